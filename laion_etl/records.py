@@ -1,0 +1,187 @@
+"""What flows between the stages: Arrow schemas of the data files and the stats record beside them.
+
+These are the data contracts; docs/formats.md explains them column by column.
+"""
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import pyarrow as pa
+
+PAIR_SCHEMA = pa.schema(
+    [
+        pa.field("pair_id", pa.binary(16), nullable=False),
+        pa.field("url", pa.string(), nullable=False),
+        pa.field("alt", pa.string(), nullable=False),
+        pa.field("language", pa.string(), nullable=False),
+        pa.field("language_probability", pa.float32(), nullable=False),
+        pa.field("license", pa.string(), nullable=False),
+        pa.field("page_url", pa.string(), nullable=False),
+        pa.field("domain", pa.string(), nullable=False),
+        pa.field("wat_file", pa.int32(), nullable=False),
+        pa.field("record_offset", pa.int64(), nullable=False),
+    ]
+)
+
+# What a batch hands to its downloader: batches/<crawl>/<batch:09d>.parquet, row i = index i.
+BATCH_SCHEMA = pa.schema(
+    [
+        pa.field("pair_id", pa.binary(16), nullable=False),
+        pa.field("url", pa.string(), nullable=False),
+        pa.field("alt", pa.string(), nullable=False),
+        pa.field("language", pa.string(), nullable=False),
+        pa.field("license", pa.string(), nullable=False),
+        pa.field("page_url", pa.string(), nullable=False),
+    ]
+)
+
+SHARD_SCHEMA = pa.schema(
+    [
+        pa.field("key", pa.string(), nullable=False),
+        pa.field("pair_id", pa.binary(16), nullable=False),
+        pa.field("url", pa.string(), nullable=False),
+        pa.field("caption", pa.string(), nullable=False),
+        pa.field("language", pa.string(), nullable=False),
+        pa.field("license", pa.string(), nullable=False),
+        pa.field("page_url", pa.string(), nullable=False),
+        pa.field("status", pa.string(), nullable=False),
+        pa.field("error_message", pa.string()),
+        pa.field("width", pa.int32()),
+        pa.field("height", pa.int32()),
+        pa.field("original_width", pa.int32()),
+        pa.field("original_height", pa.int32()),
+        pa.field("bytes", pa.int64()),
+        pa.field("sha256", pa.string()),
+        pa.field("md5", pa.string()),
+        pa.field("phash", pa.string()),
+    ]
+)
+
+# A row per sample of the shard, also the rejected ones (`reason` is null for kept samples).
+SCORED_SCHEMA = pa.schema(
+    [
+        *SHARD_SCHEMA,
+        pa.field("similarity", pa.float32()),
+        pa.field("threshold", pa.float32()),
+        pa.field("nsfw_tag", pa.string()),
+        pa.field("punsafe", pa.float32()),
+        pa.field("pviolence", pa.float32()),
+        pa.field("punderage", pa.float32()),
+        pa.field("pwatermark", pa.float32()),
+        pa.field("aesthetic", pa.float32()),
+        pa.field("subset", pa.string()),
+        pa.field("reason", pa.string()),
+    ]
+)
+
+DATASET_SCHEMA = pa.schema(
+    [
+        pa.field("SAMPLE_ID", pa.int64(), nullable=False),
+        pa.field("URL", pa.string(), nullable=False),
+        pa.field("TEXT", pa.string(), nullable=False),
+        pa.field("WIDTH", pa.int32(), nullable=False),
+        pa.field("HEIGHT", pa.int32(), nullable=False),
+        pa.field("LICENSE", pa.string(), nullable=False),
+        pa.field("LANGUAGE", pa.string(), nullable=False),
+        pa.field("NSFW", pa.string()),
+        pa.field("similarity", pa.float32(), nullable=False),
+        pa.field("hash", pa.int64(), nullable=False),
+        pa.field("punsafe", pa.float32()),
+        pa.field("pwatermark", pa.float32()),
+        pa.field("aesthetic", pa.float32()),
+        pa.field("pviolence", pa.float32()),
+        pa.field("key", pa.string(), nullable=False),
+        pa.field("crawl", pa.string(), nullable=False),
+        pa.field("page_url", pa.string(), nullable=False),
+    ]
+)
+
+SUBSET_EN = "laion-en"
+SUBSET_MULTI = "laion-multi"
+SUBSET_NOLANG = "laion-nolang"
+
+
+def subset_of_language(language: str) -> str:
+    """The language subset of a pair; '' is "no reliable language" (LAION-5B, section 3)."""
+    if language == "":
+        return SUBSET_NOLANG
+    return SUBSET_EN if language == "en" else SUBSET_MULTI
+
+
+def pair_id(url: str, alt: str) -> bytes:
+    """The 16-byte identity of a pair: MD5 of url + alt in UTF-8, the original's hash."""
+    return hashlib.md5((url + alt).encode(), usedforsecurity=False).digest()
+
+
+def partition_name(partition: int) -> str:
+    return f"part-{partition:05d}"
+
+
+def batch_name(batch: int) -> str:
+    return f"{batch:09d}"
+
+
+def sample_key(batch: int, index: int) -> str:
+    """Key of a sample: 9 digits of batch, 5 digits of index in the batch."""
+    return f"{batch:09d}{index:05d}"
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """A finished data file, by its name in the store."""
+
+    name: str
+    bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class StageStats:
+    """What a stage did to one unit (partition, batch, shard, crawl); written last, it marks the unit done.
+
+    `fingerprint` covers the settings and the identity of the inputs: a finished unit is reused only
+    when it matches. `details` holds what else the stage counted (JSON values).
+    Raises ValueError when the counters do not add up to the input.
+    """
+
+    stage: str
+    crawl: str
+    unit: str
+    fingerprint: str
+    input: int
+    kept: int
+    dropped: dict[str, int] = field(default_factory=dict)
+    outputs: tuple[Output, ...] = ()
+    details: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        total = self.kept + sum(self.dropped.values())
+        if total != self.input:
+            raise ValueError(
+                f"{self.stage} {self.crawl} {self.unit}: {self.input} records in, {total} accounted for"
+            )
+
+    def to_json(self) -> bytes:
+        return json.dumps(asdict(self), indent=1, ensure_ascii=False).encode() + b"\n"
+
+    @classmethod
+    def from_json(cls, data: bytes) -> "StageStats":
+        raw = json.loads(data)
+        raw["outputs"] = tuple(Output(**output) for output in raw["outputs"])
+        return cls(**raw)
+
+
+def fingerprint(*parts: object) -> str:
+    """Short hash of settings and input identities; dataclasses and plain JSON values in any nesting."""
+    text = json.dumps(parts, sort_keys=True, default=_plain)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _plain(value: object) -> object:
+    if hasattr(value, "__dataclass_fields__"):
+        return asdict(value)  # type: ignore[call-overload]
+    if isinstance(value, bytes):
+        return value.hex()
+    return str(value)

@@ -1,0 +1,279 @@
+"""Every knob: its unit, its default and why. Read from LAION_ETL_* and one TOML file.
+
+A knob `field` of group `download` is `LAION_ETL_DOWNLOAD_FIELD` in the environment and
+`field = ...` under `[download]` in the TOML file (LAION_ETL_CONFIG, else ./laion_etl.toml);
+the knobs of the first group have no group name. The environment wins over the file.
+docs/configuration.md is generated from this module.
+"""
+
+import difflib
+import os
+import tomllib
+from collections.abc import Mapping
+from dataclasses import Field, dataclass, field, fields
+from pathlib import Path
+from typing import Any, get_type_hints
+
+from laion_etl.errors import SettingsError
+
+PREFIX = "LAION_ETL_"
+DEFAULT_CRAWL_SOURCE = "https://data.commoncrawl.org"
+
+
+def _knob(default: Any, doc: str) -> Any:
+    return field(default=default, metadata={"doc": doc})
+
+
+@dataclass(frozen=True, slots=True)
+class CoreSettings:
+    """Where things are and where stages run."""
+
+    store: str = _knob("", "Folder or s3://bucket/prefix of all data files. Empty: the data folder.")
+    data_dir: str = _knob("data", "Local folder for the embedded Postgres and demo state.")
+    database_url: str = _knob("", "postgresql:// URL. Empty: an embedded server in the data folder.")
+    crawl_source: str = _knob(
+        DEFAULT_CRAWL_SOURCE,
+        "Where crawl-data/<crawl>/wat.paths.gz is: https://, s3:// or a folder.",
+    )
+    collinfo: str = _knob(
+        "", "URL of collinfo.json. Empty: index.commoncrawl.org, or <crawl source>/collinfo.json."
+    )
+    catalogue: str = _knob("", "JSON file of known crawls for DAGs. Empty: the shipped list.")
+    runner: str = _knob("local", "Where Airflow runs stage commands: local.")
+    wat_files_per_partition: int = _knob(
+        100, "WAT files handled by one task; 100 makes about 900 partitions of a dump."
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class ParseSettings:
+    """Rules for links and alt texts (LAION-5B section 3, and the original's code)."""
+
+    min_alt_chars: int = _knob(5, "Shortest alt text kept, characters.")
+    max_alt_chars: int = _knob(2000, "Alt text is cut after this many characters.")
+    max_url_chars: int = _knob(2000, "Longest URL kept, characters.")
+    max_host_chars: int = _knob(60, "Longest host name kept, characters.")
+    refused_extensions: tuple[str, ...] = _knob(
+        (".svg", ".gif"), "URL path endings that are out, comma separated."
+    )
+    language_min_bytes: int = _knob(5, "CLD3: shorter texts get no language, UTF-8 bytes.")
+    language_max_bytes: int = _knob(2000, "CLD3: longer texts are judged by their start, UTF-8 bytes.")
+
+
+@dataclass(frozen=True, slots=True)
+class PlanSettings:
+    """How new pairs are cut into batches."""
+
+    batch_size: int = _knob(10_000, "Pairs per batch at most (the original's work unit).")
+
+
+@dataclass(frozen=True, slots=True)
+class DownloadSettings:
+    """The downloader: limits for hostile servers and images, and what is kept."""
+
+    connections: int = _knob(256, "Links in flight at once in one worker.")
+    connections_per_host: int = _knob(8, "Links in flight at once to one host (politeness).")
+    connect_timeout_s: float = _knob(10.0, "Resolve, connect and TLS handshake, seconds.")
+    timeout_s: float = _knob(20.0, "One link from first byte sent to last byte read, seconds.")
+    max_redirects: int = _knob(5, "Redirect hops followed; every hop is checked like the first.")
+    max_bytes: int = _knob(20_000_000, "Longest image body read, bytes.")
+    min_bytes: int = _knob(5_000, "Smallest image kept, bytes (the original's rule).")
+    max_pixels: int = _knob(89_478_484, "Largest image decoded, pixels (the original's rule).")
+    decode_timeout_s: float = _knob(10.0, "One decode in its worker process, seconds.")
+    decode_memory_mb: int = _knob(2_048, "Address space of a decoder process, MiB.")
+    decoders: int = _knob(0, "Decoder processes; 0 means one per core.")
+    short_side: int = _knob(
+        256, "Images with a longer short side are scaled down to it, pixels; 0 keeps every size."
+    )
+    jpeg_quality: int = _knob(95, "Quality of re-encoded JPEG.")
+    ports: tuple[int, ...] = _knob((80, 443), "Ports a link may name, comma separated.")
+    connect_to: tuple[str, ...] = _knob(
+        (),
+        "Test and demo only: 'host-pattern=address:port' entries, comma separated, that are "
+        "connected to instead of resolved, exempt from the address guard.",
+    )
+    user_agent: str = _knob(
+        "laion_etl/0.1 (+https://github.com/laion-etl/laion_etl)",
+        "User-Agent sent; name yourself and a contact URL.",
+    )
+    opt_out: bool = _knob(True, "Honour X-Robots-Tag noai, noimageai, noindex, noimageindex, noml.")
+    hash_blocklist: str = _knob(
+        "", "File of MD5 or SHA-256 hex digests, one a line; matching images are never written."
+    )
+    lease_s: int = _knob(900, "A claimed batch whose worker is silent this long is given to another.")
+    max_attempts: int = _knob(3, "Claims of a batch before it is parked as failed.")
+
+
+@dataclass(frozen=True, slots=True)
+class ClipSettings:
+    """The CLIP model and its thresholds (LAION-5B section 3.2)."""
+
+    model: str = _knob("ViT-B-32", "open_clip model name, or 'laion-etl-tiny' (the demo's model).")
+    pretrained: str = _knob(
+        "openai", "open_clip pretrained tag or a checkpoint file; the demo's weights are 'scenes'."
+    )
+    threshold_en: float = _knob(0.28, "English pairs below this similarity are dropped.")
+    threshold_other: float = _knob(0.26, "Other pairs below this similarity are dropped.")
+    batch_size: int = _knob(256, "Images per forward pass.")
+    device: str = _knob("auto", "auto, cpu, cuda or cuda:N.")
+    max_pixels: int = _knob(89_478_484, "Largest image decoded from a shard, pixels.")
+
+
+@dataclass(frozen=True, slots=True)
+class SafetySettings:
+    """Tags for safety and beauty."""
+
+    prompts: str = _knob(
+        "", "JSON file of zero-shot category prompts. Empty: the shipped set of the chosen model."
+    )
+    aesthetic_head: str = _knob(
+        "",
+        "Linear aesthetic head (torch state dict) for the CLIP model. Empty: the model's own, if any.",
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class PublishSettings:
+    """The published dataset."""
+
+    name: str = _knob("laion", "Name of the dataset.")
+    rows_per_file: int = _knob(1_000_000, "Rows per parquet file.")
+    high_resolution_px: int = _knob(1024, "Both sides at least this: the high-resolution subset.")
+    aesthetic_min: float = _knob(5.0, "Aesthetic score of the aesthetic subset.")
+    contact: str = _knob("", "Where people ask for removal, printed on the dataset card.")
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """All groups; `store_uri` and `collinfo_uri` fill in the defaults that depend on other knobs."""
+
+    core: CoreSettings = field(default_factory=CoreSettings)
+    parse: ParseSettings = field(default_factory=ParseSettings)
+    plan: PlanSettings = field(default_factory=PlanSettings)
+    download: DownloadSettings = field(default_factory=DownloadSettings)
+    clip: ClipSettings = field(default_factory=ClipSettings)
+    safety: SafetySettings = field(default_factory=SafetySettings)
+    publish: PublishSettings = field(default_factory=PublishSettings)
+
+    @property
+    def store_uri(self) -> str:
+        return self.core.store or self.core.data_dir
+
+    @property
+    def collinfo_uri(self) -> str:
+        if self.core.collinfo:
+            return self.core.collinfo
+        if self.core.crawl_source == DEFAULT_CRAWL_SOURCE:
+            return "https://index.commoncrawl.org/collinfo.json"
+        return f"{self.core.crawl_source.rstrip('/')}/collinfo.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Knob:
+    """One knob as the documentation shows it."""
+
+    group: str
+    name: str
+    variable: str
+    type: type
+    default: Any
+    doc: str
+
+
+def knobs() -> list[Knob]:
+    """All knobs in the order of this module."""
+    return [
+        Knob(
+            group.name,
+            knob.name,
+            _variable(group.name, knob.name),
+            get_type_hints(_group_class(group))[knob.name],
+            knob.default,
+            knob.metadata["doc"],
+        )
+        for group in fields(Settings)
+        for knob in fields(_group_class(group))
+    ]
+
+
+def load_settings(environ: Mapping[str, str] | None = None) -> Settings:
+    """Settings from the environment and the TOML file; raises SettingsError naming the bad entry."""
+    environ = os.environ if environ is None else environ
+    known = {knob.variable: knob for knob in knobs()}
+    values = _from_file(environ, known) | _from_environment(environ, known)
+    groups: dict[str, dict[str, Any]] = {}
+    for variable, value in values.items():
+        knob = known[variable]
+        groups.setdefault(knob.group, {})[knob.name] = _coerce(knob, value)
+    return Settings(
+        **{group.name: _group_class(group)(**groups.get(group.name, {})) for group in fields(Settings)}
+    )
+
+
+def _group_class(group: "Field[Any]") -> Any:
+    return get_type_hints(Settings)[group.name]
+
+
+def _variable(group: str, name: str) -> str:
+    return f"{PREFIX}{name}".upper() if group == "core" else f"{PREFIX}{group}_{name}".upper()
+
+
+def _from_environment(environ: Mapping[str, str], known: Mapping[str, Knob]) -> dict[str, Any]:
+    found = {k: v for k, v in environ.items() if k.startswith(PREFIX) and k != f"{PREFIX}CONFIG"}
+    for variable in found:
+        if variable not in known:
+            raise SettingsError(f"{variable} is no setting{_suggestion(variable, known)}")
+    return found
+
+
+def _from_file(environ: Mapping[str, str], known: Mapping[str, Knob]) -> dict[str, Any]:
+    named = environ.get(f"{PREFIX}CONFIG")
+    path = Path(named or "laion_etl.toml")
+    if not path.is_file():
+        if named:
+            raise SettingsError(f"{PREFIX}CONFIG names {named}, which does not exist")
+        return {}
+    try:
+        document = tomllib.loads(path.read_text())
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{path} is not valid TOML: {error}") from error
+    values = {}
+    for key, value in document.items():
+        entries = value.items() if isinstance(value, dict) else [(None, value)]
+        for name, entry in entries:
+            variable = _variable(key, name) if name is not None else _variable("core", key)
+            if variable not in known:
+                place = f"[{key}] {name}" if name is not None else key
+                raise SettingsError(f"{path}: {place} is no setting{_suggestion(variable, known)}")
+            values[variable] = entry
+    return values
+
+
+def _suggestion(variable: str, known: Mapping[str, Knob]) -> str:
+    close = difflib.get_close_matches(variable, known, n=1)
+    return f"; did you mean {close[0]}?" if close else "; see docs/configuration.md"
+
+
+def _coerce(knob: Knob, value: Any) -> Any:
+    kind: Any = knob.type
+    try:
+        if kind is bool:
+            return value if isinstance(value, bool) else _BOOLEANS[str(value).lower()]
+        if kind in (int, float):
+            return kind(str(value))
+        if kind is str:
+            return str(value)
+        item = kind.__args__[0]
+        parts = value if isinstance(value, list) else [p for p in str(value).split(",") if p.strip()]
+        return tuple(item(str(part).strip()) for part in parts)
+    except (ValueError, KeyError) as error:
+        expected = getattr(kind, "__name__", str(kind))
+        raise SettingsError(f"{knob.variable}={value!r} is not a valid {expected}") from error
+
+
+_BOOLEANS = {"1": True, "true": True, "yes": True, "on": True} | {
+    "0": False,
+    "false": False,
+    "no": False,
+    "off": False,
+}

@@ -1,0 +1,302 @@
+"""The one door to files: a local folder or s3://bucket/prefix behind the same small interface.
+
+Names inside a store are relative and use '/'. A file becomes visible only when it is complete:
+locally it is written under a temporary name in the same folder, synced and renamed; on S3 it is
+spooled to local disk and sent in one upload (multipart when large), which S3 shows only when finished.
+"""
+
+import errno
+import fcntl
+import hashlib
+import io
+import os
+import tempfile
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from functools import cache
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, BinaryIO, cast
+from urllib.parse import urlsplit
+from uuid import uuid4
+
+from laion_etl.errors import StorageError
+from laion_etl.records import Output, StageStats
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+
+PARTIAL_SUFFIX = ".partial"
+
+
+class NewFile(io.RawIOBase):
+    """A file being written to a store: sequential, counted and hashed on the way."""
+
+    def __init__(self, name: str, raw: IO[bytes], uri: str) -> None:
+        self.name = name
+        self._uri = uri
+        self._raw = raw
+        self._sha256 = hashlib.sha256()
+        self._bytes = 0
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: object) -> int:
+        view = memoryview(data).cast("B")  # type: ignore[arg-type]
+        with _storage_errors("write", self._uri):
+            self._raw.write(view)
+        self._sha256.update(view)
+        self._bytes += len(view)
+        return len(view)
+
+    def tell(self) -> int:
+        return self._bytes
+
+    def close(self) -> None:
+        """Leaves the raw file open: the store publishes it once the writer is done."""
+
+    @property
+    def output(self) -> Output:
+        return Output(self.name, self._bytes, self._sha256.hexdigest())
+
+
+class Store(ABC):
+    """A place for files. Every method raises StorageError with the URI and what to do."""
+
+    @abstractmethod
+    def uri(self, name: str = "") -> str:
+        """The full URI of a name (a plain path for local stores)."""
+
+    @abstractmethod
+    def create(self, name: str) -> AbstractContextManager[NewFile]:
+        """`with store.create(name) as file:` writes a file that appears, whole, when the block ends.
+
+        When the block raises, nothing appears and what stood there before stays.
+        """
+
+    @abstractmethod
+    def open(self, name: str) -> BinaryIO:
+        """A seekable reader."""
+
+    @abstractmethod
+    def exists(self, name: str) -> bool: ...
+
+    @abstractmethod
+    def list(self, prefix: str) -> list[str]:
+        """Names below a folder-like prefix, ascending; unfinished files are not shown."""
+
+    @abstractmethod
+    def delete(self, name: str) -> None:
+        """Removes a file; a missing one is fine."""
+
+    @abstractmethod
+    def check(self) -> None:
+        """Raises StorageError unless the store can be written."""
+
+    def read(self, name: str) -> bytes:
+        with self.open(name) as file:
+            return file.read()
+
+    def write(self, name: str, data: bytes) -> Output:
+        with self.create(name) as file:
+            file.write(data)
+        return file.output
+
+    def write_stats(self, name: str, stats: StageStats) -> StageStats:
+        self.write(name, stats.to_json())
+        return stats
+
+    def read_stats(self, name: str) -> StageStats:
+        try:
+            return StageStats.from_json(self.read(name))
+        except (ValueError, KeyError, TypeError) as error:
+            raise StorageError(
+                f"{self.uri(name)} is no stats file of this version ({error}); delete it and run the stage again"
+            ) from error
+
+    def finished(self, name: str, fingerprint: str) -> StageStats | None:
+        """The stats of a unit that is already done with the same settings and inputs."""
+        if not self.exists(name):
+            return None
+        stats = self.read_stats(name)
+        return stats if stats.fingerprint == fingerprint else None
+
+
+class LocalStore(Store):
+    """A folder. Leftovers of killed writers are removed by the next writer of the same name."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def uri(self, name: str = "") -> str:
+        return str(self.root / name)
+
+    @contextmanager
+    def create(self, name: str) -> Iterator[NewFile]:
+        path = self.root / name
+        partial = path.with_name(f".{path.name}.{uuid4().hex}{PARTIAL_SUFFIX}")
+        try:
+            with _storage_errors("write", path):
+                path.parent.mkdir(parents=True, exist_ok=True)
+                _remove_leftovers(path)
+                raw = partial.open("xb")
+                fcntl.flock(raw, fcntl.LOCK_EX)  # tells a living writer from a leftover
+            with raw:
+                yield NewFile(name, raw, self.uri(name))
+                with _storage_errors("write", path):
+                    raw.flush()
+                    os.fsync(raw.fileno())
+                    partial.replace(path)
+        except BaseException:
+            partial.unlink(missing_ok=True)
+            raise
+
+    def open(self, name: str) -> BinaryIO:
+        with _storage_errors("read", self.root / name):
+            return (self.root / name).open("rb")
+
+    def exists(self, name: str) -> bool:
+        return (self.root / name).is_file()
+
+    def list(self, prefix: str) -> list[str]:
+        folder = self.root / prefix
+        with _storage_errors("list", folder):
+            found = [p for p in folder.rglob("*") if p.is_file() and p.suffix != PARTIAL_SUFFIX]
+        return sorted(p.relative_to(self.root).as_posix() for p in found)
+
+    def delete(self, name: str) -> None:
+        with _storage_errors("delete", self.root / name):
+            (self.root / name).unlink(missing_ok=True)
+
+    def check(self) -> None:
+        with _storage_errors("write", self.root):
+            self.root.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=self.root):
+                pass
+
+
+class S3Store(Store):
+    """A prefix in a bucket, through boto3 (AWS_ENDPOINT_URL and the usual credentials are honoured)."""
+
+    def __init__(self, bucket: str, prefix: str, client: "S3Client") -> None:
+        self._bucket = bucket
+        self._prefix = f"{prefix.strip('/')}/" if prefix.strip("/") else ""
+        self._client = client
+
+    def uri(self, name: str = "") -> str:
+        return f"s3://{self._bucket}/{self._prefix}{name}"
+
+    @contextmanager
+    def create(self, name: str) -> Iterator[NewFile]:
+        with tempfile.TemporaryFile() as spool:
+            yield NewFile(name, spool, self.uri(name))
+            with _storage_errors("write", self.uri(name)):
+                spool.seek(0)
+                self._client.upload_fileobj(spool, self._bucket, self._prefix + name)
+
+    def open(self, name: str) -> BinaryIO:
+        with _storage_errors("read", self.uri(name)):
+            spool = tempfile.TemporaryFile()  # noqa: SIM115 - handed to the caller
+            try:
+                self._client.download_fileobj(self._bucket, self._prefix + name, spool)
+            except BaseException:
+                spool.close()
+                raise
+            spool.seek(0)
+            return cast("BinaryIO", spool)
+
+    def exists(self, name: str) -> bool:
+        with _storage_errors("look up", self.uri(name)):
+            try:
+                self._client.head_object(Bucket=self._bucket, Key=self._prefix + name)
+            except self._client.exceptions.ClientError as error:
+                if error.response.get("Error", {}).get("Code") in {"404", "NoSuchKey", "NotFound"}:
+                    return False
+                raise
+            return True
+
+    def list(self, prefix: str) -> list[str]:
+        folder = self._prefix + (f"{prefix.strip('/')}/" if prefix.strip("/") else "")
+        pages = self._client.get_paginator("list_objects_v2")
+        with _storage_errors("list", self.uri(prefix)):
+            keys = [
+                entry["Key"]
+                for page in pages.paginate(Bucket=self._bucket, Prefix=folder)
+                for entry in page.get("Contents", [])
+            ]
+        return sorted(key.removeprefix(self._prefix) for key in keys)
+
+    def delete(self, name: str) -> None:
+        with _storage_errors("delete", self.uri(name)):
+            self._client.delete_object(Bucket=self._bucket, Key=self._prefix + name)
+
+    def check(self) -> None:
+        with _storage_errors("write", self.uri()):
+            self._client.head_bucket(Bucket=self._bucket)
+
+
+def open_store(uri: str) -> Store:
+    """The store at a folder path or s3://bucket/prefix."""
+    if not uri.startswith("s3://"):
+        return LocalStore(Path(uri.removeprefix("file://")).expanduser().absolute())
+    parts = urlsplit(uri)
+    if not parts.netloc:
+        raise StorageError(f"{uri} names no bucket; write s3://bucket/prefix")
+    return S3Store(parts.netloc, parts.path, s3_client())
+
+
+@cache
+def s3_client() -> "S3Client":
+    """One S3 client per process; boto3 reads region, endpoint and credentials from the environment."""
+    import boto3
+    from botocore.config import Config
+
+    config = Config(retries={"max_attempts": 5, "mode": "standard"}, connect_timeout=10)
+    return boto3.client("s3", config=config)
+
+
+def _remove_leftovers(path: Path) -> None:
+    """Deletes temporary files of the same name whose writer is dead (its lock is gone)."""
+    for leftover in path.parent.glob(f".{path.name}.*{PARTIAL_SUFFIX}"):
+        with leftover.open("rb") as raw:
+            try:
+                fcntl.flock(raw, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                continue  # its writer lives
+            leftover.unlink(missing_ok=True)
+
+
+_ADVICE = {
+    errno.ENOSPC: "the disk is full; free space or point LAION_ETL_STORE elsewhere",
+    errno.EDQUOT: "the disk quota is used up; free space or point LAION_ETL_STORE elsewhere",
+    errno.EACCES: "no permission; check the owner of the folder or set LAION_ETL_STORE",
+    errno.EROFS: "the file system is read-only; set LAION_ETL_STORE",
+    errno.ENOENT: "it does not exist; was the stage before it run?",
+}
+
+_S3_ADVICE = {
+    "404": "no such bucket or object; create the bucket or check LAION_ETL_STORE",
+    "NoSuchBucket": "no such bucket; create it or check LAION_ETL_STORE",
+    "NoSuchKey": "it does not exist; was the stage before it run?",
+    "403": "access refused; check the AWS credentials",
+    "AccessDenied": "access refused; check the AWS credentials",
+}
+
+
+@contextmanager
+def _storage_errors(action: str, target: object) -> Iterator[None]:
+    """Turns the errors of the file system and of S3 into StorageError."""
+    from boto3.exceptions import Boto3Error
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    try:
+        yield
+    except OSError as error:
+        advice = _ADVICE.get(error.errno or 0, error.strerror or str(error))
+        raise StorageError(f"can't {action} {target}: {advice}") from error
+    except ClientError as error:
+        code = error.response.get("Error", {}).get("Code", "")
+        raise StorageError(f"can't {action} {target}: {_S3_ADVICE.get(code, str(error))}") from error
+    except (BotoCoreError, Boto3Error) as error:
+        raise StorageError(f"can't {action} {target}: {error}") from error
