@@ -112,7 +112,7 @@ class Store(ABC):
             return StageStats.from_json(self.read(name))
         except (ValueError, KeyError, TypeError) as error:
             raise StorageError(
-                f"{self.uri(name)} is no stats file of this version ({error}); delete it and run the stage again"
+                f"{self.uri(name)} is no stats file ({error}); delete it and run the stage again"
             ) from error
 
     def finished(self, name: str, fingerprint: str) -> StageStats | None:
