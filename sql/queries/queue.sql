@@ -1,0 +1,57 @@
+-- name: park_exhausted
+update batch
+set state = 'failed', lease_owner = null, updated_at = now(),
+    error = coalesce(error, 'its worker went silent on every attempt')
+where crawl_no = %(crawl_no)s and state = 'leased' and lease_expires < now()
+  and attempts >= %(max_attempts)s
+
+-- name: claim
+update batch
+set state = 'leased', token = token + 1, attempts = attempts + 1, lease_owner = %(owner)s,
+    lease_expires = now() + make_interval(secs => %(lease_s)s), updated_at = now()
+where batch = (
+    select batch from batch
+    where crawl_no = %(crawl_no)s
+      and (state = 'ready' or (state = 'leased' and lease_expires < now()))
+    order by batch
+    limit 1
+    for update skip locked)
+returning batch, token
+
+-- name: claim_one
+update batch
+set state = 'leased', token = token + 1, attempts = attempts + 1, lease_owner = %(owner)s,
+    lease_expires = now() + make_interval(secs => %(lease_s)s), updated_at = now()
+where batch = %(batch)s and crawl_no = %(crawl_no)s
+  and (state <> 'leased' or lease_expires < now())
+returning batch, token
+
+-- name: heartbeat
+update batch set lease_expires = now() + make_interval(secs => %(lease_s)s)
+where batch = %(batch)s and token = %(token)s and state = 'leased'
+
+-- name: complete
+update batch
+set state = 'done', stats = %(stats)s, lease_owner = null, error = null, updated_at = now()
+where batch = %(batch)s and token = %(token)s and state = 'leased'
+
+-- name: fail
+update batch
+set state = case when attempts >= %(max_attempts)s then 'failed' else 'ready' end::batch_state,
+    error = %(error)s, lease_owner = null, updated_at = now()
+where batch = %(batch)s and token = %(token)s and state = 'leased'
+
+-- name: release
+update batch
+set state = 'ready', attempts = attempts - 1, lease_owner = null, updated_at = now()
+where batch = %(batch)s and token = %(token)s and state = 'leased'
+
+-- name: counts
+select state::text, count(*), sum(pairs) from batch where crawl_no = %(crawl_no)s group by state
+
+-- name: failed
+select batch, error from batch where crawl_no = %(crawl_no)s and state = 'failed' order by batch
+
+-- name: next_expiry
+select extract(epoch from min(lease_expires) - now())::float8 from batch
+where crawl_no = %(crawl_no)s and state = 'leased'
