@@ -163,14 +163,21 @@ class StageStats:
                 f"{self.stage} {self.crawl} {self.unit}: {self.input} records in, {total} accounted for"
             )
 
+    def to_plain(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return asdict(self)
+
+    @classmethod
+    def from_plain(cls, plain: dict[str, Any]) -> "StageStats":
+        outputs = tuple(Output(**output) for output in plain["outputs"])
+        return cls(**{**plain, "outputs": outputs})
+
     def to_json(self) -> bytes:
-        return json.dumps(asdict(self), indent=1, ensure_ascii=False).encode() + b"\n"
+        return json.dumps(self.to_plain(), indent=1, ensure_ascii=False).encode() + b"\n"
 
     @classmethod
     def from_json(cls, data: bytes) -> "StageStats":
-        raw = json.loads(data)
-        raw["outputs"] = tuple(Output(**output) for output in raw["outputs"])
-        return cls(**raw)
+        return cls.from_plain(json.loads(data))
 
 
 def fingerprint(*parts: object) -> str:

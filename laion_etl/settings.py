@@ -100,7 +100,7 @@ class DownloadSettings:
     hash_blocklist: str = _knob(
         "", "File of MD5 or SHA-256 hex digests, one a line; matching images are never written."
     )
-    lease_s: int = _knob(900, "A claimed batch whose worker is silent this long is given to another.")
+    lease_s: int = _knob(120, "A claimed batch whose worker is silent this long is given to another.")
     max_attempts: int = _knob(3, "Claims of a batch before it is parked as failed.")
 
 

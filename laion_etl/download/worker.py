@@ -1,0 +1,121 @@
+"""A download worker: claims batches under a lease until none of the crawl is left.
+
+A worker ends when every batch is done or parked. While others hold the last ones it waits, because a
+batch whose worker dies becomes claimable again when its lease runs out.
+"""
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from psycopg import Connection
+
+from laion_etl.database.connect import open_database
+from laion_etl.database.load import crawl_number
+from laion_etl.database.queue import BatchQueue, Claim
+from laion_etl.download.stage import download_batch
+from laion_etl.errors import DatabaseError, InputError, LaionEtlError
+from laion_etl.records import StageStats
+from laion_etl.settings import Settings
+from laion_etl.storage import Store
+
+Progress = Callable[[int, int, int], None]  # batch, links done, links in the batch
+_LONGEST_WAIT_S = 5.0
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Worker:
+    """One downloader of one crawl, with its own connection to the queue."""
+
+    crawl: str
+    settings: Settings
+    store: Store
+    queue: BatchQueue
+    on_progress: Progress | None = None
+
+    def run(self) -> list[StageStats]:
+        """Works on the queue until it is empty; returns the stats of the batches done here.
+
+        Raises InputError when batches are parked as failed, naming the first and its cause.
+        """
+        done = []
+        while (claim := self._next_claim()) is not None:
+            try:
+                done.append(self._download(claim))
+            except LaionEtlError as error:
+                self.queue.fail(claim, str(error))
+        if failed := self.queue.failed():
+            batch, cause = failed[0]
+            raise InputError(
+                f"{len(failed)} batch(es) of {self.crawl} failed, the first is {batch}: {cause}; when the "
+                f"cause is gone run `laion-etl download --crawl {self.crawl} --batch {batch}`"
+            )
+        return done
+
+    def run_one(self, batch: int) -> StageStats:
+        """Downloads a certain batch, also a done or parked one. Raises when another worker holds it."""
+        claim = self.queue.claim_one(batch)
+        if claim is None:
+            raise InputError(f"batch {batch} of {self.crawl} does not exist or another worker holds it")
+        try:
+            return self._download(claim)
+        except LaionEtlError as error:
+            self.queue.fail(claim, str(error))
+            raise
+
+    def _next_claim(self) -> Claim | None:
+        """The next batch; waits while other workers hold leases; None when nothing is left to do."""
+        while (claim := self.queue.claim()) is None:
+            expiry_s = self.queue.next_expiry_s()
+            if expiry_s is None:
+                return None
+            time.sleep(min(max(expiry_s, 0.2), _LONGEST_WAIT_S))
+        return claim
+
+    def _download(self, claim: Claim) -> StageStats:
+        def report(done: int, total: int) -> None:
+            if self.on_progress is not None:
+                self.on_progress(claim.batch, done, total)
+
+        try:
+            with self._heartbeat(claim):
+                stats = download_batch(self.crawl, claim.batch, self.settings, self.store, report)
+        except KeyboardInterrupt:
+            self.queue.release(claim)
+            raise
+        # With a lost lease another worker has the batch: it writes the same bytes and records them.
+        self.queue.complete(claim, stats)
+        return stats
+
+    @contextmanager
+    def _heartbeat(self, claim: Claim) -> Iterator[None]:
+        """Keeps the lease alive from a thread with a connection of its own."""
+        stop = threading.Event()
+        thread = threading.Thread(target=self._beat, args=(claim, stop), daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            stop.set()
+            thread.join()
+
+    def _beat(self, claim: Claim, stop: threading.Event) -> None:
+        interval_s = self.settings.download.lease_s / 4
+        while not stop.wait(interval_s):
+            try:
+                with open_database(self.settings) as connection:
+                    if not open_queue(self.crawl, self.settings, connection).heartbeat(claim):
+                        return
+            except DatabaseError as error:
+                _log.warning("lease of batch %d not extended, trying again: %s", claim.batch, error)
+
+
+def open_queue(crawl: str, settings: Settings, connection: Connection) -> BatchQueue:
+    """The batch queue of a crawl; raises DatabaseError when nothing of it is loaded."""
+    crawl_no = crawl_number(connection, crawl)
+    return BatchQueue(connection, crawl_no, settings.download.lease_s, settings.download.max_attempts)
