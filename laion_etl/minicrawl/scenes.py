@@ -237,8 +237,12 @@ def _bricks(x: Floats, y: Floats, cloud: Floats) -> Floats:
     row = np.floor(y * 8)
     column = x * 4 + 0.5 * (row % 2)
     mortar = (y * 8 - row < 0.14) | (column - np.floor(column) < 0.07)
-    shade = 0.5 + cloud * 0.4 + 0.25 * np.sin(np.floor(column) * 12.9 + row * 7.3)
-    return np.where(mortar[..., None], np.float32(196), _mix((150, 74, 58), (112, 50, 42), shade))
+    varied = np.sin(np.floor(column) * 12.9 + row * 7.3).astype(np.float32)
+    return np.where(
+        mortar[..., None],
+        np.float32(196),
+        _mix((150, 74, 58), (112, 50, 42), 0.5 + cloud * 0.4 + varied * 0.25),
+    )
 
 
 def _wood(x: Floats, y: Floats, cloud: Floats) -> Floats:
@@ -249,7 +253,7 @@ def _wood(x: Floats, y: Floats, cloud: Floats) -> Floats:
 
 def _chequered(x: Floats, y: Floats, cloud: Floats) -> Floats:
     odd = (np.floor(x * 7) + np.floor(y * 7)) % 2
-    return _mix((222, 224, 216), (112, 118, 122), odd * np.float32(0.9) + cloud * 0.12)
+    return _mix((222, 224, 216), (112, 118, 122), odd * 0.9 + cloud * 0.12)
 
 
 def _striped(x: Floats, y: Floats, cloud: Floats) -> Floats:

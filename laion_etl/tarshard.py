@@ -1,0 +1,105 @@
+"""The tar format of shards: a small writer with the same bytes every time, and a bounded streaming reader.
+
+Written: plain USTAR headers, mtime, uid and gid 0, mode 0644, padded to whole records of 10,240 bytes.
+Read: a sequence of regular files. Sizes come from a header whose checksum is verified, and a member larger
+than the limit is refused before it is read, so a damaged or hostile tar can't take memory.
+Why not `tarfile`: it follows links, pax and GNU extensions and reads a damaged header as the end of the
+archive; a shard needs none of the former, and the latter would lose samples without a word.
+"""
+
+import re
+from collections.abc import Iterator
+from typing import BinaryIO, Protocol
+
+BLOCK = 512
+RECORD = 10_240
+MAX_NAME_BYTES = 100
+MAX_MEMBER_BYTES = 64_000_000
+
+_MODE = b"0000644\0"
+_ID = b"0000000\0"
+_MTIME = b"00000000000\0"
+_MAGIC = b"ustar\x0000"
+_OCTAL = re.compile(rb" *([0-7]+)[ \0]*\Z")
+
+
+class TarError(ValueError):
+    """The bytes are no tar shard; the message holds the offset and the cause."""
+
+
+class SequentialFile(Protocol):
+    """What the writer needs: `write` and `tell`."""
+
+    def write(self, data: bytes, /) -> object: ...
+
+    def tell(self) -> int: ...
+
+
+def write_member(file: SequentialFile, name: str, data: bytes) -> None:
+    """Appends one regular file; raises ValueError when the name is empty or over 100 ASCII bytes."""
+    file.write(_header(name, len(data)))
+    file.write(data)
+    file.write(bytes(-len(data) % BLOCK))
+
+
+def finish(file: SequentialFile) -> None:
+    """Ends the archive: two zero blocks, then zeros up to a whole record."""
+    file.write(bytes(2 * BLOCK))
+    file.write(bytes(-file.tell() % RECORD))
+
+
+def read_members(file: BinaryIO, max_member_bytes: int = MAX_MEMBER_BYTES) -> Iterator[tuple[str, bytes]]:
+    """(name, data) of each regular file in order; one member in memory at a time.
+
+    Raises TarError when the archive is cut off, a header is damaged, or a member is too large or of
+    another type (links, folders, extensions: no shard writer makes them).
+    """
+    offset = 0
+    while True:
+        header = _read_exactly(file, BLOCK, offset)
+        if header == bytes(BLOCK):
+            return
+        name, size = _parse(header, offset)
+        if size > max_member_bytes:
+            raise TarError(f"member {name!r} at offset {offset} has {size} bytes, over {max_member_bytes}")
+        data = _read_exactly(file, size, offset)
+        _read_exactly(file, -size % BLOCK, offset)
+        offset += BLOCK + size + -size % BLOCK
+        yield name, data
+
+
+def _header(name: str, size: int) -> bytes:
+    encoded = name.encode("ascii")
+    if not 0 < len(encoded) <= MAX_NAME_BYTES:
+        raise ValueError(f"member name {name!r} is empty or over {MAX_NAME_BYTES} bytes")
+    start = encoded.ljust(100, b"\0") + _MODE + _ID + _ID + b"%011o\0" % size + _MTIME
+    end = (b"0".ljust(101, b"\0") + _MAGIC).ljust(BLOCK - len(start) - 8, b"\0")
+    checksum = sum(start) + 8 * ord(" ") + sum(end)
+    return start + b"%06o\0 " % checksum + end
+
+
+def _parse(header: bytes, offset: int) -> tuple[str, int]:
+    expected = sum(header[:148]) + 8 * ord(" ") + sum(header[156:])
+    if _octal(header[148:156], offset) != expected:
+        raise TarError(f"header at offset {offset} is damaged: wrong checksum")
+    if header[156:157] not in (b"0", b"\0"):
+        raise TarError(f"member at offset {offset} is no regular file (type {header[156:157]!r})")
+    try:
+        name = header[:100].split(b"\0", 1)[0].decode("ascii")
+    except UnicodeDecodeError as error:
+        raise TarError(f"member at offset {offset} has a name outside ASCII") from error
+    return name, _octal(header[124:136], offset)
+
+
+def _octal(field: bytes, offset: int) -> int:
+    match = _OCTAL.match(field)
+    if match is None:
+        raise TarError(f"header at offset {offset} is damaged: {field!r} is no octal number")
+    return int(match[1], 8)
+
+
+def _read_exactly(file: BinaryIO, size: int, offset: int) -> bytes:
+    data = file.read(size)
+    if len(data) != size:
+        raise TarError(f"cut off in the member at offset {offset}")
+    return data
