@@ -233,7 +233,7 @@ class S3Store(Store):
 
     def check(self) -> None:
         with _storage_errors("write", self.uri()):
-            self._client.head_bucket(Bucket=self._bucket)
+            self._client.list_objects_v2(Bucket=self._bucket, MaxKeys=1)
 
 
 def open_store(uri: str) -> Store:
@@ -276,7 +276,7 @@ _ADVICE = {
 }
 
 _S3_ADVICE = {
-    "404": "no such bucket or object; create the bucket or check LAION_ETL_STORE",
+    "404": "it does not exist; was the stage before it run?",
     "NoSuchBucket": "no such bucket; create it or check LAION_ETL_STORE",
     "NoSuchKey": "it does not exist; was the stage before it run?",
     "403": "access refused; check the AWS credentials",

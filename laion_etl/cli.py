@@ -1,0 +1,323 @@
+"""The command line: one command per stage, and a few that run or show them all.
+
+With `--json` the last line on stdout is one JSON object; this is what Airflow's tasks read.
+"""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import click
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from laion_etl import __version__
+from laion_etl.console import progress, summary
+from laion_etl.crawl import Partition, discover_crawls, known_crawls, parse_selection, partitions
+from laion_etl.errors import InputError, SettingsError
+from laion_etl.records import StageStats
+from laion_etl.settings import Settings, load_settings
+from laion_etl.storage import Store, open_store
+
+app = typer.Typer(
+    help="Rebuilds a LAION-5B style image-text dataset from Common Crawl.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+console = Console(soft_wrap=True)
+
+CrawlOption = Annotated[str, typer.Option(help="Crawl id, for example CC-MAIN-2024-38.")]
+PartitionOption = Annotated[int, typer.Option(min=0, help="Partition number.")]
+SelectionOption = Annotated[
+    str, typer.Option("--wat-files", metavar="A:B", help="Only WAT files A to B-1 of wat.paths.")
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="End with one JSON line on stdout.")]
+
+
+def run() -> int:
+    """Runs the command named in sys.argv; returns the exit code. Raises LaionEtlError."""
+    try:
+        code = app(standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except click.Abort as error:
+        raise KeyboardInterrupt from error
+    return code if isinstance(code, int) else 0
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        console.print(f"laion-etl {__version__}", highlight=False)
+        raise typer.Exit
+
+
+@app.callback()
+def _main(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    del version  # handled by its callback
+
+
+@app.command()
+def crawls(
+    refresh: Annotated[bool, typer.Option(help="Ask the crawl source instead of the known list.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Known crawl dumps, newest first."""
+    settings = load_settings()
+    found = discover_crawls(settings) if refresh else known_crawls(settings)
+    if as_json:
+        _json({"crawls": [{"id": crawl.id, "released": crawl.released.isoformat()} for crawl in found]})
+        return
+    table = Table("crawl", "name", "released")
+    for crawl in found:
+        table.add_row(crawl.id, crawl.name, crawl.released.isoformat())
+    console.print(table)
+
+
+@app.command()
+def discover(crawl: CrawlOption, wat_files: SelectionOption = "", as_json: JsonOption = False) -> None:
+    """The partitions of a crawl: the units that parse and load work on."""
+    settings, _ = _open()
+    found = _partitions(crawl, wat_files, settings)
+    files = sum(len(partition.wat_files) for partition in found)
+    console.print(f"{crawl}: {files:,} WAT files in {len(found):,} partitions", highlight=False)
+    if as_json:
+        _json({"crawl": crawl, "partitions": [partition.number for partition in found]})
+
+
+@app.command()
+def parse(
+    crawl: CrawlOption,
+    partition: PartitionOption,
+    wat: Annotated[list[str] | None, typer.Argument(help="WAT files; left out: the crawl's own.")] = None,
+    wat_files: SelectionOption = "",
+    as_json: JsonOption = False,
+) -> None:
+    """One partition: WAT files (path, s3://, https://) -> pairs parquet."""
+    from laion_etl.parse.stage import parse_partition
+
+    settings, store = _open()
+    files = (
+        list(enumerate(wat)) if wat else _partition(crawl, partition, wat_files, settings).indexed_wat_files
+    )
+    with progress(console, f"parse partition {partition}") as report:
+        stats = parse_partition(crawl, partition, files, settings, store, report)
+    _done(stats, as_json)
+
+
+@app.command()
+def load(crawl: CrawlOption, partition: PartitionOption, as_json: JsonOption = False) -> None:
+    """Pairs parquet of a partition -> Postgres, deduplicated."""
+    from laion_etl.database.connect import open_database
+    from laion_etl.database.load import load_partition
+
+    settings, store = _open()
+    with open_database(settings) as connection:
+        _done(load_partition(crawl, partition, store, connection), as_json)
+
+
+@app.command()
+def plan(crawl: CrawlOption, as_json: JsonOption = False) -> None:
+    """Cut what is new into batches."""
+    from laion_etl.database.connect import open_database
+    from laion_etl.database.plan import plan_batches
+
+    settings, store = _open()
+    with open_database(settings) as connection:
+        stats = plan_batches(crawl, settings, store, connection)
+    _done(stats, as_json, batches=stats.details["batches"])
+
+
+@app.command()
+def download(
+    crawl: CrawlOption,
+    batch: Annotated[int | None, typer.Option(min=0, help="This batch only, whatever its state.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """One batch, or claim batches under a lease until none is left."""
+    from laion_etl.database.connect import open_database
+    from laion_etl.download.worker import Worker, open_queue
+
+    settings, store = _open()
+    with open_database(settings) as connection, progress(console, "download") as report:
+        queue = open_queue(crawl, settings, connection)
+        worker = Worker(crawl, settings, store, queue, lambda _, done, total: report(done, total))
+        finished = worker.run() if batch is None else [worker.run_one(batch)]
+    for stats in finished:
+        console.print(summary(stats), highlight=False)
+    if as_json:
+        _json(
+            {
+                "crawl": crawl,
+                "stage": "download",
+                "batches": [int(stats.unit) for stats in finished],
+                "input": sum(stats.input for stats in finished),
+                "kept": sum(stats.kept for stats in finished),
+            }
+        )
+
+
+@app.command()
+def score(
+    crawl: CrawlOption,
+    shard: Annotated[list[str] | None, typer.Option(help="Shard URI or batch number; left out: all.")] = None,
+    group: Annotated[str, typer.Option(metavar="I/G", help="Every G-th shard, from the I-th on.")] = "",
+    as_json: JsonOption = False,
+) -> None:
+    """Shards -> scored shards: CLIP similarity, safety and beauty."""
+    from laion_etl.score.stage import score_shards
+
+    settings, store = _open()
+    batches = [_batch_of(uri) for uri in shard] if shard else _group(_planned(crawl, store), group)
+    finished = score_shards(
+        crawl, batches, settings, store, lambda stats: console.print(summary(stats), highlight=False)
+    )
+    if as_json:
+        kept, total = sum(stats.kept for stats in finished), sum(stats.input for stats in finished)
+        _json({"crawl": crawl, "stage": "score", "batches": batches, "input": total, "kept": kept})
+
+
+@app.command()
+def publish(
+    crawl: CrawlOption,
+    name: Annotated[str, typer.Option(help="Name of the dataset; left out: LAION_ETL_PUBLISH_NAME.")] = "",
+    as_json: JsonOption = False,
+) -> None:
+    """Scored shards -> dataset, card, manifest, report."""
+    from laion_etl.publish.stage import publish_dataset
+
+    settings, store = _open()
+    if name:
+        settings = replace(settings, publish=replace(settings.publish, name=name))
+    stats = publish_dataset(crawl, settings, store)
+    places = _show_places(crawl, settings, store)
+    _done(stats, as_json, **places)
+
+
+@app.command("run")
+def run_crawl(
+    crawl: Annotated[str, typer.Argument(help="Crawl id, or a name of your own with --wat.")],
+    wat: Annotated[
+        list[str] | None, typer.Option(help="WAT file (path, s3://, https://); repeatable.")
+    ] = None,
+    wat_files: SelectionOption = "",
+) -> None:
+    """All of it on this machine, without Airflow."""
+    from laion_etl.run import LocalRun
+
+    settings, store = _open()
+    found = [Partition(crawl, 0, 0, tuple(wat))] if wat else _partitions(crawl, wat_files, settings)
+    LocalRun(crawl, settings, store, console).all_stages(found)
+    _show_funnel(crawl, store)
+    _show_places(crawl, settings, store)
+
+
+@app.command()
+def demo(
+    keep: Annotated[bool, typer.Option(help="Leave Airflow running until Ctrl-C.")] = False,
+) -> None:
+    """The mini crawl through Airflow, from nothing to a report."""
+    from laion_etl.demo import run_demo
+
+    raise typer.Exit(run_demo(Path(load_settings().core.data_dir) / "demo", keep, console))
+
+
+@app.command()
+def status(crawl: CrawlOption) -> None:
+    """The funnel of a crawl so far."""
+    _, store = _open()
+    _show_funnel(crawl, store)
+
+
+@app.command()
+def report(crawl: CrawlOption) -> None:
+    """Make the report page of a published crawl again."""
+    from laion_etl.publish.stage import rebuild_report
+
+    settings, store = _open()
+    console.print(f"report: {rebuild_report(crawl, settings, store)}", highlight=False)
+
+
+@app.command()
+def forget(crawl: CrawlOption) -> None:
+    """Remove a crawl from Postgres, to rebuild it with other settings; files in the store stay."""
+    from laion_etl.database.connect import open_database
+    from laion_etl.database.plan import forget_crawl
+
+    settings, _ = _open()
+    with open_database(settings) as connection:
+        forget_crawl(crawl, connection)
+    console.print(f"{crawl} is forgotten; load its partitions to start again", highlight=False)
+
+
+def _open() -> tuple[Settings, Store]:
+    settings = load_settings()
+    store = open_store(settings.store_uri)
+    store.check()
+    return settings, store
+
+
+def _partitions(crawl: str, selection: str, settings: Settings) -> list[Partition]:
+    found = partitions(crawl, settings, parse_selection(selection) if selection else None)
+    if not found:
+        raise SettingsError(f"--wat-files {selection} selects no WAT file of {crawl}")
+    return found
+
+
+def _partition(crawl: str, number: int, selection: str, settings: Settings) -> Partition:
+    found = {partition.number: partition for partition in _partitions(crawl, selection, settings)}
+    if number not in found:
+        raise SettingsError(f"{crawl} has no partition {number}; it has {min(found)} to {max(found)}")
+    return found[number]
+
+
+def _planned(crawl: str, store: Store) -> list[int]:
+    return list(store.read_stats(f"batches/{crawl}/_stats.json").details["batches"])
+
+
+def _group(batches: list[int], group: str) -> list[int]:
+    if not group:
+        return batches
+    index, _, groups = group.partition("/")
+    if not (index.isdigit() and groups.isdigit() and int(index) < int(groups)):
+        raise SettingsError(f"--group {group} is not I/G with I below G, for example 0/4")
+    return sorted(batches)[int(index) :: int(groups)]
+
+
+def _batch_of(shard: str) -> int:
+    stem = shard.rsplit("/", 1)[-1].removesuffix(".tar")
+    if not stem.isdigit():
+        raise InputError(f"--shard {shard} is no shard: its name must be a batch number and .tar")
+    return int(stem)
+
+
+def _show_places(crawl: str, settings: Settings, store: Store) -> dict[str, str]:
+    folder = f"dataset/{settings.publish.name}/{crawl}"
+    places = {"dataset": store.uri(folder), "report": store.uri(f"{folder}/report/index.html")}
+    for what, uri in places.items():
+        console.print(f"{what}: {uri}", highlight=False)
+    return places
+
+
+def _show_funnel(crawl: str, store: Store) -> None:
+    from laion_etl.overview import crawl_funnel
+
+    console.print(crawl_funnel(store, crawl).as_table())
+
+
+def _done(stats: StageStats, as_json: bool, **more: Any) -> None:
+    console.print(summary(stats), highlight=False)
+    if as_json:
+        plain = stats.to_plain()
+        _json({k: plain[k] for k in ("stage", "crawl", "unit", "input", "kept", "dropped")} | more)
+
+
+def _json(value: dict[str, Any]) -> None:
+    print(json.dumps(value), flush=True)

@@ -1,0 +1,65 @@
+"""All stages of a crawl on this machine, one after the other, without Airflow."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from rich.console import Console
+
+from laion_etl.console import progress, summary
+from laion_etl.crawl import Partition
+from laion_etl.database.connect import open_database
+from laion_etl.database.load import load_partition
+from laion_etl.database.plan import plan_batches
+from laion_etl.download.worker import Worker, open_queue
+from laion_etl.parse.stage import parse_partition
+from laion_etl.publish.stage import publish_dataset
+from laion_etl.records import StageStats
+from laion_etl.score.stage import score_shards
+from laion_etl.settings import Settings
+from laion_etl.storage import Store
+
+
+@dataclass(frozen=True, slots=True)
+class LocalRun:
+    """A crawl worked through by this process."""
+
+    crawl: str
+    settings: Settings
+    store: Store
+    console: Console
+
+    def all_stages(self, partitions: Sequence[Partition]) -> StageStats:
+        """Parses and loads the partitions, then plans, downloads, scores and publishes the crawl."""
+        with open_database(self.settings) as connection:
+            for partition in partitions:
+                self.parse(partition)
+                self._say(load_partition(self.crawl, partition.number, self.store, connection))
+            planned = self._say(plan_batches(self.crawl, self.settings, self.store, connection))
+            queue = open_queue(self.crawl, self.settings, connection)
+            with progress(self.console, "download") as report:
+                worker = Worker(
+                    self.crawl, self.settings, self.store, queue, lambda _, done, total: report(done, total)
+                )
+                for stats in worker.run():
+                    self._say(stats)
+        batches = planned.details["batches"]
+        score_shards(self.crawl, batches, self.settings, self.store, self._say)
+        return self._say(publish_dataset(self.crawl, self.settings, self.store))
+
+    def parse(self, partition: Partition) -> StageStats:
+        """Parses one partition with a progress bar over its WAT files."""
+        with progress(self.console, f"parse partition {partition.number}") as report:
+            return self._say(
+                parse_partition(
+                    self.crawl,
+                    partition.number,
+                    partition.indexed_wat_files,
+                    self.settings,
+                    self.store,
+                    report,
+                )
+            )
+
+    def _say(self, stats: StageStats) -> StageStats:
+        self.console.print(summary(stats), highlight=False)
+        return stats

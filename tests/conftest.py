@@ -1,0 +1,98 @@
+"""Real parts for the tests: a Postgres server, an S3 API, stores, and the folder of shared real data."""
+
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from uuid import uuid4
+
+import boto3
+import pytest
+from moto.server import ThreadedMotoServer
+from psycopg import Connection
+
+from laion_etl import storage
+from laion_etl.database.connect import open_database
+from laion_etl.database.embedded import EmbeddedServer, running_server
+from laion_etl.settings import CoreSettings, Settings
+from laion_etl.storage import LocalStore, Store, open_store
+
+SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_settings_of_the_developer() -> None:
+    """The machine's own LAION_ETL_* must not change what the tests see."""
+    for name in [name for name in os.environ if name.startswith("LAION_ETL_")]:
+        del os.environ[name]
+
+
+@pytest.fixture
+def shared_data() -> Path:
+    """Real inputs kept beside the project; absent in most checkouts."""
+    if not SHARED_DATA.is_dir():
+        pytest.skip("the folder of real inputs beside the project is not here")
+    return SHARED_DATA
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return LocalStore(tmp_path / "store")
+
+
+@pytest.fixture(scope="session")
+def s3_endpoint() -> Iterator[str]:
+    """moto's server on loopback; the environment points boto3 to it."""
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    values = {
+        "AWS_ENDPOINT_URL": f"http://{host}:{port}",
+        "AWS_ACCESS_KEY_ID": "testing",
+        "AWS_SECRET_ACCESS_KEY": "testing",
+        "AWS_DEFAULT_REGION": "us-east-1",
+    }
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in values.items():
+            patch.setenv(name, value)
+        storage.s3_client.cache_clear()
+        yield values["AWS_ENDPOINT_URL"]
+        storage.s3_client.cache_clear()
+    server.stop()
+
+
+@pytest.fixture
+def s3_store(s3_endpoint: str) -> Store:
+    bucket = f"test-{uuid4().hex}"
+    boto3.client("s3").create_bucket(Bucket=bucket)
+    return open_store(f"s3://{bucket}/laion")
+
+
+@pytest.fixture(params=["local", "s3"])
+def any_store(request: pytest.FixtureRequest) -> Store:
+    """The same test on a folder and on S3."""
+    fixture = {"local": "store", "s3": "s3_store"}[request.param]
+    return request.getfixturevalue(fixture)
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[EmbeddedServer]:
+    """One embedded server for the session, in a short path (Unix socket names are limited)."""
+    with (
+        tempfile.TemporaryDirectory(prefix="laion-pg-", dir="/tmp") as folder,
+        running_server(Path(folder)) as server,
+    ):
+        yield server
+
+
+@pytest.fixture
+def settings(postgres: EmbeddedServer, tmp_path: Path) -> Settings:
+    """Settings with a database of the test's own."""
+    url = postgres.url(f"test_{uuid4().hex}")
+    return Settings(core=CoreSettings(data_dir=str(tmp_path), database_url=url))
+
+
+@pytest.fixture
+def connection(settings: Settings) -> Iterator[Connection]:
+    with open_database(settings) as connection:
+        yield connection

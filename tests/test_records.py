@@ -1,0 +1,48 @@
+import pytest
+
+from laion_etl.funnel import Outcomes, ParseReason
+from laion_etl.records import Output, StageStats, fingerprint, pair_id, sample_key, subset_of_language
+from laion_etl.settings import ParseSettings
+
+
+def test_counters_that_do_not_add_up_are_refused() -> None:
+    with pytest.raises(ValueError, match="5 records in, 4 accounted for"):
+        StageStats("parse", "C", "part-00000", "f", input=5, kept=3, dropped={"no_alt": 1})
+
+
+def test_stats_survive_json() -> None:
+    stats = StageStats("parse", "C", "u", "f", 3, 1, {"no_alt": 2}, (Output("a", 1, "b"),), {"x": [1]})
+    assert StageStats.from_json(stats.to_json()) == stats
+
+
+def test_outcomes_add_up_and_order_reasons_by_count() -> None:
+    outcomes = Outcomes[ParseReason]()
+    outcomes.keep(2)
+    outcomes.drop(ParseReason.NO_ALT)
+    outcomes.drop(ParseReason.URL_INVALID, 4)
+    outcomes.drop(ParseReason.DUPLICATE, 0)
+    assert outcomes.input == 7
+    assert list(outcomes.dropped.items()) == [("url_invalid", 4), ("no_alt", 1)]
+
+
+def test_the_pair_id_is_the_originals_md5() -> None:
+    # md5("http://a.example/i.jpgA red car") by coreutils' md5sum
+    assert pair_id("http://a.example/i.jpg", "A red car").hex() == "d70f05470f78413293cc6b9553b03f3b"
+
+
+def test_a_fingerprint_changes_with_settings_and_inputs_only() -> None:
+    assert fingerprint(ParseSettings(), ["a"]) == fingerprint(ParseSettings(), ["a"])
+    assert fingerprint(ParseSettings(), ["a"]) != fingerprint(ParseSettings(min_alt_chars=6), ["a"])
+    assert fingerprint(ParseSettings(), ["a"]) != fingerprint(ParseSettings(), ["b"])
+
+
+def test_keys_sort_by_batch_and_index() -> None:
+    assert sample_key(12, 345) == "00000001200345"
+    assert sample_key(9, 99_999) < sample_key(10, 0)
+
+
+@pytest.mark.parametrize(
+    ("language", "subset"), [("en", "laion-en"), ("de", "laion-multi"), ("", "laion-nolang")]
+)
+def test_subsets_follow_the_language(language: str, subset: str) -> None:
+    assert subset_of_language(language) == subset

@@ -1,0 +1,117 @@
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from laion_etl.errors import StorageError
+from laion_etl.records import StageStats
+from laion_etl.storage import LocalStore, Store, open_store
+
+
+def test_a_written_file_reads_back_and_is_listed(any_store: Store) -> None:
+    output = any_store.write("pairs/C/part-00001.parquet", b"hello")
+    assert any_store.read("pairs/C/part-00001.parquet") == b"hello"
+    assert any_store.list("pairs/C") == ["pairs/C/part-00001.parquet"]
+    assert any_store.list("pairs") == ["pairs/C/part-00001.parquet"]
+    assert any_store.list("shards") == []
+    assert (output.name, output.bytes) == ("pairs/C/part-00001.parquet", 5)
+    assert output.sha256 == "2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824"
+
+
+def test_a_prefix_lists_its_folder_only(any_store: Store) -> None:
+    any_store.write("pairs/C/a", b"")
+    any_store.write("pairs/C2/a", b"")
+    assert any_store.list("pairs/C") == ["pairs/C/a"]
+
+
+def test_a_failing_writer_leaves_what_was_there(any_store: Store) -> None:
+    any_store.write("a", b"old")
+    with pytest.raises(RuntimeError), any_store.create("a") as file:
+        file.write(b"half of the new")
+        raise RuntimeError
+    assert any_store.read("a") == b"old"
+    assert any_store.list("") == ["a"]
+
+
+def test_a_large_file_goes_through_multipart(s3_store: Store) -> None:
+    data = os.urandom(1024) * 20_000
+    s3_store.write("big", data)
+    assert s3_store.read("big") == data
+
+
+def test_deleting_is_idempotent(any_store: Store) -> None:
+    any_store.write("a", b"x")
+    any_store.delete("a")
+    any_store.delete("a")
+    assert not any_store.exists("a")
+
+
+def test_a_missing_file_says_what_to_do(any_store: Store) -> None:
+    with pytest.raises(StorageError, match=r"read .*missing: it does not exist; was the stage before it run"):
+        any_store.read("missing")
+
+
+def test_a_missing_bucket_says_what_to_do(s3_endpoint: str) -> None:
+    with pytest.raises(StorageError, match=r"s3://no-such-bucket-1/x/: no such bucket .*LAION_ETL_STORE"):
+        open_store("s3://no-such-bucket-1/x").check()
+
+
+def test_a_bucketless_uri_is_refused() -> None:
+    with pytest.raises(StorageError, match="names no bucket"):
+        open_store("s3:///x")
+
+
+KILLED_WRITER = """
+import os, sys
+from pathlib import Path
+from laion_etl.storage import LocalStore
+with LocalStore(Path(sys.argv[1])).create("a") as file:
+    file.write(b"half")
+    print("writing", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_the_leftover_of_a_killed_writer_is_hidden_and_removed_by_the_next(tmp_path: Path) -> None:
+    store = LocalStore(tmp_path)
+    with subprocess.Popen(
+        [sys.executable, "-c", KILLED_WRITER, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as writer:
+        assert writer.stdout is not None
+        assert writer.stdout.readline() == b"writing\n"
+        store.write("a", b"a living writer is not disturbed")
+        assert len(list(tmp_path.iterdir())) == 2
+        writer.send_signal(signal.SIGKILL)
+    assert store.list("") == ["a"]
+    store.write("a", b"whole")
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
+    assert store.read("a") == b"whole"
+
+
+def test_a_full_disk_says_so_and_leaves_nothing(tmp_path: Path) -> None:
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(tmp_path)], check=False)
+    if not os.path.ismount(tmp_path):
+        pytest.skip("mounting a small tmpfs needs root")
+    try:
+        with pytest.raises(StorageError, match="the disk is full; free space or point LAION_ETL_STORE"):
+            LocalStore(tmp_path).write("big", bytes(200_000))
+        assert list(tmp_path.iterdir()) == []
+    finally:
+        subprocess.run(["umount", str(tmp_path)], check=True)
+
+
+def test_a_finished_unit_is_reused_only_with_the_same_fingerprint(any_store: Store) -> None:
+    stats = StageStats("parse", "C", "part-00000", "abc", input=3, kept=1, dropped={"no_alt": 2})
+    any_store.write_stats("s.json", stats)
+    assert any_store.finished("s.json", "abc") == stats
+    assert any_store.finished("s.json", "other") is None
+    assert any_store.finished("t.json", "abc") is None
+
+
+def test_a_foreign_stats_file_is_named(any_store: Store) -> None:
+    any_store.write("s.json", b"[1]")
+    with pytest.raises(StorageError, match=r"s\.json is no stats file"):
+        any_store.read_stats("s.json")
