@@ -4,6 +4,7 @@ An image link is an entry of `Envelope.Payload-Metadata.HTTP-Response-Metadata.H
 with path `IMG@/src` (written by the extractor ia-web-commons).
 """
 
+import json
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from typing import BinaryIO
 import orjson
 from warcio.archiveiterator import ArchiveIterator
 from warcio.exceptions import ArchiveLoadFailed
+from warcio.recordloader import ArcWarcRecord
 
 from laion_etl.errors import InputError
 from laion_etl.funnel import RecordReason
@@ -20,6 +22,8 @@ from laion_etl.parse.urls import page_base
 
 # Common Crawl cuts pages at 1 MiB; metadata longer than this is no page of its making.
 _MAX_RECORD_BYTES = 64 * 1024 * 1024
+
+_CUT_OFF = "it ends inside a record"
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,30 +45,57 @@ class Page:
     offset: int  # of its record in the WAT file, bytes
 
 
+class _Records(ArchiveIterator):  # type: ignore[misc]
+    """warcio's iterator, which takes a cut-off gzip member for a normal end: this one remembers."""
+
+    cut_off = False
+
+    def close(self) -> None:
+        if self.reader is not None and self.reader.decompressor is not None:
+            self.cut_off = not self.reader.decompressor.eof
+        super().close()
+
+
 def read_pages(stream: BinaryIO, uri: str) -> Iterator[Page | RecordReason]:
     """Every record of a WAT file as a page or the reason why it is none.
 
     Raises InputError, naming the file, the offset and the cause, when the file itself is broken.
     """
-    records = ArchiveIterator(stream)
-    offset = 0
+    records = _Records(stream)
     try:
         for record in records:
+            payload = _payload(record)
             offset = records.get_record_offset()
-            if record.rec_type != "metadata":
-                yield RecordReason.NOT_A_PAGE
-                continue
-            yield _page(record.content_stream().read(_MAX_RECORD_BYTES), offset)
+            yield RecordReason.NOT_A_PAGE if payload is None else _page(payload, offset)
     except (ArchiveLoadFailed, zlib.error, EOFError, OSError, ValueError) as error:
-        raise InputError(
-            f"{uri} is broken after byte {offset}: {error}; fetch it again or leave it out with --wat-files"
-        ) from error
+        raise _broken(uri, records.offset, str(error)) from error
+    if records.cut_off:
+        raise _broken(uri, records.offset, _CUT_OFF)
+
+
+def _broken(uri: str, offset: int, cause: str) -> InputError:
+    return InputError(
+        f"{uri} is broken after byte {offset}: {cause}; fetch it again or leave it out with --wat-files"
+    )
+
+
+def _payload(record: ArcWarcRecord) -> bytes | None:
+    """The JSON of a metadata record, None for other records; raises ValueError for half a record."""
+    announced = record.rec_headers.get_header("Content-Length") or ""
+    if record.format != "warc" or not announced.isdigit():
+        raise ValueError("no WARC record begins there")
+    if record.rec_type != "metadata":
+        return None
+    payload: bytes = record.raw_stream.read(_MAX_RECORD_BYTES)
+    if len(payload) < min(int(announced), _MAX_RECORD_BYTES):
+        raise EOFError(_CUT_OFF)
+    return payload
 
 
 def _page(payload: bytes, offset: int) -> Page | RecordReason:
     try:
-        envelope = orjson.loads(payload)
-    except orjson.JSONDecodeError:
+        envelope = _loads(payload)
+    except (ValueError, RecursionError):
         return RecordReason.BROKEN_JSON
     html = _dig(envelope, "Envelope", "Payload-Metadata", "HTTP-Response-Metadata", "HTML-Metadata")
     url = _dig(envelope, "Envelope", "WARC-Header-Metadata", "WARC-Target-URI")
@@ -73,7 +104,7 @@ def _page(payload: bytes, offset: int) -> Page | RecordReason:
     links = [link for link in _list(html.get("Links")) if isinstance(link, dict)]
     head_links = [link for link in _list(_dig(html, "Head", "Link")) if isinstance(link, dict)]
     return Page(
-        url=url,
+        url=url.encode(errors="replace").decode(),
         base=page_base(url, _text(_dig(html, "Head", "Base"))),
         licence=page_licence(u for link in [*links, *head_links] if (u := _text(link.get("url")))),
         images=[
@@ -83,6 +114,14 @@ def _page(payload: bytes, offset: int) -> Page | RecordReason:
         ],
         offset=offset,
     )
+
+
+def _loads(payload: bytes) -> object:
+    """JSON as the extractor writes it: lone surrogates and stray bytes occur, and cost no page."""
+    try:
+        return orjson.loads(payload)
+    except orjson.JSONDecodeError:
+        return json.loads(payload.decode(errors="replace"), strict=False)
 
 
 def _dig(value: object, *names: str) -> object:

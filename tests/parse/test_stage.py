@@ -1,0 +1,99 @@
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from laion_etl.errors import InputError
+from laion_etl.parse.stage import parse_partition
+from laion_etl.records import PAIR_SCHEMA, pair_id
+from laion_etl.settings import ParseSettings, Settings
+from laion_etl.storage import LocalStore, Store
+from tests.parse.wat_files import image, page_record, record, write_wat
+
+PAGE = "https://www.example.org/x/"
+
+
+@pytest.fixture
+def wat(tmp_path: Path) -> str:
+    links = [
+        image("/red.jpg", "A red car on a green field"),
+        image("/red.jpg", "A  red car on a green field "),  # the same after cleaning
+        image("/rot.jpg", "Ein rotes Auto auf einer grünen Wiese"),
+        image("/short.jpg", "ab"),
+        image("/none.jpg"),
+        image("/empty.jpg", "  "),
+        image(None, "A picture without an address"),
+        image("data:image/png;base64,AA", "An inline picture"),
+        image("/logo.svg", "A vector logo"),
+    ]
+    return write_wat(tmp_path / "a.wat.gz", [page_record(PAGE, links), record(PAGE, b"{broken")])
+
+
+def test_links_become_pairs_or_reasons(wat: str, any_store: Store) -> None:
+    stats = parse_partition("C", 3, [(17, wat)], Settings(), any_store)
+    assert stats.input == 9
+    assert stats.kept == 2
+    assert stats.dropped == {
+        "no_alt": 2,
+        "alt_too_short": 1,
+        "duplicate_in_partition": 1,
+        "no_url": 1,
+        "url_extension": 1,
+        "url_scheme": 1,
+    }
+    assert stats.details["records"] == {"input": 2, "kept": 1, "dropped": {"broken_json": 1}}
+    with any_store.open("pairs/C/part-00003.parquet") as file:
+        table = pq.read_table(file)
+    assert table.schema.equals(PAIR_SCHEMA)
+    red, rot = table.to_pylist()
+    assert red == {
+        "pair_id": pair_id("https://www.example.org/red.jpg", "A red car on a green field"),
+        "url": "https://www.example.org/red.jpg",
+        "alt": "A red car on a green field",
+        "language": "en",
+        "language_probability": red["language_probability"],
+        "license": "?",
+        "page_url": PAGE,
+        "domain": "example.org",
+        "wat_file": 17,
+        "record_offset": 0,
+    }
+    assert rot["language"] == "de"
+
+
+def test_the_same_input_gives_the_same_bytes(wat: str, tmp_path: Path) -> None:
+    outputs = [
+        parse_partition("C", 0, [(0, wat)], Settings(), LocalStore(tmp_path / name)).outputs
+        for name in ("a", "b")
+    ]
+    assert outputs[0] == outputs[1]
+
+
+def test_a_finished_partition_is_not_parsed_again(wat: str, store: Store) -> None:
+    first = parse_partition("C", 0, [(0, wat)], Settings(), store)
+    Path(wat).unlink()
+    assert parse_partition("C", 0, [(0, wat)], Settings(), store) == first
+    with pytest.raises(InputError):
+        parse_partition("C", 0, [(0, wat)], Settings(parse=ParseSettings(min_alt_chars=1)), store)
+
+
+def test_an_unreadable_file_leaves_nothing_half_written(wat: str, store: Store, tmp_path: Path) -> None:
+    broken = tmp_path / "broken.wat.gz"
+    broken.write_bytes(Path(wat).read_bytes()[:-30])
+    with pytest.raises(InputError, match=r"broken\.wat\.gz"):
+        parse_partition("C", 0, [(0, wat), (1, str(broken))], Settings(), store)
+    assert store.list("") == []
+
+
+def test_progress_counts_files(wat: str, store: Store) -> None:
+    seen: list[tuple[int, int]] = []
+    parse_partition("C", 0, [(0, wat), (1, wat)], Settings(), store, lambda *step: seen.append(step))
+    assert seen == [(1, 2), (2, 2)]
+
+
+def test_real_pages_by_hand(shared_data: Path, store: Store) -> None:
+    """Counts of PROVENANCE.md, and rows compared by eye with the pages' HTML."""
+    wat = str(shared_data / "wat" / "real-pages.warc.wat.gz")
+    stats = parse_partition("real", 0, [(0, wat)], Settings(), store)
+    assert stats.details["records"]["input"] == 90
+    assert stats.input == 205

@@ -1,0 +1,43 @@
+"""Builds small WAT files for tests: one gzip member per record, as Common Crawl writes them."""
+
+import gzip
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+
+def page_record(url: str, links: Iterable[dict[str, Any]], base: str | None = None) -> bytes:
+    """A metadata record about an HTML response."""
+    head: dict[str, Any] = {} if base is None else {"Base": base}
+    html = {"Head": head, "Links": list(links)}
+    return json_record(url, {"HTTP-Response-Metadata": {"HTML-Metadata": html}})
+
+
+def json_record(url: str, payload_metadata: dict[str, Any]) -> bytes:
+    envelope = {"WARC-Header-Metadata": {"WARC-Target-URI": url}, "Payload-Metadata": payload_metadata}
+    return record(url, json.dumps({"Envelope": envelope}).encode())
+
+
+def record(url: str, payload: bytes) -> bytes:
+    """A metadata record with any payload, as one gzip member."""
+    header = (
+        f"WARC/1.0\r\nWARC-Type: metadata\r\nWARC-Target-URI: {url}\r\n"
+        "WARC-Date: 2026-10-21T00:00:00Z\r\nWARC-Record-ID: <urn:uuid:0>\r\n"
+        f"Content-Type: application/json\r\nContent-Length: {len(payload)}\r\n\r\n"
+    ).encode()
+    return gzip.compress(header + payload + b"\r\n\r\n", mtime=0)
+
+
+def image(url: str | None, alt: str | None = None) -> dict[str, Any]:
+    link: dict[str, Any] = {"path": "IMG@/src"}
+    if url is not None:
+        link["url"] = url
+    if alt is not None:
+        link["alt"] = alt
+    return link
+
+
+def write_wat(path: Path, records: Iterable[bytes]) -> str:
+    path.write_bytes(b"".join(records))
+    return str(path)
