@@ -5,7 +5,6 @@ A killed loader leaves nothing behind; a loaded partition is not loaded again.
 """
 
 import uuid
-from typing import Any
 
 import pyarrow.parquet as pq
 from psycopg import Connection
@@ -82,8 +81,11 @@ def _load(
 ) -> StageStats:
     connection.execute(query("load.create_staging"))
     pairs = _copy_pairs(f"pairs/{crawl}/{unit}.parquet", store, connection)
-    earlier = _count(connection, "load.count_of_earlier_crawls", keys)
-    inserted = _count(connection, "load.insert_pairs", keys)
+    row = connection.execute(query("load.count_of_earlier_crawls"), keys).fetchone()
+    earlier = int(row[0]) if row else 0
+    inserted = connection.execute(query("load.insert_pairs"), keys).rowcount
+    if pairs > inserted + earlier:
+        connection.execute(query("load.take_over_pairs"), keys)
     outcomes = Outcomes[LoadReason]()
     outcomes.keep(inserted)
     outcomes.drop(LoadReason.DUPLICATE_OF_EARLIER_CRAWL, earlier)
@@ -112,8 +114,3 @@ def _copy_pairs(name: str, store: Store, connection: Connection) -> int:
                 copy.write_row(row)
             count += batch.num_rows
     return count
-
-
-def _count(connection: Connection, name: str, keys: dict[str, Any]) -> int:
-    row = connection.execute(query(name), keys).fetchone()
-    return int(row[0]) if row else 0

@@ -40,26 +40,30 @@ copy staging (pair_id, url, alt, language, license, page_url) from stdin (format
 
 -- name: insert_pairs
 -- Rows go in by pair_id, so that loaders running side by side take row locks in one order.
--- A pair found in several partitions of a crawl belongs to the lowest, whatever the load order,
--- unless its batch is already cut. xmax = 0 tells inserted rows from taken-over ones.
-with loaded as (
-    insert into pair as known (pair_id, crawl_no, partition, url, alt, language, license, page_url)
-    select distinct on (pair_id)
-           pair_id, %(crawl_no)s, %(partition)s, url, alt, language, license, page_url
-    from staging
-    order by pair_id
-    on conflict (pair_id) do update
-        set partition = excluded.partition, license = excluded.license, page_url = excluded.page_url
-        where known.crawl_no = excluded.crawl_no
-          and known.partition > excluded.partition
-          and not exists (
-              select from partition as owner
-              where owner.crawl_no = known.crawl_no
-                and owner.partition = known.partition
-                and owner.planned)
-    returning xmax = 0 as inserted
+insert into pair (pair_id, crawl_no, partition, url, alt, language, license, page_url)
+select distinct on (pair_id)
+       pair_id, %(crawl_no)s, %(partition)s, url, alt, language, license, page_url
+from staging
+order by pair_id
+on conflict (pair_id) do nothing
+
+-- name: take_over_pairs
+-- A pair found in several partitions of a crawl belongs to the lowest, whatever the load order, unless
+-- its batch is already cut. Runs after insert_pairs, when every row it met is committed.
+with owner as (
+    select partition from partition
+    where crawl_no = %(crawl_no)s and partition > %(partition)s and not planned
+), contested as (
+    select pair.pair_id
+    from staging join pair using (pair_id) join owner using (partition)
+    where pair.crawl_no = %(crawl_no)s
+    order by pair.pair_id
+    for update of pair
 )
-select count(*) filter (where inserted) from loaded
+update pair
+set partition = %(partition)s, license = staging.license, page_url = staging.page_url
+from contested join staging using (pair_id)
+where pair.pair_id = contested.pair_id and pair.partition > %(partition)s
 
 -- name: count_of_earlier_crawls
 select count(*) from staging join pair using (pair_id) where pair.crawl_no <> %(crawl_no)s

@@ -1,0 +1,116 @@
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+
+import pytest
+from psycopg import Connection
+
+from laion_etl.database.connect import open_database
+from laion_etl.database.load import crawl_number, load_partition
+from laion_etl.database.plan import plan_batches
+from laion_etl.database.queue import BatchQueue, Claim, QueueCounts
+from laion_etl.records import StageStats
+from laion_etl.settings import PlanSettings, Settings
+from laion_etl.storage import Store
+from tests.database.pairs import numbered_pairs, write_pairs
+
+DONE = StageStats("download", "C", "0", "f", 0, 0)
+
+
+@pytest.fixture
+def queue(store: Store, connection: Connection, settings: Settings) -> Iterator[BatchQueue]:
+    """Four batches of ten pairs; a lease of a minute, two attempts."""
+    write_pairs(store, "C", 0, numbered_pairs(0, 40))
+    load_partition("C", 0, store, connection)
+    plan_batches("C", replace(settings, plan=PlanSettings(batch_size=10)), store, connection)
+    yield BatchQueue(connection, crawl_number(connection, "C"), lease_s=60, max_attempts=2)
+
+
+def expire_leases(connection: Connection) -> None:
+    connection.execute("update batch set lease_expires = now() - interval '1 s' where state = 'leased'")
+
+
+def claimed(queue: BatchQueue) -> Claim:
+    claim = queue.claim()
+    assert claim is not None
+    return claim
+
+
+def test_batches_are_claimed_in_order_and_only_once(queue: BatchQueue) -> None:
+    assert [claimed(queue).batch for _ in range(4)] == [0, 1, 2, 3]
+    assert queue.claim() is None
+    assert queue.counts() == QueueCounts(leased=4)
+
+
+def test_many_workers_never_share_a_batch(queue: BatchQueue, settings: Settings) -> None:
+    def work(_: int) -> list[int]:
+        done = []
+        with open_database(settings) as connection:
+            mine = BatchQueue(connection, crawl_number(connection, "C"), 60, 2)
+            while claim := mine.claim():
+                done.append(claim.batch)
+                assert mine.complete(claim, DONE)
+        return done
+
+    with ThreadPoolExecutor(8) as pool:
+        batches = [batch for done in pool.map(work, range(8)) for batch in done]
+    assert sorted(batches) == [0, 1, 2, 3]
+    assert queue.counts() == QueueCounts(done=4)
+
+
+def test_an_expired_lease_is_claimable_and_its_late_owner_is_refused(
+    queue: BatchQueue, connection: Connection
+) -> None:
+    late = claimed(queue)
+    expire_leases(connection)
+    second = claimed(queue)
+    assert second.batch == late.batch
+    assert second.token > late.token
+    assert not queue.heartbeat(late)
+    assert not queue.complete(late, DONE)
+    assert not queue.fail(late, "too late")
+    assert queue.complete(second, DONE)
+
+
+def test_a_heartbeat_keeps_the_lease(queue: BatchQueue, connection: Connection) -> None:
+    claim = claimed(queue)
+    connection.execute("update batch set lease_expires = now() + interval '1 s' where state = 'leased'")
+    assert queue.heartbeat(claim)
+    expiry_s = queue.next_expiry_s()
+    assert expiry_s is not None
+    assert 50 < expiry_s <= 60
+
+
+def test_a_failing_batch_is_tried_again_and_then_parked_with_its_error(queue: BatchQueue) -> None:
+    assert queue.fail(claimed(queue), "first")
+    assert queue.counts().ready == 4
+    assert queue.fail(claimed(queue), "disk full")
+    assert queue.failed() == [(0, "disk full")]
+    assert claimed(queue).batch == 1
+
+
+def test_a_batch_whose_workers_all_go_silent_is_parked(queue: BatchQueue, connection: Connection) -> None:
+    for _ in range(2):
+        claim = queue.claim_one(0)
+        assert claim is not None
+        expire_leases(connection)
+    assert claimed(queue).batch == 1
+    assert queue.failed() == [(0, "its worker went silent on every attempt")]
+
+
+def test_a_clean_stop_costs_no_attempt(queue: BatchQueue) -> None:
+    for _ in range(5):
+        claim = queue.claim_one(0)
+        assert claim is not None
+        assert queue.release(claim)
+    assert queue.counts() == QueueCounts(ready=4)
+
+
+def test_a_certain_batch_can_be_claimed_unless_held(queue: BatchQueue) -> None:
+    first = queue.claim_one(2)
+    assert first is not None
+    assert queue.claim_one(2) is None
+    assert queue.complete(first, DONE)
+    again = queue.claim_one(2)
+    assert again is not None
+    assert queue.claim_one(99) is None
