@@ -7,6 +7,7 @@ from pathlib import Path
 from uuid import uuid4
 
 import boto3
+import psycopg
 import pytest
 from moto.server import ThreadedMotoServer
 from psycopg import Connection
@@ -82,6 +83,10 @@ def postgres() -> Iterator[EmbeddedServer]:
         tempfile.TemporaryDirectory(prefix="laion-pg-", dir="/tmp") as folder,
         running_server(Path(folder)) as server,
     ):
+        # Dozens of short-lived databases: nothing here needs to survive a power cut.
+        with psycopg.connect(server.url("postgres"), autocommit=True) as connection:
+            connection.execute("alter system set fsync = off")
+            connection.execute("select pg_reload_conf()")
         yield server
 
 
