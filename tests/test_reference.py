@@ -1,0 +1,15 @@
+from pathlib import Path
+
+from laion_etl.reference import reference
+from laion_etl.settings import knobs
+
+
+def test_the_configuration_reference_is_current() -> None:
+    page = Path(__file__).parents[1] / "docs" / "configuration.md"
+    assert page.read_text() == reference(), "run `make docs`"
+
+
+def test_every_knob_is_in_the_reference() -> None:
+    text = reference()
+    for knob in knobs():
+        assert f"`{knob.variable}`" in text
