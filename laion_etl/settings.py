@@ -93,7 +93,7 @@ class DownloadSettings:
         "connected to instead of resolved, exempt from the address guard.",
     )
     user_agent: str = _knob(
-        "laion_etl/0.1 (+https://github.com/laion-etl/laion_etl)",
+        "laion_etl/0.1 (operator contact not set)",
         "User-Agent sent; name yourself and a contact URL.",
     )
     opt_out: bool = _knob(True, "Honour X-Robots-Tag noai, noimageai, noindex, noimageindex, noml.")
