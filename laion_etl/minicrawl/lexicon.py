@@ -270,13 +270,13 @@ RUSSIAN = Lexicon(
         "grid": "четыре {colour} {noun} квадратом",
     },
     feminine_two="две {colour} {noun} рядом",
-    hazard="знак опасности, а рядом {one}",
+    hazard="знак опасности и {one}",
     templates=(
-        "на фотографии {subject} {place}",
+        "мы увидели: {subject} {place}",
         "на этом снимке {subject} {place}",
-        "{subject} {place}, фотография сделана днём",
-        "здесь можно увидеть: {subject} {place}",
-        "наш лучший снимок: {subject} {place}",
+        "на этом фото {subject} {place}",
+        "это {subject} {place}",
+        "{subject} {place}, красивый снимок",
     ),
 )
 
