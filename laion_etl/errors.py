@@ -25,6 +25,10 @@ class InputError(LaionEtlError):
     """An input as a whole can't be read (single bad records are counted, never raised)."""
 
 
+class MissingInputError(InputError):
+    """There is no such input."""
+
+
 class CrawlError(LaionEtlError):
     """The crawl is not known at its source, or its file list can't be read."""
 

@@ -1,0 +1,187 @@
+"""Crawl dumps, the WAT files each is made of, and the partitions that tasks work on.
+
+A dump is named by the week it was fetched in: CC-MAIN-2026-21. Its WAT files are listed, one path a
+line, in crawl-data/<id>/wat.paths.gz; partition N is the N-th run of `wat_files_per_partition` lines,
+whatever part of the dump is selected, so that numbers mean the same in every run.
+"""
+
+import difflib
+import gzip
+import io
+import json
+import re
+import zlib
+from dataclasses import dataclass
+from datetime import date
+from importlib import resources
+
+from laion_etl.errors import CrawlError, InputError, LaionEtlError, MissingInputError, SettingsError
+from laion_etl.inputs import read_input
+from laion_etl.settings import Settings
+
+_CRAWL_ID = re.compile(r"CC-MAIN-(\d{4})-(\d{2})")
+_WAT_PATH = re.compile(r"crawl-data/(?:[A-Za-z0-9_-][A-Za-z0-9_.-]*/)+[A-Za-z0-9_-][A-Za-z0-9_.-]*\.gz")
+_SELECTION = re.compile(r"(\d*)(:?)(\d*)")
+
+# wat.paths.gz of a dump: 0.2 MB packed, 14 MB unpacked (100,000 lines). Anything far from it is no list.
+_MAX_LIST_BYTES = 16 * 1024 * 1024
+_MAX_UNPACKED_LIST_BYTES = 256 * 1024 * 1024
+_MAX_COLLINFO_BYTES = 4 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Crawl:
+    """A dump. `released` is derived: the Monday of the ISO week in the id (publication is weeks later)."""
+
+    id: str
+    name: str
+    released: date
+
+
+@dataclass(frozen=True, slots=True)
+class Partition:
+    """WAT files for one task: URIs, the first of them at index `first_wat` of wat.paths."""
+
+    crawl: str
+    number: int
+    first_wat: int
+    wat_files: tuple[str, ...]
+
+    @property
+    def indexed_wat_files(self) -> list[tuple[int, str]]:
+        """(index in wat.paths, URI) of each file."""
+        return list(enumerate(self.wat_files, self.first_wat))
+
+
+def shipped_catalogue() -> list[Crawl]:
+    """The dumps known when this version was made (laion_etl/catalogue.json), newest first."""
+    text = resources.files("laion_etl").joinpath("catalogue.json").read_text()
+    return _catalogue(text, "the shipped catalogue")
+
+
+def known_crawls(settings: Settings) -> list[Crawl]:
+    """The dumps of the catalogue file (LAION_ETL_CATALOGUE, else the shipped one), newest first.
+
+    Reads one local file only: DAG files call this every time they are parsed.
+    """
+    path = settings.core.catalogue
+    if not path:
+        return shipped_catalogue()
+    return _catalogue(read_input(path, _MAX_COLLINFO_BYTES).decode(errors="replace"), path)
+
+
+def discover_crawls(settings: Settings) -> list[Crawl]:
+    """The dumps that the crawl's index lists now (collinfo.json), newest first.
+
+    Names of another form (CC-MAIN-2012 and older) have no WAT files and are left out.
+    """
+    uri = settings.collinfo_uri
+    try:
+        entries = json.loads(read_input(uri, _MAX_COLLINFO_BYTES))
+        named = {str(entry["id"]): str(entry.get("name", entry["id"])) for entry in entries}
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise CrawlError(f"{uri} is no list of crawls ({error!r}); check LAION_ETL_COLLINFO") from error
+    return _newest_first([Crawl(i, name, released(i)) for i, name in named.items() if _CRAWL_ID.fullmatch(i)])
+
+
+def released(crawl_id: str) -> date:
+    """The Monday of the ISO week that a crawl id names; raises CrawlError for anything else."""
+    if found := _CRAWL_ID.fullmatch(crawl_id):
+        try:
+            return date.fromisocalendar(int(found[1]), int(found[2]), 1)
+        except ValueError as error:
+            raise CrawlError(f"{crawl_id} is no crawl id: {error}") from error
+    raise CrawlError(f"{crawl_id!r} is no crawl id; write it like CC-MAIN-2024-38 (`laion-etl crawls`)")
+
+
+def wat_paths(crawl_id: str, settings: Settings) -> list[str]:
+    """The full URIs of all WAT files of a dump, in the order of its wat.paths.gz.
+
+    Raises CrawlError for an unknown dump or a list that can't be read.
+    """
+    released(crawl_id)  # before the id goes into a path
+    source = settings.core.crawl_source.rstrip("/")
+    uri = f"{source}/crawl-data/{crawl_id}/wat.paths.gz"
+    try:
+        packed = read_input(uri, _MAX_LIST_BYTES)
+        with gzip.GzipFile(fileobj=io.BytesIO(packed)) as unpacked:
+            text = unpacked.read(_MAX_UNPACKED_LIST_BYTES + 1)
+    except MissingInputError as error:
+        raise CrawlError(_unknown(crawl_id, source, settings)) from error
+    except InputError as error:
+        raise CrawlError(f"can't list the WAT files of {crawl_id}: {error}") from error
+    except (OSError, EOFError, zlib.error) as error:
+        raise CrawlError(f"{uri} is damaged ({error}); fetch it again") from error
+    if len(text) > _MAX_UNPACKED_LIST_BYTES:
+        raise CrawlError(f"{uri} unpacks to over {_MAX_UNPACKED_LIST_BYTES:,} bytes: no list of WAT files")
+    lines = text.decode(errors="replace").splitlines()
+    return [f"{source}/{_checked(path, uri)}" for path in lines if path.strip()]
+
+
+def partitions(crawl_id: str, settings: Settings, selection: slice | None = None) -> list[Partition]:
+    """The partitions of a dump, or of the selected WAT files: those that hold none of them are left out."""
+    size = settings.core.wat_files_per_partition
+    if size < 1:
+        raise SettingsError(f"LAION_ETL_WAT_FILES_PER_PARTITION={size} must be at least 1")
+    paths = wat_paths(crawl_id, settings)
+    start, stop, _ = (selection or slice(None)).indices(len(paths))
+    found = []
+    for number in range(start // size, -(-stop // size)):
+        first, last = max(start, number * size), min(stop, (number + 1) * size)
+        if first < last:
+            found.append(Partition(crawl_id, number, first, tuple(paths[first:last])))
+    return found
+
+
+def parse_selection(text: str) -> slice:
+    """`0:2`, `:2`, `10:` or a single index `5` as a slice of wat.paths; raises SettingsError."""
+    found = _SELECTION.fullmatch(text.strip())
+    if found is None or not (found[1] or found[3]):
+        raise SettingsError(
+            f"--wat-files {text!r} is no selection; write first:end, for example 0:2 for the first two"
+        )
+    if not found[2]:
+        return slice(int(found[1]), int(found[1]) + 1)
+    selection = slice(int(found[1] or 0), int(found[3]) if found[3] else None)
+    if selection.stop is not None and selection.stop <= selection.start:
+        raise SettingsError(f"--wat-files {text!r} selects nothing; the end must be above the first")
+    return selection
+
+
+def _catalogue(text: str, place: str) -> list[Crawl]:
+    try:
+        entries = json.loads(text)["crawls"]
+        found = [
+            Crawl(entry["id"], entry["name"], date.fromisoformat(entry["released"])) for entry in entries
+        ]
+    except (ValueError, TypeError, KeyError) as error:
+        raise CrawlError(
+            f"{place} is no catalogue of crawls ({error!r}); see docs/configuration.md"
+        ) from error
+    for crawl in found:
+        released(crawl.id)
+    return _newest_first(found)
+
+
+def _newest_first(crawls: list[Crawl]) -> list[Crawl]:
+    return sorted(crawls, key=lambda crawl: (crawl.released, crawl.id), reverse=True)
+
+
+def _checked(path: str, uri: str) -> str:
+    path = path.strip()
+    if not _WAT_PATH.fullmatch(path):
+        raise CrawlError(f"{uri} names {path[:200]!r}, which is no path of a WAT file; fetch the list again")
+    return path
+
+
+def _unknown(crawl_id: str, source: str, settings: Settings) -> str:
+    try:
+        known = [crawl.id for crawl in known_crawls(settings)]
+    except LaionEtlError:
+        known = []
+    close = difflib.get_close_matches(crawl_id, known, n=3)
+    hint = f"did you mean {' or '.join(close)}? " if close and crawl_id not in close else ""
+    return (
+        f"{source} has no crawl {crawl_id}; {hint}`laion-etl crawls` lists the known ones, "
+        "LAION_ETL_CRAWL_SOURCE says where they are"
+    )
