@@ -8,20 +8,32 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
-import click
 import typer
 from rich.console import Console
 from rich.table import Table
+from typer.core import TyperGroup
 
 from laion_etl import __version__
 from laion_etl.console import progress, summary
 from laion_etl.crawl import Partition, discover_crawls, known_crawls, parse_selection, partitions
-from laion_etl.errors import InputError, SettingsError
+from laion_etl.errors import InputError, SettingsError, Stopped
 from laion_etl.records import StageStats
 from laion_etl.settings import Settings, load_settings
 from laion_etl.storage import Store, open_store
 
+
+class Commands(TyperGroup):
+    """Ctrl-C and SIGTERM are an expected end, not Typer's silent abort."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt as error:
+            raise Stopped("stopped; run the same command again to go on") from error
+
+
 app = typer.Typer(
+    cls=Commands,
     help="Rebuilds a LAION-5B style image-text dataset from Common Crawl.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -35,18 +47,6 @@ SelectionOption = Annotated[
     str, typer.Option("--wat-files", metavar="A:B", help="Only WAT files A to B-1 of wat.paths.")
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="End with one JSON line on stdout.")]
-
-
-def run() -> int:
-    """Runs the command named in sys.argv; returns the exit code. Raises LaionEtlError."""
-    try:
-        code = app(standalone_mode=False)
-    except click.ClickException as error:
-        error.show()
-        return error.exit_code
-    except click.Abort as error:
-        raise KeyboardInterrupt from error
-    return code if isinstance(code, int) else 0
 
 
 def _version(wanted: bool) -> None:

@@ -11,6 +11,12 @@ class LaionEtlError(Exception):
     exit_code = 1
 
 
+class Stopped(LaionEtlError):
+    """The command was asked to end (Ctrl-C, SIGTERM) and did so cleanly."""
+
+    exit_code = 130
+
+
 class SettingsError(LaionEtlError):
     """A setting is unknown, malformed or contradicts another."""
 

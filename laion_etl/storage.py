@@ -275,6 +275,8 @@ _ADVICE = {
     errno.ENOENT: "it does not exist; was the stage before it run?",
 }
 
+_NO_FOLDER = "the folder can't be made there; check LAION_ETL_STORE"
+
 _S3_ADVICE = {
     "404": "it does not exist; was the stage before it run?",
     "NoSuchBucket": "no such bucket; create it or check LAION_ETL_STORE",
@@ -293,7 +295,8 @@ def _storage_errors(action: str, target: object) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        advice = _ADVICE.get(error.errno or 0, error.strerror or str(error))
+        missing_folder = action == "write" and error.errno == errno.ENOENT
+        advice = _NO_FOLDER if missing_folder else _ADVICE.get(error.errno or 0, error.strerror or str(error))
         raise StorageError(f"can't {action} {target}: {advice}") from error
     except ClientError as error:
         code = error.response.get("Error", {}).get("Code", "")

@@ -1,0 +1,124 @@
+"""The command line as a person or a task uses it: real processes, exit codes, one-line errors."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.parse.wat_files import image, page_record, write_wat
+
+STAGES = ["crawls", "discover", "parse", "load", "plan", "download", "score", "publish"]
+COMMANDS = [*STAGES, "run", "demo", "status", "report", "forget"]
+
+
+def laion_etl(folder: Path, *arguments: str, **settings: str) -> subprocess.CompletedProcess[str]:
+    """Runs a command in a folder of its own, with these LAION_ETL_* settings."""
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("LAION_ETL_")}
+    environment |= {f"LAION_ETL_{name}": value for name, value in settings.items()}
+    return subprocess.run(
+        [sys.executable, "-m", "laion_etl", *arguments],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+def one_line_error(done: subprocess.CompletedProcess[str]) -> str:
+    lines = done.stderr.strip().splitlines()
+    assert len(lines) == 1, done.stderr
+    assert lines[0].startswith("error: ")
+    return lines[0]
+
+
+def test_the_version(tmp_path: Path) -> None:
+    done = laion_etl(tmp_path, "--version")
+    assert (done.returncode, done.stdout) == (0, "laion-etl 0.1.0\n")
+
+
+def test_help_names_every_stage(tmp_path: Path) -> None:
+    done = laion_etl(tmp_path, "--help")
+    assert done.returncode == 0
+    for command in COMMANDS:
+        assert f" {command} " in done.stdout
+
+
+def test_known_crawls_newest_first(tmp_path: Path) -> None:
+    done = laion_etl(tmp_path, "crawls", "--json")
+    crawls = json.loads(done.stdout.splitlines()[-1])["crawls"]
+    assert len(crawls) > 90
+    assert crawls == sorted(crawls, key=lambda crawl: crawl["released"], reverse=True)
+
+
+def test_a_task_reads_the_last_line(tmp_path: Path) -> None:
+    wat = write_wat(tmp_path / "a.wat.gz", [page_record("https://e.org/", [image("a.jpg", "A red car")])])
+    done = laion_etl(tmp_path, "parse", "--crawl", "C", "--partition", "0", wat, "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout.splitlines()[-1]) == {
+        "stage": "parse",
+        "crawl": "C",
+        "unit": "part-00000",
+        "input": 1,
+        "kept": 1,
+        "dropped": {},
+    }
+    assert (tmp_path / "data" / "pairs" / "C" / "part-00000.parquet").is_file()
+
+
+def test_load_and_plan_use_the_embedded_server(tmp_path: Path) -> None:
+    wat = write_wat(tmp_path / "a.wat.gz", [page_record("https://e.org/", [image("a.jpg", "A red car")])])
+    for arguments in (("parse", "--partition", "0", wat), ("load", "--partition", "0"), ("plan",)):
+        done = laion_etl(tmp_path, *arguments, "--crawl", "C", "--json")
+        assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout.splitlines()[-1])["batches"] == [0]
+    assert not (tmp_path / "data" / "postgres" / "postmaster.pid").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "settings", "code", "message"),
+    [
+        (["load", "--crawl", "C", "--partition", "0"], {"STROE": "x"}, 2, "did you mean LAION_ETL_STORE"),
+        (
+            ["load", "--crawl", "C", "--partition", "0"],
+            {"DATABASE_URL": "postgresql://h:1/x"},
+            1,
+            "LAION_ETL_",
+        ),
+        (["parse", "--crawl", "C", "--partition", "0", "no.wat.gz"], {}, 1, "no.wat.gz: no such file"),
+        (["score", "--crawl", "C", "--group", "2/2"], {}, 1, "batches/C/_stats.json: it does not exist"),
+        (["plan", "--crawl", "C"], {}, 1, "nothing of C is loaded yet"),
+        (["status", "--crawl", "C"], {"STORE": "/proc/nowhere"}, 1, "LAION_ETL_STORE"),
+        (["discover", "--crawl", "C"], {"CRAWL_SOURCE": "."}, 1, "'C' is no crawl id"),
+        (["discover", "--crawl", "CC-MAIN-2024-39"], {"CRAWL_SOURCE": "."}, 1, "did you mean CC-MAIN-2024-3"),
+        (["run", "CC-MAIN-2024-38", "--wat-files", "2:1"], {}, 2, "'2:1' selects nothing"),
+    ],
+)
+def test_bad_input_is_one_line_that_says_what_to_do(
+    tmp_path: Path, arguments: list[str], settings: dict[str, str], code: int, message: str
+) -> None:
+    done = laion_etl(tmp_path, *arguments, **settings)
+    assert message in one_line_error(done)
+    assert done.returncode == code
+    leftovers = [p for p in tmp_path.rglob("*") if p.is_file() and "postgres" not in p.parts]
+    assert leftovers == []
+
+
+def test_a_usage_error_is_exit_code_2(tmp_path: Path) -> None:
+    done = laion_etl(tmp_path, "parse", "--crawl", "C")
+    assert done.returncode == 2
+    assert "--partition" in done.stderr
+
+
+def test_an_unreadable_wat_is_named_with_its_offset(tmp_path: Path) -> None:
+    path = tmp_path / "cut.wat.gz"
+    write_wat(path, [page_record("https://e.org/", [image(f"{n}.jpg", "A red car") for n in range(99)])])
+    path.write_bytes(path.read_bytes()[:-40])
+    done = laion_etl(tmp_path, "parse", "--crawl", "C", "--partition", "0", str(path))
+    assert done.returncode == 1
+    assert "cut.wat.gz is broken after byte 0: it ends inside a record" in one_line_error(done)
+    assert list((tmp_path / "data").rglob("*.parquet*")) == []
