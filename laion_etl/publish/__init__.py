@@ -1,0 +1,1 @@
+"""Publish stage: scored shards become a dataset with a manifest, a card and a report."""

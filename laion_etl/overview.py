@@ -1,0 +1,169 @@
+"""The funnel of a whole crawl, added up from the stats files that every stage leaves beside its output."""
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field
+from itertools import pairwise
+from typing import Any
+
+from rich.table import Table
+
+from laion_etl.records import StageStats
+from laion_etl.storage import Store
+
+# Stage, folder and name of its stats files, in the order the data flows.
+_STATS_FILES = (
+    ("parse", "pairs/{crawl}", re.compile(r"part-\d+\.json\Z")),
+    ("load", "load/{crawl}", re.compile(r"part-\d+\.json\Z")),
+    ("plan", "batches/{crawl}", re.compile(r"_stats\.json\Z")),
+    ("download", "shards/{crawl}", re.compile(r"\d+_stats\.json\Z")),
+    ("score", "scored/{crawl}", re.compile(r"\d+_stats\.json\Z")),
+)
+STAGES = (*(stage for stage, _, _ in _STATS_FILES), "publish")
+_READERS = 8  # stats files are small: reading them is waiting, on S3 above all
+_REASONS_SHOWN = 4
+
+
+@dataclass(frozen=True, slots=True)
+class FunnelRow:
+    """One stage over all its finished units; `dropped` has the most frequent reason first."""
+
+    stage: str
+    units: int
+    input: int
+    kept: int
+    dropped: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def started(self) -> bool:
+        return self.units > 0
+
+
+@dataclass(frozen=True, slots=True)
+class CrawlFunnel:
+    """Rows of all stages in order (`units` 0: not started), and where their counts do not join up.
+
+    `records` counts WAT records on their way to pages; from `parse` on, the rows count image links.
+    """
+
+    crawl: str
+    records: FunnelRow
+    rows: tuple[FunnelRow, ...]
+    problems: tuple[str, ...]
+
+    def row(self, stage: str) -> FunnelRow:
+        """The row of a stage; KeyError for an unknown one."""
+        return {row.stage: row for row in self.rows}[stage]
+
+    @property
+    def all_rows(self) -> tuple[FunnelRow, ...]:
+        """The records, then the stages."""
+        return (self.records, *self.rows)
+
+    @property
+    def started_rows(self) -> tuple[FunnelRow, ...]:
+        return tuple(row for row in self.rows if row.started)
+
+    def to_plain(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return asdict(self)
+
+    def as_table(self) -> Table:
+        """The funnel for the terminal, with notes on what does not join up below it."""
+        return _table(self)
+
+
+def crawl_funnel(store: Store, crawl: str, published: StageStats | None = None) -> CrawlFunnel:
+    """Adds up the stats of all stages of a crawl, finished or not.
+
+    `published`: the stats of the publish stage when they are not in the store yet; without it, those of
+    the newest version (by name) that holds this crawl, if any. Raises StorageError for a broken file.
+    """
+    stats = {stage: _read(store, folder.format(crawl=crawl), name) for stage, folder, name in _STATS_FILES}
+    published = published or _published(store, crawl)
+    stats["publish"] = [published] if published else []
+    rows = tuple(_add_up(stage, stats[stage]) for stage in STAGES)
+    return CrawlFunnel(crawl, _records(stats["parse"]), rows, tuple(_problems(rows)))
+
+
+def _read(store: Store, folder: str, pattern: re.Pattern[str]) -> list[StageStats]:
+    names = [name for name in store.list(folder) if pattern.match(name.removeprefix(f"{folder}/"))]
+    with ThreadPoolExecutor(_READERS) as pool:
+        return list(pool.map(store.read_stats, names))
+
+
+def _published(store: Store, crawl: str) -> StageStats | None:
+    """The publish stats of dataset/<name>/<version>/ that belong to the crawl."""
+    stats = [
+        s for s in _read(store, "dataset", re.compile(r"[^/]+/[^/]+/_stats\.json\Z")) if s.crawl == crawl
+    ]
+    return stats[-1] if stats else None
+
+
+def _add_up(stage: str, stats: Sequence[StageStats]) -> FunnelRow:
+    dropped: Counter[str] = Counter()
+    for unit in stats:
+        dropped.update(unit.dropped)
+    return FunnelRow(
+        stage, len(stats), sum(s.input for s in stats), sum(s.kept for s in stats), _ordered(dropped)
+    )
+
+
+def _records(parsed: Sequence[StageStats]) -> FunnelRow:
+    counts = [stats.details["records"] for stats in parsed if "records" in stats.details]
+    dropped: Counter[str] = Counter()
+    for count in counts:
+        dropped.update(count["dropped"])
+    return FunnelRow(
+        "records",
+        len(counts),
+        sum(count["input"] for count in counts),
+        sum(count["kept"] for count in counts),
+        _ordered(dropped),
+    )
+
+
+def _ordered(counts: Counter[str]) -> dict[str, int]:
+    ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+    return {reason: count for reason, count in ordered if count}
+
+
+def _problems(rows: Iterable[FunnelRow]) -> Iterable[str]:
+    """Where kept of a stage is not the input of the next; a crawl in progress has some."""
+    started = [row for row in rows if row.started]
+    for before, after in pairwise(started):
+        gap = before.kept - after.input
+        if gap > 0:
+            yield f"{gap:,} kept by {before.stage} have not been through {after.stage} yet"
+        elif gap < 0:
+            yield (
+                f"{after.stage} has {-gap:,} more than {before.stage} kept; "
+                f"{before.stage} is unfinished or files of an earlier run are left"
+            )
+
+
+def _table(funnel: CrawlFunnel) -> Table:
+    table = Table(title=f"Funnel of {funnel.crawl}", caption="\n".join(funnel.problems) or None)
+    table.add_column("stage")
+    for heading in ("units", "in", "kept", "share"):
+        table.add_column(heading, justify="right")
+    table.add_column("dropped", overflow="fold")
+    for row in funnel.all_rows:
+        if row.started:
+            counts = (f"{row.units:,}", f"{row.input:,}", f"{row.kept:,}", _share(row.kept, row.input))
+            table.add_row(row.stage, *counts, _reasons(row.dropped))
+        else:
+            table.add_row(row.stage, "-", "-", "-", "-", "", style="dim")
+    return table
+
+
+def _share(part: int, whole: int) -> str:
+    return f"{part / whole:.1%}" if whole else "-"
+
+
+def _reasons(dropped: dict[str, int]) -> str:
+    shown = [f"{reason} {count:,}" for reason, count in list(dropped.items())[:_REASONS_SHOWN]]
+    rest = list(dropped.values())[_REASONS_SHOWN:]
+    return ", ".join([*shown, f"{len(rest)} more {sum(rest):,}"] if rest else shown)

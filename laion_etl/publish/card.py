@@ -1,0 +1,100 @@
+"""README.md of a version: the dataset card in Hugging Face's format (YAML front matter, then Markdown)."""
+
+import re
+from collections.abc import Iterable, Sequence
+
+from laion_etl.publish.release import PIPELINE, Facts
+from laion_etl.publish.statistics import SHORT_SIDE_EDGES, language_name
+from laion_etl.publish.subsets import NO_LANGUAGE, DataFile
+from laion_etl.publish.templating import environment, words
+from laion_etl.records import DATASET_SCHEMA
+
+_LANGUAGE_CODE = re.compile(r"[a-z]{2,3}\Z")
+_MOST_LINES = 15
+_SIZE_CATEGORIES = (
+    (1_000, "n<1K"),
+    (10_000, "1K<n<10K"),
+    (100_000, "10K<n<100K"),
+    (1_000_000, "100K<n<1M"),
+    (10_000_000, "1M<n<10M"),
+    (100_000_000, "10M<n<100M"),
+    (1_000_000_000, "100M<n<1B"),
+    (10_000_000_000, "1B<n<10B"),
+)
+
+
+def render_card(facts: Facts, files: Iterable[DataFile]) -> bytes:
+    """The card of a version as UTF-8 Markdown; `files` are its data files."""
+    statistics = facts.statistics
+    codes = [code for code, _ in statistics.languages.top()]
+    template = environment().get_template("card.md.j2")
+    return template.render(
+        facts=facts,
+        pipeline=PIPELINE,
+        size=size_category(statistics.kept),
+        language_codes=sorted(code for code in codes if _LANGUAGE_CODE.match(code)),
+        configs=_configs(facts, {file.subset for file in files}),
+        columns=[(field.name, str(field.type), _MEANINGS[field.name]) for field in DATASET_SCHEMA],
+        languages=_lines([(language_name(code), n) for code, n in statistics.languages.top()]),
+        licenses=_lines([("none stated" if n == "?" else n, c) for n, c in statistics.licenses.top()]),
+        safety=statistics.safety_kept.top(),
+        short_sides=_short_sides(facts),
+        quantiles=[(share, statistics.quantile(share)) for share in (0.05, 0.25, 0.5, 0.75, 0.95)],
+        thresholds={group: sorted(values) for group, values in statistics.thresholds.items()},
+        drops=_drops(facts),
+        cell=cell,
+    ).encode()
+
+
+def size_category(rows: int) -> str:
+    """Hugging Face's name for a number of rows."""
+    return next((name for limit, name in _SIZE_CATEGORIES if rows < limit), "10B<n<100B")
+
+
+def cell(text: str) -> str:
+    """A foreign text as inline code in a Markdown table: no markup, no links, no line ends."""
+    plain = re.sub(r"[\s`|]+", " ", "".join(c for c in text if c.isprintable())).strip()
+    return f"`{plain[:120] or ' '}`"
+
+
+def _configs(facts: Facts, with_files: set[str]) -> list[str]:
+    """Subsets that have files; a viewer can't open an empty one."""
+    return [subset.name for subset in facts.subsets if subset.name in with_files]
+
+
+def _lines(counts: Sequence[tuple[str, int]]) -> list[tuple[str, int]]:
+    rest = counts[_MOST_LINES:]
+    summed = [(f"{len(rest)} others", sum(count for _, count in rest))] if rest else []
+    return [*counts[:_MOST_LINES], *summed]
+
+
+def _short_sides(facts: Facts) -> list[tuple[int, int]]:
+    """Pixels, and how many images have a shorter side of at least that."""
+    counts = facts.statistics.short_sides.tolist()
+    return [(edge, sum(counts[place + 1 :])) for place, edge in enumerate(SHORT_SIDE_EDGES)]
+
+
+def _drops(facts: Facts) -> list[tuple[str, str, int]]:
+    rows = facts.funnel.rows
+    return [(row.stage, words(reason), count) for row in rows for reason, count in row.dropped.items()]
+
+
+_MEANINGS = {
+    "SAMPLE_ID": "number of the sample, `key` as an integer",
+    "URL": "where the image was found; it may be gone or changed by now",
+    "TEXT": "alt text of the image, cleaned",
+    "WIDTH": "width of the image as fetched, pixels",
+    "HEIGHT": "height of the image as fetched, pixels",
+    "LICENSE": "Creative Commons licence linked on the page, or `?`",
+    "LANGUAGE": f"language of the text by CLD3, or `{NO_LANGUAGE}`",
+    "NSFW": "UNLIKELY, UNSURE or NSFW",
+    "similarity": "cosine of CLIP image and text embedding",
+    "hash": "first 8 bytes of MD5(URL + text) as a signed integer",
+    "punsafe": "unsafe score, null when not computed",
+    "pwatermark": "watermark score, null when not computed",
+    "aesthetic": "aesthetic score, null when not computed",
+    "pviolence": "violence score, null when not computed",
+    "key": "9 digits of the batch, 5 of the place in it",
+    "crawl": "Common Crawl dump the pair was found in",
+    "page_url": "page that embedded the image",
+}

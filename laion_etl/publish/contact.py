@@ -1,0 +1,195 @@
+"""Contact sheets: a few kept and rejected samples of a crawl, with small pictures where they may be shown.
+
+A picture is embedded only when its safety tag says UNLIKELY. Everything else (NSFW, UNSURE, never
+tagged, suspected under-age, unreadable) is a neutral placeholder that names the reason, and its bytes
+are not even decoded. Choice depends on key hashes only: the same crawl gives the same sheet.
+"""
+
+import base64
+import hashlib
+import heapq
+import io
+import struct
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+import pyarrow as pa
+from PIL import Image
+
+from laion_etl.errors import InputError
+from laion_etl.funnel import ScoreReason
+from laion_etl.publish.scored import ScoredCrawl
+from laion_etl.records import batch_name
+from laion_etl.storage import Store
+from laion_etl.tarshard import TarError, read_members
+
+BATCHES_LOOKED_AT = 12  # a tar is read from its start to the last wanted picture, on S3 a download
+_CANDIDATES = 2_000  # kept samples, of which the sheet shows some per quantile
+_CANDIDATES_PER_REASON = 200
+_PER_BAND = 8
+_PER_REASON = 16
+_BANDS = (
+    ("Just above the threshold", 0.0),
+    ("Lower quartile", 0.25),
+    ("Median", 0.5),
+    ("Upper quartile", 0.75),
+    ("Best matches", 1.0),
+)
+_SIDE_PX = 224
+_QUALITY = 70
+_SHOWN_TAG = "UNLIKELY"
+_NEVER_SHOWN = frozenset({ScoreReason.SUSPECTED_UNDERAGE.value, ScoreReason.UNREADABLE.value})
+_COLUMNS = (
+    "key", "caption", "language", "similarity", "threshold", "nsfw_tag", "reason",
+    "original_width", "original_height",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One row on a sheet; `reason` is None for kept samples."""
+
+    batch: int
+    key: str
+    caption: str
+    language: str
+    similarity: float | None
+    threshold: float | None
+    nsfw_tag: str | None
+    reason: str | None
+    width: int | None
+    height: int | None
+
+    @property
+    def withheld(self) -> str | None:
+        """Why its picture must not be shown, None when it may."""
+        if self.reason in _NEVER_SHOWN:
+            return str(self.reason).replace("_", " ")
+        if self.nsfw_tag is None:
+            return "not checked for safety"
+        return None if self.nsfw_tag == _SHOWN_TAG else f"tagged {self.nsfw_tag}"
+
+
+@dataclass(frozen=True, slots=True)
+class Band:
+    """A titled row of samples on a sheet."""
+
+    title: str
+    samples: tuple[Sample, ...]
+
+
+@dataclass(slots=True)
+class Sampler:
+    """Picks candidates while rows stream past: those with the smallest key hashes, per group."""
+
+    batches: frozenset[int]
+    _groups: dict[str | None, list[tuple[int, Sample]]] = field(default_factory=dict)
+
+    @classmethod
+    def over(cls, scored: ScoredCrawl) -> "Sampler":
+        """Looks at a few batches of a crawl, chosen by hash."""
+        numbers = sorted((batch.number for batch in scored.batches), key=lambda n: _hash(batch_name(n)))
+        return cls(frozenset(numbers[:BATCHES_LOOKED_AT]))
+
+    def add(self, batch: int, rows: pa.RecordBatch) -> None:
+        """Takes rows of a scored batch."""
+        if batch not in self.batches:
+            return
+        for row in rows.select(list(_COLUMNS)).to_pylist():
+            width, height = row.pop("original_width"), row.pop("original_height")
+            self._offer(Sample(batch=batch, width=width, height=height, **row))
+
+    def _offer(self, sample: Sample) -> None:
+        group = self._groups.setdefault(sample.reason, [])
+        most = _CANDIDATES if sample.reason is None else _CANDIDATES_PER_REASON
+        entry = (-_hash(sample.key), sample)  # a heap of the smallest hashes, the largest of them on top
+        if len(group) < most:
+            heapq.heappush(group, entry)
+        elif entry[0] > group[0][0]:
+            heapq.heapreplace(group, entry)
+
+    def kept(self) -> list[Band]:
+        """Kept samples at quantiles of the similarity, lowest first; no sample twice."""
+        ordered = sorted(self._of(None), key=lambda s: (s.similarity or 0.0, s.key))
+        if len(ordered) <= _PER_BAND * 2:
+            return [Band("All kept samples", tuple(ordered))] if ordered else []
+        bands, taken = [], 0
+        for number, (title, share) in enumerate(_BANDS):
+            still = (len(_BANDS) - number) * _PER_BAND
+            start = max(taken, min(round(share * len(ordered)) - _PER_BAND // 2, len(ordered) - still))
+            taken = min(start + _PER_BAND, len(ordered))
+            if start < taken:
+                bands.append(Band(title, tuple(ordered[start:taken])))
+        return bands
+
+    def rejected(self) -> list[Band]:
+        """Rejected samples per reason, spread over their similarities, highest first."""
+        reasons = sorted(reason for reason in self._groups if reason is not None)
+        return [Band(reason.replace("_", " "), tuple(self._spread(reason))) for reason in reasons]
+
+    def _spread(self, reason: str) -> list[Sample]:
+        ordered = sorted(self._of(reason), key=lambda s: (-(s.similarity or -1.0), s.key))
+        if len(ordered) <= _PER_REASON:
+            return ordered
+        places = {round(i * (len(ordered) - 1) / (_PER_REASON - 1)) for i in range(_PER_REASON)}
+        return [ordered[place] for place in sorted(places)]
+
+    def _of(self, reason: str | None) -> Iterable[Sample]:
+        return (sample for _, sample in self._groups.get(reason, []))
+
+
+def pictures(bands: Sequence[Band], scored: ScoredCrawl, max_pixels: int, store: Store) -> dict[str, str]:
+    """data: URIs by key of the samples on the sheets that may be shown.
+
+    Kept ones are read from scored/, rejected ones from shards/. A picture that can't be decoded or is
+    over the pixel cap is left out; raises InputError when a tar is damaged.
+    """
+    wanted: dict[str, set[str]] = {}
+    for sample in (sample for band in bands for sample in band.samples):
+        if sample.withheld is None:
+            folder = "scored" if sample.reason is None else "shards"
+            name = f"{folder}/{scored.crawl}/{batch_name(sample.batch)}.tar"
+            wanted.setdefault(name, set()).add(sample.key)
+    found: dict[str, str] = {}
+    for name, keys in sorted(wanted.items()):
+        found |= _pictures_of_tar(name, keys, max_pixels, store)
+    return found
+
+
+def _pictures_of_tar(name: str, keys: set[str], max_pixels: int, store: Store) -> dict[str, str]:
+    found: dict[str, str] = {}
+    left = set(keys)
+    with store.open(name) as file:
+        try:
+            for member, data in read_members(file):
+                key, _, extension = member.partition(".")
+                if key not in left or extension not in ("jpg", "png", "webp"):
+                    continue
+                left.discard(key)
+                if (uri := thumbnail(data, max_pixels)) is not None:
+                    found[key] = uri
+                if not left:
+                    break
+        except TarError as error:
+            raise InputError(f"{store.uri(name)} is damaged: {error}; make the shard again") from error
+    return found
+
+
+def thumbnail(data: bytes, max_pixels: int) -> str | None:
+    """A small WebP as a data: URI; None when the image is too large or can't be decoded."""
+    try:
+        with Image.open(io.BytesIO(data), formats=("JPEG", "PNG", "WEBP")) as image:
+            if image.width * image.height > max_pixels:
+                return None
+            image.draft("RGB", (_SIDE_PX * 2, _SIDE_PX * 2))
+            small = image.convert("RGB")
+    except (OSError, ValueError, SyntaxError, EOFError, struct.error, Image.DecompressionBombError):
+        return None
+    small.thumbnail((_SIDE_PX, _SIDE_PX))
+    out = io.BytesIO()
+    small.save(out, "WEBP", quality=_QUALITY, method=4)
+    return f"data:image/webp;base64,{base64.b64encode(out.getvalue()).decode()}"
+
+
+def _hash(text: str) -> int:
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big")

@@ -1,0 +1,96 @@
+"""manifest.json: every file of a version with its size and hash, and what the version was made from.
+
+No wall clock and no machine paths: the same data and settings give the same manifest.
+"""
+
+import json
+from collections.abc import Iterable
+from dataclasses import asdict
+from pathlib import PurePath
+from typing import Any
+
+from laion_etl.publish.release import PIPELINE, Facts
+from laion_etl.publish.subsets import DataFile
+from laion_etl.records import DATASET_SCHEMA
+from laion_etl.settings import Settings
+
+FORMAT = 1
+NAME = "manifest.json"
+
+# The knobs that decide which rows are in the dataset and what they say.
+_SHAPING: dict[str, tuple[str, ...]] = {
+    "parse": (
+        "min_alt_chars", "max_alt_chars", "max_url_chars", "max_host_chars", "refused_extensions",
+        "language_min_bytes", "language_max_bytes",
+    ),
+    "plan": ("batch_size",),
+    "download": (
+        "connect_timeout_s", "timeout_s", "max_redirects", "max_bytes", "min_bytes", "max_pixels",
+        "short_side", "jpeg_quality", "ports", "opt_out", "hash_blocklist",
+    ),
+    "clip": ("model", "pretrained", "threshold_en", "threshold_other"),
+    "safety": ("prompts", "aesthetic_head"),
+    "publish": ("name", "rows_per_file", "high_resolution_px", "aesthetic_min"),
+}  # fmt: skip
+
+
+def manifest(facts: Facts, files: Iterable[DataFile]) -> bytes:
+    """The manifest of a version; names of files are relative to its folder."""
+    listed = [_entry(file, facts.release.folder) for file in files]
+    scored = facts.scored
+    document = {
+        "format": FORMAT,
+        "name": facts.release.name,
+        "version": facts.release.version,
+        "pipeline": PIPELINE,
+        "crawls": [facts.crawl],
+        "rows": facts.statistics.kept,
+        "subsets": [
+            {"name": subset.name, "rule": subset.rule, "rows": facts.statistics.subset_rows[subset.name]}
+            for subset in facts.subsets
+        ],
+        "files": sorted(listed, key=lambda entry: entry["name"]),
+        "schema": [
+            {"name": column.name, "type": str(column.type), "nullable": column.nullable}
+            for column in DATASET_SCHEMA
+        ],
+        "settings": shaping_settings(facts.settings),
+        "batches": {
+            "planned": scored.planned,
+            "published": len(scored.batches),
+            "missing": list(scored.missing),
+            "unplanned": list(scored.unplanned),
+        },
+        "funnel": facts.funnel.to_plain(),
+    }
+    return _encode(document)
+
+
+def with_file(document: bytes, file: DataFile, folder: str) -> bytes:
+    """The manifest with the entry of one file replaced."""
+    plain = json.loads(document)
+    entry = _entry(file, folder)
+    others = [other for other in plain["files"] if other["name"] != entry["name"]]
+    plain["files"] = sorted([*others, entry], key=lambda known: known["name"])
+    return _encode(plain)
+
+
+def shaping_settings(settings: Settings) -> dict[str, dict[str, Any]]:
+    """The settings that shaped the data, as plain JSON values; paths are cut to file names."""
+    groups = asdict(settings)
+    return {
+        group: {name: _without_folders(groups[group][name]) for name in names}
+        for group, names in _SHAPING.items()
+    }
+
+
+def _without_folders(value: Any) -> Any:
+    return PurePath(value).name if isinstance(value, str) and PurePath(value).is_absolute() else value
+
+
+def _entry(file: DataFile, folder: str) -> dict[str, Any]:
+    return {**asdict(file), "name": file.name.removeprefix(f"{folder}/")}
+
+
+def _encode(document: dict[str, Any]) -> bytes:
+    return json.dumps(document, indent=1, ensure_ascii=False).encode() + b"\n"

@@ -1,0 +1,112 @@
+"""What the score stage left of a crawl: which batches are complete, and their rows as a stream."""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from laion_etl.errors import InputError
+from laion_etl.records import SCORED_SCHEMA, Output, StageStats, batch_name
+from laion_etl.storage import Store
+
+_STATS_NAME = re.compile(r"(\d{9})_stats\.json\Z")
+_ROWS_PER_READ = 8_192
+
+
+@dataclass(frozen=True, slots=True)
+class ScoredBatch:
+    """A finished batch of the score stage."""
+
+    number: int
+    kept: int
+    outputs: tuple[Output, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ScoredCrawl:
+    """The complete batches of a crawl, ascending.
+
+    `planned`: how many batches the plan has, None without a plan. `missing`: planned, not scored yet.
+    `unplanned`: scored, but in no plan any more (left of an earlier run); they are not read.
+    """
+
+    crawl: str
+    batches: tuple[ScoredBatch, ...]
+    planned: int | None
+    missing: tuple[int, ...]
+    unplanned: tuple[int, ...]
+
+    @property
+    def kept(self) -> int:
+        return sum(batch.kept for batch in self.batches)
+
+    def shard_name(self, batch: int, suffix: str) -> str:
+        """Name in the store of a file of a scored batch, such as its `.tar`."""
+        return f"scored/{self.crawl}/{batch_name(batch)}{suffix}"
+
+
+def find_scored(crawl: str, store: Store) -> ScoredCrawl:
+    """The batches of a crawl that can be published; raises InputError when there is none."""
+    folder = f"scored/{crawl}"
+    found = {}
+    for name in store.list(folder):
+        if match := _STATS_NAME.match(name.removeprefix(f"{folder}/")):
+            stats = store.read_stats(name)
+            found[int(match[1])] = ScoredBatch(int(match[1]), stats.kept, stats.outputs)
+    planned = _planned(crawl, store)
+    wanted = set(found) if planned is None else planned
+    batches = tuple(found[number] for number in sorted(wanted & set(found)))
+    if not batches:
+        raise InputError(
+            f"no scored batch of {crawl} in {store.uri(folder)}; run `laion-etl score --crawl {crawl}` first"
+        )
+    return ScoredCrawl(
+        crawl,
+        batches,
+        None if planned is None else len(planned),
+        tuple(sorted(wanted - set(found))),
+        tuple(sorted(set(found) - wanted)),
+    )
+
+
+def _planned(crawl: str, store: Store) -> set[int] | None:
+    name = f"batches/{crawl}/_stats.json"
+    if not store.exists(name):
+        return None
+    stats: StageStats = store.read_stats(name)
+    return {int(number) for number in stats.details["batches"]}
+
+
+def read_batch(scored: ScoredCrawl, batch: ScoredBatch, store: Store) -> Iterator[pa.RecordBatch]:
+    """The rows of a scored batch, kept and rejected, in key order, a few thousand at a time.
+
+    Raises InputError when the file is not what its stats say it is, or its keys are not ascending keys of
+    this batch (the ids of the dataset are made of them).
+    """
+    name = scored.shard_name(batch.number, ".parquet")
+    advice = f"delete {store.uri(scored.shard_name(batch.number, '_stats.json'))} and score the batch again"
+    kept, last = 0, batch_name(batch.number)
+    with store.open(name) as file:
+        try:
+            parquet = pq.ParquetFile(file)
+            if not parquet.schema_arrow.equals(SCORED_SCHEMA):
+                raise InputError(f"{store.uri(name)} does not have the columns of a scored shard; {advice}")
+            for rows in parquet.iter_batches(_ROWS_PER_READ):
+                kept += rows.column("reason").null_count
+                if not _ascending(last, rows, batch_name(batch.number)):
+                    raise InputError(f"{store.uri(name)} has keys out of order or of other batches; {advice}")
+                last = rows.column("key")[-1].as_py()
+                yield rows
+        except (pa.ArrowException, OSError) as error:
+            raise InputError(f"{store.uri(name)} can't be read ({error}); {advice}") from error
+    if kept != batch.kept:
+        raise InputError(f"{store.uri(name)} keeps {kept} rows, its stats say {batch.kept}; {advice}")
+
+
+def _ascending(last: str, rows: pa.RecordBatch, prefix: str) -> bool:
+    """Whether the keys go on upwards from the last one and have the prefix."""
+    keys = [last, *rows.column("key").to_pylist()]
+    return all(one < other for one, other in pairwise(keys)) and keys[-1].startswith(prefix)

@@ -1,0 +1,162 @@
+"""Publish stage: the kept rows of a crawl become a version of the dataset.
+
+Order of writing: data files, card, report, manifest, then files of earlier attempts are deleted, then the
+stats, which make the version visible as done. Before anything is overwritten the stats of an earlier,
+different publication are removed, so a version that has stats is whole.
+"""
+
+from collections.abc import Iterable
+from contextlib import ExitStack
+from dataclasses import replace
+
+from laion_etl.errors import InputError, SettingsError
+from laion_etl.overview import crawl_funnel
+from laion_etl.publish import manifest
+from laion_etl.publish.card import render_card
+from laion_etl.publish.contact import Sampler
+from laion_etl.publish.release import PIPELINE, Facts, Release
+from laion_etl.publish.report import report_page
+from laion_etl.publish.scored import ScoredCrawl, find_scored, read_batch
+from laion_etl.publish.statistics import Statistics
+from laion_etl.publish.subsets import DataFile, SubsetWriter, published_rows, subsets
+from laion_etl.records import Output, StageStats, fingerprint
+from laion_etl.settings import Settings
+from laion_etl.storage import Store
+
+STATS = "_stats.json"
+CARD = "README.md"
+REPORT = "report/index.html"
+
+
+def publish_dataset(crawl: str, settings: Settings, store: Store, version: str = "") -> StageStats:
+    """Publishes the complete batches of a crawl as `dataset/<name>/<version>/` (version: the crawl's id).
+
+    Batches that are planned and not scored are left out and named in manifest, card and report. Raises
+    InputError when nothing is scored or a scored file is not what its stats say.
+    """
+    release = Release(settings.publish.name, version or crawl)
+    if settings.publish.rows_per_file < 1:
+        raise SettingsError("LAION_ETL_PUBLISH_ROWS_PER_FILE must be at least 1")
+    scored = find_scored(crawl, store)
+    identity = _fingerprint(release, scored, settings)
+    if done := store.finished(release.file(STATS), identity):
+        return done
+    store.delete(release.file(STATS))
+    stats = StageStats(
+        stage="publish",
+        crawl=crawl,
+        unit=f"{release.name}/{release.version}",
+        fingerprint=identity,
+        input=scored.kept,
+        kept=scored.kept,
+    )
+    facts, data_files = _write_rows(release, scored, settings, store, stats)
+    files = [
+        *data_files,
+        _write(facts, CARD, render_card(facts, data_files), store),
+        _write(facts, REPORT, report_page(facts, store), store),
+    ]
+    files.append(_write(facts, manifest.NAME, manifest.manifest(facts, files), store))
+    _delete_others(release, {file.name for file in files}, store)
+    return store.write_stats(release.file(STATS), _with_outputs(stats, facts, files))
+
+
+def render_report(crawl: str, settings: Settings, store: Store, version: str = "") -> bytes:
+    """The report page of a crawl as it stands, published or not; reads only, writes nothing."""
+    release = Release(settings.publish.name, version or crawl)
+    name = release.file(STATS)
+    published = store.read_stats(name) if store.exists(name) else None
+    return report_page(_read_rows(release, find_scored(crawl, store), settings, store, published), store)
+
+
+def rebuild_report(crawl: str, settings: Settings, store: Store, version: str = "") -> Output:
+    """Writes the report page anew; of a published version also its entries in manifest and stats."""
+    release = Release(settings.publish.name, version or crawl)
+    output = store.write(release.file(REPORT), render_report(crawl, settings, store, version))
+    if not store.exists(release.file(STATS)):
+        return output
+    stats = store.read_stats(release.file(STATS))
+    document = store.read(release.file(manifest.NAME))
+    entry = DataFile(output.name, "", None, output.bytes, output.sha256)
+    renewed = {
+        written.name: written
+        for written in (
+            output,
+            store.write(release.file(manifest.NAME), manifest.with_file(document, entry, release.folder)),
+        )
+    }
+    outputs = tuple(renewed.get(known.name, known) for known in stats.outputs)
+    store.write_stats(release.file(STATS), replace(stats, outputs=outputs))
+    return output
+
+
+def _fingerprint(release: Release, scored: ScoredCrawl, settings: Settings) -> str:
+    batches = [(batch.number, batch.outputs) for batch in scored.batches]
+    return fingerprint(
+        "publish", PIPELINE, release, settings.publish, batches, scored.missing, scored.unplanned
+    )
+
+
+def _write_rows(
+    release: Release, scored: ScoredCrawl, settings: Settings, store: Store, stats: StageStats
+) -> tuple[Facts, list[DataFile]]:
+    """Streams the rows into the files of all subsets and into the facts."""
+    with ExitStack() as stack:
+        writers = [
+            stack.enter_context(SubsetWriter(subset, release.folder, settings.publish.rows_per_file, store))
+            for subset in subsets(settings.publish)
+        ]
+        facts = _read_rows(release, scored, settings, store, stats, writers)
+    return facts, [file for writer in writers for file in writer.files]
+
+
+def _read_rows(
+    release: Release,
+    scored: ScoredCrawl,
+    settings: Settings,
+    store: Store,
+    published: StageStats | None,
+    writers: Iterable[SubsetWriter] = (),
+) -> Facts:
+    chosen = subsets(settings.publish)
+    statistics, sampler = Statistics(chosen), Sampler.over(scored)
+    for batch in scored.batches:
+        for rows in read_batch(scored, batch, store):
+            table = published_rows(rows, scored.crawl)
+            statistics.add(rows, table)
+            sampler.add(batch.number, rows)
+            for writer in writers:
+                writer.add(table)
+    funnel = crawl_funnel(store, scored.crawl, published)
+    return Facts(
+        release, scored, settings, chosen, statistics, funnel,
+        tuple(sampler.kept()), tuple(sampler.rejected()),
+    )  # fmt: skip
+
+
+def _write(facts: Facts, name: str, data: bytes, store: Store) -> DataFile:
+    output = store.write(facts.release.file(name), data)
+    return DataFile(output.name, "", None, output.bytes, output.sha256)
+
+
+def _delete_others(release: Release, keep: set[str], store: Store) -> None:
+    """Files of an earlier attempt that this one did not write (the stats are deleted already)."""
+    for name in store.list(release.folder):
+        if name not in keep:
+            store.delete(name)
+
+
+def _with_outputs(stats: StageStats, facts: Facts, files: Iterable[DataFile]) -> StageStats:
+    if facts.statistics.kept != stats.kept:
+        raise InputError(
+            f"{stats.unit}: {facts.statistics.kept} rows read, {stats.kept} announced by the scored batches; "
+            f"the crawl was scored again meanwhile, publish it again"
+        )
+    return replace(
+        stats,
+        outputs=tuple(Output(file.name, file.bytes, file.sha256) for file in files),
+        details={
+            "subsets": facts.statistics.subset_rows,
+            "missing_batches": list(facts.scored.missing),
+        },
+    )

@@ -1,0 +1,191 @@
+"""The subsets of a dataset: which row belongs where, in LAION-5B's columns, and their parquet files.
+
+What the columns mean where the name does not say it:
+- SAMPLE_ID is the key of the sample as a number, unique over all crawls of one database.
+- hash is the first 8 bytes of the pair's MD5 (url + alt) as a big-endian signed integer.
+- WIDTH and HEIGHT are those of the image as it was fetched, before any scaling.
+- LANGUAGE is the code from CLD3; 'nolang' where it found none to rely on, the name LAION-5B gives
+  that set (the pipeline's own files have '').
+"""
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, ExitStack
+from dataclasses import dataclass
+from types import TracebackType
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from laion_etl.errors import InputError
+from laion_etl.records import DATASET_SCHEMA, SUBSET_EN, SUBSET_MULTI, SUBSET_NOLANG
+from laion_etl.settings import PublishSettings
+from laion_etl.storage import NewFile, Store
+
+NO_LANGUAGE = "nolang"
+SUBSET_HIGH_RESOLUTION = "laion-high-resolution"
+SUBSET_AESTHETIC = "laion-aesthetic"
+ROWS_PER_GROUP = 32_768  # five subsets of these are the memory that publishing takes
+
+
+@dataclass(frozen=True, slots=True)
+class Subset:
+    """A named choice of rows; `selects` maps a table of DATASET_SCHEMA to a boolean per row (no nulls)."""
+
+    name: str
+    rule: str
+    selects: Callable[[pa.Table], pa.ChunkedArray]
+
+
+@dataclass(frozen=True, slots=True)
+class DataFile:
+    """A finished file of a dataset; `rows` is None for what is not parquet."""
+
+    name: str
+    subset: str
+    rows: int | None
+    bytes: int
+    sha256: str
+
+
+def subsets(settings: PublishSettings) -> tuple[Subset, ...]:
+    """The language subsets, which share no row and hold all, and the overlapping ones."""
+    side, score = settings.high_resolution_px, settings.aesthetic_min
+    return (
+        Subset(SUBSET_EN, "English captions", lambda t: pc.equal(t["LANGUAGE"], "en")),
+        Subset(SUBSET_MULTI, "captions in another language", _in_another_language),
+        Subset(
+            SUBSET_NOLANG,
+            "captions without a reliable language",
+            lambda t: pc.equal(t["LANGUAGE"], NO_LANGUAGE),
+        ),
+        Subset(
+            SUBSET_HIGH_RESOLUTION,
+            f"both sides at least {side} px",
+            lambda t: pc.greater_equal(pc.min_element_wise(t["WIDTH"], t["HEIGHT"]), side),
+        ),
+        Subset(
+            SUBSET_AESTHETIC,
+            f"aesthetic score at least {score:g}, where there is a score",
+            lambda t: pc.fill_null(pc.greater_equal(t["aesthetic"], score), False),
+        ),
+    )
+
+
+def _in_another_language(table: pa.Table) -> pa.ChunkedArray:
+    return pc.invert(pc.is_in(table["LANGUAGE"], pa.array(["en", NO_LANGUAGE])))
+
+
+def published_rows(rows: pa.RecordBatch, crawl: str) -> pa.Table:
+    """The kept rows of a scored batch in LAION-5B's columns.
+
+    Raises InputError when a kept row lacks what every published row must have.
+    """
+    kept = pa.Table.from_batches([rows]).filter(pc.field("reason").is_null())
+    language = kept["language"]
+    columns = {
+        "SAMPLE_ID": kept["key"].cast(pa.int64()),
+        "URL": kept["url"],
+        "TEXT": kept["caption"],
+        "WIDTH": kept["original_width"],
+        "HEIGHT": kept["original_height"],
+        "LICENSE": kept["license"],
+        "LANGUAGE": pc.if_else(pc.equal(language, ""), NO_LANGUAGE, language),
+        "NSFW": kept["nsfw_tag"],
+        "similarity": kept["similarity"],
+        "hash": _hashes(kept["pair_id"]),
+        **{name: kept[name] for name in ("punsafe", "pwatermark", "aesthetic", "pviolence")},
+        "key": kept["key"],
+        "crawl": pa.repeat(crawl, kept.num_rows),
+        "page_url": kept["page_url"],
+    }
+    for field in DATASET_SCHEMA:
+        if not field.nullable and columns[field.name].null_count:
+            raise InputError(f"a kept row of {crawl} has no {field.name}; score the crawl again")
+    return pa.table(columns, schema=DATASET_SCHEMA)
+
+
+def _hashes(pair_ids: pa.ChunkedArray) -> pa.Array:
+    halves = np.frombuffer(b"".join(pair_ids.to_pylist()), dtype=">i8").reshape(-1, 2)
+    return pa.array(halves[:, 0].astype(np.int64))
+
+
+class SubsetWriter(AbstractContextManager["SubsetWriter"]):
+    """Writes the rows of one subset to part-00000.parquet, part-00001.parquet ...
+
+    Row groups and files are cut at fixed row counts, so the bytes do not depend on how rows arrive.
+    When the block raises, the file being written does not appear.
+    """
+
+    def __init__(self, subset: Subset, folder: str, rows_per_file: int, store: Store) -> None:
+        self._subset = subset
+        self._folder = folder
+        self._rows_per_file = rows_per_file
+        self._store = store
+        self._stack = ExitStack()
+        self._file: NewFile | None = None
+        self._writer: pq.ParquetWriter | None = None
+        self._rows_in_file = 0
+        self._waiting: list[pa.Table] = []
+        self._waiting_rows = 0
+        self.files: list[DataFile] = []
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if error is not None:
+            self._stack.__exit__(kind, error, traceback)
+            return
+        while self._waiting_rows:
+            self._write_group()
+        self._end_file()
+
+    def add(self, table: pa.Table) -> None:
+        """Takes the rows of a table (DATASET_SCHEMA) that belong to the subset."""
+        chosen = table.filter(self._subset.selects(table))
+        if not chosen.num_rows:
+            return
+        self._waiting.append(chosen)
+        self._waiting_rows += chosen.num_rows
+        while self._waiting_rows >= ROWS_PER_GROUP:
+            self._write_group()
+
+    def _write_group(self) -> None:
+        room = self._rows_per_file - self._rows_in_file
+        count = min(ROWS_PER_GROUP, room, self._waiting_rows)
+        waiting = pa.concat_tables(self._waiting)
+        self._waiting = [waiting.slice(count)]
+        self._waiting_rows -= count
+        self._open_writer().write_table(waiting.slice(0, count).combine_chunks(), row_group_size=count)
+        self._rows_in_file += count
+        if self._rows_in_file == self._rows_per_file:
+            self._end_file()
+
+    def _open_writer(self) -> pq.ParquetWriter:
+        if self._writer is None:
+            name = f"{self._folder}/{self._subset.name}/part-{len(self.files):05d}.parquet"
+            self._stack = ExitStack()
+            self._file = self._stack.enter_context(self._store.create(name))
+            self._writer = pq.ParquetWriter(self._file, DATASET_SCHEMA, compression="zstd")
+            self._stack.enter_context(self._writer)
+        return self._writer
+
+    def _end_file(self) -> None:
+        if self._file is None:
+            return
+        self._stack.close()
+        output = self._file.output
+        self.files.append(
+            DataFile(output.name, self._subset.name, self._rows_in_file, output.bytes, output.sha256)
+        )
+        self._file = self._writer = None
+        self._rows_in_file = 0
+
+
+def count_rows(chosen: Sequence[Subset], table: pa.Table) -> dict[str, int]:
+    """Rows of a table in each subset."""
+    return {subset.name: pc.sum(subset.selects(table)).as_py() or 0 for subset in chosen}
