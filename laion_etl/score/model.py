@@ -1,0 +1,232 @@
+"""CLIP models: from a name and weights to normalised embeddings.
+
+Weights are read from safetensors or with `weights_only=True`: a checkpoint from the web can't run code.
+Everything is float32, so the same input gives the same scores.
+"""
+
+import difflib
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from laion_etl.errors import ModelError
+from laion_etl.score import tiny
+from laion_etl.score.openclip import create_network, open_clip
+from laion_etl.settings import ClipSettings
+
+if TYPE_CHECKING:
+    import torch
+    from PIL import Image
+
+Floats = NDArray[np.float32]
+
+MAX_TEXT_CHARS = 1_000  # far beyond 77 tokens; the tokenizer is quadratic in the length of a word
+_MAX_CACHED_WORDS = 200_000  # open_clip's tokenizer remembers every word it ever saw
+_CHECKPOINT_SUFFIXES = {".safetensors", ".pt", ".pth", ".bin"}
+
+
+@dataclass(frozen=True, slots=True)
+class ClipModel:
+    """A loaded CLIP. `weights_sha256` identifies its weights whatever file they came from."""
+
+    name: str
+    network: "torch.nn.Module"
+    preprocess: Callable[["Image.Image"], "torch.Tensor"]
+    tokenize: Callable[[Sequence[str]], "torch.Tensor"]
+    device: str
+    weights_sha256: str
+    is_tiny: bool
+
+    @property
+    def dim(self) -> int:
+        """Length of an embedding."""
+        return int(self.embed_texts(["a"]).shape[1])
+
+    def embed_images(self, pixels: Sequence["torch.Tensor"]) -> Floats:
+        """L2-normalised embeddings (n, dim) of preprocessed images."""
+        import torch
+
+        with torch.inference_mode():
+            found = self.network.encode_image(torch.stack(list(pixels)).to(self.device))  # type: ignore[operator]
+            return _normalised(found)
+
+    def embed_texts(self, texts: Sequence[str]) -> Floats:
+        """L2-normalised embeddings (n, dim); texts are cut to MAX_TEXT_CHARS, then to the context length."""
+        import torch
+
+        with torch.inference_mode():
+            tokens = self.tokenize([text[:MAX_TEXT_CHARS] for text in texts])
+            return _normalised(self.network.encode_text(tokens.to(self.device)))  # type: ignore[operator]
+
+
+def load_model(settings: ClipSettings) -> ClipModel:
+    """The model of the settings, ready to embed.
+
+    Raises ModelError, one line, for unknown names (with the closest known ones), a checkpoint that is
+    missing, damaged or of another architecture, weights that can't be downloaded and devices not there.
+    """
+    _check_model_name(settings.model)
+    device = _device(settings.device)
+    tag = _tag_config(settings)
+    path = _weights_file(settings, tag)
+    network = _build(settings.model, tag)
+    _fill(network, path, settings)
+    network.eval().to(device)
+    return ClipModel(
+        name=f"{settings.model}/{settings.pretrained}",
+        network=network,
+        preprocess=preprocessing(network),
+        tokenize=_tokenizer(settings.model),
+        device=device,
+        weights_sha256=_weights_sha256(network),
+        is_tiny=is_tiny(settings),
+    )
+
+
+def is_tiny(settings: ClipSettings) -> bool:
+    """Whether these settings name the demo's model with its shipped weights."""
+    return settings.model == tiny.NAME and settings.pretrained == tiny.WEIGHTS
+
+
+def _check_model_name(name: str) -> None:
+    known = open_clip().list_models()
+    if name not in known:
+        raise ModelError(f"no CLIP model is called {name!r}{_close(name, known)}; see LAION_ETL_CLIP_MODEL")
+
+
+def _close(name: str, known: Sequence[str]) -> str:
+    by_lower = {entry.lower(): entry for entry in known}
+    found = difflib.get_close_matches(name.lower(), by_lower, n=3, cutoff=0.5)
+    return f"; did you mean {' or '.join(by_lower[entry] for entry in found)}?" if found else ""
+
+
+def _device(wanted: str) -> str:
+    import torch
+
+    if wanted == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if wanted != "cpu":
+        try:
+            torch.empty(0, device=wanted)
+        except (RuntimeError, AssertionError) as error:
+            cause = str(error).splitlines()[0]
+            raise ModelError(f"LAION_ETL_CLIP_DEVICE={wanted!r} can't be used here: {cause}") from error
+    return wanted
+
+
+def _tag_config(settings: ClipSettings) -> dict[str, Any]:
+    """open_clip's entry of a pretrained tag: where its weights are, activation, mean, std. Empty: no tag."""
+    found: dict[str, Any] = open_clip().get_pretrained_cfg(settings.model, settings.pretrained) or {}
+    return found
+
+
+def _weights_file(settings: ClipSettings, tag: Mapping[str, Any]) -> Path:
+    if is_tiny(settings):
+        return tiny.WEIGHTS_FILE
+    if tag:
+        return _downloaded(settings, tag)
+    path = Path(settings.pretrained).expanduser()
+    if not path.is_file():
+        tags = open_clip().list_pretrained_tags_by_model(settings.model)
+        known = [tiny.WEIGHTS] if settings.model == tiny.NAME else tags
+        raise ModelError(
+            f"{settings.pretrained!r} is neither a checkpoint file nor weights of {settings.model}; "
+            f"known: {', '.join(known) or 'none'}; see LAION_ETL_CLIP_PRETRAINED"
+        )
+    if path.suffix not in _CHECKPOINT_SUFFIXES:
+        raise ModelError(
+            f"{path} is no checkpoint: expected one of {', '.join(sorted(_CHECKPOINT_SUFFIXES))}"
+        )
+    return path
+
+
+def _downloaded(settings: ClipSettings, tag: Mapping[str, Any]) -> Path:
+    try:
+        return Path(open_clip().pretrained.download_pretrained(dict(tag)))
+    except Exception as error:  # any of three HTTP libraries
+        cause = (str(error).splitlines() or [type(error).__name__])[0]
+        raise ModelError(
+            f"can't download the weights {settings.pretrained!r} of {settings.model} ({cause}); "
+            "set LAION_ETL_CLIP_PRETRAINED to a checkpoint file, or use "
+            f"LAION_ETL_CLIP_MODEL={tiny.NAME} LAION_ETL_CLIP_PRETRAINED={tiny.WEIGHTS}"
+        ) from error
+
+
+def _fill(network: Any, path: Path, settings: ClipSettings) -> None:
+    """Loads the weights into the network, without ever unpickling code."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        if settings.model == tiny.NAME and path.suffix == ".safetensors":
+            with safe_open(path, "pt") as file:
+                compact = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
+            network.load_state_dict(tiny.expand(compact, network.vocab_size))
+        else:
+            open_clip().load_checkpoint(network, str(path), weights_only=True)
+    except (
+        SafetensorError,
+        UnpicklingError,
+        RuntimeError,
+        OSError,
+        EOFError,
+        KeyError,
+        AttributeError,
+    ) as error:
+        cause = " ".join(str(error).split())[:200]
+        raise ModelError(f"can't load the checkpoint {path} into {settings.model}: {cause}") from error
+
+
+def _build(model: str, tag: Mapping[str, Any]) -> Any:
+    """The network without weights. The tag decides the activation: openai's weights need QuickGELU,
+    also under names such as ViT-B-32, where open_clip by itself only warns."""
+    return create_network(
+        model,
+        force_quick_gelu=bool(tag.get("quick_gelu", False)),
+        force_preprocess_cfg={key: tag[key] for key in _PREPROCESS_KEYS if tag.get(key) is not None},
+    )
+
+
+_PREPROCESS_KEYS = ("mean", "std", "interpolation", "resize_mode")
+
+
+def preprocessing(network: Any) -> Callable[["Image.Image"], "torch.Tensor"]:
+    """open_clip's inference transform for a network: resize, centre crop, normalise."""
+    from open_clip.transform import PreprocessCfg, image_transform_v2
+
+    config = PreprocessCfg(**network.visual.preprocess_cfg)
+    transform: Callable[[Image.Image], torch.Tensor] = image_transform_v2(config, is_train=False)
+    return transform
+
+
+def _tokenizer(model: str) -> Callable[[Sequence[str]], "torch.Tensor"]:
+    tokenizer = open_clip().get_tokenizer(model)
+    words: dict[str, str] = getattr(tokenizer, "cache", {})
+
+    def tokenize(texts: Sequence[str]) -> "torch.Tensor":
+        if len(words) > _MAX_CACHED_WORDS:
+            words.clear()
+            words.update((special, special) for special in ("<start_of_text>", "<end_of_text>"))
+        tokens: torch.Tensor = tokenizer(list(texts))
+        return tokens
+
+    return tokenize
+
+
+def _weights_sha256(network: Any) -> str:
+    digest = hashlib.sha256()
+    for name, value in sorted(network.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(value.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _normalised(found: "torch.Tensor") -> Floats:
+    unit = found.float() / found.float().norm(dim=-1, keepdim=True).clamp_min(1e-12)
+    normalised: Floats = unit.cpu().numpy()
+    return normalised

@@ -1,0 +1,153 @@
+"""Zero-shot safety tags from CLIP, by the rule of the original pipeline.
+
+A picture is compared with text categories on both sides of a boundary between safe and unsafe. Its two
+nearest categories decide: both unsafe NSFW, one UNSURE, none UNLIKELY. Pictures that may show someone
+under age, by their categories or by words of the text, are suspected; together with NSFW or UNSURE
+they are dropped and never published. Suspicion is meant to be too broad rather than too narrow.
+
+Prompts are data: `prompts/clip.json` for real CLIP models, `prompts/laion-etl-tiny.json` for the demo's
+model, whose only unsafe category is the drawn hazard sign. LAION's probability columns `pviolence`,
+`pwatermark` and `punderage` come from two-sided contrasts in the same file; a contrast that is not there
+leaves its column empty.
+"""
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from laion_etl.errors import ModelError
+from laion_etl.records import fingerprint
+from laion_etl.score.model import ClipModel
+
+Floats = NDArray[np.float32]
+
+PROMPTS = Path(__file__).parent / "prompts"
+TEMPERATURE = 100.0  # CLIP's trained logit scale
+_WORD = re.compile(r"\w+")
+_CONTRASTS = ("underage", "violence", "watermark")
+
+
+class NsfwTag(StrEnum):
+    """LAION's NSFW column."""
+
+    UNLIKELY = "UNLIKELY"
+    UNSURE = "UNSURE"
+    NSFW = "NSFW"
+
+
+Categories = tuple[tuple[str, ...], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Contrast:
+    """Categories without and with the thing looked for; a category is one or more prompts, averaged."""
+
+    without: Categories
+    present: Categories
+
+
+@dataclass(frozen=True, slots=True)
+class SafetyPrompts:
+    """What pictures are compared with, and the words that make a text suspect."""
+
+    nsfw: Contrast
+    contrasts: Mapping[str, Contrast]
+    underage_words: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """The safety columns of one sample; a probability is None when the prompts do not ask for it."""
+
+    nsfw_tag: NsfwTag
+    punsafe: float
+    pviolence: float | None
+    punderage: float | None
+    pwatermark: float | None
+    suspected_underage: bool
+
+    @property
+    def must_drop(self) -> bool:
+        """Suspected under age together with NSFW or UNSURE."""
+        return self.suspected_underage and self.nsfw_tag is not NsfwTag.UNLIKELY
+
+
+def load_prompts(path: Path) -> SafetyPrompts:
+    """Reads a prompt file; raises ModelError naming what is wrong with it."""
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+        contrasts = {name: _contrast(document[name]) for name in _CONTRASTS if document.get(name)}
+        words = frozenset(word.casefold() for word in document["underage_words"])
+        return SafetyPrompts(_contrast(document["nsfw"]), contrasts, words)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ModelError(
+            f"can't use the safety prompts {path}: {type(error).__name__} {error}; "
+            "compare it with the files in laion_etl/score/prompts"
+        ) from error
+
+
+def _contrast(document: Mapping[str, Mapping[str, Sequence[str]]]) -> Contrast:
+    without, present = (
+        tuple(tuple(prompts) for prompts in document[side].values()) for side in ("without", "present")
+    )
+    if not all((*without, *present)) or not without or not present:
+        raise ValueError("every side needs categories, every category a prompt")
+    return Contrast(without, present)
+
+
+class SafetyJudge:
+    """Prompts embedded once for a model."""
+
+    def __init__(self, model: ClipModel, prompts: SafetyPrompts) -> None:
+        self._nsfw = _Boundary(model, prompts.nsfw)
+        self._contrasts = {name: _Boundary(model, found) for name, found in prompts.contrasts.items()}
+        self._words = prompts.underage_words
+        self.identity = fingerprint(prompts.nsfw, dict(prompts.contrasts), sorted(self._words))
+
+    def judge(self, images: Floats, texts: Sequence[str]) -> list[Verdict]:
+        """One verdict per sample from L2-normalised image embeddings (n, dim) and their texts."""
+        unsafe_of_two, punsafe = self._nsfw.compare(images)
+        compared = {name: boundary.compare(images) for name, boundary in self._contrasts.items()}
+        verdicts = []
+        for i, text in enumerate(texts):
+            mass = {name: float(found[1][i]) for name, found in compared.items()}
+            by_picture = "underage" in compared and compared["underage"][0][i] > 0
+            verdicts.append(
+                Verdict(
+                    nsfw_tag=tuple(NsfwTag)[unsafe_of_two[i]],
+                    punsafe=float(punsafe[i]),
+                    pviolence=mass.get("violence"),
+                    punderage=mass.get("underage"),
+                    pwatermark=mass.get("watermark"),
+                    suspected_underage=bool(by_picture) or self.names_underage(text),
+                )
+            )
+        return verdicts
+
+    def names_underage(self, text: str) -> bool:
+        """Whether the text has one of the words, as a whole word in any case."""
+        return any(word in self._words for word in _WORD.findall(text.casefold()))
+
+
+class _Boundary:
+    """Embedded categories, those of `present` last."""
+
+    def __init__(self, model: ClipModel, contrast: Contrast) -> None:
+        categories = [*contrast.without, *contrast.present]
+        means = np.stack([model.embed_texts(prompts).mean(axis=0) for prompts in categories])
+        self._categories = means / np.linalg.norm(means, axis=1, keepdims=True)
+        self._boundary = len(contrast.without)
+
+    def compare(self, images: Floats) -> tuple[NDArray[np.intp], Floats]:
+        """How many of the two nearest categories are `present`, and the softmax mass of `present`."""
+        logits = TEMPERATURE * images @ self._categories.T
+        nearest = np.argsort(-logits, axis=1, kind="stable")[:, :2]
+        powers = np.exp(logits - logits.max(axis=1, keepdims=True))
+        mass = powers[:, self._boundary :].sum(axis=1) / powers.sum(axis=1)
+        return (nearest >= self._boundary).sum(axis=1), mass

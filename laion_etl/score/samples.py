@@ -1,0 +1,192 @@
+"""Reading a shard: its parquet says which samples there are, its tar streams their members.
+
+A shard as a whole must be what its stats say (sha256, number of samples, same keys): anything else
+is an InputError. One bad sample is only that: it is handed on without its picture or text.
+"""
+
+import hashlib
+import json
+import struct
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from io import BytesIO
+from itertools import groupby
+from typing import TYPE_CHECKING, Any, BinaryIO, cast
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from PIL import Image
+
+from laion_etl.errors import InputError
+from laion_etl.funnel import DownloadStatus
+from laion_etl.records import Output
+from laion_etl.storage import Store
+from laion_etl.tarshard import TarError, read_members
+
+if TYPE_CHECKING:
+    import torch
+
+IMAGE_ENDINGS = {"jpg": "JPEG", "png": "PNG", "webp": "WEBP"}
+MAX_CHUNK_BYTES = 256_000_000
+_MAX_MEMBERS = 8  # of one sample; a shard has three
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """A sample as it lies in the shard: its parquet row and its members by file ending."""
+
+    row: Row
+    members: dict[str, bytes]
+
+    @property
+    def key(self) -> str:
+        return str(self.row["key"])
+
+    @property
+    def image(self) -> tuple[str, bytes] | None:
+        """Ending and bytes of the picture."""
+        found = [(end, data) for end, data in self.members.items() if end in IMAGE_ENDINGS]
+        return found[0] if len(found) == 1 else None
+
+    @property
+    def text(self) -> str | None:
+        """The text; None when it is missing, not UTF-8, or blank."""
+        try:
+            text = self.members.get("txt", b"").decode()
+        except UnicodeDecodeError:
+            return None
+        return text if text.strip() else None
+
+    @property
+    def notes(self) -> dict[str, Any] | None:
+        """The JSON object of the sample; None when it is missing or broken."""
+        try:
+            document = json.loads(self.members.get("json", b""))
+        except (ValueError, RecursionError):
+            return None
+        return document if isinstance(document, dict) else None
+
+    @property
+    def size(self) -> int:
+        return sum(map(len, self.members.values()))
+
+
+def read_samples(store: Store, parquet: Output, tar: Output, expected: int) -> Iterator[Sample]:
+    """Every successfully downloaded sample of a shard, by key; members of one sample in memory at a time.
+
+    Raises InputError naming the file when it is damaged, has other bytes than its stats say, or when
+    parquet and tar disagree; StorageError when one is missing.
+    """
+    rows = _successful_rows(store, parquet)
+    if len(rows) != expected:
+        raise InputError(
+            f"{store.uri(parquet.name)} has {len(rows)} samples, its stats say {expected}; download it again"
+        )
+    uri = store.uri(tar.name)
+    with store.open(tar.name) as raw:
+        file = _HashingReader(raw)
+        try:
+            groups = _grouped(read_members(cast("BinaryIO", file)), uri)
+            yield from _joined(rows, groups, uri)
+        except TarError as error:
+            raise InputError(f"can't read the shard {uri}: {error}; download it again") from error
+        file.check(tar, uri)
+
+
+def chunked(samples: Iterator[Sample], size: int) -> Iterator[list[Sample]]:
+    """Lists of up to `size` samples, fewer when they are large."""
+    chunk: list[Sample] = []
+    held = 0
+    for sample in samples:
+        chunk.append(sample)
+        held += sample.size
+        if len(chunk) == size or held >= MAX_CHUNK_BYTES:
+            yield chunk
+            chunk, held = [], 0
+    if chunk:
+        yield chunk
+
+
+def preprocess_image(
+    sample: Sample, preprocess: "Callable[[Image.Image], torch.Tensor]", max_pixels: int
+) -> "torch.Tensor | None":
+    """The picture ready for CLIP; None when it is missing, too large or can't be decoded."""
+    found = sample.image
+    if found is None:
+        return None
+    ending, data = found
+    try:
+        picture = Image.open(BytesIO(data), formats=[IMAGE_ENDINGS[ending]])
+        if picture.width * picture.height > max_pixels:
+            return None
+        decoded = picture.convert("RGB")
+    except (*_DECODE_ERRORS, Image.DecompressionBombError):
+        return None
+    return preprocess(decoded)
+
+
+# What Pillow's JPEG, PNG and WebP decoders raise on damaged files.
+_DECODE_ERRORS = (OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError, struct.error)
+
+
+def _successful_rows(store: Store, parquet: Output) -> list[Row]:
+    uri = store.uri(parquet.name)
+    with store.open(parquet.name) as file:
+        reader = _HashingReader(file)
+        data = reader.read(parquet.bytes)
+        reader.check(parquet, uri)
+    try:
+        table = pq.read_table(pa.BufferReader(data))
+        good = table.filter(pc.equal(table["status"], DownloadStatus.SUCCESS.value))
+        rows: list[Row] = good.sort_by("key").to_pylist()
+    except (pa.ArrowException, KeyError) as error:
+        raise InputError(f"can't read {uri}: {error}; download it again") from error
+    return rows
+
+
+def _grouped(members: Iterator[tuple[str, bytes]], uri: str) -> Iterator[tuple[str, dict[str, bytes]]]:
+    for key, named in groupby(members, key=lambda member: member[0].partition(".")[0]):
+        group: dict[str, bytes] = {}
+        for name, data in named:
+            group[name.partition(".")[2]] = data
+            if len(group) > _MAX_MEMBERS:
+                raise InputError(f"the shard {uri} has over {_MAX_MEMBERS} members of {key!r}")
+        yield key, group
+
+
+def _joined(rows: list[Row], groups: Iterator[tuple[str, dict[str, bytes]]], uri: str) -> Iterator[Sample]:
+    """Rows with their members; a row whose members are missing gets none."""
+    key, members = next(groups, (None, {}))
+    for row in rows:
+        if key == row["key"]:
+            yield Sample(row, members)
+            key, members = next(groups, (None, {}))
+        else:
+            yield Sample(row, {})
+    if key is not None:
+        raise InputError(f"the shard {uri} has {key!r}, which its parquet lacks or has elsewhere")
+
+
+class _HashingReader:
+    """Counts and hashes what is read, to compare it with the stats."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self._sha256 = hashlib.sha256()
+        self._bytes = 0
+
+    def read(self, size: int) -> bytes:
+        data = self._file.read(size)
+        self._sha256.update(data)
+        self._bytes += len(data)
+        return data
+
+    def check(self, expected: Output, uri: str) -> None:
+        """Raises InputError unless these are the bytes the stats describe."""
+        while self._bytes <= expected.bytes and self.read(1_000_000):
+            pass
+        if (self._bytes, self._sha256.hexdigest()) != (expected.bytes, expected.sha256):
+            raise InputError(f"{uri} is not the file its stats describe; download it again")

@@ -1,0 +1,38 @@
+"""How similar text and picture must be: one threshold for English, one for all other languages.
+
+LAION-5B, section 3.2: 0.28 for English with ViT-B/32, 0.26 for the rest with a multilingual text tower.
+Those numbers belong to those models. The tiny model brings thresholds calibrated for its own weights;
+they are used while both knobs stand at their defaults, so a threshold someone sets is always obeyed.
+"""
+
+from dataclasses import dataclass, fields
+
+from laion_etl.score import tiny
+from laion_etl.score.model import is_tiny
+from laion_etl.settings import ClipSettings
+
+
+@dataclass(frozen=True, slots=True)
+class Thresholds:
+    """Cosine similarity below which a pair is dropped."""
+
+    english: float
+    other: float
+
+    def of(self, language: str) -> float:
+        """The threshold for a language code; '' (no reliable language) counts as other."""
+        return self.english if language == "en" else self.other
+
+
+def thresholds(settings: ClipSettings) -> Thresholds:
+    """The thresholds in force for these settings."""
+    if is_tiny(settings) and _at_defaults(settings):
+        calibrated = tiny.shipped_calibration()
+        return Thresholds(calibrated.threshold_en, calibrated.threshold_other)
+    return Thresholds(settings.threshold_en, settings.threshold_other)
+
+
+def _at_defaults(settings: ClipSettings) -> bool:
+    default = {field.name: field.default for field in fields(ClipSettings)}
+    names = ("threshold_en", "threshold_other")
+    return all(getattr(settings, name) == default[name] for name in names)

@@ -1,0 +1,302 @@
+"""The score stage on real shards: what is kept, why the rest is not, and the same bytes every time."""
+
+import io
+import random
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from laion_etl.errors import InputError, StorageError
+from laion_etl.minicrawl.scenes import LANGUAGES, Scene, caption, draw
+from laion_etl.records import StageStats, batch_name
+from laion_etl.score.model import ClipModel
+from laion_etl.score.stage import score_shards
+from laion_etl.settings import Settings
+from laion_etl.storage import Store
+from laion_etl.tarshard import read_members
+from tests.score.conftest import (
+    CRAWL,
+    TINY,
+    TINY_SETTINGS,
+    Entry,
+    fitting,
+    jpeg,
+    notes_of,
+    read_parquet,
+    scored_files,
+    write_shard,
+)
+
+STAR = Scene("red", "star", "beach", "two")
+HEART = Scene("blue", "heart", "bricks", "single")
+MOON = Scene("yellow", "crescent", "night", "row")
+HAZARD = Scene("pink", "circle", "wood", "single", hazard=True)
+STEM = f"scored/{CRAWL}/{batch_name(3)}"
+
+
+def score(store: Store, settings: Settings = TINY_SETTINGS) -> StageStats:
+    (stats,) = score_shards(CRAWL, [3], settings, store)
+    return stats
+
+
+def mismatch() -> Entry:
+    return Entry(jpeg(STAR), caption(HEART, "en", random.Random(1)).encode())
+
+
+def members_of(store: Store) -> dict[str, bytes]:
+    with store.open(f"{STEM}.tar") as file:
+        return dict(read_members(file))
+
+
+def embeddings(store: Store) -> tuple[np.ndarray, np.ndarray]:
+    images, texts = (np.load(io.BytesIO(store.read(f"{STEM}_{kind}_emb.npy"))) for kind in ("img", "text"))
+    return images, texts
+
+
+def test_matching_pairs_are_kept_and_mismatching_dropped_and_the_funnel_adds_up(store: Store) -> None:
+    shard = write_shard(store, [fitting(STAR), mismatch(), fitting(HEART), fitting(MOON)])
+    stats = score(store)
+    assert (stats.input, stats.kept, stats.dropped) == (shard.kept, 3, {"low_similarity": 1})
+    rows = read_parquet(store)
+    assert [row["reason"] for row in rows] == [None, "low_similarity", None, None]
+    assert all(row["similarity"] is not None for row in rows)
+    assert rows[1]["similarity"] < rows[1]["threshold"]  # type: ignore[operator]
+
+
+def test_the_tar_has_only_kept_samples_with_pictures_unchanged_and_scores_added(store: Store) -> None:
+    entries = [fitting(STAR), mismatch(), fitting(HEART)]
+    write_shard(store, entries)
+    score(store)
+    members = members_of(store)
+    keys = [row["key"] for row in read_parquet(store) if row["reason"] is None]
+    assert list(members) == [f"{key}.{end}" for key in keys for end in ("jpg", "txt", "json")]
+    assert members[f"{keys[0]}.jpg"] == entries[0].image
+    assert members[f"{keys[1]}.txt"] == entries[2].text
+    notes = notes_of(members[f"{keys[0]}.json"])
+    assert notes["from"] == "test"
+    assert {"similarity", "threshold", "nsfw_tag", "punsafe", "aesthetic", "subset"} <= set(notes)
+    assert list(notes) == sorted(notes)
+
+
+def test_embeddings_are_half_precision_unit_vectors_in_the_order_of_the_kept_keys(store: Store) -> None:
+    write_shard(store, [fitting(STAR), mismatch(), fitting(HEART)])
+    score(store)
+    images, texts = embeddings(store)
+    assert (images.dtype, texts.dtype, images.shape) == (np.float16, np.float16, texts.shape)
+    assert np.allclose(np.linalg.norm(images.astype(np.float32), axis=1), 1, atol=2e-3)
+    kept = [row["similarity"] for row in read_parquet(store) if row["reason"] is None]
+    cosines = (images.astype(np.float32) * texts.astype(np.float32)).sum(axis=1)
+    assert np.allclose(cosines, kept, atol=2e-3)
+
+
+def test_similarities_are_those_of_a_plain_open_clip_loop(store: Store, tiny_model: ClipModel) -> None:
+    import open_clip
+    import torch
+    from open_clip.transform import PreprocessCfg, image_transform_v2
+
+    entries = [
+        fitting(scene, language, seed) for seed, language in enumerate(LANGUAGES) for scene in (STAR, MOON)
+    ]
+    write_shard(store, [*entries, mismatch()])
+    score(store)
+    preprocess = image_transform_v2(
+        PreprocessCfg(**tiny_model.network.visual.preprocess_cfg), is_train=False
+    )
+    tokenizer = open_clip.get_tokenizer("laion-etl-tiny")
+    expected = []
+    for entry in [*entries, mismatch()]:
+        assert entry.image is not None
+        assert entry.text is not None
+        with torch.no_grad():
+            image = preprocess(Image.open(io.BytesIO(entry.image)))[None]
+            found = tiny_model.network.encode_image(image)
+            text = tiny_model.network.encode_text(tokenizer([entry.text.decode()]))
+            expected.append(torch.cosine_similarity(found, text).item())
+    similarities = [row["similarity"] for row in read_parquet(store)]
+    assert np.allclose(similarities, expected, atol=1e-3)
+
+
+def broken_entries() -> list[Entry]:
+    good = fitting(STAR)
+    assert good.image is not None
+    return [
+        good,
+        replace(good, image=good.image[: len(good.image) // 2]),
+        replace(good, image=b"<html>no picture</html>"),
+        replace(good, image=None),
+        replace(good, text=None),
+        replace(good, text=b" \n"),
+        replace(good, text=b"\xff\xfe broken"),
+        replace(good, notes=b"{"),
+        replace(good, ending="png"),  # a JPEG under a wrong name
+        replace(good, image=None, text=None, notes=None),
+        good,
+    ]
+
+
+def test_broken_members_are_counted_as_unreadable_and_the_rest_is_scored(store: Store) -> None:
+    entries = broken_entries()
+    write_shard(store, entries)
+    stats = score(store)
+    assert (stats.input, stats.kept, stats.dropped) == (len(entries), 2, {"unreadable": len(entries) - 2})
+    rows = read_parquet(store)
+    assert [row["reason"] for row in rows] == [None, *["unreadable"] * 9, None]
+    assert all(row["similarity"] is None for row in rows[1:-1])
+    assert embeddings(store)[0].shape[0] == 2
+
+
+def test_a_picture_over_the_pixel_cap_is_not_decoded(store: Store) -> None:
+    write_shard(store, [fitting(STAR), fitting(STAR, seed=1)])
+    stats = score(store, Settings(clip=replace(TINY, max_pixels=1_000)))
+    assert stats.dropped == {"unreadable": 2}
+
+
+def test_a_text_of_ten_thousand_characters_is_scored_quickly(store: Store) -> None:
+    good = fitting(STAR)
+    assert good.text is not None
+    one_word = replace(good, text=b"q" * 10_000)
+    write_shard(store, [replace(good, text=good.text + b" and more" * 1_111), one_word, good])
+    stats = score(store)
+    assert stats.input == 3
+    assert read_parquet(store)[1]["reason"] == "low_similarity"
+
+
+def test_palette_and_transparent_pictures_are_scored(store: Store) -> None:
+    entries = []
+    for mode in ("P", "RGBA", "L", "LA"):
+        file = io.BytesIO()
+        draw(HEART, 120, 120, random.Random(2)).convert(mode).save(file, "PNG")
+        entries.append(replace(fitting(HEART), image=file.getvalue(), ending="png"))
+    write_shard(store, entries)
+    assert "unreadable" not in score(store).dropped
+
+
+def test_one_sample(store: Store) -> None:
+    write_shard(store, [fitting(MOON)])
+    assert score(store).kept == 1
+
+
+def test_a_shard_without_samples_gives_empty_but_readable_files(store: Store) -> None:
+    write_shard(store, [], failed=4)
+    stats = score(store)
+    assert (stats.input, stats.kept, stats.dropped) == (0, 0, {})
+    assert members_of(store) == {}
+    assert read_parquet(store) == []
+    assert embeddings(store)[0].shape == (0, 64)
+
+
+def test_scoring_twice_does_no_work_and_scoring_anew_gives_the_same_bytes(store: Store) -> None:
+    write_shard(store, [fitting(STAR), mismatch(), fitting(HEART), *broken_entries()])
+    first = score(store)
+    before = scored_files(store)
+    store.write(f"{STEM}.tar", b"whoever rewrites this did work")
+    assert score(store) == first
+    store.delete(f"{STEM}_stats.json")
+    assert score(store) == first
+    assert scored_files(store) == before
+    assert {output.name: output.sha256 for output in first.outputs}.items() <= before.items()
+
+
+def test_the_size_of_batches_does_not_change_what_is_kept(store: Store) -> None:
+    write_shard(store, [fitting(STAR), mismatch(), fitting(HEART), *broken_entries()])
+    large = score(store)
+    rows = read_parquet(store)
+    small = score(store, Settings(clip=replace(TINY, batch_size=2)))
+    assert (small.kept, small.dropped) == (large.kept, large.dropped)
+    similar = [
+        (row["similarity"] or 0.0, other["similarity"] or 0.0)
+        for row, other in zip(rows, read_parquet(store), strict=True)
+    ]
+    assert np.allclose(*np.asarray(similar).T, atol=1e-5)
+
+
+def test_other_settings_or_another_shard_are_scored_anew(store: Store) -> None:
+    write_shard(store, [fitting(STAR), fitting(HEART)])
+    assert score(store).kept == 2
+    assert score(store, Settings(clip=replace(TINY, threshold_en=0.999))).kept == 0
+    write_shard(store, [fitting(MOON)])
+    assert score(store).kept == 1
+
+
+def test_english_and_other_languages_have_their_own_threshold(store: Store) -> None:
+    write_shard(store, [fitting(STAR, language) for language in ("en", "de")] + [fitting(STAR)])
+    kept = score(store, Settings(clip=replace(TINY, threshold_en=0.2, threshold_other=1.01))).kept
+    rows = read_parquet(store)
+    assert kept == 2
+    assert [(row["reason"], row["subset"]) for row in rows] == [
+        (None, "laion-en"),
+        ("low_similarity", "laion-multi"),
+        (None, "laion-en"),
+    ]
+
+
+def test_a_pair_without_language_goes_to_nolang_under_the_other_threshold(store: Store) -> None:
+    write_shard(store, [replace(fitting(STAR), language="")])
+    score(store)
+    (row,) = read_parquet(store)
+    assert row["subset"] == "laion-nolang"
+    assert row["threshold"] == pytest.approx(score(store).details["threshold_other"])
+
+
+def test_hazard_pictures_are_tagged_and_with_words_for_children_dropped(store: Store) -> None:
+    hazard = fitting(HAZARD)
+    assert hazard.text is not None
+    suspect = replace(hazard, text=hazard.text + b" for children")
+    harmless = fitting(STAR)
+    assert harmless.text is not None
+    write_shard(store, [hazard, suspect, harmless, replace(harmless, text=harmless.text + b" for children")])
+    stats = score(store)
+    rows = read_parquet(store)
+    assert [row["nsfw_tag"] for row in rows] == ["NSFW", "NSFW", "UNLIKELY", "UNLIKELY"]
+    assert rows[0]["punsafe"] > 0.5 > rows[2]["punsafe"]  # type: ignore[operator]
+    assert rows[1]["reason"] == "suspected_underage"
+    assert stats.dropped["suspected_underage"] == 1
+    assert stats.details["kept_nsfw_tags"]["NSFW"] == 1
+    assert not any(str(rows[1]["key"]) in name for name in members_of(store))
+
+
+def test_several_shards_are_scored_with_one_call_and_reported_one_by_one(store: Store) -> None:
+    write_shard(store, [fitting(STAR)], batch=1)
+    write_shard(store, [mismatch()], batch=2)
+    seen: list[StageStats] = []
+    done = score_shards(CRAWL, [2, 1], TINY_SETTINGS, store, seen.append)
+    assert [(stats.unit, stats.kept) for stats in done] == [("000000002", 0), ("000000001", 1)]
+    assert seen == done
+
+
+def test_no_shards_need_no_model(store: Store) -> None:
+    assert score_shards(CRAWL, [], Settings(clip=replace(TINY, model="no such model")), store) == []
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda data: data[:2_000],
+        lambda data: data[:600] + b"\1" + data[601:],
+        lambda data: data[:0],
+        lambda data: data + b"x",
+    ],
+    ids=["cut off", "a changed byte", "empty", "longer"],
+)
+@pytest.mark.parametrize("ending", [".tar", ".parquet"])
+def test_a_damaged_shard_is_an_error_naming_the_file_and_leaves_nothing(
+    store: Store, ending: str, damage: object
+) -> None:
+    write_shard(store, [fitting(STAR)])
+    name = f"shards/{CRAWL}/{batch_name(3)}{ending}"
+    store.write(name, damage(store.read(name)))  # type: ignore[operator]
+    with pytest.raises(InputError, match=f"{batch_name(3)}{ending}"):
+        score(store)
+    assert store.list("scored") == []
+
+
+def test_a_missing_tar_or_shard_is_an_error_naming_the_file(store: Store) -> None:
+    with pytest.raises(StorageError, match=f"{batch_name(3)}_stats.json"):
+        score(store)
+    write_shard(store, [fitting(STAR)])
+    store.delete(f"shards/{CRAWL}/{batch_name(3)}.tar")
+    with pytest.raises((InputError, StorageError), match=f"{batch_name(3)}.tar"):
+        score(store)
+    assert store.list("scored") == []
