@@ -44,6 +44,7 @@ def manifest(facts: Facts, files: Iterable[DataFile]) -> bytes:
         "version": facts.release.version,
         "pipeline": PIPELINE,
         "crawls": [facts.crawl],
+        "models": list(scored.models),
         "rows": facts.statistics.kept,
         "subsets": [
             {"name": subset.name, "rule": subset.rule, "rows": facts.statistics.subset_rows[subset.name]}

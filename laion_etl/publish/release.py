@@ -68,6 +68,9 @@ class Facts:
         if self.scored.unplanned:
             numbers = number_list(self.scored.unplanned)
             notes.append(f"Left out: scored batches that no plan names any more ({numbers}).")
+        if len(self.scored.models) > 1:
+            models = "; ".join(self.scored.models)
+            notes.append(f"Scored by different models, so similarities do not compare: {models}.")
         return (*notes, *(f"Counts that do not join up: {problem}." for problem in self.funnel.problems))
 
 

@@ -23,6 +23,7 @@ class ScoredBatch:
     number: int
     kept: int
     outputs: tuple[Output, ...]
+    model: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +44,11 @@ class ScoredCrawl:
     def kept(self) -> int:
         return sum(batch.kept for batch in self.batches)
 
+    @property
+    def models(self) -> tuple[str, ...]:
+        """The CLIP models that scored it, ascending; more than one means scores that don't compare."""
+        return tuple(sorted({batch.model for batch in self.batches if batch.model}))
+
     def shard_name(self, batch: int, suffix: str) -> str:
         """Name in the store of a file of a scored batch, such as its `.tar`."""
         return f"scored/{self.crawl}/{batch_name(batch)}{suffix}"
@@ -55,7 +61,7 @@ def find_scored(crawl: str, store: Store) -> ScoredCrawl:
     for name in store.list(folder):
         if match := _STATS_NAME.match(name.removeprefix(f"{folder}/")):
             stats = store.read_stats(name)
-            found[int(match[1])] = ScoredBatch(int(match[1]), stats.kept, stats.outputs)
+            found[int(match[1])] = _batch(int(match[1]), stats)
     planned = _planned(crawl, store)
     wanted = set(found) if planned is None else planned
     batches = tuple(found[number] for number in sorted(wanted & set(found)))
@@ -70,6 +76,12 @@ def find_scored(crawl: str, store: Store) -> ScoredCrawl:
         tuple(sorted(wanted - set(found))),
         tuple(sorted(set(found) - wanted)),
     )
+
+
+def _batch(number: int, stats: StageStats) -> ScoredBatch:
+    name, weights = (str(stats.details.get(key, "")) for key in ("model", "weights_sha256"))
+    model = f"{name or 'unnamed model'}, weights {weights[:12]}" if weights else name
+    return ScoredBatch(number, stats.kept, stats.outputs, model)
 
 
 def _planned(crawl: str, store: Store) -> set[int] | None:

@@ -69,12 +69,15 @@ def render_report(crawl: str, settings: Settings, store: Store, version: str = "
     return report_page(_read_rows(release, find_scored(crawl, store), settings, store, published), store)
 
 
-def rebuild_report(crawl: str, settings: Settings, store: Store, version: str = "") -> Output:
-    """Writes the report page anew; of a published version also its entries in manifest and stats."""
+def rebuild_report(crawl: str, settings: Settings, store: Store, version: str = "") -> str:
+    """Writes the report page anew, of a published version also its entries in manifest and stats.
+
+    Returns the URI of the page.
+    """
     release = Release(settings.publish.name, version or crawl)
     output = store.write(release.file(REPORT), render_report(crawl, settings, store, version))
     if not store.exists(release.file(STATS)):
-        return output
+        return store.uri(output.name)
     stats = store.read_stats(release.file(STATS))
     document = store.read(release.file(manifest.NAME))
     entry = DataFile(output.name, "", None, output.bytes, output.sha256)
@@ -87,7 +90,7 @@ def rebuild_report(crawl: str, settings: Settings, store: Store, version: str = 
     }
     outputs = tuple(renewed.get(known.name, known) for known in stats.outputs)
     store.write_stats(release.file(STATS), replace(stats, outputs=outputs))
-    return output
+    return store.uri(output.name)
 
 
 def _fingerprint(release: Release, scored: ScoredCrawl, settings: Settings) -> str:

@@ -130,7 +130,7 @@ def test_the_manifest_lists_every_file_with_its_hash(any_store: Store, plain: Se
             assert entry["rows"] == pq.read_metadata(io.BytesIO(data)).num_rows
     counts = {subset["name"]: subset["rows"] for subset in manifest["subsets"]}
     assert manifest["rows"] == len(world.kept) == sum(counts[name] for name in LANGUAGE_SUBSETS)
-    assert manifest["crawls"] == [CRAWL]
+    assert (manifest["crawls"], manifest["models"]) == ([CRAWL], ["test-model, weights abababababab"])
     assert manifest["settings"]["clip"]["threshold_en"] == 0.28
 
 
@@ -243,6 +243,17 @@ def test_a_batch_scored_later_makes_the_version_anew(store: Store, plain: Settin
     after = publish_dataset(CRAWL, plain, store)
     assert (before.kept, after.kept) == (len(first.kept), len(world.kept))
     assert after.details["missing_batches"] == []
+
+
+def test_batches_scored_by_different_models_are_pointed_out(store: Store, plain: Settings) -> None:
+    write_world(build_world(), store)
+    name = f"scored/{CRAWL}/000000001_stats.json"
+    stats = store.read_stats(name)
+    store.write_stats(name, replace(stats, details={"model": "other-model"}))
+    publish_dataset(CRAWL, plain, store)
+    for file in ("README.md", "report/index.html"):
+        text = store.read(f"{FOLDER}/{file}").decode()
+        assert "Scored by different models, so similarities do not compare: other-model; test-model" in text
 
 
 def test_nothing_scored_says_what_to_do(store: Store, plain: Settings) -> None:

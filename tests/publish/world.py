@@ -120,7 +120,7 @@ def write_scored(batch: int, rows: Sequence[Row], store: Store) -> None:
     failed = {"http_error": len(rows) - timeouts - opted_out, "timeout": timeouts, "opted_out": opted_out}
     store.write_stats(f"shards/{CRAWL}/{name}_stats.json", _stats("download", name, len(rows), failed))
     dropped = Counter(row["reason"] for row in rows if row["reason"] is not None)
-    scored = _stats("score", name, len(kept), dropped)
+    scored = _stats("score", name, len(kept), dropped, model="test-model", weights_sha256="ab" * 32)
     store.write_stats(f"scored/{CRAWL}/{name}_stats.json", replace(scored, outputs=(file.output,)))
 
 
