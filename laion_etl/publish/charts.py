@@ -14,7 +14,7 @@ _FLOW_HEIGHT = 150.0  # of the widest node, SVG units
 _NODE_WIDTH = 10.0
 _TOP = 58.0  # room for the labels above the flow
 _TURN = 10.0  # inner radius where a dropped band turns down
-_REASONS_SHOWN = 5
+_LINES_SHOWN = 6  # reasons below a step; the last line adds up the rest
 _LINE_HEIGHT = 17.0
 
 
@@ -48,7 +48,7 @@ def funnel(steps: Sequence[FlowStep], last: str) -> Markup:
     x, depth = 8.0, 0
     for step, width in zip(steps, widths, strict=True):
         parts.append(_flow_step(step, x, width, scale))
-        depth = max(depth, min(len(step.dropped), _REASONS_SHOWN + 1))
+        depth = max(depth, min(len(step.dropped), _LINES_SHOWN))
         x += width
     end = steps[-1].kept if steps else 0
     parts.append(_node(last, end, x, max(1.5, end * scale)))
@@ -97,18 +97,19 @@ def _dropped_list(step: FlowStep, x: float, thick: float) -> Markup:
     """The foot of a dropped band, cut by reason, and the reasons with their counts."""
     y = _TOP + _FLOW_HEIGHT + 2 * _TURN
     total = sum(count for _, count in step.dropped)
-    shown = list(step.dropped[:_REASONS_SHOWN])
-    if rest := step.dropped[_REASONS_SHOWN:]:
-        shown.append((f"{len(rest)} more reasons", sum(count for _, count in rest)))
+    shown = list(step.dropped)
+    if len(shown) > _LINES_SHOWN:
+        rest = shown[_LINES_SHOWN - 1 :]
+        shown[_LINES_SHOWN - 1 :] = [(f"for {len(rest)} more reasons", sum(count for _, count in rest))]
     parts, right = [], x
     for place, (_, count) in enumerate(shown):
         width = thick * count / total
-        parts.append(_tag("rect", f"lost-{place % 6}", x=right, y=y, width=width, height=8))
+        parts.append(_tag("rect", f"lost-{place}", x=right, y=y, width=width, height=8))
         right += width
     parts.append(_text(f"−{total:,} in {step.stage}", x, y + 28, "number lost"))
     for place, (reason, count) in enumerate(shown):
         line = y + 47 + place * _LINE_HEIGHT
-        parts.append(_tag("rect", f"lost-{place % 6}", x=x, y=line - 8, width=8, height=8, rx=2))
+        parts.append(_tag("rect", f"lost-{place}", x=x, y=line - 8, width=8, height=8, rx=2))
         parts.append(_text(f"{count:,} {reason}", x + 13, line, "reason"))
     return Markup("").join(parts)
 
