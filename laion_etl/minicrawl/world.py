@@ -1,0 +1,243 @@
+"""The mini web of a seed: every image link with its alt text, and what its URL leads to.
+
+Everything follows from the seed, so the builder of the crawl files, the web server and the tests each
+make their own copy of the same world.
+"""
+
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from laion_etl.funnel import DownloadStatus
+from laion_etl.minicrawl.behaviours import (
+    BAD_ADDRESSES,
+    BAD_LINKS,
+    SHOPS,
+    SITES,
+    BadLink,
+    Behaviour,
+    Resource,
+)
+from laion_etl.minicrawl.pictures import Form, Picture
+from laion_etl.minicrawl.scenes import LANGUAGES, Scene, caption, random_scene
+from laion_etl.parse.language import LanguageDetector
+from laion_etl.settings import ParseSettings
+
+IMAGE_HOSTS = (
+    f"photos.{SITES}",
+    f"static.{SITES}",
+    f"media.{SITES}",
+    f"blog-images.{SITES}",
+    f"archive.{SITES}",
+    f"cdn.{SHOPS}",
+    f"img1.{SHOPS}",
+    f"img2.{SHOPS}",
+)
+
+GOOD_PICTURES = 1_180
+_MATCHING_SHARE = 0.66
+_OTHER_SCENE_SHARE = 0.75  # of the rest: a caption of another scene, else a text about something else
+_ENGLISH_SHARE = 0.45
+_NO_LANGUAGE_SHARE = 0.04
+_MOJIBAKE_SHARE = 0.05
+_HAZARDS, _HAZARDS_WITH_CHILD = 36, 10
+_LARGE, _MIDDLE = 12, 0.12  # pictures of 1024 pixels and more; share of 480 to 700
+
+_FORMS = (
+    (Form.JPEG, 62),
+    (Form.PROGRESSIVE_JPEG, 6),
+    (Form.PNG, 12),
+    (Form.WEBP, 15),
+    (Form.ROTATED_JPEG, 1),
+    (Form.CMYK_JPEG, 1),
+    (Form.GREY_JPEG, 1),
+    (Form.ALPHA_PNG, 1),
+    (Form.PALETTE_PNG, 1),
+)
+
+_UNRELATED = {
+    "en": (
+        "Read our terms of delivery and returns before you order",
+        "The annual report of the board for the past financial year",
+        "Sign up for our weekly newsletter and save ten percent",
+        "Opening hours of the public library during the holidays",
+    ),
+    "de": (
+        "Unsere Öffnungszeiten während der Feiertage im Überblick",
+        "Bitte beachten Sie die Hinweise zum Datenschutz auf dieser Seite",
+    ),
+    "fr": (
+        "Les conditions générales de vente de notre magasin en ligne",
+        "Abonnez-vous à notre lettre d'information hebdomadaire",
+    ),
+    "es": (
+        "Condiciones de envío y devolución de nuestra tienda en línea",
+        "Suscríbase a nuestro boletín de noticias semanal",
+    ),
+    "ru": (
+        "Условия доставки и возврата товаров в нашем магазине",
+        "Подпишитесь на нашу еженедельную рассылку новостей",
+    ),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """An image link as it should come out of parsing: absolute URL, alt as the page writes it."""
+
+    url: str
+    alt: str
+    language: str
+    status: DownloadStatus
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    """All links, and what the server does for each (host, path)."""
+
+    seed: int
+    links: tuple[Link, ...]
+    resources: dict[tuple[str, str], Resource] = field(repr=False)
+
+    @property
+    def expected(self) -> dict[str, DownloadStatus]:
+        """How the download of each image URL must end."""
+        return {link.url: link.status for link in self.links}
+
+
+def make_world(seed: int) -> World:
+    """The world of a seed; equal seeds give equal worlds."""
+    maker = _Maker(random.Random(f"minicrawl {seed}"))
+    links = [*maker.good_links(), *maker.bad_links(), *maker.bad_addresses()]
+    maker.rng.shuffle(links)
+    return World(seed, tuple(links), maker.resources)
+
+
+class _Maker:
+    def __init__(self, rng: random.Random) -> None:
+        self.rng = rng
+        self.resources: dict[tuple[str, str], Resource] = {
+            (host, f"/loop/{here}"): Resource(Behaviour.REDIRECT, location=f"/loop/{there}")
+            for host in IMAGE_HOSTS
+            for here, there in (("a", "b"), ("b", "a"))
+        }
+        self._detector = LanguageDetector(ParseSettings())
+        self._number = 1_000
+
+    def good_links(self) -> Iterator[Link]:
+        """Links whose picture is there, about two thirds of them with a text that fits."""
+        for i in range(GOOD_PICTURES):
+            scene = random_scene(self.rng)
+            hazard = i < _HAZARDS or scene.hazard
+            scene = Scene(scene.colour, scene.shape, scene.background, scene.layout, hazard)
+            language = self._language()
+            with_child = i < _HAZARDS_WITH_CHILD
+            if with_child:
+                alt, language = f"A child and {_lower(caption(scene, 'en', self.rng))}", "en"
+            elif self.rng.random() < _NO_LANGUAGE_SHARE:
+                scene, alt = self._without_language()
+            else:
+                alt = self._alt(scene, language)
+            large = _HAZARDS <= i < _HAZARDS + _LARGE
+            url = self._place_good(self._picture(scene, large))
+            yield Link(url, alt, language, DownloadStatus.SUCCESS)
+            if i % 24 == 0:  # the same picture under another text is another pair
+                yield Link(url, self._alt(scene, "en"), "en", DownloadStatus.SUCCESS)
+
+    def bad_links(self) -> Iterator[Link]:
+        """Links that fail at the server."""
+        for bad in BAD_LINKS:
+            for _ in range(bad.count):
+                scene, language = random_scene(self.rng), self._language()
+                picture = Picture(scene, bad.side, bad.side, self.rng.getrandbits(32), bad.form)
+                url = self._place(self._bad_resource(bad, picture), picture.extension)
+                yield Link(url, caption(scene, language, self.rng), language, bad.status)
+
+    def bad_addresses(self) -> Iterator[Link]:
+        """Links that fail before any server is asked."""
+        for template, status, count in BAD_ADDRESSES:
+            for _ in range(count):
+                language = self._language()
+                alt = caption(random_scene(self.rng), language, self.rng)
+                yield Link(template.format(n=self._next()), alt, language, status)
+
+    def _bad_resource(self, bad: BadLink, picture: Picture) -> Resource:
+        return Resource(bad.behaviour, picture, bad.location)
+
+    def _language(self) -> str:
+        others = [language for language in LANGUAGES if language != "en"]
+        return "en" if self.rng.random() < _ENGLISH_SHARE else self.rng.choice(others)
+
+    def _alt(self, scene: Scene, language: str) -> str:
+        if self.rng.random() < _MATCHING_SHARE:
+            text = caption(scene, language, self.rng)
+            return _mojibake(text) if self.rng.random() < _MOJIBAKE_SHARE else text
+        if self.rng.random() < _OTHER_SCENE_SHARE:
+            return caption(random_scene(self.rng), language, self.rng)
+        return f"{self.rng.choice(_UNRELATED[language])} ({self._next()})"
+
+    def _without_language(self) -> tuple[Scene, str]:
+        """A scene and its caption that CLD3 is not sure about: about one in a hundred."""
+        while True:
+            scene, language = random_scene(self.rng), self.rng.choice(LANGUAGES)
+            text = caption(scene, language, self.rng)
+            if not self._detector.detect(text).code:
+                return scene, text
+
+    def _picture(self, scene: Scene, large: bool) -> Picture:
+        if large:
+            sides = (self.rng.randint(1_024, 1_200), self.rng.randint(1_024, 1_200))
+        elif self.rng.random() < _MIDDLE:
+            sides = (self.rng.randint(480, 700), self.rng.randint(400, 700))
+        else:
+            sides = (self.rng.randint(200, 400), self.rng.randint(200, 340))
+        forms, weights = zip(*_FORMS, strict=True)
+        form = Form.JPEG if large else self.rng.choices(forms, weights)[0]
+        return Picture(scene, *sides, self.rng.getrandbits(32), form)
+
+    def _place_good(self, picture: Picture) -> str:
+        draw = self.rng.random()
+        if draw < 0.04:
+            return self._redirected(picture)
+        behaviour = Behaviour.CHUNKED if draw < 0.07 else Behaviour.PICTURE
+        if draw > 0.98:
+            behaviour = Behaviour.UNTIL_CLOSE
+        return self._place(Resource(behaviour, picture), picture.extension)
+
+    def _redirected(self, picture: Picture) -> str:
+        """One to three hops to the picture, absolute or relative to the scheme."""
+        url = self._place(Resource(Behaviour.PICTURE, picture), picture.extension)
+        for _ in range(self.rng.randint(1, 3)):
+            location = self.rng.choice([url, url.removeprefix("http:")])
+            url = self._place(Resource(Behaviour.REDIRECT, location=location), picture.extension)
+        return url
+
+    def _place(self, resource: Resource, extension: str) -> str:
+        """Puts a resource on some host and gives its URL."""
+        host, number = self.rng.choice(IMAGE_HOSTS), self._next()
+        path = self.rng.choice(
+            [
+                f"/uploads/2026/{number % 12 + 1:02d}/photo-{number}{extension}",
+                f"/media/{number % 40}/{number}{extension}",
+                f"/image.php?id={number}&size=large",
+                f"/p/{number}{extension}?v={number % 7}",
+            ]
+        )
+        self.resources[host, path] = resource
+        return f"http://{host}{path}"
+
+    def _next(self) -> int:
+        self._number += 1
+        return self._number
+
+
+def _lower(text: str) -> str:
+    return text[0].lower() + text[1:]
+
+
+def _mojibake(text: str) -> str:
+    """UTF-8 read as Windows-1252, where that can be undone; else the text itself."""
+    try:
+        return text.encode().decode("cp1252")
+    except UnicodeDecodeError:
+        return text
