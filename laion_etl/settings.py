@@ -112,8 +112,14 @@ class ClipSettings:
     pretrained: str = _knob(
         "openai", "open_clip pretrained tag or a checkpoint file; the demo's weights are 'scenes'."
     )
-    threshold_en: float = _knob(0.28, "English pairs below this similarity are dropped.")
-    threshold_other: float = _knob(0.26, "Other pairs below this similarity are dropped.")
+    threshold_en: float = _knob(
+        0.28,
+        "English pairs below this similarity are dropped. While both thresholds have their defaults, "
+        "the demo's model uses the ones calibrated for its weights.",
+    )
+    threshold_other: float = _knob(
+        0.26, "Other pairs, and those without a language, below this similarity are dropped."
+    )
     batch_size: int = _knob(256, "Images per forward pass.")
     device: str = _knob("auto", "auto, cpu, cuda or cuda:N.")
     max_pixels: int = _knob(89_478_484, "Largest image decoded from a shard, pixels.")

@@ -135,9 +135,10 @@ def _weights_file(settings: ClipSettings, tag: Mapping[str, Any]) -> Path:
     if not path.is_file():
         tags = open_clip().list_pretrained_tags_by_model(settings.model)
         known = [tiny.WEIGHTS] if settings.model == tiny.NAME else tags
+        shown = ", ".join(known[:5]) + (f" and {len(known) - 5} more" if len(known) > 5 else "")
         raise ModelError(
-            f"{settings.pretrained!r} is neither a checkpoint file nor weights of {settings.model}; "
-            f"known: {', '.join(known) or 'none'}; see LAION_ETL_CLIP_PRETRAINED"
+            f"{settings.pretrained!r} is neither a checkpoint file nor weights of {settings.model}"
+            f"{_close(settings.pretrained, known)}; known: {shown or 'none'}; see LAION_ETL_CLIP_PRETRAINED"
         )
     if path.suffix not in _CHECKPOINT_SUFFIXES:
         raise ModelError(
@@ -160,26 +161,20 @@ def _downloaded(settings: ClipSettings, tag: Mapping[str, Any]) -> Path:
 
 def _fill(network: Any, path: Path, settings: ClipSettings) -> None:
     """Loads the weights into the network, without ever unpickling code."""
-    from safetensors import SafetensorError, safe_open
+    from safetensors import SafetensorError
 
     try:
-        if settings.model == tiny.NAME and path.suffix == ".safetensors":
-            with safe_open(path, "pt") as file:
-                compact = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
-            network.load_state_dict(tiny.expand(compact, network.vocab_size))
+        weights = tiny.read_compact(path) if path.suffix == ".safetensors" else None
+        if weights is not None:
+            network.load_state_dict(tiny.expand(weights, network.vocab_size))
         else:
             open_clip().load_checkpoint(network, str(path), weights_only=True)
-    except (
-        SafetensorError,
-        UnpicklingError,
-        RuntimeError,
-        OSError,
-        EOFError,
-        KeyError,
-        AttributeError,
-    ) as error:
+    except (SafetensorError, UnpicklingError, RuntimeError, OSError, *_MALFORMED) as error:
         cause = " ".join(str(error).split())[:200]
         raise ModelError(f"can't load the checkpoint {path} into {settings.model}: {cause}") from error
+
+
+_MALFORMED = (EOFError, KeyError, AttributeError, StopIteration)  # of files that are no state dict
 
 
 def _build(model: str, tag: Mapping[str, Any]) -> Any:

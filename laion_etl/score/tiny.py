@@ -58,6 +58,15 @@ def compact(state: Mapping[str, "torch.Tensor"], seen: "torch.Tensor") -> dict[s
     return halved | {"token_ids": seen.to(torch.int32)}
 
 
+def read_compact(path: Path) -> dict[str, "torch.Tensor"] | None:
+    """The weights of a safetensors file if they are compact; None for any other."""
+    from safetensors import safe_open
+
+    with safe_open(path, "pt") as file:
+        names = list(file.keys())
+        return {name: file.get_tensor(name) for name in names} if "token_ids" in names else None
+
+
 def expand(weights: Mapping[str, "torch.Tensor"], vocabulary: int) -> dict[str, "torch.Tensor"]:
     """The full open_clip state dict of compact weights, float32."""
     import torch

@@ -101,9 +101,7 @@ def test_similarities_are_those_of_a_plain_open_clip_loop(store: Store, tiny_mod
     ]
     write_shard(store, [*entries, mismatch()])
     score(store)
-    preprocess = image_transform_v2(
-        PreprocessCfg(**tiny_model.network.visual.preprocess_cfg), is_train=False
-    )
+    preprocess = image_transform_v2(PreprocessCfg(**tiny_model.network.visual.preprocess_cfg), is_train=False)
     tokenizer = open_clip.get_tokenizer("laion-etl-tiny")
     expected = []
     for entry in [*entries, mismatch()]:

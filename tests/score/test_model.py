@@ -1,0 +1,141 @@
+"""Loading CLIP: names, files and tags; errors in one line; never any pickled code."""
+
+import os
+import pickle
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from laion_etl.errors import ModelError
+from laion_etl.score.model import MAX_TEXT_CHARS, ClipModel, load_model
+from laion_etl.score.openclip import create_network
+from laion_etl.score.tiny import WEIGHTS_FILE
+from laion_etl.settings import ClipSettings
+from tests.score.conftest import TINY
+
+
+def refused(settings: ClipSettings) -> str:
+    with pytest.raises(ModelError) as caught:
+        load_model(settings)
+    message = str(caught.value)
+    assert "\n" not in message
+    assert len(message) < 600
+    return message
+
+
+@pytest.mark.parametrize(
+    ("name", "suggestion"),
+    [("vit-b32", "ViT-B-32"), ("laion-tiny", "laion-etl-tiny"), ("ViT-H14", "ViT-H-14")],
+)
+def test_a_wrong_model_name_lists_close_ones(name: str, suggestion: str) -> None:
+    message = refused(ClipSettings(model=name))
+    assert repr(name) in message
+    assert suggestion in message
+
+
+def test_unknown_weights_list_the_known_ones() -> None:
+    message = refused(ClipSettings(model="ViT-B-32", pretrained="openia"))
+    assert "'openia'" in message
+    assert "did you mean openai" in message
+    assert "laion2b_s34b_b79k" in message
+    assert "scenes" in refused(replace(TINY, pretrained="scene"))
+
+
+def test_weights_that_cannot_be_downloaded_name_the_way_out(tmp_path: Path) -> None:
+    """In a process of its own: the hub's offline switch is read at import."""
+    script = (
+        "from laion_etl.score.model import load_model\n"
+        "from laion_etl.settings import ClipSettings\n"
+        "from laion_etl.errors import ModelError\n"
+        "try: load_model(ClipSettings(model='ViT-B-32', pretrained='openai', device='cpu'))\n"
+        "except ModelError as error: print(error)\n"
+    )
+    environment = os.environ | {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path), "HOME": str(tmp_path)}
+    done = subprocess.run(
+        [sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True
+    )
+    lines = done.stdout.strip().splitlines()
+    assert len(lines) == 1
+    assert "can't download the weights 'openai' of ViT-B-32" in lines[0]
+    assert "LAION_ETL_CLIP_PRETRAINED" in lines[0]
+
+
+def test_a_device_that_is_not_there_is_named() -> None:
+    assert "'cuda:77'" in refused(replace(TINY, device="cuda:77"))
+
+
+@pytest.mark.parametrize("suffix", [".pt", ".safetensors"])
+def test_a_damaged_checkpoint_is_named(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"weights{suffix}"
+    path.write_bytes(WEIGHTS_FILE.read_bytes()[:5_000])
+    assert str(path) in refused(replace(TINY, pretrained=str(path)))
+
+
+def test_a_checkpoint_of_another_architecture_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "other.pt"
+    torch.save({"visual.conv1.weight": torch.zeros(3)}, path)
+    assert str(path) in refused(replace(TINY, pretrained=str(path)))
+
+
+def test_a_file_that_is_no_checkpoint_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "weights.npz"
+    path.write_bytes(b"x")
+    assert "no checkpoint" in refused(replace(TINY, pretrained=str(path)))
+
+
+def test_code_in_a_checkpoint_does_not_run(tmp_path: Path) -> None:
+    class Trap:
+        def __reduce__(self) -> tuple[object, tuple[str]]:
+            return (os.mkdir, (str(tmp_path / "sprung"),))
+
+    path = tmp_path / "trap.pt"
+    path.write_bytes(pickle.dumps({"state_dict": Trap()}))
+    assert str(path) in refused(replace(TINY, pretrained=str(path)))
+    torch.save({"state_dict": Trap()}, path)
+    assert str(path) in refused(replace(TINY, pretrained=str(path)))
+    assert not (tmp_path / "sprung").exists()
+
+
+@pytest.mark.parametrize("suffix", [".pt", ".safetensors"])
+def test_a_plain_open_clip_checkpoint_file_loads(tmp_path: Path, suffix: str, tiny_model: ClipModel) -> None:
+    path = tmp_path / f"plain{suffix}"
+    state = {name: value.clone() for name, value in tiny_model.network.state_dict().items()}
+    if suffix == ".pt":
+        torch.save({"state_dict": {f"module.{name}": value for name, value in state.items()}}, path)
+    else:
+        save_file(state, path)
+    found = load_model(replace(TINY, pretrained=str(path)))
+    assert found.weights_sha256 == tiny_model.weights_sha256
+    assert not found.is_tiny
+
+
+def test_openai_weights_get_their_activation() -> None:
+    """open_clip by itself only warns that ViT-B-32 with openai's weights needs QuickGELU."""
+    from laion_etl.score.model import _build, _tag_config
+
+    tag = _tag_config(ClipSettings(model="ViT-B-32", pretrained="openai"))
+    network = _build("RN50", tag)
+    assert type(network.transformer.resblocks[0].mlp.gelu).__name__ == "QuickGELU"
+    plain = create_network("RN50")
+    assert type(plain.transformer.resblocks[0].mlp.gelu).__name__ == "GELU"
+
+
+def test_embeddings_are_unit_vectors_and_the_same_each_time(tiny_model: ClipModel) -> None:
+    texts = ["a photo of a red star on a sandy beach", "", "日本語", "x" * 50_000]
+    first, again = tiny_model.embed_texts(texts), tiny_model.embed_texts(texts)
+    assert first.dtype == np.float32
+    assert first.shape == (4, tiny_model.dim)
+    assert np.array_equal(first, again)
+    assert np.allclose(np.linalg.norm(first, axis=1), 1, atol=1e-5)
+
+
+def test_text_beyond_the_limit_does_not_matter(tiny_model: ClipModel) -> None:
+    start = "red star " * (MAX_TEXT_CHARS // 9 + 1)
+    first, second = tiny_model.embed_texts([start + " one end", start + " and another"])
+    assert np.array_equal(first, second)

@@ -1,0 +1,122 @@
+"""Safety tags: the two nearest categories decide; suspicion of under age needs an unsafe picture to drop."""
+
+import json
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from laion_etl.errors import ModelError
+from laion_etl.score.model import ClipModel
+from laion_etl.score.safety import PROMPTS, NsfwTag, SafetyJudge, SafetyPrompts, load_prompts
+
+DIM = 6
+
+
+class FakeTower:
+    """Embeds the text "axis N" as the N-th unit vector: pictures can be placed exactly."""
+
+    def embed_texts(self, texts: tuple[str, ...]) -> np.ndarray:
+        return np.eye(DIM, dtype=np.float32)[[int(text.split()[1]) for text in texts]]
+
+
+def judge_with(**contrasts: object) -> SafetyJudge:
+    nsfw = {"without": {"a": ["axis 0"], "b": ["axis 1"]}, "present": {"c": ["axis 2"], "d": ["axis 3"]}}
+    document = {"nsfw": nsfw, "underage_words": ["Child", "ребёнок"], **contrasts}
+    return SafetyJudge(FakeTower(), parsed(document))  # type: ignore[arg-type]
+
+
+def parsed(document: dict[str, object]) -> SafetyPrompts:
+
+    with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
+        json.dump(document, file)
+        file.flush()
+        return load_prompts(Path(file.name))
+
+
+def near(*axes: int) -> np.ndarray:
+    """A picture nearest to these axes, in order."""
+    picture = np.full(DIM, 0.01, np.float32)
+    for place, axis in enumerate(axes):
+        picture[axis] = 1.0 - 0.1 * place
+    return (picture / np.linalg.norm(picture))[None]
+
+
+@pytest.mark.parametrize(
+    ("axes", "tag"),
+    [
+        ((2, 3), NsfwTag.NSFW),
+        ((3, 2), NsfwTag.NSFW),
+        ((2, 0), NsfwTag.UNSURE),
+        ((1, 3), NsfwTag.UNSURE),
+        ((0, 1), NsfwTag.UNLIKELY),
+        ((1, 0, 2, 3), NsfwTag.UNLIKELY),
+    ],
+)
+def test_the_two_nearest_categories_decide_the_tag(axes: tuple[int, ...], tag: NsfwTag) -> None:
+    (verdict,) = judge_with().judge(near(*axes), ["a text"])
+    assert verdict.nsfw_tag is tag
+
+
+def test_punsafe_is_the_softmax_mass_of_the_unsafe_categories() -> None:
+    picture = near(2, 0)
+    (verdict,) = judge_with().judge(picture, ["a text"])
+    powers = np.exp(100 * picture[0, :4].astype(np.float64))
+    assert verdict.punsafe == pytest.approx(powers[2:].sum() / powers.sum(), abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("text", "suspect"),
+    [
+        ("a CHILD plays", True),
+        ("Ребёнок", True),
+        ("childlike wonder", False),
+        ("rechild", False),
+        ("", False),
+    ],
+)
+def test_words_are_found_whole_and_in_any_case(text: str, suspect: bool) -> None:
+    (verdict,) = judge_with().judge(near(2, 3), [text])
+    assert verdict.suspected_underage is suspect
+    assert verdict.must_drop is suspect
+
+
+def test_suspicion_alone_drops_nothing() -> None:
+    (verdict,) = judge_with().judge(near(0, 1), ["a child"])
+    assert verdict.suspected_underage
+    assert not verdict.must_drop
+
+
+def test_categories_of_the_picture_raise_suspicion_too() -> None:
+    underage = {"without": {"adult": ["axis 4"], "none": ["axis 0"]}, "present": {"young": ["axis 5"]}}
+    judge = judge_with(underage=underage)
+    young, adult = judge.judge(np.vstack([near(2, 3, 5), near(2, 3, 4, 0)]), ["a text", "a text"])
+    assert young.must_drop
+    assert not adult.must_drop
+    assert young.punderage is not None
+    assert adult.punderage is not None
+    assert young.punderage > 0.9
+    assert adult.punderage < 0.1
+
+
+def test_contrasts_that_are_not_asked_for_stay_empty() -> None:
+    (verdict,) = judge_with().judge(near(0), ["a text"])
+    assert (verdict.pviolence, verdict.punderage, verdict.pwatermark) == (None, None, None)
+
+
+@pytest.mark.parametrize("name", ["clip.json", "laion-etl-tiny.json"])
+def test_shipped_prompts_can_be_judged_with(name: str, tiny_model: ClipModel) -> None:
+    judge = SafetyJudge(tiny_model, load_prompts(PROMPTS / name))
+    (verdict,) = judge.judge(tiny_model.embed_texts(["a photo"]), ["a photo"])
+    assert 0 <= verdict.punsafe <= 1
+    assert (verdict.pviolence is None) == (name != "clip.json")
+
+
+@pytest.mark.parametrize(
+    "document",
+    [{}, {"nsfw": {}}, {"nsfw": {"without": {"a": []}, "present": {"b": ["c"]}}, "underage_words": []}, []],
+)
+def test_a_broken_prompt_file_is_a_one_line_error(document: dict[str, object]) -> None:
+    with pytest.raises(ModelError, match="can't use the safety prompts"):
+        parsed(document)

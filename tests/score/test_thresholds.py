@@ -1,0 +1,26 @@
+"""Which threshold is in force for which model and language."""
+
+from dataclasses import replace
+
+from laion_etl.score.thresholds import thresholds
+from laion_etl.score.tiny import shipped_calibration
+from laion_etl.settings import ClipSettings
+from tests.score.conftest import TINY
+
+
+def test_real_models_use_the_thresholds_of_the_paper() -> None:
+    found = thresholds(ClipSettings())
+    assert (found.of("en"), found.of("de"), found.of("")) == (0.28, 0.26, 0.26)
+
+
+def test_the_tiny_model_brings_its_calibrated_thresholds() -> None:
+    found, shipped = thresholds(TINY), shipped_calibration()
+    assert (found.of("en"), found.of("ru")) == (shipped.threshold_en, shipped.threshold_other)
+    assert 0.3 < found.of("en") < 0.95
+
+
+def test_a_threshold_that_someone_set_is_obeyed() -> None:
+    assert thresholds(replace(TINY, threshold_en=0.5)).of("en") == 0.5
+    assert thresholds(replace(TINY, threshold_en=0.5)).of("fr") == 0.26
+    assert thresholds(ClipSettings(threshold_other=0.3)).of("fr") == 0.3
+    assert thresholds(replace(TINY, pretrained="other.pt")).of("en") == 0.28
