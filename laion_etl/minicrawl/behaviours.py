@@ -40,9 +40,22 @@ class Behaviour(StrEnum):
     NOT_HTTP = "not_http"
 
 
+# Those that send at least a part of their picture.
+SHOWING = {
+    Behaviour.PICTURE,
+    Behaviour.CHUNKED,
+    Behaviour.UNTIL_CLOSE,
+    Behaviour.NO_AI,
+    Behaviour.NO_IMAGE_AI,
+    Behaviour.TRUNCATED,
+    Behaviour.CUT_OFF,
+    Behaviour.SLOW,
+}
+
+
 @dataclass(frozen=True, slots=True)
 class Resource:
-    """What a URL leads to; `location` is where a redirect points."""
+    """What a URL leads to: a picture for those that show one, a location for redirects."""
 
     behaviour: Behaviour
     picture: Picture | None = None

@@ -14,7 +14,7 @@ from types import TracebackType
 
 from laion_etl.errors import DemoError
 from laion_etl.minicrawl.answers import HANDLERS, Answer, response_head
-from laion_etl.minicrawl.behaviours import SHOPS, SITES, Behaviour
+from laion_etl.minicrawl.behaviours import SHOPS, SITES
 from laion_etl.minicrawl.build import MiniCrawl
 from laion_etl.minicrawl.pictures import Picture, PictureFolder
 
@@ -22,7 +22,6 @@ _MAX_HEAD_BYTES = 16 * 1024
 _IDLE_S = 60.0
 _TLS_HANDSHAKE = b"\x16"
 _START_S = 10.0
-_NEEDS_NO_PICTURE = {Behaviour.HTML, Behaviour.PIXEL_BOMB, Behaviour.GZIP_BOMB, Behaviour.SILENT}
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +36,8 @@ class _Request:
 class MiniWeb:
     """`with MiniWeb(crawl) as web:` serves on 127.0.0.1 until the block ends.
 
-    `port` 0 picks a free one. `requests` counts the requests answered.
+    `port` 0 picks a free one. `requests` counts the requests answered. The first start in a folder
+    draws all pictures, so that no answer is late because of drawing.
     """
 
     def __init__(self, crawl: MiniCrawl, port: int = 0) -> None:
@@ -62,6 +62,7 @@ class MiniWeb:
         return self._crawl.connect_to(self.port)
 
     def __enter__(self) -> "MiniWeb":
+        self._pictures.draw_all(self._crawl.world.pictures)
         self._thread.start()
         if not self._ready.wait(_START_S):
             raise DemoError(f"the mini crawl's web server did not start within {_START_S:g} s")
@@ -140,8 +141,7 @@ class MiniWeb:
         if resource is None:
             writer.write(response_head(404, {"Content-Length": "0"}))
             return True
-        wanted = resource.picture is not None and resource.behaviour not in _NEEDS_NO_PICTURE
-        data = await self._draw(resource.picture) if wanted and resource.picture else b""
+        data = await self._draw(resource.picture) if resource.picture else b""
         return await HANDLERS[resource.behaviour](Answer(writer, resource, data))
 
     async def _draw(self, picture: Picture) -> bytes:

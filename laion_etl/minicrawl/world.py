@@ -6,13 +6,14 @@ make their own copy of the same world.
 
 import random
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from laion_etl.funnel import DownloadStatus
 from laion_etl.minicrawl.behaviours import (
     BAD_ADDRESSES,
     BAD_LINKS,
     SHOPS,
+    SHOWING,
     SITES,
     BadLink,
     Behaviour,
@@ -34,14 +35,16 @@ IMAGE_HOSTS = (
     f"img2.{SHOPS}",
 )
 
-GOOD_PICTURES = 1_180
+GOOD_LINKS = 1_180
 _MATCHING_SHARE = 0.66
 _OTHER_SCENE_SHARE = 0.75  # of the rest: a caption of another scene, else a text about something else
 _ENGLISH_SHARE = 0.45
 _NO_LANGUAGE_SHARE = 0.04
 _MOJIBAKE_SHARE = 0.05
 _HAZARDS, _HAZARDS_WITH_CHILD = 36, 10
-_LARGE, _MIDDLE = 12, 0.12  # pictures of 1024 pixels and more; share of 480 to 700
+_LARGE = 12  # pictures of 1024 pixels and more on both sides
+_MIDDLE_SHARE = 0.1  # of 400 to 700 pixels; the others are smaller
+_MIRRORED_SHARE = 0.45  # a picture that other URLs show too
 
 _FORMS = (
     (Form.JPEG, 62),
@@ -100,6 +103,11 @@ class World:
     resources: dict[tuple[str, str], Resource] = field(repr=False)
 
     @property
+    def pictures(self) -> list[Picture]:
+        """Every picture some server shows, each once."""
+        return list(dict.fromkeys(r.picture for r in self.resources.values() if r.picture is not None))
+
+    @property
     def expected(self) -> dict[str, DownloadStatus]:
         """How the download of each image URL must end."""
         return {link.url: link.status for link in self.links}
@@ -122,27 +130,17 @@ class _Maker:
             for here, there in (("a", "b"), ("b", "a"))
         }
         self._detector = LanguageDetector(ParseSettings())
+        self._drawn: list[Picture] = []
         self._number = 1_000
 
     def good_links(self) -> Iterator[Link]:
         """Links whose picture is there, about two thirds of them with a text that fits."""
-        for i in range(GOOD_PICTURES):
-            scene = random_scene(self.rng)
-            hazard = i < _HAZARDS or scene.hazard
-            scene = Scene(scene.colour, scene.shape, scene.background, scene.layout, hazard)
-            language = self._language()
-            with_child = i < _HAZARDS_WITH_CHILD
-            if with_child:
-                alt, language = f"A child and {_lower(caption(scene, 'en', self.rng))}", "en"
-            elif self.rng.random() < _NO_LANGUAGE_SHARE:
-                scene, alt = self._without_language()
-            else:
-                alt = self._alt(scene, language)
-            large = _HAZARDS <= i < _HAZARDS + _LARGE
-            url = self._place_good(self._picture(scene, large))
+        for i in range(GOOD_LINKS):
+            picture, alt, language = self._pair(i)
+            url = self._place_good(picture)
             yield Link(url, alt, language, DownloadStatus.SUCCESS)
-            if i % 24 == 0:  # the same picture under another text is another pair
-                yield Link(url, self._alt(scene, "en"), "en", DownloadStatus.SUCCESS)
+            if i % 24 == 0:  # the same URL under another text is another pair
+                yield Link(url, self._alt(picture.scene, "en"), "en", DownloadStatus.SUCCESS)
 
     def bad_links(self) -> Iterator[Link]:
         """Links that fail at the server."""
@@ -162,7 +160,7 @@ class _Maker:
                 yield Link(template.format(n=self._next()), alt, language, status)
 
     def _bad_resource(self, bad: BadLink, picture: Picture) -> Resource:
-        return Resource(bad.behaviour, picture, bad.location)
+        return Resource(bad.behaviour, picture if bad.behaviour in SHOWING else None, bad.location)
 
     def _language(self) -> str:
         others = [language for language in LANGUAGES if language != "en"]
@@ -184,16 +182,36 @@ class _Maker:
             if not self._detector.detect(text).code:
                 return scene, text
 
-    def _picture(self, scene: Scene, large: bool) -> Picture:
-        if large:
+    def _pair(self, i: int) -> tuple[Picture, str, str]:
+        """Picture, alt and language of the i-th good link."""
+        language = self._language()
+        if i < _HAZARDS:
+            scene = replace(random_scene(self.rng), hazard=True)
+            if i < _HAZARDS_WITH_CHILD:
+                return self._draw(scene), f"A child and {_lower(caption(scene, 'en', self.rng))}", "en"
+            return self._draw(scene), self._alt(scene, language), language
+        if i < _HAZARDS + _LARGE:
             sides = (self.rng.randint(1_024, 1_200), self.rng.randint(1_024, 1_200))
-        elif self.rng.random() < _MIDDLE:
+            scene = random_scene(self.rng)
+            picture = Picture(scene, *sides, self.rng.getrandbits(32), Form.JPEG)
+            return picture, self._alt(scene, language), language
+        if self.rng.random() < _NO_LANGUAGE_SHARE:
+            scene, alt = self._without_language()
+            return self._draw(scene), alt, language
+        mirrored = self.rng.random() < _MIRRORED_SHARE
+        picture = self.rng.choice(self._drawn) if mirrored else self._draw(random_scene(self.rng))
+        return picture, self._alt(picture.scene, language), language
+
+    def _draw(self, scene: Scene) -> Picture:
+        if self.rng.random() < _MIDDLE_SHARE:
             sides = (self.rng.randint(480, 700), self.rng.randint(400, 700))
         else:
-            sides = (self.rng.randint(200, 400), self.rng.randint(200, 340))
+            sides = (self.rng.randint(200, 360), self.rng.randint(200, 320))
         forms, weights = zip(*_FORMS, strict=True)
-        form = Form.JPEG if large else self.rng.choices(forms, weights)[0]
-        return Picture(scene, *sides, self.rng.getrandbits(32), form)
+        form = self.rng.choices(forms, weights)[0]
+        picture = Picture(scene, *sides, self.rng.getrandbits(32), form)
+        self._drawn.append(picture)
+        return picture
 
     def _place_good(self, picture: Picture) -> str:
         draw = self.rng.random()
