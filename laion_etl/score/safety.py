@@ -140,7 +140,10 @@ class _Boundary:
 
     def __init__(self, model: ClipModel, contrast: Contrast) -> None:
         categories = [*contrast.without, *contrast.present]
-        means = np.stack([model.embed_texts(prompts).mean(axis=0) for prompts in categories])
+        embedded = model.embed_texts([prompt for prompts in categories for prompt in prompts])
+        starts = np.cumsum([0, *map(len, categories[:-1])])
+        sizes = np.asarray([len(prompts) for prompts in categories], np.float32)
+        means = np.add.reduceat(embedded, starts, axis=0) / sizes[:, None]
         self._categories = means / np.linalg.norm(means, axis=1, keepdims=True)
         self._boundary = len(contrast.without)
 
