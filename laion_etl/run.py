@@ -43,7 +43,7 @@ class LocalRun:
                 for stats in worker.run():
                     self._say(stats)
         batches = planned.details["batches"]
-        score_shards(self.crawl, batches, self.settings, self.store, self._say)
+        score_shards(self.crawl, batches, self.settings, self.store, self._tell)
         return self._say(publish_dataset(self.crawl, self.settings, self.store))
 
     def parse(self, partition: Partition) -> StageStats:
@@ -61,5 +61,8 @@ class LocalRun:
             )
 
     def _say(self, stats: StageStats) -> StageStats:
-        self.console.print(summary(stats), highlight=False)
+        self._tell(stats)
         return stats
+
+    def _tell(self, stats: StageStats) -> None:
+        self.console.print(summary(stats), highlight=False)

@@ -1,0 +1,131 @@
+"""Writing a shard: outcomes arrive in any order, the tar and parquet are written in key order.
+
+Accepted images wait in an unlinked temporary file on local disk, so that memory does not grow with the batch.
+"""
+
+import json
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import IO, Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from laion_etl.download.images import Picture
+from laion_etl.funnel import DownloadStatus
+from laion_etl.records import SHARD_SCHEMA, Output, batch_name, sample_key
+from laion_etl.storage import Store
+from laion_etl.tarshard import finish, write_member
+
+
+@dataclass(frozen=True, slots=True)
+class Hashes:
+    """Hex digests of the image as it came."""
+
+    sha256: str
+    md5: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Stored:
+    """What of a picture goes into the parquet, and where its bytes wait."""
+
+    extension: str
+    offset: int
+    bytes: int
+    size: tuple[int, int]
+    original_size: tuple[int, int]
+    phash: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Outcome:
+    status: DownloadStatus
+    message: str | None
+    hashes: Hashes | None
+    stored: _Stored | None
+
+
+class ShardWriter:
+    """The outcomes of one batch, and the shard made of them."""
+
+    def __init__(self, batch: int, pairs: Sequence[dict[str, Any]], spool: IO[bytes]) -> None:
+        self._batch = batch
+        self._pairs = pairs
+        self._spool = spool
+        self._outcomes: list[_Outcome | None] = [None] * len(pairs)
+
+    def add_failure(
+        self, index: int, status: DownloadStatus, message: str = "", hashes: Hashes | None = None
+    ) -> None:
+        self._outcomes[index] = _Outcome(status, message or None, hashes, None)
+
+    def add_picture(self, index: int, picture: Picture, hashes: Hashes) -> None:
+        offset = self._spool.seek(0, 2)
+        self._spool.write(picture.data)
+        stored = _Stored(
+            picture.format,
+            offset,
+            len(picture.data),
+            (picture.width, picture.height),
+            (picture.original_width, picture.original_height),
+            picture.phash,
+        )
+        self._outcomes[index] = _Outcome(DownloadStatus.SUCCESS, None, hashes, stored)
+
+    def write(self, crawl: str, store: Store) -> tuple[Output, Output]:
+        """Writes `shards/<crawl>/<batch>.tar` and `.parquet`; every pair must have an outcome."""
+        name = f"shards/{crawl}/{batch_name(self._batch)}"
+        rows = [self._row(index) for index in range(len(self._pairs))]
+        with store.create(f"{name}.tar") as tar:
+            for row, outcome in zip(rows, self._outcomes, strict=True):
+                if outcome is not None and outcome.stored is not None:
+                    self._write_sample(tar, row, outcome.stored)
+            finish(tar)
+        with store.create(f"{name}.parquet") as file:
+            pq.write_table(pa.Table.from_pylist(rows, schema=SHARD_SCHEMA), file, compression="zstd")
+        return tar.output, file.output
+
+    def _write_sample(self, tar: Any, row: dict[str, Any], stored: _Stored) -> None:
+        self._spool.seek(stored.offset)
+        key = row["key"]
+        plain = {**row, "pair_id": row["pair_id"].hex()}
+        write_member(tar, f"{key}.{stored.extension}", self._spool.read(stored.bytes))
+        write_member(tar, f"{key}.txt", row["caption"].encode())
+        write_member(tar, f"{key}.json", json.dumps(plain, sort_keys=True, ensure_ascii=False).encode())
+
+    def _row(self, index: int) -> dict[str, Any]:
+        pair, outcome = self._pairs[index], self._outcomes[index]
+        if outcome is None:
+            raise RuntimeError(f"pair {index} of batch {self._batch} has no outcome")
+        stored, hashes = outcome.stored, outcome.hashes
+        width, height = stored.size if stored else (None, None)
+        original_width, original_height = stored.original_size if stored else (None, None)
+        return {
+            "key": sample_key(self._batch, index),
+            "pair_id": pair["pair_id"],
+            "url": pair["url"],
+            "caption": pair["alt"],
+            "language": pair["language"],
+            "license": pair["license"],
+            "page_url": pair["page_url"],
+            "status": outcome.status.value,
+            "error_message": outcome.message,
+            "width": width,
+            "height": height,
+            "original_width": original_width,
+            "original_height": original_height,
+            "bytes": stored.bytes if stored else None,
+            "sha256": hashes.sha256 if hashes else None,
+            "md5": hashes.md5 if hashes else None,
+            "phash": stored.phash if stored else None,
+        }
+
+
+@contextmanager
+def shard_writer(batch: int, pairs: Sequence[dict[str, Any]]) -> Iterator[ShardWriter]:
+    """A writer whose temporary file is gone when the block ends."""
+    with tempfile.TemporaryFile() as spool:
+        yield ShardWriter(batch, pairs, spool)

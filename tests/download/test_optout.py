@@ -1,0 +1,27 @@
+import pytest
+
+from laion_etl.download.optout import opted_out
+
+
+@pytest.mark.parametrize(
+    "tags",
+    [
+        ["noai"],
+        ["noimageai"],
+        ["NoIndex"],
+        ["noarchive, noimageindex"],
+        ["noml"],
+        ["none"],
+        ["examplebot: noai"],
+        ["nosnippet", " noai "],
+    ],
+)
+def test_opt_outs_are_honoured(tags: list[str]) -> None:
+    assert opted_out(tags)
+
+
+@pytest.mark.parametrize(
+    "tags", [[], [""], ["all"], ["noarchive, nosnippet"], ["max-image-preview: large"], ["noaim"]]
+)
+def test_other_directives_are_none(tags: list[str]) -> None:
+    assert not opted_out(tags)
