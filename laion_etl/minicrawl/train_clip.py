@@ -17,6 +17,7 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from itertools import product
 from multiprocessing import get_context
+from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
@@ -56,18 +57,19 @@ class Plan:
     held_out: int = 1_000
 
 
-def train(plan: Plan) -> None:
-    """Trains, calibrates, measures and writes the files of `laion_etl.score.tiny`."""
+def train(plan: Plan, folder: Path) -> None:
+    """Trains, calibrates, measures and writes weights, metadata and aesthetic head to the folder."""
     torch.set_num_threads(plan.threads)
     torch.manual_seed(plan.seed)
     network = create_network(tiny.NAME)
     scenes, pixels = render(plan)
     texts = CaptionTable()
     _fit(network, scenes, pixels, texts, plan)
-    save_file(tiny.compact(network.state_dict(), texts.seen), tiny.WEIGHTS_FILE)
-    model = load_model(ClipSettings(model=tiny.NAME, pretrained=tiny.WEIGHTS, device="cpu"))
+    weights = folder / tiny.WEIGHTS_FILE.name
+    save_file(tiny.compact(network.state_dict(), texts.seen), weights)
+    model = load_model(ClipSettings(model=tiny.NAME, pretrained=str(weights), device="cpu"))
     head, correlation = train_head(model, plan.seed + 3)
-    torch.save(head, tiny.AESTHETIC_FILE)
+    torch.save(head, folder / tiny.AESTHETIC_FILE.name)
     metadata = {
         "config": json.loads(tiny.CONFIG_FILE.read_text()),
         "plan": asdict(plan),
@@ -75,7 +77,7 @@ def train(plan: Plan) -> None:
         **evaluate(model, plan),
         "aesthetic": {"rule": "colourfulness on a scale of 1 to 10", "held_out_correlation": correlation},
     }
-    tiny.METADATA_FILE.write_text(json.dumps(metadata, indent=1) + "\n")
+    (folder / tiny.METADATA_FILE.name).write_text(json.dumps(metadata, indent=1) + "\n")
     log.info("%s", json.dumps(metadata["measured"]))
 
 
@@ -288,11 +290,12 @@ def main(
     seed: Annotated[int, typer.Option(help="Same seed, same data and order.")] = DEFAULT.seed,
     steps: Annotated[int, typer.Option(help="Training steps.")] = DEFAULT.steps,
     images: Annotated[int, typer.Option(help="Pictures drawn.")] = DEFAULT.images,
+    folder: Annotated[Path, typer.Option(help="Where the files go.")] = tiny.MODELS,
 ) -> None:
     """Train the demo's CLIP on drawn scenes and write its files to laion_etl/score/models."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     logging.getLogger().handlers[0].addFilter(lambda record: record.name != "root")  # open_clip's chatter
-    train(Plan(seed=seed, steps=steps, images=images))
+    train(Plan(seed=seed, steps=steps, images=images), folder)
 
 
 if __name__ == "__main__":

@@ -79,7 +79,7 @@ def load_model(settings: ClipSettings) -> ClipModel:
     _fill(network, path, settings)
     network.eval().to(device)
     return ClipModel(
-        name=f"{settings.model}/{settings.pretrained}",
+        name=f"{settings.model}/{Path(settings.pretrained).name}",
         network=network,
         preprocess=preprocessing(network),
         tokenize=_tokenizer(settings.model),
@@ -180,10 +180,21 @@ _MALFORMED = (EOFError, KeyError, AttributeError, StopIteration)  # of files tha
 def _build(model: str, tag: Mapping[str, Any]) -> Any:
     """The network without weights. The tag decides the activation: openai's weights need QuickGELU,
     also under names such as ViT-B-32, where open_clip by itself only warns."""
-    return create_network(
-        model,
-        force_quick_gelu=bool(tag.get("quick_gelu", False)),
-        force_preprocess_cfg={key: tag[key] for key in _PREPROCESS_KEYS if tag.get(key) is not None},
+    try:
+        return create_network(
+            model,
+            force_quick_gelu=bool(tag.get("quick_gelu", False)),
+            force_preprocess_cfg={key: tag[key] for key in _PREPROCESS_KEYS if tag.get(key) is not None},
+        )
+    except (RuntimeError, OSError, ImportError, AttributeError, AssertionError) as error:
+        raise _not_buildable(model, error) from error
+
+
+def _not_buildable(model: str, error: Exception) -> ModelError:
+    cause = " ".join(str(error).split())[:200] or type(error).__name__
+    return ModelError(
+        f"can't build the CLIP model {model}: {cause}; models with a Hugging Face text tower need the "
+        "package transformers and files from its hub"
     )
 
 
@@ -200,7 +211,10 @@ def preprocessing(network: Any) -> Callable[["Image.Image"], "torch.Tensor"]:
 
 
 def _tokenizer(model: str) -> Callable[[Sequence[str]], "torch.Tensor"]:
-    tokenizer = open_clip().get_tokenizer(model)
+    try:
+        tokenizer = open_clip().get_tokenizer(model)
+    except (RuntimeError, OSError, ImportError, AttributeError, TypeError) as error:
+        raise _not_buildable(model, error) from error
     words: dict[str, str] = getattr(tokenizer, "cache", {})
 
     def tokenize(texts: Sequence[str]) -> "torch.Tensor":

@@ -52,7 +52,7 @@ def test_code_in_a_head_does_not_run(tmp_path: Path) -> None:
         def __reduce__(self) -> tuple[object, tuple[str]]:
             return (os.mkdir, (str(tmp_path / "sprung"),))
 
-    (tmp_path / "trap.pth").write_bytes(pickle.dumps(Trap()))
+    (tmp_path / "trap.pth").write_bytes(pickle.dumps(Trap(), protocol=2))
     with pytest.raises(ModelError, match=r"trap\.pth"):
         load_head(tmp_path / "trap.pth", 8)
     assert not (tmp_path / "sprung").exists()

@@ -89,13 +89,21 @@ def test_a_file_that_is_no_checkpoint_is_refused(tmp_path: Path) -> None:
     assert "no checkpoint" in refused(replace(TINY, pretrained=str(path)))
 
 
+def test_a_model_that_needs_what_is_not_here_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    path = tmp_path / "weights.pt"
+    path.write_bytes(b"")
+    message = refused(ClipSettings(model="xlm-roberta-base-ViT-B-32", pretrained=str(path)))
+    assert "can't build the CLIP model xlm-roberta-base-ViT-B-32" in message
+
+
 def test_code_in_a_checkpoint_does_not_run(tmp_path: Path) -> None:
     class Trap:
         def __reduce__(self) -> tuple[object, tuple[str]]:
             return (os.mkdir, (str(tmp_path / "sprung"),))
 
     path = tmp_path / "trap.pt"
-    path.write_bytes(pickle.dumps({"state_dict": Trap()}))
+    path.write_bytes(pickle.dumps({"state_dict": Trap()}, protocol=2))
     assert str(path) in refused(replace(TINY, pretrained=str(path)))
     torch.save({"state_dict": Trap()}, path)
     assert str(path) in refused(replace(TINY, pretrained=str(path)))
