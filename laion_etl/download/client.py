@@ -58,7 +58,7 @@ class _Request(RequestProcessor):  # type: ignore[misc]
     """asks' request with a response reader for hostile servers: returns the head, the body stays in h11."""
 
     async def _request_io(self, request: h11.Request, _body: None, connection: h11.Connection) -> _Head:
-        self.connection = connection
+        self._h11 = connection
         self.streaming = True  # asks keeps its hands off the socket
         # asks announces an empty body, which some servers take for an attack on GET.
         headers = [(name, value) for name, value in request.headers if name != b"content-length"]
@@ -72,10 +72,10 @@ class _Request(RequestProcessor):  # type: ignore[misc]
             if not isinstance(event, h11.InformationalResponse):
                 raise LinkFailed(DownloadStatus.BAD_RESPONSE, "no response")
 
-    async def body(self) -> AsyncIterator[bytes]:
+    async def body_parts(self) -> AsyncIterator[bytes]:
         """The body as it comes, decoded from chunks, still content-encoded."""
         while True:
-            event = await self._recv_event(self.connection)
+            event = await self._recv_event(self._h11)
             if isinstance(event, h11.Data):
                 yield bytes(event.data)
             elif isinstance(event, h11.EndOfMessage):
@@ -166,7 +166,7 @@ class Client:
         inflate = _inflater(head.one("content-encoding").lower(), self._settings.max_bytes)
         body = bytearray()
         sniffed = large = False
-        async for part in request.body():
+        async for part in request.body_parts():
             for data in inflate(part):
                 body += data
                 if len(body) > self._settings.max_bytes:

@@ -1,0 +1,152 @@
+"""The client against a server that misbehaves: each link ends as its named reason, within its limits."""
+
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+
+import pytest
+import trio
+
+from laion_etl.download.client import Client
+from laion_etl.download.outcome import LinkFailed
+from laion_etl.funnel import DownloadStatus as S
+from laion_etl.settings import DownloadSettings
+from tests.download.hostile import ANSWERS, GOOD, hostile_server
+
+EXPECTED = {
+    "/to-nowhere": S.HTTP_ERROR,
+    "/not-modified": S.HTTP_ERROR,
+    "/missing": S.HTTP_ERROR,
+    "/loop": S.TOO_MANY_REDIRECTS,
+    "/to-file": S.URL_INVALID,
+    "/to-private": S.ADDRESS_REFUSED,
+    "/to-metadata": S.ADDRESS_REFUSED,
+    "/to-own-port": S.PORT_REFUSED,
+    "/noai": S.OPTED_OUT,
+    "/slow-header": S.TIMEOUT,
+    "/slow-body": S.TIMEOUT,
+    "/silent": S.TIMEOUT,
+    "/endless": S.TOO_MANY_BYTES,
+    "/endless-chunks": S.TOO_MANY_BYTES,
+    "/endless-header": S.BAD_RESPONSE,
+    "/endless-1xx": S.TOO_MANY_BYTES,
+    "/long-header-line": S.BAD_RESPONSE,
+    "/announces-too-much": S.TOO_MANY_BYTES,
+    "/gzip-bomb": S.TOO_MANY_BYTES,
+    "/broken-gzip": S.BAD_RESPONSE,
+    "/brotli": S.BAD_RESPONSE,
+    "/cut-off": S.BAD_RESPONSE,
+    "/cut-off-chunk": S.BAD_RESPONSE,
+    "/bad-chunk": S.BAD_RESPONSE,
+    "/two-lengths": S.BAD_RESPONSE,
+    "/negative-length": S.BAD_RESPONSE,
+    "/garbage": S.BAD_RESPONSE,
+    "/http-0.9": S.BAD_RESPONSE,
+    "/ssh": S.BAD_RESPONSE,
+    "/empty-answer": S.BAD_RESPONSE,
+    "/reset": S.BAD_RESPONSE,
+    "/reset-in-body": S.BAD_RESPONSE,
+    "/upgrade": S.BAD_RESPONSE,
+    "/tiny": S.TOO_FEW_BYTES,
+    "/no-content": S.TOO_FEW_BYTES,
+    "/html": S.NOT_AN_IMAGE,
+    "/svg": S.FORMAT_REFUSED,
+    "/gif": S.FORMAT_REFUSED,
+}
+DELIVERED = sorted(set(ANSWERS) - set(EXPECTED))
+
+
+@pytest.fixture(scope="module")
+def settings() -> Iterator[DownloadSettings]:
+    with hostile_server() as server:
+        port = server.server_address[1]
+        yield DownloadSettings(
+            connect_to=(f"*.hostile.example=127.0.0.1:{port}",),
+            timeout_s=2.0,
+            connect_timeout_s=2.0,
+            max_bytes=2_000_000,
+            connections_per_host=100,
+        )
+
+
+def fetch_all(urls: list[str], settings: DownloadSettings) -> dict[str, S | bytes]:
+    """All links side by side through one client."""
+    found: dict[str, S | bytes] = {}
+
+    async def one(client: Client, url: str) -> None:
+        try:
+            async with client.fetch(url) as data:
+                found[url] = data
+        except LinkFailed as failure:
+            found[url] = failure.status
+
+    async def main() -> None:
+        client = Client(settings)
+        async with trio.open_nursery() as nursery:
+            for url in urls:
+                nursery.start_soon(one, client, url)
+
+    trio.run(main)
+    return found
+
+
+def test_every_misbehaviour_ends_as_its_reason_while_good_links_go_on(settings: DownloadSettings) -> None:
+    bad = {f"http://a.hostile.example{path}": status for path, status in EXPECTED.items()}
+    good = [f"http://a.hostile.example/good?{n}" for n in range(40)]
+    started = time.monotonic()
+    found = fetch_all([*bad, *good], settings)
+    assert {url: found[url] for url in bad} == bad
+    assert all(found[url] == GOOD for url in good)
+    assert time.monotonic() - started < 15
+
+
+@pytest.mark.parametrize("path", [path for path in DELIVERED if path.startswith("/good")])
+def test_unusual_but_legal_answers_are_delivered(path: str, settings: DownloadSettings) -> None:
+    url = f"http://a.hostile.example{path}"
+    assert fetch_all([url], settings) == {url: GOOD}
+
+
+def test_a_redirect_to_another_host_is_followed(settings: DownloadSettings) -> None:
+    url = "http://a.hostile.example/relative-redirects"
+    assert fetch_all([url], settings) == {url: GOOD}
+
+
+@pytest.mark.parametrize(
+    ("url", "status"),
+    [
+        ("https://a.hostile.example/good", S.TLS_FAILED),
+        ("http://a.hostile.example:8081/good", S.PORT_REFUSED),
+        ("http://127.0.0.1/good", S.ADDRESS_REFUSED),
+        ("http://gone.invalid/x.jpg", S.DNS_FAILED),
+        ("ftp://a.hostile.example/good", S.URL_INVALID),
+        ("http://a.hostile.example/%zz/good", S.BAD_RESPONSE),  # requested as it is; this server hangs up
+    ],
+)
+def test_links_that_never_reach_a_server(url: str, status: S, settings: DownloadSettings) -> None:
+    assert fetch_all([url], settings) == {url: status}
+
+
+def test_a_closed_port_is_a_failed_connection(settings: DownloadSettings) -> None:
+    url = "http://a.closed.example/x.jpg"
+    closed = replace(settings, connect_to=("*.closed.example=127.0.0.1:1",))
+    assert fetch_all([url], closed) == {url: S.CONNECT_FAILED}
+
+
+def test_opt_outs_can_be_switched_off(settings: DownloadSettings) -> None:
+    url = "http://a.hostile.example/noai"
+    assert fetch_all([url], replace(settings, opt_out=False)) == {url: GOOD}
+
+
+def test_the_request_names_us_and_carries_nothing_else() -> None:
+    with hostile_server() as server:
+        address = f"127.0.0.1:{server.server_address[1]}"
+        settings = DownloadSettings(connect_to=(f"a.example={address}",), user_agent="me (+me@example.org)")
+        fetch_all(["http://a.example/good?x=1&y=%20"], settings)
+        [request] = server.requests
+    lines = request.decode().split("\r\n")
+    assert lines[0] == "GET /good?x=1&y=%20 HTTP/1.1"
+    names = {line.partition(":")[0].lower(): line.partition(": ")[2] for line in lines[1:] if line}
+    assert names["host"] == "a.example"
+    assert names["user-agent"] == "me (+me@example.org)"
+    assert names["accept-encoding"] == "identity"
+    assert set(names) == {"host", "user-agent", "accept-encoding", "accept", "connection"}
