@@ -25,6 +25,7 @@ def picture(format_: str = "JPEG", size: tuple[int, int] = (300, 200), **options
 
 
 GOOD = picture()
+GZIP_BOMB = gzip.compress(bytes(100_000_000), 1)
 
 
 def ok(body: bytes, *headers: str) -> bytes:
@@ -108,7 +109,7 @@ ANSWERS: dict[str, Callable[[Send, socket.socket], None]] = {
     "/endless-1xx": lambda send, _: forever(send, b"HTTP/1.1 100 Continue\r\n\r\n" * 100),
     "/long-header-line": lambda send, _: (send(HEAD + b"X: "), forever(send, b"y" * 65536))[0],
     "/announces-too-much": lambda send, _: send(HEAD + b"Content-Length: 99999999999\r\n\r\n" + GOOD),
-    "/gzip-bomb": lambda send, _: send(ok(gzip.compress(bytes(300_000_000), 9), "Content-Encoding: gzip")),
+    "/gzip-bomb": lambda send, _: send(ok(GZIP_BOMB, "Content-Encoding: gzip")),
     "/broken-gzip": lambda send, _: send(ok(b"\x1f\x8b\x08" + bytes(9000), "Content-Encoding: gzip")),
     "/brotli": lambda send, _: send(ok(GOOD, "Content-Encoding: br")),
     "/cut-off": lambda send, _: send(ok(GOOD)[:-1000]),

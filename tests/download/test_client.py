@@ -62,8 +62,8 @@ def settings() -> Iterator[DownloadSettings]:
         port = server.server_address[1]
         yield DownloadSettings(
             connect_to=(f"*.hostile.example=127.0.0.1:{port}",),
-            timeout_s=2.0,
-            connect_timeout_s=2.0,
+            timeout_s=4.0,
+            connect_timeout_s=4.0,
             max_bytes=2_000_000,
             connections_per_host=100,
         )
@@ -97,7 +97,7 @@ def test_every_misbehaviour_ends_as_its_reason_while_good_links_go_on(settings: 
     found = fetch_all([*bad, *good], settings)
     assert {url: found[url] for url in bad} == bad
     assert all(found[url] == GOOD for url in good)
-    assert time.monotonic() - started < 15
+    assert time.monotonic() - started < 20
 
 
 @pytest.mark.parametrize("path", [path for path in DELIVERED if path.startswith("/good")])

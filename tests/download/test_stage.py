@@ -1,0 +1,183 @@
+"""A batch through the whole stage: real server, real decoders, real shard files."""
+
+import io
+import json
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from laion_etl.download.stage import download_batch
+from laion_etl.funnel import DownloadStatus
+from laion_etl.records import BATCH_SCHEMA, SHARD_SCHEMA, Output, StageStats, pair_id
+from laion_etl.settings import DownloadSettings, Settings
+from laion_etl.storage import LocalStore, Store
+from laion_etl.tarshard import read_members
+from tests.download.hostile import ANSWERS, GOOD, hostile_server, picture
+from tests.download.test_client import EXPECTED
+
+
+@pytest.fixture(scope="module")
+def settings() -> Iterator[Settings]:
+    with hostile_server() as server:
+        yield Settings(
+            download=DownloadSettings(
+                connect_to=(f"*.hostile.example=127.0.0.1:{server.server_address[1]}",),
+                timeout_s=4.0,
+                connect_timeout_s=4.0,
+                max_bytes=2_000_000,
+                connections_per_host=100,
+                decoders=2,
+            )
+        )
+
+
+def plan(store: Store, urls: list[str], batch: int = 7) -> None:
+    """What the plan stage leaves behind for one batch."""
+    rows = [
+        {
+            "pair_id": pair_id(url, f"text {n}"),
+            "url": url,
+            "alt": f"text {n}",
+            "language": "en",
+            "license": "?",
+            "page_url": "https://page.example/",
+        }
+        for n, url in enumerate(urls)
+    ]
+    name = f"batches/C/{batch:09d}.parquet"
+    with store.create(name) as file:
+        pq.write_table(pa.Table.from_pylist(rows, schema=BATCH_SCHEMA), file)
+    outputs: tuple[Output, ...] = (file.output,)
+    stats = StageStats("plan", "C", "batches", "f", len(urls), len(urls), outputs=outputs)
+    store.write_stats("batches/C/_stats.json", stats)
+
+
+def rows_of(store: Store) -> list[dict[str, Any]]:
+    with store.open("shards/C/000000007.parquet") as file:
+        table = pq.read_table(file)
+    assert table.schema.equals(SHARD_SCHEMA)
+    return table.to_pylist()
+
+
+def hostile_urls() -> list[str]:
+    return [f"http://a.hostile.example{path}" for path in sorted(ANSWERS)]
+
+
+def test_every_link_has_a_row_and_every_success_a_sample(any_store: Store, settings: Settings) -> None:
+    plan(any_store, hostile_urls())
+    stats = download_batch("C", 7, settings, any_store)
+    rows = rows_of(any_store)
+    assert [row["key"] for row in rows] == [f"000000007{n:05d}" for n in range(len(rows))]
+    expected = {f"http://a.hostile.example{path}": status.value for path, status in EXPECTED.items()}
+    expected["http://a.hostile.example/half-a-jpeg"] = "decode_failed"
+    assert {row["url"]: row["status"] for row in rows if row["status"] != "success"} == expected
+    counted = Counter(row["status"] for row in rows)
+    assert stats.kept == counted.pop("success") == len(ANSWERS) - len(expected)
+    assert stats.dropped == dict(counted)
+    assert stats.input == len(ANSWERS)
+
+
+def test_the_shard_is_webdatasets_layout(store: Store, settings: Settings) -> None:
+    plan(store, ["http://a.hostile.example/missing", "http://a.hostile.example/good"])
+    download_batch("C", 7, settings, store)
+    with store.open("shards/C/000000007.tar") as file:
+        members = list(read_members(file))
+    assert [name for name, _ in members] == [f"00000000700001.{suffix}" for suffix in ("jpg", "txt", "json")]
+    image, text, described = (data for _, data in members)
+    assert image == GOOD  # small and plain: kept as it came
+    assert text == b"text 1"
+    row = rows_of(store)[1]
+    assert json.loads(described) == {**row, "pair_id": row["pair_id"].hex()}
+    assert (row["width"], row["height"], row["original_width"]) == (300, 200, 300)
+    assert row["bytes"] == len(GOOD)
+    with Image.open(io.BytesIO(image)) as opened:
+        assert opened.size == (300, 200)
+
+
+def test_the_same_answers_give_the_same_bytes_whatever_the_order(tmp_path: Path, settings: Settings) -> None:
+    urls = [f"http://a.hostile.example/{kind}?{n}" for n in range(15) for kind in ("good", "missing", "gif")]
+    outputs = []
+    for name, connections in (("a", 64), ("b", 1)):
+        store = LocalStore(tmp_path / name)
+        plan(store, urls)
+        other = replace(settings, download=replace(settings.download, connections=connections))
+        outputs.append(download_batch("C", 7, other, store).outputs)
+    assert outputs[0] == outputs[1]
+
+
+def test_a_finished_batch_is_not_fetched_again(store: Store, settings: Settings) -> None:
+    plan(store, ["http://a.hostile.example/good"])
+    first = download_batch("C", 7, settings, store)
+    elsewhere = replace(settings, download=replace(settings.download, connect_to=()))
+    assert download_batch("C", 7, elsewhere, store) == first
+    stricter = replace(settings, download=replace(settings.download, min_bytes=10_000_000))
+    assert download_batch("C", 7, stricter, store).dropped == {"too_few_bytes": 1}
+
+
+def test_a_blocked_hash_is_never_written(store: Store, settings: Settings, tmp_path: Path) -> None:
+    plan(store, ["http://a.hostile.example/good", "http://a.hostile.example/good-chunked"])
+    first = download_batch("C", 7, settings, store)
+    assert first.kept == 2
+    blocklist = tmp_path / "blocked.txt"
+    blocklist.write_text(f"# known\n{rows_of(store)[0]['md5']}\n")
+    blocking = replace(settings, download=replace(settings.download, hash_blocklist=str(blocklist)))
+    assert download_batch("C", 7, blocking, store).dropped == {"blocked_hash": 2}
+    row = rows_of(store)[0]
+    assert (row["status"], row["width"], row["phash"]) == ("blocked_hash", None, None)
+    assert row["sha256"] is not None
+    with store.open("shards/C/000000007.tar") as file:
+        assert list(read_members(file)) == []
+
+
+def test_large_images_are_scaled_down(
+    store: Store, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = picture(size=(1200, 900), quality=60)
+    answer = f"HTTP/1.1 200 OK\r\nContent-Length: {len(data)}\r\n\r\n".encode() + data
+    monkeypatch.setitem(ANSWERS, "/large", lambda send, _: send(answer))
+    plan(store, ["http://a.hostile.example/large"])
+    download_batch("C", 7, settings, store)
+    [row] = rows_of(store)
+    assert (row["original_width"], row["original_height"]) == (1200, 900)
+    assert (row["width"], row["height"]) == (341, 256)
+
+
+def test_an_empty_batch_is_an_empty_shard(store: Store, settings: Settings) -> None:
+    plan(store, [])
+    stats = download_batch("C", 7, settings, store)
+    assert (stats.input, stats.kept, rows_of(store)) == (0, 0, [])
+
+
+def test_progress_ends_at_the_number_of_links(store: Store, settings: Settings) -> None:
+    plan(store, ["http://a.hostile.example/good"] * 5)
+    seen: list[tuple[int, int]] = []
+    download_batch("C", 7, settings, store, lambda *step: seen.append(step))
+    assert seen == [(n, 5) for n in range(1, 6)]
+
+
+def test_real_and_odd_images_each_end_sanely(
+    shared_data: Path, store: Store, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = sorted((shared_data / "images").iterdir())
+    for path in files:
+        data = path.read_bytes()
+        answer = f"HTTP/1.1 200 OK\r\nContent-Length: {len(data)}\r\n\r\n".encode() + data
+        monkeypatch.setitem(ANSWERS, f"/real/{path.name}", lambda send, _, answer=answer: send(answer))
+    plan(store, [f"http://a.hostile.example/real/{path.name}" for path in files])
+    lenient = replace(settings, download=replace(settings.download, min_bytes=100))
+    stats = download_batch("C", 7, lenient, store)
+    assert stats.input == len(files) > 100
+    outcomes = {row["url"].rpartition("/")[2]: row["status"] for row in rows_of(store)}
+    assert set(outcomes.values()) <= {status.value for status in DownloadStatus}
+    assert not {"decoder_crashed", "decode_timeout", "timeout", "bad_response"} & set(outcomes.values())
+    assert outcomes["hopper.jpg"] == outcomes["flower2.webp"] == "success"
+    assert (
+        outcomes["12in16bit.tif"] == outcomes["exif.avif"] == outcomes["hopper_rle8.bmp"] == "format_refused"
+    )
