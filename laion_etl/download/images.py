@@ -1,8 +1,9 @@
 """What is accepted as an image, and what of it is stored. Pure functions; decoding runs in worker processes.
 
-Rules of the original: JPEG, PNG and WebP only, at least 5,000 bytes, at most 89,478,484 pixels, RGB. Stored are
-the bytes as they came when they are plain (RGB or grey, upright, no location data, short side within the limit),
-else a JPEG: turned upright, converted to sRGB, transparency laid over white, scaled down to the short side.
+Rules of the original: JPEG, PNG and WebP only, at least 5,000 bytes, at most 89,478,484 pixels, RGB. Stored
+are the bytes as they came when they are plain (RGB or grey, upright, no location data, short side within the
+limit), else a JPEG: turned upright, converted to sRGB, transparency laid over white, scaled down to the short
+side.
 """
 
 import io

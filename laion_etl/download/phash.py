@@ -1,8 +1,8 @@
 """A 64-bit perceptual hash: the signs of the low frequencies of a small grey picture.
 
 The DCT hash of Zauner, "Implementation and Benchmarking of Perceptual Image Hash Functions" (2010): 32 x 32
-luma, two-dimensional DCT-II, the 8 x 8 lowest frequencies, each bit tells whether a coefficient is above their
-median. Scaling and recompression change few bits (0 to 6), another picture about half of them.
+luma, two-dimensional DCT-II, the 8 x 8 lowest frequencies, each bit tells whether a coefficient is above
+their median. Scaling and recompression change few bits (0 to 6), another picture about half of them.
 """
 
 import numpy as np
