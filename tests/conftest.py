@@ -15,6 +15,8 @@ from psycopg import Connection
 from laion_etl import storage
 from laion_etl.database.connect import open_database
 from laion_etl.database.embedded import EmbeddedServer, running_server
+from laion_etl.minicrawl.build import MiniCrawl, build_minicrawl
+from laion_etl.minicrawl.web import MiniWeb
 from laion_etl.settings import CoreSettings, Settings
 from laion_etl.storage import LocalStore, Store, open_store
 
@@ -101,3 +103,14 @@ def settings(postgres: EmbeddedServer, tmp_path: Path) -> Settings:
 def connection(settings: Settings) -> Iterator[Connection]:
     with open_database(settings) as connection:
         yield connection
+
+
+@pytest.fixture(scope="session")
+def minicrawl(tmp_path_factory: pytest.TempPathFactory) -> MiniCrawl:
+    return build_minicrawl(tmp_path_factory.mktemp("minicrawl"))
+
+
+@pytest.fixture(scope="session")
+def miniweb(minicrawl: MiniCrawl) -> Iterator[MiniWeb]:
+    with MiniWeb(minicrawl) as web:
+        yield web

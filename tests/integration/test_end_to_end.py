@@ -1,0 +1,206 @@
+"""The mini crawl through every stage on real parts: HTTP, Postgres, files or S3, decoders, CLIP."""
+
+import io
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from rich.console import Console
+
+from laion_etl.crawl import Partition, partitions
+from laion_etl.database.connect import open_database
+from laion_etl.database.load import load_partition
+from laion_etl.database.plan import plan_batches
+from laion_etl.download.stage import download_batch
+from laion_etl.download.worker import Worker, open_queue
+from laion_etl.minicrawl.build import MiniCrawl
+from laion_etl.minicrawl.web import MiniWeb
+from laion_etl.overview import crawl_funnel
+from laion_etl.parse.stage import parse_partition
+from laion_etl.publish.stage import publish_dataset
+from laion_etl.records import DATASET_SCHEMA, pair_id
+from laion_etl.run import LocalRun
+from laion_etl.score.stage import score_shards
+from laion_etl.settings import ClipSettings, PlanSettings, Settings
+from laion_etl.storage import LocalStore, Store
+
+QUIET = Console(file=io.StringIO())
+
+
+@pytest.fixture
+def mini_settings(settings: Settings, miniweb: MiniWeb) -> Settings:
+    """The settings of a run over the mini crawl, with a database of the test's own."""
+    return replace(
+        settings,
+        core=replace(settings.core, crawl_source=miniweb.url, wat_files_per_partition=2),
+        plan=PlanSettings(batch_size=500),
+        download=replace(
+            settings.download, connect_to=miniweb.connect_to, connect_timeout_s=4, timeout_s=4, decoders=2
+        ),
+        clip=ClipSettings(model="laion-etl-tiny", pretrained="scenes"),
+    )
+
+
+def run_all(crawl: str, settings: Settings, store: Store, selection: slice | None = None) -> None:
+    LocalRun(crawl, settings, store, QUIET).all_stages(partitions(crawl, settings, selection))
+
+
+def read_rows(store: Store, prefix: str) -> list[dict[str, Any]]:
+    rows = []
+    for name in store.list(prefix):
+        if name.endswith(".parquet"):
+            with store.open(name) as file:
+                rows += pq.read_table(file).to_pylist()
+    return rows
+
+
+def data_files(store: Store) -> dict[str, bytes]:
+    """Every file but the stats, which say the same again."""
+    return {name: store.read(name) for name in store.list("") if "postgres/" not in name}
+
+
+def test_the_mini_crawl_becomes_a_dataset(
+    any_store: Store, mini_settings: Settings, minicrawl: MiniCrawl
+) -> None:
+    run_all(minicrawl.crawl, mini_settings, any_store)
+
+    funnel = crawl_funnel(any_store, minicrawl.crawl)
+    assert funnel.problems == []
+    assert all(row.units > 0 for row in funnel.rows)
+    assert funnel.row("parse").input >= 2_000
+    assert funnel.row("download").kept >= 1_000
+
+    shard_rows = read_rows(any_store, f"shards/{minicrawl.crawl}")
+    outcomes = {row["url"]: row["status"] for row in shard_rows}
+    expected = {url: status.value for url, status in minicrawl.expected.items()}
+    assert {url: (outcomes[url], expected[url]) for url in outcomes if outcomes[url] != expected[url]} == {}
+
+    scored = {row["key"]: row for row in read_rows(any_store, f"scored/{minicrawl.crawl}")}
+    kept = {key for key, row in scored.items() if row["reason"] is None}
+    dataset = f"dataset/laion/{minicrawl.crawl}"
+    languages = ("laion-en", "laion-multi", "laion-nolang")
+    subsets = {name: read_rows(any_store, f"{dataset}/{name}") for name in languages}
+    published = [row for rows in subsets.values() for row in rows]
+    assert {row["key"] for row in published} == kept
+    assert len(published) == len(kept) == funnel.row("publish").kept
+    assert min(map(len, subsets.values())) > 20
+    for row in published:
+        assert row["hash"] == int.from_bytes(pair_id(row["URL"], row["TEXT"])[:8], "big", signed=True)
+        assert row["similarity"] >= 0.7
+    with any_store.open(f"{dataset}/laion-en/part-00000.parquet") as file:
+        assert pq.read_schema(file).equals(DATASET_SCHEMA)
+    manifest = json.loads(any_store.read(f"{dataset}/manifest.json"))
+    assert manifest
+    assert any_store.read(f"{dataset}/README.md").startswith(b"---\n")
+    assert any_store.read(f"{dataset}/report/index.html").startswith(b"<!")
+
+
+def test_matching_pairs_are_kept_and_others_dropped(
+    store: Store, mini_settings: Settings, minicrawl: MiniCrawl
+) -> None:
+    run_all(minicrawl.crawl, mini_settings, store, slice(0, 2))
+    rows = read_rows(store, f"scored/{minicrawl.crawl}")
+    similarities = np.array([row["similarity"] for row in rows])
+    assert 0.5 < np.mean(similarities > 0.7) < 0.8  # two thirds of the pictures have their own caption
+    unrelated = [
+        row for row in rows if "terms of delivery" in row["caption"] or "newsletter" in row["caption"]
+    ]
+    assert len(unrelated) > 3
+    assert all(row["reason"] == "low_similarity" for row in unrelated)
+    suspected = [row for row in rows if row["reason"] == "suspected_underage"]
+    assert suspected
+    assert all(row["nsfw_tag"] in ("NSFW", "UNSURE") for row in suspected)
+
+
+def _stages(settings: Settings, store: Store, found: list[Partition]) -> dict[str, Callable[[], object]]:
+    crawl = found[0].crawl
+
+    def with_database(step: Callable[[Any], object]) -> Callable[[], object]:
+        def run() -> object:
+            with open_database(settings) as connection:
+                return step(connection)
+
+        return run
+
+    return {
+        "pairs": lambda: [
+            parse_partition(crawl, p.number, p.indexed_wat_files, settings, store) for p in found
+        ],
+        "load": with_database(lambda c: [load_partition(crawl, p.number, store, c) for p in found]),
+        "batches": with_database(lambda c: plan_batches(crawl, settings, store, c)),
+        "shards": lambda: download_batch(crawl, 0, settings, store),
+        "scored": lambda: score_shards(crawl, [0], settings, store),
+        "dataset": lambda: publish_dataset(crawl, settings, store),
+    }
+
+
+def test_every_stage_done_twice_gives_the_same_bytes(
+    store: Store, mini_settings: Settings, minicrawl: MiniCrawl
+) -> None:
+    stages = _stages(mini_settings, store, partitions(minicrawl.crawl, mini_settings, slice(0, 1)))
+    for folder, stage in stages.items():
+        first_stats = stage()
+        first = data_files(store)
+        assert any(name.startswith(f"{folder}/") for name in first), folder
+        assert stage() == first_stats, folder  # finished: nothing to do
+        for name in [n for n in first if n.startswith(f"{folder}/") and n.endswith((".json", "_stats.json"))]:
+            store.delete(name)
+        assert stage() == first_stats, folder  # its mark is gone: done again
+        assert data_files(store) == first, folder
+
+
+def test_partitions_loaded_in_any_order_give_the_same_batches(
+    tmp_path: Path, mini_settings: Settings, minicrawl: MiniCrawl, postgres: Any
+) -> None:
+    batches = []
+    for name, order in (("forward", (0, 1, 2)), ("backward", (2, 1, 0))):
+        store = LocalStore(tmp_path / name)
+        url = postgres.url(f"order_{name}_{tmp_path.name[-20:].lower()}")
+        settings = replace(mini_settings, core=replace(mini_settings.core, database_url=url))
+        found = partitions(minicrawl.crawl, settings)
+        with open_database(settings) as connection:
+            for number in order:
+                parse_partition(minicrawl.crawl, number, found[number].indexed_wat_files, settings, store)
+                load_partition(minicrawl.crawl, number, store, connection)
+            batches.append(plan_batches(minicrawl.crawl, settings, store, connection).outputs)
+    assert batches[0] == batches[1]
+    assert len(batches[0]) == 3
+
+
+def test_a_parked_batch_is_named_and_can_be_done_by_hand(
+    store: Store, mini_settings: Settings, minicrawl: MiniCrawl
+) -> None:
+    stages = _stages(mini_settings, store, partitions(minicrawl.crawl, mini_settings, slice(0, 1)))
+    for folder in ("pairs", "load", "batches"):
+        stages[folder]()
+    batch_file = f"batches/{minicrawl.crawl}/000000000.parquet"
+    data = store.read(batch_file)
+    store.delete(batch_file)
+    with open_database(mini_settings) as connection:
+        worker = Worker(
+            minicrawl.crawl, mini_settings, store, open_queue(minicrawl.crawl, mini_settings, connection)
+        )
+        with pytest.raises(
+            Exception, match=r"1 batch\(es\) of .* failed, the first is 0: can't read .*--batch 0"
+        ):
+            worker.run()
+        store.write(batch_file, data)
+        assert worker.run_one(0).kept > 100
+        assert worker.run() == []
+        assert worker.queue.counts().done == 1
+
+
+def test_real_pages_end_as_counted_failures(shared_data: Path, store: Store, settings: Settings) -> None:
+    """Their images are out of reach here: every link fails, quickly, and the empty dataset is published."""
+    wat = str(shared_data / "wat" / "real-pages.warc.wat.gz")
+    LocalRun("real-pages", settings, store, QUIET).all_stages([Partition("real-pages", 0, 0, (wat,))])
+    funnel = crawl_funnel(store, "real-pages")
+    assert funnel.problems == []
+    download = funnel.row("download")
+    assert (download.input, download.kept) == (29, 0)
+    assert set(download.dropped) <= {"dns_failed", "connect_failed", "connect_timeout", "http_error"}
