@@ -1,0 +1,193 @@
+"""One DAG per known crawl dump: what runs after what. The work itself is in laion_etl's stage commands.
+
+    discover -> (parse -> load)[partition] -> plan -> download[worker] -> score[group] -> publish -> verdict
+
+Parsing this file reads one local JSON file, the catalogue: no network, no database, no torch.
+"""
+
+from datetime import timedelta
+from typing import Any
+
+from airflow.sdk import DAG, Param, TriggerRule, get_current_context, get_parsing_context, task, task_group
+from airflow.sdk.configuration import conf
+from airflow.sdk.exceptions import AirflowFailException
+
+from laion_etl.crawl import Crawl, known_crawls
+from laion_etl.settings import load_settings
+from laion_runner import run_stage
+from laion_timetable import CrawlTimetable
+
+# A failed partition, worker or group neither blocks the others nor is forgotten: what follows goes on with
+# those that succeeded, and the verdict at the end fails the run.
+GO_ON = TriggerRule.ALL_DONE_MIN_ONE_SUCCESS
+
+DEFAULTS = {
+    "owner": "laion_etl",
+    "retries": 3,
+    "retry_delay": timedelta(seconds=30),
+    "retry_exponential_backoff": 2.0,
+    "max_retry_delay": timedelta(minutes=30),
+}
+
+PARAMS = {
+    "wat_files": Param(
+        "",
+        type="string",
+        pattern=r"^(\d+|\d+:\d*|:\d+)?$",
+        title="WAT files",
+        description="0:2 for the first two of the dump's WAT files; empty for all of them.",
+    ),
+    "download_workers": Param(
+        4,
+        type="integer",
+        minimum=1,
+        maximum=512,
+        title="Download workers",
+        description="Tasks that download side by side; each claims batches until none is left.",
+    ),
+    "score_groups": Param(
+        2,
+        type="integer",
+        minimum=1,
+        maximum=512,
+        title="Score groups",
+        description="Tasks among which the shards are dealt out for scoring.",
+    ),
+}
+
+DOC = """\
+Builds the image-text dataset of **{crawl.id}** ({crawl.name}, released {crawl.released}).
+
+Trigger it with a range of WAT files to try it (`0:2`), or backfill it over its release date.
+Every task runs one `laion-etl` command, shown at the top of its log: repeat it by hand as it stands there.
+
+A red partition does not stop the others; `verdict` then fails the run. Mend the cause, clear the red
+task with *downstream*, and what is finished is recognised and skipped. See docs/operations.md.
+"""
+
+
+@task(execution_timeout=timedelta(minutes=15))
+def discover(crawl: str) -> list[int]:
+    """The numbers of the partitions to work on."""
+    partitions = run_stage(["discover", "--crawl", crawl, *_selection()])["partitions"]
+    longest = conf.getint("core", "max_map_length")
+    if len(partitions) > longest:
+        raise AirflowFailException(
+            f"{crawl} makes {len(partitions):,} partitions and Airflow maps at most {longest:,} tasks; "
+            "raise LAION_ETL_WAT_FILES_PER_PARTITION, or choose fewer WAT files with the parameter wat_files"
+        )
+    return partitions
+
+
+@task(map_index_template="{{ label }}", execution_timeout=timedelta(hours=8))
+def parse(crawl: str, number: int) -> dict[str, int]:
+    """WAT files of a partition -> pairs parquet."""
+    _label(f"partition {number}")
+    return _counts(run_stage(["parse", "--crawl", crawl, "--partition", str(number), *_selection()]))
+
+
+@task(map_index_template="{{ label }}", execution_timeout=timedelta(hours=2))
+def load(crawl: str, number: int) -> dict[str, int]:
+    """Pairs of a partition -> Postgres."""
+    _label(f"partition {number}")
+    return _counts(run_stage(["load", "--crawl", crawl, "--partition", str(number)]))
+
+
+@task_group(group_id="partition", tooltip="A run of WAT files")
+def partition(crawl: str, number: int) -> None:
+    """Parse, then load, each partition for itself."""
+    parse(crawl, number) >> load(crawl, number)
+
+
+@task(trigger_rule=GO_ON, execution_timeout=timedelta(hours=6))
+def plan(crawl: str) -> list[int]:
+    """Cuts the loaded pairs into batches; returns the download workers' numbers, at most one a batch."""
+    batches = run_stage(["plan", "--crawl", crawl])["batches"]
+    workers = int(get_current_context()["params"]["download_workers"])
+    return list(range(max(1, min(workers, len(batches)))))
+
+
+@task(map_index_template="{{ label }}", execution_timeout=timedelta(days=14))
+def download(crawl: str, worker: int) -> dict[str, int]:
+    """Claims batches until none is left."""
+    _label(f"worker {worker}")
+    return _counts(run_stage(["download", "--crawl", crawl]))
+
+
+@task(trigger_rule=GO_ON)
+def group(crawl: str) -> list[str]:
+    """How the shards are dealt out for scoring: I/G of every group."""
+    del crawl
+    groups = int(get_current_context()["params"]["score_groups"])
+    return [f"{index}/{groups}" for index in range(groups)]
+
+
+@task(map_index_template="{{ label }}", execution_timeout=timedelta(days=7))
+def score(crawl: str, group: str) -> dict[str, int]:
+    """Shards of a group -> scored shards."""
+    _label(f"group {group}")
+    return _counts(run_stage(["score", "--crawl", crawl, "--group", group]))
+
+
+@task(trigger_rule=GO_ON, execution_timeout=timedelta(hours=12))
+def publish(crawl: str) -> dict[str, str]:
+    """Scored shards -> dataset, card, manifest, report; returns where they are."""
+    published = run_stage(["publish", "--crawl", crawl])
+    return {what: published[what] for what in ("dataset", "report")}
+
+
+@task(trigger_rule=TriggerRule.ALL_SUCCESS)
+def verdict() -> None:
+    """Green only when every task was: otherwise a published run would hide its failed partitions."""
+
+
+def crawl_dag(crawl: Crawl) -> DAG:
+    """The DAG of a dump."""
+    with DAG(
+        dag_id=f"crawl_{crawl.id}",
+        dag_display_name=crawl.id,
+        description=crawl.name,
+        schedule=CrawlTimetable(crawl.id, crawl.released),
+        catchup=False,
+        max_active_runs=1,
+        default_args=DEFAULTS,
+        params=PARAMS,
+        tags=["laion_etl", "crawl", str(crawl.released.year)],
+        doc_md=DOC.format(crawl=crawl),
+    ) as dag:
+        loaded = partition.partial(crawl=crawl.id).expand(number=discover(crawl.id))
+        planned = plan(crawl.id)
+        downloaded = download.partial(crawl=crawl.id).expand(worker=planned)
+        groups = group(crawl.id)
+        scored = score.partial(crawl=crawl.id).expand(group=groups)
+        published = publish(crawl.id)
+        loaded >> planned
+        downloaded >> groups
+        scored >> published
+        [loaded, downloaded, scored, published] >> verdict()
+    return dag
+
+
+def _selection() -> list[str]:
+    """The WAT files that the run asks for, as an option of the command."""
+    chosen = get_current_context()["params"]["wat_files"]
+    return ["--wat-files", chosen] if chosen else []
+
+
+def _label(text: str) -> None:
+    """What the UI shows for this mapped task in place of its index."""
+    get_current_context()["label"] = text
+
+
+def _counts(result: dict[str, Any]) -> dict[str, int]:
+    return {name: result[name] for name in ("input", "kept")}
+
+
+def _wanted(crawl: Crawl) -> bool:
+    """A task's process needs its own DAG only."""
+    wanted = get_parsing_context().dag_id
+    return wanted is None or wanted == f"crawl_{crawl.id}"
+
+
+for _crawl in filter(_wanted, known_crawls(load_settings())):
+    globals()[f"crawl_{_crawl.id}"] = crawl_dag(_crawl)

@@ -1,0 +1,140 @@
+"""The seam between Airflow and the stages: a task runs one `laion-etl` command and returns its JSON.
+
+A process of its own keeps torch and trio out of Airflow's workers, makes a task repeatable by hand from
+its log, and is the one place to change when stages are to run elsewhere (a pod, another machine).
+"""
+
+import json
+import logging
+import os
+import re
+import shlex
+import signal
+import subprocess
+import sys
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any
+
+from airflow.sdk.exceptions import AirflowException, AirflowFailException
+
+USAGE_ERROR = 2  # exit code of laion-etl for wrong settings: trying again can't help
+_CLEAN_END_S = 4.0  # Airflow kills a task five seconds after it asked it to end
+_TAIL_LINES = 40
+_PASSWORD = re.compile(r"(://[^:/@]*):[^@/]+@")
+_MASK = r"\1:***@"
+
+_log = logging.getLogger("laion_etl.stage")
+
+
+def run_stage(arguments: Sequence[str]) -> dict[str, Any]:
+    """Runs `laion-etl <arguments> --json`, its output streamed into the task log; returns its JSON object.
+
+    SIGTERM, timeouts and other interruptions end the command cleanly before they end the task. Raises
+    AirflowFailException (no retry) on a usage error, AirflowException with the last error line otherwise.
+    """
+    command = [sys.executable, "-m", "laion_etl", *arguments, "--json"]
+    _log.info("settings: %s", _settings())
+    _log.info("command: %s", shlex.join(command))
+    with _started(command) as process, _forwarded_sigterm(process):
+        printed, complained = _stream(process)
+        code = process.wait()
+    if code == 0:
+        return _result(printed)
+    error = next((line for line in reversed(complained) if line.strip()), "no error line")
+    message = f"laion-etl {arguments[0]} ended with exit code {code}: {error.removeprefix('error: ')}"
+    if code == USAGE_ERROR:
+        raise AirflowFailException(message)
+    raise AirflowException(message)
+
+
+def _settings() -> str:
+    """The LAION_ETL_* of this task as a shell would take them, without passwords."""
+    named = sorted(item for item in os.environ.items() if item[0].startswith("LAION_ETL_"))
+    return " ".join(f"{name}={shlex.quote(_PASSWORD.sub(_MASK, value))}" for name, value in named)
+
+
+@contextmanager
+def _started(command: list[str]) -> Iterator[subprocess.Popen[str]]:
+    """The command in its own process group, which is gone when the block ends, whatever ends it."""
+    environment = os.environ | {"PYTHONUNBUFFERED": "1"}
+    process = subprocess.Popen(
+        command,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        encoding="utf-8",
+        errors="replace",
+        process_group=0,
+    )
+    try:
+        yield process
+    finally:
+        _end(process)
+        for pipe in (process.stdout, process.stderr):
+            if pipe is not None:
+                pipe.close()
+
+
+def _end(process: subprocess.Popen[str]) -> None:
+    if process.poll() is None:
+        process.terminate()
+        try:
+            process.wait(_CLEAN_END_S)
+        except subprocess.TimeoutExpired:
+            _log.warning("the command did not end within %g s and is killed", _CLEAN_END_S)
+    try:
+        os.killpg(process.pid, signal.SIGKILL)  # also what it may have left behind
+    except ProcessLookupError:
+        return  # the group is empty: the normal case
+    process.wait()
+
+
+@contextmanager
+def _forwarded_sigterm(process: subprocess.Popen[str]) -> Iterator[None]:
+    """SIGTERM goes to the command; its exit code 130 then ends the task."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # signals reach the main thread only
+        return
+
+    def forward(number: int, _: FrameType | None) -> None:
+        _log.warning("asked to end (signal %d): the command is told, and waited for", number)
+        process.terminate()
+
+    previous = signal.signal(signal.SIGTERM, forward)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+
+
+def _stream(process: subprocess.Popen[str]) -> tuple[deque[str], deque[str]]:
+    """Logs both streams line by line until they end; returns the last lines of stdout and of stderr."""
+    printed: deque[str] = deque(maxlen=_TAIL_LINES)
+    complained: deque[str] = deque(maxlen=_TAIL_LINES)
+    errors = threading.Thread(target=_follow, args=(process.stderr, complained, _log.warning), daemon=True)
+    errors.start()
+    _follow(process.stdout, printed, _log.info)
+    errors.join()
+    return printed, complained
+
+
+def _follow(lines: Iterable[str] | None, tail: deque[str], log: Callable[[str, str], None]) -> None:
+    for line in lines or ():
+        tail.append(line.rstrip())
+        log("%s", tail[-1])
+
+
+def _result(printed: Sequence[str]) -> dict[str, Any]:
+    try:
+        result = json.loads(printed[-1])
+    except (IndexError, ValueError) as error:
+        raise AirflowException("the command ended well but its last line is no JSON object") from error
+    if not isinstance(result, dict):
+        raise AirflowException(f"the command's last line is no JSON object but {type(result).__name__}")
+    return result
