@@ -70,10 +70,16 @@ class Worker:
 
     def _next_claim(self) -> Claim | None:
         """The next batch; waits while other workers hold leases; None when nothing is left to do."""
+        waiting = False
         while (claim := self.queue.claim()) is None:
             expiry_s = self.queue.next_expiry_s()
             if expiry_s is None:
                 return None
+            if not waiting:
+                waiting = True
+                _log.warning(
+                    "other workers hold the last batches; a dead one's lease runs out in %.0f s", expiry_s
+                )
             time.sleep(min(max(expiry_s, 0.2), _LONGEST_WAIT_S))
         return claim
 

@@ -6,6 +6,7 @@ Everything is float32, so the same input gives the same scores.
 
 import difflib
 import hashlib
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -89,6 +90,12 @@ def load_model(settings: ClipSettings) -> ClipModel:
     )
 
 
+def embedding_dim(settings: ClipSettings) -> int:
+    """Length of the model's embeddings, without loading it; raises ModelError for unknown names."""
+    _check_model_name(settings.model)
+    return int(open_clip().get_model_config(settings.model)["embed_dim"])
+
+
 def is_tiny(settings: ClipSettings) -> bool:
     """Whether these settings name the demo's model with its shipped weights."""
     return settings.model == tiny.NAME and settings.pretrained == tiny.WEIGHTS
@@ -148,6 +155,7 @@ def _weights_file(settings: ClipSettings, tag: Mapping[str, Any]) -> Path:
 
 
 def _downloaded(settings: ClipSettings, tag: Mapping[str, Any]) -> Path:
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # our own error says it in one line
     try:
         return Path(open_clip().pretrained.download_pretrained(dict(tag)))
     except Exception as error:  # any of three HTTP libraries

@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 from laion_etl.errors import InputError
 from laion_etl.funnel import Outcomes, ScoreReason
 from laion_etl.records import SCORED_SCHEMA, Output, StageStats, batch_name, fingerprint
+from laion_etl.score.model import embedding_dim
 from laion_etl.score.samples import Row, chunked, read_samples
 from laion_etl.score.scorer import Floats, Scored, Scorer, load_scorer
 from laion_etl.settings import Settings
@@ -40,13 +41,16 @@ def score_shards(
 
     Raises ModelError when the model can't be loaded, InputError naming a damaged shard, StorageError.
     """
-    if not batches:
-        return []
-    scorer = load_scorer(settings)
+    scorer = None
     done = []
     with ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="decode") as pool:
         for batch in batches:
-            stats = _score_shard(crawl, batch, settings, store, scorer, pool)
+            shard = store.read_stats(f"{shard_stem(crawl, batch)}_stats.json")
+            if shard.kept == 0:
+                stats = _score_nothing(shard, settings, store)
+            else:
+                scorer = scorer or load_scorer(settings)
+                stats = _score_shard(shard, settings, store, scorer, pool)
             done.append(stats)
             if on_done is not None:
                 on_done(stats)
@@ -63,10 +67,24 @@ def scored_stem(crawl: str, batch: int) -> str:
     return f"scored/{crawl}/{batch_name(batch)}"
 
 
+def _score_nothing(shard: StageStats, settings: Settings, store: Store) -> StageStats:
+    """A shard without a single sample needs no model: its scored shard is empty."""
+    dim = embedding_dim(settings.clip)
+    mark = fingerprint(settings.clip, settings.safety, "no samples", shard.outputs)
+    stem = scored_stem(shard.crawl, int(shard.unit))
+    finished = store.finished(f"{stem}_stats.json", mark)
+    if finished is not None:
+        return finished
+    with _ShardWriter(store, stem) as writer:
+        writer.finish(dim)
+    stats = StageStats("score", shard.crawl, shard.unit, mark, 0, 0, outputs=writer.outputs)
+    return store.write_stats(f"{stem}_stats.json", stats)
+
+
 def _score_shard(
-    crawl: str, batch: int, settings: Settings, store: Store, scorer: Scorer, pool: ThreadPoolExecutor
+    shard: StageStats, settings: Settings, store: Store, scorer: Scorer, pool: ThreadPoolExecutor
 ) -> StageStats:
-    shard = store.read_stats(f"{shard_stem(crawl, batch)}_stats.json")
+    crawl, batch = shard.crawl, int(shard.unit)
     mark = fingerprint(settings.clip, settings.safety, scorer.identity, shard.outputs)
     stats_name = f"{scored_stem(crawl, batch)}_stats.json"
     finished = store.finished(stats_name, mark)

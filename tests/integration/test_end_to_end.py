@@ -70,7 +70,7 @@ def test_the_mini_crawl_becomes_a_dataset(
     run_all(minicrawl.crawl, mini_settings, any_store)
 
     funnel = crawl_funnel(any_store, minicrawl.crawl)
-    assert funnel.problems == []
+    assert not funnel.problems
     assert all(row.units > 0 for row in funnel.rows)
     assert funnel.row("parse").input >= 2_000
     assert funnel.row("download").kept >= 1_000
@@ -200,7 +200,7 @@ def test_real_pages_end_as_counted_failures(shared_data: Path, store: Store, set
     wat = str(shared_data / "wat" / "real-pages.warc.wat.gz")
     LocalRun("real-pages", settings, store, QUIET).all_stages([Partition("real-pages", 0, 0, (wat,))])
     funnel = crawl_funnel(store, "real-pages")
-    assert funnel.problems == []
+    assert not funnel.problems
     download = funnel.row("download")
     assert (download.input, download.kept) == (29, 0)
     assert set(download.dropped) <= {"dns_failed", "connect_failed", "connect_timeout", "http_error"}

@@ -1,0 +1,140 @@
+"""`laion-etl run` as a process that is killed at every stage: run again, it ends with the same bytes."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from laion_etl.database.embedded import EmbeddedServer
+from laion_etl.minicrawl.build import MiniCrawl
+from laion_etl.minicrawl.web import MiniWeb
+from laion_etl.storage import LocalStore
+
+
+def environment(store: Path, url: str, miniweb: MiniWeb) -> dict[str, str]:
+    plain = {k: v for k, v in os.environ.items() if not k.startswith("LAION_ETL_")}
+    return plain | {
+        "LAION_ETL_STORE": str(store),
+        "LAION_ETL_DATABASE_URL": url,
+        "LAION_ETL_CRAWL_SOURCE": miniweb.url,
+        "LAION_ETL_WAT_FILES_PER_PARTITION": "1",
+        "LAION_ETL_PLAN_BATCH_SIZE": "200",
+        "LAION_ETL_DOWNLOAD_CONNECT_TO": ",".join(miniweb.connect_to),
+        "LAION_ETL_DOWNLOAD_TIMEOUT_S": "3",
+        "LAION_ETL_DOWNLOAD_LEASE_S": "3",
+        "LAION_ETL_DOWNLOAD_MAX_ATTEMPTS": "20",
+        "LAION_ETL_CLIP_MODEL": "laion-etl-tiny",
+        "LAION_ETL_CLIP_PRETRAINED": "scenes",
+    }
+
+
+def start(crawl: str, env: dict[str, str]) -> "subprocess.Popen[str]":
+    command = [sys.executable, "-m", "laion_etl", "run", crawl, "--wat-files", "0:2"]
+    return subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def wait_for(folder: Path, pattern: str, running: "subprocess.Popen[str]") -> None:
+    """Until a file of this pattern is there; the process must still be running."""
+    end = time.monotonic() + 60
+    while not any(folder.glob(pattern)):
+        assert running.poll() is None, running.stdout.read() if running.stdout else ""
+        assert time.monotonic() < end, f"no {pattern}"
+        time.sleep(0.01)
+
+
+def finish(crawl: str, env: dict[str, str]) -> None:
+    with start(crawl, env) as done:
+        output, _ = done.communicate(timeout=180)
+    assert done.returncode == 0, output
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    store = LocalStore(folder)
+    return {name: store.read(name) for name in store.list("")}
+
+
+def test_a_run_killed_at_every_stage_ends_with_the_same_bytes(
+    tmp_path: Path, postgres: EmbeddedServer, miniweb: MiniWeb, minicrawl: MiniCrawl
+) -> None:
+    names = [f"killed_{os.getpid()}_{n}" for n in range(2)]
+    calm, killed = (environment(tmp_path / name, postgres.url(name), miniweb) for name in names)
+    finish(minicrawl.crawl, calm)
+    for pattern in (
+        "pairs/*/part-00000.parquet",
+        "load/*/part-00001.json",
+        "batches/*/000000001.parquet",
+        "shards/*/000000000.tar",
+        "scored/*/.000000001.tar.*.partial",
+        "dataset/laion/*/manifest.json",
+    ):
+        with start(minicrawl.crawl, killed) as running:
+            wait_for(tmp_path / names[1], pattern, running)
+            running.send_signal(signal.SIGKILL)
+    finish(minicrawl.crawl, killed)
+    expected, found = files(tmp_path / names[0]), files(tmp_path / names[1])
+    assert sorted(found) == sorted(expected)
+    assert [name for name in expected if found[name] != expected[name]] == []
+    assert not list((tmp_path / names[1]).rglob("*.partial"))
+
+
+def test_sigterm_gives_the_batch_back_at_no_cost(
+    tmp_path: Path, postgres: EmbeddedServer, miniweb: MiniWeb, minicrawl: MiniCrawl
+) -> None:
+    name = f"terminated_{os.getpid()}"
+    env = environment(tmp_path, postgres.url(name), miniweb)
+    with start(minicrawl.crawl, env) as running, psycopg.connect(postgres.url(name), autocommit=True) as db:
+        wait_for(tmp_path, "batches/*/_stats.json", running)
+        while not db.execute("select 1 from batch where state = 'leased'").fetchone():
+            assert running.poll() is None
+            time.sleep(0.01)
+        running.terminate()
+        output, _ = running.communicate(timeout=30)
+        assert running.returncode == 130, output
+        assert "stopped; run the same command again to go on" in output
+        assert "Traceback" not in output
+        rows = db.execute("select distinct state::text, attempts from batch where state <> 'done'").fetchall()
+    assert rows == [("ready", 0)]
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL])
+def test_no_decoder_outlives_a_killed_worker(
+    number: signal.Signals, tmp_path: Path, postgres: EmbeddedServer, miniweb: MiniWeb, minicrawl: MiniCrawl
+) -> None:
+    name = f"orphans_{os.getpid()}"
+    env = environment(tmp_path, postgres.url(name), miniweb)
+    with start(minicrawl.crawl, env) as running:
+        end = time.monotonic() + 60
+        while not (children := decoders_of(running.pid)):
+            assert running.poll() is None
+            assert time.monotonic() < end
+            time.sleep(0.01)
+        running.send_signal(number)
+    end = time.monotonic() + 10
+    while any(Path(f"/proc/{pid}").exists() and not is_zombie(pid) for pid in children):
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+def decoders_of(parent: int) -> list[int]:
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            stat = (folder / "stat").read_text()
+            command = (folder / "cmdline").read_text()
+        except OSError:
+            continue  # it has ended
+        if int(stat.rpartition(")")[2].split()[1]) == parent and "decoder_process" in command:
+            found.append(int(folder.name))
+    return found
+
+
+def is_zombie(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except OSError:
+        return True
