@@ -1,0 +1,122 @@
+import io
+import os
+import signal
+from pathlib import Path
+
+import pytest
+import trio
+from PIL import Image
+
+from laion_etl.download.blocklist import HashBlocklist
+from laion_etl.download.decoders import Decoders
+from laion_etl.download.images import Picture
+from laion_etl.errors import InputError
+from laion_etl.funnel import DownloadStatus as S
+from laion_etl.settings import DownloadSettings
+from tests.download.hostile import GOOD
+from tests.faults.test_killed import decoders_of
+
+SLOW = 12_000  # pixels a side: seconds of decoding, though few bytes
+
+
+def large_png(side: int = SLOW) -> bytes:
+    buffer = io.BytesIO()
+    Image.new("RGB", (side, side), "red").save(buffer, "PNG", compress_level=1)
+    return buffer.getvalue()
+
+
+def decode_all(images: list[bytes], settings: DownloadSettings) -> list[Picture | S]:
+    found: list[Picture | S] = [S.SUCCESS] * len(images)
+
+    async def one(decoders: Decoders, index: int) -> None:
+        found[index] = await decoders.decode(images[index])
+
+    async def main() -> None:
+        async with Decoders(settings) as decoders, trio.open_nursery() as nursery:
+            for index in range(len(images)):
+                nursery.start_soon(one, decoders, index)
+
+    trio.run(main)
+    assert decoders_of(os.getpid()) == []
+    return found
+
+
+def test_many_images_share_few_processes_and_keep_their_order() -> None:
+    images = [GOOD, b"no image" * 1000] * 20
+    found = decode_all(images, DownloadSettings(decoders=2))
+    assert [isinstance(one, Picture) for one in found] == [True, False] * 20
+    assert set(found[1::2]) == {S.NOT_AN_IMAGE}
+    assert len({str(one) for one in found[::2]}) == 1
+
+
+def test_a_slow_image_ends_at_its_limit_and_the_next_is_decoded() -> None:
+    settings = DownloadSettings(decoders=1, decode_timeout_s=0.5, max_pixels=SLOW * SLOW)
+    assert decode_all([large_png()], settings) == [S.DECODE_TIMEOUT]
+    found = decode_all([large_png(), GOOD], settings)
+    assert found[0] is S.DECODE_TIMEOUT
+    assert isinstance(found[1], Picture)
+
+
+def test_an_image_that_needs_too_much_memory_fails_alone() -> None:
+    settings = DownloadSettings(decoders=1, decode_memory_mb=400, max_pixels=SLOW * SLOW)
+    found = decode_all([large_png(), GOOD], settings)
+    assert found[0] is S.DECODE_FAILED
+    assert isinstance(found[1], Picture)
+
+
+def test_a_killed_decoder_costs_one_image() -> None:
+    settings = DownloadSettings(decoders=1, max_pixels=SLOW * SLOW, decode_timeout_s=30)
+    found: list[Picture | S] = []
+
+    async def main() -> None:
+        async with Decoders(settings) as decoders, trio.open_nursery() as nursery:
+            assert isinstance(await decoders.decode(GOOD), Picture)
+            [pid] = decoders_of(os.getpid())
+            nursery.start_soon(_decode_into, decoders)
+            await trio.sleep(0.3)
+            os.kill(pid, signal.SIGKILL)
+        async with Decoders(settings) as decoders:
+            found.append(await decoders.decode(GOOD))
+
+    async def _decode_into(decoders: Decoders) -> None:
+        found.append(await decoders.decode(large_png()))
+
+    trio.run(main)
+    assert found[0] is S.DECODER_CRASHED
+    assert isinstance(found[1], Picture)
+
+
+def test_a_cancelled_decode_leaves_no_process_and_no_half_read_answer() -> None:
+    settings = DownloadSettings(decoders=1, max_pixels=SLOW * SLOW)
+
+    async def main() -> Picture | S:
+        async with Decoders(settings) as decoders:
+            with trio.move_on_after(0.3):
+                await decoders.decode(large_png())
+            return await decoders.decode(GOOD)
+
+    assert isinstance(trio.run(main), Picture)
+    assert decoders_of(os.getpid()) == []
+
+
+def test_blocked_digests_match(tmp_path: Path) -> None:
+    path = tmp_path / "list.txt"
+    path.write_text(f"# header\n\n{'ab' * 16}  # md5\n{'CD' * 32}\n{'00' * 16}\n")
+    blocklist = HashBlocklist.load(str(path))
+    assert len(blocklist) == 3
+    assert blocklist.matches(b"\xab" * 16, bytes(32))
+    assert blocklist.matches(b"\x01" * 16, b"\xcd" * 32)
+    assert blocklist.matches(bytes(16), b"\x01" * 32)
+    assert not blocklist.matches(b"\xac" * 16, b"\xce" * 32)
+
+
+def test_no_blocklist_blocks_nothing() -> None:
+    assert not HashBlocklist.load("").matches(bytes(16), bytes(32))
+
+
+@pytest.mark.parametrize("line", ["xyz", "ab" * 15, "ab" * 20, "\u00e9"])
+def test_a_line_that_is_no_digest_is_named(line: str, tmp_path: Path) -> None:
+    path = tmp_path / "list.txt"
+    path.write_text(f"{'ab' * 16}\n{line}\n")
+    with pytest.raises(InputError, match="line 2 is no MD5 or SHA-256"):
+        HashBlocklist.load(str(path))

@@ -1,0 +1,203 @@
+import io
+import random
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from PIL import Image, ImageCms
+
+from laion_etl.download.images import ImageLimits, Picture, decode, sniff
+from laion_etl.download.phash import perceptual_hash
+from laion_etl.funnel import DownloadStatus as S
+from laion_etl.minicrawl.scenes import draw, random_scene
+
+LIMITS = ImageLimits(min_bytes=100, max_pixels=2_000_000, short_side=256, jpeg_quality=95)
+
+
+def encoded(image: Image.Image, format_: str = "JPEG", **options: object) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, format_, **options)
+    return buffer.getvalue()
+
+
+def scene(seed: int, width: int = 320, height: int = 240) -> Image.Image:
+    rng = random.Random(seed)
+    return draw(random_scene(rng), width, height, rng)
+
+
+def stored(data: bytes, limits: ImageLimits = LIMITS) -> tuple[Picture, Image.Image]:
+    picture = decode(data, limits)
+    assert isinstance(picture, Picture), picture
+    image = Image.open(io.BytesIO(picture.data))
+    image.load()
+    assert image.size == (picture.width, picture.height)
+    return picture, image
+
+
+def quadrants(image: Image.Image) -> list[tuple[int, ...]]:
+    """Rounded colours of the four corners, by reading order."""
+    rgb = image.convert("RGB").resize((2, 2), Image.Resampling.BOX)
+    return [tuple(round(v / 128) for v in rgb.getpixel((x, y))) for y in range(2) for x in range(2)]  # type: ignore[union-attr]
+
+
+def corners() -> Image.Image:
+    """Red, green over blue, white."""
+    pixels = np.zeros((80, 120, 3), np.uint8)
+    pixels[:40, :60], pixels[:40, 60:], pixels[40:, :60], pixels[40:, 60:] = (
+        (255, 0, 0),
+        (0, 255, 0),
+        (0, 0, 255),
+        (255, 255, 255),
+    )
+    return Image.fromarray(pixels)
+
+
+@pytest.mark.parametrize(("format_", "extension"), [("JPEG", "jpg"), ("PNG", "png"), ("WEBP", "webp")])
+def test_small_plain_images_are_kept_as_they_came(format_: str, extension: str) -> None:
+    data = encoded(scene(1), format_)
+    picture, _ = stored(data)
+    assert picture.data == data
+    assert (picture.format, picture.width, picture.height) == (extension, 320, 240)
+
+
+def test_a_longer_short_side_is_scaled_down() -> None:
+    picture, image = stored(encoded(scene(1, 1200, 800)))
+    assert (picture.original_width, picture.original_height) == (1200, 800)
+    assert image.size == (384, 256)
+    assert image.format == "JPEG"
+
+
+def test_every_size_is_kept_when_the_limit_is_off() -> None:
+    data = encoded(scene(1, 1200, 800))
+    assert stored(data, replace(LIMITS, short_side=0))[0].data == data
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_orientation_is_applied(orientation: int) -> None:
+    upright = corners()
+    undo = {
+        1: None,
+        2: Image.Transpose.FLIP_LEFT_RIGHT,
+        3: Image.Transpose.ROTATE_180,
+        4: Image.Transpose.FLIP_TOP_BOTTOM,
+        5: Image.Transpose.TRANSPOSE,
+        6: Image.Transpose.ROTATE_90,
+        7: Image.Transpose.TRANSVERSE,
+        8: Image.Transpose.ROTATE_270,
+    }[orientation]
+    turned = upright if undo is None else upright.transpose(undo)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    picture, image = stored(encoded(turned, quality=95, exif=exif))
+    assert (picture.original_width, picture.original_height) == (120, 80)
+    assert quadrants(image) == quadrants(upright)
+
+
+def test_a_place_is_never_kept() -> None:
+    exif = Image.Exif()
+    exif[0x8825] = {1: "N", 2: (47.0, 22.0, 0.0)}
+    data = encoded(scene(1), exif=exif)
+    picture, image = stored(data)
+    assert picture.data != data
+    assert not image.getexif()
+
+
+@pytest.mark.parametrize(
+    ("image", "format_"),
+    [
+        (corners().convert("CMYK"), "JPEG"),
+        (corners().convert("P"), "PNG"),
+        (corners().convert("RGBA"), "PNG"),
+        (corners().convert("RGBA"), "WEBP"),
+    ],
+)
+def test_other_modes_become_rgb(image: Image.Image, format_: str) -> None:
+    options = {"lossless": True} if format_ == "WEBP" else {}
+    _, found = stored(encoded(image, format_, **options), replace(LIMITS, min_bytes=50))
+    assert found.mode == "RGB"
+    assert quadrants(found) == quadrants(corners())
+
+
+def test_sixteen_bits_keep_their_brightness() -> None:
+    ramp = np.tile(np.linspace(0, 65535, 120, dtype=np.uint16), (80, 1))
+    _, image = stored(encoded(Image.fromarray(ramp), "PNG"))
+    row = np.asarray(image.convert("L"))[40].astype(int)
+    assert abs(row[0] - 0) < 4
+    assert abs(row[60] - 128) < 4
+    assert abs(row[119] - 255) < 4
+
+
+def test_transparency_lies_over_white() -> None:
+    clear = Image.new("RGBA", (80, 80), (255, 0, 0, 0))
+    _, image = stored(encoded(clear, "PNG"), replace(LIMITS, min_bytes=10))
+    assert image.convert("RGB").getpixel((40, 40)) == (255, 255, 255)
+
+
+def test_a_profile_becomes_srgb_when_converted() -> None:
+    lab = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    _, image = stored(encoded(scene(1, 900, 600), icc_profile=lab))
+    assert "icc_profile" not in image.info
+
+
+def test_a_broken_profile_is_ignored() -> None:
+    assert stored(encoded(scene(1, 900, 600), icc_profile=b"no profile"))[1].size == (384, 256)
+
+
+@pytest.mark.parametrize(
+    ("data", "status"),
+    [
+        (b"", S.TOO_FEW_BYTES),
+        (encoded(scene(1))[:99], S.TOO_FEW_BYTES),
+        (b"<html>" * 100, S.NOT_AN_IMAGE),
+        (encoded(scene(1), "GIF"), S.FORMAT_REFUSED),
+        (encoded(scene(1), "BMP"), S.FORMAT_REFUSED),
+        (encoded(scene(1), "TIFF"), S.FORMAT_REFUSED),
+        (encoded(scene(1, 2000, 1001)), S.TOO_MANY_PIXELS),
+        (encoded(scene(1))[:-500], S.DECODE_FAILED),
+        (encoded(scene(1), "PNG")[:-500], S.DECODE_FAILED),
+        (encoded(scene(1), "WEBP")[:-500], S.DECODE_FAILED),
+        (encoded(scene(1))[:4] + bytes(5000), S.DECODE_FAILED),
+        (b"\x89PNG\r\n\x1a\n" + bytes(5000), S.DECODE_FAILED),
+        (b"RIFF\0\0\0\0WEBP" + bytes(5000), S.DECODE_FAILED),
+        (encoded(scene(1), "PNG", save_all=True, append_images=[scene(2)]), S.ANIMATED),
+        (encoded(scene(1), "WEBP", save_all=True, append_images=[scene(2)]), S.ANIMATED),
+    ],
+)
+def test_what_is_not_kept_has_a_reason(data: bytes, status: S) -> None:
+    assert decode(data, LIMITS) is status
+
+
+@pytest.mark.parametrize(
+    ("head", "status"),
+    [
+        (b"\xff\xd8\xff\xe0", None),
+        (b"\x89PNG\r\n\x1a\n", None),
+        (b"RIFF\x00\x10\x00\x00WEBPVP8 ", None),
+        (b"RIFF\x00\x10\x00\x00WAVEfmt ", S.NOT_AN_IMAGE),
+        (b"GIF89a", S.FORMAT_REFUSED),
+        (b"\x00\x00\x00\x1cftypavif", S.FORMAT_REFUSED),
+        (b"\x00\x00\x00\x1cftypisom", S.NOT_AN_IMAGE),
+        (b"%PDF-1.7", S.NOT_AN_IMAGE),
+        (b"", S.NOT_AN_IMAGE),
+    ],
+)
+def test_the_first_bytes_tell(head: bytes, status: S | None) -> None:
+    assert sniff(head) is status
+
+
+def distance(a: str, b: str) -> int:
+    return (int(a, 16) ^ int(b, 16)).bit_count()
+
+
+def test_the_perceptual_hash_survives_scaling_and_compression() -> None:
+    for seed in range(10):
+        image = scene(seed, 640, 480)
+        small = Image.open(io.BytesIO(encoded(image.resize((200, 150)), quality=60)))
+        assert distance(perceptual_hash(image), perceptual_hash(small)) <= 6
+
+
+def test_different_pictures_have_distant_hashes() -> None:
+    hashes = [perceptual_hash(scene(seed)) for seed in range(20)]
+    assert all(len(value) == 16 for value in hashes)
+    distances = [distance(a, b) for i, a in enumerate(hashes) for b in hashes[:i]]
+    assert np.median(distances) > 16
