@@ -29,6 +29,9 @@ DEFAULTS = {
     "max_retry_delay": timedelta(minutes=30),
 }
 
+# A readable label in place of the map index, and one XCom a task, whatever it returns.
+MAPPED: dict[str, Any] = {"map_index_template": "{{ label }}", "multiple_outputs": False}
+
 PARAMS = {
     "wat_files": Param(
         "",
@@ -79,14 +82,14 @@ def discover(crawl: str) -> list[int]:
     return partitions
 
 
-@task(map_index_template="{{ label }}", execution_timeout=timedelta(hours=8))
+@task(**MAPPED, execution_timeout=timedelta(hours=8))
 def parse(crawl: str, number: int) -> dict[str, int]:
     """WAT files of a partition -> pairs parquet."""
     _label(f"partition {number}")
     return _counts(run_stage(["parse", "--crawl", crawl, "--partition", str(number), *_selection()]))
 
 
-@task(map_index_template="{{ label }}", execution_timeout=timedelta(hours=2))
+@task(**MAPPED, execution_timeout=timedelta(hours=2))
 def load(crawl: str, number: int) -> dict[str, int]:
     """Pairs of a partition -> Postgres."""
     _label(f"partition {number}")
@@ -107,7 +110,7 @@ def plan(crawl: str) -> list[int]:
     return list(range(max(1, min(workers, len(batches)))))
 
 
-@task(map_index_template="{{ label }}", execution_timeout=timedelta(days=14))
+@task(**MAPPED, execution_timeout=timedelta(days=14))
 def download(crawl: str, worker: int) -> dict[str, int]:
     """Claims batches until none is left."""
     _label(f"worker {worker}")
@@ -122,14 +125,14 @@ def group(crawl: str) -> list[str]:
     return [f"{index}/{groups}" for index in range(groups)]
 
 
-@task(map_index_template="{{ label }}", execution_timeout=timedelta(days=7))
+@task(**MAPPED, execution_timeout=timedelta(days=7))
 def score(crawl: str, group: str) -> dict[str, int]:
     """Shards of a group -> scored shards."""
     _label(f"group {group}")
     return _counts(run_stage(["score", "--crawl", crawl, "--group", group]))
 
 
-@task(trigger_rule=GO_ON, execution_timeout=timedelta(hours=12))
+@task(trigger_rule=GO_ON, multiple_outputs=False, execution_timeout=timedelta(hours=12))
 def publish(crawl: str) -> dict[str, str]:
     """Scored shards -> dataset, card, manifest, report; returns where they are."""
     published = run_stage(["publish", "--crawl", crawl])

@@ -1,0 +1,193 @@
+"""Airflow as the demo sees it: an environment, three processes and a REST API. Never imported."""
+
+import secrets
+import socket
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import urllib3
+
+from laion_etl.errors import DemoError
+
+PARALLELISM = 4
+_REQUEST = urllib3.Timeout(connect=5, read=30)
+_PAGE = 100
+_POLL_S = 1.0
+
+# Each is a process of its own: `airflow standalone` would add a triggerer that nothing here needs.
+COMPONENTS = {
+    "api-server": ("api-server",),
+    "scheduler": ("scheduler", "--skip-serve-logs"),
+    "dag-processor": ("dag-processor",),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class TaskInstance:
+    """One task of a run; `label` is what the UI shows for a mapped one. Times are None until known."""
+
+    task_id: str
+    map_index: int
+    state: str | None
+    try_number: int
+    label: str | None
+    started: datetime | None
+    ended: datetime | None
+
+    @property
+    def name(self) -> str:
+        """`partition.parse (partition 3)`."""
+        return f"{self.task_id} ({self.label or self.map_index})" if self.map_index >= 0 else self.task_id
+
+
+def environment(home: Path, database_url: str, port: int, sources: Path) -> dict[str, str]:
+    """AIRFLOW_* for a small Airflow on loopback; `sources` holds dags/ and plugins/."""
+    url = f"http://127.0.0.1:{port}"
+    options = {
+        "CORE__DAGS_FOLDER": sources / "dags",
+        "CORE__PLUGINS_FOLDER": sources / "plugins",
+        "CORE__LOAD_EXAMPLES": False,
+        "CORE__EXECUTOR": "LocalExecutor",
+        "CORE__PARALLELISM": PARALLELISM,
+        "CORE__DAGS_ARE_PAUSED_AT_CREATION": False,
+        "CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS": True,  # no login; on loopback only
+        "CORE__EXECUTION_API_SERVER_URL": f"{url}/execution/",
+        "DATABASE__SQL_ALCHEMY_CONN": database_url,
+        "API__HOST": "127.0.0.1",
+        "API__PORT": port,
+        "API__BASE_URL": url,
+        "API__WORKERS": 1,
+        "API__SECRET_KEY": secrets.token_hex(16),
+        "API_AUTH__JWT_SECRET": secrets.token_hex(32),
+        "DAG_PROCESSOR__REFRESH_INTERVAL": 5,
+        "DAG_PROCESSOR__PARSING_PROCESSES": 1,
+        "LOGGING__BASE_LOG_FOLDER": home / "logs",
+        "LOGGING__DAG_PROCESSOR_CHILD_PROCESS_LOG_DIRECTORY": home / "logs" / "dag_processor",
+        "USAGE_DATA_COLLECTION__ENABLED": False,
+    }
+    variables = {f"AIRFLOW__{name}": str(value) for name, value in options.items()}
+    return {"AIRFLOW_HOME": str(home), **variables}
+
+
+def free_port() -> int:
+    """A port of 127.0.0.1 that nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@dataclass(slots=True)
+class AirflowApi:
+    """The REST API. `check` is called while waiting and may raise, for example because a process died."""
+
+    url: str
+    check: Callable[[], None]
+    _pool: urllib3.PoolManager = field(
+        default_factory=lambda: urllib3.PoolManager(timeout=_REQUEST, retries=False)
+    )
+    _token: str = ""
+
+    def wait_until_healthy(self, timeout_s: float) -> None:
+        """Until scheduler, DAG processor and database report well; raises DemoError."""
+        self._wait("Airflow is not healthy", timeout_s, self._healthy)
+        self._token = str(self._get("/auth/token")["access_token"])
+
+    def wait_for_dag(self, dag_id: str, timeout_s: float) -> None:
+        """Until the DAG processor has stored the DAG; raises DemoError, with the reason when it has one."""
+        try:
+            self._wait(f"Airflow knows no DAG {dag_id}", timeout_s, lambda: self._knows(dag_id))
+        except DemoError as error:
+            broken = self._get("/api/v2/importErrors")["import_errors"]
+            causes = "\n".join(entry["stack_trace"] for entry in broken)
+            raise DemoError(f"{error}\n{causes}".rstrip()) from error
+
+    def trigger(self, dag_id: str, partition_key: str, conf: Mapping[str, Any]) -> str:
+        """Starts a run and returns its id."""
+        body = {"logical_date": None, "partition_key": partition_key, "conf": dict(conf)}
+        return str(self._call("POST", f"/api/v2/dags/{quote(dag_id)}/dagRuns", body)["dag_run_id"])
+
+    def run_state(self, dag_id: str, run_id: str) -> str:
+        """queued, running, success or failed."""
+        return str(self._get(_run_path(dag_id, run_id))["state"])
+
+    def task_instances(self, dag_id: str, run_id: str) -> list[TaskInstance]:
+        """All tasks of a run; a mapped task is one entry with index -1 until it is expanded."""
+        path = f"{_run_path(dag_id, run_id)}/taskInstances?limit={_PAGE}"
+        found: list[TaskInstance] = []
+        while True:
+            page = self._get(f"{path}&offset={len(found)}")
+            found += [_task_instance(entry) for entry in page["task_instances"]]
+            if len(found) >= page["total_entries"] or not page["task_instances"]:
+                return found
+
+    def log_tail(self, dag_id: str, run_id: str, task: TaskInstance, lines: int) -> list[str]:
+        """The last lines of a task's last try."""
+        path = f"{_run_path(dag_id, run_id)}/taskInstances/{quote(task.task_id)}/logs/{task.try_number}"
+        content = self._get(f"{path}?map_index={task.map_index}&full_content=true")["content"]
+        events = [entry if isinstance(entry, str) else str(entry.get("event", "")) for entry in content]
+        return [event for event in events if not event.startswith("::")][-lines:]
+
+    def _healthy(self) -> bool:
+        try:
+            health = self._get("/api/v2/monitor/health")
+        except (urllib3.exceptions.HTTPError, DemoError):
+            return False  # not up yet; `check` says when it never will be
+        return all(
+            health[part]["status"] == "healthy" for part in ("metadatabase", "scheduler", "dag_processor")
+        )
+
+    def _knows(self, dag_id: str) -> bool:
+        return self._request("GET", f"/api/v2/dags/{quote(dag_id)}").status == 200
+
+    def _wait(self, complaint: str, timeout_s: float, ready: Callable[[], bool]) -> None:
+        deadline = time.monotonic() + timeout_s
+        while not ready():
+            self.check()
+            if time.monotonic() > deadline:
+                raise DemoError(f"{complaint} after {timeout_s:g} s")
+            time.sleep(_POLL_S)
+
+    def _get(self, path: str) -> Any:
+        return self._call("GET", path)
+
+    def _call(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> Any:
+        response = self._request(method, path, body)
+        if response.status >= 400:
+            answer = response.data[:500].decode(errors="replace")
+            raise DemoError(f"Airflow answers {response.status} to {method} {path}: {answer}")
+        return response.json()
+
+    def _request(
+        self, method: str, path: str, body: Mapping[str, Any] | None = None
+    ) -> urllib3.BaseHTTPResponse:
+        headers = {"Accept": "application/json"}
+        if self._token:
+            headers["Authorization"] = f"Bearer {self._token}"
+        if body is None:
+            return self._pool.request(method, self.url + path, headers=headers)
+        return self._pool.request(method, self.url + path, headers=headers, json=body)
+
+
+def _run_path(dag_id: str, run_id: str) -> str:
+    return f"/api/v2/dags/{quote(dag_id)}/dagRuns/{quote(run_id, safe='')}"
+
+
+def _task_instance(entry: Mapping[str, Any]) -> TaskInstance:
+    return TaskInstance(
+        task_id=entry["task_id"],
+        map_index=entry["map_index"],
+        state=entry["state"],
+        try_number=entry["try_number"],
+        label=entry["rendered_map_index"],
+        started=_time(entry["start_date"]),
+        ended=_time(entry["end_date"]),
+    )
+
+
+def _time(text: str | None) -> datetime | None:
+    return datetime.fromisoformat(text) if text else None

@@ -1,0 +1,183 @@
+"""The story of the demo: prepare a folder, start everything on loopback, run the DAG, show what came out."""
+
+import os
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+import laion_etl
+from laion_etl.demo.airflow import COMPONENTS, AirflowApi, environment, free_port
+from laion_etl.demo.folder import fresh_folder
+from laion_etl.demo.progress import follow, stage_seconds
+from laion_etl.demo.services import Services
+from laion_etl.errors import DemoError
+from laion_etl.minicrawl.build import MiniCrawl, build_minicrawl
+from laion_etl.overview import crawl_funnel
+from laion_etl.storage import open_store
+
+_MIGRATE_S = 180.0
+_HEALTHY_S = 180.0
+_DAG_S = 90.0
+_LOG_LINES = 20
+
+_RUN_CONF = {"download_workers": 2, "score_groups": 1}
+# Small units so that there is something to see; timeouts short because some of the mini web never answers.
+_SETTINGS = {
+    "LAION_ETL_WAT_FILES_PER_PARTITION": "1",
+    "LAION_ETL_PLAN_BATCH_SIZE": "500",
+    "LAION_ETL_DOWNLOAD_CONNECT_TIMEOUT_S": "4",
+    "LAION_ETL_DOWNLOAD_TIMEOUT_S": "4",
+    "LAION_ETL_DOWNLOAD_DECODERS": "1",
+    "LAION_ETL_CLIP_MODEL": "laion-etl-tiny",
+    "LAION_ETL_CLIP_PRETRAINED": "scenes",
+    "LAION_ETL_PUBLISH_NAME": "mini",
+}
+
+
+@dataclass(slots=True)
+class Phases:
+    """Wall time of what the demo does, in order."""
+
+    console: Console
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        """Says what is being done and measures it."""
+        self.console.print(f"{name} ...", highlight=False)
+        start = time.monotonic()
+        yield
+        self.seconds[name] = time.monotonic() - start
+
+
+def run_demo(folder: Path, keep: bool, console: Console) -> int:
+    """Builds the mini crawl's dataset in `folder` with Airflow; 0 when every task and count is right.
+
+    `keep` leaves Airflow up, its address printed, until Ctrl-C. Raises DemoError when a service does not
+    come up; whatever happens, nothing that was started stays.
+    """
+    folder = folder.absolute()
+    phases = Phases(console)
+    start = time.monotonic()
+    with ExitStack() as stack:
+        stack.enter_context(fresh_folder(folder))
+        crawl, services, airflow = _start(folder, stack, phases)
+        console.print(f"Airflow: {airflow.url}", highlight=False)
+        succeeded = _run(crawl.crawl, airflow, phases)
+        succeeded = _show_results(crawl.crawl, folder, console) and succeeded
+        _show_times(phases.seconds, time.monotonic() - start, console)
+        if keep:
+            _wait_for_interrupt(airflow, services, console)
+    return 0 if succeeded else 1
+
+
+def _start(folder: Path, stack: ExitStack, phases: Phases) -> tuple[MiniCrawl, Services, AirflowApi]:
+    """All services, to be ended by the stack."""
+    from laion_etl.database.embedded import running_server
+    from laion_etl.minicrawl.web import MiniWeb
+
+    sources = _sources()
+    with phases.phase("mini crawl and its web server"):
+        crawl = build_minicrawl(folder / "minicrawl")
+        web = stack.enter_context(MiniWeb(crawl))
+    with phases.phase("Postgres"):
+        server = stack.enter_context(running_server(folder))
+        metadata, laion = server.url("airflow", "psycopg2"), server.url("laion")
+    port, home = free_port(), folder / "airflow"
+    home.mkdir()
+    settings = crawl.environment(web.port) | _SETTINGS
+    settings |= {
+        "LAION_ETL_STORE": str(folder / "store"),
+        "LAION_ETL_DATA_DIR": str(folder),
+        "LAION_ETL_DATABASE_URL": laion,
+    }
+    children = _own_environment() | environment(home, metadata, port, sources) | settings
+    services = stack.enter_context(Services(children, folder, home / "logs", "AIRFLOW_HOME"))
+    airflow = AirflowApi(f"http://127.0.0.1:{port}", services.check)
+    with phases.phase("Airflow's database"):
+        services.run("db-migrate", _airflow("db", "migrate"), _MIGRATE_S)
+    with phases.phase("Airflow"):
+        for name, arguments in COMPONENTS.items():
+            services.start(name, _airflow(*arguments))
+        airflow.wait_until_healthy(_HEALTHY_S)
+    return crawl, services, airflow
+
+
+def _run(crawl: str, airflow: AirflowApi, phases: Phases) -> bool:
+    """Triggers the DAG and follows it to its end; says what failed, and whether nothing did."""
+    console, dag = phases.console, f"crawl_{crawl}"
+    with phases.phase(f"DAG {dag}"):
+        airflow.wait_for_dag(dag, _DAG_S)
+        run = airflow.trigger(dag, crawl, _RUN_CONF)
+        state = follow(airflow, dag, run, console)
+    tasks = airflow.task_instances(dag, run)
+    phases.seconds |= stage_seconds(tasks)
+    for task in tasks:
+        if task.state == "failed":
+            console.print(f"[red]failed:[/red] {task.name}, try {task.try_number}", highlight=False)
+            for line in airflow.log_tail(dag, run, task, _LOG_LINES):
+                console.print(f"  {line}", markup=False, highlight=False)
+    return state == "success"
+
+
+def _show_results(crawl: str, folder: Path, console: Console) -> bool:
+    """The funnel and where everything is; whether the counts of all stages join up."""
+    store = open_store(str(folder / "store"))
+    funnel = crawl_funnel(store, crawl)
+    console.print(funnel.as_table())
+    places = {
+        "dataset": folder / "store" / "dataset" / "mini" / crawl,
+        "report": folder / "store" / "dataset" / "mini" / crawl / "report" / "index.html",
+        "logs": folder / "airflow" / "logs",
+    }
+    for what, path in places.items():
+        if path.exists():
+            console.print(f"{what}: {path}", highlight=False)
+    return not funnel.problems and funnel.row("publish").started
+
+
+def _show_times(seconds: dict[str, float], total: float, console: Console) -> None:
+    table = Table("phase", title="Wall time")
+    table.add_column("seconds", justify="right")
+    for phase, duration in seconds.items():
+        table.add_row(phase, f"{duration:.1f}")
+    table.add_section()
+    table.add_row("in all", f"{total:.1f}")
+    console.print(table)
+
+
+def _wait_for_interrupt(airflow: AirflowApi, services: Services, console: Console) -> None:
+    console.print(f"Airflow stays up at {airflow.url}; Ctrl-C stops it", highlight=False)
+    try:
+        while True:
+            services.check()
+            time.sleep(1)
+    except KeyboardInterrupt:
+        console.print("stopping", highlight=False)
+
+
+def _airflow(*arguments: str) -> list[str]:
+    return [sys.executable, "-m", "airflow", *arguments]
+
+
+def _own_environment() -> dict[str, str]:
+    """This environment without settings of other Airflows and crawls."""
+    return {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("AIRFLOW_", "AIRFLOW__", "LAION_ETL_", "PYTHONPATH"))
+    }
+
+
+def _sources() -> Path:
+    """The checkout that holds dags/ and plugins/."""
+    sources = Path(laion_etl.__file__).parents[1]
+    if not (sources / "dags" / "crawl.py").is_file():
+        raise DemoError("the demo needs a checkout of the project: dags/ is not beside the package")
+    return sources
