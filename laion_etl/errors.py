@@ -11,7 +11,7 @@ class LaionEtlError(Exception):
     exit_code = 1
 
 
-class Stopped(LaionEtlError):
+class Stopped(LaionEtlError):  # noqa: N818 - an end that was asked for
     """The command was asked to end (Ctrl-C, SIGTERM) and did so cleanly."""
 
     exit_code = 130

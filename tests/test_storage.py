@@ -55,7 +55,8 @@ def test_a_missing_file_says_what_to_do(any_store: Store) -> None:
 
 
 def test_a_missing_bucket_says_what_to_do(s3_endpoint: str) -> None:
-    with pytest.raises(StorageError, match=r"s3://no-such-bucket-1/x/: no such bucket; create it or check LAION_ETL_STORE"):
+    expected = r"s3://no-such-bucket-1/x/: no such bucket; create it or check LAION_ETL_STORE"
+    with pytest.raises(StorageError, match=expected):
         open_store("s3://no-such-bucket-1/x").check()
 
 

@@ -16,6 +16,7 @@ from laion_etl.errors import DemoError
 
 PARALLELISM = 4
 _REQUEST = urllib3.Timeout(connect=5, read=30)
+_RETRIES = urllib3.Retry(3, backoff_factor=0.3)
 _PAGE = 100
 _POLL_S = 1.0
 
@@ -134,11 +135,12 @@ class AirflowApi:
 
     def _healthy(self) -> bool:
         try:
-            health = self._get("/api/v2/monitor/health")
-        except (urllib3.exceptions.HTTPError, DemoError):
+            health = self._request("GET", "/api/v2/monitor/health", retries=None).json()
+        except (DemoError, ValueError):
             return False  # not up yet; `check` says when it never will be
         return all(
-            health[part]["status"] == "healthy" for part in ("metadatabase", "scheduler", "dag_processor")
+            health.get(part, {}).get("status") == "healthy"
+            for part in ("metadatabase", "scheduler", "dag_processor")
         )
 
     def _knows(self, dag_id: str) -> bool:
@@ -163,14 +165,24 @@ class AirflowApi:
         return response.json()
 
     def _request(
-        self, method: str, path: str, body: Mapping[str, Any] | None = None
+        self,
+        method: str,
+        path: str,
+        body: Mapping[str, Any] | None = None,
+        retries: urllib3.Retry | None = _RETRIES,
     ) -> urllib3.BaseHTTPResponse:
         headers = {"Accept": "application/json"}
         if self._token:
             headers["Authorization"] = f"Bearer {self._token}"
-        if body is None:
-            return self._pool.request(method, self.url + path, headers=headers)
-        return self._pool.request(method, self.url + path, headers=headers, json=body)
+        try:
+            return self._pool.request(
+                method, self.url + path, headers=headers, json=body, retries=retries or False
+            )
+        except urllib3.exceptions.HTTPError as error:
+            self.check()  # a process that died is the better explanation
+            raise DemoError(
+                f"Airflow's API at {self.url} does not answer {method} {path}: {error}"
+            ) from error
 
 
 def _run_path(dag_id: str, run_id: str) -> str:
