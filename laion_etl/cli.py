@@ -4,6 +4,7 @@ With `--json` the last line on stdout is one JSON object; this is what Airflow's
 """
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -41,7 +42,16 @@ app = typer.Typer(
 )
 console = Console(soft_wrap=True)
 
-CrawlOption = Annotated[str, typer.Option(help="Crawl id, for example CC-MAIN-2024-38.")]
+
+def _name(name: str) -> str:
+    """Names become folders of the store and may not lead out of it."""
+    if name and not _NAME.fullmatch(name):
+        raise typer.BadParameter(f"{name!r} is no name: letters, digits, '.', '_' and '-' only")
+    return name
+
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+CrawlOption = Annotated[str, typer.Option(callback=_name, help="Crawl id, for example CC-MAIN-2024-38.")]
 PartitionOption = Annotated[int, typer.Option(min=0, help="Partition number.")]
 SelectionOption = Annotated[
     str, typer.Option("--wat-files", metavar="A:B", help="Only WAT files A to B-1 of wat.paths.")
@@ -187,7 +197,9 @@ def score(
 @app.command()
 def publish(
     crawl: CrawlOption,
-    name: Annotated[str, typer.Option(help="Name of the dataset; left out: LAION_ETL_PUBLISH_NAME.")] = "",
+    name: Annotated[
+        str, typer.Option(callback=_name, help="Name of the dataset; left out: LAION_ETL_PUBLISH_NAME.")
+    ] = "",
     as_json: JsonOption = False,
 ) -> None:
     """Scored shards -> dataset, card, manifest, report."""
@@ -203,7 +215,7 @@ def publish(
 
 @app.command("run")
 def run_crawl(
-    crawl: Annotated[str, typer.Argument(help="Crawl id, or a name of your own with --wat.")],
+    crawl: Annotated[str, typer.Argument(callback=_name, help="Crawl id, or a name of your own with --wat.")],
     wat: Annotated[
         list[str] | None, typer.Option(help="WAT file (path, s3://, https://); repeatable.")
     ] = None,

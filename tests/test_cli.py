@@ -114,6 +114,12 @@ def test_a_usage_error_is_exit_code_2(tmp_path: Path) -> None:
     assert "--partition" in done.stderr
 
 
+def test_a_name_may_not_lead_out_of_the_store(tmp_path: Path) -> None:
+    done = laion_etl(tmp_path, "publish", "--crawl", "../../etc")
+    assert done.returncode == 2
+    assert "is no name" in done.stderr
+
+
 def test_an_unreadable_wat_is_named_with_its_offset(tmp_path: Path) -> None:
     path = tmp_path / "cut.wat.gz"
     write_wat(path, [page_record("https://e.org/", [image(f"{n}.jpg", "A red car") for n in range(99)])])
