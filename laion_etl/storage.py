@@ -302,4 +302,6 @@ def _storage_errors(action: str, target: object) -> Iterator[None]:
         code = error.response.get("Error", {}).get("Code", "")
         raise StorageError(f"can't {action} {target}: {_S3_ADVICE.get(code, str(error))}") from error
     except (BotoCoreError, Boto3Error) as error:
-        raise StorageError(f"can't {action} {target}: {error}") from error
+        raise StorageError(
+            f"can't {action} {target}: {error}; check AWS_ENDPOINT_URL and the AWS credentials"
+        ) from error

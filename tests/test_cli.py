@@ -96,6 +96,13 @@ def test_load_and_plan_use_the_embedded_server(tmp_path: Path) -> None:
         (["discover", "--crawl", "C"], {"CRAWL_SOURCE": "."}, 1, "'C' is no crawl id"),
         (["discover", "--crawl", "CC-MAIN-2024-39"], {"CRAWL_SOURCE": "."}, 1, "did you mean CC-MAIN-2024-3"),
         (["run", "CC-MAIN-2024-38", "--wat-files", "2:1"], {}, 2, "'2:1' selects nothing"),
+        (
+            ["discover", "--crawl", "CC-MAIN-2024-38"],
+            {"CRAWL_SOURCE": "http://127.0.0.1:1"},
+            1,
+            "the network",
+        ),
+        (["status", "--crawl", "C"], {"STORE": "s3:///x"}, 1, "write s3://bucket/prefix"),
     ],
 )
 def test_bad_input_is_one_line_that_says_what_to_do(
