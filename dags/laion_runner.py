@@ -114,13 +114,19 @@ def _forwarded_sigterm(process: subprocess.Popen[str]) -> Iterator[None]:
 
 
 def _stream(process: subprocess.Popen[str]) -> tuple[deque[str], deque[str]]:
-    """Logs both streams line by line until they end; returns the last lines of stdout and of stderr."""
+    """Logs both streams line by line until the command ends; returns the last lines of stdout and stderr."""
     printed: deque[str] = deque(maxlen=_TAIL_LINES)
     complained: deque[str] = deque(maxlen=_TAIL_LINES)
-    errors = threading.Thread(target=_follow, args=(process.stderr, complained, _log.warning), daemon=True)
-    errors.start()
-    _follow(process.stdout, printed, _log.info)
-    errors.join()
+    readers = [
+        threading.Thread(target=_follow, args=(process.stdout, printed, _log.info), daemon=True),
+        threading.Thread(target=_follow, args=(process.stderr, complained, _log.warning), daemon=True),
+    ]
+    for reader in readers:
+        reader.start()
+    process.wait()
+    _end(process)  # what it left behind would hold the streams open for ever
+    for reader in readers:
+        reader.join()
     return printed, complained
 
 

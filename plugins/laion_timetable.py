@@ -18,8 +18,7 @@ class CrawlTimetable(Timetable):
     """
 
     partitioned = True
-    periodic = False
-    # Airflow asks this of a backfill; by itself nothing is scheduled: see next_dagrun_info_v2.
+    # A backfill asks for this; the scheduler starts nothing all the same: see next_dagrun_info_v2.
     can_be_scheduled = True
 
     def __init__(self, crawl_id: str, released: date) -> None:

@@ -99,13 +99,8 @@ class AirflowApi:
         self._token = str(self._get("/auth/token")["access_token"])
 
     def wait_for_dag(self, dag_id: str, timeout_s: float) -> None:
-        """Until the DAG processor has stored the DAG; raises DemoError, with the reason when it has one."""
-        try:
-            self._wait(f"Airflow knows no DAG {dag_id}", timeout_s, lambda: self._knows(dag_id))
-        except DemoError as error:
-            broken = self._get("/api/v2/importErrors")["import_errors"]
-            causes = "\n".join(entry["stack_trace"] for entry in broken)
-            raise DemoError(f"{error}\n{causes}".rstrip()) from error
+        """Until the DAG processor has stored the DAG; raises DemoError, at once when DAG files are broken."""
+        self._wait(f"Airflow knows no DAG {dag_id}", timeout_s, lambda: self._knows(dag_id))
 
     def trigger(self, dag_id: str, partition_key: str, conf: Mapping[str, Any]) -> str:
         """Starts a run and returns its id."""
@@ -144,6 +139,9 @@ class AirflowApi:
         )
 
     def _knows(self, dag_id: str) -> bool:
+        if broken := self._get("/api/v2/importErrors")["import_errors"]:
+            causes = "\n".join(entry["stack_trace"] for entry in broken)
+            raise DemoError(f"Airflow can't read the DAG files:\n{causes}".rstrip())
         return self._request("GET", f"/api/v2/dags/{quote(dag_id)}").status == 200
 
     def _wait(self, complaint: str, timeout_s: float, ready: Callable[[], bool]) -> None:

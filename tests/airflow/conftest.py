@@ -1,0 +1,105 @@
+"""Airflow in processes of its own: importing it here would change the logging of every other test."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import psutil
+import pytest
+
+from laion_etl.database.embedded import EmbeddedServer
+
+ROOT = Path(__file__).parents[2]
+
+
+@dataclass(frozen=True)
+class Airflow:
+    """An AIRFLOW_HOME with this checkout's DAGs and plugins."""
+
+    home: Path
+    environment: Mapping[str, str]
+
+    def python(self, script: str, *arguments: str, **more: str) -> Any:
+        """Runs a script in a fresh process; returns the JSON of its last line."""
+        command = [sys.executable, "-c", script, *arguments]
+        return json.loads(self._run(command, more).splitlines()[-1])
+
+    def cli(self, *arguments: str) -> str:
+        """Runs an `airflow` command; returns its output."""
+        return self._run([sys.executable, "-m", "airflow", *arguments], {})
+
+    def _run(self, command: list[str], more: Mapping[str, str]) -> str:
+        done = subprocess.run(
+            command,
+            env={**self.environment, **more},
+            cwd=self.home,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+        assert done.returncode == 0, f"{command} failed:\n{done.stdout}\n{done.stderr}"
+        return done.stdout
+
+
+def write_catalogue(path: Path, crawls: list[str]) -> Path:
+    """A catalogue of these dumps, each released on the Monday of its week."""
+    from laion_etl.crawl import released
+
+    entries = [{"id": crawl, "name": f"Dump {crawl}", "released": str(released(crawl))} for crawl in crawls]
+    path.write_text(json.dumps({"crawls": entries}))
+    return path
+
+
+@pytest.fixture(scope="session")
+def airflow(tmp_path_factory: pytest.TempPathFactory) -> Airflow:
+    """Airflow without a database: enough to parse."""
+    home = tmp_path_factory.mktemp("airflow")
+    catalogue = write_catalogue(home / "catalogue.json", ["CC-MAIN-2024-38", "CC-MAIN-2024-42"])
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("AIRFLOW")}
+    environment = {
+        "AIRFLOW_HOME": str(home),
+        "AIRFLOW__CORE__DAGS_FOLDER": str(ROOT / "dags"),
+        "AIRFLOW__CORE__PLUGINS_FOLDER": str(ROOT / "plugins"),
+        "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+        "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS": "True",
+        "LAION_ETL_CATALOGUE": str(catalogue),
+        "PYTHONPATH": str(ROOT / "dags"),
+    }
+    return Airflow(home, kept | environment)
+
+
+@pytest.fixture(scope="session")
+def migrated_airflow(airflow: Airflow, postgres: EmbeddedServer) -> Airflow:
+    """The same with a metadata database that knows the DAGs, but without a scheduler."""
+    url = postgres.url(f"airflow_{uuid4().hex}", "psycopg2")
+    migrated = Airflow(airflow.home, {**airflow.environment, "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": url})
+    migrated.cli("db", "migrate")
+    migrated.cli("dags", "reserialize")
+    return migrated
+
+
+def processes_of(folder: Path) -> list[str]:
+    """Command lines of the processes that work in a folder or name it."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            command = " ".join(process.cmdline())
+            if str(folder) in command or process.cwd().startswith(str(folder)):
+                found.append(f"{process.pid} {command}")
+        except (psutil.NoSuchProcess, psutil.ZombieProcess, psutil.AccessDenied):
+            continue
+    return found
+
+
+@pytest.fixture
+def demo_data(tmp_path: Path) -> Iterator[Path]:
+    """A data folder for a demo; a process that survives it fails the test."""
+    yield tmp_path
+    assert processes_of(tmp_path) == []

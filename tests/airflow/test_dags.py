@@ -1,0 +1,127 @@
+"""The DAG files: they parse fast and alone, and say what runs after what."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.airflow.conftest import Airflow, write_catalogue
+
+pytestmark = pytest.mark.airflow
+
+PARSE = """
+import json, sys, time
+from airflow.dag_processing.dagbag import DagBag
+start = time.monotonic()
+bag = DagBag()
+seconds = time.monotonic() - start
+print(json.dumps({
+    "errors": bag.import_errors,
+    "seconds": seconds,
+    "torch": "torch" in sys.modules,
+    "dags": {
+        dag.dag_id: {
+            "tags": sorted(dag.tags),
+            "doc": dag.doc_md,
+            "schedule": dag.timetable.summary,
+            "params": {name: dag.params.get_param(name).schema for name in dag.params},
+            "defaults": dag.params.dump(),
+            "tasks": {
+                task.task_id: {
+                    "after": sorted(task.upstream_task_ids),
+                    "rule": str(getattr(task.trigger_rule, "value", task.trigger_rule)),
+                    "mapped": task.get_closest_mapped_task_group() is not None or task.is_mapped,
+                    "retries": task.retries,
+                    "timeout": task.execution_timeout is not None,
+                }
+                for task in dag.tasks
+            },
+        }
+        for dag in bag.dags.values()
+    },
+}))
+"""
+
+
+def test_every_known_crawl_has_its_dag_of_mapped_stages(airflow: Airflow) -> None:
+    parsed = airflow.python(PARSE)
+
+    assert parsed["errors"] == {}
+    assert sorted(parsed["dags"]) == ["crawl_CC-MAIN-2024-38", "crawl_CC-MAIN-2024-42"]
+    dag = parsed["dags"]["crawl_CC-MAIN-2024-38"]
+    tasks = dag["tasks"]
+    assert {name: task["after"] for name, task in tasks.items()} == {
+        "discover": [],
+        "partition.parse": ["discover"],
+        "partition.load": ["discover", "partition.parse"],
+        "plan": ["partition.load"],
+        "download": ["plan"],
+        "group": ["download"],
+        "score": ["group"],
+        "publish": ["score"],
+        "verdict": ["download", "partition.load", "publish", "score"],
+    }
+    mapped = {name for name, task in tasks.items() if task["mapped"]}
+    assert mapped == {"partition.parse", "partition.load", "download", "score"}
+    assert all(task["retries"] == 3 for task in tasks.values())
+    assert all(task["timeout"] for name, task in tasks.items() if name not in ("group", "verdict"))
+    assert "CC-MAIN-2024-38" in dag["doc"]
+    assert dag["tags"] == ["2024", "crawl", "laion_etl"]
+    assert dag["schedule"] == "dump of 2024-09-16"
+
+
+def test_failed_units_block_nothing_but_the_verdict(airflow: Airflow) -> None:
+    tasks = airflow.python(PARSE)["dags"]["crawl_CC-MAIN-2024-38"]["tasks"]
+
+    going_on = {name for name, task in tasks.items() if task["rule"] == "all_done_min_one_success"}
+    assert going_on == {"plan", "group", "publish"}
+    assert tasks["verdict"]["rule"] == "all_success"
+
+
+def test_params_are_bounded_by_their_schema(airflow: Airflow) -> None:
+    dag = airflow.python(PARSE)["dags"]["crawl_CC-MAIN-2024-38"]
+
+    assert dag["defaults"] == {"wat_files": "", "download_workers": 4, "score_groups": 2}
+    assert dag["params"]["wat_files"]["pattern"] == r"^(\d+|\d+:\d*|:\d+)?$"
+    for name in ("download_workers", "score_groups"):
+        assert (dag["params"][name]["minimum"], dag["params"][name]["maximum"]) == (1, 512)
+
+
+def test_a_hundred_and_fifty_crawls_parse_quickly_and_without_torch(airflow: Airflow, tmp_path: Path) -> None:
+    crawls = [f"CC-MAIN-{year}-{week:02d}" for year in range(2012, 2027) for week in range(5, 55, 5)]
+    catalogue = write_catalogue(tmp_path / "catalogue.json", crawls)
+
+    parsed = airflow.python(PARSE, LAION_ETL_CATALOGUE=str(catalogue))
+
+    assert len(parsed["dags"]) == 150
+    assert not parsed["torch"]
+    assert parsed["seconds"] < 10
+
+
+def test_a_task_process_builds_only_its_own_dag(airflow: Airflow) -> None:
+    script = """
+import json
+from airflow.sdk.definitions.context import AirflowParsingContext
+import airflow.sdk
+airflow.sdk.get_parsing_context = lambda: AirflowParsingContext("crawl_CC-MAIN-2024-42", "discover")
+import crawl
+from airflow.sdk import DAG
+print(json.dumps([dag.dag_id for dag in vars(crawl).values() if isinstance(dag, DAG)]))
+"""
+    assert airflow.python(script) == ["crawl_CC-MAIN-2024-42"]
+
+
+def test_too_many_partitions_fail_with_the_setting_to_raise(airflow: Airflow) -> None:
+    script = """
+import json
+import crawl
+from airflow.sdk.exceptions import AirflowFailException
+crawl.run_stage = lambda arguments: {"partitions": list(range(1025))}
+crawl.get_current_context = lambda: {"params": {"wat_files": ""}}
+try:
+    crawl.discover.function("CC-MAIN-2024-38")
+except AirflowFailException as error:
+    print(json.dumps(str(error)))
+"""
+    message = airflow.python(script)
+    assert "1,025 partitions" in message
+    assert "LAION_ETL_WAT_FILES_PER_PARTITION" in message

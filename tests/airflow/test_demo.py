@@ -1,0 +1,110 @@
+"""The demo as a person runs it: a process, its output, its exit code and what it leaves behind."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from laion_etl.minicrawl.build import CRAWL
+from laion_etl.overview import crawl_funnel
+from laion_etl.storage import LocalStore
+from tests.airflow.conftest import processes_of
+
+pytestmark = pytest.mark.airflow
+
+DEMO = [sys.executable, "-m", "laion_etl", "demo"]
+WITH_A_WRONG_SETTING = """
+import sys
+from pathlib import Path
+from rich.console import Console
+from laion_etl.demo import demo
+demo._SETTINGS["LAION_ETL_WAT_FILES_PER_PARTITION"] = "0"
+sys.exit(demo.run_demo(Path(sys.argv[1]), False, Console()))
+"""
+
+
+@contextmanager
+def running(command: list[str], data: Path) -> Iterator[subprocess.Popen[str]]:
+    """A demo in a folder of its own; its output is read line by line."""
+    environment = {**os.environ, "LAION_ETL_DATA_DIR": str(data), "COLUMNS": "200"}
+    process = subprocess.Popen(
+        command,
+        cwd="/",
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    try:
+        yield process
+    finally:
+        if process.poll() is None:
+            process.send_signal(signal.SIGINT)
+            process.communicate(timeout=60)
+
+
+def wait_for(process: subprocess.Popen[str], text: str) -> None:
+    seen = []
+    for line in process.stdout or ():
+        seen.append(line)
+        if text in line:
+            return
+    pytest.fail(f"the demo ended without {text!r}:\n{''.join(seen)}")
+
+
+def test_the_demo_makes_a_dataset_with_airflow_and_leaves_nothing_running(demo_data: Path) -> None:
+    with running(DEMO, demo_data) as process:
+        output, _ = process.communicate(timeout=280)
+
+    assert process.returncode == 0, output
+    for line in ("discover 1/1 done", "parse 6/6 done", "download 2/2 done", "publish 1/1 done"):
+        assert line in output
+    store = LocalStore(demo_data / "demo" / "store")
+    funnel = crawl_funnel(store, CRAWL)
+    assert not funnel.problems
+    assert all(row.units > 0 for row in funnel.rows)
+    assert funnel.row("download").kept >= 1_000
+    dataset = demo_data / "demo" / "store" / "dataset" / "mini" / CRAWL
+    parts = list(dataset.glob("laion-*/part-*.parquet"))
+    assert sum(pq.read_metadata(part).num_rows for part in parts) >= funnel.row("publish").kept > 0
+    assert (dataset / "manifest.json").is_file()
+    assert (dataset / "report" / "index.html").is_file()
+    assert f"dataset: {dataset}" in output
+    assert processes_of(demo_data) == []
+
+
+@pytest.mark.parametrize(
+    ("moment", "number"),
+    [("Airflow ...", signal.SIGINT), ("discover 1/1 done", signal.SIGTERM)],
+    ids=["Ctrl-C while Airflow starts", "SIGTERM while tasks run"],
+)
+def test_a_stopped_demo_stops_everything(demo_data: Path, moment: str, number: signal.Signals) -> None:
+    with running(DEMO, demo_data) as process:
+        wait_for(process, moment)
+        time.sleep(2)  # into the start of the processes, or of the mapped tasks
+        assert len(processes_of(demo_data)) > 3
+        process.send_signal(number)
+        output, _ = process.communicate(timeout=60)
+
+    assert process.returncode == 130
+    assert "stopped" in output
+    assert "Traceback" not in output
+    assert processes_of(demo_data) == []
+
+
+def test_a_failed_task_is_named_with_the_end_of_its_log(demo_data: Path) -> None:
+    command = [sys.executable, "-c", WITH_A_WRONG_SETTING, str(demo_data / "demo")]
+    with running(command, demo_data) as process:
+        output, _ = process.communicate(timeout=200)
+
+    assert process.returncode == 1
+    assert "failed: discover, try 1" in output  # a wrong setting is not tried again
+    assert "LAION_ETL_WAT_FILES_PER_PARTITION=0 must be at least 1" in output
+    assert f"logs: {demo_data / 'demo' / 'airflow' / 'logs'}" in output

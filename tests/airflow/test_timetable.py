@@ -1,0 +1,91 @@
+"""A dump is one partition: it can be backfilled and triggered, and never starts by itself."""
+
+import psycopg
+import pytest
+
+from tests.airflow.conftest import Airflow
+
+pytestmark = pytest.mark.airflow
+
+DAG_ID = "crawl_CC-MAIN-2024-38"
+
+TRIGGER = """
+import json, sys
+from fastapi.testclient import TestClient
+from airflow.api_fastapi.app import create_app
+with TestClient(create_app()) as client:
+    token = client.get("/auth/token").json()["access_token"]
+    answer = client.post(
+        f"/api/v2/dags/{sys.argv[1]}/dagRuns",
+        json={"logical_date": None, "partition_key": sys.argv[2]},
+        headers={"Authorization": f"Bearer {token}"},
+    )
+print(json.dumps([answer.status_code, answer.json()]))
+"""
+
+
+def runs(airflow: Airflow) -> list[tuple[str, str, str | None, str | None]]:
+    """run type, run id, partition key and day of the DAG's runs, oldest first."""
+    url = airflow.environment["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"].replace("+psycopg2", "")
+    with psycopg.connect(url) as connection:
+        return connection.execute(
+            "select run_type, run_id, partition_key, "
+            "to_char(partition_date at time zone 'UTC', 'YYYY-MM-DD') "
+            "from dag_run where dag_id = %s order by id",
+            [DAG_ID],
+        ).fetchall()
+
+
+def backfill(airflow: Airflow, first: str, last: str) -> None:
+    dates = ("--from-date", first, "--to-date", last)
+    airflow.cli("backfill", "create", "--dag-id", DAG_ID, *dates)
+
+
+def test_backfill_and_trigger_make_runs_of_the_dump(migrated_airflow: Airflow) -> None:
+    assert runs(migrated_airflow) == []
+
+    backfill(migrated_airflow, "2024-09-01", "2024-09-30")
+    [(run_type, run_id, key, day)] = runs(migrated_airflow)
+    assert (run_type, key, day) == ("backfill", "CC-MAIN-2024-38", "2024-09-16")
+    assert run_id.startswith("backfill__2024-09-16T00:00:00+00:00__CC-MAIN-2024-38__")
+
+    status, answer = migrated_airflow.python(TRIGGER, DAG_ID, "CC-MAIN-2024-38")
+    assert (status, answer["partition_key"]) == (200, "CC-MAIN-2024-38")
+    migrated_airflow.cli("dags", "trigger", DAG_ID)
+    assert [run[0] for run in runs(migrated_airflow)] == ["backfill", "manual", "manual"]
+
+
+def test_the_key_of_another_dump_is_refused(migrated_airflow: Airflow) -> None:
+    before = runs(migrated_airflow)
+    status, answer = migrated_airflow.python(TRIGGER, DAG_ID, "CC-MAIN-2024-42")
+
+    assert status == 400
+    assert "every dump has a DAG of its own, crawl_CC-MAIN-2024-42" in str(answer)
+    assert runs(migrated_airflow) == before
+
+
+def test_the_timetable_survives_serialization_and_schedules_nothing(airflow: Airflow) -> None:
+    script = """
+import json
+from datetime import UTC, date, datetime
+from airflow.timetables.base import TimeRestriction
+from laion_timetable import CrawlTimetable
+timetable = CrawlTimetable.deserialize(CrawlTimetable("CC-MAIN-2024-38", date(2024, 9, 16)).serialize())
+day = datetime(2024, 9, 16, tzinfo=UTC)
+def dumps(first, last):
+    return [info.partition_key for info in timetable.iter_partition_dagrun_infos(earliest=first, latest=last)]
+restriction = TimeRestriction(earliest=day, latest=None, catchup=True)
+print(json.dumps({
+    "exactly": dumps(day, day),
+    "before": dumps(datetime(2024, 1, 1, tzinfo=UTC), datetime(2024, 9, 15, 23, tzinfo=UTC)),
+    "after": dumps(datetime(2024, 9, 17, tzinfo=UTC), datetime(2025, 1, 1, tzinfo=UTC)),
+    "next": timetable.next_dagrun_info_v2(last_dagrun_info=None, restriction=restriction),
+}))
+"""
+    plugins = airflow.environment["AIRFLOW__CORE__PLUGINS_FOLDER"]
+    assert airflow.python(script, PYTHONPATH=plugins) == {
+        "exactly": ["CC-MAIN-2024-38"],
+        "before": [],
+        "after": [],
+        "next": None,
+    }
