@@ -73,6 +73,8 @@ task with *downstream*, and what is finished is recognised and skipped. See docs
 def discover(crawl: str) -> list[int]:
     """The numbers of the partitions to work on."""
     partitions = run_stage(["discover", "--crawl", crawl, *_selection()])["partitions"]
+    if not partitions:  # all that follows would be skipped, and the run be green
+        raise AirflowFailException(f"the parameter wat_files selects none of the WAT files of {crawl}")
     longest = conf.getint("core", "max_map_length")
     if len(partitions) > longest:
         raise AirflowFailException(

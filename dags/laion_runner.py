@@ -15,7 +15,7 @@ import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Any
 
@@ -88,11 +88,13 @@ def _end(process: subprocess.Popen[str]) -> None:
             process.wait(_CLEAN_END_S)
         except subprocess.TimeoutExpired:
             _log.warning("the command did not end within %g s and is killed", _CLEAN_END_S)
-    try:
-        os.killpg(process.pid, signal.SIGKILL)  # also what it may have left behind
-    except ProcessLookupError:
-        return  # the group is empty: the normal case
+    _kill_group(process)  # also what it may have left behind
     process.wait()
+
+
+def _kill_group(process: subprocess.Popen[str]) -> None:
+    with suppress(ProcessLookupError):  # the group is empty: the normal case
+        os.killpg(process.pid, signal.SIGKILL)
 
 
 @contextmanager
@@ -105,12 +107,18 @@ def _forwarded_sigterm(process: subprocess.Popen[str]) -> Iterator[None]:
     def forward(number: int, _: FrameType | None) -> None:
         _log.warning("asked to end (signal %d): the command is told, and waited for", number)
         process.terminate()
+        if too_late.ident is None:  # not started yet
+            too_late.start()
 
+    # A command that outlives its task would work against the task's next try.
+    too_late = threading.Timer(_CLEAN_END_S, _kill_group, [process])
+    too_late.daemon = True
     previous = signal.signal(signal.SIGTERM, forward)
     try:
         yield
     finally:
         signal.signal(signal.SIGTERM, previous)
+        too_late.cancel()
 
 
 def _stream(process: subprocess.Popen[str]) -> tuple[deque[str], deque[str]]:

@@ -110,18 +110,32 @@ print(json.dumps([dag.dag_id for dag in vars(crawl).values() if isinstance(dag, 
     assert airflow.python(script) == ["crawl_CC-MAIN-2024-42"]
 
 
-def test_too_many_partitions_fail_with_the_setting_to_raise(airflow: Airflow) -> None:
+def discovered(airflow: Airflow, partitions: int) -> list[object]:
+    """What `discover` returns or says when the command finds so many partitions."""
     script = """
-import json
+import json, sys
 import crawl
 from airflow.sdk.exceptions import AirflowFailException
-crawl.run_stage = lambda arguments: {"partitions": list(range(1025))}
+crawl.run_stage = lambda arguments: {"partitions": list(range(int(sys.argv[1])))}
 crawl.get_current_context = lambda: {"params": {"wat_files": ""}}
 try:
-    crawl.discover.function("CC-MAIN-2024-38")
+    print(json.dumps(["partitions", len(crawl.discover.function("CC-MAIN-2024-38"))]))
 except AirflowFailException as error:
-    print(json.dumps(str(error)))
+    print(json.dumps(["failure", str(error)]))
 """
-    message = airflow.python(script)
-    assert "1,025 partitions" in message
-    assert "LAION_ETL_WAT_FILES_PER_PARTITION" in message
+    outcome: list[object] = airflow.python(script, str(partitions))
+    return outcome
+
+
+def test_too_many_partitions_fail_with_the_setting_to_raise(airflow: Airflow) -> None:
+    assert discovered(airflow, 1024) == ["partitions", 1024]
+    outcome, message = discovered(airflow, 1025)
+    assert outcome == "failure"
+    assert "1,025 partitions" in str(message)
+    assert "LAION_ETL_WAT_FILES_PER_PARTITION" in str(message)
+
+
+def test_a_selection_of_nothing_is_no_green_run(airflow: Airflow) -> None:
+    outcome, message = discovered(airflow, 0)
+    assert outcome == "failure"
+    assert "wat_files selects none" in str(message)

@@ -134,3 +134,25 @@ time.sleep(600)
     assert "exit code 130" in output[-1]
     assert (stand_in / "ended-cleanly").exists()
     assert processes_of(stand_in) == []
+
+
+def test_a_command_that_ignores_sigterm_does_not_outlive_its_task(stand_in: Path, airflow: Airflow) -> None:
+    command = """
+import signal, time
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+print("started", flush=True)
+time.sleep(600)
+"""
+    process = start(stand_in, airflow, command)
+    assert process.stdout is not None
+    lines = iter(process.stdout)
+    while "started" not in next(lines):
+        continue
+    os.kill(process.pid, signal.SIGTERM)
+    asked = time.monotonic()
+    output = [*lines]
+    process.wait(10)
+
+    assert time.monotonic() - asked < 5  # what Airflow grants
+    assert "exit code -9" in output[-1]
+    assert processes_of(stand_in) == []

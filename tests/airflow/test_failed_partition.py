@@ -1,0 +1,69 @@
+"""A run with a failed partition, task by task through Airflow, the commands replaced by a stand-in."""
+
+import pytest
+
+from tests.airflow.conftest import Airflow
+
+pytestmark = pytest.mark.airflow
+
+RUN = """
+import json, sys
+import laion_runner
+from airflow.sdk.exceptions import AirflowFailException
+
+FAILS = json.loads(sys.argv[1])
+ANSWERS = {
+    "discover": {"partitions": [0, 1, 2]},
+    "plan": {"batches": [0]},
+    "publish": {"dataset": "dataset", "report": "report"},
+}
+commands = []
+
+def stand_in(arguments):
+    commands.append(list(arguments))
+    if arguments[0] == "parse" and int(arguments[4]) in FAILS:
+        raise AirflowFailException("damaged")
+    return ANSWERS.get(arguments[0], {"input": 2, "kept": 1, "more": "not for XCom"})
+
+laion_runner.run_stage = stand_in
+from airflow.dag_processing.dagbag import DagBag
+dag = DagBag().dags["crawl_CC-MAIN-2024-38"]
+run = dag.test(logical_date=None, run_conf={"wat_files": "0:3", "download_workers": 2, "score_groups": 2})
+print(json.dumps({
+    "state": str(run.state),
+    "tasks": {
+        f"{ti.task_id}[{ti.rendered_map_index or ti.map_index}]": str(ti.state)
+        for ti in run.get_task_instances()
+    },
+    "commands": commands,
+}, default=str))
+"""
+
+
+def test_a_failed_partition_blocks_only_itself_and_fails_the_run(migrated_airflow: Airflow) -> None:
+    run = migrated_airflow.python(RUN, "[1]")
+
+    assert run["state"] == "failed"
+    assert {name: state for name, state in run["tasks"].items() if state != "success"} == {
+        "partition.parse[partition 1]": "failed",
+        "partition.load[1]": "upstream_failed",
+        "verdict[-1]": "upstream_failed",
+    }
+    assert run["tasks"]["publish[-1]"] == "success"
+    crawl = ["--crawl", "CC-MAIN-2024-38"]
+    for command in (
+        ["discover", *crawl, "--wat-files", "0:3"],
+        ["parse", *crawl, "--partition", "2", "--wat-files", "0:3"],
+        ["load", *crawl, "--partition", "2"],
+        ["score", *crawl, "--group", "1/2"],
+        ["publish", *crawl],
+    ):
+        assert command in run["commands"]
+    assert run["commands"].count(["download", *crawl]) == 1  # one batch, so one of the two workers
+
+
+def test_a_run_without_any_good_partition_publishes_nothing(migrated_airflow: Airflow) -> None:
+    run = migrated_airflow.python(RUN, "[0, 1, 2]")
+
+    assert run["state"] == "failed"
+    assert {command[0] for command in run["commands"]} == {"discover", "parse"}
