@@ -1,4 +1,7 @@
-"""A run with a failed partition, task by task through Airflow, the commands replaced by a stand-in."""
+"""A run with a failed partition, task by task through Airflow, the commands replaced by a stand-in.
+
+The DAG is not the one whose runs test_timetable.py counts.
+"""
 
 import pytest
 
@@ -27,7 +30,7 @@ def stand_in(arguments):
 
 laion_runner.run_stage = stand_in
 from airflow.dag_processing.dagbag import DagBag
-dag = DagBag().dags["crawl_CC-MAIN-2024-38"]
+dag = DagBag().dags["crawl_CC-MAIN-2024-42"]
 run = dag.test(logical_date=None, run_conf={"wat_files": "0:3", "download_workers": 2, "score_groups": 2})
 print(json.dumps({
     "state": str(run.state),
@@ -50,7 +53,7 @@ def test_a_failed_partition_blocks_only_itself_and_fails_the_run(migrated_airflo
         "verdict[-1]": "upstream_failed",
     }
     assert run["tasks"]["publish[-1]"] == "success"
-    crawl = ["--crawl", "CC-MAIN-2024-38"]
+    crawl = ["--crawl", "CC-MAIN-2024-42"]
     for command in (
         ["discover", *crawl, "--wat-files", "0:3"],
         ["parse", *crawl, "--partition", "2", "--wat-files", "0:3"],
