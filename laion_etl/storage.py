@@ -44,7 +44,7 @@ class NewFile(io.RawIOBase):
 
     def write(self, data: object) -> int:
         view = memoryview(data).cast("B")  # type: ignore[arg-type]
-        with _storage_errors("write", self._uri):
+        with storage_errors("write", self._uri):
             self._raw.write(view)
         self._sha256.update(view)
         self._bytes += len(view)
@@ -137,14 +137,14 @@ class LocalStore(Store):
         path = self.root / name
         partial = path.with_name(f".{path.name}.{uuid4().hex}{PARTIAL_SUFFIX}")
         try:
-            with _storage_errors("write", path):
+            with storage_errors("write", path):
                 path.parent.mkdir(parents=True, exist_ok=True)
                 _remove_leftovers(path)
                 raw = partial.open("xb")
                 fcntl.flock(raw, fcntl.LOCK_EX)  # tells a living writer from a leftover
             with raw:
                 yield NewFile(name, raw, self.uri(name))
-                with _storage_errors("write", path):
+                with storage_errors("write", path):
                     raw.flush()
                     os.fsync(raw.fileno())
                     partial.replace(path)
@@ -153,7 +153,7 @@ class LocalStore(Store):
             raise
 
     def open(self, name: str) -> BinaryIO:
-        with _storage_errors("read", self.root / name):
+        with storage_errors("read", self.root / name):
             return (self.root / name).open("rb")
 
     def exists(self, name: str) -> bool:
@@ -161,16 +161,16 @@ class LocalStore(Store):
 
     def list(self, prefix: str) -> list[str]:
         folder = self.root / prefix
-        with _storage_errors("list", folder):
+        with storage_errors("list", folder):
             found = [p for p in folder.rglob("*") if p.is_file() and p.suffix != PARTIAL_SUFFIX]
         return sorted(p.relative_to(self.root).as_posix() for p in found)
 
     def delete(self, name: str) -> None:
-        with _storage_errors("delete", self.root / name):
+        with storage_errors("delete", self.root / name):
             (self.root / name).unlink(missing_ok=True)
 
     def check(self) -> None:
-        with _storage_errors("write", self.root):
+        with storage_errors("write", self.root):
             self.root.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryFile(dir=self.root):
                 pass
@@ -191,12 +191,12 @@ class S3Store(Store):
     def create(self, name: str) -> Iterator[NewFile]:
         with tempfile.TemporaryFile() as spool:
             yield NewFile(name, spool, self.uri(name))
-            with _storage_errors("write", self.uri(name)):
+            with storage_errors("write", self.uri(name)):
                 spool.seek(0)
                 self._client.upload_fileobj(spool, self._bucket, self._prefix + name)
 
     def open(self, name: str) -> BinaryIO:
-        with _storage_errors("read", self.uri(name)):
+        with storage_errors("read", self.uri(name)):
             spool = tempfile.TemporaryFile()  # noqa: SIM115 - handed to the caller
             try:
                 self._client.download_fileobj(self._bucket, self._prefix + name, spool)
@@ -207,7 +207,7 @@ class S3Store(Store):
             return cast("BinaryIO", spool)
 
     def exists(self, name: str) -> bool:
-        with _storage_errors("look up", self.uri(name)):
+        with storage_errors("look up", self.uri(name)):
             try:
                 self._client.head_object(Bucket=self._bucket, Key=self._prefix + name)
             except self._client.exceptions.ClientError as error:
@@ -219,7 +219,7 @@ class S3Store(Store):
     def list(self, prefix: str) -> list[str]:
         folder = self._prefix + (f"{prefix.strip('/')}/" if prefix.strip("/") else "")
         pages = self._client.get_paginator("list_objects_v2")
-        with _storage_errors("list", self.uri(prefix)):
+        with storage_errors("list", self.uri(prefix)):
             keys = [
                 entry["Key"]
                 for page in pages.paginate(Bucket=self._bucket, Prefix=folder)
@@ -228,11 +228,11 @@ class S3Store(Store):
         return sorted(key.removeprefix(self._prefix) for key in keys)
 
     def delete(self, name: str) -> None:
-        with _storage_errors("delete", self.uri(name)):
+        with storage_errors("delete", self.uri(name)):
             self._client.delete_object(Bucket=self._bucket, Key=self._prefix + name)
 
     def check(self) -> None:
-        with _storage_errors("write", self.uri()):
+        with storage_errors("write", self.uri()):
             self._client.list_objects_v2(Bucket=self._bucket, MaxKeys=1)
 
 
@@ -268,8 +268,8 @@ def _remove_leftovers(path: Path) -> None:
 
 
 _ADVICE = {
-    errno.ENOSPC: "the disk is full; free space or point LAION_ETL_STORE elsewhere",
-    errno.EDQUOT: "the disk quota is used up; free space or point LAION_ETL_STORE elsewhere",
+    errno.ENOSPC: "the disk is full; free space or point LAION_ETL_STORE (or TMPDIR) elsewhere",
+    errno.EDQUOT: "the disk quota is used up; free space or point LAION_ETL_STORE (or TMPDIR) elsewhere",
     errno.EACCES: "no permission; check the owner of the folder or set LAION_ETL_STORE",
     errno.EROFS: "the file system is read-only; set LAION_ETL_STORE",
     errno.ENOENT: "it does not exist; was the stage before it run?",
@@ -287,7 +287,7 @@ _S3_ADVICE = {
 
 
 @contextmanager
-def _storage_errors(action: str, target: object) -> Iterator[None]:
+def storage_errors(action: str, target: object) -> Iterator[None]:
     """Turns the errors of the file system and of S3 into StorageError."""
     from boto3.exceptions import Boto3Error
     from botocore.exceptions import BotoCoreError, ClientError

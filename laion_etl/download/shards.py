@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from laion_etl.download.images import Picture
 from laion_etl.funnel import DownloadStatus
 from laion_etl.records import SHARD_SCHEMA, Output, batch_name, sample_key
-from laion_etl.storage import Store
+from laion_etl.storage import Store, storage_errors
 from laion_etl.tarshard import finish, write_member
 
 
@@ -63,8 +63,10 @@ class ShardWriter:
         self._outcomes[index] = _Outcome(status, message or None, hashes, None)
 
     def add_picture(self, index: int, picture: Picture, hashes: Hashes) -> None:
-        offset = self._spool.seek(0, 2)
-        self._spool.write(picture.data)
+        with storage_errors("write", f"a temporary file in {tempfile.gettempdir()}"):
+            offset = self._spool.seek(0, 2)
+            self._spool.write(picture.data)
+            self._spool.flush()
         stored = _Stored(
             picture.format,
             offset,

@@ -1,0 +1,79 @@
+"""A full disk ends a stage with one line and leaves nothing half-written; with space it goes on."""
+
+import contextlib
+import os
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from laion_etl.download.images import Picture
+from laion_etl.download.shards import Hashes, ShardWriter
+from laion_etl.errors import StorageError
+from tests.parse.wat_files import image, page_record, write_wat
+from tests.test_cli import laion_etl, one_line_error
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Callable[[int], Path]]:
+    """`small_disk(kib)` mounts a file system of that size, or changes it."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+
+    def mount(kib: int) -> Path:
+        options = f"size={kib}k" + (",remount" if os.path.ismount(folder) else "")
+        subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)], check=False)
+        if not os.path.ismount(folder):
+            pytest.skip("mounting a small file system needs root")
+        return folder
+
+    yield mount
+    if os.path.ismount(folder):
+        subprocess.run(["umount", str(folder)], check=True)
+
+
+def a_wat(folder: Path) -> str:
+    """Pairs enough for some hundred kilobytes of parquet: texts that do not compress."""
+    links = [image(f"{n}.jpg", os.urandom(200).hex()) for n in range(2_000)]
+    return write_wat(folder / "a.wat.gz", [page_record("https://e.org/", links)])
+
+
+def test_parse_on_a_full_disk(small_disk: Callable[[int], Path], tmp_path: Path) -> None:
+    wat = a_wat(tmp_path)
+    store = small_disk(100)
+    arguments = ("parse", "--crawl", "C", "--partition", "0", wat)
+    done = laion_etl(tmp_path, *arguments, STORE=str(store))
+    assert done.returncode == 1
+    assert "the disk is full" in one_line_error(done)
+    assert [path for path in store.rglob("*") if path.is_file()] == []
+    small_disk(10_000)
+    assert laion_etl(tmp_path, *arguments, STORE=str(store)).returncode == 0
+
+
+def test_the_temporary_file_of_a_batch_on_a_full_disk() -> None:
+    picture = Picture(b"x" * 100_000, "jpg", 1, 1, 1, 1, "0" * 16)
+    full = Path("/dev/full").open("r+b")  # noqa: SIM115 - closing it would try to write again
+    with pytest.raises(StorageError, match="the disk is full"):
+        ShardWriter(0, [{}], full).add_picture(0, picture, Hashes("", ""))
+    with contextlib.suppress(OSError):
+        full.close()
+
+
+def test_the_embedded_postgres_on_a_full_disk(small_disk: Callable[[int], Path], tmp_path: Path) -> None:
+    wat = a_wat(tmp_path)
+    assert laion_etl(tmp_path, "parse", "--crawl", "C", "--partition", "0", wat).returncode == 0
+    done = laion_etl(
+        tmp_path,
+        "load",
+        "--crawl",
+        "C",
+        "--partition",
+        "0",
+        STORE=str(tmp_path / "data"),
+        DATA_DIR=str(small_disk(1_000)),
+    )
+    assert done.returncode == 1
+    message = one_line_error(done)
+    assert "the embedded Postgres" in message
+    assert "No space left on device" in message
