@@ -53,7 +53,7 @@ class EmbeddedServer:
 
 @contextmanager
 def _complaints() -> Iterator[list[str]]:
-    """The lines that the server's library logs: they hold the cause of a failed start, and are not printed."""
+    """What the server's library logs: the cause of a failed start, which is not printed."""
     lines: list[str] = []
 
     class Collector(logging.Handler):
