@@ -14,6 +14,7 @@ class RecordReason(StrEnum):
 
     NOT_A_PAGE = "not_a_page"  # request, metadata or warcinfo records, responses without HTML
     BROKEN_JSON = "broken_json"
+    DAMAGED = "damaged"  # a gzip member that is cut off or corrupt
 
 
 class ParseReason(StrEnum):

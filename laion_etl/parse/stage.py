@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 from laion_etl.funnel import Outcomes, ParseReason, RecordReason
 from laion_etl.inputs import open_input
 from laion_etl.parse.language import LanguageDetector
+from laion_etl.parse.members import Damage
 from laion_etl.parse.text import clean_alt
 from laion_etl.parse.urls import host_of, image_url, registered_domain
 from laion_etl.parse.wat import ImageLink, Page, read_pages
@@ -20,6 +21,7 @@ from laion_etl.settings import ParseSettings, Settings
 from laion_etl.storage import Store
 
 _ROWS_PER_GROUP = 50_000
+_DAMAGES_NAMED = 100
 
 Row = tuple[bytes, str, str, str, float, str, str, str, int, int]  # the fields of PAIR_SCHEMA
 
@@ -34,7 +36,8 @@ def parse_partition(
 ) -> StageStats:
     """Parses (index in wat.paths, URI) files into `pairs/<crawl>/part-<partition>.parquet`.
 
-    The stats count image links; `details.records` counts the WAT records. `on_file` hears of files
+    The stats count image links; `details.records` counts the WAT records, and `details.damaged` names the
+    first damaged ones as (WAT file, offset). `on_file` hears of files
     done and in all. Raises InputError for a file that can't be read as a whole.
     """
     unit = partition_name(partition)
@@ -64,6 +67,7 @@ def parse_partition(
         outputs=(file.output,),
         details={
             "wat_files": len(wat_files),
+            "damaged": parser.damaged[:_DAMAGES_NAMED],
             "records": {"input": records.input, "kept": records.kept, "dropped": records.dropped},
         },
     )
@@ -79,6 +83,7 @@ class PartitionParser:
     def __init__(self, settings: ParseSettings) -> None:
         self.records = Outcomes[RecordReason]()
         self.links = Outcomes[ParseReason]()
+        self.damaged: list[list[int]] = []  # WAT file, offset of the damaged member
         self._settings = settings
         self._detector = LanguageDetector(settings)
         self._seen: set[bytes] = set()
@@ -87,6 +92,10 @@ class PartitionParser:
         """The pairs of one WAT file in the order of its links."""
         with open_input(uri) as stream:
             for page in read_pages(stream, uri):
+                if isinstance(page, Damage):
+                    self.records.drop(RecordReason.DAMAGED)
+                    self.damaged.append([wat_file, page.offset])
+                    continue
                 if isinstance(page, RecordReason):
                     self.records.drop(page)
                     continue

@@ -1,29 +1,36 @@
-"""WAT files: gzip members of WARC `metadata` records whose JSON describes one crawled page.
+"""WAT files: gzip members with WARC `metadata` records whose JSON describes one crawled page.
 
-An image link is an entry of `Envelope.Payload-Metadata.HTTP-Response-Metadata.HTML-Metadata.Links`
-with path `IMG@/src` (written by the extractor ia-web-commons).
+An image link is an entry of `Envelope.Payload-Metadata.HTTP-Response-Metadata.HTML-Metadata.Links` with path
+`IMG@/src` (written by the extractor ia-web-commons). Most of the JSON is about other things, so the image
+entries are cut out and only they are parsed; a page with a base, a licence link or entries of another shape
+is parsed whole.
 """
 
 import json
-import zlib
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import BinaryIO
 
 import orjson
-from warcio.archiveiterator import ArchiveIterator
-from warcio.exceptions import ArchiveLoadFailed
-from warcio.recordloader import ArcWarcRecord
 
 from laion_etl.errors import InputError
 from laion_etl.funnel import RecordReason
-from laion_etl.parse.licence import page_licence
+from laion_etl.parse.licence import NO_LICENCE, page_licence
+from laion_etl.parse.members import Damage, read_members
 from laion_etl.parse.urls import page_base
 
-# Common Crawl cuts pages at 1 MiB; metadata longer than this is no page of its making.
-_MAX_RECORD_BYTES = 64 * 1024 * 1024
+_IMAGE_START = b'{"path":"IMG@/src"'
+_IMAGE_PATH = b'"IMG@/src"'
+_HTML = b'"HTML-Metadata"'
+_OBJECT = re.compile(rb"\s*:\s*\{")
+_NEEDS_WHOLE_PAGE = (b'"Base"', b"creativecommons.org")
 
-_CUT_OFF = "it ends inside a record"
+_HEADER_END = re.compile(rb"\r?\n\r?\n")
+_METADATA = re.compile(rb"^WARC-Type:[ \t]*metadata\s", re.IGNORECASE | re.MULTILINE)
+_LENGTH = re.compile(rb"^Content-Length:[ \t]*(\d+)", re.IGNORECASE | re.MULTILINE)
+_TARGET = re.compile(rb"^WARC-Target-URI:[ \t]*<?([^\r\n>]*)", re.IGNORECASE | re.MULTILINE)
+_NEXT_RECORD = re.compile(rb"\r?\n\r?\n(?=WARC/)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,54 +52,91 @@ class Page:
     offset: int  # of its record in the WAT file, bytes
 
 
-class _Records(ArchiveIterator):  # type: ignore[misc]
-    """warcio's iterator, which takes a cut-off gzip member for a normal end: this one remembers."""
+def read_pages(stream: BinaryIO, uri: str) -> Iterator[Page | RecordReason | Damage]:
+    """Every record of a WAT file as a page or the reason why it is none; a damaged gzip member as Damage.
 
-    cut_off = False
-
-    def close(self) -> None:
-        if self.reader is not None and self.reader.decompressor is not None:
-            self.cut_off = not self.reader.decompressor.eof
-        super().close()
-
-
-def read_pages(stream: BinaryIO, uri: str) -> Iterator[Page | RecordReason]:
-    """Every record of a WAT file as a page or the reason why it is none.
-
-    Raises InputError, naming the file, the offset and the cause, when the file itself is broken.
+    Raises InputError, naming the file and the cause, when not a single record can be read.
     """
-    records = _Records(stream)
-    try:
-        for record in records:
-            payload = _payload(record)
-            offset = records.get_record_offset()
-            yield RecordReason.NOT_A_PAGE if payload is None else _page(payload, offset)
-    except (ArchiveLoadFailed, zlib.error, EOFError, OSError, ValueError) as error:
-        raise _broken(uri, records.offset, str(error)) from error
-    if records.cut_off:
-        raise _broken(uri, records.offset, _CUT_OFF)
+    readable = 0
+    damage = None
+    for member in read_members(stream):
+        if isinstance(member, Damage):
+            damage = damage or member
+            yield member
+            continue
+        for head, payload in _records(member.data):
+            readable += 1
+            yield _page(head, payload, member.offset)
+    if not readable and damage is not None:
+        raise InputError(
+            f"{uri} is broken after byte {damage.offset}: {damage.cause}; fetch it again or leave it out "
+            "with --wat-files"
+        )
 
 
-def _broken(uri: str, offset: int, cause: str) -> InputError:
-    return InputError(
-        f"{uri} is broken after byte {offset}: {cause}; fetch it again or leave it out with --wat-files"
-    )
+def _records(data: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """Header and payload of the WARC records of a member: one, as a rule.
+
+    A wrong Content-Length is put right by what follows.
+    """
+    position = 0
+    while data.startswith(b"WARC/", position):
+        header = _HEADER_END.search(data, position)
+        body = header.end() if header else len(data)
+        head = data[position:body]
+        end, position = _extent(data, body, _LENGTH.search(head))
+        yield head, data[body:end]
 
 
-def _payload(record: ArcWarcRecord) -> bytes | None:
-    """The JSON of a metadata record, None for other records; raises ValueError for half a record."""
-    announced = record.rec_headers.get_header("Content-Length") or ""
-    if record.format != "warc" or not announced.isdigit():
-        raise ValueError("no WARC record begins there")
-    if record.rec_type != "metadata":
+def _extent(data: bytes, body: int, announced: re.Match[bytes] | None) -> tuple[int, int]:
+    """Where a payload ends and the next record begins (the end of the data if there is none)."""
+    end = body + int(announced[1][:18]) if announced else len(data) + 1
+    if end <= len(data):
+        if not data[end : end + 8].strip(b"\r\n"):
+            return end, len(data)
+        if following := _NEXT_RECORD.match(data, end):
+            return end, following.end()
+    following = _NEXT_RECORD.search(data, body)
+    return (following.start(), following.end()) if following else (len(data), len(data))
+
+
+def _page(head: bytes, payload: bytes, offset: int) -> Page | RecordReason:
+    whole = payload.endswith(b"}") or payload.rstrip().endswith(b"}")
+    html = payload.find(_HTML)
+    if html < 0:
+        broken = not whole and _METADATA.search(head)
+        return RecordReason.BROKEN_JSON if broken else RecordReason.NOT_A_PAGE
+    if not _METADATA.search(head):
+        return RecordReason.NOT_A_PAGE
+    target = _TARGET.search(head)
+    if whole and target and _OBJECT.match(payload, html + len(_HTML)):
+        links = None if any(part in payload for part in _NEEDS_WHOLE_PAGE) else _cut_out(payload)
+        if links is not None:
+            url = target[1].decode(errors="replace")
+            return Page(url, url, NO_LICENCE, links, offset)
+    return _whole_page(payload, offset)
+
+
+def _cut_out(payload: bytes) -> list[ImageLink] | None:
+    """The image links of a page without parsing the rest; None when they can't be told for sure."""
+    entries = []
+    start = payload.find(_IMAGE_START)
+    while start >= 0:
+        # A brace inside a text cuts an entry short, which the parser then notices: a string stays open.
+        end = payload.find(b"}", start) + 1
+        entries.append(payload[start:end])
+        start = payload.find(_IMAGE_START, end)
+    if len(entries) != payload.count(_IMAGE_PATH):
         return None
-    payload: bytes = record.raw_stream.read(_MAX_RECORD_BYTES)
-    if len(payload) < min(int(announced), _MAX_RECORD_BYTES):
-        raise EOFError(_CUT_OFF)
-    return payload
+    try:
+        parsed = orjson.loads(b"[" + b",".join(entries) + b"]")
+    except orjson.JSONDecodeError:
+        return None
+    return [ImageLink(_text(entry.get("url")), _text(entry.get("alt"))) for entry in parsed]
 
 
-def _page(payload: bytes, offset: int) -> Page | RecordReason:
+def _whole_page(payload: bytes, offset: int) -> Page | RecordReason:
+    """A page by its whole JSON."""
     try:
         envelope = _loads(payload)
     except (ValueError, RecursionError):

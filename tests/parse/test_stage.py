@@ -79,10 +79,21 @@ def test_a_finished_partition_is_not_parsed_again(wat: str, store: Store) -> Non
 
 def test_an_unreadable_file_leaves_nothing_half_written(wat: str, store: Store, tmp_path: Path) -> None:
     broken = tmp_path / "broken.wat.gz"
-    broken.write_bytes(Path(wat).read_bytes()[:-30])
+    broken.write_bytes(b"no gzip at all" * 100)
     with pytest.raises(InputError, match=r"broken\.wat\.gz"):
         parse_partition("C", 0, [(0, wat), (1, str(broken))], Settings(), store)
     assert store.list("") == []
+
+
+def test_a_damaged_member_is_counted_with_its_place(wat: str, store: Store, tmp_path: Path) -> None:
+    broken = tmp_path / "broken.wat.gz"
+    whole = Path(wat).read_bytes()
+    broken.write_bytes(whole + whole[:-30])
+    stats = parse_partition("C", 0, [(4, str(broken))], Settings(), store)
+    assert stats.details["records"]["dropped"] == {"broken_json": 1, "damaged": 1}
+    [[wat_file, offset]] = stats.details["damaged"]
+    assert (wat_file, offset > len(whole)) == (4, True)
+    assert store.read_stats("pairs/C/part-00000.json") == stats
 
 
 def test_progress_counts_files(wat: str, store: Store) -> None:
