@@ -18,7 +18,7 @@ from laion_etl import __version__
 from laion_etl.console import progress, summary
 from laion_etl.crawl import Partition, discover_crawls, known_crawls, parse_selection, partitions
 from laion_etl.errors import InputError, SettingsError, Stopped
-from laion_etl.records import StageStats
+from laion_etl.records import StageStats, plan_stats_name
 from laion_etl.settings import Settings, load_settings
 from laion_etl.storage import Store, open_store
 
@@ -291,7 +291,7 @@ def _partition(crawl: str, number: int, selection: str, settings: Settings) -> P
 
 
 def _planned(crawl: str, store: Store) -> list[int]:
-    return list(store.read_stats(f"batches/{crawl}/_stats.json").details["batches"])
+    return list(store.read_stats(plan_stats_name(crawl)).details["batches"])
 
 
 def _group(batches: list[int], group: str) -> list[int]:
@@ -311,8 +311,11 @@ def _batch_of(shard: str) -> int:
 
 
 def _show_places(crawl: str, settings: Settings, store: Store) -> dict[str, str]:
-    folder = f"dataset/{settings.publish.name}/{crawl}"
-    places = {"dataset": store.uri(folder), "report": store.uri(f"{folder}/report/index.html")}
+    from laion_etl.publish.release import Release
+    from laion_etl.publish.stage import REPORT
+
+    release = Release(settings.publish.name, crawl)
+    places = {"dataset": store.uri(release.folder), "report": store.uri(release.file(REPORT))}
     for what, uri in places.items():
         console.print(f"{what}: {uri}", highlight=False)
     return places

@@ -123,6 +123,26 @@ def batch_name(batch: int) -> str:
     return f"{batch:09d}"
 
 
+def plan_stats_name(crawl: str) -> str:
+    """The stats of the plan stage in the store; its details list the batches."""
+    return f"batches/{crawl}/_stats.json"
+
+
+def batch_file_name(crawl: str, batch: int) -> str:
+    """The pairs of a batch in the store."""
+    return f"batches/{crawl}/{batch_name(batch)}.parquet"
+
+
+def shard_stem(crawl: str, batch: int) -> str:
+    """Name of a shard's files in the store without their endings."""
+    return f"shards/{crawl}/{batch_name(batch)}"
+
+
+def scored_stem(crawl: str, batch: int) -> str:
+    """Name of a scored shard's files in the store without their endings."""
+    return f"scored/{crawl}/{batch_name(batch)}"
+
+
 def sample_key(batch: int, index: int) -> str:
     """Key of a sample: 9 digits of batch, 5 digits of index in the batch."""
     return f"{batch:09d}{index:05d}"

@@ -44,20 +44,29 @@ def database_url(settings: Settings) -> Iterator[str]:
 def migrate(connection: Connection) -> list[str]:
     """Applies the numbered files of sql/ that are new to this database; returns their names.
 
-    Safe when many processes start at once: an advisory lock lets one migrate while the others wait.
+    Safe when many processes start at once: an advisory lock lets one migrate while the others wait. Where
+    nothing is new, which is nearly always, no lock is taken.
     """
+    if not _new_migrations(connection):
+        return []
     with connection.transaction():
         connection.execute("select pg_advisory_xact_lock(%s)", [_MIGRATION_LOCK])
         connection.execute(
             "create table if not exists schema_migration ("
             "name text primary key, applied_at timestamptz not null default now())"
         )
-        applied = {row[0] for row in connection.execute("select name from schema_migration")}
-        new = [path for path in sorted(sql_folder().glob("[0-9]*.sql")) if path.stem not in applied]
+        new = _new_migrations(connection)
         for path in new:
             connection.execute(path.read_bytes())
             connection.execute("insert into schema_migration (name) values (%s)", [path.stem])
     return [path.stem for path in new]
+
+
+def _new_migrations(connection: Connection) -> list[Path]:
+    known = connection.execute("select to_regclass('schema_migration') is not null").fetchone()
+    names = connection.execute("select name from schema_migration").fetchall() if known and known[0] else []
+    applied = {name for (name,) in names}
+    return [path for path in sorted(sql_folder().glob("[0-9]*.sql")) if path.stem not in applied]
 
 
 @contextmanager

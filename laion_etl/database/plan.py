@@ -14,7 +14,14 @@ from psycopg.types.json import Jsonb
 
 from laion_etl.database.load import crawl_number
 from laion_etl.database.queries import query
-from laion_etl.records import BATCH_SCHEMA, Output, StageStats, batch_name, fingerprint
+from laion_etl.records import (
+    BATCH_SCHEMA,
+    Output,
+    StageStats,
+    batch_file_name,
+    fingerprint,
+    plan_stats_name,
+)
 from laion_etl.settings import Settings
 from laion_etl.storage import Store
 
@@ -51,7 +58,7 @@ def _cut(crawl: str, keys: dict[str, Any], batch_size: int, store: Store, connec
     row = connection.execute(query("plan.next_batch")).fetchone()
     first = int(row[0]) if row else 0
     for batch, table in enumerate(_new_pairs(connection, keys, batch_size), first):
-        with store.create(f"batches/{crawl}/{batch_name(batch)}.parquet") as file:
+        with store.create(batch_file_name(crawl, batch)) as file:
             pq.write_table(table, file, compression="zstd")
         output = file.output
         connection.execute(
@@ -89,4 +96,4 @@ def _write_stats(crawl: str, crawl_no: int, store: Store, connection: Connection
         outputs=tuple(Output(**file) for _, _, file in batches),
         details={"batches": [batch for batch, _, _ in batches]},
     )
-    return store.write_stats(f"batches/{crawl}/_stats.json", stats)
+    return store.write_stats(plan_stats_name(crawl), stats)

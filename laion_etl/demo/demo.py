@@ -128,12 +128,16 @@ def _run(crawl: str, airflow: AirflowApi, phases: Phases) -> bool:
 
 def _show_results(crawl: str, folder: Path, console: Console) -> bool:
     """The funnel and where everything is; whether the counts of all stages join up."""
+    from laion_etl.publish.release import Release
+    from laion_etl.publish.stage import REPORT
+
     store = open_store(str(folder / "store"))
     funnel = crawl_funnel(store, crawl)
     console.print(funnel.as_table())
+    release = Release(_SETTINGS["LAION_ETL_PUBLISH_NAME"], crawl)
     places = {
-        "dataset": folder / "store" / "dataset" / "mini" / crawl,
-        "report": folder / "store" / "dataset" / "mini" / crawl / "report" / "index.html",
+        "dataset": Path(store.uri(release.folder)),
+        "report": Path(store.uri(release.file(REPORT))),
         "logs": folder / "airflow" / "logs",
     }
     for what, path in places.items():

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 
 from laion_etl.download.images import Picture
 from laion_etl.funnel import DownloadStatus
-from laion_etl.records import SHARD_SCHEMA, Output, batch_name, sample_key
+from laion_etl.records import SHARD_SCHEMA, Output, sample_key, shard_stem
 from laion_etl.storage import Store, storage_errors
 from laion_etl.tarshard import finish, write_member
 
@@ -79,7 +79,7 @@ class ShardWriter:
 
     def write(self, crawl: str, store: Store) -> tuple[Output, Output]:
         """Writes `shards/<crawl>/<batch>.tar` and `.parquet`; every pair must have an outcome."""
-        name = f"shards/{crawl}/{batch_name(self._batch)}"
+        name = shard_stem(crawl, self._batch)
         rows = [self._row(index) for index in range(len(self._pairs))]
         with store.create(f"{name}.tar") as tar:
             for row, outcome in zip(rows, self._outcomes, strict=True):

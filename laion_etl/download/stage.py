@@ -21,7 +21,15 @@ from laion_etl.download.outcome import LinkFailed
 from laion_etl.download.shards import Hashes, ShardWriter, shard_writer
 from laion_etl.errors import LaionEtlError
 from laion_etl.funnel import DownloadStatus, Outcomes
-from laion_etl.records import Output, StageStats, batch_name, fingerprint
+from laion_etl.records import (
+    Output,
+    StageStats,
+    batch_file_name,
+    batch_name,
+    fingerprint,
+    plan_stats_name,
+    shard_stem,
+)
 from laion_etl.settings import DownloadSettings, Settings
 from laion_etl.storage import Store
 
@@ -45,12 +53,11 @@ def download_batch(
 
     A link that fails is a row with its reason; a batch file that can't be read is a StorageError.
     """
-    name = batch_name(batch)
-    stats_name = f"shards/{crawl}/{name}_stats.json"
+    stats_name = f"{shard_stem(crawl, batch)}_stats.json"
     identity = fingerprint("download", _shaping(settings.download), _batch_file(crawl, batch, store))
     if (done := store.finished(stats_name, identity)) is not None:
         return done
-    with store.open(f"batches/{crawl}/{name}.parquet") as file:
+    with store.open(batch_file_name(crawl, batch)) as file:
         pairs = pq.read_table(file).to_pylist()
     with shard_writer(batch, pairs) as shard:
         run = _BatchRun(settings.download, pairs, shard, on_progress)
@@ -59,7 +66,14 @@ def download_batch(
         outputs = shard.write(crawl, store)
     outcomes = run.outcomes
     stats = StageStats(
-        "download", crawl, name, identity, outcomes.input, outcomes.kept, outcomes.dropped, outputs
+        "download",
+        crawl,
+        batch_name(batch),
+        identity,
+        outcomes.input,
+        outcomes.kept,
+        outcomes.dropped,
+        outputs,
     )
     return store.write_stats(stats_name, stats)
 
@@ -131,8 +145,8 @@ def _shaping(settings: DownloadSettings) -> dict[str, Any]:
 
 
 def _batch_file(crawl: str, batch: int, store: Store) -> Output | None:
-    planned = store.read_stats(f"batches/{crawl}/_stats.json").outputs
-    name = f"batches/{crawl}/{batch_name(batch)}.parquet"
+    planned = store.read_stats(plan_stats_name(crawl)).outputs
+    name = batch_file_name(crawl, batch)
     return next((output for output in planned if output.name == name), None)
 
 

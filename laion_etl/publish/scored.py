@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from laion_etl.errors import InputError
-from laion_etl.records import SCORED_SCHEMA, Output, StageStats, batch_name
+from laion_etl.records import SCORED_SCHEMA, Output, StageStats, batch_name, plan_stats_name, scored_stem
 from laion_etl.storage import Store
 
 _STATS_NAME = re.compile(r"(\d{9})_stats\.json\Z")
@@ -51,7 +51,7 @@ class ScoredCrawl:
 
     def shard_name(self, batch: int, suffix: str) -> str:
         """Name in the store of a file of a scored batch, such as its `.tar`."""
-        return f"scored/{self.crawl}/{batch_name(batch)}{suffix}"
+        return scored_stem(self.crawl, batch) + suffix
 
 
 def find_scored(crawl: str, store: Store) -> ScoredCrawl:
@@ -85,7 +85,7 @@ def _batch(number: int, stats: StageStats) -> ScoredBatch:
 
 
 def _planned(crawl: str, store: Store) -> set[int] | None:
-    name = f"batches/{crawl}/_stats.json"
+    name = plan_stats_name(crawl)
     if not store.exists(name):
         return None
     stats: StageStats = store.read_stats(name)

@@ -19,7 +19,15 @@ import pyarrow.parquet as pq
 
 from laion_etl.errors import InputError
 from laion_etl.funnel import Outcomes, ScoreReason
-from laion_etl.records import SCORED_SCHEMA, Output, StageStats, batch_name, fingerprint
+from laion_etl.records import (
+    SCORED_SCHEMA,
+    Output,
+    StageStats,
+    batch_name,
+    fingerprint,
+    scored_stem,
+    shard_stem,
+)
 from laion_etl.score.model import embedding_dim
 from laion_etl.score.samples import Row, chunked, read_samples
 from laion_etl.score.scorer import Floats, Scored, Scorer, load_scorer
@@ -55,16 +63,6 @@ def score_shards(
             if on_done is not None:
                 on_done(stats)
     return done
-
-
-def shard_stem(crawl: str, batch: int) -> str:
-    """Name of a shard without its ending."""
-    return f"shards/{crawl}/{batch_name(batch)}"
-
-
-def scored_stem(crawl: str, batch: int) -> str:
-    """Name of a scored shard without its ending."""
-    return f"scored/{crawl}/{batch_name(batch)}"
 
 
 def _score_nothing(shard: StageStats, settings: Settings, store: Store) -> StageStats:

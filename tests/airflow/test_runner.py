@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -49,6 +50,19 @@ def start(folder: Path, airflow: Airflow, command: str) -> subprocess.Popen[str]
         stderr=subprocess.STDOUT,
         text=True,
     )
+
+
+def started_and_asked_to_end(
+    folder: Path, airflow: Airflow, command: str
+) -> tuple[subprocess.Popen[str], Iterator[str]]:
+    """A task whose command has printed "started", just sent SIGTERM; and the lines still to come."""
+    process = start(folder, airflow, command)
+    assert process.stdout is not None
+    lines = iter(process.stdout)
+    while "started" not in next(lines):
+        continue
+    os.kill(process.pid, signal.SIGTERM)
+    return process, lines
 
 
 def run(folder: Path, airflow: Airflow, command: str) -> tuple[list[object], str]:
@@ -121,12 +135,7 @@ subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
 print("started", flush=True)
 time.sleep(600)
 """
-    process = start(stand_in, airflow, command)
-    assert process.stdout is not None
-    lines = iter(process.stdout)
-    while "started" not in next(lines):
-        continue
-    os.kill(process.pid, signal.SIGTERM)
+    process, lines = started_and_asked_to_end(stand_in, airflow, command)
     output = [*lines]
     process.wait(10)
 
@@ -143,12 +152,7 @@ signal.signal(signal.SIGTERM, signal.SIG_IGN)
 print("started", flush=True)
 time.sleep(600)
 """
-    process = start(stand_in, airflow, command)
-    assert process.stdout is not None
-    lines = iter(process.stdout)
-    while "started" not in next(lines):
-        continue
-    os.kill(process.pid, signal.SIGTERM)
+    process, lines = started_and_asked_to_end(stand_in, airflow, command)
     asked = time.monotonic()
     output = [*lines]
     process.wait(10)
