@@ -56,8 +56,17 @@ class ParseSettings:
     refused_extensions: tuple[str, ...] = _knob(
         (".svg", ".gif"), "URL path endings that are out, comma separated."
     )
-    language_min_bytes: int = _knob(5, "CLD3: shorter texts get no language, UTF-8 bytes.")
-    language_max_bytes: int = _knob(2000, "CLD3: longer texts are judged by their start, UTF-8 bytes.")
+    language_detector: str = _knob(
+        "cld3",
+        "Language detector: cld3 (the original's), py3langid (better on short texts) or module:factory.",
+    )
+    language_min_bytes: int = _knob(5, "Shorter texts get no language, UTF-8 bytes.")
+    language_max_bytes: int = _knob(
+        2000, "Most UTF-8 bytes of a text looked at: py3langid takes its start, CLD3 pieces of all of it."
+    )
+    language_min_probability: float = _knob(
+        0.1, "py3langid: less likely languages count as none; CLD3 has a rule of its own."
+    )
 
 
 @dataclass(frozen=True, slots=True)
