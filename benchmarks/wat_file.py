@@ -2,8 +2,12 @@
 
     python -m benchmarks.wat_file PATH [PAGES]
 
-Three metadata records a page, each a gzip member; the response record holds headers, metas, some 80 anchors,
-stylesheets and a dozen images, half of them without usable alt text, in several languages. Seeded.
+Records are shaped as ia-web-commons writes them: three metadata records a page, each a gzip member, of which
+the one of the response holds headers, metas, links to pages with their texts, and images. Sites have a
+template (navigation, logo, icons) that repeats on each of their pages. About three in ten images have no alt
+text and two an empty one; of the others one in eight is a placeholder, one in twenty holds what needs repair
+(curly quotes, entities, mojibake, white space), half are in other languages than English. One page in fifty
+has a base, one in a hundred a Creative Commons link. Seeded: the same arguments give the same bytes.
 """
 
 import gzip
@@ -11,112 +15,253 @@ import json
 import random
 import sys
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 _TEXTS = {
-    "en": "the red house on a hill with green trees and blue sky over quiet water near old town market",
-    "de": "das rote Haus auf dem Hügel mit grünen Bäumen und blauem Himmel über stillem Wasser nahe",
-    "fr": "la maison rouge sur la colline avec des arbres verts et un ciel bleu près de la vieille ville",
-    "es": "la casa roja en la colina con árboles verdes y cielo azul sobre el agua cerca del mercado",
-    "ru": "красный дом на холме с зелёными деревьями и синее небо над тихой водой рядом со старым городом",
-    "ja": "赤い家 丘の上 緑の木 青い空 静かな水 古い町 市場 通り 写真 商品",
+    "en": "the red house on a hill with green trees and blue sky over quiet water near old town market new
+    women " "men leather shoes summer dress kitchen garden wooden table white wall art print vintage car
+    engine black " "steel ring gold silver watch best price free delivery spring collection easy recipe
+    chicken salad family " "holiday beach island sunset mountain bike city tour hotel room double bed light
+    floor lamp school children " "team meeting office building project report annual event winner award band
+    live music cover album", "de": "das rote Haus auf dem Hügel mit grünen Bäumen und blauem Himmel über
+    stillem Wasser nahe alter Stadt " "Markt Schuhe für Damen und Herren Küche Garten Tisch aus Holz günstig
+    kaufen Übersicht größer schöne Straße " "Urlaub am Meer Ferienwohnung Zimmer Frühstück Familie Kinder
+    Schule Verein Sommer Winter Ausflug Fahrrad", "fr": "la maison rouge sur la colline avec des arbres verts
+    et un ciel bleu près de la vieille ville marché " "chaussures pour femme été cuisine jardin table en bois
+    prix réduit nouvelle collection fête école enfants " "séjour à la mer hôtel chambre déjeuner forêt château
+    musée église vélo randonnée équipe réunion", "es": "la casa roja en la colina con árboles verdes y cielo
+    azul sobre el agua cerca del mercado zapatos de " "mujer cocina jardín mesa de madera precio nueva
+    colección niños escuela vacaciones playa hotel habitación " "montaña bicicleta reunión equipo música
+    canción año español información diseño", "pt": "a casa vermelha na colina com árvores verdes e céu azul
+    sobre a água perto do mercado sapatos femininos " "cozinha jardim mesa de madeira preço coleção crianças
+    escola férias praia hotel quarto montanha reunião", "ru": "красный дом на холме с зелёными деревьями и
+    синее небо над тихой водой рядом со старым городом рынок " "женская обувь кухня сад деревянный стол цена
+    новая коллекция дети школа отдых море гостиница номер горы", "pl": "czerwony dom na wzgórzu z zielonymi
+    drzewami i błękitne niebo nad cichą wodą obok starego miasta targ " "buty damskie kuchnia ogród stół
+    drewniany cena nowa kolekcja dzieci szkoła wakacje morze hotel pokój góry", "ja": "赤い家 丘の上の家 緑の木 青い空 静かな水
+    古い町 市場の写真 新商品 送料無料 夏の新作 キッチン 庭 木製テーブル 子供 学校 旅行 海 ホテル 山", "zh": "红色房子 山上的房子 绿色的树 蓝天白云 安静的水面 老城市场 新品上市 包邮
+    夏季新款 厨房 花园 实木餐桌 儿童 学校 旅游 海边 酒店 大山", "ar": "البيت الأحمر على التل مع أشجار خضراء وسماء زرقاء فوق ماء هادئ
+    قرب سوق المدينة القديمة أحذية مطبخ حديقة طاولة خشبية",
 }
 _WORDS = {language: text.split() for language, text in _TEXTS.items()}
+_LANGUAGES = random.Random(0).choices(list(_WORDS), (46, 9, 7, 8, 5, 9, 4, 5, 5, 2), k=1000)
+_TOP_LEVELS = random.Random(1).choices(
+    ("com", "org", "net", "de", "ru", "co.uk", "fr", "jp", "pl", "com.br", "info", "es", "nl"),
+    (46, 8, 6, 7, 7, 4, 4, 4, 4, 3, 3, 2, 2),
+    k=1000,
+)
+_PLACEHOLDERS = ("logo", "image", "Logo", "photo", "IMG_{n}.JPG", "DSC0{n}", "image-{n}.png", "banner", "{n}", "2019-03-12",
+                 "thumbnail", "5f2{n}c9a7e1b04d2", "icon", "slide {n}", "Image not available")  # fmt: skip
+_REPAIRS = ("{t}’s {t}", "“{t}”", "{t} &amp; {t}", "{t}\u00a0{t}", "  {t}\n   {t}", "{t} Ã© {t}", "{t} – {t}…", "{t} & {t}",
+            "<b>{t}</b> {t}", "É{t} {t}")  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class _Site:
+    """What the pages of a site have in common."""
+
+    host: str
+    words: list[str]
+    navigation: list[dict[str, str]]
+    images: list[dict[str, str]]
+    uploads: str
 
 
 def write_wat(path: Path, pages: int, seed: int = 0) -> None:
-    """Writes the file; about 4.5 kB a page, gzipped."""
+    """Writes the file; about 6 kB a page, gzipped."""
     rng = random.Random(seed)
     with path.open("wb") as file:
         file.write(
             _member("warcinfo", "", b"Software-Info: benchmark\r\nformat: WARC File Format 1.0\r\n\r\n")
         )
+        site, left = _site(rng), 0
         for number in range(pages):
-            for record in _page(rng, number):
+            if not left:
+                site, left = _site(rng), rng.choices((1, 2, 5), (80, 15, 5))[0]
+            left -= 1
+            for record in _page(rng, site, number):
                 file.write(record)
 
 
-def _page(rng: random.Random, number: int) -> Iterator[bytes]:
-    host = f"www.site-{rng.randrange(4000)}.example"
-    url = f"https://{host}/{_slug(rng)}/{number}.html"
-    for kind in ("request", "response", "metadata"):
-        envelope: dict[str, Any] = {
-            "Format": "WARC/1.0",
-            "WARC-Header-Metadata": {
-                "WARC-Type": kind,
-                "WARC-Date": "2026-10-21T02:08:41Z",
-                "WARC-Record-ID": f"<urn:uuid:{rng.getrandbits(128):032x}>",
-                "Content-Type": f"application/http; msgtype={kind}",
-                "WARC-Target-URI": url,
-            },
-            "Payload-Metadata": {"Actual-Content-Type": f"application/http; msgtype={kind}"},
-        }
-        if kind == "response":
-            envelope["Payload-Metadata"]["HTTP-Response-Metadata"] = _response(rng, host)
-        container = {"Filename": "CC-MAIN-00000.warc.gz", "Compressed": True, "Offset": str(number)}
-        payload = {"Container": container, "Envelope": envelope}
-        yield _member(
-            "metadata", url, json.dumps(payload, ensure_ascii=False, separators=(",", ":")).encode()
-        )
-
-
-def _response(rng: random.Random, host: str) -> dict[str, Any]:
-    words = _WORDS[rng.choices(list(_WORDS), (50, 14, 10, 10, 10, 6))[0]]
-    metas = [
-        {"name": name, "content": _text(rng, words, 12)} for name in ("description", "keywords", "author")
+def _site(rng: random.Random) -> _Site:
+    words = _WORDS[rng.choice(_LANGUAGES)]
+    name = f"{rng.choice(_WORDS['en'])}-{rng.choice(_WORDS['en'])}{rng.randrange(100_000)}"
+    host = f"{rng.choice(('www.', 'www.', '', 'shop.', 'blog.'))}{name}.{rng.choice(_TOP_LEVELS)}"
+    uploads = rng.choice(
+        (f"https://{host}/wp-content/uploads/20{rng.randrange(10, 26)}/{rng.randrange(1, 13):02}/", "/images/", "images/",
+         f"//cdn.{host}/media/", f"https://img{rng.randrange(9)}.{name}.{rng.choice(_TOP_LEVELS)}/", "../img/", "/media/catalog/")
+    )  # fmt: skip
+    navigation = [_anchor(rng, words, "/") for _ in range(rng.randrange(10, 60))]
+    images = [
+        {"path": "IMG@/src", "url": f"{uploads}logo.png", "alt": rng.choice((name, "logo", f"{name} logo"))}
     ]
-    styles = [{"path": "LINK@/href", "url": f"/css/{_slug(rng)}.css", "rel": "stylesheet"} for _ in range(6)]
-    links = [_anchor(rng, words) for _ in range(rng.randrange(40, 120))]
-    images = [_image(rng, words, host) for _ in range(rng.randrange(0, 24))]
+    images += [
+        {"path": "IMG@/src", "url": f"{uploads}icons/{_slug(rng, 1)}.{rng.choice(('svg', 'png', 'gif'))}"}
+        for _ in range(3)
+    ]
+    return _Site(host, words, navigation, images, uploads)
+
+
+def _page(rng: random.Random, site: _Site, number: int) -> Iterator[bytes]:
+    url = f"https://{site.host}/{_slug(rng, 2)}/{_slug(rng, 4)}-{number}.html"
+    request_headers = {"User-Agent": "CCBot/2.0 (https://commoncrawl.org/faq/)", "Accept-Language": "en-US,en;q=0.5",
+                       "Accept": "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8",
+                       "Accept-Encoding": "br,gzip", "Host": site.host, "Connection": "Keep-Alive"}  # fmt:
+                       skip
+    request = {"Request-Message": {"Method": "GET", "Path": url, "Version": "HTTP/1.1"}, "Headers-Length": "263",
+               "Headers": request_headers, "Entity-Length": "0", "Entity-Digest": _digest(rng)}  # fmt: skip
+    fetch = {"Metadata-Records": [{"Name": "fetchTimeMs", "Value": str(rng.randrange(2000))},
+                                  {"Name": "charset-detected", "Value": "UTF-8"},
+                                  {"Name": "languages-cld2", "Value": '{"reliable":true,"text-bytes":2107}'}]}
+                                  # fmt: skip
+    yield _record(rng, "request", url, number, {"HTTP-Request-Metadata": request})
+    yield _record(rng, "response", url, number, {"HTTP-Response-Metadata": _response(rng, site)})
+    yield _record(rng, "metadata", url, number, {"WARC-Metadata-Metadata": fetch})
+
+
+def _record(rng: random.Random, kind: str, url: str, number: int, metadata: dict[str, Any]) -> bytes:
+    header = {"WARC-Type": kind, "WARC-Date": "2026-10-21T02:08:41Z", "WARC-Record-ID": _record_id(rng),
+              "Content-Length": str(rng.randrange(300, 90_000)), "Content-Type": f"application/http; msgtype={kind}",
+              "WARC-Warcinfo-ID": "<urn:uuid:668d88fc-4208-41fc-b327-1aa6cb783331>", "WARC-Concurrent-To":
+              _record_id(rng), "WARC-IP-Address": f"{rng.randrange(1,
+              224)}.{rng.randrange(256)}.{rng.randrange(256)}.7", "WARC-Target-URI": url,
+              "WARC-Payload-Digest": _digest(rng), "WARC-Block-Digest": _digest(rng)}
+              # fmt: skip
+    gzip_metadata = {"Deflate-Length": str(rng.randrange(99_999)), "Header-Length": "10", "Footer-Length": "8",
+                     "Inflated-CRC": str(rng.getrandbits(31)), "Inflated-Length": str(rng.randrange(99_999))}
+                     # fmt: skip
+    payload = {
+        "Container": {"Filename": "CC-MAIN-20261021020841-20261021050841-00000.warc.gz", "Compressed": True,
+                      "Offset": str(number * 27_181), "Gzip-Metadata": gzip_metadata},
+        "Envelope": {
+            "Payload-Metadata": {"Actual-Content-Type": f"application/http; msgtype={kind}", **metadata,
+                                 "Actual-Content-Length": "265", "Block-Digest": _digest(rng)},
+            "Format": "WARC/1.0", "WARC-Header-Length": "357", "WARC-Header-Metadata": header,
+        },
+    }  # fmt: skip
+    return _member("metadata", url, json.dumps(payload, ensure_ascii=False, separators=(",", ":")).encode())
+
+
+def _response(rng: random.Random, site: _Site) -> dict[str, Any]:
+    metas = [{"name": "viewport", "content": "width=device-width, initial-scale=1"}]
+    metas += [{"name": name, "content": _text(rng, site.words, 14)} for name in ("description", "keywords")]
+    metas += [
+        {"property": f"og:{name}", "content": _text(rng, site.words, 6)}
+        for name in ("title", "site_name", "type")
+    ]
+    styles = [{"path": "LINK@/href", "url": f"/wp-content/themes/{_slug(rng, 1)}/style.css?ver=6.{n}", "rel": "stylesheet",
+               "type": "text/css"} for n in range(rng.randrange(2, 10))]  # fmt: skip
+    scripts = [{"path": "SCRIPT@/src", "url": f"/wp-includes/js/{_slug(rng, 2)}.min.js?ver=3.{n}", "type": "text/javascript"}
+               for n in range(rng.randrange(2, 14))]  # fmt: skip
+    head: dict[str, Any] = {
+        "Metas": metas,
+        "Title": _text(rng, site.words, 8),
+        "Link": styles,
+        "Scripts": scripts,
+    }
+    if rng.random() < 0.02:
+        head["Base"] = f"https://{site.host}/{_slug(rng, 1)}/"
+    content = [
+        _anchor(rng, site.words, f"/{_slug(rng, 1)}/")
+        for _ in range(min(400, int(rng.lognormvariate(3.4, 0.9))))
+    ]
+    images = [_image(rng, site) for _ in range(min(200, int(rng.lognormvariate(1.8, 0.9))))]
+    images += rng.choices(images, k=len(images) // 12) if images else []  # shown twice
+    if rng.random() < 0.01:
+        content.append(
+            {
+                "path": "A@/href",
+                "url": "https://creativecommons.org/licenses/by-sa/4.0/deed.de",
+                "rel": "license",
+            }
+        )
     for image in images:
-        links.insert(rng.randrange(len(links)), image)
-    headers = {"Content-Type": "text/html; charset=UTF-8", "Server": "nginx", "Vary": "Accept-Encoding"}
+        content.insert(rng.randrange(len(content) + 1), image)
+    headers = {"Date": "Wed, 21 Oct 2026 02:08:41 GMT", "Content-Type": "text/html; charset=UTF-8", "Server": "nginx",
+               "Vary": "Accept-Encoding", "X-Powered-By": "PHP/8.2.7", "Cache-Control": "max-age=600",
+               "X-Crawler-Content-Encoding": "gzip", "Link": f'<https://{site.host}/wp-json/>;
+               rel="https://api.w.org/"'}  # fmt: skip
     return {
         "Response-Message": {"Version": "HTTP/1.1", "Status": "200", "Reason": "OK"},
         "Headers-Length": "412",
         "Headers": headers,
         "HTML-Metadata": {
-            "Head": {"Metas": metas, "Title": _text(rng, words, 8), "Link": styles},
-            "Links": links,
+            "Head": head,
+            "Links": [*site.images, *site.navigation, *content, *site.navigation[:8]],
         },
-        "Entity-Digest": f"sha1:{rng.getrandbits(160):040x}",
+        "Entity-Length": str(rng.randrange(9_000, 200_000)),
+        "Entity-Digest": _digest(rng),
     }
 
 
-def _anchor(rng: random.Random, words: list[str]) -> dict[str, str]:
-    return {"path": "A@/href", "url": f"/{_slug(rng)}/{_slug(rng)}", "text": _text(rng, words, 4)}
-
-
-def _image(rng: random.Random, words: list[str], host: str) -> dict[str, str]:
-    place = rng.choice(("/images/", f"//cdn.{host}/", f"https://img.{host}/", "../uploads/2026/"))
-    ending = rng.choices((".jpg", ".png", ".webp", ".gif", ".svg"), (60, 20, 10, 6, 4))[0]
-    link = {"path": "IMG@/src", "url": f"{place}{_slug(rng)}{ending}"}
+def _anchor(rng: random.Random, words: list[str], folder: str) -> dict[str, str]:
+    anchor = {
+        "path": "A@/href",
+        "url": f"{folder}{_slug(rng, rng.randrange(1, 6))}{rng.choice(('', '/', '.html'))}",
+    }
     kind = rng.random()
-    if kind < 0.25:
+    if kind < 0.15:
+        anchor["title"] = _text(rng, words, 4)
+    elif kind < 0.25:
+        anchor |= {"target": "_blank", "rel": "noopener noreferrer"}
+    return anchor | ({"text": _text(rng, words, rng.randrange(1, 7))} if kind < 0.9 else {})
+
+
+def _image(rng: random.Random, site: _Site) -> dict[str, str]:
+    ending = rng.choices(
+        (".jpg", ".png", ".webp", ".jpeg", ".gif", ".svg", ".jpg?w=640&h=480"), (52, 18, 10, 4, 5, 5, 6)
+    )[0]
+    name = f"{_slug(rng, rng.randrange(1, 5))}-{rng.randrange(10_000)}"
+    if rng.random() < 0.02:
+        name = name.replace("-", "%20")
+    link = {"path": "IMG@/src", "url": f"{site.uploads}{name}{ending}"}
+    if rng.random() < 0.01:
+        link["url"] = rng.choice(("data:image/gif;base64,R0lGODlhAQABAAAAACH5BAEKAAEALAAAAAABAAEAAAICTAEAOw==",
+                                  "https://www.facebook.com/tr?id=1&noscript=1", "http://10.0.0.3/a.jpg",
+                                  "/pixel.png"))  # fmt: skip
+    kind = rng.random()
+    if kind < 0.3:
         return link
-    alt = (
-        ""
-        if kind < 0.45
-        else rng.choice(words)[:4]
-        if kind < 0.5
-        else _text(rng, words, rng.randrange(2, 12))
-    )
-    return link | {"alt": alt}
+    link["alt"] = "" if kind < 0.5 else _alt(rng, site.words)
+    if rng.random() < 0.2:
+        link["title"] = _text(rng, site.words, 4)
+    return link
+
+
+def _alt(rng: random.Random, words: list[str]) -> str:
+    kind = rng.random()
+    if kind < 0.12:
+        return rng.choice(_PLACEHOLDERS).format(n=rng.randrange(1000, 10_000))
+    text = _text(rng, words, rng.randrange(1, 12))
+    return rng.choice(_REPAIRS).format(t=text) if kind < 0.17 else text
 
 
 def _text(rng: random.Random, words: list[str], count: int) -> str:
-    return " ".join(rng.choices(words, k=count)) + f" {rng.randrange(100_000)}"
+    return " ".join(rng.choices(words, k=count))
 
 
-def _slug(rng: random.Random) -> str:
-    return f"{rng.getrandbits(48):x}-{rng.choice(_WORDS['en'])}"
+def _slug(rng: random.Random, count: int) -> str:
+    return "-".join(rng.choices(_WORDS["en"], k=count))
+
+
+def _digest(rng: random.Random) -> str:
+    return "sha1:" + "".join(rng.choices("ABCDEFGHIJKLMNOPQRSTUVWXYZ234567", k=32))
+
+
+def _record_id(rng: random.Random) -> str:
+    digits = f"{rng.getrandbits(128):032x}"
+    return f"<urn:uuid:{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}>"
 
 
 def _member(kind: str, url: str, payload: bytes) -> bytes:
     head = f"WARC/1.0\r\nWARC-Type: {kind}\r\n" + (f"WARC-Target-URI: {url}\r\n" if url else "")
-    head += f"WARC-Date: 2026-10-21T02:08:41Z\r\nContent-Length: {len(payload)}\r\n\r\n"
-    return gzip.compress(head.encode() + payload + b"\r\n\r\n", 6, mtime=0)
+    head += "WARC-Date: 2026-10-21T02:08:41Z\r\nWARC-Record-ID:
+    <urn:uuid:3d3f4785-c69a-4f8c-968c-d23302c55ef4>\r\n" head += "WARC-Refers-To:
+    <urn:uuid:292f457d-203c-42f2-a1b5-69a4dabefd4f>\r\nContent-Type: application/json\r\n" head +=
+    f"Content-Length: {len(payload)}\r\n\r\n" return gzip.compress(head.encode() + payload + b"\r\n\r\n", 6,
+    mtime=0)
 
 
 if __name__ == "__main__":

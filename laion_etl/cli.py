@@ -108,12 +108,17 @@ def parse(
     partition: PartitionOption,
     wat: Annotated[list[str] | None, typer.Argument(help="WAT files; left out: the crawl's own.")] = None,
     wat_files: SelectionOption = "",
+    jobs: Annotated[
+        int | None, typer.Option(min=0, help="Processes to parse with; 0: one per core. Default: settings.")
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """One partition: WAT files (path, s3://, https://) -> pairs parquet."""
     from laion_etl.parse.stage import parse_partition
 
     settings, store = _open()
+    if jobs is not None:
+        settings = replace(settings, parse=replace(settings.parse, jobs=jobs))
     files = (
         list(enumerate(wat)) if wat else _partition(crawl, partition, wat_files, settings).indexed_wat_files
     )

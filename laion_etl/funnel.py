@@ -14,21 +14,32 @@ class RecordReason(StrEnum):
 
     NOT_A_PAGE = "not_a_page"  # request, metadata or warcinfo records, responses without HTML
     BROKEN_JSON = "broken_json"
+    PAGE_URL_TOO_LONG = "page_url_too_long"  # over 8,192 bytes, which browsers and servers refuse
     DAMAGED = "damaged"  # a gzip member that is cut off or corrupt
 
 
 class ParseReason(StrEnum):
-    """Why an image link of a page gave no pair."""
+    """Why an image link of a page gave no pair; where several hold, the first of this order is counted."""
 
     NO_URL = "no_url"
     NO_ALT = "no_alt"
     ALT_TOO_SHORT = "alt_too_short"
     URL_INVALID = "url_invalid"
     URL_SCHEME = "url_scheme"  # not http(s): data:, javascript:, blob: ...
-    URL_TOO_LONG = "url_too_long"
-    HOST_TOO_LONG = "host_too_long"
     URL_EXTENSION = "url_extension"  # .svg, .gif
+    HOST_TOO_LONG = "host_too_long"
+    URL_TOO_LONG = "url_too_long"
+    HOST_NOT_PUBLIC = "host_not_public"  # single labels, private names and addresses
+    TRACKER = "tracker"  # tracking pixels, by host or by file name
+    BLOCKED_DOMAIN = "blocked_domain"
+    BLOCKED_URL = "blocked_url"
+    PLACEHOLDER_FILE_NAME = "placeholder_file_name"  # IMG_1234.JPG
+    PLACEHOLDER_DATE = "placeholder_date"  # dates and numbers only
+    PLACEHOLDER_HASH = "placeholder_hash"
+    PLACEHOLDER_WORD = "placeholder_word"  # "image", "logo" ...
+    BLOCKED_PAIR = "blocked_pair"
     DUPLICATE = "duplicate_in_partition"
+    TEXT_REPEATED = "text_repeated"  # boilerplate: the same text on very many images of a WAT file
 
 
 class LoadReason(StrEnum):
@@ -89,6 +100,10 @@ class Outcomes(Generic[ReasonT]):
 
     def drop(self, reason: ReasonT, count: int = 1) -> None:
         self._dropped[reason] += count
+
+    def add(self, other: "Outcomes[ReasonT]") -> None:
+        self.kept += other.kept
+        self._dropped.update(other._dropped)
 
     @property
     def dropped(self) -> dict[str, int]:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from functools import cache
 from http import HTTPStatus
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, Protocol, cast
+from typing import TYPE_CHECKING, Protocol, cast
 from urllib.parse import unquote, urlsplit
 
 from laion_etl.errors import InputError, MissingInputError
@@ -33,7 +33,7 @@ class _Dropped(Exception):  # noqa: N818 - a signal between two functions of thi
     """The connection broke while the body was read."""
 
 
-def open_input(uri: str) -> BinaryIO:
+def open_input(uri: str) -> io.BufferedReader:
     """A reader of the file at a path, file://, s3://, https:// or http:// URI.
 
     Remote readers only go forward. Raises InputError (MissingInputError when there is no such file), here
@@ -58,7 +58,7 @@ def read_input(uri: str, max_bytes: int) -> bytes:
     return data
 
 
-def _open_path(uri: str) -> BinaryIO:
+def _open_path(uri: str) -> io.BufferedReader:
     path = Path(unquote(urlsplit(uri).path)) if uri.startswith("file://") else Path(uri).expanduser()
     try:
         return path.open("rb")
@@ -68,7 +68,7 @@ def _open_path(uri: str) -> BinaryIO:
         raise InputError(f"can't read {uri}: {error.strerror}; check the path and its owner") from error
 
 
-def _open_remote(uri: str, body_from: Callable[[int], _Body]) -> BinaryIO:
+def _open_remote(uri: str, body_from: Callable[[int], _Body]) -> io.BufferedReader:
     return io.BufferedReader(_Resuming(uri, body_from), _BUFFER_BYTES)
 
 

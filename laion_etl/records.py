@@ -15,6 +15,7 @@ PAIR_SCHEMA = pa.schema(
         pa.field("pair_id", pa.binary(16), nullable=False),
         pa.field("url", pa.string(), nullable=False),
         pa.field("alt", pa.string(), nullable=False),
+        pa.field("title", pa.string(), nullable=False),
         pa.field("language", pa.string(), nullable=False),
         pa.field("language_probability", pa.float32(), nullable=False),
         pa.field("license", pa.string(), nullable=False),

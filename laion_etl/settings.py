@@ -10,7 +10,7 @@ import difflib
 import os
 import tomllib
 from collections.abc import Mapping
-from dataclasses import Field, dataclass, field, fields
+from dataclasses import Field, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, get_type_hints
 
@@ -49,6 +49,9 @@ class CoreSettings:
 class ParseSettings:
     """Rules for links and alt texts (LAION-5B section 3, and the original's code)."""
 
+    preset: str = _knob(
+        "default", "Defaults of this group: default, or laion5b for the original's rules without ours."
+    )
     min_alt_chars: int = _knob(5, "Shortest alt text kept, characters.")
     max_alt_chars: int = _knob(2000, "Alt text is cut after this many characters.")
     max_url_chars: int = _knob(2000, "Longest URL kept, characters.")
@@ -60,6 +63,22 @@ class ParseSettings:
         "cld3",
         "Language detector: cld3 (the original's), py3langid (better on short texts) or module:factory.",
     )
+    refuse_trackers: bool = _knob(True, "Tracking pixels, by host and file name, are out.")
+    refuse_placeholder_words: bool = _knob(True, 'Texts such as "image", "logo" or "no photo" are out.')
+    refuse_placeholder_file_names: bool = _knob(True, 'Texts such as "IMG_1234.JPG" are out.')
+    refuse_placeholder_hashes: bool = _knob(
+        True, "Texts that are a hash, a UUID or another identifier are out."
+    )
+    refuse_placeholder_dates: bool = _knob(True, "Texts of nothing but numbers, dates and times are out.")
+    max_text_repeats: int = _knob(
+        100, "Pairs with the same text kept of one WAT file (boilerplate); 0 keeps all."
+    )
+    dedupe_pairs: int = _knob(
+        8_000_000,
+        "Pairs remembered for duplicates within a partition, up to 43 bytes each; beyond it the oldest are "
+        "forgotten, and Postgres finds what then slips through.",
+    )
+    jobs: int = _knob(0, "Processes that parse the WAT files of a partition; 0 means one per core.")
     language_min_bytes: int = _knob(5, "Shorter texts get no language, UTF-8 bytes.")
     language_max_bytes: int = _knob(
         2000, "Most UTF-8 bytes of a text looked at: py3langid takes its start, CLD3 pieces of all of it."
@@ -67,6 +86,10 @@ class ParseSettings:
     language_min_probability: float = _knob(
         0.1, "py3langid: less likely languages count as none; CLD3 has a rule of its own."
     )
+
+    def rules(self) -> "ParseSettings":
+        """These settings without what changes no output, for the fingerprint of a partition."""
+        return replace(self, jobs=0, preset="")
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,6 +198,10 @@ class Settings:
         return self.core.store or self.core.data_dir
 
     @property
+    def data_path(self) -> Path:
+        return Path(self.core.data_dir)
+
+    @property
     def collinfo_uri(self) -> str:
         if self.core.collinfo:
             return self.core.collinfo
@@ -220,9 +247,32 @@ def load_settings(environ: Mapping[str, str] | None = None) -> Settings:
     for variable, value in values.items():
         knob = known[variable]
         groups.setdefault(knob.group, {})[knob.name] = _coerce(knob, value)
+    parse = groups.setdefault("parse", {})
+    groups["parse"] = _preset(parse.get("preset", "default")) | parse
     return Settings(
         **{group.name: _group_class(group)(**groups.get(group.name, {})) for group in fields(Settings)}
     )
+
+
+# The original's rules: what it kept is kept. What is out for safety (private hosts, blocklists) stays out.
+_PARSE_PRESETS: dict[str, dict[str, Any]] = {
+    "default": {},
+    "laion5b": {
+        "refuse_trackers": False,
+        "refuse_placeholder_words": False,
+        "refuse_placeholder_file_names": False,
+        "refuse_placeholder_hashes": False,
+        "refuse_placeholder_dates": False,
+        "max_text_repeats": 0,
+    },
+}
+
+
+def _preset(name: str) -> dict[str, Any]:
+    """What a preset of the parse group sets; anything set beside it wins."""
+    if name not in _PARSE_PRESETS:
+        raise SettingsError(f"{PREFIX}PARSE_PRESET={name!r} is none of {', '.join(_PARSE_PRESETS)}")
+    return _PARSE_PRESETS[name]
 
 
 def _group_class(group: "Field[Any]") -> Any:

@@ -7,6 +7,7 @@ from pathlib import Path
 from uuid import uuid4
 
 import boto3
+import hypothesis
 import psycopg
 import pytest
 from moto.server import ThreadedMotoServer
@@ -19,6 +20,10 @@ from laion_etl.minicrawl.build import MiniCrawl, build_minicrawl
 from laion_etl.minicrawl.web import MiniWeb
 from laion_etl.settings import CoreSettings, Settings
 from laion_etl.storage import LocalStore, Store, open_store
+
+# The first example of a test may have to compile the kernels it uses.
+hypothesis.settings.register_profile("laion_etl", deadline=None)
+hypothesis.settings.load_profile("laion_etl")
 
 SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
 

@@ -16,6 +16,7 @@ import trio
 from laion_etl.download.decoder_process import ANSWER, REQUEST
 from laion_etl.download.images import ImageLimits, Picture
 from laion_etl.funnel import DownloadStatus
+from laion_etl.machine import usable_cores
 from laion_etl.settings import DownloadSettings
 
 
@@ -68,7 +69,7 @@ class Decoders:
 
     def __init__(self, settings: DownloadSettings) -> None:
         self._settings = settings
-        self._free = trio.Semaphore(settings.decoders or os.cpu_count() or 1)
+        self._free = trio.Semaphore(settings.decoders or usable_cores())
         self._idle: list[_Decoder] = []
         limits = json.dumps(asdict(ImageLimits.of(settings)))
         module = "laion_etl.download.decoder_process"

@@ -60,6 +60,20 @@ JUNK: tuple[tuple[str | None, str | None, ParseReason], ...] = (
     (f"http://{_LONG_HOST}/1.jpg", "Picture of a distant host", ParseReason.HOST_TOO_LONG),
     ("http://[broken/1.jpg", "Picture behind a broken address", ParseReason.URL_INVALID),
     ("http://me:secret@www.minicrawl.example/1.jpg", "Picture with a password", ParseReason.URL_INVALID),
+    ("http://10.0.0.8/intranet/1.jpg", "Picture of the intranet", ParseReason.HOST_NOT_PUBLIC),
+    ("http://169.254.169.254/latest/meta-data/", "Picture of the cloud", ParseReason.HOST_NOT_PUBLIC),
+    ("http://[::1]/1.jpg", "Picture of the own machine", ParseReason.HOST_NOT_PUBLIC),
+    ("http://[::ffff:a00:8]/1.jpg", "Picture behind a mapped address", ParseReason.HOST_NOT_PUBLIC),
+    ("http://wiki/1.jpg", "Picture of a bare name", ParseReason.HOST_NOT_PUBLIC),
+    ("http://nas.local/1.jpg", "Picture of the storage box", ParseReason.HOST_NOT_PUBLIC),
+    ("https://www.facebook.com/tr?id=1&ev=PageView", "Facebook pixel", ParseReason.TRACKER),
+    ("https://mc.yandex.ru/watch/123", "Counter of the visitors", ParseReason.TRACKER),
+    ("/img/spacer.png", "Space between pictures", ParseReason.TRACKER),
+    ("/img/logo.png", "Logo image", ParseReason.PLACEHOLDER_WORD),
+    ("/img/12.jpg", "изображение 12", ParseReason.PLACEHOLDER_WORD),
+    ("/img/IMG_2041.JPG", "IMG_2041.JPG", ParseReason.PLACEHOLDER_FILE_NAME),
+    ("/img/hash.jpg", "d41d8cd98f00b204e9800998ecf8427e", ParseReason.PLACEHOLDER_HASH),
+    ("/img/date.jpg", "12 March 2024", ParseReason.PLACEHOLDER_DATE),
 )
 
 

@@ -5,7 +5,6 @@ Drawing takes 10 to 20 ms a picture, so files are drawn once and kept in a folde
 
 import hashlib
 import io
-import os
 import random
 import zlib
 from collections.abc import Callable, Iterable
@@ -18,6 +17,7 @@ from pathlib import Path
 import PIL
 from PIL import Image
 
+from laion_etl.machine import usable_cores
 from laion_etl.minicrawl import lexicon, scenes
 from laion_etl.minicrawl.scenes import Scene, draw, random_scene
 
@@ -77,7 +77,7 @@ class PictureFolder:
     def draw_all(self, pictures: Iterable[Picture]) -> None:
         """Draws what is not there yet: ten seconds for the pictures of a world."""
         missing = [picture for picture in pictures if not self._path(picture).exists()]
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
+        with ThreadPoolExecutor(usable_cores()) as pool:
             list(pool.map(self.read, missing))
 
     def read(self, picture: Picture) -> bytes:

@@ -21,7 +21,7 @@ from laion_etl.minicrawl.behaviours import (
 )
 from laion_etl.minicrawl.pictures import Form, Picture
 from laion_etl.minicrawl.scenes import LANGUAGES, Scene, caption, random_scene
-from laion_etl.parse.language import LanguageDetector
+from laion_etl.parse.language import language_detector
 from laion_etl.settings import ParseSettings
 
 IMAGE_HOSTS = (
@@ -129,7 +129,7 @@ class _Maker:
             for host in IMAGE_HOSTS
             for here, there in (("a", "b"), ("b", "a"))
         }
-        self._detector = LanguageDetector(ParseSettings())
+        self._detector = language_detector(ParseSettings())
         self._drawn: list[Picture] = []
         self._number = 1_000
 
@@ -179,7 +179,7 @@ class _Maker:
         while True:
             scene, language = random_scene(self.rng), self.rng.choice(LANGUAGES)
             text = caption(scene, language, self.rng)
-            if not self._detector.detect(text).code:
+            if not self._detector.detect([text]).codes[0]:
                 return scene, text
 
     def _pair(self, i: int) -> tuple[Picture, str, str]:

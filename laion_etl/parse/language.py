@@ -128,22 +128,3 @@ def _knob(name: str) -> str:
 
 def _encoded(text: str) -> bytes:
     return text.encode("utf-8", "replace")
-
-
-class Language(NamedTuple):
-    """The language of one text, as in Languages."""
-
-    code: str
-    probability: float
-
-
-class LanguageDetector:
-    """The detector of the settings for callers with one text at a time."""
-
-    def __init__(self, settings: ParseSettings) -> None:
-        self._detector = language_detector(settings)
-
-    def detect(self, text: str) -> Language:
-        """The language of a text."""
-        (code,), (probability,) = self._detector.detect([text])
-        return Language(code, probability)

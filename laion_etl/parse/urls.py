@@ -1,34 +1,56 @@
 """Which image URLs are acceptable, and what they are absolutely, by the WHATWG URL standard (ada).
 
-The limits are the original's: http(s) only, length of URL and host, no .svg and .gif.
+`resolve` is the standard and our normal form; `resolve_urls` does the same to a column and hands to it only
+the URLs that are not plainly absolute, or plainly relative, already. The limits are the original's: http(s)
+only, length of URL and host, no .svg and .gif; hosts.py says which hosts are out.
 """
 
-from functools import lru_cache
+import re
 
 import ada_url
-import tldextract
+import numpy as np
 
 from laion_etl.funnel import ParseReason
+from laion_etl.parse.arena import Arena
+from laion_etl.parse.kernels import Bytes, Ints
+from laion_etl.parse.kernels.urls import (
+    BAD_EXTENSION,
+    LONG_HOST,
+    LONG_URL,
+    NEEDS_PARSER,
+    check_urls,
+    resolve_plain,
+)
+from laion_etl.parse.verdicts import CODES
 from laion_etl.settings import ParseSettings
 
-# No URLs: the public suffix list shipped with the package, nothing fetched at run time.
-_extract = tldextract.TLDExtract(suffix_list_urls=(), cache_dir=None)
+Spans = tuple[Ints, Ints]  # starts and ends in an arena
+
+_ESCAPE = re.compile(r"%([0-9A-Fa-f]{2})")
+_STRAY_PERCENT = re.compile(r"%(?![0-9A-Fa-f]{2})")
+_UNRESERVED = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
 
 
 def page_base(page_url: str, base: str | None) -> str:
-    """What relative URLs of a page resolve against: `Head.Base`, itself relative to the page URL."""
+    """What relative URLs of a page resolve against: `Head.Base`, itself relative to the page URL.
+
+    HTML 4.2.3 (the base element): a base that is no URL, or a data: or javascript: one, is passed over.
+    """
     if not base:
         return page_url
     try:
-        return ada_url.join_url(page_url, base)
+        joined = ada_url.URL(base, base=page_url)
     except ValueError:
         return page_url
+    return str(joined.href) if joined.protocol in ("http:", "https:") else page_url
 
 
-def image_url(raw: str, base: str, settings: ParseSettings) -> str | ParseReason:
-    """The absolute URL of an image link, without fragment, or the reason why it is out."""
-    if len(raw) > 2 * settings.max_url_chars:
-        return ParseReason.URL_TOO_LONG
+def resolve(raw: str, base: str) -> str | ParseReason:
+    """The absolute URL in its normal form, without fragment, or why there is none.
+
+    Beyond the standard, escapes are made the same everywhere (RFC 3986 6.2.2): upper-case digits, none for
+    unreserved characters.
+    """
     try:
         url = ada_url.URL(raw, base=base)
     except ValueError:
@@ -37,22 +59,71 @@ def image_url(raw: str, base: str, settings: ParseSettings) -> str | ParseReason
         return ParseReason.URL_SCHEME
     if url.username or url.password:
         return ParseReason.URL_INVALID
-    if url.pathname.lower().endswith(settings.refused_extensions):
-        return ParseReason.URL_EXTENSION
-    if len(url.hostname) > settings.max_host_chars:
-        return ParseReason.HOST_TOO_LONG
     url.hash = ""
-    if len(url.href) > settings.max_url_chars:
+    return _normal_escapes(str(url.href))
+
+
+def _normal_escapes(href: str) -> str:
+    """Normal escapes; a URL with a stray percent sign is left as it is: only its server knows its meaning."""
+    if "%" not in href or _STRAY_PERCENT.search(href):
+        return href
+    return _ESCAPE.sub(_normal_escape, href)
+
+
+def _normal_escape(escape: re.Match[str]) -> str:
+    character = chr(int(escape[1], 16))
+    return character if character in _UNRESERVED else escape[0].upper()
+
+
+def resolve_urls(
+    arena: Arena, urls: Spans, bases: Spans, records: Ints, verdicts: Bytes, max_chars: int
+) -> None:
+    """Makes the URL spans absolute; `bases` are spans per record. Sets the verdicts of rows without one."""
+    starts, ends = urls
+    lengths = np.minimum(ends - starts, max_chars) + np.minimum(bases[1] - bases[0], max_chars)[records]
+    arena.reserve(int(lengths.sum()))
+    states = np.empty(starts.size, np.int32)
+    arena.size = resolve_plain(arena.data, urls, bases, records, arena.size, max_chars, states)
+    for row in np.flatnonzero(states == NEEDS_PARSER).tolist():
+        base = (bases[0][records[row]], bases[1][records[row]])
+        resolved = _resolve_span(arena, (starts[row], ends[row]), base, max_chars)
+        if isinstance(resolved, ParseReason):
+            verdicts[row] = CODES[resolved]
+        else:
+            starts[row], ends[row] = arena.add(resolved.encode())
+
+
+def _resolve_span(
+    arena: Arena, url: tuple[int, int], base: tuple[int, int], max_chars: int
+) -> str | ParseReason:
+    if url[1] - url[0] > 8 * max_chars:  # a character has at most 4 bytes, and white space is dropped
         return ParseReason.URL_TOO_LONG
-    return str(url.href)
+    return resolve(arena.text(*url), arena.text(*base))
 
 
-@lru_cache(maxsize=100_000)
-def registered_domain(host: str) -> str:
-    """`example.co.uk` of `img.example.co.uk`; the host itself when it has none (addresses, bare names)."""
-    return _extract(host).top_domain_under_public_suffix or host
+class UrlRule:
+    """The limits of settings for absolute URLs."""
+
+    def __init__(self, settings: ParseSettings) -> None:
+        self._limits = (settings.max_url_chars, settings.max_host_chars)
+        self._extensions = _extension_table(settings.refused_extensions)
+
+    def judge(self, arena: Arena, urls: Spans, verdicts: Bytes) -> None:
+        """Sets the verdicts of the URLs that are out."""
+        findings = np.empty(urls[0].size, np.int32)
+        check_urls(arena.data, urls, self._limits, self._extensions, findings)
+        verdicts[:] = _CODE_OF_FINDING[findings]
 
 
-def host_of(url: str) -> str:
-    """Host of an absolute http(s) URL, without port."""
-    return str(ada_url.URL(url).hostname)
+_CODE_OF_FINDING = np.zeros(4, np.uint8)
+_CODE_OF_FINDING[LONG_HOST] = CODES[ParseReason.HOST_TOO_LONG]
+_CODE_OF_FINDING[LONG_URL] = CODES[ParseReason.URL_TOO_LONG]
+_CODE_OF_FINDING[BAD_EXTENSION] = CODES[ParseReason.URL_EXTENSION]
+
+
+def _extension_table(extensions: tuple[str, ...]) -> Bytes:
+    encoded = [extension.lower().encode() for extension in extensions]
+    table = np.zeros((len(encoded), max(map(len, encoded), default=0) + 1), np.uint8)
+    for row, extension in enumerate(encoded):
+        table[row, : len(extension)] = list(extension)
+    return table

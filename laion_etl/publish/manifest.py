@@ -21,7 +21,9 @@ NAME = "manifest.json"
 _SHAPING: dict[str, tuple[str, ...]] = {
     "parse": (
         "min_alt_chars", "max_alt_chars", "max_url_chars", "max_host_chars", "refused_extensions",
-        "language_min_bytes", "language_max_bytes",
+        "refuse_trackers", "refuse_placeholder_words", "refuse_placeholder_file_names",
+        "refuse_placeholder_hashes", "refuse_placeholder_dates", "max_text_repeats",
+        "language_detector", "language_min_bytes", "language_max_bytes", "language_min_probability",
     ),
     "plan": ("batch_size",),
     "download": (

@@ -6,7 +6,6 @@ Reads `shards/<crawl>/<batch>.tar|.parquet|_stats.json`; writes `scored/<crawl>/
 """
 
 import json
-import os
 from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -19,6 +18,7 @@ import pyarrow.parquet as pq
 
 from laion_etl.errors import InputError
 from laion_etl.funnel import Outcomes, ScoreReason
+from laion_etl.machine import usable_cores
 from laion_etl.records import (
     SCORED_SCHEMA,
     Output,
@@ -51,7 +51,7 @@ def score_shards(
     """
     scorer = None
     done = []
-    with ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="decode") as pool:
+    with ThreadPoolExecutor(usable_cores(), thread_name_prefix="decode") as pool:
         for batch in batches:
             shard = store.read_stats(f"{shard_stem(crawl, batch)}_stats.json")
             if shard.kept == 0:

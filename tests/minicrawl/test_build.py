@@ -4,15 +4,21 @@ import gzip
 import json
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 from warcio.archiveiterator import ArchiveIterator
 
 from laion_etl.funnel import DownloadStatus
 from laion_etl.minicrawl.build import CRAWL, WAT_FILES, MiniCrawl, build_minicrawl
-from laion_etl.parse.stage import PartitionParser, Row
+from laion_etl.parse.stage import parse_partition
 from laion_etl.parse.text import clean_alt
-from laion_etl.settings import ParseSettings
+from laion_etl.records import StageStats
+from laion_etl.settings import ParseSettings, Settings
+from laion_etl.storage import LocalStore
+
+Parsed = tuple[StageStats, list[dict[str, Any]]]
 
 
 def files_of(folder: Path) -> dict[str, bytes]:
@@ -21,9 +27,16 @@ def files_of(folder: Path) -> dict[str, bytes]:
 
 
 @pytest.fixture(scope="module")
-def parsed(minicrawl: MiniCrawl) -> tuple[PartitionParser, list[Row]]:
-    parser = PartitionParser(ParseSettings())
-    return parser, [row for i, path in enumerate(minicrawl.wat_files) for row in parser.pairs(i, str(path))]
+def parsed(minicrawl: MiniCrawl, tmp_path_factory: pytest.TempPathFactory) -> Parsed:
+    folder = tmp_path_factory.mktemp("parsed")
+    stats = parse(minicrawl.wat_files, folder)
+    return stats, pq.read_table(folder / stats.outputs[0].name).to_pylist()
+
+
+def parse(wat_files: list[Path], folder: Path) -> StageStats:
+    return parse_partition(
+        CRAWL, 0, [(i, str(path)) for i, path in enumerate(wat_files)], Settings(), LocalStore(folder)
+    )
 
 
 def test_a_seed_gives_the_same_bytes_and_another_seed_gives_others(
@@ -89,45 +102,50 @@ def test_every_record_is_a_gzip_member_of_its_own(minicrawl: MiniCrawl) -> None:
 
 
 def test_there_are_two_thousand_image_links_and_a_thousand_fetchable_pairs(
-    minicrawl: MiniCrawl, parsed: tuple[PartitionParser, list[Row]]
+    minicrawl: MiniCrawl, parsed: Parsed
 ) -> None:
-    parser, rows = parsed
-    fetchable = {row[0] for row in rows if minicrawl.expected[row[1]] is DownloadStatus.SUCCESS}
-    assert parser.links.input >= 2_000
+    stats, rows = parsed
+    fetchable = {row["pair_id"] for row in rows if minicrawl.expected[row["url"]] is DownloadStatus.SUCCESS}
+    assert stats.input >= 2_000
     assert len(fetchable) >= 1_000
 
 
 def test_parsing_gives_the_links_of_the_world_and_drops_what_the_builder_says(
-    minicrawl: MiniCrawl, parsed: tuple[PartitionParser, list[Row]]
+    minicrawl: MiniCrawl, parsed: Parsed
 ) -> None:
-    parser, rows = parsed
+    stats, rows = parsed
     limit = ParseSettings().max_alt_chars
     wanted = {(link.url, clean_alt(link.alt, limit)) for link in minicrawl.world.links}
-    assert {(row[1], row[2]) for row in rows} == wanted
-    assert parser.links.dropped == {reason.value: n for reason, n in minicrawl.dropped.items()}
-    assert len(parser.links.dropped) == 9
-    assert parser.records.dropped["broken_json"] == 1
+    assert {(row["url"], row["alt"]) for row in rows} == wanted
+    assert stats.dropped == {reason.value: n for reason, n in minicrawl.dropped.items()}
+    assert len(stats.dropped) == 15
+    assert stats.details["records"]["dropped"]["broken_json"] == 1
 
 
-def test_every_subset_has_pairs(parsed: tuple[PartitionParser, list[Row]]) -> None:
+def test_every_subset_has_pairs(parsed: Parsed) -> None:
     _, rows = parsed
-    languages = Counter(row[3] for row in rows)
+    languages = Counter(row["language"] for row in rows)
     assert languages["en"] > 400
     assert all(languages[language] > 100 for language in ("de", "fr", "es", "ru"))
     assert languages[""] > 20
-    licences = Counter(row[5] for row in rows)
+    licences = Counter(row["license"] for row in rows)
     assert len(licences) == 5
     assert sum(n for licence, n in licences.items() if licence != "?") > 100
 
 
-def test_duplicates_occur_within_a_file_and_across_files(minicrawl: MiniCrawl) -> None:
+def test_duplicates_occur_within_a_file_and_across_files(minicrawl: MiniCrawl, tmp_path: Path) -> None:
     alone = 0
-    for i, path in enumerate(minicrawl.wat_files):
-        parser = PartitionParser(ParseSettings())
-        assert list(parser.pairs(i, str(path)))
-        assert parser.links.dropped["duplicate_in_partition"] > 0
-        alone += parser.links.dropped["duplicate_in_partition"]
+    for path in minicrawl.wat_files:
+        stats = parse([path], tmp_path / path.name)
+        assert stats.dropped["duplicate_in_partition"] > 0
+        alone += stats.dropped["duplicate_in_partition"]
     assert alone < sum(n for reason, n in minicrawl.dropped.items() if reason == "duplicate_in_partition")
+
+
+def test_images_have_titles(parsed: Parsed) -> None:
+    _, rows = parsed
+    assert sum(row["title"] == row["alt"] for row in rows) > 50
+    assert sum(row["title"] == "" for row in rows) > 1_000
 
 
 def test_relative_and_protocol_relative_urls_and_bases_occur(minicrawl: MiniCrawl) -> None:

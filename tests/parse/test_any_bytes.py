@@ -1,40 +1,63 @@
 """Whatever a file holds, the reader neither raises anything but InputError nor forgets a whole record."""
 
 import gzip
+import json
 from io import BytesIO
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from laion_etl.errors import InputError
 from laion_etl.parse.members import Damage, Member, read_members
-from laion_etl.parse.wat import Page, read_pages
-from tests.parse.wat_files import image, page_record, record
+from laion_etl.parse.wat import ImageLink, Page, records_of
+from tests.parse.outcomes import FoundPage, read
+from tests.parse.wat_files import compact_page_record, image, page_record, record
 
-PAGES = [page_record(f"https://example.org/{n}", [image(f"{n}.jpg", f"picture {n}")]) for n in range(4)]
-
-
-def read(data: bytes) -> list[object]:
-    try:
-        return list(read_pages(BytesIO(data), "any"))
-    except InputError:
-        return []
+PAGES = [
+    compact_page_record(f"https://example.org/{n}", [image(f"{n}.jpg", f"picture {n}")]) for n in range(4)
+]
 
 
 @given(st.binary(max_size=3000))
 def test_any_bytes_never_raise(data: bytes) -> None:
-    read(data)
+    found = read(data)
+    assert found.records.get("kept", 0) >= len(found.pages)
 
 
 @given(st.binary(max_size=500))
 def test_any_payload_counts_once(payload: bytes) -> None:
-    assert len(read(record("https://example.org/", payload) + PAGES[0])) == 2
+    found = read(record("https://example.org/", payload) + PAGES[0])
+    assert sum(found.records.values()) == 2
 
 
-@given(st.binary(max_size=800))
-def test_any_member_content_never_raises(content: bytes) -> None:
-    found = read(gzip.compress(b"WARC/1.0\r\n" + content, mtime=0) + PAGES[0])
-    assert isinstance(found[-1], Page)
+# Pieces that the reader looks for, among anything else.
+PIECES = st.one_of(
+    st.sampled_from(
+        [
+            b'"HTML-Metadata":{',
+            b'{"path":"IMG@/src"',
+            b',"url":"a.jpg"',
+            b',"alt":"a text',
+            b'\\"',
+            b'"',
+            b"}",
+            b'"Base":"/x/"',
+            b"creativecommons.org",
+            b'"Headers":{',
+            b"WARC/1.0\r\n",
+            b"WARC-Type: metadata\r\n",
+            b"Content-Length: 5\r\n",
+            b"\r\n\r\n",
+        ]
+    ),
+    st.binary(max_size=20),
+)
+
+
+@settings(max_examples=300)
+@given(st.lists(PIECES, max_size=20).map(b"".join))
+def test_any_member_content_never_raises_and_costs_no_neighbour(content: bytes) -> None:
+    found = read(PAGES[1] + gzip.compress(b"WARC/1.0\r\n" + content, mtime=0) + PAGES[0])
+    assert [found.pages[0].url, found.pages[-1].url] == ["https://example.org/1", "https://example.org/0"]
 
 
 @settings(max_examples=300)
@@ -50,7 +73,7 @@ def test_damage_somewhere_loses_only_the_records_it_touches(place: int, noise: b
     }
     if len(data) != sum(map(len, PAGES)):
         untouched.discard("https://example.org/3")  # the noise made the file longer, at its end
-    assert untouched <= {page.url for page in read(bytes(data)) if isinstance(page, Page)}
+    assert untouched <= {page.url for page in read(bytes(data)).pages}
 
 
 @given(st.lists(st.binary(max_size=2000), max_size=8))
@@ -60,3 +83,49 @@ def test_members_round_trip_with_their_offsets(contents: list[bytes]) -> None:
     assert not any(isinstance(one, Damage) for one in found)
     assert [one.data for one in found if isinstance(one, Member)] == contents
     assert [one.offset for one in found] == [sum(map(len, members[:n])) for n in range(len(members))]
+
+
+TEXTS = st.one_of(
+    st.none(),
+    st.text(max_size=30),
+    st.sampled_from(['a "quoted" text', "a } { [ ] \\", "\u2028\x00\x1f", ""]),
+)
+IMAGES = st.lists(st.builds(ImageLink, url=TEXTS, alt=TEXTS, title=TEXTS), min_size=1, max_size=5)
+
+
+@settings(max_examples=300)
+@given(IMAGES, st.one_of(st.none(), st.sampled_from(["/b/", "https://other.example/"])), st.booleans())
+def test_links_round_trip_however_they_are_written(
+    images: list[ImageLink], base: str | None, compact: bool
+) -> None:
+    write = compact_page_record if compact else page_record
+    data = write("https://example.org/x/", [image(i.url, i.alt, i.title) for i in images], base)
+    [page] = read(data).pages
+    assert page.images == images
+    assert page == _read_whole(data)
+
+
+def _read_whole(data: bytes) -> FoundPage:
+    """The same page by its whole JSON."""
+    [page] = records_of(gzip.decompress(data))
+    assert isinstance(page, Page)
+    return FoundPage(page.url, page.base, page.licence, page.images, 0)
+
+
+NAMES = st.sampled_from(["path", "url", "alt", "title", "Base", "Links", "x"])
+JSON = st.recursive(
+    st.one_of(st.none(), st.booleans(), st.integers(), st.text(max_size=9)),
+    lambda inner: st.one_of(st.lists(inner, max_size=4), st.dictionaries(NAMES, inner, max_size=4)),
+)
+
+
+@settings(max_examples=200)
+@given(JSON)
+def test_any_json_as_links_counts_once_and_is_read_as_its_whole_json(value: object) -> None:
+    html = {"Head": {}, "Links": [{"path": "IMG@/src", "url": "a", "x": value}, value]}
+    envelope = {"WARC-Header-Metadata": {"WARC-Target-URI": "https://example.org/"},
+                "Payload-Metadata": {"HTTP-Response-Metadata": {"HTML-Metadata": html}}}  # fmt: skip
+    data = record("https://example.org/", json.dumps({"Envelope": envelope}, separators=(",", ":")).encode())
+    found = read(data)
+    assert found.records == {"kept": 1}
+    assert found.pages == [_read_whole(data)]

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from laion_etl.errors import SettingsError
-from laion_etl.parse.language import Detector, LanguageDetector, Languages, language_detector
+from laion_etl.parse.language import Detector, Languages, language_detector
 from laion_etl.settings import ParseSettings, load_settings
 
 DETECTORS = ("cld3", "py3langid")
@@ -166,9 +166,9 @@ def test_a_name_that_is_no_detector_is_an_error_of_the_settings(name: str, messa
     assert f"LAION_ETL_PARSE_LANGUAGE_DETECTOR={name!r}" in str(caught.value)
 
 
-def test_one_text_at_a_time_goes_through_the_detector_of_the_settings() -> None:
-    one = LanguageDetector(ParseSettings(language_detector=f"{HERE}:by_first_letter"))
-    assert one.detect("Zebra") == ("z", 1.0)
+def test_the_detector_of_the_settings_can_be_ones_own() -> None:
+    own = language_detector(ParseSettings(language_detector=f"{HERE}:by_first_letter"))
+    assert own.detect(["Zebra"]) == (["z"], [1.0])
 
 
 def _sentences(shared_data: Path) -> list[tuple[str, str]]:

@@ -1,14 +1,15 @@
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from laion_etl.errors import InputError
-from laion_etl.parse.stage import parse_partition
+from laion_etl.errors import InputError, SettingsError
+from laion_etl.parse.stage import parse_partition, row_groups
 from laion_etl.records import PAIR_SCHEMA, pair_id
-from laion_etl.settings import ParseSettings, Settings
+from laion_etl.settings import ParseSettings, Settings, load_settings
 from laion_etl.storage import LocalStore, Store
-from tests.parse.wat_files import image, page_record, record, write_wat
+from tests.parse.wat_files import compact_page_record, image, page_record, record, write_wat
 
 PAGE = "https://www.example.org/x/"
 
@@ -50,6 +51,7 @@ def test_links_become_pairs_or_reasons(wat: str, any_store: Store) -> None:
         "pair_id": pair_id("https://www.example.org/red.jpg", "A red car on a green field"),
         "url": "https://www.example.org/red.jpg",
         "alt": "A red car on a green field",
+        "title": "",
         "language": "en",
         "language_probability": red["language_probability"],
         "license": "?",
@@ -73,6 +75,7 @@ def test_a_finished_partition_is_not_parsed_again(wat: str, store: Store) -> Non
     first = parse_partition("C", 0, [(0, wat)], Settings(), store)
     Path(wat).unlink()
     assert parse_partition("C", 0, [(0, wat)], Settings(), store) == first
+    assert parse_partition("C", 0, [(0, wat)], Settings(parse=ParseSettings(jobs=7)), store) == first
     with pytest.raises(InputError):
         parse_partition("C", 0, [(0, wat)], Settings(parse=ParseSettings(min_alt_chars=1)), store)
 
@@ -100,6 +103,65 @@ def test_progress_counts_files(wat: str, store: Store) -> None:
     seen: list[tuple[int, int]] = []
     parse_partition("C", 0, [(0, wat), (1, wat)], Settings(), store, lambda *step: seen.append(step))
     assert seen == [(1, 2), (2, 2)]
+
+
+def test_any_number_of_jobs_gives_the_same_output(tmp_path: Path) -> None:
+    wats = []
+    for number in range(5):
+        links = [
+            image(f"/{n}.jpg", f"A picture of house number {n}", "Our house")
+            for n in range(number, number + 40)
+        ]
+        records = [page_record(PAGE, links), compact_page_record(PAGE, links), record(PAGE, b"{broken")]
+        wats.append((number, write_wat(tmp_path / f"{number}.wat.gz", records)))
+    found = {}
+    for jobs in (1, 2, 5):
+        store = LocalStore(tmp_path / f"jobs{jobs}")
+        found[jobs] = parse_partition("C", 0, wats, Settings(parse=ParseSettings(jobs=jobs)), store)
+    assert found[1] == found[2] == found[5]
+    assert found[1].kept == 44
+    assert found[1].dropped == {"duplicate_in_partition": 5 * 80 - 44}
+
+
+def test_an_unreadable_file_ends_all_jobs(wat: str, store: Store, tmp_path: Path) -> None:
+    broken = tmp_path / "broken.wat.gz"
+    broken.write_bytes(b"no gzip at all" * 100)
+    with pytest.raises(InputError, match=r"broken\.wat\.gz"):
+        parse_partition("C", 0, [(0, wat), (1, str(broken))], Settings(parse=ParseSettings(jobs=2)), store)
+    assert store.list("") == []
+
+
+def test_row_groups_are_of_one_size_whatever_the_batches() -> None:
+    sizes = [3, 49_990, 20, 120_000, 1]
+    tables = [pa.table({"n": pa.array(range(size))}) for size in sizes]
+    groups = [table.num_rows for table in row_groups(iter(tables))]
+    assert groups == [50_000, 50_000, 50_000, 20_014]
+
+
+def test_boilerplate_is_kept_a_number_of_times(tmp_path: Path, store: Store) -> None:
+    links = [image(f"/{n}.jpg", "Our shop since 1990") for n in range(10)]
+    wat = write_wat(tmp_path / "a.wat.gz", [page_record(PAGE, links)])
+    stats = parse_partition("C", 0, [(0, wat)], Settings(parse=ParseSettings(max_text_repeats=4)), store)
+    assert (stats.kept, stats.dropped) == (4, {"text_repeated": 6})
+
+
+def test_the_preset_of_the_original_keeps_what_it_kept(tmp_path: Path, store: Store) -> None:
+    texts = ["IMG_1234.JPG", "image", "2024-03-12", "d41d8cd98f00b204e9800998ecf8427e"]
+    links = [image(f"/{n}.jpg", text) for n, text in enumerate(texts)]
+    links += [image("/spacer.png", "A tracking pixel"), image("http://10.0.0.1/a.jpg", "A private address")]
+    wat = write_wat(tmp_path / "a.wat.gz", [page_record(PAGE, links)])
+    ours = parse_partition("ours", 0, [(0, wat)], load_settings({}), store)
+    assert (ours.kept, len(ours.dropped)) == (0, 6)
+    original = load_settings({"LAION_ETL_PARSE_PRESET": "laion5b"})
+    stats = parse_partition("laion5b", 0, [(0, wat)], original, store)
+    assert (stats.kept, stats.dropped) == (5, {"host_not_public": 1})
+    narrowed = load_settings({"LAION_ETL_PARSE_PRESET": "laion5b", "LAION_ETL_PARSE_REFUSE_TRACKERS": "1"})
+    assert parse_partition("mixed", 0, [(0, wat)], narrowed, store).dropped["tracker"] == 1
+
+
+def test_an_unknown_preset_is_an_error() -> None:
+    with pytest.raises(SettingsError, match="LAION_ETL_PARSE_PRESET='laion6b' is none of default, laion5b"):
+        load_settings({"LAION_ETL_PARSE_PRESET": "laion6b"})
 
 
 # (page, image, alt, language), read off the pages' links by eye.

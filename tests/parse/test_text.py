@@ -1,6 +1,14 @@
-import pytest
+import unicodedata
 
-from laion_etl.parse.text import clean_alt
+import ftfy
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from laion_etl.parse.arena import Arena
+from laion_etl.parse.kernels.texts import plain_capitals, plain_characters
+from laion_etl.parse.text import clean_alt, clean_texts, repaired
 
 
 @pytest.mark.parametrize(
@@ -10,7 +18,12 @@ from laion_etl.parse.text import clean_alt
         ("  A\tred \r\n car\u00a0", "A red car"),
         ("caf\u00c3\u00a9 terrace", "café terrace"),  # UTF-8 read as Latin-1
         ("fish &amp; chips", "fish & chips"),
-        ("a\u0000b\u0007c", "a b c"),
+        ("fish &amp;amp; chips", "fish & chips"),
+        ("<b>Red</b> house<br/>on a hill", "Red house on a hill"),
+        ("&lt;i&gt;Red&lt;/i&gt; house", "Red house"),
+        ('<img src="x" alt="y"> Red <!-- not shown --> house', "Red house"),
+        ("a < b > c, <3 and <unknown> tags", "a < b > c, <3 and <unknown> tags"),
+        ("a\u0000b\u0007c", "abc"),
         ("left\u202eright\u202c", "leftright"),  # bidi override
         ("zero\u200bwidth", "zerowidth"),
         (
@@ -25,6 +38,7 @@ from laion_etl.parse.text import clean_alt
         ("\ud800 lone surrogate", "\ufffd lone surrogate"),
         ("", ""),
         (" \n\t ", ""),
+        ("\u200d", ""),
     ],
 )
 def test_alt_texts_are_cleaned(raw: str, clean: str) -> None:
@@ -36,11 +50,63 @@ def test_a_long_text_is_cut_without_trailing_space() -> None:
     assert clean_alt("abc " * 2000, 8) == "abc abc"
 
 
-def test_a_cleaned_text_is_clean() -> None:
-    for raw in ("caf\u00c3\u00a9 \u200b x", "a\u0000 b", "&lt;b&gt; bold"):
-        once = clean_alt(raw, 2000)
-        assert clean_alt(once, 2000) == once
-
-
 def test_megabytes_of_alt_are_cut_before_repair() -> None:
     assert clean_alt("é" * 5_000_000, 2000) == "é" * 2000
+
+
+def column(texts: list[str], max_chars: int = 2000) -> tuple[list[str], list[int]]:
+    """What clean_texts makes of a column, and the lengths it says."""
+    arena = Arena(100)
+    spans = [arena.add(text.encode()) for text in texts]
+    starts, ends = (np.array(edge, np.int32) for edge in zip(*spans, strict=True))
+    lengths = clean_texts(arena, starts, ends, max_chars)
+    return [arena.text(start, end) for start, end in zip(starts, ends, strict=True)], lengths.tolist()
+
+
+PLAIN = [chr(point) for point in plain_characters()]
+CAPITALS = [chr(point) for point in plain_capitals()]
+QUOTES = list("’‘“”„\u00a0\u00ad·–—…")
+TEXTS = st.one_of(
+    st.text(max_size=40),
+    st.text(st.sampled_from([*PLAIN, *CAPITALS, *" aZ09.,&-"]), max_size=40),
+    st.text(
+        st.sampled_from([*(c for c in PLAIN if ord(c) < 0x0600), *CAPITALS, *QUOTES, *" aZ&;<b>\n"]),
+        max_size=12,
+    ),
+    st.text(st.characters(max_codepoint=0x250), max_size=12),
+    st.lists(
+        st.sampled_from(["&amp;", "&lt;", "<b>", "Ã©", "’", "\u00a0", "В“Р", "é", "É", " ", "a", "ﬁ"])
+    ).map("".join),
+)
+
+
+@settings(max_examples=1500)
+@given(TEXTS)
+def test_a_column_is_cleaned_as_its_texts_are(text: str) -> None:
+    clean = clean_alt(text, 20)
+    assert column([text, "between", text], 20) == ([clean, "between", clean], [len(clean), 7, len(clean)])
+
+
+@settings(max_examples=1500)
+@given(TEXTS)
+def test_the_short_way_repairs_as_ftfy_does(text: str) -> None:
+    assert repaired(text) == ftfy.fix_text(text)
+
+
+def test_every_pair_of_plain_characters_is_clean_as_it_is() -> None:
+    letters = [c for c in PLAIN if ord(c) < 0x0E00 or 0x1E00 < ord(c) < 0x3100] + ["一", "가", "a", "1", "."]
+    texts = [f"{first}{second} x" for first in letters for second in letters]
+    texts += [
+        f"{before}{first}{second}" for first in CAPITALS for second in letters for before in ("x", "x ")
+    ]
+    for text in texts:
+        assert ftfy.fix_text(text) == unicodedata.normalize("NFC", text) == text
+    assert column(texts)[0] == texts
+
+
+@given(TEXTS)
+def test_a_cleaned_text_has_single_spaces_and_nothing_unprintable(text: str) -> None:
+    clean = clean_alt(text, 2000)
+    assert clean == clean.strip() == " ".join(clean.split())
+    assert all(c.isprintable() or c in "\u200c\u200d" for c in clean)
+    assert unicodedata.is_normalized("NFC", clean)

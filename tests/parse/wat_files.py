@@ -14,6 +14,17 @@ def page_record(url: str, links: Iterable[dict[str, Any]], base: str | None = No
     return json_record(url, {"HTTP-Response-Metadata": {"HTML-Metadata": html}})
 
 
+def compact_page_record(url: str, links: Iterable[dict[str, Any]], base: str | None = None) -> bytes:
+    """The same as Common Crawl writes it: without spaces, in UTF-8."""
+    html = {"Head": {} if base is None else {"Base": base}, "Links": list(links)}
+    envelope = {
+        "Payload-Metadata": {"HTTP-Response-Metadata": {"Headers": {"Server": "x"}, "HTML-Metadata": html}},
+        "WARC-Header-Metadata": {"WARC-Target-URI": url},
+    }
+    payload = json.dumps({"Envelope": envelope}, ensure_ascii=False, separators=(",", ":"))
+    return record(url, payload.encode(errors="surrogatepass"))
+
+
 def json_record(url: str, payload_metadata: dict[str, Any]) -> bytes:
     envelope = {"WARC-Header-Metadata": {"WARC-Target-URI": url}, "Payload-Metadata": payload_metadata}
     return record(url, json.dumps({"Envelope": envelope}).encode())
@@ -25,17 +36,13 @@ def record(url: str, payload: bytes) -> bytes:
         f"WARC/1.0\r\nWARC-Type: metadata\r\nWARC-Target-URI: {url}\r\n"
         "WARC-Date: 2026-10-21T00:00:00Z\r\nWARC-Record-ID: <urn:uuid:0>\r\n"
         f"Content-Type: application/json\r\nContent-Length: {len(payload)}\r\n\r\n"
-    ).encode()
+    ).encode(errors="surrogatepass")
     return gzip.compress(header + payload + b"\r\n\r\n", mtime=0)
 
 
-def image(url: str | None, alt: str | None = None) -> dict[str, Any]:
-    link: dict[str, Any] = {"path": "IMG@/src"}
-    if url is not None:
-        link["url"] = url
-    if alt is not None:
-        link["alt"] = alt
-    return link
+def image(url: str | None, alt: str | None = None, title: str | None = None) -> dict[str, Any]:
+    attributes = {"url": url, "alt": alt, "title": title}
+    return {"path": "IMG@/src", **{name: text for name, text in attributes.items() if text is not None}}
 
 
 def write_wat(path: Path, records: Iterable[bytes]) -> str:

@@ -1,0 +1,49 @@
+"""One array of bytes that holds all a batch is made of; texts and URLs are spans (start, end) of it."""
+
+import numpy as np
+
+_SLACK = 128  # zero bytes kept behind the data: kernels read whole blocks of words
+
+
+class Arena:
+    """A growing array of bytes; its views `data` and `words` change when it grows."""
+
+    def __init__(self, capacity: int) -> None:
+        self.size = 0
+        self._allocate(capacity)
+
+    def _allocate(self, capacity: int) -> None:
+        capacity = (capacity + _SLACK + 8) // 8 * 8
+        self._room = capacity - _SLACK
+        self._buffer = bytearray(capacity)
+        self._view = memoryview(self._buffer)
+        self.data = np.frombuffer(self._buffer, np.uint8)
+        self.words = self.data.view(np.uint64)
+
+    def clear(self) -> None:
+        """Forgets everything."""
+        self.size = 0
+
+    def reserve(self, count: int) -> None:
+        """Makes room for so many bytes more; views taken before are then of the old array."""
+        if self.size + count > self._room:
+            old = self._view[: self.size]
+            self._allocate(max(self.size + count, 2 * self.size))
+            self._view[: self.size] = old
+
+    def add(self, data: bytes | bytearray) -> tuple[int, int]:
+        """Appends bytes; their span."""
+        start, end = self.size, self.size + len(data)
+        if end > self._room:
+            self.reserve(len(data))
+        self._view[start:end] = data
+        self.size = end
+        return start, end
+
+    def bytes(self, start: int, end: int) -> bytes:
+        """A copy of a span."""
+        return self._view[start:end].tobytes()
+
+    def text(self, start: int, end: int) -> str:
+        """A span as a string; bytes that are no UTF-8 become U+FFFD."""
+        return self.bytes(start, end).decode(errors="replace")

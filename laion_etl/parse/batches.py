@@ -1,0 +1,199 @@
+"""WAT files in batches: some megabytes of records, their image links as columns of spans.
+
+Kernels cut the links out of pages that are as the extractor writes them; every other record is read as a
+whole by wat.py and its links are put in their place.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from laion_etl.errors import InputError
+from laion_etl.funnel import Outcomes, RecordReason
+from laion_etl.parse.arena import Arena
+from laion_etl.parse.kernels import Ints, Longs
+from laion_etl.parse.kernels.records import (
+    IMAGE_START,
+    NOT_A_PAGE,
+    ODD,
+    PAGE,
+    Links,
+    Records,
+    cut_links,
+    new_links,
+    new_records,
+)
+from laion_etl.parse.licence import NO_LICENCE
+from laion_etl.parse.members import Damage, Stream, read_members
+from laion_etl.parse.urls import page_base
+from laion_etl.parse.wat import ImageLink, Page, json_text, records_of, without_surrogates
+
+_BATCH_BYTES = 4 << 20  # inflated
+
+
+@dataclass(slots=True)
+class Batch:
+    """Image links of some pages; every span is of `arena`.
+
+    `links.record` is a row of `offsets` (of the record's gzip member in the file, bytes), of `page_urls` and
+    `bases` (starts and ends) and a key of `licences`, which holds only pages that have one.
+    """
+
+    arena: Arena
+    links: Links
+    offsets: Longs
+    page_urls: tuple[Ints, Ints]
+    bases: tuple[Ints, Ints]
+    licences: dict[int, str]
+    records: Outcomes[RecordReason]
+    damages: list[Damage]
+
+
+def read_batches(stream: Stream, uri: str) -> Iterator[Batch]:
+    """The whole file, batch by batch; the arena of a batch is used again for the next one.
+
+    A damaged gzip member is counted and named in its batch. Raises InputError, naming the file and the cause,
+    when not a single record can be read.
+    """
+    readable = False
+    damage = None
+    arena = Arena(_BATCH_BYTES + (_BATCH_BYTES >> 1))
+    for group in _groups(stream, arena):
+        batch = _read(arena, group)
+        readable = readable or batch.records.input > len(batch.damages)
+        damage = damage or (batch.damages[0] if batch.damages else None)
+        yield batch
+    if not readable and damage is not None:
+        raise InputError(
+            f"{uri} is broken after byte {damage.offset}: {damage.cause}; fetch it again or leave it out "
+            "with --wat-files"
+        )
+
+
+@dataclass(slots=True)
+class _Group:
+    """Members that lie in the arena, and what was damaged between them."""
+
+    ends: list[int] = field(default_factory=list)
+    offsets: list[int] = field(default_factory=list)
+    damages: list[Damage] = field(default_factory=list)
+
+
+def _groups(stream: Stream, arena: Arena) -> Iterator[_Group]:
+    """Fills the arena again and again; it belongs to the caller until the next group is asked for."""
+    group = _Group()
+    arena.clear()
+    for member in read_members(stream):
+        if isinstance(member, Damage):
+            group.damages.append(member)
+            continue
+        offset, data = member
+        if arena.size + len(data) > _BATCH_BYTES and group.ends:
+            yield group
+            group = _Group()
+            arena.clear()
+        group.ends.append(arena.add(data)[1])
+        group.offsets.append(offset)
+    if group.ends or group.damages:
+        yield group
+
+
+def _read(arena: Arena, group: _Group) -> Batch:
+    ends = np.array(group.ends, np.int32)
+    starts = np.concatenate([np.zeros(min(1, ends.size), np.int32), ends[:-1]])
+    records = new_records(starts, ends)
+    links = new_links(arena.size // len(IMAGE_START) + 1)  # as many as there can be; unused rows cost nothing
+    count = cut_links(arena.data, arena.words, records, links)
+    links = Links(*(column[:count] for column in links))
+    _unescape(arena, links)
+    counts = Outcomes[RecordReason]()
+    counts.keep(int(np.count_nonzero(records.state == PAGE)))
+    counts.drop(RecordReason.NOT_A_PAGE, int(np.count_nonzero(records.state == NOT_A_PAGE)))
+    counts.drop(RecordReason.DAMAGED, len(group.damages))
+    batch = Batch(
+        arena=arena,
+        links=links,
+        offsets=np.array(group.offsets, np.int64),
+        page_urls=(records.url_start, records.url_end),
+        bases=_bases(arena, records),
+        licences={},
+        records=counts,
+        damages=group.damages,
+    )
+    odd = np.flatnonzero(records.state == ODD).tolist()
+    return (
+        _with_odd_records(batch, [(row, arena.bytes(starts[row], ends[row])) for row in odd])
+        if odd
+        else batch
+    )
+
+
+def _bases(arena: Arena, records: Records) -> tuple[Ints, Ints]:
+    """What the links of every record resolve against."""
+    starts, ends = records.url_start.copy(), records.url_end.copy()
+    for row in np.flatnonzero((records.base_end > 0) & (records.state == PAGE)).tolist():
+        page_url = arena.text(starts[row], ends[row])
+        base = page_base(page_url, arena.text(records.base_start[row], records.base_end[row]))
+        starts[row], ends[row] = arena.add(base.encode())
+    return starts, ends
+
+
+def _unescape(arena: Arena, links: Links) -> None:
+    """Puts what JSON escapes stand for in the place of spans that hold some."""
+    spans = (
+        (1, links.url_start, links.url_end),
+        (2, links.alt_start, links.alt_end),
+        (4, links.title_start, links.title_end),
+    )
+    for row in np.flatnonzero(links.escaped).tolist():
+        for bit, starts, ends in spans:
+            if links.escaped[row] & bit:
+                text = json_text(b'"' + arena.bytes(starts[row], ends[row]) + b'"')
+                starts[row], ends[row] = arena.add(without_surrogates(text).encode())
+
+
+def _with_odd_records(batch: Batch, odd: list[tuple[int, bytes]]) -> Batch:
+    """The batch with the pages of the odd members, given as (record row, bytes), in their places."""
+    rows: list[list[int]] = []  # of links
+    order: list[int] = []
+    pages: list[tuple[int, Page]] = []
+    known = batch.offsets.size
+    for record, member in odd:
+        for page in records_of(member):
+            if isinstance(page, RecordReason):
+                batch.records.drop(page)
+                continue
+            batch.records.keep()
+            if page.licence != NO_LICENCE:
+                batch.licences[known + len(pages)] = page.licence
+            rows += [_link_row(batch.arena, known + len(pages), image) for image in page.images]
+            order += [record] * len(page.images)
+            pages.append((record, page))
+    if not pages:
+        return batch
+    urls = [batch.arena.add(page.url.encode()) for _, page in pages]
+    bases = [batch.arena.add(page.base.encode()) for _, page in pages]
+    batch.offsets = np.append(batch.offsets, batch.offsets[[record for record, _ in pages]])
+    batch.page_urls = _append_spans(batch.page_urls, urls)
+    batch.bases = _append_spans(batch.bases, bases)
+    if rows:
+        new = np.array(rows, np.int32).T
+        place = np.argsort(np.concatenate([batch.links.record, np.array(order, np.int32)]), kind="stable")
+        columns = zip(batch.links, new, strict=True)
+        batch.links = Links(*(np.concatenate([old, added])[place] for old, added in columns))
+    return batch
+
+
+def _link_row(arena: Arena, record: int, image: ImageLink) -> list[int]:
+    """The fields of Links for a link that was read by Python."""
+    spans = [
+        (-1, -1) if text is None else arena.add(without_surrogates(text).encode())
+        for text in (image.url, image.alt, image.title)
+    ]
+    return [record, *(edge for span in spans for edge in span), 0]
+
+
+def _append_spans(spans: tuple[Ints, Ints], added: list[tuple[int, int]]) -> tuple[Ints, Ints]:
+    new = np.array(added, np.int32)
+    return np.concatenate([spans[0], new[:, 0]]), np.concatenate([spans[1], new[:, 1]])

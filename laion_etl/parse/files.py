@@ -1,0 +1,126 @@
+"""WAT files -> tables of pairs, in this process or in several."""
+
+import multiprocessing
+import os
+import tempfile
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+
+import pyarrow as pa
+
+from laion_etl.funnel import Outcomes, ParseReason, RecordReason
+from laion_etl.inputs import open_input
+from laion_etl.machine import usable_cores
+from laion_etl.parse.batches import read_batches
+from laion_etl.parse.blocklist import Blocklists, load_blocklists
+from laion_etl.parse.language import Detector, language_detector
+from laion_etl.parse.pairs import LinkRules
+from laion_etl.records import PAIR_SCHEMA
+from laion_etl.settings import Settings
+
+
+@dataclass(slots=True)
+class FileCounts:
+    """What was counted in one WAT file, or in several together."""
+
+    records: Outcomes[RecordReason] = field(default_factory=Outcomes)
+    links: Outcomes[ParseReason] = field(default_factory=Outcomes)
+    damaged: list[list[int]] = field(default_factory=list)  # WAT file, offset of the damaged member
+
+    def add(self, other: "FileCounts") -> None:
+        self.records.add(other.records)
+        self.links.add(other.links)
+        self.damaged += other.damaged
+
+
+class FileParser:
+    """Turns WAT files into pairs; duplicates are known within a file."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings.parse
+        self._blocklists: Blocklists = load_blocklists(settings.parse, settings.data_path)
+        self._detector: Detector = language_detector(settings.parse)
+
+    def pairs(self, wat_file: int, uri: str, counts: FileCounts) -> Iterator[pa.Table]:
+        """The pairs of one file in the order of its links, as tables of PAIR_SCHEMA; counts what was met."""
+        rules = LinkRules(self._settings, self._blocklists)
+        with open_input(uri) as stream:
+            for batch in read_batches(stream, uri):
+                counts.records.add(batch.records)
+                counts.damaged += [[wat_file, damage.offset] for damage in batch.damages]
+                for table in rules.pairs(batch):
+                    yield self._with_languages(table, wat_file)
+        counts.links.add(rules.outcomes)
+
+    def _with_languages(self, table: pa.Table, wat_file: int) -> pa.Table:
+        found = self._detector.detect(table["alt"].to_pylist())
+        columns = {name: table[name] for name in table.column_names} | {
+            "language": pa.array(found.codes, pa.string()),
+            "language_probability": pa.array(found.probabilities, pa.float32()),
+            "wat_file": pa.repeat(pa.scalar(wat_file, pa.int32()), table.num_rows),
+        }
+        return pa.table([columns[name] for name in PAIR_SCHEMA.names], schema=PAIR_SCHEMA)
+
+
+def parsed_files(
+    wat_files: Sequence[tuple[int, str]], settings: Settings
+) -> Iterator[tuple[Iterator[pa.Table], FileCounts]]:
+    """The tables of every file in the order given; its counts are complete once its tables are used up.
+
+    `settings.parse.jobs` processes work at it (0: as many as this process may use cores).
+    """
+    jobs = min(settings.parse.jobs or usable_cores(), len(wat_files))
+    if jobs > 1:
+        yield from _in_processes(wat_files, settings, jobs)
+        return
+    parser = FileParser(settings)
+    for index, uri in wat_files:
+        counts = FileCounts()
+        yield parser.pairs(index, uri, counts), counts
+
+
+@cache
+def _parser(settings: Settings) -> FileParser:
+    """Of a worker process: made for its first file, used for the others."""
+    return FileParser(settings)
+
+
+def _parse_into(settings: Settings, folder: str, wat_file: int, uri: str) -> tuple[str, FileCounts]:
+    """In a worker process: the tables of a file as an Arrow stream on disk, so that none waits in memory."""
+    counts = FileCounts()
+    path = Path(folder) / f"{wat_file}-{os.getpid()}.arrows"
+    with pa.OSFile(str(path), "wb") as file, pa.ipc.new_stream(file, PAIR_SCHEMA) as writer:
+        for table in _parser(settings).pairs(wat_file, uri, counts):
+            writer.write_table(table)
+    return str(path), counts
+
+
+def _in_processes(
+    wat_files: Sequence[tuple[int, str]], settings: Settings, jobs: int
+) -> Iterator[tuple[Iterator[pa.Table], FileCounts]]:
+    context = multiprocessing.get_context("spawn")
+    with (
+        tempfile.TemporaryDirectory(prefix="laion_etl-parse-") as folder,
+        ProcessPoolExecutor(jobs, context) as pool,
+    ):
+        waiting = deque(wat_files)
+        running: deque[Future[tuple[str, FileCounts]]] = deque()
+        try:
+            while waiting or running:
+                while waiting and len(running) <= jobs:  # one more, so that none waits for the writer
+                    running.append(pool.submit(_parse_into, settings, folder, *waiting.popleft()))
+                path, counts = running.popleft().result()
+                yield _tables_of(Path(path)), counts
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def _tables_of(path: Path) -> Iterator[pa.Table]:
+    with pa.OSFile(str(path), "rb") as file, pa.ipc.open_stream(file) as reader:
+        for batch in reader:
+            yield pa.Table.from_batches([batch])
+    path.unlink()

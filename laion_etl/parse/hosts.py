@@ -1,0 +1,189 @@
+"""What a host name says about a link: whether it is public, a tracker, blocked; and its registered domain.
+
+Hosts repeat, so a verdict is made once per host and looked up by number for columns of URLs.
+"""
+
+import ipaddress
+from collections.abc import Callable
+from functools import cache
+
+import numpy as np
+import pyarrow as pa
+import tldextract
+
+from laion_etl.funnel import ParseReason
+from laion_etl.parse.arena import Arena
+from laion_etl.parse.kernels import Bytes, Hashes, Ints, constant, hash_of
+from laion_etl.parse.kernels.urls import file_name_hashes, number_hosts
+from laion_etl.parse.verdicts import CODES
+from laion_etl.parse.wordlists import words
+from laion_etl.settings import ParseSettings
+
+Spans = tuple[Ints, Ints]
+
+# Names that no public resolver answers: RFC 6761 (localhost), 6762 appendix G, and ICANN's .internal;
+# .home.arpa (RFC 8375) is a case of its own. The names for documentation (.example, .test, .invalid) lead
+# nowhere either, but to nobody's inside.
+_PRIVATE_SUFFIXES = frozenset(
+    ("localhost", "local", "internal", "intranet", "private", "corp", "home", "lan")
+)
+
+_KNOWN_HOSTS = 1 << 17
+
+
+def host_is_public(host: str) -> bool:
+    """Whether a host, as URL parsers write it, is for the public: no bare or private name or address."""
+    if host.startswith("["):
+        return _is_global(ipaddress.IPv6Address(host[1:-1]))
+    name = host.rstrip(".")
+    _, dot, last = name.rpartition(".")
+    if not dot or last in _PRIVATE_SUFFIXES:
+        return False
+    if last.isdigit():
+        return _is_global(ipaddress.IPv4Address(name))
+    return last != "arpa" or not f".{name}".endswith(".home.arpa")
+
+
+def _is_global(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
+    embedded = getattr(address, "ipv4_mapped", None) or address
+    return bool(embedded.is_global and not embedded.is_multicast)
+
+
+@cache
+def _trackers() -> dict[str, tuple[str, ...]]:
+    """Path beginnings that are trackers ('' for all paths) per host name."""
+    found: dict[str, tuple[str, ...]] = {}
+    for line in words("trackers"):
+        name, slash, path = line.partition("/")
+        found[name] = (*found.get(name, ()), slash + path)
+    return found
+
+
+@cache
+def _tracker_domains() -> frozenset[str]:
+    return frozenset(map(registered_domain, _trackers()))
+
+
+def tracker_paths(host: str, domain: str) -> tuple[str, ...]:
+    """Path beginnings that are trackers on this host of a registered domain: ('',) when it is all one."""
+    if domain not in _tracker_domains():
+        return ()
+    trackers = _trackers()
+    labels = host.rstrip(".").split(".")
+    names = [".".join(labels[first:]) for first in range(len(labels))]
+    found = tuple(path for name in names for path in trackers.get(name, ()))
+    return ("",) if "" in found else found
+
+
+# File names of images that are there to be invisible.
+_TRACKER_STEMS = words("tracker-files")
+TRACKER_FILES = frozenset(
+    f"{stem}.{ending}" for stem in _TRACKER_STEMS for ending in ("png", "jpg", "jpeg", "webp", "bmp", "ico")
+)
+
+
+@cache
+def _public_suffixes() -> tuple[frozenset[str], frozenset[str]]:
+    """The rules of the public suffix list that is shipped with tldextract (nothing is fetched), and all names
+    that some longer rule ends with."""
+    rules = frozenset(tldextract.TLDExtract(suffix_list_urls=(), cache_dir=None).tlds)
+    longer = {
+        rule.lstrip("!").split(".", first)[first] for rule in rules for first in range(1, rule.count(".") + 1)
+    }
+    return rules, frozenset(longer)
+
+
+def registered_domain(host: str) -> str:
+    """`example.co.uk` of `img.example.co.uk`; the host itself when it has none (addresses, bare suffixes).
+
+    The algorithm of publicsuffix.org: the longest rule wins, `*` stands for a label, `!` marks exceptions
+    from it; a name whose last label is in no rule has no registered domain.
+    """
+    rules, longer = _public_suffixes()
+    labels = host.split(".")
+    suffix = None  # where the public suffix begins
+    name, starred = "", False
+    for first in range(len(labels) - 1, -1, -1):
+        name = f"{labels[first]}.{name}" if name else labels[first]
+        if f"!{name}" in rules:
+            suffix = first + 1
+        elif starred or name in rules:
+            suffix = first
+        if name not in longer:
+            break
+        starred = f"*.{name}" in rules
+    return ".".join(labels[suffix - 1 :]) if suffix else host
+
+
+class HostRule:
+    """Judges columns of URLs by their hosts, remembering up to 131,072 hosts (about 25 MB)."""
+
+    def __init__(self, settings: ParseSettings, domain_blocked: Callable[[str], bool]) -> None:
+        self._refuse_trackers = settings.refuse_trackers
+        self._blocked = domain_blocked
+        self._names = np.empty((_KNOWN_HOSTS, settings.max_host_chars), np.uint8)
+        self._sizes = np.empty(_KNOWN_HOSTS, np.int32)
+        self._codes = np.zeros(_KNOWN_HOSTS, np.uint8)
+        self._file_hashes = _sorted_hashes(TRACKER_FILES)
+        self._forget()
+
+    def _forget(self) -> None:
+        self._table = np.zeros(2 * _KNOWN_HOSTS, np.int32)
+        self._domains: list[str] = []
+        self._paths: dict[int, tuple[str, ...]] = {}
+
+    def judge(self, arena: Arena, urls: Spans, verdicts: Bytes) -> Ints:
+        """Sets the verdicts of the URLs whose host is out; the number of every host, for `domains`.
+
+        At most 65,536 URLs at once, with hosts of at most `max_host_chars`.
+        """
+        if len(self._domains) + urls[0].size > _KNOWN_HOSTS:
+            self._forget()
+        numbers = np.empty(urls[0].size, np.int32)
+        known = len(self._domains)
+        count = number_hosts(arena.data, urls, self._table, self._names, self._sizes, known, numbers)
+        for number in range(known, count):
+            self._learn(number, self._names[number, : self._sizes[number]].tobytes().decode())
+        verdicts[:] = self._codes[numbers]
+        if self._refuse_trackers:
+            self._judge_trackers(arena, urls, numbers, verdicts)
+        return numbers
+
+    def domains(self, numbers: Ints) -> pa.StringArray:
+        """The registered domains of hosts."""
+        distinct, places = np.unique(numbers, return_inverse=True)
+        names = pa.array([self._domains[number] for number in distinct.tolist()], pa.string())
+        return names.take(pa.array(places))
+
+    def _learn(self, number: int, host: str) -> None:
+        domain = registered_domain(host)
+        self._domains.append(domain)
+        paths = tracker_paths(host, domain) if self._refuse_trackers else ()
+        if not host_is_public(host):
+            self._codes[number] = CODES[ParseReason.HOST_NOT_PUBLIC]
+        elif paths == ("",):
+            self._codes[number] = CODES[ParseReason.TRACKER]
+        elif self._blocked(host):
+            self._codes[number] = CODES[ParseReason.BLOCKED_DOMAIN]
+        else:
+            self._codes[number] = 0
+            if paths:
+                self._paths[number] = paths
+
+    def _judge_trackers(self, arena: Arena, urls: Spans, numbers: Ints, verdicts: Bytes) -> None:
+        hashes = np.empty(urls[0].size, np.uint64)
+        file_name_hashes(arena.data, urls, hashes)
+        suspects = (verdicts == 0) & np.isin(hashes, self._file_hashes)
+        if self._paths:
+            suspects |= (verdicts == 0) & np.isin(numbers, list(self._paths))
+        for row in np.flatnonzero(suspects).tolist():
+            url = arena.text(urls[0][row], urls[1][row])
+            path = "/" + url.split("/", 3)[3].partition("?")[0]
+            named = path.rpartition("/")[2].lower() in TRACKER_FILES
+            if named or path.startswith(self._paths.get(int(numbers[row]), ())):
+                verdicts[row] = CODES[ParseReason.TRACKER]
+
+
+def _sorted_hashes(names: frozenset[str]) -> Hashes:
+    arrays = [constant(name.encode()) for name in names]
+    return np.unique(np.array([hash_of(array, 0, array.size) for array in arrays], np.uint64))

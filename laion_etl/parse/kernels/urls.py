@@ -1,0 +1,309 @@
+"""Plain image URLs: absolute by the WHATWG URL standard without a URL parser; and hosts as numbers."""
+
+import numpy as np
+
+from laion_etl.parse.kernels import Bytes, Hashes, Ints, constant, equals, hash_of, kernel
+
+RESOLVED, NEEDS_PARSER = 0, 1
+
+_HTTP = constant(b"http://")
+_HTTPS = constant(b"https://")
+_PUNYCODE = constant(b"xn--")
+
+
+def _table(characters: bytes) -> Bytes:
+    table = np.zeros(256, np.uint8)
+    table[list(characters)] = 1
+    return table
+
+
+# Characters that the standard neither encodes nor gives a meaning in a path or a query of http(s).
+_PATH = _table(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~!$&()*+,;=:@/[]?")
+_HOST = _table(b"abcdefghijklmnopqrstuvwxyz0123456789-_.")
+_UPPER_HEX = _table(b"0123456789ABCDEF")
+
+
+@kernel
+def resolve_plain(
+    data: Bytes,
+    urls: tuple[Ints, Ints],
+    bases: tuple[Ints, Ints],
+    records: Ints,
+    free: int,
+    max_bytes: int,
+    states: Ints,
+) -> int:
+    """Makes the URL spans absolute where that takes no parser; new URLs are written from `free` on.
+
+    `bases` are spans per record. The caller keeps room for every URL with its base; the new end is returned.
+    """
+    starts, ends = urls
+    base_row, base_plain, host_start, host_end, folder_end = -1, False, 0, 0, 0
+    for row in range(starts.size):
+        states[row] = NEEDS_PARSER
+        if records[row] != base_row:
+            base_row = records[row]
+            start, end = bases[0][base_row], bases[1][base_row]
+            host_start, host_end = _plain_host(data, start, end)
+            base_plain = host_end > 0 and end - start <= max_bytes
+            if base_plain:
+                folder_end = _folder_end(data, host_end, end)
+                base_plain = folder_end > 0
+        start, end = starts[row], ends[row]
+        if end - start > max_bytes or end == start:
+            continue
+        if _is_http(data, start, end):
+            _, own_host_end = _plain_host(data, start, end)
+            stop = _plain_end(data, own_host_end, end) if own_host_end > 0 else -1
+            if stop > 0:
+                ends[row], states[row] = stop, RESOLVED
+            continue
+        if not base_plain:
+            continue
+        free, begun = _join(data, (start, end), (bases[0][base_row], host_start, host_end, folder_end), free)
+        if begun >= 0:
+            starts[row], ends[row], states[row] = begun, free, RESOLVED
+    return free
+
+
+@kernel
+def _join(
+    data: Bytes, reference: tuple[int, int], base: tuple[int, int, int, int], free: int
+) -> tuple[int, int]:
+    """Writes a relative reference joined to its base at `free`; the new end, and the start or -1."""
+    start, end = reference
+    base_start, host_start, host_end, folder_end = base
+    if data[start] == 47 and start + 1 < end and data[start + 1] == 47:  # //host/path
+        _, own_host_end = _plain_host_behind(data, start + 2, end)
+        stop = _plain_end(data, own_host_end, end) if own_host_end > 0 else -1
+        kept, rest = host_start - 2, start
+    elif data[start] == 47:
+        stop = _plain_end(data, start, end)
+        kept, rest = host_end, start
+    else:
+        rest, kept = start, folder_end
+        while rest + 1 < end and data[rest] == 46:
+            if data[rest + 1] == 47:
+                rest += 2
+            elif rest + 2 < end and data[rest + 1] == 46 and data[rest + 2] == 47:
+                rest += 3
+                kept = _parent(data, host_end, kept)
+            else:
+                return free, -1
+        if rest == end or not _begins_a_segment(data, rest, end):
+            return free, -1
+        stop = _plain_end(data, rest, end)
+    if stop < 0:
+        return free, -1
+    begun = free
+    for i in range(base_start, kept):
+        data[free] = data[i]
+        free += 1
+    for i in range(rest, stop):
+        data[free] = data[i]
+        free += 1
+    return free, begun
+
+
+@kernel
+def _begins_a_segment(data: Bytes, start: int, end: int) -> bool:
+    """Whether a relative path begins with a plain name: no scheme, no query, no further slash or dot."""
+    if data[start] == 47 or data[start] == 63 or data[start] == 35 or data[start] == 46:
+        return False
+    for i in range(start, end):
+        if data[i] == 47 or data[i] == 63:
+            return True
+        if data[i] == 58:
+            return False
+    return True
+
+
+@kernel
+def _parent(data: Bytes, host_end: int, folder_end: int) -> int:
+    """The end of the folder above, behind its slash; the root stays."""
+    position = folder_end - 1
+    while position > host_end and data[position - 1] != 47:
+        position -= 1
+    return max(position, host_end + 1)
+
+
+@kernel
+def _is_http(data: Bytes, start: int, end: int) -> bool:
+    return (end - start > _HTTPS.size and equals(data, start, _HTTPS)) or (
+        end - start > _HTTP.size and equals(data, start, _HTTP)
+    )
+
+
+@kernel
+def _plain_host(data: Bytes, start: int, end: int) -> tuple[int, int]:
+    """Start and end of the host of an absolute http(s) URL; end 0 where it is not plain."""
+    if end - start > _HTTPS.size and equals(data, start, _HTTPS):
+        return _plain_host_behind(data, start + _HTTPS.size, end)
+    if end - start > _HTTP.size and equals(data, start, _HTTP):
+        return _plain_host_behind(data, start + _HTTP.size, end)
+    return 0, 0
+
+
+@kernel
+def _plain_host_behind(data: Bytes, start: int, end: int) -> tuple[int, int]:
+    """A lower-case ASCII name with a dot, whose last label begins with a letter, up to a slash."""
+    position, label = start, start
+    while position < end and data[position] != 47:
+        byte = data[position]
+        if not _HOST[byte]:
+            return 0, 0
+        if byte == 46:
+            if position == label:
+                return 0, 0
+            label = position + 1
+        elif position == label and position + 4 <= end and equals(data, position, _PUNYCODE):
+            return 0, 0
+        position += 1
+    if position == end or label == start or label == position or not 97 <= data[label] <= 122:
+        return 0, 0
+    return start, position
+
+
+@kernel
+def _folder_end(data: Bytes, host_end: int, end: int) -> int:
+    """Behind the last slash of the path of a base; -1 when its path is not plain."""
+    stop = host_end
+    while stop < end and data[stop] != 63 and data[stop] != 35:
+        stop += 1
+    if _plain_end(data, host_end, stop) != stop:
+        return -1
+    while data[stop - 1] != 47:
+        stop -= 1
+    return stop
+
+
+@kernel
+def _plain_end(data: Bytes, start: int, end: int) -> int:
+    """Where a plain path and query end: at `end` or a fragment; -1 when they are not plain."""
+    in_query = False
+    for position in range(start, end):
+        byte = data[position]
+        if not _PATH[byte]:
+            if byte == 35:
+                return position
+            if byte == 37 and _is_kept_escape(data, position, end):
+                continue
+            return -1
+        if byte == 63:
+            in_query = True
+        elif byte == 46 and not in_query and (position == start or data[position - 1] == 47):
+            return -1
+    return end
+
+
+@kernel
+def _is_kept_escape(data: Bytes, percent: int, end: int) -> bool:
+    """Whether an escape is in its normal form: upper-case digits, not of an unreserved character."""
+    if percent + 2 >= end or not (_UPPER_HEX[data[percent + 1]] and _UPPER_HEX[data[percent + 2]]):
+        return False
+    byte = _hex_value(data[percent + 1]) << 4 | _hex_value(data[percent + 2])
+    alphanumeric = 48 <= byte <= 57 or 65 <= byte <= 90 or 97 <= byte <= 122
+    return not (alphanumeric or byte == 45 or byte == 46 or byte == 95 or byte == 126)
+
+
+@kernel
+def _hex_value(digit: int) -> int:
+    return int(digit) - 48 if digit <= 57 else int(digit) - 55
+
+
+LONG_HOST, LONG_URL, BAD_EXTENSION = 1, 2, 3  # findings of `check_urls`
+
+
+@kernel
+def check_urls(
+    data: Bytes, urls: tuple[Ints, Ints], limits: tuple[int, int], extensions: Bytes, findings: Ints
+) -> None:
+    """0 or a finding per absolute URL; `limits` are (URL, host) bytes, `extensions` zero-padded rows."""
+    starts, ends = urls
+    for row in range(starts.size):
+        host, host_end = host_span(data, starts[row], ends[row])
+        if _has_extension(data, host_end, ends[row], extensions):
+            findings[row] = BAD_EXTENSION
+        elif host_end - host > limits[1]:
+            findings[row] = LONG_HOST
+        elif ends[row] - starts[row] > limits[0]:
+            findings[row] = LONG_URL
+        else:
+            findings[row] = 0
+
+
+@kernel
+def host_span(data: Bytes, start: int, end: int) -> tuple[int, int]:
+    """The host, without port, of an absolute http(s) URL as a parser writes it (no userinfo)."""
+    host = start + (_HTTPS.size if data[start + 4] == 115 else _HTTP.size)
+    position = host
+    bracketed = data[host] == 91
+    while position < end and data[position] != 47 and (bracketed or data[position] != 58):
+        if data[position] == 93:
+            bracketed = False
+        position += 1
+    return host, position
+
+
+@kernel
+def _has_extension(data: Bytes, path: int, end: int, extensions: Bytes) -> bool:
+    stop = path
+    while stop < end and data[stop] != 63:
+        stop += 1
+    for row in range(extensions.shape[0]):
+        size = 0
+        while size < extensions.shape[1] and extensions[row, size]:
+            size += 1
+        same = stop - path >= size
+        for i in range(size):
+            if not same:
+                break
+            byte = data[stop - size + i]
+            same = byte == extensions[row, i] or (65 <= byte <= 90 and byte + 32 == extensions[row, i])
+        if same:
+            return True
+    return False
+
+
+@kernel
+def file_name_hashes(data: Bytes, urls: tuple[Ints, Ints], hashes: Hashes) -> None:
+    """A hash of the last segment of every path, letters lowered."""
+    for row in range(urls[0].size):
+        _, path = host_span(data, urls[0][row], urls[1][row])
+        stop = path
+        segment = path
+        while stop < urls[1][row] and data[stop] != 63:
+            if data[stop] == 47:
+                segment = stop + 1
+            stop += 1
+        hashes[row] = hash_of(data, segment, stop)
+
+
+@kernel
+def number_hosts(
+    data: Bytes, urls: tuple[Ints, Ints], table: Ints, names: Bytes, sizes: Ints, known: int, numbers: Ints
+) -> int:
+    """A number for the host of every URL; new hosts are numbered on from `known`, the new count is returned.
+
+    `table` is open addressing over number + 1; `names` holds a row of bytes per host, `sizes` their lengths.
+    The caller keeps room for as many new hosts as there are URLs, and no host longer than a row of names.
+    """
+    mask = table.size - 1
+    for row in range(urls[0].size):
+        host, end = host_span(data, urls[0][row], urls[1][row])
+        slot = np.int64(hash_of(data, host, end) & np.uint64(mask))
+        while True:
+            number = table[slot] - 1
+            if number < 0:
+                number = known
+                known += 1
+                table[slot] = number + 1
+                sizes[number] = end - host
+                for i in range(end - host):
+                    names[number, i] = data[host + i]
+                break
+            if sizes[number] == end - host and equals(data, host, names[number, : end - host]):
+                break
+            slot = (slot + 1) & mask
+        numbers[row] = number
+    return known

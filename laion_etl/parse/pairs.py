@@ -1,0 +1,166 @@
+"""Links of a batch -> rows of pairs: every rule in its turn, on columns.
+
+Cheap rules come first: text, URL, host, placeholders, then duplicates; the language is found by the stage,
+for what is left, because it costs more than everything before it together.
+"""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow as pa
+
+from laion_etl.funnel import Outcomes, ParseReason
+from laion_etl.parse.arena import Arena
+from laion_etl.parse.batches import Batch
+from laion_etl.parse.blocklist import Blocklists
+from laion_etl.parse.hosts import HostRule
+from laion_etl.parse.kernels import Bytes, Ints
+from laion_etl.parse.kernels.pairs import gather, pair_ids, text_hashes
+from laion_etl.parse.licence import NO_LICENCE
+from laion_etl.parse.placeholders import PlaceholderRule
+from laion_etl.parse.seen import RepeatedTexts, SeenPairs
+from laion_etl.parse.text import clean_texts
+from laion_etl.parse.urls import UrlRule, resolve_urls
+from laion_etl.parse.verdicts import CODES, count_verdicts
+from laion_etl.settings import ParseSettings
+
+_CHUNK_ROWS = 1 << 14
+
+
+class _Rows(NamedTuple):
+    """Links that are still in; spans of the batch's arena."""
+
+    record: Ints
+    url_start: Ints
+    url_end: Ints
+    alt_start: Ints
+    alt_end: Ints
+    title_start: Ints
+    title_end: Ints
+
+
+class LinkRules:
+    """All rules of the settings for the links of one WAT file, and what they counted."""
+
+    def __init__(self, settings: ParseSettings, blocklists: Blocklists) -> None:
+        self.outcomes = Outcomes[ParseReason]()
+        self._settings = settings
+        self._blocklists = blocklists
+        self._urls = UrlRule(settings)
+        self._hosts = HostRule(settings, blocklists.domain_blocked)
+        self._placeholders = PlaceholderRule(settings)
+        self._seen = SeenPairs(settings.dedupe_pairs)
+        self._repeated = RepeatedTexts(settings.max_text_repeats) if settings.max_text_repeats else None
+
+    def pairs(self, batch: Batch) -> Iterator[pa.Table]:
+        """The pairs of a batch in the order of their links, with the fields of PAIR_SCHEMA but for the
+        language and the WAT file. The batch's spans are changed.
+        """
+        size = batch.arena.size
+        for first in range(0, batch.links.record.size, _CHUNK_ROWS):
+            columns = batch.links[: len(_Rows._fields)]
+            rows = _Rows(*(column[first : first + _CHUNK_ROWS] for column in columns))
+            table = self._chunk(batch, rows)
+            if table.num_rows:
+                yield table
+            batch.arena.size = size  # what the rules wrote has been copied
+
+    def _chunk(self, batch: Batch, rows: _Rows) -> pa.Table:
+        arena, settings = batch.arena, self._settings
+        rows = self._in(rows, self._text_verdicts(arena, rows))
+
+        verdicts = _verdicts(rows)
+        urls = (rows.url_start, rows.url_end)
+        resolve_urls(arena, urls, batch.bases, rows.record, verdicts, settings.max_url_chars)
+        rows = self._in(rows, verdicts)
+
+        verdicts = _verdicts(rows)
+        self._urls.judge(arena, (rows.url_start, rows.url_end), verdicts)
+        rows = self._in(rows, verdicts)
+
+        verdicts = _verdicts(rows)
+        hosts = self._hosts.judge(arena, (rows.url_start, rows.url_end), verdicts)
+        hosts, rows = hosts[verdicts == 0], self._in(rows, verdicts)
+        return self._pairs_of(batch, rows, hosts)
+
+    def _pairs_of(self, batch: Batch, rows: _Rows, hosts: Ints) -> pa.Table:
+        """The last rules, on links that have a good URL and a text."""
+        arena = batch.arena
+        verdicts = _verdicts(rows)
+        if self._blocklists.blocks_urls:
+            urls = _strings(arena, rows.url_start, rows.url_end)
+            verdicts[self._blocklists.urls_blocked(urls)] = CODES[ParseReason.BLOCKED_URL]
+        self._placeholders.judge(arena, rows.alt_start, rows.alt_end, verdicts)
+        hosts, rows = hosts[verdicts == 0], self._in(rows, verdicts)
+
+        ids = pair_ids(arena.data, rows.url_start, rows.url_end, rows.alt_start, rows.alt_end)
+        verdicts = self._identity_verdicts(arena, rows, ids)
+        kept = verdicts == 0
+        hosts, ids, rows = hosts[kept], ids[kept], self._in(rows, verdicts)
+        self.outcomes.keep(rows.record.size)
+        return self._table(batch, rows, hosts, ids)
+
+    def _text_verdicts(self, arena: Arena, rows: _Rows) -> Bytes:
+        settings = self._settings
+        verdicts = _verdicts(rows)
+        lengths = clean_texts(arena, rows.alt_start, rows.alt_end, settings.max_alt_chars)
+        verdicts[lengths < settings.min_alt_chars] = CODES[ParseReason.ALT_TOO_SHORT]
+        verdicts[lengths == 0] = CODES[ParseReason.NO_ALT]
+        verdicts[rows.url_start >= rows.url_end] = CODES[ParseReason.NO_URL]
+        return verdicts
+
+    def _identity_verdicts(self, arena: Arena, rows: _Rows, ids: Bytes) -> Bytes:
+        verdicts = _verdicts(rows)
+        if self._blocklists.blocks_pairs:
+            first_halves = ids.view(">u8")[:, 0].astype(np.uint64)
+            verdicts[self._blocklists.pairs_blocked(first_halves)] = CODES[ParseReason.BLOCKED_PAIR]
+        rest = np.flatnonzero(verdicts == 0)
+        fresh = self._seen.add(ids[rest])
+        verdicts[rest[fresh == 0]] = CODES[ParseReason.DUPLICATE]
+        if self._repeated is not None:
+            rest = rest[fresh == 1]
+            hashes = text_hashes(arena.data, rows.alt_start[rest], rows.alt_end[rest])
+            verdicts[rest[self._repeated.mark(hashes) == 1]] = CODES[ParseReason.TEXT_REPEATED]
+        return verdicts
+
+    def _in(self, rows: _Rows, verdicts: Bytes) -> _Rows:
+        """Counts who is out and returns the others."""
+        count_verdicts(verdicts, self.outcomes)
+        kept = np.flatnonzero(verdicts == 0)
+        return rows if kept.size == verdicts.size else _Rows(*(column[kept] for column in rows))
+
+    def _table(self, batch: Batch, rows: _Rows, hosts: Ints, ids: Bytes) -> pa.Table:
+        arena = batch.arena
+        clean_texts(arena, rows.title_start, rows.title_end, self._settings.max_alt_chars)
+        pages = rows.record
+        fields = {
+            "pair_id": pa.FixedSizeBinaryArray.from_buffers(
+                pa.binary(16), pages.size, [None, pa.py_buffer(np.ascontiguousarray(ids))]
+            ),
+            "url": _strings(arena, rows.url_start, rows.url_end),
+            "alt": _strings(arena, rows.alt_start, rows.alt_end),
+            "title": _strings(arena, rows.title_start, rows.title_end),
+            "license": _licences(batch.licences, pages),
+            "page_url": _strings(arena, batch.page_urls[0][pages], batch.page_urls[1][pages]),
+            "domain": self._hosts.domains(hosts),
+            "record_offset": pa.array(batch.offsets[pages]),
+        }
+        return pa.table(fields)
+
+
+def _verdicts(rows: _Rows) -> Bytes:
+    return np.zeros(rows.record.size, np.uint8)
+
+
+def _strings(arena: Arena, starts: Ints, ends: Ints) -> pa.StringArray:
+    """Spans as Arrow strings."""
+    offsets = np.empty(starts.size + 1, np.int32)
+    data = gather(arena.data, starts, ends, offsets)
+    return pa.StringArray.from_buffers(starts.size, pa.py_buffer(offsets), pa.py_buffer(data))
+
+
+def _licences(licences: dict[int, str], pages: Ints) -> pa.StringArray:
+    if not licences:
+        return pa.repeat(pa.scalar(NO_LICENCE), pages.size)
+    return pa.array([licences.get(page, NO_LICENCE) for page in pages.tolist()], pa.string())

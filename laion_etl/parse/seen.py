@@ -1,0 +1,72 @@
+"""Pair ids already seen, in memory that does not grow without end."""
+
+import numpy as np
+
+from laion_etl.parse.kernels import Bytes, Hashes
+from laion_etl.parse.kernels.pairs import add_unseen, count_texts, rehash
+
+_FIRST_SLOTS = 1 << 12
+_LOAD = 3 / 4
+
+
+class SeenPairs:
+    """Remembers at least the last `most` / 2 distinct pair ids, exactly; never more than `most`.
+
+    Ids are kept in a table of 16-byte slots filled to three quarters at most. When it holds `most` / 2 ids it
+    becomes the older generation, and the one before is forgotten. Which ids are remembered depends on nothing
+    but the ids and their order.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._generation = max(1, most // 2)
+        self._older: Hashes = np.empty((0, 2), np.uint64)
+        self._begin()
+
+    def _begin(self) -> None:
+        self._table: Hashes = np.zeros((_FIRST_SLOTS, 2), np.uint64)
+        self._count = 0
+
+    def add(self, pair_ids: Bytes) -> Bytes:
+        """1 per id (row of 16 bytes) not seen before, nor earlier in this column; 0 for the others."""
+        ids = pair_ids.view(np.uint64)
+        fresh = np.empty(len(ids), np.uint8)
+        done = 0
+        while done < len(ids):
+            room = min(int(len(self._table) * _LOAD), self._generation) - self._count
+            looked, added = add_unseen(
+                ids[done:], len(ids) - done, self._table, room, self._older, fresh[done:]
+            )
+            done += looked
+            self._count += added
+            if done < len(ids):
+                self._make_room()
+        return fresh
+
+    def _make_room(self) -> None:
+        if self._count >= self._generation:
+            self._older = self._table
+            self._begin()
+            return
+        larger = np.zeros((2 * len(self._table), 2), np.uint64)
+        rehash(self._table, larger)
+        self._table = larger
+
+
+class RepeatedTexts:
+    """Counts texts by their hashes and marks those that come too often; a table of 1,048,576 texts, 16 MB.
+
+    Once it is full, new texts are not counted.
+    """
+
+    _SLOTS = 1 << 20
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._hashes: Hashes = np.zeros(self._SLOTS, np.uint64)
+        self._counts = np.zeros(self._SLOTS, np.int64)
+
+    def mark(self, hashes: Hashes) -> Bytes:
+        """1 for every text that came more than `most` times by then."""
+        repeated = np.zeros(hashes.size, np.uint8)
+        count_texts(self._hashes, self._counts, hashes, self._most, repeated)
+        return repeated

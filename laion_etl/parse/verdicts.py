@@ -1,0 +1,16 @@
+"""Verdicts of links as small numbers, for columns: 0 is "still in", the others stand for a ParseReason."""
+
+import numpy as np
+
+from laion_etl.funnel import Outcomes, ParseReason
+from laion_etl.parse.kernels import Bytes
+
+_REASONS = tuple(ParseReason)
+CODES = {reason: code for code, reason in enumerate(_REASONS, 1)}
+
+
+def count_verdicts(verdicts: Bytes, outcomes: Outcomes[ParseReason]) -> None:
+    """Counts the reasons of a column; rows that are still in are not counted."""
+    for code, count in enumerate(np.bincount(verdicts, minlength=1).tolist()):
+        if code and count:
+            outcomes.drop(_REASONS[code - 1], count)

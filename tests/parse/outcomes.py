@@ -1,0 +1,92 @@
+"""What the parse rules say of one link, and what the reader says of records, in plain values for tests."""
+
+from dataclasses import dataclass
+from io import BytesIO
+
+from laion_etl.errors import InputError
+from laion_etl.funnel import ParseReason
+from laion_etl.parse.batches import Batch, read_batches
+from laion_etl.parse.blocklist import load_blocklists
+from laion_etl.parse.members import Damage
+from laion_etl.parse.pairs import LinkRules
+from laion_etl.parse.wat import ImageLink
+from laion_etl.settings import ParseSettings, Settings
+from tests.parse.wat_files import compact_page_record, image
+
+
+@dataclass(frozen=True, slots=True)
+class FoundPage:
+    url: str
+    base: str
+    licence: str
+    images: list[ImageLink]
+    offset: int
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    pages: list[FoundPage]  # those with image links
+    records: dict[str, int]  # kept, and dropped by reason
+    damages: list[Damage]
+
+
+def read(data: bytes) -> Found:
+    """Everything that is in a WAT file; a file of nothing but damage gives no pages."""
+    found = Found([], {}, [])
+    try:
+        for batch in read_batches(BytesIO(data), "test.wat.gz"):
+            found.pages.extend(_pages(batch))
+            found.damages.extend(batch.damages)
+            counts = {"kept": batch.records.kept, **batch.records.dropped}
+            for name, count in counts.items():
+                found.records[name] = found.records.get(name, 0) + count
+    except InputError:
+        return found
+    return found
+
+
+def _pages(batch: Batch) -> list[FoundPage]:
+    links, text = batch.links, batch.arena.text
+    images: dict[int, list[ImageLink]] = {}
+    for row, record in enumerate(links.record.tolist()):
+        spans = (
+            (links.url_start[row], links.url_end[row]),
+            (links.alt_start[row], links.alt_end[row]),
+            (links.title_start[row], links.title_end[row]),
+        )
+        images.setdefault(record, []).append(ImageLink(*(text(*s) if s[0] >= 0 else None for s in spans)))
+    return [
+        FoundPage(
+            url=text(batch.page_urls[0][record], batch.page_urls[1][record]),
+            base=text(batch.bases[0][record], batch.bases[1][record]),
+            licence=batch.licences.get(record, "?"),
+            images=found,
+            offset=int(batch.offsets[record]),
+        )
+        for record, found in images.items()
+    ]
+
+
+def link_outcome(
+    url: str | None,
+    alt: str | None,
+    page_url: str,
+    settings: ParseSettings | None = None,
+    base: str | None = None,
+) -> dict[str, object] | ParseReason:
+    """The row that one link of a page becomes, or the reason why it becomes none."""
+    settings = settings or ParseSettings()
+    rules = LinkRules(settings, load_blocklists(settings, Settings().data_path))
+    record = compact_page_record(page_url, [image(url, alt)], base)
+    for batch in read_batches(BytesIO(record), "test.wat.gz"):
+        for table in rules.pairs(batch):
+            (row,) = table.to_pylist()
+            return dict(row)
+    (reason,) = rules.outcomes.dropped
+    return ParseReason(reason)
+
+
+def url_outcome(url: str, page_url: str, base: str | None = None) -> str | ParseReason:
+    """The absolute URL of an image link with a good text, or why it is out."""
+    found = link_outcome(url, "A red car on a green field", page_url, base=base)
+    return found if isinstance(found, ParseReason) else str(found["url"])

@@ -1,0 +1,55 @@
+import pytest
+import tldextract
+
+from laion_etl.parse.hosts import host_is_public, registered_domain, tracker_paths
+
+
+@pytest.mark.parametrize(
+    "host", ["example.com", "a.example", "8.8.8.8", "[2606:4700::1111]", "xn--bcher-kva.ch", "www.arpa.com"]
+)
+def test_public_hosts(host: str) -> None:
+    assert host_is_public(host)
+
+
+@pytest.mark.parametrize(
+    "host",
+    ["localhost", "wiki", "wiki.", "a.localhost", "nas.local", "x.internal", "x.home.arpa", "home.arpa",
+    "pc.lan", "10.0.0.1",
+     "127.0.0.1", "100.64.0.1", "169.254.169.254", "192.0.2.1", "198.18.0.1", "224.0.0.1", "0.0.0.0", "[::1]",
+     "[::]", "[fd00::8]", "[fe80::1]", "[::ffff:a00:8]", "[2001:db8::1]", "[ff02::1]"],
+)  # fmt: skip
+def test_hosts_that_are_nobodys_or_somebodys_inside(host: str) -> None:
+    assert not host_is_public(host)
+
+
+@pytest.mark.parametrize(
+    ("host", "domain"),
+    [
+        ("img.shop.co.uk", "shop.co.uk"),
+        ("a.b.example.com", "example.com"),
+        ("co.uk", "co.uk"),
+        ("a.b.kobe.jp", "a.b.kobe.jp"),
+        ("a.b.c.kobe.jp", "b.c.kobe.jp"),
+        ("x.city.kobe.jp", "city.kobe.jp"),
+        ("127.0.0.1", "127.0.0.1"),
+        ("localhost", "localhost"),
+        ("a.b.unknown", "a.b.unknown"),
+    ],
+)
+def test_the_registered_domain(host: str, domain: str) -> None:
+    assert registered_domain(host) == domain
+
+
+def test_registered_domains_are_those_of_the_public_suffix_list() -> None:
+    extract = tldextract.TLDExtract(suffix_list_urls=(), cache_dir=None)
+    rules = [rule.lstrip("!").replace("*", "x") for rule in extract.tlds]
+    hosts = [f"{labels}{rule}" for rule in rules for labels in ("", "a.", "b.a.", "c.b.a.")]
+    wrong = [h for h in hosts if registered_domain(h) != (extract(h).top_domain_under_public_suffix or h)]
+    assert len(hosts) > 20_000
+    assert wrong == []
+
+
+def test_trackers_are_known_by_name_and_narrowed_by_path() -> None:
+    assert tracker_paths("pixel.quantserve.com", "quantserve.com") == ("",)
+    assert tracker_paths("www.facebook.com", "facebook.com") == ("/tr",)
+    assert tracker_paths("www.example.com", "example.com") == ()

@@ -1,0 +1,60 @@
+import pytest
+
+from laion_etl.parse.licence import licence_of, page_licence
+
+BY = "https://creativecommons.org/licenses/by/4.0/"
+BY_SA = "https://creativecommons.org/licenses/by-sa/3.0/"
+ZERO = "https://creativecommons.org/publicdomain/zero/1.0/"
+
+
+@pytest.mark.parametrize(
+    ("url", "licence"),
+    [
+        ("http://creativecommons.org/licenses/by-sa/3.0/de/", BY_SA),
+        ("https://creativecommons.org/licenses/by-sa/3.0/legalcode.de", BY_SA),
+        ("//www.creativecommons.org/publicdomain/zero/1.0", ZERO),
+        (" HTTPS://creativecommons.org/LICENSES/BY/4.0/deed.en ", BY),
+        ("https://creativecommons.org/licences/by/4.0", BY),
+        (
+            "http://creativecommons.org/licenses/by-nd-nc/1.0/",
+            "https://creativecommons.org/licenses/by-nc-nd/1.0/",
+        ),
+        (
+            "http://creativecommons.org/publicdomain/mark/1.0/?id=7",
+            "https://creativecommons.org/publicdomain/mark/1.0/",
+        ),
+        (
+            "http://creativecommons.org/licenses/publicdomain/",
+            "https://creativecommons.org/licenses/publicdomain/",
+        ),
+        (
+            "http://creativecommons.org/licenses/sampling+/1.0/",
+            "https://creativecommons.org/licenses/sampling+/1.0/",
+        ),
+        ("https://creativecommons.org/licenses/by/4.0.1/", None),
+        ("https://creativecommons.org/licenses/by-xx/4.0/", None),
+        ("https://creativecommons.org/licenses/", None),
+        ("https://creativecommons.org/about/", None),
+        ("https://notcreativecommons.org/licenses/by/4.0/", None),
+        ("https://creativecommons.org.example/licenses/by/4.0/", None),
+        ("https://example.org/?u=https://creativecommons.org/licenses/by/4.0/", None),
+    ],
+)
+def test_kind_and_version_of_a_licence(url: str, licence: str | None) -> None:
+    assert licence_of(url) == licence
+
+
+@pytest.mark.parametrize(
+    ("links", "licence"),
+    [
+        ([], "?"),
+        ([("https://example.org/", "license")], "?"),
+        ([(None, "license"), ("/x", None), (BY_SA, None)], BY_SA),
+        ([(BY, None), (BY_SA, None)], BY),
+        ([(BY, None), (BY_SA, "nofollow License"), (ZERO, "license")], BY_SA),
+    ],
+)
+def test_the_licence_of_a_page_is_the_one_marked_so_else_the_first(
+    links: list[tuple[str | None, str | None]], licence: str
+) -> None:
+    assert page_licence(links) == licence

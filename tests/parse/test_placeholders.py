@@ -1,0 +1,100 @@
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from laion_etl.funnel import ParseReason
+from laion_etl.parse.arena import Arena
+from laion_etl.parse.placeholders import WORDS, PlaceholderRule, placeholder
+from laion_etl.parse.verdicts import CODES
+from laion_etl.settings import ParseSettings
+from tests.parse.outcomes import link_outcome
+
+WORD, FILE = ParseReason.PLACEHOLDER_WORD, ParseReason.PLACEHOLDER_FILE_NAME
+HASH, DATE = ParseReason.PLACEHOLDER_HASH, ParseReason.PLACEHOLDER_DATE
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("image", WORD),
+        ("Logo", WORD),
+        ("IMAGE 12", WORD),
+        ("slide-3", WORD),
+        ("[No image available]", WORD),
+        ("Изображение", WORD),
+        ("ФОТО 3", WORD),
+        ("「画像」", WORD),
+        ("IMG_1234.JPG", FILE),
+        ("IMG_1234", FILE),
+        ("DSC00123", FILE),
+        ("red-house.jpg", FILE),
+        ("my red house.jpeg", FILE),
+        ("фото дома.png", FILE),
+        ("photo.jpg?w=300", FILE),
+        ("banner_728x90", FILE),
+        ("WhatsApp Image 2024-01-05 at 10.22.33", FILE),
+        ("d41d8cd98f00b204e9800998ecf8427e", HASH),
+        ("123e4567-e89b-12d3-a456-426614174000", HASH),
+        ("dQw4w9WgXcQ7RkT0aBcDeF12", HASH),
+        ("2024-03-12", DATE),
+        ("12 March 2024", DATE),
+        ("12. März 2024, 10:45", DATE),
+        ("2024年3月12日", DATE),
+        ("10:45 PM", DATE),
+        ("3 / 12", DATE),
+        ("A red car on a green field", None),
+        ("iPhone 15 Pro", None),
+        ("BMW 320d 2019", None),
+        ("sunset", None),
+        ("May the force be with you", None),
+        ("The logo of the 2019 event", None),
+        ("See house.jpg in the gallery of pictures for more", None),
+        ("Windows 11", None),
+        ("赤い家", None),
+        ("x" * 300 + ".jpg", None),
+    ],
+)
+def test_placeholders_have_a_reason(text: str, reason: ParseReason | None) -> None:
+    assert placeholder(text) is reason
+
+
+def judged(texts: list[str], settings: ParseSettings | None = None) -> list[int]:
+    arena = Arena(100)
+    spans = [arena.add(text.encode()) for text in texts]
+    starts, ends = (np.array(edge, np.int32) for edge in zip(*spans, strict=True))
+    verdicts = np.zeros(len(texts), np.uint8)
+    PlaceholderRule(settings or ParseSettings()).judge(arena, starts, ends, verdicts)
+    return [int(verdict) for verdict in verdicts]
+
+
+PARTS = st.sampled_from(
+    [*sorted(WORDS)[::9], "IMG", "_", "-", " ", ".", "12", "2024", ".jpg", ".JPEG", "March", "марта", "МАРТА",
+     "年", "ab12", "deadbeef", "D41D", "(", ")", "「", "»", "…", "Übung", "x", "(1)", "at", "?w=1"]
+)  # fmt: skip
+
+
+@settings(max_examples=1500)
+@given(st.one_of(st.lists(PARTS, min_size=1, max_size=6).map("".join), st.text(min_size=1, max_size=30)))
+def test_a_column_is_judged_as_its_texts_are(text: str) -> None:
+    text = text.encode(errors="replace").decode()
+    reason = placeholder(text)
+    code = 0 if reason is None else CODES[reason]
+    assert judged(["a text", text, text]) == [0, code, code]
+
+
+@pytest.mark.parametrize(
+    ("knob", "text"),
+    [
+        ("refuse_placeholder_words", "image 12"),
+        ("refuse_placeholder_file_names", "IMG_1234.JPG"),
+        ("refuse_placeholder_hashes", "d41d8cd98f00b204e9800998ecf8427e"),
+        ("refuse_placeholder_dates", "12 March 2024"),
+    ],
+)
+def test_each_reason_can_be_switched_off(knob: str, text: str) -> None:
+    assert judged([text]) != [0]
+    assert judged([text], ParseSettings(**{knob: False})) == [0]  # type: ignore[arg-type]
+    assert isinstance(link_outcome("a.jpg", text, "https://example.org/"), ParseReason)
+    kept = link_outcome("a.jpg", text, "https://example.org/", ParseSettings(**{knob: False}))  # type: ignore[arg-type]
+    assert not isinstance(kept, ParseReason)
