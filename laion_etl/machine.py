@@ -9,8 +9,8 @@ _CGROUP = Path("/sys/fs/cgroup")
 def usable_cores(cgroup: Path = _CGROUP) -> int:
     """Cores this process may keep busy, at least 1: its CPU affinity and the CPU quota of its container.
 
-    """Cores this process may keep busy, at least 1: its CPU affinity and the quota of its container.
-    cpu.cfs_quota_us of version 1); a part of a core counts as one.
+    A pod with `limits.cpu: 2` sees all cores of its node and may use two (Linux cgroups: cpu.max of version
+    2, cpu.cfs_quota_us of version 1); a part of a core counts as one.
     """
     cores = len(os.sched_getaffinity(0))
     quota = _quota(cgroup)
