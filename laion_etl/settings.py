@@ -61,7 +61,7 @@ class ParseSettings:
     )
     language_detector: str = _knob(
         "cld3",
-        "Language detector: cld3 (the original's), py3langid (better on short texts) or module:factory.",
+        "Language detector: cld3 (the original's), py3langid (better on short texts), none, module:factory.",
     )
     refuse_trackers: bool = _knob(True, "Tracking pixels, by host and file name, are out.")
     refuse_placeholder_words: bool = _knob(True, 'Texts such as "image", "logo" or "no photo" are out.')

@@ -5,7 +5,7 @@ whole by wat.py and its links are put in their place.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -25,11 +25,11 @@ from laion_etl.parse.kernels.records import (
     new_records,
 )
 from laion_etl.parse.licence import NO_LICENCE
-from laion_etl.parse.members import Damage, Stream, read_members
+from laion_etl.parse.members import Damage, Members, Stream, read_members
 from laion_etl.parse.urls import page_base
 from laion_etl.parse.wat import ImageLink, Page, json_text, records_of, without_surrogates
 
-_BATCH_BYTES = 4 << 20  # inflated
+_BATCH_BYTES = 8 << 20  # inflated; smaller ones cost more calls, larger ones more memory
 
 
 @dataclass(slots=True)
@@ -59,7 +59,7 @@ def read_batches(stream: Stream, uri: str) -> Iterator[Batch]:
     readable = False
     damage = None
     arena = Arena(_BATCH_BYTES + (_BATCH_BYTES >> 1))
-    for group in _groups(stream, arena):
+    for group in read_members(stream, arena, _BATCH_BYTES):
         batch = _read(arena, group)
         readable = readable or batch.records.input > len(batch.damages)
         damage = damage or (batch.damages[0] if batch.damages else None)
@@ -71,36 +71,8 @@ def read_batches(stream: Stream, uri: str) -> Iterator[Batch]:
         )
 
 
-@dataclass(slots=True)
-class _Group:
-    """Members that lie in the arena, and what was damaged between them."""
-
-    ends: list[int] = field(default_factory=list)
-    offsets: list[int] = field(default_factory=list)
-    damages: list[Damage] = field(default_factory=list)
-
-
-def _groups(stream: Stream, arena: Arena) -> Iterator[_Group]:
-    """Fills the arena again and again; it belongs to the caller until the next group is asked for."""
-    group = _Group()
-    arena.clear()
-    for member in read_members(stream):
-        if isinstance(member, Damage):
-            group.damages.append(member)
-            continue
-        offset, data = member
-        if arena.size + len(data) > _BATCH_BYTES and group.ends:
-            yield group
-            group = _Group()
-            arena.clear()
-        group.ends.append(arena.add(data)[1])
-        group.offsets.append(offset)
-    if group.ends or group.damages:
-        yield group
-
-
-def _read(arena: Arena, group: _Group) -> Batch:
-    ends = np.array(group.ends, np.int32)
+def _read(arena: Arena, group: Members) -> Batch:
+    ends = group.ends
     starts = np.concatenate([np.zeros(min(1, ends.size), np.int32), ends[:-1]])
     records = new_records(starts, ends)
     links = new_links(arena.size // len(IMAGE_START) + 1)  # as many as there can be; unused rows cost nothing
@@ -114,7 +86,7 @@ def _read(arena: Arena, group: _Group) -> Batch:
     batch = Batch(
         arena=arena,
         links=links,
-        offsets=np.array(group.offsets, np.int64),
+        offsets=group.offsets,
         page_urls=(records.url_start, records.url_end),
         bases=_bases(arena, records),
         licences={},

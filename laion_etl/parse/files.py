@@ -17,7 +17,7 @@ from laion_etl.inputs import open_input
 from laion_etl.machine import usable_cores
 from laion_etl.parse.batches import read_batches
 from laion_etl.parse.blocklist import Blocklists, load_blocklists
-from laion_etl.parse.language import Detector, language_detector
+from laion_etl.parse.language import Detector, NoDetector, language_detector
 from laion_etl.parse.pairs import LinkRules
 from laion_etl.records import PAIR_SCHEMA
 from laion_etl.settings import Settings
@@ -57,13 +57,22 @@ class FileParser:
         counts.links.add(rules.outcomes)
 
     def _with_languages(self, table: pa.Table, wat_file: int) -> pa.Table:
-        found = self._detector.detect(table["alt"].to_pylist())
+        codes, probabilities = self._languages(table["alt"])
         columns = {name: table[name] for name in table.column_names} | {
-            "language": pa.array(found.codes, pa.string()),
-            "language_probability": pa.array(found.probabilities, pa.float32()),
+            "language": codes,
+            "language_probability": probabilities,
             "wat_file": pa.repeat(pa.scalar(wat_file, pa.int32()), table.num_rows),
         }
         return pa.table([columns[name] for name in PAIR_SCHEMA.names], schema=PAIR_SCHEMA)
+
+    def _languages(self, texts: pa.ChunkedArray) -> tuple[pa.Array, pa.Array]:
+        """Codes and probabilities; a text that comes several times is judged once."""
+        if isinstance(self._detector, NoDetector):
+            return pa.repeat(pa.scalar(""), len(texts)), pa.repeat(pa.scalar(0, pa.float32()), len(texts))
+        distinct = texts.combine_chunks().dictionary_encode()
+        found = self._detector.detect(distinct.dictionary.to_pylist())
+        codes = pa.array(found.codes, pa.string()).take(distinct.indices)
+        return codes, pa.array(found.probabilities, pa.float32()).take(distinct.indices)
 
 
 def parsed_files(

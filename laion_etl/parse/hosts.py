@@ -14,7 +14,7 @@ import tldextract
 from laion_etl.funnel import ParseReason
 from laion_etl.parse.arena import Arena
 from laion_etl.parse.kernels import Bytes, Hashes, Ints, constant, hash_of
-from laion_etl.parse.kernels.urls import file_name_hashes, number_hosts
+from laion_etl.parse.kernels.urls import find_files, number_hosts
 from laion_etl.parse.verdicts import CODES
 from laion_etl.parse.wordlists import words
 from laion_etl.settings import ParseSettings
@@ -93,6 +93,13 @@ def _public_suffixes() -> tuple[frozenset[str], frozenset[str]]:
     return rules, frozenset(longer)
 
 
+@cache
+def _plain_endings() -> frozenset[str]:
+    """Top-level domains (.com, .de) under which names of two labels are registered domains, and public."""
+    rules, longer = _public_suffixes()
+    return frozenset(rule for rule in rules if "." not in rule) - longer - _PRIVATE_SUFFIXES
+
+
 def registered_domain(host: str) -> str:
     """`example.co.uk` of `img.example.co.uk`; the host itself when it has none (addresses, bare suffixes).
 
@@ -130,7 +137,9 @@ class HostRule:
     def _forget(self) -> None:
         self._table = np.zeros(2 * _KNOWN_HOSTS, np.int32)
         self._domains: list[str] = []
+        self._domain_array = pa.array([], pa.string())
         self._paths: dict[int, tuple[str, ...]] = {}
+        self._has_paths = np.zeros(_KNOWN_HOSTS, np.uint8)
 
     def judge(self, arena: Arena, urls: Spans, verdicts: Bytes) -> Ints:
         """Sets the verdicts of the URLs whose host is out; the number of every host, for `domains`.
@@ -142,8 +151,9 @@ class HostRule:
         numbers = np.empty(urls[0].size, np.int32)
         known = len(self._domains)
         count = number_hosts(arena.data, urls, self._table, self._names, self._sizes, known, numbers)
-        for number in range(known, count):
-            self._learn(number, self._names[number, : self._sizes[number]].tobytes().decode())
+        names, width = self._names[known:count].tobytes(), self._names.shape[1]
+        for row, size in enumerate(self._sizes[known:count].tolist()):
+            self._learn(known + row, names[row * width : row * width + size].decode())
         verdicts[:] = self._codes[numbers]
         if self._refuse_trackers:
             self._judge_trackers(arena, urls, numbers, verdicts)
@@ -151,15 +161,20 @@ class HostRule:
 
     def domains(self, numbers: Ints) -> pa.StringArray:
         """The registered domains of hosts."""
-        distinct, places = np.unique(numbers, return_inverse=True)
-        names = pa.array([self._domains[number] for number in distinct.tolist()], pa.string())
-        return names.take(pa.array(places))
+        new = self._domains[len(self._domain_array) :]
+        if new:
+            self._domain_array = pa.concat_arrays([self._domain_array, pa.array(new, pa.string())])
+        return self._domain_array.take(pa.array(numbers))
 
     def _learn(self, number: int, host: str) -> None:
-        domain = registered_domain(host)
+        labels = host.rsplit(".", 2)
+        if is_common := labels[-1] in _plain_endings() and len(labels) > 1:
+            domain = f"{labels[-2]}.{labels[-1]}"
+        else:
+            domain = registered_domain(host)
         self._domains.append(domain)
         paths = tracker_paths(host, domain) if self._refuse_trackers else ()
-        if not host_is_public(host):
+        if not is_common and not host_is_public(host):
             self._codes[number] = CODES[ParseReason.HOST_NOT_PUBLIC]
         elif paths == ("",):
             self._codes[number] = CODES[ParseReason.TRACKER]
@@ -169,14 +184,13 @@ class HostRule:
             self._codes[number] = 0
             if paths:
                 self._paths[number] = paths
+                self._has_paths[number] = 1
 
     def _judge_trackers(self, arena: Arena, urls: Spans, numbers: Ints, verdicts: Bytes) -> None:
-        hashes = np.empty(urls[0].size, np.uint64)
-        file_name_hashes(arena.data, urls, hashes)
-        suspects = (verdicts == 0) & np.isin(hashes, self._file_hashes)
-        if self._paths:
-            suspects |= (verdicts == 0) & np.isin(numbers, list(self._paths))
-        for row in np.flatnonzero(suspects).tolist():
+        suspects = np.empty(urls[0].size, np.uint8)
+        find_files(arena.data, urls, self._file_hashes, suspects)
+        suspects |= self._has_paths[numbers]
+        for row in np.flatnonzero(suspects & (verdicts == 0)).tolist():
             url = arena.text(urls[0][row], urls[1][row])
             path = "/" + url.split("/", 3)[3].partition("?")[0]
             named = path.rpartition("/")[2].lower() in TRACKER_FILES

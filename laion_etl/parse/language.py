@@ -91,11 +91,26 @@ class Py3Langid:
         return self._CODES.get(code, code), probability
 
 
-_SHIPPED: dict[str, Callable[[ParseSettings], Detector]] = {"cld3": Cld3, "py3langid": Py3Langid}
+class NoDetector:
+    """Every text is in no language: for who finds languages elsewhere, or doesn't ask."""
+
+    def __init__(self, settings: ParseSettings) -> None:
+        pass
+
+    def detect(self, texts: Sequence[str]) -> Languages:
+        """'' and 0 for all."""
+        return Languages([""] * len(texts), [0.0] * len(texts))
+
+
+_SHIPPED: dict[str, Callable[[ParseSettings], Detector]] = {
+    "cld3": Cld3,
+    "py3langid": Py3Langid,
+    "none": NoDetector,
+}
 
 
 def language_detector(settings: ParseSettings) -> Detector:
-    """The detector that `language_detector` names: `cld3`, `py3langid` or `module:factory`.
+    """The detector that `language_detector` names: `cld3`, `py3langid`, `none` or `module:factory`.
 
     A factory is called with the settings and returns a Detector. Raises SettingsError when there is none.
     """

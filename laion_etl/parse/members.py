@@ -1,39 +1,32 @@
 """Gzip members of a file, one by one, with their offsets; a damaged one loses only itself.
 
 WARC writers compress each record as a member of its own, so members are where reading can start again after
-damage. The end of a member is guessed at the next gzip magic and checked by inflating: so the inflater never
-gets to see, and copy, what follows, and igzip (isal) runs at nearly the speed of one continuous stream.
+damage. Whole members are inflated in a row by a kernel; one that is cut off, damaged or large is read as a
+stream (isal), up to the next gzip magic that a WARC record begins at.
 """
 
-import struct
-from bisect import bisect_left
-from collections.abc import Generator, Iterator
-from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Protocol
 
-import deflate
+import numpy as np
 from isal import isal_zlib
 from isal.igzip_lib import IsalError
 
-from laion_etl.parse.kernels.magics import MagicFinder
+from laion_etl.parse.arena import Arena
+from laion_etl.parse.kernels import Bytes, Ints, Longs
+from laion_etl.parse.kernels.inflate import FULL, Decompressor, inflate_members
 
 _BrokenGzip: type[Exception] = IsalError  # type: ignore[assignment]  # declared as an instance by its stubs
 _MAGIC = b"\x1f\x8b\x08"
 _HEADER_BYTES = 18  # header and trailer: no member is shorter
 _CHUNK_BYTES = 1 << 20
 _REFILL_BYTES = 1 << 17  # less than this ahead, and the window is extended
-_TRAILER = struct.Struct("<II")  # checksum and size (RFC 1952, 2.3.1)
 _GZIP = 31  # window bits that ask zlib for a gzip wrapper
 _TRIAL_BYTES = 4096
+_MOST_MEMBERS = 1 << 14  # of a group
 
 MAX_MEMBER_BYTES = 32 * 1024 * 1024  # Common Crawl cuts pages at 5 MiB; more than this is no record of its
-
-
-class Member(NamedTuple):
-    """An inflated member and the offset of its first compressed byte."""
-
-    offset: int
-    data: bytes | bytearray
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +35,23 @@ class Damage:
 
     offset: int
     cause: str
+
+
+@dataclass(slots=True)
+class Members:
+    """Inflated members, one behind the other in an arena, and the damages met before or between them.
+
+    `ends` (in the arena) and `offsets` (of the first compressed byte in the file) have a row per member.
+    """
+
+    ends: Ints = field(default_factory=lambda: np.empty(_MOST_MEMBERS, np.int32))
+    offsets: Longs = field(default_factory=lambda: np.empty(_MOST_MEMBERS, np.int64))
+    damages: list[Damage] = field(default_factory=list)
+    count: int = 0
+
+    def cut(self) -> "Members":
+        """Without the rows that are not used."""
+        return Members(self.ends[: self.count], self.offsets[: self.count], self.damages, self.count)
 
 
 class Stream(Protocol):
@@ -59,8 +69,6 @@ class _Window:
     def __init__(self, stream: Stream) -> None:
         self._stream = stream
         self._buffer = bytearray(2 * _CHUNK_BYTES)
-        self._finder = MagicFinder(self._buffer)
-        self._magics: list[int] | None = None
         self.size = 0
         self.base = 0
         self.ended = False
@@ -70,7 +78,6 @@ class _Window:
         """Appends a chunk; False at the end of the file."""
         if self.size + _CHUNK_BYTES > len(self._buffer):
             self._buffer = self._buffer + bytes(len(self._buffer))
-            self._finder = MagicFinder(self._buffer)
         room = memoryview(self._buffer)[self.size : self.size + _CHUNK_BYTES]
         read = 0 if self.ended else self._stream.readinto(room)
         self.ended = not read
@@ -88,65 +95,77 @@ class _Window:
     def _resize(self, size: int) -> None:
         self.size = size
         self.data = memoryview(self._buffer)[:size]
-        self._magics = None
 
-    def magics_from(self, start: int) -> list[int]:
-        """Where gzip magics begin in the window."""
-        if self._magics is None:
-            self._magics = self._finder.find(self.size)
-        return self._magics[bisect_left(self._magics, start) :]
+    @property
+    def bytes(self) -> Bytes:
+        return np.frombuffer(self._buffer, np.uint8)
 
     def next_magic(self, start: int) -> int:
         """Where the next gzip magic begins; -1 if there is none in the window."""
-        return next(iter(self.magics_from(start)), -1)
+        return self._buffer.find(_MAGIC, start, self.size)
 
 
-def read_members(stream: Stream) -> Iterator[Member | Damage]:
-    """Members and damages in the order of the file; memory is bounded by MAX_MEMBER_BYTES and a chunk."""
-    window = _Window(stream)
-    position = 0  # in the window
+def read_members(stream: Stream, arena: Arena, most_bytes: int) -> Iterator[Members]:
+    """The members of a file, in its order, in groups of at most `most_bytes` inflated or of one member.
+
+    The arena is cleared for every group and belongs to the caller until the next one is asked for. Memory is
+    bounded by `most_bytes` or MAX_MEMBER_BYTES, whichever is more, and the window.
+    """
+    window, decompressor = _Window(stream), Decompressor()
+    group, position = Members(), 0
+    arena.clear()
+    arena.reserve(most_bytes)
     while True:
         if window.size - position < _REFILL_BYTES and not window.ended:
             window.drop(position)
             window.more()
             position = 0
-        behind = yield from _plain_members(window, position)
-        if behind > position and not window.ended:
-            position = behind  # the last of the window goes on in the next chunk
-            continue
-        position = behind
-        if position >= window.size:
-            return
-        found = _inflate(window, position)
-        if isinstance(found, str):
-            yield Damage(window.base + position, found)
-            position = _next_good(window, position + 1)
-        else:
-            data, end = found
-            yield Member(window.base + position, data)
-            position = end
+        position, full = _whole_members(decompressor, window, position, arena, most_bytes, group)
+        if not full:
+            if window.size - position < _REFILL_BYTES and not window.ended:
+                continue  # what is left may go on in the next chunk
+            if position == window.size:
+                break
+            position, full = _odd_member(window, position, arena, most_bytes, group)
+        if full:
+            yield group.cut()
+            group = Members()
+            arena.clear()
+    if group.count or group.damages:
+        yield group.cut()
 
 
-def _plain_members(window: _Window, position: int) -> Generator[Member, None, int]:
-    """Members that end where the next magic is, one call each; where the first begins that does not.
+def _whole_members(
+    decompressor: Decompressor, window: _Window, position: int, arena: Arena, most_bytes: int, group: Members
+) -> tuple[int, bool]:
+    """Reads on as long as members are whole and sound; where it stopped, and whether the group is full."""
+    if not decompressor.handle:
+        return position, False
+    source, rows = (window.bytes, position, window.size), (group.ends, group.offsets)
+    out = arena.data[:most_bytes]
+    end, arena.size, count, why = inflate_members(
+        decompressor.handle, source, out, arena.size, rows, group.count
+    )
+    group.offsets[group.count : count] += window.base
+    group.count = count
+    return end, why == FULL
 
-    libdeflate takes a member at once, which is a quarter faster than any stream, but passes over what follows
-    it; so the checksum at the end has to be the member's.
-    """
-    data, base = window.data, window.base
-    for end in window.magics_from(position + _HEADER_BYTES):
-        checksum, size = _TRAILER.unpack_from(data, end - 8)
-        if not 0 < size <= MAX_MEMBER_BYTES:
-            break
-        try:
-            inflated = deflate.gzip_decompress(data[position:end], size)
-        except deflate.DeflateError:
-            break
-        if deflate.crc32(inflated) != checksum:
-            break
-        yield Member(base + position, inflated)
-        position = end
-    return position
+
+def _odd_member(
+    window: _Window, position: int, arena: Arena, most_bytes: int, group: Members
+) -> tuple[int, bool]:
+    """Reads one member as a stream, or past a damage; if the group is full, the member waits for the next."""
+    found = _inflate(window, position)
+    if isinstance(found, str):
+        group.damages.append(Damage(window.base + position, found))
+        return _next_good(window, position + 1), len(group.damages) == _MOST_MEMBERS
+    data, end = found
+    if group.count == _MOST_MEMBERS or (group.count and arena.size + len(data) > most_bytes):
+        return position, True
+    group.ends[group.count] = arena.add(data)[1]
+    group.offsets[group.count] = window.base + position
+    group.count += 1
+    return end, False
 
 
 def _inflate(window: _Window, start: int) -> tuple[bytes, int] | str:

@@ -141,7 +141,7 @@ class LinkRules:
             "url": _strings(arena, rows.url_start, rows.url_end),
             "alt": _strings(arena, rows.alt_start, rows.alt_end),
             "title": _strings(arena, rows.title_start, rows.title_end),
-            "license": _licences(batch.licences, pages),
+            "license": _licences(batch.licences, batch.offsets.size, pages),
             "page_url": _strings(arena, batch.page_urls[0][pages], batch.page_urls[1][pages]),
             "domain": self._hosts.domains(hosts),
             "record_offset": pa.array(batch.offsets[pages]),
@@ -160,7 +160,11 @@ def _strings(arena: Arena, starts: Ints, ends: Ints) -> pa.StringArray:
     return pa.StringArray.from_buffers(starts.size, pa.py_buffer(offsets), pa.py_buffer(data))
 
 
-def _licences(licences: dict[int, str], pages: Ints) -> pa.StringArray:
+def _licences(licences: dict[int, str], page_count: int, pages: Ints) -> pa.StringArray:
     if not licences:
         return pa.repeat(pa.scalar(NO_LICENCE), pages.size)
-    return pa.array([licences.get(page, NO_LICENCE) for page in pages.tolist()], pa.string())
+    names = [NO_LICENCE, *sorted(set(licences.values()))]
+    name_of_page = np.zeros(page_count, np.int32)
+    for page, licence in licences.items():
+        name_of_page[page] = names.index(licence)
+    return pa.array(names, pa.string()).take(pa.array(name_of_page[pages]))

@@ -5,13 +5,14 @@
 
 import re
 from collections.abc import Iterable
+from functools import lru_cache
 
 import numpy as np
 
 from laion_etl.funnel import ParseReason
 from laion_etl.parse.arena import Arena
 from laion_etl.parse.kernels import Bytes, Hashes, Ints, constant, hash_of
-from laion_etl.parse.kernels.texts import MAX_BYTES, may_be_placeholders
+from laion_etl.parse.kernels.texts import IS_WORD, MAX_BYTES, MAY_BE, find_placeholders
 from laion_etl.parse.verdicts import CODES
 from laion_etl.parse.wordlists import words
 from laion_etl.settings import ParseSettings
@@ -98,9 +99,17 @@ class PlaceholderRule:
         """Sets the verdicts of texts that are placeholders and still in."""
         if not self._refused:
             return
-        candidates = np.zeros(starts.size, np.uint8)
-        may_be_placeholders(arena.data, starts, ends, self._words, self._number_words, candidates)
-        for row in np.flatnonzero(candidates & (verdicts == 0)).tolist():
-            reason = placeholder(arena.text(starts[row], ends[row]))
-            if reason is not None and reason in self._refused:
+        findings = np.zeros(starts.size, np.uint8)
+        find_placeholders(arena.data, starts, ends, self._words, self._number_words, findings)
+        findings[verdicts != 0] = 0
+        if ParseReason.PLACEHOLDER_WORD in self._refused:
+            verdicts[findings == IS_WORD] = CODES[ParseReason.PLACEHOLDER_WORD]
+        for row in np.flatnonzero(findings == MAY_BE).tolist():
+            reason = _known(arena.bytes(starts[row], ends[row]))
+            if reason in self._refused:
                 verdicts[row] = CODES[reason]
+
+
+@lru_cache(1 << 14)  # such texts repeat
+def _known(text: bytes) -> ParseReason | None:
+    return placeholder(text.decode(errors="replace"))

@@ -53,20 +53,19 @@ class SeenPairs:
 
 
 class RepeatedTexts:
-    """Counts texts by their hashes and marks those that come too often; a table of 1,048,576 texts, 16 MB.
+    """Counts texts by their hashes and marks those that come too often; a table of 1,048,576 texts, 8 MB.
 
-    Once it is full, new texts are not counted.
+    Once it is full, new texts are not counted. Counts end at 1,048,575.
     """
 
     _SLOTS = 1 << 20
 
     def __init__(self, most: int) -> None:
         self._most = most
-        self._hashes: Hashes = np.zeros(self._SLOTS, np.uint64)
-        self._counts = np.zeros(self._SLOTS, np.int64)
+        self._table: Hashes = np.zeros(self._SLOTS, np.uint64)
 
     def mark(self, hashes: Hashes) -> Bytes:
         """1 for every text that came more than `most` times by then."""
         repeated = np.zeros(hashes.size, np.uint8)
-        count_texts(self._hashes, self._counts, hashes, self._most, repeated)
+        count_texts(self._table, hashes, self._most, repeated)
         return repeated

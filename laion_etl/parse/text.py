@@ -29,7 +29,7 @@ _JOINERS = "\u200c\u200d"
 # What ftfy has rules for besides mojibake, NFC, entities and quotes: markup, line breaks, control characters,
 # ligatures, half and full width, surrogates.
 _NEEDS_FTFY = re.compile(
-    "[<\x00-\x09\x0b-\x1f\x7f-\x9f\u0132\u0133\u0149\u01c4-\u01cc\u01f1-\u01f3\u2028\u2029\u206a-\u206f\u3000"
+    "[\x00-\x09\x0b-\x1f\x7f-\x9f\u0132\u0133\u0149\u01c4-\u01cc\u01f1-\u01f3\u2028\u2029\u206a-\u206f\u3000"
     "\ud800-\udfff\ufb00-\ufb06\ufeff\uff00-\uffff]"
 )
 # Characters without which no pattern of ftfy.badness matches: all but ASCII, what it calls common, quotation
@@ -39,9 +39,9 @@ _MAY_BE_MOJIBAKE = re.compile(
     "[^\x00-\x7f\xa0\xad\xb7\xb4\u2013-\u2015\u2026\u2018\u2019\u201c-\u201e\u0410\u0411\u0414-\u041f\u0422-\u044f\u0451"
     "\u05d0-\u05ea\u0621-\u064a\u0e01-\u0e5b\u3001\u3002\u300c-\u300f\u3041-\u30ff\u4e00-\u9fff\uac00-\ud7a3]"
 )
-_STRAIGHT_QUOTES = {ord(quote): "'" for quote in "\u02bc\u2018\u2019\u201a\u201b"} | {
-    ord(quote): '"' for quote in "\u201c\u201d\u201e\u201f"
-}
+_STRAIGHT_QUOTES = [(quote, "'") for quote in "\u2019\u2018\u201a\u201b\u02bc"] + [
+    (quote, '"') for quote in "\u201c\u201d\u201e\u201f"
+]
 
 _TAG = re.compile(
     rf"</?(?:{'|'.join(words('html-elements'))})(?:\s[^<>]{{0,500}})?\s?/?>|<!--[^<>]{{0,500}}-->",
@@ -62,7 +62,8 @@ def clean_alt(raw: str, max_chars: int) -> str:
 
 def repaired(text: str) -> str:
     """What ftfy.fix_text gives, several times as fast for the many in which it only straightens quotes."""
-    while "&" in text and "<" not in text and (unescaped := unescape_html(text)) != text:
+    has_entities = "&" in text and "<" not in text  # ftfy leaves entities alone in what looks like markup
+    while has_entities and (unescaped := unescape_html(text)) != text:
         text = unescaped
     if (
         _NEEDS_FTFY.search(text)
@@ -70,7 +71,9 @@ def repaired(text: str) -> str:
         or (_MAY_BE_MOJIBAKE.search(text) and any(map(is_bad, text.split("\n"))))
     ):
         return ftfy.fix_text(text)
-    return text.translate(_STRAIGHT_QUOTES)
+    for quote, straight in _STRAIGHT_QUOTES:  # several times as fast as str.translate
+        text = text.replace(quote, straight)
+    return text
 
 
 def _printable(character: str) -> str:

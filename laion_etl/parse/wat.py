@@ -100,7 +100,10 @@ def _page(head: bytes, payload: bytes) -> Page | RecordReason:
 
 
 def _licence(links: list[dict[object, object]]) -> str:
-    return page_licence((_text(link.get("url")), _text(link.get("rel"))) for link in links)
+    found = ((link.get("url"), link.get("rel")) for link in links)
+    return page_licence(
+        (url, _text(rel)) for url, rel in found if isinstance(url, str) and "creativecommons.org" in url
+    )
 
 
 def json_text(quoted: bytes) -> str:

@@ -7,7 +7,8 @@ from io import BytesIO
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from laion_etl.parse.members import Damage, Member, read_members
+from laion_etl.parse.arena import Arena
+from laion_etl.parse.members import read_members
 from laion_etl.parse.wat import ImageLink, Page, records_of
 from tests.parse.outcomes import FoundPage, read
 from tests.parse.wat_files import compact_page_record, image, page_record, record
@@ -76,13 +77,18 @@ def test_damage_somewhere_loses_only_the_records_it_touches(place: int, noise: b
     assert untouched <= {page.url for page in read(bytes(data)).pages}
 
 
-@given(st.lists(st.binary(max_size=2000), max_size=8))
-def test_members_round_trip_with_their_offsets(contents: list[bytes]) -> None:
+@given(st.lists(st.binary(max_size=2000), max_size=8), st.integers(1, 5000))
+def test_members_round_trip_with_their_offsets(contents: list[bytes], most_bytes: int) -> None:
     members = [gzip.compress(content, mtime=0) for content in contents]
-    found = list(read_members(BytesIO(b"".join(members))))
-    assert not any(isinstance(one, Damage) for one in found)
-    assert [one.data for one in found if isinstance(one, Member)] == contents
-    assert [one.offset for one in found] == [sum(map(len, members[:n])) for n in range(len(members))]
+    arena, found, offsets = Arena(0), [], []
+    for group in read_members(BytesIO(b"".join(members)), arena, most_bytes):
+        assert not group.damages
+        ends = group.ends.tolist()
+        found += [arena.bytes(start, end) for start, end in zip([0, *ends[:-1]], ends, strict=True)]
+        offsets += group.offsets.tolist()
+        assert arena.size <= most_bytes or len(set(ends)) == 1  # one member, and empty ones
+    assert found == contents
+    assert offsets == [sum(map(len, members[:n])) for n in range(len(members))]
 
 
 TEXTS = st.one_of(

@@ -150,7 +150,7 @@ def test_a_detector_of_ones_own_is_named_by_module_and_function() -> None:
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("fasttext", "'fasttext' is no detector; choose cld3, py3langid or module:factory"),
+        ("fasttext", "'fasttext' is no detector; choose cld3, py3langid, none or module:factory"),
         ("", "'' is no detector"),
         (":factory", "is no detector"),
         ("laion_etl.parse.language:", "is no detector"),

@@ -72,6 +72,13 @@ def hash_of(data: Bytes, start: int, end: int) -> np.uint64:
     return value
 
 
+@kernel
+def holds(sorted_hashes: Hashes, value: np.uint64) -> bool:
+    """Whether a value is among sorted ones."""
+    found = np.searchsorted(sorted_hashes, value)
+    return bool(found < sorted_hashes.size and sorted_hashes[found] == value)
+
+
 def constant(text: bytes) -> Bytes:
     """Bytes as an array that kernels take for a compile-time constant."""
     return np.frombuffer(text, np.uint8)

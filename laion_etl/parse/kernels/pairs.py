@@ -4,13 +4,10 @@ import math
 
 import numpy as np
 
-from laion_etl.parse.kernels import Bytes, Hashes, Ints, Longs, hash_of, kernel
+from laion_etl.parse.kernels import Bytes, Hashes, Ints, hash_of, kernel
 
-# RFC 1321: sines, shifts and the order of the words of a block.
+# RFC 1321, 3.4: the sines of its steps.
 _SINES = np.array([int(abs(math.sin(i + 1)) * 2**32) for i in range(64)], np.uint32)
-_SHIFTS = np.array(
-    [7, 12, 17, 22] * 4 + [5, 9, 14, 20] * 4 + [4, 11, 16, 23] * 4 + [6, 10, 15, 21] * 4, np.uint32
-)
 _BLOCK = 64
 
 
@@ -46,23 +43,37 @@ def _md5(message: Bytes, out: Bytes) -> None:
     words = message.view(np.uint32)
     for block in range(0, words.size, 16):
         a, b, c, d = a0, b0, c0, d0
-        for i in range(64):
-            if i < 16:
-                mixed, g = (b & c) | (~b & d), i
-            elif i < 32:
-                mixed, g = (d & b) | (~d & c), (5 * i + 1) & 15
-            elif i < 48:
-                mixed, g = b ^ c ^ d, (3 * i + 5) & 15
-            else:
-                mixed, g = c ^ (b | ~d), (7 * i) & 15
-            turned = np.uint32(mixed + a + _SINES[i] + words[block + g])
-            shift = _SHIFTS[i]
-            a, d, c = d, c, b
-            b = np.uint32(b + np.uint32((turned << shift) | (turned >> np.uint32(np.uint32(32) - shift))))
+        for i in range(0, 16, 4):
+            a = _turned(a, b, (b & c) | (~b & d), i, words[block + i], 7)
+            d = _turned(d, a, (a & b) | (~a & c), i + 1, words[block + i + 1], 12)
+            c = _turned(c, d, (d & a) | (~d & b), i + 2, words[block + i + 2], 17)
+            b = _turned(b, c, (c & d) | (~c & a), i + 3, words[block + i + 3], 22)
+        for i in range(16, 32, 4):
+            a = _turned(a, b, (d & b) | (~d & c), i, words[block + ((5 * i + 1) & 15)], 5)
+            d = _turned(d, a, (c & a) | (~c & b), i + 1, words[block + ((5 * i + 6) & 15)], 9)
+            c = _turned(c, d, (b & d) | (~b & a), i + 2, words[block + ((5 * i + 11) & 15)], 14)
+            b = _turned(b, c, (a & c) | (~a & d), i + 3, words[block + ((5 * i + 16) & 15)], 20)
+        for i in range(32, 48, 4):
+            a = _turned(a, b, b ^ c ^ d, i, words[block + ((3 * i + 5) & 15)], 4)
+            d = _turned(d, a, a ^ b ^ c, i + 1, words[block + ((3 * i + 8) & 15)], 11)
+            c = _turned(c, d, d ^ a ^ b, i + 2, words[block + ((3 * i + 11) & 15)], 16)
+            b = _turned(b, c, c ^ d ^ a, i + 3, words[block + ((3 * i + 14) & 15)], 23)
+        for i in range(48, 64, 4):
+            a = _turned(a, b, c ^ (b | ~d), i, words[block + ((7 * i) & 15)], 6)
+            d = _turned(d, a, b ^ (a | ~c), i + 1, words[block + ((7 * i + 7) & 15)], 10)
+            c = _turned(c, d, a ^ (d | ~b), i + 2, words[block + ((7 * i + 14) & 15)], 15)
+            b = _turned(b, c, d ^ (c | ~a), i + 3, words[block + ((7 * i + 21) & 15)], 21)
         a0, b0 = np.uint32(a0 + a), np.uint32(b0 + b)
         c0, d0 = np.uint32(c0 + c), np.uint32(d0 + d)
     digest = out.view(np.uint32)
     digest[0], digest[1], digest[2], digest[3] = a0, b0, c0, d0
+
+
+@kernel
+def _turned(a: np.uint32, b: np.uint32, mixed: np.uint32, i: int, word: np.uint32, shift: int) -> np.uint32:
+    """The operation of a step."""
+    total = np.uint32(mixed + a + _SINES[i] + word)
+    return np.uint32(b + np.uint32((total << np.uint32(shift)) | (total >> np.uint32(32 - shift))))
 
 
 @kernel
@@ -138,19 +149,24 @@ def text_hashes(data: Bytes, starts: Ints, ends: Ints) -> Hashes:
     return hashes
 
 
+_COUNT = np.uint64(0xFFFFF)  # the bits of a slot that count; the others hold those of the hash
+
+
 @kernel
-def count_texts(hashes: Hashes, counts: Longs, texts: Hashes, most: int, repeated: Bytes) -> None:
+def count_texts(table: Hashes, texts: Hashes, most: int, repeated: Bytes) -> None:
     """Counts every text in an open-addressing table and sets `repeated` from its `most` + 1st time on.
 
-    A full table takes no new texts: they are not counted, and never repeated.
+    A slot is 44 bits of the hash and 20 of the count, so one look into memory is enough. A full table takes
+    no new texts: they are not counted, and never repeated.
     """
-    mask = np.uint64(hashes.size - 1)
+    mask = np.uint64(table.size - 1)
     for row in range(texts.size):
-        slot = texts[row] & mask
+        slot, tag = texts[row] & mask, texts[row] & ~_COUNT
         for _ in range(64):
-            if hashes[slot] == texts[row] or counts[slot] == 0:
-                hashes[slot] = texts[row]
-                counts[slot] += 1
-                repeated[row] = counts[slot] > most
+            stored = table[slot]
+            if stored == 0 or stored & ~_COUNT == tag:
+                count = (stored & _COUNT) + np.uint64(stored & _COUNT < _COUNT)
+                table[slot] = tag | count
+                repeated[row] = count > most
                 break
             slot = (slot + np.uint64(1)) & mask

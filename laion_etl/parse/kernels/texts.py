@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from laion_etl.parse.kernels import Bytes, Hashes, Ints, hash_of, kernel
+from laion_etl.parse.kernels import Bytes, Hashes, Ints, hash_of, holds, kernel
 
 EMPTY, CLEAN, NEEDS_CLEANING, ABSENT = 0, 1, 2, 3  # judgements of a text
 
@@ -175,52 +175,52 @@ def _multibyte(data: Bytes, position: int, end: int, byte: int) -> tuple[int, in
 
 
 MAX_BYTES = 200  # no placeholder is longer
+MAY_BE, IS_WORD = 1, 2  # findings of `find_placeholders`
 
 
 @kernel
-def may_be_placeholders(
-    data: Bytes, starts: Ints, ends: Ints, words: Hashes, number_words: Hashes, candidates: Bytes
+def find_placeholders(
+    data: Bytes, starts: Ints, ends: Ints, words: Hashes, number_words: Hashes, findings: Bytes
 ) -> None:
-    """Sets 1 for every text that `placeholder` has to look at; both lists are sorted hashes.
+    """IS_WORD for one of the `words`, MAY_BE for what `placeholder` has to look at; lists are sorted hashes.
 
-    The others neither look like a file name or an identifier, nor are numbers with only `number_words`
+    The others (0) neither look like a file name or an identifier, nor are numbers with only `number_words`
     between them, nor, without digits and punctuation at their ends, one of the `words`.
     """
     for row in range(starts.size):
         start, end = starts[row], ends[row]
         if start < 0 or end - start > MAX_BYTES:
-            candidates[row] = 0
+            findings[row] = 0
         else:
-            candidates[row] = _may_be_placeholder(data, start, end, words, number_words)
+            findings[row] = _find_placeholder(data, start, end, words, number_words)
 
 
 @kernel
-def _may_be_placeholder(data: Bytes, start: int, end: int, words: Hashes, number_words: Hashes) -> bool:
-    spaces, digits, marks, others = 0, 0, 0, 0
+def _find_placeholder(data: Bytes, start: int, end: int, words: Hashes, number_words: Hashes) -> int:
+    spaces, digits, dots, others = 0, 0, 0, 0
     for position in range(start, end):
         byte = data[position]
-        if byte >= 128:
-            others += 1
-        elif byte == 32:
-            spaces += 1
-        elif 48 <= byte <= 57:
-            digits += 1
-        elif not _is_letter(byte):
-            marks += 1
-    if spaces == 0 and others == 0 and (digits or marks):
-        return True
-    for position in range(max(start, end - 6), end - 2):  # may end like a file name
-        if data[position] == 46:
-            return True
+        spaces += byte == 32
+        others += byte >= 128
+        digits += 48 <= byte <= 57
+        dots += byte == 46
+    if spaces == 0 and others == 0 and (digits or dots):
+        return MAY_BE
+    if dots:
+        for position in range(max(start, end - 6), end - 2):  # may end like a file name
+            if data[position] == 46:
+                return MAY_BE
     if digits and _has_only(data, start, end, number_words):
-        return True
+        return MAY_BE
     while end > start and not _is_letter(data[end - 1]):
         end -= 1
     while start < end and not _is_letter(data[start]):
         start += 1
-    if end == start or (others and (_is_mark(data, start) or _ends_in_mark(data, start, end))):
-        return True
-    return _holds(words, hash_of(data, start, end))
+    if others and (end == start or _is_mark(data, start) or _ends_in_mark(data, start, end)):
+        return MAY_BE
+    if end == start or not holds(words, hash_of(data, start, end)):
+        return 0
+    return MAY_BE if digits or dots or others else IS_WORD
 
 
 @kernel
@@ -254,12 +254,6 @@ def _has_only(data: Bytes, start: int, end: int, words: Hashes) -> bool:
         first = position
         while position < end and _is_letter(data[position]):
             position += 1
-        if not _holds(words, hash_of(data, first, position)):
+        if not holds(words, hash_of(data, first, position)):
             return False
     return True
-
-
-@kernel
-def _holds(sorted_hashes: Hashes, value: np.uint64) -> bool:
-    found = np.searchsorted(sorted_hashes, value)
-    return bool(found < sorted_hashes.size and sorted_hashes[found] == value)

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from laion_etl.parse.kernels import Bytes, Hashes, Ints, constant, equals, hash_of, kernel
+from laion_etl.parse.kernels import Bytes, Hashes, Ints, constant, equals, hash_of, holds, kernel
 
 RESOLVED, NEEDS_PARSER = 0, 1
 
@@ -266,8 +266,8 @@ def _has_extension(data: Bytes, path: int, end: int, extensions: Bytes) -> bool:
 
 
 @kernel
-def file_name_hashes(data: Bytes, urls: tuple[Ints, Ints], hashes: Hashes) -> None:
-    """A hash of the last segment of every path, letters lowered."""
+def find_files(data: Bytes, urls: tuple[Ints, Ints], names: Hashes, findings: Bytes) -> None:
+    """1 for URLs whose path ends in one of the file names (sorted hashes, letters lowered), else 0."""
     for row in range(urls[0].size):
         _, path = host_span(data, urls[0][row], urls[1][row])
         stop = path
@@ -276,7 +276,7 @@ def file_name_hashes(data: Bytes, urls: tuple[Ints, Ints], hashes: Hashes) -> No
             if data[stop] == 47:
                 segment = stop + 1
             stop += 1
-        hashes[row] = hash_of(data, segment, stop)
+        findings[row] = holds(names, hash_of(data, segment, stop))
 
 
 @kernel
