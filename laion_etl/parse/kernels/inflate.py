@@ -68,7 +68,7 @@ def inflate_members(
     ends, starts = rows
     sizes = np.zeros(2, np.int64)  # used, made
     while end - position > 2 and data[position] == 0x1F and data[position + 1] == 0x8B:
-        if row == ends.size:
+        if row == ends.size or free > out.size:
             return position, free, row, FULL
         state = _decompress(
             handle,
