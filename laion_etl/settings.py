@@ -78,6 +78,12 @@ class ParseSettings:
         "Pairs remembered for duplicates within a partition, up to 43 bytes each; beyond it the oldest are "
         "forgotten, and Postgres finds what then slips through.",
     )
+    blocked_domains: tuple[str, ...] = _knob(
+        (), "Lists of domains that are out: paths, s3:// or https://, comma separated (docs/blocklists.md)."
+    )
+    blocked_urls: tuple[str, ...] = _knob((), "Lists of URLs and folders of URLs that are out.")
+    blocked_url_patterns: tuple[str, ...] = _knob((), "Lists of RE2 expressions; URLs with a match are out.")
+    blocked_pairs: tuple[str, ...] = _knob((), "Lists of pair ids (MD5 of URL and text) that are out.")
     jobs: int = _knob(0, "Processes that parse the WAT files of a partition; 0 means one per core.")
     language_min_bytes: int = _knob(5, "Shorter texts get no language, UTF-8 bytes.")
     language_max_bytes: int = _knob(
@@ -88,8 +94,19 @@ class ParseSettings:
     )
 
     def rules(self) -> "ParseSettings":
-        """These settings without what changes no output, for the fingerprint of a partition."""
-        return replace(self, jobs=0, preset="")
+        """These settings without what changes no output, for the fingerprint of a partition.
+
+        Nor the places of blocklists: what is in them is part of the fingerprint by itself.
+        """
+        return replace(
+            self,
+            jobs=0,
+            preset="",
+            blocked_domains=(),
+            blocked_urls=(),
+            blocked_url_patterns=(),
+            blocked_pairs=(),
+        )
 
 
 @dataclass(frozen=True, slots=True)

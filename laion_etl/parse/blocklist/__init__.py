@@ -1,0 +1,112 @@
+"""Blocklists of domains, URLs and pairs: files of tens of millions of entries, looked up in columns.
+
+A list is kept as sorted 64-bit hashes in a file that all processes of a machine map: 8 bytes per entry, and 8
+more per host that URL expressions name. What is on no list is taken for a listed entry with odds of about
+n / 2**64 per look-up (n: entries); what is listed is always found. Formats and figures: docs/blocklists.md.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from laion_etl.parse.blocklist.entries import Kind
+from laion_etl.parse.blocklist.hashes import mark_contained, mark_urls, name_blocked
+from laion_etl.parse.blocklist.lists import CompiledList, compiled_list
+from laion_etl.parse.blocklist.patterns import UrlPatterns, read_patterns
+from laion_etl.parse.kernels import Hashes
+from laion_etl.settings import ParseSettings
+
+Mask = npt.NDArray[np.bool_]
+
+
+class Blocklists:
+    """All lists of the settings. `identity` differs whenever the content of a list does; '' without lists."""
+
+    def __init__(
+        self,
+        domains: Sequence[Hashes] = (),
+        urls: Sequence[Hashes] = (),
+        pairs: Sequence[Hashes] = (),
+        patterns: UrlPatterns | None = None,
+        identity: str = "",
+    ) -> None:
+        self.identity = identity
+        self._domains = [entries for entries in domains if entries.size]
+        self._urls = [entries for entries in urls if entries.size]
+        self._pairs = [entries for entries in pairs if entries.size]
+        self._patterns = patterns or UrlPatterns()
+
+    @property
+    def blocks_domains(self) -> bool:
+        return bool(self._domains)
+
+    @property
+    def blocks_urls(self) -> bool:
+        return bool(self._urls or self._patterns)
+
+    @property
+    def blocks_pairs(self) -> bool:
+        return bool(self._pairs)
+
+    def domain_blocked(self, host: str) -> bool:
+        """Whether a host, as URL parsers write it, or a name above it is listed."""
+        if not self._domains or not host:
+            return False
+        name = np.frombuffer(host.encode(), np.uint8)
+        return any(name_blocked(name, entries) for entries in self._domains)
+
+    def urls_blocked(self, urls: pa.StringArray) -> Mask:
+        """Whether an expression or a pattern blocks a URL, per URL; they are as `urls.resolve` makes them."""
+        marks = np.zeros(len(urls), np.uint8)
+        if self._urls and len(urls):
+            _, offsets_buffer, data_buffer = urls.buffers()
+            offsets = np.frombuffer(offsets_buffer, np.int32, len(urls) + 1, 4 * urls.offset)
+            data = np.frombuffer(data_buffer, np.uint8)
+            for entries in self._urls:
+                mark_urls(data, offsets, entries, marks)
+        blocked = marks.astype(np.bool_)
+        return blocked | self._patterns.matches(urls) if self._patterns else blocked
+
+    def pairs_blocked(self, pair_ids: Hashes) -> Mask:
+        """Whether a pair is listed, per pair: the first 8 bytes of its id, as a big-endian number."""
+        marks = np.zeros(pair_ids.size, np.uint8)
+        for entries in self._pairs:
+            mark_contained(entries, pair_ids, marks)
+        return marks.astype(np.bool_)
+
+
+def load_blocklists(settings: ParseSettings, data_dir: Path) -> Blocklists:
+    """The lists that the settings name; those of hashes are compiled once into `<data_dir>/blocklists`.
+
+    Raises InputError for a source that can't be read, with the line that is no entry of its kind.
+    """
+    folder = data_dir / "blocklists"
+    sources = {
+        Kind.DOMAINS: settings.blocked_domains,
+        Kind.URLS: settings.blocked_urls,
+        Kind.PAIRS: settings.blocked_pairs,
+    }
+    lists = {kind: [compiled_list(kind, name, folder) for name in names] for kind, names in sources.items()}
+    read = [read_patterns(name) for name in settings.blocked_url_patterns]
+    contents = {kind: {one.content for one in found} for kind, found in lists.items()}
+    contents[Kind.PATTERNS] = {content for _, content in read}
+    return Blocklists(
+        domains=_entries(lists[Kind.DOMAINS]),
+        urls=_entries(lists[Kind.URLS]),
+        pairs=_entries(lists[Kind.PAIRS]),
+        patterns=UrlPatterns([pattern for patterns, _ in read for pattern in patterns]),
+        identity=_identity(contents),
+    )
+
+
+def _entries(lists: Sequence[CompiledList]) -> list[Hashes]:
+    return [one.entries for one in lists]
+
+
+def _identity(contents: dict[Kind, set[str]]) -> str:
+    named = sorted(f"{kind} {content}" for kind, found in contents.items() for content in found)
+    return hashlib.sha256("\n".join(named).encode()).hexdigest() if named else ""

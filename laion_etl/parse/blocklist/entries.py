@@ -1,0 +1,183 @@
+"""Text of blocklists -> hashes of their entries, or regular expressions; a bad line is an InputError.
+
+One entry a line in UTF-8, gzipped or not. Blank lines and lines that begin with '#' are passed over; behind a
+domain or a pair id a comment may follow.
+"""
+
+import gzip
+import hashlib
+import ipaddress
+import zlib
+from collections.abc import Callable, Iterator
+from enum import StrEnum
+from io import BufferedReader
+from typing import IO, NamedTuple, cast
+
+import ada_url
+import numpy as np
+
+from laion_etl.errors import InputError
+from laion_etl.parse.arena import Arena
+from laion_etl.parse.blocklist.hashes import hash_expressions, hash_names
+from laion_etl.parse.blocklist.spans import copy_urls, find_entries, find_plain_names, read_pair_ids
+from laion_etl.parse.kernels import Hashes, Ints
+from laion_etl.parse.urls import resolve_urls
+
+_BLOCK_BYTES = 1 << 22
+_MAX_LINE_BYTES = 1 << 16
+_GZIP_MAGIC = b"\x1f\x8b"
+
+
+class Kind(StrEnum):
+    """What the entries of a list are."""
+
+    DOMAINS = "domains"
+    URLS = "urls"
+    PAIRS = "pairs"
+    PATTERNS = "patterns"
+
+
+class Lines(NamedTuple):
+    """Entries of a block of text: spans of it, and the numbers of their lines in the source."""
+
+    source: str
+    text: bytes
+    spans: tuple[Ints, Ints]
+    numbers: Ints
+
+    def entry(self, row: int) -> str:
+        return self.text[self.spans[0][row] : self.spans[1][row]].decode()
+
+    def error(self, row: int, wanted: str) -> InputError:
+        """What to raise for an entry that is not what is wanted."""
+        return InputError(f"{self.source} line {self.numbers[row]} is no {wanted}: {self.entry(row)[:200]!r}")
+
+
+class TextReader:
+    """The entries of a source in blocks of 4 MiB; `content` is the SHA-256 of its text when all are read."""
+
+    def __init__(self, stream: BufferedReader, source: str) -> None:
+        self._stream = stream
+        self._source = source
+        self._sha256 = hashlib.sha256()
+
+    @property
+    def content(self) -> str:
+        return self._sha256.hexdigest()
+
+    def blocks(self) -> Iterator[Lines]:
+        """Raises InputError for text that is no UTF-8, damaged gzip and entries of more than 64 KiB."""
+        number = 1
+        for text in self._whole_lines():
+            data = np.frombuffer(text, np.uint8)
+            newlines = int(np.count_nonzero(data == ord("\n")))
+            starts, ends, lines = np.empty((3, newlines + 1), np.int32)
+            count = find_entries(data, starts, ends, lines)
+            self._check_encoding(text, number)
+            self._check_length(int(np.max(ends[:count] - starts[:count], initial=0)))
+            yield Lines(self._source, text, (starts[:count], ends[:count]), lines[:count] + number)
+            number += newlines
+
+    def _whole_lines(self) -> Iterator[bytes]:
+        rest = b""
+        for block in self._pieces():
+            lines, newline, rest = (rest + block).rpartition(b"\n")
+            self._check_length(len(rest))
+            if newline:
+                yield lines + newline
+        if rest:
+            yield rest
+
+    def _pieces(self) -> Iterator[bytes]:
+        packed = self._stream.peek(2)[:2] == _GZIP_MAGIC
+        stream = cast("IO[bytes]", gzip.GzipFile(fileobj=self._stream) if packed else self._stream)
+        try:
+            while block := stream.read(_BLOCK_BYTES):
+                self._sha256.update(block)
+                yield block
+        except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+            raise InputError(f"can't read {self._source}: damaged gzip ({error}); fetch it again") from error
+
+    def _check_length(self, size: int) -> None:
+        if size > _MAX_LINE_BYTES:
+            raise InputError(f"{self._source} has a line of over 64 KiB; is this a list of entries?")
+
+    def _check_encoding(self, text: bytes, number: int) -> None:
+        if text.isascii():
+            return
+        try:
+            text.decode()
+        except UnicodeDecodeError as error:
+            line = number + text.count(b"\n", 0, error.start)
+            raise InputError(f"{self._source} line {line} is not UTF-8; convert the file") from error
+
+
+def hashes_of(kind: Kind) -> Callable[[Lines], Hashes]:
+    """What turns entries of a kind into hashes; it raises InputError for the first bad line."""
+    return {Kind.DOMAINS: domain_hashes, Kind.URLS: url_hashes, Kind.PAIRS: pair_hashes}[kind]
+
+
+def pair_hashes(lines: Lines) -> Hashes:
+    """The first 8 bytes of pair ids, 32 hexadecimal digits each."""
+    hashes = np.empty(lines.numbers.size, np.uint64)
+    bad = read_pair_ids(np.frombuffer(lines.text, np.uint8), lines.spans, hashes)
+    if bad >= 0:
+        raise lines.error(bad, "pair id of 32 hexadecimal digits")
+    return hashes
+
+
+def domain_hashes(lines: Lines) -> Hashes:
+    """The hashes of domains; a line of a hosts file may name several."""
+    data = np.frombuffer(lines.text, np.uint8)
+    hard = np.empty(lines.numbers.size, np.uint8)
+    find_plain_names(data, lines.spans, hard)
+    hashes = np.empty(hard.size, np.uint64)
+    hash_names(data, lines.spans, hashes)
+    names = [name for row in np.flatnonzero(hard).tolist() for name in _names(lines, row)]
+    if not names:
+        return hashes
+    ends = np.cumsum([len(name) for name in names], dtype=np.int32)
+    starts = np.concatenate([np.zeros(1, np.int32), ends[:-1]])
+    others = np.empty(len(names), np.uint64)
+    hash_names(np.frombuffer("".join(names).encode(), np.uint8), (starts, ends), others)
+    return np.concatenate([hashes[hard == 0], others])
+
+
+def _names(lines: Lines, row: int) -> list[str]:
+    first, *names = lines.entry(row).split()
+    try:
+        if names:
+            ipaddress.ip_address(first)  # a hosts file: an address and the names it is given
+        return [normal_host(name) for name in names or [first]]
+    except ValueError as error:
+        raise lines.error(row, "domain or line of a hosts file") from error
+
+
+def normal_host(name: str) -> str:
+    """A domain or address as hosts of links are written: punycode, small letters, no dot at the end.
+
+    `*.` and `.` in front are passed over. Raises ValueError for what is no host, or more than one.
+    """
+    bare = name.removeprefix("*").removeprefix(".")
+    bare = f"[{bare}]" if ":" in bare and "[" not in bare else bare
+    url = ada_url.URL(f"http://{bare}/")
+    if "*" in bare or url.href != f"http://{url.hostname}/":
+        raise ValueError(f"{name!r} is no host")
+    return str(url.hostname).rstrip(".")
+
+
+def url_hashes(lines: Lines) -> Hashes:
+    """The hashes of URL expressions, and of their hosts, which tell whether a path is worth a look."""
+    data = np.frombuffer(lines.text, np.uint8)
+    starts, ends = lines.spans[0].copy(), lines.spans[1].copy()
+    wrong = np.empty(starts.size, np.uint8)
+    arena = Arena(len(data) + 8 * starts.size + 16)
+    base = arena.add(b"http://a/")
+    arena.size = copy_urls(data, (starts, ends), arena.data, arena.size, wrong)
+    # A wrong one is left out as if it were resolved: it is empty, and so stands for the base.
+    bases = (np.array([base[0]], np.int32), np.array([base[1]], np.int32))
+    resolve_urls(arena, (starts, ends), bases, np.zeros(starts.size, np.int32), wrong, _MAX_LINE_BYTES)
+    if wrong.any():
+        raise lines.error(int(np.argmax(wrong > 0)), "URL or host/path")
+    hashes = np.empty(2 * starts.size, np.uint64)
+    return hashes[: hash_expressions(arena.data, (starts, ends), hashes)]

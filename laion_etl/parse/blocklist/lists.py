@@ -1,0 +1,203 @@
+"""Lists of hashes on disk: compiled once from their source, then mapped by every process that wants them.
+
+`<folder>/<digest of kind and text>.u64` holds the sorted distinct hashes of a list, 8 bytes each. Beside it a
+note says which state of a source (ETag of S3 or HTTP; inode, size and times of a file) had which text, so a
+list is not read again while its source says that it is the same. A source that says nothing of the kind is
+read each time. One process at a time works on a list, under a file lock; others wait for it.
+"""
+
+import fcntl
+import hashlib
+import json
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from http import HTTPStatus
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+import numpy as np
+
+from laion_etl.inputs import CONNECT_TIMEOUT_S, READ_TIMEOUT_S, open_input
+from laion_etl.parse.blocklist.entries import Kind, TextReader, hashes_of
+from laion_etl.parse.blocklist.hashes import drop_repeats
+from laion_etl.parse.kernels import Hashes
+from laion_etl.storage import s3_client, storage_errors
+
+_FORMAT = "1"  # to be raised with every change of the hashes: old files are then not found any more
+_HASH_BYTES = 8
+_SETTLED_S = 2.0  # a file changed so short ago might change again without its times telling
+
+
+@dataclass(frozen=True, slots=True)
+class CompiledList:
+    """The sorted hashes of a source, mapped from disk, and the SHA-256 of its text."""
+
+    content: str
+    entries: Hashes
+
+
+def compiled_list(kind: Kind, source: str, folder: Path) -> CompiledList:
+    """The list at a path, s3://, https:// or http:// URI, from `folder` where it was compiled before.
+
+    Raises InputError for a source that can't be read, or has a bad line; StorageError for the folder.
+    """
+    files = _Files(folder, kind, source)
+    state = _state(source)
+    with storage_errors("write", folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    if (known := files.opened(state)) is not None:
+        return known
+    with files.locked():
+        return files.opened(_state(source)) or files.compile()
+
+
+class _Files:
+    """The files of a list in the folder."""
+
+    def __init__(self, folder: Path, kind: Kind, source: str) -> None:
+        name = hashlib.sha256(f"{kind}\n{source}".encode()).hexdigest()[:32]
+        self._folder = folder
+        self._kind = kind
+        self._source = source
+        self._note = folder / f"{name}.json"
+        self._lock = folder / f"{name}.lock"
+        self._partial = folder / f"{name}.partial"
+
+    def opened(self, state: str | None) -> CompiledList | None:
+        """The list of this state of its source, if it is there."""
+        noted_state, content = self._noted()
+        if state is None or state != noted_state:
+            return None
+        try:
+            return CompiledList(content, map_hashes(self._path(content)))
+        except FileNotFoundError:
+            return None
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """For one process; a lock ends with its process."""
+        with storage_errors("lock", self._lock), self._lock.open("wb") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+
+    def compile(self) -> CompiledList:
+        """Reads the source; to be called with the lock."""
+        before = _state(self._source)
+        try:
+            with open_input(self._source) as stream:
+                content = write_hashes(self._kind, TextReader(stream, self._source), self._partial)
+            path = self._path(content)
+            with storage_errors("write", path):
+                if not path.exists():
+                    _sort(self._partial)
+                    self._partial.replace(path)
+        finally:
+            self._partial.unlink(missing_ok=True)
+        entries = map_hashes(path)
+        self._write_note(content, before if before == _state(self._source) else None)
+        return CompiledList(content, entries)
+
+    def _path(self, content: str) -> Path:
+        digest = hashlib.sha256(f"{_FORMAT}\n{self._kind}\n{content}".encode()).hexdigest()
+        return self._folder / f"{digest}.u64"
+
+    def _noted(self) -> tuple[str | None, str]:
+        """State and content of the source when it was read last; a note that is none counts as missing."""
+        try:
+            note = json.loads(self._note.read_bytes())
+            return note["state"], note["content"]
+        except (FileNotFoundError, ValueError, KeyError, TypeError):
+            return None, ""
+
+    def _write_note(self, content: str, state: str | None) -> None:
+        """Also removes the list of an older content: processes that have it mapped keep it."""
+        _, old = self._noted()
+        note = json.dumps({"source": self._source, "state": state, "content": content})
+        with storage_errors("write", self._note):
+            self._partial.write_text(note)
+            self._partial.replace(self._note)
+            if old not in ("", content):
+                self._path(old).unlink(missing_ok=True)
+
+
+def write_hashes(kind: Kind, reader: TextReader, path: Path) -> str:
+    """Writes the hashes of a source as they come; the SHA-256 of its text."""
+    to_hashes = hashes_of(kind)
+    with storage_errors("write", path):
+        file = path.open("wb")
+    with file:
+        for lines in reader.blocks():
+            hashes = to_hashes(lines)
+            with storage_errors("write", path):
+                file.write(hashes.data)
+    return reader.content
+
+
+def _sort(path: Path) -> None:
+    """Sorts a file of hashes in place and drops repeated ones."""
+    if not path.stat().st_size:
+        return
+    values = np.memmap(path, np.uint64, "r+")
+    values.sort()
+    count = drop_repeats(np.asarray(values))
+    values.flush()
+    del values
+    os.truncate(path, count * _HASH_BYTES)
+
+
+def map_hashes(path: Path) -> Hashes:
+    """The hashes of a file, read-only; memory is used for the pages looked at, once for all processes."""
+    if path.stat().st_size:
+        return np.asarray(np.memmap(path, np.uint64, "r"))
+    nothing = np.empty(0, np.uint64)
+    nothing.flags.writeable = False
+    return nothing
+
+
+def _state(source: str) -> str | None:
+    """What changes when the content of a source does; None where nothing sure is said."""
+    scheme = urlsplit(source).scheme.lower() if "://" in source else ""
+    if scheme in ("http", "https"):
+        return _http_state(source)
+    if scheme == "s3":
+        return _s3_state(source)
+    return _file_state(Path(unquote(urlsplit(source).path)) if scheme else Path(source).expanduser())
+
+
+def _file_state(path: Path) -> str | None:
+    try:
+        stat = path.stat()
+    except OSError:
+        return None  # reading it will say why
+    if not path.is_file() or time.time() - max(stat.st_mtime, stat.st_ctime) < _SETTLED_S:
+        return None
+    return f"{stat.st_dev} {stat.st_ino} {stat.st_size} {stat.st_mtime_ns} {stat.st_ctime_ns}"
+
+
+def _s3_state(source: str) -> str | None:
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    parts = urlsplit(source, allow_fragments=False)
+    try:
+        head = s3_client().head_object(Bucket=parts.netloc, Key=parts.path.lstrip("/"))
+    except (BotoCoreError, ClientError):
+        return None
+    return f"{head['ETag']} {head['ContentLength']} {head.get('VersionId', '')}"
+
+
+def _http_state(source: str) -> str | None:
+    """The strong ETag (RFC 9110 8.8.1): it differs whenever the bytes do."""
+    from urllib3 import Retry, Timeout, request
+    from urllib3.exceptions import HTTPError
+
+    headers = {"User-Agent": "laion_etl", "Accept-Encoding": "identity"}
+    timeout = Timeout(connect=CONNECT_TIMEOUT_S, read=READ_TIMEOUT_S)
+    try:
+        response = request("HEAD", source, headers=headers, retries=Retry(3, redirect=3), timeout=timeout)
+    except HTTPError:
+        return None
+    etag = response.headers.get("ETag", "")
+    return etag if response.status == HTTPStatus.OK and etag.startswith('"') else None
