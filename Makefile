@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: setup demo run test check bench docs lock clean
+.PHONY: setup demo run test check bench peers docs lock clean
 
 setup: $(READY)  ## make .venv and install the locked requirements
 
@@ -18,6 +18,8 @@ $(READY): requirements.txt pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
 	@# Each airflow command starts in 2-3 s instead of 7 when the bytecode is there.
 	-@$(BIN)/python -m compileall -q -j 0 $(VENV)/lib >/dev/null 2>&1
+	@# The parser's compiled loops, which its first run would wait for.
+	-@$(BIN)/python -m laion_etl.parse.compile
 	@touch $(READY)
 
 demo: setup  ## the mini crawl through Airflow to a published dataset and a report
@@ -36,6 +38,12 @@ check: setup  ## format, lint, types
 
 bench: setup  ## stage by stage timings on the mini crawl
 	$(BIN)/python -m benchmarks.stages
+
+peers: $(VENV)-peers/bin/python  ## an environment of what the benchmarks compare with
+
+$(VENV)-peers/bin/python: benchmarks/peers.txt
+	$(PYTHON) -m venv $(VENV)-peers
+	$(VENV)-peers/bin/python -m pip install --quiet --disable-pip-version-check -r benchmarks/peers.txt
 
 docs: setup  ## the configuration reference from the settings
 	$(BIN)/python -m laion_etl.reference > docs/configuration.md

@@ -1,84 +1,184 @@
-"""Reading a WAT file: gunzip alone, warcio with whole JSON, ours, and ours with texts, URLs and language.
+"""Parsing a WAT file: gunzip alone, the peers' ways, ours without and with languages; one core.
 
-    python -m benchmarks.parse [PAGES]
+    python -m benchmarks.parse [--pages N] [--scale N] [--peers PYTHON]
 
-One core, the same generated file, CPU seconds of the best of three runs. The peers' way (FastWARC with
-simdjson, cc2dataset) is not here yet.
+Every way runs in a process of its own on the same generated file; CPU seconds are those of the best of three
+runs. The peers run in the environment that `make peers` makes; without it they are left out, which is said.
+`--scale` also parses a file that many times as long: cost per page and memory should stay as they are.
 """
 
-import io
+import argparse
 import json
+import os
+import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
-import orjson
 from isal import igzip
 from rich.console import Console
 from rich.table import Table
-from warcio.archiveiterator import ArchiveIterator
 
 from benchmarks.wat_file import write_wat
-from laion_etl.parse.stage import PartitionParser
-from laion_etl.parse.wat import Page, read_pages
-from laion_etl.settings import ParseSettings
+from laion_etl.parse.arena import Arena
+from laion_etl.parse.files import FileCounts, FileParser
+from laion_etl.parse.members import read_members
+from laion_etl.parse.stage import parse_partition
+from laion_etl.settings import Settings
+from laion_etl.storage import LocalStore
 
+_ROOT = Path(__file__).parents[1]
+_PEERS = _ROOT / ".venv-peers" / "bin" / "python"
 _RUNS = 3
+_GROUP_BYTES = 8 << 20
 
 
-def gunzip(data: bytes) -> int:
-    with igzip.open(io.BytesIO(data)) as file:
+@dataclass(frozen=True, slots=True)
+class Way:
+    """One way to read the file."""
+
+    name: str
+    title: str
+    is_peer: bool = False
+
+
+_LIMIT = Way("gunzip", "(a) gunzip only: isal, a stream")
+_PEER = Way("pairs", "(b) FastWARC + simdjson: absolute URLs, MD5, no duplicates", is_peer=True)
+_OURS = Way("without-languages", "(c) ours without languages")
+_COMPLETE = Way("complete", "(d) ours complete, with CLD3")
+_WAYS = (
+    _LIMIT,
+    Way("gunzip", "gunzip only: FastWARC", is_peer=True),
+    Way("members", "gunzip only: ours, libdeflate by members"),
+    Way("links", "FastWARC + simdjson: links with a text as they stand", is_peer=True),
+    _PEER,
+    Way("cc2dataset", "cc2dataset: its extraction of one file", is_peer=True),
+    _OURS,
+    _COMPLETE,
+    Way("stage", "ours complete and written as parquet"),
+)
+
+
+def _gunzip(path: Path) -> int:
+    with igzip.open(path, "rb") as file:
         return sum(len(part) for part in iter(lambda: file.read(1 << 20), b""))
 
 
-def warcio_whole_json(data: bytes) -> int:
-    images = 0
-    for record in ArchiveIterator(io.BytesIO(data)):
-        if record.rec_type != "metadata":
-            continue
-        payload = orjson.loads(record.raw_stream.read())["Envelope"]["Payload-Metadata"]
-        html = payload.get("HTTP-Response-Metadata", {}).get("HTML-Metadata", {})
-        images += sum(link.get("path") == "IMG@/src" for link in html.get("Links", ()))
-    return images
+def _members(path: Path) -> int:
+    arena = Arena(_GROUP_BYTES)
+    with path.open("rb") as file:
+        return sum(arena.size for _ in read_members(file, arena, _GROUP_BYTES))
 
 
-def ours_reading(data: bytes) -> int:
-    pages = read_pages(io.BytesIO(data), "generated")
-    return sum(len(page.images) for page in pages if isinstance(page, Page))
+def _pairs(path: Path, detector: str) -> int:
+    settings = Settings()
+    parser = FileParser(replace(settings, parse=replace(settings.parse, language_detector=detector)))
+    return sum(table.num_rows for table in parser.pairs(0, str(path), FileCounts()))
 
 
-def best_cpu_s(work: Callable[[], object]) -> float:
+def _stage(path: Path) -> int:
+    settings = replace(Settings(), parse=replace(Settings().parse, jobs=1))
+    with tempfile.TemporaryDirectory() as folder:
+        return parse_partition("C", 0, [(0, str(path))], settings, LocalStore(Path(folder))).kept
+
+
+_OWN: dict[str, Callable[[Path], int]] = {
+    "gunzip": _gunzip,
+    "members": _members,
+    "without-languages": lambda path: _pairs(path, "none"),
+    "complete": lambda path: _pairs(path, "cld3"),
+    "stage": _stage,
+}
+
+
+def _measure(name: str, path: Path, runs: int) -> None:
+    """In a process of its own: prints the figures of one of our ways."""
+    with tempfile.TemporaryDirectory() as folder:
+        small = Path(folder) / "small.warc.wat.gz"
+        write_wat(small, 20)
+        _OWN[name](small)  # compiled code is loaded once per process; its cost is no part of the rate
+    loaded = time.process_time()
     times = []
-    for _ in range(_RUNS):
+    for _ in range(runs):
         start = time.process_time()
-        work()
+        count = _OWN[name](path)
         times.append(time.process_time() - start)
-    return min(times)
+    peak = int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0]) / 1024
+    print(json.dumps({"cpu_s": min(times), "count": count, "peak_mb": peak, "start_s": loaded}))
+
+
+def _figures(way: Way, path: Path, peers: Path, runs: int = _RUNS) -> dict[str, Any]:
+    if way.is_peer:
+        command = [str(peers), str(_ROOT / "benchmarks" / "parse_peers.py"), way.name, str(path)]
+    else:
+        command = [sys.executable, "-m", "benchmarks.parse", "--measure", way.name, str(path), str(runs)]
+    done = subprocess.run(command, check=True, capture_output=True, text=True, cwd=_ROOT)
+    figures: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return figures
+
+
+def _compare(path: Path, pages: int, peers: Path) -> None:
+    ways = [way for way in _WAYS if peers.exists() or not way.is_peer]
+    found = {way: _figures(way, path, peers) for way in ways}
+    size = path.stat().st_size / 1e6
+    table = Table("way", "cpu s", "MB(gz)/s", "pages/s", "of (a)", "of (b)", "peak MB", "counted")
+    for way, figures in found.items():
+        cpu_s = figures["cpu_s"]
+        of_peer = f"{found[_PEER]['cpu_s'] / cpu_s:.2f}" if _PEER in found else "-"
+        of_limit = f"{found[_LIMIT]['cpu_s'] / cpu_s:.2f}"
+        table.add_row(
+            way.title, f"{cpu_s:.2f}", f"{size / cpu_s:.0f}", f"{pages / cpu_s:,.0f}", of_limit, of_peer,
+            f"{figures['peak_mb']:.0f}", f"{figures['count']:,}",
+        )  # fmt: skip
+    console = Console(width=150)
+    console.print(f"{pages:,} pages, {size:.1f} MB gzipped")
+    console.print(table)
+    console.print(f"start of a process, CPU s (imports, compiled code loaded): {found[_OURS]['start_s']:.1f}")
+    if _PEER not in found:
+        console.print(f"without the peers: {peers} is not there (make peers)")
+
+
+def _scale(path: Path, pages: int, times: int, peers: Path) -> None:
+    """The same ways on `times` such files with other pages behind one another."""
+    table = Table("pages", "way", "cpu s", "cpu µs per page", "peak MB")
+    longer = path.with_name("longer.warc.wat.gz")
+    path.replace(longer)
+    with longer.open("ab") as file:
+        for seed in range(1, times):
+            write_wat(path, pages, seed)
+            file.write(path.read_bytes())
+    for way in (_LIMIT, _OURS, _COMPLETE):
+        figures = _figures(way, longer, peers, runs=1)
+        per_page = figures["cpu_s"] / (times * pages) * 1e6
+        table.add_row(
+            f"{times * pages:,}", way.title, f"{figures['cpu_s']:.2f}", f"{per_page:.1f}",
+            f"{figures['peak_mb']:.0f}",
+        )  # fmt: skip
+    Console(width=150).print(table)
 
 
 def main() -> None:
-    pages = int(sys.argv[1]) if len(sys.argv) > 1 else 5_000
+    if sys.argv[1:2] == ["--measure"]:
+        _measure(sys.argv[2], Path(sys.argv[3]), int(sys.argv[4]))
+        return
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--pages", type=int, default=20_000)
+    parser.add_argument("--scale", type=int, default=10)
+    parser.add_argument(
+        "--peers", type=Path, default=_PEERS, help="Python with benchmarks/peers.txt installed"
+    )
+    options = parser.parse_args()
+    os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "generated.warc.wat.gz"
-        write_wat(path, pages)
-        data = path.read_bytes()
-        if ours_reading(data) != warcio_whole_json(data):
-            raise SystemExit(json.dumps({"images": [ours_reading(data), warcio_whole_json(data)]}))
-        seconds = {
-            "gunzip (isal), the limit": best_cpu_s(lambda: gunzip(data)),
-            "warcio, whole JSON": best_cpu_s(lambda: warcio_whole_json(data)),
-            "ours: pages and image links": best_cpu_s(lambda: ours_reading(data)),
-            "ours: pairs, complete": best_cpu_s(
-                lambda: sum(1 for _ in PartitionParser(ParseSettings()).pairs(0, str(path)))
-            ),
-        }
-    limit = seconds["gunzip (isal), the limit"]
-    table = Table("what", "cpu s", "MB(gz)/s", "of gunzip's speed")
-    for what, cpu_s in seconds.items():
-        table.add_row(what, f"{cpu_s:.2f}", f"{len(data) / 1e6 / cpu_s:.0f}", f"{limit / cpu_s:.2f}")
-    Console(width=90).print(table)
+        write_wat(path, options.pages)
+        _compare(path, options.pages, options.peers)
+        if options.scale > 1:
+            _scale(path, options.pages, options.scale, options.peers)
 
 
 if __name__ == "__main__":

@@ -19,43 +19,43 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-_TEXTS = {
-    "en": "the red house on a hill with green trees and blue sky over quiet water near old town market new
-    women " "men leather shoes summer dress kitchen garden wooden table white wall art print vintage car
-    engine black " "steel ring gold silver watch best price free delivery spring collection easy recipe
-    chicken salad family " "holiday beach island sunset mountain bike city tour hotel room double bed light
-    floor lamp school children " "team meeting office building project report annual event winner award band
-    live music cover album", "de": "das rote Haus auf dem Hügel mit grünen Bäumen und blauem Himmel über
-    stillem Wasser nahe alter Stadt " "Markt Schuhe für Damen und Herren Küche Garten Tisch aus Holz günstig
-    kaufen Übersicht größer schöne Straße " "Urlaub am Meer Ferienwohnung Zimmer Frühstück Familie Kinder
-    Schule Verein Sommer Winter Ausflug Fahrrad", "fr": "la maison rouge sur la colline avec des arbres verts
-    et un ciel bleu près de la vieille ville marché " "chaussures pour femme été cuisine jardin table en bois
-    prix réduit nouvelle collection fête école enfants " "séjour à la mer hôtel chambre déjeuner forêt château
-    musée église vélo randonnée équipe réunion", "es": "la casa roja en la colina con árboles verdes y cielo
-    azul sobre el agua cerca del mercado zapatos de " "mujer cocina jardín mesa de madera precio nueva
-    colección niños escuela vacaciones playa hotel habitación " "montaña bicicleta reunión equipo música
-    canción año español información diseño", "pt": "a casa vermelha na colina com árvores verdes e céu azul
-    sobre a água perto do mercado sapatos femininos " "cozinha jardim mesa de madeira preço coleção crianças
-    escola férias praia hotel quarto montanha reunião", "ru": "красный дом на холме с зелёными деревьями и
-    синее небо над тихой водой рядом со старым городом рынок " "женская обувь кухня сад деревянный стол цена
-    новая коллекция дети школа отдых море гостиница номер горы", "pl": "czerwony dom na wzgórzu z zielonymi
-    drzewami i błękitne niebo nad cichą wodą obok starego miasta targ " "buty damskie kuchnia ogród stół
-    drewniany cena nowa kolekcja dzieci szkoła wakacje morze hotel pokój góry", "ja": "赤い家 丘の上の家 緑の木 青い空 静かな水
-    古い町 市場の写真 新商品 送料無料 夏の新作 キッチン 庭 木製テーブル 子供 学校 旅行 海 ホテル 山", "zh": "红色房子 山上的房子 绿色的树 蓝天白云 安静的水面 老城市场 新品上市 包邮
-    夏季新款 厨房 花园 实木餐桌 儿童 学校 旅游 海边 酒店 大山", "ar": "البيت الأحمر على التل مع أشجار خضراء وسماء زرقاء فوق ماء هادئ
-    قرب سوق المدينة القديمة أحذية مطبخ حديقة طاولة خشبية",
-}
-_WORDS = {language: text.split() for language, text in _TEXTS.items()}
+_LINES = (Path(__file__).parent / "words.txt").read_text(encoding="utf-8").splitlines()
+_WORDS = {line[:2]: line[3:].split() for line in _LINES if not line.startswith("#")}
 _LANGUAGES = random.Random(0).choices(list(_WORDS), (46, 9, 7, 8, 5, 9, 4, 5, 5, 2), k=1000)
 _TOP_LEVELS = random.Random(1).choices(
     ("com", "org", "net", "de", "ru", "co.uk", "fr", "jp", "pl", "com.br", "info", "es", "nl"),
     (46, 8, 6, 7, 7, 4, 4, 4, 4, 3, 3, 2, 2),
     k=1000,
 )
-_PLACEHOLDERS = ("logo", "image", "Logo", "photo", "IMG_{n}.JPG", "DSC0{n}", "image-{n}.png", "banner", "{n}", "2019-03-12",
-                 "thumbnail", "5f2{n}c9a7e1b04d2", "icon", "slide {n}", "Image not available")  # fmt: skip
-_REPAIRS = ("{t}’s {t}", "“{t}”", "{t} &amp; {t}", "{t}\u00a0{t}", "  {t}\n   {t}", "{t} Ã© {t}", "{t} – {t}…", "{t} & {t}",
-            "<b>{t}</b> {t}", "É{t} {t}")  # fmt: skip
+_PLACEHOLDERS = (
+    "logo",
+    "image",
+    "Logo",
+    "photo",
+    "IMG_{n}.JPG",
+    "DSC0{n}",
+    "image-{n}.png",
+    "banner",
+    "{n}",
+    "2019-03-12",
+    "thumbnail",
+    "5f2{n}c9a7e1b04d2",
+    "icon",
+    "slide {n}",
+    "Image not available",
+)
+_REPAIRS = (
+    "{t}’s {t}",
+    "“{t}”",
+    "{t} &amp; {t}",
+    "{t}\u00a0{t}",
+    "  {t}\n   {t}",
+    "{t} Ã© {t}",
+    "{t} – {t}…",
+    "{t} & {t}",
+    "<b>{t}</b> {t}",
+    "É{t} {t}",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,9 +90,16 @@ def _site(rng: random.Random) -> _Site:
     name = f"{rng.choice(_WORDS['en'])}-{rng.choice(_WORDS['en'])}{rng.randrange(100_000)}"
     host = f"{rng.choice(('www.', 'www.', '', 'shop.', 'blog.'))}{name}.{rng.choice(_TOP_LEVELS)}"
     uploads = rng.choice(
-        (f"https://{host}/wp-content/uploads/20{rng.randrange(10, 26)}/{rng.randrange(1, 13):02}/", "/images/", "images/",
-         f"//cdn.{host}/media/", f"https://img{rng.randrange(9)}.{name}.{rng.choice(_TOP_LEVELS)}/", "../img/", "/media/catalog/")
-    )  # fmt: skip
+        (
+            f"https://{host}/wp-content/uploads/20{rng.randrange(10, 26)}/{rng.randrange(1, 13):02}/",
+            "/images/",
+            "images/",
+            f"//cdn.{host}/media/",
+            f"https://img{rng.randrange(9)}.{name}.{rng.choice(_TOP_LEVELS)}/",
+            "../img/",
+            "/media/catalog/",
+        )
+    )
     navigation = [_anchor(rng, words, "/") for _ in range(rng.randrange(10, 60))]
     images = [
         {"path": "IMG@/src", "url": f"{uploads}logo.png", "alt": rng.choice((name, "logo", f"{name} logo"))}
@@ -106,41 +113,73 @@ def _site(rng: random.Random) -> _Site:
 
 def _page(rng: random.Random, site: _Site, number: int) -> Iterator[bytes]:
     url = f"https://{site.host}/{_slug(rng, 2)}/{_slug(rng, 4)}-{number}.html"
-    request_headers = {"User-Agent": "CCBot/2.0 (https://commoncrawl.org/faq/)", "Accept-Language": "en-US,en;q=0.5",
-                       "Accept": "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8",
-                       "Accept-Encoding": "br,gzip", "Host": site.host, "Connection": "Keep-Alive"}  # fmt:
-                       skip
-    request = {"Request-Message": {"Method": "GET", "Path": url, "Version": "HTTP/1.1"}, "Headers-Length": "263",
-               "Headers": request_headers, "Entity-Length": "0", "Entity-Digest": _digest(rng)}  # fmt: skip
-    fetch = {"Metadata-Records": [{"Name": "fetchTimeMs", "Value": str(rng.randrange(2000))},
-                                  {"Name": "charset-detected", "Value": "UTF-8"},
-                                  {"Name": "languages-cld2", "Value": '{"reliable":true,"text-bytes":2107}'}]}
-                                  # fmt: skip
+    request_headers = {
+        "User-Agent": "CCBot/2.0 (https://commoncrawl.org/faq/)",
+        "Accept-Language": "en-US,en;q=0.5",
+        "Accept": "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8",
+        "Accept-Encoding": "br,gzip",
+        "Host": site.host,
+        "Connection": "Keep-Alive",
+    }
+    request = {
+        "Request-Message": {"Method": "GET", "Path": url, "Version": "HTTP/1.1"},
+        "Headers-Length": "263",
+        "Headers": request_headers,
+        "Entity-Length": "0",
+        "Entity-Digest": _digest(rng),
+    }
+    fetch = {
+        "Metadata-Records": [
+            {"Name": "fetchTimeMs", "Value": str(rng.randrange(2000))},
+            {"Name": "charset-detected", "Value": "UTF-8"},
+            {"Name": "languages-cld2", "Value": '{"reliable":true,"text-bytes":2107}'},
+        ]
+    }
     yield _record(rng, "request", url, number, {"HTTP-Request-Metadata": request})
     yield _record(rng, "response", url, number, {"HTTP-Response-Metadata": _response(rng, site)})
     yield _record(rng, "metadata", url, number, {"WARC-Metadata-Metadata": fetch})
 
 
 def _record(rng: random.Random, kind: str, url: str, number: int, metadata: dict[str, Any]) -> bytes:
-    header = {"WARC-Type": kind, "WARC-Date": "2026-10-21T02:08:41Z", "WARC-Record-ID": _record_id(rng),
-              "Content-Length": str(rng.randrange(300, 90_000)), "Content-Type": f"application/http; msgtype={kind}",
-              "WARC-Warcinfo-ID": "<urn:uuid:668d88fc-4208-41fc-b327-1aa6cb783331>", "WARC-Concurrent-To":
-              _record_id(rng), "WARC-IP-Address": f"{rng.randrange(1,
-              224)}.{rng.randrange(256)}.{rng.randrange(256)}.7", "WARC-Target-URI": url,
-              "WARC-Payload-Digest": _digest(rng), "WARC-Block-Digest": _digest(rng)}
-              # fmt: skip
-    gzip_metadata = {"Deflate-Length": str(rng.randrange(99_999)), "Header-Length": "10", "Footer-Length": "8",
-                     "Inflated-CRC": str(rng.getrandbits(31)), "Inflated-Length": str(rng.randrange(99_999))}
-                     # fmt: skip
+    header = {
+        "WARC-Type": kind,
+        "WARC-Date": "2026-10-21T02:08:41Z",
+        "WARC-Record-ID": _record_id(rng),
+        "Content-Length": str(rng.randrange(300, 90_000)),
+        "Content-Type": f"application/http; msgtype={kind}",
+        "WARC-Warcinfo-ID": "<urn:uuid:668d88fc-4208-41fc-b327-1aa6cb783331>",
+        "WARC-Concurrent-To": _record_id(rng),
+        "WARC-IP-Address": f"{rng.randrange(1, 224)}.{rng.randrange(256)}.{rng.randrange(256)}.7",
+        "WARC-Target-URI": url,
+        "WARC-Payload-Digest": _digest(rng),
+        "WARC-Block-Digest": _digest(rng),
+    }
+    gzip_metadata = {
+        "Deflate-Length": str(rng.randrange(99_999)),
+        "Header-Length": "10",
+        "Footer-Length": "8",
+        "Inflated-CRC": str(rng.getrandbits(31)),
+        "Inflated-Length": str(rng.randrange(99_999)),
+    }
     payload = {
-        "Container": {"Filename": "CC-MAIN-20261021020841-20261021050841-00000.warc.gz", "Compressed": True,
-                      "Offset": str(number * 27_181), "Gzip-Metadata": gzip_metadata},
-        "Envelope": {
-            "Payload-Metadata": {"Actual-Content-Type": f"application/http; msgtype={kind}", **metadata,
-                                 "Actual-Content-Length": "265", "Block-Digest": _digest(rng)},
-            "Format": "WARC/1.0", "WARC-Header-Length": "357", "WARC-Header-Metadata": header,
+        "Container": {
+            "Filename": "CC-MAIN-20261021020841-20261021050841-00000.warc.gz",
+            "Compressed": True,
+            "Offset": str(number * 27_181),
+            "Gzip-Metadata": gzip_metadata,
         },
-    }  # fmt: skip
+        "Envelope": {
+            "Payload-Metadata": {
+                "Actual-Content-Type": f"application/http; msgtype={kind}",
+                **metadata,
+                "Actual-Content-Length": "265",
+                "Block-Digest": _digest(rng),
+            },
+            "Format": "WARC/1.0",
+            "WARC-Header-Length": "357",
+            "WARC-Header-Metadata": header,
+        },
+    }
     return _member("metadata", url, json.dumps(payload, ensure_ascii=False, separators=(",", ":")).encode())
 
 
@@ -151,10 +190,23 @@ def _response(rng: random.Random, site: _Site) -> dict[str, Any]:
         {"property": f"og:{name}", "content": _text(rng, site.words, 6)}
         for name in ("title", "site_name", "type")
     ]
-    styles = [{"path": "LINK@/href", "url": f"/wp-content/themes/{_slug(rng, 1)}/style.css?ver=6.{n}", "rel": "stylesheet",
-               "type": "text/css"} for n in range(rng.randrange(2, 10))]  # fmt: skip
-    scripts = [{"path": "SCRIPT@/src", "url": f"/wp-includes/js/{_slug(rng, 2)}.min.js?ver=3.{n}", "type": "text/javascript"}
-               for n in range(rng.randrange(2, 14))]  # fmt: skip
+    styles = [
+        {
+            "path": "LINK@/href",
+            "url": f"/wp-content/themes/{_slug(rng, 1)}/style.css?ver=6.{n}",
+            "rel": "stylesheet",
+            "type": "text/css",
+        }
+        for n in range(rng.randrange(2, 10))
+    ]
+    scripts = [
+        {
+            "path": "SCRIPT@/src",
+            "url": f"/wp-includes/js/{_slug(rng, 2)}.min.js?ver=3.{n}",
+            "type": "text/javascript",
+        }
+        for n in range(rng.randrange(2, 14))
+    ]
     head: dict[str, Any] = {
         "Metas": metas,
         "Title": _text(rng, site.words, 8),
@@ -179,10 +231,16 @@ def _response(rng: random.Random, site: _Site) -> dict[str, Any]:
         )
     for image in images:
         content.insert(rng.randrange(len(content) + 1), image)
-    headers = {"Date": "Wed, 21 Oct 2026 02:08:41 GMT", "Content-Type": "text/html; charset=UTF-8", "Server": "nginx",
-               "Vary": "Accept-Encoding", "X-Powered-By": "PHP/8.2.7", "Cache-Control": "max-age=600",
-               "X-Crawler-Content-Encoding": "gzip", "Link": f'<https://{site.host}/wp-json/>;
-               rel="https://api.w.org/"'}  # fmt: skip
+    headers = {
+        "Date": "Wed, 21 Oct 2026 02:08:41 GMT",
+        "Content-Type": "text/html; charset=UTF-8",
+        "Server": "nginx",
+        "Vary": "Accept-Encoding",
+        "X-Powered-By": "PHP/8.2.7",
+        "Cache-Control": "max-age=600",
+        "X-Crawler-Content-Encoding": "gzip",
+        "Link": f'<https://{site.host}/wp-json/>; rel="https://api.w.org/"',
+    }
     return {
         "Response-Message": {"Version": "HTTP/1.1", "Status": "200", "Reason": "OK"},
         "Headers-Length": "412",
@@ -218,9 +276,14 @@ def _image(rng: random.Random, site: _Site) -> dict[str, str]:
         name = name.replace("-", "%20")
     link = {"path": "IMG@/src", "url": f"{site.uploads}{name}{ending}"}
     if rng.random() < 0.01:
-        link["url"] = rng.choice(("data:image/gif;base64,R0lGODlhAQABAAAAACH5BAEKAAEALAAAAAABAAEAAAICTAEAOw==",
-                                  "https://www.facebook.com/tr?id=1&noscript=1", "http://10.0.0.3/a.jpg",
-                                  "/pixel.png"))  # fmt: skip
+        link["url"] = rng.choice(
+            (
+                "data:image/gif;base64,R0lGODlhAQABAAAAACH5BAEKAAEALAAAAAABAAEAAAICTAEAOw==",
+                "https://www.facebook.com/tr?id=1&noscript=1",
+                "http://10.0.0.3/a.jpg",
+                "/pixel.png",
+            )
+        )
     kind = rng.random()
     if kind < 0.3:
         return link
@@ -257,11 +320,11 @@ def _record_id(rng: random.Random) -> str:
 
 def _member(kind: str, url: str, payload: bytes) -> bytes:
     head = f"WARC/1.0\r\nWARC-Type: {kind}\r\n" + (f"WARC-Target-URI: {url}\r\n" if url else "")
-    head += "WARC-Date: 2026-10-21T02:08:41Z\r\nWARC-Record-ID:
-    <urn:uuid:3d3f4785-c69a-4f8c-968c-d23302c55ef4>\r\n" head += "WARC-Refers-To:
-    <urn:uuid:292f457d-203c-42f2-a1b5-69a4dabefd4f>\r\nContent-Type: application/json\r\n" head +=
-    f"Content-Length: {len(payload)}\r\n\r\n" return gzip.compress(head.encode() + payload + b"\r\n\r\n", 6,
-    mtime=0)
+    head += "WARC-Date: 2026-10-21T02:08:41Z\r\n"
+    head += "WARC-Record-ID: <urn:uuid:3d3f4785-c69a-4f8c-968c-d23302c55ef4>\r\n"
+    head += "WARC-Refers-To: <urn:uuid:292f457d-203c-42f2-a1b5-69a4dabefd4f>\r\n"
+    head += f"Content-Type: application/json\r\nContent-Length: {len(payload)}\r\n\r\n"
+    return gzip.compress(head.encode() + payload + b"\r\n\r\n", 6, mtime=0)
 
 
 if __name__ == "__main__":

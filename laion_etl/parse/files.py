@@ -17,6 +17,7 @@ from laion_etl.inputs import open_input
 from laion_etl.machine import usable_cores
 from laion_etl.parse.batches import read_batches
 from laion_etl.parse.blocklist import Blocklists, load_blocklists
+from laion_etl.parse.compile import ensure_compiled
 from laion_etl.parse.language import Detector, NoDetector, language_detector
 from laion_etl.parse.pairs import LinkRules
 from laion_etl.records import PAIR_SCHEMA
@@ -82,6 +83,7 @@ def parsed_files(
 
     `settings.parse.jobs` processes work at it (0: as many as this process may use cores).
     """
+    ensure_compiled()
     jobs = min(settings.parse.jobs or usable_cores(), len(wat_files))
     if jobs > 1:
         yield from _in_processes(wat_files, settings, jobs)
