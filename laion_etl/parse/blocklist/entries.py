@@ -8,6 +8,7 @@ import gzip
 import hashlib
 import ipaddress
 import zlib
+from codecs import BOM_UTF8
 from collections.abc import Callable, Iterator
 from enum import StrEnum
 from io import BufferedReader
@@ -92,9 +93,11 @@ class TextReader:
         packed = self._stream.peek(2)[:2] == _GZIP_MAGIC
         stream = cast("IO[bytes]", gzip.GzipFile(fileobj=self._stream) if packed else self._stream)
         try:
-            while block := stream.read(_BLOCK_BYTES):
+            block = stream.read(_BLOCK_BYTES).removeprefix(BOM_UTF8)
+            while block:
                 self._sha256.update(block)
                 yield block
+                block = stream.read(_BLOCK_BYTES)
         except (gzip.BadGzipFile, EOFError, zlib.error) as error:
             raise InputError(f"can't read {self._source}: damaged gzip ({error}); fetch it again") from error
 

@@ -145,7 +145,9 @@ def _sort(path: Path) -> None:
     count = drop_repeats(np.asarray(values))
     values.flush()
     del values
-    os.truncate(path, count * _HASH_BYTES)
+    with path.open("r+b") as file:
+        file.truncate(count * _HASH_BYTES)
+        os.fsync(file.fileno())
 
 
 def map_hashes(path: Path) -> Hashes:
