@@ -48,11 +48,11 @@ def page_base(page_url: str, base: str | None) -> str:
 def resolve(raw: str, base: str) -> str | ParseReason:
     """The absolute URL in its normal form, without fragment, or why there is none.
 
-    Beyond the standard, escapes are made the same everywhere (RFC 3986 6.2.2): upper-case digits, none for
-    unreserved characters.
+    Where the base is no URL itself, an absolute URL still counts. Beyond the standard, escapes are made the
+    same everywhere (RFC 3986 6.2.2): upper-case digits, none for unreserved characters.
     """
     try:
-        url = ada_url.URL(raw, base=base)
+        url = ada_url.URL(raw, base=base) if ada_url.check_url(base) else ada_url.URL(raw)
     except ValueError:
         return ParseReason.URL_INVALID
     if url.protocol not in ("http:", "https:"):

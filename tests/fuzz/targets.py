@@ -1,0 +1,105 @@
+"""What must hold for any bytes: a target raises AssertionError, or what the code raises, when it does not."""
+
+import gzip
+import json
+from collections.abc import Callable
+
+import numpy as np
+
+from laion_etl.parse.arena import Arena
+from laion_etl.parse.placeholders import PlaceholderRule, placeholder
+from laion_etl.parse.text import clean_alt, clean_texts
+from laion_etl.parse.urls import page_base, resolve, resolve_urls
+from laion_etl.parse.verdicts import CODES
+from laion_etl.parse.wat import Page, records_of
+from laion_etl.settings import ParseSettings
+from tests.parse.outcomes import FoundPage, read
+from tests.parse.wat_files import record
+
+_MAX_CHARS = 2000
+_MEMBER = b"\n~~~\n"  # between the members of a file
+_PLACEHOLDERS = PlaceholderRule(ParseSettings())
+
+
+def file(data: bytes) -> None:
+    """Any bytes as a WAT file: nothing is raised, and what has links is counted."""
+    found = read(data)
+    assert found.records.get("kept", 0) >= len(found.pages)
+
+
+def members(data: bytes) -> None:
+    """Any content of members: each record in them is counted once, as reading it as a whole counts it."""
+    contents = data.split(_MEMBER)[:8]
+    found = read(b"".join(gzip.compress(content, 1) for content in contents))
+    assert sum(found.records.values()) == sum(len(list(records_of(content))) for content in contents)
+    assert not found.damages
+
+
+def pages(data: bytes) -> None:
+    """Any JSON a page can be made of, as the extractor writes it: its links are those of the whole JSON."""
+    fields = [part.decode("utf-8", "replace") for part in data.split(b"\n")]
+    url = "https://example.org/" + "".join(c for c in fields[0] if "!" <= c <= "~")
+    html: dict[str, object] = {"Head": {"Base": fields[1]} if len(fields) > 1 and fields[1] else {}}
+    html["Links"] = [_link(fields[first : first + 4]) for first in range(2, len(fields), 4)]
+    envelope = {
+        "WARC-Header-Metadata": {"WARC-Target-URI": url},
+        "Payload-Metadata": {"HTTP-Response-Metadata": {"HTML-Metadata": html}},
+    }
+    ascii_only = data.endswith(b"\n")
+    text = json.dumps({"Envelope": envelope}, separators=(",", ":"), ensure_ascii=ascii_only)
+    member = record(url, text.encode())
+    (page,) = records_of(gzip.decompress(member))
+    assert isinstance(page, Page)
+    expected = FoundPage(page.url, page.base, page.licence, page.images, 0)
+    found = read(member)
+    assert found.records.get("kept") == 1
+    assert found.pages == ([expected] if page.images else [])
+
+
+def _link(fields: list[str]) -> dict[str, str]:
+    names = ("url", "alt", "title", "rel")
+    path = "A@/href" if len(fields) == len(names) and fields[3] else "IMG@/src"
+    return {"path": path} | {name: text for name, text in zip(names, fields, strict=False) if text != "-"}
+
+
+def urls(data: bytes) -> None:
+    """Any URL, base and page URL: the column gives what the rule gives; a normal form is its own."""
+    page, base, url, *_ = [part.decode("utf-8", "replace") for part in data.split(b"\n", 2)] + ["", ""]
+    against = page_base(page, base)
+    expected = resolve(url, against)
+    arena = Arena(16)
+    starts, ends, base_starts, base_ends = (
+        np.array([edge], np.int32) for text in (url, against) for edge in arena.add(text.encode())
+    )
+    verdicts = np.zeros(1, np.uint8)
+    records = np.zeros(1, np.int32)
+    resolve_urls(arena, (starts, ends), (base_starts, base_ends), records, verdicts, 10 * _MAX_CHARS)
+    if expected in CODES:
+        assert verdicts[0] == CODES[expected]
+        return
+    assert verdicts[0] == 0
+    assert arena.text(starts[0], ends[0]) == expected
+    assert resolve(expected, "https://other.example/") == expected
+    assert expected.startswith(("http://", "https://"))
+    assert all("!" <= character <= "~" for character in expected)
+
+
+def texts(data: bytes) -> None:
+    """Any text: the column gives what the rules give; what is kept is short, printable and without edges."""
+    text = data.decode("utf-8", "replace")
+    arena = Arena(16)
+    starts, ends = (np.array([edge], np.int32) for edge in arena.add(text.encode()))
+    (length,) = clean_texts(arena, starts, ends, _MAX_CHARS)
+    found = arena.text(starts[0], ends[0])
+    assert found == clean_alt(text, _MAX_CHARS)
+    assert length == len(found) <= _MAX_CHARS
+    assert found == " ".join(found.split())
+    verdicts = np.zeros(1, np.uint8)
+    _PLACEHOLDERS.judge(arena, starts, ends, verdicts)
+    reason = placeholder(found)
+    assert verdicts[0] == (CODES[reason] if reason else 0)
+
+
+TARGETS: dict[str, Callable[[bytes], None]] = {
+    target.__name__: target for target in (file, members, pages, urls, texts)
+}
