@@ -89,16 +89,23 @@ class _Files:
         try:
             with open_input(self._source) as stream:
                 content = write_hashes(self._kind, TextReader(stream, self._source), self._partial)
-            path = self._path(content)
-            with storage_errors("write", path):
-                if not path.exists():
-                    _sort(self._partial)
-                    self._partial.replace(path)
+            entries = self._published(content)
         finally:
             self._partial.unlink(missing_ok=True)
-        entries = map_hashes(path)
         self._write_note(content, before if before == _state(self._source) else None)
         return CompiledList(content, entries)
+
+    def _published(self, content: str) -> Hashes:
+        """The hashes of a text under their name; another source, or a former reading, may have had it too."""
+        path = self._path(content)
+        with storage_errors("write", path):
+            try:
+                return map_hashes(path)
+            except FileNotFoundError:
+                sort_hashes(self._partial)
+            entries = map_hashes(self._partial)
+            self._partial.replace(path)
+        return entries
 
     def _path(self, content: str) -> Path:
         digest = hashlib.sha256(f"{_FORMAT}\n{self._kind}\n{content}".encode()).hexdigest()
@@ -136,7 +143,7 @@ def write_hashes(kind: Kind, reader: TextReader, path: Path) -> str:
     return reader.content
 
 
-def _sort(path: Path) -> None:
+def sort_hashes(path: Path) -> None:
     """Sorts a file of hashes in place and drops repeated ones."""
     if not path.stat().st_size:
         return
