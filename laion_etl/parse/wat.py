@@ -100,7 +100,8 @@ def _page(head: bytes, payload: bytes) -> Page | RecordReason:
 
 
 def _licence(links: list[dict[object, object]]) -> str:
-    found = ((link.get("url"), link.get("rel")) for link in links)
+    """What a page links to, which an image shown from there is not."""
+    found = ((link.get("url"), link.get("rel")) for link in links if link.get("path") != "IMG@/src")
     return page_licence(
         (url, _text(rel)) for url, rel in found if isinstance(url, str) and "creativecommons.org" in url
     )

@@ -14,7 +14,7 @@ def write_pairs(store: Store, crawl: str, partition: int, pairs: list[Pair]) -> 
     unit = partition_name(partition)
     page = f"https://pages.example/{partition}"
     rows = [
-        (pair_id(url, alt), url, alt, "en", 0.9, "?", page, "example.org", partition, index)
+        (pair_id(url, alt), url, alt, "", "en", 0.9, "?", page, "example.org", partition, index)
         for index, (url, alt) in enumerate(pairs)
     ]
     columns = [[row[column] for row in rows] for column in range(len(PAIR_SCHEMA))]
