@@ -51,16 +51,29 @@ def _sample() -> Iterator[bytes]:
     yield _record({"Title": "the same again"})
 
 
+def _listed(folder: Path, name: str, entries: str) -> tuple[str]:
+    """A blocklist of some entries, as settings name it."""
+    path = folder / f"{name}.txt"
+    path.write_text(entries)
+    return (str(path),)
+
+
 def main() -> None:
     """Parses a few made-up records, which takes every kernel once."""
     from laion_etl.parse.files import FileCounts, FileParser
-    from laion_etl.settings import ParseSettings, Settings
+    from laion_etl.settings import CoreSettings, ParseSettings, Settings
 
     print("compiling the parser (once, some seconds) ...", file=sys.stderr)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "sample.warc.wat.gz"
         path.write_bytes(b"".join(_sample()))
-        parser = FileParser(Settings(parse=ParseSettings(language_detector="none")))
+        rules = ParseSettings(
+            language_detector="none",
+            blocked_domains=_listed(Path(folder), "domains", "blocked.example\nbücher.example"),
+            blocked_urls=_listed(Path(folder), "urls", "www.example/blocked/\nhttps://www.example/b.jpg?w"),
+            blocked_pairs=_listed(Path(folder), "pairs", "00112233445566778899aabbccddeeff"),
+        )
+        parser = FileParser(Settings(core=CoreSettings(data_dir=folder), parse=rules))
         for _ in parser.pairs(0, str(path), FileCounts()):
             pass
     compiled_marker().touch()
