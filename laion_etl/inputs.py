@@ -171,12 +171,12 @@ def _http_body(uri: str, offset: int) -> _Body:
 def _s3_body(uri: str, offset: int) -> _Body:
     from botocore.exceptions import BotoCoreError, ClientError
 
-    from laion_etl.storage import s3_client
+    from laion_etl.storage import s3_reader
 
     parts = urlsplit(uri, allow_fragments=False)
     wanted = {"Range": f"bytes={offset}-"} if offset else {}
     try:
-        answer = s3_client().get_object(
+        answer = s3_reader().get_object(
             Bucket=parts.netloc,
             Key=parts.path.lstrip("/"),
             **wanted,  # type: ignore[arg-type]

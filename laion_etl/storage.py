@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from functools import cache
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, BinaryIO, cast
+from typing import IO, TYPE_CHECKING, Any, BinaryIO, cast
 from urllib.parse import urlsplit
 from uuid import uuid4
 
@@ -252,8 +252,24 @@ def s3_client() -> "S3Client":
     import boto3
     from botocore.config import Config
 
-    config = Config(retries={"max_attempts": 5, "mode": "standard"}, connect_timeout=10)
-    return boto3.client("s3", config=config)
+    return boto3.client("s3", config=Config(**_S3_CONFIG))
+
+
+@cache
+def s3_reader() -> "S3Client":
+    """The client for what others publish: without credentials it asks anonymously, for public buckets."""
+    import boto3
+    from botocore import UNSIGNED
+    from botocore.config import Config
+
+    session = boto3.Session()
+    if session.get_credentials() is not None:
+        return s3_client()
+    region = session.region_name or "us-east-1"  # Common Crawl's
+    return boto3.client("s3", region, config=Config(**_S3_CONFIG, signature_version=UNSIGNED))
+
+
+_S3_CONFIG: dict[str, Any] = {"retries": {"max_attempts": 5, "mode": "standard"}, "connect_timeout": 10}
 
 
 def _remove_leftovers(path: Path) -> None:

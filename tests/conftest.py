@@ -64,8 +64,10 @@ def s3_endpoint() -> Iterator[str]:
         for name, value in values.items():
             patch.setenv(name, value)
         storage.s3_client.cache_clear()
+        storage.s3_reader.cache_clear()
         yield values["AWS_ENDPOINT_URL"]
         storage.s3_client.cache_clear()
+        storage.s3_reader.cache_clear()
     server.stop()
 
 

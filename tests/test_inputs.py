@@ -10,7 +10,7 @@ from uuid import uuid4
 import boto3
 import pytest
 
-from laion_etl import inputs
+from laion_etl import inputs, storage
 from laion_etl.errors import InputError, MissingInputError
 from laion_etl.inputs import open_input, read_input
 
@@ -63,6 +63,38 @@ def test_a_path_a_file_uri_s3_and_http_give_the_same_bytes(tmp_path: Path, s3_en
                 assert stream.read(7) == DATA[:7]
                 assert stream.read() == DATA[7:]
             assert read_input(place, len(DATA)) == DATA
+
+
+@pytest.mark.parametrize("has_credentials", [True, False])
+def test_s3_is_asked_anonymously_without_credentials(
+    has_credentials: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    heads = []
+
+    def answer(_: int, head: str) -> bytes:
+        heads.append(head.lower())
+        return response("200 OK", b"public")
+
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE", "AWS_DEFAULT_REGION"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    for name in ("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"):
+        monkeypatch.setenv(name, str(tmp_path / "none"))
+    if has_credentials:
+        monkeypatch.setenv("AWS_ACCESS_KEY_ID", "somebody")
+        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+    monkeypatch.setattr(boto3, "DEFAULT_SESSION", None)
+    clients = (storage.s3_client, storage.s3_reader)
+    with server(answer) as url:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", url)
+        for client in clients:
+            client.cache_clear()
+        try:
+            assert read_input("s3://commoncrawl/a.gz", 10) == b"public"
+        finally:
+            for client in clients:
+                client.cache_clear()
+    assert ["authorization:" in head for head in heads] == [has_credentials]
 
 
 def test_a_body_is_not_unpacked_on_the_way() -> None:

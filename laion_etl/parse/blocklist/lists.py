@@ -24,7 +24,7 @@ from laion_etl.inputs import CONNECT_TIMEOUT_S, READ_TIMEOUT_S, open_input
 from laion_etl.parse.blocklist.entries import Kind, TextReader, hashes_of
 from laion_etl.parse.blocklist.hashes import drop_repeats
 from laion_etl.parse.kernels import Hashes
-from laion_etl.storage import s3_client, storage_errors
+from laion_etl.storage import s3_reader, storage_errors
 
 _FORMAT = "1"  # to be raised with every change of the hashes: old files are then not found any more
 _HASH_BYTES = 8
@@ -191,7 +191,7 @@ def _s3_state(source: str) -> str | None:
 
     parts = urlsplit(source, allow_fragments=False)
     try:
-        head = s3_client().head_object(Bucket=parts.netloc, Key=parts.path.lstrip("/"))
+        head = s3_reader().head_object(Bucket=parts.netloc, Key=parts.path.lstrip("/"))
     except (BotoCoreError, ClientError):
         return None
     return f"{head['ETag']} {head['ContentLength']} {head.get('VersionId', '')}"
