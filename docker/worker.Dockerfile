@@ -18,5 +18,7 @@ COPY --from=build /opt/laion /opt/laion
 ENV PATH=/opt/laion/bin:$PATH PYTHONUNBUFFERED=1 LAION_ETL_DATA_DIR=/data
 USER laion
 WORKDIR /home/laion
+# For CPUs of the kind the image is built on; others compile when they start.
+RUN python -m laion_etl.parse.compile
 ENTRYPOINT ["laion-etl"]
 CMD ["--help"]
