@@ -70,6 +70,24 @@ def test_a_task_reads_the_last_line(tmp_path: Path) -> None:
     assert (tmp_path / "data" / "pairs" / "C" / "part-00000.parquet").is_file()
 
 
+def test_jobs_change_nothing_but_the_time(tmp_path: Path) -> None:
+    wats = [
+        write_wat(
+            tmp_path / f"{name}.wat.gz", [page_record(f"https://{name}.org/", [image("a.jpg", "A red car")])]
+        )
+        for name in ("first", "second", "third")
+    ]
+    outputs = []
+    for jobs in ("1", "2"):
+        folder = tmp_path / jobs
+        folder.mkdir()
+        done = laion_etl(folder, "parse", "--crawl", "C", "--partition", "0", *wats, "--jobs", jobs, "--json")
+        assert done.returncode == 0, done.stderr
+        assert json.loads(done.stdout.splitlines()[-1])["kept"] == 3
+        outputs.append((folder / "data" / "pairs" / "C" / "part-00000.parquet").read_bytes())
+    assert outputs[0] == outputs[1]
+
+
 def test_load_and_plan_use_the_embedded_server(tmp_path: Path) -> None:
     wat = write_wat(tmp_path / "a.wat.gz", [page_record("https://e.org/", [image("a.jpg", "A red car")])])
     for arguments in (("parse", "--partition", "0", wat), ("load", "--partition", "0"), ("plan",)):
