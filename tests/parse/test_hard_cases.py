@@ -1,7 +1,7 @@
 """Hard cases of URLs and texts: expected values follow from the standards named beside them.
 
-`cases/urls.json` has the shape of the web-platform-tests' urltestdata.json (input, base, href or failure), with
-the reason of ours for what is refused, and `head_base` where the page has a BASE.
+`cases/urls.json` has the shape of the web-platform-tests' urltestdata.json (input, base, href or failure),
+with our reason for what is refused, and `head_base` where the page has a BASE.
 """
 
 import json
