@@ -24,18 +24,25 @@ from laion_etl.records import PAIR_SCHEMA
 from laion_etl.settings import Settings
 
 
+_DAMAGES_NAMED = 100
+
+
 @dataclass(slots=True)
 class FileCounts:
     """What was counted in one WAT file, or in several together."""
 
     records: Outcomes[RecordReason] = field(default_factory=Outcomes)
     links: Outcomes[ParseReason] = field(default_factory=Outcomes)
-    damaged: list[list[int]] = field(default_factory=list)  # WAT file, offset of the damaged member
+    damaged: list[list[int]] = field(default_factory=list)  # WAT file, offset: the first damaged members
 
     def add(self, other: "FileCounts") -> None:
         self.records.add(other.records)
         self.links.add(other.links)
-        self.damaged += other.damaged
+        self.name_damages(other.damaged)
+
+    def name_damages(self, damaged: list[list[int]]) -> None:
+        """Keeps the first 100; the others are only counted, in `records`."""
+        self.damaged += damaged[: _DAMAGES_NAMED - len(self.damaged)]
 
 
 class FileParser:
@@ -52,7 +59,7 @@ class FileParser:
         with open_input(uri) as stream:
             for batch in read_batches(stream, uri):
                 counts.records.add(batch.records)
-                counts.damaged += [[wat_file, damage.offset] for damage in batch.damages]
+                counts.name_damages([[wat_file, damage.offset] for damage in batch.damages])
                 for table in rules.pairs(batch):
                     yield self._with_languages(table, wat_file)
         counts.links.add(rules.outcomes)

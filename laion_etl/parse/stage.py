@@ -19,7 +19,6 @@ from laion_etl.settings import Settings
 from laion_etl.storage import Store
 
 _ROWS_PER_GROUP = 50_000
-_DAMAGES_NAMED = 100
 
 
 def parse_partition(
@@ -69,7 +68,7 @@ def parse_partition(
         outputs=(file.output,),
         details={
             "wat_files": len(wat_files),
-            "damaged": counts.damaged[:_DAMAGES_NAMED],
+            "damaged": counts.damaged,
             "records": {
                 "input": counts.records.input,
                 "kept": counts.records.kept,
