@@ -23,7 +23,6 @@ from laion_etl.parse.pairs import LinkRules
 from laion_etl.records import PAIR_SCHEMA
 from laion_etl.settings import Settings
 
-
 _DAMAGES_NAMED = 100
 
 
