@@ -74,7 +74,7 @@ class ParseSettings:
         100, "Pairs with the same text kept of one WAT file (boilerplate); 0 keeps all."
     )
     dedupe_pairs: int = _knob(
-        8_000_000,
+        1_000_000,
         "Pairs remembered for duplicates within a partition, up to 43 bytes each; beyond it the oldest are "
         "forgotten, and Postgres finds what then slips through.",
     )

@@ -28,7 +28,7 @@ _PRIVATE_SUFFIXES = frozenset(
     ("localhost", "local", "internal", "intranet", "private", "corp", "home", "lan")
 )
 
-_KNOWN_HOSTS = 1 << 17
+_KNOWN_HOSTS = 1 << 16
 
 
 def host_is_public(host: str) -> bool:
@@ -123,7 +123,7 @@ def registered_domain(host: str) -> str:
 
 
 class HostRule:
-    """Judges columns of URLs by their hosts, remembering up to 131,072 hosts (about 25 MB)."""
+    """Judges columns of URLs by their hosts, remembering up to 65,536 hosts (about 12 MB)."""
 
     def __init__(self, settings: ParseSettings, domain_blocked: Callable[[str], bool]) -> None:
         self._refuse_trackers = settings.refuse_trackers
@@ -144,7 +144,7 @@ class HostRule:
     def judge(self, arena: Arena, urls: Spans, verdicts: Bytes) -> Ints:
         """Sets the verdicts of the URLs whose host is out; the number of every host, for `domains`.
 
-        At most 65,536 URLs at once, with hosts of at most `max_host_chars`.
+        At most 32,768 URLs at once, with hosts of at most `max_host_chars`.
         """
         if len(self._domains) + urls[0].size > _KNOWN_HOSTS:
             self._forget()

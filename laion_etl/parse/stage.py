@@ -18,7 +18,8 @@ from laion_etl.records import PAIR_SCHEMA, StageStats, fingerprint, partition_na
 from laion_etl.settings import Settings
 from laion_etl.storage import Store
 
-_ROWS_PER_GROUP = 50_000
+_ROWS_PER_GROUP = 10_000
+_REPEATED = ["language", "license", "page_url", "domain", "wat_file"]  # columns worth a dictionary
 
 
 def parse_partition(
@@ -44,12 +45,12 @@ def parse_partition(
     merged = _Merged(settings.parse.dedupe_pairs)
     with (
         store.create(f"pairs/{crawl}/{unit}.parquet") as file,
-        pq.ParquetWriter(file, PAIR_SCHEMA, compression="zstd") as writer,
+        pq.ParquetWriter(file, PAIR_SCHEMA, compression="zstd", use_dictionary=_REPEATED) as writer,
     ):
 
         def tables() -> Iterator[pa.Table]:
             for position, (rows, counts) in enumerate(parsed_files(wat_files, settings), 1):
-                yield from merged.new_pairs(rows)
+                yield from merged.new_pairs(rows) if len(wat_files) > 1 else rows
                 merged.counts.add(counts)
                 if on_file is not None:
                     on_file(position, len(wat_files))
