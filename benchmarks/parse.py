@@ -50,6 +50,7 @@ _LIMIT = Way("gunzip", "(a) gunzip only: isal, a stream")
 _PEER = Way("pairs", "(b) FastWARC + simdjson: absolute URLs, MD5, no duplicates", is_peer=True)
 _OURS = Way("without-languages", "(c) ours without languages")
 _COMPLETE = Way("complete", "(d) ours complete, with CLD3")
+_WRITTEN = Way("stage", "ours complete and written as parquet")
 _WAYS = (
     _LIMIT,
     Way("gunzip", "gunzip only: FastWARC", is_peer=True),
@@ -59,7 +60,7 @@ _WAYS = (
     Way("cc2dataset", "cc2dataset: its extraction of one file", is_peer=True),
     _OURS,
     _COMPLETE,
-    Way("stage", "ours complete and written as parquet"),
+    _WRITTEN,
 )
 
 
@@ -151,7 +152,7 @@ def _scale(path: Path, pages: int, times: int, peers: Path) -> None:
         for seed in range(1, times):
             write_wat(path, pages, seed)
             file.write(path.read_bytes())
-    for way in (_LIMIT, _OURS, _COMPLETE):
+    for way in (_LIMIT, _OURS, _COMPLETE, _WRITTEN):
         figures = _figures(way, longer, peers, runs=1)
         per_page = figures["cpu_s"] / (times * pages) * 1e6
         table.add_row(
