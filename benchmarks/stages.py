@@ -60,11 +60,11 @@ def run_stages(folder: Path) -> list[Timed]:
         store = LocalStore(folder / "store")
         [partition] = partitions(crawl.crawl, settings)
         files = partition.indexed_wat_files
-        with open_database(settings) as connection:
+        with open_database(settings) as database:
             done = [
                 timed(lambda: parse_partition(crawl.crawl, 0, files, settings, store)),
-                timed(lambda: load_partition(crawl.crawl, 0, store, connection)),
-                timed(lambda: plan_batches(crawl.crawl, settings, store, connection)),
+                timed(lambda: load_partition(crawl.crawl, 0, settings, store, database)),
+                timed(lambda: plan_batches(crawl.crawl, settings, store, database)),
             ]
         done.append(timed(lambda: download_batch(crawl.crawl, 0, settings, store)))
         done.append(timed(lambda: score_shards(crawl.crawl, [0], settings, store)[0]))

@@ -134,8 +134,8 @@ def load(crawl: CrawlOption, partition: PartitionOption, as_json: JsonOption = F
     from laion_etl.database.load import load_partition
 
     settings, store = _open()
-    with open_database(settings) as connection:
-        _done(load_partition(crawl, partition, store, connection), as_json)
+    with open_database(settings) as database:
+        _done(load_partition(crawl, partition, settings, store, database), as_json)
 
 
 @app.command()
@@ -145,8 +145,8 @@ def plan(crawl: CrawlOption, as_json: JsonOption = False) -> None:
     from laion_etl.database.plan import plan_batches
 
     settings, store = _open()
-    with open_database(settings) as connection:
-        stats = plan_batches(crawl, settings, store, connection)
+    with open_database(settings) as database:
+        stats = plan_batches(crawl, settings, store, database)
     _done(stats, as_json, batches=stats.details["batches"])
 
 
@@ -161,8 +161,8 @@ def download(
     from laion_etl.download.worker import Worker, open_queue
 
     settings, store = _open()
-    with open_database(settings) as connection, progress(console, "download") as report:
-        queue = open_queue(crawl, settings, connection)
+    with open_database(settings) as database, progress(console, "download") as report:
+        queue = open_queue(crawl, settings, database)
         worker = Worker(crawl, settings, store, queue, lambda _, done, total: report(done, total))
         finished = worker.run() if batch is None else [worker.run_one(batch)]
     for stats in finished:
@@ -269,8 +269,8 @@ def forget(crawl: CrawlOption) -> None:
     from laion_etl.database.plan import forget_crawl
 
     settings, _ = _open()
-    with open_database(settings) as connection:
-        forget_crawl(crawl, connection)
+    with open_database(settings) as database:
+        forget_crawl(crawl, settings, database)
     console.print(f"{crawl} is forgotten; load its partitions to start again", highlight=False)
 
 

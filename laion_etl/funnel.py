@@ -45,6 +45,7 @@ class ParseReason(StrEnum):
 class LoadReason(StrEnum):
     """Why a pair of a partition is no new row in Postgres."""
 
+    DUPLICATE_IN_PARTITION = "duplicate_in_partition"  # what parse, which forgets, let through
     DUPLICATE_IN_CRAWL = "duplicate_in_crawl"
     DUPLICATE_OF_EARLIER_CRAWL = "duplicate_of_earlier_crawl"
 

@@ -17,6 +17,11 @@ def usable_cores(cgroup: Path = _CGROUP) -> int:
     return cores if quota is None else max(1, min(cores, -int(-quota // 1)))
 
 
+def machine_memory_bytes() -> int:
+    """Memory of the machine, not of the container."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
 def _quota(cgroup: Path) -> float | None:
     """CPU seconds per second that the container may use; None where there is no limit."""
     try:

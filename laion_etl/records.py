@@ -26,6 +26,8 @@ PAIR_SCHEMA = pa.schema(
     ]
 )
 
+MAX_BATCH_PAIRS = 100_000  # a sample key has five digits for the index in its batch
+
 # What a batch hands to its downloader: batches/<crawl>/<batch:09d>.parquet, row i = index i.
 BATCH_SCHEMA = pa.schema(
     [

@@ -30,12 +30,12 @@ class LocalRun:
 
     def all_stages(self, partitions: Sequence[Partition]) -> StageStats:
         """Parses and loads the partitions, then plans, downloads, scores and publishes the crawl."""
-        with open_database(self.settings) as connection:
+        with open_database(self.settings) as database:
             for partition in partitions:
                 self.parse(partition)
-                self._say(load_partition(self.crawl, partition.number, self.store, connection))
-            planned = self._say(plan_batches(self.crawl, self.settings, self.store, connection))
-            queue = open_queue(self.crawl, self.settings, connection)
+                self._say(load_partition(self.crawl, partition.number, self.settings, self.store, database))
+            planned = self._say(plan_batches(self.crawl, self.settings, self.store, database))
+            queue = open_queue(self.crawl, self.settings, database)
             with progress(self.console, "download") as report:
                 worker = Worker(
                     self.crawl, self.settings, self.store, queue, lambda _, done, total: report(done, total)

@@ -110,10 +110,53 @@ class ParseSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class DatabaseSettings:
+    """The connection to Postgres, and how patient it is. See core for its URL."""
+
+    statement_timeout_s: float = _knob(60.0, "Longest statement of the queue and of status, seconds.")
+    bulk_timeout_s: float = _knob(
+        21_600.0, "Longest statement of load, plan and forget, seconds; 0: no limit."
+    )
+    idle_timeout_s: float = _knob(
+        600.0, "A client silent this long within a transaction loses it, and its locks, seconds."
+    )
+    retry_for_s: float = _knob(
+        60.0, "How long a lost connection is opened again, and conflicts are tried again, seconds."
+    )
+    pair_leaves: int = _knob(
+        16, "Tables that table pair is cut into when the schema is made (docs/scaling-postgres.md)."
+    )
+    sslmode: str = _knob(
+        "", "TLS of the connection: require, verify-ca, verify-full ...; empty: what the URL or libpq says."
+    )
+    sslrootcert: str = _knob("", "File of the certificates that the server's is checked against, or system.")
+    sslcert: str = _knob("", "File of the client's certificate.")
+    sslkey: str = _knob("", "File of the client's key.")
+
+
+@dataclass(frozen=True, slots=True)
+class LoadSettings:
+    """What counts as a duplicate."""
+
+    dedupe: str = _knob(
+        "pair",
+        "pair: URL and text together (the original's rule); url: the URL alone, the best text is kept. "
+        "Fixed by the first load into a database.",
+    )
+
+
+@dataclass(frozen=True, slots=True)
 class PlanSettings:
     """How new pairs are cut into batches."""
 
     batch_size: int = _knob(10_000, "Pairs per batch at most (the original's work unit).")
+    max_pairs_per_host: int = _knob(
+        1_000, "Pairs of one host in a batch at most; a crawl of few hosts gets more and smaller batches."
+    )
+    per_language: bool = _knob(
+        False, "Batches of one language; languages without a full batch share theirs with each other."
+    )
+    window_pairs: int = _knob(1_000_000, "Pairs dealt out to batches together, about 0.6 kB of memory each.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,6 +247,8 @@ class Settings:
 
     core: CoreSettings = field(default_factory=CoreSettings)
     parse: ParseSettings = field(default_factory=ParseSettings)
+    database: DatabaseSettings = field(default_factory=DatabaseSettings)
+    load: LoadSettings = field(default_factory=LoadSettings)
     plan: PlanSettings = field(default_factory=PlanSettings)
     download: DownloadSettings = field(default_factory=DownloadSettings)
     clip: ClipSettings = field(default_factory=ClipSettings)

@@ -14,7 +14,7 @@ from moto.server import ThreadedMotoServer
 from psycopg import Connection
 
 from laion_etl import storage
-from laion_etl.database.connect import open_database
+from laion_etl.database.connect import Database, open_database
 from laion_etl.database.embedded import EmbeddedServer, running_server
 from laion_etl.minicrawl.build import MiniCrawl, build_minicrawl
 from laion_etl.minicrawl.web import MiniWeb
@@ -107,9 +107,15 @@ def settings(postgres: EmbeddedServer, tmp_path: Path) -> Settings:
 
 
 @pytest.fixture
-def connection(settings: Settings) -> Iterator[Connection]:
-    with open_database(settings) as connection:
-        yield connection
+def database(settings: Settings) -> Iterator[Database]:
+    with open_database(settings) as database:
+        yield database
+
+
+@pytest.fixture
+def connection(database: Database) -> Connection:
+    """For a look behind the scenes."""
+    return database.connection
 
 
 @pytest.fixture(scope="session")

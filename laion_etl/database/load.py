@@ -1,45 +1,51 @@
 """Load stage: the pairs of a partition into Postgres, where the primary key is the dedupe.
 
-One transaction per partition: binary COPY into a temporary table, then one INSERT .. ON CONFLICT.
-A killed loader leaves nothing behind; a loaded partition is not loaded again.
+One transaction per partition: its keys are looked up, its new rows go by binary COPY straight into table pair.
+A killed loader leaves nothing behind; a loaded partition is not loaded again; a corrected one replaces its own
+rows, and what other partitions had lost to those comes back to them.
+
+Whatever the order in which partitions are loaded, the rows and the counts end the same: a pair that several
+partitions of a crawl hold belongs to the lowest of them (under rule url: to the one with the best text), so a
+later loader takes it over where it has to, unless its batch is already cut.
 """
 
-import uuid
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
 
-import pyarrow.parquet as pq
+import numpy as np
 from psycopg import Connection
 from psycopg.types.json import Jsonb
 
+from laion_etl.database.candidates import Candidates, DedupeRule, Keys, PairsFile, keys_of
+from laion_etl.database.connect import Database
+from laion_etl.database.placement import Owner, Placement, insert, place
 from laion_etl.database.queries import query
 from laion_etl.errors import DatabaseError
-from laion_etl.funnel import LoadReason, Outcomes
+from laion_etl.funnel import LoadReason
 from laion_etl.records import StageStats, fingerprint, partition_name
+from laion_etl.settings import Settings
 from laion_etl.storage import Store
 
-_COLUMNS = ["pair_id", "url", "alt", "language", "license", "page_url"]
-_COLUMN_TYPES = ["uuid", "text", "text", "text", "text", "text"]
-_ROWS_PER_READ = 10_000
+_log = logging.getLogger(__name__)
 
 
-def load_partition(crawl: str, partition: int, store: Store, connection: Connection) -> StageStats:
+def load_partition(
+    crawl: str, partition: int, settings: Settings, store: Store, database: Database
+) -> StageStats:
     """Loads `pairs/<crawl>/part-<partition>.parquet`; returns its stats, also kept in `load/<crawl>/`.
 
-    Raises DatabaseError when the partition was parsed anew after its pairs were cut into batches.
+    Raises DatabaseError when the partition was parsed anew after its pairs were cut into batches, or when the
+    database was begun with another dedupe rule.
     """
+    rule = DedupeRule.of(settings.load)
     unit = partition_name(partition)
     parsed = store.read_stats(f"pairs/{crawl}/{unit}.json")
-    identity = fingerprint("load", parsed.outputs)
-    crawl_no = register_crawl(connection, crawl)
-    keys = {"crawl_no": crawl_no, "partition": partition}
-    with connection.transaction():
-        _lock_and_unload_stale(connection, crawl, keys, identity)
-        known = connection.execute(query("load.partition_state"), keys).fetchone()
-        stats = (
-            StageStats.from_plain(known[2])
-            if known
-            else _load(crawl, unit, identity, keys, store, connection)
-        )
-    return store.write_stats(f"load/{crawl}/{unit}.json", stats)
+    load = _Load(crawl, partition, rule, _identity(parsed, rule), store)
+    for partition_no in database.run(load.changed_partitions, settings.database.bulk_timeout_s):
+        database.run(_stats_to_store(partition_no, store))
+    return store.read_stats(_stats_name(crawl, unit))
 
 
 def register_crawl(connection: Connection, crawl: str) -> int:
@@ -56,61 +62,163 @@ def crawl_number(connection: Connection, crawl: str) -> int:
     return int(row[0])
 
 
-def _lock_and_unload_stale(connection: Connection, crawl: str, keys: dict[str, int], identity: str) -> None:
-    """Takes the crawl's lock; if this partition was loaded from other pairs, unloads what is unplanned.
-
-    A pair that another partition lost to the old version of this one must get its chance again, so all
-    unplanned partitions of the crawl are unloaded and have to be loaded again.
-    """
-    known = connection.execute(query("load.partition_state"), keys).fetchone()
-    if known is None or known[0] == identity:
-        connection.execute(query("load.lock_for_load"), keys)
-        return
-    if known[1]:
+def settle_rule(connection: Connection, rule: DedupeRule) -> None:
+    """The first load decides on the rule of a database; raises DatabaseError where it was another one."""
+    connection.execute(query("load.set_rule"), {"rule": rule})
+    row = connection.execute(query("load.rule")).fetchone()
+    if row is not None and row[0] != rule:
         raise DatabaseError(
-            f"partition {keys['partition']} of {crawl} is already cut into batches and its pairs have "
-            f"changed since; to rebuild the crawl run `laion-etl forget --crawl {crawl}` first"
+            f"this database removes duplicates by {row[0]} and LAION_ETL_LOAD_DEDUPE says {rule}: set it to "
+            f"{row[0]}, or use another database"
         )
-    connection.execute(query("load.lock_for_unload"), keys)
-    connection.execute(query("load.unload_pairs"), keys)
-    connection.execute(query("load.unload_partitions"), keys)
 
 
-def _load(
-    crawl: str, unit: str, identity: str, keys: dict[str, int], store: Store, connection: Connection
-) -> StageStats:
-    connection.execute(query("load.create_staging"))
-    pairs = _copy_pairs(f"pairs/{crawl}/{unit}.parquet", store, connection)
-    row = connection.execute(query("load.count_of_earlier_crawls"), keys).fetchone()
-    earlier = int(row[0]) if row else 0
-    inserted = connection.execute(query("load.insert_pairs"), keys).rowcount
-    if pairs > inserted + earlier:
-        connection.execute(query("load.take_over_pairs"), keys)
-    outcomes = Outcomes[LoadReason]()
-    outcomes.keep(inserted)
-    outcomes.drop(LoadReason.DUPLICATE_OF_EARLIER_CRAWL, earlier)
-    outcomes.drop(LoadReason.DUPLICATE_IN_CRAWL, pairs - inserted - earlier)
-    stats = StageStats("load", crawl, unit, identity, pairs, outcomes.kept, outcomes.dropped)
-    connection.execute(
-        query("load.save_partition"),
-        {**keys, "fingerprint": identity, "stats": Jsonb(stats.to_plain())},
+def _identity(parsed: StageStats, rule: DedupeRule) -> str:
+    return fingerprint("load", parsed.outputs, rule)
+
+
+def _stats_name(crawl: str, unit: str) -> str:
+    return f"load/{crawl}/{unit}.json"
+
+
+def _stats_to_store(partition_no: int, store: Store) -> Callable[[Connection], None]:
+    """Writes what Postgres says of a partition; two writers take turns, so the later one has the later state."""
+
+    def write(connection: Connection) -> None:
+        keys = {"partition_no": partition_no}
+        connection.execute(query("load.lock_stats"), keys)
+        row = connection.execute(query("load.stats_of"), keys).fetchone()
+        if row is not None:
+            crawl, partition, stats = row
+            name = _stats_name(crawl, partition_name(partition))
+            store.write_stats(name, StageStats.from_plain(stats))
+
+    return write
+
+
+@dataclass(frozen=True, slots=True)
+class _Load:
+    """One partition on its way into the database."""
+
+    crawl: str
+    partition: int
+    rule: DedupeRule
+    identity: str
+    store: Store
+
+    def changed_partitions(self, connection: Connection) -> list[int]:
+        """Loads the partition unless that is done; returns the numbers of partitions whose stats may be new."""
+        crawl_no = register_crawl(connection, self.crawl)
+        keys: dict[str, Any] = {"crawl_no": crawl_no, "partition": self.partition}
+        known = connection.execute(query("load.partition"), keys).fetchone()
+        if known and known[1] == self.identity:
+            return [known[0]]
+        candidates = self._pairs(self.crawl, self.partition).candidates()
+        connection.execute(query("load.lock"))
+        settle_rule(connection, self.rule)
+        known = connection.execute(query("load.partition_for_update"), keys).fetchone()
+        if known and known[1] == self.identity:
+            return [known[0]]  # another loader was quicker
+        if known:
+            freed = self._unload(connection, known)
+            me = Owner(known[0], crawl_no, self.partition)
+        else:
+            row = connection.execute(query("load.add_partition"), keys).fetchone()
+            freed, me = np.empty(0, "S16"), Owner(row[0] if row else 0, crawl_no, self.partition)
+        changed = self._load(connection, me, candidates)
+        return [me.partition_no, *changed, *self._give_back(connection, me, freed, candidates)]
+
+    def _pairs(self, crawl: str, partition: int) -> PairsFile:
+        return PairsFile(self.store, f"pairs/{crawl}/{partition_name(partition)}.parquet", self.rule)
+
+    def _unload(self, connection: Connection, known: tuple[int, str, bool, object]) -> Keys:
+        """Removes the rows of the partition's former version; returns their keys, ascending."""
+        partition_no, _, planned, _ = known
+        if planned:
+            raise DatabaseError(
+                f"partition {self.partition} of {self.crawl} is already cut into batches and its pairs have "
+                f"changed since; to rebuild the crawl run `laion-etl forget --crawl {self.crawl}` first"
+            )
+        keys = {"partition_no": partition_no}
+        rows = connection.execute(query("load.unload_pairs"), keys, binary=True).fetchall()
+        connection.execute(query("load.unload_pages"), keys)
+        return np.sort(keys_of([key for (key,) in rows]))
+
+    def _load(self, connection: Connection, me: Owner, candidates: Candidates) -> list[int]:
+        placed = place(connection, me, candidates, self.rule)
+        pairs = self._pairs(self.crawl, self.partition)
+        rows = insert(connection, me.partition_no, pairs, candidates.rows[placed.won])
+        total = self.store.read_stats(f"pairs/{self.crawl}/{partition_name(self.partition)}.json").kept
+        dropped = {
+            LoadReason.DUPLICATE_IN_PARTITION: total - len(candidates),
+            LoadReason.DUPLICATE_IN_CRAWL: placed.lost_in_crawl,
+            LoadReason.DUPLICATE_OF_EARLIER_CRAWL: placed.lost_earlier,
+        }
+        stats = StageStats(
+            "load",
+            self.crawl,
+            partition_name(self.partition),
+            self.identity,
+            total,
+            rows,
+            {str(reason): count for reason, count in dropped.items() if count},
+        )
+        keys = {"partition_no": me.partition_no, "fingerprint": self.identity}
+        connection.execute(query("load.save_partition"), {**keys, "stats": Jsonb(stats.to_plain())})
+        return _note_taken(connection, placed)
+
+    def _give_back(self, connection: Connection, me: Owner, freed: Keys, candidates: Candidates) -> list[int]:
+        """Other partitions get what they had lost to the former version of this one."""
+        lost = _without(freed, candidates.keys) if self.rule is DedupeRule.PAIR else freed
+        if not len(lost):
+            return []
+        changed: list[int] = []
+        losers = connection.execute(query("load.losers"), {"partition_no": me.partition_no}).fetchall()
+        for crawl, crawl_no, partition, partition_no, identity, plain in losers:
+            unit = partition_name(partition)
+            if _identity(self.store.read_stats(f"pairs/{crawl}/{unit}.json"), self.rule) != identity:
+                _log.warning("%s of %s was parsed anew; load it too", unit, crawl)
+                continue
+            other = Owner(partition_no, crawl_no, partition)
+            pairs = self._pairs(crawl, partition)
+            found = pairs.candidates().among(lost)
+            placed = place(connection, other, found, self.rule)
+            if not placed.won.any():
+                continue
+            won = insert(connection, partition_no, pairs, found.rows[placed.won])
+            reason = (
+                LoadReason.DUPLICATE_IN_CRAWL
+                if crawl_no == me.crawl_no
+                else LoadReason.DUPLICATE_OF_EARLIER_CRAWL
+            )
+            _adjust(connection, partition_no, _moved(StageStats.from_plain(plain), won, reason))
+            changed += [partition_no, *_note_taken(connection, placed)]
+        return changed
+
+
+def _note_taken(connection: Connection, placed: Placement) -> list[int]:
+    """The partitions that lost rows count them as duplicates; returns their numbers."""
+    for partition_no, count in placed.taken.items():
+        row = connection.execute(query("load.stats_of"), {"partition_no": partition_no}).fetchone()
+        if row is not None:
+            stats = StageStats.from_plain(row[2])
+            _adjust(connection, partition_no, _moved(stats, -count, LoadReason.DUPLICATE_IN_CRAWL))
+    return list(placed.taken)
+
+
+def _moved(stats: StageStats, won: int, reason: LoadReason) -> StageStats:
+    """Stats with `won` pairs more kept, and as many less dropped for a reason."""
+    dropped = {**stats.dropped, str(reason): stats.dropped.get(reason, 0) - won}
+    return replace(
+        stats, kept=stats.kept + won, dropped={name: count for name, count in dropped.items() if count}
     )
-    return stats
 
 
-def _copy_pairs(name: str, store: Store, connection: Connection) -> int:
-    """Streams a pairs file into the staging table; returns the number of rows."""
-    count = 0
-    with (
-        store.open(name) as file,
-        connection.cursor() as cursor,
-        cursor.copy(query("load.copy_staging")) as copy,
-    ):
-        copy.set_types(_COLUMN_TYPES)
-        for batch in pq.ParquetFile(file).iter_batches(_ROWS_PER_READ, columns=_COLUMNS):
-            identifiers = [uuid.UUID(bytes=value) for value in batch.column(0).to_pylist()]
-            texts = [column.to_pylist() for column in batch.columns[1:]]
-            for row in zip(identifiers, *texts, strict=True):
-                copy.write_row(row)
-            count += batch.num_rows
-    return count
+def _adjust(connection: Connection, partition_no: int, stats: StageStats) -> None:
+    keys = {"partition_no": partition_no, "stats": Jsonb(stats.to_plain())}
+    connection.execute(query("load.adjust_stats"), keys)
+
+
+def _without(keys: Keys, others: Keys) -> Keys:
+    """Keys that are not among others; both ascending."""
+    return np.setdiff1d(keys, others, assume_unique=True)

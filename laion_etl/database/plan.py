@@ -4,94 +4,179 @@ The batch files are written first and the rows that make them claimable last, in
 killed planner leaves files that its retry overwrites with the same bytes.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from itertools import pairwise
 from typing import Any
+from uuid import UUID
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from psycopg import Connection
+from psycopg import Connection, sql
 from psycopg.types.json import Jsonb
 
+from laion_etl.database.binary_copy import HEADER, TRAILER, Texts, host_hashes, read_rows
+from laion_etl.database.candidates import DedupeRule
+from laion_etl.database.connect import Database
+from laion_etl.database.dealing import deal, deal_by_language
 from laion_etl.database.load import crawl_number
 from laion_etl.database.queries import query
+from laion_etl.errors import DatabaseError, SettingsError
 from laion_etl.records import (
     BATCH_SCHEMA,
+    MAX_BATCH_PAIRS,
     Output,
     StageStats,
     batch_file_name,
     fingerprint,
     plan_stats_name,
 )
-from laion_etl.settings import Settings
+from laion_etl.settings import PlanSettings, Settings
 from laion_etl.storage import Store
 
+_SORTS = 16  # runs of keys that are sorted one after the other, so that a sort takes a sixteenth of the disk
+_WRITERS = 8  # to S3, writing a batch file is mostly waiting
 
-def plan_batches(crawl: str, settings: Settings, store: Store, connection: Connection) -> StageStats:
+
+def plan_batches(crawl: str, settings: Settings, store: Store, database: Database) -> StageStats:
     """Cuts what is loaded and not yet planned; returns the stats of all batches of the crawl so far.
 
-    Writes `batches/<crawl>/<batch>.parquet` (BATCH_SCHEMA, at most `batch_size` rows, by pair_id) and
-    `_stats.json`, whose details list the batch numbers. Partitions loaded later make further batches.
+    Writes `batches/<crawl>/<batch>.parquet` (BATCH_SCHEMA, at most `batch_size` rows) and `_stats.json`, whose
+    details list the batch numbers. Partitions loaded later make further batches.
     """
-    crawl_no = crawl_number(connection, crawl)
-    with connection.transaction():
-        connection.execute(query("plan.lock_planner"))
-        rows = connection.execute(query("plan.unplanned_partitions"), {"crawl_no": crawl_no})
-        partitions = [row[0] for row in rows]
-        if partitions:
-            keys = {"crawl_no": crawl_no, "partitions": partitions}
-            _cut(crawl, keys, settings.plan.batch_size, store, connection)
-            connection.execute(query("plan.mark_planned"), keys)
-    return _write_stats(crawl, crawl_no, store, connection)
+    _check(settings.plan)
+    planner = partial(_plan, crawl=crawl, settings=settings.plan, store=store)
+    crawl_no = database.run(planner, settings.database.bulk_timeout_s)
+    return _write_stats(crawl, crawl_no, store, database)
 
 
-def forget_crawl(crawl: str, connection: Connection) -> None:
+def forget_crawl(crawl: str, settings: Settings, database: Database) -> None:
     """Removes a crawl's pairs, partitions and batches from Postgres; files in the store stay."""
-    keys = {"crawl_no": crawl_number(connection, crawl)}
-    with connection.transaction():
+
+    def forget(connection: Connection) -> None:
+        keys = {"crawl_no": crawl_number(connection, crawl)}
         connection.execute(query("plan.lock_planner"))
-        connection.execute(query("load.lock_for_unload"), keys)
-        for statement in ("forget_pairs", "forget_batches", "forget_partitions", "forget_crawl"):
-            connection.execute(query(f"plan.{statement}"), keys)
+        connection.execute(query("load.lock"))
+        for table in ("pairs", "pages", "batches", "partitions", "crawl"):
+            connection.execute(query(f"plan.forget_{table}"), keys)
+
+    database.run(forget, settings.database.bulk_timeout_s)
 
 
-def _cut(crawl: str, keys: dict[str, Any], batch_size: int, store: Store, connection: Connection) -> None:
+def _check(settings: PlanSettings) -> None:
+    if not 1 <= settings.batch_size <= MAX_BATCH_PAIRS:
+        raise SettingsError(f"LAION_ETL_PLAN_BATCH_SIZE has to be 1 to {MAX_BATCH_PAIRS:,}")
+    for name in ("max_pairs_per_host", "window_pairs"):
+        if getattr(settings, name) < 1:
+            raise SettingsError(f"LAION_ETL_PLAN_{name.upper()} has to be 1 or more")
+
+
+def _plan(connection: Connection, crawl: str, settings: PlanSettings, store: Store) -> int:
+    """Cuts and marks in one transaction; returns the number of the crawl."""
+    crawl_no = crawl_number(connection, crawl)
+    connection.execute(query("plan.lock_planner"))
+    rows = connection.execute(query("plan.unplanned_partitions"), {"crawl_no": crawl_no}).fetchall()
+    partitions, pairs = [number for number, _ in rows], sum(kept for _, kept in rows)
+    if not partitions:
+        return crawl_no
     row = connection.execute(query("plan.next_batch")).fetchone()
     first = int(row[0]) if row else 0
-    for batch, table in enumerate(_new_pairs(connection, keys, batch_size), first):
-        with store.create(batch_file_name(crawl, batch)) as file:
-            pq.write_table(table, file, compression="zstd")
-        output = file.output
-        connection.execute(
-            query("plan.insert_batch"),
-            {
-                "batch": batch,
-                "crawl_no": keys["crawl_no"],
-                "pairs": table.num_rows,
-                "file": Jsonb({"name": output.name, "bytes": output.bytes, "sha256": output.sha256}),
-            },
+    written = list(_batch_files(connection, crawl, partitions, pairs, first, settings, store))
+    planned = sum(count for _, count, _ in written)
+    if planned != pairs:
+        raise DatabaseError(
+            f"{crawl}: {pairs:,} pairs are to be planned and {planned:,} were found; nothing was planned"
         )
+    for batch, count, output in written:
+        file = Jsonb({"name": output.name, "bytes": output.bytes, "sha256": output.sha256})
+        keys = {"batch": batch, "crawl_no": crawl_no, "pairs": count, "file": file}
+        connection.execute(query("plan.insert_batch"), keys)
+    connection.execute(query("plan.mark_planned"), {"partitions": partitions})
+    return crawl_no
 
 
-def _new_pairs(connection: Connection, keys: dict[str, Any], batch_size: int) -> Iterator[pa.Table]:
-    """Tables of BATCH_SCHEMA with `batch_size` rows, the last one with what is left."""
-    with connection.cursor("new_pairs", binary=True) as cursor:
-        cursor.execute(query("plan.new_pairs"), keys)
-        while rows := cursor.fetchmany(batch_size):
-            identifiers, *texts = zip(*rows, strict=True)
-            columns = [[value.bytes for value in identifiers], *map(list, texts)]
-            yield pa.table(columns, schema=BATCH_SCHEMA)
+def _batch_files(
+    connection: Connection,
+    crawl: str,
+    partitions: list[int],
+    pairs: int,
+    first: int,
+    settings: PlanSettings,
+    store: Store,
+) -> Iterator[tuple[int, int, Output]]:
+    """Number, pairs and file of each batch written."""
+    batch = first
+    with ThreadPoolExecutor(_WRITERS) as pool:
+        for window in _windows(connection, partitions, pairs, settings.window_pairs):
+            tables = [window.take(pa.array(rows)) for rows in _dealt(window, settings)]
+            numbers = range(batch, batch + len(tables))
+            outputs = pool.map(partial(_write_batch, crawl, store), numbers, tables)
+            sizes = [table.num_rows for table in tables]
+            yield from zip(numbers, sizes, outputs, strict=True)
+            batch += len(tables)
 
 
-def _write_stats(crawl: str, crawl_no: int, store: Store, connection: Connection) -> StageStats:
+def _dealt(window: pa.Table, settings: PlanSettings) -> list[Any]:
+    limits = (settings.batch_size, settings.max_pairs_per_host)
+    hosts = host_hashes(Texts.of(window.column("url").combine_chunks()))
+    if settings.per_language:
+        languages = window.column("language").to_numpy(zero_copy_only=False)
+        return list(deal_by_language(hosts, languages, *limits))
+    return list(deal(hosts, *limits))
+
+
+def _write_batch(crawl: str, store: Store, batch: int, table: pa.Table) -> Output:
+    with store.create(batch_file_name(crawl, batch)) as file:
+        pq.write_table(table, file, compression="zstd")
+    return file.output
+
+
+def _windows(
+    connection: Connection, partitions: list[int], pairs: int, window_pairs: int
+) -> Iterator[pa.Table]:
+    """The new pairs by pair_id, a hash: so each window is a fair sample of all hosts. Windows are even."""
+    windows = max(1, -(-pairs // window_pairs))
+    size = -(-pairs // windows)
+    rows: list[bytes] = []
+    for row in _rows(connection, partitions):
+        rows.append(row)
+        if len(rows) == size:
+            yield read_rows(b"".join(rows), BATCH_SCHEMA)
+            rows = []
+    if rows:
+        yield read_rows(b"".join(rows), BATCH_SCHEMA)
+
+
+def _rows(connection: Connection, partitions: Sequence[int]) -> Iterator[bytes]:
+    """Rows of BATCH_SCHEMA in the format of COPY, ascending by key."""
+    row = connection.execute(query("load.rule")).fetchone()
+    by_url = row is not None and row[0] == DedupeRule.URL
+    bounds = [n * 2**128 // _SORTS for n in range(_SORTS + 1)]
+    for low, high in pairwise(bounds):
+        statement = sql.SQL(query("plan.copy_new_pairs")).format(
+            by_url=sql.Literal(by_url),
+            first=sql.Literal(UUID(int=low)),
+            last=sql.Literal(UUID(int=high - 1)),
+            partitions=sql.Literal(list(partitions)),
+        )
+        with connection.cursor() as cursor, cursor.copy(statement) as copy:
+            for message in copy:
+                data = bytes(message).removeprefix(HEADER)
+                if data and data != TRAILER:
+                    yield data
+
+
+def _write_stats(crawl: str, crawl_no: int, store: Store, database: Database) -> StageStats:
     keys = {"crawl_no": crawl_no}
-    row = connection.execute(query("plan.planned_totals"), keys).fetchone()
-    batches = connection.execute(query("plan.batches"), keys).fetchall()
+    totals = database.rows("plan.planned_totals", keys)
+    batches = database.rows("plan.batches", keys)
     stats = StageStats(
         stage="plan",
         crawl=crawl,
         unit="batches",
         fingerprint=fingerprint("plan", batches),
-        input=int(row[0]) if row else 0,
+        input=int(totals[0][0]),
         kept=sum(pairs for _, pairs, _ in batches),
         outputs=tuple(Output(**file) for _, _, file in batches),
         details={"batches": [batch for batch, _, _ in batches]},

@@ -1,12 +1,14 @@
 """The batch queue: claims under a lease, with a fencing token so that each batch gets one result."""
 
 import os
+import secrets
 import socket
 from dataclasses import dataclass
 
 from psycopg import Connection
 from psycopg.types.json import Jsonb
 
+from laion_etl.database.connect import Database
 from laion_etl.database.queries import query
 from laion_etl.records import StageStats
 
@@ -31,20 +33,23 @@ class QueueCounts:
 
 class BatchQueue:
     """The batches of one crawl. `lease_s`: a silent worker loses its batch after this many seconds;
-    `max_attempts`: claims of a batch before it is parked as failed."""
+    `max_attempts`: claims of a batch before it is parked as failed.
 
-    def __init__(self, connection: Connection, crawl_no: int, lease_s: int, max_attempts: int) -> None:
-        self._connection = connection
+    Every change bears a lost connection: done again, it finds what its first try may have done.
+    """
+
+    def __init__(self, database: Database, crawl_no: int, lease_s: int, max_attempts: int) -> None:
+        self._database = database
+        self._held: set[int] = set()
         self._keys = {
             "crawl_no": crawl_no,
             "lease_s": lease_s,
             "max_attempts": max_attempts,
-            "owner": f"{socket.gethostname()}:{os.getpid()}",
+            "owner": f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}",
         }
 
     def claim(self) -> Claim | None:
-        """The lowest open batch, or None when none is claimable now."""
-        self._connection.execute(query("queue.park_exhausted"), self._keys)
+        """A batch whose lease ran out, else the lowest open one; None when none is claimable now."""
         return self._claimed("queue.claim", self._keys)
 
     def claim_one(self, batch: int) -> Claim | None:
@@ -57,33 +62,60 @@ class BatchQueue:
 
     def complete(self, claim: Claim, stats: StageStats) -> bool:
         """Records the result; False when the lease was lost, the result is then not recorded."""
-        return self._update("queue.complete", claim, {"stats": Jsonb(stats.to_plain())})
+        keys = {**self._keys, "batch": claim.batch, "token": claim.token, "stats": Jsonb(stats.to_plain())}
+
+        def work(connection: Connection) -> bool:
+            if connection.execute(query("queue.complete"), keys).rowcount == 1:
+                return True
+            return connection.execute(query("queue.is_completed"), keys).fetchone() is not None
+
+        self._held.discard(claim.batch)
+        return self._database.run(work)
 
     def fail(self, claim: Claim, error: str) -> bool:
         """Gives the batch back with its error; parks it as failed when its attempts are used up."""
+        self._held.discard(claim.batch)
         return self._update("queue.fail", claim, {"error": error[:2000]})
 
     def release(self, claim: Claim) -> bool:
         """Gives the batch back untouched: a clean stop costs no attempt."""
+        self._held.discard(claim.batch)
         return self._update("queue.release", claim)
 
     def counts(self) -> QueueCounts:
-        rows = self._connection.execute(query("queue.counts"), self._keys).fetchall()
+        rows = self._database.rows("queue.counts", self._keys)
         return QueueCounts(**{state: count for state, count, _ in rows})
 
     def failed(self) -> list[tuple[int, str]]:
         """Parked batches with their last error."""
-        return self._connection.execute(query("queue.failed"), self._keys).fetchall()
+        return self._database.rows("queue.failed", self._keys)
 
     def next_expiry_s(self) -> float | None:
         """Seconds until the next lease runs out; None when nothing is leased."""
-        row = self._connection.execute(query("queue.next_expiry"), self._keys).fetchone()
-        return None if row is None or row[0] is None else float(row[0])
+        ((expiry_s,),) = self._database.rows("queue.next_expiry", self._keys)
+        return None if expiry_s is None else float(expiry_s)
 
     def _claimed(self, name: str, keys: dict[str, object]) -> Claim | None:
-        row = self._connection.execute(query(name), keys).fetchone()
-        return Claim(*row) if row else None
+        tries = 0
+
+        def work(connection: Connection) -> Claim | None:
+            nonlocal tries
+            tries += 1
+            if tries > 1:
+                unseen = connection.execute(
+                    query("queue.claimed_unseen"), {**keys, "held": sorted(self._held)}
+                ).fetchone()
+                if unseen:
+                    return Claim(*unseen)
+            connection.execute(query("queue.park_exhausted"), keys)
+            row = connection.execute(query(name), keys).fetchone()
+            return Claim(*row) if row else None
+
+        claim = self._database.run(work)
+        if claim is not None:
+            self._held.add(claim.batch)
+        return claim
 
     def _update(self, name: str, claim: Claim, more: dict[str, object] | None = None) -> bool:
         keys = {**self._keys, "batch": claim.batch, "token": claim.token, **(more or {})}
-        return self._connection.execute(query(name), keys).rowcount == 1
+        return self._database.run(lambda connection: connection.execute(query(name), keys).rowcount == 1)

@@ -47,11 +47,17 @@ _WITHOUT_EFFECT_ON_OUTPUT = {
 
 
 def download_batch(
-    crawl: str, batch: int, settings: Settings, store: Store, on_progress: Progress | None = None
+    crawl: str,
+    batch: int,
+    settings: Settings,
+    store: Store,
+    on_progress: Progress | None = None,
+    before_write: Callable[[], None] | None = None,
 ) -> StageStats:
     """Fetches the pairs of `batches/<crawl>/<batch>.parquet` into `shards/<crawl>/<batch>.tar`, `.parquet`.
 
     A link that fails is a row with its reason; a batch file that can't be read is a StorageError.
+    `before_write` is called when all links are done; what it raises leaves the store as it was.
     """
     stats_name = f"{shard_stem(crawl, batch)}_stats.json"
     identity = fingerprint("download", _shaping(settings.download), _batch_file(crawl, batch, store))
@@ -63,6 +69,8 @@ def download_batch(
         run = _BatchRun(settings.download, pairs, shard, on_progress)
         with _plain_errors():
             trio.run(run.all_links)
+        if before_write is not None:
+            before_write()
         outputs = shard.write(crawl, store)
     outcomes = run.outcomes
     stats = StageStats(

@@ -11,9 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from psycopg import Connection
-
-from laion_etl.database.connect import open_database
+from laion_etl.database.connect import Database, open_database
 from laion_etl.database.load import crawl_number
 from laion_etl.database.queue import BatchQueue, Claim
 from laion_etl.download.stage import download_batch
@@ -46,9 +44,11 @@ class Worker:
         done = []
         while (claim := self._next_claim()) is not None:
             try:
-                done.append(self._download(claim))
+                stats = self._download(claim)
             except LaionEtlError as error:
                 self.queue.fail(claim, str(error))
+            else:
+                done += [stats] if stats else []
         if failed := self.queue.failed():
             batch, cause = failed[0]
             raise InputError(
@@ -63,10 +63,13 @@ class Worker:
         if claim is None:
             raise InputError(f"batch {batch} of {self.crawl} does not exist or another worker holds it")
         try:
-            return self._download(claim)
+            stats = self._download(claim)
         except LaionEtlError as error:
             self.queue.fail(claim, str(error))
             raise
+        if stats is None:
+            raise InputError(f"batch {batch} of {self.crawl} was silent for too long and taken over")
+        return stats
 
     def _next_claim(self) -> Claim | None:
         """The next batch; waits while other workers hold leases; None when nothing is left to do."""
@@ -83,20 +86,30 @@ class Worker:
             time.sleep(min(max(expiry_s, 0.2), _LONGEST_WAIT_S))
         return claim
 
-    def _download(self, claim: Claim) -> StageStats:
+    def _download(self, claim: Claim) -> StageStats | None:
+        """The stats of the batch; None when it was lost to another worker, whose result counts."""
+
         def report(done: int, total: int) -> None:
             if self.on_progress is not None:
                 self.on_progress(claim.batch, done, total)
 
+        def check_lease() -> None:
+            """The web may have answered another worker differently: the files are to be those of the result."""
+            if not self.queue.heartbeat(claim):
+                raise _LeaseLost
+
         try:
             with self._heartbeat(claim):
-                stats = download_batch(self.crawl, claim.batch, self.settings, self.store, report)
+                stats = download_batch(
+                    self.crawl, claim.batch, self.settings, self.store, report, check_lease
+                )
         except KeyboardInterrupt:
             self.queue.release(claim)
             raise
-        # With a lost lease another worker has the batch: it writes the same bytes and records them.
-        self.queue.complete(claim, stats)
-        return stats
+        except _LeaseLost:
+            _log.warning("batch %d was silent for too long and is another worker's now", claim.batch)
+            return None
+        return stats if self.queue.complete(claim, stats) else None
 
     @contextmanager
     def _heartbeat(self, claim: Claim) -> Iterator[None]:
@@ -114,14 +127,18 @@ class Worker:
         interval_s = self.settings.download.lease_s / 4
         while not stop.wait(interval_s):
             try:
-                with open_database(self.settings) as connection:
-                    if not open_queue(self.crawl, self.settings, connection).heartbeat(claim):
+                with open_database(self.settings) as database:
+                    if not open_queue(self.crawl, self.settings, database).heartbeat(claim):
                         return
             except DatabaseError as error:
                 _log.warning("lease of batch %d not extended, trying again: %s", claim.batch, error)
 
 
-def open_queue(crawl: str, settings: Settings, connection: Connection) -> BatchQueue:
+class _LeaseLost(Exception):  # noqa: N818 - a signal within this module
+    pass
+
+
+def open_queue(crawl: str, settings: Settings, database: Database) -> BatchQueue:
     """The batch queue of a crawl; raises DatabaseError when nothing of it is loaded."""
-    crawl_no = crawl_number(connection, crawl)
-    return BatchQueue(connection, crawl_no, settings.download.lease_s, settings.download.max_attempts)
+    crawl_no = database.run(lambda connection: crawl_number(connection, crawl))
+    return BatchQueue(database, crawl_no, settings.download.lease_s, settings.download.max_attempts)

@@ -15,7 +15,7 @@ import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
-from laion_etl.parse.kernels import compiled_marker
+from laion_etl.compiled import compiled_marker
 
 _LINKS = [
     {"path": "IMG@/src", "url": "a/b.jpg?w=1", "alt": "A red house", "title": "The house"},

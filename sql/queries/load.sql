@@ -1,73 +1,100 @@
+-- name: lock
+-- One loader at a time changes table pair. Loaders with a pair in common would wait for each other's end anyhow,
+-- and knowing to be alone spares the ON CONFLICT of every row, which costs as much as the row itself.
+select pg_advisory_xact_lock(1, 0)
+
+-- name: set_rule
+insert into dedupe_rule (rule) values (%(rule)s) on conflict do nothing
+
+-- name: rule
+select rule from dedupe_rule
+
 -- name: register_crawl
 insert into crawl (crawl) values (%(crawl)s) on conflict (crawl) do nothing
 
 -- name: crawl_number
 select crawl_no from crawl where crawl = %(crawl)s
 
--- name: lock_for_load
-select pg_advisory_xact_lock_shared(1, %(crawl_no)s)
-
--- name: lock_for_unload
-select pg_advisory_xact_lock(1, %(crawl_no)s)
-
--- name: partition_state
-select fingerprint, planned, stats from partition
+-- name: partition
+select partition_no, fingerprint, planned, stats from partition
 where crawl_no = %(crawl_no)s and partition = %(partition)s
 
--- name: unload_pairs
-delete from pair
-using partition
-where pair.crawl_no = %(crawl_no)s
-  and partition.crawl_no = pair.crawl_no
-  and partition.partition = pair.partition
-  and not partition.planned
+-- name: partition_for_update
+select partition_no, fingerprint, planned, stats from partition
+where crawl_no = %(crawl_no)s and partition = %(partition)s
+for update
 
--- name: unload_partitions
-delete from partition where crawl_no = %(crawl_no)s and not planned
-
--- name: create_staging
-create temporary table staging (
-    pair_id  uuid not null,
-    url      text not null,
-    alt      text not null,
-    language text not null,
-    license  text not null,
-    page_url text not null
-) on commit drop
-
--- name: copy_staging
-copy staging (pair_id, url, alt, language, license, page_url) from stdin (format binary)
-
--- name: insert_pairs
--- Rows go in by pair_id, so that loaders running side by side take row locks in one order.
-insert into pair (pair_id, crawl_no, partition, url, alt, language, license, page_url)
-select distinct on (pair_id)
-       pair_id, %(crawl_no)s, %(partition)s, url, alt, language, license, page_url
-from staging
-order by pair_id
-on conflict (pair_id) do nothing
-
--- name: take_over_pairs
--- A pair found in several partitions of a crawl belongs to the lowest, whatever the load order, unless
--- its batch is already cut. Runs after insert_pairs, when every row it met is committed.
-with owner as (
-    select partition from partition
-    where crawl_no = %(crawl_no)s and partition > %(partition)s and not planned
-), contested as (
-    select pair.pair_id
-    from staging join pair using (pair_id) join owner using (partition)
-    where pair.crawl_no = %(crawl_no)s
-    order by pair.pair_id
-    for update of pair
-)
-update pair
-set partition = %(partition)s, license = staging.license, page_url = staging.page_url
-from contested join staging using (pair_id)
-where pair.pair_id = contested.pair_id and pair.partition > %(partition)s
-
--- name: count_of_earlier_crawls
-select count(*) from staging join pair using (pair_id) where pair.crawl_no <> %(crawl_no)s
+-- name: add_partition
+insert into partition (crawl_no, partition, fingerprint, stats)
+values (%(crawl_no)s, %(partition)s, '', '{}')
+returning partition_no
 
 -- name: save_partition
-insert into partition (crawl_no, partition, fingerprint, stats)
-values (%(crawl_no)s, %(partition)s, %(fingerprint)s, %(stats)s)
+update partition set fingerprint = %(fingerprint)s, stats = %(stats)s, loaded_at = now()
+where partition_no = %(partition_no)s
+
+-- name: only_index_scans
+-- The keys asked for are sorted: one walk over the leaves of the index finds them all.
+select set_config('enable_seqscan', 'off', true), set_config('enable_bitmapscan', 'off', true)
+
+-- name: any_scans
+select set_config('enable_seqscan', 'on', true), set_config('enable_bitmapscan', 'on', true)
+
+-- name: probe_pair
+select uuid_send(pair_id), partition_no from pair
+where pair_id = any (%(keys)s) and pair_id between %(first)s and %(last)s
+
+-- name: probe_url
+-- What the rule compares: the rank of the text (see laion_etl.database.candidates), then MD5 of url + alt.
+select uuid_send(pair_id), partition_no,
+       (language <> '')::integer * 1000 + least(char_length(alt), 200), decode(md5(url || alt), 'hex')
+from pair
+where pair_id = any (%(keys)s) and pair_id between %(first)s and %(last)s
+
+-- name: owners
+select partition_no, crawl_no, partition, planned from partition where partition_no = any (%(numbers)s)
+
+-- name: open_owners
+-- Waits for a planner that has them in hand, and then does not return what it has planned.
+select partition_no from partition
+where partition_no = any (%(numbers)s) and not planned
+order by partition_no
+for update
+
+-- name: remove_pairs
+delete from pair where pair_id = any (%(keys)s) and pair_id between %(first)s and %(last)s
+
+-- name: unload_pairs
+delete from pair where partition_no = %(partition_no)s returning uuid_send(pair_id)
+
+-- name: unload_pages
+delete from page where partition_no = %(partition_no)s
+
+-- name: copy_pairs
+copy pair (partition_no, page_no, pair_id, url, alt, language) from stdin (format binary)
+
+-- name: copy_pages
+copy page (partition_no, page_no, url, license) from stdin (format binary)
+
+-- name: next_page
+select coalesce(max(page_no) + 1, 0) from page where partition_no = %(partition_no)s
+
+-- name: losers
+-- Partitions that lost pairs to others and may get some of them back.
+select crawl, crawl_no, partition, partition_no, fingerprint, stats
+from partition join crawl using (crawl_no)
+where not planned and partition_no <> %(partition_no)s
+  and coalesce((stats -> 'dropped' ->> 'duplicate_in_crawl')::bigint, 0)
+    + coalesce((stats -> 'dropped' ->> 'duplicate_of_earlier_crawl')::bigint, 0) > 0
+order by crawl_no, partition
+for update of partition
+
+-- name: stats_of
+select crawl, partition, stats from partition join crawl using (crawl_no)
+where partition_no = %(partition_no)s
+
+-- name: adjust_stats
+update partition set stats = %(stats)s where partition_no = %(partition_no)s
+
+-- name: lock_stats
+select pg_advisory_xact_lock(3, %(partition_no)s)

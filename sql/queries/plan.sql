@@ -2,14 +2,20 @@
 select pg_advisory_xact_lock(2, 0)
 
 -- name: unplanned_partitions
-select partition from partition where crawl_no = %(crawl_no)s and not planned order by partition
+-- Held until they are marked: a loader that would take rows from them waits, and then leaves them alone.
+select partition_no, (stats ->> 'kept')::bigint from partition
+where crawl_no = %(crawl_no)s and not planned and fingerprint <> ''
+order by partition_no
+for update
 
--- name: new_pairs
--- pair_id is a hash: its order spreads every host over all batches and is stable.
-select pair_id, url, alt, language, license, page_url
-from pair
-where crawl_no = %(crawl_no)s and partition = any (%(partitions)s)
-order by pair_id
+-- name: copy_new_pairs
+copy (
+    select case when {by_url} then md5(pair.url || alt)::uuid else pair_id end,
+           pair.url, alt, language, page.license, page.url
+    from pair join page using (partition_no, page_no)
+    where pair_id between {first} and {last} and partition_no = any ({partitions})
+    order by pair_id
+) to stdout (format binary)
 
 -- name: next_batch
 select coalesce(max(batch) + 1, 0) from batch
@@ -19,8 +25,7 @@ insert into batch (batch, crawl_no, pairs, file)
 values (%(batch)s, %(crawl_no)s, %(pairs)s, %(file)s)
 
 -- name: mark_planned
-update partition set planned = true
-where crawl_no = %(crawl_no)s and partition = any (%(partitions)s)
+update partition set planned = true where partition_no = any (%(partitions)s)
 
 -- name: planned_totals
 select coalesce(sum((stats ->> 'kept')::bigint), 0)::bigint from partition
@@ -30,7 +35,12 @@ where crawl_no = %(crawl_no)s and planned
 select batch, pairs, file from batch where crawl_no = %(crawl_no)s order by batch
 
 -- name: forget_pairs
-delete from pair where crawl_no = %(crawl_no)s
+delete from pair
+where partition_no in (select partition_no from partition where crawl_no = %(crawl_no)s)
+
+-- name: forget_pages
+delete from page
+where partition_no in (select partition_no from partition where crawl_no = %(crawl_no)s)
 
 -- name: forget_batches
 delete from batch where crawl_no = %(crawl_no)s

@@ -6,25 +6,43 @@ where crawl_no = %(crawl_no)s and state = 'leased' and lease_expires < now()
   and attempts >= %(max_attempts)s
 
 -- name: claim
+-- A batch that was lost goes before new ones: somebody's run ends with it.
 update batch
 set state = 'leased', token = token + 1, attempts = attempts + 1, lease_owner = %(owner)s,
-    lease_expires = now() + make_interval(secs => %(lease_s)s), updated_at = now()
+    lease_expires = now() + make_interval(secs => %(lease_s)s), updated_at = now(), claimed_at = now()
 where batch = (
-    select batch from batch
-    where crawl_no = %(crawl_no)s
-      and (state = 'ready' or (state = 'leased' and lease_expires < now()))
-    order by batch
-    limit 1
-    for update skip locked)
+    select batch from (
+        select * from (
+            select batch from batch
+            where crawl_no = %(crawl_no)s and state = 'leased' and lease_expires < now()
+            order by lease_expires
+            limit 1
+            for update skip locked) as lost
+        union all
+        select * from (
+            select batch from batch
+            where crawl_no = %(crawl_no)s and state = 'ready'
+            order by batch
+            limit 1
+            for update skip locked) as ready
+    ) as open
+    limit 1)
 returning batch, token
 
 -- name: claim_one
 update batch
 set state = 'leased', token = token + 1, attempts = attempts + 1, lease_owner = %(owner)s,
-    lease_expires = now() + make_interval(secs => %(lease_s)s), updated_at = now()
+    lease_expires = now() + make_interval(secs => %(lease_s)s), updated_at = now(), claimed_at = now()
 where batch = %(batch)s and crawl_no = %(crawl_no)s
   and (state <> 'leased' or lease_expires < now())
 returning batch, token
+
+-- name: claimed_unseen
+-- A claim whose answer was lost with the connection.
+select batch, token from batch
+where crawl_no = %(crawl_no)s and state = 'leased' and lease_owner = %(owner)s and batch <> all (%(held)s)
+order by batch
+limit 1
 
 -- name: heartbeat
 update batch set lease_expires = now() + make_interval(secs => %(lease_s)s)
@@ -34,6 +52,9 @@ where batch = %(batch)s and token = %(token)s and state = 'leased'
 update batch
 set state = 'done', stats = %(stats)s, lease_owner = null, error = null, updated_at = now()
 where batch = %(batch)s and token = %(token)s and state = 'leased'
+
+-- name: is_completed
+select 1 from batch where batch = %(batch)s and token = %(token)s and state = 'done'
 
 -- name: fail
 update batch

@@ -15,7 +15,7 @@ def test_migrations_run_once_when_many_start_together(postgres: EmbeddedServer) 
 
     def connect_and_migrate(_: int) -> list[str]:
         with psycopg.connect(url, autocommit=True) as connection:
-            return migrate(connection)
+            return migrate(connection, 16)
 
     with ThreadPoolExecutor(8) as pool:
         applied = [name for names in pool.map(connect_and_migrate, range(8)) for name in names]
@@ -41,13 +41,13 @@ def test_a_malformed_url_says_so() -> None:
 
 
 def test_a_refused_statement_is_a_database_error(settings: Settings) -> None:
-    with pytest.raises(DatabaseError, match=r'refused: .*"nowhere"'), open_database(settings) as connection:
-        connection.execute("select 1 from nowhere")
+    with pytest.raises(DatabaseError, match=r'refused: .*"nowhere"'), open_database(settings) as database:
+        database.connection.execute("select 1 from nowhere")
 
 
 def test_every_table_is_commented(settings: Settings) -> None:
-    with open_database(settings) as connection:
-        rows = connection.execute(
+    with open_database(settings) as database:
+        rows = database.connection.execute(
             "select relname, obj_description(oid) from pg_class "
             "where relname in ('crawl', 'partition', 'pair', 'batch') and relkind in ('r', 'p')"
         ).fetchall()

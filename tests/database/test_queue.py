@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 from psycopg import Connection
 
-from laion_etl.database.connect import open_database
+from laion_etl.database.connect import Database, open_database
 from laion_etl.database.load import crawl_number, load_partition
 from laion_etl.database.plan import plan_batches
 from laion_etl.database.queue import BatchQueue, Claim, QueueCounts
@@ -18,12 +18,12 @@ DONE = StageStats("download", "C", "0", "f", 0, 0)
 
 
 @pytest.fixture
-def queue(store: Store, connection: Connection, settings: Settings) -> Iterator[BatchQueue]:
+def queue(store: Store, database: Database, settings: Settings) -> Iterator[BatchQueue]:
     """Four batches of ten pairs; a lease of a minute, two attempts."""
     write_pairs(store, "C", 0, numbered_pairs(0, 40))
-    load_partition("C", 0, store, connection)
-    plan_batches("C", replace(settings, plan=PlanSettings(batch_size=10)), store, connection)
-    yield BatchQueue(connection, crawl_number(connection, "C"), lease_s=60, max_attempts=2)
+    load_partition("C", 0, settings, store, database)
+    plan_batches("C", replace(settings, plan=PlanSettings(batch_size=10)), store, database)
+    yield BatchQueue(database, crawl_number(database.connection, "C"), lease_s=60, max_attempts=2)
 
 
 def expire_leases(connection: Connection) -> None:
@@ -45,8 +45,8 @@ def test_batches_are_claimed_in_order_and_only_once(queue: BatchQueue) -> None:
 def test_many_workers_never_share_a_batch(queue: BatchQueue, settings: Settings) -> None:
     def work(_: int) -> list[int]:
         done = []
-        with open_database(settings) as connection:
-            mine = BatchQueue(connection, crawl_number(connection, "C"), 60, 2)
+        with open_database(settings) as database:
+            mine = BatchQueue(database, crawl_number(database.connection, "C"), 60, 2)
             while claim := mine.claim():
                 done.append(claim.batch)
                 assert mine.complete(claim, DONE)

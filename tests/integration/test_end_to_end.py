@@ -122,7 +122,7 @@ def _stages(settings: Settings, store: Store, found: list[Partition]) -> dict[st
 
     def with_database(step: Callable[[Any], object]) -> Callable[[], object]:
         def run() -> object:
-            with open_database(settings) as connection:
+            with open_database(settings) as database:
                 return step(connection)
 
         return run
@@ -131,7 +131,7 @@ def _stages(settings: Settings, store: Store, found: list[Partition]) -> dict[st
         "pairs": lambda: [
             parse_partition(crawl, p.number, p.indexed_wat_files, settings, store) for p in found
         ],
-        "load": with_database(lambda c: [load_partition(crawl, p.number, store, c) for p in found]),
+        "load": with_database(lambda c: [load_partition(crawl, p.number, settings, store, c) for p in found]),
         "batches": with_database(lambda c: plan_batches(crawl, settings, store, c)),
         "shards": lambda: download_batch(crawl, 0, settings, store),
         "scored": lambda: score_shards(crawl, [0], settings, store),
@@ -163,11 +163,11 @@ def test_partitions_loaded_in_any_order_give_the_same_batches(
         url = postgres.url(f"order_{name}_{tmp_path.name[-20:].lower()}")
         settings = replace(mini_settings, core=replace(mini_settings.core, database_url=url))
         found = partitions(minicrawl.crawl, settings)
-        with open_database(settings) as connection:
+        with open_database(settings) as database:
             for number in order:
                 parse_partition(minicrawl.crawl, number, found[number].indexed_wat_files, settings, store)
-                load_partition(minicrawl.crawl, number, store, connection)
-            batches.append(plan_batches(minicrawl.crawl, settings, store, connection).outputs)
+                load_partition(minicrawl.crawl, number, settings, store, database)
+            batches.append(plan_batches(minicrawl.crawl, settings, store, database).outputs)
     assert batches[0] == batches[1]
     assert len(batches[0]) == 3
 
@@ -181,9 +181,9 @@ def test_a_parked_batch_is_named_and_can_be_done_by_hand(
     batch_file = f"batches/{minicrawl.crawl}/000000000.parquet"
     data = store.read(batch_file)
     store.delete(batch_file)
-    with open_database(mini_settings) as connection:
+    with open_database(mini_settings) as database:
         worker = Worker(
-            minicrawl.crawl, mini_settings, store, open_queue(minicrawl.crawl, mini_settings, connection)
+            minicrawl.crawl, mini_settings, store, open_queue(minicrawl.crawl, mini_settings, database)
         )
         with pytest.raises(
             Exception, match=r"1 batch\(es\) of .* failed, the first is 0: can't read .*--batch 0"

@@ -1,0 +1,276 @@
+"""Postgres beside its own limit and beside the plain way: load, duplicates, growth, and the batch queue.
+
+    python -m benchmarks.database [--millions 20] [--quick]
+
+Everything runs on one embedded server, on pairs made up by `pairs_file` (a million a partition). Per million
+pairs: (a) raw COPY of whole pairs into an unlogged table without index, the limit; (b) the plain way: COPY into
+a staging table, then INSERT .. ON CONFLICT DO NOTHING into a hash-partitioned table that holds everything;
+(c) ours into an empty table; (d) ours into a table with 5, 10, 20 million; (e) ours when all is known already.
+Then 64 workers claim and complete batches. Figures go to RESULTS.md by hand, the curve to docs/images.
+"""
+
+import argparse
+import hashlib
+import random
+import statistics
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import psycopg
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from laion_etl.database.connect import Database, open_database
+from laion_etl.database.embedded import running_server
+from laion_etl.database.load import crawl_number, load_partition
+from laion_etl.database.queue import BatchQueue
+from laion_etl.records import PAIR_SCHEMA, StageStats, partition_name
+from laion_etl.settings import CoreSettings, Settings
+from laion_etl.storage import LocalStore, Store
+
+CRAWL = "BENCH"
+ROWS = 1_000_000
+_WORDS = [word for word in (Path(__file__).parent / "words.txt").read_text().split() if word.isascii()]
+_COLUMNS = ["pair_id", "url", "alt", "language", "license", "page_url"]
+
+
+def pairs_file(store: Store, partition: int, rows: int) -> float:
+    """A parsed partition as a crawl has it: some seven pairs a page, 90-byte URLs; returns bytes of text per pair."""
+    rng = random.Random(partition)
+    hosts = [f"{rng.choice(_WORDS)}-{rng.choice(_WORDS)}.example.org".lower() for _ in range(50_000)]
+    columns: list[list[object]] = [[] for _ in PAIR_SCHEMA]
+    text_bytes = 0
+    page = host = ""
+    left = 0
+    for row in range(rows):
+        if left == 0:
+            left = int(rng.expovariate(1 / 6)) + 1
+            host = hosts[min(int(rng.expovariate(1 / 8000)), len(hosts) - 1)]
+            page = f"https://www.{host}/{rng.choice(_WORDS)}/{'-'.join(rng.choices(_WORDS, k=5))}-{row}.html"
+        left -= 1
+        name = "-".join(rng.choices(_WORDS, k=4))
+        url = f"https://cdn.{host}/wp-content/uploads/20{row % 20:02d}/{name}-{partition}x{row}.jpg"
+        alt = " ".join(rng.choices(_WORDS, k=min(int(rng.expovariate(1 / 7)) + 2, 60)))
+        identity = hashlib.md5((url + alt).encode(), usedforsecurity=False).digest()
+        language = rng.choice(("en", "en", "de", "", "fr", "ja"))
+        values = (identity, url, alt, "", language, 0.9, "?", page, host, partition, row)
+        for column, value in zip(columns, values, strict=True):
+            column.append(value)
+        text_bytes += len(url) + len(alt) + len(language) + 1 + len(page)
+    unit = partition_name(partition)
+    with store.create(f"pairs/{CRAWL}/{unit}.parquet") as file:
+        table = pa.table(
+            [pa.array(c, f.type) for c, f in zip(columns, PAIR_SCHEMA, strict=True)], schema=PAIR_SCHEMA
+        )
+        pq.write_table(table, file, compression="zstd")
+    stats = StageStats("parse", CRAWL, unit, f"bench-{partition}", rows, rows, outputs=(file.output,))
+    store.write_stats(f"pairs/{CRAWL}/{unit}.json", stats)
+    return text_bytes / rows
+
+
+def copy_rows(store: Store, partition: int) -> bytes:
+    """The partition in the format of COPY, whole pairs, as a client would send it."""
+    with store.open(f"pairs/{CRAWL}/{partition_name(partition)}.parquet") as file:
+        table = pq.read_table(file, columns=_COLUMNS)
+    out = [b"PGCOPY\n\xff\r\n\0", bytes(8)]
+    columns = [table.column(name).to_pylist() for name in _COLUMNS]
+    for row in zip(*columns, strict=True):
+        out.append((6).to_bytes(2))
+        for value in row:
+            field = value if isinstance(value, bytes) else value.encode()
+            out += [len(field).to_bytes(4), field]
+    out.append(b"\xff\xff")
+    return b"".join(out)
+
+
+def send(connection: psycopg.Connection, statement: str, data: bytes) -> None:
+    with connection.cursor() as cursor, cursor.copy(statement) as copy:  # type: ignore[arg-type]
+        for start in range(0, len(data), 1 << 18):
+            copy.write(data[start : start + (1 << 18)])
+
+
+_WHOLE = "pair_id uuid, url text, alt text, language text, license text, page_url text"
+
+
+def raw_copy(connection: psycopg.Connection, data: bytes) -> float:
+    connection.execute(f"drop table if exists raw; create unlogged table raw ({_WHOLE})")
+    return timed(lambda: send(connection, "copy raw from stdin (format binary)", data))
+
+
+def plain_way(connection: psycopg.Connection, data: bytes) -> float:
+    """Staging table and ON CONFLICT, into a table with whole pairs."""
+    connection.execute(
+        f"drop table if exists plain; create table plain ({_WHOLE}, crawl_no smallint, "
+        "partition integer, primary key (pair_id)) partition by hash (pair_id)"
+    )
+    for remainder in range(16):
+        connection.execute(
+            f"create table plain_{remainder} partition of plain for values with "
+            f"(modulus 16, remainder {remainder})"
+        )
+
+    def load() -> None:
+        with connection.transaction():
+            connection.execute(f"create unlogged table staging ({_WHOLE})")
+            send(connection, "copy staging from stdin (format binary)", data)
+            connection.execute(
+                "insert into plain select *, 1, 1 from staging order by pair_id "
+                "on conflict (pair_id) do nothing"
+            )
+            connection.execute("drop table staging")
+
+    seconds = timed(load)
+    connection.execute("drop table plain")
+    return seconds
+
+
+def timed(action: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    action()
+    return time.perf_counter() - start
+
+
+def load_seconds(partition: int, settings: Settings, store: Store, database: Database) -> float:
+    return timed(lambda: load_partition(CRAWL, partition, settings, store, database))
+
+
+def clear(connection: psycopg.Connection) -> None:
+    connection.execute("truncate pair, page, batch, partition, crawl cascade")
+    connection.execute("checkpoint")
+
+
+def disk_bytes(connection: psycopg.Connection) -> int:
+    row = connection.execute(
+        "select sum(pg_total_relation_size(relid)) from (select relid from pg_partition_tree('pair') "
+        "union all select relid from pg_partition_tree('page')) as tables"
+    ).fetchone()
+    return int(row[0]) if row else 0
+
+
+def loads(settings: Settings, store: Store, rows: int, millions: int) -> list[tuple[int, float, float]]:
+    """Prints (a) to (e); returns (million rows before, seconds, bytes per pair after) for each load."""
+    text = pairs_file(store, 0, rows)
+    data = copy_rows(store, 0)
+    curve = []
+    with open_database(settings) as database:
+        connection = database.connection
+        load_seconds(0, settings, store, database)  # compiles
+        limit, plain, empty = [], [], []
+        for _ in range(3):
+            limit.append(raw_copy(connection, data))
+            plain.append(plain_way(connection, data))
+            clear(connection)
+            empty.append(load_seconds(0, settings, store, database))
+        connection.execute("drop table raw")
+        a, b, c = (statistics.median(values) for values in (limit, plain, empty))
+        print(
+            f"text per pair: {text:.0f} bytes; {rows:,} pairs a load; seconds per million pairs", flush=True
+        )
+        for label, seconds in (("(a) raw COPY", a), ("(b) staging, ON CONFLICT", b), ("(c) ours, empty", c)):
+            print(
+                f"{label:26} {seconds / rows * 1e6:6.2f} s  {rows / seconds:9,.0f}/s  {a / seconds:.2f} of (a)"
+            )
+        for number in range(1, millions):
+            pairs_file(store, number, rows)
+            before = number * rows
+            seconds = load_seconds(number, settings, store, database)
+            size = disk_bytes(connection) / (before + rows)
+            curve.append((before, seconds, size))
+            print(
+                f"with {before / 1e6:5.1f} M rows: {rows / seconds:9,.0f}/s, {c / seconds:.2f} of (c), "
+                f"{size:.0f} bytes a pair, {size / text:.2f} of the text",
+                flush=True,
+            )
+            if number in (5, 10, millions - 1):
+                known_already(number, settings, store, database, c)
+            store.delete(f"pairs/{CRAWL}/{partition_name(number)}.parquet")
+    return curve
+
+
+def known_already(number: int, settings: Settings, store: Store, database: Database, empty: float) -> None:
+    """The same pairs again, as those of another crawl: nothing is new."""
+    unit = partition_name(number)
+    with (
+        store.open(f"pairs/{CRAWL}/{unit}.parquet") as source,
+        store.create(f"pairs/AGAIN/{unit}.parquet") as copy,
+    ):
+        copy.write(source.read())
+    parsed = store.read_stats(f"pairs/{CRAWL}/{unit}.json")
+    store.write_stats(f"pairs/AGAIN/{unit}.json", replace(parsed, crawl="AGAIN", outputs=(copy.output,)))
+    seconds = timed(lambda: load_partition("AGAIN", number, settings, store, database))
+    stats = store.read_stats(f"load/AGAIN/{unit}.json")
+    if stats.kept:
+        raise SystemExit(f"{stats.kept} of known pairs were loaded")
+    print(f"   (e) all known: {stats.input / seconds:9,.0f}/s, {empty / seconds:.2f} of (c)", flush=True)
+
+
+def queue(settings: Settings, store: Store, workers: int, batches: int) -> None:
+    """Workers as threads with a connection each: claims and completions per second, and who got what."""
+    pairs_file(store, 0, batches)
+    with open_database(settings) as database:
+        clear(database.connection)
+        load_partition(CRAWL, 0, settings, store, database)
+        database.run(make_batches)
+        crawl_no = crawl_number(database.connection, CRAWL)
+    taken: list[list[int]] = [[] for _ in range(workers)]
+    ready = threading.Barrier(workers + 1)
+
+    def work(mine: list[int]) -> None:
+        with open_database(settings) as database:
+            batch_queue = BatchQueue(database, crawl_no, lease_s=120, max_attempts=3)
+            ready.wait()
+            while (claim := batch_queue.claim()) is not None:
+                stats = StageStats("download", CRAWL, str(claim.batch), "bench", 0, 0)
+                if not batch_queue.complete(claim, stats):
+                    raise SystemExit(f"batch {claim.batch} was lost")
+                mine.append(claim.batch)
+
+    threads = [threading.Thread(target=work, args=(mine,)) for mine in taken]
+    for thread in threads:
+        thread.start()
+    ready.wait()
+    start = time.perf_counter()
+    for thread in threads:
+        thread.join()
+    seconds = time.perf_counter() - start
+    numbers = sorted(number for mine in taken for number in mine)
+    double = len(numbers) - len(set(numbers))
+    print(
+        f"{workers} workers: {len(numbers):,} batches claimed and completed, {len(numbers) / seconds:,.0f}/s, "
+        f"{double} claimed twice, {batches - len(set(numbers))} not at all"
+    )
+
+
+def make_batches(connection: psycopg.Connection) -> None:
+    """A batch for each pair: files are not what is measured."""
+    connection.execute(
+        "insert into batch (batch, crawl_no, pairs, file) "
+        "select row_number() over () - 1, crawl_no, 1, '{}' from pair join partition using (partition_no)"
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--millions", type=int, default=21, help="partitions to load")
+    parser.add_argument("--rows", type=int, default=ROWS, help="pairs of a partition")
+    parser.add_argument("--batches", type=int, default=20_000)
+    parser.add_argument("--only", choices=("loads", "queue"))
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="laion-bench-", dir="/tmp") as folder:
+        settings = Settings(core=CoreSettings(data_dir=folder))
+        store = LocalStore(Path(folder) / "store")
+        with running_server(Path(folder)):
+            pass  # its settings take effect with the next start
+        with running_server(Path(folder)):
+            if arguments.only != "queue":
+                loads(settings, store, arguments.rows, arguments.millions)
+            if arguments.only != "loads":
+                queue(settings, store, 64, arguments.batches)
+
+
+if __name__ == "__main__":
+    main()

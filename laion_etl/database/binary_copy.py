@@ -1,0 +1,83 @@
+"""Columns to rows of Postgres' binary COPY format and back.
+
+A row is a 16-bit field count, then a 32-bit length and the bytes of each field, big-endian; before the first
+row come 19 bytes of signature, flags and extension length, after the last row a field count of -1
+(PostgreSQL documentation, COPY, "Binary Format").
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+
+from laion_etl.database import kernels
+from laion_etl.database.kernels import Bytes, Hashes, Ints, Longs
+
+HEADER = b"PGCOPY\n\xff\r\n\0" + bytes(8)
+TRAILER = b"\xff\xff"
+
+
+@dataclass(frozen=True, slots=True)
+class Texts:
+    """A text column: value i is data[offsets[i]:offsets[i + 1]], UTF-8."""
+
+    offsets: Ints
+    data: Bytes
+
+    @classmethod
+    def of(cls, column: pa.StringArray) -> "Texts":
+        """The buffers of an Arrow column without nulls, not copied."""
+        _, offsets, data = column.buffers()
+        numbers = np.frombuffer(offsets, np.int32)[column.offset : column.offset + len(column) + 1]
+        return cls(numbers, np.frombuffer(data or b"", np.uint8))
+
+
+def pair_rows(
+    order: Longs, partition_no: int, page_no: Ints, keys: Bytes, url: Texts, alt: Texts, language: Texts
+) -> Bytes:
+    """Rows of table pair (partition_no, page_no, pair_id, url, alt, language), without header and trailer.
+
+    `order`: the rows to write, by index into the columns. `keys` has shape (rows, 16).
+    """
+    texts = (url.offsets, url.data, alt.offsets, alt.data, language.offsets, language.data)
+    return kernels.pair_rows(order, partition_no, page_no, keys, *texts)
+
+
+def page_rows(order: Longs, partition_no: int, page_no: Ints, url: Texts, licence: Texts) -> Bytes:
+    """Rows of table page (partition_no, page_no, url, license), like pair_rows."""
+    return kernels.page_rows(
+        order, partition_no, page_no, url.offsets, url.data, licence.offsets, licence.data
+    )
+
+
+def page_numbers(url: Texts, licence: Texts, first: int) -> Ints:
+    """Numbers of the pages that rows are on, from `first` on; neighbours with the same URL and licence share one."""
+    rows = len(url.offsets) - 1
+    return kernels.page_numbers(url.offsets, url.data, licence.offsets, licence.data, rows, first)
+
+
+def host_hashes(url: Texts) -> Hashes:
+    """A 64-bit hash of each URL's host."""
+    return kernels.host_hashes(url.offsets, url.data)
+
+
+def read_rows(rows: bytes, schema: pa.Schema) -> pa.Table:
+    """The columns of rows without header and trailer; fields are bytes or texts as the schema says, none null.
+
+    Raises ValueError when a row has another number of fields.
+    """
+    buffer = np.frombuffer(rows, np.uint8)
+    starts, lengths = kernels.fields(buffer, len(schema))
+    if starts.shape[1] != len(schema):
+        raise ValueError(f"rows of COPY have not {len(schema)} fields")
+    columns = [_column(buffer, starts[:, i], lengths[:, i], field.type) for i, field in enumerate(schema)]
+    return pa.Table.from_arrays(columns, schema=schema)
+
+
+def _column(buffer: Bytes, starts: Longs, lengths: Longs, kind: pa.DataType) -> pa.Array:
+    data = pa.py_buffer(kernels.gathered(buffer, starts, lengths))
+    if isinstance(kind, pa.FixedSizeBinaryType):
+        return pa.FixedSizeBinaryArray.from_buffers(kind, len(starts), [None, data])
+    offsets = np.zeros(len(starts) + 1, np.int32)
+    np.cumsum(lengths, out=offsets[1:])
+    return pa.StringArray.from_buffers(len(starts), pa.py_buffer(offsets), data)

@@ -1,0 +1,201 @@
+"""The pairs of a partition as candidates for a row: their keys in order, and which of equal ones is meant.
+
+Rule `pair`: the key is pair_id, the first row with it is taken. Rule `url`: the key is the MD5 of the URL, and
+of the texts of one URL the best is taken: one with a reliable language before one without, then the longer
+one, counted up to 200 characters, then the one with the lower pair_id, which is as good as drawing lots but
+does not depend on what was loaded first.
+"""
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from psycopg.adapt import Dumper
+from psycopg.pq import Format
+
+from laion_etl.database.binary_copy import Texts, page_numbers, page_rows, pair_rows
+from laion_etl.database.kernels import Bytes, Ints, Longs
+from laion_etl.errors import SettingsError
+from laion_etl.settings import LoadSettings
+from laion_etl.storage import Store
+
+Keys = npt.NDArray[np.bytes_]  # of 16 bytes each, compared like uuid in Postgres
+Mask = npt.NDArray[np.bool_]
+
+_ROWS_PER_BLOCK = 250_000
+_LANGUAGE_RANK = 1000
+_MAX_TEXT_RANK = 200
+
+
+class DedupeRule(StrEnum):
+    """What makes two pairs the same."""
+
+    PAIR = "pair"
+    URL = "url"
+
+    @classmethod
+    def of(cls, settings: LoadSettings) -> "DedupeRule":
+        try:
+            return cls(settings.dedupe)
+        except ValueError as error:
+            raise SettingsError(
+                f"LAION_ETL_LOAD_DEDUPE={settings.dedupe!r} is neither pair nor url"
+            ) from error
+
+
+@dataclass(frozen=True, slots=True)
+class Candidates:
+    """Rows with distinct keys, ascending by key. `ranks` and `hashes` (pair_id) only under rule url."""
+
+    keys: Keys
+    rows: Longs
+    ranks: Ints
+    hashes: Keys
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    def among(self, keys: Keys) -> "Candidates":
+        """Those with one of these keys, which are ascending."""
+        if not len(keys):
+            return self._where(np.zeros(len(self), np.bool_))
+        places = np.searchsorted(keys, self.keys)
+        return self._where(keys[np.minimum(places, len(keys) - 1)] == self.keys)
+
+    def _where(self, mask: Mask) -> "Candidates":
+        ranks, hashes = (
+            (self.ranks[mask], self.hashes[mask]) if len(self.ranks) else (self.ranks, self.hashes)
+        )
+        return Candidates(self.keys[mask], self.rows[mask], ranks, hashes)
+
+
+class PairsFile:
+    """The pairs parquet of a partition, read once for its keys and once more for the rows that are new."""
+
+    def __init__(self, store: Store, name: str, rule: DedupeRule) -> None:
+        self._store = store
+        self._name = name
+        self._rule = rule
+
+    def candidates(self) -> Candidates:
+        """All keys of the file; about 60 bytes of memory per pair."""
+        if self._rule is DedupeRule.URL:
+            return self._candidates_by_url()
+        ids = _stacked([_key_bytes(batch.column(0)) for batch in self._batches(["pair_id"])])
+        keys, order = as_keys(ids), ascending(ids)
+        rows = order[_firsts(keys[order])]
+        return Candidates(keys[rows], rows, np.empty(0, np.int32), np.empty(0, "S16"))
+
+    def _candidates_by_url(self) -> Candidates:
+        keys, ranks, hashes = [], [], []
+        for batch in self._batches(["pair_id", "url", "alt", "language"]):
+            keys.append(url_keys(batch.column("url")))
+            ranks.append(_text_ranks(batch))
+            hashes.append(_key_bytes(batch.column("pair_id")))
+        key, pair = as_keys(_stacked(keys)), as_keys(_stacked(hashes))
+        rank = np.concatenate(ranks) if ranks else np.empty(0, np.int32)
+        order = np.lexsort((pair, -rank, key))
+        rows = order[_firsts(key[order])]
+        return Candidates(key[rows], rows, rank[rows], pair[rows])
+
+    def blocks(self, wanted: Mask, partition_no: int, first_page: int) -> Iterator[tuple[Bytes, Bytes]]:
+        """Rows of tables pair and page for the wanted rows of the file, in the order of keys within a block."""
+        start = 0
+        names = ["pair_id", "url", "alt", "language", "page_url", "license"]
+        for batch in self._batches(names):
+            chosen = np.flatnonzero(wanted[start : start + len(batch)])
+            start += len(batch)
+            url, alt, language, page_url, licence = (Texts.of(column) for column in batch.columns[1:])
+            pages = page_numbers(page_url, licence, first_page)
+            first_page = int(pages[-1]) + 1
+            by_url = self._rule is DedupeRule.URL
+            keys = url_keys(batch.column("url")) if by_url else _key_bytes(batch.column(0))
+            order = chosen[ascending(keys[chosen])]
+            _, firsts = np.unique(pages[chosen], return_index=True)
+            yield (
+                pair_rows(order, partition_no, pages, keys, url, alt, language),
+                page_rows(chosen[firsts], partition_no, pages, page_url, licence),
+            )
+
+    def _batches(self, columns: list[str]) -> Iterator[pa.RecordBatch]:
+        with self._store.open(self._name) as file:
+            for batch in pq.ParquetFile(file).iter_batches(_ROWS_PER_BLOCK, columns=columns):
+                if len(batch):
+                    yield batch.select(columns)
+
+
+def url_keys(urls: pa.StringArray) -> Bytes:
+    """MD5 of each URL, shape (rows, 16)."""
+    digests = b"".join(hashlib.md5(url.encode(), usedforsecurity=False).digest() for url in urls.to_pylist())
+    return np.frombuffer(digests, np.uint8).reshape(-1, 16)
+
+
+def ascending(array: Bytes) -> Longs:
+    """The order of an array of shape (rows, 16), equal rows as they stand."""
+    halves = array.view(">u8").astype(np.uint64) if len(array) else np.empty((0, 2), np.uint64)
+    order = np.argsort(halves[:, 0], kind="stable")
+    leading = halves[order, 0]
+    if (leading[1:] == leading[:-1]).any():  # duplicates, or one in 10^19
+        return np.lexsort((halves[:, 1], halves[:, 0]))
+    return order
+
+
+def as_keys(array: Bytes) -> Keys:
+    """Keys of an array of shape (rows, 16)."""
+    return np.ascontiguousarray(array).view("S16")[:, 0] if len(array) else np.empty(0, "S16")
+
+
+def keys_of(values: list[bytes]) -> Keys:
+    """Keys of 16-byte strings, in their order."""
+    return as_keys(np.frombuffer(b"".join(values), np.uint8).reshape(-1, 16))
+
+
+def _key_bytes(column: pa.FixedSizeBinaryArray) -> Bytes:
+    data = np.frombuffer(column.buffers()[1], np.uint8).reshape(-1, 16)
+    return data[column.offset : column.offset + len(column)]
+
+
+def _stacked(blocks: list[Bytes]) -> Bytes:
+    return np.concatenate(blocks) if blocks else np.empty((0, 16), np.uint8)
+
+
+def _firsts(keys: Keys) -> Mask:
+    """Where a new key begins among sorted ones."""
+    mask = np.ones(len(keys), np.bool_)
+    mask[1:] = keys[1:] != keys[:-1]
+    return mask
+
+
+def _text_ranks(batch: pa.RecordBatch) -> Ints:
+    has_language = pc.not_equal(batch.column("language"), "").to_numpy(zero_copy_only=False)
+    length = pc.utf8_length(batch.column("alt")).to_numpy()
+    ranks = has_language * _LANGUAGE_RANK + np.minimum(length, _MAX_TEXT_RANK)
+    return ranks.astype(np.int32)
+
+
+class KeyArray:
+    """Keys as a parameter of type uuid[]."""
+
+    def __init__(self, keys: Keys) -> None:
+        self.keys = keys
+
+
+class KeyArrayDumper(Dumper):
+    """Binary array format: dimensions, flags, element type, length and lower bound, then each with its length."""
+
+    format = Format.BINARY
+    oid = 2951  # uuid[]
+
+    def dump(self, obj: KeyArray) -> bytes:
+        count = len(obj.keys)
+        header = np.array([1, 0, 2950, count, 1], ">i4").tobytes()
+        elements = np.empty((count, 20), np.uint8)
+        elements[:, :4] = (0, 0, 0, 16)
+        elements[:, 4:] = np.ascontiguousarray(obj.keys).view(np.uint8).reshape(-1, 16)
+        return header + elements.tobytes()

@@ -1,0 +1,190 @@
+"""Loops over rows of Postgres' binary COPY format, and over URLs, compiled.
+
+Numbers in the format are big-endian. A text column is a pair of arrays: value i is data[offsets[i]:offsets[i + 1]].
+"""
+
+import numpy as np
+import numpy.typing as npt
+
+from laion_etl.compiled import kernel
+
+Bytes = npt.NDArray[np.uint8]
+Ints = npt.NDArray[np.int32]
+Longs = npt.NDArray[np.int64]
+Hashes = npt.NDArray[np.uint64]
+
+
+@kernel
+def _put16(out: Bytes, at: int, value: int) -> int:
+    out[at] = (value >> 8) & 0xFF
+    out[at + 1] = value & 0xFF
+    return at + 2
+
+
+@kernel
+def _put32(out: Bytes, at: int, value: int) -> int:
+    out[at] = (value >> 24) & 0xFF
+    out[at + 1] = (value >> 16) & 0xFF
+    out[at + 2] = (value >> 8) & 0xFF
+    out[at + 3] = value & 0xFF
+    return at + 4
+
+
+@kernel
+def _put_text(out: Bytes, at: int, offsets: Ints, data: Bytes, row: int) -> int:
+    start, end = offsets[row], offsets[row + 1]
+    at = _put32(out, at, end - start)
+    for position in range(start, end):
+        out[at] = data[position]
+        at += 1
+    return at
+
+
+@kernel
+def pair_rows(
+    order: Longs,
+    partition_no: int,
+    page_no: Ints,
+    keys: Bytes,
+    url_offsets: Ints,
+    url: Bytes,
+    alt_offsets: Ints,
+    alt: Bytes,
+    language_offsets: Ints,
+    language: Bytes,
+) -> Bytes:
+    fixed = 2 + 6 * 4 + 4 + 4 + 16
+    size = fixed * len(order)
+    for row in order:
+        size += url_offsets[row + 1] - url_offsets[row]
+        size += alt_offsets[row + 1] - alt_offsets[row]
+        size += language_offsets[row + 1] - language_offsets[row]
+    out = np.empty(size, np.uint8)
+    at = 0
+    for row in order:
+        at = _put16(out, at, 6)
+        at = _put32(out, at, 4)
+        at = _put32(out, at, partition_no)
+        at = _put32(out, at, 4)
+        at = _put32(out, at, page_no[row])
+        at = _put32(out, at, 16)
+        for position in range(16):
+            out[at + position] = keys[row, position]
+        at = _put_text(out, at + 16, url_offsets, url, row)
+        at = _put_text(out, at, alt_offsets, alt, row)
+        at = _put_text(out, at, language_offsets, language, row)
+    return out
+
+
+@kernel
+def page_rows(
+    order: Longs,
+    partition_no: int,
+    page_no: Ints,
+    url_offsets: Ints,
+    url: Bytes,
+    license_offsets: Ints,
+    licence: Bytes,
+) -> Bytes:
+    size = (2 + 4 * 4 + 4 + 4) * len(order)
+    for row in order:
+        size += url_offsets[row + 1] - url_offsets[row]
+        size += license_offsets[row + 1] - license_offsets[row]
+    out = np.empty(size, np.uint8)
+    at = 0
+    for row in order:
+        at = _put16(out, at, 4)
+        at = _put32(out, at, 4)
+        at = _put32(out, at, partition_no)
+        at = _put32(out, at, 4)
+        at = _put32(out, at, page_no[row])
+        at = _put_text(out, at, url_offsets, url, row)
+        at = _put_text(out, at, license_offsets, licence, row)
+    return out
+
+
+@kernel
+def fields(buffer: Bytes, width: int) -> tuple[Longs, Longs]:
+    """Start and length of each field, shape (rows, width); width 0 where a row has another one."""
+    rows = 0
+    at = 0
+    while at < len(buffer):
+        if (np.int64(buffer[at]) << 8) + buffer[at + 1] != width:
+            return np.empty((0, 0), np.int64), np.empty((0, 0), np.int64)
+        at += 2
+        for _ in range(width):
+            at += 4 + _length(buffer, at)
+        rows += 1
+    starts = np.empty((rows, width), np.int64)
+    lengths = np.empty((rows, width), np.int64)
+    at = 0
+    for row in range(rows):
+        at += 2
+        for field in range(width):
+            length = _length(buffer, at)
+            starts[row, field] = at + 4
+            lengths[row, field] = length
+            at += 4 + length
+    return starts, lengths
+
+
+@kernel
+def _length(buffer: Bytes, at: int) -> int:
+    length = np.int64(0)
+    for position in range(4):
+        length = (length << 8) + np.int64(buffer[at + position])
+    return length
+
+
+@kernel
+def gathered(buffer: Bytes, starts: Longs, lengths: Longs) -> Bytes:
+    out = np.empty(lengths.sum(), np.uint8)
+    at = 0
+    for row in range(len(starts)):
+        for position in range(starts[row], starts[row] + lengths[row]):
+            out[at] = buffer[position]
+            at += 1
+    return out
+
+
+@kernel
+def page_numbers(
+    url_offsets: Ints, url: Bytes, license_offsets: Ints, licence: Bytes, rows: int, first: int
+) -> Ints:
+    """Numbers of the pages of rows, from `first` on: one more where page URL or licence are not the row before's."""
+    out = np.empty(rows, np.int32)
+    number = first
+    for row in range(rows):
+        if row and not (_as_before(url_offsets, url, row) and _as_before(license_offsets, licence, row)):
+            number += 1
+        out[row] = number
+    return out
+
+
+@kernel
+def _as_before(offsets: Ints, data: Bytes, row: int) -> bool:
+    start, end = offsets[row], offsets[row + 1]
+    before = offsets[row - 1]
+    if end - start != start - before:
+        return False
+    for i in range(end - start):
+        if data[start + i] != data[before + i]:
+            return False
+    return True
+
+
+@kernel
+def host_hashes(offsets: Ints, data: Bytes) -> Hashes:
+    """FNV-1a, 64 bits, of the host of each URL: what stands between "//" and the next of "/:?#"."""
+    out = np.empty(len(offsets) - 1, np.uint64)
+    for row in range(len(out)):
+        at, end = offsets[row], offsets[row + 1]
+        while at + 1 < end and not (data[at] == 47 and data[at + 1] == 47):
+            at += 1
+        at += 2
+        value = np.uint64(0xCBF29CE484222325)
+        while at < end and data[at] not in (47, 58, 63, 35):
+            value = (value ^ np.uint64(data[at])) * np.uint64(0x100000001B3)
+            at += 1
+        out[row] = value
+    return out

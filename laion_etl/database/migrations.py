@@ -1,0 +1,55 @@
+"""The schema: numbered files of sql/, each applied once."""
+
+from pathlib import Path
+
+import psycopg
+from psycopg import Connection
+
+from laion_etl.database.queries import query, sql_folder
+from laion_etl.errors import DatabaseError
+
+_LOCK = 4_190_210_084  # any number, the same in every process
+
+
+def migrate(connection: Connection, pair_leaves: int) -> list[str]:
+    """Applies the numbered files of sql/ that are new to this database; returns their names.
+
+    Safe when many processes start at once: an advisory lock lets one migrate while the others wait. Where
+    nothing is new, which is nearly always, no lock is taken. `pair_leaves`: tables that table pair is cut into
+    when it is made. Raises DatabaseError when the user may not change the schema.
+    """
+    if not _new_migrations(connection):
+        return []
+    try:
+        return _apply(connection, pair_leaves)
+    except psycopg.errors.InsufficientPrivilege as error:
+        raise DatabaseError(
+            "the database's schema is older than this version and its user may not change it: run "
+            "`laion-etl migrate` as the owner of the schema"
+        ) from error
+
+
+def _apply(connection: Connection, pair_leaves: int) -> list[str]:
+    with connection.transaction():
+        connection.execute("select pg_advisory_xact_lock(%s)", [_LOCK])
+        _check_encoding(connection)
+        connection.execute(query("connect.create_schema_migration"))
+        connection.execute(query("connect.pair_leaves"), {"leaves": str(pair_leaves)})
+        new = _new_migrations(connection)
+        for path in new:
+            connection.execute(path.read_bytes())
+            connection.execute("insert into schema_migration (name) values (%s)", [path.stem])
+    return [path.stem for path in new]
+
+
+def _new_migrations(connection: Connection) -> list[Path]:
+    known = connection.execute("select to_regclass('schema_migration') is not null").fetchone()
+    names = connection.execute("select name from schema_migration").fetchall() if known and known[0] else []
+    applied = {name for (name,) in names}
+    return [path for path in sorted(sql_folder().glob("[0-9]*.sql")) if path.stem not in applied]
+
+
+def _check_encoding(connection: Connection) -> None:
+    encoding = connection.info.parameter_status("server_encoding")
+    if encoding != "UTF8":
+        raise DatabaseError(f"the database is encoded in {encoding}; create one with encoding UTF8")

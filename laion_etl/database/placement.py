@@ -1,0 +1,181 @@
+"""Who gets a row: candidates of a partition meet the rows that are there."""
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import TypeVar
+from uuid import UUID
+
+import numpy as np
+from psycopg import Connection
+
+from laion_etl.database.binary_copy import HEADER, TRAILER
+from laion_etl.database.candidates import (
+    Candidates,
+    DedupeRule,
+    KeyArray,
+    KeyArrayDumper,
+    Keys,
+    Mask,
+    PairsFile,
+    keys_of,
+)
+from laion_etl.database.kernels import Bytes, Ints, Longs
+from laion_etl.database.queries import query
+
+_KEYS_PER_PROBE = 20_000
+_BYTES_PER_WRITE = 1 << 18
+
+
+@dataclass(frozen=True, slots=True)
+class Owner:
+    """A partition of table partition."""
+
+    partition_no: int
+    crawl_no: int
+    partition: int
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """`won`: which candidates get a row. `taken`: rows taken from other partitions of the crawl."""
+
+    won: Mask
+    lost_in_crawl: int = 0
+    lost_earlier: int = 0
+    taken: dict[int, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class _Incumbents:
+    """Rows that are there already, by their place among the candidates."""
+
+    places: Longs
+    owners: Ints
+    ranks: Ints
+    hashes: Keys
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+
+def place(connection: Connection, me: Owner, candidates: Candidates, rule: DedupeRule) -> Placement:
+    """Decides for each candidate, and removes the rows that it takes over; the caller holds the load lock."""
+    incumbents = _incumbents(connection, candidates, rule)
+    won = np.ones(len(candidates), np.bool_)
+    if not len(incumbents):
+        return Placement(won)
+    owners = _owners(connection, incumbents.owners)
+    in_crawl = owners[:, 1] == me.crawl_no
+    better = in_crawl & _better(me, candidates, incumbents, owners[:, 2], rule)
+    better &= np.isin(incumbents.owners, _still_open(connection, incumbents.owners[better]))
+    won[incumbents.places[~better]] = False
+    for keys in _slices(candidates.keys[incumbents.places[better]]):
+        connection.execute(query("load.remove_pairs"), keys)
+    numbers, counts = np.unique(incumbents.owners[better], return_counts=True)
+    return Placement(
+        won,
+        lost_in_crawl=int((in_crawl & ~better).sum()),
+        lost_earlier=int((~in_crawl).sum()),
+        taken=dict(zip(numbers.tolist(), counts.tolist(), strict=True)),
+    )
+
+
+def insert(connection: Connection, partition_no: int, pairs: PairsFile, rows: Longs) -> int:
+    """Writes rows of a pairs file and their pages; returns how many rows."""
+    if not len(rows):
+        return 0
+    found = connection.execute(query("load.next_page"), {"partition_no": partition_no}).fetchone()
+    wanted = np.zeros(int(rows.max()) + 1, np.bool_)
+    wanted[rows] = True
+    pages: list[Bytes] = []
+
+    def pair_blocks() -> Iterator[Bytes]:
+        for pair_block, page_block in _ahead(pairs.blocks(wanted, partition_no, found[0] if found else 0)):
+            pages.append(page_block)
+            yield pair_block
+
+    _copy(connection, "load.copy_pairs", pair_blocks())
+    _copy(connection, "load.copy_pages", iter(pages))
+    return len(rows)
+
+
+def insert_keys(connection: Connection, rows: Iterator[Bytes]) -> None:
+    """Writes ready rows of table pair."""
+    _copy(connection, "load.copy_pairs", rows)
+
+
+def _copy(connection: Connection, name: str, blocks: Iterator[Bytes]) -> None:
+    with connection.cursor() as cursor, cursor.copy(query(name)) as copy:
+        copy.write(HEADER)
+        for block in blocks:
+            view = memoryview(block)
+            for start in range(0, len(view), _BYTES_PER_WRITE):
+                copy.write(view[start : start + _BYTES_PER_WRITE])
+        copy.write(TRAILER)
+
+
+def _incumbents(connection: Connection, candidates: Candidates, rule: DedupeRule) -> _Incumbents:
+    connection.adapters.register_dumper(KeyArray, KeyArrayDumper)
+    connection.execute(query("load.only_index_scans"))
+    rows: list[tuple[bytes, int, int, bytes]] = []
+    for keys in _slices(candidates.keys):
+        rows += connection.execute(query(f"load.probe_{rule}"), keys, binary=True).fetchall()
+    connection.execute(query("load.any_scans"))
+    keys_found, owners, *texts = zip(*rows, strict=True) if rows else ((), ())
+    places = np.searchsorted(candidates.keys, keys_of(list(keys_found)))
+    ranks, hashes = texts or ((), ())
+    return _Incumbents(places, np.array(owners, np.int32), np.array(ranks, np.int32), keys_of(list(hashes)))
+
+
+def _slices(keys: Keys) -> Iterator[dict[str, object]]:
+    """Ascending keys in runs, as parameters; the bounds tell the planner which leaves they are in."""
+    for start in range(0, len(keys), _KEYS_PER_PROBE):
+        part = keys[start : start + _KEYS_PER_PROBE]
+        first, last = (UUID(bytes=key.ljust(16, b"\0")) for key in (part[0], part[-1]))
+        yield {"keys": KeyArray(part), "first": first, "last": last}
+
+
+def _owners(connection: Connection, numbers: Ints) -> Longs:
+    """(partition_no, crawl_no, partition) of each number, shape (numbers, 3)."""
+    distinct, inverse = np.unique(numbers, return_inverse=True)
+    rows = connection.execute(query("load.owners"), {"numbers": distinct.tolist()}).fetchall()
+    table = np.array(sorted(row[:3] for row in rows), np.int64).reshape(-1, 3)
+    return table[inverse]
+
+
+def _still_open(connection: Connection, numbers: Ints) -> Ints:
+    """Those of the partitions whose batches are not cut yet; from here on nobody cuts them."""
+    if not len(numbers):
+        return numbers
+    distinct = np.unique(numbers).tolist()
+    rows = connection.execute(query("load.open_owners"), {"numbers": distinct}).fetchall()
+    return np.array([number for (number,) in rows], np.int32)
+
+
+def _better(
+    me: Owner, candidates: Candidates, incumbents: _Incumbents, partitions: Longs, rule: DedupeRule
+) -> Mask:
+    """Whether the candidate has more of a right to the row than the incumbent of the same crawl."""
+    lower: Mask = partitions > me.partition
+    if rule is DedupeRule.PAIR:
+        return lower
+    ranks, hashes = candidates.ranks[incumbents.places], candidates.hashes[incumbents.places]
+    same_rank, same_hash = ranks == incumbents.ranks, hashes == incumbents.hashes
+    better: Mask = (ranks > incumbents.ranks) | (
+        same_rank & ((hashes < incumbents.hashes) | (same_hash & lower))
+    )
+    return better
+
+
+ItemT = TypeVar("ItemT")
+
+
+def _ahead(items: Iterator[ItemT]) -> Iterator[ItemT]:
+    """The items, each next one being made in a thread while the last is used."""
+    with ThreadPoolExecutor(1) as pool:
+        end: tuple[()] = ()
+        upcoming = pool.submit(next, items, end)
+        while (item := upcoming.result()) is not end:
+            upcoming = pool.submit(next, items, end)
+            yield item  # type: ignore[misc]
