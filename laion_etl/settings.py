@@ -143,6 +143,7 @@ class LoadSettings:
         "pair: URL and text together (the original's rule); url: the URL alone, the best text is kept. "
         "Fixed by the first load into a database.",
     )
+    connections: int = _knob(2, "Connections through which the rows of a partition go side by side.")
 
 
 @dataclass(frozen=True, slots=True)

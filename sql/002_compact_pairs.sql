@@ -3,6 +3,7 @@
 -- the order of pair_id goes to one leaf after the other (docs/scaling-postgres.md has the measurements).
 
 alter table partition add column partition_no integer generated always as identity unique;
+comment on column partition.fingerprint is 'Settings and inputs of the load; the same one is never loaded twice. Empty: a load is under way or broke off.';
 comment on column partition.partition_no is 'Short name of (crawl_no, partition) in tables page and pair.';
 
 create table dedupe_rule (

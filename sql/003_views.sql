@@ -20,6 +20,7 @@ select crawl,
        count(*) filter (where loaded_at > now() - interval '15 minutes') * 4 as partitions_per_hour,
        max(loaded_at) as last_loaded_at
 from partition join crawl using (crawl_no)
+where fingerprint <> ''
 group by crawl;
 comment on view load_progress is 'Per crawl: what is loaded. Rates are those of the last 15 minutes.';
 

@@ -28,7 +28,7 @@ from laion_etl.storage import Store
 Keys = npt.NDArray[np.bytes_]  # of 16 bytes each, compared like uuid in Postgres
 Mask = npt.NDArray[np.bool_]
 
-_ROWS_PER_BLOCK = 250_000
+_ROWS_PER_BLOCK = 32_768  # some ten megabytes, so that rows are put in order within a core's cache
 _LANGUAGE_RANK = 1000
 _MAX_TEXT_RANK = 200
 
@@ -104,30 +104,50 @@ class PairsFile:
         rows = order[_firsts(key[order])]
         return Candidates(key[rows], rows, rank[rows], pair[rows])
 
-    def blocks(self, wanted: Mask, partition_no: int, first_page: int) -> Iterator[tuple[Bytes, Bytes]]:
-        """Rows of tables pair and page for the wanted rows of the file, in the order of keys within a block."""
+    def blocks(
+        self, wanted: Mask, partition_no: int, first_page: int, parts: int
+    ) -> Iterator[tuple[list[Bytes], Bytes]]:
+        """Rows of tables pair and page for the wanted rows of the file, in the order of keys within a block.
+
+        Those of table pair are cut into `parts` by equal ranges of keys.
+        """
         start = 0
-        names = ["pair_id", "url", "alt", "language", "page_url", "license"]
-        for batch in self._batches(names):
-            chosen = np.flatnonzero(wanted[start : start + len(batch)])
-            start += len(batch)
-            url, alt, language, page_url, licence = (Texts.of(column) for column in batch.columns[1:])
-            pages = page_numbers(page_url, licence, first_page)
-            first_page = int(pages[-1]) + 1
-            by_url = self._rule is DedupeRule.URL
-            keys = url_keys(batch.column("url")) if by_url else _key_bytes(batch.column(0))
-            order = chosen[ascending(keys[chosen])]
-            _, firsts = np.unique(pages[chosen], return_index=True)
-            yield (
-                pair_rows(order, partition_no, pages, keys, url, alt, language),
-                page_rows(chosen[firsts], partition_no, pages, page_url, licence),
-            )
+        for block in self._batches(["pair_id", "url", "alt", "language", "page_url", "license"]):
+            chosen = np.flatnonzero(wanted[start : start + len(block)])
+            start += len(block)
+            if len(chosen):
+                pages = _pages(block, first_page)
+                first_page = int(pages[-1]) + 1
+                yield self._block(block, chosen, pages, partition_no, parts)
+
+    def _block(
+        self, block: pa.RecordBatch, chosen: Longs, pages: Ints, partition_no: int, parts: int
+    ) -> tuple[list[Bytes], Bytes]:
+        url, alt, language, page_url, licence = (Texts.of(column) for column in block.columns[1:])
+        by_url = self._rule is DedupeRule.URL
+        keys = url_keys(block.column("url")) if by_url else _key_bytes(block.column(0))
+        order = chosen[ascending(keys[chosen])]
+        cuts = np.searchsorted(keys[order, 0], [256 * part // parts for part in range(1, parts)])
+        on_new_page = chosen[np.concatenate(([True], pages[chosen[1:]] != pages[chosen[:-1]]))]
+        return (
+            [
+                pair_rows(part, partition_no, pages, keys, url, alt, language)
+                for part in np.split(order, cuts)
+            ],
+            page_rows(on_new_page, partition_no, pages, page_url, licence),
+        )
 
     def _batches(self, columns: list[str]) -> Iterator[pa.RecordBatch]:
         with self._store.open(self._name) as file:
-            for batch in pq.ParquetFile(file).iter_batches(_ROWS_PER_BLOCK, columns=columns):
+            for batch in pq.ParquetFile(file).iter_batches(
+                _ROWS_PER_BLOCK, columns=columns, use_threads=False
+            ):
                 if len(batch):
                     yield batch.select(columns)
+
+
+def _pages(block: pa.RecordBatch, first: int) -> Ints:
+    return page_numbers(Texts.of(block.column("page_url")), Texts.of(block.column("license")), first)
 
 
 def url_keys(urls: pa.StringArray) -> Bytes:
@@ -139,7 +159,7 @@ def url_keys(urls: pa.StringArray) -> Bytes:
 def ascending(array: Bytes) -> Longs:
     """The order of an array of shape (rows, 16), equal rows as they stand."""
     halves = array.view(">u8").astype(np.uint64) if len(array) else np.empty((0, 2), np.uint64)
-    order = np.argsort(halves[:, 0], kind="stable")
+    order = np.argsort(halves[:, 0])
     leading = halves[order, 0]
     if (leading[1:] == leading[:-1]).any():  # duplicates, or one in 10^19
         return np.lexsort((halves[:, 1], halves[:, 0]))
@@ -175,8 +195,8 @@ def _firsts(keys: Keys) -> Mask:
 def _text_ranks(batch: pa.RecordBatch) -> Ints:
     has_language = pc.not_equal(batch.column("language"), "").to_numpy(zero_copy_only=False)
     length = pc.utf8_length(batch.column("alt")).to_numpy()
-    ranks = has_language * _LANGUAGE_RANK + np.minimum(length, _MAX_TEXT_RANK)
-    return ranks.astype(np.int32)
+    ranks: Ints = (has_language * _LANGUAGE_RANK + np.minimum(length, _MAX_TEXT_RANK)).astype(np.int32)
+    return ranks
 
 
 class KeyArray:

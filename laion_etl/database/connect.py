@@ -75,6 +75,13 @@ class Database:
         """The rows of a named query, in a transaction of its own."""
         return self.run(lambda connection: connection.execute(query(name), keys).fetchall())
 
+    @contextmanager
+    def beside(self, timeout_s: float) -> Iterator[Connection]:
+        """A transaction on another connection, which is closed with it."""
+        with self._connect() as connection, connection.transaction():
+            self._set_limits(connection, timeout_s)
+            yield connection
+
     def close(self) -> None:
         if self._connection is not None:
             self._connection.close()
@@ -82,9 +89,12 @@ class Database:
     def _transaction(self, work: Callable[[Connection], ResultT], timeout_s: float) -> ResultT:
         connection = self.connection
         with connection.transaction():
-            limits = {"statement_s": f"{timeout_s}s", "idle_s": f"{self._settings.idle_timeout_s}s"}
-            connection.execute(query("connect.limits"), limits)
+            self._set_limits(connection, timeout_s)
             return work(connection)
+
+    def _set_limits(self, connection: Connection, timeout_s: float) -> None:
+        limits = {"statement_s": f"{timeout_s}s", "idle_s": f"{self._settings.idle_timeout_s}s"}
+        connection.execute(query("connect.limits"), limits)
 
     def _passes(self, error: psycopg.Error) -> bool:
         lost = self._connection is None or self._connection.closed

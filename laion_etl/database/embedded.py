@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 # index of some ten million pairs. See docs/scaling-postgres.md.
 _TUNING = {
     "shared_buffers": f"{max(128, min(2048, machine_memory_bytes() // 2**23))}MB",
+    "min_wal_size": "1GB",
     "max_wal_size": "8GB",
     "checkpoint_timeout": "15min",
     "jit": "off",

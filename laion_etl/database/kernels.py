@@ -34,10 +34,9 @@ def _put32(out: Bytes, at: int, value: int) -> int:
 def _put_text(out: Bytes, at: int, offsets: Ints, data: Bytes, row: int) -> int:
     start, end = offsets[row], offsets[row + 1]
     at = _put32(out, at, end - start)
-    for position in range(start, end):
-        out[at] = data[position]
-        at += 1
-    return at
+    for position in range(end - start):
+        out[at + position] = data[start + position]
+    return int(at + end - start)
 
 
 @kernel
@@ -130,9 +129,9 @@ def fields(buffer: Bytes, width: int) -> tuple[Longs, Longs]:
 
 @kernel
 def _length(buffer: Bytes, at: int) -> int:
-    length = np.int64(0)
+    length = 0
     for position in range(4):
-        length = (length << 8) + np.int64(buffer[at + position])
+        length = (length << 8) + int(buffer[at + position])
     return length
 
 
@@ -141,9 +140,10 @@ def gathered(buffer: Bytes, starts: Longs, lengths: Longs) -> Bytes:
     out = np.empty(lengths.sum(), np.uint8)
     at = 0
     for row in range(len(starts)):
-        for position in range(starts[row], starts[row] + lengths[row]):
-            out[at] = buffer[position]
-            at += 1
+        start = starts[row]
+        for position in range(lengths[row]):
+            out[at + position] = buffer[start + position]
+        at += lengths[row]
     return out
 
 

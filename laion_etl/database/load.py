@@ -1,8 +1,9 @@
 """Load stage: the pairs of a partition into Postgres, where the primary key is the dedupe.
 
-One transaction per partition: its keys are looked up, its new rows go by binary COPY straight into table pair.
-A killed loader leaves nothing behind; a loaded partition is not loaded again; a corrected one replaces its own
-rows, and what other partitions had lost to those comes back to them.
+Its keys are looked up, its new rows go by binary COPY straight into table pair, through several connections that
+commit before the partition itself does. What a killed loader leaves is a partition without fingerprint: it is
+not planned, and its next load replaces its rows in one transaction, as it does for a corrected partition; what
+others had lost to rows that do not come again is given back to them. A loaded partition is not loaded again.
 
 Whatever the order in which partitions are loaded, the rows and the counts end the same: a pair that several
 partitions of a crawl hold belongs to the lowest of them (under rule url: to the one with the best text), so a
@@ -11,7 +12,9 @@ later loader takes it over where it has to, unless its batch is already cut.
 
 import logging
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -20,7 +23,7 @@ from psycopg.types.json import Jsonb
 
 from laion_etl.database.candidates import Candidates, DedupeRule, Keys, PairsFile, keys_of
 from laion_etl.database.connect import Database
-from laion_etl.database.placement import Owner, Placement, insert, place
+from laion_etl.database.placement import Owner, Placement, insert, insert_side_by_side, place
 from laion_etl.database.queries import query
 from laion_etl.errors import DatabaseError
 from laion_etl.funnel import LoadReason
@@ -42,14 +45,16 @@ def load_partition(
     rule = DedupeRule.of(settings.load)
     unit = partition_name(partition)
     parsed = store.read_stats(f"pairs/{crawl}/{unit}.json")
-    load = _Load(crawl, partition, rule, _identity(parsed, rule), store)
+    crawl_no = database.run(partial(_begin, crawl=crawl, rule=rule))
+    load = _Load(crawl, crawl_no, partition, rule, _identity(parsed, rule), settings, store, database)
     for partition_no in database.run(load.changed_partitions, settings.database.bulk_timeout_s):
         database.run(_stats_to_store(partition_no, store))
     return store.read_stats(_stats_name(crawl, unit))
 
 
-def register_crawl(connection: Connection, crawl: str) -> int:
-    """The number of a crawl, which is given on first sight."""
+def _begin(connection: Connection, crawl: str, rule: DedupeRule) -> int:
+    """The number of a crawl, which is given on first sight; the rule of the database has to be this one."""
+    settle_rule(connection, rule)
     connection.execute(query("load.register_crawl"), {"crawl": crawl})
     return crawl_number(connection, crawl)
 
@@ -88,7 +93,7 @@ def _stats_to_store(partition_no: int, store: Store) -> Callable[[Connection], N
         keys = {"partition_no": partition_no}
         connection.execute(query("load.lock_stats"), keys)
         row = connection.execute(query("load.stats_of"), keys).fetchone()
-        if row is not None:
+        if row is not None and row[2]:
             crawl, partition, stats = row
             name = _stats_name(crawl, partition_name(partition))
             store.write_stats(name, StageStats.from_plain(stats))
@@ -101,32 +106,65 @@ class _Load:
     """One partition on its way into the database."""
 
     crawl: str
+    crawl_no: int
     partition: int
     rule: DedupeRule
     identity: str
+    settings: Settings
     store: Store
+    database: Database
 
     def changed_partitions(self, connection: Connection) -> list[int]:
         """Loads the partition unless that is done; returns the numbers of partitions whose stats may be new."""
-        crawl_no = register_crawl(connection, self.crawl)
-        keys: dict[str, Any] = {"crawl_no": crawl_no, "partition": self.partition}
+        keys: dict[str, Any] = {"crawl_no": self.crawl_no, "partition": self.partition}
         known = connection.execute(query("load.partition"), keys).fetchone()
         if known and known[1] == self.identity:
             return [known[0]]
-        candidates = self._pairs(self.crawl, self.partition).candidates()
+        candidates = self._own_pairs.candidates()
         connection.execute(query("load.lock"))
-        settle_rule(connection, self.rule)
         known = connection.execute(query("load.partition_for_update"), keys).fetchone()
         if known and known[1] == self.identity:
             return [known[0]]  # another loader was quicker
         if known:
             freed = self._unload(connection, known)
-            me = Owner(known[0], crawl_no, self.partition)
-        else:
+            me = Owner(known[0], self.crawl_no, self.partition)
+            placed = place(connection, me, candidates, self.rule)
+            rows = insert(connection, me.partition_no, self._own_pairs, candidates.rows[placed.won])
+            self._save(connection, me, candidates, placed, rows)
+            changed = _note_taken(connection, placed)
+            return [me.partition_no, *changed, *self._give_back(connection, me, freed, candidates)]
+        me = Owner(self._announce(keys), self.crawl_no, self.partition)
+        placed = place(connection, me, candidates, self.rule)
+        rows = self._insert_new(connection, me, candidates, placed)
+        self._save(connection, me, candidates, placed, rows)
+        return [me.partition_no, *_note_taken(connection, placed)]
+
+    def _announce(self, keys: dict[str, Any]) -> int:
+        """Commits the partition without fingerprint: its rows may be there, it is not loaded."""
+        with self.database.beside(self.settings.database.statement_timeout_s) as connection:
             row = connection.execute(query("load.add_partition"), keys).fetchone()
-            freed, me = np.empty(0, "S16"), Owner(row[0] if row else 0, crawl_no, self.partition)
-        changed = self._load(connection, me, candidates)
-        return [me.partition_no, *changed, *self._give_back(connection, me, freed, candidates)]
+        return int(row[0]) if row else 0
+
+    def _insert_new(
+        self, connection: Connection, me: Owner, candidates: Candidates, placed: Placement
+    ) -> int:
+        """Rows taken over go with the transaction that took them, all others side by side."""
+        free = placed.won & ~placed.contested
+        timeout_s = self.settings.database.bulk_timeout_s
+        with ExitStack() as stack:
+            others = [
+                stack.enter_context(self.database.beside(timeout_s))
+                for _ in range(max(1, self.settings.load.connections))
+            ]
+            rows = insert_side_by_side(
+                connection, others, me.partition_no, self._own_pairs, candidates.rows[free]
+            )
+        taken = candidates.rows[placed.won & placed.contested]
+        return rows + insert(connection, me.partition_no, self._own_pairs, taken)
+
+    @property
+    def _own_pairs(self) -> PairsFile:
+        return self._pairs(self.crawl, self.partition)
 
     def _pairs(self, crawl: str, partition: int) -> PairsFile:
         return PairsFile(self.store, f"pairs/{crawl}/{partition_name(partition)}.parquet", self.rule)
@@ -144,10 +182,10 @@ class _Load:
         connection.execute(query("load.unload_pages"), keys)
         return np.sort(keys_of([key for (key,) in rows]))
 
-    def _load(self, connection: Connection, me: Owner, candidates: Candidates) -> list[int]:
-        placed = place(connection, me, candidates, self.rule)
-        pairs = self._pairs(self.crawl, self.partition)
-        rows = insert(connection, me.partition_no, pairs, candidates.rows[placed.won])
+    def _save(
+        self, connection: Connection, me: Owner, candidates: Candidates, placed: Placement, rows: int
+    ) -> None:
+        """From here on the partition is loaded."""
         total = self.store.read_stats(f"pairs/{self.crawl}/{partition_name(self.partition)}.json").kept
         dropped = {
             LoadReason.DUPLICATE_IN_PARTITION: total - len(candidates),
@@ -165,7 +203,6 @@ class _Load:
         )
         keys = {"partition_no": me.partition_no, "fingerprint": self.identity}
         connection.execute(query("load.save_partition"), {**keys, "stats": Jsonb(stats.to_plain())})
-        return _note_taken(connection, placed)
 
     def _give_back(self, connection: Connection, me: Owner, freed: Keys, candidates: Candidates) -> list[int]:
         """Other partitions get what they had lost to the former version of this one."""
@@ -200,7 +237,7 @@ def _note_taken(connection: Connection, placed: Placement) -> list[int]:
     """The partitions that lost rows count them as duplicates; returns their numbers."""
     for partition_no, count in placed.taken.items():
         row = connection.execute(query("load.stats_of"), {"partition_no": partition_no}).fetchone()
-        if row is not None:
+        if row is not None and row[2]:  # a partition whose load broke off is counted when it is loaded again
             stats = StageStats.from_plain(row[2])
             _adjust(connection, partition_no, _moved(stats, -count, LoadReason.DUPLICATE_IN_CRAWL))
     return list(placed.taken)

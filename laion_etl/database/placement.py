@@ -1,7 +1,9 @@
 """Who gets a row: candidates of a partition meet the rows that are there."""
 
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import TypeVar
 from uuid import UUID
@@ -25,6 +27,7 @@ from laion_etl.database.queries import query
 
 _KEYS_PER_PROBE = 20_000
 _BYTES_PER_WRITE = 1 << 18
+_BLOCKS_UNDER_WAY = 2  # so that no connection waits for a slower one
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,9 +41,10 @@ class Owner:
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """`won`: which candidates get a row. `taken`: rows taken from other partitions of the crawl."""
+    """`won`: which candidates get a row. `contested`: which met one. `taken`: rows taken, by partition_no."""
 
     won: Mask
+    contested: Mask
     lost_in_crawl: int = 0
     lost_earlier: int = 0
     taken: dict[int, int] = field(default_factory=dict)
@@ -63,8 +67,10 @@ def place(connection: Connection, me: Owner, candidates: Candidates, rule: Dedup
     """Decides for each candidate, and removes the rows that it takes over; the caller holds the load lock."""
     incumbents = _incumbents(connection, candidates, rule)
     won = np.ones(len(candidates), np.bool_)
+    contested = np.zeros(len(candidates), np.bool_)
+    contested[incumbents.places] = True
     if not len(incumbents):
-        return Placement(won)
+        return Placement(won, contested)
     owners = _owners(connection, incumbents.owners)
     in_crawl = owners[:, 1] == me.crawl_no
     better = in_crawl & _better(me, candidates, incumbents, owners[:, 2], rule)
@@ -75,6 +81,7 @@ def place(connection: Connection, me: Owner, candidates: Candidates, rule: Dedup
     numbers, counts = np.unique(incumbents.owners[better], return_counts=True)
     return Placement(
         won,
+        contested,
         lost_in_crawl=int((in_crawl & ~better).sum()),
         lost_earlier=int((~in_crawl).sum()),
         taken=dict(zip(numbers.tolist(), counts.tolist(), strict=True)),
@@ -86,32 +93,66 @@ def insert(connection: Connection, partition_no: int, pairs: PairsFile, rows: Lo
     if not len(rows):
         return 0
     found = connection.execute(query("load.next_page"), {"partition_no": partition_no}).fetchone()
-    wanted = np.zeros(int(rows.max()) + 1, np.bool_)
-    wanted[rows] = True
+    first_page = found[0] if found else 0
     pages: list[Bytes] = []
-
-    def pair_blocks() -> Iterator[Bytes]:
-        for pair_block, page_block in _ahead(pairs.blocks(wanted, partition_no, found[0] if found else 0)):
+    with _copy(connection, "load.copy_pairs") as send:
+        for (pair_block,), page_block in _ahead(pairs.blocks(_mask(rows), partition_no, first_page, 1)):
+            send(pair_block)
             pages.append(page_block)
-            yield pair_block
-
-    _copy(connection, "load.copy_pairs", pair_blocks())
-    _copy(connection, "load.copy_pages", iter(pages))
+    with _copy(connection, "load.copy_pages") as send:
+        for block in pages:
+            send(block)
     return len(rows)
 
 
-def insert_keys(connection: Connection, rows: Iterator[Bytes]) -> None:
-    """Writes ready rows of table pair."""
-    _copy(connection, "load.copy_pairs", rows)
+def insert_side_by_side(
+    connection: Connection,
+    others: Sequence[Connection],
+    partition_no: int,
+    pairs: PairsFile,
+    rows: Longs,
+) -> int:
+    """Like `insert`, the rows through other connections, a range of keys for each; for a partition without rows."""
+    if not len(rows):
+        return 0
+    with ExitStack() as stack:
+        copies = [*((other, "load.copy_pairs") for other in others), (connection, "load.copy_pages")]
+        senders = [stack.enter_context(_copy(*copy)) for copy in copies]
+        threads = [stack.enter_context(ThreadPoolExecutor(1)) for _ in senders]
+        under_way: deque[list[Future[None]]] = deque()
+        for pair_blocks, page_block in _ahead(pairs.blocks(_mask(rows), partition_no, 0, len(others))):
+            blocks = zip(threads, senders, [*pair_blocks, page_block], strict=True)
+            under_way.append([thread.submit(send, block) for thread, send, block in blocks])
+            if len(under_way) > _BLOCKS_UNDER_WAY:
+                _finish(under_way.popleft())
+        for sent in under_way:
+            _finish(sent)
+    return len(rows)
 
 
-def _copy(connection: Connection, name: str, blocks: Iterator[Bytes]) -> None:
+def _finish(sent: list[Future[None]]) -> None:
+    for future in sent:
+        future.result()
+
+
+def _mask(rows: Longs) -> Mask:
+    wanted = np.zeros(int(rows.max()) + 1, np.bool_)
+    wanted[rows] = True
+    return wanted
+
+
+@contextmanager
+def _copy(connection: Connection, name: str) -> Iterator[Callable[[Bytes], None]]:
+    """A COPY statement, and what sends it ready rows."""
+
+    def send(block: Bytes) -> None:
+        view = block.data
+        for start in range(0, len(view), _BYTES_PER_WRITE):
+            copy.write(view[start : start + _BYTES_PER_WRITE])
+
     with connection.cursor() as cursor, cursor.copy(query(name)) as copy:
         copy.write(HEADER)
-        for block in blocks:
-            view = memoryview(block)
-            for start in range(0, len(view), _BYTES_PER_WRITE):
-                copy.write(view[start : start + _BYTES_PER_WRITE])
+        yield send
         copy.write(TRAILER)
 
 

@@ -34,7 +34,8 @@ update partition set fingerprint = %(fingerprint)s, stats = %(stats)s, loaded_at
 where partition_no = %(partition_no)s
 
 -- name: only_index_scans
--- The keys asked for are sorted: one walk over the leaves of the index finds them all.
+-- The keys asked for are sorted: one walk over the leaves of the index finds them all. (Below, the keys are in
+-- a subselect because the planner looks at each element of an array that it sees, for longer than the walk takes.)
 select set_config('enable_seqscan', 'off', true), set_config('enable_bitmapscan', 'off', true)
 
 -- name: any_scans
@@ -42,14 +43,14 @@ select set_config('enable_seqscan', 'on', true), set_config('enable_bitmapscan',
 
 -- name: probe_pair
 select uuid_send(pair_id), partition_no from pair
-where pair_id = any (%(keys)s) and pair_id between %(first)s and %(last)s
+where pair_id = any ((select %(keys)s)::uuid[]) and pair_id between %(first)s and %(last)s
 
 -- name: probe_url
 -- What the rule compares: the rank of the text (see laion_etl.database.candidates), then MD5 of url + alt.
 select uuid_send(pair_id), partition_no,
        (language <> '')::integer * 1000 + least(char_length(alt), 200), decode(md5(url || alt), 'hex')
 from pair
-where pair_id = any (%(keys)s) and pair_id between %(first)s and %(last)s
+where pair_id = any ((select %(keys)s)::uuid[]) and pair_id between %(first)s and %(last)s
 
 -- name: owners
 select partition_no, crawl_no, partition, planned from partition where partition_no = any (%(numbers)s)
@@ -62,7 +63,7 @@ order by partition_no
 for update
 
 -- name: remove_pairs
-delete from pair where pair_id = any (%(keys)s) and pair_id between %(first)s and %(last)s
+delete from pair where pair_id = any ((select %(keys)s)::uuid[]) and pair_id between %(first)s and %(last)s
 
 -- name: unload_pairs
 delete from pair where partition_no = %(partition_no)s returning uuid_send(pair_id)

@@ -7,7 +7,8 @@ itself.
 
 import numpy as np
 
-from laion_etl.parse.kernels import Bytes, Hashes, Ints, kernel
+from laion_etl.compiled import kernel
+from laion_etl.parse.kernels import Bytes, Hashes, Ints
 from laion_etl.parse.kernels.urls import host_span
 
 # The key: the first 16 bytes of the SHA-256 of "laion_etl blocklist".

@@ -5,7 +5,8 @@ No kernel here calls one of another file: numba compiles again when the file of 
 
 import numpy as np
 
-from laion_etl.parse.kernels import Bytes, Hashes, Ints, constant, kernel
+from laion_etl.compiled import kernel
+from laion_etl.parse.kernels import Bytes, Hashes, Ints, constant
 
 _HTTP = constant(b"http://")
 _SCHEMES = constant(b"https")

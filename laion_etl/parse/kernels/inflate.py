@@ -13,7 +13,8 @@ import llvmlite.binding
 import numba
 import numpy as np
 
-from laion_etl.parse.kernels import Bytes, Ints, Longs, kernel
+from laion_etl.compiled import kernel
+from laion_etl.parse.kernels import Bytes, Ints, Longs
 
 _DECOMPRESS = "libdeflate_gzip_decompress_ex"
 

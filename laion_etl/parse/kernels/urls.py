@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from laion_etl.parse.kernels import Bytes, Hashes, Ints, constant, equals, hash_of, holds, kernel
+from laion_etl.compiled import kernel
+from laion_etl.parse.kernels import Bytes, Hashes, Ints, constant, equals, hash_of, holds
 
 RESOLVED, NEEDS_PARSER = 0, 1
 
