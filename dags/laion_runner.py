@@ -20,12 +20,16 @@ from types import FrameType
 from typing import Any
 
 from airflow.sdk.exceptions import AirflowException, AirflowFailException
+from psycopg.conninfo import make_conninfo
+
+from laion_etl.settings import load_settings
 
 USAGE_ERROR = 2  # exit code of laion-etl for wrong settings: trying again can't help
 _CLEAN_END_S = 4.0  # Airflow kills a task five seconds after it asked it to end
 _TAIL_LINES = 40
 _PASSWORD = re.compile(r"(://[^:/@]*):[^@/]+@")
 _MASK = r"\1:***@"
+_LIBPQ_EXTRAS = ("sslmode", "sslrootcert", "sslcert", "sslkey", "options", "target_session_attrs")
 
 _log = logging.getLogger("laion_etl.stage")
 
@@ -57,10 +61,29 @@ def _settings() -> str:
     return " ".join(f"{name}={shlex.quote(_PASSWORD.sub(_MASK, value))}" for name, value in named)
 
 
+def _database() -> dict[str, str]:
+    """The database of the Airflow connection that the settings name, if any, for the command's environment only."""
+    conn_id = load_settings().database.conn_id
+    if not conn_id:
+        return {}
+    from airflow.providers.postgres.hooks.postgres import PostgresHook
+
+    connection = PostgresHook.get_connection(conn_id)
+    parts = {
+        "host": connection.host,
+        "port": connection.port,
+        "user": connection.login,
+        "password": connection.password,
+        "dbname": connection.schema,
+        **{name: value for name, value in connection.extra_dejson.items() if name in _LIBPQ_EXTRAS},
+    }
+    return {"LAION_ETL_DATABASE_URL": make_conninfo(**{k: v for k, v in parts.items() if v})}
+
+
 @contextmanager
 def _started(command: list[str]) -> Iterator[subprocess.Popen[str]]:
     """The command in its own process group, which is gone when the block ends, whatever ends it."""
-    environment = os.environ | {"PYTHONUNBUFFERED": "1"}
+    environment = os.environ | {"PYTHONUNBUFFERED": "1"} | _database()
     process = subprocess.Popen(
         command,
         env=environment,

@@ -247,10 +247,65 @@ def demo(
 
 
 @app.command()
-def status(crawl: CrawlOption) -> None:
-    """The funnel of a crawl so far."""
-    _, store = _open()
+def status(
+    crawl: Annotated[str, typer.Option(callback=_name, help="Crawl id; left out: all crawls.")] = "",
+    as_json: JsonOption = False,
+) -> None:
+    """How far a crawl is: stages, rates, time left, leases, failures, and its funnel so far."""
+    from laion_etl.database.connect import open_database
+    from laion_etl.overview import crawl_funnel
+    from laion_etl.status import all_crawls, crawl_status
+
+    settings, store = _open()
+    with open_database(settings) as database:
+        if not crawl:
+            console.print(all_crawls(database))
+            return
+        found = crawl_status(crawl, crawl_funnel(store, crawl), database)
+    console.print(found.as_table())
     _show_funnel(crawl, store)
+    if as_json:
+        _json(found.to_plain())
+
+
+@app.command()
+def migrate() -> None:
+    """Bring the schema of the database up to date, as its owner; other commands do it too where they may."""
+    from laion_etl.database.connect import open_database
+
+    settings = load_settings()
+    with open_database(settings) as database:
+        applied = [name for (name,) in database.rows("connect.migrations")]
+    console.print(f"schema: {', '.join(applied)}", highlight=False)
+
+
+@app.command("memory-export")
+def memory_export(
+    name: Annotated[str, typer.Argument(callback=_name, help="Name of the file: memory/<name>.parquet.")],
+) -> None:
+    """All hashes ever seen as one file in the store, to forget old crawls and keep the dedupe."""
+    from laion_etl.database.connect import open_database
+    from laion_etl.database.memory import export_memory
+
+    settings, store = _open()
+    with open_database(settings) as database:
+        output, count = export_memory(name, settings, store, database)
+    size = f"{output.bytes / count:.1f} bytes each" if count else "empty"
+    console.print(f"{count:,} hashes, {size}: {store.uri(output.name)}", highlight=False)
+
+
+@app.command("memory-import")
+def memory_import(
+    uri: Annotated[str, typer.Argument(help="An exported file: path, s3:// or https://.")],
+) -> None:
+    """Remember the hashes of an exported file: later loads drop pairs with them as duplicates."""
+    from laion_etl.database.connect import open_database
+    from laion_etl.database.memory import import_memory
+
+    settings, _ = _open()
+    with open_database(settings) as database:
+        stats = import_memory(uri, settings, database)
+    console.print(f"{stats.input:,} hashes, {stats.kept:,} of them new", highlight=False)
 
 
 @app.command()

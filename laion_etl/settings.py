@@ -126,6 +126,9 @@ class DatabaseSettings:
     pair_leaves: int = _knob(
         16, "Tables that table pair is cut into when the schema is made (docs/scaling-postgres.md)."
     )
+    conn_id: str = _knob(
+        "", "Airflow connection whose Postgres the DAGs' commands use in place of LAION_ETL_DATABASE_URL."
+    )
     sslmode: str = _knob(
         "", "TLS of the connection: require, verify-ca, verify-full ...; empty: what the URL or libpq says."
     )

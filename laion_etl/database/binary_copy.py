@@ -5,16 +5,21 @@ row come 19 bytes of signature, flags and extension length, after the last row a
 (PostgreSQL documentation, COPY, "Binary Format").
 """
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
+from psycopg import Connection, sql
 
 from laion_etl.database import kernels
 from laion_etl.database.kernels import Bytes, Hashes, Ints, Longs
+from laion_etl.database.queries import query
 
 HEADER = b"PGCOPY\n\xff\r\n\0" + bytes(8)
 TRAILER = b"\xff\xff"
+_BYTES_PER_WRITE = 1 << 18
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,3 +86,27 @@ def _column(buffer: Bytes, starts: Longs, lengths: Longs, kind: pa.DataType) -> 
     offsets = np.zeros(len(starts) + 1, np.int32)
     np.cumsum(lengths, out=offsets[1:])
     return pa.StringArray.from_buffers(len(starts), pa.py_buffer(offsets), data)
+
+
+@contextmanager
+def copy_in(connection: Connection, name: str) -> Iterator[Callable[[Bytes], None]]:
+    """A named COPY .. FROM STDIN, and what sends it ready rows."""
+
+    def send(block: Bytes) -> None:
+        view = block.data
+        for start in range(0, len(view), _BYTES_PER_WRITE):
+            copy.write(view[start : start + _BYTES_PER_WRITE])
+
+    with connection.cursor() as cursor, cursor.copy(query(name)) as copy:
+        copy.write(HEADER)
+        yield send
+        copy.write(TRAILER)
+
+
+def copy_out(connection: Connection, statement: sql.SQL | sql.Composed) -> Iterator[bytes]:
+    """The rows of a COPY .. TO STDOUT, one by one."""
+    with connection.cursor() as cursor, cursor.copy(statement) as copy:
+        for message in copy:
+            row = bytes(message).removeprefix(HEADER)
+            if row and row != TRAILER:
+                yield row

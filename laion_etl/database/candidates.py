@@ -87,7 +87,7 @@ class PairsFile:
         """All keys of the file; about 60 bytes of memory per pair."""
         if self._rule is DedupeRule.URL:
             return self._candidates_by_url()
-        ids = _stacked([_key_bytes(batch.column(0)) for batch in self._batches(["pair_id"])])
+        ids = _stacked([key_bytes(batch.column(0)) for batch in self._batches(["pair_id"])])
         keys, order = as_keys(ids), ascending(ids)
         rows = order[_firsts(keys[order])]
         return Candidates(keys[rows], rows, np.empty(0, np.int32), np.empty(0, "S16"))
@@ -97,7 +97,7 @@ class PairsFile:
         for batch in self._batches(["pair_id", "url", "alt", "language"]):
             keys.append(url_keys(batch.column("url")))
             ranks.append(_text_ranks(batch))
-            hashes.append(_key_bytes(batch.column("pair_id")))
+            hashes.append(key_bytes(batch.column("pair_id")))
         key, pair = as_keys(_stacked(keys)), as_keys(_stacked(hashes))
         rank = np.concatenate(ranks) if ranks else np.empty(0, np.int32)
         order = np.lexsort((pair, -rank, key))
@@ -125,7 +125,7 @@ class PairsFile:
     ) -> tuple[list[Bytes], Bytes]:
         url, alt, language, page_url, licence = (Texts.of(column) for column in block.columns[1:])
         by_url = self._rule is DedupeRule.URL
-        keys = url_keys(block.column("url")) if by_url else _key_bytes(block.column(0))
+        keys = url_keys(block.column("url")) if by_url else key_bytes(block.column(0))
         order = chosen[ascending(keys[chosen])]
         cuts = np.searchsorted(keys[order, 0], [256 * part // parts for part in range(1, parts)])
         on_new_page = chosen[np.concatenate(([True], pages[chosen[1:]] != pages[chosen[:-1]]))]
@@ -176,7 +176,8 @@ def keys_of(values: list[bytes]) -> Keys:
     return as_keys(np.frombuffer(b"".join(values), np.uint8).reshape(-1, 16))
 
 
-def _key_bytes(column: pa.FixedSizeBinaryArray) -> Bytes:
+def key_bytes(column: pa.FixedSizeBinaryArray) -> Bytes:
+    """The values of a column, shape (rows, 16), not copied."""
     data = np.frombuffer(column.buffers()[1], np.uint8).reshape(-1, 16)
     return data[column.offset : column.offset + len(column)]
 

@@ -1,9 +1,9 @@
 """Who gets a row: candidates of a partition meet the rows that are there."""
 
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import TypeVar
 from uuid import UUID
@@ -11,7 +11,7 @@ from uuid import UUID
 import numpy as np
 from psycopg import Connection
 
-from laion_etl.database.binary_copy import HEADER, TRAILER
+from laion_etl.database.binary_copy import copy_in
 from laion_etl.database.candidates import (
     Candidates,
     DedupeRule,
@@ -26,7 +26,6 @@ from laion_etl.database.kernels import Bytes, Ints, Longs
 from laion_etl.database.queries import query
 
 _KEYS_PER_PROBE = 20_000
-_BYTES_PER_WRITE = 1 << 18
 _BLOCKS_UNDER_WAY = 2  # so that no connection waits for a slower one
 
 
@@ -95,11 +94,11 @@ def insert(connection: Connection, partition_no: int, pairs: PairsFile, rows: Lo
     found = connection.execute(query("load.next_page"), {"partition_no": partition_no}).fetchone()
     first_page = found[0] if found else 0
     pages: list[Bytes] = []
-    with _copy(connection, "load.copy_pairs") as send:
+    with copy_in(connection, "load.copy_pairs") as send:
         for (pair_block,), page_block in _ahead(pairs.blocks(_mask(rows), partition_no, first_page, 1)):
             send(pair_block)
             pages.append(page_block)
-    with _copy(connection, "load.copy_pages") as send:
+    with copy_in(connection, "load.copy_pages") as send:
         for block in pages:
             send(block)
     return len(rows)
@@ -117,7 +116,7 @@ def insert_side_by_side(
         return 0
     with ExitStack() as stack:
         copies = [*((other, "load.copy_pairs") for other in others), (connection, "load.copy_pages")]
-        senders = [stack.enter_context(_copy(*copy)) for copy in copies]
+        senders = [stack.enter_context(copy_in(*copy)) for copy in copies]
         threads = [stack.enter_context(ThreadPoolExecutor(1)) for _ in senders]
         under_way: deque[list[Future[None]]] = deque()
         for pair_blocks, page_block in _ahead(pairs.blocks(_mask(rows), partition_no, 0, len(others))):
@@ -139,21 +138,6 @@ def _mask(rows: Longs) -> Mask:
     wanted = np.zeros(int(rows.max()) + 1, np.bool_)
     wanted[rows] = True
     return wanted
-
-
-@contextmanager
-def _copy(connection: Connection, name: str) -> Iterator[Callable[[Bytes], None]]:
-    """A COPY statement, and what sends it ready rows."""
-
-    def send(block: Bytes) -> None:
-        view = block.data
-        for start in range(0, len(view), _BYTES_PER_WRITE):
-            copy.write(view[start : start + _BYTES_PER_WRITE])
-
-    with connection.cursor() as cursor, cursor.copy(query(name)) as copy:
-        copy.write(HEADER)
-        yield send
-        copy.write(TRAILER)
 
 
 def _incumbents(connection: Connection, candidates: Candidates, rule: DedupeRule) -> _Incumbents:

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from psycopg import Connection, sql
 from psycopg.types.json import Jsonb
 
-from laion_etl.database.binary_copy import HEADER, TRAILER, Texts, host_hashes, read_rows
+from laion_etl.database.binary_copy import Texts, copy_out, host_hashes, read_rows
 from laion_etl.database.candidates import DedupeRule
 from laion_etl.database.connect import Database
 from laion_etl.database.dealing import deal, deal_by_language
@@ -160,11 +160,7 @@ def _rows(connection: Connection, partitions: Sequence[int]) -> Iterator[bytes]:
             last=sql.Literal(UUID(int=high - 1)),
             partitions=sql.Literal(list(partitions)),
         )
-        with connection.cursor() as cursor, cursor.copy(statement) as copy:
-            for message in copy:
-                data = bytes(message).removeprefix(HEADER)
-                if data and data != TRAILER:
-                    yield data
+        yield from copy_out(connection, statement)
 
 
 def _write_stats(crawl: str, crawl_no: int, store: Store, database: Database) -> StageStats:

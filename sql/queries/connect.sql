@@ -11,3 +11,6 @@ create table if not exists schema_migration (
     name text primary key,
     applied_at timestamptz not null default now()
 )
+
+-- name: migrations
+select name from schema_migration order by name

@@ -1,0 +1,166 @@
+"""The memory across crawls as a file: what was ever seen, as sorted hashes, without a text.
+
+`export_memory` writes one parquet file of ascending 16-byte keys, about 13 bytes each, readable by anything that reads
+parquet. `import_memory` makes rows of them that hold nothing but the key, so that new crawls lose to them as
+they would to whole rows. So an operator exports, forgets old crawls, imports, and keeps the dedupe in a third
+of the room.
+"""
+
+import hashlib
+import shutil
+import tempfile
+from collections.abc import Iterator
+from functools import partial
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from psycopg import Connection, sql
+from psycopg.types.json import Jsonb
+
+from laion_etl.database.binary_copy import Texts, copy_in, copy_out, pair_rows
+from laion_etl.database.candidates import Candidates, DedupeRule, Keys, as_keys, ascending, key_bytes
+from laion_etl.database.connect import Database
+from laion_etl.database.load import crawl_number, settle_rule
+from laion_etl.database.placement import Owner, place
+from laion_etl.database.queries import query
+from laion_etl.errors import InputError
+from laion_etl.funnel import LoadReason, Outcomes
+from laion_etl.inputs import open_input
+from laion_etl.records import Output, StageStats, fingerprint, partition_name
+from laion_etl.settings import Settings
+from laion_etl.storage import Store
+
+IMPORTED = "imported-memory"  # the crawl that imported keys belong to
+_SCHEMA = pa.schema([pa.field("key", pa.binary(16), nullable=False)])
+_KEYS_PER_GROUP = 1_000_000
+_COPY_BYTES = 1 << 20
+_RULE = b"laion_etl.dedupe"
+
+
+def export_memory(name: str, settings: Settings, store: Store, database: Database) -> tuple[Output, int]:
+    """Writes all keys to `memory/<name>.parquet` of the store; returns the file and the number of keys."""
+
+    def export(connection: Connection) -> tuple[Output, int]:
+        row = connection.execute(query("load.rule")).fetchone()
+        schema = _SCHEMA.with_metadata({_RULE: (row[0] if row else DedupeRule.PAIR).encode()})
+        count = 0
+        with (
+            store.create(f"memory/{name}.parquet") as file,
+            pq.ParquetWriter(
+                file,
+                schema,
+                compression="zstd",
+                use_dictionary=False,
+                column_encoding={"key": "DELTA_BYTE_ARRAY"},
+            ) as writer,
+        ):
+            for keys in _exported(connection):
+                data = pa.py_buffer(np.ascontiguousarray(keys))
+                column = pa.FixedSizeBinaryArray.from_buffers(pa.binary(16), len(keys), [None, data])
+                writer.write_table(pa.table([column], schema=schema))
+                count += len(keys)
+        return file.output, count
+
+    return database.run(export, settings.database.bulk_timeout_s)
+
+
+def _exported(connection: Connection) -> Iterator[Keys]:
+    rows: list[bytes] = []
+    for row in copy_out(connection, sql.SQL(query("memory.copy_keys"))):
+        rows.append(row[6:])
+        if len(rows) == _KEYS_PER_GROUP:
+            yield np.frombuffer(b"".join(rows), "S16")
+            rows = []
+    if rows:
+        yield np.frombuffer(b"".join(rows), "S16")
+
+
+def import_memory(uri: str, settings: Settings, database: Database) -> StageStats:
+    """Remembers the keys of an exported file (path, s3:// or https://); what is known already stays as it is.
+
+    Doing it twice changes nothing. Raises InputError for a file that is none, or was made under another rule.
+    """
+    with tempfile.NamedTemporaryFile(prefix="laion_etl-memory-") as copy:
+        with open_input(uri) as source:
+            shutil.copyfileobj(source, copy, _COPY_BYTES)
+        copy.flush()
+        copy.seek(0)
+        content = hashlib.file_digest(copy, "sha256").hexdigest()
+        file = _checked(uri, copy.name, DedupeRule.of(settings.load))
+        work = partial(_import, file=file, rule=DedupeRule.of(settings.load), content=content)
+        return database.run(work, settings.database.bulk_timeout_s)
+
+
+def _checked(uri: str, path: str, rule: DedupeRule) -> pq.ParquetFile:
+    try:
+        file = pq.ParquetFile(path)
+    except pa.ArrowInvalid as error:
+        raise InputError(f"{uri} is no parquet file: {error}") from error
+    metadata = file.schema_arrow.metadata or {}
+    if not file.schema_arrow.equals(_SCHEMA) or _RULE not in metadata:
+        raise InputError(f"{uri} was not written by `laion-etl memory-export`")
+    if (made := metadata[_RULE].decode()) != rule:
+        raise InputError(f"{uri} remembers by {made} and LAION_ETL_LOAD_DEDUPE says {rule}")
+    return file
+
+
+def _import(connection: Connection, file: pq.ParquetFile, rule: DedupeRule, content: str) -> StageStats:
+    settle_rule(connection, rule)
+    connection.execute(query("load.lock"))
+    connection.execute(query("load.register_crawl"), {"crawl": IMPORTED})
+    crawl_no = crawl_number(connection, IMPORTED)
+    identity = fingerprint("memory", content)
+    known = connection.execute(
+        query("memory.imported"), {"crawl_no": crawl_no, "fingerprint": identity}
+    ).fetchone()
+    if known:
+        return StageStats.from_plain(known[0])
+    (number, partition_no) = _new_partition(connection, crawl_no)
+    me = Owner(partition_no, crawl_no, number)
+    outcomes = Outcomes[LoadReason]()
+    for batch in file.iter_batches(_KEYS_PER_GROUP):
+        keys = _ascending_keys(batch.column(0))
+        rows = np.arange(len(keys))
+        candidates = Candidates(keys, rows, np.empty(0, np.int32), np.empty(0, "S16"))
+        placed = place(connection, me, candidates, DedupeRule.PAIR)
+        _insert_keys(connection, partition_no, keys[placed.won])
+        outcomes.keep(int(placed.won.sum()))
+        outcomes.drop(LoadReason.DUPLICATE_IN_CRAWL, placed.lost_in_crawl)
+        outcomes.drop(LoadReason.DUPLICATE_OF_EARLIER_CRAWL, placed.lost_earlier)
+    stats = StageStats(
+        "load",
+        IMPORTED,
+        partition_name(number),
+        identity,
+        outcomes.input,
+        outcomes.kept,
+        outcomes.dropped,
+    )
+    saved = {"partition_no": partition_no, "fingerprint": identity, "stats": Jsonb(stats.to_plain())}
+    connection.execute(query("load.save_partition"), saved)
+    connection.execute(query("plan.mark_planned"), {"partitions": [partition_no]})
+    return stats
+
+
+def _new_partition(connection: Connection, crawl_no: int) -> tuple[int, int]:
+    row = connection.execute(query("memory.next_partition"), {"crawl_no": crawl_no}).fetchone()
+    number = int(row[0]) if row else 0
+    keys = {"crawl_no": crawl_no, "partition": number}
+    added = connection.execute(query("load.add_partition"), keys).fetchone()
+    return number, int(added[0]) if added else 0
+
+
+def _ascending_keys(column: pa.FixedSizeBinaryArray) -> Keys:
+    array = key_bytes(column)
+    return as_keys(array[ascending(array)])
+
+
+def _insert_keys(connection: Connection, partition_no: int, keys: Keys) -> None:
+    """Rows without texts."""
+    nothing = Texts(np.zeros(len(keys) + 1, np.int32), np.zeros(1, np.uint8))
+    array = np.ascontiguousarray(keys).view(np.uint8).reshape(-1, 16)
+    pages = np.zeros(len(keys), np.int32)
+    block = pair_rows(np.arange(len(keys)), partition_no, pages, array, nothing, nothing, nothing)
+    with copy_in(connection, "load.copy_pairs") as send:
+        send(block)

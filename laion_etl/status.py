@@ -1,0 +1,207 @@
+"""How far a crawl is: what Postgres says of its partitions and batches beside what the store has of each stage."""
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from rich.table import Table
+
+from laion_etl.database.connect import Database
+from laion_etl.overview import CrawlFunnel
+
+_FAILURES_SHOWN = 5
+
+
+@dataclass(frozen=True, slots=True)
+class LoadProgress:
+    """View load_progress."""
+
+    crawl: str
+    partitions: int = 0
+    planned: int = 0
+    pairs_kept: int = 0
+    partitions_per_hour: int = 0
+    last_loaded_at: object = None
+
+
+@dataclass(frozen=True, slots=True)
+class QueueProgress:
+    """View queue_progress; times in seconds, None where there is nothing to tell."""
+
+    crawl: str
+    batches: int = 0
+    ready: int = 0
+    leased: int = 0
+    silent: int = 0
+    done: int = 0
+    failed: int = 0
+    pairs: int = 0
+    pairs_done: int = 0
+    pairs_left: int = 0
+    images: int = 0
+    workers: int = 0
+    pairs_per_hour: int = 0
+    left_s: float | None = None
+    oldest_lease_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """A batch that a worker holds. `left_s` below zero: the worker is silent and will lose it."""
+
+    batch: int
+    attempts: int
+    owner: str
+    held_s: float
+    left_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A batch parked with its error."""
+
+    batch: int
+    attempts: int
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
+class StageProgress:
+    """Units of one stage: partitions, batches or shards. `of` None: nobody knows yet how many there will be."""
+
+    stage: str
+    unit: str
+    done: int
+    of: int | None
+    running: int = 0
+    failed: int = 0
+    per_hour: str = ""
+    left_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CrawlStatus:
+    """All there is to tell of a crawl at work."""
+
+    crawl: str
+    load: LoadProgress
+    queue: QueueProgress
+    stages: tuple[StageProgress, ...]
+    oldest_leases: tuple[Lease, ...] = ()
+    failures: tuple[Failure, ...] = field(default=())
+
+    def to_plain(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        plain = asdict(self)
+        plain["load"]["last_loaded_at"] = str(self.load.last_loaded_at or "")
+        return plain
+
+    def as_table(self) -> Table:
+        """Stages by what is done of them, with the oldest leases and the failures below."""
+        table = Table(title=f"Work on {self.crawl}", caption="\n".join(self._notes()) or None)
+        table.caption_justify = "left"
+        table.add_column("stage")
+        for heading in ("done", "of", "running", "failed", "per hour", "left"):
+            table.add_column(heading, justify="right")
+        for stage in self.stages:
+            table.add_row(
+                stage.stage,
+                f"{stage.done:,}",
+                "?" if stage.of is None else f"{stage.of:,} {stage.unit}",
+                f"{stage.running:,}" if stage.running else "-",
+                f"[red]{stage.failed:,}[/red]" if stage.failed else "-",
+                stage.per_hour or "-",
+                duration(stage.left_s) if stage.left_s is not None else "-",
+            )
+        return table
+
+    def _notes(self) -> Iterator[str]:
+        for lease in self.oldest_leases[:1]:
+            silent = f", silent for {duration(-lease.left_s)} too long" if lease.left_s < 0 else ""
+            yield (
+                f"oldest lease: batch {lease.batch}, attempt {lease.attempts}, held for "
+                f"{duration(lease.held_s)} by {lease.owner}{silent}"
+            )
+        for failure in self.failures[:_FAILURES_SHOWN]:
+            yield f"batch {failure.batch} failed after {failure.attempts} attempts: {failure.error}"
+        if len(self.failures) > _FAILURES_SHOWN:
+            yield f"and {len(self.failures) - _FAILURES_SHOWN:,} more"
+
+
+def crawl_status(crawl: str, funnel: CrawlFunnel, database: Database) -> CrawlStatus:
+    """The status of a crawl, also of one that is not in Postgres yet."""
+    loads, queues = _loads(database), _queues(database)
+    load, queue = loads.get(crawl, LoadProgress(crawl)), queues.get(crawl, QueueProgress(crawl))
+    return CrawlStatus(
+        crawl,
+        load,
+        queue,
+        tuple(_stages(funnel, load, queue)),
+        tuple(Lease(*row) for row in database.rows("status.oldest_leases", {"crawl": crawl})),
+        tuple(Failure(*row) for row in database.rows("status.failed_batches", {"crawl": crawl})),
+    )
+
+
+def all_crawls(database: Database) -> Table:
+    """A line for each crawl in Postgres."""
+    loads, queues = _loads(database), _queues(database)
+    table = Table(title="Crawls in Postgres")
+    table.add_column("crawl")
+    for heading in ("partitions", "pairs", "batches", "done", "running", "failed", "pairs/hour", "left"):
+        table.add_column(heading, justify="right")
+    for crawl in sorted(loads | queues):
+        load, queue = loads.get(crawl, LoadProgress(crawl)), queues.get(crawl, QueueProgress(crawl))
+        left = "-" if queue.left_s is None else duration(queue.left_s)
+        counts = (load.partitions, load.pairs_kept, queue.batches, queue.done, queue.leased, queue.failed)
+        table.add_row(crawl, *(f"{count:,}" for count in counts), f"{queue.pairs_per_hour:,}", left)
+    return table
+
+
+def duration(seconds: float) -> str:
+    """A time as people say it: 40 s, 12 min, 3 h 5 min, 2 d 4 h."""
+    whole = round(seconds)
+    if whole < 120:
+        return f"{whole} s"
+    minutes = whole // 60
+    if minutes < 120:
+        return f"{minutes} min"
+    hours = minutes // 60
+    if hours < 48:
+        return f"{hours} h {minutes % 60} min"
+    return f"{hours // 24} d {hours % 24} h"
+
+
+def _loads(database: Database) -> dict[str, LoadProgress]:
+    return {row[0]: LoadProgress(*row) for row in database.rows("status.loads")}
+
+
+def _queues(database: Database) -> dict[str, QueueProgress]:
+    return {row[0]: QueueProgress(*row) for row in database.rows("status.queues")}
+
+
+def _stages(funnel: CrawlFunnel, load: LoadProgress, queue: QueueProgress) -> Iterator[StageProgress]:
+    units = {row.stage: row.units for row in funnel.rows}
+    yield StageProgress("parse", "partitions", units["parse"], None)
+    parsed = max(units["parse"], load.partitions)
+    waiting = parsed - load.partitions
+    yield StageProgress(
+        "load",
+        "partitions",
+        load.partitions,
+        parsed,
+        per_hour=f"{load.partitions_per_hour:,} partitions" if load.partitions_per_hour else "",
+        left_s=3600 * waiting / load.partitions_per_hour if waiting and load.partitions_per_hour else None,
+    )
+    yield StageProgress("plan", "partitions", load.planned, load.partitions)
+    yield StageProgress(
+        "download",
+        "batches",
+        queue.done,
+        queue.batches,
+        queue.leased,
+        queue.failed,
+        f"{queue.pairs_per_hour:,} pairs" if queue.pairs_per_hour else "",
+        queue.left_s if queue.pairs_left else None,
+    )
+    yield StageProgress("score", "shards", units["score"], queue.done or units["download"])
+    yield StageProgress("publish", "datasets", units["publish"], 1)

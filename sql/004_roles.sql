@@ -1,0 +1,49 @@
+-- Who may do what. Grant these to the login roles of your pods: `grant laion_worker to my_worker_login;`
+--
+--   laion_reader   looks at everything
+--   laion_loader   laion-etl load, and import of a memory
+--   laion_planner  laion-etl plan
+--   laion_worker   laion-etl download: its queue and nothing of the pairs
+--
+-- Migrations, forget and export of a memory belong to the owner of the schema. A user who may not create roles gets a
+-- schema without them: have an administrator run this file, which may be run again.
+
+do $$
+declare
+    missing constant text[] := array(
+        select name from unnest(array['laion_reader', 'laion_loader', 'laion_planner', 'laion_worker']) as name
+        where name not in (select rolname from pg_roles));
+    name text;
+begin
+    foreach name in array missing loop
+        begin
+            execute format('create role %I nologin', name);
+        exception
+            when duplicate_object or unique_violation then null;  -- another database of this server was quicker
+            when insufficient_privilege then
+                raise notice 'role % is missing and may not be created', name;
+                return;
+        end;
+    end loop;
+
+    execute format('grant usage on schema %I to laion_reader, laion_loader, laion_planner, laion_worker',
+                   current_schema());
+    grant select on schema_migration, crawl to laion_reader, laion_loader, laion_planner, laion_worker;
+
+    grant select on partition, page, pair, batch, dedupe_rule to laion_reader;
+    grant select on pair_text, load_progress, queue_progress, lease, failed_batch to laion_reader;
+
+    grant insert on crawl to laion_loader;
+    grant select, insert on dedupe_rule to laion_loader;
+    grant select, insert, update on partition to laion_loader;
+    grant select, insert, delete on pair, page to laion_loader;
+
+    grant select on pair, page, partition, dedupe_rule, batch to laion_planner;
+    grant update (planned) on partition to laion_planner;
+    grant insert on batch to laion_planner;
+
+    grant select on batch to laion_worker;
+    grant update (state, attempts, token, lease_owner, lease_expires, claimed_at, stats, error, updated_at)
+        on batch to laion_worker;
+end
+$$;

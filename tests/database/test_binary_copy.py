@@ -1,0 +1,70 @@
+"""Rows that our encoder writes are read by Postgres, and rows of Postgres by our decoder."""
+
+import os
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from psycopg import Connection, sql
+
+from laion_etl.database.binary_copy import (
+    Texts,
+    copy_in,
+    copy_out,
+    host_hashes,
+    page_numbers,
+    pair_rows,
+    read_rows,
+)
+
+# Postgres has no NUL in texts; parse takes it out.
+texts = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=40)
+rows = st.lists(st.tuples(texts, texts, texts), max_size=30)
+SCHEMA = pa.schema([("pair_id", pa.binary(16)), ("url", pa.string()), ("alt", pa.string()), ("l", pa.string())])
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60)
+@given(rows)
+def test_rows_go_in_and_come_out(connection: Connection, values: list[tuple[str, str, str]]) -> None:
+    count = len(values)
+    keys = np.frombuffer(os.urandom(16 * count), np.uint8).reshape(-1, 16)
+    columns = [Texts.of(pa.array([row[i] for row in values], pa.string())) for i in range(3)]
+    order = np.arange(count)[::-1].copy()
+    block = pair_rows(order, 7, np.arange(count, dtype=np.int32), keys, *columns)
+    with connection.transaction(force_rollback=True):
+        with copy_in(connection, "load.copy_pairs") as send:
+            send(block)
+        found = connection.execute("select partition_no, page_no, pair_id, url, alt, language from pair order by page_no")
+        expected = [(7, n, keys[n].tobytes(), *values[n]) for n in range(count)]
+        assert [(no, page, key.bytes, *rest) for no, page, key, *rest in found] == expected
+        statement = sql.SQL("copy (select pair_id, url, alt, language from pair order by page_no) to stdout (format binary)")
+        table = read_rows(b"".join(copy_out(connection, statement)), SCHEMA)
+    assert table.to_pylist() == [
+        {"pair_id": keys[n].tobytes(), "url": url, "alt": alt, "l": language}
+        for n, (url, alt, language) in enumerate(values)
+    ]
+
+
+def test_a_slice_of_a_column_is_its_slice() -> None:
+    column = pa.array(["a", "bc", "def", "ghij"]).slice(1, 2)
+    found = Texts.of(column)
+    assert bytes(found.data[found.offsets[0] : found.offsets[2]]) == b"bcdef"
+
+
+def test_rows_of_another_width_are_refused() -> None:
+    with pytest.raises(ValueError, match="4 fields"):
+        read_rows(b"\0\1\0\0\0\1x", SCHEMA)
+
+
+def test_neighbours_on_one_page_share_its_number() -> None:
+    url = Texts.of(pa.array(["p", "p", "q", "q", "p"]))
+    licence = Texts.of(pa.array(["?", "?", "?", "cc", "?"]))
+    assert page_numbers(url, licence, 5).tolist() == [5, 5, 6, 7, 8]
+
+
+def test_hosts_are_told_apart_and_nothing_else() -> None:
+    urls = ["https://a.example/x", "http://a.example:8080/y?z", "https://a.example?q", "https://b.example/x"]
+    hashes = host_hashes(Texts.of(pa.array(urls)))
+    assert hashes[0] == hashes[1] == hashes[2] != hashes[3]
