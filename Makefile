@@ -18,8 +18,8 @@ $(READY): requirements.txt pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
 	@# Each airflow command starts in 2-3 s instead of 7 when the bytecode is there.
 	-@$(BIN)/python -m compileall -q -j 0 $(VENV)/lib >/dev/null 2>&1
-	@# The parser's compiled loops, which its first run would wait for.
-	-@$(BIN)/python -m laion_etl.parse.compile
+	@# The compiled loops of parse and load, which their first run would wait for.
+	-@$(BIN)/python -m laion_etl.compile
 	@touch $(READY)
 
 demo: setup  ## the mini crawl through Airflow to a published dataset and a report

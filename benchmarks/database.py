@@ -2,11 +2,12 @@
 
     python -m benchmarks.database [--millions 20] [--quick]
 
-Everything runs on one embedded server, on pairs made up by `pairs_file` (a million a partition). Per million
-pairs: (a) raw COPY of whole pairs into an unlogged table without index, the limit; (b) the plain way: COPY into
-a staging table, then INSERT .. ON CONFLICT DO NOTHING into a hash-partitioned table that holds everything;
-(c) ours into an empty table; (d) ours into a table with 5, 10, 20 million; (e) ours when all is known already.
-Then 64 workers claim and complete batches. Figures go to RESULTS.md by hand, the curve to docs/images.
+Everything runs on one embedded server, on pairs made up by `pairs_file` (a million a partition). Per
+million pairs: (a) raw COPY of whole pairs into an unlogged table without index, the limit; (b) the plain
+way: COPY into a staging table, then INSERT .. ON CONFLICT DO NOTHING into a hash-partitioned table that
+holds everything; (c) ours into an empty table; (d) ours into a table with 5, 10, 20 million; (e) ours when
+all is known already. Then 64 workers claim and complete batches. Figures go to RESULTS.md by hand, the
+curve to docs/images.
 """
 
 import argparse
@@ -39,7 +40,7 @@ _COLUMNS = ["pair_id", "url", "alt", "language", "license", "page_url"]
 
 
 def pairs_file(store: Store, partition: int, rows: int) -> float:
-    """A parsed partition as a crawl has it: some seven pairs a page, 90-byte URLs; returns bytes of text per pair."""
+    """A parsed partition as a crawl has it, some seven pairs a page; returns bytes of text per pair."""
     rng = random.Random(partition)
     hosts = [f"{rng.choice(_WORDS)}-{rng.choice(_WORDS)}.example.org".lower() for _ in range(50_000)]
     columns: list[list[object]] = [[] for _ in PAIR_SCHEMA]
@@ -172,7 +173,8 @@ def loads(settings: Settings, store: Store, rows: int, millions: int) -> list[tu
         )
         for label, seconds in (("(a) raw COPY", a), ("(b) staging, ON CONFLICT", b), ("(c) ours, empty", c)):
             print(
-                f"{label:26} {seconds / rows * 1e6:6.2f} s  {rows / seconds:9,.0f}/s  {a / seconds:.2f} of (a)"
+                f"{label:26} {seconds / rows * 1e6:6.2f} s  {rows / seconds:9,.0f}/s  "
+                f"{a / seconds:.2f} of (a)"
             )
         for number in range(1, millions):
             pairs_file(store, number, rows)
@@ -240,8 +242,8 @@ def queue(settings: Settings, store: Store, workers: int, batches: int) -> None:
     numbers = sorted(number for mine in taken for number in mine)
     double = len(numbers) - len(set(numbers))
     print(
-        f"{workers} workers: {len(numbers):,} batches claimed and completed, {len(numbers) / seconds:,.0f}/s, "
-        f"{double} claimed twice, {batches - len(set(numbers))} not at all"
+        f"{workers} workers: {len(numbers):,} batches claimed and completed, "
+        f"{len(numbers) / seconds:,.0f}/s, {double} claimed twice, {batches - len(set(numbers))} not at all"
     )
 
 

@@ -62,7 +62,7 @@ def _settings() -> str:
 
 
 def _database() -> dict[str, str]:
-    """The database of the Airflow connection that the settings name, if any, for the command's environment only."""
+    """The database of the Airflow connection that the settings name, for the command's environment."""
     conn_id = load_settings().database.conn_id
     if not conn_id:
         return {}

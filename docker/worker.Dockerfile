@@ -19,6 +19,6 @@ ENV PATH=/opt/laion/bin:$PATH PYTHONUNBUFFERED=1 LAION_ETL_DATA_DIR=/data
 USER laion
 WORKDIR /home/laion
 # For CPUs of the kind the image is built on; others compile when they start.
-RUN python -m laion_etl.parse.compile
+RUN python -m laion_etl.compile
 ENTRYPOINT ["laion-etl"]
 CMD ["--help"]

@@ -6,6 +6,8 @@ version and the CPU, so a changed kernel is never run in an old compilation.
 
 import hashlib
 import os
+import subprocess
+import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -51,6 +53,13 @@ os.environ["NUMBA_CACHE_DIR"] = str(_FOLDER)  # for processes started from here
 def compiled_marker() -> Path:
     """The file that says that all kernels are compiled."""
     return _FOLDER / "compiled"
+
+
+def ensure_compiled() -> None:
+    """Has all kernels compiled, in a process whose memory ends with it, unless they are for this CPU."""
+    if not compiled_marker().exists():
+        # Should it fail, this process compiles for itself what it needs, or fails with the same cause.
+        subprocess.run([sys.executable, "-m", "laion_etl.compile"], check=False)
 
 
 def kernel(function: KernelT) -> KernelT:

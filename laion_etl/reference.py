@@ -15,6 +15,8 @@ environment wins. A name that is no setting is an error that suggests the right 
 _TITLES = {
     "core": "Where things are",
     "parse": "Parse",
+    "database": "Postgres",
+    "load": "Load",
     "plan": "Plan",
     "download": "Download",
     "clip": "CLIP",

@@ -1,4 +1,5 @@
-"""How far a crawl is: what Postgres says of its partitions and batches beside what the store has of each stage."""
+"""How far a crawl is: what Postgres says of its partitions and batches beside what the store has of each
+stage."""
 
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
@@ -67,7 +68,7 @@ class Failure:
 
 @dataclass(frozen=True, slots=True)
 class StageProgress:
-    """Units of one stage: partitions, batches or shards. `of` None: nobody knows yet how many there will be."""
+    """Units of one stage: partitions, batches or shards. `of` None: nobody knows yet how many."""
 
     stage: str
     unit: str

@@ -56,7 +56,7 @@ def page_rows(order: Longs, partition_no: int, page_no: Ints, url: Texts, licenc
 
 
 def page_numbers(url: Texts, licence: Texts, first: int) -> Ints:
-    """Numbers of the pages that rows are on, from `first` on; neighbours with the same URL and licence share one."""
+    """Numbers of the rows' pages, from `first` on; neighbours with the same URL and licence share one."""
     rows = len(url.offsets) - 1
     return kernels.page_numbers(url.offsets, url.data, licence.offsets, licence.data, rows, first)
 
@@ -67,7 +67,7 @@ def host_hashes(url: Texts) -> Hashes:
 
 
 def read_rows(rows: bytes, schema: pa.Schema) -> pa.Table:
-    """The columns of rows without header and trailer; fields are bytes or texts as the schema says, none null.
+    """The columns of rows without header and trailer; the schema has bytes and texts only, none null.
 
     Raises ValueError when a row has another number of fields.
     """

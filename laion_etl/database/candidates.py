@@ -1,9 +1,9 @@
 """The pairs of a partition as candidates for a row: their keys in order, and which of equal ones is meant.
 
-Rule `pair`: the key is pair_id, the first row with it is taken. Rule `url`: the key is the MD5 of the URL, and
-of the texts of one URL the best is taken: one with a reliable language before one without, then the longer
-one, counted up to 200 characters, then the one with the lower pair_id, which is as good as drawing lots but
-does not depend on what was loaded first.
+Rule `pair`: the key is pair_id, the first row with it is taken. Rule `url`: the key is the MD5 of the URL,
+and of the texts of one URL the best is taken: one with a reliable language before one without, then the
+longer one, counted up to 200 characters, then the one with the lower pair_id, which is as good as drawing
+lots but does not depend on what was loaded first.
 """
 
 import hashlib
@@ -13,6 +13,7 @@ from enum import StrEnum
 
 import numpy as np
 import numpy.typing as npt
+import psycopg
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -208,7 +209,7 @@ class KeyArray:
 
 
 class KeyArrayDumper(Dumper):
-    """Binary array format: dimensions, flags, element type, length and lower bound, then each with its length."""
+    """Binary array: dimensions, flags, element type, length and lower bound; then each with its length."""
 
     format = Format.BINARY
     oid = 2951  # uuid[]
@@ -220,3 +221,6 @@ class KeyArrayDumper(Dumper):
         elements[:, :4] = (0, 0, 0, 16)
         elements[:, 4:] = np.ascontiguousarray(obj.keys).view(np.uint8).reshape(-1, 16)
         return header + elements.tobytes()
+
+
+psycopg.adapters.register_dumper(KeyArray, KeyArrayDumper)

@@ -1,8 +1,8 @@
 """Opening the database: the URL of the settings or the embedded server, with the schema up to date.
 
 Nothing here or in the modules beside it needs more of a connection than one transaction: no prepared
-statements, no session settings, locks or temporary tables that outlive it. So PgBouncer in transaction mode may
-stand in between.
+statements, no session settings, locks or temporary tables that outlive it. So PgBouncer in transaction mode
+may stand in between.
 """
 
 import random
@@ -68,8 +68,9 @@ class Database:
                 attempt += 1
                 if not self._passes(error) or time.monotonic() > give_up:
                     raise _database_error(error, self._url) from error
-                pause_s = min(_LONGEST_PAUSE_S, 0.05 * 2**attempt) * random.uniform(0.5, 1)
-                time.sleep(pause_s)
+                # Drawn, so that two in each other's way do not meet again.
+                jitter = random.uniform(0.5, 1)  # noqa: S311 - no secret
+                time.sleep(min(_LONGEST_PAUSE_S, 0.05 * 2**attempt) * jitter)
 
     def rows(self, name: str, keys: Keys | None = None) -> list[Any]:
         """The rows of a named query, in a transaction of its own."""

@@ -1,8 +1,9 @@
 """Dealing pairs out to batches: even batches, and no batch that hammers one host.
 
-The pairs, sorted by host, are dealt like cards: the n-th goes to batch n modulo the number of batches. So every
-host is spread as evenly as can be, and batches differ in size by one pair at most: no small one is left over.
-Where a host has too many pairs for its share of each batch to keep to the cap, there are more batches.
+The pairs, sorted by host, are dealt like cards: the n-th goes to batch n modulo the number of batches. So
+every host is spread as evenly as can be, and batches differ in size by one pair at most: no small one is
+left over. Where a host has too many pairs for its share of each batch to keep to the cap, there are more
+batches.
 """
 
 import numpy as np

@@ -62,7 +62,7 @@ class EmbeddedServer:
 
 
 def _tune(server: EmbeddedServer) -> None:
-    """Settings for loading much at once, where they are not set yet; shared_buffers holds from the next start on."""
+    """Settings for loading much at once, where none are set; shared_buffers holds from the next start on."""
     with psycopg.connect(server.url("postgres"), autocommit=True) as connection:
         rows = connection.execute(
             "select name, setting from pg_file_settings where name = any (%s) order by seqno", [[*_TUNING]]

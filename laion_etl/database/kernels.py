@@ -1,6 +1,7 @@
 """Loops over rows of Postgres' binary COPY format, and over URLs, compiled.
 
-Numbers in the format are big-endian. A text column is a pair of arrays: value i is data[offsets[i]:offsets[i + 1]].
+Numbers in the format are big-endian. A text column is a pair of arrays: value i is
+data[offsets[i]:offsets[i + 1]].
 """
 
 import numpy as np
@@ -151,7 +152,7 @@ def gathered(buffer: Bytes, starts: Longs, lengths: Longs) -> Bytes:
 def page_numbers(
     url_offsets: Ints, url: Bytes, license_offsets: Ints, licence: Bytes, rows: int, first: int
 ) -> Ints:
-    """Numbers of the pages of rows, from `first` on: one more where page URL or licence are not the row before's."""
+    """Numbers of the rows' pages: one more where page URL or licence are not those of the row before."""
     out = np.empty(rows, np.int32)
     number = first
     for row in range(rows):

@@ -1,18 +1,19 @@
 """Load stage: the pairs of a partition into Postgres, where the primary key is the dedupe.
 
-Its keys are looked up, its new rows go by binary COPY straight into table pair, through several connections that
-commit before the partition itself does. What a killed loader leaves is a partition without fingerprint: it is
-not planned, and its next load replaces its rows in one transaction, as it does for a corrected partition; what
-others had lost to rows that do not come again is given back to them. A loaded partition is not loaded again.
+Its keys are looked up, its new rows go by binary COPY straight into table pair, through several connections
+that commit before the partition itself does. What a killed loader leaves is a partition without
+fingerprint: it is not planned, and its next load replaces its rows in one transaction, as it does for a
+corrected partition; what others had lost to rows that do not come again is given back to them. A loaded
+partition is not loaded again.
 
 Whatever the order in which partitions are loaded, the rows and the counts end the same: a pair that several
-partitions of a crawl hold belongs to the lowest of them (under rule url: to the one with the best text), so a
-later loader takes it over where it has to, unless its batch is already cut.
+partitions of a crawl hold belongs to the lowest of them (under rule url: to the one with the best text), so
+a later loader takes it over where it has to, unless its batch is already cut.
 """
 
 import logging
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -21,6 +22,7 @@ import numpy as np
 from psycopg import Connection
 from psycopg.types.json import Jsonb
 
+from laion_etl.compiled import ensure_compiled
 from laion_etl.database.candidates import Candidates, DedupeRule, Keys, PairsFile, keys_of
 from laion_etl.database.connect import Database
 from laion_etl.database.placement import Owner, Placement, insert, insert_side_by_side, place
@@ -42,6 +44,7 @@ def load_partition(
     Raises DatabaseError when the partition was parsed anew after its pairs were cut into batches, or when the
     database was begun with another dedupe rule.
     """
+    ensure_compiled()
     rule = DedupeRule.of(settings.load)
     unit = partition_name(partition)
     parsed = store.read_stats(f"pairs/{crawl}/{unit}.json")
@@ -87,7 +90,7 @@ def _stats_name(crawl: str, unit: str) -> str:
 
 
 def _stats_to_store(partition_no: int, store: Store) -> Callable[[Connection], None]:
-    """Writes what Postgres says of a partition; two writers take turns, so the later one has the later state."""
+    """Writes what Postgres says of a partition; of two writers the later one has the later state."""
 
     def write(connection: Connection) -> None:
         keys = {"partition_no": partition_no}
@@ -115,7 +118,7 @@ class _Load:
     database: Database
 
     def changed_partitions(self, connection: Connection) -> list[int]:
-        """Loads the partition unless that is done; returns the numbers of partitions whose stats may be new."""
+        """Loads the partition unless that is done; returns the partitions whose stats may be new."""
         keys: dict[str, Any] = {"crawl_no": self.crawl_no, "partition": self.partition}
         known = connection.execute(query("load.partition"), keys).fetchone()
         if known and known[1] == self.identity:
@@ -134,8 +137,10 @@ class _Load:
             changed = _note_taken(connection, placed)
             return [me.partition_no, *changed, *self._give_back(connection, me, freed, candidates)]
         me = Owner(self._announce(keys), self.crawl_no, self.partition)
-        placed = place(connection, me, candidates, self.rule)
-        rows = self._insert_new(connection, me, candidates, placed)
+        with ExitStack() as stack:
+            others = [stack.enter_context(other) for other in self._side_connections()]
+            placed = place(connection, me, candidates, self.rule, others)
+            rows = self._insert_new(connection, others, me, candidates, placed)
         self._save(connection, me, candidates, placed, rows)
         return [me.partition_no, *_note_taken(connection, placed)]
 
@@ -145,20 +150,22 @@ class _Load:
             row = connection.execute(query("load.add_partition"), keys).fetchone()
         return int(row[0]) if row else 0
 
+    def _side_connections(self) -> Iterator[AbstractContextManager[Connection]]:
+        timeout_s = self.settings.database.bulk_timeout_s
+        for _ in range(max(1, self.settings.load.connections)):
+            yield self.database.beside(timeout_s)
+
     def _insert_new(
-        self, connection: Connection, me: Owner, candidates: Candidates, placed: Placement
+        self,
+        connection: Connection,
+        others: Sequence[Connection],
+        me: Owner,
+        candidates: Candidates,
+        placed: Placement,
     ) -> int:
         """Rows taken over go with the transaction that took them, all others side by side."""
-        free = placed.won & ~placed.contested
-        timeout_s = self.settings.database.bulk_timeout_s
-        with ExitStack() as stack:
-            others = [
-                stack.enter_context(self.database.beside(timeout_s))
-                for _ in range(max(1, self.settings.load.connections))
-            ]
-            rows = insert_side_by_side(
-                connection, others, me.partition_no, self._own_pairs, candidates.rows[free]
-            )
+        free = candidates.rows[placed.won & ~placed.contested]
+        rows = insert_side_by_side(connection, others, me.partition_no, self._own_pairs, free)
         taken = candidates.rows[placed.won & placed.contested]
         return rows + insert(connection, me.partition_no, self._own_pairs, taken)
 

@@ -1,9 +1,9 @@
 """The memory across crawls as a file: what was ever seen, as sorted hashes, without a text.
 
-`export_memory` writes one parquet file of ascending 16-byte keys, about 13 bytes each, readable by anything that reads
-parquet. `import_memory` makes rows of them that hold nothing but the key, so that new crawls lose to them as
-they would to whole rows. So an operator exports, forgets old crawls, imports, and keeps the dedupe in a third
-of the room.
+`export_memory` writes one parquet file of ascending 16-byte keys, about 13 bytes each, readable by anything
+that reads parquet. `import_memory` makes rows of them that hold nothing but the key, so that new crawls
+lose to them as they would to whole rows. So an operator exports, forgets old crawls, imports, and keeps the
+dedupe in a third of the room.
 """
 
 import hashlib

@@ -15,8 +15,8 @@ def migrate(connection: Connection, pair_leaves: int) -> list[str]:
     """Applies the numbered files of sql/ that are new to this database; returns their names.
 
     Safe when many processes start at once: an advisory lock lets one migrate while the others wait. Where
-    nothing is new, which is nearly always, no lock is taken. `pair_leaves`: tables that table pair is cut into
-    when it is made. Raises DatabaseError when the user may not change the schema.
+    nothing is new, which is nearly always, no lock is taken. `pair_leaves`: tables that table pair is cut
+    into when it is made. Raises DatabaseError when the user may not change the schema.
     """
     if not _new_migrations(connection):
         return []

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from itertools import chain, repeat
 from typing import TypeVar
 from uuid import UUID
 
@@ -16,7 +17,6 @@ from laion_etl.database.candidates import (
     Candidates,
     DedupeRule,
     KeyArray,
-    KeyArrayDumper,
     Keys,
     Mask,
     PairsFile,
@@ -62,9 +62,18 @@ class _Incumbents:
         return len(self.places)
 
 
-def place(connection: Connection, me: Owner, candidates: Candidates, rule: DedupeRule) -> Placement:
-    """Decides for each candidate, and removes the rows that it takes over; the caller holds the load lock."""
-    incumbents = _incumbents(connection, candidates, rule)
+def place(
+    connection: Connection,
+    me: Owner,
+    candidates: Candidates,
+    rule: DedupeRule,
+    probers: Sequence[Connection] = (),
+) -> Placement:
+    """Decides for each candidate, and removes the rows that it takes over; the caller holds the load lock.
+
+    `probers` share in looking the keys up: transactions that see what this one does.
+    """
+    incumbents = _incumbents(probers or [connection], candidates, rule)
     won = np.ones(len(candidates), np.bool_)
     contested = np.zeros(len(candidates), np.bool_)
     contested[incumbents.places] = True
@@ -111,7 +120,7 @@ def insert_side_by_side(
     pairs: PairsFile,
     rows: Longs,
 ) -> int:
-    """Like `insert`, the rows through other connections, a range of keys for each; for a partition without rows."""
+    """Like `insert` for a partition without rows; they go through other connections, by ranges of keys."""
     if not len(rows):
         return 0
     with ExitStack() as stack:
@@ -140,17 +149,25 @@ def _mask(rows: Longs) -> Mask:
     return wanted
 
 
-def _incumbents(connection: Connection, candidates: Candidates, rule: DedupeRule) -> _Incumbents:
-    connection.adapters.register_dumper(KeyArray, KeyArrayDumper)
-    connection.execute(query("load.only_index_scans"))
-    rows: list[tuple[bytes, int, int, bytes]] = []
-    for keys in _slices(candidates.keys):
-        rows += connection.execute(query(f"load.probe_{rule}"), keys, binary=True).fetchall()
-    connection.execute(query("load.any_scans"))
+def _incumbents(connections: Sequence[Connection], candidates: Candidates, rule: DedupeRule) -> _Incumbents:
+    parts = np.array_split(candidates.keys, len(connections))
+    with ThreadPoolExecutor(len(parts)) as pool:
+        found = list(pool.map(_probed, connections, parts, repeat(rule)))
+    rows = list(chain.from_iterable(found))
     keys_found, owners, *texts = zip(*rows, strict=True) if rows else ((), ())
     places = np.searchsorted(candidates.keys, keys_of(list(keys_found)))
     ranks, hashes = texts or ((), ())
     return _Incumbents(places, np.array(owners, np.int32), np.array(ranks, np.int32), keys_of(list(hashes)))
+
+
+def _probed(connection: Connection, keys: Keys, rule: DedupeRule) -> list[tuple[bytes, int, int, bytes]]:
+    """Key, owner and what the rule compares of the rows with one of these keys."""
+    connection.execute(query("load.only_index_scans"))
+    rows: list[tuple[bytes, int, int, bytes]] = []
+    for part in _slices(keys):
+        rows += connection.execute(query(f"load.probe_{rule}"), part, binary=True).fetchall()
+    connection.execute(query("load.any_scans"))
+    return rows
 
 
 def _slices(keys: Keys) -> Iterator[dict[str, object]]:

@@ -42,8 +42,8 @@ _WRITERS = 8  # to S3, writing a batch file is mostly waiting
 def plan_batches(crawl: str, settings: Settings, store: Store, database: Database) -> StageStats:
     """Cuts what is loaded and not yet planned; returns the stats of all batches of the crawl so far.
 
-    Writes `batches/<crawl>/<batch>.parquet` (BATCH_SCHEMA, at most `batch_size` rows) and `_stats.json`, whose
-    details list the batch numbers. Partitions loaded later make further batches.
+    Writes `batches/<crawl>/<batch>.parquet` (BATCH_SCHEMA, at most `batch_size` rows) and `_stats.json`,
+    whose details list the batch numbers. Partitions loaded later make further batches.
     """
     _check(settings.plan)
     planner = partial(_plan, crawl=crawl, settings=settings.plan, store=store)

@@ -94,7 +94,7 @@ class Worker:
                 self.on_progress(claim.batch, done, total)
 
         def check_lease() -> None:
-            """The web may have answered another worker differently: the files are to be those of the result."""
+            """The web may answer another worker differently: the files are to be those of the result."""
             if not self.queue.heartbeat(claim):
                 raise _LeaseLost
 

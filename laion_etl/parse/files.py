@@ -12,12 +12,12 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from laion_etl.compiled import ensure_compiled
 from laion_etl.funnel import Outcomes, ParseReason, RecordReason
 from laion_etl.inputs import open_input
 from laion_etl.machine import usable_cores
 from laion_etl.parse.batches import read_batches
 from laion_etl.parse.blocklist import Blocklists, load_blocklists
-from laion_etl.parse.compile import ensure_compiled
 from laion_etl.parse.language import Detector, NoDetector, language_detector
 from laion_etl.parse.pairs import LinkRules
 from laion_etl.records import PAIR_SCHEMA

@@ -1,4 +1,5 @@
 from collections import Counter
+from itertools import pairwise
 
 import numpy as np
 from hypothesis import given
@@ -48,7 +49,7 @@ def test_a_host_is_spread_over_the_whole_batch() -> None:
 def test_two_hosts_take_turns() -> None:
     (batch,) = deal(hashes([0] * 50 + [1] * 50), 1000, 1000)
     turns = [row // 50 for row in batch]
-    assert all(first != second for first, second in zip(turns, turns[1:], strict=False))
+    assert all(first != second for first, second in pairwise(turns))
 
 
 @given(hosts_lists, st.data())

@@ -123,7 +123,7 @@ def _stages(settings: Settings, store: Store, found: list[Partition]) -> dict[st
     def with_database(step: Callable[[Any], object]) -> Callable[[], object]:
         def run() -> object:
             with open_database(settings) as database:
-                return step(connection)
+                return step(database)
 
         return run
 
