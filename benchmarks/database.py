@@ -12,7 +12,6 @@ curve to docs/images.
 
 import argparse
 import hashlib
-import random
 import statistics
 import tempfile
 import threading
@@ -21,8 +20,10 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import psycopg
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from laion_etl.database.connect import Database, open_database
@@ -35,42 +36,64 @@ from laion_etl.storage import LocalStore, Store
 
 CRAWL = "BENCH"
 ROWS = 1_000_000
-_WORDS = [word for word in (Path(__file__).parent / "words.txt").read_text().split() if word.isascii()]
+_WORDS = [
+    word
+    for word in (Path(__file__).parent / "words.txt").read_text().lower().split()
+    if word.isascii() and word.isalpha()
+]
 _COLUMNS = ["pair_id", "url", "alt", "language", "license", "page_url"]
 
 
 def pairs_file(store: Store, partition: int, rows: int) -> float:
     """A parsed partition as a crawl has it, some seven pairs a page; returns bytes of text per pair."""
-    rng = random.Random(partition)
-    hosts = [f"{rng.choice(_WORDS)}-{rng.choice(_WORDS)}.example.org".lower() for _ in range(50_000)]
-    columns: list[list[object]] = [[] for _ in PAIR_SCHEMA]
-    text_bytes = 0
-    page = host = ""
-    left = 0
-    for row in range(rows):
-        if left == 0:
-            left = int(rng.expovariate(1 / 6)) + 1
-            host = hosts[min(int(rng.expovariate(1 / 8000)), len(hosts) - 1)]
-            page = f"https://www.{host}/{rng.choice(_WORDS)}/{'-'.join(rng.choices(_WORDS, k=5))}-{row}.html"
-        left -= 1
-        name = "-".join(rng.choices(_WORDS, k=4))
-        url = f"https://cdn.{host}/wp-content/uploads/20{row % 20:02d}/{name}-{partition}x{row}.jpg"
-        alt = " ".join(rng.choices(_WORDS, k=min(int(rng.expovariate(1 / 7)) + 2, 60)))
-        identity = hashlib.md5((url + alt).encode(), usedforsecurity=False).digest()
-        language = rng.choice(("en", "en", "de", "", "fr", "ja"))
-        values = (identity, url, alt, "", language, 0.9, "?", page, host, partition, row)
-        for column, value in zip(columns, values, strict=True):
-            column.append(value)
-        text_bytes += len(url) + len(alt) + len(language) + 1 + len(page)
+    rng = np.random.default_rng(partition)
+    number = pa.array(np.arange(rows)).cast(pa.string())
+    page_of = np.repeat(np.arange(rows), np.minimum(rng.exponential(6, rows).astype(int) + 1, rows))[:rows]
+    host_of = np.minimum(rng.exponential(8000, rows).astype(int), 49_999)[page_of]
+    host = _joined(".", _joined("-", *_words(np.random.default_rng(0), 2, 50_000)), "example.org").take(
+        pa.array(host_of)
+    )
+    path = _joined("-", *_words(rng, 5, rows), number).take(pa.array(page_of))
+    page = _joined("", "https://www.", host, "/", path, ".html")
+    year = pa.array(2000 + np.arange(rows) % 20).cast(pa.string())
+    name = _joined("-", *_words(rng, 4, rows), f"{partition}x", number)
+    url = _joined("", "https://cdn.", host, "/wp-content/uploads/", year, "/", name, ".jpg")
+    lengths = np.minimum(rng.exponential(7, rows).astype(int) + 2, 60)
+    ends = np.cumsum(lengths).astype(np.int32)
+    texts = pa.ListArray.from_arrays(
+        np.concatenate(([0], ends)).astype(np.int32), *_words(rng, 1, int(ends[-1]))
+    )
+    alt = pc.binary_join(texts, " ")
+    pairs = zip(url.to_pylist(), alt.to_pylist(), strict=True)
+    identity = [hashlib.md5((u + a).encode(), usedforsecurity=False).digest() for u, a in pairs]
+    language = pa.array(["en", "en", "de", "", "fr", "ja"]).take(pa.array(rng.integers(0, 6, rows)))
+    nothing, unknown = pa.array([""] * rows), pa.array(["?"] * rows)
+    numbers = (
+        pa.array(np.full(rows, 0.9, np.float32)),
+        pa.array(np.full(rows, partition)),
+        pa.array(np.arange(rows)),
+    )
+    columns = (identity, url, alt, nothing, language, numbers[0], unknown, page, host, *numbers[1:])
+    arrays = [
+        (c if isinstance(c, pa.Array) else pa.array(c)).cast(f.type)
+        for c, f in zip(columns, PAIR_SCHEMA, strict=True)
+    ]
     unit = partition_name(partition)
     with store.create(f"pairs/{CRAWL}/{unit}.parquet") as file:
-        table = pa.table(
-            [pa.array(c, f.type) for c, f in zip(columns, PAIR_SCHEMA, strict=True)], schema=PAIR_SCHEMA
-        )
-        pq.write_table(table, file, compression="zstd")
+        pq.write_table(pa.Table.from_arrays(arrays, schema=PAIR_SCHEMA), file, compression="zstd")
     stats = StageStats("parse", CRAWL, unit, f"bench-{partition}", rows, rows, outputs=(file.output,))
     store.write_stats(f"pairs/{CRAWL}/{unit}.json", stats)
-    return text_bytes / rows
+    lengths_of = [pc.sum(pc.binary_length(column)).as_py() for column in (url, alt, language, unknown, page)]
+    return sum(lengths_of) / rows
+
+
+def _words(rng: np.random.Generator, columns: int, rows: int) -> list[pa.StringArray]:
+    words = pa.array(_WORDS)
+    return [words.take(pa.array(rng.integers(0, len(words), rows))) for _ in range(columns)]
+
+
+def _joined(separator: str, *parts: pa.StringArray | str) -> pa.StringArray:
+    return pc.binary_join_element_wise(*parts, separator)
 
 
 def copy_rows(store: Store, partition: int) -> bytes:

@@ -254,12 +254,14 @@ def status(
     """How far a crawl is: stages, rates, time left, leases, failures, and its funnel so far."""
     from laion_etl.database.connect import open_database
     from laion_etl.overview import crawl_funnel
-    from laion_etl.status import all_crawls, crawl_status
+    from laion_etl.status import all_crawls, crawl_status, crawls_to_plain
 
     settings, store = _open()
     with open_database(settings) as database:
         if not crawl:
             console.print(all_crawls(database))
+            if as_json:
+                _json({"crawls": crawls_to_plain(database)})
             return
         found = crawl_status(crawl, crawl_funnel(store, crawl), database)
     console.print(found.as_table())

@@ -13,7 +13,6 @@ import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -83,9 +82,10 @@ def _encode(folder: Path) -> None:
         pq.write_table(table, file)
     for rule in DedupeRule:
         pairs = PairsFile(store, "sample.parquet", rule)
-        rows = pairs.candidates().rows
-        for _ in pairs.blocks(np.ones(len(rows), np.bool_), 1, 0, 1):
-            pass
+        candidates = pairs.candidates()
+        for segment in pairs.segments(0):
+            segment.pair_rows(candidates, 1)
+            segment.page_rows(segment.pages, 1)
     field = len(url).to_bytes(4) + url.encode()
     read = read_rows((1).to_bytes(2) + field, pa.schema([("url", pa.string())]))
     host_hashes(Texts.of(read.column("url").combine_chunks()))

@@ -11,10 +11,13 @@ import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar, cast
+from typing import Any, TypeVar, cast
 
 import llvmlite.binding
 import numba
+from numba import types
+from numba.core.cgutils import raw_memcpy
+from numba.extending import intrinsic
 
 _SOURCES = ("parse/kernels/*.py", "database/kernels.py")
 
@@ -60,6 +63,23 @@ def ensure_compiled() -> None:
     if not compiled_marker().exists():
         # Should it fail, this process compiles for itself what it needs, or fails with the same cause.
         subprocess.run([sys.executable, "-m", "laion_etl.compile"], check=False)
+
+
+def _copy_bytes(_: object, out: types.Array, _at: Any, data: types.Array, _start: Any, _count: Any) -> object:
+    def generated(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        def address(array: int) -> Any:
+            data = context.make_array(signature.args[array])(context, builder, values[array]).data
+            return builder.gep(data, [values[array + 1]])
+
+        raw_memcpy(builder, address(0), address(2), values[4], 1)  # type: ignore[no-untyped-call]
+        return context.get_dummy_value()
+
+    return types.void(out, types.intp, data, types.intp, types.intp), generated
+
+
+# For kernels: copy_bytes(out, at, data, start, count) copies like memcpy. Arrays of bytes, C order; no bounds
+# are checked.
+copy_bytes = cast(Callable[[Any, int, Any, int, int], None], intrinsic(_copy_bytes))
 
 
 def kernel(function: KernelT) -> KernelT:

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from rich.table import Table
+from rich.text import Text
 
 from laion_etl.database.connect import Database
 from laion_etl.overview import CrawlFunnel
@@ -23,6 +24,10 @@ class LoadProgress:
     pairs_kept: int = 0
     partitions_per_hour: int = 0
     last_loaded_at: object = None
+
+    def to_plain(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return asdict(self) | {"last_loaded_at": str(self.last_loaded_at or "")}
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,13 +98,12 @@ class CrawlStatus:
 
     def to_plain(self) -> dict[str, Any]:
         """Plain JSON values."""
-        plain = asdict(self)
-        plain["load"]["last_loaded_at"] = str(self.load.last_loaded_at or "")
-        return plain
+        return asdict(self) | {"load": self.load.to_plain()}
 
     def as_table(self) -> Table:
         """Stages by what is done of them, with the oldest leases and the failures below."""
-        table = Table(title=f"Work on {self.crawl}", caption="\n".join(self._notes()) or None)
+        notes = Text("\n".join(map(_printable, self._notes())))
+        table = Table(title=f"Work on {self.crawl}", caption=notes if notes else None)
         table.caption_justify = "left"
         table.add_column("stage")
         for heading in ("done", "of", "running", "failed", "per hour", "left"):
@@ -143,19 +147,36 @@ def crawl_status(crawl: str, funnel: CrawlFunnel, database: Database) -> CrawlSt
     )
 
 
+def crawls_to_plain(database: Database) -> list[dict[str, Any]]:
+    """Every crawl in Postgres as plain JSON values."""
+    works = _works(database).items()
+    return [{"crawl": name, "load": load.to_plain(), "queue": asdict(queue)} for name, (load, queue) in works]
+
+
+def _works(database: Database) -> dict[str, tuple[LoadProgress, QueueProgress]]:
+    loads, queues = _loads(database), _queues(database)
+    return {
+        crawl: (loads.get(crawl, LoadProgress(crawl)), queues.get(crawl, QueueProgress(crawl)))
+        for crawl in sorted(loads | queues)
+    }
+
+
 def all_crawls(database: Database) -> Table:
     """A line for each crawl in Postgres."""
-    loads, queues = _loads(database), _queues(database)
     table = Table(title="Crawls in Postgres")
     table.add_column("crawl")
     for heading in ("partitions", "pairs", "batches", "done", "running", "failed", "pairs/hour", "left"):
         table.add_column(heading, justify="right")
-    for crawl in sorted(loads | queues):
-        load, queue = loads.get(crawl, LoadProgress(crawl)), queues.get(crawl, QueueProgress(crawl))
+    for crawl, (load, queue) in _works(database).items():
         left = "-" if queue.left_s is None else duration(queue.left_s)
         counts = (load.partitions, load.pairs_kept, queue.batches, queue.done, queue.leased, queue.failed)
         table.add_row(crawl, *(f"{count:,}" for count in counts), f"{queue.pairs_per_hour:,}", left)
     return table
+
+
+def _printable(text: str) -> str:
+    """Errors quote what the web has sent: nothing in them is to steer a terminal."""
+    return "".join(char if char.isprintable() else " " for char in text)
 
 
 def duration(seconds: float) -> str:

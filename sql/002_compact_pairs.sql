@@ -47,8 +47,13 @@ comment on column pair.alt is 'Alt text.';
 comment on column pair.language is 'ISO 639 code, empty when not reliable.';
 
 -- Leaves are equal ranges of the first 32 bits; laion_etl.pair_leaves is set by the migration runner.
+--
+-- Rows come by the million and are then read by key or by partition: vacuum has nothing to do before some are
+-- deleted, and a plan does not change with the counts. So neither is started by inserts alone, where it would
+-- take from the loaders what it reads and writes (docs/scaling-postgres.md).
 do $$
 declare
+    calm constant text := 'with (autovacuum_vacuum_insert_threshold = -1, autovacuum_analyze_scale_factor = 1)';
     leaves constant integer := coalesce(nullif(current_setting('laion_etl.pair_leaves', true), ''), '16');
     bound_of constant text := '%s-0000-0000-0000-000000000000';
     lower text := 'minvalue';
@@ -57,19 +62,28 @@ begin
     for leaf in 0..leaves - 1 loop
         upper := case when leaf = leaves - 1 then 'maxvalue' else
             quote_literal(format(bound_of, lpad(to_hex((leaf + 1) * 4294967296 / leaves), 8, '0'))) end;
-        execute format('create table pair_%s partition of pair for values from (%s) to (%s)',
-                       to_char(leaf, 'FM000'), lower, upper);
+        execute format('create table pair_%s partition of pair for values from (%s) to (%s) %s',
+                       to_char(leaf, 'FM000'), lower, upper, calm);
         lower := upper;
     end loop;
     for remainder in 0..15 loop
-        execute format('create table page_%s partition of page for values with (modulus 16, remainder %s)',
-                       to_char(remainder, 'FM00'), remainder);
+        execute format('create table page_%s partition of page for values with (modulus 16, remainder %s) %s',
+                       to_char(remainder, 'FM00'), remainder, calm);
     end loop;
 end
 $$;
 
--- A partition is loaded in one go, so its rows lie together: a few bytes per thousand rows find them again.
-create index pair_of_partition on pair using brin (partition_no) with (pages_per_range = 32, autosummarize = on);
+-- A partition is loaded in one go, so its rows lie together: a few bytes per thousand rows find them again, once
+-- the new ones are summarized, which only an owner of the index may do.
+create index pair_of_partition on pair using brin (partition_no) with (pages_per_range = 32);
+
+create function summarize_new_pairs() returns bigint
+language sql security definer set search_path from current
+return (
+    select sum(brin_summarize_new_values(inhrelid))
+    from pg_inherits where inhparent = 'pair_of_partition'::regclass);
+comment on function summarize_new_pairs() is 'Before rows are looked up by partition: index pair_of_partition learns of the new ones. Returns ranges of pages.';
+revoke execute on function summarize_new_pairs() from public;
 
 -- What an earlier version had loaded.
 create temporary table page_before on commit drop as

@@ -37,6 +37,7 @@ begin
     grant select, insert on dedupe_rule to laion_loader;
     grant select, insert, update on partition to laion_loader;
     grant select, insert, delete on pair, page to laion_loader;
+    grant execute on function summarize_new_pairs() to laion_loader, laion_planner;
 
     grant select on pair, page, partition, dedupe_rule, batch to laion_planner;
     grant update (planned) on partition to laion_planner;

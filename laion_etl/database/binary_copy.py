@@ -42,7 +42,7 @@ def pair_rows(
 ) -> Bytes:
     """Rows of table pair (partition_no, page_no, pair_id, url, alt, language), without header and trailer.
 
-    `order`: the rows to write, by index into the columns. `keys` has shape (rows, 16).
+    `order`: the rows to write, by index into the columns. `keys`: theirs, shape (rows to write, 16).
     """
     texts = (url.offsets, url.data, alt.offsets, alt.data, language.offsets, language.data)
     return kernels.pair_rows(order, partition_no, page_no, keys, *texts)

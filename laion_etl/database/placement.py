@@ -1,12 +1,10 @@
 """Who gets a row: candidates of a partition meet the rows that are there."""
 
-from collections import deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from itertools import chain, repeat
-from typing import TypeVar
+from itertools import pairwise
 from uuid import UUID
 
 import numpy as np
@@ -20,13 +18,14 @@ from laion_etl.database.candidates import (
     Keys,
     Mask,
     PairsFile,
+    Segment,
     keys_of,
 )
-from laion_etl.database.kernels import Bytes, Ints, Longs
+from laion_etl.database.kernels import Ints, Longs
 from laion_etl.database.queries import query
 
-_KEYS_PER_PROBE = 20_000
-_BLOCKS_UNDER_WAY = 2  # so that no connection waits for a slower one
+# So that the part of the index they are in fits into a processor's cache.
+_KEYS_PER_CHUNK = 16_384
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,8 +48,11 @@ class Placement:
     taken: dict[int, int] = field(default_factory=dict)
 
 
+Row = tuple[bytes, int, int, bytes] | tuple[bytes, int]  # key, owner, under rule url rank and pair_id
+
+
 @dataclass(frozen=True, slots=True)
-class _Incumbents:
+class Incumbents:
     """Rows that are there already, by their place among the candidates."""
 
     places: Longs
@@ -58,22 +60,21 @@ class _Incumbents:
     ranks: Ints
     hashes: Keys
 
+    @classmethod
+    def of(cls, rows: list[Row], candidates: Candidates) -> "Incumbents":
+        keys, owners, *texts = zip(*rows, strict=True) if rows else ((), ())
+        places = np.searchsorted(candidates.keys, keys_of(list(keys)))
+        ranks, hashes = texts or ((), ())
+        return cls(places, np.array(owners, np.int32), np.array(ranks, np.int32), keys_of(list(hashes)))
+
     def __len__(self) -> int:
         return len(self.places)
 
 
 def place(
-    connection: Connection,
-    me: Owner,
-    candidates: Candidates,
-    rule: DedupeRule,
-    probers: Sequence[Connection] = (),
+    connection: Connection, me: Owner, candidates: Candidates, incumbents: Incumbents, rule: DedupeRule
 ) -> Placement:
-    """Decides for each candidate, and removes the rows that it takes over; the caller holds the load lock.
-
-    `probers` share in looking the keys up: transactions that see what this one does.
-    """
-    incumbents = _incumbents(probers or [connection], candidates, rule)
+    """Decides for each candidate, and removes the rows that it takes over; the caller holds the load lock."""
     won = np.ones(len(candidates), np.bool_)
     contested = np.zeros(len(candidates), np.bool_)
     contested[incumbents.places] = True
@@ -96,84 +97,101 @@ def place(
     )
 
 
-def insert(connection: Connection, partition_no: int, pairs: PairsFile, rows: Longs) -> int:
-    """Writes rows of a pairs file and their pages; returns how many rows."""
-    if not len(rows):
-        return 0
+def find_incumbents(connection: Connection, candidates: Candidates, rule: DedupeRule) -> Incumbents:
+    """The rows that candidates meet."""
+    connection.execute(query("load.only_index_scans"))
+    met = [row for chunk in candidates.chunks(_KEYS_PER_CHUNK) for row in _met(connection, chunk, rule)]
+    connection.execute(query("load.any_scans"))
+    return Incumbents.of(met, candidates)
+
+
+def insert(connection: Connection, partition_no: int, pairs: PairsFile, candidates: Candidates) -> None:
+    """Writes candidates and their pages."""
+    if not len(candidates):
+        return
     found = connection.execute(query("load.next_page"), {"partition_no": partition_no}).fetchone()
-    first_page = found[0] if found else 0
-    pages: list[Bytes] = []
-    with copy_in(connection, "load.copy_pairs") as send:
-        for (pair_block,), page_block in _ahead(pairs.blocks(_mask(rows), partition_no, first_page, 1)):
-            send(pair_block)
-            pages.append(page_block)
-    with copy_in(connection, "load.copy_pages") as send:
-        for block in pages:
-            send(block)
-    return len(rows)
+    for segment in pairs.segments(found[0] if found else 0):
+        mine = candidates.where(segment.holds(candidates))
+        with copy_in(connection, "load.copy_pairs") as send:
+            for chunk in mine.chunks(_KEYS_PER_CHUNK):
+                send(segment.pair_rows(chunk, partition_no))
+        with copy_in(connection, "load.copy_pages") as send:
+            send(segment.page_rows(np.unique(segment.pages[mine.rows - segment.start]), partition_no))
 
 
-def insert_side_by_side(
+def insert_free(
     connection: Connection,
     others: Sequence[Connection],
     partition_no: int,
     pairs: PairsFile,
-    rows: Longs,
-) -> int:
-    """Like `insert` for a partition without rows; they go through other connections, by ranges of keys."""
-    if not len(rows):
-        return 0
+    candidates: Candidates,
+    rule: DedupeRule,
+) -> Incumbents:
+    """Writes the candidates whose keys are free, and their pages; returns the rows that the rest met.
+
+    For a partition without rows. Each of the other connections has a range of keys of its own, and goes
+    through it in short runs that are looked up and then written at once: so the pages of the index are touched
+    twice in a row, and not once more when they are out of the caches. Pages of the web go through `connection`.
+    """
+    met: list[Row] = []
     with ExitStack() as stack:
-        copies = [*((other, "load.copy_pairs") for other in others), (connection, "load.copy_pages")]
-        senders = [stack.enter_context(copy_in(*copy)) for copy in copies]
-        threads = [stack.enter_context(ThreadPoolExecutor(1)) for _ in senders]
-        under_way: deque[list[Future[None]]] = deque()
-        for pair_blocks, page_block in _ahead(pairs.blocks(_mask(rows), partition_no, 0, len(others))):
-            blocks = zip(threads, senders, [*pair_blocks, page_block], strict=True)
-            under_way.append([thread.submit(send, block) for thread, send, block in blocks])
-            if len(under_way) > _BLOCKS_UNDER_WAY:
-                _finish(under_way.popleft())
-        for sent in under_way:
-            _finish(sent)
-    return len(rows)
+        send_pages = stack.enter_context(copy_in(connection, "load.copy_pages"))
+        threads = [stack.enter_context(ThreadPoolExecutor(1)) for _ in others]
+        for other in others:
+            other.execute(query("load.only_index_scans"))
+        for segment in pairs.segments(0):
+            mine = candidates.where(segment.holds(candidates))
+            is_sent = np.zeros(len(segment.pages), np.bool_)
+            ranges = [mine.where(part) for part in _even_slices(len(mine), len(others))]
+            work = [
+                thread.submit(_insert_chunk, other, segment, chunk, partition_no, rule)
+                for thread, other, part in zip(threads, others, ranges, strict=True)
+                for chunk in part.chunks(_KEYS_PER_CHUNK)
+            ]
+            try:
+                for done in as_completed(work):
+                    rows, met_here = done.result()
+                    met += met_here
+                    pages = np.unique(segment.pages[rows - segment.start])
+                    new = pages[~is_sent[pages - segment.pages[0]]]
+                    is_sent[new - segment.pages[0]] = True
+                    send_pages(segment.page_rows(new, partition_no))
+            finally:
+                for future in work:
+                    future.cancel()
+    return Incumbents.of(met, candidates)
 
 
-def _finish(sent: list[Future[None]]) -> None:
-    for future in sent:
-        future.result()
+def _insert_chunk(
+    connection: Connection, segment: Segment, chunk: Candidates, partition_no: int, rule: DedupeRule
+) -> tuple[Longs, list[Row]]:
+    """Rows of the file that were written, and what the others met."""
+    met = _met(connection, chunk, rule)
+    if met:
+        chunk = chunk.where(~chunk.among(np.sort(keys_of([row[0] for row in met]))))
+    if len(chunk):
+        with copy_in(connection, "load.copy_pairs") as send:
+            send(segment.pair_rows(chunk, partition_no))
+    return chunk.rows, met
 
 
-def _mask(rows: Longs) -> Mask:
-    wanted = np.zeros(int(rows.max()) + 1, np.bool_)
-    wanted[rows] = True
-    return wanted
+def _even_slices(count: int, parts: int) -> list[slice]:
+    bounds = [count * part // parts for part in range(parts + 1)]
+    return [slice(*pair) for pair in pairwise(bounds)]
 
 
-def _incumbents(connections: Sequence[Connection], candidates: Candidates, rule: DedupeRule) -> _Incumbents:
-    parts = np.array_split(candidates.keys, len(connections))
-    with ThreadPoolExecutor(len(parts)) as pool:
-        found = list(pool.map(_probed, connections, parts, repeat(rule)))
-    rows = list(chain.from_iterable(found))
-    keys_found, owners, *texts = zip(*rows, strict=True) if rows else ((), ())
-    places = np.searchsorted(candidates.keys, keys_of(list(keys_found)))
-    ranks, hashes = texts or ((), ())
-    return _Incumbents(places, np.array(owners, np.int32), np.array(ranks, np.int32), keys_of(list(hashes)))
-
-
-def _probed(connection: Connection, keys: Keys, rule: DedupeRule) -> list[tuple[bytes, int, int, bytes]]:
-    """Key, owner and what the rule compares of the rows with one of these keys."""
-    connection.execute(query("load.only_index_scans"))
-    rows: list[tuple[bytes, int, int, bytes]] = []
-    for part in _slices(keys):
-        rows += connection.execute(query(f"load.probe_{rule}"), part, binary=True).fetchall()
-    connection.execute(query("load.any_scans"))
-    return rows
+def _met(connection: Connection, chunk: Candidates, rule: DedupeRule) -> list[Row]:
+    return [
+        row
+        for keys in _slices(chunk.keys)
+        for row in connection.execute(query(f"load.probe_{rule}"), keys, binary=True)
+    ]
 
 
 def _slices(keys: Keys) -> Iterator[dict[str, object]]:
     """Ascending keys in runs, as parameters; the bounds tell the planner which leaves they are in."""
-    for start in range(0, len(keys), _KEYS_PER_PROBE):
-        part = keys[start : start + _KEYS_PER_PROBE]
+    for start in range(0, len(keys), _KEYS_PER_CHUNK):
+        part = keys[start : start + _KEYS_PER_CHUNK]
         first, last = (UUID(bytes=key.ljust(16, b"\0")) for key in (part[0], part[-1]))
         yield {"keys": KeyArray(part), "first": first, "last": last}
 
@@ -196,7 +214,7 @@ def _still_open(connection: Connection, numbers: Ints) -> Ints:
 
 
 def _better(
-    me: Owner, candidates: Candidates, incumbents: _Incumbents, partitions: Longs, rule: DedupeRule
+    me: Owner, candidates: Candidates, incumbents: Incumbents, partitions: Longs, rule: DedupeRule
 ) -> Mask:
     """Whether the candidate has more of a right to the row than the incumbent of the same crawl."""
     lower: Mask = partitions > me.partition
@@ -208,16 +226,3 @@ def _better(
         same_rank & ((hashes < incumbents.hashes) | (same_hash & lower))
     )
     return better
-
-
-ItemT = TypeVar("ItemT")
-
-
-def _ahead(items: Iterator[ItemT]) -> Iterator[ItemT]:
-    """The items, each next one being made in a thread while the last is used."""
-    with ThreadPoolExecutor(1) as pool:
-        end: tuple[()] = ()
-        upcoming = pool.submit(next, items, end)
-        while (item := upcoming.result()) is not end:
-            upcoming = pool.submit(next, items, end)
-            yield item  # type: ignore[misc]

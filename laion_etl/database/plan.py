@@ -58,6 +58,7 @@ def forget_crawl(crawl: str, settings: Settings, database: Database) -> None:
         keys = {"crawl_no": crawl_number(connection, crawl)}
         connection.execute(query("plan.lock_planner"))
         connection.execute(query("load.lock"))
+        connection.execute(query("load.summarize"))
         for table in ("pairs", "pages", "batches", "partitions", "crawl"):
             connection.execute(query(f"plan.forget_{table}"), keys)
 
@@ -80,6 +81,7 @@ def _plan(connection: Connection, crawl: str, settings: PlanSettings, store: Sto
     partitions, pairs = [number for number, _ in rows], sum(kept for _, kept in rows)
     if not partitions:
         return crawl_no
+    connection.execute(query("load.summarize"))
     row = connection.execute(query("plan.next_batch")).fetchone()
     first = int(row[0]) if row else 0
     written = list(_batch_files(connection, crawl, partitions, pairs, first, settings, store))

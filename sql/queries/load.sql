@@ -65,6 +65,9 @@ for update
 -- name: remove_pairs
 delete from pair where pair_id = any ((select %(keys)s)::uuid[]) and pair_id between %(first)s and %(last)s
 
+-- name: summarize
+select summarize_new_pairs()
+
 -- name: unload_pairs
 delete from pair where partition_no = %(partition_no)s returning uuid_send(pair_id)
 

@@ -9,19 +9,19 @@ from laion_etl.storage import Store
 Pair = tuple[str, str]  # url, alt
 
 
-def write_pairs(store: Store, crawl: str, partition: int, pairs: list[Pair]) -> None:
+def write_pairs(store: Store, crawl: str, partition: int, pairs: list[Pair], language: str = "en") -> None:
     """What the parse stage leaves behind for a partition; the page URL names the partition."""
     unit = partition_name(partition)
     page = f"https://pages.example/{partition}"
     rows = [
-        (pair_id(url, alt), url, alt, "", "en", 0.9, "?", page, "example.org", partition, index)
+        (pair_id(url, alt), url, alt, "", language, 0.9, "?", page, "example.org", partition, index)
         for index, (url, alt) in enumerate(pairs)
     ]
     columns = [[row[column] for row in rows] for column in range(len(PAIR_SCHEMA))]
     with store.create(f"pairs/{crawl}/{unit}.parquet") as file:
         pq.write_table(pa.table(columns, schema=PAIR_SCHEMA), file)
     stats = StageStats(
-        "parse", crawl, unit, fingerprint(pairs), len(pairs), len(pairs), outputs=(file.output,)
+        "parse", crawl, unit, fingerprint(pairs, language), len(pairs), len(pairs), outputs=(file.output,)
     )
     store.write_stats(f"pairs/{crawl}/{unit}.json", stats)
 

@@ -34,7 +34,7 @@ def test_rows_go_in_and_come_out(connection: Connection, values: list[tuple[str,
     keys = np.frombuffer(os.urandom(16 * count), np.uint8).reshape(-1, 16)
     columns = [Texts.of(pa.array([row[i] for row in values], pa.string())) for i in range(3)]
     order = np.arange(count)[::-1].copy()
-    block = pair_rows(order, 7, np.arange(count, dtype=np.int32), keys, *columns)
+    block = pair_rows(order, 7, np.arange(count, dtype=np.int32), keys[order], *columns)
     with connection.transaction(force_rollback=True):
         with copy_in(connection, "load.copy_pairs") as send:
             send(block)

@@ -1,0 +1,204 @@
+"""Whatever a database has been through, what is in it at the end depends on the partitions' last versions only."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from hashlib import md5
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import pytest
+from hypothesis import HealthCheck, given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+
+from laion_etl.database import load
+from laion_etl.database.candidates import DedupeRule
+from laion_etl.database.connect import Database
+from laion_etl.database.load import load_partition
+from laion_etl.database.plan import forget_crawl
+from laion_etl.errors import DatabaseError
+from laion_etl.records import pair_id, partition_name
+from laion_etl.settings import LoadSettings, Settings
+from laion_etl.storage import LocalStore, Store
+from tests.database.pairs import Pair, write_pairs
+
+PARTITIONS = 3
+# Few URLs and texts, so that most pairs meet; texts that the rule `url` prefers differently.
+pairs = st.lists(
+    st.tuples(
+        st.sampled_from([f"https://e.org/{n}.jpg" for n in range(4)]),
+        st.sampled_from(["abc", "de", "fg", "hij"]),
+    ),
+    max_size=8,
+)
+
+
+@dataclass(frozen=True)
+class Step:
+    """What happens to a partition: a new version is loaded, or its load breaks off after its rows are in."""
+
+    partition: int
+    version: list[Pair]
+    breaks_off: bool
+
+
+histories = st.lists(st.builds(Step, st.integers(0, PARTITIONS - 1), pairs, st.booleans()), max_size=7)
+
+
+class KilledError(Exception):
+    """Stands for the end of the process."""
+
+
+@contextmanager
+def killed_before_its_end() -> Iterator[None]:
+    """The load ends when its rows are in and it would be entered as loaded."""
+
+    def killed(*_: object) -> None:
+        raise KilledError
+
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(KilledError):
+        patch.setattr(load._Load, "_save", killed)
+        yield
+
+
+def key_by_pair(pair: Pair) -> bytes:
+    return pair_id(*pair)
+
+
+def key_by_url(pair: Pair) -> bytes:
+    return md5(pair[0].encode(), usedforsecurity=False).digest()
+
+
+def order_by_text(pair: Pair) -> tuple[int, bytes]:
+    """Longer texts first; all are in a reliable language."""
+    return (-len(pair[1]), pair_id(*pair))
+
+
+def owners(
+    partitions: list[list[Pair]], key: Callable[[Pair], bytes], rank: Callable[[Pair], object]
+) -> dict[bytes, tuple[int, Pair]]:
+    """The partition and the text that get the row of each key."""
+    found: dict[bytes, tuple[int, Pair]] = {}
+    for number, version in enumerate(partitions):
+        for pair in version:
+            if key(pair) not in found or rank(pair) < rank(found[key(pair)][1]):  # type: ignore[operator]
+                found[key(pair)] = (number, pair)
+    return found
+
+
+@pytest.mark.parametrize("rule", list(DedupeRule))
+@hypothesis_settings(
+    suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=25, derandomize=True
+)
+@given(history=histories, last=st.permutations(range(PARTITIONS)), versions=st.tuples(pairs, pairs, pairs))
+def test_only_the_last_versions_count(
+    rule: DedupeRule,
+    history: list[Step],
+    last: list[int],
+    versions: tuple[list[Pair], ...],
+    settings: Settings,
+    database: Database,
+) -> None:
+    by_rule = replace(settings, load=LoadSettings(dedupe=str(rule)))
+    with TemporaryDirectory() as folder:
+        store = LocalStore(Path(folder))
+        for step in history:
+            write_pairs(store, "C", step.partition, step.version)
+            if step.breaks_off and not is_loaded(database, store, step.partition, by_rule):
+                with killed_before_its_end():
+                    load_partition("C", step.partition, by_rule, store, database)
+            else:
+                load_partition("C", step.partition, by_rule, store, database)
+        for partition in last:
+            write_pairs(store, "C", partition, versions[partition])
+            load_partition("C", partition, by_rule, store, database)
+        if rule is DedupeRule.PAIR:
+            expected = owners(list(versions), key_by_pair, lambda _: 0)
+        else:
+            expected = owners(list(versions), key_by_url, order_by_text)
+        rows = database.connection.execute(
+            "select pair_id, partition, url, alt, page_url from pair_text"
+        ).fetchall()
+        assert {key.bytes: (partition, (url, alt)) for key, partition, url, alt, _ in rows} == expected
+        assert all(page == f"https://pages.example/{partition}" for _, partition, _, _, page in rows)
+        check_counts(database, store, versions, expected)
+        if database.connection.execute("select from crawl").fetchone():
+            forget_crawl("C", by_rule, database)
+
+
+def is_loaded(database: Database, store: Store, partition: int, settings: Settings) -> bool:
+    """Whether this very version is: then there is no load to break off."""
+    parsed = store.read_stats(f"pairs/C/{partition_name(partition)}.json")
+    found = database.connection.execute(
+        "select from partition join crawl using (crawl_no) where crawl = 'C' and partition = %s and fingerprint = %s",
+        [partition, load._identity(parsed, DedupeRule.of(settings.load))],
+    )
+    return found.fetchone() is not None
+
+
+def check_counts(
+    database: Database,
+    store: Store,
+    versions: tuple[list[Pair], ...],
+    expected: dict[bytes, tuple[int, Pair]],
+) -> None:
+    """Each partition's stats, in the store and in Postgres, tell its rows."""
+    key = key_by_url if database.rows("load.rule") == [("url",)] else key_by_pair
+    for number, version in enumerate(versions):
+        stats = store.read_stats(f"load/C/{partition_name(number)}.json")
+        own = sum(owner == number for owner, _ in expected.values())
+        distinct = len({key(pair) for pair in version})
+        counted = {
+            "duplicate_in_partition": len(version) - distinct,
+            "duplicate_in_crawl": distinct - own,
+        }
+        assert (stats.input, stats.kept) == (len(version), own)
+        assert stats.dropped == {reason: count for reason, count in counted.items() if count}
+        in_postgres = database.connection.execute(
+            "select stats from partition where partition = %s", [number]
+        ).fetchone()
+        assert in_postgres == (stats.to_plain(),)
+
+
+def test_a_broken_off_load_is_not_planned_and_loses_nothing(
+    store: Store, settings: Settings, database: Database
+) -> None:
+    mine = [("https://e.org/1.jpg", "one"), ("https://e.org/2.jpg", "two")]
+    write_pairs(store, "C", 0, mine)
+    write_pairs(store, "C", 1, [*mine, ("https://e.org/3.jpg", "three")])
+    with killed_before_its_end():
+        load_partition("C", 0, settings, store, database)
+    assert database.connection.execute("select count(*) from pair").fetchone() == (2,)
+    assert database.rows("status.loads") == []
+    assert load_partition("C", 1, settings, store, database).kept == 1
+    stats = load_partition("C", 0, settings, store, database)
+    assert (stats.kept, stats.dropped) == (2, {})
+    assert store.read_stats("load/C/part-00001.json").kept == 1
+
+
+def test_a_database_has_one_rule(store: Store, settings: Settings, database: Database) -> None:
+    write_pairs(store, "C", 0, [("https://e.org/1.jpg", "one")])
+    load_partition("C", 0, settings, store, database)
+    by_url = replace(settings, load=LoadSettings(dedupe="url"))
+    with pytest.raises(DatabaseError, match="removes duplicates by pair and LAION_ETL_LOAD_DEDUPE says url"):
+        load_partition("C", 0, by_url, store, database)
+
+
+def test_the_texts_of_a_url_are_ranked(store: Store, settings: Settings, database: Database) -> None:
+    url, long = "https://e.org/1.jpg", "x" * 200
+    ranked = [("", "short"), ("", long), ("en", "longer"), ("en", long + "y")]
+    by_url = replace(settings, load=LoadSettings(dedupe="url"))
+    for number, (language, alt) in enumerate(ranked):
+        write_pairs(store, "C", number, [(url, alt)], language)
+        stats = load_partition("C", number, by_url, store, database)
+        assert stats.kept == 1
+        rows = database.connection.execute("select language, alt from pair").fetchall()
+        assert rows == [(language, alt)]
+    # From 200 characters on, longer is no better: the lower hash decides, whoever came first.
+    tied = [long + end for end in "abcdefgh"]
+    for number, alt in enumerate(tied):
+        write_pairs(store, "C", 10 + number, [(url, alt)])
+        load_partition("C", 10 + number, by_url, store, database)
+    best = min([long + "y", *tied], key=lambda alt: pair_id(url, alt))
+    assert database.connection.execute("select alt from pair").fetchall() == [(best,)]

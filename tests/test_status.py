@@ -1,0 +1,125 @@
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from laion_etl.database.connect import Database
+from laion_etl.database.load import crawl_number, load_partition
+from laion_etl.database.plan import plan_batches
+from laion_etl.database.queue import BatchQueue
+from laion_etl.overview import crawl_funnel
+from laion_etl.records import StageStats
+from laion_etl.settings import PlanSettings, Settings
+from laion_etl.status import CrawlStatus, all_crawls, crawl_status, duration
+from laion_etl.storage import Store
+from tests.database.pairs import numbered_pairs, write_pairs
+from tests.test_cli import laion_etl
+
+
+@pytest.fixture
+def at_work(store: Store, settings: Settings, database: Database) -> CrawlStatus:
+    """Of crawl C three partitions are parsed, two loaded, ten batches cut: four done in an hour, one failed, one
+    held, one lost."""
+    for partition in range(3):
+        write_pairs(store, "C", partition, numbered_pairs(partition * 50, partition * 50 + 50))
+    for partition in range(2):
+        load_partition("C", partition, settings, store, database)
+    plan_batches("C", replace(settings, plan=PlanSettings(batch_size=10)), store, database)
+    queue = BatchQueue(database, crawl_number(database.connection, "C"), lease_s=600, max_attempts=1)
+    for number in range(4):
+        claim = queue.claim()
+        assert claim is not None
+        queue.complete(claim, StageStats("download", "C", str(number), "f", 10, 7, {"dead": 3}))
+    failing, lost, held = (queue.claim() for _ in range(3))
+    assert failing
+    assert lost
+    assert held
+    queue.fail(failing, "no space in \x1b[2J[bold]the worker's[/] folder")
+    database.connection.execute(
+        "update batch set claimed_at = now() - interval '6 minutes', updated_at = now() where state = 'done'"
+    )
+    database.connection.execute(
+        "update batch set claimed_at = now() - interval '3 minutes', lease_expires = now() - interval '2 minutes' "
+        "where batch = %s",
+        [lost.batch],
+    )
+    return crawl_status("C", crawl_funnel(store, "C"), database)
+
+
+def test_the_numbers(at_work: CrawlStatus) -> None:
+    queue = at_work.queue
+    assert (at_work.load.partitions, at_work.load.planned, at_work.load.pairs_kept) == (2, 2, 100)
+    assert (queue.batches, queue.ready, queue.leased, queue.silent) == (10, 3, 2, 1)
+    assert (queue.done, queue.failed, queue.images) == (4, 1, 28)
+    assert (queue.pairs, queue.pairs_done, queue.pairs_left) == (100, 40, 50)
+    assert 390 <= queue.pairs_per_hour <= 400  # 40 pairs in 6 minutes
+    assert queue.left_s == pytest.approx(50 / 400 * 3600, rel=0.05)
+    assert queue.oldest_lease_s == pytest.approx(180, abs=20)
+    progress = {stage.stage: (stage.done, stage.of, stage.running, stage.failed) for stage in at_work.stages}
+    assert progress == {
+        "parse": (3, None, 0, 0),
+        "load": (2, 3, 0, 0),
+        "plan": (2, 2, 0, 0),
+        "download": (4, 10, 2, 1),
+        "score": (0, 4, 0, 0),
+        "publish": (0, 1, 0, 0),
+    }
+
+
+def printed(status: object) -> str:
+    console = Console(width=120, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
+    console.print(status)
+    return console.export_text()
+
+
+def test_what_is_printed(at_work: CrawlStatus, database: Database) -> None:
+    text = printed(at_work.as_table())
+    assert "oldest lease: batch 5, attempt 1, held for 3 min" in text.replace("180 s", "3 min")
+    assert "silent for 120 s too long" in text.replace("2 min", "120 s")
+    assert "batch 4 failed after 1 attempts: no space in" in text
+    assert "[bold]the worker's[/] folder" in text  # as it is: no markup, no control codes
+    assert "\x1b" not in text
+    overview = printed(all_crawls(database))
+    assert "C " in overview
+    assert "10" in overview
+
+
+def test_plain_values_are_json(at_work: CrawlStatus) -> None:
+    plain = json.loads(json.dumps(at_work.to_plain()))
+    assert plain["queue"]["done"] == 4
+    assert plain["failures"][0]["batch"] == 4
+
+
+def test_a_crawl_that_nobody_has_loaded(store: Store, database: Database) -> None:
+    status = crawl_status("NONE", crawl_funnel(store, "NONE"), database)
+    assert (status.load.partitions, status.queue.batches) == (0, 0)
+    assert "Work on NONE" in printed(status.as_table())
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0.4, "0 s"),
+        (119, "119 s"),
+        (120, "2 min"),
+        (7_199, "119 min"),
+        (7_200, "2 h 0 min"),
+        (180_000, "2 d 2 h"),
+    ],
+)
+def test_durations(seconds: float, text: str) -> None:
+    assert duration(seconds) == text
+
+
+def test_the_command(tmp_path: Path, settings: Settings, store: Store, at_work: CrawlStatus) -> None:
+    connected = {"DATABASE_URL": settings.core.database_url, "STORE": str(tmp_path / "store")}
+    one = laion_etl(tmp_path, "status", "--crawl", "C", "--json", **connected)
+    assert one.returncode == 0, one.stderr
+    assert json.loads(one.stdout.splitlines()[-1])["queue"]["done"] == 4
+    every = laion_etl(tmp_path, "status", "--json", **connected)
+    assert every.returncode == 0, every.stderr
+    assert "Crawls in Postgres" in every.stdout
+    (crawl,) = json.loads(every.stdout.splitlines()[-1])["crawls"]
+    assert (crawl["crawl"], crawl["queue"]["batches"]) == ("C", 10)
