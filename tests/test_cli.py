@@ -11,7 +11,11 @@ import pytest
 from tests.parse.wat_files import image, page_record, write_wat
 
 STAGES = ["crawls", "discover", "parse", "load", "plan", "download", "score", "publish"]
-COMMANDS = [*STAGES, "run", "demo", "status", "report", "forget"]
+COMMANDS = [
+    *STAGES,
+    *("run", "demo", "status", "report", "forget"),
+    *("migrate", "memory-export", "memory-import"),
+]
 
 
 def laion_etl(folder: Path, *arguments: str, **settings: str) -> subprocess.CompletedProcess[str]:

@@ -1,3 +1,4 @@
+import io
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -20,8 +21,7 @@ from tests.test_cli import laion_etl
 
 @pytest.fixture
 def at_work(store: Store, settings: Settings, database: Database) -> CrawlStatus:
-    """Of crawl C three partitions are parsed, two loaded, ten batches cut: four done in an hour, one failed, one
-    held, one lost."""
+    """Of three partitions two are loaded, of ten batches four are done, one failed, one held, one lost."""
     for partition in range(3):
         write_pairs(store, "C", partition, numbered_pairs(partition * 50, partition * 50 + 50))
     for partition in range(2):
@@ -41,8 +41,8 @@ def at_work(store: Store, settings: Settings, database: Database) -> CrawlStatus
         "update batch set claimed_at = now() - interval '6 minutes', updated_at = now() where state = 'done'"
     )
     database.connection.execute(
-        "update batch set claimed_at = now() - interval '3 minutes', lease_expires = now() - interval '2 minutes' "
-        "where batch = %s",
+        "update batch set claimed_at = now() - interval '3 minutes', "
+        "lease_expires = now() - interval '2 minutes' where batch = %s",
         [lost.batch],
     )
     return crawl_status("C", crawl_funnel(store, "C"), database)
@@ -69,7 +69,7 @@ def test_the_numbers(at_work: CrawlStatus) -> None:
 
 
 def printed(status: object) -> str:
-    console = Console(width=120, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
+    console = Console(width=120, record=True, file=io.StringIO())
     console.print(status)
     return console.export_text()
 

@@ -33,6 +33,7 @@ _TUNING = {
     "max_wal_size": "16GB",
     "checkpoint_timeout": "30min",
     "wal_buffers": "64MB",
+    "wal_init_zero": "off",
     "bgwriter_delay": "50ms",
     "bgwriter_lru_maxpages": "1000",
     "jit": "off",

@@ -129,9 +129,9 @@ def insert_free(
 ) -> Incumbents:
     """Writes the candidates whose keys are free, and their pages; returns the rows that the rest met.
 
-    For a partition without rows. Each of the other connections has a range of keys of its own, and goes
-    through it in short runs that are looked up and then written at once: so the pages of the index are touched
-    twice in a row, and not once more when they are out of the caches. Pages of the web go through `connection`.
+    For a partition without rows. Each of the other connections has a range of keys of its own and goes
+    through it in short runs, each looked up and then written at once, while its part of the index is in the
+    caches. Pages go through `connection`.
     """
     met: list[Row] = []
     with ExitStack() as stack:

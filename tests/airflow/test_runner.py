@@ -160,3 +160,40 @@ time.sleep(600)
     assert time.monotonic() - asked < 5  # what Airflow grants
     assert "exit code -9" in output[-1]
     assert processes_of(stand_in) == []
+
+
+def test_the_database_may_be_an_airflow_connection(stand_in: Path, airflow: Airflow) -> None:
+    """Its secrets go to the command alone, and not into the log."""
+    connected = Airflow(
+        airflow.home,
+        {
+            **airflow.environment,
+            "LAION_ETL_DATABASE_CONN_ID": "laion_pairs",
+            "AIRFLOW_CONN_LAION_PAIRS": "postgresql://loader:p%40ss@db.example:6432/laion?sslmode=require",
+        },
+    )
+    command = """
+import json, os
+from psycopg.conninfo import conninfo_to_dict
+parts = conninfo_to_dict(os.environ["LAION_ETL_DATABASE_URL"])
+assert parts.pop("password") == "p@ss"
+print(json.dumps(parts))
+"""
+    outcome, log = run(stand_in, connected, command)
+    expected = {
+        "host": "db.example",
+        "port": "6432",
+        "user": "loader",
+        "dbname": "laion",
+        "sslmode": "require",
+    }
+    assert outcome == ["result", expected]
+    assert "p@ss" not in log
+    assert "p%40ss" not in log
+
+
+def test_an_airflow_connection_that_is_not_there_is_named(stand_in: Path, airflow: Airflow) -> None:
+    connected = Airflow(airflow.home, {**airflow.environment, "LAION_ETL_DATABASE_CONN_ID": "missing"})
+    outcome, _ = run(stand_in, connected, "print('{}')")
+    assert outcome[0] == "AirflowException"
+    assert "missing" in str(outcome[1])

@@ -1,4 +1,4 @@
-"""Whatever a database has been through, what is in it at the end depends on the partitions' last versions only."""
+"""Whatever a database has been through, what it holds depends on the last versions of partitions only."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -131,7 +131,8 @@ def is_loaded(database: Database, store: Store, partition: int, settings: Settin
     """Whether this very version is: then there is no load to break off."""
     parsed = store.read_stats(f"pairs/C/{partition_name(partition)}.json")
     found = database.connection.execute(
-        "select from partition join crawl using (crawl_no) where crawl = 'C' and partition = %s and fingerprint = %s",
+        "select from partition join crawl using (crawl_no) "
+        "where crawl = 'C' and partition = %s and fingerprint = %s",
         [partition, load._identity(parsed, DedupeRule.of(settings.load))],
     )
     return found.fetchone() is not None

@@ -91,7 +91,8 @@ def test_a_database_of_the_first_version_is_converted(
         for partition in range(2):
             stats = StageStats("load", "C", f"part-{partition:05d}", "f", 25, 25)
             connection.execute(
-                "insert into partition (crawl_no, partition, fingerprint, stats, planned) values (1, %s, 'f', %s, %s)",
+                "insert into partition (crawl_no, partition, fingerprint, stats, planned) "
+                "values (1, %s, 'f', %s, %s)",
                 [partition, psycopg.types.json.Jsonb(stats.to_plain()), partition == 0],
             )
         connection.execute("insert into batch (batch, crawl_no, pairs, file) values (0, 1, 25, '{}')")

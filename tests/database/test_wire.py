@@ -1,4 +1,4 @@
-"""The whole database side through what stands between: a pooler in transaction mode, TLS, a network that breaks."""
+"""The whole database side through a pooler in transaction mode, TLS, and a network that breaks."""
 
 import datetime
 import shutil

@@ -69,7 +69,7 @@ class _Listener:
 
 
 class Network(_Listener):
-    """A way to the server behind a Unix socket, with TLS where a context is given, that breaks when told to."""
+    """A way to the server behind a Unix socket, by TLS where a context is given; breaks when told to."""
 
     def __init__(self, socket_dir: Path, tls: ssl.SSLContext | None = None) -> None:
         super().__init__()
@@ -165,7 +165,7 @@ class _Backend:
 
 
 class TransactionPooler(_Listener):
-    """Like PgBouncer with pool_mode = transaction: each transaction of a client has another server connection."""
+    """Like PgBouncer with pool_mode = transaction: each transaction has another server connection."""
 
     def __init__(self, socket_dir: Path, database: str, servers: int = 6) -> None:
         super().__init__()

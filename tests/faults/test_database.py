@@ -1,10 +1,11 @@
-"""Loaders, workers and the server itself are killed, the network breaks, the disk fills up: at the end all is as if
-nothing had happened, no pair lost, no pair twice, no batch finished twice."""
+"""Loaders and the server are killed, the network breaks, the disk fills up, and in the end nothing is lost:
+no pair is missing or there twice, no batch is finished twice."""
 
 import os
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections import Counter
@@ -93,7 +94,8 @@ class Site:
         """Partitions that count as loaded, with their pairs."""
         with psycopg.connect(self.url) as connection:
             return connection.execute(
-                "select partition, (stats ->> 'kept')::integer from partition where fingerprint <> '' order by 1"
+                "select partition, (stats ->> 'kept')::integer from partition "
+                "where fingerprint <> '' order by 1"
             ).fetchall()
 
     def check(self, *partitions: list[Pair]) -> None:
@@ -187,6 +189,11 @@ def test_the_network_breaks_and_the_loader_goes_on(site: Site, after: int) -> No
     site.check(pairs)
 
 
+def short_folder() -> Path:
+    """Unix sockets have short names only."""
+    return Path(tempfile.gettempdir()) / f"laion-pg-{uuid4().hex[:8]}"
+
+
 class OwnServer:
     """A server of the test's own, in a process that is killed and started again."""
 
@@ -236,7 +243,7 @@ def children(parent: int) -> list[int]:
 
 @pytest.fixture
 def own_server(tmp_path: Path) -> Iterator[OwnServer]:
-    folder = Path(f"/tmp/laion-pg-{uuid4().hex[:8]}")
+    folder = short_folder()
     server = OwnServer(folder)
     yield server
     server.stop()
@@ -334,7 +341,7 @@ def test_the_server_killed_while_workers_claim(own_server: OwnServer, tmp_path: 
 
 def test_a_disk_that_fills_up_during_a_load(tmp_path: Path) -> None:
     """The embedded server on a small file system; with more room, the next load completes."""
-    folder = Path(f"/tmp/laion-pg-{uuid4().hex[:8]}")
+    folder = short_folder()
     folder.mkdir()
     mount(folder, 110)
     pairs = [(f"https://img.example/{n}.jpg", f"{n} " + "x" * 2_000) for n in range(30_000)]

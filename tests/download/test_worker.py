@@ -1,0 +1,79 @@
+"""What a worker does when its lease is lost while it downloads."""
+
+import logging
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from laion_etl.database.connect import Database
+from laion_etl.database.load import crawl_number, load_partition
+from laion_etl.database.plan import plan_batches
+from laion_etl.database.queue import BatchQueue, Claim
+from laion_etl.download.worker import Worker
+from laion_etl.errors import InputError
+from laion_etl.records import StageStats
+from laion_etl.settings import DownloadSettings, Settings
+from laion_etl.storage import LocalStore, Store
+from tests.database.pairs import numbered_pairs, write_pairs
+
+SECOND = StageStats("download", "C", "000000000", "the second worker's", 3, 2, {"dead": 1})
+
+
+@pytest.fixture
+def queue(store: Store, settings: Settings, database: Database) -> BatchQueue:
+    """One batch of three links, which lead nowhere."""
+    write_pairs(store, "C", 0, numbered_pairs(0, 3))
+    load_partition("C", 0, settings, store, database)
+    plan_batches("C", settings, store, database)
+    return BatchQueue(database, crawl_number(database.connection, "C"), lease_s=60, max_attempts=3)
+
+
+def overtaken(
+    settings: Settings, store: Store, queue: BatchQueue, finish: Callable[[BatchQueue, Claim], object]
+) -> Worker:
+    """A worker that falls silent on its last link, when another one gets its batch."""
+
+    def fall_silent(_: int, done: int, total: int) -> None:
+        if done == total:
+            queue._database.connection.execute("update batch set lease_expires = now() - interval '1 s'")
+            claim = queue.claim_one(0)
+            assert claim is not None
+            finish(queue, claim)
+
+    nowhere = DownloadSettings(connect_to=("img.example=127.0.0.1:1",), timeout_s=2, decoders=1)
+    return Worker("C", replace(settings, download=nowhere), store, queue, fall_silent)
+
+
+def test_a_worker_that_lost_its_batch_writes_nothing(
+    tmp_path: Path, store: Store, settings: Settings, queue: BatchQueue, caplog: pytest.LogCaptureFixture
+) -> None:
+    worker = overtaken(settings, store, queue, lambda queue, claim: queue.complete(claim, SECOND))
+    with caplog.at_level(logging.WARNING):
+        assert worker.run() == []
+    assert "batch 0 was silent for too long and is another worker's now" in caplog.text
+    assert LocalStore(tmp_path / "store").list("shards/") == []
+    assert queue.counts().done == 1
+    rows = queue._database.connection.execute(
+        "select stats ->> 'fingerprint', attempts from batch"
+    ).fetchall()
+    assert rows == [(SECOND.fingerprint, 2)]
+
+
+def test_asked_for_one_batch_it_says_that_it_was_taken_over(
+    store: Store, settings: Settings, queue: BatchQueue
+) -> None:
+    worker = overtaken(settings, store, queue, lambda queue, claim: queue.complete(claim, SECOND))
+    with pytest.raises(InputError, match="batch 0 of C was silent for too long and taken over"):
+        worker.run_one(0)
+
+
+def test_with_its_lease_it_writes(store: Store, settings: Settings, queue: BatchQueue) -> None:
+    worker = overtaken(settings, store, queue, lambda *_: None)
+    unhindered = replace(worker, on_progress=None)
+    (stats,) = unhindered.run()
+    assert (stats.input, stats.kept) == (3, 0)
+    assert sorted(store.list("shards/C/")) == [
+        f"shards/C/000000000.{end}" for end in ("json", "parquet", "tar")
+    ]
