@@ -1,13 +1,13 @@
 """Postgres beside its own limit and beside the plain way: load, duplicates, growth, and the batch queue.
 
-    python -m benchmarks.database [--millions 20] [--quick]
+    python -m benchmarks.database [--millions 21] [--curve docs/images/load-curve.svg]
 
 Everything runs on one embedded server, on pairs made up by `pairs_file` (a million a partition). Per
 million pairs: (a) raw COPY of whole pairs into an unlogged table without index, the limit; (b) the plain
 way: COPY into a staging table, then INSERT .. ON CONFLICT DO NOTHING into a hash-partitioned table that
-holds everything; (c) ours into an empty table; (d) ours into a table with 5, 10, 20 million; (e) ours when
-all is known already. Then 64 workers claim and complete batches. Figures go to RESULTS.md by hand, the
-curve to docs/images.
+holds everything; (c) ours into an empty table; (d) ours into a table that grows, each load followed by one
+into an empty table beside it, as a server gets slower and faster for reasons of its own; (e) ours when all
+is known already. Then 64 workers claim and complete batches. Figures go to RESULTS.md by hand.
 """
 
 import argparse
@@ -17,7 +17,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -175,45 +175,100 @@ def disk_bytes(connection: psycopg.Connection) -> int:
     return int(row[0]) if row else 0
 
 
-def loads(settings: Settings, store: Store, rows: int, millions: int) -> list[tuple[int, float, float]]:
-    """Prints (a) to (e); returns (million rows before, seconds, bytes per pair after) for each load."""
+@dataclass(frozen=True)
+class Point:
+    """A load of a million pairs into a table of `before` rows, and one into an empty table right after it."""
+
+    before: int
+    seconds: float
+    empty_seconds: float
+    bytes_per_pair: float
+
+
+def loads(settings: Settings, beside: Settings, store: Store, rows: int, millions: int) -> list[Point]:
+    """Prints (a) to (e); returns (d)."""
     text = pairs_file(store, 0, rows)
     data = copy_rows(store, 0)
     curve = []
-    with open_database(settings) as database:
-        connection = database.connection
+    with open_database(settings) as database, open_database(beside) as other:
         load_seconds(0, settings, store, database)  # compiles
         limit, plain, empty = [], [], []
         for _ in range(3):
-            limit.append(raw_copy(connection, data))
-            plain.append(plain_way(connection, data))
-            clear(connection)
-            empty.append(load_seconds(0, settings, store, database))
-        connection.execute("drop table raw")
+            limit.append(raw_copy(other.connection, data))
+            plain.append(plain_way(other.connection, data))
+            empty.append(empty_seconds(0, beside, store, other))
+        other.connection.execute("drop table raw")
         a, b, c = (statistics.median(values) for values in (limit, plain, empty))
-        print(
-            f"text per pair: {text:.0f} bytes; {rows:,} pairs a load; seconds per million pairs", flush=True
-        )
+        print(f"text per pair: {text:.0f} bytes; {rows:,} pairs a load", flush=True)
         for label, seconds in (("(a) raw COPY", a), ("(b) staging, ON CONFLICT", b), ("(c) ours, empty", c)):
             print(
                 f"{label:26} {seconds / rows * 1e6:6.2f} s  {rows / seconds:9,.0f}/s  "
                 f"{a / seconds:.2f} of (a)"
             )
-        for number in range(1, millions):
+        for number in range(1, millions + 1):
             pairs_file(store, number, rows)
             before = number * rows
             seconds = load_seconds(number, settings, store, database)
-            size = disk_bytes(connection) / (before + rows)
-            curve.append((before, seconds, size))
+            empty_now = empty_seconds(number, beside, store, other)
+            size = disk_bytes(database.connection) / (before + rows)
+            curve.append(Point(before, seconds, empty_now, size))
             print(
-                f"with {before / 1e6:5.1f} M rows: {rows / seconds:9,.0f}/s, {c / seconds:.2f} of (c), "
-                f"{size:.0f} bytes a pair, {size / text:.2f} of the text",
+                f"(d) with {before / 1e6:4.1f} M rows: {rows / seconds:9,.0f}/s, {empty_now / seconds:.2f} of "
+                f"an empty table's {rows / empty_now:9,.0f}/s; {size:.0f} bytes a pair, "
+                f"{size / text:.2f} of the text",
                 flush=True,
             )
-            if number in (5, 10, millions - 1):
-                known_already(number, settings, store, database, c)
+            if number * rows in (5e6, 10e6, 20e6):
+                known_already(number, settings, store, database, empty_now)
             store.delete(f"pairs/{CRAWL}/{partition_name(number)}.parquet")
+    for millions_before in (5, 10, 20):
+        near = [p.empty_seconds / p.seconds for p in curve if abs(p.before - millions_before * 1e6) <= 1e6]
+        if near:
+            print(
+                f"(d) at {millions_before} M rows: {statistics.median(near):.2f} of empty, median of {len(near)}"
+            )
     return curve
+
+
+def empty_seconds(partition: int, settings: Settings, store: Store, database: Database) -> float:
+    """A load into an empty table, without the checkpoint that would be to its advantage."""
+    database.connection.execute("truncate pair, page, batch, partition, crawl cascade")
+    return load_seconds(partition, settings, store, database)
+
+
+def curve_svg(curve: list[Point], rows: int) -> str:
+    """Pairs a second over million rows in the table, beside the same load into an empty table."""
+    width, height, left, bottom = 720, 300, 60, 40
+    most = max(rows / min(p.seconds, p.empty_seconds) for p in curve)
+    last = max(p.before for p in curve)
+
+    def at(before: float, rate: float) -> str:
+        return f"{left + (width - left - 10) * before / last:.1f},{(height - bottom) * (1 - rate / most / 1.1):.1f}"
+
+    lines = [
+        (name, color, [at(p.before, rows / getattr(p, field)) for p in curve])
+        for name, color, field in (
+            ("into the table", "#1f6f8b", "seconds"),
+            ("into an empty table", "#999", "empty_seconds"),
+        )
+    ]
+    parts = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" font-family="sans-serif" '
+        'font-size="12"><rect width="100%" height="100%" fill="white"/>'
+    ]
+    for rate in range(0, int(most * 1.1), 100_000):
+        _, y = at(0, rate).split(",")
+        parts.append(f'<line x1="{left}" x2="{width - 10}" y1="{y}" y2="{y}" stroke="#ddd"/>')
+        parts.append(f'<text x="{left - 6}" y="{y}" text-anchor="end" dy="4">{rate // 1000:,} k/s</text>')
+    for before in range(0, last + 1, 5_000_000):
+        x, y = at(before, 0).split(",")
+        parts.append(
+            f'<text x="{x}" y="{y}" text-anchor="middle" dy="18">{before // 1_000_000} M rows</text>'
+        )
+    for place, (name, color, points) in enumerate(lines):
+        parts.append(f'<polyline points="{" ".join(points)}" fill="none" stroke="{color}" stroke-width="2"/>')
+        parts.append(f'<text x="{left + 12 + 140 * place}" y="{height - 6}" fill="{color}">{name}</text>')
+    return "\n".join([*parts, "</svg>\n"])
 
 
 def known_already(number: int, settings: Settings, store: Store, database: Database, empty: float) -> None:
@@ -280,19 +335,23 @@ def make_batches(connection: psycopg.Connection) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("--millions", type=int, default=21, help="partitions to load")
+    parser.add_argument("--millions", type=int, default=21, help="partitions to load one after the other")
     parser.add_argument("--rows", type=int, default=ROWS, help="pairs of a partition")
     parser.add_argument("--batches", type=int, default=20_000)
     parser.add_argument("--only", choices=("loads", "queue"))
+    parser.add_argument("--curve", type=Path, help="an SVG file to draw (d) into")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="laion-bench-", dir="/tmp") as folder:
         settings = Settings(core=CoreSettings(data_dir=folder))
         store = LocalStore(Path(folder) / "store")
         with running_server(Path(folder)):
             pass  # its settings take effect with the next start
-        with running_server(Path(folder)):
+        with running_server(Path(folder)) as server:
             if arguments.only != "queue":
-                loads(settings, store, arguments.rows, arguments.millions)
+                beside = Settings(core=CoreSettings(data_dir=folder, database_url=server.url("beside")))
+                curve = loads(settings, beside, store, arguments.rows, arguments.millions)
+                if arguments.curve:
+                    arguments.curve.write_text(curve_svg(curve, arguments.rows))
             if arguments.only != "loads":
                 queue(settings, store, 64, arguments.batches)
 

@@ -30,12 +30,8 @@ if TYPE_CHECKING:
 _TUNING = {
     "shared_buffers": f"{max(128, min(8192, machine_memory_bytes() // 2**22))}MB",
     "min_wal_size": "1GB",
-    "max_wal_size": "16GB",
+    "max_wal_size": "8GB",
     "checkpoint_timeout": "30min",
-    "wal_buffers": "64MB",
-    "wal_init_zero": "off",
-    "bgwriter_delay": "50ms",
-    "bgwriter_lru_maxpages": "1000",
     "jit": "off",
 }
 _FATAL = re.compile(r"No space left|FATAL|PANIC|could not|Permission denied")

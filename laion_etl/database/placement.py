@@ -8,6 +8,7 @@ from itertools import pairwise
 from uuid import UUID
 
 import numpy as np
+import numpy.typing as npt
 from psycopg import Connection
 
 from laion_etl.database.binary_copy import copy_in
@@ -19,13 +20,12 @@ from laion_etl.database.candidates import (
     Mask,
     PairsFile,
     Segment,
-    keys_of,
 )
 from laion_etl.database.kernels import Ints, Longs
 from laion_etl.database.queries import query
 
 # So that the part of the index they are in fits into a processor's cache.
-_KEYS_PER_CHUNK = 16_384
+_KEYS_PER_CHUNK = 32_768
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +48,12 @@ class Placement:
     taken: dict[int, int] = field(default_factory=dict)
 
 
-Row = tuple[bytes, int, int, bytes] | tuple[bytes, int]  # key, owner, under rule url rank and pair_id
+# Rows as queries probe_pair and probe_url send them.
+_ROW = {
+    DedupeRule.PAIR: np.dtype([("key", "S16"), ("owner", ">i4")]),
+    DedupeRule.URL: np.dtype([("key", "S16"), ("owner", ">i4"), ("rank", ">i4"), ("hash", "S16")]),
+}
+Rows = npt.NDArray[np.void]
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,11 +66,15 @@ class Incumbents:
     hashes: Keys
 
     @classmethod
-    def of(cls, rows: list[Row], candidates: Candidates) -> "Incumbents":
-        keys, owners, *texts = zip(*rows, strict=True) if rows else ((), ())
-        places = np.searchsorted(candidates.keys, keys_of(list(keys)))
-        ranks, hashes = texts or ((), ())
-        return cls(places, np.array(owners, np.int32), np.array(ranks, np.int32), keys_of(list(hashes)))
+    def of(cls, parts: list[Rows], candidates: Candidates, rule: DedupeRule) -> "Incumbents":
+        rows = np.concatenate([np.empty(0, _ROW[rule]), *parts])
+        by_url = rule is DedupeRule.URL
+        return cls(
+            np.searchsorted(candidates.keys, rows["key"]),
+            rows["owner"].astype(np.int32),
+            rows["rank"].astype(np.int32) if by_url else np.empty(0, np.int32),
+            rows["hash"] if by_url else np.empty(0, "S16"),
+        )
 
     def __len__(self) -> int:
         return len(self.places)
@@ -100,9 +109,9 @@ def place(
 def find_incumbents(connection: Connection, candidates: Candidates, rule: DedupeRule) -> Incumbents:
     """The rows that candidates meet."""
     connection.execute(query("load.only_index_scans"))
-    met = [row for chunk in candidates.chunks(_KEYS_PER_CHUNK) for row in _met(connection, chunk, rule)]
+    met = [_met(connection, chunk, rule) for chunk in candidates.chunks(_KEYS_PER_CHUNK)]
     connection.execute(query("load.any_scans"))
-    return Incumbents.of(met, candidates)
+    return Incumbents.of(met, candidates, rule)
 
 
 def insert(connection: Connection, partition_no: int, pairs: PairsFile, candidates: Candidates) -> None:
@@ -133,7 +142,7 @@ def insert_free(
     through it in short runs, each looked up and then written at once, while its part of the index is in the
     caches. Pages go through `connection`.
     """
-    met: list[Row] = []
+    met: list[Rows] = []
     with ExitStack() as stack:
         send_pages = stack.enter_context(copy_in(connection, "load.copy_pages"))
         threads = [stack.enter_context(ThreadPoolExecutor(1)) for _ in others]
@@ -151,7 +160,7 @@ def insert_free(
             try:
                 for done in as_completed(work):
                     rows, met_here = done.result()
-                    met += met_here
+                    met.append(met_here)
                     pages = np.unique(segment.pages[rows - segment.start])
                     new = pages[~is_sent[pages - segment.pages[0]]]
                     is_sent[new - segment.pages[0]] = True
@@ -159,16 +168,16 @@ def insert_free(
             finally:
                 for future in work:
                     future.cancel()
-    return Incumbents.of(met, candidates)
+    return Incumbents.of(met, candidates, rule)
 
 
 def _insert_chunk(
     connection: Connection, segment: Segment, chunk: Candidates, partition_no: int, rule: DedupeRule
-) -> tuple[Longs, list[Row]]:
+) -> tuple[Longs, Rows]:
     """Rows of the file that were written, and what the others met."""
     met = _met(connection, chunk, rule)
-    if met:
-        chunk = chunk.where(~chunk.among(np.sort(keys_of([row[0] for row in met]))))
+    if len(met):
+        chunk = chunk.where(~chunk.among(np.sort(met["key"])))
     if len(chunk):
         with copy_in(connection, "load.copy_pairs") as send:
             send(segment.pair_rows(chunk, partition_no))
@@ -180,12 +189,10 @@ def _even_slices(count: int, parts: int) -> list[slice]:
     return [slice(*pair) for pair in pairwise(bounds)]
 
 
-def _met(connection: Connection, chunk: Candidates, rule: DedupeRule) -> list[Row]:
-    return [
-        row
-        for keys in _slices(chunk.keys)
-        for row in connection.execute(query(f"load.probe_{rule}"), keys, binary=True)
-    ]
+def _met(connection: Connection, chunk: Candidates, rule: DedupeRule) -> Rows:
+    (keys,) = _slices(chunk.keys)
+    row = connection.execute(query(f"load.probe_{rule}"), keys, binary=True).fetchone()
+    return np.frombuffer((row and row[0]) or b"", _ROW[rule])
 
 
 def _slices(keys: Keys) -> Iterator[dict[str, object]]:

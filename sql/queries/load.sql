@@ -42,13 +42,17 @@ select set_config('enable_seqscan', 'off', true), set_config('enable_bitmapscan'
 select set_config('enable_seqscan', 'on', true), set_config('enable_bitmapscan', 'on', true)
 
 -- name: probe_pair
-select uuid_send(pair_id), partition_no from pair
+-- The keys that are there, each with its owner: 20 bytes a row.
+select string_agg(uuid_send(pair_id) || int4send(partition_no), ''::bytea) from pair
 where pair_id = any ((select %(keys)s)::uuid[]) and pair_id between %(first)s and %(last)s
 
 -- name: probe_url
--- What the rule compares: the rank of the text (see laion_etl.database.candidates), then MD5 of url + alt.
-select uuid_send(pair_id), partition_no,
-       (language <> '')::integer * 1000 + least(char_length(alt), 200), decode(md5(url || alt), 'hex')
+-- The same with what the rule compares: the rank of the text (see laion_etl.database.candidates), then MD5 of
+-- url + alt. 40 bytes a row.
+select string_agg(
+    uuid_send(pair_id) || int4send(partition_no)
+    || int4send((language <> '')::integer * 1000 + least(char_length(alt), 200))
+    || decode(md5(url || alt), 'hex'), ''::bytea)
 from pair
 where pair_id = any ((select %(keys)s)::uuid[]) and pair_id between %(first)s and %(last)s
 
