@@ -213,8 +213,9 @@ def loads(settings: Settings, beside: Settings, store: Store, rows: int, million
             size = disk_bytes(database.connection) / (before + rows)
             curve.append(Point(before, seconds, empty_now, size))
             print(
-                f"(d) with {before / 1e6:4.1f} M rows: {rows / seconds:9,.0f}/s, {empty_now / seconds:.2f} of "
-                f"an empty table's {rows / empty_now:9,.0f}/s; {size:.0f} bytes a pair, "
+                f"(d) with {before / 1e6:4.1f} M rows: {rows / seconds:9,.0f}/s, "
+                f"{empty_now / seconds:.2f} of the {rows / empty_now:,.0f}/s of an empty table; "
+                f"{size:.0f} bytes a pair, "
                 f"{size / text:.2f} of the text",
                 flush=True,
             )
@@ -224,9 +225,8 @@ def loads(settings: Settings, beside: Settings, store: Store, rows: int, million
     for millions_before in (5, 10, 20):
         near = [p.empty_seconds / p.seconds for p in curve if abs(p.before - millions_before * 1e6) <= 1e6]
         if near:
-            print(
-                f"(d) at {millions_before} M rows: {statistics.median(near):.2f} of empty, median of {len(near)}"
-            )
+            ratio = statistics.median(near)
+            print(f"(d) at {millions_before} M rows: {ratio:.2f} of an empty table, median of {len(near)}")
     return curve
 
 
@@ -243,7 +243,8 @@ def curve_svg(curve: list[Point], rows: int) -> str:
     last = max(p.before for p in curve)
 
     def at(before: float, rate: float) -> str:
-        return f"{left + (width - left - 10) * before / last:.1f},{(height - bottom) * (1 - rate / most / 1.1):.1f}"
+        x = left + (width - left - 10) * before / last
+        return f"{x:.1f},{(height - bottom) * (1 - rate / most / 1.1):.1f}"
 
     lines = [
         (name, color, [at(p.before, rows / getattr(p, field)) for p in curve])

@@ -71,7 +71,7 @@ def test_the_numbers(at_work: CrawlStatus) -> None:
 def printed(status: object) -> str:
     console = Console(width=120, record=True, file=io.StringIO())
     console.print(status)
-    return console.export_text()
+    return " ".join(console.export_text().split())
 
 
 def test_what_is_printed(at_work: CrawlStatus, database: Database) -> None:

@@ -16,7 +16,7 @@ import psycopg
 from psycopg import Connection
 from psycopg.conninfo import conninfo_to_dict
 
-from laion_etl.database.embedded import running_server
+from laion_etl.database.embedded import log_consulted, running_server
 from laion_etl.database.migrations import migrate
 from laion_etl.database.queries import query
 from laion_etl.errors import DatabaseError
@@ -31,7 +31,12 @@ _CONFLICTS = (
     psycopg.errors.DeadlockDetected,
     psycopg.errors.UniqueViolation,
 )
-_STARTING = (psycopg.errors.CannotConnectNow,)
+_ENDINGS = (
+    "57P01",
+    "57P02",
+    "57P03",
+    "08006",
+)  # the server stops, has crashed, is starting; the connection broke
 _LONGEST_PAUSE_S = 5.0
 _CONNECT_TIMEOUT_S = 10
 
@@ -58,12 +63,16 @@ class Database:
         take `timeout_s`, default: LAION_ETL_DATABASE_STATEMENT_TIMEOUT_S. Raises DatabaseError when Postgres
         refuses, or is not back after LAION_ETL_DATABASE_RETRY_FOR_S.
         """
+        limit_s = self._settings.statement_timeout_s if timeout_s is None else timeout_s
+        return self.retried(lambda: self._transaction(work, limit_s))
+
+    def retried(self, action: Callable[[], ResultT]) -> ResultT:
+        """An action with transactions of its own, otherwise like `run`."""
         give_up = time.monotonic() + self._settings.retry_for_s
-        timeout_s = self._settings.statement_timeout_s if timeout_s is None else timeout_s
         attempt = 0
         while True:
             try:
-                return self._transaction(work, timeout_s)
+                return action()
             except psycopg.Error as error:
                 attempt += 1
                 if not self._passes(error) or time.monotonic() > give_up:
@@ -98,10 +107,15 @@ class Database:
         connection.execute(query("connect.limits"), limits)
 
     def _passes(self, error: psycopg.Error) -> bool:
-        lost = self._connection is None or self._connection.closed
-        if lost and isinstance(error, psycopg.OperationalError | psycopg.InterfaceError):
-            return not _refused(error)
-        return isinstance(error, _CONFLICTS + _STARTING)
+        if isinstance(error, _CONFLICTS):
+            return True
+        lost = self._connection is None or self._connection.closed  # or it was one beside
+        lost |= isinstance(error, psycopg.OperationalError) and error.sqlstate in (None, *_ENDINGS)
+        return (
+            lost
+            and isinstance(error, psycopg.OperationalError | psycopg.InterfaceError)
+            and not _refused(error)
+        )
 
     def _connect(self) -> Connection:
         # Prepared statements would bind a session to a server process, which a pooler does not do.
@@ -135,7 +149,8 @@ def open_database(settings: Settings) -> Iterator[Database]:
         database = Database(url, settings.database)
         try:
             with database_errors(url):
-                migrate(database.connection, settings.database.pair_leaves)
+                _ = database.connection  # what is wrong from the start is no reason to wait
+                database.retried(lambda: migrate(database.connection, settings.database.pair_leaves))
                 yield database
         finally:
             database.close()
@@ -147,7 +162,8 @@ def database_url(settings: Settings) -> Iterator[str]:
     if settings.core.database_url:
         yield settings.core.database_url
         return
-    with running_server(Path(settings.core.data_dir)) as server:
+    folder = Path(settings.core.data_dir)
+    with running_server(folder) as server, log_consulted(folder):
         yield server.url("laion")
 
 
@@ -176,7 +192,7 @@ def _database_error(error: psycopg.Error, url: str) -> DatabaseError:
         return DatabaseError(
             f"Postgres at {name} refused: {cause}; this step needs another role, see docs/operations.md"
         )
-    if isinstance(error, psycopg.OperationalError) and error.sqlstate in (None, "57P01", "57P02", "57P03"):
+    if isinstance(error, psycopg.OperationalError) and error.sqlstate in (None, *_ENDINGS):
         return DatabaseError(
             f"no connection to Postgres at {name}: {cause}; "
             "is it running, and is LAION_ETL_DATABASE_URL right?"

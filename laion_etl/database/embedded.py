@@ -34,6 +34,8 @@ _TUNING = {
     "checkpoint_timeout": "30min",
     "jit": "off",
 }
+_LOG_BYTES = 100_000
+_COMPLAINT = re.compile(r"(?:PANIC|FATAL|ERROR): +(.*(?:No space left on device|Input/output error).*)")
 _FATAL = re.compile(r"No space left|FATAL|PANIC|could not|Permission denied")
 
 
@@ -129,3 +131,21 @@ def running_server(data_dir: Path) -> Iterator[EmbeddedServer]:
         running = EmbeddedServer(socket_dir)
         _tune(running)
         yield running
+
+
+@contextmanager
+def log_consulted(data_dir: Path) -> Iterator[None]:
+    """Adds to a DatabaseError why the server gave up: on a full disk it is gone without a word to clients."""
+    log = data_dir.absolute() / "postgres" / "log"
+    start = log.stat().st_size if log.exists() else 0
+    try:
+        yield
+    except DatabaseError as error:
+        if not log.exists():
+            raise
+        with log.open("rb") as file:
+            file.seek(max(start, log.stat().st_size - _LOG_BYTES))
+            complaints = _COMPLAINT.findall(file.read().decode(errors="replace"))
+        if not complaints or complaints[-1] in str(error):
+            raise
+        raise DatabaseError(f"{error}; the server's log says: {complaints[-1]}") from error

@@ -27,11 +27,13 @@ from laion_etl.database.candidates import Candidates, DedupeRule, Keys, PairsFil
 from laion_etl.database.connect import Database
 from laion_etl.database.placement import Owner, Placement, find_incumbents, insert, insert_free, place
 from laion_etl.database.queries import query
-from laion_etl.errors import DatabaseError
+from laion_etl.errors import DatabaseError, StorageError
 from laion_etl.funnel import LoadReason
 from laion_etl.records import StageStats, fingerprint, partition_name
 from laion_etl.settings import Settings
 from laion_etl.storage import Store
+
+IMPORTED = "imported-memory"  # the crawl that keys of an imported memory belong to
 
 _log = logging.getLogger(__name__)
 
@@ -44,6 +46,8 @@ def load_partition(
     Raises DatabaseError when the partition was parsed anew after its pairs were cut into batches, or when the
     database was begun with another dedupe rule.
     """
+    if crawl == IMPORTED:
+        raise DatabaseError(f"{IMPORTED} is the name of imported memories; give the crawl another one")
     ensure_compiled()
     rule = DedupeRule.of(settings.load)
     unit = partition_name(partition)
@@ -209,9 +213,7 @@ class _Load:
         changed: list[int] = []
         losers = connection.execute(query("load.losers"), {"partition_no": me.partition_no}).fetchall()
         for crawl, crawl_no, partition, partition_no, identity, plain in losers:
-            unit = partition_name(partition)
-            if _identity(self.store.read_stats(f"pairs/{crawl}/{unit}.json"), self.rule) != identity:
-                _log.warning("%s of %s was parsed anew; load it too", unit, crawl)
+            if not self._has_file_of(crawl, partition, identity):
                 continue
             other = Owner(partition_no, crawl_no, partition)
             pairs = self._pairs(crawl, partition)
@@ -231,6 +233,19 @@ class _Load:
             _adjust(connection, partition_no, _moved(StageStats.from_plain(plain), won, reason))
             changed += [partition_no, *_note_taken(connection, placed)]
         return changed
+
+    def _has_file_of(self, crawl: str, partition: int, identity: str) -> bool:
+        """Whether the pairs file is there that another partition was loaded from."""
+        unit = partition_name(partition)
+        try:
+            parsed = self.store.read_stats(f"pairs/{crawl}/{unit}.json")
+        except StorageError as error:
+            _log.warning("what %s of %s had lost is not given back to it: %s", unit, crawl, error)
+            return False
+        if _identity(parsed, self.rule) != identity:
+            _log.warning("%s of %s was parsed anew; load it too", unit, crawl)
+            return False
+        return True
 
 
 def _note_taken(connection: Connection, placed: Placement) -> list[int]:

@@ -1,6 +1,6 @@
 """The memory across crawls as a file: what was ever seen, as sorted hashes, without a text.
 
-`export_memory` writes one parquet file of ascending 16-byte keys, about 13 bytes each, readable by anything
+`export_memory` writes one parquet file of ascending 16-byte keys, about 14 bytes each, readable by anything
 that reads parquet. `import_memory` makes rows of them that hold nothing but the key, so that new crawls
 lose to them as they would to whole rows. So an operator exports, forgets old crawls, imports, and keeps the
 dedupe in a third of the room.
@@ -21,7 +21,7 @@ from psycopg.types.json import Jsonb
 from laion_etl.database.binary_copy import Texts, copy_in, copy_out, pair_rows
 from laion_etl.database.candidates import Candidates, DedupeRule, Keys, as_keys, ascending, key_bytes
 from laion_etl.database.connect import Database
-from laion_etl.database.load import crawl_number, settle_rule
+from laion_etl.database.load import IMPORTED, crawl_number, settle_rule
 from laion_etl.database.placement import Owner, find_incumbents, place
 from laion_etl.database.queries import query
 from laion_etl.errors import InputError
@@ -31,7 +31,6 @@ from laion_etl.records import Output, StageStats, fingerprint, partition_name
 from laion_etl.settings import Settings
 from laion_etl.storage import Store
 
-IMPORTED = "imported-memory"  # the crawl that imported keys belong to
 _SCHEMA = pa.schema([pa.field("key", pa.binary(16), nullable=False)])
 _KEYS_PER_GROUP = 1_000_000
 _COPY_BYTES = 1 << 20

@@ -6,8 +6,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from laion_etl.database.connect import Database
-from laion_etl.database.load import load_partition
-from laion_etl.database.memory import IMPORTED, export_memory, import_memory
+from laion_etl.database.load import IMPORTED, load_partition
+from laion_etl.database.memory import export_memory, import_memory
 from laion_etl.database.plan import forget_crawl, plan_batches
 from laion_etl.errors import DatabaseError, InputError
 from laion_etl.records import pair_id

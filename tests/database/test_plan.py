@@ -7,9 +7,9 @@ import pytest
 from laion_etl.database.connect import Database
 from laion_etl.database.load import load_partition
 from laion_etl.database.plan import plan_batches
-from laion_etl.errors import DatabaseError
-from laion_etl.records import BATCH_SCHEMA, batch_name, pair_id
-from laion_etl.settings import PlanSettings, Settings
+from laion_etl.errors import DatabaseError, SettingsError
+from laion_etl.records import BATCH_SCHEMA, MAX_BATCH_PAIRS, batch_name, pair_id
+from laion_etl.settings import LoadSettings, PlanSettings, Settings
 from laion_etl.storage import Store
 from tests.database.pairs import numbered_pairs, write_pairs
 
@@ -108,3 +108,70 @@ def test_a_crawl_with_nothing_loaded_says_so(
 ) -> None:
     with pytest.raises(DatabaseError, match="nothing of C is loaded yet"):
         plan_batches("C", small_batches, store, database)
+
+
+def test_no_batch_hammers_one_host(store: Store, database: Database, settings: Settings) -> None:
+    many = [(f"https://large.example/{n}.jpg", f"picture {n}") for n in range(90)]
+    few = [(f"https://host{n}.example/a.jpg", "a picture") for n in range(30)]
+    write_pairs(store, "C", 0, many + few)
+    load_partition("C", 0, settings, store, database)
+    capped = replace(settings, plan=PlanSettings(batch_size=60, max_pairs_per_host=20))
+    stats = plan_batches("C", capped, store, database)
+    assert len(stats.details["batches"]) == 5
+    for batch in stats.details["batches"]:
+        hosts = [url.split("/")[2] for url in read_batch(store, batch)["url"].to_pylist()]
+        assert len(hosts) == 24
+        assert hosts.count("large.example") == 18
+        assert "large.example " * 18 not in " ".join(hosts) + " "
+
+
+def test_batches_of_one_language_each(store: Store, database: Database, settings: Settings) -> None:
+    for partition, (language, count) in enumerate([("en", 70), ("de", 45), ("fr", 10), ("ja", 5)]):
+        pairs = [(f"https://{language}.example/{n}.jpg", f"text {n}") for n in range(count)]
+        write_pairs(store, "C", partition, pairs, language)
+        load_partition("C", partition, settings, store, database)
+    by_language = replace(settings, plan=PlanSettings(batch_size=40, per_language=True))
+    stats = plan_batches("C", by_language, store, database)
+    languages = [
+        sorted(set(read_batch(store, batch)["language"].to_pylist())) for batch in stats.details["batches"]
+    ]
+    assert sorted(languages) == [["de"], ["de"], ["en"], ["en"], ["fr", "ja"]]
+
+
+def test_windows_change_nothing_but_memory(store: Store, database: Database, settings: Settings) -> None:
+    write_pairs(store, "C", 0, numbered_pairs(0, 100))
+    load_partition("C", 0, settings, store, database)
+    stats = plan_batches(
+        "C", replace(settings, plan=PlanSettings(batch_size=10, window_pairs=30)), store, database
+    )
+    tables = [read_batch(store, batch) for batch in stats.details["batches"]]
+    assert sum(table.num_rows for table in tables) == 100
+    assert max(table.num_rows for table in tables) <= 10
+    assert len({url for table in tables for url in table["url"].to_pylist()}) == 100
+
+
+@pytest.mark.parametrize(
+    ("wrong", "name"),
+    [
+        (PlanSettings(batch_size=MAX_BATCH_PAIRS + 1), "LAION_ETL_PLAN_BATCH_SIZE"),
+        (PlanSettings(batch_size=0), "LAION_ETL_PLAN_BATCH_SIZE"),
+        (PlanSettings(max_pairs_per_host=0), "LAION_ETL_PLAN_MAX_PAIRS_PER_HOST"),
+    ],
+)
+def test_settings_without_sense(
+    store: Store, database: Database, settings: Settings, wrong: PlanSettings, name: str
+) -> None:
+    with pytest.raises(SettingsError, match=name):
+        plan_batches("C", replace(settings, plan=wrong), store, database)
+
+
+def test_under_rule_url_batches_carry_the_hash_of_the_pair(
+    store: Store, database: Database, settings: Settings
+) -> None:
+    by_url = replace(settings, load=LoadSettings(dedupe="url"))
+    write_pairs(store, "C", 0, [*numbered_pairs(0, 5), ("https://img.example/0.jpg", "shorter")])
+    load_partition("C", 0, by_url, store, database)
+    plan_batches("C", by_url, store, database)
+    rows = read_batch(store, 0).to_pylist()
+    assert sorted((row["url"], row["alt"]) for row in rows) == sorted(numbered_pairs(0, 5))
+    assert all(row["pair_id"] == pair_id(row["url"], row["alt"]) for row in rows)

@@ -95,7 +95,10 @@ def test_a_database_of_the_first_version_is_converted(
                 "values (1, %s, 'f', %s, %s)",
                 [partition, psycopg.types.json.Jsonb(stats.to_plain()), partition == 0],
             )
-        connection.execute("insert into batch (batch, crawl_no, pairs, file) values (0, 1, 25, '{}')")
+        connection.execute(
+            "insert into batch (batch, crawl_no, pairs, file) "
+            """values (0, 1, 25, '{"name": "batches/C/000000000.parquet", "bytes": 1, "sha256": "0"}')"""
+        )
         for number, (image, alt) in enumerate(pairs):
             connection.execute(
                 "insert into pair values (md5(%s || %s)::uuid, 1, %s, %s, %s, 'en', '?', %s)",

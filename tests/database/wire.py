@@ -36,7 +36,7 @@ class _Listener:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._socket.close()
+        self._close(self._socket)
         self.cut()
 
     def cut(self) -> None:

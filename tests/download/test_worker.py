@@ -75,5 +75,5 @@ def test_with_its_lease_it_writes(store: Store, settings: Settings, queue: Batch
     (stats,) = unhindered.run()
     assert (stats.input, stats.kept) == (3, 0)
     assert sorted(store.list("shards/C/")) == [
-        f"shards/C/000000000.{end}" for end in ("json", "parquet", "tar")
+        f"shards/C/000000000{end}" for end in (".parquet", ".tar", "_stats.json")
     ]

@@ -72,6 +72,10 @@ class Site:
         """Until its server processes have noticed."""
         process.kill()
         process.communicate()
+        self.settle()
+
+    def settle(self) -> None:
+        """No connection is left."""
         self.network.hold_after(None)
         self.network.cut()
         with psycopg.connect(self.url, autocommit=True) as connection:
@@ -152,7 +156,7 @@ def test_a_loader_killed_when_its_rows_are_in(site: Site) -> None:
             wait_for(lambda: len(site.urls()) == PAIRS)
             process.kill()
             process.communicate()
-    site.kill(process)
+    site.settle()
     assert site.loaded() == []
     site.write(numbered_pairs(PAIRS, PAIRS + 100), 1)
     site.load(1)
@@ -344,7 +348,7 @@ def test_a_disk_that_fills_up_during_a_load(tmp_path: Path) -> None:
     folder = short_folder()
     folder.mkdir()
     mount(folder, 110)
-    pairs = [(f"https://img.example/{n}.jpg", f"{n} " + "x" * 2_000) for n in range(30_000)]
+    pairs = [(f"https://img.example/{n}.jpg", f"{n} {os.urandom(1_000).hex()}") for n in range(30_000)]
     small = [("https://img.example/first.jpg", "the first")]
     try:
         site = EmbeddedSite(folder, tmp_path)
