@@ -12,7 +12,8 @@ def main() -> None:
     from laion_etl.cli import app
 
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
-    logging.getLogger("urllib3").setLevel(logging.ERROR)  # retries are its business, failures ours
+    for library in ("urllib3", "psycopg"):  # retries are their business, failures ours
+        logging.getLogger(library).setLevel(logging.ERROR)
     # A pod is stopped by SIGTERM: let it end like Ctrl-C, which trio and our `finally`s understand.
     signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     try:

@@ -1,6 +1,7 @@
 """The whole database side through a pooler in transaction mode, TLS, and a network that breaks."""
 
 import datetime
+import os
 import shutil
 import ssl
 import subprocess
@@ -89,8 +90,10 @@ def pgbouncer(postgres: EmbeddedServer, tmp_path: Path) -> Iterator[str]:
         f"auth_file = {tmp_path}/users\npool_mode = transaction\ndefault_pool_size = 6\n"
         "server_round_robin = 1\nignore_startup_parameters = extra_float_digits\n"
     )
-    tmp_path.chmod(0o755)
-    user = ["-u", "nobody"]
+    for folder in (tmp_path, *tmp_path.parents[:2]):
+        folder.chmod(0o755)
+    # It does not run as root, and has to get at the server's socket.
+    user = ["-u", postgres.socket_dir.owner()] if os.geteuid() == 0 else []
     with subprocess.Popen(
         [command, *user, str(tmp_path / "pgbouncer.ini")], stderr=subprocess.PIPE
     ) as process:
@@ -98,7 +101,7 @@ def pgbouncer(postgres: EmbeddedServer, tmp_path: Path) -> Iterator[str]:
         end = time.monotonic() + 10
         while True:
             try:
-                psycopg.connect(url).close()
+                psycopg.connect(url, connect_timeout=2).close()
                 break
             except psycopg.OperationalError:
                 assert time.monotonic() < end

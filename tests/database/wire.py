@@ -50,6 +50,7 @@ class _Listener:
                 client, _ = self._socket.accept()
             except OSError:
                 return  # left
+            client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             threading.Thread(target=self._served, args=(client,), daemon=True).start()
 
     def _served(self, client: socket.socket) -> None:
@@ -207,24 +208,15 @@ class TransactionPooler(_Listener):
         self, client: socket.socket, requests: Iterator[tuple[bytes, bytes]], server: socket.socket
     ) -> None:
         """Until the server is idle again, which is the end of the transaction."""
-        ended = threading.Event()
-
-        def answer() -> None:
-            for kind, message in _messages(server):
-                if kind == _READY and message[5:6] == _IDLE:
-                    ended.set()
-                client.sendall(message)
-                if ended.is_set():
-                    return
-
-        back = threading.Thread(target=answer, daemon=True)
-        back.start()
+        answers = _messages(server)
         while True:
-            back.join(0.0005)
-            if ended.is_set():
-                back.join()
-                return
-            if _is_readable(client):
+            ready, _, _ = select.select([client, server], [], [])
+            if server in ready:
+                kind, message = next(answers)
+                client.sendall(message)
+                if kind == _READY and message[5:6] == _IDLE:
+                    return
+            if client in ready:
                 kind, message = next(requests)
                 if kind == b"X":
                     raise OSError("gone within a transaction")
@@ -239,10 +231,6 @@ class TransactionPooler(_Listener):
         with self._freed:  # unless the client was lost within its transaction
             self._free.append(backend)
             self._freed.notify()
-
-
-def _is_readable(end: socket.socket) -> bool:
-    return bool(select.select([end], [], [], 0.0005)[0])
 
 
 def _messages(end: socket.socket) -> Iterator[tuple[bytes, bytes]]:
