@@ -19,9 +19,10 @@ from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Any
 
-from airflow.sdk.exceptions import AirflowException, AirflowFailException
+from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowNotFoundException
 from psycopg.conninfo import make_conninfo
 
+from laion_etl.errors import SettingsError
 from laion_etl.settings import load_settings
 
 USAGE_ERROR = 2  # exit code of laion-etl for wrong settings: trying again can't help
@@ -63,12 +64,15 @@ def _settings() -> str:
 
 def _database() -> dict[str, str]:
     """The database of the Airflow connection that the settings name, for the command's environment."""
-    conn_id = load_settings().database.conn_id
-    if not conn_id:
-        return {}
-    from airflow.providers.postgres.hooks.postgres import PostgresHook
+    try:
+        conn_id = load_settings().database.conn_id
+        if not conn_id:
+            return {}
+        from airflow.providers.postgres.hooks.postgres import PostgresHook
 
-    connection = PostgresHook.get_connection(conn_id)
+        connection = PostgresHook.get_connection(conn_id)
+    except (SettingsError, AirflowNotFoundException) as error:
+        raise AirflowFailException(str(error)) from error
     parts = {
         "host": connection.host,
         "port": connection.port,

@@ -43,7 +43,7 @@ def start(folder: Path, airflow: Airflow, command: str) -> subprocess.Popen[str]
         "LAION_ETL_DATABASE_URL": "postgresql://me:secret@host/laion",
     }
     return subprocess.Popen(
-        [sys.executable, "-c", RUN],
+        [sys.executable, "-P", "-c", RUN],  # the runner itself has the real package
         cwd=folder,
         env=environment,
         stdout=subprocess.PIPE,
@@ -195,5 +195,12 @@ print(json.dumps(parts))
 def test_an_airflow_connection_that_is_not_there_is_named(stand_in: Path, airflow: Airflow) -> None:
     connected = Airflow(airflow.home, {**airflow.environment, "LAION_ETL_DATABASE_CONN_ID": "missing"})
     outcome, _ = run(stand_in, connected, "print('{}')")
-    assert outcome[0] == "AirflowException"
+    assert outcome[0] == "AirflowFailException"
     assert "missing" in str(outcome[1])
+
+
+def test_settings_that_are_none_fail_the_task_for_good(stand_in: Path, airflow: Airflow) -> None:
+    mistaken = Airflow(airflow.home, {**airflow.environment, "LAION_ETL_STROE": "/data"})
+    outcome, _ = run(stand_in, mistaken, "print('{}')")
+    assert outcome[0] == "AirflowFailException"
+    assert "did you mean LAION_ETL_STORE" in str(outcome[1])
