@@ -55,7 +55,7 @@ def load_partition(
     crawl_no = database.run(partial(_begin, crawl=crawl, rule=rule))
     load = _Load(crawl, crawl_no, partition, rule, _identity(parsed, rule), settings, store, database)
     for partition_no in database.run(load.changed_partitions, settings.database.bulk_timeout_s):
-        database.run(_stats_to_store(partition_no, store))
+        database.run(stats_to_store(partition_no, store))
     return store.read_stats(_stats_name(crawl, unit))
 
 
@@ -93,7 +93,7 @@ def _stats_name(crawl: str, unit: str) -> str:
     return f"load/{crawl}/{unit}.json"
 
 
-def _stats_to_store(partition_no: int, store: Store) -> Callable[[Connection], None]:
+def stats_to_store(partition_no: int, store: Store) -> Callable[[Connection], None]:
     """Writes what Postgres says of a partition; of two writers the later one has the later state."""
 
     def write(connection: Connection) -> None:
@@ -101,9 +101,10 @@ def _stats_to_store(partition_no: int, store: Store) -> Callable[[Connection], N
         connection.execute(query("load.lock_stats"), keys)
         row = connection.execute(query("load.stats_of"), keys).fetchone()
         if row is not None and row[2]:
-            crawl, partition, stats = row
-            name = _stats_name(crawl, partition_name(partition))
-            store.write_stats(name, StageStats.from_plain(stats))
+            crawl, partition, plain = row
+            name, stats = _stats_name(crawl, partition_name(partition)), StageStats.from_plain(plain)
+            if not store.exists(name) or store.read_stats(name) != stats:
+                store.write_stats(name, stats)
 
     return write
 

@@ -20,7 +20,7 @@ from laion_etl.database.binary_copy import Texts, copy_out, host_hashes, read_ro
 from laion_etl.database.candidates import DedupeRule
 from laion_etl.database.connect import Database
 from laion_etl.database.dealing import deal, deal_by_language
-from laion_etl.database.load import crawl_number
+from laion_etl.database.load import crawl_number, stats_to_store
 from laion_etl.database.queries import query
 from laion_etl.errors import DatabaseError, SettingsError
 from laion_etl.records import (
@@ -48,6 +48,9 @@ def plan_batches(crawl: str, settings: Settings, store: Store, database: Databas
     _check(settings.plan)
     planner = partial(_plan, crawl=crawl, settings=settings.plan, store=store)
     crawl_no = database.run(planner, settings.database.bulk_timeout_s)
+    for (partition_no,) in database.rows("plan.planned_partitions", {"crawl_no": crawl_no}):
+        # A loader may have ended between taking pairs over and writing down who lost them.
+        database.run(stats_to_store(partition_no, store))
     return _write_stats(crawl, crawl_no, store, database)
 
 

@@ -27,6 +27,9 @@ values (%(batch)s, %(crawl_no)s, %(pairs)s, %(file)s)
 -- name: mark_planned
 update partition set planned = true where partition_no = any (%(partitions)s)
 
+-- name: planned_partitions
+select partition_no from partition where crawl_no = %(crawl_no)s and planned order by partition_no
+
 -- name: planned_totals
 select coalesce(sum((stats ->> 'kept')::bigint), 0)::bigint from partition
 where crawl_no = %(crawl_no)s and planned

@@ -16,6 +16,7 @@ from laion_etl.database import load
 from laion_etl.database.candidates import DedupeRule
 from laion_etl.database.connect import Database
 from laion_etl.database.load import load_partition
+from laion_etl.database.plan import plan_batches
 from laion_etl.errors import DatabaseError
 from laion_etl.records import StageStats, pair_id, partition_name
 from laion_etl.settings import LoadSettings, Settings
@@ -175,6 +176,26 @@ def test_a_broken_off_load_is_not_planned_and_loses_nothing(
     stats = load_partition("C", 0, settings, store, database)
     assert (stats.kept, stats.dropped) == (2, {})
     assert store.read_stats("load/C/part-00001.json").kept == 1
+
+
+def test_counts_are_right_after_a_loader_ends_before_it_wrote_them(
+    store: Store, settings: Settings, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It had taken pairs over from another partition and committed that."""
+    pairs = [(f"https://e.org/{n}.jpg", "one") for n in range(4)]
+    write_pairs(store, "C", 0, pairs[:2])
+    write_pairs(store, "C", 1, pairs)
+    load_partition("C", 1, settings, store, database)
+
+    def killed(*_: object) -> None:
+        raise KilledError
+
+    with monkeypatch.context() as patch, pytest.raises(KilledError):
+        patch.setattr(load, "stats_to_store", killed)
+        load_partition("C", 0, settings, store, database)
+    assert load_partition("C", 0, settings, store, database).kept == 2
+    plan_batches("C", settings, store, database)
+    assert store.read_stats("load/C/part-00001.json").kept == 2
 
 
 def test_a_database_has_one_rule(store: Store, settings: Settings, database: Database) -> None:
