@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 import psycopg
+import pytest
 
 from laion_etl.database.embedded import EmbeddedServer
 from laion_etl.minicrawl.build import MiniCrawl
@@ -32,8 +33,11 @@ def environment(store: Path, url: str, miniweb: MiniWeb) -> dict[str, str]:
     }
 
 
-def start(crawl: str, env: dict[str, str]) -> "subprocess.Popen[str]":
+def start(crawl: str, env: dict[str, str], *, in_background: bool = False) -> "subprocess.Popen[str]":
+    """In the background as a shell script has it: with SIGINT ignored."""
     command = [sys.executable, "-m", "laion_etl", "run", crawl, "--wat-files", "0:2"]
+    if in_background:
+        command = ["sh", "-c", "trap '' INT; exec \"$@\"", "sh", *command]
     return subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
@@ -81,12 +85,16 @@ def test_a_run_killed_at_every_stage_ends_with_the_same_bytes(
     assert not list((tmp_path / names[1]).rglob("*.partial"))
 
 
+@pytest.mark.parametrize("in_background", [False, True])
 def test_sigterm_gives_the_batch_back_at_no_cost(
-    tmp_path: Path, postgres: EmbeddedServer, miniweb: MiniWeb, minicrawl: MiniCrawl
+    tmp_path: Path, postgres: EmbeddedServer, miniweb: MiniWeb, minicrawl: MiniCrawl, in_background: bool
 ) -> None:
-    name = f"terminated_{os.getpid()}"
+    name = f"terminated_{os.getpid()}_{in_background}"
     env = environment(tmp_path, postgres.url(name), miniweb)
-    with start(minicrawl.crawl, env) as running, psycopg.connect(postgres.url(name), autocommit=True) as db:
+    with (
+        start(minicrawl.crawl, env, in_background=in_background) as running,
+        psycopg.connect(postgres.url(name), autocommit=True) as db,
+    ):
         wait_for(tmp_path, "batches/*/_stats.json", running)
         while not db.execute("select 1 from batch where state = 'leased'").fetchone():
             assert running.poll() is None
