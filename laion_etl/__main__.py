@@ -14,8 +14,8 @@ def main() -> None:
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     for library in ("urllib3", "psycopg"):  # retries are their business, failures ours
         logging.getLogger(library).setLevel(logging.ERROR)
-    # A pod is stopped by SIGTERM: let it end like Ctrl-C, which trio and our `finally`s understand. What a script
-    # starts in the background ignores SIGINT, and so SIGTERM would do nothing either.
+    # A pod is stopped by SIGTERM: let it end like Ctrl-C, which trio and our `finally`s understand. What a
+    # script starts in the background ignores SIGINT, and so SIGTERM would do nothing either.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     try:
