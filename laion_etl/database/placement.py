@@ -67,10 +67,13 @@ class Incumbents:
 
     @classmethod
     def of(cls, parts: list[Rows], candidates: Candidates, rule: DedupeRule) -> "Incumbents":
+        """In the order of the candidates, whatever that of the rows."""
         rows = np.concatenate([np.empty(0, _ROW[rule]), *parts])
-        by_url = rule is DedupeRule.URL
+        places = np.searchsorted(candidates.keys, rows["key"])
+        order = np.argsort(places)
+        rows, by_url = rows[order], rule is DedupeRule.URL
         return cls(
-            np.searchsorted(candidates.keys, rows["key"]),
+            places[order],
             rows["owner"].astype(np.int32),
             rows["rank"].astype(np.int32) if by_url else np.empty(0, np.int32),
             rows["hash"] if by_url else np.empty(0, "S16"),

@@ -12,16 +12,16 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from laion_etl.database import load
+from laion_etl.database import candidates, load, placement
 from laion_etl.database.candidates import DedupeRule
-from laion_etl.database.connect import Database
+from laion_etl.database.connect import Database, open_database
 from laion_etl.database.load import load_partition
 from laion_etl.database.plan import plan_batches
 from laion_etl.errors import DatabaseError
 from laion_etl.records import StageStats, pair_id, partition_name
 from laion_etl.settings import LoadSettings, Settings
 from laion_etl.storage import LocalStore, Store
-from tests.database.pairs import Pair, write_pairs
+from tests.database.pairs import Pair, numbered_pairs, write_pairs
 
 PARTITIONS = 3
 # Few URLs and texts, so that most pairs meet; texts that the rule `url` prefers differently.
@@ -100,9 +100,13 @@ def test_only_the_last_versions_count(
     settings: Settings,
     database: Database,
 ) -> None:
-    by_rule = replace(settings, load=LoadSettings(dedupe=str(rule)))
+    by_rule = replace(settings, load=LoadSettings(dedupe=str(rule), connections=3))
     database.connection.execute("truncate crawl, partition, page, pair, batch, dedupe_rule cascade")
-    with TemporaryDirectory() as folder:
+    with TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
+        # Short runs and segments, as a large partition has many of them.
+        patch.setattr(placement, "_KEYS_PER_CHUNK", 2)
+        patch.setattr(candidates, "_ROWS_PER_SEGMENT", 4)
+        patch.setattr(candidates, "_ROWS_PER_READ", 2)
         store = LocalStore(Path(folder))
         for step in history:
             write_pairs(store, "C", step.partition, step.version)
@@ -160,6 +164,23 @@ def check_counts(
         ).fetchone()
         assert in_postgres is not None
         assert StageStats.from_plain(in_postgres[0]) == stats
+
+
+def test_a_whole_partition_is_taken_over_by_many_short_runs(
+    store: Store, settings: Settings, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Runs of several connections end in any order."""
+    monkeypatch.setattr(placement, "_KEYS_PER_CHUNK", 7)
+    hasty = replace(
+        settings, load=LoadSettings(connections=3), database=replace(settings.database, retry_for_s=0)
+    )
+    for partition in (1, 0):
+        write_pairs(store, "C", partition, numbered_pairs(0, 500))
+        with open_database(hasty) as own:
+            assert load_partition("C", partition, hasty, store, own).kept == 500
+    assert store.read_stats("load/C/part-00001.json").dropped == {"duplicate_in_crawl": 500}
+    rows = database.connection.execute("select partition, count(*) from pair_text group by 1").fetchall()
+    assert rows == [(0, 500)]
 
 
 def test_a_broken_off_load_is_not_planned_and_loses_nothing(
