@@ -162,15 +162,17 @@ def _works(database: Database) -> dict[str, tuple[LoadProgress, QueueProgress]]:
 
 
 def all_crawls(database: Database) -> Table:
-    """A line for each crawl in Postgres."""
+    """A line for each crawl in Postgres; of its batches, those that are done."""
     table = Table(title="Crawls in Postgres")
-    table.add_column("crawl")
-    for heading in ("partitions", "pairs", "batches", "done", "running", "failed", "pairs/hour", "left"):
-        table.add_column(heading, justify="right")
+    table.add_column("crawl", no_wrap=True)
+    for heading in ("parts", "pairs", "batches", "held", "failed", "pairs/h", "left"):
+        table.add_column(heading, justify="right", overflow="fold")
     for crawl, (load, queue) in _works(database).items():
         left = "-" if queue.left_s is None else duration(queue.left_s)
-        counts = (load.partitions, load.pairs_kept, queue.batches, queue.done, queue.leased, queue.failed)
-        table.add_row(crawl, *(f"{count:,}" for count in counts), f"{queue.pairs_per_hour:,}", left)
+        batches = f"{queue.done:,}/{queue.batches:,}"
+        counts = (queue.leased, queue.failed, queue.pairs_per_hour)
+        numbers = (f"{count:,}" for count in counts)
+        table.add_row(crawl, f"{load.partitions:,}", f"{load.pairs_kept:,}", batches, *numbers, left)
     return table
 
 
@@ -226,4 +228,4 @@ def _stages(funnel: CrawlFunnel, load: LoadProgress, queue: QueueProgress) -> It
         queue.left_s if queue.pairs_left else None,
     )
     yield StageProgress("score", "shards", units["score"], queue.done or units["download"])
-    yield StageProgress("publish", "datasets", units["publish"], 1)
+    yield StageProgress("publish", "dataset", units["publish"], 1)

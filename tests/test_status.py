@@ -83,7 +83,7 @@ def test_what_is_printed(at_work: CrawlStatus, database: Database) -> None:
     assert "\x1b" not in text
     overview = printed(all_crawls(database))
     assert "C " in overview
-    assert "10" in overview
+    assert "4/10" in overview
 
 
 def test_plain_values_are_json(at_work: CrawlStatus) -> None:
