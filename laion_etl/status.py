@@ -135,8 +135,7 @@ class CrawlStatus:
 
 def crawl_status(crawl: str, funnel: CrawlFunnel, database: Database) -> CrawlStatus:
     """The status of a crawl, also of one that is not in Postgres yet."""
-    loads, queues = _loads(database), _queues(database)
-    load, queue = loads.get(crawl, LoadProgress(crawl)), queues.get(crawl, QueueProgress(crawl))
+    load, queue = _works(database).get(crawl, (LoadProgress(crawl), QueueProgress(crawl)))
     return CrawlStatus(
         crawl,
         load,

@@ -8,6 +8,7 @@ row come 19 bytes of signature, flags and extension length, after the last row a
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
 import pyarrow as pa
@@ -110,3 +111,9 @@ def copy_out(connection: Connection, statement: sql.SQL | sql.Composed) -> Itera
             row = bytes(message).removeprefix(HEADER)
             if row and row != TRAILER:
                 yield row
+
+
+def joined(rows: Iterator[bytes], size: int) -> Iterator[bytes]:
+    """Rows, none of them empty, in blocks of `size`, the last one shorter."""
+    while block := b"".join(islice(rows, size)):
+        yield block

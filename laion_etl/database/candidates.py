@@ -8,7 +8,7 @@ lots but does not depend on what was loaded first.
 
 import hashlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 import numpy as np
@@ -57,8 +57,8 @@ class Candidates:
 
     keys: Keys
     rows: Longs
-    ranks: Ints
-    hashes: Keys
+    ranks: Ints = field(default_factory=lambda: np.empty(0, np.int32))
+    hashes: Keys = field(default_factory=lambda: np.empty(0, "S16"))
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -71,7 +71,7 @@ class Candidates:
         mask: Mask = keys[places] == self.keys
         return mask
 
-    def where(self, chosen: "Mask | slice") -> "Candidates":
+    def where(self, chosen: "Mask | Longs | slice") -> "Candidates":
         """Some of them."""
         ranks, hashes = (
             (self.ranks[chosen], self.hashes[chosen]) if len(self.ranks) else (self.ranks, self.hashes)
@@ -103,8 +103,7 @@ class Segment:
 
     def pair_rows(self, candidates: Candidates, partition_no: int) -> Bytes:
         """Rows of table pair, in the format of COPY."""
-        keys = np.ascontiguousarray(candidates.keys).view(np.uint8).reshape(-1, 16)
-        order = candidates.rows - self.start
+        order, keys = candidates.rows - self.start, bytes_of(candidates.keys)
         return pair_rows(order, partition_no, self.pages, keys, self.url, self.alt, self.language)
 
     def page_rows(self, pages: Ints, partition_no: int) -> Bytes:
@@ -128,7 +127,7 @@ class PairsFile:
         ids = _stacked([key_bytes(batch.column(0)) for batch in self._batches(["pair_id"])])
         keys, order = as_keys(ids), ascending(ids)
         rows = order[_firsts(keys[order])]
-        return Candidates(keys[rows], rows, np.empty(0, np.int32), np.empty(0, "S16"))
+        return Candidates(keys[rows], rows)
 
     def _candidates_by_url(self) -> Candidates:
         keys, ranks, hashes = [], [], []
@@ -190,6 +189,11 @@ def as_keys(array: Bytes) -> Keys:
     return np.ascontiguousarray(array).view("S16")[:, 0] if len(array) else np.empty(0, "S16")
 
 
+def bytes_of(keys: Keys) -> Bytes:
+    """The array of shape (rows, 16) that keys are made of."""
+    return np.ascontiguousarray(keys).view(np.uint8).reshape(-1, 16)
+
+
 def keys_of(values: list[bytes]) -> Keys:
     """Keys of 16-byte strings, in their order."""
     return as_keys(np.frombuffer(b"".join(values), np.uint8).reshape(-1, 16))
@@ -237,7 +241,7 @@ class KeyArrayDumper(Dumper):
         header = np.array([1, 0, 2950, count, 1], ">i4").tobytes()
         elements = np.empty((count, 20), np.uint8)
         elements[:, :4] = (0, 0, 0, 16)
-        elements[:, 4:] = np.ascontiguousarray(obj.keys).view(np.uint8).reshape(-1, 16)
+        elements[:, 4:] = bytes_of(obj.keys)
         return header + elements.tobytes()
 
 

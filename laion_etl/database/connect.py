@@ -31,12 +31,8 @@ _CONFLICTS = (
     psycopg.errors.DeadlockDetected,
     psycopg.errors.UniqueViolation,
 )
-_ENDINGS = (
-    "57P01",
-    "57P02",
-    "57P03",
-    "08006",
-)  # the server stops, has crashed, is starting; the connection broke
+# The server stops, has crashed, is starting; the connection broke.
+_ENDINGS = ("57P01", "57P02", "57P03", "08006")
 _LONGEST_PAUSE_S = 5.0
 _CONNECT_TIMEOUT_S = 10
 

@@ -53,7 +53,7 @@ def load_partition(
     unit = partition_name(partition)
     parsed = store.read_stats(f"pairs/{crawl}/{unit}.json")
     crawl_no = database.run(partial(_begin, crawl=crawl, rule=rule))
-    load = _Load(crawl, crawl_no, partition, rule, _identity(parsed, rule), settings, store, database)
+    load = _Load(crawl, crawl_no, partition, rule, parsed, settings, store, database)
     for partition_no in database.run(load.changed_partitions, settings.database.bulk_timeout_s):
         database.run(stats_to_store(partition_no, store))
     return store.read_stats(_stats_name(crawl, unit))
@@ -72,6 +72,13 @@ def crawl_number(connection: Connection, crawl: str) -> int:
     if row is None:
         raise DatabaseError(f"nothing of {crawl} is loaded yet; run `laion-etl load --crawl {crawl}` first")
     return int(row[0])
+
+
+def add_partition(connection: Connection, crawl_no: int, partition: int) -> int:
+    """The number of a new partition, without fingerprint: it is not loaded yet."""
+    keys = {"crawl_no": crawl_no, "partition": partition}
+    row = connection.execute(query("load.add_partition"), keys).fetchone()
+    return int(row[0]) if row else 0
 
 
 def settle_rule(connection: Connection, rule: DedupeRule) -> None:
@@ -117,7 +124,7 @@ class _Load:
     crawl_no: int
     partition: int
     rule: DedupeRule
-    identity: str
+    parsed: StageStats
     settings: Settings
     store: Store
     database: Database
@@ -142,7 +149,7 @@ class _Load:
             self._save(connection, me, candidates, placed)
             changed = _note_taken(connection, placed)
             return [me.partition_no, *changed, *self._give_back(connection, me, freed, candidates)]
-        me = Owner(self._announce(keys), self.crawl_no, self.partition)
+        me = Owner(self._announce(), self.crawl_no, self.partition)
         with ExitStack() as stack:
             others = [stack.enter_context(other) for other in self._side_connections()]
             incumbents = insert_free(
@@ -154,16 +161,20 @@ class _Load:
         self._save(connection, me, candidates, placed)
         return [me.partition_no, *_note_taken(connection, placed)]
 
-    def _announce(self, keys: dict[str, Any]) -> int:
+    def _announce(self) -> int:
         """Commits the partition without fingerprint: its rows may be there, it is not loaded."""
         with self.database.beside(self.settings.database.statement_timeout_s) as connection:
-            row = connection.execute(query("load.add_partition"), keys).fetchone()
-        return int(row[0]) if row else 0
+            return add_partition(connection, self.crawl_no, self.partition)
 
     def _side_connections(self) -> Iterator[AbstractContextManager[Connection]]:
         timeout_s = self.settings.database.bulk_timeout_s
         for _ in range(max(1, self.settings.load.connections)):
             yield self.database.beside(timeout_s)
+
+    @property
+    def identity(self) -> str:
+        """What the partition is known by once it is loaded."""
+        return _identity(self.parsed, self.rule)
 
     @property
     def _own_pairs(self) -> PairsFile:
@@ -188,9 +199,8 @@ class _Load:
 
     def _save(self, connection: Connection, me: Owner, candidates: Candidates, placed: Placement) -> None:
         """From here on the partition is loaded."""
-        total = self.store.read_stats(f"pairs/{self.crawl}/{partition_name(self.partition)}.json").kept
         dropped = {
-            LoadReason.DUPLICATE_IN_PARTITION: total - len(candidates),
+            LoadReason.DUPLICATE_IN_PARTITION: self.parsed.kept - len(candidates),
             LoadReason.DUPLICATE_IN_CRAWL: placed.lost_in_crawl,
             LoadReason.DUPLICATE_OF_EARLIER_CRAWL: placed.lost_earlier,
         }
@@ -199,7 +209,7 @@ class _Load:
             self.crawl,
             partition_name(self.partition),
             self.identity,
-            total,
+            self.parsed.kept,
             int(placed.won.sum()),
             {str(reason): count for reason, count in dropped.items() if count},
         )
@@ -218,8 +228,8 @@ class _Load:
                 continue
             other = Owner(partition_no, crawl_no, partition)
             pairs = self._pairs(crawl, partition)
-            candidates = pairs.candidates()
-            found = candidates.where(candidates.among(lost))
+            theirs = pairs.candidates()
+            found = theirs.where(theirs.among(lost))
             incumbents = find_incumbents(connection, found, self.rule)
             placed = place(connection, other, found, incumbents, self.rule)
             won = int(placed.won.sum())

@@ -18,10 +18,18 @@ import pyarrow.parquet as pq
 from psycopg import Connection, sql
 from psycopg.types.json import Jsonb
 
-from laion_etl.database.binary_copy import Texts, copy_in, copy_out, pair_rows
-from laion_etl.database.candidates import Candidates, DedupeRule, Keys, as_keys, ascending, key_bytes
+from laion_etl.database.binary_copy import Texts, copy_in, copy_out, joined, pair_rows
+from laion_etl.database.candidates import (
+    Candidates,
+    DedupeRule,
+    Keys,
+    as_keys,
+    ascending,
+    bytes_of,
+    key_bytes,
+)
 from laion_etl.database.connect import Database
-from laion_etl.database.load import IMPORTED, crawl_number, settle_rule
+from laion_etl.database.load import IMPORTED, add_partition, crawl_number, settle_rule
 from laion_etl.database.placement import Owner, find_incumbents, place
 from laion_etl.database.queries import query
 from laion_etl.errors import InputError
@@ -65,14 +73,9 @@ def export_memory(name: str, settings: Settings, store: Store, database: Databas
 
 
 def _exported(connection: Connection) -> Iterator[Keys]:
-    rows: list[bytes] = []
-    for row in copy_out(connection, sql.SQL(query("memory.copy_keys"))):
-        rows.append(row[6:])
-        if len(rows) == _KEYS_PER_GROUP:
-            yield np.frombuffer(b"".join(rows), "S16")
-            rows = []
-    if rows:
-        yield np.frombuffer(b"".join(rows), "S16")
+    keys = (row[6:] for row in copy_out(connection, sql.SQL(query("memory.copy_keys"))))
+    for block in joined(keys, _KEYS_PER_GROUP):
+        yield np.frombuffer(block, "S16")
 
 
 def import_memory(uri: str, settings: Settings, database: Database) -> StageStats:
@@ -120,8 +123,7 @@ def _import(connection: Connection, file: pq.ParquetFile, rule: DedupeRule, cont
     outcomes = Outcomes[LoadReason]()
     for batch in file.iter_batches(_KEYS_PER_GROUP):
         keys = _ascending_keys(batch.column(0))
-        rows = np.arange(len(keys))
-        candidates = Candidates(keys, rows, np.empty(0, np.int32), np.empty(0, "S16"))
+        candidates = Candidates(keys, np.arange(len(keys)))
         incumbents = find_incumbents(connection, candidates, DedupeRule.PAIR)
         placed = place(connection, me, candidates, incumbents, DedupeRule.PAIR)
         _insert_keys(connection, partition_no, keys[placed.won])
@@ -146,9 +148,7 @@ def _import(connection: Connection, file: pq.ParquetFile, rule: DedupeRule, cont
 def _new_partition(connection: Connection, crawl_no: int) -> tuple[int, int]:
     row = connection.execute(query("memory.next_partition"), {"crawl_no": crawl_no}).fetchone()
     number = int(row[0]) if row else 0
-    keys = {"crawl_no": crawl_no, "partition": number}
-    added = connection.execute(query("load.add_partition"), keys).fetchone()
-    return number, int(added[0]) if added else 0
+    return number, add_partition(connection, crawl_no, number)
 
 
 def _ascending_keys(column: pa.FixedSizeBinaryArray) -> Keys:
@@ -159,8 +159,7 @@ def _ascending_keys(column: pa.FixedSizeBinaryArray) -> Keys:
 def _insert_keys(connection: Connection, partition_no: int, keys: Keys) -> None:
     """Rows without texts."""
     nothing = Texts(np.zeros(len(keys) + 1, np.int32), np.zeros(1, np.uint8))
-    array = np.ascontiguousarray(keys).view(np.uint8).reshape(-1, 16)
     pages = np.zeros(len(keys), np.int32)
-    block = pair_rows(np.arange(len(keys)), partition_no, pages, array, nothing, nothing, nothing)
+    block = pair_rows(np.arange(len(keys)), partition_no, pages, bytes_of(keys), nothing, nothing, nothing)
     with copy_in(connection, "load.copy_pairs") as send:
         send(block)

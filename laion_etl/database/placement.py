@@ -1,6 +1,6 @@
 """Who gets a row: candidates of a partition meet the rows that are there."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -97,8 +97,8 @@ def place(
     better = in_crawl & _better(me, candidates, incumbents, owners[:, 2], rule)
     better &= np.isin(incumbents.owners, _still_open(connection, incumbents.owners[better]))
     won[incumbents.places[~better]] = False
-    for keys in _slices(candidates.keys[incumbents.places[better]]):
-        connection.execute(query("load.remove_pairs"), keys)
+    for chunk in candidates.where(incumbents.places[better]).chunks(_KEYS_PER_CHUNK):
+        connection.execute(query("load.remove_pairs"), _asked_for(chunk.keys))
     numbers, counts = np.unique(incumbents.owners[better], return_counts=True)
     return Placement(
         won,
@@ -193,17 +193,14 @@ def _even_slices(count: int, parts: int) -> list[slice]:
 
 
 def _met(connection: Connection, chunk: Candidates, rule: DedupeRule) -> Rows:
-    (keys,) = _slices(chunk.keys)
-    row = connection.execute(query(f"load.probe_{rule}"), keys, binary=True).fetchone()
+    row = connection.execute(query(f"load.probe_{rule}"), _asked_for(chunk.keys), binary=True).fetchone()
     return np.frombuffer((row and row[0]) or b"", _ROW[rule])
 
 
-def _slices(keys: Keys) -> Iterator[dict[str, object]]:
-    """Ascending keys in runs, as parameters; the bounds tell the planner which leaves they are in."""
-    for start in range(0, len(keys), _KEYS_PER_CHUNK):
-        part = keys[start : start + _KEYS_PER_CHUNK]
-        first, last = (UUID(bytes=key.ljust(16, b"\0")) for key in (part[0], part[-1]))
-        yield {"keys": KeyArray(part), "first": first, "last": last}
+def _asked_for(keys: Keys) -> dict[str, object]:
+    """Ascending keys as parameters; the bounds tell the planner which leaves they are in."""
+    first, last = (UUID(bytes=key.ljust(16, b"\0")) for key in (keys[0], keys[-1]))
+    return {"keys": KeyArray(keys), "first": first, "last": last}
 
 
 def _owners(connection: Connection, numbers: Ints) -> Longs:

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from psycopg import Connection, sql
 from psycopg.types.json import Jsonb
 
-from laion_etl.database.binary_copy import Texts, copy_out, host_hashes, read_rows
+from laion_etl.database.binary_copy import Texts, copy_out, host_hashes, joined, read_rows
 from laion_etl.database.candidates import DedupeRule
 from laion_etl.database.connect import Database
 from laion_etl.database.dealing import deal, deal_by_language
@@ -142,15 +142,9 @@ def _windows(
 ) -> Iterator[pa.Table]:
     """The new pairs by pair_id, a hash: so each window is a fair sample of all hosts. Windows are even."""
     windows = max(1, -(-pairs // window_pairs))
-    size = -(-pairs // windows)
-    rows: list[bytes] = []
-    for row in _rows(connection, partitions):
-        rows.append(row)
-        if len(rows) == size:
-            yield read_rows(b"".join(rows), BATCH_SCHEMA)
-            rows = []
-    if rows:
-        yield read_rows(b"".join(rows), BATCH_SCHEMA)
+    size = max(1, -(-pairs // windows))
+    for block in joined(_rows(connection, partitions), size):
+        yield read_rows(block, BATCH_SCHEMA)
 
 
 def _rows(connection: Connection, partitions: Sequence[int]) -> Iterator[bytes]:

@@ -27,6 +27,8 @@ from laion_etl.settings import CoreSettings, DatabaseSettings, Settings
 from laion_etl.storage import LocalStore
 from tests.database.pairs import Pair, numbered_pairs, write_pairs
 from tests.database.wire import Network
+from tests.faults.test_full_disk import mount
+from tests.test_cli import laion_etl
 
 PAIRS = 20_000
 _MID_COPY = 400_000  # bytes; each of two connections has a megabyte to send
@@ -347,21 +349,26 @@ def test_a_disk_that_fills_up_during_a_load(tmp_path: Path) -> None:
     """The embedded server on a small file system; with more room, the next load completes."""
     folder = short_folder()
     folder.mkdir()
-    mount(folder, 110)
     pairs = [(f"https://img.example/{n}.jpg", f"{n} {os.urandom(1_000).hex()}") for n in range(30_000)]
     small = [("https://img.example/first.jpg", "the first")]
+
+    def load(partition: int) -> "subprocess.CompletedProcess[str]":
+        arguments = ("load", "--crawl", "C", "--partition", str(partition))
+        places = {"STORE": str(tmp_path), "DATA_DIR": str(folder)}
+        return laion_etl(tmp_path, *arguments, **places, DATABASE_RETRY_FOR_S="2")
+
     try:
-        site = EmbeddedSite(folder, tmp_path)
-        site.write(small, 0)
-        assert site.load(0).returncode == 0
-        site.write(pairs, 1)
-        done = site.load(1)
+        mount(folder, 110 * 1024)
+        write_pairs(LocalStore(tmp_path), "C", 0, small)
+        assert load(0).returncode == 0
+        write_pairs(LocalStore(tmp_path), "C", 1, pairs)
+        done = load(1)
         assert done.returncode == 1, done.stdout
-        assert "Traceback" not in done.stdout
-        assert "disk" in done.stdout.lower() or "No space left" in done.stdout
-        mount(folder, 600)
-        done = site.load(1)
-        assert done.returncode == 0, done.stdout
+        assert "Traceback" not in done.stdout + done.stderr
+        assert "disk" in done.stderr.lower() or "No space left" in done.stderr
+        mount(folder, 600 * 1024)
+        done = load(1)
+        assert done.returncode == 0, done.stderr
         settings = Settings(core=CoreSettings(data_dir=str(folder), store=str(tmp_path)))
         with open_database(settings) as database:
             found = database.connection.execute("select url from pair order by url").fetchall()
@@ -369,35 +376,3 @@ def test_a_disk_that_fills_up_during_a_load(tmp_path: Path) -> None:
     finally:
         subprocess.run(["umount", str(folder)], check=False)
         folder.rmdir()
-
-
-def mount(folder: Path, mib: int) -> None:
-    """A file system of that size, or with that size from now on."""
-    options = f"size={mib}m" + (",remount" if os.path.ismount(folder) else "")
-    subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)], check=False)
-    if not os.path.ismount(folder):
-        folder.rmdir()
-        pytest.skip("mounting a small file system needs root")
-
-
-@dataclass(frozen=True)
-class EmbeddedSite:
-    """A store, and the embedded server of a data folder."""
-
-    data_dir: Path
-    folder: Path
-
-    def write(self, pairs: list[Pair], partition: int) -> None:
-        write_pairs(LocalStore(self.folder), "C", partition, pairs)
-
-    def load(self, partition: int) -> "subprocess.CompletedProcess[str]":
-        environment = {name: value for name, value in os.environ.items() if not name.startswith("LAION_ETL_")}
-        environment |= {
-            "LAION_ETL_STORE": str(self.folder),
-            "LAION_ETL_DATA_DIR": str(self.data_dir),
-            "LAION_ETL_DATABASE_RETRY_FOR_S": "2",
-        }
-        command = [sys.executable, "-m", "laion_etl", "load", "--crawl", "C", "--partition", str(partition)]
-        return subprocess.run(
-            command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
-        )

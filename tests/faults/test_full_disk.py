@@ -15,20 +15,25 @@ from tests.parse.wat_files import image, page_record, write_wat
 from tests.test_cli import laion_etl, one_line_error
 
 
+def mount(folder: Path, kib: int) -> None:
+    """A file system of that size, or with that size from now on; skips the test where that is not allowed."""
+    options = f"size={kib}k" + (",remount" if os.path.ismount(folder) else "")
+    subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)], check=False)
+    if not os.path.ismount(folder):
+        pytest.skip("mounting a small file system needs root")
+
+
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Callable[[int], Path]]:
     """`small_disk(kib)` mounts a file system of that size, or changes it."""
     folder = tmp_path / "disk"
     folder.mkdir()
 
-    def mount(kib: int) -> Path:
-        options = f"size={kib}k" + (",remount" if os.path.ismount(folder) else "")
-        subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)], check=False)
-        if not os.path.ismount(folder):
-            pytest.skip("mounting a small file system needs root")
+    def mounted(kib: int) -> Path:
+        mount(folder, kib)
         return folder
 
-    yield mount
+    yield mounted
     if os.path.ismount(folder):
         subprocess.run(["umount", str(folder)], check=True)
 
