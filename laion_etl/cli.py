@@ -5,6 +5,7 @@ With `--json` the last line on stdout is one JSON object; this is what Airflow's
 
 import json
 import re
+import signal
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -158,12 +159,23 @@ def download(
 ) -> None:
     """One batch, or claim batches under a lease until none is left."""
     from laion_etl.database.connect import open_database
-    from laion_etl.download.worker import Worker, open_queue
+    from laion_etl.download.metrics import Metrics
+    from laion_etl.download.worker import Stop, Worker, open_queue
 
     settings, store = _open()
     with open_database(settings) as database, progress(console, "download") as report:
         queue = open_queue(crawl, settings, database)
-        worker = Worker(crawl, settings, store, queue, lambda _, done, total: report(done, total))
+        stop = Stop(settings.download.grace_s)
+        signal.signal(signal.SIGTERM, lambda *_: stop.request())
+        worker = Worker(
+            crawl,
+            settings,
+            store,
+            queue,
+            lambda _, done, total: report(done, total),
+            stop,
+            Metrics(settings.download),
+        )
         finished = worker.run() if batch is None else [worker.run_one(batch)]
     for stats in finished:
         console.print(summary(stats), highlight=False)

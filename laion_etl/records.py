@@ -59,6 +59,7 @@ SHARD_SCHEMA = pa.schema(
         pa.field("sha256", pa.string()),
         pa.field("md5", pa.string()),
         pa.field("phash", pa.string()),
+        pa.field("pdq", pa.string()),
     ]
 )
 

@@ -1,4 +1,9 @@
-"""Hashes of images that must never be stored, as published by hotlines and removal requests."""
+"""Hashes of images that must never be stored, as published by hotlines and removal requests.
+
+Exact: MD5 and SHA-256 in sorted arrays, a look-up is a binary search. Near: PDQ hashes within some bits of a
+blocked one. A hash of 256 bits is cut into 16 words; two hashes that differ in at most 31 bits have a word in
+which they differ in at most one, so only the blocked hashes with such a word are compared in full.
+"""
 
 from collections.abc import Iterable
 
@@ -9,10 +14,14 @@ from laion_etl.inputs import open_input
 
 _MD5_BYTES = 16
 _SHA256_BYTES = 32
+_PDQ_BYTES = 32
+_WORDS = 16
+_NEAR_WORDS = np.array([0, *(1 << bit for bit in range(16))], dtype=np.uint16)  # differ in at most one bit
+_MOST_BY_WORDS = 2 * _WORDS - 1
 
 
 class HashBlocklist:
-    """MD5 and SHA-256 digests in sorted arrays: 16 or 32 bytes each, a look-up is a binary search."""
+    """MD5 and SHA-256 digests: 16 or 32 bytes each."""
 
     def __init__(self, md5: Iterable[bytes] = (), sha256: Iterable[bytes] = ()) -> None:
         self._md5 = np.unique(np.array(list(md5), dtype=f"V{_MD5_BYTES}"))
@@ -24,16 +33,11 @@ class HashBlocklist:
 
         Raises InputError naming the line that is no digest.
         """
-        if not uri:
-            return cls()
-        digests: dict[int, list[bytes]] = {_MD5_BYTES: [], _SHA256_BYTES: []}
-        with open_input(uri) as file:
-            for number, line in enumerate(file, 1):
-                text = line.partition(b"#")[0].strip()
-                if text:
-                    digest = _digest(text, uri, number)
-                    digests[len(digest)].append(digest)
-        return cls(digests[_MD5_BYTES], digests[_SHA256_BYTES])
+        digests = _read(uri, (_MD5_BYTES, _SHA256_BYTES), "MD5 or SHA-256")
+        return cls(
+            [digest for digest in digests if len(digest) == _MD5_BYTES],
+            [digest for digest in digests if len(digest) == _SHA256_BYTES],
+        )
 
     def __len__(self) -> int:
         return len(self._md5) + len(self._sha256)
@@ -43,13 +47,62 @@ class HashBlocklist:
         return _contains(self._md5, md5) or _contains(self._sha256, sha256)
 
 
-def _digest(text: bytes, uri: str, number: int) -> bytes:
+class PdqBlocklist:
+    """PDQ hashes and the number of bits in which an image may differ from them; about 100 bytes each."""
+
+    def __init__(self, hashes: Iterable[bytes] = (), distance: int = 0) -> None:
+        self._hashes = np.frombuffer(b"".join(sorted(set(hashes))), dtype=np.uint8).reshape(-1, _PDQ_BYTES)
+        self._distance = distance
+        words = self._hashes.view(np.uint16)
+        self._order = np.argsort(words, axis=0, kind="stable").astype(np.int32)
+        self._sorted = np.take_along_axis(words, self._order, axis=0)
+
+    @classmethod
+    def load(cls, uri: str, distance: int) -> "PdqBlocklist":
+        """Reads a file of hashes of 64 hex digits, one a line, '#' comments; '' is an empty list."""
+        return cls(_read(uri, (_PDQ_BYTES,), "PDQ hash"), distance)
+
+    def __len__(self) -> int:
+        return len(self._hashes)
+
+    def matches(self, pdq: bytes) -> bool:
+        """Whether a blocked hash is within the distance of this one."""
+        if not len(self._hashes):
+            return False
+        mine = np.frombuffer(pdq, dtype=np.uint8)
+        candidates = self._candidates(mine) if self._distance <= _MOST_BY_WORDS else self._hashes
+        bits = np.bitwise_count(candidates ^ mine).sum(axis=1, dtype=np.int64)
+        return bool((bits <= self._distance).any())
+
+    def _candidates(self, mine: np.ndarray) -> np.ndarray:
+        found = [np.zeros(0, np.int32)]
+        for place, word in enumerate(mine.view(np.uint16)):
+            near = word ^ _NEAR_WORDS
+            column = self._sorted[:, place]
+            first, last = np.searchsorted(column, near), np.searchsorted(column, near, "right")
+            found += [self._order[a:b, place] for a, b in zip(first, last, strict=True) if a < b]
+        return self._hashes[np.concatenate(found)]
+
+
+def _read(uri: str, lengths: tuple[int, ...], kind: str) -> list[bytes]:
+    if not uri:
+        return []
+    digests = []
+    with open_input(uri) as file:
+        for number, line in enumerate(file, 1):
+            text = line.partition(b"#")[0].strip()
+            if text:
+                digests.append(_digest(text, lengths, kind, uri, number))
+    return digests
+
+
+def _digest(text: bytes, lengths: tuple[int, ...], kind: str, uri: str, number: int) -> bytes:
     try:
         digest = bytes.fromhex(text.decode("ascii"))
     except ValueError:
         digest = b""
-    if len(digest) not in (_MD5_BYTES, _SHA256_BYTES):
-        raise InputError(f"{uri} line {number} is no MD5 or SHA-256 in hexadecimal: {text[:80]!r}")
+    if len(digest) not in lengths:
+        raise InputError(f"{uri} line {number} is no {kind} in hexadecimal: {text[:80]!r}")
     return digest
 
 

@@ -1,227 +1,240 @@
-"""The HTTP client: one GET per link through asks, with every hop checked and everything bounded.
+"""The HTTP client: one GET per link over trio, with every hop checked and everything bounded.
 
-asks builds the requests and drives h11. It was made for friendly servers, so these parts are replaced:
-
-- connecting (`transport.py`): asks would resolve by itself, once more, after any check of ours;
-- redirects: asks follows them by recursion and raises KeyError where Location is missing; here every hop
-  is parsed, resolved and checked like the first, up to `max_redirects`;
-- reading the response: asks takes 1xx answers for the response, a body without length for no body, header
-  bytes that are not UTF-8 for a crash, and inflates gzip without limit. `_Request._catch_response` lets h11
-  decide the framing, and `_inflated` stops at `max_bytes`;
-- cookies, authentication, encodings and retries: not used.
-
-Connections are closed after each link: the links of a batch are spread over hosts.
+Redirects are followed here, hop by hop: each is parsed, resolved, checked against the guard and the rules of
+its owner, and waits for its turn like a first request. No cookies, no authentication, no referrer.
 """
 
-import zlib
-from collections.abc import AsyncIterator, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
-from dataclasses import dataclass
-from typing import Any
-
-import h11
 import trio
-from asks.errors import AsksException
-from asks.request_object import RequestProcessor
 
-from laion_etl.download.images import sniff
-from laion_etl.download.optout import opted_out
+from laion_etl.download.guard import Guard
+from laion_etl.download.hosts import Hosts, Turn
+from laion_etl.download.http1 import Head
+from laion_etl.download.image_header import ImageRules, refused_by_beginning
+from laion_etl.download.inflate import inflater
+from laion_etl.download.measures import Measures
+from laion_etl.download.nameservers import StubSource, parse_servers, system_servers
+from laion_etl.download.optout import opted_out_by_header, reserved_by_header
+from laion_etl.download.origin_rules import MAX_RULES_BYTES, OriginRules
 from laion_etl.download.outcome import LinkFailed
-from laion_etl.download.resolver import Resolver
-from laion_etl.download.transport import DEFAULT_PORTS, Target, Transport, connect, parse_target
+from laion_etl.download.pool import Pool, PooledConnection
+from laion_etl.download.resolver import Resolver, Source, SystemSource
+from laion_etl.download.target import Target, parse_target
+from laion_etl.download.waiting import Watch, retry_after_s
 from laion_etl.funnel import DownloadStatus
 from laion_etl.settings import DownloadSettings
 
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
-_HEADER_ALLOWANCE_BYTES = 65_536  # header and framing on top of the body's budget
-_SNIFF_BYTES = 64
-_LARGE_BYTES = 1_000_000  # bodies over this need one of a few slots, which bounds the memory of a worker
-_LARGE_BODIES = 24
+_WAIT = frozenset({429, 503})
+_DRAINED_BYTES = 65_536  # of an answer nobody wants, to keep its connection
+_LARGE_BYTES = 500_000  # bodies over this need one of a few slots, which bounds the memory of a worker
+_LARGE_BODIES = 20
 
 
-@dataclass(frozen=True, slots=True)
-class _Head:
-    """Status and headers of a response; names in lower case, values as Latin-1."""
+class Body:
+    """The bytes of a link; large ones hold a slot until the block ends."""
 
-    status: int
-    headers: tuple[tuple[str, str], ...]
+    def __init__(self, slots: trio.Semaphore) -> None:
+        self.data = bytearray()
+        self._slots = slots
+        self._holds = False
 
-    def all(self, name: str) -> list[str]:
-        return [value for key, value in self.headers if key == name]
+    async def make_room(self) -> None:
+        if not self._holds and len(self.data) > _LARGE_BYTES:
+            await self._slots.acquire()
+            self._holds = True
 
-    def one(self, name: str) -> str:
-        values = self.all(name)
-        return values[0].strip() if values else ""
-
-
-class _Request(RequestProcessor):  # type: ignore[misc]
-    """asks' request with a response reader for hostile servers: returns the head, the body stays in h11."""
-
-    async def _request_io(self, request: h11.Request, _body: None, connection: h11.Connection) -> _Head:
-        self._h11 = connection
-        self.streaming = True  # asks keeps its hands off the socket
-        # asks announces an empty body, which some servers take for an attack on GET.
-        headers = [(name, value) for name, value in request.headers if name != b"content-length"]
-        bare = h11.Request(method=request.method, target=request.target, headers=headers)
-        await self._send(bare, None, connection)
-        while True:
-            event = await self._recv_event(connection)
-            if isinstance(event, h11.Response):
-                names_values = ((str(n, "latin-1"), str(v, "latin-1")) for n, v in event.headers)
-                return _Head(event.status_code, tuple(names_values))
-            if not isinstance(event, h11.InformationalResponse):
-                raise LinkFailed(DownloadStatus.BAD_RESPONSE, "no response")
-
-    async def body_parts(self) -> AsyncIterator[bytes]:
-        """The body as it comes, decoded from chunks, still content-encoded."""
-        while True:
-            event = await self._recv_event(self._h11)
-            if isinstance(event, h11.Data):
-                yield bytes(event.data)
-            elif isinstance(event, h11.EndOfMessage):
-                return
-            else:
-                raise LinkFailed(DownloadStatus.BAD_RESPONSE, "cut off")
+    def release(self) -> None:
+        if self._holds:
+            self._slots.release()
+            self._holds = False
 
 
 class Client:
     """Fetches links of one batch. Not for use after its trio run has ended."""
 
-    def __init__(self, settings: DownloadSettings) -> None:
+    def __init__(self, settings: DownloadSettings, measures: Measures | None = None) -> None:
         self._settings = settings
-        self._resolver = Resolver(settings.connect_to)
-        self._hosts: dict[str, trio.CapacityLimiter] = {}
+        self.measures = measures or Measures()
+        self.resolver = Resolver(
+            _sources(settings),
+            Guard(settings.allow_networks),
+            settings.resolve_timeout_s,
+            settings.connect_to,
+        )
+        self.hosts = Hosts(settings, lambda host: self.resolver.override(host) is not None)
+        self.pool = Pool(settings, self.resolver, self.measures)
+        self.rules = OriginRules(
+            settings.user_agent.partition("/")[0].split(" ")[0],
+            self._small,
+            robots_txt=settings.robots_txt,
+            tdmrep=settings.tdmrep,
+        )
+        self._image_rules = ImageRules.of(settings)
         self._large_bodies = trio.Semaphore(_LARGE_BODIES)
 
-    @asynccontextmanager
-    async def fetch(self, url: str) -> AsyncIterator[bytes]:
+    async def fetch(self, target: Target, turn: Turn | None = None) -> Body:
         """The body a link leads to, at most `max_bytes`; it looks like an image, but nothing is decoded.
 
-        A context manager, because large bodies hold one of a few slots until the block ends.
+        `turn` is the right to ask the first host, if the caller has it. The body has to be released.
         Raises LinkFailed with the status and a short message.
         """
-        async with AsyncExitStack() as slots:
-            target = parse_target(url)
-            for _ in range(self._settings.max_redirects + 1):
-                async with self._host(target.host):
-                    found = await self._hop(target, slots)
-                if isinstance(found, bytes):
-                    break
-                target = found
-            else:
-                raise LinkFailed(DownloadStatus.TOO_MANY_REDIRECTS)
-            yield found
+        spent_s = 0.0
+        for _ in range(self._settings.max_redirects + 1):
+            if turn is None:
+                turn = await self.hosts.enter(self.hosts.site(target))
+            with turn:
+                site = turn.site
+                try:
+                    await self.rules.check(target)
+                    watch = Watch(self._settings, self._settings.timeout_s - spent_s)
+                    found = await self._hop(target, watch)
+                except LinkFailed as failure:
+                    site.failed(failure, self._settings.longest_wait_s)
+                    raise
+                spent_s = watch.spent_s
+                site.succeeded()
+            if isinstance(found, Body):
+                self.measures.total.append(spent_s)
+                return found
+            target, turn = found, None
+        raise LinkFailed(DownloadStatus.TOO_MANY_REDIRECTS)
 
-    def _host(self, host: str) -> trio.CapacityLimiter:
-        limit = self._hosts.get(host)
-        if limit is None:
-            limit = self._hosts[host] = trio.CapacityLimiter(self._settings.connections_per_host)
-        return limit
-
-    async def _hop(self, target: Target, slots: AsyncExitStack) -> bytes | Target:
+    async def _hop(self, target: Target, watch: Watch) -> Body | Target:
         """One request: the body, or where it redirects to."""
-        transport = await self._connect(target)
+        connection, head = await self._ask(target, watch)
         try:
-            with trio.fail_after(self._settings.timeout_s), _protocol_errors():
-                return await self._exchange(target, transport, slots)
-        except trio.TooSlowError as error:
-            raise LinkFailed(DownloadStatus.TIMEOUT) from error
+            with watch.errors():
+                if self._settings.opt_out:
+                    _refuse_opted_out(head)
+                if head.status in _REDIRECTS and (location := head.one("location")):
+                    await self._drain(connection, head, watch)
+                    return parse_target(location.encode("latin-1").decode(errors="replace"), target.url)
+                if head.status != 200:
+                    await self._drain(connection, head, watch)
+                    wait_s = retry_after_s(head.one("retry-after")) if head.status in _WAIT else None
+                    raise LinkFailed(DownloadStatus.HTTP_ERROR, str(head.status), wait_s)
+                return await self._body(connection, head, watch)
         finally:
-            await transport.aclose()
+            await self.pool.give_back(target.origin, connection)
 
-    async def _connect(self, target: Target) -> Transport:
-        budget = self._settings.max_bytes + _HEADER_ALLOWANCE_BYTES
-        try:
-            with trio.fail_after(self._settings.connect_timeout_s):
-                return await connect(target, self._resolver, self._settings.ports, budget)
-        except trio.TooSlowError as error:
-            raise LinkFailed(DownloadStatus.CONNECT_TIMEOUT) from error
-
-    async def _exchange(self, target: Target, transport: Transport, slots: AsyncExitStack) -> bytes | Target:
-        request = _Request(
-            None, "GET", target.url, str(target.port), headers=self._headers(target), sock=transport
-        )
-        _, head = await request.make_request()
-        if self._settings.opt_out and opted_out(head.all("x-robots-tag")):
-            raise LinkFailed(DownloadStatus.OPTED_OUT, "X-Robots-Tag")
-        if head.status in _REDIRECTS and (location := head.one("location")):
-            return parse_target(location.encode("latin-1").decode(errors="replace"), target.url)
-        if head.status != 200:
-            raise LinkFailed(DownloadStatus.HTTP_ERROR, str(head.status))
-        return await self._body(request, head, slots)
-
-    def _headers(self, target: Target) -> dict[str, str]:
-        standard = DEFAULT_PORTS[target.scheme] == target.port
-        return {
-            "Host": target.host if standard else f"{target.host}:{target.port}",
-            "User-Agent": self._settings.user_agent,
-            "Accept": "image/jpeg, image/png, image/webp, image/*;q=0.5",
-            "Accept-Encoding": "identity",
-        }
-
-    async def _body(self, request: _Request, head: _Head, slots: AsyncExitStack) -> bytes:
-        length = head.one("content-length")
-        if length.isdigit() and int(length) > self._settings.max_bytes:
-            raise LinkFailed(DownloadStatus.TOO_MANY_BYTES)
-        inflate = _inflater(head.one("content-encoding").lower(), self._settings.max_bytes)
-        body = bytearray()
-        sniffed = large = False
-        async for part in request.body_parts():
-            for data in inflate(part):
-                body += data
-                if len(body) > self._settings.max_bytes:
-                    raise LinkFailed(DownloadStatus.TOO_MANY_BYTES)
-            if not sniffed and len(body) >= _SNIFF_BYTES:
-                _refuse_other_than_images(body)
-                sniffed = True
-            if not large and len(body) > _LARGE_BYTES:
-                await slots.enter_async_context(self._large_bodies)
-                large = True
-        if len(body) < self._settings.min_bytes:
-            raise LinkFailed(DownloadStatus.TOO_FEW_BYTES)
-        return bytes(body)
-
-
-def _refuse_other_than_images(body: bytearray) -> None:
-    if (status := sniff(bytes(body[:_SNIFF_BYTES]))) is not None:
-        raise LinkFailed(status)
-
-
-class _Inflater:
-    """Undoes a gzip or deflate content encoding that was not asked for, a bounded piece at a time."""
-
-    def __init__(self, wbits: int, max_bytes: int) -> None:
-        self._wbits = wbits
-        self._max_bytes = max_bytes
-        self._zlib = zlib.decompressobj(wbits)
-
-    def __call__(self, part: bytes) -> Iterator[bytes]:
-        while part:
-            if self._zlib.eof:  # a further gzip member
-                self._zlib = zlib.decompressobj(self._wbits)
+    async def _ask(self, target: Target, watch: Watch) -> tuple[PooledConnection, Head]:
+        """A connection that has answered; one that the server had closed meanwhile is replaced."""
+        message = _message(target, self._settings.user_agent)
+        while True:
+            connection = await self.pool.take(target, watch)
+            started = trio.current_time()
+            stale = connection.used
             try:
-                yield self._zlib.decompress(part, self._max_bytes)
-            except zlib.error as error:
-                raise LinkFailed(DownloadStatus.BAD_RESPONSE, "content-encoding broken") from error
-            part = self._zlib.unconsumed_tail or self._zlib.unused_data
+                with watch.errors():
+                    head = await connection.request(message, watch)
+                self.measures.first_byte.append(watch.answered_at - started)
+                self.hosts.site(target).proven = True
+                return connection, head
+            except LinkFailed as failure:
+                await connection.stream.close()
+                if not stale or failure.message not in ("no answer", "connection broken"):
+                    raise
+            except BaseException:
+                await connection.stream.close()
+                raise
+
+    async def _body(self, connection: PooledConnection, head: Head, watch: Watch) -> Body:
+        settings = self._settings
+        length, encoding = head.content_length, head.one("content-encoding").lower()
+        if length is not None and length > settings.max_bytes:
+            raise LinkFailed(DownloadStatus.TOO_MANY_BYTES)
+        if length is not None and not encoding and length < settings.min_bytes:
+            await self._drain(connection, head, watch)
+            raise LinkFailed(DownloadStatus.TOO_FEW_BYTES)
+        inflate = inflater(encoding, settings.max_bytes)
+        body = Body(self._large_bodies)
+        try:
+            looked: int | None = 0  # bytes that were looked at, until the beginning is settled
+            while part := await connection.part():
+                for data in inflate(part):
+                    body.data += data
+                    if len(body.data) > settings.max_bytes:
+                        raise LinkFailed(DownloadStatus.TOO_MANY_BYTES)
+                    if looked is not None and len(body.data) >= 2 * looked:
+                        looked = self._look(body.data)
+                with watch.paused():
+                    await body.make_room()
+            self.measures.bytes += len(body.data)
+            if len(body.data) < settings.min_bytes:
+                raise LinkFailed(DownloadStatus.TOO_FEW_BYTES)
+        except BaseException:
+            body.release()
+            raise
+        return body
+
+    def _look(self, data: bytearray) -> int | None:
+        """Refuses what cannot be a wanted image; how much was seen, or None when that is settled."""
+        found = refused_by_beginning(bytes(data[:65_536]), self._image_rules)
+        if isinstance(found, DownloadStatus):
+            raise LinkFailed(found)
+        return len(data) if found and len(data) < 65_536 else None
+
+    async def _drain(self, connection: PooledConnection, head: Head, watch: Watch) -> None:
+        """Reads a short answer to its end, so that the connection can be used again."""
+        length = head.content_length
+        if length is not None and length > _DRAINED_BYTES:
+            return
+        drained = 0
+        while drained <= _DRAINED_BYTES and (part := await connection.part()):
+            drained += len(part)
+
+    async def _small(self, target: Target) -> tuple[int, bytes]:
+        """Status and body of a short file, redirects followed; for the rules of an origin."""
+        for _ in range(self._settings.max_redirects + 1):
+            watch = Watch(self._settings, self._settings.timeout_s)
+            connection, head = await self._ask(target, watch)
+            try:
+                with watch.errors():
+                    if head.status not in _REDIRECTS or not head.one("location"):
+                        return head.status, await self._text(connection, head)
+                    await self._drain(connection, head, watch)
+            finally:
+                await self.pool.give_back(target.origin, connection)
+            target = parse_target(head.one("location").encode("latin-1").decode(errors="replace"), target.url)
+        raise LinkFailed(DownloadStatus.TOO_MANY_REDIRECTS)
+
+    async def _text(self, connection: PooledConnection, head: Head) -> bytes:
+        text = bytearray()
+        inflate = inflater(head.one("content-encoding").lower(), MAX_RULES_BYTES)
+        while len(text) < MAX_RULES_BYTES and (part := await connection.part()):
+            for data in inflate(part):
+                text += data
+                if len(text) >= MAX_RULES_BYTES:
+                    break
+        return bytes(text[:MAX_RULES_BYTES])
 
 
-def _inflater(encoding: str, max_bytes: int) -> Any:
-    if encoding in ("", "identity"):
-        return lambda part: (part,)
-    if encoding in ("gzip", "x-gzip", "deflate"):
-        return _Inflater(zlib.MAX_WBITS | 32, max_bytes)
-    raise LinkFailed(DownloadStatus.BAD_RESPONSE, "content-encoding not asked for")
+def _refuse_opted_out(head: Head) -> None:
+    if opted_out_by_header(head.all("x-robots-tag")):
+        raise LinkFailed(DownloadStatus.OPTED_OUT_ROBOTS_TAG)
+    if reserved_by_header(head.all("tdm-reservation")):
+        raise LinkFailed(DownloadStatus.OPTED_OUT_TDM, "header")
 
 
-@contextmanager
-def _protocol_errors() -> Iterator[None]:
-    """What a bad server makes asks, h11 and the sockets raise, as outcomes."""
-    try:
-        yield
-    except (h11.RemoteProtocolError, AsksException, UnicodeError) as error:
-        raise LinkFailed(DownloadStatus.BAD_RESPONSE, "not HTTP or cut off") from error
-    except (h11.LocalProtocolError, ValueError) as error:
-        raise LinkFailed(DownloadStatus.URL_INVALID, "can't be requested") from error
-    except (trio.BrokenResourceError, OSError) as error:
-        raise LinkFailed(DownloadStatus.BAD_RESPONSE, "connection broken") from error
+def _message(target: Target, user_agent: str) -> bytes:
+    """A GET request (RFC 9112, section 3); what comes from URLs is ASCII without spaces by their parsing."""
+    lines = (
+        f"GET {target.path} HTTP/1.1",
+        f"Host: {target.host_header}",
+        f"User-Agent: {user_agent}",
+        "Accept: image/jpeg, image/png, image/webp, image/*;q=0.5",
+        "Accept-Encoding: identity",
+        "",
+        "",
+    )
+    return "\r\n".join(lines).encode("ascii", "replace")
+
+
+def _sources(settings: DownloadSettings) -> list[Source]:
+    """Who is asked for names, in turn: the one that settings choose, then the other."""
+    system = SystemSource()
+    servers = parse_servers(settings.nameservers)
+    if servers:
+        return [StubSource(servers), system]
+    found = system_servers()
+    return [system, StubSource(found)] if found else [system]

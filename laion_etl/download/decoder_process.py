@@ -4,7 +4,8 @@ It runs under a memory limit and is killed when it takes too long or when its pa
 little as possible, and what it answers is parsed as JSON and bytes, never unpickled.
 
 In:  4 bytes length, image bytes.    Out: 4 bytes length of JSON, 4 bytes length of data, JSON, data.
-The JSON is {"status": reason} or the fields of a Picture; no data means "the bytes as they came".
+The JSON has the digests, and {"status": reason} or the fields of a Picture; no data means "the bytes as they
+came".
 """
 
 import ctypes
@@ -15,48 +16,59 @@ import struct
 import sys
 from typing import BinaryIO
 
-from laion_etl.download.images import ImageLimits, Picture, decode
+from laion_etl.download.hashes import Hashes
+from laion_etl.download.image_header import ImageRules
+from laion_etl.download.images import ImageSettings, Picture, decode
+from laion_etl.download.optout import opted_out_by_metadata
+from laion_etl.download.resize import Resize
+from laion_etl.funnel import DownloadStatus
 
 REQUEST = struct.Struct(">I")
 ANSWER = struct.Struct(">II")
 _PR_SET_PDEATHSIG = 1
 
 
-def answer(data: bytes, limits: ImageLimits) -> bytes:
-    """The framed answer for one image."""
-    found = decode(data, limits)
-    header: dict[str, str | int]
+def answer(data: bytes, settings: ImageSettings, *, opt_out: bool) -> bytes:
+    """The framed answer for one image; `opt_out`: images that say so are not decoded."""
+    hashes = Hashes.of(data)
+    header: dict[str, str | int | None] = {"sha256": hashes.sha256, "md5": hashes.md5}
+    opted_out = opt_out and opted_out_by_metadata(data)
+    found = DownloadStatus.OPTED_OUT_METADATA if opted_out else decode(data, settings)
+    body = b""
     if not isinstance(found, Picture):
-        header, body = {"status": found.value}, b""
+        header["status"] = found.value
     else:
-        header = {
+        header |= {
             "format": found.format,
             "width": found.width,
             "height": found.height,
             "original_width": found.original_width,
             "original_height": found.original_height,
             "phash": found.phash,
+            "pdq": found.pdq,
         }
         body = b"" if found.data is data else found.data
     text = json.dumps(header).encode()
     return ANSWER.pack(len(text), len(body)) + text + body
 
 
-def serve(source: BinaryIO, sink: BinaryIO, limits: ImageLimits) -> None:
+def serve(source: BinaryIO, sink: BinaryIO, settings: ImageSettings, *, opt_out: bool) -> None:
     while header := source.read(REQUEST.size):
         (length,) = REQUEST.unpack(header)
-        sink.write(answer(source.read(length), limits))
+        sink.write(answer(source.read(length), settings, opt_out=opt_out))
         sink.flush()
 
 
 def main() -> None:
-    """Arguments: memory limit in MiB, image limits as JSON."""
-    memory_mb, limits = int(sys.argv[1]), ImageLimits(**json.loads(sys.argv[2]))
+    """Arguments: memory limit in MiB, image settings as JSON, whether opt-outs count."""
+    memory_mb, plain, opt_out = int(sys.argv[1]), json.loads(sys.argv[2]), sys.argv[3] == "True"
+    rules, resize = ImageRules(**plain.pop("rules")), Resize(**plain.pop("resize"))
+    settings = ImageSettings(rules, resize, **plain)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_AS, (memory_mb << 20, memory_mb << 20))
-    serve(sys.stdin.buffer, sys.stdout.buffer, limits)
+    serve(sys.stdin.buffer, sys.stdout.buffer, settings, opt_out=opt_out)
 
 
 if __name__ == "__main__":

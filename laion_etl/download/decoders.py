@@ -4,20 +4,41 @@ Processes are started when first needed and reused. One that is not finished wit
 leaves (time limit, cancellation, crash) is killed: a half-read answer can't be told from the next one.
 """
 
+import fcntl
 import json
 import os
 import subprocess
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from types import TracebackType
 
 import trio
 
 from laion_etl.download.decoder_process import ANSWER, REQUEST
-from laion_etl.download.images import ImageLimits, Picture
+from laion_etl.download.hashes import Hashes
+from laion_etl.download.images import ImageSettings, Picture
 from laion_etl.funnel import DownloadStatus
 from laion_etl.machine import usable_cores
 from laion_etl.settings import DownloadSettings
+
+# One thread a process; and freed memory is kept for the next image instead of given back page by page.
+_ENVIRONMENT = {
+    "OPENBLAS_NUM_THREADS": "1",
+    "OMP_NUM_THREADS": "1",
+    "PILLOW_BLOCKS_MAX": "8",
+    "MALLOC_MMAP_THRESHOLD_": str(1 << 24),
+    "MALLOC_TRIM_THRESHOLD_": str(1 << 26),
+    "MALLOC_TOP_PAD_": str(1 << 22),
+}
+_PIPE_BYTES = 1 << 20  # an image in one write; Linux lets anybody have this much
+
+
+@dataclass(frozen=True, slots=True)
+class Decoded:
+    """What a decoder found; no hashes when it died of the image."""
+
+    found: Picture | DownloadStatus
+    hashes: Hashes | None = None
 
 
 class _DecoderDied(Exception):  # noqa: N818 - an outcome, not an error of the program
@@ -27,29 +48,40 @@ class _DecoderDied(Exception):  # noqa: N818 - an outcome, not an error of the p
 class _Decoder:
     """One process and its pipes."""
 
-    def __init__(self, process: trio.Process) -> None:
-        self._process = process
+    def __init__(self, command: list[str]) -> None:
+        # Not trio's open_process: it starts processes from a thread of its own, and the kernel would take the
+        # end of that thread, after ten idle seconds, for the death of the parent.
+        self._process = subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env={**os.environ, **_ENVIRONMENT},
+        )
+        pipes = (self._process.stdin, self._process.stdout)
+        numbers = [os.dup(pipe.fileno()) for pipe in pipes if pipe is not None]
+        for pipe, number in zip(pipes, numbers, strict=True):
+            if pipe is not None:
+                pipe.close()
+            fcntl.fcntl(number, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
+        self._stdin, self._stdout = (trio.lowlevel.FdStream(number) for number in numbers)
 
-    async def decode(self, data: bytes) -> Picture | DownloadStatus:
-        stdin = self._process.stdin
-        if stdin is None:
-            raise _DecoderDied
+    async def decode(self, data: bytes) -> Decoded:
         try:
-            await stdin.send_all(REQUEST.pack(len(data)) + data)
+            await self._stdin.send_all(REQUEST.pack(len(data)) + data)
             text_length, data_length = ANSWER.unpack(await self._exactly(ANSWER.size))
             header = json.loads(await self._exactly(text_length))
             stored = await self._exactly(data_length) if data_length else data
         except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
             raise _DecoderDied from error
+        hashes = Hashes(header.pop("sha256"), header.pop("md5"))
         if "status" in header:
-            return DownloadStatus(header["status"])
-        return Picture(data=stored, **header)
+            return Decoded(DownloadStatus(header["status"]), hashes)
+        return Decoded(Picture(data=stored, **header), hashes)
 
     async def _exactly(self, length: int) -> bytes:
-        stdout = self._process.stdout
         received = bytearray()
         while len(received) < length:
-            part = await stdout.receive_some(length - len(received)) if stdout else b""
+            part = await self._stdout.receive_some(length - len(received))
             if not part:
                 raise _DecoderDied
             received += part
@@ -58,10 +90,9 @@ class _Decoder:
     async def kill(self) -> None:
         with trio.CancelScope(shield=True):
             self._process.kill()
-            await self._process.wait()
-            for pipe in (self._process.stdin, self._process.stdout):
-                if pipe is not None:
-                    await trio.aclose_forcefully(pipe)
+            await trio.to_thread.run_sync(self._process.wait)
+            await trio.aclose_forcefully(self._stdin)
+            await trio.aclose_forcefully(self._stdout)
 
 
 class Decoders:
@@ -69,11 +100,13 @@ class Decoders:
 
     def __init__(self, settings: DownloadSettings) -> None:
         self._settings = settings
-        self._free = trio.Semaphore(settings.decoders or usable_cores())
+        self.processes = settings.decoders or usable_cores()
+        self._free = trio.Semaphore(self.processes)
         self._idle: list[_Decoder] = []
-        limits = json.dumps(asdict(ImageLimits.of(settings)))
+        image_settings = json.dumps(asdict(ImageSettings.of(settings)))
         module = "laion_etl.download.decoder_process"
-        self._command = [sys.executable, "-m", module, str(settings.decode_memory_mb), limits]
+        self._command = [sys.executable, "-m", module, str(settings.decode_memory_mb), image_settings]
+        self._command.append(str(settings.opt_out))
 
     async def __aenter__(self) -> "Decoders":
         return self
@@ -87,29 +120,25 @@ class Decoders:
         while self._idle:
             await self._idle.pop().kill()
 
-    async def decode(self, data: bytes) -> Picture | DownloadStatus:
+    @property
+    def backlog(self) -> int:
+        """Images that wait for a free process."""
+        return self._free.statistics().tasks_waiting
+
+    async def decode(self, data: bytes) -> Decoded:
         """The stored form of an image or the reason why there is none; waits for a free process."""
         async with self._free:
-            decoder = self._idle.pop() if self._idle else await self._start()
+            decoder = self._idle.pop() if self._idle else _Decoder(self._command)
             finished = False
             try:
                 with trio.move_on_after(self._settings.decode_timeout_s):
                     found = await decoder.decode(data)
                     finished = True
             except _DecoderDied:
-                return DownloadStatus.DECODER_CRASHED
+                return Decoded(DownloadStatus.DECODER_CRASHED)
             finally:
                 if finished:
                     self._idle.append(decoder)
                 else:
                     await decoder.kill()
-            return found if finished else DownloadStatus.DECODE_TIMEOUT
-
-    async def _start(self) -> _Decoder:
-        process = await trio.lowlevel.open_process(
-            self._command,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            env={**os.environ, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"},
-        )
-        return _Decoder(process)
+            return found if finished else Decoded(DownloadStatus.DECODE_TIMEOUT)

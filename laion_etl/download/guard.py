@@ -7,7 +7,10 @@ second time (DNS rebinding) gains nothing. Sources: the IANA special-purpose add
 updates).
 """
 
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
+from collections.abc import Iterable
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+
+from laion_etl.errors import SettingsError
 
 _REFUSED_V4 = tuple(
     IPv4Network(network)
@@ -50,6 +53,30 @@ def is_public(address: str) -> bool:
     except ValueError:
         return False
     return _public_v4(parsed) if isinstance(parsed, IPv4Address) else _public_v6(parsed)
+
+
+class Guard:
+    """The check of one worker: public addresses, and those of the networks that its settings allow."""
+
+    def __init__(self, allow_networks: Iterable[str] = ()) -> None:
+        self._allowed = [_network(text) for text in allow_networks]
+
+    def allows(self, address: str) -> bool:
+        """Whether an address literal may be connected to."""
+        if is_public(address):
+            return True
+        try:
+            parsed = ip_address(address)
+        except ValueError:
+            return False
+        return any(parsed in network for network in self._allowed)
+
+
+def _network(text: str) -> IPv4Network | IPv6Network:
+    try:
+        return ip_network(text)
+    except ValueError as error:
+        raise SettingsError(f"LAION_ETL_DOWNLOAD_ALLOW_NETWORKS entry {text!r}: {error}") from error
 
 
 def _public_v4(address: IPv4Address) -> bool:

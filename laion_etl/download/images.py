@@ -1,9 +1,8 @@
 """What is accepted as an image, and what of it is stored. Pure functions; decoding runs in worker processes.
 
 Rules of the original: JPEG, PNG and WebP only, at least 5,000 bytes, at most 89,478,484 pixels, RGB. Stored
-are the bytes as they came when they are plain (RGB or grey, upright, no location data, short side within the
-limit), else a JPEG: turned upright, converted to sRGB, transparency laid over white, scaled down to the short
-side.
+are the bytes as they came when they are plain (RGB or grey, upright, no location data, of the wanted size),
+else a new file: turned upright, converted to sRGB, transparency laid over white, 16 bits cut to 8, resized.
 """
 
 import io
@@ -14,36 +13,16 @@ from dataclasses import dataclass
 
 from PIL import ExifTags, Image, ImageCms, ImageFile, UnidentifiedImageError
 
+from laion_etl.download.image_header import SNIFF_BYTES, ImageRules, plain_size, sniff
+from laion_etl.download.pdq import pdq_hash
 from laion_etl.download.phash import perceptual_hash
+from laion_etl.download.resize import Resize
+from laion_etl.errors import SettingsError
 from laion_etl.funnel import DownloadStatus
 from laion_etl.settings import DownloadSettings
 
 EXTENSIONS = {"JPEG": "jpg", "MPO": "jpg", "PNG": "png", "WEBP": "webp"}
-SNIFF_BYTES = 16
-
-_JPEG = b"\xff\xd8\xff"
-_PNG = b"\x89PNG\r\n\x1a\n"
-
-# Beginnings of images that are not wanted, to tell them from what is no image at all.
-_OTHER_IMAGES = (
-    b"GIF8",
-    b"BM",
-    b"II*\0",
-    b"MM\0*",
-    b"II+\0",
-    b"MM\0+",
-    b"\0\0\1\0",  # ICO
-    b"\0\0\2\0",  # CUR
-    b"8BPS",
-    b"\0\0\0\x0cjP  ",  # JPEG 2000
-    b"\xff\x4f\xff\x51",  # JPEG 2000 code stream
-    b"\xff\x0a",  # JPEG XL
-    b"\0\0\0\x0cJXL ",
-    b"qoif",
-    b"DDS ",
-    b"<svg",
-)
-_HEIF_BRANDS = (b"avif", b"avis", b"heic", b"heix", b"mif1", b"msf1", b"hevc")
+ENCODINGS = {"jpg": "JPEG", "webp": "WEBP", "png": "PNG", "avif": "AVIF"}
 
 # Exif orientation -> what turns the picture upright.
 _TURNS = {
@@ -55,6 +34,7 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+_TURNS_SIDES = frozenset({5, 6, 7, 8})  # width and height change places
 
 # What Pillow raises on broken images, by its documentation and its bug reports.
 _DECODE_ERRORS = (
@@ -79,22 +59,34 @@ ImageFile.LOAD_TRUNCATED_IMAGES = False
 
 
 @dataclass(frozen=True, slots=True)
-class ImageLimits:
-    """The image rules of the download settings."""
+class ImageSettings:
+    """What of the download settings a decoder needs."""
 
-    min_bytes: int
-    max_pixels: int
-    short_side: int
-    jpeg_quality: int
+    rules: ImageRules
+    resize: Resize
+    encode_format: str
+    encode_quality: int
+    perceptual_hashes: bool = True
 
     @classmethod
-    def of(cls, settings: DownloadSettings) -> "ImageLimits":
-        return cls(settings.min_bytes, settings.max_pixels, settings.short_side, settings.jpeg_quality)
+    def of(cls, settings: DownloadSettings) -> "ImageSettings":
+        """Raises SettingsError for an unknown resize mode or format."""
+        if settings.encode_format not in ENCODINGS:
+            raise SettingsError(
+                f"LAION_ETL_DOWNLOAD_ENCODE_FORMAT={settings.encode_format!r} is none of {', '.join(ENCODINGS)}"
+            )
+        return cls(
+            ImageRules.of(settings),
+            Resize.of(settings),
+            settings.encode_format,
+            settings.encode_quality,
+            settings.perceptual_hashes,
+        )
 
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """A stored image: its bytes and extension, stored size, original size after orientation, hash."""
+    """A stored image: its bytes and extension, stored size, original size after orientation, hashes."""
 
     data: bytes
     format: str
@@ -102,85 +94,81 @@ class Picture:
     height: int
     original_width: int
     original_height: int
-    phash: str
+    phash: str | None
+    pdq: str | None
 
 
-def sniff(head: bytes) -> DownloadStatus | None:
-    """From the first 16 bytes: None for what may be a wanted image, else why it is none."""
-    if head.startswith((_JPEG, _PNG)) or (head[:4] == b"RIFF" and head[8:12] == b"WEBP"):
-        return None
-    if head.startswith(_OTHER_IMAGES) or (head[4:8] == b"ftyp" and head[8:12] in _HEIF_BRANDS):
-        return DownloadStatus.FORMAT_REFUSED
-    return DownloadStatus.NOT_AN_IMAGE
-
-
-def decode(data: bytes, limits: ImageLimits) -> Picture | DownloadStatus:
+def decode(data: bytes, settings: ImageSettings) -> Picture | DownloadStatus:
     """The stored form of an image, or why there is none. Everything is decoded: a truncated image fails."""
-    if len(data) < limits.min_bytes:
+    if len(data) < settings.rules.min_bytes:
         return DownloadStatus.TOO_FEW_BYTES
     if (refused := sniff(data[:SNIFF_BYTES])) is not None:
         return refused
     with warnings.catch_warnings(action="ignore"):  # Pillow warns about odd metadata
         try:
             with Image.open(io.BytesIO(data), formats=("JPEG", "PNG", "WEBP")) as image:
-                refused = _refused_by_header(image, limits)
-                return refused if refused is not None else _stored(image, data, limits)
+                refused = _refused_by_header(image, settings.rules)
+                return refused if refused is not None else _stored(image, data, settings)
         except _DECODE_ERRORS:
             return DownloadStatus.DECODE_FAILED
 
 
-def _refused_by_header(image: Image.Image, limits: ImageLimits) -> DownloadStatus | None:
+def undecoded(data: bytes, settings: ImageSettings) -> Picture | None:
+    """An image that is stored as it came, by its header alone; None when it has to be decoded."""
+    if settings.perceptual_hashes or (size := plain_size(data)) is None:
+        return None
+    if settings.rules.refuse(*size) is not None or settings.resize.plan(size) is not None:
+        return None
+    extension = "jpg" if data[0] == 0xFF else "png" if data[0] == 0x89 else "webp"
+    return Picture(data, extension, *size, *size, None, None)
+
+
+def _refused_by_header(image: Image.Image, rules: ImageRules) -> DownloadStatus | None:
     """Checks before any pixel is decoded."""
-    if image.width * image.height > limits.max_pixels:
-        return DownloadStatus.TOO_MANY_PIXELS
     # An MPO (two-lens JPEG) counts frames too, but its first one is an ordinary JPEG.
     if getattr(image, "is_animated", False) and image.format != "MPO":
         return DownloadStatus.ANIMATED
-    return None
+    return rules.refuse(*image.size)
 
 
-def _stored(image: Image.Image, data: bytes, limits: ImageLimits) -> Picture:
+def _stored(image: Image.Image, data: bytes, settings: ImageSettings) -> Picture:
     extension = EXTENSIONS[image.format or ""]
     exif = image.getexif()
     orientation = exif.get(ExifTags.Base.Orientation, 1)
-    original = image.size if orientation not in (5, 6, 7, 8) else image.size[::-1]
-    scale_to = _scaled(original, limits.short_side)
+    original = image.size if orientation not in _TURNS_SIDES else image.size[::-1]
+    change = settings.resize.plan(original)
     plain = (
-        scale_to == original
+        change is None
         and image.mode in ("RGB", "L")
         and "transparency" not in image.info
         and orientation not in _TURNS
         and ExifTags.IFD.GPSInfo not in exif
         and image.format != "MPO"
     )
-    if not plain and image.format == "JPEG":
-        image.draft(None, _draft_size(image.size, limits.short_side))
+    if change is not None and image.format == "JPEG":
+        # libjpeg scales while it decodes, to a power of two that is still large enough.
+        image.draft(None, change.scale_to if orientation not in _TURNS_SIDES else change.scale_to[::-1])
     image.load()
     if plain:
-        return Picture(data, extension, *original, *original, perceptual_hash(image))
+        return Picture(data, extension, *original, *original, *_hashes(image, settings))
     upright = _flat(image)
     if orientation in _TURNS:
         upright = upright.transpose(_TURNS[orientation])
-    if upright.size != scale_to:
-        upright = upright.resize(scale_to, Image.Resampling.LANCZOS, reducing_gap=3.0)
+    if change is not None:
+        upright = change.apply(upright)
     buffer = io.BytesIO()
-    upright.save(buffer, "JPEG", quality=limits.jpeg_quality, exif=b"", icc_profile=None)
-    return Picture(buffer.getvalue(), "jpg", *scale_to, *original, perceptual_hash(upright))
+    encoding, quality = ENCODINGS[settings.encode_format], settings.encode_quality
+    upright.save(buffer, encoding, quality=quality, exif=b"", icc_profile=None)
+    stored = buffer.getvalue()
+    return Picture(stored, settings.encode_format, *upright.size, *original, *_hashes(upright, settings))
 
 
-def _scaled(size: tuple[int, int], short_side: int) -> tuple[int, int]:
-    """The size with this short side; the same when it is small enough or 0 keeps every size."""
-    shortest = min(size)
-    if short_side == 0 or shortest <= short_side:
-        return size
-    width, height = (max(1, round(side * short_side / shortest)) for side in size)
-    return width, height
-
-
-def _draft_size(size: tuple[int, int], short_side: int) -> tuple[int, int]:
-    """What the JPEG decoder may scale to by itself: twice the target, so that LANCZOS has something to do."""
-    width, height = _scaled(size, 2 * short_side)
-    return width, height
+def _hashes(picture: Image.Image, settings: ImageSettings) -> tuple[str | None, str | None]:
+    """phash and PDQ of a decoded picture."""
+    if not settings.perceptual_hashes:
+        return None, None
+    grey = picture.convert("L")
+    return perceptual_hash(grey), pdq_hash(grey)
 
 
 def _flat(image: Image.Image) -> Image.Image:

@@ -22,9 +22,9 @@ def _dct_matrix(size: int) -> np.ndarray:
 _DCT = _dct_matrix(_SIDE)
 
 
-def perceptual_hash(picture: Image.Image) -> str:
-    """The hash of a decoded picture as 16 hexadecimal digits, highest bit the lowest frequency."""
-    small = picture.convert("L").resize((_SIDE, _SIDE), Image.Resampling.BOX)
+def perceptual_hash(grey: Image.Image) -> str:
+    """The hash of a decoded picture in mode L as 16 hexadecimal digits, highest bit the lowest frequency."""
+    small = grey.resize((_SIDE, _SIDE), Image.Resampling.BOX)
     pixels = np.asarray(small, dtype=np.float64)
     low = np.rint(_DCT @ pixels @ _DCT.T).ravel()
     bits = low > np.median(low[1:])

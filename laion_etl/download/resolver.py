@@ -1,24 +1,94 @@
-"""Names to addresses: one lookup per host and batch, whatever the number of links, and only public results.
+"""Names to addresses: one lookup per host, whatever the number of links, and only checked results.
 
-Lookups run in getaddrinfo threads, a bounded number at a time; links of a host that is being looked up wait
-for that lookup. Failures are remembered like results: a thousand links of a dead host cost one lookup.
+A lookup is asked of the first source and, when that one cannot tell, of the next: our own stub resolver over
+UDP and TCP (`nameservers.py`) and the system's getaddrinfo in threads. That a name does not exist is an
+answer; that no source could tell says nothing about the host, and is never mistaken for a dead one. How many
+lookups run at once follows what the resolver takes: more while it answers fast, half when it fails.
 """
 
+import math
 import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from ipaddress import ip_address
+from typing import Protocol
 
 import trio
 
-from laion_etl.download.guard import is_public
+from laion_etl.download.guard import Guard
 from laion_etl.download.outcome import LinkFailed
 from laion_etl.errors import SettingsError
 from laion_etl.funnel import DownloadStatus
 
-_CONCURRENT_LOOKUPS = 32
+_START_LOOKUPS, _FEWEST_LOOKUPS, _MOST_LOOKUPS = 32, 4, 256
+_FAST_S = 1.0
+_BACK_OFF_S = 1.0  # the limit is halved at most this often
+_SYSTEM_TTL_S = 300.0  # getaddrinfo tells none
+_SHORTEST_TTL_S, _LONGEST_TTL_S = 60.0, 3_600.0
+_NO_NAME_TTL_S = 900.0
+_TROUBLE_TTL_S = 3.0  # then a further link of the host asks again
 
 Endpoint = tuple[str, int]  # address literal, port
+
+
+class NoSuchName(Exception):  # noqa: N818 - an answer
+    """The name does not exist, or has no address."""
+
+
+class ResolverTrouble(Exception):  # noqa: N818 - an outcome of one try
+    """The source could not tell: it was silent, refused, or failed itself."""
+
+
+@dataclass(frozen=True, slots=True)
+class Addresses:
+    """What a source answered, and for how long it holds."""
+
+    literals: tuple[str, ...]
+    ttl_s: float
+
+
+class Source(Protocol):
+    """Looks names up. Raises NoSuchName or ResolverTrouble."""
+
+    async def look_up(self, host: str) -> Addresses: ...
+
+
+class SystemSource:
+    """getaddrinfo in threads; as many as the caller lets run at once."""
+
+    def __init__(self) -> None:
+        self._threads = trio.CapacityLimiter(_MOST_LOOKUPS)
+        self._family = socket.AF_UNSPEC if has_ipv6() else socket.AF_INET
+
+    async def look_up(self, host: str) -> Addresses:
+        try:
+            found = await trio.to_thread.run_sync(
+                socket.getaddrinfo,
+                host,
+                None,
+                self._family,
+                socket.SOCK_STREAM,
+                abandon_on_cancel=True,
+                limiter=self._threads,
+            )
+        except socket.gaierror as error:
+            if error.errno in (socket.EAI_AGAIN, socket.EAI_FAIL, socket.EAI_SYSTEM, socket.EAI_MEMORY):
+                raise ResolverTrouble(str(error)) from error
+            raise NoSuchName from error
+        except (UnicodeError, ValueError) as error:
+            raise NoSuchName from error
+        return Addresses(tuple(dict.fromkeys(str(entry[4][0]) for entry in found)), _SYSTEM_TTL_S)
+
+
+def has_ipv6() -> bool:
+    """Whether this machine has a route to the IPv6 internet; no packet is sent to find out."""
+    try:
+        with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as probe:
+            probe.connect(("2000::1", 53))
+    except OSError:
+        return False
+    return True
 
 
 @dataclass(slots=True)
@@ -28,15 +98,32 @@ class _Lookup:
     done: trio.Event
     addresses: tuple[str, ...] = ()
     failure: LinkFailed | None = None
+    expires: float = math.inf
+
+    @property
+    def finished(self) -> bool:
+        return bool(self.addresses) or self.failure is not None
 
 
 class Resolver:
-    """Where a link of a host may be connected to. `connect_to`: see the setting of that name."""
+    """Where a link of a host may be connected to. `connect_to`: see the setting of that name.
 
-    def __init__(self, connect_to: Sequence[str] = ()) -> None:
+    `waits` counts lookups by how they ended; `times_s` are the durations of those that were made.
+    """
+
+    def __init__(
+        self, sources: Sequence[Source], guard: Guard, timeout_s: float, connect_to: Sequence[str] = ()
+    ) -> None:
+        self.times_s: list[float] = []
+        self.lookups = 0
+        self.troubles = 0
+        self._sources = sources
+        self._guard = guard
+        self._timeout_s = timeout_s
         self._overrides = [_override(entry) for entry in connect_to]
         self._lookups: dict[str, _Lookup] = {}
-        self._limit = trio.CapacityLimiter(_CONCURRENT_LOOKUPS)
+        self._limit = trio.CapacityLimiter(_START_LOOKUPS)
+        self._halved = -math.inf
 
     def override(self, host: str) -> Endpoint | None:
         """The endpoint that a host is mapped to by settings, exempt from the guard."""
@@ -45,44 +132,93 @@ class Resolver:
                 return endpoint
         return None
 
+    @property
+    def concurrency(self) -> int:
+        """Lookups that may run at once just now."""
+        return int(self._limit.total_tokens)
+
     async def resolve(self, host: str) -> tuple[str, ...]:
-        """Public addresses of a host name or literal, IPv4 first. Raises LinkFailed."""
+        """Checked addresses of a host name or literal, in the order of their source. Raises LinkFailed."""
         while True:
             lookup = self._lookups.get(host)
-            if lookup is None:
+            if lookup is None or trio.current_time() >= lookup.expires:
                 await self._look_up(host)
                 continue
             await lookup.done.wait()
             if lookup.failure is not None:
-                raise LinkFailed(lookup.failure.status, lookup.failure.message)
+                raise lookup.failure.again()
             if lookup.addresses:
                 return lookup.addresses
             # The task that did the lookup was cancelled: somebody else does it.
 
     async def _look_up(self, host: str) -> None:
         lookup = self._lookups[host] = _Lookup(trio.Event())
+        ttl_s = 0.0
         try:
-            lookup.addresses = await self._public_addresses(host)
+            lookup.addresses, ttl_s = await self._allowed_addresses(host)
         except LinkFailed as failure:
             lookup.failure = failure
+            trouble = failure.status is DownloadStatus.RESOLVER_FAILED
+            ttl_s = _TROUBLE_TTL_S if trouble else _NO_NAME_TTL_S
         finally:
-            if not lookup.addresses and lookup.failure is None:
+            lookup.expires = trio.current_time() + ttl_s
+            if not lookup.finished:
                 del self._lookups[host]
             lookup.done.set()
 
-    async def _public_addresses(self, host: str) -> tuple[str, ...]:
-        literal = host.strip("[]")
-        try:
-            async with self._limit:
-                found = await trio.socket.getaddrinfo(literal, None, type=socket.SOCK_STREAM)
-        except (socket.gaierror, UnicodeError, ValueError) as error:
-            raise LinkFailed(DownloadStatus.DNS_FAILED, "no address") from error
-        found.sort(key=lambda entry: entry[0] != socket.AF_INET)
-        addresses = tuple(dict.fromkeys(str(entry[4][0]) for entry in found))
-        public = tuple(address for address in addresses if is_public(address))
-        if not public:
+    async def _allowed_addresses(self, host: str) -> tuple[tuple[str, ...], float]:
+        found = _literal(host) or _own_name(host) or await self._ask(host)
+        allowed = tuple(address for address in found.literals if self._guard.allows(address))
+        if not allowed:
             raise LinkFailed(DownloadStatus.ADDRESS_REFUSED, "not a public address")
-        return public
+        return allowed, min(max(found.ttl_s, _SHORTEST_TTL_S), _LONGEST_TTL_S)
+
+    async def _ask(self, host: str) -> Addresses:
+        """Asks source after source until one can tell."""
+        self.lookups += 1
+        for source in self._sources:
+            async with self._limit:
+                started = trio.current_time()
+                try:
+                    with trio.fail_after(self._timeout_s):
+                        found = await source.look_up(host)
+                except NoSuchName as error:
+                    self._answered(trio.current_time() - started)
+                    raise LinkFailed(DownloadStatus.DNS_FAILED, "no such name") from error
+                except (ResolverTrouble, trio.TooSlowError):
+                    self._failed()
+                    continue
+                self._answered(trio.current_time() - started)
+                if found.literals:
+                    return found
+                raise LinkFailed(DownloadStatus.DNS_FAILED, "no address")
+        self.troubles += 1
+        raise LinkFailed(DownloadStatus.RESOLVER_FAILED, "no nameserver could tell")
+
+    def _answered(self, seconds: float) -> None:
+        self.times_s.append(seconds)
+        if seconds < _FAST_S and self._limit.total_tokens < _MOST_LOOKUPS:
+            self._limit.total_tokens += 1
+
+    def _failed(self) -> None:
+        now = trio.current_time()
+        if now - self._halved >= _BACK_OFF_S:
+            self._halved = now
+            self._limit.total_tokens = max(_FEWEST_LOOKUPS, int(self._limit.total_tokens) // 2)
+
+
+def _literal(host: str) -> Addresses | None:
+    """A host that is an address: URLs come normalised, so there is one notation of each."""
+    try:
+        return Addresses((str(ip_address(host.strip("[]"))),), math.inf)
+    except ValueError:
+        return None
+
+
+def _own_name(host: str) -> Addresses | None:
+    """Names of the own machine (RFC 6761), whatever a nameserver says."""
+    name = host.rstrip(".")
+    return Addresses(("127.0.0.1",), math.inf) if name == "localhost" or name.endswith(".localhost") else None
 
 
 def _override(entry: str) -> tuple[str, Endpoint]:

@@ -13,19 +13,12 @@ from typing import IO, Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from laion_etl.download.hashes import Hashes
 from laion_etl.download.images import Picture
 from laion_etl.funnel import DownloadStatus
 from laion_etl.records import SHARD_SCHEMA, Output, sample_key, shard_stem
 from laion_etl.storage import Store, storage_errors
 from laion_etl.tarshard import finish, write_member
-
-
-@dataclass(frozen=True, slots=True)
-class Hashes:
-    """Hex digests of the image as it came."""
-
-    sha256: str
-    md5: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +30,8 @@ class _Stored:
     bytes: int
     size: tuple[int, int]
     original_size: tuple[int, int]
-    phash: str
+    phash: str | None
+    pdq: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +68,7 @@ class ShardWriter:
             (picture.width, picture.height),
             (picture.original_width, picture.original_height),
             picture.phash,
+            picture.pdq,
         )
         self._outcomes[index] = _Outcome(DownloadStatus.SUCCESS, None, hashes, stored)
 
@@ -123,6 +118,7 @@ class ShardWriter:
             "sha256": hashes.sha256 if hashes else None,
             "md5": hashes.md5 if hashes else None,
             "phash": stored.phash if stored else None,
+            "pdq": stored.pdq if stored else None,
         }
 
 

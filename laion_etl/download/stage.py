@@ -1,10 +1,12 @@
 """Download stage: a batch of pairs -> a shard of samples, with an outcome for every pair.
 
-Links are fetched side by side in one trio thread; images are decoded in worker processes. Which download
-finishes first changes nothing in the shard.
+Links are fetched side by side in one trio thread (`batch_run.py`); images are decoded in worker processes.
+Which download finishes first changes nothing in the shard. A batch that was cut short is fetched again from
+its beginning: at hundreds of links a second that is cheaper than to write what has been fetched twice
+(docs/operations.md has the figures).
 """
 
-import hashlib
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -13,14 +15,10 @@ from typing import Any
 import pyarrow.parquet as pq
 import trio
 
-from laion_etl.download.blocklist import HashBlocklist
-from laion_etl.download.client import Client
-from laion_etl.download.decoders import Decoders
-from laion_etl.download.images import Picture
-from laion_etl.download.outcome import LinkFailed
-from laion_etl.download.shards import Hashes, ShardWriter, shard_writer
+from laion_etl.download.batch_run import BatchRun, Hooks
+from laion_etl.download.measures import diagnosis
+from laion_etl.download.shards import shard_writer
 from laion_etl.errors import LaionEtlError
-from laion_etl.funnel import DownloadStatus, Outcomes
 from laion_etl.records import (
     Output,
     StageStats,
@@ -33,13 +31,19 @@ from laion_etl.records import (
 from laion_etl.settings import DownloadSettings, Settings
 from laion_etl.storage import Store
 
-Progress = Callable[[int, int], None]  # links done, links in all
-
 # How a batch is worked on, not what comes out of it: a change of these is no reason to fetch again.
 _WITHOUT_EFFECT_ON_OUTPUT = {
     "connections",
     "connections_per_host",
+    "connections_per_domain",
+    "requests_per_host_s",
+    "requests_per_domain_s",
+    "nameservers",
     "connect_to",
+    "allow_networks",
+    "metrics_file",
+    "statsd",
+    "grace_s",
     "decoders",
     "lease_s",
     "max_attempts",
@@ -51,7 +55,7 @@ def download_batch(
     batch: int,
     settings: Settings,
     store: Store,
-    on_progress: Progress | None = None,
+    hooks: Hooks | None = None,
     before_write: Callable[[], None] | None = None,
 ) -> StageStats:
     """Fetches the pairs of `batches/<crawl>/<batch>.parquet` into `shards/<crawl>/<batch>.tar`, `.parquet`.
@@ -65,10 +69,12 @@ def download_batch(
         return done
     with store.open(batch_file_name(crawl, batch)) as file:
         pairs = pq.read_table(file).to_pylist()
+    began = time.monotonic()
     with shard_writer(batch, pairs) as shard:
-        run = _BatchRun(settings.download, pairs, shard, on_progress)
+        run = BatchRun(settings.download, pairs, shard, hooks or Hooks())
         with _plain_errors():
             trio.run(run.all_links)
+        fetched_s = time.monotonic() - began
         if before_write is not None:
             before_write()
         outputs = shard.write(crawl, store)
@@ -82,70 +88,27 @@ def download_batch(
         outcomes.kept,
         outcomes.dropped,
         outputs,
+        {"network": _network(run, fetched_s)},
     )
     return store.write_stats(stats_name, stats)
 
 
-class _BatchRun:
-    """One pass over the links of a batch."""
-
-    def __init__(
-        self,
-        settings: DownloadSettings,
-        pairs: list[dict[str, Any]],
-        shard: ShardWriter,
-        on_progress: Progress | None,
-    ) -> None:
-        self.outcomes = Outcomes[DownloadStatus]()
-        self._settings = settings
-        self._pairs = pairs
-        self._shard = shard
-        self._on_progress = on_progress
-        self._blocklist = HashBlocklist.load(settings.hash_blocklist)
-
-    async def all_links(self) -> None:
-        client = Client(self._settings)
-        links = iter(enumerate(self._pairs))
-        async with Decoders(self._settings) as decoders, trio.open_nursery() as nursery:
-            for _ in range(min(self._settings.connections, len(self._pairs))):
-                nursery.start_soon(self._work, links, client, decoders)
-
-    async def _work(
-        self, links: Iterator[tuple[int, dict[str, Any]]], client: Client, decoders: Decoders
-    ) -> None:
-        for index, pair in links:
-            try:
-                await self._link(index, pair["url"], client, decoders)
-                self.outcomes.keep()
-            except LinkFailed as failure:
-                self.outcomes.drop(failure.status)
-            if self._on_progress is not None:
-                self._on_progress(self.outcomes.input, len(self._pairs))
-
-    async def _link(self, index: int, url: str, client: Client, decoders: Decoders) -> None:
-        hashes = None
-        try:
-            async with client.fetch(url) as data:
-                hashes = _hashes(data)
-                picture = await self._picture(data, hashes, decoders)
-        except LinkFailed as failure:
-            self._shard.add_failure(index, failure.status, failure.message, hashes)
-            raise
-        self._shard.add_picture(index, picture, hashes)
-
-    async def _picture(self, data: bytes, hashes: Hashes, decoders: Decoders) -> Picture:
-        """The decoded picture; a blocked hash ends the link before anything is decoded."""
-        if self._blocklist.matches(bytes.fromhex(hashes.md5), bytes.fromhex(hashes.sha256)):
-            raise LinkFailed(DownloadStatus.BLOCKED_HASH)
-        found = await decoders.decode(data)
-        if isinstance(found, Picture):
-            return found
-        raise LinkFailed(found)
-
-
-def _hashes(data: bytes) -> Hashes:
-    md5 = hashlib.md5(data, usedforsecurity=False).hexdigest()
-    return Hashes(hashlib.sha256(data).hexdigest(), md5)
+def _network(run: BatchRun, seconds: float) -> dict[str, Any]:
+    """How the fetching went: the only part of the stats that differs from run to run."""
+    measures, outcomes = run.measures, run.outcomes
+    latencies = measures.latencies(run.resolver_times_s)
+    return {
+        "seconds": round(seconds, 3),
+        "links_per_s": round(outcomes.input / seconds, 1) if seconds else 0.0,
+        "bytes": measures.bytes,
+        "hosts": run.hosts,
+        "connections": measures.connections,
+        "reused": measures.reused,
+        "retries": measures.retries,
+        "most_in_flight": run.most_in_flight,
+        "latency_s": latencies,
+        "diagnosis": diagnosis(outcomes.input, outcomes.dropped, latencies),
+    }
 
 
 def _shaping(settings: DownloadSettings) -> dict[str, Any]:

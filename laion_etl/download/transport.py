@@ -1,118 +1,125 @@
-"""Connections: TCP to a checked address, TLS by the host's name, and a byte budget on what comes back.
+"""Connections: TCP to checked addresses by happy eyeballs (RFC 8305), TLS by the host's name.
 
-The streams have the interface asks expects of anyio's (`send`, `receive`, `aclose`, `_active`). An end of the
-connection is b"" instead of an exception, which h11 turns into the right thing for every kind of framing.
+An end of the connection is b"" instead of an exception: the reader of the response knows what it means. What
+is connected to is an address that was checked, never a name, so a name that resolves differently the second
+time (DNS rebinding) gains nothing.
 """
 
+import socket
 import ssl
-from dataclasses import dataclass
-from functools import cache
+from collections.abc import Sequence
 
-import ada_url
 import trio
 
 from laion_etl.download.outcome import LinkFailed
-from laion_etl.download.resolver import Resolver
+from laion_etl.download.resolver import Endpoint
 from laion_etl.funnel import DownloadStatus
 
-DEFAULT_PORTS = {"http": 80, "https": 443}
-_ADDRESSES_TRIED = 2
-_RECEIVE_BYTES = 65_536
+_NEXT_ADDRESS_S = 0.25  # RFC 8305, section 5: connection attempt delay
+_ADDRESSES_TRIED = 4
+_SESSIONS_KEPT = 10_000
 
 
-@dataclass(frozen=True, slots=True)
-class Target:
-    """A hop's URL in parts; `host` is punycode or an address literal in URL notation."""
+class TcpStream:
+    """A plain connection."""
 
-    url: str
-    scheme: str
-    host: str
-    port: int
+    def __init__(self, sock: trio.socket.SocketType) -> None:
+        self._sock = sock
 
+    async def send(self, data: bytes) -> None:
+        while data:
+            data = data[await self._sock.send(data) :]
 
-def parse_target(url: str, base: str | None = None) -> Target:
-    """An http(s) URL by the WHATWG standard; raises LinkFailed for what is none."""
-    try:
-        parsed = ada_url.URL(url, base=base) if base else ada_url.URL(url)
-    except ValueError as error:
-        raise LinkFailed(DownloadStatus.URL_INVALID, "not a URL") from error
-    scheme = str(parsed.protocol).rstrip(":")
-    if scheme not in DEFAULT_PORTS:
-        raise LinkFailed(DownloadStatus.URL_INVALID, f"scheme {scheme[:20]}")
-    if parsed.username or parsed.password:
-        raise LinkFailed(DownloadStatus.URL_INVALID, "user name in URL")
-    parsed.hash = ""
-    port = int(parsed.port) if parsed.port else DEFAULT_PORTS[scheme]
-    return Target(str(parsed.href), scheme, str(parsed.hostname), port)
+    async def receive(self, max_bytes: int) -> bytes:
+        return await self._sock.recv(max_bytes)
+
+    @property
+    def silent(self) -> bool:
+        """Whether an idle connection is as it should be: neither closed nor talking unasked."""
+        return not self._sock.is_readable()
+
+    async def close(self) -> None:
+        self._sock.close()
 
 
-class Transport:
-    """A connection with a budget: more than `max_bytes` received is TOO_MANY_BYTES."""
+class TlsStream:
+    """An encrypted connection."""
 
-    def __init__(self, stream: trio.SocketStream | trio.SSLStream[trio.SocketStream], max_bytes: int) -> None:
+    def __init__(self, stream: "trio.SSLStream[trio.SocketStream]", remember: "Tls", host: str) -> None:
         self._stream = stream
-        self._budget = max_bytes
-        self._active = True
+        self._tls = remember
+        self._host = host
 
     async def send(self, data: bytes) -> None:
         await self._stream.send_all(data)
 
-    async def receive(self, max_bytes: int = _RECEIVE_BYTES) -> bytes:
-        data = bytes(await self._stream.receive_some(max(max_bytes, _RECEIVE_BYTES)))
-        self._budget -= len(data)
-        if self._budget < 0:
-            raise LinkFailed(DownloadStatus.TOO_MANY_BYTES)
+    async def receive(self, max_bytes: int) -> bytes:
+        data = bytes(await self._stream.receive_some(max_bytes))
+        self._tls.remember(self._host, self._stream)  # TLS 1.3 sends its tickets with the first data
         return data
 
-    async def aclose(self) -> None:
-        """Closes at once: a hostile peer's TLS goodbye is not waited for."""
+    @property
+    def silent(self) -> bool:
+        return not self._stream.transport_stream.socket.is_readable()
+
+    async def close(self) -> None:
+        """At once: a hostile peer's TLS goodbye is not waited for."""
         await trio.aclose_forcefully(self._stream)
 
 
-async def connect(target: Target, resolver: Resolver, ports: tuple[int, ...], max_bytes: int) -> Transport:
-    """Connects to a checked address of the target. Raises LinkFailed; the caller bounds the time."""
-    endpoint = resolver.override(target.host)
-    if target.port not in ports:
-        raise LinkFailed(DownloadStatus.PORT_REFUSED)
-    if endpoint is not None:
-        stream = await _open((endpoint,))
-    else:
-        addresses = await resolver.resolve(target.host)
-        stream = await _open(tuple((address, target.port) for address in addresses[:_ADDRESSES_TRIED]))
-    if target.scheme == "http":
-        return Transport(stream, max_bytes)
-    return Transport(await _encrypt(stream, target.host), max_bytes)
+class _ResumingContext(ssl.SSLContext):
+    """Offers the session of an earlier connection to the same host; trio has no parameter for it."""
+
+    sessions: dict[str, ssl.SSLSession]
+
+    def wrap_bio(
+        self,
+        incoming: ssl.MemoryBIO,
+        outgoing: ssl.MemoryBIO,
+        server_side: bool = False,
+        server_hostname: str | bytes | None = None,
+        session: ssl.SSLSession | None = None,
+    ) -> ssl.SSLObject:
+        known = session or self.sessions.get(str(server_hostname))
+        return super().wrap_bio(incoming, outgoing, server_side, server_hostname, known)
 
 
-async def _open(endpoints: tuple[tuple[str, int], ...]) -> trio.SocketStream:
-    for address, port in endpoints:
-        family = trio.socket.AF_INET6 if ":" in address else trio.socket.AF_INET
-        sock = trio.socket.socket(family, trio.socket.SOCK_STREAM)
-        try:
-            await sock.connect((address, port))
-        except OSError:
-            sock.close()
-        except BaseException:
-            sock.close()
-            raise
+class Tls:
+    """What the TLS connections of one worker share: certificates, and sessions to resume."""
+
+    def __init__(self, *, verify: bool = True) -> None:
+        self._context = _ResumingContext(ssl.PROTOCOL_TLS_CLIENT)
+        self._context.sessions = {}
+        self._context.set_alpn_protocols(["http/1.1"])
+        if verify:
+            self._context.load_default_certs()
         else:
-            return trio.SocketStream(sock)
-    raise LinkFailed(DownloadStatus.CONNECT_FAILED, "no connection")
+            self._context.check_hostname = False
+            self._context.verify_mode = ssl.CERT_NONE
 
+    async def encrypt(self, sock: trio.socket.SocketType, host: str) -> TlsStream:
+        """Shakes hands by the host's name; raises LinkFailed. The caller bounds the time."""
+        name = host.strip("[]")
+        stream = trio.SSLStream(
+            trio.SocketStream(sock), self._context, server_hostname=name, https_compatible=True
+        )
+        try:
+            await stream.do_handshake()
+        except (trio.BrokenResourceError, ssl.SSLError, OSError, ValueError) as error:
+            await trio.aclose_forcefully(stream)
+            raise LinkFailed(DownloadStatus.TLS_FAILED, _tls_message(error)) from error
+        except BaseException:
+            await trio.aclose_forcefully(stream)
+            raise
+        return TlsStream(stream, self, name)
 
-async def _encrypt(stream: trio.SocketStream, host: str) -> trio.SSLStream[trio.SocketStream]:
-    encrypted = trio.SSLStream(
-        stream, _tls_context(), server_hostname=host.strip("[]"), https_compatible=True
-    )
-    try:
-        await encrypted.do_handshake()
-    except (trio.BrokenResourceError, ssl.SSLError, OSError) as error:
-        await trio.aclose_forcefully(stream)
-        raise LinkFailed(DownloadStatus.TLS_FAILED, _tls_message(error)) from error
-    except BaseException:
-        await trio.aclose_forcefully(stream)
-        raise
-    return encrypted
+    def remember(self, host: str, stream: "trio.SSLStream[trio.SocketStream]") -> None:
+        """Keeps the session for the next connection to the host."""
+        sessions = self._context.sessions
+        if host not in sessions and len(sessions) < _SESSIONS_KEPT:
+            session = stream.session
+            if session is not None and session.has_ticket:
+                sessions[host] = session
 
 
 def _tls_message(error: BaseException) -> str:
@@ -122,8 +129,62 @@ def _tls_message(error: BaseException) -> str:
     return "handshake"
 
 
-@cache
-def _tls_context() -> ssl.SSLContext:
-    context = ssl.create_default_context()
-    context.set_alpn_protocols(["http/1.1"])
-    return context
+async def connect(endpoints: Sequence[Endpoint]) -> trio.socket.SocketType:
+    """A TCP connection to the endpoint that answers first; raises LinkFailed. The caller bounds the time.
+
+    The families take turns, the next address is tried when the one before has failed or has been silent for
+    a quarter of a second.
+    """
+    ordered = _interleaved(endpoints)[:_ADDRESSES_TRIED]
+    if len(ordered) == 1:
+        winner = await _open(ordered[0])
+        if winner is None:
+            raise LinkFailed(DownloadStatus.CONNECT_FAILED, "no connection")
+        return winner
+    open_: list[trio.socket.SocketType] = []
+
+    async def attempt(number: int, failed: Sequence[trio.Event], scope: trio.CancelScope) -> None:
+        if number:
+            with trio.move_on_after(_NEXT_ADDRESS_S * number):
+                await failed[number - 1].wait()
+        sock = await _open(ordered[number])
+        if sock is None:
+            failed[number].set()
+            return
+        open_.append(sock)
+        scope.cancel()
+
+    try:
+        async with trio.open_nursery() as nursery:
+            events = [trio.Event() for _ in ordered]
+            for number in range(len(ordered)):
+                nursery.start_soon(attempt, number, events, nursery.cancel_scope)
+        if not open_:
+            raise LinkFailed(DownloadStatus.CONNECT_FAILED, "no connection")
+        return open_.pop(0)
+    finally:
+        for loser in open_:
+            loser.close()
+
+
+async def _open(endpoint: Endpoint) -> trio.socket.SocketType | None:
+    address, port = endpoint
+    sock = trio.socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_STREAM)
+    try:
+        await sock.connect((address, port))
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    except OSError:
+        sock.close()
+        return None
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+def _interleaved(endpoints: Sequence[Endpoint]) -> list[Endpoint]:
+    """IPv6 and IPv4 in turn, each in its order (RFC 8305, section 4)."""
+    six = [endpoint for endpoint in endpoints if ":" in endpoint[0]]
+    four = [endpoint for endpoint in endpoints if ":" not in endpoint[0]]
+    paired = [endpoint for pair in zip(six, four, strict=False) for endpoint in pair]
+    return paired + six[len(four) :] + four[len(six) :]

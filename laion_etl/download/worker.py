@@ -4,6 +4,7 @@ A worker ends when every batch is done or parked. While others hold the last one
 batch whose worker dies becomes claimable again when its lease runs out.
 """
 
+import json
 import logging
 import threading
 import time
@@ -14,8 +15,10 @@ from dataclasses import dataclass
 from laion_etl.database.connect import Database, open_database
 from laion_etl.database.load import crawl_number
 from laion_etl.database.queue import BatchQueue, Claim
+from laion_etl.download.batch_run import Hooks
+from laion_etl.download.metrics import Metrics
 from laion_etl.download.stage import download_batch
-from laion_etl.errors import DatabaseError, InputError, LaionEtlError
+from laion_etl.errors import DatabaseError, InputError, LaionEtlError, Stopped
 from laion_etl.records import StageStats
 from laion_etl.settings import Settings
 from laion_etl.storage import Store
@@ -24,6 +27,27 @@ Progress = Callable[[int, int, int], None]  # batch, links done, links in the ba
 _LONGEST_WAIT_S = 5.0
 
 _log = logging.getLogger(__name__)
+
+
+class Stop:
+    """A wish to end, as SIGTERM brings it: the batch at hand may be finished within `grace_s`."""
+
+    def __init__(self, grace_s: float) -> None:
+        self._grace_s = grace_s
+        self._requested_at: float | None = None
+
+    @property
+    def requested(self) -> bool:
+        return self._requested_at is not None
+
+    def request(self) -> None:
+        if self._requested_at is None:
+            self._requested_at = time.monotonic()
+
+    def check(self) -> None:
+        """Raises when the time is up."""
+        if self._requested_at is not None and time.monotonic() - self._requested_at > self._grace_s:
+            raise _TimeIsUp
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,20 +59,24 @@ class Worker:
     store: Store
     queue: BatchQueue
     on_progress: Progress | None = None
+    stop: Stop | None = None
+    metrics: Metrics | None = None
 
     def run(self) -> list[StageStats]:
-        """Works on the queue until it is empty; returns the stats of the batches done here.
+        """Works on the queue until it is empty or a stop is wished; returns the stats of its batches.
 
         Raises InputError when batches are parked as failed, naming the first and its cause.
         """
         done = []
-        while (claim := self._next_claim()) is not None:
+        while not self._stopped and (claim := self._next_claim()) is not None:
             try:
                 stats = self._download(claim)
             except LaionEtlError as error:
                 self.queue.fail(claim, str(error))
             else:
                 done += [stats] if stats else []
+        if self._stopped:
+            return done
         if failed := self.queue.failed():
             batch, cause = failed[0]
             raise InputError(
@@ -67,16 +95,22 @@ class Worker:
         except LaionEtlError as error:
             self.queue.fail(claim, str(error))
             raise
+        if stats is None and self._stopped:
+            raise Stopped(f"stopped; batch {batch} was given back")
         if stats is None:
             raise InputError(f"batch {batch} of {self.crawl} was silent for too long and taken over")
         return stats
+
+    @property
+    def _stopped(self) -> bool:
+        return self.stop is not None and self.stop.requested
 
     def _next_claim(self) -> Claim | None:
         """The next batch; waits while other workers hold leases; None when nothing is left to do."""
         waiting = False
         while (claim := self.queue.claim()) is None:
             expiry_s = self.queue.next_expiry_s()
-            if expiry_s is None:
+            if expiry_s is None or self._stopped:
                 return None
             if not waiting:
                 waiting = True
@@ -100,15 +134,21 @@ class Worker:
 
         try:
             with self._heartbeat(claim):
-                stats = download_batch(
-                    self.crawl, claim.batch, self.settings, self.store, report, check_lease
-                )
+                hooks = Hooks(report, self.stop.check if self.stop else None, self.metrics)
+                stats = download_batch(self.crawl, claim.batch, self.settings, self.store, hooks, check_lease)
         except KeyboardInterrupt:
             self.queue.release(claim)
             raise
+        except _TimeIsUp:
+            self.queue.release(claim)
+            _log.warning("stopped; batch %d was given back", claim.batch)
+            return None
         except _LeaseLost:
             _log.warning("batch %d was silent for too long and is another worker's now", claim.batch)
             return None
+        if self.metrics is not None:
+            self.metrics.flush(now=True)
+        _log.info("%s", _line(stats))
         return stats if self.queue.complete(claim, stats) else None
 
     @contextmanager
@@ -136,6 +176,30 @@ class Worker:
 
 class _LeaseLost(Exception):  # noqa: N818 - a signal within this module
     pass
+
+
+class _TimeIsUp(LaionEtlError):  # noqa: N818 - a signal within this module
+    """The grace period after a stop has passed."""
+
+
+def _line(stats: StageStats) -> str:
+    """A finished batch as one line of key=value pairs."""
+    network = stats.details.get("network", {})
+    total = network.get("latency_s", {}).get("total", {})
+    values = {
+        "crawl": stats.crawl,
+        "batch": int(stats.unit),
+        "links": stats.input,
+        "kept": stats.kept,
+        "seconds": network.get("seconds"),
+        "links_per_s": network.get("links_per_s"),
+        "bytes": network.get("bytes"),
+        "total_p50_s": total.get("p50"),
+        "total_p99_s": total.get("p99"),
+        **stats.dropped,
+        "diagnosis": json.dumps("; ".join(network.get("diagnosis", []))),
+    }
+    return " ".join(f"{name}={value}" for name, value in values.items() if value is not None)
 
 
 def open_queue(crawl: str, settings: Settings, database: Database) -> BatchQueue:

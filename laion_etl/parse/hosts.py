@@ -9,7 +9,6 @@ from functools import cache
 
 import numpy as np
 import pyarrow as pa
-import tldextract
 
 from laion_etl.funnel import ParseReason
 from laion_etl.parse.arena import Arena
@@ -18,6 +17,7 @@ from laion_etl.parse.kernels.urls import find_files, number_hosts
 from laion_etl.parse.verdicts import CODES
 from laion_etl.parse.wordlists import words
 from laion_etl.settings import ParseSettings
+from laion_etl.suffixes import public_suffixes, registered_domain
 
 Spans = tuple[Ints, Ints]
 
@@ -83,43 +83,10 @@ TRACKER_FILES = frozenset(
 
 
 @cache
-def _public_suffixes() -> tuple[frozenset[str], frozenset[str]]:
-    """The rules of the public suffix list that is shipped with tldextract (nothing is fetched), and all names
-    that some longer rule ends with."""
-    rules = frozenset(tldextract.TLDExtract(suffix_list_urls=(), cache_dir=None).tlds)
-    longer = {
-        rule.lstrip("!").split(".", first)[first] for rule in rules for first in range(1, rule.count(".") + 1)
-    }
-    return rules, frozenset(longer)
-
-
-@cache
 def _plain_endings() -> frozenset[str]:
     """Top-level domains (.com, .de) under which names of two labels are registered domains, and public."""
-    rules, longer = _public_suffixes()
+    rules, longer = public_suffixes()
     return frozenset(rule for rule in rules if "." not in rule) - longer - _PRIVATE_SUFFIXES
-
-
-def registered_domain(host: str) -> str:
-    """`example.co.uk` of `img.example.co.uk`; the host itself when it has none (addresses, bare suffixes).
-
-    The algorithm of publicsuffix.org: the longest rule wins, `*` stands for a label, `!` marks exceptions
-    from it; a name whose last label is in no rule has no registered domain.
-    """
-    rules, longer = _public_suffixes()
-    labels = host.split(".")
-    suffix = None  # where the public suffix begins
-    name, starred = "", False
-    for first in range(len(labels) - 1, -1, -1):
-        name = f"{labels[first]}.{name}" if name else labels[first]
-        if f"!{name}" in rules:
-            suffix = first + 1
-        elif starred or name in rules:
-            suffix = first
-        if name not in longer:
-            break
-        starred = f"*.{name}" in rules
-    return ".".join(labels[suffix - 1 :]) if suffix else host
 
 
 class HostRule:

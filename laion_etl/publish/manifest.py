@@ -28,7 +28,9 @@ _SHAPING: dict[str, tuple[str, ...]] = {
     "plan": ("batch_size",),
     "download": (
         "connect_timeout_s", "timeout_s", "max_redirects", "max_bytes", "min_bytes", "max_pixels",
-        "short_side", "jpeg_quality", "ports", "opt_out", "hash_blocklist",
+        "min_side", "max_aspect_ratio", "resize_mode", "image_size", "resize_only_if_bigger",
+        "encode_format", "encode_quality", "ports", "verify_tls", "opt_out", "tdmrep", "robots_txt",
+        "hash_blocklist", "pdq_blocklist", "pdq_distance",
     ),
     "clip": ("model", "pretrained", "threshold_en", "threshold_other"),
     "safety": ("prompts", "aesthetic_head"),

@@ -27,7 +27,7 @@ from laion_etl.tarshard import TarError, read_members
 if TYPE_CHECKING:
     import torch
 
-IMAGE_ENDINGS = {"jpg": "JPEG", "png": "PNG", "webp": "WEBP"}
+IMAGE_ENDINGS = {"jpg": "JPEG", "png": "PNG", "webp": "WEBP", "avif": "AVIF"}
 MAX_CHUNK_BYTES = 256_000_000
 _MAX_MEMBERS = 8  # of one sample; a shard has three
 

@@ -1,7 +1,8 @@
 import pytest
 import tldextract
 
-from laion_etl.parse.hosts import host_is_public, registered_domain, tracker_paths
+from laion_etl.parse.hosts import host_is_public, tracker_paths
+from laion_etl.suffixes import registered_domain
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,235 @@
+"""One pass over the links of a batch: begins links as limits allow, tries again what may pass, and ends."""
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import trio
+
+from laion_etl.download.blocklist import HashBlocklist, PdqBlocklist
+from laion_etl.download.client import Client
+from laion_etl.download.decoders import Decoded, Decoders
+from laion_etl.download.hashes import Hashes
+from laion_etl.download.hosts import Link, Site, Turn
+from laion_etl.download.images import ImageSettings, Picture, undecoded
+from laion_etl.download.measures import Measures
+from laion_etl.download.metrics import Metrics
+from laion_etl.download.optout import opted_out_by_metadata
+from laion_etl.download.outcome import LinkFailed
+from laion_etl.download.schedule import Schedule
+from laion_etl.download.shards import ShardWriter
+from laion_etl.download.target import parse_target
+from laion_etl.download.tuning import Tick, Tuner
+from laion_etl.errors import InputError
+from laion_etl.funnel import DownloadStatus, Outcomes
+from laion_etl.settings import DownloadSettings
+
+_TICK_S = 0.5
+_BACKLOG_PER_DECODER = 8  # images waiting for a decoder beyond which nothing new is begun
+_MOST_RESOLVER_FAILURES = 0.2  # of the links: then the batch is given to another worker
+
+_PASSING_ERRORS = frozenset({"429", "500", "502", "503", "504"})
+_PASSING_RESPONSES = frozenset({"connection broken", "cut off", "cut off in the head", "no answer"})
+
+
+@dataclass(slots=True)
+class Hooks:
+    """What the caller of a batch wants to know, and may want to stop.
+
+    `progress` is told links done and links in all; `check` is called twice a second and ends the batch by
+    raising.
+    """
+
+    progress: Callable[[int, int], None] | None = None
+    check: Callable[[], None] | None = None
+    metrics: Metrics | None = None
+
+
+class BatchRun:
+    """`await all_links()` once; then the counters are final."""
+
+    def __init__(
+        self, settings: DownloadSettings, pairs: list[dict[str, Any]], shard: ShardWriter, hooks: Hooks
+    ) -> None:
+        self.outcomes = Outcomes[DownloadStatus]()
+        self.measures = Measures()
+        self.resolver_times_s: list[float] = []
+        self.hosts = 0
+        self._settings = settings
+        self._image_settings = ImageSettings.of(settings)
+        self._pairs = pairs
+        self._shard = shard
+        self._hooks = hooks
+        self._blocklist = HashBlocklist.load(settings.hash_blocklist)
+        self._pdq_blocklist = PdqBlocklist.load(settings.pdq_blocklist, settings.pdq_distance)
+        self._tuner = Tuner(settings.connections)
+        self._in_flight = 0
+        self._wanted_more = False
+        self._since_tick: Counter[str] = Counter()
+        self._changed = trio.Event()
+        self._client: Client
+        self._decoders: Decoders
+        self._schedule: Schedule
+
+    @property
+    def most_in_flight(self) -> int:
+        return self._tuner.peak
+
+    async def all_links(self) -> None:
+        """Raises InputError when the resolver failed for too many links to blame their hosts."""
+        self._client = Client(self._settings, self.measures)
+        self._schedule = Schedule(self._links(), self._client.hosts)
+        async with Decoders(self._settings) as self._decoders, trio.open_nursery() as nursery:
+            nursery.start_soon(self._keep_time)
+            await self._dispatch(nursery)
+            nursery.cancel_scope.cancel()
+        await self._client.pool.close_idle(0)
+        self.resolver_times_s = self._client.resolver.times_s
+        self.hosts = len(self._client.hosts)
+        lost = self.outcomes.dropped.get(DownloadStatus.RESOLVER_FAILED.value, 0)
+        if lost > _MOST_RESOLVER_FAILURES * len(self._pairs):
+            raise InputError(
+                f"no nameserver could tell the address of {lost} of {len(self._pairs)} links: the resolver is "
+                "saturated or unreachable; run one nearby, or set LAION_ETL_DOWNLOAD_NAMESERVERS"
+            )
+
+    def _links(self) -> list[Link]:
+        """The links that can be requested at all; the others have their outcome now."""
+        links = []
+        for index, pair in enumerate(self._pairs):
+            try:
+                links.append(Link(index, parse_target(pair["url"])))
+            except LinkFailed as failure:
+                self._fail(index, failure)
+        return links
+
+    async def _dispatch(self, nursery: trio.Nursery) -> None:
+        while self._schedule.waiting or self._in_flight:
+            self._changed = trio.Event()
+            now = trio.current_time()
+            while self._may_begin() and (found := self._schedule.next(now)) is not None:
+                link, turn = found
+                if turn is None:
+                    failure = self._client.hosts.site(link.target).failure
+                    self._fail(link.index, failure or LinkFailed(DownloadStatus.CONNECT_FAILED))
+                    continue
+                self._in_flight += 1
+                nursery.start_soon(self._link, link, turn)
+            # With no room for more, only the end of a link changes anything.
+            due = self._schedule.next_at if self._may_begin() else now + _TICK_S
+            with trio.move_on_at(min(due, now + _TICK_S)) as waited:
+                await self._changed.wait()
+            if waited.cancelled_caught and not self._in_flight:
+                self._schedule.wake()
+
+    def _may_begin(self) -> bool:
+        if self._decoders.backlog > _BACKLOG_PER_DECODER * self._decoders.processes:
+            return False
+        if self._in_flight < self._tuner.limit:
+            return True
+        self._wanted_more = True
+        return False
+
+    async def _keep_time(self) -> None:
+        """Twice a second: adapts the limit, closes idle connections, asks whether to stop."""
+        while True:
+            due = trio.current_time() + _TICK_S
+            await trio.sleep_until(due)
+            late_s = trio.current_time() - due
+            counted = self._since_tick
+            self._tuner.tick(Tick(late_s, self._wanted_more, counted["answered"], counted["timeouts"]))
+            self._since_tick, self._wanted_more = Counter(), False
+            await self._client.pool.close_idle()
+            if self._hooks.check is not None:
+                self._hooks.check()
+            if self._hooks.metrics is not None:
+                self._hooks.metrics.in_flight = self._in_flight
+                await trio.to_thread.run_sync(self._hooks.metrics.flush)
+
+    async def _link(self, link: Link, turn: Turn) -> None:
+        hashes: list[Hashes] = []
+        try:
+            await self._fetch(link, turn, hashes)
+        except LinkFailed as failure:
+            self._since_tick["timeouts" if self._is_crowding(failure, turn.site) else "answered"] += 1
+            if self._may_pass(failure, turn.site, link):
+                self.measures.retries += 1
+                self._schedule.put_back(link)
+            else:
+                self._fail(link.index, failure, hashes[0] if hashes else None)
+        finally:
+            self._in_flight -= 1
+            self._changed.set()
+
+    async def _fetch(self, link: Link, turn: Turn, hashes: list[Hashes]) -> None:
+        """`hashes` gets those of the image as soon as they are known, for its row if it is refused."""
+        body = await self._client.fetch(link.target, turn)
+        try:
+            decoded = await self._decode(bytes(body.data))
+        finally:
+            body.release()
+        if decoded.hashes is not None:
+            hashes.append(decoded.hashes)
+        picture = self._accepted(decoded)
+        self._since_tick["answered"] += 1
+        self.outcomes.keep()
+        self._shard.add_picture(link.index, picture, hashes[0])
+        if self._hooks.metrics is not None:
+            self._hooks.metrics.kept(len(body.data), self.measures.total[-1])
+        self._progress()
+
+    async def _decode(self, data: bytes) -> Decoded:
+        """In a decoder, or by the header alone where that is enough."""
+        picture = undecoded(data, self._image_settings)
+        if picture is None:
+            return await self._decoders.decode(data)
+        if self._settings.opt_out and opted_out_by_metadata(data):
+            return Decoded(DownloadStatus.OPTED_OUT_METADATA, Hashes.of(data))
+        return Decoded(picture, Hashes.of(data))
+
+    def _accepted(self, decoded: Decoded) -> Picture:
+        """The picture, unless it is refused or blocked: what is, is nowhere written."""
+        hashes, found = decoded.hashes, decoded.found
+        if hashes and self._blocklist.matches(bytes.fromhex(hashes.md5), bytes.fromhex(hashes.sha256)):
+            raise LinkFailed(DownloadStatus.BLOCKED_HASH)
+        if not isinstance(found, Picture):
+            raise LinkFailed(found)
+        if found.pdq and self._pdq_blocklist.matches(bytes.fromhex(found.pdq)):
+            raise LinkFailed(DownloadStatus.BLOCKED_HASH, "PDQ")
+        return found
+
+    def _fail(self, index: int, failure: LinkFailed, hashes: Hashes | None = None) -> None:
+        self.outcomes.drop(failure.status)
+        self._shard.add_failure(index, failure.status, failure.message, hashes)
+        if self._hooks.metrics is not None:
+            self._hooks.metrics.dropped(failure.status)
+        self._progress()
+
+    def _progress(self) -> None:
+        if self._hooks.progress is not None:
+            self._hooks.progress(self.outcomes.input, len(self._pairs))
+
+    def _is_crowding(self, failure: LinkFailed, site: Site) -> bool:
+        slow = failure.status in (DownloadStatus.TIMEOUT, DownloadStatus.CONNECT_TIMEOUT)
+        return slow and site.proven and failure.message != "total"
+
+    def _may_pass(self, failure: LinkFailed, site: Site, link: Link) -> bool:
+        """Whether the link is worth another try."""
+        if site.failure is not None:
+            return False
+        if failure.status is DownloadStatus.RESOLVER_FAILED:
+            return True  # until its host is given up
+        if link.tries >= self._settings.retries:
+            return False
+        link.tries += 1
+        if failure.status is DownloadStatus.HTTP_ERROR:
+            if failure.message in ("429", "503") and failure.retry_after_s is None:
+                site.host.pause(1.0)
+            return failure.message in _PASSING_ERRORS
+        if failure.status is DownloadStatus.BAD_RESPONSE:
+            return failure.message in _PASSING_RESPONSES
+        return site.proven and failure.status in (
+            DownloadStatus.CONNECT_FAILED,
+            DownloadStatus.CONNECT_TIMEOUT,
+        )

@@ -1,0 +1,243 @@
+"""Who may be asked when: concurrency and rate by host and registered domain, back-off, and dead hosts.
+
+An origin (scheme, host, port) that has not answered yet gets one connection at a time, so that a thousand
+links of a dead host cost one timeout: the failure of the first is the outcome of the rest.
+"""
+
+import math
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from types import TracebackType
+
+import trio
+
+from laion_etl.download.outcome import LinkFailed
+from laion_etl.download.target import Origin, Target
+from laion_etl.funnel import DownloadStatus
+from laion_etl.settings import DownloadSettings
+from laion_etl.suffixes import registered_domain
+
+_STRIKES = 3  # timeouts in a row, without an answer between them, after which an origin is given up
+_SERVER_ERRORS = 20  # 5xx in a row after which an origin is given up
+_RESOLVER_TRIES = 3
+_RESOLVER_WAIT_S = 4.0  # longer than the resolver remembers a failure of its own
+
+_ABOUT_THE_NAME = frozenset({DownloadStatus.DNS_FAILED, DownloadStatus.ADDRESS_REFUSED})
+_ABOUT_THE_ORIGIN = frozenset(
+    {DownloadStatus.CONNECT_FAILED, DownloadStatus.CONNECT_TIMEOUT, DownloadStatus.TLS_FAILED}
+)
+
+
+@dataclass(slots=True)
+class _Limited:
+    """A host or a registered domain: how many may talk to it, and when the next request may begin."""
+
+    most: int
+    interval_s: float
+    active: int = 0
+    next_at: float = -math.inf
+
+    @property
+    def full(self) -> bool:
+        return self.active >= self.most
+
+    def begin(self, now: float) -> None:
+        self.active += 1
+        self.next_at = max(now, self.next_at) + self.interval_s
+
+
+@dataclass(slots=True)
+class Host:
+    """A host name or address of a batch."""
+
+    name: str
+    limit: _Limited
+    domain: _Limited
+    waiting: int = 0  # redirects that wait for their turn
+    freed: trio.lowlevel.ParkingLot = field(default_factory=trio.lowlevel.ParkingLot)
+    failure: LinkFailed | None = None
+    resolver_failures: int = 0
+
+    @property
+    def full(self) -> bool:
+        return self.limit.full or self.domain.full
+
+    @property
+    def next_at(self) -> float:
+        """When the next request may begin."""
+        return max(self.limit.next_at, self.domain.next_at)
+
+    def pause(self, seconds: float) -> None:
+        """No request to the host for a while."""
+        self.limit.next_at = max(self.limit.next_at, trio.current_time() + seconds)
+
+
+@dataclass(slots=True)
+class Site:
+    """An origin of a batch: what is known of the server there."""
+
+    origin: Origin
+    host: Host
+    proven: bool = False  # has answered in HTTP
+    active: int = 0
+    strikes: int = 0
+    server_errors: int = 0
+    _failure: LinkFailed | None = None
+
+    @property
+    def failure(self) -> LinkFailed | None:
+        """Why no link of this origin is worth a try any more."""
+        return self._failure or self.host.failure
+
+    @property
+    def full(self) -> bool:
+        return self.host.full or (self.active > 0 and not self.proven)
+
+    def succeeded(self) -> None:
+        self.strikes = self.server_errors = 0
+
+    def failed(self, failure: LinkFailed, longest_wait_s: float) -> None:
+        """Takes notice of how a request ended, for the links to come."""
+        status = failure.status
+        if status in _ABOUT_THE_NAME:
+            self.host.failure = failure
+        elif status is DownloadStatus.RESOLVER_FAILED:
+            self.host.resolver_failures += 1
+            self.host.pause(_RESOLVER_WAIT_S)
+            if self.host.resolver_failures >= _RESOLVER_TRIES:
+                self.host.failure = failure
+        elif status in _ABOUT_THE_ORIGIN or status is DownloadStatus.TIMEOUT:
+            self.strikes += 1
+            if self.strikes >= (_STRIKES if self.proven or status is DownloadStatus.TIMEOUT else 1):
+                self._failure = failure
+        else:
+            self.strikes = 0
+        if status is DownloadStatus.HTTP_ERROR and failure.message.startswith("5"):
+            self.server_errors += 1
+            if self.server_errors >= _SERVER_ERRORS:
+                self._failure = failure
+        else:
+            self.server_errors = 0
+        if failure.retry_after_s is not None:
+            if failure.retry_after_s > longest_wait_s:
+                self._failure = failure
+            else:
+                self.host.pause(failure.retry_after_s)
+
+
+class Turn:
+    """The right to make one request to a site, until the block ends."""
+
+    def __init__(self, hosts: "Hosts", site: Site) -> None:
+        self._hosts = hosts
+        self.site = site
+
+    def __enter__(self) -> "Turn":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._hosts.leave(self.site)
+
+
+class Hosts:
+    """All hosts of one batch. `on_free` is called whenever a request to a site has ended."""
+
+    def __init__(self, settings: DownloadSettings, is_ours: Callable[[str], bool]) -> None:
+        self._settings = settings
+        self._is_ours = is_ours  # a host that settings map to a server of our own: no rate limit
+        self._hosts: dict[str, Host] = {}
+        self._domains: dict[str, _Limited] = {}
+        self._sites: dict[Origin, Site] = {}
+        self.on_free: Callable[[Site], None] = lambda _: None
+
+    def __len__(self) -> int:
+        return len(self._hosts)
+
+    def site(self, target: Target) -> Site:
+        origin = target.origin
+        found = self._sites.get(origin)
+        if found is None:
+            found = self._sites[origin] = Site(origin, self._host(target.host))
+        return found
+
+    def _host(self, name: str) -> Host:
+        host = self._hosts.get(name)
+        if host is None:
+            settings, ours = self._settings, self._is_ours(name)
+            interval_s = 0.0 if ours else _interval(settings.requests_per_host_s)
+            limit = _Limited(settings.connections_per_host, interval_s)
+            host = self._hosts[name] = Host(name, limit, self._domain(name, ours=ours))
+        return host
+
+    def _domain(self, host: str, *, ours: bool) -> _Limited:
+        name = registered_domain(host)
+        domain = self._domains.get(name)
+        if domain is None:
+            most = self._settings.connections if ours else self._settings.connections_per_domain
+            interval_s = 0.0 if ours else _interval(self._settings.requests_per_domain_s)
+            domain = self._domains[name] = _Limited(most or 1_000_000, interval_s)
+        return domain
+
+    def try_enter(self, site: Site, now: float) -> Turn | None:
+        """A turn at once, or None when it is too early or too many are talking to the site."""
+        if site.full or site.host.next_at > now or site.host.waiting:
+            return None
+        return self._enter(site, now)
+
+    async def enter(self, site: Site) -> Turn:
+        """A turn as soon as possible; raises LinkFailed when the site has been given up."""
+        host = site.host
+        host.waiting += 1
+        try:
+            while True:
+                if site.failure is not None:
+                    raise site.failure.again()
+                now = trio.current_time()
+                if not site.full and host.next_at <= now:
+                    return self._enter(site, now)
+                if site.full:
+                    # The domain may be what is full, and freed by another host: look again now and then.
+                    with trio.move_on_after(0.2):
+                        await host.freed.park()
+                else:
+                    await trio.sleep_until(host.next_at)
+        finally:
+            host.waiting -= 1
+
+    def _enter(self, site: Site, now: float) -> Turn:
+        site.active += 1
+        site.host.limit.begin(now)
+        site.host.domain.begin(now)
+        return Turn(self, site)
+
+    def leave(self, site: Site) -> None:
+        site.active -= 1
+        site.host.limit.active -= 1
+        site.host.domain.active -= 1
+        site.host.freed.unpark()
+        self.on_free(site)
+
+
+def _interval(per_second: float) -> float:
+    return 1 / per_second if per_second else 0.0
+
+
+@dataclass(slots=True, eq=False)
+class Queue:
+    """The links of one site that are still to be tried."""
+
+    site: Site
+    links: "deque[Link]" = field(default_factory=deque)
+    parked: bool = False
+
+
+@dataclass(slots=True)
+class Link:
+    """A link of the batch: its row there, and how often it has been tried."""
+
+    index: int
+    target: Target
+    tries: int = 0

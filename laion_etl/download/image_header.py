@@ -1,0 +1,220 @@
+"""What the beginning of a file says about it, read without a decoder: kind, size, and whether it is plain.
+
+A link is given up on its first bytes when they cannot be a wanted image; and an image that may stay as it
+came need not be decoded for that to be known. Only a few fixed fields are read, every offset is checked.
+"""
+
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from laion_etl.funnel import DownloadStatus
+from laion_etl.settings import DownloadSettings
+
+SNIFF_BYTES = 16
+
+_JPEG = b"\xff\xd8\xff"
+_PNG = b"\x89PNG\r\n\x1a\n"
+
+# Beginnings of images that are not wanted, to tell them from what is no image at all.
+_OTHER_IMAGES = (
+    b"GIF8",
+    b"BM",
+    b"II*\0",
+    b"MM\0*",
+    b"II+\0",
+    b"MM\0+",
+    b"\0\0\1\0",  # ICO
+    b"\0\0\2\0",  # CUR
+    b"8BPS",
+    b"\0\0\0\x0cjP  ",  # JPEG 2000
+    b"\xff\x4f\xff\x51",  # JPEG 2000 code stream
+    b"\xff\x0a",  # JPEG XL
+    b"\0\0\0\x0cJXL ",
+    b"qoif",
+    b"DDS ",
+    b"<svg",
+)
+_HEIF_BRANDS = (b"avif", b"avis", b"heic", b"heix", b"mif1", b"msf1", b"hevc")
+
+_NOT_SOF = frozenset({0xC4, 0xC8, 0xCC})  # of the markers 0xC0 to 0xCF
+_MAX_SEGMENTS = 1_000
+_MAX_IFD_ENTRIES = 1_000
+_ORIENTATION, _GPS = 0x0112, 0x8825
+_TRAILING_BYTES = 64  # that editors and servers leave behind the end of a file
+
+
+@dataclass(frozen=True, slots=True)
+class ImageRules:
+    """Which images are wanted, by their size."""
+
+    min_bytes: int
+    max_pixels: int
+    min_side: int
+    max_aspect_ratio: float
+
+    @classmethod
+    def of(cls, settings: DownloadSettings) -> "ImageRules":
+        return cls(settings.min_bytes, settings.max_pixels, settings.min_side, settings.max_aspect_ratio)
+
+    def refuse(self, width: int, height: int) -> DownloadStatus | None:
+        """The reason why an image of this size is out, if there is one."""
+        if width * height > self.max_pixels:
+            return DownloadStatus.TOO_MANY_PIXELS
+        if min(width, height) < self.min_side:
+            return DownloadStatus.TOO_FEW_PIXELS
+        if self.max_aspect_ratio and max(width, height) > self.max_aspect_ratio * min(width, height):
+            return DownloadStatus.ASPECT_RATIO
+        return None
+
+
+def sniff(head: bytes) -> DownloadStatus | None:
+    """Why the first bytes cannot be a wanted image; None when they can. 16 bytes are enough."""
+    if head.startswith((_JPEG, _PNG)) or (head.startswith(b"RIFF") and head[8:12] == b"WEBP"):
+        return None
+    if head.startswith(_OTHER_IMAGES) or (head[4:8] == b"ftyp" and head[8:12] in _HEIF_BRANDS):
+        return DownloadStatus.FORMAT_REFUSED
+    return DownloadStatus.NOT_AN_IMAGE
+
+
+def refused_by_beginning(data: bytes, rules: ImageRules) -> DownloadStatus | bool:
+    """Why a file that begins like this is out; else whether more bytes could still tell."""
+    if len(data) < SNIFF_BYTES:
+        return True
+    if (status := sniff(data)) is not None:
+        return status
+    size = dimensions(data)
+    if size is None:
+        return True
+    return rules.refuse(*size) or False
+
+
+def dimensions(data: bytes) -> tuple[int, int] | None:
+    """Width and height as stored; None when these bytes do not tell."""
+    try:
+        if data.startswith(_PNG):
+            width, height = struct.unpack_from(">II", data, 16)
+        elif data.startswith(_JPEG):
+            frame = next(offset for marker, offset, _ in _segments(data) if _is_frame(marker))
+            height, width = struct.unpack_from(">HH", data, frame + 1)
+        else:
+            width, height = _webp_size(data)
+    except (struct.error, StopIteration, IndexError):
+        return None
+    return (width, height) if width and height else None
+
+
+def plain_size(data: bytes) -> tuple[int, int] | None:
+    """Width and height of a whole image that can stay as it came; None when only a decoder can tell.
+
+    Plain is: 8 bits, RGB or grey, upright, no place, no transparency, one frame, and the end is there.
+    """
+    if data.startswith(_JPEG):
+        plain = _plain_jpeg(data)
+    elif data.startswith(_PNG):
+        plain = _plain_png(data)
+    else:
+        plain = _plain_webp(data)
+    return dimensions(data) if plain else None
+
+
+def _is_frame(marker: int) -> bool:
+    return 0xC0 <= marker <= 0xCF and marker not in _NOT_SOF
+
+
+def _segments(data: bytes) -> Iterator[tuple[int, int, int]]:
+    """Marker, start and end of the contents of JPEG segments, up to the first scan."""
+    place = 2
+    for _ in range(_MAX_SEGMENTS):
+        while data[place] == 0xFF and data[place + 1] == 0xFF:  # fill bytes
+            place += 1
+        if data[place] != 0xFF:
+            return
+        marker, (length,) = data[place + 1], struct.unpack_from(">H", data, place + 2)
+        yield marker, place + 4, place + 2 + length
+        if marker == 0xDA:
+            return
+        place += 2 + length
+
+
+def _plain_jpeg(data: bytes) -> bool:
+    if b"\xff\xd9" not in data[-_TRAILING_BYTES:]:
+        return False
+    frames = 0
+    try:
+        for marker, start, end in _segments(data):
+            if _is_frame(marker):
+                frames += 1
+                if data[start] != 8 or data[start + 5] not in (1, 3):
+                    return False
+            elif marker == 0xE1 and data[start : start + 6] == b"Exif\0\0":
+                if not _plain_exif(data[start + 6 : end]):
+                    return False
+            elif marker == 0xE2 and data[start : start + 4] == b"MPF\0":
+                return False
+    except (IndexError, struct.error):
+        return False
+    return frames == 1
+
+
+def _plain_exif(tiff: bytes) -> bool:
+    """Whether the first directory neither turns the picture nor says where it was taken."""
+    order = {b"II*\0": "<", b"MM\0*": ">"}.get(tiff[:4])
+    if order is None:
+        return False
+    try:
+        (directory,) = struct.unpack_from(f"{order}I", tiff, 4)
+        (entries,) = struct.unpack_from(f"{order}H", tiff, directory)
+        for number in range(min(entries, _MAX_IFD_ENTRIES)):
+            tag, kind, _, value = struct.unpack_from(f"{order}HHIH", tiff, directory + 2 + 12 * number)
+            if tag == _GPS or (tag == _ORIENTATION and (kind != 3 or value != 1)):
+                return False
+    except struct.error:
+        return False
+    return True
+
+
+def _plain_png(data: bytes) -> bool:
+    """RGB or grey in 8 bits; any chunk between header and pixels but the harmless ones needs a decoder."""
+    if (
+        data[24:26] not in (b"\x08\x00", b"\x08\x02")
+        or b"IEND\xae\x42\x60\x82" not in data[-_TRAILING_BYTES:]
+    ):
+        return False
+    place = 33
+    for _ in range(_MAX_SEGMENTS):
+        kind = data[place + 4 : place + 8]
+        if kind == b"IDAT":
+            return True
+        if kind not in (
+            b"gAMA",
+            b"pHYs",
+            b"sRGB",
+            b"cHRM",
+            b"tEXt",
+            b"tIME",
+            b"iCCP",
+            b"zTXt",
+            b"iTXt",
+            b"bKGD",
+        ):
+            return False
+        place += 12 + int.from_bytes(data[place : place + 4], "big")
+    return False
+
+
+def _webp_size(data: bytes) -> tuple[int, int]:
+    kind = data[12:16]
+    if kind == b"VP8X":
+        return (int.from_bytes(data[24:27], "little") + 1, int.from_bytes(data[27:30], "little") + 1)
+    if kind == b"VP8L":
+        (bits,) = struct.unpack_from("<I", data, 21)
+        return (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1
+    width, height = struct.unpack_from("<HH", data, 26)
+    return width & 0x3FFF, height & 0x3FFF
+
+
+def _plain_webp(data: bytes) -> bool:
+    """Simple lossy files only: everything else may have alpha, frames or metadata."""
+    (length,) = struct.unpack_from("<I", data, 4)
+    return data[12:16] == b"VP8 " and length + 8 <= len(data)

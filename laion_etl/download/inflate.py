@@ -1,0 +1,36 @@
+"""Undoing a content encoding that was not asked for, a bounded piece at a time."""
+
+import zlib
+from collections.abc import Callable, Iterable, Iterator
+
+from laion_etl.download.http1 import bad_response
+
+Inflate = Callable[[bytes], Iterable[bytes]]
+
+
+def inflater(encoding: str, max_bytes: int) -> Inflate:
+    """A function from encoded parts to decoded ones, each at most `max_bytes`.
+
+    gzip and deflate, which servers send unasked; raises LinkFailed for anything else, also for several.
+    """
+    if encoding in ("", "identity"):
+        return lambda part: (part,)
+    if encoding in ("gzip", "x-gzip", "deflate"):
+        return _Inflater(max_bytes)
+    raise bad_response("content-encoding not asked for")
+
+
+class _Inflater:
+    def __init__(self, max_bytes: int) -> None:
+        self._max_bytes = max_bytes
+        self._zlib = zlib.decompressobj(zlib.MAX_WBITS | 32)
+
+    def __call__(self, part: bytes) -> Iterator[bytes]:
+        while part:
+            if self._zlib.eof:  # a further gzip member
+                self._zlib = zlib.decompressobj(zlib.MAX_WBITS | 32)
+            try:
+                yield self._zlib.decompress(part, self._max_bytes)
+            except zlib.error as error:
+                raise bad_response("content-encoding broken") from error
+            part = self._zlib.unconsumed_tail or self._zlib.unused_data

@@ -1,0 +1,89 @@
+"""What a batch measured on its way, and what that means in plain words."""
+
+from array import array
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from laion_etl.funnel import DownloadStatus
+
+_PERCENTILES = (50, 90, 99)
+_WORTH_A_WORD = 0.05  # of the links
+_SLOW_LOOKUP_S = 1.0
+
+
+def _seconds() -> "array[float]":
+    return array("f")
+
+
+@dataclass(slots=True)
+class Measures:
+    """Durations in seconds, one for each time a step was taken, and counters of a batch."""
+
+    connect: "array[float]" = field(default_factory=_seconds)
+    tls: "array[float]" = field(default_factory=_seconds)
+    first_byte: "array[float]" = field(default_factory=_seconds)
+    total: "array[float]" = field(default_factory=_seconds)
+    connections: int = 0
+    reused: int = 0
+    bytes: int = 0
+    retries: int = 0
+
+    def latencies(self, resolve: list[float]) -> dict[str, dict[str, float]]:
+        """Percentiles by step; steps that were never taken are left out."""
+        steps = {
+            "resolve": resolve,
+            "connect": self.connect,
+            "tls": self.tls,
+            "first_byte": self.first_byte,
+            "total": self.total,
+        }
+        return {name: _percentiles(values) for name, values in steps.items() if len(values)}
+
+
+def _percentiles(values: Any) -> dict[str, float]:
+    found = np.percentile(np.asarray(values, dtype=np.float64), (*_PERCENTILES, 100))
+    names = [*(f"p{percentile}" for percentile in _PERCENTILES), "max"]
+    return {name: round(float(value), 4) for name, value in zip(names, found, strict=True)}
+
+
+def diagnosis(
+    total: int, dropped: Mapping[str, int], latencies: Mapping[str, Mapping[str, float]]
+) -> list[str]:
+    """What stands out in a batch and what to do about it, one sentence each; empty when nothing does."""
+    said = []
+    for statuses, sentence in _SENTENCES:
+        share = sum(dropped.get(status.value, 0) for status in statuses) / max(total, 1)
+        if share >= _WORTH_A_WORD:
+            said.append(f"{share:.0%} of links {sentence}")
+    lookup_s = latencies.get("resolve", {}).get("p90", 0.0)
+    if lookup_s > _SLOW_LOOKUP_S:
+        said.append(
+            f"one lookup in ten took over {lookup_s:.1f} s: the resolver is slow; run one nearby, or set "
+            "LAION_ETL_DOWNLOAD_NAMESERVERS"
+        )
+    return said
+
+
+_S = DownloadStatus
+_SENTENCES: tuple[tuple[tuple[DownloadStatus, ...], str], ...] = (
+    (
+        (_S.RESOLVER_FAILED,),
+        "failed in DNS: the resolver is saturated or unreachable; run one nearby, or set "
+        "LAION_ETL_DOWNLOAD_NAMESERVERS",
+    ),
+    ((_S.DNS_FAILED,), "have hosts that no longer exist: usual for an old crawl"),
+    ((_S.CONNECT_FAILED, _S.CONNECT_TIMEOUT), "have hosts that take no connection"),
+    ((_S.TIMEOUT,), "were too slow: the network may be full, or the servers are"),
+    ((_S.TLS_FAILED,), "have servers with bad certificates (LAION_ETL_DOWNLOAD_VERIFY_TLS)"),
+    (
+        (_S.OPTED_OUT_ROBOTS_TAG, _S.OPTED_OUT_TDM, _S.OPTED_OUT_ROBOTS_TXT, _S.OPTED_OUT_METADATA),
+        "were left out because their owners do not want them used",
+    ),
+    (
+        (_S.DECODER_CRASHED, _S.DECODE_TIMEOUT),
+        "ended a decoder: LAION_ETL_DOWNLOAD_DECODE_MEMORY_MB or _DECODE_TIMEOUT_S may be too small",
+    ),
+)

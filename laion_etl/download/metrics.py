@@ -1,0 +1,89 @@
+"""Numbers of a running worker, as a Prometheus text file or to a StatsD server."""
+
+import bisect
+import os
+import socket
+import time
+from collections import Counter
+from pathlib import Path
+
+from laion_etl.errors import SettingsError
+from laion_etl.funnel import DownloadStatus
+from laion_etl.settings import DownloadSettings
+
+_BUCKETS_S = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0)
+_FLUSH_S = 5.0
+_PREFIX = "laion_etl_download"
+
+
+class Metrics:
+    """Counters of one worker since its start. `flush` writes them at most every five seconds."""
+
+    def __init__(self, settings: DownloadSettings) -> None:
+        self.in_flight = 0
+        self._links: Counter[str] = Counter()
+        self._bytes = 0
+        self._buckets = [0] * (len(_BUCKETS_S) + 1)
+        self._seconds = 0.0
+        self._file = Path(settings.metrics_file) if settings.metrics_file else None
+        self._statsd = _endpoint(settings.statsd) if settings.statsd else None
+        self._sent: Counter[str] = Counter()
+        self._flushed = -_FLUSH_S
+
+    def kept(self, size: int, seconds: float) -> None:
+        self._links[DownloadStatus.SUCCESS.value] += 1
+        self._bytes += size
+        self._seconds += seconds
+        self._buckets[bisect.bisect_left(_BUCKETS_S, seconds)] += 1
+
+    def dropped(self, status: DownloadStatus) -> None:
+        self._links[status.value] += 1
+
+    def flush(self, *, now: bool = False) -> None:
+        """Writes the file whole, and sends what was added since the last time."""
+        if not now and time.monotonic() - self._flushed < _FLUSH_S:
+            return
+        self._flushed = time.monotonic()
+        if self._file is not None:
+            partial = self._file.with_name(f".{self._file.name}.{os.getpid()}")
+            partial.write_text(self.prometheus())
+            partial.replace(self._file)
+        if self._statsd is not None:
+            self._send(self._statsd)
+
+    def prometheus(self) -> str:
+        """All numbers in the text format, version 0.0.4."""
+        lines = [f"# HELP {_PREFIX}_links_total Links by outcome.", f"# TYPE {_PREFIX}_links_total counter"]
+        lines += [f'{_PREFIX}_links_total{{status="{name}"}} {n}' for name, n in sorted(self._links.items())]
+        lines += [
+            f"# HELP {_PREFIX}_bytes_total Bytes of images kept.",
+            f"# TYPE {_PREFIX}_bytes_total counter",
+        ]
+        lines += [f"{_PREFIX}_bytes_total {self._bytes}"]
+        lines += [f"# HELP {_PREFIX}_in_flight Links in flight.", f"# TYPE {_PREFIX}_in_flight gauge"]
+        lines += [f"{_PREFIX}_in_flight {self.in_flight}"]
+        lines += [f"# HELP {_PREFIX}_seconds Time on the network of images kept, seconds."]
+        lines += [f"# TYPE {_PREFIX}_seconds histogram"]
+        below = 0
+        for edge, count in zip((*map(str, _BUCKETS_S), "+Inf"), self._buckets, strict=True):
+            below += count
+            lines.append(f'{_PREFIX}_seconds_bucket{{le="{edge}"}} {below}')
+        lines += [f"{_PREFIX}_seconds_sum {self._seconds:.3f}", f"{_PREFIX}_seconds_count {below}", ""]
+        return "\n".join(lines)
+
+    def _send(self, endpoint: tuple[str, int]) -> None:
+        counters = Counter({f"links.{name}": count for name, count in self._links.items()})
+        counters["bytes"] = self._bytes
+        added = counters - self._sent
+        lines = [f"{_PREFIX}.{name}:{count}|c" for name, count in sorted(added.items())]
+        lines.append(f"{_PREFIX}.in_flight:{self.in_flight}|g")
+        self._sent = counters
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
+            sender.sendto("\n".join(lines).encode(), endpoint)
+
+
+def _endpoint(text: str) -> tuple[str, int]:
+    host, _, port = text.rpartition(":")
+    if not (host and port.isdigit()):
+        raise SettingsError(f"LAION_ETL_DOWNLOAD_STATSD={text!r} is not host:port")
+    return host, int(port)

@@ -1,0 +1,90 @@
+"""Connections of a batch: opened to checked addresses, used again while the server keeps them."""
+
+from collections import defaultdict
+
+import trio
+
+from laion_etl.download.http1 import MAX_HEAD_BYTES, Connection
+from laion_etl.download.measures import Measures
+from laion_etl.download.outcome import LinkFailed
+from laion_etl.download.resolver import Resolver
+from laion_etl.download.target import Origin, Target
+from laion_etl.download.transport import TcpStream, Tls, TlsStream, connect
+from laion_etl.download.waiting import Watch
+from laion_etl.funnel import DownloadStatus
+from laion_etl.settings import DownloadSettings
+
+_LONGEST_IDLE_S = 4.0  # servers commonly hang up after five
+_FRAMING_BYTES = 200_000  # chunk framing and trailers on top of head and body
+
+
+class PooledConnection(Connection):
+    """A connection that can be looked at and closed."""
+
+    stream: TcpStream | TlsStream
+    idle_since: float = 0.0
+
+
+class Pool:
+    """`take` a connection to an origin, and `give_back` every one of them."""
+
+    def __init__(self, settings: DownloadSettings, resolver: Resolver, measures: Measures) -> None:
+        self._settings = settings
+        self._resolver = resolver
+        self._measures = measures
+        self._idle: defaultdict[Origin, list[PooledConnection]] = defaultdict(list)
+        self._tls = Tls(verify=settings.verify_tls)
+        self._budget = settings.max_bytes + MAX_HEAD_BYTES + _FRAMING_BYTES
+
+    async def take(self, target: Target, watch: Watch) -> PooledConnection:
+        """An open connection to the target's origin, idle or new. Raises LinkFailed."""
+        idle = self._idle.get(target.origin, [])
+        while idle:
+            connection = idle.pop()
+            if connection.stream.silent:
+                self._measures.reused += 1
+                return connection
+            await connection.stream.close()
+        return await self._open(target, watch)
+
+    async def give_back(self, origin: Origin, connection: PooledConnection) -> None:
+        """After an answer: kept when the server keeps it, else closed."""
+        if connection.reusable:
+            connection.idle_since = trio.current_time()
+            self._idle[origin].append(connection)
+        else:
+            await connection.stream.close()
+
+    async def close_idle(self, longest_s: float = _LONGEST_IDLE_S) -> None:
+        """Closes what nobody has used for a while."""
+        oldest = trio.current_time() - longest_s
+        for origin in list(self._idle):
+            connections = self._idle[origin]
+            for connection in [one for one in connections if one.idle_since <= oldest]:
+                connections.remove(connection)
+                await connection.stream.close()
+            if not connections:
+                del self._idle[origin]
+
+    async def _open(self, target: Target, watch: Watch) -> PooledConnection:
+        settings, endpoint = self._settings, self._resolver.override(target.host)
+        if target.port not in settings.ports:
+            raise LinkFailed(DownloadStatus.PORT_REFUSED)
+        if endpoint is not None:
+            endpoints = [endpoint]
+        else:
+            with watch.paused():  # lookups have a limit of their own, and wait for each other
+                addresses = await self._resolver.resolve(target.host)
+            endpoints = [(address, target.port) for address in addresses]
+        started = trio.current_time()
+        with watch.step(DownloadStatus.CONNECT_TIMEOUT, "", settings.connect_timeout_s):
+            sock = await connect(endpoints)
+        self._measures.connections += 1
+        self._measures.connect.append(trio.current_time() - started)
+        if target.scheme == "http":
+            return PooledConnection(TcpStream(sock), self._budget)
+        try:
+            with watch.step(DownloadStatus.TLS_FAILED, "timeout", settings.tls_timeout_s):
+                return PooledConnection(await self._tls.encrypt(sock, target.host), self._budget)
+        finally:
+            self._measures.tls.append(trio.current_time() - started)

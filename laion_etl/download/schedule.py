@@ -1,0 +1,108 @@
+"""Which link is next: hosts take turns, and those with the most links left come first.
+
+The links of a host follow each other, so that its connections are used again, while hundreds of hosts are
+talked to side by side: no server sees a burst, and no long host is left over for the end.
+"""
+
+import heapq
+import math
+from collections.abc import Iterable
+from itertools import count
+
+from laion_etl.download.hosts import Hosts, Link, Queue, Site, Turn
+
+
+class Schedule:
+    """The links of a batch that wait. Not for use by several tasks at once."""
+
+    def __init__(self, links: Iterable[Link], hosts: Hosts) -> None:
+        self._hosts = hosts
+        self._queues: dict[tuple[str, str, int], Queue] = {}
+        self._order = count()
+        self._ready: list[tuple[int, int, Queue]] = []  # by links left, most first
+        self._early: list[tuple[float, int, Queue]] = []  # by when they may be asked
+        self._parked: dict[int, list[Queue]] = {}  # of a domain, while it or their host is full
+        self.waiting = 0
+        for link in links:
+            self._queue(link).links.append(link)
+            self.waiting += 1
+        for queue in self._queues.values():
+            self._make_ready(queue)
+        hosts.on_free = self._freed
+
+    def next(self, now: float) -> tuple[Link, Turn | None] | None:
+        """The next link with the turn to ask its host; no turn when its host has been given up.
+
+        None when nothing can be begun now: `next_at` says when to look again, or a turn has to end first.
+        """
+        while self._early and self._early[0][0] <= now:
+            self._make_ready(heapq.heappop(self._early)[2])
+        while self._ready:
+            queue = heapq.heappop(self._ready)[2]
+            if not queue.links:
+                continue
+            site = queue.site
+            if site.failure is not None:
+                self._make_ready(queue)
+                return self._taken(queue), None
+            if site.host.next_at > now:
+                heapq.heappush(self._early, (site.host.next_at, next(self._order), queue))
+                continue
+            turn = self._hosts.try_enter(site, now)
+            if turn is None:
+                self._park(queue)
+                continue
+            link = self._taken(queue)
+            self._make_ready(queue)
+            return link, turn
+        return None
+
+    @property
+    def next_at(self) -> float:
+        """When a host that must not be asked yet may be."""
+        return self._early[0][0] if self._early else math.inf
+
+    def put_back(self, link: Link) -> None:
+        """A link that is to be tried again, after the others of its host."""
+        queue = self._queue(link)
+        queue.links.append(link)
+        self.waiting += 1
+        if len(queue.links) == 1 and not queue.parked:
+            self._make_ready(queue)
+
+    def _taken(self, queue: Queue) -> Link:
+        self.waiting -= 1
+        return queue.links.popleft()
+
+    def _queue(self, link: Link) -> Queue:
+        origin = link.target.origin
+        queue = self._queues.get(origin)
+        if queue is None:
+            queue = self._queues[origin] = Queue(self._hosts.site(link.target))
+        return queue
+
+    def _make_ready(self, queue: Queue) -> None:
+        queue.parked = False
+        if queue.links:
+            heapq.heappush(self._ready, (-len(queue.links), next(self._order), queue))
+
+    def wake(self) -> None:
+        """Looks at everything again: whatever was missed, a batch ends."""
+        for parked in self._parked.values():
+            self._unpark(parked)
+
+    def _park(self, queue: Queue) -> None:
+        """Out of the way until a turn of its domain has ended."""
+        queue.parked = True
+        self._parked.setdefault(id(queue.site.host.domain), []).append(queue)
+
+    def _freed(self, site: Site) -> None:
+        if parked := self._parked.get(id(site.host.domain)):
+            self._unpark(parked)
+
+    def _unpark(self, parked: list[Queue]) -> None:
+        free = [queue for queue in parked if not queue.site.full]
+        if free:
+            parked[:] = [queue for queue in parked if queue.site.full]
+            for queue in free:
+                self._make_ready(queue)

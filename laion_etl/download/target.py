@@ -1,0 +1,49 @@
+"""A hop's URL in parts, by the WHATWG standard: every notation of an address comes out as the address."""
+
+from dataclasses import dataclass
+
+import ada_url
+
+from laion_etl.download.outcome import LinkFailed
+from laion_etl.funnel import DownloadStatus
+
+DEFAULT_PORTS = {"http": 80, "https": 443}
+
+Origin = tuple[str, str, int]  # scheme, host, port
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """`host` is punycode or an address literal in URL notation; `path` is path and query as requested."""
+
+    url: str
+    scheme: str
+    host: str
+    port: int
+    path: str
+
+    @property
+    def origin(self) -> Origin:
+        return self.scheme, self.host, self.port
+
+    @property
+    def host_header(self) -> str:
+        """The value of the Host header (RFC 9110, 7.2)."""
+        return self.host if DEFAULT_PORTS[self.scheme] == self.port else f"{self.host}:{self.port}"
+
+
+def parse_target(url: str, base: str | None = None) -> Target:
+    """An http(s) URL; raises LinkFailed for what is none."""
+    try:
+        parsed = ada_url.URL(url, base=base) if base else ada_url.URL(url)
+    except ValueError as error:
+        raise LinkFailed(DownloadStatus.URL_INVALID, "not a URL") from error
+    scheme = str(parsed.protocol).rstrip(":")
+    if scheme not in DEFAULT_PORTS:
+        raise LinkFailed(DownloadStatus.URL_INVALID, f"scheme {scheme[:20]}")
+    if parsed.username or parsed.password:
+        raise LinkFailed(DownloadStatus.URL_INVALID, "user name in URL")
+    parsed.hash = ""
+    port = int(parsed.port) if parsed.port else DEFAULT_PORTS[scheme]
+    path = str(parsed.pathname) + str(parsed.search)
+    return Target(str(parsed.href), scheme, str(parsed.hostname), port, path)

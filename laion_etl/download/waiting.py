@@ -1,0 +1,87 @@
+"""Time limits of a hop: one cancel scope whose deadline moves from step to step."""
+
+import math
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from email.utils import mktime_tz, parsedate_tz
+
+import trio
+
+from laion_etl.download.http1 import bad_response
+from laion_etl.download.outcome import LinkFailed
+from laion_etl.funnel import DownloadStatus
+from laion_etl.settings import DownloadSettings
+
+
+class Watch:
+    """Bounds the steps of one request, and together all of them by `total_s`."""
+
+    def __init__(self, settings: DownloadSettings, total_s: float) -> None:
+        self.answered_at = 0.0
+        self._settings = settings
+        self._end = trio.current_time() + total_s
+        self._scope = trio.CancelScope()
+        self._step = "total"
+
+    @property
+    def spent_s(self) -> float:
+        return self._settings.timeout_s - (self._end - trio.current_time())
+
+    def waiting_for_answer(self) -> None:
+        self.answered_at = 0.0
+        self._limit("first byte", self._settings.first_byte_timeout_s)
+
+    def answering(self) -> None:
+        now = trio.current_time()
+        if not self.answered_at:
+            self.answered_at = now
+        self._limit("idle", self._settings.idle_timeout_s)
+
+    def _limit(self, step: str, seconds: float) -> None:
+        until = trio.current_time() + seconds
+        self._step = step if until < self._end else "total"
+        self._scope.deadline = min(until, self._end)
+
+    @contextmanager
+    def errors(self) -> Iterator[None]:
+        """The steps within end in time; what a bad server makes sockets raise comes out as LinkFailed."""
+        self._scope = trio.CancelScope(deadline=min(self._end, self._scope.deadline))
+        try:
+            with self._scope:
+                yield
+                return
+        except (trio.BrokenResourceError, trio.ClosedResourceError, OSError) as error:
+            raise bad_response("connection broken") from error
+        raise LinkFailed(DownloadStatus.TIMEOUT, self._step)
+
+    @contextmanager
+    def step(self, status: DownloadStatus, message: str, seconds: float) -> Iterator[None]:
+        """A step with a limit and an outcome of its own."""
+        with trio.move_on_at(min(trio.current_time() + seconds, self._end)):
+            yield
+            return
+        raise LinkFailed(status, message)
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Waiting for ourselves is not the server's fault."""
+        before = trio.current_time()
+        deadline, self._scope.deadline = self._scope.deadline, math.inf
+        try:
+            yield
+        finally:
+            waited = trio.current_time() - before
+            self._end += waited
+            self._scope.deadline = deadline + waited
+
+
+def retry_after_s(value: str) -> float | None:
+    """Seconds of a Retry-After header (RFC 9110, 10.2.3), in either form; None for what is none."""
+    if value.isascii() and value.isdigit():
+        return float(value[:9])
+    date = parsedate_tz(value) if value else None
+    try:
+        return max(0.0, mktime_tz(date) - time.time()) if date else None
+    except (ValueError, OverflowError):
+        return None

@@ -1,0 +1,38 @@
+"""Registered domains by the public suffix list."""
+
+from functools import cache
+
+import tldextract
+
+
+@cache
+def public_suffixes() -> tuple[frozenset[str], frozenset[str]]:
+    """The rules of the public suffix list that is shipped with tldextract (nothing is fetched), and all names
+    that some longer rule ends with."""
+    rules = frozenset(tldextract.TLDExtract(suffix_list_urls=(), cache_dir=None).tlds)
+    longer = {
+        rule.lstrip("!").split(".", first)[first] for rule in rules for first in range(1, rule.count(".") + 1)
+    }
+    return rules, frozenset(longer)
+
+
+def registered_domain(host: str) -> str:
+    """`example.co.uk` of `img.example.co.uk`; the host itself when it has none (addresses, bare suffixes).
+
+    The algorithm of publicsuffix.org: the longest rule wins, `*` stands for a label, `!` marks exceptions
+    from it; a name whose last label is in no rule has no registered domain.
+    """
+    rules, longer = public_suffixes()
+    labels = host.split(".")
+    suffix = None  # where the public suffix begins
+    name, starred = "", False
+    for first in range(len(labels) - 1, -1, -1):
+        name = f"{labels[first]}.{name}" if name else labels[first]
+        if f"!{name}" in rules:
+            suffix = first + 1
+        elif starred or name in rules:
+            suffix = first
+        if name not in longer:
+            break
+        starred = f"*.{name}" in rules
+    return ".".join(labels[suffix - 1 :]) if suffix else host
