@@ -23,7 +23,7 @@ def test_units_add_up_and_every_stage_hands_on_what_it_kept(any_store: Store) ->
     for before, after in zip(funnel.rows, funnel.rows[1:], strict=False):
         assert before.kept == after.input
     assert funnel.row("publish").kept == len(world.kept)
-    assert funnel.row("download").dropped == {"http_error": 51, "timeout": 6, "opted_out": 3}
+    assert funnel.row("download").dropped == {"http_error": 51, "timeout": 6, "opted_out_robots_tag": 3}
     assert funnel.records.dropped == {"not_a_page": 599, "broken_json": 1}
 
 

@@ -85,6 +85,8 @@ class Client:
             with turn:
                 site = turn.site
                 try:
+                    if target.port not in self._settings.ports:
+                        raise LinkFailed(DownloadStatus.PORT_REFUSED)
                     await self.rules.check(target)
                     watch = Watch(self._settings, self._settings.timeout_s - spent_s)
                     found = await self._hop(target, watch)

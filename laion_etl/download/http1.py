@@ -63,7 +63,9 @@ class Head:
 
     @property
     def content_length(self) -> int | None:
-        """Announced length; raises LinkFailed when it is none or there are several."""
+        """Announced length, unless the body is chunked; raises LinkFailed when there are several or none."""
+        if self.one("transfer-encoding"):
+            return None
         values = {part.strip() for value in self.all("content-length") for part in value.split(",")}
         if not values:
             return None
@@ -154,7 +156,7 @@ class Connection:
         codings = [
             part.strip().lower() for value in head.all("transfer-encoding") for part in value.split(",")
         ]
-        length = head.content_length if not codings else None
+        length = head.content_length
         self._chunked = bool(codings)
         if codings and codings != ["chunked"]:
             raise bad_response("unknown transfer-encoding")

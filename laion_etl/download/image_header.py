@@ -109,6 +109,8 @@ def plain_size(data: bytes) -> tuple[int, int] | None:
 
     Plain is: 8 bits, RGB or grey, upright, no place, no transparency, one frame, and the end is there.
     """
+    if not ends_cleanly(data):
+        return None
     if data.startswith(_JPEG):
         plain = _plain_jpeg(data)
     elif data.startswith(_PNG):
@@ -116,6 +118,17 @@ def plain_size(data: bytes) -> tuple[int, int] | None:
     else:
         plain = _plain_webp(data)
     return dimensions(data) if plain else None
+
+
+def ends_cleanly(data: bytes) -> bool:
+    """Whether the end of the image is the end of the file, give or take what editors leave there.
+
+    An archive or a script behind an image (a polyglot) is not handed on in a file that stays as it came.
+    """
+    if data.startswith(b"RIFF"):
+        return 0 <= len(data) - 8 - int.from_bytes(data[4:8], "little") <= _TRAILING_BYTES
+    end = b"\xff\xd9" if data.startswith(_JPEG) else b"IEND\xae\x42\x60\x82"
+    return end in data[-_TRAILING_BYTES:]
 
 
 def _is_frame(marker: int) -> bool:
@@ -138,8 +151,6 @@ def _segments(data: bytes) -> Iterator[tuple[int, int, int]]:
 
 
 def _plain_jpeg(data: bytes) -> bool:
-    if b"\xff\xd9" not in data[-_TRAILING_BYTES:]:
-        return False
     frames = 0
     try:
         for marker, start, end in _segments(data):
@@ -176,10 +187,7 @@ def _plain_exif(tiff: bytes) -> bool:
 
 def _plain_png(data: bytes) -> bool:
     """RGB or grey in 8 bits; any chunk between header and pixels but the harmless ones needs a decoder."""
-    if (
-        data[24:26] not in (b"\x08\x00", b"\x08\x02")
-        or b"IEND\xae\x42\x60\x82" not in data[-_TRAILING_BYTES:]
-    ):
+    if data[24:26] not in (b"\x08\x00", b"\x08\x02"):
         return False
     place = 33
     for _ in range(_MAX_SEGMENTS):
@@ -216,5 +224,4 @@ def _webp_size(data: bytes) -> tuple[int, int]:
 
 def _plain_webp(data: bytes) -> bool:
     """Simple lossy files only: everything else may have alpha, frames or metadata."""
-    (length,) = struct.unpack_from("<I", data, 4)
-    return data[12:16] == b"VP8 " and length + 8 <= len(data)
+    return data[12:16] == b"VP8 "

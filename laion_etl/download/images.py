@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from PIL import ExifTags, Image, ImageCms, ImageFile, UnidentifiedImageError
 
-from laion_etl.download.image_header import SNIFF_BYTES, ImageRules, plain_size, sniff
+from laion_etl.download.image_header import SNIFF_BYTES, ImageRules, ends_cleanly, plain_size, sniff
 from laion_etl.download.pdq import pdq_hash
 from laion_etl.download.phash import perceptual_hash
 from laion_etl.download.resize import Resize
@@ -144,6 +144,7 @@ def _stored(image: Image.Image, data: bytes, settings: ImageSettings) -> Picture
         and orientation not in _TURNS
         and ExifTags.IFD.GPSInfo not in exif
         and image.format != "MPO"
+        and ends_cleanly(data)
     )
     if change is not None and image.format == "JPEG":
         # libjpeg scales while it decodes, to a power of two that is still large enough.

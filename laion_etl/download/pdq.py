@@ -23,14 +23,6 @@ def pdq_hash(grey: Image.Image) -> str:
     return _hex(_coefficients(_samples(grey)))
 
 
-def pdq_quality(grey: Image.Image) -> int:
-    """0 (featureless, its hash says nothing) to 100: the reference's sum of gradients."""
-    samples = _samples(grey)
-    down = np.trunc((samples[:-1] - samples[1:]) * 100 / 255)
-    across = np.trunc((samples[:, :-1] - samples[:, 1:]) * 100 / 255)
-    return min(100, int((np.abs(down).sum() + np.abs(across).sum()) / 90))
-
-
 def _samples(grey: Image.Image) -> np.ndarray:
     """The filtered picture at 64 x 64 points, float32."""
     longest = max(grey.size)

@@ -7,8 +7,11 @@ import socketserver
 import struct
 import threading
 import time
+import zipfile
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import cache
 
 from PIL import Image
 
@@ -26,6 +29,7 @@ def picture(format_: str = "JPEG", size: tuple[int, int] = (300, 200), **options
 
 GOOD = picture()
 GZIP_BOMB = gzip.compress(bytes(100_000_000), 1)
+DEFLATE_BOMB = zlib.compress(bytes(100_000_000), 1)
 
 
 def ok(body: bytes, *headers: str) -> bytes:
@@ -70,7 +74,43 @@ def chunked(body: bytes, size: int) -> bytes:
     return b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + framed + b"0\r\n\r\n"
 
 
+def missing(send: Send, _: socket.socket) -> None:
+    send(b"HTTP/1.1 404 Not Found\r\nContent-Length: 4\r\n\r\ngone")
+
+
+def archive() -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as file:
+        file.writestr("payload.txt", "x" * 200)
+    return buffer.getvalue()
+
+
+def half_closed(send: Send, sock: socket.socket) -> None:
+    """Says that it has nothing more to say, and stays."""
+    send(ok(GOOD)[:4_000])
+    sock.shutdown(socket.SHUT_WR)
+    time.sleep(LONGEST_S / 4)
+
+
+def bomb(format_: str, side: int = 12_000) -> bytes:
+    """Few bytes, 144 million pixels."""
+    image = Image.new("1" if format_ in ("PNG", "TIFF") else "L", (side, side))
+    buffer = io.BytesIO()
+    options = {"TIFF": {"compression": "group4"}, "JPEG": {"quality": 1}}.get(format_, {})
+    image.save(buffer, format_, **options)
+    return buffer.getvalue()
+
+
+@cache
+def large_webp() -> bytes:
+    """The header of a WebP of 16,383 x 16,383 pixels; nobody gets to the rest."""
+    chunk = b"VP8 " + struct.pack("<I", 9_000) + b"\x10\0\0\x9d\x01\x2a" + struct.pack("<HH", 16_383, 16_383)
+    return b"RIFF" + struct.pack("<I", 9_100) + b"WEBP" + chunk + bytes(9_000)
+
+
 HEAD = b"HTTP/1.1 200 OK\r\n"
+POLYGLOT_HTML = b"<html>" + GOOD  # a browser that sniffs may run it; its beginning is no image's
+POLYGLOT_ZIP = GOOD + archive()
 
 ANSWERS: dict[str, Callable[[Send, socket.socket], None]] = {
     "/good": lambda send, _: send(ok(GOOD)),
@@ -131,6 +171,86 @@ ANSWERS: dict[str, Callable[[Send, socket.socket], None]] = {
         ok(b'<svg xmlns="http://www.w3.org/2000/svg"><script>1</script>' + b" " * 9000)
     ),
     "/gif": lambda send, _: send(ok(picture("GIF"))),
+    "/slow-status": lambda send, _: trickle(send, b"HTTP/1.1 200 OK\r\n" * 9, 1, 0.3),
+    "/slow-chunks": lambda send, _: (
+        send(HEAD + b"Transfer-Encoding: chunked\r\n\r\n"),
+        trickle(send, chunked(GOOD, 64).partition(b"\r\n\r\n")[2], 8, 0.05),
+    )[0],
+    "/silent-in-body": lambda send, _: (send(ok(GOOD)[:3_000]), time.sleep(LONGEST_S / 4))[0],
+    "/half-closed": half_closed,
+    "/one-byte-chunks": lambda send, _: send(chunked(GOOD, 1)),
+    "/huge-chunk-size": lambda send, _: send(
+        HEAD + b"Transfer-Encoding: chunked\r\n\r\n" + b"f" * 40 + b"\r\n" + GOOD
+    ),
+    "/endless-chunk-line": lambda send, _: (
+        send(HEAD + b"Transfer-Encoding: chunked\r\n\r\n5;"),
+        forever(send, b"x" * 65536),
+    )[0],
+    "/endless-trailers": lambda send, _: (
+        send(chunked(GOOD, 1000)[:-2]),
+        forever(send, b"X-Trailer: of the same\r\n" * 100),
+    )[0],
+    "/chunked-and-length": lambda send, _: send(
+        chunked(GOOD, 1000).replace(b"\r\n", b"\r\nContent-Length: 3\r\n", 1)
+    ),
+    "/unknown-coding": lambda send, _: send(HEAD + b"Transfer-Encoding: gzip, chunked\r\n\r\n" + GOOD),
+    "/short-length": lambda send, _: send(HEAD + b"Content-Length: %d\r\n\r\n" % (len(GOOD) - 900) + GOOD),
+    "/long-length": lambda send, _: send(HEAD + b"Content-Length: %d\r\n\r\n" % (len(GOOD) + 9) + GOOD),
+    "/huge-length-digits": lambda send, _: send(HEAD + b"Content-Length: " + b"9" * 400 + b"\r\n\r\n" + GOOD),
+    "/deflate-bomb": lambda send, _: send(ok(DEFLATE_BOMB, "Content-Encoding: deflate")),
+    "/gzip-bomb-behind-an-image": lambda send, _: send(
+        ok(gzip.compress(GOOD) + GZIP_BOMB, "Content-Encoding: gzip")
+    ),
+    "/twice-gzipped": lambda send, _: send(
+        ok(gzip.compress(gzip.compress(GOOD)), "Content-Encoding: gzip, gzip")
+    ),
+    "/zstd": lambda send, _: send(ok(b"\x28\xb5\x2f\xfd" + bytes(9_000), "Content-Encoding: zstd")),
+    "/many-headers": lambda send, _: send(HEAD + b"A: b\r\n" * 20_000 + b"\r\n" + GOOD),
+    "/nul-in-header": lambda send, _: send(HEAD.replace(b"OK", b"O\0K") + b"\r\n" + GOOD),
+    "/no-status": lambda send, _: send(b"HTTP/1.1\r\n\r\n" + GOOD),
+    "/http-2": lambda send, _: send(b"HTTP/2 200\r\n\r\n" + GOOD),
+    "/http-2-frames": lambda send, _: send(b"\0\0\x12\x04\0\0\0\0\0" + bytes(900)),
+    "/to-loopback-name": lambda send, _: send(redirect("http://localhost/x.jpg")),
+    "/to-decimal": lambda send, _: send(redirect("http://2130706433/x.jpg")),
+    "/to-octal": lambda send, _: send(redirect("http://0177.0.0.1/x.jpg")),
+    "/to-short": lambda send, _: send(redirect("http://127.1/x.jpg")),
+    "/to-nat64": lambda send, _: send(redirect("http://[64:ff9b::7f00:1]/x.jpg")),
+    "/to-6to4": lambda send, _: send(redirect("http://[2002:7f00:1::]/x.jpg")),
+    "/to-cgnat": lambda send, _: send(redirect("http://100.64.0.1/x.jpg")),
+    "/to-multicast": lambda send, _: send(redirect("http://224.0.0.1/x.jpg")),
+    "/to-link-local": lambda send, _: send(redirect("http://[fe80::1]/x.jpg")),
+    "/to-unique-local": lambda send, _: send(redirect("http://[fd00::1]/x.jpg")),
+    "/to-data": lambda send, _: send(redirect("data:image/jpeg;base64,/9j/4A==")),
+    "/to-user": lambda send, _: send(redirect("http://me:secret@a.hostile.example/good")),
+    "/ping": lambda send, _: send(redirect("/pong")),
+    "/pong": lambda send, _: send(redirect("/ping")),
+    "/longer-and-longer": lambda send, _: send(redirect("/longer-and-longer?" + "x" * 60_000)),
+    "/tdm-reserved": lambda send, _: send(ok(GOOD, "tdm-reservation: 1")),
+    "/unavailable": lambda send, _: send(b"HTTP/1.1 503 No\r\nContent-Length: 0\r\n\r\n"),
+    "/too-many-requests": lambda send, _: send(
+        b"HTTP/1.1 429 No\r\nRetry-After: 1\r\nContent-Length: 0\r\n\r\n"
+    ),
+    "/partial": lambda send, _: send(ok(GOOD).replace(b"200 OK", b"206 Partial", 1)),
+    "/png-bomb": lambda send, _: send(ok(bomb("PNG"))),
+    "/jpeg-bomb": lambda send, _: send(ok(bomb("JPEG"))),
+    "/webp-bomb": lambda send, _: send(ok(large_webp())),
+    "/tiff-bomb": lambda send, _: send(ok(bomb("TIFF") + bytes(9_000))),
+    "/avif-bomb": lambda send, _: send(ok(picture("AVIF", (800, 800)))),
+    "/html-polyglot": lambda send, _: send(ok(POLYGLOT_HTML, "Content-Type: image/jpeg")),
+    "/zip-polyglot": lambda send, _: send(ok(POLYGLOT_ZIP)),
+    "/good-wrong-type": lambda send, _: send(ok(GOOD, "Content-Type: text/html")),
+    "/good-bare-line-feeds": lambda send, _: send(
+        ok(GOOD[:0]).replace(b"\r\n", b"\n").replace(b"Content-Length: 0", b"Content-Length: %d" % len(GOOD))
+        + GOOD
+    ),
+    "/good-folded-header": lambda send, _: send(ok(GOOD, "X-Long: a", " b", "\tc")),
+    "/good-odd-header-line": lambda send, _: send(ok(GOOD, "no colon here", "Sp ace: x")),
+    "/script-svg": lambda send, _: send(
+        ok(
+            b'<?xml version="1.0"?><svg><script>alert(1)</script></svg>' + b" " * 9_000,
+            "Content-Type: image/jpeg",
+        )
+    ),
     "/half-a-jpeg": lambda send, _: send(ok(GOOD[: len(GOOD) // 2])),
 }
 
@@ -147,7 +267,7 @@ class _Handler(socketserver.BaseRequestHandler):
                 request += part
             path = request.split(b" ", 2)[1].partition(b"?")[0].decode("latin-1")
             self.server.requests.append(request)  # type: ignore[attr-defined]
-            ANSWERS[path](self.request.sendall, self.request)
+            ANSWERS.get(path, missing)(self.request.sendall, self.request)
 
 
 class _Server(socketserver.ThreadingTCPServer):

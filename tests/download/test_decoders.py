@@ -9,6 +9,7 @@ from PIL import Image
 
 from laion_etl.download.blocklist import HashBlocklist
 from laion_etl.download.decoders import Decoders
+from laion_etl.download.hashes import Hashes
 from laion_etl.download.images import Picture
 from laion_etl.errors import InputError
 from laion_etl.funnel import DownloadStatus as S
@@ -29,7 +30,7 @@ def decode_all(images: list[bytes], settings: DownloadSettings) -> list[Picture 
     found: list[Picture | S] = [S.SUCCESS] * len(images)
 
     async def one(decoders: Decoders, index: int) -> None:
-        found[index] = await decoders.decode(images[index])
+        found[index] = (await decoders.decode(images[index])).found
 
     async def main() -> None:
         async with Decoders(settings) as decoders, trio.open_nursery() as nursery:
@@ -70,16 +71,16 @@ def test_a_killed_decoder_costs_one_image() -> None:
 
     async def main() -> None:
         async with Decoders(settings) as decoders, trio.open_nursery() as nursery:
-            assert isinstance(await decoders.decode(GOOD), Picture)
+            assert isinstance((await decoders.decode(GOOD)).found, Picture)
             [pid] = decoders_of(os.getpid())
             nursery.start_soon(_decode_into, decoders)
             await trio.sleep(0.3)
             os.kill(pid, signal.SIGKILL)
         async with Decoders(settings) as decoders:
-            found.append(await decoders.decode(GOOD))
+            found.append((await decoders.decode(GOOD)).found)
 
     async def _decode_into(decoders: Decoders) -> None:
-        found.append(await decoders.decode(large_png()))
+        found.append((await decoders.decode(large_png())).found)
 
     trio.run(main)
     assert found[0] is S.DECODER_CRASHED
@@ -93,10 +94,36 @@ def test_a_cancelled_decode_leaves_no_process_and_no_half_read_answer() -> None:
         async with Decoders(settings) as decoders:
             with trio.move_on_after(0.3):
                 await decoders.decode(large_png())
-            return await decoders.decode(GOOD)
+            return (await decoders.decode(GOOD)).found
 
     assert isinstance(trio.run(main), Picture)
     assert decoders_of(os.getpid()) == []
+
+
+def test_a_decoder_outlives_the_threads_of_its_parent(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kernel tells a child of the end of the thread that started it, not of the process."""
+    monkeypatch.setattr("trio._core._thread_cache.IDLE_TIMEOUT", 0.05)
+
+    async def main() -> list[int]:
+        async with Decoders(DownloadSettings(decoders=1)) as decoders:
+            pids = []
+            for _ in range(2):
+                assert isinstance((await decoders.decode(GOOD)).found, Picture)
+                pids += decoders_of(os.getpid())
+                await trio.to_thread.run_sync(os.getpid)
+                await trio.sleep(0.4)
+            return pids
+
+    first, second = trio.run(main)
+    assert first == second
+
+
+def test_the_digests_are_those_of_the_image_also_when_it_is_refused() -> None:
+    async def main() -> list[Hashes | None]:
+        async with Decoders(DownloadSettings(decoders=1)) as decoders:
+            return [(await decoders.decode(data)).hashes for data in (GOOD, GOOD[:6_000])]
+
+    assert trio.run(main) == [Hashes.of(GOOD), Hashes.of(GOOD[:6_000])]
 
 
 def test_blocked_digests_match(tmp_path: Path) -> None:

@@ -1,6 +1,6 @@
 import pytest
 
-from laion_etl.download.optout import opted_out
+from laion_etl.download.optout import opted_out_by_header
 
 
 @pytest.mark.parametrize(
@@ -17,11 +17,11 @@ from laion_etl.download.optout import opted_out
     ],
 )
 def test_opt_outs_are_honoured(tags: list[str]) -> None:
-    assert opted_out(tags)
+    assert opted_out_by_header(tags)
 
 
 @pytest.mark.parametrize(
     "tags", [[], [""], ["all"], ["noarchive, nosnippet"], ["max-image-preview: large"], ["noaim"]]
 )
 def test_other_directives_are_none(tags: list[str]) -> None:
-    assert not opted_out(tags)
+    assert not opted_out_by_header(tags)

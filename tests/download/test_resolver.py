@@ -1,81 +1,145 @@
-import socket
 from typing import Any
 
 import pytest
 import trio
+import trio.testing
 
+from laion_etl.download.guard import Guard
 from laion_etl.download.outcome import LinkFailed
-from laion_etl.download.resolver import Resolver
-from laion_etl.download.transport import Target, connect, parse_target
+from laion_etl.download.resolver import Addresses, NoSuchName, Resolver, ResolverTrouble, Source
+from laion_etl.download.target import parse_target
 from laion_etl.errors import SettingsError
 from laion_etl.funnel import DownloadStatus
 
 
-class FakeDns(trio.abc.HostnameResolver):
-    """Answers from a table after a while, and counts the lookups."""
+class Table:
+    """A source that answers from a table after a while, and counts the lookups."""
 
-    def __init__(self, table: dict[str, list[str]]) -> None:
+    def __init__(self, table: dict[str, list[str]], *, broken: bool = False, ttl_s: float = 300) -> None:
         self.table = table
+        self.broken = broken
+        self.ttl_s = ttl_s
         self.lookups: list[str] = []
 
-    async def getaddrinfo(self, host: Any, port: Any, *_: Any, **__: Any) -> Any:
-        host = host.decode() if isinstance(host, bytes) else host
+    async def look_up(self, host: str) -> Addresses:
         self.lookups.append(host)
         await trio.sleep(0.01)
+        if self.broken:
+            raise ResolverTrouble("out of order")
         if host not in self.table:
-            raise socket.gaierror(socket.EAI_NONAME, "unknown")
-        families = [socket.AF_INET6 if ":" in a else socket.AF_INET for a in self.table[host]]
-        return [
-            (f, socket.SOCK_STREAM, 6, "", (a, port)) for f, a in zip(families, self.table[host], strict=True)
-        ]
-
-    async def getnameinfo(self, *_: Any) -> Any:
-        raise NotImplementedError
+            raise NoSuchName
+        return Addresses(tuple(self.table[host]), self.ttl_s)
 
 
-def resolve_all(table: dict[str, list[str]], hosts: list[str]) -> tuple[list[Any], FakeDns]:
-    dns = FakeDns(table)
+def resolver_of(*sources: Source, connect_to: tuple[str, ...] = ()) -> Resolver:
+    return Resolver(sources, Guard(), 1.0, connect_to)
+
+
+async def outcome(resolver: Resolver, host: str) -> tuple[str, ...] | DownloadStatus:
+    try:
+        return await resolver.resolve(host)
+    except LinkFailed as failure:
+        return failure.status
+
+
+def resolve_all(hosts: list[str], *sources: Source) -> list[Any]:
     results: list[Any] = [None] * len(hosts)
 
     async def one(resolver: Resolver, index: int) -> None:
-        try:
-            results[index] = await resolver.resolve(hosts[index])
-        except LinkFailed as failure:
-            results[index] = failure.status
+        results[index] = await outcome(resolver, hosts[index])
 
     async def main() -> None:
-        trio.socket.set_custom_hostname_resolver(dns)
-        resolver = Resolver()
+        resolver = resolver_of(*sources)
         async with trio.open_nursery() as nursery:
             for index in range(len(hosts)):
                 nursery.start_soon(one, resolver, index)
 
     trio.run(main)
-    return results, dns
+    return results
 
 
 def test_a_host_is_looked_up_once_for_all_its_links() -> None:
-    results, dns = resolve_all({"a.example": ["93.184.216.34"]}, ["a.example"] * 50)
-    assert results == [("93.184.216.34",)] * 50
+    dns = Table({"a.example": ["93.184.216.34"]})
+    assert resolve_all(["a.example"] * 50, dns) == [("93.184.216.34",)] * 50
     assert dns.lookups == ["a.example"]
 
 
-def test_a_dead_host_is_looked_up_once() -> None:
-    results, dns = resolve_all({}, ["gone.example"] * 50)
-    assert results == [DownloadStatus.DNS_FAILED] * 50
+def test_a_dead_host_is_looked_up_once_and_nobody_else_is_asked() -> None:
+    dns, other = Table({}), Table({"gone.example": ["8.8.8.8"]})
+    assert resolve_all(["gone.example"] * 50, dns, other) == [DownloadStatus.DNS_FAILED] * 50
     assert dns.lookups == ["gone.example"]
+    assert other.lookups == []
+
+
+def test_a_failing_resolver_is_no_dead_host_and_another_is_asked() -> None:
+    broken, other = Table({}, broken=True), Table({"a.example": ["8.8.8.8"]})
+    assert resolve_all(["a.example"], broken, other) == [("8.8.8.8",)]
+    assert resolve_all(["a.example"], broken) == [DownloadStatus.RESOLVER_FAILED]
+
+
+def test_a_silent_resolver_is_given_up_in_time() -> None:
+    class Silent:
+        async def look_up(self, host: str) -> Addresses:
+            await trio.sleep_forever()
+            raise AssertionError(host)
+
+    async def main() -> tuple[Any, float]:
+        started = trio.current_time()
+        found = await outcome(resolver_of(Silent()), "a.example")
+        return found, trio.current_time() - started
+
+    found, seconds = trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))
+    assert found is DownloadStatus.RESOLVER_FAILED
+    assert seconds == pytest.approx(1.0)
+
+
+def test_answers_hold_for_their_time_to_live_and_failures_are_asked_again() -> None:
+    async def main() -> list[int]:
+        dns = Table({"a.example": ["8.8.8.8"]}, ttl_s=600)
+        resolver = resolver_of(dns)
+        counts = []
+        for pause_s in (0, 599, 2):
+            await trio.sleep(pause_s)
+            await resolver.resolve("a.example")
+            counts.append(len(dns.lookups))
+        dns.broken = True
+        for pause_s in (700, 1, 5):
+            await trio.sleep(pause_s)
+            assert await outcome(resolver, "a.example") is DownloadStatus.RESOLVER_FAILED
+            counts.append(len(dns.lookups))
+        return counts
+
+    assert trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0)) == [1, 1, 2, 3, 3, 4]
+
+
+def test_fewer_lookups_at_once_when_the_resolver_fails_and_more_when_it_is_fast() -> None:
+    async def main() -> list[int]:
+        dns = Table({f"h{n}.example": ["8.8.8.8"] for n in range(20)})
+        resolver = resolver_of(dns)
+        seen = [resolver.concurrency]
+        for n in range(20):
+            await resolver.resolve(f"h{n}.example")
+        seen.append(resolver.concurrency)
+        dns.broken = True
+        for n in range(3):
+            await outcome(resolver, f"x{n}.example")
+            await trio.sleep(2)
+        return [*seen, resolver.concurrency]
+
+    start, grown, cut = trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))
+    assert grown == start + 20
+    assert cut == grown // 8
 
 
 def test_private_answers_are_refused_and_public_ones_kept() -> None:
     table = {"rebind.example": ["10.0.0.8", "::1"], "mixed.example": ["2606:4700::1", "127.0.0.1", "8.8.8.8"]}
-    results, _ = resolve_all(table, ["rebind.example", "mixed.example"])
-    assert results == [DownloadStatus.ADDRESS_REFUSED, ("8.8.8.8", "2606:4700::1")]
+    results = resolve_all(["rebind.example", "mixed.example"], Table(table))
+    assert results == [DownloadStatus.ADDRESS_REFUSED, ("2606:4700::1", "8.8.8.8")]
 
 
 def test_a_cancelled_lookup_is_done_by_somebody_else() -> None:
     async def main() -> tuple[str, ...]:
-        trio.socket.set_custom_hostname_resolver(FakeDns({"a.example": ["8.8.8.8"]}))
-        resolver = Resolver()
+        resolver = resolver_of(Table({"a.example": ["8.8.8.8"]}))
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_resolve_within, resolver, 0.002)
             await trio.sleep(0.001)
@@ -105,12 +169,10 @@ def test_a_cancelled_lookup_is_done_by_somebody_else() -> None:
     ],
 )
 def test_the_own_machine_is_refused_in_every_notation(url: str) -> None:
-    async def main(target: Target) -> None:
-        await connect(target, Resolver(), (80,), 1)
+    async def main() -> tuple[str, ...] | DownloadStatus:
+        return await outcome(resolver_of(Table({})), parse_target(url).host)
 
-    with pytest.raises(LinkFailed) as caught:
-        trio.run(main, parse_target(url))
-    assert caught.value.status is DownloadStatus.ADDRESS_REFUSED
+    assert trio.run(main) is DownloadStatus.ADDRESS_REFUSED
 
 
 @pytest.mark.parametrize(
@@ -131,4 +193,4 @@ def test_urls_that_are_never_requested(url: str, status: DownloadStatus) -> None
 @pytest.mark.parametrize("entry", ["x", "a=b", "=127.0.0.1:80", "a=127.0.0.1:http", "a=:80"])
 def test_a_malformed_connect_to_entry_is_named(entry: str) -> None:
     with pytest.raises(SettingsError, match="CONNECT_TO"):
-        Resolver((entry,))
+        resolver_of(connect_to=(entry,))

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from laion_etl.download.hashes import Hashes
 from laion_etl.download.images import Picture
-from laion_etl.download.shards import Hashes, ShardWriter
+from laion_etl.download.shards import ShardWriter
 from laion_etl.errors import StorageError
 from tests.parse.wat_files import image, page_record, write_wat
 from tests.test_cli import laion_etl, one_line_error
@@ -57,7 +58,7 @@ def test_parse_on_a_full_disk(small_disk: Callable[[int], Path], tmp_path: Path)
 
 
 def test_the_temporary_file_of_a_batch_on_a_full_disk() -> None:
-    picture = Picture(b"x" * 100_000, "jpg", 1, 1, 1, 1, "0" * 16)
+    picture = Picture(b"x" * 100_000, "jpg", 1, 1, 1, 1, None, None)
     full = Path("/dev/full").open("r+b")  # noqa: SIM115 - closing it would try to write again
     with pytest.raises(StorageError, match="the disk is full"):
         ShardWriter(0, [{}], full).add_picture(0, picture, Hashes("", ""))

@@ -1,0 +1,168 @@
+"""Our reader of responses beside h11's: what h11 reads as a response comes out the same."""
+
+from collections.abc import Iterable
+from itertools import pairwise
+
+import h11
+import pytest
+import trio
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from laion_etl.download.http1 import Connection, parse_head
+from laion_etl.download.outcome import LinkFailed
+
+Answer = tuple[int, bytes] | str
+
+
+class Pieces:
+    """A server that sends these pieces and hangs up."""
+
+    def __init__(self, pieces: Iterable[bytes]) -> None:
+        self._pieces = [piece for piece in pieces if piece]
+
+    async def send(self, data: bytes) -> None:
+        assert data == b"GET"
+
+    async def receive(self, max_bytes: int) -> bytes:
+        if not self._pieces:
+            return b""
+        piece = self._pieces.pop(0)
+        if len(piece) > max_bytes:
+            self._pieces.insert(0, piece[max_bytes:])
+        return piece[:max_bytes]
+
+
+class NoWatch:
+    def waiting_for_answer(self) -> None: ...
+    def answering(self) -> None: ...
+
+
+def ours(pieces: Iterable[bytes]) -> Answer:
+    async def main() -> Answer:
+        connection = Connection(Pieces(pieces), 10_000_000)
+        try:
+            head = await connection.request(b"GET", NoWatch())
+            body = b""
+            while part := await connection.part():
+                body += part
+        except LinkFailed as failure:
+            return failure.message
+        return head.status, body
+
+    return trio.run(main)
+
+
+def theirs(raw: bytes) -> Answer:
+    connection = h11.Connection(h11.CLIENT, max_incomplete_event_size=65_536)
+    connection.send(h11.Request(method="GET", target="/", headers=[("Host", "a")]))
+    connection.send(h11.EndOfMessage())
+    connection.receive_data(raw)
+    status, body, ended = 0, b"", False
+    try:
+        while True:
+            event = connection.next_event()
+            if isinstance(event, h11.Response):
+                status = event.status_code
+            elif isinstance(event, h11.Data):
+                body += bytes(event.data)
+            elif isinstance(event, h11.EndOfMessage):
+                return status, body
+            elif not isinstance(event, h11.InformationalResponse):
+                if ended:
+                    return "no response"
+                ended = True
+                connection.receive_data(b"")
+    except h11.RemoteProtocolError:
+        return "refused"
+
+
+BODIES = st.binary(max_size=300)
+TEXT = st.text(st.characters(codec="latin-1", exclude_characters="\0\r\n"), max_size=20).map(
+    lambda text: text.encode("latin-1")
+)
+NAMES = st.from_regex(rb"[A-Za-z][A-Za-z0-9-]{0,10}", fullmatch=True).filter(
+    lambda name: name.lower() not in (b"content-length", b"transfer-encoding", b"connection", b"upgrade")
+)
+
+
+@st.composite
+def responses(draw: st.DrawFn) -> bytes:
+    """Legal ones, in all framings, sometimes with bytes changed."""
+    version, status = (
+        draw(st.sampled_from([b"1.0", b"1.1"])),
+        draw(st.sampled_from([200, 204, 304, 404, 599])),
+    )
+    lines = [b"HTTP/%b %d %b" % (version, status, draw(st.sampled_from([b"OK", b"", b"Not \xe9"])))]
+    lines += [b"%b: %b" % (draw(NAMES), draw(TEXT)) for _ in range(draw(st.integers(0, 3)))]
+    body = draw(BODIES)
+    framing = draw(st.sampled_from(["length", "chunked", "close"]))
+    if framing == "length":
+        lines.append(b"Content-Length: %d" % (len(body) + draw(st.sampled_from([0, 0, -1, 3]))))
+    if framing == "chunked" and version == b"1.1":
+        lines.append(b"Transfer-Encoding: chunked")
+        step = draw(st.integers(1, 50))
+        parts = [body[n : n + step] for n in range(0, len(body), step)]
+        body = b"".join(b"%x\r\n%b\r\n" % (len(part), part) for part in parts) + b"0\r\n\r\n"
+    raw = b"\r\n".join(lines) + b"\r\n\r\n" + body
+    if draw(st.booleans()):
+        raw = b"HTTP/1.1 103 Early Hints\r\nLink: a\r\n\r\n" + raw
+    if draw(st.booleans()) and raw:
+        place = draw(st.integers(0, len(raw) - 1))
+        raw = raw[:place] + draw(st.binary(min_size=1, max_size=2)) + raw[place + 1 :]
+    return raw
+
+
+@settings(max_examples=600, deadline=None)
+@given(responses(), st.lists(st.integers(0, 600), max_size=4))
+def test_what_h11_reads_we_read_whatever_the_pieces(raw: bytes, cuts: list[int]) -> None:
+    edges = sorted({0, len(raw), *(cut for cut in cuts if cut < len(raw))})
+    pieces = [raw[a:b] for a, b in pairwise(edges)]
+    mine, reference = ours(pieces), theirs(raw)
+    assert mine == ours([raw])
+    if isinstance(reference, tuple):
+        assert mine == reference
+
+
+@given(st.binary(max_size=400), st.sampled_from([b"", b"HTTP/1.1 200 OK\r\n", b"HTTP/1.1 200 OK\r\n\r\n"]))
+def test_any_bytes_end_as_an_answer_or_a_reason(data: bytes, beginning: bytes) -> None:
+    found = ours([beginning + data])
+    assert isinstance(found, tuple) or found
+
+
+def reusable_after(raw: bytes) -> bool:
+    async def main() -> bool:
+        connection = Connection(Pieces([raw]), 10_000)
+        await connection.request(b"GET", NoWatch())
+        while await connection.part():
+            pass
+        return connection.reusable
+
+    return trio.run(main)
+
+
+@pytest.mark.parametrize(
+    ("raw", "reusable"),
+    [
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nab", True),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nab\r\n0\r\n\r\n", True),
+        (b"HTTP/1.1 304 Not Modified\r\n\r\n", True),
+        (b"HTTP/1.0 200 OK\r\nConnection: keep-alive\r\nContent-Length: 2\r\n\r\nab", True),
+        (b"HTTP/1.0 200 OK\r\nContent-Length: 2\r\n\r\nab", False),
+        (b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\nab", False),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nabHTTP/1.1 200 OK\r\n", False),  # a second answer
+        (b"HTTP/1.1 200 OK\r\n\r\nab", False),
+        (b"HTTP/1.1 200 OK\r\nodd line\r\nContent-Length: 2\r\n\r\nab", False),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", False),
+    ],
+)
+def test_a_connection_is_used_again_only_when_the_end_of_its_answer_is_beyond_doubt(
+    raw: bytes, reusable: bool
+) -> None:
+    assert reusable_after(raw) is reusable
+
+
+def test_headers_keep_their_order_and_names_are_in_lower_case() -> None:
+    head = parse_head(b"HTTP/1.1 200 OK\r\nX-A: 1\r\nx-b:2\r\nX-a:\t3 ")
+    assert head.headers == (("x-a", "1"), ("x-b", "2"), ("x-a", "3"))
+    assert head.all("x-a") == ["1", "3"]

@@ -1,0 +1,159 @@
+"""The stub resolver against real nameservers on loopback, over UDP and TCP."""
+
+import socketserver
+import struct
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import dns.flags
+import dns.message
+import dns.rcode
+import dns.rrset
+import pytest
+import trio
+
+from laion_etl.download.guard import Guard
+from laion_etl.download.nameservers import StubSource, parse_servers, system_servers
+from laion_etl.download.outcome import LinkFailed
+from laion_etl.download.resolver import Addresses, NoSuchName, Resolver, ResolverTrouble
+from laion_etl.errors import SettingsError
+from laion_etl.funnel import DownloadStatus
+
+Answerer = Callable[[dns.message.Message, bool], dns.message.Message | None]
+
+
+@contextmanager
+def nameserver(answer: Answerer) -> Iterator[tuple[str, int]]:
+    """Answers each question by `answer(question, over_tcp)`; None is silence."""
+
+    class Udp(socketserver.BaseRequestHandler):
+        def handle(self) -> None:
+            data, sock = self.request
+            if (found := answer(dns.message.from_wire(data), False)) is not None:
+                sock.sendto(found.to_wire(), self.client_address)
+
+    class Tcp(socketserver.StreamRequestHandler):
+        def handle(self) -> None:
+            (length,) = struct.unpack(">H", self.rfile.read(2))
+            found = answer(dns.message.from_wire(self.rfile.read(length)), True)
+            if found is not None:
+                wire = found.to_wire()
+                self.wfile.write(struct.pack(">H", len(wire)) + wire)
+
+    with ExitStack() as stack:
+        udp = stack.enter_context(socketserver.ThreadingUDPServer(("127.0.0.1", 0), Udp))
+        tcp = stack.enter_context(socketserver.ThreadingTCPServer(udp.server_address, Tcp))
+        for server in (udp, tcp):
+            threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+            stack.callback(server.shutdown)
+        yield "127.0.0.1", udp.server_address[1]
+
+
+def reply(question: dns.message.Message, *records: tuple[str, int, str, str]) -> dns.message.Message:
+    found = dns.message.make_response(question)
+    for name, ttl, kind, value in records:
+        found.answer.append(dns.rrset.from_text(name, ttl, "IN", kind, value))
+    return found
+
+
+def kind(question: dns.message.Message) -> str:
+    return question.question[0].rdtype.name
+
+
+def normal(question: dns.message.Message, over_tcp: bool) -> dns.message.Message:
+    name = str(question.question[0].name)
+    if name == "gone.example.":
+        found = dns.message.make_response(question)
+        found.set_rcode(dns.rcode.NXDOMAIN)
+        return found
+    if name == "long.example." and not over_tcp:
+        found = dns.message.make_response(question)
+        found.flags |= dns.flags.TC
+        return found
+    if kind(question) == "AAAA":
+        return reply(question, (name, 60, "AAAA", "2606:4700::1"))
+    return reply(question, (name, 90, "CNAME", "real.example."), ("real.example.", 120, "A", "8.8.8.8"))
+
+
+def servfail(question: dns.message.Message, over_tcp: bool) -> dns.message.Message:
+    found = dns.message.make_response(question)
+    found.set_rcode(dns.rcode.SERVFAIL)
+    return found
+
+
+def look_up(host: str, *answerers: Answerer, ipv6: bool = False) -> Addresses | type[Exception]:
+    async def main(servers: list[tuple[str, int]]) -> Any:
+        try:
+            return await StubSource(servers, ipv6=ipv6).look_up(host)
+        except (NoSuchName, ResolverTrouble) as error:
+            return type(error)
+
+    with ExitStack() as stack:
+        servers = [stack.enter_context(nameserver(answerer)) for answerer in answerers]
+        found: Addresses | type[Exception] = trio.run(main, servers)
+        return found
+
+
+def test_addresses_are_at_the_end_of_the_chain_and_hold_for_its_shortest_time() -> None:
+    assert look_up("a.example", normal) == Addresses(("8.8.8.8",), 90.0)
+
+
+def test_both_families_are_asked_where_there_is_ipv6() -> None:
+    found = look_up("a.example", normal, ipv6=True)
+    assert isinstance(found, Addresses)
+    assert set(found.literals) == {"8.8.8.8", "2606:4700::1"}
+
+
+def test_a_name_that_does_not_exist_is_an_answer() -> None:
+    assert look_up("gone.example", normal) is NoSuchName
+    assert look_up("a..example", normal) is NoSuchName
+    assert look_up("x" * 70 + ".example", normal) is NoSuchName
+
+
+def test_what_does_not_fit_is_asked_over_tcp() -> None:
+    assert look_up("long.example", normal) == Addresses(("8.8.8.8",), 90.0)
+
+
+def test_a_failing_or_silent_server_is_passed_over() -> None:
+    assert look_up("a.example", servfail, normal) == Addresses(("8.8.8.8",), 90.0)
+    assert look_up("a.example", lambda *_: None, normal) == Addresses(("8.8.8.8",), 90.0)
+    assert look_up("a.example", servfail) is ResolverTrouble
+
+
+def test_a_name_that_moves_to_a_private_address_is_refused_the_second_time() -> None:
+    """DNS rebinding: what is connected to is what was checked, and every answer is checked."""
+    addresses = iter(["8.8.8.8", "127.0.0.1"])
+
+    def rebinding(question: dns.message.Message, over_tcp: bool) -> dns.message.Message:
+        return reply(question, (str(question.question[0].name), 0, "A", next(addresses)))
+
+    async def main(server: tuple[str, int]) -> list[Any]:
+        resolver = Resolver([StubSource([server], ipv6=False)], Guard(), 3.0)
+        found: list[Any] = [await resolver.resolve("rebind.example")]
+        for lookup in resolver._lookups.values():
+            lookup.expires = 0
+        try:
+            found.append(await resolver.resolve("rebind.example"))
+        except LinkFailed as failure:
+            found.append(failure.status)
+        return found
+
+    with nameserver(rebinding) as server:
+        assert trio.run(main, server) == [("8.8.8.8",), DownloadStatus.ADDRESS_REFUSED]
+
+
+def test_servers_are_named_by_address_and_port(tmp_path: Any) -> None:
+    assert parse_servers(["1.1.1.1", "9.9.9.9:5353", "2606:4700::1", "[2606:4700::1]:53"]) == [
+        ("1.1.1.1", 53),
+        ("9.9.9.9", 5353),
+        ("2606:4700::1", 53),
+        ("2606:4700::1", 53),
+    ]
+    with pytest.raises(SettingsError, match="NAMESERVERS"):
+        parse_servers(["1.1.1.1:dns"])
+    path = tmp_path / "resolv.conf"
+    path.write_text("# c\nsearch x\nnameserver 10.0.0.2\nnameserver ::1\n")
+    assert system_servers(path) == [("10.0.0.2", 53), ("::1", 53)]
+    assert system_servers(tmp_path / "none") == []

@@ -1,0 +1,187 @@
+"""What servers see of a batch: few connections, used again, at a bearable rate, and none after a no."""
+
+import socket
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from laion_etl.download.stage import download_batch
+from laion_etl.records import StageStats
+from laion_etl.settings import DownloadSettings, Settings
+from laion_etl.storage import Store
+from tests.download.hostile import GOOD
+from tests.download.sites import Reply, Site, site
+from tests.download.test_stage import plan, rows_of
+
+
+def run(store: Store, urls: list[str], running: Site, **changes: Any) -> StageStats:
+    """Hosts of *.ours.example are the site; 127.* is let through the guard and gets no exemption."""
+    settings = DownloadSettings(
+        connect_to=(f"*.ours.example=127.0.0.1:{running.port}",),
+        allow_networks=("127.0.0.0/8",),
+        ports=(80, running.port),
+        decoders=1,
+    )
+    plan(store, urls)
+    return download_batch("C", 7, Settings(download=replace(settings, **changes)), store)
+
+
+def test_connections_are_used_again(store: Store) -> None:
+    with site() as running:
+        stats = run(store, [f"http://a.ours.example/{n}.jpg" for n in range(60)], running)
+        assert stats.kept == 60
+        assert len({request.connection for request in running.requests}) <= 8
+    assert stats.details["network"]["reused"] >= 50
+
+
+def test_a_host_gets_few_requests_at_once_and_few_a_second(store: Store) -> None:
+    with site() as running:
+        running.delay_s = 0.05
+        urls = [f"http://127.0.0.1:{running.port}/{n}.jpg" for n in range(12)]
+        run(store, urls, running, connections_per_host=2, requests_per_host_s=20)
+        assert running.most_at_once == 2
+        times = sorted(request.at for request in running.requests)
+    assert times[-1] - times[0] >= 11 / 20
+
+
+def test_the_hosts_of_a_domain_share_its_limit(store: Store) -> None:
+    with site() as running:
+        running.delay_s = 0.05
+        domains = [f"http://{n}.shop.example.com/1.jpg" for n in range(10)]
+        stats = run(
+            store,
+            domains,
+            running,
+            connect_to=(f"*.example.com=127.0.0.1:{running.port}",),
+            connections=3,
+        )
+        assert stats.kept == 10
+        assert running.most_at_once <= 3
+
+
+def test_hosts_take_turns(store: Store) -> None:
+    with site() as running:
+        running.delay_s = 0.02
+        urls = [f"http://{host}.ours.example/{n}.jpg" for host in "abcd" for n in range(10)]
+        run(store, urls, running, connections=4, connections_per_host=1)
+        first = Counter(request.host for request in running.pictures()[:20])
+    assert set(first) == {f"{host}.ours.example" for host in "abcd"}
+
+
+def test_a_short_wait_is_waited_for_and_a_long_one_ends_the_host(store: Store) -> None:
+    answers = iter([(503, {"Retry-After": "1"}, b"")])
+
+    def once() -> Reply:
+        return next(answers, (200, {}, b""))
+
+    with site() as running:
+        running.answers["/0.jpg"] = once
+        running.answers["/long.jpg"] = lambda: (429, {"Retry-After": "3600"}, b"")
+        urls = ["http://a.ours.example/0.jpg", "http://a.ours.example/1.jpg"]
+        urls += ["http://b.ours.example/long.jpg"] + [f"http://b.ours.example/{n}.jpg" for n in range(50)]
+        stats = run(store, urls, running, connections_per_host=1)
+        asked = [request for request in running.pictures() if request.host == "b.ours.example"]
+        first, second = (
+            request.at
+            for request in running.pictures()
+            if request.path == "/0.jpg" and request.host == "a.ours.example"
+        )
+    assert second - first >= 1
+    assert len(asked) == 1
+    rows = {row["url"]: row["status"] for row in rows_of(store)}
+    assert rows["http://a.ours.example/1.jpg"] == "success"
+    assert stats.dropped == {"http_error": 51, "too_few_bytes": 1}
+
+
+def test_what_may_pass_is_tried_again_and_what_does_not_is_not(store: Store) -> None:
+    answers = iter([(500, {}, b"")])
+    with site() as running:
+        running.answers["/flaky.jpg"] = lambda: next(answers, (200, {}, GOOD))
+        running.answers["/gone.jpg"] = lambda: (410, {}, b"")
+        running.answers["/broken.jpg"] = lambda: (500, {}, b"")
+        urls = [f"http://a.ours.example/{name}.jpg" for name in ("flaky", "gone", "broken")]
+        stats = run(store, urls, running)
+        asked = Counter(request.path for request in running.pictures())
+    assert asked == {"/flaky.jpg": 2, "/gone.jpg": 1, "/broken.jpg": 2}
+    assert (stats.kept, stats.dropped) == (1, {"http_error": 2})
+    assert stats.details["network"]["retries"] == 2
+
+
+@contextmanager
+def black_hole() -> Iterator[int]:
+    """A port that takes no connection and refuses none: its queue is full."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(0)
+        waiting = []
+        for _ in range(8):
+            sock = socket.socket()
+            sock.setblocking(False)
+            sock.connect_ex(listener.getsockname())
+            waiting.append(sock)
+        time.sleep(0.1)
+        yield listener.getsockname()[1]
+        for sock in waiting:
+            sock.close()
+
+
+def test_a_thousand_links_of_a_dead_host_cost_one_timeout(store: Store) -> None:
+    with site() as running, black_hole() as port:
+        urls = [f"http://dead.example/{n}.jpg" for n in range(1_000)] + ["http://a.ours.example/1.jpg"]
+        started = time.monotonic()
+        stats = run(
+            store,
+            urls,
+            running,
+            connect_to=(f"dead.example=127.0.0.1:{port}", f"*.ours.example=127.0.0.1:{running.port}"),
+            connect_timeout_s=1.0,
+        )
+        assert time.monotonic() - started < 3
+    assert (stats.kept, stats.dropped) == (1, {"connect_timeout": 1_000})
+    assert stats.details["network"]["diagnosis"] == ["100% of links have hosts that take no connection"]
+
+
+def test_robots_txt_is_asked_once_and_honoured(store: Store) -> None:
+    with site() as running:
+        rules = b"User-agent: *\nDisallow: /private/\n\nUser-agent: laion_etl\nDisallow: /not-for-us*.jpg$\n"
+        running.answers["/robots.txt"] = lambda: (200, {}, rules)
+        paths = ["open.jpg", "not-for-us-1.jpg", "private/1.jpg"]
+        stats = run(store, [f"http://a.ours.example/{path}" for path in paths], running)
+        assert (stats.kept, stats.dropped) == (2, {"opted_out_robots_txt": 1})
+        assert Counter(request.path for request in running.requests)["/robots.txt"] == 1
+        asked = len(running.requests)
+        stats = run(store, ["http://a.ours.example/not-for-us-1.jpg"], running, robots_txt=False)
+        assert stats.kept == 1
+        assert "/robots.txt" not in {request.path for request in running.requests[asked:]}
+
+
+@pytest.mark.parametrize(("status", "kept"), [(404, 1), (403, 1), (500, 0), (503, 0), (429, 0)])
+def test_robots_txt_that_is_missing_allows_and_unreachable_forbids(
+    store: Store, status: int, kept: int
+) -> None:
+    with site() as running:
+        running.answers["/robots.txt"] = lambda: (status, {}, b"")
+        assert run(store, ["http://a.ours.example/1.jpg"], running).kept == kept
+
+
+def test_robots_txt_may_be_elsewhere(store: Store) -> None:
+    with site() as running:
+        moved = (301, {"Location": "http://rules.ours.example/rules"}, b"")
+        running.answers["/robots.txt"] = lambda: moved
+        running.answers["/rules"] = lambda: (200, {}, b"User-agent: *\nDisallow: /")
+        assert run(store, ["http://a.ours.example/1.jpg"], running).kept == 0
+
+
+def test_reserved_rights_are_honoured(store: Store) -> None:
+    rules = b'[{"location": "/free/*", "tdm-reservation": 0}, {"location": "/", "tdm-reservation": 1}]'
+    with site() as running:
+        running.answers["/.well-known/tdmrep.json"] = lambda: (200, {}, rules)
+        urls = ["http://a.ours.example/free/1.jpg", "http://a.ours.example/1.jpg"]
+        stats = run(store, urls, running)
+        assert (stats.kept, stats.dropped) == (1, {"opted_out_tdm": 1})
+        assert run(store, urls, running, tdmrep=False).kept == 2
