@@ -90,8 +90,8 @@ class BatchRun:
         lost = self.outcomes.dropped.get(DownloadStatus.RESOLVER_FAILED.value, 0)
         if lost > _MOST_RESOLVER_FAILURES * len(self._pairs):
             raise InputError(
-                f"no nameserver could tell the address of {lost} of {len(self._pairs)} links: the resolver is "
-                "saturated or unreachable; run one nearby, or set LAION_ETL_DOWNLOAD_NAMESERVERS"
+                f"no nameserver could tell the address of {lost} of {len(self._pairs)} links: the resolver "
+                "is saturated or unreachable; run one nearby, or set LAION_ETL_DOWNLOAD_NAMESERVERS"
             )
 
     def _links(self) -> list[Link]:
@@ -99,9 +99,12 @@ class BatchRun:
         links = []
         for index, pair in enumerate(self._pairs):
             try:
-                links.append(Link(index, parse_target(pair["url"])))
+                target = parse_target(pair["url"])
+                self._client.pool.check_port(target)
             except LinkFailed as failure:
                 self._fail(index, failure)
+            else:
+                links.append(Link(index, target))
         return links
 
     async def _dispatch(self, nursery: trio.Nursery) -> None:

@@ -10,7 +10,7 @@ from laion_etl.download.guard import Guard
 from laion_etl.download.hosts import Hosts, Turn
 from laion_etl.download.http1 import Head
 from laion_etl.download.image_header import ImageRules, refused_by_beginning
-from laion_etl.download.inflate import inflater
+from laion_etl.download.inflate import Inflate, inflater
 from laion_etl.download.measures import Measures
 from laion_etl.download.nameservers import StubSource, parse_servers, system_servers
 from laion_etl.download.optout import opted_out_by_header, reserved_by_header
@@ -38,10 +38,14 @@ class Body:
         self._slots = slots
         self._holds = False
 
+    @property
+    def is_large(self) -> bool:
+        """Whether more of it may only be read with a slot."""
+        return not self._holds and len(self.data) > _LARGE_BYTES
+
     async def make_room(self) -> None:
-        if not self._holds and len(self.data) > _LARGE_BYTES:
-            await self._slots.acquire()
-            self._holds = True
+        await self._slots.acquire()
+        self._holds = True
 
     def release(self) -> None:
         if self._holds:
@@ -81,12 +85,11 @@ class Client:
         spent_s = 0.0
         for _ in range(self._settings.max_redirects + 1):
             if turn is None:
+                self.pool.check_port(target)
                 turn = await self.hosts.enter(self.hosts.site(target))
             with turn:
                 site = turn.site
                 try:
-                    if target.port not in self._settings.ports:
-                        raise LinkFailed(DownloadStatus.PORT_REFUSED)
                     await self.rules.check(target)
                     watch = Watch(self._settings, self._settings.timeout_s - spent_s)
                     found = await self._hop(target, watch)
@@ -109,10 +112,10 @@ class Client:
                 if self._settings.opt_out:
                     _refuse_opted_out(head)
                 if head.status in _REDIRECTS and (location := head.one("location")):
-                    await self._drain(connection, head, watch)
+                    await self._drain(connection, head)
                     return parse_target(location.encode("latin-1").decode(errors="replace"), target.url)
                 if head.status != 200:
-                    await self._drain(connection, head, watch)
+                    await self._drain(connection, head)
                     wait_s = retry_after_s(head.one("retry-after")) if head.status in _WAIT else None
                     raise LinkFailed(DownloadStatus.HTTP_ERROR, str(head.status), wait_s)
                 return await self._body(connection, head, watch)
@@ -129,9 +132,6 @@ class Client:
             try:
                 with watch.errors():
                     head = await connection.request(message, watch)
-                self.measures.first_byte.append(watch.answered_at - started)
-                self.hosts.site(target).proven = True
-                return connection, head
             except LinkFailed as failure:
                 await connection.stream.close()
                 if not stale or failure.message not in ("no answer", "connection broken"):
@@ -139,6 +139,10 @@ class Client:
             except BaseException:
                 await connection.stream.close()
                 raise
+            else:
+                self.measures.first_byte.append(watch.answered_at - started)
+                self.hosts.site(target).proven = True
+                return connection, head
 
     async def _body(self, connection: PooledConnection, head: Head, watch: Watch) -> Body:
         settings = self._settings
@@ -146,28 +150,32 @@ class Client:
         if length is not None and length > settings.max_bytes:
             raise LinkFailed(DownloadStatus.TOO_MANY_BYTES)
         if length is not None and not encoding and length < settings.min_bytes:
-            await self._drain(connection, head, watch)
+            await self._drain(connection, head)
             raise LinkFailed(DownloadStatus.TOO_FEW_BYTES)
         inflate = inflater(encoding, settings.max_bytes)
         body = Body(self._large_bodies)
         try:
-            looked: int | None = 0  # bytes that were looked at, until the beginning is settled
-            while part := await connection.part():
-                for data in inflate(part):
-                    body.data += data
-                    if len(body.data) > settings.max_bytes:
-                        raise LinkFailed(DownloadStatus.TOO_MANY_BYTES)
-                    if looked is not None and len(body.data) >= 2 * looked:
-                        looked = self._look(body.data)
-                with watch.paused():
-                    await body.make_room()
-            self.measures.bytes += len(body.data)
-            if len(body.data) < settings.min_bytes:
-                raise LinkFailed(DownloadStatus.TOO_FEW_BYTES)
+            await self._read(connection, inflate, body, watch)
         except BaseException:
             body.release()
             raise
         return body
+
+    async def _read(self, connection: PooledConnection, inflate: Inflate, body: Body, watch: Watch) -> None:
+        looked: int | None = 0  # bytes that were looked at, until the beginning is settled
+        while part := await connection.part():
+            for data in inflate(part):
+                body.data += data
+                if len(body.data) > self._settings.max_bytes:
+                    raise LinkFailed(DownloadStatus.TOO_MANY_BYTES)
+                if looked is not None and len(body.data) >= 2 * looked:
+                    looked = self._look(body.data)
+            if body.is_large:
+                with watch.paused():
+                    await body.make_room()
+        self.measures.bytes += len(body.data)
+        if len(body.data) < self._settings.min_bytes:
+            raise LinkFailed(DownloadStatus.TOO_FEW_BYTES)
 
     def _look(self, data: bytearray) -> int | None:
         """Refuses what cannot be a wanted image; how much was seen, or None when that is settled."""
@@ -176,7 +184,7 @@ class Client:
             raise LinkFailed(found)
         return len(data) if found and len(data) < 65_536 else None
 
-    async def _drain(self, connection: PooledConnection, head: Head, watch: Watch) -> None:
+    async def _drain(self, connection: PooledConnection, head: Head) -> None:
         """Reads a short answer to its end, so that the connection can be used again."""
         length = head.content_length
         if length is not None and length > _DRAINED_BYTES:
@@ -194,7 +202,7 @@ class Client:
                 with watch.errors():
                     if head.status not in _REDIRECTS or not head.one("location"):
                         return head.status, await self._text(connection, head)
-                    await self._drain(connection, head, watch)
+                    await self._drain(connection, head)
             finally:
                 await self.pool.give_back(target.origin, connection)
             target = parse_target(head.one("location").encode("latin-1").decode(errors="replace"), target.url)

@@ -72,9 +72,8 @@ class ImageSettings:
     def of(cls, settings: DownloadSettings) -> "ImageSettings":
         """Raises SettingsError for an unknown resize mode or format."""
         if settings.encode_format not in ENCODINGS:
-            raise SettingsError(
-                f"LAION_ETL_DOWNLOAD_ENCODE_FORMAT={settings.encode_format!r} is none of {', '.join(ENCODINGS)}"
-            )
+            given = f"LAION_ETL_DOWNLOAD_ENCODE_FORMAT={settings.encode_format!r}"
+            raise SettingsError(f"{given} is none of {', '.join(ENCODINGS)}")
         return cls(
             ImageRules.of(settings),
             Resize.of(settings),

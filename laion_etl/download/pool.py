@@ -36,6 +36,11 @@ class Pool:
         self._tls = Tls(verify=settings.verify_tls)
         self._budget = settings.max_bytes + MAX_HEAD_BYTES + _FRAMING_BYTES
 
+    def check_port(self, target: Target) -> None:
+        """Raises LinkFailed for a port that links may not name."""
+        if target.port not in self._settings.ports:
+            raise LinkFailed(DownloadStatus.PORT_REFUSED)
+
     async def take(self, target: Target, watch: Watch) -> PooledConnection:
         """An open connection to the target's origin, idle or new. Raises LinkFailed."""
         idle = self._idle.get(target.origin, [])
@@ -68,8 +73,7 @@ class Pool:
 
     async def _open(self, target: Target, watch: Watch) -> PooledConnection:
         settings, endpoint = self._settings, self._resolver.override(target.host)
-        if target.port not in settings.ports:
-            raise LinkFailed(DownloadStatus.PORT_REFUSED)
+        self.check_port(target)
         if endpoint is not None:
             endpoints = [endpoint]
         else:

@@ -2,8 +2,7 @@
 
 Links are fetched side by side in one trio thread (`batch_run.py`); images are decoded in worker processes.
 Which download finishes first changes nothing in the shard. A batch that was cut short is fetched again from
-its beginning: at hundreds of links a second that is cheaper than to write what has been fetched twice
-(docs/operations.md has the figures).
+its beginning: to save what was fetched, it would have to be written to the store twice.
 """
 
 import time

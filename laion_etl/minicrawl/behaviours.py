@@ -92,7 +92,7 @@ BAD_LINKS: tuple[BadLink, ...] = (
     BadLink(Behaviour.PICTURE, DownloadStatus.FORMAT_REFUSED, 3, form=Form.BMP),
     BadLink(Behaviour.PICTURE, DownloadStatus.ANIMATED, 4, form=Form.ANIMATED_WEBP),
     BadLink(Behaviour.PIXEL_BOMB, DownloadStatus.TOO_MANY_PIXELS, 4, form=Form.PNG),
-    BadLink(Behaviour.GZIP_BOMB, DownloadStatus.TOO_MANY_BYTES, 3),
+    BadLink(Behaviour.GZIP_BOMB, DownloadStatus.NOT_AN_IMAGE, 3),
     BadLink(Behaviour.ENDLESS, DownloadStatus.TOO_MANY_BYTES, 4),
     BadLink(Behaviour.SLOW, DownloadStatus.TIMEOUT, 5),
     BadLink(Behaviour.SILENT, DownloadStatus.TIMEOUT, 4),

@@ -226,7 +226,7 @@ def test_the_front_matter_of_the_card_is_what_the_hub_reads(store: Store) -> Non
     assert fields["configs"][0]["config_name"] == "laion-en"
     assert fields["configs"][0]["data_files"] == [{"split": "train", "path": "laion-en/*.parquet"}]
     assert f"| laion-en | {sum(r['language'] == 'en' for r in world.kept)} |" in body
-    assert "| download | opted out | 6 |" in body
+    assert "| download | opted out robots tag | 6 |" in body
     assert "| score | low similarity | 12 |" in body
 
 

@@ -117,7 +117,11 @@ def write_scored(batch: int, rows: Sequence[Row], store: Store) -> None:
     with store.create(f"scored/{CRAWL}/{name}.parquet") as file:
         pq.write_table(pa.Table.from_pylist(list(rows), schema=SCORED_SCHEMA), file, compression="zstd")
     timeouts, opted_out = len(rows) // 8, len(rows) // 20
-    failed = {"http_error": len(rows) - timeouts - opted_out, "timeout": timeouts, "opted_out_robots_tag": opted_out}
+    failed = {
+        "http_error": len(rows) - timeouts - opted_out,
+        "timeout": timeouts,
+        "opted_out_robots_tag": opted_out,
+    }
     store.write_stats(f"shards/{CRAWL}/{name}_stats.json", _stats("download", name, len(rows), failed))
     dropped = Counter(row["reason"] for row in rows if row["reason"] is not None)
     scored = _stats("score", name, len(kept), dropped, model="test-model", weights_sha256="ab" * 32)
