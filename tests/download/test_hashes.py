@@ -1,0 +1,74 @@
+"""PDQ and its blocklist."""
+
+import random
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from laion_etl.download.blocklist import PdqBlocklist
+from laion_etl.download.pdq import pdq_hash
+from laion_etl.errors import InputError
+
+
+def picture(seed: int, size: tuple[int, int]) -> Image.Image:
+    coarse = np.random.default_rng(seed).integers(0, 256, (9, 11, 3), dtype=np.uint8)
+    return Image.fromarray(coarse).resize(size, Image.Resampling.BICUBIC)
+
+
+def distance(a: str, b: str) -> int:
+    return (int(a, 16) ^ int(b, 16)).bit_count()
+
+
+@pytest.mark.parametrize(
+    ("seed", "size", "reference", "most"),
+    [  # by the reference implementation, which sees the colours before they are rounded to grey
+        (0, (341, 256), "e3ee03aa43be282a18fdd289dc8f237223722976e30f98d5bc41783de91112fd", 0),
+        (1, (256, 256), "57d5164529e658b538f407f1762989d689d6f40e470ba74ad6b1c93e702859be", 0),
+        (2, (512, 384), "79a2c38d19e4306f96dd58a8e90c29a316f3a7576922d790f61b3876a75018fd", 2),
+        (4, (64, 64), "fff9e0bcfb7e206bf836f202a748e2085cb709fd83c9c094dd81a353f206e904", 2),
+        (5, (500, 131), "f244432857b0d68e47ee3876e30c18f34db3ef09b851296998c709ff3873e90d", 2),
+        (6, (1200, 900), "d2f6b2d209f6c392e9055cb089c9b2b2f636a34f16fa386df609692c6d0b83d1", 10),
+    ],
+)
+def test_pdq_is_the_references(seed: int, size: tuple[int, int], reference: str, most: int) -> None:
+    assert distance(pdq_hash(picture(seed, size).convert("L")), reference) <= most
+
+
+def test_pdq_survives_scaling_and_tells_pictures_apart() -> None:
+    for seed in range(5):
+        image = picture(seed, (400, 300)).convert("L")
+        assert distance(pdq_hash(image), pdq_hash(image.resize((256, 192)))) <= 31
+        assert distance(pdq_hash(image), pdq_hash(picture(seed + 50, (400, 300)).convert("L"))) > 60
+
+
+def flipped(value: bytes, bits: list[int]) -> bytes:
+    number = int.from_bytes(value, "big")
+    for bit in bits:
+        number ^= 1 << bit
+    return number.to_bytes(len(value), "big")
+
+
+@pytest.mark.parametrize("most", [0, 5, 31, 40])
+def test_a_near_hash_is_blocked_and_a_farther_one_is_not(most: int) -> None:
+    rng = random.Random(most)
+    blocked = [rng.randbytes(32) for _ in range(2_000)]
+    listed = PdqBlocklist(blocked, most)
+    for _ in range(200):
+        bits = rng.sample(range(256), most + 1)
+        near = rng.choice(blocked)
+        assert listed.matches(flipped(near, bits[:most]))
+        assert not listed.matches(flipped(near, bits))
+
+
+def test_a_list_of_hashes_is_read_and_a_bad_line_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "pdq.txt"
+    path.write_text(f"# known\n{'ab' * 32}\n")
+    listed = PdqBlocklist.load(str(path), 31)
+    assert len(listed) == 1
+    assert listed.matches(bytes.fromhex("ab" * 32))
+    assert not PdqBlocklist.load("", 31).matches(bytes(32))
+    path.write_text("ab" * 16)
+    with pytest.raises(InputError, match="line 1 is no PDQ hash"):
+        PdqBlocklist.load(str(path), 31)

@@ -1,0 +1,146 @@
+"""What a batch says about itself: diagnosis, tuning, metrics; and opt-outs within images."""
+
+import socket
+from pathlib import Path
+
+import pytest
+
+from laion_etl.download.measures import Measures, diagnosis
+from laion_etl.download.metrics import Metrics
+from laion_etl.download.optout import opted_out_by_metadata, reserved_by_header
+from laion_etl.download.origin_rules import matches, parse_tdmrep, reserved
+from laion_etl.download.tuning import Tick, Tuner
+from laion_etl.download.waiting import retry_after_s
+from laion_etl.errors import SettingsError
+from laion_etl.funnel import DownloadStatus as S
+from laion_etl.settings import DownloadSettings
+from tests.download.hostile import GOOD
+
+
+def test_a_saturated_resolver_is_said_in_words() -> None:
+    assert diagnosis(100, {"resolver_failed": 31}, {})[0].startswith(
+        "31% of links failed in DNS: the resolver"
+    )
+    assert diagnosis(100, {"resolver_failed": 3, "http_error": 40}, {}) == []
+    [slow] = diagnosis(100, {}, {"resolve": {"p90": 2.5}})
+    assert "one lookup in ten took over 2.5 s" in slow
+
+
+def test_percentiles_are_those_of_the_steps_taken() -> None:
+    measures = Measures()
+    measures.connect.extend(n / 100 for n in range(101))
+    assert measures.latencies([]) == {"connect": {"p50": 0.5, "p90": 0.9, "p99": 0.99, "max": 1.0}}
+
+
+def test_the_limit_grows_while_it_is_used_up_and_shrinks_when_servers_or_cores_are_late() -> None:
+    tuner = Tuner()
+    start = tuner.limit
+    tuner.tick(Tick(0.0, full=False, answered=100, timeouts=0))
+    assert tuner.limit == start
+    tuner.tick(Tick(0.0, full=True, answered=100, timeouts=0))
+    grown = tuner.limit
+    assert grown > start
+    tuner.tick(Tick(0.5, full=True, answered=100, timeouts=0))
+    assert tuner.limit < grown
+    lower = tuner.limit
+    tuner.tick(Tick(0.0, full=True, answered=50, timeouts=50))
+    assert tuner.limit < lower
+    for _ in range(100):
+        tuner.tick(Tick(0.0, full=True, answered=0, timeouts=0))
+    assert grown < tuner.limit <= 2_048
+    fixed = Tuner(7)
+    fixed.tick(Tick(0.0, full=True, answered=1, timeouts=0))
+    assert fixed.limit == 7
+
+
+def test_metrics_as_a_file_and_over_udp(tmp_path: Path) -> None:
+    path = tmp_path / "laion.prom"
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server:
+        server.bind(("127.0.0.1", 0))
+        server.settimeout(5)
+        port = server.getsockname()[1]
+        metrics = Metrics(DownloadSettings(metrics_file=str(path), statsd=f"127.0.0.1:{port}"))
+        metrics.kept(1_000, 0.2)
+        metrics.dropped(S.TIMEOUT)
+        metrics.flush()
+        first = server.recv(10_000).decode().split("\n")
+        metrics.dropped(S.TIMEOUT)
+        metrics.flush()  # too early
+        metrics.flush(now=True)
+        second = server.recv(10_000).decode().split("\n")
+    assert "laion_etl_download.links.timeout:1|c" in first
+    assert "laion_etl_download.bytes:1000|c" in first
+    assert [line for line in second if line.endswith("|c")] == ["laion_etl_download.links.timeout:1|c"]
+    lines = path.read_text().split("\n")
+    assert 'laion_etl_download_links_total{status="timeout"} 2' in lines
+    assert 'laion_etl_download_seconds_bucket{le="0.1"} 0' in lines
+    assert 'laion_etl_download_seconds_bucket{le="0.25"} 1' in lines
+    with pytest.raises(SettingsError, match="STATSD"):
+        Metrics(DownloadSettings(statsd="nowhere"))
+
+
+XMP = b'<x:xmpmeta><rdf:Description plus:DataMining="http://ns.useplus.org/ldf/vocab/%b"/></x:xmpmeta>'
+C2PA = b"c2pa.training-mining\0cbor\xa1gentries\xa1x\x1bc2pa.ai_generative_training\xa1cuse%b"
+
+
+@pytest.mark.parametrize(
+    ("notice", "out"),
+    [
+        (XMP % b"DMI-PROHIBITED", True),
+        (XMP % b"DMI-PROHIBITED-AIMLTRAINING", True),
+        (XMP % b"DMI-ALLOWED", False),
+        (C2PA % b"jnotAllowed", True),
+        (C2PA % b"kconstrained", True),
+        (C2PA % b"gallowed", False),
+        (b"", False),
+    ],
+)
+def test_notices_in_the_image(notice: bytes, out: bool) -> None:
+    assert opted_out_by_metadata(GOOD[:20] + notice + GOOD[20:]) is out
+
+
+def test_reservations() -> None:
+    assert reserved_by_header([" 1 "])
+    assert not reserved_by_header(["0"])
+    rules = parse_tdmrep(
+        b'[{"location": "/a/*.jpg$", "tdm-reservation": 0}, {"location": "/", "tdm-reservation": 1}]'
+    )
+    assert not reserved(rules, "/a/x.jpg")
+    assert reserved(rules, "/a/x.jpg?1")
+    assert parse_tdmrep(b"[" * 100_000) == parse_tdmrep(b'{"location": "/"}') == parse_tdmrep(b"\xff") == ()
+
+
+@pytest.mark.parametrize(
+    ("pattern", "path", "found"),
+    [
+        ("/", "/x", True),
+        ("/a", "/ab", True),
+        ("/a$", "/ab", False),
+        ("/*.gif$", "/x.gif", True),
+        ("/*.gif$", "/x.gif?1", False),
+        ("/a*b*c", "/a--b--c--", True),
+        ("/a*b*c", "/a--c--b", False),
+        ("/ab*b$", "/ab", False),
+        ("", "/x", True),
+    ],
+)
+def test_patterns(pattern: str, path: str, found: bool) -> None:
+    assert matches(pattern, path) is found
+
+
+def test_a_hostile_pattern_costs_no_time() -> None:
+    assert not matches("/" + "*a" * 500 + "b", "/" + "a" * 2_000)
+
+
+@pytest.mark.parametrize(
+    ("value", "seconds"),
+    [
+        ("120", 120.0),
+        ("", None),
+        ("soon", None),
+        ("Fri, 31 Dec 1999 23:59:59 GMT", 0.0),
+        ("9" * 50, 999_999_999.0),
+    ],
+)
+def test_retry_after(value: str, seconds: float | None) -> None:
+    assert retry_after_s(value) == seconds
