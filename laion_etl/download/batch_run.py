@@ -80,6 +80,7 @@ class BatchRun:
         """Raises InputError when the resolver failed for too many links to blame their hosts."""
         self._client = Client(self._settings, self.measures)
         self._schedule = Schedule(self._links(), self._client.hosts)
+        self._schedule.on_ready = self._look_again
         async with Decoders(self._settings) as self._decoders, trio.open_nursery() as nursery:
             nursery.start_soon(self._keep_time)
             await self._dispatch(nursery)
@@ -126,6 +127,9 @@ class BatchRun:
             if waited.cancelled_caught and not self._in_flight:
                 self._schedule.wake()
 
+    def _look_again(self) -> None:
+        self._changed.set()
+
     def _may_begin(self) -> bool:
         if self._decoders.backlog > _BACKLOG_PER_DECODER * self._decoders.processes:
             return False
@@ -163,15 +167,12 @@ class BatchRun:
                 self._fail(link.index, failure, hashes[0] if hashes else None)
         finally:
             self._in_flight -= 1
-            self._changed.set()
+            self._look_again()
 
     async def _fetch(self, link: Link, turn: Turn, hashes: list[Hashes]) -> None:
         """`hashes` gets those of the image as soon as they are known, for its row if it is refused."""
-        body = await self._client.fetch(link.target, turn)
-        try:
+        with await self._client.fetch(link.target, turn) as body:
             decoded = await self._decode(bytes(body.data))
-        finally:
-            body.release()
         if decoded.hashes is not None:
             hashes.append(decoded.hashes)
         picture = self._accepted(decoded)

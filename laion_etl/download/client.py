@@ -18,6 +18,7 @@ from laion_etl.download.origin_rules import MAX_RULES_BYTES, OriginRules
 from laion_etl.download.outcome import LinkFailed
 from laion_etl.download.pool import Pool, PooledConnection
 from laion_etl.download.resolver import Resolver, Source, SystemSource
+from laion_etl.download.room import Body, Room
 from laion_etl.download.target import Target, parse_target
 from laion_etl.download.waiting import Watch, retry_after_s
 from laion_etl.funnel import DownloadStatus
@@ -26,31 +27,7 @@ from laion_etl.settings import DownloadSettings
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _WAIT = frozenset({429, 503})
 _DRAINED_BYTES = 65_536  # of an answer nobody wants, to keep its connection
-_LARGE_BYTES = 500_000  # bodies over this need one of a few slots, which bounds the memory of a worker
-_LARGE_BODIES = 20
-
-
-class Body:
-    """The bytes of a link; large ones hold a slot until the block ends."""
-
-    def __init__(self, slots: trio.Semaphore) -> None:
-        self.data = bytearray()
-        self._slots = slots
-        self._holds = False
-
-    @property
-    def is_large(self) -> bool:
-        """Whether more of it may only be read with a slot."""
-        return not self._holds and len(self.data) > _LARGE_BYTES
-
-    async def make_room(self) -> None:
-        await self._slots.acquire()
-        self._holds = True
-
-    def release(self) -> None:
-        if self._holds:
-            self._slots.release()
-            self._holds = False
+_BODIES_BYTES = 256_000_000  # budget of the bodies that are held at once
 
 
 class Client:
@@ -74,7 +51,7 @@ class Client:
             tdmrep=settings.tdmrep,
         )
         self._image_rules = ImageRules.of(settings)
-        self._large_bodies = trio.Semaphore(_LARGE_BODIES)
+        self._room = Room(_BODIES_BYTES)
 
     async def fetch(self, target: Target, turn: Turn | None = None) -> Body:
         """The body a link leads to, at most `max_bytes`; it looks like an image, but nothing is decoded.
@@ -141,7 +118,7 @@ class Client:
                 raise
             else:
                 self.measures.first_byte.append(watch.answered_at - started)
-                self.hosts.site(target).proven = True
+                self.hosts.prove(self.hosts.site(target))
                 return connection, head
 
     async def _body(self, connection: PooledConnection, head: Head, watch: Watch) -> Body:
@@ -153,7 +130,7 @@ class Client:
             await self._drain(connection, head)
             raise LinkFailed(DownloadStatus.TOO_FEW_BYTES)
         inflate = inflater(encoding, settings.max_bytes)
-        body = Body(self._large_bodies)
+        body = Body(self._room)
         try:
             await self._read(connection, inflate, body, watch)
         except BaseException:
@@ -170,7 +147,7 @@ class Client:
                     raise LinkFailed(DownloadStatus.TOO_MANY_BYTES)
                 if looked is not None and len(body.data) >= 2 * looked:
                     looked = self._look(body.data)
-            if body.is_large:
+            if body.is_crowded:
                 with watch.paused():
                     await body.make_room()
         self.measures.bytes += len(body.data)

@@ -143,7 +143,7 @@ class Turn:
 
 
 class Hosts:
-    """All hosts of one batch. `on_free` is called whenever a request to a site has ended."""
+    """All hosts of one batch. `on_free` is called whenever a site can take another request."""
 
     def __init__(self, settings: DownloadSettings, is_ours: Callable[[str], bool]) -> None:
         self._settings = settings
@@ -212,6 +212,12 @@ class Hosts:
         site.host.limit.begin(now)
         site.host.domain.begin(now)
         return Turn(self, site)
+
+    def prove(self, site: Site) -> None:
+        """The site has answered: several may talk to it now."""
+        if not site.proven:
+            site.proven = True
+            self.on_free(site)
 
     def leave(self, site: Site) -> None:
         site.active -= 1

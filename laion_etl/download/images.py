@@ -34,6 +34,7 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+_HASHED_SIZE = (512, 512)  # what the reference implementation of PDQ scales to first
 _TURNS_SIDES = frozenset({5, 6, 7, 8})  # width and height change places
 
 # What Pillow raises on broken images, by its documentation and its bug reports.
@@ -145,9 +146,10 @@ def _stored(image: Image.Image, data: bytes, settings: ImageSettings) -> Picture
         and image.format != "MPO"
         and ends_cleanly(data)
     )
-    if change is not None and image.format == "JPEG":
+    needed = change.scale_to if change is not None else _HASHED_SIZE if plain else None
+    if needed is not None and image.format == "JPEG":
         # libjpeg scales while it decodes, to a power of two that is still large enough.
-        image.draft(None, change.scale_to if orientation not in _TURNS_SIDES else change.scale_to[::-1])
+        image.draft(None, needed if orientation not in _TURNS_SIDES else needed[::-1])
     image.load()
     if plain:
         return Picture(data, extension, *original, *original, *_hashes(image, settings))

@@ -6,14 +6,17 @@ talked to side by side: no server sees a burst, and no long host is left over fo
 
 import heapq
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from itertools import count
 
 from laion_etl.download.hosts import Hosts, Link, Queue, Site, Turn
 
 
 class Schedule:
-    """The links of a batch that wait. Not for use by several tasks at once."""
+    """The links of a batch that wait; `on_ready` is called when more of them can be begun.
+
+    Not for use by several tasks at once.
+    """
 
     def __init__(self, links: Iterable[Link], hosts: Hosts) -> None:
         self._hosts = hosts
@@ -23,6 +26,7 @@ class Schedule:
         self._early: list[tuple[float, int, Queue]] = []  # by when they may be asked
         self._parked: dict[int, list[Queue]] = {}  # of a domain, while it or their host is full
         self.waiting = 0
+        self.on_ready: Callable[[], None] = lambda: None
         for link in links:
             self._queue(link).links.append(link)
             self.waiting += 1
@@ -106,3 +110,4 @@ class Schedule:
             parked[:] = [queue for queue in parked if queue.site.full]
             for queue in free:
                 self._make_ready(queue)
+            self.on_ready()
