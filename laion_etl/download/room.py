@@ -1,0 +1,99 @@
+"""Memory for the bodies of a worker: a budget in bytes that they share, whatever the servers send."""
+
+from types import TracebackType
+
+import trio
+
+_FREE_BYTES = 128_000  # of every body, beyond the budget
+_STEP_BYTES = 512_000
+
+
+class Body:
+    """The bytes of a link; its share of the budget is given back when the block ends, or by `release`."""
+
+    def __init__(self, room: "Room") -> None:
+        self.data = bytearray()
+        self.held = 0  # bytes of the budget
+        self._room = room
+
+    @property
+    def is_crowded(self) -> bool:
+        """Whether more of it may only be read after `make_room`."""
+        return len(self.data) > _FREE_BYTES + self.held
+
+    async def make_room(self) -> None:
+        """Waits until the budget has room for what was read and a step more."""
+        wanted = len(self.data) - _FREE_BYTES - self.held
+        await self._room.take(self, max(wanted, 0) + _STEP_BYTES)
+
+    def release(self) -> None:
+        self._room.give_back(self)
+
+    def __enter__(self) -> "Body":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.release()
+
+
+class Room:
+    """`limit` bytes for all bodies together.
+
+    First come, first served. When every body that holds some of the budget waits for more, none would ever
+    give back: then the first of them goes on beyond the limit to its end, and no other does meanwhile.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self.used = 0
+        self._limit = limit
+        self._holders = 0
+        self._beyond: Body | None = None  # the one that may exceed the limit
+        self._waiting: list[tuple[Body, int, trio.Event]] = []
+
+    async def take(self, body: Body, size: int) -> None:
+        if not self._waiting and self.used + size <= self._limit:
+            self._grant(body, size)
+            return
+        entry = (body, size, trio.Event())
+        self._waiting.append(entry)
+        try:
+            self._settle()
+            await entry[2].wait()
+        except BaseException:
+            if entry in self._waiting:
+                self._waiting.remove(entry)
+                self._settle()
+            raise
+
+    def give_back(self, body: Body) -> None:
+        if body.held:
+            self.used -= body.held
+            self._holders -= 1
+            body.held = 0
+            if body is self._beyond:
+                self._beyond = None
+            self._settle()
+
+    def _grant(self, body: Body, size: int) -> None:
+        self._holders += not body.held
+        body.held += size
+        self.used += size
+
+    def _settle(self) -> None:
+        while self._waiting:
+            chosen = self._waiting[0]
+            if self.used + chosen[1] > self._limit:
+                holding = [entry for entry in self._waiting if entry[0].held]
+                if len(holding) < self._holders:
+                    return
+                chosen = self._first(holding) if holding else chosen
+            self._waiting.remove(chosen)
+            self._grant(chosen[0], chosen[1])
+            chosen[2].set()
+
+    def _first(self, holding: list[tuple[Body, int, trio.Event]]) -> tuple[Body, int, trio.Event]:
+        chosen = next((entry for entry in holding if entry[0] is self._beyond), holding[0])
+        self._beyond = chosen[0]
+        return chosen
