@@ -1,9 +1,11 @@
 """Downloading beside img2dataset: same links, same nginx on loopback, one run.
 
-    make peers && python -m benchmarks.download [--links N]
+    make peers && python -m benchmarks.download [--links N] [--rounds N]
 
-Needs nginx (Debian's package). Prints a table for benchmarks/RESULTS.md: links and samples a second, CPU
-seconds for 1,000 samples over whole processes with their start, and peak memory of one process.
+Needs nginx (Debian's package). Prints tables for benchmarks/RESULTS.md: links and samples a second, CPU
+seconds for 1,000 samples over whole processes with their start, and the most memory that all processes of a
+way had together (proportional set size, looked at five times a second). Then the limits: what decoding alone
+costs, and what requests alone cost; and the memory of our worker over ten batches.
 """
 
 import argparse
@@ -12,17 +14,21 @@ import os
 import subprocess
 import sys
 import tempfile
+import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 
+import psutil
 from rich.console import Console
 from rich.table import Table
 
 from benchmarks.bad_web import BadWeb, bad_web
 from benchmarks.photos import make_photos
+from laion_etl.download.decoders import ENVIRONMENT
 
 _PHOTOS = 100
 _HOSTS = 200  # loopback addresses that the links are spread over
@@ -52,10 +58,18 @@ class Result:
     said: dict[str, object]
 
 
-def run(command: list[str], links: int) -> Result:
+def run(command: list[str], links: int, environment: dict[str, str] | None = None) -> Result:
     began = time.perf_counter()
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    process = subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        env={**os.environ, **(environment or {})},
+    )
     assert process.stdout is not None
+    most = [0.0]
+    threading.Thread(target=_watch_memory, args=(process.pid, most), daemon=True).start()
     output = process.stdout.read()
     _, status, usage = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
@@ -63,12 +77,31 @@ def run(command: list[str], links: int) -> Result:
     if process.returncode:
         raise SystemExit(f"{' '.join(command[:4])} ended with {process.returncode}")
     said = json.loads(output.strip().splitlines()[-1])
-    return Result(links, said["kept"], wall_s, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024, said)
+    return Result(links, said["kept"], wall_s, usage.ru_utime + usage.ru_stime, most[0], said)
+
+
+def _watch_memory(pid: int, most: list[float]) -> None:
+    """Memory of a process and its children in MB, until it ends."""
+    try:
+        while True:
+            root = psutil.Process(pid)
+            together = 0
+            for one in [root, *root.children(recursive=True)]:
+                with suppress(psutil.Error):
+                    together += one.memory_full_info().pss
+            most[0] = max(most[0], together / 1e6)
+            time.sleep(0.2)
+    except psutil.Error:
+        return
 
 
 def ours(urls: Path, ports: list[int], **changes: object) -> Result:
-    settings = json.dumps({**_LOOPBACK, "ports": ports, **changes})
+    settings = _settings(ports, **changes)
     return run([sys.executable, "-m", "benchmarks.download_ours", str(urls), settings], _count(urls))
+
+
+def _settings(ports: list[int], **changes: object) -> str:
+    return json.dumps({**_LOOPBACK, "ports": ports, **changes})
 
 
 def peer(urls: Path, mode: str) -> Result:
@@ -119,50 +152,68 @@ def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     arguments.add_argument("--links", type=int, default=6_000)
     arguments.add_argument("--bad-links", type=int, default=2_000)
+    arguments.add_argument("--rounds", type=int, default=2)
     arguments.add_argument("--port", type=int, default=8_099)
     options = arguments.parse_args()
-    port = options.port
+    port, plain = options.port, {"perceptual_hashes": False}
+    results: dict[str, list[Result]] = {}
     with tempfile.TemporaryDirectory(prefix="laion-bench-") as name:
         folder = Path(name)
         folder.chmod(0o755)
-        size = sum(path.stat().st_size for path in make_photos(folder / "photos", _PHOTOS)) / _PHOTOS
-        results: list[tuple[str, Result]] = []
+        photos = make_photos(folder / "photos", _PHOTOS)
         with nginx(folder, port), bad_web() as web:
             urls = good_links(folder / "good.txt", options.links, port)
             bad = bad_links(folder / "bad.txt", options.bad_links, port, web)
             ports = [port, web.slow, web.endless, web.black_hole, web.closed]
-            same = {"perceptual_hashes": False}
-            results += [("resize 256: img2dataset", peer(urls, "resize"))]
-            results += [("resize 256: ours", ours(urls, [port], **same))]
-            results += [("resize 256: ours with phash and PDQ", ours(urls, [port]))]
-            results += [("no re-encoding: img2dataset", peer(urls, "check"))]
-            results += [("not even decoded: img2dataset", peer(urls, "raw"))]
-            results += [
-                ("no re-encoding: ours, headers checked", ours(urls, [port], resize_mode="no", **same))
-            ]
-            results += [("no re-encoding: ours, decoded and hashed", ours(urls, [port], resize_mode="no"))]
-            results += [("bad web: img2dataset", peer(bad, "resize"))]
-            results += [("bad web: ours", ours(bad, ports, **same))]
-    show(results, size)
+            ways: dict[str, Callable[[], Result]] = {
+                "resize 256: img2dataset": lambda: peer(urls, "resize"),
+                "resize 256: ours": lambda: ours(urls, [port], **plain),
+                "resize 256: ours with phash and PDQ": lambda: ours(urls, [port]),
+                "no re-encoding: img2dataset": lambda: peer(urls, "check"),
+                "not even decoded: img2dataset": lambda: peer(urls, "raw"),
+                "no re-encoding: ours, headers checked": lambda: ours(
+                    urls, [port], resize_mode="no", **plain
+                ),
+                "no re-encoding: ours, decoded and hashed": lambda: ours(urls, [port], resize_mode="no"),
+            }
+            for _ in range(options.rounds):
+                for way, measure in ways.items():
+                    results.setdefault(way, []).append(measure())
+            results["bad web: img2dataset"] = [peer(bad, "resize")]
+            results["bad web: ours"] = [ours(bad, ports, **plain)]
+            requests = run([sys.executable, "-m", "benchmarks.download_limits", str(urls)], options.links)
+            decoding = run(
+                [sys.executable, "-m", "benchmarks.download_limits", *map(str, photos)], _PHOTOS, ENVIRONMENT
+            )
+            many = ours(good_links(folder / "many.txt", 10_000, port), [port])
+            ten = run(
+                [sys.executable, "-m", "benchmarks.download_ours", str(urls), _settings([port]), "10"],
+                options.links,
+            )
+    console = Console(width=120)
+    size = sum(result.said["network"]["bytes"] for result in results["resize 256: ours"])  # type: ignore[index]
+    kept = sum(result.kept for result in results["resize 256: ours"])
+    console.print(f"images of {size / kept / 1000:.0f} kB on average, median of {options.rounds}")
+    console.print(_table(results))
+    console.print(f"a request and its body, bare client: {requests.said['cpu_ms']} ms of processor time")
+    console.print(f"decode to 256, encode, sha256, md5: {decoding.said['cpu_ms']} ms of processor time")
+    console.print(f"a batch of 10,000 links: {many.peak_mb:.0f} MB, all processes together")
+    console.print(f"the worker alone after each of ten batches: {ten.said['worker_mb']} MB")
+    console.print(json.dumps(results["bad web: ours"][0].said), soft_wrap=True)
 
 
-def show(results: list[tuple[str, Result]], size: float) -> None:
+def _table(results: dict[str, list[Result]]) -> Table:
     table = Table("", "links/s", "samples/s", "kept", "CPU s / 1,000 samples", "peak MB")
-    for name, one in results:
+    for name, rounds in results.items():
         table.add_row(
             name,
-            f"{one.links / one.wall_s:.0f}",
-            f"{one.kept / one.wall_s:.0f}",
-            f"{one.kept:,}",
-            f"{one.cpu_s / max(one.kept, 1) * 1000:.2f}",
-            f"{one.peak_mb:.0f}",
+            f"{median(one.links / one.wall_s for one in rounds):.0f}",
+            f"{median(one.kept / one.wall_s for one in rounds):.0f}",
+            f"{rounds[0].kept:,}",
+            " ".join(f"{one.cpu_s / max(one.kept, 1) * 1000:.2f}" for one in rounds),
+            f"{max(one.peak_mb for one in rounds):.0f}",
         )
-    console = Console(width=120)
-    console.print(f"images of {size / 1000:.0f} kB on average", highlight=False)
-    console.print(table)
-    for name, one in results:
-        if "network" in one.said:
-            console.print(name, json.dumps(one.said), highlight=False, soft_wrap=True)
+    return table
 
 
 if __name__ == "__main__":

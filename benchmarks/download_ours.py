@@ -1,8 +1,8 @@
-"""One batch through our download stage; benchmarks.download runs it as a process of its own.
+"""Links through our download stage; benchmarks.download runs it as a process of its own.
 
-    python -m benchmarks.download_ours URLS SETTINGS_AS_JSON
+    python -m benchmarks.download_ours URLS SETTINGS_AS_JSON [BATCHES]
 
-Prints one JSON object.
+The same links make every batch. Prints one JSON object about the last one.
 """
 
 import json
@@ -10,11 +10,12 @@ import sys
 import tempfile
 from pathlib import Path
 
+import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from laion_etl.download.stage import download_batch
-from laion_etl.records import BATCH_SCHEMA, StageStats, pair_id
+from laion_etl.records import BATCH_SCHEMA, StageStats, batch_file_name, pair_id
 from laion_etl.settings import DownloadSettings, Settings
 from laion_etl.storage import LocalStore
 
@@ -22,6 +23,7 @@ from laion_etl.storage import LocalStore
 def main() -> None:
     urls = Path(sys.argv[1]).read_text().split()
     changes = {k: tuple(v) if isinstance(v, list) else v for k, v in json.loads(sys.argv[2]).items()}
+    batches = int(sys.argv[3]) if len(sys.argv) > 3 else 1
     rows = [
         {
             "pair_id": pair_id(url, "text"),
@@ -35,12 +37,23 @@ def main() -> None:
     ]
     with tempfile.TemporaryDirectory(prefix="laion-bench-") as folder:
         store = LocalStore(Path(folder))
-        with store.create("batches/C/000000000.parquet") as file:
-            pq.write_table(pa.Table.from_pylist(rows, schema=BATCH_SCHEMA), file)
-        plan = StageStats("plan", "C", "batches", "f", len(urls), len(urls), outputs=(file.output,))
-        store.write_stats("batches/C/_stats.json", plan)
-        stats = download_batch("C", 0, Settings(download=DownloadSettings(**changes)), store)
-    print(json.dumps({"kept": stats.kept, "dropped": stats.dropped, **stats.details}))
+        outputs = []
+        for batch in range(batches):
+            with store.create(batch_file_name("C", batch)) as file:
+                pq.write_table(pa.Table.from_pylist(rows, schema=BATCH_SCHEMA), file)
+            outputs.append(file.output)
+        count = batches * len(urls)
+        store.write_stats(
+            "batches/C/_stats.json",
+            StageStats("plan", "C", "batches", "f", count, count, outputs=tuple(outputs)),
+        )
+        del rows
+        worker_mb = []
+        for batch in range(batches):
+            stats = download_batch("C", batch, Settings(download=DownloadSettings(**changes)), store)
+            worker_mb.append(round(psutil.Process().memory_info().rss / 1e6))
+    said = {"kept": stats.kept, "dropped": stats.dropped, **stats.details, "worker_mb": worker_mb}
+    print(json.dumps(said))
 
 
 if __name__ == "__main__":

@@ -24,6 +24,10 @@ from benchmarks.photos import make_photos
 from laion_etl.download.http1 import Connection
 from laion_etl.download.transport import TcpStream, connect
 
+# asks 3.0 needs anyio 3, which needs names that trio has removed: as they are they do not work together.
+trio.MultiError = BaseExceptionGroup  # type: ignore[attr-defined]
+trio.NonBaseMultiError = ExceptionGroup  # type: ignore[attr-defined]
+
 _PHOTOS = 100
 _CONNECTIONS = 32
 

@@ -1,4 +1,4 @@
-"""The pool of decoder processes: a decoder that crashes, hangs or eats memory costs one image.
+"""The pool of decoder processes: an image that crashes decoders, hangs or eats memory costs itself alone.
 
 Processes are started when first needed and reused. One that is not finished with its image when the caller
 leaves (time limit, cancellation, crash) is killed: a half-read answer can't be told from the next one.
@@ -9,6 +9,7 @@ import json
 import os
 import subprocess
 import sys
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from types import TracebackType
 
@@ -22,7 +23,7 @@ from laion_etl.machine import usable_cores
 from laion_etl.settings import DownloadSettings
 
 # One thread a process; and freed memory is kept for the next image instead of given back page by page.
-_ENVIRONMENT = {
+ENVIRONMENT = {
     "OPENBLAS_NUM_THREADS": "1",
     "OMP_NUM_THREADS": "1",
     "PILLOW_BLOCKS_MAX": "8",
@@ -30,6 +31,7 @@ _ENVIRONMENT = {
     "MALLOC_TRIM_THRESHOLD_": str(1 << 26),
     "MALLOC_TOP_PAD_": str(1 << 22),
 }
+_TRIES = 2  # an image on which two decoders die is at fault; one may have been killed for other reasons
 _PIPE_BYTES = 1 << 20  # an image in one write; Linux lets anybody have this much
 
 
@@ -55,7 +57,7 @@ class _Decoder:
             command,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            env={**os.environ, **_ENVIRONMENT},
+            env={**os.environ, **ENVIRONMENT},
         )
         pipes = (self._process.stdin, self._process.stdout)
         numbers = [os.dup(pipe.fileno()) for pipe in pipes if pipe is not None]
@@ -128,17 +130,21 @@ class Decoders:
     async def decode(self, data: bytes) -> Decoded:
         """The stored form of an image or the reason why there is none; waits for a free process."""
         async with self._free:
-            decoder = self._idle.pop() if self._idle else _Decoder(self._command)
-            finished = False
-            try:
-                with trio.move_on_after(self._settings.decode_timeout_s):
-                    found = await decoder.decode(data)
-                    finished = True
-            except _DecoderDied:
-                return Decoded(DownloadStatus.DECODER_CRASHED)
-            finally:
-                if finished:
-                    self._idle.append(decoder)
-                else:
-                    await decoder.kill()
-            return found if finished else Decoded(DownloadStatus.DECODE_TIMEOUT)
+            for _ in range(_TRIES):
+                with suppress(_DecoderDied):
+                    return await self._try(data)
+        return Decoded(DownloadStatus.DECODER_CRASHED)
+
+    async def _try(self, data: bytes) -> Decoded:
+        decoder = self._idle.pop() if self._idle else _Decoder(self._command)
+        finished = False
+        try:
+            with trio.move_on_after(self._settings.decode_timeout_s):
+                found = await decoder.decode(data)
+                finished = True
+        finally:
+            if finished:
+                self._idle.append(decoder)
+            else:
+                await decoder.kill()
+        return found if finished else Decoded(DownloadStatus.DECODE_TIMEOUT)

@@ -95,14 +95,11 @@ class OriginRules:
 
     async def _robots(self, target: Target) -> tuple[Protego | None, bool]:
         """The rules, and whether the server failed to say."""
-        self.requests += 1
-        try:
-            status, body = await self._get(target)
-        except LinkFailed as failure:
-            if failure.status in _OF_THE_HOST:
-                raise
+        answer = await self._answer(target)
+        if isinstance(answer, LinkFailed):
             # A loop of redirects counts as "unavailable" (section 2.3.1.2), silence as "unreachable".
-            return None, failure.status is not DownloadStatus.TOO_MANY_REDIRECTS
+            return None, answer.status is not DownloadStatus.TOO_MANY_REDIRECTS
+        status, body = answer
         if status >= 500 or status == 429:
             return None, True
         if status != 200 or not body.strip():
@@ -113,14 +110,21 @@ class OriginRules:
         return await trio.to_thread.run_sync(Protego.parse, text), False
 
     async def _tdm(self, target: Target) -> tuple[tuple[str, bool], ...]:
+        answer = await self._answer(target)
+        if isinstance(answer, LinkFailed):
+            return ()
+        status, body = answer
+        return parse_tdmrep(body) if status == 200 else ()
+
+    async def _answer(self, target: Target) -> tuple[int, bytes] | LinkFailed:
+        """Status and body of a file of rules; failures of the whole host are raised."""
         self.requests += 1
         try:
-            status, body = await self._get(target)
+            return await self._get(target)
         except LinkFailed as failure:
             if failure.status in _OF_THE_HOST:
                 raise
-            return ()
-        return parse_tdmrep(body) if status == 200 else ()
+            return failure
 
 
 def parse_tdmrep(body: bytes) -> tuple[tuple[str, bool], ...]:

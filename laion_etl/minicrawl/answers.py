@@ -6,13 +6,20 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import cache
 
-from laion_etl.minicrawl.behaviours import Behaviour, Resource
+from laion_etl.minicrawl.behaviours import MEMBERS, Behaviour, Resource
 from laion_etl.minicrawl.pictures import CONTENT_TYPES, pixel_bomb
 
 GZIP_BOMB_BYTES = 256 * 1024 * 1024  # unpacked; 250 kB on the wire
 _SLOW_INTERVAL_S = 0.4
 _LONGEST_S = 120.0  # no connection outlives this, so that a forgotten client costs nothing
 _CHUNK_BYTES = 64 * 1024
+
+_XMP_NAME = b"http://ns.adobe.com/xap/1.0/\0"
+_NO_DATA_MINING = (
+    b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">'
+    b'<rdf:Description xmlns:plus="http://ns.useplus.org/ldf/xmp/1.0/"><plus:DataMining>'
+    b"http://ns.useplus.org/ldf/vocab/DMI-PROHIBITED</plus:DataMining></rdf:Description></rdf:RDF></x:xmpmeta>"
+)
 
 _STATUS_LINES = {
     200: "200 OK",
@@ -88,11 +95,23 @@ async def _redirect(answer: Answer) -> bool:
     return await answer.whole(302, b"moved", "text/plain", Location=answer.resource.location)
 
 
-def _opt_out(directive: str) -> Handler:
+def _with_header(**header: str) -> Handler:
     async def handler(answer: Answer) -> bool:
-        return await answer.whole(200, answer.data, answer.content_type, X_Robots_Tag=directive)
+        return await answer.whole(200, answer.data, answer.content_type, **header)
 
     return handler
+
+
+async def _no_data_mining(answer: Answer) -> bool:
+    """The JPEG with an XMP segment (Adobe XMP specification, part 3) after its first marker."""
+    packet = _XMP_NAME + _NO_DATA_MINING
+    segment = b"\xff\xe1" + (len(packet) + 2).to_bytes(2) + packet
+    return await answer.whole(200, answer.data[:2] + segment + answer.data[2:], answer.content_type)
+
+
+async def _robots_txt(answer: Answer) -> bool:
+    rules = f"User-agent: *\nDisallow: {MEMBERS}/\n".encode()
+    return await answer.whole(200, rules, "text/plain")
 
 
 def _error(status: int) -> Handler:
@@ -174,8 +193,11 @@ HANDLERS: dict[Behaviour, Handler] = {
     Behaviour.CHUNKED: _chunked,
     Behaviour.UNTIL_CLOSE: _until_close,
     Behaviour.REDIRECT: _redirect,
-    Behaviour.NO_AI: _opt_out("noai"),
-    Behaviour.NO_IMAGE_AI: _opt_out("noarchive, noimageai"),
+    Behaviour.NO_AI: _with_header(X_Robots_Tag="noai"),
+    Behaviour.NO_IMAGE_AI: _with_header(X_Robots_Tag="noarchive, noimageai"),
+    Behaviour.TDM_RESERVED: _with_header(TDM_Reservation="1"),
+    Behaviour.NO_DATA_MINING: _no_data_mining,
+    Behaviour.ROBOTS_TXT: _robots_txt,
     Behaviour.NOT_FOUND: _error(404),
     Behaviour.GONE: _error(410),
     Behaviour.SERVER_ERROR: _error(500),

@@ -12,6 +12,7 @@ from laion_etl.minicrawl.pictures import Form, Picture
 
 SITES = "minicrawl.example"
 SHOPS = "minicrawl-shop.example"
+MEMBERS = "/members"  # what robots.txt keeps crawlers out of
 CLOSED = "minicrawl-closed.example"  # mapped to a port where nobody listens
 
 
@@ -24,6 +25,9 @@ class Behaviour(StrEnum):
     REDIRECT = "redirect"
     NO_AI = "no_ai"
     NO_IMAGE_AI = "no_image_ai"
+    TDM_RESERVED = "tdm_reserved"  # by a header
+    NO_DATA_MINING = "no_data_mining"  # says the metadata in the picture
+    ROBOTS_TXT = "robots_txt"  # the rules of a host, which forbid MEMBERS
     NOT_FOUND = "not_found"
     GONE = "gone"
     SERVER_ERROR = "server_error"
@@ -47,6 +51,8 @@ SHOWING = {
     Behaviour.UNTIL_CLOSE,
     Behaviour.NO_AI,
     Behaviour.NO_IMAGE_AI,
+    Behaviour.TDM_RESERVED,
+    Behaviour.NO_DATA_MINING,
     Behaviour.TRUNCATED,
     Behaviour.CUT_OFF,
     Behaviour.SLOW,
@@ -72,6 +78,7 @@ class BadLink:
     location: str = ""
     form: Form = Form.JPEG
     side: int = 240
+    folder: str = ""
 
 
 BAD_LINKS: tuple[BadLink, ...] = (
@@ -81,6 +88,9 @@ BAD_LINKS: tuple[BadLink, ...] = (
     BadLink(Behaviour.UNAVAILABLE, DownloadStatus.HTTP_ERROR, 6),
     BadLink(Behaviour.NO_AI, DownloadStatus.OPTED_OUT_ROBOTS_TAG, 8),
     BadLink(Behaviour.NO_IMAGE_AI, DownloadStatus.OPTED_OUT_ROBOTS_TAG, 8),
+    BadLink(Behaviour.TDM_RESERVED, DownloadStatus.OPTED_OUT_TDM, 6),
+    BadLink(Behaviour.NO_DATA_MINING, DownloadStatus.OPTED_OUT_METADATA, 6),
+    BadLink(Behaviour.PICTURE, DownloadStatus.OPTED_OUT_ROBOTS_TXT, 10, folder=MEMBERS),
     BadLink(Behaviour.EMPTY, DownloadStatus.TOO_FEW_BYTES, 6),
     BadLink(Behaviour.PICTURE, DownloadStatus.TOO_FEW_BYTES, 24, side=64),
     BadLink(Behaviour.TRUNCATED, DownloadStatus.DECODE_FAILED, 6),

@@ -129,6 +129,8 @@ class _Maker:
             for host in IMAGE_HOSTS
             for here, there in (("a", "b"), ("b", "a"))
         }
+        rules = Resource(Behaviour.ROBOTS_TXT)
+        self.resources |= {(host, "/robots.txt"): rules for host in IMAGE_HOSTS}
         self._detector = language_detector(ParseSettings())
         self._drawn: list[Picture] = []
         self._number = 1_000
@@ -148,7 +150,7 @@ class _Maker:
             for _ in range(bad.count):
                 scene, language = random_scene(self.rng), self._language()
                 picture = Picture(scene, bad.side, bad.side, self.rng.getrandbits(32), bad.form)
-                url = self._place(self._bad_resource(bad, picture), picture.extension)
+                url = self._place(self._bad_resource(bad, picture), picture.extension, bad.folder)
                 yield Link(url, caption(scene, language, self.rng), language, bad.status)
 
     def bad_addresses(self) -> Iterator[Link]:
@@ -230,10 +232,10 @@ class _Maker:
             url = self._place(Resource(Behaviour.REDIRECT, location=location), picture.extension)
         return url
 
-    def _place(self, resource: Resource, extension: str) -> str:
+    def _place(self, resource: Resource, extension: str, folder: str = "") -> str:
         """Puts a resource on some host and gives its URL."""
         host, number = self.rng.choice(IMAGE_HOSTS), self._next()
-        path = self.rng.choice(
+        path = folder + self.rng.choice(
             [
                 f"/uploads/2026/{number % 12 + 1:02d}/photo-{number}{extension}",
                 f"/media/{number % 40}/{number}{extension}",

@@ -19,7 +19,7 @@ from PIL import Image
 
 from laion_etl.errors import DemoError
 from laion_etl.funnel import DownloadStatus
-from laion_etl.minicrawl.behaviours import Behaviour, Resource
+from laion_etl.minicrawl.behaviours import MEMBERS, Behaviour, Resource
 from laion_etl.minicrawl.build import CRAWL, MiniCrawl
 from laion_etl.minicrawl.pictures import BOMB_SIDE, Form, pixel_bomb
 from laion_etl.minicrawl.web import MiniWeb
@@ -134,6 +134,22 @@ def test_errors_have_their_status(
 def test_opt_outs_are_in_the_header(minicrawl: MiniCrawl, miniweb: MiniWeb) -> None:
     assert first_of(miniweb, minicrawl, Behaviour.NO_AI).headers["X-Robots-Tag"] == "noai"
     assert "noimageai" in first_of(miniweb, minicrawl, Behaviour.NO_IMAGE_AI).headers["X-Robots-Tag"]
+    assert first_of(miniweb, minicrawl, Behaviour.TDM_RESERVED).headers["TDM-Reservation"] == "1"
+
+
+def test_an_opt_out_is_in_the_metadata_of_a_whole_picture(minicrawl: MiniCrawl, miniweb: MiniWeb) -> None:
+    with Image.open(io.BytesIO(first_of(miniweb, minicrawl, Behaviour.NO_DATA_MINING).data)) as image:
+        image.load()
+        assert b"<plus:DataMining>http://ns.useplus.org/ldf/vocab/DMI-PROHIBITED" in image.info["xmp"]
+
+
+def test_what_robots_txt_forbids_is_there_all_the_same(minicrawl: MiniCrawl, miniweb: MiniWeb) -> None:
+    forbidden = [place for place in places(minicrawl, Behaviour.PICTURE) if place[1].startswith(MEMBERS)]
+    assert len(forbidden) == 10
+    for host, path, _ in forbidden:
+        rules = get(miniweb, host, "/robots.txt").data.decode()
+        assert f"Disallow: {MEMBERS}/" in rules
+        assert get(miniweb, host, path).status == 200
 
 
 def test_tiny_and_empty_bodies_are_below_five_thousand_bytes(minicrawl: MiniCrawl, miniweb: MiniWeb) -> None:
@@ -314,9 +330,6 @@ def test_the_outcomes_cover_every_status_a_server_can_cause(minicrawl: MiniCrawl
     unreached = {
         DownloadStatus.CONNECT_TIMEOUT,  # loopback always answers a connect
         DownloadStatus.RESOLVER_FAILED,
-        DownloadStatus.OPTED_OUT_TDM,  # what the mini web does not do yet; tests/download has them
-        DownloadStatus.OPTED_OUT_ROBOTS_TXT,
-        DownloadStatus.OPTED_OUT_METADATA,
         DownloadStatus.TOO_FEW_PIXELS,  # settings that are off
         DownloadStatus.ASPECT_RATIO,
     }
