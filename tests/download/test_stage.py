@@ -15,7 +15,6 @@ from PIL import Image
 
 from laion_etl.download.batch_run import Hooks
 from laion_etl.download.stage import download_batch
-from laion_etl.funnel import DownloadStatus
 from laion_etl.records import BATCH_SCHEMA, SHARD_SCHEMA, Output, StageStats, pair_id
 from laion_etl.settings import DownloadSettings, Settings
 from laion_etl.storage import LocalStore, Store
