@@ -279,6 +279,8 @@ class ClipSettings:
     )
     batch_size: int = _knob(256, "Images per forward pass.")
     device: str = _knob("auto", "auto, cpu, cuda or cuda:N.")
+    precision: str = _knob("auto", "auto (bf16 on GPUs, fp32 on CPUs), fp32, bf16 or fp16.")
+    preparers: int = _knob(0, "Processes that decode images for the model; 0 means one per core.")
     max_pixels: int = _knob(89_478_484, "Largest image decoded from a shard, pixels.")
 
 

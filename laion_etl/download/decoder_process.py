@@ -8,14 +8,12 @@ The JSON has the digests, and {"status": reason} or the fields of a Picture; no 
 came".
 """
 
-import ctypes
 import json
-import resource
-import signal
 import struct
 import sys
 from typing import BinaryIO
 
+from laion_etl.confined import confine
 from laion_etl.download.hashes import Hashes
 from laion_etl.download.image_header import ImageRules
 from laion_etl.download.images import ImageSettings, Picture, decode
@@ -25,7 +23,6 @@ from laion_etl.funnel import DownloadStatus
 
 REQUEST = struct.Struct(">I")
 ANSWER = struct.Struct(">II")
-_PR_SET_PDEATHSIG = 1
 
 
 def answer(data: bytes, settings: ImageSettings, *, opt_out: bool) -> bytes:
@@ -64,10 +61,7 @@ def main() -> None:
     memory_mb, plain, opt_out = int(sys.argv[1]), json.loads(sys.argv[2]), sys.argv[3] == "True"
     rules, resize = ImageRules(**plain.pop("rules")), Resize(**plain.pop("resize"))
     settings = ImageSettings(rules, resize, **plain)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    resource.setrlimit(resource.RLIMIT_AS, (memory_mb << 20, memory_mb << 20))
+    confine(memory_mb)
     serve(sys.stdin.buffer, sys.stdout.buffer, settings, opt_out=opt_out)
 
 

@@ -15,6 +15,7 @@ from types import TracebackType
 
 import trio
 
+from laion_etl.confined import ENVIRONMENT
 from laion_etl.download.decoder_process import ANSWER, REQUEST
 from laion_etl.download.hashes import Hashes
 from laion_etl.download.images import ImageSettings, Picture
@@ -22,15 +23,6 @@ from laion_etl.funnel import DownloadStatus
 from laion_etl.machine import usable_cores
 from laion_etl.settings import DownloadSettings
 
-# One thread a process; and freed memory is kept for the next image instead of given back page by page.
-ENVIRONMENT = {
-    "OPENBLAS_NUM_THREADS": "1",
-    "OMP_NUM_THREADS": "1",
-    "PILLOW_BLOCKS_MAX": "8",
-    "MALLOC_MMAP_THRESHOLD_": str(1 << 24),
-    "MALLOC_TRIM_THRESHOLD_": str(1 << 26),
-    "MALLOC_TOP_PAD_": str(1 << 22),
-}
 _TRIES = 2  # an image on which two decoders die is at fault; one may have been killed for other reasons
 _PIPE_BYTES = 1 << 20  # an image in one write; Linux lets anybody have this much
 

@@ -1,13 +1,14 @@
 """CLIP models: from a name and weights to normalised embeddings.
 
 Weights are read from safetensors or with `weights_only=True`: a checkpoint from the web can't run code.
-Everything is float32, so the same input gives the same scores.
+On CPUs everything is float32; on GPUs matrix products are bfloat16 unless set otherwise.
 """
 
 import difflib
 import hashlib
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from pickle import UnpicklingError
@@ -19,6 +20,8 @@ from numpy.typing import NDArray
 from laion_etl.errors import ModelError
 from laion_etl.score import tiny
 from laion_etl.score.openclip import create_network, open_clip
+from laion_etl.score.pixels import PixelPlan
+from laion_etl.score.texttower import encode_texts
 from laion_etl.settings import ClipSettings
 
 if TYPE_CHECKING:
@@ -43,27 +46,63 @@ class ClipModel:
     device: str
     weights_sha256: str
     is_tiny: bool
+    precision: str = "fp32"
 
     @property
     def dim(self) -> int:
         """Length of an embedding."""
-        return int(self.embed_texts(["a"]).shape[1])
+        return int(self.network.visual.output_dim)  # type: ignore[union-attr, arg-type]
+
+    @property
+    def pixel_plan(self) -> PixelPlan:
+        """What its image tower takes. Raises ModelError for preprocessing nobody has written yet."""
+        config = self.network.visual.preprocess_cfg  # type: ignore[union-attr]
+        return pixel_plan(config, self.name)  # type: ignore[arg-type]
 
     def embed_images(self, pixels: Sequence["torch.Tensor"]) -> Floats:
-        """L2-normalised embeddings (n, dim) of preprocessed images."""
+        """L2-normalised embeddings (n, dim) of images preprocessed by `preprocess`."""
         import torch
 
-        with torch.inference_mode():
-            found = self.network.encode_image(torch.stack(list(pixels)).to(self.device))  # type: ignore[operator]
-            return _normalised(found)
+        with self._computing():
+            return _normalised(self._images(torch.stack(list(pixels)).to(self.device)))
+
+    def embed_pixels(self, pixels: NDArray[np.uint8]) -> Floats:
+        """L2-normalised embeddings (n, dim) of RGB pixels (n, side, side, 3) made by `pixel_plan`."""
+        import torch
+
+        with self._computing():
+            source = torch.from_numpy(pixels)
+            if self.device != "cpu":
+                source = source.pin_memory().to(self.device, non_blocking=True)
+            config = self.network.visual.preprocess_cfg  # type: ignore[union-attr]
+            mean, std = (
+                torch.tensor(config[name], device=source.device).view(1, 3, 1, 1)  # type: ignore[index]
+                for name in ("mean", "std")
+            )
+            images = source.permute(0, 3, 1, 2).float().div_(255).sub_(mean).div_(std)
+            return _normalised(self._images(images.contiguous()))
 
     def embed_texts(self, texts: Sequence[str]) -> Floats:
         """L2-normalised embeddings (n, dim); texts are cut to MAX_TEXT_CHARS, then to the context length."""
+        with self._computing():
+            tokens = self.tokenize([text[:MAX_TEXT_CHARS] for text in texts])
+            return _normalised(encode_texts(self.network, tokens, self.device))
+
+    def _images(self, images: "torch.Tensor") -> "torch.Tensor":
+        found: torch.Tensor = self.network.encode_image(images)  # type: ignore[operator]
+        return found
+
+    @contextmanager
+    def _computing(self) -> Iterator[None]:
         import torch
 
-        with torch.inference_mode():
-            tokens = self.tokenize([text[:MAX_TEXT_CHARS] for text in texts])
-            return _normalised(self.network.encode_text(tokens.to(self.device)))  # type: ignore[operator]
+        kinds = {"bf16": torch.bfloat16, "fp16": torch.float16}
+        kind = kinds.get(self.precision)
+        with (
+            torch.inference_mode(),
+            torch.autocast(self.device.partition(":")[0], dtype=kind, enabled=kind is not None),
+        ):
+            yield
 
 
 def load_model(settings: ClipSettings) -> ClipModel:
@@ -87,6 +126,7 @@ def load_model(settings: ClipSettings) -> ClipModel:
         device=device,
         weights_sha256=_weights_sha256(network),
         is_tiny=is_tiny(settings),
+        precision=_precision(settings.precision, device),
     )
 
 
@@ -125,6 +165,24 @@ def _device(wanted: str) -> str:
             cause = str(error).splitlines()[0]
             raise ModelError(f"LAION_ETL_CLIP_DEVICE={wanted!r} can't be used here: {cause}") from error
     return wanted
+
+
+def _precision(wanted: str, device: str) -> str:
+    if wanted == "auto":
+        return "bf16" if device.startswith("cuda") else "fp32"
+    if wanted not in ("fp32", "bf16", "fp16"):
+        raise ModelError(f"LAION_ETL_CLIP_PRECISION={wanted!r} is none of auto, fp32, bf16, fp16")
+    return wanted
+
+
+def pixel_plan(config: Mapping[str, Any], name: str) -> PixelPlan:
+    """The plan of open_clip's preprocessing config. Raises ModelError for what `pixels.py` does not do."""
+    size, mode = config["size"], config.get("resize_mode", "shortest")
+    sides = {size} if isinstance(size, int) else set(size)
+    how = config.get("interpolation", "bicubic")
+    if len(sides) > 1 or mode not in ("shortest", "squash") or how not in ("bicubic", "bilinear"):
+        raise ModelError(f"{name} takes images prepared in a way that is not supported: {dict(config)}")
+    return PixelPlan(sides.pop(), squash=mode == "squash", bilinear=how == "bilinear")
 
 
 def _tag_config(settings: ClipSettings) -> dict[str, Any]:

@@ -6,28 +6,22 @@ is an InputError. One bad sample is only that: it is handed on without its pictu
 
 import hashlib
 import json
-import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
-from io import BytesIO
 from itertools import groupby
-from typing import TYPE_CHECKING, Any, BinaryIO, cast
+from typing import Any, BinaryIO, cast
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from PIL import Image
 
 from laion_etl.errors import InputError
 from laion_etl.funnel import DownloadStatus
 from laion_etl.records import Output
+from laion_etl.score.pixels import FORMATS
 from laion_etl.storage import Store
 from laion_etl.tarshard import TarError, read_members
 
-if TYPE_CHECKING:
-    import torch
-
-IMAGE_ENDINGS = {"jpg": "JPEG", "png": "PNG", "webp": "WEBP", "avif": "AVIF"}
 MAX_CHUNK_BYTES = 256_000_000
 _MAX_MEMBERS = 8  # of one sample; a shard has three
 
@@ -48,7 +42,7 @@ class Sample:
     @property
     def image(self) -> tuple[str, bytes] | None:
         """Ending and bytes of the picture."""
-        found = [(end, data) for end, data in self.members.items() if end in IMAGE_ENDINGS]
+        found = [(end, data) for end, data in self.members.items() if end in FORMATS]
         return found[0] if len(found) == 1 else None
 
     @property
@@ -108,28 +102,6 @@ def chunked(samples: Iterator[Sample], size: int) -> Iterator[list[Sample]]:
             chunk, held = [], 0
     if chunk:
         yield chunk
-
-
-def preprocess_image(
-    sample: Sample, preprocess: "Callable[[Image.Image], torch.Tensor]", max_pixels: int
-) -> "torch.Tensor | None":
-    """The picture ready for CLIP; None when it is missing, too large or can't be decoded."""
-    found = sample.image
-    if found is None:
-        return None
-    ending, data = found
-    try:
-        picture = Image.open(BytesIO(data), formats=[IMAGE_ENDINGS[ending]])
-        if picture.width * picture.height > max_pixels:
-            return None
-        decoded = picture.convert("RGB")
-    except (*_DECODE_ERRORS, Image.DecompressionBombError):
-        return None
-    return preprocess(decoded)
-
-
-# What Pillow's JPEG, PNG and WebP decoders raise on damaged files.
-_DECODE_ERRORS = (OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError, struct.error)
 
 
 def _successful_rows(store: Store, parquet: Output) -> list[Row]:

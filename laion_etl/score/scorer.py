@@ -1,11 +1,8 @@
 """From samples to scores: similarity against its threshold, safety, beauty. Knows no files."""
 
-from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,13 +12,12 @@ from laion_etl.records import fingerprint, subset_of_language
 from laion_etl.score import tiny
 from laion_etl.score.heads import LinearHead, load_head
 from laion_etl.score.model import ClipModel, load_model
+from laion_etl.score.pixels import PixelPlan
+from laion_etl.score.preparers import Prepared, Preparers
 from laion_etl.score.safety import PROMPTS, SafetyJudge, Verdict, load_prompts
-from laion_etl.score.samples import Row, Sample, preprocess_image
+from laion_etl.score.samples import Row, Sample
 from laion_etl.score.thresholds import Thresholds, thresholds
 from laion_etl.settings import SafetySettings, Settings
-
-if TYPE_CHECKING:
-    import torch
 
 Floats = NDArray[np.float32]
 
@@ -38,6 +34,24 @@ class Scored:
 
 
 @dataclass(frozen=True, slots=True)
+class Chunk:
+    """Samples whose pictures are being decoded. A text of None is that of a sample nobody can score."""
+
+    samples: list[Sample]
+    texts: list[str | None]
+    prepared: Prepared
+
+
+def begin_chunk(samples: list[Sample], preparers: Preparers) -> Chunk:
+    """Hands the pictures of readable samples to the preparers."""
+    texts = [sample.text if sample.notes is not None else None for sample in samples]
+    pictures = [
+        sample.image if text is not None else None for sample, text in zip(samples, texts, strict=True)
+    ]
+    return Chunk(samples, texts, preparers.prepare(pictures))
+
+
+@dataclass(frozen=True, slots=True)
 class Scorer:
     """A model with its thresholds, safety prompts and aesthetic head."""
 
@@ -45,7 +59,7 @@ class Scorer:
     thresholds: Thresholds
     judge: SafetyJudge
     head: LinearHead | None
-    max_pixels: int
+    pixel_plan: PixelPlan
 
     @property
     def identity(self) -> str:
@@ -53,19 +67,18 @@ class Scorer:
         head = self.head.identity if self.head else ""
         return fingerprint(self.model.weights_sha256, self.thresholds, self.judge.identity, head)
 
-    def score(self, samples: list[Sample], pool: ThreadPoolExecutor) -> list[Scored]:
-        """One outcome per sample, in order; the pool decodes pictures."""
-        prepare = partial(preprocess_image, preprocess=self.model.preprocess, max_pixels=self.max_pixels)
-        pictures = list(pool.map(prepare, samples))
-        readable = [
-            (i, picture, text)
-            for i, (sample, picture) in enumerate(zip(samples, pictures, strict=True))
-            if picture is not None and (text := sample.text) is not None and sample.notes is not None
-        ]
+    def score(self, chunk: Chunk, preparers: Preparers) -> list[Scored]:
+        """One outcome per sample, in order."""
+        samples, prepared = chunk.samples, chunk.prepared
+        prepared.wait()
+        places = [i for i, readable in enumerate(prepared.readable) if readable]
+        texts = [text for i in places if (text := chunk.texts[i]) is not None]
+        pixels = prepared.pixels if len(places) == len(samples) else prepared.pixels[places]
+        images = self.model.embed_pixels(pixels) if places else None
+        preparers.release(prepared)
         outcomes = [self._unreadable(sample) for sample in samples]
-        if readable:
-            places, pixels, texts = zip(*readable, strict=True)
-            found = self._score_readable([samples[i] for i in places], pixels, texts)
+        if images is not None:
+            found = self._score_readable([samples[i] for i in places], images, texts)
             for i, outcome in zip(places, found, strict=True):
                 outcomes[i] = outcome
         return outcomes
@@ -78,13 +91,10 @@ class Scorer:
         }
         return Scored(sample, columns, ScoreReason.UNREADABLE)
 
-    def _score_readable(
-        self, samples: list[Sample], pixels: "Iterable[torch.Tensor]", texts: Iterable[str]
-    ) -> list[Scored]:
-        written = list(texts)
-        images, captions = self.model.embed_images(list(pixels)), self.model.embed_texts(written)
+    def _score_readable(self, samples: list[Sample], images: Floats, texts: Sequence[str]) -> list[Scored]:
+        captions = self.model.embed_texts(texts)
         similarities = (images * captions).sum(axis=1)
-        verdicts = self.judge.judge(images, written)
+        verdicts = self.judge.judge(images, texts)
         beauty = self.head.score(images).tolist() if self.head else [None] * len(samples)
         return [
             self._outcome(sample, float(similarities[i]), verdicts[i], beauty[i], (images[i], captions[i]))
@@ -130,7 +140,7 @@ def load_scorer(settings: Settings) -> Scorer:
         thresholds=thresholds(settings.clip),
         judge=SafetyJudge(model, prompts),
         head=_head(settings.safety, model),
-        max_pixels=settings.clip.max_pixels,
+        pixel_plan=replace(model.pixel_plan, max_pixels=settings.clip.max_pixels),
     )
 
 

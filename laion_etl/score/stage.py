@@ -7,9 +7,10 @@ Reads `shards/<crawl>/<batch>.tar|.parquet|_stats.json`; writes `scored/<crawl>/
 
 import json
 from collections import Counter
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -23,18 +24,21 @@ from laion_etl.records import (
     SCORED_SCHEMA,
     Output,
     StageStats,
-    batch_name,
     fingerprint,
     scored_stem,
     shard_stem,
 )
+from laion_etl.score.ahead import ahead
 from laion_etl.score.model import embedding_dim
+from laion_etl.score.preparers import Preparers
 from laion_etl.score.samples import Row, chunked, read_samples
-from laion_etl.score.scorer import Floats, Scored, Scorer, load_scorer
-from laion_etl.settings import Settings
+from laion_etl.score.scorer import Chunk, Floats, Scored, Scorer, begin_chunk, load_scorer
+from laion_etl.settings import ClipSettings, Settings
 from laion_etl.storage import NewFile, Store
 from laion_etl.tarshard import finish, write_member
 
+_BLOCKS = 4  # of images that are decoded ahead of a GPU
+_WITHOUT_EFFECT_ON_OUTPUT = {"batch_size", "device", "preparers"}
 _NOTED_DIGITS = 6  # of scores in the samples' JSON
 
 
@@ -49,55 +53,121 @@ def score_shards(
 
     Raises ModelError when the model can't be loaded, InputError naming a damaged shard, StorageError.
     """
-    scorer = None
+    work = _Work(crawl, batches, settings, store)
     done = []
-    with ThreadPoolExecutor(usable_cores(), thread_name_prefix="decode") as pool:
-        for batch in batches:
-            shard = store.read_stats(f"{shard_stem(crawl, batch)}_stats.json")
-            if shard.kept == 0:
-                stats = _score_nothing(shard, settings, store)
-            else:
-                scorer = scorer or load_scorer(settings)
-                stats = _score_shard(shard, settings, store, scorer, pool)
+    with work, ahead(work.steps(), 1) as steps, ahead(work.scored(steps), 1) as results:
+        for stats in _written(results, store):
             done.append(stats)
             if on_done is not None:
                 on_done(stats)
     return done
 
 
-def _score_nothing(shard: StageStats, settings: Settings, store: Store) -> StageStats:
-    """A shard without a single sample needs no model: its scored shard is empty."""
-    dim = embedding_dim(settings.clip)
-    mark = fingerprint(settings.clip, settings.safety, "no samples", shard.outputs)
-    stem = scored_stem(shard.crawl, int(shard.unit))
-    finished = store.finished(f"{stem}_stats.json", mark)
-    if finished is not None:
-        return finished
+@dataclass(frozen=True, slots=True)
+class _Opened:
+    """A shard that has to be scored."""
+
+    shard: StageStats
+    mark: str
+    scorer: Scorer | None  # None: it has no samples
+    dim: int
+
+
+class _Closed:
+    """The end of a shard."""
+
+
+_Step = StageStats | _Opened | Chunk | _Closed
+_Result = StageStats | _Opened | list[Scored] | _Closed
+
+
+class _Work:
+    """Reading and scoring, each to be run in a thread of its own; the model is loaded when first needed."""
+
+    def __init__(self, crawl: str, batches: Sequence[int], settings: Settings, store: Store) -> None:
+        self._crawl = crawl
+        self._batches = batches
+        self._settings = settings
+        self._store = store
+        self._stack = ExitStack()
+
+    def __enter__(self) -> "_Work":
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self._stack.close()
+
+    @cached_property
+    def scorer(self) -> Scorer:
+        return load_scorer(self._settings)
+
+    @cached_property
+    def preparers(self) -> Preparers:
+        clip = self._settings.clip
+        # On a CPU decoding and computing take turns: side by side they would only slow each other down.
+        blocks = 1 if self.scorer.model.device == "cpu" else _BLOCKS
+        processes = clip.preparers or usable_cores()
+        pool = Preparers(self.scorer.pixel_plan, clip.batch_size, blocks, processes)
+        return self._stack.enter_context(pool)
+
+    def steps(self) -> Iterator[_Step]:
+        """Shard by shard: finished ones as their stats, the others opened, in chunks, and closed."""
+        for batch in self._batches:
+            shard = self._store.read_stats(f"{shard_stem(self._crawl, batch)}_stats.json")
+            opened = self._open(shard)
+            stats_name = f"{scored_stem(shard.crawl, batch)}_stats.json"
+            if (finished := self._store.finished(stats_name, opened.mark)) is not None:
+                yield finished
+                continue
+            yield opened
+            if opened.scorer is not None:
+                stem = shard_stem(shard.crawl, batch)
+                parquet, tar = (_output(shard, stem + ending) for ending in (".parquet", ".tar"))
+                samples = read_samples(self._store, parquet, tar, shard.kept)
+                for chunk in chunked(samples, self._settings.clip.batch_size):
+                    yield begin_chunk(chunk, self.preparers)
+            yield _Closed()
+
+    def _open(self, shard: StageStats) -> _Opened:
+        clip, safety = self._settings.clip, self._settings.safety
+        if shard.kept == 0:  # needs no model: its scored shard is empty
+            mark = fingerprint(_shaping(clip), safety, "no samples", shard.outputs)
+            return _Opened(shard, mark, None, embedding_dim(clip))
+        mark = fingerprint(_shaping(clip), safety, self.scorer.identity, shard.outputs)
+        return _Opened(shard, mark, self.scorer, self.scorer.model.dim)
+
+    def scored(self, steps: Iterator[_Step]) -> Iterator[_Result]:
+        for step in steps:
+            yield self.scorer.score(step, self.preparers) if isinstance(step, Chunk) else step
+
+
+def _written(results: Iterator[_Result], store: Store) -> Iterator[StageStats]:
+    """Writes shard after shard; the stats of each once it is in place."""
+    for result in results:
+        if isinstance(result, StageStats):
+            yield result
+        elif isinstance(result, _Opened):
+            yield _write(result, results, store)
+
+
+def _write(opened: _Opened, results: Iterator[_Result], store: Store) -> StageStats:
+    """One scored shard, from what comes up to its end."""
+    stem = scored_stem(opened.shard.crawl, int(opened.shard.unit))
+    store.delete(f"{stem}_stats.json")  # from here on the unit is not done, whatever was there
     with _ShardWriter(store, stem) as writer:
-        writer.finish(dim)
-    stats = StageStats("score", shard.crawl, shard.unit, mark, 0, 0, outputs=writer.outputs)
-    return store.write_stats(f"{stem}_stats.json", stats)
+        for result in results:
+            if isinstance(result, _Closed):
+                break
+            if isinstance(result, list):
+                for scored in result:
+                    writer.add(scored)
+        writer.finish(opened.dim)
+    return store.write_stats(f"{stem}_stats.json", _stats(opened, writer))
 
 
-def _score_shard(
-    shard: StageStats, settings: Settings, store: Store, scorer: Scorer, pool: ThreadPoolExecutor
-) -> StageStats:
-    crawl, batch = shard.crawl, int(shard.unit)
-    mark = fingerprint(settings.clip, settings.safety, scorer.identity, shard.outputs)
-    stats_name = f"{scored_stem(crawl, batch)}_stats.json"
-    finished = store.finished(stats_name, mark)
-    if finished is not None:
-        return finished
-    store.delete(stats_name)  # from here on the unit is not done, whatever was there
-    stem = shard_stem(crawl, batch)
-    parquet, tar = (_output(shard, stem + ending) for ending in (".parquet", ".tar"))
-    samples = read_samples(store, parquet, tar, shard.kept)
-    with _ShardWriter(store, scored_stem(crawl, batch)) as writer:
-        for chunk in chunked(samples, settings.clip.batch_size):
-            for scored in scorer.score(chunk, pool):
-                writer.add(scored)
-        writer.finish(scorer.model.dim)
-    return store.write_stats(stats_name, _stats(crawl, batch, mark, shard.kept, writer, scorer))
+def _shaping(clip: ClipSettings) -> dict[str, Any]:
+    """The settings that change results, beyond rounding."""
+    return {name: value for name, value in asdict(clip).items() if name not in _WITHOUT_EFFECT_ON_OUTPUT}
 
 
 def _output(shard: StageStats, name: str) -> Output:
@@ -109,26 +179,29 @@ def _output(shard: StageStats, name: str) -> Output:
     )
 
 
-def _stats(
-    crawl: str, batch: int, mark: str, samples: int, writer: "_ShardWriter", scorer: Scorer
-) -> StageStats:
-    return StageStats(
-        stage="score",
-        crawl=crawl,
-        unit=batch_name(batch),
-        fingerprint=mark,
-        input=samples,
-        kept=writer.outcomes.kept,
-        dropped=writer.outcomes.dropped,
-        outputs=writer.outputs,
-        details={
+def _stats(opened: _Opened, writer: "_ShardWriter") -> StageStats:
+    shard, scorer = opened.shard, opened.scorer
+    details: dict[str, Any] = {}
+    if scorer is not None:
+        details = {
             "model": scorer.model.name,
             "weights_sha256": scorer.model.weights_sha256,
+            "precision": scorer.model.precision,
             "threshold_en": scorer.thresholds.english,
             "threshold_other": scorer.thresholds.other,
             "kept_nsfw_tags": dict(sorted(writer.tags.items())),
             "kept_subsets": dict(sorted(writer.subsets.items())),
-        },
+        }
+    return StageStats(
+        stage="score",
+        crawl=shard.crawl,
+        unit=shard.unit,
+        fingerprint=opened.mark,
+        input=shard.kept,
+        kept=writer.outcomes.kept,
+        dropped=writer.outcomes.dropped,
+        outputs=writer.outputs,
+        details=details,
     )
 
 
