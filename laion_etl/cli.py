@@ -211,6 +211,19 @@ def score(
         _json({"crawl": crawl, "stage": "score", "batches": batches, "input": total, "kept": kept})
 
 
+@app.command("convert-head")
+def convert_head(
+    source: Annotated[Path, typer.Argument(help="Zipped SavedModel of LAION's CLIP-based NSFW detector.")],
+    target: Annotated[Path, typer.Argument(help="Safetensors file to write.")],
+) -> None:
+    """LAION's published NSFW head -> a file for LAION_ETL_SAFETY_NSFW_HEAD, without TensorFlow."""
+    from laion_etl.score.kerashead import read_keras_head
+
+    head = read_keras_head(source)
+    head.save(target)
+    console.print(f"{target}: a head for embeddings of {head.dim} numbers", highlight=False)
+
+
 @app.command()
 def publish(
     crawl: CrawlOption,

@@ -293,7 +293,14 @@ class SafetySettings:
     )
     aesthetic_head: str = _knob(
         "",
-        "Linear aesthetic head (torch state dict) for the CLIP model. Empty: the model's own, if any.",
+        "Aesthetic head (torch state dict of LAION's predictor v1 or v2) for the CLIP model; like all heads "
+        "a path or path#sha256=HEX. Empty: the model's own, if any.",
+    )
+    nsfw_head: str = _knob(
+        "", "NSFW head (made by `laion-etl convert-head`): gives punsafe. Empty: by zero-shot categories."
+    )
+    violence_head: str = _knob(
+        "", "Two text embeddings (.npy): gives pviolence. Empty: by zero-shot categories."
     )
 
 

@@ -1,9 +1,16 @@
-"""Linear heads on CLIP image embeddings: LAION's aesthetic predictor v1 and files like it.
+"""Aesthetic and violence heads on CLIP image embeddings: LAION's own files and others like them.
 
-https://github.com/LAION-AI/aesthetic-predictor: the state dict of a torch `Linear(dim, 1)` applied
-to L2-normalised embeddings; scores are about 1 to 10.
+- Aesthetic predictor v1, https://github.com/LAION-AI/aesthetic-predictor: the state dict of a torch
+  `Linear(dim, 1)` on L2-normalised embeddings; scores are about 1 to 10.
+- Aesthetic predictor v2, https://github.com/christophschuhmann/improved-aesthetic-predictor: linear layers
+  768-1024-128-64-16-1 with nothing but dropout between them, so they are one linear function; folded here.
+- Violence, https://github.com/LAION-AI/CLIP-based-NSFW-Detector: two text embeddings, of "no" and "yes".
+
+Settings name a head as a path, or as `path#sha256=<hex>`: then a file with other bytes is refused.
 """
 
+import hashlib
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from pickle import UnpicklingError
@@ -19,6 +26,9 @@ if TYPE_CHECKING:
     import torch
 
 Floats = NDArray[np.float32]
+
+_LAYER = re.compile(r"layers\.(\d+)\.(?:weight|bias)")
+_TEMPERATURE = 100.0  # CLIP's trained logit scale
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,12 +49,57 @@ class LinearHead:
         return fingerprint(self.weight.tobytes(), self.bias)
 
 
+@dataclass(frozen=True, slots=True)
+class TextAnchors:
+    """Two texts, embedded: the second is the thing looked for."""
+
+    anchors: Floats  # (2, dim), L2-normalised
+
+    def score(self, images: Floats) -> Floats:
+        """Probability (n) of the second text, a softmax at CLIP's temperature."""
+        differences = _TEMPERATURE * images @ (self.anchors[0] - self.anchors[1])
+        scores: Floats = 1 / (1 + np.exp(differences))
+        return scores
+
+    @property
+    def identity(self) -> str:
+        """Changes when the head does."""
+        return fingerprint(self.anchors.tobytes())
+
+
+def checked_file(named: str) -> Path:
+    """The path in `path` or `path#sha256=<hex>`. Raises ModelError when the file has other bytes."""
+    name, _, wanted = named.partition("#sha256=")
+    path = Path(name).expanduser()
+    if wanted:
+        try:
+            found = hashlib.sha256(path.read_bytes()).hexdigest()
+        except OSError as error:
+            raise ModelError(f"can't read the head {path}: {error.strerror}") from error
+        if found != wanted.strip().lower():
+            raise ModelError(f"{path} is not the expected file: its SHA-256 is {found}")
+    return path
+
+
+def load_anchors(path: Path, dim: int) -> TextAnchors:
+    """Reads two text embeddings of `dim` from an .npy file; raises ModelError when it holds no such thing."""
+    try:
+        found = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise ModelError(f"can't read the text embeddings {path}: {error}") from error
+    if not isinstance(found, np.ndarray) or found.shape != (2, dim) or found.dtype.kind != "f":
+        shape = getattr(found, "shape", None)
+        raise ModelError(f"{path} holds {shape}, not two text embeddings of {dim} numbers")
+    anchors = found.astype(np.float32)
+    return TextAnchors(anchors / np.linalg.norm(anchors, axis=1, keepdims=True))
+
+
 def load_head(path: Path, dim: int) -> LinearHead:
-    """Reads a head for embeddings of `dim`, without unpickling code.
+    """Reads an aesthetic head for embeddings of `dim`, without unpickling code.
 
     Raises ModelError when the file is missing, damaged, no linear head, or made for another dimension.
     """
-    state = _read(path)
+    state = _folded(_read(path))
     weight, bias = state.get("weight"), state.get("bias")
     if set(state) != {"weight", "bias"} or weight is None or bias is None or bias.numel() != 1:
         raise ModelError(f"{path} is no linear head: expected `weight` and `bias`, found {sorted(state)[:4]}")
@@ -54,6 +109,22 @@ def load_head(path: Path, dim: int) -> LinearHead:
             "set LAION_ETL_SAFETY_AESTHETIC_HEAD to the model's own"
         )
     return LinearHead(weight[0].float().numpy(), float(bias.reshape(()).item()))
+
+
+def _folded(state: dict[str, "torch.Tensor"]) -> dict[str, "torch.Tensor"]:
+    """A chain of linear layers, `layers.N.weight` and `.bias`, as one; any other state as it is."""
+    places = sorted({int(match[1]) for name in state if (match := _LAYER.fullmatch(name))})
+    named = {f"layers.{place}.{part}" for place in places for part in ("weight", "bias")}
+    if not places or named != set(state):
+        return state
+    weight, bias = (state[f"layers.{places[0]}.{part}"].double() for part in ("weight", "bias"))
+    try:
+        for place in places[1:]:
+            above = state[f"layers.{place}.weight"].double()
+            weight, bias = above @ weight, above @ bias + state[f"layers.{place}.bias"].double()
+    except RuntimeError:
+        return state
+    return {"weight": weight, "bias": bias}
 
 
 def _read(path: Path) -> dict[str, "torch.Tensor"]:

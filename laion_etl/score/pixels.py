@@ -1,8 +1,8 @@
 """From image bytes to the pixels a CLIP image tower takes: open_clip's inference transform, only faster.
 
-open_clip scales the shorter side to the input size, cuts the middle out, and normalises. Here only the part
-that is kept is scaled, and large JPEGs are scaled by powers of two while they are decoded, to no less than
-twice the input size. Normalising is left to the device (`ClipModel.embed_pixels`). Imports no torch.
+open_clip scales the shorter side to the input size, cuts the middle out, and normalises. Here large JPEGs are
+scaled by powers of two while they are decoded, to no less than twice the input size; all others come out the
+same to the last bit. Normalising is left to the device (`ClipModel.embed_pixels`). Imports no torch.
 """
 
 import struct
@@ -73,12 +73,8 @@ def _scaled(image: Image.Image, plan: PixelPlan) -> Pixels:
     if image.format == "JPEG" and image.mode in ("RGB", "L"):
         image.draft(None, (int(wide * _DRAFT_GAP), int(high * _DRAFT_GAP)))
     picture = image.convert("RGB")
-    left, top = round((wide - side) / 2), round((high - side) / 2)
-    across, down = picture.width / wide, picture.height / high
-    if (wide, high) == picture.size:
-        kept = picture.crop((left, top, left + side, top + side))
-    else:
+    if (wide, high) != picture.size:
         how = Image.Resampling.BILINEAR if plan.bilinear else Image.Resampling.BICUBIC
-        box = (left * across, top * down, (left + side) * across, (top + side) * down)
-        kept = picture.resize((side, side), how, box=box)
-    return np.asarray(kept)
+        picture = picture.resize((wide, high), how)
+    left, top = round((wide - side) / 2), round((high - side) / 2)
+    return np.asarray(picture.crop((left, top, left + side, top + side)))

@@ -139,8 +139,8 @@ class _Preparer:
         with other:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "laion_etl.score.preparer_process", *arguments],
-                stdin=other,
-                stdout=other,
+                stdin=other.fileno(),
+                stdout=other.fileno(),
                 pass_fds=[descriptor],
                 env={**os.environ, **ENVIRONMENT},
             )

@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 from laion_etl.funnel import ScoreReason
 from laion_etl.records import fingerprint, subset_of_language
 from laion_etl.score import tiny
-from laion_etl.score.heads import LinearHead, load_head
+from laion_etl.score.heads import LinearHead, TextAnchors, checked_file, load_anchors, load_head
 from laion_etl.score.model import ClipModel, load_model
+from laion_etl.score.nsfwhead import DenseHead, load_nsfw_head
 from laion_etl.score.pixels import PixelPlan
 from laion_etl.score.preparers import Prepared, Preparers
 from laion_etl.score.safety import PROMPTS, SafetyJudge, Verdict, load_prompts
@@ -59,13 +60,15 @@ class Scorer:
     thresholds: Thresholds
     judge: SafetyJudge
     head: LinearHead | None
+    nsfw: DenseHead | None
+    violence: TextAnchors | None
     pixel_plan: PixelPlan
 
     @property
     def identity(self) -> str:
         """Changes with anything that can change a score, also with files behind the same name."""
-        head = self.head.identity if self.head else ""
-        return fingerprint(self.model.weights_sha256, self.thresholds, self.judge.identity, head)
+        heads = [head.identity if head else "" for head in (self.head, self.nsfw, self.violence)]
+        return fingerprint(self.model.weights_sha256, self.thresholds, self.judge.identity, heads)
 
     def score(self, chunk: Chunk, preparers: Preparers) -> list[Scored]:
         """One outcome per sample, in order."""
@@ -95,6 +98,12 @@ class Scorer:
         captions = self.model.embed_texts(texts)
         similarities = (images * captions).sum(axis=1)
         verdicts = self.judge.judge(images, texts)
+        if self.nsfw is not None:
+            found = self.nsfw.score(images).tolist()
+            verdicts = [replace(verdict, punsafe=p) for verdict, p in zip(verdicts, found, strict=True)]
+        if self.violence is not None:
+            found = self.violence.score(images).tolist()
+            verdicts = [replace(verdict, pviolence=p) for verdict, p in zip(verdicts, found, strict=True)]
         beauty = self.head.score(images).tolist() if self.head else [None] * len(samples)
         return [
             self._outcome(sample, float(similarities[i]), verdicts[i], beauty[i], (images[i], captions[i]))
@@ -133,13 +142,17 @@ class Scorer:
 
 def load_scorer(settings: Settings) -> Scorer:
     """Everything scoring needs, from the settings; raises ModelError."""
-    model = load_model(settings.clip)
+    model, safety = load_model(settings.clip), settings.safety
     prompts = load_prompts(_prompts_file(settings.safety, model))
     return Scorer(
         model=model,
         thresholds=thresholds(settings.clip),
         judge=SafetyJudge(model, prompts),
         head=_head(settings.safety, model),
+        nsfw=load_nsfw_head(checked_file(safety.nsfw_head), model.dim) if safety.nsfw_head else None,
+        violence=load_anchors(checked_file(safety.violence_head), model.dim)
+        if safety.violence_head
+        else None,
         pixel_plan=replace(model.pixel_plan, max_pixels=settings.clip.max_pixels),
     )
 
@@ -153,5 +166,5 @@ def _prompts_file(safety: SafetySettings, model: ClipModel) -> Path:
 def _head(safety: SafetySettings, model: ClipModel) -> LinearHead | None:
     """The named head, else the tiny model's own; other models have none unless one is named."""
     if safety.aesthetic_head:
-        return load_head(Path(safety.aesthetic_head).expanduser(), model.dim)
+        return load_head(checked_file(safety.aesthetic_head), model.dim)
     return load_head(tiny.AESTHETIC_FILE, model.dim) if model.is_tiny else None

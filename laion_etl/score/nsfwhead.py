@@ -1,0 +1,116 @@
+"""NSFW heads: small dense networks on CLIP image embeddings, in a safetensors file of ours.
+
+Tensors `mean`, `variance` (dim), `0.weight` (in, out), `0.bias` (out), and so on, and for each number of the
+embedding that is looked up instead of used, `table.N.keys` (int64, millionths) and `table.N.values` (int64).
+The file's metadata says `format: laion-etl-dense-head`. `laion-etl convert-head` makes one from LAION's
+Keras models (`kerashead.py`).
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from laion_etl.errors import ModelError
+from laion_etl.records import fingerprint
+
+Floats = NDArray[np.float32]
+_FORMAT = "laion-etl-dense-head"
+_EPSILON = np.float32(1e-7)  # of Keras
+
+
+@dataclass(frozen=True, slots=True)
+class DenseHead:
+    """sigmoid(dense(.. relu(dense(normalised embedding)))); `tables` map texts of numbers to categories."""
+
+    mean: Floats
+    variance: Floats
+    weights: tuple[Floats, ...]
+    biases: tuple[Floats, ...]
+    tables: Mapping[int, Mapping[str, int]]
+
+    @property
+    def dim(self) -> int:
+        return len(self.mean)
+
+    def score(self, images: Floats) -> Floats:
+        """Probabilities (n) of L2-normalised embeddings (n, dim), which are rounded to float16 first."""
+        values: Floats = images.astype(np.float16).astype(np.float32)
+        for column, table in self.tables.items():
+            values[:, column] = [table.get(f"{value:.6f}", 0) for value in values[:, column]]
+        values = ((values - self.mean) / np.maximum(np.sqrt(self.variance), _EPSILON)).astype(np.float32)
+        for weight, bias in zip(self.weights[:-1], self.biases[:-1], strict=True):
+            values = np.maximum(values @ weight + bias, 0)
+        logits = (values @ self.weights[-1] + self.biases[-1])[:, 0]
+        probabilities: Floats = 1 / (1 + np.exp(-logits))
+        return probabilities
+
+    @property
+    def identity(self) -> str:
+        """Changes when the head does."""
+        arrays = (self.mean, self.variance, *self.weights, *self.biases)
+        return fingerprint(
+            *(array.tobytes() for array in arrays), {k: dict(v) for k, v in self.tables.items()}
+        )
+
+    def save(self, path: Path) -> None:
+        """Writes the head in our format."""
+        from safetensors.numpy import save_file
+
+        arrays: dict[str, NDArray[np.generic]] = {"mean": self.mean, "variance": self.variance}
+        for number, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
+            arrays |= {f"{number}.weight": weight, f"{number}.bias": bias}
+        for column, table in self.tables.items():
+            keys = [round(float(text) * 1e6) for text in table]
+            arrays[f"table.{column}.keys"] = np.asarray(keys, np.int64)
+            arrays[f"table.{column}.values"] = np.asarray(list(table.values()), np.int64)
+        contiguous = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+        save_file(contiguous, path, {"format": _FORMAT})
+
+
+def load_nsfw_head(path: Path, dim: int) -> DenseHead:
+    """Reads a head for embeddings of `dim`; raises ModelError when it is none or for another model."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, "np") as file:
+            if (file.metadata() or {}).get("format") != _FORMAT:
+                raise ModelError(f"{path} is no NSFW head of ours; make one with `laion-etl convert-head`")
+            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
+    except (OSError, SafetensorError) as error:
+        raise ModelError(f"can't read the NSFW head {path}: {error}") from error
+    try:
+        head = _head(arrays)
+    except (KeyError, ValueError) as error:
+        raise ModelError(f"{path} is a damaged NSFW head: {error}") from error
+    if head.dim != dim:
+        raise ModelError(f"{path} is a head for embeddings of {head.dim} numbers, the CLIP model makes {dim}")
+    return head
+
+
+def _head(arrays: Mapping[str, NDArray[np.generic]]) -> DenseHead:
+    floats = {name: array.astype(np.float32) for name, array in arrays.items() if array.dtype.kind == "f"}
+    layers = sum(name.endswith(".weight") for name in floats)
+    weights = tuple(floats[f"{number}.weight"] for number in range(layers))
+    biases = tuple(floats[f"{number}.bias"] for number in range(layers))
+    sizes = [len(floats["mean"]), *(len(bias) for bias in biases)]
+    shapes = [weight.shape for weight in weights]
+    if shapes != list(pairwise(sizes)) or not layers or sizes[-1] != 1:
+        raise ValueError(f"its layers do not fit together: {shapes}")
+    if floats["variance"].shape != floats["mean"].shape:
+        raise ValueError("mean and variance differ in length")
+    tables = {
+        int(name.split(".")[1]): dict(
+            zip(
+                (f"{int(key) / 1e6:.6f}" for key in keys),
+                map(int, arrays[name.replace(".keys", ".values")]),
+                strict=True,
+            )
+        )
+        for name, keys in arrays.items()
+        if name.endswith(".keys")
+    }
+    return DenseHead(floats["mean"], floats["variance"], weights, biases, tables)

@@ -1,0 +1,188 @@
+"""Pixels for the model: those of open_clip's own transform, from processes that may die."""
+
+import io
+import os
+import random
+import signal
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from laion_etl.minicrawl.held_out import photo
+from laion_etl.minicrawl.scenes import random_scene
+from laion_etl.score.ahead import ahead
+from laion_etl.score.model import ClipModel, pixel_plan
+from laion_etl.score.openclip import open_clip
+from laion_etl.score.pixels import PixelPlan, load_pixels
+from laion_etl.score.preparers import Preparers
+
+SIZES = [(256, 256), (341, 256), (256, 400), (224, 224), (225, 640), (300, 224), (64, 64), (1000, 100)]
+
+
+def noisy(size: tuple[int, int], mode: str = "RGB", seed: int = 0) -> Image.Image:
+    """Blurred noise: every filter and every shift shows."""
+    rng = np.random.default_rng(seed)
+    small = rng.integers(0, 256, (max(2, size[1] // 4), max(2, size[0] // 4), 3), np.uint8)
+    return Image.fromarray(small).resize(size, Image.Resampling.BICUBIC).convert(mode)
+
+
+def encoded(image: Image.Image, kind: str = "PNG", **options: object) -> bytes:
+    file = io.BytesIO()
+    image.save(file, kind, **options)
+    return file.getvalue()
+
+
+def by_open_clip(image: Image.Image, plan: PixelPlan) -> np.ndarray:
+    """Pixels (side, side, 3) from 0 to 255 as open_clip's transform makes them."""
+    open_clip()
+    from open_clip.transform import PreprocessCfg, image_transform_v2
+
+    config = PreprocessCfg(
+        size=plan.side,
+        mean=(0.0,) * 3,
+        std=(1.0,) * 3,
+        interpolation="bilinear" if plan.bilinear else "bicubic",
+        resize_mode="squash" if plan.squash else "shortest",
+    )
+    return image_transform_v2(config, is_train=False)(image).permute(1, 2, 0).numpy() * 255
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("mode", ["RGB", "L"])
+@pytest.mark.parametrize(
+    "plan", [PixelPlan(224), PixelPlan(224, squash=True), PixelPlan(64, bilinear=True)], ids=str
+)
+def test_pixels_are_those_of_open_clip(size: tuple[int, int], mode: str, plan: PixelPlan) -> None:
+    image = noisy(size, mode)
+    found = load_pixels(encoded(image), "png", plan)
+    assert found is not None
+    assert found.shape == (plan.side, plan.side, 3)
+    assert (found == by_open_clip(image, plan).round()).all()
+
+
+def test_what_cannot_be_read_has_no_pixels() -> None:
+    plan = PixelPlan(64)
+    whole = encoded(noisy((200, 200)), "JPEG")
+    assert load_pixels(whole, "jpg", plan) is not None
+    assert load_pixels(whole[: len(whole) // 2], "jpg", plan) is None
+    assert load_pixels(whole, "png", plan) is None
+    assert load_pixels(whole, "jpg", PixelPlan(64, max_pixels=100)) is None
+    assert load_pixels(b"", "webp", plan) is None
+
+
+def test_scaling_while_decoding_hardly_moves_embeddings(tiny_model: ClipModel) -> None:
+    rng = random.Random(5)
+    exact, fast = [], []
+    for _ in range(40):
+        picture = photo(random_scene(rng), rng).resize((900, 700), Image.Resampling.BICUBIC)
+        data = encoded(picture, "JPEG", quality=90)
+        pixels = load_pixels(data, "jpg", tiny_model.pixel_plan)
+        assert pixels is not None
+        fast.append(pixels)
+        with Image.open(io.BytesIO(data)) as image:
+            exact.append(tiny_model.preprocess(image))
+    cosines = (tiny_model.embed_images(exact) * tiny_model.embed_pixels(np.stack(fast))).sum(axis=1)
+    assert abs(1 - cosines).mean() < 0.002
+
+
+def test_normalised_pixels_are_the_tensors_of_open_clip(tiny_model: ClipModel) -> None:
+    images = [noisy((70, 90), seed=seed) for seed in range(4)]
+    pixels = [load_pixels(encoded(image), "png", tiny_model.pixel_plan) for image in images]
+    found = tiny_model.embed_pixels(np.stack([one for one in pixels if one is not None]))
+    expected = tiny_model.embed_images([tiny_model.preprocess(image) for image in images])
+    assert np.allclose(found, expected, atol=2e-3)
+
+
+def test_a_preparation_nobody_wrote_is_named() -> None:
+    with pytest.raises(Exception, match="X takes images prepared in a way that is not supported"):
+        pixel_plan({"size": (224, 224), "resize_mode": "longest"}, "X")
+
+
+def test_preparers_fill_blocks_in_place() -> None:
+    plan = PixelPlan(32)
+    images = [noisy((50 + n, 60), seed=n) for n in range(20)]
+    with Preparers(plan, most=20, blocks=2, processes=3) as preparers:
+        for _ in range(3):
+            prepared = preparers.prepare([("png", encoded(image)) for image in images])
+            prepared.wait()
+            assert prepared.readable == [True] * 20
+            expected = [load_pixels(encoded(image), "png", plan) for image in images]
+            assert (prepared.pixels == np.stack([one for one in expected if one is not None])).all()
+            preparers.release(prepared)
+
+
+def test_missing_and_broken_pictures_are_unreadable() -> None:
+    with Preparers(PixelPlan(32), most=8, blocks=1, processes=2) as preparers:
+        good = ("png", encoded(noisy((40, 40))))
+        prepared = preparers.prepare([good, None, ("jpg", b"no"), good])
+        prepared.wait()
+        assert prepared.readable == [True, False, False, True]
+        preparers.release(prepared)
+        prepared = preparers.prepare([None, None])
+        prepared.wait()
+        assert prepared.readable == [False, False]
+
+
+def test_a_killed_preparer_costs_one_picture() -> None:
+    with Preparers(PixelPlan(32), most=4, blocks=1, processes=1) as preparers:
+        good = ("png", encoded(noisy((40, 40))))
+        preparers.release(done := preparers.prepare([good]))
+        done.wait()
+        slow = preparers.prepare([("png", encoded(Image.new("RGB", (9_000, 9_000)))), good, good])
+        time.sleep(0.3)
+        [pid] = preparer_processes()
+        os.kill(pid, signal.SIGKILL)
+        slow.wait()
+        assert slow.readable == [False, True, True]
+    assert preparer_processes() == []
+
+
+def preparer_processes() -> list[int]:
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            stat = (folder / "stat").read_text()
+            command = (folder / "cmdline").read_text()
+        except OSError:
+            continue  # it has ended
+        if int(stat.rpartition(")")[2].split()[1]) == os.getpid() and "preparer_process" in command:
+            found.append(int(folder.name))
+    return found
+
+
+def test_closing_the_pool_ends_those_who_wait() -> None:
+    with Preparers(PixelPlan(32), most=4, blocks=1, processes=1) as preparers:
+        prepared = preparers.prepare([("png", encoded(Image.new("RGB", (4_000, 4_000))))] * 4)
+    prepared.wait()
+    with pytest.raises(RuntimeError, match="closed"):
+        preparers.prepare([])
+
+
+def test_items_come_in_order_and_errors_where_they_happen() -> None:
+    def source() -> "object":
+        yield from range(5)
+        raise ValueError("the sixth")
+
+    seen = []
+    with pytest.raises(ValueError, match="the sixth"), ahead(source(), 2) as items:  # type: ignore[arg-type]
+        for item in items:
+            seen.append(item)
+    assert seen == list(range(5))
+
+
+def test_no_more_is_made_than_asked_for() -> None:
+    made = []
+
+    def source() -> "object":
+        for number in range(100):
+            made.append(number)
+            yield number
+
+    with ahead(source(), 2) as items:  # type: ignore[arg-type]
+        next(items)
+        time.sleep(0.3)
+    time.sleep(0.3)
+    assert len(made) <= 5
