@@ -39,11 +39,15 @@ check: setup  ## format, lint, types
 bench: setup  ## stage by stage timings on the mini crawl
 	$(BIN)/python -m benchmarks.stages
 
-peers: $(VENV)-peers/bin/python  ## an environment of what the benchmarks compare with
+peers: $(VENV)-peers/bin/python $(VENV)-peers-clip/bin/python  ## environments of what the benchmarks compare with
 
 $(VENV)-peers/bin/python: benchmarks/peers.txt
 	$(PYTHON) -m venv $(VENV)-peers
 	$(VENV)-peers/bin/python -m pip install --quiet --disable-pip-version-check -r benchmarks/peers.txt
+
+$(VENV)-peers-clip/bin/python: benchmarks/peers-clip.txt
+	$(PYTHON) -m venv $(VENV)-peers-clip
+	$(VENV)-peers-clip/bin/python -m pip install --quiet --disable-pip-version-check -r benchmarks/peers-clip.txt
 
 docs: setup  ## the configuration reference from the settings
 	$(BIN)/python -m laion_etl.reference > docs/configuration.md

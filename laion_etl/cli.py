@@ -16,6 +16,7 @@ from rich.table import Table
 from typer.core import TyperGroup
 
 from laion_etl import __version__
+from laion_etl.cli_eval import calibrate, evaluation
 from laion_etl.console import progress, summary
 from laion_etl.crawl import Partition, discover_crawls, known_crawls, parse_selection, partitions
 from laion_etl.errors import InputError, SettingsError, Stopped
@@ -41,6 +42,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
+app.add_typer(evaluation, name="eval")
+app.command()(calibrate)
 console = Console(soft_wrap=True)
 
 

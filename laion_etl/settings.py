@@ -269,6 +269,12 @@ class ClipSettings:
     pretrained: str = _knob(
         "openai", "open_clip pretrained tag or a checkpoint file; the demo's weights are 'scenes'."
     )
+    other_model: str = _knob(
+        "",
+        "open_clip model of the pairs that are not English, for example xlm-roberta-base-ViT-B-32. "
+        "Empty: the same model for all.",
+    )
+    other_pretrained: str = _knob("", "Its pretrained tag or checkpoint file.")
     threshold_en: float = _knob(
         0.28,
         "English pairs below this similarity are dropped. While both thresholds have their defaults, "

@@ -47,6 +47,7 @@ class ClipModel:
     weights_sha256: str
     is_tiny: bool
     precision: str = "fp32"
+    image_sha256: str = ""  # of the image tower alone
 
     @property
     def dim(self) -> int:
@@ -127,6 +128,7 @@ def load_model(settings: ClipSettings) -> ClipModel:
         weights_sha256=_weights_sha256(network),
         is_tiny=is_tiny(settings),
         precision=_precision(settings.precision, device),
+        image_sha256=_weights_sha256(network.visual),
     )
 
 

@@ -7,18 +7,19 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from laion_etl.errors import ModelError
 from laion_etl.funnel import ScoreReason
 from laion_etl.records import fingerprint, subset_of_language
 from laion_etl.score import tiny
 from laion_etl.score.heads import LinearHead, TextAnchors, checked_file, load_anchors, load_head
 from laion_etl.score.model import ClipModel, load_model
 from laion_etl.score.nsfwhead import DenseHead, load_nsfw_head
-from laion_etl.score.pixels import PixelPlan
+from laion_etl.score.pixels import PixelPlan, Pixels
 from laion_etl.score.preparers import Prepared, Preparers
 from laion_etl.score.safety import PROMPTS, SafetyJudge, Verdict, load_prompts
 from laion_etl.score.samples import Row, Sample
 from laion_etl.score.thresholds import Thresholds, thresholds
-from laion_etl.settings import SafetySettings, Settings
+from laion_etl.settings import ClipSettings, SafetySettings, Settings
 
 Floats = NDArray[np.float32]
 
@@ -54,9 +55,13 @@ def begin_chunk(samples: list[Sample], preparers: Preparers) -> Chunk:
 
 @dataclass(frozen=True, slots=True)
 class Scorer:
-    """A model with its thresholds, safety prompts and aesthetic head."""
+    """A model with its thresholds, safety prompts and heads, and the model of other languages, if any.
+
+    Safety, beauty and the image embeddings that are kept come from `model` for every sample.
+    """
 
     model: ClipModel
+    other: ClipModel | None
     thresholds: Thresholds
     judge: SafetyJudge
     head: LinearHead | None
@@ -68,7 +73,28 @@ class Scorer:
     def identity(self) -> str:
         """Changes with anything that can change a score, also with files behind the same name."""
         heads = [head.identity if head else "" for head in (self.head, self.nsfw, self.violence)]
-        return fingerprint(self.model.weights_sha256, self.thresholds, self.judge.identity, heads)
+        models = [model.weights_sha256 for model in (self.model, self.other) if model]
+        return fingerprint(models, self.thresholds, self.judge.identity, heads)
+
+    def _similarities(
+        self, samples: Sequence[Sample], images: Floats, pixels: Pixels, texts: Sequence[str]
+    ) -> tuple[Floats, Floats]:
+        """Cosines (n), and text embeddings (n, dim): each by the model of the sample's language."""
+        other = self.other
+        if other is None:
+            captions = self.model.embed_texts(texts)
+            return (images * captions).sum(axis=1), captions
+        captions, cosines = np.empty_like(images), np.empty(len(samples), np.float32)
+        english = np.asarray([sample.row["language"] == "en" for sample in samples])
+        for model, places in ((self.model, np.flatnonzero(english)), (other, np.flatnonzero(~english))):
+            if not len(places):
+                continue
+            shown = images[places]
+            if model is other and other.image_sha256 != self.model.image_sha256:
+                shown = other.embed_pixels(pixels[places])
+            captions[places] = model.embed_texts([texts[int(place)] for place in places])
+            cosines[places] = (shown * captions[places]).sum(axis=1)
+        return cosines, captions
 
     def score(self, chunk: Chunk, preparers: Preparers) -> list[Scored]:
         """One outcome per sample, in order."""
@@ -77,13 +103,13 @@ class Scorer:
         places = [i for i, readable in enumerate(prepared.readable) if readable]
         texts = [text for i in places if (text := chunk.texts[i]) is not None]
         pixels = prepared.pixels if len(places) == len(samples) else prepared.pixels[places]
-        images = self.model.embed_pixels(pixels) if places else None
-        preparers.release(prepared)
         outcomes = [self._unreadable(sample) for sample in samples]
+        images = self.model.embed_pixels(pixels) if places else None
         if images is not None:
-            found = self._score_readable([samples[i] for i in places], images, texts)
+            found = self._score_readable([samples[i] for i in places], images, pixels, texts)
             for i, outcome in zip(places, found, strict=True):
                 outcomes[i] = outcome
+        preparers.release(prepared)
         return outcomes
 
     def _unreadable(self, sample: Sample) -> Scored:
@@ -94,9 +120,10 @@ class Scorer:
         }
         return Scored(sample, columns, ScoreReason.UNREADABLE)
 
-    def _score_readable(self, samples: list[Sample], images: Floats, texts: Sequence[str]) -> list[Scored]:
-        captions = self.model.embed_texts(texts)
-        similarities = (images * captions).sum(axis=1)
+    def _score_readable(
+        self, samples: list[Sample], images: Floats, pixels: Pixels, texts: Sequence[str]
+    ) -> list[Scored]:
+        similarities, captions = self._similarities(samples, images, pixels, texts)
         verdicts = self.judge.judge(images, texts)
         if self.nsfw is not None:
             found = self.nsfw.score(images).tolist()
@@ -146,6 +173,7 @@ def load_scorer(settings: Settings) -> Scorer:
     prompts = load_prompts(_prompts_file(settings.safety, model))
     return Scorer(
         model=model,
+        other=_other(settings.clip, model),
         thresholds=thresholds(settings.clip),
         judge=SafetyJudge(model, prompts),
         head=_head(settings.safety, model),
@@ -155,6 +183,19 @@ def load_scorer(settings: Settings) -> Scorer:
         else None,
         pixel_plan=replace(model.pixel_plan, max_pixels=settings.clip.max_pixels),
     )
+
+
+def _other(settings: ClipSettings, model: ClipModel) -> ClipModel | None:
+    """The model of other languages; raises ModelError unless it takes the pixels of the first one."""
+    if not settings.other_model:
+        return None
+    other = load_model(replace(settings, model=settings.other_model, pretrained=settings.other_pretrained))
+    if other.pixel_plan != model.pixel_plan or other.dim != model.dim:
+        raise ModelError(
+            f"{other.name} takes other pixels or makes other embeddings than {model.name}: "
+            f"{other.pixel_plan.side} pixels and {other.dim} numbers, {model.pixel_plan.side} and {model.dim}"
+        )
+    return other
 
 
 def _prompts_file(safety: SafetySettings, model: ClipModel) -> Path:

@@ -185,6 +185,7 @@ def _stats(opened: _Opened, writer: "_ShardWriter") -> StageStats:
     if scorer is not None:
         details = {
             "model": scorer.model.name,
+            **({"other_model": scorer.other.name} if scorer.other else {}),
             "weights_sha256": scorer.model.weights_sha256,
             "precision": scorer.model.precision,
             "threshold_en": scorer.thresholds.english,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import torch
 
-_GROUP = 64  # texts, about; smaller groups waste less padding and fill the cores less
+_GROUP_ON_CPU, _GROUP_ON_GPU = 16, 256  # smaller groups have less padding and fill the device less
 
 
 def encode_texts(network: Any, tokens: "torch.Tensor", device: str) -> "torch.Tensor":
@@ -22,9 +22,10 @@ def encode_texts(network: Any, tokens: "torch.Tensor", device: str) -> "torch.Te
         whole: torch.Tensor = network.encode_text(tokens.to(device))
         return whole
     order = torch.argsort(lengths, stable=True)
+    size = _GROUP_ON_CPU if device == "cpu" else _GROUP_ON_GPU
     groups = []
-    for start in range(0, len(order), _GROUP):
-        group = order[start : start + _GROUP]
+    for start in range(0, len(order), size):
+        group = order[start : start + size]
         ends = lengths[group]
         groups.append(_encode(network, tokens[group, : int(ends[-1])].to(device), ends.to(device)))
     return torch.cat(groups)[torch.argsort(order).to(device)]

@@ -1,0 +1,113 @@
+"""Thresholds from samples: which similarity keeps a wished share, or tells right from wrong best.
+
+The scored shards have the similarity of every sample, also of those that were dropped, so one scoring of a
+few shards is enough to choose thresholds; nothing has to be scored again to look at another choice.
+"""
+
+import csv
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from laion_etl.errors import InputError
+from laion_etl.records import scored_stem
+from laion_etl.storage import Store
+
+QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
+_COLUMNS = ["key", "language", "similarity"]
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Proposal:
+    """A threshold for one route of languages, and what it would do to the samples it was made from."""
+
+    route: str  # en or other
+    samples: int
+    quantiles: dict[float, float]
+    threshold: float
+    kept: float
+    precision: float | None = None
+    recall: float | None = None
+
+
+def read_similarities(crawl: str, batches: Sequence[int], store: Store) -> dict[str, dict[str, float]]:
+    """Similarity by key, for `en` and `other`."""
+    found: dict[str, dict[str, float]] = {"en": {}, "other": {}}
+    for batch in batches:
+        with store.open(f"{scored_stem(crawl, batch)}.parquet") as file:
+            table = pq.read_table(file, columns=_COLUMNS)
+        for row in table.to_pylist():
+            if row["similarity"] is not None:
+                found["en" if row["language"] == "en" else "other"][row["key"]] = row["similarity"]
+    return found
+
+
+def read_labels(path: Path) -> dict[str, bool]:
+    """Keys with 1 or 0 from a CSV file with the columns `key` and `label`: whether text and image match."""
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            rows = list(csv.DictReader(file))
+        values = {"1": True, "0": False}
+        return {row["key"]: values[row["label"].strip()] for row in rows}
+    except (OSError, KeyError, UnicodeDecodeError, AttributeError) as error:
+        raise InputError(f"can't read labels from {path}: it needs columns key and label (1 or 0)") from error
+
+
+def propose(similarities: Mapping[str, Mapping[str, float]], keep: float) -> list[Proposal]:
+    """For each route with samples the highest threshold that keeps at least the share `keep` of them."""
+    if not 0 < keep <= 1:
+        raise InputError(f"a share to keep is above 0 and at most 1, not {keep:g}")
+    found = []
+    for route, by_key in similarities.items():
+        if not by_key:
+            continue
+        values = np.sort(np.fromiter(by_key.values(), float))
+        threshold = float(values[len(values) - int(np.ceil(keep * len(values)))])
+        found.append(_proposal(route, values, threshold))
+    return found
+
+
+def propose_from_labels(
+    similarities: Mapping[str, Mapping[str, float]], labels: Mapping[str, bool]
+) -> list[Proposal]:
+    """The threshold with the best F1, the lower of equals, of each route with labels of both kinds."""
+    found = []
+    for route, by_key in similarities.items():
+        known = [(value, labels[key]) for key, value in by_key.items() if key in labels]
+        matching = sum(label for _, label in known)
+        if not 0 < matching < len(known):
+            continue
+        known.sort(reverse=True)
+        values = np.asarray([value for value, _ in known])
+        right = np.cumsum([label for _, label in known])
+        kept = np.arange(1, len(known) + 1)
+        last = np.append(values[1:] != values[:-1], True)  # a threshold keeps all of equal similarity
+        scores = np.where(last, 2 * right / (kept + matching), -1.0)
+        best = len(scores) - 1 - int(np.argmax(scores[::-1]))
+        proposal = _proposal(route, np.sort(np.fromiter(by_key.values(), float)), float(values[best]))
+        precision, recall = float(right[best] / kept[best]), float(right[best] / matching)
+        found.append(
+            Proposal(
+                proposal.route,
+                proposal.samples,
+                proposal.quantiles,
+                proposal.threshold,
+                proposal.kept,
+                precision,
+                recall,
+            )
+        )
+    if not found:
+        raise InputError("the labels name no sample, or only matching or only mismatching ones")
+    return found
+
+
+def _proposal(route: str, values: Floats, threshold: float) -> Proposal:
+    quantiles = {share: float(np.quantile(values, share)) for share in QUANTILES}
+    return Proposal(route, len(values), quantiles, threshold, float((values >= threshold).mean()))

@@ -1,0 +1,39 @@
+"""Pictures from anywhere through a model: what every evaluation begins with."""
+
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from laion_etl.machine import usable_cores
+from laion_etl.score.model import ClipModel
+from laion_etl.score.preparers import Picture, Preparers
+
+Floats = NDArray[np.float32]
+Label = TypeVar("Label")
+
+_BATCH = 128
+
+
+def embedded(
+    model: ClipModel, pictures: Iterable[tuple[Picture, Label]]
+) -> Iterator[tuple[Floats, list[Label], int]]:
+    """Batches of L2-normalised embeddings (n, dim) with the labels of the n readable pictures.
+
+    The third is the number of unreadable ones.
+    """
+    with Preparers(model.pixel_plan, _BATCH, 2, usable_cores()) as preparers:
+        rest = iter(pictures)
+        while batch := list(islice(rest, _BATCH)):
+            prepared = preparers.prepare([picture for picture, _ in batch])
+            prepared.wait()
+            places = [place for place, readable in enumerate(prepared.readable) if readable]
+            found = (
+                model.embed_pixels(prepared.pixels[places])
+                if places
+                else np.empty((0, model.dim), np.float32)
+            )
+            preparers.release(prepared)
+            yield found, [batch[place][1] for place in places], len(batch) - len(places)

@@ -1,0 +1,51 @@
+"""What a published dataset is like: similarity and beauty by language, in one table."""
+
+from collections import defaultdict
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow.parquet as pq
+
+from laion_etl.errors import InputError
+from laion_etl.storage import Store
+
+_SUBSETS = ("laion-en", "laion-multi", "laion-nolang")  # the others are cut from these
+_COLUMNS = ["LANGUAGE", "similarity", "aesthetic"]
+_MOST_LANGUAGES = 200
+
+
+@dataclass(frozen=True, slots=True)
+class LanguageQuality:
+    """A language of the dataset, '' for none; medians and the lowest and highest twentieth."""
+
+    language: str
+    samples: int
+    similarity: tuple[float, float, float]
+    aesthetic: tuple[float, float, float] | None
+
+
+def dataset_quality(prefix: str, store: Store) -> list[LanguageQuality]:
+    """The languages of the dataset at `prefix`, most samples first. Raises InputError when there is none."""
+    found: dict[str, list[tuple[float, float | None]]] = defaultdict(list)
+    names = [name for subset in _SUBSETS for name in store.list(f"{prefix}{subset}/")]
+    for name in (name for name in names if name.endswith(".parquet")):
+        with store.open(name) as file:
+            table = pq.read_table(file, columns=_COLUMNS)
+        for row in table.to_pylist():
+            found[row["LANGUAGE"] or ""].append((row["similarity"], row["aesthetic"]))
+    if not found:
+        raise InputError(f"{store.uri(prefix)} has no published samples")
+    rows = [_quality(language, values) for language, values in found.items()]
+    return sorted(rows, key=lambda row: (-row.samples, row.language))[:_MOST_LANGUAGES]
+
+
+def _quality(language: str, values: list[tuple[float, float | None]]) -> LanguageQuality:
+    beauty = [value for _, value in values if value is not None]
+    return LanguageQuality(
+        language, len(values), _spread([value for value, _ in values]), _spread(beauty) if beauty else None
+    )
+
+
+def _spread(values: list[float]) -> tuple[float, float, float]:
+    low, middle, high = np.quantile(values, (0.05, 0.5, 0.95))
+    return float(low), float(middle), float(high)

@@ -1,0 +1,173 @@
+"""Evaluations on the demo's model: what it knows, measured the way the papers do."""
+
+import io
+import random
+from pathlib import Path
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from laion_etl.cli import app
+from laion_etl.errors import InputError
+from laion_etl.evaluate.calibrate import propose, propose_from_labels, read_labels, read_similarities
+from laion_etl.evaluate.retrieval import recall, shard_recall
+from laion_etl.evaluate.zero_shot import class_embeddings, classify, image_folder, templates, web_dataset
+from laion_etl.minicrawl.held_out import photo
+from laion_etl.minicrawl.scenes import Scene
+from laion_etl.score.model import ClipModel
+from laion_etl.score.stage import score_shards
+from laion_etl.storage import LocalStore
+from laion_etl.tarshard import finish, write_member
+from tests.score.conftest import CRAWL, TINY_SETTINGS, Entry, fitting, jpeg, write_shard
+
+SHAPES = ("star", "heart", "circle")
+NAMES = [f"single red {shape} on a sandy beach" for shape in SHAPES]
+RUNNER = CliRunner()
+
+
+def picture(shape: str, seed: int) -> bytes:
+    file = io.BytesIO()
+    photo(Scene("red", shape, "beach", "single"), random.Random(seed)).save(file, "JPEG", quality=92)
+    return file.getvalue()
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    pictures = tmp_path / "pictures"
+    for shape, name in zip(SHAPES, NAMES, strict=True):
+        folder = pictures / name.replace(" ", "_")
+        folder.mkdir(parents=True)
+        for seed in range(8):
+            (folder / f"{seed}.jpeg").write_bytes(picture(shape, seed))
+    (folder / "broken.jpg").write_bytes(b"no picture")
+    (folder / "notes.txt").write_bytes(b"none either")
+    return pictures
+
+
+def test_zero_shot_on_a_folder_and_on_tars_is_the_same(
+    folder: Path, tiny_model: ClipModel, tmp_path: Path
+) -> None:
+    names, pictures = image_folder(folder)
+    assert names == sorted(NAMES)
+    found = classify(tiny_model, names, pictures, templates("photo"))
+    assert (found.pictures, found.unreadable) == (24, 1)
+    assert found.top1 > 0.8
+    assert found.top5 == 1.0
+    tar = tmp_path / "all.tar"
+    with tar.open("wb") as file:
+        for number, ((ending, data), label) in enumerate(image_folder(folder)[1]):
+            write_member(file, f"{number}.{ending}", data)
+            write_member(file, f"{number}.cls", str(label).encode())
+        finish(file)
+    assert classify(tiny_model, names, web_dataset([tar], names), templates("photo")) == found
+
+
+def test_a_class_is_the_mean_of_its_normalised_prompts(tiny_model: ClipModel) -> None:
+    prompts = templates("simple")
+    [row] = class_embeddings(tiny_model, ["red star"], prompts)
+    each = np.stack([tiny_model.embed_texts([prompt("red star")])[0] for prompt in prompts])
+    mean = each.sum(axis=0)
+    assert np.allclose(row, mean / np.linalg.norm(mean), atol=1e-5)
+    assert (len(templates("openai")), len(prompts)) == (80, 7)
+
+
+def test_what_is_no_test_set_is_named(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no folders of classes"):
+        image_folder(tmp_path)
+    (tmp_path / "cats").mkdir()
+    with pytest.raises(InputError, match="1 classes, 2 names"):
+        image_folder(tmp_path, ["a", "b"])
+    with pytest.raises(InputError, match="no prompts are called 'poem'"):
+        templates("poem")
+    with (tmp_path / "bad.tar").open("wb") as file:
+        write_member(file, "0.cls", b"7")
+        finish(file)
+    with pytest.raises(InputError, match="says class '7'; there are 2"):
+        list(web_dataset([tmp_path / "bad.tar"], ["a", "b"]))
+    (tmp_path / "cut.tar").write_bytes(b"no tar")
+    with pytest.raises(InputError, match="can't read"):
+        list(web_dataset([tmp_path / "cut.tar"], ["a"]))
+
+
+def test_recall_counts_ranks() -> None:
+    images = np.eye(4, dtype=np.float32)
+    texts = images[[0, 1, 3, 2]]  # the last two captions are swapped
+    found = recall(images, texts, ks=(1, 4))
+    assert found.image_of_text == {1: 0.5, 4: 1.0}
+    assert found.text_of_image == {1: 0.5, 4: 1.0}
+
+
+def test_the_pictures_of_a_shard_are_found_by_their_captions(tmp_path: Path, tiny_model: ClipModel) -> None:
+    store = LocalStore(tmp_path / "store")
+    colours, shapes = ("red", "blue", "yellow", "green"), ("star", "heart", "circle")
+    entries = [fitting(Scene(c, s, "beach", "single"), seed=i) for i, c in enumerate(colours) for s in shapes]
+    write_shard(store, [*entries, Entry(b"broken", b"text"), Entry(None, b"text")])
+    found = shard_recall(CRAWL, 3, tiny_model, store)
+    assert found.pairs == 12
+    assert found.image_of_text[1] > 0.7
+    assert found.image_of_text[1] <= found.image_of_text[5] <= found.image_of_text[10]
+
+
+def test_a_share_to_keep_gives_a_threshold_for_each_route() -> None:
+    similarities = {"en": {str(n): n / 100 for n in range(100)}, "other": {"a": 0.5}, "none": {}}
+    english, other = propose(similarities, 0.3)
+    assert (english.route, english.threshold, english.kept) == ("en", 0.7, 0.3)
+    assert (other.threshold, other.kept) == (0.5, 1.0)
+    with pytest.raises(InputError, match="share to keep"):
+        propose(similarities, 0)
+
+
+def test_labels_give_the_threshold_with_the_best_f1() -> None:
+    similarities = {"en": {"a": 0.9, "b": 0.8, "c": 0.7, "d": 0.6, "e": 0.6, "f": 0.1}, "other": {"g": 0.3}}
+    labels = {"a": True, "b": True, "c": False, "d": True, "e": False, "f": False, "g": True}
+    [found] = propose_from_labels(similarities, labels)
+    by_hand = {}
+    for threshold in set(similarities["en"].values()):
+        kept = [key for key, value in similarities["en"].items() if value >= threshold]
+        right = sum(labels[key] for key in kept)
+        by_hand[threshold] = 2 * right / (len(kept) + 3)
+    assert by_hand[found.threshold] == max(by_hand.values())
+    assert (found.threshold, found.precision, found.recall) == (0.8, 1.0, 2 / 3)
+    with pytest.raises(InputError, match="only matching"):
+        propose_from_labels(similarities, {"a": True})
+
+
+def test_commands_on_a_scored_shard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+    store = LocalStore(tmp_path / "store")
+    star, heart = Scene("red", "star", "beach", "two"), Scene("blue", "heart", "bricks", "single")
+    wrong = Entry(jpeg(star), fitting(heart).text)
+    shard = write_shard(store, [fitting(star), wrong, fitting(heart), fitting(star, "de", 3)])
+    score_shards(CRAWL, [3], TINY_SETTINGS, store)
+    similarities = read_similarities(CRAWL, [3], store)
+    assert (len(similarities["en"]), len(similarities["other"])) == (3, 1)
+    for name, value in {
+        "STORE": str(tmp_path / "store"),
+        "CLIP_MODEL": "laion-etl-tiny",
+        "CLIP_PRETRAINED": "scenes",
+    }.items():
+        monkeypatch.setenv(f"LAION_ETL_{name}", value)
+    labels = tmp_path / "labels.csv"
+    keys = sorted(similarities["en"])
+    labels.write_text("key,label\n" + "".join(f"{key},{int(key != keys[1])}\n" for key in keys))
+    assert read_labels(labels)[keys[1]] is False
+    shown = RUNNER.invoke(app, ["calibrate", "--crawl", CRAWL, "--labels", str(labels)])
+    assert shown.exit_code == 0, shown.output
+    assert "en: precision 1.000, recall 1.000" in shown.output
+    assert "export LAION_ETL_CLIP_THRESHOLD_EN=" in shown.output
+    shown = RUNNER.invoke(app, ["calibrate", "--crawl", CRAWL, "--keep", "0.34"])
+    assert "export LAION_ETL_CLIP_THRESHOLD_OTHER=" in shown.output
+    shown = RUNNER.invoke(app, ["eval", "retrieval", "--crawl", CRAWL, "--shard", "3"])
+    assert f"{shard.kept} pairs" in shown.output, shown.output
+    shown = RUNNER.invoke(app, ["eval", "zero-shot", str(folder), "--templates", "simple"])
+    assert "24 pictures in 3 classes, 1 unreadable" in shown.output, shown.output
+    assert "top-1" in shown.output
+
+
+def test_labels_without_the_columns_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "labels.csv").write_text("name,value\na,1\n")
+    with pytest.raises(InputError, match="columns key and label"):
+        read_labels(tmp_path / "labels.csv")
+    (tmp_path / "labels.csv").write_text("key,label\na,yes\n")
+    with pytest.raises(InputError, match="columns key and label"):
+        read_labels(tmp_path / "labels.csv")
