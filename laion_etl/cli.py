@@ -202,11 +202,11 @@ def score(
     as_json: JsonOption = False,
 ) -> None:
     """Shards -> scored shards: CLIP similarity, safety and beauty."""
-    from laion_etl.score.stage import score_shards
+    from laion_etl.score.devices import score_everywhere
 
     settings, store = _open()
     batches = [_batch_of(uri) for uri in shard] if shard else _group(_planned(crawl, store), group)
-    finished = score_shards(
+    finished = score_everywhere(
         crawl, batches, settings, store, lambda stats: console.print(summary(stats), highlight=False)
     )
     if as_json:

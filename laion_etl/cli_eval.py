@@ -91,6 +91,26 @@ def dataset(
     console.print(table)
 
 
+@evaluation.command("train-check")
+def train_check(
+    crawl: CrawlOption,
+    model: Annotated[
+        str, typer.Option(help="open_clip architecture, trained from random weights.")
+    ] = "laion-etl-tiny",
+    samples: Annotated[int, typer.Option(min=2, help="At most as many kept samples.")] = 256,
+    batch_size: Annotated[int, typer.Option(min=2, help="Samples in a step.")] = 16,
+) -> None:
+    """A few steps of open_clip's own training on the kept samples: whether the shards can be trained on."""
+    from laion_etl.evaluate.train_check import check_training
+
+    store = open_store(load_settings().store_uri)
+    found = check_training(crawl, store, model=model, most_samples=samples, batch_size=batch_size)
+    _print(
+        f"open_clip trained {model} for {len(found.losses)} steps of {found.batch_size} samples: "
+        f"loss {found.losses[0]:.3f} to {found.losses[-1]:.3f}"
+    )
+
+
 def calibrate(
     crawl: CrawlOption,
     shard: Annotated[list[int] | None, typer.Option(help="Number of a scored shard; left out: all.")] = None,

@@ -14,7 +14,7 @@ from laion_etl.download.worker import Worker, open_queue
 from laion_etl.parse.stage import parse_partition
 from laion_etl.publish.stage import publish_dataset
 from laion_etl.records import StageStats
-from laion_etl.score.stage import score_shards
+from laion_etl.score.devices import score_everywhere
 from laion_etl.settings import Settings
 from laion_etl.storage import Store
 
@@ -43,7 +43,7 @@ class LocalRun:
                 for stats in worker.run():
                     self._say(stats)
         batches = planned.details["batches"]
-        score_shards(self.crawl, batches, self.settings, self.store, self._tell)
+        score_everywhere(self.crawl, batches, self.settings, self.store, self._tell)
         return self._say(publish_dataset(self.crawl, self.settings, self.store))
 
     def parse(self, partition: Partition) -> StageStats:

@@ -284,7 +284,9 @@ class ClipSettings:
         0.26, "Other pairs, and those without a language, below this similarity are dropped."
     )
     batch_size: int = _knob(256, "Images per forward pass.")
-    device: str = _knob("auto", "auto, cpu, cuda or cuda:N.")
+    device: str = _knob(
+        "auto", "auto (all GPUs, else the CPU), cpu, cuda, or several: cuda:0,cuda:1; a process each."
+    )
     precision: str = _knob("auto", "auto (bf16 on GPUs, fp32 on CPUs), fp32, bf16 or fp16.")
     preparers: int = _knob(0, "Processes that decode images for the model; 0 means one per core.")
     max_pixels: int = _knob(89_478_484, "Largest image decoded from a shard, pixels.")

@@ -155,9 +155,11 @@ def _close(name: str, known: Sequence[str]) -> str:
     return f"; did you mean {' or '.join(by_lower[entry] for entry in found)}?" if found else ""
 
 
-def _device(wanted: str) -> str:
+def _device(setting: str) -> str:
+    """The device of this process: the first of several."""
     import torch
 
+    wanted = setting.partition(",")[0].strip()
     if wanted == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     if wanted != "cpu":

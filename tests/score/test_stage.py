@@ -201,6 +201,7 @@ def test_the_size_of_batches_does_not_change_what_is_kept(store: Store) -> None:
     write_shard(store, [fitting(STAR), mismatch(), fitting(HEART), *broken_entries()])
     large = score(store)
     rows = read_parquet(store)
+    store.delete(f"{STEM}_stats.json")
     small = score(store, Settings(clip=replace(TINY, batch_size=2)))
     assert (small.kept, small.dropped) == (large.kept, large.dropped)
     similar = [

@@ -1,0 +1,90 @@
+"""Does a dataset train? A few steps of open_clip's own training on the kept samples of a crawl.
+
+What is checked is that the shards are what training code expects: webdataset reads them, the pictures decode,
+the texts tokenise, and the loss is a number. The model that comes out is thrown away.
+"""
+
+import logging
+import math
+import re
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from laion_etl.errors import InputError, ModelError
+from laion_etl.score.openclip import open_clip
+from laion_etl.storage import Store
+
+_LOSS = re.compile(r"Train Epoch: 0 .*?Contrastive_loss: ([\d.]+|nan)")
+_FEWEST = 2  # samples in a batch: a contrast needs another one
+
+
+@dataclass(frozen=True, slots=True)
+class TrainCheck:
+    """Loss of the first and the last batch that open_clip logged."""
+
+    samples: int
+    batch_size: int
+    losses: tuple[float, ...]
+
+
+def check_training(
+    crawl: str, store: Store, *, model: str, most_samples: int = 256, batch_size: int = 16
+) -> TrainCheck:
+    """Trains `model` from random weights, on the CPU, for one epoch of at most so many kept samples.
+
+    Raises InputError without enough samples, ModelError when open_clip can't train on them.
+    """
+    kept, names = 0, []
+    for name in sorted(store.list(f"scored/{crawl}/")):
+        if name.endswith("_stats.json") and kept < most_samples:
+            kept += store.read_stats(name).kept
+            names.append(name.replace("_stats.json", ".tar"))
+    samples = min(kept, most_samples)
+    if samples < batch_size or batch_size < _FEWEST:
+        raise InputError(f"{crawl} has {kept} kept samples, too few for a batch of {batch_size}")
+    with tempfile.TemporaryDirectory(prefix="laion-etl-train-") as folder:
+        for number, name in enumerate(names):
+            with store.open(name) as source, (Path(folder) / f"{number:05d}.tar").open("wb") as sink:
+                shutil.copyfileobj(source, sink)
+        arguments = [
+            *("--train-data", f"{folder}/{{00000..{len(names) - 1:05d}}}.tar"),
+            *("--dataset-type", "webdataset", "--train-num-samples", str(samples - samples % batch_size)),
+            *("--batch-size", str(batch_size), "--epochs", "1", "--warmup", "1", "--workers", "1"),
+            *("--model", model, "--precision", "fp32", "--device", "cpu", "--log-every-n-steps", "1"),
+            *("--logs", f"{folder}/logs", "--name", "check", "--save-frequency", "0"),
+        ]
+        _train(arguments)
+        log = (Path(folder) / "logs" / "check" / "out.log").read_text()
+    losses = tuple(float(loss) for loss in _LOSS.findall(log))
+    if not losses or not all(map(math.isfinite, losses)):
+        raise ModelError(f"open_clip trained without a finite loss: {losses}")
+    return TrainCheck(samples, batch_size, losses)
+
+
+def _train(arguments: list[str]) -> None:
+    open_clip()
+    from open_clip_train.main import main
+
+    with _logging_as_before():
+        try:
+            main(arguments)
+        except (RuntimeError, ValueError, KeyError, AssertionError, OSError) as error:
+            raise ModelError(f"open_clip can't train on the shards: {error}") from error
+
+
+@contextmanager
+def _logging_as_before() -> Iterator[None]:
+    """open_clip's training puts handlers of its own on the root logger."""
+    root = logging.getLogger()
+    handlers, level = list(root.handlers), root.level
+    try:
+        yield
+    finally:
+        for handler in [one for one in root.handlers if one not in handlers]:
+            root.removeHandler(handler)
+            handler.close()
+        root.setLevel(level)

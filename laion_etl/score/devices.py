@@ -1,0 +1,77 @@
+"""Several GPUs: one process for each, every one with its share of the shards."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+
+from laion_etl.errors import ModelError
+from laion_etl.records import StageStats, scored_stem
+from laion_etl.score.stage import score_shards
+from laion_etl.settings import ClipSettings, Settings
+from laion_etl.storage import Store
+
+
+def devices(settings: ClipSettings) -> list[str]:
+    """Those the setting names, comma separated; `auto` is every GPU, or the CPU where there is none."""
+    if settings.device != "auto":
+        return [name.strip() for name in settings.device.split(",") if name.strip()] or ["cpu"]
+    import torch
+
+    return [f"cuda:{number}" for number in range(torch.cuda.device_count())] or ["cpu"]
+
+
+def score_everywhere(
+    crawl: str,
+    batches: Sequence[int],
+    settings: Settings,
+    store: Store,
+    on_done: Callable[[StageStats], None] | None = None,
+) -> list[StageStats]:
+    """`score_shards` on all devices: by this process where there is one, else by a process for each.
+
+    The processes take their settings from the environment and the settings file, as commands do. Raises
+    ModelError when one of them failed, after the others have finished their shards.
+    """
+    if len(batches) < 2:  # before torch is imported to count GPUs
+        return score_shards(crawl, batches, settings, store, on_done)
+    found = devices(settings.clip)
+    if len(found) == 1:
+        return score_shards(crawl, batches, settings, store, on_done)
+    with ExitStack() as stack:
+        running = [
+            (device, stack.enter_context(_Process(crawl, batches[place :: len(found)], device)))
+            for place, device in enumerate(found[: len(batches)])
+        ]
+        failed = [device for device, process in running if process.wait()]
+    if failed:
+        raise ModelError(f"scoring on {', '.join(failed)} failed; what was printed above says why")
+    done = [store.read_stats(f"{scored_stem(crawl, batch)}_stats.json") for batch in batches]
+    if on_done is not None:
+        for stats in done:
+            on_done(stats)
+    return done
+
+
+class _Process:
+    """`laion-etl score` of some shards on one device; ended with the block at the latest."""
+
+    def __init__(self, crawl: str, batches: Sequence[int], device: str) -> None:
+        shards = [argument for batch in batches for argument in ("--shard", str(batch))]
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "laion_etl", "score", "--crawl", crawl, *shards],
+            env={**os.environ, "LAION_ETL_CLIP_DEVICE": device},
+            stdout=subprocess.DEVNULL,
+        )
+
+    def __enter__(self) -> "_Process":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._process.poll() is None:
+            self._process.terminate()
+            self._process.wait()
+
+    def wait(self) -> int:
+        return self._process.wait()

@@ -1,0 +1,55 @@
+"""A process for each device; two CPUs stand in for GPUs."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from laion_etl.errors import ModelError
+from laion_etl.score.devices import devices, score_everywhere
+from laion_etl.score.stage import score_shards
+from laion_etl.settings import ClipSettings
+from laion_etl.storage import LocalStore
+from tests.score.conftest import CRAWL, TINY, TINY_SETTINGS, fitting, scored_files, write_shard
+from tests.score.test_stage import HEART, MOON, STAR
+
+TWO = replace(TINY_SETTINGS, clip=replace(TINY, device="cpu,cpu"))
+
+
+def shards(folder: Path) -> LocalStore:
+    store = LocalStore(folder)
+    for batch, scene in enumerate((STAR, HEART, MOON)):
+        write_shard(store, [fitting(scene), fitting(STAR)], batch)
+    return store
+
+
+def test_devices_are_named_or_found() -> None:
+    assert devices(ClipSettings(device="cuda:0, cuda:2")) == ["cuda:0", "cuda:2"]
+    assert devices(ClipSettings(device="cpu")) == ["cpu"]
+    assert devices(ClipSettings(device="auto"))
+
+
+def test_two_processes_give_the_files_of_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    alone = shards(tmp_path / "alone")
+    expected = score_shards(CRAWL, [0, 1, 2], TINY_SETTINGS, alone)
+    together = shards(tmp_path / "together")
+    for name, value in {
+        "STORE": str(tmp_path / "together"),
+        "CLIP_MODEL": "laion-etl-tiny",
+        "CLIP_PRETRAINED": "scenes",
+    }.items():
+        monkeypatch.setenv(f"LAION_ETL_{name}", value)
+    seen = []
+    assert score_everywhere(CRAWL, [0, 1, 2], TWO, together, seen.append) == expected == seen
+    assert scored_files(together) == scored_files(alone)
+
+
+def test_a_device_that_fails_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    store = shards(tmp_path / "store")
+    monkeypatch.setenv("LAION_ETL_STORE", str(tmp_path / "store"))
+    monkeypatch.setenv("LAION_ETL_CLIP_MODEL", "no such model")
+    with pytest.raises(ModelError, match="scoring on cpu, cpu failed"):
+        score_everywhere(CRAWL, [0, 1, 2], TWO, store)
+    assert "no CLIP model is called" in capfd.readouterr().err
