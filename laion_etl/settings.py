@@ -320,6 +320,14 @@ class PublishSettings:
     rows_per_file: int = _knob(1_000_000, "Rows per parquet file.")
     high_resolution_px: int = _knob(1024, "Both sides at least this: the high-resolution subset.")
     aesthetic_min: float = _knob(5.0, "Aesthetic score of the aesthetic subset.")
+    duplicates: str = _knob(
+        "keep",
+        "Pairs that show the same picture: keep all (as the original did), or publish the best pair of "
+        "those with equal files (exact), or with equal or nearly equal pictures (near).",
+    )
+    duplicate_bits: int = _knob(
+        10, "Bits of 256 in which PDQ hashes of nearly equal pictures differ, at most 15."
+    )
     contact: str = _knob("", "Where people ask for removal, printed on the dataset card.")
 
 

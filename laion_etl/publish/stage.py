@@ -14,6 +14,7 @@ from laion_etl.overview import crawl_funnel
 from laion_etl.publish import manifest
 from laion_etl.publish.card import render_card
 from laion_etl.publish.contact import Sampler
+from laion_etl.publish.redundancy import Redundant, find_redundant
 from laion_etl.publish.release import PIPELINE, Facts, Release
 from laion_etl.publish.report import report_page
 from laion_etl.publish.scored import ScoredCrawl, find_scored, read_batch
@@ -42,15 +43,17 @@ def publish_dataset(crawl: str, settings: Settings, store: Store, version: str =
     if done := store.finished(release.file(STATS), identity):
         return done
     store.delete(release.file(STATS))
+    redundant = find_redundant(scored, settings.publish, store)
     stats = StageStats(
         stage="publish",
         crawl=crawl,
         unit=f"{release.name}/{release.version}",
         fingerprint=identity,
         input=scored.kept,
-        kept=scored.kept,
+        kept=scored.kept - len(redundant),
+        dropped=redundant.counts,
     )
-    facts, data_files = _write_rows(release, scored, settings, store, stats)
+    facts, data_files = _write_rows(release, scored, redundant, settings, store, stats)
     files = [
         *data_files,
         _write(facts, CARD, render_card(facts, data_files), store),
@@ -66,7 +69,9 @@ def render_report(crawl: str, settings: Settings, store: Store, version: str = "
     release = Release(settings.publish.name, version or crawl)
     name = release.file(STATS)
     published = store.read_stats(name) if store.exists(name) else None
-    return report_page(_read_rows(release, find_scored(crawl, store), settings, store, published), store)
+    scored = find_scored(crawl, store)
+    redundant = find_redundant(scored, settings.publish, store)
+    return report_page(_read_rows(release, scored, redundant, settings, store, published), store)
 
 
 def rebuild_report(crawl: str, settings: Settings, store: Store, version: str = "") -> str:
@@ -101,7 +106,12 @@ def _fingerprint(release: Release, scored: ScoredCrawl, settings: Settings) -> s
 
 
 def _write_rows(
-    release: Release, scored: ScoredCrawl, settings: Settings, store: Store, stats: StageStats
+    release: Release,
+    scored: ScoredCrawl,
+    redundant: Redundant,
+    settings: Settings,
+    store: Store,
+    stats: StageStats,
 ) -> tuple[Facts, list[DataFile]]:
     """Streams the rows into the files of all subsets and into the facts."""
     with ExitStack() as stack:
@@ -109,13 +119,14 @@ def _write_rows(
             stack.enter_context(SubsetWriter(subset, release.folder, settings.publish.rows_per_file, store))
             for subset in subsets(settings.publish)
         ]
-        facts = _read_rows(release, scored, settings, store, stats, writers)
+        facts = _read_rows(release, scored, redundant, settings, store, stats, writers)
     return facts, [file for writer in writers for file in writer.files]
 
 
 def _read_rows(
     release: Release,
     scored: ScoredCrawl,
+    redundant: Redundant,
     settings: Settings,
     store: Store,
     published: StageStats | None,
@@ -124,7 +135,8 @@ def _read_rows(
     chosen = subsets(settings.publish)
     statistics, sampler = Statistics(chosen), Sampler.over(scored)
     for batch in scored.batches:
-        for rows in read_batch(scored, batch, store):
+        for found in read_batch(scored, batch, store):
+            rows = redundant.mark(found)
             table = published_rows(rows, scored.crawl)
             statistics.add(rows, table)
             sampler.add(batch.number, rows)
