@@ -263,8 +263,8 @@ def _build(model: str, tag: Mapping[str, Any]) -> Any:
 def _not_buildable(model: str, error: Exception) -> ModelError:
     cause = " ".join(str(error).split())[:200] or type(error).__name__
     return ModelError(
-        f"can't build the CLIP model {model}: {cause}; models with a Hugging Face text tower need the "
-        "package transformers and files from its hub"
+        f"can't build the CLIP model {model}: {cause}; models with a Hugging Face text tower need "
+        "files from its hub"
     )
 
 

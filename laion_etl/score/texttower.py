@@ -1,10 +1,12 @@
 """Text towers without their padding: captions are short, contexts are 77 tokens long.
 
 In CLIP's text transformer every token looks only at those before it and the embedding is that of the end
-token, so whatever is padded behind it changes nothing: texts are encoded in groups of similar length, each
-cut to its longest. Towers built otherwise are given the whole context.
+token; towers from Hugging Face's hub are told which tokens are padding. In both, what is padded changes
+nothing: texts are encoded in groups of similar length, each cut to its longest. Towers built otherwise are
+given the whole context.
 """
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -17,21 +19,23 @@ def encode_texts(network: Any, tokens: "torch.Tensor", device: str) -> "torch.Te
     """open_clip's `encode_text(tokens)` (n, dim) for tokens (n, context), up to rounding."""
     import torch
 
-    lengths = _lengths(network, tokens)
+    lengths = _causal_lengths(network, tokens)
+    encode: Callable[[Any, torch.Tensor, torch.Tensor], torch.Tensor] = _encode_causal
     if lengths is None:
-        whole: torch.Tensor = network.encode_text(tokens.to(device))
-        return whole
+        lengths, encode = _masked_lengths(network, tokens), _encode_masked
+    if lengths is None:
+        return _encode_masked(network, tokens.to(device), tokens)
     order = torch.argsort(lengths, stable=True)
     size = _GROUP_ON_CPU if device == "cpu" else _GROUP_ON_GPU
     groups = []
     for start in range(0, len(order), size):
         group = order[start : start + size]
         ends = lengths[group]
-        groups.append(_encode(network, tokens[group, : int(ends[-1])].to(device), ends.to(device)))
+        groups.append(encode(network, tokens[group, : int(ends[-1])].to(device), ends.to(device)))
     return torch.cat(groups)[torch.argsort(order).to(device)]
 
 
-def _lengths(network: Any, tokens: "torch.Tensor") -> "torch.Tensor | None":
+def _causal_lengths(network: Any, tokens: "torch.Tensor") -> "torch.Tensor | None":
     """Tokens of each text up to its end token; None when the tower may look at what is behind it."""
     causal = getattr(network, "attn_mask", None) is not None
     if not causal or getattr(network, "text_pool_type", "") != "argmax":
@@ -39,7 +43,24 @@ def _lengths(network: Any, tokens: "torch.Tensor") -> "torch.Tensor | None":
     return tokens.argmax(dim=-1) + 1
 
 
-def _encode(network: Any, tokens: "torch.Tensor", lengths: "torch.Tensor") -> "torch.Tensor":
+def _masked_lengths(network: Any, tokens: "torch.Tensor") -> "torch.Tensor | None":
+    """Tokens of each text without padding; None when the tower is none of Hugging Face's."""
+    import torch
+
+    padding = getattr(getattr(getattr(network, "text", None), "config", None), "pad_token_id", None)
+    if padding is None:
+        return None
+    places = torch.arange(1, tokens.shape[1] + 1)
+    lengths: torch.Tensor = ((tokens != padding) * places).amax(dim=1).clamp_min(1)
+    return lengths
+
+
+def _encode_masked(network: Any, tokens: "torch.Tensor", _: "torch.Tensor") -> "torch.Tensor":
+    found: torch.Tensor = network.encode_text(tokens)
+    return found
+
+
+def _encode_causal(network: Any, tokens: "torch.Tensor", lengths: "torch.Tensor") -> "torch.Tensor":
     import torch
 
     longest = tokens.shape[1]
