@@ -132,6 +132,11 @@ def test_no_decoder_outlives_a_killed_worker(
 
 
 def decoders_of(parent: int) -> list[int]:
+    return children_of(parent, "decoder_process")
+
+
+def children_of(parent: int, module: str) -> list[int]:
+    """Processes of a module that a process has started."""
     found = []
     for folder in Path("/proc").glob("[0-9]*"):
         try:
@@ -139,7 +144,7 @@ def decoders_of(parent: int) -> list[int]:
             command = (folder / "cmdline").read_text()
         except OSError:
             continue  # it has ended
-        if int(stat.rpartition(")")[2].split()[1]) == parent and "decoder_process" in command:
+        if int(stat.rpartition(")")[2].split()[1]) == parent and module in command:
             found.append(int(folder.name))
     return found
 

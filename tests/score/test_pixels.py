@@ -5,7 +5,6 @@ import os
 import random
 import signal
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,6 +17,7 @@ from laion_etl.score.model import ClipModel, pixel_plan
 from laion_etl.score.openclip import open_clip
 from laion_etl.score.pixels import PixelPlan, load_pixels
 from laion_etl.score.preparers import Preparers
+from tests.faults.test_killed import children_of
 
 SIZES = [(256, 256), (341, 256), (256, 400), (224, 224), (225, 640), (300, 224), (64, 64), (1000, 100)]
 
@@ -141,16 +141,7 @@ def test_a_killed_preparer_costs_one_picture() -> None:
 
 
 def preparer_processes() -> list[int]:
-    found = []
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            stat = (folder / "stat").read_text()
-            command = (folder / "cmdline").read_text()
-        except OSError:
-            continue  # it has ended
-        if int(stat.rpartition(")")[2].split()[1]) == os.getpid() and "preparer_process" in command:
-            found.append(int(folder.name))
-    return found
+    return children_of(os.getpid(), "preparer_process")
 
 
 def test_closing_the_pool_ends_those_who_wait() -> None:
