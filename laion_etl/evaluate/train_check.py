@@ -78,13 +78,16 @@ def _train(arguments: list[str]) -> None:
 
 @contextmanager
 def _logging_as_before() -> Iterator[None]:
-    """open_clip's training puts handlers of its own on the root logger."""
+    """open_clip puts handlers on the root logger and sets the level of every logger there is."""
     root = logging.getLogger()
-    handlers, level = list(root.handlers), root.level
+    handlers = list(root.handlers)
+    loggers = [root, *(logging.getLogger(name) for name in root.manager.loggerDict)]
+    levels = [logger.level for logger in loggers]
     try:
         yield
     finally:
         for handler in [one for one in root.handlers if one not in handlers]:
             root.removeHandler(handler)
             handler.close()
-        root.setLevel(level)
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
