@@ -20,7 +20,7 @@ import torch
 from laion_etl.machine import usable_cores
 from laion_etl.score.model import ClipModel, load_model
 from laion_etl.score.preparers import Preparers
-from laion_etl.score.samples import Sample, chunked, read_samples
+from laion_etl.score.samples import Sample, chunked, shard_samples
 from laion_etl.score.stage import score_shards
 from laion_etl.settings import ClipSettings, SafetySettings, Settings
 from laion_etl.storage import LocalStore
@@ -62,9 +62,7 @@ def ours(settings: Settings, store: LocalStore, shards: int) -> dict[str, Any]:
 def samples_of(store: LocalStore, shards: int, most: int) -> list[Sample]:
     found: list[Sample] = []
     for batch in range(shards):
-        parquet, tar = store.read_stats(f"shards/C/{batch:09d}_stats.json").outputs
-        stats = store.read_stats(f"shards/C/{batch:09d}_stats.json")
-        found += read_samples(store, parquet, tar, stats.kept)
+        found += shard_samples(store.read_stats(f"shards/C/{batch:09d}_stats.json"), store)
     return found[:most]
 
 

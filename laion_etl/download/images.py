@@ -6,12 +6,10 @@ else a new file: turned upright, converted to sRGB, transparency laid over white
 """
 
 import io
-import struct
 import warnings
-import zlib
 from dataclasses import dataclass
 
-from PIL import ExifTags, Image, ImageCms, ImageFile, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageCms, ImageFile
 
 from laion_etl.download.image_header import SNIFF_BYTES, ImageRules, ends_cleanly, plain_size, sniff
 from laion_etl.download.pdq import pdq_hash
@@ -19,6 +17,7 @@ from laion_etl.download.phash import perceptual_hash
 from laion_etl.download.resize import Resize
 from laion_etl.errors import SettingsError
 from laion_etl.funnel import DownloadStatus
+from laion_etl.imagefiles import DECODE_ERRORS
 from laion_etl.settings import DownloadSettings
 
 EXTENSIONS = {"JPEG": "jpg", "MPO": "jpg", "PNG": "png", "WEBP": "webp"}
@@ -37,25 +36,6 @@ _TURNS = {
 _HASHED_SIZE = (512, 512)  # what the reference implementation of PDQ scales to first
 _TURNS_SIDES = frozenset({5, 6, 7, 8})  # width and height change places
 
-# What Pillow raises on broken images, by its documentation and its bug reports.
-_DECODE_ERRORS = (
-    UnidentifiedImageError,
-    OSError,
-    SyntaxError,
-    ValueError,
-    TypeError,
-    KeyError,
-    IndexError,
-    EOFError,
-    OverflowError,
-    MemoryError,
-    ZeroDivisionError,
-    struct.error,
-    zlib.error,
-    Image.DecompressionBombError,
-)
-
-Image.MAX_IMAGE_PIXELS = None  # our own limit is checked on the header
 ImageFile.LOAD_TRUNCATED_IMAGES = False
 
 
@@ -109,7 +89,7 @@ def decode(data: bytes, settings: ImageSettings) -> Picture | DownloadStatus:
             with Image.open(io.BytesIO(data), formats=("JPEG", "PNG", "WEBP")) as image:
                 refused = _refused_by_header(image, settings.rules)
                 return refused if refused is not None else _stored(image, data, settings)
-        except _DECODE_ERRORS:
+        except DECODE_ERRORS:
             return DownloadStatus.DECODE_FAILED
 
 

@@ -6,7 +6,7 @@ few shards is enough to choose thresholds; nothing has to be scored again to loo
 
 import csv
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -92,17 +92,7 @@ def propose_from_labels(
         best = len(scores) - 1 - int(np.argmax(scores[::-1]))
         proposal = _proposal(route, np.sort(np.fromiter(by_key.values(), float)), float(values[best]))
         precision, recall = float(right[best] / kept[best]), float(right[best] / matching)
-        found.append(
-            Proposal(
-                proposal.route,
-                proposal.samples,
-                proposal.quantiles,
-                proposal.threshold,
-                proposal.kept,
-                precision,
-                recall,
-            )
-        )
+        found.append(replace(proposal, precision=precision, recall=recall))
     if not found:
         raise InputError("the labels name no sample, or only matching or only mismatching ones")
     return found

@@ -29,7 +29,7 @@ def embedded(
         while batch := list(islice(rest, _BATCH)):
             prepared = preparers.prepare([picture for picture, _ in batch])
             prepared.wait()
-            places = [place for place, readable in enumerate(prepared.readable) if readable]
+            places = prepared.places
             found = (
                 model.embed_pixels(prepared.pixels[places])
                 if places

@@ -11,7 +11,7 @@ from laion_etl.errors import InputError
 from laion_etl.evaluate.embed import embedded
 from laion_etl.records import shard_stem
 from laion_etl.score.model import ClipModel
-from laion_etl.score.samples import read_samples
+from laion_etl.score.samples import shard_samples
 from laion_etl.storage import Store
 
 Floats = NDArray[np.float32]
@@ -30,13 +30,9 @@ class Recall:
 def shard_recall(crawl: str, batch: int, model: ClipModel, store: Store, most: int = 10_000) -> Recall:
     """Recall over the first `most` readable samples of a downloaded shard."""
     stats = store.read_stats(f"{shard_stem(crawl, batch)}_stats.json")
-    parquet, tar = (
-        next(output for output in stats.outputs if output.name.endswith(ending))
-        for ending in (".parquet", ".tar")
-    )
     pairs = (
         (sample.image, sample.text)
-        for sample in read_samples(store, parquet, tar, stats.kept)
+        for sample in shard_samples(stats, store)
         if sample.image is not None and sample.text is not None
     )
     images, texts = [], []

@@ -17,13 +17,12 @@ from laion_etl.score.model import ClipModel
 from laion_etl.score.openclip import open_clip
 from laion_etl.score.pixels import FORMATS
 from laion_etl.score.preparers import Picture
-from laion_etl.tarshard import TarError, read_members
+from laion_etl.tarshard import MAX_MEMBER_BYTES, TarError, read_members
 
 Floats = NDArray[np.float32]
 Labelled = tuple[Picture, int]
 
 _ENDINGS = {"jpeg": "jpg", **{ending: ending for ending in FORMATS}}
-_MOST_IMAGE_BYTES = 64_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +96,7 @@ def image_folder(folder: Path, names: Sequence[str] = ()) -> tuple[list[str], It
         for label, path in enumerate(classes):
             for file in sorted(path.iterdir()):
                 ending = _ENDINGS.get(file.suffix[1:].lower())
-                if ending and file.stat().st_size <= _MOST_IMAGE_BYTES:
+                if ending and file.stat().st_size <= MAX_MEMBER_BYTES:
                     yield (ending, file.read_bytes()), label
 
     return found, pictures()

@@ -34,6 +34,7 @@ from laion_etl.minicrawl.scenes import BACKGROUNDS, COLOURS, LANGUAGES, LAYOUTS,
 from laion_etl.score import tiny
 from laion_etl.score.model import ClipModel, load_model, preprocessing
 from laion_etl.score.openclip import create_network, open_clip
+from laion_etl.score.texttower import encode_causal
 from laion_etl.settings import ClipSettings
 
 log = logging.getLogger(__name__)
@@ -256,12 +257,7 @@ def encode_texts(network: Any, tokens: list[list[int]]) -> torch.Tensor:
 def _encode_group(network: Any, tokens: list[list[int]]) -> torch.Tensor:
     longest = max(map(len, tokens))
     padded = torch.tensor([row + [0] * (longest - len(row)) for row in tokens])
-    hidden = network.token_embedding(padded) + network.positional_embedding[:longest]
-    hidden = network.transformer(hidden, attn_mask=network.attn_mask[:longest, :longest])
-    ends = torch.tensor([len(row) - 1 for row in tokens])
-    last = network.ln_final(hidden)[torch.arange(len(tokens)), ends]
-    projected: torch.Tensor = last @ network.text_projection
-    return projected
+    return encode_causal(network, padded, torch.tensor([len(row) for row in tokens]))
 
 
 def _contrastive(

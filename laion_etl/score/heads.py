@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from laion_etl.errors import ModelError
 from laion_etl.records import fingerprint
+from laion_etl.score.safety import TEMPERATURE
 
 if TYPE_CHECKING:
     import torch
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
 Floats = NDArray[np.float32]
 
 _LAYER = re.compile(r"layers\.(\d+)\.(?:weight|bias)")
-_TEMPERATURE = 100.0  # CLIP's trained logit scale
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +57,7 @@ class TextAnchors:
 
     def score(self, images: Floats) -> Floats:
         """Probability (n) of the second text, a softmax at CLIP's temperature."""
-        differences = _TEMPERATURE * images @ (self.anchors[0] - self.anchors[1])
+        differences = TEMPERATURE * images @ (self.anchors[0] - self.anchors[1])
         scores: Floats = 1 / (1 + np.exp(differences))
         return scores
 

@@ -5,8 +5,6 @@ scaled by powers of two while they are decoded, to no less than twice the input 
 same to the last bit. Normalising is left to the device (`ClipModel.embed_pixels`). Imports no torch.
 """
 
-import struct
-import zlib
 from dataclasses import dataclass
 from io import BytesIO
 
@@ -14,27 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from laion_etl.imagefiles import DECODE_ERRORS
+
 Pixels = NDArray[np.uint8]
 
 FORMATS = {"jpg": "JPEG", "png": "PNG", "webp": "WEBP", "avif": "AVIF"}
 _DRAFT_GAP = 2.0  # times the input size that a JPEG scaled while decoding keeps at least
-
-# What Pillow's decoders raise on damaged files.
-_DECODE_ERRORS = (
-    OSError,
-    SyntaxError,
-    ValueError,
-    EOFError,
-    IndexError,
-    KeyError,
-    TypeError,
-    OverflowError,
-    MemoryError,
-    struct.error,
-    zlib.error,
-    Image.DecompressionBombError,
-)
-Image.MAX_IMAGE_PIXELS = None  # our own limit is checked on the header
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +41,7 @@ def load_pixels(data: bytes, ending: str, plan: PixelPlan) -> Pixels | None:
             if image.width * image.height > plan.max_pixels:
                 return None
             return _scaled(image, plan)
-    except _DECODE_ERRORS:
+    except DECODE_ERRORS:
         return None
 
 

@@ -40,6 +40,11 @@ class Prepared:
     _done: threading.Event = field(default_factory=threading.Event)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
+    @property
+    def places(self) -> list[int]:
+        """The readable images, after `wait`."""
+        return [place for place, readable in enumerate(self.readable) if readable]
+
     def finished(self, index: int, *, readable: bool) -> None:
         with self._lock:
             self.readable[index] = readable

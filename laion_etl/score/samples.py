@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 
 from laion_etl.errors import InputError
 from laion_etl.funnel import DownloadStatus
-from laion_etl.records import Output
+from laion_etl.records import Output, StageStats, shard_stem
 from laion_etl.score.pixels import FORMATS
 from laion_etl.storage import Store
 from laion_etl.tarshard import TarError, read_members
@@ -66,6 +66,22 @@ class Sample:
     @property
     def size(self) -> int:
         return sum(map(len, self.members.values()))
+
+
+def shard_samples(shard: StageStats, store: Store) -> Iterator[Sample]:
+    """`read_samples` of a downloaded shard; raises InputError also when its stats do not name its files."""
+    stem = shard_stem(shard.crawl, int(shard.unit))
+    parquet, tar = (_output(shard, stem + ending) for ending in (".parquet", ".tar"))
+    return read_samples(store, parquet, tar, shard.kept)
+
+
+def _output(shard: StageStats, name: str) -> Output:
+    for output in shard.outputs:
+        if output.name == name:
+            return output
+    raise InputError(
+        f"the stats of shard {shard.unit} of {shard.crawl} do not name {name}; download it again"
+    )
 
 
 def read_samples(store: Store, parquet: Output, tar: Output, expected: int) -> Iterator[Sample]:

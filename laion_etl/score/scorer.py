@@ -100,7 +100,7 @@ class Scorer:
         """One outcome per sample, in order."""
         samples, prepared = chunk.samples, chunk.prepared
         prepared.wait()
-        places = [i for i, readable in enumerate(prepared.readable) if readable]
+        places = prepared.places
         texts = [text for i in places if (text := chunk.texts[i]) is not None]
         pixels = prepared.pixels if len(places) == len(samples) else prepared.pixels[places]
         outcomes = [self._unreadable(sample) for sample in samples]

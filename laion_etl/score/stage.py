@@ -17,7 +17,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from laion_etl.errors import InputError
 from laion_etl.funnel import Outcomes, ScoreReason
 from laion_etl.machine import usable_cores
 from laion_etl.records import (
@@ -31,7 +30,7 @@ from laion_etl.records import (
 from laion_etl.score.ahead import ahead
 from laion_etl.score.model import embedding_dim
 from laion_etl.score.preparers import Preparers
-from laion_etl.score.samples import Row, chunked, read_samples
+from laion_etl.score.samples import Row, chunked, shard_samples
 from laion_etl.score.scorer import Chunk, Floats, Scored, Scorer, begin_chunk, load_scorer
 from laion_etl.settings import ClipSettings, Settings
 from laion_etl.storage import NewFile, Store
@@ -121,9 +120,7 @@ class _Work:
                 continue
             yield opened
             if opened.scorer is not None:
-                stem = shard_stem(shard.crawl, batch)
-                parquet, tar = (_output(shard, stem + ending) for ending in (".parquet", ".tar"))
-                samples = read_samples(self._store, parquet, tar, shard.kept)
+                samples = shard_samples(shard, self._store)
                 for chunk in chunked(samples, self._settings.clip.batch_size):
                     yield begin_chunk(chunk, self.preparers)
             yield _Closed()
@@ -168,15 +165,6 @@ def _write(opened: _Opened, results: Iterator[_Result], store: Store) -> StageSt
 def _shaping(clip: ClipSettings) -> dict[str, Any]:
     """The settings that change results, beyond rounding."""
     return {name: value for name, value in asdict(clip).items() if name not in _WITHOUT_EFFECT_ON_OUTPUT}
-
-
-def _output(shard: StageStats, name: str) -> Output:
-    for output in shard.outputs:
-        if output.name == name:
-            return output
-    raise InputError(
-        f"the stats of shard {shard.unit} of {shard.crawl} do not name {name}; download it again"
-    )
 
 
 def _stats(opened: _Opened, writer: "_ShardWriter") -> StageStats:

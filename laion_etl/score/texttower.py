@@ -20,7 +20,7 @@ def encode_texts(network: Any, tokens: "torch.Tensor", device: str) -> "torch.Te
     import torch
 
     lengths = _causal_lengths(network, tokens)
-    encode: Callable[[Any, torch.Tensor, torch.Tensor], torch.Tensor] = _encode_causal
+    encode: Callable[[Any, torch.Tensor, torch.Tensor], torch.Tensor] = encode_causal
     if lengths is None:
         lengths, encode = _masked_lengths(network, tokens), _encode_masked
     if lengths is None:
@@ -60,7 +60,8 @@ def _encode_masked(network: Any, tokens: "torch.Tensor", _: "torch.Tensor") -> "
     return found
 
 
-def _encode_causal(network: Any, tokens: "torch.Tensor", lengths: "torch.Tensor") -> "torch.Tensor":
+def encode_causal(network: Any, tokens: "torch.Tensor", lengths: "torch.Tensor") -> "torch.Tensor":
+    """Embeddings (n, dim) of tokens (n, longest) by CLIP's own tower; `lengths` up to the end tokens."""
     import torch
 
     longest = tokens.shape[1]

@@ -20,7 +20,7 @@ from laion_etl.score.model import ClipModel
 from laion_etl.score.stage import score_shards
 from laion_etl.storage import LocalStore
 from laion_etl.tarshard import finish, write_member
-from tests.score.conftest import CRAWL, TINY_SETTINGS, Entry, fitting, jpeg, write_shard
+from tests.score.conftest import CRAWL, TINY_SETTINGS, Entry, fitting, jpeg, set_environment, write_shard
 
 SHAPES = ("star", "heart", "circle")
 NAMES = [f"single red {shape} on a sandy beach" for shape in SHAPES]
@@ -154,12 +154,7 @@ def test_commands_on_a_scored_shard(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     score_shards(CRAWL, [3], TINY_SETTINGS, store)
     similarities = read_similarities(CRAWL, [3], store)
     assert (len(similarities["en"]), len(similarities["other"])) == (3, 1)
-    for name, value in {
-        "STORE": str(tmp_path / "store"),
-        "CLIP_MODEL": "laion-etl-tiny",
-        "CLIP_PRETRAINED": "scenes",
-    }.items():
-        monkeypatch.setenv(f"LAION_ETL_{name}", value)
+    set_environment(monkeypatch, tmp_path / "store")
     labels = tmp_path / "labels.csv"
     keys = sorted(similarities["en"])
     labels.write_text("key,label\n" + "".join(f"{key},{int(key != keys[1])}\n" for key in keys))

@@ -6,6 +6,7 @@ import json
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -78,6 +79,13 @@ def write_shard(store: Store, entries: Sequence[Entry], batch: int = 3, failed: 
         (parquet.output, tar.output),
     )
     return store.write_stats(f"{stem}_stats.json", stats)
+
+
+def set_environment(monkeypatch: pytest.MonkeyPatch, store: Path) -> None:
+    """For commands: this store, and the demo's model."""
+    names = {"STORE": str(store), "CLIP_MODEL": TINY.model, "CLIP_PRETRAINED": TINY.pretrained}
+    for name, value in names.items():
+        monkeypatch.setenv(f"LAION_ETL_{name}", value)
 
 
 def read_parquet(store: Store, batch: int = 3) -> list[dict[str, object]]:

@@ -10,7 +10,15 @@ from laion_etl.score.devices import devices, score_everywhere
 from laion_etl.score.stage import score_shards
 from laion_etl.settings import ClipSettings
 from laion_etl.storage import LocalStore
-from tests.score.conftest import CRAWL, TINY, TINY_SETTINGS, fitting, scored_files, write_shard
+from tests.score.conftest import (
+    CRAWL,
+    TINY,
+    TINY_SETTINGS,
+    fitting,
+    scored_files,
+    set_environment,
+    write_shard,
+)
 from tests.score.test_stage import HEART, MOON, STAR
 
 TWO = replace(TINY_SETTINGS, clip=replace(TINY, device="cpu,cpu"))
@@ -33,12 +41,7 @@ def test_two_processes_give_the_files_of_one(tmp_path: Path, monkeypatch: pytest
     alone = shards(tmp_path / "alone")
     expected = score_shards(CRAWL, [0, 1, 2], TINY_SETTINGS, alone)
     together = shards(tmp_path / "together")
-    for name, value in {
-        "STORE": str(tmp_path / "together"),
-        "CLIP_MODEL": "laion-etl-tiny",
-        "CLIP_PRETRAINED": "scenes",
-    }.items():
-        monkeypatch.setenv(f"LAION_ETL_{name}", value)
+    set_environment(monkeypatch, tmp_path / "together")
     seen = []
     assert score_everywhere(CRAWL, [0, 1, 2], TWO, together, seen.append) == expected == seen
     assert scored_files(together) == scored_files(alone)
