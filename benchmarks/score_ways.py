@@ -103,7 +103,7 @@ def decode(settings: Settings, store: LocalStore, shards: int) -> dict[str, Any]
     plan = load_model(settings.clip).pixel_plan
     samples = samples_of(store, shards, 1 << 30)
     size = settings.clip.batch_size
-    with Preparers(plan, size, 4, usable_cores()) as preparers:
+    with Preparers([plan], size, 4, usable_cores()) as preparers:
         warm = preparers.prepare([sample.image for sample in samples[:size]])
         warm.wait()
         preparers.release(warm)

@@ -310,6 +310,11 @@ class SafetySettings:
     violence_head: str = _knob(
         "", "Two text embeddings (.npy): gives pviolence. Empty: by zero-shot categories."
     )
+    watermark_model: str = _knob(
+        "",
+        "Image model that gives pwatermark: LAION's watermark_model_v1.pt, a file of our own format, or "
+        "module:factory. Empty: the demo model's own, else by zero-shot prompts where there are some.",
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -327,6 +332,11 @@ class PublishSettings:
     )
     duplicate_bits: int = _knob(
         10, "Bits of 256 in which PDQ hashes of nearly equal pictures differ, at most 15."
+    )
+    duplicates_of_earlier: bool = _knob(
+        False,
+        "Look for them also among what this dataset has of earlier crawls; such pairs are left out, "
+        "published versions stay as they are.",
     )
     contact: str = _knob("", "Where people ask for removal, printed on the dataset card.")
 

@@ -24,14 +24,14 @@ def embedded(
 
     The third is the number of unreadable ones.
     """
-    with Preparers(model.pixel_plan, _BATCH, 2, usable_cores()) as preparers:
+    with Preparers([model.pixel_plan], _BATCH, 2, usable_cores()) as preparers:
         rest = iter(pictures)
         while batch := list(islice(rest, _BATCH)):
             prepared = preparers.prepare([picture for picture, _ in batch])
             prepared.wait()
             places = prepared.places
             found = (
-                model.embed_pixels(prepared.pixels[places])
+                model.embed_pixels(prepared.pixels[0][places])
                 if places
                 else np.empty((0, model.dim), np.float32)
             )

@@ -18,7 +18,7 @@ import PIL
 from PIL import Image
 
 from laion_etl.machine import usable_cores
-from laion_etl.minicrawl import lexicon, scenes
+from laion_etl.minicrawl import lexicon, overlays, scenes
 from laion_etl.minicrawl.scenes import Scene, draw, random_scene
 
 BOMB_SIDE = 30_000
@@ -60,6 +60,7 @@ class Picture:
     height: int
     seed: int
     form: Form = Form.JPEG
+    watermarked: bool = False
 
     @property
     def extension(self) -> str:
@@ -98,7 +99,7 @@ class PictureFolder:
 @cache
 def _drawing_code() -> bytes:
     """What the pixels depend on besides the picture: a changed drawing must not find old files."""
-    sources = [Path(module.__file__ or "").read_bytes() for module in (scenes, lexicon)]
+    sources = [Path(module.__file__ or "").read_bytes() for module in (scenes, lexicon, overlays)]
     parts = [*sources, Path(__file__).read_bytes(), PIL.__version__.encode()]
     return hashlib.sha256(b"".join(parts)).digest()
 
@@ -111,6 +112,8 @@ def encode(picture: Picture) -> bytes:
     """The file of a picture; equal pictures give equal bytes."""
     rng = random.Random(picture.seed)
     image = draw(picture.scene, picture.width, picture.height, rng)
+    if picture.watermarked:
+        image = overlays.watermarked(image, random.Random(picture.seed))
     return _ENCODERS[picture.form](image, rng)
 
 

@@ -45,6 +45,7 @@ _HAZARDS, _HAZARDS_WITH_CHILD = 36, 10
 _LARGE = 12  # pictures of 1024 pixels and more on both sides
 _MIDDLE_SHARE = 0.1  # of 400 to 700 pixels; the others are smaller
 _MIRRORED_SHARE = 0.45  # a picture that other URLs show too
+_WATERMARKED_ONE_IN = 16
 
 _FORMS = (
     (Form.JPEG, 62),
@@ -211,7 +212,8 @@ class _Maker:
             sides = (self.rng.randint(200, 360), self.rng.randint(200, 320))
         forms, weights = zip(*_FORMS, strict=True)
         form = self.rng.choices(forms, weights)[0]
-        picture = Picture(scene, *sides, self.rng.getrandbits(32), form)
+        seed = self.rng.getrandbits(32)
+        picture = Picture(scene, *sides, seed, form, watermarked=seed % _WATERMARKED_ONE_IN == 0)
         self._drawn.append(picture)
         return picture
 

@@ -8,12 +8,14 @@ reading its answer. docs/languages.md has the accuracy of both per length.
 models are imported when they are asked for, so that a run loads one of them.
 """
 
-import importlib
 from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol
 
 from laion_etl.errors import SettingsError
+from laion_etl.factories import load_factory
 from laion_etl.settings import ParseSettings
+
+_KNOB = "LAION_ETL_PARSE_LANGUAGE_DETECTOR"
 
 
 class Languages(NamedTuple):
@@ -115,30 +117,11 @@ def language_detector(settings: ParseSettings) -> Detector:
     A factory is called with the settings and returns a Detector. Raises SettingsError when there is none.
     """
     name = settings.language_detector
-    factory = _SHIPPED.get(name) or _factory(name)
+    factory = _SHIPPED.get(name) or load_factory(name, _KNOB, ", ".join(_SHIPPED))
     detector = factory(settings)
     if not callable(getattr(detector, "detect", None)):
-        raise SettingsError(f"{_knob(name)}: what the factory returned has no method detect(texts)")
+        raise SettingsError(f"{_KNOB}={name!r}: what the factory returned has no method detect(texts)")
     return detector
-
-
-def _factory(name: str) -> Callable[[ParseSettings], Detector]:
-    module_name, _, attribute = name.partition(":")
-    if not module_name or not attribute:
-        choices = ", ".join(_SHIPPED)
-        raise SettingsError(f"{_knob(name)} is no detector; choose {choices} or module:factory")
-    try:
-        module = importlib.import_module(module_name)
-    except ImportError as error:
-        raise SettingsError(f"{_knob(name)}: {module_name} can't be imported: {error}") from error
-    factory: Callable[[ParseSettings], Detector] | None = getattr(module, attribute, None)
-    if not callable(factory):
-        raise SettingsError(f"{_knob(name)}: {module_name} has no function {attribute}")
-    return factory
-
-
-def _knob(name: str) -> str:
-    return f"LAION_ETL_PARSE_LANGUAGE_DETECTOR={name!r}"
 
 
 def _encoded(text: str) -> bytes:

@@ -33,8 +33,11 @@ _SHAPING: dict[str, tuple[str, ...]] = {
         "hash_blocklist", "pdq_blocklist", "pdq_distance",
     ),
     "clip": ("model", "pretrained", "threshold_en", "threshold_other"),
-    "safety": ("prompts", "aesthetic_head"),
-    "publish": ("name", "rows_per_file", "high_resolution_px", "aesthetic_min"),
+    "safety": ("prompts", "aesthetic_head", "nsfw_head", "violence_head", "watermark_model"),
+    "publish": (
+        "name", "rows_per_file", "high_resolution_px", "aesthetic_min", "duplicates",
+        "duplicate_bits", "duplicates_of_earlier",
+    ),
 }  # fmt: skip
 
 

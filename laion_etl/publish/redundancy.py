@@ -1,16 +1,15 @@
-"""Pictures that come more than once in a crawl: the best pair of each is published.
+"""Pictures that come more than once: the best pair of each is published.
 
 Two kept samples show the same picture when their files are equal (SHA-256), or when their PDQ hashes differ
-in at most so many bits. Samples are taken from the best to the worst: higher similarity first, then more
-pixels, then the lower key. One that shows the same picture as a sample that was taken is redundant.
+in at most so many bits (see nearness.py). Settings say whether only the crawl itself is looked at or also
+what is published of earlier crawls. A picture that an earlier crawl published is redundant, however good the
+pair: published versions stay as they are. Of the others samples are taken from the best to the worst: higher
+similarity first, then more pixels, then the lower key. One that shows the same picture as a sample that was
+taken is redundant.
 
-Near ones are found by bands: cut into `bits + 1` bands, two hashes that differ in at most `bits` bits agree
-in one of them, so samples are sorted by each band in turn and compared within its runs. With 10 bits bands
-have 23 bits: eight million values, so that runs stay short up to some ten million samples, at some 300 bytes
-each. Flat pictures, of which PDQ says nothing, have a hash with (almost) all bits equal: only by file.
+The samples of the crawl are held in memory, some 300 bytes each, 500 when earlier crawls are looked at.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,20 +18,19 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from laion_etl.errors import SettingsError
+from laion_etl.publish import pictures
+from laion_etl.publish.nearness import MOST_BITS, Hashes, Ints, NearIndex, near_pairs, telling
 from laion_etl.publish.scored import ScoredCrawl, read_batch
+from laion_etl.records import Output
 from laion_etl.settings import PublishSettings
 from laion_etl.storage import Store
 
 DUPLICATE = "duplicate_image"
 NEAR_DUPLICATE = "near_duplicate_image"
+EARLIER_DUPLICATE = "duplicate_image_of_earlier_crawl"
+EARLIER_NEAR_DUPLICATE = "near_duplicate_image_of_earlier_crawl"
 
 _MODES = ("keep", "exact", "near")
-_MOST_BITS = 15
-_DIGEST_BYTES, _PDQ_BITS = 32, 256
-_RUN = 512  # samples of one run of a band that are compared at once
-_FEWEST_ONES = 96  # of a hash that says something: PDQ sets half of its 256 bits
-
-Ints = NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,22 +63,32 @@ class Redundant:
         return rows.set_column(column, rows.schema.field(column), marked)
 
 
-def find_redundant(scored: ScoredCrawl, settings: PublishSettings, store: Store) -> Redundant:
+def compared_with(scored: ScoredCrawl, settings: PublishSettings, store: Store) -> tuple[Output, ...]:
+    """The picture files of earlier crawls that `find_redundant` looks at."""
+    if settings.duplicates == "keep" or not settings.duplicates_of_earlier:
+        return ()
+    return pictures.of_earlier_crawls(settings.name, scored.crawl, store)
+
+
+def find_redundant(
+    scored: ScoredCrawl, settings: PublishSettings, store: Store, earlier: tuple[Output, ...] = ()
+) -> Redundant:
     """The kept samples of a crawl that settings leave out. Raises SettingsError for unknown settings."""
     if settings.duplicates not in _MODES:
         raise SettingsError(
             f"LAION_ETL_PUBLISH_DUPLICATES={settings.duplicates!r} is none of {', '.join(_MODES)}"
         )
-    if not 0 <= settings.duplicate_bits <= _MOST_BITS:
-        raise SettingsError(f"LAION_ETL_PUBLISH_DUPLICATE_BITS must be 0 to {_MOST_BITS}")
+    if not 0 <= settings.duplicate_bits <= MOST_BITS:
+        raise SettingsError(f"LAION_ETL_PUBLISH_DUPLICATE_BITS must be 0 to {MOST_BITS}")
     if settings.duplicates == "keep":
         return Redundant(np.empty(0, "S1"), ())
+    bits = settings.duplicate_bits if settings.duplicates == "near" else None
     samples = _read(scored, store)
+    reasons = _known_earlier(samples, earlier, bits, store)
     better = samples.best_first()
-    reasons: dict[int, str] = {}
-    if settings.duplicates == "near":
-        worse = _near(samples, better, settings.duplicate_bits)
-        reasons |= dict.fromkeys(worse.tolist(), NEAR_DUPLICATE)
+    better = better[~np.isin(better, np.asarray(list(reasons), np.int64))]
+    if bits is not None:
+        reasons |= dict.fromkeys(_near(samples, better, bits).tolist(), NEAR_DUPLICATE)
     reasons |= dict.fromkeys(_exact(samples, better).tolist(), DUPLICATE)
     places = sorted(reasons, key=lambda place: bytes(samples.keys[place]))
     keys = samples.keys[np.asarray(places, np.int64)]
@@ -91,7 +99,7 @@ def find_redundant(scored: ScoredCrawl, settings: PublishSettings, store: Store)
 class _Samples:
     keys: NDArray[np.bytes_]
     sha256: NDArray[np.bytes_]
-    pdq: NDArray[np.uint8]  # (n, 32); zeros where there is none
+    pdq: Hashes
     similarity: NDArray[np.float32]
     pixels: Ints
 
@@ -107,12 +115,12 @@ def _read(scored: ScoredCrawl, store: Store) -> _Samples:
             sides = (
                 kept[name].cast(pa.int64()).fill_null(0) for name in ("original_width", "original_height")
             )
-            pdq = b"".join(_digest(value) for value in kept["pdq"].to_pylist())
+            found = pictures.hashed(pictures.digests(kept["sha256"]), pictures.digests(kept["pdq"]))
             parts.append(
                 _Samples(
                     np.asarray(kept["key"].to_pylist(), "S"),
-                    np.asarray([_digest(value) for value in kept["sha256"].to_pylist()], "S32"),
-                    np.frombuffer(pdq, np.uint8).reshape(-1, _DIGEST_BYTES),
+                    found.sha256,
+                    found.pdq,
                     kept["similarity"].to_numpy().astype(np.float32),
                     pc.multiply(*sides).to_numpy().astype(np.int64),
                 )
@@ -126,66 +134,47 @@ def _read(scored: ScoredCrawl, store: Store) -> _Samples:
     )
 
 
-def _digest(value: str | None) -> bytes:
-    """32 bytes of a hexadecimal SHA-256 or PDQ hash; zeros for none."""
-    return bytes.fromhex(value or "").rjust(_DIGEST_BYTES, b"\0")
+def _known_earlier(
+    samples: _Samples, earlier: tuple[Output, ...], bits: int | None, store: Store
+) -> dict[int, str]:
+    """Samples whose picture an earlier crawl published; `bits` None: only equal files."""
+    if not earlier:
+        return {}
+    by_file = np.argsort(samples.sha256, kind="stable")
+    files, opened = samples.sha256[by_file], np.zeros(len(by_file) + 1, np.int64)
+    said = np.flatnonzero(telling(samples.pdq))
+    index = None if bits is None else NearIndex(samples.pdq[said], bits)
+    near = np.zeros(len(said), np.bool_)
+    for output in earlier:
+        for known in pictures.read(output, store):
+            np.add.at(opened, np.searchsorted(files, known.sha256, "left"), 1)
+            np.add.at(opened, np.searchsorted(files, known.sha256, "right"), -1)
+            if index is not None:
+                near[index.near(known.pdq[telling(known.pdq)])] = True
+    found = dict.fromkeys(said[near].tolist(), EARLIER_NEAR_DUPLICATE)
+    equal = by_file[np.cumsum(opened[:-1]) > 0]  # between where a known file's run begins and where it ends
+    return found | dict.fromkeys(equal.tolist(), EARLIER_DUPLICATE)
 
 
 def _exact(samples: _Samples, better: Ints) -> Ints:
     """All but the best of each group of equal files."""
-    rank = np.empty(len(better), np.int64)
-    rank[better] = np.arange(len(better))
-    order = np.lexsort((rank, samples.sha256))
-    same = samples.sha256[order][1:] == samples.sha256[order][:-1]
-    redundant: Ints = order[1:][same]
+    rank = np.arange(len(better))
+    order = np.lexsort((rank, samples.sha256[better]))
+    ordered = better[order]
+    same = samples.sha256[ordered][1:] == samples.sha256[ordered][:-1]
+    redundant: Ints = ordered[1:][same]
     return redundant
 
 
 def _near(samples: _Samples, better: Ints, bits: int) -> Ints:
     """Samples within `bits` of a better one that is not redundant itself."""
-    ones = np.bitwise_count(samples.pdq).sum(axis=1)
-    telling = better[(ones[better] >= _FEWEST_ONES) & (ones[better] <= _PDQ_BITS - _FEWEST_ONES)]
-    hashes = samples.pdq[telling]  # rows from best to worst
+    said = better[telling(samples.pdq[better])]
     pairs: dict[int, list[int]] = {}
-    for band in _bands(hashes, bits + 1):
-        for run in _runs(band):
-            for first, second in _close(hashes, run, bits):
-                pairs.setdefault(max(first, second), []).append(min(first, second))
+    for good, worse in near_pairs(samples.pdq[said], bits):  # rows from best to worst
+        pairs.setdefault(worse, []).append(good)
     dropped: set[int] = set()
     for worse in sorted(pairs):
-        if any(one not in dropped for one in pairs[worse]):
+        if any(good not in dropped for good in pairs[worse]):
             dropped.add(worse)
-    redundant: Ints = telling[np.asarray(sorted(dropped), np.int64)]
+    redundant: Ints = said[np.asarray(sorted(dropped), np.int64)]
     return redundant
-
-
-def _bands(hashes: NDArray[np.uint8], count: int) -> Iterator[NDArray[np.uint64]]:
-    """Each band of all hashes as a number: bands of equal width, the last ones one bit shorter."""
-    for columns in np.array_split(np.arange(_PDQ_BITS), count):
-        first = columns[0] // 8
-        bits = np.unpackbits(hashes[:, first : columns[-1] // 8 + 1], axis=1)
-        values = np.zeros(len(hashes), np.uint64)
-        for column in columns[:64]:
-            values = (values << np.uint64(1)) | bits[:, column - 8 * first]
-        yield values
-
-
-def _runs(band: NDArray[np.uint64]) -> Iterator[Ints]:
-    """Places of equal numbers, where there are several."""
-    order = np.argsort(band, kind="stable")
-    ends = np.flatnonzero(np.append(band[order][1:] != band[order][:-1], True)) + 1
-    starts = np.append(0, ends[:-1])
-    for start, end in zip(starts[ends - starts > 1], ends[ends - starts > 1], strict=True):
-        yield order[start:end]
-
-
-def _close(hashes: NDArray[np.uint8], run: Ints, bits: int) -> Iterator[tuple[int, int]]:
-    """Pairs of places of a run whose hashes differ in at most `bits` bits."""
-    for start in range(0, len(run), _RUN):
-        rows = run[start : start + _RUN]
-        for other in range(start, len(run), _RUN):
-            columns = run[other : other + _RUN]
-            differing = np.bitwise_count(hashes[rows][:, None, :] ^ hashes[columns][None, :, :]).sum(axis=2)
-            for first, second in zip(*np.nonzero(differing <= bits), strict=True):
-                if rows[first] < columns[second]:
-                    yield int(rows[first]), int(columns[second])

@@ -6,15 +6,18 @@ different publication are removed, so a version that has stats is whole.
 """
 
 from collections.abc import Iterable
-from contextlib import ExitStack
-from dataclasses import replace
+from contextlib import ExitStack, closing
+from dataclasses import dataclass, replace
+
+import pyarrow as pa
 
 from laion_etl.errors import InputError, SettingsError
 from laion_etl.overview import crawl_funnel
-from laion_etl.publish import manifest
+from laion_etl.publish import manifest, pictures
 from laion_etl.publish.card import render_card
 from laion_etl.publish.contact import Sampler
-from laion_etl.publish.redundancy import Redundant, find_redundant
+from laion_etl.publish.pictures import PicturesWriter
+from laion_etl.publish.redundancy import Redundant, compared_with, find_redundant
 from laion_etl.publish.release import PIPELINE, Facts, Release
 from laion_etl.publish.report import report_page
 from laion_etl.publish.scored import ScoredCrawl, find_scored, read_batch
@@ -39,11 +42,12 @@ def publish_dataset(crawl: str, settings: Settings, store: Store, version: str =
     if settings.publish.rows_per_file < 1:
         raise SettingsError("LAION_ETL_PUBLISH_ROWS_PER_FILE must be at least 1")
     scored = find_scored(crawl, store)
-    identity = _fingerprint(release, scored, settings)
+    earlier = compared_with(scored, settings.publish, store)
+    identity = _fingerprint(release, scored, earlier, settings)
     if done := store.finished(release.file(STATS), identity):
         return done
     store.delete(release.file(STATS))
-    redundant = find_redundant(scored, settings.publish, store)
+    redundant = find_redundant(scored, settings.publish, store, earlier)
     stats = StageStats(
         stage="publish",
         crawl=crawl,
@@ -70,7 +74,8 @@ def render_report(crawl: str, settings: Settings, store: Store, version: str = "
     name = release.file(STATS)
     published = store.read_stats(name) if store.exists(name) else None
     scored = find_scored(crawl, store)
-    redundant = find_redundant(scored, settings.publish, store)
+    earlier = compared_with(scored, settings.publish, store)
+    redundant = find_redundant(scored, settings.publish, store, earlier)
     return report_page(_read_rows(release, scored, redundant, settings, store, published), store)
 
 
@@ -98,10 +103,12 @@ def rebuild_report(crawl: str, settings: Settings, store: Store, version: str = 
     return store.uri(output.name)
 
 
-def _fingerprint(release: Release, scored: ScoredCrawl, settings: Settings) -> str:
+def _fingerprint(
+    release: Release, scored: ScoredCrawl, earlier: tuple[Output, ...], settings: Settings
+) -> str:
     batches = [(batch.number, batch.outputs) for batch in scored.batches]
     return fingerprint(
-        "publish", PIPELINE, release, settings.publish, batches, scored.missing, scored.unplanned
+        "publish", PIPELINE, release, settings.publish, batches, scored.missing, scored.unplanned, earlier
     )
 
 
@@ -115,12 +122,29 @@ def _write_rows(
 ) -> tuple[Facts, list[DataFile]]:
     """Streams the rows into the files of all subsets and into the facts."""
     with ExitStack() as stack:
+        file = stack.enter_context(store.create(release.file(pictures.NAME)))
+        shown = stack.enter_context(closing(PicturesWriter(file)))
         writers = [
             stack.enter_context(SubsetWriter(subset, release.folder, settings.publish.rows_per_file, store))
             for subset in subsets(settings.publish)
         ]
-        facts = _read_rows(release, scored, redundant, settings, store, stats, writers)
-    return facts, [file for writer in writers for file in writer.files]
+        facts = _read_rows(release, scored, redundant, settings, store, stats, _DataFiles(writers, shown))
+    listed = DataFile(file.output.name, "", shown.rows, file.output.bytes, file.output.sha256)
+    return facts, [listed, *(file for writer in writers for file in writer.files)]
+
+
+@dataclass(frozen=True, slots=True)
+class _DataFiles:
+    """The data files that are being written."""
+
+    subsets: list[SubsetWriter]
+    pictures: PicturesWriter
+
+    def add(self, rows: pa.RecordBatch, table: pa.Table) -> None:
+        """Takes scored rows, and the published ones of them."""
+        self.pictures.add(rows)
+        for writer in self.subsets:
+            writer.add(table)
 
 
 def _read_rows(
@@ -130,7 +154,7 @@ def _read_rows(
     settings: Settings,
     store: Store,
     published: StageStats | None,
-    writers: Iterable[SubsetWriter] = (),
+    files: "_DataFiles | None" = None,
 ) -> Facts:
     chosen = subsets(settings.publish)
     statistics, sampler = Statistics(chosen), Sampler.over(scored)
@@ -140,8 +164,8 @@ def _read_rows(
             table = published_rows(rows, scored.crawl)
             statistics.add(rows, table)
             sampler.add(batch.number, rows)
-            for writer in writers:
-                writer.add(table)
+            if files is not None:
+                files.add(rows, table)
     funnel = crawl_funnel(store, scored.crawl, published)
     return Facts(
         release, scored, settings, chosen, statistics, funnel,

@@ -1,10 +1,12 @@
-"""From image bytes to the pixels a CLIP image tower takes: open_clip's inference transform, only faster.
+"""From image bytes to the pixels image models take: open_clip's inference transform, only faster.
 
 open_clip scales the shorter side to the input size, cuts the middle out, and normalises. Here large JPEGs are
 scaled by powers of two while they are decoded, to no less than twice the input size; all others come out the
-same to the last bit. Normalising is left to the device (`ClipModel.embed_pixels`). Imports no torch.
+same to the last bit. Normalising is left to the device (`ClipModel.embed_pixels`). An image is decoded once,
+whatever number of models look at it. Imports no torch.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from io import BytesIO
 
@@ -22,7 +24,7 @@ _DRAFT_GAP = 2.0  # times the input size that a JPEG scaled while decoding keeps
 
 @dataclass(frozen=True, slots=True)
 class PixelPlan:
-    """What an image tower takes: a square of `side` pixels. `squash`: without regard to the aspect ratio."""
+    """What an image model takes: a square of `side` pixels. `squash`: without regard to the aspect ratio."""
 
     side: int
     squash: bool = False
@@ -34,30 +36,40 @@ class PixelPlan:
         return self.side * self.side * 3
 
 
-def load_pixels(data: bytes, ending: str, plan: PixelPlan) -> Pixels | None:
-    """RGB pixels (side, side, 3); None when the image is too large or can't be decoded."""
+def load_pixels(data: bytes, ending: str, plans: Sequence[PixelPlan]) -> list[Pixels] | None:
+    """RGB pixels (side, side, 3) by each plan; None when the image is too large or can't be decoded."""
     try:
         with Image.open(BytesIO(data), formats=[FORMATS[ending]]) as image:
-            if image.width * image.height > plan.max_pixels:
+            if image.width * image.height > min(plan.max_pixels for plan in plans):
                 return None
-            return _scaled(image, plan)
+            sizes = [_scaled_size(plan, *image.size) for plan in plans]
+            picture = _decoded(image, sizes)
+            return [_cut(picture, plan, size) for plan, size in zip(plans, sizes, strict=True)]
     except DECODE_ERRORS:
         return None
 
 
-def _scaled(image: Image.Image, plan: PixelPlan) -> Pixels:
-    side, (width, height) = plan.side, image.size
+def _scaled_size(plan: PixelPlan, width: int, height: int) -> tuple[int, int]:
+    """What the image is scaled to before the square is cut out of its middle."""
+    side = plan.side
     if plan.squash:
-        wide, high = side, side
-    elif width <= height:
-        wide, high = side, int(side * height / width)
-    else:
-        wide, high = int(side * width / height), side
+        return side, side
+    if width <= height:
+        return side, int(side * height / width)
+    return int(side * width / height), side
+
+
+def _decoded(image: Image.Image, sizes: Sequence[tuple[int, int]]) -> Image.Image:
     if image.format == "JPEG" and image.mode in ("RGB", "L"):
+        wide, high = (max(lengths) for lengths in zip(*sizes, strict=True))
         image.draft(None, (int(wide * _DRAFT_GAP), int(high * _DRAFT_GAP)))
-    picture = image.convert("RGB")
-    if (wide, high) != picture.size:
+    return image.convert("RGB")
+
+
+def _cut(picture: Image.Image, plan: PixelPlan, size: tuple[int, int]) -> Pixels:
+    if size != picture.size:
         how = Image.Resampling.BILINEAR if plan.bilinear else Image.Resampling.BICUBIC
-        picture = picture.resize((wide, high), how)
+        picture = picture.resize(size, how)
+    side, (wide, high) = plan.side, size
     left, top = round((wide - side) / 2), round((high - side) / 2)
     return np.asarray(picture.crop((left, top, left + side, top + side)))

@@ -10,35 +10,48 @@ import mmap
 import os
 import struct
 import sys
+from collections.abc import Sequence
 from typing import BinaryIO
 
 import numpy as np
 
 from laion_etl.confined import confine
-from laion_etl.score.pixels import FORMATS, PixelPlan, load_pixels
+from laion_etl.score.pixels import FORMATS, PixelPlan, Pixels, load_pixels
 
 REQUEST = struct.Struct(">IIB")
 ENDINGS = tuple(FORMATS)
 DONE, FAILED = b"\x01", b"\x00"
 
 
-def serve(source: BinaryIO, sink: BinaryIO, memory: mmap.mmap, plan: PixelPlan) -> None:
-    pixels = np.frombuffer(memory, np.uint8).reshape(-1, plan.side, plan.side, 3)
+def tables(memory: mmap.mmap, plans: Sequence[PixelPlan]) -> list[Pixels]:
+    """The shared memory as one table (places, side, side, 3) for each plan, one after the other."""
+    everything = np.frombuffer(memory, np.uint8)
+    places = len(everything) // sum(plan.bytes for plan in plans)
+    ends = np.cumsum([places * plan.bytes for plan in plans])[:-1]
+    return [
+        part.reshape(places, plan.side, plan.side, 3)
+        for part, plan in zip(np.split(everything, ends), plans, strict=True)
+    ]
+
+
+def serve(source: BinaryIO, sink: BinaryIO, memory: mmap.mmap, plans: Sequence[PixelPlan]) -> None:
+    shared = tables(memory, plans)
     while header := source.read(REQUEST.size):
         place, length, ending = REQUEST.unpack(header)
-        found = load_pixels(source.read(length), ENDINGS[ending], plan)
-        if found is not None:
-            pixels[place] = found
+        found = load_pixels(source.read(length), ENDINGS[ending], plans)
+        for table, pixels in zip(shared, found or (), strict=found is not None):
+            table[place] = pixels
         sink.write(FAILED if found is None else DONE)
         sink.flush()
 
 
 def main() -> None:
-    """Arguments: number of the shared memory's file descriptor, memory limit in MiB, plan as JSON."""
-    descriptor, memory_mb, plan = int(sys.argv[1]), int(sys.argv[2]), PixelPlan(**json.loads(sys.argv[3]))
+    """Arguments: number of the shared memory's file descriptor, memory limit in MiB, plans as JSON."""
+    descriptor, memory_mb = int(sys.argv[1]), int(sys.argv[2])
+    plans = [PixelPlan(**plan) for plan in json.loads(sys.argv[3])]
     confine(memory_mb)
     with mmap.mmap(descriptor, os.fstat(descriptor).st_size) as memory:
-        serve(sys.stdin.buffer, sys.stdout.buffer, memory, plan)
+        serve(sys.stdin.buffer, sys.stdout.buffer, memory, plans)
 
 
 if __name__ == "__main__":

@@ -17,11 +17,9 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from types import TracebackType
 
-import numpy as np
-
 from laion_etl.confined import ENVIRONMENT
 from laion_etl.score.pixels import PixelPlan, Pixels
-from laion_etl.score.preparer_process import DONE, ENDINGS, REQUEST
+from laion_etl.score.preparer_process import DONE, ENDINGS, REQUEST, tables
 
 _MEMORY_MB = 2_048
 _TIME_LIMIT_S = 20.0  # for one image
@@ -31,10 +29,13 @@ Picture = tuple[str, bytes]  # ending and bytes
 
 @dataclass
 class Prepared:
-    """Pixels of some images that are on their way."""
+    """Pixels of some images that are on their way: by plan (n, side, side, 3).
+
+    Rows of unreadable images mean nothing.
+    """
 
     block: int
-    pixels: Pixels  # (n, side, side, 3); rows of unreadable images mean nothing
+    pixels: list[Pixels]
     readable: list[bool]
     _left: int
     _done: threading.Event = field(default_factory=threading.Event)
@@ -59,20 +60,19 @@ class Prepared:
 
 
 class Preparers:
-    """`with Preparers(plan, most, blocks) as preparers:` then `prepare` and `release` in turn.
+    """`with Preparers(plans, most, blocks) as preparers:` then `prepare` and `release` in turn.
 
     `most` images at a time, `blocks` times.
     """
 
-    def __init__(self, plan: PixelPlan, most: int, blocks: int, processes: int) -> None:
-        self.plan = plan
+    def __init__(self, plans: Sequence[PixelPlan], most: int, blocks: int, processes: int) -> None:
+        self.plans = plans
         self._most = most
         self._closed = False
         self._descriptor = os.memfd_create("laion-etl-pixels")
-        os.ftruncate(self._descriptor, blocks * most * plan.bytes)
-        self._memory = mmap.mmap(self._descriptor, blocks * most * plan.bytes)
-        everything = np.frombuffer(self._memory, np.uint8)
-        self._pixels = everything.reshape(blocks, most, plan.side, plan.side, 3)
+        size = blocks * most * sum(plan.bytes for plan in plans)
+        os.ftruncate(self._descriptor, size)
+        self._tables = tables(mmap.mmap(self._descriptor, size), plans)
         self._free: queue.SimpleQueue[int] = queue.SimpleQueue()
         for block in range(blocks):
             self._free.put(block)
@@ -104,7 +104,8 @@ class Preparers:
         """
         block = self._free_block()
         wanted = [(i, picture) for i, picture in enumerate(pictures) if picture is not None]
-        pixels = self._pixels[block, : len(pictures)]
+        start = block * self._most
+        pixels = [table[start : start + len(pictures)] for table in self._tables]
         prepared = Prepared(block, pixels, [False] * len(pictures), len(wanted))
         for index, picture in wanted:
             self._jobs.put((prepared, index, picture))
@@ -124,7 +125,7 @@ class Preparers:
         preparer = None
         while (job := self._jobs.get()) is not None:
             prepared, index, picture = job
-            preparer = preparer or _Preparer(self._descriptor, self.plan)
+            preparer = preparer or _Preparer(self._descriptor, self.plans)
             answer = preparer.ask(prepared.block * self._most + index, picture)
             if not answer:
                 preparer.end()
@@ -137,10 +138,10 @@ class Preparers:
 class _Preparer:
     """One process. It lives no longer than the thread that made it: the kernel sees to that."""
 
-    def __init__(self, descriptor: int, plan: PixelPlan) -> None:
+    def __init__(self, descriptor: int, plans: Sequence[PixelPlan]) -> None:
         self._socket, other = socket.socketpair()
         self._socket.settimeout(_TIME_LIMIT_S)
-        arguments = [str(descriptor), str(_MEMORY_MB), json.dumps(asdict(plan))]
+        arguments = [str(descriptor), str(_MEMORY_MB), json.dumps([asdict(plan) for plan in plans])]
         with other:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "laion_etl.score.preparer_process", *arguments],

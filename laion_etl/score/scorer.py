@@ -19,6 +19,7 @@ from laion_etl.score.preparers import Prepared, Preparers
 from laion_etl.score.safety import PROMPTS, SafetyJudge, Verdict, load_prompts
 from laion_etl.score.samples import Row, Sample
 from laion_etl.score.thresholds import Thresholds, thresholds
+from laion_etl.score.watermark import WatermarkModel, load_watermark_model, read_watermark_model
 from laion_etl.settings import ClipSettings, SafetySettings, Settings
 
 Floats = NDArray[np.float32]
@@ -67,14 +68,19 @@ class Scorer:
     head: LinearHead | None
     nsfw: DenseHead | None
     violence: TextAnchors | None
-    pixel_plan: PixelPlan
+    watermark: WatermarkModel | None
+    pixel_plans: tuple[PixelPlan, ...]  # of the CLIP model, and of the watermark model if there is one
 
     @property
     def identity(self) -> str:
         """Changes with anything that can change a score, also with files behind the same name."""
-        heads = [head.identity if head else "" for head in (self.head, self.nsfw, self.violence)]
+        heads = [head.identity if head else "" for head in self._heads]
         models = [model.weights_sha256 for model in (self.model, self.other) if model]
         return fingerprint(models, self.thresholds, self.judge.identity, heads)
+
+    @property
+    def _heads(self) -> tuple[LinearHead | DenseHead | TextAnchors | WatermarkModel | None, ...]:
+        return self.head, self.nsfw, self.violence, self.watermark
 
     def _similarities(
         self, samples: Sequence[Sample], images: Floats, pixels: Pixels, texts: Sequence[str]
@@ -102,11 +108,11 @@ class Scorer:
         prepared.wait()
         places = prepared.places
         texts = [text for i in places if (text := chunk.texts[i]) is not None]
-        pixels = prepared.pixels if len(places) == len(samples) else prepared.pixels[places]
+        everything = len(places) == len(samples)
+        pixels = prepared.pixels if everything else [table[places] for table in prepared.pixels]
         outcomes = [self._unreadable(sample) for sample in samples]
-        images = self.model.embed_pixels(pixels) if places else None
-        if images is not None:
-            found = self._score_readable([samples[i] for i in places], images, pixels, texts)
+        if places:
+            found = self._score_readable([samples[i] for i in places], pixels, texts)
             for i, outcome in zip(places, found, strict=True):
                 outcomes[i] = outcome
         preparers.release(prepared)
@@ -121,9 +127,10 @@ class Scorer:
         return Scored(sample, columns, ScoreReason.UNREADABLE)
 
     def _score_readable(
-        self, samples: list[Sample], images: Floats, pixels: Pixels, texts: Sequence[str]
+        self, samples: list[Sample], pixels: Sequence[Pixels], texts: Sequence[str]
     ) -> list[Scored]:
-        similarities, captions = self._similarities(samples, images, pixels, texts)
+        images = self.model.embed_pixels(pixels[0])
+        similarities, captions = self._similarities(samples, images, pixels[0], texts)
         verdicts = self.judge.judge(images, texts)
         if self.nsfw is not None:
             found = self.nsfw.score(images).tolist()
@@ -131,6 +138,9 @@ class Scorer:
         if self.violence is not None:
             found = self.violence.score(images).tolist()
             verdicts = [replace(verdict, pviolence=p) for verdict, p in zip(verdicts, found, strict=True)]
+        if self.watermark is not None:
+            found = self.watermark.score(pixels[1]).tolist()
+            verdicts = [replace(verdict, pwatermark=p) for verdict, p in zip(verdicts, found, strict=True)]
         beauty = self.head.score(images).tolist() if self.head else [None] * len(samples)
         return [
             self._outcome(sample, float(similarities[i]), verdicts[i], beauty[i], (images[i], captions[i]))
@@ -171,6 +181,8 @@ def load_scorer(settings: Settings) -> Scorer:
     """Everything scoring needs, from the settings; raises ModelError."""
     model, safety = load_model(settings.clip), settings.safety
     prompts = load_prompts(_prompts_file(settings.safety, model))
+    watermark = _watermark(settings, model)
+    plans = (model.pixel_plan, *((watermark.plan,) if watermark else ()))
     return Scorer(
         model=model,
         other=_other(settings.clip, model),
@@ -181,7 +193,8 @@ def load_scorer(settings: Settings) -> Scorer:
         violence=load_anchors(checked_file(safety.violence_head), model.dim)
         if safety.violence_head
         else None,
-        pixel_plan=replace(model.pixel_plan, max_pixels=settings.clip.max_pixels),
+        watermark=watermark,
+        pixel_plans=tuple(replace(plan, max_pixels=settings.clip.max_pixels) for plan in plans),
     )
 
 
@@ -209,3 +222,10 @@ def _head(safety: SafetySettings, model: ClipModel) -> LinearHead | None:
     if safety.aesthetic_head:
         return load_head(checked_file(safety.aesthetic_head), model.dim)
     return load_head(tiny.AESTHETIC_FILE, model.dim) if model.is_tiny else None
+
+
+def _watermark(settings: Settings, model: ClipModel) -> WatermarkModel | None:
+    """The named model, else the tiny model's own; others have the prompts, or nothing."""
+    if settings.safety.watermark_model:
+        return load_watermark_model(settings, model.device)
+    return read_watermark_model(tiny.WATERMARK_FILE, model.device) if model.is_tiny else None

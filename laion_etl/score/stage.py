@@ -106,7 +106,7 @@ class _Work:
         # On a CPU decoding and computing take turns: side by side they would only slow each other down.
         blocks = 1 if self.scorer.model.device == "cpu" else _BLOCKS
         processes = clip.preparers or usable_cores()
-        pool = Preparers(self.scorer.pixel_plan, clip.batch_size, blocks, processes)
+        pool = Preparers(self.scorer.pixel_plans, clip.batch_size, blocks, processes)
         return self._stack.enter_context(pool)
 
     def steps(self) -> Iterator[_Step]:

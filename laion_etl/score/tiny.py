@@ -21,6 +21,7 @@ MODELS = Path(__file__).parent / "models"
 CONFIG_FILE = MODELS / f"{NAME}.json"
 WEIGHTS_FILE = MODELS / f"{NAME}-{WEIGHTS}.safetensors"
 METADATA_FILE = MODELS / f"{NAME}-{WEIGHTS}.metadata.json"
+WATERMARK_FILE = MODELS / "laion-etl-watermark-drawn.safetensors"
 AESTHETIC_FILE = MODELS / f"{NAME}-{WEIGHTS}-aesthetic.pth"
 
 _EMBEDDING = "token_embedding.weight"

@@ -150,10 +150,10 @@ def test_a_detector_of_ones_own_is_named_by_module_and_function() -> None:
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("fasttext", "'fasttext' is no detector; choose cld3, py3langid, none or module:factory"),
-        ("", "'' is no detector"),
-        (":factory", "is no detector"),
-        ("laion_etl.parse.language:", "is no detector"),
+        ("fasttext", "'fasttext' names nothing; choose cld3, py3langid, none or module:factory"),
+        ("", "'' names nothing"),
+        (":factory", "names nothing"),
+        ("laion_etl.parse.language:", "names nothing"),
         ("no_such_package.module:factory", "no_such_package.module can't be imported: No module named"),
         (f"{HERE}:missing", "has no function missing"),
         (f"{HERE}:NO_FUNCTION", "has no function NO_FUNCTION"),

@@ -43,7 +43,7 @@ def published(world: World, store: Store, settings: Settings) -> World:
 
 def test_files_have_the_columns_of_laion_5b(store: Store, plain: Settings) -> None:
     published(build_world(), store, plain)
-    names = [name for name in store.list(FOLDER) if name.endswith(".parquet")]
+    names = [name for name in store.list(FOLDER) if name.endswith("-00000.parquet")]
     assert len(names) == 5
     for name in names:
         assert pq.read_schema(io.BytesIO(store.read(name))).equals(DATASET_SCHEMA)
@@ -148,7 +148,7 @@ def test_two_runs_give_the_same_bytes(tmp_path: Path, plain: Settings) -> None:
     for store in stores:
         published(build_world(), store, plain)
     first, second = map(files_of, stores)
-    assert len(first) == 9
+    assert len(first) == 10
     assert first == second
 
 
@@ -181,7 +181,7 @@ def test_files_of_an_earlier_attempt_are_deleted(store: Store, plain: Settings) 
             *(f"{subset}/part-00000.parquet" for subset in LANGUAGE_SUBSETS),
             "laion-high-resolution/part-00000.parquet",
             "laion-aesthetic/part-00000.parquet",
-            *("README.md", "_stats.json", "manifest.json", "report/index.html"),
+            *("README.md", "_pictures.parquet", "_stats.json", "manifest.json", "report/index.html"),
         ]
     )
 
@@ -279,7 +279,11 @@ def test_a_crawl_of_which_nothing_is_kept_is_published_empty(
     published(world, store, plain)
     manifest = json.loads(store.read(f"{FOLDER}/manifest.json"))
     assert manifest["rows"] == 0
-    assert [entry["name"] for entry in manifest["files"]] == ["README.md", "report/index.html"]
+    assert [entry["name"] for entry in manifest["files"]] == [
+        "README.md",
+        "_pictures.parquet",
+        "report/index.html",
+    ]
     assert b"There are no published pairs." in store.read(f"{FOLDER}/README.md")
     assert store.read_stats(f"{FOLDER}/_stats.json").kept == 0
 

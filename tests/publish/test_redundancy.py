@@ -8,7 +8,14 @@ import pyarrow.parquet as pq
 import pytest
 
 from laion_etl.errors import SettingsError
-from laion_etl.publish.redundancy import DUPLICATE, NEAR_DUPLICATE, find_redundant
+from laion_etl.publish import pictures
+from laion_etl.publish.redundancy import (
+    DUPLICATE,
+    EARLIER_DUPLICATE,
+    EARLIER_NEAR_DUPLICATE,
+    NEAR_DUPLICATE,
+    find_redundant,
+)
 from laion_etl.publish.scored import find_scored
 from laion_etl.publish.stage import publish_dataset
 from laion_etl.settings import PublishSettings, Settings
@@ -102,3 +109,83 @@ def test_unknown_settings_are_refused(store: Store, wrong: dict[str, Any]) -> No
     write_world(build_world(batches=1), store)
     with pytest.raises(SettingsError, match="LAION_ETL_PUBLISH_DUPLICATE"):
         publish_dataset(CRAWL, Settings(publish=replace(PublishSettings(), **wrong)), store)
+
+
+@pytest.fixture
+def plain() -> Settings:
+    return Settings()
+
+
+EARLIER = "CC-MAIN-2025-05"
+
+
+def near_to(others: list[int], pdq: int, bits: int) -> bool:
+    return 96 <= pdq.bit_count() <= 160 and any((pdq ^ other).bit_count() <= bits for other in others)
+
+
+def publish_earlier(world: World, store: Store, settings: Settings) -> None:
+    """The same batches once more as an earlier crawl, and published."""
+    write_world(world, store)
+    for folder in ("scored", "batches", "shards", "pairs", "load"):
+        for name in store.list(f"{folder}/{CRAWL}"):
+            data = store.read(name).replace(CRAWL.encode(), EARLIER.encode())
+            store.write(name.replace(CRAWL, EARLIER), data)
+    publish_dataset(EARLIER, settings, store)
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize(("mode", "bits"), [("exact", 10), ("near", 10), ("near", 15)])
+def test_what_an_earlier_crawl_published_is_not_published_again(
+    store: Store, seed: int, mode: str, bits: int, plain: Settings
+) -> None:
+    early, late = with_hashes(seed), with_hashes(seed + 10)
+    for old, new in zip(early.rows[::3], late.rows[::3], strict=True):  # a third is known, more or less
+        new["pdq"] = old["pdq"] and f"{int(old['pdq'], 16) ^ (1 << seed):064x}"
+    for old, new in zip(early.rows[::7], late.rows[::7], strict=True):
+        new["sha256"] = old["sha256"]
+    publish_earlier(early, store, plain)
+    write_world(late, store)
+    settings = PublishSettings(duplicates=mode, duplicate_bits=bits, duplicates_of_earlier=True)
+    scored = find_scored(CRAWL, store)
+    known = pictures.of_earlier_crawls("laion", CRAWL, store)
+    found = find_redundant(scored, settings, store, known)
+    files = {row["sha256"] for row in early.kept}
+    hashes = [int(row["pdq"] or "0", 16) for row in early.kept]
+    telling = [pdq for pdq in hashes if 96 <= pdq.bit_count() <= 160]
+    expected: dict[str, str] = {}
+    for row in late.kept:
+        pdq = int(row["pdq"] or "0", 16)
+        if row["sha256"] in files:
+            expected[row["key"]] = EARLIER_DUPLICATE
+        elif mode == "near" and near_to(telling, pdq, bits):
+            expected[row["key"]] = EARLIER_NEAR_DUPLICATE
+    rest = [row for row in late.kept if row["key"] not in expected]
+    expected |= by_hand(rest, mode, bits)
+    assert EARLIER_DUPLICATE in expected.values()
+    assert dict(zip((key.decode() for key in found.keys.tolist()), found.reasons, strict=True)) == expected
+
+
+def test_a_later_crawl_is_published_without_what_is_there(store: Store, plain: Settings) -> None:
+    world = with_hashes(1)
+    settings = replace(plain, publish=replace(plain.publish, duplicates="exact", duplicates_of_earlier=True))
+    publish_earlier(world, store, settings)
+    before = {name: store.read(name) for name in store.list(f"dataset/laion/{EARLIER}")}
+    world.rows[0]["sha256"] = "ab" * 32  # the only picture that is new
+    write_world(world, store)
+    stats = publish_dataset(CRAWL, settings, store)
+    assert stats.kept == 1
+    assert stats.dropped[EARLIER_DUPLICATE] == stats.input - 1
+    assert {name: store.read(name) for name in store.list(f"dataset/laion/{EARLIER}")} == before
+    again = publish_dataset(CRAWL, settings, store)
+    assert again == stats
+    with store.open(f"dataset/laion/{CRAWL}/{pictures.NAME}") as file:
+        [row] = pq.read_table(file).to_pylist()
+    assert row["sha256"] == b"\xab" * 32
+
+
+def test_earlier_crawls_are_not_looked_at_unless_asked(store: Store, plain: Settings) -> None:
+    world = with_hashes(2)
+    publish_earlier(world, store, plain)
+    write_world(world, store)
+    settings = replace(plain, publish=replace(plain.publish, duplicates="exact"))
+    assert EARLIER_DUPLICATE not in publish_dataset(CRAWL, settings, store).dropped

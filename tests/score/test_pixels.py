@@ -15,7 +15,8 @@ from laion_etl.minicrawl.scenes import random_scene
 from laion_etl.score.ahead import ahead
 from laion_etl.score.model import ClipModel, pixel_plan
 from laion_etl.score.openclip import open_clip
-from laion_etl.score.pixels import PixelPlan, load_pixels
+from laion_etl.score.pixels import PixelPlan, Pixels
+from laion_etl.score.pixels import load_pixels as load_all_pixels
 from laion_etl.score.preparers import Preparers
 from tests.faults.test_killed import children_of
 
@@ -33,6 +34,11 @@ def encoded(image: Image.Image, kind: str = "PNG", **options: object) -> bytes:
     file = io.BytesIO()
     image.save(file, kind, **options)
     return file.getvalue()
+
+
+def load_pixels(data: bytes, ending: str, plan: PixelPlan) -> Pixels | None:
+    found = load_all_pixels(data, ending, [plan])
+    return found[0] if found else None
 
 
 def by_open_clip(image: Image.Image, plan: PixelPlan) -> np.ndarray:
@@ -104,18 +110,31 @@ def test_a_preparation_nobody_wrote_is_named() -> None:
 def test_preparers_fill_blocks_in_place() -> None:
     plan = PixelPlan(32)
     images = [noisy((50 + n, 60), seed=n) for n in range(20)]
-    with Preparers(plan, most=20, blocks=2, processes=3) as preparers:
+    with Preparers([plan], most=20, blocks=2, processes=3) as preparers:
         for _ in range(3):
             prepared = preparers.prepare([("png", encoded(image)) for image in images])
             prepared.wait()
             assert prepared.readable == [True] * 20
             expected = [load_pixels(encoded(image), "png", plan) for image in images]
-            assert (prepared.pixels == np.stack([one for one in expected if one is not None])).all()
+            assert (prepared.pixels[0] == np.stack([one for one in expected if one is not None])).all()
+            preparers.release(prepared)
+
+
+def test_an_image_is_decoded_once_for_several_models() -> None:
+    plans = [PixelPlan(32), PixelPlan(48, squash=True, bilinear=True)]
+    images = [noisy((50 + n, 60), seed=n) for n in range(5)]
+    with Preparers(plans, most=5, blocks=2, processes=2) as preparers:
+        for _ in range(2):
+            prepared = preparers.prepare([("png", encoded(image)) for image in images])
+            prepared.wait()
+            for plan, pixels in zip(plans, prepared.pixels, strict=True):
+                expected = [load_pixels(encoded(image), "png", plan) for image in images]
+                assert (pixels == np.stack([one for one in expected if one is not None])).all()
             preparers.release(prepared)
 
 
 def test_missing_and_broken_pictures_are_unreadable() -> None:
-    with Preparers(PixelPlan(32), most=8, blocks=1, processes=2) as preparers:
+    with Preparers([PixelPlan(32)], most=8, blocks=1, processes=2) as preparers:
         good = ("png", encoded(noisy((40, 40))))
         prepared = preparers.prepare([good, None, ("jpg", b"no"), good])
         prepared.wait()
@@ -127,7 +146,7 @@ def test_missing_and_broken_pictures_are_unreadable() -> None:
 
 
 def test_a_killed_preparer_costs_one_picture() -> None:
-    with Preparers(PixelPlan(32), most=4, blocks=1, processes=1) as preparers:
+    with Preparers([PixelPlan(32)], most=4, blocks=1, processes=1) as preparers:
         good = ("png", encoded(noisy((40, 40))))
         preparers.release(done := preparers.prepare([good]))
         done.wait()
@@ -145,7 +164,7 @@ def preparer_processes() -> list[int]:
 
 
 def test_closing_the_pool_ends_those_who_wait() -> None:
-    with Preparers(PixelPlan(32), most=4, blocks=1, processes=1) as preparers:
+    with Preparers([PixelPlan(32)], most=4, blocks=1, processes=1) as preparers:
         prepared = preparers.prepare([("png", encoded(Image.new("RGB", (4_000, 4_000))))] * 4)
     prepared.wait()
     with pytest.raises(RuntimeError, match="closed"):

@@ -1,0 +1,32 @@
+"""Parts of one's own, named in settings as `module:factory`."""
+
+import importlib
+import re
+from collections.abc import Callable
+from typing import Any
+
+from laion_etl.errors import SettingsError
+
+_FACTORY = re.compile(r"[^\W\d]\w*(\.\w+)*:[^\W\d]\w*\Z")
+
+
+def is_factory(name: str) -> bool:
+    """Whether a setting's value has the form `module:factory`."""
+    return bool(_FACTORY.match(name))
+
+
+def load_factory(name: str, knob: str, choices: str) -> Callable[..., Any]:
+    """The function that `name` names. Raises SettingsError naming the knob when there is none."""
+    setting = f"{knob}={name!r}"
+    module_name, _, attribute = name.partition(":")
+    if not module_name or not attribute:
+        raise SettingsError(f"{setting} names nothing; choose {choices} or module:factory")
+    try:
+        module = importlib.import_module(module_name)
+    except ImportError as error:
+        raise SettingsError(f"{setting}: {module_name} can't be imported: {error}") from error
+    factory = getattr(module, attribute, None)
+    if not callable(factory):
+        raise SettingsError(f"{setting}: {module_name} has no function {attribute}")
+    made: Callable[..., Any] = factory
+    return made

@@ -1,0 +1,102 @@
+"""_pictures.parquet of a version: the hashes of its pictures, by which later crawls know them again.
+
+A row per published sample: `key`, `sha256` of the stored file and `pdq` (32 bytes each; null where the
+downloader had none). Versions of later crawls stream through those of earlier ones, so the memory taken is
+that of the later crawl alone, and the time grows with the rows of the earlier ones (see docs/operations.md).
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from laion_etl.errors import InputError
+from laion_etl.publish.nearness import HASH_BYTES, Hashes
+from laion_etl.records import Output
+from laion_etl.storage import NewFile, Store
+
+NAME = "_pictures.parquet"  # readers of whole folders pass over names that begin so
+SCHEMA = pa.schema(
+    [
+        pa.field("key", pa.string(), nullable=False),
+        pa.field("sha256", pa.binary(HASH_BYTES)),
+        pa.field("pdq", pa.binary(HASH_BYTES)),
+    ]
+)
+_ROWS_PER_READ = 1 << 18
+_NO_HASH = b"\0" * HASH_BYTES
+
+
+@dataclass(frozen=True, slots=True)
+class Hashed:
+    """Hashes of some pictures; zeros where there is none."""
+
+    sha256: NDArray[np.bytes_]  # (n), 32 bytes each
+    pdq: Hashes  # (n, 32)
+
+
+class PicturesWriter:
+    """Writes the rows of published samples to an open file."""
+
+    def __init__(self, file: NewFile) -> None:
+        self._writer = pq.ParquetWriter(file, SCHEMA, compression="zstd")
+        self.rows = 0
+
+    def add(self, rows: pa.RecordBatch) -> None:
+        """Takes scored rows; those with a reason are left out."""
+        kept = pa.Table.from_batches([rows]).filter(pc.field("reason").is_null())
+        columns = {"key": kept["key"], **{name: digests(kept[name]) for name in ("sha256", "pdq")}}
+        self._writer.write_table(pa.table(columns, schema=SCHEMA))
+        self.rows += kept.num_rows
+
+    def close(self) -> None:
+        self._writer.close()
+
+
+def digests(column: pa.ChunkedArray) -> pa.Array:
+    """Hexadecimal digests as 32 bytes each, null for none."""
+    values = [
+        bytes.fromhex(value).rjust(HASH_BYTES, b"\0") if value else None for value in column.to_pylist()
+    ]
+    return pa.array(values, pa.binary(HASH_BYTES))
+
+
+def hashed(sha256: pa.Array | pa.ChunkedArray, pdq: pa.Array | pa.ChunkedArray) -> Hashed:
+    """The two columns as arrays."""
+    known = b"".join(value or _NO_HASH for value in pdq.to_pylist())
+    return Hashed(
+        np.asarray([value or _NO_HASH for value in sha256.to_pylist()], f"S{HASH_BYTES}"),
+        np.frombuffer(known, np.uint8).reshape(-1, HASH_BYTES),
+    )
+
+
+def of_earlier_crawls(dataset: str, crawl: str, store: Store) -> tuple[Output, ...]:
+    """The picture files of the published versions of crawls before this one, by the names of the crawls."""
+    found = []
+    for name in store.list(f"dataset/{dataset}"):
+        if PurePosixPath(name).name != "_stats.json":
+            continue
+        stats = store.read_stats(name)
+        if stats.crawl < crawl:
+            found += [output for output in stats.outputs if PurePosixPath(output.name).name == NAME]
+    return tuple(sorted(found, key=lambda output: output.name))
+
+
+def read(output: Output, store: Store) -> Iterator[Hashed]:
+    """The hashes of a version, many rows at a time; raises InputError when the file is none of ours."""
+    with store.open(output.name) as file:
+        try:
+            parquet = pq.ParquetFile(file)
+            if not parquet.schema_arrow.equals(SCHEMA):
+                raise InputError(f"{store.uri(output.name)} does not have the columns of published pictures")
+            for rows in parquet.iter_batches(_ROWS_PER_READ):
+                yield hashed(rows.column("sha256"), rows.column("pdq"))
+        except (pa.ArrowException, OSError) as error:
+            raise InputError(
+                f"{store.uri(output.name)} can't be read ({error}); publish its crawl again"
+            ) from error

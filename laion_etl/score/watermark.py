@@ -1,0 +1,193 @@
+"""Image models that see watermarks: the probability in column `pwatermark`.
+
+Unlike the heads they look at pixels, of the whole picture: watermarks sit in corners, which CLIP's square
+may not show. Three kinds can be named in LAION_ETL_SAFETY_WATERMARK_MODEL:
+
+- LAION's own, https://github.com/LAION-AI/LAION-5B-WatermarkDetection (`watermark_model_v1.pt`): an
+  EfficientNet-B3 with a head of three layers on pictures squashed to 256 pixels; class 0 is "watermark".
+- a small convolutional network of ours, a safetensors file; the demo's is trained on drawn overlays
+  (`laion_etl.minicrawl.train_watermark`) and knows nothing of photographs.
+- `module:factory`: called with settings and device, returns a WatermarkModel.
+"""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from laion_etl.errors import ModelError
+from laion_etl.factories import is_factory, load_factory
+from laion_etl.score.heads import checked_file
+from laion_etl.score.pixels import PixelPlan, Pixels
+from laion_etl.settings import Settings
+
+if TYPE_CHECKING:
+    import torch
+
+Floats = NDArray[np.float32]
+
+_KNOB = "LAION_ETL_SAFETY_WATERMARK_MODEL"
+_FORMAT = "laion_etl watermark 1"
+_IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))  # mean and deviation of its channels
+_LAION_SIDE = 256
+_LAION_LAYERS = (1_536, 625, 256, 2)
+_AT_ONCE = 64  # images of a forward pass on a CPU: what a convolution makes of more leaves its caches
+
+
+@runtime_checkable
+class WatermarkModel(Protocol):
+    """What a model offers; `identity` changes when its scores may."""
+
+    @property
+    def plan(self) -> PixelPlan: ...
+
+    @property
+    def identity(self) -> str: ...
+
+    def score(self, pixels: Pixels) -> Floats:
+        """Probability (n) of a watermark on RGB pixels (n, side, side, 3), made by `plan`."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class TorchWatermarkModel:
+    """A network with two classes, "watermark" first, on pictures squashed to a square."""
+
+    network: "torch.nn.Module"
+    plan: PixelPlan
+    identity: str
+    device: str
+
+    def score(self, pixels: Pixels) -> Floats:
+        """Probability (n) of a watermark on RGB pixels (n, side, side, 3)."""
+        import torch
+
+        size = _AT_ONCE if self.device == "cpu" else max(1, len(pixels))
+        with torch.inference_mode():
+            parts = [self._score(pixels[start : start + size]) for start in range(0, len(pixels), size)]
+        return np.concatenate(parts) if parts else np.empty(0, np.float32)
+
+    def _score(self, pixels: Pixels) -> Floats:
+        import torch
+
+        source = torch.from_numpy(pixels).to(self.device)
+        mean, deviation = (
+            torch.tensor(values, device=source.device).view(1, 3, 1, 1) for values in _IMAGENET
+        )
+        images = source.permute(0, 3, 1, 2).float().div_(255).sub_(mean).div_(deviation)
+        probability: Floats = self.network(images).float().softmax(dim=1)[:, 0].cpu().numpy()
+        return probability
+
+
+def load_watermark_model(settings: Settings, device: str) -> WatermarkModel:
+    """The model that the settings name; raises ModelError, or SettingsError for a factory that is none."""
+    named = settings.safety.watermark_model
+    if is_factory(named):
+        model = load_factory(named, _KNOB, "a file")(settings, device)
+        if not isinstance(model, WatermarkModel):
+            raise ModelError(f"{_KNOB}={named!r}: what the factory returned is no WatermarkModel")
+        return model
+    return read_watermark_model(checked_file(named), device)
+
+
+def read_watermark_model(path: Path, device: str) -> TorchWatermarkModel:
+    """LAION's model or ours, by what the file holds; raises ModelError when it is neither."""
+    try:
+        state, side = _read_ours(path) if path.suffix == ".safetensors" else (_read_laion(path), _LAION_SIDE)
+        network = small_network(_channels(state)) if path.suffix == ".safetensors" else laion_network()
+        network.load_state_dict(state)
+        identity = hashlib.sha256(path.read_bytes()).hexdigest()
+    except (OSError, UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
+        cause = " ".join(str(error).split())[:200]
+        raise ModelError(f"can't read the watermark model {path}: {cause}") from error
+    network.eval().to(device)
+    return TorchWatermarkModel(network, PixelPlan(side, squash=True, bilinear=True), identity, device)
+
+
+def laion_network() -> "torch.nn.Module":
+    """LAION's architecture without weights."""
+    import timm
+    from torch.nn import Dropout, Linear, ReLU, Sequential
+
+    network: torch.nn.Module = timm.create_model("efficientnet_b3", pretrained=False, num_classes=2)
+    one, two, three, four = _LAION_LAYERS
+    network.classifier = Sequential(
+        Linear(one, two), ReLU(), Dropout(0.3), Linear(two, three), ReLU(), Linear(three, four)
+    )
+    return network
+
+
+def small_network(channels: tuple[int, ...]) -> "torch.nn.Module":
+    """Strided 3x3 convolutions; of the last one's maps both mean and maximum decide."""
+    from torch.nn import (
+        AdaptiveAvgPool2d,
+        AdaptiveMaxPool2d,
+        BatchNorm2d,
+        Conv2d,
+        Flatten,
+        Linear,
+        Module,
+        ReLU,
+        Sequential,
+    )
+
+    class Pooled(Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.mean, self.most = AdaptiveAvgPool2d(1), AdaptiveMaxPool2d(1)
+
+        def forward(self, maps: "torch.Tensor") -> "torch.Tensor":
+            import torch
+
+            return torch.cat([self.mean(maps), self.most(maps)], dim=1)
+
+    layers: list[Module] = []
+    for before, after in zip((3, *channels), channels, strict=False):
+        layers += [Conv2d(before, after, 3, stride=2, padding=1, bias=False), BatchNorm2d(after), ReLU()]
+    return Sequential(*layers, Pooled(), Flatten(), Linear(2 * channels[-1], 2))
+
+
+def save_ours(network: "torch.nn.Module", side: int, path: Path) -> None:
+    """Writes a `small_network` for pictures of `side` pixels, in float16."""
+    import torch
+    from safetensors.torch import save_file
+
+    state = {
+        name: (value.half() if value.is_floating_point() else value).contiguous()
+        for name, value in network.state_dict().items()
+    }
+    save_file({name: torch.clone(value) for name, value in state.items()}, path, {
+        "format": _FORMAT, "side": str(side)
+    })  # fmt: skip
+
+
+def _read_ours(path: Path) -> tuple[dict[str, "torch.Tensor"], int]:
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, "pt") as file:
+            metadata = file.metadata() or {}
+            if metadata.get("format") != _FORMAT:
+                raise ModelError(f"{path} is no watermark model of ours")
+            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
+    except SafetensorError as error:
+        raise ValueError(str(error)) from error
+    return state, int(metadata["side"])
+
+
+def _channels(state: Mapping[str, "torch.Tensor"]) -> tuple[int, ...]:
+    return tuple(len(value) for value in state.values() if value.ndim == 4)
+
+
+def _read_laion(path: Path) -> dict[str, Any]:
+    import torch
+
+    state = torch.load(path, map_location="cpu", weights_only=True)
+    if not isinstance(state, dict) or "conv_stem.weight" not in state:
+        raise ValueError("it holds no EfficientNet")
+    return state
