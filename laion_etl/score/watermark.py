@@ -161,9 +161,8 @@ def save_ours(network: "torch.nn.Module", side: int, path: Path) -> None:
         name: (value.half() if value.is_floating_point() else value).contiguous()
         for name, value in network.state_dict().items()
     }
-    save_file({name: torch.clone(value) for name, value in state.items()}, path, {
-        "format": _FORMAT, "side": str(side)
-    })  # fmt: skip
+    # One entry only: several come in an order of their own each time.
+    save_file({name: torch.clone(value) for name, value in state.items()}, path, {_FORMAT: str(side)})
 
 
 def _read_ours(path: Path) -> tuple[dict[str, "torch.Tensor"], int]:
@@ -172,12 +171,12 @@ def _read_ours(path: Path) -> tuple[dict[str, "torch.Tensor"], int]:
     try:
         with safe_open(path, "pt") as file:
             metadata = file.metadata() or {}
-            if metadata.get("format") != _FORMAT:
+            if _FORMAT not in metadata:
                 raise ModelError(f"{path} is no watermark model of ours")
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
     except SafetensorError as error:
         raise ValueError(str(error)) from error
-    return state, int(metadata["side"])
+    return state, int(metadata[_FORMAT])
 
 
 def _channels(state: Mapping[str, "torch.Tensor"]) -> tuple[int, ...]:

@@ -62,3 +62,18 @@ def test_webdataset_reads_the_shards(scored: LocalStore) -> None:
     assert Image.open(io.BytesIO(picture)).size[0] > 0
     assert text.decode()
     assert b'"similarity"' in notes
+
+
+def test_hugging_face_datasets_streams_the_shards(scored: LocalStore, tmp_path: Path) -> None:
+    """The example of docs/formats.md."""
+    import datasets
+
+    tars = str(Path(scored.uri(f"scored/{CRAWL}/*.tar")))
+    found = datasets.load_dataset(
+        "webdataset", data_files=tars, split="train", streaming=True, cache_dir=str(tmp_path)
+    )
+    kept = sum(scored.read_stats(f"scored/{CRAWL}/{batch:09d}_stats.json").kept for batch in range(2))
+    samples = list(found)
+    assert len(samples) == kept
+    assert isinstance(samples[0]["jpg"], Image.Image)
+    assert samples[0]["json"]["similarity"] > 0

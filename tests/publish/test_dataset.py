@@ -318,3 +318,18 @@ def test_a_rebuilt_report_keeps_the_manifest_true(store: Store, plain: Settings)
     assert entries["report/index.html"]["sha256"] == hashlib.sha256(report).hexdigest()
     outputs = {output.name: output.sha256 for output in store.read_stats(f"{FOLDER}/_stats.json").outputs}
     assert outputs[f"{FOLDER}/manifest.json"] == hashlib.sha256(manifest).hexdigest()
+
+
+def test_hugging_face_datasets_loads_every_subset_by_the_card(tmp_path: Path, plain: Settings) -> None:
+    import datasets
+
+    store, world = LocalStore(tmp_path / "store"), build_world()
+    published(world, store, plain)
+    folder = str(tmp_path / "store" / FOLDER)
+    manifest = json.loads(store.read(f"{FOLDER}/manifest.json"))
+    rows = {subset["name"]: subset["rows"] for subset in manifest["subsets"]}
+    assert sorted(datasets.get_dataset_config_names(folder)) == sorted(name for name in rows if rows[name])
+    for name in filter(rows.get, rows):
+        loaded = datasets.load_dataset(folder, name, split="train", cache_dir=str(tmp_path / "cache"))
+        assert loaded.num_rows == rows[name]
+        assert loaded.column_names == DATASET_SCHEMA.names
