@@ -265,7 +265,10 @@ class DownloadSettings:
 class ClipSettings:
     """The CLIP model and its thresholds (LAION-5B section 3.2)."""
 
-    model: str = _knob("ViT-B-32", "open_clip model name, or 'laion-etl-tiny' (the demo's model).")
+    model: str = _knob(
+        "ViT-B-32",
+        "open_clip model name, hf-hub:ORGANISATION/NAME, local-dir:PATH, or 'laion-etl-tiny' (the demo's).",
+    )
     pretrained: str = _knob(
         "openai", "open_clip pretrained tag or a checkpoint file; the demo's weights are 'scenes'."
     )

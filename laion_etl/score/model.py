@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from laion_etl.errors import ModelError
 from laion_etl.score import tiny
+from laion_etl.score.hub import in_folder, is_layout
 from laion_etl.score.openclip import create_network, open_clip
 from laion_etl.score.pixels import PixelPlan
 from laion_etl.score.texttower import encode_texts
@@ -112,6 +113,9 @@ def load_model(settings: ClipSettings) -> ClipModel:
     Raises ModelError, one line, for unknown names (with the closest known ones), a checkpoint that is
     missing, damaged or of another architecture, weights that can't be downloaded and devices not there.
     """
+    shown = f"{settings.model}/{Path(settings.pretrained).name}"
+    if is_layout(settings.model):
+        shown, settings = settings.model, in_folder(settings)
     _check_model_name(settings.model)
     device = _device(settings.device)
     tag = _tag_config(settings)
@@ -120,7 +124,7 @@ def load_model(settings: ClipSettings) -> ClipModel:
     _fill(network, path, settings)
     network.eval().to(device)
     return ClipModel(
-        name=f"{settings.model}/{Path(settings.pretrained).name}",
+        name=shown,
         network=network,
         preprocess=preprocessing(network),
         tokenize=_tokenizer(settings.model),
@@ -135,7 +139,7 @@ def load_model(settings: ClipSettings) -> ClipModel:
 def embedding_dim(settings: ClipSettings) -> int:
     """Length of the model's embeddings, without loading it; raises ModelError for unknown names."""
     _check_model_name(settings.model)
-    return int(open_clip().get_model_config(settings.model)["embed_dim"])
+    return int(open_clip().get_model_config(in_folder(settings).model)["embed_dim"])
 
 
 def is_tiny(settings: ClipSettings) -> bool:
@@ -145,7 +149,7 @@ def is_tiny(settings: ClipSettings) -> bool:
 
 def _check_model_name(name: str) -> None:
     known = open_clip().list_models()
-    if name not in known:
+    if name not in known and not is_layout(name):
         raise ModelError(f"no CLIP model is called {name!r}{_close(name, known)}; see LAION_ETL_CLIP_MODEL")
 
 

@@ -1,0 +1,59 @@
+"""Models by their id on Hugging Face's hub, `hf-hub:ORGANISATION/NAME`, or in a folder, `local-dir:PATH`.
+
+Both have open_clip's layout: `open_clip_config.json`, weights, and the files of a tokenizer where it is not one
+of open_clip's own. From the hub only these files are fetched; code of a model is never run.
+"""
+
+from dataclasses import replace
+from pathlib import Path
+
+from laion_etl.errors import ModelError
+from laion_etl.settings import ClipSettings
+
+HUB, FOLDER = "hf-hub:", "local-dir:"
+CONFIG = "open_clip_config.json"
+_WEIGHTS = (
+    "open_clip_model.safetensors",
+    "open_clip_pytorch_model.safetensors",
+    "open_clip_pytorch_model.bin",
+)
+_TOKENIZER = ("tokenizer*.json", "special_tokens_map.json", "vocab.*", "merges.txt", "*.model")
+
+
+def is_layout(model: str) -> bool:
+    """Whether a model is named by a hub id or a folder."""
+    return model.startswith((HUB, FOLDER))
+
+
+def in_folder(settings: ClipSettings) -> ClipSettings:
+    """The settings with such a model as the folder it lies in and the file of its weights.
+
+    Raises ModelError when it can't be downloaded or is not laid out so.
+    """
+    if not is_layout(settings.model):
+        return settings
+    folder = _fetched(settings.model) if settings.model.startswith(HUB) else _folder(settings.model)
+    if not (folder / CONFIG).is_file():
+        raise ModelError(f"{settings.model} is no open_clip model: it has no {CONFIG}")
+    weights = next((folder / name for name in _WEIGHTS if (folder / name).is_file()), None)
+    if weights is None:
+        raise ModelError(f"{settings.model} has no weights; expected one of {', '.join(_WEIGHTS)}")
+    return replace(settings, model=f"{FOLDER}{folder}", pretrained=str(weights))
+
+
+def _folder(model: str) -> Path:
+    return Path(model.removeprefix(FOLDER)).expanduser()
+
+
+def _fetched(model: str) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    wanted = [CONFIG, *_WEIGHTS[:2], *_TOKENIZER]
+    try:
+        return Path(snapshot_download(model.removeprefix(HUB), allow_patterns=wanted))
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        cause = " ".join(str(error).split())[:200]
+        raise ModelError(
+            f"can't download {model} ({cause}); set LAION_ETL_CLIP_MODEL=local-dir:PATH"
+        ) from error

@@ -1,0 +1,58 @@
+"""Models laid out as on Hugging Face's hub."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.torch import save_file
+
+from laion_etl.errors import ModelError
+from laion_etl.score import tiny
+from laion_etl.score.hub import in_folder
+from laion_etl.score.model import ClipModel, embedding_dim, load_model
+from laion_etl.settings import ClipSettings
+from tests.score.conftest import TINY
+
+
+@pytest.fixture
+def folder(tmp_path: Path, tiny_model: ClipModel) -> Path:
+    """The demo's model, laid out as open_clip publishes models, taking images in a way of its own."""
+    config = {
+        "model_cfg": json.loads(tiny.CONFIG_FILE.read_text()),
+        "preprocess_cfg": {"mean": [0.5, 0.5, 0.5], "std": [0.25, 0.25, 0.25], "resize_mode": "squash"},
+    }
+    (tmp_path / "open_clip_config.json").write_text(json.dumps(config))
+    save_file(tiny_model.network.state_dict(), tmp_path / "open_clip_model.safetensors")
+    return tmp_path
+
+
+def of(model: str) -> ClipSettings:
+    return replace(TINY, model=model)
+
+
+def test_a_folder_gives_the_model_with_its_own_preparation(folder: Path, tiny_model: ClipModel) -> None:
+    model = load_model(of(f"local-dir:{folder}"))
+    texts = ["two red stars", "a house"]
+    assert np.allclose(model.embed_texts(texts), tiny_model.embed_texts(texts), atol=1e-6)
+    assert model.weights_sha256 == tiny_model.weights_sha256
+    assert model.name == f"local-dir:{folder}"
+    assert model.pixel_plan.squash
+    assert list(model.network.visual.preprocess_cfg["std"]) == [0.25] * 3  # type: ignore[union-attr, index]
+    assert not model.is_tiny
+    assert embedding_dim(of(f"local-dir:{folder}")) == model.dim
+
+
+def test_what_is_no_such_folder_is_named(folder: Path) -> None:
+    (folder / "open_clip_model.safetensors").unlink()
+    with pytest.raises(ModelError, match=r"has no weights; expected one of open_clip_model\.safetensors"):
+        load_model(of(f"local-dir:{folder}"))
+    with pytest.raises(ModelError, match=r"it has no open_clip_config\.json"):
+        load_model(of("local-dir:/nowhere"))
+
+
+def test_a_hub_id_that_cannot_be_had_is_one_line() -> None:
+    with pytest.raises(ModelError, match="can't download hf-hub:a/b/c") as caught:
+        in_folder(of("hf-hub:a/b/c"))  # no id: refused before anybody is asked
+    assert "\n" not in str(caught.value)
