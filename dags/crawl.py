@@ -1,6 +1,7 @@
 """One DAG per known crawl dump: what runs after what. The work itself is in laion_etl's stage commands.
 
-    discover -> (parse -> load)[partition] -> plan -> download[worker] -> score[group] -> publish -> verdict
+    discover -> (parse -> load)[partition] -> plan -> download[worker] -> score[group] -> publish
+                                                                     -> digest, verdict
 
 Parsing this file reads one local JSON file, the catalogue: no network, no database, no torch.
 """
@@ -8,14 +9,27 @@ Parsing this file reads one local JSON file, the catalogue: no network, no datab
 from datetime import timedelta
 from typing import Any
 
-from airflow.sdk import DAG, Param, TriggerRule, get_current_context, get_parsing_context, task, task_group
+from airflow.sdk import (
+    DAG,
+    AsyncCallback,
+    DeadlineAlert,
+    Param,
+    TriggerRule,
+    get_current_context,
+    get_parsing_context,
+    task,
+    task_group,
+)
 from airflow.sdk.configuration import conf
 from airflow.sdk.exceptions import AirflowFailException
 
+from laion_alerts import RunCreated, TaskFailed, run_is_late, send_digest
 from laion_etl.crawl import Crawl, known_crawls
 from laion_etl.settings import load_settings
 from laion_runner import run_stage
 from laion_timetable import CrawlTimetable
+
+SETTINGS = load_settings()
 
 # A failed partition, worker or group neither blocks the others nor is forgotten: what follows goes on with
 # those that succeeded, and the verdict at the end fails the run.
@@ -23,10 +37,11 @@ GO_ON = TriggerRule.ALL_DONE_MIN_ONE_SUCCESS
 
 DEFAULTS = {
     "owner": "laion_etl",
-    "retries": 3,
-    "retry_delay": timedelta(seconds=30),
+    "retries": SETTINGS.core.task_retries,
+    "retry_delay": timedelta(seconds=SETTINGS.core.task_retry_delay_s),
     "retry_exponential_backoff": 2.0,
     "max_retry_delay": timedelta(minutes=30),
+    "on_failure_callback": TaskFailed(),
 }
 
 # A readable label in place of the map index, and one XCom a task, whatever it returns.
@@ -57,6 +72,13 @@ PARAMS = {
         description="Tasks among which the shards are dealt out for scoring.",
     ),
 }
+
+RUN_DEADLINE = DeadlineAlert(
+    reference=RunCreated(),
+    interval=timedelta(days=SETTINGS.alerts.run_days),
+    callback=AsyncCallback(run_is_late, kwargs={"days": SETTINGS.alerts.run_days}),
+    name="run",
+)
 
 DOC = """\
 Builds the image-text dataset of **{crawl.id}** ({crawl.name}, released {crawl.released}).
@@ -141,6 +163,12 @@ def publish(crawl: str) -> dict[str, str]:
     return {what: published[what] for what in ("dataset", "report")}
 
 
+@task(trigger_rule=TriggerRule.ALL_DONE, execution_timeout=timedelta(minutes=15))
+def digest() -> None:
+    """Tells people how the run ended, whatever became of it."""
+    send_digest(get_current_context())
+
+
 @task(trigger_rule=TriggerRule.ALL_SUCCESS)
 def verdict() -> None:
     """Green only when every task was: otherwise a published run would hide its failed partitions."""
@@ -159,6 +187,7 @@ def crawl_dag(crawl: Crawl) -> DAG:
         params=PARAMS,
         tags=["laion_etl", "crawl", str(crawl.released.year)],
         doc_md=DOC.format(crawl=crawl),
+        deadline=RUN_DEADLINE,
     ) as dag:
         loaded = partition.partial(crawl=crawl.id).expand(number=discover(crawl.id))
         planned = plan(crawl.id)
@@ -169,7 +198,9 @@ def crawl_dag(crawl: Crawl) -> DAG:
         loaded >> planned
         downloaded >> groups
         scored >> published
-        [loaded, downloaded, scored, published] >> verdict()
+        everything = [loaded, downloaded, scored, published]
+        everything >> verdict()
+        everything >> digest()
     return dag
 
 
@@ -194,5 +225,5 @@ def _wanted(crawl: Crawl) -> bool:
     return wanted is None or wanted == f"crawl_{crawl.id}"
 
 
-for _crawl in filter(_wanted, known_crawls(load_settings())):
+for _crawl in filter(_wanted, known_crawls(SETTINGS)):
     globals()[f"crawl_{_crawl.id}"] = crawl_dag(_crawl)

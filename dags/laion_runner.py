@@ -14,14 +14,16 @@ import subprocess
 import sys
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, MutableMapping, Sequence
 from contextlib import contextmanager, suppress
 from types import FrameType
-from typing import Any
+from typing import Any, cast
 
+from airflow.sdk import get_current_context
 from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowNotFoundException
 from psycopg.conninfo import make_conninfo
 
+from laion_alerts import COMMAND, lateness_watched
 from laion_etl.errors import SettingsError
 from laion_etl.settings import load_settings
 
@@ -29,6 +31,7 @@ USAGE_ERROR = 2  # exit code of laion-etl for wrong settings: trying again can't
 _CLEAN_END_S = 4.0  # Airflow kills a task five seconds after it asked it to end
 _TAIL_LINES = 40
 _PASSWORD = re.compile(r"(://[^:/@]*):[^@/]+@")
+_SECRET = ("_PASSWORD", "_WEBHOOK")
 _MASK = r"\1:***@"
 _LIBPQ_EXTRAS = ("sslmode", "sslrootcert", "sslcert", "sslkey", "options", "target_session_attrs")
 
@@ -42,9 +45,15 @@ def run_stage(arguments: Sequence[str]) -> dict[str, Any]:
     AirflowFailException (no retry) on a usage error, AirflowException with the last error line otherwise.
     """
     command = [sys.executable, "-m", "laion_etl", *arguments, "--json"]
+    context = _context()
+    context[COMMAND] = shlex.join(["laion-etl", *arguments])
     _log.info("settings: %s", _settings())
     _log.info("command: %s", shlex.join(command))
-    with _started(command) as process, _forwarded_sigterm(process):
+    with (
+        lateness_watched(arguments[0], context),
+        _started(command) as process,
+        _forwarded_sigterm(process),
+    ):
         printed, complained = _stream(process)
         code = process.wait()
     if code == 0:
@@ -56,10 +65,22 @@ def run_stage(arguments: Sequence[str]) -> dict[str, Any]:
     raise AirflowException(message)
 
 
+def _context() -> MutableMapping[str, Any]:
+    """The context of the task; outside of Airflow's tasks an empty one."""
+    try:
+        return cast("MutableMapping[str, Any]", get_current_context())
+    except RuntimeError:
+        return {}
+
+
 def _settings() -> str:
-    """The LAION_ETL_* of this task as a shell would take them, without passwords."""
+    """The LAION_ETL_* of this task as a shell would take them, without secrets."""
     named = sorted(item for item in os.environ.items() if item[0].startswith("LAION_ETL_"))
-    return " ".join(f"{name}={shlex.quote(_PASSWORD.sub(_MASK, value))}" for name, value in named)
+    shown = {
+        name: "***" if name.endswith(_SECRET) and value else _PASSWORD.sub(_MASK, value)
+        for name, value in named
+    }
+    return " ".join(f"{name}={shlex.quote(value)}" for name, value in shown.items())
 
 
 def _database() -> dict[str, str]:

@@ -18,7 +18,14 @@ from typer.core import TyperGroup
 from laion_etl import __version__
 from laion_etl.cli_eval import calibrate, evaluation
 from laion_etl.console import progress, summary
-from laion_etl.crawl import Partition, discover_crawls, known_crawls, parse_selection, partitions
+from laion_etl.crawl import (
+    Partition,
+    discover_crawls,
+    known_crawls,
+    parse_selection,
+    partitions,
+    register_crawls,
+)
 from laion_etl.errors import InputError, SettingsError, Stopped
 from laion_etl.records import StageStats, plan_stats_name
 from laion_etl.settings import Settings, load_settings
@@ -81,11 +88,15 @@ def _main(
 @app.command()
 def crawls(
     refresh: Annotated[bool, typer.Option(help="Ask the crawl source instead of the known list.")] = False,
+    register: Annotated[bool, typer.Option(help="With --refresh: remember new ones; they get DAGs.")] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Known crawl dumps, newest first."""
     settings = load_settings()
     found = discover_crawls(settings) if refresh else known_crawls(settings)
+    if refresh and register:
+        for crawl in register_crawls(found, settings):
+            console.print(f"new: {crawl.id} ({crawl.name})", highlight=False)
     if as_json:
         _json({"crawls": [{"id": crawl.id, "released": crawl.released.isoformat()} for crawl in found]})
         return

@@ -18,6 +18,7 @@ from importlib import resources
 from laion_etl.errors import CrawlError, InputError, LaionEtlError, MissingInputError, SettingsError
 from laion_etl.inputs import read_input
 from laion_etl.settings import Settings
+from laion_etl.storage import LocalStore
 
 _CRAWL_ID = re.compile(r"CC-MAIN-(\d{4})-(\d{2})")
 _WAT_PATH = re.compile(r"crawl-data/(?:[A-Za-z0-9_-][A-Za-z0-9_.-]*/)+[A-Za-z0-9_-][A-Za-z0-9_.-]*\.gz")
@@ -60,13 +61,33 @@ def shipped_catalogue() -> list[Crawl]:
 
 
 def known_crawls(settings: Settings) -> list[Crawl]:
-    """The dumps of the catalogue file (LAION_ETL_CATALOGUE, else the shipped one), newest first.
+    """The dumps of the catalogue file (LAION_ETL_CATALOGUE, else the shipped one) and the registered ones.
 
-    Reads one local file only: DAG files call this every time they are parsed.
+    Newest first. Reads local files only: DAG files call this every time they are parsed.
     """
     path = settings.core.catalogue
-    if not path:
-        return shipped_catalogue()
+    known = _read_catalogue(path) if path else shipped_catalogue()
+    if settings.registered_path.is_file():
+        known += _read_catalogue(str(settings.registered_path))
+    return _newest_first(list({crawl.id: crawl for crawl in reversed(known)}.values()))
+
+
+def register_crawls(found: list[Crawl], settings: Settings) -> list[Crawl]:
+    """Makes dumps known from now on, to this machine's DAGs too; returns those that were not."""
+    known = {crawl.id for crawl in known_crawls(settings)}
+    new = [crawl for crawl in found if crawl.id not in known]
+    path = settings.registered_path
+    registered = _read_catalogue(str(path)) if path.is_file() else []
+    listed = [
+        {"id": crawl.id, "name": crawl.name, "released": crawl.released.isoformat()}
+        for crawl in _newest_first([*registered, *new])
+    ]
+    store = LocalStore(path.parent)
+    store.write(path.name, json.dumps({"crawls": listed}, indent=1).encode() + b"\n")
+    return new
+
+
+def _read_catalogue(path: str) -> list[Crawl]:
     return _catalogue(read_input(path, _MAX_COLLINFO_BYTES).decode(errors="replace"), path)
 
 

@@ -39,7 +39,17 @@ class CoreSettings:
         "", "URL of collinfo.json. Empty: index.commoncrawl.org, or <crawl source>/collinfo.json."
     )
     catalogue: str = _knob("", "JSON file of known crawls for DAGs. Empty: the shipped list.")
+    registered: str = _knob(
+        "",
+        "JSON file of dumps found since, kept by `laion-etl crawls --refresh --register` and the DAG "
+        "new_dumps; where Airflow's parts have folders of their own, on one they share. Empty: crawls.json "
+        "in the data folder.",
+    )
     runner: str = _knob("local", "Where Airflow runs stage commands: local.")
+    task_retries: int = _knob(3, "Further tries of a task that failed, in Airflow.")
+    task_retry_delay_s: float = _knob(
+        30.0, "Wait before the first of them, seconds; each later wait is twice as long, to half an hour."
+    )
     wat_files_per_partition: int = _knob(
         100, "WAT files handled by one task; 100 makes about 900 partitions of a dump."
     )
@@ -345,6 +355,29 @@ class PublishSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class AlertSettings:
+    """Who is told of failed and late partitions, and when they are late. The log always is."""
+
+    smtp: str = _knob("", "Mail server, host:port. Empty: no mail.")
+    smtp_tls: str = _knob("starttls", "starttls, tls (from the first byte), or none.")
+    smtp_user: str = _knob("", "User of the mail server. Empty: none is asked for.")
+    smtp_password: str = _knob("", "The user's password; better from a secret than from a file.")
+    mail_from: str = _knob("laion_etl@localhost", "Sender of mails.")
+    mail_to: tuple[str, ...] = _knob((), "Who gets mail, comma separated. Empty: nobody.")
+    webhook: str = _knob(
+        "", "URL that gets alerts as JSON by POST: Slack's incoming webhooks and others that show `text`."
+    )
+    late_after: tuple[str, ...] = _knob(
+        ("discover=10m", "parse=4h", "load=1h", "plan=3h", "download=7d", "score=3d", "publish=6h"),
+        "A task of these stages that takes longer is late; stage=number and s, m, h or d, comma separated.",
+    )
+    run_days: float = _knob(21.0, "A run that is not done this many days after its start is late.")
+    most_alike: int = _knob(
+        3, "Alerts of a run with the same stage and cause that are sent; the digest counts all."
+    )
+
+
+@dataclass(frozen=True, slots=True)
 class Settings:
     """All groups; `store_uri` and `collinfo_uri` fill in the defaults that depend on other knobs."""
 
@@ -357,6 +390,7 @@ class Settings:
     clip: ClipSettings = field(default_factory=ClipSettings)
     safety: SafetySettings = field(default_factory=SafetySettings)
     publish: PublishSettings = field(default_factory=PublishSettings)
+    alerts: AlertSettings = field(default_factory=AlertSettings)
 
     @property
     def store_uri(self) -> str:
@@ -365,6 +399,11 @@ class Settings:
     @property
     def data_path(self) -> Path:
         return Path(self.core.data_dir)
+
+    @property
+    def registered_path(self) -> Path:
+        """Dumps that `laion-etl crawls --refresh --register` found."""
+        return Path(self.core.registered) if self.core.registered else self.data_path / "crawls.json"
 
     @property
     def collinfo_uri(self) -> str:

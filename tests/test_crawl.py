@@ -180,3 +180,15 @@ def test_partitions_of_no_size_are_refused(tmp_path: Path) -> None:
 
 def test_a_partition_numbers_its_files() -> None:
     assert Partition("mine", 2, 6, ("a", "b")).indexed_wat_files == [(6, "a"), (7, "b")]
+
+
+def test_registered_dumps_are_known_and_stay_known(tmp_path: Path) -> None:
+    settings = Settings(core=CoreSettings(data_dir=str(tmp_path)))
+    before = known_crawls(settings)
+    new = Crawl("CC-MAIN-2031-05", "January 2031", released("CC-MAIN-2031-05"))
+    assert register_crawls([new, before[0]], settings) == [new]
+    assert register_crawls([new], settings) == []
+    assert known_crawls(settings) == [new, *before]
+    later = Crawl("CC-MAIN-2031-09", "February 2031", released("CC-MAIN-2031-09"))
+    assert register_crawls([later], settings) == [later]
+    assert known_crawls(settings)[:3] == [later, new, before[0]]

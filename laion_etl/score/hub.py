@@ -1,7 +1,7 @@
 """Models by their id on Hugging Face's hub, `hf-hub:ORGANISATION/NAME`, or in a folder, `local-dir:PATH`.
 
-Both have open_clip's layout: `open_clip_config.json`, weights, and the files of a tokenizer where it is not one
-of open_clip's own. From the hub only these files are fetched; code of a model is never run.
+Both have open_clip's layout: `open_clip_config.json`, weights, and the files of a tokenizer where it is not
+one of open_clip's own. From the hub only these files are fetched; code of a model is never run.
 """
 
 from dataclasses import replace

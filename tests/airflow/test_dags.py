@@ -58,6 +58,7 @@ def test_every_known_crawl_has_its_dag_of_mapped_stages(airflow: Airflow) -> Non
         "group": ["download"],
         "score": ["group"],
         "publish": ["score"],
+        "digest": ["download", "partition.load", "publish", "score"],
         "verdict": ["download", "partition.load", "publish", "score"],
     }
     mapped = {name for name, task in tasks.items() if task["mapped"]}

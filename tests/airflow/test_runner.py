@@ -41,6 +41,7 @@ def start(folder: Path, airflow: Airflow, command: str) -> subprocess.Popen[str]
         **airflow.environment,
         "PYTHONPATH": str(ROOT / "dags"),
         "LAION_ETL_DATABASE_URL": "postgresql://me:secret@host/laion",
+        "LAION_ETL_ALERTS_WEBHOOK": "https://hooks.example/secret",
     }
     return subprocess.Popen(
         [sys.executable, "-P", "-c", RUN],  # the runner itself has the real package
