@@ -15,6 +15,7 @@ from laion_etl.crawl import (
     known_crawls,
     parse_selection,
     partitions,
+    register_crawls,
     released,
     shipped_catalogue,
     wat_paths,
