@@ -24,7 +24,7 @@ from airflow.sdk.configuration import conf
 from airflow.sdk.exceptions import AirflowFailException
 
 from laion_alerts import RunCreated, TaskFailed, run_is_late, send_digest
-from laion_etl.crawl import Crawl, known_crawls
+from laion_etl.crawl import Crawl, known_crawls, written_numbers
 from laion_etl.settings import load_settings
 from laion_runner import run_stage
 from laion_timetable import CrawlTimetable
@@ -71,6 +71,15 @@ PARAMS = {
         title="Score groups",
         description="Tasks among which the shards are dealt out for scoring.",
     ),
+    "allow_missing_percent": Param(
+        0,
+        type="number",
+        minimum=0,
+        maximum=100,
+        title="Missing, at most",
+        description="Percent of partitions, and of batches, that may be missing from what is published. "
+        "The dataset's card names them.",
+    ),
 }
 
 RUN_DEADLINE = DeadlineAlert(
@@ -86,8 +95,9 @@ Builds the image-text dataset of **{crawl.id}** ({crawl.name}, released {crawl.r
 Trigger it with a range of WAT files to try it (`0:2`), or backfill it over its release date.
 Every task runs one `laion-etl` command, shown at the top of its log: repeat it by hand as it stands there.
 
-A red partition does not stop the others; `verdict` then fails the run. Mend the cause, clear the red
-task with *downstream*, and what is finished is recognised and skipped. See docs/operations.md.
+A red partition does not stop the others, but `publish` refuses to leave it out unless *Missing, at most*
+allows that; `verdict` fails the run. Mend the cause, clear the red task with *downstream*, and what is
+finished is recognised and skipped. See docs/operations.md.
 """
 
 
@@ -159,7 +169,11 @@ def score(crawl: str, group: str) -> dict[str, int]:
 @task(trigger_rule=GO_ON, multiple_outputs=False, execution_timeout=timedelta(hours=12))
 def publish(crawl: str) -> dict[str, str]:
     """Scored shards -> dataset, card, manifest, report; returns where they are."""
-    published = run_stage(["publish", "--crawl", crawl])
+    context = get_current_context()
+    partitions = written_numbers(context["ti"].xcom_pull(task_ids="discover"))
+    allowed = str(context["params"]["allow_missing_percent"] / 100)
+    asked = ["--expect", partitions, "--allow-missing", allowed]
+    published = run_stage(["publish", "--crawl", crawl, *asked])
     return {what: published[what] for what in ("dataset", "report")}
 
 

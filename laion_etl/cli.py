@@ -24,6 +24,7 @@ from laion_etl.crawl import (
     known_crawls,
     parse_selection,
     partitions,
+    read_numbers,
     register_crawls,
 )
 from laion_etl.errors import InputError, SettingsError, Stopped
@@ -244,15 +245,23 @@ def publish(
     name: Annotated[
         str, typer.Option(callback=_name, help="Name of the dataset; left out: LAION_ETL_PUBLISH_NAME.")
     ] = "",
+    expect: Annotated[
+        str, typer.Option(help="Partitions there should be, like 0-2,5: too many missing ones are an error.")
+    ] = "",
+    allow_missing: Annotated[
+        float, typer.Option(min=0, max=1, help="With --expect: share of partitions and batches.")
+    ] = 0.0,
     as_json: JsonOption = False,
 ) -> None:
     """Scored shards -> dataset, card, manifest, report."""
+    from laion_etl.publish.completeness import Expected
     from laion_etl.publish.stage import publish_dataset
 
     settings, store = _open()
+    expected = Expected(read_numbers(expect), allow_missing) if expect else None
     if name:
         settings = replace(settings, publish=replace(settings.publish, name=name))
-    stats = publish_dataset(crawl, settings, store)
+    stats = publish_dataset(crawl, settings, store, expected=expected)
     places = _show_places(crawl, settings, store)
     _done(stats, as_json, **places)
 

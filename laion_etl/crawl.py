@@ -11,6 +11,7 @@ import io
 import json
 import re
 import zlib
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import date
 from importlib import resources
@@ -22,6 +23,8 @@ from laion_etl.storage import LocalStore
 
 _CRAWL_ID = re.compile(r"CC-MAIN-(\d{4})-(\d{2})")
 _WAT_PATH = re.compile(r"crawl-data/(?:[A-Za-z0-9_-][A-Za-z0-9_.-]*/)+[A-Za-z0-9_-][A-Za-z0-9_.-]*\.gz")
+_NUMBERS = re.compile(r"(\d+)(?:-(\d+))?")
+_MOST_NUMBERS = 1_000_000
 _SELECTION = re.compile(r"(\d*)(:?)(\d*)")
 
 # wat.paths.gz of a dump: 0.2 MB packed, 14 MB unpacked (100,000 lines). Anything far from it is no list.
@@ -167,6 +170,28 @@ def parse_selection(text: str) -> slice:
     if selection.stop is not None and selection.stop <= selection.start:
         raise SettingsError(f"--wat-files {text!r} selects nothing; the end must be above the first")
     return selection
+
+
+def written_numbers(numbers: Iterable[int]) -> str:
+    """`0-2,5` for 0, 1, 2 and 5."""
+    runs: list[list[int]] = []
+    for number in sorted(set(numbers)):
+        if runs and runs[-1][1] == number - 1:
+            runs[-1][1] = number
+        else:
+            runs.append([number, number])
+    return ",".join(str(first) if first == last else f"{first}-{last}" for first, last in runs)
+
+
+def read_numbers(text: str) -> list[int]:
+    """The numbers of `0-2,5`, ascending; raises SettingsError."""
+    found: set[int] = set()
+    for part in text.split(","):
+        match = _NUMBERS.fullmatch(part.strip())
+        if match is None or int(match[2] or match[1]) - int(match[1]) not in range(_MOST_NUMBERS):
+            raise SettingsError(f"{text!r} are no numbers; write them like 0-2,5")
+        found.update(range(int(match[1]), int(match[2] or match[1]) + 1))
+    return sorted(found)
 
 
 def _catalogue(text: str, place: str) -> list[Crawl]:

@@ -43,6 +43,12 @@ class DatabaseError(LaionEtlError):
     """Postgres can't be reached or refuses the work."""
 
 
+class IncompleteError(LaionEtlError):
+    """Too much of a crawl is missing to publish it; another try alone can't help."""
+
+    exit_code = 2
+
+
 class ModelError(LaionEtlError):
     """A CLIP model, checkpoint or head can't be loaded."""
 

@@ -15,10 +15,12 @@ from laion_etl.crawl import (
     known_crawls,
     parse_selection,
     partitions,
+    read_numbers,
     register_crawls,
     released,
     shipped_catalogue,
     wat_paths,
+    written_numbers,
 )
 from laion_etl.errors import CrawlError, SettingsError
 from laion_etl.minicrawl.build import CRAWL, WAT_FILES, build_minicrawl
@@ -193,3 +195,18 @@ def test_registered_dumps_are_known_and_stay_known(tmp_path: Path) -> None:
     later = Crawl("CC-MAIN-2031-09", "February 2031", released("CC-MAIN-2031-09"))
     assert register_crawls([later], settings) == [later]
     assert known_crawls(settings)[:3] == [later, new, before[0]]
+
+
+@pytest.mark.parametrize(
+    ("numbers", "written"), [([], ""), ([5], "5"), ([0, 1, 2, 5], "0-2,5"), ([9, 3, 4, 4], "3-4,9")]
+)
+def test_numbers_are_written_as_runs(numbers: list[int], written: str) -> None:
+    assert written_numbers(numbers) == written
+    if written:
+        assert read_numbers(written) == sorted(set(numbers))
+
+
+@pytest.mark.parametrize("text", ["", "a", "3-1", "0-99999999999", "1,,2", "-4"])
+def test_what_are_no_numbers_is_said(text: str) -> None:
+    with pytest.raises(SettingsError, match="are no numbers"):
+        read_numbers(text)

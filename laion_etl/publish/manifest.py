@@ -69,6 +69,7 @@ def manifest(facts: Facts, files: Iterable[DataFile]) -> bytes:
             "missing": list(scored.missing),
             "unplanned": list(scored.unplanned),
         },
+        "partitions": {"expected": scored.partitions, "missing": list(scored.missing_partitions)},
         "funnel": facts.funnel.to_plain(),
     }
     return _encode(document)

@@ -65,6 +65,9 @@ class Facts:
         if self.scored.missing:
             count, numbers = len(self.scored.missing), number_list(self.scored.missing)
             notes.append(f"Missing batches: {count:,} of {self.scored.planned:,} planned ({numbers}).")
+        if self.scored.missing_partitions:
+            count, numbers = len(self.scored.missing_partitions), number_list(self.scored.missing_partitions)
+            notes.append(f"Missing partitions: {count:,} of {self.scored.partitions:,} ({numbers}).")
         if self.scored.unplanned:
             numbers = number_list(self.scored.unplanned)
             notes.append(f"Left out: scored batches that no plan names any more ({numbers}).")

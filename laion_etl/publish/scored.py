@@ -32,6 +32,7 @@ class ScoredCrawl:
 
     `planned`: how many batches the plan has, None without a plan. `missing`: planned, not scored yet.
     `unplanned`: scored, but in no plan any more (left of an earlier run); they are not read.
+    `partitions`: how many were to be loaded, None when nobody said; `missing_partitions`: those not loaded.
     """
 
     crawl: str
@@ -39,6 +40,8 @@ class ScoredCrawl:
     planned: int | None
     missing: tuple[int, ...]
     unplanned: tuple[int, ...]
+    partitions: int | None = None
+    missing_partitions: tuple[int, ...] = ()
 
     @property
     def kept(self) -> int:

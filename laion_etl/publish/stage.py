@@ -15,6 +15,7 @@ from laion_etl.errors import InputError, SettingsError
 from laion_etl.overview import crawl_funnel
 from laion_etl.publish import manifest, pictures
 from laion_etl.publish.card import render_card
+from laion_etl.publish.completeness import Expected, as_published, with_partitions
 from laion_etl.publish.contact import Sampler
 from laion_etl.publish.pictures import PicturesWriter
 from laion_etl.publish.redundancy import Redundant, compared_with, find_redundant
@@ -32,16 +33,19 @@ CARD = "README.md"
 REPORT = "report/index.html"
 
 
-def publish_dataset(crawl: str, settings: Settings, store: Store, version: str = "") -> StageStats:
+def publish_dataset(
+    crawl: str, settings: Settings, store: Store, version: str = "", expected: Expected | None = None
+) -> StageStats:
     """Publishes the complete batches of a crawl as `dataset/<name>/<version>/` (version: the crawl's id).
 
-    Batches that are planned and not scored are left out and named in manifest, card and report. Raises
-    InputError when nothing is scored or a scored file is not what its stats say.
+    Batches that are planned and not scored are left out and named in manifest, card and report; so are
+    partitions that were expected and not loaded. Raises IncompleteError when more is missing than expected
+    allows, InputError when nothing is scored or a scored file is not what its stats say.
     """
     release = Release(settings.publish.name, version or crawl)
     if settings.publish.rows_per_file < 1:
         raise SettingsError("LAION_ETL_PUBLISH_ROWS_PER_FILE must be at least 1")
-    scored = find_scored(crawl, store)
+    scored = with_partitions(find_scored(crawl, store), expected, store)
     earlier = compared_with(scored, settings.publish, store)
     identity = _fingerprint(release, scored, earlier, settings)
     if done := store.finished(release.file(STATS), identity):
@@ -73,7 +77,7 @@ def render_report(crawl: str, settings: Settings, store: Store, version: str = "
     release = Release(settings.publish.name, version or crawl)
     name = release.file(STATS)
     published = store.read_stats(name) if store.exists(name) else None
-    scored = find_scored(crawl, store)
+    scored = as_published(find_scored(crawl, store), published)
     earlier = compared_with(scored, settings.publish, store)
     redundant = find_redundant(scored, settings.publish, store, earlier)
     return report_page(_read_rows(release, scored, redundant, settings, store, published), store)
@@ -108,7 +112,16 @@ def _fingerprint(
 ) -> str:
     batches = [(batch.number, batch.outputs) for batch in scored.batches]
     return fingerprint(
-        "publish", PIPELINE, release, settings.publish, batches, scored.missing, scored.unplanned, earlier
+        "publish",
+        PIPELINE,
+        release,
+        settings.publish,
+        batches,
+        scored.missing,
+        scored.unplanned,
+        earlier,
+        scored.partitions,
+        scored.missing_partitions,
     )
 
 
@@ -197,5 +210,7 @@ def _with_outputs(stats: StageStats, facts: Facts, files: Iterable[DataFile]) ->
         details={
             "subsets": facts.statistics.subset_rows,
             "missing_batches": list(facts.scored.missing),
+            "partitions": facts.scored.partitions,
+            "missing_partitions": list(facts.scored.missing_partitions),
         },
     )

@@ -58,7 +58,9 @@ def test_failed_and_late_partitions_and_the_end_of_a_run_are_told(
             api.wait_until_healthy(_TOO_LONG_S)
             api.wait_for_dag(f"crawl_{crawl.crawl}", _TOO_LONG_S)
             run = api.trigger(
-                f"crawl_{crawl.crawl}", crawl.crawl, {"wat_files": "0:2", "download_workers": 1}
+                f"crawl_{crawl.crawl}",
+                crawl.crawl,
+                {"wat_files": "0:2", "download_workers": 1, "allow_missing_percent": 50},
             )
             state = ended(api, f"crawl_{crawl.crawl}", run)
             tasks = {task.name: task.state for task in api.task_instances(f"crawl_{crawl.crawl}", run)}

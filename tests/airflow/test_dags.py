@@ -81,7 +81,12 @@ def test_failed_units_block_nothing_but_the_verdict(airflow: Airflow) -> None:
 def test_params_are_bounded_by_their_schema(airflow: Airflow) -> None:
     dag = airflow.python(PARSE)["dags"]["crawl_CC-MAIN-2024-38"]
 
-    assert dag["defaults"] == {"wat_files": "", "download_workers": 4, "score_groups": 2}
+    assert dag["defaults"] == {
+        "wat_files": "",
+        "download_workers": 4,
+        "score_groups": 2,
+        "allow_missing_percent": 0,
+    }
     assert dag["params"]["wat_files"]["pattern"] == r"^(\d+|\d+:\d*|:\d+)?$"
     for name in ("download_workers", "score_groups"):
         assert (dag["params"][name]["minimum"], dag["params"][name]["maximum"]) == (1, 512)
