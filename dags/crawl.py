@@ -1,7 +1,7 @@
 """One DAG per known crawl dump: what runs after what. The work itself is in laion_etl's stage commands.
 
-    discover -> (parse -> load)[partition] -> plan -> download[worker] -> score[group] -> publish
-                                                                     -> digest, verdict
+    estimate -> discover -> (parse -> load)[partition] -> plan -> download[worker] -> score[group] -> publish
+                                                                                 -> digest, verdict
 
 Parsing this file reads one local JSON file, the catalogue: no network, no database, no torch.
 """
@@ -21,40 +21,23 @@ from airflow.sdk import (
     task_group,
 )
 from airflow.sdk.configuration import conf
-from airflow.sdk.exceptions import AirflowFailException
+from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
-from laion_alerts import RunCreated, TaskFailed, run_is_late, send_digest
+from laion_alerts import RunCreated, run_is_late, send_digest
 from laion_etl.crawl import Crawl, known_crawls, written_numbers
-from laion_etl.settings import load_settings
 from laion_runner import run_stage
+from laion_tasks import DATASET, DEFAULTS, PAIRS, SETTINGS, SHARDS, produced, wat_files_param
 from laion_timetable import CrawlTimetable
-
-SETTINGS = load_settings()
 
 # A failed partition, worker or group neither blocks the others nor is forgotten: what follows goes on with
 # those that succeeded, and the verdict at the end fails the run.
 GO_ON = TriggerRule.ALL_DONE_MIN_ONE_SUCCESS
 
-DEFAULTS = {
-    "owner": "laion_etl",
-    "retries": SETTINGS.core.task_retries,
-    "retry_delay": timedelta(seconds=SETTINGS.core.task_retry_delay_s),
-    "retry_exponential_backoff": 2.0,
-    "max_retry_delay": timedelta(minutes=30),
-    "on_failure_callback": TaskFailed(),
-}
-
 # A readable label in place of the map index, and one XCom a task, whatever it returns.
 MAPPED: dict[str, Any] = {"map_index_template": "{{ label }}", "multiple_outputs": False}
 
 PARAMS = {
-    "wat_files": Param(
-        "",
-        type="string",
-        pattern=r"^(\d+|\d+:\d*|:\d+)?$",
-        title="WAT files",
-        description="0:2 for the first two of the dump's WAT files; empty for all of them.",
-    ),
+    "wat_files": wat_files_param("0:2 for the first two of the dump's WAT files; empty for all of them."),
     "download_workers": Param(
         4,
         type="integer",
@@ -70,6 +53,12 @@ PARAMS = {
         maximum=512,
         title="Score groups",
         description="Tasks among which the shards are dealt out for scoring.",
+    ),
+    "dry_run": Param(
+        False,
+        type="boolean",
+        title="Dry run",
+        description="Only estimate links, bytes and hours, by WAT files that went through before.",
     ),
     "allow_missing_percent": Param(
         0,
@@ -99,6 +88,15 @@ A red partition does not stop the others, but `publish` refuses to leave it out 
 allows that; `verdict` fails the run. Mend the cause, clear the red task with *downstream*, and what is
 finished is recognised and skipped. See docs/operations.md.
 """
+
+
+@task(multiple_outputs=False, execution_timeout=timedelta(minutes=15))
+def estimate(crawl: str) -> None:
+    """A dry run: what the WAT files will come to. Otherwise nothing."""
+    if not get_current_context()["params"]["dry_run"]:
+        return
+    run_stage(["estimate", "--crawl", crawl, *_selection()])
+    raise AirflowSkipException("a dry run: the estimate is in the log above, and nothing else is done")
 
 
 @task(execution_timeout=timedelta(minutes=15))
@@ -136,10 +134,11 @@ def partition(crawl: str, number: int) -> None:
     parse(crawl, number) >> load(crawl, number)
 
 
-@task(trigger_rule=GO_ON, execution_timeout=timedelta(hours=6))
+@task(trigger_rule=GO_ON, execution_timeout=timedelta(hours=6), outlets=[PAIRS])
 def plan(crawl: str) -> list[int]:
     """Cuts the loaded pairs into batches; returns the download workers' numbers, at most one a batch."""
     batches = run_stage(["plan", "--crawl", crawl])["batches"]
+    produced(PAIRS, crawl=crawl, batches=len(batches))
     workers = int(get_current_context()["params"]["download_workers"])
     return list(range(max(1, min(workers, len(batches)))))
 
@@ -151,10 +150,10 @@ def download(crawl: str, worker: int) -> dict[str, int]:
     return _counts(run_stage(["download", "--crawl", crawl]))
 
 
-@task(trigger_rule=GO_ON)
+@task(trigger_rule=GO_ON, outlets=[SHARDS])
 def group(crawl: str) -> list[str]:
     """How the shards are dealt out for scoring: I/G of every group."""
-    del crawl
+    produced(SHARDS, crawl=crawl)
     groups = int(get_current_context()["params"]["score_groups"])
     return [f"{index}/{groups}" for index in range(groups)]
 
@@ -166,7 +165,7 @@ def score(crawl: str, group: str) -> dict[str, int]:
     return _counts(run_stage(["score", "--crawl", crawl, "--group", group]))
 
 
-@task(trigger_rule=GO_ON, multiple_outputs=False, execution_timeout=timedelta(hours=12))
+@task(trigger_rule=GO_ON, multiple_outputs=False, execution_timeout=timedelta(hours=12), outlets=[DATASET])
 def publish(crawl: str) -> dict[str, str]:
     """Scored shards -> dataset, card, manifest, report; returns where they are."""
     context = get_current_context()
@@ -174,7 +173,9 @@ def publish(crawl: str) -> dict[str, str]:
     allowed = str(context["params"]["allow_missing_percent"] / 100)
     asked = ["--expect", partitions, "--allow-missing", allowed]
     published = run_stage(["publish", "--crawl", crawl, *asked])
-    return {what: published[what] for what in ("dataset", "report")}
+    places = {what: published[what] for what in ("dataset", "report")}
+    produced(DATASET, crawl=crawl, **places)
+    return places
 
 
 @task(trigger_rule=TriggerRule.ALL_DONE, execution_timeout=timedelta(minutes=15))
@@ -203,7 +204,9 @@ def crawl_dag(crawl: Crawl) -> DAG:
         doc_md=DOC.format(crawl=crawl),
         deadline=RUN_DEADLINE,
     ) as dag:
-        loaded = partition.partial(crawl=crawl.id).expand(number=discover(crawl.id))
+        discovered = discover(crawl.id)
+        estimate(crawl.id) >> discovered
+        loaded = partition.partial(crawl=crawl.id).expand(number=discovered)
         planned = plan(crawl.id)
         downloaded = download.partial(crawl=crawl.id).expand(worker=planned)
         groups = group(crawl.id)

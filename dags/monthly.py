@@ -13,11 +13,9 @@ from airflow.providers.standard.operators.trigger_dagrun import TriggerDagRunOpe
 from airflow.sdk import DAG, CronDataIntervalTimetable, Param, get_current_context, task
 from pendulum import datetime as moment
 
-from laion_alerts import TaskFailed
-from laion_etl.settings import load_settings
 from laion_runner import run_stage
+from laion_tasks import DEFAULTS, wat_files_param
 
-SETTINGS = load_settings()
 _RECENT = timedelta(days=120)
 
 PARAMS = {
@@ -29,12 +27,8 @@ PARAMS = {
         title="Dumps started",
         description="Most dumps that a scheduled or manual run starts, the newest first.",
     ),
-    "wat_files": Param(
-        "",
-        type="string",
-        pattern=r"^(\d+|\d+:\d*|:\d+)?$",
-        title="WAT files",
-        description="Handed on to the DAGs of the dumps: 0:2 for the first two WAT files; empty for all.",
+    "wat_files": wat_files_param(
+        "Handed on to the DAGs of the dumps: 0:2 for the first two WAT files; empty for all."
     ),
 }
 
@@ -74,12 +68,7 @@ with DAG(
     start_date=moment(2013, 1, 1),
     catchup=False,
     max_active_runs=1,
-    default_args={
-        "owner": "laion_etl",
-        "retries": SETTINGS.core.task_retries,
-        "retry_delay": timedelta(seconds=SETTINGS.core.task_retry_delay_s),
-        "on_failure_callback": TaskFailed(),
-    },
+    default_args=DEFAULTS,
     params=PARAMS,
     tags=["laion_etl"],
     doc_md=__doc__,

@@ -22,6 +22,7 @@ _TITLES = {
     "clip": "CLIP",
     "safety": "Safety and beauty",
     "publish": "Publish",
+    "alerts": "Alerts",
 }
 
 

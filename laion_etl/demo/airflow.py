@@ -121,6 +121,10 @@ class AirflowApi:
             if len(found) >= page["total_entries"] or not page["task_instances"]:
                 return found
 
+    def asset_events(self) -> list[dict[str, Any]]:
+        """What tasks have announced: `name` of the asset and `extra` of each."""
+        return list(self._get(f"/api/v2/assets/events?limit={_PAGE}")["asset_events"])
+
     def log_tail(self, dag_id: str, run_id: str, task: TaskInstance, lines: int) -> list[str]:
         """The last lines of a task's last try."""
         path = f"{_run_path(dag_id, run_id)}/taskInstances/{quote(task.task_id)}/logs/{task.try_number}"

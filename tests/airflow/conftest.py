@@ -61,7 +61,9 @@ def write_catalogue(path: Path, crawls: list[str]) -> Path:
 def airflow(tmp_path_factory: pytest.TempPathFactory) -> Airflow:
     """Airflow without a database: enough to parse."""
     home = tmp_path_factory.mktemp("airflow")
-    catalogue = write_catalogue(home / "catalogue.json", ["CC-MAIN-2024-38", "CC-MAIN-2024-42"])
+    catalogue = write_catalogue(
+        home / "catalogue.json", ["CC-MAIN-2024-38", "CC-MAIN-2024-42", "CC-MAIN-2024-46"]
+    )
     kept = {name: value for name, value in os.environ.items() if not name.startswith("AIRFLOW")}
     environment = {
         "AIRFLOW_HOME": str(home),

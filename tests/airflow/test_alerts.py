@@ -64,11 +64,17 @@ def test_failed_and_late_partitions_and_the_end_of_a_run_are_told(
             )
             state = ended(api, f"crawl_{crawl.crawl}", run)
             tasks = {task.name: task.state for task in api.task_instances(f"crawl_{crawl.crawl}", run)}
+            events = {event["name"]: event["extra"] for event in api.asset_events()}
             told = wait_for_kinds(hook.posts, {"failed", "late", "run late", "digest"})
     assert state == "failed", tasks
     assert tasks["partition.parse (partition 0)"] == "failed"
     assert tasks["partition.load (partition 1)"] == "success"
     assert (tasks["publish"], tasks["digest"], tasks["verdict"]) == ("success", "success", "upstream_failed")
+
+    assert events["laion_dataset"]["crawl"] == crawl.crawl
+    assert Path(events["laion_dataset"]["report"]).is_file()
+    assert events["laion_pairs"]["batches"] > 0
+    assert "laion_shards" in events
 
     [failed] = told["failed"]
     assert (failed["stage"], failed["unit"], failed["attempt"]) == ("parse", "partition 0", 2)

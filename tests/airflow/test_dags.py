@@ -46,11 +46,17 @@ def test_every_known_crawl_has_its_dag_of_mapped_stages(airflow: Airflow) -> Non
     parsed = airflow.python(PARSE)
 
     assert parsed["errors"] == {}
-    assert sorted(parsed["dags"]) == ["crawl_CC-MAIN-2024-38", "crawl_CC-MAIN-2024-42", "new_dumps"]
+    assert sorted(parsed["dags"]) == [
+        "crawl_CC-MAIN-2024-38",
+        "crawl_CC-MAIN-2024-42",
+        "crawl_CC-MAIN-2024-46",
+        "new_dumps",
+    ]
     dag = parsed["dags"]["crawl_CC-MAIN-2024-38"]
     tasks = dag["tasks"]
     assert {name: task["after"] for name, task in tasks.items()} == {
-        "discover": [],
+        "estimate": [],
+        "discover": ["estimate"],
         "partition.parse": ["discover"],
         "partition.load": ["discover", "partition.parse"],
         "plan": ["partition.load"],
@@ -85,6 +91,7 @@ def test_params_are_bounded_by_their_schema(airflow: Airflow) -> None:
         "wat_files": "",
         "download_workers": 4,
         "score_groups": 2,
+        "dry_run": False,
         "allow_missing_percent": 0,
     }
     assert dag["params"]["wat_files"]["pattern"] == r"^(\d+|\d+:\d*|:\d+)?$"

@@ -3,6 +3,8 @@
 The DAG is not the one whose runs test_timetable.py counts.
 """
 
+import json
+
 import pytest
 
 from tests.airflow.conftest import Airflow
@@ -31,7 +33,8 @@ def stand_in(arguments):
 laion_runner.run_stage = stand_in
 from airflow.dag_processing.dagbag import DagBag
 dag = DagBag().dags["crawl_CC-MAIN-2024-42"]
-run = dag.test(logical_date=None, run_conf={"wat_files": "0:3", "download_workers": 2, "score_groups": 2})
+dag.deadline = None  # dag.test looks a deadline up by its id, which only DAGs read from the database have
+run = dag.test(logical_date=None, run_conf=json.loads(sys.argv[2]))
 print(json.dumps({
     "state": str(run.state),
     "tasks": {
@@ -43,8 +46,11 @@ print(json.dumps({
 """
 
 
+CONF = {"wat_files": "0:3", "download_workers": 2, "score_groups": 2}
+
+
 def test_a_failed_partition_blocks_only_itself_and_fails_the_run(migrated_airflow: Airflow) -> None:
-    run = migrated_airflow.python(RUN, "[1]")
+    run = migrated_airflow.python(RUN, "[1]", json.dumps(CONF))
 
     assert run["state"] == "failed"
     assert {name: state for name, state in run["tasks"].items() if state != "success"} == {
@@ -66,7 +72,17 @@ def test_a_failed_partition_blocks_only_itself_and_fails_the_run(migrated_airflo
 
 
 def test_a_run_without_any_good_partition_publishes_nothing(migrated_airflow: Airflow) -> None:
-    run = migrated_airflow.python(RUN, "[0, 1, 2]")
+    run = migrated_airflow.python(RUN, "[0, 1, 2]", json.dumps(CONF))
 
     assert run["state"] == "failed"
     assert {command[0] for command in run["commands"]} == {"discover", "parse"}
+
+
+def test_a_dry_run_estimates_and_does_nothing_else(migrated_airflow: Airflow) -> None:
+    run = migrated_airflow.python(RUN, "[]", json.dumps({**CONF, "dry_run": True}))
+
+    assert run["commands"] == [["estimate", "--crawl", "CC-MAIN-2024-42", "--wat-files", "0:3"]]
+    states = run["tasks"]
+    assert {name for name, state in states.items() if state == "success"} == {"digest[-1]"}
+    assert set(states.values()) == {"success", "skipped"}
+    assert run["state"] == "success"

@@ -48,7 +48,7 @@ def stand_in(arguments):
 laion_runner.run_stage = stand_in
 from airflow.dag_processing.dagbag import DagBag
 dag = DagBag().dags["new_dumps"]
-day = pendulum.datetime(2024, 11, 1)
+day = pendulum.datetime(2024, 12, 1)
 run = dag.test(run_after=day, logical_date=day, run_conf={"wat_files": "0:1"})
 print(json.dumps({"state": str(run.state), "commands": commands}))
 """
@@ -91,14 +91,15 @@ def runs(airflow: Airflow, dag_id: str) -> list[tuple[str, str, str]]:
 
 
 def test_a_run_registers_and_triggers_through_airflow(migrated_airflow: Airflow) -> None:
-    before = runs(migrated_airflow, "crawl_CC-MAIN-2024-42")
-    found = migrated_airflow.python(RUN, json.dumps(FOUND))
+    """The dump is one that no other test runs."""
+    found = migrated_airflow.python(
+        RUN, json.dumps([{"id": "CC-MAIN-2024-46", "released": "2024-11-11"}, *FOUND])
+    )
 
     assert found == {"state": "success", "commands": [["crawls", "--refresh", "--register"]]}
-    started = runs(migrated_airflow, "crawl_CC-MAIN-2024-42")
-    assert len(started) == len(before) + 1
-    assert started[-1][0] == "operator_triggered"
-    assert "0:1" in started[-1][2]
+    [started] = runs(migrated_airflow, "crawl_CC-MAIN-2024-46")
+    assert started[0] == "operator_triggered"
+    assert "0:1" in started[2]
 
 
 def test_a_backfill_over_months_makes_a_run_of_each(migrated_airflow: Airflow) -> None:

@@ -1,0 +1,140 @@
+"""What a crawl, or some of its WAT files, will come to: by what is in the store of it, or of another crawl.
+
+Everything is in proportion: parse a few WAT files all the way to scored shards, and the rest of the dump is
+that many times more. Where duplicates grow with what is known already, a whole dump gives somewhat less.
+"""
+
+import re
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from laion_etl.errors import InputError
+from laion_etl.records import StageStats
+from laion_etl.storage import Store
+
+_CRAWL = re.compile(r"(?:pairs|load|shards|scored)/([^/]+)/")
+# CPU seconds of a WAT record with languages, and of an image scored by ViT-B/32 (benchmarks/RESULTS.md).
+_PARSE_S = 170e-6
+_SCORE_S = 0.19
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """What the store has of a crawl, all units together; bytes are those of data files."""
+
+    crawl: str
+    wat_files: int
+    records: int
+    pairs: int
+    new_pairs: int
+    links: int
+    fetched_bytes: int
+    download_s: float
+    images: int
+    shard_bytes: int
+    scored: int
+    kept: int
+    scored_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """What so many WAT files come to; hours are those of one process (download: one worker)."""
+
+    crawl: str
+    wat_files: int
+    by_wat_files: int
+    by_crawl: str
+    pairs: int
+    links: int
+    images: int
+    samples: int
+    fetched_bytes: int
+    stored_bytes: int
+    parse_hours: float
+    download_hours: float
+    score_hours: float
+
+    def to_plain(self) -> dict[str, Any]:
+        """As JSON values."""
+        return asdict(self)
+
+
+def read_sample(crawl: str, store: Store) -> Sample:
+    """The sums over a crawl in the store. Raises InputError when one of the stages is not there at all."""
+    parsed, loaded = (list(_stats(f"{folder}/{crawl}", store)) for folder in ("pairs", "load"))
+    shards, scored = (list(_stats(f"{folder}/{crawl}", store)) for folder in ("shards", "scored"))
+    if not (parsed and loaded and shards and scored):
+        raise InputError(f"the store has no WAT file of {crawl} that went all the way to a scored shard")
+    networks = [stats.details.get("network", {}) for stats in shards]
+    return Sample(
+        crawl,
+        wat_files=sum(int(stats.details["wat_files"]) for stats in parsed),
+        records=sum(int(stats.details["records"]["input"]) for stats in parsed),
+        pairs=sum(stats.kept for stats in parsed),
+        new_pairs=sum(stats.kept for stats in loaded),
+        links=sum(stats.input for stats in shards),
+        fetched_bytes=sum(int(network.get("bytes", 0)) for network in networks),
+        download_s=sum(float(network.get("seconds", 0)) for network in networks),
+        images=sum(stats.kept for stats in shards),
+        shard_bytes=_bytes(shards),
+        scored=sum(stats.input for stats in scored),
+        kept=sum(stats.kept for stats in scored),
+        scored_bytes=_bytes(scored),
+    )
+
+
+def estimate(crawl: str, wat_files: int, store: Store) -> Estimate:
+    """What so many WAT files of a crawl come to: by its own ones in the store, else by another crawl's.
+
+    Raises InputError when the store has nothing to go by.
+    """
+    for known in _known(crawl, store):
+        try:
+            return _scaled(crawl, wat_files, read_sample(known, store))
+        except InputError:
+            continue
+    raise InputError(
+        "nothing in the store to estimate by; run two WAT files first (--wat-files 0:2, in Airflow the "
+        "parameter wat_files)"
+    )
+
+
+def _scaled(crawl: str, wat_files: int, sample: Sample) -> Estimate:
+    factor = wat_files / sample.wat_files
+    links = factor * sample.new_pairs
+    fetched = links / max(1, sample.links)  # of what was planned, only a part may have been fetched so far
+    images = fetched * sample.images
+    judged = images / max(1, sample.scored)
+    return Estimate(
+        crawl=crawl,
+        wat_files=wat_files,
+        by_wat_files=sample.wat_files,
+        by_crawl=sample.crawl,
+        pairs=round(factor * sample.pairs),
+        links=round(links),
+        images=round(images),
+        samples=round(judged * sample.kept),
+        fetched_bytes=round(fetched * sample.fetched_bytes),
+        stored_bytes=round(fetched * sample.shard_bytes + judged * sample.scored_bytes),
+        parse_hours=round(factor * sample.records * _PARSE_S / 3_600, 3),
+        download_hours=round(fetched * sample.download_s / 3_600, 3),
+        score_hours=round(images * _SCORE_S / 3_600, 3),
+    )
+
+
+def _known(crawl: str, store: Store) -> list[str]:
+    """Crawls with scored shards: this one first, then the others from the latest."""
+    names = {match[1] for name in store.list("scored") if (match := _CRAWL.match(name))}
+    return sorted(names, key=lambda name: (name == crawl, name), reverse=True)
+
+
+def _stats(folder: str, store: Store) -> Iterator[StageStats]:
+    for name in store.list(folder):
+        if name.endswith(".json"):
+            yield store.read_stats(name)
+
+
+def _bytes(units: list[StageStats]) -> int:
+    return sum(output.bytes for stats in units for output in stats.outputs)
