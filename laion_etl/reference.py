@@ -23,6 +23,8 @@ _TITLES = {
     "safety": "Safety and beauty",
     "publish": "Publish",
     "alerts": "Alerts",
+    "airflow": "Airflow",
+    "kubernetes": "Kubernetes",
 }
 
 

@@ -24,13 +24,18 @@ def _knob(default: Any, doc: str) -> Any:
     return field(default=default, metadata={"doc": doc})
 
 
+def _secret(default: str, doc: str) -> Any:
+    """A knob that is never logged and never written into a pod."""
+    return field(default=default, metadata={"doc": doc, "secret": True})
+
+
 @dataclass(frozen=True, slots=True)
 class CoreSettings:
     """Where things are and where stages run."""
 
     store: str = _knob("", "Folder or s3://bucket/prefix of all data files. Empty: the data folder.")
     data_dir: str = _knob("data", "Local folder for the embedded Postgres and demo state.")
-    database_url: str = _knob("", "postgresql:// URL. Empty: an embedded server in the data folder.")
+    database_url: str = _secret("", "postgresql:// URL. Empty: an embedded server in the data folder.")
     crawl_source: str = _knob(
         DEFAULT_CRAWL_SOURCE,
         "Where crawl-data/<crawl>/wat.paths.gz is: https://, s3:// or a folder.",
@@ -45,7 +50,16 @@ class CoreSettings:
         "new_dumps; where Airflow's parts have folders of their own, on one they share. Empty: crawls.json "
         "in the data folder.",
     )
-    runner: str = _knob("local", "Where Airflow runs stage commands: local.")
+    runner: str = _knob(
+        "local",
+        "Where Airflow runs stage commands: local (a process beside the task), venv (another Python) or "
+        "kubernetes (a pod each). A run may choose another one by its parameter.",
+    )
+    run_id: str = _knob(
+        "",
+        "Stands before every log line of a command, to join lines with a task of Airflow, which sets it: "
+        "run, task and map index.",
+    )
     task_retries: int = _knob(3, "Further tries of a task that failed, in Airflow.")
     task_retry_delay_s: float = _knob(
         30.0, "Wait before the first of them, seconds; each later wait is twice as long, to half an hour."
@@ -361,10 +375,10 @@ class AlertSettings:
     smtp: str = _knob("", "Mail server, host:port. Empty: no mail.")
     smtp_tls: str = _knob("starttls", "starttls, tls (from the first byte), or none.")
     smtp_user: str = _knob("", "User of the mail server. Empty: none is asked for.")
-    smtp_password: str = _knob("", "The user's password; better from a secret than from a file.")
+    smtp_password: str = _secret("", "The user's password; better from a secret than from a file.")
     mail_from: str = _knob("laion_etl@localhost", "Sender of mails.")
     mail_to: tuple[str, ...] = _knob((), "Who gets mail, comma separated. Empty: nobody.")
-    webhook: str = _knob(
+    webhook: str = _secret(
         "", "URL that gets alerts as JSON by POST: Slack's incoming webhooks and others that show `text`."
     )
     late_after: tuple[str, ...] = _knob(
@@ -375,6 +389,93 @@ class AlertSettings:
     most_alike: int = _knob(
         3, "Alerts of a run with the same stage and cause that are sent; the digest counts all."
     )
+
+
+@dataclass(frozen=True, slots=True)
+class AirflowSettings:
+    """What the DAGs' tasks use of Airflow, and the other Python of the runner venv."""
+
+    parse_pool: str = _knob(
+        "default_pool",
+        "Pool of parse tasks. A pool has to exist, or its tasks wait for ever; docker/pools.json has "
+        "laion_parse, laion_download and laion_gpu.",
+    )
+    download_pool: str = _knob("default_pool", "Pool of download tasks, such as laion_download.")
+    score_pool: str = _knob("default_pool", "Pool of score tasks, such as laion_gpu.")
+    s3_conn_id: str = _knob(
+        "",
+        "Airflow connection (type aws) whose keys, region and endpoint commands get that run beside Airflow. "
+        "Empty: what boto3 finds by itself. Pods have a Secret or a service account.",
+    )
+    venv: str = _knob("", "Runner venv: path of that environment's python, or of its laion-etl. No default.")
+
+
+@dataclass(frozen=True, slots=True)
+class KubernetesSettings:
+    """Runner kubernetes: a pod for each task, started through Airflow's connection.
+
+    Lists by stage are `stage=value` entries, comma separated; `other` is for the stages not named.
+    """
+
+    conn_id: str = _knob("kubernetes_default", "Airflow connection to the cluster.")
+    namespace: str = _knob("", "Namespace of the pods. Empty: the connection's, else the one Airflow is in.")
+    image: str = _knob("", "Image of the pods, with its tag or digest. No default.")
+    gpu_image: str = _knob("", "Image of score pods with a GPU. Empty: the same.")
+    image_pull_secrets: tuple[str, ...] = _knob((), "Secrets to pull images with, comma separated.")
+    service_account: str = _knob(
+        "",
+        "Service account of the pods; with an IAM role (IRSA) they need no S3 keys. Empty: the namespace's "
+        "default. No token for the cluster's API is mounted.",
+    )
+    secrets: tuple[str, ...] = _knob(
+        (),
+        "Secrets whose entries become environment variables of the pods: LAION_ETL_DATABASE_URL, "
+        "AWS_ACCESS_KEY_ID ... Secrets come to pods in no other way.",
+    )
+    config_maps: tuple[str, ...] = _knob(
+        (),
+        "ConfigMaps whose entries become environment variables of the pods. What is set for Airflow itself "
+        "and is no secret is passed on anyway, and wins.",
+    )
+    cpu: tuple[str, ...] = _knob(
+        ("parse=4", "download=2", "score=4", "publish=4", "other=1"), "Cores requested, by stage."
+    )
+    cpu_limit: tuple[str, ...] = _knob(
+        (),
+        "Most cores, by stage; stages not named: what they request. A command starts as many processes as "
+        "it may use cores.",
+    )
+    memory: tuple[str, ...] = _knob(
+        ("parse=4Gi", "download=4Gi", "score=8Gi", "publish=8Gi", "other=2Gi"), "Memory requested, by stage."
+    )
+    memory_limit: tuple[str, ...] = _knob(
+        (), "Most memory, by stage, above which a pod is killed; stages not named: what they request."
+    )
+    scratch: tuple[str, ...] = _knob(
+        ("download=8Gi", "score=8Gi", "publish=40Gi", "other=4Gi"),
+        "Most disk, by stage: an emptyDir at /tmp. The rest of a pod's file system is read-only.",
+    )
+    gpus: int = _knob(0, "GPUs of a score pod.")
+    gpu_resource: str = _knob("nvidia.com/gpu", "What the cluster calls a GPU.")
+    gpu_node_selector: tuple[str, ...] = _knob(
+        (), "Labels of nodes for score pods with a GPU, label=value, comma separated."
+    )
+    gpu_tolerations: tuple[str, ...] = _knob(
+        ("nvidia.com/gpu:NoSchedule",),
+        "Taints that score pods with a GPU stand: key:effect or key=value:effect, comma separated.",
+    )
+    node_selector: tuple[str, ...] = _knob((), "Labels of nodes for the other pods.")
+    tolerations: tuple[str, ...] = _knob((), "Taints that the other pods stand.")
+    schedule_timeout_s: int = _knob(
+        3_600, "A pod that has no node after this long is given up and tried again later, seconds."
+    )
+    startup_timeout_s: int = _knob(
+        900, "A pod that has not begun this long after it got a node is given up, seconds."
+    )
+    poll_s: float = _knob(10.0, "How often the triggerer looks at a pod, seconds.")
+    logs_s: int = _knob(30, "How often new lines of a pod's log are fetched into the task's, seconds.")
+    price_hour: float = _knob(0.0, "Price of an hour of a pod, for estimates. 0: none is shown.")
+    gpu_price_hour: float = _knob(0.0, "Price of an hour of a score pod with a GPU.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -391,6 +492,8 @@ class Settings:
     safety: SafetySettings = field(default_factory=SafetySettings)
     publish: PublishSettings = field(default_factory=PublishSettings)
     alerts: AlertSettings = field(default_factory=AlertSettings)
+    airflow: AirflowSettings = field(default_factory=AirflowSettings)
+    kubernetes: KubernetesSettings = field(default_factory=KubernetesSettings)
 
     @property
     def store_uri(self) -> str:
@@ -424,6 +527,7 @@ class Knob:
     type: type
     default: Any
     doc: str
+    secret: bool
 
 
 def knobs() -> list[Knob]:
@@ -436,6 +540,7 @@ def knobs() -> list[Knob]:
             get_type_hints(_group_class(group))[knob.name],
             knob.default,
             knob.metadata["doc"],
+            knob.metadata.get("secret", False),
         )
         for group in fields(Settings)
         for knob in fields(_group_class(group))
