@@ -440,8 +440,8 @@ def _batch_of(shard: str) -> int:
 
 
 def _show_places(crawl: str, settings: Settings, store: Store) -> dict[str, str]:
+    from laion_etl.publish.presentation import REPORT
     from laion_etl.publish.release import Release
-    from laion_etl.publish.stage import REPORT
 
     release = Release(settings.publish.name, crawl)
     places = {"dataset": store.uri(release.folder), "report": store.uri(release.file(REPORT))}

@@ -128,8 +128,8 @@ def _run(crawl: str, airflow: AirflowApi, phases: Phases) -> bool:
 
 def _show_results(crawl: str, folder: Path, console: Console) -> bool:
     """The funnel and where everything is; whether the counts of all stages join up."""
+    from laion_etl.publish.presentation import REPORT
     from laion_etl.publish.release import Release
-    from laion_etl.publish.stage import REPORT
 
     store = open_store(str(folder / "store"))
     funnel = crawl_funnel(store, crawl)

@@ -5,8 +5,9 @@ from collections.abc import Iterable, Sequence
 
 from laion_etl.publish.release import PIPELINE, Facts
 from laion_etl.publish.statistics import SHORT_SIDE_EDGES, language_name
-from laion_etl.publish.subsets import NO_LANGUAGE, DataFile
+from laion_etl.publish.subsets import DataFile
 from laion_etl.publish.templating import environment, words
+from laion_etl.publish.wording import MEANINGS
 from laion_etl.records import DATASET_SCHEMA
 
 _LANGUAGE_CODE = re.compile(r"[a-z]{2,3}\Z")
@@ -34,7 +35,7 @@ def render_card(facts: Facts, files: Iterable[DataFile]) -> bytes:
         size=size_category(statistics.kept),
         language_codes=sorted(code for code in codes if _LANGUAGE_CODE.match(code)),
         configs=_configs(facts, {file.subset for file in files}),
-        columns=[(field.name, str(field.type), _MEANINGS[field.name]) for field in DATASET_SCHEMA],
+        columns=[(field.name, str(field.type), MEANINGS[field.name]) for field in DATASET_SCHEMA],
         languages=_lines([(language_name(code), n) for code, n in statistics.languages.top()]),
         licenses=_lines([("none stated" if n == "?" else n, c) for n, c in statistics.licenses.top()]),
         safety=statistics.safety_kept.top(),
@@ -77,24 +78,3 @@ def _short_sides(facts: Facts) -> list[tuple[int, int]]:
 def _drops(facts: Facts) -> list[tuple[str, str, int]]:
     rows = facts.funnel.rows
     return [(row.stage, words(reason), count) for row in rows for reason, count in row.dropped.items()]
-
-
-_MEANINGS = {
-    "SAMPLE_ID": "number of the sample, `key` as an integer",
-    "URL": "where the image was found; it may be gone or changed by now",
-    "TEXT": "alt text of the image, cleaned",
-    "WIDTH": "width of the image as fetched, pixels",
-    "HEIGHT": "height of the image as fetched, pixels",
-    "LICENSE": "Creative Commons licence linked on the page, or `?`",
-    "LANGUAGE": f"language of the text by CLD3, or `{NO_LANGUAGE}`",
-    "NSFW": "UNLIKELY, UNSURE or NSFW",
-    "similarity": "cosine of CLIP image and text embedding",
-    "hash": "first 8 bytes of MD5(URL + text) as a signed integer",
-    "punsafe": "unsafe score, null when not computed",
-    "pwatermark": "watermark score, null when not computed",
-    "aesthetic": "aesthetic score, null when not computed",
-    "pviolence": "violence score, null when not computed",
-    "key": "9 digits of the batch, 5 of the place in it",
-    "crawl": "Common Crawl dump the pair was found in",
-    "page_url": "page that embedded the image",
-}

@@ -14,10 +14,10 @@ import pyarrow as pa
 from laion_etl.errors import InputError, SettingsError
 from laion_etl.overview import crawl_funnel
 from laion_etl.publish import manifest, pictures
-from laion_etl.publish.card import render_card
 from laion_etl.publish.completeness import Expected, as_published, with_partitions
 from laion_etl.publish.contact import Sampler
 from laion_etl.publish.pictures import PicturesWriter
+from laion_etl.publish.presentation import REPORT, presentation, report_files
 from laion_etl.publish.redundancy import Redundant, compared_with, find_redundant
 from laion_etl.publish.release import PIPELINE, Facts, Release
 from laion_etl.publish.report import report_page
@@ -29,8 +29,6 @@ from laion_etl.settings import Settings
 from laion_etl.storage import Store
 
 STATS = "_stats.json"
-CARD = "README.md"
-REPORT = "report/index.html"
 
 
 def publish_dataset(
@@ -64,8 +62,7 @@ def publish_dataset(
     facts, data_files = _write_rows(release, scored, redundant, settings, store, stats)
     files = [
         *data_files,
-        _write(facts, CARD, render_card(facts, data_files), store),
-        _write(facts, REPORT, report_page(facts, store), store),
+        *(_write(facts, name, data, store) for name, data in presentation(facts, data_files, store)),
     ]
     files.append(_write(facts, manifest.NAME, manifest.manifest(facts, files), store))
     _delete_others(release, {file.name for file in files}, store)
@@ -74,37 +71,37 @@ def publish_dataset(
 
 def render_report(crawl: str, settings: Settings, store: Store, version: str = "") -> bytes:
     """The report page of a crawl as it stands, published or not; reads only, writes nothing."""
+    return report_page(_as_it_stands(crawl, settings, store, version), store)
+
+
+def rebuild_report(crawl: str, settings: Settings, store: Store, version: str = "") -> str:
+    """Writes the report anew, of a published version also its entries in manifest and stats.
+
+    Returns the URI of the page.
+    """
+    facts = _as_it_stands(crawl, settings, store, version)
+    release = facts.release
+    written = [store.write(release.file(name), data) for name, data in report_files(facts, store)]
+    if store.exists(release.file(STATS)):
+        stats = store.read_stats(release.file(STATS))
+        document = store.read(release.file(manifest.NAME))
+        for output in written:
+            entry = DataFile(output.name, "", None, output.bytes, output.sha256)
+            document = manifest.with_file(document, entry, release.folder)
+        written.append(store.write(release.file(manifest.NAME), document))
+        outputs = {output.name: output for output in (*stats.outputs, *written)}
+        store.write_stats(release.file(STATS), replace(stats, outputs=tuple(outputs.values())))
+    return store.uri(release.file(REPORT))
+
+
+def _as_it_stands(crawl: str, settings: Settings, store: Store, version: str) -> Facts:
     release = Release(settings.publish.name, version or crawl)
     name = release.file(STATS)
     published = store.read_stats(name) if store.exists(name) else None
     scored = as_published(find_scored(crawl, store), published)
     earlier = compared_with(scored, settings.publish, store)
     redundant = find_redundant(scored, settings.publish, store, earlier)
-    return report_page(_read_rows(release, scored, redundant, settings, store, published), store)
-
-
-def rebuild_report(crawl: str, settings: Settings, store: Store, version: str = "") -> str:
-    """Writes the report page anew, of a published version also its entries in manifest and stats.
-
-    Returns the URI of the page.
-    """
-    release = Release(settings.publish.name, version or crawl)
-    output = store.write(release.file(REPORT), render_report(crawl, settings, store, version))
-    if not store.exists(release.file(STATS)):
-        return store.uri(output.name)
-    stats = store.read_stats(release.file(STATS))
-    document = store.read(release.file(manifest.NAME))
-    entry = DataFile(output.name, "", None, output.bytes, output.sha256)
-    renewed = {
-        written.name: written
-        for written in (
-            output,
-            store.write(release.file(manifest.NAME), manifest.with_file(document, entry, release.folder)),
-        )
-    }
-    outputs = tuple(renewed.get(known.name, known) for known in stats.outputs)
-    store.write_stats(release.file(STATS), replace(stats, outputs=outputs))
-    return store.uri(output.name)
+    return _read_rows(release, scored, redundant, settings, store, published)
 
 
 def _fingerprint(

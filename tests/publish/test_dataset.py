@@ -149,7 +149,7 @@ def test_two_runs_give_the_same_bytes(tmp_path: Path, plain: Settings) -> None:
     for store in stores:
         published(build_world(), store, plain)
     first, second = map(files_of, stores)
-    assert len(first) == 10
+    assert len(first) == 11
     assert first == second
 
 
@@ -182,7 +182,8 @@ def test_files_of_an_earlier_attempt_are_deleted(store: Store, plain: Settings) 
             *(f"{subset}/part-00000.parquet" for subset in LANGUAGE_SUBSETS),
             "laion-high-resolution/part-00000.parquet",
             "laion-aesthetic/part-00000.parquet",
-            *("README.md", "_pictures.parquet", "_stats.json", "manifest.json", "report/index.html"),
+            *("README.md", "_pictures.parquet", "_stats.json", "croissant.json", "manifest.json"),
+            "report/index.html",
         ]
     )
 
@@ -283,6 +284,7 @@ def test_a_crawl_of_which_nothing_is_kept_is_published_empty(
     assert [entry["name"] for entry in manifest["files"]] == [
         "README.md",
         "_pictures.parquet",
+        "croissant.json",
         "report/index.html",
     ]
     assert b"There are no published pairs." in store.read(f"{FOLDER}/README.md")

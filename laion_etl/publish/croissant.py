@@ -1,0 +1,119 @@
+"""croissant.json: the dataset for machines, by MLCommons' Croissant specification 1.0 and its RAI extension.
+
+A record set per subset, read from the parquet files beside this file; every data file with its SHA-256.
+There is no `datePublished`: no file of a version has a date of its own, so that equal data give equal bytes.
+"""
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import pyarrow as pa
+
+from laion_etl.publish.release import PIPELINE, Facts
+from laion_etl.publish.responsible import responsible_ai
+from laion_etl.publish.subsets import DataFile, Subset
+from laion_etl.publish.wording import BIBTEX, DESCRIPTION, MEANINGS
+from laion_etl.records import DATASET_SCHEMA
+
+_PARQUET = "application/x-parquet"
+_URLS = ("URL", "page_url")
+_CONTEXT: dict[str, Any] = {
+    "@language": "en",
+    "@vocab": "https://schema.org/",
+    **{
+        term: f"cr:{term}"
+        for term in (
+            "citeAs", "column", "equivalentProperty", "extract", "field", "fileProperty", "fileObject",
+            "fileSet", "format", "includes", "isLiveDataset", "jsonPath", "key", "md5", "parentField",
+            "path", "recordSet", "references", "regex", "repeated", "replace", "samplingRate", "separator",
+            "source", "subField", "transform",
+        )
+    },
+    "conformsTo": "dct:conformsTo",
+    "cr": "http://mlcommons.org/croissant/",
+    "data": {"@id": "cr:data", "@type": "@json"},
+    "dataType": {"@id": "cr:dataType", "@type": "@vocab"},
+    "dct": "http://purl.org/dc/terms/",
+    "examples": {"@id": "cr:examples", "@type": "@json"},
+    "rai": "http://mlcommons.org/croissant/RAI/",
+    "sc": "https://schema.org/",
+}  # fmt: skip
+
+
+def croissant(facts: Facts, files: Sequence[DataFile]) -> bytes:
+    """The metadata of a version as JSON-LD; `files` are its data files."""
+    filled = [subset for subset in facts.subsets if any(file.subset == subset.name for file in files)]
+    document = {
+        "@context": _CONTEXT,
+        "@type": "sc:Dataset",
+        "conformsTo": ["http://mlcommons.org/croissant/1.0", "http://mlcommons.org/croissant/RAI/1.0"],
+        "name": facts.release.name,
+        "version": facts.release.version,
+        "description": f"{DESCRIPTION} Made from {facts.crawl} by {PIPELINE}.",
+        "citeAs": BIBTEX,
+        "isBasedOn": "https://commoncrawl.org",
+        "keywords": ["image-text pairs", "web", "Common Crawl", "CLIP"],
+        "isLiveDataset": False,
+        **responsible_ai(facts),
+        "distribution": [
+            *(_file_set(subset) for subset in filled),
+            *(_file_object(file, facts.release.folder) for file in files if file.subset),
+        ],
+        "recordSet": [_record_set(subset) for subset in filled],
+    }
+    return json.dumps(document, indent=1, ensure_ascii=False).encode() + b"\n"
+
+
+def _file_set(subset: Subset) -> dict[str, Any]:
+    return {
+        "@type": "cr:FileSet",
+        "@id": f"{subset.name}-files",
+        "name": f"{subset.name}-files",
+        "description": f"The parquet files of {subset.name}.",
+        "encodingFormat": _PARQUET,
+        "includes": f"{subset.name}/*.parquet",
+    }
+
+
+def _file_object(file: DataFile, folder: str) -> dict[str, Any]:
+    name = file.name.removeprefix(f"{folder}/")
+    return {
+        "@type": "cr:FileObject",
+        "@id": name,
+        "name": name,
+        "contentUrl": name,
+        "contentSize": f"{file.bytes} B",
+        "encodingFormat": _PARQUET,
+        "sha256": file.sha256,
+    }
+
+
+def _record_set(subset: Subset) -> dict[str, Any]:
+    return {
+        "@type": "cr:RecordSet",
+        "@id": subset.name,
+        "name": subset.name,
+        "description": f"Image links and texts: {subset.rule}.",
+        "key": {"@id": f"{subset.name}/SAMPLE_ID"},
+        "field": [_field(subset, column) for column in DATASET_SCHEMA],
+    }
+
+
+def _field(subset: Subset, column: pa.Field) -> dict[str, Any]:
+    return {
+        "@type": "cr:Field",
+        "@id": f"{subset.name}/{column.name}",
+        "name": column.name,
+        "description": MEANINGS[column.name],
+        "dataType": _data_type(column),
+        "source": {"fileSet": {"@id": f"{subset.name}-files"}, "extract": {"column": column.name}},
+    }
+
+
+def _data_type(column: pa.Field) -> str:
+    if column.name in _URLS:
+        return "sc:URL"
+    if pa.types.is_integer(column.type):
+        return "sc:Integer"
+    return "sc:Float" if pa.types.is_floating(column.type) else "sc:Text"

@@ -1,0 +1,26 @@
+"""What a version is presented by: the dataset card, the Croissant metadata and the report."""
+
+from collections.abc import Iterator, Sequence
+
+from laion_etl.publish.card import render_card
+from laion_etl.publish.croissant import croissant
+from laion_etl.publish.release import Facts
+from laion_etl.publish.report import report_page
+from laion_etl.publish.subsets import DataFile
+from laion_etl.storage import Store
+
+CARD = "README.md"
+CROISSANT = "croissant.json"
+REPORT = "report/index.html"
+
+
+def presentation(facts: Facts, files: Sequence[DataFile], store: Store) -> Iterator[tuple[str, bytes]]:
+    """Name within the version, and content, of every file that presents it; `files` are its data files."""
+    yield CARD, render_card(facts, files)
+    yield CROISSANT, croissant(facts, files)
+    yield from report_files(facts, store)
+
+
+def report_files(facts: Facts, store: Store) -> Iterator[tuple[str, bytes]]:
+    """Name within the version, and content, of the files of the report."""
+    yield REPORT, report_page(facts, store)

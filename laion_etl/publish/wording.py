@@ -1,0 +1,70 @@
+"""What card and Croissant metadata both say: columns, uses, limits, biases, how to cite."""
+
+from laion_etl.publish.subsets import NO_LANGUAGE
+
+DESCRIPTION = (
+    "Links to images of the web with their alt texts, chosen by the rules of LAION-5B: CLIP must find that "
+    "image and text belong together. Links and texts only, no images. Uncurated; for research."
+)
+
+MEANINGS = {
+    "SAMPLE_ID": "number of the sample, `key` as an integer",
+    "URL": "where the image was found; it may be gone or changed by now",
+    "TEXT": "alt text of the image, cleaned",
+    "WIDTH": "width of the image as fetched, pixels",
+    "HEIGHT": "height of the image as fetched, pixels",
+    "LICENSE": "Creative Commons licence linked on the page, or `?`",
+    "LANGUAGE": f"language of the text by the language detector, or `{NO_LANGUAGE}`",
+    "NSFW": "UNLIKELY, UNSURE or NSFW",
+    "similarity": "cosine of CLIP image and text embedding",
+    "hash": "first 8 bytes of MD5(URL + text) as a signed integer",
+    "punsafe": "unsafe score, null when not computed",
+    "pwatermark": "watermark score, null when not computed",
+    "aesthetic": "aesthetic score, null when not computed",
+    "pviolence": "violence score, null when not computed",
+    "key": "9 digits of the batch, 5 of the place in it",
+    "crawl": "Common Crawl dump the pair was found in",
+    "page_url": "page that embedded the image",
+}
+
+USES = (
+    "Research on training image-text models at scale, on filtering, and on what such data does to models.",
+    "Study of the web's image texts themselves: languages, licences, duplicates, prejudices.",
+)
+MISUSES = (
+    "Products as it is: no person has looked through it, and filters miss things.",
+    "Identifying people, or telling anything about a person from a picture.",
+    "Anything that needs the images' owners to have agreed: a link is not a permission.",
+)
+LIMITS = (
+    "Alt texts describe images badly or not at all, and often advertise.",
+    "Languages are guessed from short texts. Rare languages are confused with their neighbours.",
+    "Links die and images change after they were scored. Compare what you download by size at least.",
+    "Pairs are unique by URL and text. The same picture under other URLs may be in here several times.",
+    "Thresholds decide by one model: what that model does not understand is missing, however good the text.",
+    "Safety tags are estimates of a classifier. UNLIKELY is not a clearance.",
+)
+BIASES = (
+    "The web over-represents English, rich countries, shops and stock photographs.",
+    "Texts carry the prejudices of the web. A similarity score only says that CLIP finds image and text "
+    "close, and CLIP shares those prejudices.",
+    "CLIP knows English best: pairs in other languages pass a lower threshold and are still judged worse.",
+    "The safety classifier errs more for some groups of people and some cultures than for others.",
+    "Who opts out or blocks crawlers is missing, which is not evenly spread over kinds of sites.",
+)
+PERSONAL = (
+    "Web images show faces and personal data, and alt texts name people. Nothing was anonymised. "
+    "Removal can be asked for; see the dataset card."
+)
+
+BIBTEX = """@inproceedings{schuhmann2022laion5b,
+  title     = {{LAION-5B}: An open large-scale dataset for training next generation image-text models},
+  author    = {Schuhmann, Christoph and Beaumont, Romain and Vencu, Richard and Gordon, Cade and
+               Wightman, Ross and Cherti, Mehdi and Coombes, Theo and Katta, Aarush and Mullis, Clayton and
+               Wortsman, Mitchell and Schramowski, Patrick and Kundurthy, Srivatsa and Crowson, Katherine and
+               Schmidt, Ludwig and Kaczmarczyk, Robert and Jitsev, Jenia},
+  booktitle = {Advances in Neural Information Processing Systems, Datasets and Benchmarks Track},
+  year      = {2022},
+  url       = {https://arxiv.org/abs/2210.08402}
+}
+"""

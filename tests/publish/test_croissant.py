@@ -1,0 +1,80 @@
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import mlcroissant
+import pytest
+
+from laion_etl.publish.stage import publish_dataset
+from laion_etl.records import DATASET_SCHEMA
+from laion_etl.settings import Settings
+from laion_etl.storage import LocalStore
+from tests.publish.world import CRAWL, build_world, changed, write_world
+
+WORLD = build_world()
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A version in a local folder; its files are small, so that subsets have several."""
+    store = LocalStore(tmp_path_factory.mktemp("croissant"))
+    write_world(WORLD, store)
+    publish_dataset(CRAWL, changed(Settings(), rows_per_file=20), store)
+    return Path(store.uri(f"dataset/laion/{CRAWL}"))
+
+
+@pytest.fixture(scope="module")
+def dataset(folder: Path) -> mlcroissant.Dataset:
+    return mlcroissant.Dataset(str(folder / "croissant.json"))
+
+
+def test_mlcroissant_finds_no_error(dataset: mlcroissant.Dataset) -> None:
+    issues = dataset.metadata.ctx.issues
+    assert issues.errors == set()
+    # No date (equal data, equal bytes), no licence of ours for foreign images, versions named like crawls.
+    assert len(issues.warnings) == 3
+    assert all(any(word in text for word in ("Published", "license", "Version")) for text in issues.warnings)
+
+
+def test_records_are_loaded_through_mlcroissant(dataset: mlcroissant.Dataset) -> None:
+    rows = [
+        _plain(row) for name in ("laion-en", "laion-multi", "laion-nolang") for row in dataset.records(name)
+    ]
+    expected = {row["key"]: row for row in WORLD.kept}
+    assert sorted(row["key"] for row in rows) == sorted(expected)
+    for row in rows:
+        assert list(row) == DATASET_SCHEMA.names
+        source = expected[row["key"]]
+        assert (row["URL"], row["TEXT"]) == (source["url"], source["caption"])
+        assert (row["SAMPLE_ID"], row["WIDTH"]) == (int(source["key"]), source["original_width"])
+
+
+def _plain(row: dict[str, Any]) -> dict[str, Any]:
+    """Without the record set's name in the columns; mlcroissant gives texts as bytes."""
+    return {
+        name.split("/", 1)[1]: value.decode() if isinstance(value, bytes) else value
+        for name, value in row.items()
+    }
+
+
+def test_every_data_file_is_listed_with_its_hash(folder: Path) -> None:
+    document = json.loads((folder / "croissant.json").read_bytes())
+    objects = {entry["@id"]: entry for entry in document["distribution"] if entry["@type"] == "cr:FileObject"}
+    present = list(folder.rglob("part-*.parquet"))
+    assert set(objects) == {path.relative_to(folder).as_posix() for path in present}
+    for path in present:
+        data = path.read_bytes()
+        entry = objects[path.relative_to(folder).as_posix()]
+        assert entry["sha256"] == hashlib.sha256(data).hexdigest()
+        assert entry["contentSize"] == f"{len(data)} B"
+
+
+def test_what_was_collected_and_what_is_missing_is_said(tmp_path: Path) -> None:
+    store = LocalStore(tmp_path)
+    write_world(build_world(batches=2, samples=20), store, planned_batches=(0, 1, 7))
+    publish_dataset(CRAWL, changed(Settings(), contact="removal@example.org"), store)
+    document = json.loads(store.read(f"dataset/laion/{CRAWL}/croissant.json"))
+    assert "Missing batches: 1 of 3 planned (7)." in document["rai:dataCollectionMissingData"]
+    assert "removal@example.org" in document["rai:dataReleaseMaintenancePlan"]
+    assert f"{CRAWL}: 555 links. 80 images were tried once; 40 were" in document["rai:dataCollection"]
