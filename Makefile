@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: setup demo run test check bench peers docs lock clean
+.PHONY: setup demo run test check bench peers docs lock images clean
 
 setup: $(READY)  ## make .venv and install the locked requirements
 
@@ -58,6 +58,11 @@ lock: setup  ## requirements.txt from requirements.in
 		--no-emit-index-url --no-emit-find-links --no-emit-trusted-host -o $(VENV)/lock.txt requirements.in
 	{ echo "# Full lock of requirements.in, made by 'make lock'; install with: pip install -r requirements.txt"; \
 		sed -e 's/^\(torch==[0-9.]*\)+[a-z0-9]*/\1/' -e '/^# The following packages/,$$d' $(VENV)/lock.txt; } > requirements.txt
+	$(BIN)/python -m pip install --quiet -r requirements.txt
+	$(BIN)/python docker/requirements.py
+
+images: setup  ## build and try the images of workers and Airflow, with docker or buildah
+	docker/try.sh worker airflow
 
 clean:  ## remove the demo's data and caches; .venv and other data stay
 	rm -rf data/demo .pytest_cache .mypy_cache .ruff_cache .hypothesis

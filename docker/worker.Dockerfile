@@ -1,24 +1,40 @@
-# One laion-etl command per container: the image of workers and pods.
+# Every stage but scoring, one laion-etl command per container: the image of CPU workers and pods.
 #   docker build -f docker/worker.Dockerfile -t laion-etl-worker .
-#   docker run --rm -e LAION_ETL_STORE=s3://bucket/prefix ... laion-etl-worker download --crawl CC-MAIN-2024-38
-FROM docker.io/library/python:3.11-slim-bookworm AS build
+#   docker run --rm --init -e LAION_ETL_STORE=s3://bucket/prefix ... laion-etl-worker download --crawl CC-MAIN-2024-38
+# An index of your own: --secret id=pip,src=/etc/pip.conf; it is in no layer. Pin BASE by digest where you build.
+ARG BASE=docker.io/library/python:3.11.14-slim-bookworm
+
+FROM ${BASE} AS build
 WORKDIR /build
-RUN python3 -m venv /opt/laion
-COPY requirements.txt ./
-RUN /opt/laion/bin/python -m pip install --no-cache-dir --disable-pip-version-check -r requirements.txt
+RUN python3 -m venv --without-pip /opt/laion
+COPY docker/requirements-worker.txt ./
+# The files are closed under what packages need, so nothing but the lock's versions comes in.
+RUN --mount=type=secret,id=pip,target=/etc/pip.conf \
+    python3 -m pip --python /opt/laion/bin/python install --no-cache-dir --no-deps --only-binary :all: -r requirements-worker.txt
 COPY pyproject.toml README.md LICENSE ./
 COPY sql ./sql
 COPY laion_etl ./laion_etl
-RUN /opt/laion/bin/python -m pip install --no-cache-dir --disable-pip-version-check --no-deps . \
-    && /opt/laion/bin/python -m compileall -q /opt/laion/lib || true
+RUN --mount=type=secret,id=pip,target=/etc/pip.conf \
+    python3 -m pip --python /opt/laion/bin/python install --no-cache-dir --no-deps .
 
-FROM docker.io/library/python:3.11-slim-bookworm
+FROM ${BASE}
+ARG VERSION=0.1.0
+ARG REVISION=unknown
+LABEL org.opencontainers.image.title="laion-etl worker" \
+      org.opencontainers.image.description="One laion-etl command: parse, load, plan, download, publish" \
+      org.opencontainers.image.licenses="Apache-2.0" \
+      org.opencontainers.image.version="${VERSION}" \
+      org.opencontainers.image.revision="${REVISION}"
 RUN useradd --create-home --uid 10001 laion && mkdir /data && chown laion /data
 COPY --from=build /opt/laion /opt/laion
 ENV PATH=/opt/laion/bin:$PATH PYTHONUNBUFFERED=1 LAION_ETL_DATA_DIR=/data
-USER laion
+# By number, so that Kubernetes can see that it is not root.
+USER 10001
 WORKDIR /home/laion
 # For CPUs of the kind the image is built on; others compile when they start.
 RUN python -m laion_etl.compile
+# A command's exit code is its health: Kubernetes and Airflow read that, and the lease of a batch runs out.
+HEALTHCHECK NONE
+# Exec form and a handler of its own: SIGTERM reaches laion-etl also where it is process 1.
 ENTRYPOINT ["laion-etl"]
 CMD ["--help"]

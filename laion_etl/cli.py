@@ -4,6 +4,7 @@ With `--json` the last line on stdout is one JSON object; this is what Airflow's
 """
 
 import json
+import logging
 import re
 import signal
 from dataclasses import replace
@@ -28,6 +29,7 @@ from laion_etl.crawl import (
     register_crawls,
 )
 from laion_etl.errors import InputError, SettingsError, Stopped
+from laion_etl.metrics import StageMetrics
 from laion_etl.records import StageStats, plan_stats_name
 from laion_etl.settings import Settings, load_settings
 from laion_etl.storage import Store, open_store
@@ -208,7 +210,7 @@ def download(
             queue,
             lambda _, done, total: report(done, total),
             stop,
-            Metrics(settings.download),
+            Metrics(settings.download.metrics_file, settings.core.statsd),
         )
         finished = worker.run() if batch is None else [worker.run_one(batch)]
     for stats in finished:
@@ -401,6 +403,9 @@ def forget(crawl: CrawlOption) -> None:
 def _open() -> tuple[Settings, Store]:
     settings = load_settings()
     store = open_store(settings.store_uri)
+    store.watcher = StageMetrics(settings.core)
+    if settings.core.run_id:  # somebody keeps the log: also what went well
+        logging.getLogger("laion_etl").setLevel(logging.INFO)
     store.check()
     return settings, store
 

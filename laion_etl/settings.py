@@ -60,6 +60,16 @@ class CoreSettings:
         "Stands before every log line of a command, to join lines with a task of Airflow, which sets it: "
         "run, task and map index.",
     )
+    statsd: str = _knob(
+        "",
+        "host:port of a StatsD server that gets over UDP what each unit of a stage counted and how long it "
+        "took, and every five seconds the numbers of download workers. Empty: none.",
+    )
+    statsd_tags: tuple[str, ...] = _knob(
+        ("crawl",),
+        "What stage metrics are tagged with, as DogStatsD does: crawl, run (LAION_ETL_RUN_ID: a time series "
+        "for every task), comma separated. Servers of the plain protocol want none.",
+    )
     task_retries: int = _knob(3, "Further tries of a task that failed, in Airflow.")
     task_retry_delay_s: float = _knob(
         30.0, "Wait before the first of them, seconds; each later wait is twice as long, to half an hour."
@@ -277,7 +287,6 @@ class DownloadSettings:
     metrics_file: str = _knob(
         "", "Prometheus text file (for node_exporter's textfile collector) kept up to date by a worker."
     )
-    statsd: str = _knob("", "host:port of a StatsD server that gets the same numbers over UDP.")
     grace_s: float = _knob(
         20.0, "After SIGTERM a worker has this long to finish its batch, then gives it back, seconds."
     )

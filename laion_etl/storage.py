@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from functools import cache
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, BinaryIO, cast
+from typing import IO, TYPE_CHECKING, Any, BinaryIO, Protocol, cast
 from urllib.parse import urlsplit
 from uuid import uuid4
 
@@ -61,8 +61,18 @@ class NewFile(io.RawIOBase):
         return Output(self.name, self._bytes, self._sha256.hexdigest())
 
 
+class Watcher(Protocol):
+    """Who is told of units of work, by the name of their stats."""
+
+    def begun(self, stats_name: str) -> None: ...
+
+    def finished(self, stats_name: str, stats: StageStats) -> None: ...
+
+
 class Store(ABC):
     """A place for files. Every method raises StorageError with the URI and what to do."""
+
+    watcher: Watcher | None = None
 
     @abstractmethod
     def uri(self, name: str = "") -> str:
@@ -105,6 +115,8 @@ class Store(ABC):
 
     def write_stats(self, name: str, stats: StageStats) -> StageStats:
         self.write(name, stats.to_json())
+        if self.watcher is not None:
+            self.watcher.finished(name, stats)
         return stats
 
     def read_stats(self, name: str) -> StageStats:
@@ -116,11 +128,16 @@ class Store(ABC):
             ) from error
 
     def finished(self, name: str, fingerprint: str) -> StageStats | None:
-        """The stats of a unit that is already done with the same settings and inputs."""
-        if not self.exists(name):
-            return None
-        stats = self.read_stats(name)
-        return stats if stats.fingerprint == fingerprint else None
+        """The stats of a unit that is already done with the same settings and inputs; else it begins."""
+        if self.exists(name) and (stats := self.read_stats(name)).fingerprint == fingerprint:
+            return stats
+        self.begin(name)
+        return None
+
+    def begin(self, name: str) -> None:
+        """A unit is worked on from now on, until `write_stats` of this name."""
+        if self.watcher is not None:
+            self.watcher.begun(name)
 
 
 class LocalStore(Store):

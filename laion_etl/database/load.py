@@ -54,6 +54,7 @@ def load_partition(
     parsed = store.read_stats(f"pairs/{crawl}/{unit}.json")
     crawl_no = database.run(partial(_begin, crawl=crawl, rule=rule))
     load = _Load(crawl, crawl_no, partition, rule, parsed, settings, store, database)
+    store.begin(_stats_name(crawl, unit))
     for partition_no in database.run(load.changed_partitions, settings.database.bulk_timeout_s):
         database.run(stats_to_store(partition_no, store))
     return store.read_stats(_stats_name(crawl, unit))

@@ -46,6 +46,7 @@ def plan_batches(crawl: str, settings: Settings, store: Store, database: Databas
     whose details list the batch numbers. Partitions loaded later make further batches.
     """
     _check(settings.plan)
+    store.begin(plan_stats_name(crawl))
     planner = partial(_plan, crawl=crawl, settings=settings.plan, store=store)
     crawl_no = database.run(planner, settings.database.bulk_timeout_s)
     for (partition_no,) in database.rows("plan.planned_partitions", {"crawl_no": crawl_no}):

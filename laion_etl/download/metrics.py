@@ -2,14 +2,12 @@
 
 import bisect
 import os
-import socket
 import time
 from collections import Counter
 from pathlib import Path
 
-from laion_etl.errors import SettingsError
 from laion_etl.funnel import DownloadStatus
-from laion_etl.settings import DownloadSettings
+from laion_etl.metrics import Statsd
 
 _BUCKETS_S = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0)
 _FLUSH_S = 5.0
@@ -19,14 +17,14 @@ _PREFIX = "laion_etl_download"
 class Metrics:
     """Counters of one worker since its start. `flush` writes them at most every five seconds."""
 
-    def __init__(self, settings: DownloadSettings) -> None:
+    def __init__(self, file: str = "", statsd: str = "") -> None:
         self.in_flight = 0
         self._links: Counter[str] = Counter()
         self._bytes = 0
         self._buckets = [0] * (len(_BUCKETS_S) + 1)
         self._seconds = 0.0
-        self._file = Path(settings.metrics_file) if settings.metrics_file else None
-        self._statsd = _endpoint(settings.statsd) if settings.statsd else None
+        self._file = Path(file) if file else None
+        self._statsd = Statsd(statsd) if statsd else None
         self._sent: Counter[str] = Counter()
         self._flushed = -_FLUSH_S
 
@@ -49,7 +47,7 @@ class Metrics:
             partial.write_text(self.prometheus())
             partial.replace(self._file)
         if self._statsd is not None:
-            self._send(self._statsd)
+            self._statsd.send(self._added())
 
     def prometheus(self) -> str:
         """All numbers in the text format, version 0.0.4."""
@@ -71,19 +69,12 @@ class Metrics:
         lines += [f"{_PREFIX}_seconds_sum {self._seconds:.3f}", f"{_PREFIX}_seconds_count {below}", ""]
         return "\n".join(lines)
 
-    def _send(self, endpoint: tuple[str, int]) -> None:
+    def _added(self) -> list[str]:
+        """What came since the last time, as StatsD takes it."""
         counters = Counter({f"links.{name}": count for name, count in self._links.items()})
         counters["bytes"] = self._bytes
         added = counters - self._sent
         lines = [f"{_PREFIX}.{name}:{count}|c" for name, count in sorted(added.items())]
         lines.append(f"{_PREFIX}.in_flight:{self.in_flight}|g")
         self._sent = counters
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
-            sender.sendto("\n".join(lines).encode(), endpoint)
-
-
-def _endpoint(text: str) -> tuple[str, int]:
-    host, _, port = text.rpartition(":")
-    if not (host and port.isdigit()):
-        raise SettingsError(f"LAION_ETL_DOWNLOAD_STATSD={text!r} is not host:port")
-    return host, int(port)
+        return lines

@@ -41,7 +41,6 @@ _WITHOUT_EFFECT_ON_OUTPUT = {
     "connect_to",
     "allow_networks",
     "metrics_file",
-    "statsd",
     "grace_s",
     "decoders",
     "lease_s",

@@ -4,7 +4,6 @@ A worker ends when every batch is done or parked. While others hold the last one
 batch whose worker dies becomes claimable again when its lease runs out.
 """
 
-import json
 import logging
 import threading
 import time
@@ -148,7 +147,6 @@ class Worker:
             return None
         if self.metrics is not None:
             self.metrics.flush(now=True)
-        _log.info("%s", _line(stats))
         return stats if self.queue.complete(claim, stats) else None
 
     @contextmanager
@@ -180,26 +178,6 @@ class _LeaseLost(Exception):  # noqa: N818 - a signal within this module
 
 class _TimeIsUp(LaionEtlError):  # noqa: N818 - a signal within this module
     """The grace period after a stop has passed."""
-
-
-def _line(stats: StageStats) -> str:
-    """A finished batch as one line of key=value pairs."""
-    network = stats.details.get("network", {})
-    total = network.get("latency_s", {}).get("total", {})
-    values = {
-        "crawl": stats.crawl,
-        "batch": int(stats.unit),
-        "links": stats.input,
-        "kept": stats.kept,
-        "seconds": network.get("seconds"),
-        "links_per_s": network.get("links_per_s"),
-        "bytes": network.get("bytes"),
-        "total_p50_s": total.get("p50"),
-        "total_p99_s": total.get("p99"),
-        **stats.dropped,
-        "diagnosis": json.dumps("; ".join(network.get("diagnosis", []))),
-    }
-    return " ".join(f"{name}={value}" for name, value in values.items() if value is not None)
 
 
 def open_queue(crawl: str, settings: Settings, database: Database) -> BatchQueue:

@@ -13,7 +13,6 @@ from laion_etl.download.tuning import Tick, Tuner
 from laion_etl.download.waiting import retry_after_s
 from laion_etl.errors import SettingsError
 from laion_etl.funnel import DownloadStatus as S
-from laion_etl.settings import DownloadSettings
 from tests.download.hostile import GOOD
 
 
@@ -59,7 +58,7 @@ def test_metrics_as_a_file_and_over_udp(tmp_path: Path) -> None:
         server.bind(("127.0.0.1", 0))
         server.settimeout(5)
         port = server.getsockname()[1]
-        metrics = Metrics(DownloadSettings(metrics_file=str(path), statsd=f"127.0.0.1:{port}"))
+        metrics = Metrics(str(path), f"127.0.0.1:{port}")
         metrics.kept(1_000, 0.2)
         metrics.dropped(S.TIMEOUT)
         metrics.flush()
@@ -76,7 +75,7 @@ def test_metrics_as_a_file_and_over_udp(tmp_path: Path) -> None:
     assert 'laion_etl_download_seconds_bucket{le="0.1"} 0' in lines
     assert 'laion_etl_download_seconds_bucket{le="0.25"} 1' in lines
     with pytest.raises(SettingsError, match="STATSD"):
-        Metrics(DownloadSettings(statsd="nowhere"))
+        Metrics(statsd="nowhere")
 
 
 XMP = b'<x:xmpmeta><rdf:Description plus:DataMining="http://ns.useplus.org/ldf/vocab/%b"/></x:xmpmeta>'

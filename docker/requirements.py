@@ -1,0 +1,103 @@
+"""What each image installs: the part of the lock that its role needs.
+
+    python docker/requirements.py        (as `make lock` does; in an environment with the whole lock)
+
+A worker has neither Airflow nor torch, the image that scores adds torch to a worker, and Airflow has what a
+worker has beside itself, so that it can run all stages but scoring without pods. Versions are the lock's.
+"""
+
+import re
+from collections.abc import Iterable
+from importlib.metadata import distribution
+from pathlib import Path
+
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+HERE = Path(__file__).parent
+LOCK = HERE.parent / "requirements.txt"
+
+WORKER = [
+    "ada-url",
+    "anyio",
+    "boto3",
+    "cld3-py",
+    "deflate",
+    "dnspython",
+    "duckdb",
+    "ftfy",
+    "isal",
+    "jinja2",
+    "numba",
+    "numpy",
+    "orjson",
+    "pillow",
+    "platformdirs",
+    "protego",
+    "psutil",
+    "psycopg[binary]",
+    "py3langid",
+    "pyarrow",
+    "resvg-py",
+    "rich",
+    "safetensors",
+    "tldextract",
+    "trio",
+    "typer",
+    "urllib3",
+    "usearch",
+]
+SCORE = ["torch", "torchvision", "open-clip-torch", "transformers", "pandas", "webdataset"]
+AIRFLOW = [
+    "apache-airflow",
+    "apache-airflow-providers-amazon",
+    "apache-airflow-providers-cncf-kubernetes",
+    "apache-airflow-providers-postgres",
+    "statsd",
+]
+
+
+def locked() -> dict[str, str]:
+    """Name -> `name==version` of the lock."""
+    pins = re.findall(r"^([A-Za-z0-9._-]+)==(\S+)", LOCK.read_text(), re.MULTILINE)
+    return {canonicalize_name(name): f"{canonicalize_name(name)}=={version}" for name, version in pins}
+
+
+def needed(names: Iterable[str]) -> set[str]:
+    """The packages and all that they need, by what is installed here."""
+    found: set[tuple[str, frozenset[str]]] = set()
+    waiting = [Requirement(name) for name in names]
+    while waiting:
+        wanted = waiting.pop()
+        key = (canonicalize_name(wanted.name), frozenset(wanted.extras))
+        if key in found:
+            continue
+        found.add(key)
+        for text in distribution(wanted.name).requires or ():
+            dependency = Requirement(text)
+            extras = ("", *wanted.extras)
+            if dependency.marker is None or any(dependency.marker.evaluate({"extra": e}) for e in extras):
+                waiting.append(dependency)
+    return {name for name, _ in found}
+
+
+def files() -> dict[str, str]:
+    """The content of every requirements file of this folder."""
+    worker, pins = needed(WORKER), locked()
+    parts = {
+        "requirements-worker.txt": ("a worker", worker),
+        "requirements-score.txt": ("an image that scores, beside a worker's", needed(SCORE) - worker),
+        "requirements-airflow.txt": ("Airflow's image", needed(AIRFLOW) | worker),
+    }
+    return {name: _written(role, names, pins) for name, (role, names) in parts.items()}
+
+
+def _written(role: str, names: set[str], pins: dict[str, str]) -> str:
+    # What the lock leaves out (setuptools, CUDA's libraries) torch pins itself.
+    lines = [pins[name] for name in sorted(names) if name in pins]
+    return "\n".join([f"# Of {role}; made from requirements.txt by docker/requirements.py", *lines, ""])
+
+
+if __name__ == "__main__":
+    for name, content in files().items():
+        (HERE / name).write_text(content)

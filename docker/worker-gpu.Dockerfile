@@ -1,0 +1,17 @@
+# A worker that also scores: torch beside the rest, in the build that PyPI has for Linux, which is CUDA's.
+#   docker build -f docker/worker-gpu.Dockerfile -t laion-etl-worker-gpu .
+#   docker run --rm --init --gpus all -e LAION_ETL_STORE=s3://bucket/prefix ... laion-etl-worker-gpu score --crawl ...
+# Another build of torch, for CPUs or another CUDA: a pip.conf with PyTorch's index, --secret id=pip,src=pip.conf
+ARG WORKER=laion-etl-worker:0.1.0
+FROM ${WORKER}
+LABEL org.opencontainers.image.title="laion-etl worker with torch" \
+      org.opencontainers.image.description="One laion-etl command, scoring on GPUs among them"
+COPY docker/requirements-score.txt requirements.txt /tmp/requirements/
+USER 0
+# CUDA's libraries are not in the lock: torch itself names their exact versions.
+RUN --mount=type=secret,id=pip,target=/etc/pip.conf \
+    python3 -m pip --python /opt/laion/bin/python install --no-cache-dir --only-binary :all: \
+        -c /tmp/requirements/requirements.txt -r /tmp/requirements/requirements-score.txt
+USER 10001
+# Where open_clip and transformers keep the weights they fetch: mount a volume there to fetch them once.
+ENV HF_HOME=/data/models NVIDIA_VISIBLE_DEVICES=all NVIDIA_DRIVER_CAPABILITIES=compute,utility

@@ -1,0 +1,131 @@
+"""What stages tell monitoring: each unit that was finished, as one log line and to a StatsD server.
+
+A unit (partition, batch, shard, dataset) begins where its stage finds that it is not done yet, and ends when
+its stats are written. One that was done already is not told of again, so a retried task counts nothing twice.
+"""
+
+import json
+import logging
+import re
+import socket
+import time
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+from laion_etl.errors import SettingsError
+from laion_etl.records import StageStats
+from laion_etl.settings import CoreSettings
+
+_DATAGRAM_BYTES = 1_400  # fits an Ethernet frame with its headers
+_OUTSIDE_TAGS = re.compile(r"[^A-Za-z0-9._+-]+")
+_TAGS = ("crawl", "run")
+
+_log = logging.getLogger("laion_etl.stages")
+
+
+class Statsd:
+    """A StatsD server; nothing is lost but numbers when it can't be reached. Raises SettingsError."""
+
+    def __init__(self, endpoint: str) -> None:
+        host, _, port = endpoint.rpartition(":")
+        if not (host and port.isdigit()):
+            raise SettingsError(f"LAION_ETL_STATSD={endpoint!r} is not host:port")
+        self._address = host.strip("[]"), int(port)
+        self._complained = False
+
+    def send(self, lines: Iterable[str]) -> None:
+        """Sends lines of the protocol, as many in a datagram as fit."""
+        try:
+            family, kind, _, _, address = socket.getaddrinfo(*self._address, type=socket.SOCK_DGRAM)[0]
+            with socket.socket(family, kind) as sender:
+                for datagram in _datagrams(lines):
+                    sender.sendto(datagram, address)
+        except OSError as error:
+            if not self._complained:
+                _log.warning(
+                    "no metrics: %s:%d can't be reached (LAION_ETL_STATSD): %s", *self._address, error
+                )
+            self._complained = True
+
+
+class StageMetrics:
+    """The units of this process. `clock` gives seconds."""
+
+    def __init__(self, settings: CoreSettings, clock: Callable[[], float] = time.monotonic) -> None:
+        if unknown := set(settings.statsd_tags) - set(_TAGS):
+            raise SettingsError(f"LAION_ETL_STATSD_TAGS: {unknown.pop()!r} is none of {', '.join(_TAGS)}")
+        self._statsd = Statsd(settings.statsd) if settings.statsd else None
+        self._tags = settings.statsd_tags
+        self._run = settings.run_id
+        self._clock = clock
+        self._begun: dict[str, float] = {}
+
+    def begun(self, stats_name: str) -> None:
+        """A unit that will write these stats is being worked on from now on."""
+        self._begun[stats_name] = self._clock()
+
+    def finished(self, stats_name: str, stats: StageStats) -> None:
+        """Its stats are written. Stats that are only written anew are nobody's end."""
+        began = self._begun.pop(stats_name, None)
+        if began is None:
+            return
+        seconds = self._clock() - began
+        _log.info("%s", stage_line(stats, seconds))
+        if self._statsd is not None:
+            tags = self._tagged({"crawl": stats.crawl, "run": self._run})
+            self._statsd.send(f"{line}{tags}" for line in _numbers(stats, seconds))
+
+    def _tagged(self, values: dict[str, str]) -> str:
+        """The tags as DogStatsD writes them, which statsd-exporter and OpenTelemetry's collector read too."""
+        tags = [f"{name}:{_OUTSIDE_TAGS.sub('_', values[name])}" for name in self._tags if values[name]]
+        return f"|#{','.join(tags)}" if tags else ""
+
+
+def stage_line(stats: StageStats, seconds: float) -> str:
+    """A finished unit as one line of key=value pairs; of a batch also how its network was."""
+    values = {
+        "stage": stats.stage,
+        "crawl": stats.crawl,
+        "unit": stats.unit,
+        "seconds": f"{seconds:.3f}",
+        "input": stats.input,
+        "kept": stats.kept,
+        **_network(stats.details.get("network", {})),
+        **stats.dropped,
+    }
+    return " ".join(f"{name}={value}" for name, value in values.items() if value is not None)
+
+
+def _network(network: dict[str, Any]) -> dict[str, Any]:
+    if not network:
+        return {}
+    total = network.get("latency_s", {}).get("total", {})
+    return {
+        "links_per_s": network.get("links_per_s"),
+        "bytes": network.get("bytes"),
+        "total_p50_s": total.get("p50"),
+        "total_p99_s": total.get("p99"),
+        "diagnosis": json.dumps("; ".join(network.get("diagnosis", []))),
+    }
+
+
+def _numbers(stats: StageStats, seconds: float) -> Iterator[str]:
+    name = f"laion_etl.stage.{stats.stage}"
+    yield f"{name}.units:1|c"
+    yield f"{name}.input:{stats.input}|c"
+    yield f"{name}.kept:{stats.kept}|c"
+    yield f"{name}.duration:{seconds * 1_000:.0f}|ms"
+    for reason, count in stats.dropped.items():
+        yield f"{name}.dropped.{reason}:{count}|c"
+
+
+def _datagrams(lines: Iterable[str]) -> Iterator[bytes]:
+    held = b""
+    for line in lines:
+        data = line.encode()
+        if held and len(held) + 1 + len(data) > _DATAGRAM_BYTES:
+            yield held
+            held = b""
+        held = b"\n".join((held, data)) if held else data
+    if held:
+        yield held
