@@ -25,16 +25,27 @@ from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
 from laion_alerts import RunCreated, run_is_late, send_digest
 from laion_etl.crawl import Crawl, known_crawls, written_numbers
-from laion_runner import run_stage
-from laion_tasks import DATASET, DEFAULTS, PAIRS, SETTINGS, SHARDS, produced, wat_files_param
+from laion_stage import Stage, counts, stage
+from laion_tasks import (
+    DATASET,
+    DEFAULTS,
+    PAIRS,
+    RUN_PARAMS,
+    SETTINGS,
+    SHARDS,
+    checked,
+    produced,
+    set_params,
+    wat_files_param,
+)
 from laion_timetable import CrawlTimetable
 
 # A failed partition, worker or group neither blocks the others nor is forgotten: what follows goes on with
 # those that succeeded, and the verdict at the end fails the run.
 GO_ON = TriggerRule.ALL_DONE_MIN_ONE_SUCCESS
 
-# A readable label in place of the map index, and one XCom a task, whatever it returns.
-MAPPED: dict[str, Any] = {"map_index_template": "{{ label }}", "multiple_outputs": False}
+# A readable label in place of the map index.
+MAPPED: dict[str, Any] = {"map_index_template": "{{ label }}"}
 
 PARAMS = {
     "wat_files": wat_files_param("0:2 for the first two of the dump's WAT files; empty for all of them."),
@@ -69,7 +80,9 @@ PARAMS = {
         description="Percent of partitions, and of batches, that may be missing from what is published. "
         "The dataset's card names them.",
     ),
+    **RUN_PARAMS,
 }
+CHECKED_PARAMS = checked(PARAMS)
 
 RUN_DEADLINE = DeadlineAlert(
     reference=RunCreated(),
@@ -90,19 +103,19 @@ finished is recognised and skipped. See docs/operations.md.
 """
 
 
-@task(multiple_outputs=False, execution_timeout=timedelta(minutes=15))
-def estimate(crawl: str) -> None:
+@stage(execution_timeout=timedelta(minutes=15))
+def estimate(crawl: str) -> Stage[None]:
     """A dry run: what the WAT files will come to. Otherwise nothing."""
-    if not get_current_context()["params"]["dry_run"]:
-        return
-    run_stage(["estimate", "--crawl", crawl, *_selection()])
-    raise AirflowSkipException("a dry run: the estimate is in the log above, and nothing else is done")
+    if get_current_context()["params"]["dry_run"]:
+        yield ["estimate", "--crawl", crawl, *_selection()]
+        raise AirflowSkipException("a dry run: the estimate is in the log above, and nothing else is done")
 
 
-@task(execution_timeout=timedelta(minutes=15))
-def discover(crawl: str) -> list[int]:
+@stage(execution_timeout=timedelta(minutes=15))
+def discover(crawl: str) -> Stage[list[int]]:
     """The numbers of the partitions to work on."""
-    partitions = run_stage(["discover", "--crawl", crawl, *_selection()])["partitions"]
+    found = yield ["discover", "--crawl", crawl, *_selection()]
+    partitions = found["partitions"]
     if not partitions:  # all that follows would be skipped, and the run be green
         raise AirflowFailException(f"the parameter wat_files selects none of the WAT files of {crawl}")
     longest = conf.getint("core", "max_map_length")
@@ -114,18 +127,20 @@ def discover(crawl: str) -> list[int]:
     return partitions
 
 
-@task(**MAPPED, execution_timeout=timedelta(hours=8))
-def parse(crawl: str, number: int) -> dict[str, int]:
+@stage(**MAPPED, pool=SETTINGS.airflow.parse_pool, execution_timeout=timedelta(hours=8))
+def parse(crawl: str, number: int) -> Stage[dict[str, int]]:
     """WAT files of a partition -> pairs parquet."""
     _label(f"partition {number}")
-    return _counts(run_stage(["parse", "--crawl", crawl, "--partition", str(number), *_selection()]))
+    result = yield ["parse", "--crawl", crawl, "--partition", str(number), *_selection()]
+    return counts(result)
 
 
-@task(**MAPPED, execution_timeout=timedelta(hours=2))
-def load(crawl: str, number: int) -> dict[str, int]:
+@stage(**MAPPED, execution_timeout=timedelta(hours=2))
+def load(crawl: str, number: int) -> Stage[dict[str, int]]:
     """Pairs of a partition -> Postgres."""
     _label(f"partition {number}")
-    return _counts(run_stage(["load", "--crawl", crawl, "--partition", str(number)]))
+    result = yield ["load", "--crawl", crawl, "--partition", str(number)]
+    return counts(result)
 
 
 @task_group(group_id="partition", tooltip="A run of WAT files")
@@ -134,20 +149,22 @@ def partition(crawl: str, number: int) -> None:
     parse(crawl, number) >> load(crawl, number)
 
 
-@task(trigger_rule=GO_ON, execution_timeout=timedelta(hours=6), outlets=[PAIRS])
-def plan(crawl: str) -> list[int]:
+@stage(trigger_rule=GO_ON, execution_timeout=timedelta(hours=6), outlets=[PAIRS])
+def plan(crawl: str) -> Stage[list[int]]:
     """Cuts the loaded pairs into batches; returns the download workers' numbers, at most one a batch."""
-    batches = run_stage(["plan", "--crawl", crawl])["batches"]
+    result = yield ["plan", "--crawl", crawl]
+    batches = result["batches"]
     produced(PAIRS, crawl=crawl, batches=len(batches))
     workers = int(get_current_context()["params"]["download_workers"])
     return list(range(max(1, min(workers, len(batches)))))
 
 
-@task(**MAPPED, execution_timeout=timedelta(days=14))
-def download(crawl: str, worker: int) -> dict[str, int]:
+@stage(**MAPPED, pool=SETTINGS.airflow.download_pool, execution_timeout=timedelta(days=14))
+def download(crawl: str, worker: int) -> Stage[dict[str, int]]:
     """Claims batches until none is left."""
     _label(f"worker {worker}")
-    return _counts(run_stage(["download", "--crawl", crawl]))
+    result = yield ["download", "--crawl", crawl]
+    return counts(result)
 
 
 @task(trigger_rule=GO_ON, outlets=[SHARDS])
@@ -158,21 +175,21 @@ def group(crawl: str) -> list[str]:
     return [f"{index}/{groups}" for index in range(groups)]
 
 
-@task(**MAPPED, execution_timeout=timedelta(days=7))
-def score(crawl: str, group: str) -> dict[str, int]:
+@stage(**MAPPED, pool=SETTINGS.airflow.score_pool, execution_timeout=timedelta(days=7))
+def score(crawl: str, group: str) -> Stage[dict[str, int]]:
     """Shards of a group -> scored shards."""
     _label(f"group {group}")
-    return _counts(run_stage(["score", "--crawl", crawl, "--group", group]))
+    result = yield ["score", "--crawl", crawl, "--group", group]
+    return counts(result)
 
 
-@task(trigger_rule=GO_ON, multiple_outputs=False, execution_timeout=timedelta(hours=12), outlets=[DATASET])
-def publish(crawl: str) -> dict[str, str]:
+@stage(trigger_rule=GO_ON, execution_timeout=timedelta(hours=12), outlets=[DATASET])
+def publish(crawl: str) -> Stage[dict[str, str]]:
     """Scored shards -> dataset, card, manifest, report; returns where they are."""
     context = get_current_context()
     partitions = written_numbers(context["ti"].xcom_pull(task_ids="discover"))
     allowed = str(context["params"]["allow_missing_percent"] / 100)
-    asked = ["--expect", partitions, "--allow-missing", allowed]
-    published = run_stage(["publish", "--crawl", crawl, *asked])
+    published = yield ["publish", "--crawl", crawl, "--expect", partitions, "--allow-missing", allowed]
     places = {what: published[what] for what in ("dataset", "report")}
     produced(DATASET, crawl=crawl, **places)
     return places
@@ -199,7 +216,6 @@ def crawl_dag(crawl: Crawl) -> DAG:
         catchup=False,
         max_active_runs=1,
         default_args=DEFAULTS,
-        params=PARAMS,
         tags=["laion_etl", "crawl", str(crawl.released.year)],
         doc_md=DOC.format(crawl=crawl),
         deadline=RUN_DEADLINE,
@@ -218,6 +234,7 @@ def crawl_dag(crawl: Crawl) -> DAG:
         everything = [loaded, downloaded, scored, published]
         everything >> verdict()
         everything >> digest()
+    set_params(dag, CHECKED_PARAMS)
     return dag
 
 
@@ -230,10 +247,6 @@ def _selection() -> list[str]:
 def _label(text: str) -> None:
     """What the UI shows for this mapped task in place of its index."""
     get_current_context()["label"] = text
-
-
-def _counts(result: dict[str, Any]) -> dict[str, int]:
-    return {name: result[name] for name in ("input", "kept")}
 
 
 def _wanted(crawl: Crawl) -> bool:

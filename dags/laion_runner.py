@@ -1,7 +1,7 @@
-"""The seam between Airflow and the stages: a task runs one `laion-etl` command and returns its JSON.
+"""Runs a `laion-etl` command in a process beside the task, with this Python or another one.
 
-A process of its own keeps torch and trio out of Airflow's workers, makes a task repeatable by hand from
-its log, and is the one place to change when stages are to run elsewhere (a pod, another machine).
+A process of its own keeps torch and trio out of Airflow's workers and makes a task repeatable by hand from
+its log. laion_stage.py chooses between this and a pod (laion_pods.py).
 """
 
 import json
@@ -14,101 +14,118 @@ import subprocess
 import sys
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, MutableMapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import PurePath
 from types import FrameType
-from typing import Any, cast
+from typing import Any
 
-from airflow.sdk import get_current_context
-from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowNotFoundException
-from psycopg.conninfo import make_conninfo
+from airflow.sdk.exceptions import AirflowException, AirflowFailException
 
-from laion_alerts import COMMAND, lateness_watched
-from laion_etl.errors import SettingsError
-from laion_etl.settings import load_settings
+from laion_alerts import lateness_watched
+from laion_connections import database, s3
+from laion_etl.settings import knobs, load_settings
 
 USAGE_ERROR = 2  # exit code of laion-etl for wrong settings: trying again can't help
 _CLEAN_END_S = 4.0  # Airflow kills a task five seconds after it asked it to end
 _TAIL_LINES = 40
 _PASSWORD = re.compile(r"(://[^:/@]*):[^@/]+@")
-_SECRET = ("_PASSWORD", "_WEBHOOK")
 _MASK = r"\1:***@"
-_LIBPQ_EXTRAS = ("sslmode", "sslrootcert", "sslcert", "sslkey", "options", "target_session_attrs")
+_OF_AIRFLOW = ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV")  # would lead another Python astray
 
 _log = logging.getLogger("laion_etl.stage")
 
 
-def run_stage(arguments: Sequence[str]) -> dict[str, Any]:
-    """Runs `laion-etl <arguments> --json`, its output streamed into the task log; returns its JSON object.
+@dataclass(frozen=True, slots=True)
+class Command:
+    """A `laion-etl` command of a task, with the LAION_ETL_* of its run beside those of Airflow."""
+
+    arguments: Sequence[str]
+    context: Mapping[str, Any] = field(default_factory=dict)
+    settings: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def stage(self) -> str:
+        return self.arguments[0]
+
+    @property
+    def by_hand(self) -> str:
+        """As a person would type it."""
+        return shlex.join(["laion-etl", *self.arguments])
+
+
+def run_here(command: Command) -> dict[str, Any]:
+    """Runs the command with Airflow's own Python; see `_run`."""
+    return _run([sys.executable, "-m", "laion_etl"], command, os.environ)
+
+
+def run_in_venv(command: Command) -> dict[str, Any]:
+    """The same with the Python, or the laion-etl, that LAION_ETL_AIRFLOW_VENV names."""
+    venv = load_settings().airflow.venv
+    if not venv:
+        raise AirflowFailException("runner venv: LAION_ETL_AIRFLOW_VENV must name its python or laion-etl")
+    program = [venv, "-m", "laion_etl"] if PurePath(venv).name.startswith("python") else [venv]
+    environment = {name: value for name, value in os.environ.items() if name not in _OF_AIRFLOW}
+    return _run(program, command, environment)
+
+
+def _run(program: list[str], command: Command, environment: Mapping[str, str]) -> dict[str, Any]:
+    """Runs a command, its output streamed into the task log; returns the JSON object it ends with.
 
     SIGTERM, timeouts and other interruptions end the command cleanly before they end the task. Raises
     AirflowFailException (no retry) on a usage error, AirflowException with the last error line otherwise.
     """
-    command = [sys.executable, "-m", "laion_etl", *arguments, "--json"]
-    context = _context()
-    context[COMMAND] = shlex.join(["laion-etl", *arguments])
-    _log.info("settings: %s", _settings())
-    _log.info("command: %s", shlex.join(command))
+    line = [*program, *command.arguments, "--json"]
+    task = command.context.get("ti")
+    own = {"LAION_ETL_RUN_ID": run_id(task)} if task else {}
+    environment = {**environment, **command.settings, **own, "PYTHONUNBUFFERED": "1"}
+    _log.info("settings: %s", shown_settings(environment))
+    _log.info("command: %s", shlex.join(line))
     with (
-        lateness_watched(arguments[0], context),
-        _started(command) as process,
+        lateness_watched(command.stage, command.context),
+        s3() as keys,
+        _started(line, {**environment, **database(), **keys}) as process,
         _forwarded_sigterm(process),
     ):
         printed, complained = _stream(process)
         code = process.wait()
     if code == 0:
         return _result(printed)
-    error = next((line for line in reversed(complained) if line.strip()), "no error line")
-    message = f"laion-etl {arguments[0]} ended with exit code {code}: {error.removeprefix('error: ')}"
-    if code == USAGE_ERROR:
-        raise AirflowFailException(message)
-    raise AirflowException(message)
+    raise failed_command(command.stage, code, complained)
 
 
-def _context() -> MutableMapping[str, Any]:
-    """The context of the task; outside of Airflow's tasks an empty one."""
-    try:
-        return cast("MutableMapping[str, Any]", get_current_context())
-    except RuntimeError:
-        return {}
+def failed_command(stage: str, code: int, lines: Sequence[str]) -> AirflowException:
+    """What a task raises for a command that ended so, with its last error line."""
+    error = next((line for line in reversed(lines) if line.strip()), "no error line")
+    message = f"laion-etl {stage} ended with exit code {code}: {error.removeprefix('error: ')}"
+    return AirflowFailException(message) if code == USAGE_ERROR else AirflowException(message)
 
 
-def _settings() -> str:
-    """The LAION_ETL_* of this task as a shell would take them, without secrets."""
-    named = sorted(item for item in os.environ.items() if item[0].startswith("LAION_ETL_"))
-    shown = {
-        name: "***" if name.endswith(_SECRET) and value else _PASSWORD.sub(_MASK, value)
-        for name, value in named
-    }
-    return " ".join(f"{name}={shlex.quote(value)}" for name, value in shown.items())
+def run_id(task: Any) -> str:
+    """LAION_ETL_RUN_ID of a task: run, task and map index."""
+    index = f"[{task.map_index}]" if task.map_index is not None and task.map_index >= 0 else ""
+    return f"{task.run_id}/{task.task_id}{index}"
 
 
-def _database() -> dict[str, str]:
-    """The database of the Airflow connection that the settings name, for the command's environment."""
-    try:
-        conn_id = load_settings().database.conn_id
-        if not conn_id:
-            return {}
-        from airflow.providers.postgres.hooks.postgres import PostgresHook
+def shown_settings(environment: Mapping[str, str]) -> str:
+    """The LAION_ETL_* of an environment as a shell would take them, without secrets."""
+    named = sorted(item for item in environment.items() if item[0].startswith("LAION_ETL_"))
+    return " ".join(f"{name}={shlex.quote(without_secrets(name, value))}" for name, value in named)
 
-        connection = PostgresHook.get_connection(conn_id)
-    except (SettingsError, AirflowNotFoundException) as error:
-        raise AirflowFailException(str(error)) from error
-    parts = {
-        "host": connection.host,
-        "port": connection.port,
-        "user": connection.login,
-        "password": connection.password,
-        "dbname": connection.schema,
-        **{name: value for name, value in connection.extra_dejson.items() if name in _LIBPQ_EXTRAS},
-    }
-    return {"LAION_ETL_DATABASE_URL": make_conninfo(**{k: v for k, v in parts.items() if v})}
+
+def without_secrets(name: str, value: str) -> str:
+    """The value of a setting as logs may show it: of a URL all but its password."""
+    masked = _PASSWORD.sub(_MASK, value)
+    return "***" if masked == value and value and name in _SECRETS else masked
+
+
+_SECRETS = {knob.variable for knob in knobs() if knob.secret}
 
 
 @contextmanager
-def _started(command: list[str]) -> Iterator[subprocess.Popen[str]]:
+def _started(command: Sequence[str], environment: Mapping[str, str]) -> Iterator[subprocess.Popen[str]]:
     """The command in its own process group, which is gone when the block ends, whatever ends it."""
-    environment = os.environ | {"PYTHONUNBUFFERED": "1"} | _database()
     process = subprocess.Popen(
         command,
         env=environment,

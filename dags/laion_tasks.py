@@ -1,9 +1,11 @@
-"""What the tasks of all our DAGs share: retries and alerts, the parameter that selects WAT files, assets."""
+"""What the tasks of all our DAGs share: retries and alerts, a run's own settings, assets."""
 
+from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any
 
-from airflow.sdk import Asset, Param, get_current_context
+from airflow.sdk import DAG, Asset, Param, get_current_context
+from airflow.sdk.definitions.param import ParamsDict
 
 from laion_alerts import TaskFailed
 from laion_etl.settings import load_settings
@@ -31,6 +33,78 @@ def wat_files_param(description: str) -> Param:
     return Param(
         "", type="string", pattern=r"^(\d+|\d+:\d*|:\d+)?$", title="WAT files", description=description
     )
+
+
+# Parameters of a run that are settings of its commands, and of no other run's; empty ones change nothing.
+RUN_SETTINGS = {
+    "runner": (
+        "LAION_ETL_RUNNER",
+        Param(
+            "default",
+            enum=["default", "local", "venv", "kubernetes"],
+            title="Runner",
+            description="Where commands run: beside Airflow, in another Python, in pods. "
+            "Default: what LAION_ETL_RUNNER says.",
+        ),
+    ),
+    "threshold_en": (
+        "LAION_ETL_CLIP_THRESHOLD_EN",
+        Param(
+            None,
+            type=["null", "number"],
+            minimum=0,
+            maximum=1,
+            title="Similarity, English",
+            description="English pairs of a lower similarity to their image are dropped. Empty: the setting.",
+        ),
+    ),
+    "threshold_other": (
+        "LAION_ETL_CLIP_THRESHOLD_OTHER",
+        Param(
+            None,
+            type=["null", "number"],
+            minimum=0,
+            maximum=1,
+            title="Similarity, others",
+            description="The same for pairs of other languages, or of none.",
+        ),
+    ),
+}
+RUN_PARAMS = {name: param for name, (_, param) in RUN_SETTINGS.items()} | {
+    "store_prefix": Param(
+        "",
+        type="string",
+        pattern=r"^([A-Za-z0-9_-][A-Za-z0-9._-]*(/[A-Za-z0-9_-][A-Za-z0-9._-]*)*)?$",
+        title="Folder in the store",
+        description="All data of this run go below it. For a dump that no other run works on: "
+        "Postgres knows each dump once.",
+    )
+}
+
+
+def run_settings(context: Mapping[str, Any]) -> dict[str, str]:
+    """The LAION_ETL_* that the parameters of a task's run stand for."""
+    params = context.get("params", {})
+    chosen = {variable: params.get(name) for name, (variable, _) in RUN_SETTINGS.items()}
+    if params.get("store_prefix"):
+        chosen["LAION_ETL_STORE"] = f"{SETTINGS.store_uri.rstrip('/')}/{params['store_prefix']}"
+    return {name: str(value) for name, value in chosen.items() if value not in (None, "", "default")}
+
+
+def checked(params: dict[str, Param]) -> ParamsDict:
+    """Params whose schemas and defaults are sound; raises ParamValidationError."""
+    found = ParamsDict(params)
+    found.validate()
+    return found
+
+
+def set_params(dag: DAG, params: ParamsDict) -> None:
+    """Gives a DAG its params, checked before.
+
+    `DAG(params=...)` would check them for every DAG and copy them into every task: three quarters of the
+    time that parsing takes with 150 dumps.
+    """
+    object.__setattr__(dag, "params", params)
 
 
 def produced(asset: Asset, **what: Any) -> None:

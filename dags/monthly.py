@@ -13,7 +13,7 @@ from airflow.providers.standard.operators.trigger_dagrun import TriggerDagRunOpe
 from airflow.sdk import DAG, CronDataIntervalTimetable, Param, get_current_context, task
 from pendulum import datetime as moment
 
-from laion_runner import run_stage
+from laion_stage import Stage, stage
 from laion_tasks import DEFAULTS, wat_files_param
 
 _RECENT = timedelta(days=120)
@@ -33,10 +33,11 @@ PARAMS = {
 }
 
 
-@task(execution_timeout=timedelta(minutes=15))
-def register() -> list[dict[str, str]]:
+@stage(execution_timeout=timedelta(minutes=15))
+def register() -> Stage[list[dict[str, str]]]:
     """Asks the index for dumps and makes new ones known; returns all, newest first."""
-    return run_stage(["crawls", "--refresh", "--register"])["crawls"]
+    found = yield ["crawls", "--refresh", "--register"]
+    return found["crawls"]
 
 
 @task

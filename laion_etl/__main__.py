@@ -1,6 +1,7 @@
 """`laion-etl` and `python -m laion_etl`: expected errors end as one line on stderr and an exit code."""
 
 import logging
+import os
 import signal
 import sys
 
@@ -11,7 +12,9 @@ def main() -> None:
     """Runs the command line; exit code 0 done, 1 failed, 2 usage or settings, 130 stopped."""
     from laion_etl.cli import app
 
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    run = os.environ.get("LAION_ETL_RUN_ID", "").replace("%", "%%")
+    of_run = f"[{run}] " if run else ""  # joins the lines of a pod with a task of Airflow
+    logging.basicConfig(level=logging.WARNING, format=f"%(levelname)s {of_run}%(name)s: %(message)s")
     for library in ("urllib3", "psycopg"):  # retries are their business, failures ours
         logging.getLogger(library).setLevel(logging.ERROR)
     # A pod is stopped by SIGTERM: let it end like Ctrl-C, which trio and our `finally`s understand. What a

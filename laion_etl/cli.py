@@ -1,12 +1,14 @@
 """The command line: one command per stage, and a few that run or show them all.
 
-With `--json` the last line on stdout is one JSON object; this is what Airflow's tasks read.
+With `--json` the last line on stdout is one JSON object; this is what Airflow's tasks read. With
+`laion-etl --result URI COMMAND ... --json` it is written there too, for those who can't read a pod's stdout.
 """
 
 import json
 import logging
 import re
 import signal
+from contextvars import ContextVar
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -65,6 +67,7 @@ def _name(name: str) -> str:
 
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+_RESULT: ContextVar[str] = ContextVar("result", default="")  # where --result wants it
 CrawlOption = Annotated[str, typer.Option(callback=_name, help="Crawl id, for example CC-MAIN-2024-38.")]
 PartitionOption = Annotated[int, typer.Option(min=0, help="Partition number.")]
 SelectionOption = Annotated[
@@ -84,8 +87,12 @@ def _main(
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
     ] = False,
+    result: Annotated[
+        str, typer.Option(metavar="URI", help="File (path or s3://) that gets the JSON of --json too.")
+    ] = "",
 ) -> None:
     del version  # handled by its callback
+    _RESULT.set(result)
 
 
 @app.command()
@@ -469,4 +476,8 @@ def _done(stats: StageStats, as_json: bool, **more: Any) -> None:
 
 
 def _json(value: dict[str, Any]) -> None:
-    print(json.dumps(value), flush=True)
+    text = json.dumps(value)
+    folder, _, name = _RESULT.get().rpartition("/")
+    if name:
+        open_store(folder).write(name, text.encode())
+    print(text, flush=True)

@@ -13,7 +13,7 @@ pytestmark = pytest.mark.airflow
 
 RUN = """
 import json, sys
-import laion_runner
+import laion_stage
 from airflow.sdk.exceptions import AirflowFailException
 
 FAILS = json.loads(sys.argv[1])
@@ -24,13 +24,14 @@ ANSWERS = {
 }
 commands = []
 
-def stand_in(arguments):
+def stand_in(command):
+    arguments = command.arguments
     commands.append(list(arguments))
     if arguments[0] == "parse" and int(arguments[4]) in FAILS:
         raise AirflowFailException("damaged")
     return ANSWERS.get(arguments[0], {"input": 2, "kept": 1, "more": "not for XCom"})
 
-laion_runner.run_stage = stand_in
+laion_stage.run_here = stand_in
 from airflow.dag_processing.dagbag import DagBag
 dag = DagBag().dags["crawl_CC-MAIN-2024-42"]
 dag.deadline = None  # dag.test looks a deadline up by its id, which only DAGs read from the database have

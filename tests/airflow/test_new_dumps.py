@@ -39,13 +39,13 @@ print(json.dumps(monthly.choose.function(dumps)))
 
 RUN = """
 import json, sys
-import laion_runner
+import laion_stage
 import pendulum
 commands = []
-def stand_in(arguments):
-    commands.append(list(arguments))
+def stand_in(command):
+    commands.append(list(command.arguments))
     return {"crawls": json.loads(sys.argv[1])}
-laion_runner.run_stage = stand_in
+laion_stage.run_here = stand_in
 from airflow.dag_processing.dagbag import DagBag
 dag = DagBag().dags["new_dumps"]
 day = pendulum.datetime(2024, 12, 1)

@@ -18,9 +18,9 @@ pytestmark = pytest.mark.airflow
 RUN = """
 import json
 from airflow.sdk.exceptions import AirflowException
-from laion_runner import run_stage
+from laion_runner import Command, run_here
 try:
-    outcome = ["result", run_stage(["parse", "--crawl", "C D"])]
+    outcome = ["result", run_here(Command(["parse", "--crawl", "C D"]))]
 except AirflowException as error:
     outcome = [type(error).__name__, str(error)]
 print(json.dumps(outcome), flush=True)

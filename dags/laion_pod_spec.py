@@ -1,0 +1,189 @@
+"""What a stage's pod looks like: settings become arguments of Airflow's pod operator, and nothing else."""
+
+import logging
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
+from typing import Any
+
+from airflow.providers.cncf.kubernetes.pod_generator import make_safe_label_value
+from kubernetes.client import models as k8s
+
+from laion_alerts import LABEL, crawl_of
+from laion_etl.errors import SettingsError
+from laion_etl.records import fingerprint
+from laion_etl.settings import KubernetesSettings, Settings, knobs
+from laion_runner import Command, run_id, without_secrets
+
+_END_S = 15  # beyond the time that a download worker has to give its batch back
+_WAIT_FOR_AIRFLOW_S = 600  # a pod that Airflow forgets ends by itself this long after its task's time
+_USER = 10001  # of the images in docker/
+_SCRATCH = "/tmp"  # noqa: S108 - an emptyDir of the pod's own
+# What is of Airflow's machine, or of no use in a pod.
+_NOT_PASSED_ON = {"runner", "data_dir", "catalogue", "registered", "run_id", "conn_id"}
+_GROUPS_NOT_PASSED_ON = {"alerts", "airflow", "kubernetes"}
+
+_log = logging.getLogger("laion_etl.stage")
+
+
+def pod_parts(command: Command, settings: Settings, timeout: timedelta | None) -> dict[str, Any]:
+    """Arguments of KubernetesPodOperator. Raises SettingsError for what no pod can be made of."""
+    kubernetes, stage, task = settings.kubernetes, command.stage, command.context["ti"]
+    _check(settings)
+    return {
+        "task_id": task.task_id,
+        "kubernetes_conn_id": kubernetes.conn_id,
+        "namespace": kubernetes.namespace or None,
+        "name": f"laion-{stage}-{fingerprint(task.dag_id, task.run_id)[:8]}",
+        "labels": _labels(command),
+        "cmds": ["laion-etl"],
+        "arguments": ["--result", result_uri(command, settings), *command.arguments, "--json"],
+        "env_vars": _environment(settings, run_id(task)),
+        "env_from": _environment_from(kubernetes),
+        "image_pull_secrets": [k8s.V1LocalObjectReference(name) for name in kubernetes.image_pull_secrets],
+        "service_account_name": kubernetes.service_account or None,
+        "automount_service_account_token": False,  # a role's token (IRSA) is mounted by itself
+        **_places(stage, kubernetes),
+        **_scratch(stage, kubernetes),
+        **_confinement(),
+        "termination_grace_period": int(settings.download.grace_s) + _END_S,
+        "termination_message_policy": "FallbackToLogsOnError",
+        "active_deadline_seconds": timeout and int(timeout.total_seconds()) + _WAIT_FOR_AIRFLOW_S,
+        "on_finish_action": "delete_succeeded_pod",
+        "deferrable": True,
+        "poll_interval": kubernetes.poll_s,
+        "logging_interval": kubernetes.logs_s,
+        "startup_check_interval_seconds": kubernetes.poll_s,
+        "startup_timeout_seconds": kubernetes.startup_timeout_s,
+        "schedule_timeout_seconds": kubernetes.schedule_timeout_s,
+        "log_pod_spec_on_failure": False,
+    }
+
+
+def result_uri(command: Command, settings: Settings) -> str:
+    """Where the command's result is to be: of its run, task and map index, whatever the try."""
+    task = command.context["ti"]
+    index = f"-{task.map_index}" if task.map_index is not None and task.map_index >= 0 else ""
+    run = fingerprint(task.dag_id, task.run_id)
+    return (
+        f"{settings.core.store.rstrip('/')}/results/{crawl_of(task.dag_id)}/{run}/{task.task_id}{index}.json"
+    )
+
+
+def _check(settings: Settings) -> None:
+    if not settings.kubernetes.image:
+        raise SettingsError("runner kubernetes: LAION_ETL_KUBERNETES_IMAGE must name the image of the pods")
+    if not settings.core.store:
+        raise SettingsError("runner kubernetes: LAION_ETL_STORE must be a place that pods reach, s3://...")
+
+
+def _labels(command: Command) -> dict[str, str]:
+    """What `kubectl get pods -l crawl=...,stage=...` finds pods by; also `partition: 3` or the like."""
+    task = command.context["ti"]
+    unit = str(command.context.get(LABEL, "")).partition(" ")
+    labels = {
+        "app.kubernetes.io/name": "laion-etl",
+        "crawl": crawl_of(task.dag_id),
+        "stage": command.stage,
+        "run": task.run_id,
+        **({unit[0]: unit[2]} if unit[2] else {}),
+    }
+    return {name: make_safe_label_value(value.replace("/", "-")) for name, value in labels.items()}
+
+
+def _environment(settings: Settings, run: str) -> list[k8s.V1EnvVar]:
+    """The settings of the task that are no defaults, without secrets."""
+    own = {"LAION_ETL_RUN_ID": run, "LAION_ETL_DATA_DIR": f"{_SCRATCH}/laion_etl", "HOME": _SCRATCH}
+    passed = _passed_on(settings) | own | {"PYTHONUNBUFFERED": "1"}
+    return [k8s.V1EnvVar(name, value) for name, value in sorted(passed.items())]
+
+
+def _passed_on(settings: Settings) -> dict[str, str]:
+    found = {}
+    for knob in knobs():
+        value = getattr(getattr(settings, knob.group), knob.name)
+        of_airflow = knob.group in _GROUPS_NOT_PASSED_ON or knob.name in _NOT_PASSED_ON
+        if of_airflow or knob.secret or value == knob.default:
+            continue
+        text = _written(value)
+        if without_secrets(knob.variable, text) == text:
+            found[knob.variable] = text
+        else:
+            _log.warning("%s has a password: the pod needs it from a Secret", knob.variable)
+    return found
+
+
+def _written(value: Any) -> str:
+    """A setting's value as the environment has it."""
+    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+
+
+def _environment_from(kubernetes: KubernetesSettings) -> list[k8s.V1EnvFromSource]:
+    maps = [k8s.V1ConfigMapEnvSource(name=name) for name in kubernetes.config_maps]
+    secrets = [k8s.V1SecretEnvSource(name=name) for name in kubernetes.secrets]
+    return [k8s.V1EnvFromSource(config_map_ref=one) for one in maps] + [
+        k8s.V1EnvFromSource(secret_ref=one) for one in secrets
+    ]
+
+
+def _places(stage: str, kubernetes: KubernetesSettings) -> dict[str, Any]:
+    """Image, resources and the nodes to run on; score pods may have GPUs."""
+    gpu = stage == "score" and kubernetes.gpus > 0
+    extra = {kubernetes.gpu_resource: str(kubernetes.gpus)} if gpu else {}
+    requests = {name: _of_stage(kubernetes, name, stage) for name in ("cpu", "memory")}
+    limits = {name: _of_stage(kubernetes, f"{name}_limit", stage) or requests[name] for name in requests}
+    selector = kubernetes.gpu_node_selector if gpu else kubernetes.node_selector
+    tolerations = kubernetes.gpu_tolerations if gpu else kubernetes.tolerations
+    return {
+        "image": (gpu and kubernetes.gpu_image) or kubernetes.image,
+        "container_resources": k8s.V1ResourceRequirements(requests=requests | extra, limits=limits | extra),
+        "node_selector": dict(_pair(entry, "NODE_SELECTOR") for entry in selector),
+        "tolerations": [_toleration(entry) for entry in tolerations],
+    }
+
+
+def _of_stage(kubernetes: KubernetesSettings, name: str, stage: str) -> str:
+    """The entry of a stage in a list by stages, else that of `other`, else ''."""
+    entries = dict(_pair(entry, name.upper()) for entry in getattr(kubernetes, name))
+    return entries.get(stage) or entries.get("other", "")
+
+
+def _pair(entry: str, name: str) -> tuple[str, str]:
+    key, _, value = entry.partition("=")
+    if not (key and value):
+        raise SettingsError(f"LAION_ETL_KUBERNETES_{name}: {entry!r} is not like name=value")
+    return key, value
+
+
+def _toleration(entry: str) -> k8s.V1Toleration:
+    taint, _, effect = entry.rpartition(":")
+    key, given, value = taint.partition("=")
+    if not key:
+        raise SettingsError(f"LAION_ETL_KUBERNETES_TOLERATIONS: {entry!r} is not like key:effect")
+    return k8s.V1Toleration(
+        key=key, value=value or None, operator="Equal" if given else "Exists", effect=effect
+    )
+
+
+def _scratch(stage: str, kubernetes: KubernetesSettings) -> dict[str, Sequence[Any]]:
+    """The one folder that can be written."""
+    size = _of_stage(kubernetes, "scratch", stage) or None
+    volume = k8s.V1Volume(name="scratch", empty_dir=k8s.V1EmptyDirVolumeSource(size_limit=size))
+    return {"volumes": [volume], "volume_mounts": [k8s.V1VolumeMount(name="scratch", mount_path=_SCRATCH)]}
+
+
+def _confinement() -> Mapping[str, Any]:
+    """What the Pod Security Standard "restricted" asks for, and a read-only root."""
+    return {
+        "security_context": k8s.V1PodSecurityContext(
+            run_as_non_root=True,
+            run_as_user=_USER,
+            run_as_group=_USER,
+            fs_group=_USER,
+            seccomp_profile=k8s.V1SeccompProfile(type="RuntimeDefault"),
+        ),
+        "container_security_context": k8s.V1SecurityContext(
+            allow_privilege_escalation=False,
+            read_only_root_filesystem=True,
+            capabilities=k8s.V1Capabilities(drop=["ALL"]),
+        ),
+    }

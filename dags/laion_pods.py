@@ -1,0 +1,103 @@
+"""Runner kubernetes: a `laion-etl` command as a pod, waited for by the triggerer.
+
+A pod gets the settings that differ from their defaults, but no secrets: those come from Kubernetes Secrets.
+It writes its result to the store, under a name made of run and task, where the task finds it; so nothing is
+executed inside pods, and a task that is tried again finds the pod of its earlier try still at work.
+
+Importing this takes seconds, for the Kubernetes client; DAG files don't.
+"""
+
+import json
+import logging
+import os
+from collections.abc import Mapping
+from dataclasses import asdict
+from datetime import timedelta
+from typing import Any
+
+from airflow.providers.cncf.kubernetes.operators.pod import KubernetesPodOperator
+from airflow.providers.cncf.kubernetes.utils.pod_manager import PodNotFoundException, PodPhase
+from airflow.sdk.exceptions import AirflowException, AirflowFailException
+
+from laion_alerts import Kind, task_alert
+from laion_etl.alerts import late_after_s
+from laion_etl.errors import LaionEtlError
+from laion_etl.settings import Settings, load_settings
+from laion_etl.storage import open_store
+from laion_pod_failures import failure
+from laion_pod_spec import pod_parts, result_uri
+from laion_pod_trigger import StagePodTrigger
+from laion_runner import Command, shown_settings
+
+_log = logging.getLogger("laion_etl.stage")
+
+
+class StagePod(KubernetesPodOperator):
+    """The pod of a stage's command. Made when a task runs: no DAG holds it."""
+
+    def __init__(self, *, command: Command, settings: Settings, **of_the_pod: Any) -> None:
+        super().__init__(**of_the_pod)
+        self.command = command
+        self.settings = settings
+        self._event: Mapping[str, Any] = {}
+
+    def run(self, context: Any) -> dict[str, Any]:
+        """Starts the pod, or finds that of an earlier try, and defers; the result where it is done."""
+        _log.info("settings: %s", shown_settings({one.name: one.value for one in self.env_vars}))
+        _log.info("command: %s", self.command.by_hand)
+        self.execute_async(context)
+        return self._result()
+
+    def go_on(self, context: Any, event: Mapping[str, Any]) -> dict[str, Any]:
+        """After the trigger's event: the result, or the pod's failure by its name."""
+        self._event = event
+        try:
+            self.trigger_reentry(context, dict(event))
+        except PodNotFoundException as error:
+            raise AirflowException(
+                f"the pod {event['name']} is gone: somebody deleted it, or its node was lost"
+            ) from error
+        return self._result()
+
+    def defer(self, *, trigger: Any, **how: Any) -> None:
+        """By our own trigger, which knows when the task is late."""
+        _, of_the_pod = trigger.serialize()
+        late = late_after_s(self.settings.alerts, self.command.stage)
+        reason = f"still at work after {timedelta(seconds=late or 0)}"
+        alert = asdict(task_alert(Kind.LATE, self.command.context, reason))
+        own = StagePodTrigger(late_after_s=late, alert={**alert, "kind": str(alert["kind"])}, **of_the_pod)
+        super().defer(trigger=own, **how)
+
+    def cleanup(self, pod: Any, remote_pod: Any, *rest: Any, **more: Any) -> None:
+        """Removes the pod; a failed one stays to be looked at, and is what the task raises."""
+        try:
+            super().cleanup(pod, remote_pod, *rest, **more)
+        except AirflowException as error:
+            told = str(self._event.get("message", error))
+            raise failure(self.command.stage, remote_pod, told) from error
+
+    def process_pod_deletion(self, pod: Any, *, reraise: bool = True) -> bool:
+        """Also of a pod that still works or waits: it must not go on beside the task's next try."""
+        if pod is not None and pod.status.phase not in (PodPhase.SUCCEEDED, PodPhase.FAILED):
+            _log.warning("pod %s is stopped", pod.metadata.name)
+            self.pod_manager.delete_pod(pod)
+            return True
+        return bool(super().process_pod_deletion(pod, reraise=reraise))
+
+    def _result(self) -> dict[str, Any]:
+        uri = result_uri(self.command, self.settings)
+        folder, _, name = uri.rpartition("/")
+        try:
+            return dict(json.loads(open_store(folder).read(name)))
+        except (LaionEtlError, ValueError) as error:
+            raise AirflowException(f"the pod ended well but left no result in {uri}: {error}") from error
+
+
+def stage_pod(command: Command, timeout: timedelta | None) -> StagePod:
+    """The pod of a command as the settings of its run say; raises AirflowFailException for wrong ones."""
+    try:
+        settings = load_settings(os.environ | command.settings)
+        parts = pod_parts(command, settings, timeout)
+        return StagePod(command=command, settings=settings, execution_timeout=timeout, **parts)
+    except LaionEtlError as error:
+        raise AirflowFailException(str(error)) from error

@@ -1,0 +1,43 @@
+"""What the triggerer does while a pod works: looks at it, brings its log, tells people when it is late."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+from typing import Any
+
+from airflow.providers.cncf.kubernetes.triggers.pod import KubernetesPodTrigger
+from airflow.triggers.base import TriggerEvent
+
+from laion_etl.alerts import Alert, Kind, deliver
+from laion_etl.settings import load_settings
+
+
+class StagePodTrigger(KubernetesPodTrigger):
+    """A pod's trigger that sends an alert, given by its fields, once the pod works for `late_after_s`."""
+
+    def __init__(self, *, late_after_s: float | None, alert: dict[str, Any], **of_the_pod: Any) -> None:
+        super().__init__(**of_the_pod)
+        self.late_after_s = late_after_s
+        self.alert = alert
+
+    def serialize(self) -> tuple[str, dict[str, Any]]:
+        _, of_the_pod = super().serialize()
+        own = {"late_after_s": self.late_after_s, "alert": self.alert}
+        return f"{__name__}.{type(self).__name__}", {**of_the_pod, **own}
+
+    async def run(self) -> AsyncIterator[TriggerEvent]:
+        """The event of the pod's end."""
+        watch = asyncio.create_task(self._tell_when_late())
+        try:
+            async for event in super().run():
+                yield event
+        finally:
+            watch.cancel()
+
+    async def _tell_when_late(self) -> None:
+        if self.late_after_s is None:
+            return
+        spent = (datetime.now(UTC) - self.trigger_start_time).total_seconds()
+        await asyncio.sleep(max(0.0, self.late_after_s - spent))
+        alert = Alert(**{**self.alert, "kind": Kind(self.alert["kind"])})
+        await asyncio.to_thread(lambda: deliver(alert, load_settings()))
