@@ -283,15 +283,14 @@ def publish(
 ) -> None:
     """Scored shards -> dataset, card, manifest, report."""
     from laion_etl.publish.completeness import Expected
-    from laion_etl.publish.stage import publish_dataset
+    from laion_etl.publish.stage import publish_variants
 
     settings, store = _open()
     expected = Expected(read_numbers(expect), allow_missing) if expect else None
     if name:
         settings = replace(settings, publish=replace(settings.publish, name=name))
-    stats = publish_dataset(crawl, settings, store, expected=expected)
-    places = _show_places(crawl, settings, store)
-    _done(stats, as_json, **places)
+    for stats in publish_variants(crawl, settings, store, expected):
+        _done(stats, as_json, **_show_places(stats, store))
 
 
 @app.command("run")
@@ -307,9 +306,10 @@ def run_crawl(
 
     settings, store = _open()
     found = [Partition(crawl, 0, 0, tuple(wat))] if wat else _partitions(crawl, wat_files, settings)
-    LocalRun(crawl, settings, store, console).all_stages(found)
+    published = LocalRun(crawl, settings, store, console).all_stages(found)
     _show_funnel(crawl, store)
-    _show_places(crawl, settings, store)
+    for stats in published:
+        _show_places(stats, store)
 
 
 @app.command()
@@ -451,11 +451,11 @@ def _batch_of(shard: str) -> int:
     return int(stem)
 
 
-def _show_places(crawl: str, settings: Settings, store: Store) -> dict[str, str]:
+def _show_places(published: StageStats, store: Store) -> dict[str, str]:
     from laion_etl.publish.presentation import REPORT
-    from laion_etl.publish.release import Release
+    from laion_etl.publish.versions import Release
 
-    release = Release(settings.publish.name, crawl)
+    release = Release(*published.unit.split("/"))
     places = {"dataset": store.uri(release.folder), "report": store.uri(release.file(REPORT))}
     for what, uri in places.items():
         console.print(f"{what}: {uri}", highlight=False)

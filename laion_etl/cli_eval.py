@@ -77,11 +77,15 @@ def dataset(
 ) -> None:
     """Similarity and beauty of a published dataset by language: median, lowest and highest twentieth."""
     from laion_etl.evaluate.quality import dataset_quality
+    from laion_etl.publish.listing import published_part
+    from laion_etl.publish.versions import Release
 
     settings = load_settings()
     store = open_store(settings.store_uri)
     table = Table("language", "samples", "similarity", "aesthetic")
-    for row in dataset_quality(f"dataset/{name or settings.publish.name}/{crawl}/", store):
+    named = name or settings.publish.name
+    release = published_part(named, crawl, store) or Release(named, crawl)
+    for row in dataset_quality(f"{release.folder}/", store):
         table.add_row(
             row.language or "none",
             f"{row.samples:,}",

@@ -10,6 +10,8 @@ from typing import Any
 
 from rich.table import Table
 
+from laion_etl.publish.listing import published_stats
+from laion_etl.publish.versions import NAME as VERSIONS
 from laion_etl.records import StageStats
 from laion_etl.storage import Store
 
@@ -22,6 +24,7 @@ _STATS_FILES = (
     ("score", "scored/{crawl}", re.compile(r"\d+_stats\.json\Z")),
 )
 STAGES = (*(stage for stage, _, _ in _STATS_FILES), "publish")
+_VERSIONS_DEPTH = 3  # dataset/<name>/versions.json
 _READERS = 8  # stats files are small: reading them is waiting, on S3 above all
 _REASONS_SHOWN = 4
 
@@ -79,7 +82,7 @@ def crawl_funnel(store: Store, crawl: str, published: StageStats | None = None) 
     """Adds up the stats of all stages of a crawl, finished or not.
 
     `published`: the stats of the publish stage when they are not in the store yet; without it, those of
-    the newest version (by name) that holds this crawl, if any. Raises StorageError for a broken file.
+    the current version of a dataset that holds this crawl, if any. Raises StorageError for a broken file.
     """
     stats = {stage: _read(store, folder.format(crawl=crawl), name) for stage, folder, name in _STATS_FILES}
     published = published or _published(store, crawl)
@@ -95,11 +98,10 @@ def _read(store: Store, folder: str, pattern: re.Pattern[str]) -> list[StageStat
 
 
 def _published(store: Store, crawl: str) -> StageStats | None:
-    """The publish stats of dataset/<name>/<version>/ that belong to the crawl."""
-    stats = [
-        s for s in _read(store, "dataset", re.compile(r"[^/]+/[^/]+/_stats\.json\Z")) if s.crawl == crawl
-    ]
-    return stats[-1] if stats else None
+    """The publish stats of a crawl in the dataset that has most of it (research-safe has less)."""
+    names = [name.split("/") for name in store.list("dataset") if name.endswith(f"/{VERSIONS}")]
+    found = [published_stats(parts[1], crawl, store) for parts in names if len(parts) == _VERSIONS_DEPTH]
+    return max((stats for stats in found if stats), key=lambda stats: stats.kept, default=None)
 
 
 def _add_up(stage: str, stats: Sequence[StageStats]) -> FunnelRow:

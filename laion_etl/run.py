@@ -12,7 +12,7 @@ from laion_etl.database.load import load_partition
 from laion_etl.database.plan import plan_batches
 from laion_etl.download.worker import Worker, open_queue
 from laion_etl.parse.stage import parse_partition
-from laion_etl.publish.stage import publish_dataset
+from laion_etl.publish.stage import publish_variants
 from laion_etl.records import StageStats
 from laion_etl.score.devices import score_everywhere
 from laion_etl.settings import Settings
@@ -28,8 +28,11 @@ class LocalRun:
     store: Store
     console: Console
 
-    def all_stages(self, partitions: Sequence[Partition]) -> StageStats:
-        """Parses and loads the partitions, then plans, downloads, scores and publishes the crawl."""
+    def all_stages(self, partitions: Sequence[Partition]) -> list[StageStats]:
+        """Parses and loads the partitions, then plans, downloads, scores and publishes the crawl.
+
+        Returns the stats of what was published, one per variant.
+        """
         with open_database(self.settings) as database:
             for partition in partitions:
                 self.parse(partition)
@@ -44,7 +47,7 @@ class LocalRun:
                     self._say(stats)
         batches = planned.details["batches"]
         score_everywhere(self.crawl, batches, self.settings, self.store, self._tell)
-        return self._say(publish_dataset(self.crawl, self.settings, self.store))
+        return [self._say(stats) for stats in publish_variants(self.crawl, self.settings, self.store)]
 
     def parse(self, partition: Partition) -> StageStats:
         """Parses one partition with a progress bar over its WAT files."""

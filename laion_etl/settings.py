@@ -19,6 +19,8 @@ from laion_etl.errors import SettingsError
 PREFIX = "LAION_ETL_"
 DEFAULT_CRAWL_SOURCE = "https://data.commoncrawl.org"
 
+Entries = tuple[tuple[str, str], ...]  # a TOML table of texts
+
 
 def _knob(default: Any, doc: str) -> Any:
     return field(default=default, metadata={"doc": doc})
@@ -374,6 +376,23 @@ class PublishSettings:
         "Look for them also among what this dataset has of earlier crawls; such pairs are left out, "
         "published versions stay as they are.",
     )
+    subsets: tuple[tuple[str, str], ...] = _knob(
+        (),
+        "Subsets of one's own, name = SQL condition over the published columns: a table [publish.subsets] in "
+        "the file, here as TOML, `big-cats = \"TEXT ILIKE '%cat%' AND similarity > 0.3\"` "
+        "(docs/formats.md).",
+    )
+    variants: tuple[str, ...] = _knob(
+        ("research",),
+        "What is published: research (all that passed), research-safe (without what is tagged unsafe, as a "
+        "dataset of its own, <name>-research-safe), or both, comma separated.",
+    )
+    safe_leaves_out: tuple[str, ...] = _knob(
+        ("NSFW",), "NSFW tags that are not in research-safe: NSFW, or NSFW,UNSURE; untagged rows never are."
+    )
+    safe_max_punsafe: float = _knob(
+        1.0, "Rows with a higher punsafe are not in research-safe; 1: punsafe does not matter."
+    )
     contact: str = _knob("", "Where people ask for removal, printed on the dataset card.")
 
 
@@ -646,12 +665,22 @@ def _coerce(knob: Knob, value: Any) -> Any:
             return kind(str(value))
         if kind is str:
             return str(value)
+        if kind == Entries:
+            return _entries(value)
         item = kind.__args__[0]
         parts = value if isinstance(value, list) else [p for p in str(value).split(",") if p.strip()]
         return tuple(item(str(part).strip()) for part in parts)
     except (ValueError, KeyError) as error:
-        expected = getattr(kind, "__name__", str(kind))
+        expected = "table of texts" if kind == Entries else getattr(kind, "__name__", str(kind))
         raise SettingsError(f"{knob.variable}={value!r} is not a valid {expected}") from error
+
+
+def _entries(value: Any) -> Entries:
+    """A table of the TOML file, or the same as text."""
+    table = value if isinstance(value, dict) else tomllib.loads(str(value))
+    if not all(isinstance(entry, str) for entry in table.values()):
+        raise ValueError("every entry has to be a text")
+    return tuple(table.items())
 
 
 _BOOLEANS = {"1": True, "true": True, "yes": True, "on": True} | {

@@ -128,13 +128,15 @@ def _run(crawl: str, airflow: AirflowApi, phases: Phases) -> bool:
 
 def _show_results(crawl: str, folder: Path, console: Console) -> bool:
     """The funnel and where everything is; whether the counts of all stages join up."""
+    from laion_etl.publish.listing import published_part
     from laion_etl.publish.presentation import REPORT
-    from laion_etl.publish.release import Release
+    from laion_etl.publish.versions import Release
 
     store = open_store(str(folder / "store"))
     funnel = crawl_funnel(store, crawl)
     console.print(funnel.as_table())
-    release = Release(_SETTINGS["LAION_ETL_PUBLISH_NAME"], crawl)
+    dataset = _SETTINGS["LAION_ETL_PUBLISH_NAME"]
+    release = published_part(dataset, crawl, store) or Release(dataset, crawl)
     places = {
         "dataset": Path(store.uri(release.folder)),
         "report": Path(store.uri(release.file(REPORT))),

@@ -24,8 +24,8 @@ _SIZE_CATEGORIES = (
 )
 
 
-def render_card(facts: Facts, files: Iterable[DataFile]) -> bytes:
-    """The card of a version as UTF-8 Markdown; `files` are its data files."""
+def render_card(facts: Facts, files: Iterable[DataFile], folder: str) -> bytes:
+    """The card of a version as UTF-8 Markdown, to be put into a folder; `files` are its data files."""
     statistics = facts.statistics
     codes = [code for code, _ in statistics.languages.top()]
     template = environment().get_template("card.md.j2")
@@ -34,7 +34,7 @@ def render_card(facts: Facts, files: Iterable[DataFile]) -> bytes:
         pipeline=PIPELINE,
         size=size_category(statistics.kept),
         language_codes=sorted(code for code in codes if _LANGUAGE_CODE.match(code)),
-        configs=_configs(facts, {file.subset for file in files}),
+        configs=_configs(facts, files, folder),
         columns=[(field.name, str(field.type), MEANINGS[field.name]) for field in DATASET_SCHEMA],
         languages=_lines([(language_name(code), n) for code, n in statistics.languages.top()]),
         licenses=_lines([("none stated" if n == "?" else n, c) for n, c in statistics.licenses.top()]),
@@ -58,9 +58,14 @@ def cell(text: str) -> str:
     return f"`{plain[:120] or ' '}`"
 
 
-def _configs(facts: Facts, with_files: set[str]) -> list[str]:
-    """Subsets that have files; a viewer can't open an empty one."""
-    return [subset.name for subset in facts.subsets if subset.name in with_files]
+def _configs(facts: Facts, files: Iterable[DataFile], folder: str) -> list[tuple[str, list[str]]]:
+    """Subsets that have files, and the patterns that match these; a viewer can't open an empty one."""
+    places: dict[str, set[str]] = {subset.name: set() for subset in facts.subsets}
+    for file in files:
+        if file.subset:
+            place = file.name.rpartition("/")[0].removeprefix(f"{folder}/")
+            places.setdefault(file.subset, set()).add(f"{place}/*.parquet")
+    return [(subset, sorted(found)) for subset, found in places.items() if found]
 
 
 def _lines(counts: Sequence[tuple[str, int]]) -> list[tuple[str, int]]:

@@ -1,6 +1,7 @@
 """manifest.json: every file of a version with its size and hash, and what the version was made from.
 
-No wall clock and no machine paths: the same data and settings give the same manifest.
+It lists all files of the dataset as of that version, also those of other crawls, which lie in the folders of
+earlier versions. No wall clock and no machine paths: the same data and settings give the same manifest.
 """
 
 import json
@@ -9,13 +10,14 @@ from dataclasses import asdict
 from pathlib import PurePath
 from typing import Any
 
+from laion_etl.publish.listing import Part, relative_name
 from laion_etl.publish.release import PIPELINE, Facts
 from laion_etl.publish.subsets import DataFile
+from laion_etl.publish.versions import Release
 from laion_etl.records import DATASET_SCHEMA
 from laion_etl.settings import Settings
 
-FORMAT = 1
-NAME = "manifest.json"
+FORMAT = 2
 
 # The knobs that decide which rows are in the dataset and what they say.
 _SHAPING: dict[str, tuple[str, ...]] = {
@@ -36,49 +38,79 @@ _SHAPING: dict[str, tuple[str, ...]] = {
     "safety": ("prompts", "aesthetic_head", "nsfw_head", "violence_head", "watermark_model"),
     "publish": (
         "name", "rows_per_file", "high_resolution_px", "aesthetic_min", "duplicates",
-        "duplicate_bits", "duplicates_of_earlier",
+        "duplicate_bits", "duplicates_of_earlier", "subsets", "safe_leaves_out", "safe_max_punsafe",
     ),
 }  # fmt: skip
 
 
-def manifest(facts: Facts, files: Iterable[DataFile]) -> bytes:
-    """The manifest of a version; names of files are relative to its folder."""
-    listed = [_entry(file, facts.release.folder) for file in files]
-    scored = facts.scored
+def manifest(facts: Facts, files: Iterable[DataFile], earlier_files: Iterable[DataFile]) -> bytes:
+    """The manifest of a version: its own files, and those of other crawls that earlier versions wrote.
+
+    Names are relative to the version's folder.
+    """
+    release = facts.release
+    listed = [_entry(file, release) for file in (*files, *earlier_files)]
+    parts = sorted((*facts.earlier, part_of(facts)), key=lambda part: part.crawl)
+    own = part_of(facts)
     document = {
         "format": FORMAT,
-        "name": facts.release.name,
-        "version": facts.release.version,
+        "name": release.name,
+        "version": release.version,
+        "variant": facts.variant,
         "pipeline": PIPELINE,
-        "crawls": [facts.crawl],
-        "models": list(scored.models),
-        "rows": facts.statistics.kept,
+        "crawls": [part.crawl for part in parts],
+        "models": sorted({model for part in parts for model in part.models}),
+        "rows": facts.total_rows,
         "subsets": [
-            {"name": subset.name, "rule": subset.rule, "rows": facts.statistics.subset_rows[subset.name]}
+            {"name": subset.name, "rule": subset.rule, "rows": facts.total_subset_rows(subset.name)}
             for subset in facts.subsets
         ],
+        "parts": [asdict(part) for part in parts],
         "files": sorted(listed, key=lambda entry: entry["name"]),
-        "schema": [
-            {"name": column.name, "type": str(column.type), "nullable": column.nullable}
-            for column in DATASET_SCHEMA
-        ],
-        "settings": shaping_settings(facts.settings),
-        "batches": {
-            "planned": scored.planned,
-            "published": len(scored.batches),
-            "missing": list(scored.missing),
-            "unplanned": list(scored.unplanned),
-        },
-        "partitions": {"expected": scored.partitions, "missing": list(scored.missing_partitions)},
+        "schema": schema_entries(),
+        "settings": own.settings,
+        "batches": own.batches,
+        "partitions": own.partitions,
         "funnel": facts.funnel.to_plain(),
     }
     return _encode(document)
 
 
-def with_file(document: bytes, file: DataFile, folder: str) -> bytes:
+def part_of(facts: Facts) -> Part:
+    """The rows of the crawl that a version was made for."""
+    scored = facts.scored
+    return Part(
+        crawl=facts.crawl,
+        version=facts.release.version,
+        fingerprint=facts.stats.fingerprint,
+        rows=facts.statistics.kept,
+        subsets=facts.statistics.subset_rows,
+        dropped=dict(facts.dropped),
+        removals=facts.removals,
+        models=scored.models,
+        settings=shaping_settings(facts.settings),
+        batches={
+            "planned": scored.planned,
+            "published": len(scored.batches),
+            "missing": list(scored.missing),
+            "unplanned": list(scored.unplanned),
+        },
+        partitions={"expected": scored.partitions, "missing": list(scored.missing_partitions)},
+    )
+
+
+def schema_entries() -> list[dict[str, Any]]:
+    """The columns of every parquet file of the subsets."""
+    return [
+        {"name": column.name, "type": str(column.type), "nullable": column.nullable}
+        for column in DATASET_SCHEMA
+    ]
+
+
+def with_file(document: bytes, file: DataFile, release: Release) -> bytes:
     """The manifest with the entry of one file replaced."""
     plain = json.loads(document)
-    entry = _entry(file, folder)
+    entry = _entry(file, release)
     others = [other for other in plain["files"] if other["name"] != entry["name"]]
     plain["files"] = sorted([*others, entry], key=lambda known: known["name"])
     return _encode(plain)
@@ -97,8 +129,8 @@ def _without_folders(value: Any) -> Any:
     return PurePath(value).name if isinstance(value, str) and PurePath(value).is_absolute() else value
 
 
-def _entry(file: DataFile, folder: str) -> dict[str, Any]:
-    return {**asdict(file), "name": file.name.removeprefix(f"{folder}/")}
+def _entry(file: DataFile, release: Release) -> dict[str, Any]:
+    return {**asdict(file), "name": relative_name(file.name, release)}
 
 
 def _encode(document: dict[str, Any]) -> bytes:

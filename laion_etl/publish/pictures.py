@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from laion_etl.errors import InputError
+from laion_etl.publish.listing import current_manifest
 from laion_etl.publish.nearness import HASH_BYTES, Hashes
 from laion_etl.records import Output
 from laion_etl.storage import NewFile, Store
@@ -76,15 +77,12 @@ def hashed(sha256: pa.Array | pa.ChunkedArray, pdq: pa.Array | pa.ChunkedArray) 
 
 
 def of_earlier_crawls(dataset: str, crawl: str, store: Store) -> tuple[Output, ...]:
-    """The picture files of the published versions of crawls before this one, by the names of the crawls."""
-    found = []
-    for name in store.list(f"dataset/{dataset}"):
-        if PurePosixPath(name).name != "_stats.json":
-            continue
-        stats = store.read_stats(name)
-        if stats.crawl < crawl:
-            found += [output for output in stats.outputs if PurePosixPath(output.name).name == NAME]
-    return tuple(sorted(found, key=lambda output: output.name))
+    """The picture files of the crawls before this one that a dataset has, by the names of the crawls."""
+    manifest = current_manifest(dataset, store)
+    files = manifest.files if manifest else ()
+    found = [file for file in files if PurePosixPath(file.name).name == NAME and file.crawl < crawl]
+    ordered = sorted(found, key=lambda file: file.name)
+    return tuple(Output(file.name, file.bytes, file.sha256) for file in ordered)
 
 
 def read(output: Output, store: Store) -> Iterator[Hashed]:

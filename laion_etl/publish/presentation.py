@@ -7,16 +7,25 @@ from laion_etl.publish.croissant import croissant
 from laion_etl.publish.release import Facts
 from laion_etl.publish.report import report_page
 from laion_etl.publish.subsets import DataFile
+from laion_etl.publish.versions import dataset_folder
 from laion_etl.storage import Store
 
 CARD = "README.md"
+DATASET_CARD = "dataset-card.md"  # becomes README.md of the whole dataset
 CROISSANT = "croissant.json"
 REPORT = "report/index.html"
 
 
-def presentation(facts: Facts, files: Sequence[DataFile], store: Store) -> Iterator[tuple[str, bytes]]:
-    """Name within the version, and content, of every file that presents it; `files` are its data files."""
-    yield CARD, render_card(facts, files)
+def presentation(
+    facts: Facts, files: Sequence[DataFile], earlier: Sequence[DataFile], store: Store
+) -> Iterator[tuple[str, bytes]]:
+    """Name within the version, and content, of every file that presents it.
+
+    `files` are its data files, `earlier` those that the dataset has of other crawls.
+    """
+    release = facts.release
+    yield CARD, render_card(facts, files, release.folder)
+    yield DATASET_CARD, render_card(facts, [*earlier, *files], dataset_folder(release.name))
     yield CROISSANT, croissant(facts, files)
     yield from report_files(facts, store)
 

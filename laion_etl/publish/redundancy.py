@@ -10,6 +10,7 @@ taken is redundant.
 The samples of the crawl are held in memory, some 300 bytes each, 500 when earlier crawls are looked at.
 """
 
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,7 +21,7 @@ from numpy.typing import NDArray
 from laion_etl.errors import SettingsError
 from laion_etl.publish import pictures
 from laion_etl.publish.nearness import MOST_BITS, Hashes, Ints, NearIndex, near_pairs, telling
-from laion_etl.publish.scored import ScoredCrawl, read_batch
+from laion_etl.publish.scored import ScoredBatch, ScoredCrawl, read_batch
 from laion_etl.records import Output
 from laion_etl.settings import PublishSettings
 from laion_etl.storage import Store
@@ -39,6 +40,10 @@ class Redundant:
 
     keys: NDArray[np.bytes_]
     reasons: tuple[str, ...]
+
+    @classmethod
+    def nothing(cls) -> "Redundant":
+        return cls(np.empty(0, "S1"), ())
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -63,17 +68,26 @@ class Redundant:
         return rows.set_column(column, rows.schema.field(column), marked)
 
 
-def compared_with(scored: ScoredCrawl, settings: PublishSettings, store: Store) -> tuple[Output, ...]:
+def compared_with(
+    dataset: str, scored: ScoredCrawl, settings: PublishSettings, store: Store
+) -> tuple[Output, ...]:
     """The picture files of earlier crawls that `find_redundant` looks at."""
     if settings.duplicates == "keep" or not settings.duplicates_of_earlier:
         return ()
-    return pictures.of_earlier_crawls(settings.name, scored.crawl, store)
+    return pictures.of_earlier_crawls(dataset, scored.crawl, store)
 
 
 def find_redundant(
-    scored: ScoredCrawl, settings: PublishSettings, store: Store, earlier: tuple[Output, ...] = ()
+    scored: ScoredCrawl,
+    settings: PublishSettings,
+    store: Store,
+    earlier: tuple[Output, ...] = (),
+    rows_of: Callable[[ScoredBatch], Iterable[pa.RecordBatch]] | None = None,
 ) -> Redundant:
-    """The kept samples of a crawl that settings leave out. Raises SettingsError for unknown settings."""
+    """The kept samples of a crawl that settings leave out. Raises SettingsError for unknown settings.
+
+    `rows_of` gives the rows of a batch; without it they are those that were scored.
+    """
     if settings.duplicates not in _MODES:
         raise SettingsError(
             f"LAION_ETL_PUBLISH_DUPLICATES={settings.duplicates!r} is none of {', '.join(_MODES)}"
@@ -81,9 +95,9 @@ def find_redundant(
     if not 0 <= settings.duplicate_bits <= MOST_BITS:
         raise SettingsError(f"LAION_ETL_PUBLISH_DUPLICATE_BITS must be 0 to {MOST_BITS}")
     if settings.duplicates == "keep":
-        return Redundant(np.empty(0, "S1"), ())
+        return Redundant.nothing()
     bits = settings.duplicate_bits if settings.duplicates == "near" else None
-    samples = _read(scored, store)
+    samples = _read(scored, rows_of or (lambda batch: read_batch(scored, batch, store)))
     reasons = _known_earlier(samples, earlier, bits, store)
     better = samples.best_first()
     better = better[~np.isin(better, np.asarray(list(reasons), np.int64))]
@@ -107,10 +121,10 @@ class _Samples:
         return np.lexsort((self.keys, -self.pixels, -self.similarity))
 
 
-def _read(scored: ScoredCrawl, store: Store) -> _Samples:
+def _read(scored: ScoredCrawl, rows_of: Callable[[ScoredBatch], Iterable[pa.RecordBatch]]) -> _Samples:
     parts = []
     for batch in scored.batches:
-        for rows in read_batch(scored, batch, store):
+        for rows in rows_of(batch):
             kept = pa.Table.from_batches([rows]).filter(pc.field("reason").is_null())
             sides = (
                 kept[name].cast(pa.int64()).fill_null(0) for name in ("original_width", "original_height")

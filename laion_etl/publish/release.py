@@ -1,47 +1,30 @@
 """What the manifest, the card and the report are all made from."""
 
-import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from laion_etl import __version__
-from laion_etl.errors import SettingsError
 from laion_etl.overview import CrawlFunnel
 from laion_etl.publish.contact import Band
+from laion_etl.publish.listing import Part
 from laion_etl.publish.scored import ScoredCrawl
 from laion_etl.publish.statistics import Statistics
 from laion_etl.publish.subsets import Subset
+from laion_etl.publish.versions import Release
+from laion_etl.records import StageStats
 from laion_etl.settings import Settings
 
 PIPELINE = f"laion_etl {__version__}"
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}\Z")
 _NUMBERS_SHOWN = 20
 
 
 @dataclass(frozen=True, slots=True)
-class Release:
-    """A version of a dataset; raises SettingsError when name or version can't be a folder name."""
-
-    name: str
-    version: str
-
-    def __post_init__(self) -> None:
-        for what, value in (("dataset name", self.name), ("dataset version", self.version)):
-            if not _NAME.match(value):
-                raise SettingsError(f"{value!r} is no {what}: use letters, digits, dot, dash and underscore")
-
-    @property
-    def folder(self) -> str:
-        return f"dataset/{self.name}/{self.version}"
-
-    def file(self, name: str) -> str:
-        """Name in the store of a file of this version."""
-        return f"{self.folder}/{name}"
-
-
-@dataclass(frozen=True, slots=True)
 class Facts:
-    """Everything known of a version once its rows have been read."""
+    """Everything known of a version once its rows have been read.
+
+    `stats`: of publishing, without outputs. `removals`: the removal requests that the rows have been through.
+    `earlier`: what the dataset has of other crawls, whose files this version lists too.
+    """
 
     release: Release
     scored: ScoredCrawl
@@ -51,10 +34,28 @@ class Facts:
     funnel: CrawlFunnel
     kept: tuple[Band, ...]
     rejected: tuple[Band, ...]
+    stats: StageStats
+    variant: str
+    removals: tuple[str, ...] = ()
+    earlier: tuple[Part, ...] = ()
+
+    @property
+    def dropped(self) -> Mapping[str, int]:
+        """What scoring kept and publishing left out, by reason."""
+        return self.stats.dropped
 
     @property
     def crawl(self) -> str:
         return self.scored.crawl
+
+    @property
+    def total_rows(self) -> int:
+        """Rows of the whole dataset as of this version."""
+        return self.statistics.kept + sum(part.rows for part in self.earlier)
+
+    def total_subset_rows(self, subset: str) -> int:
+        """Rows of a subset in the whole dataset as of this version."""
+        return self.statistics.subset_rows[subset] + sum(part.subsets.get(subset, 0) for part in self.earlier)
 
     @property
     def notes(self) -> tuple[str, ...]:

@@ -1,11 +1,13 @@
 """Publish stage: the kept rows of a crawl become a version of the dataset.
 
-Order of writing: data files, card, report, manifest, then files of earlier attempts are deleted, then the
-stats, which make the version visible as done. Before anything is overwritten the stats of an earlier,
-different publication are removed, so a version that has stats is whole.
+A version holds the rows of one crawl in files of its own and lists those of the other crawls where earlier
+versions wrote them. Order of writing: data files, cards, report, manifest, stats, and last versions.json,
+which makes the version visible (see versions.py). Then the dataset's own README.md is replaced by the
+version's; a kill between the two leaves the README of the version before, whose files are still there, and
+the next call mends it.
 """
 
-from collections.abc import Iterable
+from collections.abc import Mapping
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 
@@ -13,106 +15,147 @@ import pyarrow as pa
 
 from laion_etl.errors import InputError, SettingsError
 from laion_etl.overview import crawl_funnel
-from laion_etl.publish import manifest, pictures
+from laion_etl.publish import listing, manifest, pictures
 from laion_etl.publish.completeness import Expected, as_published, with_partitions
 from laion_etl.publish.contact import Sampler
+from laion_etl.publish.exclusions import PublishableRows
+from laion_etl.publish.listing import STATS
 from laion_etl.publish.pictures import PicturesWriter
-from laion_etl.publish.presentation import REPORT, presentation, report_files
-from laion_etl.publish.redundancy import Redundant, compared_with, find_redundant
-from laion_etl.publish.release import PIPELINE, Facts, Release
+from laion_etl.publish.presentation import REPORT, report_files
+from laion_etl.publish.redundancy import compared_with
+from laion_etl.publish.release import PIPELINE, Facts
 from laion_etl.publish.report import report_page
-from laion_etl.publish.scored import ScoredCrawl, find_scored, read_batch
+from laion_etl.publish.scored import ScoredCrawl, find_scored
 from laion_etl.publish.statistics import Statistics
 from laion_etl.publish.subsets import DataFile, SubsetWriter, published_rows, subsets
+from laion_etl.publish.variants import RESEARCH, check_safe_settings, dataset_name
+from laion_etl.publish.versions import Release, is_named, read_versions, write_versions
+from laion_etl.publish.visible import make_visible, renew_card
 from laion_etl.records import Output, StageStats, fingerprint
 from laion_etl.settings import Settings
 from laion_etl.storage import Store
 
-STATS = "_stats.json"
+
+def publish_variants(
+    crawl: str, settings: Settings, store: Store, expected: Expected | None = None
+) -> list[StageStats]:
+    """Publishes the variants that the settings name, one dataset each; see `publish_dataset`."""
+    if not settings.publish.variants:
+        raise SettingsError("LAION_ETL_PUBLISH_VARIANTS names no variant; research is the usual one")
+    for variant in settings.publish.variants:
+        dataset_name(settings.publish.name, variant)
+    return [
+        publish_dataset(crawl, settings, store, expected=expected, variant=variant)
+        for variant in settings.publish.variants
+    ]
 
 
 def publish_dataset(
-    crawl: str, settings: Settings, store: Store, version: str = "", expected: Expected | None = None
+    crawl: str,
+    settings: Settings,
+    store: Store,
+    version: str = "",
+    expected: Expected | None = None,
+    variant: str = RESEARCH,
 ) -> StageStats:
-    """Publishes the complete batches of a crawl as `dataset/<name>/<version>/` (version: the crawl's id).
+    """Publishes the complete batches of a crawl as a new version (named after the crawl) of the dataset.
 
-    Batches that are planned and not scored are left out and named in manifest, card and report; so are
-    partitions that were expected and not loaded. Raises IncompleteError when more is missing than expected
-    allows, InputError when nothing is scored or a scored file is not what its stats say.
+    Where the current version has the crawl with the same settings and inputs, nothing is done. Batches that
+    are planned and not scored are left out and named in manifest, card and report; so are partitions that
+    were expected and not loaded. Raises IncompleteError when more is missing than expected allows,
+    InputError when nothing is scored or a scored file is not what its stats say, SettingsError for settings
+    that can't be, all before anything is written.
     """
-    release = Release(settings.publish.name, version or crawl)
-    if settings.publish.rows_per_file < 1:
-        raise SettingsError("LAION_ETL_PUBLISH_ROWS_PER_FILE must be at least 1")
-    scored = with_partitions(find_scored(crawl, store), expected, store)
-    earlier = compared_with(scored, settings.publish, store)
-    identity = _fingerprint(release, scored, earlier, settings)
-    if done := store.finished(release.file(STATS), identity):
+    work = _prepare(crawl, settings, store, variant, expected)
+    versions = read_versions(work.dataset, store)
+    if done := _finished(work, version or crawl, store):
         return done
-    store.delete(release.file(STATS))
-    redundant = find_redundant(scored, settings.publish, store, earlier)
-    stats = StageStats(
-        stage="publish",
-        crawl=crawl,
-        unit=f"{release.name}/{release.version}",
-        fingerprint=identity,
-        input=scored.kept,
-        kept=scored.kept - len(redundant),
-        dropped=redundant.counts,
-    )
-    facts, data_files = _write_rows(release, scored, redundant, settings, store, stats)
-    files = [
-        *data_files,
-        *(_write(facts, name, data, store) for name, data in presentation(facts, data_files, store)),
-    ]
-    files.append(_write(facts, manifest.NAME, manifest.manifest(facts, files), store))
-    _delete_others(release, {file.name for file in files}, store)
-    return store.write_stats(release.file(STATS), _with_outputs(stats, facts, files))
+    release = versions.release(version or crawl)
+    rows = PublishableRows.of(work.scored, settings.publish, variant, store, work.earlier)
+    facts, data_files = _write_rows(release, rows, work, store)
+    stats = make_visible(facts, data_files, store)
+    renew_card(work.dataset, store)
+    return stats
 
 
-def render_report(crawl: str, settings: Settings, store: Store, version: str = "") -> bytes:
+def render_report(crawl: str, settings: Settings, store: Store, variant: str = RESEARCH) -> bytes:
     """The report page of a crawl as it stands, published or not; reads only, writes nothing."""
-    return report_page(_as_it_stands(crawl, settings, store, version), store)
+    return report_page(_as_it_stands(crawl, settings, store, variant), store)
 
 
-def rebuild_report(crawl: str, settings: Settings, store: Store, version: str = "") -> str:
-    """Writes the report anew, of a published version also its entries in manifest and stats.
+def rebuild_report(crawl: str, settings: Settings, store: Store, variant: str = RESEARCH) -> str:
+    """Writes the report anew, of a published version also its entries in manifest, stats and versions.
 
     Returns the URI of the page.
     """
-    facts = _as_it_stands(crawl, settings, store, version)
+    facts = _as_it_stands(crawl, settings, store, variant)
     release = facts.release
     written = [store.write(release.file(name), data) for name, data in report_files(facts, store)]
-    if store.exists(release.file(STATS)):
+    versions = read_versions(release.name, store)
+    if release.version in {one.version for one in versions.listed}:
         stats = store.read_stats(release.file(STATS))
-        document = store.read(release.file(manifest.NAME))
+        document = store.read(release.file(listing.NAME))
         for output in written:
             entry = DataFile(output.name, "", None, output.bytes, output.sha256)
-            document = manifest.with_file(document, entry, release.folder)
-        written.append(store.write(release.file(manifest.NAME), document))
+            document = manifest.with_file(document, entry, release)
+        written.append(store.write(release.file(listing.NAME), document))
         outputs = {output.name: output for output in (*stats.outputs, *written)}
         store.write_stats(release.file(STATS), replace(stats, outputs=tuple(outputs.values())))
+        write_versions(versions.with_manifest(release.version, written[-1]), store)
     return store.uri(release.file(REPORT))
 
 
-def _as_it_stands(crawl: str, settings: Settings, store: Store, version: str) -> Facts:
-    release = Release(settings.publish.name, version or crawl)
-    name = release.file(STATS)
-    published = store.read_stats(name) if store.exists(name) else None
-    scored = as_published(find_scored(crawl, store), published)
-    earlier = compared_with(scored, settings.publish, store)
-    redundant = find_redundant(scored, settings.publish, store, earlier)
-    return _read_rows(release, scored, redundant, settings, store, published)
+def _as_it_stands(crawl: str, settings: Settings, store: Store, variant: str) -> Facts:
+    dataset = dataset_name(settings.publish.name, variant)
+    released = listing.published_part(dataset, crawl, store)
+    stats = store.read_stats(released.file(STATS)) if released else None
+    work = _prepare(crawl, settings, store, variant, published=stats)
+    rows = PublishableRows.of(work.scored, settings.publish, variant, store, work.earlier)
+    return _read_rows(released or Release(dataset, crawl), rows, work, store)
+
+
+@dataclass(frozen=True, slots=True)
+class _Work:
+    """What is to be published, once it is known that it can be."""
+
+    crawl: str
+    settings: Settings
+    variant: str
+    dataset: str
+    scored: ScoredCrawl
+    earlier: tuple[Output, ...]
+    identity: str
+
+
+def _prepare(
+    crawl: str,
+    settings: Settings,
+    store: Store,
+    variant: str,
+    expected: Expected | None = None,
+    published: StageStats | None = None,
+) -> _Work:
+    dataset = Release(dataset_name(settings.publish.name, variant), crawl).name
+    if settings.publish.rows_per_file < 1:
+        raise SettingsError("LAION_ETL_PUBLISH_ROWS_PER_FILE must be at least 1")
+    subsets(settings.publish)
+    check_safe_settings(settings.publish)
+    scored = as_published(with_partitions(find_scored(crawl, store), expected, store), published)
+    earlier = compared_with(dataset, scored, settings.publish, store)
+    identity = _fingerprint(dataset, scored, earlier, settings, variant)
+    return _Work(crawl, settings, variant, dataset, scored, earlier, identity)
 
 
 def _fingerprint(
-    release: Release, scored: ScoredCrawl, earlier: tuple[Output, ...], settings: Settings
+    dataset: str, scored: ScoredCrawl, earlier: tuple[Output, ...], settings: Settings, variant: str
 ) -> str:
     batches = [(batch.number, batch.outputs) for batch in scored.batches]
     return fingerprint(
         "publish",
         PIPELINE,
-        release,
-        settings.publish,
+        dataset,
+        variant,
+        replace(settings.publish, variants=()),
         batches,
         scored.missing,
         scored.unplanned,
@@ -122,24 +165,33 @@ def _fingerprint(
     )
 
 
+def _finished(work: _Work, wanted: str, store: Store) -> StageStats | None:
+    """The stats of an earlier call that did the same, if the current version still has its rows."""
+    current = listing.current_manifest(work.dataset, store)
+    part = current.part(work.crawl) if current else None
+    if part is None or part.fingerprint != work.identity or not is_named(part.version, wanted):
+        return None
+    renew_card(work.dataset, store)
+    return store.read_stats(Release(work.dataset, part.version).file(STATS))
+
+
 def _write_rows(
-    release: Release,
-    scored: ScoredCrawl,
-    redundant: Redundant,
-    settings: Settings,
-    store: Store,
-    stats: StageStats,
+    release: Release, rows: PublishableRows, work: _Work, store: Store
 ) -> tuple[Facts, list[DataFile]]:
     """Streams the rows into the files of all subsets and into the facts."""
+    publish = work.settings.publish
     with ExitStack() as stack:
         file = stack.enter_context(store.create(release.file(pictures.NAME)))
         shown = stack.enter_context(closing(PicturesWriter(file)))
         writers = [
-            stack.enter_context(SubsetWriter(subset, release.folder, settings.publish.rows_per_file, store))
-            for subset in subsets(settings.publish)
+            stack.enter_context(
+                SubsetWriter(subset, release.folder, work.crawl, publish.rows_per_file, store)
+            )
+            for subset in subsets(publish)
         ]
-        facts = _read_rows(release, scored, redundant, settings, store, stats, _DataFiles(writers, shown))
-    listed = DataFile(file.output.name, "", shown.rows, file.output.bytes, file.output.sha256)
+        facts = _read_rows(release, rows, work, store, _DataFiles(writers, shown))
+    output = file.output
+    listed = DataFile(output.name, "", shown.rows, output.bytes, output.sha256, work.crawl)
     return facts, [listed, *(file for writer in writers for file in writer.files)]
 
 
@@ -159,55 +211,50 @@ class _DataFiles:
 
 def _read_rows(
     release: Release,
-    scored: ScoredCrawl,
-    redundant: Redundant,
-    settings: Settings,
+    rows: PublishableRows,
+    work: _Work,
     store: Store,
-    published: StageStats | None,
     files: "_DataFiles | None" = None,
 ) -> Facts:
-    chosen = subsets(settings.publish)
-    statistics, sampler = Statistics(chosen), Sampler.over(scored)
-    for batch in scored.batches:
-        for found in read_batch(scored, batch, store):
-            rows = redundant.mark(found)
-            table = published_rows(rows, scored.crawl)
-            statistics.add(rows, table)
-            sampler.add(batch.number, rows)
+    chosen = subsets(work.settings.publish)
+    statistics, sampler = Statistics(chosen), Sampler.over(work.scored)
+    for batch in work.scored.batches:
+        for found in rows.batch(batch):
+            table = published_rows(found, work.crawl)
+            statistics.add(found, table)
+            sampler.add(batch.number, found)
             if files is not None:
-                files.add(rows, table)
-    funnel = crawl_funnel(store, scored.crawl, published)
+                files.add(found, table)
+    dropped = dict(sorted(rows.dropped.items()))
+    stats = _stats(release, work, statistics, dropped)
     return Facts(
-        release, scored, settings, chosen, statistics, funnel,
-        tuple(sampler.kept()), tuple(sampler.rejected()),
+        release, work.scored, work.settings, chosen, statistics,
+        crawl_funnel(store, work.crawl, stats), tuple(sampler.kept()), tuple(sampler.rejected()),
+        stats, work.variant,
     )  # fmt: skip
 
 
-def _write(facts: Facts, name: str, data: bytes, store: Store) -> DataFile:
-    output = store.write(facts.release.file(name), data)
-    return DataFile(output.name, "", None, output.bytes, output.sha256)
-
-
-def _delete_others(release: Release, keep: set[str], store: Store) -> None:
-    """Files of an earlier attempt that this one did not write (the stats are deleted already)."""
-    for name in store.list(release.folder):
-        if name not in keep:
-            store.delete(name)
-
-
-def _with_outputs(stats: StageStats, facts: Facts, files: Iterable[DataFile]) -> StageStats:
-    if facts.statistics.kept != stats.kept:
+def _stats(release: Release, work: _Work, statistics: Statistics, dropped: Mapping[str, int]) -> StageStats:
+    scored = work.scored
+    if statistics.kept + sum(dropped.values()) != scored.kept:
         raise InputError(
-            f"{stats.unit}: {facts.statistics.kept} rows read, {stats.kept} announced by the scored batches; "
-            f"the crawl was scored again meanwhile, publish it again"
+            f"{release.name}/{release.version}: {statistics.kept + sum(dropped.values())} rows read, "
+            f"{scored.kept} announced by the scored batches; the crawl was scored again meanwhile, publish "
+            "it again"
         )
-    return replace(
-        stats,
-        outputs=tuple(Output(file.name, file.bytes, file.sha256) for file in files),
+    return StageStats(
+        stage="publish",
+        crawl=work.crawl,
+        unit=f"{release.name}/{release.version}",
+        fingerprint=work.identity,
+        input=scored.kept,
+        kept=statistics.kept,
+        dropped=dict(dropped),
         details={
-            "subsets": facts.statistics.subset_rows,
-            "missing_batches": list(facts.scored.missing),
-            "partitions": facts.scored.partitions,
-            "missing_partitions": list(facts.scored.missing_partitions),
+            "variant": work.variant,
+            "subsets": statistics.subset_rows,
+            "missing_batches": list(scored.missing),
+            "partitions": scored.partitions,
+            "missing_partitions": list(scored.missing_partitions),
         },
     )

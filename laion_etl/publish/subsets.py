@@ -8,6 +8,7 @@ What the columns mean where the name does not say it:
   that set (the pipeline's own files have '').
 """
 
+import re
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
@@ -18,7 +19,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from laion_etl.errors import InputError
+from laion_etl.errors import InputError, SettingsError
+from laion_etl.publish.expressions import Condition
 from laion_etl.records import DATASET_SCHEMA, SUBSET_EN, SUBSET_MULTI, SUBSET_NOLANG
 from laion_etl.settings import PublishSettings
 from laion_etl.storage import NewFile, Store
@@ -26,7 +28,10 @@ from laion_etl.storage import NewFile, Store
 NO_LANGUAGE = "nolang"
 SUBSET_HIGH_RESOLUTION = "laion-high-resolution"
 SUBSET_AESTHETIC = "laion-aesthetic"
-ROWS_PER_GROUP = 32_768  # five subsets of these are the memory that publishing takes
+LANGUAGE_SUBSETS = (SUBSET_EN, SUBSET_MULTI, SUBSET_NOLANG)
+ROWS_PER_GROUP = 32_768  # as many rows of every subset are the memory that publishing takes
+_OWN_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,63}\Z")
+_TAKEN_NAMES = frozenset({*LANGUAGE_SUBSETS, SUBSET_HIGH_RESOLUTION, SUBSET_AESTHETIC, "report", "index"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,17 +45,21 @@ class Subset:
 
 @dataclass(frozen=True, slots=True)
 class DataFile:
-    """A finished file of a dataset; `rows` is None for what is not parquet."""
+    """A finished file of a dataset; `rows` is None for what is not parquet, `crawl` '' for what all share."""
 
     name: str
     subset: str
     rows: int | None
     bytes: int
     sha256: str
+    crawl: str = ""
 
 
 def subsets(settings: PublishSettings) -> tuple[Subset, ...]:
-    """The language subsets, which share no row and hold all, and the overlapping ones."""
+    """The language subsets, which share no row and hold all, the overlapping ones, and those of settings.
+
+    Raises SettingsError for a name or an expression that can't be used.
+    """
     side, score = settings.high_resolution_px, settings.aesthetic_min
     return (
         Subset(SUBSET_EN, "English captions", lambda t: pc.equal(t["LANGUAGE"], "en")),
@@ -70,7 +79,18 @@ def subsets(settings: PublishSettings) -> tuple[Subset, ...]:
             f"aesthetic score at least {score:g}, where there is a score",
             lambda t: pc.fill_null(pc.greater_equal(t["aesthetic"], score), False),
         ),
+        *(_own_subset(name, expression) for name, expression in settings.subsets),
     )
+
+
+def _own_subset(name: str, expression: str) -> Subset:
+    if not _OWN_NAME.match(name) or name in _TAKEN_NAMES:
+        raise SettingsError(
+            f"LAION_ETL_PUBLISH_SUBSETS: {name!r} can't be the name of a subset; use small letters, digits "
+            f"and dashes, and none of {', '.join(sorted(_TAKEN_NAMES))}"
+        )
+    condition = Condition(name, expression)
+    return Subset(name, condition.sql, condition.selects)
 
 
 def _in_another_language(table: pa.Table) -> pa.ChunkedArray:
@@ -118,8 +138,9 @@ class SubsetWriter(AbstractContextManager["SubsetWriter"]):
     When the block raises, the file being written does not appear.
     """
 
-    def __init__(self, subset: Subset, folder: str, rows_per_file: int, store: Store) -> None:
+    def __init__(self, subset: Subset, folder: str, crawl: str, rows_per_file: int, store: Store) -> None:
         self._subset = subset
+        self._crawl = crawl
         self._folder = folder
         self._rows_per_file = rows_per_file
         self._store = store
@@ -180,7 +201,9 @@ class SubsetWriter(AbstractContextManager["SubsetWriter"]):
         self._stack.close()
         output = self._file.output
         self.files.append(
-            DataFile(output.name, self._subset.name, self._rows_in_file, output.bytes, output.sha256)
+            DataFile(
+                output.name, self._subset.name, self._rows_in_file, output.bytes, output.sha256, self._crawl
+            )
         )
         self._file = self._writer = None
         self._rows_in_file = 0

@@ -96,7 +96,7 @@ def test_a_dataset_without_redundant_pairs_adds_up(store: Store) -> None:
     assert sum(stats.dropped.values()) == len(expected)
     published = set()
     for subset in ("laion-en", "laion-multi", "laion-nolang"):
-        for name in store.list(f"dataset/laion/{CRAWL}/{subset}/"):
+        for name in store.list(f"dataset/laion/{CRAWL}.2/{subset}/"):
             with store.open(name) as file:
                 published |= set(pq.read_table(file, columns=["key"])["key"].to_pylist())
     assert published == {row["key"] for row in world.kept} - set(expected)

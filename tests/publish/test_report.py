@@ -224,7 +224,7 @@ def test_the_front_matter_of_the_card_is_what_the_hub_reads(store: Store) -> Non
     assert set(fields["language"]) == {row["language"] for row in world.kept} - {""}
     assert fields["size_categories"] == ["n<1K"]
     assert fields["configs"][0]["config_name"] == "laion-en"
-    assert fields["configs"][0]["data_files"] == [{"split": "train", "path": "laion-en/*.parquet"}]
+    assert fields["configs"][0]["data_files"] == [{"split": "train", "path": ["laion-en/*.parquet"]}]
     assert f"| laion-en | {sum(r['language'] == 'en' for r in world.kept)} |" in body
     assert "| download | opted out robots tag | 6 |" in body
     assert "| score | low similarity | 12 |" in body
@@ -236,7 +236,7 @@ def test_the_card_names_the_contact_or_says_that_there_is_none(store: Store) -> 
     publish_dataset(CRAWL, Settings(), store)
     assert b"The publisher named no contact" in store.read(name)
     publish_dataset(CRAWL, changed(Settings(), contact="removal@example.org"), store)
-    assert b"write to removal@example.org with the URL" in store.read(name)
+    assert b"write to removal@example.org with the URL" in store.read("dataset/laion/README.md")
 
 
 def test_the_card_admits_when_opt_outs_were_not_honoured(store: Store) -> None:

@@ -49,9 +49,10 @@ class World:
         return sum(len(rows) for rows in self.batches.values()) * 2
 
 
-def build_world(batches: int = 3, samples: int = 40, seed: int = 7) -> World:
+def build_world(batches: int = 3, samples: int = 40, seed: int = 7, first_batch: int = 0) -> World:
     """Rows of a crawl; half of the planned links of each batch failed to download."""
-    return World({batch: [_row(batch, index, seed) for index in range(samples)] for batch in range(batches)})
+    numbers = range(first_batch, first_batch + batches)
+    return World({batch: [_row(batch, index, seed) for index in range(samples)] for batch in numbers})
 
 
 def _row(batch: int, index: int, seed: int) -> Row:
@@ -89,32 +90,35 @@ def picture(key: str, side: int = 128) -> bytes:
     return out.getvalue()
 
 
-def write_world(world: World, store: Store, planned_batches: Sequence[int] | None = None) -> None:
+def write_world(
+    world: World, store: Store, planned_batches: Sequence[int] | None = None, crawl: str = CRAWL
+) -> None:
     """Writes the files of all stages before publish."""
     for batch, rows in world.batches.items():
-        write_scored(batch, rows, store)
+        write_scored(batch, rows, store, crawl)
     total = world.planned
     records = {"input": 900, "kept": 300, "dropped": {"not_a_page": 599, "broken_json": 1}}
     links = {"no_alt": total * 3, "alt_too_short": total, "url_extension": 40, "duplicate_in_partition": 25}
-    parsed = _stats("parse", "part-00000", total + 90, links, records=records)
-    store.write_stats(f"pairs/{CRAWL}/part-00000.json", parsed)
-    loaded = _stats("load", "part-00000", total, {"duplicate_in_crawl": 60, "duplicate_of_earlier_crawl": 30})
-    store.write_stats(f"load/{CRAWL}/part-00000.json", loaded)
+    parsed = _stats("parse", "part-00000", total + 90, links, crawl, records=records)
+    store.write_stats(f"pairs/{crawl}/part-00000.json", parsed)
+    seen = {"duplicate_in_crawl": 60, "duplicate_of_earlier_crawl": 30}
+    store.write_stats(f"load/{crawl}/part-00000.json", _stats("load", "part-00000", total, seen, crawl))
     numbers = list(world.batches) if planned_batches is None else list(planned_batches)
-    store.write_stats(f"batches/{CRAWL}/_stats.json", _stats("plan", "batches", total, {}, batches=numbers))
+    planned = _stats("plan", "batches", total, {}, crawl, batches=numbers)
+    store.write_stats(f"batches/{crawl}/_stats.json", planned)
 
 
-def write_scored(batch: int, rows: Sequence[Row], store: Store) -> None:
+def write_scored(batch: int, rows: Sequence[Row], store: Store, crawl: str = CRAWL) -> None:
     """Tar, parquet and stats of one batch in shards/ (all samples) and scored/ (kept samples)."""
     name = batch_name(batch)
     kept = [row for row in rows if row["reason"] is None]
     for folder, members in (("shards", rows), ("scored", kept)):
-        with store.create(f"{folder}/{CRAWL}/{name}.tar") as file:
+        with store.create(f"{folder}/{crawl}/{name}.tar") as file:
             for row in members:
                 write_member(file, f"{row['key']}.jpg", picture(row["key"]))
                 write_member(file, f"{row['key']}.txt", row["caption"].encode())
             finish(file)
-    with store.create(f"scored/{CRAWL}/{name}.parquet") as file:
+    with store.create(f"scored/{crawl}/{name}.parquet") as file:
         pq.write_table(pa.Table.from_pylist(list(rows), schema=SCORED_SCHEMA), file, compression="zstd")
     timeouts, opted_out = len(rows) // 8, len(rows) // 20
     failed = {
@@ -122,15 +126,17 @@ def write_scored(batch: int, rows: Sequence[Row], store: Store) -> None:
         "timeout": timeouts,
         "opted_out_robots_tag": opted_out,
     }
-    store.write_stats(f"shards/{CRAWL}/{name}_stats.json", _stats("download", name, len(rows), failed))
+    store.write_stats(f"shards/{crawl}/{name}_stats.json", _stats("download", name, len(rows), failed, crawl))
     dropped = Counter(row["reason"] for row in rows if row["reason"] is not None)
-    scored = _stats("score", name, len(kept), dropped, model="test-model", weights_sha256="ab" * 32)
-    store.write_stats(f"scored/{CRAWL}/{name}_stats.json", replace(scored, outputs=(file.output,)))
+    scored = _stats("score", name, len(kept), dropped, crawl, model="test-model", weights_sha256="ab" * 32)
+    store.write_stats(f"scored/{crawl}/{name}_stats.json", replace(scored, outputs=(file.output,)))
 
 
-def _stats(stage: str, unit: str, kept: int, dropped: dict[str, int], **details: Any) -> StageStats:
+def _stats(
+    stage: str, unit: str, kept: int, dropped: dict[str, int], crawl: str, **details: Any
+) -> StageStats:
     total = kept + sum(dropped.values())
-    return StageStats(stage, CRAWL, unit, "test", total, kept, dict(dropped), (), details)
+    return StageStats(stage, crawl, unit, "test", total, kept, dict(dropped), (), details)
 
 
 def changed(settings: Settings, **publish: Any) -> Settings:

@@ -1,0 +1,66 @@
+"""Rows that scoring kept and publishing leaves out: what a variant does not have, and redundant pictures.
+
+Each gets a reason in the scored rows, as if scoring had rejected it, and is counted under it.
+"""
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from laion_etl.publish.redundancy import Redundant, find_redundant
+from laion_etl.publish.scored import ScoredBatch, ScoredCrawl, read_batch
+from laion_etl.publish.variants import RESEARCH, unsafe_reasons
+from laion_etl.records import Output
+from laion_etl.settings import PublishSettings
+from laion_etl.storage import Store
+
+
+@dataclass(slots=True)
+class PublishableRows:
+    """The scored rows of a crawl as publishing sees them; `dropped` grows while they are read."""
+
+    scored: ScoredCrawl
+    settings: PublishSettings
+    variant: str
+    store: Store
+    redundant: Redundant = field(default_factory=Redundant.nothing)
+    dropped: Counter[str] = field(default_factory=Counter)
+
+    @classmethod
+    def of(
+        cls,
+        scored: ScoredCrawl,
+        settings: PublishSettings,
+        variant: str,
+        store: Store,
+        earlier: tuple[Output, ...],
+    ) -> "PublishableRows":
+        """Looks for redundant pictures first, among the rows that the variant has."""
+        plain = cls(scored, settings, variant, store)
+        redundant = find_redundant(scored, settings, store, earlier, plain.batch)
+        return cls(scored, settings, variant, store, redundant)
+
+    def batch(self, batch: ScoredBatch) -> Iterator[pa.RecordBatch]:
+        """The rows of a batch, kept and rejected, in key order."""
+        for found in read_batch(self.scored, batch, self.store):
+            rows = found
+            if self.variant != RESEARCH:
+                rows = _with_reasons(rows, unsafe_reasons(rows, self.settings))
+            rows = self.redundant.mark(rows)
+            self._count(found, rows)
+            yield rows
+
+    def _count(self, before: pa.RecordBatch, after: pa.RecordBatch) -> None:
+        kept = pc.is_null(before.column("reason"))
+        for entry in pc.value_counts(after.column("reason").filter(kept)).to_pylist():
+            if entry["values"] is not None:
+                self.dropped[entry["values"]] += entry["counts"]
+
+
+def _with_reasons(rows: pa.RecordBatch, reasons: pa.Array) -> pa.RecordBatch:
+    """The rows with a reason where they had none."""
+    column = rows.schema.get_field_index("reason")
+    return rows.set_column(column, rows.schema.field(column), pc.coalesce(rows.column(column), reasons))

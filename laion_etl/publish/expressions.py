@@ -1,0 +1,157 @@
+"""Conditions of user-defined subsets: one SQL expression over the published columns, evaluated by DuckDB.
+
+An expression comes from settings, or from the manifest of a dataset that somebody else published, so it is
+not trusted: DuckDB parses it, and only then every node of what it parsed must be of a kind on the lists
+below. Refused are subqueries, other tables, windows, aggregates, parameters, and every function that is not
+named here: none of these reads files, asks the network, depends on time or chance, or makes long values. The
+connection that evaluates it has no access to files or the network, and its configuration is locked.
+"""
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from laion_etl.errors import SettingsError
+from laion_etl.records import DATASET_SCHEMA
+
+_MOST_CHARS = 4_000
+# Sizes multiply to areas: 64 bits have room for those.
+_WIDE = pa.schema([pa.field(f.name, pa.int64() if f.type == pa.int32() else f.type) for f in DATASET_SCHEMA])
+_COLUMNS = frozenset(name.lower() for name in DATASET_SCHEMA.names)
+_CLASSES = frozenset({"COLUMN_REF", "CONSTANT", "COMPARISON", "CONJUNCTION", "OPERATOR", "BETWEEN",
+                      "FUNCTION", "CAST", "CASE", "TYPE"})  # fmt: skip
+_OPERATORS = frozenset({"OPERATOR_NOT", "OPERATOR_IS_NULL", "OPERATOR_IS_NOT_NULL", "COMPARE_IN",
+                        "COMPARE_NOT_IN", "OPERATOR_COALESCE"})  # fmt: skip
+_FUNCTIONS = frozenset({
+    "+", "-", "*", "/", "//", "%", "~~", "!~~", "~~*", "!~~*", "~~~", "like_escape", "not_like_escape",
+    "ilike_escape", "not_ilike_escape", "regexp_matches", "regexp_full_match", "lower", "upper", "length",
+    "strlen", "contains", "starts_with", "ends_with", "prefix", "suffix", "strpos", "instr", "substring",
+    "substr", "left", "right", "trim", "ltrim", "rtrim", "abs", "round", "floor", "ceil", "ln", "log10",
+    "sqrt", "least", "greatest", "isnan",
+})  # fmt: skip
+_TYPES = frozenset({"BOOLEAN", "INTEGER", "BIGINT", "HUGEINT", "FLOAT", "DOUBLE", "VARCHAR"})
+_WITHOUT: dict[str, Any] = {
+    "modifiers": [], "where_clause": None, "group_expressions": [], "group_sets": [], "having": None,
+    "sample": None, "qualify": None, "cte_map": {"map": []},
+}  # fmt: skip
+_CONFIG: dict[str, str | bool | int | float | list[str]] = {
+    "enable_external_access": "false",
+    "autoinstall_known_extensions": "false",
+    "autoload_known_extensions": "false",
+    "python_enable_replacements": "false",
+    "threads": "1",
+    "memory_limit": "512MB",
+}
+
+Node = dict[str, Any]
+
+
+class Condition:
+    """An expression that has been checked; raises SettingsError naming the subset and what is wrong."""
+
+    def __init__(self, name: str, expression: str) -> None:
+        self._name = name
+        self._database = duckdb.connect(":memory:", config=_CONFIG)
+        self._database.execute("set lock_configuration = true")
+        self.sql = self._checked(expression)
+        kind = self._evaluate(DATASET_SCHEMA.empty_table()).type
+        if kind != pa.bool_():
+            raise self._error(f"it gives {kind}, not true or false")
+
+    def selects(self, table: pa.Table) -> pa.ChunkedArray:
+        """Whether it holds, per row; where it can't be told (null, overflow ...) it does not."""
+        return pc.fill_null(self._evaluate(table), False)
+
+    def _evaluate(self, table: pa.Table) -> pa.ChunkedArray:
+        self._database.register("published_rows", table.cast(_WIDE))
+        try:
+            query = f"select try({self.sql}) from published_rows"  # noqa: S608 - it has been checked
+            return self._database.sql(query).to_arrow_table().column(0)
+        except duckdb.Error as error:
+            raise self._error(str(error).splitlines()[0]) from error
+        finally:
+            self._database.unregister("published_rows")
+
+    def _checked(self, expression: str) -> str:
+        """The expression as DuckDB writes it, without comments, once all of it is known to be harmless."""
+        if len(expression) > _MOST_CHARS:
+            raise self._error(f"it has over {_MOST_CHARS} characters")
+        parsed = self._parse(expression)
+        if parsed.get("error"):
+            raise self._error(str(parsed.get("error_message")).splitlines()[0])
+        for node in _nodes(_only_expression(parsed)):
+            if wrong := _refusal(node):
+                raise self._error(wrong)
+        return self._text("select json_deserialize_sql(?::json)", json.dumps(parsed)).removeprefix("SELECT ")
+
+    def _parse(self, expression: str) -> Node:
+        try:
+            parsed: Node = json.loads(self._text("select json_serialize_sql(?)", f"SELECT {expression}"))
+        except (duckdb.Error, ValueError, RecursionError) as error:
+            raise self._error(f"it can't be parsed ({type(error).__name__})") from error
+        return parsed
+
+    def _text(self, query: str, argument: str) -> str:
+        [(text,)] = self._database.execute(query, [argument]).fetchall()
+        return str(text)
+
+    def _error(self, wrong: str) -> SettingsError:
+        return SettingsError(
+            f"the SQL expression of subset {self._name!r}: {wrong}; write one condition over the columns "
+            f"{', '.join(DATASET_SCHEMA.names)} (docs/formats.md)"
+        )
+
+
+def _only_expression(parsed: Node) -> Node:
+    """The one expression of a SELECT that has nothing else; a node that is refused where there is more."""
+    nothing: Node = {"class": "more than one expression"}
+    statements = parsed.get("statements", [])
+    if len(statements) != 1:
+        return nothing
+    select = statements[0].get("node", {})
+    if select.get("type") != "SELECT_NODE" or select.get("from_table", {}).get("type") != "EMPTY":
+        return nothing
+    if any(select.get(part) != empty for part, empty in _WITHOUT.items()) or len(select["select_list"]) != 1:
+        return nothing
+    expression: Node = select["select_list"][0]
+    return nothing if expression.get("alias") else expression
+
+
+def _nodes(root: Node) -> Iterator[Node]:
+    """The expression and all in it; not by recursion, which deep nesting would break."""
+    waiting: list[Any] = [root]
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, dict):
+            if "class" in value:
+                yield value
+            elif "type" in value and "node" in value:
+                yield {"class": "SUBQUERY"}
+            waiting += value.values()
+        elif isinstance(value, list):
+            waiting += value
+
+
+def _refusal(node: Node) -> str:
+    """Why a node may not be there; '' when it may."""
+    kind = node["class"]
+    if kind not in _CLASSES:
+        return f"{str(kind).lower()} is not allowed"
+    if kind == "COLUMN_REF" and (
+        len(node["column_names"]) != 1 or node["column_names"][0].lower() not in _COLUMNS
+    ):
+        return f"there is no column {'.'.join(node['column_names'])}"
+    if kind == "OPERATOR" and node["type"] not in _OPERATORS:
+        return f"{node['type'].lower()} is not allowed"
+    if kind == "FUNCTION":
+        plain = not (node["schema"] or node["catalog"] or node["filter"] or node["distinct"])
+        ordered = node["order_bys"]["orders"]
+        if node["function_name"].lower() not in _FUNCTIONS or not plain or ordered:
+            return f"the function {node['function_name']} is not allowed"
+    if kind == "TYPE" and str(node.get("type_name", "")).upper() not in _TYPES:
+        return f"the type {node.get('type_name')} is not allowed"
+    return ""

@@ -1,0 +1,118 @@
+"""What manifest.json of a version says, read back: its parts (one per crawl) and its files.
+
+Files are named relative to the version's folder; those that an earlier version wrote begin with `../`. A
+manifest may come from elsewhere: names that lead out of the dataset's folder are refused.
+"""
+
+import hashlib
+import json
+import posixpath
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from laion_etl.errors import InputError
+from laion_etl.publish.subsets import DataFile
+from laion_etl.publish.versions import Release, Version, dataset_folder, read_versions
+from laion_etl.records import StageStats
+from laion_etl.storage import Store
+
+NAME = "manifest.json"
+STATS = "_stats.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """The rows of one crawl, and the version whose folder holds them."""
+
+    crawl: str
+    version: str
+    fingerprint: str
+    rows: int
+    subsets: Mapping[str, int]
+    dropped: Mapping[str, int]
+    removals: tuple[str, ...]
+    models: tuple[str, ...]
+    settings: Mapping[str, Mapping[str, Any]]
+    batches: Mapping[str, Any]
+    partitions: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """A version of a dataset as its manifest describes it; names of files are those in the store."""
+
+    release: Release
+    document: Mapping[str, Any]
+    parts: tuple[Part, ...]
+    files: tuple[DataFile, ...]
+
+    def part(self, crawl: str) -> Part | None:
+        return next((part for part in self.parts if part.crawl == crawl), None)
+
+    def data_files(self, subset: str, crawl: str) -> list[DataFile]:
+        """The parquet files of a subset with the rows of a crawl, in order."""
+        return [file for file in self.files if (file.subset, file.crawl) == (subset, crawl)]
+
+    @property
+    def subsets(self) -> tuple[str, ...]:
+        return tuple(subset["name"] for subset in self.document["subsets"])
+
+
+def read_manifest(dataset: str, version: Version, store: Store) -> Manifest:
+    """The manifest of a visible version; raises InputError when it is not the one that was made visible."""
+    release = Release(dataset, version.version)
+    name = release.file(NAME)
+    data = store.read(name)
+    if hashlib.sha256(data).hexdigest() != version.manifest.sha256:
+        raise InputError(f"{store.uri(name)} has other bytes than versions.json says; restore it")
+    return parse_manifest(release, data, store.uri(name))
+
+
+def parse_manifest(release: Release, data: bytes, uri: str) -> Manifest:
+    """What a manifest says; raises InputError when it is none."""
+    try:
+        document = json.loads(data)
+        parts = tuple(
+            Part(**{**part, "removals": tuple(part["removals"]), "models": tuple(part["models"])})
+            for part in document["parts"]
+        )
+        files = tuple(
+            DataFile(**{**file, "name": _resolved(release, file["name"])}) for file in document["files"]
+        )
+        for part in parts:
+            Release(release.name, part.version)
+        return Manifest(release, document, parts, files)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InputError(f"{uri} is no manifest ({error}); restore it") from error
+
+
+def current_manifest(dataset: str, store: Store) -> Manifest | None:
+    """The manifest of the current version, None when nothing is published."""
+    current = read_versions(dataset, store).current
+    return read_manifest(dataset, current, store) if current else None
+
+
+def published_part(dataset: str, crawl: str, store: Store) -> Release | None:
+    """Where the rows of a crawl are that the current version of a dataset has."""
+    manifest = current_manifest(dataset, store)
+    part = manifest.part(crawl) if manifest else None
+    return Release(dataset, part.version) if part else None
+
+
+def published_stats(dataset: str, crawl: str, store: Store) -> StageStats | None:
+    """The stats of publishing a crawl, as the current version has it."""
+    release = published_part(dataset, crawl, store)
+    return store.read_stats(release.file(STATS)) if release else None
+
+
+def _resolved(release: Release, name: str) -> str:
+    found = posixpath.normpath(f"{release.folder}/{name}")
+    if not found.startswith(f"{dataset_folder(release.name)}/"):
+        raise ValueError(f"{name!r} is outside of the dataset")
+    return found
+
+
+def relative_name(file: str, release: Release) -> str:
+    """The name of a file as the manifest of a version has it."""
+    return posixpath.relpath(file, release.folder)

@@ -1,0 +1,68 @@
+"""The last steps of publishing: cards, manifest and stats, then the list that makes the version visible."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from laion_etl.publish import listing, manifest
+from laion_etl.publish.listing import STATS, Manifest
+from laion_etl.publish.presentation import CARD, DATASET_CARD, presentation
+from laion_etl.publish.release import Facts
+from laion_etl.publish.subsets import DataFile
+from laion_etl.publish.versions import Release, Version, dataset_folder, read_versions, write_versions
+from laion_etl.records import Output, StageStats
+from laion_etl.storage import Store
+
+
+def make_visible(facts: Facts, files: Sequence[DataFile], store: Store) -> StageStats:
+    """Describes the version beside what the dataset has, and lists it; again where that changed meanwhile."""
+    release = facts.release
+    while True:
+        versions = read_versions(release.name, store)
+        current = versions.current
+        before = listing.read_manifest(release.name, current, store) if current else None
+        written = _describe(facts, files, before, store)
+        _delete_others(release, {file.name for file in written}, store)
+        stats = replace(facts.stats, outputs=tuple(Output(f.name, f.bytes, f.sha256) for f in written))
+        store.write_stats(release.file(STATS), stats)
+        if read_versions(release.name, store) == versions:
+            break
+    document = stats.outputs[-1]
+    write_versions(versions.with_version(Version(release.version, facts.crawl, document)), store)
+    return stats
+
+
+def _describe(
+    facts: Facts, files: Sequence[DataFile], before: Manifest | None, store: Store
+) -> list[DataFile]:
+    """Writes what presents the version and, last, the manifest; all files of the version."""
+    parts = [part for part in before.parts if part.crawl != facts.crawl] if before else []
+    others = [file for file in before.files if file.crawl not in ("", facts.crawl)] if before else []
+    known = replace(facts, earlier=tuple(parts))
+    written = [
+        *files,
+        *(_write(known, name, data, store) for name, data in presentation(known, files, others, store)),
+    ]
+    return [*written, _write(known, listing.NAME, manifest.manifest(known, written, others), store)]
+
+
+def _write(facts: Facts, name: str, data: bytes, store: Store) -> DataFile:
+    output = store.write(facts.release.file(name), data)
+    return DataFile(output.name, "", None, output.bytes, output.sha256)
+
+
+def _delete_others(release: Release, keep: set[str], store: Store) -> None:
+    """Files that a killed attempt left in the folder, which is not visible yet."""
+    for name in store.list(release.folder):
+        if name not in keep:
+            store.delete(name)
+
+
+def renew_card(dataset: str, store: Store) -> None:
+    """Gives the whole dataset the README.md of its current version."""
+    current = read_versions(dataset, store).current
+    if current is None:
+        return
+    card = store.read(Release(dataset, current.version).file(DATASET_CARD))
+    name = f"{dataset_folder(dataset)}/{CARD}"
+    if not store.exists(name) or store.read(name) != card:
+        store.write(name, card)

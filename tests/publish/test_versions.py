@@ -1,0 +1,153 @@
+"""Two crawls, published one after the other, in two variants: shared by the tests of this module."""
+
+import io
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from laion_etl.publish.listing import current_manifest, published_part
+from laion_etl.publish.stage import publish_dataset
+from laion_etl.publish.variants import RESEARCH_SAFE
+from laion_etl.publish.versions import read_versions
+from laion_etl.records import DATASET_SCHEMA
+from laion_etl.settings import Settings
+from laion_etl.storage import LocalStore, Store
+from tests.publish.world import CRAWL, World, build_world, changed, write_world
+
+NEXT = "CC-MAIN-2026-47"
+LANGUAGES = ("laion-en", "laion-multi", "laion-nolang")
+
+
+@pytest.fixture(scope="module")
+def worlds() -> tuple[World, World]:
+    return build_world(), build_world(batches=2, first_batch=3, seed=9)
+
+
+@pytest.fixture(scope="module")
+def both(tmp_path_factory: pytest.TempPathFactory, worlds: tuple[World, World]) -> Store:
+    store = LocalStore(tmp_path_factory.mktemp("both"))
+    for crawl, world in zip((CRAWL, NEXT), worlds, strict=True):
+        write_world(world, store, crawl=crawl)
+        publish_dataset(crawl, Settings(), store)
+        publish_dataset(crawl, Settings(), store, variant=RESEARCH_SAFE)
+    return store
+
+
+def manifest_of(store: Store, version: str, dataset: str = "laion") -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(store.read(f"dataset/{dataset}/{version}/manifest.json"))
+    return found
+
+
+def rows(store: Store, dataset: str) -> Iterator[dict[str, Any]]:
+    manifest = current_manifest(dataset, store)
+    assert manifest is not None
+    for subset in LANGUAGES:
+        for file in [file for file in manifest.files if file.subset == subset]:
+            yield from pq.read_table(io.BytesIO(store.read(file.name))).to_pylist()
+
+
+def test_a_second_crawl_adds_to_the_dataset(both: Store, worlds: tuple[World, World]) -> None:
+    manifest = manifest_of(both, NEXT)
+    assert manifest["crawls"] == [CRAWL, NEXT]
+    assert manifest["rows"] == sum(len(world.kept) for world in worlds)
+    names = [file["name"] for file in manifest["files"] if file["subset"] == "laion-en"]
+    assert names == [f"../{CRAWL}/laion-en/part-00000.parquet", "laion-en/part-00000.parquet"]
+    expected = sorted(row["key"] for world in worlds for row in world.kept)
+    assert sorted(row["key"] for row in rows(both, "laion")) == expected
+    assert [one.version for one in read_versions("laion", both).listed] == [CRAWL, NEXT]
+
+
+def test_the_first_version_stays_as_it_was(tmp_path: Path, both: Store, worlds: tuple[World, World]) -> None:
+    alone = LocalStore(tmp_path)
+    write_world(worlds[0], alone)
+    publish_dataset(CRAWL, Settings(), alone)
+    names = alone.list(f"dataset/laion/{CRAWL}")
+    assert both.list(f"dataset/laion/{CRAWL}") == names
+    assert {name: both.read(name) for name in names} == {name: alone.read(name) for name in names}
+
+
+def test_other_settings_make_another_version(store: Store, worlds: tuple[World, World]) -> None:
+    write_world(worlds[0], store)
+    first = publish_dataset(CRAWL, Settings(), store)
+    other = publish_dataset(CRAWL, changed(Settings(), rows_per_file=20), store)
+    assert (first.unit, other.unit) == (f"laion/{CRAWL}", f"laion/{CRAWL}.2")
+    assert manifest_of(store, f"{CRAWL}.2")["crawls"] == [CRAWL]
+    assert not any(file["name"].startswith("..") for file in manifest_of(store, f"{CRAWL}.2")["files"])
+    again = publish_dataset(CRAWL, changed(Settings(), rows_per_file=20), store)
+    assert again == other
+    back = publish_dataset(CRAWL, Settings(), store)
+    release = published_part("laion", CRAWL, store)
+    assert release is not None
+    assert (back.unit, release.version) == (f"laion/{CRAWL}.3", f"{CRAWL}.3")
+
+
+def test_research_safe_is_a_dataset_without_what_is_tagged(both: Store, worlds: tuple[World, World]) -> None:
+    safe, research = list(rows(both, "laion-research-safe")), list(rows(both, "laion"))
+    assert {row["NSFW"] for row in research} == {"UNLIKELY", "UNSURE", "NSFW"}
+    assert {row["NSFW"] for row in safe} == {"UNLIKELY", "UNSURE"}
+    unsafe = [row for row in worlds[1].kept if row["nsfw_tag"] == "NSFW"]
+    manifest = manifest_of(both, NEXT, "laion-research-safe")
+    assert manifest["variant"] == "research-safe"
+    assert manifest["parts"][1]["dropped"] == {"tagged_nsfw": len(unsafe)}
+    assert len(research) - len(safe) == sum(part["dropped"]["tagged_nsfw"] for part in manifest["parts"])
+
+
+def test_unsure_scores_and_untagged_rows_can_be_left_out_too(
+    store: Store, worlds: tuple[World, World]
+) -> None:
+    batches = {n: [dict(row) for row in found] for n, found in worlds[0].batches.items()}
+    batches[0][0]["nsfw_tag"] = None
+    write_world(World(batches), store)
+    settings = changed(Settings(), safe_leaves_out=("NSFW", "UNSURE"), safe_max_punsafe=0.2)
+    stats = publish_dataset(CRAWL, settings, store, variant=RESEARCH_SAFE)
+    assert set(stats.dropped) == {
+        "tagged_nsfw", "tagged_unsure", "punsafe_over_limit", "not_checked_for_safety"
+    }  # fmt: skip
+    found = list(rows(store, "laion-research-safe"))
+    assert {row["NSFW"] for row in found} == {"UNLIKELY"}
+    assert max(row["punsafe"] for row in found) <= 0.2
+    assert len(found) == stats.kept == stats.input - sum(stats.dropped.values())
+
+
+def test_what_is_suspected_to_be_illegal_is_in_no_published_file(
+    both: Store, worlds: tuple[World, World]
+) -> None:
+    suspected = [row for world in worlds for row in world.rows if row["reason"] == "suspected_underage"]
+    assert suspected
+    for name in both.list("dataset"):
+        text = both.read(name)
+        if name.endswith(".parquet"):
+            text = str(pq.read_table(io.BytesIO(text)).to_pylist()).encode()
+        for row in suspected:
+            for trace in (row["url"], row["caption"], row["key"], row["sha256"]):
+                assert trace.encode() not in text, name
+
+
+@pytest.mark.parametrize("subset", ["laion-en", "laion-high-resolution"])
+def test_readers_load_the_whole_dataset_from_its_folder(
+    tmp_path: Path, both: LocalStore, subset: str, worlds: tuple[World, World]
+) -> None:
+    import datasets
+    import duckdb
+    import pandas
+    import polars
+
+    root = Path(both.uri("dataset/laion"))
+    files = [str(path) for path in sorted(root.glob(f"*/{subset}/*.parquet"))]
+    assert len(files) == 2
+    pattern = str(root / "*" / subset / "*.parquet")
+    expected = pa.concat_tables([pq.read_table(file) for file in files])
+    ids = expected["SAMPLE_ID"].to_pylist()
+    loaded = datasets.load_dataset(str(root), subset, split="train", cache_dir=str(tmp_path / "cache"))
+    assert loaded.column_names == DATASET_SCHEMA.names
+    assert sorted(loaded["SAMPLE_ID"]) == ids
+    assert polars.scan_parquet(pattern).collect().to_arrow()["URL"].to_pylist() == expected["URL"].to_pylist()
+    frame = pandas.concat([pandas.read_parquet(file) for file in files])
+    assert frame["similarity"].tolist() == expected["similarity"].to_pylist()
+    rows_there = duckdb.read_parquet(pattern).aggregate("count(*), sum(hash)").fetchall()
+    assert rows_there == [(len(ids), sum(expected["hash"].to_pylist()))]
