@@ -1,32 +1,36 @@
-"""The drawings of the report as inline SVG: colours come from the page's classes, so they follow its theme.
+"""Histograms, bars, heat strips and hexagons of the report as inline SVG.
 
-Every function returns Markup with a title for screen readers; numbers stand in a table beside it.
+Every function returns Markup with a title for screen readers; the page has the numbers in a table beside it.
 """
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Literal
 
-from markupsafe import Markup, escape
+from markupsafe import Markup
 
-_FLOW_HEIGHT = 150.0  # of the widest node, SVG units
-_NODE_WIDTH = 10.0
-_TOP = 58.0  # room for the labels above the flow
-_TURN = 10.0  # inner radius where a dropped band turns down
-_LINES_SHOWN = 6  # reasons below a step; the last line adds up the rest
-_LINE_HEIGHT = 17.0
+from laion_etl.publish.drawing import amount, line, path, rect, svg, text
+
+HEIGHT = 210.0  # of the columns of a histogram
+WIDTH = 560.0
+DEPTHS = 6  # colours of heat strips and hexagons
+_THINNEST = 0.8
+_STRIP = 20.0  # height of a heat strip with its gap
+_LABELS = 118.0  # room for the names of heat strips
+_NAMES = 250.0  # and of bars
+
+Scale = Callable[[int, int], float]  # (count, largest count) -> share of the height
 
 
-@dataclass(frozen=True, slots=True)
-class FlowStep:
-    """A node of the funnel: what came in, what went on, and the named rest (most frequent first)."""
+def linear(count: int, most: int) -> float:
+    """Heights like counts."""
+    return count / most
 
-    stage: str
-    title: str
-    input: int
-    kept: int
-    dropped: Sequence[tuple[str, int]]
+
+def logarithmic(count: int, most: int) -> float:
+    """Heights like the logarithm of counts: what is rare stays visible."""
+    return math.log1p(count) / math.log1p(most)
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,155 +41,182 @@ class Marker:
     label: str
 
 
-def funnel(steps: Sequence[FlowStep], last: str) -> Markup:
-    """The flow of records from left to right; what a step drops bends down and is named below.
+@dataclass(frozen=True, slots=True)
+class Axis:
+    """The x axis: edges of the bins, the labelled places on it, and how a bin is named in words."""
 
-    `last` names the node at the right end, which has what the last step kept.
-    """
-    scale = _FLOW_HEIGHT / max(1, max((step.input for step in steps), default=1))
-    widths = [225.0 if step.dropped else 118.0 for step in steps]
-    parts: list[Markup] = []
-    x, depth = 8.0, 0
-    for step, width in zip(steps, widths, strict=True):
-        parts.append(_flow_step(step, x, width, scale))
-        depth = max(depth, min(len(step.dropped), _LINES_SHOWN))
-        x += width
-    end = steps[-1].kept if steps else 0
-    parts.append(_node(last, end, x, max(1.5, end * scale)))
-    height = _TOP + _FLOW_HEIGHT + 2 * _TURN + 44 + depth * _LINE_HEIGHT
-    return _svg(
-        x + 96, height, "Records left after each stage, and why the others were dropped", parts, "funnel"
-    )
+    edges: Sequence[float]
+    ticks: Sequence[tuple[float, str]]
+    title: str
+    name: Callable[[int], str]
 
-
-def _flow_step(step: FlowStep, x: float, width: float, scale: float) -> Markup:
-    tall = max(1.5, step.input * scale)
-    kept = max(1.0, step.kept * scale) if step.kept else 0.0
-    lost = max(1.0, (step.input - step.kept) * scale) if step.dropped else 0.0
-    start = x + _NODE_WIDTH
-    parts = [_node(step.title, step.input, x, tall)]
-    if kept:
-        parts.append(_tag("rect", "flow-kept", x=start, y=_TOP, width=width - _NODE_WIDTH, height=kept))
-    if lost:
-        parts.append(_dropped_band(start, _TOP + max(kept, tall - lost), lost))
-        parts.append(_dropped_list(step, start + _TURN, lost))
-    return Markup("").join(parts)
-
-
-def _node(title: str, count: int, x: float, tall: float) -> Markup:
-    return Markup("").join(
-        (
-            _tag("rect", "node", x=x, y=_TOP, width=_NODE_WIDTH, height=tall, rx=2),
-            _text(title, x, _TOP - 32, "label"),
-            _text(f"{count:,}", x, _TOP - 11, "number"),
-        )
-    )
-
-
-def _dropped_band(x: float, top: float, thick: float) -> Markup:
-    """A band of some thickness that runs right, turns down and ends below the flow."""
-    outer, end = _TURN + thick, _TOP + _FLOW_HEIGHT + 2 * _TURN
-    path = (
-        f"M{x:.1f},{top:.1f} A{outer:.1f},{outer:.1f} 0 0 1 {x + outer:.1f},{top + outer:.1f} "
-        f"V{end:.1f} H{x + _TURN:.1f} V{top + outer:.1f} "
-        f"A{_TURN:.1f},{_TURN:.1f} 0 0 0 {x:.1f},{top + thick:.1f} Z"
-    )
-    return Markup('<path class="flow-lost" d="{}"/>').format(path)
-
-
-def _dropped_list(step: FlowStep, x: float, thick: float) -> Markup:
-    """The foot of a dropped band, cut by reason, and the reasons with their counts."""
-    y = _TOP + _FLOW_HEIGHT + 2 * _TURN
-    total = sum(count for _, count in step.dropped)
-    shown = list(step.dropped)
-    if len(shown) > _LINES_SHOWN:
-        rest = shown[_LINES_SHOWN - 1 :]
-        shown[_LINES_SHOWN - 1 :] = [(f"for {len(rest)} more reasons", sum(count for _, count in rest))]
-    parts, right = [], x
-    for place, (_, count) in enumerate(shown):
-        width = thick * count / total
-        parts.append(_tag("rect", f"lost-{place}", x=right, y=y, width=width, height=8))
-        right += width
-    parts.append(_text(f"−{total:,} in {step.stage}", x, y + 28, "number lost"))
-    for place, (reason, count) in enumerate(shown):
-        line = y + 47 + place * _LINE_HEIGHT
-        parts.append(_tag("rect", f"lost-{place}", x=x, y=line - 8, width=8, height=8, rx=2))
-        parts.append(_text(f"{count:,} {reason}", x + 13, line, "reason"))
-    return Markup("").join(parts)
+    def place(self, value: float) -> float:
+        """Where a value is, in SVG units."""
+        low, high = self.edges[0], self.edges[-1]
+        return (value - low) / (high - low) * WIDTH
 
 
 def histogram(
-    edges: Sequence[float],
+    axis: Axis,
     series: Sequence[tuple[str, Sequence[int]]],
     markers: Sequence[Marker],
-    axis: Sequence[tuple[float, str]],
     title: str,
+    scale: Scale = linear,
 ) -> Markup:
-    """Stacked columns; `series` are (CSS class, count per bin), `axis` the labelled places on the x axis.
+    """Stacked columns; `series` are (name, which is the CSS class too, and count per bin)."""
+    above = 15.0 if len(series) > 1 else 0.0
+    top = 14.0 + 15.0 * len(markers) + above
+    sums = [sum(counts) for counts in zip(*(counts for _, counts in series), strict=True)]
+    most, whole = max([1, *sums]), sum(sums)
+    parts = []
+    for value in _grid(most, scale):
+        y = top + HEIGHT * (1 - scale(value, most))
+        parts.append(line("grid", (0, y), (WIDTH, y)))
+        parts.append(amount(value, whole, -8, y + 4, "tick end"))
+    if len(series) > 1:
+        parts += _legend(series)
+    for index, (left, right) in enumerate(pairwise(axis.edges)):
+        base = top + HEIGHT
+        for name, counts in series:
+            # Stacked: a part has its share of the column, whatever the scale.
+            tall = scale(sums[index], most) * HEIGHT * counts[index] / max(1, sums[index])
+            if counts[index]:
+                tall = max(tall, _THINNEST)
+                base -= tall
+                x, tip = axis.place(left) + 0.5, _bin_tip(axis.name(index), name, counts[index], whole)
+                wide = max(0.5, axis.place(right) - axis.place(left) - 1)
+                parts.append(rect(name, x, base, wide, tall, tip))
+    for number, marker in enumerate(markers):
+        parts += _marker(axis.place(marker.place), 12.0 + above + 15.0 * number, top + HEIGHT, marker.label)
+    parts += [text(words, axis.place(value), top + HEIGHT + 18, "tick middle") for value, words in axis.ticks]
+    parts.append(text(axis.title, WIDTH / 2, top + HEIGHT + 38, "axis middle"))
+    return svg((-66, 0, WIDTH + 88, top + HEIGHT + 44), title, parts, "histogram")
 
-    `markers` come from right to left: the first has its label on the right, the others on the left.
-    """
-    width, height, top = 560.0, 210.0, 12.0 + 15.0 * len(markers)
-    low, high = edges[0], edges[-1]
-    tallest = max([1, *(sum(counts) for counts in zip(*(c for _, c in series), strict=True))])
+
+def _bin_tip(bin_name: str, series: str, count: int, whole: int) -> str:
+    return f"{bin_name}: {count:,} {series} ({count / max(1, whole):.2%})"
+
+
+def _grid(most: int, scale: Scale) -> list[int]:
+    """Round counts up to the largest: powers of ten, or steps of 1, 2 or 5 times one, five at most."""
+    if scale is logarithmic:
+        return [0, *(10**power for power in range(len(str(most))))]
+    steps = (first * 10**power for power in range(len(str(most))) for first in (1, 2, 5))
+    return list(range(0, most + 1, next(step for step in steps if step * 5 >= most)))
+
+
+def _legend(series: Sequence[tuple[str, Sequence[int]]]) -> Iterator[Markup]:
+    for number, (name, counts) in enumerate(series):
+        x = number * 128.0
+        yield rect(name, x, 3, 10, 10)
+        yield text(f"{name} {sum(counts):,}", x + 16, 12, "tick")
+
+
+def _marker(x: float, y: float, bottom: float, label: str) -> tuple[Markup, Markup]:
+    side, shift = ("end", -6.0) if x > WIDTH * 0.55 else ("start", 6.0)
+    return line("marker", (x, y - 9), (x, bottom)), text(label, x + shift, y, f"marker-label {side}")
+
+
+def bars(rows: Sequence[tuple[str, int, float]], name: str, title: str) -> Markup:
+    """A bar per row (name, count, share), for a picture of its own; the page has tables instead."""
+    most = max([1, *(count for _, count, _ in rows)])
+    room = WIDTH - _NAMES - 118
+    parts = []
+    for place, (label, count, share) in enumerate(rows):
+        y = 4 + place * 22.0
+        long = max(_THINNEST, count / most * room) if count else 0.0
+        parts.append(text(label, _NAMES - 10, y + 13, "label end"))
+        parts.append(rect(f"sink {name}", _NAMES, y + 2, long, 14))
+        parts.append(text(f"{count:,}  ({share:.1%})", _NAMES + long + 7, y + 13, "tick"))
+    return svg((0, 0, WIDTH, 8 + len(rows) * 22), title, parts, "bars")
+
+
+@dataclass(frozen=True, slots=True)
+class Strip:
+    """A row of a heat map: counts per bin, and a mark on the axis (None for none)."""
+
+    label: str
+    counts: Sequence[int]
+    mark: float | None
+
+
+def strips(axis: Axis, rows: Sequence[Strip], title: str) -> Markup:
+    """A strip per row in the depths of one colour, each against its own fullest bin."""
+    parts: list[Markup] = []
 
     def place(value: float) -> float:
-        return (value - low) / (high - low) * width
+        return _LABELS + axis.place(value) * (WIDTH - _LABELS) / WIDTH
 
-    parts = [_grid_line(top + height * (1 - share), width) for share in (0.0, 0.25, 0.5, 0.75, 1.0)]
-    parts.append(_text(f"{tallest:,}", width, top - 4, "tick end"))
-    for index, (left, right) in enumerate(pairwise(edges)):
-        base = top + height
-        for name, counts in series:
-            tall = counts[index] / tallest * height
-            if tall:
-                tall = max(tall, 0.8)
-                base -= tall
-                wide = max(0.5, place(right) - place(left) - 1)
-                parts.append(_tag("rect", name, x=place(left) + 0.5, y=base, width=wide, height=tall))
-    for line, marker in enumerate(markers):
-        side = "end" if line and len(markers) > 1 else "start"
-        parts.append(_marker(place(marker.place), 12.0 + 15.0 * line, top + height, marker.label, side))
-    parts += [_text(text, place(value), top + height + 18, "tick middle") for value, text in axis]
-    return _svg(width, top + height + 26, title, parts, "histogram", margin=22.0)
+    for number, row in enumerate(rows):
+        y, most, whole = number * _STRIP, max([1, *row.counts]), sum(row.counts)
+        parts.append(text(row.label, _LABELS - 9, y + 14, "label end"))
+        for index, (left, right) in enumerate(pairwise(axis.edges)):
+            count = row.counts[index]
+            tip = f"{row.label}, {axis.name(index)}: {count:,} of {whole:,}" if count else ""
+            wide = place(right) - place(left) - 0.6
+            parts.append(rect(f"heat-{depth(count, most)}", place(left), y + 1, wide, _STRIP - 3, tip))
+        if row.mark is not None:
+            parts.append(line("mark", (place(row.mark), y + 1), (place(row.mark), y + _STRIP - 2)))
+    bottom = len(rows) * _STRIP
+    parts += [text(words, place(value), bottom + 16, "tick middle") for value, words in axis.ticks]
+    parts.append(text(axis.title, (_LABELS + WIDTH) / 2, bottom + 36, "axis middle"))
+    return svg((0, 0, WIDTH + 22, bottom + 42), title, parts, "strips")
 
 
-def _marker(x: float, y: float, bottom: float, label: str, side: str) -> Markup:
-    text = _text(label, x - 6 if side == "end" else x + 6, y, f"marker-label {side}")
-    line = Markup('<line class="marker" x1="{0:.1f}" x2="{0:.1f}" y1="{1:.1f}" y2="{2:.1f}"/>')
-    return line.format(x, y - 9, bottom) + text
+def depth(count: int, most: int) -> int:
+    """Which colour a count has: 0 for none, else 1 to 6 by its root, so that what is rare is seen."""
+    return 0 if not count else 1 + min(DEPTHS - 1, int(DEPTHS * (count / most) ** 0.5))
 
 
-def heat_map(
-    counts: Sequence[Sequence[int]],
-    labels: Sequence[str],
-    box: float,
-    box_label: str,
+@dataclass(frozen=True, slots=True)
+class Hexagon:
+    """A cell of a binned scatter plot; the centre is in units of the axes."""
+
+    x: float
+    y: float
+    count: int
+    tip: str
+
+
+def hexagons(
+    cells: Sequence[Hexagon],
+    width: float,
+    ticks: Sequence[tuple[float, str]],
+    box: tuple[float, str],
     title: str,
 ) -> Markup:
-    """Squares in five depths of one colour; counts[x][y], y upwards; `labels` at the bin edges ('' for none).
+    """A scatter plot in hexagons of some width; both axes have the same ticks.
 
-    `box` marks the region right of and above that many bins.
+    `box` marks the region right of and above a place.
     """
-    bins, left = max(1, len(counts)), 52.0
-    size = 370.0 / bins
-    most = max([1, *(count for column in counts for count in column)])
+    low, high = ticks[0][0], ticks[-1][0]
+    left, size = 56.0, 400.0
+    unit = size / max(1e-9, high - low)
+    most = max([1, *(cell.count for cell in cells)])
     parts = []
-    for x, column in enumerate(counts):
-        for y, count in enumerate(column):
-            depth = 0 if not count else 1 + min(4, int(5 * (count / most) ** 0.5))
-            at = {"x": left + x * size + 0.5, "y": (bins - 1 - y) * size + 0.5}
-            parts.append(_tag("rect", f"heat-{depth}", width=size - 1, height=size - 1, rx=2, **at))
-    for edge, label in enumerate(labels):
-        parts.append(_text(label, left + edge * size, bins * size + 16, "tick middle"))
-        parts.append(_text(label, left - 7, (bins - edge) * size + 4, "tick end"))
-    if 0 <= box < bins:
-        span = (bins - box) * size
-        parts.append(_tag("rect", "box", x=left + box * size, y=0.5, width=span, height=span, rx=3))
-        parts.append(_text(box_label, left + bins * size - 5, 15, "marker-label end"))
-    parts.append(_text("width, px →", left + bins * size, bins * size + 34, "tick end"))
-    parts.append(_text("↑ height, px", 0, bins * size + 34, "tick"))
-    return _svg(left + bins * size + 18, bins * size + 40, title, parts, "heat", margin=2.0)
+    for value, words in ticks:
+        at = (value - low) * unit
+        parts.append(line("grid", (left + at, 0), (left + at, size)))
+        parts.append(line("grid", (left, size - at), (left + size, size - at)))
+        parts.append(text(words, left + at, size + 17, "tick middle"))
+        parts.append(text(words, left - 8, size - at + 4, "tick end"))
+    for cell in cells:
+        x, y = left + (cell.x - low) * unit, size - (cell.y - low) * unit
+        parts.append(path(f"heat-{depth(cell.count, most)}", _hexagon(x, y, width * unit / 2), cell.tip))
+    if low <= box[0] < high:
+        at = (box[0] - low) * unit
+        parts.append(rect("box", left + at, 0.8, size - at, size - at))
+        parts.append(text(box[1], left + size - 6, 16, "marker-label end"))
+    parts.append(text("width, px", left + size / 2, size + 38, "axis middle"))
+    parts.append(text("height, px", 0, -13, "axis"))
+    return svg((0, -28, left + size + 24, size + 74), title, parts, "heat")
+
+
+def _hexagon(x: float, y: float, half: float) -> str:
+    """A hexagon that stands on a corner; `half` is half its width."""
+    tall = half / math.sqrt(3)
+    corners = ((0, -2), (1, -1), (1, 1), (0, 2), (-1, 1), (-1, -1))
+    return "M" + " L".join(f"{x + half * dx:.1f},{y + tall * dy:.1f}" for dx, dy in corners) + " Z"
 
 
 def bar(share: float, name: str) -> Markup:
@@ -197,25 +228,3 @@ def bar(share: float, name: str) -> Markup:
         '<svg class="bar" viewBox="0 0 100 1" preserveAspectRatio="none" aria-hidden="true">{}</svg>'
     )
     return shape.format(inside.format(name, max(0.0, min(1.0, share)) * 100))
-
-
-def _grid_line(y: float, width: float) -> Markup:
-    return Markup('<line class="grid" x1="0" x2="{:.1f}" y1="{:.1f}" y2="{:.1f}"/>').format(width, y, y)
-
-
-def _tag(tag: Literal["rect"], name: str, **numbers: float) -> Markup:
-    values = Markup(" ").join(Markup('{}="{:.1f}"').format(key, value) for key, value in numbers.items())
-    return Markup('<{} class="{}" {}/>').format(tag, name, values)
-
-
-def _text(text: str, x: float, y: float, name: str) -> Markup:
-    return Markup('<text class="{}" x="{:.1f}" y="{:.1f}">{}</text>').format(name, x, y, text)
-
-
-def _svg(
-    width: float, height: float, title: str, parts: Sequence[Markup], name: str, margin: float = 0.0
-) -> Markup:
-    box = f"{-margin:.0f} 0 {width + 2 * margin:.0f} {height:.0f}"
-    return Markup('<svg class="chart {}" viewBox="{}" role="img" aria-label="{}">{}</svg>').format(
-        name, box, escape(title), Markup("").join(parts)
-    )

@@ -4,9 +4,12 @@ from collections.abc import Iterator, Sequence
 
 from laion_etl.publish.card import render_card
 from laion_etl.publish.croissant import croissant
+from laion_etl.publish.figures import figures
+from laion_etl.publish.png import png
 from laion_etl.publish.release import Facts
 from laion_etl.publish.report import report_page
 from laion_etl.publish.subsets import DataFile
+from laion_etl.publish.tables import bar_charts
 from laion_etl.publish.versions import dataset_folder
 from laion_etl.storage import Store
 
@@ -33,3 +36,5 @@ def presentation(
 def report_files(facts: Facts, store: Store) -> Iterator[tuple[str, bytes]]:
     """Name within the version, and content, of the files of the report."""
     yield REPORT, report_page(facts, store)
+    for name, drawing in (figures(facts) | bar_charts(facts)).items():
+        yield f"report/png/{name}.png", png(drawing)

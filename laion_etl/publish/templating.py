@@ -10,7 +10,7 @@ from laion_etl.publish import charts
 
 TEMPLATES = Path(__file__).parent / "templates"
 _CAPTION_CHARS = 160
-_ABBREVIATIONS = {word: word.upper() for word in ("url", "http", "dns", "tls", "json")}
+_ABBREVIATIONS = {word: word.upper() for word in ("url", "http", "dns", "tls", "tdm", "json")}
 
 
 @cache

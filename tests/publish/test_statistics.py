@@ -1,9 +1,12 @@
+import hashlib
 import statistics as reference
 
+import numpy as np
 import pyarrow as pa
 import pytest
 
-from laion_etl.publish.statistics import SIMILARITY_STEP, Statistics, Tally
+from laion_etl.publish.sketches import HexGrid, Repeats, Tally
+from laion_etl.publish.statistics import ENGLISH, OTHER, SIMILARITY_STEP, Statistics, hosts
 from laion_etl.publish.subsets import published_rows, subsets
 from laion_etl.records import SCORED_SCHEMA
 from laion_etl.settings import PublishSettings
@@ -23,9 +26,18 @@ def test_every_histogram_counts_every_kept_sample() -> None:
     found = statistics_of(world)
     kept = len(world.kept)
     assert (found.kept, found.rejected) == (kept, len(world.rows) - kept)
-    for counts in (found.similarity_kept, found.sides, found.short_sides, found.file_bytes):
+    for counts in (
+        found.similarity_kept,
+        found.short_sides,
+        found.file_bytes,
+        found.caption_chars,
+        found.punsafe,
+    ):
         assert counts.sum() == kept
-    assert found.similarity_rejected.sum() == len(world.rows) - kept
+    assert sum(group.rejected.sum() for group in found.similarities.values()) == len(world.rows) - kept
+    assert sum(counts.sum() for counts in found.language_similarities.values()) == kept
+    assert sum(count for _, _, count in found.sides.cells()) == kept
+    assert sum(times * values for times, values in found.pictures.by_count()) == kept
     assert found.aesthetic.sum() == sum(row["aesthetic"] is not None for row in world.kept)
     for tally in (found.languages, found.licenses, found.domains, found.safety_kept):
         assert sum(count for _, count in tally.top()) == kept
@@ -42,21 +54,73 @@ def test_thresholds_are_read_from_the_rows() -> None:
 
 
 def test_hosts_are_counted_without_www_and_broken_urls_as_unknown() -> None:
-    world = build_world(batches=1, samples=3)
-    urls = ("https://www.Example.org/a", "https://example.org:8443/b", "https://[broken/c")
-    for row, url in zip(world.batches[0], urls, strict=True):
-        row["url"] = url
-    assert statistics_of(world).domains.top() == [("example.org", 2), ("?", 1)]
+    urls = {
+        "https://www.Example.org/a": "example.org",
+        "https://example.org:8443/b?c=https://other.example": "example.org",
+        "http://user:word@bücher.example": "bücher.example",
+        "https://[2001:DB8::1]:80/x": "[2001:db8::1]",
+        "https://[broken/c": "?",
+        "no url": "?",
+    }
+    assert hosts(pa.chunked_array([list(urls)])).to_pylist() == list(urls.values())
 
 
-def test_a_tally_of_endless_values_stays_small_and_keeps_the_large_ones() -> None:
+def test_similarities_are_told_apart_by_the_language_their_threshold_depends_on() -> None:
+    world = build_world()
+    english = [row for row in world.kept if row["language"] == "en"]
+    found = statistics_of(world)
+    assert found.similarities[ENGLISH].kept.sum() == len(english)
+    assert found.similarities[OTHER].kept.sum() == len(world.kept) - len(english)
+    assert found.language_similarities["en"].tolist() == found.similarities[ENGLISH].kept.tolist()
+
+
+def test_a_tally_of_endless_values_says_how_exact_it_is() -> None:
     tally = Tally(most_values=100)
     for start in range(0, 5_000, 50):
         rare = [str(number) for number in range(start, start + 50)]
         tally.add(pa.chunked_array([[*rare, "often", "often"]]))
     assert len(tally) <= 100
     assert not tally.complete
-    assert tally.top(1) == [("often", 200)]
+    (name, count), *_ = tally.top(1)
+    assert name == "often"
+    assert 200 - tally.error <= count <= 200
+    assert tally.error <= 2 * 5_200 / 100
+
+
+def test_repeats_are_exact_until_there_are_too_many_and_estimates_then() -> None:
+    once = [f"{hash_of(number)}" for number in range(20_000)]
+    exact, estimated = Repeats(), Repeats(most_sampled=2_000)
+    for repeats in (exact, estimated):
+        for _ in range(3):
+            repeats.add(pa.chunked_array([[hash_of("picture"), *once[:10_000], None, ""]]))
+        repeats.add(pa.chunked_array([once[10_000:]]))
+    assert (exact.factor, dict(exact.by_count())) == (1, {1: 10_000, 3: 10_001})
+    assert estimated.factor == 16
+    assert dict(estimated.by_count()) == {
+        1: pytest.approx(10_000, rel=0.15),
+        3: pytest.approx(10_001, rel=0.15),
+    }
+
+
+def hash_of(value: object) -> str:
+    return hashlib.sha256(str(value).encode()).hexdigest()
+
+
+def test_every_point_goes_to_the_hexagon_with_the_nearest_centre() -> None:
+    rng = np.random.default_rng(3)
+    points = rng.uniform(5.5, 13.5, (400, 2))
+    grid = HexGrid(5.0, 14.0, 0.25)
+    grid.add(points[:, 0], points[:, 1])
+    cells = list(grid.cells())
+    centres = np.array([(x, y) for x, y, _ in cells])
+    nearest = np.linalg.norm(points[:, None] - centres[None], axis=2).argmin(axis=1)
+    assert np.bincount(nearest, minlength=len(cells)).tolist() == [count for _, _, count in cells]
+
+
+def test_points_outside_go_to_the_edge() -> None:
+    grid = HexGrid(5.0, 14.0, 0.25)
+    grid.add(np.array([0.0, 99.0]), np.array([5.0, 14.0]))
+    assert sorted(round(x) for x, _, _ in grid.cells()) == [5, 14]
 
 
 def test_a_tally_ignores_the_order_of_its_input() -> None:

@@ -1,0 +1,125 @@
+"""Counts in bounded memory, however long the stream: what is frequent, what comes again, where points lie.
+
+Each says how exact it is. Up to their bounds, which no small dataset reaches, they are exact.
+"""
+
+import math
+from collections import Counter
+from collections.abc import Iterator
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+
+_MOST_VALUES = 100_000
+_MOST_SAMPLED = 65_536
+_HASH_DIGITS = 16  # of a hexadecimal digest: 64 bits
+_HASHES = 1 << 64
+
+
+class Tally:
+    """Counts of text values, the frequent ones exact to within `error`.
+
+    Past 100,000 distinct values the median count is taken off all and what has nothing left is forgotten
+    (the summary of Misra and Gries, which merges batches: Agarwal et al., Mergeable summaries, 2012). A count
+    is then at most `error` too low, and never too high; `error` is at most 2 / 100,000 of all counted.
+    """
+
+    def __init__(self, most_values: int = _MOST_VALUES) -> None:
+        self._counts: Counter[str] = Counter()
+        self._most_values = most_values
+        self.error = 0
+
+    @property
+    def complete(self) -> bool:
+        """Whether no value was forgotten: counts and their number are exact."""
+        return self.error == 0
+
+    def add(self, values: pa.Array | pa.ChunkedArray) -> None:
+        if isinstance(values, pa.ChunkedArray):
+            values = values.combine_chunks()
+        counted = pc.value_counts(values)
+        pairs = zip(counted.field("values").to_pylist(), counted.field("counts").to_pylist(), strict=True)
+        for value, count in pairs:
+            if value is not None:
+                self._counts[value] += count
+        if len(self._counts) > self._most_values:
+            self._forget()
+
+    def _forget(self) -> None:
+        ordered = sorted(self._counts.values(), reverse=True)
+        taken = ordered[self._most_values // 2]
+        self.error += taken
+        self._counts = Counter({v: count - taken for v, count in self._counts.items() if count > taken})
+
+    def top(self, count: int | None = None) -> list[tuple[str, int]]:
+        """Most frequent first, ties by name."""
+        ordered = sorted(self._counts.items(), key=lambda item: (-item[1], item[0]))
+        return ordered if count is None else ordered[:count]
+
+    def __len__(self) -> int:
+        """How many values there are; a lower bound when values were forgotten."""
+        return len(self._counts)
+
+
+class Repeats:
+    """How many values come how often, from their hashes (hexadecimal digests).
+
+    Keeps hashes below a limit and halves the limit when there are more than 65,536: a sample of the distinct
+    values, each with its true count (Gibbons and Tirthapura, 2001). `factor` is the distinct values that each
+    one kept stands for; 1 means exact.
+    """
+
+    def __init__(self, most_sampled: int = _MOST_SAMPLED) -> None:
+        self._counts: Counter[int] = Counter()
+        self._most_sampled = most_sampled
+        self._limit = _HASHES
+        self.factor = 1
+
+    def add(self, digests: pa.Array | pa.ChunkedArray) -> None:
+        """Takes digests; empty ones and nulls are passed over."""
+        starts = [digest[:_HASH_DIGITS] for digest in digests.to_pylist() if digest]
+        hashes = np.frombuffer(bytes.fromhex("".join(starts)), ">u8")
+        values, counts = np.unique(hashes[hashes <= np.uint64(self._limit - 1)], return_counts=True)
+        self._counts.update(dict(zip(values.tolist(), counts.tolist(), strict=True)))
+        while len(self._counts) > self._most_sampled:
+            self._limit //= 2
+            self.factor *= 2
+            self._counts = Counter({v: count for v, count in self._counts.items() if v < self._limit})
+
+    def by_count(self) -> list[tuple[int, int]]:
+        """(times, how many values come so many times), ascending; estimated when `factor` is over 1."""
+        times = Counter(self._counts.values())
+        return [(count, values * self.factor) for count, values in sorted(times.items())]
+
+
+class HexGrid:
+    """Points counted in hexagons: two lattices of centres, and each point goes to the nearest."""
+
+    def __init__(self, low: float, high: float, width: float) -> None:
+        self._low, self._high = low, high
+        self.width = width
+        columns = round((high - low) / width) + 2
+        lines = round((high - low) / (width * math.sqrt(3))) + 2
+        self._counts = np.zeros((2, columns, lines), np.int64)
+
+    def add(self, x: Floats, y: Floats) -> None:
+        """Takes points; what is outside goes to the edge."""
+        across = (np.clip(x, self._low, self._high) - self._low) / self.width
+        up = (np.clip(y, self._low, self._high) - self._low) / (self.width * math.sqrt(3))
+        first, second = (np.rint(across), np.rint(up)), (np.floor(across), np.floor(up))
+        to_first = (across - first[0]) ** 2 + 3 * (up - first[1]) ** 2
+        to_second = (across - second[0] - 0.5) ** 2 + 3 * (up - second[1] - 0.5) ** 2
+        lattice = (to_second < to_first).astype(np.intp)
+        column, row = (np.where(lattice, *pair).astype(np.intp) for pair in zip(second, first, strict=True))
+        np.add.at(self._counts, (lattice, column, row), 1)
+
+    def cells(self) -> Iterator[tuple[float, float, int]]:
+        """Centre and count of every hexagon that has points."""
+        for lattice, column, row in np.argwhere(self._counts):
+            x = self._low + (column + lattice / 2) * self.width
+            y = self._low + (row + lattice / 2) * self.width * math.sqrt(3)
+            yield float(x), float(y), int(self._counts[lattice, column, row])

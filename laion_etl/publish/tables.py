@@ -1,0 +1,183 @@
+"""The tables of the report: every number that is drawn, and those that need no drawing."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+from markupsafe import Markup
+
+from laion_etl.funnel import DownloadStatus
+from laion_etl.overview import CrawlFunnel
+from laion_etl.publish import charts
+from laion_etl.publish.figures import LANGUAGES_SHOWN, kind, size
+from laion_etl.publish.release import Facts
+from laion_etl.publish.sketches import Repeats
+from laion_etl.publish.statistics import (
+    AESTHETIC_EDGES,
+    BYTES_EDGES,
+    CAPTION_EDGES,
+    SHARE_EDGES,
+    SHORT_SIDE_EDGES,
+    SIMILARITY_EDGES,
+    Counts,
+    Edges,
+    language_name,
+    similarity_quantile,
+)
+from laion_etl.publish.templating import words
+
+_MOST_ROWS = 12
+_DRAWN = (
+    ("languages", "kept", "Published samples by language"),
+    ("outcomes", "neutral", "Links by the outcome of their download"),
+    ("opt-outs", "opted-out", "Links left out because of an opt-out, by kind"),
+)
+_BINS_PER_ROW = 10  # similarity: rows of 0.05
+_REPEAT_BOUNDS = ((1, 1, "once"), (2, 2, "twice"), (3, 9, "3 to 9 times"), (10, 99, "10 to 99 times"))
+_OPT_OUTS = {
+    DownloadStatus.OPTED_OUT_ROBOTS_TAG: "X-Robots-Tag header",
+    DownloadStatus.OPTED_OUT_TDM: "TDM reservation (header or tdmrep.json)",
+    DownloadStatus.OPTED_OUT_ROBOTS_TXT: "robots.txt",
+    DownloadStatus.OPTED_OUT_METADATA: "metadata in the image (IPTC, PLUS, C2PA)",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A line of a table with a bar: `share` of the whole, `length` of the bar (0 to 1)."""
+
+    label: str
+    count: int
+    share: float
+    length: float
+
+
+def tables(facts: Facts) -> dict[str, list[Row]]:
+    """The tables by name."""
+    statistics, download = facts.statistics, facts.funnel.row("download")
+    outcomes = [(DownloadStatus.SUCCESS.value, download.kept), *download.dropped.items()]
+    languages = [(language_name(code), count) for code, count in statistics.languages.top()]
+    licenses = [("none stated" if name == "?" else name, n) for name, n in statistics.licenses.top()]
+    return {
+        "subsets": rows(statistics.subset_rows.items(), statistics.kept, most=99),
+        "languages": rows(languages, statistics.kept),
+        "licenses": rows(licenses, statistics.kept),
+        "domains": rows(statistics.domains.top(_MOST_ROWS + 3), statistics.kept, most=_MOST_ROWS + 3),
+        "outcomes": rows(((words(name), count) for name, count in outcomes), download.input, most=99),
+        "opt-outs": rows(opt_outs(facts.funnel), download.input),
+        "duplicates": rows(duplicates(facts.funnel), facts.funnel.row("parse").input, most=99),
+        "repeats": rows(repeats(statistics.pictures), statistics.kept),
+        "short-sides": rows(_short_sides(statistics.short_sides), statistics.kept, most=99),
+        "safety": rows(statistics.safety_kept.top(), statistics.kept),
+        "filtered": rows(filtered(facts), facts.funnel.row("parse").input, most=99),
+        **{
+            f"similarity-{group.lower()}": _similarity(found.kept)
+            for group, found in statistics.similarities.items()
+        },
+        "aesthetic": _binned(AESTHETIC_EDGES[::2], statistics.aesthetic.reshape(-1, 2).sum(axis=1)),
+        "punsafe": _binned(SHARE_EDGES[::4], statistics.punsafe.reshape(-1, 4).sum(axis=1)),
+        "pwatermark": _binned(SHARE_EDGES[::4], statistics.pwatermark.reshape(-1, 4).sum(axis=1)),
+        "bytes": _filled([size(edge) for edge in BYTES_EDGES], statistics.file_bytes),
+        "caption-length": _filled([f"{edge:.0f}" for edge in CAPTION_EDGES], statistics.caption_chars),
+    }
+
+
+def opt_outs(funnel: CrawlFunnel) -> list[tuple[str, int]]:
+    """Links left out because somebody asked for it, by how they asked; every way is listed."""
+    dropped = funnel.row("download").dropped
+    return [(title, dropped.get(status.value, 0)) for status, title in _OPT_OUTS.items()]
+
+
+def duplicates(funnel: CrawlFunnel) -> list[tuple[str, int]]:
+    """What was dropped as seen before, by where."""
+    return [
+        (f"{words(reason)} ({row.stage})", count)
+        for row in funnel.rows
+        for reason, count in row.dropped.items()
+        if kind(reason) == "duplicate"
+    ]
+
+
+def filtered(facts: Facts) -> list[tuple[str, int]]:
+    """What was dropped for safety: blocklists, and samples suspected to show minors in an unsafe context."""
+    return [
+        (f"{words(reason)} ({row.stage})", count)
+        for row in facts.funnel.rows
+        for reason, count in row.dropped.items()
+        if kind(reason) == "unsafe"
+    ]
+
+
+def repeats(pictures: Repeats) -> list[tuple[str, int]]:
+    """Published samples by how often their picture file is published."""
+    found = pictures.by_count()
+    listed = [
+        (name, sum(times * values for times, values in found if low <= times <= high))
+        for low, high, name in _REPEAT_BOUNDS
+    ]
+    listed.append(("100 times and more", sum(times * values for times, values in found if times >= 100)))
+    return [(name, count) for name, count in listed if count]
+
+
+def stage_reasons(funnel: CrawlFunnel) -> list[tuple[str, int, list[Row]]]:
+    """Stage, its input, and its reasons; the WAT records first."""
+    return [
+        (row.stage, row.input, rows(((words(r), n) for r, n in row.dropped.items()), row.input, most=99))
+        for row in funnel.all_rows
+        if row.dropped and row.stage != "download"
+    ]
+
+
+def bar_charts(facts: Facts) -> dict[str, Markup]:
+    """Tables that are worth a picture of their own; those with foreign texts (domains, licences) are not."""
+    found = tables(facts)
+    return {
+        name: charts.bars([(row.label, row.count, row.share) for row in found[name]], shape, title)
+        for name, shape, title in _DRAWN
+    }
+
+
+def language_quartiles(facts: Facts) -> list[tuple[str, list[float | None]]]:
+    """The quartiles of similarity for the most frequent languages."""
+    found = facts.statistics.language_similarities
+    return [
+        (language_name(code), [similarity_quantile(found[code], share) for share in (0.25, 0.5, 0.75)])
+        for code, _ in facts.statistics.languages.top(LANGUAGES_SHOWN)
+        if code in found
+    ]
+
+
+def rows(counts: Iterable[tuple[str, int]], whole: int, most: int = _MOST_ROWS) -> list[Row]:
+    """Rows with their share of the whole, bars relative to the longest; what is past `most` is added up."""
+    listed = list(counts)
+    shown = listed[:most]
+    if rest := listed[most:]:
+        shown.append((f"{len(rest):,} others", sum(count for _, count in rest)))
+    longest = max([1, *(count for _, count in shown)])
+    return [Row(label, count, count / whole if whole else 0.0, count / longest) for label, count in shown]
+
+
+def _similarity(counts: Counts) -> list[Row]:
+    """Kept samples per step of 0.05, the numbers beside the histogram."""
+    return _filled(
+        [f"{edge:.2f}" for edge in SIMILARITY_EDGES[::_BINS_PER_ROW]], counts.reshape(-1, 10).sum(axis=1)
+    )
+
+
+def _binned(edges: Edges, counts: Counts) -> list[Row]:
+    return _filled([f"{edge:g}" for edge in edges], counts)
+
+
+def _filled(names: Sequence[str], counts: Counts) -> list[Row]:
+    """The bins of a histogram that have something in them; `names` are those of its edges."""
+    labels = (f"{low} to {high}" for low, high in pairwise(names))
+    named = [(label, int(count)) for label, count in zip(labels, counts, strict=True) if count]
+    return rows(named, int(counts.sum()), most=99)
+
+
+def _short_sides(counts: Counts) -> list[tuple[str, int]]:
+    edges = [str(edge) for edge in SHORT_SIDE_EDGES]
+    between = [f"{low} to {int(high) - 1} px" for low, high in pairwise(edges)]
+    return list(
+        zip([f"under {edges[0]} px", *between, f"{edges[-1]} px and more"], counts.tolist(), strict=True)
+    )

@@ -1,0 +1,52 @@
+"use strict";
+(() => {
+  // Tips: the words of a shape's data-tip, beside the pointer. They are text, never markup.
+  const tip = document.getElementById("tip");
+  const place = (event) => {
+    const box = tip.getBoundingClientRect();
+    const right = event.clientX + 14 + box.width > innerWidth;
+    const low = event.clientY + 18 + box.height > innerHeight;
+    tip.style.left = `${Math.max(4, right ? event.clientX - box.width - 10 : event.clientX + 14)}px`;
+    tip.style.top = `${low ? event.clientY - box.height - 10 : event.clientY + 18}px`;
+  };
+  document.addEventListener("pointerover", (event) => {
+    const shape = event.target.closest("[data-tip]");
+    tip.hidden = !shape;
+    if (shape) {
+      tip.textContent = shape.dataset.tip;
+      place(event);
+    }
+  });
+  document.addEventListener("pointermove", (event) => tip.hidden || place(event));
+  document.addEventListener("scroll", () => { tip.hidden = true; }, { passive: true });
+
+  // Sorting: a click on a heading sorts by its column, another one the other way round.
+  const value = (row, column) => {
+    const cell = row.cells[column];
+    return cell.dataset.value === undefined ? cell.textContent : Number(cell.dataset.value);
+  };
+  const sort = (table, column) => {
+    const heading = table.tHead.rows[0].cells[column];
+    const rising = heading.getAttribute("aria-sort") === "descending";
+    for (const other of table.tHead.rows[0].cells) other.removeAttribute("aria-sort");
+    heading.setAttribute("aria-sort", rising ? "ascending" : "descending");
+    const rows = [...table.tBodies[0].rows];
+    rows.sort((one, other) => {
+      const [a, b] = [value(one, column), value(other, column)];
+      const order = typeof a === "number" ? a - b : a.localeCompare(b);
+      return rising ? order : -order;
+    });
+    table.tBodies[0].append(...rows);
+  };
+  for (const table of document.querySelectorAll("table.sortable")) {
+    if (table.tBodies[0].rows.length < 2) continue;
+    for (const [column, heading] of [...table.tHead.rows[0].cells].entries()) {
+      if (heading.querySelector(".unseen")) continue;
+      const button = document.createElement("button");
+      button.type = "button";
+      button.append(...heading.childNodes);
+      button.addEventListener("click", () => sort(table, column));
+      heading.append(button);
+    }
+  }
+})();
