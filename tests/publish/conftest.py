@@ -1,9 +1,13 @@
+from collections.abc import Iterator
+
 import pytest
 
 from laion_etl.publish import png
 
 
-@pytest.fixture(autouse=True)
-def small_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture(scope="package", autouse=True)
+def small_figures() -> Iterator[None]:
     """Figures as PNG files are drawn small: most tests here publish, few look at them."""
-    monkeypatch.setattr(png, "WIDTH_PX", 90)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(png, "WIDTH_PX", 90)
+        yield
