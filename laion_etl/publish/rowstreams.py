@@ -1,0 +1,67 @@
+"""Published rows as streams in the order of SAMPLE_ID, and several such streams side by side."""
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from laion_etl.errors import InputError
+from laion_etl.publish.subsets import DataFile
+from laion_etl.records import DATASET_SCHEMA
+from laion_etl.storage import Store
+
+ROWS_PER_READ = 16_384
+_NOTHING = DATASET_SCHEMA.empty_table()
+
+
+def ids_of(table: pa.Table) -> NDArray[np.int64]:
+    """SAMPLE_ID as numbers."""
+    return np.asarray(table["SAMPLE_ID"].to_numpy(), np.int64)
+
+
+def ascending(last: int, ids: NDArray[np.int64]) -> bool:
+    """Whether ids go on upwards from the last one before them."""
+    return ids.size == 0 or bool(ids[0] > last and np.all(np.diff(ids) > 0))
+
+
+def read_rows(files: Sequence[DataFile], store: Store) -> Iterator[pa.Table]:
+    """The rows of some files, one after the other; InputError for one that can't be read or has no order."""
+    last = -1
+    for file in files:
+        with store.open(file.name) as raw:
+            try:
+                for batch in pq.ParquetFile(raw).iter_batches(ROWS_PER_READ):
+                    table = pa.Table.from_batches([batch])
+                    if table.schema != DATASET_SCHEMA or not ascending(last, ids_of(table)):
+                        raise InputError(f"{store.uri(file.name)} is damaged; see `laion-etl verify`")
+                    if table.num_rows:
+                        last = int(ids_of(table)[-1])
+                    yield table
+            except (pa.ArrowException, OSError) as error:
+                raise InputError(f"{store.uri(file.name)} can't be read ({error})") from error
+
+
+def side_by_side(streams: Sequence[Iterator[pa.Table]]) -> Iterator[list[pa.Table]]:
+    """The rows of several streams cut at the same ids: one table per stream, again and again.
+
+    Rows with the same id come together, and no more than a read per stream is held.
+    """
+    heads: list[pa.Table | None] = [_next(stream) for stream in streams]
+    while any(head is not None for head in heads):
+        bound = min(int(ids_of(head)[-1]) for head in heads if head is not None)
+        window = []
+        for place, head in enumerate(heads):
+            if head is None:
+                window.append(_NOTHING)
+                continue
+            count = int(np.searchsorted(ids_of(head), bound, side="right"))
+            window.append(head.slice(0, count))
+            rest = head.slice(count)
+            heads[place] = rest if rest.num_rows else _next(streams[place])
+        yield window
+
+
+def _next(stream: Iterator[pa.Table]) -> pa.Table | None:
+    return next((table for table in stream if table.num_rows), None)

@@ -1,0 +1,246 @@
+"""Whether a version is what its manifest says: every file, every byte, every count, every row's place.
+
+Each file is read once, some thousand rows at a time; the memory taken does not depend on the dataset.
+"""
+
+import hashlib
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
+from pathlib import PurePosixPath
+from typing import Any, BinaryIO
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from laion_etl.errors import InputError, SettingsError, StorageError
+from laion_etl.publish.listing import NAME, STATS, Manifest, Part, read_manifest
+from laion_etl.publish.presentation import CARD, DATASET_CARD
+from laion_etl.publish.rowstreams import ROWS_PER_READ, ascending, ids_of, side_by_side
+from laion_etl.publish.subsets import LANGUAGE_SUBSETS, DataFile, Subset, subsets
+from laion_etl.publish.versions import dataset_folder, read_versions
+from laion_etl.records import DATASET_SCHEMA
+from laion_etl.settings import PublishSettings
+from laion_etl.storage import Store
+
+_BYTES_PER_READ = 1 << 20
+_ID_DIGITS = 14
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Something that is not as it should be; `file` as it is named in the store."""
+
+    file: str
+    what: str
+
+
+@dataclass(slots=True)
+class Verdict:
+    """What was looked at, and what is wrong with it."""
+
+    dataset: str
+    version: str
+    files: int = 0
+    rows: int = 0
+    bytes: int = 0
+    problems: list[Problem] = field(default_factory=list)
+
+    def to_plain(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return asdict(self)
+
+
+def verify_version(dataset: str, version: str, store: Store, on_bytes: Progress | None = None) -> Verdict:
+    """Looks at a visible version, '' for the current one. Raises InputError when there is no such version.
+
+    `on_bytes` hears of the bytes read and of those in all.
+    """
+    listed = read_versions(dataset, store).find(version)
+    verdict = Verdict(dataset, listed.version)
+    try:
+        manifest = read_manifest(dataset, listed, store)
+        _Check(manifest, verdict, store, on_bytes).run()
+    except (InputError, StorageError) as error:
+        verdict.problems.append(Problem(f"{dataset_folder(dataset)}/{listed.version}/{NAME}", str(error)))
+    return verdict
+
+
+@dataclass(slots=True)
+class _Check:
+    manifest: Manifest
+    verdict: Verdict
+    store: Store
+    on_bytes: Progress | None
+    rows_of: Counter[tuple[str, str]] = field(default_factory=Counter)  # (crawl, subset)
+    fitting: Counter[tuple[str, str]] = field(default_factory=Counter)  # by what the language subsets hold
+
+    def run(self) -> None:
+        self._find_extra_files()
+        for file in self.manifest.files:
+            if not file.subset:
+                self._check_plain(file)
+        streams = []
+        known = set()
+        for part in self.manifest.parts:
+            for subset in self._subsets_of(part):
+                known.add((part.crawl, subset.name))
+                stream = self._rows(part, subset)
+                if subset.name in LANGUAGE_SUBSETS:
+                    streams.append(self._counted(part, stream))
+                else:
+                    for _ in stream:
+                        pass
+        self._find_repeated(streams)
+        for file in self.manifest.files:
+            if file.subset and (file.crawl, file.subset) not in known:
+                self._problem(file.name, "is of a subset or crawl that the manifest does not describe")
+        self._check_counts()
+        self._check_root()
+
+    def _subsets_of(self, part: Part) -> tuple[Subset, ...]:
+        try:
+            rules = part.settings["publish"]
+            own = tuple((str(name), str(sql)) for name, sql in rules["subsets"])
+            return subsets(
+                PublishSettings(
+                    high_resolution_px=int(rules["high_resolution_px"]),
+                    aesthetic_min=float(rules["aesthetic_min"]),
+                    subsets=own,
+                )
+            )
+        except (KeyError, TypeError, ValueError, SettingsError) as error:
+            raise InputError(f"the settings of {part.crawl} can't be used: {error}") from error
+
+    def _find_extra_files(self) -> None:
+        listed = {file.name for file in self.manifest.files}
+        release = self.manifest.release
+        own = {release.file(name) for name in (NAME, STATS)}
+        folders = {str(PurePosixPath(file.name).parent) for file in self.manifest.files if file.subset}
+        found = {name for folder in sorted({release.folder, *folders}) for name in self.store.list(folder)}
+        for name in sorted(found - listed - own):
+            self._problem(name, "is not in the manifest")
+
+    def _check_plain(self, file: DataFile) -> None:
+        """A file without published rows: its bytes, and of parquet how many rows it has."""
+        with suppress(_Unreadable), self._opened(file) as raw:
+            if file.rows is not None:
+                self._parquet(file, raw)
+
+    def _rows(self, part: Part, subset: Subset) -> Iterator[pa.Table]:
+        """The rows of a subset that are in order, once they have been looked at."""
+        last = -1
+        for file in self.manifest.data_files(subset.name, part.crawl):
+            with suppress(_Unreadable), self._opened(file) as raw:
+                parquet = self._parquet(file, raw)
+                if parquet.schema_arrow != DATASET_SCHEMA:
+                    self._problem(file.name, "does not have the columns of a published file")
+                    continue
+                wrong = 0
+                for batch in parquet.iter_batches(ROWS_PER_READ):
+                    table = pa.Table.from_batches([batch])
+                    wrong += self._misplaced(table, part, subset)
+                    if not ascending(last, ids_of(table)):
+                        self._problem(file.name, "has rows whose SAMPLE_ID repeats or is out of order")
+                        break
+                    last = int(ids_of(table)[-1])
+                    self.rows_of[part.crawl, subset.name] += table.num_rows
+                    yield table
+                if wrong:
+                    self._problem(file.name, f"has {wrong:,} rows that do not belong there")
+
+    def _misplaced(self, table: pa.Table, part: Part, subset: Subset) -> int:
+        """Rows that the rule of the subset does not select, of another crawl, or whose key is another."""
+        keys = pc.utf8_lpad(table["SAMPLE_ID"].cast(pa.string()), _ID_DIGITS, "0")
+        right = pc.and_(pc.equal(table["crawl"], part.crawl), pc.equal(table["key"], keys))
+        count: int = pc.sum(pc.and_(right, subset.selects(table))).as_py() or 0
+        return int(table.num_rows) - count
+
+    def _counted(self, part: Part, stream: Iterator[pa.Table]) -> Iterator[pa.Table]:
+        """Counts on the way which rows the overlapping subsets should have."""
+        chosen = [subset for subset in self._subsets_of(part) if subset.name not in LANGUAGE_SUBSETS]
+        for table in stream:
+            for subset in chosen:
+                self.fitting[part.crawl, subset.name] += pc.sum(subset.selects(table)).as_py() or 0
+            yield table.select(["SAMPLE_ID"])
+
+    def _find_repeated(self, streams: list[Iterator[pa.Table]]) -> None:
+        repeated = 0
+        for window in side_by_side(streams):
+            ids = np.sort(np.concatenate([ids_of(table) for table in window]))
+            self.verdict.rows += ids.size
+            repeated += int(np.count_nonzero(np.diff(ids) == 0))
+        if repeated:
+            self._problem(self.manifest.release.folder, f"{repeated:,} SAMPLE_IDs are in several files")
+
+    def _check_counts(self) -> None:
+        """What manifest and rows say; where files are damaged, that has been said already."""
+        if self.verdict.problems:
+            return
+        name, document = self.manifest.release.file(NAME), self.manifest.document
+        for subset in document["subsets"]:
+            found = sum(count for (_, kind), count in self.rows_of.items() if kind == subset["name"])
+            if found != subset["rows"]:
+                self._problem(name, f"says {subset['rows']:,} rows of {subset['name']}, there are {found:,}")
+        if self.verdict.rows != document["rows"]:
+            self._problem(name, f"says {document['rows']:,} rows, there are {self.verdict.rows:,}")
+        for (crawl, subset), count in self.fitting.items():
+            if count != self.rows_of[crawl, subset]:
+                has = self.rows_of[crawl, subset]
+                self._problem(
+                    name, f"{subset} of {crawl} has {has:,} rows, by its rule it should have {count:,}"
+                )
+
+    def _check_root(self) -> None:
+        release = self.manifest.release
+        current = read_versions(release.name, self.store).current
+        if current is None or current.version != release.version:
+            return
+        name, card = f"{dataset_folder(release.name)}/{CARD}", release.file(DATASET_CARD)
+        if not self.store.exists(name) or self.store.read(name) != self.store.read(card):
+            self._problem(name, f"is not {DATASET_CARD} of the current version; publish again to mend it")
+
+    def _opened(self, file: DataFile) -> BinaryIO:
+        """The file from its beginning, once its bytes are known to be right."""
+        self.verdict.files += 1
+        if not self.store.exists(file.name):
+            self._problem(file.name, "is missing")
+            raise _Unreadable
+        raw = self.store.open(file.name)
+        digest, size = hashlib.sha256(), 0
+        while block := raw.read(_BYTES_PER_READ):
+            digest.update(block)
+            size += len(block)
+        self.verdict.bytes += size
+        if self.on_bytes is not None:
+            self.on_bytes(self.verdict.bytes, sum(one.bytes for one in self.manifest.files))
+        if (size, digest.hexdigest()) != (file.bytes, file.sha256):
+            raw.close()
+            self._problem(file.name, f"has other bytes than the manifest says ({size:,}, not {file.bytes:,})"
+                          if size != file.bytes else "has other bytes than the manifest says")  # fmt: skip
+            raise _Unreadable
+        raw.seek(0)
+        return raw
+
+    def _parquet(self, file: DataFile, raw: BinaryIO) -> pq.ParquetFile:
+        try:
+            parquet = pq.ParquetFile(raw)
+        except (pa.ArrowException, OSError) as error:
+            self._problem(file.name, f"is no parquet file ({error})")
+            raise _Unreadable from error
+        if parquet.metadata.num_rows != file.rows:
+            rows = parquet.metadata.num_rows
+            self._problem(file.name, f"has {rows:,} rows, the manifest says {file.rows:,}")
+        return parquet
+
+    def _problem(self, file: str, what: str) -> None:
+        self.verdict.problems.append(Problem(file, what))
+
+
+class _Unreadable(Exception):  # noqa: N818 - a signal within this module
+    """The file has been reported; there is nothing more to look at in it."""

@@ -1,0 +1,186 @@
+"""Two crawls published into one dataset, damaged in one way after the other."""
+
+import io
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from laion_etl.errors import InputError
+from laion_etl.publish.diff import diff_versions
+from laion_etl.publish.listing import NAME
+from laion_etl.publish.stage import publish_dataset
+from laion_etl.publish.verify import verify_version
+from laion_etl.publish.versions import Release, read_versions, write_versions
+from laion_etl.settings import Settings
+from laion_etl.storage import LocalStore, Store
+from tests.publish.world import CRAWL, build_world, changed, write_world
+from tests.test_cli import laion_etl
+
+NEXT = "CC-MAIN-2026-47"
+PART = f"dataset/laion/{CRAWL}/laion-en/part-00000.parquet"
+OWN = (("red", "TEXT LIKE '%red%'"),)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    store = LocalStore(tmp_path_factory.mktemp("whole"))
+    settings = changed(Settings(), subsets=OWN)
+    for crawl, first in ((CRAWL, 0), (NEXT, 3)):
+        write_world(build_world(batches=2, first_batch=first), store, crawl=crawl)
+        publish_dataset(crawl, settings, store)
+    return store.root
+
+
+@pytest.fixture
+def damaged(tmp_path: Path, whole: Path) -> Store:
+    shutil.copytree(whole, tmp_path / "copy")
+    return LocalStore(tmp_path / "copy")
+
+
+def problems(store: Store) -> dict[str, str]:
+    return {problem.file: problem.what for problem in verify_version("laion", "", store).problems}
+
+
+def rewrite_rows(store: Store, change: Callable[[pa.Table], pa.Table], name: str = PART) -> None:
+    """Other rows in a file, with manifest and list of versions made to fit."""
+    table = change(pq.read_table(io.BytesIO(store.read(name))))
+    with store.create(name) as file:
+        pq.write_table(table, file)
+    versions = read_versions("laion", store)
+    manifest_name = Release("laion", NEXT).file(NAME)
+    document = json.loads(store.read(manifest_name))
+    for entry in document["files"]:
+        if entry["name"] == f"../{name.removeprefix('dataset/laion/')}":
+            entry |= {"rows": table.num_rows, "bytes": file.output.bytes, "sha256": file.output.sha256}
+    manifest = store.write(manifest_name, json.dumps(document).encode())
+    write_versions(versions.with_manifest(NEXT, manifest), store)
+
+
+def test_a_whole_dataset_has_no_problem(whole: Path) -> None:
+    verdict = verify_version("laion", "", LocalStore(whole))
+    assert verdict.problems == []
+    assert (verdict.version, verdict.rows) == (NEXT, 143)
+    assert verify_version("laion", CRAWL, LocalStore(whole)).problems == []
+    with pytest.raises(InputError, match=rf"no version 2019 \(it has: {CRAWL}, {NEXT}\)"):
+        verify_version("laion", "2019", LocalStore(whole))
+
+
+def test_a_flipped_byte_is_found_in_any_file(damaged: Store) -> None:
+    for name in (PART, f"dataset/laion/{NEXT}/_pictures.parquet", f"dataset/laion/{NEXT}/report/index.html"):
+        data = bytearray(damaged.read(name))
+        data[len(data) // 2] ^= 1
+        damaged.write(name, bytes(data))
+        assert problems(damaged) == {name: "has other bytes than the manifest says"}
+        data[len(data) // 2] ^= 1
+        damaged.write(name, bytes(data))
+
+
+def test_missing_and_extra_files_are_found(damaged: Store) -> None:
+    extra = f"dataset/laion/{CRAWL}/laion-multi/part-00007.parquet"
+    damaged.delete(PART)
+    damaged.write(extra, b"PAR1")
+    assert problems(damaged) == {PART: "is missing", extra: "is not in the manifest"}
+
+
+def test_a_changed_manifest_or_card_is_found(damaged: Store) -> None:
+    name = f"dataset/laion/{NEXT}/{NAME}"
+    manifest = damaged.read(name)
+    damaged.write("dataset/laion/README.md", b"---\nother: card\n")
+    assert list(problems(damaged)) == ["dataset/laion/README.md"]
+    damaged.write(name, manifest.replace(b'"rows": ', b'"rows": 1', 1))
+    assert "has other bytes than versions.json says" in problems(damaged)[name]
+
+
+def test_wrong_counts_are_found(damaged: Store) -> None:
+    rewrite_rows(damaged, lambda table: table.slice(1))
+    name = f"dataset/laion/{NEXT}/{NAME}"
+    found = [one.what for one in verify_version("laion", "", damaged).problems if one.file == name]
+    assert any("says 143 rows, there are 142" in what for what in found)
+    assert any("rows of laion-en, there are" in what for what in found)
+
+
+def _first_row_twice(table: pa.Table) -> pa.Table:
+    return pa.concat_tables([table.slice(0, 1), table])
+
+
+def _in_german(table: pa.Table) -> pa.Table:
+    column = table.schema.get_field_index("LANGUAGE")
+    languages = ["de", *table["LANGUAGE"].to_pylist()[1:]]
+    return table.set_column(column, table.schema.field(column), pa.array(languages))
+
+
+def _without_crawl(table: pa.Table) -> pa.Table:
+    return table.drop_columns(["crawl"])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (_first_row_twice, "has rows whose SAMPLE_ID repeats or is out of order"),
+        (_in_german, "has 1 rows that do not belong there"),
+        (_without_crawl, "does not have the columns of a published file"),
+    ],
+)
+def test_rows_that_do_not_belong_are_found(
+    damaged: Store, change: Callable[[pa.Table], pa.Table], message: str
+) -> None:
+    rewrite_rows(damaged, change)
+    assert problems(damaged)[PART] == message
+
+
+def test_a_row_in_two_language_subsets_is_found(damaged: Store) -> None:
+    english = pq.read_table(io.BytesIO(damaged.read(PART)))
+    column = english.schema.get_field_index("LANGUAGE")
+    row = english.slice(0, 1).set_column(column, english.schema.field(column), pa.array(["de"]))
+    name = f"dataset/laion/{CRAWL}/laion-multi/part-00000.parquet"
+    rewrite_rows(damaged, lambda table: pa.concat_tables([row, table]), name)
+    assert problems(damaged) == {f"dataset/laion/{NEXT}": "1 SAMPLE_IDs are in several files"}
+
+
+def test_a_file_name_that_leads_out_of_the_dataset_is_refused(damaged: Store) -> None:
+    name = f"dataset/laion/{NEXT}/{NAME}"
+    document = json.loads(damaged.read(name))
+    document["files"][0]["name"] = "../../../secret"
+    output = damaged.write(name, json.dumps(document).encode())
+    write_versions(read_versions("laion", damaged).with_manifest(NEXT, output), damaged)
+    assert "is outside of the dataset" in problems(damaged)[name]
+
+
+def test_the_difference_of_two_versions(damaged: Store) -> None:
+    world = build_world(batches=3)
+    world.batches[0][0]["caption"] = "another text"
+    world.batches[0][1] |= {"similarity": 0.1, "reason": "low_similarity"}
+    write_world(world, damaged)
+    publish_dataset(CRAWL, changed(Settings(), subsets=OWN, aesthetic_min=4.5), damaged)
+    found = diff_versions("laion", NEXT, f"{CRAWL}.2", damaged)
+    by_subset = {one.subset: one for one in found.subsets}
+    english = by_subset["laion-en"]
+    added = [row for row in world.batches[2] if row["reason"] is None and row["language"] == "en"]
+    assert (english.added, english.removed, english.changed) == (len(added), 1, 1)
+    before = [row for n in (0, 1) for row in build_world(batches=2).batches[n] if row["reason"] is None]
+    second = [row for row in build_world(2, first_batch=3).kept if row["language"] == "en"]
+    kept = [row for row in before if row["language"] == "en"]
+    assert english.unchanged == len(kept) - 2 + len(second)
+    assert by_subset["laion-aesthetic"].added > 0
+    assert [(one.crawl, one.setting, one.old, one.new) for one in found.settings] == [
+        (CRAWL, "publish.aesthetic_min", 5.0, 4.5)
+    ]
+    assert all(f"/{CRAWL}.2/" in name for name in found.files_added)
+    backwards = {one.subset: one for one in diff_versions("laion", f"{CRAWL}.2", NEXT, damaged).subsets}
+    assert (backwards["laion-en"].added, backwards["laion-en"].removed) == (1, len(added))
+
+
+def test_the_commands(damaged: LocalStore) -> None:
+    good = laion_etl(damaged.root, "verify", "--json", STORE=str(damaged.root))
+    assert (good.returncode, json.loads(good.stdout.splitlines()[-1])["problems"]) == (0, [])
+    done = laion_etl(damaged.root, "diff", CRAWL, NEXT, "--json", STORE=str(damaged.root))
+    assert {one["removed"] for one in json.loads(done.stdout.splitlines()[-1])["subsets"]} == {0}
+    damaged.delete(PART)
+    bad = laion_etl(damaged.root, "verify", STORE=str(damaged.root))
+    assert bad.returncode == 1
+    assert f"{PART}: is missing" in bad.stdout
