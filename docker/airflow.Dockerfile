@@ -3,15 +3,15 @@
 #   docker run --init laion-etl-airflow airflow api-server | scheduler | dag-processor | triggerer
 # The target `all` has torch too, for stages that run beside the scheduler (compose.yaml); in a cluster they
 # are pods of the worker images, and the default is enough.
-# User, folders and the missing entrypoint are what the official Helm chart expects of an image.
+# User, folders and /entrypoint, which its probes call, are what the official Helm chart expects of an image.
 ARG BASE=docker.io/library/python:3.11.14-slim-bookworm
 
 FROM ${BASE} AS build
 WORKDIR /build
 RUN python3 -m venv --without-pip /opt/laion
-COPY docker/requirements-airflow.txt ./
+COPY docker/requirements-airflow.txt docker/requirements-auth.txt ./
 RUN --mount=type=secret,id=pip,target=/etc/pip.conf \
-    python3 -m pip --python /opt/laion/bin/python install --no-cache-dir --no-deps --only-binary :all: -r requirements-airflow.txt
+    python3 -m pip --python /opt/laion/bin/python install --no-cache-dir --no-deps --only-binary :all: -r requirements-airflow.txt -r requirements-auth.txt
 COPY pyproject.toml README.md LICENSE ./
 COPY sql ./sql
 COPY laion_etl ./laion_etl
@@ -33,7 +33,8 @@ LABEL org.opencontainers.image.title="laion-etl Airflow" \
       org.opencontainers.image.version="${VERSION}" \
       org.opencontainers.image.revision="${REVISION}"
 RUN useradd --uid 50000 --gid 0 --home-dir /home/airflow --create-home airflow \
-    && mkdir -p /opt/airflow/logs /data && chown -R 50000:0 /opt/airflow /data && chmod -R g=u /opt/airflow /data
+    && mkdir -p /opt/airflow/logs /data && chown -R 50000:0 /opt/airflow /data && chmod -R g=u /opt/airflow /data \
+    && printf '#!/bin/sh\nexec "$@"\n' >/entrypoint && chmod 755 /entrypoint
 ENV PATH=/opt/laion/bin:$PATH PYTHONUNBUFFERED=1 AIRFLOW_HOME=/opt/airflow LAION_ETL_DATA_DIR=/data \
     AIRFLOW__CORE__LOAD_EXAMPLES=False AIRFLOW__USAGE_DATA_COLLECTION__ENABLED=False
 COPY docker/pools.json /opt/airflow/pools.json
