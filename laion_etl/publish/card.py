@@ -4,14 +4,17 @@ import re
 from collections.abc import Iterable, Sequence
 
 from laion_etl.publish.release import PIPELINE, Facts
-from laion_etl.publish.statistics import SHORT_SIDE_EDGES, language_name
+from laion_etl.publish.statistics import SHARE_EDGES, SHORT_SIDE_EDGES, language_name
 from laion_etl.publish.subsets import DataFile
+from laion_etl.publish.tables import duplicates, filtered, opt_outs, repeats
 from laion_etl.publish.templating import environment, words
-from laion_etl.publish.wording import MEANINGS
+from laion_etl.publish.wording import BIASES, BIBTEX, LIMITS, MEANINGS, MISUSES, PERSONAL, USES
 from laion_etl.records import DATASET_SCHEMA
 
 _LANGUAGE_CODE = re.compile(r"[a-z]{2,3}\Z")
+_RENAMED = {"iw": "he", "jw": "jv"}  # codes of CLD3 that ISO 639 has replaced
 _MOST_LINES = 15
+_LIMITS_OF_SCORES = (("punsafe", 0.5), ("pwatermark", 0.8))  # those that LAION-5B counts by
 _SIZE_CATEGORIES = (
     (1_000, "n<1K"),
     (10_000, "1K<n<10K"),
@@ -32,8 +35,8 @@ def render_card(facts: Facts, files: Iterable[DataFile], folder: str) -> bytes:
     return template.render(
         facts=facts,
         pipeline=PIPELINE,
-        size=size_category(statistics.kept),
-        language_codes=sorted(code for code in codes if _LANGUAGE_CODE.match(code)),
+        size=size_category(facts.total_rows),
+        language_codes=sorted({_RENAMED.get(code, code) for code in codes if _LANGUAGE_CODE.match(code)}),
         configs=_configs(facts, files, folder),
         columns=[(field.name, str(field.type), MEANINGS[field.name]) for field in DATASET_SCHEMA],
         languages=_lines([(language_name(code), n) for code, n in statistics.languages.top()]),
@@ -43,6 +46,17 @@ def render_card(facts: Facts, files: Iterable[DataFile], folder: str) -> bytes:
         quantiles=[(share, statistics.quantile(share)) for share in (0.05, 0.25, 0.5, 0.75, 0.95)],
         thresholds={group: sorted(values) for group, values in statistics.thresholds.items()},
         drops=_drops(facts),
+        scores=_scores(facts),
+        repeats=repeats(statistics.pictures),
+        duplicates=duplicates(facts.funnel),
+        filtered=filtered(facts.funnel),
+        opt_outs=opt_outs(facts.funnel),
+        uses=USES,
+        misuses=MISUSES,
+        limits=LIMITS,
+        biases=BIASES,
+        personal=PERSONAL,
+        bibtex=BIBTEX,
         cell=cell,
     ).encode()
 
@@ -70,7 +84,7 @@ def _configs(facts: Facts, files: Iterable[DataFile], folder: str) -> list[tuple
 
 def _lines(counts: Sequence[tuple[str, int]]) -> list[tuple[str, int]]:
     rest = counts[_MOST_LINES:]
-    summed = [(f"{len(rest)} others", sum(count for _, count in rest))] if rest else []
+    summed = [(f"{len(rest)} more", sum(count for _, count in rest))] if rest else []
     return [*counts[:_MOST_LINES], *summed]
 
 
@@ -78,6 +92,16 @@ def _short_sides(facts: Facts) -> list[tuple[int, int]]:
     """Pixels, and how many images have a shorter side of at least that."""
     counts = facts.statistics.short_sides.tolist()
     return [(edge, sum(counts[place + 1 :])) for place, edge in enumerate(SHORT_SIDE_EDGES)]
+
+
+def _scores(facts: Facts) -> list[tuple[str, float, int, int]]:
+    """Score, limit, and how many published rows reach it, of those that have the score."""
+    found = ((name, limit, getattr(facts.statistics, name)) for name, limit in _LIMITS_OF_SCORES)
+    return [
+        (name, limit, int(counts[SHARE_EDGES[:-1] >= limit - 1e-9].sum()), int(counts.sum()))
+        for name, limit, counts in found
+        if counts.sum()
+    ]
 
 
 def _drops(facts: Facts) -> list[tuple[str, str, int]]:

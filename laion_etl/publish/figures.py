@@ -26,10 +26,12 @@ from laion_etl.publish.statistics import (
 )
 from laion_etl.publish.subsets import SUBSET_HIGH_RESOLUTION
 from laion_etl.publish.templating import words
+from laion_etl.publish.variants import NOT_TAGGED, PUNSAFE
 from laion_etl.records import SUBSET_EN, SUBSET_MULTI, SUBSET_NOLANG
 
 _BINS_PER_COLUMN = 4  # similarity: columns of 0.02
 LANGUAGES_SHOWN = 16
+_UNSAFE = frozenset({ScoreReason.SUSPECTED_UNDERAGE.value, NOT_TAGGED, PUNSAFE})
 _INPUT_TITLES = {
     "parse": "Image links",
     "load": "Pairs",
@@ -76,7 +78,7 @@ def kind(reason: str) -> str:
         return "opted-out"
     if "duplicate" in reason:
         return "duplicate"
-    if reason.startswith("blocked") or reason == ScoreReason.SUSPECTED_UNDERAGE.value:
+    if reason.startswith(("blocked", "tagged")) or reason in _UNSAFE:
         return "unsafe"
     return "lost"
 

@@ -6,7 +6,7 @@ from itertools import pairwise
 
 from markupsafe import Markup
 
-from laion_etl.funnel import DownloadStatus
+from laion_etl.funnel import DownloadStatus, ParseReason, ScoreReason
 from laion_etl.overview import CrawlFunnel
 from laion_etl.publish import charts
 from laion_etl.publish.figures import LANGUAGES_SHOWN, kind, size
@@ -34,6 +34,13 @@ _DRAWN = (
 )
 _BINS_PER_ROW = 10  # similarity: rows of 0.05
 _REPEAT_BOUNDS = ((1, 1, "once"), (2, 2, "twice"), (3, 9, "3 to 9 times"), (10, 99, "10 to 99 times"))
+_ALWAYS_FILTERED = (
+    ("parse", ParseReason.BLOCKED_DOMAIN.value),
+    ("parse", ParseReason.BLOCKED_URL.value),
+    ("parse", ParseReason.BLOCKED_PAIR.value),
+    ("download", DownloadStatus.BLOCKED_HASH.value),
+    ("score", ScoreReason.SUSPECTED_UNDERAGE.value),
+)
 _OPT_OUTS = {
     DownloadStatus.OPTED_OUT_ROBOTS_TAG: "X-Robots-Tag header",
     DownloadStatus.OPTED_OUT_TDM: "TDM reservation (header or tdmrep.json)",
@@ -69,7 +76,7 @@ def tables(facts: Facts) -> dict[str, list[Row]]:
         "repeats": rows(repeats(statistics.pictures), statistics.kept),
         "short-sides": rows(_short_sides(statistics.short_sides), statistics.kept, most=99),
         "safety": rows(statistics.safety_kept.top(), statistics.kept),
-        "filtered": rows(filtered(facts), facts.funnel.row("parse").input, most=99),
+        "filtered": rows(filtered(facts.funnel), facts.funnel.row("parse").input, most=99),
         **{
             f"similarity-{group.lower()}": _similarity(found.kept)
             for group, found in statistics.similarities.items()
@@ -98,14 +105,12 @@ def duplicates(funnel: CrawlFunnel) -> list[tuple[str, int]]:
     ]
 
 
-def filtered(facts: Facts) -> list[tuple[str, int]]:
-    """What was dropped for safety: blocklists, and samples suspected to show minors in an unsafe context."""
-    return [
-        (f"{words(reason)} ({row.stage})", count)
-        for row in facts.funnel.rows
-        for reason, count in row.dropped.items()
-        if kind(reason) == "unsafe"
-    ]
+def filtered(funnel: CrawlFunnel) -> list[tuple[str, int]]:
+    """What was dropped for safety, by reason and stage; what is always looked for is listed if it is none."""
+    found: dict[tuple[str, str], int] = dict.fromkeys(_ALWAYS_FILTERED, 0)
+    for row in funnel.rows:
+        found |= {(row.stage, r): count for r, count in row.dropped.items() if kind(r) == "unsafe"}
+    return [(f"{words(reason)} ({stage})", count) for (stage, reason), count in found.items()]
 
 
 def repeats(pictures: Repeats) -> list[tuple[str, int]]:

@@ -5,6 +5,8 @@ import re
 from dataclasses import replace
 from html.parser import HTMLParser
 
+import duckdb
+import huggingface_hub
 import pytest
 import yaml
 from PIL import Image
@@ -113,7 +115,7 @@ def test_hostile_urls_and_licences_stay_text_in_report_and_card(store: Store) ->
     assert not page.all("i")
     lines = [line for line in card.splitlines() if "alert(1)" in line]
     assert len(lines) == 1
-    assert re.fullmatch(r"\| `[^`|]*` \| \d+ \|", lines[0])
+    assert re.fullmatch(r"\| `[^`|]*` \| \d+ \| [\d.]+% \|", lines[0])
     assert "\u202e" not in card
 
 
@@ -222,6 +224,9 @@ def test_the_front_matter_of_the_card_is_what_the_hub_reads(store: Store) -> Non
     write_world(world, store)
     publish_dataset(CRAWL, Settings(), store)
     card = store.read(f"dataset/laion/{CRAWL}/README.md").decode()
+    hub = huggingface_hub.DatasetCard(card).data
+    assert (hub.license, hub.pretty_name) == ("other", f"laion {CRAWL}")
+    assert hub.task_categories == ["text-to-image", "image-to-text", "zero-shot-image-classification"]
     start, front, body = card.split("---\n", 2)
     fields = yaml.safe_load(front)
     assert start == ""
@@ -232,6 +237,29 @@ def test_the_front_matter_of_the_card_is_what_the_hub_reads(store: Store) -> Non
     assert f"| laion-en | {sum(r['language'] == 'en' for r in world.kept)} |" in body
     assert "| download | opted out robots tag | 6 |" in body
     assert "| score | low similarity | 12 |" in body
+
+
+def test_the_query_that_the_card_shows_can_be_run(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_world(build_world(), store)
+    publish_dataset(CRAWL, Settings(), store)
+    card = store.read(f"dataset/laion/{CRAWL}/README.md").decode()
+    query = re.findall(r"```sql\n(.*?)```", card, re.DOTALL)[0]
+    monkeypatch.chdir(store.uri(f"dataset/laion/{CRAWL}"))
+    rows = duckdb.sql(query).fetchall()
+    assert rows
+    assert [row[2] for row in rows] == sorted((row[2] for row in rows), reverse=True)
+
+
+def test_the_card_counts_what_was_left_out_for_opt_outs_and_safety(store: Store) -> None:
+    write_world(build_world(), store)
+    publish_dataset(CRAWL, Settings(), store)
+    card = store.read(f"dataset/laion/{CRAWL}/README.md").decode()
+    assert "6 of 240 links were left out for them" in card
+    assert "| X-Robots-Tag header | 6 |" in card
+    assert "| robots.txt | 0 |" in card
+    assert "| suspected underage (score) | 1 |" in card
+    assert "| blocked hash (download) | 0 |" in card
+    assert "| duplicate of earlier crawl (load) | 30 |" in card
 
 
 def test_the_card_names_the_contact_or_says_that_there_is_none(store: Store) -> None:
