@@ -19,7 +19,7 @@ from rich.table import Table
 from typer.core import TyperGroup
 
 from laion_etl import __version__
-from laion_etl.cli_dataset import diff, verify
+from laion_etl.cli_dataset import diff, remove, verify
 from laion_etl.cli_eval import calibrate, evaluation
 from laion_etl.console import progress, summary
 from laion_etl.crawl import (
@@ -59,6 +59,7 @@ app.add_typer(evaluation, name="eval")
 app.command()(calibrate)
 app.command()(verify)
 app.command()(diff)
+app.command()(remove)
 console = Console(soft_wrap=True)
 
 

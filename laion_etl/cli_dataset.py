@@ -1,6 +1,7 @@
 """Commands for datasets that are published: whether a version is whole, and what changed between two."""
 
 import json
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -62,6 +63,36 @@ def diff(
     _print(f"files: {len(found.files_added):,} added, {len(found.files_removed):,} removed")
     if as_json:
         _json(found.to_plain())
+
+
+def remove(
+    listed: Annotated[
+        Path, typer.Option("--list", help="Domains, URLs, hashes of images or ids of pairs, one a line.")
+    ],
+    purge: Annotated[
+        bool, typer.Option("--purge", help="Also delete the versions that still have what was removed.")
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Take what a list names out of the store, publish new versions without it, and keep it out."""
+    from laion_etl.inputs import read_input
+    from laion_etl.removal.lists import MAX_BYTES, read_list
+    from laion_etl.removal.stage import remove as remove_request
+
+    settings, store = _open()
+    request = read_list(read_input(str(listed), MAX_BYTES), str(listed))
+    with progress(console, "remove, files") as report:
+        done = remove_request(request, settings, store, purge=purge, on_file=report)
+    found = ", ".join(f"{rule} {count:,}" for rule, count in done.request.counts.items() if count)
+    _print(f"{len(done.request.pair_ids):,} pairs ({found or 'none'}): {store.uri(done.request.name)}")
+    for stats in done.published:
+        _print(f"new version: {stats.unit}, {stats.kept:,} rows of {stats.crawl}")
+    for version in done.holding:
+        _print(f"still has what was removed: {version} (--purge deletes it)")
+    for version in done.purged:
+        _print(f"deleted: {version}")
+    if as_json:
+        _json(done.to_plain())
 
 
 def _open() -> tuple[Settings, Store]:

@@ -23,6 +23,7 @@ from laion_etl.download.target import parse_target
 from laion_etl.download.tuning import Tick, Tuner
 from laion_etl.errors import InputError
 from laion_etl.funnel import DownloadStatus, Outcomes
+from laion_etl.removals import NO_IMAGES, BlockedImages
 from laion_etl.settings import DownloadSettings
 
 _TICK_S = 0.5
@@ -50,7 +51,12 @@ class BatchRun:
     """`await all_links()` once; then the counters are final."""
 
     def __init__(
-        self, settings: DownloadSettings, pairs: list[dict[str, Any]], shard: ShardWriter, hooks: Hooks
+        self,
+        settings: DownloadSettings,
+        pairs: list[dict[str, Any]],
+        shard: ShardWriter,
+        hooks: Hooks,
+        removed: BlockedImages = NO_IMAGES,
     ) -> None:
         self.outcomes = Outcomes[DownloadStatus]()
         self.measures = Measures()
@@ -63,6 +69,7 @@ class BatchRun:
         self._hooks = hooks
         self._blocklist = HashBlocklist.load(settings.hash_blocklist)
         self._pdq_blocklist = PdqBlocklist.load(settings.pdq_blocklist, settings.pdq_distance)
+        self._removed = removed
         self._tuner = Tuner(settings.connections)
         self._in_flight = 0
         self._wanted_more = False
@@ -195,11 +202,13 @@ class BatchRun:
     def _accepted(self, decoded: Decoded) -> Picture:
         """The picture, unless it is refused or blocked: what is, is nowhere written."""
         hashes, found = decoded.hashes, decoded.found
-        if hashes and self._blocklist.matches(bytes.fromhex(hashes.md5), bytes.fromhex(hashes.sha256)):
+        digests = (bytes.fromhex(hashes.md5), bytes.fromhex(hashes.sha256)) if hashes else None
+        if digests and (self._blocklist.matches(*digests) or self._removed.hashes.matches(*digests)):
             raise LinkFailed(DownloadStatus.BLOCKED_HASH)
         if not isinstance(found, Picture):
             raise LinkFailed(found)
-        if found.pdq and self._pdq_blocklist.matches(bytes.fromhex(found.pdq)):
+        pdq = bytes.fromhex(found.pdq) if found.pdq else b""
+        if pdq and (self._pdq_blocklist.matches(pdq) or self._removed.near.matches(pdq)):
             raise LinkFailed(DownloadStatus.BLOCKED_HASH, "PDQ")
         return found
 

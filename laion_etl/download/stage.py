@@ -27,6 +27,7 @@ from laion_etl.records import (
     plan_stats_name,
     shard_stem,
 )
+from laion_etl.removals import Matcher, blanked, blocked_images, read_requests
 from laion_etl.settings import DownloadSettings, Settings
 from laion_etl.storage import Store
 
@@ -65,11 +66,13 @@ def download_batch(
     identity = fingerprint("download", _shaping(settings.download), _batch_file(crawl, batch, store))
     if (done := store.finished(stats_name, identity)) is not None:
         return done
+    requests, pdq_distance = read_requests(store), settings.download.pdq_distance
     with store.open(batch_file_name(crawl, batch)) as file:
-        pairs = pq.read_table(file).to_pylist()
+        pairs = blanked(pq.read_table(file), Matcher(requests, pdq_distance)).to_pylist()
     began = time.monotonic()
     with shard_writer(batch, pairs) as shard:
-        run = BatchRun(settings.download, pairs, shard, hooks or Hooks())
+        removed = blocked_images(requests, pdq_distance)
+        run = BatchRun(settings.download, pairs, shard, hooks or Hooks(), removed)
         with _plain_errors():
             trio.run(run.all_links)
         fetched_s = time.monotonic() - began

@@ -21,6 +21,7 @@ from laion_etl.parse.blocklist import Blocklists, load_blocklists
 from laion_etl.parse.language import Detector, NoDetector, language_detector
 from laion_etl.parse.pairs import LinkRules
 from laion_etl.records import PAIR_SCHEMA
+from laion_etl.removals import NO_LINKS, BlockedLinks
 from laion_etl.settings import Settings
 
 _DAMAGES_NAMED = 100
@@ -47,9 +48,10 @@ class FileCounts:
 class FileParser:
     """Turns WAT files into pairs; duplicates are known within a file."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, removed: BlockedLinks = NO_LINKS) -> None:
         self._settings = settings.parse
-        self._blocklists: Blocklists = load_blocklists(settings.parse, settings.data_path)
+        lists = load_blocklists(settings.parse, settings.data_path)
+        self._blocklists: Blocklists = lists.joined(removed.blocklists())
         self._detector: Detector = language_detector(settings.parse)
 
     def pairs(self, wat_file: int, uri: str, counts: FileCounts) -> Iterator[pa.Table]:
@@ -83,7 +85,7 @@ class FileParser:
 
 
 def parsed_files(
-    wat_files: Sequence[tuple[int, str]], settings: Settings
+    wat_files: Sequence[tuple[int, str]], settings: Settings, removed: BlockedLinks = NO_LINKS
 ) -> Iterator[tuple[Iterator[pa.Table], FileCounts]]:
     """The tables of every file in the order given; its counts are complete once its tables are used up.
 
@@ -92,32 +94,34 @@ def parsed_files(
     ensure_compiled()
     jobs = min(settings.parse.jobs or usable_cores(), len(wat_files))
     if jobs > 1:
-        yield from _in_processes(wat_files, settings, jobs)
+        yield from _in_processes(wat_files, settings, removed, jobs)
         return
-    parser = FileParser(settings)
+    parser = FileParser(settings, removed)
     for index, uri in wat_files:
         counts = FileCounts()
         yield parser.pairs(index, uri, counts), counts
 
 
 @cache
-def _parser(settings: Settings) -> FileParser:
+def _parser(settings: Settings, removed: BlockedLinks) -> FileParser:
     """Of a worker process: made for its first file, used for the others."""
-    return FileParser(settings)
+    return FileParser(settings, removed)
 
 
-def _parse_into(settings: Settings, folder: str, wat_file: int, uri: str) -> tuple[str, FileCounts]:
+def _parse_into(
+    settings: Settings, removed: BlockedLinks, folder: str, wat_file: int, uri: str
+) -> tuple[str, FileCounts]:
     """In a worker process: the tables of a file as an Arrow stream on disk, so that none waits in memory."""
     counts = FileCounts()
     path = Path(folder) / f"{wat_file}-{os.getpid()}.arrows"
     with pa.OSFile(str(path), "wb") as file, pa.ipc.new_stream(file, PAIR_SCHEMA) as writer:
-        for table in _parser(settings).pairs(wat_file, uri, counts):
+        for table in _parser(settings, removed).pairs(wat_file, uri, counts):
             writer.write_table(table)
     return str(path), counts
 
 
 def _in_processes(
-    wat_files: Sequence[tuple[int, str]], settings: Settings, jobs: int
+    wat_files: Sequence[tuple[int, str]], settings: Settings, removed: BlockedLinks, jobs: int
 ) -> Iterator[tuple[Iterator[pa.Table], FileCounts]]:
     context = multiprocessing.get_context("spawn")
     with (
@@ -129,7 +133,7 @@ def _in_processes(
         try:
             while waiting or running:
                 while waiting and len(running) <= jobs:  # one more, so that none waits for the writer
-                    running.append(pool.submit(_parse_into, settings, folder, *waiting.popleft()))
+                    running.append(pool.submit(_parse_into, settings, removed, folder, *waiting.popleft()))
                 path, counts = running.popleft().result()
                 yield _tables_of(Path(path)), counts
         finally:

@@ -15,6 +15,7 @@ from laion_etl.parse.blocklist import load_blocklists
 from laion_etl.parse.files import FileCounts, parsed_files
 from laion_etl.parse.seen import SeenPairs
 from laion_etl.records import PAIR_SCHEMA, StageStats, fingerprint, partition_name
+from laion_etl.removals import blocked_links, read_requests
 from laion_etl.settings import Settings
 from laion_etl.storage import Store
 
@@ -37,7 +38,8 @@ def parse_partition(
     a file that can't be read as a whole.
     """
     unit = partition_name(partition)
-    blocklists = load_blocklists(settings.parse, settings.data_path)
+    removed = blocked_links(read_requests(store))
+    blocklists = load_blocklists(settings.parse, settings.data_path).joined(removed.blocklists())
     identity = fingerprint("parse", settings.parse.rules(), list(wat_files), blocklists.identity)
     stats_name = f"pairs/{crawl}/{unit}.json"
     if (done := store.finished(stats_name, identity)) is not None:
@@ -49,7 +51,7 @@ def parse_partition(
     ):
 
         def tables() -> Iterator[pa.Table]:
-            for position, (rows, counts) in enumerate(parsed_files(wat_files, settings), 1):
+            for position, (rows, counts) in enumerate(parsed_files(wat_files, settings, removed), 1):
                 yield from merged.new_pairs(rows) if len(wat_files) > 1 else rows
                 merged.counts.add(counts)
                 if on_file is not None:

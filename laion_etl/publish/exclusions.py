@@ -1,6 +1,8 @@
 """Rows that scoring kept and publishing leaves out: what a variant does not have, and redundant pictures.
 
-Each gets a reason in the scored rows, as if scoring had rejected it, and is counted under it.
+Each gets a reason in the scored rows, as if scoring had rejected it, and is counted under it. What removal
+requests name is left out of the rows altogether, so that no page can show it; it is only there where a shard
+was put back.
 """
 
 from collections import Counter
@@ -14,6 +16,7 @@ from laion_etl.publish.redundancy import Redundant, find_redundant
 from laion_etl.publish.scored import ScoredBatch, ScoredCrawl, read_batch
 from laion_etl.publish.variants import RESEARCH, unsafe_reasons
 from laion_etl.records import Output
+from laion_etl.removals import REASON, Matcher
 from laion_etl.settings import PublishSettings
 from laion_etl.storage import Store
 
@@ -26,6 +29,7 @@ class PublishableRows:
     settings: PublishSettings
     variant: str
     store: Store
+    requests: Matcher
     redundant: Redundant = field(default_factory=Redundant.nothing)
     dropped: Counter[str] = field(default_factory=Counter)
 
@@ -36,22 +40,32 @@ class PublishableRows:
         settings: PublishSettings,
         variant: str,
         store: Store,
+        requests: Matcher,
         earlier: tuple[Output, ...],
     ) -> "PublishableRows":
         """Looks for redundant pictures first, among the rows that the variant has."""
-        plain = cls(scored, settings, variant, store)
+        plain = cls(scored, settings, variant, store, requests)
         redundant = find_redundant(scored, settings, store, earlier, plain.batch)
-        return cls(scored, settings, variant, store, redundant)
+        return cls(scored, settings, variant, store, requests, redundant)
 
     def batch(self, batch: ScoredBatch) -> Iterator[pa.RecordBatch]:
         """The rows of a batch, kept and rejected, in key order."""
-        for found in read_batch(self.scored, batch, self.store):
+        for found in map(self._without_removed, read_batch(self.scored, batch, self.store)):
             rows = found
             if self.variant != RESEARCH:
                 rows = _with_reasons(rows, unsafe_reasons(rows, self.settings))
             rows = self.redundant.mark(rows)
             self._count(found, rows)
             yield rows
+
+    def _without_removed(self, rows: pa.RecordBatch) -> pa.RecordBatch:
+        if not self.requests:
+            return rows
+        left = rows.filter(pa.array(~self.requests.finds(rows)))
+        gone = rows.column("reason").null_count - left.column("reason").null_count
+        if gone:
+            self.dropped[REASON] += gone
+        return left
 
     def _count(self, before: pa.RecordBatch, after: pa.RecordBatch) -> None:
         kept = pc.is_null(before.column("reason"))

@@ -32,6 +32,7 @@ from laion_etl.publish.variants import RESEARCH, check_safe_settings, dataset_na
 from laion_etl.publish.versions import Release, is_named, read_versions, write_versions
 from laion_etl.publish.visible import make_visible, renew_card
 from laion_etl.records import Output, StageStats, fingerprint
+from laion_etl.removals import Matcher, read_requests
 from laion_etl.settings import Settings
 from laion_etl.storage import Store
 
@@ -71,7 +72,7 @@ def publish_dataset(
     if done := _finished(work, version or crawl, store):
         return done
     release = versions.release(version or crawl)
-    rows = PublishableRows.of(work.scored, settings.publish, variant, store, work.earlier)
+    rows = PublishableRows.of(work.scored, settings.publish, variant, store, work.requests, work.earlier)
     facts, data_files = _write_rows(release, rows, work, store)
     stats = make_visible(facts, data_files, store)
     renew_card(work.dataset, store)
@@ -110,7 +111,7 @@ def _as_it_stands(crawl: str, settings: Settings, store: Store, variant: str) ->
     released = listing.published_part(dataset, crawl, store)
     stats = store.read_stats(released.file(STATS)) if released else None
     work = _prepare(crawl, settings, store, variant, published=stats)
-    rows = PublishableRows.of(work.scored, settings.publish, variant, store, work.earlier)
+    rows = PublishableRows.of(work.scored, settings.publish, variant, store, work.requests, work.earlier)
     return _read_rows(released or Release(dataset, crawl), rows, work, store)
 
 
@@ -124,6 +125,8 @@ class _Work:
     dataset: str
     scored: ScoredCrawl
     earlier: tuple[Output, ...]
+    requests: Matcher
+    removals: tuple[str, ...]
     identity: str
 
 
@@ -142,12 +145,20 @@ def _prepare(
     check_safe_settings(settings.publish)
     scored = as_published(with_partitions(find_scored(crawl, store), expected, store), published)
     earlier = compared_with(dataset, scored, settings.publish, store)
-    identity = _fingerprint(dataset, scored, earlier, settings, variant)
-    return _Work(crawl, settings, variant, dataset, scored, earlier, identity)
+    requests = read_requests(store)
+    removals = tuple(sorted(request.id for request in requests if crawl in request.crawls))
+    matcher = Matcher(requests, settings.download.pdq_distance)
+    identity = _fingerprint(dataset, scored, earlier, settings, variant, removals)
+    return _Work(crawl, settings, variant, dataset, scored, earlier, matcher, removals, identity)
 
 
 def _fingerprint(
-    dataset: str, scored: ScoredCrawl, earlier: tuple[Output, ...], settings: Settings, variant: str
+    dataset: str,
+    scored: ScoredCrawl,
+    earlier: tuple[Output, ...],
+    settings: Settings,
+    variant: str,
+    removals: tuple[str, ...],
 ) -> str:
     batches = [(batch.number, batch.outputs) for batch in scored.batches]
     return fingerprint(
@@ -162,6 +173,7 @@ def _fingerprint(
         earlier,
         scored.partitions,
         scored.missing_partitions,
+        *removals,
     )
 
 
@@ -230,7 +242,7 @@ def _read_rows(
     return Facts(
         release, work.scored, work.settings, chosen, statistics,
         crawl_funnel(store, work.crawl, stats), tuple(sampler.kept()), tuple(sampler.rejected()),
-        stats, work.variant,
+        stats, work.variant, work.removals,
     )  # fmt: skip
 
 

@@ -55,10 +55,11 @@ class Version:
 
 @dataclass(frozen=True, slots=True)
 class Versions:
-    """The visible versions of a dataset, in the order of their making."""
+    """The visible versions of a dataset, in the order of their making, and the names of purged ones."""
 
     dataset: str
     listed: tuple[Version, ...] = ()
+    purged: tuple[str, ...] = ()
 
     @property
     def current(self) -> Version | None:
@@ -77,7 +78,7 @@ class Versions:
 
     def release(self, wanted: str) -> Release:
         """The folder of the next version: the name that is wanted, with a number where it is taken."""
-        taken = {one.version for one in self.listed}
+        taken = {*self.purged, *(one.version for one in self.listed)}
         number, name = 1, wanted
         while name in taken:
             number += 1
@@ -92,8 +93,10 @@ class Versions:
         listed = (replace(one, manifest=manifest) if one.version == version else one for one in self.listed)
         return replace(self, listed=tuple(listed))
 
-    def without(self, names: frozenset[str]) -> "Versions":
-        return replace(self, listed=tuple(one for one in self.listed if one.version not in names))
+    def purge(self, names: frozenset[str]) -> "Versions":
+        """Without some versions; their names are not given again."""
+        listed = tuple(one for one in self.listed if one.version not in names)
+        return replace(self, listed=listed, purged=tuple(sorted({*self.purged, *names})))
 
 
 def is_named(version: str, wanted: str) -> bool:
@@ -115,11 +118,12 @@ def read_versions(dataset: str, store: Store) -> Versions:
         listed = tuple(
             Version(one["version"], one["crawl"], Output(**one["manifest"])) for one in document["versions"]
         )
-        for one in listed:
-            Release(dataset, one.version)  # a name that would lead elsewhere is refused
+        purged = tuple(document["purged"])
+        for name in (*purged, *(one.version for one in listed)):
+            Release(dataset, name)  # a name that would lead elsewhere is refused
     except (ValueError, KeyError, TypeError, SettingsError) as error:
         raise InputError(f"{store.uri(name)} is no list of versions ({error}); restore it") from error
-    return Versions(dataset, listed)
+    return Versions(dataset, listed, purged)
 
 
 def write_versions(versions: Versions, store: Store) -> Output:
@@ -129,6 +133,7 @@ def write_versions(versions: Versions, store: Store) -> Output:
         "name": versions.dataset,
         "current": versions.current.version if versions.current else None,
         "versions": [asdict(one) for one in versions.listed],
+        "purged": list(versions.purged),
     }
     data = json.dumps(document, indent=1, ensure_ascii=False).encode() + b"\n"
     return store.write(versions_name(versions.dataset), data)

@@ -40,6 +40,16 @@ class Blocklists:
         self._pairs = [entries for entries in pairs if entries.size]
         self._patterns = patterns or UrlPatterns()
 
+    def joined(self, other: "Blocklists") -> "Blocklists":
+        """The lists of both; the patterns of this one."""
+        return Blocklists(
+            [*self._domains, *other._domains],
+            [*self._urls, *other._urls],
+            [*self._pairs, *other._pairs],
+            self._patterns,
+            self.identity + other.identity,
+        )
+
     @property
     def blocks_domains(self) -> bool:
         return bool(self._domains)

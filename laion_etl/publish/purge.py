@@ -1,0 +1,35 @@
+"""Deleting versions: they leave the list of visible ones first, then go the files that no other version has.
+
+Their names stay in the list as purged: a folder that still has files of later versions is never written to.
+"""
+
+from laion_etl.errors import InputError
+from laion_etl.publish.listing import STATS, read_manifest
+from laion_etl.publish.versions import Release, read_versions, write_versions
+from laion_etl.publish.visible import renew_card
+from laion_etl.storage import Store
+
+
+def purge_versions(dataset: str, names: frozenset[str], store: Store) -> None:
+    """Deletes versions of a dataset, and what an earlier call that was killed left of others.
+
+    Raises InputError when one of them is current: readers have to have something to go to.
+    """
+    versions = read_versions(dataset, store)
+    if versions.current is not None and versions.current.version in names:
+        raise InputError(
+            f"{versions.current.version} is the current version of {dataset}; publish another first"
+        )
+    if names:
+        versions = versions.purge(names)
+        write_versions(versions, store)
+    renew_card(dataset, store)
+    needed = set()
+    for version in versions.listed:
+        manifest = read_manifest(dataset, version, store)
+        needed |= {file.name for file in manifest.files}
+        needed |= {Release(dataset, part.version).file(STATS) for part in manifest.parts}
+    for name in versions.purged:
+        for file in store.list(Release(dataset, name).folder):
+            if file not in needed:
+                store.delete(file)

@@ -1,0 +1,75 @@
+"""Lists of what is to be removed -> a request: URLs, domains, hashes of images, ids of pairs, one a line."""
+
+import io
+import re
+from collections.abc import Iterator
+
+from laion_etl.errors import InputError
+from laion_etl.parse.blocklist.entries import Kind, TextReader, hashes_of
+from laion_etl.removals import RULES, Request
+
+MAX_BYTES = 256_000_000
+_PREFIXED = re.compile(r"(domain|url|pair|md5|sha256|pdq):(?!//)\s*(.+)", re.IGNORECASE)
+_PLACES = {"domain": "domains", "url": "urls", "pair": "pairs"}
+_HEX_DIGITS = {"pairs": 32, "md5": 32, "sha256": 64, "pdq": 64}
+_HEX = re.compile(r"[0-9a-f]+\Z")
+
+
+def read_list(data: bytes, source: str) -> Request:
+    """The request of a list; raises InputError naming the first line that is none of these.
+
+    A line is `example.com` (a domain and all names under it), a URL or `host/path`, 32 hexadecimal digits
+    (the MD5 of an image or the id of a pair), 64 of them (the SHA-256 of an image), or says what it is:
+    `pdq:`, `md5:`, `sha256:`, `pair:`, `url:`, `domain:`. Blank lines and those that begin with # are passed
+    over.
+    """
+    if len(data) > MAX_BYTES:
+        raise InputError(f"{source} is larger than {MAX_BYTES:,} bytes; cut the list into several")
+    rules: dict[str, set[str]] = {kind: set() for kind in RULES}
+    texts: dict[str, list[str]] = {"domains": [], "urls": []}
+    for number, line in enumerate(_lines(data, source), 1):
+        chosen, value = _kinds(line)
+        for kind, lines in texts.items():  # blank where the line is of another kind: numbers stay right
+            lines.append(value if kind in chosen else "")
+        for kind in chosen & _HEX_DIGITS.keys():
+            if len(value) != _HEX_DIGITS[kind] or not _HEX.match(value):
+                raise InputError(
+                    f"{source} line {number} is no {kind} of {_HEX_DIGITS[kind]} hexadecimal digits"
+                )
+            rules[kind].add(value)
+    for kind, lines in texts.items():
+        rules[kind] |= _link_hashes(Kind(kind), "\n".join(lines).encode(), source)
+    if not any(rules.values()):
+        raise InputError(f"{source} names nothing to remove; one URL, domain or hash a line")
+    return Request({kind: tuple(sorted(found)) for kind, found in rules.items()})
+
+
+def _lines(data: bytes, source: str) -> Iterator[str]:
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise InputError(f"{source} is not UTF-8; convert the file") from error
+    for line in text.split("\n"):
+        yield line.strip()
+
+
+def _kinds(line: str) -> tuple[set[str], str]:
+    """What a line is, and the value in it."""
+    if not line or line.startswith("#"):
+        return set(), ""
+    if match := _PREFIXED.match(line):
+        kind = match[1].lower()
+        place = _PLACES.get(kind, kind)
+        return {place}, match[2].lower() if place in _HEX_DIGITS else match[2]
+    value = line.lower()
+    if _HEX.match(value) and len(value) == 32:
+        return {"md5", "pairs"}, value
+    if _HEX.match(value) and len(value) == 64:
+        return {"sha256"}, value
+    return {"urls" if "/" in line else "domains"}, line
+
+
+def _link_hashes(kind: Kind, text: bytes, source: str) -> set[str]:
+    reader = TextReader(io.BufferedReader(io.BytesIO(text)), source)
+    to_hashes = hashes_of(kind)
+    return {f"{value:016x}" for lines in reader.blocks() for value in to_hashes(lines).tolist()}

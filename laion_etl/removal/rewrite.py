@@ -1,0 +1,154 @@
+"""Files of the store without the rows that requests name.
+
+A shard is rewritten tar and embeddings first, then its stats, its parquet last: as long as the parquet still
+has a row that is to go, the shard is not done, and a call after a kill does the same once more. Each file is
+replaced in one atomic write, and what it becomes depends on nothing but what it was and the requests.
+"""
+
+import hashlib
+import io
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from laion_etl.errors import InputError
+from laion_etl.funnel import DownloadStatus
+from laion_etl.records import Output, StageStats
+from laion_etl.removals import REASON, Matcher, blanked
+from laion_etl.storage import Store
+from laion_etl.tarshard import TarError, finish, read_members, write_member
+
+
+def read_table(name: str, store: Store, columns: list[str] | None = None) -> pa.Table:
+    """The rows of a parquet file; of the columns those that it has. InputError when it can't be read."""
+    with store.open(name) as file:
+        try:
+            parquet = pq.ParquetFile(file)
+            has = parquet.schema_arrow.names
+            return parquet.read([one for one in columns if one in has] if columns else None)
+        except (pa.ArrowException, OSError) as error:
+            raise InputError(f"{store.uri(name)} can't be read ({error}); make it again") from error
+
+
+def rewrite_rows(name: str, store: Store, matcher: Matcher) -> None:
+    """A file of pairs without the rows; its stats stay, so that nothing is loaded again for it."""
+    table = read_table(name, store)
+    gone = matcher.finds(table)
+    if gone.any():
+        _write_parquet(name, table.filter(pa.array(~gone)), store)
+
+
+def blank_rows(name: str, store: Store, matcher: Matcher) -> None:
+    """A batch with empty texts in place of the rows: the others keep their places, which are their keys."""
+    table = read_table(name, store)
+    without = blanked(table, matcher)
+    if without != table:
+        _write_parquet(name, without, store)
+
+
+def rewrite_shard(stem: str, store: Store, matcher: Matcher) -> None:
+    """A shard of `shards/` without the samples; its stats count them as removed by request."""
+    _rewrite(_Shard(stem, store), matcher, _download_stats)
+
+
+def rewrite_scored(stem: str, store: Store, matcher: Matcher) -> None:
+    """A scored shard without the samples; its stats count what is left."""
+    _rewrite(_Shard(stem, store), matcher, _score_stats)
+
+
+@dataclass(frozen=True, slots=True)
+class _Shard:
+    stem: str
+    store: Store
+
+    def file(self, ending: str) -> str:
+        return self.stem + ending
+
+
+def _rewrite(shard: _Shard, matcher: Matcher, counted: Callable[[StageStats, pa.Table], StageStats]) -> None:
+    table = read_table(shard.file(".parquet"), shard.store)
+    gone = matcher.finds(table)
+    if not gone.any():
+        return
+    left = table.filter(pa.array(~gone))
+    keys = set(table.filter(pa.array(gone))["key"].to_pylist())
+    outputs = [_without_members(shard, keys)] if shard.store.exists(shard.file(".tar")) else []
+    for ending in ("_img_emb.npy", "_text_emb.npy"):
+        if shard.store.exists(shard.file(ending)):
+            outputs.append(_without_embeddings(shard, ending, table, gone))
+    sink = io.BytesIO()
+    pq.write_table(left, sink, compression="zstd")
+    data = sink.getvalue()
+    parquet = Output(shard.file(".parquet"), len(data), hashlib.sha256(data).hexdigest())
+    stats_name = shard.file("_stats.json")
+    if shard.store.exists(stats_name):
+        stats = shard.store.read_stats(stats_name)
+        renewed = {output.name: output for output in (*outputs, parquet)}
+        kept = tuple(renewed.get(output.name, output) for output in stats.outputs)
+        shard.store.write_stats(stats_name, replace(counted(stats, left), outputs=kept))
+    shard.store.write(parquet.name, data)
+
+
+def _without_members(shard: _Shard, keys: set[str]) -> Output:
+    name = shard.file(".tar")
+    with shard.store.open(name) as source, shard.store.create(name) as target:
+        try:
+            for member, data in read_members(source):
+                if member.partition(".")[0] not in keys:
+                    write_member(target, member, data)
+        except TarError as error:
+            raise InputError(f"{shard.store.uri(name)} is damaged: {error}; make the shard again") from error
+        finish(target)
+    return target.output
+
+
+def _without_embeddings(shard: _Shard, ending: str, table: pa.Table, gone: npt.NDArray[np.bool_]) -> Output:
+    """Row i belongs to the i-th kept sample; a file that is done already has one row per sample left."""
+    name = shard.file(ending)
+    kept = pc.is_null(table["reason"]).to_numpy()
+    with shard.store.open(name) as file:
+        matrix = np.load(io.BytesIO(file.read()), allow_pickle=False)
+    left = int(np.count_nonzero(kept & ~gone))
+    if len(matrix) == int(np.count_nonzero(kept)):
+        matrix = matrix[~gone[kept]]
+    elif len(matrix) != left:
+        raise InputError(f"{shard.store.uri(name)} has {len(matrix)} rows, not {left}; score the shard again")
+    with shard.store.create(name) as target:
+        np.save(target, matrix, allow_pickle=False)
+    return target.output
+
+
+def _download_stats(stats: StageStats, left: pa.Table) -> StageStats:
+    counts = Counter(left["status"].to_pylist())
+    kept = counts.pop(DownloadStatus.SUCCESS.value, 0)
+    return replace(stats, kept=kept, dropped=_ordered(counts, stats.input - left.num_rows))
+
+
+def _score_stats(stats: StageStats, left: pa.Table) -> StageStats:
+    counts = Counter(left["reason"].to_pylist())
+    kept = counts.pop(None, 0)
+    return replace(stats, input=left.num_rows, kept=kept, dropped=_ordered(counts, 0))
+
+
+def _ordered(counts: Counter[str], removed: int) -> dict[str, int]:
+    if removed:
+        counts[REASON] = removed
+    return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
+
+
+def _write_parquet(name: str, table: pa.Table, store: Store) -> None:
+    with store.create(name) as file:
+        pq.write_table(table, file, compression="zstd")
+
+
+def stems(folder: str, store: Store) -> Iterator[str]:
+    """The shards below a folder, by their parquet files."""
+    for name in store.list(folder):
+        if name.endswith(".parquet"):
+            yield name.removesuffix(".parquet")

@@ -1,0 +1,177 @@
+"""Removal requests: what a list names leaves the store, and every dataset gets a version without it.
+
+1. The store is searched; what was found is written down as hashes (`removals/<id>.json`, see removals.py).
+2. Shards, scored shards, pairs and batches are rewritten without it (see rewrite.py).
+3. Crawls that had some of it are published again, from the rewritten shards: a new version of each dataset.
+4. Versions that still have it are named, and with `purge` deleted, but for files that other versions list.
+
+Killed at any moment and run again, it comes to the same end: each step finds what is left to do.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+from laion_etl.errors import SettingsError
+from laion_etl.publish.listing import Part, current_manifest, read_manifest
+from laion_etl.publish.manifest import shaping_settings
+from laion_etl.publish.purge import purge_versions
+from laion_etl.publish.stage import publish_dataset
+from laion_etl.publish.variants import RESEARCH
+from laion_etl.publish.versions import read_versions
+from laion_etl.records import StageStats
+from laion_etl.removal.rewrite import (
+    blank_rows,
+    read_table,
+    rewrite_rows,
+    rewrite_scored,
+    rewrite_shard,
+    stems,
+)
+from laion_etl.removals import FOUND, Matcher, Request, read_request
+from laion_etl.settings import Settings
+from laion_etl.storage import Store
+
+_COLUMNS = ["pair_id", "url", "md5", "sha256", "pdq"]
+_DATASET_COLUMNS = {"URL": "url", "hash": "hash"}
+_VERSIONS = re.compile(r"dataset/([^/]+)/versions\.json\Z")
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Removal:
+    """What came of a request: versions made, versions (name/version) that still have some of it or had."""
+
+    request: Request
+    published: tuple[StageStats, ...]
+    holding: tuple[str, ...]
+    purged: tuple[str, ...]
+
+    def to_plain(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return {
+            "id": self.request.id,
+            "pairs": len(self.request.pair_ids),
+            "removed": dict(self.request.counts),
+            "published": [stats.unit for stats in self.published],
+            "holding": list(self.holding),
+            "purged": list(self.purged),
+        }
+
+
+def remove(
+    request: Request,
+    settings: Settings,
+    store: Store,
+    *,
+    purge: bool = False,
+    on_file: Progress | None = None,
+) -> Removal:
+    """Carries a request out. `on_file` hears of files searched and rewritten.
+
+    Raises SettingsError when a dataset was published with other settings than these, InputError for a file
+    that is damaged, StorageError.
+    """
+    datasets = list(_datasets(store))
+    request = _search(read_request(request, store), settings, store, on_file)
+    work = [(name, part) for name in datasets for part in _parts_with(request, name, store)]
+    for name, part in work:
+        _check_settings(name, part, settings)
+    store.write(request.name, request.to_json())
+    _rewrite(Matcher([request], settings.download.pdq_distance), store, on_file)
+    published = tuple(_publish(name, part.crawl, settings, store) for name, part in work)
+    holding = tuple(f"{name}/{version}" for name in datasets for version in _holding(request, name, store))
+    purged = holding if purge else ()
+    for name in datasets if purge else ():
+        purge_versions(name, frozenset(_holding(request, name, store)), store)
+    return Removal(request, published, () if purge else holding, purged)
+
+
+def _datasets(store: Store) -> Iterator[str]:
+    for name in store.list("dataset"):
+        if match := _VERSIONS.match(name):
+            yield match[1]
+
+
+def _search(request: Request, settings: Settings, store: Store, on_file: Progress | None) -> Request:
+    """The request with all pairs that are found; images first, whose pairs are then found everywhere."""
+    for folders in (("shards", "scored"), ("pairs", "batches")):
+        names = [name for folder in folders for name in store.list(folder) if name.endswith(".parquet")]
+        for number, name in enumerate(names, 1):
+            request = _searched(request, name, settings, store)
+            if on_file is not None:
+                on_file(number, len(names))
+    return request
+
+
+def _searched(request: Request, name: str, settings: Settings, store: Store) -> Request:
+    table = read_table(name, store, _COLUMNS)
+    rules = Matcher([request], settings.download.pdq_distance).rules_of(table)
+    found: dict[str, str] = {}
+    for pair, rule in zip(table["pair_id"].to_pylist(), rules.tolist(), strict=True):
+        if rule is not None:
+            found.setdefault(pair.hex(), rule)
+    if not found:
+        return request
+    new = Counter(rule for pair, rule in found.items() if pair not in request.pair_ids and rule != FOUND)
+    counts = Counter(request.counts) + new
+    crawls = tuple(sorted({*request.crawls, name.split("/")[1]}))
+    return replace(request, pair_ids=request.pair_ids | found.keys(), counts=counts, crawls=crawls)
+
+
+def _rewrite(matcher: Matcher, store: Store, on_file: Progress | None) -> None:
+    steps: list[tuple[Callable[[str, Store, Matcher], None], str]] = [
+        *((rewrite_scored, stem) for stem in stems("scored", store)),
+        *((rewrite_shard, stem) for stem in stems("shards", store)),
+        *((blank_rows, f"{stem}.parquet") for stem in stems("batches", store)),
+        *((rewrite_rows, f"{stem}.parquet") for stem in stems("pairs", store)),
+    ]
+    for number, (step, name) in enumerate(steps, 1):
+        step(name, store, matcher)
+        if on_file is not None:
+            on_file(number, len(steps))
+
+
+def _parts_with(request: Request, dataset: str, store: Store) -> list[Part]:
+    """The parts of the current version that were published before the request was known."""
+    manifest = current_manifest(dataset, store)
+    parts = manifest.parts if manifest else ()
+    return [part for part in parts if part.crawl in request.crawls and request.id not in part.removals]
+
+
+def _holding(request: Request, dataset: str, store: Store) -> list[str]:
+    """Visible versions that list files, or have a report, with what was removed."""
+    found = []
+    for version in read_versions(dataset, store).listed:
+        parts = read_manifest(dataset, version, store).parts
+        if any(part.crawl in request.crawls and request.id not in part.removals for part in parts):
+            found.append(version.version)
+    return found
+
+
+def _check_settings(dataset: str, part: Part, settings: Settings) -> None:
+    """A removal changes nothing else: what shaped the dataset has to be as it was."""
+    now = shaping_settings(settings)["publish"]
+    plain = {name: _plain(value) for name, value in now.items() if name != "name"}
+    was = part.settings["publish"]
+    if others := sorted(name for name, value in plain.items() if was.get(name) != value):
+        raise SettingsError(
+            f"dataset {dataset} has {part.crawl} by other settings ({', '.join(others)}); set them as "
+            f"manifest.json of version {part.version} says, or publish it with yours first"
+        )
+
+
+def _plain(value: object) -> object:
+    """As JSON gives it back."""
+    return [_plain(one) for one in value] if isinstance(value, (tuple, list)) else value
+
+
+def _publish(dataset: str, crawl: str, settings: Settings, store: Store) -> StageStats:
+    manifest = current_manifest(dataset, store)
+    variant = str(manifest.document["variant"]) if manifest else RESEARCH
+    name = dataset if variant == RESEARCH else dataset.removesuffix(f"-{variant}")
+    chosen = replace(settings, publish=replace(settings.publish, name=name))
+    return publish_dataset(crawl, chosen, store, variant=variant)

@@ -1,0 +1,292 @@
+"""Removal of pairs, domains and images from a store with shards, a dataset in two variants, and reports."""
+
+import base64
+import io
+import json
+import re
+import shutil
+import tarfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from laion_etl.errors import InputError, SettingsError
+from laion_etl.overview import crawl_funnel
+from laion_etl.publish.diff import diff_versions
+from laion_etl.publish.listing import current_manifest
+from laion_etl.publish.stage import publish_dataset
+from laion_etl.publish.variants import RESEARCH_SAFE
+from laion_etl.publish.verify import verify_version
+from laion_etl.publish.versions import read_versions
+from laion_etl.records import BATCH_SCHEMA, PAIR_SCHEMA, SHARD_SCHEMA
+from laion_etl.removal.lists import read_list
+from laion_etl.removal.stage import Removal, remove
+from laion_etl.removals import blocked_images, blocked_links, read_requests
+from laion_etl.settings import Settings
+from laion_etl.storage import LocalStore, Store
+from tests.publish.world import CRAWL, Row, World, build_world, changed, picture, write_world
+
+NEXT = "CC-MAIN-2026-47"
+HOLDING = [f"laion-research-safe/{CRAWL}", f"laion/{CRAWL}", f"laion/{NEXT}", f"laion/{CRAWL}.2"]
+HOST = "xn--bcher-kva.example"
+
+
+def _world(first_batch: int) -> World:
+    world = build_world(batches=2, samples=20, first_batch=first_batch)
+    for row in world.rows:
+        row["url"] = row["url"].replace("bücher.example", HOST)
+        row["caption"] += f" no. {row['key']}"
+    return world
+
+
+def _write_all(world: World, crawl: str, store: Store) -> None:
+    """Also what `write_world` leaves out: pairs, batches, parquet of shards, embeddings."""
+    write_world(world, store, crawl=crawl)
+    pairs = [row | {"alt": row["caption"], "title": "", "language_probability": 1.0, "domain": "example",
+                    "wat_file": 0, "record_offset": 0} for row in world.rows]  # fmt: skip
+    _parquet(f"pairs/{crawl}/part-00000.parquet", pairs, PAIR_SCHEMA, store)
+    for batch, rows in world.batches.items():
+        _parquet(f"shards/{crawl}/{batch:09d}.parquet", rows, SHARD_SCHEMA, store)
+        found = [pair for pair in pairs if pair["key"].startswith(f"{batch:09d}")]
+        _parquet(f"batches/{crawl}/{batch:09d}.parquet", found, BATCH_SCHEMA, store)
+        kept = sum(row["reason"] is None for row in rows)
+        for ending in ("img", "text"):
+            with store.create(f"scored/{crawl}/{batch:09d}_{ending}_emb.npy") as file:
+                np.save(file, np.arange(kept * 4, dtype=np.float16).reshape(kept, 4))
+
+
+def _parquet(name: str, rows: list[Row], schema: pa.Schema, store: Store) -> None:
+    with store.create(name) as file:
+        pq.write_table(pa.Table.from_pylist(rows, schema=schema), file)
+
+
+@pytest.fixture(scope="module")
+def worlds() -> dict[str, World]:
+    return {CRAWL: _world(0), NEXT: _world(2)}
+
+
+@pytest.fixture(scope="module")
+def full(tmp_path_factory: pytest.TempPathFactory, worlds: dict[str, World]) -> Path:
+    store = LocalStore(tmp_path_factory.mktemp("full"))
+    for crawl, world in worlds.items():
+        _write_all(world, crawl, store)
+        publish_dataset(crawl, Settings(), store)
+    publish_dataset(CRAWL, Settings(), store, variant=RESEARCH_SAFE)
+    return store.root
+
+
+@pytest.fixture
+def store(tmp_path: Path, full: Path) -> LocalStore:
+    shutil.copytree(full, tmp_path / "store")
+    return LocalStore(tmp_path / "store")
+
+
+@pytest.fixture(scope="module")
+def victims(worlds: dict[str, World]) -> dict[str, Row]:
+    """By what names them: a URL, an image, a pair, each kept, and a rejected sample of a URL."""
+    kept = [row for row in worlds[CRAWL].kept if row["nsfw_tag"] == "UNLIKELY" and HOST not in row["url"]]
+    rejected = next(row for row in worlds[CRAWL].rows if row["reason"] == "low_similarity")
+    return {"url": kept[0], "image": kept[7], "pair": kept[-1], "rejected": rejected}
+
+
+@pytest.fixture(scope="module")
+def listed(victims: dict[str, Row]) -> bytes:
+    lines = (
+        "# a request",
+        victims["url"]["url"].removeprefix("https://"),
+        victims["rejected"]["url"],
+        victims["image"]["sha256"].upper(),
+        f"pair:{victims['pair']['pair_id'].hex()}",
+        "domain:bücher.example",
+    )
+    return "\n".join(lines).encode()
+
+
+def gone_rows(worlds: dict[str, World], victims: dict[str, Row]) -> list[Row]:
+    named = {row["url"] for row in victims.values()}
+    return [
+        row for world in worlds.values() for row in world.rows if row["url"] in named or HOST in row["url"]
+    ]
+
+
+def carry_out(listed: bytes, store: Store, *, purge: bool = False) -> Removal:
+    return remove(read_list(listed, "list"), Settings(), store, purge=purge)
+
+
+def contents(store: Store, name: str) -> Iterator[bytes]:
+    """All that a file says, taken out of parquet, tar and pictures within pages."""
+    data = store.read(name)
+    yield data
+    if name.endswith(".parquet"):
+        for column in pq.read_table(io.BytesIO(data)).columns:
+            yield b"\n".join(_bytes(value) for value in column.to_pylist())
+    if name.endswith(".tar"):
+        with tarfile.open(fileobj=io.BytesIO(data)) as tar:
+            for member in tar:
+                yield member.name.encode()
+                file = tar.extractfile(member)
+                yield file.read() if file else b""
+    for found in re.findall(rb"data:image/webp;base64,([A-Za-z0-9+/=]+)", data):
+        yield base64.b64decode(found)
+
+
+def _bytes(value: object) -> bytes:
+    return value if isinstance(value, bytes) else str(value).encode()
+
+
+def traces(store: Store, rows: list[Row]) -> list[str]:
+    """Files in which URL, text or picture of a row still is."""
+    texts = re.compile(b"|".join(re.escape(row[k].encode()) for row in rows for k in ("url", "caption")))
+    pictures = {picture(row["key"]) for row in rows}
+    return [
+        name
+        for name in store.list("")
+        if any(content in pictures or texts.search(content) for content in contents(store, name))
+    ]
+
+
+def test_nothing_that_was_removed_is_left_in_the_store(
+    store: LocalStore, listed: bytes, worlds: dict[str, World], victims: dict[str, Row]
+) -> None:
+    rows = gone_rows(worlds, victims)
+    folders = {name.split("/")[0] for name in traces(store, rows)}
+    assert folders == {"pairs", "batches", "shards", "scored", "dataset"}
+    done = carry_out(listed, store, purge=True)
+    assert traces(store, rows) == []
+    assert len(done.request.pair_ids) == len(rows) > 10
+    assert done.request.counts == {
+        "urls": 2, "sha256": 1, "pairs": 1, "domains": sum(HOST in row["url"] for row in rows)
+    }  # fmt: skip
+    for dataset in ("laion", "laion-research-safe"):
+        assert verify_version(dataset, "", store).problems == []
+    assert done.purged == tuple(HOLDING)
+
+
+def test_the_rest_stays(
+    store: LocalStore, listed: bytes, worlds: dict[str, World], victims: dict[str, Row]
+) -> None:
+    gone = {row["key"] for row in gone_rows(worlds, victims)}
+    done = carry_out(listed, store)
+    assert [stats.unit for stats in done.published] == [
+        f"laion-research-safe/{CRAWL}.2", f"laion/{CRAWL}.2", f"laion/{NEXT}.2"
+    ]  # fmt: skip
+    left = [row for world in worlds.values() for row in world.kept if row["key"] not in gone]
+    manifest = current_manifest("laion", store)
+    assert manifest is not None
+    assert manifest.document["rows"] == len(left)
+    for change in diff_versions("laion", NEXT, f"{NEXT}.2", store).subsets:
+        assert (change.added, change.changed) == (0, 0)
+    for crawl, world in worlds.items():
+        assert crawl_funnel(store, crawl).problems == ()
+        for batch, rows in world.batches.items():
+            kept = [row["key"] for row in rows if row["reason"] is None]
+            places = [place for place, key in enumerate(kept) if key not in gone]
+            matrix = np.load(io.BytesIO(store.read(f"scored/{crawl}/{batch:09d}_img_emb.npy")))
+            assert (matrix[:, 0] / 4).tolist() == places
+            with tarfile.open(fileobj=io.BytesIO(store.read(f"scored/{crawl}/{batch:09d}.tar"))) as tar:
+                names = [name.split(".")[0] for name in tar.getnames()]
+            assert list(dict.fromkeys(names)) == [kept[place] for place in places]
+            for output in store.read_stats(f"scored/{crawl}/{batch:09d}_stats.json").outputs:
+                assert len(store.read(output.name)) == output.bytes
+            batch_rows = pq.read_table(
+                io.BytesIO(store.read(f"batches/{crawl}/{batch:09d}.parquet"))
+            ).to_pylist()
+            assert [bool(row["url"]) for row in batch_rows] == [row["key"] not in gone for row in rows]
+
+
+def test_versions_that_still_have_it_are_named_until_they_are_purged(
+    store: LocalStore, listed: bytes
+) -> None:
+    done = carry_out(listed, store)
+    assert done.holding == tuple(HOLDING)
+    again = carry_out(listed, store, purge=True)
+    assert (again.published, again.purged, again.request) == ((), done.holding, done.request)
+    assert [one.version for one in read_versions("laion", store).listed] == [f"{NEXT}.2"]
+    assert carry_out(listed, store, purge=True).purged == ()
+    assert verify_version("laion", "", store).problems == []
+    assert publish_dataset(CRAWL, changed(Settings(), rows_per_file=7), store).unit == f"laion/{CRAWL}.3"
+    assert verify_version("laion", "", store).problems == []
+
+
+def test_the_request_says_what_but_not_whom(
+    store: LocalStore, listed: bytes, victims: dict[str, Row]
+) -> None:
+    request = carry_out(listed, store).request
+    text = store.read(request.name).decode()
+    assert json.loads(text)["removed"]["urls"] == 2
+    assert all(row["url"] not in text and "example" not in text for row in victims.values())
+    same = read_list(b"\n".join(reversed(listed.split(b"\n"))), "other order")
+    assert same.id == request.id
+
+
+def test_a_shard_that_comes_back_is_not_published_and_not_parsed_or_stored_again(
+    store: LocalStore, full: Path, listed: bytes, victims: dict[str, Row]
+) -> None:
+    carry_out(listed, store)
+    shutil.copytree(full / "scored", store.root / "scored", dirs_exist_ok=True)
+    stats = publish_dataset(CRAWL, Settings(), store)
+    assert stats.dropped["removed_by_request"] > 3
+    assert not [name for name in traces(store, [victims["url"]]) if f"dataset/laion/{CRAWL}.3" in name]
+    requests = read_requests(store)
+    lists = blocked_links(requests).blocklists()
+    urls = pa.array([victims["url"]["url"], "https://images.example.org/else.jpg"])
+    assert lists.urls_blocked(urls).tolist() == [True, False]
+    assert lists.domain_blocked(f"cdn.{HOST}")
+    first_half = np.frombuffer(victims["image"]["pair_id"][:8], ">u8").astype(np.uint64)
+    assert lists.pairs_blocked(first_half).tolist() == [True]
+    image = bytes.fromhex(victims["image"]["sha256"])
+    assert blocked_images(requests, 31).hashes.matches(bytes(16), image)
+
+
+@pytest.mark.parametrize(
+    "killed_at",
+    [
+        "scored/{c}/000000000_stats.json", "scored/{c}/000000000.parquet", "shards/{c}/000000001.tar",
+        "batches/{c}/000000001.parquet", "dataset/laion/versions.json",
+    ],
+)  # fmt: skip
+def test_broken_off_at_any_file_it_ends_the_same(
+    store: LocalStore, tmp_path: Path, full: Path, listed: bytes, killed_at: str
+) -> None:
+    shutil.copytree(full, tmp_path / "calm")
+    calm = LocalStore(tmp_path / "calm")
+    carry_out(listed, calm)
+
+    class Breaking(LocalStore):
+        def create(self, name: str):  # type: ignore[no-untyped-def]
+            if name == killed_at.format(c=CRAWL):
+                raise KeyboardInterrupt
+            return super().create(name)
+
+    with pytest.raises(KeyboardInterrupt):
+        carry_out(listed, Breaking(store.root))
+    carry_out(listed, store)
+    assert {name: store.read(name) for name in store.list("")} == {
+        name: calm.read(name) for name in calm.list("")
+    }
+
+
+def test_a_dataset_of_other_settings_is_not_changed_on_the_side(store: LocalStore, listed: bytes) -> None:
+    before = {name: store.read(name) for name in store.list("")}
+    with pytest.raises(SettingsError, match=r"other settings \(aesthetic_min\); set them as manifest"):
+        remove(read_list(listed, "list"), changed(Settings(), aesthetic_min=6.5), store)
+    assert {name: store.read(name) for name in store.list("")} == before
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (b"", "names nothing to remove"),
+        (b"\n# only this\n", "names nothing to remove"),
+        (b"example.org\nsha256:12\n", "list line 2 is no sha256 of 64 hexadecimal digits"),
+        (b"\n\nexample.org\nno host\n", "list line 4 is no domain"),
+        (b"\xff\xfe", "is not UTF-8"),
+    ],
+)
+def test_a_list_with_a_wrong_line_is_refused(text: bytes, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        read_list(text, "list")
