@@ -11,7 +11,7 @@ from kubernetes.client import models as k8s
 from laion_alerts import LABEL, crawl_of
 from laion_etl.errors import SettingsError
 from laion_etl.records import fingerprint
-from laion_etl.settings import KubernetesSettings, Settings, knobs
+from laion_etl.settings import KubernetesSettings, Settings, knobs, of_stage
 from laion_runner import Command, run_id, without_secrets
 
 _END_S = 15  # beyond the time that a download worker has to give its batch back
@@ -136,22 +136,20 @@ def _places(stage: str, kubernetes: KubernetesSettings) -> dict[str, Any]:
     return {
         "image": (gpu and kubernetes.gpu_image) or kubernetes.image,
         "container_resources": k8s.V1ResourceRequirements(requests=requests | extra, limits=limits | extra),
-        "node_selector": dict(_pair(entry, "NODE_SELECTOR") for entry in selector),
+        "node_selector": dict(map(_node_label, selector)),
         "tolerations": [_toleration(entry) for entry in tolerations],
     }
 
 
 def _of_stage(kubernetes: KubernetesSettings, name: str, stage: str) -> str:
-    """The entry of a stage in a list by stages, else that of `other`, else ''."""
-    entries = dict(_pair(entry, name.upper()) for entry in getattr(kubernetes, name))
-    return entries.get(stage) or entries.get("other", "")
+    return of_stage(getattr(kubernetes, name), stage, f"LAION_ETL_KUBERNETES_{name.upper()}")
 
 
-def _pair(entry: str, name: str) -> tuple[str, str]:
-    key, _, value = entry.partition("=")
-    if not (key and value):
-        raise SettingsError(f"LAION_ETL_KUBERNETES_{name}: {entry!r} is not like name=value")
-    return key, value
+def _node_label(entry: str) -> tuple[str, str]:
+    label, _, value = entry.partition("=")
+    if not label:
+        raise SettingsError(f"LAION_ETL_KUBERNETES_NODE_SELECTOR: {entry!r} is not like label=value")
+    return label, value
 
 
 def _toleration(entry: str) -> k8s.V1Toleration:

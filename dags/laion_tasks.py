@@ -47,6 +47,26 @@ RUN_SETTINGS = {
             "Default: what LAION_ETL_RUNNER says.",
         ),
     ),
+    "sample": (
+        "LAION_ETL_WAT_FILES_SAMPLE",
+        Param(
+            1,
+            type="integer",
+            minimum=1,
+            title="Every n-th WAT file",
+            description="Of the WAT files chosen, only those whose number is a multiple of this; 1 for all.",
+        ),
+    ),
+    "languages": (
+        "LAION_ETL_PARSE_LANGUAGES",
+        Param(
+            "",
+            type="string",
+            pattern=r"^([a-z]{2,4}(,[a-z]{2,4})*)?$",
+            title="Languages",
+            description="Languages of texts to keep, such as en,de,none (no language). Empty: the setting.",
+        ),
+    ),
     "threshold_en": (
         "LAION_ETL_CLIP_THRESHOLD_EN",
         Param(
@@ -70,6 +90,7 @@ RUN_SETTINGS = {
         ),
     ),
 }
+_AS_SET = (None, "", "default")
 RUN_PARAMS = {name: param for name, (_, param) in RUN_SETTINGS.items()} | {
     "store_prefix": Param(
         "",
@@ -88,7 +109,7 @@ def run_settings(context: Mapping[str, Any]) -> dict[str, str]:
     chosen = {variable: params.get(name) for name, (variable, _) in RUN_SETTINGS.items()}
     if params.get("store_prefix"):
         chosen["LAION_ETL_STORE"] = f"{SETTINGS.store_uri.rstrip('/')}/{params['store_prefix']}"
-    return {name: str(value) for name, value in chosen.items() if value not in (None, "", "default")}
+    return {name: str(value) for name, value in chosen.items() if value not in _AS_SET}
 
 
 def checked(params: dict[str, Param]) -> ParamsDict:

@@ -122,21 +122,22 @@ def crawls(
 
 @app.command("estimate")
 def estimate_crawl(crawl: CrawlOption, wat_files: SelectionOption = "", as_json: JsonOption = False) -> None:
-    """What WAT files will come to, by those that are in the store already: links, bytes, hours."""
-    from laion_etl.estimate import estimate
+    """What WAT files will come to, by those that are in the store already: links, bytes, hours, cost."""
+    from laion_etl.estimate import estimate, in_pods
 
     settings, store = _open()
     files = sum(len(partition.wat_files) for partition in _partitions(crawl, wat_files, settings))
     found = estimate(crawl, files, store)
     table = Table("what", "how much", title=f"{crawl}: {files:,} WAT files, by {found.by_wat_files:,} of "
                   f"{found.by_crawl}")  # fmt: skip
-    for name, value in found.to_plain().items():
+    plain = found.to_plain() | in_pods(found, settings.kubernetes)
+    for name, value in plain.items():
         if isinstance(value, (int, float)) and not name.endswith("wat_files"):
             shown = f"{value / 1e9:,.2f} GB" if name.endswith("_bytes") else f"{value:,}"
             table.add_row(name.removesuffix("_bytes").replace("_", " "), shown)
     console.print(table)
     if as_json:
-        _json(found.to_plain())
+        _json(plain)
 
 
 @app.command()

@@ -44,17 +44,18 @@ class Crawl:
 
 @dataclass(frozen=True, slots=True)
 class Partition:
-    """WAT files for one task: URIs, the first of them at index `first_wat` of wat.paths."""
+    """WAT files for one task: URIs, the first at index `first_wat` of wat.paths, then every `step`-th."""
 
     crawl: str
     number: int
     first_wat: int
     wat_files: tuple[str, ...]
+    step: int = 1
 
     @property
     def indexed_wat_files(self) -> list[tuple[int, str]]:
         """(index in wat.paths, URI) of each file."""
-        return list(enumerate(self.wat_files, self.first_wat))
+        return [(self.first_wat + i * self.step, uri) for i, uri in enumerate(self.wat_files)]
 
 
 def shipped_catalogue() -> list[Crawl]:
@@ -143,17 +144,22 @@ def wat_paths(crawl_id: str, settings: Settings) -> list[str]:
 
 
 def partitions(crawl_id: str, settings: Settings, selection: slice | None = None) -> list[Partition]:
-    """The partitions of a dump, or of the selected WAT files: those that hold none of them are left out."""
-    size = settings.core.wat_files_per_partition
-    if size < 1:
-        raise SettingsError(f"LAION_ETL_WAT_FILES_PER_PARTITION={size} must be at least 1")
+    """The partitions of a dump, or of the selected WAT files: those that hold none of them are left out.
+
+    Of a sample (LAION_ETL_WAT_FILES_SAMPLE) they have the same numbers, and fewer files each.
+    """
+    size, step = settings.core.wat_files_per_partition, settings.core.wat_files_sample
+    for name, number in (("PER_PARTITION", size), ("SAMPLE", step)):
+        if number < 1:
+            raise SettingsError(f"LAION_ETL_WAT_FILES_{name}={number} must be at least 1")
     paths = wat_paths(crawl_id, settings)
     start, stop, _ = (selection or slice(None)).indices(len(paths))
     found = []
     for number in range(start // size, -(-stop // size)):
         first, last = max(start, number * size), min(stop, (number + 1) * size)
+        first = -(-first // step) * step
         if first < last:
-            found.append(Partition(crawl_id, number, first, tuple(paths[first:last])))
+            found.append(Partition(crawl_id, number, first, tuple(paths[first:last:step]), step))
     return found
 
 

@@ -40,6 +40,7 @@ class ParseReason(StrEnum):
     BLOCKED_PAIR = "blocked_pair"
     DUPLICATE = "duplicate_in_partition"
     TEXT_REPEATED = "text_repeated"  # boilerplate: the same text on very many images of a WAT file
+    LANGUAGE_NOT_ASKED_FOR = "language_not_asked_for"
 
 
 class LoadReason(StrEnum):

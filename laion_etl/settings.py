@@ -57,6 +57,9 @@ class CoreSettings:
         "Where Airflow runs stage commands: local (a process beside the task), venv (another Python) or "
         "kubernetes (a pod each). A run may choose another one by its parameter.",
     )
+    wat_files_sample: int = _knob(
+        1, "Of the WAT files of a crawl only every one whose number is a multiple of this; 1: all."
+    )
     run_id: str = _knob(
         "",
         "Stands before every log line of a command, to join lines with a task of Airflow, which sets it: "
@@ -124,6 +127,11 @@ class ParseSettings:
     language_min_bytes: int = _knob(5, "Shorter texts get no language, UTF-8 bytes.")
     language_max_bytes: int = _knob(
         2000, "Most UTF-8 bytes of a text looked at: py3langid takes its start, CLD3 pieces of all of it."
+    )
+    languages: tuple[str, ...] = _knob(
+        (),
+        "Languages of texts that are kept, as the detector names them, comma separated; `none` for texts "
+        "without one. Empty: all.",
     )
     language_min_probability: float = _knob(
         0.1, "py3langid: less likely languages count as none; CLD3 has a rule of its own."
@@ -543,6 +551,17 @@ class Settings:
         if self.core.crawl_source == DEFAULT_CRAWL_SOURCE:
             return "https://index.commoncrawl.org/collinfo.json"
         return f"{self.core.crawl_source.rstrip('/')}/collinfo.json"
+
+
+def of_stage(entries: tuple[str, ...], stage: str, variable: str) -> str:
+    """What a list by stages (`parse=4,other=1`) says of a stage; '' for nothing. Raises SettingsError."""
+    found = {}
+    for entry in entries:
+        name, _, value = entry.partition("=")
+        if not (name and value):
+            raise SettingsError(f"{variable}: {entry!r} is not like {stage}=value")
+        found[name] = value
+    return found.get(stage, found.get("other", ""))
 
 
 @dataclass(frozen=True, slots=True)

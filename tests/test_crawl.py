@@ -2,6 +2,7 @@
 
 import gzip
 import json
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
 
@@ -168,6 +169,17 @@ def test_a_selection_keeps_the_numbers_of_the_partitions(
     assert [(p.number, p.first_wat, len(p.wat_files)) for p in found] == expected
     whole = wat_paths(CRAWL, settings)
     assert all(whole[index] == uri for p in found for index, uri in p.indexed_wat_files)
+
+
+def test_a_sample_is_every_nth_file_of_the_same_partitions(tmp_path: Path) -> None:
+    settings = source(tmp_path, CRAWL, lines(CRAWL, 11))
+    sample = replace(settings, core=replace(settings.core, wat_files_sample=4))
+    found = [(p.number, [index for index, _ in p.indexed_wat_files]) for p in partitions(CRAWL, sample)]
+    assert found == [(0, [0]), (1, [4]), (2, [8])]
+    whole = wat_paths(CRAWL, settings)
+    assert all(whole[index] == uri for p in partitions(CRAWL, sample) for index, uri in p.indexed_wat_files)
+    some = partitions(CRAWL, sample, parse_selection("1:6"))
+    assert [p.indexed_wat_files for p in some] == [[(4, whole[4])]]
 
 
 @pytest.mark.parametrize("text", ["", ":", "a:b", "-1:2", "1:2:3", "2:2", "5:1", "1,2", "²"])

@@ -4,9 +4,10 @@ import json
 
 import pytest
 
-from laion_etl.errors import InputError
-from laion_etl.estimate import estimate, read_sample
+from laion_etl.errors import InputError, SettingsError
+from laion_etl.estimate import estimate, in_pods, read_sample
 from laion_etl.records import StageStats
+from laion_etl.settings import KubernetesSettings
 from laion_etl.storage import Store
 from tests.publish.world import CRAWL, build_world, write_world
 
@@ -43,6 +44,19 @@ def test_a_dump_is_so_many_times_its_sample(store: Store) -> None:
     assert found.samples == sample.kept * 1_000
     assert found.parse_hours == round(900 * 1_000 * 170e-6 / 3_600, 3)
     assert found.score_hours == round(120_000 * 0.19 / 3_600, 3)
+
+
+def test_pods_of_more_cores_take_fewer_hours_and_cost_what_the_settings_say(store: Store) -> None:
+    known(store)
+    found = estimate(CRAWL, 2_000, store)
+    pods = in_pods(found, KubernetesSettings(cpu=("parse=4", "score=2"), price_hour=0.5))
+    hours = found.parse_hours / 4 + found.download_hours + found.score_hours / 2
+    assert pods == {"pod_hours": round(hours, 3), "cost": round(hours * 0.5, 2)}
+    gpus = KubernetesSettings(cpu=("other=500m",), gpus=1, gpu_price_hour=3.0)
+    assert in_pods(found, gpus)["cost"] == round(found.score_hours * 2 * 3, 2)
+    assert "cost" not in in_pods(found, KubernetesSettings())
+    with pytest.raises(SettingsError, match="'many' is no number of cores"):
+        in_pods(found, KubernetesSettings(cpu=("other=many",)))
 
 
 def test_links_that_wait_for_their_download_are_counted_in(store: Store) -> None:

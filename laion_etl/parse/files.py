@@ -11,6 +11,7 @@ from functools import cache
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from laion_etl.compiled import ensure_compiled
 from laion_etl.funnel import Outcomes, ParseReason, RecordReason
@@ -53,6 +54,8 @@ class FileParser:
         lists = load_blocklists(settings.parse, settings.data_path)
         self._blocklists: Blocklists = lists.joined(removed.blocklists())
         self._detector: Detector = language_detector(settings.parse)
+        names = ["" if name == "none" else name for name in settings.parse.languages]
+        self._languages_kept = pa.array(names, pa.string())
 
     def pairs(self, wat_file: int, uri: str, counts: FileCounts) -> Iterator[pa.Table]:
         """The pairs of one file in the order of its links, as tables of PAIR_SCHEMA; counts what was met."""
@@ -62,8 +65,19 @@ class FileParser:
                 counts.records.add(batch.records)
                 counts.name_damages([[wat_file, damage.offset] for damage in batch.damages])
                 for table in rules.pairs(batch):
-                    yield self._with_languages(table, wat_file)
+                    asked_for = self._asked_for(self._with_languages(table, wat_file), counts)
+                    if asked_for.num_rows:
+                        yield asked_for
         counts.links.add(rules.outcomes)
+
+    def _asked_for(self, table: pa.Table, counts: FileCounts) -> pa.Table:
+        """The rows in one of the languages that are kept; the others are counted from kept to dropped."""
+        if not self._languages_kept:
+            return table
+        kept = table.filter(pc.is_in(table["language"], self._languages_kept))
+        counts.links.keep(kept.num_rows - table.num_rows)
+        counts.links.drop(ParseReason.LANGUAGE_NOT_ASKED_FOR, table.num_rows - kept.num_rows)
+        return kept
 
     def _with_languages(self, table: pa.Table, wat_file: int) -> pa.Table:
         codes, probabilities = self._languages(table["alt"])

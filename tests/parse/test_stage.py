@@ -145,6 +145,23 @@ def test_boilerplate_is_kept_a_number_of_times(tmp_path: Path, store: Store) -> 
     assert (stats.kept, stats.dropped) == (4, {"text_repeated": 6})
 
 
+def test_only_the_languages_asked_for_are_kept(tmp_path: Path, store: Store) -> None:
+    texts = [
+        "The old house by the river in spring",
+        "Das alte Haus am Fluss und der kleine Garten dahinter mit Blick auf die Berge",
+        "xq zzkw",
+    ]
+    links = [image(f"/{n}.jpg", text) for n, text in enumerate(texts)]
+    wat = write_wat(tmp_path / "a.wat.gz", [page_record(PAGE, links)])
+    kept = {}
+    for languages in (("de",), ("en", "none"), ("tlh",)):
+        settings = Settings(parse=ParseSettings(languages=languages))
+        stats = parse_partition("-".join(languages), 0, [(0, wat)], settings, store)
+        assert stats.dropped.get("language_not_asked_for", 0) == 3 - stats.kept
+        kept[languages] = stats.kept
+    assert kept == {("de",): 1, ("en", "none"): 2, ("tlh",): 0}
+
+
 def test_the_preset_of_the_original_keeps_what_it_kept(tmp_path: Path, store: Store) -> None:
     texts = ["IMG_1234.JPG", "image", "2024-03-12", "d41d8cd98f00b204e9800998ecf8427e"]
     links = [image(f"/{n}.jpg", text) for n, text in enumerate(texts)]
