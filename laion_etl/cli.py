@@ -21,6 +21,7 @@ from typer.core import TyperGroup
 from laion_etl import __version__
 from laion_etl.cli_dataset import diff, remove, verify
 from laion_etl.cli_eval import calibrate, evaluation
+from laion_etl.cli_explore import add_commands
 from laion_etl.console import progress, summary
 from laion_etl.crawl import (
     Partition,
@@ -486,3 +487,6 @@ def _json(value: dict[str, Any]) -> None:
     if name:
         open_store(folder).write(name, text.encode())
     print(text, flush=True)
+
+
+add_commands(app)

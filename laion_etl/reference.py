@@ -22,6 +22,7 @@ _TITLES = {
     "clip": "CLIP",
     "safety": "Safety and beauty",
     "publish": "Publish",
+    "index": "Index and search",
     "alerts": "Alerts",
     "airflow": "Airflow",
     "kubernetes": "Kubernetes",

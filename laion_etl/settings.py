@@ -405,6 +405,32 @@ class PublishSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class IndexSettings:
+    """The index of a published dataset that `laion-etl search` and `laion-etl explore` look into."""
+
+    dtype: str = _knob(
+        "f16", "Numbers of the indexed vectors: f16, as they were scored, or i8: half the size, rounded."
+    )
+    connectivity: int = _knob(16, "Neighbours of a vector in the graph: more finds better and takes memory.")
+    expansion_add: int = _knob(128, "Candidates looked at when a vector is added: more is slower and better.")
+    expansion_search: int = _knob(128, "Candidates looked at in a search: more is slower and finds more.")
+    rows_per_part: int = _knob(
+        500_000,
+        "Rows indexed together, whole batches, before anything was left out. A part is built in memory: "
+        "about 1.2 kB a row with 512 f16 numbers.",
+    )
+    jobs: int = _knob(2, "Parts built at the same time, each by one core and in memory of its own.")
+    exact_rows: int = _knob(
+        10_000, "When a part has, or the filters leave of it, at most so many rows, each is compared."
+    )
+    pictures: bool = _knob(
+        True,
+        "Note where the pictures lie in the tars, so that the page can show them. On S3 that fetches every "
+        "tar once.",
+    )
+
+
+@dataclass(frozen=True, slots=True)
 class AlertSettings:
     """Who is told of failed and late partitions, and when they are late. The log always is."""
 
@@ -527,6 +553,7 @@ class Settings:
     clip: ClipSettings = field(default_factory=ClipSettings)
     safety: SafetySettings = field(default_factory=SafetySettings)
     publish: PublishSettings = field(default_factory=PublishSettings)
+    index: IndexSettings = field(default_factory=IndexSettings)
     alerts: AlertSettings = field(default_factory=AlertSettings)
     airflow: AirflowSettings = field(default_factory=AirflowSettings)
     kubernetes: KubernetesSettings = field(default_factory=KubernetesSettings)

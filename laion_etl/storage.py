@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
 PARTIAL_SUFFIX = ".partial"
+_COPIED_AT_ONCE = 1 << 22
 
 
 class NewFile(io.RawIOBase):
@@ -88,6 +89,10 @@ class Store(ABC):
     @abstractmethod
     def open(self, name: str) -> BinaryIO:
         """A seekable reader."""
+
+    @abstractmethod
+    def read_range(self, name: str, offset: int, size: int) -> bytes:
+        """At most `size` bytes from an offset on; fewer at the end of the file."""
 
     @abstractmethod
     def exists(self, name: str) -> bool: ...
@@ -173,6 +178,11 @@ class LocalStore(Store):
         with storage_errors("read", self.root / name):
             return (self.root / name).open("rb")
 
+    def read_range(self, name: str, offset: int, size: int) -> bytes:
+        with self.open(name) as file:
+            file.seek(offset)
+            return file.read(size)
+
     def exists(self, name: str) -> bool:
         return (self.root / name).is_file()
 
@@ -223,6 +233,12 @@ class S3Store(Store):
             spool.seek(0)
             return cast("BinaryIO", spool)
 
+    def read_range(self, name: str, offset: int, size: int) -> bytes:
+        wanted = f"bytes={offset}-{offset + size - 1}"
+        with storage_errors("read", self.uri(name)):
+            found = self._client.get_object(Bucket=self._bucket, Key=self._prefix + name, Range=wanted)
+            return found["Body"].read()
+
     def exists(self, name: str) -> bool:
         with storage_errors("look up", self.uri(name)):
             try:
@@ -251,6 +267,24 @@ class S3Store(Store):
     def check(self) -> None:
         with storage_errors("write", self.uri()):
             self._client.list_objects_v2(Bucket=self._bucket, MaxKeys=1)
+
+
+def local_copy(store: Store, output: Output, folder: Path) -> Path:
+    """A file of the store as a local one: itself in a folder, else fetched once into `folder` and checked.
+
+    Raises StorageError when what was fetched has other bytes.
+    """
+    if isinstance(store, LocalStore):
+        return store.root / output.name
+    cache = LocalStore(folder)
+    name = f"{output.sha256}{Path(output.name).suffix}"
+    if not cache.exists(name):
+        with cache.create(name) as copy, store.open(output.name) as file:
+            while data := file.read(_COPIED_AT_ONCE):
+                copy.write(data)
+            if copy.output.sha256 != output.sha256:
+                raise StorageError(f"{store.uri(output.name)} is not what its stats say; make it again")
+    return folder / name
 
 
 def open_store(uri: str) -> Store:

@@ -68,6 +68,22 @@ def read_members(file: BinaryIO, max_member_bytes: int = MAX_MEMBER_BYTES) -> It
         yield name, data
 
 
+def member_places(file: BinaryIO) -> Iterator[tuple[str, int, int]]:
+    """(name, offset of the data, bytes) of each regular file in order; the data is passed over, not read.
+
+    Raises TarError as `read_members` does.
+    """
+    offset = 0
+    while True:
+        file.seek(offset)
+        header = _read_exactly(file, BLOCK, offset)
+        if header == bytes(BLOCK):
+            return
+        name, size = _parse(header, offset)
+        yield name, offset + BLOCK, size
+        offset += BLOCK + size + -size % BLOCK
+
+
 def _header(name: str, size: int) -> bytes:
     encoded = name.encode("ascii")
     if not 0 < len(encoded) <= MAX_NAME_BYTES:

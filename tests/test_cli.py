@@ -14,6 +14,7 @@ STAGES = ["crawls", "discover", "parse", "load", "plan", "download", "score", "p
 COMMANDS = [
     *STAGES,
     *("run", "demo", "status", "report", "forget"),
+    *("index", "search", "explore"),
     *("migrate", "memory-export", "memory-import"),
 ]
 

@@ -40,6 +40,7 @@ class Entry:
     language: str = "en"
     notes: bytes | None = b'{"from": "test"}'
     ending: str = "jpg"
+    license: str = "?"
 
 
 def jpeg(scene: Scene, seed: int = 0) -> bytes:
@@ -112,11 +113,13 @@ def _row(batch: int, index: int, entry: Entry) -> dict[str, object]:
         "url": url,
         "caption": text,
         "language": entry.language,
-        "license": "?",
+        "license": entry.license,
         "page_url": "https://pictures.example/",
         "status": DownloadStatus.SUCCESS.value,
         "width": 256,
         "height": 256,
+        "original_width": 256,
+        "original_height": 256,
         "bytes": len(entry.image or b""),
         "sha256": hashlib.sha256(entry.image or b"").hexdigest(),
     }

@@ -1,0 +1,177 @@
+"""Commands that look into a published dataset: index, search and a page for both."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from laion_etl.console import progress, summary
+from laion_etl.errors import InputError
+from laion_etl.settings import Settings, load_settings
+from laion_etl.storage import Store, open_store
+
+if TYPE_CHECKING:
+    from laion_etl.explore.query import Hit, SearchIndex
+    from laion_etl.publish.release import Release
+
+console = Console(soft_wrap=True)
+
+VersionOption = Annotated[str, typer.Option(help="Version of the dataset; left out: the last one by name.")]
+NameOption = Annotated[str, typer.Option(help="Name of the dataset; left out: LAION_ETL_PUBLISH_NAME.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="End with one JSON line on stdout.")]
+
+_PLAIN_COLUMNS = (
+    "SAMPLE_ID", "URL", "TEXT", "WIDTH", "HEIGHT", "LICENSE", "LANGUAGE", "NSFW", "similarity", "aesthetic",
+    "crawl", "page_url",
+)  # fmt: skip
+
+
+def index(version: VersionOption = "", name: NameOption = "", as_json: JsonOption = False) -> None:
+    """Published dataset -> index of its pictures, for search and explore."""
+    from laion_etl.explore.stage import index_dataset
+
+    settings, store, release = _open(name, version)
+    with progress(console, f"index {release.version}") as report:
+        stats = index_dataset(release, settings, store, report)
+    console.print(summary(stats), highlight=False)
+    console.print(f'try: laion-etl search --version {release.version} "a red car"', highlight=False)
+    if as_json:
+        plain = stats.to_plain()
+        _json({key: plain[key] for key in ("stage", "unit", "input", "kept", "dropped")})
+
+
+def search(  # noqa: PLR0913, PLR0917 - Typer's way to say what options there are
+    query: Annotated[str, typer.Argument(help="What the pictures should show.")] = "",
+    image: Annotated[Path | None, typer.Option(help="A picture instead: what looks like it.")] = None,
+    like: Annotated[
+        int | None, typer.Option(help="A SAMPLE_ID instead: what looks like its picture.")
+    ] = None,
+    top: Annotated[int, typer.Option(min=1, max=1_000, help="Results.")] = 10,
+    language: Annotated[
+        list[str] | None, typer.Option(help="Language of the captions, like en, or nolang; repeatable.")
+    ] = None,
+    min_similarity: Annotated[
+        float | None, typer.Option(help="Lowest similarity of picture and caption.")
+    ] = None,
+    min_aesthetic: Annotated[float | None, typer.Option(help="Lowest aesthetic score.")] = None,
+    subset: Annotated[str, typer.Option(help="Only of this subset, like laion-aesthetic.")] = "",
+    license_: Annotated[
+        str, typer.Option("--license", help="Licence: its URL, a kind like by-sa, or known for any.")
+    ] = "",
+    domain: Annotated[str, typer.Option(help="Registered domain the pictures are on.")] = "",
+    unsafe: Annotated[bool, typer.Option("--unsafe", help="Also what is not tagged as safe.")] = False,
+    version: VersionOption = "",
+    name: NameOption = "",
+    as_json: JsonOption = False,
+) -> None:
+    """Pictures of a published dataset by a text, a picture, or a sample of it."""
+    from laion_etl.explore.filters import Filters
+
+    if sum((bool(query), image is not None, like is not None)) != 1:
+        raise typer.BadParameter("give one of: a text, --image, --like")
+    settings, store, release = _open(name, version)
+    filters = Filters(
+        tuple(language or ()), min_similarity, min_aesthetic, subset, license_, domain, unsafe=unsafe
+    )
+    opened = _opened(release, settings, store)
+    if like is not None:
+        hits = opened.like(like, top, filters)
+    else:
+        hits = opened.search(_vector(query, image, opened, settings), top, filters)
+    console.print(_table(hits))
+    if as_json:
+        _json({"version": opened.stats.unit, "results": [_plain(hit) for hit in hits]})
+
+
+def explore(
+    port: Annotated[int, typer.Option(min=0, max=65_535, help="Port on 127.0.0.1; 0: a free one.")] = 0,
+    version: VersionOption = "",
+    name: NameOption = "",
+) -> None:
+    """A local web page to search a published dataset by text and picture."""
+    from laion_etl.explore.serve import serve
+
+    settings, store, release = _open(name, version)
+    serve(_opened(release, settings, store), settings, store, port, console)
+
+
+def add_commands(app: typer.Typer) -> None:
+    """Adds the commands of this module to the command line."""
+    for command in (index, search, explore):
+        app.command()(command)
+
+
+def _open(name: str, version: str) -> "tuple[Settings, Store, Release]":
+    from laion_etl.explore.published import last_version
+    from laion_etl.publish.release import Release
+
+    settings = load_settings()
+    if name:
+        settings = replace(settings, publish=replace(settings.publish, name=name))
+    store = open_store(settings.store_uri)
+    release = Release(settings.publish.name, version or "any")  # checks the name before it is a path
+    return settings, store, Release(release.name, version or last_version(release.name, store))
+
+
+def _opened(release: "Release", settings: Settings, store: Store) -> "SearchIndex":
+    from laion_etl.explore.query import open_index
+
+    return open_index(release, settings, store)
+
+
+def _vector(query: str, image: Path | None, opened: "SearchIndex", settings: Settings) -> Any:
+    from laion_etl.explore.pictures import Reader
+    from laion_etl.explore.query import check_model
+    from laion_etl.score.model import load_model
+
+    data = _read(image, settings.download.max_bytes) if image else b""
+    model = load_model(settings.clip)
+    check_model(opened, model.name, model.weights_sha256)
+    with Reader(model, settings) as reader:
+        return reader.picture(data) if image else reader.text(query)
+
+
+def _read(path: Path, most: int) -> bytes:
+    try:
+        with path.open("rb") as file:
+            data = file.read(most + 1)
+    except OSError as error:
+        raise InputError(f"can't read {path}: {error.strerror}") from error
+    if len(data) > most:
+        raise InputError(f"{path} has over {most:,} bytes; see LAION_ETL_DOWNLOAD_MAX_BYTES")
+    return data
+
+
+def _table(hits: "list[Hit]") -> Table:
+    """Score and, below each other, caption, address and what else there is; fits 80 columns."""
+    table = Table("score", "caption, address, sample", show_lines=True)
+    for hit in hits:
+        row = hit.row
+        facts = (
+            f"{row['WIDTH']} x {row['HEIGHT']}",
+            row["LANGUAGE"],
+            "licence unknown" if row["LICENSE"] == "?" else row["LICENSE"],
+            *(() if row["NSFW"] == "UNLIKELY" else (f"safety: {row['NSFW'] or 'not checked'}",)),
+            f"--like {hit.sample_id}",
+        )
+        lines = (Text(_clean(row["TEXT"])), Text(_clean(row["URL"]), "dim"), Text(", ".join(facts), "dim"))
+        table.add_row(f"{hit.score or 0:.3f}", Text("\n").join(lines))
+    return table
+
+
+def _clean(text: str) -> str:
+    """A foreign text on one line, without characters that move the cursor or the reading direction."""
+    return "".join(c if c.isprintable() else " " for c in text)
+
+
+def _plain(hit: "Hit") -> dict[str, Any]:
+    return {"score": round(hit.score or 0, 6), **{column: hit.row[column] for column in _PLAIN_COLUMNS}}
+
+
+def _json(value: dict[str, Any]) -> None:
+    print(json.dumps(value), flush=True)

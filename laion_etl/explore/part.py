@@ -1,0 +1,172 @@
+"""A part of an index: some whole batches of a crawl, built in memory and written in one go."""
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import cached_property
+from threading import Event
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from laion_etl.errors import InputError, Stopped
+from laion_etl.explore.graph import GraphWriter
+from laion_etl.explore.rows import ROW_SCHEMA, Place, counted, picture_places, with_places
+from laion_etl.publish.scored import ScoredBatch, ScoredCrawl, read_batch
+from laion_etl.publish.subsets import published_rows
+from laion_etl.records import Output, StageStats, batch_name, fingerprint
+from laion_etl.settings import IndexSettings
+from laion_etl.storage import Store
+
+FORMAT = 1
+STATS = "_stats.json"
+COUNTED = {"languages": "LANGUAGE", "licenses": "LICENSE", "tags": "NSFW"}
+_MOSTCOUNTED = 200  # values of a column that are counted one by one
+_WITHOUT_EFFECT_ON_OUTPUT = ("expansion_search", "exact_rows", "jobs")
+
+
+def part_stem(dataset: str, crawl: str, unit: str) -> str:
+    """Name of a part's files in the store without their endings."""
+    return f"index/{dataset}/_parts/{crawl}/{unit}"
+
+
+def shaping(settings: IndexSettings) -> dict[str, Any]:
+    """The settings that change what is written."""
+    return {
+        name: getattr(settings, name)
+        for name in IndexSettings.__slots__
+        if name not in _WITHOUT_EFFECT_ON_OUTPUT
+    }
+
+
+def most(counts: Iterable[dict[str, int]]) -> dict[str, int]:
+    """Sums by value, the commonest first."""
+    total = sum((Counter(count) for count in counts), Counter[str]())
+    return dict(sorted(total.items(), key=lambda item: (-item[1], item[0]))[:_MOSTCOUNTED])
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """A scored batch and which of its samples are published."""
+
+    scored: ScoredBatch
+    ids: NDArray[np.int64]
+
+    @property
+    def identity(self) -> tuple[object, ...]:
+        ids = hashlib.sha256(self.ids.tobytes()).hexdigest()
+        return self.scored.number, self.scored.outputs, ids
+
+
+@dataclass(frozen=True)
+class Part:
+    """Some batches of a crawl that are indexed together."""
+
+    dataset: str
+    crawl: ScoredCrawl
+    batches: tuple[Batch, ...]
+    settings: IndexSettings
+    store: Store
+    stop: Event  # set when another part has failed, or Ctrl-C was pressed
+
+    @cached_property
+    def mark(self) -> str:
+        identities = [batch.identity for batch in self.batches]
+        return fingerprint("index part", FORMAT, shaping(self.settings), identities)
+
+    @property
+    def unit(self) -> str:
+        return f"{batch_name(self.batches[0].scored.number)}-{self.mark}"
+
+    @property
+    def stem(self) -> str:
+        return part_stem(self.dataset, self.crawl.crawl, self.unit)
+
+    def done(self) -> StageStats:
+        """The stats of the part, which is written unless it is there already."""
+        return self.store.finished(self.stem + STATS, self.mark) or self._write()
+
+    def _write(self) -> StageStats:
+        """Writes graph and rows, then the stats."""
+        graph: GraphWriter | None = None
+        counts = {what: Counter[str]() for what in COUNTED}
+        with ExitStack() as stack:
+            rows_file = stack.enter_context(self.store.create(f"{self.stem}.arrow"))
+            rows_writer = stack.enter_context(pa.ipc.new_file(rows_file, ROW_SCHEMA))
+            for batch in self.batches:
+                if self.stop.is_set():
+                    raise Stopped("stopped; run `laion-etl index` again to go on")
+                table, vectors = self._read(batch)
+                graph = graph or GraphWriter(vectors.shape[1], self.settings)
+                graph.add(vectors)
+                rows_writer.write_table(table.combine_chunks())
+                for what, column in COUNTED.items():
+                    counts[what].update(dict(counted(table, column)))
+            rows_writer.close()
+            graph_file = stack.enter_context(self.store.create(f"{self.stem}.usearch"))
+            if graph is None:
+                raise ValueError("a part has batches")
+            graph.write(graph_file)
+        outputs = (graph_file.output, rows_file.output)
+        return self.store.write_stats(self.stem + STATS, self._stats(graph.dim, counts, outputs))
+
+    def _read(self, batch: Batch) -> tuple[pa.Table, NDArray[np.float16]]:
+        """The published rows of a batch and their embeddings."""
+        number = batch.scored.number
+        kept = [
+            published_rows(rows, self.crawl.crawl)
+            for rows in read_batch(self.crawl, batch.scored, self.store)
+        ]
+        table = pa.concat_tables(kept)
+        chosen = np.isin(table["SAMPLE_ID"].to_numpy(), batch.ids)
+        name = self.crawl.shard_name(number, "_img_emb.npy")
+        vectors = _read_vectors(name, self.store)
+        if len(vectors) != table.num_rows or int(chosen.sum()) != len(batch.ids):
+            raise InputError(
+                f"{self.store.uri(name)} has {len(vectors)} rows for {table.num_rows} samples, "
+                f"{int(chosen.sum())} of {len(batch.ids)} published ones; publish the crawl again"
+            )
+        return with_places(table.filter(pa.array(chosen)), self._places(number)), vectors[chosen]
+
+    def _places(self, number: int) -> dict[str, Place]:
+        if not self.settings.pictures:
+            return {}
+        return picture_places(self.crawl.shard_name(number, ".tar"), self.store)
+
+    def _stats(self, dim: int, counts: dict[str, Counter[str]], outputs: tuple[Output, ...]) -> StageStats:
+        kept = sum(len(batch.ids) for batch in self.batches)
+        total = sum(batch.scored.kept for batch in self.batches)
+        first = self.store.read_stats(self.crawl.shard_name(self.batches[0].scored.number, STATS))
+        return StageStats(
+            stage="index",
+            crawl=self.crawl.crawl,
+            unit=self.unit,
+            fingerprint=self.mark,
+            input=total,
+            kept=kept,
+            dropped={"not_published": total - kept} if total > kept else {},
+            outputs=outputs,
+            details={
+                "model": str(first.details.get("model", "")),
+                "weights_sha256": str(first.details.get("weights_sha256", "")),
+                "dim": dim,
+                "dtype": self.settings.dtype,
+                **{what: most([dict(count)]) for what, count in counts.items()},
+            },
+        )
+
+
+def _read_vectors(name: str, store: Store) -> NDArray[np.float16]:
+    """The embeddings of a batch (n, dim); raises InputError when the file is none of ours."""
+    with store.open(name) as file:
+        try:
+            vectors = np.load(file, allow_pickle=False)
+        except (ValueError, EOFError) as error:
+            raise InputError(f"{store.uri(name)} can't be read ({error}); score its batch again") from error
+    if vectors.dtype != np.float16 or vectors.ndim != 2:
+        raise InputError(f"{store.uri(name)} has no embeddings in float16; score its batch again")
+    return np.ascontiguousarray(vectors)

@@ -1,0 +1,114 @@
+"""Pictures of results and of queries: decoded by confined processes only, whoever sent them."""
+
+import io
+from contextlib import AbstractContextManager
+from dataclasses import replace
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from laion_etl.errors import InputError
+from laion_etl.explore.graph import Floats
+from laion_etl.explore.query import Hit
+from laion_etl.machine import usable_cores
+from laion_etl.records import scored_stem
+from laion_etl.score.model import ClipModel
+from laion_etl.score.pixels import PixelPlan, Pixels
+from laion_etl.score.preparers import Preparers
+from laion_etl.settings import Settings
+from laion_etl.storage import Store
+
+MEDIA_TYPES = {"jpg": "image/jpeg", "png": "image/png", "webp": "image/webp", "avif": "image/avif"}
+_BLOCKS = 8  # pictures on their way at once
+_THUMBNAIL = PixelPlan(256)
+_QUALITY = 80
+_KEY_INDEX_DIGITS = 100_000
+
+
+def ending_of(data: bytes) -> str:
+    """The kind of a picture by its first bytes; raises InputError for others than the pipeline takes."""
+    if data.startswith(b"\xff\xd8\xff"):
+        return "jpg"
+    if data.startswith(b"\x89PNG\r\n\x1a\n"):
+        return "png"
+    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
+        return "webp"
+    if data[4:12] == b"ftypavif":
+        return "avif"
+    raise InputError("this is no JPEG, PNG, WebP or AVIF file")
+
+
+def stored_picture(hit: Hit, store: Store) -> tuple[str, bytes] | None:
+    """Ending and bytes of a sample's picture, out of its scored shard; None when its place was not noted."""
+    row = hit.row
+    if row["picture_offset"] is None:
+        return None
+    name = f"{scored_stem(row['crawl'], hit.sample_id // _KEY_INDEX_DIGITS)}.tar"
+    return row["picture_ending"], store.read_range(name, row["picture_offset"], row["picture_bytes"])
+
+
+class Reader(AbstractContextManager["Reader"]):
+    """A CLIP model with its processes: texts and pictures to vectors, pictures to thumbnails.
+
+    Usable from several threads, but for the model.
+    """
+
+    def __init__(self, model: ClipModel, settings: Settings) -> None:
+        self._model = model
+        plans = [
+            replace(plan, max_pixels=settings.clip.max_pixels) for plan in (model.pixel_plan, _THUMBNAIL)
+        ]
+        self._preparers = Preparers(plans, 1, _BLOCKS, usable_cores())
+
+    def __enter__(self) -> "Reader":
+        self._preparers.__enter__()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._preparers.__exit__(kind, error, trace)
+
+    def text(self, text: str) -> Floats:
+        """The vector of a text; raises InputError for a blank one."""
+        if not text.strip():
+            raise InputError("the query is empty")
+        vector: Floats = self._model.embed_texts([text])[0]
+        return vector
+
+    def picture(self, data: bytes) -> Floats:
+        """The vector of a picture; raises InputError when it can't be read."""
+        return self.picture_and_thumbnail(data)[0]
+
+    def picture_and_thumbnail(self, data: bytes) -> tuple[Floats, bytes]:
+        """The vector of a picture, and the picture small; raises InputError when it can't be read."""
+        found = self._pixels(ending_of(data), data)
+        if found is None:
+            raise InputError("this picture is damaged or too large")
+        [vector] = self._model.embed_pixels(found[0][None])
+        return vector, webp(found[1])
+
+    def thumbnail(self, ending: str, data: bytes) -> bytes | None:
+        """The middle square of a picture as a small WebP; None when it can't be read."""
+        found = self._pixels(ending, data)
+        return None if found is None else webp(found[1])
+
+    def _pixels(self, ending: str, data: bytes) -> list[Pixels] | None:
+        prepared = self._preparers.prepare([(ending, data)])
+        try:
+            prepared.wait()
+            if not prepared.readable[0]:
+                return None
+            return [np.array(table[0]) for table in prepared.pixels]
+        finally:
+            self._preparers.release(prepared)
+
+
+def webp(pixels: Pixels) -> bytes:
+    """RGB pixels as a WebP file."""
+    file = io.BytesIO()
+    made: Any = Image.fromarray(pixels)
+    made.save(file, "WEBP", quality=_QUALITY, method=2)
+    return file.getvalue()

@@ -1,0 +1,193 @@
+"""Searching an index: the nearest pictures to a vector, of those that pass the filters."""
+
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from laion_etl.errors import InputError, MissingInputError
+from laion_etl.explore.filters import Filters, Mask
+from laion_etl.explore.graph import Floats, Graph, Rows
+from laion_etl.explore.part import STATS, part_stem
+from laion_etl.explore.published import published_stats
+from laion_etl.explore.rows import open_rows
+from laion_etl.explore.stage import index_stats
+from laion_etl.machine import usable_cores
+from laion_etl.publish.release import Release
+from laion_etl.records import StageStats
+from laion_etl.settings import PublishSettings, Settings
+from laion_etl.storage import Store, local_copy
+
+MOST_RESULTS = 1_000
+_ROOM = 1.3  # times the candidates that would do if passing had nothing to do with nearness
+_MORE = 4
+_MASKS = 16  # of the last filters, kept for each part: a bit less than a megabyte for 500,000 rows
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """A row that was found, with the cosine of its picture and the query, if there was one."""
+
+    score: float | None
+    row: Mapping[str, Any]
+
+    @property
+    def sample_id(self) -> int:
+        return int(self.row["SAMPLE_ID"])
+
+
+@dataclass(frozen=True)
+class Part:
+    """A part of an index, open."""
+
+    crawl: str
+    graph: Graph
+    rows: pa.Table
+    exact_rows: int
+    publish: PublishSettings
+    _masks: dict[Filters, Mask] = field(default_factory=dict)
+
+    def nearest(self, vector: Floats, count: int, filters: Filters) -> tuple[Rows, Floats]:
+        """The nearest rows that pass, nearest first; fewer than `count` only when no more pass."""
+        mask = self._mask(filters)
+        allowed = int(mask.sum())
+        wanted = min(count, allowed)
+        if allowed <= self.exact_rows or len(mask) <= self.exact_rows:
+            return self.graph.nearest_of(vector, wanted, np.flatnonzero(mask))
+        asked = int(wanted * len(mask) / allowed * _ROOM) if allowed < len(mask) else wanted
+        while asked <= max(wanted, self.exact_rows):
+            rows, cosines = self.graph.nearest(vector, asked)
+            passed = mask[rows]
+            if int(passed.sum()) >= wanted:
+                return rows[passed][:wanted], cosines[passed][:wanted]
+            asked *= _MORE
+        # What passes lies far from the query.
+        return self.graph.nearest_of(vector, wanted, np.flatnonzero(mask))
+
+    def browse(self, count: int, filters: Filters) -> Rows:
+        """Rows that pass, evenly spread."""
+        passed = np.flatnonzero(self._mask(filters))
+        if len(passed) <= count:
+            return passed
+        return passed[np.linspace(0, len(passed) - 1, count).astype(np.int64)]
+
+    def find(self, sample_id: int) -> int | None:
+        """The row of a sample."""
+        ids = self.rows["SAMPLE_ID"]
+        start = 0
+        for chunk in ids.chunks:
+            values = chunk.to_numpy()
+            place = int(np.searchsorted(values, sample_id))
+            if place < len(values) and values[place] == sample_id:
+                return start + place
+            start += len(values)
+        return None
+
+    def row(self, number: int) -> dict[str, Any]:
+        found: dict[str, Any] = self.rows.slice(number, 1).to_pylist()[0]
+        return found
+
+    def _mask(self, filters: Filters) -> Mask:
+        if (known := self._masks.get(filters)) is not None:
+            return known
+        if len(self._masks) >= _MASKS:
+            self._masks.clear()
+        return self._masks.setdefault(filters, filters.mask(self.rows, self.publish))
+
+
+@dataclass(frozen=True, slots=True)
+class SearchIndex:
+    """The index of a version; `stats` says what is in it and which model it belongs to."""
+
+    release: Release
+    stats: StageStats
+    parts: tuple[Part, ...]
+
+    def search(self, vector: NDArray[Any], count: int, filters: Filters) -> list[Hit]:
+        """The nearest pictures to an L2-normalised vector, nearest first."""
+        count = min(count, MOST_RESULTS)
+        query = np.ascontiguousarray(vector, np.float32)
+        with ThreadPoolExecutor(max(1, min(usable_cores(), len(self.parts)))) as pool:
+            found = list(pool.map(lambda part: part.nearest(query, count, filters), self.parts))
+        every = [
+            (float(cosine), -number, int(row))
+            for number, (rows, cosines) in enumerate(found)
+            for row, cosine in zip(rows, cosines, strict=True)
+        ]
+        best = sorted(every, reverse=True)[:count]
+        return [Hit(cosine, self.parts[-number].row(row)) for cosine, number, row in best]
+
+    def like(self, sample_id: int, count: int, filters: Filters) -> list[Hit]:
+        """The nearest to a sample's picture, without the sample itself."""
+        part, row = self._place(sample_id)
+        found = self.search(part.graph.floats(np.array([row]))[0], count + 1, filters)
+        return [hit for hit in found if hit.sample_id != sample_id][:count]
+
+    def browse(self, count: int, filters: Filters) -> list[Hit]:
+        """Some of what there is, from everywhere, without a query."""
+        each = -(-count // max(1, len(self.parts)))
+        found = [Hit(None, part.row(int(row))) for part in self.parts for row in part.browse(each, filters)]
+        return found[:count]
+
+    def sample(self, sample_id: int) -> Hit:
+        """A sample itself."""
+        part, row = self._place(sample_id)
+        return Hit(None, part.row(row))
+
+    def _place(self, sample_id: int) -> tuple[Part, int]:
+        for part in self.parts:
+            if (row := part.find(sample_id)) is not None:
+                return part, row
+        raise MissingInputError(f"{self.stats.unit} has no sample {sample_id}")
+
+
+def open_index(release: Release, settings: Settings, store: Store) -> SearchIndex:
+    """Maps the index of a version; files of a store on S3 are fetched into the data folder first.
+
+    Raises MissingInputError without an index, InputError when the version has changed since, or a part is
+    damaged.
+    """
+    again = f"run `laion-etl index --version {release.version}`"
+    name = index_stats(release)
+    published = published_stats(release, store)
+    if not store.exists(name):
+        raise MissingInputError(f"{release.folder} has no index; {again}")
+    stats = store.read_stats(name)
+    if stats.details["published"] != published.fingerprint:
+        raise InputError(f"{release.folder} was published anew since it was indexed; {again} again")
+    folder = settings.data_path / "index"
+    stems = [part_stem(release.name, part["crawl"], part["unit"]) for part in stats.details["parts"]]
+    parts = [_open_part(store.read_stats(stem + STATS), settings, store, folder) for stem in stems]
+    return SearchIndex(release, stats, tuple(parts))
+
+
+def _open_part(stats: StageStats, settings: Settings, store: Store, folder: Path) -> Part:
+    graph, rows = (local_copy(store, output, folder) for output in stats.outputs)
+    for path, output in zip((graph, rows), stats.outputs, strict=True):
+        if not path.is_file() or path.stat().st_size != output.bytes:
+            raise InputError(
+                f"{path} is missing or cut off; delete {store.uri(output.name)} and its stats, index again"
+            )
+    dim, dtype = int(stats.details["dim"]), str(stats.details["dtype"])
+    return Part(
+        stats.crawl,
+        Graph.open(graph, dim, stats.kept, settings.index, dtype),
+        open_rows(rows, stats.kept),
+        settings.index.exact_rows,
+        settings.publish,
+    )
+
+
+def check_model(index: SearchIndex, name: str, weights_sha256: str) -> None:
+    """Raises InputError unless queries by this model compare with what is indexed."""
+    indexed = index.stats.details
+    if indexed["weights_sha256"] != weights_sha256:
+        raise InputError(
+            f"{index.stats.unit} was scored by {indexed['model']}, the settings name {name}: set "
+            "LAION_ETL_CLIP_MODEL and LAION_ETL_CLIP_PRETRAINED to what scored it"
+        )

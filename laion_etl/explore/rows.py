@@ -1,0 +1,89 @@
+"""The rows beside an index: what is filtered by and shown. An Arrow file, mapped; row i is the index's.
+
+The columns of the dataset, and where the picture lies in the scored shard's tar, so that one range of bytes
+shows it.
+"""
+
+from collections.abc import Iterator
+from functools import lru_cache
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pyarrow as pa
+
+from laion_etl.errors import InputError
+from laion_etl.records import DATASET_SCHEMA
+from laion_etl.score.pixels import FORMATS
+from laion_etl.storage import Store
+from laion_etl.suffixes import registered_domain
+from laion_etl.tarshard import TarError, member_places
+
+ROW_SCHEMA = pa.schema(
+    [
+        *DATASET_SCHEMA,
+        pa.field("domain", pa.string(), nullable=False),  # registered domain of the URL's host
+        pa.field("picture_ending", pa.string()),
+        pa.field("picture_offset", pa.int64()),
+        pa.field("picture_bytes", pa.int64()),
+    ]
+)
+
+Place = tuple[str, int, int]  # ending, offset, bytes
+_NO_PLACE = (None, None, None)
+
+
+def with_places(table: pa.Table, places: dict[str, Place]) -> pa.Table:
+    """Published rows with their domains and the places of their pictures (by key)."""
+    found = [places.get(key, _NO_PLACE) for key in table["key"].to_pylist()]
+    endings, offsets, sizes = zip(*found, strict=True) if found else ((), (), ())
+    columns = {name: table[name] for name in DATASET_SCHEMA.names} | {
+        "domain": [_domain(url) for url in table["URL"].to_pylist()],
+        "picture_ending": list(endings),
+        "picture_offset": list(offsets),
+        "picture_bytes": list(sizes),
+    }
+    return pa.table(columns, schema=ROW_SCHEMA)
+
+
+def picture_places(name: str, store: Store) -> dict[str, Place]:
+    """Where the pictures of a tar lie, by key; on S3 this fetches the tar once."""
+    found: dict[str, Place] = {}
+    with store.open(name) as file:
+        try:
+            for member, offset, size in member_places(file):
+                key, _, ending = member.partition(".")
+                if ending in FORMATS:
+                    found[key] = (ending, offset, size)
+        except TarError as error:
+            raise InputError(f"{store.uri(name)} is damaged: {error}; score its batch again") from error
+    return found
+
+
+def open_rows(path: Path, rows: int) -> pa.Table:
+    """Maps the file of a part; raises InputError when it is not what its stats say."""
+    advice = "delete it and run `laion-etl index` again"
+    try:
+        table = pa.ipc.open_file(pa.memory_map(str(path))).read_all()
+    except (pa.ArrowException, OSError) as error:
+        raise InputError(f"can't read {path} ({error}); {advice}") from error
+    if not table.schema.equals(ROW_SCHEMA) or table.num_rows != rows:
+        raise InputError(f"{path} does not hold the {rows} rows of its index; {advice}")
+    return table
+
+
+def counted(table: pa.Table, column: str) -> Iterator[tuple[str, int]]:
+    """Each value of a column and how often it comes."""
+    for entry in table[column].value_counts().to_pylist():
+        yield str(entry["values"] or ""), entry["counts"]
+
+
+def _domain(url: str) -> str:
+    try:
+        return _domain_of_host(urlsplit(url).hostname or "")
+    except ValueError:  # no URL that Python reads
+        return ""
+
+
+@lru_cache(1 << 16)
+def _domain_of_host(host: str) -> str:
+    return registered_domain(host)

@@ -1,0 +1,51 @@
+"""Serving the page on this machine until Ctrl-C."""
+
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+
+import uvicorn
+from rich.console import Console
+
+from laion_etl.errors import SettingsError
+from laion_etl.explore.pictures import Reader
+from laion_etl.explore.query import SearchIndex, check_model
+from laion_etl.explore.web import Explorer, build_app
+from laion_etl.score.model import load_model
+from laion_etl.settings import Settings
+from laion_etl.storage import Store
+
+_HOST = "127.0.0.1"
+_END_S = 2  # for requests that are being answered when the end comes
+
+
+def serve(index: SearchIndex, settings: Settings, store: Store, port: int, console: Console) -> None:
+    """Prints the address and serves until Ctrl-C; raises SettingsError when the port is taken."""
+    with _bound(port) as listening, explorer(index, settings, store) as found:
+        console.print(f"{index.stats.unit}: {index.stats.kept:,} pictures", highlight=False)
+        console.print(f"http://{_HOST}:{listening.getsockname()[1]}  (Ctrl-C ends it)", highlight=False)
+        config = uvicorn.Config(
+            build_app(found), log_level="warning", timeout_graceful_shutdown=_END_S, server_header=False
+        )
+        with suppress(KeyboardInterrupt):  # uvicorn raises it again when it is done
+            uvicorn.Server(config).run(sockets=[listening])
+
+
+@contextmanager
+def explorer(index: SearchIndex, settings: Settings, store: Store) -> Iterator[Explorer]:
+    """An index with the model that its queries need."""
+    model = load_model(settings.clip)
+    check_model(index, model.name, model.weights_sha256)
+    with Reader(model, settings) as reader:
+        yield Explorer(index, reader, settings, store)
+
+
+@contextmanager
+def _bound(port: int) -> Iterator[socket.socket]:
+    with socket.socket() as listening:
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listening.bind((_HOST, port))
+        except OSError as error:
+            raise SettingsError(f"port {port} can't be had ({error.strerror}); leave --port out") from error
+        yield listening

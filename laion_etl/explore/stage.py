@@ -1,0 +1,141 @@
+"""Index stage: the pictures of a published version, by their embeddings.
+
+A version's index is `index/<name>/<version>/_stats.json`; it names parts, each some whole batches of a crawl:
+`index/<name>/_parts/<crawl>/<first batch>-<fingerprint>.usearch|.arrow|_stats.json`. The name of a part says
+all that went into it, so versions share the parts they have in common: a second crawl adds parts, and a
+removal makes anew only the parts that lost rows. Parts that no version names any more are deleted.
+"""
+
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from threading import Event
+
+from laion_etl.errors import InputError, SettingsError
+from laion_etl.explore.part import COUNTED, FORMAT, STATS, Batch, Part, most, shaping
+from laion_etl.explore.published import PublishedBatch, published_batches, published_stats, versions
+from laion_etl.publish.release import Release
+from laion_etl.publish.scored import ScoredBatch, ScoredCrawl, find_scored
+from laion_etl.records import StageStats, fingerprint
+from laion_etl.settings import IndexSettings, Settings
+from laion_etl.storage import Store
+
+Report = Callable[[int, int], None]
+
+
+def index_stats(release: Release) -> str:
+    """Name in the store of what says that a version is indexed, and with which parts."""
+    return f"index/{release.name}/{release.version}/{STATS}"
+
+
+def index_dataset(
+    release: Release, settings: Settings, store: Store, report: Report = lambda *_: None
+) -> StageStats:
+    """Indexes a published version; finished parts, also those of other versions, are used as they are.
+
+    Raises InputError when the scored shards are gone or are not those that were published.
+    """
+    name = index_stats(release)
+    published = published_stats(release, store)
+    mark = fingerprint("index", FORMAT, release, published.fingerprint, shaping(settings.index))
+    if done := store.finished(name, mark):
+        return done
+    store.delete(name)
+    parts = []
+    for done in _written(release, settings.index, store):
+        parts.append(done)
+        report(sum(stats.kept for stats in parts), published.kept)
+    stats = store.write_stats(name, _whole(release, mark, published.fingerprint, parts))
+    _delete_unnamed(release.name, store)
+    return stats
+
+
+def _whole(release: Release, mark: str, published: str, parts: Sequence[StageStats]) -> StageStats:
+    weights = sorted({part.details["weights_sha256"] for part in parts})
+    if len(weights) > 1:
+        raise InputError(
+            f"{release.folder} was scored by {len(weights)} models, whose embeddings do not compare; "
+            "score its crawls with one"
+        )
+    return StageStats(
+        stage="index",
+        crawl="",
+        unit=f"{release.name}/{release.version}",
+        fingerprint=mark,
+        input=sum(part.input for part in parts),
+        kept=sum(part.kept for part in parts),
+        dropped=dict(sum((Counter(part.dropped) for part in parts), Counter[str]())),
+        outputs=tuple(output for part in parts for output in part.outputs),
+        details={
+            "published": published,
+            "parts": [{"crawl": part.crawl, "unit": part.unit, "rows": part.kept} for part in parts],
+            **({key: parts[0].details[key] for key in ("model", "weights_sha256", "dim")} if parts else {}),
+            **{what: most(part.details[what] for part in parts) for what in COUNTED},
+        },
+    )
+
+
+def _written(release: Release, settings: IndexSettings, store: Store) -> Iterator[StageStats]:
+    """Part after part, some at the same time: usearch lets go of Python's lock."""
+    if settings.rows_per_part < 1 or settings.jobs < 1:
+        raise SettingsError("LAION_ETL_INDEX_ROWS_PER_PART and LAION_ETL_INDEX_JOBS must be at least 1")
+    stop = Event()
+    running: deque[Future[StageStats]] = deque()
+    with ThreadPoolExecutor(settings.jobs) as pool:
+        try:
+            for part in _parts(release, settings, store, stop):
+                running.append(pool.submit(part.done))
+                if len(running) == settings.jobs:
+                    yield running.popleft().result()
+            while running:
+                yield running.popleft().result()
+        except BaseException:
+            stop.set()
+            raise
+
+
+def _parts(release: Release, settings: IndexSettings, store: Store, stop: Event) -> Iterator[Part]:
+    """The parts of a version. They are cut by what was scored, so that leaving rows out moves no border."""
+    known: ScoredCrawl | None = None
+    waiting: list[Batch] = []
+    for published in published_batches(release, store):
+        if known is None or known.crawl != published.crawl:
+            if known is not None:
+                yield Part(release.name, known, tuple(waiting), settings, store, stop)
+            known, waiting = find_scored(published.crawl, store), []
+        batch = Batch(_scored(published, known, store), published.ids)
+        if waiting and sum(b.scored.kept for b in waiting) + batch.scored.kept > settings.rows_per_part:
+            yield Part(release.name, known, tuple(waiting), settings, store, stop)
+            waiting = []
+        waiting.append(batch)
+    if known is not None:
+        yield Part(release.name, known, tuple(waiting), settings, store, stop)
+
+
+def _scored(published: PublishedBatch, crawl: ScoredCrawl, store: Store) -> ScoredBatch:
+    for batch in crawl.batches:
+        if batch.number == published.number:
+            return batch
+    raise InputError(
+        f"{store.uri(crawl.shard_name(published.number, STATS))} is published but no longer there; "
+        f"score batch {published.number} of {crawl.crawl} again, its embeddings are needed"
+    )
+
+
+def _delete_unnamed(dataset: str, store: Store) -> None:
+    """Indexes of versions that are gone, and parts that no index names."""
+    known = set(versions(dataset, store))
+    named: set[str] = set()
+    for name in store.list(f"index/{dataset}"):
+        _, _, version, *rest = name.split("/")
+        if version == "_parts" or rest != [STATS]:
+            continue
+        if version not in known:
+            store.delete(name)
+            continue
+        for output in store.read_stats(name).outputs:
+            named.add(output.name.rpartition(".")[0])
+    for name in store.list(f"index/{dataset}/_parts"):
+        stem = name.removesuffix(STATS).removesuffix(".usearch").removesuffix(".arrow")
+        if stem not in named:
+            store.delete(name)

@@ -1,0 +1,193 @@
+// The page: its address holds what is searched for, so that back, reload and sharing work.
+
+import * as filters from "./filters.js";
+import { moveFocus, openResult, resultAt, showResults, stepDetails } from "./results.js";
+
+const PAGE = 48;
+const MOST = 240;
+const byId = (id) => document.getElementById(id);
+const form = byId("search");
+let maxBytes = 0;
+let waiting = null;
+
+async function start() {
+  listen();
+  try {
+    const facts = await ask("/api/facts");
+    maxBytes = facts.max_bytes;
+    byId("name").textContent = facts.dataset;
+    document.title = `${facts.dataset}: explore`;
+    const rows = facts.rows.toLocaleString();
+    byId("facts").textContent = `${facts.version} · ${rows} pictures · ${facts.model}`;
+    filters.offer(facts);
+    await run();
+  } catch (error) {
+    say(error.message, true);
+  }
+}
+
+// Goes to another query, kept in the history.
+function go(query) {
+  const parameters = new URLSearchParams(query);
+  for (const [name, value] of filters.chosen()) parameters.set(name, value);
+  history.pushState(null, "", parameters.size ? `/?${parameters}` : "/");
+  return run();
+}
+
+// Searches for what the address says.
+async function run() {
+  const parameters = new URLSearchParams(location.search);
+  filters.show(parameters);
+  byId("q").value = parameters.get("q") ?? "";
+  showGiven(parameters);
+  const count = Math.min(Number(parameters.get("count")) || PAGE, MOST);
+  parameters.set("count", count);
+  waiting?.abort();
+  const mine = (waiting = new AbortController());
+  document.body.classList.add("busy");
+  try {
+    const { results } = await ask(`/api/search?${parameters}`, { signal: mine.signal });
+    showResults(results);
+    say(summary(results.length, parameters));
+    byId("more").hidden = results.length < count || count >= MOST;
+  } catch (error) {
+    if (error.name === "AbortError") return;
+    showResults([]);
+    byId("more").hidden = true;
+    say(error.message, true);
+  }
+  if (mine === waiting) document.body.classList.remove("busy");
+}
+
+function summary(count, parameters) {
+  if (!count) return "Nothing passes these filters.";
+  const what = count === 1 ? "1 picture" : `${count} pictures`;
+  const asked = ["q", "picture", "like"].some((name) => parameters.get(name));
+  return asked ? `${what}, nearest first` : `${what} from all over the dataset. Search, or open one and ask for more like it.`;
+}
+
+function showGiven(parameters) {
+  const picture = parameters.get("picture");
+  const like = parameters.get("like");
+  byId("given").hidden = !picture && !like;
+  if (picture) byId("given-picture").src = `/query/${encodeURIComponent(picture)}`;
+  const unsafe = parameters.get("unsafe") === "true";
+  if (like) byId("given-picture").src = `/thumbnail/${encodeURIComponent(like)}${unsafe ? "?unsafe=true" : ""}`;
+  byId("given-picture").classList.toggle("veiled", Boolean(like) && unsafe);
+  byId("given-name").textContent = like ? `like ${like}` : "your picture";
+}
+
+async function searchByPicture(file) {
+  if (!file) return;
+  if (file.size > maxBytes) {
+    say(`${file.name} is too large: at most ${(maxBytes / 1e6).toFixed(0)} MB`, true);
+    return;
+  }
+  document.body.classList.add("busy");
+  try {
+    const { picture } = await ask("/api/picture", { method: "POST", body: file });
+    await go({ picture });
+  } catch (error) {
+    document.body.classList.remove("busy");
+    say(error.message, true);
+  }
+}
+
+async function ask(address, options) {
+  const response = await fetch(address, options);
+  const isJson = response.headers.get("content-type")?.startsWith("application/json");
+  const answer = isJson ? await response.json() : { error: await response.text() };
+  if (response.ok) return answer;
+  const first = Array.isArray(answer.detail) ? answer.detail[0] : null;
+  throw new Error(answer.error ?? (first ? `${first.loc.at(-1)}: ${first.msg}` : response.statusText));
+}
+
+function say(text, isError = false) {
+  byId("status").textContent = text;
+  byId("status").classList.toggle("error", isError);
+}
+
+function moreLike(result) {
+  byId("details").close();
+  window.scrollTo(0, 0);
+  return go({ like: result.id });
+}
+
+// What is searched for now, without the filters.
+function query() {
+  const parameters = new URLSearchParams(location.search);
+  const kept = ["q", "picture", "like"].filter((name) => parameters.get(name));
+  return Object.fromEntries(kept.map((name) => [name, parameters.get(name)]));
+}
+
+function listen() {
+  form.addEventListener("submit", (event) => {
+    event.preventDefault();
+    const q = byId("q").value.trim();
+    const { picture, like } = query();
+    go(q ? { q } : picture ? { picture } : like ? { like } : {});
+  });
+  byId("filters").addEventListener("change", () => go(query()));
+  byId("filters-clear").addEventListener("click", () => {
+    filters.clear();
+    go(query());
+  });
+  byId("given-clear").addEventListener("click", () => go({}));
+  byId("file").addEventListener("change", (event) => {
+    searchByPicture(event.target.files[0]);
+    event.target.value = "";
+  });
+  byId("more").addEventListener("click", () => {
+    const count = Number(new URLSearchParams(location.search).get("count")) || PAGE;
+    go({ ...query(), count: Math.min(count + PAGE, MOST) });
+  });
+  byId("details-like").addEventListener("click", () => moreLike(openResult()));
+  byId("details-close").addEventListener("click", () => byId("details").close());
+  byId("details").addEventListener("click", (event) => {
+    if (event.target === byId("details")) byId("details").close();
+  });
+  window.addEventListener("popstate", run);
+  listenToPictures();
+  document.addEventListener("keydown", onKey);
+}
+
+function listenToPictures() {
+  document.addEventListener("paste", (event) => {
+    const file = [...event.clipboardData.files].find((one) => one.type.startsWith("image/"));
+    if (file) searchByPicture(file);
+  });
+  document.addEventListener("dragover", (event) => {
+    event.preventDefault();
+    byId("drop").hidden = !event.dataTransfer.types.includes("Files");
+  });
+  document.addEventListener("dragleave", (event) => {
+    if (!event.relatedTarget) byId("drop").hidden = true;
+  });
+  document.addEventListener("drop", (event) => {
+    event.preventDefault();
+    byId("drop").hidden = true;
+    searchByPicture(event.dataTransfer.files[0]);
+  });
+}
+
+function onKey(event) {
+  if (event.ctrlKey || event.metaKey || event.altKey) return;
+  const typing = event.target.matches("input, select, textarea");
+  if (openResult()) {
+    if (event.key === "ArrowRight") stepDetails(1);
+    else if (event.key === "ArrowLeft") stepDetails(-1);
+    else if (event.key === "m") moreLike(openResult());
+    return;
+  }
+  if (typing) {
+    if (event.key === "ArrowDown" && event.target === byId("q") && moveFocus("ArrowDown")) event.preventDefault();
+    return;
+  }
+  if (event.key === "/") byId("q").focus();
+  else if (event.key === "m" && resultAt(event.target)) moreLike(resultAt(event.target));
+  else if (event.key.startsWith("Arrow") && moveFocus(event.key)) event.preventDefault();
+  else return;
+  event.preventDefault();
+}
+
+start();

@@ -1,0 +1,151 @@
+// Results: the grid of cards and the details of one. Captions and addresses are put in as text, never as HTML.
+
+import { languageName, licenseName } from "./filters.js";
+
+const grid = document.getElementById("grid");
+const details = document.getElementById("details");
+const revealed = new Set();
+let results = [];
+let current = null;
+
+export function showResults(found) {
+  results = found;
+  grid.replaceChildren(...found.map(card));
+}
+
+export function resultAt(element) {
+  const place = [...grid.children].indexOf(element?.closest?.(".card"));
+  return place < 0 ? null : results[place];
+}
+
+export function openResult() {
+  return details.open ? current : null;
+}
+
+export function openDetails(result) {
+  current = result;
+  document.getElementById("details-text").textContent = result.text;
+  link("details-url", result.url, result.url);
+  link("details-page", result.page_url);
+  document.getElementById("details-facts").replaceChildren(...facts(result).flatMap(fact));
+  showPicture(result);
+  if (!details.open) details.showModal();
+  details.scrollTop = 0;
+}
+
+// The next or previous result, in the dialog.
+export function stepDetails(step) {
+  const next = results[results.indexOf(current) + step];
+  if (next) openDetails(next);
+}
+
+// Moves the focus in the grid by keys as one moves on a page.
+export function moveFocus(key) {
+  const cards = [...grid.children];
+  const place = cards.indexOf(document.activeElement);
+  const columns = getComputedStyle(grid).gridTemplateColumns.split(" ").length;
+  const step = { ArrowRight: 1, ArrowLeft: -1, ArrowDown: columns, ArrowUp: -columns }[key];
+  const next = cards[place < 0 ? 0 : place + step];
+  next?.focus();
+  return Boolean(next);
+}
+
+function card(result) {
+  const made = element("button", "card");
+  made.type = "button";
+  const frame = element("span", "frame");
+  const picture = image(`/thumbnail/${result.id}`, result);
+  picture.loading = "lazy";
+  frame.append(picture);
+  if (veiled(result)) {
+    frame.classList.add("unsafe");
+    frame.append(element("span", "veil", `${tag(result)}: hidden`));
+  }
+  if (result.score !== null) frame.append(element("span", "score", result.score.toFixed(3)));
+  const words = element("span", "words", result.text);
+  words.dir = "auto";
+  const small = [`${result.width} × ${result.height}`, result.language, result.domain].join(" · ");
+  made.append(frame, words, element("span", "small", small));
+  made.setAttribute("aria-label", result.text);
+  made.addEventListener("click", () => openDetails(result));
+  return made;
+}
+
+function showPicture(result) {
+  const shown = document.getElementById("details-shown");
+  const picture = image(`/picture/${result.id}`, result);
+  shown.className = "shown";
+  shown.replaceChildren(picture);
+  if (!veiled(result)) return;
+  shown.classList.add("unsafe");
+  const reveal = element("button", "", `${tag(result)}: show the picture`);
+  reveal.type = "button";
+  reveal.addEventListener("click", () => {
+    revealed.add(result.id);
+    showPicture(result);
+    unveil(result);
+  });
+  shown.append(reveal);
+}
+
+function unveil(result) {
+  const frame = grid.children[results.indexOf(result)]?.querySelector(".frame");
+  frame?.classList.remove("unsafe");
+  frame?.querySelector(".veil")?.remove();
+}
+
+function image(address, result) {
+  const made = new Image();
+  made.alt = "";
+  made.addEventListener("error", () => made.replaceWith(element("span", "none", "no picture")));
+  made.src = result.safe ? address : `${address}?unsafe=true`;
+  return made;
+}
+
+function veiled(result) {
+  return !result.safe && !revealed.has(result.id);
+}
+
+function tag(result) {
+  return result.nsfw ?? "Not checked";
+}
+
+function facts(result) {
+  return [
+    ["Nearness", result.score?.toFixed(4)],
+    ["Similarity", result.similarity.toFixed(4)],
+    ["Aesthetic", result.aesthetic?.toFixed(2)],
+    ["Size", `${result.width} × ${result.height}`],
+    ["Language", languageName(result.language)],
+    ["Licence", licenseName(result.license)],
+    ["Safety tag", tag(result), !result.safe],
+    ["Unsafe", percent(result.punsafe)],
+    ["Violence", percent(result.pviolence)],
+    ["Watermark", percent(result.pwatermark)],
+    ["Crawl", result.crawl],
+    ["SAMPLE_ID", result.id],
+  ].filter(([, value]) => value !== undefined && value !== null);
+}
+
+function fact([name, value, bad]) {
+  return [element("dt", "", name), element("dd", bad ? "bad" : "", value)];
+}
+
+function percent(share) {
+  return share === null ? null : `${(share * 100).toFixed(1)}%`;
+}
+
+// Only web addresses become links: a dataset may hold any text as one.
+function link(id, address, text) {
+  const anchor = document.getElementById(id);
+  if (text !== undefined) anchor.textContent = text;
+  if (/^https?:\/\//i.test(address)) anchor.href = address;
+  else anchor.removeAttribute("href");
+}
+
+function element(name, className = "", text = "") {
+  const made = document.createElement(name);
+  made.className = className;
+  made.textContent = text;
+  return made;
+}

@@ -1,0 +1,205 @@
+"""The page to search a dataset: a small web server for one user on this machine.
+
+It answers to its own address only, loads nothing from elsewhere, and shows pictures out of the store. What is
+not tagged as safe is neither found nor shown unless a request asks for it. Texts are hostile: they leave here
+as JSON, and the page puts them in as text.
+"""
+
+import hashlib
+import threading
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any
+
+from fastapi import Depends, FastAPI, Query, Request, Response
+from fastapi.responses import FileResponse, JSONResponse
+from starlette.concurrency import run_in_threadpool
+
+from laion_etl.errors import InputError, LaionEtlError, MissingInputError
+from laion_etl.explore.filters import Filters, is_safe
+from laion_etl.explore.gatekeeper import Gatekeeper
+from laion_etl.explore.graph import Floats
+from laion_etl.explore.pictures import MEDIA_TYPES, Reader, stored_picture
+from laion_etl.explore.query import Hit, SearchIndex
+from laion_etl.publish.subsets import subsets
+from laion_etl.settings import Settings
+from laion_etl.storage import Store
+
+STATIC = Path(__file__).parent / "static"
+_MOST_RESULTS = 240
+_MOST_QUERY_PICTURES = 100  # remembered, so that addresses of the page that name them go on working
+_MOST_CHARS = 1_000
+_SHOWN = (
+    "TEXT", "URL", "WIDTH", "HEIGHT", "LICENSE", "LANGUAGE", "NSFW", "similarity", "aesthetic", "punsafe",
+    "pwatermark", "pviolence", "crawl", "page_url", "domain",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Explorer:
+    """What the page works with."""
+
+    index: SearchIndex
+    reader: Reader
+    settings: Settings
+    store: Store
+    _model: threading.Lock = field(default_factory=threading.Lock)
+    _pictures: OrderedDict[str, tuple[Floats, bytes]] = field(default_factory=OrderedDict)
+
+    def facts(self) -> dict[str, Any]:
+        """What the page says of the dataset and offers to filter by."""
+        details = self.index.stats.details
+        return {
+            "dataset": self.index.release.name,
+            "version": self.index.release.version,
+            "rows": self.index.stats.kept,
+            "safe": details["tags"].get("UNLIKELY", 0),
+            "model": details.get("model", ""),
+            "languages": details["languages"],
+            "licenses": details["licenses"],
+            "subsets": [{"name": s.name, "rule": s.rule} for s in subsets(self.settings.publish)],
+            "max_bytes": self.settings.download.max_bytes,
+        }
+
+    def by_text(self, text: str, count: int, filters: Filters) -> list[Hit]:
+        with self._model:
+            vector = self.reader.text(text)
+        return self.index.search(vector, count, filters)
+
+    def by_picture(self, picture: str, count: int, filters: Filters) -> list[Hit]:
+        return self.index.search(self._picture(picture)[0], count, filters)
+
+    def remember(self, data: bytes) -> str:
+        """Takes a picture to search by; the name it has from now on."""
+        name = hashlib.sha256(data).hexdigest()[:16]
+        with self._model:
+            vector, small = self.reader.picture_and_thumbnail(data)
+            self._pictures[name] = (vector, small)
+            while len(self._pictures) > _MOST_QUERY_PICTURES:
+                self._pictures.popitem(last=False)
+        return name
+
+    def query_thumbnail(self, name: str) -> bytes:
+        return self._picture(name)[1]
+
+    def stored(self, sample_id: int, *, unsafe: bool) -> tuple[str, bytes]:
+        """Ending and bytes of a sample's picture; raises MissingInputError when it may not be shown."""
+        hit = self.index.sample(sample_id)
+        if not unsafe and not is_safe(hit.row["NSFW"]):
+            raise MissingInputError("this picture is not tagged as safe")
+        found = stored_picture(hit, self.store)
+        if found is None:
+            raise MissingInputError("the index has no pictures: LAION_ETL_INDEX_PICTURES was off")
+        return found
+
+    def _picture(self, name: str) -> tuple[Floats, bytes]:
+        if name not in self._pictures:
+            raise MissingInputError("this picture is no longer here; give it again")
+        return self._pictures[name]
+
+
+def _filters(
+    language: Annotated[list[str] | None, Query(max_length=20)] = None,
+    min_similarity: Annotated[float | None, Query(ge=-1, le=1)] = None,
+    min_aesthetic: Annotated[float | None, Query(ge=-100, le=100)] = None,
+    subset: Annotated[str, Query(max_length=100)] = "",
+    license: Annotated[str, Query(max_length=300)] = "",
+    domain: Annotated[str, Query(max_length=300)] = "",
+    unsafe: bool = False,
+) -> Filters:
+    languages = tuple(language or ())
+    return Filters(languages, min_similarity, min_aesthetic, subset, license, domain, unsafe=unsafe)
+
+
+FilterQuery = Annotated[Filters, Depends(_filters)]
+CountQuery = Annotated[int, Query(ge=1, le=_MOST_RESULTS)]
+
+
+def build_app(explorer: Explorer) -> FastAPI:
+    """The page and what it asks for."""
+    app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
+    app.add_middleware(Gatekeeper, max_bytes=explorer.settings.download.max_bytes)
+    app.add_exception_handler(LaionEtlError, _as_json)
+    for name in ("index.html", "app.css", "app.js", "results.js", "filters.js", "icon.svg"):
+        app.add_api_route("/" if name == "index.html" else f"/{name}", _static(name))
+    _add_search(app, explorer)
+    _add_pictures(app, explorer)
+    return app
+
+
+def _add_search(app: FastAPI, explorer: Explorer) -> None:
+    @app.get("/api/facts")
+    def facts() -> dict[str, Any]:
+        return explorer.facts()
+
+    @app.get("/api/search")
+    def search(
+        filters: FilterQuery,
+        q: Annotated[str, Query(max_length=_MOST_CHARS)] = "",
+        picture: Annotated[str, Query(max_length=16)] = "",
+        like: Annotated[int | None, Query(ge=0, lt=1 << 63)] = None,
+        count: CountQuery = 48,
+    ) -> dict[str, Any]:
+        if like is not None:
+            hits = explorer.index.like(like, count, filters)
+        elif picture:
+            hits = explorer.by_picture(picture, count, filters)
+        elif q.strip():
+            hits = explorer.by_text(q, count, filters)
+        else:
+            hits = explorer.index.browse(count, filters)
+        return {"results": [_plain(hit) for hit in hits]}
+
+    @app.get("/api/sample/{sample_id}")
+    def sample(sample_id: int, unsafe: bool = False) -> dict[str, Any]:
+        hit = explorer.index.sample(sample_id)
+        if not unsafe and not is_safe(hit.row["NSFW"]):
+            raise MissingInputError("this sample is not tagged as safe")
+        return _plain(hit)
+
+
+def _add_pictures(app: FastAPI, explorer: Explorer) -> None:
+    @app.post("/api/picture")
+    async def remember(request: Request) -> dict[str, str]:
+        data = await request.body()  # the gatekeeper bounds it
+        return {"picture": await run_in_threadpool(explorer.remember, data)}
+
+    @app.get("/query/{name}")
+    def query_picture(name: str) -> Response:
+        return _image("webp", explorer.query_thumbnail(name))
+
+    @app.get("/thumbnail/{sample_id}")
+    def thumbnail(sample_id: int, unsafe: bool = False) -> Response:
+        small = explorer.reader.thumbnail(*explorer.stored(sample_id, unsafe=unsafe))
+        if small is None:
+            raise InputError("this picture can't be read")
+        return _image("webp", small)
+
+    @app.get("/picture/{sample_id}")
+    def picture(sample_id: int, unsafe: bool = False) -> Response:
+        return _image(*explorer.stored(sample_id, unsafe=unsafe))
+
+
+def _image(ending: str, data: bytes) -> Response:
+    headers = {"Cache-Control": "private, max-age=3600"}
+    return Response(data, media_type=MEDIA_TYPES[ending], headers=headers)
+
+
+def _static(name: str) -> Callable[[], FileResponse]:
+    def file() -> FileResponse:
+        return FileResponse(STATIC / name)
+
+    return file
+
+
+def _as_json(_: Request, error: Exception) -> JSONResponse:
+    status = 404 if isinstance(error, MissingInputError) else 400
+    return JSONResponse({"error": str(error)}, status)
+
+
+def _plain(hit: Hit) -> dict[str, Any]:
+    """A result as the page gets it; ids as text, because JavaScript's numbers end before they do."""
+    row = {name.lower(): hit.row[name] for name in _SHOWN}
+    return {"id": str(hit.sample_id), "score": hit.score, "safe": is_safe(hit.row["NSFW"]), **row}

@@ -1,0 +1,228 @@
+"""The index on disk: what is in it, the same every time, grows by parts, is checked when read."""
+
+import hashlib
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from laion_etl.errors import InputError, MissingInputError, SettingsError
+from laion_etl.explore.filters import Filters
+from laion_etl.explore.graph import Graph, GraphWriter
+from laion_etl.explore.published import published_batches
+from laion_etl.explore.query import SearchIndex, open_index
+from laion_etl.explore.stage import index_dataset
+from laion_etl.publish import manifest
+from laion_etl.publish.release import Release
+from laion_etl.records import StageStats, scored_stem
+from laion_etl.settings import IndexSettings, Settings
+from laion_etl.storage import LocalStore, Store
+from laion_etl.tarshard import member_places, read_members
+from tests.explore.conftest import CRAWL, World
+
+
+@pytest.fixture
+def copy(world: World, tmp_path: Path) -> World:
+    """The published dataset without its index, to change it."""
+    root = tmp_path / "store"
+    shutil.copytree(world.store.root, root, ignore=shutil.ignore_patterns("index", "shards"))
+    return replace(world, store=LocalStore(root))
+
+
+def with_index(settings: Settings, **knobs: object) -> Settings:
+    return replace(settings, index=replace(settings.index, **knobs))  # type: ignore[arg-type]
+
+
+def build(world: World, **knobs: object) -> StageStats:
+    return index_dataset(world.release, with_index(world.settings, **knobs), world.store)
+
+
+def hashes(store: Store) -> dict[str, str]:
+    return {name: hashlib.sha256(store.read(name)).hexdigest() for name in store.list("index")}
+
+
+def remove(world: World, sample_id: int) -> None:
+    """Takes a sample out of the published version, as a removal request would."""
+    import pyarrow.compute as pc
+    import pyarrow.parquet as pq
+
+    document = json.loads(world.store.read(world.release.file(manifest.NAME)))
+    for entry in document["files"]:
+        if entry["subset"]:
+            name = world.release.file(entry["name"])
+            with world.store.open(name) as file:
+                table = pq.read_table(file)
+            table = table.filter(pc.not_equal(table["SAMPLE_ID"], sample_id))
+            with world.store.create(name) as new:
+                pq.write_table(table, new)
+            entry["rows"] = table.num_rows
+    world.store.write(world.release.file(manifest.NAME), json.dumps(document).encode())
+    stats = world.store.read_stats(world.release.file("_stats.json"))
+    world.store.write_stats(world.release.file("_stats.json"), replace(stats, fingerprint="removed"))
+
+
+def test_every_published_sample_is_indexed_with_its_embedding_and_its_picture(
+    world: World, opened: SearchIndex
+) -> None:
+    ids = np.concatenate([batch.ids for batch in published_batches(world.release, world.store)])
+    [part] = opened.parts
+    assert part.rows["SAMPLE_ID"].to_pylist() == ids.tolist()
+    stored = [
+        np.load(world.store.root / f"{scored_stem(CRAWL, n)}_img_emb.npy", allow_pickle=False) for n in (1, 2)
+    ]
+    assert np.array_equal(part.graph.vectors, np.concatenate(stored))
+    with world.store.open(f"{scored_stem(CRAWL, 2)}.tar") as file:
+        members = dict(read_members(file))
+    row = part.row(part.rows.num_rows - 1)
+    data = world.store.read_range(f"{scored_stem(CRAWL, 2)}.tar", row["picture_offset"], row["picture_bytes"])
+    assert data == members[f"{row['key']}.{row['picture_ending']}"]
+
+
+def test_member_places_are_where_the_members_are(world: World) -> None:
+    name = f"{scored_stem(CRAWL, 1)}.tar"
+    with world.store.open(name) as file:
+        members = list(read_members(file))
+        places = list(member_places(file))
+    data = world.store.read(name)
+    assert [(member, data[start : start + size]) for member, start, size in places] == members
+
+
+def test_the_same_dataset_gives_the_same_bytes_and_a_finished_index_is_left_alone(copy: World) -> None:
+    first = build(copy)
+    before = hashes(copy.store)
+    for name in before:
+        copy.store.delete(name)
+    assert build(copy) == first
+    assert hashes(copy.store) == before
+    times = {name: (copy.store.root / name).stat().st_mtime_ns for name in before}
+    build(copy)
+    assert {name: (copy.store.root / name).stat().st_mtime_ns for name in before} == times
+
+
+def test_a_removed_sample_is_not_indexed_and_only_its_part_is_made_anew(copy: World) -> None:
+    one_batch = {"rows_per_part": 36}
+    before = build(copy, **one_batch)
+    assert [part["rows"] for part in before.details["parts"]] == [36, 36]
+    removed = next(published_batches(copy.release, copy.store)).ids[4]
+    remove(copy, int(removed))
+    with pytest.raises(InputError, match="published anew"):
+        open_index(copy.release, copy.settings, copy.store)
+    after = build(copy, **one_batch)
+    assert (after.input, after.kept, after.dropped) == (72, 71, {"not_published": 1})
+    assert after.details["parts"][0] != before.details["parts"][0]
+    assert after.details["parts"][1] == before.details["parts"][1]
+    named = {output.name for output in after.outputs}
+    assert named == {name for name in copy.store.list("index") if not name.endswith(".json")}
+    index = open_index(copy.release, copy.settings, copy.store)
+    with pytest.raises(MissingInputError, match="no sample"):
+        index.sample(int(removed))
+
+
+def test_parts_together_find_what_one_part_finds(copy: World, opened: SearchIndex) -> None:
+    build(copy, rows_per_part=1)
+    index = open_index(copy.release, copy.settings, copy.store)
+    assert len(index.parts) == 2
+    vector = opened.parts[0].graph.floats(np.array([7]))[0]
+    for filters in (Filters(), Filters(languages=("de",), unsafe=True)):
+        expected = opened.search(vector, 12, filters)
+        assert [hit.sample_id for hit in index.search(vector, 12, filters)] == [
+            hit.sample_id for hit in expected
+        ]
+
+
+def test_versions_share_their_parts_and_those_of_a_version_that_is_gone_are_deleted(copy: World) -> None:
+    build(copy)
+    other = Release(copy.release.name, "second")
+    for name in copy.store.list(copy.release.folder):
+        target = f"{other.folder}/{name.removeprefix(f'{copy.release.folder}/')}"
+        copy.store.write(target, copy.store.read(name))
+    shared = index_dataset(other, copy.settings, copy.store)
+    assert shared.outputs == copy.store.read_stats(f"index/laion/{CRAWL}/_stats.json").outputs
+    copy.store.delete(copy.release.file("_stats.json"))
+    build_other = index_dataset(other, with_index(copy.settings, connectivity=8), copy.store)
+    assert {output.name for output in build_other.outputs} == {
+        name for name in copy.store.list("index") if not name.endswith("_stats.json")
+    }
+    assert not copy.store.exists(f"index/laion/{CRAWL}/_stats.json")
+
+
+def test_a_killed_build_leaves_no_index_and_the_next_one_finishes(
+    copy: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(GraphWriter, "write", fail)
+        with pytest.raises(KeyboardInterrupt):
+            build(copy)
+    assert copy.store.list("index") == []
+    with pytest.raises(MissingInputError, match="laion-etl index"):
+        open_index(copy.release, copy.settings, copy.store)
+    build(copy)
+    open_index(copy.release, copy.settings, copy.store)
+
+
+@pytest.mark.parametrize("ending", [".usearch", ".arrow"])
+def test_a_damaged_part_is_an_error_that_names_it(copy: World, ending: str) -> None:
+    build(copy)
+    [name] = [name for name in copy.store.list("index") if name.endswith(ending)]
+    data = copy.store.read(name)
+    copy.store.write(name, data[:-64])
+    with pytest.raises(InputError, match="cut off"):
+        open_index(copy.release, copy.settings, copy.store)
+    copy.store.write(name, bytes(len(data)))
+    with pytest.raises(InputError, match=ending):
+        open_index(copy.release, copy.settings, copy.store)
+
+
+def test_embeddings_that_are_gone_or_of_another_length_are_errors(copy: World) -> None:
+    name = f"{scored_stem(CRAWL, 1)}_img_emb.npy"
+    with copy.store.create(name) as file:
+        np.save(file, np.zeros((3, 64), np.float16))
+    with pytest.raises(InputError, match="3 rows for 36 samples"):
+        build(copy)
+    copy.store.write(name, b"\x80\x04junk of pickle")
+    with pytest.raises(InputError, match="can't be read"):
+        build(copy)
+    copy.store.delete(f"{scored_stem(CRAWL, 1)}_stats.json")
+    with pytest.raises(InputError, match="no longer there"):
+        build(copy)
+
+
+def test_an_unknown_kind_of_numbers_is_refused() -> None:
+    with pytest.raises(SettingsError, match="LAION_ETL_INDEX_DTYPE"):
+        GraphWriter(8, IndexSettings(dtype="f8"))
+
+
+def clustered(rows: int, dim: int, seed: int = 3) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    centres = rng.standard_normal((40, dim))
+    made = centres[rng.integers(0, 40, rows)] + rng.standard_normal((rows, dim))
+    return (made / np.linalg.norm(made, axis=1, keepdims=True)).astype(np.float16)
+
+
+@pytest.mark.parametrize(("dtype", "bytes_each"), [("f16", 128), ("i8", 64)])
+def test_the_graph_finds_nearly_what_comparing_with_every_vector_finds(
+    tmp_path: Path, dtype: str, bytes_each: int
+) -> None:
+    vectors, settings = clustered(6_000, 64), IndexSettings(dtype=dtype)
+    writer = GraphWriter(64, settings)
+    for start in range(0, len(vectors), 1_700):
+        writer.add(vectors[start : start + 1_700])
+    path = tmp_path / "index.usearch"
+    with path.open("wb") as file:
+        writer.write(file)
+    graph = Graph.open(path, 64, len(vectors), settings, dtype)
+    queries = clustered(100, 64, seed=4).astype(np.float32)
+    exact = [set(graph.nearest_of(query, 10, None)[0]) for query in queries]
+    found = [set(graph.nearest(query, 10)[0]) for query in queries]
+    recall = np.mean([len(one & other) / 10 for one, other in zip(exact, found, strict=True)])
+    assert recall >= 0.95
+    assert graph.vectors.nbytes == bytes_each * len(vectors)
+    brute = [set(np.argsort(-(vectors.astype(np.float32) @ query))[:10]) for query in queries]
+    rounding = np.mean([len(one & other) / 10 for one, other in zip(exact, brute, strict=True)])
+    assert rounding >= (1.0 if dtype == "f16" else 0.9)

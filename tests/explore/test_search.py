@@ -1,0 +1,184 @@
+"""Searching: by text, picture and sample, through filters, from Python and from the command line."""
+
+import io
+import json
+import random
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+from laion_etl.cli import app
+from laion_etl.errors import InputError, MissingInputError
+from laion_etl.explore.filters import Filters
+from laion_etl.explore.pictures import Reader, ending_of, stored_picture
+from laion_etl.explore.query import Part, SearchIndex, check_model
+from laion_etl.minicrawl.held_out import photo
+from laion_etl.minicrawl.scenes import Scene
+from tests.explore.conftest import BY_SA, World
+from tests.score.conftest import CRAWL, jpeg, set_environment
+
+RUNNER = CliRunner()
+QUERY = "a single red circle on a sandy beach"
+CIRCLE = Scene("red", "circle", "beach", "single")
+
+
+def captions(index: SearchIndex, vector: np.ndarray, count: int) -> list[str]:
+    return [hit.row["TEXT"] for hit in index.search(vector, count, Filters())]
+
+
+def test_a_text_finds_the_pictures_that_show_it(opened: SearchIndex, reader: Reader) -> None:
+    hits = opened.search(reader.text("a single blue circle on a sandy beach"), 2, Filters())
+    assert all("blue circle" in hit.row["TEXT"] for hit in hits)
+    assert hits[0].score >= hits[1].score > 0.7
+
+
+def test_a_picture_finds_those_like_it(opened: SearchIndex, reader: Reader) -> None:
+    vector = reader.picture(jpeg(CIRCLE, seed=77))
+    assert all("red circle" in text for text in captions(opened, vector, 2))
+
+
+def test_a_sample_finds_those_like_it_and_not_itself(opened: SearchIndex) -> None:
+    [sample] = [row for row in opened.parts[0].rows.to_pylist() if row["key"].endswith("100000")]
+    hits = opened.like(sample["SAMPLE_ID"], 5, Filters())
+    assert len(hits) == 5
+    assert sample["SAMPLE_ID"] not in [hit.sample_id for hit in hits]
+    with pytest.raises(MissingInputError, match="no sample 9"):
+        opened.like(9, 5, Filters())
+
+
+@pytest.mark.parametrize(
+    ("filters", "passes"),
+    [
+        (Filters(), lambda row: row["NSFW"] == "UNLIKELY"),
+        (Filters(unsafe=True), bool),
+        (Filters(languages=("de",), unsafe=True), lambda row: row["LANGUAGE"] == "de"),
+        (Filters(languages=("de", "en"), unsafe=True), bool),
+        (Filters(min_similarity=0.9, unsafe=True), lambda row: row["similarity"] >= np.float32(0.9)),
+        (Filters(min_aesthetic=9.5, unsafe=True), lambda row: row["aesthetic"] >= 9.5),
+        (Filters(license="known", unsafe=True), lambda row: row["LICENSE"] == BY_SA),
+        (Filters(license="by-sa", unsafe=True), lambda row: row["LICENSE"] == BY_SA),
+        (Filters(license=BY_SA, unsafe=True), lambda row: row["LICENSE"] == BY_SA),
+        (Filters(license="by", unsafe=True), lambda row: not row),
+        (Filters(subset="laion-multi", unsafe=True), lambda row: row["LANGUAGE"] == "de"),
+        (Filters(subset="laion-high-resolution", unsafe=True), lambda row: not row),
+        (Filters(domain="Pictures.Example", unsafe=True), bool),
+        (Filters(domain="example.org", unsafe=True), lambda row: not row),
+    ],
+)
+def test_filters_leave_exactly_what_passes(opened: SearchIndex, filters: Filters, passes: object) -> None:
+    rows = opened.parts[0].rows.to_pylist()
+    expected = {row["SAMPLE_ID"] for row in rows if passes(row)}  # type: ignore[operator]
+    vector = opened.parts[0].graph.floats(np.array([3]))[0]
+    found = [hit.sample_id for hit in opened.search(vector, 100, filters)]
+    assert set(found) == expected
+    assert len(found) == len(expected)
+
+
+def test_an_unknown_subset_is_an_error_that_names_the_known_ones(opened: SearchIndex) -> None:
+    with pytest.raises(InputError, match="laion-multi"):
+        opened.search(np.zeros(64), 1, Filters(subset="laion"))
+
+
+def test_a_filtered_search_through_the_graph_returns_as_many_as_asked_for(opened: SearchIndex) -> None:
+    [part] = opened.parts
+    graph_only = replace(part, exact_rows=20)
+    vector = part.graph.floats(np.array([3]))[0]
+    for filters in (Filters(), Filters(languages=("de",)), Filters(license="known", unsafe=True)):
+        for wanted in (1, 5, 15, 40):
+            rows, cosines = graph_only.nearest(vector, wanted, filters)
+            expected, scores = part.nearest(vector, wanted, filters)
+            assert len(rows) == len(expected) == min(wanted, int(part._mask(filters).sum()))
+            assert np.allclose(cosines, scores, atol=1e-3)
+
+
+def test_what_passes_the_filters_is_found_however_far_it_lies(opened: SearchIndex) -> None:
+    [part] = opened.parts
+    far = replace(part, exact_rows=1)
+    assert isinstance(far, Part)
+    vector = -part.graph.floats(np.array([3]))[0]
+    filters = Filters(languages=("en",), unsafe=True)
+    rows, _ = far.nearest(vector, 3, filters)
+    assert rows.tolist() == part.nearest(vector, 3, filters)[0].tolist()
+
+
+def test_a_model_that_did_not_score_the_dataset_is_refused(opened: SearchIndex) -> None:
+    check_model(opened, "the same", opened.stats.details["weights_sha256"])
+    with pytest.raises(InputError, match="laion-etl-tiny/scenes"):
+        check_model(opened, "ViT-B-32/openai", "0" * 64)
+
+
+def test_hostile_pictures_are_refused_in_one_line(reader: Reader) -> None:
+    bomb = io.BytesIO()
+    Image.new("1", (12_000, 12_000)).save(bomb, "PNG")
+    good = jpeg(CIRCLE)
+    for data, message in (
+        (b"", "no JPEG"),
+        (b"<svg onload=alert(1)>", "no JPEG"),
+        (b"GIF89a" + bytes(100), "no JPEG"),
+        (good[: len(good) // 2], "damaged"),
+        (b"\xff\xd8\xff" + bytes(5_000), "damaged"),
+        (bomb.getvalue(), "too large"),
+    ):
+        with pytest.raises(InputError, match=message):
+            reader.picture(data)
+    assert reader.picture(good).shape == (64,)
+    with pytest.raises(InputError, match="empty"):
+        reader.text("  ")
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "AVIF"])
+def test_pictures_are_told_by_their_first_bytes(kind: str) -> None:
+    file = io.BytesIO()
+    photo(CIRCLE, random.Random(1)).save(file, kind)
+    assert ending_of(file.getvalue()) == {"JPEG": "jpg"}.get(kind, kind.lower())
+
+
+def test_thumbnails_are_small_squares_of_the_stored_picture(
+    opened: SearchIndex, reader: Reader, world: World
+) -> None:
+    hit = opened.search(reader.text(QUERY), 1, Filters())[0]
+    found = stored_picture(hit, world.store)
+    assert found is not None
+    assert found[0] == "jpg"
+    small = reader.thumbnail(*found)
+    assert small is not None
+    with Image.open(io.BytesIO(small)) as image:
+        assert (image.format, image.size) == ("WEBP", (256, 256))
+    assert reader.thumbnail("jpg", found[1][:300]) is None
+
+
+def test_the_search_command_prints_a_table_that_fits_eighty_columns(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    set_environment(monkeypatch, folder)
+    monkeypatch.setenv("COLUMNS", "80")
+    picture = tmp_path / "circle.jpg"
+    picture.write_bytes(jpeg(CIRCLE, seed=5))
+    by_text = RUNNER.invoke(app, ["search", QUERY, "--top", "3", "--language", "en", "--json"])
+    assert by_text.exit_code == 0, by_text.output
+    assert max(map(len, by_text.output.splitlines()[:-1])) <= 80
+    found = json.loads(by_text.output.splitlines()[-1])
+    assert found["version"] == f"laion/{CRAWL}"
+    assert "red circle" in found["results"][0]["TEXT"]
+    assert found["results"][0]["URL"] in by_text.output
+    by_picture = RUNNER.invoke(app, ["search", "--image", str(picture), "--top", "1"])
+    assert "red circle" in " ".join(by_picture.output.split())
+    like = RUNNER.invoke(app, ["search", "--like", str(found["results"][0]["SAMPLE_ID"]), "--top", "2"])
+    assert like.exit_code == 0, like.output
+    two = RUNNER.invoke(app, ["search", QUERY, "--image", str(picture)])
+    assert two.exit_code == 2
+
+
+def test_the_index_command_says_how_to_search(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    set_environment(monkeypatch, folder)
+    done = RUNNER.invoke(app, ["index", "--json"])
+    assert done.exit_code == 0, done.output
+    assert json.loads(done.output.splitlines()[-1])["kept"] == 72
+    assert "laion-etl search" in done.output
+    missing = RUNNER.invoke(app, ["search", QUERY, "--name", "other"])
+    assert isinstance(missing.exception, MissingInputError)
+    assert "laion-etl publish" in str(missing.exception)
