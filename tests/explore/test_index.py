@@ -205,11 +205,11 @@ def clustered(rows: int, dim: int, seed: int = 3) -> np.ndarray:
     return (made / np.linalg.norm(made, axis=1, keepdims=True)).astype(np.float16)
 
 
-@pytest.mark.parametrize(("dtype", "bytes_each"), [("f16", 128), ("i8", 64)])
+@pytest.mark.parametrize(("dtype", "bytes_each", "least"), [("f16", 128, 0.95), ("i8", 64, 0.9)])
 def test_the_graph_finds_nearly_what_comparing_with_every_vector_finds(
-    tmp_path: Path, dtype: str, bytes_each: int
+    tmp_path: Path, dtype: str, bytes_each: int, least: float
 ) -> None:
-    vectors, settings = clustered(6_000, 64), IndexSettings(dtype=dtype)
+    vectors, settings = clustered(4_000, 64), IndexSettings(dtype=dtype)
     writer = GraphWriter(64, settings)
     for start in range(0, len(vectors), 1_700):
         writer.add(vectors[start : start + 1_700])
@@ -221,7 +221,7 @@ def test_the_graph_finds_nearly_what_comparing_with_every_vector_finds(
     exact = [set(graph.nearest_of(query, 10, None)[0]) for query in queries]
     found = [set(graph.nearest(query, 10)[0]) for query in queries]
     recall = np.mean([len(one & other) / 10 for one, other in zip(exact, found, strict=True)])
-    assert recall >= 0.95
+    assert recall >= least
     assert graph.vectors.nbytes == bytes_each * len(vectors)
     brute = [set(np.argsort(-(vectors.astype(np.float32) @ query))[:10]) for query in queries]
     rounding = np.mean([len(one & other) / 10 for one, other in zip(exact, brute, strict=True)])

@@ -64,7 +64,7 @@ function card(result) {
   if (result.score !== null) frame.append(element("span", "score", result.score.toFixed(3)));
   const words = element("span", "words", result.text);
   words.dir = "auto";
-  const small = [`${result.width} × ${result.height}`, result.language, result.domain].join(" · ");
+  const small = [result.language, `${result.width} × ${result.height}`, result.domain].join(" · ");
   made.append(frame, words, element("span", "small", small));
   made.setAttribute("aria-label", result.text);
   made.addEventListener("click", () => openDetails(result));
@@ -112,8 +112,8 @@ function tag(result) {
 
 function facts(result) {
   return [
-    ["Nearness", result.score?.toFixed(4)],
-    ["Similarity", result.similarity.toFixed(4)],
+    ["Match with query", result.score?.toFixed(4)],
+    ["Match with caption", result.similarity.toFixed(4)],
     ["Aesthetic", result.aesthetic?.toFixed(2)],
     ["Size", `${result.width} × ${result.height}`],
     ["Language", languageName(result.language)],

@@ -1,0 +1,195 @@
+"""The index: building it, its size, how fast and how well it finds, beside comparing with every vector.
+
+Made-up embeddings in clusters (float16, L2-normalised). `python -m benchmarks.search --rows 1000000` prints
+the tables for benchmarks/RESULTS.md; rows are cut into parts as the index stage cuts them, and one part is in
+memory at a time.
+"""
+
+import argparse
+import resource
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.table import Table
+
+from laion_etl.explore.filters import Filters
+from laion_etl.explore.graph import Graph, GraphWriter
+from laion_etl.explore.query import Part, SearchIndex
+from laion_etl.explore.rows import ROW_SCHEMA, open_rows
+from laion_etl.publish.release import Release
+from laion_etl.records import StageStats
+from laion_etl.settings import IndexSettings, PublishSettings
+
+Halves = NDArray[np.float16]
+Floats = NDArray[np.float32]
+
+_CLUSTERS = 2_000
+_SPREAD = 1.0  # of a cluster, beside the distance of their centres
+_CHUNK = 10_000  # rows of a batch
+_K = 10
+_LANGUAGES = np.array(["en"] * 50 + ["nolang"] * 25 + ["de"] * 10 + ["fr"] * 14 + ["is"])
+
+
+@dataclass(frozen=True)
+class Made:
+    """An index, what it took, and the vectors for comparison."""
+
+    index: SearchIndex
+    build_s: float
+    bytes_each: float
+    rows_bytes_each: float
+
+
+def vectors(rows: int, dim: int, seed: int) -> Iterator[Halves]:
+    """Batches of made-up embeddings."""
+    centres = np.random.default_rng(0).standard_normal((_CLUSTERS, dim), np.float32)
+    rng = np.random.default_rng(seed)
+    for start in range(0, rows, _CHUNK):
+        count = min(_CHUNK, rows - start)
+        noise = rng.standard_normal((count, dim), np.float32)
+        made = centres[rng.integers(0, _CLUSTERS, count)] + _SPREAD * noise
+        yield (made / np.linalg.norm(made, axis=1, keepdims=True)).astype(np.float16)
+
+
+def build(folder: Path, rows: int, dim: int, settings: IndexSettings) -> Made:
+    """Writes and opens an index; making the vectors is not counted."""
+    parts, seconds, bytes_graph, bytes_rows = [], 0.0, 0, 0
+    for number, start in enumerate(range(0, rows, settings.rows_per_part)):
+        count = min(settings.rows_per_part, rows - start)
+        writer = GraphWriter(dim, settings)
+        for batch in vectors(count, dim, seed=number + 1):
+            begin = time.perf_counter()
+            writer.add(batch)
+            seconds += time.perf_counter() - begin
+        graph, table = folder / f"{number}.usearch", folder / f"{number}.arrow"
+        begin = time.perf_counter()
+        with graph.open("wb") as file:
+            writer.write(file)
+        seconds += time.perf_counter() - begin
+        del writer
+        write_rows(table, start, count)
+        bytes_graph += graph.stat().st_size
+        bytes_rows += table.stat().st_size
+        opened = Graph.open(graph, dim, count, settings, settings.dtype)
+        parts.append(Part("made", opened, open_rows(table, count), settings.exact_rows, PublishSettings()))
+    stats = StageStats("index", "", "made/up", "", rows, rows)
+    index = SearchIndex(Release("made", "up"), stats, tuple(parts))
+    return Made(index, seconds, bytes_graph / rows, bytes_rows / rows)
+
+
+def write_rows(path: Path, first: int, count: int) -> None:
+    """Rows as long as real ones: 70 characters of caption, 90 of address."""
+    rng = np.random.default_rng(first)
+    with path.open("wb") as file, pa.ipc.new_file(file, ROW_SCHEMA) as writer:
+        for start in range(0, count, _CHUNK):
+            size = min(_CHUNK, count - start)
+            ids = np.arange(first + start, first + start + size)
+            columns: dict[str, object] = {name: [None] * size for name in ROW_SCHEMA.names}
+            columns |= {
+                "SAMPLE_ID": ids,
+                "URL": [f"https://images.example.com/{i:>060}" for i in ids],
+                "TEXT": [f"{i:>070}" for i in ids],
+                "NSFW": np.where(rng.random(size) < 0.03, "NSFW", "UNLIKELY"),
+                "LANGUAGE": rng.choice(_LANGUAGES, size),
+                "LICENSE": ["?"] * size,
+                "similarity": (0.28 + rng.exponential(0.03, size)).astype(np.float32),
+                **{name: np.zeros(size, np.int32) for name in ("WIDTH", "HEIGHT")},
+                **{name: ["example.com"] * size for name in ("key", "crawl", "page_url", "domain")},
+                "hash": ids,
+            }
+            writer.write_table(pa.table(columns, schema=ROW_SCHEMA))
+
+
+def brute_force(index: SearchIndex, queries: Floats, filters: Filters) -> list[set[int]]:
+    """The nearest rows of each query by comparing it with every vector that passes, all queries at once."""
+    found = []
+    for part in index.parts:
+        passed = np.flatnonzero(filters.mask(part.rows, part.publish))
+        ids = part.rows["SAMPLE_ID"].to_numpy()
+        for start in range(0, len(passed), 50_000):
+            rows = passed[start : start + 50_000]
+            cosines = part.graph.floats(rows) @ queries.T
+            best = np.argpartition(-cosines, _K, axis=0)[:_K]
+            found.append((ids[rows[best]], np.take_along_axis(cosines, best, axis=0)))
+    ids, cosines = (np.concatenate(arrays) for arrays in zip(*found, strict=True))
+    order = np.argsort(-cosines, axis=0)[:_K]
+    return [set(column.tolist()) for column in np.take_along_axis(ids, order, axis=0).T]
+
+
+def latencies(search: Callable[[Floats], object], queries: Floats) -> tuple[float, float]:
+    """Median and 95th percentile in milliseconds."""
+    times = []
+    for query in queries:
+        begin = time.perf_counter()
+        search(query)
+        times.append((time.perf_counter() - begin) * 1000)
+    return float(np.median(times)), float(np.percentile(times, 95))
+
+
+def compare_all(index: SearchIndex, query: Floats) -> None:
+    """What a search costs without a graph."""
+    for part in index.parts:
+        part.graph.nearest_of(query, _K, None)
+
+
+FILTERS = {
+    "safe only (97%)": Filters(),
+    "no filter": Filters(unsafe=True),
+    "safe, German (10%)": Filters(languages=("de",)),
+    "safe, Icelandic (1%)": Filters(languages=("is",)),
+}
+
+
+def show(made: Made, queries: Floats, console: Console) -> None:
+    table = Table("search", "median ms", "p95 ms", f"recall@{_K}")
+    for name, filters in FILTERS.items():
+        made.index.search(queries[0], _K, filters)  # the filter's rows are found once
+        found = [{hit.sample_id for hit in made.index.search(query, _K, filters)} for query in queries]
+        true = brute_force(made.index, queries, filters)
+        recall = np.mean([len(one & other) / _K for one, other in zip(found, true, strict=True)])
+        middle, late = latencies(lambda query, f=filters: made.index.search(query, _K, f), queries)
+        table.add_row(name, f"{middle:.1f}", f"{late:.1f}", f"{recall:.3f}")
+    middle, late = latencies(lambda query: compare_all(made.index, query), queries[:10])
+    table.add_row("every vector compared, no filter", f"{middle:.1f}", f"{late:.1f}", "1.000")
+    console.print(table)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rows", type=int, default=200_000)
+    parser.add_argument("--dim", type=int, default=512)
+    parser.add_argument("--rows-per-part", type=int, default=IndexSettings().rows_per_part)
+    parser.add_argument("--dtype", default="f16")
+    parser.add_argument("--queries", type=int, default=200)
+    given = parser.parse_args()
+    settings = IndexSettings(dtype=given.dtype, rows_per_part=given.rows_per_part)
+    console = Console(width=100)
+    near = next(vectors(given.queries, given.dim, seed=99)).astype(np.float32)
+    with tempfile.TemporaryDirectory(prefix="laion-bench-") as folder:
+        made = build(Path(folder), given.rows, given.dim, settings)
+        speed, parts = given.rows / made.build_s, len(made.index.parts)
+        console.print(
+            f"{given.rows:,} x {given.dim} {given.dtype} in {parts} parts, one core", highlight=False
+        )
+        console.print(f"build {made.build_s:.0f} s, {speed:,.0f} rows/s", highlight=False)
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        console.print(f"memory while building at most {peak:,.0f} MiB", highlight=False)
+        vector = given.dim * np.dtype({"f16": "f2", "i8": "i1"}[given.dtype]).itemsize
+        console.print(
+            f"{made.bytes_each:.0f} bytes a row (vector {vector}), and {made.rows_bytes_each:.0f} to show it",
+            highlight=False,
+        )
+        show(made, near / np.linalg.norm(near, axis=1, keepdims=True), console)
+        hours, size = 1e8 / speed / 3600, made.bytes_each / 10
+        console.print(f"100 million rows, linear: {hours:.0f} core hours, {size:.0f} GB", highlight=False)
+
+
+if __name__ == "__main__":
+    main()
