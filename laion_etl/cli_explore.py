@@ -1,7 +1,6 @@
 """Commands that look into a published dataset: index, search and a page for both."""
 
 import json
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -16,12 +15,12 @@ from laion_etl.settings import Settings, load_settings
 from laion_etl.storage import Store, open_store
 
 if TYPE_CHECKING:
+    from laion_etl.explore.published import Published
     from laion_etl.explore.query import Hit, SearchIndex
-    from laion_etl.publish.release import Release
 
 console = Console(soft_wrap=True)
 
-VersionOption = Annotated[str, typer.Option(help="Version of the dataset; left out: the last one by name.")]
+VersionOption = Annotated[str, typer.Option(help="Version of the dataset; left out: the current one.")]
 NameOption = Annotated[str, typer.Option(help="Name of the dataset; left out: LAION_ETL_PUBLISH_NAME.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="End with one JSON line on stdout.")]
 
@@ -35,11 +34,11 @@ def index(version: VersionOption = "", name: NameOption = "", as_json: JsonOptio
     """Published dataset -> index of its pictures, for search and explore."""
     from laion_etl.explore.stage import index_dataset
 
-    settings, store, release = _open(name, version)
-    with progress(console, f"index {release.version}") as report:
-        stats = index_dataset(release, settings, store, report)
+    settings, store, published = _open(name, version)
+    with progress(console, f"index {published.release.version}") as report:
+        stats = index_dataset(published, settings, store, report)
     console.print(summary(stats), highlight=False)
-    console.print(f'try: laion-etl search --version {release.version} "a red car"', highlight=False)
+    console.print(f'try: laion-etl search --version {published.release.version} "a red car"', highlight=False)
     if as_json:
         plain = stats.to_plain()
         _json({key: plain[key] for key in ("stage", "unit", "input", "kept", "dropped")})
@@ -74,11 +73,11 @@ def search(  # noqa: PLR0913, PLR0917 - Typer's way to say what options there ar
 
     if sum((bool(query), image is not None, like is not None)) != 1:
         raise typer.BadParameter("give one of: a text, --image, --like")
-    settings, store, release = _open(name, version)
+    settings, store, published = _open(name, version)
     filters = Filters(
         tuple(language or ()), min_similarity, min_aesthetic, subset, license_, domain, unsafe=unsafe
     )
-    opened = _opened(release, settings, store)
+    opened = _opened(published, settings, store)
     if like is not None:
         hits = opened.like(like, top, filters)
     else:
@@ -96,8 +95,8 @@ def explore(
     """A local web page to search a published dataset by text and picture."""
     from laion_etl.explore.serve import serve
 
-    settings, store, release = _open(name, version)
-    serve(_opened(release, settings, store), settings, store, port, console)
+    settings, store, published = _open(name, version)
+    serve(_opened(published, settings, store), settings, store, port, console)
 
 
 def add_commands(app: typer.Typer) -> None:
@@ -106,22 +105,20 @@ def add_commands(app: typer.Typer) -> None:
         app.command()(command)
 
 
-def _open(name: str, version: str) -> "tuple[Settings, Store, Release]":
-    from laion_etl.explore.published import last_version
-    from laion_etl.publish.release import Release
+def _open(name: str, version: str) -> "tuple[Settings, Store, Published]":
+    from laion_etl.explore.published import find_published
+    from laion_etl.publish.versions import Release
 
     settings = load_settings()
-    if name:
-        settings = replace(settings, publish=replace(settings.publish, name=name))
     store = open_store(settings.store_uri)
-    release = Release(settings.publish.name, version or "any")  # checks the name before it is a path
-    return settings, store, Release(release.name, version or last_version(release.name, store))
+    dataset = Release(name or settings.publish.name, version or "any").name  # checks both as folder names
+    return settings, store, find_published(dataset, version, store)
 
 
-def _opened(release: "Release", settings: Settings, store: Store) -> "SearchIndex":
+def _opened(published: "Published", settings: Settings, store: Store) -> "SearchIndex":
     from laion_etl.explore.query import open_index
 
-    return open_index(release, settings, store)
+    return open_index(published, settings, store)
 
 
 def _vector(query: str, image: Path | None, opened: "SearchIndex", settings: Settings) -> Any:

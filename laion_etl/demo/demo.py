@@ -14,6 +14,7 @@ from rich.table import Table
 import laion_etl
 from laion_etl.demo.airflow import COMPONENTS, AirflowApi, environment, free_port
 from laion_etl.demo.folder import fresh_folder
+from laion_etl.demo.looking import index_demo
 from laion_etl.demo.progress import follow, stage_seconds
 from laion_etl.demo.services import Services
 from laion_etl.errors import DemoError
@@ -71,6 +72,8 @@ def run_demo(folder: Path, keep: bool, console: Console) -> int:
         console.print(f"Airflow: {airflow.url}", highlight=False)
         succeeded = _run(crawl.crawl, airflow, phases)
         succeeded = _show_results(crawl.crawl, folder, console) and succeeded
+        if succeeded:
+            _index(folder, phases)
         _show_times(phases.seconds, time.monotonic() - start, console)
         if keep:
             _wait_for_interrupt(airflow, services, console)
@@ -146,6 +149,12 @@ def _show_results(crawl: str, folder: Path, console: Console) -> bool:
         if path.exists():
             console.print(f"{what}: {path}", highlight=False)
     return not funnel.problems and funnel.row("publish").started
+
+
+def _index(folder: Path, phases: Phases) -> None:
+    with phases.phase("index of the dataset"):
+        command = index_demo(folder, _SETTINGS)
+    phases.console.print(f"search it: {command}", highlight=False)
 
 
 def _show_times(seconds: dict[str, float], total: float, console: Console) -> None:

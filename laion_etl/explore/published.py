@@ -4,8 +4,7 @@ The one place of this package that knows how a version is laid out.
 """
 
 import heapq
-import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
@@ -14,16 +13,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from laion_etl.errors import InputError, MissingInputError
-from laion_etl.publish import manifest
-from laion_etl.publish.release import Release
-from laion_etl.records import SUBSET_EN, SUBSET_MULTI, SUBSET_NOLANG, StageStats
+from laion_etl.errors import InputError
+from laion_etl.publish.listing import Manifest, read_manifest
+from laion_etl.publish.subsets import LANGUAGE_SUBSETS
+from laion_etl.publish.versions import Release, read_versions
+from laion_etl.records import fingerprint
 from laion_etl.storage import Store
 
-_STATS = "_stats.json"  # written last: a version that has it is whole
 _ROWS_PER_READ = 1 << 17
 _KEY_INDEX_DIGITS = 100_000
-_WHOLE = frozenset({SUBSET_EN, SUBSET_MULTI, SUBSET_NOLANG})  # they share no row and hold all
 
 Ids = NDArray[np.int64]
 
@@ -37,84 +35,71 @@ class PublishedBatch:
     ids: Ids
 
 
-def versions(name: str, store: Store) -> list[str]:
-    """The published versions of a dataset, by name, ascending."""
-    found = (entry.split("/") for entry in store.list(f"dataset/{name}"))
-    return sorted(parts[2] for parts in found if len(parts) == 4 and parts[3] == _STATS)
+@dataclass(frozen=True, slots=True)
+class Published:
+    """A visible version."""
+
+    manifest: Manifest
+
+    @property
+    def release(self) -> Release:
+        return self.manifest.release
+
+    @property
+    def rows(self) -> int:
+        return sum(part.rows for part in self.manifest.parts)
+
+    @property
+    def identity(self) -> str:
+        """Changes with the rows of the version, not with its card or report."""
+        parts = self.manifest.parts
+        return fingerprint([(part.crawl, part.version, part.fingerprint, part.removals) for part in parts])
+
+    def batches(self, store: Store) -> Iterator[PublishedBatch]:
+        """By crawl and number; a few hundred thousand ids in memory at a time."""
+        for crawl in sorted(part.crawl for part in self.manifest.parts):
+            yield from self._batches_of(crawl, store)
+
+    def _batches_of(self, crawl: str, store: Store) -> Iterator[PublishedBatch]:
+        """The language subsets together hold every row once."""
+        files = ([file.name for file in self.manifest.data_files(s, crawl)] for s in LANGUAGE_SUBSETS)
+        merged = heapq.merge(*(_runs(names, store) for names in files), key=_number)
+        for number, runs in groupby(merged, key=_number):
+            yield PublishedBatch(crawl, number, np.sort(np.concatenate(list(runs))))
 
 
-def last_version(name: str, store: Store) -> str:
-    """The last of them; raises MissingInputError when nothing is published."""
-    found = versions(name, store)
-    if not found:
-        raise MissingInputError(
-            f"no version in {store.uri(f'dataset/{name}')}; run `laion-etl publish` first"
-        )
-    return found[-1]
+def visible_versions(dataset: str, store: Store) -> set[str]:
+    """The names of the versions that can be read."""
+    return {one.version for one in read_versions(dataset, store).listed}
 
 
-def published_stats(release: Release, store: Store) -> StageStats:
-    """The stats of a finished version: its rows, and a fingerprint that changes with them.
-
-    Raises MissingInputError when it is not published, or not wholly.
-    """
-    if not store.exists(release.file(_STATS)):
-        raise MissingInputError(f"{store.uri(release.folder)} is no finished version; publish it first")
-    return store.read_stats(release.file(_STATS))
+def find_published(dataset: str, version: str, store: Store) -> Published:
+    """A version by name, '' for the current one; raises InputError when there is none."""
+    found = read_versions(dataset, store).find(version)
+    return Published(read_manifest(dataset, found, store))
 
 
-def published_batches(release: Release, store: Store) -> Iterator[PublishedBatch]:
-    """The batches of a version by crawl and number; a few hundred thousand ids in memory at a time."""
-    streams = [_ids_of_files(files, store) for files in _files(release, store).values()]
-    merged = heapq.merge(*streams, key=lambda run: (run.crawl, run.number))
-    for (crawl, number), runs in groupby(merged, key=lambda run: (run.crawl, run.number)):
-        yield PublishedBatch(crawl, number, np.sort(np.concatenate([run.ids for run in runs])))
+def _number(ids: Ids) -> int:
+    return int(ids[0]) // _KEY_INDEX_DIGITS
 
 
-def _files(release: Release, store: Store) -> dict[str, list[str]]:
-    """The data files of each subset that together hold every row once, in the order of their rows."""
-    try:
-        listed = json.loads(store.read(release.file(manifest.NAME)))["files"]
-        wanted = [entry for entry in listed if entry["subset"] in _WHOLE and entry["rows"]]
-    except (ValueError, KeyError, TypeError) as error:
-        uri = store.uri(release.file(manifest.NAME))
-        raise InputError(f"{uri} is no manifest ({error!r}); publish the version again") from error
-    by_subset: dict[str, list[str]] = {}
-    for entry in wanted:
-        by_subset.setdefault(entry["subset"], []).append(release.file(entry["name"]))
-    return {
-        subset: sorted(names, key=lambda name: _first(name, store)) for subset, names in by_subset.items()
-    }
-
-
-def _first(name: str, store: Store) -> tuple[str, str]:
-    """Crawl and key of the first row of a file."""
-    with store.open(name) as file:
-        row = next(pq.ParquetFile(file).iter_batches(1, columns=["crawl", "key"])).to_pylist()[0]
-    return row["crawl"], row["key"]
-
-
-def _ids_of_files(names: list[str], store: Store) -> Iterator[PublishedBatch]:
-    """Runs of ids of the same batch; raises InputError unless crawls and batches ascend."""
-    last = ("", -1)
+def _runs(names: Sequence[str], store: Store) -> Iterator[Ids]:
+    """Runs of ids of one batch each; raises InputError unless batches ascend."""
+    last = -1
     for name in names:
         for run in _ids(name, store):
-            if (run.crawl, run.number) < last:
-                raise InputError(f"{store.uri(name)} has keys out of order; publish the version again")
-            last = (run.crawl, run.number)
+            if _number(run) < last:
+                raise InputError(f"{store.uri(name)} has keys out of order; publish its crawl again")
+            last = _number(run)
             yield run
 
 
-def _ids(name: str, store: Store) -> Iterator[PublishedBatch]:
+def _ids(name: str, store: Store) -> Iterator[Ids]:
     with store.open(name) as file:
         try:
-            for rows in pq.ParquetFile(file).iter_batches(_ROWS_PER_READ, columns=["crawl", "key"]):
-                crawls = rows.column("crawl").to_numpy(zero_copy_only=False)
+            for rows in pq.ParquetFile(file).iter_batches(_ROWS_PER_READ, columns=["key"]):
                 ids = rows.column("key").cast(pa.int64()).to_numpy()
                 batches = ids // _KEY_INDEX_DIGITS
-                new = (batches[1:] != batches[:-1]) | (crawls[1:] != crawls[:-1])
-                starts = np.append(0, np.flatnonzero(new) + 1)
-                for start, run in zip(starts, np.split(ids, starts[1:]), strict=True):
-                    yield PublishedBatch(str(crawls[start]), int(batches[start]), run)
+                yield from np.split(ids, np.flatnonzero(batches[1:] != batches[:-1]) + 1)
         except (pa.ArrowException, OSError) as error:
             raise InputError(f"{store.uri(name)} can't be read ({error}); publish it again") from error

@@ -14,11 +14,11 @@ from laion_etl.errors import InputError, MissingInputError
 from laion_etl.explore.filters import Filters, Mask
 from laion_etl.explore.graph import Floats, Graph, Rows
 from laion_etl.explore.part import STATS, part_stem
-from laion_etl.explore.published import published_stats
+from laion_etl.explore.published import Published
 from laion_etl.explore.rows import open_rows
 from laion_etl.explore.stage import index_stats
 from laion_etl.machine import usable_cores
-from laion_etl.publish.release import Release
+from laion_etl.publish.versions import Release
 from laion_etl.records import StageStats
 from laion_etl.settings import PublishSettings, Settings
 from laion_etl.storage import Store, local_copy
@@ -146,20 +146,20 @@ class SearchIndex:
         raise MissingInputError(f"{self.stats.unit} has no sample {sample_id}")
 
 
-def open_index(release: Release, settings: Settings, store: Store) -> SearchIndex:
+def open_index(published: Published, settings: Settings, store: Store) -> SearchIndex:
     """Maps the index of a version; files of a store on S3 are fetched into the data folder first.
 
     Raises MissingInputError without an index, InputError when the version has changed since, or a part is
     damaged.
     """
+    release = published.release
     again = f"run `laion-etl index --version {release.version}`"
     name = index_stats(release)
-    published = published_stats(release, store)
     if not store.exists(name):
         raise MissingInputError(f"{release.folder} has no index; {again}")
     stats = store.read_stats(name)
-    if stats.details["published"] != published.fingerprint:
-        raise InputError(f"{release.folder} was published anew since it was indexed; {again} again")
+    if stats.details["published"] != published.identity:
+        raise InputError(f"{release.folder} has other rows than were indexed; {again} again")
     folder = settings.data_path / "index"
     stems = [part_stem(release.name, part["crawl"], part["unit"]) for part in stats.details["parts"]]
     parts = [_open_part(store.read_stats(stem + STATS), settings, store, folder) for stem in stems]

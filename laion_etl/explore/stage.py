@@ -13,9 +13,9 @@ from threading import Event
 
 from laion_etl.errors import InputError, SettingsError
 from laion_etl.explore.part import COUNTED, FORMAT, STATS, Batch, Part, most, shaping
-from laion_etl.explore.published import PublishedBatch, published_batches, published_stats, versions
-from laion_etl.publish.release import Release
+from laion_etl.explore.published import Published, PublishedBatch, visible_versions
 from laion_etl.publish.scored import ScoredBatch, ScoredCrawl, find_scored
+from laion_etl.publish.versions import Release
 from laion_etl.records import StageStats, fingerprint
 from laion_etl.settings import IndexSettings, Settings
 from laion_etl.storage import Store
@@ -29,45 +29,46 @@ def index_stats(release: Release) -> str:
 
 
 def index_dataset(
-    release: Release, settings: Settings, store: Store, report: Report = lambda *_: None
+    published: Published, settings: Settings, store: Store, report: Report = lambda *_: None
 ) -> StageStats:
     """Indexes a published version; finished parts, also those of other versions, are used as they are.
 
     Raises InputError when the scored shards are gone or are not those that were published.
     """
+    release = published.release
     name = index_stats(release)
-    published = published_stats(release, store)
-    mark = fingerprint("index", FORMAT, release, published.fingerprint, shaping(settings.index))
+    mark = fingerprint("index", FORMAT, release, published.identity, shaping(settings.index))
     if done := store.finished(name, mark):
+        _delete_unnamed(release.name, store)
         return done
     store.delete(name)
     parts = []
-    for done in _written(release, settings.index, store):
+    for done in _written(published, settings.index, store):
         parts.append(done)
-        report(sum(stats.kept for stats in parts), published.kept)
-    stats = store.write_stats(name, _whole(release, mark, published.fingerprint, parts))
+        report(sum(stats.kept for stats in parts), published.rows)
+    stats = store.write_stats(name, _whole(published, mark, parts))
     _delete_unnamed(release.name, store)
     return stats
 
 
-def _whole(release: Release, mark: str, published: str, parts: Sequence[StageStats]) -> StageStats:
+def _whole(published: Published, mark: str, parts: Sequence[StageStats]) -> StageStats:
     weights = sorted({part.details["weights_sha256"] for part in parts})
     if len(weights) > 1:
         raise InputError(
-            f"{release.folder} was scored by {len(weights)} models, whose embeddings do not compare; "
-            "score its crawls with one"
+            f"{published.release.folder} was scored by {len(weights)} models, whose embeddings do not "
+            "compare; score its crawls with one"
         )
     return StageStats(
         stage="index",
         crawl="",
-        unit=f"{release.name}/{release.version}",
+        unit=f"{published.release.name}/{published.release.version}",
         fingerprint=mark,
         input=sum(part.input for part in parts),
         kept=sum(part.kept for part in parts),
         dropped=dict(sum((Counter(part.dropped) for part in parts), Counter[str]())),
         outputs=tuple(output for part in parts for output in part.outputs),
         details={
-            "published": published,
+            "published": published.identity,
             "parts": [{"crawl": part.crawl, "unit": part.unit, "rows": part.kept} for part in parts],
             **({key: parts[0].details[key] for key in ("model", "weights_sha256", "dim")} if parts else {}),
             **{what: most(part.details[what] for part in parts) for what in COUNTED},
@@ -75,7 +76,7 @@ def _whole(release: Release, mark: str, published: str, parts: Sequence[StageSta
     )
 
 
-def _written(release: Release, settings: IndexSettings, store: Store) -> Iterator[StageStats]:
+def _written(published: Published, settings: IndexSettings, store: Store) -> Iterator[StageStats]:
     """Part after part, some at the same time: usearch lets go of Python's lock."""
     if settings.rows_per_part < 1 or settings.jobs < 1:
         raise SettingsError("LAION_ETL_INDEX_ROWS_PER_PART and LAION_ETL_INDEX_JOBS must be at least 1")
@@ -83,7 +84,7 @@ def _written(release: Release, settings: IndexSettings, store: Store) -> Iterato
     running: deque[Future[StageStats]] = deque()
     with ThreadPoolExecutor(settings.jobs) as pool:
         try:
-            for part in _parts(release, settings, store, stop):
+            for part in _parts(published, settings, store, stop):
                 running.append(pool.submit(part.done))
                 if len(running) == settings.jobs:
                     yield running.popleft().result()
@@ -94,22 +95,23 @@ def _written(release: Release, settings: IndexSettings, store: Store) -> Iterato
             raise
 
 
-def _parts(release: Release, settings: IndexSettings, store: Store, stop: Event) -> Iterator[Part]:
+def _parts(published: Published, settings: IndexSettings, store: Store, stop: Event) -> Iterator[Part]:
     """The parts of a version. They are cut by what was scored, so that leaving rows out moves no border."""
+    name = published.release.name
     known: ScoredCrawl | None = None
     waiting: list[Batch] = []
-    for published in published_batches(release, store):
-        if known is None or known.crawl != published.crawl:
+    for found in published.batches(store):
+        if known is None or known.crawl != found.crawl:
             if known is not None:
-                yield Part(release.name, known, tuple(waiting), settings, store, stop)
-            known, waiting = find_scored(published.crawl, store), []
-        batch = Batch(_scored(published, known, store), published.ids)
+                yield Part(name, known, tuple(waiting), settings, store, stop)
+            known, waiting = find_scored(found.crawl, store), []
+        batch = Batch(_scored(found, known, store), found.ids)
         if waiting and sum(b.scored.kept for b in waiting) + batch.scored.kept > settings.rows_per_part:
-            yield Part(release.name, known, tuple(waiting), settings, store, stop)
+            yield Part(name, known, tuple(waiting), settings, store, stop)
             waiting = []
         waiting.append(batch)
     if known is not None:
-        yield Part(release.name, known, tuple(waiting), settings, store, stop)
+        yield Part(name, known, tuple(waiting), settings, store, stop)
 
 
 def _scored(published: PublishedBatch, crawl: ScoredCrawl, store: Store) -> ScoredBatch:
@@ -124,7 +126,7 @@ def _scored(published: PublishedBatch, crawl: ScoredCrawl, store: Store) -> Scor
 
 def _delete_unnamed(dataset: str, store: Store) -> None:
     """Indexes of versions that are gone, and parts that no index names."""
-    known = set(versions(dataset, store))
+    known = visible_versions(dataset, store)
     named: set[str] = set()
     for name in store.list(f"index/{dataset}"):
         _, _, version, *rest = name.split("/")

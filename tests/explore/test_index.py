@@ -1,7 +1,6 @@
 """The index on disk: what is in it, the same every time, grows by parts, is checked when read."""
 
 import hashlib
-import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -12,11 +11,11 @@ import pytest
 from laion_etl.errors import InputError, MissingInputError, SettingsError
 from laion_etl.explore.filters import Filters
 from laion_etl.explore.graph import Graph, GraphWriter
-from laion_etl.explore.published import published_batches
+from laion_etl.explore.published import find_published
 from laion_etl.explore.query import SearchIndex, open_index
 from laion_etl.explore.stage import index_dataset
-from laion_etl.publish import manifest
-from laion_etl.publish.release import Release
+from laion_etl.publish.stage import publish_dataset
+from laion_etl.publish.versions import read_versions, write_versions
 from laion_etl.records import StageStats, scored_stem
 from laion_etl.settings import IndexSettings, Settings
 from laion_etl.storage import LocalStore, Store
@@ -28,7 +27,7 @@ from tests.explore.conftest import CRAWL, World
 def copy(world: World, tmp_path: Path) -> World:
     """The published dataset without its index, to change it."""
     root = tmp_path / "store"
-    shutil.copytree(world.store.root, root, ignore=shutil.ignore_patterns("index", "shards"))
+    shutil.copytree(world.store.root, root, ignore=shutil.ignore_patterns("index"))
     return replace(world, store=LocalStore(root))
 
 
@@ -36,38 +35,33 @@ def with_index(settings: Settings, **knobs: object) -> Settings:
     return replace(settings, index=replace(settings.index, **knobs))  # type: ignore[arg-type]
 
 
-def build(world: World, **knobs: object) -> StageStats:
-    return index_dataset(world.release, with_index(world.settings, **knobs), world.store)
+def build(world: World, version: str = "", **knobs: object) -> StageStats:
+    published = find_published("laion", version, world.store)
+    return index_dataset(published, with_index(world.settings, **knobs), world.store)
 
 
 def hashes(store: Store) -> dict[str, str]:
     return {name: hashlib.sha256(store.read(name)).hexdigest() for name in store.list("index")}
 
 
-def remove(world: World, sample_id: int) -> None:
-    """Takes a sample out of the published version, as a removal request would."""
-    import pyarrow.compute as pc
-    import pyarrow.parquet as pq
+def data_files(store: Store) -> set[str]:
+    return {name for name in store.list("index") if not name.endswith("_stats.json")}
 
-    document = json.loads(world.store.read(world.release.file(manifest.NAME)))
-    for entry in document["files"]:
-        if entry["subset"]:
-            name = world.release.file(entry["name"])
-            with world.store.open(name) as file:
-                table = pq.read_table(file)
-            table = table.filter(pc.not_equal(table["SAMPLE_ID"], sample_id))
-            with world.store.create(name) as new:
-                pq.write_table(table, new)
-            entry["rows"] = table.num_rows
-    world.store.write(world.release.file(manifest.NAME), json.dumps(document).encode())
-    stats = world.store.read_stats(world.release.file("_stats.json"))
-    world.store.write_stats(world.release.file("_stats.json"), replace(stats, fingerprint="removed"))
+
+def sample_ids(index: SearchIndex) -> set[int]:
+    return {sample for part in index.parts for sample in part.rows["SAMPLE_ID"].to_pylist()}
+
+
+def publish_without_duplicates(world: World) -> None:
+    """A second version, which lacks one of two samples of batch 1 with the same picture."""
+    publish = replace(world.settings.publish, duplicates="exact")
+    publish_dataset(CRAWL, replace(world.settings, publish=publish), world.store)
 
 
 def test_every_published_sample_is_indexed_with_its_embedding_and_its_picture(
     world: World, opened: SearchIndex
 ) -> None:
-    ids = np.concatenate([batch.ids for batch in published_batches(world.release, world.store)])
+    ids = np.concatenate([batch.ids for batch in world.published.batches(world.store)])
     [part] = opened.parts
     assert part.rows["SAMPLE_ID"].to_pylist() == ids.tolist()
     stored = [
@@ -102,28 +96,51 @@ def test_the_same_dataset_gives_the_same_bytes_and_a_finished_index_is_left_alon
     assert {name: (copy.store.root / name).stat().st_mtime_ns for name in before} == times
 
 
-def test_a_removed_sample_is_not_indexed_and_only_its_part_is_made_anew(copy: World) -> None:
+def test_a_version_with_fewer_rows_shares_the_parts_that_lost_none(copy: World) -> None:
     one_batch = {"rows_per_part": 36}
     before = build(copy, **one_batch)
     assert [part["rows"] for part in before.details["parts"]] == [36, 36]
-    removed = next(published_batches(copy.release, copy.store)).ids[4]
-    remove(copy, int(removed))
-    with pytest.raises(InputError, match="published anew"):
-        open_index(copy.release, copy.settings, copy.store)
+    publish_without_duplicates(copy)
+    with pytest.raises(MissingInputError, match="laion-etl index"):
+        open_index(copy.published, copy.settings, copy.store)
     after = build(copy, **one_batch)
     assert (after.input, after.kept, after.dropped) == (72, 71, {"not_published": 1})
     assert after.details["parts"][0] != before.details["parts"][0]
     assert after.details["parts"][1] == before.details["parts"][1]
-    named = {output.name for output in after.outputs}
-    assert named == {name for name in copy.store.list("index") if not name.endswith(".json")}
-    index = open_index(copy.release, copy.settings, copy.store)
+    both = {*before.outputs, *after.outputs}
+    assert {output.name for output in both} == data_files(copy.store)
+    was, now = (
+        sample_ids(open_index(find_published("laion", name, copy.store), copy.settings, copy.store))
+        for name in (CRAWL, f"{CRAWL}.2")
+    )
+    [left_out] = was - now
     with pytest.raises(MissingInputError, match="no sample"):
-        index.sample(int(removed))
+        open_index(copy.published, copy.settings, copy.store).sample(left_out)
+
+
+def test_parts_of_versions_that_are_gone_are_deleted(copy: World) -> None:
+    build(copy)
+    publish_without_duplicates(copy)
+    after = build(copy)
+    versions = read_versions("laion", copy.store)
+    write_versions(versions.without(frozenset({CRAWL})), copy.store)
+    assert build(copy) == after
+    assert {output.name for output in after.outputs} == data_files(copy.store)
+    assert not copy.store.exists(f"index/laion/{CRAWL}/_stats.json")
+
+
+def test_rows_published_anew_are_not_searched_by_an_old_index(copy: World) -> None:
+    build(copy)
+    name = f"index/laion/{CRAWL}/_stats.json"
+    stats = copy.store.read_stats(name)
+    copy.store.write_stats(name, replace(stats, details={**stats.details, "published": "others"}))
+    with pytest.raises(InputError, match="other rows than were indexed"):
+        open_index(copy.published, copy.settings, copy.store)
 
 
 def test_parts_together_find_what_one_part_finds(copy: World, opened: SearchIndex) -> None:
     build(copy, rows_per_part=1)
-    index = open_index(copy.release, copy.settings, copy.store)
+    index = open_index(copy.published, copy.settings, copy.store)
     assert len(index.parts) == 2
     vector = opened.parts[0].graph.floats(np.array([7]))[0]
     for filters in (Filters(), Filters(languages=("de",), unsafe=True)):
@@ -131,22 +148,6 @@ def test_parts_together_find_what_one_part_finds(copy: World, opened: SearchInde
         assert [hit.sample_id for hit in index.search(vector, 12, filters)] == [
             hit.sample_id for hit in expected
         ]
-
-
-def test_versions_share_their_parts_and_those_of_a_version_that_is_gone_are_deleted(copy: World) -> None:
-    build(copy)
-    other = Release(copy.release.name, "second")
-    for name in copy.store.list(copy.release.folder):
-        target = f"{other.folder}/{name.removeprefix(f'{copy.release.folder}/')}"
-        copy.store.write(target, copy.store.read(name))
-    shared = index_dataset(other, copy.settings, copy.store)
-    assert shared.outputs == copy.store.read_stats(f"index/laion/{CRAWL}/_stats.json").outputs
-    copy.store.delete(copy.release.file("_stats.json"))
-    build_other = index_dataset(other, with_index(copy.settings, connectivity=8), copy.store)
-    assert {output.name for output in build_other.outputs} == {
-        name for name in copy.store.list("index") if not name.endswith("_stats.json")
-    }
-    assert not copy.store.exists(f"index/laion/{CRAWL}/_stats.json")
 
 
 def test_a_killed_build_leaves_no_index_and_the_next_one_finishes(
@@ -161,9 +162,9 @@ def test_a_killed_build_leaves_no_index_and_the_next_one_finishes(
             build(copy)
     assert copy.store.list("index") == []
     with pytest.raises(MissingInputError, match="laion-etl index"):
-        open_index(copy.release, copy.settings, copy.store)
+        open_index(copy.published, copy.settings, copy.store)
     build(copy)
-    open_index(copy.release, copy.settings, copy.store)
+    open_index(copy.published, copy.settings, copy.store)
 
 
 @pytest.mark.parametrize("ending", [".usearch", ".arrow"])
@@ -173,10 +174,10 @@ def test_a_damaged_part_is_an_error_that_names_it(copy: World, ending: str) -> N
     data = copy.store.read(name)
     copy.store.write(name, data[:-64])
     with pytest.raises(InputError, match="cut off"):
-        open_index(copy.release, copy.settings, copy.store)
+        open_index(copy.published, copy.settings, copy.store)
     copy.store.write(name, bytes(len(data)))
     with pytest.raises(InputError, match=ending):
-        open_index(copy.release, copy.settings, copy.store)
+        open_index(copy.published, copy.settings, copy.store)
 
 
 def test_embeddings_that_are_gone_or_of_another_length_are_errors(copy: World) -> None:

@@ -180,5 +180,5 @@ def test_the_index_command_says_how_to_search(folder: Path, monkeypatch: pytest.
     assert json.loads(done.output.splitlines()[-1])["kept"] == 72
     assert "laion-etl search" in done.output
     missing = RUNNER.invoke(app, ["search", QUERY, "--name", "other"])
-    assert isinstance(missing.exception, MissingInputError)
-    assert "laion-etl publish" in str(missing.exception)
+    assert isinstance(missing.exception, InputError)
+    assert "publish a crawl" in str(missing.exception)

@@ -1,0 +1,39 @@
+"""What is left of the demo to look at: an index of its dataset, and a settings file that commands can use."""
+
+import json
+from pathlib import Path
+
+from laion_etl.settings import load_settings
+from laion_etl.storage import open_store
+
+
+def index_demo(folder: Path, settings: dict[str, str]) -> str:
+    """Indexes the dataset of the demo; how to look into it, as one command."""
+    from laion_etl.explore.published import find_published
+    from laion_etl.explore.stage import index_dataset
+
+    file = folder / "laion_etl.toml"
+    file.write_text(_toml(folder, settings))
+    found = load_settings({"LAION_ETL_CONFIG": str(file)})
+    store = open_store(found.store_uri)
+    index_dataset(find_published(found.publish.name, "", store), found, store)
+    return f"LAION_ETL_CONFIG={_shown(file)} laion-etl explore"
+
+
+def _toml(folder: Path, settings: dict[str, str]) -> str:
+    lines = [
+        f"store = {json.dumps(str(folder / 'store'))}",
+        f"data_dir = {json.dumps(str(folder))}",
+        "[clip]",
+        f"model = {json.dumps(settings['LAION_ETL_CLIP_MODEL'])}",
+        f"pretrained = {json.dumps(settings['LAION_ETL_CLIP_PRETRAINED'])}",
+        "[publish]",
+        f"name = {json.dumps(settings['LAION_ETL_PUBLISH_NAME'])}",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _shown(file: Path) -> Path:
+    """As short as it can be typed from here."""
+    here = Path.cwd()
+    return file.relative_to(here) if file.is_relative_to(here) else file
