@@ -204,7 +204,7 @@ def test_a_picture_finds_those_like_it(visit: Visit, tmp_path: Path) -> None:
     path.write_bytes(jpeg(Scene("blue", "star", "night", "single"), seed=9))
     with visit.page.expect_response(re.compile("/api/search")):
         visit.page.locator("#file").set_input_files(path)
-    assert "blue star" in visit.cards()[0]
+    assert "blauer Stern" in visit.cards()[0]
     expect(visit.page.locator("#given-name")).to_have_text("your picture")
 
 
