@@ -73,7 +73,7 @@ function card(result) {
 
 function showPicture(result) {
   const shown = document.getElementById("details-shown");
-  const picture = image(`/picture/${result.id}`, result);
+  const picture = image(veiled(result) ? `/thumbnail/${result.id}` : `/picture/${result.id}`, result);
   shown.className = "shown";
   shown.replaceChildren(picture);
   if (!veiled(result)) return;
