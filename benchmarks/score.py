@@ -1,11 +1,13 @@
 """Scoring beside clip-retrieval's `clip inference`, the bare forward pass and decoding alone: same shards,
 same random weights, one run.
 
-    make peers && python -m benchmarks.score                                   on the cores
-    python -m benchmarks.score --device cuda --samples 20000 --model ViT-L-14  on a GPU
+    make peers && python -m benchmarks.score
 
-Rates are what more samples take longer: every way runs with a quarter of the samples and with all of them, so
-that loading the model and starting processes is left out.
+On a machine with a GPU it runs there, in bfloat16: ViT-B/32 and ViT-L/14, a sweep over batch sizes, and how
+busy the GPU was. Without one it runs ViT-B/32 on the cores.
+
+Rates leave out loading the model and starting processes: ours and clip-retrieval run with a quarter of the
+shards and with all of them, and what the others take longer counts; the rest is measured within one process.
 """
 
 import argparse
@@ -16,13 +18,16 @@ import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.gpu_busy import watched
 from benchmarks.photos import make_photos
 from laion_etl.download.images import ImageSettings, Picture, decode
 from laion_etl.machine import usable_cores
@@ -86,7 +91,7 @@ def _row(batch: int, index: int, text: str) -> dict[str, object]:
     }
 
 
-def seconds(command: list[str]) -> tuple[float, dict[str, object]]:
+def seconds(command: list[str]) -> tuple[float, dict[str, Any]]:
     began = time.perf_counter()
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
@@ -94,7 +99,7 @@ def seconds(command: list[str]) -> tuple[float, dict[str, object]]:
     return time.perf_counter() - began, json.loads(done.stdout.strip().splitlines()[-1])
 
 
-def rate(command: list[str], few: int, all_: int, per_shard: int) -> tuple[float, dict[str, object]]:
+def rate(command: list[str], few: int, all_: int, per_shard: int) -> tuple[float, dict[str, Any]]:
     """Samples a second beyond the first `few` shards."""
     short, _ = seconds([*command, str(few)])
     whole, said = seconds([*command, str(all_)])
@@ -103,51 +108,120 @@ def rate(command: list[str], few: int, all_: int, per_shard: int) -> tuple[float
     return (all_ - few) * per_shard / (whole - short), said
 
 
-def main() -> None:
-    arguments = argparse.ArgumentParser()
-    arguments.add_argument("--model", default="ViT-B-32")
-    arguments.add_argument("--device", default="cpu")
-    arguments.add_argument("--samples", type=int, default=512)
-    arguments.add_argument("--batch", type=int, default=64)
-    options = arguments.parse_args()
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One line of the table; shares are None where nothing can be said."""
+
+    way: str
+    rate: float
+    busy: float | None = None
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Bench:
+    """Shards and the weights of a model, and how to run a way of scoring them."""
+
+    folder: Path
+    shards: int
+    per_shard: int
+    model: str
+    weights: Path
+    device: str
+
+    def arguments(self, batch: int) -> list[str]:
+        return [str(self.folder), self.model, str(self.weights), self.device, str(batch)]
+
+    def told(self, way: str, batch: int) -> dict[str, Any]:
+        """What a way says of all shards."""
+        command = [sys.executable, "-m", "benchmarks.score_ways", way, *self.arguments(batch)]
+        return seconds([*command, str(self.shards)])[1]
+
+    def rows(self, batch: int) -> list[Row]:
+        """All ways with batches of one size."""
+        ours = [sys.executable, "-m", "benchmarks.score_ways", "ours", *self.arguments(batch)]
+        few = self.shards // 4
+        with watched(self.device) as busy:
+            found, said = rate(ours, few, self.shards, self.per_shard)
+        share = busy.mean(said["begin"], said["end"])
+        memory = f"{said['peak_mb_after_first_shard']:,} to {said['peak_mb_after_last_shard']:,} MB"
+        rows = [Row("ours, tar to parquet", found, share, memory)]
+        if _PEER.exists():
+            peer = [str(_PEER), "benchmarks/score_peer.py", *self.arguments(batch)]
+            with watched(self.device) as busy:
+                began = time.time()
+                found, _ = rate(peer, few, self.shards, self.per_shard)
+            rows.append(Row("clip-retrieval", found, busy.mean(began, time.time())))
+        for way in ("forward", "trimmed", "host", "decode"):
+            said = self.told(way, batch)
+            note = f"{said['own_cpu_us']:,.0f} us of its own process" if "own_cpu_us" in said else ""
+            rows.append(Row(_NAMES[way], said["samples_per_s"], note=note))
+        return rows
+
+
+_NAMES = {
+    "forward": "bare forward pass of open_clip (the limit)",
+    "trimmed": "forward pass with texts cut to their length",
+    "host": "ours with a model that costs nothing",
+    "decode": "decoding, scaling and tokenising alone",
+}
+
+
+def shown(bench: Bench, batch: int, rows: list[Row]) -> Table:
+    bare = next(row.rate for row in rows if row.way == _NAMES["forward"])
+    cores = usable_cores()
+    table = Table(
+        f"{bench.model}, batch {batch}",
+        "samples/s",
+        "of the bare pass",
+        "GPU busy",
+        "a core",
+        "",
+        min_width=100,
+    )
+    for row in rows:
+        busy = "-" if row.busy is None else f"{row.busy:.0%}"
+        share = f"{row.rate / bare:.2f}"
+        table.add_row(row.way, f"{row.rate:,.1f}", share, busy, f"{row.rate / cores:,.1f}", row.note)
+    return table
+
+
+def options() -> argparse.Namespace:
     import torch
 
-    per_shard = options.samples // 8
+    gpu = torch.cuda.is_available()
+    arguments = argparse.ArgumentParser()
+    arguments.add_argument("--model", nargs="+", default=["ViT-B-32", "ViT-L-14"] if gpu else ["ViT-B-32"])
+    arguments.add_argument("--device", default="cuda" if gpu else "cpu")
+    arguments.add_argument("--samples", type=int, default=40_000 if gpu else 512)
+    arguments.add_argument("--batch", type=int, nargs="+", default=[256, 512, 1024, 2048] if gpu else [64])
+    return arguments.parse_args()
+
+
+def machine(device: str) -> str:
+    import torch
+
+    threads = os.environ.get("OMP_NUM_THREADS", torch.get_num_threads())
+    name = torch.cuda.get_device_name(device) if device.startswith("cuda") else "CPU"
+    return f"{name}, {usable_cores()} cores, {threads} threads, torch {torch.__version__}"
+
+
+def main() -> None:
+    chosen = options()
+    import torch
+
+    console = Console(width=140)
+    per_shard = chosen.samples // 8
     with tempfile.TemporaryDirectory(prefix="laion-bench-") as name:
-        folder, checkpoint = Path(name), Path(name) / "weights.pt"
-        shards = make_shards(folder, options.samples, per_shard)
-        torch.manual_seed(0)
-        torch.save(create_network(options.model).state_dict(), checkpoint)
-        common = [str(folder), options.model, str(checkpoint), options.device, str(options.batch)]
-        module = [sys.executable, "-m", "benchmarks.score_ways"]
-        few = shards // 4
-        rates: dict[str, float] = {}
-        rates["ours, tar to parquet"], said = rate([*module, "ours", *common], few, shards, per_shard)
-        if _PEER.exists():
-            command = [str(_PEER), "benchmarks/score_peer.py", *common]
-            rates["clip-retrieval"], _ = rate(command, few, shards, per_shard)
-        for way in ("forward", "trimmed", "decode"):
-            rates[way], _ = _told([*module, way, *common, str(shards)])
-    bare = rates["forward"]
-    names = {
-        "forward": "bare forward pass of open_clip (the limit)",
-        "trimmed": "forward pass with texts cut to their length",
-        "decode": "decoding and scaling alone",
-    }
-    table = Table("", "samples/s", "of the bare forward pass")
-    for name, found in rates.items():
-        table.add_row(names.get(name, name), f"{found:,.1f}", f"{found / bare:.2f}")
-    console = Console(width=110)
-    console.print(
-        f"{options.model} on {options.device}, batch {options.batch}, {usable_cores()} cores, "
-        f"{os.environ.get('OMP_NUM_THREADS', torch.get_num_threads())} threads; {said}"
-    )
-    console.print(table)
-
-
-def _told(command: list[str]) -> tuple[float, dict[str, object]]:
-    _, said = seconds(command)
-    return float(str(said["samples_per_s"])), said
+        folder, weights = Path(name), Path(name) / "weights.pt"
+        shards = make_shards(folder, chosen.samples, per_shard)
+        console.print(f"{machine(chosen.device)}; {shards} shards of {per_shard}")
+        for model in chosen.model:
+            torch.manual_seed(0)
+            torch.save(create_network(model).state_dict(), weights)
+            bench = Bench(folder, shards, per_shard, model, weights, chosen.device)
+            for batch in chosen.batch:
+                console.print(shown(bench, batch, bench.rows(batch)))
 
 
 if __name__ == "__main__":

@@ -2,8 +2,9 @@
 
     python -m benchmarks.score_ways WAY FOLDER MODEL WEIGHTS DEVICE BATCH SHARDS
 
-WAY: ours (the score stage), forward (open_clip on tensors that are there), trimmed (the same with texts cut
-to their length), decode (pixels of all images). Prints one JSON object last.
+WAY: ours (the score stage), host (the stage with a model that costs nothing: what a device could be fed),
+forward (open_clip on tensors that are there), trimmed (the same with texts cut to their length), decode
+(pixels and tokens of all samples). Prints one JSON object last.
 """
 
 import json
@@ -12,20 +13,29 @@ import shutil
 import sys
 import time
 from collections.abc import Callable
+from contextlib import contextmanager
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from laion_etl.machine import usable_cores
+from laion_etl.score.chunks import begin_chunk
 from laion_etl.score.model import ClipModel, load_model
+from laion_etl.score.pixels import Pixels
 from laion_etl.score.preparers import Preparers
 from laion_etl.score.samples import Sample, chunked, shard_samples
-from laion_etl.score.stage import score_shards
+from laion_etl.score.scorer import Scorer, load_scorer
+from laion_etl.score.shared import Plans, Tokens
+from laion_etl.score.stage import Tools, score_shards
+from laion_etl.score.transfer import Later
 from laion_etl.settings import ClipSettings, SafetySettings, Settings
 from laion_etl.storage import LocalStore
 
 _MOST_SAMPLES_OF_FORWARD = {"cpu": 192}
+_OWN = Tools()
+_AHEAD = 4  # chunks that are being prepared at once
 
 
 def main() -> None:
@@ -37,6 +47,7 @@ def main() -> None:
     store = LocalStore(Path(folder))
     ways: dict[str, Callable[[Settings, LocalStore, int], dict[str, Any]]] = {
         "ours": ours,
+        "host": host,
         "forward": lambda *given: forward(*given, trimmed=False),
         "trimmed": lambda *given: forward(*given, trimmed=True),
         "decode": decode,
@@ -44,19 +55,48 @@ def main() -> None:
     print(json.dumps(ways[way](settings, store, int(shards))))
 
 
-def ours(settings: Settings, store: LocalStore, shards: int) -> dict[str, Any]:
+def ours(settings: Settings, store: LocalStore, shards: int, tools: Tools = _OWN) -> dict[str, Any]:
+    """The stage, and what is measured from the end of its first shard to the end of its last."""
     shutil.rmtree(Path(sys.argv[2]) / "scored", ignore_errors=True)
     memory: list[float] = []
+    ends: list[float] = []
+    spent: list[float] = []
 
     def measure(_: object) -> None:
         memory.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+        ends.append(time.time())
+        spent.append(time.process_time())
 
-    stats = score_shards("C", range(shards), settings, store, measure)
+    stats = score_shards("C", range(shards), settings, store, measure, tools)
+    later = sum(one.input for one in stats[1:])
     return {
         "samples": sum(one.input for one in stats),
+        "samples_per_s": later / (ends[-1] - ends[0]) if later else 0.0,
+        "begin": ends[0],
+        "end": ends[-1],
+        "own_cpu_us": 1e6 * (spent[-1] - spent[0]) / max(1, later),
         "peak_mb_after_first_shard": round(memory[0]),
         "peak_mb_after_last_shard": round(memory[-1]),
     }
+
+
+class _Free(ClipModel):
+    """Embeddings that cost nothing, on a device that is no CPU: samples are prepared ahead as for a GPU."""
+
+    def pixels_later(self, pixels: Pixels) -> Later:
+        return Later(torch.full((len(pixels), self.dim), self.dim**-0.5))
+
+    def tokens_later(self, tokens: Tokens) -> Later:
+        return Later(torch.full((len(tokens), self.dim), self.dim**-0.5))
+
+
+def host(settings: Settings, store: LocalStore, shards: int) -> dict[str, Any]:
+    def free(settings: Settings) -> Scorer:
+        scorer = load_scorer(settings)
+        values = {field.name: getattr(scorer.model, field.name) for field in fields(ClipModel)}
+        return replace(scorer, model=_Free(**{**values, "device": "none"}))
+
+    return ours(settings, store, shards, Tools(scorer=free))
 
 
 def samples_of(store: LocalStore, shards: int, most: int) -> list[Sample]:
@@ -73,45 +113,54 @@ def forward(settings: Settings, store: LocalStore, shards: int, *, trimmed: bool
     samples = samples_of(store, shards, most)
     size, side = settings.clip.batch_size, model.pixel_plan.side
     pixels = torch.randn(size, 3, side, side, device=model.device)
-    texts = [[sample.text or "" for sample in chunk] for chunk in chunked(iter(samples), size)]
-    texts = [chunk for chunk in texts if len(chunk) == size]
-    _pass(model, pixels, texts[:1], trimmed=trimmed)
+    chunks = [chunk for chunk in chunked(iter(samples), size) if len(chunk) == size]
+    tokens = [model.tokens_of([sample.text or "" for sample in chunk]) for chunk in chunks]
+    _pass(model, pixels, tokens[:1], trimmed=trimmed)
     began = time.perf_counter()
-    _pass(model, pixels, texts, trimmed=trimmed)
+    _pass(model, pixels, tokens, trimmed=trimmed)
     spent = time.perf_counter() - began
-    return {"samples_per_s": len(texts) * size / spent}
+    return {"samples_per_s": len(tokens) * size / spent}
 
 
-def _pass(model: ClipModel, pixels: torch.Tensor, texts: list[list[str]], *, trimmed: bool) -> None:
+def _pass(model: ClipModel, pixels: torch.Tensor, tokens: list[Tokens], *, trimmed: bool) -> None:
+    """Every result is waited for at the end only: a GPU is not kept waiting by the loop."""
     network: Any = model.network
-    tokens = [model.tokenize(chunk).to(model.device) for chunk in texts]
-    kind = torch.bfloat16 if model.precision == "bf16" else None
-    for one, chunk in zip(tokens, texts, strict=True):
-        with (
-            torch.inference_mode(),
-            torch.autocast(model.device.partition(":")[0], dtype=kind, enabled=kind is not None),
-        ):
-            images = network.encode_image(pixels)
-            images.cpu()
+    results: list[Any] = []
+    for chunk in tokens:
+        with _precision(model):
+            results.append(network.encode_image(pixels))
             if not trimmed:
-                network.encode_text(one).cpu()
+                results.append(network.encode_text(torch.from_numpy(chunk).long().to(model.device)))
         if trimmed:
-            model.embed_texts(chunk)
+            results.append(model.tokens_later(chunk))
+    for result in results:
+        result.get() if isinstance(result, Later) else result.cpu()
+
+
+@contextmanager
+def _precision(model: ClipModel) -> Any:
+    kind = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(model.precision)
+    with (
+        torch.inference_mode(),
+        torch.autocast(model.device.partition(":")[0], dtype=kind, enabled=kind is not None),
+    ):
+        yield
 
 
 def decode(settings: Settings, store: LocalStore, shards: int) -> dict[str, Any]:
-    plan = load_model(settings.clip).pixel_plan
+    model = load_model(settings.clip)
     samples = samples_of(store, shards, 1 << 30)
     size = settings.clip.batch_size
-    with Preparers([plan], size, 4, usable_cores()) as preparers:
-        warm = preparers.prepare([sample.image for sample in samples[:size]])
+    plans = Plans((model.pixel_plan,), (model.text_plan,) if model.text_plan else ())
+    with Preparers(plans, size, _AHEAD, usable_cores()) as preparers:
+        warm = begin_chunk(samples[:size], (model,), preparers).prepared
         warm.wait()
         preparers.release(warm)
         began = time.perf_counter()
         running = []
         for chunk in chunked(iter(samples * 4), size):
-            running.append(preparers.prepare([sample.image for sample in chunk]))
-            if len(running) == 4:
+            running.append(begin_chunk(chunk, (model,), preparers).prepared)
+            if len(running) == _AHEAD:
                 first = running.pop(0)
                 first.wait()
                 preparers.release(first)

@@ -1,7 +1,7 @@
 """Commands that judge a model, its thresholds, or a published dataset."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.console import Console
@@ -128,7 +128,7 @@ def calibrate(
 
     settings = load_settings()
     store = open_store(settings.store_uri)
-    similarities = task.read_similarities(crawl, shard or _scored(crawl, store), store)
+    similarities = task.read_similarities(crawl, shard or (), store)
     found = (
         task.propose_from_labels(similarities, task.read_labels(labels))
         if labels
@@ -145,13 +145,6 @@ def calibrate(
                 f"{one.route}: precision {one.precision:.3f}, recall {one.recall:.3f} on the labelled samples"
             )
         _print(f"export LAION_ETL_CLIP_THRESHOLD_{one.route.upper()}={one.threshold:.4f}")
-
-
-def _scored(crawl: str, store: Any) -> list[int]:
-    names = [name for name in store.list(f"scored/{crawl}/") if name.endswith("_stats.json")]
-    if not names:
-        raise InputError(f"no shard of {crawl} has been scored; run `laion-etl score --crawl {crawl}`")
-    return sorted(int(name.rpartition("/")[2].removesuffix("_stats.json")) for name in names)
 
 
 def _lines(path: Path) -> list[str]:

@@ -10,11 +10,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from laion_etl.errors import InputError
-from laion_etl.records import scored_stem
+from laion_etl.publish.scored import ScoredBatch, ScoredCrawl, find_scored, read_batch
 from laion_etl.storage import Store
 
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
@@ -37,15 +36,28 @@ class Proposal:
 
 
 def read_similarities(crawl: str, batches: Sequence[int], store: Store) -> dict[str, dict[str, float]]:
-    """Similarity by key, for `en` and `other`."""
+    """Similarity by key, for `en` and `other`, of these scored batches, or of all where none is named.
+
+    Raises InputError when one has not been scored, or none at all.
+    """
     found: dict[str, dict[str, float]] = {"en": {}, "other": {}}
-    for batch in batches:
-        with store.open(f"{scored_stem(crawl, batch)}.parquet") as file:
-            table = pq.read_table(file, columns=_COLUMNS)
-        for row in table.to_pylist():
-            if row["similarity"] is not None:
-                found["en" if row["language"] == "en" else "other"][row["key"]] = row["similarity"]
+    scored = find_scored(crawl, store)
+    for batch in _chosen(scored, batches):
+        for rows in read_batch(scored, batch, store):
+            for row in rows.select(_COLUMNS).to_pylist():
+                if row["similarity"] is not None:
+                    found["en" if row["language"] == "en" else "other"][row["key"]] = row["similarity"]
     return found
+
+
+def _chosen(scored: ScoredCrawl, batches: Sequence[int]) -> list[ScoredBatch]:
+    by_number = {batch.number: batch for batch in scored.batches}
+    if missing := sorted(set(batches) - set(by_number)):
+        shown = ", ".join(map(str, missing[:5]))
+        raise InputError(
+            f"not scored, or in no plan of {scored.crawl}: {shown}; run `laion-etl score` on them first"
+        )
+    return [by_number[number] for number in batches] or list(scored.batches)
 
 
 def read_labels(path: Path) -> dict[str, bool]:

@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 
 from laion_etl.machine import usable_cores
 from laion_etl.score.model import ClipModel
-from laion_etl.score.preparers import Picture, Preparers
+from laion_etl.score.preparers import Material, Picture, Preparers
+from laion_etl.score.shared import Plans
 
 Floats = NDArray[np.float32]
 Label = TypeVar("Label")
@@ -24,14 +25,14 @@ def embedded(
 
     The third is the number of unreadable ones.
     """
-    with Preparers([model.pixel_plan], _BATCH, 2, usable_cores()) as preparers:
+    with Preparers(Plans((model.pixel_plan,)), _BATCH, 2, usable_cores()) as preparers:
         rest = iter(pictures)
         while batch := list(islice(rest, _BATCH)):
-            prepared = preparers.prepare([picture for picture, _ in batch])
+            prepared = preparers.prepare([Material(picture) for picture, _ in batch])
             prepared.wait()
             places = prepared.places
             found = (
-                model.embed_pixels(prepared.pixels[0][places])
+                model.embed_pixels(prepared.tables.pixels[0][places])
                 if places
                 else np.empty((0, model.dim), np.float32)
             )

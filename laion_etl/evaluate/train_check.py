@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from laion_etl.errors import InputError, ModelError
+from laion_etl.publish.scored import find_scored
 from laion_etl.score.openclip import open_clip
 from laion_etl.storage import Store
 
@@ -38,11 +39,12 @@ def check_training(
 
     Raises InputError without enough samples, ModelError when open_clip can't train on them.
     """
+    scored = find_scored(crawl, store)
     kept, names = 0, []
-    for name in sorted(store.list(f"scored/{crawl}/")):
-        if name.endswith("_stats.json") and kept < most_samples:
-            kept += store.read_stats(name).kept
-            names.append(name.replace("_stats.json", ".tar"))
+    for batch in scored.batches:
+        if kept < most_samples:
+            kept += batch.kept
+            names.append(scored.shard_name(batch.number, ".tar"))
     samples = min(kept, most_samples)
     if samples < batch_size or batch_size < _FEWEST:
         raise InputError(f"{crawl} has {kept} kept samples, too few for a batch of {batch_size}")

@@ -15,21 +15,21 @@ from pickle import UnpicklingError
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from laion_etl.errors import ModelError
 from laion_etl.score import tiny
 from laion_etl.score.hub import in_folder, is_layout
 from laion_etl.score.openclip import create_network, open_clip
-from laion_etl.score.pixels import PixelPlan
+from laion_etl.score.pixels import PixelPlan, Pixels
+from laion_etl.score.shared import Tokens
 from laion_etl.score.texttower import encode_texts
+from laion_etl.score.tokens import TextPlan, text_plan
+from laion_etl.score.transfer import Floats, Later, to_device
 from laion_etl.settings import ClipSettings
 
 if TYPE_CHECKING:
     import torch
     from PIL import Image
-
-Floats = NDArray[np.float32]
 
 MAX_TEXT_CHARS = 1_000  # far beyond 77 tokens; the tokenizer is quadratic in the length of a word
 _MAX_CACHED_WORDS = 200_000  # open_clip's tokenizer remembers every word it ever saw
@@ -44,11 +44,13 @@ class ClipModel:
     network: "torch.nn.Module"
     preprocess: Callable[["Image.Image"], "torch.Tensor"]
     tokenize: Callable[[Sequence[str]], "torch.Tensor"]
+    channels: tuple["torch.Tensor", "torch.Tensor"]  # mean and deviation of RGB, (1, 3, 1, 1)
     device: str
     weights_sha256: str
     is_tiny: bool
     precision: str = "fp32"
     image_sha256: str = ""  # of the image tower alone
+    text_plan: TextPlan | None = None  # by which texts can be tokenised elsewhere
 
     @property
     def dim(self) -> int:
@@ -61,38 +63,45 @@ class ClipModel:
         config = self.network.visual.preprocess_cfg  # type: ignore[union-attr]
         return pixel_plan(config, self.name)  # type: ignore[arg-type]
 
-    def embed_images(self, pixels: Sequence["torch.Tensor"]) -> Floats:
+    def embed_images(self, images: Sequence["torch.Tensor"]) -> Floats:
         """L2-normalised embeddings (n, dim) of images preprocessed by `preprocess`."""
         import torch
 
         with self._computing():
-            return _normalised(self._images(torch.stack(list(pixels)).to(self.device)))
+            return self._normalised(self._encode(torch.stack(list(images)).to(self.device))).get()
 
-    def embed_pixels(self, pixels: NDArray[np.uint8]) -> Floats:
+    def embed_pixels(self, pixels: Pixels) -> Floats:
         """L2-normalised embeddings (n, dim) of RGB pixels (n, side, side, 3) made by `pixel_plan`."""
-        import torch
+        return self.pixels_later(pixels).get()
 
+    def pixels_later(self, pixels: Pixels) -> Later:
+        """The same, on its way; the pixels are looked at until it has come."""
         with self._computing():
-            source = torch.from_numpy(pixels)
-            if self.device != "cpu":
-                source = source.pin_memory().to(self.device, non_blocking=True)
-            config = self.network.visual.preprocess_cfg  # type: ignore[union-attr]
-            mean, std = (
-                torch.tensor(config[name], device=source.device).view(1, 3, 1, 1)  # type: ignore[index]
-                for name in ("mean", "std")
-            )
-            images = source.permute(0, 3, 1, 2).float().div_(255).sub_(mean).div_(std)
-            return _normalised(self._images(images.contiguous()))
+            source = to_device(pixels, self.device)
+            mean, deviation = self.channels
+            images = source.permute(0, 3, 1, 2).float().div_(255).sub_(mean).div_(deviation)
+            return self._normalised(self._encode(images.contiguous()))
 
     def embed_texts(self, texts: Sequence[str]) -> Floats:
         """L2-normalised embeddings (n, dim); texts are cut to MAX_TEXT_CHARS, then to the context length."""
-        with self._computing():
-            tokens = self.tokenize([text[:MAX_TEXT_CHARS] for text in texts])
-            return _normalised(encode_texts(self.network, tokens, self.device))
+        return self.tokens_later(self.tokens_of(texts)).get()
 
-    def _images(self, images: "torch.Tensor") -> "torch.Tensor":
+    def tokens_of(self, texts: Sequence[str]) -> Tokens:
+        """Tokens (n, context) by open_clip's tokenizer."""
+        found: Tokens = self.tokenize([text[:MAX_TEXT_CHARS] for text in texts]).numpy().astype(np.int32)
+        return found
+
+    def tokens_later(self, tokens: Tokens) -> Later:
+        """L2-normalised embeddings (n, dim) of texts as tokens (n, context), on their way."""
+        with self._computing():
+            return self._normalised(encode_texts(self.network, tokens, self.device))
+
+    def _encode(self, images: "torch.Tensor") -> "torch.Tensor":
         found: torch.Tensor = self.network.encode_image(images)  # type: ignore[operator]
         return found
+
+    def _normalised(self, found: "torch.Tensor") -> Later:
+        return Later(found.float() / found.float().norm(dim=-1, keepdim=True).clamp_min(1e-12))
 
     @contextmanager
     def _computing(self) -> Iterator[None]:
@@ -123,16 +132,19 @@ def load_model(settings: ClipSettings) -> ClipModel:
     network = _build(settings.model, tag)
     _fill(network, path, settings)
     network.eval().to(device)
+    tokenizer = _tokenizer(settings.model)
     return ClipModel(
         name=shown,
         network=network,
         preprocess=preprocessing(network),
-        tokenize=_tokenizer(settings.model),
+        tokenize=_remembering_less(tokenizer),
+        channels=_channels(network, device),
         device=device,
         weights_sha256=_weights_sha256(network),
         is_tiny=is_tiny(settings),
         precision=_precision(settings.precision, device),
         image_sha256=_weights_sha256(network.visual),
+        text_plan=text_plan(tokenizer),
     )
 
 
@@ -169,6 +181,8 @@ def _device(setting: str) -> str:
     if wanted != "cpu":
         try:
             torch.empty(0, device=wanted)
+            if wanted.startswith("cuda:"):
+                torch.cuda.set_device(wanted)  # memory that is locked for copies belongs to it
         except (RuntimeError, AssertionError) as error:
             cause = str(error).splitlines()[0]
             raise ModelError(f"LAION_ETL_CLIP_DEVICE={wanted!r} can't be used here: {cause}") from error
@@ -284,11 +298,23 @@ def preprocessing(network: Any) -> Callable[["Image.Image"], "torch.Tensor"]:
     return transform
 
 
-def _tokenizer(model: str) -> Callable[[Sequence[str]], "torch.Tensor"]:
+def _channels(network: Any, device: str) -> tuple["torch.Tensor", "torch.Tensor"]:
+    import torch
+
+    config = network.visual.preprocess_cfg
+    mean, deviation = (torch.tensor(config[name], device=device).view(1, 3, 1, 1) for name in ("mean", "std"))
+    return mean, deviation
+
+
+def _tokenizer(model: str) -> Any:
     try:
-        tokenizer = open_clip().get_tokenizer(model)
+        return open_clip().get_tokenizer(model)
     except (RuntimeError, OSError, ImportError, AttributeError, TypeError) as error:
         raise _not_buildable(model, error) from error
+
+
+def _remembering_less(tokenizer: Any) -> Callable[[Sequence[str]], "torch.Tensor"]:
+    """The tokenizer, forgetting its words now and then."""
     words: dict[str, str] = getattr(tokenizer, "cache", {})
 
     def tokenize(texts: Sequence[str]) -> "torch.Tensor":
@@ -307,9 +333,3 @@ def _weights_sha256(network: Any) -> str:
         digest.update(name.encode())
         digest.update(value.detach().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()
-
-
-def _normalised(found: "torch.Tensor") -> Floats:
-    unit = found.float() / found.float().norm(dim=-1, keepdim=True).clamp_min(1e-12)
-    normalised: Floats = unit.cpu().numpy()
-    return normalised

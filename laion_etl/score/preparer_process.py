@@ -1,57 +1,63 @@
-"""A preparer: a process that decodes images into memory it shares with its parent, until its input ends.
+"""A preparer: a process that decodes images and tokenises texts into memory it shares with its parent.
 
-In:  8 bytes (place in the shared memory, length and format), image bytes.
-Out: one byte, 1 when the pixels are in place and 0 when the image can't be read.
+Out, at first: one byte, when it can begin.
+In:  a group of samples: their number in one byte, then for each `ITEM` (row, length and format of the image,
+     length of the text and which text tower it is for), image bytes, UTF-8.
+Out: one byte, when the states of all their rows say how it went.
 It imports no torch, runs under a memory limit, and dies with its parent.
 """
 
-import json
 import mmap
 import os
 import struct
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator
 from typing import BinaryIO
 
-import numpy as np
-
 from laion_etl.confined import confine
-from laion_etl.score.pixels import FORMATS, PixelPlan, Pixels, load_pixels
+from laion_etl.score.pixels import FORMATS, load_pixels
+from laion_etl.score.shared import READY, UNREADABLE, Plans, tables
+from laion_etl.score.tokens import ClipTokenizer
 
-REQUEST = struct.Struct(">IIB")
+ITEM = struct.Struct(">IIBHB")
 ENDINGS = tuple(FORMATS)
-DONE, FAILED = b"\x01", b"\x00"
+DONE = b"\x01"
 
 
-def tables(memory: mmap.mmap, plans: Sequence[PixelPlan]) -> list[Pixels]:
-    """The shared memory as one table (places, side, side, 3) for each plan, one after the other."""
-    everything = np.frombuffer(memory, np.uint8)
-    places = len(everything) // sum(plan.bytes for plan in plans)
-    ends = np.cumsum([places * plan.bytes for plan in plans])[:-1]
-    return [
-        part.reshape(places, plan.side, plan.side, 3)
-        for part, plan in zip(np.split(everything, ends), plans, strict=True)
-    ]
-
-
-def serve(source: BinaryIO, sink: BinaryIO, memory: mmap.mmap, plans: Sequence[PixelPlan]) -> None:
+def serve(source: BinaryIO, sink: BinaryIO, memory: mmap.mmap, plans: Plans) -> None:
     shared = tables(memory, plans)
-    while header := source.read(REQUEST.size):
-        place, length, ending = REQUEST.unpack(header)
-        found = load_pixels(source.read(length), ENDINGS[ending], plans)
-        for table, pixels in zip(shared, found or (), strict=found is not None):
-            table[place] = pixels
-        sink.write(FAILED if found is None else DONE)
-        sink.flush()
+    towers = [ClipTokenizer(plan) for plan in plans.texts]
+    _say(sink)
+    while count := source.read(1):
+        for row, ending, image, text, tower in list(_items(source, count[0])):
+            found = load_pixels(image, ending, plans.pixels)
+            for table, pixels in zip(shared.pixels, found or (), strict=found is not None):
+                table[row] = pixels
+            if found is not None and text:
+                tokens = towers[tower](text)
+                shared.tokens[row] = 0
+                shared.tokens[row, : len(tokens)] = tokens
+            shared.states[row] = UNREADABLE if found is None else READY
+        _say(sink)
+
+
+def _items(source: BinaryIO, count: int) -> Iterator[tuple[int, str, bytes, str, int]]:
+    for _ in range(count):
+        row, length, ending, chars, tower = ITEM.unpack(source.read(ITEM.size))
+        yield row, ENDINGS[ending], source.read(length), source.read(chars).decode(), tower
+
+
+def _say(sink: BinaryIO) -> None:
+    sink.write(DONE)
+    sink.flush()
 
 
 def main() -> None:
     """Arguments: number of the shared memory's file descriptor, memory limit in MiB, plans as JSON."""
     descriptor, memory_mb = int(sys.argv[1]), int(sys.argv[2])
-    plans = [PixelPlan(**plan) for plan in json.loads(sys.argv[3])]
     confine(memory_mb)
     with mmap.mmap(descriptor, os.fstat(descriptor).st_size) as memory:
-        serve(sys.stdin.buffer, sys.stdout.buffer, memory, plans)
+        serve(sys.stdin.buffer, sys.stdout.buffer, memory, Plans.from_json(sys.argv[3]))
 
 
 if __name__ == "__main__":

@@ -1,28 +1,25 @@
 """From samples to scores: similarity against its threshold, safety, beauty. Knows no files."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-
-import numpy as np
-from numpy.typing import NDArray
 
 from laion_etl.errors import ModelError
 from laion_etl.funnel import ScoreReason
 from laion_etl.records import fingerprint, subset_of_language
 from laion_etl.score import tiny
+from laion_etl.score.chunks import Chunk, Computing, Embeddings, Towers, begin_chunk, compute, text_plans
 from laion_etl.score.heads import LinearHead, TextAnchors, checked_file, load_anchors, load_head
 from laion_etl.score.model import ClipModel, load_model
 from laion_etl.score.nsfwhead import DenseHead, load_nsfw_head
-from laion_etl.score.pixels import PixelPlan, Pixels
-from laion_etl.score.preparers import Prepared, Preparers
+from laion_etl.score.pixels import PixelPlan
+from laion_etl.score.preparers import Preparers
 from laion_etl.score.safety import PROMPTS, SafetyJudge, Verdict, load_prompts
 from laion_etl.score.samples import Row, Sample
+from laion_etl.score.shared import Plans
 from laion_etl.score.thresholds import Thresholds, thresholds
+from laion_etl.score.transfer import Floats
 from laion_etl.score.watermark import WatermarkModel, load_watermark_model, read_watermark_model
 from laion_etl.settings import ClipSettings, SafetySettings, Settings
-
-Floats = NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,24 +31,6 @@ class Scored:
     reason: ScoreReason | None
     image_embedding: Floats | None = None
     text_embedding: Floats | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Chunk:
-    """Samples whose pictures are being decoded. A text of None is that of a sample nobody can score."""
-
-    samples: list[Sample]
-    texts: list[str | None]
-    prepared: Prepared
-
-
-def begin_chunk(samples: list[Sample], preparers: Preparers) -> Chunk:
-    """Hands the pictures of readable samples to the preparers."""
-    texts = [sample.text if sample.notes is not None else None for sample in samples]
-    pictures = [
-        sample.image if text is not None else None for sample, text in zip(samples, texts, strict=True)
-    ]
-    return Chunk(samples, texts, preparers.prepare(pictures))
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,40 +61,32 @@ class Scorer:
     def _heads(self) -> tuple[LinearHead | DenseHead | TextAnchors | WatermarkModel | None, ...]:
         return self.head, self.nsfw, self.violence, self.watermark
 
-    def _similarities(
-        self, samples: Sequence[Sample], images: Floats, pixels: Pixels, texts: Sequence[str]
-    ) -> tuple[Floats, Floats]:
-        """Cosines (n), and text embeddings (n, dim): each by the model of the sample's language."""
-        other = self.other
-        if other is None:
-            captions = self.model.embed_texts(texts)
-            return (images * captions).sum(axis=1), captions
-        captions, cosines = np.empty_like(images), np.empty(len(samples), np.float32)
-        english = np.asarray([sample.row["language"] == "en" for sample in samples])
-        for model, places in ((self.model, np.flatnonzero(english)), (other, np.flatnonzero(~english))):
-            if not len(places):
-                continue
-            shown = images[places]
-            if model is other and other.image_sha256 != self.model.image_sha256:
-                shown = other.embed_pixels(pixels[places])
-            captions[places] = model.embed_texts([texts[int(place)] for place in places])
-            cosines[places] = (shown * captions[places]).sum(axis=1)
-        return cosines, captions
+    @property
+    def towers(self) -> Towers:
+        """The models that texts are embedded by."""
+        return (self.model, self.other) if self.other else (self.model,)
 
-    def score(self, chunk: Chunk, preparers: Preparers) -> list[Scored]:
-        """One outcome per sample, in order."""
-        samples, prepared = chunk.samples, chunk.prepared
-        prepared.wait()
-        places = prepared.places
-        texts = [text for i in places if (text := chunk.texts[i]) is not None]
-        everything = len(places) == len(samples)
-        pixels = prepared.pixels if everything else [table[places] for table in prepared.pixels]
-        outcomes = [self._unreadable(sample) for sample in samples]
-        if places:
-            found = self._score_readable([samples[i] for i in places], pixels, texts)
-            for i, outcome in zip(places, found, strict=True):
-                outcomes[i] = outcome
-        preparers.release(prepared)
+    @property
+    def plans(self) -> Plans:
+        """What preparers make of a sample."""
+        return Plans(self.pixel_plans, text_plans(self.towers))
+
+    def begin(self, samples: list[Sample], preparers: Preparers) -> Chunk:
+        """First step: samples to preparers."""
+        return begin_chunk(samples, self.towers, preparers)
+
+    def compute(self, chunk: Chunk) -> Computing:
+        """Second step: prepared samples to the device."""
+        return compute(chunk, self.towers, self.watermark)
+
+    def score(self, computing: Computing, preparers: Preparers) -> list[Scored]:
+        """Last step: one outcome per sample, in order."""
+        chunk, found = computing.chunk, computing.get()
+        preparers.release(chunk.prepared)
+        outcomes = [self._unreadable(sample) for sample in chunk.samples]
+        if found is not None:
+            for place, outcome in zip(found.places, self._score_readable(chunk, found), strict=True):
+                outcomes[place] = outcome
         return outcomes
 
     def _unreadable(self, sample: Sample) -> Scored:
@@ -126,25 +97,25 @@ class Scorer:
         }
         return Scored(sample, columns, ScoreReason.UNREADABLE)
 
-    def _score_readable(
-        self, samples: list[Sample], pixels: Sequence[Pixels], texts: Sequence[str]
-    ) -> list[Scored]:
-        images = self.model.embed_pixels(pixels[0])
-        similarities, captions = self._similarities(samples, images, pixels[0], texts)
-        verdicts = self.judge.judge(images, texts)
-        if self.nsfw is not None:
-            found = self.nsfw.score(images).tolist()
-            verdicts = [replace(verdict, punsafe=p) for verdict, p in zip(verdicts, found, strict=True)]
-        if self.violence is not None:
-            found = self.violence.score(images).tolist()
-            verdicts = [replace(verdict, pviolence=p) for verdict, p in zip(verdicts, found, strict=True)]
-        if self.watermark is not None:
-            found = self.watermark.score(pixels[1]).tolist()
-            verdicts = [replace(verdict, pwatermark=p) for verdict, p in zip(verdicts, found, strict=True)]
-        beauty = self.head.score(images).tolist() if self.head else [None] * len(samples)
+    def _score_readable(self, chunk: Chunk, found: Embeddings) -> list[Scored]:
+        images = found.images
+        verdicts = self.judge.judge(images, [chunk.texts[place] or "" for place in found.places])
+        seen = {
+            "punsafe": self.nsfw.score(images) if self.nsfw else None,
+            "pviolence": self.violence.score(images) if self.violence else None,
+            "pwatermark": found.watermarks,
+        }
+        given = {name: values.tolist() for name, values in seen.items() if values is not None}
+        beauty = self.head.score(images).tolist() if self.head else [None] * len(verdicts)
         return [
-            self._outcome(sample, float(similarities[i]), verdicts[i], beauty[i], (images[i], captions[i]))
-            for i, sample in enumerate(samples)
+            self._outcome(
+                chunk.samples[place],
+                float(found.similarities[i]),
+                replace(verdicts[i], **{name: values[i] for name, values in given.items()}),
+                beauty[i],
+                (images[i], found.captions[i]),
+            )
+            for i, place in enumerate(found.places)
         ]
 
     def _outcome(

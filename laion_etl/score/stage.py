@@ -8,7 +8,7 @@ Reads `shards/<crawl>/<batch>.tar|.parquet|_stats.json`; writes `scored/<crawl>/
 import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any
@@ -28,17 +28,31 @@ from laion_etl.records import (
     shard_stem,
 )
 from laion_etl.score.ahead import ahead
+from laion_etl.score.chunks import Chunk, Computing
 from laion_etl.score.model import embedding_dim
 from laion_etl.score.preparers import Preparers
 from laion_etl.score.samples import Row, chunked, shard_samples
-from laion_etl.score.scorer import Chunk, Floats, Scored, Scorer, begin_chunk, load_scorer
+from laion_etl.score.scorer import Scored, Scorer, load_scorer
+from laion_etl.score.shared import Plans
+from laion_etl.score.transfer import Floats, locked
 from laion_etl.settings import ClipSettings, Settings
 from laion_etl.storage import NewFile, Store
 from laion_etl.tarshard import finish, write_member
 
-_BLOCKS = 4  # of images that are decoded ahead of a GPU
+_BLOCKS = 7  # of samples beside a GPU: four being prepared, three it works on
 _WITHOUT_EFFECT_ON_OUTPUT = {"batch_size", "device", "preparers"}
 _NOTED_DIGITS = 6  # of scores in the samples' JSON
+
+
+@dataclass(frozen=True, slots=True)
+class Tools:
+    """How to come by a scorer and a pool of preparers: slow to start, so whoever has some may lend them."""
+
+    scorer: Callable[[Settings], Scorer] = load_scorer
+    preparers: Callable[[Plans, int, int, int], AbstractContextManager[Preparers]] = Preparers
+
+
+_OWN_TOOLS = Tools()
 
 
 def score_shards(
@@ -47,14 +61,20 @@ def score_shards(
     settings: Settings,
     store: Store,
     on_done: Callable[[StageStats], None] | None = None,
+    tools: Tools = _OWN_TOOLS,
 ) -> list[StageStats]:
     """Scores shards one after the other; finished ones are returned without work, in order of `batches`.
 
     Raises ModelError when the model can't be loaded, InputError naming a damaged shard, StorageError.
     """
-    work = _Work(crawl, batches, settings, store)
+    work = _Work(crawl, batches, settings, store, tools)
     done = []
-    with work, ahead(work.steps(), 1) as steps, ahead(work.scored(steps), 1) as results:
+    with (
+        work,
+        ahead(work.steps(), 1) as steps,
+        ahead(work.computing(steps), 1) as computing,
+        ahead(work.scored(computing), 1) as results,
+    ):
         for stats in _written(results, store):
             done.append(stats)
             if on_done is not None:
@@ -76,29 +96,31 @@ class _Closed:
     """The end of a shard."""
 
 
-_Step = StageStats | _Opened | Chunk | _Closed
-_Result = StageStats | _Opened | list[Scored] | _Closed
+_Mark = StageStats | _Opened | _Closed
 
 
 class _Work:
-    """Reading and scoring, each to be run in a thread of its own; the model is loaded when first needed."""
+    """Reading, computing and judging, to be run in threads of their own; the model is loaded when needed."""
 
-    def __init__(self, crawl: str, batches: Sequence[int], settings: Settings, store: Store) -> None:
+    def __init__(
+        self, crawl: str, batches: Sequence[int], settings: Settings, store: Store, tools: Tools
+    ) -> None:
         self._crawl = crawl
         self._batches = batches
         self._settings = settings
         self._store = store
+        self._tools = tools
         self._stack = ExitStack()
 
     def __enter__(self) -> "_Work":
         return self
 
     def __exit__(self, *error: Any) -> None:
-        self._stack.close()
+        self._stack.__exit__(*error)
 
     @cached_property
     def scorer(self) -> Scorer:
-        return load_scorer(self._settings)
+        return self._tools.scorer(self._settings)
 
     @cached_property
     def preparers(self) -> Preparers:
@@ -106,10 +128,12 @@ class _Work:
         # On a CPU decoding and computing take turns: side by side they would only slow each other down.
         blocks = 1 if self.scorer.model.device == "cpu" else _BLOCKS
         processes = clip.preparers or usable_cores()
-        pool = Preparers(self.scorer.pixel_plans, clip.batch_size, blocks, processes)
-        return self._stack.enter_context(pool)
+        lent = self._tools.preparers(self.scorer.plans, clip.batch_size, blocks, processes)
+        pool = self._stack.enter_context(lent)
+        self._stack.enter_context(locked(pool.memory, self.scorer.model.device))
+        return pool
 
-    def steps(self) -> Iterator[_Step]:
+    def steps(self) -> Iterator[_Mark | Chunk]:
         """Shard by shard: finished ones as their stats, the others opened, in chunks, and closed."""
         for batch in self._batches:
             shard = self._store.read_stats(f"{shard_stem(self._crawl, batch)}_stats.json")
@@ -122,7 +146,7 @@ class _Work:
             if opened.scorer is not None:
                 samples = shard_samples(shard, self._store)
                 for chunk in chunked(samples, self._settings.clip.batch_size):
-                    yield begin_chunk(chunk, self.preparers)
+                    yield opened.scorer.begin(chunk, self.preparers)
             yield _Closed()
 
     def _open(self, shard: StageStats) -> _Opened:
@@ -133,12 +157,16 @@ class _Work:
         mark = fingerprint(_shaping(clip), safety, self.scorer.identity, shard.outputs)
         return _Opened(shard, mark, self.scorer, self.scorer.model.dim)
 
-    def scored(self, steps: Iterator[_Step]) -> Iterator[_Result]:
+    def computing(self, steps: Iterator[_Mark | Chunk]) -> Iterator[_Mark | Computing]:
         for step in steps:
-            yield self.scorer.score(step, self.preparers) if isinstance(step, Chunk) else step
+            yield self.scorer.compute(step) if isinstance(step, Chunk) else step
+
+    def scored(self, steps: Iterator[_Mark | Computing]) -> Iterator[_Mark | list[Scored]]:
+        for step in steps:
+            yield self.scorer.score(step, self.preparers) if isinstance(step, Computing) else step
 
 
-def _written(results: Iterator[_Result], store: Store) -> Iterator[StageStats]:
+def _written(results: Iterator[_Mark | list[Scored]], store: Store) -> Iterator[StageStats]:
     """Writes shard after shard; the stats of each once it is in place."""
     for result in results:
         if isinstance(result, StageStats):
@@ -147,7 +175,7 @@ def _written(results: Iterator[_Result], store: Store) -> Iterator[StageStats]:
             yield _write(result, results, store)
 
 
-def _write(opened: _Opened, results: Iterator[_Result], store: Store) -> StageStats:
+def _write(opened: _Opened, results: Iterator[_Mark | list[Scored]], store: Store) -> StageStats:
     """One scored shard, from what comes up to its end."""
     stem = scored_stem(opened.shard.crawl, int(opened.shard.unit))
     store.delete(f"{stem}_stats.json")  # from here on the unit is not done, whatever was there

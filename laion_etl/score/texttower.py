@@ -9,30 +9,40 @@ given the whole context.
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+from numpy.typing import NDArray
+
+from laion_etl.score.transfer import to_device
+
 if TYPE_CHECKING:
     import torch
 
 _GROUP_ON_CPU, _GROUP_ON_GPU = 16, 256  # smaller groups have less padding and fill the device less
 
 
-def encode_texts(network: Any, tokens: "torch.Tensor", device: str) -> "torch.Tensor":
+def encode_texts(network: Any, tokens: NDArray[np.integer[Any]], device: str) -> "torch.Tensor":
     """open_clip's `encode_text(tokens)` (n, dim) for tokens (n, context), up to rounding."""
     import torch
 
-    lengths = _causal_lengths(network, tokens)
+    whole = torch.from_numpy(tokens).long()
+    lengths = _causal_lengths(network, whole)
     encode: Callable[[Any, torch.Tensor, torch.Tensor], torch.Tensor] = encode_causal
     if lengths is None:
-        lengths, encode = _masked_lengths(network, tokens), _encode_masked
+        lengths, encode = _masked_lengths(network, whole), _encode_masked
     if lengths is None:
-        return _encode_masked(network, tokens.to(device), tokens)
+        return _encode_masked(network, to_device(whole.numpy(), device), whole)
     order = torch.argsort(lengths, stable=True)
+    ascending = lengths[order]
+    sorted_tokens, ends, back = (
+        to_device(part.numpy(), device) for part in (whole[order], ascending, torch.argsort(order))
+    )
     size = _GROUP_ON_CPU if device == "cpu" else _GROUP_ON_GPU
     groups = []
     for start in range(0, len(order), size):
-        group = order[start : start + size]
-        ends = lengths[group]
-        groups.append(encode(network, tokens[group, : int(ends[-1])].to(device), ends.to(device)))
-    return torch.cat(groups)[torch.argsort(order).to(device)]
+        group = slice(start, start + size)
+        longest = int(ascending[group][-1])
+        groups.append(encode(network, sorted_tokens[group, :longest], ends[group]))
+    return torch.cat(groups)[back]
 
 
 def _causal_lengths(network: Any, tokens: "torch.Tensor") -> "torch.Tensor | None":

@@ -17,10 +17,9 @@ from laion_etl.evaluate.zero_shot import class_embeddings, classify, image_folde
 from laion_etl.minicrawl.held_out import photo
 from laion_etl.minicrawl.scenes import Scene
 from laion_etl.score.model import ClipModel
-from laion_etl.score.stage import score_shards
 from laion_etl.storage import LocalStore
 from laion_etl.tarshard import finish, write_member
-from tests.score.conftest import CRAWL, TINY_SETTINGS, Entry, fitting, jpeg, set_environment, write_shard
+from tests.score.conftest import CRAWL, Entry, fitting, jpeg, score, set_environment, write_shard
 
 SHAPES = ("star", "heart", "circle")
 NAMES = [f"single red {shape} on a sandy beach" for shape in SHAPES]
@@ -151,7 +150,7 @@ def test_commands_on_a_scored_shard(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     star, heart = Scene("red", "star", "beach", "two"), Scene("blue", "heart", "bricks", "single")
     wrong = Entry(jpeg(star), fitting(heart).text)
     shard = write_shard(store, [fitting(star), wrong, fitting(heart), fitting(star, "de", 3)])
-    score_shards(CRAWL, [3], TINY_SETTINGS, store)
+    score(store)
     similarities = read_similarities(CRAWL, [3], store)
     assert (len(similarities["en"]), len(similarities["other"])) == (3, 1)
     set_environment(monkeypatch, tmp_path / "store")

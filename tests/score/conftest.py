@@ -4,8 +4,10 @@ import hashlib
 import io
 import json
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import pyarrow as pa
@@ -17,6 +19,10 @@ from laion_etl.minicrawl.held_out import photo
 from laion_etl.minicrawl.scenes import Scene, caption
 from laion_etl.records import SHARD_SCHEMA, StageStats, batch_name, pair_id, sample_key
 from laion_etl.score.model import ClipModel, load_model
+from laion_etl.score.preparers import Preparers
+from laion_etl.score.scorer import load_scorer
+from laion_etl.score.shared import Plans
+from laion_etl.score.stage import Tools, score_shards
 from laion_etl.settings import ClipSettings, Settings
 from laion_etl.storage import Store
 from laion_etl.tarshard import finish, write_member
@@ -29,6 +35,34 @@ TINY_SETTINGS = Settings(clip=TINY)
 @pytest.fixture(scope="session")
 def tiny_model() -> ClipModel:
     return load_model(TINY)
+
+
+class _Pools:
+    """Preparers that serve one test after the other; those of a test that ended with an error are closed."""
+
+    def __init__(self) -> None:
+        self._idle: dict[tuple[Plans, int, int, int], Preparers] = {}
+
+    @contextmanager
+    def lend(self, plans: Plans, most: int, blocks: int, processes: int) -> Iterator[Preparers]:
+        wanted = (plans, most, blocks, processes)
+        pool = self._idle.pop(wanted, None) or Preparers(*wanted).__enter__()
+        try:
+            yield pool
+        except BaseException:
+            pool.__exit__(None, None, None)
+            raise
+        self._idle[wanted] = pool
+
+
+# Models are loaded and processes started once for all tests; they end with this process.
+TOOLS = Tools(scorer=lru_cache(maxsize=16)(load_scorer), preparers=_Pools().lend)
+
+
+def score(store: Store, settings: Settings = TINY_SETTINGS, batch: int = 3) -> StageStats:
+    """The stage on one shard."""
+    (stats,) = score_shards(CRAWL, [batch], settings, store, tools=TOOLS)
+    return stats
 
 
 @dataclass(frozen=True)

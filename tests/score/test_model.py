@@ -2,8 +2,6 @@
 
 import os
 import pickle
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -47,23 +45,18 @@ def test_unknown_weights_list_the_known_ones() -> None:
     assert "scenes" in refused(replace(TINY, pretrained="scene"))
 
 
-def test_weights_that_cannot_be_downloaded_name_the_way_out(tmp_path: Path) -> None:
-    """In a process of its own: the hub's offline switch is read at import."""
-    script = (
-        "from laion_etl.score.model import load_model\n"
-        "from laion_etl.settings import ClipSettings\n"
-        "from laion_etl.errors import ModelError\n"
-        "try: load_model(ClipSettings(model='ViT-B-32', pretrained='openai', device='cpu'))\n"
-        "except ModelError as error: print(error)\n"
-    )
-    environment = os.environ | {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path), "HOME": str(tmp_path)}
-    done = subprocess.run(
-        [sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True
-    )
-    lines = done.stdout.strip().splitlines()
-    assert len(lines) == 1
-    assert "can't download the weights 'openai' of ViT-B-32" in lines[0]
-    assert "LAION_ETL_CLIP_PRETRAINED" in lines[0]
+@pytest.fixture
+def offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The hub out of reach and nothing of it kept here. Its library reads the environment at import only."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+
+
+@pytest.mark.usefixtures("offline")
+def test_weights_that_cannot_be_downloaded_name_the_way_out() -> None:
+    message = refused(ClipSettings(model="ViT-B-32", pretrained="openai", device="cpu"))
+    assert "can't download the weights 'openai' of ViT-B-32" in message
+    assert "LAION_ETL_CLIP_PRETRAINED" in message
 
 
 def test_a_device_that_is_not_there_is_named() -> None:
@@ -89,8 +82,8 @@ def test_a_file_that_is_no_checkpoint_is_refused(tmp_path: Path) -> None:
     assert "no checkpoint" in refused(replace(TINY, pretrained=str(path)))
 
 
-def test_a_model_that_needs_what_is_not_here_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+@pytest.mark.usefixtures("offline")
+def test_a_model_that_needs_what_is_not_here_says_so(tmp_path: Path) -> None:
     path = tmp_path / "weights.pt"
     path.write_bytes(b"")
     message = refused(ClipSettings(model="xlm-roberta-base-ViT-B-32", pretrained=str(path)))
@@ -128,9 +121,9 @@ def test_openai_weights_get_their_activation() -> None:
     from laion_etl.score.model import _build, _tag_config
 
     tag = _tag_config(ClipSettings(model="ViT-B-32", pretrained="openai"))
-    network = _build("RN50", tag)
+    network = _build(TINY.model, tag)
     assert type(network.transformer.resblocks[0].mlp.gelu).__name__ == "QuickGELU"
-    plain = create_network("RN50")
+    plain = create_network(TINY.model)
     assert type(plain.transformer.resblocks[0].mlp.gelu).__name__ == "GELU"
 
 

@@ -10,9 +10,8 @@ import torch
 
 from laion_etl.score.model import load_model
 from laion_etl.score.openclip import create_network, open_clip
-from laion_etl.score.stage import score_shards
 from laion_etl.storage import Store
-from tests.score.conftest import CRAWL, TINY, TINY_SETTINGS, fitting, read_parquet, write_shard
+from tests.score.conftest import TINY, TINY_SETTINGS, fitting, read_parquet, score, write_shard
 from tests.score.test_stage import HEART, STAR
 
 NAME = "tiny-multilingual"
@@ -95,10 +94,10 @@ def test_its_texts_are_encoded_without_padding_as_open_clip_does(weights: Path) 
 
 def test_it_scores_the_pairs_that_are_not_english(weights: Path, store: Store) -> None:
     write_shard(store, [fitting(STAR), fitting(HEART, "de", 1)])
-    score_shards(CRAWL, [3], TINY_SETTINGS, store)
+    score(store)
     english, german = (row["similarity"] for row in read_parquet(store))
     settings = replace(TINY_SETTINGS, clip=replace(TINY, other_model=NAME, other_pretrained=str(weights)))
-    [stats] = score_shards(CRAWL, [3], settings, store)
+    stats = score(store, settings)
     rows = read_parquet(store)
     assert stats.details["other_model"] == f"{NAME}/weights.pt"
     assert np.isclose(float(str(rows[0]["similarity"])), float(str(english)), atol=1e-6)

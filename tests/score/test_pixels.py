@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from laion_etl.errors import ModelError
 from laion_etl.minicrawl.held_out import photo
 from laion_etl.minicrawl.scenes import random_scene
 from laion_etl.score.ahead import ahead
@@ -17,7 +18,9 @@ from laion_etl.score.model import ClipModel, pixel_plan
 from laion_etl.score.openclip import open_clip
 from laion_etl.score.pixels import PixelPlan, Pixels
 from laion_etl.score.pixels import load_pixels as load_all_pixels
-from laion_etl.score.preparers import Preparers
+from laion_etl.score.preparers import Material, Preparers
+from laion_etl.score.shared import WAITING, Plans
+from laion_etl.score.tokens import TextPlan
 from tests.faults.test_killed import children_of
 
 SIZES = [(256, 256), (341, 256), (256, 400), (224, 224), (225, 640), (300, 224), (64, 64), (1000, 100)]
@@ -34,6 +37,10 @@ def encoded(image: Image.Image, kind: str = "PNG", **options: object) -> bytes:
     file = io.BytesIO()
     image.save(file, kind, **options)
     return file.getvalue()
+
+
+def png(image: Image.Image) -> Material:
+    return Material(("png", encoded(image)))
 
 
 def load_pixels(data: bytes, ending: str, plan: PixelPlan) -> Pixels | None:
@@ -82,7 +89,7 @@ def test_what_cannot_be_read_has_no_pixels() -> None:
 def test_scaling_while_decoding_hardly_moves_embeddings(tiny_model: ClipModel) -> None:
     rng = random.Random(5)
     exact, fast = [], []
-    for _ in range(40):
+    for _ in range(24):
         picture = photo(random_scene(rng), rng).resize((900, 700), Image.Resampling.BICUBIC)
         data = encoded(picture, "JPEG", quality=90)
         pixels = load_pixels(data, "jpg", tiny_model.pixel_plan)
@@ -110,62 +117,80 @@ def test_a_preparation_nobody_wrote_is_named() -> None:
 def test_preparers_fill_blocks_in_place() -> None:
     plan = PixelPlan(32)
     images = [noisy((50 + n, 60), seed=n) for n in range(20)]
-    with Preparers([plan], most=20, blocks=2, processes=3) as preparers:
+    with Preparers(Plans((plan,)), most=20, blocks=2, processes=3) as preparers:
         for _ in range(3):
-            prepared = preparers.prepare([("png", encoded(image)) for image in images])
+            prepared = preparers.prepare([png(image) for image in images])
             prepared.wait()
             assert prepared.readable == [True] * 20
             expected = [load_pixels(encoded(image), "png", plan) for image in images]
-            assert (prepared.pixels[0] == np.stack([one for one in expected if one is not None])).all()
+            assert (prepared.tables.pixels[0] == np.stack([one for one in expected if one is not None])).all()
             preparers.release(prepared)
 
 
 def test_an_image_is_decoded_once_for_several_models() -> None:
-    plans = [PixelPlan(32), PixelPlan(48, squash=True, bilinear=True)]
+    plans = PixelPlan(32), PixelPlan(48, squash=True, bilinear=True)
     images = [noisy((50 + n, 60), seed=n) for n in range(5)]
-    with Preparers(plans, most=5, blocks=2, processes=2) as preparers:
+    with Preparers(Plans(plans), most=5, blocks=2, processes=2) as preparers:
         for _ in range(2):
-            prepared = preparers.prepare([("png", encoded(image)) for image in images])
+            prepared = preparers.prepare([png(image) for image in images])
             prepared.wait()
-            for plan, pixels in zip(plans, prepared.pixels, strict=True):
+            for plan, pixels in zip(plans, prepared.tables.pixels, strict=True):
                 expected = [load_pixels(encoded(image), "png", plan) for image in images]
                 assert (pixels == np.stack([one for one in expected if one is not None])).all()
             preparers.release(prepared)
 
 
 def test_missing_and_broken_pictures_are_unreadable() -> None:
-    with Preparers([PixelPlan(32)], most=8, blocks=1, processes=2) as preparers:
-        good = ("png", encoded(noisy((40, 40))))
-        prepared = preparers.prepare([good, None, ("jpg", b"no"), good])
+    with Preparers(Plans((PixelPlan(32),)), most=8, blocks=1, processes=2) as preparers:
+        good = png(noisy((40, 40)))
+        prepared = preparers.prepare([good, Material(None), Material(("jpg", b"no")), good])
         prepared.wait()
         assert prepared.readable == [True, False, False, True]
         preparers.release(prepared)
-        prepared = preparers.prepare([None, None])
+        prepared = preparers.prepare([Material(None), Material(None)])
         prepared.wait()
         assert prepared.readable == [False, False]
 
 
 def test_a_killed_preparer_costs_one_picture() -> None:
-    with Preparers([PixelPlan(32)], most=4, blocks=1, processes=1) as preparers:
-        good = ("png", encoded(noisy((40, 40))))
-        preparers.release(done := preparers.prepare([good]))
-        done.wait()
-        slow = preparers.prepare([("png", encoded(Image.new("RGB", (9_000, 9_000)))), good, good])
-        time.sleep(0.3)
-        [pid] = preparer_processes()
+    """It has a group of samples: what it did before and what came behind is not lost."""
+    others = preparer_processes()
+    with Preparers(Plans((PixelPlan(32),)), most=16, blocks=1, processes=1) as preparers:
+        good, large = png(noisy((40, 40))), png(Image.new("RGB", (9_000, 9_000)))
+        slow = preparers.prepare([good, large, *[good] * 14])
+        while slow.tables.states[0] == WAITING:
+            time.sleep(0.001)
+        [pid] = preparer_processes() - others
         os.kill(pid, signal.SIGKILL)
         slow.wait()
-        assert slow.readable == [False, True, True]
-    assert preparer_processes() == []
+        assert slow.readable == [True, False, *[True] * 14]
+    assert preparer_processes() == others
 
 
-def preparer_processes() -> list[int]:
-    return children_of(os.getpid(), "preparer_process")
+def preparer_processes() -> set[int]:
+    return set(children_of(os.getpid(), "preparer_process"))
+
+
+def test_pools_larger_than_the_memory_of_a_decoder_work() -> None:
+    with Preparers(Plans((PixelPlan(224),)), most=16_384, blocks=1, processes=1) as preparers:
+        assert len(preparers.memory) > 2_048 << 20
+        prepared = preparers.prepare([png(noisy((250, 250)))])
+        prepared.wait()
+        assert prepared.readable == [True]
+
+
+def test_processes_that_do_not_start_are_an_error(capfd: pytest.CaptureFixture[str]) -> None:
+    plans = Plans((PixelPlan(32),), (TextPlan("/nowhere/vocabulary.gz", 77),))
+    with Preparers(plans, most=4, blocks=1, processes=1) as preparers:
+        prepared = preparers.prepare([png(noisy((40, 40)))] * 4)
+        with pytest.raises(ModelError, match="did not start; what was printed above says why"):
+            prepared.wait()
+    assert "/nowhere/vocabulary.gz" in capfd.readouterr().err
 
 
 def test_closing_the_pool_ends_those_who_wait() -> None:
-    with Preparers([PixelPlan(32)], most=4, blocks=1, processes=1) as preparers:
-        prepared = preparers.prepare([("png", encoded(Image.new("RGB", (4_000, 4_000))))] * 4)
+    with Preparers(Plans((PixelPlan(32),)), most=4, blocks=1, processes=1) as preparers:
+        prepared = preparers.prepare([png(Image.new("RGB", (4_000, 4_000)))] * 4)
     prepared.wait()
     with pytest.raises(RuntimeError, match="closed"):
         preparers.prepare([])

@@ -17,11 +17,10 @@ from laion_etl.score.heads import checked_file, load_anchors, load_head
 from laion_etl.score.kerashead import read_keras_head
 from laion_etl.score.nsfwhead import DenseHead, load_nsfw_head
 from laion_etl.score.scorer import load_scorer
-from laion_etl.score.stage import score_shards
 from laion_etl.score.tfbundle import BundleError, read_bundle
 from laion_etl.settings import SafetySettings
 from laion_etl.storage import Store
-from tests.score.conftest import CRAWL, TINY_SETTINGS, fitting, read_parquet, write_shard
+from tests.score.conftest import CRAWL, TINY_SETTINGS, fitting, read_parquet, score, write_shard
 from tests.score.test_stage import STAR
 
 
@@ -113,9 +112,9 @@ def test_heads_give_the_columns_of_a_scored_shard(store: Store, tmp_path: Path) 
         nsfw_head=str(tmp_path / "nsfw.safetensors"), violence_head=str(tmp_path / "violence.npy")
     )
     write_shard(store, [fitting(STAR)])
-    score_shards(CRAWL, [3], TINY_SETTINGS, store)
+    score(store)
     [without] = read_parquet(store)
-    score_shards(CRAWL, [3], replace(TINY_SETTINGS, safety=safety), store)
+    score(store, replace(TINY_SETTINGS, safety=safety))
     [row] = read_parquet(store)
     with store.open(f"scored/{CRAWL}/000000003_img_emb.npy") as file:
         image = np.frombuffer(file.read()[-2 * dim :], np.float16).astype(np.float32)[None]

@@ -1,5 +1,6 @@
 """Pairs in other languages have a model of their own."""
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -10,10 +11,10 @@ import torch
 
 from laion_etl.errors import ModelError
 from laion_etl.score.model import ClipModel, load_model
-from laion_etl.score.stage import score_shards
+from laion_etl.score.openclip import create_network, open_clip
 from laion_etl.settings import Settings
 from laion_etl.storage import Store
-from tests.score.conftest import CRAWL, TINY, TINY_SETTINGS, fitting, read_parquet, write_shard
+from tests.score.conftest import TINY, TINY_SETTINGS, fitting, read_parquet, score, write_shard
 from tests.score.test_stage import HEART, MOON, STAR
 
 ENTRIES = [fitting(STAR), fitting(HEART, "de", 1), fitting(MOON, "fr", 2), fitting(MOON)]
@@ -39,9 +40,9 @@ def test_each_language_is_scored_by_its_model(
     changed = (lambda _: True) if of_images else (lambda name: not name.startswith("visual."))
     settings = checkpoint(tmp_path / "other.pt", tiny_model, changed)
     write_shard(store, ENTRIES)
-    score_shards(CRAWL, [3], TINY_SETTINGS, store)
+    score(store)
     by_one = [row["similarity"] for row in read_parquet(store)]
-    [stats] = score_shards(CRAWL, [3], settings, store)
+    stats = score(store, settings)
     rows = read_parquet(store)
     by_two = [row["similarity"] for row in rows]
     assert stats.details["other_model"] == "laion-etl-tiny/other.pt"
@@ -62,8 +63,13 @@ def test_each_language_is_scored_by_its_model(
         assert not np.isclose(by_two[place], by_one[place], atol=1e-4)
 
 
-def test_a_second_model_that_takes_other_pixels_is_refused(store: Store) -> None:
+def test_a_second_model_that_takes_other_pixels_is_refused(tmp_path: Path, store: Store) -> None:
     write_shard(store, ENTRIES)
-    clip = replace(TINY, other_model="ViT-B-32", other_pretrained="openai")
-    with pytest.raises(ModelError):
-        score_shards(CRAWL, [3], replace(TINY_SETTINGS, clip=clip), store)
+    config = open_clip().get_model_config("laion-etl-tiny")
+    config["vision_cfg"]["image_size"] = 32
+    (tmp_path / "smaller-eyes.json").write_text(json.dumps(config))
+    open_clip().add_model_config(tmp_path / "smaller-eyes.json")
+    torch.save(create_network("smaller-eyes").state_dict(), tmp_path / "weights.pt")
+    clip = replace(TINY, other_model="smaller-eyes", other_pretrained=str(tmp_path / "weights.pt"))
+    with pytest.raises(ModelError, match=r"smaller-eyes/weights\.pt takes other pixels .* 32 pixels and 64"):
+        score(store, replace(TINY_SETTINGS, clip=clip))

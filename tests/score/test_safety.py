@@ -82,6 +82,18 @@ def test_words_are_found_whole_and_in_any_case(text: str, suspect: bool) -> None
     assert verdict.must_drop is suspect
 
 
+@pytest.mark.parametrize(
+    ("axes", "tag", "dropped"),
+    [((2, 3), NsfwTag.NSFW, True), ((2, 0), NsfwTag.UNSURE, True), ((0, 1), NsfwTag.UNLIKELY, False)],
+)
+def test_a_suspected_minor_is_dropped_unless_the_picture_is_harmless(
+    axes: tuple[int, ...], tag: NsfwTag, dropped: bool
+) -> None:
+    suspect, other = judge_with().judge(np.vstack([near(*axes)] * 2), ["a child", "a lamp"])
+    assert (suspect.nsfw_tag, suspect.must_drop) == (tag, dropped)
+    assert (other.nsfw_tag, other.must_drop) == (tag, False)
+
+
 def test_suspicion_alone_drops_nothing() -> None:
     (verdict,) = judge_with().judge(near(0, 1), ["a child"])
     assert verdict.suspected_underage

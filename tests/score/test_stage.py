@@ -20,11 +20,13 @@ from tests.score.conftest import (
     CRAWL,
     TINY,
     TINY_SETTINGS,
+    TOOLS,
     Entry,
     fitting,
     jpeg,
     notes_of,
     read_parquet,
+    score,
     scored_files,
     write_shard,
 )
@@ -34,11 +36,6 @@ HEART = Scene("blue", "heart", "bricks", "single")
 MOON = Scene("yellow", "crescent", "night", "row")
 HAZARD = Scene("pink", "circle", "wood", "single", hazard=True)
 STEM = f"scored/{CRAWL}/{batch_name(3)}"
-
-
-def score(store: Store, settings: Settings = TINY_SETTINGS) -> StageStats:
-    (stats,) = score_shards(CRAWL, [3], settings, store)
-    return stats
 
 
 def mismatch() -> Entry:
@@ -260,7 +257,7 @@ def test_several_shards_are_scored_with_one_call_and_reported_one_by_one(store: 
     write_shard(store, [fitting(STAR)], batch=1)
     write_shard(store, [mismatch()], batch=2)
     seen: list[StageStats] = []
-    done = score_shards(CRAWL, [2, 1], TINY_SETTINGS, store, seen.append)
+    done = score_shards(CRAWL, [2, 1], TINY_SETTINGS, store, seen.append, TOOLS)
     assert [(stats.unit, stats.kept) for stats in done] == [("000000002", 0), ("000000001", 1)]
     assert seen == done
 

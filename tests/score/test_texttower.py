@@ -40,7 +40,7 @@ def test_other_towers(name: str) -> None:
         tokens[row, : length - 1] = torch.randint(1, 90, (length - 1,))
         tokens[row, length - 1] = 99
     with torch.inference_mode():
-        found = encode_texts(network, tokens, "cpu").numpy()
+        found = encode_texts(network, tokens.numpy(), "cpu").numpy()
     assert np.allclose(found, by_open_clip(network, tokens), atol=1e-5)
 
 

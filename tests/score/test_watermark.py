@@ -14,11 +14,10 @@ from laion_etl.minicrawl.scenes import Scene, draw
 from laion_etl.minicrawl.train_watermark import Plan, quality, stored_pixels, train
 from laion_etl.score import tiny
 from laion_etl.score.pixels import PixelPlan, Pixels
-from laion_etl.score.stage import score_shards
 from laion_etl.score.watermark import laion_network, load_watermark_model, read_watermark_model
 from laion_etl.settings import SafetySettings, Settings
 from laion_etl.storage import Store
-from tests.score.conftest import CRAWL, TINY_SETTINGS, Entry, fitting, read_parquet, write_shard
+from tests.score.conftest import TINY_SETTINGS, Entry, fitting, read_parquet, score, write_shard
 from tests.score.test_pixels import encoded
 
 SCENE = Scene("red", "star", "meadow", "two")
@@ -53,7 +52,7 @@ def test_marked_pictures_of_a_shard_get_a_high_pwatermark(store: Store) -> None:
     plain = draw(SCENE, 300, 280, rng)
     pictures = [plain, *(watermarked(plain, random.Random(n)) for n in range(4)), plain]
     write_shard(store, [Entry(encoded(p, "JPEG", quality=92), b"two red stars") for p in pictures])
-    score_shards(CRAWL, [3], TINY_SETTINGS, store)
+    score(store)
     found = [row["pwatermark"] for row in read_parquet(store)]
     assert max(found[0], found[5]) < 0.5  # type: ignore[type-var]
     assert sum(value > 0.5 for value in found[1:5]) >= 3  # type: ignore[operator]
@@ -94,8 +93,8 @@ def nothing(settings: Settings, device: str) -> None:
 
 def test_a_model_of_ones_own_is_asked(store: Store) -> None:
     write_shard(store, [fitting(SCENE), Entry(b"broken", b"two red stars"), fitting(SCENE, seed=2)])
-    [with_ours] = score_shards(CRAWL, [3], TINY_SETTINGS, store)
-    [own] = score_shards(CRAWL, [3], named(f"{__name__}:redness"), store)
+    with_ours = score(store)
+    own = score(store, named(f"{__name__}:redness"))
     found = [row["pwatermark"] for row in read_parquet(store)]
     assert found[1] is None
     assert 0.1 < float(str(found[0])) < 0.9

@@ -1,0 +1,49 @@
+"""How busy a GPU is: what NVIDIA's own tool says, five times a second, beside whatever runs."""
+
+import shutil
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+_EVERY_MS = 200
+
+
+class Busy:
+    """Shares of time in which the GPU had work, with the time they were read at."""
+
+    def __init__(self) -> None:
+        self._read: list[tuple[float, float]] = []
+
+    def add(self, line: str) -> None:
+        if line.strip().isdigit():
+            self._read.append((time.time(), float(line) / 100))
+
+    def mean(self, begin: float, end: float) -> float | None:
+        """Of a span of time (Unix seconds); None when nothing was read in it."""
+        found = [share for at, share in self._read if begin <= at <= end]
+        return sum(found) / len(found) if found else None
+
+
+@contextmanager
+def watched(device: str) -> Iterator[Busy]:
+    """Watches a GPU in this block; a CPU, or a machine without the tool, gives nothing to read."""
+    busy = Busy()
+    tool = shutil.which("nvidia-smi")
+    if tool is None or not device.startswith("cuda"):
+        yield busy
+        return
+    number = device.partition(":")[2] or "0"
+    command = [tool, f"--id={number}", "--query-gpu=utilization.gpu", "--format=csv,noheader,nounits"]
+    with subprocess.Popen([*command, f"--loop-ms={_EVERY_MS}"], stdout=subprocess.PIPE, text=True) as running:
+        if running.stdout is None:
+            raise RuntimeError("no output of nvidia-smi")
+        lines = running.stdout
+        reader = threading.Thread(target=lambda: [busy.add(line) for line in lines], daemon=True)
+        reader.start()
+        try:
+            yield busy
+        finally:
+            running.terminate()
+            reader.join()
