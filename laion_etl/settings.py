@@ -334,7 +334,9 @@ class ClipSettings:
         "auto", "auto (all GPUs, else the CPU), cpu, cuda, or several: cuda:0,cuda:1; a process each."
     )
     precision: str = _knob("auto", "auto (bf16 on GPUs, fp32 on CPUs), fp32, bf16 or fp16.")
-    preparers: int = _knob(0, "Processes that decode images for the model; 0 means one per core.")
+    preparers: int = _knob(
+        0, "Processes that decode images and tokenise texts for the model; 0 means one per core."
+    )
     max_pixels: int = _knob(89_478_484, "Largest image decoded from a shard, pixels.")
 
 

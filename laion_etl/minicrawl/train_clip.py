@@ -12,7 +12,7 @@ import json
 import logging
 import math
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from itertools import product
@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 from safetensors.torch import save_file
 from torch.nn import functional
 
+from laion_etl.errors import ModelError
 from laion_etl.minicrawl.aesthetic import train_head
 from laion_etl.minicrawl.held_out import calibrate, embed_photos, photo, quality, similarities
 from laion_etl.minicrawl.lexicon import LEXICONS
@@ -35,6 +36,7 @@ from laion_etl.score import tiny
 from laion_etl.score.model import ClipModel, load_model, preprocessing
 from laion_etl.score.openclip import create_network, open_clip
 from laion_etl.score.texttower import encode_causal
+from laion_etl.score.tokens import ClipTokenizer, text_plan
 from laion_etl.settings import ClipSettings
 
 log = logging.getLogger(__name__)
@@ -118,7 +120,9 @@ def render(plan: Plan) -> tuple[list[Scene], torch.Tensor]:
     scenes = [_training_scene(rng) for _ in range(plan.images)]
     jobs = [(scene, plan.seed * 1_000_003 + i) for i, scene in enumerate(scenes)]
     chunks = [jobs[start : start + 500] for start in range(0, len(jobs), 500)]
-    with ProcessPoolExecutor(plan.threads, mp_context=get_context("spawn")) as pool:
+    if len(chunks) == 1:  # a process takes longer to start
+        return scenes, torch.from_numpy(_render_chunk(jobs))
+    with ProcessPoolExecutor(plan.threads, get_context("spawn"), torch.set_num_threads, (1,)) as pool:
         pixels = np.concatenate(list(pool.map(_render_chunk, chunks)))
     return scenes, torch.from_numpy(pixels)
 
@@ -129,8 +133,7 @@ def _training_scene(rng: random.Random) -> Scene:
 
 
 def _render_chunk(jobs: Sequence[tuple[Scene, int]]) -> NDArray[np.float16]:
-    """The pictures of one worker process, through the preprocessing used for inference."""
-    torch.set_num_threads(1)
+    """Some pictures, through the preprocessing used for inference."""
     network = create_network(tiny.NAME)
     preprocess = preprocessing(network)
     made = [preprocess(photo(scene, random.Random(seed), longest=300)) for scene, seed in jobs]
@@ -145,7 +148,8 @@ class CaptionTable:
     """Tokens of every caption of every scene in every language, made once."""
 
     def __init__(self) -> None:
-        tokenize = open_clip().get_tokenizer(tiny.NAME)
+        theirs = open_clip().get_tokenizer(tiny.NAME)
+        tokenize = _fast_tokenizer(theirs)
         self._tokens: dict[tuple[int, ...], torch.Tensor] = {}
         for colour, shape, background, layout in product(COLOURS, SHAPES, BACKGROUNDS, [*LAYOUTS, "hazard"]):
             hazard = layout == "hazard"
@@ -161,7 +165,7 @@ class CaptionTable:
             self._tokens[attributes(scene)] = tokenize(texts)
         self.seen = torch.unique(torch.cat(list(self._tokens.values())))
         self.unknown = next(i for i in range(len(self.seen) + 1) if i not in set(self.seen.tolist()))
-        self._start, self._end = tokenize.sot_token_id, tokenize.eot_token_id
+        self._start, self._end = theirs.sot_token_id, theirs.eot_token_id
 
     def sample(self, scene: Scene, rng: random.Random) -> list[int]:
         """Tokens of a random caption; one in five stands among unknown words."""
@@ -178,6 +182,20 @@ class CaptionTable:
         known = self.seen.tolist()[1:-2]
         words = [rng.choice(known) if rng.random() < 0.2 else self.unknown for _ in range(rng.randint(1, 24))]
         return [self._start, *words, self._end]
+
+
+def _fast_tokenizer(theirs: Any) -> Callable[[Sequence[str]], torch.Tensor]:
+    """The same tokens (n, context) in a fifth of the time."""
+    plan = text_plan(theirs)
+    if plan is None:
+        raise ModelError(f"{tiny.NAME} does not have CLIP's tokenizer")
+    ours, context = ClipTokenizer(plan), plan.context
+
+    def tokenize(texts: Sequence[str]) -> torch.Tensor:
+        rows = [ours(text) for text in texts]
+        return torch.tensor([row + [0] * (context - len(row)) for row in rows])
+
+    return tokenize
 
 
 def attributes(scene: Scene) -> tuple[int, ...]:

@@ -78,9 +78,11 @@ def quality(scores: NDArray[np.float32], marked: Labels) -> dict[str, float]:
 def render(count: int, seed: int, processes: int) -> tuple[Pixels, Labels]:
     """Pixels (count, SIDE, SIDE, 3) of scenes, every other one with a watermark, and which ones."""
     jobs = [range(start, min(start + 250, count)) for start in range(0, count, 250)]
+    marked = np.arange(count) % 2 == 1
+    if len(jobs) == 1:  # a process takes longer to start
+        return _render(jobs[0], seed), marked
     with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
-        parts = list(pool.map(_render, jobs, [seed] * len(jobs)))
-    return np.concatenate(parts), np.arange(count) % 2 == 1
+        return np.concatenate(list(pool.map(_render, jobs, [seed] * len(jobs)))), marked
 
 
 def _render(numbers: Sequence[int], seed: int) -> Pixels:

@@ -60,7 +60,6 @@ def test_a_short_training_writes_all_files_and_is_seeded(
     plan = Plan(images=64, steps=3, batch=32, warmup=1, held_out=20)
     monkeypatch.setattr("laion_etl.minicrawl.aesthetic.PICTURES", 30)
     monkeypatch.setattr("laion_etl.minicrawl.aesthetic.HELD_OUT", 10)
-    monkeypatch.setattr(train_clip, "render", _render_here)
     monkeypatch.setattr(train_clip, "CaptionTable", lambda: texts)
     written = []
     for name in ("first", "second"):
@@ -72,11 +71,3 @@ def test_a_short_training_writes_all_files_and_is_seeded(
     assert set(first) == {tiny.WEIGHTS_FILE.name, tiny.METADATA_FILE.name, tiny.AESTHETIC_FILE.name}
     assert first[tiny.METADATA_FILE.name] == second[tiny.METADATA_FILE.name]
     assert first[tiny.WEIGHTS_FILE.name] == second[tiny.WEIGHTS_FILE.name]
-
-
-def _render_here(plan: Plan) -> tuple[list[Scene], torch.Tensor]:
-    """`render` without worker processes: they take seconds to start."""
-    rng = random.Random(plan.seed)
-    scenes = [random_scene(rng) for _ in range(plan.images)]
-    chunk = train_clip._render_chunk([(scene, i) for i, scene in enumerate(scenes)])
-    return scenes, torch.from_numpy(chunk)
