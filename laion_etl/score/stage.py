@@ -37,7 +37,7 @@ from laion_etl.score.shared import Plans
 from laion_etl.score.transfer import Floats, locked
 from laion_etl.settings import ClipSettings, Settings
 from laion_etl.storage import NewFile, Store
-from laion_etl.tarshard import finish, write_member
+from laion_etl.tarshard import finish, write_members
 
 _BLOCKS = 7  # of samples beside a GPU: four being prepared, three it works on
 _WITHOUT_EFFECT_ON_OUTPUT = {"batch_size", "device", "preparers"}
@@ -262,8 +262,8 @@ class _ShardWriter:
         self.subsets[scored.columns["subset"]] += 1
         self._images.append(_half(scored.image_embedding))
         self._texts.append(_half(scored.text_embedding))
-        for ending, data in _members(scored):
-            write_member(self._files[0], f"{scored.sample.key}.{ending}", data)
+        key = scored.sample.key
+        write_members(self._files[0], [(f"{key}.{ending}", data) for ending, data in _members(scored)])
 
     def finish(self, dim: int) -> None:
         """Ends the tar and writes parquet and embeddings."""
