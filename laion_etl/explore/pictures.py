@@ -16,7 +16,8 @@ from laion_etl.machine import usable_cores
 from laion_etl.records import scored_stem
 from laion_etl.score.model import ClipModel
 from laion_etl.score.pixels import PixelPlan, Pixels
-from laion_etl.score.preparers import Preparers
+from laion_etl.score.preparers import Material, Preparers
+from laion_etl.score.shared import Plans
 from laion_etl.settings import Settings
 from laion_etl.storage import Store
 
@@ -57,10 +58,10 @@ class Reader(AbstractContextManager["Reader"]):
 
     def __init__(self, model: ClipModel, settings: Settings) -> None:
         self._model = model
-        plans = [
+        plans = tuple(
             replace(plan, max_pixels=settings.clip.max_pixels) for plan in (model.pixel_plan, _THUMBNAIL)
-        ]
-        self._preparers = Preparers(plans, 1, _BLOCKS, usable_cores())
+        )
+        self._preparers = Preparers(Plans(plans), 1, _BLOCKS, usable_cores())
 
     def __enter__(self) -> "Reader":
         self._preparers.__enter__()
@@ -96,12 +97,12 @@ class Reader(AbstractContextManager["Reader"]):
         return None if found is None else webp(found[1])
 
     def _pixels(self, ending: str, data: bytes) -> list[Pixels] | None:
-        prepared = self._preparers.prepare([(ending, data)])
+        prepared = self._preparers.prepare([Material((ending, data))])
         try:
             prepared.wait()
             if not prepared.readable[0]:
                 return None
-            return [np.array(table[0]) for table in prepared.pixels]
+            return [np.array(table[0]) for table in prepared.tables.pixels]
         finally:
             self._preparers.release(prepared)
 
