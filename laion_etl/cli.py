@@ -353,6 +353,16 @@ def status(
 
 
 @app.command()
+def dashboard(
+    port: Annotated[int, typer.Option(min=0, max=65_535, help="Port on 127.0.0.1; 0: a free one.")] = 8_081,
+) -> None:
+    """The dashboard without Airflow, on this machine only: nobody is asked who they are."""
+    from laion_etl.dashboard.serve import serve
+
+    serve(port, console)
+
+
+@app.command()
 def migrate() -> None:
     """Bring the schema of the database up to date, as its owner; other commands do it too where they may."""
     from laion_etl.database.connect import open_database

@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from itertools import pairwise
@@ -16,14 +16,14 @@ from laion_etl.records import StageStats
 from laion_etl.storage import Store
 
 # Stage, folder and name of its stats files, in the order the data flows.
-_STATS_FILES = (
+STATS_FILES = (
     ("parse", "pairs/{crawl}", re.compile(r"part-\d+\.json\Z")),
     ("load", "load/{crawl}", re.compile(r"part-\d+\.json\Z")),
     ("plan", "batches/{crawl}", re.compile(r"_stats\.json\Z")),
     ("download", "shards/{crawl}", re.compile(r"\d+_stats\.json\Z")),
     ("score", "scored/{crawl}", re.compile(r"\d+_stats\.json\Z")),
 )
-STAGES = (*(stage for stage, _, _ in _STATS_FILES), "publish")
+STAGES = (*(stage for stage, _, _ in STATS_FILES), "publish")
 _VERSIONS_DEPTH = 3  # dataset/<name>/versions.json
 _READERS = 8  # stats files are small: reading them is waiting, on S3 above all
 _REASONS_SHOWN = 4
@@ -84,9 +84,13 @@ def crawl_funnel(store: Store, crawl: str, published: StageStats | None = None) 
     `published`: the stats of the publish stage when they are not in the store yet; without it, those of
     the current version of a dataset that holds this crawl, if any. Raises StorageError for a broken file.
     """
-    stats = {stage: _read(store, folder.format(crawl=crawl), name) for stage, folder, name in _STATS_FILES}
+    stats = {stage: _read(store, folder.format(crawl=crawl), name) for stage, folder, name in STATS_FILES}
     published = published or _published(store, crawl)
-    stats["publish"] = [published] if published else []
+    return funnel_of(crawl, stats | {"publish": [published] if published else []})
+
+
+def funnel_of(crawl: str, stats: Mapping[str, Sequence[StageStats]]) -> CrawlFunnel:
+    """The funnel by the stats of each stage's finished units."""
     rows = tuple(_add_up(stage, stats[stage]) for stage in STAGES)
     return CrawlFunnel(crawl, _records(stats["parse"]), rows, tuple(_problems(rows)))
 

@@ -10,10 +10,11 @@ import fcntl
 import hashlib
 import io
 import os
+import stat
 import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, BinaryIO, Protocol, cast
@@ -98,8 +99,16 @@ class Store(ABC):
     def exists(self, name: str) -> bool: ...
 
     @abstractmethod
+    def folders(self, prefix: str) -> list[str]:
+        """Names of the folders right below a folder-like prefix, without it, ascending."""
+
+    @abstractmethod
     def list(self, prefix: str) -> list[str]:
         """Names below a folder-like prefix, ascending; unfinished files are not shown."""
+
+    @abstractmethod
+    def marks(self, prefix: str, ending: str) -> dict[str, str]:
+        """Names like those of `list` with an ending, each with a mark that changes when the file does."""
 
     @abstractmethod
     def delete(self, name: str) -> None:
@@ -186,11 +195,25 @@ class LocalStore(Store):
     def exists(self, name: str) -> bool:
         return (self.root / name).is_file()
 
+    def folders(self, prefix: str) -> list[str]:
+        folder = self.root / prefix
+        with storage_errors("list", folder):
+            return sorted(p.name for p in folder.iterdir() if p.is_dir()) if folder.is_dir() else []
+
     def list(self, prefix: str) -> list[str]:
         folder = self.root / prefix
         with storage_errors("list", folder):
             found = [p for p in folder.rglob("*") if p.is_file() and p.suffix != PARTIAL_SUFFIX]
         return sorted(p.relative_to(self.root).as_posix() for p in found)
+
+    def marks(self, prefix: str, ending: str) -> dict[str, str]:
+        folder, found = self.root / prefix, {}
+        with storage_errors("list", folder):
+            for path in folder.rglob(f"*{ending}"):
+                if path.suffix != PARTIAL_SUFFIX and (status := _status(path)) is not None:
+                    mark = f"{status.st_ino}-{status.st_size}-{status.st_mtime_ns}"
+                    found[path.relative_to(self.root).as_posix()] = mark
+        return found
 
     def delete(self, name: str) -> None:
         with storage_errors("delete", self.root / name):
@@ -249,16 +272,25 @@ class S3Store(Store):
                 raise
             return True
 
+    def folders(self, prefix: str) -> list[str]:
+        with storage_errors("list", self.uri(prefix)):
+            pages = list(self._pages(prefix, Delimiter="/"))
+        found = [entry["Prefix"] for page in pages for entry in page.get("CommonPrefixes", [])]
+        return sorted(name.rstrip("/").rpartition("/")[2] for name in found)
+
     def list(self, prefix: str) -> list[str]:
+        return sorted(self.marks(prefix, ""))
+
+    def marks(self, prefix: str, ending: str) -> dict[str, str]:
+        with storage_errors("list", self.uri(prefix)):
+            entries = [e for page in self._pages(prefix) for e in page.get("Contents", [])]
+        marks = {e["Key"].removeprefix(self._prefix): e["ETag"] for e in entries}
+        return {name: mark for name, mark in marks.items() if name.endswith(ending)}
+
+    def _pages(self, prefix: str, **options: Any) -> Iterator[Any]:
         folder = self._prefix + (f"{prefix.strip('/')}/" if prefix.strip("/") else "")
         pages = self._client.get_paginator("list_objects_v2")
-        with storage_errors("list", self.uri(prefix)):
-            keys = [
-                entry["Key"]
-                for page in pages.paginate(Bucket=self._bucket, Prefix=folder)
-                for entry in page.get("Contents", [])
-            ]
-        return sorted(key.removeprefix(self._prefix) for key in keys)
+        yield from pages.paginate(Bucket=self._bucket, Prefix=folder, **options)
 
     def delete(self, name: str) -> None:
         with storage_errors("delete", self.uri(name)):
@@ -285,6 +317,14 @@ def local_copy(store: Store, output: Output, folder: Path) -> Path:
             if copy.output.sha256 != output.sha256:
                 raise StorageError(f"{store.uri(output.name)} is not what its stats say; make it again")
     return folder / name
+
+
+def _status(path: Path) -> os.stat_result | None:
+    """Of a file; None for anything else, and for one that has just gone."""
+    with suppress(FileNotFoundError):
+        status = path.stat()
+        return status if stat.S_ISREG(status.st_mode) else None
+    return None
 
 
 def open_store(uri: str) -> Store:

@@ -1,0 +1,37 @@
+"""The pages' templates, and the scripts and styles they load, which carry a hash in their address."""
+
+import hashlib
+from functools import cache
+from pathlib import Path
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
+
+_HERE = Path(__file__).parent
+_STATIC = _HERE / "static"
+CONTENT_TYPES = {"css": "text/css", "js": "text/javascript", "svg": "image/svg+xml"}
+_ASSETS = {
+    path.name: path.read_bytes() for path in sorted(_STATIC.iterdir()) if path.suffix[1:] in CONTENT_TYPES
+}
+# Browsers keep them for ever; other contents have another address.
+VERSION = hashlib.sha256(b"\0".join(_ASSETS.values())).hexdigest()[:12]
+
+
+def asset(name: str) -> bytes | None:
+    """A script or style; None for any other name."""
+    return _ASSETS.get(name)
+
+
+def page(name: str, **values: str) -> str:
+    """A page of the templates folder, escaped."""
+    return _environment().get_template(f"{name}.html.j2").render(version=VERSION, **values)
+
+
+@cache
+def _environment() -> Environment:
+    return Environment(
+        loader=FileSystemLoader(_HERE / "templates"),
+        autoescape=select_autoescape(("html.j2",), default=True),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )

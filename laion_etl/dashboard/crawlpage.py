@@ -1,0 +1,105 @@
+"""The document behind a dump's page: everything the store and Postgres tell of it, whichever of them is there."""
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from typing import Any, TypeVar
+
+from laion_etl.dashboard.failures import AlertCache, Trouble, causes
+from laion_etl.dashboard.grids import batch_grid, batch_grid_of_store, partition_grid
+from laion_etl.dashboard.sources import Sources
+from laion_etl.dashboard.statscache import StatsCache
+from laion_etl.database.connect import Database
+from laion_etl.errors import LaionEtlError
+from laion_etl.overview import STAGES, CrawlFunnel, funnel_of
+from laion_etl.records import StageStats
+from laion_etl.status import CrawlStatus, LoadProgress, QueueProgress, crawl_status, stages_of
+
+_MOST_SHOWN = 50
+ResultT = TypeVar("ResultT")
+Stats = dict[str, list[StageStats]]
+
+
+@dataclass(frozen=True, slots=True)
+class QueueLook:
+    """What Postgres says of a crawl."""
+
+    status: CrawlStatus
+    partitions: list[tuple[int, bool, bool]]
+    batches: list[tuple[int, str, bool, float | None]]
+
+
+@dataclass(slots=True)
+class CrawlPage:
+    """Makes the document again and again; for one thread. `stats` may be looked at from others."""
+
+    crawl: str
+    sources: Sources
+    stats: StatsCache = field(init=False)
+    _alerts: AlertCache = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.stats, self._alerts = StatsCache(self.crawl), AlertCache(self.crawl)
+
+    def document(self) -> dict[str, Any]:
+        """Plain JSON values. What is away is named in `problems`, the rest is there all the same."""
+        problems: list[dict[str, str]] = []
+        nothing: Stats = {stage: [] for stage in STAGES}
+        stats = _tried("store", lambda: self.stats.stats(self.sources.store()), nothing, problems)
+        troubles: list[Trouble] = _tried(
+            "store", lambda: self._alerts.troubles(self.sources.store()), [], problems
+        )
+        funnel = funnel_of(self.crawl, stats)
+        queue = _tried("database", lambda: self._queue(funnel), None, problems)
+        for message in self.stats.broken[:3]:
+            problems.append({"what": "stats", "message": message})
+        status = queue.status if queue else _status_of_store(self.crawl, funnel)
+        rows = queue.batches if queue else []
+        batches = batch_grid(rows, stats["score"]) if queue else batch_grid_of_store(stats)
+        return {
+            "crawl": self.crawl,
+            "problems": problems,
+            "status": _bounded(status.to_plain()),
+            "funnel": funnel.to_plain(),
+            "partitions": partition_grid(stats, queue.partitions if queue else []).to_plain(),
+            "batches": batches.to_plain(),
+            "causes": causes(troubles, status.failures),
+            "troubles": [asdict(trouble) for trouble in troubles[:_MOST_SHOWN]],
+            "download_hours": round(sum(row[3] or 0.0 for row in rows) / 3_600, 3),
+            "scored": bool(stats["score"]),
+        }
+
+    def _queue(self, funnel: CrawlFunnel) -> QueueLook:
+        with self.sources.database() as database:
+            return _look(self.crawl, funnel, database)
+
+
+def _look(crawl: str, funnel: CrawlFunnel, database: Database) -> QueueLook:
+    keys = {"crawl": crawl}
+    return QueueLook(
+        crawl_status(crawl, funnel, database),
+        database.rows("dashboard.partitions", keys),
+        database.rows("dashboard.batches", keys),
+    )
+
+
+def _tried(
+    what: str, look: Callable[[], ResultT], otherwise: ResultT, problems: list[dict[str, str]]
+) -> ResultT:
+    """What a look brings, or what stands for it where the place is away, which is noted once."""
+    try:
+        return look()
+    except LaionEtlError as error:
+        problem = {"what": what, "message": str(error)}
+        if problem not in problems:
+            problems.append(problem)
+        return otherwise
+
+
+def _status_of_store(crawl: str, funnel: CrawlFunnel) -> CrawlStatus:
+    load, queue = LoadProgress(crawl), QueueProgress(crawl)
+    return CrawlStatus(crawl, load, queue, tuple(stages_of(funnel, load, queue)))
+
+
+def _bounded(status: dict[str, Any]) -> dict[str, Any]:
+    """However many batches are parked, the page shows some and counts all."""
+    return status | {"failures": status["failures"][:_MOST_SHOWN]}

@@ -1,0 +1,87 @@
+"""What a side panel tells of one partition or batch: its stats files, and its row in Postgres."""
+
+from contextlib import suppress
+from typing import Any
+
+from laion_etl.dashboard.sources import Sources
+from laion_etl.errors import LaionEtlError, StorageError
+from laion_etl.records import StageStats, partition_name, scored_stem, shard_stem
+from laion_etl.storage import Store
+
+_MOST_DAMAGES = 5
+
+
+def partition_document(crawl: str, number: int, sources: Sources) -> dict[str, Any]:
+    """Parse and load of a partition; raises StorageError when the store is away."""
+    store = sources.store()
+    name = partition_name(number)
+    parsed = _stats(f"pairs/{crawl}/{name}.json", store)
+    loaded = _stats(f"load/{crawl}/{name}.json", store)
+    facts: list[tuple[str, Any]] = []
+    if parsed is not None:
+        facts = [("WAT files", parsed.details.get("wat_files")), ("bytes of pairs", _bytes(parsed))]
+        damaged = parsed.details.get("damaged") or ()
+        facts += [("damaged", str(place)) for place in list(damaged)[:_MOST_DAMAGES]]
+    return {
+        "number": number,
+        "stages": [_stage(stats) for stats in (parsed, loaded) if stats is not None],
+        "facts": [fact for fact in facts if fact[1] is not None],
+        "commands": [
+            f"laion-etl {stage} --crawl {crawl} --partition {number}" for stage in ("parse", "load")
+        ],
+    }
+
+
+def batch_document(crawl: str, number: int, sources: Sources) -> dict[str, Any]:
+    """Download and score of a batch; raises StorageError or DatabaseError when neither place answers."""
+    store = sources.store()
+    fetched = _stats(f"{shard_stem(crawl, number)}_stats.json", store)
+    scored = _stats(f"{scored_stem(crawl, number)}_stats.json", store)
+    facts = _queue_facts(crawl, number, sources)
+    if fetched is not None:
+        facts += [("bytes of the shard", _bytes(fetched)), *_network_facts(fetched.details.get("network"))]
+    return {
+        "number": number,
+        "stages": [_stage(stats) for stats in (fetched, scored) if stats is not None],
+        "facts": facts,
+        "commands": [
+            f"laion-etl download --crawl {crawl} --batch {number}",
+            f"laion-etl score --crawl {crawl} --shard {number}",
+        ],
+    }
+
+
+def _queue_facts(crawl: str, number: int, sources: Sources) -> list[tuple[str, Any]]:
+    with suppress(LaionEtlError), sources.database() as database:
+        rows = database.rows("dashboard.batch", {"crawl": crawl, "batch": number})
+        for state, attempts, pairs, owner, error, since_s, took_s in rows:
+            facts = [("state", state), ("attempts", attempts), ("pairs", pairs), ("worker", owner)]
+            facts.append(("took, seconds", round(took_s, 1)) if took_s is not None else ("error", error))
+            if state == "leased" and since_s is not None:
+                facts.append(("held for, seconds", round(since_s)))
+            return [fact for fact in facts if fact[1] != ""]
+    return []
+
+
+def _network_facts(network: Any) -> list[tuple[str, Any]]:
+    """Numbers and the diagnosis in plain words."""
+    if not isinstance(network, dict):
+        return []
+    plain = {name: value for name, value in network.items() if isinstance(value, int | float | str)}
+    return [(name.replace("_", " "), value) for name, value in list(plain.items())[:12]]
+
+
+def _stage(stats: StageStats) -> dict[str, Any]:
+    return {"stage": stats.stage, "input": stats.input, "kept": stats.kept, "dropped": stats.dropped}
+
+
+def _stats(name: str, store: Store) -> StageStats | None:
+    if not store.exists(name):
+        return None
+    with suppress(StorageError):  # a broken file is named on the page itself
+        return store.read_stats(name)
+    return None
+
+
+def _bytes(stats: StageStats) -> int:
+    return sum(output.bytes for output in stats.outputs)

@@ -1,0 +1,118 @@
+"""The grids of a crawl: a letter for the state of every partition and batch, and a digit for its duration.
+
+Thousands of cells travel as short strings; numbers as runs, [first, how many].
+"""
+
+from bisect import bisect_right
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from enum import StrEnum
+from typing import Any
+
+from laion_etl.records import StageStats
+
+DEPTHS = 5
+
+
+class Cell(StrEnum):
+    """States of cells, in the order of a unit's life."""
+
+    WAITING = "."
+    PARSED = "p"
+    LOADING = "g"
+    LOADED = "l"
+    PLANNED = "b"  # its pairs are cut into batches
+    HELD = "r"  # a worker is at it
+    SILENT = "x"  # its worker's lease ran out
+    FAILED = "f"
+    DOWNLOADED = "d"
+    SCORED = "s"
+
+
+@dataclass(frozen=True, slots=True)
+class Grid:
+    """Cells in the order of their numbers. `depths`: how long each took, 0 to 4, '-' where nobody knows;
+    `edges`: the seconds at which a depth ends."""
+
+    numbers: list[tuple[int, int]]
+    states: str
+    depths: str = ""
+    edges: tuple[int, ...] = ()
+
+    def to_plain(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return asdict(self)
+
+
+def partition_grid(stats: Mapping[str, Sequence[StageStats]], rows: Iterable[tuple[int, bool, bool]]) -> Grid:
+    """By the stats of parse and load, and by Postgres: number, whether being loaded, whether planned."""
+    states: dict[int, Cell] = {}
+    for stage, state in (("parse", Cell.PARSED), ("load", Cell.LOADED)):
+        states |= {number: state for unit in stats[stage] if (number := _number(unit.unit)) is not None}
+    for number, loading, planned in rows:
+        known = Cell.PLANNED if planned else Cell.LOADED
+        states[number] = Cell.LOADING if loading else known
+    numbers = sorted(states)
+    return Grid(runs(numbers), "".join(states[number].value for number in numbers))
+
+
+def batch_grid(rows: Sequence[tuple[int, str, bool, float | None]], scored: Iterable[StageStats]) -> Grid:
+    """By Postgres: number, state, whether the lease ran out, seconds it took; and by what is scored."""
+    done = {number for unit in scored if (number := _number(unit.unit)) is not None}
+    seconds = [row[3] for row in rows]
+    edges = _edges([s for s in seconds if s is not None])
+    return Grid(
+        runs([row[0] for row in rows]),
+        "".join(
+            _batch_cell(state, silent=silent, scored=number in done) for number, state, silent, _ in rows
+        ),
+        "".join("-" if s is None else str(bisect_right(edges, s)) for s in seconds),
+        tuple(round(edge) for edge in edges),
+    )
+
+
+def batch_grid_of_store(stats: Mapping[str, Sequence[StageStats]]) -> Grid:
+    """By the store alone, for when Postgres is away."""
+    planned = {int(n) for unit in stats["plan"] for n in unit.details.get("batches", ())}
+    fetched, scored = (
+        {number for unit in stats[stage] if (number := _number(unit.unit)) is not None}
+        for stage in ("download", "score")
+    )
+    numbers = sorted(planned | fetched | scored)
+    cells = (
+        Cell.SCORED if n in scored else Cell.DOWNLOADED if n in fetched else Cell.WAITING for n in numbers
+    )
+    return Grid(runs(numbers), "".join(cell.value for cell in cells))
+
+
+def runs(numbers: Sequence[int]) -> list[tuple[int, int]]:
+    """Ascending numbers as runs: [3, 4, 5, 9] is [(3, 3), (9, 1)]."""
+    found: list[tuple[int, int]] = []
+    for number in numbers:
+        if found and number == sum(found[-1]):
+            found[-1] = (found[-1][0], found[-1][1] + 1)
+        else:
+            found.append((number, 1))
+    return found
+
+
+def _batch_cell(state: str, *, silent: bool, scored: bool) -> str:
+    if scored:
+        return Cell.SCORED.value
+    if state == "leased":
+        return (Cell.SILENT if silent else Cell.HELD).value
+    return {"done": Cell.DOWNLOADED, "failed": Cell.FAILED}.get(state, Cell.WAITING).value
+
+
+def _edges(seconds: list[float]) -> list[float]:
+    """Four edges between five depths: equal steps from the quick to the slow, outliers left aside."""
+    if not seconds:
+        return []
+    ordered = sorted(seconds)
+    low, high = (ordered[min(len(ordered) - 1, int(share * len(ordered)))] for share in (0.02, 0.98))
+    return [low + (high - low) * step / DEPTHS for step in range(1, DEPTHS)]
+
+
+def _number(unit: str) -> int | None:
+    digits = unit.removeprefix("part-")
+    return int(digits) if digits.isdigit() else None

@@ -1,0 +1,105 @@
+"""Snapshots: JSON made in the background, kept for some seconds, and given to everybody who asks.
+
+However many people look, however large a dump is, a document is made by one thread at a time and at most
+once in its maximal age, and only while somebody looks. Who asks gets the last one at once, or waits a
+moment for the first; a slow store or database makes a page older, never slower.
+"""
+
+import hashlib
+import json
+import logging
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass, field
+from threading import Lock
+from typing import Any
+
+log = logging.getLogger(__name__)
+
+_MOST_KEPT = 12
+_THREADS = 2
+# A document that took long to make is made less often.
+_REST_FACTOR = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """A document as it goes over the wire."""
+
+    body: bytes
+    etag: str
+    made_at: float
+    took_s: float
+
+    @property
+    def age_s(self) -> float:
+        return time.monotonic() - self.made_at
+
+
+@dataclass(slots=True)
+class _Entry:
+    last: Snapshot | None = None
+    making: "Future[Snapshot] | None" = None
+
+
+@dataclass(slots=True)
+class Snapshots:
+    """Documents by key; the least asked for is forgotten."""
+
+    max_age_s: float = 5.0
+    _entries: "OrderedDict[str, _Entry]" = field(default_factory=OrderedDict)
+    _lock: Lock = field(default_factory=Lock)
+    _pool: ThreadPoolExecutor = field(
+        default_factory=lambda: ThreadPoolExecutor(_THREADS, thread_name_prefix="dashboard")
+    )
+
+    def get(self, key: str, make: Callable[[], dict[str, Any]], patience_s: float) -> Snapshot | None:
+        """The latest snapshot; None when the first is not ready after `patience_s`.
+
+        What `make` raises is raised here, once, to whoever asks next.
+        """
+        with self._lock:
+            entry = self._entry(key)
+            if entry.making is None and self._is_old(entry.last):
+                entry.making = self._pool.submit(_made, make)
+            making = entry.making
+        if making is None:
+            return entry.last
+        wait([making], patience_s)
+        return self._settled(entry, making)
+
+    def close(self) -> None:
+        """Starts nothing more."""
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+    def _settled(self, entry: _Entry, making: "Future[Snapshot]") -> Snapshot | None:
+        if not making.done():
+            return entry.last
+        with self._lock:
+            if entry.making is making:
+                entry.making = None
+        entry.last = making.result()
+        return entry.last
+
+    def _is_old(self, last: Snapshot | None) -> bool:
+        return last is None or last.age_s > max(self.max_age_s, _REST_FACTOR * last.took_s)
+
+    def _entry(self, key: str) -> _Entry:
+        entry = self._entries.setdefault(key, _Entry())
+        self._entries.move_to_end(key)
+        while len(self._entries) > _MOST_KEPT:
+            self._entries.popitem(last=False)
+        return entry
+
+
+def _made(make: Callable[[], dict[str, Any]]) -> Snapshot:
+    start = time.monotonic()
+    try:
+        body = json.dumps(make(), separators=(",", ":"), default=str).encode()
+    except Exception:
+        log.exception("a page of the dashboard could not be made")
+        raise
+    now = time.monotonic()
+    return Snapshot(body, f'"{hashlib.sha256(body).hexdigest()[:24]}"', now, now - start)

@@ -1,0 +1,89 @@
+// Partitions and batches as cells: what the document and a run of Airflow say of each, brought together.
+
+import { count, duration } from "./dom.js";
+
+export const GROUPED_BEYOND = 1024;
+const GROUP = 100;
+
+// Kinds from the worst on; a group of cells is shown as its worst. half: the first of two steps is done.
+export const KINDS = {
+  failed: "failed",
+  silent: "worker silent",
+  retry: "to be tried again",
+  running: "at work",
+  waiting: "waiting",
+  half: "half done",
+  done: "done",
+};
+const WORST = ["failed", "silent", "retry", "running"];
+
+const PARTITION = { p: ["half", "parsed"], g: ["running", "being loaded"], l: ["done", "loaded"], b: ["done", "loaded, cut into batches"] };
+const BATCH = {
+  ".": ["waiting", "waiting"], r: ["running", "being downloaded"], x: ["silent", "its worker is silent"],
+  f: ["failed", "failed"], d: ["half", "downloaded"], s: ["done", "scored"],
+};
+
+function* numbers(runs) {
+  for (const [first, length] of runs) for (let number = first; number < first + length; number++) yield number;
+}
+
+export function partitionCells(grid, run) {
+  const found = new Map();
+  for (const number of run?.partitions ?? []) found.set(number, "");
+  [...numbers(grid.numbers)].forEach((number, place) => found.set(number, grid.states[place]));
+  const cells = [...found].map(([number, letter]) => partitionCell(number, letter, run?.ofPartition(number) ?? []));
+  depths(cells);
+  return cells.sort((one, other) => one.number - other.number);
+}
+
+function partitionCell(number, letter, tasks) {
+  let [kind, text] = PARTITION[letter] ?? ["waiting", "waiting"];
+  const having = (...states) => tasks.find((task) => states.includes(task.state));
+  const stage = (task) => task.id.split(".").at(-1);
+  let task = having("failed", "upstream_failed");
+  if (task) [kind, text] = ["failed", `${stage(having("failed") ?? task)} failed`];
+  else if ((task = having("up_for_retry"))) [kind, text] = ["retry", `${stage(task)} is to be tried again`];
+  else if ((task = having("running", "restarting", "deferred"))) [kind, text] = ["running", `${stage(task)} at work`];
+  const seconds = tasks.reduce((sum, { duration: took }) => sum + took, 0);
+  return { number, kind, text, seconds: kind === "done" && seconds ? seconds : null, depth: "-" };
+}
+
+// How dark a cell is: five equal steps from the quickest to the slowest, outliers left aside.
+function depths(cells) {
+  const ordered = cells.map(({ seconds }) => seconds).filter(Boolean).sort((one, other) => one - other);
+  if (!ordered.length) return;
+  const [low, high] = [0.02, 0.98].map((part) => ordered[Math.min(ordered.length - 1, Math.floor(part * ordered.length))]);
+  for (const cell of cells) {
+    if (cell.seconds) cell.depth = high > low ? String(Math.max(0, Math.min(4, Math.floor((5 * (cell.seconds - low)) / (high - low))))) : "1";
+  }
+  cells.edges = [1, 2, 3, 4].map((step) => low + ((high - low) * step) / 5);
+}
+
+export function batchCells(grid) {
+  const cells = [...numbers(grid.numbers)].map((number, place) => {
+    const [kind, text] = BATCH[grid.states[place]] ?? BATCH["."];
+    return { number, kind, text, depth: grid.depths[place] ?? "-" };
+  });
+  cells.edges = grid.edges;
+  return cells;
+}
+
+export function groups(cells) {
+  const found = [];
+  for (let start = 0; start < cells.length; start += GROUP) {
+    const members = cells.slice(start, start + GROUP);
+    const done = members.filter(({ kind }) => kind === "done" || kind === "half").length;
+    const worst = WORST.find((kind) => members.some((cell) => cell.kind === kind));
+    const kind = worst ?? (done === members.length ? (members.every((cell) => cell.kind === "done") ? "done" : "half") : "waiting");
+    const bad = members.filter((cell) => cell.kind === worst).length;
+    const text = [`${done} of ${members.length} downloaded`, worst && `${bad} ${KINDS[worst]}`].filter(Boolean).join(", ");
+    found.push({ number: members[0].number, last: members.at(-1).number, members, kind, text, level: done / members.length, depth: "-" });
+  }
+  return found;
+}
+
+export const tally = (cells) =>
+  Object.keys(KINDS).map((kind) => [kind, cells.filter((cell) => cell.kind === kind).length]).filter(([, number]) => number);
+
+export const edgeText = (edges) => (edges?.length ? `${duration(edges[0])} … ${duration(edges.at(-1))}` : "");
+export const range = ({ number, last }) => (last === undefined || last === number ? count(number) : `${number}–${last}`);

@@ -1,0 +1,105 @@
+// The page of a dump.
+
+import { Dag, airflowLink, runPath } from "./airflow.js";
+import { GROUPED_BEYOND, batchCells, groups, partitionCells } from "./cells.js";
+import { byId, count, draw, el } from "./dom.js";
+import { Grid } from "./grid.js";
+import { AIRFLOW, follow } from "./page.js";
+import { openBatch, openGroup, openPartition } from "./panel.js";
+import { offerSamples } from "./samples.js";
+import { showFailures, showFunnel, showHours, showStages, showTiles } from "./sections.js";
+
+const TASKS_EVERY_S = 6;
+const ENDED_EVERY_S = 30;
+const MOST_PAUSE_S = 120;
+
+const { crawl, run: wanted } = document.body.dataset;
+let made = null;
+let run = null;
+
+const partitions = new Grid(byId("partitions"), "partition", { half: "parsed", done: "loaded" }, (cell, button) =>
+  openPartition(crawl, cell, button, run, made?.troubles ?? []),
+);
+const batches = new Grid(byId("batches"), "batch", { half: "downloaded", done: "scored" }, (cell, button) =>
+  cell.members ? openGroup(crawl, cell, button) : openBatch(crawl, cell, button),
+);
+
+function show() {
+  if (!made) return;
+  showTiles(made, run);
+  showStages(made, run);
+  const parts = partitionCells(made.partitions, run);
+  partitions.show(parts, "No partition is known yet: none is parsed, and no run has looked for them.");
+  const cells = batchCells(made.batches);
+  batches.show(cells.length > GROUPED_BEYOND ? groups(cells) : cells, "Nothing is planned yet.");
+  byId("partitions-count").textContent = parts.length ? count(parts.length) : "";
+  byId("batches-count").textContent = cells.length ? `${count(cells.length)}${cells.length > GROUPED_BEYOND ? ", a cell is a hundred" : ""}` : "";
+  showFailures(made, run, openUnit);
+  showFunnel(made.funnel);
+  showHours(made, run);
+  offerSamples(crawl, made.scored);
+}
+
+function openUnit(unit, button) {
+  const [, what, number] = /^(partition|batch) (\d+)$/.exec(unit) ?? [];
+  if (what === "partition") {
+    const cell = partitionCells(made.partitions, run).find((one) => one.number === Number(number));
+    openPartition(crawl, cell ?? { number: Number(number), kind: "failed", text: "failed", depth: "-" }, button, run, made.troubles);
+  } else if (what === "batch") {
+    const cell = batchCells(made.batches).find((one) => one.number === Number(number));
+    openBatch(crawl, cell ?? { number: Number(number), kind: "failed", text: "failed", depth: "-" }, button);
+  }
+}
+
+// Runs of the dump's DAG: the one asked for, else the latest; another can be chosen.
+async function followRuns() {
+  const dag = new Dag(crawl);
+  let pause = TASKS_EVERY_S;
+  let runs = [];
+  for (;;) {
+    try {
+      runs = await dag.runs();
+      const id = byId("run").querySelector("select")?.value || wanted || runs[0]?.dag_run_id;
+      if (id && run?.id !== id) run = dag.run(id);
+      if (run) await run.refresh();
+      showRuns(runs, "");
+      show();
+      pause = run?.state === "running" || run?.state === "queued" ? TASKS_EVERY_S : ENDED_EVERY_S;
+    } catch (error) {
+      showRuns(runs, `Airflow: ${error.message}`);
+      pause = Math.min(MOST_PAUSE_S, 2 * pause);
+    }
+    await pausing(pause);
+  }
+}
+
+let wake = () => {};
+function pausing(seconds) {
+  return new Promise((done) => {
+    const timer = setTimeout(() => (document.hidden ? document.addEventListener("visibilitychange", done, { once: true }) : done()), 1000 * seconds);
+    wake = () => {
+      clearTimeout(timer);
+      done();
+    };
+  });
+}
+
+function showRuns(runs, problem) {
+  draw(byId("run"), [runs.map(({ dag_run_id: id, state }) => [id, state]), run?.id, run?.state, problem], () => {
+    if (problem) return el("span", { class: "soft" }, problem);
+    if (!run) return el("span", { class: "soft" }, "never run in Airflow");
+    const options = runs.map(({ dag_run_id: id }) => el("option", { value: id, selected: id === run.id }, id));
+    if (!runs.some(({ dag_run_id: id }) => id === run.id)) options.unshift(el("option", { value: run.id, selected: true }, run.id));
+    return [
+      el("span", { class: `chip ${run.state}` }, run.state),
+      el("select", { "aria-label": "Run of the DAG", onchange: () => wake() }, options),
+      airflowLink(runPath(run), "run"),
+    ];
+  });
+}
+
+follow(`/api/crawl/${encodeURIComponent(crawl)}`, (found) => {
+  made = found;
+  show();
+});
+if (AIRFLOW) followRuns();

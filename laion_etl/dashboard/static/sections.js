@@ -1,0 +1,100 @@
+// The parts of a dump's page that are tables and bars.
+
+import { airflowLink, taskPath } from "./airflow.js";
+import { bar, byId, compact, count, draw, duration, el, foreign, hours, row, share, table, words } from "./dom.js";
+import { again, reason } from "./panel.js";
+
+const TASKS = { parse: "partition.parse", load: "partition.load", plan: "plan", download: "download", score: "score", publish: "publish" };
+const RUNNING = ["running", "restarting", "deferred"];
+
+const counted = (run, stage, states) => run?.of(TASKS[stage]).filter(({ state }) => states.includes(state)).length ?? 0;
+
+export function showTiles(made, run) {
+  const { queue, load } = made.status;
+  const kept = made.funnel.rows.find(({ stage }) => stage === "score");
+  const failed = failures(made, run);
+  const tiles = [
+    ["Links tried", queue.pairs ? share(queue.pairs_done, queue.pairs) : "–", queue.pairs ? `${compact(queue.pairs_done)} of ${compact(queue.pairs)}` : "no batches yet"],
+    ["Links an hour", queue.pairs_per_hour ? compact(queue.pairs_per_hour) : "–", queue.workers ? `${count(queue.workers)} at work` : "nobody at work"],
+    ["Time left", queue.pairs_left && queue.left_s !== null ? duration(queue.left_s) : "–", queue.pairs_left ? "of downloads, at this rate" : "no downloads left"],
+    ["Images", compact(queue.images), queue.pairs_done ? `${share(queue.images, queue.pairs_done)} of links` : ""],
+    ["Kept", kept.units ? compact(kept.kept) : "–", kept.units ? `${share(kept.kept, kept.input)} of scored` : "nothing scored yet"],
+    ["Failed", count(failed), failed ? "see Failures" : `${count(load.partitions)} partitions loaded`],
+  ];
+  draw(byId("tiles"), tiles, () => tiles.map(([name, value, note]) => el("div", { class: name === "Failed" && failed ? "tile bad" : "tile" }, el("span", {}, name), el("strong", {}, value), el("small", {}, note || "\u00a0"))));
+}
+
+const failedTasks = (run) => (run ? [...run.tasks.values()].flatMap((tasks) => [...tasks.values()]).filter(({ state }) => state === "failed") : []);
+const failures = (made, run) => made.status.queue.failed + failedTasks(run).filter(({ id }) => id !== "verdict").length;
+
+export function showStages(made, run) {
+  const rows = made.status.stages.map((stage) => {
+    const expected = stage.stage === "parse" || stage.stage === "load" ? run?.partitions?.length : null;
+    const running = Math.max(stage.running, stage.stage === "download" ? 0 : counted(run, stage.stage, RUNNING));
+    const failed = Math.max(stage.failed, stage.stage === "download" ? 0 : counted(run, stage.stage, ["failed"]));
+    return { ...stage, of: expected ?? stage.of ?? (stage.done || null), running, failed };
+  });
+  const line = (stage) => {
+    const all = stage.of || 0;
+    const parts = all ? [["done", stage.done / all], ["running", Math.min(stage.running, all - stage.done) / all], ["failed", stage.failed / all]] : [];
+    const label = `${stage.done} of ${all} ${stage.unit} done, ${stage.running} running, ${stage.failed} failed`;
+    return row(stage.stage, bar(parts, label), el("span", {}, `${count(stage.done)} / ${all ? count(all) : "?"} `, el("span", { class: "soft unit" }, stage.unit)), stage.running ? count(stage.running) : "–", stage.failed ? el("strong", { class: "bad" }, count(stage.failed)) : "–", stage.per_hour || "–", stage.left_s !== null ? duration(stage.left_s) : "–");
+  };
+  const lease = made.status.oldest_leases[0];
+  draw(byId("stages"), [rows, lease], () => [
+    table(["stage", "", "done", "running", "failed", "per hour", "left"], rows.map(line), "stages"),
+    lease ? el("p", { class: lease.left_s < 0 ? "fine bad" : "fine" }, `Oldest lease: batch ${lease.batch}, attempt ${lease.attempts}, held for ${duration(lease.held_s)} by `, foreign(lease.owner), lease.left_s < 0 ? `, silent for ${duration(-lease.left_s)} too long` : "") : null,
+  ]);
+}
+
+const opened = new Set();
+
+export function showFunnel(funnel) {
+  const rows = [funnel.records, ...funnel.rows].filter(({ units }) => units);
+  draw(byId("funnel"), [rows, funnel.problems], () => {
+    if (!rows.length) return el("p", { class: "empty fine" }, "No stage has finished a unit yet.");
+    const stages = rows.map((stage) => {
+      const reasons = Object.entries(stage.dropped);
+      const head = [el("span", { class: "name" }, stage.stage), bar([["done", stage.kept / stage.input], ["lost", 1 - stage.kept / stage.input]], `${share(stage.kept, stage.input)} kept`), el("span", { class: "number" }, compact(stage.kept), el("span", { class: "soft" }, ` of ${compact(stage.input)}`)), el("span", { class: "part" }, share(stage.kept, stage.input))];
+      if (!reasons.length) return el("div", { class: "stage plain-stage" }, head);
+      const details = el("details", { class: "stage", open: opened.has(stage.stage) }, el("summary", {}, head), el("ul", { class: "reasons" }, reasons.map(([name, number]) => reason(name, number, stage.input))));
+      details.addEventListener("toggle", () => (details.open ? opened.add(stage.stage) : opened.delete(stage.stage)));
+      return details;
+    });
+    const notes = funnel.problems.map((text) => el("li", {}, text));
+    return [...stages, el("p", { class: "fine" }, "Open a stage to see every reason. “records” counts WAT records on their way to pages, the others count links."), notes.length ? el("ul", { class: "fine notes" }, notes) : null];
+  });
+}
+
+export function showFailures(made, run, openUnit) {
+  const tasks = failedTasks(run).filter(({ id }) => id !== "verdict");
+  const key = [made.causes, tasks, run?.state];
+  draw(byId("failures"), key, () => {
+    if (!made.causes.length && !tasks.length) return el("p", { class: "empty fine" }, "Nothing has failed.");
+    const causes = made.causes.map((cause) => row(el("span", {}, cause.stage, " ", el("span", { class: `chip ${cause.kind}` }, cause.kind)), el("span", { class: "cause" }, foreign(cause.reason)), count(cause.count), units(cause, openUnit)));
+    const lines = tasks.slice(0, 20).map((task) => el("li", {}, el("strong", {}, task.id.split(".").at(-1)), el("span", {}, foreign(task.label ?? (task.index >= 0 ? `[${task.index}]` : ""))), el("span", { class: "fine" }, `try ${task.tries}`), airflowLink(taskPath(run, task), "log and task"), again(run, task)));
+    return [
+      causes.length ? el("div", { class: "scroll" }, table(["stage", "cause", "count", "units"], causes, "causes")) : null,
+      lines.length ? el("h3", {}, "Failed tasks of this run", el("small", {}, lines.length < tasks.length ? `${lines.length} of ${tasks.length}` : "")) : null,
+      lines.length ? el("ul", { class: "tasks wide" }, lines) : null,
+    ];
+  });
+}
+
+function units(cause, openUnit) {
+  const buttons = cause.units.map((unit) => el("button", { type: "button", class: "plain unit", onclick: (event) => openUnit(unit, event.target) }, foreign(unit)));
+  if (cause.count > cause.units.length) buttons.push(el("span", { class: "soft" }, "…"));
+  return el("span", { class: "units" }, buttons);
+}
+
+export function showHours(made, run) {
+  const known = run ? Object.entries(TASKS).map(([stage, id]) => [stage, run.of(id).map((task) => task.duration).filter(Boolean)]).filter(([, took]) => took.length) : [];
+  const sum = (took) => took.reduce((all, one) => all + one, 0);
+  const total = sum(known.map(([, took]) => sum(took)));
+  const most = Math.max(...known.map(([, took]) => sum(took)), 1);
+  draw(byId("hours"), [known, made.download_hours], () => [
+    known.length ? table(["stage", "", "tasks", "task hours"], [...known.map(([stage, took]) => row(stage, bar([["done", sum(took) / most]], share(sum(took), total)), count(took.length), hours(sum(took)))), row(el("strong", {}, "in all"), "", count(known.reduce((all, [, took]) => all + took.length, 0)), el("strong", {}, hours(total)))], "hours") : null,
+    el("p", { class: "fine" }, `Batches were held by download workers for ${hours(3600 * made.download_hours)} in all.`),
+    el("p", { class: "fine" }, known.length ? "Task hours are those of the last try of each task in the run shown; with a pod per task they are pod hours." : "Hours of tasks are known where Airflow is."),
+  ]);
+}

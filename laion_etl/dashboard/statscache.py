@@ -1,0 +1,85 @@
+"""The stats files of a crawl, each read once: later looks list the store and read what is new or changed.
+
+A dump leaves some twenty thousand of them. They are kept without what no page shows, a kilobyte each.
+"""
+
+from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+
+from laion_etl.errors import StorageError
+from laion_etl.overview import STATS_FILES
+from laion_etl.records import StageStats
+from laion_etl.storage import Store
+
+_READERS = 8
+_KEPT_DETAILS = ("records", "batches")
+
+
+@dataclass(slots=True)
+class StatsCache:
+    """For one crawl and one thread; `read` and `of` may be looked at from others."""
+
+    crawl: str
+    read: int = 0
+    of: int = 0
+    broken: tuple[str, ...] = ()
+    _kept: dict[str, tuple[str, StageStats]] = field(default_factory=dict)
+
+    def stats(self, store: Store) -> dict[str, list[StageStats]]:
+        """The stats of every stage's finished units as they are now. Raises StorageError.
+
+        Files that are no stats are left out and named in `broken`.
+        """
+        stages: dict[str, list[str]] = {}
+        marks: dict[str, str] = {}
+        for stage, place, pattern in STATS_FILES:
+            folder = place.format(crawl=self.crawl)
+            found = store.marks(folder, ".json")
+            names = [name for name in sorted(found) if pattern.match(name.removeprefix(f"{folder}/"))]
+            stages[stage] = names
+            marks |= {name: found[name] for name in names}
+        stages["publish"] = list(published := _published(self.crawl, store))
+        marks |= published
+        self._update(marks, store)
+        return {stage: self._of(names) for stage, names in stages.items()}
+
+    def _of(self, names: Iterable[str]) -> list[StageStats]:
+        return [self._kept[name][1] for name in names if name in self._kept]
+
+    def _update(self, marks: Mapping[str, str], store: Store) -> None:
+        wanted = [name for name, mark in marks.items() if self._kept.get(name, ("",))[0] != mark]
+        for name in self._kept.keys() - marks.keys():
+            del self._kept[name]
+        self.read, self.of = 0, len(wanted)
+        broken = []
+        with ThreadPoolExecutor(_READERS) as pool:
+            for name, found in zip(wanted, pool.map(lambda name: _read(name, store), wanted), strict=True):
+                self.read += 1
+                if isinstance(found, StageStats):
+                    self._kept[name] = (marks[name], found)
+                else:
+                    self._kept.pop(name, None)
+                    broken.append(found)
+        self.broken = tuple(broken)
+
+
+def _read(name: str, store: Store) -> StageStats | str:
+    """The stats, or what is wrong with them."""
+    try:
+        stats = store.read_stats(name)
+    except StorageError as error:
+        return str(error)
+    details = {key: stats.details[key] for key in _KEPT_DETAILS if key in stats.details}
+    return replace(stats, outputs=(), details=details)
+
+
+def _published(crawl: str, store: Store) -> dict[str, str]:
+    """The stats of the last version, by name, that was published of the crawl, and its mark."""
+    found: dict[str, str] = {}
+    for dataset in store.folders("dataset"):
+        name = f"dataset/{dataset}/{crawl}/_stats.json"
+        found |= {
+            n: m for n, m in store.marks(f"dataset/{dataset}/{crawl}", "_stats.json").items() if n == name
+        }
+    return dict(list(found.items())[-1:])

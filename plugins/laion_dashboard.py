@@ -1,0 +1,66 @@
+"""The dashboard in Airflow's UI: a page of all dumps in the menu, and one of its dump on each DAG and run."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+from urllib.parse import urlsplit
+
+from airflow.configuration import conf
+from airflow.plugins_manager import AirflowPlugin
+from airflow.sdk.exceptions import AirflowFailException
+
+from laion_connections import database
+from laion_etl.errors import SettingsError
+from laion_etl.settings import Settings, load_settings
+
+_PREFIX = "/laion"
+_ROOT = urlsplit(conf.get("api", "base_url", fallback="")).path.rstrip("/") + "/"
+
+
+def _app() -> Any:
+    from airflow.api_fastapi.app import get_auth_manager
+    from airflow.api_fastapi.auth.managers.models.resource_details import DagDetails
+    from airflow.api_fastapi.core_api.security import GetUserDep
+
+    from laion_etl.dashboard.app import AirflowPlace, dashboard_app
+    from laion_etl.dashboard.sources import Sources
+
+    async def viewer(user: GetUserDep) -> Callable[[str], bool]:
+        """Strangers get 401; a dump is shown to those who may read its DAG."""
+        manager = get_auth_manager()
+        return lambda crawl: manager.is_authorized_dag(
+            method="GET", details=DagDetails(id=f"crawl_{crawl}"), user=user
+        )
+
+    return dashboard_app(Sources(load_settings, _database_url), viewer, AirflowPlace(_ROOT))
+
+
+def _database_url(settings: Settings) -> str:
+    """That of the Airflow connection, where the settings name one."""
+    try:
+        return database().get("LAION_ETL_DATABASE_URL", settings.core.database_url)
+    except AirflowFailException as error:
+        raise SettingsError(str(error)) from error
+
+
+class _Apps:
+    """Made when the API server asks: tasks and scheduler load plugins too, and need no web server."""
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        yield {"app": _app(), "url_prefix": _PREFIX, "name": "laion_etl dashboard"}
+
+
+def _view(name: str, route: str, href: str, destination: str, **more: str) -> dict[str, Any]:
+    address = f"{_ROOT.rstrip('/')}{_PREFIX}{href}"
+    return {"name": name, "href": address, "url_route": route, "destination": destination, **more}
+
+
+class LaionDashboardPlugin(AirflowPlugin):
+    """Mounts the pages and makes them known to the UI."""
+
+    name = "laion_dashboard"
+    fastapi_apps = _Apps()
+    external_views = [  # noqa: RUF012 - Airflow's way
+        _view("Crawls", "laion", "/", "nav", category="browse"),
+        _view("Crawl", "laion_dump", "/dag?dag={DAG_ID}", "dag"),
+        _view("Crawl", "laion_run", "/dag?dag={DAG_ID}&run={RUN_ID}", "dag_run"),
+    ]
