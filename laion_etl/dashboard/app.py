@@ -1,8 +1,9 @@
 """The web application: pages, their documents as JSON, and the few files they need. Only GET, only to read.
 
-Whoever mounts it says who may look: `viewer` is a FastAPI dependency of every route, static files too. What is
-shown comes from strangers (alt texts, errors that quote what servers have sent), so the content security policy
-allows nothing but our own scripts, styles and pictures, and the scripts put texts on the page as texts.
+Whoever mounts it says who may look: `viewer` is a FastAPI dependency of every route, also of static files.
+What is shown comes from strangers (alt texts, errors that quote what servers have sent), so the content
+security policy allows nothing but our own scripts, styles and pictures, and the scripts put texts on the page
+as texts.
 """
 
 import json
@@ -47,7 +48,7 @@ HEADERS = {
 
 @dataclass(frozen=True, slots=True)
 class AirflowPlace:
-    """Where the Airflow is that the dashboard is shown in, as paths of the same origin: its root ends in '/'."""
+    """The Airflow that the dashboard is shown in, of the same origin: the path of its root ends in '/'."""
 
     root: str
 
@@ -67,7 +68,7 @@ class Dashboard:
         self.sheets = Sheets(self.sources)
 
     def page(self, crawl: str) -> CrawlPage:
-        """The maker of a crawl's document, with what it has read; the one not asked for longest is forgotten."""
+        """The maker of a crawl's document, with what it has read; the least asked for is forgotten."""
         with self._lock:
             found = self._pages.pop(crawl, None) or CrawlPage(crawl, self.sources)
             self._pages[crawl] = found

@@ -1,11 +1,12 @@
-"""The document behind a dump's page: everything the store and Postgres tell of it, whichever of them is there."""
+"""The document behind a dump's page: all that the store and Postgres tell of it, also when one is away."""
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, TypeVar
 
-from laion_etl.dashboard.failures import AlertCache, Trouble, causes
-from laion_etl.dashboard.grids import batch_grid, batch_grid_of_store, partition_grid
+from laion_etl.dashboard.failures import AlertCache, Trouble, causes, failed_partitions
+from laion_etl.dashboard.grids import batch_grid, batch_grid_of_store, finished_numbers, partition_grid
+from laion_etl.dashboard.problems import Problem, problem
 from laion_etl.dashboard.sources import Sources
 from laion_etl.dashboard.statscache import StatsCache
 from laion_etl.database.connect import Database
@@ -42,7 +43,7 @@ class CrawlPage:
 
     def document(self) -> dict[str, Any]:
         """Plain JSON values. What is away is named in `problems`, the rest is there all the same."""
-        problems: list[dict[str, str]] = []
+        problems: list[Problem] = []
         nothing: Stats = {stage: [] for stage in STAGES}
         stats = _tried("store", lambda: self.stats.stats(self.sources.store()), nothing, problems)
         troubles: list[Trouble] = _tried(
@@ -54,13 +55,16 @@ class CrawlPage:
             problems.append({"what": "stats", "message": message})
         status = queue.status if queue else _status_of_store(self.crawl, funnel)
         rows = queue.batches if queue else []
+        failed = failed_partitions(troubles) - {
+            (stage, number) for stage in ("parse", "load") for number in finished_numbers(stats[stage])
+        }
         batches = batch_grid(rows, stats["score"]) if queue else batch_grid_of_store(stats)
         return {
             "crawl": self.crawl,
             "problems": problems,
-            "status": _bounded(status.to_plain()),
+            "status": _as_shown(status, failed),
             "funnel": funnel.to_plain(),
-            "partitions": partition_grid(stats, queue.partitions if queue else []).to_plain(),
+            "partitions": partition_grid(stats, queue.partitions if queue else [], failed).to_plain(),
             "batches": batches.to_plain(),
             "causes": causes(troubles, status.failures),
             "troubles": [asdict(trouble) for trouble in troubles[:_MOST_SHOWN]],
@@ -82,16 +86,13 @@ def _look(crawl: str, funnel: CrawlFunnel, database: Database) -> QueueLook:
     )
 
 
-def _tried(
-    what: str, look: Callable[[], ResultT], otherwise: ResultT, problems: list[dict[str, str]]
-) -> ResultT:
+def _tried(what: str, look: Callable[[], ResultT], otherwise: ResultT, problems: list[Problem]) -> ResultT:
     """What a look brings, or what stands for it where the place is away, which is noted once."""
     try:
         return look()
     except LaionEtlError as error:
-        problem = {"what": what, "message": str(error)}
-        if problem not in problems:
-            problems.append(problem)
+        if (found := problem(what, error)) not in problems:
+            problems.append(found)
         return otherwise
 
 
@@ -100,6 +101,11 @@ def _status_of_store(crawl: str, funnel: CrawlFunnel) -> CrawlStatus:
     return CrawlStatus(crawl, load, queue, tuple(stages_of(funnel, load, queue)))
 
 
-def _bounded(status: dict[str, Any]) -> dict[str, Any]:
-    """However many batches are parked, the page shows some and counts all."""
-    return status | {"failures": status["failures"][:_MOST_SHOWN]}
+def _as_shown(status: CrawlStatus, failed: set[tuple[str, int]]) -> dict[str, Any]:
+    """With what alerts say has failed; of many parked batches the page shows some, and counts all."""
+    stages = [
+        replace(stage, failed=stage.failed + sum(where == stage.stage for where, _ in failed))
+        for stage in status.stages
+    ]
+    shown = replace(status, stages=tuple(stages), failures=status.failures[:_MOST_SHOWN])
+    return shown.to_plain()

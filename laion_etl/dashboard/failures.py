@@ -15,6 +15,7 @@ _MOST_CAUSES = 40
 _UNITS_SHOWN = 12
 _MOST_CHARS = 600
 _NUMBER = re.compile(r"\d+")
+_PARTITION = re.compile(r"partition (\d{1,9})")
 _KINDS = ("failed", "late")
 
 
@@ -73,6 +74,14 @@ def causes(troubles: Iterable[Trouble], parked: Iterable[Failure]) -> list[dict[
     found = [_cause(group) for group in groups.values()]
     found.sort(key=lambda cause: (-cause.count, cause.stage, cause.reason))
     return [asdict(cause) for cause in found[:_MOST_CAUSES]]
+
+
+def failed_partitions(troubles: Iterable[Trouble]) -> set[tuple[str, int]]:
+    """Stage and number of the partitions that alerts name."""
+    found = (
+        (trouble, _PARTITION.fullmatch(trouble.unit)) for trouble in troubles if trouble.kind == "failed"
+    )
+    return {(trouble.stage, int(match[1])) for trouble, match in found if match}
 
 
 def _cause(group: list[Trouble]) -> Cause:

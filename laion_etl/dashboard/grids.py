@@ -37,18 +37,24 @@ class Grid:
     numbers: list[tuple[int, int]]
     states: str
     depths: str = ""
-    edges: tuple[int, ...] = ()
+    edges: tuple[float, ...] = ()
 
     def to_plain(self) -> dict[str, Any]:
         """Plain JSON values."""
         return asdict(self)
 
 
-def partition_grid(stats: Mapping[str, Sequence[StageStats]], rows: Iterable[tuple[int, bool, bool]]) -> Grid:
-    """By the stats of parse and load, and by Postgres: number, whether being loaded, whether planned."""
+def partition_grid(
+    stats: Mapping[str, Sequence[StageStats]],
+    rows: Iterable[tuple[int, bool, bool]],
+    failed: Iterable[tuple[str, int]] = (),
+) -> Grid:
+    """By the stats of parse and load, by Postgres (number, whether being loaded, whether planned), and by
+    what alerts say has failed (stage, number) and has not been done since."""
     states: dict[int, Cell] = {}
     for stage, state in (("parse", Cell.PARSED), ("load", Cell.LOADED)):
-        states |= {number: state for unit in stats[stage] if (number := _number(unit.unit)) is not None}
+        states |= {number: Cell.FAILED for where, number in failed if where == stage}
+        states |= dict.fromkeys(finished_numbers(stats[stage]), state)
     for number, loading, planned in rows:
         known = Cell.PLANNED if planned else Cell.LOADED
         states[number] = Cell.LOADING if loading else known
@@ -58,7 +64,7 @@ def partition_grid(stats: Mapping[str, Sequence[StageStats]], rows: Iterable[tup
 
 def batch_grid(rows: Sequence[tuple[int, str, bool, float | None]], scored: Iterable[StageStats]) -> Grid:
     """By Postgres: number, state, whether the lease ran out, seconds it took; and by what is scored."""
-    done = {number for unit in scored if (number := _number(unit.unit)) is not None}
+    done = finished_numbers(scored)
     seconds = [row[3] for row in rows]
     edges = _edges([s for s in seconds if s is not None])
     return Grid(
@@ -67,22 +73,24 @@ def batch_grid(rows: Sequence[tuple[int, str, bool, float | None]], scored: Iter
             _batch_cell(state, silent=silent, scored=number in done) for number, state, silent, _ in rows
         ),
         "".join("-" if s is None else str(bisect_right(edges, s)) for s in seconds),
-        tuple(round(edge) for edge in edges),
+        tuple(round(edge, 1) for edge in edges),
     )
 
 
 def batch_grid_of_store(stats: Mapping[str, Sequence[StageStats]]) -> Grid:
     """By the store alone, for when Postgres is away."""
     planned = {int(n) for unit in stats["plan"] for n in unit.details.get("batches", ())}
-    fetched, scored = (
-        {number for unit in stats[stage] if (number := _number(unit.unit)) is not None}
-        for stage in ("download", "score")
-    )
+    fetched, scored = finished_numbers(stats["download"]), finished_numbers(stats["score"])
     numbers = sorted(planned | fetched | scored)
     cells = (
         Cell.SCORED if n in scored else Cell.DOWNLOADED if n in fetched else Cell.WAITING for n in numbers
     )
     return Grid(runs(numbers), "".join(cell.value for cell in cells))
+
+
+def finished_numbers(units: Iterable[StageStats]) -> set[int]:
+    """Numbers of the partitions or batches that stats are of."""
+    return {number for unit in units if (number := _number(unit.unit)) is not None}
 
 
 def runs(numbers: Sequence[int]) -> list[tuple[int, int]]:

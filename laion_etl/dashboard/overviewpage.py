@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from typing import Any
 
+from laion_etl.dashboard.problems import Problem, problem
 from laion_etl.dashboard.sources import Sources
 from laion_etl.errors import LaionEtlError
 from laion_etl.status import crawls_to_plain
@@ -13,13 +14,13 @@ _FOLDERS = ("pairs", "load", "shards", "scored")
 
 def overview_document(sources: Sources) -> dict[str, Any]:
     """Plain JSON values; what is away is named in `problems`."""
-    problems: list[dict[str, str]] = []
+    problems: list[Problem] = []
     rows: dict[str, dict[str, Any]] = {}
     try:
         with sources.database() as database:
             rows = {row["crawl"]: row for row in crawls_to_plain(database)}
     except LaionEtlError as error:
-        problems.append({"what": "database", "message": str(error)})
+        problems.append(problem("database", error))
     folders: dict[str, set[str]] = {}
     published: dict[str, str] = {}
     try:
@@ -27,7 +28,7 @@ def overview_document(sources: Sources) -> dict[str, Any]:
         folders = {folder: set(store.folders(folder)) for folder in _FOLDERS}
         published = _published(set(rows).union(*folders.values()), store)
     except LaionEtlError as error:
-        problems.append({"what": "store", "message": str(error)})
+        problems.append(problem("store", error))
     crawls = set(rows).union(*folders.values())
     return {
         "problems": problems,

@@ -32,7 +32,11 @@ class Airflow:
 
     def cli(self, *arguments: str) -> str:
         """Runs an `airflow` command; returns its output."""
-        return self._run([sys.executable, "-m", "airflow", *arguments], {})
+        return self._run(self.command(*arguments), {})
+
+    def command(self, *arguments: str) -> list[str]:
+        """An `airflow` command."""
+        return [sys.executable, "-m", "airflow", *arguments]
 
     def _run(self, command: list[str], more: Mapping[str, str]) -> str:
         done = subprocess.run(

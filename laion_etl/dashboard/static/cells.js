@@ -17,7 +17,7 @@ export const KINDS = {
 };
 const WORST = ["failed", "silent", "retry", "running"];
 
-const PARTITION = { p: ["half", "parsed"], g: ["running", "being loaded"], l: ["done", "loaded"], b: ["done", "loaded, cut into batches"] };
+const PARTITION = { f: ["failed", "failed"], p: ["half", "parsed"], g: ["running", "being loaded"], l: ["done", "loaded"], b: ["done", "loaded, cut into batches"] };
 const BATCH = {
   ".": ["waiting", "waiting"], r: ["running", "being downloaded"], x: ["silent", "its worker is silent"],
   f: ["failed", "failed"], d: ["half", "downloaded"], s: ["done", "scored"],
@@ -72,13 +72,17 @@ export function groups(cells) {
   const found = [];
   for (let start = 0; start < cells.length; start += GROUP) {
     const members = cells.slice(start, start + GROUP);
+    members.edges = cells.edges;
     const done = members.filter(({ kind }) => kind === "done" || kind === "half").length;
     const worst = WORST.find((kind) => members.some((cell) => cell.kind === kind));
     const kind = worst ?? (done === members.length ? (members.every((cell) => cell.kind === "done") ? "done" : "half") : "waiting");
     const bad = members.filter((cell) => cell.kind === worst).length;
     const text = [`${done} of ${members.length} downloaded`, worst && `${bad} ${KINDS[worst]}`].filter(Boolean).join(", ");
-    found.push({ number: members[0].number, last: members.at(-1).number, members, kind, text, level: done / members.length, depth: "-" });
+    const took = members.map(({ depth }) => depth).filter((depth) => depth !== "-").sort();
+    const depth = took[Math.floor(took.length / 2)] ?? "-";
+    found.push({ number: members[0].number, last: members.at(-1).number, members, kind, text, level: done / members.length, depth });
   }
+  found.edges = cells.edges;
   return found;
 }
 

@@ -26,9 +26,9 @@ const batches = new Grid(byId("batches"), "batch", { half: "downloaded", done: "
 
 function show() {
   if (!made) return;
-  showTiles(made, run);
-  showStages(made, run);
   const parts = partitionCells(made.partitions, run);
+  showTiles(made, run, parts);
+  showStages(made, run, parts);
   partitions.show(parts, "No partition is known yet: none is parsed, and no run has looked for them.");
   const cells = batchCells(made.batches);
   batches.show(cells.length > GROUPED_BEYOND ? groups(cells) : cells, "Nothing is planned yet.");

@@ -16,7 +16,9 @@ export function el(tag, attributes = {}, ...children) {
 }
 
 export const byId = (id) => document.getElementById(id);
-export const foreign = (text) => el("bdi", {}, String(text));
+// Texts of strangers stand for themselves: without what steers terminals or turns the words around them.
+const STEERING = /[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u200e\u200f\u202a-\u202e\u2066-\u2069]/g;
+export const foreign = (text) => el("bdi", {}, String(text).replace(STEERING, ""));
 
 // Draws a part of the page again when what it shows has changed, and only then.
 const drawn = new WeakMap();

@@ -24,7 +24,7 @@ export class Grid {
   show(cells, nothing) {
     this.#empty.textContent = cells.length ? "" : nothing;
     this.#empty.hidden = cells.length > 0;
-    const size = cells.some((cell) => cell.members) ? "medium" : cells.length <= 64 ? "large" : cells.length <= 300 ? "medium" : "small";
+    const size = cells.some((cell) => cell.members) ? "groups" : cells.length <= 64 ? "large" : cells.length <= 300 ? "medium" : "small";
     this.#grid.className = `grid ${size}`;
     const keys = new Set(cells.map(({ number }) => number));
     for (const [number, button] of this.#buttons) {
@@ -65,7 +65,7 @@ export class Grid {
     const nodes = keys.map((pair) => el("span", { class: "legend-item" }, pair));
     if (cells.edges?.length && cells.some(({ depth }) => depth !== "-")) {
       const ramp = [0, 1, 2, 3, 4].map((depth) => el("span", { class: "key cell k-done", "data-depth": depth }));
-      nodes.push(el("span", { class: "legend-item ramp" }, ramp, ` darker took longer: ${edgeText(cells.edges)}`));
+      nodes.push(el("span", { class: "legend-item ramp" }, ramp, ` quick to slow: ${edgeText(cells.edges)}`));
     }
     this.#legend.replaceChildren(...nodes);
   }

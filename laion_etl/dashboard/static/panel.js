@@ -67,7 +67,7 @@ const state = (cell) =>
 function lastError(troubles) {
   if (!troubles.length) return [];
   const [last] = troubles;
-  return [el("h3", {}, last.kind === "late" ? "Late" : "Last error"), el("pre", { class: "error" }, last.reason), el("p", { class: "fine" }, [last.stage, last.attempt && `try ${last.attempt}`, last.at].filter(Boolean).join(" · "))];
+  return [el("h3", {}, last.kind === "late" ? "Late" : "Last error"), el("pre", { class: "error" }, foreign(last.reason)), el("p", { class: "fine" }, [last.stage, last.attempt && `try ${last.attempt}`, last.at].filter(Boolean).join(" · "))];
 }
 
 function unit(told) {

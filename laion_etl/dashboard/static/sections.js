@@ -9,10 +9,10 @@ const RUNNING = ["running", "restarting", "deferred"];
 
 const counted = (run, stage, states) => run?.of(TASKS[stage]).filter(({ state }) => states.includes(state)).length ?? 0;
 
-export function showTiles(made, run) {
+export function showTiles(made, run, parts) {
   const { queue, load } = made.status;
   const kept = made.funnel.rows.find(({ stage }) => stage === "score");
-  const failed = failures(made, run);
+  const failed = failures(made, run, parts);
   const tiles = [
     ["Links tried", queue.pairs ? share(queue.pairs_done, queue.pairs) : "–", queue.pairs ? `${compact(queue.pairs_done)} of ${compact(queue.pairs)}` : "no batches yet"],
     ["Links an hour", queue.pairs_per_hour ? compact(queue.pairs_per_hour) : "–", queue.workers ? `${count(queue.workers)} at work` : "nobody at work"],
@@ -25,20 +25,22 @@ export function showTiles(made, run) {
 }
 
 const failedTasks = (run) => (run ? [...run.tasks.values()].flatMap((tasks) => [...tasks.values()]).filter(({ state }) => state === "failed") : []);
-const failures = (made, run) => made.status.queue.failed + failedTasks(run).filter(({ id }) => id !== "verdict").length;
+// Partitions, batches, and tasks that are neither.
+const failures = (made, run, parts) =>
+  parts.filter(({ kind }) => kind === "failed").length + made.status.queue.failed + failedTasks(run).filter(({ id }) => id !== "verdict" && !id.startsWith("partition.")).length;
 
-export function showStages(made, run) {
+export function showStages(made, run, parts) {
   const rows = made.status.stages.map((stage) => {
-    const expected = stage.stage === "parse" || stage.stage === "load" ? run?.partitions?.length : null;
+    const expected = stage.stage === "parse" || stage.stage === "load" ? parts.length : null;
     const running = Math.max(stage.running, stage.stage === "download" ? 0 : counted(run, stage.stage, RUNNING));
     const failed = Math.max(stage.failed, stage.stage === "download" ? 0 : counted(run, stage.stage, ["failed"]));
-    return { ...stage, of: expected ?? stage.of ?? (stage.done || null), running, failed };
+    return { ...stage, of: expected || stage.of || (stage.done || null), running, failed };
   });
   const line = (stage) => {
     const all = stage.of || 0;
     const parts = all ? [["done", stage.done / all], ["running", Math.min(stage.running, all - stage.done) / all], ["failed", stage.failed / all]] : [];
     const label = `${stage.done} of ${all} ${stage.unit} done, ${stage.running} running, ${stage.failed} failed`;
-    return row(stage.stage, bar(parts, label), el("span", {}, `${count(stage.done)} / ${all ? count(all) : "?"} `, el("span", { class: "soft unit" }, stage.unit)), stage.running ? count(stage.running) : "–", stage.failed ? el("strong", { class: "bad" }, count(stage.failed)) : "–", stage.per_hour || "–", stage.left_s !== null ? duration(stage.left_s) : "–");
+    return row(stage.stage, bar(parts, label), el("span", {}, `${count(stage.done)} / ${all ? count(all) : "?"} `, el("span", { class: "soft what" }, stage.unit)), stage.running ? count(stage.running) : "–", stage.failed ? el("strong", { class: "bad" }, count(stage.failed)) : "–", stage.per_hour || "–", stage.left_s !== null ? duration(stage.left_s) : "–");
   };
   const lease = made.status.oldest_leases[0];
   draw(byId("stages"), [rows, lease], () => [

@@ -1,0 +1,129 @@
+"""The application over HTTP: who may look, what the headers forbid, what is said when something is away."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from fastapi.testclient import TestClient
+
+from laion_etl.dashboard.app import dashboard_app
+from laion_etl.dashboard.assets import VERSION
+from laion_etl.dashboard.serve import local_viewer
+from laion_etl.dashboard.sources import Sources
+from laion_etl.settings import CoreSettings, Settings
+from tests.dashboard.conftest import client_of
+from tests.publish.world import CRAWL
+
+PATHS = (
+    "/",
+    f"/crawl/{CRAWL}",
+    f"/dag?dag=crawl_{CRAWL}",
+    f"/static/{VERSION}/crawl.js",
+    "/api/overview",
+    f"/api/crawl/{CRAWL}",
+    f"/api/crawl/{CRAWL}/partition/1",
+    f"/api/crawl/{CRAWL}/batch/1",
+    f"/api/crawl/{CRAWL}/samples",
+    f"/api/crawl/{CRAWL}/samples/00000000000000.webp",
+)
+
+
+def ask(client: TestClient, path: str) -> dict[str, object]:
+    """A document, asked for until it is there: the first is made in the background."""
+    for _ in range(100):
+        answer = client.get(path)
+        if answer.status_code != 202:
+            assert answer.status_code == 200, answer.text
+            return dict(answer.json())
+    pytest.fail(f"{path} was never ready")
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_strangers_see_nothing(client: TestClient, path: str) -> None:
+    answer = client.get(path, headers={"user": ""})
+    assert (answer.status_code, answer.json()) == (401, {"detail": "Not authenticated"})
+
+
+@pytest.mark.parametrize("path", [path for path in PATHS if CRAWL in path])
+def test_a_dump_is_for_those_who_may_see_it(client: TestClient, path: str) -> None:
+    assert client.get(path, headers={"user": "guest"}).status_code == 403
+    ask(client, "/api/overview")
+    assert client.get("/api/overview", headers={"user": "guest"}).json()["crawls"] == []
+
+
+@pytest.mark.parametrize("path", PATHS[:6])
+def test_nothing_but_our_own_files_is_allowed_on_a_page(client: TestClient, path: str) -> None:
+    answer = client.get(path)
+    policy = answer.headers["content-security-policy"]
+    assert "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'" in policy
+    assert "unsafe" not in policy
+    assert answer.headers["x-content-type-options"] == "nosniff"
+    assert "<script>" not in answer.text
+    assert "style=" not in answer.text
+
+
+def test_addresses_are_checked_and_escaped(client: TestClient) -> None:
+    assert client.get("/crawl/..%2f..%2fetc").status_code == 404
+    assert client.get("/crawl/a%22b").status_code == 422
+    assert client.get("/static/x/crawl.js").status_code == 404
+    assert client.get(f"/static/{VERSION}/..%2fapp.py").status_code == 404
+    assert client.get("/dag?dag=another").text == client.get("/").text
+    page = client.get(f"/crawl/{CRAWL}?run=%22%3E%3Cscript%3Ealert(1)%3C/script%3E").text
+    assert "<script>alert" not in page
+    assert 'data-run="&#34;&gt;&lt;script&gt;' in page
+
+
+def test_a_document_that_has_not_changed_is_not_sent_again(client: TestClient) -> None:
+    ask(client, "/api/overview")
+    answer = client.get("/api/overview")
+    etag = answer.headers["etag"]
+    again = client.get("/api/overview", headers={"if-none-match": f"W/{etag}"})
+    assert (again.status_code, again.content) == (304, b"")
+    assert client.get("/api/overview", headers={"if-none-match": "other"}).status_code == 200
+
+
+def test_another_host_name_is_refused_where_nobody_is_asked_who_they_are(dump: Settings) -> None:
+    client = TestClient(dashboard_app(Sources(lambda: dump), local_viewer))
+    assert client.get("/", headers={"host": "127.0.0.1:8081"}).status_code == 200
+    assert client.get("/", headers={"host": "rebound.example:8081"}).status_code == 421
+
+
+def test_a_database_without_tables_is_a_new_one(settings: Settings) -> None:
+    with client_of(settings) as client:
+        assert ask(client, "/api/overview")["problems"] == [{"what": "schema", "message": ""}]
+
+
+def test_no_data_yet_is_a_page_without_rows(settings: Settings) -> None:
+    from laion_etl.database.connect import open_database
+
+    with open_database(settings), client_of(settings) as client:
+        assert ask(client, "/api/overview") == {"problems": [], "crawls": []}
+        made = ask(client, "/api/crawl/CC-MAIN-2024-38")
+        assert made["problems"] == []
+        assert made["partitions"] == {"numbers": [], "states": "", "depths": "", "edges": []}
+        answer = client.get("/api/crawl/CC-MAIN-2024-38/samples")
+        assert (answer.status_code, answer.json()) == (
+            503,
+            {"problem": "no batch of CC-MAIN-2024-38 is scored yet, so there are no samples to show"},
+        )
+
+
+def test_without_postgres_the_store_tells_what_it_knows(dump: Settings) -> None:
+    away = replace(dump, core=replace(dump.core, database_url="postgresql://127.0.0.1:1/laion"))
+    with client_of(away) as client:
+        overview = ask(client, "/api/overview")
+        made = ask(client, f"/api/crawl/{CRAWL}")
+    (problem,) = made["problems"]  # type: ignore[misc]
+    assert problem["what"] == "database"
+    assert "no connection to Postgres at 127.0.0.1:1/laion" in problem["message"]
+    assert made["batches"]["states"] == "sss" + 20 * "d" + 17 * "."  # type: ignore[index]
+    assert [row["crawl"] for row in overview["crawls"]] == [CRAWL]  # type: ignore[attr-defined,index]
+
+
+def test_without_the_store_postgres_tells_what_it_knows(dump: Settings, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    core = CoreSettings(store=str(tmp_path / "file"), database_url=dump.core.database_url)
+    with client_of(replace(dump, core=core)) as client:
+        made = ask(client, f"/api/crawl/{CRAWL}")
+    assert made["status"]["queue"]["done"] == 23  # type: ignore[index]
+    assert made["partitions"]["states"] == 18 * "b" + "llg"  # type: ignore[index]

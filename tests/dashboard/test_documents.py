@@ -1,0 +1,132 @@
+"""What the pages are told: stages, grids, causes, single units, samples."""
+
+import json
+from typing import Any
+
+import pytest
+from fastapi.testclient import TestClient
+
+from laion_etl.dashboard.grids import Cell, batch_grid, runs
+from laion_etl.dashboard.statscache import StatsCache
+from laion_etl.records import StageStats
+from laion_etl.settings import Settings
+from laion_etl.storage import Store, open_store
+from tests.dashboard.test_app import ask
+from tests.dashboard.world import HOSTILE
+from tests.publish.world import CRAWL
+
+
+@pytest.fixture(scope="module")
+def made(client: TestClient) -> Any:
+    return ask(client, f"/api/crawl/{CRAWL}")
+
+
+def test_every_partition_and_batch_is_a_cell(made: Any) -> None:
+    assert made["partitions"]["numbers"] == [[0, 24]]
+    assert made["partitions"]["states"] == 18 * "b" + "ll" + "g" + "ff" + "p"
+    batches = made["batches"]
+    assert batches["numbers"] == [[0, 40]]
+    assert batches["states"] == "sss" + 20 * "d" + "f" + "r" + "x" + 14 * "."
+    assert batches["depths"][:11] == "00112233444"
+    assert batches["depths"][23:] == 17 * "-"
+
+
+def test_stages_count_what_failed_as_well(made: Any) -> None:
+    stages = {
+        stage["stage"]: (stage["done"], stage["of"], stage["running"], stage["failed"])
+        for stage in made["status"]["stages"]
+    }
+    assert stages["parse"] == (22, None, 0, 2)
+    assert stages["download"] == (23, 40, 2, 1)
+    assert stages["score"] == (3, 23, 0, 0)
+    rows = {row["stage"]: row for row in made["funnel"]["rows"]}
+    assert rows["download"]["dropped"]["http_error"] == 20 * 90 + 3 * (40 - 5 - 2)
+    assert made["download_hours"] == pytest.approx(
+        sum(30 + 7 * (n % 11) for n in range(23)) / 3_600, abs=0.01
+    )
+
+
+def test_failures_are_brought_together_by_cause(made: Any) -> None:
+    causes = [(cause["stage"], cause["count"], cause["units"]) for cause in made["causes"]]
+    assert causes == [("parse", 2, ["partition 21", "partition 22"]), ("download", 1, ["batch 23"])]
+    assert made["causes"][1]["reason"] == HOSTILE  # as it is: the page makes a text of it
+    assert {trouble["attempt"] for trouble in made["troubles"]} == {4}
+
+
+def test_a_partition_tells_its_stages_and_how_to_run_it_by_hand(client: TestClient) -> None:
+    told = client.get(f"/api/crawl/{CRAWL}/partition/7").json()
+    assert [(stage["stage"], stage["input"], stage["kept"]) for stage in told["stages"]] == [
+        ("parse", 9_000, 2_400),
+        ("load", 2_400, 2_000),
+    ]
+    assert told["stages"][0]["dropped"] == {"no_alt": 5_000, "tracker": 1_600}
+    assert told["commands"][0] == f"laion-etl parse --crawl {CRAWL} --partition 7"
+    assert client.get(f"/api/crawl/{CRAWL}/partition/21").json()["stages"] == []
+
+
+def test_a_batch_tells_its_worker_or_its_error(client: TestClient) -> None:
+    held = dict(client.get(f"/api/crawl/{CRAWL}/batch/24").json()["facts"])
+    assert (held["state"], held["worker"]) == ("leased", "worker:1:1")
+    assert dict(client.get(f"/api/crawl/{CRAWL}/batch/23").json()["facts"])["error"] == HOSTILE
+    scored = client.get(f"/api/crawl/{CRAWL}/batch/1").json()
+    assert [stage["stage"] for stage in scored["stages"]] == ["download", "score"]
+
+
+def test_what_is_not_tagged_as_safe_is_neither_shown_nor_quoted(client: TestClient) -> None:
+    sheet = ask(client, f"/api/crawl/{CRAWL}/samples")
+    samples = [
+        (band["title"], sample)
+        for side in ("kept", "rejected")
+        for band in sheet[side]  # type: ignore[attr-defined]
+        for sample in band["samples"]
+    ]
+    hidden = [sample for _, sample in samples if sample["withheld"]]
+    assert {sample["withheld"] for sample in hidden} >= {"tagged NSFW", "tagged UNSURE", "suspected underage"}
+    assert {sample["caption"] for sample in hidden} == {""}
+    for _, sample in samples:
+        answer = client.get(f"/api/crawl/{CRAWL}/samples/{sample['key']}.webp")
+        assert answer.status_code == (404 if sample["withheld"] else 200)
+        if answer.status_code == 200:
+            assert answer.content[8:12] == b"WEBP"
+    assert any(title == "low similarity" for title, _ in samples)
+
+
+def test_stats_files_are_read_once_and_again_when_they_change(any_store: Store) -> None:
+    def write(number: int, kept: int) -> None:
+        stats = StageStats("parse", "C", f"part-{number:05d}", "f", 10, kept, {"no_alt": 10 - kept})
+        any_store.write_stats(f"pairs/C/part-{number:05d}.json", stats)
+
+    for number in range(3):
+        write(number, 5)
+    cache = StatsCache("C")
+    assert [unit.kept for unit in cache.stats(any_store)["parse"]] == [5, 5, 5]
+    assert (cache.read, cache.of) == (3, 3)
+    write(1, 6)
+    any_store.delete("pairs/C/part-00002.json")
+    any_store.write("pairs/C/part-00003.json", b"{")
+    assert [unit.kept for unit in cache.stats(any_store)["parse"]] == [5, 6]
+    assert cache.of == 2
+    assert len(cache.broken) == 1
+    assert "part-00003.json is no stats file" in cache.broken[0]
+
+
+def test_the_document_of_thousands_of_batches_is_small() -> None:
+    rows = [(100_000 + n, "done", False, float(n % 97)) for n in range(9_000)]
+    grid = batch_grid(rows, [])
+    assert grid.states == Cell.DOWNLOADED.value * 9_000
+    assert set(grid.depths) == set("01234")
+    assert len(json.dumps(grid.to_plain())) < 20_000
+    assert runs([3, 4, 5, 9]) == [(3, 3), (9, 1)]
+
+
+def test_folders_and_marks_of_a_store(any_store: Store, dump: Settings) -> None:
+    any_store.write("dataset/mini/1/_stats.json", b"1")
+    any_store.write("dataset/more/part.parquet", b"1")
+    assert any_store.folders("dataset") == ["mini", "more"]
+    assert any_store.folders("nothing") == []
+    before = any_store.marks("dataset", "_stats.json")
+    any_store.write("dataset/mini/1/_stats.json", b"2")
+    after = any_store.marks("dataset", "_stats.json")
+    assert list(before) == list(after) == ["dataset/mini/1/_stats.json"]
+    assert before != after
+    assert open_store(dump.store_uri).marks("nothing", ".json") == {}
