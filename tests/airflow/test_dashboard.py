@@ -1,11 +1,10 @@
-"""The dashboard inside Airflow's UI, as a person with a browser sees it: a real API server, a real Chromium."""
+"""The dashboard inside Airflow's UI, as a person sees it: a real API server, a real Chromium."""
 
 import json
 import secrets
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 from uuid import uuid4
@@ -30,7 +29,7 @@ WAIT_MS = 60_000
 # Chromium warns of every frame that may run scripts and has the page's origin; Airflow makes it so.
 SANDBOX = "An iframe which has both allow-scripts and allow-same-origin"
 REPORT_VIOLATIONS = """
-document.addEventListener("securitypolicyviolation", (event) => console.error("CSP: " + event.violatedDirective));
+addEventListener("securitypolicyviolation", (event) => console.error("CSP: " + event.violatedDirective));
 """
 
 
@@ -53,29 +52,31 @@ class Server:
 
 
 @pytest.fixture(scope="module")
-def server(postgres: EmbeddedServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def server(
+    airflow: Airflow, postgres: EmbeddedServer, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Server]:
     home = tmp_path_factory.mktemp("dashboard")
     database = postgres.url(f"test_{uuid4().hex}")
     write_dump(Settings(core=CoreSettings(data_dir=str(home), database_url=database)))
     port, password = free_port(), secrets.token_hex(8)
     metadata = postgres.url(f"airflow_{uuid4().hex}", "psycopg2")
     (home / "passwords.json").write_text(json.dumps({"operator": password}))
-    variables = environment(home, metadata, port, ROOT) | {
+    variables = {
+        **airflow.environment,
+        **environment(home, metadata, port, ROOT),
         "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS": "False",
         "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_USERS": "operator:admin",
         "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE": str(home / "passwords.json"),
         "LAION_ETL_CATALOGUE": str(write_catalogue(home / "catalogue.json", [CRAWL])),
         "LAION_ETL_DATA_DIR": str(home),
         "LAION_ETL_DATABASE_URL": database,
-        "PYTHONPATH": str(ROOT / "dags"),
-        "PATH": f"{ROOT / '.venv' / 'bin'}:/usr/bin:/bin",
     }
-    airflow = Airflow(home, variables)
-    airflow.cli("db", "migrate")
-    run = airflow.python(RUN.replace("CC-MAIN-2024-42", CRAWL), "[1]", json.dumps(CONF))
+    own = Airflow(home, variables)
+    own.cli("db", "migrate")
+    run = own.python(RUN.replace("CC-MAIN-2024-42", CRAWL), "[1]", json.dumps(CONF))
     assert run["state"] == "failed"
     with Services(variables, home, home / "logs", "AIRFLOW_HOME") as services:
-        services.start("api-server", airflow.command("api-server"))
+        services.start("api-server", own.command("api-server"))
         url = f"http://127.0.0.1:{port}"
         yield _signed_in(url, password, services)
 
