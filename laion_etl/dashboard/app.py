@@ -21,6 +21,7 @@ from laion_etl.dashboard.assets import CONTENT_TYPES, VERSION, asset, page
 from laion_etl.dashboard.crawlpage import CrawlPage
 from laion_etl.dashboard.details import batch_document, partition_document
 from laion_etl.dashboard.overviewpage import overview_document
+from laion_etl.dashboard.published import Published
 from laion_etl.dashboard.samples import KEY, Sheets
 from laion_etl.dashboard.snapshots import Snapshot, Snapshots
 from laion_etl.dashboard.sources import Sources
@@ -59,6 +60,7 @@ class Dashboard:
 
     sources: Sources
     snapshots: Snapshots = field(default_factory=Snapshots)
+    published: Published = field(default_factory=Published)
     sheets: Sheets = field(init=False)
     sheet_snapshots: Snapshots = field(default_factory=lambda: Snapshots(_SHEET_AGE_S))
     _pages: dict[str, CrawlPage] = field(default_factory=dict)
@@ -70,7 +72,7 @@ class Dashboard:
     def page(self, crawl: str) -> CrawlPage:
         """The maker of a crawl's document, with what it has read; the least asked for is forgotten."""
         with self._lock:
-            found = self._pages.pop(crawl, None) or CrawlPage(crawl, self.sources)
+            found = self._pages.pop(crawl, None) or CrawlPage(crawl, self.sources, self.published)
             self._pages[crawl] = found
             while len(self._pages) > _MOST_CRAWLS:
                 del self._pages[next(iter(self._pages))]
@@ -152,7 +154,7 @@ def _add_documents(app: FastAPI, viewer: Callable[..., Any], dashboard: Dashboar
     @app.get("/api/overview")
     def overview_json(request: Request, may_see: Annotated[MaySee, Depends(viewer)]) -> Response:
         snapshot = dashboard.snapshots.get(
-            "overview", lambda: overview_document(dashboard.sources), _PATIENCE_S
+            "overview", lambda: overview_document(dashboard.sources, dashboard.published), _PATIENCE_S
         )
         if snapshot is None:
             return _json({"reading": {}}, 202)

@@ -7,12 +7,14 @@ from typing import Any, TypeVar
 from laion_etl.dashboard.failures import AlertCache, Trouble, causes, failed_partitions
 from laion_etl.dashboard.grids import batch_grid, batch_grid_of_store, finished_numbers, partition_grid
 from laion_etl.dashboard.problems import Problem, problem
+from laion_etl.dashboard.published import Published
 from laion_etl.dashboard.sources import Sources
 from laion_etl.dashboard.statscache import StatsCache
 from laion_etl.database.connect import Database
 from laion_etl.errors import LaionEtlError
 from laion_etl.overview import STAGES, CrawlFunnel, funnel_of
 from laion_etl.records import StageStats
+from laion_etl.settings import Settings
 from laion_etl.status import CrawlStatus, LoadProgress, QueueProgress, crawl_status, stages_of
 
 _MOST_SHOWN = 50
@@ -35,6 +37,7 @@ class CrawlPage:
 
     crawl: str
     sources: Sources
+    published: Published
     stats: StatsCache = field(init=False)
     _alerts: AlertCache = field(init=False)
 
@@ -46,6 +49,7 @@ class CrawlPage:
         problems: list[Problem] = []
         nothing: Stats = {stage: [] for stage in STAGES}
         stats = _tried("store", lambda: self.stats.stats(self.sources.store()), nothing, problems)
+        stats["publish"] = _tried("store", self._published_stats, [], problems)
         troubles: list[Trouble] = _tried(
             "store", lambda: self._alerts.troubles(self.sources.store()), [], problems
         )
@@ -68,9 +72,13 @@ class CrawlPage:
             "batches": batches.to_plain(),
             "causes": causes(troubles, status.failures),
             "troubles": [asdict(trouble) for trouble in troubles[:_MOST_SHOWN]],
+            "prices": _tried("settings", lambda: _prices(self.sources.load()), {}, problems),
             "download_hours": round(sum(row[3] or 0.0 for row in rows) / 3_600, 3),
             "scored": bool(stats["score"]),
         }
+
+    def _published_stats(self) -> list[StageStats]:
+        return self.published.stats(self.crawl, self.sources.store())
 
     def _queue(self, funnel: CrawlFunnel) -> QueueLook:
         with self.sources.database() as database:
@@ -94,6 +102,13 @@ def _tried(what: str, look: Callable[[], ResultT], otherwise: ResultT, problems:
         if (found := problem(what, error)) not in problems:
             problems.append(found)
         return otherwise
+
+
+def _prices(settings: Settings) -> dict[str, float]:
+    """Of an hour of a pod, by stage; empty where the operator has set none."""
+    pods = settings.kubernetes
+    prices = {"score": pods.gpu_price_hour if pods.gpus else pods.price_hour, "other": pods.price_hour}
+    return prices if any(prices.values()) else {}
 
 
 def _status_of_store(crawl: str, funnel: CrawlFunnel) -> CrawlStatus:

@@ -1,18 +1,17 @@
 """The document behind the overview: a row for every dump that Postgres or the store knows."""
 
-from collections.abc import Iterable
 from typing import Any
 
 from laion_etl.dashboard.problems import Problem, problem
+from laion_etl.dashboard.published import Published
 from laion_etl.dashboard.sources import Sources
 from laion_etl.errors import LaionEtlError
 from laion_etl.status import crawls_to_plain
-from laion_etl.storage import Store
 
 _FOLDERS = ("pairs", "load", "shards", "scored")
 
 
-def overview_document(sources: Sources) -> dict[str, Any]:
+def overview_document(sources: Sources, published_in: Published) -> dict[str, Any]:
     """Plain JSON values; what is away is named in `problems`."""
     problems: list[Problem] = []
     rows: dict[str, dict[str, Any]] = {}
@@ -26,10 +25,10 @@ def overview_document(sources: Sources) -> dict[str, Any]:
     try:
         store = sources.store()
         folders = {folder: set(store.folders(folder)) for folder in _FOLDERS}
-        published = _published(set(rows).union(*folders.values()), store)
+        published = published_in.crawls(store)
     except LaionEtlError as error:
         problems.append(problem("store", error))
-    crawls = set(rows).union(*folders.values())
+    crawls = set(rows).union(published, *folders.values())
     return {
         "problems": problems,
         "crawls": [
@@ -64,14 +63,3 @@ def _state(load: dict[str, Any] | None, queue: dict[str, Any] | None, folders: s
         return "loading"
     furthest = {"scored": "scoring", "shards": "downloading", "load": "loading", "pairs": "parsing"}
     return next((state for folder, state in furthest.items() if folder in folders), "started")
-
-
-def _published(crawls: Iterable[str], store: Store) -> dict[str, str]:
-    """The dataset that has a finished version of each crawl."""
-    known = set(crawls)
-    found: dict[str, str] = {}
-    for dataset in store.folders("dataset"):
-        for version in known & set(store.folders(f"dataset/{dataset}")):
-            if store.exists(f"dataset/{dataset}/{version}/_stats.json"):
-                found[version] = dataset
-    return found

@@ -27,7 +27,7 @@ class StatsCache:
     _kept: dict[str, tuple[str, StageStats]] = field(default_factory=dict)
 
     def stats(self, store: Store) -> dict[str, list[StageStats]]:
-        """The stats of every stage's finished units as they are now. Raises StorageError.
+        """The stats of the finished units of all stages but publish, as they are now. Raises StorageError.
 
         Files that are no stats are left out and named in `broken`.
         """
@@ -39,8 +39,6 @@ class StatsCache:
             names = [name for name in sorted(found) if pattern.match(name.removeprefix(f"{folder}/"))]
             stages[stage] = names
             marks |= {name: found[name] for name in names}
-        stages["publish"] = list(published := _published(self.crawl, store))
-        marks |= published
         self._update(marks, store)
         return {stage: self._of(names) for stage, names in stages.items()}
 
@@ -72,14 +70,3 @@ def _read(name: str, store: Store) -> StageStats | str:
         return str(error)
     details = {key: stats.details[key] for key in _KEPT_DETAILS if key in stats.details}
     return replace(stats, outputs=(), details=details)
-
-
-def _published(crawl: str, store: Store) -> dict[str, str]:
-    """The stats of the last version, by name, that was published of the crawl, and its mark."""
-    found: dict[str, str] = {}
-    for dataset in store.folders("dataset"):
-        name = f"dataset/{dataset}/{crawl}/_stats.json"
-        found |= {
-            n: m for n, m in store.marks(f"dataset/{dataset}/{crawl}", "_stats.json").items() if n == name
-        }
-    return dict(list(found.items())[-1:])

@@ -1,6 +1,7 @@
 """What the pages are told: stages, grids, causes, single units, samples."""
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -8,12 +9,15 @@ from fastapi.testclient import TestClient
 
 from laion_etl.dashboard.grids import Cell, batch_grid, runs
 from laion_etl.dashboard.statscache import StatsCache
+from laion_etl.database.connect import open_database
+from laion_etl.publish.stage import publish_dataset
 from laion_etl.records import StageStats
 from laion_etl.settings import Settings
 from laion_etl.storage import Store, open_store
+from tests.dashboard.conftest import client_of
 from tests.dashboard.test_app import ask
 from tests.dashboard.world import HOSTILE
-from tests.publish.world import CRAWL
+from tests.publish.world import CRAWL, build_world, write_world
 
 
 @pytest.fixture(scope="module")
@@ -89,6 +93,18 @@ def test_what_is_not_tagged_as_safe_is_neither_shown_nor_quoted(client: TestClie
         if answer.status_code == 200:
             assert answer.content[8:12] == b"WEBP"
     assert any(title == "low similarity" for title, _ in samples)
+
+
+def test_a_published_dump_is_called_so(store: Store, settings: Settings) -> None:
+    write_world(build_world(batches=1), store)
+    settings = replace(settings, core=replace(settings.core, store=store.uri()))
+    published = publish_dataset(CRAWL, settings, store)
+    with open_database(settings), client_of(settings) as client:
+        (row,) = ask(client, "/api/overview")["crawls"]  # type: ignore[misc]
+        made: Any = ask(client, f"/api/crawl/{CRAWL}")
+    assert (row["crawl"], row["state"], row["dataset"]) == (CRAWL, "published", "laion")
+    assert made["status"]["stages"][-1]["done"] == 1
+    assert made["funnel"]["rows"][-1]["kept"] == published.kept > 0
 
 
 def test_stats_files_are_read_once_and_again_when_they_change(any_store: Store) -> None:

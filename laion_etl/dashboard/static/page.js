@@ -14,6 +14,7 @@ const ADVICE = {
   database: "Postgres does not answer: numbers of the queue are missing. Is it running, and is LAION_ETL_DATABASE_URL right?",
   store: "The store does not answer: funnel and units are missing. Check LAION_ETL_STORE and its credentials.",
   schema: "Postgres has no tables of ours yet: the first load makes them, or laion-etl migrate.",
+  settings: "A setting is wrong.",
   stats: "A stats file can't be read and is left out.",
   session: "You are signed out. Sign in to Airflow again, then reload this page.",
   access: "You may not read this dump's DAG.",

@@ -89,14 +89,22 @@ function units(cause, openUnit) {
   return el("span", { class: "units" }, buttons);
 }
 
+const money = (amount) => amount.toLocaleString("en", { minimumFractionDigits: 2, maximumFractionDigits: 2 });
+
 export function showHours(made, run) {
   const known = run ? Object.entries(TASKS).map(([stage, id]) => [stage, run.of(id).map((task) => task.duration).filter(Boolean)]).filter(([, took]) => took.length) : [];
   const sum = (took) => took.reduce((all, one) => all + one, 0);
   const total = sum(known.map(([, took]) => sum(took)));
   const most = Math.max(...known.map(([, took]) => sum(took)), 1);
-  draw(byId("hours"), [known, made.download_hours], () => [
-    known.length ? table(["stage", "", "tasks", "task hours"], [...known.map(([stage, took]) => row(stage, bar([["done", sum(took) / most]], share(sum(took), total)), count(took.length), hours(sum(took)))), row(el("strong", {}, "in all"), "", count(known.reduce((all, [, took]) => all + took.length, 0)), el("strong", {}, hours(total)))], "hours") : null,
+  const priced = Object.keys(made.prices).length > 0;
+  const cost = (stage, took) => (sum(took) / 3600) * (made.prices[stage] ?? made.prices.other);
+  const spent = priced ? sum(known.map(([stage, took]) => cost(stage, took))) : 0;
+  const headings = ["stage", "", "tasks", "task hours", ...(priced ? ["cost"] : [])];
+  const line = ([stage, took]) => row(stage, bar([["done", sum(took) / most]], share(sum(took), total)), count(took.length), hours(sum(took)), ...(priced ? [money(cost(stage, took))] : []));
+  const all = row(el("strong", {}, "in all"), "", count(sum(known.map(([, took]) => took.length))), el("strong", {}, hours(total)), ...(priced ? [el("strong", {}, money(spent))] : []));
+  draw(byId("hours"), [known, made.download_hours, made.prices], () => [
+    known.length ? table(headings, [...known.map(line), all], "hours") : null,
     el("p", { class: "fine" }, `Batches were held by download workers for ${hours(3600 * made.download_hours)} in all.`),
-    el("p", { class: "fine" }, known.length ? "Task hours are those of the last try of each task in the run shown; with a pod per task they are pod hours." : "Hours of tasks are known where Airflow is."),
+    el("p", { class: "fine" }, known.length ? "Task hours are those of the last try of each task in the run shown; with a pod per task they are pod hours" + (priced ? ", at LAION_ETL_KUBERNETES_PRICE_HOUR." : ".") : "Hours of tasks are known where Airflow is."),
   ]);
 }
