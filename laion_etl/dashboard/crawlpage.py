@@ -18,6 +18,7 @@ from laion_etl.settings import Settings
 from laion_etl.status import CrawlStatus, LoadProgress, QueueProgress, crawl_status, stages_of
 
 _MOST_SHOWN = 50
+_NO_PRICES: dict[str, float] = {}
 ResultT = TypeVar("ResultT")
 Stats = dict[str, list[StageStats]]
 
@@ -72,7 +73,7 @@ class CrawlPage:
             "batches": batches.to_plain(),
             "causes": causes(troubles, status.failures),
             "troubles": [asdict(trouble) for trouble in troubles[:_MOST_SHOWN]],
-            "prices": _tried("settings", lambda: _prices(self.sources.load()), {}, problems),
+            "prices": _tried("settings", lambda: _prices(self.sources.load()), _NO_PRICES, problems),
             "download_hours": round(sum(row[3] or 0.0 for row in rows) / 3_600, 3),
             "scored": bool(stats["score"]),
         }
