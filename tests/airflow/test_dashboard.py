@@ -3,7 +3,9 @@
 import json
 import secrets
 import shutil
+import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
@@ -53,41 +55,42 @@ class Server:
 
 @pytest.fixture(scope="module")
 def server(
-    airflow: Airflow, postgres: EmbeddedServer, tmp_path_factory: pytest.TempPathFactory
+    migrated_airflow: Airflow, postgres: EmbeddedServer, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Server]:
-    home = tmp_path_factory.mktemp("dashboard")
+    folder = tmp_path_factory.mktemp("dashboard")
     database = postgres.url(f"test_{uuid4().hex}")
-    write_dump(Settings(core=CoreSettings(data_dir=str(home), database_url=database)))
+    write_dump(Settings(core=CoreSettings(data_dir=str(folder), database_url=database)))
     port, password = free_port(), secrets.token_hex(8)
-    metadata = postgres.url(f"airflow_{uuid4().hex}", "psycopg2")
-    (home / "passwords.json").write_text(json.dumps({"operator": password}))
+    passwords = folder / "passwords.json"
+    passwords.write_text(json.dumps({"operator": password}))
+    metadata = migrated_airflow.environment["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"]
     variables = {
-        **airflow.environment,
-        **environment(home, metadata, port, ROOT),
+        **migrated_airflow.environment,
+        **environment(migrated_airflow.home, metadata, port, ROOT),
         "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS": "False",
         "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_USERS": "operator:admin",
-        "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE": str(home / "passwords.json"),
-        "LAION_ETL_CATALOGUE": str(write_catalogue(home / "catalogue.json", [CRAWL])),
-        "LAION_ETL_DATA_DIR": str(home),
+        "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE": str(passwords),
+        "LAION_ETL_CATALOGUE": str(write_catalogue(folder / "catalogue.json", [CRAWL])),
+        "LAION_ETL_DATA_DIR": str(folder),
         "LAION_ETL_DATABASE_URL": database,
     }
-    own = Airflow(home, variables)
-    own.cli("db", "migrate")
-    run = own.python(RUN.replace("CC-MAIN-2024-42", CRAWL), "[1]", json.dumps(CONF))
-    assert run["state"] == "failed"
-    with Services(variables, home, home / "logs", "AIRFLOW_HOME") as services:
-        services.start("api-server", own.command("api-server"))
-        url = f"http://127.0.0.1:{port}"
-        yield _signed_in(url, password, services)
+    airflow = Airflow(migrated_airflow.home, variables)
+    with Services(variables, folder, folder / "logs", "AIRFLOW_HOME") as services:
+        services.start("api-server", airflow.command("api-server"))
+        run = airflow.python(RUN.replace("CC-MAIN-2024-42", CRAWL), "[1]", json.dumps(CONF))
+        assert run["state"] == "failed"
+        yield _signed_in(f"http://127.0.0.1:{port}", password, services)
 
 
 def _signed_in(url: str, password: str, services: Services) -> Server:
     """Once the server is up."""
-    retries = urllib3.Retry(connect=200, read=3, backoff_factor=0.5, backoff_max=0.5)
-    answer = urllib3.request(
-        "POST", f"{url}/auth/token", json={"username": "operator", "password": password}, retries=retries
-    )
-    services.check()
+    user = {"username": "operator", "password": password}
+    answer = None
+    while answer is None:
+        services.check()
+        with suppress(urllib3.exceptions.HTTPError):
+            answer = urllib3.request("POST", f"{url}/auth/token", json=user, retries=False, timeout=30)
+        time.sleep(0.5)
     token = str(answer.json()["access_token"])
     runs = Server(url, token, "").get(f"/api/v2/dags/{DAG}/dagRuns", token).json()["dag_runs"]
     return Server(url, token, str(runs[0]["dag_run_id"]))
