@@ -112,6 +112,8 @@ def dashboard_app(
 
     _add_pages(app, viewer, airflow)
     _add_documents(app, viewer, dashboard)
+    _add_units(app, viewer, dashboard)
+    _add_samples(app, viewer, dashboard)
     return app
 
 
@@ -173,6 +175,8 @@ def _add_documents(app: FastAPI, viewer: Callable[..., Any], dashboard: Dashboar
             return _json({"reading": {"read": made.stats.read, "of": made.stats.of}}, 202)
         return _answer(request, snapshot, snapshot.body)
 
+
+def _add_units(app: FastAPI, viewer: Callable[..., Any], dashboard: Dashboard) -> None:
     @app.get("/api/crawl/{crawl}/partition/{number}")
     def partition_json(
         crawl: CrawlPath, number: NumberPath, may_see: Annotated[MaySee, Depends(viewer)]
@@ -187,6 +191,8 @@ def _add_documents(app: FastAPI, viewer: Callable[..., Any], dashboard: Dashboar
         _check(crawl, may_see)
         return _json(batch_document(crawl, number, dashboard.sources))
 
+
+def _add_samples(app: FastAPI, viewer: Callable[..., Any], dashboard: Dashboard) -> None:
     @app.get("/api/crawl/{crawl}/samples")
     def samples_json(
         request: Request, crawl: CrawlPath, may_see: Annotated[MaySee, Depends(viewer)]

@@ -28,6 +28,7 @@ pytestmark = pytest.mark.airflow
 
 DAG = f"crawl_{CRAWL}"
 WAIT_MS = 60_000
+expect.set_options(timeout=WAIT_MS)
 # Chromium warns of every frame that may run scripts and has the page's origin; Airflow makes it so.
 SANDBOX = "An iframe which has both allow-scripts and allow-same-origin"
 REPORT_VIOLATIONS = """
@@ -140,7 +141,7 @@ def test_a_failed_partition_is_found_from_the_menu(server: Server, browser: Brow
     frame.get_by_role("link", name=CRAWL).click()
 
     cell = frame.get_by_role("button", name="partition 1: parse failed")
-    expect(cell).to_have_class("cell k-failed", timeout=WAIT_MS)
+    expect(cell).to_have_class("cell k-failed")
     expect(frame.locator("html")).to_have_attribute("data-theme", theme)
     cell.click()
     panel = frame.locator("#panel")
