@@ -89,5 +89,10 @@ export function groups(cells) {
 export const tally = (cells) =>
   Object.keys(KINDS).map((kind) => [kind, cells.filter((cell) => cell.kind === kind).length]).filter(([, number]) => number);
 
-export const edgeText = (edges) => (edges?.length ? `${duration(edges[0])} … ${duration(edges.at(-1))}` : "");
+// From the end of the quickest step to the start of the slowest; nothing where they read the same.
+export function edgeText(edges) {
+  if (!edges?.length) return "";
+  const [quick, slow] = [duration(edges[0]), duration(edges.at(-1))];
+  return quick === slow ? "" : `${quick} … ${slow}`;
+}
 export const range = ({ number, last }) => (last === undefined || last === number ? count(number) : `${number}–${last}`);

@@ -63,9 +63,10 @@ export class Grid {
   #showLegend(cells) {
     const keys = tally(cells).map(([kind, number]) => [el("span", { class: `key cell k-${kind}`, "data-depth": "-" }), `${number.toLocaleString("en")} ${this.#names[kind]}`]);
     const nodes = keys.map((pair) => el("span", { class: "legend-item" }, pair));
-    if (cells.edges?.length && cells.some(({ depth }) => depth !== "-")) {
+    const took = edgeText(cells.edges);
+    if (took && cells.some(({ depth }) => depth !== "-")) {
       const ramp = [0, 1, 2, 3, 4].map((depth) => el("span", { class: "key cell k-done", "data-depth": depth }));
-      nodes.push(el("span", { class: "legend-item ramp" }, ramp, ` quick to slow: ${edgeText(cells.edges)}`));
+      nodes.push(el("span", { class: "legend-item ramp" }, ramp, ` quick to slow: ${took}`));
     }
     this.#legend.replaceChildren(...nodes);
   }

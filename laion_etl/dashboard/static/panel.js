@@ -6,6 +6,8 @@ import { get } from "./page.js";
 import { Grid } from "./grid.js";
 import { range } from "./cells.js";
 
+const ORDER = ["parse", "load", "plan", "download", "group", "score", "publish", "digest", "verdict"];
+
 const node = byId("panel");
 let opener = null;
 let turn = 0;
@@ -105,7 +107,8 @@ export function again(run, task) {
     first.disabled = true;
     try {
       const affected = await run.clear(task, true);
-      const names = [...new Set(affected.map(({ task_id: id }) => id.split(".").at(-1)))].join(", ");
+      const found = new Set(affected.map(({ task_id: id }) => id.split(".").at(-1)));
+      const names = ORDER.filter((name) => found.has(name)).join(", ");
       const sure = el("button", { type: "button", class: "button primary", onclick: go }, `Clear ${affected.length} tasks`);
       const no = el("button", { type: "button", class: "button", onclick: () => place.replaceChildren(first) }, "Cancel");
       place.replaceChildren(say(`Runs again: ${names}. Finished work is recognised and skipped.`), el("p", {}, sure, " ", no));
