@@ -92,8 +92,8 @@ def _labels(command: Command) -> dict[str, str]:
 
 def _environment(settings: Settings, run: str) -> list[k8s.V1EnvVar]:
     """The settings of the task that are no defaults, without secrets."""
-    own = {"LAION_ETL_RUN_ID": run, "LAION_ETL_DATA_DIR": f"{_SCRATCH}/laion_etl", "HOME": _SCRATCH}
-    passed = _passed_on(settings) | own | {"PYTHONUNBUFFERED": "1"}
+    folders = {"LAION_ETL_DATA_DIR": f"{_SCRATCH}/laion_etl", "HF_HOME": f"{_SCRATCH}/huggingface"}
+    passed = _passed_on(settings) | folders | {"LAION_ETL_RUN_ID": run, "PYTHONUNBUFFERED": "1"}
     return [k8s.V1EnvVar(name, value) for name, value in sorted(passed.items())]
 
 
@@ -131,6 +131,8 @@ def _places(stage: str, kubernetes: KubernetesSettings) -> dict[str, Any]:
     extra = {kubernetes.gpu_resource: str(kubernetes.gpus)} if gpu else {}
     requests = {name: _of_stage(kubernetes, name, stage) for name in ("cpu", "memory")}
     limits = {name: _of_stage(kubernetes, f"{name}_limit", stage) or requests[name] for name in requests}
+    if scratch := _of_stage(kubernetes, "scratch", stage):  # or a namespace's default would be the limit
+        extra["ephemeral-storage"] = scratch
     selector = kubernetes.gpu_node_selector if gpu else kubernetes.node_selector
     tolerations = kubernetes.gpu_tolerations if gpu else kubernetes.tolerations
     return {

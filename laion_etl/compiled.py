@@ -6,6 +6,7 @@ version and the CPU, so a changed kernel is never run in an old compilation.
 
 import hashlib
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -19,13 +20,18 @@ from numba import types
 from numba.core.cgutils import raw_memcpy
 from numba.extending import intrinsic
 
+_MARKER = "compiled"
 _SOURCES = ("parse/kernels/*.py", "database/kernels.py")
 
 KernelT = TypeVar("KernelT", bound=Callable[..., object])
 
 
 def _cache_folder() -> Path:
-    """Where compiled kernels are kept; a private temporary folder where the home folder can't be written."""
+    """Where compiled kernels are kept.
+
+    Where that can't be written (a container with a read-only root) it is a temporary folder, with a copy of
+    what is there: numba uses no folder that it can't write.
+    """
     digest = hashlib.sha256(numba.__version__.encode())
     digest.update(llvmlite.binding.get_host_cpu_name().encode())
     digest.update(llvmlite.binding.get_host_cpu_features().flatten().encode())
@@ -43,9 +49,11 @@ def _cache_folder() -> Path:
         with tempfile.TemporaryFile(dir=folder):
             return folder
     except OSError:
-        folder = Path(tempfile.mkdtemp(prefix="laion_etl-")) / name
-        folder.mkdir()
-        return folder
+        private = Path(tempfile.mkdtemp(prefix="laion_etl-")) / name
+        if (folder / _MARKER).exists():
+            shutil.copytree(folder, private)
+        private.mkdir(exist_ok=True)
+        return private
 
 
 _FOLDER = _cache_folder()
@@ -55,7 +63,7 @@ os.environ["NUMBA_CACHE_DIR"] = str(_FOLDER)  # for processes started from here
 
 def compiled_marker() -> Path:
     """The file that says that all kernels are compiled."""
-    return _FOLDER / "compiled"
+    return _FOLDER / _MARKER
 
 
 def ensure_compiled() -> None:

@@ -138,7 +138,7 @@ def test_a_pod_runs_the_command_and_leaves_its_result_in_the_store(made: dict[st
 def test_settings_go_to_the_pod_and_secrets_do_not(made: dict[str, Any]) -> None:
     [container] = made["parse"]["spec"]["containers"]
     assert {one["name"]: one["value"] for one in container["env"]} == {
-        "HOME": "/tmp",  # noqa: S108
+        "HF_HOME": "/tmp/huggingface",  # noqa: S108
         "LAION_ETL_CLIP_THRESHOLD_EN": "0.3",
         "LAION_ETL_DATA_DIR": "/tmp/laion_etl",  # noqa: S108
         "LAION_ETL_PARSE_REFUSED_EXTENSIONS": ".svg,.ico",
@@ -173,13 +173,15 @@ def test_a_pod_has_no_rights_it_does_not_need(made: dict[str, Any]) -> None:
 
 def test_resources_and_nodes_are_those_of_the_stage(made: dict[str, Any]) -> None:
     resources = made["parse"]["spec"]["containers"][0]["resources"]
-    assert resources["requests"] == resources["limits"] == {"cpu": "4", "memory": "4Gi"}
+    of_parse = {"cpu": "4", "memory": "4Gi", "ephemeral-storage": "4Gi"}
+    assert resources["requests"] == resources["limits"] == of_parse
 
     gpu = made["gpu"]["spec"]
     [container] = gpu["containers"]
     assert container["image"] == "registry/gpu:1"
-    assert container["resources"]["requests"] == {"cpu": "4", "memory": "9Gi", "nvidia.com/gpu": "1"}
-    assert container["resources"]["limits"] == {"cpu": "4", "memory": "12Gi", "nvidia.com/gpu": "1"}
+    of_score = {"cpu": "4", "ephemeral-storage": "8Gi", "nvidia.com/gpu": "1"}
+    assert container["resources"]["requests"] == {**of_score, "memory": "9Gi"}
+    assert container["resources"]["limits"] == {**of_score, "memory": "12Gi"}
     assert gpu["nodeSelector"] == {"pool": "a100"}
     assert gpu["tolerations"] == [
         {"key": "gpu", "operator": "Equal", "value": "yes", "effect": "NoSchedule"},

@@ -1,0 +1,27 @@
+import tempfile
+from pathlib import Path
+
+import pytest
+
+from laion_etl import compiled
+
+
+def test_kernels_of_a_read_only_image_are_used_from_a_copy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("NUMBA_CACHE_DIR")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    of_image = compiled._cache_folder()
+    (of_image / "compiled").touch()
+    (of_image / "kernel.nbi").write_text("compiled")
+
+    def read_only(**_: object) -> None:
+        raise OSError("Read-only file system")
+
+    monkeypatch.setattr(tempfile, "TemporaryFile", read_only)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    copy = compiled._cache_folder()
+    assert copy != of_image
+    assert copy.name == of_image.name  # by which a process started from here knows it
+    assert (copy / "kernel.nbi").read_text() == "compiled"
+    assert (copy / "compiled").exists()
