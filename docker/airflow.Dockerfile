@@ -9,9 +9,10 @@ ARG BASE=docker.io/library/python:3.11.14-slim-bookworm
 FROM ${BASE} AS build
 WORKDIR /build
 RUN python3 -m venv --without-pip /opt/laion
-COPY docker/requirements-airflow.txt docker/requirements-auth.txt ./
+COPY docker/requirements-airflow.txt docker/requirements-auth.txt requirements.txt ./
 RUN --mount=type=secret,id=pip,target=/etc/pip.conf \
-    python3 -m pip --python /opt/laion/bin/python install --no-cache-dir --no-deps --only-binary :all: -r requirements-airflow.txt -r requirements-auth.txt
+    python3 -m pip --python /opt/laion/bin/python install --no-cache-dir --no-deps --only-binary :all: -r requirements-airflow.txt \
+    && python3 -m pip --python /opt/laion/bin/python install --no-cache-dir --only-binary :all: -c requirements.txt -r requirements-auth.txt
 COPY pyproject.toml README.md LICENSE ./
 COPY sql ./sql
 COPY laion_etl ./laion_etl
@@ -19,7 +20,7 @@ RUN --mount=type=secret,id=pip,target=/etc/pip.conf \
     python3 -m pip --python /opt/laion/bin/python install --no-cache-dir --no-deps .
 
 FROM build AS build-all
-COPY docker/requirements-score.txt requirements.txt ./
+COPY docker/requirements-score.txt ./
 RUN --mount=type=secret,id=pip,target=/etc/pip.conf \
     python3 -m pip --python /opt/laion/bin/python install --no-cache-dir --only-binary :all: \
         -c requirements.txt -r requirements-score.txt

@@ -8,9 +8,10 @@ LABEL org.opencontainers.image.title="laion-etl worker with torch" \
       org.opencontainers.image.description="One laion-etl command, scoring on GPUs among them"
 COPY docker/requirements-score.txt requirements.txt /tmp/requirements/
 USER 0
-# CUDA's libraries are not in the lock: torch itself names their exact versions.
+# The base's Python has pip, that of the environment has none. CUDA's libraries are not in the lock: torch itself
+# names their exact versions.
 RUN --mount=type=secret,id=pip,target=/etc/pip.conf \
-    python3 -m pip --python /opt/laion/bin/python install --no-cache-dir --only-binary :all: \
+    PATH=/usr/local/bin:/usr/bin:$PATH python3 -m pip --python /opt/laion/bin/python install --no-cache-dir --only-binary :all: \
         -c /tmp/requirements/requirements.txt -r /tmp/requirements/requirements-score.txt
 USER 10001
 # Where open_clip and transformers keep the weights they fetch: mount a volume there to fetch them once.
