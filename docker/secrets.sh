@@ -3,7 +3,7 @@
 set -euo pipefail
 cd "$(dirname "$0")"
 [ ! -e .env ] || { echo "docker/.env is there already; move it away to make a new one"; exit 1; }
-secret() { python3 -c 'import secrets; print(secrets.token_hex(24))'; }
+secret() { python3 -c 'import secrets; print(secrets.token_hex(32))'; }
 fernet() { python3 -c 'import base64, os; print(base64.urlsafe_b64encode(os.urandom(32)).decode())'; }
 umask 077
 cat >.env <<END
