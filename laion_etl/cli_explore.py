@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from laion_etl.console import progress, summary
-from laion_etl.errors import InputError
+from laion_etl.errors import InputError, SettingsError
 from laion_etl.settings import Settings, load_settings
 from laion_etl.storage import Store, open_store
 
@@ -93,8 +93,10 @@ def explore(
     name: NameOption = "",
 ) -> None:
     """A local web page to search a published dataset by text and picture."""
-    from laion_etl.explore.serve import serve
-
+    try:
+        from laion_etl.explore.serve import serve
+    except ImportError as error:
+        raise SettingsError(f"the page needs {error.name}, which is installed with Airflow") from error
     settings, store, published = _open(name, version)
     serve(_opened(published, settings, store), settings, store, port, console)
 

@@ -8,7 +8,7 @@ import pytest
 
 from laion_etl.errors import StorageError
 from laion_etl.records import StageStats
-from laion_etl.storage import LocalStore, Store, open_store
+from laion_etl.storage import LocalStore, Store, local_copy, open_store
 
 
 def test_a_written_file_reads_back_and_is_listed(any_store: Store) -> None:
@@ -19,6 +19,30 @@ def test_a_written_file_reads_back_and_is_listed(any_store: Store) -> None:
     assert any_store.list("shards") == []
     assert (output.name, output.bytes) == ("pairs/C/part-00001.parquet", 5)
     assert output.sha256 == "2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824"
+
+
+def test_a_range_is_read_without_the_rest(any_store: Store) -> None:
+    any_store.write("a", b"0123456789")
+    assert any_store.read_range("a", 3, 4) == b"3456"
+    assert any_store.read_range("a", 8, 4) == b"89"
+    with pytest.raises(StorageError, match="does not exist"):
+        any_store.read_range("b", 0, 1)
+
+
+def test_a_local_copy_is_the_file_itself_or_fetched_once_and_checked(
+    store: LocalStore, s3_store: Store, tmp_path: Path
+) -> None:
+    cache = tmp_path / "cache"
+    assert local_copy(store, store.write("a/b.bin", b"data"), cache) == store.root / "a/b.bin"
+    output = s3_store.write("a/b.bin", b"data")
+    copy = local_copy(s3_store, output, cache)
+    assert copy.read_bytes() == b"data"
+    s3_store.write("a/b.bin", b"date")
+    assert local_copy(s3_store, output, cache) == copy
+    copy.unlink()
+    with pytest.raises(StorageError, match="not what its stats say"):
+        local_copy(s3_store, output, cache)
+    assert not copy.exists()
 
 
 def test_a_prefix_lists_its_folder_only(any_store: Store) -> None:

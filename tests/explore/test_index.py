@@ -11,6 +11,7 @@ import pytest
 from laion_etl.errors import InputError, MissingInputError, SettingsError
 from laion_etl.explore.filters import Filters
 from laion_etl.explore.graph import Graph, GraphWriter
+from laion_etl.explore.pictures import stored_picture
 from laion_etl.explore.published import find_published
 from laion_etl.explore.query import SearchIndex, open_index
 from laion_etl.explore.stage import index_dataset
@@ -148,6 +149,23 @@ def test_parts_together_find_what_one_part_finds(copy: World, opened: SearchInde
         assert [hit.sample_id for hit in index.search(vector, 12, filters)] == [
             hit.sample_id for hit in expected
         ]
+
+
+def test_an_index_on_s3_finds_the_same_and_its_pictures(
+    world: World, opened: SearchIndex, s3_store: Store, tmp_path: Path
+) -> None:
+    for name in world.store.list(""):
+        if name.startswith(("dataset", "scored")):
+            s3_store.write(name, world.store.read(name))
+    settings = replace(world.settings, core=replace(world.settings.core, data_dir=str(tmp_path)))
+    published = find_published("laion", "", s3_store)
+    stats = index_dataset(published, settings, s3_store)
+    assert stats == world.store.read_stats(f"index/laion/{CRAWL}/_stats.json")
+    index = open_index(published, settings, s3_store)
+    vector = opened.parts[0].graph.floats(np.array([5]))[0]
+    hits = index.search(vector, 9, Filters())
+    assert hits == opened.search(vector, 9, Filters())
+    assert stored_picture(hits[0], s3_store) == stored_picture(hits[0], world.store)
 
 
 def test_a_killed_build_leaves_no_index_and_the_next_one_finishes(
