@@ -12,6 +12,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from laion_etl.cli import app
+from laion_etl.cli_explore import _clean
 from laion_etl.errors import InputError, MissingInputError
 from laion_etl.explore.filters import Filters
 from laion_etl.explore.pictures import Reader, ending_of, stored_picture
@@ -171,6 +172,10 @@ def test_the_search_command_prints_a_table_that_fits_eighty_columns(
     assert like.exit_code == 0, like.output
     two = RUNNER.invoke(app, ["search", QUERY, "--image", str(picture)])
     assert two.exit_code == 2
+
+
+def test_captions_can_not_move_the_cursor_of_a_terminal() -> None:
+    assert _clean("red\x1b[2J circle\n\u202etxt.exe") == "red [2J circle  txt.exe"
 
 
 def test_the_index_command_says_how_to_search(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
