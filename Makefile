@@ -49,8 +49,9 @@ $(VENV)-peers-clip/bin/python: benchmarks/peers-clip.txt
 	$(PYTHON) -m venv $(VENV)-peers-clip
 	$(VENV)-peers-clip/bin/python -m pip install --quiet --disable-pip-version-check -r benchmarks/peers-clip.txt
 
-docs: setup  ## the configuration reference from the settings
+docs: setup  ## the pages made from the settings
 	$(BIN)/python -m laion_etl.reference > docs/configuration.md
+	$(BIN)/python -m laion_etl.reproduction > docs/reproduction.md
 
 lock: setup  ## requirements.txt from requirements.in
 	$(BIN)/python -m pip install --quiet pip-tools

@@ -20,10 +20,11 @@ from laion_etl.download.stage import download_batch
 from laion_etl.download.worker import Worker, open_queue
 from laion_etl.minicrawl.build import MiniCrawl
 from laion_etl.minicrawl.web import MiniWeb
-from laion_etl.overview import crawl_funnel
+from laion_etl.overview import CrawlFunnel, crawl_funnel
 from laion_etl.parse.stage import parse_partition
 from laion_etl.publish.stage import publish_dataset
 from laion_etl.records import DATASET_SCHEMA, pair_id
+from laion_etl.reproduction import MINI_CRAWL
 from laion_etl.run import LocalRun
 from laion_etl.score.stage import score_shards
 from laion_etl.settings import ClipSettings, PlanSettings, Settings
@@ -78,6 +79,7 @@ def test_the_mini_crawl_becomes_a_dataset(
     assert all(row.units > 0 for row in funnel.rows)
     assert funnel.row("parse").input >= 2_000
     assert funnel.row("download").kept >= 1_000
+    _check_what_the_docs_say(funnel)
 
     shard_rows = read_rows(any_store, f"shards/{minicrawl.crawl}")
     outcomes = {row["url"]: row["status"] for row in shard_rows}
@@ -102,6 +104,23 @@ def test_the_mini_crawl_becomes_a_dataset(
     assert manifest
     assert any_store.read(f"{dataset}/README.md").startswith(b"---\n")
     assert any_store.read(f"{dataset}/report/index.html").startswith(b"<!")
+
+
+def _check_what_the_docs_say(funnel: CrawlFunnel) -> None:
+    """docs/reproduction.md shows these; scores differ a little from machine to machine."""
+    parsed, downloaded, scored = (funnel.row(stage) for stage in ("parse", "download", "score"))
+    opted_out = sum(count for reason, count in downloaded.dropped.items() if reason.startswith("opted_out"))
+    found = {
+        "links": parsed.input,
+        "alt_too_short": parsed.dropped["alt_too_short"],
+        "unique": downloaded.input,
+        "images": downloaded.kept,
+        "too_few_bytes": downloaded.dropped["too_few_bytes"],
+        "too_many_pixels": downloaded.dropped["too_many_pixels"],
+        "opted_out": opted_out,
+    }
+    assert found == {name: MINI_CRAWL[name] for name in found}
+    assert scored.kept == pytest.approx(MINI_CRAWL["published"], rel=0.02)
 
 
 def test_matching_pairs_are_kept_and_others_dropped(
