@@ -16,7 +16,7 @@ MINI_CRAWL = {
     "unique": 1_485,
     "images": 1_230,
     "too_few_bytes": 30,
-    "too_many_pixels": 3,
+    "too_many_pixels": 4,
     "opted_out": 38,
     "published": 816,
     "english": 361,

@@ -206,7 +206,7 @@ def hexagons(
     if low <= box[0] < high:
         at = (box[0] - low) * unit
         parts.append(rect("box", left + at, 0.8, size - at, size - at))
-        parts.append(text(box[1], left + size - 6, 16, "marker-label end"))
+        parts.append(text(box[1], left + size, -13, "marker-label end"))
     parts.append(text("width, px", left + size / 2, size + 38, "axis middle"))
     parts.append(text("height, px", 0, -13, "axis"))
     return svg((0, -28, left + size + 24, size + 74), title, parts, "heat")

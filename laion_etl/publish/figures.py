@@ -6,7 +6,6 @@ from functools import partial
 import numpy as np
 from markupsafe import Markup
 
-from laion_etl.funnel import ScoreReason
 from laion_etl.overview import FunnelRow
 from laion_etl.publish import charts
 from laion_etl.publish.charts import Axis, Hexagon, Marker, Strip
@@ -26,12 +25,12 @@ from laion_etl.publish.statistics import (
 )
 from laion_etl.publish.subsets import SUBSET_HIGH_RESOLUTION
 from laion_etl.publish.templating import words
-from laion_etl.publish.variants import NOT_TAGGED, PUNSAFE
+from laion_etl.publish.variants import is_unsafe
 from laion_etl.records import SUBSET_EN, SUBSET_MULTI, SUBSET_NOLANG
+from laion_etl.removals import REASON as REMOVED
 
 _BINS_PER_COLUMN = 4  # similarity: columns of 0.02
 LANGUAGES_SHOWN = 16
-_UNSAFE = frozenset({ScoreReason.SUSPECTED_UNDERAGE.value, NOT_TAGGED, PUNSAFE})
 _INPUT_TITLES = {
     "parse": "Image links",
     "load": "Pairs",
@@ -74,11 +73,11 @@ def figures(facts: Facts) -> dict[str, Markup]:
 
 def kind(reason: str) -> str:
     """The class that colours a reason: what sort of reason it is."""
-    if reason.startswith("opted_out"):
+    if reason.startswith("opted_out") or reason == REMOVED:
         return "opted-out"
     if "duplicate" in reason:
         return "duplicate"
-    if reason.startswith(("blocked", "tagged")) or reason in _UNSAFE:
+    if is_unsafe(reason):
         return "unsafe"
     return "lost"
 
@@ -102,7 +101,7 @@ def _funnel(facts: Facts) -> Markup:
 
 
 def _step(row: FunnelRow) -> Step:
-    counts = {r: n for r, n in row.dropped.items() if kind(r) != "opted-out"}
+    counts = {r: n for r, n in row.dropped.items() if not r.startswith("opted_out")}
     if opted_out := sum(row.dropped.values()) - sum(counts.values()):
         counts["opted_out"] = opted_out
     ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
@@ -135,8 +134,8 @@ def _similarity_axis(facts: Facts) -> Axis:
     filled = np.flatnonzero(sum(_columns(group.kept + group.rejected) for group in found))
     first, last = (int(filled[0]), int(filled[-1]) + 1) if filled.size else (50, 75)
     edges = SIMILARITY_EDGES[::_BINS_PER_COLUMN][max(0, first - 1) : last + 2]
-    step = 0.1 if edges[-1] - edges[0] > 0.5 else 0.05
-    ticks = [round(i * step, 2) for i in range(-20, 41) if edges[0] <= i * step <= edges[-1]]
+    step = next(step for step in (0.05, 0.1, 0.2, 0.25) if edges[-1] - edges[0] <= 8 * step)
+    ticks = [round(i * step, 2) for i in range(-20, 21) if edges[0] <= i * step <= edges[-1]]
     return Axis(
         edges.tolist(),
         [(tick, f"{tick:g}") for tick in ticks],

@@ -4,6 +4,7 @@ Bands are as thick as their counts. A stage has its reasons below what it keeps 
 so no band crosses another or a label.
 """
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -70,15 +71,16 @@ def sankey(steps: Sequence[Step], last: str, parts: Sequence[Flow]) -> Markup:
 
 
 def _summed(flows: Sequence[Flow]) -> list[Flow]:
-    """At most so many: the small ones of the most frequent kind are added up, the others are never hidden."""
+    """At most so many: the small ones of the kind with most reasons are added up, others are never hidden."""
     if len(flows) <= _MOST:
         return list(flows)
-    common = [flow for flow in flows if flow.kind == flows[0].kind]
+    ((most, _),) = Counter(flow.kind for flow in flows).most_common(1)
+    common = [flow for flow in flows if flow.kind == most]
     room = max(1, _MOST - 1 - (len(flows) - len(common)))
     rest = common[room:]
     if len(rest) < 2:
         return list(flows)
-    more = Flow(f"{len(rest)} more reasons", sum(flow.count for flow in rest), flows[0].kind)
+    more = Flow(f"{len(rest)} more reasons", sum(flow.count for flow in rest), most)
     return [*(flow for flow in flows if flow not in rest), more]
 
 

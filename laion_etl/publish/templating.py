@@ -5,8 +5,8 @@ from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
 
-from laion_etl.funnel import ScoreReason
 from laion_etl.publish import charts
+from laion_etl.publish.variants import is_unsafe
 
 TEMPLATES = Path(__file__).parent / "templates"
 _CAPTION_CHARS = 160
@@ -56,5 +56,5 @@ def cut(text: str, most: int = _CAPTION_CHARS) -> str:
 
 
 def hides_caption(reason: str | None) -> bool:
-    """Captions of suspected under-age samples are not repeated anywhere."""
-    return reason == ScoreReason.SUSPECTED_UNDERAGE.value
+    """Captions of samples that were dropped as unsafe are not repeated anywhere."""
+    return reason is not None and is_unsafe(reason)

@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from laion_etl.errors import SettingsError
+from laion_etl.funnel import ScoreReason
 from laion_etl.settings import PublishSettings
 
 RESEARCH = "research"
@@ -18,6 +19,12 @@ VARIANTS = (RESEARCH, RESEARCH_SAFE)
 _UNSAFE_TAGS = frozenset({"NSFW", "UNSURE"})
 NOT_TAGGED = "not_checked_for_safety"
 PUNSAFE = "punsafe_over_limit"
+_UNSAFE_REASONS = frozenset({ScoreReason.SUSPECTED_UNDERAGE.value, NOT_TAGGED, PUNSAFE})
+
+
+def is_unsafe(reason: str) -> bool:
+    """Whether a row was dropped for safety: by a blocklist, by scoring, or from research-safe."""
+    return reason.startswith(("blocked_", "tagged_")) or reason in _UNSAFE_REASONS
 
 
 def dataset_name(name: str, variant: str) -> str:

@@ -25,8 +25,9 @@ def shapes(drawing: Markup, name: str, tag: str = "rect") -> list[dict[str, str]
 
 def test_the_funnel_shows_every_stage_and_sums_up_rare_reasons() -> None:
     reasons = [Flow(f"reason {i}", 10 - i, "lost") for i in range(8)]
+    others = [Flow("opted out", 1, "opted-out")]
     steps = [
-        Step("parse", "Links", 1052, 1000, [*reasons, Flow("opted out", 1, "opted-out")]),
+        Step("parse", "Links", 1052, 1000, [*reasons, *others]),
         Step("load", "Pairs", 1000, 400, [Flow("old", 600, "duplicate")]),
     ]
     shown = texts(sankey(steps, "Published", [Flow("English", 400, "flow-kept")]))
