@@ -28,6 +28,7 @@ export function follow(path, show, { once = false } = {}) {
   let wait = FASTEST_S;
   let seen = 0;
   let timer = 0;
+  let asking = false;
 
   async function ask() {
     const answer = await fetch(`${BASE}${path}`, { headers: etag ? { "If-None-Match": etag } : {}, credentials: "same-origin" });
@@ -54,8 +55,9 @@ export function follow(path, show, { once = false } = {}) {
   }
 
   async function turn() {
+    if (document.hidden || asking) return;
     clearTimeout(timer);
-    if (document.hidden) return;
+    asking = true;
     let next;
     try {
       next = await ask();
@@ -63,6 +65,7 @@ export function follow(path, show, { once = false } = {}) {
       notices([{ what: "server", message: error.message }]);
       wait = next = Math.min(SLOWEST_S, wait * 2);
     }
+    asking = false;
     if (next !== null) timer = setTimeout(turn, 1000 * next);
   }
 

@@ -1,0 +1,31 @@
+"""The dashboard as a command: on loopback, until it is asked to end."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+
+import urllib3
+
+from laion_etl.settings import Settings
+
+
+def test_it_serves_on_loopback_until_it_is_asked_to_end(dump: Settings) -> None:
+    environment = {
+        **os.environ,
+        "LAION_ETL_DATA_DIR": dump.core.data_dir,
+        "LAION_ETL_DATABASE_URL": dump.core.database_url,
+    }
+    command = [sys.executable, "-m", "laion_etl", "dashboard", "--port", "0"]
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout
+            match = re.search(r"http://127\.0\.0\.1:\d+/", process.stdout.readline())
+            assert match
+            retries = urllib3.Retry(connect=50, total=50, backoff_factor=0.1, backoff_max=0.2)
+            assert b"<h1>Crawls</h1>" in urllib3.request("GET", match[0], retries=retries, timeout=30).data
+        finally:
+            process.send_signal(signal.SIGTERM)
+            code = process.wait(30)
+    assert code == 130
