@@ -1,6 +1,6 @@
 """The stats files of a crawl, each read once: later looks list the store and read what is new or changed.
 
-A dump leaves some twenty thousand of them. They are kept without what no page shows, a kilobyte each.
+A dump leaves up to twenty thousand of them. They are kept without what no page shows, a kilobyte each.
 """
 
 from collections.abc import Iterable, Mapping

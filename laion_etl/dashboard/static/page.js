@@ -1,6 +1,6 @@
 // What all pages share: their documents, fetched again and again with patience, the theme, and notices.
 
-import { byId, duration, el } from "./dom.js";
+import { byId, count, duration, el } from "./dom.js";
 
 export const BASE = document.body.dataset.base;
 export const AIRFLOW = document.body.dataset.airflow;
@@ -11,8 +11,8 @@ const SLOWEST_S = 60;
 const CALM_S = 20;
 
 const ADVICE = {
-  database: "Postgres does not answer: numbers of the queue are missing. Is it running, and is LAION_ETL_DATABASE_URL right?",
-  store: "The store does not answer: funnel and units are missing. Check LAION_ETL_STORE and its credentials.",
+  database: "Postgres does not answer; numbers of the queue are missing.",
+  store: "The store does not answer; funnel and units are missing.",
   schema: "Postgres has no tables of ours yet: the first load makes them, or laion-etl migrate.",
   settings: "A setting is wrong.",
   stats: "A stats file can't be read and is left out.",
@@ -38,6 +38,7 @@ export function follow(path, show, { once = false } = {}) {
     }
     if (answer.status === 401 || answer.status === 403) {
       notices([{ what: answer.status === 401 ? "session" : "access", message: "" }]);
+      byId("wait").hidden = true;
       return null;
     }
     if (!answer.ok && answer.status !== 304) throw new Error((await problem(answer)) || `HTTP ${answer.status}`);
@@ -49,6 +50,7 @@ export function follow(path, show, { once = false } = {}) {
       const made = await answer.json();
       notices(made.problems ?? []);
       show(made);
+      byId("main").classList.remove("waiting");
       wait = FASTEST_S;
     }
     return once ? null : wait;
@@ -101,7 +103,7 @@ function fresh(seen) {
 }
 
 function reading({ read, of }) {
-  byId("fresh").textContent = of ? `reading ${read} of ${of} stats files` : "reading";
+  if (of) byId("wait").textContent = `reading ${count(read)} of ${count(of)} stats files; later only new ones`;
 }
 
 function notices(problems) {
