@@ -58,12 +58,12 @@ class CrawlPage:
         queue = _tried("database", lambda: self._queue(funnel), None, problems)
         for message in self.stats.broken[:3]:
             problems.append({"what": "stats", "message": message})
-        status = queue.status if queue else _status_of_store(self.crawl, funnel)
         rows = queue.batches if queue else []
         failed = failed_partitions(troubles) - {
             (stage, number) for stage in ("parse", "load") for number in finished_numbers(stats[stage])
         }
         batches = batch_grid(rows, stats["score"]) if queue else batch_grid_of_store(stats)
+        status = queue.status if queue else _status_of_store(self.crawl, funnel, len(batches.states))
         return {
             "crawl": self.crawl,
             "problems": problems,
@@ -112,8 +112,18 @@ def _prices(settings: Settings) -> dict[str, float]:
     return prices if any(prices.values()) else {}
 
 
-def _status_of_store(crawl: str, funnel: CrawlFunnel) -> CrawlStatus:
-    load, queue = LoadProgress(crawl), QueueProgress(crawl)
+def _status_of_store(crawl: str, funnel: CrawlFunnel, batches: int) -> CrawlStatus:
+    """What the store knows of the queue: nothing of who is at work, and how fast."""
+    loaded, planned, fetched = (funnel.row(stage) for stage in ("load", "plan", "download"))
+    load = LoadProgress(crawl, partitions=loaded.units, pairs_kept=loaded.kept)
+    queue = QueueProgress(
+        crawl,
+        batches=batches,
+        done=fetched.units,
+        pairs=planned.kept,
+        pairs_done=fetched.input,
+        images=fetched.kept,
+    )
     return CrawlStatus(crawl, load, queue, tuple(stages_of(funnel, load, queue)))
 
 
