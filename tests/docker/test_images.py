@@ -43,15 +43,19 @@ def test_a_worker_has_neither_airflow_nor_torch() -> None:
     assert not [name for name in names if name.startswith(("apache-", "torch", "nvidia", "pytest"))]
 
 
+# In the API server, or on the machine of whoever looks: not for workers.
+PAGES = {"dashboard", "explore"}
+
+
 def imported() -> dict[tuple[str, bool], Path]:
-    """Third-party modules that laion_etl imports, whether for the dashboard, and a file that does."""
+    """Third-party modules that laion_etl imports, whether for a page, and a file that does."""
     found = {}
     for path in (ROOT / "laion_etl").rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
             names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
             if isinstance(node, ast.ImportFrom) and node.level == 0:
                 names = [node.module or ""]
-            found |= {(name.split(".")[0], "dashboard" in path.parts): path for name in names}
+            found |= {(name.split(".")[0], bool(PAGES & {*path.parts})): path for name in names}
     return {key: path for key, path in found.items() if key[0] not in sys.stdlib_module_names}
 
 
@@ -63,10 +67,10 @@ def test_images_have_every_package_that_the_code_imports() -> None:
     workers = pins(DOCKER / "requirements-worker.txt") | pins(DOCKER / "requirements-score.txt")
     airflow = pins(DOCKER / "requirements-airflow.txt")
     providers = packages_distributions()
-    for (module, of_dashboard), path in imported().items():
+    for (module, of_page), path in imported().items():
         if module not in NOT_IN_IMAGES:
             names = {canonicalize_name(name) for name in providers[module]}
-            installed = airflow if of_dashboard else workers
+            installed = airflow if of_page else workers
             assert names & installed.keys(), f"{module} of {path}: add its package to docker/requirements.py"
 
 
