@@ -90,6 +90,17 @@ def member_places(file: BinaryIO) -> Iterator[tuple[str, int, int]]:
         offset += BLOCK + size + -size % BLOCK
 
 
+def member_of(data: bytes, offset: int) -> tuple[str, bytes]:
+    """(name, data) of a regular file cut out of a tar with its header, which began at `offset`.
+
+    Raises TarError when that is not what was cut out.
+    """
+    name, size = _parse(data[:BLOCK], offset)
+    if len(data) != BLOCK + size:
+        raise TarError(f"member at offset {offset} has {size} bytes, not {len(data) - BLOCK}")
+    return name, data[BLOCK:]
+
+
 def _header(name: str, size: int) -> bytes:
     encoded = name.encode("ascii")
     if not 0 < len(encoded) <= MAX_NAME_BYTES:

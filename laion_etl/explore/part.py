@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from laion_etl.errors import InputError, Stopped
 from laion_etl.explore.graph import GraphWriter
+from laion_etl.explore.places import STATS, part_stem
 from laion_etl.explore.rows import ROW_SCHEMA, Place, counted, picture_places, with_places
 from laion_etl.publish.scored import ScoredBatch, ScoredCrawl, read_batch
 from laion_etl.publish.subsets import published_rows
@@ -23,15 +24,9 @@ from laion_etl.settings import IndexSettings
 from laion_etl.storage import Store
 
 FORMAT = 1
-STATS = "_stats.json"
 COUNTED = {"languages": "LANGUAGE", "licenses": "LICENSE", "tags": "NSFW"}
 _MOSTCOUNTED = 200  # values of a column that are counted one by one
 _WITHOUT_EFFECT_ON_OUTPUT = ("expansion_search", "exact_rows", "jobs")
-
-
-def part_stem(dataset: str, crawl: str, unit: str) -> str:
-    """Name of a part's files in the store without their endings."""
-    return f"index/{dataset}/_parts/{crawl}/{unit}"
 
 
 def shaping(settings: IndexSettings) -> dict[str, Any]:

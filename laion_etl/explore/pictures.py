@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from laion_etl.errors import InputError
+from laion_etl.errors import InputError, MissingInputError
 from laion_etl.explore.graph import Floats
 from laion_etl.explore.query import Hit
 from laion_etl.machine import usable_cores
@@ -20,6 +20,7 @@ from laion_etl.score.preparers import Material, Preparers
 from laion_etl.score.shared import Plans
 from laion_etl.settings import Settings
 from laion_etl.storage import Store
+from laion_etl.tarshard import BLOCK, TarError, member_of
 
 MEDIA_TYPES = {"jpg": "image/jpeg", "png": "image/png", "webp": "image/webp", "avif": "image/avif"}
 _BLOCKS = 8  # pictures on their way at once
@@ -42,12 +43,24 @@ def ending_of(data: bytes) -> str:
 
 
 def stored_picture(hit: Hit, store: Store) -> tuple[str, bytes] | None:
-    """Ending and bytes of a sample's picture, out of its scored shard; None when its place was not noted."""
+    """Ending and bytes of a sample's picture, out of its scored shard; None when its place was not noted.
+
+    Raises MissingInputError when the shard was rewritten since, so that no other picture is shown instead.
+    """
     row = hit.row
     if row["picture_offset"] is None:
         return None
-    name = f"{scored_stem(row['crawl'], hit.sample_id // _KEY_INDEX_DIGITS)}.tar"
-    return row["picture_ending"], store.read_range(name, row["picture_offset"], row["picture_bytes"])
+    tar = f"{scored_stem(row['crawl'], hit.sample_id // _KEY_INDEX_DIGITS)}.tar"
+    start, ending = row["picture_offset"] - BLOCK, row["picture_ending"]
+    try:
+        name, data = member_of(store.read_range(tar, start, BLOCK + row["picture_bytes"]), start)
+    except TarError:
+        name, data = "", b""
+    if name != f"{row['key']}.{ending}":
+        raise MissingInputError(
+            f"{store.uri(tar)} was rewritten since it was indexed; index the version again"
+        )
+    return ending, data
 
 
 class Reader(AbstractContextManager["Reader"]):

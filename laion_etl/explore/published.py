@@ -68,11 +68,6 @@ class Published:
             yield PublishedBatch(crawl, number, np.sort(np.concatenate(list(runs))))
 
 
-def visible_versions(dataset: str, store: Store) -> set[str]:
-    """The names of the versions that can be read."""
-    return {one.version for one in read_versions(dataset, store).listed}
-
-
 def find_published(dataset: str, version: str, store: Store) -> Published:
     """A version by name, '' for the current one; raises InputError when there is none."""
     found = read_versions(dataset, store).find(version)

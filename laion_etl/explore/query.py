@@ -13,10 +13,9 @@ from numpy.typing import NDArray
 from laion_etl.errors import InputError, MissingInputError
 from laion_etl.explore.filters import Filters, Mask
 from laion_etl.explore.graph import Floats, Graph, Rows
-from laion_etl.explore.part import STATS, part_stem
+from laion_etl.explore.places import STATS, index_stats, part_stem
 from laion_etl.explore.published import Published
 from laion_etl.explore.rows import open_rows
-from laion_etl.explore.stage import index_stats
 from laion_etl.machine import usable_cores
 from laion_etl.publish.versions import Release
 from laion_etl.records import StageStats

@@ -12,20 +12,15 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from threading import Event
 
 from laion_etl.errors import InputError, SettingsError
-from laion_etl.explore.part import COUNTED, FORMAT, STATS, Batch, Part, most, shaping
-from laion_etl.explore.published import Published, PublishedBatch, visible_versions
+from laion_etl.explore.part import COUNTED, FORMAT, Batch, Part, most, shaping
+from laion_etl.explore.places import STATS, delete_unnamed, index_stats
+from laion_etl.explore.published import Published, PublishedBatch
 from laion_etl.publish.scored import ScoredBatch, ScoredCrawl, find_scored
-from laion_etl.publish.versions import Release
 from laion_etl.records import StageStats, fingerprint
 from laion_etl.settings import IndexSettings, Settings
 from laion_etl.storage import Store
 
 Report = Callable[[int, int], None]
-
-
-def index_stats(release: Release) -> str:
-    """Name in the store of what says that a version is indexed, and with which parts."""
-    return f"index/{release.name}/{release.version}/{STATS}"
 
 
 def index_dataset(
@@ -39,7 +34,7 @@ def index_dataset(
     name = index_stats(release)
     mark = fingerprint("index", FORMAT, release, published.identity, shaping(settings.index))
     if done := store.finished(name, mark):
-        _delete_unnamed(release.name, store)
+        delete_unnamed(release.name, store)
         return done
     store.delete(name)
     parts = []
@@ -47,7 +42,7 @@ def index_dataset(
         parts.append(done)
         report(sum(stats.kept for stats in parts), published.rows)
     stats = store.write_stats(name, _whole(published, mark, parts))
-    _delete_unnamed(release.name, store)
+    delete_unnamed(release.name, store)
     return stats
 
 
@@ -122,22 +117,3 @@ def _scored(published: PublishedBatch, crawl: ScoredCrawl, store: Store) -> Scor
         f"{store.uri(crawl.shard_name(published.number, STATS))} is published but no longer there; "
         f"score batch {published.number} of {crawl.crawl} again, its embeddings are needed"
     )
-
-
-def _delete_unnamed(dataset: str, store: Store) -> None:
-    """Indexes of versions that are gone, and parts that no index names."""
-    known = visible_versions(dataset, store)
-    named: set[str] = set()
-    for name in store.list(f"index/{dataset}"):
-        _, _, version, *rest = name.split("/")
-        if version == "_parts" or rest != [STATS]:
-            continue
-        if version not in known:
-            store.delete(name)
-            continue
-        for output in store.read_stats(name).outputs:
-            named.add(output.name.rpartition(".")[0])
-    for name in store.list(f"index/{dataset}/_parts"):
-        stem = name.removesuffix(STATS).removesuffix(".usearch").removesuffix(".arrow")
-        if stem not in named:
-            store.delete(name)

@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from laion_etl.errors import SettingsError
+from laion_etl.explore.places import delete_unnamed
 from laion_etl.publish.listing import Part, current_manifest, read_manifest
 from laion_etl.publish.manifest import shaping_settings
 from laion_etl.publish.purge import purge_versions
@@ -87,6 +88,7 @@ def remove(
     purged = holding if purge else ()
     for name in datasets if purge else ():
         purge_versions(name, frozenset(_holding(request, name, store)), store)
+        delete_unnamed(name, store)  # their indexes have captions and embeddings too
     return Removal(request, published, () if purge else holding, purged)
 
 

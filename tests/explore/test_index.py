@@ -15,9 +15,11 @@ from laion_etl.explore.pictures import stored_picture
 from laion_etl.explore.published import find_published
 from laion_etl.explore.query import SearchIndex, open_index
 from laion_etl.explore.stage import index_dataset
+from laion_etl.publish.purge import purge_versions
 from laion_etl.publish.stage import publish_dataset
-from laion_etl.publish.versions import read_versions, write_versions
 from laion_etl.records import StageStats, scored_stem
+from laion_etl.removal.lists import read_list
+from laion_etl.removal.stage import remove
 from laion_etl.settings import IndexSettings, Settings
 from laion_etl.storage import LocalStore, Store
 from laion_etl.tarshard import member_places, read_members
@@ -123,8 +125,7 @@ def test_parts_of_versions_that_are_gone_are_deleted(copy: World) -> None:
     build(copy)
     publish_without_duplicates(copy)
     after = build(copy)
-    versions = read_versions("laion", copy.store)
-    write_versions(versions.without(frozenset({CRAWL})), copy.store)
+    purge_versions("laion", frozenset({CRAWL}), copy.store)
     assert build(copy) == after
     assert {output.name for output in after.outputs} == data_files(copy.store)
     assert not copy.store.exists(f"index/laion/{CRAWL}/_stats.json")
@@ -166,6 +167,22 @@ def test_an_index_on_s3_finds_the_same_and_its_pictures(
     hits = index.search(vector, 9, Filters())
     assert hits == opened.search(vector, 9, Filters())
     assert stored_picture(hits[0], s3_store) == stored_picture(hits[0], world.store)
+
+
+def test_a_removal_leaves_nothing_of_the_sample_in_any_index(copy: World) -> None:
+    build(copy)
+    index = open_index(copy.published, copy.settings, copy.store)
+    rows = index.parts[0].rows.to_pylist()
+    request = read_list(rows[3]["URL"].encode(), "list")
+    remove(request, copy.settings, copy.store)
+    shown = [hit for hit in index.browse(100, Filters(unsafe=True)) if hit.row["key"] > rows[3]["key"]]
+    with pytest.raises(MissingInputError, match="rewritten"):
+        stored_picture(shown[0], copy.store)
+    remove(request, copy.settings, copy.store, purge=True)
+    assert data_files(copy.store) == set()
+    build(copy)
+    with pytest.raises(MissingInputError, match="no sample"):
+        open_index(copy.published, copy.settings, copy.store).sample(rows[3]["SAMPLE_ID"])
 
 
 def test_a_killed_build_leaves_no_index_and_the_next_one_finishes(
