@@ -2,7 +2,8 @@
 
 1. The store is searched; what was found is written down as hashes (`removals/<id>.json`, see removals.py).
 2. Shards, scored shards, pairs and batches are rewritten without it (see rewrite.py).
-3. Crawls that had some of it are published again, from the rewritten shards: a new version of each dataset.
+3. Crawls that had some of it are published again, from the rewritten shards: a new version of each dataset;
+   their parts of the search index are deleted.
 4. Versions that still have it are named, and with `purge` deleted, but for files that other versions list.
 
 Killed at any moment and run again, it comes to the same end: each step finds what is left to do.
@@ -35,6 +36,7 @@ from laion_etl.removals import FOUND, Matcher, Request, read_request
 from laion_etl.settings import Settings
 from laion_etl.storage import Store
 
+_INDEX_PARTS = "_parts"  # laion_etl/explore/part.py
 _COLUMNS = ["pair_id", "url", "md5", "sha256", "pdq"]
 _DATASET_COLUMNS = {"URL": "url", "hash": "hash"}
 _VERSIONS = re.compile(r"dataset/([^/]+)/versions\.json\Z")
@@ -83,6 +85,8 @@ def remove(
         _check_settings(name, part, settings)
     store.write(request.name, request.to_json())
     _rewrite(Matcher([request], settings.download.pdq_distance), store, on_file)
+    for dataset in {name for name, _ in work}:
+        _delete_index(dataset, request.crawls, store)
     published = tuple(_publish(name, part.crawl, settings, store) for name, part in work)
     holding = tuple(f"{name}/{version}" for name in datasets for version in _holding(request, name, store))
     purged = holding if purge else ()
@@ -135,6 +139,14 @@ def _rewrite(matcher: Matcher, store: Store, on_file: Progress | None) -> None:
         step(name, store, matcher)
         if on_file is not None:
             on_file(number, len(steps))
+
+
+def _delete_index(dataset: str, crawls: tuple[str, ...], store: Store) -> None:
+    """What `laion-etl index` keeps of the crawls, which has their texts, and what says that it is whole."""
+    for name in store.list(f"index/{dataset}"):
+        _, _, folder, rest = name.split("/", 3)
+        if folder != _INDEX_PARTS or rest.split("/")[0] in crawls:
+            store.delete(name)
 
 
 def _parts_with(request: Request, dataset: str, store: Store) -> list[Part]:

@@ -76,6 +76,10 @@ def full(tmp_path_factory: pytest.TempPathFactory, worlds: dict[str, World]) -> 
         _write_all(world, crawl, store)
         publish_dataset(crawl, Settings(), store)
     publish_dataset(CRAWL, Settings(), store, variant=RESEARCH_SAFE)
+    for crawl, world in worlds.items():
+        texts = "\n".join(row["url"] for row in world.kept)
+        store.write(f"index/laion/_parts/{crawl}/000000000-mark.arrow", texts.encode())
+    store.write(f"index/laion/{NEXT}/_stats.json", b"{}")
     return store.root
 
 
@@ -154,7 +158,7 @@ def test_nothing_that_was_removed_is_left_in_the_store(
 ) -> None:
     rows = gone_rows(worlds, victims)
     folders = {name.split("/")[0] for name in traces(store, rows)}
-    assert folders == {"pairs", "batches", "shards", "scored", "dataset"}
+    assert folders == {"pairs", "batches", "shards", "scored", "dataset", "index"}
     done = carry_out(listed, store, purge=True)
     assert traces(store, rows) == []
     assert len(done.request.pair_ids) == len(rows) > 10
