@@ -30,6 +30,10 @@ class Airflow:
         command = [sys.executable, "-c", script, *arguments]
         return json.loads(self._run(command, more).splitlines()[-1])
 
+    def rest(self, *requests: tuple[str, str, object]) -> list[tuple[int, Any]]:
+        """Status and answer of requests (method, path, body) to the REST API, by which the UI works too."""
+        return [(status, answer) for status, answer in self.python(_REST, json.dumps(requests))]
+
     def cli(self, *arguments: str) -> str:
         """Runs an `airflow` command; returns its output."""
         return self._run(self.command(*arguments), {})
@@ -50,6 +54,20 @@ class Airflow:
         )
         assert done.returncode == 0, f"{command} failed:\n{done.stdout}\n{done.stderr}"
         return done.stdout
+
+
+_REST = """
+import json, sys
+from fastapi.testclient import TestClient
+from airflow.api_fastapi.app import create_app
+with TestClient(create_app()) as client:
+    token = client.get("/auth/token").json()["access_token"]
+    answers = [
+        client.request(method, f"/api/v2/{path}", json=body, headers={"Authorization": f"Bearer {token}"})
+        for method, path, body in json.loads(sys.argv[1])
+    ]
+print(json.dumps([[answer.status_code, answer.json()] for answer in answers]))
+"""
 
 
 def write_catalogue(path: Path, crawls: list[str]) -> Path:

@@ -103,11 +103,22 @@ def test_a_run_registers_and_triggers_through_airflow(migrated_airflow: Airflow)
 
 
 def test_a_backfill_over_months_makes_a_run_of_each(migrated_airflow: Airflow) -> None:
+    """By the REST API, as the UI does it, and by the command."""
+    months = {"dag_id": "new_dumps", "from_date": "2023-02-01T00:00:00Z", "to_date": "2023-03-01T00:00:00Z"}
+    dump = {**months, "dag_id": "crawl_CC-MAIN-2024-42", "to_date": "2024-12-01T00:00:00Z"}
+    answers = migrated_airflow.rest(
+        ("POST", "backfills", months), ("PUT", "backfills/1/cancel", None), ("POST", "backfills", dump)
+    )
+    assert [status for status, _ in answers] == [200, 200, 200]
     migrated_airflow.cli(
         "backfill", "create", "--dag-id", "new_dumps", "--from-date", "2024-08-01", "--to-date", "2024-10-01"
     )
-    found = [run for run in runs(migrated_airflow, "new_dumps") if run[0] == "backfill"]
-    assert [run[1] for run in found] == ["2024-08-01", "2024-09-01", "2024-10-01"]
+    migrated_airflow.cli("dags", "trigger", "new_dumps")
+    found = runs(migrated_airflow, "new_dumps")
+    backfilled = [month for kind, month, _ in found if kind == "backfill"]
+    assert backfilled == ["2023-02-01", "2023-03-01", "2024-08-01", "2024-09-01", "2024-10-01"]
+    assert "manual" in {kind for kind, _, _ in found}
+    assert "backfill" in {run[0] for run in runs(migrated_airflow, "crawl_CC-MAIN-2024-42")}
 
 
 def test_the_command_registers_what_the_index_lists(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -203,3 +203,78 @@ def test_settings_that_are_none_fail_the_task_for_good(stand_in: Path, airflow: 
     outcome, _ = run(stand_in, mistaken, "print('{}')")
     assert outcome[0] == "AirflowFailException"
     assert "did you mean LAION_ETL_STORE" in str(outcome[1])
+
+
+SEAM = """
+import json, os
+from airflow.sdk.exceptions import AirflowException
+from laion_stage import StageOperator
+
+def load(crawl):
+    found = yield ["load", "--crawl", crawl]
+    return found
+
+def ended(**params):
+    try:
+        task = StageOperator(task_id="load", python_callable=load, op_kwargs={"crawl": "C"})
+        return task.execute({"params": params})
+    except AirflowException as error:
+        return [type(error).__name__, str(error)]
+
+def with_role():
+    os.environ["LAION_ETL_AIRFLOW_S3_CONN_ID"] = "role"
+    return ended(runner="venv")
+
+chosen = {"threshold_en": 0.31, "languages": "en,none", "sample": 5, "store_prefix": "tries/a"}
+print(json.dumps({
+    "as set": ended(runner="default"),
+    "chosen": ended(runner="venv", **chosen),
+    "with a role": with_role(),
+    "unknown": ended(runner="moon"),
+}))
+"""
+ANOTHER_PYTHON = f"""#!{sys.executable}
+import boto3, json, os, sys
+names = [name for name in os.environ if name.startswith(("LAION_ETL_", "PYTHONPATH"))]
+print(json.dumps({{
+    "arguments": sys.argv[1:],
+    "settings": {{name: os.environ[name] for name in sorted(names)}},
+    "s3": [boto3.Session().get_credentials().method, boto3.Session().region_name],
+    "endpoint": os.environ.get("AWS_ENDPOINT_URL"),
+}}))
+"""
+
+
+def test_a_run_chooses_its_runner_and_settings_and_commands_have_the_s3_of_a_connection(
+    tmp_path: Path, airflow: Airflow
+) -> None:
+    program = tmp_path / "laion-etl"
+    program.write_text(ANOTHER_PYTHON)
+    program.chmod(0o755)
+    keys = {"conn_type": "aws", "login": "KEY", "password": "hidden"}
+    place = {"region_name": "eu-central-1", "endpoint_url": "https://s3.example"}
+    role = {"role_arn": "arn:aws:iam::123456789012:role/laion"}
+    outcome = airflow.python(
+        SEAM,
+        LAION_ETL_RUNNER="venv",
+        LAION_ETL_STORE="s3://bucket/base",
+        LAION_ETL_AIRFLOW_VENV=str(program),
+        LAION_ETL_AIRFLOW_S3_CONN_ID="laion_s3",
+        AIRFLOW_CONN_LAION_S3=json.dumps({**keys, "extra": place}),
+        AIRFLOW_CONN_ROLE=json.dumps({**keys, "extra": {**place, **role}}),
+    )
+    as_set, chosen = outcome["as set"], outcome["chosen"]
+    assert as_set["arguments"] == chosen["arguments"] == ["load", "--crawl", "C", "--json"]
+    assert {
+        name: value for name, value in chosen["settings"].items() if as_set["settings"].get(name) != value
+    } == {
+        "LAION_ETL_CLIP_THRESHOLD_EN": "0.31",
+        "LAION_ETL_PARSE_LANGUAGES": "en,none",
+        "LAION_ETL_STORE": "s3://bucket/base/tries/a",
+        "LAION_ETL_WAT_FILES_SAMPLE": "5",
+    }
+    assert "PYTHONPATH" not in as_set["settings"]  # Airflow's packages are not the other Python's
+    assert (as_set["s3"], as_set["endpoint"]) == (["env", "eu-central-1"], "https://s3.example")
+    assert outcome["with a role"]["s3"] == ["assume-role", "eu-central-1"]
+    assert outcome["unknown"][0] == "AirflowFailException"
+    assert "'moon' is none of local, venv, kubernetes" in outcome["unknown"][1]
