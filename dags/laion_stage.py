@@ -10,7 +10,6 @@ the task returns. While a pod works nobody waits but the triggerer; when it is d
 more from its start, so what stands before the `yield` only puts the command together.
 """
 
-import logging
 from collections.abc import Generator, MutableMapping, Sequence
 from typing import Any, TypeVar
 
@@ -29,8 +28,6 @@ Stage = Generator[Sequence[str], dict[str, Any], Returned]
 RUNNERS = ("local", "venv", "kubernetes")
 # It notes new dumps in a file that Airflow's parts read.
 _BESIDE_AIRFLOW = ("crawls",)
-
-_log = logging.getLogger("laion_etl.stage")
 
 
 class StageOperator(DecoratedOperator):

@@ -35,12 +35,18 @@ def wat_files_param(description: str) -> Param:
     )
 
 
+def _similarity(title: str, description: str) -> Param:
+    described = f"{description} Empty: the setting."
+    return Param(None, type=["null", "number"], minimum=0, maximum=1, title=title, description=described)
+
+
 # Parameters of a run that are settings of its commands, and of no other run's; empty ones change nothing.
 RUN_SETTINGS = {
     "runner": (
         "LAION_ETL_RUNNER",
         Param(
             "default",
+            type="string",
             enum=["default", "local", "venv", "kubernetes"],
             title="Runner",
             description="Where commands run: beside Airflow, in another Python, in pods. "
@@ -50,11 +56,12 @@ RUN_SETTINGS = {
     "sample": (
         "LAION_ETL_WAT_FILES_SAMPLE",
         Param(
-            1,
-            type="integer",
+            None,
+            type=["null", "integer"],
             minimum=1,
             title="Every n-th WAT file",
-            description="Of the WAT files chosen, only those whose number is a multiple of this; 1 for all.",
+            description="Of the WAT files chosen, only those whose number is a multiple of this; 1 for all. "
+            "Empty: the setting.",
         ),
     ),
     "languages": (
@@ -69,25 +76,11 @@ RUN_SETTINGS = {
     ),
     "threshold_en": (
         "LAION_ETL_CLIP_THRESHOLD_EN",
-        Param(
-            None,
-            type=["null", "number"],
-            minimum=0,
-            maximum=1,
-            title="Similarity, English",
-            description="English pairs of a lower similarity to their image are dropped. Empty: the setting.",
-        ),
+        _similarity("Similarity, English", "English pairs of a lower one to their image are dropped."),
     ),
     "threshold_other": (
         "LAION_ETL_CLIP_THRESHOLD_OTHER",
-        Param(
-            None,
-            type=["null", "number"],
-            minimum=0,
-            maximum=1,
-            title="Similarity, others",
-            description="The same for pairs of other languages, or of none.",
-        ),
+        _similarity("Similarity, others", "The same for pairs of other languages, or of none."),
     ),
 }
 _AS_SET = (None, "", "default")

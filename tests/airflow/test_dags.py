@@ -113,7 +113,7 @@ def test_params_are_bounded_by_their_schema(parsed: Any) -> None:
         "dry_run": False,
         "allow_missing_percent": 0,
         "runner": "default",
-        "sample": 1,
+        "sample": None,
         "languages": "",
         "threshold_en": None,
         "threshold_other": None,
