@@ -67,7 +67,7 @@ def sankey(steps: Sequence[Step], last: str, parts: Sequence[Flow]) -> Markup:
     drawn += column.fan(parts, None, f"of {end:,} {last.lower()}")
     bottom = max(bottom, column.bottom)
     title = "Records left after each stage, and why the others were dropped"
-    return svg((0, 0, x + 200, bottom + 8), title, drawn, "funnel")
+    return svg((0, 0, x + 218, bottom + 8), title, drawn, "funnel")
 
 
 def _summed(flows: Sequence[Flow]) -> list[Flow]:
