@@ -21,6 +21,10 @@ from laion_etl.minicrawl.web import MiniWeb
 from laion_etl.settings import CoreSettings, Settings
 from laion_etl.storage import LocalStore, Store, open_store
 
+# The models of the tests are tiny: beside other work a second thread only waits, at full speed. torch reads this
+# when it is imported, also in the processes that tests start.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 # The first example of a test may have to compile the kernels it uses.
 hypothesis.settings.register_profile("laion_etl", deadline=None)
 hypothesis.settings.load_profile("laion_etl")
