@@ -21,8 +21,8 @@ from laion_etl.minicrawl.web import MiniWeb
 from laion_etl.settings import CoreSettings, Settings
 from laion_etl.storage import LocalStore, Store, open_store
 
-# The models of the tests are tiny: beside other work a second thread only waits, at full speed. torch reads this
-# when it is imported, also in the processes that tests start.
+# The models of the tests are tiny: beside other work a second thread only waits for a core, at full speed.
+# torch reads this when it is imported, also in the processes that tests start.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # The first example of a test may have to compile the kernels it uses.
