@@ -181,8 +181,6 @@ def _device(setting: str) -> str:
     if wanted != "cpu":
         try:
             torch.empty(0, device=wanted)
-            if wanted.startswith("cuda:"):
-                torch.cuda.set_device(wanted)  # memory that is locked for copies belongs to it
         except (RuntimeError, AssertionError) as error:
             cause = str(error).splitlines()[0]
             raise ModelError(f"LAION_ETL_CLIP_DEVICE={wanted!r} can't be used here: {cause}") from error

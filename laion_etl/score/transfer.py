@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 Floats = NDArray[np.float32]
 
 _LOG = logging.getLogger(__name__)
+_FOR_ALL_GPUS = 1  # cudaHostRegisterPortable
 
 
 class Later:
@@ -27,13 +28,15 @@ class Later:
 
     def __init__(self, found: "torch.Tensor") -> None:
         self._ready: Any = None
-        if found.is_cuda:
-            import torch
+        if not found.is_cuda:
+            self._found = found.cpu()
+            return
+        import torch
 
-            found = found.to("cpu", non_blocking=True)
-            self._ready = torch.cuda.Event()  # type: ignore[no-untyped-call]
-            self._ready.record()
-        self._found = found
+        queue = torch.cuda.current_stream(found.device)  # a thread's own GPU may be another one
+        self._found = found.to("cpu", non_blocking=True)
+        self._ready = torch.cuda.Event()  # type: ignore[no-untyped-call]
+        self._ready.record(queue)
 
     def get(self) -> Floats:
         """Waits for it."""
@@ -48,11 +51,12 @@ def to_device(array: NDArray[Any], device: str) -> "torch.Tensor":
     import torch
 
     source = torch.from_numpy(array)
-    if device == "cpu":
-        return source
-    if not source.is_pinned():
-        source = source.pin_memory()
-    return source.to(device, non_blocking=True)
+    if not device.startswith("cuda"):
+        return source.to(device)
+    with torch.cuda.device(device):
+        if not source.is_pinned():
+            source = source.pin_memory()
+        return source.to(device, non_blocking=True)
 
 
 @contextmanager
@@ -65,16 +69,17 @@ def locked(memory: mmap.mmap, device: str) -> Iterator[None]:
 
     driver: Any = torch.cuda.cudart()  # type: ignore[no-untyped-call]
     start = np.frombuffer(memory, np.uint8).ctypes.data
-    failed = int(driver.cudaHostRegister(start, len(memory), 0))
-    if failed:  # pixels then go through memory of torch's own
-        with suppress(RuntimeError):  # the next kernel is told of the error, too
-            torch.zeros(1, device=device)
-        _LOG.warning(
-            "the GPU's driver can't lock the memory of pixels (error %s): copies take longer", failed
-        )
+    with torch.cuda.device(device):
+        failed = int(driver.cudaHostRegister(start, len(memory), _FOR_ALL_GPUS))
+        if failed:  # pixels then go through memory of torch's own
+            with suppress(RuntimeError):  # the next kernel is told of the error, too
+                torch.zeros(1, device=device)
+            _LOG.warning(
+                "the GPU's driver can't lock the memory of pixels (error %s): copies are slow", failed
+            )
     try:
         yield
     finally:
-        torch.cuda.synchronize()
+        torch.cuda.synchronize(device)
         if not failed:
             driver.cudaHostUnregister(start)
