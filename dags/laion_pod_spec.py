@@ -52,7 +52,7 @@ def pod_parts(command: Command, settings: Settings, timeout: timedelta | None) -
         "deferrable": True,
         "poll_interval": kubernetes.poll_s,
         "logging_interval": kubernetes.logs_s,
-        "startup_check_interval_seconds": kubernetes.poll_s,
+        "startup_check_interval_seconds": max(1, round(kubernetes.poll_s)),  # the API takes whole seconds
         "startup_timeout_seconds": kubernetes.startup_timeout_s,
         "schedule_timeout_seconds": kubernetes.schedule_timeout_s,
         "log_pod_spec_on_failure": False,

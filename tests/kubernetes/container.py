@@ -50,6 +50,9 @@ class Container:
         self._reader.join()
         return code if code >= 0 else 128 - code
 
+    def is_running(self) -> bool:
+        return self._process.poll() is None
+
     def stop(self, grace_s: float) -> None:
         """SIGTERM to the first process; SIGKILL to all of them when the time is over."""
         self._process.terminate()

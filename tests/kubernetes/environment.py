@@ -17,10 +17,14 @@ class ConfigError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Image:
-    """What running an image means here: its entrypoint and the variables it sets."""
+    """What running an image means here: its entrypoint and the variables it sets.
+
+    Nothing is mounted: `mounts` are variables that name other places instead, whatever the pod says.
+    """
 
     entrypoint: tuple[str, ...] = ()
     environment: Mapping[str, str] = field(default_factory=dict)
+    mounts: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +49,7 @@ def container_environment(pod: Json, image: Image, namespace: Namespace, folder:
         )
         if value is not None:
             values[variable["name"]] = value
-    return values
+    return values | image.mounts
 
 
 def container_command(pod: Json, image: Image, environment: Mapping[str, str]) -> list[str]:

@@ -1,7 +1,7 @@
 """What is to go wrong, ordered beforehand: with a pod, by its labels, or with the n-th request of a kind."""
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Literal
@@ -19,15 +19,22 @@ class PodTrouble(Enum):
     EVICTED = "put off its node"
     IMAGE_PULL = "its image can't be pulled"
     UNSCHEDULABLE = "no node has room"
+    SLOW_PULL = "its image takes its time"
 
 
 @dataclass(frozen=True, slots=True)
 class PodFault:
-    """The next `times` pods with these labels; one that is killed is so when its output has had `after`."""
+    """The next `times` pods with these labels.
+
+    One that is killed is so when its output has had `after`, or once `begun` says so, where that is given; a
+    slow image is there when `until` is set.
+    """
 
     trouble: PodTrouble
     labels: Labels = field(default_factory=dict)
     after: str = ""
+    begun: Callable[[], bool] | None = None
+    until: threading.Event = field(default_factory=threading.Event)
     times: int = 1
 
 
@@ -46,12 +53,22 @@ class Cut:
 
 
 @dataclass(frozen=True, slots=True)
+class Held:
+    """Done at once, but answered only when `until` is set."""
+
+    until: threading.Event
+
+
+Instead = Refused | Cut | Held
+
+
+@dataclass(frozen=True, slots=True)
 class RequestFault:
     """Of the requests of a kind, for pods with these labels, `skip` go well and then `times` do not."""
 
     verb: Verb
     resource: Literal["pods", "pods/log", "events"]
-    instead: Refused | Cut
+    instead: Instead
     labels: Labels = field(default_factory=dict)
     skip: int = 0
     times: int = 1
@@ -66,7 +83,7 @@ TOO_MANY_REQUESTS = Refused(
 
 
 class Faults:
-    """Orders are used up as they come true; `struck` tells which did, so that a test can insist on it."""
+    """Orders are used up as they come true; a test may insist that none is `outstanding`."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -82,6 +99,12 @@ class Faults:
                 else:
                     self._requests.append((fault, 0))
 
+    def outstanding(self) -> list[PodFault | RequestFault]:
+        """Orders that did not come true, not even once."""
+        with self._lock:
+            ordered = [fault for fault, _ in (*self._pods, *self._requests)]
+        return [fault for fault in ordered if fault not in self.struck]
+
     def of_pod(self, labels: Labels) -> PodFault | None:
         """What is to happen to a new pod."""
         with self._lock:
@@ -92,7 +115,7 @@ class Faults:
                     return fault
         return None
 
-    def of_request(self, verb: str, resource: str, labels: Labels) -> Refused | Cut | None:
+    def of_request(self, verb: str, resource: str, labels: Labels) -> Instead | None:
         """What is to happen to a request; every order that it fits counts it."""
         instead = None
         with self._lock:

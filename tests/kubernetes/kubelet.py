@@ -2,6 +2,7 @@
 
 import subprocess
 import threading
+import time
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -22,6 +23,8 @@ from tests.kubernetes.phases import Change
 from tests.kubernetes.store import Store, timestamp
 
 _BACK_OFF_S = 0.5
+_LOOK_S = 0.02
+_MESSAGE_LINES, _MESSAGE_BYTES = 80, 2048
 
 
 class Kubelet:
@@ -82,14 +85,19 @@ class Kubelet:
                 self._event(pod, "Warning", "FailedScheduling", phases.NO_ROOM, of_container=False)
                 return
             pod = self._set(pod, phases.scheduled())
-            self._event(
-                pod, "Normal", "Scheduled", f"Successfully assigned {_where(pod)}", of_container=False
-            )
+            self._event(pod, "Normal", "Scheduled", f"Assigned to {phases.NODE}", of_container=False)
+            if fault is not None and fault.trouble is PodTrouble.SLOW_PULL:
+                self._await(fault.until)
+                fault = None
             image = self._images.get(pod["spec"]["containers"][0]["image"])
             if image is None or (fault is not None and fault.trouble is PodTrouble.IMAGE_PULL):
                 self._fail_to_pull(pod)
                 return
             self._run(pod, image, fault)
+
+    def _await(self, event: threading.Event) -> None:
+        while not event.wait(_LOOK_S) and not self._stopping.is_set():
+            pass
 
     def _fail_to_pull(self, pod: Json) -> None:
         image = pod["spec"]["containers"][0]["image"]
@@ -112,16 +120,7 @@ class Kubelet:
             self._set(pod, phases.ended(128, "StartError", timestamp(), detail=str(error)))
             self._event(pod, "Warning", "Failed", f"Error: failed to start container: {error}")
             return
-        started = pod["status"]["startTime"]
-        reason = self._waited(pod, container, fault)
-        code = container.wait()
-        if reason == "Evicted":
-            change = phases.evicted(code, started)
-            self._event(pod, "Warning", "Evicted", phases.LOW_ON_RESOURCE, of_container=False)
-        elif reason == "DeadlineExceeded":
-            change = phases.past_deadline(code, started)
-        else:
-            change = phases.ended(code, reason or ("Error" if code else "Completed"), started)
+        change = self._end(pod, container, fault)
         with self._lock:
             done = self._set(pod, change)
             if done["metadata"].get("deletionTimestamp"):
@@ -145,9 +144,23 @@ class Kubelet:
         self._event(pod, "Normal", "Started", "Container started")
         return container
 
+    def _end(self, pod: Json, container: Container, fault: PodFault | None) -> Change:
+        """Waits for the end of the container; what it means for the pod."""
+        started = pod["status"]["startTime"]
+        reason = self._waited(pod, container, fault)
+        code = container.wait()
+        if reason == "Evicted":
+            self._event(pod, "Warning", "Evicted", phases.LOW_ON_RESOURCE, of_container=False)
+            return phases.evicted(code, started)
+        if reason == "DeadlineExceeded":
+            return phases.past_deadline(code, started)
+        if code == 0:
+            return phases.ended(code, "Completed", started)
+        return phases.ended(code, reason or "Error", started, _last_words(pod, container))
+
     def _waited(self, pod: Json, container: Container, fault: PodFault | None) -> str | None:
         """Waits for the end; the reason when it was brought about from outside."""
-        if fault is not None and container.says(fault.after):
+        if fault is not None and _moment_came(container, fault):
             container.kill()
             return "OOMKilled" if fault.trouble is PodTrouble.OOM_KILLED else "Evicted"
         try:
@@ -165,5 +178,20 @@ class Kubelet:
         self._store.create("events", pod["metadata"]["namespace"], event)
 
 
-def _where(pod: Json) -> str:
-    return f"{pod['metadata']['namespace']}/{pod['metadata']['name']} to {phases.NODE}"
+def _last_words(pod: Json, container: Container) -> str:
+    """The end of the log as termination message, where the pod asks for it."""
+    if pod["spec"]["containers"][0].get("terminationMessagePolicy") != "FallbackToLogsOnError":
+        return ""
+    lines = b"".join(line.text + b"\n" for line in container.lines()[-_MESSAGE_LINES:])
+    return lines[-_MESSAGE_BYTES:].decode(errors="replace")
+
+
+def _moment_came(container: Container, fault: PodFault) -> bool:
+    """Waits for the moment at which the pod is to be killed; False when it ended before."""
+    if fault.begun is None:
+        return container.says(fault.after)
+    while container.is_running():
+        if fault.begun():
+            return True
+        time.sleep(_LOOK_S)
+    return False

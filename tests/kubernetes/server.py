@@ -11,12 +11,13 @@ from urllib.parse import parse_qsl, urlsplit
 
 from tests.kubernetes.answers import ApiError, Json, bad_request
 from tests.kubernetes.api import Api, is_true
-from tests.kubernetes.faults import Cut, Faults, Refused
+from tests.kubernetes.faults import Cut, Faults, Held, Instead, Refused
 
 _PATH = re.compile(
     r"/api/v1/namespaces/(?P<namespace>[^/]+)/(?P<resource>pods|events)(?:/(?P<name>[^/]+)(?:/(?P<part>\w+))?)?"
 )
 _MAX_BODY = 1024 * 1024
+_LONGEST_HOLD_S = 60.0
 _MERGES = {"application/merge-patch+json", "application/strategic-merge-patch+json"}
 _VERBS = {"POST": "create", "PATCH": "patch", "DELETE": "delete", "GET": "get"}
 
@@ -112,19 +113,19 @@ class _Handler(BaseHTTPRequestHandler):
                 return {}
         return (metadata or {}).get("labels") or {}
 
-    def _dispatch(self, asked: Asked, cut: Cut | None) -> None:
+    def _dispatch(self, asked: Asked, instead: Instead | None) -> None:
         api, at = self.server.api, (asked.namespace, asked.name or "")
         if asked.verb == "watch":
             found = (
                 json.dumps(change).encode() + b"\n"
                 for change in api.watch(asked.resource, at[0], asked.query)
             )
-            self._stream("application/json", found, cut)
+            self._stream("application/json", found, instead)
             return
         if (asked.verb, asked.resource) == ("get", "pods/log"):
-            self._stream("text/plain", api.log(*at, asked.query), cut)
+            self._stream("text/plain", api.log(*at, asked.query), instead)
             return
-        if cut is not None:
+        if isinstance(instead, Cut):
             self._hang_up()
             return
         answers: dict[tuple[str, str], Callable[[], Json]] = {
@@ -138,7 +139,10 @@ class _Handler(BaseHTTPRequestHandler):
         if answer is None:
             message = f'{asked.resource} "{asked.name}" is forbidden: may not {asked.verb} {asked.resource}'
             raise ApiError(403, "Forbidden", message)
-        self._send(201 if asked.verb == "create" else 200, answer())
+        body = answer()
+        if isinstance(instead, Held):
+            instead.until.wait(_LONGEST_HOLD_S)
+        self._send(201 if asked.verb == "create" else 200, body)
 
     def _merge_only(self, body: Json) -> Json:
         if self.headers.get("Content-Type") not in _MERGES:
@@ -155,7 +159,8 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(written)
 
-    def _stream(self, kind: str, lines: Iterable[bytes], cut: Cut | None) -> None:
+    def _stream(self, kind: str, lines: Iterable[bytes], instead: Instead | None) -> None:
+        cut = instead if isinstance(instead, Cut) else None
         self.send_response(200)
         self.send_header("Content-Type", kind)
         self.send_header("Transfer-Encoding", "chunked")

@@ -2,6 +2,7 @@
 
 import json
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -17,6 +18,7 @@ from tests.kubernetes.faults import (
     SERVER_ERROR,
     TOO_MANY_REQUESTS,
     Cut,
+    Held,
     PodFault,
     PodTrouble,
     RequestFault,
@@ -112,9 +114,11 @@ def test_a_pod_goes_from_pending_to_succeeded_and_its_log_stays(cluster: Cluster
 
 
 def test_a_failed_command_and_one_that_is_not_there_fail_the_pod(api: Api) -> None:
-    api.create_namespaced_pod(SPACE, pod("bad", "raise SystemExit(3)"))
+    told = {"terminationMessagePolicy": "FallbackToLogsOnError"}
+    api.create_namespaced_pod(SPACE, pod("bad", "print('why'); raise SystemExit(3)", **told))
     status = ended(api, "bad")
     assert (status.phase, terminated(status).exit_code, terminated(status).reason) == ("Failed", 3, "Error")
+    assert terminated(status).message == "why\n"
     api.create_namespaced_pod(SPACE, pod("nothing", command=["/no/such/thing"]))
     status = ended(api, "nothing")
     assert (terminated(status).exit_code, terminated(status).reason) == (128, "StartError")
@@ -223,7 +227,7 @@ def test_strangers_and_what_the_fake_does_not_have_are_turned_away(cluster: Clus
         api.list_node()
 
 
-def test_labels_are_patched_and_select(api: Api) -> None:
+def test_labels_are_patched_and_select_and_bad_queries_are_refused(api: Api) -> None:
     api.create_namespaced_pod(SPACE, pod("labelled"))
     api.patch_namespaced_pod("labelled", SPACE, {"metadata": {"labels": {"checked": "True"}}})
     for selector, found in (
@@ -234,6 +238,8 @@ def test_labels_are_patched_and_select(api: Api) -> None:
         ("task=labelled,!other", 1),
     ):
         assert len(api.list_namespaced_pod(SPACE, label_selector=selector).items) == found, selector
+    with pytest.raises(ApiException, match="is no number"):
+        next(watch.Watch().stream(api.list_namespaced_event, SPACE, timeout_seconds=0.5))
     with pytest.raises(ApiException, match="may not change fields"):
         api.patch_namespaced_pod("labelled", SPACE, {"spec": {"restartPolicy": "Always"}})
 
@@ -343,3 +349,18 @@ def test_a_stream_is_cut_in_the_middle(cluster: Cluster, api: Api) -> None:
     with pytest.raises(urllib3.exceptions.ProtocolError):
         list(watch.Watch().stream(api.list_namespaced_event, **chosen))
     assert len(list(watch.Watch().stream(api.list_namespaced_event, **chosen))) == 2
+
+
+def test_a_slow_image_and_a_slow_answer_come_in_the_end(cluster: Cluster, api: Api) -> None:
+    labels, there = {"task": "slow-image"}, threading.Event()
+    pulled = PodFault(PodTrouble.SLOW_PULL, labels)
+    cluster.faults.order(pulled, RequestFault("create", "pods", Held(there), labels))
+    posting = threading.Thread(target=api.create_namespaced_pod, args=(SPACE, pod("slow-image")))
+    posting.start()
+    status = until(api, "slow-image", lambda status: status.container_statuses)
+    assert status.container_statuses[0].state.waiting.reason == "ContainerCreating"
+    assert posting.is_alive()
+    there.set()
+    pulled.until.set()
+    assert ended(api, "slow-image").phase == "Succeeded"
+    posting.join(10)
