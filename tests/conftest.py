@@ -20,6 +20,7 @@ from laion_etl.minicrawl.build import MiniCrawl, build_minicrawl
 from laion_etl.minicrawl.web import MiniWeb
 from laion_etl.settings import CoreSettings, Settings
 from laion_etl.storage import LocalStore, Store, open_store
+from tests.runs import finish_run, run_environment
 
 # The models of the tests are tiny: beside other work a second thread only waits for a core, at full speed.
 # torch reads this when it is imported, also in the processes that tests start.
@@ -131,3 +132,14 @@ def minicrawl(tmp_path_factory: pytest.TempPathFactory) -> MiniCrawl:
 def miniweb(minicrawl: MiniCrawl) -> Iterator[MiniWeb]:
     with MiniWeb(minicrawl) as web:
         yield web
+
+
+@pytest.fixture(scope="session")
+def undisturbed_run(
+    tmp_path_factory: pytest.TempPathFactory, postgres: EmbeddedServer, minicrawl: MiniCrawl, miniweb: MiniWeb
+) -> Path:
+    """The store of a run of two WAT files that nothing disturbed: what disturbed ones must come to, too."""
+    store = tmp_path_factory.mktemp("undisturbed")
+    url = postgres.url(f"undisturbed_{uuid4().hex}")
+    finish_run(minicrawl.crawl, run_environment(store, url, miniweb))
+    return store

@@ -67,10 +67,7 @@ def test_the_operator_and_the_fake_cluster_understand_each_other(
     airflow_with_pods: Airflow, cluster: Cluster
 ) -> None:
     ways = ("waiting", "deferred")
-    cluster.faults.order(
-        RequestFault("get", "pods/log", Cut(after_lines=1), {"task": "waiting_good"}),
-        RequestFault("watch", "events", Cut(after_lines=1)),
-    )
+    cluster.faults.order(RequestFault("get", "pods/log", Cut(after_lines=1), {"task": "waiting_good"}))
     for way in ways:
         good = {"task": f"{way}_good"}
         cluster.faults.order(

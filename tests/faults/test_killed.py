@@ -3,9 +3,7 @@
 import os
 import signal
 import subprocess
-import sys
 import time
-from dataclasses import replace
 from pathlib import Path
 
 import psycopg
@@ -14,33 +12,7 @@ import pytest
 from laion_etl.database.embedded import EmbeddedServer
 from laion_etl.minicrawl.build import MiniCrawl
 from laion_etl.minicrawl.web import MiniWeb
-from laion_etl.records import StageStats
-from laion_etl.storage import LocalStore
-
-
-def environment(store: Path, url: str, miniweb: MiniWeb) -> dict[str, str]:
-    plain = {k: v for k, v in os.environ.items() if not k.startswith("LAION_ETL_")}
-    return plain | {
-        "LAION_ETL_STORE": str(store),
-        "LAION_ETL_DATABASE_URL": url,
-        "LAION_ETL_CRAWL_SOURCE": miniweb.url,
-        "LAION_ETL_WAT_FILES_PER_PARTITION": "1",
-        "LAION_ETL_PLAN_BATCH_SIZE": "200",
-        "LAION_ETL_DOWNLOAD_CONNECT_TO": ",".join(miniweb.connect_to),
-        "LAION_ETL_DOWNLOAD_TIMEOUT_S": "3",
-        "LAION_ETL_DOWNLOAD_LEASE_S": "3",
-        "LAION_ETL_DOWNLOAD_MAX_ATTEMPTS": "20",
-        "LAION_ETL_CLIP_MODEL": "laion-etl-tiny",
-        "LAION_ETL_CLIP_PRETRAINED": "scenes",
-    }
-
-
-def start(crawl: str, env: dict[str, str], *, in_background: bool = False) -> "subprocess.Popen[str]":
-    """In the background as a shell script has it: with SIGINT ignored."""
-    command = [sys.executable, "-m", "laion_etl", "run", crawl, "--wat-files", "0:2"]
-    if in_background:
-        command = ["sh", "-c", "trap '' INT; exec \"$@\"", "sh", *command]
-    return subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+from tests.runs import files, finish_run, run_environment, start_run
 
 
 def wait_for(folder: Path, pattern: str, running: "subprocess.Popen[str]") -> None:
@@ -52,26 +24,10 @@ def wait_for(folder: Path, pattern: str, running: "subprocess.Popen[str]") -> No
         time.sleep(0.01)
 
 
-def finish(crawl: str, env: dict[str, str]) -> None:
-    with start(crawl, env) as done:
-        output, _ = done.communicate(timeout=180)
-    assert done.returncode == 0, output
-
-
-def files(folder: Path) -> dict[str, bytes]:
-    """All files; of the stats of shards not how the fetching went, which is never twice the same."""
-    store = LocalStore(folder)
-    found = {name: store.read(name) for name in store.list("")}
-    shards = [name for name in found if name.startswith("shards/") and name.endswith("_stats.json")]
-    return found | {name: replace(StageStats.from_json(found[name]), details={}).to_json() for name in shards}
-
-
 def test_a_run_killed_at_every_stage_ends_with_the_same_bytes(
-    tmp_path: Path, postgres: EmbeddedServer, miniweb: MiniWeb, minicrawl: MiniCrawl
+    tmp_path: Path, postgres: EmbeddedServer, miniweb: MiniWeb, minicrawl: MiniCrawl, undisturbed_run: Path
 ) -> None:
-    names = [f"killed_{os.getpid()}_{n}" for n in range(2)]
-    calm, killed = (environment(tmp_path / name, postgres.url(name), miniweb) for name in names)
-    finish(minicrawl.crawl, calm)
+    killed = run_environment(tmp_path, postgres.url(f"killed_{os.getpid()}"), miniweb)
     for pattern in (
         "pairs/*/part-00000.parquet",
         "load/*/part-00001.json",
@@ -80,14 +36,14 @@ def test_a_run_killed_at_every_stage_ends_with_the_same_bytes(
         "scored/*/.000000001.tar.*.partial",
         "dataset/laion/*/manifest.json",
     ):
-        with start(minicrawl.crawl, killed) as running:
-            wait_for(tmp_path / names[1], pattern, running)
+        with start_run(minicrawl.crawl, killed) as running:
+            wait_for(tmp_path, pattern, running)
             running.send_signal(signal.SIGKILL)
-    finish(minicrawl.crawl, killed)
-    expected, found = files(tmp_path / names[0]), files(tmp_path / names[1])
+    finish_run(minicrawl.crawl, killed)
+    expected, found = files(undisturbed_run), files(tmp_path)
     assert sorted(found) == sorted(expected)
     assert [name for name in expected if found[name] != expected[name]] == []
-    assert not list((tmp_path / names[1]).rglob("*.partial"))
+    assert not list(tmp_path.rglob("*.partial"))
 
 
 @pytest.mark.parametrize("in_background", [False, True])
@@ -95,9 +51,9 @@ def test_sigterm_gives_the_batch_back_at_no_cost(
     tmp_path: Path, postgres: EmbeddedServer, miniweb: MiniWeb, minicrawl: MiniCrawl, in_background: bool
 ) -> None:
     name = f"terminated_{os.getpid()}_{in_background}"
-    env = environment(tmp_path, postgres.url(name), miniweb)
+    env = run_environment(tmp_path, postgres.url(name), miniweb)
     with (
-        start(minicrawl.crawl, env, in_background=in_background) as running,
+        start_run(minicrawl.crawl, env, in_background=in_background) as running,
         psycopg.connect(postgres.url(name), autocommit=True) as db,
     ):
         wait_for(tmp_path, "batches/*/_stats.json", running)
@@ -117,8 +73,8 @@ def test_no_decoder_outlives_a_killed_worker(
     tmp_path: Path, postgres: EmbeddedServer, miniweb: MiniWeb, minicrawl: MiniCrawl
 ) -> None:
     name = f"orphans_{os.getpid()}"
-    env = environment(tmp_path, postgres.url(name), miniweb)
-    with start(minicrawl.crawl, env) as running:
+    env = run_environment(tmp_path, postgres.url(name), miniweb)
+    with start_run(minicrawl.crawl, env) as running:
         end = time.monotonic() + 60
         while not (children := decoders_of(running.pid)):
             assert running.poll() is None

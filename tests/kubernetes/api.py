@@ -95,16 +95,7 @@ class Api:
         matches = _selection(query)
         end = time.monotonic() + (_number(query, "timeoutSeconds") or _WATCH_S)
         revision = _number(query, "resourceVersion") or 0
-        if not revision:
-            found, revision = self._store.found(resource, namespace)
-            yield from ({"type": "ADDED", "object": item} for item in found if matches(item))
-        while changes := self._store.changes_after(revision, end):
-            revision = changes[-1].revision
-            yield from (
-                {"type": change.type, "object": change.found}
-                for change in changes
-                if _is_of(change, resource, namespace) and matches(change.found)
-            )
+        return self._told(resource, namespace, matches, revision, end)
 
     def log(self, namespace: str, name: str, query: Query) -> Iterator[bytes]:
         """Lines with their ends, of one container."""
@@ -120,6 +111,20 @@ class Api:
             (line.stamped if stamped else line.text) + b"\n"
             for line in _chosen(container, query, datetime.now(UTC))
         )
+
+    def _told(
+        self, resource: Resource, namespace: str, matches: Matches, revision: int, end: float
+    ) -> Iterator[Json]:
+        if not revision:
+            found, revision = self._store.found(resource, namespace)
+            yield from ({"type": "ADDED", "object": item} for item in found if matches(item))
+        while changes := self._store.changes_after(revision, end):
+            revision = changes[-1].revision
+            yield from (
+                {"type": change.type, "object": change.found}
+                for change in changes
+                if _is_of(change, resource, namespace) and matches(change.found)
+            )
 
     def _admit(self, namespace: str, pod: Json) -> None:
         account = pod["spec"].get("serviceAccountName") or "default"

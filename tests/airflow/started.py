@@ -1,0 +1,76 @@
+"""A whole Airflow of a test's own, with a triggerer, and a scheduler that may be killed."""
+
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import psutil
+
+from laion_etl.demo.airflow import COMPONENTS, AirflowApi, environment, free_port
+from laion_etl.demo.services import Service, Services
+from tests.airflow.conftest import ROOT
+
+Found = TypeVar("Found")
+LONGEST_S = 400
+# Starts the scheduler again when SIGKILL ended it, as a cluster does.
+SUPERVISED = ("sh", "-c", 'trap : INT; while "$@"; [ $? -eq 137 ]; do :; done', "sh")
+_QUICK = {
+    # A scheduler that is gone is noticed, and its tasks are taken over, within seconds.
+    "AIRFLOW__SCHEDULER__SCHEDULER_HEALTH_CHECK_THRESHOLD": "10",
+    "AIRFLOW__SCHEDULER__ORPHANED_TASKS_CHECK_INTERVAL": "5",
+    "AIRFLOW__SCHEDULER__SCHEDULER_HEARTBEAT_SEC": "1",
+    "AIRFLOW__WORKERS__API_RETRY_WAIT_MIN": "0.2",
+    "AIRFLOW__WORKERS__API_RETRY_WAIT_MAX": "2",
+}
+
+
+@dataclass(frozen=True)
+class StartedAirflow:
+    """Its REST API and its processes."""
+
+    api: AirflowApi
+    scheduler: Service
+
+    def task_processes(self) -> list[psutil.Process]:
+        """The scheduler, its workers, their tasks and the commands of these."""
+        return psutil.Process(self.scheduler.process.pid).children(recursive=True)
+
+    def kill_scheduler(self) -> None:
+        """SIGKILL for the scheduler and all that runs under it, as when its machine is lost."""
+        for process in self.task_processes():
+            process.kill()
+
+    def ended(self, dag: str, run: str) -> str:
+        """The state of the run, once it has ended."""
+        return until(lambda: (s := self.api.run_state(dag, run)) in ("success", "failed") and s, f"run {run}")
+
+
+@contextmanager
+def started_airflow(folder: Path, metadata_url: str, settings: Mapping[str, str]) -> Iterator[StartedAirflow]:
+    """Healthy, with this checkout's DAGs; all processes end with the block."""
+    home, port = folder / "airflow", free_port()
+    home.mkdir()
+    variables = {**settings, **environment(home, metadata_url, port, ROOT), **_QUICK}
+    command = [sys.executable, "-m", "airflow"]
+    with Services(variables, folder, home / "logs", "AIRFLOW_HOME") as services:
+        services.run("db-migrate", [*command, "db", "migrate"], LONGEST_S)
+        started = {
+            name: services.start(name, [*(SUPERVISED if name == "scheduler" else ()), *command, *arguments])
+            for name, arguments in {**COMPONENTS, "triggerer": ("triggerer", "--skip-serve-logs")}.items()
+        }
+        api = AirflowApi(f"http://127.0.0.1:{port}", services.check)
+        api.wait_until_healthy(LONGEST_S)
+        yield StartedAirflow(api, started["scheduler"])
+
+
+def until(look: Callable[[], Found], what: str) -> Found:
+    """What `look` finds, once it finds anything."""
+    deadline = time.monotonic() + LONGEST_S
+    while not (found := look()):
+        assert time.monotonic() < deadline, f"waited in vain: {what}"
+        time.sleep(0.05)
+    return found

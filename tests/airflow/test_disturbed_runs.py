@@ -1,0 +1,164 @@
+"""Runs by a real Airflow that are disturbed all the way: they end with the bytes of an undisturbed one.
+
+One Airflow serves them all; each run works in a folder of its own in the store. Commands beside Airflow have
+one Postgres database, pods have another, which they know from a Kubernetes secret only.
+"""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from laion_etl.database.embedded import EmbeddedServer
+from laion_etl.minicrawl.build import MiniCrawl
+from laion_etl.minicrawl.web import MiniWeb
+from tests.airflow.killer import Kill, Victim, kill, there
+from tests.airflow.started import StartedAirflow, started_airflow
+from tests.kubernetes.cluster import Cluster, running_cluster
+from tests.kubernetes.environment import Image, Namespace
+from tests.runs import WAT_FILES, files, run_environment
+from tests.sinks import Sink, webhook
+
+pytestmark = pytest.mark.airflow
+
+SPACE, IMAGE = "laion", "laion-etl-worker:test"
+SECRETS = ("password-of-the-pods", "password-of-airflow", "password-of-the-mails")
+
+
+@dataclass(frozen=True)
+class World:
+    """Where the runs of this module work, and who is told."""
+
+    folder: Path
+    dag: str
+    crawl: str
+    metadata: str
+    database: str  # of commands beside Airflow
+    cluster: Cluster
+    told: Sink
+
+    @property
+    def store(self) -> Path:
+        return self.folder / "store"
+
+
+@pytest.fixture(scope="module")
+def world(
+    tmp_path_factory: pytest.TempPathFactory, postgres: EmbeddedServer, minicrawl: MiniCrawl
+) -> Iterator[World]:
+    folder, name = tmp_path_factory.mktemp("disturbed"), f"disturbed_{os.getpid()}"
+    metadata = postgres.url(f"{name}_airflow", "psycopg2")
+    here, of_pods = (postgres.url(f"{name}_{which}") for which in ("here", "pods"))
+    worker = Image(
+        environment={"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"},
+        # In this user's home the kernels are compiled already, as they are in the real image.
+        mounts={"HOME": str(Path.home()), "LAION_ETL_DATA_DIR": str(folder / "pods" / "data")},
+    )
+    database = {"LAION_ETL_DATABASE_URL": of_pods.replace("postgres:@", f"postgres:{SECRETS[0]}@")}
+    space = Namespace(secrets={"database": database})
+    with running_cluster(folder, {IMAGE: worker}, {SPACE: space}) as cluster, webhook() as told:
+        yield World(
+            folder,
+            f"crawl_{minicrawl.crawl}",
+            minicrawl.crawl,
+            metadata,
+            here.replace("postgres:@", f"postgres:{SECRETS[1]}@"),
+            cluster,
+            told,
+        )
+
+
+@pytest.fixture(scope="module")
+def airflow(world: World, miniweb: MiniWeb, minicrawl: MiniCrawl) -> Iterator[StartedAirflow]:
+    connection = {"conn_type": "kubernetes", "extra": {"kube_config_path": str(world.cluster.kubeconfig)}}
+    settings = {
+        **run_environment(world.store, world.database, miniweb),
+        "AIRFLOW_CONN_KUBERNETES_DEFAULT": json.dumps(connection),
+        "LAION_ETL_CATALOGUE": str(minicrawl.catalogue.absolute()),
+        "LAION_ETL_DATA_DIR": str(world.folder),
+        "LAION_ETL_TASK_RETRIES": "1",
+        "LAION_ETL_TASK_RETRY_DELAY_S": "1",
+        "LAION_ETL_ALERTS_SMTP_PASSWORD": SECRETS[2],
+        "LAION_ETL_ALERTS_WEBHOOK": f"http://127.0.0.1:{world.told.port}/hook",
+        "LAION_ETL_KUBERNETES_IMAGE": IMAGE,
+        "LAION_ETL_KUBERNETES_NAMESPACE": SPACE,
+        "LAION_ETL_KUBERNETES_SECRETS": "database",
+        "LAION_ETL_KUBERNETES_POLL_S": "0.5",
+        "LAION_ETL_KUBERNETES_LOGS_S": "1",
+    }
+    with started_airflow(world.folder, world.metadata, settings) as airflow:
+        airflow.api.wait_for_dag(world.dag, 200)
+        yield airflow
+
+
+@pytest.fixture(scope="module")
+def expected(
+    undisturbed_run: Path, tmp_path_factory: pytest.TempPathFactory, miniweb: MiniWeb, minicrawl: MiniCrawl
+) -> dict[str, bytes]:
+    """What the undisturbed run publishes when told, as by the DAG, which partitions there should be."""
+    store = tmp_path_factory.mktemp("expected") / "store"
+    shutil.copytree(undisturbed_run, store, ignore=shutil.ignore_patterns("dataset"))
+    command = [sys.executable, "-m", "laion_etl", "publish", "--crawl", minicrawl.crawl, "--expect", "0-1"]
+    subprocess.run(command, env=run_environment(store, "", miniweb), check=True, stdout=subprocess.DEVNULL)
+    return published(store)
+
+
+def triggered(airflow: StartedAirflow, world: World, runner: str, folder: str) -> str:
+    """A run that works in a folder of the store."""
+    small = {"wat_files": WAT_FILES, "download_workers": 1, "score_groups": 1}
+    return airflow.api.trigger(world.dag, world.crawl, {**small, "runner": runner, "store_prefix": folder})
+
+
+def sessions(database: str) -> Callable[[], bool]:
+    """Whether a command talks with the database."""
+
+    def found() -> bool:
+        with psycopg.connect(database) as connection:
+            working = "select 1 from pg_stat_activity where application_name = 'laion_etl' and datname = "
+            return connection.execute(working + "current_database()").fetchone() is not None
+
+    return found
+
+
+def published(store: Path) -> dict[str, bytes]:
+    """All that a run has published."""
+    return {name: data for name, data in files(store).items() if name.startswith("dataset/")}
+
+
+def test_tasks_killed_at_every_stage_end_with_the_same_bytes(
+    expected: dict[str, bytes], airflow: StartedAirflow, world: World
+) -> None:
+    store = world.store / "killed"
+    run = triggered(airflow, world, "local", "killed")
+    for order in (
+        Kill("parse", Victim.COMMAND, there(store, "pairs/*/*part-*")),
+        Kill("load", Victim.TASK, sessions(world.database)),
+        Kill("plan", Victim.BOTH, sessions(world.database)),
+        Kill("download", Victim.TASK, there(store, "shards/*/*.tar*")),
+        Kill("score", Victim.COMMAND, there(store, "scored/*/*.tar*")),
+        Kill("publish", Victim.BOTH, there(store, "dataset/*/*/**/*.parquet*")),
+    ):
+        kill(order, airflow)
+
+    assert airflow.ended(world.dag, run) == "success"
+    tries = Counter[str]()
+    for task in airflow.api.task_instances(world.dag, run):
+        tries[task.task_id.removeprefix("partition.")] += task.try_number
+    assert {stage: tries[stage] for stage in ("parse", "load", "plan", "download", "score", "publish")} == {
+        "parse": 3,  # two partitions, one of them twice
+        "load": 3,
+        "plan": 2,
+        "download": 2,
+        "score": 2,
+        "publish": 2,
+    }
+    assert published(store) == expected != {}
+    assert not list(store.rglob("*.partial"))

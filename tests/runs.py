@@ -1,0 +1,54 @@
+"""Runs of the mini crawl's first two WAT files as processes: their settings, and what they leave."""
+
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+from laion_etl.minicrawl.web import MiniWeb
+from laion_etl.records import StageStats
+from laion_etl.storage import LocalStore
+
+WAT_FILES = "0:2"
+
+
+def run_environment(store: Path, url: str, miniweb: MiniWeb) -> dict[str, str]:
+    """This environment with the settings of a run: two partitions, batches of 200, short leases."""
+    plain = {k: v for k, v in os.environ.items() if not k.startswith(("AIRFLOW", "LAION_ETL_"))}
+    return plain | {
+        "LAION_ETL_STORE": str(store),
+        "LAION_ETL_DATABASE_URL": url,
+        "LAION_ETL_CRAWL_SOURCE": miniweb.url,
+        "LAION_ETL_WAT_FILES_PER_PARTITION": "1",
+        "LAION_ETL_PLAN_BATCH_SIZE": "200",
+        "LAION_ETL_DOWNLOAD_CONNECT_TO": ",".join(miniweb.connect_to),
+        "LAION_ETL_DOWNLOAD_TIMEOUT_S": "3",
+        "LAION_ETL_DOWNLOAD_LEASE_S": "3",
+        "LAION_ETL_DOWNLOAD_MAX_ATTEMPTS": "20",
+        "LAION_ETL_CLIP_MODEL": "laion-etl-tiny",
+        "LAION_ETL_CLIP_PRETRAINED": "scenes",
+    }
+
+
+def start_run(crawl: str, env: dict[str, str], *, in_background: bool = False) -> "subprocess.Popen[str]":
+    """In the background as a shell script has it: with SIGINT ignored."""
+    command = [sys.executable, "-m", "laion_etl", "run", crawl, "--wat-files", WAT_FILES]
+    if in_background:
+        command = ["sh", "-c", "trap '' INT; exec \"$@\"", "sh", *command]
+    return subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def finish_run(crawl: str, env: dict[str, str]) -> None:
+    """Runs to the end, which must be a good one."""
+    with start_run(crawl, env) as done:
+        output, _ = done.communicate(timeout=400)
+    assert done.returncode == 0, output
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    """All files; of the stats of shards not how the fetching went, which is never twice the same."""
+    store = LocalStore(folder)
+    found = {name: store.read(name) for name in store.list("")}
+    shards = [name for name in found if name.startswith("shards/") and name.endswith("_stats.json")]
+    return found | {name: replace(StageStats.from_json(found[name]), details={}).to_json() for name in shards}
