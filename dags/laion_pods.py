@@ -10,7 +10,8 @@ Importing this takes seconds, for the Kubernetes client; DAG files don't.
 import json
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import timedelta
 from typing import Any
@@ -18,8 +19,10 @@ from typing import Any
 from airflow.providers.cncf.kubernetes.operators.pod import KubernetesPodOperator
 from airflow.providers.cncf.kubernetes.utils.pod_manager import PodNotFoundException, PodPhase
 from airflow.sdk.exceptions import AirflowException, AirflowFailException
+from kubernetes.client.exceptions import ApiException
 
 from laion_alerts import Kind, task_alert
+from laion_connections import own_s3
 from laion_etl.alerts import late_after_s
 from laion_etl.errors import LaionEtlError
 from laion_etl.settings import Settings, load_settings
@@ -80,7 +83,8 @@ class StagePod(KubernetesPodOperator):
         """Also of a pod that still works or waits: it must not go on beside the task's next try."""
         if pod is not None and pod.status.phase not in (PodPhase.SUCCEEDED, PodPhase.FAILED):
             _log.warning("pod %s is stopped", pod.metadata.name)
-            self.pod_manager.delete_pod(pod)
+            with _left_to_its_deadline(reraise=reraise):
+                self.pod_manager.delete_pod(pod)
             return True
         return bool(super().process_pod_deletion(pod, reraise=reraise))
 
@@ -88,9 +92,21 @@ class StagePod(KubernetesPodOperator):
         uri = result_uri(self.command, self.settings)
         folder, _, name = uri.rpartition("/")
         try:
-            return dict(json.loads(open_store(folder).read(name)))
+            with own_s3():
+                return dict(json.loads(open_store(folder).read(name)))
         except (LaionEtlError, ValueError) as error:
             raise AirflowException(f"the pod ended well but left no result in {uri}: {error}") from error
+
+
+@contextmanager
+def _left_to_its_deadline(*, reraise: bool) -> Iterator[None]:
+    """A pod that can't be deleted ends by itself; its failure matters more than that."""
+    try:
+        yield
+    except ApiException as error:
+        if reraise:
+            raise
+        _log.warning("the pod could not be stopped: %s", error.reason)
 
 
 def stage_pod(command: Command, timeout: timedelta | None) -> StagePod:

@@ -16,6 +16,7 @@ from airflow.sdk import BaseNotifier
 from airflow.sdk.definitions.deadline import BaseDeadlineReference, DeadlineReference, deadline_reference
 from airflow.sdk.exceptions import AirflowFailException
 
+from laion_connections import own_s3
 from laion_etl.alerts import Alert, Kind, deliver, late_after_s, summary
 from laion_etl.errors import SettingsError
 from laion_etl.settings import Settings, load_settings
@@ -88,8 +89,9 @@ def send_digest(context: Mapping[str, Any]) -> Alert:
     task = context["ti"]
     states = task.get_task_states(dag_id=task.dag_id, run_ids=[task.run_id])[task.run_id]
     others = {name: str(state) for name, state in states.items() if name != task.task_id}
-    digest = summary(crawl_of(task.dag_id), str(task.run_id), others, load_settings())
-    deliver(digest, load_settings())
+    with own_s3():
+        digest = summary(crawl_of(task.dag_id), str(task.run_id), others, load_settings())
+        deliver(digest, load_settings())
     return digest
 
 

@@ -1,5 +1,6 @@
 """Airflow's connections as environment variables of commands that run beside Airflow."""
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -57,6 +58,14 @@ def s3() -> Iterator[dict[str, str]]:
         file = Path(folder) / "config"
         file.write_text(_role(extra["role_arn"], extra.get("external_id", ""), _set(keys)))
         yield _set({**region, "AWS_CONFIG_FILE": str(file), "AWS_PROFILE": "laion"})
+
+
+@contextmanager
+def own_s3() -> Iterator[None]:
+    """The same access for what a task itself reads and writes in the store while the block runs."""
+    with s3() as keys:
+        os.environ.update(keys)
+        yield
 
 
 def _role(arn: str, external_id: str, keys: dict[str, str]) -> str:
