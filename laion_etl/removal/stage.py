@@ -15,15 +15,19 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
+import pyarrow as pa
+
 from laion_etl.errors import SettingsError
 from laion_etl.explore.places import delete_unnamed
 from laion_etl.publish.listing import Part, current_manifest, read_manifest
 from laion_etl.publish.manifest import shaping_settings
 from laion_etl.publish.purge import purge_versions
+from laion_etl.publish.rowstreams import read_rows
 from laion_etl.publish.stage import publish_dataset
+from laion_etl.publish.subsets import LANGUAGE_SUBSETS
 from laion_etl.publish.variants import RESEARCH
 from laion_etl.publish.versions import read_versions
-from laion_etl.records import StageStats
+from laion_etl.records import StageStats, pair_id
 from laion_etl.removal.rewrite import (
     blank_rows,
     read_table,
@@ -107,14 +111,30 @@ def _search(request: Request, settings: Settings, store: Store, on_file: Progres
     for folders in (("shards", "scored"), ("pairs", "batches")):
         names = [name for folder in folders for name in store.list(folder) if name.endswith(".parquet")]
         for number, name in enumerate(names, 1):
-            request = _searched(request, name, settings, store)
+            request = _searched(request, read_table(name, store, _COLUMNS), name.split("/")[1], settings)
             if on_file is not None:
                 on_file(number, len(names))
+    for dataset in _datasets(store):
+        request = _search_dataset(request, dataset, settings, store)
     return request
 
 
-def _searched(request: Request, name: str, settings: Settings, store: Store) -> Request:
-    table = read_table(name, store, _COLUMNS)
+def _search_dataset(request: Request, dataset: str, settings: Settings, store: Store) -> Request:
+    """The crawls with published rows that are named, so that none is passed over whose shards are gone."""
+    manifest = current_manifest(dataset, store)
+    if manifest is None:
+        return request
+    for part in manifest.parts:
+        files = [file for subset in LANGUAGE_SUBSETS for file in manifest.data_files(subset, part.crawl)]
+        for rows in (rows for file in files for rows in read_rows([file], store)):
+            texts = zip(rows["URL"].to_pylist(), rows["TEXT"].to_pylist(), strict=True)
+            ids = pa.array([pair_id(url, text) for url, text in texts], pa.binary(16))
+            pairs = pa.table({"pair_id": ids, "url": rows["URL"]})
+            request = replace(request, crawls=_searched(request, pairs, part.crawl, settings).crawls)
+    return request
+
+
+def _searched(request: Request, table: pa.Table, crawl: str, settings: Settings) -> Request:
     rules = Matcher([request], settings.download.pdq_distance).rules_of(table)
     found: dict[str, str] = {}
     for pair, rule in zip(table["pair_id"].to_pylist(), rules.tolist(), strict=True):
@@ -124,7 +144,7 @@ def _searched(request: Request, name: str, settings: Settings, store: Store) -> 
         return request
     new = Counter(rule for pair, rule in found.items() if pair not in request.pair_ids and rule != FOUND)
     counts = Counter(request.counts) + new
-    crawls = tuple(sorted({*request.crawls, name.split("/")[1]}))
+    crawls = tuple(sorted({*request.crawls, crawl}))
     return replace(request, pair_ids=request.pair_ids | found.keys(), counts=counts, crawls=crawls)
 
 

@@ -281,6 +281,15 @@ def test_a_dataset_of_other_settings_is_not_changed_on_the_side(store: LocalStor
     assert {name: store.read(name) for name in store.list("")} == before
 
 
+def test_what_is_published_and_has_no_shards_any_more_is_not_passed_over(
+    store: LocalStore, victims: dict[str, Row]
+) -> None:
+    for folder in ("shards", "scored", "pairs", "batches"):
+        shutil.rmtree(store.root / folder)
+    with pytest.raises(InputError, match=f"no scored batch of {CRAWL}"):
+        carry_out(victims["url"]["url"].encode(), store)
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
