@@ -102,8 +102,8 @@ class AirflowApi:
         """Until the DAG processor has stored the DAG; raises DemoError, at once when DAG files are broken."""
         self._wait(f"Airflow knows no DAG {dag_id}", timeout_s, lambda: self._knows(dag_id))
 
-    def trigger(self, dag_id: str, partition_key: str, conf: Mapping[str, Any]) -> str:
-        """Starts a run and returns its id."""
+    def trigger(self, dag_id: str, partition_key: str | None, conf: Mapping[str, Any]) -> str:
+        """Starts a run, of a dump where the DAG is partitioned by them, and returns its id."""
         body = {"logical_date": None, "partition_key": partition_key, "conf": dict(conf)}
         return str(self._call("POST", f"/api/v2/dags/{quote(dag_id)}/dagRuns", body)["dag_run_id"])
 

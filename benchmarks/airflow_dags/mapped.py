@@ -1,0 +1,19 @@
+"""Mapped tasks that do nothing: what Airflow itself takes for a task. For benchmarks/airflow.py only."""
+
+from airflow.sdk import DAG, get_current_context, task
+
+
+@task
+def numbers() -> list[int]:
+    """As many as the run asks for."""
+    return list(range(get_current_context()["params"]["tasks"]))
+
+
+@task
+def nothing(number: int) -> int:
+    """Returns what it was given."""
+    return number
+
+
+with DAG("mapped", schedule=None, params={"tasks": 10}, max_active_tasks=64) as dag:
+    nothing.expand(number=numbers())
