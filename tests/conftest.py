@@ -1,6 +1,7 @@
 """Real parts for the tests: a Postgres server, an S3 API, stores, and the folder of shared real data."""
 
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +12,7 @@ import hypothesis
 import psycopg
 import pytest
 from moto.server import ThreadedMotoServer
+from playwright.sync_api import Browser, sync_playwright
 from psycopg import Connection
 
 from laion_etl import storage
@@ -143,3 +145,15 @@ def undisturbed_run(
     url = postgres.url(f"undisturbed_{uuid4().hex}")
     finish_run(minicrawl.crawl, run_environment(store, url, miniweb))
     return store
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """A headless Chromium, the machine's own."""
+    chromium = shutil.which("chromium")
+    if chromium is None:
+        pytest.skip("no Chromium is installed (Debian: apt-get install chromium)")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        yield browser
+        browser.close()

@@ -2,7 +2,6 @@
 
 import json
 import secrets
-import shutil
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -13,7 +12,7 @@ from uuid import uuid4
 
 import pytest
 import urllib3
-from playwright.sync_api import Browser, BrowserContext, FrameLocator, Page, expect, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, FrameLocator, Page, expect
 
 from laion_etl.database.embedded import EmbeddedServer
 from laion_etl.demo.airflow import environment, free_port
@@ -95,15 +94,6 @@ def _signed_in(url: str, password: str, services: Services) -> Server:
     token = str(answer.json()["access_token"])
     runs = Server(url, token, "").get(f"/api/v2/dags/{DAG}/dagRuns", token).json()["dag_runs"]
     return Server(url, token, str(runs[0]["dag_run_id"]))
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    chromium = shutil.which("chromium")
-    if chromium is None:
-        pytest.skip("there is no Chromium here")
-    with sync_playwright() as playwright:
-        yield playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
 
 
 def opened(browser: Browser, server: Server, theme: str, complaints: list[str], **more: Any) -> Page:

@@ -2,7 +2,6 @@
 
 import io
 import re
-import shutil
 import socket
 import threading
 from collections.abc import Iterator
@@ -13,7 +12,7 @@ import httpx
 import pytest
 import uvicorn
 from PIL import Image
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, expect
 
 from laion_etl.errors import SettingsError
 from laion_etl.explore.filters import Filters
@@ -161,17 +160,6 @@ class Visit:
     def _asked(self, url: str) -> None:
         if not url.startswith(self.address):
             self.complaints.append(f"asked for {url}")
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    chromium = shutil.which("chromium")
-    if chromium is None:
-        pytest.skip("chromium is not installed")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
-        yield browser
-        browser.close()
 
 
 @pytest.fixture

@@ -1,11 +1,10 @@
 """The report as a browser shows it: one Chromium for the module."""
 
 import re
-import shutil
 from collections.abc import Iterator
 
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page
 
 from laion_etl.publish.stage import render_report
 from laion_etl.publish.templating import TEMPLATES
@@ -14,8 +13,6 @@ from laion_etl.storage import LocalStore
 from tests.publish.world import CRAWL, build_world, write_world
 
 HOSTILE = '</script><script>window.hostile = 1</script><img src=x onerror="window.hostile = 1">'
-CHROMIUM = shutil.which("chromium")
-needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="no chromium on the path")
 
 
 @pytest.fixture(scope="module")
@@ -28,14 +25,6 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> str:
     page = folder / "index.html"
     page.write_bytes(render_report(CRAWL, Settings(), store))
     return page.as_uri()
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield browser
-        browser.close()
 
 
 @pytest.fixture
@@ -57,14 +46,12 @@ def _check_request(url: str, report: str, complaints: list[str]) -> None:
         complaints.append(f"request for {url[:200]}")
 
 
-@needs_chromium
 def test_foreign_texts_are_shown_and_do_nothing(page: Page) -> None:
     assert page.get_by_text("window.hostile").count() > 20
     assert page.evaluate("window.hostile") is None
     assert page.evaluate("[...document.images].every(image => image.naturalWidth > 0)")
 
 
-@needs_chromium
 def test_a_shape_tells_its_numbers_when_the_pointer_rests_on_it(page: Page) -> None:
     tip = page.locator("#tip")
     assert tip.is_hidden()
@@ -74,7 +61,6 @@ def test_a_shape_tells_its_numbers_when_the_pointer_rests_on_it(page: Page) -> N
     assert tip.is_hidden()
 
 
-@needs_chromium
 def test_tables_are_sorted_by_the_heading_that_is_clicked(page: Page) -> None:
     names = page.locator("#words tbody th")
     by_count = names.all_inner_texts()
@@ -86,7 +72,6 @@ def test_tables_are_sorted_by_the_heading_that_is_clicked(page: Page) -> None:
     assert names.all_inner_texts() == sorted(by_count)
 
 
-@needs_chromium
 def test_drawings_switch_between_counts_and_shares(page: Page) -> None:
     count, share = page.locator(".funnel .number.abs").first, page.locator(".funnel .number.rel").first
     assert (count.is_visible(), share.is_visible()) == (True, False)
@@ -95,14 +80,12 @@ def test_drawings_switch_between_counts_and_shares(page: Page) -> None:
     assert share.text_content() == "100.0%"
 
 
-@needs_chromium
 @pytest.mark.parametrize("width", [400, 820, 1280])
 def test_nothing_sticks_out_at_any_width(page: Page, width: int) -> None:
     page.set_viewport_size({"width": width, "height": 900})
     assert page.evaluate("document.documentElement.scrollWidth") == width
 
 
-@needs_chromium
 def test_it_prints_without_what_only_works_on_a_screen(page: Page) -> None:
     data = page.pdf(format="A4")
     assert data.startswith(b"%PDF-")
@@ -112,7 +95,6 @@ def test_it_prints_without_what_only_works_on_a_screen(page: Page) -> None:
     assert page.locator("#funnel .chart").is_visible()
 
 
-@needs_chromium
 def test_it_follows_the_dark_theme(page: Page) -> None:
     colours = []
     for scheme in ("light", "dark"):
@@ -121,7 +103,6 @@ def test_it_follows_the_dark_theme(page: Page) -> None:
     assert colours[0] != colours[1]
 
 
-@needs_chromium
 def test_every_drawing_has_a_title_and_a_table_near_it(page: Page) -> None:
     titles = page.eval_on_selector_all("svg.chart", "found => found.map(svg => svg.ariaLabel)")
     assert len(titles) == len(set(titles)) >= 7
