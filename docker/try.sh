@@ -67,7 +67,7 @@ print(len(bag.dags), \"DAGs\")"'
 }
 
 check_gpu() {
-    run laion-etl-worker-gpu python -c 'import open_clip, torch; print("torch", torch.__version__, "CUDA", torch.version.cuda)'
+    run laion-etl-worker-gpu python -c 'import torch; from laion_etl.score.openclip import open_clip; open_clip(); print("torch", torch.__version__, "CUDA", torch.version.cuda)'
 }
 
 for role in "${roles[@]}"; do
