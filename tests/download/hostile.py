@@ -28,6 +28,7 @@ def picture(format_: str = "JPEG", size: tuple[int, int] = (300, 200), **options
 
 
 GOOD = picture()
+LARGE_AVIF = picture("AVIF", (800, 800))  # encoding takes longer than a link waits on a busy machine
 GZIP_BOMB = gzip.compress(bytes(100_000_000), 1)
 DEFLATE_BOMB = zlib.compress(bytes(100_000_000), 1)
 
@@ -239,7 +240,7 @@ ANSWERS: dict[str, Callable[[Send, socket.socket], None]] = {
     "/jpeg-bomb": lambda send, _: send(ok(BOMBS["JPEG"])),
     "/webp-bomb": lambda send, _: send(ok(large_webp())),
     "/tiff-bomb": lambda send, _: send(ok(BOMBS["TIFF"] + bytes(9_000))),
-    "/avif-bomb": lambda send, _: send(ok(picture("AVIF", (800, 800)))),
+    "/avif-bomb": lambda send, _: send(ok(LARGE_AVIF)),
     "/html-polyglot": lambda send, _: send(ok(POLYGLOT_HTML, "Content-Type: image/jpeg")),
     "/zip-polyglot": lambda send, _: send(ok(POLYGLOT_ZIP)),
     "/good-wrong-type": lambda send, _: send(ok(GOOD, "Content-Type: text/html")),
