@@ -17,7 +17,7 @@ def index_demo(folder: Path, settings: dict[str, str]) -> str:
     found = load_settings({"LAION_ETL_CONFIG": str(file)})
     store = open_store(found.store_uri)
     index_dataset(find_published(found.publish.name, "", store), found, store)
-    return f"LAION_ETL_CONFIG={_shown(file)} laion-etl explore"
+    return f"LAION_ETL_CONFIG={file} laion-etl explore"
 
 
 def _toml(folder: Path, settings: dict[str, str]) -> str:
@@ -31,9 +31,3 @@ def _toml(folder: Path, settings: dict[str, str]) -> str:
         f"name = {json.dumps(settings['LAION_ETL_PUBLISH_NAME'])}",
     ]
     return "\n".join(lines) + "\n"
-
-
-def _shown(file: Path) -> Path:
-    """As short as it can be typed from here."""
-    here = Path.cwd()
-    return file.relative_to(here) if file.is_relative_to(here) else file
