@@ -29,7 +29,7 @@ run: setup  ## the same, and Airflow stays up until Ctrl-C
 	@$(BIN)/laion-etl demo --keep
 
 test: setup  ## all tests; they start their own services
-	$(BIN)/python -m pytest
+	$(BIN)/python -m tests.side_by_side
 
 check: setup  ## format, lint, types
 	$(BIN)/ruff format --check .
