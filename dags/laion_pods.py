@@ -71,6 +71,15 @@ class StagePod(KubernetesPodOperator):
         own = StagePodTrigger(late_after_s=late, alert={**alert, "kind": str(alert["kind"])}, **of_the_pod)
         super().defer(trigger=own, **how)
 
+    def get_or_create_pod(self, pod_request_obj: Any, context: Any) -> Any:
+        """An earlier try's pod, but not one that failed unseen: it would cost this try as well."""
+        pod = super().get_or_create_pod(pod_request_obj, context)
+        if pod.status is None or pod.status.phase != PodPhase.FAILED:
+            return pod
+        _log.warning("pod %s of an earlier try has failed; this try has one of its own", pod.metadata.name)
+        self.patch_already_checked(pod, reraise=False)
+        return super().get_or_create_pod(pod_request_obj, context)
+
     def cleanup(self, pod: Any, remote_pod: Any, *rest: Any, **more: Any) -> None:
         """Removes the pod; a failed one stays to be looked at, and is what the task raises."""
         try:
