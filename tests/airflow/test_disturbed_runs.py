@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Event
 
 import psycopg
 import pytest
@@ -21,9 +22,18 @@ from laion_etl.database.embedded import EmbeddedServer
 from laion_etl.minicrawl.build import MiniCrawl
 from laion_etl.minicrawl.web import MiniWeb
 from tests.airflow.killer import Kill, Victim, kill, there
-from tests.airflow.started import StartedAirflow, started_airflow
+from tests.airflow.started import StartedAirflow, started_airflow, until
 from tests.kubernetes.cluster import Cluster, running_cluster
 from tests.kubernetes.environment import Image, Namespace
+from tests.kubernetes.faults import (
+    SERVER_ERROR,
+    TOO_MANY_REQUESTS,
+    Cut,
+    Held,
+    PodFault,
+    PodTrouble,
+    RequestFault,
+)
 from tests.runs import WAT_FILES, files, run_environment
 from tests.sinks import Sink, webhook
 
@@ -162,3 +172,81 @@ def test_tasks_killed_at_every_stage_end_with_the_same_bytes(
     }
     assert published(store) == expected != {}
     assert not list(store.rglob("*.partial"))
+
+
+def test_pods_in_every_trouble_end_with_the_same_bytes(
+    expected: dict[str, bytes], airflow: StartedAirflow, world: World
+) -> None:
+    cluster, store, killed, taken_over = world.cluster, world.store / "pods", Event(), Event()
+    cluster.faults.order(
+        PodFault(PodTrouble.EVICTED, {"partition": "1"}, begun=there(store, "pairs/*/*part-00001*")),
+        PodFault(PodTrouble.OOM_KILLED, {"stage": "download"}, begun=there(store, "shards/*/*.tar*")),
+        PodFault(PodTrouble.SLOW_PULL, {"stage": "plan"}, until=taken_over),
+        RequestFault("create", "pods", Held(killed), {"stage": "plan"}),
+        RequestFault("create", "pods", SERVER_ERROR, {"stage": "publish"}),
+        RequestFault("get", "pods", SERVER_ERROR, {"stage": "load"}, skip=1, times=2),
+        RequestFault("get", "pods", TOO_MANY_REQUESTS, {"stage": "score"}, skip=1),
+        RequestFault("get", "pods", Cut(), {"stage": "score"}, skip=3),
+        RequestFault("watch", "events", Cut(after_lines=1)),
+        RequestFault("get", "pods/log", Cut(after_lines=1), {"stage": "download"}),
+    )
+    run = triggered(airflow, world, "kubernetes", "pods")
+    until(lambda: pods_of(cluster, "plan"), "the pod of plan")
+    airflow.kill_scheduler()
+    killed.set()
+    looked = len(looks_for(cluster, "plan"))
+    until(lambda: len(looks_for(cluster, "plan")) > looked, "the pod of plan to be looked for anew")
+    until(lambda: watches(cluster, "plan"), "the pod of plan to be watched")
+    taken_over.set()
+
+    assert airflow.ended(world.dag, run) == "success"
+    assert cluster.faults.outstanding() == []
+    assert Counter(labels(pod)["stage"] for pod in cluster.posted) == {
+        "discover": 1,
+        "parse": 3,  # two partitions, one of them evicted
+        "load": 2,
+        "plan": 1,  # not run twice, though its task was begun by two schedulers
+        "download": 2,
+        "score": 1,
+        "publish": 2,  # the first was refused by the failing server
+    }
+    assert published(store) == expected != {}
+
+
+def test_an_image_that_can_not_be_pulled_is_told_as_that(airflow: StartedAirflow, world: World) -> None:
+    world.cluster.faults.order(PodFault(PodTrouble.IMAGE_PULL, {"stage": "discover"}, times=2))
+    run = triggered(airflow, world, "kubernetes", "without-image")
+    assert airflow.ended(world.dag, run) == "failed"
+    [alert] = [post for post in world.told.posts if post["kind"] == "failed" and post["run"] == run]
+    assert (alert["stage"], alert["attempt"]) == ("discover", 2)
+    assert f"the image {IMAGE} can't be pulled (" in alert["reason"]
+
+
+def test_no_secret_is_in_a_pod_or_a_log(airflow: StartedAirflow, world: World) -> None:
+    logs = [path.read_text() for path in world.folder.glob("airflow/logs/dag_id=*/**/*.log")]
+    assert len(logs) > 20
+    for secret in SECRETS:
+        assert secret not in json.dumps(world.cluster.posted)
+        assert not [text for text in logs if secret in text]
+
+
+def labels(pod: dict[str, dict[str, dict[str, str]]]) -> dict[str, str]:
+    return pod["metadata"]["labels"]
+
+
+def pods_of(cluster: Cluster, stage: str) -> list[str]:
+    """Names of the pods of a stage that were posted."""
+    return [str(pod["metadata"]["name"]) for pod in cluster.posted if labels(pod)["stage"] == stage]
+
+
+def watches(cluster: Cluster, stage: str) -> list[str]:
+    """The times that events of a stage's pods were watched."""
+    names = pods_of(cluster, stage)
+    selectors = [asked.query.get("fieldSelector", "") for asked in cluster.asked("watch", "events")]
+    return [selector for selector in selectors if selector.removeprefix("involvedObject.name=") in names]
+
+
+def looks_for(cluster: Cluster, task: str) -> list[str]:
+    """The times that a task looked for a pod of its own."""
+    selectors = [asked.query.get("labelSelector", "") for asked in cluster.asked("list", "pods")]
+    return [selector for selector in selectors if f"task_id={task}" in selector.split(",")]
