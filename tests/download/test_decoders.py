@@ -17,7 +17,7 @@ from laion_etl.settings import DownloadSettings
 from tests.download.hostile import GOOD
 from tests.faults.test_killed import decoders_of
 
-SLOW = 12_000  # pixels a side: seconds of decoding, though few bytes
+SLOW, SLOWER = 12_000, 14_000  # pixels a side: seconds of decoding, though few bytes
 
 
 def large_png(side: int = SLOW) -> bytes:
@@ -51,9 +51,10 @@ def test_many_images_share_few_processes_and_keep_their_order() -> None:
 
 
 def test_a_slow_image_ends_at_its_limit_and_the_next_is_decoded() -> None:
-    settings = DownloadSettings(decoders=1, decode_timeout_s=0.5, max_pixels=SLOW * SLOW)
-    assert decode_all([large_png()], settings) == [S.DECODE_TIMEOUT]
-    found = decode_all([large_png(), GOOD], settings)
+    # A new process has its start to make within the limit, too.
+    settings = DownloadSettings(decoders=1, decode_timeout_s=1.0, max_pixels=SLOWER * SLOWER)
+    assert decode_all([large_png(SLOWER)], settings) == [S.DECODE_TIMEOUT]
+    found = decode_all([large_png(SLOWER), GOOD], settings)
     assert found[0] is S.DECODE_TIMEOUT
     assert isinstance(found[1], Picture)
 
