@@ -29,16 +29,16 @@ build() {  # build NAME DOCKERFILE [OPTION...]
     fi
 }
 
-run() {  # run NAME COMMAND...: as the image's user, with $work at /work
+run() {  # run NAME COMMAND...: as the image's user, with $work at /input
     local name=$1; shift
     if [ "$tool" = docker ]; then
-        docker run --rm --init --entrypoint "" -v "$work:/work" "$name:$version" "$@"
+        docker run --rm --init --entrypoint "" -v "$work:/input" "$name:$version" "$@"
         return
     fi
     local container
     container=$(buildah from --pull-never "localhost/$name:$version")
     local code=0
-    buildah run --isolation=chroot --network=host -v "$work:/work" "$container" -- "$@" || code=$?
+    buildah run --isolation=chroot --network=host -v "$work:/input" "$container" -- "$@" || code=$?
     buildah rm "$container" >/dev/null
     return $code
 }
@@ -51,7 +51,7 @@ check_worker() {
             "$work/try.warc.wat.gz"
     fi
     run laion-etl-worker laion-etl --version
-    run laion-etl-worker sh -c 'test "$(id -u)" = 10001 && laion-etl parse /work/try.warc.wat.gz --crawl try --partition 0 --json'
+    run laion-etl-worker sh -c 'test "$(id -u)" = 10001 && laion-etl parse /input/try.warc.wat.gz --crawl try --partition 0 --json'
     run laion-etl-worker python -c 'import importlib.util; assert not any(map(importlib.util.find_spec, ("airflow", "torch")))'
 }
 
