@@ -24,8 +24,9 @@ from rich.table import Table
 
 from laion_etl.publish.stage import publish_dataset
 from laion_etl.publish.verify import verify_version
-from laion_etl.records import SCORED_SCHEMA, StageStats, batch_name, plan_stats_name, scored_stem, shard_stem
+from laion_etl.records import SCORED_SCHEMA, batch_name, plan_stats_name, scored_stem, shard_stem
 from laion_etl.settings import PublishSettings, Settings
+from laion_etl.stats import StageStats
 from laion_etl.storage import LocalStore
 from laion_etl.tarshard import finish
 

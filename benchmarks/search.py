@@ -24,8 +24,8 @@ from laion_etl.explore.graph import Graph, GraphWriter
 from laion_etl.explore.query import Part, SearchIndex
 from laion_etl.explore.rows import ROW_SCHEMA, open_rows
 from laion_etl.publish.versions import Release
-from laion_etl.records import StageStats
 from laion_etl.settings import IndexSettings, PublishSettings
+from laion_etl.stats import StageStats
 
 Halves = NDArray[np.float16]
 Floats = NDArray[np.float32]

@@ -23,9 +23,9 @@ from laion_etl.minicrawl.build import build_minicrawl
 from laion_etl.minicrawl.web import MiniWeb
 from laion_etl.parse.stage import parse_partition
 from laion_etl.publish.stage import publish_dataset
-from laion_etl.records import StageStats
 from laion_etl.score.stage import score_shards
 from laion_etl.settings import ClipSettings, CoreSettings, DownloadSettings, Settings
+from laion_etl.stats import StageStats
 from laion_etl.storage import LocalStore
 
 

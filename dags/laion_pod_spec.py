@@ -10,8 +10,8 @@ from kubernetes.client import models as k8s
 
 from laion_alerts import LABEL, crawl_of
 from laion_etl.errors import SettingsError
-from laion_etl.records import fingerprint
 from laion_etl.settings import KubernetesSettings, Settings, knobs, of_stage
+from laion_etl.stats import fingerprint
 from laion_runner import Command, run_id, without_secrets
 
 _END_S = 15  # beyond the time that a download worker has to give its batch back

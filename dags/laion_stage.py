@@ -10,7 +10,8 @@ the task returns. While a pod works nobody waits but the triggerer; when it is d
 more from its start, so what stands before the `yield` only puts the command together.
 """
 
-from collections.abc import Generator, MutableMapping, Sequence
+import inspect
+from collections.abc import Callable, Generator, MutableMapping, Sequence
 from typing import Any, TypeVar
 
 from airflow.sdk.bases.decorator import DecoratedOperator, task_decorator_factory
@@ -75,7 +76,13 @@ class StageOperator(DecoratedOperator):
 
 def stage(**of_the_task: Any) -> Any:
     """Makes a task of a function that yields a command."""
-    return task_decorator_factory(decorated_operator_class=StageOperator, **of_the_task)
+
+    def made(function: Callable[..., Stage[Any]]) -> Any:
+        # Airflow asks for it several times for each of 150 dumps: an eighth of what reading them takes.
+        function.__signature__ = inspect.signature(function)  # type: ignore[attr-defined]
+        return task_decorator_factory(function, decorated_operator_class=StageOperator, **of_the_task)
+
+    return made
 
 
 def runner_of(command: Command) -> str:

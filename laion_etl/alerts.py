@@ -22,8 +22,8 @@ from typing import Any
 import urllib3
 
 from laion_etl.errors import LaionEtlError, SettingsError
-from laion_etl.records import fingerprint
 from laion_etl.settings import AlertSettings, Settings
+from laion_etl.stats import fingerprint
 from laion_etl.storage import Store, open_store
 
 log = logging.getLogger(__name__)

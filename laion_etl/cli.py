@@ -34,8 +34,9 @@ from laion_etl.crawl import (
 )
 from laion_etl.errors import InputError, SettingsError, Stopped
 from laion_etl.metrics import StageMetrics
-from laion_etl.records import StageStats, plan_stats_name
+from laion_etl.records import plan_stats_name
 from laion_etl.settings import Settings, load_settings
+from laion_etl.stats import StageStats
 from laion_etl.storage import Store, open_store
 
 

@@ -10,8 +10,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from laion_etl.errors import InputError, SettingsError
-from laion_etl.records import StageStats
 from laion_etl.settings import KubernetesSettings, of_stage
+from laion_etl.stats import StageStats
 from laion_etl.storage import Store
 
 _CRAWL = re.compile(r"(?:pairs|load|shards|scored)/([^/]+)/")

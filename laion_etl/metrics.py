@@ -13,8 +13,8 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from laion_etl.errors import SettingsError
-from laion_etl.records import StageStats
 from laion_etl.settings import CoreSettings
+from laion_etl.stats import StageStats
 
 _DATAGRAM_BYTES = 1_400  # fits an Ethernet frame with its headers
 _OUTSIDE_TAGS = re.compile(r"[^A-Za-z0-9._+-]+")

@@ -4,7 +4,7 @@ from laion_etl.settings import Knob, knobs
 
 _INTRODUCTION = """# Configuration
 
-Generated from `laion_etl/settings.py` by `make docs`; edit it there.
+Generated from `laion_etl/settings` by `make docs`; edit it there.
 
 A setting is an environment variable, or an entry of a TOML file: `LAION_ETL_CONFIG` names the file, else
 `laion_etl.toml` in the current folder is read. `LAION_ETL_DOWNLOAD_CONNECTIONS=64` is

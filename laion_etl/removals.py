@@ -20,7 +20,7 @@ import pyarrow.compute as pc
 from laion_etl.download.blocklist import HashBlocklist, PdqBlocklist
 from laion_etl.errors import InputError
 from laion_etl.parse.blocklist import Blocklists
-from laion_etl.records import fingerprint
+from laion_etl.stats import fingerprint
 from laion_etl.storage import Store
 
 FOLDER = "removals"

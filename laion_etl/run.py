@@ -13,9 +13,9 @@ from laion_etl.database.plan import plan_batches
 from laion_etl.download.worker import Worker, open_queue
 from laion_etl.parse.stage import parse_partition
 from laion_etl.publish.stage import publish_variants
-from laion_etl.records import StageStats
 from laion_etl.score.devices import score_everywhere
 from laion_etl.settings import Settings
+from laion_etl.stats import StageStats
 from laion_etl.storage import Store
 
 

@@ -22,7 +22,7 @@ from urllib.parse import urlsplit
 from uuid import uuid4
 
 from laion_etl.errors import StorageError
-from laion_etl.records import Output, StageStats
+from laion_etl.stats import Output, StageStats
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client

@@ -9,7 +9,6 @@ from typing import Any
 
 from airflow.sdk import BaseHook
 from airflow.sdk.exceptions import AirflowFailException, AirflowNotFoundException
-from psycopg.conninfo import make_conninfo
 
 from laion_etl.errors import SettingsError
 from laion_etl.settings import load_settings
@@ -22,6 +21,8 @@ def database() -> dict[str, str]:
     connection = _connection(_settings().database.conn_id)
     if connection is None:
         return {}
+    from psycopg.conninfo import make_conninfo  # slow to import, and reading DAGs comes through here
+
     parts = {
         "host": connection.host,
         "port": connection.port,

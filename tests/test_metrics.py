@@ -10,8 +10,8 @@ import pytest
 
 from laion_etl.errors import SettingsError
 from laion_etl.metrics import StageMetrics, Statsd
-from laion_etl.records import StageStats
 from laion_etl.settings import CoreSettings
+from laion_etl.stats import StageStats
 from laion_etl.storage import LocalStore
 
 NAME = "pairs/CC-1/part-00007.json"

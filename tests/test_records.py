@@ -1,8 +1,9 @@
 import pytest
 
 from laion_etl.funnel import Outcomes, ParseReason
-from laion_etl.records import Output, StageStats, fingerprint, pair_id, sample_key, subset_of_language
+from laion_etl.records import pair_id, sample_key, subset_of_language
 from laion_etl.settings import ParseSettings
+from laion_etl.stats import Output, StageStats, fingerprint
 
 
 def test_counters_that_do_not_add_up_are_refused() -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from laion_etl.errors import StorageError
-from laion_etl.records import StageStats
+from laion_etl.stats import StageStats
 from laion_etl.storage import LocalStore, Store, local_copy, open_store
 
 

@@ -13,8 +13,8 @@ from laion_etl.dashboard.statscache import StatsCache
 from laion_etl.database.connect import Database
 from laion_etl.errors import LaionEtlError
 from laion_etl.overview import STAGES, CrawlFunnel, funnel_of
-from laion_etl.records import StageStats
 from laion_etl.settings import Settings
+from laion_etl.stats import StageStats
 from laion_etl.status import CrawlStatus, LoadProgress, QueueProgress, crawl_status, stages_of
 
 _MOST_SHOWN = 50

@@ -5,7 +5,8 @@ from typing import Any
 
 from laion_etl.dashboard.sources import Sources
 from laion_etl.errors import LaionEtlError, StorageError
-from laion_etl.records import StageStats, partition_name, scored_stem, shard_stem
+from laion_etl.records import partition_name, scored_stem, shard_stem
+from laion_etl.stats import StageStats
 from laion_etl.storage import Store
 
 _MOST_DAMAGES = 5

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 
 from laion_etl.errors import StorageError
 from laion_etl.overview import STATS_FILES
-from laion_etl.records import StageStats
+from laion_etl.stats import StageStats
 from laion_etl.storage import Store
 
 _READERS = 8

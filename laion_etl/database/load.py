@@ -29,8 +29,9 @@ from laion_etl.database.placement import Owner, Placement, find_incumbents, inse
 from laion_etl.database.queries import query
 from laion_etl.errors import DatabaseError, StorageError
 from laion_etl.funnel import LoadReason
-from laion_etl.records import StageStats, fingerprint, partition_name
+from laion_etl.records import partition_name
 from laion_etl.settings import Settings
+from laion_etl.stats import StageStats, fingerprint
 from laion_etl.storage import Store
 
 IMPORTED = "imported-memory"  # the crawl that keys of an imported memory belong to

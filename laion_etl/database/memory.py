@@ -35,8 +35,9 @@ from laion_etl.database.queries import query
 from laion_etl.errors import InputError
 from laion_etl.funnel import LoadReason, Outcomes
 from laion_etl.inputs import open_input
-from laion_etl.records import Output, StageStats, fingerprint, partition_name
+from laion_etl.records import partition_name
 from laion_etl.settings import Settings
+from laion_etl.stats import Output, StageStats, fingerprint
 from laion_etl.storage import Store
 
 _SCHEMA = pa.schema([pa.field("key", pa.binary(16), nullable=False)])

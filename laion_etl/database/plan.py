@@ -23,16 +23,9 @@ from laion_etl.database.dealing import deal, deal_by_language
 from laion_etl.database.load import crawl_number, stats_to_store
 from laion_etl.database.queries import query
 from laion_etl.errors import DatabaseError, SettingsError
-from laion_etl.records import (
-    BATCH_SCHEMA,
-    MAX_BATCH_PAIRS,
-    Output,
-    StageStats,
-    batch_file_name,
-    fingerprint,
-    plan_stats_name,
-)
+from laion_etl.records import BATCH_SCHEMA, MAX_BATCH_PAIRS, batch_file_name, plan_stats_name
 from laion_etl.settings import PlanSettings, Settings
+from laion_etl.stats import Output, StageStats, fingerprint
 from laion_etl.storage import Store
 
 _SORTS = 16  # runs of keys that are sorted one after the other, so that a sort takes a sixteenth of the disk

@@ -10,7 +10,7 @@ from psycopg.types.json import Jsonb
 
 from laion_etl.database.connect import Database
 from laion_etl.database.queries import query
-from laion_etl.records import StageStats
+from laion_etl.stats import StageStats
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,8 @@ import pyarrow.parquet as pq
 from laion_etl.download.hashes import Hashes
 from laion_etl.download.images import Picture
 from laion_etl.funnel import DownloadStatus
-from laion_etl.records import SHARD_SCHEMA, Output, sample_key, shard_stem
+from laion_etl.records import SHARD_SCHEMA, sample_key, shard_stem
+from laion_etl.stats import Output
 from laion_etl.storage import Store, storage_errors
 from laion_etl.tarshard import finish, write_member
 

@@ -18,17 +18,10 @@ from laion_etl.download.batch_run import BatchRun, Hooks
 from laion_etl.download.measures import diagnosis
 from laion_etl.download.shards import shard_writer
 from laion_etl.errors import LaionEtlError
-from laion_etl.records import (
-    Output,
-    StageStats,
-    batch_file_name,
-    batch_name,
-    fingerprint,
-    plan_stats_name,
-    shard_stem,
-)
+from laion_etl.records import batch_file_name, batch_name, plan_stats_name, shard_stem
 from laion_etl.removals import Matcher, blanked, blocked_images, read_requests
 from laion_etl.settings import DownloadSettings, Settings
+from laion_etl.stats import Output, StageStats, fingerprint
 from laion_etl.storage import Store
 
 # How a batch is worked on, not what comes out of it: a change of these is no reason to fetch again.

@@ -18,8 +18,8 @@ from laion_etl.download.batch_run import Hooks
 from laion_etl.download.metrics import Metrics
 from laion_etl.download.stage import download_batch
 from laion_etl.errors import DatabaseError, InputError, LaionEtlError, Stopped
-from laion_etl.records import StageStats
 from laion_etl.settings import Settings
+from laion_etl.stats import StageStats
 from laion_etl.storage import Store
 
 Progress = Callable[[int, int, int], None]  # batch, links done, links in the batch

@@ -19,8 +19,9 @@ from laion_etl.explore.places import STATS, part_stem
 from laion_etl.explore.rows import ROW_SCHEMA, Place, counted, picture_places, with_places
 from laion_etl.publish.scored import ScoredBatch, ScoredCrawl, read_batch
 from laion_etl.publish.subsets import published_rows
-from laion_etl.records import Output, StageStats, batch_name, fingerprint
+from laion_etl.records import batch_name
 from laion_etl.settings import IndexSettings
+from laion_etl.stats import Output, StageStats, fingerprint
 from laion_etl.storage import Store
 
 FORMAT = 1

@@ -17,7 +17,7 @@ from laion_etl.errors import InputError
 from laion_etl.publish.listing import Manifest, read_manifest
 from laion_etl.publish.subsets import LANGUAGE_SUBSETS
 from laion_etl.publish.versions import Release, read_versions
-from laion_etl.records import fingerprint
+from laion_etl.stats import fingerprint
 from laion_etl.storage import Store
 
 _ROWS_PER_READ = 1 << 17

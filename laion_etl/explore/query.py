@@ -18,8 +18,8 @@ from laion_etl.explore.published import Published
 from laion_etl.explore.rows import open_rows
 from laion_etl.machine import usable_cores
 from laion_etl.publish.versions import Release
-from laion_etl.records import StageStats
 from laion_etl.settings import PublishSettings, Settings
+from laion_etl.stats import StageStats
 from laion_etl.storage import Store, local_copy
 
 MOST_RESULTS = 1_000

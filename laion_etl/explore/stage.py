@@ -16,8 +16,8 @@ from laion_etl.explore.part import COUNTED, FORMAT, Batch, Part, most, shaping
 from laion_etl.explore.places import STATS, delete_unnamed, index_stats
 from laion_etl.explore.published import Published, PublishedBatch
 from laion_etl.publish.scored import ScoredBatch, ScoredCrawl, find_scored
-from laion_etl.records import StageStats, fingerprint
 from laion_etl.settings import IndexSettings, Settings
+from laion_etl.stats import StageStats, fingerprint
 from laion_etl.storage import Store
 
 Report = Callable[[int, int], None]

@@ -14,9 +14,10 @@ from laion_etl.funnel import ParseReason
 from laion_etl.parse.blocklist import load_blocklists
 from laion_etl.parse.files import FileCounts, parsed_files
 from laion_etl.parse.seen import SeenPairs
-from laion_etl.records import PAIR_SCHEMA, StageStats, fingerprint, partition_name
+from laion_etl.records import PAIR_SCHEMA, partition_name
 from laion_etl.removals import blocked_links, read_requests
 from laion_etl.settings import Settings
+from laion_etl.stats import StageStats, fingerprint
 from laion_etl.storage import Store
 
 _ROWS_PER_GROUP = 10_000

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from laion_etl.crawl import written_numbers
 from laion_etl.errors import IncompleteError
 from laion_etl.publish.scored import ScoredCrawl
-from laion_etl.records import StageStats
+from laion_etl.stats import StageStats
 from laion_etl.storage import Store
 
 

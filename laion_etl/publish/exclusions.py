@@ -15,9 +15,9 @@ import pyarrow.compute as pc
 from laion_etl.publish.redundancy import Redundant, find_redundant
 from laion_etl.publish.scored import ScoredBatch, ScoredCrawl, read_batch
 from laion_etl.publish.variants import RESEARCH, unsafe_reasons
-from laion_etl.records import Output
 from laion_etl.removals import REASON, Matcher
 from laion_etl.settings import PublishSettings
+from laion_etl.stats import Output
 from laion_etl.storage import Store
 
 

@@ -14,7 +14,7 @@ from typing import Any
 from laion_etl.errors import InputError
 from laion_etl.publish.subsets import DataFile
 from laion_etl.publish.versions import Release, Version, dataset_folder, read_versions
-from laion_etl.records import StageStats
+from laion_etl.stats import StageStats
 from laion_etl.storage import Store
 
 NAME = "manifest.json"

@@ -22,8 +22,8 @@ from laion_etl.errors import SettingsError
 from laion_etl.publish import pictures
 from laion_etl.publish.nearness import MOST_BITS, Hashes, Ints, NearIndex, near_pairs, telling
 from laion_etl.publish.scored import ScoredBatch, ScoredCrawl, read_batch
-from laion_etl.records import Output
 from laion_etl.settings import PublishSettings
+from laion_etl.stats import Output
 from laion_etl.storage import Store
 
 DUPLICATE = "duplicate_image"

@@ -11,8 +11,8 @@ from laion_etl.publish.scored import ScoredCrawl
 from laion_etl.publish.statistics import Statistics
 from laion_etl.publish.subsets import Subset
 from laion_etl.publish.versions import Release
-from laion_etl.records import StageStats
 from laion_etl.settings import Settings
+from laion_etl.stats import StageStats
 
 PIPELINE = f"laion_etl {__version__}"
 _NUMBERS_SHOWN = 20

@@ -9,7 +9,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from laion_etl.errors import InputError
-from laion_etl.records import SCORED_SCHEMA, Output, StageStats, batch_name, plan_stats_name, scored_stem
+from laion_etl.records import SCORED_SCHEMA, batch_name, plan_stats_name, scored_stem
+from laion_etl.stats import Output, StageStats
 from laion_etl.storage import Store
 
 _STATS_NAME = re.compile(r"(\d{9})_stats\.json\Z")

@@ -31,9 +31,9 @@ from laion_etl.publish.subsets import DataFile, SubsetWriter, published_rows, su
 from laion_etl.publish.variants import RESEARCH, check_safe_settings, dataset_name
 from laion_etl.publish.versions import Release, is_named, read_versions, write_versions
 from laion_etl.publish.visible import make_visible, renew_card
-from laion_etl.records import Output, StageStats, fingerprint
 from laion_etl.removals import Matcher, read_requests
 from laion_etl.settings import Settings
+from laion_etl.stats import Output, StageStats, fingerprint
 from laion_etl.storage import Store
 
 

@@ -10,7 +10,7 @@ import re
 from dataclasses import asdict, dataclass, replace
 
 from laion_etl.errors import InputError, SettingsError
-from laion_etl.records import Output
+from laion_etl.stats import Output
 from laion_etl.storage import Store
 
 NAME = "versions.json"

@@ -9,7 +9,7 @@ from laion_etl.publish.presentation import CARD, DATASET_CARD, presentation
 from laion_etl.publish.release import Facts
 from laion_etl.publish.subsets import DataFile
 from laion_etl.publish.versions import Release, Version, dataset_folder, read_versions, write_versions
-from laion_etl.records import Output, StageStats
+from laion_etl.stats import Output, StageStats
 from laion_etl.storage import Store
 
 

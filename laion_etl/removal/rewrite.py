@@ -19,8 +19,8 @@ import pyarrow.parquet as pq
 
 from laion_etl.errors import InputError
 from laion_etl.funnel import DownloadStatus
-from laion_etl.records import Output, StageStats
 from laion_etl.removals import REASON, Matcher, blanked
+from laion_etl.stats import Output, StageStats
 from laion_etl.storage import Store
 from laion_etl.tarshard import TarError, finish, read_members, write_member
 

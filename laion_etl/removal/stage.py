@@ -27,7 +27,7 @@ from laion_etl.publish.stage import publish_dataset
 from laion_etl.publish.subsets import LANGUAGE_SUBSETS
 from laion_etl.publish.variants import RESEARCH
 from laion_etl.publish.versions import read_versions
-from laion_etl.records import StageStats, pair_id
+from laion_etl.records import pair_id
 from laion_etl.removal.rewrite import (
     blank_rows,
     read_table,
@@ -38,6 +38,7 @@ from laion_etl.removal.rewrite import (
 )
 from laion_etl.removals import FOUND, Matcher, Request, read_request
 from laion_etl.settings import Settings
+from laion_etl.stats import StageStats
 from laion_etl.storage import Store
 
 _INDEX_PARTS = "_parts"  # laion_etl/explore/part.py

@@ -20,8 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from laion_etl.errors import ModelError
-from laion_etl.records import fingerprint
 from laion_etl.score.safety import TEMPERATURE
+from laion_etl.stats import fingerprint
 
 if TYPE_CHECKING:
     import torch

@@ -22,8 +22,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from laion_etl.errors import ModelError
-from laion_etl.records import fingerprint
 from laion_etl.score.model import ClipModel
+from laion_etl.stats import fingerprint
 
 Floats = NDArray[np.float32]
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from laion_etl.errors import ModelError
 from laion_etl.funnel import ScoreReason
-from laion_etl.records import fingerprint, subset_of_language
+from laion_etl.records import subset_of_language
 from laion_etl.score import tiny
 from laion_etl.score.chunks import Chunk, Computing, Embeddings, Towers, begin_chunk, compute, text_plans
 from laion_etl.score.heads import LinearHead, TextAnchors, checked_file, load_anchors, load_head
@@ -20,6 +20,7 @@ from laion_etl.score.thresholds import Thresholds, thresholds
 from laion_etl.score.transfer import Floats
 from laion_etl.score.watermark import WatermarkModel, load_watermark_model, read_watermark_model
 from laion_etl.settings import ClipSettings, SafetySettings, Settings
+from laion_etl.stats import fingerprint
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,14 +19,7 @@ import pyarrow.parquet as pq
 
 from laion_etl.funnel import Outcomes, ScoreReason
 from laion_etl.machine import usable_cores
-from laion_etl.records import (
-    SCORED_SCHEMA,
-    Output,
-    StageStats,
-    fingerprint,
-    scored_stem,
-    shard_stem,
-)
+from laion_etl.records import SCORED_SCHEMA, scored_stem, shard_stem
 from laion_etl.score.ahead import ahead
 from laion_etl.score.chunks import Chunk, Computing
 from laion_etl.score.model import embedding_dim
@@ -36,6 +29,7 @@ from laion_etl.score.scorer import Scored, Scorer, load_scorer
 from laion_etl.score.shared import Plans
 from laion_etl.score.transfer import Floats, locked
 from laion_etl.settings import ClipSettings, Settings
+from laion_etl.stats import Output, StageStats, fingerprint
 from laion_etl.storage import NewFile, Store
 from laion_etl.tarshard import finish, write_members
 

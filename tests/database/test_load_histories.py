@@ -18,8 +18,9 @@ from laion_etl.database.connect import Database, open_database
 from laion_etl.database.load import load_partition
 from laion_etl.database.plan import plan_batches
 from laion_etl.errors import DatabaseError
-from laion_etl.records import StageStats, pair_id, partition_name
+from laion_etl.records import pair_id, partition_name
 from laion_etl.settings import LoadSettings, Settings
+from laion_etl.stats import StageStats
 from laion_etl.storage import LocalStore, Store
 from tests.database.pairs import Pair, numbered_pairs, write_pairs
 

@@ -17,8 +17,8 @@ from laion_etl.database.plan import forget_crawl, plan_batches
 from laion_etl.database.queue import BatchQueue
 from laion_etl.errors import DatabaseError
 from laion_etl.overview import crawl_funnel
-from laion_etl.records import StageStats
 from laion_etl.settings import CoreSettings, Settings
+from laion_etl.stats import StageStats
 from laion_etl.status import crawl_status
 from laion_etl.storage import Store
 from tests.database.pairs import numbered_pairs, write_pairs

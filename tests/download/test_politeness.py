@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from laion_etl.download.stage import download_batch
-from laion_etl.records import StageStats
 from laion_etl.settings import DownloadSettings, Settings
+from laion_etl.stats import StageStats
 from laion_etl.storage import Store
 from tests.download.hostile import GOOD
 from tests.download.sites import Reply, Site, site

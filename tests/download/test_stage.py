@@ -15,8 +15,9 @@ from PIL import Image
 
 from laion_etl.download.batch_run import Hooks
 from laion_etl.download.stage import download_batch
-from laion_etl.records import BATCH_SCHEMA, SHARD_SCHEMA, Output, StageStats, pair_id
+from laion_etl.records import BATCH_SCHEMA, SHARD_SCHEMA, pair_id
 from laion_etl.settings import DownloadSettings, Settings
+from laion_etl.stats import Output, StageStats
 from laion_etl.storage import LocalStore, Store
 from laion_etl.tarshard import read_members
 from tests.download.hostile import ANSWERS, GOOD, hostile_server, picture

@@ -22,8 +22,9 @@ from laion_etl.database.connect import Database, open_database
 from laion_etl.database.embedded import EmbeddedServer
 from laion_etl.database.load import crawl_number
 from laion_etl.database.queue import BatchQueue
-from laion_etl.records import StageStats, partition_name
+from laion_etl.records import partition_name
 from laion_etl.settings import CoreSettings, DatabaseSettings, Settings
+from laion_etl.stats import StageStats
 from laion_etl.storage import LocalStore
 from tests.database.pairs import Pair, numbered_pairs, write_pairs
 from tests.database.wire import Network

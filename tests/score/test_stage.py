@@ -10,10 +10,11 @@ from PIL import Image
 
 from laion_etl.errors import InputError, StorageError
 from laion_etl.minicrawl.scenes import LANGUAGES, Scene, caption, draw
-from laion_etl.records import StageStats, batch_name
+from laion_etl.records import batch_name
 from laion_etl.score.model import ClipModel
 from laion_etl.score.stage import score_shards
 from laion_etl.settings import Settings
+from laion_etl.stats import StageStats
 from laion_etl.storage import Store
 from laion_etl.tarshard import read_members
 from tests.score.conftest import (

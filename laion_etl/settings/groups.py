@@ -1,0 +1,67 @@
+"""All groups of knobs together."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from laion_etl.errors import SettingsError
+from laion_etl.settings.curating import ClipSettings, IndexSettings, PublishSettings, SafetySettings
+from laion_etl.settings.gathering import DownloadSettings, LoadSettings, ParseSettings, PlanSettings
+from laion_etl.settings.operating import (
+    DEFAULT_CRAWL_SOURCE,
+    AirflowSettings,
+    AlertSettings,
+    CoreSettings,
+    DatabaseSettings,
+    KubernetesSettings,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """All groups; `store_uri` and `collinfo_uri` fill in the defaults that depend on other knobs."""
+
+    core: CoreSettings = field(default_factory=CoreSettings)
+    parse: ParseSettings = field(default_factory=ParseSettings)
+    database: DatabaseSettings = field(default_factory=DatabaseSettings)
+    load: LoadSettings = field(default_factory=LoadSettings)
+    plan: PlanSettings = field(default_factory=PlanSettings)
+    download: DownloadSettings = field(default_factory=DownloadSettings)
+    clip: ClipSettings = field(default_factory=ClipSettings)
+    safety: SafetySettings = field(default_factory=SafetySettings)
+    publish: PublishSettings = field(default_factory=PublishSettings)
+    index: IndexSettings = field(default_factory=IndexSettings)
+    alerts: AlertSettings = field(default_factory=AlertSettings)
+    airflow: AirflowSettings = field(default_factory=AirflowSettings)
+    kubernetes: KubernetesSettings = field(default_factory=KubernetesSettings)
+
+    @property
+    def store_uri(self) -> str:
+        return self.core.store or self.core.data_dir
+
+    @property
+    def data_path(self) -> Path:
+        return Path(self.core.data_dir)
+
+    @property
+    def registered_path(self) -> Path:
+        """Dumps that `laion-etl crawls --refresh --register` found."""
+        return Path(self.core.registered) if self.core.registered else self.data_path / "crawls.json"
+
+    @property
+    def collinfo_uri(self) -> str:
+        if self.core.collinfo:
+            return self.core.collinfo
+        if self.core.crawl_source == DEFAULT_CRAWL_SOURCE:
+            return "https://index.commoncrawl.org/collinfo.json"
+        return f"{self.core.crawl_source.rstrip('/')}/collinfo.json"
+
+
+def of_stage(entries: tuple[str, ...], stage: str, variable: str) -> str:
+    """What a list by stages (`parse=4,other=1`) says of a stage; '' for nothing. Raises SettingsError."""
+    found = {}
+    for entry in entries:
+        name, _, value = entry.partition("=")
+        if not (name and value):
+            raise SettingsError(f"{variable}: {entry!r} is not like {stage}=value")
+        found[name] = value
+    return found.get(stage, found.get("other", ""))

@@ -1,0 +1,75 @@
+"""The stats record beside a stage's data files, and the fingerprint by which finished work is known again.
+
+Free of pyarrow: Airflow reads the DAGs through this module, again and again.
+"""
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """A finished data file, by its name in the store."""
+
+    name: str
+    bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class StageStats:
+    """What a stage did to one unit (partition, batch, shard, crawl); written last, it marks the unit done.
+
+    `fingerprint` covers the settings and the identity of the inputs: a finished unit is reused only
+    when it matches. `details` holds what else the stage counted (JSON values).
+    Raises ValueError when the counters do not add up to the input.
+    """
+
+    stage: str
+    crawl: str
+    unit: str
+    fingerprint: str
+    input: int
+    kept: int
+    dropped: dict[str, int] = field(default_factory=dict)
+    outputs: tuple[Output, ...] = ()
+    details: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        total = self.kept + sum(self.dropped.values())
+        if total != self.input:
+            raise ValueError(
+                f"{self.stage} {self.crawl} {self.unit}: {self.input} records in, {total} accounted for"
+            )
+
+    def to_plain(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return asdict(self)
+
+    @classmethod
+    def from_plain(cls, plain: dict[str, Any]) -> "StageStats":
+        outputs = tuple(Output(**output) for output in plain["outputs"])
+        return cls(**{**plain, "outputs": outputs})
+
+    def to_json(self) -> bytes:
+        return json.dumps(self.to_plain(), indent=1, ensure_ascii=False).encode() + b"\n"
+
+    @classmethod
+    def from_json(cls, data: bytes) -> "StageStats":
+        return cls.from_plain(json.loads(data))
+
+
+def fingerprint(*parts: object) -> str:
+    """Short hash of settings and input identities; dataclasses and plain JSON values in any nesting."""
+    text = json.dumps(parts, sort_keys=True, default=_plain)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _plain(value: object) -> object:
+    if hasattr(value, "__dataclass_fields__"):
+        return asdict(value)  # type: ignore[call-overload]
+    if isinstance(value, bytes):
+        return value.hex()
+    return str(value)
