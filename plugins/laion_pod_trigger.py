@@ -11,6 +11,10 @@ from airflow.triggers.base import TriggerEvent
 from laion_etl.alerts import Alert, Kind, deliver
 from laion_etl.settings import load_settings
 
+# Airflow's scheduler takes a task for lost that is queued again before its executor has said that the
+# process which deferred it is gone; on a busy machine that takes seconds.
+_LEAST_DEFERRED_S = 5.0
+
 
 class StagePodTrigger(KubernetesPodTrigger):
     """A pod's trigger that sends an alert, given by its fields, once the pod works for `late_after_s`."""
@@ -26,13 +30,16 @@ class StagePodTrigger(KubernetesPodTrigger):
         return f"{__name__}.{type(self).__name__}", {**of_the_pod, **own}
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
-        """The event of the pod's end."""
+        """The event of the pod's end, not sooner than the scheduler can do with."""
         watch = asyncio.create_task(self._tell_when_late())
+        settled = asyncio.create_task(asyncio.sleep(_LEAST_DEFERRED_S))
         try:
             async for event in super().run():
+                await settled
                 yield event
         finally:
             watch.cancel()
+            settled.cancel()
 
     async def _tell_when_late(self) -> None:
         if self.late_after_s is None:

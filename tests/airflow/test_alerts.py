@@ -1,17 +1,14 @@
 """A real scheduler, API server, DAG processor and triggerer: failures and lateness reach mail and webhook."""
 
 import os
-import sys
 import time
 from pathlib import Path
 
 import pytest
 
 from laion_etl.database.embedded import EmbeddedServer
-from laion_etl.demo.airflow import COMPONENTS, AirflowApi, environment, free_port
-from laion_etl.demo.services import Services
 from laion_etl.minicrawl.build import build_minicrawl
-from tests.airflow.conftest import ROOT
+from tests.airflow.started import started_airflow
 from tests.sinks import mail_server, webhook
 
 pytestmark = pytest.mark.airflow
@@ -24,14 +21,11 @@ def test_failed_and_late_partitions_and_the_end_of_a_run_are_told(
 ) -> None:
     crawl = build_minicrawl(tmp_path / "minicrawl")
     crawl.wat_files[0].unlink()  # partition 0 fails, partition 1 does not
-    port, home = free_port(), tmp_path / "airflow"
-    home.mkdir()
-    database = f"alerts_{os.getpid()}"
+    dag, database = f"crawl_{crawl.crawl}", f"alerts_{os.getpid()}"
     own = {name: value for name, value in os.environ.items() if not name.startswith(("AIRFLOW", "LAION_ETL"))}
     with mail_server() as mail, webhook() as hook:
-        variables = {
+        settings = {
             **own,
-            **environment(home, postgres.url(database, "psycopg2"), port, ROOT),
             **crawl.environment(1),  # nobody listens there: every download fails, at once
             "LAION_ETL_CRAWL_SOURCE": str(crawl.folder),
             "LAION_ETL_STORE": str(tmp_path / "store"),
@@ -49,21 +43,13 @@ def test_failed_and_late_partitions_and_the_end_of_a_run_are_told(
             "LAION_ETL_ALERTS_LATE_AFTER": "load=0.1s,plan=1h",
             "LAION_ETL_ALERTS_RUN_DAYS": "0.0001",
         }
-        with Services(variables, tmp_path, home / "logs", "AIRFLOW_HOME") as services:
-            command = [sys.executable, "-m", "airflow"]
-            services.run("db-migrate", [*command, "db", "migrate"], 120)
-            for name, arguments in {**COMPONENTS, "triggerer": ("triggerer", "--skip-serve-logs")}.items():
-                services.start(name, [*command, *arguments])
-            api = AirflowApi(f"http://127.0.0.1:{port}", services.check)
-            api.wait_until_healthy(_TOO_LONG_S)
-            api.wait_for_dag(f"crawl_{crawl.crawl}", _TOO_LONG_S)
-            run = api.trigger(
-                f"crawl_{crawl.crawl}",
-                crawl.crawl,
-                {"wat_files": "0:2", "download_workers": 1, "allow_missing_percent": 50},
-            )
-            state = ended(api, f"crawl_{crawl.crawl}", run)
-            tasks = {task.name: task.state for task in api.task_instances(f"crawl_{crawl.crawl}", run)}
+        with started_airflow(tmp_path, postgres.url(database, "psycopg2"), settings) as airflow:
+            api = airflow.api
+            api.wait_for_dag(dag, _TOO_LONG_S)
+            chosen = {"wat_files": "0:2", "download_workers": 1, "allow_missing_percent": 50}
+            run = api.trigger(dag, crawl.crawl, chosen)
+            state = airflow.ended(dag, run)
+            tasks = {task.name: task.state for task in api.task_instances(dag, run)}
             events = {event["name"]: event["extra"] for event in api.asset_events()}
             told = wait_for_kinds(hook.posts, {"failed", "late", "run late", "digest"})
     assert state == "failed", tasks
@@ -80,7 +66,7 @@ def test_failed_and_late_partitions_and_the_end_of_a_run_are_told(
     assert (failed["stage"], failed["unit"], failed["attempt"]) == ("parse", "partition 0", 2)
     assert "laion-etl parse ended with exit code 1" in failed["reason"]
     assert failed["command"].startswith(f"laion-etl parse --crawl {crawl.crawl} --partition 0")
-    assert f"/dags/crawl_{crawl.crawl}/runs/" in failed["log_url"]
+    assert f"/dags/{dag}/runs/" in failed["log_url"]
     [late] = told["late"]
     assert (late["stage"], late["unit"]) == ("load", "partition 1")
     [run_late] = told["run late"]
@@ -89,14 +75,6 @@ def test_failed_and_late_partitions_and_the_end_of_a_run_are_told(
     assert "parse: 1 failed, 1 success" in digest["text"]
     assert "1 x failed: parse" in digest["text"]
     assert len(mail.mails) == len(hook.posts)
-
-
-def ended(api: AirflowApi, dag: str, run: str) -> str:
-    deadline = time.monotonic() + _TOO_LONG_S
-    while (state := api.run_state(dag, run)) not in ("success", "failed"):
-        assert time.monotonic() < deadline, f"the run is still {state}"
-        time.sleep(1)
-    return state
 
 
 def wait_for_kinds(posts: list[dict[str, str]], kinds: set[str]) -> dict[str, list[dict[str, str]]]:
