@@ -12,7 +12,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from laion_etl.cli import app
-from laion_etl.cli_explore import _clean
+from laion_etl.cli.explore import _clean
 from laion_etl.errors import InputError, MissingInputError
 from laion_etl.explore.filters import Filters
 from laion_etl.explore.pictures import Reader, ending_of, stored_picture

@@ -1,21 +1,15 @@
 """Commands for datasets that are published: whether a version is whole, and what changed between two."""
 
-import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
+from laion_etl.cli.common import JsonOption, NameOption, console, say, say_json
 from laion_etl.console import progress
 from laion_etl.settings import Settings, load_settings
 from laion_etl.storage import Store, open_store
-
-console = Console(soft_wrap=True)
-
-NameOption = Annotated[str, typer.Option(help="Name of the dataset; left out: LAION_ETL_PUBLISH_NAME.")]
-JsonOption = Annotated[bool, typer.Option("--json", help="End with one JSON line on stdout.")]
 
 
 def verify(
@@ -30,14 +24,14 @@ def verify(
     with progress(console, "verify, bytes") as report:
         verdict = verify_version(name or settings.publish.name, version, store, report)
     for problem in verdict.problems:
-        _print(f"{problem.file}: {problem.what}")
+        say(f"{problem.file}: {problem.what}")
     found = f"{len(verdict.problems):,} problems" if verdict.problems else "all as the manifest says"
-    _print(
+    say(
         f"{verdict.dataset}/{verdict.version}: {verdict.files:,} files, {verdict.rows:,} rows, "
         f"{verdict.bytes:,} bytes: {found}"
     )
     if as_json:
-        _json(verdict.to_plain())
+        say_json(verdict.to_plain())
     if verdict.problems:
         raise typer.Exit(1)
 
@@ -59,10 +53,10 @@ def diff(
         table.add_row(one.subset, *(f"{count:,}" for count in counts))
     console.print(table)
     for change in found.settings:
-        _print(f"{change.crawl} {change.setting}: {change.old} -> {change.new}")
-    _print(f"files: {len(found.files_added):,} added, {len(found.files_removed):,} removed")
+        say(f"{change.crawl} {change.setting}: {change.old} -> {change.new}")
+    say(f"files: {len(found.files_added):,} added, {len(found.files_removed):,} removed")
     if as_json:
-        _json(found.to_plain())
+        say_json(found.to_plain())
 
 
 def remove(
@@ -84,25 +78,17 @@ def remove(
     with progress(console, "remove, files") as report:
         done = remove_request(request, settings, store, purge=purge, on_file=report)
     found = ", ".join(f"{rule} {count:,}" for rule, count in done.request.counts.items() if count)
-    _print(f"{len(done.request.pair_ids):,} pairs ({found or 'none'}): {store.uri(done.request.name)}")
+    say(f"{len(done.request.pair_ids):,} pairs ({found or 'none'}): {store.uri(done.request.name)}")
     for stats in done.published:
-        _print(f"new version: {stats.unit}, {stats.kept:,} rows of {stats.crawl}")
+        say(f"new version: {stats.unit}, {stats.kept:,} rows of {stats.crawl}")
     for version in done.holding:
-        _print(f"still has what was removed: {version} (--purge deletes it)")
+        say(f"still has what was removed: {version} (--purge deletes it)")
     for version in done.purged:
-        _print(f"deleted: {version}")
+        say(f"deleted: {version}")
     if as_json:
-        _json(done.to_plain())
+        say_json(done.to_plain())
 
 
 def _open() -> tuple[Settings, Store]:
     settings = load_settings()
     return settings, open_store(settings.store_uri)
-
-
-def _print(line: str) -> None:
-    console.print(line, markup=False, highlight=False)
-
-
-def _json(value: dict[str, Any]) -> None:
-    print(json.dumps(value), flush=True)

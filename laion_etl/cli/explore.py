@@ -1,14 +1,13 @@
 """Commands that look into a published dataset: index, search and a page for both."""
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from laion_etl.cli.common import JsonOption, NameOption, VersionOption, console, say_json
 from laion_etl.console import progress, summary
 from laion_etl.errors import InputError, SettingsError
 from laion_etl.settings import Settings, load_settings
@@ -18,11 +17,6 @@ if TYPE_CHECKING:
     from laion_etl.explore.published import Published
     from laion_etl.explore.query import Hit, SearchIndex
 
-console = Console(soft_wrap=True)
-
-VersionOption = Annotated[str, typer.Option(help="Version of the dataset; left out: the current one.")]
-NameOption = Annotated[str, typer.Option(help="Name of the dataset; left out: LAION_ETL_PUBLISH_NAME.")]
-JsonOption = Annotated[bool, typer.Option("--json", help="End with one JSON line on stdout.")]
 
 _PLAIN_COLUMNS = (
     "SAMPLE_ID", "URL", "TEXT", "WIDTH", "HEIGHT", "LICENSE", "LANGUAGE", "NSFW", "similarity", "aesthetic",
@@ -41,7 +35,7 @@ def index(version: VersionOption = "", name: NameOption = "", as_json: JsonOptio
     console.print(f'try: laion-etl search --version {published.release.version} "a red car"', highlight=False)
     if as_json:
         plain = stats.to_plain()
-        _json({key: plain[key] for key in ("stage", "unit", "input", "kept", "dropped")})
+        say_json({key: plain[key] for key in ("stage", "unit", "input", "kept", "dropped")})
 
 
 def search(  # noqa: PLR0913, PLR0917 - Typer's way to say what options there are
@@ -84,7 +78,7 @@ def search(  # noqa: PLR0913, PLR0917 - Typer's way to say what options there ar
         hits = opened.search(_vector(query, image, opened, settings), top, filters)
     console.print(_table(hits))
     if as_json:
-        _json({"version": opened.stats.unit, "results": [_plain(hit) for hit in hits]})
+        say_json({"version": opened.stats.unit, "results": [_plain(hit) for hit in hits]})
 
 
 def explore(
@@ -99,12 +93,6 @@ def explore(
         raise SettingsError(f"the page needs {error.name}, which is installed with Airflow") from error
     settings, store, published = _open(name, version)
     serve(_opened(published, settings, store), settings, store, port, console)
-
-
-def add_commands(app: typer.Typer) -> None:
-    """Adds the commands of this module to the command line."""
-    for command in (index, search, explore):
-        app.command()(command)
 
 
 def _open(name: str, version: str) -> "tuple[Settings, Store, Published]":
@@ -170,7 +158,3 @@ def _clean(text: str) -> str:
 
 def _plain(hit: "Hit") -> dict[str, Any]:
     return {"score": round(hit.score or 0, 6), **{column: hit.row[column] for column in _PLAIN_COLUMNS}}
-
-
-def _json(value: dict[str, Any]) -> None:
-    print(json.dumps(value), flush=True)

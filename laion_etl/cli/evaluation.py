@@ -4,20 +4,17 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
+from laion_etl.cli.common import CrawlOption, console, say
 from laion_etl.errors import InputError
 from laion_etl.settings import load_settings
 from laion_etl.storage import open_store
 
-console = Console(soft_wrap=True)
-evaluation = typer.Typer(help="Judge a CLIP model or a published dataset.", no_args_is_help=True)
-
-CrawlOption = Annotated[str, typer.Option(help="Crawl id.")]
+commands = typer.Typer(help="Judge a CLIP model or a published dataset.", no_args_is_help=True)
 
 
-@evaluation.command("zero-shot")
+@commands.command("zero-shot")
 def zero_shot(
     pictures: Annotated[
         list[Path],
@@ -41,13 +38,13 @@ def zero_shot(
     else:
         raise InputError("tars have numbers for classes: name them with --class-names")
     found = task.classify(load_model(load_settings().clip), names, labelled, prompts)
-    _print(
+    say(
         f"{found.pictures:,} pictures in {len(names):,} classes, {found.unreadable:,} unreadable",
         f"top-1 {found.top1:.4f}, top-5 {found.top5:.4f}",
     )
 
 
-@evaluation.command()
+@commands.command()
 def retrieval(
     crawl: CrawlOption,
     shard: Annotated[int, typer.Option(min=0, help="Number of a downloaded shard.")] = 0,
@@ -66,11 +63,11 @@ def retrieval(
         ("text of a picture", found.text_of_image),
     ):
         table.add_row(name, *(f"{values[k]:.3f}" for k in KS))
-    _print(f"{found.pairs:,} pairs")
+    say(f"{found.pairs:,} pairs")
     console.print(table)
 
 
-@evaluation.command()
+@commands.command()
 def dataset(
     crawl: CrawlOption,
     name: Annotated[str, typer.Option(help="Name of the dataset; left out: LAION_ETL_PUBLISH_NAME.")] = "",
@@ -95,7 +92,7 @@ def dataset(
     console.print(table)
 
 
-@evaluation.command("train-check")
+@commands.command("train-check")
 def train_check(
     crawl: CrawlOption,
     model: Annotated[
@@ -109,7 +106,7 @@ def train_check(
 
     store = open_store(load_settings().store_uri)
     found = check_training(crawl, store, model=model, most_samples=samples, batch_size=batch_size)
-    _print(
+    say(
         f"open_clip trained {model} for {len(found.losses)} steps of {found.batch_size} samples: "
         f"loss {found.losses[0]:.3f} to {found.losses[-1]:.3f}"
     )
@@ -141,10 +138,10 @@ def calibrate(
     console.print(table)
     for one in found:
         if one.precision is not None and one.recall is not None:
-            _print(
+            say(
                 f"{one.route}: precision {one.precision:.3f}, recall {one.recall:.3f} on the labelled samples"
             )
-        _print(f"export LAION_ETL_CLIP_THRESHOLD_{one.route.upper()}={one.threshold:.4f}")
+        say(f"export LAION_ETL_CLIP_THRESHOLD_{one.route.upper()}={one.threshold:.4f}")
 
 
 def _lines(path: Path) -> list[str]:
@@ -157,8 +154,3 @@ def _lines(path: Path) -> list[str]:
 def _spread(values: tuple[float, float, float], digits: int) -> str:
     low, middle, high = (f"{value:.{digits}f}" for value in values)
     return f"{middle} ({low} to {high})"
-
-
-def _print(*lines: str) -> None:
-    for line in lines:
-        console.print(line, highlight=False)

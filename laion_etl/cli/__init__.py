@@ -1,0 +1,88 @@
+"""The command line: one command per stage, and a few that run or show them all.
+
+With `--json` the last line on stdout is one JSON object; this is what Airflow's tasks read. With
+`laion-etl --result URI COMMAND ... --json` it is written there too, for those who can't read a pod's stdout.
+"""
+
+from collections.abc import Callable
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from laion_etl import __version__
+from laion_etl.cli import dataset, dumps, evaluation, explore, memory, stages, whole
+from laion_etl.cli.common import RESULT, console
+from laion_etl.errors import Stopped
+
+
+class Commands(TyperGroup):
+    """Ctrl-C and SIGTERM are an expected end, not Typer's silent abort."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt as error:
+            raise Stopped("stopped; run the same command again to go on") from error
+
+
+app = typer.Typer(
+    cls=Commands,
+    help="Rebuilds a LAION-5B style image-text dataset from Common Crawl.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        console.print(f"laion-etl {__version__}", highlight=False)
+        raise typer.Exit
+
+
+@app.callback()
+def _main(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+    result: Annotated[
+        str, typer.Option(metavar="URI", help="File (path or s3://) that gets the JSON of --json too.")
+    ] = "",
+) -> None:
+    del version  # handled by its callback
+    RESULT.set(result)
+
+
+# In the order of --help.
+_COMMANDS: dict[str, Callable[..., None]] = {
+    "crawls": dumps.crawls,
+    "estimate": dumps.estimate_crawl,
+    "discover": dumps.discover,
+    "parse": stages.parse,
+    "load": stages.load,
+    "plan": stages.plan,
+    "download": stages.download,
+    "score": stages.score,
+    "publish": stages.publish,
+    "run": whole.run_crawl,
+    "demo": whole.demo,
+    "status": whole.status,
+    "dashboard": whole.dashboard,
+    "report": whole.report,
+    "forget": whole.forget,
+    "verify": dataset.verify,
+    "diff": dataset.diff,
+    "remove": dataset.remove,
+    "index": explore.index,
+    "search": explore.search,
+    "explore": explore.explore,
+    "calibrate": evaluation.calibrate,
+    "convert-head": stages.convert_head,
+    "migrate": memory.migrate,
+    "memory-export": memory.memory_export,
+    "memory-import": memory.memory_import,
+}
+for _named, _command in _COMMANDS.items():
+    app.command(_named)(_command)
+app.add_typer(evaluation.commands, name="eval")

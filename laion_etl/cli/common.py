@@ -1,0 +1,102 @@
+"""What the commands share: options, settings and store, and how results are said."""
+
+import json
+import logging
+import re
+from contextvars import ContextVar
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from laion_etl.console import summary
+from laion_etl.crawl import Partition, parse_selection, partitions
+from laion_etl.errors import SettingsError
+from laion_etl.metrics import StageMetrics
+from laion_etl.settings import Settings, load_settings
+from laion_etl.stats import StageStats
+from laion_etl.storage import Store, open_store
+
+console = Console(soft_wrap=True)
+
+
+def as_name(name: str) -> str:
+    """Names become folders of the store and may not lead out of it."""
+    if name and not _NAME.fullmatch(name):
+        raise typer.BadParameter(f"{name!r} is no name: letters, digits, '.', '_' and '-' only")
+    return name
+
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+RESULT: ContextVar[str] = ContextVar("result", default="")  # where --result wants it
+CrawlOption = Annotated[str, typer.Option(callback=as_name, help="Crawl id, for example CC-MAIN-2024-38.")]
+PartitionOption = Annotated[int, typer.Option(min=0, help="Partition number.")]
+SelectionOption = Annotated[
+    str, typer.Option("--wat-files", metavar="A:B", help="Only WAT files A to B-1 of wat.paths.")
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="End with one JSON line on stdout.")]
+NameOption = Annotated[
+    str, typer.Option(callback=as_name, help="Name of the dataset; left out: LAION_ETL_PUBLISH_NAME.")
+]
+VersionOption = Annotated[str, typer.Option(help="Version of the dataset; left out: the current one.")]
+
+
+def open_settings() -> tuple[Settings, Store]:
+    """Settings and the store, for commands that write to it; raises StorageError where they can't."""
+    settings = load_settings()
+    store = open_store(settings.store_uri)
+    store.watcher = StageMetrics(settings.core)
+    if settings.core.run_id:  # somebody keeps the log: also what went well
+        logging.getLogger("laion_etl").setLevel(logging.INFO)
+    store.check()
+    return settings, store
+
+
+def chosen_partitions(crawl: str, selection: str, settings: Settings) -> list[Partition]:
+    """The partitions with the WAT files of a selection; raises SettingsError for none."""
+    found = partitions(crawl, settings, parse_selection(selection) if selection else None)
+    if not found:
+        raise SettingsError(f"--wat-files {selection} selects no WAT file of {crawl}")
+    return found
+
+
+def show_places(published: StageStats, store: Store) -> dict[str, str]:
+    """Says, and returns, where a published dataset and its report are."""
+    from laion_etl.publish.presentation import REPORT
+    from laion_etl.publish.versions import Release
+
+    release = Release(*published.unit.split("/"))
+    places = {"dataset": store.uri(release.folder), "report": store.uri(release.file(REPORT))}
+    for what, uri in places.items():
+        console.print(f"{what}: {uri}", highlight=False)
+    return places
+
+
+def show_funnel(crawl: str, store: Store) -> None:
+    """Prints what became of all links of a crawl so far."""
+    from laion_etl.overview import crawl_funnel
+
+    console.print(crawl_funnel(store, crawl).as_table())
+
+
+def say(*lines: str) -> None:
+    """Lines with foreign text in them: nothing in it is markup."""
+    for line in lines:
+        console.print(line, markup=False, highlight=False)
+
+
+def done(stats: StageStats, as_json: bool, **more: Any) -> None:
+    """Says how a unit of work ended."""
+    console.print(summary(stats), highlight=False)
+    if as_json:
+        plain = stats.to_plain()
+        say_json({k: plain[k] for k in ("stage", "crawl", "unit", "input", "kept", "dropped")} | more)
+
+
+def say_json(value: dict[str, Any]) -> None:
+    """One line on stdout, and the file of --result."""
+    text = json.dumps(value)
+    folder, _, name = RESULT.get().rpartition("/")
+    if name:
+        open_store(folder).write(name, text.encode())
+    print(text, flush=True)

@@ -1,0 +1,67 @@
+"""Commands about dumps: which there are, what they are made of and will come to."""
+
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from laion_etl.cli.common import (
+    CrawlOption,
+    JsonOption,
+    SelectionOption,
+    chosen_partitions,
+    console,
+    open_settings,
+    say_json,
+)
+from laion_etl.crawl import discover_crawls, known_crawls, register_crawls
+from laion_etl.settings import load_settings
+
+
+def crawls(
+    refresh: Annotated[bool, typer.Option(help="Ask the crawl source instead of the known list.")] = False,
+    register: Annotated[bool, typer.Option(help="With --refresh: remember new ones; they get DAGs.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Known crawl dumps, newest first."""
+    settings = load_settings()
+    found = discover_crawls(settings) if refresh else known_crawls(settings)
+    if refresh and register:
+        for crawl in register_crawls(found, settings):
+            console.print(f"new: {crawl.id} ({crawl.name})", highlight=False)
+    if as_json:
+        say_json({"crawls": [{"id": crawl.id, "released": crawl.released.isoformat()} for crawl in found]})
+        return
+    table = Table("crawl", "name", "released")
+    for crawl in found:
+        table.add_row(crawl.id, crawl.name, crawl.released.isoformat())
+    console.print(table)
+
+
+def estimate_crawl(crawl: CrawlOption, wat_files: SelectionOption = "", as_json: JsonOption = False) -> None:
+    """What WAT files will come to, by those that are in the store already: links, bytes, hours, cost."""
+    from laion_etl.estimate import estimate, in_pods
+
+    settings, store = open_settings()
+    files = sum(len(partition.wat_files) for partition in chosen_partitions(crawl, wat_files, settings))
+    found = estimate(crawl, files, store)
+    table = Table("what", "how much", title=f"{crawl}: {files:,} WAT files, by {found.by_wat_files:,} of "
+                  f"{found.by_crawl}")  # fmt: skip
+    plain = found.to_plain() | in_pods(found, settings.kubernetes)
+    for name, value in plain.items():
+        if isinstance(value, (int, float)) and not name.endswith("wat_files"):
+            shown = f"{value / 1e9:,.2f} GB" if name.endswith("_bytes") else f"{value:,}"
+            table.add_row(name.removesuffix("_bytes").replace("_", " "), shown)
+    console.print(table)
+    if as_json:
+        say_json(plain)
+
+
+def discover(crawl: CrawlOption, wat_files: SelectionOption = "", as_json: JsonOption = False) -> None:
+    """The partitions of a crawl: the units that parse and load work on."""
+    settings, _ = open_settings()
+    found = chosen_partitions(crawl, wat_files, settings)
+    files = sum(len(partition.wat_files) for partition in found)
+    console.print(f"{crawl}: {files:,} WAT files in {len(found):,} partitions", highlight=False)
+    if as_json:
+        say_json({"crawl": crawl, "partitions": [partition.number for partition in found]})

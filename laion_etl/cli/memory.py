@@ -1,0 +1,45 @@
+"""Commands for the database: its schema, and the hashes of all pairs ever seen."""
+
+from typing import Annotated
+
+import typer
+
+from laion_etl.cli.common import as_name, console, open_settings
+from laion_etl.settings import load_settings
+
+
+def migrate() -> None:
+    """Bring the schema of the database up to date, as its owner; other commands do it too where they may."""
+    from laion_etl.database.connect import open_database
+
+    settings = load_settings()
+    with open_database(settings) as database:
+        applied = [name for (name,) in database.rows("connect.migrations")]
+    console.print(f"schema: {', '.join(applied)}", highlight=False)
+
+
+def memory_export(
+    name: Annotated[str, typer.Argument(callback=as_name, help="Name of the file: memory/<name>.parquet.")],
+) -> None:
+    """All hashes ever seen as one file in the store, to forget old crawls and keep the dedupe."""
+    from laion_etl.database.connect import open_database
+    from laion_etl.database.memory import export_memory
+
+    settings, store = open_settings()
+    with open_database(settings) as database:
+        output, count = export_memory(name, settings, store, database)
+    size = f"{output.bytes / count:.1f} bytes each" if count else "empty"
+    console.print(f"{count:,} hashes, {size}: {store.uri(output.name)}", highlight=False)
+
+
+def memory_import(
+    uri: Annotated[str, typer.Argument(help="An exported file: path, s3:// or https://.")],
+) -> None:
+    """Remember the hashes of an exported file: later loads drop pairs with them as duplicates."""
+    from laion_etl.database.connect import open_database
+    from laion_etl.database.memory import import_memory
+
+    settings, _ = open_settings()
+    with open_database(settings) as database:
+        stats = import_memory(uri, settings, database)
+    console.print(f"{stats.input:,} hashes, {stats.kept:,} of them new", highlight=False)

@@ -1,0 +1,193 @@
+"""One command per stage, as Airflow's tasks run them."""
+
+import signal
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from laion_etl.cli.common import (
+    CrawlOption,
+    JsonOption,
+    NameOption,
+    PartitionOption,
+    SelectionOption,
+    chosen_partitions,
+    console,
+    done,
+    open_settings,
+    say_json,
+    show_places,
+)
+from laion_etl.console import progress, summary
+from laion_etl.crawl import Partition, read_numbers
+from laion_etl.errors import InputError, SettingsError
+from laion_etl.records import plan_stats_name
+from laion_etl.settings import Settings
+from laion_etl.storage import Store
+
+
+def parse(
+    crawl: CrawlOption,
+    partition: PartitionOption,
+    wat: Annotated[list[str] | None, typer.Argument(help="WAT files; left out: the crawl's own.")] = None,
+    wat_files: SelectionOption = "",
+    jobs: Annotated[
+        int | None, typer.Option(min=0, help="Processes to parse with; 0: one per core. Default: settings.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """One partition: WAT files (path, s3://, https://) -> pairs parquet."""
+    from laion_etl.parse.stage import parse_partition
+
+    settings, store = open_settings()
+    if jobs is not None:
+        settings = replace(settings, parse=replace(settings.parse, jobs=jobs))
+    files = (
+        list(enumerate(wat)) if wat else _partition(crawl, partition, wat_files, settings).indexed_wat_files
+    )
+    with progress(console, f"parse partition {partition}") as report:
+        stats = parse_partition(crawl, partition, files, settings, store, report)
+    done(stats, as_json)
+
+
+def load(crawl: CrawlOption, partition: PartitionOption, as_json: JsonOption = False) -> None:
+    """Pairs parquet of a partition -> Postgres, deduplicated."""
+    from laion_etl.database.connect import open_database
+    from laion_etl.database.load import load_partition
+
+    settings, store = open_settings()
+    with open_database(settings) as database:
+        done(load_partition(crawl, partition, settings, store, database), as_json)
+
+
+def plan(crawl: CrawlOption, as_json: JsonOption = False) -> None:
+    """Cut what is new into batches."""
+    from laion_etl.database.connect import open_database
+    from laion_etl.database.plan import plan_batches
+
+    settings, store = open_settings()
+    with open_database(settings) as database:
+        stats = plan_batches(crawl, settings, store, database)
+    done(stats, as_json, batches=stats.details["batches"])
+
+
+def download(
+    crawl: CrawlOption,
+    batch: Annotated[int | None, typer.Option(min=0, help="This batch only, whatever its state.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """One batch, or claim batches under a lease until none is left."""
+    from laion_etl.database.connect import open_database
+    from laion_etl.download.metrics import Metrics
+    from laion_etl.download.worker import Stop, Worker, open_queue
+
+    settings, store = open_settings()
+    with open_database(settings) as database, progress(console, "download") as report:
+        queue = open_queue(crawl, settings, database)
+        stop = Stop(settings.download.grace_s)
+        signal.signal(signal.SIGTERM, lambda *_: stop.request())
+        worker = Worker(
+            crawl,
+            settings,
+            store,
+            queue,
+            lambda _, done, total: report(done, total),
+            stop,
+            Metrics(settings.download.metrics_file, settings.core.statsd),
+        )
+        finished = worker.run() if batch is None else [worker.run_one(batch)]
+    for stats in finished:
+        console.print(summary(stats), highlight=False)
+    if as_json:
+        say_json(
+            {
+                "crawl": crawl,
+                "stage": "download",
+                "batches": [int(stats.unit) for stats in finished],
+                "input": sum(stats.input for stats in finished),
+                "kept": sum(stats.kept for stats in finished),
+            }
+        )
+
+
+def score(
+    crawl: CrawlOption,
+    shard: Annotated[list[str] | None, typer.Option(help="Shard URI or batch number; left out: all.")] = None,
+    group: Annotated[str, typer.Option(metavar="I/G", help="Every G-th shard, from the I-th on.")] = "",
+    as_json: JsonOption = False,
+) -> None:
+    """Shards -> scored shards: CLIP similarity, safety and beauty."""
+    from laion_etl.score.devices import score_everywhere
+
+    settings, store = open_settings()
+    batches = [_batch_of(uri) for uri in shard] if shard else _group(_planned(crawl, store), group)
+    finished = score_everywhere(
+        crawl, batches, settings, store, lambda stats: console.print(summary(stats), highlight=False)
+    )
+    if as_json:
+        kept, total = sum(stats.kept for stats in finished), sum(stats.input for stats in finished)
+        say_json({"crawl": crawl, "stage": "score", "batches": batches, "input": total, "kept": kept})
+
+
+def convert_head(
+    source: Annotated[Path, typer.Argument(help="Zipped SavedModel of LAION's CLIP-based NSFW detector.")],
+    target: Annotated[Path, typer.Argument(help="Safetensors file to write.")],
+) -> None:
+    """LAION's published NSFW head -> a file for LAION_ETL_SAFETY_NSFW_HEAD, without TensorFlow."""
+    from laion_etl.score.kerashead import read_keras_head
+
+    head = read_keras_head(source)
+    head.save(target)
+    console.print(f"{target}: a head for embeddings of {head.dim} numbers", highlight=False)
+
+
+def publish(
+    crawl: CrawlOption,
+    name: NameOption = "",
+    expect: Annotated[
+        str, typer.Option(help="Partitions there should be, like 0-2,5: too many missing ones are an error.")
+    ] = "",
+    allow_missing: Annotated[
+        float, typer.Option(min=0, max=1, help="With --expect: share of partitions and batches.")
+    ] = 0.0,
+    as_json: JsonOption = False,
+) -> None:
+    """Scored shards -> dataset, card, manifest, report."""
+    from laion_etl.publish.completeness import Expected
+    from laion_etl.publish.stage import publish_variants
+
+    settings, store = open_settings()
+    expected = Expected(read_numbers(expect), allow_missing) if expect else None
+    if name:
+        settings = replace(settings, publish=replace(settings.publish, name=name))
+    for stats in publish_variants(crawl, settings, store, expected):
+        done(stats, as_json, **show_places(stats, store))
+
+
+def _partition(crawl: str, number: int, selection: str, settings: Settings) -> Partition:
+    found = {partition.number: partition for partition in chosen_partitions(crawl, selection, settings)}
+    if number not in found:
+        raise SettingsError(f"{crawl} has no partition {number}; it has {min(found)} to {max(found)}")
+    return found[number]
+
+
+def _planned(crawl: str, store: Store) -> list[int]:
+    return list(store.read_stats(plan_stats_name(crawl)).details["batches"])
+
+
+def _group(batches: list[int], group: str) -> list[int]:
+    if not group:
+        return batches
+    index, _, groups = group.partition("/")
+    if not (index.isdigit() and groups.isdigit() and int(index) < int(groups)):
+        raise SettingsError(f"--group {group} is not I/G with I below G, for example 0/4")
+    return sorted(batches)[int(index) :: int(groups)]
+
+
+def _batch_of(shard: str) -> int:
+    stem = shard.rsplit("/", 1)[-1].removesuffix(".tar")
+    if not stem.isdigit():
+        raise InputError(f"--shard {shard} is no shard: its name must be a batch number and .tar")
+    return int(stem)

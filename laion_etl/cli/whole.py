@@ -1,0 +1,101 @@
+"""Commands for a crawl as a whole: run it, try it, see how far it is, forget it."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from laion_etl.cli.common import (
+    CrawlOption,
+    JsonOption,
+    SelectionOption,
+    as_name,
+    chosen_partitions,
+    console,
+    open_settings,
+    say_json,
+    show_funnel,
+    show_places,
+)
+from laion_etl.crawl import Partition
+from laion_etl.settings import load_settings
+
+
+def run_crawl(
+    crawl: Annotated[
+        str, typer.Argument(callback=as_name, help="Crawl id, or a name of your own with --wat.")
+    ],
+    wat: Annotated[
+        list[str] | None, typer.Option(help="WAT file (path, s3://, https://); repeatable.")
+    ] = None,
+    wat_files: SelectionOption = "",
+) -> None:
+    """All of it on this machine, without Airflow."""
+    from laion_etl.run import LocalRun
+
+    settings, store = open_settings()
+    found = [Partition(crawl, 0, 0, tuple(wat))] if wat else chosen_partitions(crawl, wat_files, settings)
+    published = LocalRun(crawl, settings, store, console).all_stages(found)
+    show_funnel(crawl, store)
+    for stats in published:
+        show_places(stats, store)
+
+
+def demo(
+    keep: Annotated[bool, typer.Option(help="Leave Airflow running until Ctrl-C.")] = False,
+) -> None:
+    """The mini crawl through Airflow, from nothing to a report."""
+    from laion_etl.demo import run_demo
+
+    raise typer.Exit(run_demo(Path(load_settings().core.data_dir) / "demo", keep, console))
+
+
+def status(
+    crawl: Annotated[str, typer.Option(callback=as_name, help="Crawl id; left out: all crawls.")] = "",
+    as_json: JsonOption = False,
+) -> None:
+    """How far a crawl is: stages, rates, time left, leases, failures, and its funnel so far."""
+    from laion_etl.database.connect import open_database
+    from laion_etl.overview import crawl_funnel
+    from laion_etl.status import all_crawls, crawl_status, crawls_to_plain
+
+    settings, store = open_settings()
+    with open_database(settings) as database:
+        if not crawl:
+            console.print(all_crawls(database))
+            if as_json:
+                say_json({"crawls": crawls_to_plain(database)})
+            return
+        found = crawl_status(crawl, crawl_funnel(store, crawl), database)
+    console.print(found.as_table())
+    show_funnel(crawl, store)
+    if as_json:
+        say_json(found.to_plain())
+
+
+def dashboard(
+    port: Annotated[int, typer.Option(min=0, max=65_535, help="Port on 127.0.0.1; 0: a free one.")] = 8_081,
+) -> None:
+    """The dashboard without Airflow, on this machine only: nobody is asked who they are."""
+    from laion_etl.dashboard.serve import serve
+
+    serve(port, console)
+
+
+def report(crawl: CrawlOption) -> None:
+    """Make the report page of a published crawl again."""
+    from laion_etl.publish.stage import rebuild_report
+
+    settings, store = open_settings()
+    console.print(f"report: {rebuild_report(crawl, settings, store)}", highlight=False)
+
+
+def forget(crawl: CrawlOption) -> None:
+    """Remove a crawl from Postgres, to rebuild it with other settings; files in the store stay."""
+    from laion_etl.database.connect import open_database
+    from laion_etl.database.plan import forget_crawl
+
+    settings, _ = open_settings()
+    with open_database(settings) as database:
+        forget_crawl(crawl, settings, database)
+    console.print(f"{crawl} is forgotten; load its partitions to start again", highlight=False)
