@@ -1,0 +1,26 @@
+"""The one door to files: a local folder or s3://bucket/prefix behind the same small interface.
+
+Names inside a store are relative and use '/'. A file becomes visible only when it is complete:
+locally it is written under a temporary name in the same folder, synced and renamed; on S3 it is
+spooled to local disk and sent in one upload (multipart when large), which S3 shows only when finished.
+"""
+
+from laion_etl.storage.errors import storage_errors
+from laion_etl.storage.local import PARTIAL_SUFFIX, LocalStore
+from laion_etl.storage.opening import local_copy, open_store
+from laion_etl.storage.s3 import S3Store, s3_client, s3_reader
+from laion_etl.storage.store import NewFile, Store, Watcher
+
+__all__ = [
+    "PARTIAL_SUFFIX",
+    "LocalStore",
+    "NewFile",
+    "S3Store",
+    "Store",
+    "Watcher",
+    "local_copy",
+    "open_store",
+    "s3_client",
+    "s3_reader",
+    "storage_errors",
+]

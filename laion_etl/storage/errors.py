@@ -1,0 +1,46 @@
+"""What goes wrong with files, said with the URI and what to do."""
+
+import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from laion_etl.errors import StorageError
+
+_ADVICE = {
+    errno.ENOSPC: "the disk is full; free space or point LAION_ETL_STORE (or TMPDIR) elsewhere",
+    errno.EDQUOT: "the disk quota is used up; free space or point LAION_ETL_STORE (or TMPDIR) elsewhere",
+    errno.EACCES: "no permission; check the owner of the folder or set LAION_ETL_STORE",
+    errno.EROFS: "the file system is read-only; set LAION_ETL_STORE",
+    errno.ENOENT: "it does not exist; was the stage before it run?",
+}
+
+_NO_FOLDER = "the folder can't be made there; check LAION_ETL_STORE"
+
+_S3_ADVICE = {
+    "404": "it does not exist; was the stage before it run?",
+    "NoSuchBucket": "no such bucket; create it or check LAION_ETL_STORE",
+    "NoSuchKey": "it does not exist; was the stage before it run?",
+    "403": "access refused; check the AWS credentials",
+    "AccessDenied": "access refused; check the AWS credentials",
+}
+
+
+@contextmanager
+def storage_errors(action: str, target: object) -> Iterator[None]:
+    """Turns the errors of the file system and of S3 into StorageError."""
+    from boto3.exceptions import Boto3Error
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    try:
+        yield
+    except OSError as error:
+        missing_folder = action == "write" and error.errno == errno.ENOENT
+        advice = _NO_FOLDER if missing_folder else _ADVICE.get(error.errno or 0, error.strerror or str(error))
+        raise StorageError(f"can't {action} {target}: {advice}") from error
+    except ClientError as error:
+        code = error.response.get("Error", {}).get("Code", "")
+        raise StorageError(f"can't {action} {target}: {_S3_ADVICE.get(code, str(error))}") from error
+    except (BotoCoreError, Boto3Error) as error:
+        raise StorageError(
+            f"can't {action} {target}: {error}; check AWS_ENDPOINT_URL and the AWS credentials"
+        ) from error
