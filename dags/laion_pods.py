@@ -22,7 +22,7 @@ from airflow.sdk.exceptions import AirflowException, AirflowFailException
 from kubernetes.client.exceptions import ApiException
 
 from laion_alerts import Kind, task_alert
-from laion_connections import own_s3
+from laion_connections import use_own_s3
 from laion_etl.alerts import late_after_s
 from laion_etl.errors import LaionEtlError
 from laion_etl.settings import Settings, load_settings
@@ -101,8 +101,8 @@ class StagePod(KubernetesPodOperator):
         uri = result_uri(self.command, self.settings)
         folder, _, name = uri.rpartition("/")
         try:
-            with own_s3():
-                return dict(json.loads(open_store(folder).read(name)))
+            use_own_s3()
+            return dict(json.loads(open_store(folder).read(name)))
         except (LaionEtlError, ValueError) as error:
             raise AirflowException(f"the pod ended well but left no result in {uri}: {error}") from error
 

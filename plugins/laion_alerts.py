@@ -14,12 +14,12 @@ from typing import Any
 from airflow.plugins_manager import AirflowPlugin
 from airflow.sdk import BaseNotifier
 from airflow.sdk.definitions.deadline import BaseDeadlineReference, DeadlineReference, deadline_reference
-from airflow.sdk.exceptions import AirflowFailException
+from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowRuntimeError
 
-from laion_connections import own_s3
+from laion_connections import use_own_s3
 from laion_etl.alerts import Alert, Kind, deliver, late_after_s, summary
-from laion_etl.errors import SettingsError
-from laion_etl.settings import Settings, load_settings
+from laion_etl.errors import LaionEtlError, SettingsError
+from laion_etl.settings import load_settings
 
 log = logging.getLogger(__name__)
 
@@ -34,7 +34,20 @@ class TaskFailed(BaseNotifier):
         """Tells of the failed task."""
         error = context.get("exception")
         reason = f"{type(error).__name__}: {error}" if isinstance(error, BaseException) else str(error or "")
-        deliver(task_alert(Kind.FAILED, context, reason), load_settings())
+        tell(task_alert(Kind.FAILED, context, reason))
+
+
+def tell(alert: Alert) -> None:
+    """Delivers an alert from any of Airflow's processes, with the store's access of the connection."""
+    try:
+        use_own_s3()
+    except (
+        AirflowException,
+        AirflowRuntimeError,
+        LaionEtlError,
+    ) as error:  # who is told of a failure must not fail of it
+        log.warning("the alert may not be kept: %s", error)
+    deliver(alert, load_settings())
 
 
 def crawl_of(dag_id: str) -> str:
@@ -70,7 +83,7 @@ def lateness_watched(stage: str, context: Mapping[str, Any]) -> Iterator[None]:
     if limit is None or "ti" not in context:
         yield
         return
-    timer = threading.Timer(limit, _tell_late, [context, limit, settings])
+    timer = threading.Timer(limit, _tell_late, [context, limit])
     timer.daemon = True
     timer.start()
     try:
@@ -79,9 +92,9 @@ def lateness_watched(stage: str, context: Mapping[str, Any]) -> Iterator[None]:
         timer.cancel()
 
 
-def _tell_late(context: Mapping[str, Any], limit: float, settings: Settings) -> None:
+def _tell_late(context: Mapping[str, Any], limit: float) -> None:
     reason = f"still at work after {timedelta(seconds=limit)}"
-    deliver(task_alert(Kind.LATE, context, reason), settings)
+    tell(task_alert(Kind.LATE, context, reason))
 
 
 def send_digest(context: Mapping[str, Any]) -> Alert:
@@ -89,9 +102,9 @@ def send_digest(context: Mapping[str, Any]) -> Alert:
     task = context["ti"]
     states = task.get_task_states(dag_id=task.dag_id, run_ids=[task.run_id])[task.run_id]
     others = {name: str(state) for name, state in states.items() if name != task.task_id}
-    with own_s3():
-        digest = summary(crawl_of(task.dag_id), str(task.run_id), others, load_settings())
-        deliver(digest, load_settings())
+    use_own_s3()
+    digest = summary(crawl_of(task.dag_id), str(task.run_id), others, load_settings())
+    deliver(digest, load_settings())
     return digest
 
 
@@ -105,7 +118,7 @@ async def run_is_late(context: Mapping[str, Any], days: float) -> None:
         run_id,
         reason=f"not done {days:g} days after its start",
     )
-    await asyncio.to_thread(lambda: deliver(alert, load_settings()))
+    await asyncio.to_thread(tell, alert)
 
 
 @deadline_reference(DeadlineReference.TYPES.DAGRUN_CREATED)

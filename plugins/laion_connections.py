@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from threading import Lock
 from typing import Any
 
 from airflow.sdk import BaseHook
@@ -12,6 +13,7 @@ from airflow.sdk.exceptions import AirflowFailException, AirflowNotFoundExceptio
 
 from laion_etl.errors import SettingsError
 from laion_etl.settings import load_settings
+from laion_etl.storage import s3_client
 
 _LIBPQ_EXTRAS = ("sslmode", "sslrootcert", "sslcert", "sslkey", "options", "target_session_attrs")
 
@@ -61,12 +63,26 @@ def s3() -> Iterator[dict[str, str]]:
         yield _set({**region, "AWS_CONFIG_FILE": str(file), "AWS_PROFILE": "laion"})
 
 
-@contextmanager
-def own_s3() -> Iterator[None]:
-    """The same access for what a task itself reads and writes in the store while the block runs."""
-    with s3() as keys:
-        os.environ.update(keys)
-        yield
+def use_own_s3() -> None:
+    """Gives this process a new S3 client with the same access, for what Airflow itself keeps in the store.
+
+    The environment stays as it was: the triggerer, which lives for months, has other connections to serve.
+    """
+    if not _settings().store_uri.startswith("s3://"):
+        return
+    with _ENVIRONMENT, s3() as access:
+        before = {name: os.environ.get(name) for name in access}
+        os.environ.update(access)
+        try:
+            s3_client.cache_clear()
+            s3_client()
+        finally:
+            for name, value in before.items():
+                os.environ.pop(name)
+                os.environ.update({} if value is None else {name: value})
+
+
+_ENVIRONMENT = Lock()
 
 
 def _role(arn: str, external_id: str, keys: dict[str, str]) -> str:

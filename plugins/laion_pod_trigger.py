@@ -8,8 +8,8 @@ from typing import Any
 from airflow.providers.cncf.kubernetes.triggers.pod import KubernetesPodTrigger
 from airflow.triggers.base import TriggerEvent
 
-from laion_etl.alerts import Alert, Kind, deliver
-from laion_etl.settings import load_settings
+from laion_alerts import tell
+from laion_etl.alerts import Alert, Kind
 
 # Airflow's scheduler takes a task for lost that is queued again before its executor has said that the
 # process which deferred it is gone; on a busy machine that takes seconds.
@@ -47,4 +47,4 @@ class StagePodTrigger(KubernetesPodTrigger):
         spent = (datetime.now(UTC) - self.trigger_start_time).total_seconds()
         await asyncio.sleep(max(0.0, self.late_after_s - spent))
         alert = Alert(**{**self.alert, "kind": Kind(self.alert["kind"])})
-        await asyncio.to_thread(lambda: deliver(alert, load_settings()))
+        await asyncio.to_thread(tell, alert)
