@@ -23,7 +23,6 @@ from laion_etl.cli.common import (
 from laion_etl.console import progress, summary
 from laion_etl.crawl import Partition, read_numbers
 from laion_etl.errors import InputError, SettingsError
-from laion_etl.records import plan_stats_name
 from laion_etl.settings import Settings
 from laion_etl.storage import Store
 
@@ -174,6 +173,8 @@ def _partition(crawl: str, number: int, selection: str, settings: Settings) -> P
 
 
 def _planned(crawl: str, store: Store) -> list[int]:
+    from laion_etl.records import plan_stats_name
+
     return list(store.read_stats(plan_stats_name(crawl)).details["batches"])
 
 
