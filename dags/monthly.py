@@ -68,6 +68,7 @@ with DAG(
     schedule=CronDataIntervalTimetable("@monthly", timezone="UTC"),
     start_date=moment(2013, 1, 1),
     catchup=False,
+    is_paused_upon_creation=True,  # whatever Airflow's default is: it starts what costs money
     max_active_runs=1,
     default_args=DEFAULTS,
     params=PARAMS,

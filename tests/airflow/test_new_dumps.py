@@ -90,6 +90,14 @@ def runs(airflow: Airflow, dag_id: str) -> list[tuple[str, str, str]]:
         ).fetchall()
 
 
+def test_nothing_starts_by_itself_before_somebody_wants_it(migrated_airflow: Airflow) -> None:
+    url = migrated_airflow.environment["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"].replace("+psycopg2", "")
+    with psycopg.connect(url) as connection:
+        assert connection.execute("select is_paused from dag where dag_id = 'new_dumps'").fetchall() == [
+            (True,)
+        ]
+
+
 def test_a_run_registers_and_triggers_through_airflow(migrated_airflow: Airflow) -> None:
     """The dump is one that no other test runs."""
     found = migrated_airflow.python(

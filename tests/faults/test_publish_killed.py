@@ -22,7 +22,7 @@ OTHER = changed(Settings(), rows_per_file=15, subsets=(("red", "TEXT LIKE '%red%
 
 def publish_killed_at(store_uri: str, write: int) -> int | None:
     """The exit code of a process that publishes and kills itself in the middle of its n-th file."""
-    process = multiprocessing.get_context("fork").Process(target=_publish, args=(store_uri, write))
+    process = multiprocessing.get_context("spawn").Process(target=_publish, args=(store_uri, write))
     process.start()
     process.join(120)
     return process.exitcode
