@@ -1,11 +1,12 @@
 """The image files of the mini crawl: scenes in the many forms that images on the web have.
 
-Drawing takes 10 to 20 ms a picture, so files are drawn once and kept in a folder.
+Drawing takes 10 to 30 ms a picture, so files are drawn once and kept in the user's cache folder.
 """
 
 import hashlib
 import io
 import random
+import tempfile
 import zlib
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -15,6 +16,7 @@ from functools import cache
 from pathlib import Path
 
 import PIL
+import platformdirs
 from PIL import Image
 
 from laion_etl.machine import usable_cores
@@ -69,14 +71,23 @@ class Picture:
 
 
 class PictureFolder:
-    """Encoded pictures, drawn on demand; safe to use from several threads and processes."""
+    """Encoded pictures, drawn on demand; safe to use from several threads and processes.
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        folder.mkdir(parents=True, exist_ok=True)
+    They are in the user's cache folder, for all mini crawls, or in `instead` where that can't be written.
+    """
+
+    def __init__(self, instead: Path) -> None:
+        self._folder = platformdirs.user_cache_path("laion_etl") / "pictures"
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            with tempfile.TemporaryFile(dir=self._folder):
+                return
+        except OSError:
+            self._folder = instead
+            instead.mkdir(parents=True, exist_ok=True)
 
     def draw_all(self, pictures: Iterable[Picture]) -> None:
-        """Draws what is not there yet: ten seconds for the pictures of a world."""
+        """Draws what is not there yet: twenty seconds of a core for the pictures of a world."""
         missing = [picture for picture in pictures if not self._path(picture).exists()]
         with ThreadPoolExecutor(usable_cores()) as pool:
             list(pool.map(self.read, missing))

@@ -36,7 +36,7 @@ class _Request:
 class MiniWeb:
     """`with MiniWeb(crawl) as web:` serves on 127.0.0.1 until the block ends.
 
-    `port` 0 picks a free one. `requests` counts the requests answered. The first start in a folder
+    `port` 0 picks a free one. `requests` counts the requests answered. The first start of a user
     draws all pictures, so that no answer is late because of drawing.
     """
 

@@ -197,9 +197,23 @@ def test_the_chart_gets_settings_that_exist_and_names_that_fit() -> None:
     ):
         holder = VALUES.get(f"{key}SecretName") or VALUES[f"{key}Name"]
         assert name in secrets["airflow", holder]
-    assert "connection" in secrets["airflow", VALUES["data"]["metadataSecretName"]]
+    assert {"connection", "connection-async"} <= secrets[
+        "airflow", VALUES["data"]["metadataSecretName"]
+    ].keys()
     (claim,) = of_kind("PersistentVolumeClaim")
     assert VALUES["volumes"][0]["persistentVolumeClaim"]["claimName"] == claim["metadata"]["name"]
+
+
+def test_the_charts_policies_let_tasks_report_and_stages_send_metrics() -> None:
+    """Where they are on, an empty list of the chart means nobody."""
+    assert VALUES["networkPolicies"]["enabled"]
+    api = VALUES["apiServer"]["networkPolicy"]["ingress"]["from"]
+    assert {"podSelector": {"matchLabels": {"tier": "airflow", "release": "airflow"}}} in api
+    senders = {
+        peer["namespaceSelector"]["matchLabels"]["kubernetes.io/metadata.name"]
+        for peer in VALUES["statsd"]["extraNetworkPolicies"]
+    }
+    assert environment()["LAION_ETL_KUBERNETES_NAMESPACE"] in senders
 
 
 def test_no_secret_is_written_down() -> None:
