@@ -22,9 +22,9 @@ _WHOLE = ("tests/integration", "tests/parse", "tests/score")
 _AIRFLOW = ("tests/airflow",)
 GROUPS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "airflow": (_AIRFLOW, _DEMO),
+    "others": ((), (*_AIRFLOW, *_FAULTS, *_WHOLE)),
     "demo": (_DEMO, ()),
     "whole": (_WHOLE, ()),
-    "others": ((), (*_AIRFLOW, *_FAULTS, *_WHOLE)),
     "faults": (_FAULTS, ()),
 }
 _LOOK_S = 0.5
