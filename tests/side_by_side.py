@@ -22,8 +22,8 @@ _WHOLE = ("tests/integration", "tests/parse", "tests/score")
 _AIRFLOW = ("tests/airflow",)
 GROUPS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "airflow": (_AIRFLOW, _DEMO),
-    "others": ((), (*_AIRFLOW, *_FAULTS, *_WHOLE)),
     "demo": (_DEMO, ()),
+    "others": ((), (*_AIRFLOW, *_FAULTS, *_WHOLE)),
     "whole": (_WHOLE, ()),
     "faults": (_FAULTS, ()),
 }

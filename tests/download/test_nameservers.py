@@ -43,12 +43,23 @@ def nameserver(answer: Answerer) -> Iterator[tuple[str, int]]:
                 self.wfile.write(struct.pack(">H", len(wire)) + wire)
 
     with ExitStack() as stack:
-        udp = stack.enter_context(socketserver.ThreadingUDPServer(("127.0.0.1", 0), Udp))
-        tcp = stack.enter_context(socketserver.ThreadingTCPServer(udp.server_address, Tcp))
+        udp, tcp = _on_one_port(Udp, Tcp)
         for server in (udp, tcp):
+            stack.enter_context(server)
             threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
             stack.callback(server.shutdown)
         yield "127.0.0.1", udp.server_address[1]
+
+
+def _on_one_port(udp: Any, tcp: Any) -> tuple[socketserver.UDPServer, socketserver.TCPServer]:
+    """A port that is free for one may be taken for the other: then another one."""
+    for _ in range(20):
+        over_tcp = socketserver.ThreadingTCPServer(("127.0.0.1", 0), tcp)
+        try:
+            return socketserver.ThreadingUDPServer(over_tcp.server_address, udp), over_tcp
+        except OSError:
+            over_tcp.server_close()
+    raise OSError("no port is free for UDP and TCP")
 
 
 def reply(question: dns.message.Message, *records: tuple[str, int, str, str]) -> dns.message.Message:
