@@ -20,6 +20,8 @@ from numba import types
 from numba.core.cgutils import raw_memcpy
 from numba.extending import intrinsic
 
+from laion_etl.machine import can_be_written, user_cache
+
 _MARKER = "compiled"
 _SOURCES = ("parse/kernels/*.py", "database/kernels.py")
 
@@ -42,18 +44,14 @@ def _cache_folder() -> Path:
     given = os.environ.get("NUMBA_CACHE_DIR")
     if given and Path(given).name == name:
         return Path(given)  # found by the process that started this one
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    folder = Path(given or cache / "laion_etl") / name
-    try:
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        with tempfile.TemporaryFile(dir=folder):
-            return folder
-    except OSError:
-        private = Path(tempfile.mkdtemp(prefix="laion_etl-")) / name
-        if (folder / _MARKER).exists():
-            shutil.copytree(folder, private)
-        private.mkdir(exist_ok=True)
-        return private
+    folder = Path(given or user_cache()) / name
+    if can_be_written(folder):
+        return folder
+    private = Path(tempfile.mkdtemp(prefix="laion_etl-")) / name
+    if (folder / _MARKER).exists():
+        shutil.copytree(folder, private)
+    private.mkdir(exist_ok=True)
+    return private
 
 
 _FOLDER = _cache_folder()

@@ -1,6 +1,7 @@
 """What this process may use of the machine it runs on."""
 
 import os
+import tempfile
 from pathlib import Path
 
 _CGROUP = Path("/sys/fs/cgroup")
@@ -20,6 +21,21 @@ def usable_cores(cgroup: Path = _CGROUP) -> int:
 def machine_memory_bytes() -> int:
     """Memory of the machine, not of the container."""
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def user_cache() -> Path:
+    """The user's cache folder of this project (XDG Base Directory Specification); it may be missing."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "laion_etl"
+
+
+def can_be_written(folder: Path) -> bool:
+    """Whether files can be made in a folder, which is made when it is missing."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with tempfile.TemporaryFile(dir=folder):
+            return True
+    except OSError:
+        return False
 
 
 def _quota(cgroup: Path) -> float | None:

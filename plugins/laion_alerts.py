@@ -41,11 +41,8 @@ def tell(alert: Alert) -> None:
     """Delivers an alert from any of Airflow's processes, with the store's access of the connection."""
     try:
         use_own_s3()
-    except (
-        AirflowException,
-        AirflowRuntimeError,
-        LaionEtlError,
-    ) as error:  # who is told of a failure must not fail of it
+    except (AirflowException, AirflowRuntimeError, LaionEtlError) as error:
+        # Who is told of a failure must not fail of it.
         log.warning("the alert may not be kept: %s", error)
     deliver(alert, load_settings())
 

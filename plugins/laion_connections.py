@@ -13,7 +13,7 @@ from airflow.sdk.exceptions import AirflowFailException, AirflowNotFoundExceptio
 
 from laion_etl.errors import SettingsError
 from laion_etl.settings import load_settings
-from laion_etl.storage import s3_client
+from laion_etl.storage import open_store, s3_client
 
 _LIBPQ_EXTRAS = ("sslmode", "sslrootcert", "sslcert", "sslkey", "options", "target_session_attrs")
 
@@ -68,18 +68,21 @@ def use_own_s3() -> None:
 
     The environment stays as it was: the triggerer, which lives for months, has other connections to serve.
     """
-    if not _settings().store_uri.startswith("s3://"):
+    store_uri = _settings().store_uri
+    if not store_uri.startswith("s3://"):
         return
     with _ENVIRONMENT, s3() as access:
         before = {name: os.environ.get(name) for name in access}
         os.environ.update(access)
         try:
             s3_client.cache_clear()
-            s3_client()
+            open_store(store_uri)
         finally:
             for name, value in before.items():
-                os.environ.pop(name)
-                os.environ.update({} if value is None else {name: value})
+                if value is None:
+                    del os.environ[name]
+                else:
+                    os.environ[name] = value
 
 
 _ENVIRONMENT = Lock()

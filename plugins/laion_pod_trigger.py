@@ -32,14 +32,14 @@ class StagePodTrigger(KubernetesPodTrigger):
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """The event of the pod's end, not sooner than the scheduler can do with."""
         watch = asyncio.create_task(self._tell_when_late())
-        settled = asyncio.create_task(asyncio.sleep(_LEAST_DEFERRED_S))
+        clock = asyncio.get_running_loop()
+        settled = clock.time() + _LEAST_DEFERRED_S
         try:
             async for event in super().run():
-                await settled
+                await asyncio.sleep(settled - clock.time())
                 yield event
         finally:
             watch.cancel()
-            settled.cancel()
 
     async def _tell_when_late(self) -> None:
         if self.late_after_s is None:

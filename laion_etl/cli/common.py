@@ -41,10 +41,15 @@ NameOption = Annotated[
 VersionOption = Annotated[str, typer.Option(help="Version of the dataset; left out: the current one.")]
 
 
+def settings_and_store() -> tuple[Settings, Store]:
+    """For commands that read the store."""
+    settings = load_settings()
+    return settings, open_store(settings.store_uri)
+
+
 def open_settings() -> tuple[Settings, Store]:
     """Settings and the store, for commands that write to it; raises StorageError where they can't."""
-    settings = load_settings()
-    store = open_store(settings.store_uri)
+    settings, store = settings_and_store()
     store.watcher = StageMetrics(settings.core)
     if settings.core.run_id:  # somebody keeps the log: also what went well
         logging.getLogger("laion_etl").setLevel(logging.INFO)

@@ -6,10 +6,8 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from laion_etl.cli.common import JsonOption, NameOption, console, say, say_json
+from laion_etl.cli.common import JsonOption, NameOption, console, say, say_json, settings_and_store
 from laion_etl.console import progress
-from laion_etl.settings import Settings, load_settings
-from laion_etl.storage import Store, open_store
 
 
 def verify(
@@ -20,7 +18,7 @@ def verify(
     """Whether a published version is what its manifest says: files, bytes, counts, schema, rows."""
     from laion_etl.publish.verify import verify_version
 
-    settings, store = _open()
+    settings, store = settings_and_store()
     with progress(console, "verify, bytes") as report:
         verdict = verify_version(name or settings.publish.name, version, store, report)
     for problem in verdict.problems:
@@ -45,7 +43,7 @@ def diff(
     """What changed from one published version to another: rows per subset, settings, files."""
     from laion_etl.publish.diff import diff_versions
 
-    settings, store = _open()
+    settings, store = settings_and_store()
     found = diff_versions(name or settings.publish.name, old, new, store)
     table = Table("subset", "added", "removed", "changed", "unchanged", title=f"{found.old} to {found.new}")
     for one in found.subsets:
@@ -73,7 +71,7 @@ def remove(
     from laion_etl.removal.lists import MAX_BYTES, read_list
     from laion_etl.removal.stage import remove as remove_request
 
-    settings, store = _open()
+    settings, store = settings_and_store()
     request = read_list(read_input(str(listed), MAX_BYTES), str(listed))
     with progress(console, "remove, files") as report:
         done = remove_request(request, settings, store, purge=purge, on_file=report)
@@ -87,8 +85,3 @@ def remove(
         say(f"deleted: {version}")
     if as_json:
         say_json(done.to_plain())
-
-
-def _open() -> tuple[Settings, Store]:
-    settings = load_settings()
-    return settings, open_store(settings.store_uri)

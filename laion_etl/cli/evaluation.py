@@ -6,10 +6,9 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from laion_etl.cli.common import CrawlOption, console, say
+from laion_etl.cli.common import CrawlOption, console, say, settings_and_store
 from laion_etl.errors import InputError
 from laion_etl.settings import load_settings
-from laion_etl.storage import open_store
 
 commands = typer.Typer(help="Judge a CLIP model or a published dataset.", no_args_is_help=True)
 
@@ -54,8 +53,7 @@ def retrieval(
     from laion_etl.evaluate.retrieval import KS, shard_recall
     from laion_etl.score.model import load_model
 
-    settings = load_settings()
-    store = open_store(settings.store_uri)
+    settings, store = settings_and_store()
     found = shard_recall(crawl, shard, load_model(settings.clip), store, samples)
     table = Table("recall", *(f"at {k}" for k in KS))
     for name, values in (
@@ -77,8 +75,7 @@ def dataset(
     from laion_etl.publish.listing import published_part
     from laion_etl.publish.versions import Release
 
-    settings = load_settings()
-    store = open_store(settings.store_uri)
+    settings, store = settings_and_store()
     table = Table("language", "samples", "similarity", "aesthetic")
     named = name or settings.publish.name
     release = published_part(named, crawl, store) or Release(named, crawl)
@@ -104,7 +101,7 @@ def train_check(
     """A few steps of open_clip's own training on the kept samples: whether the shards can be trained on."""
     from laion_etl.evaluate.train_check import check_training
 
-    store = open_store(load_settings().store_uri)
+    _, store = settings_and_store()
     found = check_training(crawl, store, model=model, most_samples=samples, batch_size=batch_size)
     say(
         f"open_clip trained {model} for {len(found.losses)} steps of {found.batch_size} samples: "
@@ -123,8 +120,7 @@ def calibrate(
     """Propose similarity thresholds from scored shards: by the share to keep, or by labels."""
     from laion_etl.evaluate import calibrate as task
 
-    settings = load_settings()
-    store = open_store(settings.store_uri)
+    _, store = settings_and_store()
     similarities = task.read_similarities(crawl, shard or (), store)
     found = (
         task.propose_from_labels(similarities, task.read_labels(labels))

@@ -7,11 +7,11 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from laion_etl.cli.common import JsonOption, NameOption, VersionOption, console, say_json
+from laion_etl.cli.common import JsonOption, NameOption, VersionOption, console, say_json, settings_and_store
 from laion_etl.console import progress, summary
 from laion_etl.errors import InputError, SettingsError
-from laion_etl.settings import Settings, load_settings
-from laion_etl.storage import Store, open_store
+from laion_etl.settings import Settings
+from laion_etl.storage import Store
 
 if TYPE_CHECKING:
     from laion_etl.explore.published import Published
@@ -99,8 +99,7 @@ def _open(name: str, version: str) -> "tuple[Settings, Store, Published]":
     from laion_etl.explore.published import find_published
     from laion_etl.publish.versions import Release
 
-    settings = load_settings()
-    store = open_store(settings.store_uri)
+    settings, store = settings_and_store()
     dataset = Release(name or settings.publish.name, version or "any").name  # checks both as folder names
     return settings, store, find_published(dataset, version, store)
 

@@ -6,7 +6,6 @@ Drawing takes 10 to 30 ms a picture, so files are drawn once and kept in the use
 import hashlib
 import io
 import random
-import tempfile
 import zlib
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -16,10 +15,9 @@ from functools import cache
 from pathlib import Path
 
 import PIL
-import platformdirs
 from PIL import Image
 
-from laion_etl.machine import usable_cores
+from laion_etl.machine import can_be_written, usable_cores, user_cache
 from laion_etl.minicrawl import lexicon, overlays, scenes
 from laion_etl.minicrawl.scenes import Scene, draw, random_scene
 
@@ -77,12 +75,8 @@ class PictureFolder:
     """
 
     def __init__(self, instead: Path) -> None:
-        self._folder = platformdirs.user_cache_path("laion_etl") / "pictures"
-        try:
-            self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-            with tempfile.TemporaryFile(dir=self._folder):
-                return
-        except OSError:
+        self._folder = user_cache() / "pictures"
+        if not can_be_written(self._folder):
             self._folder = instead
             instead.mkdir(parents=True, exist_ok=True)
 

@@ -5,6 +5,7 @@ from urllib.parse import urlsplit
 
 from laion_etl.errors import StorageError
 from laion_etl.stats import Output
+from laion_etl.storage.errors import storage_errors
 from laion_etl.storage.local import LocalStore
 from laion_etl.storage.s3 import S3Store, s3_client
 from laion_etl.storage.store import Store
@@ -13,13 +14,14 @@ _COPIED_AT_ONCE = 1 << 22
 
 
 def open_store(uri: str) -> Store:
-    """The store at a folder path or s3://bucket/prefix."""
+    """The store at a folder path or s3://bucket/prefix; raises StorageError for half an S3 access."""
     if not uri.startswith("s3://"):
         return LocalStore(Path(uri.removeprefix("file://")).expanduser().absolute())
     parts = urlsplit(uri)
     if not parts.netloc:
         raise StorageError(f"{uri} names no bucket; write s3://bucket/prefix")
-    return S3Store(parts.netloc, parts.path, s3_client())
+    with storage_errors("reach", uri):
+        return S3Store(parts.netloc, parts.path, s3_client())
 
 
 def local_copy(store: Store, output: Output, folder: Path) -> Path:

@@ -92,15 +92,11 @@ class S3Store(Store):
 
 @cache
 def s3_client() -> "S3Client":
-    """One S3 client per process; boto3 reads region, endpoint and credentials from the environment.
-
-    Raises StorageError for an environment that boto3 can't make sense of.
-    """
+    """One S3 client per process; boto3 reads region, endpoint and credentials from the environment."""
     import boto3
     from botocore.config import Config
 
-    with storage_errors("reach", "S3"):
-        return boto3.client("s3", config=Config(**_S3_CONFIG))
+    return boto3.client("s3", config=Config(**_S3_CONFIG))
 
 
 @cache

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from laion_etl import storage
 from laion_etl.publish.stage import publish_dataset
 from laion_etl.publish.verify import verify_version
 from laion_etl.publish.versions import read_versions
@@ -29,7 +28,6 @@ def publish_killed_at(store_uri: str, write: int) -> int | None:
 
 
 def _publish(store_uri: str, fatal: int) -> None:
-    storage.s3_client.cache_clear()  # the connections are the parent's
     store = open_store(store_uri)
     kind, count = type(store), 0
     create = kind.create
