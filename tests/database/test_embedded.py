@@ -1,0 +1,178 @@
+"""The embedded server starts whatever the last one left: still stopping, killed, or in a long recovery."""
+
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from shutil import rmtree
+
+import psutil
+import psycopg
+import pytest
+
+from laion_etl.database import postmaster as postmasters
+from laion_etl.database.embedded import running_server
+from laion_etl.database.postmaster import postmaster
+
+_PR_SET_CHILD_SUBREAPER = 36
+_KEEPER = """
+import sys
+from pathlib import Path
+from laion_etl.database.embedded import running_server
+with running_server(Path(sys.argv[1])) as server:
+    print(server.url("kept"), flush=True)
+    sys.stdin.read()
+"""
+
+
+class Kept:
+    """A server whose keeper is killed, so that nobody stops it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder / "postgres"
+        keeper = subprocess.Popen(
+            [sys.executable, "-c", _KEEPER, str(folder)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        assert keeper.stdout is not None
+        self.url = keeper.stdout.readline().strip()
+        keeper.kill()
+        keeper.communicate()
+        with psycopg.connect(self.url) as connection:
+            connection.execute("create table kept as select 1 as row")
+        found = postmaster(self.folder)
+        assert found is not None
+        self.process = found.process
+
+    def stop_when_alone(self) -> None:
+        """A smart shutdown: it lasts as long as somebody is connected."""
+        self.process.send_signal(signal.SIGTERM)
+        while (found := postmaster(self.folder)) is None or found.status != "stopping":
+            time.sleep(0.01)
+
+    def kill(self) -> None:
+        self.process.kill()
+        while not over(self.process):
+            time.sleep(0.001)
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """Short, for Unix sockets have short names only."""
+    folder = Path(tempfile.mkdtemp(prefix="laion-pg-", dir="/tmp"))
+    yield folder
+    for process in postmasters._processes(folder / "postgres"):
+        process.kill()
+    rmtree(folder)
+
+
+@pytest.fixture
+def kept(folder: Path) -> Kept:
+    return Kept(folder)
+
+
+def over(process: psutil.Process) -> bool:
+    return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
+
+
+def rows(folder: Path) -> list[tuple[int]]:
+    """What another start of the server finds."""
+    with running_server(folder) as server, psycopg.connect(server.url("kept")) as connection:
+        return connection.execute("select * from kept").fetchall()
+
+
+def test_a_server_that_still_stops_is_waited_for(folder: Path, kept: Kept) -> None:
+    client = psycopg.connect(kept.url)
+    kept.stop_when_alone()
+    threading.Timer(1, client.close).start()
+    assert rows(folder) == [(1,)]
+    assert over(kept.process)
+
+
+def test_a_server_that_never_stops_is_ended(
+    folder: Path, kept: Kept, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(postmasters, "STOPPING_S", 0.5)
+    monkeypatch.setattr(postmasters, "_SAID_AFTER_S", 0.2)
+    with psycopg.connect(kept.url):
+        kept.stop_when_alone()
+        assert rows(folder) == [(1,)]
+    assert "is stopping; waiting for it" in caplog.text
+
+
+def test_a_killed_server_starts_again_at_once(folder: Path, kept: Kept) -> None:
+    """Its other processes hold its memory for a moment longer."""
+    kept.kill()
+    assert rows(folder) == [(1,)]
+
+
+def test_a_killed_server_that_nobody_buried(folder: Path) -> None:
+    """As in a container whose first process does not look after the children of others."""
+    libc = ctypes.CDLL(None)
+    libc.prctl(_PR_SET_CHILD_SUBREAPER, 1)
+    try:
+        kept = Kept(folder)
+    finally:
+        libc.prctl(_PR_SET_CHILD_SUBREAPER, 0)
+    kept.kill()
+    try:
+        assert rows(folder) == [(1,)]
+        assert kept.process.status() == psutil.STATUS_ZOMBIE
+    finally:
+        os.waitpid(kept.process.pid, 0)
+
+
+def test_the_number_of_a_killed_server_belongs_to_somebody_else(folder: Path, kept: Kept) -> None:
+    kept.kill()
+    for file in (kept.folder / "postmaster.pid", kept.folder / ".s.PGSQL.5432.lock"):
+        _, *lines = file.read_text().splitlines()
+        file.write_text("\n".join([str(os.getpid()), *lines]) + "\n")
+    assert rows(folder) == [(1,)]
+
+
+def test_a_recovery_that_takes_longer_than_the_library_waits(folder: Path, kept: Kept) -> None:
+    """From an archive that answers after 12 s, once; the library gives up after ten."""
+    kept.process.send_signal(signal.SIGINT)
+    psutil.wait_procs([kept.process], timeout=60)
+    asked = folder / "asked"
+    with (folder / "postgres" / "postgresql.auto.conf").open("a") as file:
+        file.write(f"restore_command = 'test -e {asked} || {{ touch {asked}; sleep 12; }}; false'\n")
+    (folder / "postgres" / "recovery.signal").touch()
+    folder.chmod(0o777)
+    begun = time.monotonic()
+    assert rows(folder) == [(1,)]
+    assert asked.exists()
+    assert time.monotonic() - begun > 12
+
+
+def test_a_server_that_recovers_from_a_crash_ends_all_the_same(folder: Path) -> None:
+    """One of its processes is killed, as by the kernel for memory, and the command that used it ends."""
+    with running_server(folder) as server, psycopg.connect(server.url("kept")) as connection:
+        connection.execute("create table kept as select 1 as row")
+        connection.commit()
+        os.kill(connection.info.backend_pid, signal.SIGKILL)
+        with pytest.raises(psycopg.OperationalError):
+            connection.execute("select pg_sleep(10)")
+    assert postmaster(folder / "postgres") is None
+    assert "is shut down" in (folder / "postgres" / "log").read_text()
+    assert rows(folder) == [(1,)]
+
+
+def test_many_start_it_at_once(folder: Path) -> None:
+    keepers = [
+        subprocess.Popen(
+            [sys.executable, "-c", _KEEPER, str(folder)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        )
+        for _ in range(4)
+    ]
+    urls = {keeper.communicate(b"", timeout=60)[0] for keeper in keepers}
+    assert len(urls) == 1
+    assert postmaster(folder / "postgres") is None
