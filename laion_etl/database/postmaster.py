@@ -103,8 +103,8 @@ def _processes(folder: Path) -> list[psutil.Process]:
 
 
 def _clear(folder: Path) -> None:
-    """Lock files of a server that is gone. The next one removes them where their process number is free; it may
-    be taken after a restart, and in a container whose first process buries no others."""
+    """Removes lock files of a server that is gone. The next one does it where their process number is free;
+    it may be taken after a restart, and in a container whose first process buries no others."""
     try:
         number, _, _, port, socket_dir, *_ = (folder / "postmaster.pid").read_text().splitlines()
     except (OSError, ValueError):
