@@ -85,7 +85,7 @@ def _run(program: list[str], command: Command, environment: Mapping[str, str]) -
     with (
         lateness_watched(command.stage, command.context),
         s3() as keys,
-        _started(line, {**environment, **database(), **keys}) as process,
+        _started(line, without_none({**environment, **database(), **keys})) as process,
         _forwarded_sigterm(process),
     ):
         printed, complained = _stream(process)
@@ -93,6 +93,11 @@ def _run(program: list[str], command: Command, environment: Mapping[str, str]) -
     if code == 0:
         return _result(printed)
     raise failed_command(command.stage, code, complained)
+
+
+def without_none(environment: Mapping[str, str | None]) -> dict[str, str]:
+    """An environment as a process takes it: None is a variable that it shall not have."""
+    return {name: value for name, value in environment.items() if value is not None}
 
 
 def failed_command(stage: str, code: int, lines: Sequence[str]) -> AirflowException:

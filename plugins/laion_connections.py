@@ -1,7 +1,7 @@
 """Airflow's connections as environment variables of commands that run beside Airflow."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -15,6 +15,8 @@ from laion_etl.errors import SettingsError
 from laion_etl.settings import load_settings
 from laion_etl.storage import open_store, s3_client
 
+_KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
+_PROFILE, _BASE = "laion_etl", "laion_etl_base"
 _LIBPQ_EXTRAS = ("sslmode", "sslrootcert", "sslcert", "sslkey", "options", "target_session_attrs")
 
 
@@ -37,30 +39,36 @@ def database() -> dict[str, str]:
 
 
 @contextmanager
-def s3() -> Iterator[dict[str, str]]:
+def s3() -> Iterator[dict[str, str | None]]:
     """The S3 access of LAION_ETL_AIRFLOW_S3_CONN_ID while the block runs; nothing where that is empty.
 
-    A role is left to the command's own boto3, by a configuration file of its own: what is assumed here would
-    run out within the hour, and a download takes days.
+    None is a variable to take away: boto3 would use Airflow's own keys before those of the connection. A role
+    is left to the command's own boto3, by a configuration file of its own: what is assumed here would run out
+    within the hour, and a download takes days.
     """
     connection = _connection(_settings().airflow.s3_conn_id)
     if connection is None:
         yield {}
         return
     extra = connection.extra_dejson
-    region = {"AWS_DEFAULT_REGION": extra.get("region_name"), "AWS_ENDPOINT_URL": extra.get("endpoint_url")}
-    keys = {
-        "aws_access_key_id": connection.login,
-        "aws_secret_access_key": connection.password,
-        "aws_session_token": extra.get("aws_session_token"),
-    }
+    place = {"AWS_DEFAULT_REGION": extra.get("region_name"), "AWS_ENDPOINT_URL": extra.get("endpoint_url")}
+    access: dict[str, str | None] = dict(_set(place))
+    keys = _set(
+        {
+            "AWS_ACCESS_KEY_ID": connection.login,
+            "AWS_SECRET_ACCESS_KEY": connection.password,
+            "AWS_SESSION_TOKEN": extra.get("aws_session_token"),
+        }
+    )
     if not extra.get("role_arn"):
-        yield _set({**region, **{name.upper(): value for name, value in keys.items()}})
+        yield access | (dict.fromkeys(_KEYS) | keys if keys else {})
         return
+    base = keys or _set({name: os.environ.get(name) for name in _KEYS})
     with TemporaryDirectory(prefix="laion-aws-") as folder:  # readable by this user only
         file = Path(folder) / "config"
-        file.write_text(_role(extra["role_arn"], extra.get("external_id", ""), _set(keys)))
-        yield _set({**region, "AWS_CONFIG_FILE": str(file), "AWS_PROFILE": "laion"})
+        file.write_text(_role(extra["role_arn"], extra.get("external_id", ""), base))
+        profile = {"AWS_CONFIG_FILE": str(file), "AWS_PROFILE": _PROFILE, "AWS_DEFAULT_PROFILE": None}
+        yield access | dict.fromkeys(_KEYS) | profile
 
 
 def use_own_s3() -> None:
@@ -73,27 +81,43 @@ def use_own_s3() -> None:
         return
     with _ENVIRONMENT, s3() as access:
         before = {name: os.environ.get(name) for name in access}
-        os.environ.update(access)
         try:
+            _change(access)
             s3_client.cache_clear()
             open_store(store_uri)
         finally:
-            for name, value in before.items():
-                if value is None:
-                    del os.environ[name]
-                else:
-                    os.environ[name] = value
+            _change(before)
 
 
 _ENVIRONMENT = Lock()
 
 
-def _role(arn: str, external_id: str, keys: dict[str, str]) -> str:
-    """A configuration of boto3 that assumes a role, with these keys or the machine's own."""
-    source = ["source_profile = base"] if keys else ["credential_source = Ec2InstanceMetadata"]
+def _change(variables: Mapping[str, str | None]) -> None:
+    for name, value in variables.items():
+        if value is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = value
+
+
+def _role(arn: str, external_id: str, keys: Mapping[str, str]) -> str:
+    """A configuration of boto3 that assumes a role with these keys, or else with what the machine may do.
+
+    https://docs.aws.amazon.com/cli/latest/topic/config-vars.html#using-aws-iam-roles
+    """
+    source, base = [f"source_profile = {_BASE}"], [f"[profile {_BASE}]"]
+    own_role = {
+        name: os.environ.get(f"AWS_{name.upper()}") for name in ("role_arn", "web_identity_token_file")
+    }
+    if keys:
+        base += [f"{name.lower()} = {value}" for name, value in keys.items()]
+    elif all(own_role.values()):  # a Kubernetes service account's
+        base += [f"{name} = {value}" for name, value in own_role.items()]
+    else:
+        ecs = any(name.startswith("AWS_CONTAINER_CREDENTIALS_") for name in os.environ)
+        source = [f"credential_source = {'EcsContainer' if ecs else 'Ec2InstanceMetadata'}"]
     external = [f"external_id = {external_id}"] if external_id else []
-    base = ["[profile base]", *(f"{name} = {value}" for name, value in keys.items())]
-    return "\n".join(["[profile laion]", f"role_arn = {arn}", *source, *external, *base, ""])
+    return "\n".join([f"[profile {_PROFILE}]", f"role_arn = {arn}", *source, *external, *base, ""])
 
 
 def _set(variables: dict[str, Any]) -> dict[str, str]:

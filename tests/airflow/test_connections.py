@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from pathlib import Path
 
 import pytest
 
@@ -61,3 +62,65 @@ def test_a_missing_connection_and_half_an_access_do_not_keep_an_alert_from_being
 ) -> None:
     failed_task(airflow, s3_store)
     assert s3_store.list("alerts") == []
+
+
+# What a command beside Airflow asks to find out who it is, and with which keys.
+IDENTITY = """
+import json, os, subprocess, sys
+from laion_connections import s3
+from laion_runner import without_none
+child = '''
+import boto3, json
+asked = []
+def noted(request_signer, operation_name, **_):
+    asked.append([operation_name, getattr(request_signer._credentials, "access_key", "")])
+session = boto3.Session()
+session.events.register("before-sign", noted)
+session.client("sts").get_caller_identity()
+print(json.dumps(asked))
+'''
+with s3() as access:
+    environment = without_none({**os.environ, **access})
+    done = subprocess.run([sys.executable, "-c", child], env=environment, stdout=subprocess.PIPE, check=True)
+print(done.stdout.decode().splitlines()[-1])
+"""
+OWN_KEYS = {"AWS_ACCESS_KEY_ID": "airflow", "AWS_SECRET_ACCESS_KEY": "secret", "AWS_SESSION_TOKEN": "token"}
+OWN_ROLE = {
+    "AWS_ROLE_ARN": "arn:aws:iam::123456789012:role/airflow",
+    "AWS_WEB_IDENTITY_TOKEN_FILE": "{folder}/token",
+}
+KEYS = {"login": "connection", "password": "secret"}
+ROLE = {"role_arn": "arn:aws:iam::123456789012:role/laion"}
+BECOMES, WHO = "AssumeRole", "GetCallerIdentity"
+
+
+@pytest.mark.parametrize(
+    ("own", "keys", "role", "asked"),
+    [
+        (OWN_KEYS, KEYS, {}, [(WHO, "connection")]),
+        (OWN_KEYS, {}, {}, [(WHO, "airflow")]),
+        (OWN_KEYS, KEYS, ROLE, [(BECOMES, "connection"), (WHO, "ASIA")]),
+        (OWN_KEYS, {}, ROLE, [(BECOMES, "airflow"), (WHO, "ASIA")]),
+        (OWN_ROLE, {}, ROLE, [("AssumeRoleWithWebIdentity", ""), (BECOMES, "ASIA"), (WHO, "ASIA")]),
+    ],
+    ids=["keys", "own keys", "role by keys", "role by own keys", "role by a service account"],
+)
+def test_commands_are_who_the_connection_says_whatever_airflow_is(
+    airflow: Airflow, s3_endpoint: str, tmp_path: Path,
+    own: dict[str, str], keys: dict[str, str], role: dict[str, str], asked: list[tuple[str, str]],
+) -> None:  # fmt: skip
+    (tmp_path / "token").write_text("of Kubernetes")
+    (tmp_path / "config").write_text("[profile of_airflow]\nregion = eu-central-1\n")
+    extra = {"endpoint_url": s3_endpoint, "region_name": "us-east-1", **role}
+    kept = {name: value for name, value in airflow.environment.items() if not name.startswith("AWS_")}
+    found = Airflow(airflow.home, kept).python(
+        IDENTITY,
+        PYTHONPATH=f"{kept['AIRFLOW__CORE__DAGS_FOLDER']}:{kept['AIRFLOW__CORE__PLUGINS_FOLDER']}",
+        AWS_CONFIG_FILE=str(tmp_path / "config"),
+        AWS_DEFAULT_PROFILE="of_airflow",
+        LAION_ETL_AIRFLOW_S3_CONN_ID="laion_s3",
+        AIRFLOW_CONN_LAION_S3=json.dumps({"conn_type": "aws", **keys, "extra": extra}),
+        **{name: value.format(folder=tmp_path) for name, value in own.items()},
+    )
+    assumed = [(operation, "ASIA" if key.startswith("ASIA") else key) for operation, key in found]
+    assert assumed == asked
