@@ -27,6 +27,10 @@ class StorageError(LaionEtlError):
     """The store can't be read or written: missing bucket, full disk, no permission."""
 
 
+class ChangedError(StorageError):
+    """A file is not what it was when it was read: somebody else wrote it meanwhile."""
+
+
 class InputError(LaionEtlError):
     """An input as a whole can't be read (single bad records are counted, never raised)."""
 

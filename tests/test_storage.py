@@ -1,14 +1,18 @@
+import contextlib
 import os
 import signal
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
+from botocore.exceptions import ClientError
 
-from laion_etl.errors import StorageError
+from laion_etl.errors import ChangedError, StorageError
 from laion_etl.stats import StageStats
-from laion_etl.storage import LocalStore, Store, local_copy, open_store
+from laion_etl.storage import LocalStore, Store, local_copy, open_store, s3_client
 
 
 def test_a_written_file_reads_back_and_is_listed(any_store: Store) -> None:
@@ -58,6 +62,58 @@ def test_a_failing_writer_leaves_what_was_there(any_store: Store) -> None:
         raise RuntimeError
     assert any_store.read("a") == b"old"
     assert any_store.list("") == ["a"]
+
+
+def test_a_file_is_swapped_only_if_nobody_else_wrote_it(any_store: Store) -> None:
+    assert any_store.read_marked("a") is None
+    assert any_store.swap("a", b"one", None).bytes == 3
+    for mark in (None, "another"):
+        with pytest.raises(ChangedError, match="a was written by somebody else meanwhile"):
+            any_store.swap("a", b"two", mark)
+    found = any_store.read_marked("a")
+    assert found is not None
+    assert found[0] == b"one"
+    assert any_store.swap("a", b"two", found[1]).sha256 == any_store.write("b", b"two").sha256
+    with pytest.raises(ChangedError):
+        any_store.swap("a", b"three", found[1])
+    any_store.delete("a")
+    with pytest.raises(ChangedError):
+        any_store.swap("a", b"three", found[1])
+    assert any_store.list("") == ["b"]
+
+
+def test_a_server_without_conditional_writes_is_looked_at_before(
+    s3_store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = s3_client()
+    put = client.put_object
+
+    def refusing(**arguments: Any) -> Any:
+        if {"IfMatch", "IfNoneMatch"} & arguments.keys():
+            raise ClientError({"Error": {"Code": "NotImplemented"}}, "PutObject")
+        return put(**arguments)
+
+    monkeypatch.setattr(client, "put_object", refusing)
+    s3_store.swap("a", b"one", None)
+    with pytest.raises(ChangedError):
+        s3_store.swap("a", b"two", None)
+    found = s3_store.read_marked("a")
+    assert found is not None
+    s3_store.swap("a", b"two", found[1])
+    assert s3_store.read("a") == b"two"
+
+
+def test_of_many_who_swap_at_once_none_is_lost(store: LocalStore) -> None:
+    def add(number: int) -> None:
+        while True:
+            data, mark = store.read_marked("count") or (b"", None)
+            with contextlib.suppress(ChangedError):
+                store.swap("count", data + bytes([number]), mark)
+                return
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(add, range(40)))
+    assert sorted(store.read("count")) == list(range(40))
 
 
 def test_a_large_file_goes_through_multipart(s3_store: Store) -> None:

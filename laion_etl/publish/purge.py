@@ -5,7 +5,7 @@ Their names stay in the list as purged: a folder that still has files of later v
 
 from laion_etl.errors import InputError
 from laion_etl.publish.listing import STATS, read_manifest
-from laion_etl.publish.versions import Release, read_versions, write_versions
+from laion_etl.publish.versions import Release, Versions, change_versions, read_versions
 from laion_etl.publish.visible import renew_card
 from laion_etl.storage import Store
 
@@ -15,14 +15,15 @@ def purge_versions(dataset: str, names: frozenset[str], store: Store) -> None:
 
     Raises InputError when one of them is current: readers have to have something to go to.
     """
-    versions = read_versions(dataset, store)
-    if versions.current is not None and versions.current.version in names:
-        raise InputError(
-            f"{versions.current.version} is the current version of {dataset}; publish another first"
-        )
-    if names:
-        versions = versions.purge(names)
-        write_versions(versions, store)
+
+    def purged(versions: Versions) -> Versions:
+        if versions.current is not None and versions.current.version in names:
+            raise InputError(
+                f"{versions.current.version} is the current version of {dataset}; publish another first"
+            )
+        return versions.purge(names)
+
+    versions = change_versions(dataset, store, purged) if names else read_versions(dataset, store)
     renew_card(dataset, store)
     needed = set()
     for version in versions.listed:

@@ -29,7 +29,7 @@ from laion_etl.publish.scored import ScoredCrawl, find_scored
 from laion_etl.publish.statistics import Statistics
 from laion_etl.publish.subsets import DataFile, SubsetWriter, published_rows, subsets
 from laion_etl.publish.variants import RESEARCH, check_safe_settings, dataset_name
-from laion_etl.publish.versions import Release, is_named, read_versions, write_versions
+from laion_etl.publish.versions import Release, change_versions, is_named, read_versions
 from laion_etl.publish.visible import make_visible, renew_card
 from laion_etl.removals import Matcher, read_requests
 from laion_etl.settings import Settings
@@ -102,7 +102,7 @@ def rebuild_report(crawl: str, settings: Settings, store: Store, variant: str = 
         written.append(store.write(release.file(listing.NAME), document))
         outputs = {output.name: output for output in (*stats.outputs, *written)}
         store.write_stats(release.file(STATS), replace(stats, outputs=tuple(outputs.values())))
-        write_versions(versions.with_manifest(release.version, written[-1]), store)
+        change_versions(release.name, store, lambda found: found.with_manifest(release.version, written[-1]))
     return store.uri(release.file(REPORT))
 
 

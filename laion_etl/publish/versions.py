@@ -3,13 +3,18 @@
 A version's folder is filled first, versions.json is replaced last, in one atomic write. A version that is
 listed is never written to again, but for its report page; whatever lies in a folder that is not listed is
 what a killed attempt left, and the next one overwrites it. So readers see one whole version or another.
+
+Many crawls may be published into a dataset at once: whoever finds that the file was written since it was read
+describes its version anew, beside what the dataset has by then. One crawl at a time is published by one.
 """
 
 import json
 import re
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field, replace
 
-from laion_etl.errors import InputError, SettingsError
+from laion_etl.errors import ChangedError, InputError, SettingsError
 from laion_etl.stats import Output
 from laion_etl.storage import Store
 
@@ -55,11 +60,15 @@ class Version:
 
 @dataclass(frozen=True, slots=True)
 class Versions:
-    """The visible versions of a dataset, in the order of their making, and the names of purged ones."""
+    """The visible versions of a dataset, in the order of their making, and the names of purged ones.
+
+    `mark`: of the file they were read from, None where there was none; see Store.swap.
+    """
 
     dataset: str
     listed: tuple[Version, ...] = ()
     purged: tuple[str, ...] = ()
+    mark: str | None = field(default=None, compare=False)
 
     @property
     def current(self) -> Version | None:
@@ -111,10 +120,11 @@ def versions_name(dataset: str) -> str:
 def read_versions(dataset: str, store: Store) -> Versions:
     """What is visible; raises InputError when the file is none of ours."""
     name = versions_name(dataset)
-    if not store.exists(name):
+    if (found := store.read_marked(name)) is None:
         return Versions(dataset)
+    data, mark = found
     try:
-        document = json.loads(store.read(name))
+        document = json.loads(data)
         listed = tuple(
             Version(one["version"], one["crawl"], Output(**one["manifest"])) for one in document["versions"]
         )
@@ -123,11 +133,11 @@ def read_versions(dataset: str, store: Store) -> Versions:
             Release(dataset, name)  # a name that would lead elsewhere is refused
     except (ValueError, KeyError, TypeError, SettingsError) as error:
         raise InputError(f"{store.uri(name)} is no list of versions ({error}); restore it") from error
-    return Versions(dataset, listed, purged)
+    return Versions(dataset, listed, purged, mark)
 
 
 def write_versions(versions: Versions, store: Store) -> Output:
-    """Makes these the visible versions, at once."""
+    """Makes these the visible versions, at once; raises ChangedError where others were written meanwhile."""
     document = {
         "format": FORMAT,
         "name": versions.dataset,
@@ -136,4 +146,13 @@ def write_versions(versions: Versions, store: Store) -> Output:
         "purged": list(versions.purged),
     }
     data = json.dumps(document, indent=1, ensure_ascii=False).encode() + b"\n"
-    return store.write(versions_name(versions.dataset), data)
+    return store.swap(versions_name(versions.dataset), data, versions.mark)
+
+
+def change_versions(dataset: str, store: Store, change: Callable[[Versions], Versions]) -> Versions:
+    """Makes what `change` gives visible, asking it again where others write the file meanwhile."""
+    while True:
+        changed = change(read_versions(dataset, store))
+        with suppress(ChangedError):
+            write_versions(changed, store)
+            return changed

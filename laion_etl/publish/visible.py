@@ -1,8 +1,10 @@
 """The last steps of publishing: cards, manifest and stats, then the list that makes the version visible."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 
+from laion_etl.errors import ChangedError, InputError
 from laion_etl.publish import listing, manifest
 from laion_etl.publish.listing import STATS, Manifest
 from laion_etl.publish.presentation import CARD, DATASET_CARD, presentation
@@ -14,21 +16,31 @@ from laion_etl.storage import Store
 
 
 def make_visible(facts: Facts, files: Sequence[DataFile], store: Store) -> StageStats:
-    """Describes the version beside what the dataset has, and lists it; again where that changed meanwhile."""
+    """Describes the version beside what the dataset has, and lists it; again where that changed meanwhile.
+
+    Raises InputError when another process has made a version of this name visible.
+    """
     release = facts.release
+    stats, version = facts.stats, None
     while True:
         versions = read_versions(release.name, store)
+        if version in versions.listed:  # it came through, though the answer did not
+            return stats
+        if release.version in {one.version for one in versions.listed}:
+            raise InputError(
+                f"{release.name}/{release.version} was published by somebody else meanwhile; check it "
+                "(laion-etl verify) and publish again"
+            )
         current = versions.current
         before = listing.read_manifest(release.name, current, store) if current else None
         written = _describe(facts, files, before, store)
         _delete_others(release, {file.name for file in written}, store)
         stats = replace(facts.stats, outputs=tuple(Output(f.name, f.bytes, f.sha256) for f in written))
         store.write_stats(release.file(STATS), stats)
-        if read_versions(release.name, store) == versions:
-            break
-    document = stats.outputs[-1]
-    write_versions(versions.with_version(Version(release.version, facts.crawl, document)), store)
-    return stats
+        version = Version(release.version, facts.crawl, stats.outputs[-1])
+        with suppress(ChangedError):
+            write_versions(versions.with_version(version), store)
+            return stats
 
 
 def _describe(
@@ -59,10 +71,12 @@ def _delete_others(release: Release, keep: set[str], store: Store) -> None:
 
 def renew_card(dataset: str, store: Store) -> None:
     """Gives the whole dataset the README.md of its current version."""
-    current = read_versions(dataset, store).current
-    if current is None:
-        return
-    card = store.read(Release(dataset, current.version).file(DATASET_CARD))
     name = f"{dataset_folder(dataset)}/{CARD}"
-    if not store.exists(name) or store.read(name) != card:
-        store.write(name, card)
+    current = read_versions(dataset, store).current
+    while current is not None:
+        card = store.read(Release(dataset, current.version).file(DATASET_CARD))
+        if not store.exists(name) or store.read(name) != card:
+            store.write(name, card)
+        shown, current = current, read_versions(dataset, store).current
+        if current == shown:  # else another publisher was quicker, and its card may lie under this one
+            return

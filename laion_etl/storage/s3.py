@@ -1,11 +1,14 @@
 """A store in a bucket: files are spooled to local disk and sent in one upload."""
 
+import hashlib
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
+from laion_etl.errors import ChangedError
+from laion_etl.stats import Output
 from laion_etl.storage.errors import storage_errors
 from laion_etl.storage.store import NewFile, Store
 
@@ -50,6 +53,40 @@ class S3Store(Store):
         with storage_errors("read", self.uri(name)):
             found = self._client.get_object(Bucket=self._bucket, Key=self._prefix + name, Range=wanted)
             return found["Body"].read()
+
+    def read_marked(self, name: str) -> tuple[bytes, str] | None:
+        with storage_errors("read", self.uri(name)):
+            try:
+                found = self._client.get_object(Bucket=self._bucket, Key=self._prefix + name)
+            except self._client.exceptions.NoSuchKey:
+                return None
+            return found["Body"].read(), found["ETag"]
+
+    def swap(self, name: str, data: bytes, mark: str | None) -> Output:
+        """By conditional writes, https://docs.aws.amazon.com/AmazonS3/latest/userguide/conditional-writes.html;
+        where a server does not know them, by looking right before."""
+        key = self._prefix + name
+        with storage_errors("write", self.uri(name)):
+            try:
+                if mark is None:
+                    self._client.put_object(Bucket=self._bucket, Key=key, Body=data, IfNoneMatch="*")
+                else:
+                    self._client.put_object(Bucket=self._bucket, Key=key, Body=data, IfMatch=mark)
+            except self._client.exceptions.ClientError as error:
+                match error.response.get("Error", {}).get("Code"):
+                    case "PreconditionFailed" | "ConditionalRequestConflict" | "NoSuchKey" | "412" | "409":
+                        raise self._changed(name) from error
+                    case "NotImplemented":
+                        found = self.read_marked(name)
+                        if (found[1] if found else None) != mark:
+                            raise self._changed(name) from error
+                        self._client.put_object(Bucket=self._bucket, Key=key, Body=data)
+                    case _:
+                        raise
+        return Output(name, len(data), hashlib.sha256(data).hexdigest())
+
+    def _changed(self, name: str) -> ChangedError:
+        return ChangedError(f"{self.uri(name)} was written by somebody else meanwhile; try again")
 
     def exists(self, name: str) -> bool:
         with storage_errors("look up", self.uri(name)):

@@ -76,6 +76,17 @@ class Store(ABC):
         """At most `size` bytes from an offset on; fewer at the end of the file."""
 
     @abstractmethod
+    def read_marked(self, name: str) -> tuple[bytes, str] | None:
+        """The whole file with a mark for `swap`; None where there is none."""
+
+    @abstractmethod
+    def swap(self, name: str, data: bytes, mark: str | None) -> Output:
+        """Writes a small file, if it is still the one with this mark (None: if there is none yet).
+
+        Raises ChangedError where it is not. Of several processes that do this at once, one gets through.
+        """
+
+    @abstractmethod
     def exists(self, name: str) -> bool: ...
 
     @abstractmethod

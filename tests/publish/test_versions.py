@@ -10,10 +10,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from laion_etl.errors import ChangedError, InputError
+from laion_etl.publish import visible
 from laion_etl.publish.listing import current_manifest, published_part
 from laion_etl.publish.stage import publish_dataset
 from laion_etl.publish.variants import RESEARCH_SAFE
-from laion_etl.publish.versions import read_versions
+from laion_etl.publish.verify import verify_version
+from laion_etl.publish.versions import Versions, read_versions
 from laion_etl.records import DATASET_SCHEMA
 from laion_etl.settings import Settings
 from laion_etl.storage import LocalStore, Store
@@ -151,3 +154,55 @@ def test_readers_load_the_whole_dataset_from_its_folder(
     assert frame["similarity"].tolist() == expected["similarity"].to_pylist()
     rows_there = duckdb.read_parquet(pattern).aggregate("count(*), sum(hash)").fetchall()
     assert rows_there == [(len(ids), sum(expected["hash"].to_pylist()))]
+
+
+def test_of_two_crawls_published_at_once_none_is_lost(
+    any_store: Store, worlds: tuple[World, World], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second one becomes visible when the first has described itself and is about to be listed."""
+    for crawl, world in zip((CRAWL, NEXT), worlds, strict=True):
+        write_world(world, any_store, crawl=crawl)
+    write, others = visible.write_versions, [NEXT]
+
+    def disturbed(versions: Versions, store: Store) -> Any:
+        if others:
+            publish_dataset(others.pop(), Settings(), store)
+        return write(versions, store)
+
+    monkeypatch.setattr(visible, "write_versions", disturbed)
+    publish_dataset(CRAWL, Settings(), any_store)
+    assert [one.version for one in read_versions("laion", any_store).listed] == [NEXT, CRAWL]
+    assert manifest_of(any_store, CRAWL)["crawls"] == [CRAWL, NEXT]
+    assert verify_version("laion", "", any_store).problems == []
+    assert any_store.read("dataset/laion/README.md").decode().count(NEXT) > 0
+
+
+def test_a_write_that_came_through_without_an_answer_is_not_made_twice(
+    store: Store, worlds: tuple[World, World], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_world(worlds[0], store)
+    write = visible.write_versions
+
+    def unanswered(versions: Versions, store: Store) -> Any:
+        write(versions, store)
+        raise ChangedError("the retry of a request whose answer was lost")
+
+    monkeypatch.setattr(visible, "write_versions", unanswered)
+    publish_dataset(CRAWL, Settings(), store)
+    assert [one.version for one in read_versions("laion", store).listed] == [CRAWL]
+
+
+def test_a_version_of_the_same_name_that_is_published_meanwhile_is_told(
+    store: Store, worlds: tuple[World, World], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_world(worlds[0], store)
+    write, others = visible.write_versions, [changed(Settings(), rows_per_file=20)]
+
+    def disturbed(versions: Versions, store: Store) -> Any:
+        if others:
+            publish_dataset(CRAWL, others.pop(), store)
+        return write(versions, store)
+
+    monkeypatch.setattr(visible, "write_versions", disturbed)
+    with pytest.raises(InputError, match=f"laion/{CRAWL} was published by somebody else meanwhile"):
+        publish_dataset(CRAWL, Settings(), store)
