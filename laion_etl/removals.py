@@ -53,6 +53,11 @@ class Request:
         return fingerprint("removal", {kind: sorted(self.rules.get(kind, ())) for kind in RULES})
 
     @property
+    def named_pairs(self) -> frozenset[str]:
+        """Ids of the pairs that were named and of those that were found."""
+        return self.pair_ids | {*self.rules.get("pairs", ())}
+
+    @property
     def name(self) -> str:
         """Its file in the store."""
         return f"{FOLDER}/{self.id}.json"

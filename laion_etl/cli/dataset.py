@@ -66,7 +66,9 @@ def remove(
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Take what a list names out of the store, publish new versions without it, and keep it out."""
+    """Take what a list names out of store and database, publish new versions without it, and keep it out."""
+    from laion_etl.database.blank import blank_pairs
+    from laion_etl.database.connect import has_database, open_database
     from laion_etl.inputs import read_input
     from laion_etl.removal.lists import MAX_BYTES, read_list
     from laion_etl.removal.stage import remove as remove_request
@@ -77,6 +79,11 @@ def remove(
         done = remove_request(request, settings, store, purge=purge, on_file=report)
     found = ", ".join(f"{rule} {count:,}" for rule, count in done.request.counts.items() if count)
     say(f"{len(done.request.pair_ids):,} pairs ({found or 'none'}): {store.uri(done.request.name)}")
+    blanked = None
+    if has_database(settings):
+        with open_database(settings) as database:
+            blanked = blank_pairs(done.request.named_pairs, settings, database)
+        say(f"{blanked:,} pairs emptied in Postgres")
     for stats in done.published:
         say(f"new version: {stats.unit}, {stats.kept:,} rows of {stats.crawl}")
     for version in done.holding:
@@ -84,4 +91,4 @@ def remove(
     for version in done.purged:
         say(f"deleted: {version}")
     if as_json:
-        say_json(done.to_plain())
+        say_json(done.to_plain() | {"in_database": blanked})

@@ -16,7 +16,7 @@ import psycopg
 from psycopg import Connection
 from psycopg.conninfo import conninfo_to_dict
 
-from laion_etl.database.embedded import log_consulted, running_server
+from laion_etl.database.embedded import exists, log_consulted, running_server
 from laion_etl.database.migrations import migrate
 from laion_etl.database.queries import query
 from laion_etl.errors import DatabaseError
@@ -150,6 +150,11 @@ def open_database(settings: Settings) -> Iterator[Database]:
                 yield database
         finally:
             database.close()
+
+
+def has_database(settings: Settings) -> bool:
+    """Whether a server is set, or an embedded one has been used before."""
+    return bool(settings.core.database_url) or exists(Path(settings.core.data_dir))
 
 
 @contextmanager

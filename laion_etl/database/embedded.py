@@ -180,6 +180,11 @@ def running_server(data_dir: Path) -> Iterator[EmbeddedServer]:
             _let_recover(running)
 
 
+def exists(data_dir: Path) -> bool:
+    """Whether a data folder has a database."""
+    return (data_dir / "postgres" / "PG_VERSION").exists()
+
+
 @contextmanager
 def log_consulted(data_dir: Path) -> Iterator[None]:
     """Adds to a DatabaseError why the server gave up: on a full disk it is gone without a word to clients."""
