@@ -79,16 +79,16 @@ def remove(
         done = remove_request(request, settings, store, purge=purge, on_file=report)
     found = ", ".join(f"{rule} {count:,}" for rule, count in done.request.counts.items() if count)
     say(f"{len(done.request.pair_ids):,} pairs ({found or 'none'}): {store.uri(done.request.name)}")
-    blanked = None
-    if has_database(settings):
-        with open_database(settings) as database:
-            blanked = blank_pairs(done.request.named_pairs, settings, database)
-        say(f"{blanked:,} pairs emptied in Postgres")
     for stats in done.published:
         say(f"new version: {stats.unit}, {stats.kept:,} rows of {stats.crawl}")
     for version in done.holding:
         say(f"still has what was removed: {version} (--purge deletes it)")
     for version in done.purged:
         say(f"deleted: {version}")
+    blanked = None
+    if has_database(settings):
+        with open_database(settings) as database:
+            blanked = blank_pairs(done.request.named_pairs, settings, database)
+        say(f"{blanked:,} pairs emptied in Postgres")
     if as_json:
         say_json(done.to_plain() | {"in_database": blanked})

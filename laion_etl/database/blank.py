@@ -19,8 +19,8 @@ _IDS_AT_ONCE = 100_000
 def blank_pairs(pair_ids: Iterable[str], settings: Settings, database: Database) -> int:
     """Empties the rows of pairs; returns how many had texts. They stay on disk until the next vacuum.
 
-    `pair_ids`: hexadecimal. Only the owner of the schema may do it. By the key, except where pairs are deduped
-    by URL: there the whole table is read once for 100,000 ids.
+    `pair_ids`: hexadecimal. Only the owner of the schema may do it. By the key, except where pairs are
+    deduped by URL: there the whole table is read once for 100,000 ids.
     """
 
     ids = sorted(pair_ids)
