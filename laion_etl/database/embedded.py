@@ -36,6 +36,7 @@ _TUNING = {
     "jit": "off",
 }
 _RECOVERY_S = 60.0
+_LAST_BREATH_S = 0.1  # a killed process is cut off from its clients a moment before it is dead
 _LOG_BYTES = 100_000
 _COMPLAINT = re.compile(r"(?:PANIC|FATAL|ERROR): +(.*(?:No space left on device|Input/output error).*)")
 _FATAL = re.compile(r"(?:FATAL|PANIC): +")
@@ -145,11 +146,15 @@ def _start(folder: Path) -> "PostgresServer":
         return _get_server(folder)
 
 
-def _let_recover(server: EmbeddedServer) -> None:
+def _let_recover(server: EmbeddedServer, folder: Path) -> None:
     """From a crash of one of its processes: Postgres 18.4 never ends when asked to while it recovers."""
+    from laion_etl.database.postmaster import has_lost_a_process
+
     end_s = time.monotonic() + _RECOVERY_S
     url = server.maintenance_url.encode()
-    while psycopg.pq.PGconn.ping(url) == psycopg.pq.Ping.REJECT and time.monotonic() < end_s:
+    while time.monotonic() < end_s:
+        if not has_lost_a_process(folder) and psycopg.pq.PGconn.ping(url) != psycopg.pq.Ping.REJECT:
+            return
         time.sleep(0.05)
 
 
@@ -176,8 +181,11 @@ def running_server(data_dir: Path) -> Iterator[EmbeddedServer]:
         _tune(running)
         try:
             yield running
+        except BaseException:
+            time.sleep(_LAST_BREATH_S)
+            raise
         finally:
-            _let_recover(running)
+            _let_recover(running, folder)
 
 
 def exists(data_dir: Path) -> bool:

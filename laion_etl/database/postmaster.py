@@ -7,6 +7,7 @@ do it (seen with 18.4); and after a kill `postmaster.pid` names a process that i
 
 import fcntl
 import logging
+import os
 import signal
 import time
 from collections.abc import Iterator
@@ -79,9 +80,23 @@ def settle(folder: Path) -> None:
 @contextmanager
 def one_starter(data_dir: Path) -> Iterator[None]:
     """Only one process at a time looks after the server of a data folder and starts it."""
-    with (data_dir / "postgres.lock").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+    folder = os.open(data_dir, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        with suppress(OSError):  # NFS locks no folders; the library's own lock is left
+            fcntl.flock(folder, fcntl.LOCK_EX)
         yield
+    finally:
+        os.close(folder)
+
+
+def has_lost_a_process(folder: Path) -> bool:
+    """Whether a process of the server has died and the first one has not noticed yet."""
+    found = postmaster(folder)
+    if found is None:
+        return False
+    with suppress(psutil.NoSuchProcess):
+        return any(child.status() == psutil.STATUS_ZOMBIE for child in found.process.children())
+    return True  # one has gone while it was looked at: look again
 
 
 def _is_of(process: psutil.Process, folder: Path) -> bool:
