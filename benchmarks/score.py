@@ -8,6 +8,7 @@ busy the GPU was. Without one it runs ViT-B/32 on the cores.
 
 Rates leave out loading the model and starting processes: ours and clip-retrieval run with a quarter of the
 shards and with all of them, and what the others take longer counts; the rest is measured within one process.
+All ways take turns in several rounds, and ratios are those of a round: a clock that drifts moves both sides.
 """
 
 import argparse
@@ -20,6 +21,7 @@ import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import pyarrow as pa
@@ -146,13 +148,13 @@ class Bench:
             found, said = rate(ours, few, self.shards, self.per_shard)
         share = busy.mean(said["begin"], said["end"])
         memory = f"{said['peak_mb_after_first_shard']:,} to {said['peak_mb_after_last_shard']:,} MB"
-        rows = [Row("ours, tar to parquet", found, share, memory)]
+        rows = [Row(_OURS, found, share, memory)]
         if _PEER.exists():
             peer = [str(_PEER), "benchmarks/score_peer.py", *self.arguments(batch)]
             with watched(self.device) as busy:
                 began = time.time()
                 found, _ = rate(peer, few, self.shards, self.per_shard)
-            rows.append(Row("clip-retrieval", found, busy.mean(began, time.time())))
+            rows.append(Row(_THEIRS, found, busy.mean(began, time.time())))
         for way in ("forward", "trimmed", "host", "decode"):
             said = self.told(way, batch)
             note = f"{said['own_cpu_us']:,.0f} us of its own process" if "own_cpu_us" in said else ""
@@ -160,6 +162,7 @@ class Bench:
         return rows
 
 
+_OURS, _THEIRS = "ours, tar to parquet", "clip-retrieval"
 _NAMES = {
     "forward": "bare forward pass of open_clip (the limit)",
     "trimmed": "forward pass with texts cut to their length",
@@ -168,9 +171,15 @@ _NAMES = {
 }
 
 
-def shown(bench: Bench, batch: int, rows: list[Row]) -> Table:
-    bare = next(row.rate for row in rows if row.way == _NAMES["forward"])
+def ratios(rounds: list[list[Row]], way: str, other: str) -> list[float]:
+    """How many times the rate of another way one has, by round; nothing where one of them was not run."""
+    rates = [{row.way: row.rate for row in rows} for rows in rounds]
+    return [found[way] / found[other] for found in rates if {way, other} <= found.keys()]
+
+
+def shown(bench: Bench, batch: int, rounds: list[list[Row]]) -> Table:
     cores = usable_cores()
+    beside = ", ".join(f"{ratio:.2f}" for ratio in ratios(rounds, _OURS, _THEIRS)) or "not run"
     table = Table(
         f"{bench.model}, batch {batch}",
         "samples/s",
@@ -179,11 +188,13 @@ def shown(bench: Bench, batch: int, rows: list[Row]) -> Table:
         "a core",
         "",
         min_width=100,
+        caption=f"medians of {len(rounds)} rounds; ours beside clip-retrieval, by round: {beside}",
     )
-    for row in rows:
+    for same in zip(*rounds, strict=True):
+        rate, row = median(one.rate for one in same), same[-1]
         busy = "-" if row.busy is None else f"{row.busy:.0%}"
-        share = f"{row.rate / bare:.2f}"
-        table.add_row(row.way, f"{row.rate:,.1f}", share, busy, f"{row.rate / cores:,.1f}", row.note)
+        share = f"{median(ratios(rounds, row.way, _NAMES['forward'])):.2f}"
+        table.add_row(row.way, f"{rate:,.1f}", share, busy, f"{rate / cores:,.1f}", row.note)
     return table
 
 
@@ -196,6 +207,7 @@ def options() -> argparse.Namespace:
     arguments.add_argument("--device", default="cuda" if gpu else "cpu")
     arguments.add_argument("--samples", type=int, default=40_000 if gpu else 512)
     arguments.add_argument("--batch", type=int, nargs="+", default=[256, 512, 1024, 2048] if gpu else [64])
+    arguments.add_argument("--rounds", type=int, default=1 if gpu else 3)
     return arguments.parse_args()
 
 
@@ -222,7 +234,8 @@ def main() -> None:
             torch.save(create_network(model).state_dict(), weights)
             bench = Bench(folder, shards, per_shard, model, weights, chosen.device)
             for batch in chosen.batch:
-                console.print(shown(bench, batch, bench.rows(batch)))
+                rounds = [bench.rows(batch) for _ in range(chosen.rounds)]
+                console.print(shown(bench, batch, rounds))
 
 
 if __name__ == "__main__":

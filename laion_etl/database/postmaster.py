@@ -44,7 +44,7 @@ def postmaster(folder: Path) -> Postmaster | None:
         process = psutil.Process(int(lines[0]))
         if not _is_of(process, folder):
             return None
-    except (OSError, IndexError, ValueError, psutil.NoSuchProcess):
+    except (OSError, IndexError, ValueError, psutil.Error):
         return None
     return Postmaster(process, lines[7].strip() if len(lines) > 7 else "starting")
 
@@ -111,7 +111,7 @@ def _is_of(process: psutil.Process, folder: Path) -> bool:
 def _processes(folder: Path) -> list[psutil.Process]:
     left = []
     for process in psutil.process_iter():
-        with suppress(psutil.NoSuchProcess, psutil.AccessDenied):
+        with suppress(psutil.Error):
             if _is_of(process, folder):
                 left.append(process)
     return left
