@@ -86,7 +86,7 @@ def remove(
     for version in done.purged:
         say(f"deleted: {version}")
     blanked = None
-    if has_database(settings):
+    if done.request.named_pairs and has_database(settings):
         with open_database(settings) as database:
             blanked = blank_pairs(done.request.named_pairs, settings, database)
         say(f"{blanked:,} pairs emptied in Postgres")

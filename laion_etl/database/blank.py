@@ -22,7 +22,6 @@ def blank_pairs(pair_ids: Iterable[str], settings: Settings, database: Database)
     `pair_ids`: hexadecimal. Only the owner of the schema may do it. By the key, except where pairs are
     deduped by URL: there the whole table is read once for 100,000 ids.
     """
-
     ids = sorted(pair_ids)
 
     def blank(connection: Connection) -> int:

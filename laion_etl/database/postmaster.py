@@ -55,7 +55,7 @@ def settle(folder: Path) -> None:
     A server that does not stop within STOPPING_S is ended as by a power cut, which loses nothing that was
     committed. Raises DatabaseError where a recovery takes longer than RECOVERY_S.
     """
-    since_s: dict[str, float] = {}
+    since_s, said = dict[str, float](), False
     while True:
         found = postmaster(folder)
         if found is not None and found.status not in ("starting", "stopping"):
@@ -67,12 +67,14 @@ def settle(folder: Path) -> None:
         status = found.status if found is not None else "without its first process"
         now_s = time.monotonic()
         waited_s = now_s - since_s.setdefault(status, now_s)
-        if status == "starting" and waited_s > RECOVERY_S:
-            raise DatabaseError(f"the embedded Postgres in {folder} still recovers after {waited_s:.0f} s")
         if waited_s > {"starting": RECOVERY_S, "stopping": STOPPING_S}.get(status, _KILLED_S):
+            if status == "starting":
+                raise DatabaseError(
+                    f"the embedded Postgres in {folder} still recovers after {waited_s:.0f} s"
+                )
             _end(left)
-        if waited_s > _SAID_AFTER_S and "said" not in since_s:
-            since_s["said"] = now_s
+        if waited_s > _SAID_AFTER_S and not said:
+            said = True
             _log.warning("the embedded Postgres in %s is %s; waiting for it", folder, status)
         time.sleep(0.05)
 
