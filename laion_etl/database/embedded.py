@@ -21,6 +21,7 @@ import psycopg
 from psycopg import sql
 
 from laion_etl.errors import DatabaseError
+from laion_etl.locks import alone_in
 from laion_etl.machine import machine_memory_bytes
 
 if TYPE_CHECKING:
@@ -132,10 +133,10 @@ def _get_server(folder: Path) -> "PostgresServer":
 
 def _start(folder: Path) -> "PostgresServer":
     """The server, once it is ready: a recovery may take longer than its library waits."""
-    from laion_etl.database.postmaster import one_starter, postmaster, settle
+    from laion_etl.database.postmaster import postmaster, settle
 
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with one_starter(folder.parent):
+    with alone_in(folder.parent):  # the library has a lock of its own, for what it does itself
         settle(folder)
         try:
             return _get_server(folder)

@@ -5,13 +5,10 @@ power cut takes longer than its ten seconds; one that is asked to stop in the mi
 do it (seen with 18.4); and after a kill `postmaster.pid` names a process that is no more, or another one.
 """
 
-import fcntl
 import logging
-import os
 import signal
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -77,18 +74,6 @@ def settle(folder: Path) -> None:
             said = True
             _log.warning("the embedded Postgres in %s is %s; waiting for it", folder, status)
         time.sleep(0.05)
-
-
-@contextmanager
-def one_starter(data_dir: Path) -> Iterator[None]:
-    """Only one process at a time looks after the server of a data folder and starts it."""
-    folder = os.open(data_dir, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        with suppress(OSError):  # NFS locks no folders; the library's own lock is left
-            fcntl.flock(folder, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(folder)
 
 
 def has_lost_a_process(folder: Path) -> bool:

@@ -12,12 +12,12 @@ from typing import BinaryIO
 from uuid import uuid4
 
 from laion_etl.errors import ChangedError
+from laion_etl.locks import alone_in
 from laion_etl.stats import Output
 from laion_etl.storage.errors import storage_errors
 from laion_etl.storage.store import NewFile, Store
 
 PARTIAL_SUFFIX = ".partial"
-_LOCK = f".swap{PARTIAL_SUFFIX}"
 
 
 class LocalStore(Store):
@@ -65,21 +65,14 @@ class LocalStore(Store):
         return data, hashlib.sha256(data).hexdigest()
 
     def swap(self, name: str, data: bytes, mark: str | None) -> Output:
-        with self._alone(name):
+        folder = (self.root / name).parent
+        with storage_errors("write", folder):
+            folder.mkdir(parents=True, exist_ok=True)
+        with alone_in(folder):
             found = self.read_marked(name)
             if (found[1] if found else None) != mark:
                 raise ChangedError(f"{self.uri(name)} was written by somebody else meanwhile; try again")
             return self.write(name, data)
-
-    @contextmanager
-    def _alone(self, name: str) -> Iterator[None]:
-        """One process of all that work on this folder, as long as the block runs."""
-        with storage_errors("write", self.root / name):
-            self.root.mkdir(parents=True, exist_ok=True)
-            lock = (self.root / _LOCK).open("ab")
-        with lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            yield
 
     def exists(self, name: str) -> bool:
         return (self.root / name).is_file()
