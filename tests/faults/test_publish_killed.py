@@ -13,7 +13,8 @@ from laion_etl.publish.stage import publish_dataset
 from laion_etl.publish.verify import verify_version
 from laion_etl.publish.versions import read_versions
 from laion_etl.settings import Settings
-from laion_etl.storage import LocalStore, NewFile, Store, open_store
+from laion_etl.stats import Output
+from laion_etl.storage import LocalStore, NewFile, S3Store, Store, open_store
 from tests.publish.world import CRAWL, build_world, changed, write_world
 
 OTHER = changed(Settings(), rows_per_file=15, subsets=(("red", "TEXT LIKE '%red%'"),))
@@ -43,7 +44,16 @@ def _publish(store_uri: str, fatal: int) -> None:
                 os.kill(os.getpid(), signal.SIGKILL)
             yield file
 
+    def swapped(self: Store, name: str, data: bytes, mark: str | None) -> Output:
+        nonlocal count
+        count += 1
+        if count == fatal:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return swap(self, name, data, mark)
+
     kind.create = counted  # type: ignore[method-assign]
+    if kind is S3Store:  # a folder's swap is a `create`, too
+        swap, kind.swap = kind.swap, swapped  # type: ignore[method-assign]
     publish_dataset(CRAWL, OTHER, store)
 
 
