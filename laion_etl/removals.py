@@ -160,7 +160,7 @@ NO_LINKS = BlockedLinks()
 
 def blocked_links(requests: Sequence[Request]) -> BlockedLinks:
     """What parsing has to keep out for requests."""
-    pairs = {one[:16] for request in requests for one in (*request.rules.get("pairs", ()), *request.pair_ids)}
+    pairs = {one[:16] for request in requests for one in request.named_pairs}
     domains, urls = (
         {one for request in requests for one in request.rules.get(kind, ())} for kind in ("domains", "urls")
     )

@@ -3,6 +3,7 @@
 Free of pyarrow: Airflow reads the DAGs through this module, again and again.
 """
 
+import builtins
 import hashlib
 import json
 from dataclasses import asdict, dataclass, field
@@ -16,6 +17,11 @@ class Output:
     name: str
     bytes: int
     sha256: str
+
+    @classmethod
+    def of(cls, name: str, data: builtins.bytes) -> "Output":
+        """What a file with these bytes is listed as."""
+        return cls(name, len(data), hashlib.sha256(data).hexdigest())
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,7 +36,6 @@ _TUNING = {
     "checkpoint_timeout": "30min",
     "jit": "off",
 }
-_RECOVERY_S = 60.0
 _LAST_BREATH_S = 0.1  # a killed process is cut off from its clients a moment before it is dead
 _LOG_BYTES = 100_000
 _COMPLAINT = re.compile(r"(?:PANIC|FATAL|ERROR): +(.*(?:No space left on device|Input/output error).*)")
@@ -147,24 +146,14 @@ def _start(folder: Path) -> "PostgresServer":
         return _get_server(folder)
 
 
-def _let_recover(server: EmbeddedServer, folder: Path) -> None:
-    """From a crash of one of its processes: Postgres 18.4 never ends when asked to while it recovers."""
-    from laion_etl.database.postmaster import has_lost_a_process
-
-    end_s = time.monotonic() + _RECOVERY_S
-    url = server.maintenance_url.encode()
-    while time.monotonic() < end_s:
-        if not has_lost_a_process(folder) and psycopg.pq.PGconn.ping(url) != psycopg.pq.Ping.REJECT:
-            return
-        time.sleep(0.05)
-
-
 @contextmanager
 def running_server(data_dir: Path) -> Iterator[EmbeddedServer]:
     """The server of a data folder, started if needed; stopped when its last user leaves.
 
     Raises DatabaseError when it does not come up, with the reason its log gives.
     """
+    from laion_etl.database.postmaster import let_recover
+
     folder = data_dir.absolute() / "postgres"
     with _complaints() as complaints:
         try:
@@ -186,7 +175,7 @@ def running_server(data_dir: Path) -> Iterator[EmbeddedServer]:
             time.sleep(_LAST_BREATH_S)
             raise
         finally:
-            _let_recover(running, folder)
+            let_recover(folder, running.maintenance_url)
 
 
 def exists(data_dir: Path) -> bool:

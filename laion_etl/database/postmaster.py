@@ -13,13 +13,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
+from psycopg.pq import PGconn, Ping
 
 from laion_etl.errors import DatabaseError
 
 STOPPING_S = 75.0  # whoever stops a server waits 60 s for its last checkpoint and kills it then
 RECOVERY_S = 1_800.0
+CALM_S = 60.0
 _KILLED_S = 10.0  # what the processes of a killed server may take to notice
 _SAID_AFTER_S = 3.0
+_POLL_S = 0.05
 _log = logging.getLogger(__name__)
 
 
@@ -73,10 +76,22 @@ def settle(folder: Path) -> None:
         if waited_s > _SAID_AFTER_S and not said:
             said = True
             _log.warning("the embedded Postgres in %s is %s; waiting for it", folder, status)
-        time.sleep(0.05)
+        time.sleep(_POLL_S)
 
 
-def has_lost_a_process(folder: Path) -> bool:
+def let_recover(folder: Path, url: str) -> None:
+    """Before the server is left: from a crash of one of its processes, if that takes no longer than CALM_S.
+
+    Postgres 18.4 never ends when it is asked to while it recovers.
+    """
+    end_s = time.monotonic() + CALM_S
+    while time.monotonic() < end_s:
+        if not _has_lost_a_process(folder) and PGconn.ping(url.encode()) != Ping.REJECT:
+            return
+        time.sleep(_POLL_S)
+
+
+def _has_lost_a_process(folder: Path) -> bool:
     """Whether a process of the server has died and the first one has not noticed yet."""
     found = postmaster(folder)
     if found is None:

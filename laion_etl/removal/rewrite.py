@@ -5,7 +5,6 @@ has a row that is to go, the shard is not done, and a call after a kill does the
 replaced in one atomic write, and what it becomes depends on nothing but what it was and the requests.
 """
 
-import hashlib
 import io
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -85,7 +84,7 @@ def _rewrite(shard: _Shard, matcher: Matcher, counted: Callable[[StageStats, pa.
     sink = io.BytesIO()
     pq.write_table(left, sink, compression="zstd")
     data = sink.getvalue()
-    parquet = Output(shard.file(".parquet"), len(data), hashlib.sha256(data).hexdigest())
+    parquet = Output.of(shard.file(".parquet"), data)
     stats_name = shard.file("_stats.json")
     if shard.store.exists(stats_name):
         stats = shard.store.read_stats(stats_name)

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import BinaryIO
 from uuid import uuid4
 
-from laion_etl.errors import ChangedError
 from laion_etl.locks import alone_in
 from laion_etl.stats import Output
 from laion_etl.storage.errors import storage_errors
@@ -69,9 +68,7 @@ class LocalStore(Store):
         with storage_errors("write", folder):
             folder.mkdir(parents=True, exist_ok=True)
         with alone_in(folder):
-            found = self.read_marked(name)
-            if (found[1] if found else None) != mark:
-                raise ChangedError(f"{self.uri(name)} was written by somebody else meanwhile; try again")
+            self._check_mark(name, mark)
             return self.write(name, data)
 
     def exists(self, name: str) -> bool:

@@ -1,13 +1,11 @@
 """A store in a bucket: files are spooled to local disk and sent in one upload."""
 
-import hashlib
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import cache
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
-from laion_etl.errors import ChangedError
 from laion_etl.stats import Output
 from laion_etl.storage.errors import storage_errors
 from laion_etl.storage.store import NewFile, Store
@@ -16,6 +14,7 @@ if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
 _S3_CONFIG: dict[str, Any] = {"retries": {"max_attempts": 5, "mode": "standard"}, "connect_timeout": 10}
+_NOT_AS_READ = ("PreconditionFailed", "ConditionalRequestConflict", "NoSuchKey", "412", "409")
 
 
 class S3Store(Store):
@@ -65,28 +64,20 @@ class S3Store(Store):
     def swap(self, name: str, data: bytes, mark: str | None) -> Output:
         """By conditional writes, https://docs.aws.amazon.com/AmazonS3/latest/userguide/conditional-writes.html;
         where a server does not know them, by looking right before."""
-        key = self._prefix + name
+        condition: Any = {"IfNoneMatch": "*"} if mark is None else {"IfMatch": mark}
+        put = partial(self._client.put_object, Bucket=self._bucket, Key=self._prefix + name, Body=data)
         with storage_errors("write", self.uri(name)):
             try:
-                if mark is None:
-                    self._client.put_object(Bucket=self._bucket, Key=key, Body=data, IfNoneMatch="*")
-                else:
-                    self._client.put_object(Bucket=self._bucket, Key=key, Body=data, IfMatch=mark)
+                put(**condition)
             except self._client.exceptions.ClientError as error:
-                match error.response.get("Error", {}).get("Code"):
-                    case "PreconditionFailed" | "ConditionalRequestConflict" | "NoSuchKey" | "412" | "409":
-                        raise self._changed(name) from error
-                    case "NotImplemented":
-                        found = self.read_marked(name)
-                        if (found[1] if found else None) != mark:
-                            raise self._changed(name) from error
-                        self._client.put_object(Bucket=self._bucket, Key=key, Body=data)
-                    case _:
-                        raise
-        return Output(name, len(data), hashlib.sha256(data).hexdigest())
-
-    def _changed(self, name: str) -> ChangedError:
-        return ChangedError(f"{self.uri(name)} was written by somebody else meanwhile; try again")
+                code = error.response.get("Error", {}).get("Code")
+                if code in _NOT_AS_READ:
+                    raise self._changed(name) from error
+                if code != "NotImplemented":
+                    raise
+                self._check_mark(name, mark)
+                put()
+        return Output.of(name, data)
 
     def exists(self, name: str) -> bool:
         with storage_errors("look up", self.uri(name)):

@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from contextlib import AbstractContextManager
 from typing import IO, BinaryIO, Protocol
 
-from laion_etl.errors import StorageError
+from laion_etl.errors import ChangedError, StorageError
 from laion_etl.stats import Output, StageStats
 from laion_etl.storage.errors import storage_errors
 
@@ -108,6 +108,15 @@ class Store(ABC):
     @abstractmethod
     def check(self) -> None:
         """Raises StorageError unless the store can be written."""
+
+    def _check_mark(self, name: str, mark: str | None) -> None:
+        """Raises ChangedError unless the file is the one with this mark."""
+        found = self.read_marked(name)
+        if (found[1] if found else None) != mark:
+            raise self._changed(name)
+
+    def _changed(self, name: str) -> ChangedError:
+        return ChangedError(f"{self.uri(name)} was written by somebody else meanwhile; try again")
 
     def read(self, name: str) -> bytes:
         with self.open(name) as file:

@@ -3,8 +3,6 @@
 import ctypes
 import os
 import signal
-import subprocess
-import sys
 import tempfile
 import threading
 import time
@@ -19,16 +17,9 @@ import pytest
 from laion_etl.database import postmaster as postmasters
 from laion_etl.database.embedded import running_server
 from laion_etl.database.postmaster import postmaster
+from tests.database.keeper import server_of, start_keeper
 
 _PR_SET_CHILD_SUBREAPER = 36
-_KEEPER = """
-import sys
-from pathlib import Path
-from laion_etl.database.embedded import running_server
-with running_server(Path(sys.argv[1])) as server:
-    print(server.url("kept"), flush=True)
-    sys.stdin.read()
-"""
 
 
 class Kept:
@@ -36,14 +27,8 @@ class Kept:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder / "postgres"
-        keeper = subprocess.Popen(
-            [sys.executable, "-c", _KEEPER, str(folder)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        assert keeper.stdout is not None
-        self.url = keeper.stdout.readline().strip()
+        keeper = start_keeper(folder)
+        self.url = server_of(keeper).url("kept")
         keeper.kill()
         keeper.communicate()
         with psycopg.connect(self.url) as connection:
@@ -167,12 +152,9 @@ def test_a_server_that_recovers_from_a_crash_ends_all_the_same(folder: Path) -> 
 
 
 def test_many_start_it_at_once(folder: Path) -> None:
-    keepers = [
-        subprocess.Popen(
-            [sys.executable, "-c", _KEEPER, str(folder)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
-        )
-        for _ in range(4)
-    ]
-    urls = {keeper.communicate(b"", timeout=60)[0] for keeper in keepers}
-    assert len(urls) == 1
+    keepers = [start_keeper(folder) for _ in range(4)]
+    assert len({server_of(keeper).url("kept") for keeper in keepers}) == 1
+    for keeper in keepers:
+        keeper.communicate("", timeout=60)
+        assert keeper.returncode == 0
     assert postmaster(folder / "postgres") is None

@@ -26,6 +26,7 @@ from laion_etl.records import partition_name
 from laion_etl.settings import CoreSettings, DatabaseSettings, Settings
 from laion_etl.stats import StageStats
 from laion_etl.storage import LocalStore
+from tests.database.keeper import server_of, start_keeper
 from tests.database.pairs import Pair, numbered_pairs, write_pairs
 from tests.database.wire import Network
 from tests.faults.test_full_disk import mount
@@ -209,22 +210,8 @@ class OwnServer:
         self._keeper = self._start()
 
     def _start(self) -> "subprocess.Popen[str]":
-        code = (
-            "import sys; from pathlib import Path; from laion_etl.database.embedded import running_server\n"
-            "with running_server(Path(sys.argv[1])) as server:\n"
-            "    print(server.socket_dir, flush=True); sys.stdin.read()"
-        )
-        keeper = subprocess.Popen(
-            [sys.executable, "-c", code, str(self._folder)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        assert keeper.stdout is not None
-        line = keeper.stdout.readline().strip()
-        assert line, keeper.communicate()[1]
-        self.socket_dir = Path(line)
+        keeper = start_keeper(self._folder)
+        self.socket_dir = server_of(keeper).socket_dir
         return keeper
 
     def kill(self) -> None:

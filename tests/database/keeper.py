@@ -1,0 +1,35 @@
+"""A process that keeps an embedded server running, to be killed or told to stop."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+from laion_etl.database.embedded import EmbeddedServer
+
+_KEEPER = """
+import sys
+from pathlib import Path
+from laion_etl.database.embedded import running_server
+with running_server(Path(sys.argv[1])) as server:
+    print(server.socket_dir, flush=True)
+    sys.stdin.read()
+"""
+
+
+def start_keeper(folder: Path) -> "subprocess.Popen[str]":
+    """Ends, and lets the server stop, when its stdin does."""
+    return subprocess.Popen(
+        [sys.executable, "-c", _KEEPER, str(folder)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def server_of(keeper: "subprocess.Popen[str]") -> EmbeddedServer:
+    """Its server, once that is ready."""
+    assert keeper.stdout is not None
+    line = keeper.stdout.readline().strip()
+    assert line, keeper.communicate()[1]
+    return EmbeddedServer(Path(line))
