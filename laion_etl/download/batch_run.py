@@ -13,13 +13,13 @@ from laion_etl.download.decoders import Decoded, Decoders
 from laion_etl.download.hashes import Hashes
 from laion_etl.download.hosts import Link, Site, Turn
 from laion_etl.download.images import ImageSettings, Picture, undecoded
+from laion_etl.download.link_failed import LinkFailed
 from laion_etl.download.measures import Measures
 from laion_etl.download.metrics import Metrics
 from laion_etl.download.optout import opted_out_by_metadata
-from laion_etl.download.outcome import LinkFailed
+from laion_etl.download.request_url import parse_request_url
 from laion_etl.download.schedule import Schedule
 from laion_etl.download.shards import ShardWriter
-from laion_etl.download.target import parse_target
 from laion_etl.download.tuning import Tick, Tuner
 from laion_etl.errors import InputError
 from laion_etl.funnel import DownloadStatus, Outcomes
@@ -107,7 +107,7 @@ class BatchRun:
         links = []
         for index, pair in enumerate(self._pairs):
             try:
-                target = parse_target(pair["url"])
+                target = parse_request_url(pair["url"])
                 self._client.pool.check_port(target)
             except LinkFailed as failure:
                 self._fail(index, failure)

@@ -11,15 +11,15 @@ from laion_etl.download.hosts import Hosts, Turn
 from laion_etl.download.http1 import Head
 from laion_etl.download.image_header import ImageRules, refused_by_beginning
 from laion_etl.download.inflate import Inflate, inflater
+from laion_etl.download.link_failed import LinkFailed
 from laion_etl.download.measures import Measures
 from laion_etl.download.nameservers import StubSource, parse_servers, system_servers
 from laion_etl.download.optout import opted_out_by_header, reserved_by_header
 from laion_etl.download.origin_rules import MAX_RULES_BYTES, OriginRules
-from laion_etl.download.outcome import LinkFailed
 from laion_etl.download.pool import Pool, PooledConnection
+from laion_etl.download.request_url import RequestUrl, parse_request_url
 from laion_etl.download.resolver import Resolver, Source, SystemSource
 from laion_etl.download.room import Body, Room
-from laion_etl.download.target import Target, parse_target
 from laion_etl.download.waiting import Watch, retry_after_s
 from laion_etl.funnel import DownloadStatus
 from laion_etl.settings import DownloadSettings
@@ -53,7 +53,7 @@ class Client:
         self._image_rules = ImageRules.of(settings)
         self._room = Room(_BODIES_BYTES)
 
-    async def fetch(self, target: Target, turn: Turn | None = None) -> Body:
+    async def fetch(self, target: RequestUrl, turn: Turn | None = None) -> Body:
         """The body a link leads to, at most `max_bytes`; it looks like an image, but nothing is decoded.
 
         `turn` is the right to ask the first host, if the caller has it. The body has to be released.
@@ -81,7 +81,7 @@ class Client:
             target, turn = found, None
         raise LinkFailed(DownloadStatus.TOO_MANY_REDIRECTS)
 
-    async def _hop(self, target: Target, watch: Watch) -> Body | Target:
+    async def _hop(self, target: RequestUrl, watch: Watch) -> Body | RequestUrl:
         """One request: the body, or where it redirects to."""
         connection, head = await self._ask(target, watch)
         try:
@@ -90,7 +90,7 @@ class Client:
                     _refuse_opted_out(head)
                 if head.status in _REDIRECTS and (location := head.one("location")):
                     await self._drain(connection, head)
-                    return parse_target(location.encode("latin-1").decode(errors="replace"), target.url)
+                    return parse_request_url(location.encode("latin-1").decode(errors="replace"), target.url)
                 if head.status != 200:
                     await self._drain(connection, head)
                     wait_s = retry_after_s(head.one("retry-after")) if head.status in _WAIT else None
@@ -99,7 +99,7 @@ class Client:
         finally:
             await self.pool.give_back(target.origin, connection)
 
-    async def _ask(self, target: Target, watch: Watch) -> tuple[PooledConnection, Head]:
+    async def _ask(self, target: RequestUrl, watch: Watch) -> tuple[PooledConnection, Head]:
         """A connection that has answered; one that the server had closed meanwhile is replaced."""
         message = _message(target, self._settings.user_agent)
         while True:
@@ -170,7 +170,7 @@ class Client:
         while drained <= _DRAINED_BYTES and (part := await connection.part()):
             drained += len(part)
 
-    async def _small(self, target: Target) -> tuple[int, bytes]:
+    async def _small(self, target: RequestUrl) -> tuple[int, bytes]:
         """Status and body of a short file, redirects followed; for the rules of an origin."""
         for _ in range(self._settings.max_redirects + 1):
             watch = Watch(self._settings, self._settings.timeout_s)
@@ -182,7 +182,9 @@ class Client:
                     await self._drain(connection, head)
             finally:
                 await self.pool.give_back(target.origin, connection)
-            target = parse_target(head.one("location").encode("latin-1").decode(errors="replace"), target.url)
+            target = parse_request_url(
+                head.one("location").encode("latin-1").decode(errors="replace"), target.url
+            )
         raise LinkFailed(DownloadStatus.TOO_MANY_REDIRECTS)
 
     async def _text(self, connection: PooledConnection, head: Head) -> bytes:
@@ -203,7 +205,7 @@ def _refuse_opted_out(head: Head) -> None:
         raise LinkFailed(DownloadStatus.OPTED_OUT_TDM, "header")
 
 
-def _message(target: Target, user_agent: str) -> bytes:
+def _message(target: RequestUrl, user_agent: str) -> bytes:
     """A GET request (RFC 9112, section 3); what comes from URLs is ASCII without spaces by their parsing."""
     lines = (
         f"GET {target.path} HTTP/1.1",

@@ -12,8 +12,8 @@ from types import TracebackType
 
 import trio
 
-from laion_etl.download.outcome import LinkFailed
-from laion_etl.download.target import Origin, Target
+from laion_etl.download.link_failed import LinkFailed
+from laion_etl.download.request_url import Origin, RequestUrl
 from laion_etl.funnel import DownloadStatus
 from laion_etl.settings import DownloadSettings
 from laion_etl.suffixes import registered_domain
@@ -156,7 +156,7 @@ class Hosts:
     def __len__(self) -> int:
         return len(self._hosts)
 
-    def site(self, target: Target) -> Site:
+    def site(self, target: RequestUrl) -> Site:
         origin = target.origin
         found = self._sites.get(origin)
         if found is None:
@@ -245,5 +245,5 @@ class Link:
     """A link of the batch: its row there, and how often it has been tried."""
 
     index: int
-    target: Target
+    target: RequestUrl
     tries: int = 0

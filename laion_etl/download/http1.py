@@ -12,7 +12,7 @@ import re
 from dataclasses import dataclass
 from typing import Protocol
 
-from laion_etl.download.outcome import LinkFailed
+from laion_etl.download.link_failed import LinkFailed
 from laion_etl.funnel import DownloadStatus
 
 MAX_HEAD_BYTES = 65_536  # of a response, with the 1xx answers before it

@@ -11,15 +11,15 @@ from dataclasses import dataclass, field
 import trio
 from protego import Protego
 
-from laion_etl.download.outcome import LinkFailed
-from laion_etl.download.target import Origin, Target, parse_target
+from laion_etl.download.link_failed import LinkFailed
+from laion_etl.download.request_url import Origin, RequestUrl, parse_request_url
 from laion_etl.funnel import DownloadStatus
 
 MAX_RULES_BYTES = 512_000  # RFC 9309, section 2.5: at least 500 KiB have to be read
 _LARGE_BYTES = 20_000  # parsed in a thread from here on
 _MAX_TDM_RULES = 1_000
 
-Get = Callable[[Target], Awaitable[tuple[int, bytes]]]  # status and at most MAX_RULES_BYTES
+Get = Callable[[RequestUrl], Awaitable[tuple[int, bytes]]]  # status and at most MAX_RULES_BYTES
 
 # How a host fails whatever is asked for: the outcome of its links too.
 _OF_THE_HOST = frozenset(
@@ -56,7 +56,7 @@ class OriginRules:
         self._tdmrep = tdmrep
         self._origins: dict[Origin, _Rules] = {}
 
-    async def check(self, target: Target) -> None:
+    async def check(self, target: RequestUrl) -> None:
         """Raises LinkFailed when the owner does not want this path fetched or mined."""
         if not (self._robots_txt or self._tdmrep):
             return
@@ -68,7 +68,7 @@ class OriginRules:
         if reserved(rules.tdm, target.path):
             raise LinkFailed(DownloadStatus.OPTED_OUT_TDM, "tdmrep.json")
 
-    async def _rules(self, target: Target) -> _Rules:
+    async def _rules(self, target: RequestUrl) -> _Rules:
         origin = target.origin
         while (rules := self._origins.get(origin)) is None or not rules.complete:
             if rules is not None:
@@ -87,13 +87,13 @@ class OriginRules:
                 rules.known.set()
         return rules
 
-    async def _fetch(self, target: Target, rules: _Rules) -> None:
+    async def _fetch(self, target: RequestUrl, rules: _Rules) -> None:
         if self._robots_txt:
-            rules.robots, rules.unreachable = await self._robots(parse_target("/robots.txt", target.url))
+            rules.robots, rules.unreachable = await self._robots(parse_request_url("/robots.txt", target.url))
         if self._tdmrep and not rules.unreachable:
-            rules.tdm = await self._tdm(parse_target("/.well-known/tdmrep.json", target.url))
+            rules.tdm = await self._tdm(parse_request_url("/.well-known/tdmrep.json", target.url))
 
-    async def _robots(self, target: Target) -> tuple[Protego | None, bool]:
+    async def _robots(self, target: RequestUrl) -> tuple[Protego | None, bool]:
         """The rules, and whether the server failed to say."""
         answer = await self._answer(target)
         if isinstance(answer, LinkFailed):
@@ -109,14 +109,14 @@ class OriginRules:
             return Protego.parse(text), False
         return await trio.to_thread.run_sync(Protego.parse, text), False
 
-    async def _tdm(self, target: Target) -> tuple[tuple[str, bool], ...]:
+    async def _tdm(self, target: RequestUrl) -> tuple[tuple[str, bool], ...]:
         answer = await self._answer(target)
         if isinstance(answer, LinkFailed):
             return ()
         status, body = answer
         return parse_tdmrep(body) if status == 200 else ()
 
-    async def _answer(self, target: Target) -> tuple[int, bytes] | LinkFailed:
+    async def _answer(self, target: RequestUrl) -> tuple[int, bytes] | LinkFailed:
         """Status and body of a file of rules; failures of the whole host are raised."""
         self.requests += 1
         try:

@@ -5,10 +5,10 @@ from collections import defaultdict
 import trio
 
 from laion_etl.download.http1 import MAX_HEAD_BYTES, Connection
+from laion_etl.download.link_failed import LinkFailed
 from laion_etl.download.measures import Measures
-from laion_etl.download.outcome import LinkFailed
+from laion_etl.download.request_url import Origin, RequestUrl
 from laion_etl.download.resolver import Resolver
-from laion_etl.download.target import Origin, Target
 from laion_etl.download.transport import TcpStream, Tls, TlsStream, connect
 from laion_etl.download.waiting import Watch
 from laion_etl.funnel import DownloadStatus
@@ -36,12 +36,12 @@ class Pool:
         self._tls = Tls(verify=settings.verify_tls)
         self._budget = settings.max_bytes + MAX_HEAD_BYTES + _FRAMING_BYTES
 
-    def check_port(self, target: Target) -> None:
+    def check_port(self, target: RequestUrl) -> None:
         """Raises LinkFailed for a port that links may not name."""
         if target.port not in self._settings.ports:
             raise LinkFailed(DownloadStatus.PORT_REFUSED)
 
-    async def take(self, target: Target, watch: Watch) -> PooledConnection:
+    async def take(self, target: RequestUrl, watch: Watch) -> PooledConnection:
         """An open connection to the target's origin, idle or new. Raises LinkFailed."""
         idle = self._idle.get(target.origin, [])
         while idle:
@@ -71,7 +71,7 @@ class Pool:
             if not connections:
                 del self._idle[origin]
 
-    async def _open(self, target: Target, watch: Watch) -> PooledConnection:
+    async def _open(self, target: RequestUrl, watch: Watch) -> PooledConnection:
         settings, endpoint = self._settings, self._resolver.override(target.host)
         self.check_port(target)
         if endpoint is not None:

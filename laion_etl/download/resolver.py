@@ -17,7 +17,7 @@ from typing import Protocol
 import trio
 
 from laion_etl.download.guard import Guard
-from laion_etl.download.outcome import LinkFailed
+from laion_etl.download.link_failed import LinkFailed
 from laion_etl.errors import SettingsError
 from laion_etl.funnel import DownloadStatus
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import trio
 
-from laion_etl.download.outcome import LinkFailed
+from laion_etl.download.link_failed import LinkFailed
 from laion_etl.download.resolver import Endpoint
 from laion_etl.funnel import DownloadStatus
 

@@ -8,8 +8,8 @@ import pytest
 import trio
 
 from laion_etl.download.client import Client
-from laion_etl.download.outcome import LinkFailed
-from laion_etl.download.target import parse_target
+from laion_etl.download.link_failed import LinkFailed
+from laion_etl.download.request_url import parse_request_url
 from laion_etl.funnel import DownloadStatus as S
 from laion_etl.settings import DownloadSettings
 from tests.download.hostile import ANSWERS, GOOD, hostile_server
@@ -129,7 +129,7 @@ def fetch_all(urls: list[str], settings: DownloadSettings) -> dict[str, S | byte
 
     async def one(client: Client, url: str) -> None:
         try:
-            body = await client.fetch(parse_target(url))
+            body = await client.fetch(parse_request_url(url))
             body.release()
             found[url] = bytes(body.data)
         except LinkFailed as failure:

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from laion_etl.download.http1 import Connection, parse_head
-from laion_etl.download.outcome import LinkFailed
+from laion_etl.download.link_failed import LinkFailed
 
 Answer = tuple[int, bytes] | str
 

@@ -15,8 +15,8 @@ import pytest
 import trio
 
 from laion_etl.download.guard import Guard
+from laion_etl.download.link_failed import LinkFailed
 from laion_etl.download.nameservers import StubSource, parse_servers, system_servers
-from laion_etl.download.outcome import LinkFailed
 from laion_etl.download.resolver import Addresses, NoSuchName, Resolver, ResolverTrouble
 from laion_etl.errors import SettingsError
 from laion_etl.funnel import DownloadStatus

@@ -5,9 +5,9 @@ import trio
 import trio.testing
 
 from laion_etl.download.guard import Guard
-from laion_etl.download.outcome import LinkFailed
+from laion_etl.download.link_failed import LinkFailed
+from laion_etl.download.request_url import parse_request_url
 from laion_etl.download.resolver import Addresses, NoSuchName, Resolver, ResolverTrouble, Source
-from laion_etl.download.target import parse_target
 from laion_etl.errors import SettingsError
 from laion_etl.funnel import DownloadStatus
 
@@ -170,7 +170,7 @@ def test_a_cancelled_lookup_is_done_by_somebody_else() -> None:
 )
 def test_the_own_machine_is_refused_in_every_notation(url: str) -> None:
     async def main() -> tuple[str, ...] | DownloadStatus:
-        return await outcome(resolver_of(Table({})), parse_target(url).host)
+        return await outcome(resolver_of(Table({})), parse_request_url(url).host)
 
     assert trio.run(main) is DownloadStatus.ADDRESS_REFUSED
 
@@ -186,7 +186,7 @@ def test_the_own_machine_is_refused_in_every_notation(url: str) -> None:
 )
 def test_urls_that_are_never_requested(url: str, status: DownloadStatus) -> None:
     with pytest.raises(LinkFailed) as caught:
-        parse_target(url)
+        parse_request_url(url)
     assert caught.value.status is status
 
 

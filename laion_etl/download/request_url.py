@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import ada_url
 
-from laion_etl.download.outcome import LinkFailed
+from laion_etl.download.link_failed import LinkFailed
 from laion_etl.funnel import DownloadStatus
 
 DEFAULT_PORTS = {"http": 80, "https": 443}
@@ -13,7 +13,7 @@ Origin = tuple[str, str, int]  # scheme, host, port
 
 
 @dataclass(frozen=True, slots=True)
-class Target:
+class RequestUrl:
     """`host` is punycode or an address literal in URL notation; `path` is path and query as requested."""
 
     url: str
@@ -32,7 +32,7 @@ class Target:
         return self.host if DEFAULT_PORTS[self.scheme] == self.port else f"{self.host}:{self.port}"
 
 
-def parse_target(url: str, base: str | None = None) -> Target:
+def parse_request_url(url: str, base: str | None = None) -> RequestUrl:
     """An http(s) URL; raises LinkFailed for what is none."""
     try:
         parsed = ada_url.URL(url, base=base) if base else ada_url.URL(url)
@@ -46,4 +46,4 @@ def parse_target(url: str, base: str | None = None) -> Target:
     parsed.hash = ""
     port = int(parsed.port) if parsed.port else DEFAULT_PORTS[scheme]
     path = str(parsed.pathname) + str(parsed.search)
-    return Target(str(parsed.href), scheme, str(parsed.hostname), port, path)
+    return RequestUrl(str(parsed.href), scheme, str(parsed.hostname), port, path)
