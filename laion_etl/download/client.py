@@ -13,13 +13,13 @@ from laion_etl.download.image_header import ImageRules, refused_by_beginning
 from laion_etl.download.inflate import Inflate, inflater
 from laion_etl.download.link_failed import LinkFailed
 from laion_etl.download.measures import Measures
+from laion_etl.download.memory_budget import BufferedBody, MemoryBudget
 from laion_etl.download.nameservers import StubSource, parse_servers, system_servers
 from laion_etl.download.optout import opted_out_by_header, reserved_by_header
 from laion_etl.download.origin_rules import MAX_RULES_BYTES, OriginRules
 from laion_etl.download.pool import Pool, PooledConnection
 from laion_etl.download.request_url import RequestUrl, parse_request_url
 from laion_etl.download.resolver import Resolver, Source, SystemSource
-from laion_etl.download.room import Body, Room
 from laion_etl.download.waiting import Watch, retry_after_s
 from laion_etl.funnel import DownloadStatus
 from laion_etl.settings import DownloadSettings
@@ -27,7 +27,7 @@ from laion_etl.settings import DownloadSettings
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _WAIT = frozenset({429, 503})
 _DRAINED_BYTES = 65_536  # of an answer nobody wants, to keep its connection
-_BODIES_BYTES = 256_000_000  # budget of the bodies that are held at once
+_BODIES_BUDGET_BYTES = 256_000_000  # budget of the bodies that are held at once
 
 
 class Client:
@@ -51,9 +51,9 @@ class Client:
             tdmrep=settings.tdmrep,
         )
         self._image_rules = ImageRules.of(settings)
-        self._room = Room(_BODIES_BYTES)
+        self._budget = MemoryBudget(_BODIES_BUDGET_BYTES)
 
-    async def fetch(self, target: RequestUrl, turn: Turn | None = None) -> Body:
+    async def fetch(self, target: RequestUrl, turn: Turn | None = None) -> BufferedBody:
         """The body a link leads to, at most `max_bytes`; it looks like an image, but nothing is decoded.
 
         `turn` is the right to ask the first host, if the caller has it. The body has to be released.
@@ -75,13 +75,13 @@ class Client:
                     raise
                 spent_s = watch.spent_s
                 site.succeeded()
-            if isinstance(found, Body):
+            if isinstance(found, BufferedBody):
                 self.measures.total.append(spent_s)
                 return found
             target, turn = found, None
         raise LinkFailed(DownloadStatus.TOO_MANY_REDIRECTS)
 
-    async def _hop(self, target: RequestUrl, watch: Watch) -> Body | RequestUrl:
+    async def _hop(self, target: RequestUrl, watch: Watch) -> BufferedBody | RequestUrl:
         """One request: the body, or where it redirects to."""
         connection, head = await self._ask(target, watch)
         try:
@@ -121,7 +121,7 @@ class Client:
                 self.hosts.prove(self.hosts.site(target))
                 return connection, head
 
-    async def _body(self, connection: PooledConnection, head: Head, watch: Watch) -> Body:
+    async def _body(self, connection: PooledConnection, head: Head, watch: Watch) -> BufferedBody:
         settings = self._settings
         length, encoding = head.content_length, head.one("content-encoding").lower()
         if length is not None and length > settings.max_bytes:
@@ -130,7 +130,7 @@ class Client:
             await self._drain(connection, head)
             raise LinkFailed(DownloadStatus.TOO_FEW_BYTES)
         inflate = inflater(encoding, settings.max_bytes)
-        body = Body(self._room)
+        body = BufferedBody(self._budget)
         try:
             await self._read(connection, inflate, body, watch)
         except BaseException:
@@ -138,7 +138,9 @@ class Client:
             raise
         return body
 
-    async def _read(self, connection: PooledConnection, inflate: Inflate, body: Body, watch: Watch) -> None:
+    async def _read(
+        self, connection: PooledConnection, inflate: Inflate, body: BufferedBody, watch: Watch
+    ) -> None:
         looked: int | None = 0  # bytes that were looked at, until the beginning is settled
         while part := await connection.part():
             for data in inflate(part):
@@ -147,9 +149,9 @@ class Client:
                     raise LinkFailed(DownloadStatus.TOO_MANY_BYTES)
                 if looked is not None and len(body.data) >= 2 * looked:
                     looked = self._look(body.data)
-            if body.is_crowded:
+            if body.needs_budget:
                 with watch.paused():
-                    await body.make_room()
+                    await body.acquire()
         self.measures.bytes += len(body.data)
         if len(body.data) < self._settings.min_bytes:
             raise LinkFailed(DownloadStatus.TOO_FEW_BYTES)

@@ -8,28 +8,28 @@ _FREE_BYTES = 128_000  # of every body, beyond the budget
 _STEP_BYTES = 512_000
 
 
-class Body:
+class BufferedBody:
     """The bytes of a link; its share of the budget is given back when the block ends, or by `release`."""
 
-    def __init__(self, room: "Room") -> None:
+    def __init__(self, budget: "MemoryBudget") -> None:
         self.data = bytearray()
         self.held = 0  # bytes of the budget
-        self._room = room
+        self._budget = budget
 
     @property
-    def is_crowded(self) -> bool:
-        """Whether more of it may only be read after `make_room`."""
+    def needs_budget(self) -> bool:
+        """Whether more of it may only be read after `acquire`."""
         return len(self.data) > _FREE_BYTES + self.held
 
-    async def make_room(self) -> None:
+    async def acquire(self) -> None:
         """Waits until the budget has room for what was read and a step more."""
         wanted = len(self.data) - _FREE_BYTES - self.held
-        await self._room.take(self, max(wanted, 0) + _STEP_BYTES)
+        await self._budget.take(self, max(wanted, 0) + _STEP_BYTES)
 
     def release(self) -> None:
-        self._room.give_back(self)
+        self._budget.give_back(self)
 
-    def __enter__(self) -> "Body":
+    def __enter__(self) -> "BufferedBody":
         return self
 
     def __exit__(
@@ -38,7 +38,7 @@ class Body:
         self.release()
 
 
-class Room:
+class MemoryBudget:
     """`limit` bytes for all bodies together.
 
     First come, first served. When every body that holds some of the budget waits for more, none would ever
@@ -49,39 +49,39 @@ class Room:
         self.used = 0
         self._limit = limit
         self._holders = 0
-        self._beyond: Body | None = None  # the one that may exceed the limit
-        self._waiting: list[tuple[Body, int, trio.Event]] = []
+        self._overcommitted: BufferedBody | None = None  # the one that may exceed the limit
+        self._waiting: list[tuple[BufferedBody, int, trio.Event]] = []
 
-    async def take(self, body: Body, size: int) -> None:
+    async def take(self, body: BufferedBody, size: int) -> None:
         if not self._waiting and self.used + size <= self._limit:
             self._grant(body, size)
             return
         entry = (body, size, trio.Event())
         self._waiting.append(entry)
         try:
-            self._settle()
+            self._grant_waiters()
             await entry[2].wait()
         except BaseException:
             if entry in self._waiting:
                 self._waiting.remove(entry)
-                self._settle()
+                self._grant_waiters()
             raise
 
-    def give_back(self, body: Body) -> None:
+    def give_back(self, body: BufferedBody) -> None:
         if body.held:
             self.used -= body.held
             self._holders -= 1
             body.held = 0
-            if body is self._beyond:
-                self._beyond = None
-            self._settle()
+            if body is self._overcommitted:
+                self._overcommitted = None
+            self._grant_waiters()
 
-    def _grant(self, body: Body, size: int) -> None:
+    def _grant(self, body: BufferedBody, size: int) -> None:
         self._holders += not body.held
         body.held += size
         self.used += size
 
-    def _settle(self) -> None:
+    def _grant_waiters(self) -> None:
         while self._waiting:
             chosen = self._waiting[0]
             if self.used + chosen[1] > self._limit:
@@ -93,7 +93,9 @@ class Room:
             self._grant(chosen[0], chosen[1])
             chosen[2].set()
 
-    def _first(self, holding: list[tuple[Body, int, trio.Event]]) -> tuple[Body, int, trio.Event]:
-        chosen = next((entry for entry in holding if entry[0] is self._beyond), holding[0])
-        self._beyond = chosen[0]
+    def _first(
+        self, holding: list[tuple[BufferedBody, int, trio.Event]]
+    ) -> tuple[BufferedBody, int, trio.Event]:
+        chosen = next((entry for entry in holding if entry[0] is self._overcommitted), holding[0])
+        self._overcommitted = chosen[0]
         return chosen
