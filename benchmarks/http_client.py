@@ -62,14 +62,14 @@ async def by_h11(numbers: Iterator[int], port: int) -> None:
     sock.close()
 
 
-class _NoWatch:
+class _NoLimits:
     def waiting_for_answer(self) -> None: ...
     def answering(self) -> None: ...
 
 
 async def _one(connection: Connection, number: int) -> None:
     message = f"GET {path_of(number)} HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n".encode()
-    await connection.request(message, _NoWatch())
+    await connection.request(message, _NoLimits())
     body = bytearray()
     while part := await connection.part():
         body += part

@@ -6,6 +6,7 @@ its owner, and waits for its turn like a first request. No cookies, no authentic
 
 import trio
 
+from laion_etl.download.deadlines import RequestDeadline, retry_after_s
 from laion_etl.download.guard import Guard
 from laion_etl.download.hosts import Hosts, Turn
 from laion_etl.download.http1 import Head
@@ -20,7 +21,6 @@ from laion_etl.download.origin_rules import MAX_RULES_BYTES, OriginRules
 from laion_etl.download.pool import Pool, PooledConnection
 from laion_etl.download.request_url import RequestUrl, parse_request_url
 from laion_etl.download.resolver import Resolver, Source, SystemSource
-from laion_etl.download.waiting import Watch, retry_after_s
 from laion_etl.funnel import DownloadStatus
 from laion_etl.settings import DownloadSettings
 
@@ -68,12 +68,12 @@ class Client:
                 site = turn.site
                 try:
                     await self.rules.check(target)
-                    watch = Watch(self._settings, self._settings.timeout_s - spent_s)
-                    found = await self._hop(target, watch)
+                    deadline = RequestDeadline(self._settings, self._settings.timeout_s - spent_s)
+                    found = await self._hop(target, deadline)
                 except LinkFailed as failure:
                     site.failed(failure, self._settings.longest_wait_s)
                     raise
-                spent_s = watch.spent_s
+                spent_s = deadline.spent_s
                 site.succeeded()
             if isinstance(found, BufferedBody):
                 self.measures.total.append(spent_s)
@@ -81,11 +81,11 @@ class Client:
             target, turn = found, None
         raise LinkFailed(DownloadStatus.TOO_MANY_REDIRECTS)
 
-    async def _hop(self, target: RequestUrl, watch: Watch) -> BufferedBody | RequestUrl:
+    async def _hop(self, target: RequestUrl, deadline: RequestDeadline) -> BufferedBody | RequestUrl:
         """One request: the body, or where it redirects to."""
-        connection, head = await self._ask(target, watch)
+        connection, head = await self._ask(target, deadline)
         try:
-            with watch.errors():
+            with deadline.enforce():
                 if self._settings.opt_out:
                     _refuse_opted_out(head)
                 if head.status in _REDIRECTS and (location := head.one("location")):
@@ -95,20 +95,20 @@ class Client:
                     await self._drain(connection, head)
                     wait_s = retry_after_s(head.one("retry-after")) if head.status in _WAIT else None
                     raise LinkFailed(DownloadStatus.HTTP_ERROR, str(head.status), wait_s)
-                return await self._body(connection, head, watch)
+                return await self._body(connection, head, deadline)
         finally:
             await self.pool.give_back(target.origin, connection)
 
-    async def _ask(self, target: RequestUrl, watch: Watch) -> tuple[PooledConnection, Head]:
+    async def _ask(self, target: RequestUrl, deadline: RequestDeadline) -> tuple[PooledConnection, Head]:
         """A connection that has answered; one that the server had closed meanwhile is replaced."""
         message = _message(target, self._settings.user_agent)
         while True:
-            connection = await self.pool.take(target, watch)
+            connection = await self.pool.take(target, deadline)
             started = trio.current_time()
             stale = connection.used
             try:
-                with watch.errors():
-                    head = await connection.request(message, watch)
+                with deadline.enforce():
+                    head = await connection.request(message, deadline)
             except LinkFailed as failure:
                 await connection.stream.close()
                 if not stale or failure.message not in ("no answer", "connection broken"):
@@ -117,11 +117,13 @@ class Client:
                 await connection.stream.close()
                 raise
             else:
-                self.measures.first_byte.append(watch.answered_at - started)
+                self.measures.first_byte.append(deadline.answered_at - started)
                 self.hosts.prove(self.hosts.site(target))
                 return connection, head
 
-    async def _body(self, connection: PooledConnection, head: Head, watch: Watch) -> BufferedBody:
+    async def _body(
+        self, connection: PooledConnection, head: Head, deadline: RequestDeadline
+    ) -> BufferedBody:
         settings = self._settings
         length, encoding = head.content_length, head.one("content-encoding").lower()
         if length is not None and length > settings.max_bytes:
@@ -132,14 +134,14 @@ class Client:
         inflate = inflater(encoding, settings.max_bytes)
         body = BufferedBody(self._budget)
         try:
-            await self._read(connection, inflate, body, watch)
+            await self._read(connection, inflate, body, deadline)
         except BaseException:
             body.release()
             raise
         return body
 
     async def _read(
-        self, connection: PooledConnection, inflate: Inflate, body: BufferedBody, watch: Watch
+        self, connection: PooledConnection, inflate: Inflate, body: BufferedBody, deadline: RequestDeadline
     ) -> None:
         looked: int | None = 0  # bytes that were looked at, until the beginning is settled
         while part := await connection.part():
@@ -150,7 +152,7 @@ class Client:
                 if looked is not None and len(body.data) >= 2 * looked:
                     looked = self._look(body.data)
             if body.needs_budget:
-                with watch.paused():
+                with deadline.paused():
                     await body.acquire()
         self.measures.bytes += len(body.data)
         if len(body.data) < self._settings.min_bytes:
@@ -175,10 +177,10 @@ class Client:
     async def _small(self, target: RequestUrl) -> tuple[int, bytes]:
         """Status and body of a short file, redirects followed; for the rules of an origin."""
         for _ in range(self._settings.max_redirects + 1):
-            watch = Watch(self._settings, self._settings.timeout_s)
-            connection, head = await self._ask(target, watch)
+            deadline = RequestDeadline(self._settings, self._settings.timeout_s)
+            connection, head = await self._ask(target, deadline)
             try:
-                with watch.errors():
+                with deadline.enforce():
                     if head.status not in _REDIRECTS or not head.one("location"):
                         return head.status, await self._text(connection, head)
                     await self._drain(connection, head)

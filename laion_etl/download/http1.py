@@ -36,7 +36,7 @@ class Stream(Protocol):
     async def receive(self, max_bytes: int) -> bytes: ...
 
 
-class Watch(Protocol):
+class StepLimits(Protocol):
     """Told of every step that can take long, to bound it in time."""
 
     def waiting_for_answer(self) -> None: ...
@@ -109,7 +109,7 @@ class Connection:
         self.reusable = False  # the last answer was read to its end and leaves no doubt
         self._max_bytes = max_bytes
         self._buffer = bytearray()
-        self._watch: Watch
+        self._limits: StepLimits
         self._length: int | None = 0  # bytes of the body, or of the chunk, still to come; None: until the end
         self._chunked = False
         self._keeps = False
@@ -118,11 +118,11 @@ class Connection:
         self._chunks = 0
         self._body_bytes = 0
 
-    async def request(self, message: bytes, watch: Watch) -> Head:
+    async def request(self, message: bytes, limits: StepLimits) -> Head:
         """Sends a request without body and reads the head of the answer, passing over 1xx answers."""
-        self._watch, self.reusable = watch, False
+        self._limits, self.reusable = limits, False
         self._received = self._receives = self._chunks = self._body_bytes = 0
-        watch.waiting_for_answer()
+        limits.waiting_for_answer()
         await self.stream.send(message)
         head = await self._head()
         while head.status < 200:
@@ -230,7 +230,7 @@ class Connection:
     async def _receive(self) -> bool:
         """More bytes into the buffer; False at the end of the connection."""
         data = await self.stream.receive(_RECEIVE_BYTES)
-        self._watch.answering()
+        self._limits.answering()
         self._buffer += data
         self._received += len(data)
         self._receives += 1

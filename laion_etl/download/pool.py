@@ -4,13 +4,13 @@ from collections import defaultdict
 
 import trio
 
+from laion_etl.download.deadlines import RequestDeadline
 from laion_etl.download.http1 import MAX_HEAD_BYTES, Connection
 from laion_etl.download.link_failed import LinkFailed
 from laion_etl.download.measures import Measures
 from laion_etl.download.request_url import Origin, RequestUrl
 from laion_etl.download.resolver import Resolver
 from laion_etl.download.transport import TcpStream, Tls, TlsStream, connect
-from laion_etl.download.waiting import Watch
 from laion_etl.funnel import DownloadStatus
 from laion_etl.settings import DownloadSettings
 
@@ -41,7 +41,7 @@ class Pool:
         if target.port not in self._settings.ports:
             raise LinkFailed(DownloadStatus.PORT_REFUSED)
 
-    async def take(self, target: RequestUrl, watch: Watch) -> PooledConnection:
+    async def take(self, target: RequestUrl, deadline: RequestDeadline) -> PooledConnection:
         """An open connection to the target's origin, idle or new. Raises LinkFailed."""
         idle = self._idle.get(target.origin, [])
         while idle:
@@ -50,7 +50,7 @@ class Pool:
                 self._measures.reused += 1
                 return connection
             await connection.stream.close()
-        return await self._open(target, watch)
+        return await self._open(target, deadline)
 
     async def give_back(self, origin: Origin, connection: PooledConnection) -> None:
         """After an answer: kept when the server keeps it, else closed."""
@@ -71,24 +71,24 @@ class Pool:
             if not connections:
                 del self._idle[origin]
 
-    async def _open(self, target: RequestUrl, watch: Watch) -> PooledConnection:
+    async def _open(self, target: RequestUrl, deadline: RequestDeadline) -> PooledConnection:
         settings, endpoint = self._settings, self._resolver.override(target.host)
         self.check_port(target)
         if endpoint is not None:
             endpoints = [endpoint]
         else:
-            with watch.paused():  # lookups have a limit of their own, and wait for each other
+            with deadline.paused():  # lookups have a limit of their own, and wait for each other
                 addresses = await self._resolver.resolve(target.host)
             endpoints = [(address, target.port) for address in addresses]
         started = trio.current_time()
-        with watch.step(DownloadStatus.CONNECT_TIMEOUT, "", settings.connect_timeout_s):
+        with deadline.step(DownloadStatus.CONNECT_TIMEOUT, "", settings.connect_timeout_s):
             sock = await connect(endpoints)
         self._measures.connections += 1
         self._measures.connect.append(trio.current_time() - started)
         if target.scheme == "http":
             return PooledConnection(TcpStream(sock), self._budget)
         try:
-            with watch.step(DownloadStatus.TLS_FAILED, "timeout", settings.tls_timeout_s):
+            with deadline.step(DownloadStatus.TLS_FAILED, "timeout", settings.tls_timeout_s):
                 return PooledConnection(await self._tls.encrypt(sock, target.host), self._budget)
         finally:
             self._measures.tls.append(trio.current_time() - started)

@@ -34,7 +34,7 @@ class Pieces:
         return piece[:max_bytes]
 
 
-class NoWatch:
+class NoLimits:
     def waiting_for_answer(self) -> None: ...
     def answering(self) -> None: ...
 
@@ -43,7 +43,7 @@ def ours(pieces: Iterable[bytes]) -> Answer:
     async def main() -> Answer:
         connection = Connection(Pieces(pieces), 10_000_000)
         try:
-            head = await connection.request(b"GET", NoWatch())
+            head = await connection.request(b"GET", NoLimits())
             body = b""
             while part := await connection.part():
                 body += part
@@ -145,7 +145,7 @@ def test_any_bytes_end_as_an_answer_or_a_reason(data: bytes, beginning: bytes) -
 def reusable_after(raw: bytes) -> bool:
     async def main() -> bool:
         connection = Connection(Pieces([raw]), 10_000)
-        await connection.request(b"GET", NoWatch())
+        await connection.request(b"GET", NoLimits())
         while await connection.part():
             pass
         return connection.reusable

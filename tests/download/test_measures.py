@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pytest
 
+from laion_etl.download.deadlines import retry_after_s
 from laion_etl.download.measures import Measures, diagnosis
 from laion_etl.download.metrics import Metrics
 from laion_etl.download.optout import opted_out_by_metadata, reserved_by_header
 from laion_etl.download.origin_rules import matches, parse_tdmrep, reserved
 from laion_etl.download.tuning import Tick, Tuner
-from laion_etl.download.waiting import retry_after_s
 from laion_etl.errors import SettingsError
 from laion_etl.funnel import DownloadStatus as S
 from tests.download.hostile import GOOD

@@ -14,7 +14,7 @@ from laion_etl.funnel import DownloadStatus
 from laion_etl.settings import DownloadSettings
 
 
-class Watch:
+class RequestDeadline:
     """Bounds the steps of one request, and together all of them by `total_s`."""
 
     def __init__(self, settings: DownloadSettings, total_s: float) -> None:
@@ -44,7 +44,7 @@ class Watch:
         self._scope.deadline = min(until, self._end)
 
     @contextmanager
-    def errors(self) -> Iterator[None]:
+    def enforce(self) -> Iterator[None]:
         """The steps within end in time; what a bad server makes sockets raise comes out as LinkFailed."""
         self._scope = trio.CancelScope(deadline=min(self._end, self._scope.deadline))
         try:
