@@ -9,6 +9,7 @@ import trio
 
 from laion_etl.download.blocklist import HashBlocklist, PdqBlocklist
 from laion_etl.download.client import Client
+from laion_etl.download.concurrency import AdaptiveConcurrency, LoadSample
 from laion_etl.download.decoders import Decoded, Decoders
 from laion_etl.download.hashes import Hashes
 from laion_etl.download.hosts import Link, Site, Turn
@@ -20,7 +21,6 @@ from laion_etl.download.optout import opted_out_by_metadata
 from laion_etl.download.request_url import parse_request_url
 from laion_etl.download.schedule import Schedule
 from laion_etl.download.shards import ShardWriter
-from laion_etl.download.tuning import Tick, Tuner
 from laion_etl.errors import InputError
 from laion_etl.funnel import DownloadStatus, Outcomes
 from laion_etl.removals import NO_IMAGES, BlockedImages
@@ -70,7 +70,7 @@ class BatchRun:
         self._blocklist = HashBlocklist.load(settings.hash_blocklist)
         self._pdq_blocklist = PdqBlocklist.load(settings.pdq_blocklist, settings.pdq_distance)
         self._removed = removed
-        self._tuner = Tuner(settings.connections)
+        self._concurrency = AdaptiveConcurrency(settings.connections)
         self._in_flight = 0
         self._wanted_more = False
         self._since_tick: Counter[str] = Counter()
@@ -81,7 +81,7 @@ class BatchRun:
 
     @property
     def most_in_flight(self) -> int:
-        return self._tuner.peak
+        return self._concurrency.peak
 
     async def all_links(self) -> None:
         """Raises InputError when the resolver failed for too many links to blame their hosts."""
@@ -140,7 +140,7 @@ class BatchRun:
     def _may_begin(self) -> bool:
         if self._decoders.backlog > _BACKLOG_PER_DECODER * self._decoders.processes:
             return False
-        if self._in_flight < self._tuner.limit:
+        if self._in_flight < self._concurrency.limit:
             return True
         self._wanted_more = True
         return False
@@ -152,7 +152,9 @@ class BatchRun:
             await trio.sleep_until(due)
             late_s = trio.current_time() - due
             counted = self._since_tick
-            self._tuner.tick(Tick(late_s, self._wanted_more, counted["answered"], counted["timeouts"]))
+            self._concurrency.update(
+                LoadSample(late_s, self._wanted_more, counted["answered"], counted["timeouts"])
+            )
             self._since_tick, self._wanted_more = Counter(), False
             await self._client.pool.close_idle()
             if self._hooks.check is not None:

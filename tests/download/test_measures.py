@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pytest
 
+from laion_etl.download.concurrency import AdaptiveConcurrency, LoadSample
 from laion_etl.download.deadlines import retry_after_s
 from laion_etl.download.measures import Measures, diagnosis
 from laion_etl.download.metrics import Metrics
 from laion_etl.download.optout import opted_out_by_metadata, reserved_by_header
 from laion_etl.download.origin_rules import matches, parse_tdmrep, reserved
-from laion_etl.download.tuning import Tick, Tuner
 from laion_etl.errors import SettingsError
 from laion_etl.funnel import DownloadStatus as S
 from tests.download.hostile import GOOD
@@ -32,23 +32,23 @@ def test_percentiles_are_those_of_the_steps_taken() -> None:
 
 
 def test_the_limit_grows_while_it_is_used_up_and_shrinks_when_servers_or_cores_are_late() -> None:
-    tuner = Tuner()
-    start = tuner.limit
-    tuner.tick(Tick(0.0, full=False, answered=100, timeouts=0))
-    assert tuner.limit == start
-    tuner.tick(Tick(0.0, full=True, answered=100, timeouts=0))
-    grown = tuner.limit
+    concurrency = AdaptiveConcurrency()
+    start = concurrency.limit
+    concurrency.update(LoadSample(0.0, full=False, answered=100, timeouts=0))
+    assert concurrency.limit == start
+    concurrency.update(LoadSample(0.0, full=True, answered=100, timeouts=0))
+    grown = concurrency.limit
     assert grown > start
-    tuner.tick(Tick(0.5, full=True, answered=100, timeouts=0))
-    assert tuner.limit < grown
-    lower = tuner.limit
-    tuner.tick(Tick(0.0, full=True, answered=50, timeouts=50))
-    assert tuner.limit < lower
+    concurrency.update(LoadSample(0.5, full=True, answered=100, timeouts=0))
+    assert concurrency.limit < grown
+    lower = concurrency.limit
+    concurrency.update(LoadSample(0.0, full=True, answered=50, timeouts=50))
+    assert concurrency.limit < lower
     for _ in range(100):
-        tuner.tick(Tick(0.0, full=True, answered=0, timeouts=0))
-    assert grown < tuner.limit <= 2_048
-    fixed = Tuner(7)
-    fixed.tick(Tick(0.0, full=True, answered=1, timeouts=0))
+        concurrency.update(LoadSample(0.0, full=True, answered=0, timeouts=0))
+    assert grown < concurrency.limit <= 2_048
+    fixed = AdaptiveConcurrency(7)
+    fixed.update(LoadSample(0.0, full=True, answered=1, timeouts=0))
     assert fixed.limit == 7
 
 
