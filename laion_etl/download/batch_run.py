@@ -12,14 +12,14 @@ from laion_etl.download.client import Client
 from laion_etl.download.concurrency import AdaptiveConcurrency, LoadSample
 from laion_etl.download.decoders import Decoded, Decoders
 from laion_etl.download.hashes import Hashes
-from laion_etl.download.hosts import Link, Site, Turn
 from laion_etl.download.images import ImageSettings, Picture, undecoded
 from laion_etl.download.link_failed import LinkFailed
+from laion_etl.download.link_scheduler import LinkScheduler, PendingLink
 from laion_etl.download.measures import Measures
 from laion_etl.download.metrics import Metrics
 from laion_etl.download.optout import opted_out_by_metadata
+from laion_etl.download.politeness import OriginState, RequestSlot
 from laion_etl.download.request_url import parse_request_url
-from laion_etl.download.schedule import Schedule
 from laion_etl.download.shards import ShardWriter
 from laion_etl.errors import InputError
 from laion_etl.funnel import DownloadStatus, Outcomes
@@ -77,7 +77,7 @@ class BatchRun:
         self._changed = trio.Event()
         self._client: Client
         self._decoders: Decoders
-        self._schedule: Schedule
+        self._scheduler: LinkScheduler
 
     @property
     def most_in_flight(self) -> int:
@@ -86,8 +86,8 @@ class BatchRun:
     async def all_links(self) -> None:
         """Raises InputError when the resolver failed for too many links to blame their hosts."""
         self._client = Client(self._settings, self.measures)
-        self._schedule = Schedule(self._links(), self._client.hosts)
-        self._schedule.on_ready = self._look_again
+        self._scheduler = LinkScheduler(self._links(), self._client.hosts)
+        self._scheduler.on_ready = self._look_again
         async with Decoders(self._settings) as self._decoders, trio.open_nursery() as nursery:
             nursery.start_soon(self._keep_time)
             await self._dispatch(nursery)
@@ -102,7 +102,7 @@ class BatchRun:
                 "is saturated or unreachable; run one nearby, or set LAION_ETL_DOWNLOAD_NAMESERVERS"
             )
 
-    def _links(self) -> list[Link]:
+    def _links(self) -> list[PendingLink]:
         """The links that can be requested at all; the others have their outcome now."""
         links = []
         for index, pair in enumerate(self._pairs):
@@ -112,27 +112,27 @@ class BatchRun:
             except LinkFailed as failure:
                 self._fail(index, failure)
             else:
-                links.append(Link(index, target))
+                links.append(PendingLink(index, target))
         return links
 
     async def _dispatch(self, nursery: trio.Nursery) -> None:
-        while self._schedule.waiting or self._in_flight:
+        while self._scheduler.waiting or self._in_flight:
             self._changed = trio.Event()
             now = trio.current_time()
-            while self._may_begin() and (found := self._schedule.next(now)) is not None:
-                link, turn = found
-                if turn is None:
-                    failure = self._client.hosts.site(link.target).failure
+            while self._may_begin() and (found := self._scheduler.next(now)) is not None:
+                link, slot = found
+                if slot is None:
+                    failure = self._client.hosts.origin_state(link.target).failure
                     self._fail(link.index, failure or LinkFailed(DownloadStatus.CONNECT_FAILED))
                     continue
                 self._in_flight += 1
-                nursery.start_soon(self._link, link, turn)
+                nursery.start_soon(self._link, link, slot)
             # With no room for more, only the end of a link changes anything.
-            due = self._schedule.next_at if self._may_begin() else now + _TICK_S
+            due = self._scheduler.next_at if self._may_begin() else now + _TICK_S
             with trio.move_on_at(min(due, now + _TICK_S)) as waited:
                 await self._changed.wait()
             if waited.cancelled_caught and not self._in_flight:
-                self._schedule.wake()
+                self._scheduler.wake()
 
     def _look_again(self) -> None:
         self._changed.set()
@@ -163,24 +163,24 @@ class BatchRun:
                 self._hooks.metrics.in_flight = self._in_flight
                 await trio.to_thread.run_sync(self._hooks.metrics.flush)
 
-    async def _link(self, link: Link, turn: Turn) -> None:
+    async def _link(self, link: PendingLink, slot: RequestSlot) -> None:
         hashes: list[Hashes] = []
         try:
-            await self._fetch(link, turn, hashes)
+            await self._fetch(link, slot, hashes)
         except LinkFailed as failure:
-            self._since_tick["timeouts" if self._is_crowding(failure, turn.site) else "answered"] += 1
-            if self._may_pass(failure, turn.site, link):
+            self._since_tick["timeouts" if self._is_crowding(failure, slot.state) else "answered"] += 1
+            if self._may_pass(failure, slot.state, link):
                 self.measures.retries += 1
-                self._schedule.put_back(link)
+                self._scheduler.put_back(link)
             else:
                 self._fail(link.index, failure, hashes[0] if hashes else None)
         finally:
             self._in_flight -= 1
             self._look_again()
 
-    async def _fetch(self, link: Link, turn: Turn, hashes: list[Hashes]) -> None:
+    async def _fetch(self, link: PendingLink, slot: RequestSlot, hashes: list[Hashes]) -> None:
         """`hashes` gets those of the image as soon as they are known, for its row if it is refused."""
-        with await self._client.fetch(link.target, turn) as body:
+        with await self._client.fetch(link.target, slot) as body:
             decoded = await self._decode(bytes(body.data))
         if decoded.hashes is not None:
             hashes.append(decoded.hashes)
@@ -225,13 +225,13 @@ class BatchRun:
         if self._hooks.progress is not None:
             self._hooks.progress(self.outcomes.input, len(self._pairs))
 
-    def _is_crowding(self, failure: LinkFailed, site: Site) -> bool:
+    def _is_crowding(self, failure: LinkFailed, state: OriginState) -> bool:
         slow = failure.status in (DownloadStatus.TIMEOUT, DownloadStatus.CONNECT_TIMEOUT)
-        return slow and site.proven and failure.message != "total"
+        return slow and state.proven and failure.message != "total"
 
-    def _may_pass(self, failure: LinkFailed, site: Site, link: Link) -> bool:
+    def _may_pass(self, failure: LinkFailed, state: OriginState, link: PendingLink) -> bool:
         """Whether the link is worth another try."""
-        if site.failure is not None:
+        if state.failure is not None:
             return False
         if failure.status is DownloadStatus.RESOLVER_FAILED:
             return True  # until its host is given up
@@ -240,11 +240,11 @@ class BatchRun:
         link.tries += 1
         if failure.status is DownloadStatus.HTTP_ERROR:
             if failure.message in ("429", "503") and failure.retry_after_s is None:
-                site.host.pause(1.0)
+                state.host.pause(1.0)
             return failure.message in _PASSING_ERRORS
         if failure.status is DownloadStatus.BAD_RESPONSE:
             return failure.message in _PASSING_RESPONSES
-        return site.proven and failure.status in (
+        return state.proven and failure.status in (
             DownloadStatus.CONNECT_FAILED,
             DownloadStatus.CONNECT_TIMEOUT,
         )

@@ -8,7 +8,6 @@ import trio
 
 from laion_etl.download.deadlines import RequestDeadline, retry_after_s
 from laion_etl.download.guard import Guard
-from laion_etl.download.hosts import Hosts, Turn
 from laion_etl.download.http1 import Head
 from laion_etl.download.image_header import ImageRules, refused_by_beginning
 from laion_etl.download.inflate import Inflate, inflater
@@ -18,6 +17,7 @@ from laion_etl.download.memory_budget import BufferedBody, MemoryBudget
 from laion_etl.download.nameservers import StubSource, parse_servers, system_servers
 from laion_etl.download.optout import opted_out_by_header, reserved_by_header
 from laion_etl.download.origin_rules import MAX_RULES_BYTES, OriginRules
+from laion_etl.download.politeness import HostLimiter, RequestSlot
 from laion_etl.download.pool import Pool, PooledConnection
 from laion_etl.download.request_url import RequestUrl, parse_request_url
 from laion_etl.download.resolver import Resolver, Source, SystemSource
@@ -42,7 +42,7 @@ class Client:
             settings.resolve_timeout_s,
             settings.connect_to,
         )
-        self.hosts = Hosts(settings, lambda host: self.resolver.override(host) is not None)
+        self.hosts = HostLimiter(settings, lambda host: self.resolver.override(host) is not None)
         self.pool = Pool(settings, self.resolver, self.measures)
         self.rules = OriginRules(
             settings.user_agent.partition("/")[0].split(" ")[0],
@@ -53,32 +53,32 @@ class Client:
         self._image_rules = ImageRules.of(settings)
         self._budget = MemoryBudget(_BODIES_BUDGET_BYTES)
 
-    async def fetch(self, target: RequestUrl, turn: Turn | None = None) -> BufferedBody:
+    async def fetch(self, target: RequestUrl, slot: RequestSlot | None = None) -> BufferedBody:
         """The body a link leads to, at most `max_bytes`; it looks like an image, but nothing is decoded.
 
-        `turn` is the right to ask the first host, if the caller has it. The body has to be released.
+        `slot` is the right to ask the first host, if the caller has it. The body has to be released.
         Raises LinkFailed with the status and a short message.
         """
         spent_s = 0.0
         for _ in range(self._settings.max_redirects + 1):
-            if turn is None:
+            if slot is None:
                 self.pool.check_port(target)
-                turn = await self.hosts.enter(self.hosts.site(target))
-            with turn:
-                site = turn.site
+                slot = await self.hosts.enter(self.hosts.origin_state(target))
+            with slot:
+                state = slot.state
                 try:
                     await self.rules.check(target)
                     deadline = RequestDeadline(self._settings, self._settings.timeout_s - spent_s)
                     found = await self._hop(target, deadline)
                 except LinkFailed as failure:
-                    site.failed(failure, self._settings.longest_wait_s)
+                    state.failed(failure, self._settings.longest_wait_s)
                     raise
                 spent_s = deadline.spent_s
-                site.succeeded()
+                state.succeeded()
             if isinstance(found, BufferedBody):
                 self.measures.total.append(spent_s)
                 return found
-            target, turn = found, None
+            target, slot = found, None
         raise LinkFailed(DownloadStatus.TOO_MANY_REDIRECTS)
 
     async def _hop(self, target: RequestUrl, deadline: RequestDeadline) -> BufferedBody | RequestUrl:
@@ -118,7 +118,7 @@ class Client:
                 raise
             else:
                 self.measures.first_byte.append(deadline.answered_at - started)
-                self.hosts.prove(self.hosts.site(target))
+                self.hosts.prove(self.hosts.origin_state(target))
                 return connection, head
 
     async def _body(

@@ -5,7 +5,6 @@ links of a dead host cost one timeout: the failure of the first is the outcome o
 """
 
 import math
-from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from types import TracebackType
@@ -30,17 +29,17 @@ _ABOUT_THE_ORIGIN = frozenset(
 
 
 @dataclass(slots=True)
-class _Limited:
+class _RateLimit:
     """A host or a registered domain: how many may talk to it, and when the next request may begin."""
 
-    most: int
+    max_active: int
     interval_s: float
     active: int = 0
     next_at: float = -math.inf
 
     @property
     def full(self) -> bool:
-        return self.active >= self.most
+        return self.active >= self.max_active
 
     def begin(self, now: float) -> None:
         self.active += 1
@@ -48,12 +47,12 @@ class _Limited:
 
 
 @dataclass(slots=True)
-class Host:
+class HostState:
     """A host name or address of a batch."""
 
     name: str
-    limit: _Limited
-    domain: _Limited
+    limit: _RateLimit
+    domain: _RateLimit
     waiting: int = 0  # redirects that wait for their turn
     freed: trio.lowlevel.ParkingLot = field(default_factory=trio.lowlevel.ParkingLot)
     failure: LinkFailed | None = None
@@ -74,11 +73,11 @@ class Host:
 
 
 @dataclass(slots=True)
-class Site:
+class OriginState:
     """An origin of a batch: what is known of the server there."""
 
     origin: Origin
-    host: Host
+    host: HostState
     proven: bool = False  # has answered in HTTP
     active: int = 0
     strikes: int = 0
@@ -126,79 +125,79 @@ class Site:
                 self.host.pause(failure.retry_after_s)
 
 
-class Turn:
+class RequestSlot:
     """The right to make one request to a site, until the block ends."""
 
-    def __init__(self, hosts: "Hosts", site: Site) -> None:
+    def __init__(self, hosts: "HostLimiter", state: OriginState) -> None:
         self._hosts = hosts
-        self.site = site
+        self.state = state
 
-    def __enter__(self) -> "Turn":
+    def __enter__(self) -> "RequestSlot":
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._hosts.leave(self.site)
+        self._hosts.leave(self.state)
 
 
-class Hosts:
+class HostLimiter:
     """All hosts of one batch. `on_free` is called whenever a site can take another request."""
 
-    def __init__(self, settings: DownloadSettings, is_ours: Callable[[str], bool]) -> None:
+    def __init__(self, settings: DownloadSettings, is_test_endpoint: Callable[[str], bool]) -> None:
         self._settings = settings
-        self._is_ours = is_ours  # a host that settings map to a server of our own: no rate limit
-        self._hosts: dict[str, Host] = {}
-        self._domains: dict[str, _Limited] = {}
-        self._sites: dict[Origin, Site] = {}
-        self.on_free: Callable[[Site], None] = lambda _: None
+        self._is_test_endpoint = is_test_endpoint  # hosts that `connect_to` maps elsewhere: no rate limit
+        self._hosts: dict[str, HostState] = {}
+        self._domains: dict[str, _RateLimit] = {}
+        self._states: dict[Origin, OriginState] = {}
+        self.on_free: Callable[[OriginState], None] = lambda _: None
 
     def __len__(self) -> int:
         return len(self._hosts)
 
-    def site(self, target: RequestUrl) -> Site:
+    def origin_state(self, target: RequestUrl) -> OriginState:
         origin = target.origin
-        found = self._sites.get(origin)
+        found = self._states.get(origin)
         if found is None:
-            found = self._sites[origin] = Site(origin, self._host(target.host))
+            found = self._states[origin] = OriginState(origin, self._host(target.host))
         return found
 
-    def _host(self, name: str) -> Host:
+    def _host(self, name: str) -> HostState:
         host = self._hosts.get(name)
         if host is None:
-            settings, ours = self._settings, self._is_ours(name)
-            interval_s = 0.0 if ours else _interval(settings.requests_per_host_s)
-            limit = _Limited(settings.connections_per_host, interval_s)
-            host = self._hosts[name] = Host(name, limit, self._domain(name, ours=ours))
+            settings, is_test = self._settings, self._is_test_endpoint(name)
+            interval_s = 0.0 if is_test else _interval(settings.requests_per_host_s)
+            limit = _RateLimit(settings.connections_per_host, interval_s)
+            host = self._hosts[name] = HostState(name, limit, self._domain(name, is_test=is_test))
         return host
 
-    def _domain(self, host: str, *, ours: bool) -> _Limited:
+    def _domain(self, host: str, *, is_test: bool) -> _RateLimit:
         name = registered_domain(host)
         domain = self._domains.get(name)
         if domain is None:
-            most = self._settings.connections if ours else self._settings.connections_per_domain
-            interval_s = 0.0 if ours else _interval(self._settings.requests_per_domain_s)
-            domain = self._domains[name] = _Limited(most or 1_000_000, interval_s)
+            max_active = self._settings.connections if is_test else self._settings.connections_per_domain
+            interval_s = 0.0 if is_test else _interval(self._settings.requests_per_domain_s)
+            domain = self._domains[name] = _RateLimit(max_active or 1_000_000, interval_s)
         return domain
 
-    def try_enter(self, site: Site, now: float) -> Turn | None:
+    def try_enter(self, state: OriginState, now: float) -> RequestSlot | None:
         """A turn at once, or None when it is too early or too many are talking to the site."""
-        if site.full or site.host.next_at > now or site.host.waiting:
+        if state.full or state.host.next_at > now or state.host.waiting:
             return None
-        return self._enter(site, now)
+        return self._enter(state, now)
 
-    async def enter(self, site: Site) -> Turn:
+    async def enter(self, state: OriginState) -> RequestSlot:
         """A turn as soon as possible; raises LinkFailed when the site has been given up."""
-        host = site.host
+        host = state.host
         host.waiting += 1
         try:
             while True:
-                if site.failure is not None:
-                    raise site.failure.again()
+                if state.failure is not None:
+                    raise state.failure.again()
                 now = trio.current_time()
-                if not site.full and host.next_at <= now:
-                    return self._enter(site, now)
-                if site.full:
+                if not state.full and host.next_at <= now:
+                    return self._enter(state, now)
+                if state.full:
                     # The domain may be what is full, and freed by another host: look again now and then.
                     with trio.move_on_after(0.2):
                         await host.freed.park()
@@ -207,43 +206,25 @@ class Hosts:
         finally:
             host.waiting -= 1
 
-    def _enter(self, site: Site, now: float) -> Turn:
-        site.active += 1
-        site.host.limit.begin(now)
-        site.host.domain.begin(now)
-        return Turn(self, site)
+    def _enter(self, state: OriginState, now: float) -> RequestSlot:
+        state.active += 1
+        state.host.limit.begin(now)
+        state.host.domain.begin(now)
+        return RequestSlot(self, state)
 
-    def prove(self, site: Site) -> None:
+    def prove(self, state: OriginState) -> None:
         """The site has answered: several may talk to it now."""
-        if not site.proven:
-            site.proven = True
-            self.on_free(site)
+        if not state.proven:
+            state.proven = True
+            self.on_free(state)
 
-    def leave(self, site: Site) -> None:
-        site.active -= 1
-        site.host.limit.active -= 1
-        site.host.domain.active -= 1
-        site.host.freed.unpark()
-        self.on_free(site)
+    def leave(self, state: OriginState) -> None:
+        state.active -= 1
+        state.host.limit.active -= 1
+        state.host.domain.active -= 1
+        state.host.freed.unpark()
+        self.on_free(state)
 
 
 def _interval(per_second: float) -> float:
     return 1 / per_second if per_second else 0.0
-
-
-@dataclass(slots=True, eq=False)
-class Queue:
-    """The links of one site that are still to be tried."""
-
-    site: Site
-    links: "deque[Link]" = field(default_factory=deque)
-    parked: bool = False
-
-
-@dataclass(slots=True)
-class Link:
-    """A link of the batch: its row there, and how often it has been tried."""
-
-    index: int
-    target: RequestUrl
-    tries: int = 0
