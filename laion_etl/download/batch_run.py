@@ -10,6 +10,7 @@ import trio
 from laion_etl.download.blocklist import HashBlocklist, PdqBlocklist
 from laion_etl.download.client import Client
 from laion_etl.download.concurrency import AdaptiveConcurrency, LoadSample
+from laion_etl.download.content_opt_out import opted_out_by_metadata
 from laion_etl.download.decoders import Decoded, Decoders
 from laion_etl.download.hashes import Hashes
 from laion_etl.download.images import ImageSettings, Picture, undecoded
@@ -17,7 +18,6 @@ from laion_etl.download.link_failed import LinkFailed
 from laion_etl.download.link_scheduler import LinkScheduler, PendingLink
 from laion_etl.download.measures import Measures
 from laion_etl.download.metrics import Metrics
-from laion_etl.download.optout import opted_out_by_metadata
 from laion_etl.download.politeness import OriginState, RequestSlot
 from laion_etl.download.request_url import parse_request_url
 from laion_etl.download.shards import ShardWriter

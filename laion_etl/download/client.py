@@ -6,6 +6,7 @@ its owner, and waits for its turn like a first request. No cookies, no authentic
 
 import trio
 
+from laion_etl.download.content_opt_out import opted_out_by_header, reserved_by_header
 from laion_etl.download.deadlines import RequestDeadline, retry_after_s
 from laion_etl.download.guard import Guard
 from laion_etl.download.http1 import Head
@@ -15,12 +16,11 @@ from laion_etl.download.link_failed import LinkFailed
 from laion_etl.download.measures import Measures
 from laion_etl.download.memory_budget import BufferedBody, MemoryBudget
 from laion_etl.download.nameservers import StubSource, parse_servers, system_servers
-from laion_etl.download.optout import opted_out_by_header, reserved_by_header
-from laion_etl.download.origin_rules import MAX_RULES_BYTES, OriginRules
 from laion_etl.download.politeness import HostLimiter, RequestSlot
 from laion_etl.download.pool import Pool, PooledConnection
 from laion_etl.download.request_url import RequestUrl, parse_request_url
 from laion_etl.download.resolver import Resolver, Source, SystemSource
+from laion_etl.download.robots import MAX_POLICY_FILE_BYTES, RobotsPolicy
 from laion_etl.funnel import DownloadStatus
 from laion_etl.settings import DownloadSettings
 
@@ -44,9 +44,9 @@ class Client:
         )
         self.hosts = HostLimiter(settings, lambda host: self.resolver.override(host) is not None)
         self.pool = Pool(settings, self.resolver, self.measures)
-        self.rules = OriginRules(
+        self.policy = RobotsPolicy(
             settings.user_agent.partition("/")[0].split(" ")[0],
-            self._small,
+            self._fetch_policy_file,
             robots_txt=settings.robots_txt,
             tdmrep=settings.tdmrep,
         )
@@ -67,7 +67,7 @@ class Client:
             with slot:
                 state = slot.state
                 try:
-                    await self.rules.check(target)
+                    await self.policy.check(target)
                     deadline = RequestDeadline(self._settings, self._settings.timeout_s - spent_s)
                     found = await self._hop(target, deadline)
                 except LinkFailed as failure:
@@ -83,7 +83,7 @@ class Client:
 
     async def _hop(self, target: RequestUrl, deadline: RequestDeadline) -> BufferedBody | RequestUrl:
         """One request: the body, or where it redirects to."""
-        connection, head = await self._ask(target, deadline)
+        connection, head = await self._send(target, deadline)
         try:
             with deadline.enforce():
                 if self._settings.opt_out:
@@ -99,7 +99,7 @@ class Client:
         finally:
             await self.pool.give_back(target.origin, connection)
 
-    async def _ask(self, target: RequestUrl, deadline: RequestDeadline) -> tuple[PooledConnection, Head]:
+    async def _send(self, target: RequestUrl, deadline: RequestDeadline) -> tuple[PooledConnection, Head]:
         """A connection that has answered; one that the server had closed meanwhile is replaced."""
         message = _message(target, self._settings.user_agent)
         while True:
@@ -150,7 +150,7 @@ class Client:
                 if len(body.data) > self._settings.max_bytes:
                     raise LinkFailed(DownloadStatus.TOO_MANY_BYTES)
                 if looked is not None and len(body.data) >= 2 * looked:
-                    looked = self._look(body.data)
+                    looked = self._sniff(body.data)
             if body.needs_budget:
                 with deadline.paused():
                     await body.acquire()
@@ -158,7 +158,7 @@ class Client:
         if len(body.data) < self._settings.min_bytes:
             raise LinkFailed(DownloadStatus.TOO_FEW_BYTES)
 
-    def _look(self, data: bytearray) -> int | None:
+    def _sniff(self, data: bytearray) -> int | None:
         """Refuses what cannot be a wanted image; how much was seen, or None when that is settled."""
         found = refused_by_beginning(bytes(data[:65_536]), self._image_rules)
         if isinstance(found, DownloadStatus):
@@ -174,11 +174,11 @@ class Client:
         while drained <= _DRAINED_BYTES and (part := await connection.part()):
             drained += len(part)
 
-    async def _small(self, target: RequestUrl) -> tuple[int, bytes]:
+    async def _fetch_policy_file(self, target: RequestUrl) -> tuple[int, bytes]:
         """Status and body of a short file, redirects followed; for the rules of an origin."""
         for _ in range(self._settings.max_redirects + 1):
             deadline = RequestDeadline(self._settings, self._settings.timeout_s)
-            connection, head = await self._ask(target, deadline)
+            connection, head = await self._send(target, deadline)
             try:
                 with deadline.enforce():
                     if head.status not in _REDIRECTS or not head.one("location"):
@@ -193,13 +193,13 @@ class Client:
 
     async def _text(self, connection: PooledConnection, head: Head) -> bytes:
         text = bytearray()
-        inflate = inflater(head.one("content-encoding").lower(), MAX_RULES_BYTES)
-        while len(text) < MAX_RULES_BYTES and (part := await connection.part()):
+        inflate = inflater(head.one("content-encoding").lower(), MAX_POLICY_FILE_BYTES)
+        while len(text) < MAX_POLICY_FILE_BYTES and (part := await connection.part()):
             for data in inflate(part):
                 text += data
-                if len(text) >= MAX_RULES_BYTES:
+                if len(text) >= MAX_POLICY_FILE_BYTES:
                     break
-        return bytes(text[:MAX_RULES_BYTES])
+        return bytes(text[:MAX_POLICY_FILE_BYTES])
 
 
 def _refuse_opted_out(head: Head) -> None:

@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 
 from laion_etl.download.concurrency import AdaptiveConcurrency, LoadSample
+from laion_etl.download.content_opt_out import opted_out_by_metadata, reserved_by_header
 from laion_etl.download.deadlines import retry_after_s
 from laion_etl.download.measures import Measures, diagnosis
 from laion_etl.download.metrics import Metrics
-from laion_etl.download.optout import opted_out_by_metadata, reserved_by_header
-from laion_etl.download.origin_rules import matches, parse_tdmrep, reserved
+from laion_etl.download.tdmrep import is_reserved, matches, parse_tdmrep
 from laion_etl.errors import SettingsError
 from laion_etl.funnel import DownloadStatus as S
 from tests.download.hostile import GOOD
@@ -104,8 +104,8 @@ def test_reservations() -> None:
     rules = parse_tdmrep(
         b'[{"location": "/a/*.jpg$", "tdm-reservation": 0}, {"location": "/", "tdm-reservation": 1}]'
     )
-    assert not reserved(rules, "/a/x.jpg")
-    assert reserved(rules, "/a/x.jpg?1")
+    assert not is_reserved(rules, "/a/x.jpg")
+    assert is_reserved(rules, "/a/x.jpg?1")
     assert parse_tdmrep(b"[" * 100_000) == parse_tdmrep(b'{"location": "/"}') == parse_tdmrep(b"\xff") == ()
 
 

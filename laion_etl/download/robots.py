@@ -4,7 +4,6 @@ Both are fetched once per origin and batch, before its first link. protego reads
 knows wildcards, and matches them without regular expressions, so a hostile file costs no more than its size.
 """
 
-import json
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
@@ -13,16 +12,16 @@ from protego import Protego
 
 from laion_etl.download.link_failed import LinkFailed
 from laion_etl.download.request_url import Origin, RequestUrl, parse_request_url
+from laion_etl.download.tdmrep import is_reserved, parse_tdmrep
 from laion_etl.funnel import DownloadStatus
 
-MAX_RULES_BYTES = 512_000  # RFC 9309, section 2.5: at least 500 KiB have to be read
+MAX_POLICY_FILE_BYTES = 512_000  # RFC 9309, section 2.5: at least 500 KiB have to be read
 _LARGE_BYTES = 20_000  # parsed in a thread from here on
-_MAX_TDM_RULES = 1_000
 
-Get = Callable[[RequestUrl], Awaitable[tuple[int, bytes]]]  # status and at most MAX_RULES_BYTES
+Get = Callable[[RequestUrl], Awaitable[tuple[int, bytes]]]  # status and at most MAX_POLICY_FILE_BYTES
 
 # How a host fails whatever is asked for: the outcome of its links too.
-_OF_THE_HOST = frozenset(
+_HOST_FAILURES = frozenset(
     {
         DownloadStatus.DNS_FAILED,
         DownloadStatus.RESOLVER_FAILED,
@@ -35,7 +34,7 @@ _OF_THE_HOST = frozenset(
 
 
 @dataclass(slots=True)
-class _Rules:
+class _OriginPolicy:
     """Of one origin; `robots` None allows everything."""
 
     known: trio.Event = field(default_factory=trio.Event)
@@ -45,7 +44,7 @@ class _Rules:
     tdm: tuple[tuple[str, bool], ...] = ()  # location pattern, reserved
 
 
-class OriginRules:
+class RobotsPolicy:
     """The rules of all origins of a batch; `agent` is the product token robots.txt may name."""
 
     def __init__(self, agent: str, get: Get, *, robots_txt: bool, tdmrep: bool) -> None:
@@ -54,44 +53,46 @@ class OriginRules:
         self._get = get
         self._robots_txt = robots_txt
         self._tdmrep = tdmrep
-        self._origins: dict[Origin, _Rules] = {}
+        self._origins: dict[Origin, _OriginPolicy] = {}
 
     async def check(self, target: RequestUrl) -> None:
         """Raises LinkFailed when the owner does not want this path fetched or mined."""
         if not (self._robots_txt or self._tdmrep):
             return
-        rules = await self._rules(target)
-        if rules.unreachable:
+        policy = await self._policy(target)
+        if policy.unreachable:
             raise LinkFailed(DownloadStatus.OPTED_OUT_ROBOTS_TXT, "robots.txt unreachable")
-        if rules.robots is not None and not rules.robots.can_fetch(target.url, self._agent):
+        if policy.robots is not None and not policy.robots.can_fetch(target.url, self._agent):
             raise LinkFailed(DownloadStatus.OPTED_OUT_ROBOTS_TXT)
-        if reserved(rules.tdm, target.path):
+        if is_reserved(policy.tdm, target.path):
             raise LinkFailed(DownloadStatus.OPTED_OUT_TDM, "tdmrep.json")
 
-    async def _rules(self, target: RequestUrl) -> _Rules:
+    async def _policy(self, target: RequestUrl) -> _OriginPolicy:
         origin = target.origin
-        while (rules := self._origins.get(origin)) is None or not rules.complete:
-            if rules is not None:
-                await rules.known.wait()
-                if not rules.complete:
+        while (policy := self._origins.get(origin)) is None or not policy.complete:
+            if policy is not None:
+                await policy.known.wait()
+                if not policy.complete:
                     # Whoever asked was cut short: somebody else does it.
                     self._origins.pop(origin, None)
                 continue
-            rules = self._origins[origin] = _Rules()
+            policy = self._origins[origin] = _OriginPolicy()
             try:
-                await self._fetch(target, rules)
-                rules.complete = True
+                await self._fetch(target, policy)
+                policy.complete = True
             finally:
-                if not rules.complete:
+                if not policy.complete:
                     self._origins.pop(origin, None)
-                rules.known.set()
-        return rules
+                policy.known.set()
+        return policy
 
-    async def _fetch(self, target: RequestUrl, rules: _Rules) -> None:
+    async def _fetch(self, target: RequestUrl, policy: _OriginPolicy) -> None:
         if self._robots_txt:
-            rules.robots, rules.unreachable = await self._robots(parse_request_url("/robots.txt", target.url))
-        if self._tdmrep and not rules.unreachable:
-            rules.tdm = await self._tdm(parse_request_url("/.well-known/tdmrep.json", target.url))
+            policy.robots, policy.unreachable = await self._robots(
+                parse_request_url("/robots.txt", target.url)
+            )
+        if self._tdmrep and not policy.unreachable:
+            policy.tdm = await self._tdm(parse_request_url("/.well-known/tdmrep.json", target.url))
 
     async def _robots(self, target: RequestUrl) -> tuple[Protego | None, bool]:
         """The rules, and whether the server failed to say."""
@@ -122,44 +123,6 @@ class OriginRules:
         try:
             return await self._get(target)
         except LinkFailed as failure:
-            if failure.status in _OF_THE_HOST:
+            if failure.status in _HOST_FAILURES:
                 raise
             return failure
-
-
-def parse_tdmrep(body: bytes) -> tuple[tuple[str, bool], ...]:
-    """Location patterns and whether they are reserved, in order; what is no such file says nothing."""
-    try:
-        document = json.loads(body)
-    except (ValueError, RecursionError):
-        return ()
-    if not isinstance(document, list):
-        return ()
-    return tuple(
-        (rule["location"], str(rule.get("tdm-reservation")) == "1")
-        for rule in document[:_MAX_TDM_RULES]
-        if isinstance(rule, dict) and isinstance(rule.get("location"), str)
-    )
-
-
-def reserved(rules: tuple[tuple[str, bool], ...], path: str) -> bool:
-    """Whether the first rule that matches the path reserves it; patterns are those of robots.txt."""
-    return next((is_reserved for pattern, is_reserved in rules if matches(pattern, path)), False)
-
-
-def matches(pattern: str, path: str) -> bool:
-    """`*` stands for anything, `$` at the end for the end; else a pattern is a beginning (RFC 9309)."""
-    to_end = pattern.endswith("$")
-    first, *others = pattern.removesuffix("$").split("*")
-    if not path.startswith(first):
-        return False
-    if not others:
-        return not to_end or path == first
-    place = len(first)
-    for part in others[:-1]:
-        found = path.find(part, place)
-        if found < 0:
-            return False
-        place = found + len(part)
-    last = others[-1]
-    return path.endswith(last) and len(path) - len(last) >= place if to_end else path.find(last, place) >= 0

@@ -1,6 +1,6 @@
 import pytest
 
-from laion_etl.download.optout import opted_out_by_header
+from laion_etl.download.content_opt_out import opted_out_by_header
 
 
 @pytest.mark.parametrize(
