@@ -8,7 +8,6 @@ import trio
 
 from laion_etl.download.content_opt_out import opted_out_by_header, reserved_by_header
 from laion_etl.download.deadlines import RequestDeadline, retry_after_s
-from laion_etl.download.guard import Guard
 from laion_etl.download.http1 import Head
 from laion_etl.download.image_header import ImageRules, refused_by_beginning
 from laion_etl.download.inflate import Inflate, inflater
@@ -21,6 +20,7 @@ from laion_etl.download.pool import Pool, PooledConnection
 from laion_etl.download.request_url import RequestUrl, parse_request_url
 from laion_etl.download.resolver import Resolver, Source, SystemSource
 from laion_etl.download.robots import MAX_POLICY_FILE_BYTES, RobotsPolicy
+from laion_etl.download.ssrf import AddressPolicy
 from laion_etl.funnel import DownloadStatus
 from laion_etl.settings import DownloadSettings
 
@@ -38,7 +38,7 @@ class Client:
         self.measures = measures or Measures()
         self.resolver = Resolver(
             _sources(settings),
-            Guard(settings.allow_networks),
+            AddressPolicy(settings.allow_networks),
             settings.resolve_timeout_s,
             settings.connect_to,
         )

@@ -16,8 +16,8 @@ from typing import Protocol
 
 import trio
 
-from laion_etl.download.guard import Guard
 from laion_etl.download.link_failed import LinkFailed
+from laion_etl.download.ssrf import AddressPolicy
 from laion_etl.errors import SettingsError
 from laion_etl.funnel import DownloadStatus
 
@@ -112,13 +112,17 @@ class Resolver:
     """
 
     def __init__(
-        self, sources: Sequence[Source], guard: Guard, timeout_s: float, connect_to: Sequence[str] = ()
+        self,
+        sources: Sequence[Source],
+        policy: AddressPolicy,
+        timeout_s: float,
+        connect_to: Sequence[str] = (),
     ) -> None:
         self.times_s: list[float] = []
         self.lookups = 0
         self.troubles = 0
         self._sources = sources
-        self._guard = guard
+        self._policy = policy
         self._timeout_s = timeout_s
         self._overrides = [_override(entry) for entry in connect_to]
         self._lookups: dict[str, _Lookup] = {}
@@ -168,7 +172,7 @@ class Resolver:
 
     async def _allowed_addresses(self, host: str) -> tuple[tuple[str, ...], float]:
         found = _literal(host) or _own_name(host) or await self._ask(host)
-        allowed = tuple(address for address in found.literals if self._guard.allows(address))
+        allowed = tuple(address for address in found.literals if self._policy.allows(address))
         if not allowed:
             raise LinkFailed(DownloadStatus.ADDRESS_REFUSED, "not a public address")
         return allowed, min(max(found.ttl_s, _SHORTEST_TTL_S), _LONGEST_TTL_S)

@@ -14,10 +14,10 @@ import dns.rrset
 import pytest
 import trio
 
-from laion_etl.download.guard import Guard
 from laion_etl.download.link_failed import LinkFailed
 from laion_etl.download.nameservers import StubSource, parse_servers, system_servers
 from laion_etl.download.resolver import Addresses, NoSuchName, Resolver, ResolverTrouble
+from laion_etl.download.ssrf import AddressPolicy
 from laion_etl.errors import SettingsError
 from laion_etl.funnel import DownloadStatus
 
@@ -141,7 +141,7 @@ def test_a_name_that_moves_to_a_private_address_is_refused_the_second_time() -> 
         return reply(question, (str(question.question[0].name), 0, "A", next(addresses)))
 
     async def main(server: tuple[str, int]) -> list[Any]:
-        resolver = Resolver([StubSource([server], ipv6=False)], Guard(), 3.0)
+        resolver = Resolver([StubSource([server], ipv6=False)], AddressPolicy(), 3.0)
         found: list[Any] = [await resolver.resolve("rebind.example")]
         for lookup in resolver._lookups.values():
             lookup.expires = 0

@@ -4,10 +4,10 @@ import pytest
 import trio
 import trio.testing
 
-from laion_etl.download.guard import Guard
 from laion_etl.download.link_failed import LinkFailed
 from laion_etl.download.request_url import parse_request_url
 from laion_etl.download.resolver import Addresses, NoSuchName, Resolver, ResolverTrouble, Source
+from laion_etl.download.ssrf import AddressPolicy
 from laion_etl.errors import SettingsError
 from laion_etl.funnel import DownloadStatus
 
@@ -32,7 +32,7 @@ class Table:
 
 
 def resolver_of(*sources: Source, connect_to: tuple[str, ...] = ()) -> Resolver:
-    return Resolver(sources, Guard(), 1.0, connect_to)
+    return Resolver(sources, AddressPolicy(), 1.0, connect_to)
 
 
 async def outcome(resolver: Resolver, host: str) -> tuple[str, ...] | DownloadStatus:

@@ -55,7 +55,7 @@ def is_public(address: str) -> bool:
     return _public_v4(parsed) if isinstance(parsed, IPv4Address) else _public_v6(parsed)
 
 
-class Guard:
+class AddressPolicy:
     """The check of one worker: public addresses, and those of the networks that its settings allow."""
 
     def __init__(self, allow_networks: Iterable[str] = ()) -> None:

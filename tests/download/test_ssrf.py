@@ -1,6 +1,6 @@
 import pytest
 
-from laion_etl.download.guard import is_public
+from laion_etl.download.ssrf import is_public
 
 
 @pytest.mark.parametrize(
