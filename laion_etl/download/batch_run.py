@@ -16,11 +16,11 @@ from laion_etl.download.hashes import Hashes
 from laion_etl.download.images import ImageSettings, Picture, undecoded
 from laion_etl.download.link_failed import LinkFailed
 from laion_etl.download.link_scheduler import LinkScheduler, PendingLink
-from laion_etl.download.measures import Measures
 from laion_etl.download.metrics import Metrics
 from laion_etl.download.politeness import OriginState, RequestSlot
 from laion_etl.download.request_url import parse_request_url
 from laion_etl.download.shards import ShardWriter
+from laion_etl.download.timings import BatchTimings
 from laion_etl.errors import InputError
 from laion_etl.funnel import DownloadStatus, Outcomes
 from laion_etl.removals import NO_IMAGES, BlockedImages
@@ -59,7 +59,7 @@ class BatchRun:
         removed: BlockedImages = NO_IMAGES,
     ) -> None:
         self.outcomes = Outcomes[DownloadStatus]()
-        self.measures = Measures()
+        self.timings = BatchTimings()
         self.resolver_times_s: list[float] = []
         self.hosts = 0
         self._settings = settings
@@ -85,7 +85,7 @@ class BatchRun:
 
     async def all_links(self) -> None:
         """Raises InputError when the resolver failed for too many links to blame their hosts."""
-        self._client = Client(self._settings, self.measures)
+        self._client = Client(self._settings, self.timings)
         self._scheduler = LinkScheduler(self._links(), self._client.hosts)
         self._scheduler.on_ready = self._look_again
         async with Decoders(self._settings) as self._decoders, trio.open_nursery() as nursery:
@@ -170,7 +170,7 @@ class BatchRun:
         except LinkFailed as failure:
             self._since_tick["timeouts" if self._is_crowding(failure, slot.state) else "answered"] += 1
             if self._may_pass(failure, slot.state, link):
-                self.measures.retries += 1
+                self.timings.retries += 1
                 self._scheduler.put_back(link)
             else:
                 self._fail(link.index, failure, hashes[0] if hashes else None)
@@ -189,7 +189,7 @@ class BatchRun:
         self.outcomes.keep()
         self._shard.add_picture(link.index, picture, hashes[0])
         if self._hooks.metrics is not None:
-            self._hooks.metrics.kept(len(body.data), self.measures.total[-1])
+            self._hooks.metrics.kept(len(body.data), self.timings.total[-1])
         self._progress()
 
     async def _decode(self, data: bytes) -> Decoded:

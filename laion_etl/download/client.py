@@ -12,7 +12,6 @@ from laion_etl.download.http1 import Head
 from laion_etl.download.image_header import ImageRules, refused_by_beginning
 from laion_etl.download.inflate import Inflate, inflater
 from laion_etl.download.link_failed import LinkFailed
-from laion_etl.download.measures import Measures
 from laion_etl.download.memory_budget import BufferedBody, MemoryBudget
 from laion_etl.download.nameservers import StubSource, parse_servers, system_servers
 from laion_etl.download.politeness import HostLimiter, RequestSlot
@@ -21,6 +20,7 @@ from laion_etl.download.request_url import RequestUrl, parse_request_url
 from laion_etl.download.resolver import Resolver, Source, SystemSource
 from laion_etl.download.robots import MAX_POLICY_FILE_BYTES, RobotsPolicy
 from laion_etl.download.ssrf import AddressPolicy
+from laion_etl.download.timings import BatchTimings
 from laion_etl.funnel import DownloadStatus
 from laion_etl.settings import DownloadSettings
 
@@ -33,9 +33,9 @@ _BODIES_BUDGET_BYTES = 256_000_000  # budget of the bodies that are held at once
 class Client:
     """Fetches links of one batch. Not for use after its trio run has ended."""
 
-    def __init__(self, settings: DownloadSettings, measures: Measures | None = None) -> None:
+    def __init__(self, settings: DownloadSettings, timings: BatchTimings | None = None) -> None:
         self._settings = settings
-        self.measures = measures or Measures()
+        self.timings = timings or BatchTimings()
         self.resolver = Resolver(
             _sources(settings),
             AddressPolicy(settings.allow_networks),
@@ -43,7 +43,7 @@ class Client:
             settings.connect_to,
         )
         self.hosts = HostLimiter(settings, lambda host: self.resolver.override(host) is not None)
-        self.pool = Pool(settings, self.resolver, self.measures)
+        self.pool = Pool(settings, self.resolver, self.timings)
         self.policy = RobotsPolicy(
             settings.user_agent.partition("/")[0].split(" ")[0],
             self._fetch_policy_file,
@@ -76,7 +76,7 @@ class Client:
                 spent_s = deadline.spent_s
                 state.succeeded()
             if isinstance(found, BufferedBody):
-                self.measures.total.append(spent_s)
+                self.timings.total.append(spent_s)
                 return found
             target, slot = found, None
         raise LinkFailed(DownloadStatus.TOO_MANY_REDIRECTS)
@@ -117,7 +117,7 @@ class Client:
                 await connection.stream.close()
                 raise
             else:
-                self.measures.first_byte.append(deadline.answered_at - started)
+                self.timings.first_byte.append(deadline.answered_at - started)
                 self.hosts.prove(self.hosts.origin_state(target))
                 return connection, head
 
@@ -154,7 +154,7 @@ class Client:
             if body.needs_budget:
                 with deadline.paused():
                     await body.acquire()
-        self.measures.bytes += len(body.data)
+        self.timings.bytes += len(body.data)
         if len(body.data) < self._settings.min_bytes:
             raise LinkFailed(DownloadStatus.TOO_FEW_BYTES)
 

@@ -7,9 +7,9 @@ import trio
 from laion_etl.download.deadlines import RequestDeadline
 from laion_etl.download.http1 import MAX_HEAD_BYTES, Connection
 from laion_etl.download.link_failed import LinkFailed
-from laion_etl.download.measures import Measures
 from laion_etl.download.request_url import Origin, RequestUrl
 from laion_etl.download.resolver import Resolver
+from laion_etl.download.timings import BatchTimings
 from laion_etl.download.transport import TcpStream, Tls, TlsStream, connect
 from laion_etl.funnel import DownloadStatus
 from laion_etl.settings import DownloadSettings
@@ -28,10 +28,10 @@ class PooledConnection(Connection):
 class Pool:
     """`take` a connection to an origin, and `give_back` every one of them."""
 
-    def __init__(self, settings: DownloadSettings, resolver: Resolver, measures: Measures) -> None:
+    def __init__(self, settings: DownloadSettings, resolver: Resolver, timings: BatchTimings) -> None:
         self._settings = settings
         self._resolver = resolver
-        self._measures = measures
+        self._timings = timings
         self._idle: defaultdict[Origin, list[PooledConnection]] = defaultdict(list)
         self._tls = Tls(verify=settings.verify_tls)
         self._budget = settings.max_bytes + MAX_HEAD_BYTES + _FRAMING_BYTES
@@ -47,7 +47,7 @@ class Pool:
         while idle:
             connection = idle.pop()
             if connection.stream.silent:
-                self._measures.reused += 1
+                self._timings.reused += 1
                 return connection
             await connection.stream.close()
         return await self._open(target, deadline)
@@ -83,12 +83,12 @@ class Pool:
         started = trio.current_time()
         with deadline.step(DownloadStatus.CONNECT_TIMEOUT, "", settings.connect_timeout_s):
             sock = await connect(endpoints)
-        self._measures.connections += 1
-        self._measures.connect.append(trio.current_time() - started)
+        self._timings.connections += 1
+        self._timings.connect.append(trio.current_time() - started)
         if target.scheme == "http":
             return PooledConnection(TcpStream(sock), self._budget)
         try:
             with deadline.step(DownloadStatus.TLS_FAILED, "timeout", settings.tls_timeout_s):
                 return PooledConnection(await self._tls.encrypt(sock, target.host), self._budget)
         finally:
-            self._measures.tls.append(trio.current_time() - started)
+            self._timings.tls.append(trio.current_time() - started)

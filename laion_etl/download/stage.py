@@ -15,8 +15,8 @@ import pyarrow.parquet as pq
 import trio
 
 from laion_etl.download.batch_run import BatchRun, Hooks
-from laion_etl.download.measures import diagnosis
 from laion_etl.download.shards import shard_writer
+from laion_etl.download.timings import diagnose
 from laion_etl.errors import LaionEtlError
 from laion_etl.records import batch_file_name, batch_name, plan_stats_name, shard_stem
 from laion_etl.removals import Matcher, blanked, blocked_images, read_requests
@@ -89,19 +89,19 @@ def download_batch(
 
 def _network(run: BatchRun, seconds: float) -> dict[str, Any]:
     """How the fetching went: the only part of the stats that differs from run to run."""
-    measures, outcomes = run.measures, run.outcomes
-    latencies = measures.latencies(run.resolver_times_s)
+    timings, outcomes = run.timings, run.outcomes
+    latencies = timings.latencies(run.resolver_times_s)
     return {
         "seconds": round(seconds, 3),
         "links_per_s": round(outcomes.input / seconds, 1) if seconds else 0.0,
-        "bytes": measures.bytes,
+        "bytes": timings.bytes,
         "hosts": run.hosts,
-        "connections": measures.connections,
-        "reused": measures.reused,
-        "retries": measures.retries,
+        "connections": timings.connections,
+        "reused": timings.reused,
+        "retries": timings.retries,
         "most_in_flight": run.most_in_flight,
         "latency_s": latencies,
-        "diagnosis": diagnosis(outcomes.input, outcomes.dropped, latencies),
+        "diagnosis": diagnose(outcomes.input, outcomes.dropped, latencies),
     }
 
 

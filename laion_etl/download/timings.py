@@ -19,7 +19,7 @@ def _seconds() -> "array[float]":
 
 
 @dataclass(slots=True)
-class Measures:
+class BatchTimings:
     """Durations in seconds, one for each time a step was taken, and counters of a batch."""
 
     connect: "array[float]" = field(default_factory=_seconds)
@@ -49,7 +49,7 @@ def _percentiles(values: Any) -> dict[str, float]:
     return {name: round(float(value), 4) for name, value in zip(names, found, strict=True)}
 
 
-def diagnosis(
+def diagnose(
     total: int, dropped: Mapping[str, int], latencies: Mapping[str, Mapping[str, float]]
 ) -> list[str]:
     """What stands out in a batch and what to do about it, one sentence each; empty when nothing does."""

@@ -8,27 +8,27 @@ import pytest
 from laion_etl.download.concurrency import AdaptiveConcurrency, LoadSample
 from laion_etl.download.content_opt_out import opted_out_by_metadata, reserved_by_header
 from laion_etl.download.deadlines import retry_after_s
-from laion_etl.download.measures import Measures, diagnosis
 from laion_etl.download.metrics import Metrics
 from laion_etl.download.tdmrep import is_reserved, matches, parse_tdmrep
+from laion_etl.download.timings import BatchTimings, diagnose
 from laion_etl.errors import SettingsError
 from laion_etl.funnel import DownloadStatus as S
 from tests.download.hostile import GOOD
 
 
 def test_a_saturated_resolver_is_said_in_words() -> None:
-    assert diagnosis(100, {"resolver_failed": 31}, {})[0].startswith(
+    assert diagnose(100, {"resolver_failed": 31}, {})[0].startswith(
         "31% of links failed in DNS: the resolver"
     )
-    assert diagnosis(100, {"resolver_failed": 3, "http_error": 40}, {}) == []
-    [slow] = diagnosis(100, {}, {"resolve": {"p90": 2.5}})
+    assert diagnose(100, {"resolver_failed": 3, "http_error": 40}, {}) == []
+    [slow] = diagnose(100, {}, {"resolve": {"p90": 2.5}})
     assert "one lookup in ten took over 2.5 s" in slow
 
 
 def test_percentiles_are_those_of_the_steps_taken() -> None:
-    measures = Measures()
-    measures.connect.extend(n / 100 for n in range(101))
-    assert measures.latencies([]) == {"connect": {"p50": 0.5, "p90": 0.9, "p99": 0.99, "max": 1.0}}
+    timings = BatchTimings()
+    timings.connect.extend(n / 100 for n in range(101))
+    assert timings.latencies([]) == {"connect": {"p50": 0.5, "p90": 0.9, "p99": 0.99, "max": 1.0}}
 
 
 def test_the_limit_grows_while_it_is_used_up_and_shrinks_when_servers_or_cores_are_late() -> None:
