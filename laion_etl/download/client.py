@@ -6,11 +6,11 @@ its owner, and waits for its turn like a first request. No cookies, no authentic
 
 import trio
 
+from laion_etl.download.content_encoding import ContentDecoder, content_decoder
 from laion_etl.download.content_opt_out import opted_out_by_header, reserved_by_header
 from laion_etl.download.deadlines import RequestDeadline, retry_after_s
 from laion_etl.download.http1 import Head
 from laion_etl.download.image_header import ImageRules, refused_by_beginning
-from laion_etl.download.inflate import Inflate, inflater
 from laion_etl.download.link_failed import LinkFailed
 from laion_etl.download.memory_budget import BufferedBody, MemoryBudget
 from laion_etl.download.nameservers import StubSource, parse_servers, system_servers
@@ -131,21 +131,25 @@ class Client:
         if length is not None and not encoding and length < settings.min_bytes:
             await self._drain(connection, head)
             raise LinkFailed(DownloadStatus.TOO_FEW_BYTES)
-        inflate = inflater(encoding, settings.max_bytes)
+        decode = content_decoder(encoding, settings.max_bytes)
         body = BufferedBody(self._budget)
         try:
-            await self._read(connection, inflate, body, deadline)
+            await self._read(connection, decode, body, deadline)
         except BaseException:
             body.release()
             raise
         return body
 
     async def _read(
-        self, connection: PooledConnection, inflate: Inflate, body: BufferedBody, deadline: RequestDeadline
+        self,
+        connection: PooledConnection,
+        decode: ContentDecoder,
+        body: BufferedBody,
+        deadline: RequestDeadline,
     ) -> None:
         looked: int | None = 0  # bytes that were looked at, until the beginning is settled
         while part := await connection.part():
-            for data in inflate(part):
+            for data in decode(part):
                 body.data += data
                 if len(body.data) > self._settings.max_bytes:
                     raise LinkFailed(DownloadStatus.TOO_MANY_BYTES)
@@ -193,9 +197,9 @@ class Client:
 
     async def _text(self, connection: PooledConnection, head: Head) -> bytes:
         text = bytearray()
-        inflate = inflater(head.one("content-encoding").lower(), MAX_POLICY_FILE_BYTES)
+        decode = content_decoder(head.one("content-encoding").lower(), MAX_POLICY_FILE_BYTES)
         while len(text) < MAX_POLICY_FILE_BYTES and (part := await connection.part()):
-            for data in inflate(part):
+            for data in decode(part):
                 text += data
                 if len(text) >= MAX_POLICY_FILE_BYTES:
                     break

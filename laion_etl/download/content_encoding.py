@@ -5,10 +5,10 @@ from collections.abc import Callable, Iterable, Iterator
 
 from laion_etl.download.http1 import bad_response
 
-Inflate = Callable[[bytes], Iterable[bytes]]
+ContentDecoder = Callable[[bytes], Iterable[bytes]]
 
 
-def inflater(encoding: str, max_bytes: int) -> Inflate:
+def content_decoder(encoding: str, max_bytes: int) -> ContentDecoder:
     """A function from encoded parts to decoded ones, each at most `max_bytes`.
 
     gzip and deflate, which servers send unasked; raises LinkFailed for anything else, also for several.
@@ -16,11 +16,11 @@ def inflater(encoding: str, max_bytes: int) -> Inflate:
     if encoding in ("", "identity"):
         return lambda part: (part,)
     if encoding in ("gzip", "x-gzip", "deflate"):
-        return _Inflater(max_bytes)
+        return _ZlibDecoder(max_bytes)
     raise bad_response("content-encoding not asked for")
 
 
-class _Inflater:
+class _ZlibDecoder:
     def __init__(self, max_bytes: int) -> None:
         self._max_bytes = max_bytes
         self._zlib = zlib.decompressobj(zlib.MAX_WBITS | 32)
