@@ -14,7 +14,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import trio
 
-from laion_etl.download.batch_run import BatchRun, Hooks
+from laion_etl.download.batch_downloader import BatchDownloader, Hooks
 from laion_etl.download.shards import shard_writer
 from laion_etl.download.timings import diagnose
 from laion_etl.errors import LaionEtlError
@@ -65,14 +65,14 @@ def download_batch(
     began = time.monotonic()
     with shard_writer(batch, pairs) as shard:
         removed = blocked_images(requests, pdq_distance)
-        run = BatchRun(settings.download, pairs, shard, hooks or Hooks(), removed)
+        downloader = BatchDownloader(settings.download, pairs, shard, hooks or Hooks(), removed)
         with _plain_errors():
-            trio.run(run.all_links)
+            trio.run(downloader.run)
         fetched_s = time.monotonic() - began
         if before_write is not None:
             before_write()
         outputs = shard.write(crawl, store)
-    outcomes = run.outcomes
+    outcomes = downloader.outcomes
     stats = StageStats(
         "download",
         crawl,
@@ -82,24 +82,24 @@ def download_batch(
         outcomes.kept,
         outcomes.dropped,
         outputs,
-        {"network": _network(run, fetched_s)},
+        {"network": _network(downloader, fetched_s)},
     )
     return store.write_stats(stats_name, stats)
 
 
-def _network(run: BatchRun, seconds: float) -> dict[str, Any]:
+def _network(downloader: BatchDownloader, seconds: float) -> dict[str, Any]:
     """How the fetching went: the only part of the stats that differs from run to run."""
-    timings, outcomes = run.timings, run.outcomes
-    latencies = timings.latencies(run.resolver_times_s)
+    timings, outcomes = downloader.timings, downloader.outcomes
+    latencies = timings.latencies(downloader.resolver_times_s)
     return {
         "seconds": round(seconds, 3),
         "links_per_s": round(outcomes.input / seconds, 1) if seconds else 0.0,
         "bytes": timings.bytes,
-        "hosts": run.hosts,
+        "hosts": downloader.hosts,
         "connections": timings.connections,
         "reused": timings.reused,
         "retries": timings.retries,
-        "most_in_flight": run.most_in_flight,
+        "most_in_flight": downloader.max_in_flight,
         "latency_s": latencies,
         "diagnosis": diagnose(outcomes.input, outcomes.dropped, latencies),
     }

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from laion_etl.database.connect import Database, open_database
 from laion_etl.database.load import crawl_number
 from laion_etl.database.queue import BatchQueue, Claim
-from laion_etl.download.batch_run import Hooks
+from laion_etl.download.batch_downloader import Hooks
 from laion_etl.download.metrics import Metrics
 from laion_etl.download.stage import download_batch
 from laion_etl.errors import DatabaseError, InputError, LaionEtlError, Stopped

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from laion_etl.download.batch_run import Hooks
+from laion_etl.download.batch_downloader import Hooks
 from laion_etl.download.stage import download_batch
 from laion_etl.records import BATCH_SCHEMA, SHARD_SCHEMA, pair_id
 from laion_etl.settings import DownloadSettings, Settings

@@ -28,10 +28,10 @@ from laion_etl.settings import DownloadSettings
 
 _TICK_S = 0.5
 _BACKLOG_PER_DECODER = 8  # images waiting for a decoder beyond which nothing new is begun
-_MOST_RESOLVER_FAILURES = 0.2  # of the links: then the batch is given to another worker
+_MAX_RESOLVER_FAILURE_SHARE = 0.2  # of the links: then the batch is given to another worker
 
-_PASSING_ERRORS = frozenset({"429", "500", "502", "503", "504"})
-_PASSING_RESPONSES = frozenset({"connection broken", "cut off", "cut off in the head", "no answer"})
+_RETRIED_ERRORS = frozenset({"429", "500", "502", "503", "504"})
+_RETRIED_RESPONSES = frozenset({"connection broken", "cut off", "cut off in the head", "no answer"})
 
 
 @dataclass(slots=True)
@@ -47,7 +47,7 @@ class Hooks:
     metrics: Metrics | None = None
 
 
-class BatchRun:
+class BatchDownloader:
     """`await all_links()` once; then the counters are final."""
 
     def __init__(
@@ -80,23 +80,23 @@ class BatchRun:
         self._scheduler: LinkScheduler
 
     @property
-    def most_in_flight(self) -> int:
+    def max_in_flight(self) -> int:
         return self._concurrency.peak
 
-    async def all_links(self) -> None:
+    async def run(self) -> None:
         """Raises InputError when the resolver failed for too many links to blame their hosts."""
         self._client = Client(self._settings, self.timings)
         self._scheduler = LinkScheduler(self._links(), self._client.hosts)
-        self._scheduler.on_ready = self._look_again
+        self._scheduler.on_ready = self._wake
         async with Decoders(self._settings) as self._decoders, trio.open_nursery() as nursery:
-            nursery.start_soon(self._keep_time)
+            nursery.start_soon(self._tick)
             await self._dispatch(nursery)
             nursery.cancel_scope.cancel()
         await self._client.pool.close_idle(0)
         self.resolver_times_s = self._client.resolver.times_s
         self.hosts = len(self._client.hosts)
         lost = self.outcomes.dropped.get(DownloadStatus.RESOLVER_FAILED.value, 0)
-        if lost > _MOST_RESOLVER_FAILURES * len(self._pairs):
+        if lost > _MAX_RESOLVER_FAILURE_SHARE * len(self._pairs):
             raise InputError(
                 f"no nameserver could tell the address of {lost} of {len(self._pairs)} links: the resolver "
                 "is saturated or unreachable; run one nearby, or set LAION_ETL_DOWNLOAD_NAMESERVERS"
@@ -119,7 +119,7 @@ class BatchRun:
         while self._scheduler.waiting or self._in_flight:
             self._changed = trio.Event()
             now = trio.current_time()
-            while self._may_begin() and (found := self._scheduler.next(now)) is not None:
+            while self._can_start() and (found := self._scheduler.next(now)) is not None:
                 link, slot = found
                 if slot is None:
                     failure = self._client.hosts.origin_state(link.target).failure
@@ -128,16 +128,16 @@ class BatchRun:
                 self._in_flight += 1
                 nursery.start_soon(self._link, link, slot)
             # With no room for more, only the end of a link changes anything.
-            due = self._scheduler.next_at if self._may_begin() else now + _TICK_S
+            due = self._scheduler.next_at if self._can_start() else now + _TICK_S
             with trio.move_on_at(min(due, now + _TICK_S)) as waited:
                 await self._changed.wait()
             if waited.cancelled_caught and not self._in_flight:
                 self._scheduler.wake()
 
-    def _look_again(self) -> None:
+    def _wake(self) -> None:
         self._changed.set()
 
-    def _may_begin(self) -> bool:
+    def _can_start(self) -> bool:
         if self._decoders.backlog > _BACKLOG_PER_DECODER * self._decoders.processes:
             return False
         if self._in_flight < self._concurrency.limit:
@@ -145,7 +145,7 @@ class BatchRun:
         self._wanted_more = True
         return False
 
-    async def _keep_time(self) -> None:
+    async def _tick(self) -> None:
         """Twice a second: adapts the limit, closes idle connections, asks whether to stop."""
         while True:
             due = trio.current_time() + _TICK_S
@@ -169,14 +169,14 @@ class BatchRun:
             await self._fetch(link, slot, hashes)
         except LinkFailed as failure:
             self._since_tick["timeouts" if self._is_crowding(failure, slot.state) else "answered"] += 1
-            if self._may_pass(failure, slot.state, link):
+            if self._is_worth_retrying(failure, slot.state, link):
                 self.timings.retries += 1
                 self._scheduler.put_back(link)
             else:
                 self._fail(link.index, failure, hashes[0] if hashes else None)
         finally:
             self._in_flight -= 1
-            self._look_again()
+            self._wake()
 
     async def _fetch(self, link: PendingLink, slot: RequestSlot, hashes: list[Hashes]) -> None:
         """`hashes` gets those of the image as soon as they are known, for its row if it is refused."""
@@ -229,7 +229,7 @@ class BatchRun:
         slow = failure.status in (DownloadStatus.TIMEOUT, DownloadStatus.CONNECT_TIMEOUT)
         return slow and state.proven and failure.message != "total"
 
-    def _may_pass(self, failure: LinkFailed, state: OriginState, link: PendingLink) -> bool:
+    def _is_worth_retrying(self, failure: LinkFailed, state: OriginState, link: PendingLink) -> bool:
         """Whether the link is worth another try."""
         if state.failure is not None:
             return False
@@ -241,9 +241,9 @@ class BatchRun:
         if failure.status is DownloadStatus.HTTP_ERROR:
             if failure.message in ("429", "503") and failure.retry_after_s is None:
                 state.host.pause(1.0)
-            return failure.message in _PASSING_ERRORS
+            return failure.message in _RETRIED_ERRORS
         if failure.status is DownloadStatus.BAD_RESPONSE:
-            return failure.message in _PASSING_RESPONSES
+            return failure.message in _RETRIED_RESPONSES
         return state.proven and failure.status in (
             DownloadStatus.CONNECT_FAILED,
             DownloadStatus.CONNECT_TIMEOUT,
