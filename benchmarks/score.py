@@ -31,7 +31,7 @@ from rich.table import Table
 
 from benchmarks.gpu_busy import watched
 from benchmarks.photos import make_photos
-from laion_etl.download.images import ImageSettings, Picture, decode
+from laion_etl.download.images import ImageSettings, StoredImage, decode
 from laion_etl.machine import usable_cores
 from laion_etl.minicrawl.scenes import caption, random_scene
 from laion_etl.records import SHARD_SCHEMA, batch_name, pair_id, sample_key
@@ -71,9 +71,9 @@ def make_shards(folder: Path, samples: int, per_shard: int) -> int:
     return shards
 
 
-def _scaled(data: bytes) -> Picture:
+def _scaled(data: bytes) -> StoredImage:
     found = decode(data, ImageSettings.of(DownloadSettings()))
-    if not isinstance(found, Picture):
+    if not isinstance(found, StoredImage):
         raise SystemExit(f"a photo came out as {found}")
     return found
 

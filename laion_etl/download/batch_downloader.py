@@ -13,7 +13,7 @@ from laion_etl.download.concurrency import AdaptiveConcurrency, LoadSample
 from laion_etl.download.content_opt_out import opted_out_by_metadata
 from laion_etl.download.decoders import Decoded, Decoders
 from laion_etl.download.hashes import Hashes
-from laion_etl.download.images import ImageSettings, Picture, undecoded
+from laion_etl.download.images import ImageSettings, StoredImage, undecoded
 from laion_etl.download.link_failed import LinkFailed
 from laion_etl.download.link_scheduler import LinkScheduler, PendingLink
 from laion_etl.download.metrics import Metrics
@@ -184,30 +184,30 @@ class BatchDownloader:
             decoded = await self._decode(bytes(body.data))
         if decoded.hashes is not None:
             hashes.append(decoded.hashes)
-        picture = self._accepted(decoded)
+        image = self._accepted(decoded)
         self._since_tick["answered"] += 1
         self.outcomes.keep()
-        self._shard.add_picture(link.index, picture, hashes[0])
+        self._shard.add_image(link.index, image, hashes[0])
         if self._hooks.metrics is not None:
             self._hooks.metrics.kept(len(body.data), self.timings.total[-1])
         self._progress()
 
     async def _decode(self, data: bytes) -> Decoded:
         """In a decoder, or by the header alone where that is enough."""
-        picture = undecoded(data, self._image_settings)
-        if picture is None:
+        image = undecoded(data, self._image_settings)
+        if image is None:
             return await self._decoders.decode(data)
         if self._settings.opt_out and opted_out_by_metadata(data):
             return Decoded(DownloadStatus.OPTED_OUT_METADATA, Hashes.of(data))
-        return Decoded(picture, Hashes.of(data))
+        return Decoded(image, Hashes.of(data))
 
-    def _accepted(self, decoded: Decoded) -> Picture:
+    def _accepted(self, decoded: Decoded) -> StoredImage:
         """The picture, unless it is refused or blocked: what is, is nowhere written."""
         hashes, found = decoded.hashes, decoded.found
         digests = (bytes.fromhex(hashes.md5), bytes.fromhex(hashes.sha256)) if hashes else None
         if digests and (self._blocklist.matches(*digests) or self._removed.hashes.matches(*digests)):
             raise LinkFailed(DownloadStatus.BLOCKED_HASH)
-        if not isinstance(found, Picture):
+        if not isinstance(found, StoredImage):
             raise LinkFailed(found)
         pdq = bytes.fromhex(found.pdq) if found.pdq else b""
         if pdq and (self._pdq_blocklist.matches(pdq) or self._removed.near.matches(pdq)):

@@ -17,7 +17,7 @@ from laion_etl.confined import confine
 from laion_etl.download.content_opt_out import opted_out_by_metadata
 from laion_etl.download.hashes import Hashes
 from laion_etl.download.image_header import ImageRules
-from laion_etl.download.images import ImageSettings, Picture, decode
+from laion_etl.download.images import ImageSettings, StoredImage, decode
 from laion_etl.download.resize import Resize
 from laion_etl.funnel import DownloadStatus
 
@@ -32,7 +32,7 @@ def answer(data: bytes, settings: ImageSettings, *, opt_out: bool) -> bytes:
     opted_out = opt_out and opted_out_by_metadata(data)
     found = DownloadStatus.OPTED_OUT_METADATA if opted_out else decode(data, settings)
     body = b""
-    if not isinstance(found, Picture):
+    if not isinstance(found, StoredImage):
         header["status"] = found.value
     else:
         header |= {

@@ -18,7 +18,7 @@ import trio
 from laion_etl.confined import ENVIRONMENT
 from laion_etl.download.decoder_process import ANSWER, REQUEST
 from laion_etl.download.hashes import Hashes
-from laion_etl.download.images import ImageSettings, Picture
+from laion_etl.download.images import ImageSettings, StoredImage
 from laion_etl.funnel import DownloadStatus
 from laion_etl.machine import usable_cores
 from laion_etl.settings import DownloadSettings
@@ -31,7 +31,7 @@ _PIPE_BYTES = 1 << 20  # an image in one write; Linux lets anybody have this muc
 class Decoded:
     """What a decoder found; no hashes when it died of the image."""
 
-    found: Picture | DownloadStatus
+    found: StoredImage | DownloadStatus
     hashes: Hashes | None = None
 
 
@@ -70,7 +70,7 @@ class _Decoder:
         hashes = Hashes(header.pop("sha256"), header.pop("md5"))
         if "status" in header:
             return Decoded(DownloadStatus(header["status"]), hashes)
-        return Decoded(Picture(data=stored, **header), hashes)
+        return Decoded(StoredImage(data=stored, **header), hashes)
 
     async def _exactly(self, length: int) -> bytes:
         received = bytearray()

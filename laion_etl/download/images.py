@@ -65,7 +65,7 @@ class ImageSettings:
 
 
 @dataclass(frozen=True, slots=True)
-class Picture:
+class StoredImage:
     """A stored image: its bytes and extension, stored size, original size after orientation, hashes."""
 
     data: bytes
@@ -78,7 +78,7 @@ class Picture:
     pdq: str | None
 
 
-def decode(data: bytes, settings: ImageSettings) -> Picture | DownloadStatus:
+def decode(data: bytes, settings: ImageSettings) -> StoredImage | DownloadStatus:
     """The stored form of an image, or why there is none. Everything is decoded: a truncated image fails."""
     if len(data) < settings.rules.min_bytes:
         return DownloadStatus.TOO_FEW_BYTES
@@ -93,14 +93,14 @@ def decode(data: bytes, settings: ImageSettings) -> Picture | DownloadStatus:
             return DownloadStatus.DECODE_FAILED
 
 
-def undecoded(data: bytes, settings: ImageSettings) -> Picture | None:
+def undecoded(data: bytes, settings: ImageSettings) -> StoredImage | None:
     """An image that is stored as it came, by its header alone; None when it has to be decoded."""
     if settings.perceptual_hashes or (size := plain_size(data)) is None:
         return None
     if settings.rules.refuse(*size) is not None or settings.resize.plan(size) is not None:
         return None
     extension = "jpg" if data[0] == 0xFF else "png" if data[0] == 0x89 else "webp"
-    return Picture(data, extension, *size, *size, None, None)
+    return StoredImage(data, extension, *size, *size, None, None)
 
 
 def _refused_by_header(image: Image.Image, rules: ImageRules) -> DownloadStatus | None:
@@ -111,7 +111,7 @@ def _refused_by_header(image: Image.Image, rules: ImageRules) -> DownloadStatus 
     return rules.refuse(*image.size)
 
 
-def _stored(image: Image.Image, data: bytes, settings: ImageSettings) -> Picture:
+def _stored(image: Image.Image, data: bytes, settings: ImageSettings) -> StoredImage:
     extension = EXTENSIONS[image.format or ""]
     exif = image.getexif()
     orientation = exif.get(ExifTags.Base.Orientation, 1)
@@ -132,7 +132,7 @@ def _stored(image: Image.Image, data: bytes, settings: ImageSettings) -> Picture
         image.draft(None, needed if orientation not in _TURNS_SIDES else needed[::-1])
     image.load()
     if plain:
-        return Picture(data, extension, *original, *original, *_hashes(image, settings))
+        return StoredImage(data, extension, *original, *original, *_hashes(image, settings))
     upright = _flat(image)
     if orientation in _TURNS:
         upright = upright.transpose(_TURNS[orientation])
@@ -142,14 +142,14 @@ def _stored(image: Image.Image, data: bytes, settings: ImageSettings) -> Picture
     encoding, quality = ENCODINGS[settings.encode_format], settings.encode_quality
     upright.save(buffer, encoding, quality=quality, exif=b"", icc_profile=None)
     stored = buffer.getvalue()
-    return Picture(stored, settings.encode_format, *upright.size, *original, *_hashes(upright, settings))
+    return StoredImage(stored, settings.encode_format, *upright.size, *original, *_hashes(upright, settings))
 
 
-def _hashes(picture: Image.Image, settings: ImageSettings) -> tuple[str | None, str | None]:
+def _hashes(image: Image.Image, settings: ImageSettings) -> tuple[str | None, str | None]:
     """phash and PDQ of a decoded picture."""
     if not settings.perceptual_hashes:
         return None, None
-    grey = picture.convert("L")
+    grey = image.convert("L")
     return perceptual_hash(grey), pdq_hash(grey)
 
 

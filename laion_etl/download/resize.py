@@ -21,19 +21,19 @@ class Change:
     scale_to: Size
     square: int | None = None
 
-    def apply(self, picture: Image.Image) -> Image.Image:
+    def apply(self, image: Image.Image) -> Image.Image:
         """The picture scaled, then cut to its middle or padded with white.
 
         Averaging over areas on the way down, as img2dataset does; bicubic on the way up.
         """
-        if picture.size != self.scale_to:
-            down = picture.width >= self.scale_to[0]
+        if image.size != self.scale_to:
+            down = image.width >= self.scale_to[0]
             how = Image.Resampling.BOX if down else Image.Resampling.BICUBIC
-            picture = picture.resize(self.scale_to, how)
-        if self.square is None or picture.size == (self.square, self.square):
-            return picture
-        square = Image.new(picture.mode, (self.square, self.square), "white")
-        square.paste(picture, ((self.square - picture.width) // 2, (self.square - picture.height) // 2))
+            image = image.resize(self.scale_to, how)
+        if self.square is None or image.size == (self.square, self.square):
+            return image
+        square = Image.new(image.mode, (self.square, self.square), "white")
+        square.paste(image, ((self.square - image.width) // 2, (self.square - image.height) // 2))
         return square
 
 

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from laion_etl.download.hashes import Hashes
-from laion_etl.download.images import Picture
+from laion_etl.download.images import StoredImage
 from laion_etl.funnel import DownloadStatus
 from laion_etl.records import SHARD_SCHEMA, sample_key, shard_stem
 from laion_etl.stats import Output
@@ -57,19 +57,19 @@ class ShardWriter:
     ) -> None:
         self._outcomes[index] = _Outcome(status, message or None, hashes, None)
 
-    def add_picture(self, index: int, picture: Picture, hashes: Hashes) -> None:
+    def add_image(self, index: int, image: StoredImage, hashes: Hashes) -> None:
         with storage_errors("write", f"a temporary file in {tempfile.gettempdir()}"):
             offset = self._spool.seek(0, 2)
-            self._spool.write(picture.data)
+            self._spool.write(image.data)
             self._spool.flush()
         stored = _Stored(
-            picture.format,
+            image.format,
             offset,
-            len(picture.data),
-            (picture.width, picture.height),
-            (picture.original_width, picture.original_height),
-            picture.phash,
-            picture.pdq,
+            len(image.data),
+            (image.width, image.height),
+            (image.original_width, image.original_height),
+            image.phash,
+            image.pdq,
         )
         self._outcomes[index] = _Outcome(DownloadStatus.SUCCESS, None, hashes, stored)
 

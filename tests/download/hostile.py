@@ -19,16 +19,16 @@ Send = Callable[[bytes], None]
 LONGEST_S = 20.0
 
 
-def picture(format_: str = "JPEG", size: tuple[int, int] = (300, 200), **options: object) -> bytes:
-    """A noisy picture, well over 5,000 bytes."""
+def noise_image(format_: str = "JPEG", size: tuple[int, int] = (300, 200), **options: object) -> bytes:
+    """A noisy image, well over 5,000 bytes."""
     noise = Image.effect_noise(size, 90).convert("RGB")
     buffer = io.BytesIO()
     noise.save(buffer, format_, **options)
     return buffer.getvalue()
 
 
-GOOD = picture()
-LARGE_AVIF = picture("AVIF", (800, 800))  # encoding takes longer than a link waits on a busy machine
+GOOD = noise_image()
+LARGE_AVIF = noise_image("AVIF", (800, 800))  # encoding takes longer than a link waits on a busy machine
 GZIP_BOMB = gzip.compress(bytes(100_000_000), 1)
 DEFLATE_BOMB = zlib.compress(bytes(100_000_000), 1)
 
@@ -175,7 +175,7 @@ ANSWERS: dict[str, Callable[[Send, socket.socket], None]] = {
     "/svg": lambda send, _: send(
         ok(b'<svg xmlns="http://www.w3.org/2000/svg"><script>1</script>' + b" " * 9000)
     ),
-    "/gif": lambda send, _: send(ok(picture("GIF"))),
+    "/gif": lambda send, _: send(ok(noise_image("GIF"))),
     "/slow-status": lambda send, _: trickle(send, b"HTTP/1.1 200 OK\r\n" * 9, 1, 0.3),
     "/slow-chunks": lambda send, _: (
         send(HEAD + b"Transfer-Encoding: chunked\r\n\r\n"),

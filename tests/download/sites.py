@@ -23,7 +23,7 @@ class Request:
 
 @dataclass
 class Site:
-    """`answers` by path; other paths are pictures, and the rules of the site are missing."""
+    """`answers` by path; other paths are images, and the rules of the site are missing."""
 
     answers: dict[str, Callable[[], Reply]] = field(default_factory=dict)
     requests: list[Request] = field(default_factory=list)
@@ -48,7 +48,7 @@ class Site:
             with self._lock:
                 self._now -= 1
 
-    def pictures(self) -> list[Request]:
+    def image_requests(self) -> list[Request]:
         return [request for request in self.requests if not request.path.startswith(("/robots", "/.well"))]
 
 

@@ -10,7 +10,7 @@ from PIL import Image
 from laion_etl.download.blocklist import HashBlocklist
 from laion_etl.download.decoders import Decoders
 from laion_etl.download.hashes import Hashes
-from laion_etl.download.images import Picture
+from laion_etl.download.images import StoredImage
 from laion_etl.errors import InputError
 from laion_etl.funnel import DownloadStatus as S
 from laion_etl.settings import DownloadSettings
@@ -26,8 +26,8 @@ def large_png(side: int = SLOW) -> bytes:
     return buffer.getvalue()
 
 
-def decode_all(images: list[bytes], settings: DownloadSettings) -> list[Picture | S]:
-    found: list[Picture | S] = [S.SUCCESS] * len(images)
+def decode_all(images: list[bytes], settings: DownloadSettings) -> list[StoredImage | S]:
+    found: list[StoredImage | S] = [S.SUCCESS] * len(images)
 
     async def one(decoders: Decoders, index: int) -> None:
         found[index] = (await decoders.decode(images[index])).found
@@ -45,7 +45,7 @@ def decode_all(images: list[bytes], settings: DownloadSettings) -> list[Picture 
 def test_many_images_share_few_processes_and_keep_their_order() -> None:
     images = [GOOD, b"no image" * 1000] * 20
     found = decode_all(images, DownloadSettings(decoders=2))
-    assert [isinstance(one, Picture) for one in found] == [True, False] * 20
+    assert [isinstance(one, StoredImage) for one in found] == [True, False] * 20
     assert set(found[1::2]) == {S.NOT_AN_IMAGE}
     assert len({str(one) for one in found[::2]}) == 1
 
@@ -56,24 +56,24 @@ def test_a_slow_image_ends_at_its_limit_and_the_next_is_decoded() -> None:
     assert decode_all([large_png(SLOWER)], settings) == [S.DECODE_TIMEOUT]
     found = decode_all([large_png(SLOWER), GOOD], settings)
     assert found[0] is S.DECODE_TIMEOUT
-    assert isinstance(found[1], Picture)
+    assert isinstance(found[1], StoredImage)
 
 
 def test_an_image_that_needs_too_much_memory_fails_alone() -> None:
     settings = DownloadSettings(decoders=1, decode_memory_mb=400, max_pixels=SLOW * SLOW)
     found = decode_all([large_png(), GOOD], settings)
     assert found[0] is S.DECODE_FAILED
-    assert isinstance(found[1], Picture)
+    assert isinstance(found[1], StoredImage)
 
 
-@pytest.mark.parametrize(("kills", "expected"), [(1, Picture), (2, S)])
+@pytest.mark.parametrize(("kills", "expected"), [(1, StoredImage), (2, S)])
 def test_an_image_on_which_two_decoders_die_is_given_up(kills: int, expected: type) -> None:
     settings = DownloadSettings(decoders=1, max_pixels=SLOW * SLOW, decode_timeout_s=30)
-    found: list[Picture | S] = []
+    found: list[StoredImage | S] = []
 
     async def main() -> None:
         async with Decoders(settings) as decoders, trio.open_nursery() as nursery:
-            assert isinstance((await decoders.decode(GOOD)).found, Picture)
+            assert isinstance((await decoders.decode(GOOD)).found, StoredImage)
             nursery.start_soon(_decode_into, decoders)
             for _ in range(kills):
                 await trio.sleep(0.3)
@@ -88,19 +88,19 @@ def test_an_image_on_which_two_decoders_die_is_given_up(kills: int, expected: ty
     trio.run(main)
     assert isinstance(found[0], expected)
     assert found[0] is S.DECODER_CRASHED or kills == 1
-    assert isinstance(found[1], Picture)
+    assert isinstance(found[1], StoredImage)
 
 
 def test_a_cancelled_decode_leaves_no_process_and_no_half_read_answer() -> None:
     settings = DownloadSettings(decoders=1, max_pixels=SLOW * SLOW)
 
-    async def main() -> Picture | S:
+    async def main() -> StoredImage | S:
         async with Decoders(settings) as decoders:
             with trio.move_on_after(0.3):
                 await decoders.decode(large_png())
             return (await decoders.decode(GOOD)).found
 
-    assert isinstance(trio.run(main), Picture)
+    assert isinstance(trio.run(main), StoredImage)
     assert decoders_of(os.getpid()) == []
 
 
@@ -112,7 +112,7 @@ def test_a_decoder_outlives_the_threads_of_its_parent(monkeypatch: pytest.Monkey
         async with Decoders(DownloadSettings(decoders=1)) as decoders:
             pids = []
             for _ in range(2):
-                assert isinstance((await decoders.decode(GOOD)).found, Picture)
+                assert isinstance((await decoders.decode(GOOD)).found, StoredImage)
                 pids += decoders_of(os.getpid())
                 await trio.to_thread.run_sync(os.getpid)
                 await trio.sleep(0.4)

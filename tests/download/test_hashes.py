@@ -12,7 +12,7 @@ from laion_etl.download.pdq import pdq_hash
 from laion_etl.errors import InputError
 
 
-def picture(seed: int, size: tuple[int, int]) -> Image.Image:
+def noise_image(seed: int, size: tuple[int, int]) -> Image.Image:
     coarse = np.random.default_rng(seed).integers(0, 256, (9, 11, 3), dtype=np.uint8)
     return Image.fromarray(coarse).resize(size, Image.Resampling.BICUBIC)
 
@@ -33,14 +33,14 @@ def distance(a: str, b: str) -> int:
     ],
 )
 def test_pdq_is_the_references(seed: int, size: tuple[int, int], reference: str, most: int) -> None:
-    assert distance(pdq_hash(picture(seed, size).convert("L")), reference) <= most
+    assert distance(pdq_hash(noise_image(seed, size).convert("L")), reference) <= most
 
 
-def test_pdq_survives_scaling_and_tells_pictures_apart() -> None:
+def test_pdq_survives_scaling_and_tells_images_apart() -> None:
     for seed in range(5):
-        image = picture(seed, (400, 300)).convert("L")
+        image = noise_image(seed, (400, 300)).convert("L")
         assert distance(pdq_hash(image), pdq_hash(image.resize((256, 192)))) <= 31
-        assert distance(pdq_hash(image), pdq_hash(picture(seed + 50, (400, 300)).convert("L"))) > 60
+        assert distance(pdq_hash(image), pdq_hash(noise_image(seed + 50, (400, 300)).convert("L"))) > 60
 
 
 def flipped(value: bytes, bits: list[int]) -> bytes:

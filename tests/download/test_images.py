@@ -7,7 +7,7 @@ import pytest
 from PIL import Image, ImageCms
 
 from laion_etl.download.image_header import sniff
-from laion_etl.download.images import ImageSettings, Picture, decode
+from laion_etl.download.images import ImageSettings, StoredImage, decode
 from laion_etl.download.phash import perceptual_hash
 from laion_etl.funnel import DownloadStatus as S
 from laion_etl.minicrawl.scenes import draw, random_scene
@@ -31,13 +31,13 @@ def scene(seed: int, width: int = 320, height: int = 240) -> Image.Image:
     return draw(random_scene(rng), width, height, rng)
 
 
-def stored(data: bytes, limits: ImageSettings = LIMITS) -> tuple[Picture, Image.Image]:
-    picture = decode(data, limits)
-    assert isinstance(picture, Picture), picture
-    image = Image.open(io.BytesIO(picture.data))
+def stored(data: bytes, limits: ImageSettings = LIMITS) -> tuple[StoredImage, Image.Image]:
+    result = decode(data, limits)
+    assert isinstance(result, StoredImage), result
+    image = Image.open(io.BytesIO(result.data))
     image.load()
-    assert image.size == (picture.width, picture.height)
-    return picture, image
+    assert image.size == (result.width, result.height)
+    return result, image
 
 
 def quadrants(image: Image.Image) -> list[tuple[int, ...]]:
@@ -61,14 +61,14 @@ def corners() -> Image.Image:
 @pytest.mark.parametrize(("format_", "extension"), [("JPEG", "jpg"), ("PNG", "png"), ("WEBP", "webp")])
 def test_small_plain_images_are_kept_as_they_came(format_: str, extension: str) -> None:
     data = encoded(scene(1), format_)
-    picture, _ = stored(data)
-    assert picture.data == data
-    assert (picture.format, picture.width, picture.height) == (extension, 320, 240)
+    result, _ = stored(data)
+    assert result.data == data
+    assert (result.format, result.width, result.height) == (extension, 320, 240)
 
 
 def test_a_longer_short_side_is_scaled_down() -> None:
-    picture, image = stored(encoded(scene(1, 1200, 800)))
-    assert (picture.original_width, picture.original_height) == (1200, 800)
+    result, image = stored(encoded(scene(1, 1200, 800)))
+    assert (result.original_width, result.original_height) == (1200, 800)
     assert image.size == (384, 256)
     assert image.format == "JPEG"
 
@@ -94,8 +94,8 @@ def test_orientation_is_applied(orientation: int) -> None:
     turned = upright if undo is None else upright.transpose(undo)
     exif = Image.Exif()
     exif[0x0112] = orientation
-    picture, image = stored(encoded(turned, quality=95, exif=exif))
-    assert (picture.original_width, picture.original_height) == (120, 80)
+    result, image = stored(encoded(turned, quality=95, exif=exif))
+    assert (result.original_width, result.original_height) == (120, 80)
     assert quadrants(image) == quadrants(upright)
 
 
@@ -103,8 +103,8 @@ def test_a_place_is_never_kept() -> None:
     exif = Image.Exif()
     exif[0x8825] = {1: "N", 2: (47.0, 22.0, 0.0)}
     data = encoded(scene(1), exif=exif)
-    picture, image = stored(data)
-    assert picture.data != data
+    result, image = stored(data)
+    assert result.data != data
     assert not image.getexif()
 
 

@@ -69,7 +69,7 @@ def test_hosts_take_turns(store: Store) -> None:
         running.delay_s = 0.02
         urls = [f"http://{host}.ours.example/{n}.jpg" for host in "abcd" for n in range(10)]
         run(store, urls, running, connections=4, connections_per_host=1)
-        first = Counter(request.host for request in running.pictures()[:20])
+        first = Counter(request.host for request in running.image_requests()[:20])
     assert set(first) == {f"{host}.ours.example" for host in "abcd"}
 
 
@@ -85,10 +85,10 @@ def test_a_short_wait_is_waited_for_and_a_long_one_ends_the_host(store: Store) -
         urls = ["http://a.ours.example/0.jpg", "http://a.ours.example/1.jpg"]
         urls += ["http://b.ours.example/long.jpg"] + [f"http://b.ours.example/{n}.jpg" for n in range(50)]
         stats = run(store, urls, running, connections_per_host=1)
-        asked = [request for request in running.pictures() if request.host == "b.ours.example"]
+        asked = [request for request in running.image_requests() if request.host == "b.ours.example"]
         first, second = (
             request.at
-            for request in running.pictures()
+            for request in running.image_requests()
             if request.path == "/0.jpg" and request.host == "a.ours.example"
         )
     assert second - first >= 1
@@ -106,7 +106,7 @@ def test_what_may_pass_is_tried_again_and_what_does_not_is_not(store: Store) -> 
         running.answers["/broken.jpg"] = lambda: (500, {}, b"")
         urls = [f"http://a.ours.example/{name}.jpg" for name in ("flaky", "gone", "broken")]
         stats = run(store, urls, running)
-        asked = Counter(request.path for request in running.pictures())
+        asked = Counter(request.path for request in running.image_requests())
     assert asked == {"/flaky.jpg": 2, "/gone.jpg": 1, "/broken.jpg": 2}
     assert (stats.kept, stats.dropped) == (1, {"http_error": 2})
     assert stats.details["network"]["retries"] == 2

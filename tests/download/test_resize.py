@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from laion_etl.download.image_header import dimensions, plain_size
-from laion_etl.download.images import Picture, decode, undecoded
+from laion_etl.download.images import StoredImage, decode, undecoded
 from laion_etl.errors import SettingsError
 from laion_etl.funnel import DownloadStatus as S
 from tests.download.test_images import encoded, scene, stored, with_settings
@@ -27,9 +27,9 @@ from tests.download.test_images import encoded, scene, stored, with_settings
     ],
 )
 def test_sizes(mode: str, size: tuple[int, int], expected: tuple[int, int]) -> None:
-    picture, image = stored(encoded(scene(1, *size)), with_settings(resize_mode=mode))
+    result, image = stored(encoded(scene(1, *size)), with_settings(resize_mode=mode))
     assert image.size == expected
-    assert (picture.original_width, picture.original_height) == size
+    assert (result.original_width, result.original_height) == size
 
 
 def test_small_images_are_scaled_up_where_that_is_wanted() -> None:
@@ -54,8 +54,8 @@ def test_a_border_is_white_and_a_crop_is_the_middle() -> None:
     ("name", "format_"), [("jpg", "JPEG"), ("webp", "WEBP"), ("png", "PNG"), ("avif", "AVIF")]
 )
 def test_output_formats(name: str, format_: str) -> None:
-    picture, image = stored(encoded(scene(1, 900, 600)), with_settings(encode_format=name))
-    assert (picture.format, image.format) == (name, format_)
+    result, image = stored(encoded(scene(1, 900, 600)), with_settings(encode_format=name))
+    assert (result.format, image.format) == (name, format_)
 
 
 @pytest.mark.parametrize("changes", [{"resize_mode": "crop"}, {"encode_format": "gif"}, {"image_size": 0}])
@@ -68,7 +68,7 @@ def test_rules_of_size() -> None:
     data = encoded(scene(1, 400, 100))
     assert decode(data, with_settings(min_side=101)) is S.TOO_FEW_PIXELS
     assert decode(data, with_settings(max_aspect_ratio=3.9)) is S.ASPECT_RATIO
-    assert isinstance(decode(data, with_settings(min_side=100, max_aspect_ratio=4.0)), Picture)
+    assert isinstance(decode(data, with_settings(min_side=100, max_aspect_ratio=4.0)), StoredImage)
 
 
 @pytest.mark.parametrize("format_", ["JPEG", "PNG", "WEBP"])
@@ -89,9 +89,9 @@ def turned(orientation: int, place: bool) -> bytes:
 def test_only_plain_images_stay_undecoded() -> None:
     kept = with_settings(resize_mode="no", perceptual_hashes=False)
     plain = encoded(scene(1))
-    picture = undecoded(plain, kept)
-    assert picture is not None
-    assert (picture.data, picture.width, picture.height, picture.phash) == (plain, 320, 240, None)
+    result = undecoded(plain, kept)
+    assert result is not None
+    assert (result.data, result.width, result.height, result.phash) == (plain, 320, 240, None)
     assert undecoded(turned(1, place=False), kept) is not None
     transparent = io.BytesIO()
     half_clear = scene(1)

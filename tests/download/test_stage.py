@@ -20,7 +20,7 @@ from laion_etl.settings import DownloadSettings, Settings
 from laion_etl.stats import Output, StageStats
 from laion_etl.storage import LocalStore, Store
 from laion_etl.tarshard import read_members
-from tests.download.hostile import ANSWERS, GOOD, hostile_server, picture
+from tests.download.hostile import ANSWERS, GOOD, hostile_server, noise_image
 from tests.download.test_client import EXPECTED, name
 
 
@@ -146,7 +146,7 @@ def test_a_blocked_hash_is_never_written(store: Store, settings: Settings, tmp_p
 def test_large_images_are_scaled_down(
     store: Store, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    data = picture(size=(1200, 900), quality=60)
+    data = noise_image(size=(1200, 900), quality=60)
     answer = f"HTTP/1.1 200 OK\r\nContent-Length: {len(data)}\r\n\r\n".encode() + data
     monkeypatch.setitem(ANSWERS, "/large", lambda send, _: send(answer))
     plan(store, ["http://a.hostile.example/large"])

@@ -188,7 +188,7 @@ def test_sigterm_lets_a_download_worker_finish_or_give_back(
             command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
         ) as running:
             end = time.monotonic() + 60
-            while len(web.pictures()) < 4:
+            while len(web.image_requests()) < 4:
                 assert running.poll() is None, running.stdout and running.stdout.read()
                 assert time.monotonic() < end
                 time.sleep(0.05)
@@ -200,4 +200,4 @@ def test_sigterm_lets_a_download_worker_finish_or_give_back(
         written = store.list("shards/")
     assert rows == [("done", 1)] if finished else rows == [("ready", 0)]
     assert bool(written) is finished
-    assert len(web.pictures()) == 30 if finished else len(web.pictures()) < 30
+    assert len(web.image_requests()) == 30 if finished else len(web.image_requests()) < 30

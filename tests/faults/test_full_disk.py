@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from laion_etl.download.hashes import Hashes
-from laion_etl.download.images import Picture
+from laion_etl.download.images import StoredImage
 from laion_etl.download.shards import ShardWriter
 from laion_etl.errors import StorageError
 from tests.parse.wat_files import image, page_record, write_wat
@@ -58,10 +58,10 @@ def test_parse_on_a_full_disk(small_disk: Callable[[int], Path], tmp_path: Path)
 
 
 def test_the_temporary_file_of_a_batch_on_a_full_disk() -> None:
-    picture = Picture(b"x" * 100_000, "jpg", 1, 1, 1, 1, None, None)
+    image = StoredImage(b"x" * 100_000, "jpg", 1, 1, 1, 1, None, None)
     full = Path("/dev/full").open("r+b")  # noqa: SIM115 - closing it would try to write again
     with pytest.raises(StorageError, match="the disk is full"):
-        ShardWriter(0, [{}], full).add_picture(0, picture, Hashes("", ""))
+        ShardWriter(0, [{}], full).add_image(0, image, Hashes("", ""))
     with contextlib.suppress(OSError):
         full.close()
 
