@@ -26,7 +26,7 @@ def main() -> None:
     names = sys.argv[1:]
     if names[0].endswith(".jpg"):
         photos = [Path(name).read_bytes() for name in names]
-        settings = ImageSettings.of(DownloadSettings(perceptual_hashes=False))
+        settings = ImageSettings.from_settings(DownloadSettings(perceptual_hashes=False))
         spent_ms = cpu_ms(lambda photo: answer(photo, settings, opt_out=False), photos)
     else:
         links = [link.removeprefix("http://").partition("/") for link in Path(names[0]).read_text().split()]

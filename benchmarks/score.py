@@ -72,7 +72,7 @@ def make_shards(folder: Path, samples: int, per_shard: int) -> int:
 
 
 def _scaled(data: bytes) -> StoredImage:
-    found = decode(data, ImageSettings.of(DownloadSettings()))
+    found = decode(data, ImageSettings.from_settings(DownloadSettings()))
     if not isinstance(found, StoredImage):
         raise SystemExit(f"a photo came out as {found}")
     return found

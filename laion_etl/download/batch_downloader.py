@@ -12,7 +12,7 @@ from laion_etl.download.client import Client
 from laion_etl.download.concurrency import AdaptiveConcurrency, LoadSample
 from laion_etl.download.content_opt_out import opted_out_by_metadata
 from laion_etl.download.decoders import Decoded, Decoders
-from laion_etl.download.hashes import Hashes
+from laion_etl.download.hashes import Digests
 from laion_etl.download.images import ImageSettings, StoredImage, undecoded
 from laion_etl.download.link_failed import LinkFailed
 from laion_etl.download.link_scheduler import LinkScheduler, PendingLink
@@ -63,7 +63,7 @@ class BatchDownloader:
         self.resolver_times_s: list[float] = []
         self.hosts = 0
         self._settings = settings
-        self._image_settings = ImageSettings.of(settings)
+        self._image_settings = ImageSettings.from_settings(settings)
         self._pairs = pairs
         self._shard = shard
         self._hooks = hooks
@@ -164,7 +164,7 @@ class BatchDownloader:
                 await trio.to_thread.run_sync(self._hooks.metrics.flush)
 
     async def _link(self, link: PendingLink, slot: RequestSlot) -> None:
-        hashes: list[Hashes] = []
+        hashes: list[Digests] = []
         try:
             await self._fetch(link, slot, hashes)
         except LinkFailed as failure:
@@ -178,7 +178,7 @@ class BatchDownloader:
             self._in_flight -= 1
             self._wake()
 
-    async def _fetch(self, link: PendingLink, slot: RequestSlot, hashes: list[Hashes]) -> None:
+    async def _fetch(self, link: PendingLink, slot: RequestSlot, hashes: list[Digests]) -> None:
         """`hashes` gets those of the image as soon as they are known, for its row if it is refused."""
         with await self._client.fetch(link.target, slot) as body:
             decoded = await self._decode(bytes(body.data))
@@ -198,8 +198,8 @@ class BatchDownloader:
         if image is None:
             return await self._decoders.decode(data)
         if self._settings.opt_out and opted_out_by_metadata(data):
-            return Decoded(DownloadStatus.OPTED_OUT_METADATA, Hashes.of(data))
-        return Decoded(image, Hashes.of(data))
+            return Decoded(DownloadStatus.OPTED_OUT_METADATA, Digests.from_bytes(data))
+        return Decoded(image, Digests.from_bytes(data))
 
     def _accepted(self, decoded: Decoded) -> StoredImage:
         """The picture, unless it is refused or blocked: what is, is nowhere written."""
@@ -214,7 +214,7 @@ class BatchDownloader:
             raise LinkFailed(DownloadStatus.BLOCKED_HASH, "PDQ")
         return found
 
-    def _fail(self, index: int, failure: LinkFailed, hashes: Hashes | None = None) -> None:
+    def _fail(self, index: int, failure: LinkFailed, hashes: Digests | None = None) -> None:
         self.outcomes.drop(failure.status)
         self._shard.add_failure(index, failure.status, failure.message, hashes)
         if self._hooks.metrics is not None:

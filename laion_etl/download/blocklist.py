@@ -17,7 +17,7 @@ _SHA256_BYTES = 32
 _PDQ_BYTES = 32
 _WORDS = 16
 _NEAR_WORDS = np.array([0, *(1 << bit for bit in range(16))], dtype=np.uint16)  # differ in at most one bit
-_MOST_BY_WORDS = 2 * _WORDS - 1
+_MAX_DISTANCE_BY_WORDS = 2 * _WORDS - 1
 
 
 class HashBlocklist:
@@ -70,7 +70,7 @@ class PdqBlocklist:
         if not len(self._hashes):
             return False
         mine = np.frombuffer(pdq, dtype=np.uint8)
-        candidates = self._candidates(mine) if self._distance <= _MOST_BY_WORDS else self._hashes
+        candidates = self._candidates(mine) if self._distance <= _MAX_DISTANCE_BY_WORDS else self._hashes
         bits = np.bitwise_count(candidates ^ mine).sum(axis=1, dtype=np.int64)
         return bool((bits <= self._distance).any())
 

@@ -50,7 +50,7 @@ class Client:
             robots_txt=settings.robots_txt,
             tdmrep=settings.tdmrep,
         )
-        self._image_rules = ImageRules.of(settings)
+        self._image_rules = ImageRules.from_settings(settings)
         self._budget = MemoryBudget(_BODIES_BUDGET_BYTES)
 
     async def fetch(self, target: RequestUrl, slot: RequestSlot | None = None) -> BufferedBody:

@@ -15,7 +15,7 @@ from typing import BinaryIO
 
 from laion_etl.confined import confine
 from laion_etl.download.content_opt_out import opted_out_by_metadata
-from laion_etl.download.hashes import Hashes
+from laion_etl.download.hashes import Digests
 from laion_etl.download.image_header import ImageRules
 from laion_etl.download.images import ImageSettings, StoredImage, decode
 from laion_etl.download.resize import Resize
@@ -27,7 +27,7 @@ ANSWER = struct.Struct(">II")
 
 def answer(data: bytes, settings: ImageSettings, *, opt_out: bool) -> bytes:
     """The framed answer for one image; `opt_out`: images that say so are not decoded."""
-    hashes = Hashes.of(data)
+    hashes = Digests.from_bytes(data)
     header: dict[str, str | int | None] = {"sha256": hashes.sha256, "md5": hashes.md5}
     opted_out = opt_out and opted_out_by_metadata(data)
     found = DownloadStatus.OPTED_OUT_METADATA if opted_out else decode(data, settings)

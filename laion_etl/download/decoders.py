@@ -17,7 +17,7 @@ import trio
 
 from laion_etl.confined import ENVIRONMENT
 from laion_etl.download.decoder_process import ANSWER, REQUEST
-from laion_etl.download.hashes import Hashes
+from laion_etl.download.hashes import Digests
 from laion_etl.download.images import ImageSettings, StoredImage
 from laion_etl.funnel import DownloadStatus
 from laion_etl.machine import usable_cores
@@ -32,7 +32,7 @@ class Decoded:
     """What a decoder found; no hashes when it died of the image."""
 
     found: StoredImage | DownloadStatus
-    hashes: Hashes | None = None
+    hashes: Digests | None = None
 
 
 class _DecoderDied(Exception):  # noqa: N818 - an outcome, not an error of the program
@@ -67,7 +67,7 @@ class _Decoder:
             stored = await self._exactly(data_length) if data_length else data
         except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
             raise _DecoderDied from error
-        hashes = Hashes(header.pop("sha256"), header.pop("md5"))
+        hashes = Digests(header.pop("sha256"), header.pop("md5"))
         if "status" in header:
             return Decoded(DownloadStatus(header["status"]), hashes)
         return Decoded(StoredImage(data=stored, **header), hashes)
@@ -97,7 +97,7 @@ class Decoders:
         self.processes = settings.decoders or usable_cores()
         self._free = trio.Semaphore(self.processes)
         self._idle: list[_Decoder] = []
-        image_settings = json.dumps(asdict(ImageSettings.of(settings)))
+        image_settings = json.dumps(asdict(ImageSettings.from_settings(settings)))
         module = "laion_etl.download.decoder_process"
         self._command = [sys.executable, "-m", module, str(settings.decode_memory_mb), image_settings]
         self._command.append(str(settings.opt_out))

@@ -54,7 +54,7 @@ class ImageRules:
     max_aspect_ratio: float
 
     @classmethod
-    def of(cls, settings: DownloadSettings) -> "ImageRules":
+    def from_settings(cls, settings: DownloadSettings) -> "ImageRules":
         return cls(settings.min_bytes, settings.max_pixels, settings.min_side, settings.max_aspect_ratio)
 
     def refuse(self, width: int, height: int) -> DownloadStatus | None:

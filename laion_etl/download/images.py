@@ -11,9 +11,8 @@ from dataclasses import dataclass
 
 from PIL import ExifTags, Image, ImageCms, ImageFile
 
+from laion_etl.download.hashes import pdq_hash, perceptual_hash
 from laion_etl.download.image_header import SNIFF_BYTES, ImageRules, ends_cleanly, plain_size, sniff
-from laion_etl.download.pdq import pdq_hash
-from laion_etl.download.phash import perceptual_hash
 from laion_etl.download.resize import Resize
 from laion_etl.errors import SettingsError
 from laion_etl.funnel import DownloadStatus
@@ -50,14 +49,14 @@ class ImageSettings:
     perceptual_hashes: bool = True
 
     @classmethod
-    def of(cls, settings: DownloadSettings) -> "ImageSettings":
+    def from_settings(cls, settings: DownloadSettings) -> "ImageSettings":
         """Raises SettingsError for an unknown resize mode or format."""
         if settings.encode_format not in ENCODINGS:
             given = f"LAION_ETL_DOWNLOAD_ENCODE_FORMAT={settings.encode_format!r}"
             raise SettingsError(f"{given} is none of {', '.join(ENCODINGS)}")
         return cls(
-            ImageRules.of(settings),
-            Resize.of(settings),
+            ImageRules.from_settings(settings),
+            Resize.from_settings(settings),
             settings.encode_format,
             settings.encode_quality,
             settings.perceptual_hashes,

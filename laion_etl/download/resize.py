@@ -46,7 +46,7 @@ class Resize:
     only_if_bigger: bool
 
     @classmethod
-    def of(cls, settings: DownloadSettings) -> "Resize":
+    def from_settings(cls, settings: DownloadSettings) -> "Resize":
         """Raises SettingsError for an unknown mode or no size."""
         if settings.resize_mode not in MODES:
             raise SettingsError(

@@ -13,7 +13,7 @@ from typing import IO, Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from laion_etl.download.hashes import Hashes
+from laion_etl.download.hashes import Digests
 from laion_etl.download.images import StoredImage
 from laion_etl.funnel import DownloadStatus
 from laion_etl.records import SHARD_SCHEMA, sample_key, shard_stem
@@ -39,7 +39,7 @@ class _Stored:
 class _Outcome:
     status: DownloadStatus
     message: str | None
-    hashes: Hashes | None
+    hashes: Digests | None
     stored: _Stored | None
 
 
@@ -53,11 +53,11 @@ class ShardWriter:
         self._outcomes: list[_Outcome | None] = [None] * len(pairs)
 
     def add_failure(
-        self, index: int, status: DownloadStatus, message: str = "", hashes: Hashes | None = None
+        self, index: int, status: DownloadStatus, message: str = "", hashes: Digests | None = None
     ) -> None:
         self._outcomes[index] = _Outcome(status, message or None, hashes, None)
 
-    def add_image(self, index: int, image: StoredImage, hashes: Hashes) -> None:
+    def add_image(self, index: int, image: StoredImage, hashes: Digests) -> None:
         with storage_errors("write", f"a temporary file in {tempfile.gettempdir()}"):
             offset = self._spool.seek(0, 2)
             self._spool.write(image.data)

@@ -9,7 +9,7 @@ from PIL import Image
 
 from laion_etl.download.blocklist import HashBlocklist
 from laion_etl.download.decoders import Decoders
-from laion_etl.download.hashes import Hashes
+from laion_etl.download.hashes import Digests
 from laion_etl.download.images import StoredImage
 from laion_etl.errors import InputError
 from laion_etl.funnel import DownloadStatus as S
@@ -123,11 +123,11 @@ def test_a_decoder_outlives_the_threads_of_its_parent(monkeypatch: pytest.Monkey
 
 
 def test_the_digests_are_those_of_the_image_also_when_it_is_refused() -> None:
-    async def main() -> list[Hashes | None]:
+    async def main() -> list[Digests | None]:
         async with Decoders(DownloadSettings(decoders=1)) as decoders:
             return [(await decoders.decode(data)).hashes for data in (GOOD, GOOD[:6_000])]
 
-    assert trio.run(main) == [Hashes.of(GOOD), Hashes.of(GOOD[:6_000])]
+    assert trio.run(main) == [Digests.from_bytes(GOOD), Digests.from_bytes(GOOD[:6_000])]
 
 
 def test_blocked_digests_match(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from laion_etl.download.blocklist import PdqBlocklist
-from laion_etl.download.pdq import pdq_hash
+from laion_etl.download.hashes import pdq_hash
 from laion_etl.errors import InputError
 
 

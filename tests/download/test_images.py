@@ -6,18 +6,20 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms
 
+from laion_etl.download.hashes import perceptual_hash
 from laion_etl.download.image_header import sniff
 from laion_etl.download.images import ImageSettings, StoredImage, decode
-from laion_etl.download.phash import perceptual_hash
 from laion_etl.funnel import DownloadStatus as S
 from laion_etl.minicrawl.scenes import draw, random_scene
 from laion_etl.settings import DownloadSettings
 
-LIMITS = ImageSettings.of(DownloadSettings(min_bytes=100, max_pixels=2_000_000))
+LIMITS = ImageSettings.from_settings(DownloadSettings(min_bytes=100, max_pixels=2_000_000))
 
 
 def with_settings(**changes: Any) -> ImageSettings:
-    return ImageSettings.of(DownloadSettings(**{"min_bytes": 100, "max_pixels": 2_000_000, **changes}))
+    return ImageSettings.from_settings(
+        DownloadSettings(**{"min_bytes": 100, "max_pixels": 2_000_000, **changes})
+    )
 
 
 def encoded(image: Image.Image, format_: str = "JPEG", **options: object) -> bytes:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from laion_etl.download.hashes import Hashes
+from laion_etl.download.hashes import Digests
 from laion_etl.download.images import StoredImage
 from laion_etl.download.shards import ShardWriter
 from laion_etl.errors import StorageError
@@ -61,7 +61,7 @@ def test_the_temporary_file_of_a_batch_on_a_full_disk() -> None:
     image = StoredImage(b"x" * 100_000, "jpg", 1, 1, 1, 1, None, None)
     full = Path("/dev/full").open("r+b")  # noqa: SIM115 - closing it would try to write again
     with pytest.raises(StorageError, match="the disk is full"):
-        ShardWriter(0, [{}], full).add_image(0, image, Hashes("", ""))
+        ShardWriter(0, [{}], full).add_image(0, image, Digests("", ""))
     with contextlib.suppress(OSError):
         full.close()
 
