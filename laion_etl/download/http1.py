@@ -18,9 +18,9 @@ from laion_etl.funnel import DownloadStatus
 MAX_HEAD_BYTES = 65_536  # of a response, with the 1xx answers before it
 _RECEIVE_BYTES = 65_536
 _MAX_CHUNK_LINE = 1_024
-_SMALLEST_MEAN_CHUNK = 64  # bytes; a body in smaller pieces, on average, is an attack on the reader
+_MIN_MEAN_CHUNK_BYTES = 64  # bytes; a body in smaller pieces, on average, is an attack on the reader
 _CHUNKS_FREE = 1_000
-_SMALLEST_MEAN_RECEIVE = 256
+_MIN_MEAN_RECEIVE_BYTES = 256
 _RECEIVES_FREE = 500
 
 _STATUS_LINE = re.compile(rb"HTTP/1\.([0-9]) ([1-9][0-9]{2})(?: [^\r\n\0]*)?")
@@ -199,7 +199,7 @@ class Connection:
         if self._chunks and await self._line() != b"":
             raise bad_response("broken chunk")
         self._chunks += 1
-        if self._chunks > _CHUNKS_FREE + self._body_bytes / _SMALLEST_MEAN_CHUNK:
+        if self._chunks > _CHUNKS_FREE + self._body_bytes / _MIN_MEAN_CHUNK_BYTES:
             raise bad_response("tiny chunks")
         size = _CHUNK_LINE.fullmatch(await self._line())
         if size is None:
@@ -236,6 +236,6 @@ class Connection:
         self._receives += 1
         if self._received > self._max_bytes:
             raise LinkFailed(DownloadStatus.TOO_MANY_BYTES)
-        if self._receives > _RECEIVES_FREE + self._received / _SMALLEST_MEAN_RECEIVE:
+        if self._receives > _RECEIVES_FREE + self._received / _MIN_MEAN_RECEIVE_BYTES:
             raise bad_response("tiny packets")
         return bool(data)

@@ -96,7 +96,7 @@ class OriginState:
     def succeeded(self) -> None:
         self.strikes = self.server_errors = 0
 
-    def failed(self, failure: LinkFailed, longest_wait_s: float) -> None:
+    def failed(self, failure: LinkFailed, max_wait_s: float) -> None:
         """Takes notice of how a request ended, for the links to come."""
         status = failure.status
         if status in _ABOUT_THE_NAME:
@@ -119,7 +119,7 @@ class OriginState:
         else:
             self.server_errors = 0
         if failure.retry_after_s is not None:
-            if failure.retry_after_s > longest_wait_s:
+            if failure.retry_after_s > max_wait_s:
                 self._failure = failure
             else:
                 self.host.pause(failure.retry_after_s)

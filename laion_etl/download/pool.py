@@ -14,7 +14,7 @@ from laion_etl.download.transport import TcpStream, Tls, TlsStream, connect
 from laion_etl.funnel import DownloadStatus
 from laion_etl.settings import DownloadSettings
 
-_LONGEST_IDLE_S = 4.0  # servers commonly hang up after five
+_MAX_IDLE_S = 4.0  # servers commonly hang up after five
 _FRAMING_BYTES = 200_000  # chunk framing and trailers on top of head and body
 
 
@@ -60,9 +60,9 @@ class Pool:
         else:
             await connection.stream.close()
 
-    async def close_idle(self, longest_s: float = _LONGEST_IDLE_S) -> None:
+    async def close_idle(self, max_idle_s: float = _MAX_IDLE_S) -> None:
         """Closes what nobody has used for a while."""
-        oldest = trio.current_time() - longest_s
+        oldest = trio.current_time() - max_idle_s
         for origin in list(self._idle):
             connections = self._idle[origin]
             for connection in [one for one in connections if one.idle_since <= oldest]:

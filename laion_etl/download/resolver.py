@@ -21,11 +21,11 @@ from laion_etl.download.ssrf import AddressPolicy
 from laion_etl.errors import SettingsError
 from laion_etl.funnel import DownloadStatus
 
-_START_LOOKUPS, _FEWEST_LOOKUPS, _MOST_LOOKUPS = 32, 4, 256
+_START_LOOKUPS, _MIN_LOOKUPS, _MAX_LOOKUPS = 32, 4, 256
 _FAST_S = 1.0
 _BACK_OFF_S = 1.0  # the limit is halved at most this often
 _SYSTEM_TTL_S = 300.0  # getaddrinfo tells none
-_SHORTEST_TTL_S, _LONGEST_TTL_S = 60.0, 3_600.0
+_MIN_TTL_S, _MAX_TTL_S = 60.0, 3_600.0
 _NO_NAME_TTL_S = 900.0
 _TROUBLE_TTL_S = 3.0  # then a further link of the host asks again
 
@@ -58,7 +58,7 @@ class SystemSource:
     """getaddrinfo in threads; as many as the caller lets run at once."""
 
     def __init__(self) -> None:
-        self._threads = trio.CapacityLimiter(_MOST_LOOKUPS)
+        self._threads = trio.CapacityLimiter(_MAX_LOOKUPS)
         self._family = socket.AF_UNSPEC if has_ipv6() else socket.AF_INET
 
     async def look_up(self, host: str) -> Addresses:
@@ -175,7 +175,7 @@ class Resolver:
         allowed = tuple(address for address in found.literals if self._policy.allows(address))
         if not allowed:
             raise LinkFailed(DownloadStatus.ADDRESS_REFUSED, "not a public address")
-        return allowed, min(max(found.ttl_s, _SHORTEST_TTL_S), _LONGEST_TTL_S)
+        return allowed, min(max(found.ttl_s, _MIN_TTL_S), _MAX_TTL_S)
 
     async def _ask(self, host: str) -> Addresses:
         """Asks source after source until one can tell."""
@@ -201,14 +201,14 @@ class Resolver:
 
     def _answered(self, seconds: float) -> None:
         self.times_s.append(seconds)
-        if seconds < _FAST_S and self._limit.total_tokens < _MOST_LOOKUPS:
+        if seconds < _FAST_S and self._limit.total_tokens < _MAX_LOOKUPS:
             self._limit.total_tokens += 1
 
     def _failed(self) -> None:
         now = trio.current_time()
         if now - self._halved >= _BACK_OFF_S:
             self._halved = now
-            self._limit.total_tokens = max(_FEWEST_LOOKUPS, int(self._limit.total_tokens) // 2)
+            self._limit.total_tokens = max(_MIN_LOOKUPS, int(self._limit.total_tokens) // 2)
 
 
 def _literal(host: str) -> Addresses | None:

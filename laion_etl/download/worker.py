@@ -23,7 +23,7 @@ from laion_etl.stats import StageStats
 from laion_etl.storage import Store
 
 Progress = Callable[[int, int, int], None]  # batch, links done, links in the batch
-_LONGEST_WAIT_S = 5.0
+_MAX_POLL_S = 5.0
 
 _log = logging.getLogger(__name__)
 
@@ -116,7 +116,7 @@ class Worker:
                 _log.warning(
                     "other workers hold the last batches; a dead one's lease runs out in %.0f s", expiry_s
                 )
-            time.sleep(min(max(expiry_s, 0.2), _LONGEST_WAIT_S))
+            time.sleep(min(max(expiry_s, 0.2), _MAX_POLL_S))
         return claim
 
     def _download(self, claim: Claim) -> StageStats | None:

@@ -27,7 +27,7 @@ class Site:
 
     answers: dict[str, Callable[[], Reply]] = field(default_factory=dict)
     requests: list[Request] = field(default_factory=list)
-    most_at_once: int = 0
+    max_at_once: int = 0
     delay_s: float = 0.0
     port: int = 0
     _now: int = 0
@@ -36,7 +36,7 @@ class Site:
     def reply(self, path: str) -> Reply:
         with self._lock:
             self._now += 1
-            self.most_at_once = max(self.most_at_once, self._now)
+            self.max_at_once = max(self.max_at_once, self._now)
         try:
             time.sleep(self.delay_s)
             if path in self.answers:

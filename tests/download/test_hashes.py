@@ -22,7 +22,7 @@ def distance(a: str, b: str) -> int:
 
 
 @pytest.mark.parametrize(
-    ("seed", "size", "reference", "most"),
+    ("seed", "size", "reference", "max_distance"),
     [  # by the reference implementation, which sees the colours before they are rounded to grey
         (0, (341, 256), "e3ee03aa43be282a18fdd289dc8f237223722976e30f98d5bc41783de91112fd", 0),
         (1, (256, 256), "57d5164529e658b538f407f1762989d689d6f40e470ba74ad6b1c93e702859be", 0),
@@ -32,8 +32,8 @@ def distance(a: str, b: str) -> int:
         (6, (1200, 900), "d2f6b2d209f6c392e9055cb089c9b2b2f636a34f16fa386df609692c6d0b83d1", 10),
     ],
 )
-def test_pdq_is_the_references(seed: int, size: tuple[int, int], reference: str, most: int) -> None:
-    assert distance(pdq_hash(noise_image(seed, size).convert("L")), reference) <= most
+def test_pdq_is_the_references(seed: int, size: tuple[int, int], reference: str, max_distance: int) -> None:
+    assert distance(pdq_hash(noise_image(seed, size).convert("L")), reference) <= max_distance
 
 
 def test_pdq_survives_scaling_and_tells_images_apart() -> None:
@@ -50,15 +50,15 @@ def flipped(value: bytes, bits: list[int]) -> bytes:
     return number.to_bytes(len(value), "big")
 
 
-@pytest.mark.parametrize("most", [0, 5, 31, 40])
-def test_a_near_hash_is_blocked_and_a_farther_one_is_not(most: int) -> None:
-    rng = random.Random(most)
+@pytest.mark.parametrize("max_distance", [0, 5, 31, 40])
+def test_a_near_hash_is_blocked_and_a_farther_one_is_not(max_distance: int) -> None:
+    rng = random.Random(max_distance)
     blocked = [rng.randbytes(32) for _ in range(2_000)]
-    listed = PdqBlocklist(blocked, most)
+    listed = PdqBlocklist(blocked, max_distance)
     for _ in range(200):
-        bits = rng.sample(range(256), most + 1)
+        bits = rng.sample(range(256), max_distance + 1)
         near = rng.choice(blocked)
-        assert listed.matches(flipped(near, bits[:most]))
+        assert listed.matches(flipped(near, bits[:max_distance]))
         assert not listed.matches(flipped(near, bits))
 
 

@@ -53,20 +53,20 @@ def test_bodies_beyond_the_budget_wait_in_turn() -> None:
 
 
 def test_bodies_that_all_wait_for_each_other_still_end() -> None:
-    most = 0
+    max_used = 0
 
     async def main() -> None:
-        nonlocal most
+        nonlocal max_used
         budget = MemoryBudget(2_000_000)
 
         async def read() -> None:
-            nonlocal most
+            nonlocal max_used
             with BufferedBody(budget) as body:
                 for _ in range(200):
                     body.data += bytes(50_000)
                     if body.needs_budget:
                         await body.acquire()
-                    most = max(most, budget.used)
+                    max_used = max(max_used, budget.used)
                     await trio.sleep(0.001)
 
         async with trio.open_nursery() as nursery:
@@ -75,7 +75,7 @@ def test_bodies_that_all_wait_for_each_other_still_end() -> None:
         assert budget.used == 0
 
     trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))
-    assert 2_000_000 < most < 2_000_000 + 11_000_000  # one body of 10 MB over the limit
+    assert 2_000_000 < max_used < 2_000_000 + 11_000_000  # one body of 10 MB over the limit
 
 
 def test_one_that_gives_up_does_not_hold_up_the_others() -> None:

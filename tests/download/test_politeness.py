@@ -44,7 +44,7 @@ def test_a_host_gets_few_requests_at_once_and_few_a_second(store: Store) -> None
         running.delay_s = 0.05
         urls = [f"http://127.0.0.1:{running.port}/{n}.jpg" for n in range(12)]
         run(store, urls, running, connections_per_host=2, requests_per_host_s=20)
-        assert running.most_at_once == 2
+        assert running.max_at_once == 2
         times = sorted(request.at for request in running.requests)
     assert times[-1] - times[0] >= 11 / 20
 
@@ -61,7 +61,7 @@ def test_the_hosts_of_a_domain_share_its_limit(store: Store) -> None:
             connections=3,
         )
         assert stats.kept == 10
-        assert running.most_at_once <= 3
+        assert running.max_at_once <= 3
 
 
 def test_hosts_take_turns(store: Store) -> None:
