@@ -24,7 +24,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.wat_file import write_wat
-from laion_etl.parse.arena import Arena
+from laion_etl.parse.byte_arena import ByteArena
 from laion_etl.parse.files import FileCounts, FileParser
 from laion_etl.parse.members import read_members
 from laion_etl.parse.stage import parse_partition
@@ -70,7 +70,7 @@ def _gunzip(path: Path) -> int:
 
 
 def _members(path: Path) -> int:
-    arena = Arena(_GROUP_BYTES)
+    arena = ByteArena(_GROUP_BYTES)
     with path.open("rb") as file:
         return sum(arena.size for _ in read_members(file, arena, _GROUP_BYTES))
 

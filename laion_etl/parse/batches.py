@@ -11,7 +11,7 @@ import numpy as np
 
 from laion_etl.errors import InputError
 from laion_etl.funnel import Outcomes, RecordReason
-from laion_etl.parse.arena import Arena
+from laion_etl.parse.byte_arena import ByteArena
 from laion_etl.parse.kernels import Ints, Longs
 from laion_etl.parse.kernels.records import (
     IMAGE_START,
@@ -40,7 +40,7 @@ class Batch:
     `bases` (starts and ends) and a key of `licences`, which holds only pages that have one.
     """
 
-    arena: Arena
+    arena: ByteArena
     links: Links
     offsets: Longs
     page_urls: tuple[Ints, Ints]
@@ -58,7 +58,7 @@ def read_batches(stream: Stream, uri: str) -> Iterator[Batch]:
     """
     readable = False
     damage = None
-    arena = Arena(_BATCH_BYTES + (_BATCH_BYTES >> 1))
+    arena = ByteArena(_BATCH_BYTES + (_BATCH_BYTES >> 1))
     for group in read_members(stream, arena, _BATCH_BYTES):
         batch = _read(arena, group)
         readable = readable or batch.records.input > len(batch.damages)
@@ -71,7 +71,7 @@ def read_batches(stream: Stream, uri: str) -> Iterator[Batch]:
         )
 
 
-def _read(arena: Arena, group: Members) -> Batch:
+def _read(arena: ByteArena, group: Members) -> Batch:
     ends = group.ends
     starts = np.concatenate([np.zeros(min(1, ends.size), np.int32), ends[:-1]])
     records = new_records(starts, ends)
@@ -101,7 +101,7 @@ def _read(arena: Arena, group: Members) -> Batch:
     )
 
 
-def _bases(arena: Arena, records: Records) -> tuple[Ints, Ints]:
+def _bases(arena: ByteArena, records: Records) -> tuple[Ints, Ints]:
     """What the links of every record resolve against."""
     starts, ends = records.url_start.copy(), records.url_end.copy()
     for row in np.flatnonzero((records.base_end > 0) & (records.state == PAGE)).tolist():
@@ -111,7 +111,7 @@ def _bases(arena: Arena, records: Records) -> tuple[Ints, Ints]:
     return starts, ends
 
 
-def _unescape(arena: Arena, links: Links) -> None:
+def _unescape(arena: ByteArena, links: Links) -> None:
     """Puts what JSON escapes stand for in the place of spans that hold some."""
     spans = (
         (1, links.url_start, links.url_end),
@@ -157,7 +157,7 @@ def _with_odd_records(batch: Batch, odd: list[tuple[int, bytes]]) -> Batch:
     return batch
 
 
-def _link_row(arena: Arena, record: int, image: ImageLink) -> list[int]:
+def _link_row(arena: ByteArena, record: int, image: ImageLink) -> list[int]:
     """The fields of Links for a link that was read by Python."""
     spans = [
         (-1, -1) if text is None else arena.add(without_surrogates(text).encode())

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from laion_etl.funnel import ParseReason
-from laion_etl.parse.arena import Arena
+from laion_etl.parse.byte_arena import ByteArena
 from laion_etl.parse.kernels import Bytes, Hashes, Ints, constant, hash_of
 from laion_etl.parse.kernels.urls import find_files, number_hosts
 from laion_etl.parse.verdicts import CODES
@@ -108,7 +108,7 @@ class HostRule:
         self._paths: dict[int, tuple[str, ...]] = {}
         self._has_paths = np.zeros(_KNOWN_HOSTS, np.uint8)
 
-    def judge(self, arena: Arena, urls: Spans, verdicts: Bytes) -> Ints:
+    def judge(self, arena: ByteArena, urls: Spans, verdicts: Bytes) -> Ints:
         """Sets the verdicts of the URLs whose host is out; the number of every host, for `domains`.
 
         At most 32,768 URLs at once, with hosts of at most `max_host_chars`.
@@ -153,7 +153,7 @@ class HostRule:
                 self._paths[number] = paths
                 self._has_paths[number] = 1
 
-    def _judge_trackers(self, arena: Arena, urls: Spans, numbers: Ints, verdicts: Bytes) -> None:
+    def _judge_trackers(self, arena: ByteArena, urls: Spans, numbers: Ints, verdicts: Bytes) -> None:
         suspects = np.empty(urls[0].size, np.uint8)
         find_files(arena.data, urls, self._file_hashes, suspects)
         suspects |= self._has_paths[numbers]

@@ -13,7 +13,7 @@ import numpy as np
 from isal import isal_zlib
 from isal.igzip_lib import IsalError
 
-from laion_etl.parse.arena import Arena
+from laion_etl.parse.byte_arena import ByteArena
 from laion_etl.parse.kernels import Bytes, Ints, Longs
 from laion_etl.parse.kernels.inflate import FULL, Decompressor, inflate_members
 
@@ -105,7 +105,7 @@ class _Window:
         return self._buffer.find(_MAGIC, start, self.size)
 
 
-def read_members(stream: Stream, arena: Arena, most_bytes: int) -> Iterator[Members]:
+def read_members(stream: Stream, arena: ByteArena, most_bytes: int) -> Iterator[Members]:
     """The members of a file, in its order, in groups of at most `most_bytes` inflated or of one member.
 
     The arena is cleared for every group and belongs to the caller until the next one is asked for. Memory is
@@ -136,7 +136,12 @@ def read_members(stream: Stream, arena: Arena, most_bytes: int) -> Iterator[Memb
 
 
 def _whole_members(
-    decompressor: Decompressor, window: _Window, position: int, arena: Arena, most_bytes: int, group: Members
+    decompressor: Decompressor,
+    window: _Window,
+    position: int,
+    arena: ByteArena,
+    most_bytes: int,
+    group: Members,
 ) -> tuple[int, bool]:
     """Reads on as long as members are whole and sound; where it stopped, and whether the group is full."""
     if not decompressor.handle:
@@ -152,7 +157,7 @@ def _whole_members(
 
 
 def _odd_member(
-    window: _Window, position: int, arena: Arena, most_bytes: int, group: Members
+    window: _Window, position: int, arena: ByteArena, most_bytes: int, group: Members
 ) -> tuple[int, bool]:
     """Reads one member as a stream, or past a damage; if the group is full, the member waits for the next."""
     found = _inflate(window, position)

@@ -11,9 +11,9 @@ import numpy as np
 import pyarrow as pa
 
 from laion_etl.funnel import Outcomes, ParseReason
-from laion_etl.parse.arena import Arena
 from laion_etl.parse.batches import Batch
 from laion_etl.parse.blocklist import Blocklists
+from laion_etl.parse.byte_arena import ByteArena
 from laion_etl.parse.hosts import HostRule
 from laion_etl.parse.kernels import Bytes, Ints
 from laion_etl.parse.kernels.pairs import gather, pair_ids, text_hashes
@@ -101,7 +101,7 @@ class LinkRules:
         self.outcomes.keep(rows.record.size)
         return self._table(batch, rows, hosts, ids)
 
-    def _text_verdicts(self, arena: Arena, rows: _Rows) -> Bytes:
+    def _text_verdicts(self, arena: ByteArena, rows: _Rows) -> Bytes:
         settings = self._settings
         verdicts = _verdicts(rows)
         lengths = clean_texts(arena, rows.alt_start, rows.alt_end, settings.max_alt_chars)
@@ -110,7 +110,7 @@ class LinkRules:
         verdicts[rows.url_start >= rows.url_end] = CODES[ParseReason.NO_URL]
         return verdicts
 
-    def _identity_verdicts(self, arena: Arena, rows: _Rows, ids: Bytes) -> Bytes:
+    def _identity_verdicts(self, arena: ByteArena, rows: _Rows, ids: Bytes) -> Bytes:
         verdicts = _verdicts(rows)
         if self._blocklists.blocks_pairs:
             first_halves = ids.view(">u8")[:, 0].astype(np.uint64)
@@ -153,7 +153,7 @@ def _verdicts(rows: _Rows) -> Bytes:
     return np.zeros(rows.record.size, np.uint8)
 
 
-def _strings(arena: Arena, starts: Ints, ends: Ints) -> pa.StringArray:
+def _strings(arena: ByteArena, starts: Ints, ends: Ints) -> pa.StringArray:
     """Spans as Arrow strings."""
     offsets = np.empty(starts.size + 1, np.int32)
     data = gather(arena.data, starts, ends, offsets)

@@ -10,7 +10,7 @@ from functools import lru_cache
 import numpy as np
 
 from laion_etl.funnel import ParseReason
-from laion_etl.parse.arena import Arena
+from laion_etl.parse.byte_arena import ByteArena
 from laion_etl.parse.kernels import Bytes, Hashes, Ints, constant, hash_of
 from laion_etl.parse.kernels.texts import IS_WORD, MAX_BYTES, MAY_BE, find_placeholders
 from laion_etl.parse.verdicts import CODES
@@ -96,7 +96,7 @@ class PlaceholderRule:
         self._words = _hashes(WORDS)
         self._number_words = _hashes((*_DATE_WORDS, *_CAMERA_WORDS, *_CAMERA_ENDINGS))
 
-    def judge(self, arena: Arena, starts: Ints, ends: Ints, verdicts: Bytes) -> None:
+    def judge(self, arena: ByteArena, starts: Ints, ends: Ints, verdicts: Bytes) -> None:
         """Sets the verdicts of texts that are placeholders and still in."""
         if not self._refused:
             return

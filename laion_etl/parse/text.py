@@ -14,7 +14,7 @@ import numpy as np
 from ftfy.badness import is_bad
 from ftfy.fixes import unescape_html
 
-from laion_etl.parse.arena import Arena
+from laion_etl.parse.byte_arena import ByteArena
 from laion_etl.parse.kernels import Ints
 from laion_etl.parse.kernels.texts import NEEDS_CLEANING, judge_texts
 from laion_etl.parse.wordlists import words
@@ -85,7 +85,7 @@ def _printable(character: str) -> str:
     return character
 
 
-def clean_texts(arena: Arena, starts: Ints, ends: Ints, max_chars: int) -> Ints:
+def clean_texts(arena: ByteArena, starts: Ints, ends: Ints, max_chars: int) -> Ints:
     """Makes the spans those of cleaned texts; returns the length of each, characters (0: none, or nothing
     left).
 

@@ -11,7 +11,7 @@ import ada_url
 import numpy as np
 
 from laion_etl.funnel import ParseReason
-from laion_etl.parse.arena import Arena
+from laion_etl.parse.byte_arena import ByteArena
 from laion_etl.parse.kernels import Bytes, Ints
 from laion_etl.parse.kernels.urls import (
     BAD_EXTENSION,
@@ -76,7 +76,7 @@ def _normal_escape(escape: re.Match[str]) -> str:
 
 
 def resolve_urls(
-    arena: Arena, urls: Spans, bases: Spans, records: Ints, verdicts: Bytes, max_chars: int
+    arena: ByteArena, urls: Spans, bases: Spans, records: Ints, verdicts: Bytes, max_chars: int
 ) -> None:
     """Makes the URL spans absolute; `bases` are spans per record. Sets the verdicts of rows without one."""
     starts, ends = urls
@@ -94,7 +94,7 @@ def resolve_urls(
 
 
 def _resolve_span(
-    arena: Arena, url: tuple[int, int], base: tuple[int, int], max_chars: int
+    arena: ByteArena, url: tuple[int, int], base: tuple[int, int], max_chars: int
 ) -> str | ParseReason:
     if url[1] - url[0] > 8 * max_chars:  # a character has at most 4 bytes, and white space is dropped
         return ParseReason.URL_TOO_LONG
@@ -108,7 +108,7 @@ class UrlRule:
         self._limits = (settings.max_url_chars, settings.max_host_chars)
         self._extensions = _extension_table(settings.refused_extensions)
 
-    def judge(self, arena: Arena, urls: Spans, verdicts: Bytes) -> None:
+    def judge(self, arena: ByteArena, urls: Spans, verdicts: Bytes) -> None:
         """Sets the verdicts of the URLs that are out."""
         findings = np.empty(urls[0].size, np.int32)
         check_urls(arena.data, urls, self._limits, self._extensions, findings)

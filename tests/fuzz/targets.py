@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from laion_etl.parse.arena import Arena
+from laion_etl.parse.byte_arena import ByteArena
 from laion_etl.parse.placeholders import PlaceholderRule, placeholder
 from laion_etl.parse.text import clean_alt, clean_texts
 from laion_etl.parse.urls import page_base, resolve, resolve_urls
@@ -67,7 +67,7 @@ def urls(data: bytes) -> None:
     page, base, url, *_ = [part.decode("utf-8", "replace") for part in data.split(b"\n", 2)] + ["", ""]
     against = page_base(page, base)
     expected = resolve(url, against)
-    arena = Arena(16)
+    arena = ByteArena(16)
     starts, ends, base_starts, base_ends = (
         np.array([edge], np.int32) for text in (url, against) for edge in arena.add(text.encode())
     )
@@ -87,7 +87,7 @@ def urls(data: bytes) -> None:
 def texts(data: bytes) -> None:
     """Any text: the column gives what the rules give; what is kept is short, printable and without edges."""
     text = data.decode("utf-8", "replace")
-    arena = Arena(16)
+    arena = ByteArena(16)
     starts, ends = (np.array([edge], np.int32) for edge in arena.add(text.encode()))
     (length,) = clean_texts(arena, starts, ends, _MAX_CHARS)
     found = arena.text(starts[0], ends[0])

@@ -7,7 +7,7 @@ from io import BytesIO
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from laion_etl.parse.arena import Arena
+from laion_etl.parse.byte_arena import ByteArena
 from laion_etl.parse.members import read_members
 from laion_etl.parse.wat import ImageLink, Page, records_of
 from tests.parse.outcomes import FoundPage, read
@@ -80,7 +80,7 @@ def test_damage_somewhere_loses_only_the_records_it_touches(place: int, noise: b
 @given(st.lists(st.binary(max_size=2000), max_size=8), st.integers(1, 5000))
 def test_members_round_trip_with_their_offsets(contents: list[bytes], most_bytes: int) -> None:
     members = [gzip.compress(content, mtime=0) for content in contents]
-    arena, found, offsets = Arena(0), [], []
+    arena, found, offsets = ByteArena(0), [], []
     for group in read_members(BytesIO(b"".join(members)), arena, most_bytes):
         assert not group.damages
         ends = group.ends.tolist()

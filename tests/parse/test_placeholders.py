@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from laion_etl.funnel import ParseReason
-from laion_etl.parse.arena import Arena
+from laion_etl.parse.byte_arena import ByteArena
 from laion_etl.parse.placeholders import WORDS, PlaceholderRule, placeholder
 from laion_etl.parse.verdicts import CODES
 from laion_etl.settings import ParseSettings
@@ -60,7 +60,7 @@ def test_placeholders_have_a_reason(text: str, reason: ParseReason | None) -> No
 
 
 def judged(texts: list[str], settings: ParseSettings | None = None) -> list[int]:
-    arena = Arena(100)
+    arena = ByteArena(100)
     spans = [arena.add(text.encode()) for text in texts]
     starts, ends = (np.array(edge, np.int32) for edge in zip(*spans, strict=True))
     verdicts = np.zeros(len(texts), np.uint8)

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from laion_etl.parse.arena import Arena
+from laion_etl.parse.byte_arena import ByteArena
 from laion_etl.parse.kernels.texts import plain_capitals, plain_characters
 from laion_etl.parse.text import clean_alt, clean_texts, repaired
 
@@ -56,7 +56,7 @@ def test_megabytes_of_alt_are_cut_before_repair() -> None:
 
 def column(texts: list[str], max_chars: int = 2000) -> tuple[list[str], list[int]]:
     """What clean_texts makes of a column, and the lengths it says."""
-    arena = Arena(100)
+    arena = ByteArena(100)
     spans = [arena.add(text.encode()) for text in texts]
     starts, ends = (np.array(edge, np.int32) for edge in zip(*spans, strict=True))
     lengths = clean_texts(arena, starts, ends, max_chars)

@@ -18,9 +18,9 @@ import ada_url
 import numpy as np
 
 from laion_etl.errors import InputError
-from laion_etl.parse.arena import Arena
 from laion_etl.parse.blocklist.hashes import hash_expressions, hash_names
 from laion_etl.parse.blocklist.spans import copy_urls, find_entries, find_plain_names, read_pair_ids
+from laion_etl.parse.byte_arena import ByteArena
 from laion_etl.parse.kernels import Hashes, Ints
 from laion_etl.parse.urls import resolve_urls
 
@@ -174,7 +174,7 @@ def url_hashes(lines: Lines) -> Hashes:
     data = np.frombuffer(lines.text, np.uint8)
     starts, ends = lines.spans[0].copy(), lines.spans[1].copy()
     wrong = np.empty(starts.size, np.uint8)
-    arena = Arena(len(data) + 8 * starts.size + 16)
+    arena = ByteArena(len(data) + 8 * starts.size + 16)
     base = arena.add(b"http://a/")
     arena.size = copy_urls(data, (starts, ends), arena.data, arena.size, wrong)
     # A wrong one is left out as if it were resolved: it is empty, and so stands for the base.

@@ -5,7 +5,7 @@ import numpy as np
 _SLACK = 128  # zero bytes kept behind the data: kernels read whole blocks of words
 
 
-class Arena:
+class ByteArena:
     """A growing array of bytes; its views `data` and `words` change when it grows."""
 
     def __init__(self, capacity: int) -> None:
@@ -14,7 +14,7 @@ class Arena:
 
     def _allocate(self, capacity: int) -> None:
         capacity = (capacity + _SLACK + 8) // 8 * 8
-        self._room = capacity - _SLACK
+        self._capacity = capacity - _SLACK
         self._buffer = bytearray(capacity)
         self._view = memoryview(self._buffer)
         self.data = np.frombuffer(self._buffer, np.uint8)
@@ -26,7 +26,7 @@ class Arena:
 
     def reserve(self, count: int) -> None:
         """Makes room for so many bytes more; views taken before are then of the old array."""
-        if self.size + count > self._room:
+        if self.size + count > self._capacity:
             old = self._view[: self.size]
             self._allocate(max(self.size + count, 2 * self.size))
             self._view[: self.size] = old
@@ -34,7 +34,7 @@ class Arena:
     def add(self, data: bytes | bytearray) -> tuple[int, int]:
         """Appends bytes; their span."""
         start, end = self.size, self.size + len(data)
-        if end > self._room:
+        if end > self._capacity:
             self.reserve(len(data))
         self._view[start:end] = data
         self.size = end
