@@ -14,12 +14,12 @@ from laion_etl.funnel import Outcomes, ParseReason
 from laion_etl.parse.batches import Batch
 from laion_etl.parse.blocklist import Blocklists
 from laion_etl.parse.byte_arena import ByteArena
+from laion_etl.parse.dedupe import RecentPairs, RepeatedTextCounter
 from laion_etl.parse.hosts import HostRule
 from laion_etl.parse.kernels import Bytes, Ints
 from laion_etl.parse.kernels.pairs import gather, pair_ids, text_hashes
 from laion_etl.parse.licence import NO_LICENCE
 from laion_etl.parse.placeholders import PlaceholderRule
-from laion_etl.parse.seen import RepeatedTexts, SeenPairs
 from laion_etl.parse.text import clean_texts
 from laion_etl.parse.urls import UrlRule, resolve_urls
 from laion_etl.parse.verdicts import CODES, count_verdicts
@@ -50,8 +50,8 @@ class LinkRules:
         self._urls = UrlRule(settings)
         self._hosts = HostRule(settings, blocklists.domain_blocked)
         self._placeholders = PlaceholderRule(settings)
-        self._seen = SeenPairs(settings.dedupe_pairs)
-        self._repeated = RepeatedTexts(settings.max_text_repeats) if settings.max_text_repeats else None
+        self._seen = RecentPairs(settings.dedupe_pairs)
+        self._repeated = RepeatedTextCounter(settings.max_text_repeats) if settings.max_text_repeats else None
 
     def pairs(self, batch: Batch) -> Iterator[pa.Table]:
         """The pairs of a batch in the order of their links, with the fields of PAIR_SCHEMA but for the

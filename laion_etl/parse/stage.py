@@ -12,8 +12,8 @@ import pyarrow.parquet as pq
 
 from laion_etl.funnel import ParseReason
 from laion_etl.parse.blocklist import load_blocklists
+from laion_etl.parse.dedupe import RecentPairs
 from laion_etl.parse.files import FileCounts, parsed_files
-from laion_etl.parse.seen import SeenPairs
 from laion_etl.records import PAIR_SCHEMA, partition_name
 from laion_etl.removals import blocked_links, read_requests
 from laion_etl.settings import Settings
@@ -88,7 +88,7 @@ class _Merged:
 
     def __init__(self, dedupe_pairs: int) -> None:
         self.counts = FileCounts()
-        self._seen = SeenPairs(dedupe_pairs)
+        self._seen = RecentPairs(dedupe_pairs)
 
     def new_pairs(self, tables: Iterator[pa.Table]) -> Iterator[pa.Table]:
         """Without the pairs that earlier files had, which are counted from kept to duplicate."""

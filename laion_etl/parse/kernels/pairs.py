@@ -154,8 +154,8 @@ _COUNT = np.uint64(0xFFFFF)  # the bits of a slot that count; the others hold th
 
 
 @kernel
-def count_texts(table: Hashes, texts: Hashes, most: int, repeated: Bytes) -> None:
-    """Counts every text in an open-addressing table and sets `repeated` from its `most` + 1st time on.
+def count_texts(table: Hashes, texts: Hashes, max_repeats: int, repeated: Bytes) -> None:
+    """Counts every text in an open-addressing table and sets `repeated` from its `max_repeats` + 1st time on.
 
     A slot is 44 bits of the hash and 20 of the count, so one look into memory is enough. A full table takes
     no new texts: they are not counted, and never repeated.
@@ -168,6 +168,6 @@ def count_texts(table: Hashes, texts: Hashes, most: int, repeated: Bytes) -> Non
             if stored == 0 or stored & ~_COUNT == tag:
                 count = (stored & _COUNT) + np.uint64(stored & _COUNT < _COUNT)
                 table[slot] = tag | count
-                repeated[row] = count > most
+                repeated[row] = count > max_repeats
                 break
             slot = (slot + np.uint64(1)) & mask

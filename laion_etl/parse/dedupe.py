@@ -9,16 +9,16 @@ _FIRST_SLOTS = 1 << 12
 _LOAD = 3 / 4
 
 
-class SeenPairs:
-    """Remembers at least the last `most` / 2 distinct pair ids, exactly; never more than `most`.
+class RecentPairs:
+    """Remembers at least the last `max_pairs` / 2 distinct pair ids, exactly; never more than `max_pairs`.
 
-    Ids are kept in a table of 16-byte slots filled to three quarters at most. When it holds `most` / 2 ids it
+    Ids are kept in a table of 16-byte slots filled to three quarters at most. When it holds `max_pairs` / 2 ids it
     becomes the older generation, and the one before is forgotten. Which ids are remembered depends on nothing
     but the ids and their order.
     """
 
-    def __init__(self, most: int) -> None:
-        self._generation = max(1, most // 2)
+    def __init__(self, max_pairs: int) -> None:
+        self._generation = max(1, max_pairs // 2)
         self._older: Hashes = np.empty((0, 2), np.uint64)
         self._begin()
 
@@ -32,17 +32,17 @@ class SeenPairs:
         fresh = np.empty(len(ids), np.uint8)
         done = 0
         while done < len(ids):
-            room = min(int(len(self._table) * _LOAD), self._generation) - self._count
+            free_slots = min(int(len(self._table) * _LOAD), self._generation) - self._count
             looked, added = add_unseen(
-                ids[done:], len(ids) - done, self._table, room, self._older, fresh[done:]
+                ids[done:], len(ids) - done, self._table, free_slots, self._older, fresh[done:]
             )
             done += looked
             self._count += added
             if done < len(ids):
-                self._make_room()
+                self._grow()
         return fresh
 
-    def _make_room(self) -> None:
+    def _grow(self) -> None:
         if self._count >= self._generation:
             self._older = self._table
             self._begin()
@@ -52,7 +52,7 @@ class SeenPairs:
         self._table = larger
 
 
-class RepeatedTexts:
+class RepeatedTextCounter:
     """Counts texts by their hashes and marks those that come too often; a table of 1,048,576 texts, 8 MB.
 
     Once it is full, new texts are not counted. Counts end at 1,048,575.
@@ -60,12 +60,12 @@ class RepeatedTexts:
 
     _SLOTS = 1 << 20
 
-    def __init__(self, most: int) -> None:
-        self._most = most
+    def __init__(self, max_repeats: int) -> None:
+        self._max_repeats = max_repeats
         self._table: Hashes = np.zeros(self._SLOTS, np.uint64)
 
     def mark(self, hashes: Hashes) -> Bytes:
-        """1 for every text that came more than `most` times by then."""
+        """1 for every text that came more than `max_repeats` times by then."""
         repeated = np.zeros(hashes.size, np.uint8)
-        count_texts(self._table, hashes, self._most, repeated)
+        count_texts(self._table, hashes, self._max_repeats, repeated)
         return repeated
