@@ -10,11 +10,11 @@ _LOAD = 3 / 4
 
 
 class RecentPairs:
-    """Remembers at least the last `max_pairs` / 2 distinct pair ids, exactly; never more than `max_pairs`.
+    """Remember at least the last `max_pairs` / 2 distinct pair ids, exactly; never more than `max_pairs`.
 
-    Ids are kept in a table of 16-byte slots filled to three quarters at most. When it holds `max_pairs` / 2 ids it
-    becomes the older generation, and the one before is forgotten. Which ids are remembered depends on nothing
-    but the ids and their order.
+    Ids are kept in a table of 16-byte slots that is filled to three quarters. When it holds `max_pairs` / 2
+    ids it becomes the older generation and the generation before it is discarded. Which ids are remembered
+    depends only on the ids and their order.
     """
 
     def __init__(self, max_pairs: int) -> None:

@@ -14,7 +14,7 @@ from laion_etl.funnel import ParseReason
 from laion_etl.parse.byte_arena import ByteArena
 from laion_etl.parse.kernels import Bytes, Hashes, Ints, constant, hash_of
 from laion_etl.parse.kernels.urls import find_files, number_hosts
-from laion_etl.parse.verdicts import CODES
+from laion_etl.parse.reason_codes import REASON_CODES
 from laion_etl.parse.wordlists import words
 from laion_etl.settings import ParseSettings
 from laion_etl.suffixes import public_suffixes, registered_domain
@@ -108,7 +108,7 @@ class HostRule:
         self._paths: dict[int, tuple[str, ...]] = {}
         self._has_paths = np.zeros(_KNOWN_HOSTS, np.uint8)
 
-    def judge(self, arena: ByteArena, urls: Spans, verdicts: Bytes) -> Ints:
+    def judge(self, arena: ByteArena, urls: Spans, reasons: Bytes) -> Ints:
         """Sets the verdicts of the URLs whose host is out; the number of every host, for `domains`.
 
         At most 32,768 URLs at once, with hosts of at most `max_host_chars`.
@@ -121,9 +121,9 @@ class HostRule:
         names, width = self._names[known:count].tobytes(), self._names.shape[1]
         for row, size in enumerate(self._sizes[known:count].tolist()):
             self._learn(known + row, names[row * width : row * width + size].decode())
-        verdicts[:] = self._codes[numbers]
+        reasons[:] = self._codes[numbers]
         if self._refuse_trackers:
-            self._judge_trackers(arena, urls, numbers, verdicts)
+            self._judge_trackers(arena, urls, numbers, reasons)
         return numbers
 
     def domains(self, numbers: Ints) -> pa.StringArray:
@@ -142,27 +142,27 @@ class HostRule:
         self._domains.append(domain)
         paths = tracker_paths(host, domain) if self._refuse_trackers else ()
         if not is_common and not host_is_public(host):
-            self._codes[number] = CODES[ParseReason.HOST_NOT_PUBLIC]
+            self._codes[number] = REASON_CODES[ParseReason.HOST_NOT_PUBLIC]
         elif paths == ("",):
-            self._codes[number] = CODES[ParseReason.TRACKER]
+            self._codes[number] = REASON_CODES[ParseReason.TRACKER]
         elif self._blocked(host):
-            self._codes[number] = CODES[ParseReason.BLOCKED_DOMAIN]
+            self._codes[number] = REASON_CODES[ParseReason.BLOCKED_DOMAIN]
         else:
             self._codes[number] = 0
             if paths:
                 self._paths[number] = paths
                 self._has_paths[number] = 1
 
-    def _judge_trackers(self, arena: ByteArena, urls: Spans, numbers: Ints, verdicts: Bytes) -> None:
+    def _judge_trackers(self, arena: ByteArena, urls: Spans, numbers: Ints, reasons: Bytes) -> None:
         suspects = np.empty(urls[0].size, np.uint8)
         find_files(arena.data, urls, self._file_hashes, suspects)
         suspects |= self._has_paths[numbers]
-        for row in np.flatnonzero(suspects & (verdicts == 0)).tolist():
+        for row in np.flatnonzero(suspects & (reasons == 0)).tolist():
             url = arena.text(urls[0][row], urls[1][row])
             path = "/" + url.split("/", 3)[3].partition("?")[0]
             named = path.rpartition("/")[2].lower() in TRACKER_FILES
             if named or path.startswith(self._paths.get(int(numbers[row]), ())):
-                verdicts[row] = CODES[ParseReason.TRACKER]
+                reasons[row] = REASON_CODES[ParseReason.TRACKER]
 
 
 def _sorted_hashes(names: frozenset[str]) -> Hashes:

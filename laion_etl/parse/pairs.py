@@ -20,9 +20,9 @@ from laion_etl.parse.kernels import Bytes, Ints
 from laion_etl.parse.kernels.pairs import gather, pair_ids, text_hashes
 from laion_etl.parse.licence import NO_LICENCE
 from laion_etl.parse.placeholders import PlaceholderRule
+from laion_etl.parse.reason_codes import REASON_CODES, count_drops
 from laion_etl.parse.text import clean_texts
 from laion_etl.parse.urls import UrlRule, resolve_urls
-from laion_etl.parse.verdicts import CODES, count_verdicts
 from laion_etl.settings import ParseSettings
 
 _CHUNK_ROWS = 1 << 14
@@ -68,67 +68,67 @@ class LinkRules:
 
     def _chunk(self, batch: Batch, rows: _Rows) -> pa.Table:
         arena, settings = batch.arena, self._settings
-        rows = self._in(rows, self._text_verdicts(arena, rows))
+        rows = self._in(rows, self._caption_reasons(arena, rows))
 
-        verdicts = _verdicts(rows)
+        reasons = _all_kept(rows)
         urls = (rows.url_start, rows.url_end)
-        resolve_urls(arena, urls, batch.bases, rows.record, verdicts, settings.max_url_chars)
-        rows = self._in(rows, verdicts)
+        resolve_urls(arena, urls, batch.bases, rows.record, reasons, settings.max_url_chars)
+        rows = self._in(rows, reasons)
 
-        verdicts = _verdicts(rows)
-        self._urls.judge(arena, (rows.url_start, rows.url_end), verdicts)
-        rows = self._in(rows, verdicts)
+        reasons = _all_kept(rows)
+        self._urls.judge(arena, (rows.url_start, rows.url_end), reasons)
+        rows = self._in(rows, reasons)
 
-        verdicts = _verdicts(rows)
-        hosts = self._hosts.judge(arena, (rows.url_start, rows.url_end), verdicts)
-        hosts, rows = hosts[verdicts == 0], self._in(rows, verdicts)
+        reasons = _all_kept(rows)
+        hosts = self._hosts.judge(arena, (rows.url_start, rows.url_end), reasons)
+        hosts, rows = hosts[reasons == 0], self._in(rows, reasons)
         return self._pairs_of(batch, rows, hosts)
 
     def _pairs_of(self, batch: Batch, rows: _Rows, hosts: Ints) -> pa.Table:
         """The last rules, on links that have a good URL and a text."""
         arena = batch.arena
-        verdicts = _verdicts(rows)
+        reasons = _all_kept(rows)
         if self._blocklists.blocks_urls:
             urls = _strings(arena, rows.url_start, rows.url_end)
-            verdicts[self._blocklists.urls_blocked(urls)] = CODES[ParseReason.BLOCKED_URL]
-        self._placeholders.judge(arena, rows.alt_start, rows.alt_end, verdicts)
-        hosts, rows = hosts[verdicts == 0], self._in(rows, verdicts)
+            reasons[self._blocklists.urls_blocked(urls)] = REASON_CODES[ParseReason.BLOCKED_URL]
+        self._placeholders.judge(arena, rows.alt_start, rows.alt_end, reasons)
+        hosts, rows = hosts[reasons == 0], self._in(rows, reasons)
 
         ids = pair_ids(arena.data, rows.url_start, rows.url_end, rows.alt_start, rows.alt_end)
-        verdicts = self._identity_verdicts(arena, rows, ids)
-        kept = verdicts == 0
-        hosts, ids, rows = hosts[kept], ids[kept], self._in(rows, verdicts)
+        reasons = self._duplicate_reasons(arena, rows, ids)
+        kept = reasons == 0
+        hosts, ids, rows = hosts[kept], ids[kept], self._in(rows, reasons)
         self.outcomes.keep(rows.record.size)
         return self._table(batch, rows, hosts, ids)
 
-    def _text_verdicts(self, arena: ByteArena, rows: _Rows) -> Bytes:
+    def _caption_reasons(self, arena: ByteArena, rows: _Rows) -> Bytes:
         settings = self._settings
-        verdicts = _verdicts(rows)
+        reasons = _all_kept(rows)
         lengths = clean_texts(arena, rows.alt_start, rows.alt_end, settings.max_alt_chars)
-        verdicts[lengths < settings.min_alt_chars] = CODES[ParseReason.ALT_TOO_SHORT]
-        verdicts[lengths == 0] = CODES[ParseReason.NO_ALT]
-        verdicts[rows.url_start >= rows.url_end] = CODES[ParseReason.NO_URL]
-        return verdicts
+        reasons[lengths < settings.min_alt_chars] = REASON_CODES[ParseReason.ALT_TOO_SHORT]
+        reasons[lengths == 0] = REASON_CODES[ParseReason.NO_ALT]
+        reasons[rows.url_start >= rows.url_end] = REASON_CODES[ParseReason.NO_URL]
+        return reasons
 
-    def _identity_verdicts(self, arena: ByteArena, rows: _Rows, ids: Bytes) -> Bytes:
-        verdicts = _verdicts(rows)
+    def _duplicate_reasons(self, arena: ByteArena, rows: _Rows, ids: Bytes) -> Bytes:
+        reasons = _all_kept(rows)
         if self._blocklists.blocks_pairs:
             first_halves = ids.view(">u8")[:, 0].astype(np.uint64)
-            verdicts[self._blocklists.pairs_blocked(first_halves)] = CODES[ParseReason.BLOCKED_PAIR]
-        rest = np.flatnonzero(verdicts == 0)
+            reasons[self._blocklists.pairs_blocked(first_halves)] = REASON_CODES[ParseReason.BLOCKED_PAIR]
+        rest = np.flatnonzero(reasons == 0)
         fresh = self._seen.add(ids[rest])
-        verdicts[rest[fresh == 0]] = CODES[ParseReason.DUPLICATE]
+        reasons[rest[fresh == 0]] = REASON_CODES[ParseReason.DUPLICATE]
         if self._repeated is not None:
             rest = rest[fresh == 1]
             hashes = text_hashes(arena.data, rows.alt_start[rest], rows.alt_end[rest])
-            verdicts[rest[self._repeated.mark(hashes) == 1]] = CODES[ParseReason.TEXT_REPEATED]
-        return verdicts
+            reasons[rest[self._repeated.mark(hashes) == 1]] = REASON_CODES[ParseReason.TEXT_REPEATED]
+        return reasons
 
-    def _in(self, rows: _Rows, verdicts: Bytes) -> _Rows:
+    def _in(self, rows: _Rows, reasons: Bytes) -> _Rows:
         """Counts who is out and returns the others."""
-        count_verdicts(verdicts, self.outcomes)
-        kept = np.flatnonzero(verdicts == 0)
-        return rows if kept.size == verdicts.size else _Rows(*(column[kept] for column in rows))
+        count_drops(reasons, self.outcomes)
+        kept = np.flatnonzero(reasons == 0)
+        return rows if kept.size == reasons.size else _Rows(*(column[kept] for column in rows))
 
     def _table(self, batch: Batch, rows: _Rows, hosts: Ints, ids: Bytes) -> pa.Table:
         arena = batch.arena
@@ -149,7 +149,7 @@ class LinkRules:
         return pa.table(fields)
 
 
-def _verdicts(rows: _Rows) -> Bytes:
+def _all_kept(rows: _Rows) -> Bytes:
     return np.zeros(rows.record.size, np.uint8)
 
 

@@ -13,7 +13,7 @@ from laion_etl.funnel import ParseReason
 from laion_etl.parse.byte_arena import ByteArena
 from laion_etl.parse.kernels import Bytes, Hashes, Ints, constant, hash_of
 from laion_etl.parse.kernels.texts import IS_WORD, MAX_BYTES, MAY_BE, find_placeholders
-from laion_etl.parse.verdicts import CODES
+from laion_etl.parse.reason_codes import REASON_CODES
 from laion_etl.parse.wordlists import words
 from laion_etl.settings import ParseSettings
 
@@ -96,19 +96,19 @@ class PlaceholderRule:
         self._words = _hashes(WORDS)
         self._number_words = _hashes((*_DATE_WORDS, *_CAMERA_WORDS, *_CAMERA_ENDINGS))
 
-    def judge(self, arena: ByteArena, starts: Ints, ends: Ints, verdicts: Bytes) -> None:
+    def judge(self, arena: ByteArena, starts: Ints, ends: Ints, reasons: Bytes) -> None:
         """Sets the verdicts of texts that are placeholders and still in."""
         if not self._refused:
             return
         findings = np.zeros(starts.size, np.uint8)
         find_placeholders(arena.data, starts, ends, self._words, self._number_words, findings)
-        findings[verdicts != 0] = 0
+        findings[reasons != 0] = 0
         if ParseReason.PLACEHOLDER_WORD in self._refused:
-            verdicts[findings == IS_WORD] = CODES[ParseReason.PLACEHOLDER_WORD]
+            reasons[findings == IS_WORD] = REASON_CODES[ParseReason.PLACEHOLDER_WORD]
         for row in np.flatnonzero(findings == MAY_BE).tolist():
             reason = _known(arena.bytes(starts[row], ends[row]))
             if reason in self._refused:
-                verdicts[row] = CODES[reason]
+                reasons[row] = REASON_CODES[reason]
 
 
 @lru_cache(1 << 14)  # such texts repeat

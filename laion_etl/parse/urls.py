@@ -21,7 +21,7 @@ from laion_etl.parse.kernels.urls import (
     check_urls,
     resolve_plain,
 )
-from laion_etl.parse.verdicts import CODES
+from laion_etl.parse.reason_codes import REASON_CODES
 from laion_etl.settings import ParseSettings
 
 Spans = tuple[Ints, Ints]  # starts and ends in an arena
@@ -76,7 +76,7 @@ def _normal_escape(escape: re.Match[str]) -> str:
 
 
 def resolve_urls(
-    arena: ByteArena, urls: Spans, bases: Spans, records: Ints, verdicts: Bytes, max_chars: int
+    arena: ByteArena, urls: Spans, bases: Spans, records: Ints, reasons: Bytes, max_chars: int
 ) -> None:
     """Makes the URL spans absolute; `bases` are spans per record. Sets the verdicts of rows without one."""
     starts, ends = urls
@@ -88,7 +88,7 @@ def resolve_urls(
         base = (bases[0][records[row]], bases[1][records[row]])
         resolved = _resolve_span(arena, (starts[row], ends[row]), base, max_chars)
         if isinstance(resolved, ParseReason):
-            verdicts[row] = CODES[resolved]
+            reasons[row] = REASON_CODES[resolved]
         else:
             starts[row], ends[row] = arena.add(resolved.encode())
 
@@ -108,17 +108,17 @@ class UrlRule:
         self._limits = (settings.max_url_chars, settings.max_host_chars)
         self._extensions = _extension_table(settings.refused_extensions)
 
-    def judge(self, arena: ByteArena, urls: Spans, verdicts: Bytes) -> None:
+    def judge(self, arena: ByteArena, urls: Spans, reasons: Bytes) -> None:
         """Sets the verdicts of the URLs that are out."""
         findings = np.empty(urls[0].size, np.int32)
         check_urls(arena.data, urls, self._limits, self._extensions, findings)
-        verdicts[:] = _CODE_OF_FINDING[findings]
+        reasons[:] = _CODE_OF_FINDING[findings]
 
 
 _CODE_OF_FINDING = np.zeros(4, np.uint8)
-_CODE_OF_FINDING[LONG_HOST] = CODES[ParseReason.HOST_TOO_LONG]
-_CODE_OF_FINDING[LONG_URL] = CODES[ParseReason.URL_TOO_LONG]
-_CODE_OF_FINDING[BAD_EXTENSION] = CODES[ParseReason.URL_EXTENSION]
+_CODE_OF_FINDING[LONG_HOST] = REASON_CODES[ParseReason.HOST_TOO_LONG]
+_CODE_OF_FINDING[LONG_URL] = REASON_CODES[ParseReason.URL_TOO_LONG]
+_CODE_OF_FINDING[BAD_EXTENSION] = REASON_CODES[ParseReason.URL_EXTENSION]
 
 
 def _extension_table(extensions: tuple[str, ...]) -> Bytes:

@@ -8,9 +8,9 @@ import numpy as np
 
 from laion_etl.parse.byte_arena import ByteArena
 from laion_etl.parse.placeholders import PlaceholderRule, placeholder
+from laion_etl.parse.reason_codes import REASON_CODES
 from laion_etl.parse.text import clean_alt, clean_texts
 from laion_etl.parse.urls import page_base, resolve, resolve_urls
-from laion_etl.parse.verdicts import CODES
 from laion_etl.parse.wat import Page, records_of
 from laion_etl.settings import ParseSettings
 from tests.parse.outcomes import FoundPage, read
@@ -71,13 +71,13 @@ def urls(data: bytes) -> None:
     starts, ends, base_starts, base_ends = (
         np.array([edge], np.int32) for text in (url, against) for edge in arena.add(text.encode())
     )
-    verdicts = np.zeros(1, np.uint8)
+    reasons = np.zeros(1, np.uint8)
     records = np.zeros(1, np.int32)
-    resolve_urls(arena, (starts, ends), (base_starts, base_ends), records, verdicts, 10 * _MAX_CHARS)
-    if expected in CODES:
-        assert verdicts[0] == CODES[expected]
+    resolve_urls(arena, (starts, ends), (base_starts, base_ends), records, reasons, 10 * _MAX_CHARS)
+    if expected in REASON_CODES:
+        assert reasons[0] == REASON_CODES[expected]
         return
-    assert verdicts[0] == 0
+    assert reasons[0] == 0
     assert arena.text(starts[0], ends[0]) == expected
     assert resolve(expected, "https://other.example/") == expected
     assert expected.startswith(("http://", "https://"))
@@ -94,10 +94,10 @@ def texts(data: bytes) -> None:
     assert found == clean_alt(text, _MAX_CHARS)
     assert length == len(found) <= _MAX_CHARS
     assert found == " ".join(found.split())
-    verdicts = np.zeros(1, np.uint8)
-    _PLACEHOLDERS.judge(arena, starts, ends, verdicts)
+    reasons = np.zeros(1, np.uint8)
+    _PLACEHOLDERS.judge(arena, starts, ends, reasons)
     reason = placeholder(found)
-    assert verdicts[0] == (CODES[reason] if reason else 0)
+    assert reasons[0] == (REASON_CODES[reason] if reason else 0)
 
 
 TARGETS: dict[str, Callable[[bytes], None]] = {

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from laion_etl.funnel import ParseReason
 from laion_etl.parse.byte_arena import ByteArena
 from laion_etl.parse.placeholders import WORDS, PlaceholderRule, placeholder
-from laion_etl.parse.verdicts import CODES
+from laion_etl.parse.reason_codes import REASON_CODES
 from laion_etl.settings import ParseSettings
 from tests.parse.outcomes import link_outcome
 
@@ -63,9 +63,9 @@ def judged(texts: list[str], settings: ParseSettings | None = None) -> list[int]
     arena = ByteArena(100)
     spans = [arena.add(text.encode()) for text in texts]
     starts, ends = (np.array(edge, np.int32) for edge in zip(*spans, strict=True))
-    verdicts = np.zeros(len(texts), np.uint8)
-    PlaceholderRule(settings or ParseSettings()).judge(arena, starts, ends, verdicts)
-    return [int(verdict) for verdict in verdicts]
+    reasons = np.zeros(len(texts), np.uint8)
+    PlaceholderRule(settings or ParseSettings()).judge(arena, starts, ends, reasons)
+    return [int(reason) for reason in reasons]
 
 
 PARTS = st.sampled_from(
@@ -79,7 +79,7 @@ PARTS = st.sampled_from(
 def test_a_column_is_judged_as_its_texts_are(text: str) -> None:
     text = text.encode(errors="replace").decode()
     reason = placeholder(text)
-    code = 0 if reason is None else CODES[reason]
+    code = 0 if reason is None else REASON_CODES[reason]
     assert judged(["a text", text, text]) == [0, code, code]
 
 

@@ -6,11 +6,11 @@ from laion_etl.funnel import Outcomes, ParseReason
 from laion_etl.parse.kernels import Bytes
 
 _REASONS = tuple(ParseReason)
-CODES = {reason: code for code, reason in enumerate(_REASONS, 1)}
+REASON_CODES = {reason: code for code, reason in enumerate(_REASONS, 1)}
 
 
-def count_verdicts(verdicts: Bytes, outcomes: Outcomes[ParseReason]) -> None:
+def count_drops(reasons: Bytes, outcomes: Outcomes[ParseReason]) -> None:
     """Counts the reasons of a column; rows that are still in are not counted."""
-    for code, count in enumerate(np.bincount(verdicts, minlength=1).tolist()):
+    for code, count in enumerate(np.bincount(reasons, minlength=1).tolist()):
         if code and count:
             outcomes.drop(_REASONS[code - 1], count)
