@@ -20,7 +20,7 @@ from laion_etl.machine import usable_cores
 from laion_etl.parse.batches import read_batches
 from laion_etl.parse.blocklist import Blocklists, load_blocklists
 from laion_etl.parse.language import Detector, NoDetector, language_detector
-from laion_etl.parse.pairs import LinkRules
+from laion_etl.parse.link_filters import LinkFilters
 from laion_etl.records import PAIR_SCHEMA
 from laion_etl.removals import NO_LINKS, BlockedLinks
 from laion_etl.settings import Settings
@@ -59,16 +59,16 @@ class FileParser:
 
     def pairs(self, wat_file: int, uri: str, counts: FileCounts) -> Iterator[pa.Table]:
         """The pairs of one file in the order of its links, as tables of PAIR_SCHEMA; counts what was met."""
-        rules = LinkRules(self._settings, self._blocklists)
+        filters = LinkFilters(self._settings, self._blocklists)
         with open_input(uri) as stream:
             for batch in read_batches(stream, uri):
                 counts.records.add(batch.records)
                 counts.name_damages([[wat_file, damage.offset] for damage in batch.damages])
-                for table in rules.pairs(batch):
+                for table in filters.pairs(batch):
                     asked_for = self._asked_for(self._with_languages(table, wat_file), counts)
                     if asked_for.num_rows:
                         yield asked_for
-        counts.links.add(rules.outcomes)
+        counts.links.add(filters.outcomes)
 
     def _asked_for(self, table: pa.Table, counts: FileCounts) -> pa.Table:
         """The rows in one of the languages that are kept; the others are counted from kept to dropped."""

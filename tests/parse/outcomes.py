@@ -7,8 +7,8 @@ from laion_etl.errors import InputError
 from laion_etl.funnel import ParseReason
 from laion_etl.parse.batches import Batch, read_batches
 from laion_etl.parse.blocklist import load_blocklists
+from laion_etl.parse.link_filters import LinkFilters
 from laion_etl.parse.members import Damage
-from laion_etl.parse.pairs import LinkRules
 from laion_etl.parse.wat import ImageLink
 from laion_etl.settings import ParseSettings, Settings
 from tests.parse.wat_files import compact_page_record, image
@@ -76,7 +76,7 @@ def link_outcome(
 ) -> dict[str, object] | ParseReason:
     """The row that one link of a page becomes, or the reason why it becomes none."""
     settings = settings or ParseSettings()
-    rules = LinkRules(settings, load_blocklists(settings, Settings().data_path))
+    rules = LinkFilters(settings, load_blocklists(settings, Settings().data_path))
     record = compact_page_record(page_url, [image(url, alt)], base)
     for batch in read_batches(BytesIO(record), "test.wat.gz"):
         for table in rules.pairs(batch):

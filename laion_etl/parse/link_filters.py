@@ -40,7 +40,7 @@ class _Rows(NamedTuple):
     title_end: Ints
 
 
-class LinkRules:
+class LinkFilters:
     """All rules of the settings for the links of one WAT file, and what they counted."""
 
     def __init__(self, settings: ParseSettings, blocklists: Blocklists) -> None:
@@ -50,7 +50,7 @@ class LinkRules:
         self._urls = UrlRule(settings)
         self._hosts = HostRule(settings, blocklists.domain_blocked)
         self._placeholders = PlaceholderRule(settings)
-        self._seen = RecentPairs(settings.dedupe_pairs)
+        self._recent = RecentPairs(settings.dedupe_pairs)
         self._repeated = RepeatedTextCounter(settings.max_text_repeats) if settings.max_text_repeats else None
 
     def pairs(self, batch: Batch) -> Iterator[pa.Table]:
@@ -68,23 +68,23 @@ class LinkRules:
 
     def _chunk(self, batch: Batch, rows: _Rows) -> pa.Table:
         arena, settings = batch.arena, self._settings
-        rows = self._in(rows, self._caption_reasons(arena, rows))
+        rows = self._drop(rows, self._caption_reasons(arena, rows))
 
         reasons = _all_kept(rows)
         urls = (rows.url_start, rows.url_end)
         resolve_urls(arena, urls, batch.bases, rows.record, reasons, settings.max_url_chars)
-        rows = self._in(rows, reasons)
+        rows = self._drop(rows, reasons)
 
         reasons = _all_kept(rows)
         self._urls.judge(arena, (rows.url_start, rows.url_end), reasons)
-        rows = self._in(rows, reasons)
+        rows = self._drop(rows, reasons)
 
         reasons = _all_kept(rows)
         hosts = self._hosts.judge(arena, (rows.url_start, rows.url_end), reasons)
-        hosts, rows = hosts[reasons == 0], self._in(rows, reasons)
-        return self._pairs_of(batch, rows, hosts)
+        hosts, rows = hosts[reasons == 0], self._drop(rows, reasons)
+        return self._final_filters(batch, rows, hosts)
 
-    def _pairs_of(self, batch: Batch, rows: _Rows, hosts: Ints) -> pa.Table:
+    def _final_filters(self, batch: Batch, rows: _Rows, hosts: Ints) -> pa.Table:
         """The last rules, on links that have a good URL and a text."""
         arena = batch.arena
         reasons = _all_kept(rows)
@@ -92,12 +92,12 @@ class LinkRules:
             urls = _strings(arena, rows.url_start, rows.url_end)
             reasons[self._blocklists.urls_blocked(urls)] = REASON_CODES[ParseReason.BLOCKED_URL]
         self._placeholders.judge(arena, rows.alt_start, rows.alt_end, reasons)
-        hosts, rows = hosts[reasons == 0], self._in(rows, reasons)
+        hosts, rows = hosts[reasons == 0], self._drop(rows, reasons)
 
         ids = pair_ids(arena.data, rows.url_start, rows.url_end, rows.alt_start, rows.alt_end)
         reasons = self._duplicate_reasons(arena, rows, ids)
         kept = reasons == 0
-        hosts, ids, rows = hosts[kept], ids[kept], self._in(rows, reasons)
+        hosts, ids, rows = hosts[kept], ids[kept], self._drop(rows, reasons)
         self.outcomes.keep(rows.record.size)
         return self._table(batch, rows, hosts, ids)
 
@@ -116,7 +116,7 @@ class LinkRules:
             first_halves = ids.view(">u8")[:, 0].astype(np.uint64)
             reasons[self._blocklists.pairs_blocked(first_halves)] = REASON_CODES[ParseReason.BLOCKED_PAIR]
         rest = np.flatnonzero(reasons == 0)
-        fresh = self._seen.add(ids[rest])
+        fresh = self._recent.add(ids[rest])
         reasons[rest[fresh == 0]] = REASON_CODES[ParseReason.DUPLICATE]
         if self._repeated is not None:
             rest = rest[fresh == 1]
@@ -124,7 +124,7 @@ class LinkRules:
             reasons[rest[self._repeated.mark(hashes) == 1]] = REASON_CODES[ParseReason.TEXT_REPEATED]
         return reasons
 
-    def _in(self, rows: _Rows, reasons: Bytes) -> _Rows:
+    def _drop(self, rows: _Rows, reasons: Bytes) -> _Rows:
         """Counts who is out and returns the others."""
         count_drops(reasons, self.outcomes)
         kept = np.flatnonzero(reasons == 0)
