@@ -25,9 +25,9 @@ from rich.table import Table
 
 from benchmarks.wat_file import write_wat
 from laion_etl.parse.byte_arena import ByteArena
-from laion_etl.parse.files import FileCounts, FileParser
-from laion_etl.parse.members import read_members
+from laion_etl.parse.gzip_members import read_members
 from laion_etl.parse.stage import parse_partition
+from laion_etl.parse.wat_workers import FileCounts, FileParser
 from laion_etl.settings import Settings
 from laion_etl.storage import LocalStore
 

@@ -11,7 +11,6 @@ import numpy as np
 import pyarrow as pa
 
 from laion_etl.funnel import Outcomes, ParseReason
-from laion_etl.parse.batches import Batch
 from laion_etl.parse.blocklist import Blocklists
 from laion_etl.parse.byte_arena import ByteArena
 from laion_etl.parse.dedupe import RecentPairs, RepeatedTextCounter
@@ -23,6 +22,7 @@ from laion_etl.parse.placeholders import PlaceholderRule
 from laion_etl.parse.reason_codes import REASON_CODES, count_drops
 from laion_etl.parse.text import clean_texts
 from laion_etl.parse.urls import UrlRule, resolve_urls
+from laion_etl.parse.wat_reader import LinkBatch
 from laion_etl.settings import ParseSettings
 
 _CHUNK_ROWS = 1 << 14
@@ -53,7 +53,7 @@ class LinkFilters:
         self._recent = RecentPairs(settings.dedupe_pairs)
         self._repeated = RepeatedTextCounter(settings.max_text_repeats) if settings.max_text_repeats else None
 
-    def pairs(self, batch: Batch) -> Iterator[pa.Table]:
+    def pairs(self, batch: LinkBatch) -> Iterator[pa.Table]:
         """The pairs of a batch in the order of their links, with the fields of PAIR_SCHEMA but for the
         language and the WAT file. The batch's spans are changed.
         """
@@ -66,7 +66,7 @@ class LinkFilters:
                 yield table
             batch.arena.size = size  # what the rules wrote has been copied
 
-    def _chunk(self, batch: Batch, rows: _Rows) -> pa.Table:
+    def _chunk(self, batch: LinkBatch, rows: _Rows) -> pa.Table:
         arena, settings = batch.arena, self._settings
         rows = self._drop(rows, self._caption_reasons(arena, rows))
 
@@ -84,7 +84,7 @@ class LinkFilters:
         hosts, rows = hosts[reasons == 0], self._drop(rows, reasons)
         return self._final_filters(batch, rows, hosts)
 
-    def _final_filters(self, batch: Batch, rows: _Rows, hosts: Ints) -> pa.Table:
+    def _final_filters(self, batch: LinkBatch, rows: _Rows, hosts: Ints) -> pa.Table:
         """The last rules, on links that have a good URL and a text."""
         arena = batch.arena
         reasons = _all_kept(rows)
@@ -130,7 +130,7 @@ class LinkFilters:
         kept = np.flatnonzero(reasons == 0)
         return rows if kept.size == reasons.size else _Rows(*(column[kept] for column in rows))
 
-    def _table(self, batch: Batch, rows: _Rows, hosts: Ints, ids: Bytes) -> pa.Table:
+    def _table(self, batch: LinkBatch, rows: _Rows, hosts: Ints, ids: Bytes) -> pa.Table:
         arena = batch.arena
         clean_texts(arena, rows.title_start, rows.title_end, self._settings.max_alt_chars)
         pages = rows.record

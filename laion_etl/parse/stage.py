@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 from laion_etl.funnel import ParseReason
 from laion_etl.parse.blocklist import load_blocklists
 from laion_etl.parse.dedupe import RecentPairs
-from laion_etl.parse.files import FileCounts, parsed_files
+from laion_etl.parse.wat_workers import FileCounts, parse_files
 from laion_etl.records import PAIR_SCHEMA, partition_name
 from laion_etl.removals import blocked_links, read_requests
 from laion_etl.settings import Settings
@@ -52,7 +52,7 @@ def parse_partition(
     ):
 
         def tables() -> Iterator[pa.Table]:
-            for position, (rows, counts) in enumerate(parsed_files(wat_files, settings, removed), 1):
+            for position, (rows, counts) in enumerate(parse_files(wat_files, settings, removed), 1):
                 yield from merged.new_pairs(rows) if len(wat_files) > 1 else rows
                 merged.counts.add(counts)
                 if on_file is not None:

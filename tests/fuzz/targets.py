@@ -11,7 +11,7 @@ from laion_etl.parse.placeholders import PlaceholderRule, placeholder
 from laion_etl.parse.reason_codes import REASON_CODES
 from laion_etl.parse.text import clean_alt, clean_texts
 from laion_etl.parse.urls import page_base, resolve, resolve_urls
-from laion_etl.parse.wat import Page, records_of
+from laion_etl.parse.wat_record import WatPage, records_of
 from laion_etl.settings import ParseSettings
 from tests.parse.outcomes import FoundPage, read
 from tests.parse.wat_files import record
@@ -49,7 +49,7 @@ def pages(data: bytes) -> None:
     text = json.dumps({"Envelope": envelope}, separators=(",", ":"), ensure_ascii=ascii_only)
     member = record(url, text.encode())
     (page,) = records_of(gzip.decompress(member))
-    assert isinstance(page, Page)
+    assert isinstance(page, WatPage)
     expected = FoundPage(page.url, page.base, page.licence, page.images, 0)
     found = read(member)
     assert found.records.get("kept") == 1

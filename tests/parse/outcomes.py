@@ -5,11 +5,11 @@ from io import BytesIO
 
 from laion_etl.errors import InputError
 from laion_etl.funnel import ParseReason
-from laion_etl.parse.batches import Batch, read_batches
 from laion_etl.parse.blocklist import load_blocklists
+from laion_etl.parse.gzip_members import Damage
 from laion_etl.parse.link_filters import LinkFilters
-from laion_etl.parse.members import Damage
-from laion_etl.parse.wat import ImageLink
+from laion_etl.parse.wat_reader import LinkBatch, read_batches
+from laion_etl.parse.wat_record import ImageLink
 from laion_etl.settings import ParseSettings, Settings
 from tests.parse.wat_files import compact_page_record, image
 
@@ -45,7 +45,7 @@ def read(data: bytes) -> Found:
     return found
 
 
-def _pages(batch: Batch) -> list[FoundPage]:
+def _pages(batch: LinkBatch) -> list[FoundPage]:
     links, text = batch.links, batch.arena.text
     images: dict[int, list[ImageLink]] = {}
     for row, record in enumerate(links.record.tolist()):

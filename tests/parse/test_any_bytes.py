@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from laion_etl.parse.byte_arena import ByteArena
-from laion_etl.parse.members import read_members
-from laion_etl.parse.wat import ImageLink, Page, records_of
+from laion_etl.parse.gzip_members import read_members
+from laion_etl.parse.wat_record import ImageLink, WatPage, records_of
 from tests.parse.outcomes import FoundPage, read
 from tests.parse.wat_files import compact_page_record, image, page_record, record
 
@@ -78,15 +78,15 @@ def test_damage_somewhere_loses_only_the_records_it_touches(place: int, noise: b
 
 
 @given(st.lists(st.binary(max_size=2000), max_size=8), st.integers(1, 5000))
-def test_members_round_trip_with_their_offsets(contents: list[bytes], most_bytes: int) -> None:
+def test_members_round_trip_with_their_offsets(contents: list[bytes], max_bytes: int) -> None:
     members = [gzip.compress(content, mtime=0) for content in contents]
     arena, found, offsets = ByteArena(0), [], []
-    for group in read_members(BytesIO(b"".join(members)), arena, most_bytes):
+    for group in read_members(BytesIO(b"".join(members)), arena, max_bytes):
         assert not group.damages
         ends = group.ends.tolist()
         found += [arena.bytes(start, end) for start, end in zip([0, *ends[:-1]], ends, strict=True)]
         offsets += group.offsets.tolist()
-        assert arena.size <= most_bytes or len(ends) == 1
+        assert arena.size <= max_bytes or len(ends) == 1
     assert found == contents
     assert offsets == [sum(map(len, members[:n])) for n in range(len(members))]
 
@@ -114,7 +114,7 @@ def test_links_round_trip_however_they_are_written(
 def _read_whole(data: bytes) -> FoundPage:
     """The same page by its whole JSON."""
     [page] = records_of(gzip.decompress(data))
-    assert isinstance(page, Page)
+    assert isinstance(page, WatPage)
     return FoundPage(page.url, page.base, page.licence, page.images, 0)
 
 

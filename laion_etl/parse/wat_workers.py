@@ -17,10 +17,10 @@ from laion_etl.compiled import ensure_compiled
 from laion_etl.funnel import Outcomes, ParseReason, RecordReason
 from laion_etl.inputs import open_input
 from laion_etl.machine import usable_cores
-from laion_etl.parse.batches import read_batches
 from laion_etl.parse.blocklist import Blocklists, load_blocklists
 from laion_etl.parse.language import Detector, NoDetector, language_detector
 from laion_etl.parse.link_filters import LinkFilters
+from laion_etl.parse.wat_reader import read_batches
 from laion_etl.records import PAIR_SCHEMA
 from laion_etl.removals import NO_LINKS, BlockedLinks
 from laion_etl.settings import Settings
@@ -98,7 +98,7 @@ class FileParser:
         return codes, pa.array(found.probabilities, pa.float32()).take(distinct.indices)
 
 
-def parsed_files(
+def parse_files(
     wat_files: Sequence[tuple[int, str]], settings: Settings, removed: BlockedLinks = NO_LINKS
 ) -> Iterator[tuple[Iterator[pa.Table], FileCounts]]:
     """The tables of every file in the order given; its counts are complete once its tables are used up.

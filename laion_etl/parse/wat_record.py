@@ -34,7 +34,7 @@ class ImageLink:
 
 
 @dataclass(frozen=True, slots=True)
-class Page:
+class WatPage:
     """A crawled HTML page: its URL, what its links resolve against, its licence and image links."""
 
     url: str
@@ -43,7 +43,7 @@ class Page:
     images: list[ImageLink]
 
 
-def records_of(member: bytes) -> Iterator[Page | RecordReason]:
+def records_of(member: bytes) -> Iterator[WatPage | RecordReason]:
     """The WARC records of a gzip member, one as a rule: each as a page, or why it is none.
 
     A wrong Content-Length is put right by what follows.
@@ -69,7 +69,7 @@ def _extent(data: bytes, body: int, announced: re.Match[bytes] | None) -> tuple[
     return (following.start(), following.end()) if following else (len(data), len(data))
 
 
-def _page(head: bytes, payload: bytes) -> Page | RecordReason:
+def _page(head: bytes, payload: bytes) -> WatPage | RecordReason:
     if not _METADATA.search(head):
         return RecordReason.NOT_A_PAGE
     if _HTML not in payload:
@@ -87,7 +87,7 @@ def _page(head: bytes, payload: bytes) -> Page | RecordReason:
         return RecordReason.PAGE_URL_TOO_LONG
     links = [link for link in _list(html.get("Links")) if isinstance(link, dict)]
     head_links = [link for link in _list(_dig(html, "Head", "Link")) if isinstance(link, dict)]
-    return Page(
+    return WatPage(
         url=without_surrogates(url),
         base=without_surrogates(base),
         licence=_licence([*links, *head_links]) if b"creativecommons.org" in payload else NO_LICENCE,

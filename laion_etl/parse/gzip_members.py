@@ -24,7 +24,7 @@ _CHUNK_BYTES = 1 << 20
 _REFILL_BYTES = 1 << 17  # less than this ahead, and the window is extended
 _GZIP = 31  # window bits that ask zlib for a gzip wrapper
 _TRIAL_BYTES = 4096
-_MOST_MEMBERS = 1 << 14  # of a group
+_MAX_GROUP_MEMBERS = 1 << 14  # of a group
 
 MAX_MEMBER_BYTES = 32 * 1024 * 1024  # Common Crawl cuts pages at 5 MiB; more than this is no record of its
 
@@ -44,8 +44,8 @@ class Members:
     `ends` (in the arena) and `offsets` (of the first compressed byte in the file) have a row per member.
     """
 
-    ends: Ints = field(default_factory=lambda: np.empty(_MOST_MEMBERS, np.int32))
-    offsets: Longs = field(default_factory=lambda: np.empty(_MOST_MEMBERS, np.int64))
+    ends: Ints = field(default_factory=lambda: np.empty(_MAX_GROUP_MEMBERS, np.int32))
+    offsets: Longs = field(default_factory=lambda: np.empty(_MAX_GROUP_MEMBERS, np.int64))
     damages: list[Damage] = field(default_factory=list)
     count: int = 0
 
@@ -54,7 +54,7 @@ class Members:
         return Members(self.ends[: self.count], self.offsets[: self.count], self.damages, self.count)
 
 
-class Stream(Protocol):
+class ByteSource(Protocol):
     """A file, or what reads like one."""
 
     def readinto(self, buffer: memoryview, /) -> int | None: ...
@@ -66,7 +66,7 @@ class _Window:
     One buffer is filled again and again: fresh memory for every chunk costs more than inflating it.
     """
 
-    def __init__(self, stream: Stream) -> None:
+    def __init__(self, stream: ByteSource) -> None:
         self._stream = stream
         self._buffer = bytearray(2 * _CHUNK_BYTES)
         self.size = 0
@@ -105,28 +105,28 @@ class _Window:
         return self._buffer.find(_MAGIC, start, self.size)
 
 
-def read_members(stream: Stream, arena: ByteArena, most_bytes: int) -> Iterator[Members]:
-    """The members of a file, in its order, in groups of at most `most_bytes` inflated or of one member.
+def read_members(stream: ByteSource, arena: ByteArena, max_bytes: int) -> Iterator[Members]:
+    """The members of a file, in its order, in groups of at most `max_bytes` inflated or of one member.
 
     The arena is cleared for every group and belongs to the caller until the next one is asked for. Memory is
-    bounded by `most_bytes` or MAX_MEMBER_BYTES, whichever is more, and the window.
+    bounded by `max_bytes` or MAX_MEMBER_BYTES, whichever is more, and the window.
     """
     window, decompressor = _Window(stream), Decompressor()
     group, position = Members(), 0
     arena.clear()
-    arena.reserve(most_bytes)
+    arena.reserve(max_bytes)
     while True:
         if window.size - position < _REFILL_BYTES and not window.ended:
             window.drop(position)
             window.more()
             position = 0
-        position, full = _whole_members(decompressor, window, position, arena, most_bytes, group)
+        position, full = _whole_members(decompressor, window, position, arena, max_bytes, group)
         if not full:
             if window.size - position < _REFILL_BYTES and not window.ended:
                 continue  # what is left may go on in the next chunk
             if position == window.size:
                 break
-            position, full = _odd_member(window, position, arena, most_bytes, group)
+            position, full = _odd_member(window, position, arena, max_bytes, group)
         if full:
             yield group.cut()
             group = Members()
@@ -140,14 +140,14 @@ def _whole_members(
     window: _Window,
     position: int,
     arena: ByteArena,
-    most_bytes: int,
+    max_bytes: int,
     group: Members,
 ) -> tuple[int, bool]:
     """Reads on as long as members are whole and sound; where it stopped, and whether the group is full."""
     if not decompressor.handle:
         return position, False
     source, rows = (window.bytes, position, window.size), (group.ends, group.offsets)
-    out = arena.data[:most_bytes]
+    out = arena.data[:max_bytes]
     end, arena.size, count, why = inflate_members(
         decompressor.handle, source, out, arena.size, rows, group.count
     )
@@ -157,15 +157,15 @@ def _whole_members(
 
 
 def _odd_member(
-    window: _Window, position: int, arena: ByteArena, most_bytes: int, group: Members
+    window: _Window, position: int, arena: ByteArena, max_bytes: int, group: Members
 ) -> tuple[int, bool]:
     """Reads one member as a stream, or past a damage; if the group is full, the member waits for the next."""
     found = _inflate(window, position)
     if isinstance(found, str):
         group.damages.append(Damage(window.base + position, found))
-        return _next_good(window, position + 1), len(group.damages) == _MOST_MEMBERS
+        return _next_good(window, position + 1), len(group.damages) == _MAX_GROUP_MEMBERS
     data, end = found
-    if group.count == _MOST_MEMBERS or (group.count and arena.size + len(data) > most_bytes):
+    if group.count == _MAX_GROUP_MEMBERS or (group.count and arena.size + len(data) > max_bytes):
         return position, True
     group.ends[group.count] = arena.add(data)[1]
     group.offsets[group.count] = window.base + position

@@ -12,6 +12,7 @@ import numpy as np
 from laion_etl.errors import InputError
 from laion_etl.funnel import Outcomes, RecordReason
 from laion_etl.parse.byte_arena import ByteArena
+from laion_etl.parse.gzip_members import ByteSource, Damage, Members, read_members
 from laion_etl.parse.kernels import Ints, Longs
 from laion_etl.parse.kernels.records import (
     IMAGE_START,
@@ -25,15 +26,14 @@ from laion_etl.parse.kernels.records import (
     new_records,
 )
 from laion_etl.parse.licence import NO_LICENCE
-from laion_etl.parse.members import Damage, Members, Stream, read_members
 from laion_etl.parse.urls import page_base
-from laion_etl.parse.wat import ImageLink, Page, json_text, records_of, without_surrogates
+from laion_etl.parse.wat_record import ImageLink, WatPage, json_text, records_of, without_surrogates
 
 _BATCH_BYTES = 8 << 20  # inflated; smaller ones cost more calls, larger ones more memory
 
 
 @dataclass(slots=True)
-class Batch:
+class LinkBatch:
     """Image links of some pages; every span is of `arena`.
 
     `links.record` is a row of `offsets` (of the record's gzip member in the file, bytes), of `page_urls` and
@@ -50,7 +50,7 @@ class Batch:
     damages: list[Damage]
 
 
-def read_batches(stream: Stream, uri: str) -> Iterator[Batch]:
+def read_batches(stream: ByteSource, uri: str) -> Iterator[LinkBatch]:
     """The whole file, batch by batch; the arena of a batch is used again for the next one.
 
     A damaged gzip member is counted and named in its batch. Raises InputError, naming the file and the cause,
@@ -71,7 +71,7 @@ def read_batches(stream: Stream, uri: str) -> Iterator[Batch]:
         )
 
 
-def _read(arena: ByteArena, group: Members) -> Batch:
+def _read(arena: ByteArena, group: Members) -> LinkBatch:
     ends = group.ends
     starts = np.concatenate([np.zeros(min(1, ends.size), np.int32), ends[:-1]])
     records = new_records(starts, ends)
@@ -83,7 +83,7 @@ def _read(arena: ByteArena, group: Members) -> Batch:
     counts.keep(int(np.count_nonzero(records.state == PAGE)))
     counts.drop(RecordReason.NOT_A_PAGE, int(np.count_nonzero(records.state == NOT_A_PAGE)))
     counts.drop(RecordReason.DAMAGED, len(group.damages))
-    batch = Batch(
+    batch = LinkBatch(
         arena=arena,
         links=links,
         offsets=group.offsets,
@@ -125,11 +125,11 @@ def _unescape(arena: ByteArena, links: Links) -> None:
                 starts[row], ends[row] = arena.add(without_surrogates(text).encode())
 
 
-def _with_odd_records(batch: Batch, odd: list[tuple[int, bytes]]) -> Batch:
+def _with_odd_records(batch: LinkBatch, odd: list[tuple[int, bytes]]) -> LinkBatch:
     """The batch with the pages of the odd members, given as (record row, bytes), in their places."""
     rows: list[list[int]] = []  # of links
     order: list[int] = []
-    pages: list[tuple[int, Page]] = []
+    pages: list[tuple[int, WatPage]] = []
     known = batch.offsets.size
     for record, member in odd:
         for page in records_of(member):
