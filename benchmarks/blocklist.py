@@ -22,9 +22,9 @@ from rich.console import Console
 from rich.table import Table
 
 from laion_etl.parse.blocklist import Blocklists
-from laion_etl.parse.blocklist.entries import Kind, TextReader
-from laion_etl.parse.blocklist.lists import map_hashes, sort_hashes, write_hashes
+from laion_etl.parse.blocklist.compiled import map_hashes, sort_hashes, write_hashes
 from laion_etl.parse.blocklist.patterns import UrlPatterns
+from laion_etl.parse.blocklist.syntax import ListKind, TextReader
 from laion_etl.parse.kernels import Bytes
 
 _CHUNK = 250_000
@@ -72,17 +72,17 @@ def pair_lines(numbers: np.ndarray) -> bytes:
     return rows(hexadecimal(scrambled(numbers)), hexadecimal(scrambled(~numbers)), b"\n")
 
 
-LINES: dict[Kind, Callable[[np.ndarray], bytes]] = {
-    Kind.DOMAINS: domain_lines,
-    Kind.URLS: url_lines,
-    Kind.PAIRS: pair_lines,
+LINES: dict[ListKind, Callable[[np.ndarray], bytes]] = {
+    ListKind.DOMAINS: domain_lines,
+    ListKind.URLS: url_lines,
+    ListKind.PAIRS: pair_lines,
 }
 
 
 class Generated(io.RawIOBase):
     """The text of a list, made while it is read; knows how long that took."""
 
-    def __init__(self, kind: Kind, count: int) -> None:
+    def __init__(self, kind: ListKind, count: int) -> None:
         self._lines = LINES[kind]
         self._count = count
         self._next = 0
@@ -120,7 +120,7 @@ def _status_mib(name: str) -> float:
     return int(Path("/proc/self/status").read_text().partition(f"{name}:")[2].split()[0]) / 1024
 
 
-def compile_list(kind: Kind, count: int, path: Path) -> dict[str, float]:
+def compile_list(kind: ListKind, count: int, path: Path) -> dict[str, float]:
     """In a process of its own."""
     warm_up(kind, path)
     source = Generated(kind, count)
@@ -139,13 +139,13 @@ def compile_list(kind: Kind, count: int, path: Path) -> dict[str, float]:
     }
 
 
-def warm_up(kind: Kind, path: Path) -> None:
+def warm_up(kind: ListKind, path: Path) -> None:
     """Compiles the kernels."""
     write_hashes(kind, TextReader(io.BufferedReader(Generated(kind, 10)), "generated"), path)
     sort_hashes(path)
 
 
-def look_up(kind: Kind, count: int, path: Path) -> dict[str, float]:
+def look_up(kind: ListKind, count: int, path: Path) -> dict[str, float]:
     """In a process of its own, as a worker of the parse stage would."""
     listed, others = (_links(kind, first, count) for first in (0, count))
     answer(kind, Blocklists(**{str(kind): [np.zeros(1, np.uint64)]}), others[:10])  # compiles the kernels
@@ -171,22 +171,22 @@ def look_up(kind: Kind, count: int, path: Path) -> dict[str, float]:
     }
 
 
-def _links(kind: Kind, first: int, count: int) -> "pa.StringArray | np.ndarray":
+def _links(kind: ListKind, first: int, count: int) -> "pa.StringArray | np.ndarray":
     """A million links whose entries are among those from `first` on."""
     numbers = first + np.random.default_rng(1).integers(0, count, _LOOKUPS)
-    if kind is Kind.PAIRS:
+    if kind is ListKind.PAIRS:
         return scrambled(numbers)
     lines = LINES[kind](numbers).decode().splitlines()
-    if kind is Kind.DOMAINS:
+    if kind is ListKind.DOMAINS:
         return pa.array([f"www.{line}" for line in lines])
     return pa.array([f"https://{line}?w=300" for line in lines])
 
 
-def answer(kind: Kind, lists: Blocklists, links: "pa.StringArray | np.ndarray") -> int:
+def answer(kind: ListKind, lists: Blocklists, links: "pa.StringArray | np.ndarray") -> int:
     """How many are blocked, asked in the batches of the parse stage."""
-    if kind is Kind.DOMAINS:
+    if kind is ListKind.DOMAINS:
         return sum(map(lists.domain_blocked, links.to_pylist()))
-    ask = lists.urls_blocked if kind is Kind.URLS else lists.pairs_blocked
+    ask = lists.urls_blocked if kind is ListKind.URLS else lists.pairs_blocked
     return sum(int(ask(links[first : first + _BATCH]).sum()) for first in range(0, len(links), _BATCH))
 
 
@@ -194,7 +194,7 @@ def patterns_per_s(count: int) -> float:
     """URLs per second against so many patterns."""
     words = [f"{number:x}" for number in random.Random(1).sample(range(10**6, 10**9), count)]
     patterns = UrlPatterns([f"^https?://[^/]*{word}[0-9]*/" for word in words])
-    urls = _links(Kind.URLS, 0, 10**6)[:_BATCH]
+    urls = _links(ListKind.URLS, 0, 10**6)[:_BATCH]
     patterns.matches(urls[:10])
     started = time.perf_counter()
     patterns.matches(urls)
@@ -216,7 +216,7 @@ COLUMNS = {
 }
 
 
-def measure(kind: Kind, count: int) -> dict[str, float]:
+def measure(kind: ListKind, count: int) -> dict[str, float]:
     context = multiprocessing.get_context("spawn")
     measured: dict[str, float] = {}
     with tempfile.TemporaryDirectory(prefix="laion_etl-blocklist-") as folder:

@@ -152,7 +152,7 @@ class BlockedLinks:
     def blocklists(self) -> Blocklists:
         lists = [np.asarray(sorted(one), np.uint64) for one in (self.domains, self.urls, self.pairs)]
         domains, urls, pairs = ([one] for one in lists)
-        return Blocklists(domains, urls, pairs, identity=fingerprint(self) if any(map(len, lists)) else "")
+        return Blocklists(domains, urls, pairs, fingerprint=fingerprint(self) if any(map(len, lists)) else "")
 
 
 NO_LINKS = BlockedLinks()

@@ -56,8 +56,8 @@ def download_batch(
     `before_write` is called when all links are done; what it raises leaves the store as it was.
     """
     stats_name = f"{shard_stem(crawl, batch)}_stats.json"
-    identity = fingerprint("download", _shaping(settings.download), _batch_file(crawl, batch, store))
-    if (done := store.finished(stats_name, identity)) is not None:
+    unit_fingerprint = fingerprint("download", _shaping(settings.download), _batch_file(crawl, batch, store))
+    if (done := store.finished(stats_name, unit_fingerprint)) is not None:
         return done
     requests, pdq_distance = read_requests(store), settings.download.pdq_distance
     with store.open(batch_file_name(crawl, batch)) as file:
@@ -77,7 +77,7 @@ def download_batch(
         "download",
         crawl,
         batch_name(batch),
-        identity,
+        unit_fingerprint,
         outcomes.input,
         outcomes.kept,
         outcomes.dropped,

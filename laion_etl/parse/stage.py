@@ -41,9 +41,9 @@ def parse_partition(
     unit = partition_name(partition)
     removed = blocked_links(read_requests(store))
     blocklists = load_blocklists(settings.parse, settings.data_path).joined(removed.blocklists())
-    identity = fingerprint("parse", settings.parse.rules(), list(wat_files), blocklists.identity)
+    unit_fingerprint = fingerprint("parse", settings.parse.rules(), list(wat_files), blocklists.fingerprint)
     stats_name = f"pairs/{crawl}/{unit}.json"
-    if (done := store.finished(stats_name, identity)) is not None:
+    if (done := store.finished(stats_name, unit_fingerprint)) is not None:
         return done
     merged = _Merged(settings.parse.dedupe_pairs)
     with (
@@ -65,7 +65,7 @@ def parse_partition(
         stage="parse",
         crawl=crawl,
         unit=unit,
-        fingerprint=identity,
+        fingerprint=unit_fingerprint,
         input=counts.links.input,
         kept=counts.links.kept,
         dropped=counts.links.dropped,

@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterator
 
 from laion_etl.errors import InputError
-from laion_etl.parse.blocklist.entries import Kind, TextReader, hashes_of
+from laion_etl.parse.blocklist.syntax import ListKind, TextReader, hashes_of
 from laion_etl.removals import RULES, Request
 
 MAX_BYTES = 256_000_000
@@ -38,7 +38,7 @@ def read_list(data: bytes, source: str) -> Request:
                 )
             rules[kind].add(value)
     for kind, lines in texts.items():
-        rules[kind] |= _link_hashes(Kind(kind), "\n".join(lines).encode(), source)
+        rules[kind] |= _link_hashes(ListKind(kind), "\n".join(lines).encode(), source)
     if not any(rules.values()):
         raise InputError(f"{source} names nothing to remove; one URL, domain or hash a line")
     return Request({kind: tuple(sorted(found)) for kind, found in rules.items()})
@@ -69,7 +69,7 @@ def _kinds(line: str) -> tuple[set[str], str]:
     return {"urls" if "/" in line else "domains"}, line
 
 
-def _link_hashes(kind: Kind, text: bytes, source: str) -> set[str]:
+def _link_hashes(kind: ListKind, text: bytes, source: str) -> set[str]:
     reader = TextReader(io.BufferedReader(io.BytesIO(text)), source)
     to_hashes = hashes_of(kind)
     return {f"{value:016x}" for lines in reader.blocks() for value in to_hashes(lines).tolist()}

@@ -19,7 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from laion_etl.errors import InputError, MissingInputError
-from laion_etl.parse.blocklist import Blocklists, entries, load_blocklists
+from laion_etl.parse.blocklist import Blocklists, load_blocklists, syntax
 from laion_etl.parse.blocklist.hashes import contains, drop_repeats, siphash
 from laion_etl.parse.blocklist.patterns import UrlPatterns
 from laion_etl.parse.stage import parse_partition
@@ -246,7 +246,7 @@ def test_empty_lists_do_nothing(tmp_path: Path) -> None:
         assert not lists.domain_blocked("example.com")
         assert lists.urls_blocked(pa.array(["https://example.com/"])).tolist() == [False]
         assert lists.pairs_blocked(np.zeros(2, np.uint64)).tolist() == [False, False]
-    assert load_blocklists(ParseSettings(), tmp_path / "other").identity == ""
+    assert load_blocklists(ParseSettings(), tmp_path / "other").fingerprint == ""
     assert not (tmp_path / "other").exists()
 
 
@@ -328,7 +328,7 @@ def test_blocks_of_any_size_give_the_same_list(tmp_path: Path, monkeypatch: pyte
     names = [f"site{n}.example" for n in range(50)]
     text = "\n".join(["# head", *names, "bücher.example", "*.wild.example"]) + "\n"
     for size in (1, 7, 64, 1000):
-        monkeypatch.setattr(entries, "_BLOCK_BYTES", size)
+        monkeypatch.setattr(syntax, "_BLOCK_BYTES", size)
         lists = loaded(tmp_path / str(size), domains=text, urls=text.replace("*.", ""))
         assert all(lists.domain_blocked(name) for name in [*names, "xn--bcher-kva.example", "wild.example"])
         assert all(is_blocked(lists, f"https://{name}/a") for name in names)
@@ -346,7 +346,7 @@ def test_a_list_on_s3_is_read_again_when_it_changes(s3_store: Store, tmp_path: P
             name == "one.example",
             name == "two.example",
         ]
-        identities.add(lists.identity)
+        identities.add(lists.fingerprint)
         assert len(compiled_files(tmp_path)) == 1  # that of the older content is gone
     assert len(identities) == 2
 
@@ -423,16 +423,16 @@ def test_a_changed_file_is_compiled_again(tmp_path: Path) -> None:
 def test_a_file_that_stays_the_same_is_not_read_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("laion_etl.parse.blocklist.lists._SETTLED_S", -1.0)
+    monkeypatch.setattr("laion_etl.parse.blocklist.compiled._SETTLED_S", -1.0)
     first = loaded(tmp_path, domains="one.example\n")
-    monkeypatch.setattr("laion_etl.parse.blocklist.lists.open_input", None)
+    monkeypatch.setattr("laion_etl.parse.blocklist.compiled.open_input", None)
     again = load_blocklists(settings_of(domains=str(tmp_path / "domains.txt")), tmp_path)
     assert again.domain_blocked("one.example")
-    assert again.identity == first.identity
+    assert again.fingerprint == first.fingerprint
 
 
 def test_a_lost_or_unreadable_cache_is_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("laion_etl.parse.blocklist.lists._SETTLED_S", -1.0)
+    monkeypatch.setattr("laion_etl.parse.blocklist.compiled._SETTLED_S", -1.0)
     loaded(tmp_path, domains="one.example\n")
     folder = tmp_path / "blocklists"
     for pattern, spoil in (("*.u64", Path.unlink), ("*.json", lambda path: path.write_text("{"))):
@@ -444,13 +444,13 @@ def test_a_lost_or_unreadable_cache_is_made_again(tmp_path: Path, monkeypatch: p
 
 def test_the_identity_is_that_of_the_content_wherever_it_lies(tmp_path: Path) -> None:
     texts = {"domains": "a.example\n", "urls": "a.example\n", "url_patterns": "a\n", "pairs": f"{AN_ID}\n"}
-    known = loaded(tmp_path / "here", **texts).identity
-    assert loaded(tmp_path / "there", **texts).identity == known
+    known = loaded(tmp_path / "here", **texts).fingerprint
+    assert loaded(tmp_path / "there", **texts).fingerprint == known
     others = [
-        loaded(tmp_path / kind, **texts | {kind: text + "# x\n"}).identity for kind, text in texts.items()
+        loaded(tmp_path / kind, **texts | {kind: text + "# x\n"}).fingerprint for kind, text in texts.items()
     ]
-    swapped = loaded(tmp_path / "swapped", domains="a.example\n").identity
-    assert len({known, swapped, loaded(tmp_path / "urls-only", urls="a.example\n").identity, *others}) == 7
+    swapped = loaded(tmp_path / "swapped", domains="a.example\n").fingerprint
+    assert len({known, swapped, loaded(tmp_path / "urls-only", urls="a.example\n").fingerprint, *others}) == 7
 
 
 def _load(
@@ -459,7 +459,7 @@ def _load(
     start.wait(60)
     lists = load_blocklists(settings_of(urls=source), Path(folder))
     urls = pa.array([f"https://site{n}.example/x" for n in (0, 19_999, 20_000)])
-    answers.put((lists.urls_blocked(urls).tolist(), lists.identity))
+    answers.put((lists.urls_blocked(urls).tolist(), lists.fingerprint))
 
 
 def test_of_processes_that_start_at_once_one_compiles(tmp_path: Path) -> None:

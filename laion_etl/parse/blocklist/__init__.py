@@ -13,10 +13,10 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from laion_etl.parse.blocklist.entries import Kind
+from laion_etl.parse.blocklist.compiled import CompiledList, compiled_list
 from laion_etl.parse.blocklist.hashes import mark_contained, mark_urls, name_blocked
-from laion_etl.parse.blocklist.lists import CompiledList, compiled_list
 from laion_etl.parse.blocklist.patterns import UrlPatterns, read_patterns
+from laion_etl.parse.blocklist.syntax import ListKind
 from laion_etl.parse.kernels import Hashes
 from laion_etl.settings import ParseSettings
 
@@ -24,7 +24,7 @@ Mask = npt.NDArray[np.bool_]
 
 
 class Blocklists:
-    """All lists of the settings. `identity` differs whenever the content of a list does; '' without lists."""
+    """All lists of the settings; `fingerprint` changes whenever their content does ('' without lists)."""
 
     def __init__(
         self,
@@ -32,9 +32,9 @@ class Blocklists:
         urls: Sequence[Hashes] = (),
         pairs: Sequence[Hashes] = (),
         patterns: UrlPatterns | None = None,
-        identity: str = "",
+        fingerprint: str = "",
     ) -> None:
-        self.identity = identity
+        self.fingerprint = fingerprint
         self._domains = [entries for entries in domains if entries.size]
         self._urls = [entries for entries in urls if entries.size]
         self._pairs = [entries for entries in pairs if entries.size]
@@ -47,7 +47,7 @@ class Blocklists:
             [*self._urls, *other._urls],
             [*self._pairs, *other._pairs],
             self._patterns,
-            self.identity + other.identity,
+            self.fingerprint + other.fingerprint,
         )
 
     @property
@@ -96,20 +96,20 @@ def load_blocklists(settings: ParseSettings, data_dir: Path) -> Blocklists:
     """
     folder = data_dir / "blocklists"
     sources = {
-        Kind.DOMAINS: settings.blocked_domains,
-        Kind.URLS: settings.blocked_urls,
-        Kind.PAIRS: settings.blocked_pairs,
+        ListKind.DOMAINS: settings.blocked_domains,
+        ListKind.URLS: settings.blocked_urls,
+        ListKind.PAIRS: settings.blocked_pairs,
     }
     lists = {kind: [compiled_list(kind, name, folder) for name in names] for kind, names in sources.items()}
     read = [read_patterns(name) for name in settings.blocked_url_patterns]
     contents = {kind: {one.content for one in found} for kind, found in lists.items()}
-    contents[Kind.PATTERNS] = {content for _, content in read}
+    contents[ListKind.PATTERNS] = {content for _, content in read}
     return Blocklists(
-        domains=_entries(lists[Kind.DOMAINS]),
-        urls=_entries(lists[Kind.URLS]),
-        pairs=_entries(lists[Kind.PAIRS]),
+        domains=_entries(lists[ListKind.DOMAINS]),
+        urls=_entries(lists[ListKind.URLS]),
+        pairs=_entries(lists[ListKind.PAIRS]),
         patterns=UrlPatterns([pattern for patterns, _ in read for pattern in patterns]),
-        identity=_identity(contents),
+        fingerprint=_content_fingerprint(contents),
     )
 
 
@@ -117,6 +117,6 @@ def _entries(lists: Sequence[CompiledList]) -> list[Hashes]:
     return [one.entries for one in lists]
 
 
-def _identity(contents: dict[Kind, set[str]]) -> str:
+def _content_fingerprint(contents: dict[ListKind, set[str]]) -> str:
     named = sorted(f"{kind} {content}" for kind, found in contents.items() for content in found)
     return hashlib.sha256("\n".join(named).encode()).hexdigest() if named else ""

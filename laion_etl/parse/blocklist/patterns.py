@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from laion_etl.inputs import open_input
-from laion_etl.parse.blocklist.entries import TextReader
+from laion_etl.parse.blocklist.syntax import TextReader
 
 _TOGETHER = 64
 

@@ -19,7 +19,7 @@ import numpy as np
 
 from laion_etl.errors import InputError
 from laion_etl.parse.blocklist.hashes import hash_expressions, hash_names
-from laion_etl.parse.blocklist.spans import copy_urls, find_entries, find_plain_names, read_pair_ids
+from laion_etl.parse.blocklist.line_kernels import copy_urls, find_entries, find_plain_names, read_pair_ids
 from laion_etl.parse.byte_arena import ByteArena
 from laion_etl.parse.kernels import Hashes, Ints
 from laion_etl.parse.urls import resolve_urls
@@ -29,7 +29,7 @@ _MAX_LINE_BYTES = 1 << 16
 _GZIP_MAGIC = b"\x1f\x8b"
 
 
-class Kind(StrEnum):
+class ListKind(StrEnum):
     """What the entries of a list are."""
 
     DOMAINS = "domains"
@@ -38,7 +38,7 @@ class Kind(StrEnum):
     PATTERNS = "patterns"
 
 
-class Lines(NamedTuple):
+class Entries(NamedTuple):
     """Entries of a block of text: spans of it, and the numbers of their lines in the source."""
 
     source: str
@@ -66,7 +66,7 @@ class TextReader:
     def content(self) -> str:
         return self._sha256.hexdigest()
 
-    def blocks(self) -> Iterator[Lines]:
+    def blocks(self) -> Iterator[Entries]:
         """Raises InputError for text that is no UTF-8, damaged gzip and entries of more than 64 KiB."""
         number = 1
         for text in self._whole_lines():
@@ -76,7 +76,7 @@ class TextReader:
             count = find_entries(data, starts, ends, lines)
             self._check_encoding(text, number)
             self._check_length(int(np.max(ends[:count] - starts[:count], initial=0)))
-            yield Lines(self._source, text, (starts[:count], ends[:count]), lines[:count] + number)
+            yield Entries(self._source, text, (starts[:count], ends[:count]), lines[:count] + number)
             number += newlines
 
     def _whole_lines(self) -> Iterator[bytes]:
@@ -115,12 +115,12 @@ class TextReader:
             raise InputError(f"{self._source} line {line} is not UTF-8; convert the file") from error
 
 
-def hashes_of(kind: Kind) -> Callable[[Lines], Hashes]:
+def hashes_of(kind: ListKind) -> Callable[[Entries], Hashes]:
     """What turns entries of a kind into hashes; it raises InputError for the first bad line."""
-    return {Kind.DOMAINS: domain_hashes, Kind.URLS: url_hashes, Kind.PAIRS: pair_hashes}[kind]
+    return {ListKind.DOMAINS: domain_hashes, ListKind.URLS: url_hashes, ListKind.PAIRS: pair_hashes}[kind]
 
 
-def pair_hashes(lines: Lines) -> Hashes:
+def pair_hashes(lines: Entries) -> Hashes:
     """The first 8 bytes of pair ids, 32 hexadecimal digits each."""
     hashes = np.empty(lines.numbers.size, np.uint64)
     bad = read_pair_ids(np.frombuffer(lines.text, np.uint8), lines.spans, hashes)
@@ -129,7 +129,7 @@ def pair_hashes(lines: Lines) -> Hashes:
     return hashes
 
 
-def domain_hashes(lines: Lines) -> Hashes:
+def domain_hashes(lines: Entries) -> Hashes:
     """The hashes of domains; a line of a hosts file may name several."""
     data = np.frombuffer(lines.text, np.uint8)
     hard = np.empty(lines.numbers.size, np.uint8)
@@ -146,7 +146,7 @@ def domain_hashes(lines: Lines) -> Hashes:
     return np.concatenate([hashes[hard == 0], others])
 
 
-def _names(lines: Lines, row: int) -> list[str]:
+def _names(lines: Entries, row: int) -> list[str]:
     first, *names = lines.entry(row).split()
     try:
         if names:
@@ -169,7 +169,7 @@ def normal_host(name: str) -> str:
     return str(url.hostname).rstrip(".")
 
 
-def url_hashes(lines: Lines) -> Hashes:
+def url_hashes(lines: Entries) -> Hashes:
     """The hashes of URL expressions, and of their hosts, which tell whether a path is worth a look."""
     data = np.frombuffer(lines.text, np.uint8)
     starts, ends = lines.spans[0].copy(), lines.spans[1].copy()

@@ -21,8 +21,8 @@ from urllib.parse import unquote, urlsplit
 import numpy as np
 
 from laion_etl.inputs import CONNECT_TIMEOUT_S, READ_TIMEOUT_S, open_input
-from laion_etl.parse.blocklist.entries import Kind, TextReader, hashes_of
 from laion_etl.parse.blocklist.hashes import drop_repeats
+from laion_etl.parse.blocklist.syntax import ListKind, TextReader, hashes_of
 from laion_etl.parse.kernels import Hashes
 from laion_etl.storage import s3_reader, storage_errors
 
@@ -39,25 +39,25 @@ class CompiledList:
     entries: Hashes
 
 
-def compiled_list(kind: Kind, source: str, folder: Path) -> CompiledList:
+def compiled_list(kind: ListKind, source: str, folder: Path) -> CompiledList:
     """The list at a path, s3://, https:// or http:// URI, from `folder` where it was compiled before.
 
     Raises InputError for a source that can't be read, or has a bad line; StorageError for the folder.
     """
     files = _Files(folder, kind, source)
-    state = _state(source)
+    state = _validator(source)
     with storage_errors("write", folder):
         folder.mkdir(parents=True, exist_ok=True)
     if (known := files.opened(state)) is not None:
         return known
     with files.locked():
-        return files.opened(_state(source)) or files.compile()
+        return files.opened(_validator(source)) or files.compile()
 
 
 class _Files:
     """The files of a list in the folder."""
 
-    def __init__(self, folder: Path, kind: Kind, source: str) -> None:
+    def __init__(self, folder: Path, kind: ListKind, source: str) -> None:
         name = hashlib.sha256(f"{kind}\n{source}".encode()).hexdigest()[:32]
         self._folder = folder
         self._kind = kind
@@ -85,14 +85,14 @@ class _Files:
 
     def compile(self) -> CompiledList:
         """Reads the source; to be called with the lock."""
-        before = _state(self._source)
+        before = _validator(self._source)
         try:
             with open_input(self._source) as stream:
                 content = write_hashes(self._kind, TextReader(stream, self._source), self._partial)
             entries = self._published(content)
         finally:
             self._partial.unlink(missing_ok=True)
-        self._write_note(content, before if before == _state(self._source) else None)
+        self._write_note(content, before if before == _validator(self._source) else None)
         return CompiledList(content, entries)
 
     def _published(self, content: str) -> Hashes:
@@ -130,7 +130,7 @@ class _Files:
                 self._path(old).unlink(missing_ok=True)
 
 
-def write_hashes(kind: Kind, reader: TextReader, path: Path) -> str:
+def write_hashes(kind: ListKind, reader: TextReader, path: Path) -> str:
     """Writes the hashes of a source as they come; the SHA-256 of its text."""
     to_hashes = hashes_of(kind)
     with storage_errors("write", path):
@@ -166,17 +166,17 @@ def map_hashes(path: Path) -> Hashes:
     return nothing
 
 
-def _state(source: str) -> str | None:
+def _validator(source: str) -> str | None:
     """What changes when the content of a source does; None where nothing sure is said."""
     scheme = urlsplit(source).scheme.lower() if "://" in source else ""
     if scheme in ("http", "https"):
-        return _http_state(source)
+        return _http_validator(source)
     if scheme == "s3":
-        return _s3_state(source)
-    return _file_state(Path(unquote(urlsplit(source).path)) if scheme else Path(source).expanduser())
+        return _s3_validator(source)
+    return _file_validator(Path(unquote(urlsplit(source).path)) if scheme else Path(source).expanduser())
 
 
-def _file_state(path: Path) -> str | None:
+def _file_validator(path: Path) -> str | None:
     try:
         stat = path.stat()
     except OSError:
@@ -186,7 +186,7 @@ def _file_state(path: Path) -> str | None:
     return f"{stat.st_dev} {stat.st_ino} {stat.st_size} {stat.st_mtime_ns} {stat.st_ctime_ns}"
 
 
-def _s3_state(source: str) -> str | None:
+def _s3_validator(source: str) -> str | None:
     from botocore.exceptions import BotoCoreError, ClientError
 
     parts = urlsplit(source, allow_fragments=False)
@@ -197,7 +197,7 @@ def _s3_state(source: str) -> str | None:
     return f"{head['ETag']} {head['ContentLength']} {head.get('VersionId', '')}"
 
 
-def _http_state(source: str) -> str | None:
+def _http_validator(source: str) -> str | None:
     """The strong ETag (RFC 9110 8.8.1): it differs whenever the bytes do."""
     from urllib3 import Retry, Timeout, request
     from urllib3.exceptions import HTTPError
