@@ -1,4 +1,4 @@
-"""One pass over the links of a batch: begins links as limits allow, tries again what may pass, and ends."""
+"""Downloads the links of one batch: starts links as the limits allow and retries failures that may pass."""
 
 from collections import Counter
 from collections.abc import Callable
@@ -27,8 +27,8 @@ from laion_etl.removals import NO_IMAGES, BlockedImages
 from laion_etl.settings import DownloadSettings
 
 _TICK_S = 0.5
-_BACKLOG_PER_DECODER = 8  # images waiting for a decoder beyond which nothing new is begun
-_MAX_RESOLVER_FAILURE_SHARE = 0.2  # of the links: then the batch is given to another worker
+_BACKLOG_PER_DECODER = 8  # no link is started while more images than this wait for each decoder
+_MAX_RESOLVER_FAILURE_SHARE = 0.2  # of the links; beyond it the batch goes back to the queue
 
 _RETRIED_ERRORS = frozenset({"429", "500", "502", "503", "504"})
 _RETRIED_RESPONSES = frozenset({"connection broken", "cut off", "cut off in the head", "no answer"})
@@ -36,9 +36,9 @@ _RETRIED_RESPONSES = frozenset({"connection broken", "cut off", "cut off in the 
 
 @dataclass(slots=True)
 class Hooks:
-    """What the caller of a batch wants to know, and may want to stop.
+    """Callbacks of the caller of a batch.
 
-    `progress` is told links done and links in all; `check` is called twice a second and ends the batch by
+    `progress` receives the links done and the total; `check` is called twice a second and ends the batch by
     raising.
     """
 
@@ -48,7 +48,7 @@ class Hooks:
 
 
 class BatchDownloader:
-    """`await all_links()` once; then the counters are final."""
+    """Call `await run()` once; afterwards the counters are final."""
 
     def __init__(
         self,
@@ -84,7 +84,7 @@ class BatchDownloader:
         return self._concurrency.peak
 
     async def run(self) -> None:
-        """Raises InputError when the resolver failed for too many links to blame their hosts."""
+        """Downloads every link. Raises InputError if name resolution failed for too many links."""
         self._client = Client(self._settings, self.timings)
         self._scheduler = LinkScheduler(self._links(), self._client.hosts)
         self._scheduler.on_ready = self._wake
@@ -98,12 +98,12 @@ class BatchDownloader:
         lost = self.outcomes.dropped.get(DownloadStatus.RESOLVER_FAILED.value, 0)
         if lost > _MAX_RESOLVER_FAILURE_SHARE * len(self._pairs):
             raise InputError(
-                f"no nameserver could tell the address of {lost} of {len(self._pairs)} links: the resolver "
-                "is saturated or unreachable; run one nearby, or set LAION_ETL_DOWNLOAD_NAMESERVERS"
+                f"cannot resolve the hosts of {lost} of {len(self._pairs)} links: the resolver is saturated "
+                "or unreachable; run a resolver nearby, or set LAION_ETL_DOWNLOAD_NAMESERVERS"
             )
 
     def _links(self) -> list[PendingLink]:
-        """The links that can be requested at all; the others have their outcome now."""
+        """Returns the links that can be requested; the others are counted as failed right away."""
         links = []
         for index, pair in enumerate(self._pairs):
             try:
@@ -127,7 +127,7 @@ class BatchDownloader:
                     continue
                 self._in_flight += 1
                 nursery.start_soon(self._link, link, slot)
-            # With no room for more, only the end of a link changes anything.
+            # At the limit, only a link that ends can change anything.
             due = self._scheduler.next_at if self._can_start() else now + _TICK_S
             with trio.move_on_at(min(due, now + _TICK_S)) as waited:
                 await self._changed.wait()
@@ -146,7 +146,7 @@ class BatchDownloader:
         return False
 
     async def _tick(self) -> None:
-        """Twice a second: adapts the limit, closes idle connections, asks whether to stop."""
+        """Twice a second: adapts the limit, closes idle connections and calls `check`."""
         while True:
             due = trio.current_time() + _TICK_S
             await trio.sleep_until(due)
@@ -179,7 +179,7 @@ class BatchDownloader:
             self._wake()
 
     async def _fetch(self, link: PendingLink, slot: RequestSlot, hashes: list[Digests]) -> None:
-        """`hashes` gets those of the image as soon as they are known, for its row if it is refused."""
+        """Downloads and decodes one image. Its digests go into `hashes`, also if it is refused afterwards."""
         with await self._client.fetch(link.target, slot) as body:
             decoded = await self._decode(bytes(body.data))
         if decoded.hashes is not None:
@@ -193,7 +193,7 @@ class BatchDownloader:
         self._progress()
 
     async def _decode(self, data: bytes) -> Decoded:
-        """In a decoder, or by the header alone where that is enough."""
+        """Decodes in a decoder process, or reads only the header where that is enough."""
         image = undecoded(data, self._image_settings)
         if image is None:
             return await self._decoders.decode(data)
@@ -202,7 +202,7 @@ class BatchDownloader:
         return Decoded(image, Digests.from_bytes(data))
 
     def _accepted(self, decoded: Decoded) -> StoredImage:
-        """The picture, unless it is refused or blocked: what is, is nowhere written."""
+        """Returns the image. Raises LinkFailed if it is refused or blocked, so that it is never stored."""
         hashes, found = decoded.hashes, decoded.found
         digests = (bytes.fromhex(hashes.md5), bytes.fromhex(hashes.sha256)) if hashes else None
         if digests and (self._blocklist.matches(*digests) or self._removed.hashes.matches(*digests)):
@@ -230,11 +230,11 @@ class BatchDownloader:
         return slow and state.proven and failure.message != "total"
 
     def _is_worth_retrying(self, failure: LinkFailed, state: OriginState, link: PendingLink) -> bool:
-        """Whether the link is worth another try."""
+        """Whether another attempt at the link may succeed."""
         if state.failure is not None:
             return False
         if failure.status is DownloadStatus.RESOLVER_FAILED:
-            return True  # until its host is given up
+            return True  # until the limiter gives up the host
         if link.tries >= self._settings.retries:
             return False
         link.tries += 1

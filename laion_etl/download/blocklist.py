@@ -1,8 +1,9 @@
-"""Hashes of images that must never be stored, as published by hotlines and removal requests.
+"""Hashes of images that must never be stored, as published by hotlines or named in removal requests.
 
-Exact: MD5 and SHA-256 in sorted arrays, a look-up is a binary search. Near: PDQ hashes within some bits of a
-blocked one. A hash of 256 bits is cut into 16 words; two hashes that differ in at most 31 bits have a word in
-which they differ in at most one, so only the blocked hashes with such a word are compared in full.
+Exact matches: MD5 and SHA-256 digests in sorted arrays, looked up by binary search. Near matches: PDQ hashes
+within a few bits of a blocked one. A hash of 256 bits is cut into 16 words; two hashes that differ in at most
+31 bits have a word in which they differ in at most one bit, so only blocked hashes with such a word are
+compared in full.
 """
 
 from collections.abc import Iterable
@@ -29,11 +30,11 @@ class HashBlocklist:
 
     @classmethod
     def load(cls, uri: str) -> "HashBlocklist":
-        """Reads a file of hex digests, one a line, '#' comments; '' is an empty list.
+        """Reads a file with one hex digest per line and '#' comments; '' is an empty list.
 
-        Raises InputError naming the line that is no digest.
+        Raises InputError naming the first invalid line.
         """
-        digests = _read(uri, (_MD5_BYTES, _SHA256_BYTES), "MD5 or SHA-256")
+        digests = _read(uri, (_MD5_BYTES, _SHA256_BYTES), "an MD5 or SHA-256 digest")
         return cls(
             [digest for digest in digests if len(digest) == _MD5_BYTES],
             [digest for digest in digests if len(digest) == _SHA256_BYTES],
@@ -48,7 +49,7 @@ class HashBlocklist:
 
 
 class PdqBlocklist:
-    """PDQ hashes and the number of bits in which an image may differ from them; about 100 bytes each."""
+    """PDQ hashes, and by how many bits a blocked image may differ from them; about 100 bytes per hash."""
 
     def __init__(self, hashes: Iterable[bytes] = (), distance: int = 0) -> None:
         self._hashes = np.frombuffer(b"".join(sorted(set(hashes))), dtype=np.uint8).reshape(-1, _PDQ_BYTES)
@@ -59,14 +60,14 @@ class PdqBlocklist:
 
     @classmethod
     def load(cls, uri: str, distance: int) -> "PdqBlocklist":
-        """Reads a file of hashes of 64 hex digits, one a line, '#' comments; '' is an empty list."""
-        return cls(_read(uri, (_PDQ_BYTES,), "PDQ hash"), distance)
+        """Reads a file with one hash of 64 hex digits per line and '#' comments; '' is an empty list."""
+        return cls(_read(uri, (_PDQ_BYTES,), "a PDQ hash"), distance)
 
     def __len__(self) -> int:
         return len(self._hashes)
 
     def matches(self, pdq: bytes) -> bool:
-        """Whether a blocked hash is within the distance of this one."""
+        """Whether a blocked hash is within the configured distance of this one."""
         if not len(self._hashes):
             return False
         mine = np.frombuffer(pdq, dtype=np.uint8)
@@ -102,7 +103,10 @@ def _digest(text: bytes, lengths: tuple[int, ...], kind: str, uri: str, number: 
     except ValueError:
         digest = b""
     if len(digest) not in lengths:
-        raise InputError(f"{uri} line {number} is no {kind} in hexadecimal: {text[:80]!r}")
+        raise InputError(
+            f"cannot read {uri} line {number}: {text[:80]!r} is not {kind} in hexadecimal; "
+            "correct or remove the line"
+        )
     return digest
 
 

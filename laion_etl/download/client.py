@@ -1,7 +1,7 @@
-"""The HTTP client: one GET per link over trio, with every hop checked and everything bounded.
+"""The HTTP client: one GET per link over trio, with every hop checked and every resource bounded.
 
-Redirects are followed here, hop by hop: each is parsed, resolved, checked against the guard and the rules of
-its owner, and waits for its turn like a first request. No cookies, no authentication, no referrer.
+Redirects are followed here, hop by hop: each one is parsed, resolved, checked against the address policy
+and robots.txt, and waits for a request slot like a first request. No cookies, authentication or referrer.
 """
 
 import trio
@@ -26,12 +26,12 @@ from laion_etl.settings import DownloadSettings
 
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _WAIT = frozenset({429, 503})
-_DRAINED_BYTES = 65_536  # of an answer nobody wants, to keep its connection
-_BODIES_BUDGET_BYTES = 256_000_000  # budget of the bodies that are held at once
+_DRAINED_BYTES = 65_536  # of an unwanted response, read so that its connection can be reused
+_BODIES_BUDGET_BYTES = 256_000_000  # shared by all bodies held in memory at once
 
 
 class Client:
-    """Fetches links of one batch. Not for use after its trio run has ended."""
+    """Fetches the links of one batch, within one trio run."""
 
     def __init__(self, settings: DownloadSettings, timings: BatchTimings | None = None) -> None:
         self._settings = settings
@@ -54,10 +54,10 @@ class Client:
         self._budget = MemoryBudget(_BODIES_BUDGET_BYTES)
 
     async def fetch(self, target: RequestUrl, slot: RequestSlot | None = None) -> BufferedBody:
-        """The body a link leads to, at most `max_bytes`; it looks like an image, but nothing is decoded.
+        """Returns the body behind a link, at most `max_bytes`. It looks like an image but is not decoded.
 
-        `slot` is the right to ask the first host, if the caller has it. The body has to be released.
-        Raises LinkFailed with the status and a short message.
+        `slot` is the request slot for the first host, if the caller already holds one. The caller must
+        release the body. Raises LinkFailed with the status and a short message.
         """
         spent_s = 0.0
         for _ in range(self._settings.max_redirects + 1):
@@ -82,7 +82,7 @@ class Client:
         raise LinkFailed(DownloadStatus.TOO_MANY_REDIRECTS)
 
     async def _hop(self, target: RequestUrl, deadline: RequestDeadline) -> BufferedBody | RequestUrl:
-        """One request: the body, or where it redirects to."""
+        """Makes one request. Returns the body, or the URL of a redirect."""
         connection, head = await self._send(target, deadline)
         try:
             with deadline.enforce():
@@ -100,7 +100,10 @@ class Client:
             await self.pool.give_back(target.origin, connection)
 
     async def _send(self, target: RequestUrl, deadline: RequestDeadline) -> tuple[PooledConnection, Head]:
-        """A connection that has answered; one that the server had closed meanwhile is replaced."""
+        """Sends the request. Returns the connection and the head of its response.
+
+        An idle connection that the server has closed in the meantime is replaced.
+        """
         message = _message(target, self._settings.user_agent)
         while True:
             connection = await self.pool.take(target, deadline)
@@ -147,14 +150,14 @@ class Client:
         body: BufferedBody,
         deadline: RequestDeadline,
     ) -> None:
-        looked: int | None = 0  # bytes that were looked at, until the beginning is settled
+        sniffed: int | None = 0  # bytes that the last look at the beginning covered; None once it is accepted
         while part := await connection.part():
             for data in decode(part):
                 body.data += data
                 if len(body.data) > self._settings.max_bytes:
                     raise LinkFailed(DownloadStatus.TOO_MANY_BYTES)
-                if looked is not None and len(body.data) >= 2 * looked:
-                    looked = self._sniff(body.data)
+                if sniffed is not None and len(body.data) >= 2 * sniffed:
+                    sniffed = self._sniff(body.data)
             if body.needs_budget:
                 with deadline.paused():
                     await body.acquire()
@@ -163,14 +166,14 @@ class Client:
             raise LinkFailed(DownloadStatus.TOO_FEW_BYTES)
 
     def _sniff(self, data: bytearray) -> int | None:
-        """Refuses what cannot be a wanted image; how much was seen, or None when that is settled."""
+        """Raises LinkFailed for what is not a wanted image. Returns the bytes seen, or None once accepted."""
         found = refused_by_beginning(bytes(data[:65_536]), self._image_rules)
         if isinstance(found, DownloadStatus):
             raise LinkFailed(found)
         return len(data) if found and len(data) < 65_536 else None
 
     async def _drain(self, connection: PooledConnection, head: Head) -> None:
-        """Reads a short answer to its end, so that the connection can be used again."""
+        """Reads a short response to its end, so that the connection can be reused."""
         length = head.content_length
         if length is not None and length > _DRAINED_BYTES:
             return
@@ -179,7 +182,7 @@ class Client:
             drained += len(part)
 
     async def _fetch_policy_file(self, target: RequestUrl) -> tuple[int, bytes]:
-        """Status and body of a short file, redirects followed; for the rules of an origin."""
+        """Returns status and body of robots.txt or tdmrep.json, following redirects."""
         for _ in range(self._settings.max_redirects + 1):
             deadline = RequestDeadline(self._settings, self._settings.timeout_s)
             connection, head = await self._send(target, deadline)
@@ -214,7 +217,7 @@ def _refuse_opted_out(head: Head) -> None:
 
 
 def _message(target: RequestUrl, user_agent: str) -> bytes:
-    """A GET request (RFC 9112, section 3); what comes from URLs is ASCII without spaces by their parsing."""
+    """Builds a GET request (RFC 9112, section 3). A parsed URL is ASCII without spaces: nothing to escape."""
     lines = (
         f"GET {target.path} HTTP/1.1",
         f"Host: {target.host_header}",
@@ -228,7 +231,7 @@ def _message(target: RequestUrl, user_agent: str) -> bytes:
 
 
 def _sources(settings: DownloadSettings) -> list[Source]:
-    """Who is asked for names, in turn: the one that settings choose, then the other."""
+    """Returns the sources of addresses in the order they are tried: the configured one first."""
     system = SystemSource()
     servers = parse_servers(settings.nameservers)
     if servers:

@@ -1,8 +1,9 @@
-"""How many links are in flight: as many as the network and the cores take, found out while working.
+"""Adapts the number of links in flight to the network and the CPU, like TCP's AIMD.
 
-Few at first, more while all of them are in use and the event loop is on time, fewer when it is late (the
-cores are the limit) or when servers that used to answer begin to time out (the network is). A full queue of
-images before the decoders is no matter of this limit: nothing new is begun then (`stage.py`).
+It starts low, grows while the limit is reached and the event loop is on time, and shrinks when the event loop
+is late (the CPU is the bottleneck) or when servers that used to answer time out (the network is). Decoder
+back-pressure is separate: BatchDownloader starts no link while the decode queue is full
+(`batch_downloader.py`).
 """
 
 import resource
@@ -12,22 +13,22 @@ _START, _MIN, _MAX = 128, 16, 2_048
 _GROWTH, _CUT = 1.3, 0.7
 _LATE_S = 0.1
 _TIMEOUT_SHARE = 0.3
-_ENOUGH_LINKS = 20  # to judge a share by
-_DESCRIPTORS_KEPT = 256  # for anything but connections
+_ENOUGH_LINKS = 20  # for a share of timeouts to mean something
+_DESCRIPTORS_KEPT = 256  # for everything except connections
 
 
 @dataclass(frozen=True, slots=True)
 class LoadSample:
-    """What happened since the last look."""
+    """What happened since the previous sample."""
 
-    late_s: float  # how much later than asked for the event loop came back
-    full: bool  # more would have been begun
+    late_s: float  # how much later than scheduled the event loop woke up
+    full: bool  # the limit kept links from starting
     answered: int
-    timeouts: int  # of servers that had answered before
+    timeouts: int  # only those of servers that had answered before
 
 
 class AdaptiveConcurrency:
-    """`limit` links may be in flight; `tick` adapts it. A fixed number stays what it is."""
+    """`limit` links may be in flight; `update` adapts it, unless a fixed number was given."""
 
     def __init__(self, fixed: int = 0) -> None:
         self.limit = fixed or _START
@@ -48,7 +49,7 @@ class AdaptiveConcurrency:
 
 
 def _descriptors() -> int:
-    """Open files this process may have, raised as far as it may raise them."""
+    """Returns how many files this process may open, after raising the soft limit as far as useful."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = 2 * _MAX + _DESCRIPTORS_KEPT
     if soft < wanted and (hard == resource.RLIM_INFINITY or hard > soft):

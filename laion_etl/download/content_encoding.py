@@ -1,4 +1,4 @@
-"""Undoing a content encoding that was not asked for, a bounded piece at a time."""
+"""Decodes the Content-Encoding that some servers apply although none was requested, in bounded pieces."""
 
 import zlib
 from collections.abc import Callable, Iterable, Iterator
@@ -9,9 +9,9 @@ ContentDecoder = Callable[[bytes], Iterable[bytes]]
 
 
 def content_decoder(encoding: str, max_bytes: int) -> ContentDecoder:
-    """A function from encoded parts to decoded ones, each at most `max_bytes`.
+    """Returns a function that decodes parts of a body into pieces of at most `max_bytes`.
 
-    gzip and deflate, which servers send unasked; raises LinkFailed for anything else, also for several.
+    Supports gzip and deflate. Raises LinkFailed for other encodings, and for several at once.
     """
     if encoding in ("", "identity"):
         return lambda part: (part,)

@@ -1,12 +1,12 @@
-"""Opt-outs that come with an answer: in its headers, or in the image itself.
+"""Opt-outs that come with a response: in its headers, or in the image itself.
 
-- `X-Robots-Tag: noai` and its kin (the convention of img2dataset and DeviantArt's noai/noimageai; noindex and
-  noimageindex by Google's documentation of the header). A directive may be limited to an agent,
-  `examplebot: noai`; it is honoured whatever the agent: who tells one crawler to stay away means us too.
+- `X-Robots-Tag: noai` and related directives (the convention of img2dataset and DeviantArt's noai/noimageai;
+  noindex and noimageindex by Google's documentation of the header). A directive may be limited to an agent,
+  `examplebot: noai`; we honour it whatever the agent: an owner who opts out of one AI crawler means us too.
 - `tdm-reservation: 1` (W3C TDM Reservation Protocol, final report of May 2024).
-- the IPTC/PLUS property `plus:DataMining` in the image's XMP (PLUS-DMI vocabulary), and the training and
-  data mining assertions of C2PA and CAWG. Both are found by their names: a compressed or signed container is
-  not unpacked, and what is only "constrained" counts as not allowed, for nobody reads the constraint.
+- The IPTC/PLUS property `plus:DataMining` in the image's XMP (PLUS-DMI vocabulary), and the training and
+  data mining assertions of C2PA and CAWG. Both are found by searching for their names: compressed or signed
+  containers are not unpacked. `constrained` is treated as `notAllowed`: we cannot evaluate the constraint.
 """
 
 import re
@@ -21,7 +21,7 @@ _NOT_ALLOWED = re.compile(
 
 
 def opted_out_by_header(robots_tags: Iterable[str]) -> bool:
-    """Whether any of the X-Robots-Tag header values forbids the use of the image."""
+    """Whether any X-Robots-Tag header forbids the use of the image."""
     return any(
         directive.rpartition(":")[2].strip().lower() in OPT_OUT_DIRECTIVES
         for tag in robots_tags
@@ -35,7 +35,7 @@ def reserved_by_header(reservations: Iterable[str]) -> bool:
 
 
 def opted_out_by_metadata(image: bytes) -> bool:
-    """Whether an image file says that it may not be mined or trained on."""
+    """Whether the metadata of an image file forbids data mining or training."""
     if b"DMI-PROHIBITED" in image:
         return True
     found = image.find(_TRAINING_ASSERTION)

@@ -1,4 +1,4 @@
-"""Time limits of a hop: one cancel scope whose deadline moves from step to step."""
+"""Time limits of one request: a single cancel scope whose deadline moves from step to step."""
 
 import math
 import time
@@ -15,7 +15,7 @@ from laion_etl.settings import DownloadSettings
 
 
 class RequestDeadline:
-    """Bounds the steps of one request, and together all of them by `total_s`."""
+    """Limits the time of each step of one request, and of all steps together to `total_s`."""
 
     def __init__(self, settings: DownloadSettings, total_s: float) -> None:
         self.answered_at = 0.0
@@ -45,7 +45,7 @@ class RequestDeadline:
 
     @contextmanager
     def enforce(self) -> Iterator[None]:
-        """The steps within end in time; what a bad server makes sockets raise comes out as LinkFailed."""
+        """Enforces the limits on the steps within; timeouts and socket errors are raised as LinkFailed."""
         self._scope = trio.CancelScope(deadline=min(self._end, self._scope.deadline))
         try:
             with self._scope:
@@ -57,7 +57,7 @@ class RequestDeadline:
 
     @contextmanager
     def step(self, status: DownloadStatus, message: str, seconds: float) -> Iterator[None]:
-        """A step with a limit and an outcome of its own."""
+        """Limits one step to its own time; its timeout is raised as LinkFailed with this status."""
         with trio.move_on_at(min(trio.current_time() + seconds, self._end)):
             yield
             return
@@ -65,7 +65,7 @@ class RequestDeadline:
 
     @contextmanager
     def paused(self) -> Iterator[None]:
-        """Waiting for ourselves is not the server's fault."""
+        """Stops the clock: waiting for our own resources is not the server's fault."""
         before = trio.current_time()
         deadline, self._scope.deadline = self._scope.deadline, math.inf
         try:
@@ -77,7 +77,7 @@ class RequestDeadline:
 
 
 def retry_after_s(value: str) -> float | None:
-    """Seconds of a Retry-After header (RFC 9110, 10.2.3), in either form; None for what is none."""
+    """Returns the seconds of a Retry-After header (RFC 9110, 10.2.3) in either form; None if invalid."""
     if value.isascii() and value.isdigit():
         return float(value[:9])
     date = parsedate_tz(value) if value else None

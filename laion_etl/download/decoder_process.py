@@ -1,11 +1,11 @@
-"""A decoder: a process that turns image bytes into stored pictures, one at a time, until its input ends.
+"""The decoder process: turns image bytes into the bytes to store, one image at a time, until its input ends.
 
 It runs under a memory limit and is killed when it takes too long or when its parent dies. It imports as
-little as possible, and what it answers is parsed as JSON and bytes, never unpickled.
+little as possible, and its answers are parsed as JSON and bytes, never unpickled.
 
 In:  4 bytes length, image bytes.    Out: 4 bytes length of JSON, 4 bytes length of data, JSON, data.
-The JSON has the digests, and {"status": reason} or the fields of a Picture; no data means "the bytes as they
-came".
+The JSON has the digests, and {"status": reason} or the fields of a StoredImage; empty data means "store the
+bytes as downloaded".
 """
 
 import json
@@ -26,7 +26,7 @@ ANSWER = struct.Struct(">II")
 
 
 def answer(data: bytes, settings: ImageSettings, *, opt_out: bool) -> bytes:
-    """The framed answer for one image; `opt_out`: images that say so are not decoded."""
+    """Returns the framed answer for one image. With `opt_out`, images whose metadata opts out are refused."""
     hashes = Digests.from_bytes(data)
     header: dict[str, str | int | None] = {"sha256": hashes.sha256, "md5": hashes.md5}
     opted_out = opt_out and opted_out_by_metadata(data)
@@ -57,7 +57,7 @@ def serve(source: BinaryIO, sink: BinaryIO, settings: ImageSettings, *, opt_out:
 
 
 def main() -> None:
-    """Arguments: memory limit in MiB, image settings as JSON, whether opt-outs count."""
+    """Arguments: memory limit in MiB, image settings as JSON, whether opt-outs are honoured."""
     memory_mb, plain, opt_out = int(sys.argv[1]), json.loads(sys.argv[2]), sys.argv[3] == "True"
     rules, resize = ImageRules(**plain.pop("rules")), Resize(**plain.pop("resize"))
     settings = ImageSettings(rules, resize, **plain)

@@ -1,7 +1,7 @@
-"""The pool of decoder processes: an image that crashes decoders, hangs or eats memory costs itself alone.
+"""The pool of decoder processes: an image that crashes a decoder, hangs or exhausts memory only fails itself.
 
-Processes are started when first needed and reused. One that is not finished with its image when the caller
-leaves (time limit, cancellation, crash) is killed: a half-read answer can't be told from the next one.
+Processes are started when first needed and reused. One that has not finished its image when the caller leaves
+(time limit, cancellation, crash) is killed: the rest of a half-read answer would be taken for the next one.
 """
 
 import fcntl
@@ -23,13 +23,13 @@ from laion_etl.funnel import DownloadStatus
 from laion_etl.machine import usable_cores
 from laion_etl.settings import DownloadSettings
 
-_TRIES = 2  # an image on which two decoders die is at fault; one may have been killed for other reasons
-_PIPE_BYTES = 1 << 20  # an image in one write; Linux lets anybody have this much
+_TRIES = 2  # one decoder may be killed for another reason; if two die, the image is at fault
+_PIPE_BYTES = 1 << 20  # an image in one write; Linux allows this much without privileges
 
 
 @dataclass(frozen=True, slots=True)
 class Decoded:
-    """What a decoder found; no hashes when it died of the image."""
+    """The result of a decoder; `hashes` is None if the image killed it."""
 
     found: StoredImage | DownloadStatus
     hashes: Digests | None = None
@@ -43,8 +43,8 @@ class _Decoder:
     """One process and its pipes."""
 
     def __init__(self, command: list[str]) -> None:
-        # Not trio's open_process: it starts processes from a thread of its own, and the kernel would take the
-        # end of that thread, after ten idle seconds, for the death of the parent.
+        # trio.lowlevel.open_process starts the child from a worker thread. That thread exits after ten idle
+        # seconds, and PR_SET_PDEATHSIG would take its end for the death of the parent.
         self._process = subprocess.Popen(
             command,
             stdin=subprocess.PIPE,
@@ -116,11 +116,11 @@ class Decoders:
 
     @property
     def backlog(self) -> int:
-        """Images that wait for a free process."""
+        """Number of images waiting for a free process."""
         return self._free.statistics().tasks_waiting
 
     async def decode(self, data: bytes) -> Decoded:
-        """The stored form of an image or the reason why there is none; waits for a free process."""
+        """Waits for a free process. Returns the image to store, or the reason for refusing it."""
         async with self._free:
             for _ in range(_TRIES):
                 with suppress(_DecoderDied):

@@ -37,7 +37,7 @@ class Digests:
 
     @classmethod
     def from_bytes(cls, data: bytes) -> "Digests":
-        """Compute both digests."""
+        """Computes both digests."""
         return cls(hashlib.sha256(data).hexdigest(), hashlib.md5(data, usedforsecurity=False).hexdigest())
 
 
@@ -52,7 +52,7 @@ _PHASH_DCT = _phash_matrix()
 
 
 def perceptual_hash(grey: Image.Image) -> str:
-    """Hash a decoded image in mode L: 16 hexadecimal digits, the highest bit is the lowest frequency."""
+    """Hashes a decoded image in mode L: 16 hexadecimal digits, the highest bit is the lowest frequency."""
     small = grey.resize((_PHASH_SIDE, _PHASH_SIDE), Image.Resampling.BOX)
     pixels = np.asarray(small, dtype=np.float64)
     low = np.rint(_PHASH_DCT @ pixels @ _PHASH_DCT.T).ravel()
@@ -61,12 +61,12 @@ def perceptual_hash(grey: Image.Image) -> str:
 
 
 def pdq_hash(grey: Image.Image) -> str:
-    """Hash a decoded image in mode L: 64 hexadecimal digits in the reference's order of bits."""
+    """Hashes a decoded image in mode L: 64 hexadecimal digits in the reference's order of bits."""
     return _pdq_hex(_pdq_coefficients(_pdq_samples(grey)))
 
 
 def _pdq_samples(grey: Image.Image) -> np.ndarray:
-    """The filtered image at 64 x 64 points, float32."""
+    """Samples the filtered image at 64 x 64 points, float32."""
     longer_side = max(grey.size)
     if longer_side > _PDQ_MAX_SIDE:
         width, height = (max(1, round(side * _PDQ_MAX_SIDE / longer_side)) for side in grey.size)
@@ -79,7 +79,7 @@ def _pdq_samples(grey: Image.Image) -> np.ndarray:
 
 @lru_cache(maxsize=1_024)
 def _pdq_sampler(length: int) -> np.ndarray:
-    """64 x length: row i takes sample i of a line after both passes of the box filter."""
+    """A matrix of 64 x length: row i takes sample i of a line after both passes of the box filter."""
     window = (length + 2 * _PDQ_SAMPLES - 1) // (2 * _PDQ_SAMPLES)
     right = (window + 2) // 2  # pixels of a window at or right of its middle
     left = window - right

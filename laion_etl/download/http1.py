@@ -1,11 +1,11 @@
-"""HTTP/1.1 responses from servers that may mean harm: head and body, every step of it bounded (RFC 9112).
+"""Reads HTTP/1.1 responses from possibly hostile servers: head and body, every step bounded (RFC 9112).
 
-asks and h11 were here before. They take 5.8 and 1.5 times the processor time of this for a request
-(benchmarks/http_client.py). h11 is the judge in the tests: on any bytes, whatever h11 reads as a response has
-to come out the same here.
+asks and h11 were used before; per request they need 5.8 and 1.5 times the CPU time of this reader
+(benchmarks/http_client.py). The tests compare with h11: any bytes that h11 accepts as a response must give
+the same result here.
 
-Where servers break the rules this reads what browsers read (bare line feeds, odd header lines) as long as
-the end of the body is beyond doubt; a connection on which anything was odd is not used again.
+Where servers break the rules, this accepts what browsers accept (bare line feeds, malformed header lines) as
+long as the end of the body is unambiguous; a connection with any irregularity is not reused.
 """
 
 import re
@@ -15,10 +15,10 @@ from typing import Protocol
 from laion_etl.download.link_failed import LinkFailed
 from laion_etl.funnel import DownloadStatus
 
-MAX_HEAD_BYTES = 65_536  # of a response, with the 1xx answers before it
+MAX_HEAD_BYTES = 65_536  # of a response, including the 1xx responses before it
 _RECEIVE_BYTES = 65_536
 _MAX_CHUNK_LINE = 1_024
-_MIN_MEAN_CHUNK_BYTES = 64  # bytes; a body in smaller pieces, on average, is an attack on the reader
+_MIN_MEAN_CHUNK_BYTES = 64  # a body in smaller chunks, on average, is an attack on the reader
 _CHUNKS_FREE = 1_000
 _MIN_MEAN_RECEIVE_BYTES = 256
 _RECEIVES_FREE = 500
@@ -30,14 +30,14 @@ _END_OF_HEAD = re.compile(rb"\r?\n\r?\n")
 
 
 class Stream(Protocol):
-    """Bytes to and from a server; `receive` gives b"" at the end of the connection."""
+    """Bytes to and from a server; `receive` returns b"" at the end of the connection."""
 
     async def send(self, data: bytes) -> None: ...
     async def receive(self, max_bytes: int) -> bytes: ...
 
 
 class StepLimits(Protocol):
-    """Told of every step that can take long, to bound it in time."""
+    """Is notified of every step that can take long, so that it can limit its time."""
 
     def waiting_for_answer(self) -> None: ...
     def answering(self) -> None: ...
@@ -50,7 +50,7 @@ class Head:
     status: int
     minor_version: int
     headers: tuple[tuple[str, str], ...]
-    odd: bool  # something was not by the rules
+    odd: bool  # something broke the rules
 
     def all(self, name: str) -> list[str]:
         return [value for key, value in self.headers if key == name]
@@ -63,7 +63,7 @@ class Head:
 
     @property
     def content_length(self) -> int | None:
-        """Announced length, unless the body is chunked; raises LinkFailed when there are several or none."""
+        """The announced length; None if absent or the body is chunked. Raises LinkFailed if invalid."""
         if self.one("transfer-encoding"):
             return None
         values = {part.strip() for value in self.all("content-length") for part in value.split(",")}
@@ -80,7 +80,7 @@ def bad_response(message: str) -> LinkFailed:
 
 
 def parse_head(raw: bytes) -> Head:
-    """Head of a response without the empty line at its end; raises LinkFailed for what is none."""
+    """Parses a response head without its final empty line. Raises LinkFailed if it is not HTTP."""
     first, *lines = raw.replace(b"\r\n", b"\n").split(b"\n")
     status = _STATUS_LINE.fullmatch(first)
     if status is None:
@@ -101,16 +101,16 @@ def parse_head(raw: bytes) -> Head:
 
 
 class Connection:
-    """One connection to a server: `request`, then `part` until it is empty, then perhaps `request` again."""
+    """One connection to a server: `request`, then `part` until it returns b""; if reusable, start over."""
 
     def __init__(self, stream: Stream, max_bytes: int) -> None:
         self.stream = stream
-        self.used = False  # has answered before
-        self.reusable = False  # the last answer was read to its end and leaves no doubt
+        self.used = False  # has returned a response before
+        self.reusable = False  # the last response was read to an unambiguous end
         self._max_bytes = max_bytes
         self._buffer = bytearray()
         self._limits: StepLimits
-        self._length: int | None = 0  # bytes of the body, or of the chunk, still to come; None: until the end
+        self._length: int | None = 0  # bytes left of the body or the chunk; None: until the connection ends
         self._chunked = False
         self._keeps = False
         self._received = 0
@@ -119,7 +119,7 @@ class Connection:
         self._body_bytes = 0
 
     async def request(self, message: bytes, limits: StepLimits) -> Head:
-        """Sends a request without body and reads the head of the answer, passing over 1xx answers."""
+        """Sends a request without body and reads the head of the response, skipping 1xx responses."""
         self._limits, self.reusable = limits, False
         self._received = self._receives = self._chunks = self._body_bytes = 0
         limits.waiting_for_answer()
@@ -150,7 +150,7 @@ class Connection:
         return head
 
     def _frame(self, head: Head) -> None:
-        """How long the body is (RFC 9112, section 6.3), and whether the connection outlives it."""
+        """Determines the length of the body (RFC 9112, section 6.3) and whether the connection stays open."""
         options = {part.strip().lower() for value in head.all("connection") for part in value.split(",")}
         keeps = "keep-alive" in options if head.minor_version == 0 else "close" not in options
         codings = [
@@ -161,7 +161,7 @@ class Connection:
         if codings and codings != ["chunked"]:
             raise bad_response("unknown transfer-encoding")
         if codings and (head.minor_version == 0 or head.one("content-length")):
-            keeps = False  # a sign of request smuggling somewhere on the way
+            keeps = False  # a sign of request smuggling
         if head.status in (204, 304):
             self._chunked, length = False, 0
         self._length = 0 if self._chunked else length
@@ -170,7 +170,7 @@ class Connection:
             self._end()
 
     async def part(self) -> bytes:
-        """The next part of the body without chunk framing, still content-encoded; b"" at its end."""
+        """Returns the next part of the body without chunk framing, still content-encoded; b"" at its end."""
         if self._chunked and self._length == 0 and not await self._next_chunk():
             return b""
         if self._length == 0:
@@ -190,12 +190,12 @@ class Connection:
         return data
 
     def _end(self) -> None:
-        """The body is complete; bytes beyond it, which nobody asked for, spoil the connection."""
+        """Marks the body as complete. Bytes beyond it are unsolicited: the connection is not reused."""
         self._length, self._chunked = 0, False
         self.reusable = self._keeps and not self._buffer
 
     async def _next_chunk(self) -> bool:
-        """Reads up to the data of the next chunk; False at the end of the body, trailers passed over."""
+        """Reads up to the data of the next chunk. Returns False at the end of the body, past the trailers."""
         if self._chunks and await self._line() != b"":
             raise bad_response("broken chunk")
         self._chunks += 1
@@ -216,7 +216,7 @@ class Connection:
         return False
 
     async def _line(self) -> bytes:
-        """A line of chunk framing without its end."""
+        """Reads a line of chunk framing, without its line end."""
         buffer = self._buffer
         while (end := buffer.find(b"\n")) < 0:
             if len(buffer) > _MAX_CHUNK_LINE:
@@ -228,7 +228,7 @@ class Connection:
         return line.removesuffix(b"\r")
 
     async def _receive(self) -> bool:
-        """More bytes into the buffer; False at the end of the connection."""
+        """Reads more bytes into the buffer. Returns False at the end of the connection."""
         data = await self.stream.receive(_RECEIVE_BYTES)
         self._limits.answering()
         self._buffer += data

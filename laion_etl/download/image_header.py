@@ -1,7 +1,7 @@
-"""What the beginning of a file says about it, read without a decoder: kind, size, and whether it is plain.
+"""Reads format, size and plainness of an image from the beginning of its file, without a decoder.
 
-A link is given up on its first bytes when they cannot be a wanted image; and an image that may stay as it
-came need not be decoded for that to be known. Only a few fixed fields are read, every offset is checked.
+A download is aborted as soon as its first bytes rule out a wanted image, and an image that can be stored
+unchanged need not be decoded. Only a few fixed fields are read, and every offset is checked.
 """
 
 import struct
@@ -16,7 +16,7 @@ SNIFF_BYTES = 16
 _JPEG = b"\xff\xd8\xff"
 _PNG = b"\x89PNG\r\n\x1a\n"
 
-# Beginnings of images that are not wanted, to tell them from what is no image at all.
+# Signatures of image formats that are refused, to distinguish them from files that are not images.
 _OTHER_IMAGES = (
     b"GIF8",
     b"BM",
@@ -41,12 +41,12 @@ _NOT_SOF = frozenset({0xC4, 0xC8, 0xCC})  # of the markers 0xC0 to 0xCF
 _MAX_SEGMENTS = 1_000
 _MAX_IFD_ENTRIES = 1_000
 _ORIENTATION, _GPS = 0x0112, 0x8825
-_TRAILING_BYTES = 64  # that editors and servers leave behind the end of a file
+_TRAILING_BYTES = 64  # what editors and servers leave after the end of an image
 
 
 @dataclass(frozen=True, slots=True)
 class ImageRules:
-    """Which images are wanted, by their size."""
+    """Limits on the size of wanted images."""
 
     min_bytes: int
     max_pixels: int
@@ -58,7 +58,7 @@ class ImageRules:
         return cls(settings.min_bytes, settings.max_pixels, settings.min_side, settings.max_aspect_ratio)
 
     def refuse(self, width: int, height: int) -> DownloadStatus | None:
-        """The reason why an image of this size is out, if there is one."""
+        """Returns the reason to refuse an image of this size, if there is one."""
         if width * height > self.max_pixels:
             return DownloadStatus.TOO_MANY_PIXELS
         if min(width, height) < self.min_side:
@@ -69,7 +69,7 @@ class ImageRules:
 
 
 def sniff(head: bytes) -> DownloadStatus | None:
-    """Why the first bytes cannot be a wanted image; None when they can. 16 bytes are enough."""
+    """Returns why these first bytes are not a wanted image; None if they may be. 16 bytes are enough."""
     if head.startswith((_JPEG, _PNG)) or (head.startswith(b"RIFF") and head[8:12] == b"WEBP"):
         return None
     if head.startswith(_OTHER_IMAGES) or (head[4:8] == b"ftyp" and head[8:12] in _HEIF_BRANDS):
@@ -78,7 +78,7 @@ def sniff(head: bytes) -> DownloadStatus | None:
 
 
 def refused_by_beginning(data: bytes, rules: ImageRules) -> DownloadStatus | bool:
-    """Why a file that begins like this is out; else whether more bytes could still tell."""
+    """Returns why a file with this beginning is refused; else whether more bytes could still decide it."""
     if len(data) < SNIFF_BYTES:
         return True
     if (status := sniff(data)) is not None:
@@ -90,7 +90,7 @@ def refused_by_beginning(data: bytes, rules: ImageRules) -> DownloadStatus | boo
 
 
 def dimensions(data: bytes) -> tuple[int, int] | None:
-    """Width and height as stored; None when these bytes do not tell."""
+    """Returns width and height as stored; None if these bytes do not contain them."""
     try:
         if data.startswith(_PNG):
             width, height = struct.unpack_from(">II", data, 16)
@@ -105,9 +105,9 @@ def dimensions(data: bytes) -> tuple[int, int] | None:
 
 
 def plain_size(data: bytes) -> tuple[int, int] | None:
-    """Width and height of a whole image that can stay as it came; None when only a decoder can tell.
+    """Returns width and height of a complete image that can be stored unchanged; None if a decoder is needed.
 
-    Plain is: 8 bits, RGB or grey, upright, no place, no transparency, one frame, and the end is there.
+    Plain means: 8 bits, RGB or grey, upright, no location data, no transparency, one frame, not truncated.
     """
     if not ends_cleanly(data):
         return None
@@ -121,9 +121,9 @@ def plain_size(data: bytes) -> tuple[int, int] | None:
 
 
 def ends_cleanly(data: bytes) -> bool:
-    """Whether the end of the image is the end of the file, give or take what editors leave there.
+    """Whether the file ends with the image, give or take what editors append.
 
-    An archive or a script behind an image (a polyglot) is not handed on in a file that stays as it came.
+    An archive or script appended to an image (a polyglot) must not be passed on in a file stored unchanged.
     """
     if data.startswith(b"RIFF"):
         return 0 <= len(data) - 8 - int.from_bytes(data[4:8], "little") <= _TRAILING_BYTES
@@ -136,7 +136,7 @@ def _is_frame(marker: int) -> bool:
 
 
 def _segments(data: bytes) -> Iterator[tuple[int, int, int]]:
-    """Marker, start and end of the contents of JPEG segments, up to the first scan."""
+    """Yields marker, start and end of the contents of JPEG segments, up to the first scan."""
     place = 2
     for _ in range(_MAX_SEGMENTS):
         while data[place] == 0xFF and data[place + 1] == 0xFF:  # fill bytes
@@ -169,7 +169,7 @@ def _plain_jpeg(data: bytes) -> bool:
 
 
 def _plain_exif(tiff: bytes) -> bool:
-    """Whether the first directory neither turns the picture nor says where it was taken."""
+    """Whether the first directory has neither a rotation nor a location."""
     order = {b"II*\0": "<", b"MM\0*": ">"}.get(tiff[:4])
     if order is None:
         return False
@@ -186,7 +186,7 @@ def _plain_exif(tiff: bytes) -> bool:
 
 
 def _plain_png(data: bytes) -> bool:
-    """RGB or grey in 8 bits; any chunk between header and pixels but the harmless ones needs a decoder."""
+    """Whether it is RGB or grey in 8 bits with only harmless chunks between header and pixels."""
     if data[24:26] not in (b"\x08\x00", b"\x08\x02"):
         return False
     place = 33
@@ -223,5 +223,5 @@ def _webp_size(data: bytes) -> tuple[int, int]:
 
 
 def _plain_webp(data: bytes) -> bool:
-    """Simple lossy files only: everything else may have alpha, frames or metadata."""
+    """Whether it is a simple lossy file: everything else may have alpha, frames or metadata."""
     return data[12:16] == b"VP8 "

@@ -1,8 +1,8 @@
-"""What is accepted as an image, and what of it is stored. Pure functions; decoding runs in worker processes.
+"""Which images are accepted and what is stored of them. Pure functions that run in the decoder processes.
 
-Rules of the original: JPEG, PNG and WebP only, at least 5,000 bytes, at most 89,478,484 pixels, RGB. Stored
-are the bytes as they came when they are plain (RGB or grey, upright, no location data, of the wanted size),
-else a new file: turned upright, converted to sRGB, transparency laid over white, 16 bits cut to 8, resized.
+The original's rules: JPEG, PNG and WebP only, at least 5,000 bytes, at most 89,478,484 pixels, RGB. A plain
+file (RGB or grey, upright, no location data, of the wanted size) is stored unchanged; any other is stored as
+a new file: turned upright, converted to sRGB, transparency laid over white, 16 bits reduced to 8, resized.
 """
 
 import io
@@ -22,7 +22,7 @@ from laion_etl.settings import DownloadSettings
 EXTENSIONS = {"JPEG": "jpg", "MPO": "jpg", "PNG": "png", "WEBP": "webp"}
 ENCODINGS = {"jpg": "JPEG", "webp": "WEBP", "png": "PNG", "avif": "AVIF"}
 
-# Exif orientation -> what turns the picture upright.
+# Exif orientation -> the operation that turns the image upright.
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -32,15 +32,15 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-_HASHED_SIZE = (512, 512)  # what the reference implementation of PDQ scales to first
-_TURNS_SIDES = frozenset({5, 6, 7, 8})  # width and height change places
+_HASHED_SIZE = (512, 512)  # the size the reference implementation of PDQ scales to first
+_TURNS_SIDES = frozenset({5, 6, 7, 8})  # width and height are swapped
 
 ImageFile.LOAD_TRUNCATED_IMAGES = False
 
 
 @dataclass(frozen=True, slots=True)
 class ImageSettings:
-    """What of the download settings a decoder needs."""
+    """The download settings that a decoder needs."""
 
     rules: ImageRules
     resize: Resize
@@ -52,8 +52,10 @@ class ImageSettings:
     def from_settings(cls, settings: DownloadSettings) -> "ImageSettings":
         """Raises SettingsError for an unknown resize mode or format."""
         if settings.encode_format not in ENCODINGS:
-            given = f"LAION_ETL_DOWNLOAD_ENCODE_FORMAT={settings.encode_format!r}"
-            raise SettingsError(f"{given} is none of {', '.join(ENCODINGS)}")
+            raise SettingsError(
+                f"cannot use LAION_ETL_DOWNLOAD_ENCODE_FORMAT={settings.encode_format!r}: unknown format; "
+                f"choose one of {', '.join(ENCODINGS)}"
+            )
         return cls(
             ImageRules.from_settings(settings),
             Resize.from_settings(settings),
@@ -78,7 +80,7 @@ class StoredImage:
 
 
 def decode(data: bytes, settings: ImageSettings) -> StoredImage | DownloadStatus:
-    """The stored form of an image, or why there is none. Everything is decoded: a truncated image fails."""
+    """Returns the image to store, or why it is refused. Every pixel is decoded: a truncated image fails."""
     if len(data) < settings.rules.min_bytes:
         return DownloadStatus.TOO_FEW_BYTES
     if (refused := sniff(data[:SNIFF_BYTES])) is not None:
@@ -93,7 +95,7 @@ def decode(data: bytes, settings: ImageSettings) -> StoredImage | DownloadStatus
 
 
 def undecoded(data: bytes, settings: ImageSettings) -> StoredImage | None:
-    """An image that is stored as it came, by its header alone; None when it has to be decoded."""
+    """Returns an image that its header shows can be stored unchanged; None if it has to be decoded."""
     if settings.perceptual_hashes or (size := plain_size(data)) is None:
         return None
     if settings.rules.refuse(*size) is not None or settings.resize.plan(size) is not None:
@@ -103,7 +105,7 @@ def undecoded(data: bytes, settings: ImageSettings) -> StoredImage | None:
 
 
 def _refused_by_header(image: Image.Image, rules: ImageRules) -> DownloadStatus | None:
-    """Checks before any pixel is decoded."""
+    """Applies the checks that need no decoded pixels."""
     # An MPO (two-lens JPEG) counts frames too, but its first one is an ordinary JPEG.
     if getattr(image, "is_animated", False) and image.format != "MPO":
         return DownloadStatus.ANIMATED
@@ -127,7 +129,7 @@ def _stored(image: Image.Image, data: bytes, settings: ImageSettings) -> StoredI
     )
     needed = change.scale_to if change is not None else _HASHED_SIZE if plain else None
     if needed is not None and image.format == "JPEG":
-        # libjpeg scales while it decodes, to a power of two that is still large enough.
+        # libjpeg downscales by a power of two while it decodes; the result is still at least this large.
         image.draft(None, needed if orientation not in _TURNS_SIDES else needed[::-1])
     image.load()
     if plain:
@@ -145,7 +147,7 @@ def _stored(image: Image.Image, data: bytes, settings: ImageSettings) -> StoredI
 
 
 def _hashes(image: Image.Image, settings: ImageSettings) -> tuple[str | None, str | None]:
-    """phash and PDQ of a decoded picture."""
+    """Returns phash and PDQ of a decoded image."""
     if not settings.perceptual_hashes:
         return None, None
     grey = image.convert("L")
@@ -153,7 +155,7 @@ def _hashes(image: Image.Image, settings: ImageSettings) -> tuple[str | None, st
 
 
 def _flat(image: Image.Image) -> Image.Image:
-    """RGB in sRGB: transparency over white, 16 bits to 8, CMYK and profiles converted."""
+    """Converts to sRGB: transparency over white, 16 bits to 8, CMYK and colour profiles."""
     if image.mode in ("I;16", "I;16B", "I", "F"):
         image = _eight_bits(image)
     if image.mode in ("LA", "PA", "RGBA", "La", "RGBa") or "transparency" in image.info:
@@ -165,7 +167,7 @@ def _flat(image: Image.Image) -> Image.Image:
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:
-    """A 16-bit grey PNG: the high byte of each pixel."""
+    """Reduces a 16-bit grey PNG to the high byte of each pixel."""
     return image.convert("I").point(lambda value: value * (1 / 257)).convert("L")
 
 
@@ -178,7 +180,7 @@ def _to_srgb(image: Image.Image) -> Image.Image:
                 image, source, ImageCms.createProfile("sRGB"), outputMode="RGB"
             )
         except (ImageCms.PyCMSError, OSError, ValueError):
-            converted = None  # a broken profile is as good as none
+            converted = None  # ignore a broken profile
         if converted is not None:
             return converted
     return image.convert("RGB")

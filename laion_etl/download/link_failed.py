@@ -1,13 +1,13 @@
-"""How a link ends: with image bytes, or with a reason raised from wherever it was found."""
+"""The exception that ends a link with a drop reason, raised wherever the reason is found."""
 
 from laion_etl.funnel import DownloadStatus
 
 
 class LinkFailed(Exception):  # noqa: N818 - an outcome that is counted, not an error of the program
-    """The link ends here, or is tried again.
+    """The link failed; the downloader may retry it.
 
-    `message` is short and stable: no addresses, ports or times that vary by run. `retry_after_s` is how long
-    the server asked to be left alone.
+    `message` is short and stable: it is stored with the row, so it has no addresses, ports or times that vary
+    from run to run. `retry_after_s` is the wait that the server requested.
     """
 
     def __init__(self, status: DownloadStatus, message: str = "", retry_after_s: float | None = None) -> None:
@@ -17,5 +17,5 @@ class LinkFailed(Exception):  # noqa: N818 - an outcome that is counted, not an 
         self.retry_after_s = retry_after_s
 
     def again(self) -> "LinkFailed":
-        """The same outcome for another link: an exception is raised once."""
+        """Returns the same outcome for another link: an exception object is raised only once."""
         return LinkFailed(self.status, self.message)

@@ -1,7 +1,7 @@
-"""Which link is next: hosts take turns, and those with the most links left come first.
+"""Decides which link is next: origins take turns, and those with the most links left come first.
 
-The links of a host follow each other, so that its connections are used again, while hundreds of hosts are
-talked to side by side: no server sees a burst, and no long host is left over for the end.
+Links of an origin are requested one after another, which reuses its connections, while hundreds of origins
+are served in parallel: no server sees a burst, and no long queue remains at the end of the batch.
 """
 
 import heapq
@@ -17,7 +17,7 @@ from laion_etl.download.request_url import RequestUrl
 
 @dataclass(slots=True)
 class PendingLink:
-    """A link of the batch: its row there, and how often it has been tried."""
+    """A link of the batch: its row there, and how often it has been retried."""
 
     index: int
     target: RequestUrl
@@ -26,7 +26,7 @@ class PendingLink:
 
 @dataclass(slots=True, eq=False)
 class OriginQueue:
-    """The links of one site that are still to be tried."""
+    """The links of one origin that are still to be requested."""
 
     state: OriginState
     links: deque[PendingLink] = field(default_factory=deque)
@@ -34,9 +34,9 @@ class OriginQueue:
 
 
 class LinkScheduler:
-    """The links of a batch that wait; `on_ready` is called when more of them can be begun.
+    """The waiting links of a batch; `on_ready` is called when more of them can start.
 
-    Not for use by several tasks at once.
+    Must be used by one task at a time.
     """
 
     def __init__(self, links: Iterable[PendingLink], hosts: HostLimiter) -> None:
@@ -44,8 +44,8 @@ class LinkScheduler:
         self._queues: dict[tuple[str, str, int], OriginQueue] = {}
         self._order = count()
         self._ready: list[tuple[int, int, OriginQueue]] = []  # by links left, most first
-        self._early: list[tuple[float, int, OriginQueue]] = []  # by when they may be asked
-        self._parked: dict[int, list[OriginQueue]] = {}  # of a domain, while it or their host is full
+        self._early: list[tuple[float, int, OriginQueue]] = []  # by when their next request may start
+        self._parked: dict[int, list[OriginQueue]] = {}  # by id of the domain; it or the host is full
         self.waiting = 0
         self.on_ready: Callable[[], None] = lambda: None
         for link in links:
@@ -56,9 +56,9 @@ class LinkScheduler:
         hosts.on_free = self._on_free
 
     def next(self, now: float) -> tuple[PendingLink, RequestSlot | None] | None:
-        """The next link with the turn to ask its host; no turn when its host has been given up.
+        """Returns the next link and its slot; the slot is None if the origin has been given up.
 
-        None when nothing can be begun now: `next_at` says when to look again, or a turn has to end first.
+        Returns None if no link can start now: try again at `next_at`, or when a slot is released.
         """
         while self._early and self._early[0][0] <= now:
             self._make_ready(heapq.heappop(self._early)[2])
@@ -84,11 +84,11 @@ class LinkScheduler:
 
     @property
     def next_at(self) -> float:
-        """When a host that must not be asked yet may be."""
+        """When the next rate limit or back-off ends (trio time)."""
         return self._early[0][0] if self._early else math.inf
 
     def put_back(self, link: PendingLink) -> None:
-        """A link that is to be tried again, after the others of its host."""
+        """Queues a link for another attempt, behind the other links of its origin."""
         queue = self._queue(link)
         queue.links.append(link)
         self.waiting += 1
@@ -112,12 +112,12 @@ class LinkScheduler:
             heapq.heappush(self._ready, (-len(queue.links), next(self._order), queue))
 
     def wake(self) -> None:
-        """Looks at everything again: whatever was missed, a batch ends."""
+        """Checks every parked queue again, so that a missed wake-up cannot stall the batch."""
         for parked in self._parked.values():
             self._unpark(parked)
 
     def _park(self, queue: OriginQueue) -> None:
-        """Out of the way until a turn of its domain has ended."""
+        """Sets a queue aside until a slot of its domain is released."""
         queue.parked = True
         self._parked.setdefault(id(queue.state.host.domain), []).append(queue)
 

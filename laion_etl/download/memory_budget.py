@@ -1,15 +1,15 @@
-"""Memory for the bodies of a worker: a budget in bytes that they share, whatever the servers send."""
+"""The memory budget in bytes that all response bodies of a worker share, whatever the servers send."""
 
 from types import TracebackType
 
 import trio
 
-_FREE_BYTES = 128_000  # of every body, beyond the budget
+_FREE_BYTES = 128_000  # of every body, not counted against the budget
 _STEP_BYTES = 512_000
 
 
 class BufferedBody:
-    """The bytes of a link; its share of the budget is given back when the block ends, or by `release`."""
+    """The body of one link; its share of the budget is returned when the block ends, or by `release`."""
 
     def __init__(self, budget: "MemoryBudget") -> None:
         self.data = bytearray()
@@ -18,11 +18,11 @@ class BufferedBody:
 
     @property
     def needs_budget(self) -> bool:
-        """Whether more of it may only be read after `acquire`."""
+        """Whether `acquire` must be called before more is read."""
         return len(self.data) > _FREE_BYTES + self.held
 
     async def acquire(self) -> None:
-        """Waits until the budget has room for what was read and a step more."""
+        """Waits until the budget covers what was read and one more step."""
         wanted = len(self.data) - _FREE_BYTES - self.held
         await self._budget.take(self, max(wanted, 0) + _STEP_BYTES)
 
@@ -39,10 +39,10 @@ class BufferedBody:
 
 
 class MemoryBudget:
-    """`limit` bytes for all bodies together.
+    """`limit` bytes for all bodies together, granted in the order of requests.
 
-    First come, first served. When every body that holds some of the budget waits for more, none would ever
-    give back: then the first of them goes on beyond the limit to its end, and no other does meanwhile.
+    When every body that holds a share waits for more, none would ever return its share (a deadlock). Then the
+    first of them may exceed the limit until it is complete, and no other body meanwhile.
     """
 
     def __init__(self, limit: int) -> None:

@@ -1,4 +1,4 @@
-"""Numbers of a running worker, as a Prometheus text file or to a StatsD server."""
+"""Metrics of a running worker, written to a Prometheus text file or sent to a StatsD server."""
 
 import bisect
 import os
@@ -15,7 +15,7 @@ _PREFIX = "laion_etl_download"
 
 
 class Metrics:
-    """Counters of one worker since its start. `flush` writes them at most every five seconds."""
+    """Counters of one worker since it started. `flush` writes them at most every five seconds."""
 
     def __init__(self, file: str = "", statsd: str = "") -> None:
         self.in_flight = 0
@@ -38,7 +38,7 @@ class Metrics:
         self._links[status.value] += 1
 
     def flush(self, *, now: bool = False) -> None:
-        """Writes the file whole, and sends what was added since the last time."""
+        """Replaces the file, and sends what was added since the last flush."""
         if not now and time.monotonic() - self._flushed < _FLUSH_S:
             return
         self._flushed = time.monotonic()
@@ -50,7 +50,7 @@ class Metrics:
             self._statsd.send(self._added())
 
     def prometheus(self) -> str:
-        """All numbers in the text format, version 0.0.4."""
+        """Returns all metrics in the Prometheus text format, version 0.0.4."""
         lines = [f"# HELP {_PREFIX}_links_total Links by outcome.", f"# TYPE {_PREFIX}_links_total counter"]
         lines += [f'{_PREFIX}_links_total{{status="{name}"}} {n}' for name, n in sorted(self._links.items())]
         lines += [
@@ -70,7 +70,7 @@ class Metrics:
         return "\n".join(lines)
 
     def _added(self) -> list[str]:
-        """What came since the last time, as StatsD takes it."""
+        """Returns what was added since the last flush, as lines of StatsD."""
         counters = Counter({f"links.{name}": count for name, count in self._links.items()})
         counters["bytes"] = self._bytes
         added = counters - self._sent

@@ -1,7 +1,7 @@
-"""A stub resolver: asks recursive nameservers over UDP, and over TCP when an answer does not fit.
+"""A stub resolver: queries recursive nameservers over UDP, and over TCP when an answer does not fit.
 
-getaddrinfo blocks a thread per lookup and asks one server at a time; this asks from the event loop, with a
-fresh socket, port and id per question (RFC 5452). dnspython makes and reads the messages.
+getaddrinfo blocks a thread per lookup and asks one server at a time; this queries from the event loop, with a
+fresh socket, port and id per query (RFC 5452). dnspython builds and parses the messages.
 """
 
 from collections.abc import Iterable
@@ -19,12 +19,12 @@ from laion_etl.download.resolver import Addresses, NoSuchName, ResolverTrouble, 
 from laion_etl.errors import SettingsError
 
 _RESOLV_CONF = Path("/etc/resolv.conf")
-_TRY_S = 2.0  # of one server; the caller bounds the whole
+_TRY_S = 2.0  # per server; the caller limits the whole lookup
 _DNS_PORT = 53
 
 
 class StubSource:
-    """Asks one of its servers, and the next when that one is silent or fails."""
+    """Queries its servers in rotation, and the next one when one is silent or fails."""
 
     def __init__(self, servers: Iterable[tuple[str, int]], *, ipv6: bool | None = None) -> None:
         self._servers = list(servers)
@@ -33,7 +33,7 @@ class StubSource:
         self._types = [dns.rdatatype.A, dns.rdatatype.AAAA] if with_ipv6 else [dns.rdatatype.A]
 
     async def look_up(self, host: str) -> Addresses:
-        """Addresses of both families; raises NoSuchName or ResolverTrouble."""
+        """Returns the addresses of both families. Raises NoSuchName or ResolverTrouble."""
         answers: list[Addresses] = []
         failures: list[Exception] = []
 
@@ -72,7 +72,7 @@ class StubSource:
 
 
 def _read(answer: dns.message.Message) -> Addresses:
-    """The addresses at the end of the CNAME chain."""
+    """Returns the addresses at the end of the CNAME chain."""
     if answer.rcode() == dns.rcode.NXDOMAIN:
         raise NoSuchName
     if answer.rcode() != dns.rcode.NOERROR or not isinstance(answer, dns.message.QueryMessage):
@@ -83,7 +83,7 @@ def _read(answer: dns.message.Message) -> Addresses:
 
 
 def parse_servers(entries: Iterable[str]) -> list[tuple[str, int]]:
-    """Addresses and ports of `LAION_ETL_DOWNLOAD_NAMESERVERS`; raises SettingsError for what is none."""
+    """Parses `LAION_ETL_DOWNLOAD_NAMESERVERS`. Raises SettingsError for an invalid entry."""
     servers: list[tuple[str, int]] = []
     for entry in entries:
         if entry == "system":
@@ -94,14 +94,15 @@ def parse_servers(entries: Iterable[str]) -> list[tuple[str, int]]:
             address, port = entry, str(_DNS_PORT)
         if not port.isdigit():
             raise SettingsError(
-                f"LAION_ETL_DOWNLOAD_NAMESERVERS entry {entry!r} is not address or address:port"
+                f"cannot read LAION_ETL_DOWNLOAD_NAMESERVERS entry {entry!r}: the port is not a number; "
+                "write address, address:port or system"
             )
         servers.append((address.strip("[]"), int(port)))
     return servers
 
 
 def system_servers(path: Path = _RESOLV_CONF) -> list[tuple[str, int]]:
-    """The nameservers of /etc/resolv.conf."""
+    """Returns the nameservers listed in /etc/resolv.conf."""
     try:
         lines = path.read_text(errors="replace").splitlines()
     except OSError:

@@ -1,7 +1,7 @@
-"""Who may be asked when: concurrency and rate by host and registered domain, back-off, and dead hosts.
+"""Per-host and per-domain politeness: concurrency, request rate, back-off, dead hosts.
 
-An origin (scheme, host, port) that has not answered yet gets one connection at a time, so that a thousand
-links of a dead host cost one timeout: the failure of the first is the outcome of the rest.
+An origin (scheme, host, port) that has not answered yet gets one request at a time, so that a thousand links
+of a dead host cost one timeout: the failure of the first is the outcome of the rest.
 """
 
 import math
@@ -17,10 +17,10 @@ from laion_etl.funnel import DownloadStatus
 from laion_etl.settings import DownloadSettings
 from laion_etl.suffixes import registered_domain
 
-_STRIKES = 3  # timeouts in a row, without an answer between them, after which an origin is given up
-_SERVER_ERRORS = 20  # 5xx in a row after which an origin is given up
+_STRIKES = 3  # consecutive timeouts after which an origin is given up
+_SERVER_ERRORS = 20  # consecutive 5xx responses after which an origin is given up
 _RESOLVER_TRIES = 3
-_RESOLVER_WAIT_S = 4.0  # longer than the resolver remembers a failure of its own
+_RESOLVER_WAIT_S = 4.0  # longer than the resolver caches its own failures
 
 _ABOUT_THE_NAME = frozenset({DownloadStatus.DNS_FAILED, DownloadStatus.ADDRESS_REFUSED})
 _ABOUT_THE_ORIGIN = frozenset(
@@ -30,7 +30,7 @@ _ABOUT_THE_ORIGIN = frozenset(
 
 @dataclass(slots=True)
 class _RateLimit:
-    """A host or a registered domain: how many may talk to it, and when the next request may begin."""
+    """Limits of a host or a registered domain: requests at once, and seconds between their starts."""
 
     max_active: int
     interval_s: float
@@ -48,12 +48,12 @@ class _RateLimit:
 
 @dataclass(slots=True)
 class HostState:
-    """A host name or address of a batch."""
+    """State of one host name or address of the batch."""
 
     name: str
     limit: _RateLimit
     domain: _RateLimit
-    waiting: int = 0  # redirects that wait for their turn
+    waiting: int = 0  # redirects waiting for a slot
     freed: trio.lowlevel.ParkingLot = field(default_factory=trio.lowlevel.ParkingLot)
     failure: LinkFailed | None = None
     resolver_failures: int = 0
@@ -64,17 +64,17 @@ class HostState:
 
     @property
     def next_at(self) -> float:
-        """When the next request may begin."""
+        """When the next request may start (trio time)."""
         return max(self.limit.next_at, self.domain.next_at)
 
     def pause(self, seconds: float) -> None:
-        """No request to the host for a while."""
+        """Starts no request to the host for a while."""
         self.limit.next_at = max(self.limit.next_at, trio.current_time() + seconds)
 
 
 @dataclass(slots=True)
 class OriginState:
-    """An origin of a batch: what is known of the server there."""
+    """State of one origin of the batch: what is known about the server behind it."""
 
     origin: Origin
     host: HostState
@@ -86,7 +86,7 @@ class OriginState:
 
     @property
     def failure(self) -> LinkFailed | None:
-        """Why no link of this origin is worth a try any more."""
+        """Why the origin has been given up, if it has."""
         return self._failure or self.host.failure
 
     @property
@@ -97,7 +97,7 @@ class OriginState:
         self.strikes = self.server_errors = 0
 
     def failed(self, failure: LinkFailed, max_wait_s: float) -> None:
-        """Takes notice of how a request ended, for the links to come."""
+        """Records how a request failed; later links of the origin may fail with it or have to wait."""
         status = failure.status
         if status in _ABOUT_THE_NAME:
             self.host.failure = failure
@@ -126,7 +126,7 @@ class OriginState:
 
 
 class RequestSlot:
-    """The right to make one request to a site, until the block ends."""
+    """The right to make one request to an origin, until the `with` block ends."""
 
     def __init__(self, hosts: "HostLimiter", state: OriginState) -> None:
         self._hosts = hosts
@@ -142,7 +142,7 @@ class RequestSlot:
 
 
 class HostLimiter:
-    """All hosts of one batch. `on_free` is called whenever a site can take another request."""
+    """Limits of all hosts of one batch. `on_free` is called whenever an origin can take another request."""
 
     def __init__(self, settings: DownloadSettings, is_test_endpoint: Callable[[str], bool]) -> None:
         self._settings = settings
@@ -181,13 +181,13 @@ class HostLimiter:
         return domain
 
     def try_enter(self, state: OriginState, now: float) -> RequestSlot | None:
-        """A turn at once, or None when it is too early or too many are talking to the site."""
+        """Returns a slot if one is available right now, else None."""
         if state.full or state.host.next_at > now or state.host.waiting:
             return None
         return self._enter(state, now)
 
     async def enter(self, state: OriginState) -> RequestSlot:
-        """A turn as soon as possible; raises LinkFailed when the site has been given up."""
+        """Waits for a slot. Raises LinkFailed if the origin has been given up."""
         host = state.host
         host.waiting += 1
         try:
@@ -198,7 +198,7 @@ class HostLimiter:
                 if not state.full and host.next_at <= now:
                     return self._enter(state, now)
                 if state.full:
-                    # The domain may be what is full, and freed by another host: look again now and then.
+                    # If the domain is what is full, another host may free it: wake up now and then.
                     with trio.move_on_after(0.2):
                         await host.freed.park()
                 else:
@@ -213,7 +213,7 @@ class HostLimiter:
         return RequestSlot(self, state)
 
     def prove(self, state: OriginState) -> None:
-        """The site has answered: several may talk to it now."""
+        """Records that the origin has answered: it may get several requests at once from now on."""
         if not state.proven:
             state.proven = True
             self.on_free(state)

@@ -1,4 +1,4 @@
-"""Connections of a batch: opened to checked addresses, used again while the server keeps them."""
+"""The connections of a batch: opened to checked addresses, reused while the server keeps them open."""
 
 from collections import defaultdict
 
@@ -14,19 +14,19 @@ from laion_etl.download.transport import TcpStream, Tls, TlsStream, connect
 from laion_etl.funnel import DownloadStatus
 from laion_etl.settings import DownloadSettings
 
-_MAX_IDLE_S = 4.0  # servers commonly hang up after five
+_MAX_IDLE_S = 4.0  # servers commonly close idle connections after five
 _FRAMING_BYTES = 200_000  # chunk framing and trailers on top of head and body
 
 
 class PooledConnection(Connection):
-    """A connection that can be looked at and closed."""
+    """A connection whose stream can be checked and closed."""
 
     stream: TcpStream | TlsStream
     idle_since: float = 0.0
 
 
 class Pool:
-    """`take` a connection to an origin, and `give_back` every one of them."""
+    """Hands out connections; give back each one that was taken."""
 
     def __init__(self, settings: DownloadSettings, resolver: Resolver, timings: BatchTimings) -> None:
         self._settings = settings
@@ -37,12 +37,12 @@ class Pool:
         self._budget = settings.max_bytes + MAX_HEAD_BYTES + _FRAMING_BYTES
 
     def check_port(self, target: RequestUrl) -> None:
-        """Raises LinkFailed for a port that links may not name."""
+        """Raises LinkFailed if the settings do not allow the port."""
         if target.port not in self._settings.ports:
             raise LinkFailed(DownloadStatus.PORT_REFUSED)
 
     async def take(self, target: RequestUrl, deadline: RequestDeadline) -> PooledConnection:
-        """An open connection to the target's origin, idle or new. Raises LinkFailed."""
+        """Returns an idle or new connection to the target's origin. Raises LinkFailed."""
         idle = self._idle.get(target.origin, [])
         while idle:
             connection = idle.pop()
@@ -53,7 +53,7 @@ class Pool:
         return await self._open(target, deadline)
 
     async def give_back(self, origin: Origin, connection: PooledConnection) -> None:
-        """After an answer: kept when the server keeps it, else closed."""
+        """Keeps the connection for later if it is reusable, else closes it."""
         if connection.reusable:
             connection.idle_since = trio.current_time()
             self._idle[origin].append(connection)
@@ -61,7 +61,7 @@ class Pool:
             await connection.stream.close()
 
     async def close_idle(self, max_idle_s: float = _MAX_IDLE_S) -> None:
-        """Closes what nobody has used for a while."""
+        """Closes connections that have been idle for longer than this."""
         oldest = trio.current_time() - max_idle_s
         for origin in list(self._idle):
             connections = self._idle[origin]
@@ -77,7 +77,7 @@ class Pool:
         if endpoint is not None:
             endpoints = [endpoint]
         else:
-            with deadline.paused():  # lookups have a limit of their own, and wait for each other
+            with deadline.paused():  # lookups have their own limit, and queue behind each other
                 addresses = await self._resolver.resolve(target.host)
             endpoints = [(address, target.port) for address in addresses]
         started = trio.current_time()

@@ -1,4 +1,4 @@
-"""A hop's URL in parts, by the WHATWG standard: every notation of an address comes out as the address."""
+"""Splits a URL into the parts of a request by the WHATWG standard, which gives each address one notation."""
 
 from dataclasses import dataclass
 
@@ -14,7 +14,10 @@ Origin = tuple[str, str, int]  # scheme, host, port
 
 @dataclass(frozen=True, slots=True)
 class RequestUrl:
-    """`host` is punycode or an address literal in URL notation; `path` is path and query as requested."""
+    """The URL of one request.
+
+    `host` is punycode or an address literal in URL notation; `path` is path and query as sent.
+    """
 
     url: str
     scheme: str
@@ -33,7 +36,7 @@ class RequestUrl:
 
 
 def parse_request_url(url: str, base: str | None = None) -> RequestUrl:
-    """An http(s) URL; raises LinkFailed for what is none."""
+    """Parses an http(s) URL, relative to `base` if given. Raises LinkFailed if it is invalid."""
     try:
         parsed = ada_url.URL(url, base=base) if base else ada_url.URL(url)
     except ValueError as error:

@@ -1,4 +1,4 @@
-"""The resize modes of img2dataset: from the size of a picture to what is done to it."""
+"""The resize modes of img2dataset: which scaling and cropping an image of a given size gets."""
 
 from dataclasses import dataclass
 
@@ -16,15 +16,15 @@ _SQUARE = frozenset({"center_crop", "border"})
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """What a picture is scaled to, and the square it is cut or padded to afterwards, if any."""
+    """The size an image is scaled to, and the square it is cropped or padded to afterwards, if any."""
 
     scale_to: Size
     square: int | None = None
 
     def apply(self, image: Image.Image) -> Image.Image:
-        """The picture scaled, then cut to its middle or padded with white.
+        """Returns the image scaled, then cropped to its centre or padded with white.
 
-        Averaging over areas on the way down, as img2dataset does; bicubic on the way up.
+        Scaling down averages over areas, as img2dataset does; scaling up is bicubic.
         """
         if image.size != self.scale_to:
             down = image.width >= self.scale_to[0]
@@ -47,19 +47,21 @@ class Resize:
 
     @classmethod
     def from_settings(cls, settings: DownloadSettings) -> "Resize":
-        """Raises SettingsError for an unknown mode or no size."""
+        """Raises SettingsError for an unknown mode or an invalid size."""
         if settings.resize_mode not in MODES:
             raise SettingsError(
-                f"LAION_ETL_DOWNLOAD_RESIZE_MODE={settings.resize_mode!r} is none of {', '.join(MODES)}"
+                f"cannot use LAION_ETL_DOWNLOAD_RESIZE_MODE={settings.resize_mode!r}: unknown mode; "
+                f"choose one of {', '.join(MODES)}"
             )
         if settings.image_size < 1:
             raise SettingsError(
-                "LAION_ETL_DOWNLOAD_IMAGE_SIZE must be at least 1; RESIZE_MODE=no keeps sizes"
+                f"cannot use LAION_ETL_DOWNLOAD_IMAGE_SIZE={settings.image_size}: it must be at least 1; "
+                "set LAION_ETL_DOWNLOAD_RESIZE_MODE=no to keep the original sizes"
             )
         return cls(settings.resize_mode, settings.image_size, settings.resize_only_if_bigger)
 
     def plan(self, size: Size) -> Change | None:
-        """What to do to an upright picture of this size; None when it stays as it is."""
+        """Returns how to change an upright image of this size; None if it stays as it is."""
         if self.mode == "no":
             return None
         measured = max(size) if self.mode in _BY_LONGER_SIDE else min(size)

@@ -1,9 +1,9 @@
-"""Names to addresses: one lookup per host, whatever the number of links, and only checked results.
+"""Resolves host names to checked addresses, with one lookup per host whatever the number of its links.
 
-A lookup is asked of the first source and, when that one cannot tell, of the next: our own stub resolver over
-UDP and TCP (`nameservers.py`) and the system's getaddrinfo in threads. That a name does not exist is an
-answer; that no source could tell says nothing about the host, and is never mistaken for a dead one. How many
-lookups run at once follows what the resolver takes: more while it answers fast, half when it fails.
+The first source is asked, and the next one if that fails: the stub resolver over UDP and TCP
+(`nameservers.py`) and the system's getaddrinfo in threads. "No such name" is an answer; a failure of all
+sources says nothing about the host, and is never mistaken for a dead host. The number of parallel lookups
+adapts to the resolver: one more after each fast answer, half when it fails.
 """
 
 import math
@@ -24,10 +24,10 @@ from laion_etl.funnel import DownloadStatus
 _START_LOOKUPS, _MIN_LOOKUPS, _MAX_LOOKUPS = 32, 4, 256
 _FAST_S = 1.0
 _BACK_OFF_S = 1.0  # the limit is halved at most this often
-_SYSTEM_TTL_S = 300.0  # getaddrinfo tells none
+_SYSTEM_TTL_S = 300.0  # getaddrinfo does not return a TTL
 _MIN_TTL_S, _MAX_TTL_S = 60.0, 3_600.0
 _NO_NAME_TTL_S = 900.0
-_TROUBLE_TTL_S = 3.0  # then a further link of the host asks again
+_TROUBLE_TTL_S = 3.0  # then another link of the host triggers a new lookup
 
 Endpoint = tuple[str, int]  # address literal, port
 
@@ -37,25 +37,25 @@ class NoSuchName(Exception):  # noqa: N818 - an answer
 
 
 class ResolverTrouble(Exception):  # noqa: N818 - an outcome of one try
-    """The source could not tell: it was silent, refused, or failed itself."""
+    """The source gave no answer: it was silent, refused, or failed."""
 
 
 @dataclass(frozen=True, slots=True)
 class Addresses:
-    """What a source answered, and for how long it holds."""
+    """The answer of a source, and for how many seconds it is valid."""
 
     literals: tuple[str, ...]
     ttl_s: float
 
 
 class Source(Protocol):
-    """Looks names up. Raises NoSuchName or ResolverTrouble."""
+    """Looks up host names. Raises NoSuchName or ResolverTrouble."""
 
     async def look_up(self, host: str) -> Addresses: ...
 
 
 class SystemSource:
-    """getaddrinfo in threads; as many as the caller lets run at once."""
+    """getaddrinfo in threads; the caller limits how many run at once."""
 
     def __init__(self) -> None:
         self._threads = trio.CapacityLimiter(_MAX_LOOKUPS)
@@ -82,7 +82,7 @@ class SystemSource:
 
 
 def has_ipv6() -> bool:
-    """Whether this machine has a route to the IPv6 internet; no packet is sent to find out."""
+    """Whether this machine has a route to the IPv6 internet, found out without sending a packet."""
     try:
         with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as probe:
             probe.connect(("2000::1", 53))
@@ -93,7 +93,7 @@ def has_ipv6() -> bool:
 
 @dataclass(slots=True)
 class _Lookup:
-    """A lookup under way or done."""
+    """A lookup that is running or finished."""
 
     done: trio.Event
     addresses: tuple[str, ...] = ()
@@ -106,9 +106,9 @@ class _Lookup:
 
 
 class Resolver:
-    """Where a link of a host may be connected to. `connect_to`: see the setting of that name.
+    """Finds the addresses that a link may connect to. `connect_to`: see the setting of that name.
 
-    `waits` counts lookups by how they ended; `times_s` are the durations of those that were made.
+    `times_s` are the durations of the lookups that were answered.
     """
 
     def __init__(
@@ -130,7 +130,7 @@ class Resolver:
         self._halved = -math.inf
 
     def override(self, host: str) -> Endpoint | None:
-        """The endpoint that a host is mapped to by settings, exempt from the guard."""
+        """Returns the endpoint that the settings map a host to; it is exempt from the address policy."""
         for pattern, endpoint in self._overrides:
             if fnmatchcase(host, pattern):
                 return endpoint
@@ -138,11 +138,11 @@ class Resolver:
 
     @property
     def concurrency(self) -> int:
-        """Lookups that may run at once just now."""
+        """The current limit on parallel lookups."""
         return int(self._limit.total_tokens)
 
     async def resolve(self, host: str) -> tuple[str, ...]:
-        """Checked addresses of a host name or literal, in the order of their source. Raises LinkFailed."""
+        """Returns the allowed addresses of a host name or literal, in their order. Raises LinkFailed."""
         while True:
             lookup = self._lookups.get(host)
             if lookup is None or trio.current_time() >= lookup.expires:
@@ -153,7 +153,7 @@ class Resolver:
                 raise lookup.failure.again()
             if lookup.addresses:
                 return lookup.addresses
-            # The task that did the lookup was cancelled: somebody else does it.
+            # The task that did the lookup was cancelled: do it here.
 
     async def _look_up(self, host: str) -> None:
         lookup = self._lookups[host] = _Lookup(trio.Event())
@@ -178,7 +178,7 @@ class Resolver:
         return allowed, min(max(found.ttl_s, _MIN_TTL_S), _MAX_TTL_S)
 
     async def _ask(self, host: str) -> Addresses:
-        """Asks source after source until one can tell."""
+        """Asks one source after another until one answers."""
         self.lookups += 1
         for source in self._sources:
             async with self._limit:
@@ -212,7 +212,7 @@ class Resolver:
 
 
 def _literal(host: str) -> Addresses | None:
-    """A host that is an address: URLs come normalised, so there is one notation of each."""
+    """Returns the address if the host is a literal; URLs are normalised, so each has one notation."""
     try:
         return Addresses((str(ip_address(host.strip("[]"))),), math.inf)
     except ValueError:
@@ -220,7 +220,7 @@ def _literal(host: str) -> Addresses | None:
 
 
 def _own_name(host: str) -> Addresses | None:
-    """Names of the own machine (RFC 6761), whatever a nameserver says."""
+    """Returns loopback for names of the local machine (RFC 6761), whatever a nameserver says."""
     name = host.rstrip(".")
     return Addresses(("127.0.0.1",), math.inf) if name == "localhost" or name.endswith(".localhost") else None
 
@@ -229,5 +229,8 @@ def _override(entry: str) -> tuple[str, Endpoint]:
     pattern, _, endpoint = entry.partition("=")
     address, _, port = endpoint.rpartition(":")
     if not (pattern and address and port.isdigit()):
-        raise SettingsError(f"LAION_ETL_DOWNLOAD_CONNECT_TO entry {entry!r} is not host-pattern=address:port")
+        raise SettingsError(
+            f"cannot read LAION_ETL_DOWNLOAD_CONNECT_TO entry {entry!r}: it has another form; "
+            "write host-pattern=address:port"
+        )
     return pattern, (address.strip("[]"), int(port))

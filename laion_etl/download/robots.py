@@ -1,7 +1,8 @@
-"""What the owner of a site says once for all of it: robots.txt (RFC 9309) and /.well-known/tdmrep.json.
+"""Site-wide rules of owners: robots.txt (RFC 9309) and /.well-known/tdmrep.json (tdmrep.py).
 
-Both are fetched once per origin and batch, before its first link. protego reads robots.txt: it is maintained,
-knows wildcards, and matches them without regular expressions, so a hostile file costs no more than its size.
+Both are fetched once per origin and batch, before its first link. protego parses robots.txt: it is
+maintained, supports wildcards, and matches them without regular expressions, so a hostile file costs no more
+than its size.
 """
 
 from collections.abc import Awaitable, Callable
@@ -15,12 +16,12 @@ from laion_etl.download.request_url import Origin, RequestUrl, parse_request_url
 from laion_etl.download.tdmrep import is_reserved, parse_tdmrep
 from laion_etl.funnel import DownloadStatus
 
-MAX_POLICY_FILE_BYTES = 512_000  # RFC 9309, section 2.5: at least 500 KiB have to be read
-_LARGE_BYTES = 20_000  # parsed in a thread from here on
+MAX_POLICY_FILE_BYTES = 512_000  # RFC 9309, section 2.5: at least 500 KiB must be parsed
+_LARGE_BYTES = 20_000  # larger files are parsed in a thread
 
 Get = Callable[[RequestUrl], Awaitable[tuple[int, bytes]]]  # status and at most MAX_POLICY_FILE_BYTES
 
-# How a host fails whatever is asked for: the outcome of its links too.
+# Failures that are the same for every path of the host, so they are the outcome of its links too.
 _HOST_FAILURES = frozenset(
     {
         DownloadStatus.DNS_FAILED,
@@ -35,7 +36,7 @@ _HOST_FAILURES = frozenset(
 
 @dataclass(slots=True)
 class _OriginPolicy:
-    """Of one origin; `robots` None allows everything."""
+    """The rules of one origin; everything is allowed if `robots` is None."""
 
     known: trio.Event = field(default_factory=trio.Event)
     complete: bool = False
@@ -45,7 +46,7 @@ class _OriginPolicy:
 
 
 class RobotsPolicy:
-    """The rules of all origins of a batch; `agent` is the product token robots.txt may name."""
+    """The rules of all origins of a batch; `agent` is the product token that robots.txt may name."""
 
     def __init__(self, agent: str, get: Get, *, robots_txt: bool, tdmrep: bool) -> None:
         self.requests = 0
@@ -56,7 +57,7 @@ class RobotsPolicy:
         self._origins: dict[Origin, _OriginPolicy] = {}
 
     async def check(self, target: RequestUrl) -> None:
-        """Raises LinkFailed when the owner does not want this path fetched or mined."""
+        """Raises LinkFailed if the owner disallows fetching or mining this path."""
         if not (self._robots_txt or self._tdmrep):
             return
         policy = await self._policy(target)
@@ -73,7 +74,7 @@ class RobotsPolicy:
             if policy is not None:
                 await policy.known.wait()
                 if not policy.complete:
-                    # Whoever asked was cut short: somebody else does it.
+                    # The task that fetched them was cancelled: fetch them here.
                     self._origins.pop(origin, None)
                 continue
             policy = self._origins[origin] = _OriginPolicy()
@@ -95,7 +96,7 @@ class RobotsPolicy:
             policy.tdm = await self._tdm(parse_request_url("/.well-known/tdmrep.json", target.url))
 
     async def _robots(self, target: RequestUrl) -> tuple[Protego | None, bool]:
-        """The rules, and whether the server failed to say."""
+        """Returns the rules, and whether robots.txt was unreachable."""
         answer = await self._answer(target)
         if isinstance(answer, LinkFailed):
             # A loop of redirects counts as "unavailable" (section 2.3.1.2), silence as "unreachable".
@@ -118,7 +119,7 @@ class RobotsPolicy:
         return parse_tdmrep(body) if status == 200 else ()
 
     async def _answer(self, target: RequestUrl) -> tuple[int, bytes] | LinkFailed:
-        """Status and body of a file of rules; failures of the whole host are raised."""
+        """Returns status and body of a policy file. Raises LinkFailed if the whole host fails."""
         self.requests += 1
         try:
             return await self._get(target)

@@ -1,6 +1,6 @@
-"""Writing a shard: outcomes arrive in any order, the tar and parquet are written in key order.
+"""Writes a shard: outcomes arrive in any order, tar and parquet are written in key order.
 
-Accepted images wait in an unlinked temporary file on local disk, so that memory does not grow with the batch.
+Accepted images are spooled to an unlinked temporary file, so that memory does not grow with the batch.
 """
 
 import json
@@ -24,7 +24,7 @@ from laion_etl.tarshard import finish, write_member
 
 @dataclass(frozen=True, slots=True)
 class _Stored:
-    """What of a picture goes into the parquet, and where its bytes wait."""
+    """The fields of an image that go into the parquet, and where its bytes are spooled."""
 
     extension: str
     offset: int
@@ -74,7 +74,7 @@ class ShardWriter:
         self._outcomes[index] = _Outcome(DownloadStatus.SUCCESS, None, hashes, stored)
 
     def write(self, crawl: str, store: Store) -> tuple[Output, Output]:
-        """Writes `shards/<crawl>/<batch>.tar` and `.parquet`; every pair must have an outcome."""
+        """Writes `shards/<crawl>/<batch>.tar` and `.parquet`. Every pair must have an outcome."""
         name = shard_stem(crawl, self._batch)
         rows = [self._row(index) for index in range(len(self._pairs))]
         with store.create(f"{name}.tar") as tar:
@@ -125,6 +125,6 @@ class ShardWriter:
 
 @contextmanager
 def shard_writer(batch: int, pairs: Sequence[dict[str, Any]]) -> Iterator[ShardWriter]:
-    """A writer whose temporary file is gone when the block ends."""
+    """Yields a writer; its temporary file is deleted when the block ends."""
     with tempfile.TemporaryFile() as spool:
         yield ShardWriter(batch, pairs, spool)

@@ -1,10 +1,9 @@
-"""Which addresses may be connected to: only what is publicly routable, in every notation.
+"""Protection against SSRF: only publicly routable addresses may be connected to, in whatever notation.
 
-A crawler that follows strangers' links inside a data centre is asked to fetch `http://169.254.169.254/` and
-`http://10.0.0.1/admin.jpg`. The check is made on the address itself, after resolution and on every redirect
-hop, and the connection goes to the very address that was checked, so a name that resolves differently the
-second time (DNS rebinding) gains nothing. Sources: the IANA special-purpose address registries (RFC 6890 and
-updates).
+A crawler inside a data centre meets links to `http://169.254.169.254/` and `http://10.0.0.1/admin.jpg`.
+Checking names or URLs would not do: a name may resolve differently the second time (DNS rebinding). So the
+address itself is checked, after resolution and on every redirect hop, and the connection goes to the very
+address that was checked. Sources: the IANA special-purpose address registries (RFC 6890 and updates).
 """
 
 from collections.abc import Iterable
@@ -47,7 +46,7 @@ _NAT64 = IPv6Network("64:ff9b::/96")  # RFC 6052: the last 32 bits are an IPv4 a
 
 
 def is_public(address: str) -> bool:
-    """Whether an IPv4 or IPv6 address literal may be connected to; anything unparsable may not."""
+    """Whether an IPv4 or IPv6 address literal is publicly routable; False for anything else."""
     try:
         parsed = ip_address(address)
     except ValueError:
@@ -56,7 +55,7 @@ def is_public(address: str) -> bool:
 
 
 class AddressPolicy:
-    """The check of one worker: public addresses, and those of the networks that its settings allow."""
+    """Allows public addresses and the networks listed in the settings."""
 
     def __init__(self, allow_networks: Iterable[str] = ()) -> None:
         self._allowed = [_network(text) for text in allow_networks]
@@ -76,7 +75,10 @@ def _network(text: str) -> IPv4Network | IPv6Network:
     try:
         return ip_network(text)
     except ValueError as error:
-        raise SettingsError(f"LAION_ETL_DOWNLOAD_ALLOW_NETWORKS entry {text!r}: {error}") from error
+        raise SettingsError(
+            f"cannot read LAION_ETL_DOWNLOAD_ALLOW_NETWORKS entry {text!r}: {error}; "
+            "write networks like 10.1.0.0/16"
+        ) from error
 
 
 def _public_v4(address: IPv4Address) -> bool:

@@ -1,8 +1,8 @@
 """Download stage: a batch of pairs -> a shard of samples, with an outcome for every pair.
 
-Links are fetched side by side in one trio thread (`batch_run.py`); images are decoded in worker processes.
-Which download finishes first changes nothing in the shard. A batch that was cut short is fetched again from
-its beginning: to save what was fetched, it would have to be written to the store twice.
+Links are fetched concurrently in one trio thread (`batch_downloader.py`); images are decoded in worker
+processes. The order in which downloads finish does not change the shard. An interrupted batch is fetched
+again from its beginning: to save the finished part, every image would have to be written to the store twice.
 """
 
 import time
@@ -24,7 +24,7 @@ from laion_etl.settings import DownloadSettings, Settings
 from laion_etl.stats import Output, StageStats, fingerprint
 from laion_etl.storage import Store
 
-# How a batch is worked on, not what comes out of it: a change of these is no reason to fetch again.
+# Settings that change how a batch is processed but not its result: a change causes no new download.
 _WITHOUT_EFFECT_ON_OUTPUT = {
     "connections",
     "connections_per_host",
@@ -52,8 +52,8 @@ def download_batch(
 ) -> StageStats:
     """Fetches the pairs of `batches/<crawl>/<batch>.parquet` into `shards/<crawl>/<batch>.tar`, `.parquet`.
 
-    A link that fails is a row with its reason; a batch file that can't be read is a StorageError.
-    `before_write` is called when all links are done; what it raises leaves the store as it was.
+    A failed link becomes a row with its reason. Raises StorageError if the batch file cannot be read.
+    `before_write` is called when all links are done; if it raises, nothing is written.
     """
     stats_name = f"{shard_stem(crawl, batch)}_stats.json"
     unit_fingerprint = fingerprint("download", _shaping(settings.download), _batch_file(crawl, batch, store))
@@ -88,7 +88,7 @@ def download_batch(
 
 
 def _network(downloader: BatchDownloader, seconds: float) -> dict[str, Any]:
-    """How the fetching went: the only part of the stats that differs from run to run."""
+    """Describes the fetching: the only part of the stats that differs from run to run."""
     timings, outcomes = downloader.timings, downloader.outcomes
     latencies = timings.latencies(downloader.resolver_times_s)
     return {
@@ -117,7 +117,7 @@ def _batch_file(crawl: str, batch: int, store: Store) -> Output | None:
 
 @contextmanager
 def _plain_errors() -> Iterator[None]:
-    """trio wraps what ends its nurseries in groups: Ctrl-C and our own errors come out plain."""
+    """Unwraps Ctrl-C and our own errors from the exception groups of trio's nurseries."""
     try:
         yield
     except BaseExceptionGroup as group:

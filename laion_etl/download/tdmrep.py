@@ -1,4 +1,4 @@
-"""/.well-known/tdmrep.json: rights to text and data mining that the owner of a site reserves.
+"""Reads /.well-known/tdmrep.json, in which owners reserve the rights to text and data mining.
 
 The W3C TDM Reservation Protocol (final report of May 2024). Its location patterns are those of robots.txt
 (RFC 9309): `*` and `$` only, matched without regular expressions.
@@ -10,7 +10,7 @@ _MAX_RULES = 1_000
 
 
 def parse_tdmrep(body: bytes) -> tuple[tuple[str, bool], ...]:
-    """Location patterns and whether they are reserved, in order; what is no such file says nothing."""
+    """Returns location patterns and whether they are reserved, in order; () if the file is invalid."""
     try:
         document = json.loads(body)
     except (ValueError, RecursionError):
@@ -25,12 +25,12 @@ def parse_tdmrep(body: bytes) -> tuple[tuple[str, bool], ...]:
 
 
 def is_reserved(rules: tuple[tuple[str, bool], ...], path: str) -> bool:
-    """Whether the first rule that matches the path reserves it; patterns are those of robots.txt."""
+    """Whether the first rule that matches the path reserves it."""
     return next((reserved for pattern, reserved in rules if matches(pattern, path)), False)
 
 
 def matches(pattern: str, path: str) -> bool:
-    """`*` stands for anything, `$` at the end for the end; else a pattern is a beginning (RFC 9309)."""
+    """Whether a pattern of RFC 9309 matches: a prefix, with `*` for anything and a final `$` for the end."""
     to_end = pattern.endswith("$")
     first, *others = pattern.removesuffix("$").split("*")
     if not path.startswith(first):

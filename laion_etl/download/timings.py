@@ -1,4 +1,4 @@
-"""What a batch measured on its way, and what that means in plain words."""
+"""What a batch measured, and a diagnosis of it in plain sentences."""
 
 from array import array
 from collections.abc import Mapping
@@ -10,7 +10,7 @@ import numpy as np
 from laion_etl.funnel import DownloadStatus
 
 _PERCENTILES = (50, 90, 99)
-_WORTH_A_WORD = 0.05  # of the links
+_NOTABLE_SHARE = 0.05  # of the links
 _SLOW_LOOKUP_S = 1.0
 
 
@@ -20,7 +20,7 @@ def _seconds() -> "array[float]":
 
 @dataclass(slots=True)
 class BatchTimings:
-    """Durations in seconds, one for each time a step was taken, and counters of a batch."""
+    """Durations of each step in seconds, one entry per time it was taken, and counters of a batch."""
 
     connect: "array[float]" = field(default_factory=_seconds)
     tls: "array[float]" = field(default_factory=_seconds)
@@ -32,7 +32,7 @@ class BatchTimings:
     retries: int = 0
 
     def latencies(self, resolve: list[float]) -> dict[str, dict[str, float]]:
-        """Percentiles by step; steps that were never taken are left out."""
+        """Returns percentiles per step, in seconds; steps that were never taken are left out."""
         steps = {
             "resolve": resolve,
             "connect": self.connect,
@@ -52,38 +52,39 @@ def _percentiles(values: Any) -> dict[str, float]:
 def diagnose(
     total: int, dropped: Mapping[str, int], latencies: Mapping[str, Mapping[str, float]]
 ) -> list[str]:
-    """What stands out in a batch and what to do about it, one sentence each; empty when nothing does."""
-    said = []
+    """Returns a sentence per notable problem of a batch and what to do about it."""
+    sentences = []
     for statuses, sentence in _SENTENCES:
         share = sum(dropped.get(status.value, 0) for status in statuses) / max(total, 1)
-        if share >= _WORTH_A_WORD:
-            said.append(f"{share:.0%} of links {sentence}")
+        if share >= _NOTABLE_SHARE:
+            sentences.append(f"{share:.0%} of links {sentence}")
     lookup_s = latencies.get("resolve", {}).get("p90", 0.0)
     if lookup_s > _SLOW_LOOKUP_S:
-        said.append(
-            f"one lookup in ten took over {lookup_s:.1f} s: the resolver is slow; run one nearby, or set "
-            "LAION_ETL_DOWNLOAD_NAMESERVERS"
+        sentences.append(
+            f"one lookup in ten took over {lookup_s:.1f} s: the resolver is slow; run a resolver nearby, or "
+            "set LAION_ETL_DOWNLOAD_NAMESERVERS"
         )
-    return said
+    return sentences
 
 
 _S = DownloadStatus
 _SENTENCES: tuple[tuple[tuple[DownloadStatus, ...], str], ...] = (
     (
         (_S.RESOLVER_FAILED,),
-        "failed in DNS: the resolver is saturated or unreachable; run one nearby, or set "
+        "failed in DNS: the resolver is saturated or unreachable; run a resolver nearby, or set "
         "LAION_ETL_DOWNLOAD_NAMESERVERS",
     ),
     ((_S.DNS_FAILED,), "have hosts that no longer exist: usual for an old crawl"),
-    ((_S.CONNECT_FAILED, _S.CONNECT_TIMEOUT), "have hosts that take no connection"),
-    ((_S.TIMEOUT,), "were too slow: the network may be full, or the servers are"),
+    ((_S.CONNECT_FAILED, _S.CONNECT_TIMEOUT), "have hosts that accept no connection"),
+    ((_S.TIMEOUT,), "timed out: the network or the servers may be overloaded"),
     ((_S.TLS_FAILED,), "have servers with bad certificates (LAION_ETL_DOWNLOAD_VERIFY_TLS)"),
     (
         (_S.OPTED_OUT_ROBOTS_TAG, _S.OPTED_OUT_TDM, _S.OPTED_OUT_ROBOTS_TXT, _S.OPTED_OUT_METADATA),
-        "were left out because their owners do not want them used",
+        "were left out because their owners opted out",
     ),
     (
         (_S.DECODER_CRASHED, _S.DECODE_TIMEOUT),
-        "ended a decoder: LAION_ETL_DOWNLOAD_DECODE_MEMORY_MB or _DECODE_TIMEOUT_S may be too small",
+        "crashed a decoder or timed out in it: LAION_ETL_DOWNLOAD_DECODE_MEMORY_MB or _DECODE_TIMEOUT_S may "
+        "be too small",
     ),
 )

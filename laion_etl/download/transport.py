@@ -1,8 +1,8 @@
-"""Connections: TCP to checked addresses by happy eyeballs (RFC 8305), TLS by the host's name.
+"""Connections: TCP to checked addresses by happy eyeballs (RFC 8305), TLS verified against the host name.
 
-An end of the connection is b"" instead of an exception: the reader of the response knows what it means. What
-is connected to is an address that was checked, never a name, so a name that resolves differently the second
-time (DNS rebinding) gains nothing.
+trio.open_tcp_stream and httpcore resolve names themselves. Here only addresses that were checked are
+connected to, never names, so a name that resolves differently the second time (DNS rebinding) gains nothing.
+The end of a connection is b"" instead of an exception: the reader of the response decides what it means.
 """
 
 import socket
@@ -21,7 +21,7 @@ _SESSIONS_KEPT = 10_000
 
 
 class TcpStream:
-    """A plain connection."""
+    """An unencrypted connection."""
 
     def __init__(self, sock: trio.socket.SocketType) -> None:
         self._sock = sock
@@ -35,7 +35,7 @@ class TcpStream:
 
     @property
     def silent(self) -> bool:
-        """Whether an idle connection is as it should be: neither closed nor talking unasked."""
+        """Whether an idle connection can be reused: neither closed nor sending unsolicited data."""
         return not self._sock.is_readable()
 
     async def close(self) -> None:
@@ -63,12 +63,12 @@ class TlsStream:
         return not self._stream.transport_stream.socket.is_readable()
 
     async def close(self) -> None:
-        """At once: a hostile peer's TLS goodbye is not waited for."""
+        """Closes at once, without waiting for the peer's TLS closure."""
         await trio.aclose_forcefully(self._stream)
 
 
 class _ResumingContext(ssl.SSLContext):
-    """Offers the session of an earlier connection to the same host; trio has no parameter for it."""
+    """Resumes the session of an earlier connection to the same host; trio has no parameter for it."""
 
     sessions: dict[str, ssl.SSLSession]
 
@@ -85,7 +85,7 @@ class _ResumingContext(ssl.SSLContext):
 
 
 class Tls:
-    """What the TLS connections of one worker share: certificates, and sessions to resume."""
+    """State shared by the TLS connections of one worker: certificates, and sessions to resume."""
 
     def __init__(self, *, verify: bool = True) -> None:
         self._context = _ResumingContext(ssl.PROTOCOL_TLS_CLIENT)
@@ -98,7 +98,7 @@ class Tls:
             self._context.verify_mode = ssl.CERT_NONE
 
     async def encrypt(self, sock: trio.socket.SocketType, host: str) -> TlsStream:
-        """Shakes hands by the host's name; raises LinkFailed. The caller bounds the time."""
+        """Does the handshake and verifies the host name. Raises LinkFailed. The caller limits the time."""
         name = host.strip("[]")
         stream = trio.SSLStream(
             trio.SocketStream(sock), self._context, server_hostname=name, https_compatible=True
@@ -130,9 +130,9 @@ def _tls_message(error: BaseException) -> str:
 
 
 async def connect(endpoints: Sequence[Endpoint]) -> trio.socket.SocketType:
-    """A TCP connection to the endpoint that answers first; raises LinkFailed. The caller bounds the time.
+    """Connects to the endpoint that answers first. Raises LinkFailed. The caller limits the time.
 
-    The families take turns, the next address is tried when the one before has failed or has been silent for
+    IPv6 and IPv4 alternate; the next address is tried when the previous one has failed or has been silent for
     a quarter of a second.
     """
     ordered = _interleaved(endpoints)[:_ADDRESSES_TRIED]
@@ -183,7 +183,7 @@ async def _open(endpoint: Endpoint) -> trio.socket.SocketType | None:
 
 
 def _interleaved(endpoints: Sequence[Endpoint]) -> list[Endpoint]:
-    """IPv6 and IPv4 in turn, each in its order (RFC 8305, section 4)."""
+    """Alternates IPv6 and IPv4, each in its order (RFC 8305, section 4)."""
     six = [endpoint for endpoint in endpoints if ":" in endpoint[0]]
     four = [endpoint for endpoint in endpoints if ":" not in endpoint[0]]
     paired = [endpoint for pair in zip(six, four, strict=False) for endpoint in pair]

@@ -1,7 +1,7 @@
-"""A download worker: claims batches under a lease until none of the crawl is left.
+"""A download worker: claims batches of a crawl under leases until none is left.
 
-A worker ends when every batch is done or parked. While others hold the last ones it waits, because a
-batch whose worker dies becomes claimable again when its lease runs out.
+It ends when every batch is done or parked. While other workers hold the last batches it waits, because the
+batch of a worker that dies becomes claimable again when its lease expires.
 """
 
 import logging
@@ -29,7 +29,7 @@ _log = logging.getLogger(__name__)
 
 
 class Stop:
-    """A wish to end, as SIGTERM brings it: the batch at hand may be finished within `grace_s`."""
+    """A graceful-shutdown request (SIGTERM): the current batch may finish within `grace_s`."""
 
     def __init__(self, grace_s: float) -> None:
         self._grace_s = grace_s
@@ -44,7 +44,7 @@ class Stop:
             self._requested_at = time.monotonic()
 
     def check(self) -> None:
-        """Raises when the time is up."""
+        """Raises if the grace period is over."""
         if self._requested_at is not None and time.monotonic() - self._requested_at > self._grace_s:
             raise _TimeIsUp
 
@@ -62,9 +62,9 @@ class Worker:
     metrics: Metrics | None = None
 
     def run(self) -> list[StageStats]:
-        """Works on the queue until it is empty or a stop is wished; returns the stats of its batches.
+        """Processes batches until the queue is empty or a shutdown is requested; returns their stats.
 
-        Raises InputError when batches are parked as failed, naming the first and its cause.
+        Raises InputError if batches are parked as failed, naming the first and its cause.
         """
         done = []
         while not self._stopped and (claim := self._next_claim()) is not None:
@@ -79,25 +79,31 @@ class Worker:
         if failed := self.queue.failed():
             batch, cause = failed[0]
             raise InputError(
-                f"{len(failed)} batch(es) of {self.crawl} failed, the first is {batch}: {cause}; when the "
-                f"cause is gone run `laion-etl download --crawl {self.crawl} --batch {batch}`"
+                f"cannot download {len(failed)} batch(es) of {self.crawl}, first {batch}: {cause}; fix the "
+                f"cause, then run `laion-etl download --crawl {self.crawl} --batch {batch}`"
             )
         return done
 
     def run_one(self, batch: int) -> StageStats:
-        """Downloads a certain batch, also a done or parked one. Raises when another worker holds it."""
+        """Downloads one given batch, even if it is done or parked. Raises if another worker holds it."""
         claim = self.queue.claim_one(batch)
         if claim is None:
-            raise InputError(f"batch {batch} of {self.crawl} does not exist or another worker holds it")
+            raise InputError(
+                f"cannot download batch {batch} of {self.crawl}: it does not exist or another worker holds "
+                "it; check the number, or wait until its lease expires"
+            )
         try:
             stats = self._download(claim)
         except LaionEtlError as error:
             self.queue.fail(claim, str(error))
             raise
         if stats is None and self._stopped:
-            raise Stopped(f"stopped; batch {batch} was given back")
+            raise Stopped(f"stopped; batch {batch} was returned to the queue")
         if stats is None:
-            raise InputError(f"batch {batch} of {self.crawl} was silent for too long and taken over")
+            raise InputError(
+                f"cannot finish batch {batch} of {self.crawl}: its lease expired and another worker took it "
+                "over; that worker's result counts"
+            )
         return stats
 
     @property
@@ -105,7 +111,7 @@ class Worker:
         return self.stop is not None and self.stop.requested
 
     def _next_claim(self) -> Claim | None:
-        """The next batch; waits while other workers hold leases; None when nothing is left to do."""
+        """Returns the next batch, waiting while other workers hold leases; None if nothing is left to do."""
         waiting = False
         while (claim := self.queue.claim()) is None:
             expiry_s = self.queue.next_expiry_s()
@@ -114,20 +120,24 @@ class Worker:
             if not waiting:
                 waiting = True
                 _log.warning(
-                    "other workers hold the last batches; a dead one's lease runs out in %.0f s", expiry_s
+                    "waiting for the last batches, held by other workers; the next lease expires in %.0f s",
+                    expiry_s,
                 )
             time.sleep(min(max(expiry_s, 0.2), _MAX_POLL_S))
         return claim
 
     def _download(self, claim: Claim) -> StageStats | None:
-        """The stats of the batch; None when it was lost to another worker, whose result counts."""
+        """Returns the stats of the batch; None if another worker took it over, whose result counts."""
 
         def report(done: int, total: int) -> None:
             if self.on_progress is not None:
                 self.on_progress(claim.batch, done, total)
 
         def check_lease() -> None:
-            """The web may answer another worker differently: the files are to be those of the result."""
+            """Checks the lease before writing.
+
+            Another worker's download would differ, and stored files must match the recorded result.
+            """
             if not self.queue.heartbeat(claim):
                 raise _LeaseLost
 
@@ -140,10 +150,10 @@ class Worker:
             raise
         except _TimeIsUp:
             self.queue.release(claim)
-            _log.warning("stopped; batch %d was given back", claim.batch)
+            _log.warning("stopped; batch %d was returned to the queue", claim.batch)
             return None
         except _LeaseLost:
-            _log.warning("batch %d was silent for too long and is another worker's now", claim.batch)
+            _log.warning("the lease of batch %d expired and another worker took it over", claim.batch)
             return None
         if self.metrics is not None:
             self.metrics.flush(now=True)
@@ -151,7 +161,7 @@ class Worker:
 
     @contextmanager
     def _heartbeat(self, claim: Claim) -> Iterator[None]:
-        """Keeps the lease alive from a thread with a connection of its own."""
+        """Extends the lease from a thread with its own connection while the block runs."""
         stop = threading.Event()
         thread = threading.Thread(target=self._beat, args=(claim, stop), daemon=True)
         thread.start()
@@ -169,7 +179,7 @@ class Worker:
                     if not open_queue(self.crawl, self.settings, database).heartbeat(claim):
                         return
             except DatabaseError as error:
-                _log.warning("lease of batch %d not extended, trying again: %s", claim.batch, error)
+                _log.warning("cannot extend the lease of batch %d: %s; retrying", claim.batch, error)
 
 
 class _LeaseLost(Exception):  # noqa: N818 - a signal within this module
@@ -177,10 +187,10 @@ class _LeaseLost(Exception):  # noqa: N818 - a signal within this module
 
 
 class _TimeIsUp(LaionEtlError):  # noqa: N818 - a signal within this module
-    """The grace period after a stop has passed."""
+    """The grace period after a shutdown request is over."""
 
 
 def open_queue(crawl: str, settings: Settings, database: Database) -> BatchQueue:
-    """The batch queue of a crawl; raises DatabaseError when nothing of it is loaded."""
+    """Opens the batch queue of a crawl. Raises DatabaseError if nothing of the crawl is loaded."""
     crawl_no = database.run(lambda connection: crawl_number(connection, crawl))
     return BatchQueue(database, crawl_no, settings.download.lease_s, settings.download.max_attempts)

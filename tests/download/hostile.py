@@ -87,7 +87,7 @@ def archive() -> bytes:
 
 
 def half_closed(send: Send, sock: socket.socket) -> None:
-    """Says that it has nothing more to say, and stays."""
+    """Closes its sending side in the middle of the body and stays connected."""
     send(ok(GOOD)[:4_000])
     sock.shutdown(socket.SHUT_WR)
     time.sleep(LONGEST_S / 4)
@@ -102,19 +102,19 @@ def bomb(format_: str, side: int = 12_000) -> bytes:
     return buffer.getvalue()
 
 
-# Made before anybody asks: a machine under load would be too slow for the time limits of the tests.
+# Made in advance: a machine under load would be too slow for the time limits of the tests.
 BOMBS = {kind: bomb(kind) for kind in ("PNG", "JPEG", "TIFF")}
 
 
 @cache
 def large_webp() -> bytes:
-    """The header of a WebP of 16,383 x 16,383 pixels; nobody gets to the rest."""
+    """The header of a WebP of 16,383 x 16,383 pixels; the rest is never read."""
     chunk = b"VP8 " + struct.pack("<I", 9_000) + b"\x10\0\0\x9d\x01\x2a" + struct.pack("<HH", 16_383, 16_383)
     return b"RIFF" + struct.pack("<I", 9_100) + b"WEBP" + chunk + bytes(9_000)
 
 
 HEAD = b"HTTP/1.1 200 OK\r\n"
-POLYGLOT_HTML = b"<html>" + GOOD  # a browser that sniffs may run it; its beginning is no image's
+POLYGLOT_HTML = b"<html>" + GOOD  # a browser that sniffs may run it; it does not begin like an image
 POLYGLOT_ZIP = GOOD + archive()
 
 ANSWERS: dict[str, Callable[[Send, socket.socket], None]] = {

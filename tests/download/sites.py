@@ -1,4 +1,4 @@
-"""A well-behaved loopback server with connections that stay open, and what it was asked."""
+"""A well-behaved loopback server with persistent connections, which records its requests."""
 
 import ssl
 import threading

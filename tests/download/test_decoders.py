@@ -149,5 +149,5 @@ def test_no_blocklist_blocks_nothing() -> None:
 def test_a_line_that_is_no_digest_is_named(line: str, tmp_path: Path) -> None:
     path = tmp_path / "list.txt"
     path.write_text(f"{'ab' * 16}\n{line}\n")
-    with pytest.raises(InputError, match="line 2 is no MD5 or SHA-256"):
+    with pytest.raises(InputError, match=r"line 2: .* is not an MD5 or SHA-256 digest in hexadecimal"):
         HashBlocklist.load(str(path))

@@ -143,7 +143,7 @@ def test_a_thousand_links_of_a_dead_host_cost_one_timeout(store: Store) -> None:
         )
         assert time.monotonic() - started < 3
     assert (stats.kept, stats.dropped) == (1, {"connect_timeout": 1_000})
-    assert stats.details["network"]["diagnosis"] == ["100% of links have hosts that take no connection"]
+    assert stats.details["network"]["diagnosis"] == ["100% of links have hosts that accept no connection"]
 
 
 def test_robots_txt_is_asked_once_and_honoured(store: Store) -> None:

@@ -52,7 +52,7 @@ def test_a_worker_that_lost_its_batch_writes_nothing(
     worker = overtaken(settings, store, queue, lambda queue, claim: queue.complete(claim, SECOND))
     with caplog.at_level(logging.WARNING):
         assert worker.run() == []
-    assert "batch 0 was silent for too long and is another worker's now" in caplog.text
+    assert "the lease of batch 0 expired and another worker took it over" in caplog.text
     assert LocalStore(tmp_path / "store").list("shards/") == []
     assert queue.counts().done == 1
     rows = queue._database.connection.execute(
@@ -65,7 +65,9 @@ def test_asked_for_one_batch_it_says_that_it_was_taken_over(
     store: Store, settings: Settings, queue: BatchQueue
 ) -> None:
     worker = overtaken(settings, store, queue, lambda queue, claim: queue.complete(claim, SECOND))
-    with pytest.raises(InputError, match="batch 0 of C was silent for too long and taken over"):
+    with pytest.raises(
+        InputError, match="cannot finish batch 0 of C: its lease expired and another worker took it over"
+    ):
         worker.run_one(0)
 
 
