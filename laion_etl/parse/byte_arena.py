@@ -1,12 +1,12 @@
-"""One array of bytes that holds all a batch is made of; texts and URLs are spans (start, end) of it."""
+"""An arena allocator: one array holds all bytes of a batch; texts and URLs are spans (start, end) of it."""
 
 import numpy as np
 
-_SLACK = 128  # zero bytes kept behind the data: kernels read whole blocks of words
+_SLACK = 128  # zero bytes after the data: kernels read whole blocks of words
 
 
 class ByteArena:
-    """A growing array of bytes; its views `data` and `words` change when it grows."""
+    """A growing array of bytes; its views `data` and `words` are replaced when it grows."""
 
     def __init__(self, capacity: int) -> None:
         self.size = 0
@@ -21,18 +21,18 @@ class ByteArena:
         self.words = self.data.view(np.uint64)
 
     def clear(self) -> None:
-        """Forgets everything."""
+        """Discards the contents."""
         self.size = 0
 
     def reserve(self, count: int) -> None:
-        """Makes room for so many bytes more; views taken before are then of the old array."""
+        """Makes room for so many more bytes; views taken earlier may then show the old array."""
         if self.size + count > self._capacity:
             old = self._view[: self.size]
             self._allocate(max(self.size + count, 2 * self.size))
             self._view[: self.size] = old
 
     def add(self, data: bytes | bytearray) -> tuple[int, int]:
-        """Appends bytes; their span."""
+        """Appends bytes and returns their span."""
         start, end = self.size, self.size + len(data)
         if end > self._capacity:
             self.reserve(len(data))
@@ -41,9 +41,9 @@ class ByteArena:
         return start, end
 
     def bytes(self, start: int, end: int) -> bytes:
-        """A copy of a span."""
+        """Returns a copy of a span."""
         return self._view[start:end].tobytes()
 
     def text(self, start: int, end: int) -> str:
-        """A span as a string; bytes that are no UTF-8 become U+FFFD."""
+        """Returns a span as a string; invalid UTF-8 becomes U+FFFD."""
         return self.bytes(start, end).decode(errors="replace")

@@ -1,4 +1,4 @@
-"""Pair ids already seen, in memory that does not grow without end."""
+"""Finds repeated pairs and captions in bounded memory."""
 
 import numpy as np
 
@@ -10,7 +10,7 @@ _LOAD = 3 / 4
 
 
 class RecentPairs:
-    """Remember at least the last `max_pairs` / 2 distinct pair ids, exactly; never more than `max_pairs`.
+    """Remembers at least the last `max_pairs` / 2 distinct pair ids exactly, and never more than `max_pairs`.
 
     Ids are kept in a table of 16-byte slots that is filled to three quarters. When it holds `max_pairs` / 2
     ids it becomes the older generation and the generation before it is discarded. Which ids are remembered
@@ -27,7 +27,7 @@ class RecentPairs:
         self._count = 0
 
     def add(self, pair_ids: Bytes) -> Bytes:
-        """1 per id (row of 16 bytes) not seen before, nor earlier in this column; 0 for the others."""
+        """Returns 1 for each id (row of 16 bytes) not seen before, here or in earlier calls, else 0."""
         ids = pair_ids.view(np.uint64)
         fresh = np.empty(len(ids), np.uint8)
         done = 0
@@ -53,9 +53,9 @@ class RecentPairs:
 
 
 class RepeatedTextCounter:
-    """Counts texts by their hashes and marks those that come too often; a table of 1,048,576 texts, 8 MB.
+    """Counts texts by hash and marks those that occur too often; a table of 1,048,576 texts, 8 MB.
 
-    Once it is full, new texts are not counted. Counts end at 1,048,575.
+    Once it is full, new texts are not counted. Counts saturate at 1,048,575.
     """
 
     _SLOTS = 1 << 20
@@ -65,7 +65,7 @@ class RepeatedTextCounter:
         self._table: Hashes = np.zeros(self._SLOTS, np.uint64)
 
     def mark(self, hashes: Hashes) -> Bytes:
-        """1 for every text that came more than `max_repeats` times by then."""
+        """Returns 1 for each text that has occurred more than `max_repeats` times by then, else 0."""
         repeated = np.zeros(hashes.size, np.uint8)
         count_texts(self._table, hashes, self._max_repeats, repeated)
         return repeated

@@ -1,8 +1,8 @@
-"""Gzip members of a file, one by one, with their offsets; a damaged one loses only itself.
+"""Reads the gzip members of a file one by one, with their offsets; a damaged member only loses itself.
 
-WARC writers compress each record as a member of its own, so members are where reading can start again after
-damage. Whole members are inflated in a row by a kernel; one that is cut off, damaged or large is read as a
-stream (isal), up to the next gzip magic that a WARC record begins at.
+WARC writers compress each record as its own member, so reading can resume at the next member after damage.
+Intact members are inflated in a row by a kernel; a truncated, damaged or large one is read as a stream
+(isal), up to the next gzip magic at which a WARC record begins.
 """
 
 from collections.abc import Iterator
@@ -19,19 +19,19 @@ from laion_etl.parse.kernels.inflate import FULL, Decompressor, inflate_members
 
 _BrokenGzip: type[Exception] = IsalError  # type: ignore[assignment]  # declared as an instance by its stubs
 _MAGIC = b"\x1f\x8b\x08"
-_HEADER_BYTES = 18  # header and trailer: no member is shorter
+_HEADER_BYTES = 18  # header and trailer, the minimum size of a member
 _CHUNK_BYTES = 1 << 20
-_REFILL_BYTES = 1 << 17  # less than this ahead, and the window is extended
+_REFILL_BYTES = 1 << 17  # with less than this ahead, the window is extended
 _GZIP = 31  # window bits that ask zlib for a gzip wrapper
 _TRIAL_BYTES = 4096
 _MAX_GROUP_MEMBERS = 1 << 14  # of a group
 
-MAX_MEMBER_BYTES = 32 * 1024 * 1024  # Common Crawl cuts pages at 5 MiB; more than this is no record of its
+MAX_MEMBER_BYTES = 32 * 1024 * 1024  # Common Crawl cuts pages at 5 MiB: anything larger is not its record
 
 
 @dataclass(frozen=True, slots=True)
 class Damage:
-    """Bytes from an offset on that are no whole member; reading went on at the next good one, if any."""
+    """Bytes from an offset on that are not an intact member; reading resumed at the next intact one."""
 
     offset: int
     cause: str
@@ -39,9 +39,9 @@ class Damage:
 
 @dataclass(slots=True)
 class Members:
-    """Inflated members, one behind the other in an arena, and the damages met before or between them.
+    """Inflated members, consecutive in an arena, and the damages found before or between them.
 
-    `ends` (in the arena) and `offsets` (of the first compressed byte in the file) have a row per member.
+    `ends` (in the arena) and `offsets` (of the first compressed byte in the file) have one row per member.
     """
 
     ends: Ints = field(default_factory=lambda: np.empty(_MAX_GROUP_MEMBERS, np.int32))
@@ -50,20 +50,20 @@ class Members:
     count: int = 0
 
     def cut(self) -> "Members":
-        """Without the rows that are not used."""
+        """Returns the group without unused rows."""
         return Members(self.ends[: self.count], self.offsets[: self.count], self.damages, self.count)
 
 
 class ByteSource(Protocol):
-    """A file, or what reads like one."""
+    """A binary file, or anything with its `readinto`."""
 
     def readinto(self, buffer: memoryview, /) -> int | None: ...
 
 
 class _Window:
-    """The part of the file in memory: `data`, whose first byte is at `base`; `more()` extends it.
+    """The part of the file in memory: `data`, whose first byte is at offset `base`; `more()` extends it.
 
-    One buffer is filled again and again: fresh memory for every chunk costs more than inflating it.
+    One buffer is reused: allocating memory for every chunk costs more than inflating it.
     """
 
     def __init__(self, stream: ByteSource) -> None:
@@ -75,7 +75,7 @@ class _Window:
         self.data = memoryview(self._buffer)[:0]
 
     def more(self) -> bool:
-        """Appends a chunk; False at the end of the file."""
+        """Appends a chunk. Returns False at the end of the file."""
         if self.size + _CHUNK_BYTES > len(self._buffer):
             self._buffer = self._buffer + bytes(len(self._buffer))
         room = memoryview(self._buffer)[self.size : self.size + _CHUNK_BYTES]
@@ -85,7 +85,7 @@ class _Window:
         return bool(read)
 
     def drop(self, count: int) -> None:
-        """Forgets the first bytes."""
+        """Discards the first bytes."""
         rest = self.size - count
         view = memoryview(self._buffer)
         view[:rest] = view[count : self.size]
@@ -101,15 +101,15 @@ class _Window:
         return np.frombuffer(self._buffer, np.uint8)
 
     def next_magic(self, start: int) -> int:
-        """Where the next gzip magic begins; -1 if there is none in the window."""
+        """Returns where the next gzip magic begins; -1 if there is none in the window."""
         return self._buffer.find(_MAGIC, start, self.size)
 
 
 def read_members(stream: ByteSource, arena: ByteArena, max_bytes: int) -> Iterator[Members]:
-    """The members of a file, in its order, in groups of at most `max_bytes` inflated or of one member.
+    """Yields the members of a file in order, in groups of at most `max_bytes` inflated or of one member.
 
-    The arena is cleared for every group and belongs to the caller until the next one is asked for. Memory is
-    bounded by `max_bytes` or MAX_MEMBER_BYTES, whichever is more, and the window.
+    The arena is cleared for each group and belongs to the caller until the next group is requested. Memory is
+    bounded by the window and the larger of `max_bytes` and MAX_MEMBER_BYTES.
     """
     window, decompressor = _Window(stream), Decompressor()
     group, position = Members(), 0
@@ -123,7 +123,7 @@ def read_members(stream: ByteSource, arena: ByteArena, max_bytes: int) -> Iterat
         position, full = _whole_members(decompressor, window, position, arena, max_bytes, group)
         if not full:
             if window.size - position < _REFILL_BYTES and not window.ended:
-                continue  # what is left may go on in the next chunk
+                continue  # the rest may continue in the next chunk
             if position == window.size:
                 break
             position, full = _odd_member(window, position, arena, max_bytes, group)
@@ -143,7 +143,7 @@ def _whole_members(
     max_bytes: int,
     group: Members,
 ) -> tuple[int, bool]:
-    """Reads on as long as members are whole and sound; where it stopped, and whether the group is full."""
+    """Reads members while they are intact. Returns where it stopped, and whether the group is full."""
     if not decompressor.handle:
         return position, False
     source, rows = (window.bytes, position, window.size), (group.ends, group.offsets)
@@ -159,7 +159,7 @@ def _whole_members(
 def _odd_member(
     window: _Window, position: int, arena: ByteArena, max_bytes: int, group: Members
 ) -> tuple[int, bool]:
-    """Reads one member as a stream, or past a damage; if the group is full, the member waits for the next."""
+    """Reads one member as a stream, or skips damage. If the group is full, the member stays for the next."""
     found = _inflate(window, position)
     if isinstance(found, str):
         group.damages.append(Damage(window.base + position, found))
@@ -174,7 +174,7 @@ def _odd_member(
 
 
 def _inflate(window: _Window, start: int) -> tuple[bytes, int] | str:
-    """The member at `start` of the window and where it ends, or why there is none."""
+    """Returns the member at `start` of the window and where it ends, or why there is none."""
     if window.data[start : start + len(_MAGIC)] != _MAGIC:
         return "not gzip"
     inflater = isal_zlib.decompressobj(_GZIP)
@@ -197,7 +197,7 @@ def _inflate(window: _Window, start: int) -> tuple[bytes, int] | str:
 
 
 def _guess_end(window: _Window, start: int, fed: int) -> int:
-    """The next gzip magic behind what was fed, else the end of the window, which is extended if possible."""
+    """Returns the next gzip magic after the bytes fed, else the end of the window, extended if possible."""
     if fed == window.size:
         window.more()
     found = window.next_magic(max(fed + 1, start + _HEADER_BYTES))
@@ -205,7 +205,7 @@ def _guess_end(window: _Window, start: int, fed: int) -> int:
 
 
 def _next_good(window: _Window, start: int) -> int:
-    """Where in the window the next member that holds a WARC record begins; its end if there is none."""
+    """Returns where the next member with a WARC record begins; the end of the window if there is none."""
     while True:
         start = window.next_magic(start)
         if start < 0:

@@ -1,6 +1,6 @@
-"""What a host name says about a link: whether it is public, a tracker, blocked; and its registered domain.
+"""Filters links by host: not public, a tracker, or blocked; and finds the registered domain.
 
-Hosts repeat, so a verdict is made once per host and looked up by number for columns of URLs.
+Hosts repeat, so each host is judged once and looked up by number for columns of URLs.
 """
 
 import ipaddress
@@ -22,8 +22,8 @@ from laion_etl.suffixes import public_suffixes, registered_domain
 Spans = tuple[Ints, Ints]
 
 # Names that no public resolver answers: RFC 6761 (localhost), 6762 appendix G, and ICANN's .internal;
-# .home.arpa (RFC 8375) is a case of its own. The names for documentation (.example, .test, .invalid) lead
-# nowhere either, but to nobody's inside.
+# .home.arpa (RFC 8375) is handled separately. Reserved documentation names (.example, .test, .invalid) do not
+# resolve either, but cannot point into a private network, so they are kept.
 _PRIVATE_SUFFIXES = frozenset(
     ("localhost", "local", "internal", "intranet", "private", "corp", "home", "lan")
 )
@@ -32,7 +32,7 @@ _KNOWN_HOSTS = 1 << 16
 
 
 def host_is_public(host: str) -> bool:
-    """Whether a host, as URL parsers write it, is for the public: no bare or private name or address."""
+    """Whether a host, as URL parsers write it, is public: not a single label, private name or address."""
     if host.startswith("["):
         return _is_global(ipaddress.IPv6Address(host[1:-1]))
     name = host.rstrip(".")
@@ -51,7 +51,7 @@ def _is_global(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
 
 @cache
 def _trackers() -> dict[str, tuple[str, ...]]:
-    """Path beginnings that are trackers ('' for all paths) per host name."""
+    """Returns path prefixes of trackers ('' for all paths) per host name."""
     found: dict[str, tuple[str, ...]] = {}
     for line in words("trackers"):
         name, slash, path = line.partition("/")
@@ -65,7 +65,7 @@ def _tracker_domains() -> frozenset[str]:
 
 
 def tracker_paths(host: str, domain: str) -> tuple[str, ...]:
-    """Path beginnings that are trackers on this host of a registered domain: ('',) when it is all one."""
+    """Returns the path prefixes of trackers on this host of a registered domain; ('',) for all paths."""
     if domain not in _tracker_domains():
         return ()
     trackers = _trackers()
@@ -75,7 +75,7 @@ def tracker_paths(host: str, domain: str) -> tuple[str, ...]:
     return ("",) if "" in found else found
 
 
-# File names of images that are there to be invisible.
+# File names of images that are meant to be invisible.
 _TRACKER_STEMS = words("tracker-files")
 TRACKER_FILES = frozenset(
     f"{stem}.{ending}" for stem in _TRACKER_STEMS for ending in ("png", "jpg", "jpeg", "webp", "bmp", "ico")
@@ -84,13 +84,13 @@ TRACKER_FILES = frozenset(
 
 @cache
 def _plain_endings() -> frozenset[str]:
-    """Top-level domains (.com, .de) under which names of two labels are registered domains, and public."""
+    """Returns the top-level domains (.com, .de) under which two-label names are public registered domains."""
     rules, longer = public_suffixes()
     return frozenset(rule for rule in rules if "." not in rule) - longer - _PRIVATE_SUFFIXES
 
 
 class HostRule:
-    """Judges columns of URLs by their hosts, remembering up to 65,536 hosts (about 12 MB)."""
+    """Filters columns of URLs by host; remembers up to 65,536 hosts (about 12 MB)."""
 
     def __init__(self, settings: ParseSettings, domain_blocked: Callable[[str], bool]) -> None:
         self._refuse_trackers = settings.refuse_trackers
@@ -109,9 +109,9 @@ class HostRule:
         self._has_paths = np.zeros(_KNOWN_HOSTS, np.uint8)
 
     def judge(self, arena: ByteArena, urls: Spans, reasons: Bytes) -> Ints:
-        """Sets the verdicts of the URLs whose host is out; the number of every host, for `domains`.
+        """Sets the reasons of URLs whose host is refused. Returns the number of each host, for `domains`.
 
-        At most 32,768 URLs at once, with hosts of at most `max_host_chars`.
+        Takes at most 32,768 URLs at once, with hosts of at most `max_host_chars`.
         """
         if len(self._domains) + urls[0].size > _KNOWN_HOSTS:
             self._forget()
@@ -127,7 +127,7 @@ class HostRule:
         return numbers
 
     def domains(self, numbers: Ints) -> pa.StringArray:
-        """The registered domains of hosts."""
+        """Returns the registered domains of hosts given by number."""
         new = self._domains[len(self._domain_array) :]
         if new:
             self._domain_array = pa.concat_arrays([self._domain_array, pa.array(new, pa.string())])

@@ -1,11 +1,11 @@
-"""Languages of alt texts: CLD3 as the original did it, py3langid, or a detector of one's own.
+"""Detects the language of captions: CLD3 like the original, py3langid, or a custom detector.
 
-A detector is given many texts at once, after cleaning and after duplicates are gone: nearly all the time
-of the loops below is spent in the model, 30 µs for a text of 40 characters in CLD3 against 0.6 µs for
-reading its answer. docs/languages.md has the accuracy of both per length.
+A detector gets many texts at once, after cleaning and deduplication. Nearly all the time of the loops below
+is spent in the model: 30 µs for a text of 40 characters in CLD3, against 0.6 µs for reading its answer.
+docs/languages.md has the accuracy of both by text length.
 
-`cld3-py` is the same network as pycld3's, with wheels for current Pythons; it imports as gcld3. Both
-models are imported when they are asked for, so that a run loads one of them.
+`cld3-py` is the same network as pycld3's, with wheels for current Pythons; it imports as gcld3. Both models
+are imported on demand, so that a run loads only one of them.
 """
 
 from collections.abc import Callable, Sequence
@@ -15,26 +15,26 @@ from laion_etl.errors import SettingsError
 from laion_etl.factories import load_factory
 from laion_etl.settings import ParseSettings
 
-_KNOB = "LAION_ETL_PARSE_LANGUAGE_DETECTOR"
+_SETTING = "LAION_ETL_PARSE_LANGUAGE_DETECTOR"
 
 
 class Languages(NamedTuple):
-    """Row i is text i: ISO 639 code ('' when not reliable) and the probability of the best guess, 0 to 1."""
+    """Row i is text i: ISO 639 code ('' if not reliable) and the probability of the best guess, 0 to 1."""
 
     codes: list[str]
     probabilities: list[float]
 
 
 class Detector(Protocol):
-    """What a detector offers; see docs/languages.md for one's own."""
+    """The interface of detectors; docs/languages.md shows how to write one."""
 
     def detect(self, texts: Sequence[str]) -> Languages:
-        """The languages of texts in their order; a text it can't judge gets the code ''."""
+        """Returns the languages of texts in their order; '' for a text it cannot classify."""
         ...
 
 
 class Cld3:
-    """CLD3 with the original's limits; reliable is a probability of 0.7 and more (hr, bs: 0.5)."""
+    """CLD3 with the original's limits; a probability of at least 0.7 counts as reliable (hr, bs: 0.5)."""
 
     def __init__(self, settings: ParseSettings) -> None:
         import gcld3
@@ -44,13 +44,13 @@ class Cld3:
         )
 
     def detect(self, texts: Sequence[str]) -> Languages:
-        """Codes as CLD3 names them (`iw`, `no`, `fil`); script suffixes as in `ru-Latn` are dropped."""
+        """Returns CLD3's codes (`iw`, `no`, `fil`) without script suffixes as in `ru-Latn`."""
         find = self._identifier.FindLanguage
         found = Languages([], [])
         for text in texts:
             try:
                 result = find(text)
-            except TypeError:  # a lone surrogate, which UTF-8 can't carry
+            except TypeError:  # a lone surrogate, which cannot be encoded in UTF-8
                 result = find(_encoded(text).decode())
             found.codes.append(result.language.partition("-")[0] if result.is_reliable else "")
             found.probabilities.append(result.probability)
@@ -58,12 +58,12 @@ class Cld3:
 
 
 class Py3Langid:
-    """py3langid: naive Bayes over byte n-grams, 139 languages; better than CLD3 on short texts.
+    """py3langid: naive Bayes over byte n-grams, 139 languages; better than CLD3 on short texts. About 80 MB.
 
-    Its model also knows texts in no language (numbers, markup, identifiers): their code is ''. About 80 MB.
+    Its model also recognises texts in no language (numbers, markup, identifiers): their code is ''.
     """
 
-    # CLD3's names, as LAION-5B has them: a dataset means the same whichever detector made it.
+    # CLD3's codes, which LAION-5B uses: a code means the same whichever detector a dataset was made with.
     _CODES = {"he": "iw", "tl": "fil", "zxx": ""}  # noqa: RUF012 - never written
 
     def __init__(self, settings: ParseSettings) -> None:
@@ -78,7 +78,7 @@ class Py3Langid:
         self._min_probability = settings.language_min_probability
 
     def detect(self, texts: Sequence[str]) -> Languages:
-        """Codes as CLD3 names them; '' below `language_min_probability`."""
+        """Returns CLD3's codes; '' below `language_min_probability`."""
         found = Languages([], [])
         for text in texts:
             code, probability = self._best(_encoded(text))
@@ -89,18 +89,18 @@ class Py3Langid:
     def _best(self, text: bytes) -> tuple[str, float]:
         if len(text) < self._min_bytes:
             return "", 0.0
-        code, probability = self._classify(text[: self._max_bytes])  # it passes over a character cut in two
+        code, probability = self._classify(text[: self._max_bytes])  # it ignores a character cut in two
         return self._CODES.get(code, code), probability
 
 
 class NoDetector:
-    """Every text is in no language: for who finds languages elsewhere, or doesn't ask."""
+    """Leaves every language empty, for datasets that need none or detect it elsewhere."""
 
     def __init__(self, settings: ParseSettings) -> None:
         pass
 
     def detect(self, texts: Sequence[str]) -> Languages:
-        """'' and 0 for all."""
+        """Returns '' and 0 for every text."""
         return Languages([""] * len(texts), [0.0] * len(texts))
 
 
@@ -112,15 +112,18 @@ _SHIPPED: dict[str, Callable[[ParseSettings], Detector]] = {
 
 
 def language_detector(settings: ParseSettings) -> Detector:
-    """The detector that `language_detector` names: `cld3`, `py3langid`, `none` or `module:factory`.
+    """Returns the detector that the setting names: `cld3`, `py3langid`, `none` or `module:factory`.
 
-    A factory is called with the settings and returns a Detector. Raises SettingsError when there is none.
+    A factory is called with the settings and returns a Detector. Raises SettingsError if it does not.
     """
     name = settings.language_detector
-    factory = _SHIPPED.get(name) or load_factory(name, _KNOB, ", ".join(_SHIPPED))
+    factory = _SHIPPED.get(name) or load_factory(name, _SETTING, ", ".join(_SHIPPED))
     detector = factory(settings)
     if not callable(getattr(detector, "detect", None)):
-        raise SettingsError(f"{_KNOB}={name!r}: what the factory returned has no method detect(texts)")
+        raise SettingsError(
+            f"cannot use {_SETTING}={name!r}: the factory returned an object without the method "
+            "detect(texts); return a Detector (docs/languages.md)"
+        )
     return detector
 
 

@@ -1,14 +1,14 @@
-"""Licence links of a page; the first Creative Commons or public domain one becomes the licence of its pairs.
+"""Finds the licence of a page: its first link to a Creative Commons licence or public domain mark.
 
-A link counts by where it leads (a deed or legal code of Creative Commons). `rel=license` (HTML 4.6.7.12)
-alone counts for nothing: what it leads to may be any terms; but where a page marks one of several Creative
-Commons links so, that one is the licence of the page, and the others belong to something on it.
+A link counts by its target (a deed or legal code of Creative Commons). `rel=license` (HTML 4.6.7.12) alone is
+not enough: it may point to any terms. But if a page marks one of several Creative Commons links with it, that
+one is the licence of the page, and the others belong to something on it.
 """
 
 import re
 from collections.abc import Iterable
 
-NO_LICENCE = "?"  # LAION's mark for "none seen"
+NO_LICENCE = "?"  # LAION's value for "none found"
 
 _HOST = r"(?:https?:)?//(?:www\.)?creativecommons\.org"
 _LICENCE = re.compile(
@@ -20,13 +20,13 @@ _PUBLIC_DOMAIN = re.compile(
     rf"{_HOST}/publicdomain/(zero|mark|certification)/(\d\.\d)(?![\d.])", re.IGNORECASE
 )
 _DEDICATION = re.compile(rf"{_HOST}/licen[cs]es/publicdomain(?![\w-])", re.IGNORECASE)
-_KINDS = {"by-nd-nc": "by-nc-nd"}  # the order of version 1.0, as the later versions write it
+_KINDS = {"by-nd-nc": "by-nc-nd"}  # version 1.0 used another order than later versions
 
 
 def page_licence(links: Iterable[tuple[str | None, str | None]]) -> str:
-    """The licence of (URL, rel) links as `https://creativecommons.org/licenses/by-sa/4.0/`, or '?'.
+    """Returns the licence of (URL, rel) links like `https://creativecommons.org/licenses/by-sa/4.0/`, or '?'.
 
-    Kind and version are kept, ports to countries (`3.0/de/`), languages and deeds are not.
+    Kind and version are kept; ports to countries (`3.0/de/`), languages and deeds are not.
     """
     first = NO_LICENCE
     for url, rel in links:
@@ -39,7 +39,7 @@ def page_licence(links: Iterable[tuple[str | None, str | None]]) -> str:
 
 
 def licence_of(url: str) -> str | None:
-    """The canonical URL of the licence or public domain mark that a URL leads to."""
+    """Returns the canonical URL of the licence or public domain mark that a URL points to."""
     if "creativecommons.org" not in url:
         return None
     url = url.strip()

@@ -1,7 +1,7 @@
-"""Links of a batch -> rows of pairs: every rule in its turn, on columns.
+"""Filters the links of a batch into pairs, one filter after another, on columns.
 
-Cheap rules come first: text, URL, host, placeholders, then duplicates; the language is found by the stage,
-for what is left, because it costs more than everything before it together.
+Cheap filters come first: caption, URL, host, blocked URLs, placeholders, then duplicates. The language is
+detected later, for what is left, because it costs more than all filters together.
 """
 
 from collections.abc import Iterator
@@ -29,7 +29,7 @@ _CHUNK_ROWS = 1 << 14
 
 
 class _Rows(NamedTuple):
-    """Links that are still in; spans of the batch's arena."""
+    """The links that are left; spans of the batch's arena."""
 
     record: Ints
     url_start: Ints
@@ -41,7 +41,7 @@ class _Rows(NamedTuple):
 
 
 class LinkFilters:
-    """All rules of the settings for the links of one WAT file, and what they counted."""
+    """All filters of the settings for the links of one WAT file, and the counts of their drops."""
 
     def __init__(self, settings: ParseSettings, blocklists: Blocklists) -> None:
         self.outcomes = Outcomes[ParseReason]()
@@ -54,8 +54,8 @@ class LinkFilters:
         self._repeated = RepeatedTextCounter(settings.max_text_repeats) if settings.max_text_repeats else None
 
     def pairs(self, batch: LinkBatch) -> Iterator[pa.Table]:
-        """The pairs of a batch in the order of their links, with the fields of PAIR_SCHEMA but for the
-        language and the WAT file. The batch's spans are changed.
+        """Yields the pairs of a batch in the order of their links, with the fields of PAIR_SCHEMA except the
+        language and the WAT file. Modifies the spans of the batch.
         """
         size = batch.arena.size
         for first in range(0, batch.links.record.size, _CHUNK_ROWS):
@@ -64,7 +64,7 @@ class LinkFilters:
             table = self._chunk(batch, rows)
             if table.num_rows:
                 yield table
-            batch.arena.size = size  # what the rules wrote has been copied
+            batch.arena.size = size  # what the filters wrote has been copied
 
     def _chunk(self, batch: LinkBatch, rows: _Rows) -> pa.Table:
         arena, settings = batch.arena, self._settings
@@ -85,7 +85,7 @@ class LinkFilters:
         return self._final_filters(batch, rows, hosts)
 
     def _final_filters(self, batch: LinkBatch, rows: _Rows, hosts: Ints) -> pa.Table:
-        """The last rules, on links that have a good URL and a text."""
+        """Applies the last filters, to links that have a valid URL and a caption."""
         arena = batch.arena
         reasons = _all_kept(rows)
         if self._blocklists.blocks_urls:
@@ -125,7 +125,7 @@ class LinkFilters:
         return reasons
 
     def _drop(self, rows: _Rows, reasons: Bytes) -> _Rows:
-        """Counts who is out and returns the others."""
+        """Counts the dropped rows and returns the others."""
         count_drops(reasons, self.outcomes)
         kept = np.flatnonzero(reasons == 0)
         return rows if kept.size == reasons.size else _Rows(*(column[kept] for column in rows))
@@ -154,7 +154,7 @@ def _all_kept(rows: _Rows) -> Bytes:
 
 
 def _strings(arena: ByteArena, starts: Ints, ends: Ints) -> pa.StringArray:
-    """Spans as Arrow strings."""
+    """Copies spans into Arrow strings."""
     offsets = np.empty(starts.size + 1, np.int32)
     data = gather(arena.data, starts, ends, offsets)
     return pa.StringArray.from_buffers(starts.size, pa.py_buffer(offsets), pa.py_buffer(data))

@@ -1,6 +1,7 @@
-"""Texts that stand where a description should be: "image", "IMG_1234.JPG", hashes, dates.
+"""Finds captions that describe nothing: "image", "IMG_1234.JPG", hashes, dates.
 
-`placeholder` is the rule; `placeholders` does the same to a column, and hands to it only what may be one.
+`placeholder` is the rule; `PlaceholderRule.judge` applies it to a column: a kernel sorts out the captions
+that cannot be placeholders, and only the rest is passed to `placeholder`.
 """
 
 import re
@@ -28,7 +29,7 @@ _IMAGE_ENDINGS = (
 _FILE_NAME = re.compile(
     rf"(?:\S+|(?:\S+ ){{1,3}}\S+)\.(?:{_IMAGE_ENDINGS})|[!-~]+\.(?:{_IMAGE_ENDINGS})[?#][!-~]*", re.IGNORECASE
 )
-# Possessive repetitions (++): without them a text of many digits takes time without end.
+# Possessive quantifiers (++): without them a text of many digits takes exponential time.
 _CAMERA_NAME = re.compile(
     rf"(?:{'|'.join(_CAMERA_WORDS)}|whatsapp[ _-]image)[ _-]?[0-9]{{3,}}+"
     rf"(?:\.(?:{_IMAGE_ENDINGS})\Z|[ _.-]++|{'|'.join(_CAMERA_ENDINGS)}|[0-9]++|\([0-9]++\))*+",
@@ -48,7 +49,7 @@ _EDGES = (
 
 
 def placeholder(text: str) -> ParseReason | None:
-    """The reason why a cleaned text says nothing about its image; None when it may."""
+    """Returns why a cleaned caption says nothing about its image; None if it may say something."""
     if len(text.encode()) > MAX_BYTES:
         return None
     stripped = text.strip(_EDGES)
@@ -69,21 +70,21 @@ def placeholder(text: str) -> ParseReason | None:
 
 
 def _is_date(text: str) -> bool:
-    """Whether a text is numbers, with nothing but words of dates and times between them."""
+    """Whether a text consists of numbers and words of dates and times only."""
     if not _NUMBERS.fullmatch(text):
         return False
     return all(run.lower() in _DATE_WORDS for run in _LETTERS.findall(text))
 
 
 def _hashes(words: Iterable[str]) -> Hashes:
-    """Sorted hashes of the words as they are usually written; kernels lower only ASCII letters."""
+    """Returns sorted hashes of the words in their usual spellings: kernels lower-case only ASCII letters."""
     spellings = {form for word in words for form in (word, word.upper(), word.capitalize(), word.title())}
     arrays = (constant(spelling.encode()) for spelling in spellings)
     return np.unique(np.array([hash_of(array, 0, array.size) for array in arrays], np.uint64))
 
 
 class PlaceholderRule:
-    """`placeholder` for columns, for the reasons that the settings refuse."""
+    """Applies `placeholder` to columns, for the reasons that the settings refuse."""
 
     def __init__(self, settings: ParseSettings) -> None:
         switches = {
@@ -97,7 +98,7 @@ class PlaceholderRule:
         self._number_words = _hashes((*_DATE_WORDS, *_CAMERA_WORDS, *_CAMERA_ENDINGS))
 
     def judge(self, arena: ByteArena, starts: Ints, ends: Ints, reasons: Bytes) -> None:
-        """Sets the verdicts of texts that are placeholders and still in."""
+        """Sets the reasons of captions that are placeholders and not dropped yet."""
         if not self._refused:
             return
         findings = np.zeros(starts.size, np.uint8)

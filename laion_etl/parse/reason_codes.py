@@ -1,4 +1,4 @@
-"""Verdicts of links as small numbers, for columns: 0 is "still in", the others stand for a ParseReason."""
+"""Drop reasons as small numbers, for columns: 0 means kept so far, the others stand for a ParseReason."""
 
 import numpy as np
 
@@ -10,7 +10,7 @@ REASON_CODES = {reason: code for code, reason in enumerate(_REASONS, 1)}
 
 
 def count_drops(reasons: Bytes, outcomes: Outcomes[ParseReason]) -> None:
-    """Counts the reasons of a column; rows that are still in are not counted."""
+    """Counts the reasons of a column; kept rows are not counted."""
     for code, count in enumerate(np.bincount(reasons, minlength=1).tolist()):
         if code and count:
             outcomes.drop(_REASONS[code - 1], count)

@@ -1,7 +1,7 @@
 """Parse stage: WAT files of one partition -> pairs parquet.
 
-WAT files are parsed one by one or in several processes; either way their pairs come together in the order of
-the files, duplicates among files are left out, and so the output doesn't depend on how many worked at it.
+WAT files are parsed one by one or in several processes. Either way their pairs are merged in the order of the
+files and duplicates between files are dropped, so the output does not depend on the number of processes.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -34,9 +34,9 @@ def parse_partition(
 ) -> StageStats:
     """Parses (index in wat.paths, URI) files into `pairs/<crawl>/part-<partition>.parquet`.
 
-    The stats count image links; `details.records` counts the WAT records, and `details.damaged` names the
-    first damaged ones as (WAT file, offset). `on_file` hears of files done and in all. Raises InputError for
-    a file that can't be read as a whole.
+    The stats count image links; `details.records` counts the WAT records, and `details.damaged` lists the
+    first damaged ones as (WAT file, offset). `on_file` receives the files done and the total. Raises
+    InputError for a file that is not readable at all.
     """
     unit = partition_name(partition)
     removed = blocked_links(read_requests(store))
@@ -84,14 +84,14 @@ def parse_partition(
 
 
 class _Merged:
-    """What the files of a partition give together."""
+    """Merges the pairs and counts of the files of a partition."""
 
     def __init__(self, dedupe_pairs: int) -> None:
         self.counts = FileCounts()
         self._seen = RecentPairs(dedupe_pairs)
 
     def new_pairs(self, tables: Iterator[pa.Table]) -> Iterator[pa.Table]:
-        """Without the pairs that earlier files had, which are counted from kept to duplicate."""
+        """Yields the pairs that earlier files do not have; moves the others from kept to duplicate."""
         for table in tables:
             ids = np.frombuffer(table["pair_id"].combine_chunks().buffers()[1], np.uint8)
             fresh = self._seen.add(ids.reshape(-1, 16)[: table.num_rows]) == 1
@@ -104,7 +104,7 @@ class _Merged:
 
 
 def row_groups(tables: Iterator[pa.Table]) -> Iterator[pa.Table]:
-    """The same rows in row groups of one size, so that they don't depend on how the rows arrived."""
+    """Regroups rows into row groups of one size, whatever the tables they arrive in."""
     waiting: list[pa.Table] = []
     rows = 0
     for table in tables:

@@ -1,8 +1,8 @@
-"""Alt text: mojibake repaired, HTML and control characters out, white space folded, cut to length.
+"""Cleans alt texts into captions: repairs mojibake, removes HTML and control characters, folds white space.
 
-The rules are the original's (LAION-5B section 3: ftfy, white space, lengths) and, beyond it, NFC (UAX 15), no
-bidirectional or other format characters (UAX 9), no HTML tags. `clean_alt` is the rule; `clean_texts` does
-the same to a column of texts, and hands only those to it that are not plainly clean already.
+The rules are the original's (LAION-5B section 3: ftfy, white space, lengths) plus NFC (UAX 15), no
+bidirectional or other format characters (UAX 9) and no HTML tags. `clean_alt` is the rule; `clean_texts`
+applies it to a column and passes only those texts to it that are not obviously clean.
 """
 
 import html
@@ -19,22 +19,22 @@ from laion_etl.parse.kernels import Ints
 from laion_etl.parse.kernels.texts import NEEDS_CLEANING, judge_texts
 from laion_etl.parse.wordlists import words
 
-# An alt of a hostile page may be megabytes long; repairing more than this many times the kept length
-# can't change what is kept.
+# A hostile page may have alt texts of megabytes; repairing more than this many times the kept length
+# cannot change what is kept.
 _REPAIR_FACTOR = 4
 
-# Format characters that are part of words (Persian, Indic scripts) or emoji: kept between others.
+# Format characters that are part of words (Persian, Indic scripts) or emoji: kept inside a text.
 _JOINERS = "\u200c\u200d"
 
-# What ftfy has rules for besides mojibake, NFC, entities and quotes: markup, line breaks, control characters,
+# What ftfy changes besides mojibake, NFC, entities and quotes: markup, line breaks, control characters,
 # ligatures, half and full width, surrogates.
 _NEEDS_FTFY = re.compile(
     "[\x00-\x09\x0b-\x1f\x7f-\x9f\u0132\u0133\u0149\u01c4-\u01cc\u01f1-\u01f3\u2028\u2029\u206a-\u206f\u3000"
     "\ud800-\udfff\ufb00-\ufb06\ufeff\uff00-\uffff]"
 )
-# Characters without which no pattern of ftfy.badness matches: all but ASCII, what it calls common, quotation
-# marks (which count only beside Latin letters with accents and symbols) and letters of other scripts. The
-# Cyrillic letters left out are those that mojibake of them begins with.
+# No pattern of ftfy.badness matches a text without one of these characters. Excluded are ASCII, what ftfy
+# calls common, quotation marks (which only count next to accented Latin letters and symbols) and letters of
+# other scripts, except the Cyrillic letters that mojibake of Cyrillic begins with.
 _MAY_BE_MOJIBAKE = re.compile(
     "[^\x00-\x7f\xa0\xad\xb7\xb4\u2013-\u2015\u2026\u2018\u2019\u201c-\u201e\u0410\u0411\u0414-\u041f\u0422-\u044f\u0451"
     "\u05d0-\u05ea\u0621-\u064a\u0e01-\u0e5b\u3001\u3002\u300c-\u300f\u3041-\u30ff\u4e00-\u9fff\uac00-\ud7a3]"
@@ -50,7 +50,7 @@ _TAG = re.compile(
 
 
 def clean_alt(raw: str, max_chars: int) -> str:
-    """The alt text as it is stored: at most `max_chars` characters, possibly empty."""
+    """Returns the caption to store: at most `max_chars` characters, possibly empty."""
     text = repaired(raw[: max_chars * _REPAIR_FACTOR])
     if "<" in text:  # ftfy then leaves entities alone
         text = _TAG.sub(" ", html.unescape(text))
@@ -61,7 +61,7 @@ def clean_alt(raw: str, max_chars: int) -> str:
 
 
 def repaired(text: str) -> str:
-    """What ftfy.fix_text gives, several times as fast for the many in which it only straightens quotes."""
+    """Returns the result of ftfy.fix_text, several times as fast for texts that only need straight quotes."""
     has_entities = "&" in text and "<" not in text  # ftfy leaves entities alone in what looks like markup
     while has_entities and (unescaped := unescape_html(text)) != text:
         text = unescaped
@@ -86,10 +86,9 @@ def _printable(character: str) -> str:
 
 
 def clean_texts(arena: ByteArena, starts: Ints, ends: Ints, max_chars: int) -> Ints:
-    """Makes the spans those of cleaned texts; returns the length of each, characters (0: none, or nothing
-    left).
+    """Replaces the spans by those of cleaned texts; returns the length of each in characters.
 
-    A span that begins at -1 is a missing text, and stays so.
+    A span that begins at -1 is a missing text: it stays, with length 0.
     """
     judgements, lengths = np.empty(starts.size, np.int32), np.empty(starts.size, np.int32)
     judge_texts(arena.data, starts, ends, max_chars, judgements, lengths)

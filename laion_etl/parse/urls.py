@@ -1,8 +1,8 @@
-"""Which image URLs are acceptable, and what they are absolutely, by the WHATWG URL standard (ada).
+"""Makes image URLs absolute by the WHATWG URL standard (ada), and filters them.
 
-`resolve` is the standard and our normal form; `resolve_urls` does the same to a column and hands to it only
-the URLs that are not plainly absolute, or plainly relative, already. The limits are the original's: http(s)
-only, length of URL and host, no .svg and .gif; hosts.py says which hosts are out.
+`resolve` is the standard plus our normal form; `resolve_urls` applies it to a column and passes only those
+URLs to it that are not in a simple absolute or relative form. The limits are the original's: http(s) only,
+length of URL and host, no .svg and .gif; hosts.py filters by host.
 """
 
 import re
@@ -32,9 +32,9 @@ _UNRESERVED = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz012
 
 
 def page_base(page_url: str, base: str | None) -> str:
-    """What relative URLs of a page resolve against: `Head.Base`, itself relative to the page URL.
+    """Returns the base of relative URLs: `Head.Base` of the page, itself relative to the page URL.
 
-    HTML 4.2.3 (the base element): a base that is no URL, or a data: or javascript: one, is passed over.
+    HTML 4.2.3 (the base element): a base that is not a valid http(s) URL is ignored.
     """
     if not base:
         return page_url
@@ -46,10 +46,10 @@ def page_base(page_url: str, base: str | None) -> str:
 
 
 def resolve(raw: str, base: str) -> str | ParseReason:
-    """The absolute URL in its normal form, without fragment, or why there is none.
+    """Returns the absolute URL in normal form, without fragment, or the reason to drop it.
 
-    Where the base is no URL itself, an absolute URL still counts. Beyond the standard, escapes are made the
-    same everywhere (RFC 3986 6.2.2): upper-case digits, none for unreserved characters.
+    If the base is invalid, an absolute URL is still accepted. Beyond the standard, percent escapes are
+    normalised (RFC 3986 6.2.2): upper-case digits, and none for unreserved characters.
     """
     try:
         url = ada_url.URL(raw, base=base) if ada_url.check_url(base) else ada_url.URL(raw)
@@ -64,7 +64,7 @@ def resolve(raw: str, base: str) -> str | ParseReason:
 
 
 def _normal_escapes(href: str) -> str:
-    """Normal escapes; a URL with a stray percent sign is left as it is: only its server knows its meaning."""
+    """Normalises escapes; a URL with a stray percent sign is unchanged: only its server knows its meaning."""
     if "%" not in href or _STRAY_PERCENT.search(href):
         return href
     return _ESCAPE.sub(_normal_escape, href)
@@ -78,7 +78,7 @@ def _normal_escape(escape: re.Match[str]) -> str:
 def resolve_urls(
     arena: ByteArena, urls: Spans, bases: Spans, records: Ints, reasons: Bytes, max_chars: int
 ) -> None:
-    """Makes the URL spans absolute; `bases` are spans per record. Sets the verdicts of rows without one."""
+    """Makes the URL spans absolute; `bases` are spans per record. Sets the reasons of rows that have none."""
     starts, ends = urls
     lengths = np.minimum(ends - starts, max_chars) + np.minimum(bases[1] - bases[0], max_chars)[records]
     arena.reserve(int(lengths.sum()))
@@ -102,14 +102,14 @@ def _resolve_span(
 
 
 class UrlRule:
-    """The limits of settings for absolute URLs."""
+    """Filters absolute URLs by the limits of the settings."""
 
     def __init__(self, settings: ParseSettings) -> None:
         self._limits = (settings.max_url_chars, settings.max_host_chars)
         self._extensions = _extension_table(settings.refused_extensions)
 
     def judge(self, arena: ByteArena, urls: Spans, reasons: Bytes) -> None:
-        """Sets the verdicts of the URLs that are out."""
+        """Sets the reasons of URLs beyond the limits."""
         findings = np.empty(urls[0].size, np.int32)
         check_urls(arena.data, urls, self._limits, self._extensions, findings)
         reasons[:] = _CODE_OF_FINDING[findings]

@@ -1,7 +1,7 @@
-"""WAT files in batches: some megabytes of records, their image links as columns of spans.
+"""Reads WAT files in batches: some megabytes of records, with their image links as columns of spans.
 
-Kernels cut the links out of pages that are as the extractor writes them; every other record is read as a
-whole by wat.py and its links are put in their place.
+Kernels extract the links from records in the usual form of the extractor; every other record is parsed as a
+whole by wat_record.py and its links are inserted in their place.
 """
 
 from collections.abc import Iterator
@@ -29,15 +29,15 @@ from laion_etl.parse.licence import NO_LICENCE
 from laion_etl.parse.urls import page_base
 from laion_etl.parse.wat_record import ImageLink, WatPage, json_text, records_of, without_surrogates
 
-_BATCH_BYTES = 8 << 20  # inflated; smaller ones cost more calls, larger ones more memory
+_BATCH_BYTES = 8 << 20  # inflated; smaller batches cost more calls, larger ones more memory
 
 
 @dataclass(slots=True)
 class LinkBatch:
-    """Image links of some pages; every span is of `arena`.
+    """Image links of some pages; all spans refer to `arena`.
 
-    `links.record` is a row of `offsets` (of the record's gzip member in the file, bytes), of `page_urls` and
-    `bases` (starts and ends) and a key of `licences`, which holds only pages that have one.
+    `links.record` indexes `offsets` (of the record's gzip member in the file, bytes), `page_urls` and `bases`
+    (starts and ends) and `licences`, which holds only the pages that have one.
     """
 
     arena: ByteArena
@@ -51,10 +51,10 @@ class LinkBatch:
 
 
 def read_batches(stream: ByteSource, uri: str) -> Iterator[LinkBatch]:
-    """The whole file, batch by batch; the arena of a batch is used again for the next one.
+    """Yields the file batch by batch; the arena of a batch is reused for the next one.
 
-    A damaged gzip member is counted and named in its batch. Raises InputError, naming the file and the cause,
-    when not a single record can be read.
+    A damaged gzip member is counted and listed in its batch. Raises InputError if not a single record is
+    readable.
     """
     readable = False
     damage = None
@@ -66,7 +66,7 @@ def read_batches(stream: ByteSource, uri: str) -> Iterator[LinkBatch]:
         yield batch
     if not readable and damage is not None:
         raise InputError(
-            f"{uri} is broken after byte {damage.offset}: {damage.cause}; fetch it again or leave it out "
+            f"cannot read {uri} from byte {damage.offset}: {damage.cause}; fetch it again, or leave it out "
             "with --wat-files"
         )
 
@@ -75,7 +75,7 @@ def _read(arena: ByteArena, group: Members) -> LinkBatch:
     ends = group.ends
     starts = np.concatenate([np.zeros(min(1, ends.size), np.int32), ends[:-1]])
     records = new_records(starts, ends)
-    links = new_links(arena.size // len(IMAGE_START) + 1)  # as many as there can be; unused rows cost nothing
+    links = new_links(arena.size // len(IMAGE_START) + 1)  # an upper bound; unused rows cost nothing
     count = cut_links(arena.data, arena.words, records, links)
     links = Links(*(column[:count] for column in links))
     _unescape(arena, links)
@@ -102,7 +102,7 @@ def _read(arena: ByteArena, group: Members) -> LinkBatch:
 
 
 def _bases(arena: ByteArena, records: Records) -> tuple[Ints, Ints]:
-    """What the links of every record resolve against."""
+    """Returns the base URL that the links of each record are resolved against."""
     starts, ends = records.url_start.copy(), records.url_end.copy()
     for row in np.flatnonzero((records.base_end > 0) & (records.state == PAGE)).tolist():
         page_url = arena.text(starts[row], ends[row])
@@ -112,7 +112,7 @@ def _bases(arena: ByteArena, records: Records) -> tuple[Ints, Ints]:
 
 
 def _unescape(arena: ByteArena, links: Links) -> None:
-    """Puts what JSON escapes stand for in the place of spans that hold some."""
+    """Replaces spans that contain JSON escapes by their unescaped text."""
     spans = (
         (1, links.url_start, links.url_end),
         (2, links.alt_start, links.alt_end),
@@ -126,7 +126,7 @@ def _unescape(arena: ByteArena, links: Links) -> None:
 
 
 def _with_odd_records(batch: LinkBatch, odd: list[tuple[int, bytes]]) -> LinkBatch:
-    """The batch with the pages of the odd members, given as (record row, bytes), in their places."""
+    """Inserts the pages of irregular members, given as (record row, bytes), in their places."""
     rows: list[list[int]] = []  # of links
     order: list[int] = []
     pages: list[tuple[int, WatPage]] = []
@@ -158,7 +158,7 @@ def _with_odd_records(batch: LinkBatch, odd: list[tuple[int, bytes]]) -> LinkBat
 
 
 def _link_row(arena: ByteArena, record: int, image: ImageLink) -> list[int]:
-    """The fields of Links for a link that was read by Python."""
+    """Returns the fields of Links for a link that was parsed in Python."""
     spans = [
         (-1, -1) if text is None else arena.add(without_surrogates(text).encode())
         for text in (image.url, image.alt, image.title)

@@ -1,8 +1,8 @@
-"""WAT records: WARC `metadata` records whose JSON describes one crawled page.
+"""Parses WAT records: WARC `metadata` records whose JSON describes one crawled page.
 
 An image link is an entry of `Envelope.Payload-Metadata.HTTP-Response-Metadata.HTML-Metadata.Links` with path
-`IMG@/src` (written by the extractor ia-web-commons). Here a record is read as a whole, whatever its shape;
-batches.py reads most pages without that, and comes here for the rest.
+`IMG@/src` (written by the extractor ia-web-commons). Here a record is parsed as a whole, whatever its form;
+wat_reader.py does so only for the few records that its kernels cannot read.
 """
 
 import json
@@ -44,9 +44,9 @@ class WatPage:
 
 
 def records_of(member: bytes) -> Iterator[WatPage | RecordReason]:
-    """The WARC records of a gzip member, one as a rule: each as a page, or why it is none.
+    """Yields the WARC records of a gzip member (usually one): each as a page, or the reason why it has none.
 
-    A wrong Content-Length is put right by what follows.
+    A wrong Content-Length is corrected by looking for the next record.
     """
     position = 0
     while member.startswith(b"WARC/", position):
@@ -58,7 +58,7 @@ def records_of(member: bytes) -> Iterator[WatPage | RecordReason]:
 
 
 def _extent(data: bytes, body: int, announced: re.Match[bytes] | None) -> tuple[int, int]:
-    """Where a payload ends and the next record begins (the end of the data if there is none)."""
+    """Returns where a payload ends and the next record begins (the end of the data if there is none)."""
     end = body + int(announced[1][:18]) if announced else len(data) + 1
     if end <= len(data):
         if not data[end : end + 8].strip(b"\r\n"):
@@ -100,7 +100,7 @@ def _page(head: bytes, payload: bytes) -> WatPage | RecordReason:
 
 
 def _licence(links: list[dict[object, object]]) -> str:
-    """What a page links to, which an image shown from there is not."""
+    """Returns the licence that a page links to; the sources of images are not links."""
     found = ((link.get("url"), link.get("rel")) for link in links if link.get("path") != "IMG@/src")
     return page_licence(
         (url, _text(rel)) for url, rel in found if isinstance(url, str) and "creativecommons.org" in url
@@ -108,18 +108,18 @@ def _licence(links: list[dict[object, object]]) -> str:
 
 
 def json_text(quoted: bytes) -> str:
-    """The text of a JSON string, quotes included."""
+    """Returns the text of a JSON string that is given with its quotes."""
     value = _loads(quoted)
     return value if isinstance(value, str) else ""
 
 
 def without_surrogates(text: str) -> str:
-    """U+FFFD for lone surrogates, which JSON can carry and UTF-8 can't."""
+    """Replaces lone surrogates, which JSON allows and UTF-8 does not, by U+FFFD."""
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def _loads(payload: bytes) -> object:
-    """JSON as the extractor writes it: lone surrogates and stray bytes occur, and cost no page."""
+    """Parses JSON of the extractor, tolerating the lone surrogates and invalid bytes that occur in it."""
     try:
         return orjson.loads(payload)
     except orjson.JSONDecodeError:

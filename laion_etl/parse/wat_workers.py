@@ -1,4 +1,4 @@
-"""WAT files -> tables of pairs, in this process or in several."""
+"""Turns WAT files into tables of pairs, in this process or in several."""
 
 import multiprocessing
 import os
@@ -30,7 +30,7 @@ _DAMAGES_NAMED = 100
 
 @dataclass(slots=True)
 class FileCounts:
-    """What was counted in one WAT file, or in several together."""
+    """Counts of one WAT file, or of several together."""
 
     records: Outcomes[RecordReason] = field(default_factory=Outcomes)
     links: Outcomes[ParseReason] = field(default_factory=Outcomes)
@@ -42,12 +42,12 @@ class FileCounts:
         self.name_damages(other.damaged)
 
     def name_damages(self, damaged: list[list[int]]) -> None:
-        """Keeps the first 100; the others are only counted, in `records`."""
+        """Lists the first 100 damaged members; the others are only counted, in `records`."""
         self.damaged += damaged[: _DAMAGES_NAMED - len(self.damaged)]
 
 
 class FileParser:
-    """Turns WAT files into pairs; duplicates are known within a file."""
+    """Turns WAT files into pairs; duplicates are dropped within a file."""
 
     def __init__(self, settings: Settings, removed: BlockedLinks = NO_LINKS) -> None:
         self._settings = settings.parse
@@ -58,20 +58,20 @@ class FileParser:
         self._languages_kept = pa.array(names, pa.string())
 
     def pairs(self, wat_file: int, uri: str, counts: FileCounts) -> Iterator[pa.Table]:
-        """The pairs of one file in the order of its links, as tables of PAIR_SCHEMA; counts what was met."""
+        """Yields the pairs of a file in the order of its links, in tables of PAIR_SCHEMA; fills `counts`."""
         filters = LinkFilters(self._settings, self._blocklists)
         with open_input(uri) as stream:
             for batch in read_batches(stream, uri):
                 counts.records.add(batch.records)
                 counts.name_damages([[wat_file, damage.offset] for damage in batch.damages])
                 for table in filters.pairs(batch):
-                    asked_for = self._asked_for(self._with_languages(table, wat_file), counts)
-                    if asked_for.num_rows:
-                        yield asked_for
+                    wanted = self._in_wanted_languages(self._with_languages(table, wat_file), counts)
+                    if wanted.num_rows:
+                        yield wanted
         counts.links.add(filters.outcomes)
 
-    def _asked_for(self, table: pa.Table, counts: FileCounts) -> pa.Table:
-        """The rows in one of the languages that are kept; the others are counted from kept to dropped."""
+    def _in_wanted_languages(self, table: pa.Table, counts: FileCounts) -> pa.Table:
+        """Keeps the rows in the configured languages; moves the others from kept to dropped in the counts."""
         if not self._languages_kept:
             return table
         kept = table.filter(pc.is_in(table["language"], self._languages_kept))
@@ -89,7 +89,7 @@ class FileParser:
         return pa.table([columns[name] for name in PAIR_SCHEMA.names], schema=PAIR_SCHEMA)
 
     def _languages(self, texts: pa.ChunkedArray) -> tuple[pa.Array, pa.Array]:
-        """Codes and probabilities; a text that comes several times is judged once."""
+        """Returns codes and probabilities; a repeated text is classified once."""
         if isinstance(self._detector, NoDetector):
             return pa.repeat(pa.scalar(""), len(texts)), pa.repeat(pa.scalar(0, pa.float32()), len(texts))
         distinct = texts.combine_chunks().dictionary_encode()
@@ -101,9 +101,9 @@ class FileParser:
 def parse_files(
     wat_files: Sequence[tuple[int, str]], settings: Settings, removed: BlockedLinks = NO_LINKS
 ) -> Iterator[tuple[Iterator[pa.Table], FileCounts]]:
-    """The tables of every file in the order given; its counts are complete once its tables are used up.
+    """Yields the tables of each file in the given order; its counts are complete once they are consumed.
 
-    `settings.parse.jobs` processes work at it (0: as many as this process may use cores).
+    Uses `settings.parse.jobs` processes (0: one per usable core).
     """
     ensure_compiled()
     jobs = min(settings.parse.jobs or usable_cores(), len(wat_files))
@@ -118,14 +118,14 @@ def parse_files(
 
 @cache
 def _parser(settings: Settings, removed: BlockedLinks) -> FileParser:
-    """Of a worker process: made for its first file, used for the others."""
+    """Returns the parser of a worker process: created for its first file, reused for the others."""
     return FileParser(settings, removed)
 
 
 def _parse_into(
     settings: Settings, removed: BlockedLinks, folder: str, wat_file: int, uri: str
 ) -> tuple[str, FileCounts]:
-    """In a worker process: the tables of a file as an Arrow stream on disk, so that none waits in memory."""
+    """Runs in a worker process: writes the tables of a file to disk, so that none waits in memory."""
     counts = FileCounts()
     path = Path(folder) / f"{wat_file}-{os.getpid()}.arrows"
     with pa.OSFile(str(path), "wb") as file, pa.ipc.new_stream(file, PAIR_SCHEMA) as writer:

@@ -291,19 +291,19 @@ def test_a_bad_line_is_named_with_its_number(kind: str, line: str, tmp_path: Pat
     good = {"pairs": AN_ID}.get(kind, "example.net")
     with pytest.raises(InputError) as caught:
         loaded(tmp_path, **{kind: f"# a list\n{good}\n\n{line}\n{line}\n{good}\n"})
-    assert str(caught.value).startswith(f"{tmp_path / kind}.txt line 4 is no ")
-    assert str(caught.value).endswith(repr(line.strip()))
+    assert str(caught.value).startswith(f"cannot read {tmp_path / kind}.txt line 4: {line.strip()!r} is not ")
+    assert str(caught.value).endswith("; correct or remove the line")
     assert compiled_files(tmp_path) == []
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_what_is_no_text_is_refused(kind: str, tmp_path: Path) -> None:
+def test_what_is_not_text_is_refused(kind: str, tmp_path: Path) -> None:
     good = {"pairs": AN_ID}.get(kind, "example.net").encode()
-    with pytest.raises(InputError, match=r"txt line 3 is not UTF-8; convert the file"):
+    with pytest.raises(InputError, match=r"txt line 3: it is not UTF-8; convert the file"):
         loaded(tmp_path, **{kind: good + b"\n\n\xff\xfe\n"})
-    with pytest.raises(InputError, match=r"txt has a line of over 64 KiB"):
+    with pytest.raises(InputError, match=r"txt: a line is over 64 KiB long"):
         loaded(tmp_path, **{kind: b"a" * 70_000 + b"\n"})
-    with pytest.raises(InputError, match=r"txt has a line of over 64 KiB"):
+    with pytest.raises(InputError, match=r"txt: a line is over 64 KiB long"):
         loaded(tmp_path, **{kind: b"#" * 5_000_000})
     with pytest.raises(InputError, match="damaged gzip"):
         loaded(tmp_path, **{kind: gzip.compress(good * 1000)[:-20]})
@@ -332,7 +332,7 @@ def test_blocks_of_any_size_give_the_same_list(tmp_path: Path, monkeypatch: pyte
         lists = loaded(tmp_path / str(size), domains=text, urls=text.replace("*.", ""))
         assert all(lists.domain_blocked(name) for name in [*names, "xn--bcher-kva.example", "wild.example"])
         assert all(is_blocked(lists, f"https://{name}/a") for name in names)
-        with pytest.raises(InputError, match="line 54 is no domain"):
+        with pytest.raises(InputError, match="line 54: 'a/b' is not a domain"):
             loaded(tmp_path / str(size), domains=text + "a/b\n")
 
 

@@ -119,12 +119,12 @@ def test_a_cut_off_file_loses_its_last_record_only() -> None:
 
 def test_a_file_without_a_whole_record_is_an_error_that_names_it() -> None:
     data = page_record("https://example.org/1", [])[:100]
-    with pytest.raises(InputError, match=r"test\.wat\.gz is broken after byte 0: cut off; fetch it again"):
+    with pytest.raises(InputError, match=r"cannot read .*test\.wat\.gz from byte 0: cut off; fetch it again"):
         list(read_batches(BytesIO(data), "test.wat.gz"))
 
 
 def test_a_file_that_is_no_wat_is_named() -> None:
-    with pytest.raises(InputError, match=r"test.wat.gz is broken"):
+    with pytest.raises(InputError, match=r"cannot read .*test\.wat\.gz from byte"):
         list(read_batches(BytesIO(b"<html>not found</html>" * 100), "test.wat.gz"))
 
 

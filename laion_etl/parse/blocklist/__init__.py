@@ -1,8 +1,8 @@
 """Blocklists of domains, URLs and pairs: files of tens of millions of entries, looked up in columns.
 
-A list is kept as sorted 64-bit hashes in a file that all processes of a machine map: 8 bytes per entry, and 8
-more per host that URL expressions name. What is on no list is taken for a listed entry with odds of about
-n / 2**64 per look-up (n: entries); what is listed is always found. Formats and figures: docs/blocklists.md.
+A list is stored as sorted 64-bit hashes in a file that all processes of a machine map: 8 bytes per entry, and
+8 more per host in URL expressions. What is listed is always found; what is not is taken for a listed entry
+with a probability of about n / 2**64 per lookup (n: entries). Formats and figures: docs/blocklists.md.
 """
 
 import hashlib
@@ -41,7 +41,7 @@ class Blocklists:
         self._patterns = patterns or UrlPatterns()
 
     def joined(self, other: "Blocklists") -> "Blocklists":
-        """The lists of both; the patterns of this one."""
+        """Returns the lists of both, with the patterns of this one."""
         return Blocklists(
             [*self._domains, *other._domains],
             [*self._urls, *other._urls],
@@ -63,14 +63,14 @@ class Blocklists:
         return bool(self._pairs)
 
     def domain_blocked(self, host: str) -> bool:
-        """Whether a host, as URL parsers write it, or a name above it is listed."""
+        """Whether a host, as URL parsers write it, or one of its parent domains is listed."""
         if not self._domains or not host:
             return False
         name = np.frombuffer(host.encode(), np.uint8)
         return any(name_blocked(name, entries) for entries in self._domains)
 
     def urls_blocked(self, urls: pa.StringArray) -> Mask:
-        """Whether an expression or a pattern blocks a URL, per URL; they are as `urls.resolve` makes them."""
+        """Whether an expression or pattern blocks a URL, per URL in the normal form of `urls.resolve`."""
         marks = np.zeros(len(urls), np.uint8)
         if self._urls and len(urls):
             _, offsets_buffer, data_buffer = urls.buffers()
@@ -82,7 +82,7 @@ class Blocklists:
         return blocked | self._patterns.matches(urls) if self._patterns else blocked
 
     def pairs_blocked(self, pair_ids: Hashes) -> Mask:
-        """Whether a pair is listed, per pair: the first 8 bytes of its id, as a big-endian number."""
+        """Whether a pair is listed, per pair; each is given by the first 8 bytes of its id, big-endian."""
         marks = np.zeros(pair_ids.size, np.uint8)
         for entries in self._pairs:
             mark_contained(entries, pair_ids, marks)
@@ -90,9 +90,9 @@ class Blocklists:
 
 
 def load_blocklists(settings: ParseSettings, data_dir: Path) -> Blocklists:
-    """The lists that the settings name; those of hashes are compiled once into `<data_dir>/blocklists`.
+    """Loads the lists that the settings name; hashed ones are compiled once into `<data_dir>/blocklists`.
 
-    Raises InputError for a source that can't be read, with the line that is no entry of its kind.
+    Raises InputError for a source that cannot be read, naming the first invalid line.
     """
     folder = data_dir / "blocklists"
     sources = {

@@ -1,9 +1,9 @@
-"""Lists of hashes on disk: compiled once from their source, then mapped by every process that wants them.
+"""Compiled lists on disk: sorted hashes, written once per source and mapped by every process that needs them.
 
-`<folder>/<digest of kind and text>.u64` holds the sorted distinct hashes of a list, 8 bytes each. Beside it a
-note says which state of a source (ETag of S3 or HTTP; inode, size and times of a file) had which text, so a
-list is not read again while its source says that it is the same. A source that says nothing of the kind is
-read each time. One process at a time works on a list, under a file lock; others wait for it.
+`<folder>/<digest of kind and text>.u64` has the sorted distinct hashes of a list, 8 bytes each. A JSON note
+per source records the validator (ETag of S3 or HTTP; inode, size and times of a file) under which the source
+had which text, so a list is not read again while its validator is unchanged. A source without a validator is
+read every time. One process at a time compiles a list, under a file lock; others wait for it.
 """
 
 import fcntl
@@ -26,9 +26,9 @@ from laion_etl.parse.blocklist.syntax import ListKind, TextReader, hashes_of
 from laion_etl.parse.kernels import Hashes
 from laion_etl.storage import s3_reader, storage_errors
 
-_FORMAT = "1"  # to be raised with every change of the hashes: old files are then not found any more
+_FORMAT = "1"  # increase it with every change of the hashes: old files are then no longer found
 _HASH_BYTES = 8
-_SETTLED_S = 2.0  # a file changed so short ago might change again without its times telling
+_SETTLED_S = 2.0  # a file changed more recently might change again within the resolution of its times
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,22 +40,22 @@ class CompiledList:
 
 
 def compiled_list(kind: ListKind, source: str, folder: Path) -> CompiledList:
-    """The list at a path, s3://, https:// or http:// URI, from `folder` where it was compiled before.
+    """Returns the list at a path, s3://, https:// or http:// URI; compiles it into `folder` if needed.
 
-    Raises InputError for a source that can't be read, or has a bad line; StorageError for the folder.
+    Raises InputError if the source cannot be read or has an invalid line, StorageError for the folder.
     """
     files = _Files(folder, kind, source)
-    state = _validator(source)
+    validator = _validator(source)
     with storage_errors("write", folder):
         folder.mkdir(parents=True, exist_ok=True)
-    if (known := files.opened(state)) is not None:
+    if (known := files.opened(validator)) is not None:
         return known
     with files.locked():
         return files.opened(_validator(source)) or files.compile()
 
 
 class _Files:
-    """The files of a list in the folder."""
+    """The files of one list in the folder."""
 
     def __init__(self, folder: Path, kind: ListKind, source: str) -> None:
         name = hashlib.sha256(f"{kind}\n{source}".encode()).hexdigest()[:32]
@@ -66,10 +66,10 @@ class _Files:
         self._lock = folder / f"{name}.lock"
         self._partial = folder / f"{name}.partial"
 
-    def opened(self, state: str | None) -> CompiledList | None:
-        """The list of this state of its source, if it is there."""
-        noted_state, content = self._noted()
-        if state is None or state != noted_state:
+    def opened(self, validator: str | None) -> CompiledList | None:
+        """Returns the list compiled under this validator of its source, if there is one."""
+        noted_validator, content = self._read_note()
+        if validator is None or validator != noted_validator:
             return None
         try:
             return CompiledList(content, map_hashes(self._path(content)))
@@ -78,13 +78,13 @@ class _Files:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """For one process; a lock ends with its process."""
+        """Locks the list for one process; the lock ends with the process."""
         with storage_errors("lock", self._lock), self._lock.open("wb") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield
 
     def compile(self) -> CompiledList:
-        """Reads the source; to be called with the lock."""
+        """Reads the source and writes its hashes. The caller must hold the lock."""
         before = _validator(self._source)
         try:
             with open_input(self._source) as stream:
@@ -96,7 +96,7 @@ class _Files:
         return CompiledList(content, entries)
 
     def _published(self, content: str) -> Hashes:
-        """The hashes of a text under their name; another source, or a former reading, may have had it too."""
+        """Moves the hashes to the name of their text, unless an equal text was compiled before."""
         path = self._path(content)
         with storage_errors("write", path):
             try:
@@ -111,18 +111,18 @@ class _Files:
         digest = hashlib.sha256(f"{_FORMAT}\n{self._kind}\n{content}".encode()).hexdigest()
         return self._folder / f"{digest}.u64"
 
-    def _noted(self) -> tuple[str | None, str]:
-        """State and content of the source when it was read last; a note that is none counts as missing."""
+    def _read_note(self) -> tuple[str | None, str]:
+        """Returns validator and content of the source when it was last read; an invalid note is ignored."""
         try:
             note = json.loads(self._note.read_bytes())
             return note["state"], note["content"]
         except (FileNotFoundError, ValueError, KeyError, TypeError):
             return None, ""
 
-    def _write_note(self, content: str, state: str | None) -> None:
-        """Also removes the list of an older content: processes that have it mapped keep it."""
-        _, old = self._noted()
-        note = json.dumps({"source": self._source, "state": state, "content": content})
+    def _write_note(self, content: str, validator: str | None) -> None:
+        """Writes the note and removes the list of an older content; processes that have it mapped keep it."""
+        _, old = self._read_note()
+        note = json.dumps({"source": self._source, "state": validator, "content": content})
         with storage_errors("write", self._note):
             self._partial.write_text(note)
             self._partial.replace(self._note)
@@ -131,7 +131,7 @@ class _Files:
 
 
 def write_hashes(kind: ListKind, reader: TextReader, path: Path) -> str:
-    """Writes the hashes of a source as they come; the SHA-256 of its text."""
+    """Writes the hashes of a source in order of its entries; returns the SHA-256 of its text."""
     to_hashes = hashes_of(kind)
     with storage_errors("write", path):
         file = path.open("wb")
@@ -144,7 +144,7 @@ def write_hashes(kind: ListKind, reader: TextReader, path: Path) -> str:
 
 
 def sort_hashes(path: Path) -> None:
-    """Sorts a file of hashes in place and drops repeated ones."""
+    """Sorts a file of hashes in place and removes duplicates."""
     if not path.stat().st_size:
         return
     values = np.memmap(path, np.uint64, "r+")
@@ -158,7 +158,7 @@ def sort_hashes(path: Path) -> None:
 
 
 def map_hashes(path: Path) -> Hashes:
-    """The hashes of a file, read-only; memory is used for the pages looked at, once for all processes."""
+    """Maps the hashes of a file read-only; only pages in use take memory, shared by all processes."""
     if path.stat().st_size:
         return np.asarray(np.memmap(path, np.uint64, "r"))
     nothing = np.empty(0, np.uint64)
@@ -167,7 +167,7 @@ def map_hashes(path: Path) -> Hashes:
 
 
 def _validator(source: str) -> str | None:
-    """What changes when the content of a source does; None where nothing sure is said."""
+    """Returns a validator (strong ETag, or inode, size and times); None if the source offers none."""
     scheme = urlsplit(source).scheme.lower() if "://" in source else ""
     if scheme in ("http", "https"):
         return _http_validator(source)
@@ -180,7 +180,7 @@ def _file_validator(path: Path) -> str | None:
     try:
         stat = path.stat()
     except OSError:
-        return None  # reading it will say why
+        return None  # reading it will raise the error
     if not path.is_file() or time.time() - max(stat.st_mtime, stat.st_ctime) < _SETTLED_S:
         return None
     return f"{stat.st_dev} {stat.st_ino} {stat.st_size} {stat.st_mtime_ns} {stat.st_ctime_ns}"
@@ -198,7 +198,7 @@ def _s3_validator(source: str) -> str | None:
 
 
 def _http_validator(source: str) -> str | None:
-    """The strong ETag (RFC 9110 8.8.1): it differs whenever the bytes do."""
+    """Returns the strong ETag (RFC 9110 8.8.1), which differs whenever the bytes do."""
     from urllib3 import Retry, Timeout, request
     from urllib3.exceptions import HTTPError
 

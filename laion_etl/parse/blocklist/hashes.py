@@ -1,8 +1,8 @@
-"""Hashes of blocklist entries and of links, and the search for them among sorted ones.
+"""Hashes of blocklist entries and links, and the search for them among sorted hashes.
 
-The hash is SipHash-2-4 (Aumasson and Bernstein 2012) with a fixed key. It is there against accidents, not
-against forgers: who collides with an entry only gets a link of their own blocked, and an entry always finds
-itself.
+The hash is SipHash-2-4 (Aumasson and Bernstein 2012) with a fixed key. It guards against accidental
+collisions, not forged ones: whoever forges one only gets their own link blocked, and a listed entry is always
+found. It is written here because xxhash and the like cannot be called from numba kernels.
 """
 
 import numpy as np
@@ -35,7 +35,7 @@ def _round(
 
 @kernel
 def _word(data: Bytes, start: int, end: int) -> np.uint64:
-    """Up to eight bytes, little-endian."""
+    """Reads up to eight bytes, little-endian."""
     value = np.uint64(0)
     for i in range(end - start):
         value |= np.uint64(data[start + i]) << np.uint64(8 * i)
@@ -44,7 +44,7 @@ def _word(data: Bytes, start: int, end: int) -> np.uint64:
 
 @kernel
 def siphash(data: Bytes, start: int, end: int, key_0: np.uint64, key_1: np.uint64) -> np.uint64:
-    """SipHash-2-4 of a span."""
+    """Computes SipHash-2-4 of a span."""
     a, b = key_0 ^ np.uint64(0x736F6D6570736575), key_1 ^ np.uint64(0x646F72616E646F6D)
     c, d = key_0 ^ np.uint64(0x6C7967656E657261), key_1 ^ np.uint64(0x7465646279746573)
     whole = start + (end - start) // 8 * 8
@@ -64,26 +64,26 @@ def siphash(data: Bytes, start: int, end: int, key_0: np.uint64, key_1: np.uint6
 
 @kernel
 def name_hash(data: Bytes, start: int, end: int) -> np.uint64:
-    """The hash of a host name or address."""
+    """Hashes a host name or address."""
     return siphash(data, start, end, _KEY_0, _KEY_1)
 
 
 @kernel
 def _behind(value: np.uint64, data: Bytes, start: int, end: int) -> np.uint64:
-    """The hash of what stands behind something hashed: a path costs its length once, not once per folder."""
+    """Continues a hash with what follows, so that a path is hashed once, not once per folder."""
     return siphash(data, start, end, _KEY_0 ^ value, _KEY_1)
 
 
 @kernel
 def hash_names(data: Bytes, spans: tuple[Ints, Ints], hashes: Hashes) -> None:
-    """The hashes of host names."""
+    """Hashes host names."""
     for row in range(spans[0].size):
         hashes[row] = name_hash(data, spans[0][row], spans[1][row])
 
 
 @kernel
 def hash_expressions(data: Bytes, urls: tuple[Ints, Ints], hashes: Hashes) -> int:
-    """The hashes of URL expressions (as absolute URLs) and of their hosts, in any order; how many."""
+    """Hashes URL expressions (as absolute URLs) and their hosts, in any order; returns how many hashes."""
     count, known_host = 0, np.uint64(0)
     for row in range(urls[0].size):
         end = urls[1][row]
@@ -111,7 +111,7 @@ def _expression_hash(data: Bytes, path: int, end: int, host: np.uint64) -> np.ui
 
 @kernel
 def _name_and_path(data: Bytes, start: int, end: int) -> tuple[int, int, int]:
-    """Start and end of the host of an absolute URL, without the dot behind it, and where its path begins."""
+    """Returns start and end of the host of an absolute URL, without trailing dot, and start of its path."""
     name, stop = host_span(data, start, end)
     path = stop
     while path < end and data[path] != 47:
@@ -125,8 +125,8 @@ def _name_and_path(data: Bytes, start: int, end: int) -> tuple[int, int, int]:
 def contains(entries: Hashes, value: np.uint64) -> bool:
     """Whether a value is among sorted ones.
 
-    Hashes are spread evenly, so three guesses come within a few places; doubling steps find the value
-    from there however the entries are spread.
+    Hashes are evenly distributed, so three interpolations come within a few places of the value; doubling
+    steps find it from there whatever the distribution.
     """
     if entries.size == 0:
         return False
@@ -151,7 +151,7 @@ def contains(entries: Hashes, value: np.uint64) -> bool:
 
 @kernel
 def _bracket(entries: Hashes, value: np.uint64, place: int) -> tuple[int, int]:
-    """Places around `place` that the first entry not below the value is between, both included."""
+    """Returns bounds, both inclusive, of the place of the first entry that is not below the value."""
     low, high, step = place, place, 4
     while low > 0 and entries[low] >= value:
         low = max(low - step, 0)
@@ -165,7 +165,7 @@ def _bracket(entries: Hashes, value: np.uint64, place: int) -> tuple[int, int]:
 
 @kernel
 def mark_contained(entries: Hashes, values: Hashes, marks: Bytes) -> None:
-    """1 for every value that is among the sorted entries; other marks are left."""
+    """Sets 1 for each value that is among the sorted entries; leaves other marks unchanged."""
     for row in range(values.size):
         if contains(entries, values[row]):
             marks[row] = 1
@@ -173,7 +173,7 @@ def mark_contained(entries: Hashes, values: Hashes, marks: Bytes) -> None:
 
 @kernel
 def drop_repeats(values: Hashes) -> int:
-    """Moves the distinct values of a sorted array to its front; how many."""
+    """Moves the distinct values of a sorted array to its front; returns how many."""
     count = 0
     for row in range(values.size):
         if count == 0 or values[row] != values[count - 1]:
@@ -184,7 +184,7 @@ def drop_repeats(values: Hashes) -> int:
 
 @kernel
 def mark_urls(data: Bytes, offsets: Ints, entries: Hashes, marks: Bytes) -> None:
-    """1 for every absolute URL that an expression among the sorted entries blocks; other marks are left.
+    """Sets 1 for each absolute URL that an expression among the sorted entries blocks; leaves other marks.
 
     URL `row` is data[offsets[row] : offsets[row + 1]].
     """
@@ -195,7 +195,7 @@ def mark_urls(data: Bytes, offsets: Ints, entries: Hashes, marks: Bytes) -> None
 
 @kernel
 def _url_blocked(data: Bytes, start: int, end: int, entries: Hashes) -> bool:
-    """Only for hosts that have entries is the path looked at."""
+    """Whether a URL is blocked; the path is only hashed for hosts that have entries."""
     name, stop, path = _name_and_path(data, start, end)
     value = name_hash(data, name, stop)
     if contains(entries, value) and (
@@ -237,7 +237,7 @@ def _file_blocked(data: Bytes, path: int, end: int, host: np.uint64, entries: Ha
 
 @kernel
 def name_blocked(host: Bytes, entries: Hashes) -> bool:
-    """Whether a host or a name above it is among the sorted entries."""
+    """Whether a host or one of its parent domains is among the sorted entries."""
     start, end = 0, host.size
     while end > 0 and host[end - 1] == 46:
         end -= 1
@@ -250,7 +250,7 @@ def name_blocked(host: Bytes, entries: Hashes) -> bool:
 
 @kernel
 def _parent_name(data: Bytes, start: int, end: int) -> int:
-    """Where the name above begins; `end` above a top-level domain and an address."""
+    """Returns where the parent domain begins; `end` for a top-level domain and an address."""
     if data[start] == 91 or _ends_in_number(data, start, end):
         return end
     position = start

@@ -1,6 +1,7 @@
-"""Lines of blocklists as spans of bytes; what is not plainly in its normal form is left to Python.
+"""Kernels that split blocklists into lines; entries that are not in a simple normal form are left to Python.
 
-No kernel here calls one of another file: numba compiles again when the file of a kernel changes, no other.
+These kernels call none of other files: numba recompiles a kernel when its own file changes, but not when
+another file changes that it calls into.
 """
 
 import numpy as np
@@ -25,9 +26,9 @@ _SPACE = _table(b" \t\r\n\v\f")
 
 @kernel
 def find_entries(block: Bytes, starts: Ints, ends: Ints, lines: Ints) -> int:
-    """The spans of lines without white space around them, and their numbers; how many.
+    """Finds the spans of lines without surrounding white space, and their numbers; returns how many.
 
-    Blank lines and those that begin with '#' are left out.
+    Blank lines and those that begin with '#' are skipped.
     """
     count, line, position = 0, 0, 0
     while position < block.size:
@@ -49,7 +50,7 @@ def find_entries(block: Bytes, starts: Ints, ends: Ints, lines: Ints) -> int:
 
 @kernel
 def _without_comment(block: Bytes, start: int, end: int) -> int:
-    """Where an entry ends before '#' and the white space before that."""
+    """Returns where an entry ends, before a comment and the white space before it."""
     stop = start
     while stop < end and block[stop] != 35:
         stop += 1
@@ -60,7 +61,7 @@ def _without_comment(block: Bytes, start: int, end: int) -> int:
 
 @kernel
 def read_pair_ids(block: Bytes, spans: tuple[Ints, Ints], hashes: Hashes) -> int:
-    """The first 8 bytes of pair ids in hexadecimal; the row of the first that is none, or -1."""
+    """Reads the first 8 bytes of hexadecimal pair ids; returns the row of the first invalid one, or -1."""
     for row in range(spans[0].size):
         start = spans[0][row]
         if _without_comment(block, start, spans[1][row]) - start != 32:
@@ -82,7 +83,7 @@ def read_pair_ids(block: Bytes, spans: tuple[Ints, Ints], hashes: Hashes) -> int
 
 @kernel
 def find_plain_names(block: Bytes, spans: tuple[Ints, Ints], hard: Bytes) -> None:
-    """0 for domains that are plainly in their normal form, 1 for the others; spans end before comments."""
+    """Sets 0 for domains in a simple normal form and 1 for the others; cuts comments off the spans."""
     for row in range(spans[0].size):
         spans[1][row] = _without_comment(block, spans[0][row], spans[1][row])
         hard[row] = not _is_plain_name(block, spans[0][row], spans[1][row])
@@ -90,7 +91,7 @@ def find_plain_names(block: Bytes, spans: tuple[Ints, Ints], hard: Bytes) -> Non
 
 @kernel
 def _is_plain_name(block: Bytes, start: int, end: int) -> bool:
-    """Lower-case ASCII labels without punycode, the last one beginning with a letter."""
+    """Whether it is lower-case ASCII labels without punycode, the last one beginning with a letter."""
     label = start
     for position in range(start, end):
         byte = block[position]
@@ -107,9 +108,9 @@ def _is_plain_name(block: Bytes, start: int, end: int) -> bool:
 
 @kernel
 def copy_urls(block: Bytes, spans: tuple[Ints, Ints], data: Bytes, free: int, wrong: Bytes) -> int:
-    """Writes expressions as URLs, with the scheme http, from `free` on, and sets their spans; the new end.
+    """Writes expressions as http URLs from `free` on and sets their spans; returns the new end.
 
-    1 in `wrong`, and an empty span, for those of another scheme or without a host.
+    An expression of another scheme or without a host gets 1 in `wrong` and an empty span.
     """
     for row in range(spans[0].size):
         start, end = _behind_scheme(block, spans[0][row], spans[1][row]), spans[1][row]
@@ -128,7 +129,7 @@ def copy_urls(block: Bytes, spans: tuple[Ints, Ints], data: Bytes, free: int, wr
 
 @kernel
 def _behind_scheme(block: Bytes, start: int, end: int) -> int:
-    """Where the host begins: behind http:// or https://, or at the start; -1 for other schemes."""
+    """Returns where the host begins: after http:// or https://, or at the start; -1 for other schemes."""
     for position in range(start, end - 2):
         byte = block[position]
         if byte in (47, 63):
@@ -142,7 +143,7 @@ def _behind_scheme(block: Bytes, start: int, end: int) -> int:
 
 @kernel
 def _begins_with(data: Bytes, start: int, other: Bytes) -> bool:
-    """Whether `other`, in small letters, stands at `start`, in any; the caller knows that there is room."""
+    """Whether the lower-case `other` is at `start` in any case; the caller checks that there is room."""
     same = 0
     while same < other.size and data[start + same] | 32 == other[same] | 32:
         same += 1

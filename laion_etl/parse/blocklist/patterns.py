@@ -1,4 +1,4 @@
-"""Regular expressions against whole columns of URLs (RE2, by way of Arrow: linear in the length of a URL)."""
+"""Matches regular expressions against columns of URLs (RE2 through Arrow: linear in the length of a URL)."""
 
 from collections.abc import Sequence
 
@@ -14,10 +14,10 @@ _TOGETHER = 64
 
 
 class UrlPatterns:
-    """Expressions that are searched for together, some dozens at a time."""
+    """Expressions that are searched for together, 64 at a time."""
 
     def __init__(self, patterns: Sequence[str] = ()) -> None:
-        # \Q quotes up to \E, or to the end: an expression with it must stand alone.
+        # \Q quotes up to \E or the end, so an expression with it must not be joined with others.
         quoting = [pattern for pattern in patterns if r"\Q" in pattern]
         plain = [pattern for pattern in patterns if r"\Q" not in pattern]
         groups = [plain[first : first + _TOGETHER] for first in range(0, len(plain), _TOGETHER)]
@@ -27,7 +27,7 @@ class UrlPatterns:
         return bool(self._alternatives)
 
     def matches(self, urls: pa.StringArray) -> npt.NDArray[np.bool_]:
-        """Whether any of the expressions is found in a URL, per URL."""
+        """Whether any expression matches somewhere in a URL, per URL."""
         found = np.zeros(len(urls), np.bool_)
         for alternative in self._alternatives:
             found |= pc.match_substring_regex(urls, alternative).to_numpy(zero_copy_only=False)
@@ -35,14 +35,14 @@ class UrlPatterns:
 
 
 def read_patterns(source: str) -> tuple[list[str], str]:
-    """The expressions of a source and the SHA-256 of its text; InputError names the line of a bad one."""
+    """Returns the expressions of a source and the SHA-256 of its text; InputError for an invalid one."""
     patterns: list[str] = []
     with open_input(source) as stream:
         reader = TextReader(stream, source)
         for lines in reader.blocks():
             for row in range(lines.numbers.size):
                 if not _is_valid(lines.entry(row)):
-                    raise lines.error(row, "regular expression of RE2")
+                    raise lines.error(row, "a regular expression of RE2")
                 patterns.append(lines.entry(row))
     return patterns, reader.content
 
@@ -56,7 +56,7 @@ def _is_valid(pattern: str) -> bool:
 
 
 def _joined(patterns: Sequence[str]) -> list[str]:
-    """Valid expressions as few alternatives; in halves where they are too large for one, or share a name."""
+    """Joins valid expressions; splits them in halves where one would be too large, or group names collide."""
     if len(patterns) == 1:
         return list(patterns)
     alternative = "|".join(f"(?:{pattern})" for pattern in patterns)

@@ -1,7 +1,7 @@
-"""Text of blocklists -> hashes of their entries, or regular expressions; a bad line is an InputError.
+"""Parses the text of blocklists into hashes of their entries; an invalid line is an InputError.
 
-One entry a line in UTF-8, gzipped or not. Blank lines and lines that begin with '#' are passed over; behind a
-domain or a pair id a comment may follow.
+One entry per line in UTF-8, gzipped or not. Blank lines and lines that begin with '#' are skipped; a comment
+may follow a domain or a pair id.
 """
 
 import gzip
@@ -30,7 +30,7 @@ _GZIP_MAGIC = b"\x1f\x8b"
 
 
 class ListKind(StrEnum):
-    """What the entries of a list are."""
+    """The kind of entries of a list."""
 
     DOMAINS = "domains"
     URLS = "urls"
@@ -39,7 +39,7 @@ class ListKind(StrEnum):
 
 
 class Entries(NamedTuple):
-    """Entries of a block of text: spans of it, and the numbers of their lines in the source."""
+    """Entries of a block of text: its spans, and their line numbers in the source."""
 
     source: str
     text: bytes
@@ -50,12 +50,15 @@ class Entries(NamedTuple):
         return self.text[self.spans[0][row] : self.spans[1][row]].decode()
 
     def error(self, row: int, wanted: str) -> InputError:
-        """What to raise for an entry that is not what is wanted."""
-        return InputError(f"{self.source} line {self.numbers[row]} is no {wanted}: {self.entry(row)[:200]!r}")
+        """Returns the error for an entry that is not what is wanted, like "a domain"."""
+        return InputError(
+            f"cannot read {self.source} line {self.numbers[row]}: {self.entry(row)[:200]!r} is not {wanted}; "
+            "correct or remove the line"
+        )
 
 
 class TextReader:
-    """The entries of a source in blocks of 4 MiB; `content` is the SHA-256 of its text when all are read."""
+    """Reads the entries of a source in blocks of 4 MiB; `content` is then the SHA-256 of its text."""
 
     def __init__(self, stream: BufferedReader, source: str) -> None:
         self._stream = stream
@@ -67,7 +70,7 @@ class TextReader:
         return self._sha256.hexdigest()
 
     def blocks(self) -> Iterator[Entries]:
-        """Raises InputError for text that is no UTF-8, damaged gzip and entries of more than 64 KiB."""
+        """Yields the entries. Raises InputError for invalid UTF-8, damaged gzip and entries over 64 KiB."""
         number = 1
         for text in self._whole_lines():
             data = np.frombuffer(text, np.uint8)
@@ -99,11 +102,13 @@ class TextReader:
                 yield block
                 block = stream.read(_BLOCK_BYTES)
         except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-            raise InputError(f"can't read {self._source}: damaged gzip ({error}); fetch it again") from error
+            raise InputError(f"cannot read {self._source}: damaged gzip ({error}); fetch it again") from error
 
     def _check_length(self, size: int) -> None:
         if size > _MAX_LINE_BYTES:
-            raise InputError(f"{self._source} has a line of over 64 KiB; is this a list of entries?")
+            raise InputError(
+                f"cannot read {self._source}: a line is over 64 KiB long; check that it is a list of entries"
+            )
 
     def _check_encoding(self, text: bytes, number: int) -> None:
         if text.isascii():
@@ -112,25 +117,27 @@ class TextReader:
             text.decode()
         except UnicodeDecodeError as error:
             line = number + text.count(b"\n", 0, error.start)
-            raise InputError(f"{self._source} line {line} is not UTF-8; convert the file") from error
+            raise InputError(
+                f"cannot read {self._source} line {line}: it is not UTF-8; convert the file"
+            ) from error
 
 
 def hashes_of(kind: ListKind) -> Callable[[Entries], Hashes]:
-    """What turns entries of a kind into hashes; it raises InputError for the first bad line."""
+    """Returns the function that hashes entries of a kind; it raises InputError for the first invalid line."""
     return {ListKind.DOMAINS: domain_hashes, ListKind.URLS: url_hashes, ListKind.PAIRS: pair_hashes}[kind]
 
 
 def pair_hashes(lines: Entries) -> Hashes:
-    """The first 8 bytes of pair ids, 32 hexadecimal digits each."""
+    """Reads the first 8 bytes of pair ids, 32 hexadecimal digits each."""
     hashes = np.empty(lines.numbers.size, np.uint64)
     bad = read_pair_ids(np.frombuffer(lines.text, np.uint8), lines.spans, hashes)
     if bad >= 0:
-        raise lines.error(bad, "pair id of 32 hexadecimal digits")
+        raise lines.error(bad, "a pair id of 32 hexadecimal digits")
     return hashes
 
 
 def domain_hashes(lines: Entries) -> Hashes:
-    """The hashes of domains; a line of a hosts file may name several."""
+    """Hashes domains; a line of a hosts file may have several."""
     data = np.frombuffer(lines.text, np.uint8)
     hard = np.empty(lines.numbers.size, np.uint8)
     find_plain_names(data, lines.spans, hard)
@@ -150,37 +157,37 @@ def _names(lines: Entries, row: int) -> list[str]:
     first, *names = lines.entry(row).split()
     try:
         if names:
-            ipaddress.ip_address(first)  # a hosts file: an address and the names it is given
+            ipaddress.ip_address(first)  # a hosts file: an address followed by names
         return [normal_host(name) for name in names or [first]]
     except ValueError as error:
-        raise lines.error(row, "domain or line of a hosts file") from error
+        raise lines.error(row, "a domain or a line of a hosts file") from error
 
 
 def normal_host(name: str) -> str:
-    """A domain or address as hosts of links are written: punycode, small letters, no dot at the end.
+    """Normalises a domain or address like the hosts of links: punycode, lower case, no trailing dot.
 
-    `*.` and `.` in front are passed over. Raises ValueError for what is no host, or more than one.
+    A leading `*.` or `.` is ignored. Raises ValueError if it is not exactly one host.
     """
     bare = name.removeprefix("*").removeprefix(".")
     bare = f"[{bare}]" if ":" in bare and "[" not in bare else bare
     url = ada_url.URL(f"http://{bare}/")
     if "*" in bare or url.href != f"http://{url.hostname}/":
-        raise ValueError(f"{name!r} is no host")
+        raise ValueError(f"{name!r} is not a host")
     return str(url.hostname).rstrip(".")
 
 
 def url_hashes(lines: Entries) -> Hashes:
-    """The hashes of URL expressions, and of their hosts, which tell whether a path is worth a look."""
+    """Hashes URL expressions and their hosts; only paths on these hosts need to be looked up."""
     data = np.frombuffer(lines.text, np.uint8)
     starts, ends = lines.spans[0].copy(), lines.spans[1].copy()
     wrong = np.empty(starts.size, np.uint8)
     arena = ByteArena(len(data) + 8 * starts.size + 16)
     base = arena.add(b"http://a/")
     arena.size = copy_urls(data, (starts, ends), arena.data, arena.size, wrong)
-    # A wrong one is left out as if it were resolved: it is empty, and so stands for the base.
+    # An invalid one has an empty span, which resolves to the base; it is reported below.
     bases = (np.array([base[0]], np.int32), np.array([base[1]], np.int32))
     resolve_urls(arena, (starts, ends), bases, np.zeros(starts.size, np.int32), wrong, _MAX_LINE_BYTES)
     if wrong.any():
-        raise lines.error(int(np.argmax(wrong > 0)), "URL or host/path")
+        raise lines.error(int(np.argmax(wrong > 0)), "a URL or host/path")
     hashes = np.empty(2 * starts.size, np.uint64)
     return hashes[: hash_expressions(arena.data, (starts, ends), hashes)]

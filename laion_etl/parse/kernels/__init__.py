@@ -1,9 +1,9 @@
-"""The loops over bytes, compiled by numba: cutting links out of records, judging texts, resolving plain URLs.
+"""Loops over bytes, compiled by numba: extracting links from records, checking texts, resolving simple URLs.
 
-A kernel never decides a hard case. It either gives the answer that the readable Python beside it (text.py,
-urls.py, wat.py) would give, or says that Python has to; tests hold the two together.
+A kernel never decides a hard case. It either gives the answer that the readable Python (text.py, urls.py,
+wat_record.py) would give, or leaves the case to Python; property tests check that the two agree.
 
-Everything is a span (start, end) into one byte array, the arena of a batch, so no object is made per link.
+Everything is a span (start, end) into one byte array, the arena of a batch, so no object is created per link.
 """
 
 import numpy as np
@@ -19,7 +19,7 @@ Hashes = npt.NDArray[np.uint64]
 
 @kernel
 def equals(data: Bytes, start: int, other: Bytes) -> bool:
-    """Whether `other` stands at `start`; the caller knows that there is room for it."""
+    """Whether `other` is at `start`; the caller checks that there is room for it."""
     for i in range(other.size):
         if data[start + i] != other[i]:
             return False
@@ -28,7 +28,7 @@ def equals(data: Bytes, start: int, other: Bytes) -> bool:
 
 @kernel
 def hash_of(data: Bytes, start: int, end: int) -> np.uint64:
-    """FNV-1a, 64 bits, of a span with ASCII letters lowered; equal hashes still have to be compared."""
+    """Computes 64-bit FNV-1a of a span, ASCII letters lower-cased; texts of equal hash must be compared."""
     value = np.uint64(0xCBF29CE484222325)
     for i in range(start, end):
         byte = data[i]
@@ -46,5 +46,5 @@ def holds(sorted_hashes: Hashes, value: np.uint64) -> bool:
 
 
 def constant(text: bytes) -> Bytes:
-    """Bytes as an array that kernels take for a compile-time constant."""
+    """Returns bytes as an array, which kernels treat as a compile-time constant."""
     return np.frombuffer(text, np.uint8)

@@ -1,7 +1,8 @@
-"""Gzip members one behind the other -> an arena, by libdeflate called from compiled code.
+"""Inflates consecutive gzip members into an arena, with libdeflate called from compiled code.
 
-libdeflate takes a member at once, which is a quarter faster than a stream of isal or zlib-ng, and says where
-it ended. It comes with the `deflate` wheel, whose extension module exports its C API (libdeflate.h).
+libdeflate inflates a whole member at once, which is a quarter faster than streaming with isal or zlib-ng, and
+returns where it ended. It comes with the `deflate` wheel, whose extension module exports the C API
+(libdeflate.h).
 """
 
 import ctypes
@@ -22,7 +23,7 @@ STUCK, FULL = 0, 1  # why `inflate_members` stopped
 
 
 def _load() -> ctypes.CDLL | None:
-    """libdeflate, made known to compiled code; None where the wheel hides it."""
+    """Returns libdeflate, registered for compiled code; None if the wheel does not export it."""
     module = find_spec("deflate._deflate")
     if module is None or module.origin is None:
         return None
@@ -38,7 +39,7 @@ def _load() -> ctypes.CDLL | None:
 
 
 _LIBRARY = _load()
-# int f(decompressor, in, in_size, out, out_size, in_used, out_made); pointers and sizes are words alike.
+# int f(decompressor, in, in_size, out, out_size, in_used, out_made); pointers and sizes are both words.
 _decompress = cast(
     Callable[[int, int, int, int, int, int, int], int],
     numba.types.ExternalFunction(_DECOMPRESS, numba.int32(*(numba.intp,) * 7)),
@@ -46,7 +47,7 @@ _decompress = cast(
 
 
 class Decompressor:
-    """The memory libdeflate works in; `handle` is 0 where there is no libdeflate."""
+    """The working memory of libdeflate; `handle` is 0 if libdeflate is not available."""
 
     def __init__(self) -> None:
         self.handle: int = _LIBRARY.libdeflate_alloc_decompressor() or 0 if _LIBRARY else 0
@@ -60,10 +61,10 @@ class Decompressor:
 def inflate_members(
     handle: int, source: tuple[Bytes, int, int], out: Bytes, free: int, rows: tuple[Ints, Longs], row: int
 ) -> tuple[int, int, int, int]:
-    """Inflates members of `source` (bytes, start, end) to `out`, from `free` on, while they fit.
+    """Inflates members of `source` (bytes, start, end) into `out`, from `free` on, while they fit.
 
     Their ends in `out` and starts in the source go into `rows` from `row` on. Returns where it stopped in the
-    source and in `out`, the number of rows, and FULL, or STUCK where no whole and sound member begins.
+    source and in `out`, the number of rows, and FULL, or STUCK if no intact member begins there.
     """
     data, position, end = source
     ends, starts = rows

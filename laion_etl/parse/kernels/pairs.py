@@ -1,4 +1,4 @@
-"""Identities of pairs (MD5), the set of those already seen, and Arrow strings out of spans."""
+"""Kernels for pair ids (MD5), the table of recent ids, repeated texts, and Arrow strings from spans."""
 
 import math
 
@@ -14,7 +14,7 @@ _BLOCK = 64
 
 @kernel
 def pair_ids(data: Bytes, urls: Ints, url_ends: Ints, alts: Ints, alt_ends: Ints) -> Bytes:
-    """MD5 (RFC 1321) of url + alt of every row; shape (rows, 16)."""
+    """Computes MD5 (RFC 1321) of url + alt per row; shape (rows, 16)."""
     out = np.empty((urls.size, 16), np.uint8)
     message = np.empty(4 * _BLOCK, np.uint8)
     for row in range(urls.size):
@@ -72,7 +72,7 @@ def _md5(message: Bytes, out: Bytes) -> None:
 
 @kernel
 def _turned(a: np.uint32, b: np.uint32, mixed: np.uint32, i: int, word: np.uint32, shift: int) -> np.uint32:
-    """The operation of a step."""
+    """Performs the operation of one step."""
     total = np.uint32(mixed + a + _SINES[i] + word)
     return np.uint32(b + np.uint32((total << np.uint32(shift)) | (total >> np.uint32(32 - shift))))
 
@@ -81,11 +81,10 @@ def _turned(a: np.uint32, b: np.uint32, mixed: np.uint32, i: int, word: np.uint3
 def add_unseen(
     ids: Hashes, rows: int, table: Hashes, limit: int, older: Hashes, fresh: Bytes
 ) -> tuple[int, int]:
-    """Puts ids (rows, 2) into an open-addressing table (slots, 2) and sets `fresh` where neither table had
-    them.
+    """Adds ids (rows, 2) to an open-addressing table (slots, 2); sets `fresh` if neither table had the id.
 
-    The id of two zeros is the empty slot and always fresh. Stops when `limit` ids were added: the number of
-    rows looked at, and of ids added.
+    The id of two zeros marks an empty slot and is always fresh. Stops when `limit` ids were added. Returns
+    the numbers of rows processed and of ids added.
     """
     added = 0
     for row in range(rows):
@@ -106,7 +105,7 @@ def add_unseen(
 
 @kernel
 def _slot_of(table: Hashes, first: np.uint64, second: np.uint64) -> np.uint64:
-    """Where an id is, or would go: linear probing from its low bits (MD5 spreads them evenly)."""
+    """Returns the slot of an id, or its free slot: linear probing from its low bits (MD5 is uniform)."""
     mask = np.uint64(table.shape[0] - 1)
     slot = np.uint64(first) & mask
     while True:
@@ -118,7 +117,7 @@ def _slot_of(table: Hashes, first: np.uint64, second: np.uint64) -> np.uint64:
 
 @kernel
 def rehash(old: Hashes, table: Hashes) -> None:
-    """Moves all ids of a table into an empty, larger one."""
+    """Copies all ids of a table into an empty, larger one."""
     for i in range(old.shape[0]):
         if old[i, 0] != 0 or old[i, 1] != 0:
             slot = _slot_of(table, old[i, 0], old[i, 1])
@@ -127,7 +126,7 @@ def rehash(old: Hashes, table: Hashes) -> None:
 
 @kernel
 def gather(data: Bytes, starts: Ints, ends: Ints, offsets: Ints) -> Bytes:
-    """The bytes of the spans one after another; `offsets` (rows + 1) are filled in as Arrow has them."""
+    """Concatenates the bytes of the spans; fills in `offsets` (rows + 1) as Arrow requires."""
     total = 0
     offsets[0] = 0
     for row in range(starts.size):
@@ -143,22 +142,22 @@ def gather(data: Bytes, starts: Ints, ends: Ints, offsets: Ints) -> Bytes:
 
 @kernel
 def text_hashes(data: Bytes, starts: Ints, ends: Ints) -> Hashes:
-    """A hash per text, ASCII letters lowered."""
+    """Hashes texts, with ASCII letters lower-cased."""
     hashes = np.empty(starts.size, np.uint64)
     for row in range(starts.size):
         hashes[row] = hash_of(data, starts[row], ends[row])
     return hashes
 
 
-_COUNT = np.uint64(0xFFFFF)  # the bits of a slot that count; the others hold those of the hash
+_COUNT = np.uint64(0xFFFFF)  # the bits of a slot that hold the count; the others hold those of the hash
 
 
 @kernel
 def count_texts(table: Hashes, texts: Hashes, max_repeats: int, repeated: Bytes) -> None:
-    """Counts every text in an open-addressing table and sets `repeated` from its `max_repeats` + 1st time on.
+    """Counts texts in an open-addressing table; sets `repeated` from the `max_repeats` + 1st occurrence on.
 
-    A slot is 44 bits of the hash and 20 of the count, so one look into memory is enough. A full table takes
-    no new texts: they are not counted, and never repeated.
+    A slot is 44 bits of the hash and 20 of the count, so one memory access is enough. Once the table is full,
+    new texts are not counted, and so never marked as repeated.
     """
     mask = np.uint64(table.size - 1)
     for row in range(texts.size):

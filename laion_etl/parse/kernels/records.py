@@ -1,9 +1,9 @@
-"""Records of a batch -> spans of the image links, without parsing their JSON as a whole.
+"""Extracts the spans of image links from the records of a batch without parsing their JSON as a whole.
 
-The extractor writes compact JSON in which a quote inside a string is always escaped; so `{"path":"IMG@/src"`
-can only be the beginning of an image entry, and what follows is read as the JSON object it is. A page is left
-to Python (state ODD) when anything is not as the extractor writes it, or when it holds what only the whole
-JSON tells: a base, a licence.
+The extractor writes compact JSON in which a quote inside a string is always escaped, so `{"path":"IMG@/src"`
+can only be the beginning of an image entry; what follows is parsed as a JSON object. A page is left to Python
+(state ODD) if anything deviates from the extractor's form, or if it needs the whole JSON: for a licence, or a
+base that is ambiguous.
 """
 
 from typing import NamedTuple
@@ -15,13 +15,13 @@ from laion_etl.parse.kernels import Bytes, Hashes, Ints, constant, equals
 
 PAGE, NOT_A_PAGE, ODD = 0, 1, 2  # states of a record
 
-MAX_PAGE_URL_BYTES = 8192  # pages with a longer URL are left to Python, which counts them out
+MAX_PAGE_URL_BYTES = 8192  # pages with a longer URL are left to Python, which drops them
 
 IMAGE_START = b'{"path":"IMG@/src"'
 
 
 class Records(NamedTuple):
-    """A row per record (in: spans; out: state, page URL, base as the page has it, empty if it has none)."""
+    """One row per record (in: spans; out: state, page URL, base as in the page, empty if there is none)."""
 
     start: Ints
     end: Ints
@@ -33,9 +33,9 @@ class Records(NamedTuple):
 
 
 class Links(NamedTuple):
-    """A row per image link: its record and the spans of its JSON strings, start -1 where there is none.
+    """One row per image link: its record and the spans of its JSON strings; start -1 if one is missing.
 
-    `escaped` has bit 1 for a url, 2 for an alt and 4 for a title that holds a JSON escape.
+    `escaped` has bit 1 for a url, 2 for an alt and 4 for a title that contains a JSON escape.
     """
 
     record: Ints
@@ -49,12 +49,12 @@ class Links(NamedTuple):
 
 
 def new_records(starts: Ints, ends: Ints) -> Records:
-    """Rows for records at these spans, nothing found yet."""
+    """Returns rows for the records at these spans, with nothing found yet."""
     return Records(starts, ends, *(np.zeros(starts.size, np.int32) for _ in range(5)))
 
 
 def new_links(rows: int) -> Links:
-    """Room for so many links."""
+    """Allocates rows for links."""
     return Links(*(np.empty(rows, np.int32) for _ in Links._fields))
 
 
@@ -67,10 +67,10 @@ _HTML = constant(b'"HTML-Metadata":{')
 _PATH = constant(b'{"path":')
 _IMAGE = constant(b'"IMG@/src"')
 
-# What the scan of a page stops at: an image, or a sign that the whole JSON is needed. Two to four bytes that
-# are rare elsewhere stand for each; eight places are compared at once in 64-bit words (the zero-byte test of
-# Hacker's Delight 6-1), which is ten times as fast as a table of skips. Where one is found in a block, its
-# second or third byte, the rarest, tells the place.
+# The scan of a page stops at an image, or at a sign that more of the JSON is needed. Each is represented by
+# two to four bytes that are rare elsewhere; eight places are compared at once in 64-bit words (the zero-byte
+# test of Hacker's Delight 6-1), which is ten times as fast as a skip table. Within a block that has one, its
+# second or third byte, the rarest, is searched for.
 _SIGNS = (b"G@", b'"Bas', b"ns.o")
 _KEYS = b"@B."
 _ONES, _HIGHS = np.uint64(0x0101010101010101), np.uint64(0x8080808080808080)
@@ -90,7 +90,7 @@ _HEADERS = constant(b'"Headers":')
 
 
 def _name_skip_table() -> Bytes:
-    """For the last byte of the window: how far the search for the HTML name may move (Horspool 1980)."""
+    """Returns how far the search for the HTML name may move per last byte of the window (Horspool 1980)."""
     skip = np.full(256, _NAME_BYTES, np.uint8)
     for i in range(_NAME_BYTES):
         skip[_HTML[i]] = _NAME_BYTES - 1 - i
@@ -107,7 +107,7 @@ _IS_KEY = _key_table()
 
 
 def _string_table() -> Bytes:
-    """What a byte means in a JSON string: 0 itself, 1 its end, 2 an escape, 3 it has no place there."""
+    """Returns what each byte means in a JSON string: 0 itself, 1 its end, 2 an escape, 3 not allowed."""
     table = np.zeros(256, np.uint8)
     table[:32] = 3
     table[34], table[92] = 1, 2
@@ -121,7 +121,7 @@ _NAME_SKIP = _name_skip_table()
 
 @kernel
 def cut_links(data: Bytes, words: Hashes, records: Records, links: Links) -> int:
-    """Fills in states and page URLs of records and the links of PAGE records; how many links there are."""
+    """Fills in states and page URLs of records and the links of PAGE records; returns the number of links."""
     count = 0
     for record in range(records.start.size):
         end = records.end[record]
@@ -152,7 +152,7 @@ def cut_links(data: Bytes, words: Hashes, records: Records, links: Links) -> int
 
 @kernel
 def _read_head(data: Bytes, records: Records, record: int) -> tuple[int, bool]:
-    """Where the payload begins and whether the record is of type metadata; -1 when the head is odd."""
+    """Returns where the payload begins, -1 if the head is irregular, and whether the type is metadata."""
     position, end = records.start[record], records.end[record]
     is_metadata, typed, length = False, False, -1
     if end - position < 16 or not equals(data, position, _WARC):
@@ -191,7 +191,7 @@ def _read_head(data: Bytes, records: Records, record: int) -> tuple[int, bool]:
 
 @kernel
 def _names(data: Bytes, line: int, stop: int, name: Bytes) -> bool:
-    """Whether a header line begins with a name, written in lower case here, in any case there."""
+    """Whether a header line begins with a name, which is given in lower case, in any case."""
     if stop - line < name.size:
         return False
     for i in range(name.size):
@@ -212,7 +212,7 @@ def _trimmed(data: Bytes, start: int, end: int) -> tuple[int, int]:
 
 @kernel
 def _is_plain_url(data: Bytes, start: int, end: int) -> bool:
-    """Whether a page URL is printable ASCII, of usual length and not in angle brackets."""
+    """Whether a page URL is printable ASCII, not too long and not in angle brackets."""
     if end - start > MAX_PAGE_URL_BYTES or (start < end and data[start] == 60):
         return False
     for i in range(start, end):
@@ -223,7 +223,7 @@ def _is_plain_url(data: Bytes, start: int, end: int) -> bool:
 
 @kernel
 def _number(data: Bytes, start: int, end: int) -> int:
-    """A decimal number of at most nine digits, else -1."""
+    """Parses a decimal number of at most nine digits, else returns -1."""
     if start == end or end - start > 9:
         return -1
     value = 0
@@ -236,7 +236,7 @@ def _number(data: Bytes, start: int, end: int) -> int:
 
 @kernel
 def _find_html(data: Bytes, start: int, end: int) -> int:
-    """Behind `"HTML-Metadata":{`; -1 when the name is nowhere, -2 when it stands there otherwise."""
+    """Returns the position after `"HTML-Metadata":{`; -1 without the name, -2 if its form is different."""
     position = start + _NAME_BYTES - 1
     while position < end:
         skip = _NAME_SKIP[data[position]]
@@ -256,7 +256,7 @@ def _find_html(data: Bytes, start: int, end: int) -> int:
 def _scan_page(
     data: Bytes, words: Hashes, span: tuple[int, int], records: Records, record: int, links: Links, count: int
 ) -> int:
-    """Adds the image links of a page; the new count, or -1 when the page needs its whole JSON."""
+    """Adds the image links of a page; returns the new count, or -1 if the page needs its whole JSON."""
     start, end = span
     position = start
     block_bytes = 8 * _BLOCK_WORDS
@@ -284,7 +284,7 @@ def _scan_page(
 
 @kernel
 def _next_key(data: Bytes, start: int, stop: int) -> int:
-    """Where the next key byte of a sign is, `stop` or behind it if there is none before."""
+    """Returns where the next key byte of a sign is; `stop` or beyond if there is none before."""
     position, end, one = np.uint64(start), np.uint64(stop), np.uint64(1)
     while position < end and not _IS_KEY[data[position]]:
         position += one
@@ -293,9 +293,9 @@ def _next_key(data: Bytes, start: int, stop: int) -> int:
 
 @kernel
 def _read_base(data: Bytes, span: tuple[int, int], start: int, records: Records, record: int) -> int:
-    """Keeps the span of the base; where it ends, -1 when only the whole JSON tells whether it is the page's.
+    """Stores the span of the base; returns where it ends, or -1 if the whole JSON is needed to be sure.
 
-    That is so for a second one, and when HTTP headers, whose names are the server's, follow the HTML.
+    That is the case for a second base, and if HTTP headers, whose names the server chooses, follow the HTML.
     """
     end = span[1]
     stop, escapes = _string_end(data, start, end)
@@ -310,7 +310,7 @@ def _read_base(data: Bytes, span: tuple[int, int], start: int, records: Records,
 
 @kernel
 def _has_sign(words: Hashes, first: int) -> bool:
-    """Whether one of the signs begins in a block of words."""
+    """Whether a sign begins in a block of words."""
     found = np.uint64(0)
     for i in range(first, first + _BLOCK_WORDS):
         word, after = words[i], words[i + 1]
@@ -328,14 +328,14 @@ def _has_sign(words: Hashes, first: int) -> bool:
 
 @kernel
 def _is_licence(data: Bytes, dot: int, start: int) -> bool:
-    """Whether a dot is that of creativecommons.org; the caller knows that there is room behind it."""
+    """Whether a dot is that of creativecommons.org; the caller checks that there is room after it."""
     first = dot - _COMMONS.size + 4
     return first >= start and equals(data, first, _COMMONS)
 
 
 @kernel
 def _read_entry(data: Bytes, sign: int, end: int, record: int, links: Links, row: int) -> int:
-    """Reads the image entry whose path value begins at `sign`; where it ends, -1 when it is odd."""
+    """Reads the image entry whose path value begins at `sign`; returns its end, -1 if it is irregular."""
     if row == links.record.size or end - sign < _IMAGE.size or not equals(data, sign, _IMAGE):
         return -1
     if not equals(data, sign - _PATH.size, _PATH):
@@ -349,7 +349,7 @@ def _read_entry(data: Bytes, sign: int, end: int, record: int, links: Links, row
         name = position + 2
         name_end, _ = _string_end(data, name, end)
         if name_end < 0 or name_end + 2 >= end or data[name_end + 1] != 58 or data[name_end + 2] != 34:
-            return -1  # no string as value
+            return -1  # the value is not a string
         value = name_end + 3
         value_end, escapes = _string_end(data, value, end)
         if value_end < 0:
@@ -363,9 +363,9 @@ def _read_entry(data: Bytes, sign: int, end: int, record: int, links: Links, row
 
 @kernel
 def _string_end(data: Bytes, start: int, end: int) -> tuple[int, bool]:
-    """Position of the quote that ends a JSON string, and whether it holds escapes; -1 when it never ends."""
+    """Returns where the quote that ends a JSON string is, -1 if there is none, and whether it has escapes."""
     escapes = False
-    position, stop, one = np.uint64(start), np.uint64(end), np.uint64(1)  # unsigned: no index from the end
+    position, stop, one = np.uint64(start), np.uint64(end), np.uint64(1)  # unsigned: no negative indices
     while position < stop:
         kind = _STRING[data[position]]
         if kind == 0:
@@ -384,7 +384,7 @@ def _string_end(data: Bytes, start: int, end: int) -> tuple[int, bool]:
 def _store(
     data: Bytes, name: int, name_end: int, value: int, value_end: int, escapes: bool, links: Links, row: int
 ) -> None:
-    """Keeps the span of a url, alt or title; a later one of the same name wins, as in JSON parsers."""
+    """Stores the span of a url, alt or title; a later one of the same name wins, as in JSON parsers."""
     length = name_end - name
     if length == 3 and data[name] == 117 and data[name + 1] == 114 and data[name + 2] == 108:
         links.url_start[row], links.url_end[row], bit = value, value_end, 1

@@ -1,4 +1,4 @@
-"""Which texts are clean as they are, and which may be placeholders: both only sort out the plain majority."""
+"""Kernels that find texts which are already clean or cannot be placeholders: the simple majority."""
 
 import numpy as np
 
@@ -7,9 +7,8 @@ from laion_etl.parse.kernels import Bytes, Hashes, Ints, hash_of, holds
 
 EMPTY, CLEAN, NEEDS_CLEANING, ABSENT = 0, 1, 2, 3  # judgements of a text
 
-# Characters that cleaning leaves as they are, wherever they stand among each other: letters and marks of
-# NFC that are in none of the patterns by which ftfy knows mojibake, that it doesn't replace, and that don't
-# compose with what stands before them.
+# Characters that cleaning leaves unchanged in any combination: letters and marks in NFC that are in none of
+# ftfy's patterns of mojibake, that ftfy does not replace, and that do not compose with the character before.
 _PLAIN_RANGES = (
     (0x00DF, 0x00F6),  # Latin-1 small letters
     (0x00F8, 0x00FC),
@@ -76,18 +75,17 @@ _PLAIN_RANGES = (
 )
 
 
-# Capitals that are as harmless, but not behind a small letter outside ASCII: that is how mojibake often
-# looks.
+# Capitals that are equally harmless, except after a small letter outside ASCII: that may be mojibake.
 _PLAIN_CAPITALS = "ÀÁÄÅÆÇÈÉÊËÌÍÏÑÒÓÔÕÖÚÛÜÝĀĂĄĆČĎĐĒĖĘĚĞİŁŃŇŘŚŞŠŤŮŰŹŻŽȘȚ"
 
 
 def plain_characters() -> list[int]:
-    """The code points that `judge_texts` takes for clean anywhere, beside printable ASCII."""
+    """Returns the code points that `judge_texts` accepts anywhere, in addition to printable ASCII."""
     return [point for first, last in _PLAIN_RANGES for point in range(first, last + 1)]
 
 
 def plain_capitals() -> list[int]:
-    """Those that it takes for clean at the start and behind ASCII."""
+    """Returns the code points that it accepts at the start and after ASCII."""
     return [ord(character) for character in _PLAIN_CAPITALS]
 
 
@@ -105,10 +103,9 @@ _PLAIN = _plain_table()
 def judge_texts(
     data: Bytes, starts: Ints, ends: Ints, max_chars: int, judgements: Ints, lengths: Ints
 ) -> None:
-    """For every span EMPTY, CLEAN or NEEDS_CLEANING (ABSENT where it begins at -1), and its length,
-    characters.
+    """Sets EMPTY, CLEAN or NEEDS_CLEANING (ABSENT if it begins at -1) and the length in characters per span.
 
-    A clean text is valid UTF-8 of at most `max_chars` plain characters, single spaces between words.
+    A clean text is valid UTF-8 of at most `max_chars` plain characters with single spaces between words.
     """
     for row in range(starts.size):
         start, end = starts[row], ends[row]
@@ -125,10 +122,10 @@ def judge_texts(
 
 @kernel
 def _plain_length(data: Bytes, start: int, end: int) -> int:
-    """Characters of a text that is clean as it is; -1 for every other."""
+    """Returns the number of characters of a text that is already clean; -1 for every other."""
     length = 0
     position = start
-    spaced = True  # at the start or behind a space
+    spaced = True  # at the start or after a space
     while position < end:
         byte = int(data[position])
         length += 1
@@ -162,7 +159,7 @@ def _may_be_entity(data: Bytes, ampersand: int, end: int) -> bool:
 
 @kernel
 def _multibyte(data: Bytes, position: int, end: int, byte: int) -> tuple[int, int]:
-    """Code point and size of a UTF-8 sequence of two or three bytes; size 0 for anything else."""
+    """Returns code point and size of a UTF-8 sequence of two or three bytes; size 0 for anything else."""
     if 0xC2 <= byte <= 0xDF and position + 1 < end:
         second = int(data[position + 1])
         if second & 0xC0 == 0x80:
@@ -183,10 +180,10 @@ MAY_BE, IS_WORD = 1, 2  # findings of `find_placeholders`
 def find_placeholders(
     data: Bytes, starts: Ints, ends: Ints, words: Hashes, number_words: Hashes, findings: Bytes
 ) -> None:
-    """IS_WORD for one of the `words`, MAY_BE for what `placeholder` has to look at; lists are sorted hashes.
+    """Sets IS_WORD for one of the `words`, MAY_BE for what `placeholder` must check; lists are sorted hashes.
 
-    The others (0) neither look like a file name or an identifier, nor are numbers with only `number_words`
-    between them, nor, without digits and punctuation at their ends, one of the `words`.
+    The others (0) neither look like a file name or an identifier, nor consist of numbers and `number_words`
+    only, nor are one of the `words` once digits and punctuation at their ends are stripped.
     """
     for row in range(starts.size):
         start, end = starts[row], ends[row]
@@ -231,7 +228,7 @@ def _is_letter(byte: int) -> bool:
 
 @kernel
 def _is_mark(data: Bytes, position: int) -> bool:
-    """Whether a character may be punctuation outside ASCII (Latin-1, U+2000, U+3000 blocks, wide forms)."""
+    """Whether a character may be non-ASCII punctuation (Latin-1, U+2000, U+3000 blocks, wide forms)."""
     byte = int(data[position])
     return byte == 0xC2 or byte == 0xE2 or byte == 0xEF or (byte == 0xE3 and int(data[position + 1]) <= 0x83)
 

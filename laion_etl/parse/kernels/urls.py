@@ -1,4 +1,4 @@
-"""Plain image URLs: absolute by the WHATWG URL standard without a URL parser; and hosts as numbers."""
+"""Kernels for simple URLs: make them absolute by the WHATWG standard without a parser, and number hosts."""
 
 import numpy as np
 
@@ -18,7 +18,7 @@ def _table(characters: bytes) -> Bytes:
     return table
 
 
-# Characters that the standard neither encodes nor gives a meaning in a path or a query of http(s).
+# Characters that the standard neither encodes nor treats specially in a path or a query of http(s).
 _PATH = _table(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~!$&()*+,;=:@/[]?")
 _HOST = _table(b"abcdefghijklmnopqrstuvwxyz0123456789-_.")
 _UPPER_HEX = _table(b"0123456789ABCDEF")
@@ -34,9 +34,9 @@ def resolve_plain(
     max_bytes: int,
     states: Ints,
 ) -> int:
-    """Makes the URL spans absolute where that takes no parser; new URLs are written from `free` on.
+    """Makes the URL spans absolute where that needs no parser; writes new URLs from `free` on.
 
-    `bases` are spans per record. The caller keeps room for every URL with its base; the new end is returned.
+    `bases` are spans per record. The caller reserves room for every URL with its base. Returns the new end.
     """
     starts, ends = urls
     base_row, base_plain, host_start, host_end, folder_end = -1, False, 0, 0, 0
@@ -71,7 +71,7 @@ def resolve_plain(
 def _join(
     data: Bytes, reference: tuple[int, int], base: tuple[int, int, int, int], free: int
 ) -> tuple[int, int]:
-    """Writes a relative reference joined to its base at `free`; the new end, and the start or -1."""
+    """Writes a relative reference joined to its base at `free`; returns the new end, and the start or -1."""
     start, end = reference
     base_start, host_start, host_end, folder_end = base
     if data[start] == 47 and start + 1 < end and data[start + 1] == 47:  # //host/path
@@ -108,7 +108,7 @@ def _join(
 
 @kernel
 def _begins_a_segment(data: Bytes, start: int, end: int) -> bool:
-    """Whether a relative path begins with a plain name: no scheme, no query, no further slash or dot."""
+    """Whether a relative path begins with a plain name: no scheme, query, further slash or dot."""
     if data[start] == 47 or data[start] == 63 or data[start] == 35 or data[start] == 46:
         return False
     for i in range(start, end):
@@ -121,7 +121,7 @@ def _begins_a_segment(data: Bytes, start: int, end: int) -> bool:
 
 @kernel
 def _parent(data: Bytes, host_end: int, folder_end: int) -> int:
-    """The end of the folder above, behind its slash; the root stays."""
+    """Returns the end of the parent folder, after its slash; the root is its own parent."""
     position = folder_end - 1
     while position > host_end and data[position - 1] != 47:
         position -= 1
@@ -137,7 +137,7 @@ def _is_http(data: Bytes, start: int, end: int) -> bool:
 
 @kernel
 def _plain_host(data: Bytes, start: int, end: int) -> tuple[int, int]:
-    """Start and end of the host of an absolute http(s) URL; end 0 where it is not plain."""
+    """Returns start and end of the host of an absolute http(s) URL; end 0 if it is not plain."""
     if end - start > _HTTPS.size and equals(data, start, _HTTPS):
         return _plain_host_behind(data, start + _HTTPS.size, end)
     if end - start > _HTTP.size and equals(data, start, _HTTP):
@@ -147,7 +147,7 @@ def _plain_host(data: Bytes, start: int, end: int) -> tuple[int, int]:
 
 @kernel
 def _plain_host_behind(data: Bytes, start: int, end: int) -> tuple[int, int]:
-    """A lower-case ASCII name with a dot, whose last label begins with a letter, up to a slash."""
+    """Returns the span of a plain host: lower-case ASCII with a dot, the last label begins with a letter."""
     position, label = start, start
     while position < end and data[position] != 47:
         byte = data[position]
@@ -167,7 +167,7 @@ def _plain_host_behind(data: Bytes, start: int, end: int) -> tuple[int, int]:
 
 @kernel
 def _folder_end(data: Bytes, host_end: int, end: int) -> int:
-    """Behind the last slash of the path of a base; -1 when its path is not plain."""
+    """Returns the position after the last slash of the path of a base; -1 if the path is not plain."""
     stop = host_end
     while stop < end and data[stop] != 63 and data[stop] != 35:
         stop += 1
@@ -180,7 +180,7 @@ def _folder_end(data: Bytes, host_end: int, end: int) -> int:
 
 @kernel
 def _plain_end(data: Bytes, start: int, end: int) -> int:
-    """Where a plain path and query end: at `end` or a fragment; -1 when they are not plain."""
+    """Returns where a plain path and query end, at `end` or a fragment; -1 if they are not plain."""
     in_query = False
     for position in range(start, end):
         byte = data[position]
@@ -219,7 +219,7 @@ LONG_HOST, LONG_URL, BAD_EXTENSION = 1, 2, 3  # findings of `check_urls`
 def check_urls(
     data: Bytes, urls: tuple[Ints, Ints], limits: tuple[int, int], extensions: Bytes, findings: Ints
 ) -> None:
-    """0 or a finding per absolute URL; `limits` are (URL, host) bytes, `extensions` zero-padded rows."""
+    """Sets 0 or a finding per absolute URL; `limits` are (URL, host) bytes, `extensions` zero-padded rows."""
     starts, ends = urls
     for row in range(starts.size):
         host, host_end = host_span(data, starts[row], ends[row])
@@ -235,7 +235,7 @@ def check_urls(
 
 @kernel
 def host_span(data: Bytes, start: int, end: int) -> tuple[int, int]:
-    """The host, without port, of an absolute http(s) URL as a parser writes it (no userinfo)."""
+    """Returns the span of the host, without port, of an absolute http(s) URL as a parser writes it."""
     host = start + (_HTTPS.size if data[start + 4] == 115 else _HTTP.size)
     position = host
     bracketed = data[host] == 91
@@ -268,7 +268,7 @@ def _has_extension(data: Bytes, path: int, end: int, extensions: Bytes) -> bool:
 
 @kernel
 def find_files(data: Bytes, urls: tuple[Ints, Ints], names: Hashes, findings: Bytes) -> None:
-    """1 for URLs whose path ends in one of the file names (sorted hashes, letters lowered), else 0."""
+    """Sets 1 for URLs whose path ends in one of the file names (sorted hashes, lower-cased), else 0."""
     for row in range(urls[0].size):
         _, path = host_span(data, urls[0][row], urls[1][row])
         stop = path
@@ -284,10 +284,10 @@ def find_files(data: Bytes, urls: tuple[Ints, Ints], names: Hashes, findings: By
 def number_hosts(
     data: Bytes, urls: tuple[Ints, Ints], table: Ints, names: Bytes, sizes: Ints, known: int, numbers: Ints
 ) -> int:
-    """A number for the host of every URL; new hosts are numbered on from `known`, the new count is returned.
+    """Numbers the host of each URL; new hosts get numbers from `known` on. Returns the new count.
 
-    `table` is open addressing over number + 1; `names` holds a row of bytes per host, `sizes` their lengths.
-    The caller keeps room for as many new hosts as there are URLs, and no host longer than a row of names.
+    `table` is open addressing over number + 1; `names` has a row of bytes per host, `sizes` their lengths.
+    The caller reserves room for as many new hosts as there are URLs; no host may exceed a row of names.
     """
     mask = table.size - 1
     for row in range(urls[0].size):
