@@ -52,10 +52,8 @@ class ImageSettings:
     def from_settings(cls, settings: DownloadSettings) -> "ImageSettings":
         """Raises SettingsError for an unknown resize mode or format."""
         if settings.encode_format not in ENCODINGS:
-            raise SettingsError(
-                f"cannot use LAION_ETL_DOWNLOAD_ENCODE_FORMAT={settings.encode_format!r}: unknown format; "
-                f"choose one of {', '.join(ENCODINGS)}"
-            )
+            given = f"LAION_ETL_DOWNLOAD_ENCODE_FORMAT={settings.encode_format!r}"
+            raise SettingsError(f"{given} is none of {', '.join(ENCODINGS)}")
         return cls(
             ImageRules.from_settings(settings),
             Resize.from_settings(settings),

@@ -83,7 +83,7 @@ def _read(answer: dns.message.Message) -> Addresses:
 
 
 def parse_servers(entries: Iterable[str]) -> list[tuple[str, int]]:
-    """Parses `LAION_ETL_DOWNLOAD_NAMESERVERS`. Raises SettingsError for an invalid entry."""
+    """Addresses and ports of `LAION_ETL_DOWNLOAD_NAMESERVERS`; raises SettingsError for what is none."""
     servers: list[tuple[str, int]] = []
     for entry in entries:
         if entry == "system":
@@ -94,8 +94,7 @@ def parse_servers(entries: Iterable[str]) -> list[tuple[str, int]]:
             address, port = entry, str(_DNS_PORT)
         if not port.isdigit():
             raise SettingsError(
-                f"cannot read LAION_ETL_DOWNLOAD_NAMESERVERS entry {entry!r}: the port is not a number; "
-                "write address, address:port or system"
+                f"LAION_ETL_DOWNLOAD_NAMESERVERS entry {entry!r} is not address or address:port"
             )
         servers.append((address.strip("[]"), int(port)))
     return servers

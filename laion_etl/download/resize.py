@@ -47,16 +47,14 @@ class Resize:
 
     @classmethod
     def from_settings(cls, settings: DownloadSettings) -> "Resize":
-        """Raises SettingsError for an unknown mode or an invalid size."""
+        """Raises SettingsError for an unknown mode or no size."""
         if settings.resize_mode not in MODES:
             raise SettingsError(
-                f"cannot use LAION_ETL_DOWNLOAD_RESIZE_MODE={settings.resize_mode!r}: unknown mode; "
-                f"choose one of {', '.join(MODES)}"
+                f"LAION_ETL_DOWNLOAD_RESIZE_MODE={settings.resize_mode!r} is none of {', '.join(MODES)}"
             )
         if settings.image_size < 1:
             raise SettingsError(
-                f"cannot use LAION_ETL_DOWNLOAD_IMAGE_SIZE={settings.image_size}: it must be at least 1; "
-                "set LAION_ETL_DOWNLOAD_RESIZE_MODE=no to keep the original sizes"
+                "LAION_ETL_DOWNLOAD_IMAGE_SIZE must be at least 1; RESIZE_MODE=no keeps sizes"
             )
         return cls(settings.resize_mode, settings.image_size, settings.resize_only_if_bigger)
 

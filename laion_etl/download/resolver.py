@@ -229,8 +229,5 @@ def _override(entry: str) -> tuple[str, Endpoint]:
     pattern, _, endpoint = entry.partition("=")
     address, _, port = endpoint.rpartition(":")
     if not (pattern and address and port.isdigit()):
-        raise SettingsError(
-            f"cannot read LAION_ETL_DOWNLOAD_CONNECT_TO entry {entry!r}: it has another form; "
-            "write host-pattern=address:port"
-        )
+        raise SettingsError(f"LAION_ETL_DOWNLOAD_CONNECT_TO entry {entry!r} is not host-pattern=address:port")
     return pattern, (address.strip("[]"), int(port))

@@ -75,10 +75,7 @@ def _network(text: str) -> IPv4Network | IPv6Network:
     try:
         return ip_network(text)
     except ValueError as error:
-        raise SettingsError(
-            f"cannot read LAION_ETL_DOWNLOAD_ALLOW_NETWORKS entry {text!r}: {error}; "
-            "write networks like 10.1.0.0/16"
-        ) from error
+        raise SettingsError(f"LAION_ETL_DOWNLOAD_ALLOW_NETWORKS entry {text!r}: {error}") from error
 
 
 def _public_v4(address: IPv4Address) -> bool:

@@ -24,7 +24,7 @@ from laion_etl.settings import DownloadSettings, Settings
 from laion_etl.stats import Output, StageStats, fingerprint
 from laion_etl.storage import Store
 
-# Settings that change how a batch is processed but not its result: a change causes no new download.
+# How a batch is worked on, not what comes out of it: a change of these is no reason to fetch again.
 _WITHOUT_EFFECT_ON_OUTPUT = {
     "connections",
     "connections_per_host",

@@ -15,7 +15,7 @@ from laion_etl.errors import SettingsError
 from laion_etl.factories import load_factory
 from laion_etl.settings import ParseSettings
 
-_SETTING = "LAION_ETL_PARSE_LANGUAGE_DETECTOR"
+_VARIABLE = "LAION_ETL_PARSE_LANGUAGE_DETECTOR"
 
 
 class Languages(NamedTuple):
@@ -117,11 +117,11 @@ def language_detector(settings: ParseSettings) -> Detector:
     A factory is called with the settings and returns a Detector. Raises SettingsError if it does not.
     """
     name = settings.language_detector
-    factory = _SHIPPED.get(name) or load_factory(name, _SETTING, ", ".join(_SHIPPED))
+    factory = _SHIPPED.get(name) or load_factory(name, _VARIABLE, ", ".join(_SHIPPED))
     detector = factory(settings)
     if not callable(getattr(detector, "detect", None)):
         raise SettingsError(
-            f"cannot use {_SETTING}={name!r}: the factory returned an object without the method "
+            f"cannot use {_VARIABLE}={name!r}: the factory returned an object without the method "
             "detect(texts); return a Detector (docs/languages.md)"
         )
     return detector

@@ -157,7 +157,7 @@ def test_a_detector_of_ones_own_is_named_by_module_and_function() -> None:
         ("no_such_package.module:factory", "no_such_package.module can't be imported: No module named"),
         (f"{HERE}:missing", "has no function missing"),
         (f"{HERE}:NO_FUNCTION", "has no function NO_FUNCTION"),
-        (f"{HERE}:returns_nothing", r"what the factory returned has no method detect\(texts\)"),
+        (f"{HERE}:returns_nothing", r"the factory returned an object without the method detect\(texts\)"),
     ],
 )
 def test_a_name_that_is_no_detector_is_an_error_of_the_settings(name: str, message: str) -> None:
