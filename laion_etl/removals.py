@@ -17,7 +17,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from laion_etl.download.blocklist import HashBlocklist, PdqBlocklist
+from laion_etl.blocklists.image_hashes import HashBlocklist, PdqBlocklist
 from laion_etl.errors import InputError
 from laion_etl.parse.blocklist import Blocklists
 from laion_etl.stats import fingerprint

@@ -7,7 +7,7 @@ from typing import Any
 
 import trio
 
-from laion_etl.download.blocklist import HashBlocklist, PdqBlocklist
+from laion_etl.blocklists.image_hashes import HashBlocklist, PdqBlocklist
 from laion_etl.download.client import Client
 from laion_etl.download.concurrency import AdaptiveConcurrency, LoadSample
 from laion_etl.download.content_opt_out import opted_out_by_metadata

@@ -7,7 +7,7 @@ import pytest
 import trio
 from PIL import Image
 
-from laion_etl.download.blocklist import HashBlocklist
+from laion_etl.blocklists.image_hashes import HashBlocklist
 from laion_etl.download.decoders import Decoders
 from laion_etl.download.hashes import Digests
 from laion_etl.download.images import StoredImage

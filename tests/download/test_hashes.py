@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from laion_etl.download.blocklist import PdqBlocklist
+from laion_etl.blocklists.image_hashes import PdqBlocklist
 from laion_etl.download.hashes import pdq_hash
 from laion_etl.errors import InputError
 
