@@ -35,6 +35,7 @@ from laion_tasks import (
     SETTINGS,
     SHARDS,
     checked,
+    nothing_produced,
     produced,
     set_params,
     wat_files_param,
@@ -155,24 +156,33 @@ def plan(crawl: str) -> Stage[list[int]]:
     """Cuts the loaded pairs into batches; returns the download workers' numbers, at most one a batch."""
     result = yield ["plan", "--crawl", crawl]
     batches = result["batches"]
-    produced(PAIRS, crawl=crawl, batches=len(batches))
+    if batches:
+        produced(PAIRS, crawl, batches=len(batches), plan=result["plan"])
+    else:
+        nothing_produced(PAIRS)
     workers = int(get_current_context()["params"]["download_workers"])
     return list(range(max(1, min(workers, len(batches)))))
 
 
 @stage(**MAPPED, pool=SETTINGS.airflow.download_pool, execution_timeout=timedelta(days=14))
-def download(crawl: str, worker: int) -> Stage[dict[str, int]]:
+def download(crawl: str, worker: int) -> Stage[dict[str, int | str]]:
     """Claims batches until none is left."""
     _label(f"worker {worker}")
     result = yield ["download", "--crawl", crawl]
-    return counts(result)
+    return {**counts(result), "done": result["done"], "plan": result["plan"]}
 
 
 @task(trigger_rule=GO_ON, outlets=[SHARDS])
 def group(crawl: str) -> list[str]:
     """How the shards are dealt out for scoring: I/G of every group."""
-    produced(SHARDS, crawl=crawl)
-    groups = int(get_current_context()["params"]["score_groups"])
+    context = get_current_context()
+    ended = [worker for worker in context["ti"].xcom_pull(task_ids=["download"]) if worker]
+    last = max(ended, key=lambda worker: worker["done"], default={"done": 0})
+    if last["done"]:
+        produced(SHARDS, crawl, batches=last["done"], plan=last["plan"])
+    else:
+        nothing_produced(SHARDS)
+    groups = int(context["params"]["score_groups"])
     return [f"{index}/{groups}" for index in range(groups)]
 
 
@@ -186,13 +196,16 @@ def score(crawl: str, group: str) -> Stage[dict[str, int]]:
 
 @stage(trigger_rule=GO_ON, execution_timeout=timedelta(hours=12), outlets=[DATASET])
 def publish(crawl: str) -> Stage[dict[str, str]]:
-    """Scored shards -> dataset, card, manifest, report; returns where they are."""
+    """Scored shards -> dataset, card, manifest, report; returns where they are, if anything is new."""
     context = get_current_context()
     partitions = written_numbers(context["ti"].xcom_pull(task_ids="discover"))
     allowed = str(context["params"]["allow_missing_percent"] / 100)
     published = yield ["publish", "--crawl", crawl, "--expect", partitions, "--allow-missing", allowed]
+    if published.get("nothing_new"):
+        nothing_produced(DATASET)
+        return {}
     places = {what: published[what] for what in ("dataset", "report")}
-    produced(DATASET, crawl=crawl, **places)
+    produced(DATASET, crawl, **places, fingerprint=published["fingerprint"])
     return places
 
 

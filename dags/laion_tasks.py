@@ -6,6 +6,7 @@ from typing import Any
 
 from airflow.sdk import DAG, Asset, Param, get_current_context
 from airflow.sdk.definitions.param import ParamsDict
+from airflow.sdk.execution_time.context import InletEventsAccessor
 
 from laion_alerts import TaskFailed
 from laion_etl.settings import load_settings
@@ -26,6 +27,7 @@ DEFAULTS: dict[str, Any] = {
 PAIRS = Asset("laion_pairs", uri="x-laion-etl://pairs")
 SHARDS = Asset("laion_shards", uri="x-laion-etl://shards")
 DATASET = Asset("laion_dataset", uri="x-laion-etl://dataset")
+_EVENTS_READ = 1_000  # of an asset, the latest: of all crawls
 
 
 def wat_files_param(description: str) -> Param:
@@ -121,6 +123,22 @@ def set_params(dag: DAG, params: ParamsDict) -> None:
     object.__setattr__(dag, "params", params)
 
 
-def produced(asset: Asset, **what: Any) -> None:
-    """Notes on the event of a task's asset what it stands for."""
-    get_current_context()["outlet_events"][asset].extra = what
+def produced(asset: Asset, crawl: str, **what: Any) -> None:
+    """Announces what a task has made of a crawl, unless the crawl's last event says the same.
+
+    The event decides, and not whether this try of the task did the work: one that was killed between its work
+    and its end has announced nothing.
+    """
+    extra = {"crawl": crawl, **what}
+    earlier = InletEventsAccessor(asset.name, asset.uri).ascending(False).limit(_EVENTS_READ)
+    last = next((event.extra for event in earlier if event.extra.get("crawl") == crawl), None)
+    if last == extra:
+        nothing_produced(asset)
+    else:
+        get_current_context()["outlet_events"][asset].extra = extra
+
+
+def nothing_produced(asset: Asset) -> None:
+    """No event of an asset of the running task: Airflow sends one for each outlet of a success."""
+    task = get_current_context()["task"]
+    task.outlets = [outlet for outlet in task.outlets if outlet != asset]

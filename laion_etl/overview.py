@@ -137,9 +137,13 @@ def _ordered(counts: Counter[str]) -> dict[str, int]:
 
 
 def _problems(rows: Iterable[FunnelRow]) -> Iterable[str]:
-    """Where kept of a stage is not the input of the next; a crawl in progress has some."""
-    started = [row for row in rows if row.started]
-    for before, after in pairwise(started):
+    """Where kept of a stage is not the input of the next; a crawl in progress has some.
+
+    Of a stage between two others that has left nothing (`forget` takes the stats of load) nothing is known.
+    """
+    for before, after in pairwise(rows):
+        if not (before.started and after.started):
+            continue
         gap = before.kept - after.input
         if gap > 0:
             yield f"{gap:,} kept by {before.stage} have not been through {after.stage} yet"

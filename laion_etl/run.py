@@ -9,9 +9,11 @@ from laion_etl.console import progress, summary
 from laion_etl.crawl import Partition
 from laion_etl.database.connect import open_database
 from laion_etl.database.load import load_partition
+from laion_etl.database.loaded import loaded_crawl
 from laion_etl.database.plan import plan_batches
 from laion_etl.download.worker import Worker, open_queue
 from laion_etl.parse.stage import parse_partition
+from laion_etl.publish.completeness import Expected
 from laion_etl.publish.stage import publish_variants
 from laion_etl.score.devices import score_everywhere
 from laion_etl.settings import Settings
@@ -31,7 +33,7 @@ class LocalRun:
     def all_stages(self, partitions: Sequence[Partition]) -> list[StageStats]:
         """Parses and loads the partitions, then plans, downloads, scores and publishes the crawl.
 
-        Returns the stats of what was published, one per variant.
+        Returns the stats of what was published, one per variant; none when nothing of the crawl is new.
         """
         with open_database(self.settings) as database:
             for partition in partitions:
@@ -45,9 +47,12 @@ class LocalRun:
                 )
                 for stats in worker.run():
                     self._say(stats)
+            loaded = loaded_crawl(self.crawl, self.store, database)
         batches = planned.details["batches"]
         score_everywhere(self.crawl, batches, self.settings, self.store, self._tell)
-        return [self._say(stats) for stats in publish_variants(self.crawl, self.settings, self.store)]
+        expected = Expected([partition.number for partition in partitions], 0.0, loaded)
+        published = publish_variants(self.crawl, self.settings, self.store, expected)
+        return [self._say(stats) for stats in published]
 
     def parse(self, partition: Partition) -> StageStats:
         """Parses one partition with a progress bar over its WAT files."""

@@ -77,6 +77,11 @@ def show_places(published: StageStats, store: Store) -> dict[str, str]:
     return places
 
 
+def show_nothing_new(crawl: str) -> None:
+    """Says why nothing was published."""
+    console.print(f"nothing new in {crawl}: all its pairs were known before", highlight=False)
+
+
 def show_funnel(crawl: str, store: Store) -> None:
     """Prints what became of all links of a crawl so far."""
     from laion_etl.overview import crawl_funnel

@@ -3,7 +3,7 @@
 import signal
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -18,6 +18,7 @@ from laion_etl.cli.common import (
     done,
     open_settings,
     say_json,
+    show_nothing_new,
     show_places,
 )
 from laion_etl.console import progress, summary
@@ -25,6 +26,9 @@ from laion_etl.crawl import Partition, read_numbers
 from laion_etl.errors import InputError, SettingsError
 from laion_etl.settings import Settings
 from laion_etl.storage import Store
+
+if TYPE_CHECKING:
+    from laion_etl.database.loaded import LoadedCrawl
 
 
 def parse(
@@ -69,7 +73,7 @@ def plan(crawl: CrawlOption, as_json: JsonOption = False) -> None:
     settings, store = open_settings()
     with open_database(settings) as database:
         stats = plan_batches(crawl, settings, store, database)
-    done(stats, as_json, batches=stats.details["batches"])
+    done(stats, as_json, batches=stats.details["batches"], plan=stats.fingerprint)
 
 
 def download(
@@ -81,6 +85,7 @@ def download(
     from laion_etl.database.connect import open_database
     from laion_etl.download.metrics import Metrics
     from laion_etl.download.worker import Stop, Worker, open_queue
+    from laion_etl.records import plan_stats_name
 
     settings, store = open_settings()
     with open_database(settings) as database, progress(console, "download") as report:
@@ -97,6 +102,7 @@ def download(
             Metrics(settings.download.metrics_file, settings.core.statsd),
         )
         finished = worker.run() if batch is None else [worker.run_one(batch)]
+        batches_done = queue.counts().done
     for stats in finished:
         console.print(summary(stats), highlight=False)
     if as_json:
@@ -105,6 +111,8 @@ def download(
                 "crawl": crawl,
                 "stage": "download",
                 "batches": [int(stats.unit) for stats in finished],
+                "done": batches_done,
+                "plan": store.read_stats(plan_stats_name(crawl)).fingerprint,
                 "input": sum(stats.input for stats in finished),
                 "kept": sum(stats.kept for stats in finished),
             }
@@ -153,16 +161,30 @@ def publish(
     ] = 0.0,
     as_json: JsonOption = False,
 ) -> None:
-    """Scored shards -> dataset, card, manifest, report."""
+    """Scored shards -> dataset, card, manifest, report; what is published already stays as it is."""
     from laion_etl.publish.completeness import Expected
     from laion_etl.publish.stage import publish_variants
 
     settings, store = open_settings()
-    expected = Expected(read_numbers(expect), allow_missing) if expect else None
+    partitions = read_numbers(expect) if expect else []
     if name:
         settings = replace(settings, publish=replace(settings.publish, name=name))
-    for stats in publish_variants(crawl, settings, store, expected):
-        done(stats, as_json, **show_places(stats, store))
+    expected = Expected(partitions, allow_missing, _loaded(crawl, settings, store)) if expect else None
+    published = publish_variants(crawl, settings, store, expected)
+    for stats in published:
+        done(stats, as_json, **show_places(stats, store), fingerprint=stats.fingerprint)
+    if not published:
+        show_nothing_new(crawl)
+        if as_json:
+            say_json({"crawl": crawl, "stage": "publish", "nothing_new": True})
+
+
+def _loaded(crawl: str, settings: Settings, store: Store) -> "LoadedCrawl":
+    from laion_etl.database.connect import open_database
+    from laion_etl.database.loaded import loaded_crawl
+
+    with open_database(settings) as database:
+        return loaded_crawl(crawl, store, database)
 
 
 def _partition(crawl: str, number: int, selection: str, settings: Settings) -> Partition:

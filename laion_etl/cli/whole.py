@@ -15,6 +15,7 @@ from laion_etl.cli.common import (
     open_settings,
     say_json,
     show_funnel,
+    show_nothing_new,
     show_places,
 )
 from laion_etl.crawl import Partition
@@ -39,6 +40,8 @@ def run_crawl(
     show_funnel(crawl, store)
     for stats in published:
         show_places(stats, store)
+    if not published:
+        show_nothing_new(crawl)
 
 
 def demo(
@@ -91,11 +94,11 @@ def report(crawl: CrawlOption) -> None:
 
 
 def forget(crawl: CrawlOption) -> None:
-    """Remove a crawl from Postgres, to rebuild it with other settings; files in the store stay."""
+    """Remove a crawl from Postgres, to rebuild it with other settings; its files stay in the store."""
     from laion_etl.database.connect import open_database
     from laion_etl.database.plan import forget_crawl
 
-    settings, _ = open_settings()
+    settings, store = open_settings()
     with open_database(settings) as database:
-        forget_crawl(crawl, settings, database)
+        forget_crawl(crawl, settings, store, database)
     console.print(f"{crawl} is forgotten; load its partitions to start again", highlight=False)

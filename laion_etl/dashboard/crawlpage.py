@@ -69,7 +69,7 @@ class CrawlPage:
             "problems": problems,
             "status": _as_shown(status, failed),
             "funnel": funnel.to_plain(),
-            "partitions": partition_grid(stats, queue.partitions if queue else [], failed).to_plain(),
+            "partitions": partition_grid(stats, queue.partitions if queue else None, failed).to_plain(),
             "batches": batches.to_plain(),
             "causes": causes(troubles, status.failures),
             "troubles": [asdict(trouble) for trouble in troubles[:_MOST_SHOWN]],

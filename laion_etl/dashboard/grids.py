@@ -46,16 +46,20 @@ class Grid:
 
 def partition_grid(
     stats: Mapping[str, Sequence[StageStats]],
-    rows: Iterable[tuple[int, bool, bool]],
+    rows: Iterable[tuple[int, bool, bool]] | None,
     failed: Iterable[tuple[str, int]] = (),
 ) -> Grid:
     """By the stats of parse and load, by Postgres (number, whether being loaded, whether planned), and by
-    what alerts say has failed (stage, number) and has not been done since."""
+    what alerts say has failed (stage, number) and has not been done since.
+
+    Where Postgres answers, it alone says what is loaded; `rows` is None where it does not.
+    """
     states: dict[int, Cell] = {}
     for stage, state in (("parse", Cell.PARSED), ("load", Cell.LOADED)):
         states |= {number: Cell.FAILED for where, number in failed if where == stage}
-        states |= dict.fromkeys(finished_numbers(stats[stage]), state)
-    for number, loading, planned in rows:
+        if stage == "parse" or rows is None:
+            states |= dict.fromkeys(finished_numbers(stats[stage]), state)
+    for number, loading, planned in rows or ():
         known = Cell.PLANNED if planned else Cell.LOADED
         states[number] = Cell.LOADING if loading else known
     numbers = sorted(states)

@@ -25,13 +25,14 @@ from psycopg.types.json import Jsonb
 from laion_etl.compiled import ensure_compiled
 from laion_etl.database.candidates import Candidates, DedupeRule, Keys, PairsFile, keys_of
 from laion_etl.database.connect import Database
+from laion_etl.database.loaded import load_fingerprint, parse_stats_name
 from laion_etl.database.placement import Owner, Placement, find_incumbents, insert, insert_free, place
 from laion_etl.database.queries import query
 from laion_etl.errors import DatabaseError, StorageError
 from laion_etl.funnel import LoadReason
 from laion_etl.records import partition_name
 from laion_etl.settings import Settings
-from laion_etl.stats import StageStats, fingerprint
+from laion_etl.stats import StageStats
 from laion_etl.storage import Store
 
 IMPORTED = "imported-memory"  # the crawl that keys of an imported memory belong to
@@ -52,7 +53,7 @@ def load_partition(
     ensure_compiled()
     rule = DedupeRule.of(settings.load)
     unit = partition_name(partition)
-    parsed = store.read_stats(f"pairs/{crawl}/{unit}.json")
+    parsed = store.read_stats(parse_stats_name(crawl, partition))
     crawl_no = database.run(partial(_begin, crawl=crawl, rule=rule))
     load = _Load(crawl, crawl_no, partition, rule, parsed, settings, store, database)
     store.begin(_stats_name(crawl, unit))
@@ -94,12 +95,14 @@ def settle_rule(connection: Connection, rule: DedupeRule) -> None:
         )
 
 
-def _identity(parsed: StageStats, rule: DedupeRule) -> str:
-    return fingerprint("load", parsed.outputs, rule)
-
-
 def _stats_name(crawl: str, unit: str) -> str:
     return f"load/{crawl}/{unit}.json"
+
+
+def delete_load_stats(crawl: str, store: Store) -> None:
+    """No partition of the crawl is loaded any more."""
+    for name in store.list(f"load/{crawl}"):
+        store.delete(name)
 
 
 def stats_to_store(partition_no: int, store: Store) -> Callable[[Connection], None]:
@@ -176,7 +179,7 @@ class _Load:
     @property
     def identity(self) -> str:
         """What the partition is known by once it is loaded."""
-        return _identity(self.parsed, self.rule)
+        return load_fingerprint(self.parsed, self.rule)
 
     @property
     def _own_pairs(self) -> PairsFile:
@@ -251,11 +254,11 @@ class _Load:
         """Whether the pairs file is there that another partition was loaded from."""
         unit = partition_name(partition)
         try:
-            parsed = self.store.read_stats(f"pairs/{crawl}/{unit}.json")
+            parsed = self.store.read_stats(parse_stats_name(crawl, partition))
         except StorageError as error:
             _log.warning("what %s of %s had lost is not given back to it: %s", unit, crawl, error)
             return False
-        if _identity(parsed, self.rule) != identity:
+        if load_fingerprint(parsed, self.rule) != identity:
             _log.warning("%s of %s was parsed anew; load it too", unit, crawl)
             return False
         return True

@@ -20,12 +20,20 @@ from laion_etl.database.binary_copy import Texts, copy_out, host_hashes, joined,
 from laion_etl.database.candidates import DedupeRule
 from laion_etl.database.connect import Database
 from laion_etl.database.dealing import deal, deal_by_language
-from laion_etl.database.load import crawl_number, stats_to_store
+from laion_etl.database.load import crawl_number, delete_load_stats, stats_to_store
+from laion_etl.database.loaded import plan_fingerprint
 from laion_etl.database.queries import query
 from laion_etl.errors import DatabaseError, SettingsError
-from laion_etl.records import BATCH_SCHEMA, MAX_BATCH_PAIRS, batch_file_name, plan_stats_name
+from laion_etl.records import (
+    BATCH_SCHEMA,
+    MAX_BATCH_PAIRS,
+    batch_file_name,
+    plan_stats_name,
+    scored_stem,
+    shard_stem,
+)
 from laion_etl.settings import PlanSettings, Settings
-from laion_etl.stats import Output, StageStats, fingerprint
+from laion_etl.stats import Output, StageStats
 from laion_etl.storage import Store
 
 _SORTS = 16  # runs of keys that are sorted one after the other, so that a sort takes a sixteenth of the disk
@@ -48,18 +56,25 @@ def plan_batches(crawl: str, settings: Settings, store: Store, database: Databas
     return _write_stats(crawl, crawl_no, store, database)
 
 
-def forget_crawl(crawl: str, settings: Settings, database: Database) -> None:
-    """Removes a crawl's pairs, partitions and batches from Postgres; files in the store stay."""
+def forget_crawl(crawl: str, settings: Settings, store: Store, database: Database) -> None:
+    """Removes a crawl's pairs, partitions and batches from Postgres, and the stats of their load.
+
+    Other files in the store stay. The stats go first: after a kill `load` writes them again, or another
+    `forget` finishes. They go once more at the end, for a loader that was just writing its own.
+    """
+    crawl_no = database.run(lambda connection: crawl_number(connection, crawl))
 
     def forget(connection: Connection) -> None:
-        keys = {"crawl_no": crawl_number(connection, crawl)}
+        keys = {"crawl_no": crawl_no}
         connection.execute(query("plan.lock_planner"))
         connection.execute(query("load.lock"))
+        delete_load_stats(crawl, store)
         connection.execute(query("load.summarize"))
         for table in ("pairs", "pages", "batches", "partitions", "crawl"):
             connection.execute(query(f"plan.forget_{table}"), keys)
 
     database.run(forget, settings.database.bulk_timeout_s)
+    delete_load_stats(crawl, store)
 
 
 def _check(settings: PlanSettings) -> None:
@@ -87,12 +102,30 @@ def _plan(connection: Connection, crawl: str, settings: PlanSettings, store: Sto
         raise DatabaseError(
             f"{crawl}: {pairs:,} pairs are to be planned and {planned:,} were found; nothing was planned"
         )
+    _invalidate(crawl, [(batch, output) for batch, _, output in written], store)
     for batch, count, output in written:
         file = Jsonb({"name": output.name, "bytes": output.bytes, "sha256": output.sha256})
         keys = {"batch": batch, "crawl_no": crawl_no, "pairs": count, "file": file}
         connection.execute(query("plan.insert_batch"), keys)
     connection.execute(query("plan.mark_planned"), {"partitions": partitions})
     return crawl_no
+
+
+def _invalidate(crawl: str, batches: Sequence[tuple[int, Output]], store: Store) -> None:
+    """What a forgotten plan left under the numbers of new batches is not done any more.
+
+    Shards of the very same batch stay: a crawl that is forgotten and loaded again as it was is not fetched
+    again.
+    """
+    name = plan_stats_name(crawl)
+    before = {output.name: output for output in store.read_stats(name).outputs} if store.exists(name) else {}
+    left = {found for folder in ("shards", "scored") for found in store.list(f"{folder}/{crawl}")}
+    for batch, output in batches:
+        if before.get(output.name) == output:
+            continue
+        for stem in (scored_stem(crawl, batch), shard_stem(crawl, batch)):
+            if (stats := f"{stem}_stats.json") in left:
+                store.delete(stats)
 
 
 def _batch_files(
@@ -164,7 +197,7 @@ def _write_stats(crawl: str, crawl_no: int, store: Store, database: Database) ->
         stage="plan",
         crawl=crawl,
         unit="batches",
-        fingerprint=fingerprint("plan", batches),
+        fingerprint=plan_fingerprint(batches),
         input=int(totals[0][0]),
         kept=sum(pairs for _, pairs, _ in batches),
         outputs=tuple(Output(**file) for _, _, file in batches),

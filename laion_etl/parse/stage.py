@@ -45,6 +45,7 @@ def parse_partition(
     stats_name = f"pairs/{crawl}/{unit}.json"
     if (done := store.finished(stats_name, unit_fingerprint)) is not None:
         return done
+    store.delete(stats_name)  # until it is parsed anew, nobody is to take the pairs of older rules for these
     merged = _Merged(settings.parse.dedupe_pairs)
     with (
         store.create(f"pairs/{crawl}/{unit}.parquet") as file,

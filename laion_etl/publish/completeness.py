@@ -1,53 +1,77 @@
 """Whether enough of a crawl is there to be published, and what is missing.
 
-A partition is missing when it was not loaded, a batch when it is planned and not scored.
+A partition is missing unless Postgres says that its current pairs are loaded and planned
+(`laion_etl.database.loaded`), a batch when it is planned and not scored.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from laion_etl.crawl import written_numbers
+from laion_etl.database.loaded import LoadedCrawl
 from laion_etl.errors import IncompleteError
-from laion_etl.publish.scored import ScoredCrawl
+from laion_etl.publish.scored import ScoredCrawl, find_scored
+from laion_etl.records import plan_stats_name
 from laion_etl.stats import StageStats
 from laion_etl.storage import Store
 
 
 @dataclass(frozen=True, slots=True)
 class Expected:
-    """The partitions a run was to make, and which share of them, and of the batches, may be missing."""
+    """The partitions a run was to make, which share of them, and of the batches, may be missing, and what
+    Postgres has."""
 
     partitions: Sequence[int]
     most_missing: float
+    loaded: LoadedCrawl
+
+    def check_partitions(self, crawl: str, store: Store) -> None:
+        """Raises IncompleteError when too many are missing, or when the store has another plan."""
+        missing = sorted(set(self.partitions) - self.loaded.partitions)
+        self._check("partitions", missing, len(self.partitions), "not loaded, or parsed anew since")
+        name = plan_stats_name(crawl)
+        if not store.exists(name) or store.read_stats(name).fingerprint != self.loaded.plan:
+            raise IncompleteError(
+                f"cannot publish {crawl}: its plan in {store.uri(name)} is not the one in Postgres; run "
+                f"`laion-etl plan --crawl {crawl}`, then download and score what it adds"
+            )
+
+    def check_batches(self, scored: ScoredCrawl) -> None:
+        """Raises IncompleteError when too many are missing."""
+        self._check("batches", scored.missing, scored.planned or 0, "not scored")
+
+    def _check(self, what: str, missing: Sequence[int], total: int, cause: str) -> None:
+        if len(missing) > self.most_missing * total:
+            raise IncompleteError(
+                f"cannot publish: {len(missing):,} of {total:,} {what} are missing "
+                f"({written_numbers(missing)[:200]}: {cause}), and at most {self.most_missing:.1%} may be; "
+                "retry them, or allow more (--allow-missing, in Airflow the parameter allow_missing_percent)"
+            )
 
 
-def with_partitions(scored: ScoredCrawl, expected: Expected | None, store: Store) -> ScoredCrawl:
-    """What was scored, with the partitions that are missing. Raises IncompleteError when that is too much."""
+def nothing_new(crawl: str, store: Store) -> bool:
+    """Whether the crawl is planned and its plan has no batch: all its pairs were known before."""
+    name = plan_stats_name(crawl)
+    return store.exists(name) and not store.read_stats(name).details["batches"]
+
+
+def scored_crawl(
+    crawl: str, expected: Expected | None, published: StageStats | None, store: Store
+) -> ScoredCrawl:
+    """What is scored, with the partitions that are missing.
+
+    Those that were missing when the crawl was published stay missing until Postgres has them: a run of a few
+    WAT files, or one that expects nothing, does not make a dataset complete. Raises IncompleteError when more
+    is missing than expected allows, InputError when nothing is scored.
+    """
+    before = published.details if published else {}
+    known = tuple(int(number) for number in before.get("missing_partitions") or ())
     if expected is None:
-        return scored
-    missing = tuple(
-        number
-        for number in expected.partitions
-        if not store.exists(f"load/{scored.crawl}/part-{number:05d}.json")
-    )
-    _check("partitions", missing, len(expected.partitions), expected.most_missing)
-    _check("batches", scored.missing, scored.planned or 0, expected.most_missing)
-    return replace(scored, partitions=len(expected.partitions), missing_partitions=missing)
-
-
-def as_published(scored: ScoredCrawl, published: StageStats | None) -> ScoredCrawl:
-    """What was scored, with the partitions that were missing when it was published."""
-    details = published.details if published else {}
-    if details.get("partitions") is None:
-        return scored
-    missing = tuple(int(number) for number in details["missing_partitions"])
-    return replace(scored, partitions=int(details["partitions"]), missing_partitions=missing)
-
-
-def _check(what: str, missing: Sequence[int], total: int, most: float) -> None:
-    if len(missing) > most * total:
-        raise IncompleteError(
-            f"{len(missing):,} of {total:,} {what} are missing ({written_numbers(missing)[:200]}), and at "
-            f"most {most:.1%} may be; mend and retry them, or allow more (--allow-missing, in Airflow the "
-            "parameter allow_missing_percent)"
+        return replace(
+            find_scored(crawl, store), partitions=before.get("partitions"), missing_partitions=known
         )
+    expected.check_partitions(crawl, store)
+    scored = find_scored(crawl, store)
+    expected.check_batches(scored)
+    loaded, wanted = expected.loaded.partitions, {*expected.partitions, *known}
+    return replace(scored, partitions=len(loaded | wanted), missing_partitions=tuple(sorted(wanted - loaded)))

@@ -16,7 +16,7 @@ import pyarrow as pa
 from laion_etl.errors import InputError, SettingsError
 from laion_etl.overview import crawl_funnel
 from laion_etl.publish import listing, manifest, pictures
-from laion_etl.publish.completeness import Expected, as_published, with_partitions
+from laion_etl.publish.completeness import Expected, nothing_new, scored_crawl
 from laion_etl.publish.contact import Sampler
 from laion_etl.publish.exclusions import PublishableRows
 from laion_etl.publish.listing import STATS
@@ -25,7 +25,7 @@ from laion_etl.publish.presentation import REPORT, report_files
 from laion_etl.publish.redundancy import compared_with
 from laion_etl.publish.release import PIPELINE, Facts
 from laion_etl.publish.report import report_page
-from laion_etl.publish.scored import ScoredCrawl, find_scored
+from laion_etl.publish.scored import ScoredCrawl
 from laion_etl.publish.statistics import Statistics
 from laion_etl.publish.subsets import DataFile, SubsetWriter, published_rows, subsets
 from laion_etl.publish.variants import RESEARCH, check_safe_settings, dataset_name
@@ -40,11 +40,19 @@ from laion_etl.storage import Store
 def publish_variants(
     crawl: str, settings: Settings, store: Store, expected: Expected | None = None
 ) -> list[StageStats]:
-    """Publishes the variants that the settings name, one dataset each; see `publish_dataset`."""
+    """Publishes the variants that the settings name, one dataset each; see `publish_dataset`.
+
+    Returns nothing, and writes nothing, when the crawl is planned and has no pair that was not known before.
+    Raises IncompleteError also then.
+    """
     if not settings.publish.variants:
         raise SettingsError("LAION_ETL_PUBLISH_VARIANTS names no variant; research is the usual one")
     for variant in settings.publish.variants:
         dataset_name(settings.publish.name, variant)
+    if nothing_new(crawl, store):
+        if expected is not None:
+            expected.check_partitions(crawl, store)
+        return []
     return [
         publish_dataset(crawl, settings, store, expected=expected, variant=variant)
         for variant in settings.publish.variants
@@ -61,11 +69,12 @@ def publish_dataset(
 ) -> StageStats:
     """Publishes the complete batches of a crawl as a new version (named after the crawl) of the dataset.
 
-    Where the current version has the crawl with the same settings and inputs, nothing is done. Batches that
-    are planned and not scored are left out and named in manifest, card and report; so are partitions that
-    were expected and not loaded. Raises IncompleteError when more is missing than expected allows,
-    InputError when nothing is scored or a scored file is not what its stats say, SettingsError for settings
-    that can't be, all before anything is written.
+    Where the current version has the crawl with the same settings and inputs, nothing is done: that it is
+    expected in other partitions, all of them loaded, makes no other version. Batches that are planned and not
+    scored are left out and named in manifest, card and report; so are partitions that were expected, now or
+    when the crawl was published before, and are not loaded. Raises IncompleteError when more is missing than
+    expected allows, InputError when nothing is scored or a scored file is not what its stats say,
+    SettingsError for settings that can't be, all before anything is written.
     """
     work = _prepare(crawl, settings, store, variant, expected)
     versions = read_versions(work.dataset, store)
@@ -109,8 +118,7 @@ def rebuild_report(crawl: str, settings: Settings, store: Store, variant: str = 
 def _as_it_stands(crawl: str, settings: Settings, store: Store, variant: str) -> Facts:
     dataset = dataset_name(settings.publish.name, variant)
     released = listing.published_part(dataset, crawl, store)
-    stats = store.read_stats(released.file(STATS)) if released else None
-    work = _prepare(crawl, settings, store, variant, published=stats)
+    work = _prepare(crawl, settings, store, variant)
     rows = PublishableRows.of(work.scored, settings.publish, variant, store, work.requests, work.earlier)
     return _read_rows(released or Release(dataset, crawl), rows, work, store)
 
@@ -136,14 +144,14 @@ def _prepare(
     store: Store,
     variant: str,
     expected: Expected | None = None,
-    published: StageStats | None = None,
 ) -> _Work:
     dataset = Release(dataset_name(settings.publish.name, variant), crawl).name
     if settings.publish.rows_per_file < 1:
         raise SettingsError("LAION_ETL_PUBLISH_ROWS_PER_FILE must be at least 1")
     subsets(settings.publish)
     check_safe_settings(settings.publish)
-    scored = as_published(with_partitions(find_scored(crawl, store), expected, store), published)
+    published = listing.published_stats(dataset, crawl, store)
+    scored = scored_crawl(crawl, expected, published, store)
     earlier = compared_with(dataset, scored, settings.publish, store)
     requests = read_requests(store)
     removals = tuple(sorted(request.id for request in requests if crawl in request.crawls))
@@ -171,7 +179,6 @@ def _fingerprint(
         scored.missing,
         scored.unplanned,
         earlier,
-        scored.partitions,
         scored.missing_partitions,
         *removals,
     )

@@ -33,6 +33,11 @@ returning partition_no
 update partition set fingerprint = %(fingerprint)s, stats = %(stats)s, loaded_at = now()
 where partition_no = %(partition_no)s
 
+-- name: planned
+select partition, fingerprint from partition join crawl using (crawl_no)
+where crawl = %(crawl)s and planned and fingerprint <> ''
+order by partition
+
 -- name: only_index_scans
 -- The keys asked for are sorted: one walk over the leaves of the index finds them all. (Below, the keys are in
 -- a subselect because the planner looks at each element of an array that it sees, for longer than the walk takes.)

@@ -37,6 +37,9 @@ where crawl_no = %(crawl_no)s and planned
 -- name: batches
 select batch, pairs, file from batch where crawl_no = %(crawl_no)s order by batch
 
+-- name: batches_of
+select batch, pairs, file from batch join crawl using (crawl_no) where crawl = %(crawl)s order by batch
+
 -- name: forget_pairs
 delete from pair
 where partition_no in (select partition_no from partition where crawl_no = %(crawl_no)s)

@@ -69,7 +69,7 @@ def test_the_rows_do_not_depend_on_the_load_order(store: Store, settings: Settin
             for partition in order:
                 load_partition(crawl, partition, settings, store, database)
             seen.append((rows(database.connection), final_stats(store, 3)))
-            forget_crawl(crawl, settings, database)
+            forget_crawl(crawl, settings, store, database)
     assert len(seen[0][0]) == 20
     assert [(one.kept, one.dropped) for one in seen[0][1]] == [
         (10, {}),
@@ -115,7 +115,7 @@ def test_a_planned_partition_is_final_until_the_crawl_is_forgotten(
     with pytest.raises(DatabaseError, match="laion-etl forget --crawl C"):
         load_partition("C", 0, settings, store, database)
     assert len(rows(connection)) == 10
-    forget_crawl("C", settings, database)
+    forget_crawl("C", settings, store, database)
     assert load_partition("C", 0, settings, store, database).kept == 3
 
 

@@ -16,6 +16,7 @@ from laion_etl.database import candidates, load, placement
 from laion_etl.database.candidates import DedupeRule
 from laion_etl.database.connect import Database, open_database
 from laion_etl.database.load import load_partition
+from laion_etl.database.loaded import load_fingerprint
 from laion_etl.database.plan import plan_batches
 from laion_etl.errors import DatabaseError
 from laion_etl.records import pair_id, partition_name
@@ -137,7 +138,7 @@ def is_loaded(database: Database, store: Store, partition: int, settings: Settin
     found = database.connection.execute(
         "select from partition join crawl using (crawl_no) "
         "where crawl = 'C' and partition = %s and fingerprint = %s",
-        [partition, load._identity(parsed, DedupeRule.of(settings.load))],
+        [partition, load_fingerprint(parsed, DedupeRule.of(settings.load))],
     )
     return found.fetchone() is not None
 

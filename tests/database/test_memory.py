@@ -23,7 +23,7 @@ def exported(store: Store, settings: Settings, database: Database, tmp_path: Pat
     load_partition("OLD", 0, settings, store, database)
     output, count = export_memory("old", settings, store, database)
     assert (output.name, count) == ("memory/old.parquet", 100)
-    forget_crawl("OLD", settings, database)
+    forget_crawl("OLD", settings, store, database)
     return str(tmp_path / "store" / output.name)
 
 
@@ -63,7 +63,7 @@ def test_a_memory_can_be_forgotten_and_exported_again(
     output, count = export_memory("again", settings, store, database)
     assert count == 100
     assert store.read(output.name) == store.read("memory/old.parquet")
-    forget_crawl(IMPORTED, settings, database)
+    forget_crawl(IMPORTED, settings, store, database)
     assert database.connection.execute("select count(*) from pair").fetchone() == (0,)
 
 

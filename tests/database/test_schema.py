@@ -197,7 +197,7 @@ def test_each_stage_works_with_its_role_alone(store: Store, logins: Logins) -> N
     with open_database(as_planner := logins.settings("laion_planner")) as database:
         assert plan_batches("C", as_planner, store, database).kept == 20
         with pytest.raises(DatabaseError, match="permission denied"):
-            forget_crawl("C", as_planner, database)
+            forget_crawl("C", as_planner, store, database)
     with open_database(logins.settings("laion_worker")) as database:
         queue = BatchQueue(database, crawl_number(database.connection, "C"), lease_s=60, max_attempts=2)
         claim = queue.claim()

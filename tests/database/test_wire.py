@@ -61,7 +61,7 @@ def everything(settings: Settings, store: Store, folder: Path) -> None:
         assert queue.counts().done == 5
         _, count = export_memory("all", settings, store, database)
         assert count == 50
-        forget_crawl("C", settings, database)
+        forget_crawl("C", settings, store, database)
         assert import_memory(str(folder / "memory" / "all.parquet"), settings, database).kept == 50
 
 

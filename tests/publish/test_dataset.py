@@ -9,9 +9,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from laion_etl.errors import IncompleteError, InputError, SettingsError
+from laion_etl.errors import InputError, SettingsError
 from laion_etl.publish import subsets as subsets_module
-from laion_etl.publish.completeness import Expected
 from laion_etl.publish.stage import publish_dataset, rebuild_report, render_report
 from laion_etl.records import DATASET_SCHEMA, SCORED_SCHEMA, pair_id
 from laion_etl.settings import Settings
@@ -343,33 +342,3 @@ def test_hugging_face_datasets_loads_every_subset_by_the_card(tmp_path: Path, pl
         loaded = datasets.load_dataset(folder, name, split="train", cache_dir=str(tmp_path / "cache"))
         assert loaded.num_rows == rows[name]
         assert loaded.column_names == DATASET_SCHEMA.names
-
-
-def loaded(store: Store, *partitions: int) -> None:
-    for number in partitions:
-        store.write(f"load/{CRAWL}/part-{number:05d}.json", b"{}")
-
-
-def test_what_is_missing_beyond_what_is_allowed_is_not_published(store: Store, plain: Settings) -> None:
-    write_world(build_world(), store)
-    stats = store.read(f"load/{CRAWL}/part-00000.json")
-    with pytest.raises(IncompleteError, match=r"2 of 4 partitions are missing \(1-2\), and at most 25"):
-        loaded(store, 3)
-        publish_dataset(CRAWL, plain, store, expected=Expected(range(4), 0.25))
-    assert not store.exists(f"{FOLDER}/_stats.json")
-    store.delete(f"load/{CRAWL}/part-00003.json")
-    assert store.read(f"load/{CRAWL}/part-00000.json") == stats
-    done = publish_dataset(CRAWL, plain, store, expected=Expected(range(4), 0.75))
-    assert done.details["missing_partitions"] == [1, 2, 3]
-    manifest = json.loads(store.read(f"{FOLDER}/manifest.json"))
-    assert manifest["partitions"] == {"expected": 4, "missing": [1, 2, 3]}
-    note = "Missing partitions: 3 of 4 (1, 2, 3)."
-    assert note in store.read(f"{FOLDER}/README.md").decode()
-    assert note in render_report(CRAWL, plain, store).decode()
-
-
-def test_missing_batches_count_too(store: Store, plain: Settings) -> None:
-    write_world(build_world(batches=3), store, planned_batches=range(4))
-    with pytest.raises(IncompleteError, match=r"1 of 4 batches are missing \(3\)"):
-        publish_dataset(CRAWL, plain, store, expected=Expected([0], 0.0))
-    assert publish_dataset(CRAWL, plain, store, expected=Expected([0], 0.3)).kept

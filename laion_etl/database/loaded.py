@@ -1,0 +1,69 @@
+"""What of a crawl is loaded, by the only place that knows: Postgres.
+
+A stats file in the store outlives `laion-etl forget`, a restored backup and a move to another database, so it
+can't say what is loaded. And a row in Postgres outlives the pairs it was loaded from, when these are parsed
+anew. So a partition counts only when Postgres has cut its pairs into batches and the pairs file of the store
+is still the one that they were loaded from.
+"""
+
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+
+from psycopg import Connection
+
+from laion_etl.database.candidates import DedupeRule
+from laion_etl.database.connect import Database
+from laion_etl.database.queries import query
+from laion_etl.records import partition_name
+from laion_etl.stats import StageStats, fingerprint
+from laion_etl.storage import Store
+
+_READERS = 8  # stats files are small: reading them is waiting, on S3 above all
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedCrawl:
+    """The partitions whose current pairs are in batches, and the fingerprint of the plan of these batches."""
+
+    partitions: frozenset[int]
+    plan: str
+
+
+def load_fingerprint(parsed: StageStats, rule: DedupeRule | str) -> str:
+    """What a partition is known by once the pairs of these parse stats are loaded."""
+    return fingerprint("load", parsed.outputs, str(rule))
+
+
+def plan_fingerprint(batches: list[tuple[int, int, Mapping[str, object]]]) -> str:
+    """What a plan is known by: number, pairs and file of each of its batches, ascending."""
+    return fingerprint("plan", batches)
+
+
+def parse_stats_name(crawl: str, partition: int) -> str:
+    """Name in the store of the stats of a parsed partition."""
+    return f"pairs/{crawl}/{partition_name(partition)}.json"
+
+
+def loaded_crawl(crawl: str, store: Store, database: Database) -> LoadedCrawl:
+    """What Postgres has of a crawl; nothing where it does not know it. Raises DatabaseError, StorageError."""
+    rule, loads, plan = database.run(partial(_in_postgres, crawl=crawl))
+    with ThreadPoolExecutor(_READERS) as pool:
+        current = list(pool.map(partial(_current_fingerprint, crawl, rule, store), loads))
+    numbers = (number for number, now in zip(loads, current, strict=True) if loads[number] == now)
+    return LoadedCrawl(frozenset(numbers), plan)
+
+
+def _in_postgres(connection: Connection, crawl: str) -> tuple[str, dict[int, str], str]:
+    """The dedupe rule, the load fingerprints of the planned partitions by number, and the plan's."""
+    rule = connection.execute(query("load.rule")).fetchone()
+    loads = connection.execute(query("load.planned"), {"crawl": crawl}).fetchall()
+    batches = connection.execute(query("plan.batches_of"), {"crawl": crawl}).fetchall()
+    return rule[0] if rule else "", dict(loads), plan_fingerprint(batches)
+
+
+def _current_fingerprint(crawl: str, rule: str, store: Store, partition: int) -> str | None:
+    """That of the pairs the store has now; None where they are not parsed, or being parsed anew."""
+    name = parse_stats_name(crawl, partition)
+    return load_fingerprint(store.read_stats(name), rule) if store.exists(name) else None

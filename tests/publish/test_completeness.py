@@ -1,0 +1,101 @@
+"""What a version may leave out, what it says of that, and when a run makes no version at all."""
+
+import json
+from collections.abc import Iterable
+
+import pytest
+
+from laion_etl.database.loaded import LoadedCrawl
+from laion_etl.errors import IncompleteError
+from laion_etl.publish.completeness import Expected
+from laion_etl.publish.stage import publish_dataset, publish_variants, render_report
+from laion_etl.settings import Settings
+from laion_etl.storage import Store
+from tests.publish.world import CRAWL, World, build_world, changed, write_world
+
+FOLDER = f"dataset/laion/{CRAWL}"
+
+
+@pytest.fixture
+def plain() -> Settings:
+    return Settings()
+
+
+def files_of(store: Store) -> dict[str, bytes]:
+    return {name: store.read(name) for name in store.list("dataset")}
+
+
+def expected(partitions: Iterable[int], most_missing: float, loaded: Iterable[int]) -> Expected:
+    """Partitions of a run, and those that Postgres has; the plan is that of the world."""
+    return Expected(list(partitions), most_missing, LoadedCrawl(frozenset(loaded), "test"))
+
+
+def test_what_is_missing_beyond_what_is_allowed_is_not_published(store: Store, plain: Settings) -> None:
+    write_world(build_world(), store)
+    left = store.read(f"load/{CRAWL}/part-00000.json")
+    store.write(f"load/{CRAWL}/part-00003.json", left)  # of a load that was forgotten
+    with pytest.raises(IncompleteError, match=r"2 of 4 partitions are missing \(1,3: not loaded.* most 25"):
+        publish_dataset(CRAWL, plain, store, expected=expected(range(4), 0.25, [0, 2]))
+    assert not store.exists(f"{FOLDER}/_stats.json")
+    done = publish_dataset(CRAWL, plain, store, expected=expected(range(4), 0.75, [0]))
+    assert done.details["missing_partitions"] == [1, 2, 3]
+    manifest = json.loads(store.read(f"{FOLDER}/manifest.json"))
+    assert manifest["partitions"] == {"expected": 4, "missing": [1, 2, 3]}
+    note = "Missing partitions: 3 of 4 (1, 2, 3)."
+    assert note in store.read(f"{FOLDER}/README.md").decode()
+    assert note in render_report(CRAWL, plain, store).decode()
+
+
+def test_missing_batches_count_too(store: Store, plain: Settings) -> None:
+    write_world(build_world(batches=3), store, planned_batches=range(4))
+    with pytest.raises(IncompleteError, match=r"1 of 4 batches are missing \(3: not scored\)"):
+        publish_dataset(CRAWL, plain, store, expected=expected([0], 0.0, [0]))
+    assert publish_dataset(CRAWL, plain, store, expected=expected([0], 0.3, [0])).kept
+
+
+def test_a_plan_that_postgres_does_not_have_is_not_published(store: Store, plain: Settings) -> None:
+    write_world(build_world(), store)
+    other = Expected([0], 1.0, LoadedCrawl(frozenset([0]), "of a restored database"))
+    with pytest.raises(
+        IncompleteError, match=f"not the one in Postgres; run `laion-etl plan --crawl {CRAWL}`"
+    ):
+        publish_dataset(CRAWL, plain, store, expected=other)
+    assert not store.exists(f"{FOLDER}/_stats.json")
+
+
+@pytest.mark.parametrize(
+    "again", [range(6), range(2), [5], None], ids=["the same", "0:2", "the last", "none"]
+)
+def test_fewer_partitions_of_a_finished_crawl_make_no_other_version(
+    again: Iterable[int] | None, store: Store, plain: Settings
+) -> None:
+    write_world(build_world(), store)
+    first = publish_dataset(CRAWL, plain, store, expected=expected(range(6), 0.0, range(6)))
+    asked = None if again is None else expected(again, 0.0, range(6))
+    before = files_of(store)
+    assert publish_dataset(CRAWL, plain, store, expected=asked) == first
+    assert files_of(store) == before
+
+
+def test_what_was_missing_stays_missing_until_it_is_loaded(store: Store, plain: Settings) -> None:
+    write_world(build_world(), store)
+    first = publish_dataset(CRAWL, plain, store, expected=expected(range(4), 0.5, [0, 1, 2]))
+    assert first.details["missing_partitions"] == [3]
+    assert publish_dataset(CRAWL, plain, store, expected=expected([0], 0.0, [0, 1, 2])) == first
+    other = changed(plain, rows_per_file=20)
+    second = publish_dataset(CRAWL, other, store, expected=expected([0], 0.0, [0, 1, 2]))
+    assert (second.details["partitions"], second.details["missing_partitions"]) == (4, [3])
+    unasked = publish_dataset(CRAWL, plain, store)
+    assert (unasked.details["partitions"], unasked.details["missing_partitions"]) == (4, [3])
+    mended = publish_dataset(CRAWL, plain, store, expected=expected([3], 0.0, range(4)))
+    assert (mended.details["partitions"], mended.details["missing_partitions"]) == (4, [])
+    assert mended.unit == f"laion/{CRAWL}.4"
+
+
+def test_a_crawl_without_anything_new_gets_no_version(store: Store, plain: Settings) -> None:
+    write_world(World({}), store)
+    assert publish_variants(CRAWL, plain, store, expected([0, 1], 0.0, [0, 1])) == []
+    assert publish_variants(CRAWL, plain, store) == []
+    with pytest.raises(IncompleteError, match="1 of 2 partitions are missing"):
+        publish_variants(CRAWL, plain, store, expected([0, 1], 0.0, [0]))
+    assert store.list("dataset") == []
