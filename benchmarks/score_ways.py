@@ -29,7 +29,7 @@ from laion_etl.score.samples import Sample, chunked, shard_samples
 from laion_etl.score.scorer import Scorer, load_scorer
 from laion_etl.score.shared import Plans, Tokens
 from laion_etl.score.stage import Tools, score_shards
-from laion_etl.score.transfer import Later
+from laion_etl.score.transfer import FromDevice, Later
 from laion_etl.settings import ClipSettings, SafetySettings, Settings
 from laion_etl.storage import LocalStore
 
@@ -84,10 +84,10 @@ class _Free(ClipModel):
     """Embeddings that cost nothing, on a device that is no CPU: samples are prepared ahead as for a GPU."""
 
     def pixels_later(self, pixels: Pixels) -> Later:
-        return Later(torch.full((len(pixels), self.dim), self.dim**-0.5))
+        return FromDevice(torch.full((len(pixels), self.dim), self.dim**-0.5))
 
     def tokens_later(self, tokens: Tokens) -> Later:
-        return Later(torch.full((len(tokens), self.dim), self.dim**-0.5))
+        return FromDevice(torch.full((len(tokens), self.dim), self.dim**-0.5))
 
 
 def host(settings: Settings, store: LocalStore, shards: int) -> dict[str, Any]:

@@ -23,7 +23,7 @@ from numba.extending import intrinsic
 from laion_etl.machine import can_be_written, user_cache
 
 _MARKER = "compiled"
-_SOURCES = ("parse/kernels/*.py", "database/kernels.py")
+_SOURCES = ("parse/kernels/*.py", "database/kernels.py", "score/kernels.py")
 
 KernelT = TypeVar("KernelT", bound=Callable[..., object])
 

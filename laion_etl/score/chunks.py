@@ -13,15 +13,25 @@ from numpy.typing import NDArray
 from laion_etl.score.model import MAX_TEXT_CHARS, ClipModel
 from laion_etl.score.pixels import Pixels
 from laion_etl.score.preparers import Material, Prepared, Preparers
+from laion_etl.score.products import row_products
 from laion_etl.score.samples import Sample
 from laion_etl.score.shared import Tokens
 from laion_etl.score.tokens import TextPlan
 from laion_etl.score.transfer import Floats, Later
-from laion_etl.score.watermark import WatermarkModel
+from laion_etl.score.watermark import WatermarkModel, watermarks_later
 
 Places = NDArray[np.intp]
 
 Towers = tuple[ClipModel, ...]  # the model, and that of other languages if there is one
+
+# Consecutive samples of a shard that a CPU computes together: texts are sorted by length among them only, and
+# chunks hold whole spans, so that it follows from the shard alone what is computed with what.
+SPAN = 64
+
+
+def samples_at_once(batch_size: int, device: str) -> int:
+    """Samples of a chunk: the batch size, on a CPU rounded up to whole spans."""
+    return -(-batch_size // SPAN) * SPAN if device == "cpu" else batch_size
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,27 +66,46 @@ class _Route:
 
 
 @dataclass(frozen=True, slots=True)
-class Computing:
-    """A chunk that a device works on."""
+class _Span:
+    """Readable samples that are computed together."""
 
-    chunk: Chunk
-    places: list[int]
-    images: Later | None  # None: nothing is readable
+    places: Places
+    images: Later
     routes: list[_Route]
-    watermarks: Floats | None
+    watermarks: Later | None
 
-    def get(self) -> Embeddings | None:
-        """Waits for the results; None when no sample is readable. After it nobody looks at the tables."""
-        if self.images is None:
-            return None
+    def get(self) -> Embeddings:
         images = self.images.get()
         captions, cosines = np.empty_like(images), np.empty(len(images), np.float32)
         for route in self.routes:
             rows = route.rows
             shown = images[rows] if route.images is None else route.images.get()
             captions[rows] = route.captions.get()
-            cosines[rows] = (shown * captions[rows]).sum(axis=1)
-        return Embeddings(self.places, images, captions, cosines, self.watermarks)
+            cosines[rows] = row_products(shown, captions[rows])
+        watermarks = None if self.watermarks is None else self.watermarks.get()
+        return Embeddings(self.places.tolist(), images, captions, cosines, watermarks)
+
+
+@dataclass(frozen=True, slots=True)
+class Computing:
+    """A chunk that a device works on."""
+
+    chunk: Chunk
+    spans: list[_Span]
+
+    def get(self) -> Embeddings | None:
+        """Waits for the results; None when no sample is readable. After it nobody looks at the tables."""
+        found = [span.get() for span in self.spans]
+        if len(found) < 2:
+            return found[0] if found else None
+        marks = [each.watermarks for each in found if each.watermarks is not None]
+        return Embeddings(
+            [place for each in found for place in each.places],
+            np.concatenate([each.images for each in found]),
+            np.concatenate([each.captions for each in found]),
+            np.concatenate([each.similarities for each in found]),
+            np.concatenate(marks) if marks else None,
+        )
 
 
 def text_plans(towers: Towers) -> tuple[TextPlan, ...]:
@@ -119,16 +148,21 @@ def _tokens(tower: ClipModel, texts: Sequence[str | None], places: Places) -> To
 def compute(chunk: Chunk, towers: Towers, watermark: WatermarkModel | None) -> Computing:
     """Starts the device's work on a chunk, once it is prepared."""
     chunk.prepared.wait()
-    places, tables = chunk.prepared.places, chunk.prepared.tables
-    if not places:
-        return Computing(chunk, places, None, [], None)
-    everything = len(places) == len(chunk.samples)
-    pixels = tables.pixels if everything else tuple(table[places] for table in tables.pixels)
+    places = np.asarray(chunk.prepared.places, np.intp)
+    size = SPAN if towers[0].device == "cpu" else max(1, len(chunk.samples))
+    spans = [places[places // size == number] for number in range(-(-len(chunk.samples) // size))]
+    return Computing(chunk, [_span(chunk, span, towers, watermark) for span in spans if len(span)])
+
+
+def _span(chunk: Chunk, places: Places, towers: Towers, watermark: WatermarkModel | None) -> _Span:
+    together = slice(places[0], places[-1] + 1)
+    whole = len(places) == together.stop - together.start  # then nothing need be copied
+    pixels = tuple(table[together] if whole else table[places] for table in chunk.prepared.tables.pixels)
     images = towers[0].pixels_later(pixels[0])
-    found = (_route(chunk, towers, number, np.asarray(places), pixels[0]) for number in range(len(towers)))
+    found = (_route(chunk, towers, number, places, pixels[0]) for number in range(len(towers)))
     routes = [route for route in found if route is not None]
-    watermarks = None if watermark is None else watermark.score(pixels[1])
-    return Computing(chunk, places, images, routes, watermarks)
+    marks = None if watermark is None else watermarks_later(watermark, pixels[1], towers[0].device)
+    return _Span(places, images, routes, marks)
 
 
 def _route(chunk: Chunk, towers: Towers, number: int, places: Places, pixels: Pixels) -> _Route | None:

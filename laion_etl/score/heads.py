@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from laion_etl.errors import ModelError
+from laion_etl.score.products import product
 from laion_etl.score.safety import TEMPERATURE
 from laion_etl.stats import fingerprint
 
@@ -40,8 +41,8 @@ class LinearHead:
 
     def score(self, images: Floats) -> Floats:
         """Scores (n) of L2-normalised embeddings (n, dim)."""
-        scores: Floats = images @ self.weight + np.float32(self.bias)
-        return scores
+        scores = product(images, self.weight) + self.bias
+        return scores.astype(np.float32)
 
     @property
     def identity(self) -> str:
@@ -57,9 +58,8 @@ class TextAnchors:
 
     def score(self, images: Floats) -> Floats:
         """Probability (n) of the second text, a softmax at CLIP's temperature."""
-        differences = TEMPERATURE * images @ (self.anchors[0] - self.anchors[1])
-        scores: Floats = 1 / (1 + np.exp(differences))
-        return scores
+        differences = TEMPERATURE * product(images, self.anchors[0] - self.anchors[1])
+        return (1 / (1 + np.exp(differences))).astype(np.float32)
 
     @property
     def identity(self) -> str:
@@ -113,18 +113,21 @@ def load_head(path: Path, dim: int) -> LinearHead:
 
 def _folded(state: dict[str, "torch.Tensor"]) -> dict[str, "torch.Tensor"]:
     """A chain of linear layers, `layers.N.weight` and `.bias`, as one; any other state as it is."""
+    import torch
+
     places = sorted({int(match[1]) for name in state if (match := _LAYER.fullmatch(name))})
     named = {f"layers.{place}.{part}" for place in places for part in ("weight", "bias")}
     if not places or named != set(state):
         return state
-    weight, bias = (state[f"layers.{places[0]}.{part}"].double() for part in ("weight", "bias"))
+    layers = {name: value.double().numpy() for name, value in state.items()}
+    weight, bias = (layers[f"layers.{places[0]}.{part}"] for part in ("weight", "bias"))
     try:
         for place in places[1:]:
-            above = state[f"layers.{place}.weight"].double()
-            weight, bias = above @ weight, above @ bias + state[f"layers.{place}.bias"].double()
-    except RuntimeError:
+            above = layers[f"layers.{place}.weight"]
+            weight, bias = product(above, weight), product(above, bias) + layers[f"layers.{place}.bias"]
+    except (ValueError, IndexError):
         return state
-    return {"weight": weight, "bias": bias}
+    return {"weight": torch.from_numpy(weight), "bias": torch.from_numpy(bias)}
 
 
 def _read(path: Path) -> dict[str, "torch.Tensor"]:

@@ -1,7 +1,8 @@
 """CLIP models: from a name and weights to normalised embeddings.
 
 Weights are read from safetensors or with `weights_only=True`: a checkpoint from the web can't run code.
-On CPUs everything is float32; on GPUs matrix products are bfloat16 unless set otherwise.
+On CPUs everything is float32, computed in parts of fixed size (`pinned.py`); on GPUs matrix products are
+bfloat16 unless set otherwise.
 """
 
 import difflib
@@ -10,6 +11,7 @@ import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import TYPE_CHECKING, Any
@@ -20,11 +22,12 @@ from laion_etl.errors import ModelError
 from laion_etl.score import tiny
 from laion_etl.score.hub import in_folder, is_layout
 from laion_etl.score.openclip import create_network, open_clip
+from laion_etl.score.pinned import PART, FromThreads, parts, pinned_threads
 from laion_etl.score.pixels import PixelPlan, Pixels
 from laion_etl.score.shared import Tokens
-from laion_etl.score.texttower import encode_texts
+from laion_etl.score.texttower import TextGroup, encode_texts, text_groups
 from laion_etl.score.tokens import TextPlan, text_plan
-from laion_etl.score.transfer import Floats, Later, to_device
+from laion_etl.score.transfer import Floats, FromDevice, Later, to_device
 from laion_etl.settings import ClipSettings
 
 if TYPE_CHECKING:
@@ -51,6 +54,7 @@ class ClipModel:
     precision: str = "fp32"
     image_sha256: str = ""  # of the image tower alone
     text_plan: TextPlan | None = None  # by which texts can be tokenised elsewhere
+    threads: int = 0  # of a CPU; 0: one per usable core
 
     @property
     def dim(self) -> int:
@@ -68,7 +72,7 @@ class ClipModel:
         import torch
 
         with self._computing():
-            return self._normalised(self._encode(torch.stack(list(images)).to(self.device))).get()
+            return FromDevice(_normalised(self._encode(torch.stack(list(images)).to(self.device)))).get()
 
     def embed_pixels(self, pixels: Pixels) -> Floats:
         """L2-normalised embeddings (n, dim) of RGB pixels (n, side, side, 3) made by `pixel_plan`."""
@@ -76,11 +80,10 @@ class ClipModel:
 
     def pixels_later(self, pixels: Pixels) -> Later:
         """The same, on its way; the pixels are looked at until it has come."""
-        with self._computing():
-            source = to_device(pixels, self.device)
-            mean, deviation = self.channels
-            images = source.permute(0, 3, 1, 2).float().div_(255).sub_(mean).div_(deviation)
-            return self._normalised(self._encode(images.contiguous()))
+        if self.device != "cpu":
+            return FromDevice(self._encode_pixels(pixels))
+        threads = pinned_threads(self.threads)
+        return FromThreads([threads.submit(partial(self._encode_pixels, part)) for part in parts(pixels)])
 
     def embed_texts(self, texts: Sequence[str]) -> Floats:
         """L2-normalised embeddings (n, dim); texts are cut to MAX_TEXT_CHARS, then to the context length."""
@@ -93,15 +96,29 @@ class ClipModel:
 
     def tokens_later(self, tokens: Tokens) -> Later:
         """L2-normalised embeddings (n, dim) of texts as tokens (n, context), on their way."""
+        if self.device != "cpu":
+            with self._computing():
+                return FromDevice(_normalised(encode_texts(self.network, tokens, self.device)))
+        threads, groups = pinned_threads(self.threads), text_groups(self.network, tokens, PART)
+        return FromThreads(
+            [threads.submit(partial(self._encode_group, group)) for group in groups],
+            np.concatenate([group.places for group in groups]),
+        )
+
+    def _encode_pixels(self, pixels: Pixels) -> "torch.Tensor":
         with self._computing():
-            return self._normalised(encode_texts(self.network, tokens, self.device))
+            source = to_device(pixels, self.device)
+            mean, deviation = self.channels
+            images = source.permute(0, 3, 1, 2).float().div_(255).sub_(mean).div_(deviation)
+            return _normalised(self._encode(images.contiguous()))
+
+    def _encode_group(self, group: TextGroup) -> "torch.Tensor":
+        with self._computing():
+            return _normalised(group.encode(self.network, self.device))
 
     def _encode(self, images: "torch.Tensor") -> "torch.Tensor":
         found: torch.Tensor = self.network.encode_image(images)  # type: ignore[operator]
         return found
-
-    def _normalised(self, found: "torch.Tensor") -> Later:
-        return Later(found.float() / found.float().norm(dim=-1, keepdim=True).clamp_min(1e-12))
 
     @contextmanager
     def _computing(self) -> Iterator[None]:
@@ -114,6 +131,12 @@ class ClipModel:
             torch.autocast(self.device.partition(":")[0], dtype=kind, enabled=kind is not None),
         ):
             yield
+
+
+def _normalised(found: "torch.Tensor") -> "torch.Tensor":
+    floats = found.float()
+    lengths: torch.Tensor = floats.norm(dim=-1, keepdim=True)
+    return floats / lengths.clamp_min(1e-12)
 
 
 def load_model(settings: ClipSettings) -> ClipModel:
@@ -145,6 +168,7 @@ def load_model(settings: ClipSettings) -> ClipModel:
         precision=_precision(settings.precision, device),
         image_sha256=_weights_sha256(network.visual),
         text_plan=text_plan(tokenizer),
+        threads=settings.threads,
     )
 
 
@@ -184,7 +208,7 @@ def _device(setting: str) -> str:
         except (RuntimeError, AssertionError) as error:
             cause = str(error).splitlines()[0]
             raise ModelError(f"LAION_ETL_CLIP_DEVICE={wanted!r} can't be used here: {cause}") from error
-    return wanted
+    return "cpu" if torch.device(wanted).type == "cpu" else wanted
 
 
 def _precision(wanted: str, device: str) -> str:

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from laion_etl.errors import ModelError
+from laion_etl.score.products import product
 from laion_etl.stats import fingerprint
 
 Floats = NDArray[np.float32]
@@ -43,10 +44,9 @@ class DenseHead:
             values[:, column] = [table.get(f"{value:.6f}", 0) for value in values[:, column]]
         values = ((values - self.mean) / np.maximum(np.sqrt(self.variance), _EPSILON)).astype(np.float32)
         for weight, bias in zip(self.weights[:-1], self.biases[:-1], strict=True):
-            values = np.maximum(values @ weight + bias, 0)
-        logits = (values @ self.weights[-1] + self.biases[-1])[:, 0]
-        probabilities: Floats = 1 / (1 + np.exp(-logits))
-        return probabilities
+            values = np.maximum(product(values, weight) + bias, 0).astype(np.float32)
+        logits = (product(values, self.weights[-1]) + self.biases[-1])[:, 0]
+        return (1 / (1 + np.exp(-logits))).astype(np.float32)
 
     @property
     def identity(self) -> str:

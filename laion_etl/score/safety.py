@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from laion_etl.errors import ModelError
 from laion_etl.score.model import ClipModel
+from laion_etl.score.products import product
 from laion_etl.stats import fingerprint
 
 Floats = NDArray[np.float32]
@@ -149,8 +150,9 @@ class _Boundary:
 
     def compare(self, images: Floats) -> tuple[NDArray[np.intp], Floats]:
         """How many of the two nearest categories are `present`, and the softmax mass of `present`."""
-        logits = TEMPERATURE * images @ self._categories.T
+        logits = TEMPERATURE * product(images, self._categories.T)
         nearest = np.argsort(-logits, axis=1, kind="stable")[:, :2]
         powers = np.exp(logits - logits.max(axis=1, keepdims=True))
-        mass = powers[:, self._boundary :].sum(axis=1) / powers.sum(axis=1)
-        return (nearest >= self._boundary).sum(axis=1), mass
+        present = np.arange(len(self._categories)) >= self._boundary
+        sums = product(powers, np.stack([present, np.ones_like(present)], axis=1))
+        return (nearest >= self._boundary).sum(axis=1), (sums[:, 0] / sums[:, 1]).astype(np.float32)

@@ -22,6 +22,8 @@ from laion_etl.score.watermark import WatermarkModel, load_watermark_model, read
 from laion_etl.settings import ClipSettings, SafetySettings, Settings
 from laion_etl.stats import fingerprint
 
+_ARITHMETIC = 2  # the order of sums: another number when the last bits of scores change
+
 
 @dataclass(frozen=True, slots=True)
 class Scored:
@@ -56,7 +58,7 @@ class Scorer:
         """Changes with anything that can change a score, also with files behind the same name."""
         heads = [head.identity if head else "" for head in self._heads]
         models = [model.weights_sha256 for model in (self.model, self.other) if model]
-        return fingerprint(models, self.thresholds, self.judge.identity, heads)
+        return fingerprint(_ARITHMETIC, models, self.thresholds, self.judge.identity, heads)
 
     @property
     def _heads(self) -> tuple[LinearHead | DenseHead | TextAnchors | WatermarkModel | None, ...]:
@@ -200,4 +202,6 @@ def _watermark(settings: Settings, model: ClipModel) -> WatermarkModel | None:
     """The named model, else the tiny model's own; others have the prompts, or nothing."""
     if settings.safety.watermark_model:
         return load_watermark_model(settings, model.device)
-    return read_watermark_model(tiny.WATERMARK_FILE, model.device) if model.is_tiny else None
+    if not model.is_tiny:
+        return None
+    return read_watermark_model(tiny.WATERMARK_FILE, model.device, settings.clip.threads)

@@ -21,7 +21,7 @@ from laion_etl.funnel import Outcomes, ScoreReason
 from laion_etl.machine import usable_cores
 from laion_etl.records import SCORED_SCHEMA, scored_stem, shard_stem
 from laion_etl.score.ahead import ahead
-from laion_etl.score.chunks import Chunk, Computing
+from laion_etl.score.chunks import Chunk, Computing, samples_at_once
 from laion_etl.score.model import embedding_dim
 from laion_etl.score.preparers import Preparers
 from laion_etl.score.samples import Row, chunked, shard_samples
@@ -34,7 +34,7 @@ from laion_etl.storage import NewFile, Store
 from laion_etl.tarshard import finish, write_members
 
 _BLOCKS = 7  # of samples beside a GPU: four being prepared, three it works on
-_WITHOUT_EFFECT_ON_OUTPUT = {"batch_size", "device", "preparers"}
+_WITHOUT_EFFECT_ON_OUTPUT = {"batch_size", "device", "preparers", "threads"}
 _NOTED_DIGITS = 6  # of scores in the samples' JSON
 
 
@@ -122,10 +122,14 @@ class _Work:
         # On a CPU decoding and computing take turns: side by side they would only slow each other down.
         blocks = 1 if self.scorer.model.device == "cpu" else _BLOCKS
         processes = clip.preparers or usable_cores()
-        lent = self._tools.preparers(self.scorer.plans, clip.batch_size, blocks, processes)
+        lent = self._tools.preparers(self.scorer.plans, self._at_once, blocks, processes)
         pool = self._stack.enter_context(lent)
         self._stack.enter_context(locked(pool.memory, self.scorer.model.device))
         return pool
+
+    @property
+    def _at_once(self) -> int:
+        return samples_at_once(self._settings.clip.batch_size, self.scorer.model.device)
 
     def steps(self) -> Iterator[_Mark | Chunk]:
         """Shard by shard: finished ones as their stats, the others opened, in chunks, and closed."""
@@ -139,7 +143,7 @@ class _Work:
             yield opened
             if opened.scorer is not None:
                 samples = shard_samples(shard, self._store)
-                for chunk in chunked(samples, self._settings.clip.batch_size):
+                for chunk in chunked(samples, self._at_once):
                     yield opened.scorer.begin(chunk, self.preparers)
             yield _Closed()
 

@@ -7,6 +7,7 @@ given the whole context.
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,32 +18,54 @@ from laion_etl.score.transfer import to_device
 if TYPE_CHECKING:
     import torch
 
-_GROUP_ON_CPU, _GROUP_ON_GPU = 16, 256  # smaller groups have less padding and fill the device less
+GROUP_ON_GPU = 256  # smaller groups have less padding and fill the device less
+Tokens = NDArray[np.integer[Any]]
+Places = NDArray[np.intp]
+_Encode = Callable[[Any, "torch.Tensor", "torch.Tensor"], "torch.Tensor"]
 
 
-def encode_texts(network: Any, tokens: NDArray[np.integer[Any]], device: str) -> "torch.Tensor":
-    """open_clip's `encode_text(tokens)` (n, dim) for tokens (n, context), up to rounding."""
+@dataclass(frozen=True, slots=True)
+class TextGroup:
+    """Texts that are encoded together, cut to the longest of them."""
+
+    places: Places  # (n) in what was given
+    tokens: Tokens  # (n, longest)
+    lengths: Tokens  # (n), up to the end token
+    _encode: _Encode
+
+    def encode(self, network: Any, device: str) -> "torch.Tensor":
+        """open_clip's `encode_text` (n, dim) of them, up to rounding."""
+        return self._encode(network, to_device(self.tokens, device), to_device(self.lengths, device))
+
+
+def text_groups(network: Any, tokens: Tokens, size: int) -> list[TextGroup]:
+    """Tokens (n, context), from the shortest text to the longest, `size` in a group."""
     import torch
 
     whole = torch.from_numpy(tokens).long()
     lengths = _causal_lengths(network, whole)
-    encode: Callable[[Any, torch.Tensor, torch.Tensor], torch.Tensor] = encode_causal
+    encode: _Encode = encode_causal
     if lengths is None:
         lengths, encode = _masked_lengths(network, whole), _encode_masked
     if lengths is None:
-        return _encode_masked(network, to_device(whole.numpy(), device), whole)
+        lengths = torch.full((len(whole),), whole.shape[1])
     order = torch.argsort(lengths, stable=True)
-    ascending = lengths[order]
-    sorted_tokens, ends, back = (
-        to_device(part.numpy(), device) for part in (whole[order], ascending, torch.argsort(order))
-    )
-    size = _GROUP_ON_CPU if device == "cpu" else _GROUP_ON_GPU
     groups = []
-    for start in range(0, len(order), size):
-        group = slice(start, start + size)
-        longest = int(ascending[group][-1])
-        groups.append(encode(network, sorted_tokens[group, :longest], ends[group]))
-    return torch.cat(groups)[back]
+    for start in range(0, max(1, len(order)), size):
+        chosen = order[start : start + size]
+        longest = int(lengths[chosen].max()) if len(chosen) else whole.shape[1]
+        cut = whole[chosen, :longest].numpy()
+        groups.append(TextGroup(chosen.numpy(), cut, lengths[chosen].numpy(), encode))
+    return groups
+
+
+def encode_texts(network: Any, tokens: Tokens, device: str) -> "torch.Tensor":
+    """open_clip's `encode_text(tokens)` (n, dim) for tokens (n, context), up to rounding."""
+    import torch
+
+    groups = text_groups(network, tokens, GROUP_ON_GPU)
+    back = np.argsort(np.concatenate([group.places for group in groups]))
+    return torch.cat([group.encode(network, device) for group in groups])[to_device(back, device)]
 
 
 def _causal_lengths(network: Any, tokens: "torch.Tensor") -> "torch.Tensor | None":

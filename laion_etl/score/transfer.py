@@ -2,14 +2,14 @@
 
 On a GPU what is asked for is queued: a copy to it, the computing, the copy back. `Later` is what will come of
 it, and meanwhile the next batch can be queued. Copies need memory that the driver has locked; `locked` does
-that for the tables that preparers fill, so that pixels are copied once. On a CPU all is done at once.
+that for the tables that preparers fill, so that pixels are copied once. A CPU has threads (`pinned.py`).
 """
 
 import logging
 import mmap
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,7 +23,15 @@ _LOG = logging.getLogger(__name__)
 _FOR_ALL_GPUS = 1  # cudaHostRegisterPortable
 
 
-class Later:
+class Later(Protocol):
+    """An array that may still be in the making."""
+
+    def get(self) -> Floats:
+        """Waits for it."""
+        ...
+
+
+class FromDevice:
     """An array that a device may still be computing."""
 
     def __init__(self, found: "torch.Tensor") -> None:

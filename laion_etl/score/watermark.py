@@ -13,6 +13,7 @@ may not show. Three kinds can be named in LAION_ETL_SAFETY_WATERMARK_MODEL:
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
@@ -23,7 +24,9 @@ from numpy.typing import NDArray
 from laion_etl.errors import ModelError
 from laion_etl.factories import is_factory, load_factory
 from laion_etl.score.heads import checked_file
+from laion_etl.score.pinned import FromThreads, parts, pinned_threads
 from laion_etl.score.pixels import PixelPlan, Pixels
+from laion_etl.score.transfer import FromDevice, Later
 from laion_etl.settings import Settings
 
 if TYPE_CHECKING:
@@ -36,7 +39,6 @@ _FORMAT = "laion_etl watermark 1"
 _IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))  # mean and deviation of its channels
 _LAION_SIDE = 256
 _LAION_LAYERS = (1_536, 625, 256, 2)
-_AT_ONCE = 64  # images of a forward pass on a CPU: what a convolution makes of more leaves its caches
 
 
 @runtime_checkable
@@ -50,7 +52,11 @@ class WatermarkModel(Protocol):
     def identity(self) -> str: ...
 
     def score(self, pixels: Pixels) -> Floats:
-        """Probability (n) of a watermark on RGB pixels (n, side, side, 3), made by `plan`."""
+        """Probability (n) of a watermark on RGB pixels (n, side, side, 3), made by `plan`.
+
+        On a CPU it is called with the same pixels together whatever the batch size, one call at a time, on a
+        thread where torch uses one thread (`pinned.py`).
+        """
         ...
 
 
@@ -62,26 +68,44 @@ class TorchWatermarkModel:
     plan: PixelPlan
     identity: str
     device: str
+    threads: int = 0  # of a CPU; 0: one per usable core
 
     def score(self, pixels: Pixels) -> Floats:
         """Probability (n) of a watermark on RGB pixels (n, side, side, 3)."""
+        return self.later(pixels).get()
+
+    def later(self, pixels: Pixels) -> Later:
+        """The same, on its way."""
+        if self.device != "cpu":
+            return FromDevice(self._score(pixels))
+        threads = pinned_threads(self.threads)
+        return FromThreads([threads.submit(partial(self._score, part)) for part in parts(pixels)])
+
+    def _score(self, pixels: Pixels) -> "torch.Tensor":
         import torch
 
-        size = _AT_ONCE if self.device == "cpu" else max(1, len(pixels))
         with torch.inference_mode():
-            parts = [self._score(pixels[start : start + size]) for start in range(0, len(pixels), size)]
-        return np.concatenate(parts) if parts else np.empty(0, np.float32)
+            source = torch.from_numpy(pixels).to(self.device)
+            mean, deviation = (
+                torch.tensor(values, device=source.device).view(1, 3, 1, 1) for values in _IMAGENET
+            )
+            images = source.permute(0, 3, 1, 2).float().div_(255).sub_(mean).div_(deviation)
+            probability: torch.Tensor = self.network(images).float().softmax(dim=1)[:, 0]
+            return probability
 
-    def _score(self, pixels: Pixels) -> Floats:
-        import torch
 
-        source = torch.from_numpy(pixels).to(self.device)
-        mean, deviation = (
-            torch.tensor(values, device=source.device).view(1, 3, 1, 1) for values in _IMAGENET
-        )
-        images = source.permute(0, 3, 1, 2).float().div_(255).sub_(mean).div_(deviation)
-        probability: Floats = self.network(images).float().softmax(dim=1)[:, 0].cpu().numpy()
-        return probability
+def watermarks_later(model: WatermarkModel, pixels: Pixels, device: str) -> Later:
+    """Probabilities (n) by a model, on their way.
+
+    On a CPU a model of the user's own has a pinned thread, too: one, because it may not be thread-safe.
+    """
+    import torch
+
+    if isinstance(model, TorchWatermarkModel):
+        return model.later(pixels)
+    if device != "cpu":
+        return FromDevice(torch.from_numpy(model.score(pixels)))
+    return FromThreads([pinned_threads(1).submit(lambda: torch.from_numpy(model.score(pixels)))])
 
 
 def load_watermark_model(settings: Settings, device: str) -> WatermarkModel:
@@ -92,10 +116,10 @@ def load_watermark_model(settings: Settings, device: str) -> WatermarkModel:
         if not isinstance(model, WatermarkModel):
             raise ModelError(f"{_KNOB}={named!r}: what the factory returned is no WatermarkModel")
         return model
-    return read_watermark_model(checked_file(named), device)
+    return read_watermark_model(checked_file(named), device, settings.clip.threads)
 
 
-def read_watermark_model(path: Path, device: str) -> TorchWatermarkModel:
+def read_watermark_model(path: Path, device: str, threads: int = 0) -> TorchWatermarkModel:
     """LAION's model or ours, by what the file holds; raises ModelError when it is neither."""
     try:
         state, side = _read_ours(path) if path.suffix == ".safetensors" else (_read_laion(path), _LAION_SIDE)
@@ -106,7 +130,8 @@ def read_watermark_model(path: Path, device: str) -> TorchWatermarkModel:
         cause = " ".join(str(error).split())[:200]
         raise ModelError(f"can't read the watermark model {path}: {cause}") from error
     network.eval().to(device)
-    return TorchWatermarkModel(network, PixelPlan(side, squash=True, bilinear=True), identity, device)
+    plan = PixelPlan(side, squash=True, bilinear=True)
+    return TorchWatermarkModel(network, plan, identity, device, threads)
 
 
 def laion_network() -> "torch.nn.Module":

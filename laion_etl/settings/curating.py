@@ -30,13 +30,18 @@ class ClipSettings:
     threshold_other: float = knob(
         0.26, "Other pairs, and those without a language, below this similarity are dropped."
     )
-    batch_size: int = knob(256, "Images per forward pass.")
+    batch_size: int = knob(
+        256, "Images per forward pass; on a CPU, how many are prepared before they are computed."
+    )
     device: str = knob(
         "auto", "auto (all GPUs, else the CPU), cpu, cuda, or several: cuda:0,cuda:1; a process each."
     )
     precision: str = knob("auto", "auto (bf16 on GPUs, fp32 on CPUs), fp32, bf16 or fp16.")
     preparers: int = knob(
         0, "Processes that decode images and tokenise texts for the model; 0 means one per core."
+    )
+    threads: int = knob(
+        0, "Threads that compute on a CPU; 0 means one per core. Their number changes no score."
     )
     max_pixels: int = knob(89_478_484, "Largest image decoded from a shard, pixels.")
 

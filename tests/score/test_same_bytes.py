@@ -1,0 +1,72 @@
+"""What docs/architecture.md promises: the machine's environment changes no byte of a scored shard."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from laion_etl.score.chunks import SPAN
+from laion_etl.storage import LocalStore
+from tests.score.conftest import CRAWL, TINY, scored_files, write_shard
+from tests.score.test_stage import more_than_a_span
+
+CORES = ("Prescott", "Haswell", "SkylakeX")  # SSE3, AVX2, AVX-512
+ONE = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+TWO = dict.fromkeys(ONE, "2")
+
+
+def run(arguments: list[str], changes: dict[str, str]) -> "subprocess.CompletedProcess[str]":
+    """A command in an environment that says of threads and kernels what `changes` say."""
+    unset = {*ONE, "OPENBLAS_CORETYPE"}
+    env = {name: value for name, value in os.environ.items() if name not in unset} | changes
+    return subprocess.run(
+        [sys.executable, "-m", *arguments], env=env, capture_output=True, text=True, check=False
+    )
+
+
+def kernels() -> list[str]:
+    """Values of OPENBLAS_CORETYPE that this machine can run, each of which gives numpy other bits."""
+    found: dict[str, str] = {}
+    for core in CORES:
+        done = run(["tests.score.blas_probe"], {"OPENBLAS_CORETYPE": core})
+        if done.returncode == 0:
+            found.setdefault(done.stdout, core)
+    return list(found.values())
+
+
+def scored(folder: Path, environment: dict[str, str], **settings: str) -> dict[str, str]:
+    """SHA-256 of the files of a shard scored by `laion-etl score` in an environment."""
+    store = LocalStore(folder)
+    write_shard(store, more_than_a_span())
+    values = {"store": str(folder), "clip_model": TINY.model, "clip_pretrained": TINY.pretrained, **settings}
+    given = {f"LAION_ETL_{name.upper()}": value for name, value in values.items()}
+    given |= {"LAION_ETL_CLIP_DEVICE": "cpu", "LAION_ETL_CLIP_PREPARERS": "1"}
+    done = run(["laion_etl", "score", "--crawl", CRAWL, "--shard", "3"], given | environment)
+    assert done.returncode == 0, done.stderr
+    return scored_files(store)
+
+
+@pytest.fixture(scope="module")
+def expected(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    folder = tmp_path_factory.mktemp("expected")
+    return scored(folder, ONE, clip_threads="1", clip_batch_size=str(SPAN))
+
+
+def test_another_blas_kernel_changes_no_byte(tmp_path: Path, expected: dict[str, str]) -> None:
+    cores = kernels()
+    if len(cores) < 2:
+        pytest.skip(f"numpy's BLAS gives the same bits whichever of {', '.join(CORES)} it is asked for")
+    for core in (cores[0], cores[-1]):
+        environment = ONE | {"OPENBLAS_CORETYPE": core}
+        found = scored(tmp_path / core, environment, clip_threads="1", clip_batch_size=str(SPAN))
+        assert found == expected != {}
+
+
+def test_two_threads_change_no_byte(tmp_path: Path, expected: dict[str, str]) -> None:
+    assert scored(tmp_path, TWO, clip_threads="2", clip_batch_size=str(SPAN)) == expected != {}
+
+
+def test_another_batch_size_changes_no_byte(tmp_path: Path, expected: dict[str, str]) -> None:
+    assert scored(tmp_path, ONE, clip_threads="1", clip_batch_size="150") == expected != {}
