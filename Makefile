@@ -5,8 +5,11 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do \
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+# Twice as many as there are cores, for the tests of Airflow wait a lot. Tests of a file share what it sets up and
+# stay in one process; files begin in the order of tests/conftest.py.
+TEST_PROCESSES := -n $$(( 2 * $$(nproc) )) --dist loadfile --no-loadscope-reorder
 
-.PHONY: setup demo run test check bench peers docs lock images clean
+.PHONY: setup demo run test test-quick check bench peers docs lock images clean
 
 setup: $(READY)  ## make .venv and install the locked requirements
 
@@ -29,7 +32,10 @@ run: setup  ## the same, and Airflow stays up until Ctrl-C
 	@$(BIN)/laion-etl demo --keep
 
 test: setup  ## all tests; they start their own services
-	$(BIN)/python -m tests.side_by_side
+	$(BIN)/python -m pytest $(TEST_PROCESSES)
+
+test-quick: setup  ## those that need no Postgres, S3, Airflow or Chromium and take seconds
+	$(BIN)/python -m pytest $(TEST_PROCESSES) -m "not (slow or airflow or browser or service)"
 
 check: setup  ## format, lint, types
 	$(BIN)/ruff format --check .

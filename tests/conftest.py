@@ -2,14 +2,13 @@
 
 import os
 import shutil
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import boto3
 import hypothesis
-import psycopg
 import pytest
 from moto.server import ThreadedMotoServer
 from playwright.sync_api import Browser, sync_playwright
@@ -17,12 +16,14 @@ from psycopg import Connection
 
 from laion_etl import storage
 from laion_etl.database.connect import Database, open_database
-from laion_etl.database.embedded import EmbeddedServer, running_server
+from laion_etl.database.embedded import EmbeddedServer
 from laion_etl.minicrawl.build import MiniCrawl, build_minicrawl
 from laion_etl.minicrawl.web import MiniWeb
 from laion_etl.settings import CoreSettings, Settings
 from laion_etl.storage import LocalStore, Store, open_store
+from tests.database.templates import copied, freeze
 from tests.runs import finish_run, run_environment
+from tests.shared_folder import FirstProcess, SharedFolder, shared_folder
 
 # The models of the tests are tiny: beside other work a second thread only waits for a core, at full speed.
 # torch reads this when it is imported, also in the processes that tests start.
@@ -32,7 +33,48 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 hypothesis.settings.register_profile("laion_etl", deadline=None)
 hypothesis.settings.load_profile("laion_etl")
 
+# Files that take longest; they begin first, so that no worker is left with one at the end.
+LONGEST = (
+    "tests/airflow/test_disturbed_runs.py",
+    "tests/airflow/test_demo.py",
+    "tests/airflow/test_alerts.py",
+    "tests/airflow/test_dashboard.py",
+)
+
 SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
+
+
+def pytest_configure(config: Any) -> None:
+    if not hasattr(config, "workerinput"):
+        config.first_process = FirstProcess()
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    """pytest-xdist's: before a worker starts."""
+    node.workerinput["shared_folder"] = str(shared_folder(node.config).folder)
+
+
+def pytest_unconfigure(config: Any) -> None:
+    if first := getattr(config, "first_process", None):
+        first.end()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        assert isinstance(item, pytest.Function)
+        fixtures = set(item.fixturenames)
+        if "browser" in fixtures:
+            item.add_marker("browser")
+        if "postgres" in fixtures or "s3_endpoint" in fixtures or _on_s3(item):
+            item.add_marker("service")
+    ranks = {file: rank for rank, file in enumerate(LONGEST)}
+    items.sort(key=lambda item: ranks.get(item.nodeid.split("::")[0], len(ranks)))
+
+
+def _on_s3(item: pytest.Function) -> bool:
+    """Whether `any_store` is one on S3 for it."""
+    return hasattr(item, "callspec") and item.callspec.params.get("any_store") == "s3"
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -93,23 +135,40 @@ def any_store(request: pytest.FixtureRequest) -> Store:
 
 
 @pytest.fixture(scope="session")
-def postgres() -> Iterator[EmbeddedServer]:
-    """One embedded server for the session, in a short path (Unix socket names are limited)."""
-    with (
-        tempfile.TemporaryDirectory(prefix="laion-pg-", dir="/tmp") as folder,
-        running_server(Path(folder)) as server,
-    ):
-        # Dozens of short-lived databases: nothing here needs to survive a power cut.
-        with psycopg.connect(server.url("postgres"), autocommit=True) as connection:
-            connection.execute("alter system set fsync = off")
-            connection.execute("select pg_reload_conf()")
-        yield server
+def shared(request: pytest.FixtureRequest) -> SharedFolder:
+    """What all workers of this run share."""
+    return shared_folder(request.config)
+
+
+@pytest.fixture(scope="session")
+def postgres(shared: SharedFolder) -> EmbeddedServer:
+    """One embedded server for the run."""
+
+    def start(folder: Path) -> EmbeddedServer:
+        place = shared.start_server("tests.database.server", folder, "--short-lived")
+        return EmbeddedServer(Path(place))
+
+    return shared.once("pg", start)
+
+
+@pytest.fixture(scope="session")
+def migrated_template(shared: SharedFolder, postgres: EmbeddedServer) -> str:
+    """A database with our tables and nothing in them, to be copied: that is faster than to migrate one."""
+
+    def migrated(_: Path) -> str:
+        name = "laion_template"
+        with open_database(Settings(core=CoreSettings(database_url=postgres.url(name)))):
+            pass
+        freeze(postgres, name)
+        return name
+
+    return shared.once("laion_template", migrated)
 
 
 @pytest.fixture
-def settings(postgres: EmbeddedServer, tmp_path: Path) -> Settings:
+def settings(postgres: EmbeddedServer, migrated_template: str, tmp_path: Path) -> Settings:
     """Settings with a database of the test's own."""
-    url = postgres.url(f"test_{uuid4().hex}")
+    url = copied(postgres, migrated_template, f"test_{uuid4().hex}")
     return Settings(core=CoreSettings(data_dir=str(tmp_path), database_url=url))
 
 
@@ -126,8 +185,15 @@ def connection(database: Database) -> Connection:
 
 
 @pytest.fixture(scope="session")
-def minicrawl(tmp_path_factory: pytest.TempPathFactory) -> MiniCrawl:
-    return build_minicrawl(tmp_path_factory.mktemp("minicrawl"))
+def minicrawl(shared: SharedFolder) -> MiniCrawl:
+    """Built, and its pictures drawn, once."""
+
+    def build(folder: Path) -> MiniCrawl:
+        crawl = build_minicrawl(folder)
+        with MiniWeb(crawl):
+            return crawl
+
+    return shared.once("minicrawl", build)
 
 
 @pytest.fixture(scope="session")
@@ -138,13 +204,16 @@ def miniweb(minicrawl: MiniCrawl) -> Iterator[MiniWeb]:
 
 @pytest.fixture(scope="session")
 def undisturbed_run(
-    tmp_path_factory: pytest.TempPathFactory, postgres: EmbeddedServer, minicrawl: MiniCrawl, miniweb: MiniWeb
+    shared: SharedFolder, postgres: EmbeddedServer, minicrawl: MiniCrawl, miniweb: MiniWeb
 ) -> Path:
     """The store of a run of two WAT files that nothing disturbed: what disturbed ones must come to, too."""
-    store = tmp_path_factory.mktemp("undisturbed")
-    url = postgres.url(f"undisturbed_{uuid4().hex}")
-    finish_run(minicrawl.crawl, run_environment(store, url, miniweb))
-    return store
+
+    def run(store: Path) -> Path:
+        url = postgres.url(f"undisturbed_{uuid4().hex}")
+        finish_run(minicrawl.crawl, run_environment(store, url, miniweb))
+        return store
+
+    return shared.once("undisturbed", run)
 
 
 @pytest.fixture(scope="module")

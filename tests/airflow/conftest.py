@@ -14,6 +14,8 @@ import psutil
 import pytest
 
 from laion_etl.database.embedded import EmbeddedServer
+from tests.database.templates import copied, freeze
+from tests.shared_folder import SharedFolder
 
 ROOT = Path(__file__).parents[2]
 
@@ -24,6 +26,10 @@ class Airflow:
 
     home: Path
     environment: Mapping[str, str]
+
+    def with_metadata(self, url: str) -> "Airflow":
+        """The same with this database."""
+        return Airflow(self.home, {**self.environment, "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": url})
 
     def python(self, script: str, *arguments: str, **more: str) -> Any:
         """Runs a script in a fresh process; returns the JSON of its last line."""
@@ -100,13 +106,22 @@ def airflow(tmp_path_factory: pytest.TempPathFactory) -> Airflow:
 
 
 @pytest.fixture(scope="session")
-def migrated_airflow(airflow: Airflow, postgres: EmbeddedServer) -> Airflow:
-    """The same with a metadata database that knows the DAGs, but without a scheduler."""
-    url = postgres.url(f"airflow_{uuid4().hex}", "psycopg2")
-    migrated = Airflow(airflow.home, {**airflow.environment, "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": url})
-    migrated.cli("db", "migrate")
-    migrated.cli("dags", "reserialize")
-    return migrated
+def migrated_airflow(shared: SharedFolder, airflow: Airflow, postgres: EmbeddedServer) -> Airflow:
+    """The same with a metadata database that knows the DAGs, but without a scheduler.
+
+    Each worker has a copy of what is made once: it takes longer than any test with it.
+    """
+
+    def migrated(_: Path) -> str:
+        name = "airflow_template"
+        made = airflow.with_metadata(postgres.url(name, "psycopg2"))
+        made.cli("db", "migrate")
+        made.cli("dags", "reserialize")
+        freeze(postgres, name)
+        return name
+
+    template = shared.once("airflow_template", migrated)
+    return airflow.with_metadata(copied(postgres, template, f"airflow_{uuid4().hex}", "psycopg2"))
 
 
 def processes_of(folder: Path) -> list[str]:

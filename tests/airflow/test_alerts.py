@@ -11,7 +11,7 @@ from laion_etl.minicrawl.build import build_minicrawl
 from tests.airflow.started import started_airflow
 from tests.sinks import mail_server, webhook
 
-pytestmark = pytest.mark.airflow
+pytestmark = [pytest.mark.airflow, pytest.mark.timeout(900)]
 
 _TOO_LONG_S = 240
 

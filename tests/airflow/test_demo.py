@@ -17,7 +17,7 @@ from laion_etl.overview import crawl_funnel
 from laion_etl.storage import LocalStore
 from tests.airflow.conftest import processes_of
 
-pytestmark = pytest.mark.airflow
+pytestmark = [pytest.mark.airflow, pytest.mark.timeout(900)]
 
 DEMO = [sys.executable, "-m", "laion_etl", "demo"]
 WITH_A_WRONG_SETTING = """

@@ -6,20 +6,14 @@ from pathlib import Path
 
 from laion_etl.database.embedded import EmbeddedServer
 
-_KEEPER = """
-import sys
-from pathlib import Path
-from laion_etl.database.embedded import running_server
-with running_server(Path(sys.argv[1])) as server:
-    print(server.socket_dir, flush=True)
-    sys.stdin.read()
-"""
+ROOT = Path(__file__).parents[2]
 
 
 def start_keeper(folder: Path) -> "subprocess.Popen[str]":
     """Ends, and lets the server stop, when its stdin does."""
     return subprocess.Popen(
-        [sys.executable, "-c", _KEEPER, str(folder)],
+        [sys.executable, "-m", "tests.database.server", str(folder)],
+        cwd=ROOT,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

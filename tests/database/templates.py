@@ -1,0 +1,21 @@
+"""Databases that are copied instead of made anew."""
+
+import psycopg
+from psycopg import sql
+
+from laion_etl.database.embedded import EmbeddedServer
+
+
+def freeze(server: EmbeddedServer, template: str) -> None:
+    """Nothing connects to the database any more, as long as that would keep it from being copied."""
+    with psycopg.connect(server.maintenance_url, autocommit=True) as connection:
+        statement = sql.SQL("alter database {} with is_template true allow_connections false")
+        connection.execute(statement.format(sql.Identifier(template)))
+
+
+def copied(server: EmbeddedServer, template: str, name: str, driver: str = "") -> str:
+    """URL of a new database that is a copy of a frozen one; `driver` as in EmbeddedServer.url."""
+    with psycopg.connect(server.maintenance_url, autocommit=True) as connection:
+        statement = sql.SQL("create database {} template {}")
+        connection.execute(statement.format(sql.Identifier(name), sql.Identifier(template)))
+    return server.url(name, driver)
