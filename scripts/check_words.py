@@ -1,0 +1,59 @@
+"""Check that code and documentation use the project's words: exits with 1 and a line for each place that does not.
+
+    python scripts/check_words.py [FILE ...]      default: every tracked text file
+
+The phrases and what to write instead are in banned_phrases.txt. A line that must keep a phrase (a quotation, a field
+name of a foreign format) ends in a comment with `words: ok`.
+"""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+PHRASES = Path(__file__).with_name("banned_phrases.txt")
+CHECKED = {".py", ".md", ".j2", ".js", ".sql", ".toml", ".yaml", ".in", ".sh"}
+# The history keeps its words; texts in data files and test inputs are data.
+LEFT_OUT = ("CHANGELOG.md", "tests/parse/", "tests/fuzz/", "laion_etl/parse/data/", "laion_etl/minicrawl/lexicon.py")
+ALLOWED = "words: ok"
+
+
+def read_phrases(text: str) -> list[tuple[re.Pattern[str], str]]:
+    """Pattern and advice of each line that is not a comment."""
+    lines = [line.split("\t") for line in text.splitlines() if line.strip() and not line.startswith("#")]
+    return [(re.compile(pattern, re.IGNORECASE), advice) for pattern, advice in lines]
+
+
+def findings(text: str, phrases: list[tuple[re.Pattern[str], str]]) -> list[tuple[int, str, str]]:
+    """Line number, phrase and advice of everything found in a text."""
+    return [
+        (number, found[0], advice)
+        for number, line in enumerate(text.splitlines(), 1)
+        if ALLOWED not in line
+        for pattern, advice in phrases
+        if (found := pattern.search(line))
+    ]
+
+
+def tracked_files() -> list[str]:
+    """Paths, relative to the root, of the files that are checked by default."""
+    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    return [name for name in listed.splitlines() if Path(name).suffix in CHECKED and not name.startswith(LEFT_OUT)]
+
+
+def main(names: list[str]) -> int:
+    """The exit code: 1 when anything was found."""
+    phrases = read_phrases(PHRASES.read_text())
+    count = 0
+    for name in names or tracked_files():
+        for line, phrase, advice in findings((ROOT / name).read_text(), phrases):
+            print(f"{name}:{line}: {phrase!r}: write {advice}")
+            count += 1
+    if count:
+        print(f"{count} phrases found; see docs/glossary.md")
+    return 1 if count else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
