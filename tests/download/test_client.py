@@ -1,4 +1,4 @@
-"""The client against a server that misbehaves: each link ends as its named reason, within its limits."""
+"""The client against a misbehaving server: each link ends with its reason, within its limits."""
 
 import time
 from collections.abc import Iterator
@@ -119,12 +119,12 @@ def settings() -> Iterator[DownloadSettings]:
 
 
 def name(path: str) -> str:
-    """A host of its own for each behaviour: a host that fails again and again is given up."""
+    """One host per behaviour, because a host that fails repeatedly is given up."""
     return path.strip("/").replace(".", "-")
 
 
 def fetch_all(urls: list[str], settings: DownloadSettings) -> dict[str, S | bytes]:
-    """All links side by side through one client."""
+    """Fetches all links concurrently through one client."""
     found: dict[str, S | bytes] = {}
 
     async def one(client: Client, url: str) -> None:

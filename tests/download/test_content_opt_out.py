@@ -23,5 +23,5 @@ def test_opt_outs_are_honoured(tags: list[str]) -> None:
 @pytest.mark.parametrize(
     "tags", [[], [""], ["all"], ["noarchive, nosnippet"], ["max-image-preview: large"], ["noaim"]]
 )
-def test_other_directives_are_none(tags: list[str]) -> None:
+def test_other_directives_are_not_opt_outs(tags: list[str]) -> None:
     assert not opted_out_by_header(tags)

@@ -51,7 +51,7 @@ def test_many_images_share_few_processes_and_keep_their_order() -> None:
 
 
 def test_a_slow_image_ends_at_its_limit_and_the_next_is_decoded() -> None:
-    # A new process has its start to make within the limit, too.
+    # A new process must also start within the limit.
     settings = DownloadSettings(decoders=1, decode_timeout_s=1.0, max_pixels=SLOWER * SLOWER)
     assert decode_all([large_png(SLOWER)], settings) == [S.DECODE_TIMEOUT]
     found = decode_all([large_png(SLOWER), GOOD], settings)
@@ -105,7 +105,7 @@ def test_a_cancelled_decode_leaves_no_process_and_no_half_read_answer() -> None:
 
 
 def test_a_decoder_outlives_the_threads_of_its_parent(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The kernel tells a child of the end of the thread that started it, not of the process."""
+    """PR_SET_PDEATHSIG fires when the thread that started the child ends, not when its process does."""
     monkeypatch.setattr("trio._core._thread_cache.IDLE_TIMEOUT", 0.05)
 
     async def main() -> list[int]:
@@ -146,7 +146,7 @@ def test_no_blocklist_blocks_nothing() -> None:
 
 
 @pytest.mark.parametrize("line", ["xyz", "ab" * 15, "ab" * 20, "\u00e9"])
-def test_a_line_that_is_no_digest_is_named(line: str, tmp_path: Path) -> None:
+def test_a_line_that_is_not_a_digest_is_named(line: str, tmp_path: Path) -> None:
     path = tmp_path / "list.txt"
     path.write_text(f"{'ab' * 16}\n{line}\n")
     with pytest.raises(InputError, match=r"line 2: .* is not an MD5 or SHA-256 digest in hexadecimal"):

@@ -32,11 +32,13 @@ def distance(a: str, b: str) -> int:
         (6, (1200, 900), "d2f6b2d209f6c392e9055cb089c9b2b2f636a34f16fa386df609692c6d0b83d1", 10),
     ],
 )
-def test_pdq_is_the_references(seed: int, size: tuple[int, int], reference: str, max_distance: int) -> None:
+def test_pdq_agrees_with_the_reference(
+    seed: int, size: tuple[int, int], reference: str, max_distance: int
+) -> None:
     assert distance(pdq_hash(noise_image(seed, size).convert("L")), reference) <= max_distance
 
 
-def test_pdq_survives_scaling_and_tells_images_apart() -> None:
+def test_pdq_survives_scaling_and_distinguishes_images() -> None:
     for seed in range(5):
         image = noise_image(seed, (400, 300)).convert("L")
         assert distance(pdq_hash(image), pdq_hash(image.resize((256, 192)))) <= 31
@@ -62,7 +64,7 @@ def test_a_near_hash_is_blocked_and_a_farther_one_is_not(max_distance: int) -> N
         assert not listed.matches(flipped(near, bits))
 
 
-def test_a_list_of_hashes_is_read_and_a_bad_line_is_named(tmp_path: Path) -> None:
+def test_a_list_of_hashes_is_read_and_an_invalid_line_is_named(tmp_path: Path) -> None:
     path = tmp_path / "pdq.txt"
     path.write_text(f"# known\n{'ab' * 32}\n")
     listed = PdqBlocklist.load(str(path), 31)

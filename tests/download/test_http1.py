@@ -1,4 +1,4 @@
-"""Our reader of responses beside h11's: what h11 reads as a response comes out the same."""
+"""Our HTTP reader compared with h11: whatever h11 accepts as a response gives the same result."""
 
 import re
 from collections.abc import Iterable
@@ -17,7 +17,7 @@ Answer = tuple[int, bytes] | str
 
 
 class Pieces:
-    """A server that sends these pieces and hangs up."""
+    """A server that sends these pieces and closes the connection."""
 
     def __init__(self, pieces: Iterable[bytes]) -> None:
         self._pieces = [piece for piece in pieces if piece]
@@ -116,13 +116,13 @@ def responses(draw: st.DrawFn) -> bytes:
 
 @settings(max_examples=600, deadline=None)
 @given(responses(), st.lists(st.integers(0, 600), max_size=4))
-def test_what_h11_reads_we_read_whatever_the_pieces(raw: bytes, cuts: list[int]) -> None:
+def test_whatever_h11_accepts_gives_the_same_result_in_any_pieces(raw: bytes, cuts: list[int]) -> None:
     edges = sorted({0, len(raw), *(cut for cut in cuts if cut < len(raw))})
     pieces = [raw[a:b] for a, b in pairwise(edges)]
     mine, reference = ours(pieces), theirs(raw)
     assert mine == ours([raw])
     if isinstance(reference, tuple):
-        # h11 takes HTTP of any version for its own; other major ones have other messages (RFC 9110, 2.5).
+        # h11 accepts any HTTP version; other major versions have another message format (RFC 9110, 2.5).
         assert mine == reference or (mine == "not HTTP" and re.search(rb"HTTP/[02-9]\.", raw))
 
 
@@ -137,7 +137,7 @@ def test_a_higher_minor_version_is_read_as_the_highest_known_and_other_major_one
 
 
 @given(st.binary(max_size=400), st.sampled_from([b"", b"HTTP/1.1 200 OK\r\n", b"HTTP/1.1 200 OK\r\n\r\n"]))
-def test_any_bytes_end_as_an_answer_or_a_reason(data: bytes, beginning: bytes) -> None:
+def test_any_bytes_end_as_a_response_or_a_reason(data: bytes, beginning: bytes) -> None:
     found = ours([beginning + data])
     assert isinstance(found, tuple) or found
 
@@ -168,7 +168,7 @@ def reusable_after(raw: bytes) -> bool:
         (b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", False),
     ],
 )
-def test_a_connection_is_used_again_only_when_the_end_of_its_answer_is_beyond_doubt(
+def test_a_connection_is_reused_only_if_the_end_of_its_response_is_unambiguous(
     raw: bytes, reusable: bool
 ) -> None:
     assert reusable_after(raw) is reusable

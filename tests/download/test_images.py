@@ -61,7 +61,7 @@ def corners() -> Image.Image:
 
 
 @pytest.mark.parametrize(("format_", "extension"), [("JPEG", "jpg"), ("PNG", "png"), ("WEBP", "webp")])
-def test_small_plain_images_are_kept_as_they_came(format_: str, extension: str) -> None:
+def test_small_plain_images_are_stored_unchanged(format_: str, extension: str) -> None:
     data = encoded(scene(1), format_)
     result, _ = stored(data)
     assert result.data == data
@@ -101,7 +101,7 @@ def test_orientation_is_applied(orientation: int) -> None:
     assert quadrants(image) == quadrants(upright)
 
 
-def test_a_place_is_never_kept() -> None:
+def test_location_data_is_never_stored() -> None:
     exif = Image.Exif()
     exif[0x8825] = {1: "N", 2: (47.0, 22.0, 0.0)}
     data = encoded(scene(1), exif=exif)
@@ -171,7 +171,7 @@ def test_a_broken_profile_is_ignored() -> None:
         (encoded(scene(1), "WEBP", save_all=True, append_images=[scene(2)]), S.ANIMATED),
     ],
 )
-def test_what_is_not_kept_has_a_reason(data: bytes, status: S) -> None:
+def test_a_refused_image_has_a_reason(data: bytes, status: S) -> None:
     assert decode(data, LIMITS) is status
 
 
@@ -189,7 +189,7 @@ def test_what_is_not_kept_has_a_reason(data: bytes, status: S) -> None:
         (b"", S.NOT_AN_IMAGE),
     ],
 )
-def test_the_first_bytes_tell(head: bytes, status: S | None) -> None:
+def test_the_first_bytes_decide(head: bytes, status: S | None) -> None:
     assert sniff(head) is status
 
 
@@ -204,7 +204,7 @@ def test_the_perceptual_hash_survives_scaling_and_compression() -> None:
         assert distance(perceptual_hash(image.convert("L")), perceptual_hash(small.convert("L"))) <= 6
 
 
-def test_different_pictures_have_distant_hashes() -> None:
+def test_different_images_have_distant_hashes() -> None:
     hashes = [perceptual_hash(scene(seed).convert("L")) for seed in range(20)]
     assert all(len(value) == 16 for value in hashes)
     distances = [distance(a, b) for i, a in enumerate(hashes) for b in hashes[:i]]

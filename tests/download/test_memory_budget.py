@@ -1,4 +1,4 @@
-"""The budget of bytes that the bodies of a worker share."""
+"""The memory budget that the bodies of a worker share."""
 
 import pytest
 import trio
@@ -13,12 +13,12 @@ def body_of(budget: MemoryBudget, size: int) -> BufferedBody:
     return body
 
 
-def test_a_short_body_needs_none_of_the_budget() -> None:
+def test_a_short_body_does_not_use_the_budget() -> None:
     budget = MemoryBudget(0)
     assert not body_of(budget, 100_000).needs_budget
 
 
-def test_a_body_gives_back_all_it_took() -> None:
+def test_a_body_returns_all_it_took() -> None:
     async def main() -> None:
         budget = MemoryBudget(10_000_000)
         with body_of(budget, 1_000_000) as body:
@@ -78,7 +78,7 @@ def test_bodies_that_all_wait_for_each_other_still_end() -> None:
     assert 2_000_000 < max_used < 2_000_000 + 11_000_000  # one body of 10 MB over the limit
 
 
-def test_one_that_gives_up_does_not_hold_up_the_others() -> None:
+def test_a_cancelled_body_does_not_hold_up_the_others() -> None:
     async def main() -> None:
         budget = MemoryBudget(1_000_000)
         holder = body_of(budget, 400_000)

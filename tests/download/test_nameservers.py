@@ -52,7 +52,7 @@ def nameserver(answer: Answerer) -> Iterator[tuple[str, int]]:
 
 
 def _on_one_port(udp: Any, tcp: Any) -> tuple[socketserver.UDPServer, socketserver.TCPServer]:
-    """A port that is free for one may be taken for the other: then another one."""
+    """A port that is free for UDP may be taken for TCP: then try another one."""
     for _ in range(20):
         over_tcp = socketserver.ThreadingTCPServer(("127.0.0.1", 0), tcp)
         try:
@@ -107,7 +107,7 @@ def look_up(host: str, *answerers: Answerer, ipv6: bool = False) -> Addresses | 
         return found
 
 
-def test_addresses_are_at_the_end_of_the_chain_and_hold_for_its_shortest_time() -> None:
+def test_addresses_are_at_the_end_of_the_chain_and_valid_for_its_shortest_ttl() -> None:
     assert look_up("a.example", normal) == Addresses(("8.8.8.8",), 90.0)
 
 
@@ -123,18 +123,18 @@ def test_a_name_that_does_not_exist_is_an_answer() -> None:
     assert look_up("x" * 70 + ".example", normal) is NoSuchName
 
 
-def test_what_does_not_fit_is_asked_over_tcp() -> None:
+def test_an_answer_that_does_not_fit_is_fetched_over_tcp() -> None:
     assert look_up("long.example", normal) == Addresses(("8.8.8.8",), 90.0)
 
 
-def test_a_failing_or_silent_server_is_passed_over() -> None:
+def test_a_failing_or_silent_server_is_skipped() -> None:
     assert look_up("a.example", servfail, normal) == Addresses(("8.8.8.8",), 90.0)
     assert look_up("a.example", lambda *_: None, normal) == Addresses(("8.8.8.8",), 90.0)
     assert look_up("a.example", servfail) is ResolverTrouble
 
 
 def test_a_name_that_moves_to_a_private_address_is_refused_the_second_time() -> None:
-    """DNS rebinding: what is connected to is what was checked, and every answer is checked."""
+    """DNS rebinding: only checked addresses are connected to, and every answer is checked."""
     addresses = iter(["8.8.8.8", "127.0.0.1"])
 
     def rebinding(question: dns.message.Message, over_tcp: bool) -> dns.message.Message:

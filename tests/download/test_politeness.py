@@ -1,4 +1,4 @@
-"""What servers see of a batch: few connections, used again, at a bearable rate, and none after a no."""
+"""What servers see of a batch: few connections, reused, at a moderate rate, and none after an opt-out."""
 
 import socket
 import time
@@ -20,7 +20,7 @@ from tests.download.test_stage import plan, rows_of
 
 
 def run(store: Store, urls: list[str], running: Site, **changes: Any) -> StageStats:
-    """Hosts of *.ours.example are the site; 127.* is let through the guard and gets no exemption."""
+    """Hosts of *.ours.example are the site; 127.* is allowed by the address policy and rate limited."""
     settings = DownloadSettings(
         connect_to=(f"*.ours.example=127.0.0.1:{running.port}",),
         allow_networks=("127.0.0.0/8",),
@@ -31,7 +31,7 @@ def run(store: Store, urls: list[str], running: Site, **changes: Any) -> StageSt
     return download_batch("C", 7, Settings(download=replace(settings, **changes)), store)
 
 
-def test_connections_are_used_again(store: Store) -> None:
+def test_connections_are_reused(store: Store) -> None:
     with site() as running:
         stats = run(store, [f"http://a.ours.example/{n}.jpg" for n in range(60)], running)
         assert stats.kept == 60
@@ -73,7 +73,7 @@ def test_hosts_take_turns(store: Store) -> None:
     assert set(first) == {f"{host}.ours.example" for host in "abcd"}
 
 
-def test_a_short_wait_is_waited_for_and_a_long_one_ends_the_host(store: Store) -> None:
+def test_a_short_retry_after_is_honoured_and_a_long_one_gives_up_the_host(store: Store) -> None:
     answers = iter([(503, {"Retry-After": "1"}, b"")])
 
     def once() -> Reply:
@@ -98,7 +98,7 @@ def test_a_short_wait_is_waited_for_and_a_long_one_ends_the_host(store: Store) -
     assert stats.dropped == {"http_error": 51, "too_few_bytes": 1}
 
 
-def test_what_may_pass_is_tried_again_and_what_does_not_is_not(store: Store) -> None:
+def test_temporary_failures_are_retried_and_others_are_not(store: Store) -> None:
     answers = iter([(500, {}, b"")])
     with site() as running:
         running.answers["/flaky.jpg"] = lambda: next(answers, (200, {}, GOOD))
@@ -114,7 +114,7 @@ def test_what_may_pass_is_tried_again_and_what_does_not_is_not(store: Store) -> 
 
 @contextmanager
 def black_hole() -> Iterator[int]:
-    """A port that takes no connection and refuses none: its queue is full."""
+    """A port that neither accepts nor refuses connections: its backlog is full."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         listener.listen(0)
@@ -146,7 +146,7 @@ def test_a_thousand_links_of_a_dead_host_cost_one_timeout(store: Store) -> None:
     assert stats.details["network"]["diagnosis"] == ["100% of links have hosts that accept no connection"]
 
 
-def test_robots_txt_is_asked_once_and_honoured(store: Store) -> None:
+def test_robots_txt_is_fetched_once_and_honoured(store: Store) -> None:
     with site() as running:
         rules = b"User-agent: *\nDisallow: /private/\n\nUser-agent: laion_etl\nDisallow: /not-for-us*.jpg$\n"
         running.answers["/robots.txt"] = lambda: (200, {}, rules)

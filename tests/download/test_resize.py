@@ -32,7 +32,7 @@ def test_sizes(mode: str, size: tuple[int, int], expected: tuple[int, int]) -> N
     assert (result.original_width, result.original_height) == size
 
 
-def test_small_images_are_scaled_up_where_that_is_wanted() -> None:
+def test_small_images_are_scaled_up_if_the_settings_say_so() -> None:
     grown = with_settings(resize_only_if_bigger=False)
     assert stored(encoded(scene(1, 200, 100)), grown)[1].size == (512, 256)
 
@@ -72,7 +72,7 @@ def test_rules_of_size() -> None:
 
 
 @pytest.mark.parametrize("format_", ["JPEG", "PNG", "WEBP"])
-def test_headers_tell_what_the_decoder_tells(format_: str) -> None:
+def test_headers_agree_with_the_decoder(format_: str) -> None:
     data = encoded(scene(1, 321, 123), format_)
     assert dimensions(data) == plain_size(data) == (321, 123)
     assert dimensions(data[:20]) is None

@@ -64,14 +64,14 @@ def test_a_host_is_looked_up_once_for_all_its_links() -> None:
     assert dns.lookups == ["a.example"]
 
 
-def test_a_dead_host_is_looked_up_once_and_nobody_else_is_asked() -> None:
+def test_a_dead_host_is_looked_up_once_with_one_source() -> None:
     dns, other = Table({}), Table({"gone.example": ["8.8.8.8"]})
     assert resolve_all(["gone.example"] * 50, dns, other) == [DownloadStatus.DNS_FAILED] * 50
     assert dns.lookups == ["gone.example"]
     assert other.lookups == []
 
 
-def test_a_failing_resolver_is_no_dead_host_and_another_is_asked() -> None:
+def test_a_failing_resolver_is_not_a_dead_host_and_another_is_asked() -> None:
     broken, other = Table({}, broken=True), Table({"a.example": ["8.8.8.8"]})
     assert resolve_all(["a.example"], broken, other) == [("8.8.8.8",)]
     assert resolve_all(["a.example"], broken) == [DownloadStatus.RESOLVER_FAILED]
@@ -93,7 +93,7 @@ def test_a_silent_resolver_is_given_up_in_time() -> None:
     assert seconds == pytest.approx(1.0)
 
 
-def test_answers_hold_for_their_time_to_live_and_failures_are_asked_again() -> None:
+def test_answers_are_cached_for_their_ttl_and_failures_are_retried() -> None:
     async def main() -> list[int]:
         dns = Table({"a.example": ["8.8.8.8"]}, ttl_s=600)
         resolver = resolver_of(dns)
@@ -137,7 +137,7 @@ def test_private_answers_are_refused_and_public_ones_kept() -> None:
     assert results == [DownloadStatus.ADDRESS_REFUSED, ("2606:4700::1", "8.8.8.8")]
 
 
-def test_a_cancelled_lookup_is_done_by_somebody_else() -> None:
+def test_a_cancelled_lookup_is_done_by_another_task() -> None:
     async def main() -> tuple[str, ...]:
         resolver = resolver_of(Table({"a.example": ["8.8.8.8"]}))
         async with trio.open_nursery() as nursery:
@@ -168,7 +168,7 @@ def test_a_cancelled_lookup_is_done_by_somebody_else() -> None:
         "http://localhost/",
     ],
 )
-def test_the_own_machine_is_refused_in_every_notation(url: str) -> None:
+def test_the_local_machine_is_refused_in_every_notation(url: str) -> None:
     async def main() -> tuple[str, ...] | DownloadStatus:
         return await outcome(resolver_of(Table({})), parse_request_url(url).host)
 

@@ -41,7 +41,7 @@ def settings() -> Iterator[Settings]:
 
 
 def plan(store: Store, urls: list[str], batch: int = 7) -> None:
-    """What the plan stage leaves behind for one batch."""
+    """Writes what the plan stage leaves for one batch."""
     rows = [
         {
             "pair_id": pair_id(url, f"text {n}"),
@@ -89,7 +89,7 @@ def test_every_link_has_a_row_and_every_success_a_sample(any_store: Store, setti
     assert stats.input == len(ANSWERS)
 
 
-def test_the_shard_is_webdatasets_layout(store: Store, settings: Settings) -> None:
+def test_the_shard_has_the_layout_of_webdataset(store: Store, settings: Settings) -> None:
     plan(store, ["http://a.hostile.example/missing", "http://a.hostile.example/good"])
     download_batch("C", 7, settings, store)
     with store.open("shards/C/000000007.tar") as file:

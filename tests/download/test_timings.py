@@ -1,4 +1,4 @@
-"""What a batch says about itself: diagnosis, tuning, metrics; and opt-outs within images."""
+"""Diagnosis, adaptive concurrency and metrics of a batch; opt-outs in images and tdmrep.json."""
 
 import socket
 from pathlib import Path
@@ -16,7 +16,7 @@ from laion_etl.funnel import DownloadStatus as S
 from tests.download.hostile import GOOD
 
 
-def test_a_saturated_resolver_is_said_in_words() -> None:
+def test_a_saturated_resolver_is_diagnosed() -> None:
     assert diagnose(100, {"resolver_failed": 31}, {})[0].startswith(
         "31% of links failed in DNS: the resolver"
     )
@@ -31,7 +31,7 @@ def test_percentiles_are_those_of_the_steps_taken() -> None:
     assert timings.latencies([]) == {"connect": {"p50": 0.5, "p90": 0.9, "p99": 0.99, "max": 1.0}}
 
 
-def test_the_limit_grows_while_it_is_used_up_and_shrinks_when_servers_or_cores_are_late() -> None:
+def test_the_limit_grows_while_it_is_reached_and_shrinks_when_servers_or_cores_are_late() -> None:
     concurrency = AdaptiveConcurrency()
     start = concurrency.limit
     concurrency.update(LoadSample(0.0, full=False, answered=100, timeouts=0))

@@ -287,7 +287,7 @@ def test_empty_lists_do_nothing(tmp_path: Path) -> None:
         ("pairs", f"{AN_ID} {AN_ID}"),
     ],
 )
-def test_a_bad_line_is_named_with_its_number(kind: str, line: str, tmp_path: Path) -> None:
+def test_an_invalid_line_is_named_with_its_number(kind: str, line: str, tmp_path: Path) -> None:
     good = {"pairs": AN_ID}.get(kind, "example.net")
     with pytest.raises(InputError) as caught:
         loaded(tmp_path, **{kind: f"# a list\n{good}\n\n{line}\n{line}\n{good}\n"})
@@ -338,7 +338,7 @@ def test_blocks_of_any_size_give_the_same_list(tmp_path: Path, monkeypatch: pyte
 
 def test_a_list_on_s3_is_read_again_when_it_changes(s3_store: Store, tmp_path: Path) -> None:
     settings = settings_of(domains=s3_store.uri("list.txt.gz"))
-    identities = set()
+    fingerprints = set()
     for name in ("one.example", "two.example", "two.example"):
         s3_store.write("list.txt.gz", gzip.compress(f"{name}\n".encode(), mtime=0))
         lists = load_blocklists(settings, tmp_path)
@@ -346,13 +346,13 @@ def test_a_list_on_s3_is_read_again_when_it_changes(s3_store: Store, tmp_path: P
             name == "one.example",
             name == "two.example",
         ]
-        identities.add(lists.fingerprint)
+        fingerprints.add(lists.fingerprint)
         assert len(compiled_files(tmp_path)) == 1  # that of the older content is gone
-    assert len(identities) == 2
+    assert len(fingerprints) == 2
 
 
 class WebList:
-    """A list on a web server: its text, its ETag, and the methods it was asked with."""
+    """A list on a web server: its text, its ETag, and the methods of its requests."""
 
     def __init__(self) -> None:
         self.text = b"one.example\n"
@@ -410,7 +410,7 @@ def test_a_list_on_the_web_without_a_strong_etag_is_read_each_time(tmp_path: Pat
 
 
 def test_a_changed_file_is_compiled_again(tmp_path: Path) -> None:
-    """Also when its size and times look the same: a file changed so shortly before is not trusted."""
+    """Also when its size and times look the same: a file that changed so recently is not trusted."""
     path = tmp_path / "domains.txt"
     for name in ("one.example", "two.example"):
         lists = loaded(tmp_path, domains=f"{name}\n")
@@ -442,7 +442,7 @@ def test_a_lost_or_unreadable_cache_is_made_again(tmp_path: Path, monkeypatch: p
         assert load_blocklists(settings, tmp_path).domain_blocked("one.example")
 
 
-def test_the_identity_is_that_of_the_content_wherever_it_lies(tmp_path: Path) -> None:
+def test_the_fingerprint_is_that_of_the_content_wherever_it_lies(tmp_path: Path) -> None:
     texts = {"domains": "a.example\n", "urls": "a.example\n", "url_patterns": "a\n", "pairs": f"{AN_ID}\n"}
     known = loaded(tmp_path / "here", **texts).fingerprint
     assert loaded(tmp_path / "there", **texts).fingerprint == known

@@ -1,4 +1,4 @@
-"""Hard cases of URLs and texts: expected values follow from the standards named beside them.
+"""Hard cases of URLs and texts: expected values follow from the standards named with them.
 
 `cases/urls.json` has the shape of the web-platform-tests' urltestdata.json (input, base, href or failure),
 with our reason for what is refused, and `head_base` where the page has a BASE.

@@ -19,7 +19,7 @@ def test_public_hosts(host: str) -> None:
      "127.0.0.1", "100.64.0.1", "169.254.169.254", "192.0.2.1", "198.18.0.1", "224.0.0.1", "0.0.0.0", "[::1]",
      "[::]", "[fd00::8]", "[fe80::1]", "[::ffff:a00:8]", "[2001:db8::1]", "[ff02::1]"],
 )  # fmt: skip
-def test_hosts_that_are_nobodys_or_somebodys_inside(host: str) -> None:
+def test_hosts_that_do_not_exist_or_are_private(host: str) -> None:
     assert not host_is_public(host)
 
 

@@ -1,4 +1,4 @@
-"""Both shipped detectors do their work, and one's own can be named."""
+"""Both shipped detectors work, and a custom one can be configured."""
 
 import csv
 from collections.abc import Callable, Sequence
@@ -51,7 +51,7 @@ def test_the_language_of_a_text(detector: Detector, text: str, code: str) -> Non
     assert detector.detect([text]).codes == [code]
 
 
-def test_the_script_is_no_part_of_the_code(detectors: dict[str, Detector]) -> None:
+def test_the_script_is_not_part_of_the_code(detectors: dict[str, Detector]) -> None:
     latin = ["Krasnyy krug na zelonom pole letom v derevne"]  # CLD3 says ru-Latn
     assert detectors["cld3"].detect(latin).codes == ["ru"]
 
@@ -105,7 +105,7 @@ def test_a_text_without_letters_has_no_language(detector: Detector, text: str) -
 @pytest.mark.parametrize(
     "weird", ["\ud800", "\udfff\ud800", "\x00", "\u200d", "\u202e", "\ufffe", "\U0010ffff", "\u0301"]
 )
-def test_a_broken_character_takes_nothing_from_the_other_texts(detector: Detector, weird: str) -> None:
+def test_a_broken_character_does_not_affect_the_other_texts(detector: Detector, weird: str) -> None:
     text = "Ein roter Kreis auf einer grünen Wiese im Sommer"
     found = detector.detect([text, f"{weird}rot", weird * 9, text])
     assert found.codes[0] == found.codes[3] == "de"
@@ -124,7 +124,7 @@ def test_the_least_probability_of_py3langid_is_a_setting() -> None:
 
 
 class ByFirstLetter:
-    """A detector of one's own."""
+    """A custom detector."""
 
     def detect(self, texts: Sequence[str]) -> Languages:
         return Languages([text[:1].lower() for text in texts], [1.0] * len(texts))
@@ -142,7 +142,7 @@ def returns_nothing(settings: ParseSettings) -> None:
 NO_FUNCTION = 3
 
 
-def test_a_detector_of_ones_own_is_named_by_module_and_function() -> None:
+def test_a_custom_detector_is_named_by_module_and_function() -> None:
     settings = load_settings({"LAION_ETL_PARSE_LANGUAGE_DETECTOR": f"{HERE}:by_first_letter"})
     assert language_detector(settings.parse).detect(["Xylophone", "Yak"]) == Languages(["x", "y"], [1.0, 1.0])
 
@@ -160,13 +160,13 @@ def test_a_detector_of_ones_own_is_named_by_module_and_function() -> None:
         (f"{HERE}:returns_nothing", r"the factory returned an object without the method detect\(texts\)"),
     ],
 )
-def test_a_name_that_is_no_detector_is_an_error_of_the_settings(name: str, message: str) -> None:
+def test_a_name_that_is_not_a_detector_is_an_error_of_the_settings(name: str, message: str) -> None:
     with pytest.raises(SettingsError, match=message) as caught:
         language_detector(ParseSettings(language_detector=name))
     assert f"LAION_ETL_PARSE_LANGUAGE_DETECTOR={name!r}" in str(caught.value)
 
 
-def test_the_detector_of_the_settings_can_be_ones_own() -> None:
+def test_the_detector_of_the_settings_can_be_custom() -> None:
     own = language_detector(ParseSettings(language_detector=f"{HERE}:by_first_letter"))
     assert own.detect(["Zebra"]) == (["z"], [1.0])
 
@@ -196,7 +196,7 @@ def _first_20(text: str) -> str:
 
 
 @pytest.mark.parametrize(
-    ("name", "part", "least_right", "most_without"),
+    ("name", "part", "min_right", "max_without"),
     [
         ("cld3", _whole, 0.86, 0.06),
         ("cld3", _first_20, 0.64, 0.16),
@@ -209,11 +209,11 @@ def test_accuracy_on_sentences_in_75_languages(
     shared_data: Path,
     name: str,
     part: Callable[[str], str],
-    least_right: float,
-    most_without: float,
+    min_right: float,
+    max_without: float,
 ) -> None:
     sentences = [(label, part(text)) for label, text in _sentences(shared_data)]
     assert len(sentences) == 1_500
     right, without = _shares(detectors[name], sentences)
-    assert right >= least_right
-    assert without <= most_without
+    assert right >= min_right
+    assert without <= max_without

@@ -1,4 +1,4 @@
-"""Real WARC and WAT files nobody here wrote: read completely, and every link is kept or has a reason."""
+"""Real WARC and WAT files from elsewhere: read completely, and every link is kept or has a reason."""
 
 import json
 from collections import Counter

@@ -68,7 +68,7 @@ def test_every_record_counts_once() -> None:
         b"\xff\xfe\x00",
     ],
 )
-def test_odd_json_is_counted_and_passed_over(payload: bytes) -> None:
+def test_odd_json_is_counted_and_skipped(payload: bytes) -> None:
     found = found_in(record("https://example.org/", payload), page_record("https://example.org/", [A]))
     assert len(found.pages) == 1
     assert sum(found.records.values()) == 2
@@ -123,7 +123,7 @@ def test_a_file_without_a_whole_record_is_an_error_that_names_it() -> None:
         list(read_batches(BytesIO(data), "test.wat.gz"))
 
 
-def test_a_file_that_is_no_wat_is_named() -> None:
+def test_a_file_that_is_not_a_wat_is_named() -> None:
     with pytest.raises(InputError, match=r"cannot read .*test\.wat\.gz from byte"):
         list(read_batches(BytesIO(b"<html>not found</html>" * 100), "test.wat.gz"))
 
@@ -273,7 +273,7 @@ def test_the_base_is_that_of_the_head(head: dict[str, Any], base: str) -> None:
         assert page.base == base
 
 
-def test_a_page_url_without_end_is_counted_out() -> None:
+def test_a_page_url_without_end_is_dropped() -> None:
     long = "https://example.org/" + "a" * 10_000
     found = found_in(compact_page_record(long, [A]), compact_page_record("https://example.org/2", [A]))
     assert found.records == {"kept": 1, "page_url_too_long": 1}
