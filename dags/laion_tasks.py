@@ -7,7 +7,7 @@ from typing import Any
 from airflow.sdk import DAG, Asset, Param, get_current_context
 from airflow.sdk.definitions.param import ParamsDict
 
-from laion_alerts import TaskFailed
+from laion_alerts import TaskFailed, TaskSucceeded
 from laion_etl.settings import load_settings
 
 SETTINGS = load_settings()
@@ -19,6 +19,8 @@ DEFAULTS: dict[str, Any] = {
     "retry_exponential_backoff": 2.0,
     "max_retry_delay": timedelta(minutes=30),
     "on_failure_callback": TaskFailed(),
+    "on_success_callback": TaskSucceeded(),
+    "on_skipped_callback": TaskSucceeded(),
 }
 
 # What a crawl has produced, for DAGs of others: `schedule=Asset("laion_dataset")`. One of each for all dumps;

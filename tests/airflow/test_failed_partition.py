@@ -20,7 +20,8 @@ FAILS = json.loads(sys.argv[1])
 ANSWERS = {
     "discover": {"partitions": [0, 1, 2]},
     "plan": {"batches": [0]},
-    "publish": {"dataset": "dataset", "report": "report"},
+    "publish": {"dataset": "dataset", "report": "report", "unit": "laion/1", "kept": 816},
+    "estimate": {"crawl": "CC-MAIN-2024-42", "samples": 1234, "stored_bytes": 5_000_000_000},
 }
 commands = []
 
