@@ -24,7 +24,7 @@ from airflow.sdk import (
 from airflow.sdk.configuration import conf
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
-from laion_alerts import RunCreated, run_is_late, send_digest
+from laion_alerts import ESTIMATE, RunCreated, run_is_late, send_digest
 from laion_etl.crawl import Crawl, known_crawls, written_numbers
 from laion_stage import Stage, counts, stage
 from laion_tasks import (
@@ -109,7 +109,8 @@ finished is recognised and skipped. See docs/operations.md.
 def estimate(crawl: str) -> Stage[None]:
     """A dry run: what the WAT files will come to. Otherwise nothing."""
     if get_current_context()["params"]["dry_run"]:
-        yield ["estimate", "--crawl", crawl, *_selection()]
+        found = yield ["estimate", "--crawl", crawl, *_selection()]
+        get_current_context()["ti"].xcom_push(key=ESTIMATE, value=found)
         raise AirflowSkipException("a dry run: the estimate is in the log above, and nothing else is done")
 
 
@@ -195,8 +196,11 @@ def score(crawl: str, group: str) -> Stage[dict[str, int]]:
 
 
 @stage(trigger_rule=GO_ON, execution_timeout=timedelta(hours=12), outlets=[DATASET])
-def publish(crawl: str) -> Stage[dict[str, str]]:
-    """Scored shards -> dataset, card, manifest, report; returns where they are, if anything is new."""
+def publish(crawl: str) -> Stage[dict[str, Any]]:
+    """Write the dataset with its card, manifest and report; returns where they are and the number of rows.
+
+    Returns nothing when the crawl holds nothing new.
+    """
     context = get_current_context()
     partitions = written_numbers(context["ti"].xcom_pull(task_ids="discover"))
     allowed = str(context["params"]["allow_missing_percent"] / 100)
@@ -206,18 +210,25 @@ def publish(crawl: str) -> Stage[dict[str, str]]:
         return {}
     places = {what: published[what] for what in ("dataset", "report")}
     produced(DATASET, crawl, **places, fingerprint=published["fingerprint"])
-    return places
+    return {**places, "version": published["unit"], "rows": published["kept"]}
 
 
 @task(trigger_rule=TriggerRule.ALL_DONE, execution_timeout=timedelta(minutes=15))
 def digest() -> None:
-    """Tells people how the run ended, whatever became of it."""
+    """Sends an alert about how the run ended, whatever became of it."""
     send_digest(get_current_context())
 
 
 def verdict() -> EmptyOperator:
     """Green only when every task was: otherwise a published run would hide its failed partitions."""
-    return EmptyOperator(task_id="verdict", trigger_rule=TriggerRule.ALL_SUCCESS, doc_md=verdict.__doc__)
+    # Without a callback of its own the scheduler does it, and no worker.
+    return EmptyOperator(
+        task_id="verdict",
+        trigger_rule=TriggerRule.ALL_SUCCESS,
+        doc_md=verdict.__doc__,
+        on_success_callback=None,
+        on_skipped_callback=None,
+    )
 
 
 def crawl_dag(crawl: Crawl) -> DAG:

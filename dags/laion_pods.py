@@ -12,7 +12,6 @@ import logging
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict
 from datetime import timedelta
 from typing import Any
 
@@ -21,7 +20,7 @@ from airflow.providers.cncf.kubernetes.utils.pod_manager import PodNotFoundExcep
 from airflow.sdk.exceptions import AirflowException, AirflowFailException
 from kubernetes.client.exceptions import ApiException
 
-from laion_alerts import Kind, task_alert
+from laion_alerts import late_alert
 from laion_connections import use_own_s3
 from laion_etl.alerts import late_after_s
 from laion_etl.errors import LaionEtlError
@@ -66,8 +65,7 @@ class StagePod(KubernetesPodOperator):
         """By our own trigger, which knows when the task is late."""
         _, of_the_pod = trigger.serialize()
         late = late_after_s(self.settings.alerts, self.command.stage)
-        reason = f"still at work after {timedelta(seconds=late or 0)}"
-        alert = asdict(task_alert(Kind.LATE, self.command.context, reason))
+        alert = late_alert(self.command.context, late or 0).to_plain()
         own = StagePodTrigger(late_after_s=late, alert={**alert, "kind": str(alert["kind"])}, **of_the_pod)
         super().defer(trigger=own, **how)
 

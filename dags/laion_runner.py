@@ -51,8 +51,9 @@ class Command:
 
     @property
     def by_hand(self) -> str:
-        """As a person would type it."""
-        return shlex.join(["laion-etl", *self.arguments])
+        """As a person would type it, with the settings of its run, where Airflow's own are set as well."""
+        own = {name: value for name, value in self.settings.items() if name != "LAION_ETL_RUNNER"}
+        return f"{shown_settings(own)} {shlex.join(['laion-etl', *self.arguments])}".lstrip()
 
 
 def run_here(command: Command) -> dict[str, Any]:
@@ -101,10 +102,17 @@ def without_none(environment: Mapping[str, str | None]) -> dict[str, str]:
 
 
 def failed_command(stage: str, code: int, lines: Sequence[str]) -> AirflowException:
-    """What a task raises for a command that ended so, with its last error line."""
-    error = next((line for line in reversed(lines) if line.strip()), "no error line")
-    message = f"laion-etl {stage} ended with exit code {code}: {error.removeprefix('error: ')}"
+    """What a task raises for a command that ended so: its last error line, so that the cause comes first."""
+    error = next((line for line in reversed(lines) if line.strip()), _unexplained(code))
+    message = f"{error.removeprefix('error: ')} (laion-etl {stage} ended with exit code {code})"
     return AirflowFailException(message) if code == USAGE_ERROR else AirflowException(message)
+
+
+def _unexplained(code: int) -> str:
+    """What is known of a command that ended without a word."""
+    if code in (-signal.SIGKILL, 128 + signal.SIGKILL):  # of a process, of a container
+        return "the command was killed (SIGKILL), most often because the machine ran out of memory"
+    return "the command ended without an error message; see the log above"
 
 
 def run_id(task: Any) -> str:

@@ -8,7 +8,7 @@ from airflow.sdk import DAG, Asset, Param, get_current_context
 from airflow.sdk.definitions.param import ParamsDict
 from airflow.sdk.execution_time.context import InletEventsAccessor
 
-from laion_alerts import TaskFailed
+from laion_alerts import TaskFailed, TaskSucceeded
 from laion_etl.settings import load_settings
 
 SETTINGS = load_settings()
@@ -20,6 +20,8 @@ DEFAULTS: dict[str, Any] = {
     "retry_exponential_backoff": 2.0,
     "max_retry_delay": timedelta(minutes=30),
     "on_failure_callback": TaskFailed(),
+    "on_success_callback": TaskSucceeded(),
+    "on_skipped_callback": TaskSucceeded(),
 }
 
 # What a crawl has produced, for DAGs of others: `schedule=Asset("laion_dataset")`. One of each for all dumps;

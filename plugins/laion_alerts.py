@@ -1,49 +1,78 @@
-"""Alerts from Airflow: who failed, who is late, how a run ended; laion_etl.alerts sends them.
+"""Alerts from Airflow: what failed, what is late, how a run ended; laion_etl.alerts sends them.
 
 Callables live here and not in dags/, because the triggerer and the DAG processor import them by their path.
 """
 
 import asyncio
 import logging
+import textwrap
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
+from urllib.parse import quote
 
+from airflow.configuration import conf
 from airflow.plugins_manager import AirflowPlugin
 from airflow.sdk import BaseNotifier
 from airflow.sdk.definitions.deadline import BaseDeadlineReference, DeadlineReference, deadline_reference
-from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowRuntimeError
+from airflow.sdk.exceptions import (
+    AirflowException,
+    AirflowFailException,
+    AirflowRuntimeError,
+    AirflowTaskTimeout,
+)
 
 from laion_connections import use_own_s3
-from laion_etl.alerts import Alert, Kind, deliver, late_after_s, summary
+from laion_etl.alerts import Alert, Kind, RunEnd, Unit, deliver, digest_of, late_after_s, resolve
 from laion_etl.errors import LaionEtlError, SettingsError
 from laion_etl.settings import load_settings
+from laion_etl.storage import open_store
 
 log = logging.getLogger(__name__)
 
 # What a task leaves in its context for callbacks.
 LABEL, COMMAND = "label", "laion_command"
+ESTIMATE = "estimate"  # the XCom in which a dry run's estimate reaches the digest
+_LOG_WIDTH = 110  # Airflow's UI does not wrap a log's lines
 
 
 class TaskFailed(BaseNotifier):
     """`on_failure_callback` of tasks: comes after the last try, for every mapped task by itself."""
 
     def notify(self, context: Any) -> None:
-        """Tells of the failed task."""
+        """Report the failed task; the cause is the last line of its log."""
         error = context.get("exception")
-        reason = f"{type(error).__name__}: {error}" if isinstance(error, BaseException) else str(error or "")
-        tell(task_alert(Kind.FAILED, context, reason))
+        alert = task_alert(Kind.FAILED, context, cause_of(error, context))
+        notify(alert if retry_helps(error) else replace(alert, retry_helps=False))
+        for line in textwrap.wrap(f"cause: {alert.reason}", _LOG_WIDTH):
+            log.error("%s", line)
 
 
-def tell(alert: Alert) -> None:
-    """Delivers an alert from any of Airflow's processes, with the store's access of the connection."""
+class TaskSucceeded(BaseNotifier):
+    """`on_success_callback` of tasks: what had failed and now succeeds is not broken any more."""
+
+    def notify(self, context: Any) -> None:
+        """Take the task's unit off the list of what is broken."""
+        alert = task_alert(Kind.FAILED, context, "")
+        unit = Unit(alert.crawl, alert.run, alert.stage, alert.unit, _index(context["ti"]))
+        try:
+            use_own_s3()
+            resolve(unit, open_store(load_settings().store_uri))
+        except (AirflowException, AirflowRuntimeError, LaionEtlError, OSError) as error:
+            # The work itself is done.
+            log.warning("cannot take this task off the list of failures: %s", error)
+
+
+def notify(alert: Alert) -> None:
+    """Deliver an alert from any of Airflow's processes, with the store's access of the connection."""
     try:
         use_own_s3()
     except (AirflowException, AirflowRuntimeError, LaionEtlError) as error:
-        # Who is told of a failure must not fail of it.
-        log.warning("the alert may not be kept: %s", error)
+        # A callback that reports a failure must not fail of it.
+        log.warning("cannot get the store's access, so the alert may not be kept: %s", error)
     deliver(alert, load_settings())
 
 
@@ -52,10 +81,32 @@ def crawl_of(dag_id: str) -> str:
     return str(dag_id).removeprefix("crawl_")
 
 
+def cause_of(error: object, context: Mapping[str, Any]) -> str:
+    """The cause as a person would say it: our own errors are sentences, others need their type."""
+    if isinstance(error, AirflowTaskTimeout):
+        limit = getattr(context.get("task"), "execution_timeout", None)
+        return f"the task took longer than {limit or 'its limit'} and was ended; see where its log stopped"
+    if not isinstance(error, BaseException):
+        return str(error or "") or "the task ended without an error; see its log"
+    if isinstance(error, AirflowException) and str(error):
+        return str(error)
+    return f"{type(error).__name__}: {error}".removesuffix(": ")
+
+
+def retry_helps(error: object) -> bool:
+    """Whether another try can end otherwise while nothing else changes."""
+    return not isinstance(error, AirflowFailException)
+
+
+def run_url(dag_id: str, run_id: str) -> str:
+    """The page of a run in Airflow's UI."""
+    base = conf.get("api", "base_url", fallback="http://localhost:8080/").rstrip("/")
+    return f"{base}/dags/{quote(dag_id)}/runs/{quote(run_id, safe='')}"
+
+
 def task_alert(kind: Kind, context: Mapping[str, Any], reason: str) -> Alert:
     """The alert about the task of a context."""
-    task = context["ti"]
-    index = task.map_index if task.map_index is not None else -1
+    task, index = context["ti"], _index(context["ti"])
     return Alert(
         kind,
         crawl=crawl_of(task.dag_id),
@@ -65,13 +116,27 @@ def task_alert(kind: Kind, context: Mapping[str, Any], reason: str) -> Alert:
         reason=reason,
         attempt=int(task.try_number or 0),
         log_url=str(getattr(task, "log_url", "")),
-        command=str(context.get(COMMAND, "")),
+        command=str(context.get(COMMAND, "")) if kind is Kind.FAILED else "",
+        task=f"{task.task_id}_{index}" if index >= 0 else str(task.task_id),
+        run_url=run_url(str(task.dag_id), str(task.run_id)),
     )
+
+
+def late_alert(context: Mapping[str, Any], limit_s: float) -> Alert:
+    """The alert about a task that works longer than `limit_s`."""
+    limit = getattr(context.get("task"), "execution_timeout", None)
+    end = f"; Airflow ends it after {limit} and tries it again" if limit else ""
+    return task_alert(Kind.LATE, context, f"still at work after {timedelta(seconds=limit_s)}{end}")
+
+
+def _index(task: Any) -> int:
+    index = getattr(task, "map_index", None)
+    return index if index is not None else -1
 
 
 @contextmanager
 def lateness_watched(stage: str, context: Mapping[str, Any]) -> Iterator[None]:
-    """Tells people when the block takes longer than LAION_ETL_ALERTS_LATE_AFTER; it goes on all the same."""
+    """Send an alert when the block takes longer than LAION_ETL_ALERTS_LATE_AFTER; it goes on all the same."""
     try:
         settings = load_settings()
         limit = late_after_s(settings.alerts, stage)
@@ -80,7 +145,7 @@ def lateness_watched(stage: str, context: Mapping[str, Any]) -> Iterator[None]:
     if limit is None or "ti" not in context:
         yield
         return
-    timer = threading.Timer(limit, _tell_late, [context, limit])
+    timer = threading.Timer(limit, _notify_late, [context, limit])
     timer.daemon = True
     timer.start()
     try:
@@ -89,18 +154,26 @@ def lateness_watched(stage: str, context: Mapping[str, Any]) -> Iterator[None]:
         timer.cancel()
 
 
-def _tell_late(context: Mapping[str, Any], limit: float) -> None:
-    reason = f"still at work after {timedelta(seconds=limit)}"
-    tell(task_alert(Kind.LATE, context, reason))
+def _notify_late(context: Mapping[str, Any], limit: float) -> None:
+    notify(late_alert(context, limit))
 
 
 def send_digest(context: Mapping[str, Any]) -> Alert:
-    """The digest of the context's run, sent once for each of its ends."""
+    """Send the digest of the context's run, once for each of its ends."""
     task = context["ti"]
     states = task.get_task_states(dag_id=task.dag_id, run_ids=[task.run_id])[task.run_id]
-    others = {name: str(state) for name, state in states.items() if name != task.task_id}
+    states = {name: str(state) for name, state in states.items() if name != task.task_id}
+    published = task.xcom_pull(task_ids="publish") if states.get("publish") == "success" else None
+    end = RunEnd(
+        crawl_of(task.dag_id),
+        str(task.run_id),
+        states,
+        run_url(str(task.dag_id), str(task.run_id)),
+        published or {},
+        task.xcom_pull(task_ids="estimate", key=ESTIMATE) or {},
+    )
     use_own_s3()
-    digest = summary(crawl_of(task.dag_id), str(task.run_id), others, load_settings())
+    digest = digest_of(end, load_settings())
     deliver(digest, load_settings())
     return digest
 
@@ -113,9 +186,10 @@ async def run_is_late(context: Mapping[str, Any], days: float) -> None:
         Kind.RUN_LATE,
         crawl_of(dag_id),
         run_id,
-        reason=f"not done {days:g} days after its start",
+        reason=f"the run is not done {days:g} days after its start",
+        run_url=run_url(dag_id, run_id),
     )
-    await asyncio.to_thread(tell, alert)
+    await asyncio.to_thread(notify, alert)
 
 
 @deadline_reference(DeadlineReference.TYPES.DAGRUN_CREATED)

@@ -1,4 +1,4 @@
-"""What the triggerer does while a pod works: looks at it, brings its log, tells people when it is late."""
+"""What the triggerer does while a pod works: looks at it, brings its log, sends an alert when it is late."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -8,8 +8,8 @@ from typing import Any
 from airflow.providers.cncf.kubernetes.triggers.pod import KubernetesPodTrigger
 from airflow.triggers.base import TriggerEvent
 
-from laion_alerts import tell
-from laion_etl.alerts import Alert, Kind
+from laion_alerts import notify
+from laion_etl.alerts import Alert
 
 # Airflow's scheduler takes a task for lost that is queued again before its executor has said that the
 # process which deferred it is gone; on a busy machine that takes seconds.
@@ -31,7 +31,7 @@ class StagePodTrigger(KubernetesPodTrigger):
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """The event of the pod's end, not sooner than the scheduler can do with."""
-        watch = asyncio.create_task(self._tell_when_late())
+        watch = asyncio.create_task(self._alert_when_late())
         clock = asyncio.get_running_loop()
         settled = clock.time() + _LEAST_DEFERRED_S
         try:
@@ -41,10 +41,9 @@ class StagePodTrigger(KubernetesPodTrigger):
         finally:
             watch.cancel()
 
-    async def _tell_when_late(self) -> None:
+    async def _alert_when_late(self) -> None:
         if self.late_after_s is None:
             return
         spent = (datetime.now(UTC) - self.trigger_start_time).total_seconds()
         await asyncio.sleep(max(0.0, self.late_after_s - spent))
-        alert = Alert(**{**self.alert, "kind": Kind(self.alert["kind"])})
-        await asyncio.to_thread(tell, alert)
+        await asyncio.to_thread(notify, Alert.from_plain(self.alert))

@@ -15,6 +15,7 @@ from threading import Lock
 from typing import Annotated, Any
 
 from fastapi import Depends, FastAPI, HTTPException, Path, Request, Response
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse
 
 from laion_etl.dashboard.assets import CONTENT_TYPES, VERSION, asset, page
@@ -34,6 +35,7 @@ NumberPath = Annotated[int, Path(ge=0, lt=10**12)]
 _PATIENCE_S = 0.7
 _SHEET_AGE_S = 900.0
 _MOST_CRAWLS = 12
+_FROM_LIST = "open a crawl from the list of crawls, or a unit from its crawl's page"
 _POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'self'"
@@ -110,6 +112,14 @@ def dashboard_app(
     async def away(_: Request, error: LaionEtlError) -> Response:
         return _json({"problem": str(error)}, 503)
 
+    @app.exception_handler(RequestValidationError)
+    async def refused(request: Request, error: RequestValidationError) -> Response:
+        names = ", ".join(dict.fromkeys(str(one["loc"][-1]) for one in error.errors()))
+        problem = f"cannot read this address: its {names} is not valid; {_FROM_LIST}"
+        if "/api/" in request.scope["path"]:
+            return _json({"problem": problem}, 422)
+        return Response(problem, 422, media_type="text/plain")
+
     _add_pages(app, viewer, airflow)
     _add_documents(app, viewer, dashboard)
     _add_units(app, viewer, dashboard)
@@ -147,7 +157,7 @@ def _add_pages(app: FastAPI, viewer: Callable[..., Any], airflow: AirflowPlace |
     def static(version: str, name: str) -> Response:
         found = asset(name) if version == VERSION else None
         if found is None:
-            raise HTTPException(404)
+            raise HTTPException(404, "this page is of another version of the dashboard; reload it")
         kept = {"Cache-Control": "private, max-age=31536000, immutable"}
         return Response(found, media_type=CONTENT_TYPES[name.rpartition(".")[2]], headers=kept)
 
@@ -209,13 +219,13 @@ def _add_samples(app: FastAPI, viewer: Callable[..., Any], dashboard: Dashboard)
         key, _, ending = name.partition(".")
         found = dashboard.sheets.picture(crawl, key) if KEY.fullmatch(key) and ending == "webp" else None
         if found is None:
-            raise HTTPException(404)
+            raise HTTPException(404, "this sample is not shown any more; reload the samples")
         return Response(found, media_type="image/webp", headers={"Cache-Control": "private, max-age=900"})
 
 
 def _check(crawl: str, may_see: MaySee) -> None:
     if not may_see(crawl):
-        raise HTTPException(403, f"you may not read the DAG of {crawl}")
+        raise HTTPException(403, f"you may not read the DAG of {crawl}; ask an administrator of Airflow")
 
 
 def _json(document: dict[str, Any], status: int = 200) -> Response:

@@ -4,8 +4,8 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, TypeVar
 
-from laion_etl.dashboard.failures import AlertCache, Trouble, causes, failed_partitions
-from laion_etl.dashboard.grids import batch_grid, batch_grid_of_store, finished_numbers, partition_grid
+from laion_etl.dashboard.failures import Trouble, TroubleCache, causes, failed_partitions, parked_batch
+from laion_etl.dashboard.grids import batch_grid, batch_grid_of_store, finished_numbers, partition_grid, runs
 from laion_etl.dashboard.problems import Problem, problem
 from laion_etl.dashboard.published import Published
 from laion_etl.dashboard.sources import Sources
@@ -30,6 +30,7 @@ class QueueLook:
     status: CrawlStatus
     partitions: list[tuple[int, bool, bool]]
     batches: list[tuple[int, str, bool, float | None]]
+    parked: list[Trouble]
 
 
 @dataclass(slots=True)
@@ -40,10 +41,10 @@ class CrawlPage:
     sources: Sources
     published: Published
     stats: StatsCache = field(init=False)
-    _alerts: AlertCache = field(init=False)
+    _unresolved: TroubleCache = field(init=False)
 
     def __post_init__(self) -> None:
-        self.stats, self._alerts = StatsCache(self.crawl), AlertCache(self.crawl)
+        self.stats, self._unresolved = StatsCache(self.crawl), TroubleCache(self.crawl)
 
     def document(self) -> dict[str, Any]:
         """Plain JSON values. What is away is named in `problems`, the rest is there all the same."""
@@ -52,26 +53,25 @@ class CrawlPage:
         stats = _tried("store", lambda: self.stats.stats(self.sources.store()), nothing, problems)
         stats["publish"] = _tried("store", self._published_stats, [], problems)
         troubles: list[Trouble] = _tried(
-            "store", lambda: self._alerts.troubles(self.sources.store()), [], problems
+            "store", lambda: self._unresolved.troubles(self.sources.store()), [], problems
         )
         funnel = funnel_of(self.crawl, stats)
         queue = _tried("database", lambda: self._queue(funnel), None, problems)
         for message in self.stats.broken[:3]:
             problems.append({"what": "stats", "message": message})
         rows = queue.batches if queue else []
-        failed = failed_partitions(troubles) - {
-            (stage, number) for stage in ("parse", "load") for number in finished_numbers(stats[stage])
-        }
+        failed = failed_partitions(troubles)
         batches = batch_grid(rows, stats["score"]) if queue else batch_grid_of_store(stats)
         status = queue.status if queue else _status_of_store(self.crawl, funnel, len(batches.states))
         return {
             "crawl": self.crawl,
             "problems": problems,
-            "status": _as_shown(status, failed),
+            "status": _as_shown(status, failed, stats),
             "funnel": funnel.to_plain(),
             "partitions": partition_grid(stats, queue.partitions if queue else None, failed).to_plain(),
             "batches": batches.to_plain(),
-            "causes": causes(troubles, status.failures),
+            "failed": _numbers_by_stage(failed),
+            "causes": causes([*troubles, *(queue.parked if queue else [])]),
             "troubles": [asdict(trouble) for trouble in troubles[:_MOST_SHOWN]],
             "prices": _tried("settings", lambda: _prices(self.sources.load()), _NO_PRICES, problems),
             "download_hours": round(sum(row[3] or 0.0 for row in rows) / 3_600, 3),
@@ -92,6 +92,7 @@ def _look(crawl: str, funnel: CrawlFunnel, database: Database) -> QueueLook:
         crawl_status(crawl, funnel, database),
         database.rows("dashboard.partitions", keys),
         database.rows("dashboard.batches", keys),
+        [parked_batch(*row) for row in database.rows("dashboard.parked", keys)],
     )
 
 
@@ -127,11 +128,19 @@ def _status_of_store(crawl: str, funnel: CrawlFunnel, batches: int) -> CrawlStat
     return CrawlStatus(crawl, load, queue, tuple(stages_of(funnel, load, queue)))
 
 
-def _as_shown(status: CrawlStatus, failed: set[tuple[str, int]]) -> dict[str, Any]:
-    """With what alerts say has failed; of many parked batches the page shows some, and counts all."""
-    stages = [
-        replace(stage, failed=stage.failed + sum(where == stage.stage for where, _ in failed))
-        for stage in status.stages
-    ]
+def _numbers_by_stage(failed: set[tuple[str, int]]) -> dict[str, list[tuple[int, int]]]:
+    """The failed partitions of each stage, as runs of numbers."""
+    stages = sorted({stage for stage, _ in failed})
+    return {stage: runs(sorted(n for where, n in failed if where == stage)) for stage in stages}
+
+
+def _as_shown(status: CrawlStatus, failed: set[tuple[str, int]], stats: Stats) -> dict[str, Any]:
+    """With the partitions that have failed, which may have an older result and are not done all the same; of
+    many parked batches the page shows some, and counts all."""
+    stages = []
+    for stage in status.stages:
+        numbers = {number for where, number in failed if where == stage.stage}
+        again = len(numbers & finished_numbers(stats[stage.stage]))
+        stages.append(replace(stage, done=max(0, stage.done - again), failed=stage.failed + len(numbers)))
     shown = replace(status, stages=tuple(stages), failures=status.failures[:_MOST_SHOWN])
     return shown.to_plain()

@@ -1,27 +1,26 @@
-"""What failed: alerts kept in the store, and batches parked in Postgres, brought together by their cause."""
+"""What is broken now: failures listed in the store and batches parked in Postgres, grouped by cause."""
 
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
+from datetime import datetime
 from typing import Any
 
+from laion_etl.alerts import Alert, unresolved_names
 from laion_etl.errors import StorageError
-from laion_etl.status import Failure
 from laion_etl.storage import Store
 
-_MOST_ALERTS = 400
+_MOST_READ = 400
 _MOST_CAUSES = 40
 _UNITS_SHOWN = 12
-_MOST_CHARS = 600
 _NUMBER = re.compile(r"\d+")
 _PARTITION = re.compile(r"partition (\d{1,9})")
-_KINDS = ("failed", "late")
 
 
 @dataclass(frozen=True, slots=True)
 class Trouble:
-    """A task that failed or is late, as an alert tells it; `unit` is like 'partition 3'."""
+    """A unit that failed or is late, as its alert says; `unit` is like 'partition 3', `at` ISO 8601."""
 
     kind: str
     stage: str
@@ -32,84 +31,91 @@ class Trouble:
     attempt: int
     log_url: str
     command: str
+    task: str
+
+
+@dataclass(frozen=True, slots=True)
+class Affected:
+    """A unit with a cause, and the run and task in which it failed: the page asks Airflow about that."""
+
+    unit: str
+    run: str
+    task: str
+    at: str
 
 
 @dataclass(frozen=True, slots=True)
 class Cause:
-    """Failures of one stage that differ in numbers only."""
+    """Failures of one stage that differ in numbers only; `units` has the latest of them first."""
 
     kind: str
     stage: str
     reason: str
     count: int
-    units: tuple[str, ...]
+    units: tuple[Affected, ...]
     last_at: str
 
 
 @dataclass(slots=True)
-class AlertCache:
-    """The latest alerts of a crawl, each read once: they are written once. For one thread."""
+class TroubleCache:
+    """What is unresolved of a crawl; a file is read again when it changes. For one thread."""
 
     crawl: str
     _kept: dict[str, tuple[str, Trouble | None]] = field(default_factory=dict)
 
     def troubles(self, store: Store) -> list[Trouble]:
         """The newest first. Raises StorageError."""
-        marks = store.marks(f"alerts/{self.crawl}", ".json")
+        marks = store.marks(unresolved_names(self.crawl), ".json")
         wanted = [name for name, mark in marks.items() if self._kept.get(name, ("",))[0] != mark]
         for name in self._kept.keys() - marks.keys():
             del self._kept[name]
-        for name in wanted[:_MOST_ALERTS]:
+        for name in wanted[:_MOST_READ]:
             self._kept[name] = (marks[name], _read(name, store))
         known = [trouble for _, trouble in self._kept.values() if trouble is not None]
         return sorted(known, key=lambda trouble: trouble.at, reverse=True)
 
 
-def causes(troubles: Iterable[Trouble], parked: Iterable[Failure]) -> list[dict[str, Any]]:
-    """The most frequent causes first, as plain JSON values."""
+def causes(troubles: Iterable[Trouble]) -> list[dict[str, Any]]:
+    """Failures before what is late, the most frequent cause first, as plain JSON values."""
     groups: dict[tuple[str, str, str], list[Trouble]] = {}
-    for trouble in (*troubles, *map(_of_batch, parked)):
+    for trouble in troubles:
         cause = _NUMBER.sub("#", trouble.reason)
         groups.setdefault((trouble.kind, trouble.stage, cause), []).append(trouble)
     found = [_cause(group) for group in groups.values()]
-    found.sort(key=lambda cause: (-cause.count, cause.stage, cause.reason))
+    found.sort(key=lambda cause: (cause.kind, -cause.count, cause.stage, cause.reason))
     return [asdict(cause) for cause in found[:_MOST_CAUSES]]
 
 
 def failed_partitions(troubles: Iterable[Trouble]) -> set[tuple[str, int]]:
-    """Stage and number of the partitions that alerts name."""
+    """Stage and number of the partitions that have failed."""
     found = (
         (trouble, _PARTITION.fullmatch(trouble.unit)) for trouble in troubles if trouble.kind == "failed"
     )
     return {(trouble.stage, int(match[1])) for trouble, match in found if match}
 
 
+def parked_batch(batch: int, attempts: int, error: str, since: datetime) -> Trouble:
+    """A batch that was given up."""
+    at = since.isoformat(timespec="seconds")
+    return Trouble("failed", "download", f"batch {batch}", error, at, "", attempts, "", "", "")
+
+
 def _cause(group: list[Trouble]) -> Cause:
-    first = group[0]
-    units = tuple(dict.fromkeys(trouble.unit for trouble in group if trouble.unit))
-    last = max(trouble.at for trouble in group)
-    return Cause(first.kind, first.stage, first.reason, len(group), units[:_UNITS_SHOWN], last)
-
-
-def _of_batch(failure: Failure) -> Trouble:
-    return Trouble(
-        "failed", "download", f"batch {failure.batch}", (failure.error or "")[:_MOST_CHARS], "", "",
-        failure.attempts, "", "",
-    )  # fmt: skip
+    latest = sorted(group, key=lambda trouble: trouble.at, reverse=True)
+    first = latest[0]
+    units = tuple(Affected(one.unit, one.run, one.task, one.at) for one in latest[:_UNITS_SHOWN])
+    return Cause(first.kind, first.stage, first.reason, len(group), units, first.at)
 
 
 def _read(name: str, store: Store) -> Trouble | None:
-    """None for what is no failure (digests) and for what can't be read: the alert itself went out anyhow."""
+    """None for a file that cannot be read, or was removed since it was listed."""
     try:
         document = json.loads(store.read(name))
-    except (ValueError, StorageError):
+        alert = Alert.from_plain(document).cleaned()
+        at = str(document["at"])
+    except (ValueError, KeyError, TypeError, AttributeError, StorageError):
         return None
-    if not isinstance(document, Mapping) or document.get("kind") not in _KINDS:
-        return None
-    words = ("kind", "stage", "unit", "reason", "at", "run")
-    kind, stage, unit, reason, at, run = (str(document.get(word) or "")[:_MOST_CHARS] for word in words)
-    attempt = document.get("attempt")
-    log_url, command = (str(document.get(word) or "")[:_MOST_CHARS] for word in ("log_url", "command"))
     return Trouble(
-        kind, stage, unit, reason, at, run, attempt if isinstance(attempt, int) else 0, log_url, command
-    )
+        alert.kind.value, alert.stage, alert.unit, alert.reason, at, alert.run,
+        alert.attempt, alert.log_url, alert.command, alert.task,
+    )  # fmt: skip

@@ -50,18 +50,20 @@ def partition_grid(
     failed: Iterable[tuple[str, int]] = (),
 ) -> Grid:
     """By the stats of parse and load, by Postgres (number, whether being loaded, whether planned), and by
-    what alerts say has failed (stage, number) and has not been done since.
+    what has failed (stage, number) and has not succeeded since, whatever an earlier run made of it.
 
     Where Postgres answers, it alone says what is loaded; `rows` is None where it does not.
     """
     states: dict[int, Cell] = {}
     for stage, state in (("parse", Cell.PARSED), ("load", Cell.LOADED)):
-        states |= {number: Cell.FAILED for where, number in failed if where == stage}
         if stage == "parse" or rows is None:
             states |= dict.fromkeys(finished_numbers(stats[stage]), state)
     for number, loading, planned in rows or ():
         known = Cell.PLANNED if planned else Cell.LOADED
         states[number] = Cell.LOADING if loading else known
+    for _, number in failed:
+        if states.get(number) is not Cell.LOADING:  # else it is being tried again
+            states[number] = Cell.FAILED
     numbers = sorted(states)
     return Grid(runs(numbers), "".join(states[number].value for number in numbers))
 

@@ -1,7 +1,13 @@
-"""The document behind the overview: a row for every dump that Postgres or the store knows."""
+"""The document behind the overview: a row for every crawl that Postgres or the store knows.
+
+`stage` is how far it has come, `state` the same unless something of it has failed and not succeeded since.
+"""
 
 from typing import Any
 
+from laion_etl.alerts.unresolved import FOLDER as UNRESOLVED
+from laion_etl.alerts.unresolved import failed_crawls
+from laion_etl.crawl import known_crawls
 from laion_etl.dashboard.problems import Problem, problem
 from laion_etl.dashboard.published import Published
 from laion_etl.dashboard.sources import Sources
@@ -22,20 +28,33 @@ def overview_document(sources: Sources, published_in: Published) -> dict[str, An
         problems.append(problem("database", error))
     folders: dict[str, set[str]] = {}
     published: dict[str, str] = {}
+    failed: set[str] = set()
     try:
         store = sources.store()
         folders = {folder: set(store.folders(folder)) for folder in _FOLDERS}
         published = published_in.crawls(store)
+        failed = failed_crawls(store.list(UNRESOLVED))
     except LaionEtlError as error:
         problems.append(problem("store", error))
     crawls = set(rows).union(published, *folders.values())
+    crawls |= failed & _known(sources, problems)  # other DAGs fail, too
     return {
         "problems": problems,
         "crawls": [
             _row(crawl, rows.get(crawl), {f for f, names in folders.items() if crawl in names}, published)
+            | ({"state": "failed"} if crawl in failed else {})
             for crawl in sorted(crawls, reverse=True)
         ],
     }
+
+
+def _known(sources: Sources, problems: list[Problem]) -> set[str]:
+    """The crawls that there are: one that failed at its start has no data yet."""
+    try:
+        return {crawl.id for crawl in known_crawls(sources.load())}
+    except LaionEtlError as error:
+        problems.append(problem("settings", error))
+        return set()
 
 
 def _row(
@@ -43,9 +62,11 @@ def _row(
 ) -> dict[str, Any]:
     load = known["load"] if known else None
     queue = known["queue"] if known else None
+    stage = "published" if crawl in published else _state(load, queue, folders)
     return {
         "crawl": crawl,
-        "state": "published" if crawl in published else _state(load, queue, folders),
+        "state": stage,
+        "stage": stage,
         "dataset": published.get(crawl, ""),
         "load": load,
         "queue": queue,

@@ -18,3 +18,11 @@ select state::text, attempts, pairs, coalesce(lease_owner, ''), coalesce(error, 
        case when state = 'done' then extract(epoch from updated_at - claimed_at)::float8 end
 from batch join crawl using (crawl_no)
 where crawl = %(crawl)s and batch = %(batch)s
+
+-- name: parked
+-- The latest first; a page groups them by cause.
+select batch, attempts, coalesce(error, ''), updated_at
+from batch join crawl using (crawl_no)
+where crawl = %(crawl)s and state = 'failed'
+order by updated_at desc, batch
+limit 10000

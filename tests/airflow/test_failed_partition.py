@@ -21,7 +21,14 @@ ANSWERS = {
     "discover": {"partitions": [0, 1, 2]},
     "plan": {"batches": [0], "plan": "f"},
     "download": {"input": 2, "kept": 1, "done": 1, "plan": "f"},
-    "publish": {"dataset": "dataset", "report": "report", "fingerprint": "f"},
+    "publish": {
+        "dataset": "dataset",
+        "report": "report",
+        "fingerprint": "f",
+        "unit": "laion/1",
+        "kept": 816,
+    },
+    "estimate": {"crawl": "CC-MAIN-2024-42", "samples": 1234, "stored_bytes": 5_000_000_000},
 }
 commands = []
 

@@ -200,8 +200,8 @@ def test_settings_no_pod_can_be_made_of_are_not_tried_again(made: dict[str, Any]
 @pytest.mark.parametrize(
     ("what", "kind", "words"),
     [
-        ("usage", "AirflowFailException", "exit code 2: no such setting"),
-        ("error", "AirflowException", "exit code 1: part.wat.gz is damaged"),
+        ("usage", "AirflowFailException", "no such setting (laion-etl parse ended with exit code 2)"),
+        ("error", "AirflowException", "part.wat.gz is damaged (laion-etl parse ended with exit code 1)"),
         ("memory", "AirflowFailException", "OOM-killed at 4Gi; give it more by parse=..."),
         ("memory of a worker", "AirflowException", "OOM-killed at 4Gi; give it more by download=..."),
         ("evicted", "AirflowException", "evicted by Kubernetes: The node was low on resource: memory."),

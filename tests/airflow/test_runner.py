@@ -93,7 +93,7 @@ def test_a_failure_is_retried_and_carries_the_last_error_line(stand_in: Path, ai
     command = "import sys; print('error: part.wat.gz is damaged', file=sys.stderr); sys.exit(1)"
     outcome, _ = run(stand_in, airflow, command)
 
-    message = "laion-etl parse ended with exit code 1: part.wat.gz is damaged"
+    message = "part.wat.gz is damaged (laion-etl parse ended with exit code 1)"
     assert outcome == ["AirflowException", message]
 
 

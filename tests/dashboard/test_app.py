@@ -73,6 +73,23 @@ def test_addresses_are_checked_and_escaped(client: TestClient) -> None:
     assert 'data-run="&#34;&gt;&lt;script&gt;' in page
 
 
+@pytest.mark.parametrize(
+    ("path", "status", "words"),
+    [
+        ("/api/crawl/a%22b", 422, "its crawl is not valid; open a crawl from the list"),
+        ("/crawl/a%22b", 422, "its crawl is not valid; open a crawl from the list"),
+        (f"/api/crawl/{CRAWL}/partition/x", 422, "its number is not valid"),
+        (f"/api/crawl/{CRAWL}/samples/1.webp", 404, "reload the samples"),
+        ("/static/x/crawl.js", 404, "reload it"),
+    ],
+)
+def test_a_refusal_is_a_sentence(client: TestClient, path: str, status: int, words: str) -> None:
+    answer = client.get(path)
+    assert answer.status_code == status
+    assert words in answer.text
+    assert "^" not in answer.text  # no regular expression
+
+
 def test_a_document_that_has_not_changed_is_not_sent_again(client: TestClient) -> None:
     ask(client, "/api/overview")
     answer = client.get("/api/overview")

@@ -2,21 +2,24 @@
 
 import json
 from dataclasses import replace
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
 
+from laion_etl.alerts import Alert, Kind, Unit, deliver, resolve
 from laion_etl.dashboard.grids import Cell, batch_grid, runs
 from laion_etl.dashboard.statscache import StatsCache
 from laion_etl.database.connect import open_database
 from laion_etl.publish.stage import publish_dataset
+from laion_etl.records import partition_name
 from laion_etl.settings import Settings
 from laion_etl.stats import StageStats
 from laion_etl.storage import Store, open_store
 from tests.dashboard.conftest import client_of
 from tests.dashboard.test_app import ask
-from tests.dashboard.world import HOSTILE
+from tests.dashboard.world import ADVICE, HOSTILE
 from tests.publish.world import CRAWL, build_world, write_world
 
 
@@ -51,10 +54,73 @@ def test_stages_count_what_failed_as_well(made: Any) -> None:
 
 
 def test_failures_are_brought_together_by_cause(made: Any) -> None:
-    causes = [(cause["stage"], cause["count"], cause["units"]) for cause in made["causes"]]
+    causes = [
+        (cause["stage"], cause["count"], sorted(unit["unit"] for unit in cause["units"]))
+        for cause in made["causes"]
+    ]
     assert causes == [("parse", 2, ["partition 21", "partition 22"]), ("download", 1, ["batch 23"])]
     assert made["causes"][1]["reason"] == HOSTILE  # as it is: the page makes a text of it
     assert {trouble["attempt"] for trouble in made["troubles"]} == {4}
+
+
+def test_a_failure_is_dated_and_names_its_run_and_its_whole_cause(made: Any) -> None:
+    parsed, downloaded = made["causes"]
+    assert {unit["run"] for unit in parsed["units"]} == {"manual__1"}
+    for cause in (parsed, downloaded):
+        assert datetime.fromisoformat(cause["last_at"]).utcoffset() == timedelta()
+        assert cause["last_at"] == max(unit["at"] for unit in cause["units"])
+    assert parsed["reason"].endswith(ADVICE)
+    assert len(parsed["reason"]) > 1_000
+
+
+def test_only_what_is_broken_now_is_listed(store: Store, settings: Settings) -> None:
+    """Partition 0 fails, then succeeds in a retry; 1 was parsed by an earlier run and fails by other rules."""
+    settings = replace(settings, core=replace(settings.core, store=store.uri()))
+    _write_parsed(store, 1)
+    failed = Alert(Kind.FAILED, CRAWL, "backfill__1", "parse", "partition 0", "denied", 2)
+    for unit in ("partition 0", "partition 1"):
+        deliver(replace(failed, unit=unit), settings)
+    with open_database(settings), client_of(settings) as client:
+        before: Any = ask(client, f"/api/crawl/{CRAWL}")
+    _write_parsed(store, 0)
+    resolve(Unit(CRAWL, "backfill__1", "parse", "partition 0", 0), store)
+    with client_of(settings) as client:
+        after: Any = ask(client, f"/api/crawl/{CRAWL}")
+    assert (before["partitions"]["states"], _parse_row(before)) == ("ff", (0, 2))
+    assert (after["partitions"]["states"], _parse_row(after)) == ("pf", (1, 1))
+    assert [unit["unit"] for cause in after["causes"] for unit in cause["units"]] == ["partition 1"]
+    assert after["failed"] == {"parse": [[1, 1]]}
+
+
+def _write_parsed(store: Store, number: int) -> None:
+    name = partition_name(number)
+    store.write_stats(
+        f"pairs/{CRAWL}/{name}.json", StageStats("parse", CRAWL, name, "f", 9, 4, {"no_alt": 5})
+    )
+
+
+def _parse_row(made: Any) -> tuple[int, int]:
+    row = made["status"]["stages"][0]
+    return row["done"], row["failed"]
+
+
+@pytest.mark.parametrize("crawl", [CRAWL, "CC-MAIN-2024-42"])
+def test_a_failed_crawl_is_listed_as_failed_also_when_nothing_came_of_it(
+    crawl: str, store: Store, settings: Settings
+) -> None:
+    settings = replace(settings, core=replace(settings.core, store=store.uri()))
+    write_world(build_world(batches=1), store)
+    discover = Alert(Kind.FAILED, crawl, "manual__1", "discover", "", "the crawl source is away", 3)
+    deliver(discover, settings)
+    deliver(replace(discover, crawl="new_crawls", stage="register"), settings)  # no crawl, and not listed
+    with open_database(settings), client_of(settings) as client:
+        rows: Any = ask(client, "/api/overview")["crawls"]
+    states = {row["crawl"]: row["state"] for row in rows}
+    assert states == {CRAWL: "scoring", crawl: "failed"}
+    resolve(Unit(crawl, "manual__2", "discover", ""), store)
+    with client_of(settings) as client:
+        again: Any = ask(client, "/api/overview")["crawls"]
+    assert [(row["crawl"], row["state"]) for row in again] == [(CRAWL, "scoring")]
 
 
 def test_a_partition_tells_its_stages_and_how_to_run_it_by_hand(client: TestClient) -> None:

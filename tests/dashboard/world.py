@@ -13,6 +13,8 @@ from laion_etl.storage import Store, open_store
 from tests.publish.world import CRAWL, build_world, write_world
 
 HOSTILE = "<img src=x onerror=\"document.title='owned'\"></script><b>\u202ebold"
+ADVICE = "; give Airflow's workers the right to read the bucket, then clear the task"
+CAUSE = f"{HOSTILE} can't be read: {'AccessDenied ' * 80}{ADVICE}"
 PARTITIONS = 24
 BATCHES = 40
 
@@ -32,7 +34,7 @@ def write_dump(settings: Settings) -> None:
         store.write_stats(f"shards/{CRAWL}/{number:09d}_stats.json", stats)
     with open_database(settings) as database:
         database.run(_write_rows)
-    alert = Alert(Kind.FAILED, CRAWL, "manual__1", "parse", "partition 21", f"{HOSTILE} can't be read", 4)
+    alert = Alert(Kind.FAILED, CRAWL, "manual__1", "parse", "partition 21", CAUSE, 4)
     deliver(alert, settings)
     deliver(replace(alert, unit="partition 22"), settings)
 

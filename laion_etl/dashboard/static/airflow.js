@@ -22,8 +22,49 @@ async function call(url, body) {
   const answer = await fetch(url, { credentials: "same-origin", ...options });
   const told = await answer.json().catch(() => ({}));
   if (answer.ok) return { told, at: answer.headers.get("Date") };
-  const detail = typeof told.detail === "string" ? told.detail : `HTTP ${answer.status}`;
-  throw new Error(answer.status === 401 ? "you are signed out of Airflow" : detail);
+  throw new Error(refusal(answer.status, answer.statusText, told.detail));
+}
+
+const REFUSALS = {
+  400: "Airflow cannot do this with the run as it is; reload the page and look at the run",
+  401: "you are signed out of Airflow; sign in again, then reload the page",
+  403: "you may not do this in Airflow; ask an administrator for the right to edit the DAG's runs",
+  404: "Airflow does not know this run any more; reload the page",
+  409: "tasks of this run are at work that would have to run again; wait until they have ended",
+  422: "Airflow does not understand the request; dashboard and Airflow may be of versions that do not match",
+};
+
+// A sentence for every refusal: Airflow's own detail where it is one, and not just the name of the status.
+function refusal(status, name, detail) {
+  const own = typeof detail === "string" ? detail.trim() : "";
+  const sentence = REFUSALS[status] ?? (status >= 500 ? `Airflow has an internal error (${status}); the log of its API server says which` : `Airflow answers ${status}`);
+  return own.includes(" ") && own !== name && !/^(bad request|not found|internal server error)$/i.test(own) ? `${sentence} (${own})` : sentence;
+}
+
+// Runs in the order in which a page shows them: at work, then queued, then by when they really started (a
+// backfill's run_after lies in the past, so it says nothing).
+const RANK = { running: 0, queued: 1 };
+const began = (run) => Date.parse(run.start_date ?? run.queued_at ?? "") || 0;
+export const byInterest = (runs) =>
+  [...new Map(runs.map((run) => [`${run.dag_id} ${run.dag_run_id}`, run])).values()].sort(
+    (one, other) => (RANK[one.state] ?? 2) - (RANK[other.state] ?? 2) || began(other) - began(one),
+  );
+
+// The active runs and the latest others. Two questions: a long history would hide a run that is still queued.
+async function runsOf(path) {
+  const ask = async (filter) => (await call(`${AIRFLOW}api/v2/${path}order_by=-start_date&${filter}`)).told.dag_runs;
+  const [active, latest] = await Promise.all([ask("state=running&state=queued&limit=100"), ask("limit=100")]);
+  return byInterest([...active, ...latest]);
+}
+
+// The run that matters of every crawl's DAG, by the crawl.
+export async function currentRuns() {
+  const found = new Map();
+  for (const run of await runsOf("dags/~/dagRuns?dag_id_prefix_pattern=crawl_&")) {
+    const crawl = run.dag_id.replace(/^crawl_/, "");
+    if (crawl !== run.dag_id && !found.has(crawl)) found.set(crawl, run);
+  }
+  return found;
 }
 
 export class Dag {
@@ -32,7 +73,7 @@ export class Dag {
   }
 
   async runs() {
-    return (await call(`${api(this.dag)}/dagRuns?order_by=-run_after&limit=20`)).told.dag_runs;
+    return (await runsOf(`dags/${encodeURIComponent(this.dag)}/dagRuns?`)).slice(0, 40);
   }
 
   run(id) {
@@ -84,6 +125,12 @@ export class Run {
 
   task(id, index = -1) {
     return this.tasks.get(id)?.get(index);
+  }
+
+  // The task that an alert names, such as partition.parse_3.
+  named(name) {
+    const [, id, index] = /^(.*)_(\d+)$/.exec(name) ?? [];
+    return this.task(name) ?? (id ? this.task(id, Number(index)) : undefined);
   }
 
   of(id) {

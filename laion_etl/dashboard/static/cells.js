@@ -42,10 +42,32 @@ function partitionCell(number, letter, tasks) {
   const stage = (task) => task.id.split(".").at(-1);
   let task = having("failed", "upstream_failed");
   if (task) [kind, text] = ["failed", `${stage(having("failed") ?? task)} failed`];
+  else if (letter === "f" && tasks.length && tasks.every(({ state }) => state === "success")) [kind, text] = PARTITION.l;
   else if ((task = having("up_for_retry"))) [kind, text] = ["retry", `${stage(task)} is to be tried again`];
   else if ((task = having("running", "restarting", "deferred"))) [kind, text] = ["running", `${stage(task)} at work`];
   const seconds = tasks.reduce((sum, { duration: took }) => sum + took, 0);
   return { number, kind, text, seconds: kind === "done" && seconds ? seconds : null, depth: "-" };
+}
+
+const RUNNING = ["running", "restarting", "deferred"];
+const DONE = { parse: "pglb", load: "lb" };
+
+// Partitions of parse or load, each counted once, as what it is now: at work, failed, or done.
+export function partitionCounts(made, run, stage) {
+  const letters = new Map();
+  [...numbers(made.partitions.numbers)].forEach((number, place) => letters.set(number, made.partitions.states[place]));
+  const failed = new Set(numbers(made.failed[stage] ?? []));
+  const failedBefore = new Set(stage === "load" ? numbers(made.failed.parse ?? []) : []);
+  const counts = { done: 0, running: 0, failed: 0 };
+  for (const number of new Set([...letters.keys(), ...(run?.partitions ?? [])])) {
+    const state = run?.task(`partition.${stage}`, run.partitions?.indexOf(number) ?? -1)?.state;
+    const letter = letters.get(number) ?? "";
+    if (RUNNING.includes(state) || (!state && stage === "load" && letter === "g")) counts.running++;
+    else if (state === "failed" || (state !== "success" && failed.has(number))) counts.failed++;
+    else if (state === "success" || (DONE[stage].includes(letter) && letter && !failedBefore.has(number))) counts.done++;
+    else if (letter === "f" && stage === "parse" && !failed.has(number)) counts.done++; // only its load has failed
+  }
+  return counts;
 }
 
 // How dark a cell is: five equal steps from the quickest to the slowest, outliers left aside.

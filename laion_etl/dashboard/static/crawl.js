@@ -16,6 +16,7 @@ const MOST_PAUSE_S = 120;
 const { crawl, run: wanted } = document.body.dataset;
 let made = null;
 let run = null;
+let chosen = "";
 
 const partitions = new Grid(byId("partitions"), "partition", { half: "parsed", done: "loaded" }, (cell, button) =>
   openPartition(crawl, cell, button, run, made?.troubles ?? []),
@@ -27,7 +28,7 @@ const batches = new Grid(byId("batches"), "batch", { half: "downloaded", done: "
 function show() {
   if (!made) return;
   const parts = partitionCells(made.partitions, run);
-  showTiles(made, run, parts);
+  showTiles(made, run);
   showStages(made, run, parts);
   partitions.show(parts, "No partition is known yet: none is parsed, and no run has looked for them.");
   const cells = batchCells(made.batches);
@@ -51,7 +52,7 @@ function openUnit(unit, button) {
   }
 }
 
-// Runs of the dump's DAG: the one asked for, else the latest; another can be chosen.
+// Runs of the crawl's DAG: the one that was chosen or asked for, else the one at work, else the latest.
 async function followRuns() {
   const dag = new Dag(crawl);
   let pause = TASKS_EVERY_S;
@@ -59,7 +60,7 @@ async function followRuns() {
   for (;;) {
     try {
       runs = await dag.runs();
-      const id = byId("run").querySelector("select")?.value || wanted || runs[0]?.dag_run_id;
+      const id = chosen || wanted || runs[0]?.dag_run_id;
       if (id && run?.id !== id) run = dag.run(id);
       if (run) await run.refresh();
       showRuns(runs, "");
@@ -71,6 +72,11 @@ async function followRuns() {
     }
     await pausing(pause);
   }
+}
+
+function choose(event) {
+  chosen = event.target.value;
+  wake();
 }
 
 let wake = () => {};
@@ -85,14 +91,15 @@ function pausing(seconds) {
 }
 
 function showRuns(runs, problem) {
-  draw(byId("run"), [runs.map(({ dag_run_id: id, state }) => [id, state]), run?.id, run?.state, problem], () => {
+  const named = (one) => `${one.dag_run_id} · ${one.state}`;
+  draw(byId("run"), [runs.map(named), run?.id, run?.state, problem], () => {
     if (problem) return el("span", { class: "soft" }, problem);
     if (!run) return el("span", { class: "soft" }, "never run in Airflow");
-    const options = runs.map(({ dag_run_id: id }) => el("option", { value: id, selected: id === run.id }, id));
+    const options = runs.map((one) => el("option", { value: one.dag_run_id, selected: one.dag_run_id === run.id }, named(one)));
     if (!runs.some(({ dag_run_id: id }) => id === run.id)) options.unshift(el("option", { value: run.id, selected: true }, run.id));
     return [
       el("span", { class: `chip ${run.state}` }, run.state),
-      el("select", { "aria-label": "Run of the DAG", onchange: () => wake() }, options),
+      el("select", { "aria-label": "Run of the DAG", onchange: choose }, options),
       airflowLink(runPath(run), "run"),
     ];
   });

@@ -50,6 +50,12 @@ export function duration(seconds) {
   return hours < 48 ? `${hours} h ${minutes % 60} min` : `${Math.floor(hours / 24)} d ${hours % 24} h`;
 }
 
+// Day and time by the reader's clock: 28 Nov 2026, 21:14.
+export function moment(iso) {
+  const when = new Date(iso);
+  return Number.isNaN(when.getTime()) ? String(iso) : when.toLocaleString("en-GB", { day: "numeric", month: "short", year: "numeric", hour: "2-digit", minute: "2-digit" });
+}
+
 export const hours = (seconds) => {
   const value = seconds / 3600;
   return value >= 100 ? `${whole.format(Math.round(value))} h` : value >= 1 ? `${value.toFixed(1)} h` : duration(seconds);

@@ -1,9 +1,10 @@
-// All dumps, a row each.
+// All crawls, a row each: how far its data have come, and what Airflow says of its run.
 
 import { bar, byId, compact, count, draw, duration, el, foreign, row, share, table } from "./dom.js";
-import { BASE, follow } from "./page.js";
+import { currentRuns } from "./airflow.js";
+import { AIRFLOW, BASE, follow } from "./page.js";
 
-const HEADINGS = ["dump", "state", "partitions", "links tried", "", "images", "links/h", "left", "failed"];
+const HEADINGS = ["crawl", "state", "partitions", "links tried", "", "images", "links/h", "left", "failed"];
 
 function line({ crawl, state, dataset, load, queue }) {
   const link = el("a", { href: `${BASE}/crawl/${encodeURIComponent(crawl)}` }, foreign(crawl));
@@ -26,10 +27,50 @@ function line({ crawl, state, dataset, load, queue }) {
   );
 }
 
-follow("/api/overview", ({ crawls, problems }) =>
-  draw(byId("crawls"), [crawls, problems], () =>
-    crawls.length
-      ? table(HEADINGS, crawls.map(line), "crawls")
-      : el("div", { class: "empty" }, el("p", {}, problems.length ? "Nothing can be told of any dump now." : "No dump has data yet."), el("p", { class: "fine" }, "Trigger the DAG of a dump, with 0:2 as its WAT files to try it, or run ", el("code", {}, "laion-etl run CC-MAIN-2024-38 --wat-files 0:1"), ".")),
-  ),
-);
+const RUNS_EVERY_S = 10;
+let made = null;
+let runs = new Map();
+let unheard = "";
+
+// A run at work shows its stage; one that has ended badly is failed, whatever stage its data have come to.
+function stateOf(row, run) {
+  if (!run) return row.state;
+  if (run.state === "failed" || run.state === "queued") return run.state;
+  return run.state === "running" ? (row.stage === "published" || !row.stage ? "running" : row.stage) : row.stage || "no data";
+}
+
+function show() {
+  if (!made) return;
+  const names = new Set([...made.crawls.map(({ crawl }) => crawl), ...runs.keys()]);
+  const known = new Map(made.crawls.map((row) => [row.crawl, row]));
+  const rows = [...names].sort().reverse().map((crawl) => {
+    const row = known.get(crawl) ?? { crawl, state: "", stage: "", dataset: "", load: null, queue: null };
+    return { ...row, state: stateOf(row, runs.get(crawl)) };
+  });
+  draw(byId("crawls"), [rows, made.problems, unheard], () => [
+    rows.length
+      ? table(HEADINGS, rows.map(line), "crawls")
+      : el("div", { class: "empty" }, el("p", {}, made.problems.length ? "Nothing is known of any crawl now." : "No crawl has data yet."), el("p", { class: "fine" }, "Trigger the DAG of a crawl, with 0:2 as its WAT files to try it, or run ", el("code", {}, "laion-etl run CC-MAIN-2024-38 --wat-files 0:1"), ".")),
+    unheard ? el("p", { class: "fine" }, `States are those of the data alone, because Airflow does not say how its runs are: ${unheard}.`) : null,
+  ]);
+}
+
+async function followRuns() {
+  for (;;) {
+    if (!document.hidden) {
+      try {
+        [runs, unheard] = [await currentRuns(), ""];
+      } catch (error) {
+        unheard = error.message;
+      }
+      show();
+    }
+    await new Promise((done) => setTimeout(done, 1000 * RUNS_EVERY_S));
+  }
+}
+
+follow("/api/overview", (found) => {
+  made = found;
+  show();
+});
+if (AIRFLOW) followRuns();

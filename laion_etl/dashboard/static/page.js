@@ -41,7 +41,7 @@ export function follow(path, show, { once = false } = {}) {
       byId("wait").hidden = true;
       return null;
     }
-    if (!answer.ok && answer.status !== 304) throw new Error((await problem(answer)) || `HTTP ${answer.status}`);
+    if (!answer.ok && answer.status !== 304) throw new Error((await problem(answer)) || noAnswer(answer.status));
     seen = Date.now() - 1000 * Number(answer.headers.get("X-Age") ?? 0);
     if (answer.status === 304) {
       wait = Math.min(CALM_S, wait * 1.3);
@@ -81,14 +81,18 @@ export function follow(path, show, { once = false } = {}) {
 export async function get(path) {
   const answer = await fetch(`${BASE}${path}`, { credentials: "same-origin" });
   if (answer.status === 401) throw new Error(ADVICE.session);
-  if (!answer.ok) throw new Error((await problem(answer)) || `HTTP ${answer.status}`);
+  if (!answer.ok) throw new Error((await problem(answer)) || noAnswer(answer.status));
   return { status: answer.status, document: await answer.json() };
 }
+
+const noAnswer = (status) =>
+  status >= 500 ? `the dashboard has an internal error (${status}); the log of Airflow's API server says which` : `this page asked for something that is not there (${status}); reload it`;
 
 async function problem(answer) {
   try {
     const told = await answer.json();
-    return told.problem ?? told.detail ?? "";
+    const found = [told.problem, told.detail].find((text) => typeof text === "string");
+    return found ?? "";
   } catch {
     return "";
   }

@@ -1,7 +1,7 @@
 // The side panel: what is known of one partition or batch, and what to do about it.
 
 import { airflowLink, taskPath } from "./airflow.js";
-import { bar, byId, count, duration, el, foreign, share, words } from "./dom.js";
+import { bar, byId, count, duration, el, foreign, moment, share, words } from "./dom.js";
 import { get } from "./page.js";
 import { Grid } from "./grid.js";
 import { range } from "./cells.js";
@@ -43,15 +43,15 @@ document.addEventListener("keydown", (event) => {
 export function openPartition(crawl, cell, from, run, troubles) {
   return openPanel(`Partition ${cell.number}`, from, async () => {
     const { document: told } = await get(`/api/crawl/${encodeURIComponent(crawl)}/partition/${cell.number}`);
-    const mine = troubles.filter(({ unit }) => unit === `partition ${cell.number}`);
-    return [state(cell), ...tasks(run, run?.ofPartition(cell.number) ?? []), ...lastError(mine), ...unit(told)];
+    const mine = troubles.filter(({ unit }) => unit === `partition ${cell.number}` && cell.kind !== "done");
+    return [state(cell), ...tasks(run, run?.ofPartition(cell.number) ?? []), ...lastError(mine), ...unit(told, cell)];
   });
 }
 
 export function openBatch(crawl, cell, from) {
   return openPanel(`Batch ${cell.number}`, from, async () => {
     const { document: told } = await get(`/api/crawl/${encodeURIComponent(crawl)}/batch/${cell.number}`);
-    return [state(cell), ...unit(told)];
+    return [state(cell), ...unit(told, cell)];
   });
 }
 
@@ -69,17 +69,18 @@ const state = (cell) =>
 function lastError(troubles) {
   if (!troubles.length) return [];
   const [last] = troubles;
-  return [el("h3", {}, last.kind === "late" ? "Late" : "Last error"), el("pre", { class: "error" }, foreign(last.reason)), el("p", { class: "fine" }, [last.stage, last.attempt && `try ${last.attempt}`, last.at].filter(Boolean).join(" · "))];
+  return [el("h3", {}, last.kind === "late" ? "Late" : "Last error"), el("pre", { class: "error" }, foreign(last.reason)), el("p", { class: "fine" }, [last.stage, last.attempt && `try ${last.attempt}`, last.at && moment(last.at), last.run].filter(Boolean).join(" · "))];
 }
 
-function unit(told) {
+function unit(told, cell) {
   const parts = told.stages.flatMap((stage) => [
     el("h3", {}, words(stage.stage), el("small", {}, `${count(stage.kept)} of ${count(stage.input)} kept, ${share(stage.kept, stage.input)}`)),
     el("ul", { class: "reasons" }, Object.entries(stage.dropped).sort(([, one], [, other]) => other - one).map(([name, number]) => reason(name, number, stage.input))),
   ]);
   if (!parts.length) parts.push(el("p", { class: "fine" }, "No stage has finished it yet."));
   if (told.facts.length) parts.push(el("h3", {}, "Facts"), el("dl", { class: "facts" }, told.facts.flatMap(([name, value]) => [el("dt", {}, name), el("dd", {}, foreign(typeof value === "number" ? count(value) : value))])));
-  parts.push(el("h3", {}, "By hand"), ...told.commands.map((command) => el("pre", { class: "command" }, command)));
+  // A command by hand beside a task at work would do the same work a second time.
+  if (cell.kind !== "running" && cell.kind !== "retry") parts.push(el("h3", {}, "By hand"), ...told.commands.map((command) => el("pre", { class: "command" }, command)));
   return parts;
 }
 

@@ -1,7 +1,8 @@
 // The parts of a dump's page that are tables and bars.
 
-import { airflowLink, taskPath } from "./airflow.js";
-import { bar, byId, compact, count, draw, duration, el, foreign, hours, row, share, table, words } from "./dom.js";
+import { airflowLink, runPath, taskPath } from "./airflow.js";
+import { partitionCounts } from "./cells.js";
+import { bar, byId, compact, count, draw, duration, el, foreign, hours, moment, row, share, table } from "./dom.js";
 import { again, reason } from "./panel.js";
 
 const TASKS = { parse: "partition.parse", load: "partition.load", plan: "plan", download: "download", score: "score", publish: "publish" };
@@ -9,10 +10,10 @@ const RUNNING = ["running", "restarting", "deferred"];
 
 const counted = (run, stage, states) => run?.of(TASKS[stage]).filter(({ state }) => states.includes(state)).length ?? 0;
 
-export function showTiles(made, run, parts) {
+export function showTiles(made, run) {
   const { queue, load } = made.status;
   const kept = made.funnel.rows.find(({ stage }) => stage === "score");
-  const failed = failures(made, run, parts);
+  const failed = failures(made, run);
   const tiles = [
     ["Links tried", queue.pairs ? share(queue.pairs_done, queue.pairs) : "–", queue.pairs ? `${compact(queue.pairs_done)} of ${compact(queue.pairs)}` : "no batches yet"],
     ["Links an hour", queue.pairs_per_hour ? compact(queue.pairs_per_hour) : "–", queue.workers ? `${count(queue.workers)} at work` : "nobody at work"],
@@ -25,22 +26,43 @@ export function showTiles(made, run, parts) {
 }
 
 const failedTasks = (run) => (run ? [...run.tasks.values()].flatMap((tasks) => [...tasks.values()]).filter(({ state }) => state === "failed") : []);
-// Partitions, batches, and tasks that are neither.
-const failures = (made, run, parts) =>
-  parts.filter(({ kind }) => kind === "failed").length + made.status.queue.failed + failedTasks(run).filter(({ id }) => id !== "verdict" && !id.startsWith("partition.")).length;
+
+// What is still broken: what the store lists, without what Airflow has seen succeed since in the run shown.
+export function stillBroken(made, run) {
+  const state = ({ run: id, task }) => (run && task && id === run.id ? run.named(task)?.state : undefined);
+  return made.causes.flatMap((cause) => {
+    const units = cause.units.map((unit) => ({ ...unit, state: state(unit) })).filter((unit) => unit.state !== "success");
+    const count = cause.count - (cause.units.length - units.length);
+    return units.length ? [{ ...cause, units, count, last_at: units[0].at }] : [];
+  });
+}
+
+// Units with a known cause, and failed tasks of the run shown that none of them is about (their process was killed).
+const isTaskOf = (run, task, unit) => unit.run === run.id && unit.task !== "" && run.named(unit.task) === task;
+function failures(made, run) {
+  const broken = stillBroken(made, run).filter(({ kind }) => kind === "failed");
+  const known = broken.flatMap(({ units }) => units);
+  const others = failedTasks(run).filter((task) => task.id !== "verdict" && !known.some((unit) => isTaskOf(run, task, unit)));
+  const beyond = broken.some(({ units, count }) => count > units.length);
+  return broken.reduce((all, { count }) => all + count, 0) + (beyond ? 0 : others.length);
+}
 
 export function showStages(made, run, parts) {
   const rows = made.status.stages.map((stage) => {
-    const expected = stage.stage === "parse" || stage.stage === "load" ? parts.length : null;
-    const running = Math.max(stage.running, stage.stage === "download" ? 0 : counted(run, stage.stage, RUNNING));
-    const failed = Math.max(stage.failed, stage.stage === "download" ? 0 : counted(run, stage.stage, ["failed"]));
-    return { ...stage, of: expected || stage.of || (stage.done || null), running, failed };
+    if (stage.stage === "parse" || stage.stage === "load") return { ...stage, ...partitionCounts(made, run, stage.stage), of: parts.length || stage.of || null };
+    const queued = stage.stage === "download";
+    const running = queued ? stage.running : counted(run, stage.stage, RUNNING);
+    const failed = queued ? stage.failed : counted(run, stage.stage, ["failed"]);
+    return { ...stage, of: stage.of || stage.done || null, running, failed, tasks: !queued };
   });
+  // A task of these stages works on many shards or on all of them, so it is no part of what is to be done.
+  const amount = (stage, number) => (number ? `${count(number)}${stage.tasks ? (number === 1 ? " task" : " tasks") : ""}` : "–");
   const line = (stage) => {
     const all = stage.of || 0;
-    const parts = all ? [["done", stage.done / all], ["running", Math.min(stage.running, all - stage.done) / all], ["failed", stage.failed / all]] : [];
-    const label = `${stage.done} of ${all} ${stage.unit} done, ${stage.running} running, ${stage.failed} failed`;
-    return row(stage.stage, bar(parts, label), el("span", {}, `${count(stage.done)} / ${all ? count(all) : "?"} `, el("span", { class: "soft what" }, stage.unit)), stage.running ? count(stage.running) : "–", stage.failed ? el("strong", { class: "bad" }, count(stage.failed)) : "–", stage.per_hour || "–", stage.left_s !== null ? duration(stage.left_s) : "–");
+    const unit = stage.tasks ? "tasks" : stage.unit;
+    const pieces = all ? [["done", stage.done / all], ...(stage.tasks ? [] : [["running", Math.min(stage.running, all - stage.done) / all], ["failed", stage.failed / all]])] : [];
+    const label = `${stage.done} of ${all} ${stage.unit} done, ${stage.running} ${unit} running, ${stage.failed} ${unit} failed`;
+    return row(stage.stage, bar(pieces, label), el("span", {}, `${count(stage.done)} / ${all ? count(all) : "?"} `, el("span", { class: "soft what" }, stage.unit)), amount(stage, stage.running), stage.failed ? el("strong", { class: "bad" }, amount(stage, stage.failed)) : "–", stage.per_hour || "–", stage.left_s !== null ? duration(stage.left_s) : "–");
   };
   const lease = made.status.oldest_leases[0];
   draw(byId("stages"), [rows, lease], () => [
@@ -69,22 +91,32 @@ export function showFunnel(funnel) {
 }
 
 export function showFailures(made, run, openUnit) {
+  const broken = stillBroken(made, run);
   const tasks = failedTasks(run).filter(({ id }) => id !== "verdict");
-  const key = [made.causes, tasks, run?.state];
-  draw(byId("failures"), key, () => {
-    if (!made.causes.length && !tasks.length) return el("p", { class: "empty fine" }, "Nothing has failed.");
-    const causes = made.causes.map((cause) => row(el("span", {}, cause.stage, " ", el("span", { class: `chip ${cause.kind}` }, cause.kind)), el("span", { class: "cause" }, foreign(cause.reason)), count(cause.count), units(cause, openUnit)));
+  draw(byId("failures"), [broken, tasks, run?.id, run?.state], () => {
+    if (!broken.length && !tasks.length) return el("p", { class: "empty fine" }, "Nothing is broken now.");
+    const causes = broken.map((cause) => row(el("span", {}, cause.stage, " ", el("span", { class: `chip ${cause.kind}` }, cause.kind)), el("span", { class: "cause" }, foreign(cause.reason || "no cause is known; see the task's log")), whenAndWhere(cause, run), count(cause.count), units(cause, openUnit)));
     const lines = tasks.slice(0, 20).map((task) => el("li", {}, el("strong", {}, task.id.split(".").at(-1)), el("span", {}, foreign(task.label ?? (task.index >= 0 ? `[${task.index}]` : ""))), el("span", { class: "fine" }, `try ${task.tries}`), airflowLink(taskPath(run, task), "log and task"), again(run, task)));
     return [
-      causes.length ? el("div", { class: "scroll" }, table(["stage", "cause", "count", "units"], causes, "causes")) : null,
+      causes.length ? el("div", { class: "scroll" }, table(["stage", "cause", "last seen", "count", "units"], causes, "causes")) : null,
       lines.length ? el("h3", {}, "Failed tasks of this run", el("small", {}, lines.length < tasks.length ? `${lines.length} of ${tasks.length}` : "")) : null,
       lines.length ? el("ul", { class: "tasks wide" }, lines) : null,
     ];
   });
 }
 
+// The time by the reader's clock, and the run it happened in.
+function whenAndWhere({ units: [latest] }, run) {
+  const path = run && latest.run ? runPath({ dag: run.dag, id: latest.run }) : "";
+  const name = latest.run === run?.id ? "this run" : latest.run;
+  const parts = [el("time", { datetime: latest.at, title: latest.at }, moment(latest.at))];
+  if (latest.run) parts.push(el("br"), path ? airflowLink(path, foreign(name)) : foreign(name));
+  if (["running", "deferred", "queued", "scheduled", "restarting", "up_for_retry", null].includes(latest.state)) parts.push(el("br"), el("span", { class: "chip running" }, "tried again now"));
+  return el("span", { class: "when" }, parts);
+}
+
 function units(cause, openUnit) {
-  const buttons = cause.units.map((unit) => el("button", { type: "button", class: "plain unit", onclick: (event) => openUnit(unit, event.target) }, foreign(unit)));
+  const buttons = cause.units.filter(({ unit }) => unit).map(({ unit }) => el("button", { type: "button", class: "plain unit", onclick: (event) => openUnit(unit, event.target) }, foreign(unit)));
   if (cause.count > cause.units.length) buttons.push(el("span", { class: "soft" }, "…"));
   return el("span", { class: "units" }, buttons);
 }

@@ -1,0 +1,186 @@
+"""What an alert says, to a reader who is on call at night: the cause first, then what to do, then links.
+
+Causes quote what servers have sent, so every field is one printable line before it goes anywhere.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields, replace
+from enum import StrEnum
+from typing import Any
+
+from laion_etl.errors import SettingsError
+from laion_etl.settings import AlertSettings
+from laion_etl.stats import fingerprint
+
+# A cause ends with its advice, so the middle of a very long one is left out.
+_CAUSE_HEAD_CHARS, _CAUSE_TAIL_CHARS = 1_200, 800
+_NUMBER = re.compile(r"[0-9a-f]*\d[0-9a-f]*")
+_SETTING = re.compile(r"\bLAION_ETL_[A-Z0-9_]+")
+_LIMIT = re.compile(r"(\w+)=(\d+(?:\.\d+)?)([smhd])\Z")
+_SECONDS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
+
+
+class Kind(StrEnum):
+    """What happened."""
+
+    FAILED = "failed"
+    LATE = "late"
+    RUN_LATE = "run late"
+    DIGEST = "digest"
+
+
+@dataclass(frozen=True, slots=True)
+class Alert:
+    """What people are notified of; empty fields are not shown.
+
+    `unit` is a partition, worker or group; `task` is Airflow's name of the task, `partition.parse_7`.
+    `retry_helps` is False for wrong settings and other causes with which another try ends the same way.
+    `outcome` and `details` are a digest's: `success, 816 rows published` and the lines below it.
+    """
+
+    kind: Kind
+    crawl: str
+    run: str
+    stage: str = ""
+    unit: str = ""
+    reason: str = ""
+    attempt: int = 0
+    log_url: str = ""
+    command: str = ""
+    task: str = ""
+    run_url: str = ""
+    retry_helps: bool = True
+    outcome: str = ""
+    details: tuple[str, ...] = ()
+
+    @classmethod
+    def from_plain(cls, plain: Mapping[str, Any]) -> "Alert":
+        """From the JSON of an alert, also of another version; raises KeyError, TypeError or ValueError."""
+        known = {field.name: plain[field.name] for field in fields(cls) if field.name in plain}
+        return cls(**{**known, "kind": Kind(known["kind"]), "details": tuple(known.get("details", ()))})
+
+    def to_plain(self) -> dict[str, Any]:
+        """As JSON values."""
+        return asdict(self)
+
+    def cleaned(self) -> "Alert":
+        """Every field as one printable line: no text of a stranger can add lines, or turn those around it."""
+        texts: dict[str, Any] = {
+            field.name: printable(value)
+            for field in fields(self)
+            if isinstance(value := getattr(self, field.name), str) and field.name != "kind"
+        }
+        texts["reason"] = shortened(texts["reason"])
+        return replace(self, **texts, details=tuple(map(printable, self.details)))
+
+    @property
+    def title(self) -> str:
+        """One line: a mail's subject."""
+        match self.kind:
+            case Kind.DIGEST:
+                return f"laion_etl {self.crawl}: {self.outcome}"
+            case Kind.RUN_LATE:
+                return f"laion_etl late, still running: {self.crawl}"
+        state = "late, still running" if self.kind is Kind.LATE else self.kind.value
+        where = " ".join(part for part in (self.crawl, self.stage, self.unit) if part)
+        return f"laion_etl {state}: {where}"
+
+    @property
+    def text(self) -> str:
+        """The title and what is known, a line each."""
+        lines = [f"{name}: {value}" for name, value in self._parts().items() if value]
+        return "\n".join([self.title, *lines, *self.details])
+
+    def _parts(self) -> dict[str, str]:
+        run = {"run": self.run, "run's page": self.run_url}
+        if self.kind is Kind.DIGEST:
+            return run
+        if self.kind is not Kind.FAILED:
+            look = self.log_url or self.run_url
+            return {"late": self.reason, "what to do": _LATE_ADVICE, "look here": look, **run}
+        return {
+            "cause": self.reason,
+            "what to do": self._advice(),
+            "log": self.log_url,
+            "by hand": self.command,
+            **run,
+            "try": str(self.attempt) if self.attempt else "",
+        }
+
+    def _advice(self) -> str:
+        if self.retry_helps:
+            return f"fix the cause, then {_CLEAR}"
+        own = [name for name in self.settings_named if f"{name}=" in self.command]
+        if own:
+            return (
+                f"clearing the task cannot help: {', '.join(own)} comes from a parameter of this run, and a "
+                "run keeps its parameters; trigger a new run with a correct value"
+            )
+        if self.settings_named:
+            return (
+                f"clearing the task alone cannot help: correct {', '.join(self.settings_named)} in the "
+                f"environment of Airflow's services, then {_CLEAR}"
+            )
+        return (
+            "clearing the task alone cannot help: first correct what the cause names (if that is a parameter "
+            f"of this run, trigger a new run instead), then {_CLEAR}"
+        )
+
+    @property
+    def settings_named(self) -> tuple[str, ...]:
+        """The settings that the cause names."""
+        return tuple(dict.fromkeys(_SETTING.findall(self.reason)))
+
+    @property
+    def folder(self) -> str:
+        """Where alerts of this run and cause are kept; numbers in the reason do not make another cause."""
+        cause = _NUMBER.sub("#", self.reason.lower())
+        return f"{run_folder(self.crawl, self.run)}/{fingerprint(self.kind, self.stage, cause)}"
+
+    @property
+    def name(self) -> str:
+        """A late partition is late once a run; one that fails again after a retry fails anew."""
+        attempt = self.attempt if self.kind is Kind.FAILED else 0
+        return f"{self.folder}/{fingerprint(self.unit, attempt, self.outcome, self.details)}.json"
+
+
+_CLEAR = (
+    "clear the task with Downstream and without Only Failed (or press Retry on the run's tab Crawl); "
+    "finished work is recognized and skipped"
+)
+_LATE_ADVICE = (
+    "nothing was stopped and nothing is lost. If the log still moves, wait. Do not start the same work a "
+    "second time; to start it anew, mark the task as failed first, then clear it"
+)
+
+
+def printable(text: str) -> str:
+    """One line without control characters, and without those that change the direction of text."""
+    return "".join(char if char.isprintable() else " " for char in text)
+
+
+def shortened(cause: str) -> str:
+    """A cause without the middle of a very long one: it begins with what failed and ends with advice."""
+    if len(cause) <= _CAUSE_HEAD_CHARS + _CAUSE_TAIL_CHARS:
+        return cause
+    return f"{cause[:_CAUSE_HEAD_CHARS]} […] {cause[-_CAUSE_TAIL_CHARS:]}"
+
+
+def run_folder(crawl: str, run: str) -> str:
+    """Folder in the store of the alerts of a run."""
+    return f"alerts/{crawl}/{fingerprint(run)}"
+
+
+def late_after_s(settings: AlertSettings, stage: str) -> float | None:
+    """Seconds after which a task of a stage is late; None for never. Raises SettingsError."""
+    limits = {}
+    for entry in settings.late_after:
+        match = _LIMIT.match(entry)
+        if match is None:
+            raise SettingsError(
+                f"cannot read LAION_ETL_ALERTS_LATE_AFTER: {entry!r} is not like parse=90m; give a stage, a "
+                "number and s, m, h or d"
+            )
+        limits[match[1]] = float(match[2]) * _SECONDS[match[3]]
+    return limits.get(stage)

@@ -1,0 +1,57 @@
+"""Delivers an alert once: it is sent unless the same one, or enough alike, were sent before."""
+
+import json
+import logging
+import textwrap
+from datetime import UTC, datetime
+from typing import Any
+
+from laion_etl.alerts.alert import Alert, Kind
+from laion_etl.alerts.channels import send
+from laion_etl.alerts.unresolved import note
+from laion_etl.errors import LaionEtlError
+from laion_etl.settings import AlertSettings, Settings
+from laion_etl.storage import Store, open_store
+
+log = logging.getLogger(__name__)
+
+_LOG_WIDTH = 110  # Airflow's UI does not wrap a log's lines
+
+
+def deliver(alert: Alert, settings: Settings) -> tuple[str, ...]:
+    """Send an alert unless it was sent before; return the channels that took it."""
+    alert = alert.cleaned()
+    try:
+        store = open_store(settings.store_uri)
+        note(alert, _record(alert), store)
+        if store.exists(alert.name):
+            return ()
+        alike = len(store.list(alert.folder))
+    except (LaionEtlError, OSError) as error:
+        log.warning("cannot look up whether an alert was sent before: %s; it is sent now", error)
+        return _send(alert, settings.alerts)
+    held_back = alert.kind is not Kind.DIGEST and alike >= settings.alerts.most_alike
+    sent = () if held_back else _send(alert, settings.alerts)
+    _keep(alert, sent, held_back=held_back, store=store)
+    return sent
+
+
+def _send(alert: Alert, settings: AlertSettings) -> tuple[str, ...]:
+    for line in alert.text.splitlines():
+        log.warning("alert: %s", "\n  ".join(textwrap.wrap(line, _LOG_WIDTH)))
+    return send(alert, settings)
+
+
+def _keep(alert: Alert, sent: tuple[str, ...], *, held_back: bool, store: Store) -> None:
+    try:
+        store.write(alert.name, _json(_record(alert) | {"sent": sent, "held_back": held_back}))
+    except (LaionEtlError, OSError) as error:
+        log.warning("cannot keep an alert: %s; the same one may be sent again", error)
+
+
+def _record(alert: Alert) -> dict[str, Any]:
+    return alert.to_plain() | {"at": datetime.now(UTC).isoformat(timespec="seconds")}
+
+
+def _json(document: dict[str, Any]) -> bytes:
+    return json.dumps(document, indent=1, ensure_ascii=False).encode()

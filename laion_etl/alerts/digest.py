@@ -1,0 +1,156 @@
+"""The digest of a run: how it ended, what it published and where, and what is still broken."""
+
+import json
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from laion_etl.alerts.alert import Alert, Kind, run_folder
+from laion_etl.settings import Settings
+from laion_etl.storage import Store, open_store
+
+# Tasks in the order in which the data flows; those that only hand numbers on are shown when they failed.
+_ORDER = ("estimate", "discover", "parse", "load", "plan", "download", "group", "score", "publish")
+_HELPERS = ("estimate", "group")
+_NOT_COUNTED = ("digest", "verdict")
+_FAILED = ("failed", "upstream_failed")
+_WORDS = {"success": "done", "upstream_failed": "not run, because an earlier task failed"}
+_UNITS_SHOWN = 5
+
+
+@dataclass(frozen=True, slots=True)
+class RunEnd:
+    """What Airflow knows of a run at its end.
+
+    `states` maps tasks, such as `partition.parse_7`, to Airflow's names of states; `published` is what the
+    task publish returned (rows, version, dataset, report), `estimate` what a dry run came to.
+    """
+
+    crawl: str
+    run: str
+    states: Mapping[str, str]
+    url: str = ""
+    published: Mapping[str, Any] = field(default_factory=dict)
+    estimate: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def failed(self) -> bool:
+        return any(self.states[task] in _FAILED for task in self.tasks)
+
+    @property
+    def dry(self) -> bool:
+        """A dry run skips everything after its estimate."""
+        return not self.failed and self.states.get("estimate") == "skipped"
+
+    @property
+    def tasks(self) -> list[str]:
+        """The tasks that do the work, in the order in which the data flows."""
+        found = [task for task in self.states if _stage(task) not in _NOT_COUNTED]
+        return sorted(found, key=lambda task: (_place(_stage(task)), _index(task)))
+
+
+def digest_of(end: RunEnd, settings: Settings) -> Alert:
+    """The digest as an alert. Raises StorageError when the run's alerts cannot be read."""
+    alerts = _kept(end.crawl, end.run, open_store(settings.store_uri))
+    if end.dry:
+        details = [*_places(end), *_estimate_lines(end.estimate)]
+    else:
+        details = [*_places(end), *_stage_lines(end), *_trouble_lines(end, alerts)]
+    return Alert(
+        Kind.DIGEST, end.crawl, end.run, run_url=end.url, outcome=_outcome(end), details=tuple(details)
+    )
+
+
+def _outcome(end: RunEnd) -> str:
+    if end.dry:
+        samples = end.estimate.get("samples")
+        return "dry run" + (f", about {samples:,} samples expected" if isinstance(samples, int) else "")
+    rows = end.published.get("rows")
+    published = f"{rows:,} rows published" if isinstance(rows, int) else "nothing published"
+    return f"{'failure' if end.failed else 'success'}, {published}"
+
+
+def _places(end: RunEnd) -> Iterator[str]:
+    for name in ("version", "dataset", "report"):
+        if value := end.published.get(name):
+            yield f"{name}: {value}"
+
+
+def _estimate_lines(estimate: Mapping[str, Any]) -> Iterator[str]:
+    if estimate:
+        yield "estimate (nothing else was done):"
+    for name, value in estimate.items():
+        shown = f"{value:,}" if isinstance(value, int | float) else str(value)
+        if name.endswith("_bytes") and isinstance(value, int | float):
+            shown = f"{value / 1e9:,.2f} GB"
+        yield f"  {name.removesuffix('_bytes').replace('_', ' ')}: {shown}"
+
+
+def _stage_lines(end: RunEnd) -> Iterator[str]:
+    yield "stages:"
+    stages: dict[str, Counter[str]] = {}
+    for task in end.tasks:
+        stages.setdefault(_stage(task), Counter())[end.states[task]] += 1
+    for stage, counts in stages.items():
+        if stage in _HELPERS and not any(state in counts for state in _FAILED):
+            continue
+        all_of_it, done = counts.total(), counts.pop("success", 0)
+        rest = [f"{count} {_WORDS.get(state, state)}" for state, count in sorted(counts.items())]
+        yield f"  {stage}: " + ", ".join([f"{done} of {all_of_it} done", *rest])
+
+
+def _trouble_lines(end: RunEnd, alerts: Iterable[Alert]) -> Iterator[str]:
+    groups: dict[str, dict[str, Alert]] = {}
+    fixed, late = set(), set()
+    for alert in alerts:
+        if alert.kind is Kind.LATE:
+            late.add((alert.stage, alert.unit))
+        elif end.states.get(alert.task) == "success":
+            fixed.add(alert.task)
+        else:
+            groups.setdefault(alert.folder, {})[alert.unit] = alert
+    unexplained = {task for task in end.tasks if end.states[task] == "failed"} - {
+        alert.task for group in groups.values() for alert in group.values()
+    }
+    if groups or unexplained:
+        yield "still broken:"
+    for group in sorted(groups.values(), key=lambda group: _place(next(iter(group.values())).stage)):
+        yield f"  {_affected(list(group.values()))}"
+    if unexplained:
+        shown = ", ".join(sorted(unexplained)[:_UNITS_SHOWN])
+        yield f"  {len(unexplained)} without a reported cause ({shown}): see the run's page"
+    if fixed:
+        yield f"failed at first, fixed by a retry: {len(fixed)}"
+    if late:
+        yield f"late: {', '.join(' '.join(one).strip() for one in sorted(late)[:_UNITS_SHOWN])}"
+
+
+def _affected(group: list[Alert]) -> str:
+    """`3 x parse (partition 0, partition 1, partition 2): cause`."""
+    first = group[0]
+    units = [alert.unit for alert in group if alert.unit]
+    more = [f"{len(units) - _UNITS_SHOWN} more"] if len(units) > _UNITS_SHOWN else []
+    shown = ", ".join([*units[:_UNITS_SHOWN], *more])
+    return f"{len(group)} x {first.stage}{f' ({shown})' if shown else ''}: {first.reason}"
+
+
+def _kept(crawl: str, run: str, store: Store) -> list[Alert]:
+    """The alerts of a run about its tasks, in the order of their units."""
+    found = [Alert.from_plain(json.loads(store.read(name))) for name in store.list(run_folder(crawl, run))]
+    of_tasks = [alert for alert in found if alert.kind in (Kind.FAILED, Kind.LATE)]
+    return sorted(of_tasks, key=lambda alert: (_place(alert.stage), len(alert.unit), alert.unit))
+
+
+def _stage(task: str) -> str:
+    return re.sub(r"_\d+\Z", "", task).rpartition(".")[2]
+
+
+def _index(task: str) -> int:
+    match = re.search(r"_(\d+)\Z", task)
+    return int(match[1]) if match else -1
+
+
+def _place(stage: str) -> int:
+    return _ORDER.index(stage) if stage in _ORDER else len(_ORDER)
