@@ -34,6 +34,7 @@ from laion_tasks import (
     RUN_PARAMS,
     SETTINGS,
     SHARDS,
+    Section,
     checked,
     produced,
     set_params,
@@ -49,39 +50,46 @@ GO_ON = TriggerRule.ALL_DONE_MIN_ONE_SUCCESS
 MAPPED: dict[str, Any] = {"map_index_template": "{{ label }}"}
 
 PARAMS = {
-    "wat_files": wat_files_param("0:2 for the first two of the dump's WAT files; empty for all of them."),
+    "wat_files": wat_files_param(
+        "Which of the crawl's WAT files to work on: 0:2 is the first two, 7 is one file. "
+        "Leave it empty for all of them."
+    ),
+    "dry_run": Param(
+        False,
+        type="boolean",
+        section=Section.WHAT.value,
+        title="Dry run",
+        description="Only estimate pairs, bytes and hours from earlier runs, and change nothing.",
+    ),
     "download_workers": Param(
         4,
         type="integer",
         minimum=1,
         maximum=512,
+        section=Section.HOW_MANY.value,
         title="Download workers",
-        description="Tasks that download side by side; each claims batches until none is left.",
+        description="How many tasks download images side by side.",
     ),
     "score_groups": Param(
         2,
         type="integer",
         minimum=1,
         maximum=512,
+        section=Section.HOW_MANY.value,
         title="Score groups",
-        description="Tasks among which the shards are dealt out for scoring.",
+        description="How many tasks score images side by side; one for each GPU is usual.",
     ),
-    "dry_run": Param(
-        False,
-        type="boolean",
-        title="Dry run",
-        description="Only estimate links, bytes and hours, by WAT files that went through before.",
-    ),
+    **RUN_PARAMS,
     "allow_missing_percent": Param(
         0,
         type="number",
         minimum=0,
         maximum=100,
-        title="Missing, at most",
-        description="Percent of partitions, and of batches, that may be missing from what is published. "
-        "The dataset's card names them.",
+        section=Section.RULES.value,
+        title="Missing, at most (%)",
+        description="How many percent of the partitions, and of the batches, a published dataset may lack; "
+        "its card names what is missing.",
     ),
-    **RUN_PARAMS,
 }
 CHECKED_PARAMS = checked(PARAMS)
 

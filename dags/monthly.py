@@ -14,7 +14,7 @@ from airflow.sdk import DAG, CronDataIntervalTimetable, Param, get_current_conte
 from pendulum import datetime as moment
 
 from laion_stage import Stage, stage
-from laion_tasks import DEFAULTS, wat_files_param
+from laion_tasks import DEFAULTS, Section, wat_files_param
 
 _RECENT = timedelta(days=120)
 
@@ -24,11 +24,12 @@ PARAMS = {
         type="integer",
         minimum=1,
         maximum=20,
-        title="Dumps started",
-        description="Most dumps that a scheduled or manual run starts, the newest first.",
+        section=Section.HOW_MANY.value,
+        title="Crawls to start, at most",
+        description="How many new crawls a scheduled or manual run starts, the newest first.",
     ),
     "wat_files": wat_files_param(
-        "Handed on to the DAGs of the dumps: 0:2 for the first two WAT files; empty for all."
+        "Which WAT files of each crawl to work on: 0:2 is the first two. Leave it empty for all of them."
     ),
 }
 
