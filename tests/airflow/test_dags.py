@@ -23,8 +23,8 @@ print(json.dumps({
             "doc": dag.doc_md,
             "schedule": getattr(dag.timetable, "summary", ""),
             "params": {
-                name: {**dag.params.get_param(name).schema, "description": dag.params.get_param(name).description}
-                for name in dag.params
+                name: {**param.schema, "description": param.description}
+                for name, param in ((name, dag.params.get_param(name)) for name in dag.params)
             },
             "defaults": dag.params.dump(),
             "tasks": {
@@ -62,7 +62,7 @@ def test_every_known_crawl_has_its_dag_of_mapped_stages(parsed: Any) -> None:
         "crawl_CC-MAIN-2024-38",
         "crawl_CC-MAIN-2024-42",
         "crawl_CC-MAIN-2024-46",
-        "new_dumps",
+        "new_crawls",
     ]
     dag = parsed["dags"]["crawl_CC-MAIN-2024-38"]
     tasks = dag["tasks"]

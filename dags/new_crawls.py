@@ -64,7 +64,7 @@ def choose(dumps: list[dict[str, str]]) -> list[dict[str, Any]]:
 
 
 with DAG(
-    dag_id="new_dumps",
+    dag_id="new_crawls",
     description="Registers new dumps every month and starts their DAGs",
     schedule=CronDataIntervalTimetable("@monthly", timezone="UTC"),
     start_date=moment(2013, 1, 1),

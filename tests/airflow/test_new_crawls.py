@@ -19,10 +19,10 @@ CHOOSE = """
 import json, sys
 from datetime import datetime
 from types import SimpleNamespace
-import monthly
+import new_crawls
 kind, first, end, after, most, already = json.loads(sys.argv[1])
 day = lambda text: datetime.fromisoformat(text) if text else None
-monthly.get_current_context = lambda: {
+new_crawls.get_current_context = lambda: {
     "dag_run": SimpleNamespace(
         run_type=kind,
         run_id="RUN",
@@ -34,7 +34,7 @@ monthly.get_current_context = lambda: {
     "ti": SimpleNamespace(get_dr_count=lambda dag_id: int(dag_id in already)),
 }
 dumps = json.loads(sys.argv[2])
-print(json.dumps(monthly.choose.function(dumps)))
+print(json.dumps(new_crawls.choose.function(dumps)))
 """
 
 RUN = """
@@ -47,7 +47,7 @@ def stand_in(command):
     return {"crawls": json.loads(sys.argv[1])}
 laion_stage.run_here = stand_in
 from airflow.dag_processing.dagbag import DagBag
-dag = DagBag().dags["new_dumps"]
+dag = DagBag().dags["new_crawls"]
 day = pendulum.datetime(2024, 12, 1)
 run = dag.test(run_after=day, logical_date=day, run_conf={"wat_files": "0:1"})
 print(json.dumps({"state": str(run.state), "commands": commands}))
@@ -93,7 +93,7 @@ def runs(airflow: Airflow, dag_id: str) -> list[tuple[str, str, str]]:
 def test_nothing_starts_by_itself_before_somebody_wants_it(migrated_airflow: Airflow) -> None:
     url = migrated_airflow.environment["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"].replace("+psycopg2", "")
     with psycopg.connect(url) as connection:
-        assert connection.execute("select is_paused from dag where dag_id = 'new_dumps'").fetchall() == [
+        assert connection.execute("select is_paused from dag where dag_id = 'new_crawls'").fetchall() == [
             (True,)
         ]
 
@@ -112,17 +112,17 @@ def test_a_run_registers_and_triggers_through_airflow(migrated_airflow: Airflow)
 
 def test_a_backfill_over_months_makes_a_run_of_each(migrated_airflow: Airflow) -> None:
     """By the REST API, as the UI does it, and by the command."""
-    months = {"dag_id": "new_dumps", "from_date": "2023-02-01T00:00:00Z", "to_date": "2023-03-01T00:00:00Z"}
+    months = {"dag_id": "new_crawls", "from_date": "2023-02-01T00:00:00Z", "to_date": "2023-03-01T00:00:00Z"}
     dump = {**months, "dag_id": "crawl_CC-MAIN-2024-42", "to_date": "2024-12-01T00:00:00Z"}
     answers = migrated_airflow.rest(("POST", "backfills", months), ("POST", "backfills", dump))
     assert [status for status, _ in answers] == [200, 200]
     active = answers[0][1]["id"]  # there is one at a time
     assert migrated_airflow.rest(("PUT", f"backfills/{active}/cancel", None))[0][0] == 200
     migrated_airflow.cli(
-        "backfill", "create", "--dag-id", "new_dumps", "--from-date", "2024-08-01", "--to-date", "2024-10-01"
+        "backfill", "create", "--dag-id", "new_crawls", "--from-date", "2024-08-01", "--to-date", "2024-10-01"
     )
-    migrated_airflow.cli("dags", "trigger", "new_dumps")
-    found = runs(migrated_airflow, "new_dumps")
+    migrated_airflow.cli("dags", "trigger", "new_crawls")
+    found = runs(migrated_airflow, "new_crawls")
     backfilled = [month for kind, month, _ in found if kind == "backfill"]
     assert backfilled == ["2023-02-01", "2023-03-01", "2024-08-01", "2024-09-01", "2024-10-01"]
     assert "manual" in {kind for kind, _, _ in found}
