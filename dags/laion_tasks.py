@@ -22,8 +22,9 @@ DEFAULTS: dict[str, Any] = {
     "on_failure_callback": TaskFailed(),
 }
 
-# What a crawl has produced, for DAGs of others: `schedule=Asset("laion_dataset")`. One of each for all dumps;
-# the event says which dump it was, and where the result is.
+# What a crawl has produced, for other DAGs: `schedule=Asset("laion_dataset", uri="x-laion-etl://dataset")`,
+# with this very URI, because Airflow takes another one for another asset. One of each for all crawls; the
+# event says which crawl it was, and where the result is.
 PAIRS = Asset("laion_pairs", uri="x-laion-etl://pairs")
 SHARDS = Asset("laion_shards", uri="x-laion-etl://shards")
 DATASET = Asset("laion_dataset", uri="x-laion-etl://dataset")

@@ -85,7 +85,7 @@ def test_every_known_crawl_has_its_dag_of_mapped_stages(parsed: Any) -> None:
     assert all(task["timeout"] for name, task in tasks.items() if name not in ("group", "verdict"))
     assert "CC-MAIN-2024-38" in dag["doc"]
     assert dag["tags"] == ["2024", "crawl", "laion_etl"]
-    assert dag["schedule"] == "dump of 2024-09-16"
+    assert dag["schedule"] == "crawl of 2024-09-16"
 
 
 def test_failed_units_block_nothing_but_the_verdict(parsed: Any) -> None:
