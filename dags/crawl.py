@@ -1,4 +1,4 @@
-"""One DAG per known crawl dump: what runs after what. The work itself is in laion_etl's stage commands.
+"""One DAG per known crawl: what runs after what. The work itself is in laion_etl's stage commands.
 
     estimate -> discover -> (parse -> load)[partition] -> plan -> download[worker] -> score[group] -> publish
                                                                                  -> digest, verdict
@@ -34,6 +34,7 @@ from laion_tasks import (
     RUN_PARAMS,
     SETTINGS,
     SHARDS,
+    Section,
     checked,
     nothing_produced,
     produced,
@@ -50,39 +51,46 @@ GO_ON = TriggerRule.ALL_DONE_MIN_ONE_SUCCESS
 MAPPED: dict[str, Any] = {"map_index_template": "{{ label }}"}
 
 PARAMS = {
-    "wat_files": wat_files_param("0:2 for the first two of the dump's WAT files; empty for all of them."),
+    "wat_files": wat_files_param(
+        "Which of the crawl's WAT files to work on: 0:2 is the first two, 7 is one file. "
+        "Leave it empty for all of them."
+    ),
+    "dry_run": Param(
+        False,
+        type="boolean",
+        section=Section.WHAT.value,
+        title="Dry run",
+        description="Only estimate pairs, bytes and hours from earlier runs, and change nothing.",
+    ),
     "download_workers": Param(
         4,
         type="integer",
         minimum=1,
         maximum=512,
+        section=Section.HOW_MANY.value,
         title="Download workers",
-        description="Tasks that download side by side; each claims batches until none is left.",
+        description="How many tasks download images side by side.",
     ),
     "score_groups": Param(
         2,
         type="integer",
         minimum=1,
         maximum=512,
+        section=Section.HOW_MANY.value,
         title="Score groups",
-        description="Tasks among which the shards are dealt out for scoring.",
+        description="How many tasks score images side by side; one for each GPU is usual.",
     ),
-    "dry_run": Param(
-        False,
-        type="boolean",
-        title="Dry run",
-        description="Only estimate links, bytes and hours, by WAT files that went through before.",
-    ),
+    **RUN_PARAMS,
     "allow_missing_percent": Param(
         0,
         type="number",
         minimum=0,
         maximum=100,
-        title="Missing, at most",
-        description="Percent of partitions, and of batches, that may be missing from what is published. "
-        "The dataset's card names them.",
+        section=Section.RULES.value,
+        title="Missing, at most (%)",
+        description="How many percent of the partitions, and of the batches, a published dataset may lack; "
+        "its card names what is missing.",
     ),
-    **RUN_PARAMS,
 }
 CHECKED_PARAMS = checked(PARAMS)
 
@@ -107,7 +115,7 @@ finished is recognised and skipped. See docs/operations.md.
 
 @stage(execution_timeout=timedelta(minutes=15))
 def estimate(crawl: str) -> Stage[None]:
-    """A dry run: what the WAT files will come to. Otherwise nothing."""
+    """In a dry run, estimate what the WAT files will come to; otherwise do nothing."""
     if get_current_context()["params"]["dry_run"]:
         found = yield ["estimate", "--crawl", crawl, *_selection()]
         get_current_context()["ti"].xcom_push(key=ESTIMATE, value=found)
@@ -116,7 +124,7 @@ def estimate(crawl: str) -> Stage[None]:
 
 @stage(execution_timeout=timedelta(minutes=15))
 def discover(crawl: str) -> Stage[list[int]]:
-    """The numbers of the partitions to work on."""
+    """Check what the run asks for and list its partitions; returns their numbers."""
     found = yield ["discover", "--crawl", crawl, *_selection()]
     partitions = found["partitions"]
     if not partitions:  # all that follows would be skipped, and the run be green
@@ -132,7 +140,7 @@ def discover(crawl: str) -> Stage[list[int]]:
 
 @stage(**MAPPED, pool=SETTINGS.airflow.parse_pool, execution_timeout=timedelta(hours=8))
 def parse(crawl: str, number: int) -> Stage[dict[str, int]]:
-    """WAT files of a partition -> pairs parquet."""
+    """Extract image links with captions from the WAT files of one partition."""
     _label(f"partition {number}")
     result = yield ["parse", "--crawl", crawl, "--partition", str(number), *_selection()]
     return counts(result)
@@ -140,21 +148,21 @@ def parse(crawl: str, number: int) -> Stage[dict[str, int]]:
 
 @stage(**MAPPED, execution_timeout=timedelta(hours=2))
 def load(crawl: str, number: int) -> Stage[dict[str, int]]:
-    """Pairs of a partition -> Postgres."""
+    """Put the pairs of one partition into Postgres, without duplicates."""
     _label(f"partition {number}")
     result = yield ["load", "--crawl", crawl, "--partition", str(number)]
     return counts(result)
 
 
-@task_group(group_id="partition", tooltip="A run of WAT files")
+@task_group(group_id="partition", tooltip="Consecutive WAT files")
 def partition(crawl: str, number: int) -> None:
-    """Parse, then load, each partition for itself."""
+    """Parse, then load, each partition on its own."""
     parse(crawl, number) >> load(crawl, number)
 
 
 @stage(trigger_rule=GO_ON, execution_timeout=timedelta(hours=6), outlets=[PAIRS])
 def plan(crawl: str) -> Stage[list[int]]:
-    """Cuts the loaded pairs into batches; returns the download workers' numbers, at most one a batch."""
+    """Cut the loaded pairs into batches; returns the numbers of the download workers, at most one a batch."""
     result = yield ["plan", "--crawl", crawl]
     batches = result["batches"]
     if batches:
@@ -167,7 +175,7 @@ def plan(crawl: str) -> Stage[list[int]]:
 
 @stage(**MAPPED, pool=SETTINGS.airflow.download_pool, execution_timeout=timedelta(days=14))
 def download(crawl: str, worker: int) -> Stage[dict[str, int | str]]:
-    """Claims batches until none is left."""
+    """Download images: claim one batch after the other until none is left."""
     _label(f"worker {worker}")
     result = yield ["download", "--crawl", crawl]
     return {**counts(result), "done": result["done"], "plan": result["plan"]}
@@ -175,7 +183,7 @@ def download(crawl: str, worker: int) -> Stage[dict[str, int | str]]:
 
 @task(trigger_rule=GO_ON, outlets=[SHARDS])
 def group(crawl: str) -> list[str]:
-    """How the shards are dealt out for scoring: I/G of every group."""
+    """Divide the shards among the score groups; returns I/G of every group."""
     context = get_current_context()
     ended = [worker for worker in context["ti"].xcom_pull(task_ids=["download"]) if worker]
     last = max(ended, key=lambda worker: worker["done"], default={"done": 0})
@@ -189,7 +197,7 @@ def group(crawl: str) -> list[str]:
 
 @stage(**MAPPED, pool=SETTINGS.airflow.score_pool, execution_timeout=timedelta(days=7))
 def score(crawl: str, group: str) -> Stage[dict[str, int]]:
-    """Shards of a group -> scored shards."""
+    """Compute similarity, safety and aesthetic scores for the shards of one group."""
     _label(f"group {group}")
     result = yield ["score", "--crawl", crawl, "--group", group]
     return counts(result)
@@ -215,7 +223,7 @@ def publish(crawl: str) -> Stage[dict[str, Any]]:
 
 @task(trigger_rule=TriggerRule.ALL_DONE, execution_timeout=timedelta(minutes=15))
 def digest() -> None:
-    """Sends an alert about how the run ended, whatever became of it."""
+    """Send a summary of the run, however it ended."""
     send_digest(get_current_context())
 
 
@@ -232,13 +240,15 @@ def verdict() -> EmptyOperator:
 
 
 def crawl_dag(crawl: Crawl) -> DAG:
-    """The DAG of a dump."""
+    """The DAG of a crawl."""
     with DAG(
         dag_id=f"crawl_{crawl.id}",
         dag_display_name=crawl.id,
-        description=crawl.name,
+        description=f"Builds the image-text dataset of {crawl.name}",
         schedule=CrawlTimetable(crawl.id, crawl.released),
         catchup=False,
+        # It never starts by itself (see the timetable), and a run of a paused DAG would wait for ever.
+        is_paused_upon_creation=False,
         max_active_runs=1,
         default_args=DEFAULTS,
         tags=["laion_etl", "crawl", str(crawl.released.year)],

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from datetime import timedelta
+from enum import StrEnum
 from typing import Any
 
 from airflow.sdk import DAG, Asset, Param, get_current_context
@@ -24,24 +25,61 @@ DEFAULTS: dict[str, Any] = {
     "on_skipped_callback": TaskSucceeded(),
 }
 
-# What a crawl has produced, for DAGs of others: `schedule=Asset("laion_dataset")`. One of each for all dumps;
-# the event says which dump it was, and where the result is.
+# What a crawl has produced, for other DAGs: `schedule=Asset("laion_dataset", uri="x-laion-etl://dataset")`,
+# with this very URI, because Airflow takes another one for another asset. One of each for all crawls; the
+# event says which crawl it was, and where the result is.
 PAIRS = Asset("laion_pairs", uri="x-laion-etl://pairs")
 SHARDS = Asset("laion_shards", uri="x-laion-etl://shards")
 DATASET = Asset("laion_dataset", uri="x-laion-etl://dataset")
 _EVENTS_READ = 1_000  # of an asset, the latest: of all crawls
 
 
+class Section(StrEnum):
+    """Where a parameter stands in the form of a run."""
+
+    WHAT = "What"
+    HOW_MANY = "How many"
+    WHERE = "Where"
+    RULES = "Rules"
+
+
+def optional_text(section: Section, title: str, description: str, pattern: str, **more: Any) -> Param:
+    """A text that may be left out: None by default, which Airflow's forms take; "" means the same.
+
+    With type "string" an empty default is a required field left empty, and the form can't be sent.
+    """
+    return Param(
+        None,
+        type=["null", "string"],
+        pattern=f"^({pattern})?$",
+        section=section.value,
+        title=title,
+        description=description,
+        **more,
+    )
+
+
 def wat_files_param(description: str) -> Param:
     """A selection of WAT files, as `--wat-files` takes it."""
-    return Param(
-        "", type="string", pattern=r"^(\d+|\d+:\d*|:\d+)?$", title="WAT files", description=description
+    return optional_text(
+        Section.WHAT,
+        "WAT files",
+        description,
+        r"\d+|\d+:\d*|:\d+",
+        examples=["0:2", "100:200", "7"],
     )
 
 
 def _similarity(title: str, description: str) -> Param:
-    described = f"{description} Empty: the setting."
-    return Param(None, type=["null", "number"], minimum=0, maximum=1, title=title, description=described)
+    return Param(
+        None,
+        type=["null", "number"],
+        minimum=0,
+        maximum=1,
+        section=Section.RULES.value,
+        title=title,
+        description=f"{description} Leave it empty to use the configured threshold.",
+    )
 
 
 # Parameters of a run that are settings of its commands, and of no other run's; empty ones change nothing.
@@ -52,9 +90,10 @@ RUN_SETTINGS = {
             "default",
             type="string",
             enum=["default", "local", "venv", "kubernetes"],
+            section=Section.WHERE.value,
             title="Runner",
-            description="Where commands run: beside Airflow, in another Python, in pods. "
-            "Default: what LAION_ETL_RUNNER says.",
+            description="Where the commands run: on Airflow's workers (local), there in another Python "
+            "(venv), or in pods (kubernetes); default is what LAION_ETL_RUNNER says.",
         ),
     ),
     "sample": (
@@ -63,39 +102,49 @@ RUN_SETTINGS = {
             None,
             type=["null", "integer"],
             minimum=1,
+            section=Section.WHAT.value,
             title="Every n-th WAT file",
-            description="Of the WAT files chosen, only those whose number is a multiple of this; 1 for all. "
-            "Empty: the setting.",
+            description="Take only every n-th of the chosen WAT files, for a sample spread over the whole "
+            "crawl; 1 takes them all. Leave it empty to use the configured value.",
         ),
     ),
     "languages": (
         "LAION_ETL_PARSE_LANGUAGES",
-        Param(
-            "",
-            type="string",
-            pattern=r"^([a-z]{2,4}(,[a-z]{2,4})*)?$",
-            title="Languages",
-            description="Languages of texts to keep, such as en,de,none (no language). Empty: the setting.",
+        optional_text(
+            Section.RULES,
+            "Languages",
+            "Keep only captions in these languages: codes separated by commas, such as en,de,none, where "
+            "none stands for captions whose language is not recognized. Leave it empty to use the "
+            "configured ones.",
+            r"[a-zA-Z-]{2,8}(,[a-zA-Z-]{2,8})*",
+            examples=["en", "en,de,none"],
         ),
     ),
     "threshold_en": (
         "LAION_ETL_CLIP_THRESHOLD_EN",
-        _similarity("Similarity, English", "English pairs of a lower one to their image are dropped."),
+        _similarity(
+            "Similarity threshold, English",
+            "Drop English pairs whose caption and image are less similar than this (0 to 1).",
+        ),
     ),
     "threshold_other": (
         "LAION_ETL_CLIP_THRESHOLD_OTHER",
-        _similarity("Similarity, others", "The same for pairs of other languages, or of none."),
+        _similarity(
+            "Similarity threshold, other languages",
+            "Drop pairs in any other language, or in none, that are less similar than this (0 to 1).",
+        ),
     ),
 }
 _AS_SET = (None, "", "default")
 RUN_PARAMS = {name: param for name, (_, param) in RUN_SETTINGS.items()} | {
-    "store_prefix": Param(
-        "",
-        type="string",
-        pattern=r"^([A-Za-z0-9_-][A-Za-z0-9._-]*(/[A-Za-z0-9_-][A-Za-z0-9._-]*)*)?$",
-        title="Folder in the store",
-        description="All data of this run go below it. For a dump that no other run works on: "
-        "Postgres knows each dump once.",
+    "store_prefix": optional_text(
+        Section.WHERE,
+        "Folder in the store",
+        "Keep all files of this run in this folder of the store, such as trials/first; only for a crawl "
+        "that no other run works on, because the database knows each crawl once. Leave it empty to use the "
+        "store itself.",
+        r"[A-Za-z0-9_-][A-Za-z0-9._-]*(/[A-Za-z0-9_-][A-Za-z0-9._-]*)*",
+        examples=["trials/first"],
     )
 }
 

@@ -62,7 +62,7 @@ check_airflow() {
 from airflow.dag_processing.dagbag import DagBag
 bag = DagBag()
 assert bag.import_errors == {}, bag.import_errors
-assert \"new_dumps\" in bag.dags and len(bag.dags) > 100, sorted(bag.dags)
+assert \"new_crawls\" in bag.dags and len(bag.dags) > 100, sorted(bag.dags)
 print(len(bag.dags), \"DAGs\")"'
 }
 

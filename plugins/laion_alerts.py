@@ -77,7 +77,7 @@ def notify(alert: Alert) -> None:
 
 
 def crawl_of(dag_id: str) -> str:
-    """The dump a DAG is about; other DAGs, such as new_dumps, stand for themselves."""
+    """The dump a DAG is about; other DAGs, such as new_crawls, stand for themselves."""
     return str(dag_id).removeprefix("crawl_")
 
 

@@ -25,7 +25,7 @@ class CoreSettings:
     registered: str = knob(
         "",
         "JSON file of dumps found since, kept by `laion-etl crawls --refresh --register` and the DAG "
-        "new_dumps; where Airflow's parts have folders of their own, on one they share. Empty: crawls.json "
+        "new_crawls; where Airflow's parts have folders of their own, on one they share. Empty: crawls.json "
         "in the data folder.",
     )
     runner: str = knob(

@@ -22,7 +22,10 @@ print(json.dumps({
             "tags": sorted(dag.tags),
             "doc": dag.doc_md,
             "schedule": getattr(dag.timetable, "summary", ""),
-            "params": {name: dag.params.get_param(name).schema for name in dag.params},
+            "params": {
+                name: {**param.schema, "description": param.description}
+                for name, param in ((name, dag.params.get_param(name)) for name in dag.params)
+            },
             "defaults": dag.params.dump(),
             "tasks": {
                 task.task_id: {
@@ -59,7 +62,7 @@ def test_every_known_crawl_has_its_dag_of_mapped_stages(parsed: Any) -> None:
         "crawl_CC-MAIN-2024-38",
         "crawl_CC-MAIN-2024-42",
         "crawl_CC-MAIN-2024-46",
-        "new_dumps",
+        "new_crawls",
     ]
     dag = parsed["dags"]["crawl_CC-MAIN-2024-38"]
     tasks = dag["tasks"]
@@ -82,7 +85,7 @@ def test_every_known_crawl_has_its_dag_of_mapped_stages(parsed: Any) -> None:
     assert all(task["timeout"] for name, task in tasks.items() if name not in ("group", "verdict"))
     assert "CC-MAIN-2024-38" in dag["doc"]
     assert dag["tags"] == ["2024", "crawl", "laion_etl"]
-    assert dag["schedule"] == "dump of 2024-09-16"
+    assert dag["schedule"] == "crawl of 2024-09-16"
 
 
 def test_failed_units_block_nothing_but_the_verdict(parsed: Any) -> None:
@@ -107,21 +110,37 @@ def test_params_are_bounded_by_their_schema(parsed: Any) -> None:
     dag = parsed["dags"]["crawl_CC-MAIN-2024-38"]
 
     assert dag["defaults"] == {
-        "wat_files": "",
+        "wat_files": None,
         "download_workers": 4,
         "score_groups": 2,
         "dry_run": False,
         "allow_missing_percent": 0,
         "runner": "default",
         "sample": None,
-        "languages": "",
+        "languages": None,
         "threshold_en": None,
         "threshold_other": None,
-        "store_prefix": "",
+        "store_prefix": None,
     }
     assert dag["params"]["wat_files"]["pattern"] == r"^(\d+|\d+:\d*|:\d+)?$"
     for name in ("download_workers", "score_groups"):
         assert (dag["params"][name]["minimum"], dag["params"][name]["maximum"]) == (1, 512)
+
+
+def test_no_param_is_a_required_field_that_the_form_shows_empty(parsed: Any) -> None:
+    """Airflow disables Trigger and Run Backfill where a param without null in its type is empty."""
+    for name, dag in parsed["dags"].items():
+        for param, default in dag["defaults"].items():
+            optional = "null" in dag["params"][param]["type"]
+            assert default not in ("", None) or (optional and default is None), (name, param)
+
+
+def test_every_param_has_a_title_a_sentence_and_a_section(parsed: Any) -> None:
+    for name, dag in parsed["dags"].items():
+        for param, schema in dag["params"].items():
+            assert schema["section"] in ("What", "How many", "Where", "Rules"), (name, param)
+            assert schema["title"], (name, param)
+            assert schema["description"].endswith("."), (name, param)
 
 
 def test_a_hundred_and_fifty_crawls_parse_without_torch_and_kubernetes(
