@@ -155,6 +155,7 @@ def lateness_watched(stage: str, context: Mapping[str, Any]) -> Iterator[None]:
         yield
     finally:
         timer.cancel()
+    timer.join()  # an alert that is being sent is on the list before the task's success takes it off
 
 
 def _notify_late(context: Mapping[str, Any], limit: float) -> None:

@@ -81,7 +81,7 @@ class Alert:
             case Kind.DIGEST:
                 return f"laion_etl {self.crawl}: {self.outcome}"
             case Kind.RUN_LATE:
-                return f"laion_etl late, still running: {self.crawl}"
+                return f"laion_etl late, still running: run of {self.crawl}"
         state = "late, still running" if self.kind is Kind.LATE else self.kind.value
         where = " ".join(part for part in (self.crawl, self.stage, self.unit) if part)
         return f"laion_etl {state}: {where}"

@@ -126,6 +126,35 @@ def test_the_run_at_work_is_shown_and_not_the_one_made_last(
     page.context.close()
 
 
+def test_a_partition_counts_once_and_tasks_are_not_shards(server: Server, browser: Browser) -> None:
+    """Finished partitions are looked at again; 1, 21 and 22 have failed; a task scores many shards."""
+
+    def at_work(route: Route) -> None:
+        answer = route.fetch()
+        document = answer.json()
+        for task in document["task_instances"]:
+            again = task["task_id"] == "partition.parse" and task["map_index"] != 1
+            if again or task["task_id"] == "score":
+                task["state"] = "running"
+        route.fulfill(response=answer, body=json.dumps(document))
+
+    page = opened(browser, server, "light", [])
+    page.route("**/taskInstances?*", at_work)
+    page.goto(f"{server.url}/laion/crawl/{CRAWL}?run={quote(server.run, safe='')}")
+    assert figures(page, "parse") == ["19 / 24 partitions", "2", "3"]
+    assert figures(page, "score") == ["3 / 23 shards", "2 tasks", "–"]
+    page.context.close()
+
+
+def figures(page: Page, stage: str) -> list[str]:
+    """Done, running and failed of a stage, once Airflow's tasks are in them."""
+    cells = page.locator("#stages tr", has=page.locator("th", has_text=re.compile(f"^{stage}$"))).locator(
+        "td"
+    )
+    expect(cells.nth(2)).to_contain_text("2")
+    return [cells.nth(number).inner_text().strip() for number in (1, 2, 3)]
+
+
 def test_a_refusal_of_airflow_is_a_sentence(server: Server, browser: Browser) -> None:
     page = opened(browser, server, "light", [])
     refused = {"status": 400, "content_type": "application/json", "body": '{"detail": "Bad Request"}'}
