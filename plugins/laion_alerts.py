@@ -10,7 +10,7 @@ import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 from urllib.parse import quote
 
@@ -26,7 +26,7 @@ from airflow.sdk.exceptions import (
 )
 
 from laion_connections import use_own_s3
-from laion_etl.alerts import Alert, Kind, RunEnd, Unit, deliver, digest_of, late_after_s, resolve
+from laion_etl.alerts import Alert, Kind, RunEnd, Unit, deliver, digest_of, late_after_s, resolve, span
 from laion_etl.errors import LaionEtlError, SettingsError
 from laion_etl.settings import load_settings
 from laion_etl.storage import open_store
@@ -84,8 +84,7 @@ def crawl_of(dag_id: str) -> str:
 def cause_of(error: object, context: Mapping[str, Any]) -> str:
     """The cause as a person would say it: our own errors are sentences, others need their type."""
     if isinstance(error, AirflowTaskTimeout):
-        limit = getattr(context.get("task"), "execution_timeout", None)
-        return f"the task took longer than {limit or 'its limit'} and was ended; see where its log stopped"
+        return f"the task took longer than {_hard_limit(context)} and was ended; see where its log stopped"
     if not isinstance(error, BaseException):
         return str(error or "") or "the task ended without an error; see its log"
     if isinstance(error, AirflowException) and str(error):
@@ -124,9 +123,13 @@ def task_alert(kind: Kind, context: Mapping[str, Any], reason: str) -> Alert:
 
 def late_alert(context: Mapping[str, Any], limit_s: float) -> Alert:
     """The alert about a task that works longer than `limit_s`."""
+    end = f"Airflow ends it after {_hard_limit(context)}"
+    return task_alert(Kind.LATE, context, f"still at work after {span(limit_s)}; {end}")
+
+
+def _hard_limit(context: Mapping[str, Any]) -> str:
     limit = getattr(context.get("task"), "execution_timeout", None)
-    end = f"; Airflow ends it after {limit} and tries it again" if limit else ""
-    return task_alert(Kind.LATE, context, f"still at work after {timedelta(seconds=limit_s)}{end}")
+    return span(limit.total_seconds()) if limit else "the limit of its execution"
 
 
 def _index(task: Any) -> int:
@@ -152,6 +155,7 @@ def lateness_watched(stage: str, context: Mapping[str, Any]) -> Iterator[None]:
         yield
     finally:
         timer.cancel()
+    timer.join()  # an alert that is being sent is on the list before the task's success takes it off
 
 
 def _notify_late(context: Mapping[str, Any], limit: float) -> None:

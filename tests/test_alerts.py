@@ -113,6 +113,7 @@ def test_what_is_late_goes_on_and_is_not_to_be_started_a_second_time() -> None:
     for alert in (LATE, Alert(Kind.RUN_LATE, CRAWL, RUN, reason="not done after 21 days", run_url=RUN_URL)):
         assert "late, still running" in alert.title
         assert "nothing was stopped" in alert.text
+        assert "a second time" in alert.text
         assert f"look here: {alert.log_url or RUN_URL}" in alert.text
         assert "by hand" not in alert.text
         assert "laion-etl " not in alert.text

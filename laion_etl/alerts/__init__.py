@@ -8,7 +8,7 @@ What is broken at the moment is listed under `unresolved/`, which the dashboard 
 Sending never raises: a callback that reports a failure must not fail of it.
 """
 
-from laion_etl.alerts.alert import Alert, Kind, late_after_s, run_folder
+from laion_etl.alerts.alert import Alert, Kind, late_after_s, run_folder, span
 from laion_etl.alerts.delivery import deliver
 from laion_etl.alerts.digest import RunEnd, digest_of
 from laion_etl.alerts.unresolved import Unit, resolve, unresolved_names
@@ -23,5 +23,6 @@ __all__ = [
     "late_after_s",
     "resolve",
     "run_folder",
+    "span",
     "unresolved_names",
 ]

@@ -81,7 +81,7 @@ class Alert:
             case Kind.DIGEST:
                 return f"laion_etl {self.crawl}: {self.outcome}"
             case Kind.RUN_LATE:
-                return f"laion_etl late, still running: {self.crawl}"
+                return f"laion_etl late, still running: run of {self.crawl}"
         state = "late, still running" if self.kind is Kind.LATE else self.kind.value
         where = " ".join(part for part in (self.crawl, self.stage, self.unit) if part)
         return f"laion_etl {state}: {where}"
@@ -96,9 +96,11 @@ class Alert:
         run = {"run": self.run, "run's page": self.run_url}
         if self.kind is Kind.DIGEST:
             return run
-        if self.kind is not Kind.FAILED:
-            look = self.log_url or self.run_url
-            return {"late": self.reason, "what to do": _LATE_ADVICE, "look here": look, **run}
+        if self.kind is Kind.RUN_LATE:
+            page = {"look here": self.run_url, "run": self.run}
+            return {"late": self.reason, "what to do": _RUN_LATE_ADVICE, **page}
+        if self.kind is Kind.LATE:
+            return {"late": self.reason, "what to do": _LATE_ADVICE, "look here": self.log_url, **run}
         return {
             "cause": self.reason,
             "what to do": self._advice(),
@@ -153,6 +155,19 @@ _LATE_ADVICE = (
     "nothing was stopped and nothing is lost. If the log still moves, wait. Do not start the same work a "
     "second time; to start it anew, mark the task as failed first, then clear it"
 )
+_RUN_LATE_ADVICE = (
+    "nothing was stopped and nothing is lost. The run's page shows which tasks are at work, waiting or "
+    "failed; its tab Crawl shows how far they are. Do not start the same work a second time"
+)
+
+
+def span(seconds: float) -> str:
+    """A time limit as its setting gives it: 7 days, 90 minutes, 0.1 seconds."""
+    for unit, length in (("day", 86_400), ("hour", 3_600), ("minute", 60)):
+        if seconds >= length and seconds % length == 0:
+            number = int(seconds // length)
+            return f"{number} {unit}{'' if number == 1 else 's'}"
+    return f"{seconds:g} seconds"
 
 
 def printable(text: str) -> str:

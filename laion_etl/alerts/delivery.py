@@ -38,7 +38,9 @@ def deliver(alert: Alert, settings: Settings) -> tuple[str, ...]:
 
 def _send(alert: Alert, settings: AlertSettings) -> tuple[str, ...]:
     for line in alert.text.splitlines():
-        log.warning("alert: %s", "\n  ".join(textwrap.wrap(line, _LOG_WIDTH)))
+        sentence = line.startswith(("cause: ", "what to do: "))  # a command or an address stays whole
+        for part in textwrap.wrap(line, _LOG_WIDTH) if sentence else [line]:
+            log.warning("alert: %s", part)
     return send(alert, settings)
 
 

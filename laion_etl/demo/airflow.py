@@ -63,6 +63,7 @@ def environment(home: Path, database_url: str, port: int, sources: Path) -> dict
         "API__PORT": port,
         "API__BASE_URL": url,
         "API__WORKERS": 1,
+        "API__DEFAULT_WRAP": True,  # a log's line ends with what to do, which else is off the screen
         "API__SECRET_KEY": secrets.token_hex(16),
         "API_AUTH__JWT_SECRET": secrets.token_hex(32),
         "DAG_PROCESSOR__REFRESH_INTERVAL": 5,

@@ -1,11 +1,14 @@
 """A real scheduler, API server, DAG processor and triggerer: failures and lateness reach mail and webhook."""
 
+import json
 import os
+import re
 import time
 from pathlib import Path
 
 import pytest
 
+from laion_etl.alerts import unresolved_names
 from laion_etl.database.embedded import EmbeddedServer
 from laion_etl.minicrawl.build import build_minicrawl
 from tests.airflow.started import started_airflow
@@ -14,9 +17,10 @@ from tests.sinks import mail_server, webhook
 pytestmark = [pytest.mark.airflow, pytest.mark.timeout(900)]
 
 _TOO_LONG_S = 240
+FAILED_TASK = "partition.parse (partition 0)"
 
 
-def test_failed_and_late_partitions_and_the_end_of_a_run_are_told(
+def test_failed_and_late_partitions_and_the_end_of_a_run_are_reported(
     tmp_path: Path, postgres: EmbeddedServer
 ) -> None:
     crawl = build_minicrawl(tmp_path / "minicrawl")
@@ -47,13 +51,17 @@ def test_failed_and_late_partitions_and_the_end_of_a_run_are_told(
             api = airflow.api
             api.wait_for_dag(dag, _TOO_LONG_S)
             chosen = {"wat_files": "0:2", "download_workers": 1, "allow_missing_percent": 50}
+            chosen["languages"] = "en,none"  # a setting of this run, which its commands by hand need as well
             run = api.trigger(dag, crawl.crawl, chosen)
             state = airflow.ended(dag, run)
             tasks = {task.name: task.state for task in api.task_instances(dag, run)}
             events = {event["name"]: event["extra"] for event in api.asset_events()}
             told = wait_for_kinds(hook.posts, {"failed", "late", "run late", "digest"})
+            [red] = [task for task in api.task_instances(dag, run) if task.name == FAILED_TASK]
+            log = api.log_tail(dag, run, red, 15)
+    listed = unresolved(tmp_path / "store", crawl.crawl)
     assert state == "failed", tasks
-    assert tasks["partition.parse (partition 0)"] == "failed"
+    assert tasks[FAILED_TASK] == "failed"
     assert tasks["partition.load (partition 1)"] == "success"
     assert (tasks["publish"], tasks["digest"], tasks["verdict"]) == ("success", "success", "upstream_failed")
 
@@ -64,17 +72,35 @@ def test_failed_and_late_partitions_and_the_end_of_a_run_are_told(
 
     [failed] = told["failed"]
     assert (failed["stage"], failed["unit"], failed["attempt"]) == ("parse", "partition 0", 2)
-    assert "laion-etl parse ended with exit code 1" in failed["reason"]
-    assert failed["command"].startswith(f"laion-etl parse --crawl {crawl.crawl} --partition 0")
+    assert failed["reason"].endswith("(laion-etl parse ended with exit code 1)")
+    assert failed["text"].splitlines()[1].startswith("cause: ")
+    assert "Exception" not in failed["text"]
+    assert failed["command"].startswith(
+        f"LAION_ETL_PARSE_LANGUAGES=en,none laion-etl parse --crawl {crawl.crawl} --partition 0"
+    )
+    # The last lines of the task's log are the cause, too: what comes later is Airflow's own.
+    assert any(line.startswith("cause: ") for line in log)
     assert f"/dags/{dag}/runs/" in failed["log_url"]
     [late] = told["late"]
     assert (late["stage"], late["unit"]) == ("load", "partition 1")
+    assert "nothing was stopped" in late["text"]
+    assert late["log_url"] in late["text"]
+    assert "laion-etl load" not in late["text"]
     [run_late] = told["run late"]
     assert run_late["run"] == run
     [digest] = told["digest"]
-    assert "parse: 1 failed, 1 success" in digest["text"]
-    assert "1 x failed: parse" in digest["text"]
+    assert re.fullmatch(r"failure, [\d,]+ rows published", digest["outcome"])
+    assert "parse: 1 of 2 done, 1 failed" in digest["text"]
+    assert "1 x parse (partition 0): " in digest["text"]
+    assert digest["run_url"] in digest["text"]
+    assert listed == [("failed", "parse", "partition 0")]
     assert len(mail.mails) == len(hook.posts)
+
+
+def unresolved(store: Path, crawl: str) -> list[tuple[str, str, str]]:
+    """Kind, stage and unit of what is broken or late after the run."""
+    found = [json.loads(path.read_text()) for path in (store / unresolved_names(crawl)).rglob("*.json")]
+    return sorted((record["kind"], record["stage"], record["unit"]) for record in found)
 
 
 def wait_for_kinds(posts: list[dict[str, str]], kinds: set[str]) -> dict[str, list[dict[str, str]]]:

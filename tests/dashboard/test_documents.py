@@ -74,7 +74,7 @@ def test_a_failure_is_dated_and_names_its_run_and_its_whole_cause(made: Any) -> 
 
 
 def test_only_what_is_broken_now_is_listed(store: Store, settings: Settings) -> None:
-    """Partition 0 fails, then succeeds in a retry; 1 was parsed by an earlier run and fails by other rules."""
+    """0 fails, then succeeds in a retry; 1 was parsed by an earlier run and fails with other rules."""
     settings = replace(settings, core=replace(settings.core, store=store.uri()))
     _write_parsed(store, 1)
     failed = Alert(Kind.FAILED, CRAWL, "backfill__1", "parse", "partition 0", "denied", 2)

@@ -91,7 +91,7 @@ function pausing(seconds) {
 }
 
 function showRuns(runs, problem) {
-  const named = (one) => `${one.dag_run_id} · ${one.state}`;
+  const named = (one) => `${one.state} · ${one.dag_run_id}`;
   draw(byId("run"), [runs.map(named), run?.id, run?.state, problem], () => {
     if (problem) return el("span", { class: "soft" }, problem);
     if (!run) return el("span", { class: "soft" }, "never run in Airflow");

@@ -131,7 +131,7 @@ export function again(run, task) {
   }
 
   function refused(error) {
-    place.replaceChildren(say(`Airflow refuses: ${error.message}`, "notice"), say("While later tasks run, wait for them, or clear the task on its own page."), first);
+    place.replaceChildren(say(`${error.message}.`, "notice"), say("While later tasks run, wait for them, or clear the task on its own page."), first);
   }
 
   return place;

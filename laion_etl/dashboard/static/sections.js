@@ -16,7 +16,7 @@ export function showTiles(made, run) {
   const failed = failures(made, run);
   const tiles = [
     ["Links tried", queue.pairs ? share(queue.pairs_done, queue.pairs) : "–", queue.pairs ? `${compact(queue.pairs_done)} of ${compact(queue.pairs)}` : "no batches yet"],
-    ["Links an hour", queue.pairs_per_hour ? compact(queue.pairs_per_hour) : "–", queue.workers ? `${count(queue.workers)} at work` : "nobody at work"],
+    ["Links an hour", queue.pairs_per_hour ? compact(queue.pairs_per_hour) : "–", queue.workers ? `${count(queue.workers)} at work` : "no worker now"],
     ["Time left", queue.pairs_left && queue.left_s !== null ? duration(queue.left_s) : "–", queue.pairs_left ? "of downloads, at this rate" : "no downloads left"],
     ["Images", compact(queue.images), queue.pairs_done ? `${share(queue.images, queue.pairs_done)} of links` : ""],
     ["Kept", kept.units ? compact(kept.kept) : "–", kept.units ? `${share(kept.kept, kept.input)} of scored` : "nothing scored yet"],

@@ -1,0 +1,130 @@
+"""The alerts of a run, task by task through Airflow's own tasks, contexts and exceptions."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from laion_etl.alerts import unresolved_names
+from tests.airflow.conftest import Airflow
+from tests.airflow.test_failed_partition import CONF, RUN
+
+pytestmark = pytest.mark.airflow
+
+CRAWL = "CC-MAIN-2024-42"
+
+
+def run(airflow: Airflow, store: Path, fails: list[int], **conf: object) -> Any:
+    return airflow.python(
+        RUN,
+        json.dumps(fails),
+        json.dumps({**CONF, **conf}),
+        LAION_ETL_STORE=str(store),
+        PYTHONWARNINGS="ignore",
+    )
+
+
+def digests(store: Path) -> list[dict[str, Any]]:
+    """The oldest first."""
+    paths = sorted((store / "alerts").rglob("*.json"), key=lambda path: path.stat().st_mtime_ns)
+    return [alert for path in paths if (alert := json.loads(path.read_text()))["kind"] == "digest"]
+
+
+def broken(store: Path) -> list[tuple[str, str, str]]:
+    records = [json.loads(path.read_text()) for path in (store / unresolved_names(CRAWL)).rglob("*.json")]
+    return [(record["stage"], record["unit"], record["reason"]) for record in records]
+
+
+def test_what_failed_is_listed_until_a_later_run_succeeds(migrated_airflow: Airflow, tmp_path: Path) -> None:
+    run(migrated_airflow, tmp_path, [1])
+    assert broken(tmp_path) == [("parse", "partition 1", "damaged")]
+    [failed] = digests(tmp_path)
+    assert failed["outcome"] == "failure, 816 rows published"
+    assert "  parse: 2 of 3 done, 1 failed" in failed["details"]
+    assert "  1 x parse (partition 1): damaged" in failed["details"]
+
+    run(migrated_airflow, tmp_path, [])
+    assert broken(tmp_path) == []
+    good = digests(tmp_path)[-1]
+    assert good["outcome"] == "success, 816 rows published"
+    assert f"/dags/crawl_{CRAWL}/runs/" in good["run_url"]
+    assert [line.split(":")[0].strip() for line in good["details"]] == [
+        "version", "dataset", "report", "stages",
+        "discover", "parse", "load", "plan", "download", "score", "publish",
+    ]  # fmt: skip
+
+
+def test_the_digest_of_a_dry_run_has_the_estimate(migrated_airflow: Airflow, tmp_path: Path) -> None:
+    run(migrated_airflow, tmp_path, [], dry_run=True)
+    [digest] = digests(tmp_path)
+    assert digest["outcome"] == "dry run, about 1,234 samples expected"
+    assert "  stored: 5.00 GB" in digest["details"]
+    assert not any("skipped" in line for line in digest["details"])
+
+
+CAUSES = """
+import json
+from datetime import timedelta
+from types import SimpleNamespace
+from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowTaskTimeout
+from laion_alerts import cause_of, late_alert, retry_helps
+from laion_runner import Command, failed_command
+context = {"task": SimpleNamespace(execution_timeout=timedelta(hours=8)), "ti": SimpleNamespace(
+    dag_id="crawl_C", run_id="r", task_id="download", map_index=1, try_number=1, log_url="http://log")}
+errors = [
+    failed_command("parse", 1, ["reading", "error: cannot read x: denied; ask for access", ""]),
+    failed_command("score", 2, ["error: LAION_ETL_CLIP_MODEL: no such model"]),
+    failed_command("score", -9, []),
+    AirflowTaskTimeout(),
+    ValueError("a bug"),
+    KeyError(),
+    "said by the DAG processor",
+    None,
+]
+run_settings = {"LAION_ETL_PARSE_LANGUAGES": "en de", "LAION_ETL_RUNNER": "local",
+                "LAION_ETL_DATABASE_URL": "postgresql://me:secret@host/x"}
+print(json.dumps({
+    "causes": [[cause_of(error, context), retry_helps(error)] for error in errors],
+    "late": late_alert(context, 604800.0).text,
+    "by hand": Command(["parse", "--crawl", "C"], {}, run_settings).by_hand,
+}))
+"""
+
+
+@pytest.fixture(scope="module")
+def made(airflow: Airflow) -> Any:
+    folders = (
+        airflow.environment["AIRFLOW__CORE__DAGS_FOLDER"],
+        airflow.environment["AIRFLOW__CORE__PLUGINS_FOLDER"],
+    )
+    return airflow.python(CAUSES, PYTHONPATH=":".join(folders))
+
+
+def test_the_cause_comes_first_and_says_whether_another_try_helps(made: Any) -> None:
+    assert made["causes"] == [
+        ["cannot read x: denied; ask for access (laion-etl parse ended with exit code 1)", True],
+        ["LAION_ETL_CLIP_MODEL: no such model (laion-etl score ended with exit code 2)", False],
+        [
+            "the command was killed (SIGKILL), most often because the machine ran out of memory "
+            "(laion-etl score ended with exit code -9)",
+            True,
+        ],
+        ["the task took longer than 8 hours and was ended; see where its log stopped", True],
+        ["ValueError: a bug", True],
+        ["KeyError", True],
+        ["said by the DAG processor", True],
+        ["the task ended without an error; see its log", True],
+    ]
+
+
+def test_a_late_task_is_said_to_go_on(made: Any) -> None:
+    assert "late: still at work after 7 days; Airflow ends it after 8 hours" in made["late"]
+    assert "look here: http://log" in made["late"]
+
+
+def test_a_command_by_hand_has_the_settings_of_its_run_and_no_secret(made: Any) -> None:
+    assert made["by hand"] == (
+        "LAION_ETL_DATABASE_URL='postgresql://me:***@host/x' LAION_ETL_PARSE_LANGUAGES='en de' "
+        "laion-etl parse --crawl C"
+    )
