@@ -104,7 +104,10 @@ RUN_DEADLINE = DeadlineAlert(
 DOC = """\
 Builds the image-text dataset of **{crawl.id}** ({crawl.name}, released {crawl.released}).
 
-Trigger it with a range of WAT files to try it (`0:2`), or backfill it over its release date.
+Press *Trigger*: with the defaults it works on all WAT files, with `0:2` on the first two. Or backfill it over
+its release date. It never starts by itself. `discover` checks what a run asks for, and refuses rules that
+differ from those by which pairs of this crawl are planned already.
+
 Every task runs one `laion-etl` command, shown at the top of its log: repeat it by hand as it stands there.
 
 A red partition does not stop the others, but `publish` refuses to leave it out unless *Missing, at most*
@@ -127,8 +130,6 @@ def discover(crawl: str) -> Stage[list[int]]:
     """Check what the run asks for and list its partitions; returns their numbers."""
     found = yield ["discover", "--crawl", crawl, *_selection()]
     partitions = found["partitions"]
-    if not partitions:  # all that follows would be skipped, and the run be green
-        raise AirflowFailException(f"the parameter wat_files selects none of the WAT files of {crawl}")
     longest = conf.getint("core", "max_map_length")
     if len(partitions) > longest:
         raise AirflowFailException(

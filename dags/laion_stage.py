@@ -21,7 +21,7 @@ from laion_alerts import COMMAND
 from laion_etl.errors import SettingsError
 from laion_etl.settings import load_settings
 from laion_runner import Command, run_here, run_in_venv
-from laion_tasks import run_settings
+from laion_tasks import check_conf, run_settings
 
 Returned = TypeVar("Returned")
 Stage = Generator[Sequence[str], dict[str, Any], Returned]
@@ -64,6 +64,7 @@ class StageOperator(DecoratedOperator):
             self._pod.on_kill()
 
     def _command(self, arguments: Sequence[str], context: MutableMapping[str, Any]) -> Command:
+        check_conf(context)
         command = Command(arguments, context, run_settings(context))
         context[COMMAND] = command.by_hand
         return command

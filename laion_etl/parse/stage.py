@@ -4,18 +4,22 @@ WAT files are parsed one by one or in several processes. Either way their pairs 
 files and duplicates between files are dropped, so the output does not depend on the number of processes.
 """
 
+import json
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from laion_etl.crawl import written_numbers
 from laion_etl.funnel import ParseReason
 from laion_etl.parse.blocklist import load_blocklists
 from laion_etl.parse.dedupe import RecentPairs
 from laion_etl.parse.wat_workers import FileCounts, parse_files
 from laion_etl.records import PAIR_SCHEMA, partition_name
-from laion_etl.removals import blocked_links, read_requests
+from laion_etl.removals import BlockedLinks, blocked_links, read_requests
 from laion_etl.settings import Settings
 from laion_etl.stats import StageStats, fingerprint
 from laion_etl.storage import Store
@@ -40,9 +44,8 @@ def parse_partition(
     """
     unit = partition_name(partition)
     removed = blocked_links(read_requests(store))
-    blocklists = load_blocklists(settings.parse, settings.data_path).joined(removed.blocklists())
-    unit_fingerprint = fingerprint("parse", settings.parse.rules(), list(wat_files), blocklists.fingerprint)
-    stats_name = f"pairs/{crawl}/{unit}.json"
+    unit_fingerprint = parse_fingerprint(wat_files, settings, _blocked(settings, removed))
+    stats_name = parse_stats_name(crawl, partition)
     if (done := store.finished(stats_name, unit_fingerprint)) is not None:
         return done
     store.delete(stats_name)  # until it is parsed anew, nobody is to take the pairs of older rules for these
@@ -73,6 +76,8 @@ def parse_partition(
         outputs=(file.output,),
         details={
             "wat_files": len(wat_files),
+            "wat_numbers": written_numbers(number for number, _ in wat_files),
+            "rules": plain_rules(settings),
             "damaged": counts.damaged,
             "records": {
                 "input": counts.records.input,
@@ -82,6 +87,31 @@ def parse_partition(
         },
     )
     return store.write_stats(stats_name, stats)
+
+
+def parse_stats_name(crawl: str, partition: int) -> str:
+    """Where the stats of a parsed partition are."""
+    return f"pairs/{crawl}/{partition_name(partition)}.json"
+
+
+def parse_fingerprint(wat_files: Sequence[tuple[int, str]], settings: Settings, blocked: str) -> str:
+    """The fingerprint of a partition parsed by these settings; `blocked` is that of all that is blocked."""
+    return fingerprint("parse", settings.parse.rules(), list(wat_files), blocked)
+
+
+def blocked_fingerprint(settings: Settings, store: Store) -> str:
+    """What differs whenever blocklists or removal requests do."""
+    return _blocked(settings, blocked_links(read_requests(store)))
+
+
+def plain_rules(settings: Settings) -> dict[str, Any]:
+    """The settings by which pairs are chosen, as JSON has them."""
+    rules: dict[str, Any] = json.loads(json.dumps(asdict(settings.parse.rules())))
+    return rules
+
+
+def _blocked(settings: Settings, removed: BlockedLinks) -> str:
+    return load_blocklists(settings.parse, settings.data_path).joined(removed.blocklists()).fingerprint
 
 
 class _Merged:

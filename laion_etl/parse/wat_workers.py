@@ -18,7 +18,7 @@ from laion_etl.funnel import Outcomes, ParseReason, RecordReason
 from laion_etl.inputs import open_input
 from laion_etl.machine import usable_cores
 from laion_etl.parse.blocklist import Blocklists, load_blocklists
-from laion_etl.parse.language import Detector, NoDetector, language_detector
+from laion_etl.parse.language import Detector, NoDetector, language_detector, languages_kept
 from laion_etl.parse.link_filters import LinkFilters
 from laion_etl.parse.wat_reader import read_batches
 from laion_etl.records import PAIR_SCHEMA
@@ -54,8 +54,7 @@ class FileParser:
         lists = load_blocklists(settings.parse, settings.data_path)
         self._blocklists: Blocklists = lists.joined(removed.blocklists())
         self._detector: Detector = language_detector(settings.parse)
-        names = ["" if name == "none" else name for name in settings.parse.languages]
-        self._languages_kept = pa.array(names, pa.string())
+        self._languages_kept = pa.array(languages_kept(settings.parse, self._detector), pa.string())
 
     def pairs(self, wat_file: int, uri: str, counts: FileCounts) -> Iterator[pa.Table]:
         """Yields the pairs of a file in the order of its links, in tables of PAIR_SCHEMA; fills `counts`."""
