@@ -63,6 +63,15 @@ def test_a_device_that_is_not_there_is_named() -> None:
     assert "'cuda:77'" in refused(replace(TINY, device="cuda:77"))
 
 
+def test_a_negative_number_of_threads_is_refused() -> None:
+    assert "LAION_ETL_CLIP_THREADS=-1" in refused(replace(TINY, threads=-1))
+
+
+def test_a_cpu_by_its_number_is_the_cpu() -> None:
+    """It has the parts and threads that make the same bytes."""
+    assert load_model(replace(TINY, device="cpu:0")).device == "cpu"
+
+
 @pytest.mark.parametrize("suffix", [".pt", ".safetensors"])
 def test_a_damaged_checkpoint_is_named(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"weights{suffix}"
