@@ -44,9 +44,11 @@ LONGEST = (
 SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest chooses the place for `tmp_path`
 def pytest_configure(config: Any) -> None:
     if not hasattr(config, "workerinput"):
         config.first_process = FirstProcess()
+        config.option.basetemp = config.option.basetemp or config.first_process.temporary_files
 
 
 @pytest.hookimpl(optionalhook=True)

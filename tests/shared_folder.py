@@ -74,6 +74,12 @@ class FirstProcess:
         os.mkfifo(self.shared.folder / "alive")
         self._alive = os.open(self.shared.folder / "alive", os.O_RDWR)
 
+    @property
+    def temporary_files(self) -> Path:
+        """Where `tmp_path` is. Pytest's own place for it is one for all its runs, and each that begins keeps
+        other users out of it, also the one under which an embedded Postgres runs."""
+        return self.shared.folder / "tmp"
+
     def end(self) -> None:
         """Lets the servers stop, waits for them and removes the folder."""
         os.close(self._alive)

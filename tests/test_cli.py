@@ -29,7 +29,6 @@ def laion_etl(folder: Path, *arguments: str, **settings: str) -> subprocess.Comp
         env=environment,
         capture_output=True,
         text=True,
-        timeout=120,
         check=False,
     )
 

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 from fastapi.testclient import TestClient
@@ -10,6 +11,7 @@ from laion_etl.dashboard.app import dashboard_app
 from laion_etl.dashboard.assets import VERSION
 from laion_etl.dashboard.serve import local_viewer
 from laion_etl.dashboard.sources import Sources
+from laion_etl.database.embedded import EmbeddedServer
 from laion_etl.settings import CoreSettings, Settings
 from tests.dashboard.conftest import client_of
 from tests.publish.world import CRAWL
@@ -105,8 +107,9 @@ def test_another_host_name_is_refused_where_nobody_is_asked_who_they_are(dump: S
     assert client.get("/", headers={"host": "rebound.example:8081"}).status_code == 421
 
 
-def test_a_database_without_tables_is_a_new_one(settings: Settings) -> None:
-    with client_of(settings) as client:
+def test_a_database_without_tables_is_a_new_one(postgres: EmbeddedServer, tmp_path: Path) -> None:
+    url = postgres.url(f"test_{uuid4().hex}")
+    with client_of(Settings(core=CoreSettings(data_dir=str(tmp_path), database_url=url))) as client:
         assert ask(client, "/api/overview")["problems"] == [{"what": "schema", "message": ""}]
 
 

@@ -7,6 +7,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from shutil import rmtree
 
@@ -55,7 +56,8 @@ def folder() -> Iterator[Path]:
     folder = Path(tempfile.mkdtemp(prefix="laion-pg-", dir="/tmp"))
     yield folder
     for process in postmasters._processes(folder / "postgres"):
-        process.kill()
+        with suppress(psutil.NoSuchProcess):  # they end with the first
+            process.kill()
     rmtree(folder)
 
 

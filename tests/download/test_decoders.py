@@ -1,11 +1,14 @@
 import io
 import os
 import signal
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 import trio
 from PIL import Image
+from trio.testing import MockClock, wait_all_tasks_blocked
 
 from laion_etl.blocklists.image_hashes import HashBlocklist
 from laion_etl.download.decoders import Decoders
@@ -17,13 +20,23 @@ from laion_etl.settings import DownloadSettings
 from tests.download.hostile import GOOD
 from tests.faults.test_killed import decoders_of
 
-SLOW, SLOWER = 12_000, 14_000  # pixels a side: seconds of decoding, though few bytes
+HUGE = 12_000  # pixels a side: much memory, though few bytes
 
 
-def large_png(side: int = SLOW) -> bytes:
+def large_png(side: int) -> bytes:
     buffer = io.BytesIO()
     Image.new("RGB", (side, side), "red").save(buffer, "PNG", compress_level=1)
     return buffer.getvalue()
+
+
+@asynccontextmanager
+async def stopped_decoder(settings: DownloadSettings) -> AsyncIterator[tuple[Decoders, int]]:
+    """Decoders whose only process, of this number, is idle and will not answer the next image."""
+    async with Decoders(settings) as decoders:
+        assert isinstance((await decoders.decode(GOOD)).found, StoredImage)
+        [pid] = decoders_of(os.getpid())
+        os.kill(pid, signal.SIGSTOP)
+        yield decoders, pid
 
 
 def decode_all(images: list[bytes], settings: DownloadSettings) -> list[StoredImage | S]:
@@ -51,39 +64,57 @@ def test_many_images_share_few_processes_and_keep_their_order() -> None:
 
 
 def test_a_slow_image_ends_at_its_limit_and_the_next_is_decoded() -> None:
-    # A new process must also start within the limit.
-    settings = DownloadSettings(decoders=1, decode_timeout_s=1.0, max_pixels=SLOWER * SLOWER)
-    assert decode_all([large_png(SLOWER)], settings) == [S.DECODE_TIMEOUT]
-    found = decode_all([large_png(SLOWER), GOOD], settings)
+    clock, settings = MockClock(), DownloadSettings(decoders=1)  # time passes only when told to
+    found: list[StoredImage | S] = []
+
+    async def decode(decoders: Decoders) -> None:
+        found.append((await decoders.decode(GOOD)).found)
+
+    async def main() -> None:
+        async with stopped_decoder(settings) as (decoders, pid), trio.open_nursery() as nursery:
+            nursery.start_soon(decode, decoders)
+            await wait_all_tasks_blocked()
+            clock.jump(settings.decode_timeout_s - 0.1)
+            await wait_all_tasks_blocked()
+            assert found == []
+            clock.jump(0.2)
+            while not found:
+                await trio.lowlevel.checkpoint()
+            assert pid not in decoders_of(os.getpid())
+            await decode(decoders)
+
+    trio.run(main, clock=clock)
     assert found[0] is S.DECODE_TIMEOUT
     assert isinstance(found[1], StoredImage)
 
 
 def test_an_image_that_needs_too_much_memory_fails_alone() -> None:
-    settings = DownloadSettings(decoders=1, decode_memory_mb=400, max_pixels=SLOW * SLOW)
-    found = decode_all([large_png(), GOOD], settings)
+    settings = DownloadSettings(decoders=1, decode_memory_mb=400, max_pixels=HUGE * HUGE)
+    found = decode_all([large_png(HUGE), GOOD], settings)
     assert found[0] is S.DECODE_FAILED
     assert isinstance(found[1], StoredImage)
 
 
 @pytest.mark.parametrize(("kills", "expected"), [(1, StoredImage), (2, S)])
 def test_an_image_on_which_two_decoders_die_is_given_up(kills: int, expected: type) -> None:
-    settings = DownloadSettings(decoders=1, max_pixels=SLOW * SLOW, decode_timeout_s=30)
+    settings = DownloadSettings(decoders=1, decode_timeout_s=100)
+    slow = large_png(4_000)  # its decoder is found before it is done
     found: list[StoredImage | S] = []
 
+    async def decode(decoders: Decoders) -> None:
+        found.append((await decoders.decode(slow)).found)
+
     async def main() -> None:
-        async with Decoders(settings) as decoders, trio.open_nursery() as nursery:
-            assert isinstance((await decoders.decode(GOOD)).found, StoredImage)
-            nursery.start_soon(_decode_into, decoders)
-            for _ in range(kills):
-                await trio.sleep(0.3)
-                [pid] = decoders_of(os.getpid())
-                os.kill(pid, signal.SIGKILL)
+        async with stopped_decoder(settings) as (decoders, pid), trio.open_nursery() as nursery:
+            nursery.start_soon(decode, decoders)
+            await wait_all_tasks_blocked()
+            os.kill(pid, signal.SIGKILL)
+            if kills == 2:
+                while not (another := set(decoders_of(os.getpid())) - {pid}):
+                    await trio.lowlevel.checkpoint()
+                os.kill(another.pop(), signal.SIGKILL)
         async with Decoders(settings) as decoders:
             found.append((await decoders.decode(GOOD)).found)
-
-    async def _decode_into(decoders: Decoders) -> None:
-        found.append((await decoders.decode(large_png())).found)
 
     trio.run(main)
     assert isinstance(found[0], expected)
@@ -92,12 +123,14 @@ def test_an_image_on_which_two_decoders_die_is_given_up(kills: int, expected: ty
 
 
 def test_a_cancelled_decode_leaves_no_process_and_no_half_read_answer() -> None:
-    settings = DownloadSettings(decoders=1, max_pixels=SLOW * SLOW)
-
     async def main() -> StoredImage | S:
-        async with Decoders(settings) as decoders:
-            with trio.move_on_after(0.3):
-                await decoders.decode(large_png())
+        async with stopped_decoder(DownloadSettings(decoders=1)) as (decoders, pid):
+            with trio.CancelScope() as scope:
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(decoders.decode, GOOD)
+                    await wait_all_tasks_blocked()
+                    scope.cancel()
+            assert pid not in decoders_of(os.getpid())
             return (await decoders.decode(GOOD)).found
 
     assert isinstance(trio.run(main), StoredImage)
