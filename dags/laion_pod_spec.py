@@ -10,7 +10,7 @@ from kubernetes.client import models as k8s
 
 from laion_alerts import LABEL, crawl_of
 from laion_etl.errors import SettingsError
-from laion_etl.settings import KubernetesSettings, Settings, knobs, of_stage
+from laion_etl.settings import KubernetesSettings, Settings, of_stage, setting_fields
 from laion_etl.stats import fingerprint
 from laion_runner import Command, run_id, without_secrets
 
@@ -99,16 +99,16 @@ def _environment(settings: Settings, run: str) -> list[k8s.V1EnvVar]:
 
 def _passed_on(settings: Settings) -> dict[str, str]:
     found = {}
-    for knob in knobs():
-        value = getattr(getattr(settings, knob.group), knob.name)
-        of_airflow = knob.group in _GROUPS_NOT_PASSED_ON or knob.name in _NOT_PASSED_ON
-        if of_airflow or knob.secret or value == knob.default:
+    for field in setting_fields():
+        value = getattr(getattr(settings, field.group), field.name)
+        of_airflow = field.group in _GROUPS_NOT_PASSED_ON or field.name in _NOT_PASSED_ON
+        if of_airflow or field.secret or value == field.default:
             continue
         text = _written(value)
-        if without_secrets(knob.variable, text) == text:
-            found[knob.variable] = text
+        if without_secrets(field.variable, text) == text:
+            found[field.variable] = text
         else:
-            _log.warning("%s has a password: the pod needs it from a Secret", knob.variable)
+            _log.warning("%s has a password: the pod needs it from a Secret", field.variable)
     return found
 
 

@@ -1,6 +1,6 @@
 """The configuration reference, generated from the settings: `make docs`."""
 
-from laion_etl.settings import Knob, knobs
+from laion_etl.settings import SettingField, setting_fields
 
 _INTRODUCTION = """# Configuration
 
@@ -33,16 +33,16 @@ def reference() -> str:
     """docs/configuration.md as one Markdown text."""
     parts = [_INTRODUCTION]
     for group, title in _TITLES.items():
-        rows = [_row(knob) for knob in knobs() if knob.group == group]
+        rows = [_row(field) for field in setting_fields() if field.group == group]
         parts.append(
             f"## {title}\n\n| variable | default | meaning |\n|---|---|---|\n" + "\n".join(rows) + "\n"
         )
     return "\n".join(parts)
 
 
-def _row(knob: Knob) -> str:
-    default = ", ".join(map(str, knob.default)) if isinstance(knob.default, tuple) else str(knob.default)
-    return f"| `{knob.variable}` | {f'`{default}`' if default else ''} | {knob.doc} |"
+def _row(field: SettingField) -> str:
+    default = ", ".join(map(str, field.default)) if isinstance(field.default, tuple) else str(field.default)
+    return f"| `{field.variable}` | {f'`{default}`' if default else ''} | {field.doc} |"
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@ from pathlib import Path
 
 from laion_etl.reference import reference
 from laion_etl.reproduction import reproduction
-from laion_etl.settings import knobs
+from laion_etl.settings import setting_fields
 
 
 def test_the_configuration_reference_is_current() -> None:
@@ -15,7 +15,7 @@ def test_the_reproduction_table_has_the_defaults_of_the_settings() -> None:
     assert page.read_text() == reproduction(), "run `make docs`"
 
 
-def test_every_knob_is_in_the_reference() -> None:
+def test_every_setting_is_in_the_reference() -> None:
     text = reference()
-    for knob in knobs():
-        assert f"`{knob.variable}`" in text
+    for field in setting_fields():
+        assert f"`{field.variable}`" in text

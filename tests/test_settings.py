@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from laion_etl.errors import SettingsError
-from laion_etl.settings import Settings, knobs, load_settings
+from laion_etl.settings import Settings, load_settings, setting_fields
 
 
 def test_defaults_without_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -48,8 +48,8 @@ def test_a_wrong_entry_of_the_file_is_named(tmp_path: Path) -> None:
         load_settings({"LAION_ETL_CONFIG": str(config)})
 
 
-def test_every_knob_says_what_it_is() -> None:
-    assert len(knobs()) > 40
-    for knob in knobs():
-        assert knob.doc.endswith("."), knob.variable
-        assert knob.variable.startswith("LAION_ETL_")
+def test_every_setting_says_what_it_is() -> None:
+    assert len(setting_fields()) > 40
+    for field in setting_fields():
+        assert field.doc.endswith("."), field.variable
+        assert field.variable.startswith("LAION_ETL_")

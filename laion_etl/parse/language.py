@@ -15,7 +15,7 @@ from laion_etl.errors import SettingsError
 from laion_etl.factories import load_factory
 from laion_etl.settings import ParseSettings
 
-_KNOB = "LAION_ETL_PARSE_LANGUAGE_DETECTOR"
+_VARIABLE = "LAION_ETL_PARSE_LANGUAGE_DETECTOR"
 
 
 class Languages(NamedTuple):
@@ -117,10 +117,10 @@ def language_detector(settings: ParseSettings) -> Detector:
     A factory is called with the settings and returns a Detector. Raises SettingsError when there is none.
     """
     name = settings.language_detector
-    factory = _SHIPPED.get(name) or load_factory(name, _KNOB, ", ".join(_SHIPPED))
+    factory = _SHIPPED.get(name) or load_factory(name, _VARIABLE, ", ".join(_SHIPPED))
     detector = factory(settings)
     if not callable(getattr(detector, "detect", None)):
-        raise SettingsError(f"{_KNOB}={name!r}: what the factory returned has no method detect(texts)")
+        raise SettingsError(f"{_VARIABLE}={name!r}: what the factory returned has no method detect(texts)")
     return detector
 
 

@@ -19,7 +19,7 @@ from laion_etl.settings import Settings
 
 FORMAT = 2
 
-# The knobs that decide which rows are in the dataset and what they say.
+# The settings that decide which rows are in the dataset and what they say.
 _SHAPING: dict[str, tuple[str, ...]] = {
     "parse": (
         "min_alt_chars", "max_alt_chars", "max_url_chars", "max_host_chars", "refused_extensions",

@@ -35,13 +35,13 @@ def copy(world: World, tmp_path: Path) -> World:
     return replace(world, store=LocalStore(root))
 
 
-def with_index(settings: Settings, **knobs: object) -> Settings:
-    return replace(settings, index=replace(settings.index, **knobs))  # type: ignore[arg-type]
+def with_index(settings: Settings, **changes: object) -> Settings:
+    return replace(settings, index=replace(settings.index, **changes))  # type: ignore[arg-type]
 
 
-def build(world: World, version: str = "", **knobs: object) -> StageStats:
+def build(world: World, version: str = "", **changes: object) -> StageStats:
     published = find_published("laion", version, world.store)
-    return index_dataset(published, with_index(world.settings, **knobs), world.store)
+    return index_dataset(published, with_index(world.settings, **changes), world.store)
 
 
 def hashes(store: Store) -> dict[str, str]:

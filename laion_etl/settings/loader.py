@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 from laion_etl.errors import SettingsError
-from laion_etl.settings.groups import Settings
-from laion_etl.settings.knob import PREFIX, Entries
+from laion_etl.settings.fields import PREFIX, Entries
+from laion_etl.settings.settings import Settings
 
 
 @dataclass(frozen=True, slots=True)
-class Knob:
-    """One knob as the documentation shows it."""
+class SettingField:
+    """One setting as the documentation shows it."""
 
     group: str
     name: str
@@ -28,21 +28,21 @@ class Knob:
 
 
 @cache
-def knobs() -> tuple[Knob, ...]:
-    """All knobs in the order of their groups."""
+def setting_fields() -> tuple[SettingField, ...]:
+    """All settings in the order of their groups."""
     return tuple(
-        Knob(
+        SettingField(
             group,
-            knob.name,
-            _variable(group, knob.name),
-            types[knob.name],
-            knob.default,
-            knob.metadata["doc"],
-            knob.metadata.get("secret", False),
+            field.name,
+            _variable(group, field.name),
+            types[field.name],
+            field.default,
+            field.metadata["doc"],
+            field.metadata.get("secret", False),
         )
         for group, made in _groups().items()
         for types in [get_type_hints(made)]
-        for knob in fields(made)
+        for field in fields(made)
     )
 
 
@@ -56,12 +56,12 @@ def _groups() -> dict[str, Any]:
 def load_settings(environ: Mapping[str, str] | None = None) -> Settings:
     """Settings from the environment and the TOML file; raises SettingsError naming the bad entry."""
     environ = os.environ if environ is None else environ
-    known = {knob.variable: knob for knob in knobs()}
+    known = {field.variable: field for field in setting_fields()}
     values = _from_file(environ, known) | _from_environment(environ, known)
     groups: dict[str, dict[str, Any]] = {}
     for variable, value in values.items():
-        knob = known[variable]
-        groups.setdefault(knob.group, {})[knob.name] = _coerce(knob, value)
+        field = known[variable]
+        groups.setdefault(field.group, {})[field.name] = _coerce(field, value)
     parse = groups.setdefault("parse", {})
     groups["parse"] = _preset(parse.get("preset", "default")) | parse
     return Settings(**{name: made(**groups.get(name, {})) for name, made in _groups().items()})
@@ -92,7 +92,7 @@ def _variable(group: str, name: str) -> str:
     return f"{PREFIX}{name}".upper() if group == "core" else f"{PREFIX}{group}_{name}".upper()
 
 
-def _from_environment(environ: Mapping[str, str], known: Mapping[str, Knob]) -> dict[str, Any]:
+def _from_environment(environ: Mapping[str, str], known: Mapping[str, SettingField]) -> dict[str, Any]:
     found = {k: v for k, v in environ.items() if k.startswith(PREFIX) and k != f"{PREFIX}CONFIG"}
     for variable in found:
         if variable not in known:
@@ -100,7 +100,7 @@ def _from_environment(environ: Mapping[str, str], known: Mapping[str, Knob]) -> 
     return found
 
 
-def _from_file(environ: Mapping[str, str], known: Mapping[str, Knob]) -> dict[str, Any]:
+def _from_file(environ: Mapping[str, str], known: Mapping[str, SettingField]) -> dict[str, Any]:
     named = environ.get(f"{PREFIX}CONFIG")
     path = Path(named or "laion_etl.toml")
     if not path.is_file():
@@ -123,13 +123,13 @@ def _from_file(environ: Mapping[str, str], known: Mapping[str, Knob]) -> dict[st
     return values
 
 
-def _suggestion(variable: str, known: Mapping[str, Knob]) -> str:
+def _suggestion(variable: str, known: Mapping[str, SettingField]) -> str:
     close = difflib.get_close_matches(variable, known, n=1)
     return f"; did you mean {close[0]}?" if close else "; see docs/configuration.md"
 
 
-def _coerce(knob: Knob, value: Any) -> Any:
-    kind: Any = knob.type
+def _coerce(field: SettingField, value: Any) -> Any:
+    kind: Any = field.type
     try:
         if kind is bool:
             return value if isinstance(value, bool) else _BOOLEANS[str(value).lower()]
@@ -144,7 +144,7 @@ def _coerce(knob: Knob, value: Any) -> Any:
         return tuple(item(str(part).strip()) for part in parts)
     except (ValueError, KeyError) as error:
         expected = "table of texts" if kind == Entries else getattr(kind, "__name__", str(kind))
-        raise SettingsError(f"{knob.variable}={value!r} is not a valid {expected}") from error
+        raise SettingsError(f"{field.variable}={value!r} is not a valid {expected}") from error
 
 
 def _entries(value: Any) -> Entries:

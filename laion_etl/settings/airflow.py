@@ -1,0 +1,26 @@
+"""Settings of what the DAGs' tasks use of Airflow."""
+
+from dataclasses import dataclass
+
+from laion_etl.settings.fields import setting
+
+
+@dataclass(frozen=True, slots=True)
+class AirflowSettings:
+    """What the DAGs' tasks use of Airflow, and the other Python of the runner venv."""
+
+    parse_pool: str = setting(
+        "default_pool",
+        "Pool of parse tasks. A pool has to exist, or its tasks wait for ever; docker/pools.json has "
+        "laion_parse, laion_download and laion_gpu.",
+    )
+    download_pool: str = setting("default_pool", "Pool of download tasks, such as laion_download.")
+    score_pool: str = setting("default_pool", "Pool of score tasks, such as laion_gpu.")
+    s3_conn_id: str = setting(
+        "",
+        "Airflow connection (type aws) whose keys, region and endpoint commands get that run beside Airflow. "
+        "Empty: what boto3 finds by itself. Pods have a Secret or a service account.",
+    )
+    venv: str = setting(
+        "", "Runner venv: path of that environment's python, or of its laion-etl. No default."
+    )
