@@ -30,10 +30,10 @@ def test_the_environment_wins_over_the_file(tmp_path: Path) -> None:
     ("variable", "value", "message"),
     [
         ("LAION_ETL_STROE", "x", "did you mean LAION_ETL_STORE"),
-        ("LAION_ETL_CLIP_BATCH_SIZE", "many", "is not a valid int"),
-        ("LAION_ETL_DOWNLOAD_OPT_OUT", "perhaps", "is not a valid bool"),
+        ("LAION_ETL_CLIP_BATCH_SIZE", "many", "LAION_ETL_CLIP_BATCH_SIZE=many: it is not a whole number"),
+        ("LAION_ETL_DOWNLOAD_OPT_OUT", "perhaps", "use true or false"),
         ("LAION_ETL_DOWNLOAD_PORTS", "80,https", "LAION_ETL_DOWNLOAD_PORTS"),
-        ("LAION_ETL_CONFIG", "/no/such/file.toml", "which does not exist"),
+        ("LAION_ETL_CONFIG", "/no/such/file.toml", "there is no such file"),
     ],
 )
 def test_a_wrong_setting_is_named(variable: str, value: str, message: str) -> None:
@@ -44,7 +44,7 @@ def test_a_wrong_setting_is_named(variable: str, value: str, message: str) -> No
 def test_a_wrong_entry_of_the_file_is_named(tmp_path: Path) -> None:
     config = tmp_path / "my.toml"
     config.write_text("[download]\nconections = 3\n")
-    with pytest.raises(SettingsError, match=r"\[download\] conections .* LAION_ETL_DOWNLOAD_CONNECTIONS"):
+    with pytest.raises(SettingsError, match=r"\[download\] conections in .* LAION_ETL_DOWNLOAD_CONNECTIONS"):
         load_settings({"LAION_ETL_CONFIG": str(config)})
 
 

@@ -16,7 +16,7 @@ from laion_etl.parse.files import FileCounts, parsed_files
 from laion_etl.parse.seen import SeenPairs
 from laion_etl.records import PAIR_SCHEMA, partition_name
 from laion_etl.removals import blocked_links, read_requests
-from laion_etl.settings import Settings
+from laion_etl.settings import Settings, Stage, shaping
 from laion_etl.stats import StageStats, fingerprint
 from laion_etl.storage import Store
 
@@ -41,7 +41,7 @@ def parse_partition(
     unit = partition_name(partition)
     removed = blocked_links(read_requests(store))
     blocklists = load_blocklists(settings.parse, settings.data_path).joined(removed.blocklists())
-    identity = fingerprint("parse", settings.parse.rules(), list(wat_files), blocklists.identity)
+    identity = fingerprint("parse", shaping(settings, Stage.PARSE), list(wat_files), blocklists.identity)
     stats_name = f"pairs/{crawl}/{unit}.json"
     if (done := store.finished(stats_name, identity)) is not None:
         return done

@@ -1,150 +1,138 @@
 """Settings from the environment and the TOML file."""
 
 import difflib
+import logging
 import os
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
-from functools import cache
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any
 
 from laion_etl.errors import SettingsError
-from laion_etl.settings.fields import PREFIX, Entries
+from laion_etl.settings.fields import PREFIX, Entries, refusal, variable_of
+from laion_etl.settings.parse import PRESETS
+from laion_etl.settings.registry import SettingField, group_classes, setting_fields
 from laion_etl.settings.settings import Settings
 
-
-@dataclass(frozen=True, slots=True)
-class SettingField:
-    """One setting as the documentation shows it."""
-
-    group: str
-    name: str
-    variable: str
-    type: type
-    default: Any
-    doc: str
-    secret: bool
-
-
-@cache
-def setting_fields() -> tuple[SettingField, ...]:
-    """All settings in the order of their groups."""
-    return tuple(
-        SettingField(
-            group,
-            field.name,
-            _variable(group, field.name),
-            types[field.name],
-            field.default,
-            field.metadata["doc"],
-            field.metadata.get("secret", False),
-        )
-        for group, made in _groups().items()
-        for types in [get_type_hints(made)]
-        for field in fields(made)
-    )
+_log = logging.getLogger(__name__)
+_CONFIG = f"{PREFIX}CONFIG"
+_BOOLEANS = {"1": True, "true": True, "yes": True, "on": True} | {
+    "0": False,
+    "false": False,
+    "no": False,
+    "off": False,
+}
+_EXPECTED: dict[Any, str] = {
+    bool: "it is neither true nor false; use true or false",
+    int: "it is not a whole number; write digits only",
+    float: "it is not a number; write one like 0.5",
+    Entries: 'it is not a table of strings; write TOML like name = "text"',
+}
 
 
-@cache
-def _groups() -> dict[str, Any]:
-    """The class of every group."""
-    types = get_type_hints(Settings)
-    return {group.name: types[group.name] for group in fields(Settings)}
+class _CommaError(Exception):
+    """An entry of a list in the file that the environment, which pods are given, could not carry."""
 
 
 def load_settings(environ: Mapping[str, str] | None = None) -> Settings:
-    """Settings from the environment and the TOML file; raises SettingsError naming the bad entry."""
+    """Settings from the environment and the TOML file, all of them checked.
+
+    Raises SettingsError, which names the setting, what is wrong with it and what to do.
+    """
     environ = os.environ if environ is None else environ
     known = {field.variable: field for field in setting_fields()}
     values = _from_file(environ, known) | _from_environment(environ, known)
     groups: dict[str, dict[str, Any]] = {}
     for variable, value in values.items():
         field = known[variable]
-        groups.setdefault(field.group, {})[field.name] = _coerce(field, value)
+        groups.setdefault(field.group, {})[field.name] = _parsed(field, value)
     parse = groups.setdefault("parse", {})
-    groups["parse"] = _preset(parse.get("preset", "default")) | parse
-    return Settings(**{name: made(**groups.get(name, {})) for name, made in _groups().items()})
-
-
-# The original's rules: what it kept is kept. What is out for safety (private hosts, blocklists) stays out.
-_PARSE_PRESETS: dict[str, dict[str, Any]] = {
-    "default": {},
-    "laion5b": {
-        "refuse_trackers": False,
-        "refuse_placeholder_words": False,
-        "refuse_placeholder_file_names": False,
-        "refuse_placeholder_hashes": False,
-        "refuse_placeholder_dates": False,
-        "max_text_repeats": 0,
-    },
-}
-
-
-def _preset(name: str) -> dict[str, Any]:
-    """What a preset of the parse group sets; anything set beside it wins."""
-    if name not in _PARSE_PRESETS:
-        raise SettingsError(f"{PREFIX}PARSE_PRESET={name!r} is none of {', '.join(_PARSE_PRESETS)}")
-    return _PARSE_PRESETS[name]
-
-
-def _variable(group: str, name: str) -> str:
-    return f"{PREFIX}{name}".upper() if group == "core" else f"{PREFIX}{group}_{name}".upper()
+    groups["parse"] = PRESETS.get(parse.get("preset", "default"), {}) | parse
+    made: dict[str, Any] = {name: of(**groups.get(name, {})) for name, of in group_classes().items()}
+    return Settings(**made)
 
 
 def _from_environment(environ: Mapping[str, str], known: Mapping[str, SettingField]) -> dict[str, Any]:
-    found = {k: v for k, v in environ.items() if k.startswith(PREFIX) and k != f"{PREFIX}CONFIG"}
-    for variable in found:
-        if variable not in known:
-            raise SettingsError(f"{variable} is no setting{_suggestion(variable, known)}")
-    return found
+    found = {k: v for k, v in environ.items() if k.startswith(PREFIX) and k != _CONFIG}
+    return _by_current_name({variable: (variable, value) for variable, value in found.items()}, known)
 
 
 def _from_file(environ: Mapping[str, str], known: Mapping[str, SettingField]) -> dict[str, Any]:
-    named = environ.get(f"{PREFIX}CONFIG")
+    named = environ.get(_CONFIG)
     path = Path(named or "laion_etl.toml")
     if not path.is_file():
         if named:
-            raise SettingsError(f"{PREFIX}CONFIG names {named}, which does not exist")
+            raise SettingsError(f"cannot use {_CONFIG}={named}: there is no such file; name one or unset it")
         return {}
     try:
         document = tomllib.loads(path.read_text())
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise SettingsError(f"{path} is not valid TOML: {error}") from error
-    values = {}
+    except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SettingsError(f"cannot read {path}: {error}; it has to be valid TOML") from error
+    found = {}
     for key, value in document.items():
-        entries = value.items() if isinstance(value, dict) else [(None, value)]
-        for name, entry in entries:
-            variable = _variable(key, name) if name is not None else _variable("core", key)
-            if variable not in known:
-                place = f"[{key}] {name}" if name is not None else key
-                raise SettingsError(f"{path}: {place} is no setting{_suggestion(variable, known)}")
-            values[variable] = entry
+        if isinstance(value, dict):
+            for name, entry in value.items():
+                found[variable_of(key, name)] = (f"[{key}] {name} in {path}", entry)
+        else:
+            found[variable_of("core", key)] = (f"{key} in {path}", value)
+    return _by_current_name(found, known)
+
+
+def _by_current_name(
+    found: Mapping[str, tuple[str, Any]], known: Mapping[str, SettingField]
+) -> dict[str, Any]:
+    """Values by variable; `found` also has where each one stands. A current name wins over its former one."""
+    former = {field.declaration.former: name for name, field in known.items() if field.declaration.former}
+    values = {}
+    for variable, (place, value) in found.items():
+        if variable in known:
+            values[variable] = value
+        elif variable in former:
+            current = former[variable]
+            _log.warning("%s is now called %s; the next version takes only that name", place, current)
+            values.setdefault(current, found[current][1] if current in found else value)
+        else:
+            raise SettingsError(
+                f"cannot use {place}: there is no such setting; {_suggestion(variable, known)}"
+            )
     return values
 
 
 def _suggestion(variable: str, known: Mapping[str, SettingField]) -> str:
     close = difflib.get_close_matches(variable, known, n=1)
-    return f"; did you mean {close[0]}?" if close else "; see docs/configuration.md"
+    return f"did you mean {close[0]}?" if close else "see docs/configuration.md"
 
 
-def _coerce(field: SettingField, value: Any) -> Any:
+def _parsed(field: SettingField, value: Any) -> Any:
+    """A value of the environment or the file as the setting has it."""
     kind: Any = field.type
+    of_entries = None if kind == Entries else next(iter(getattr(kind, "__args__", ())), None)
     try:
-        if kind is bool:
-            return value if isinstance(value, bool) else _BOOLEANS[str(value).lower()]
-        if kind in (int, float):
-            return kind(str(value))
-        if kind is str:
-            return str(value)
         if kind == Entries:
             return _entries(value)
-        item = kind.__args__[0]
-        parts = value if isinstance(value, list) else [p for p in str(value).split(",") if p.strip()]
-        return tuple(item(str(part).strip()) for part in parts)
+        if of_entries is None:
+            return _one(kind, value)
+        return tuple(_one(of_entries, part) for part in _parts(value))
+    except _CommaError as error:
+        raise refusal(field.variable, value, field.declaration, str(error)) from error
     except (ValueError, KeyError) as error:
-        expected = "table of texts" if kind == Entries else getattr(kind, "__name__", str(kind))
-        raise SettingsError(f"{field.variable}={value!r} is not a valid {expected}") from error
+        raise refusal(field.variable, value, field.declaration, _EXPECTED[of_entries or kind]) from error
+
+
+def _one(kind: Any, value: Any) -> Any:
+    if kind is bool:
+        return value if isinstance(value, bool) else _BOOLEANS[str(value).lower()]
+    return kind(str(value))
+
+
+def _parts(value: Any) -> list[Any]:
+    """The entries of a list: of the file, or comma separated as the environment has it."""
+    if isinstance(value, list):
+        parts = [part.strip() if isinstance(part, str) else part for part in value]
+        if with_comma := [part for part in parts if "," in str(part)]:
+            raise _CommaError(f"the comma in {with_comma[0]!r} separates entries; use a name without one")
+        return parts
+    return [part.strip() for part in str(value).split(",") if part.strip()]
 
 
 def _entries(value: Any) -> Entries:
@@ -153,11 +141,3 @@ def _entries(value: Any) -> Entries:
     if not all(isinstance(entry, str) for entry in table.values()):
         raise ValueError("every entry has to be a text")
     return tuple(table.items())
-
-
-_BOOLEANS = {"1": True, "true": True, "yes": True, "on": True} | {
-    "0": False,
-    "false": False,
-    "no": False,
-    "off": False,
-}

@@ -1,21 +1,43 @@
 """Settings of the plan stage."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
-from laion_etl.settings.fields import setting
+from laion_etl.settings.fields import Group, Stage, setting
+
+MAX_BATCH_PAIRS = 100_000  # a sample key has five digits for the index in its batch
 
 
 @dataclass(frozen=True, slots=True)
-class PlanSettings:
+class PlanSettings(Group):
     """How new pairs are cut into batches."""
 
-    batch_size: int = setting(10_000, "Pairs per batch at most (the original's work unit).")
+    GROUP: ClassVar[str] = "plan"
+
+    batch_size: int = setting(
+        10_000,
+        "Largest batch (the original's work unit).",
+        changes=Stage.PLAN,
+        unit="pairs",
+        minimum=1,
+        maximum=MAX_BATCH_PAIRS,
+    )
     max_pairs_per_host: int = setting(
-        1_000, "Pairs of one host in a batch at most; a crawl of few hosts gets more and smaller batches."
+        1_000,
+        "Most pairs of one host in a batch; a crawl of few hosts gets more and smaller batches.",
+        changes=Stage.PLAN,
+        unit="pairs",
+        minimum=1,
     )
     per_language: bool = setting(
-        False, "Batches of one language; languages without a full batch share theirs with each other."
+        False,
+        "Batches of one language; languages without a full batch share theirs with each other.",
+        changes=Stage.PLAN,
     )
     window_pairs: int = setting(
-        1_000_000, "Pairs dealt out to batches together, about 0.6 kB of memory each."
+        1_000_000,
+        "Pairs assigned to batches together, about 0.6 kB of memory each.",
+        changes=Stage.PLAN,
+        unit="pairs",
+        minimum=1,
     )
