@@ -24,7 +24,7 @@ from laion_etl.database.load import crawl_number, stats_to_store
 from laion_etl.database.queries import query
 from laion_etl.errors import DatabaseError, SettingsError
 from laion_etl.records import BATCH_SCHEMA, MAX_BATCH_PAIRS, batch_file_name, plan_stats_name
-from laion_etl.settings import PlanSettings, Settings
+from laion_etl.settings import PlanSettings, Settings, Stage, shaping
 from laion_etl.stats import Output, StageStats, fingerprint
 from laion_etl.storage import Store
 
@@ -45,7 +45,7 @@ def plan_batches(crawl: str, settings: Settings, store: Store, database: Databas
     for (partition_no,) in database.rows("plan.planned_partitions", {"crawl_no": crawl_no}):
         # A loader may have ended between taking pairs over and writing down who lost them.
         database.run(stats_to_store(partition_no, store))
-    return _write_stats(crawl, crawl_no, store, database)
+    return _write_stats(crawl, crawl_no, settings, store, database)
 
 
 def forget_crawl(crawl: str, settings: Settings, database: Database) -> None:
@@ -156,7 +156,9 @@ def _rows(connection: Connection, partitions: Sequence[int]) -> Iterator[bytes]:
         yield from copy_out(connection, statement)
 
 
-def _write_stats(crawl: str, crawl_no: int, store: Store, database: Database) -> StageStats:
+def _write_stats(
+    crawl: str, crawl_no: int, settings: Settings, store: Store, database: Database
+) -> StageStats:
     keys = {"crawl_no": crawl_no}
     totals = database.rows("plan.planned_totals", keys)
     batches = database.rows("plan.batches", keys)
@@ -164,7 +166,7 @@ def _write_stats(crawl: str, crawl_no: int, store: Store, database: Database) ->
         stage="plan",
         crawl=crawl,
         unit="batches",
-        fingerprint=fingerprint("plan", batches),
+        fingerprint=fingerprint("plan", shaping(settings, Stage.PLAN), batches),
         input=int(totals[0][0]),
         kept=sum(pairs for _, pairs, _ in batches),
         outputs=tuple(Output(**file) for _, _, file in batches),

@@ -12,11 +12,11 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from threading import Event
 
 from laion_etl.errors import InputError, SettingsError
-from laion_etl.explore.part import COUNTED, FORMAT, Batch, Part, most, shaping
+from laion_etl.explore.part import COUNTED, FORMAT, Batch, Part, most
 from laion_etl.explore.places import STATS, delete_unnamed, index_stats
 from laion_etl.explore.published import Published, PublishedBatch
 from laion_etl.publish.scored import ScoredBatch, ScoredCrawl, find_scored
-from laion_etl.settings import IndexSettings, Settings
+from laion_etl.settings import IndexSettings, Settings, Stage, shaping
 from laion_etl.stats import StageStats, fingerprint
 from laion_etl.storage import Store
 
@@ -32,7 +32,7 @@ def index_dataset(
     """
     release = published.release
     name = index_stats(release)
-    mark = fingerprint("index", FORMAT, release, published.identity, shaping(settings.index))
+    mark = fingerprint("index", FORMAT, release, published.identity, shaping(settings, Stage.INDEX))
     if done := store.finished(name, mark):
         delete_unnamed(release.name, store)
         return done

@@ -32,7 +32,7 @@ from laion_etl.publish.variants import RESEARCH, check_safe_settings, dataset_na
 from laion_etl.publish.versions import Release, change_versions, is_named, read_versions
 from laion_etl.publish.visible import make_visible, renew_card
 from laion_etl.removals import Matcher, read_requests
-from laion_etl.settings import Settings
+from laion_etl.settings import Settings, Stage, shaping
 from laion_etl.stats import Output, StageStats, fingerprint
 from laion_etl.storage import Store
 
@@ -166,7 +166,7 @@ def _fingerprint(
         PIPELINE,
         dataset,
         variant,
-        replace(settings.publish, variants=()),
+        shaping(settings, Stage.PUBLISH),
         batches,
         scored.missing,
         scored.unplanned,
