@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 from laion_etl.alerts import Alert, Kind, deliver, late_after_s, run_folder, summary
-from laion_etl.errors import SettingsError
 from laion_etl.settings import AlertSettings, CoreSettings, Settings
 from laion_etl.storage import LocalStore
 from tests.sinks import mail_server, webhook
@@ -130,5 +129,3 @@ def test_limits_are_read_by_stage() -> None:
     assert late_after_s(limits, "load") == 5_400
     assert late_after_s(limits, "score") == 172_800
     assert late_after_s(limits, "publish") is None
-    with pytest.raises(SettingsError, match="'parse=soon' is not like parse=90m"):
-        late_after_s(AlertSettings(late_after=("parse=soon",)), "parse")

@@ -22,8 +22,8 @@ from laion_etl.database.connect import Database
 from laion_etl.database.dealing import deal, deal_by_language
 from laion_etl.database.load import crawl_number, stats_to_store
 from laion_etl.database.queries import query
-from laion_etl.errors import DatabaseError, SettingsError
-from laion_etl.records import BATCH_SCHEMA, MAX_BATCH_PAIRS, batch_file_name, plan_stats_name
+from laion_etl.errors import DatabaseError
+from laion_etl.records import BATCH_SCHEMA, batch_file_name, plan_stats_name
 from laion_etl.settings import PlanSettings, Settings, Stage, shaping
 from laion_etl.stats import Output, StageStats, fingerprint
 from laion_etl.storage import Store
@@ -38,7 +38,6 @@ def plan_batches(crawl: str, settings: Settings, store: Store, database: Databas
     Writes `batches/<crawl>/<batch>.parquet` (BATCH_SCHEMA, at most `batch_size` rows) and `_stats.json`,
     whose details list the batch numbers. Partitions loaded later make further batches.
     """
-    _check(settings.plan)
     store.begin(plan_stats_name(crawl))
     planner = partial(_plan, crawl=crawl, settings=settings.plan, store=store)
     crawl_no = database.run(planner, settings.database.bulk_timeout_s)
@@ -60,14 +59,6 @@ def forget_crawl(crawl: str, settings: Settings, database: Database) -> None:
             connection.execute(query(f"plan.forget_{table}"), keys)
 
     database.run(forget, settings.database.bulk_timeout_s)
-
-
-def _check(settings: PlanSettings) -> None:
-    if not 1 <= settings.batch_size <= MAX_BATCH_PAIRS:
-        raise SettingsError(f"LAION_ETL_PLAN_BATCH_SIZE has to be 1 to {MAX_BATCH_PAIRS:,}")
-    for name in ("max_pairs_per_host", "window_pairs"):
-        if getattr(settings, name) < 1:
-            raise SettingsError(f"LAION_ETL_PLAN_{name.upper()} has to be 1 or more")
 
 
 def _plan(connection: Connection, crawl: str, settings: PlanSettings, store: Store) -> int:

@@ -15,7 +15,6 @@ from laion_etl.download.image_header import SNIFF_BYTES, ImageRules, ends_cleanl
 from laion_etl.download.pdq import pdq_hash
 from laion_etl.download.phash import perceptual_hash
 from laion_etl.download.resize import Resize
-from laion_etl.errors import SettingsError
 from laion_etl.funnel import DownloadStatus
 from laion_etl.imagefiles import DECODE_ERRORS
 from laion_etl.settings import DownloadSettings
@@ -51,10 +50,6 @@ class ImageSettings:
 
     @classmethod
     def of(cls, settings: DownloadSettings) -> "ImageSettings":
-        """Raises SettingsError for an unknown resize mode or format."""
-        if settings.encode_format not in ENCODINGS:
-            given = f"LAION_ETL_DOWNLOAD_ENCODE_FORMAT={settings.encode_format!r}"
-            raise SettingsError(f"{given} is none of {', '.join(ENCODINGS)}")
         return cls(
             ImageRules.of(settings),
             Resize.of(settings),

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 
 import pyarrow as pa
 
-from laion_etl.errors import InputError, SettingsError
+from laion_etl.errors import InputError
 from laion_etl.overview import crawl_funnel
 from laion_etl.publish import listing, manifest, pictures
 from laion_etl.publish.completeness import Expected, as_published, with_partitions
@@ -28,7 +28,7 @@ from laion_etl.publish.report import report_page
 from laion_etl.publish.scored import ScoredCrawl, find_scored
 from laion_etl.publish.statistics import Statistics
 from laion_etl.publish.subsets import DataFile, SubsetWriter, published_rows, subsets
-from laion_etl.publish.variants import RESEARCH, check_safe_settings, dataset_name
+from laion_etl.publish.variants import RESEARCH, dataset_name
 from laion_etl.publish.versions import Release, change_versions, is_named, read_versions
 from laion_etl.publish.visible import make_visible, renew_card
 from laion_etl.removals import Matcher, read_requests
@@ -41,10 +41,6 @@ def publish_variants(
     crawl: str, settings: Settings, store: Store, expected: Expected | None = None
 ) -> list[StageStats]:
     """Publishes the variants that the settings name, one dataset each; see `publish_dataset`."""
-    if not settings.publish.variants:
-        raise SettingsError("LAION_ETL_PUBLISH_VARIANTS names no variant; research is the usual one")
-    for variant in settings.publish.variants:
-        dataset_name(settings.publish.name, variant)
     return [
         publish_dataset(crawl, settings, store, expected=expected, variant=variant)
         for variant in settings.publish.variants
@@ -139,10 +135,7 @@ def _prepare(
     published: StageStats | None = None,
 ) -> _Work:
     dataset = Release(dataset_name(settings.publish.name, variant), crawl).name
-    if settings.publish.rows_per_file < 1:
-        raise SettingsError("LAION_ETL_PUBLISH_ROWS_PER_FILE must be at least 1")
     subsets(settings.publish)
-    check_safe_settings(settings.publish)
     scored = as_published(with_partitions(find_scored(crawl, store), expected, store), published)
     earlier = compared_with(dataset, scored, settings.publish, store)
     requests = read_requests(store)

@@ -16,7 +16,6 @@ RESEARCH = "research"
 RESEARCH_SAFE = "research-safe"
 VARIANTS = (RESEARCH, RESEARCH_SAFE)
 
-_UNSAFE_TAGS = frozenset({"NSFW", "UNSURE"})
 NOT_TAGGED = "not_checked_for_safety"
 PUNSAFE = "punsafe_over_limit"
 _UNSAFE_REASONS = frozenset({ScoreReason.SUSPECTED_UNDERAGE.value, NOT_TAGGED, PUNSAFE})
@@ -32,14 +31,6 @@ def dataset_name(name: str, variant: str) -> str:
     if variant not in VARIANTS:
         raise SettingsError(f"LAION_ETL_PUBLISH_VARIANTS: {variant!r} is none of {', '.join(VARIANTS)}")
     return name if variant == RESEARCH else f"{name}-{variant}"
-
-
-def check_safe_settings(settings: PublishSettings) -> None:
-    """Raises SettingsError for tags there are not, or a limit outside of 0 to 1."""
-    if "NSFW" not in settings.safe_leaves_out or not set(settings.safe_leaves_out) <= _UNSAFE_TAGS:
-        raise SettingsError("LAION_ETL_PUBLISH_SAFE_LEAVES_OUT must be NSFW, or NSFW,UNSURE")
-    if not 0 <= settings.safe_max_punsafe <= 1:
-        raise SettingsError("LAION_ETL_PUBLISH_SAFE_MAX_PUNSAFE must be 0 to 1")
 
 
 def unsafe_reasons(rows: pa.RecordBatch, settings: PublishSettings) -> pa.Array:

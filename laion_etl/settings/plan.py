@@ -3,9 +3,8 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
+from laion_etl.ids import MAX_BATCH_PAIRS
 from laion_etl.settings.fields import Group, Stage, setting
-
-MAX_BATCH_PAIRS = 100_000  # a sample key has five digits for the index in its batch
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,6 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from laion_etl.errors import SettingsError
 from laion_etl.settings.airflow import AirflowSettings
 from laion_etl.settings.alerts import AlertSettings
 from laion_etl.settings.core import DEFAULT_CRAWL_SOURCE, CoreSettings
@@ -58,12 +57,7 @@ class Settings:
         return f"{self.core.crawl_source.rstrip('/')}/collinfo.json"
 
 
-def of_stage(entries: tuple[str, ...], stage: str, variable: str) -> str:
-    """What a list by stages (`parse=4,other=1`) says of a stage; '' for nothing. Raises SettingsError."""
-    found = {}
-    for entry in entries:
-        name, _, value = entry.partition("=")
-        if not (name and value):
-            raise SettingsError(f"{variable}: {entry!r} is not like {stage}=value")
-        found[name] = value
+def of_stage(entries: tuple[str, ...], stage: str) -> str:
+    """What a list by stages (`parse=4,other=1`) says of a stage; '' for nothing."""
+    found = dict(entry.split("=", 1) for entry in entries)
     return found.get(stage, found.get("other", ""))
