@@ -118,7 +118,7 @@ def deliver(alert: Alert, settings: Settings) -> tuple[str, ...]:
     except (LaionEtlError, OSError) as error:
         log.warning("whether an alert was sent before can't be told: %s", error)
         return _send(alert, settings.alerts)
-    held_back = alert.kind is not Kind.DIGEST and alike >= settings.alerts.most_alike
+    held_back = alert.kind is not Kind.DIGEST and alike >= settings.alerts.max_alike
     sent = () if held_back else _send(alert, settings.alerts)
     try:
         store.write(alert.name, _record(alert, sent, held_back=held_back))

@@ -81,7 +81,7 @@ def test_the_same_alert_is_sent_once_and_another_try_again(tmp_path: Path) -> No
 
 def test_a_cause_that_strikes_many_is_told_a_few_times_and_counted(tmp_path: Path) -> None:
     with webhook() as sink:
-        wanted = settings(tmp_path, webhook=f"http://127.0.0.1:{sink.port}/x", most_alike=2)
+        wanted = settings(tmp_path, webhook=f"http://127.0.0.1:{sink.port}/x", max_alike=2)
         for number in range(5):
             reason = f"InputError: part 00{number}.wat.gz can't be read at byte {number * 31}"
             deliver(replace(FAILED, unit=f"partition {number}", reason=reason), wanted)

@@ -1,3 +1,4 @@
+import logging
 import math
 import subprocess
 import sys
@@ -210,6 +211,28 @@ def test_an_entry_of_the_file_that_no_variable_could_carry_is_refused(tmp_path: 
     config.write_text('[parse]\nblocked_urls = ["a,b.txt"]\n')
     with pytest.raises(SettingsError, match=r"the comma in 'a,b\.txt' separates entries"):
         load_settings({"LAION_ETL_CONFIG": str(config)})
+
+
+def test_a_former_name_is_accepted_with_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    settings = load_settings({"LAION_ETL_ALERTS_MOST_ALIKE": "5"})
+    assert settings.alerts.max_alike == 5
+    assert caplog.messages == [
+        "LAION_ETL_ALERTS_MOST_ALIKE is now called LAION_ETL_ALERTS_MAX_ALIKE; the next version takes only "
+        "that name"
+    ]
+    config = tmp_path / "my.toml"
+    config.write_text("[alerts]\nmost_alike = 7\n")
+    assert load_settings({"LAION_ETL_CONFIG": str(config)}).alerts.max_alike == 7
+    both = {"LAION_ETL_CONFIG": str(config), "LAION_ETL_ALERTS_MOST_ALIKE": "8"}
+    assert load_settings(both).alerts.max_alike == 8, "the environment wins over the file"
+    current = {"LAION_ETL_ALERTS_MAX_ALIKE": "9", "LAION_ETL_ALERTS_MOST_ALIKE": "8"}
+    assert load_settings(current).alerts.max_alike == 9, "the current name wins over the former one"
+
+
+def test_settings_without_former_names_warn_of_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING):
+        load_settings({"LAION_ETL_ALERTS_MAX_ALIKE": "5"})
+    assert caplog.messages == []
 
 
 @pytest.mark.parametrize("field", FIELDS.values(), ids=FIELDS)

@@ -48,10 +48,11 @@ class AlertSettings(Group):
         unit="days",
         minimum=0,
     )
-    most_alike: int = setting(
+    max_alike: int = setting(
         3,
         "Alerts of a run with the same stage and cause that are sent; the digest counts all.",
         changes=None,
         unit="alerts",
         minimum=0,
+        former="LAION_ETL_ALERTS_MOST_ALIKE",
     )
