@@ -39,6 +39,8 @@ class SettingField:
         """A value as the environment variable has it: `load_settings` reads the same value from it."""
         if self.type == Entries:
             return "\n".join(f"{_toml(name)} = {_toml(entry)}" for name, entry in value)
+        if isinstance(value, bool):
+            return str(value).lower()
         return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
