@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from laion_etl.funnel import PublishReason
 from laion_etl.publish import pictures
 from laion_etl.publish.nearness import Hashes, Ints, NearIndex, near_pairs, telling
 from laion_etl.publish.scored import ScoredBatch, ScoredCrawl, read_batch
@@ -25,10 +26,10 @@ from laion_etl.settings import PublishSettings
 from laion_etl.stats import Output
 from laion_etl.storage import Store
 
-DUPLICATE = "duplicate_image"
-NEAR_DUPLICATE = "near_duplicate_image"
-EARLIER_DUPLICATE = "duplicate_image_of_earlier_crawl"
-EARLIER_NEAR_DUPLICATE = "near_duplicate_image_of_earlier_crawl"
+DUPLICATE = PublishReason.DUPLICATE_IMAGE.value
+NEAR_DUPLICATE = PublishReason.NEAR_DUPLICATE_IMAGE.value
+EARLIER_DUPLICATE = PublishReason.DUPLICATE_IMAGE_OF_EARLIER_CRAWL.value
+EARLIER_NEAR_DUPLICATE = PublishReason.NEAR_DUPLICATE_IMAGE_OF_EARLIER_CRAWL.value
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,15 +9,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from laion_etl.errors import SettingsError
-from laion_etl.funnel import ScoreReason
+from laion_etl.funnel import PublishReason, ScoreReason
 from laion_etl.settings import PublishSettings
 
 RESEARCH = "research"
 RESEARCH_SAFE = "research-safe"
 VARIANTS = (RESEARCH, RESEARCH_SAFE)
 
-NOT_TAGGED = "not_checked_for_safety"
-PUNSAFE = "punsafe_over_limit"
+NOT_TAGGED = PublishReason.NOT_CHECKED_FOR_SAFETY.value
+PUNSAFE = PublishReason.PUNSAFE_OVER_LIMIT.value
 _UNSAFE_REASONS = frozenset({ScoreReason.SUSPECTED_UNDERAGE.value, NOT_TAGGED, PUNSAFE})
 
 
