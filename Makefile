@@ -55,9 +55,10 @@ $(VENV)-peers-clip/bin/python: benchmarks/peers-clip.txt
 	$(PYTHON) -m venv $(VENV)-peers-clip
 	$(VENV)-peers-clip/bin/python -m pip install --quiet --disable-pip-version-check -r benchmarks/peers-clip.txt
 
-docs: setup  ## the pages made from the settings
+docs: setup  ## what of the docs is made from settings and drop reasons
 	$(BIN)/python -m laion_etl.reference > docs/configuration.md
 	$(BIN)/python -m laion_etl.reproduction > docs/reproduction.md
+	$(BIN)/python -m laion_etl.reason_tables docs/formats.md
 
 lock: setup  ## requirements.txt from requirements.in
 	$(BIN)/python -m pip install --quiet pip-tools

@@ -10,7 +10,7 @@ from kubernetes.client import models as k8s
 
 from laion_alerts import LABEL, crawl_of
 from laion_etl.errors import SettingsError
-from laion_etl.settings import KubernetesSettings, Settings, knobs, of_stage
+from laion_etl.settings import KubernetesSettings, Settings, of_stage, setting_fields
 from laion_etl.stats import fingerprint
 from laion_runner import Command, run_id, without_secrets
 
@@ -99,22 +99,17 @@ def _environment(settings: Settings, run: str) -> list[k8s.V1EnvVar]:
 
 def _passed_on(settings: Settings) -> dict[str, str]:
     found = {}
-    for knob in knobs():
-        value = getattr(getattr(settings, knob.group), knob.name)
-        of_airflow = knob.group in _GROUPS_NOT_PASSED_ON or knob.name in _NOT_PASSED_ON
-        if of_airflow or knob.secret or value == knob.default:
+    for field in setting_fields():
+        value = field.value(settings)
+        of_airflow = field.group in _GROUPS_NOT_PASSED_ON or field.name in _NOT_PASSED_ON
+        if of_airflow or field.secret or value == field.default:
             continue
-        text = _written(value)
-        if without_secrets(knob.variable, text) == text:
-            found[knob.variable] = text
+        text = field.text(value)
+        if without_secrets(field.variable, text) == text:
+            found[field.variable] = text
         else:
-            _log.warning("%s has a password: the pod needs it from a Secret", knob.variable)
+            _log.warning("%s has a password: the pod needs it from a Secret", field.variable)
     return found
-
-
-def _written(value: Any) -> str:
-    """A setting's value as the environment has it."""
-    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
 def _environment_from(kubernetes: KubernetesSettings) -> list[k8s.V1EnvFromSource]:
@@ -144,21 +139,17 @@ def _places(stage: str, kubernetes: KubernetesSettings) -> dict[str, Any]:
 
 
 def _of_stage(kubernetes: KubernetesSettings, name: str, stage: str) -> str:
-    return of_stage(getattr(kubernetes, name), stage, f"LAION_ETL_KUBERNETES_{name.upper()}")
+    return of_stage(getattr(kubernetes, name), stage)
 
 
 def _node_label(entry: str) -> tuple[str, str]:
     label, _, value = entry.partition("=")
-    if not label:
-        raise SettingsError(f"LAION_ETL_KUBERNETES_NODE_SELECTOR: {entry!r} is not like label=value")
     return label, value
 
 
 def _toleration(entry: str) -> k8s.V1Toleration:
     taint, _, effect = entry.rpartition(":")
     key, given, value = taint.partition("=")
-    if not key:
-        raise SettingsError(f"LAION_ETL_KUBERNETES_TOLERATIONS: {entry!r} is not like key:effect")
     return k8s.V1Toleration(
         key=key, value=value or None, operator="Equal" if given else "Exists", effect=effect
     )

@@ -25,7 +25,7 @@ from airflow.sdk.exceptions import AirflowException, AirflowFailException
 
 from laion_alerts import lateness_watched
 from laion_connections import database, s3
-from laion_etl.settings import knobs, load_settings
+from laion_etl.settings import load_settings, setting_fields
 
 USAGE_ERROR = 2  # exit code of laion-etl for wrong settings: trying again can't help
 _CLEAN_END_S = 4.0  # Airflow kills a task five seconds after it asked it to end
@@ -133,7 +133,7 @@ def without_secrets(name: str, value: str) -> str:
     return "***" if masked == value and value and name in _SECRETS else masked
 
 
-_SECRETS = {knob.variable for knob in knobs() if knob.secret}
+_SECRETS = {field.variable for field in setting_fields() if field.secret}
 
 
 @contextmanager

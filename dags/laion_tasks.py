@@ -8,8 +8,8 @@ from typing import Any
 
 from airflow.sdk import DAG, Asset, Param, get_current_context
 from airflow.sdk.definitions.param import ParamsDict
-from airflow.sdk.execution_time.context import InletEventsAccessor
 from airflow.sdk.exceptions import AirflowFailException
+from airflow.sdk.execution_time.context import InletEventsAccessor
 
 from laion_alerts import TaskFailed, TaskSucceeded
 from laion_etl.settings import load_settings

@@ -149,9 +149,6 @@ def partitions(crawl_id: str, settings: Settings, selection: slice | None = None
     Of a sample (LAION_ETL_WAT_FILES_SAMPLE) they have the same numbers, and fewer files each.
     """
     size, step = settings.core.wat_files_per_partition, settings.core.wat_files_sample
-    for name, number in (("PER_PARTITION", size), ("SAMPLE", step)):
-        if number < 1:
-            raise SettingsError(f"LAION_ETL_WAT_FILES_{name}={number} must be at least 1")
     paths = wat_paths(crawl_id, settings)
     start, stop, _ = (selection or slice(None)).indices(len(paths))
     found = []

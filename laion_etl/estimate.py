@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from laion_etl.errors import InputError, SettingsError
+from laion_etl.errors import InputError
 from laion_etl.settings import KubernetesSettings, of_stage
 from laion_etl.stats import StageStats
 from laion_etl.storage import Store
@@ -18,7 +18,6 @@ _CRAWL = re.compile(r"(?:pairs|load|shards|scored)/([^/]+)/")
 # CPU seconds of a WAT record with languages, and of an image scored by ViT-B/32 (benchmarks/RESULTS.md).
 _PARSE_S = 170e-6
 _SCORE_S = 0.19
-_CPU = "LAION_ETL_KUBERNETES_CPU"
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +108,7 @@ def in_pods(found: Estimate, kubernetes: KubernetesSettings) -> dict[str, float]
     A pod parses, or scores, in as many processes as it has cores. Scoring is taken at the speed of CPUs: with
     GPUs it is less.
     """
-    cores = {stage: _cores(of_stage(kubernetes.cpu, stage, _CPU)) for stage in ("parse", "score")}
+    cores = {stage: _cores(of_stage(kubernetes.cpu, stage)) for stage in ("parse", "score")}
     score_hours = found.score_hours / cores["score"]
     hours = found.parse_hours / cores["parse"] + found.download_hours
     score_price = kubernetes.gpu_price_hour if kubernetes.gpus else kubernetes.price_hour
@@ -120,10 +119,7 @@ def in_pods(found: Estimate, kubernetes: KubernetesSettings) -> dict[str, float]
 
 def _cores(quantity: str) -> float:
     """Kubernetes' way of writing cores: 2, 0.5, 500m."""
-    try:
-        cores = float(quantity.removesuffix("m") or 1) / (1_000 if quantity.endswith("m") else 1)
-    except ValueError as error:
-        raise SettingsError(f"{_CPU}: {quantity!r} is no number of cores, like 2 or 500m") from error
+    cores = float(quantity.removesuffix("m") or 1) / (1_000 if quantity.endswith("m") else 1)
     return max(cores, 0.001)
 
 

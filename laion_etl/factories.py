@@ -15,9 +15,9 @@ def is_factory(name: str) -> bool:
     return bool(_FACTORY.match(name))
 
 
-def load_factory(name: str, knob: str, choices: str) -> Callable[..., Any]:
-    """The function that `name` names. Raises SettingsError naming the knob when there is none."""
-    setting = f"{knob}={name!r}"
+def load_factory(name: str, variable: str, choices: str) -> Callable[..., Any]:
+    """The function that `name` names. Raises SettingsError naming the setting when there is none."""
+    setting = f"{variable}={name!r}"
     module_name, _, attribute = name.partition(":")
     if not module_name or not attribute:
         raise SettingsError(f"{setting} names nothing; choose {choices} or module:factory")

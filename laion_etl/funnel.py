@@ -1,99 +1,190 @@
 """Counting outcomes: every input record of a stage ends in `kept` or in exactly one named reason.
 
 The reasons of all stages are the Enums below; their values appear in stats files, shard parquet
-(`status`), the report and the docs, so renaming one is a change of the data format.
+(`status`), the report and the docs, so renaming one is a change of the data format. Each has its sentence
+here and nowhere else: the tables of docs/formats.md (`make docs`), card and dashboard are made from them.
 """
 
 from collections import Counter
 from enum import StrEnum
-from typing import Generic, TypeVar
+from typing import Generic, Self, TypeVar
 
 
-class RecordReason(StrEnum):
+class Reason(StrEnum):
+    """A drop reason: its name in the data, and the sentence that documents it (`sentence`)."""
+
+    sentence: str
+
+    def __new__(cls, name: str, sentence: str = "") -> Self:
+        made = str.__new__(cls, name)
+        made._value_ = name
+        made.sentence = sentence
+        return made
+
+
+class RecordReason(Reason):
     """Why a WAT record gave no page (parse, `details.records`)."""
 
-    NOT_A_PAGE = "not_a_page"  # request, metadata or warcinfo records, responses without HTML
-    BROKEN_JSON = "broken_json"
-    PAGE_URL_TOO_LONG = "page_url_too_long"  # over 8,192 bytes, which browsers and servers refuse
-    DAMAGED = "damaged"  # a gzip member that is cut off or corrupt
+    NOT_A_PAGE = "not_a_page", "A request, metadata or warcinfo record, or a response that is not HTML."
+    BROKEN_JSON = "broken_json", "The record is not the JSON that it should be."
+    PAGE_URL_TOO_LONG = (
+        "page_url_too_long",
+        "The page's URL is longer than 8,192 bytes, which browsers and servers refuse.",
+    )
+    DAMAGED = "damaged", "The gzip member is cut off or corrupt."
 
 
-class ParseReason(StrEnum):
+class ParseReason(Reason):
     """Why an image link of a page gave no pair; where several hold, the first of this order is counted."""
 
-    NO_URL = "no_url"
-    NO_ALT = "no_alt"
-    ALT_TOO_SHORT = "alt_too_short"
-    URL_INVALID = "url_invalid"
-    URL_SCHEME = "url_scheme"  # not http(s): data:, javascript:, blob: ...
-    URL_EXTENSION = "url_extension"  # .svg, .gif
-    HOST_TOO_LONG = "host_too_long"
-    URL_TOO_LONG = "url_too_long"
-    HOST_NOT_PUBLIC = "host_not_public"  # single labels, private names and addresses
-    TRACKER = "tracker"  # tracking pixels, by host or by file name
-    BLOCKED_DOMAIN = "blocked_domain"
-    BLOCKED_URL = "blocked_url"
-    PLACEHOLDER_FILE_NAME = "placeholder_file_name"  # IMG_1234.JPG
-    PLACEHOLDER_DATE = "placeholder_date"  # dates and numbers only
-    PLACEHOLDER_HASH = "placeholder_hash"
-    PLACEHOLDER_WORD = "placeholder_word"  # "image", "logo" ...
-    BLOCKED_PAIR = "blocked_pair"
-    DUPLICATE = "duplicate_in_partition"
-    TEXT_REPEATED = "text_repeated"  # boilerplate: the same text on very many images of a WAT file
-    LANGUAGE_NOT_ASKED_FOR = "language_not_asked_for"
+    NO_URL = "no_url", "The image has no address."
+    NO_ALT = "no_alt", "The image has no caption."
+    ALT_TOO_SHORT = "alt_too_short", "The caption has fewer than `min_alt_chars` characters after cleaning."
+    URL_INVALID = "url_invalid", "The address is not a URL, or holds a user name."
+    URL_SCHEME = "url_scheme", "The URL is not http(s): `data:`, `javascript:`, `blob:` ..."
+    URL_EXTENSION = "url_extension", "The URL ends in one of `refused_extensions`: `.svg`, `.gif`."
+    HOST_TOO_LONG = "host_too_long", "The host name is longer than `max_host_chars`."
+    URL_TOO_LONG = "url_too_long", "The URL is longer than `max_url_chars`."
+    HOST_NOT_PUBLIC = (
+        "host_not_public",
+        "The URL leads to a bare name (`http://wiki/`), a private name (`.local`, `.lan` ...) or an address "
+        "that is not public.",
+    )
+    TRACKER = (
+        "tracker",
+        "The image counts views: a known host (`laion_etl/parse/data/trackers.txt`), `1x1.png`, `spacer.png` "
+        "and the like.",
+    )
+    BLOCKED_DOMAIN = "blocked_domain", "The domain is on a blocklist (docs/blocklists.md)."
+    BLOCKED_URL = "blocked_url", "The URL is on a blocklist."
+    PLACEHOLDER_FILE_NAME = "placeholder_file_name", 'The caption is a file name: "IMG_1234.JPG".'
+    PLACEHOLDER_DATE = "placeholder_date", "The caption is nothing but numbers, dates and times."
+    PLACEHOLDER_HASH = "placeholder_hash", "The caption is a hash, a UUID or another identifier."
+    PLACEHOLDER_WORD = (
+        "placeholder_word",
+        'The caption is a word such as "image", "logo", "no photo", "Bild 3", in the most common languages '
+        "of the web.",
+    )
+    BLOCKED_PAIR = "blocked_pair", "The pair of URL and caption is on a blocklist."
+    DUPLICATE = "duplicate_in_partition", "The same URL and caption came before in the partition."
+    TEXT_REPEATED = (
+        "text_repeated",
+        "The caption came over `max_text_repeats` times in the WAT file: boilerplate.",
+    )
+    LANGUAGE_NOT_ASKED_FOR = (
+        "language_not_asked_for",
+        "The caption is in none of the languages that `LAION_ETL_PARSE_LANGUAGES` keeps.",
+    )
 
 
-class LoadReason(StrEnum):
-    """Why a pair of a partition is no new row in Postgres."""
+class LoadReason(Reason):
+    """Why a pair of a partition is not a new row in Postgres."""
 
-    DUPLICATE_IN_PARTITION = "duplicate_in_partition"  # what parse, which forgets, let through
-    DUPLICATE_IN_CRAWL = "duplicate_in_crawl"
-    DUPLICATE_OF_EARLIER_CRAWL = "duplicate_of_earlier_crawl"
+    DUPLICATE_IN_PARTITION = (
+        "duplicate_in_partition",
+        "The same pair came before in the partition; parse, which forgets old pairs, let it through.",
+    )
+    DUPLICATE_IN_CRAWL = "duplicate_in_crawl", "Another partition of the crawl has the same pair."
+    DUPLICATE_OF_EARLIER_CRAWL = "duplicate_of_earlier_crawl", "An earlier crawl has the same pair."
 
 
-class DownloadStatus(StrEnum):
+class DownloadStatus(Reason):
     """The outcome of one link; `SUCCESS` is `kept`, everything else a reason."""
 
-    SUCCESS = "success"
-    URL_INVALID = "url_invalid"
-    PORT_REFUSED = "port_refused"
-    DNS_FAILED = "dns_failed"  # the name does not exist or has no address
-    RESOLVER_FAILED = "resolver_failed"  # no nameserver could tell: says nothing about the host
-    ADDRESS_REFUSED = "address_refused"  # private, loopback, link-local ... addresses
-    CONNECT_FAILED = "connect_failed"
-    CONNECT_TIMEOUT = "connect_timeout"
-    TLS_FAILED = "tls_failed"
-    TIMEOUT = "timeout"
-    BAD_RESPONSE = "bad_response"  # not HTTP, cut off, wrong length
-    HTTP_ERROR = "http_error"  # status in error_message
-    TOO_MANY_REDIRECTS = "too_many_redirects"
-    OPTED_OUT_ROBOTS_TAG = "opted_out_robots_tag"  # X-Robots-Tag: noai ...
-    OPTED_OUT_TDM = "opted_out_tdm"  # tdm-reservation header, /.well-known/tdmrep.json
-    OPTED_OUT_ROBOTS_TXT = "opted_out_robots_txt"
-    OPTED_OUT_METADATA = "opted_out_metadata"  # IPTC/PLUS or C2PA in the image itself
-    TOO_MANY_BYTES = "too_many_bytes"
-    TOO_FEW_BYTES = "too_few_bytes"
-    NOT_AN_IMAGE = "not_an_image"
-    FORMAT_REFUSED = "format_refused"  # an image, but not JPEG/PNG/WebP
-    ANIMATED = "animated"
-    TOO_MANY_PIXELS = "too_many_pixels"
-    TOO_FEW_PIXELS = "too_few_pixels"  # a side shorter than min_side
-    ASPECT_RATIO = "aspect_ratio"  # over max_aspect_ratio
-    DECODE_FAILED = "decode_failed"
-    DECODE_TIMEOUT = "decode_timeout"
-    DECODER_CRASHED = "decoder_crashed"
-    BLOCKED_HASH = "blocked_hash"
+    SUCCESS = "success", "The image is in the shard."
+    URL_INVALID = "url_invalid", "The URL, or one that it redirects to, cannot be requested."
+    PORT_REFUSED = "port_refused", "The URL names a port that is not in `ports`."
+    DNS_FAILED = "dns_failed", "The host name does not exist or has no address."
+    RESOLVER_FAILED = "resolver_failed", "No nameserver gave an answer, which says nothing about the host."
+    ADDRESS_REFUSED = (
+        "address_refused",
+        "The host has a private, loopback, link-local or other special address.",
+    )
+    CONNECT_FAILED = "connect_failed", "The host refused the connection or cannot be reached."
+    CONNECT_TIMEOUT = "connect_timeout", "The connection took longer than `connect_timeout_s`."
+    TLS_FAILED = "tls_failed", "The TLS handshake failed, or the certificate is bad."
+    TIMEOUT = "timeout", "The answer took longer than one of the time limits."
+    BAD_RESPONSE = "bad_response", "The answer is not HTTP, is cut off, or has the wrong length."
+    HTTP_ERROR = "http_error", "The server answered with an error; its status is in `error_message`."
+    TOO_MANY_REDIRECTS = "too_many_redirects", "There were more than `max_redirects` redirects."
+    OPTED_OUT_ROBOTS_TAG = "opted_out_robots_tag", "The header X-Robots-Tag says noai or the like."
+    OPTED_OUT_TDM = (
+        "opted_out_tdm",
+        "A tdm-reservation header or /.well-known/tdmrep.json reserves the rights.",
+    )
+    OPTED_OUT_ROBOTS_TXT = "opted_out_robots_txt", "The host's robots.txt disallows the URL."
+    OPTED_OUT_METADATA = "opted_out_metadata", "IPTC/PLUS or C2PA metadata in the image forbid data mining."
+    TOO_MANY_BYTES = "too_many_bytes", "The image is larger than `max_bytes`."
+    TOO_FEW_BYTES = "too_few_bytes", "The image is smaller than `min_bytes`."
+    NOT_AN_IMAGE = "not_an_image", "The answer is not an image."
+    FORMAT_REFUSED = "format_refused", "It is an image, but neither JPEG, PNG nor WebP."
+    ANIMATED = "animated", "The image is animated."
+    TOO_MANY_PIXELS = "too_many_pixels", "The image has more than `max_pixels` pixels."
+    TOO_FEW_PIXELS = "too_few_pixels", "A side of the image is shorter than `min_side`."
+    ASPECT_RATIO = "aspect_ratio", "The image is longer than `max_aspect_ratio` times its width."
+    DECODE_FAILED = "decode_failed", "The image is damaged and cannot be decoded."
+    DECODE_TIMEOUT = "decode_timeout", "Decoding took longer than `decode_timeout_s`."
+    DECODER_CRASHED = (
+        "decoder_crashed",
+        "The image ended the decoder's process, for example by its memory limit.",
+    )
+    BLOCKED_HASH = "blocked_hash", "The image's hash is on a blocklist, or near one of a blocked image."
 
 
-class ScoreReason(StrEnum):
+class ScoreReason(Reason):
     """Why a sample of a shard is not in the scored shard."""
 
-    LOW_SIMILARITY = "low_similarity"
-    SUSPECTED_UNDERAGE = "suspected_underage"  # together with NSFW or UNSURE: never published
-    UNREADABLE = "unreadable"
+    LOW_SIMILARITY = "low_similarity", "The similarity of image and caption is below the threshold."
+    SUSPECTED_UNDERAGE = (
+        "suspected_underage",
+        "The image may show minors and is tagged NSFW or UNSURE: such a sample is never published.",
+    )
+    UNREADABLE = "unreadable", "The image cannot be decoded or is larger than the `max_pixels` of CLIP."
 
 
-ReasonT = TypeVar("ReasonT", bound=StrEnum)
+class PublishReason(Reason):
+    """Why a kept sample of a scored shard is not in the dataset."""
+
+    DUPLICATE_IMAGE = "duplicate_image", "A better pair of the crawl has the same image file."
+    NEAR_DUPLICATE_IMAGE = "near_duplicate_image", "A better pair of the crawl has a nearly equal image."
+    DUPLICATE_IMAGE_OF_EARLIER_CRAWL = (
+        "duplicate_image_of_earlier_crawl",
+        "The dataset has the same image file from an earlier crawl.",
+    )
+    NEAR_DUPLICATE_IMAGE_OF_EARLIER_CRAWL = (
+        "near_duplicate_image_of_earlier_crawl",
+        "The dataset has a nearly equal image from an earlier crawl.",
+    )
+    TAGGED_NSFW = "tagged_nsfw", "The sample is tagged NSFW (research-safe only)."
+    TAGGED_UNSURE = "tagged_unsure", "The sample is tagged UNSURE (research-safe, where settings say so)."
+    NOT_CHECKED_FOR_SAFETY = "not_checked_for_safety", "The sample has no safety tag (research-safe only)."
+    PUNSAFE_OVER_LIMIT = (
+        "punsafe_over_limit",
+        "The sample's punsafe is above `safe_max_punsafe` (research-safe only).",
+    )
+    REMOVED_BY_REQUEST = "removed_by_request", "A removal request names the sample."
+
+
+STAGE_REASONS: dict[str, type[Reason]] = {
+    "records": RecordReason,
+    "parse": ParseReason,
+    "load": LoadReason,
+    "download": DownloadStatus,
+    "score": ScoreReason,
+    "publish": PublishReason,
+}
+
+
+def sentence_of(stage: str, reason: str) -> str:
+    """What a reason of a stage means; '' for one of another version."""
+    for reasons in (STAGE_REASONS.get(stage, PublishReason), PublishReason):  # removal counts in every stage
+        for known in reasons:
+            if known.value == reason:
+                return known.sentence
+    return ""
+
+
+ReasonT = TypeVar("ReasonT", bound=Reason)
 
 
 class Outcomes(Generic[ReasonT]):

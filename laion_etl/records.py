@@ -4,8 +4,16 @@ These are the data contracts; docs/formats.md explains them column by column.
 """
 
 import hashlib
+from typing import TypeVar
 
+import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
+
+from laion_etl.ids import MAX_BATCH_PAIRS
+
+KEY_DIGITS = 14  # of a sample: 9 of its batch, 5 of its number in the batch
+IdT = TypeVar("IdT", int, NDArray[np.int64])
 
 PAIR_SCHEMA = pa.schema(
     [
@@ -22,8 +30,6 @@ PAIR_SCHEMA = pa.schema(
         pa.field("record_offset", pa.int64(), nullable=False),
     ]
 )
-
-MAX_BATCH_PAIRS = 100_000  # a sample key has five digits for the index in its batch
 
 # What a batch hands to its downloader: batches/<crawl>/<batch:09d>.parquet, row i = index i.
 BATCH_SCHEMA = pa.schema(
@@ -147,3 +153,8 @@ def scored_stem(crawl: str, batch: int) -> str:
 def sample_key(batch: int, index: int) -> str:
     """Key of a sample: 9 digits of batch, 5 digits of index in the batch."""
     return f"{batch:09d}{index:05d}"
+
+
+def batch_of(sample_id: IdT) -> IdT:
+    """The batch of a sample by its id (its key as a number); of an array of ids, the batch of each."""
+    return sample_id // MAX_BATCH_PAIRS

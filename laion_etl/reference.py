@@ -1,6 +1,7 @@
 """The configuration reference, generated from the settings: `make docs`."""
 
-from laion_etl.settings import Knob, knobs
+from laion_etl.settings import SettingField, setting_fields
+from laion_etl.settings.fields import Entries
 
 _INTRODUCTION = """# Configuration
 
@@ -9,8 +10,12 @@ Generated from `laion_etl/settings` by `make docs`; edit it there.
 A setting is an environment variable, or an entry of a TOML file: `LAION_ETL_CONFIG` names the file, else
 `laion_etl.toml` in the current folder is read. `LAION_ETL_DOWNLOAD_CONNECTIONS=64` is
 `connections = 64` under `[download]`; settings of the first table stand at the top of the file. The
-environment wins. A name that is no setting is an error that suggests the right one.
+environment wins. Lists are comma separated in the environment. All settings are checked before any work: a
+name that does not exist, a value out of range or an unknown choice ends a command with exit code 2 and one
+line that says what to do. Column *changes* names the stage whose output a setting changes: its finished work
+is made again after a change, and the manifest of a dataset records the value.
 """
+_HEAD = "| variable | default | unit | values | changes | meaning |\n|---|---|---|---|---|---|"
 
 _TITLES = {
     "core": "Where things are",
@@ -20,7 +25,7 @@ _TITLES = {
     "plan": "Plan",
     "download": "Download",
     "clip": "CLIP",
-    "safety": "Safety and beauty",
+    "safety": "Safety and aesthetics",
     "publish": "Publish",
     "index": "Index and search",
     "alerts": "Alerts",
@@ -33,16 +38,34 @@ def reference() -> str:
     """docs/configuration.md as one Markdown text."""
     parts = [_INTRODUCTION]
     for group, title in _TITLES.items():
-        rows = [_row(knob) for knob in knobs() if knob.group == group]
-        parts.append(
-            f"## {title}\n\n| variable | default | meaning |\n|---|---|---|\n" + "\n".join(rows) + "\n"
-        )
+        rows = [_row(field) for field in setting_fields() if field.group == group]
+        parts.append(f"## {title}\n\n{_HEAD}\n" + "\n".join(rows) + "\n")
     return "\n".join(parts)
 
 
-def _row(knob: Knob) -> str:
-    default = ", ".join(map(str, knob.default)) if isinstance(knob.default, tuple) else str(knob.default)
-    return f"| `{knob.variable}` | {f'`{default}`' if default else ''} | {knob.doc} |"
+def _row(field: SettingField) -> str:
+    declaration = field.declaration
+    cells = (
+        f"`{field.variable}`",
+        f"`{shown}`" if (shown := field.text(field.default)) else "",
+        declaration.unit,
+        _values(field),
+        declaration.changes.value if declaration.changes else "",
+        field.doc + " Secret: it is never shown." * field.secret,
+    )
+    return f"| {' | '.join(cell.replace('|', '&#124;') for cell in cells)} |"
+
+
+def _values(field: SettingField) -> str:
+    """What may be set, in words."""
+    if field.type is bool:
+        return "true, false"
+    if field.type == Entries:
+        return "TOML table"
+    choices = [f"`{choice}`" for choice in field.declaration.choices if choice]
+    factory = ["`module:factory`"] if field.declaration.or_factory else []
+    found = ", ".join([*choices, *factory]) or field.declaration.range
+    return f"list{': ' * bool(found)}{found}" if isinstance(field.default, tuple) else found
 
 
 if __name__ == "__main__":

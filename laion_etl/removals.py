@@ -19,13 +19,14 @@ import pyarrow.compute as pc
 
 from laion_etl.blocklists.image_hashes import HashBlocklist, PdqBlocklist
 from laion_etl.errors import InputError
+from laion_etl.funnel import PublishReason
 from laion_etl.parse.blocklist import Blocklists
 from laion_etl.stats import fingerprint
 from laion_etl.storage import Store
 
 FOLDER = "removals"
 FORMAT = 1
-REASON = "removed_by_request"
+REASON = PublishReason.REMOVED_BY_REQUEST.value
 RULES = ("domains", "urls", "pairs", "md5", "sha256", "pdq")
 FOUND = "found"  # not by a rule of its own: the same pair elsewhere in the store
 

@@ -1,9 +1,9 @@
-"""Check that code and documentation use the project's words: exits with 1 and a line for each place that does not.
+"""Check that code and documentation use the project's words; exit with 1 and list each place that does not.
 
     python scripts/check_words.py [FILE ...]      default: every tracked text file
 
-The phrases and what to write instead are in banned_phrases.txt. A line that must keep a phrase (a quotation, a field
-name of a foreign format) ends in a comment with `words: ok`.
+The phrases and what to write instead are in banned_phrases.txt. A line that must keep a phrase (a quotation, a
+field name of a foreign format) ends in a comment with `words: ok`.
 """
 
 import re
@@ -15,7 +15,13 @@ ROOT = Path(__file__).parents[1]
 PHRASES = Path(__file__).with_name("banned_phrases.txt")
 CHECKED = {".py", ".md", ".j2", ".js", ".sql", ".toml", ".yaml", ".in", ".sh"}
 # The history keeps its words; texts in data files and test inputs are data.
-LEFT_OUT = ("CHANGELOG.md", "tests/parse/", "tests/fuzz/", "laion_etl/parse/data/", "laion_etl/minicrawl/lexicon.py")
+LEFT_OUT = (
+    "CHANGELOG.md",
+    "tests/parse/",
+    "tests/fuzz/",
+    "laion_etl/parse/data/",
+    "laion_etl/minicrawl/lexicon.py",
+)
 ALLOWED = "words: ok"
 
 
@@ -39,7 +45,9 @@ def findings(text: str, phrases: list[tuple[re.Pattern[str], str]]) -> list[tupl
 def tracked_files() -> list[str]:
     """Paths, relative to the root, of the files that are checked by default."""
     listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    return [name for name in listed.splitlines() if Path(name).suffix in CHECKED and not name.startswith(LEFT_OUT)]
+    return [
+        name for name in listed.splitlines() if Path(name).suffix in CHECKED and not name.startswith(LEFT_OUT)
+    ]
 
 
 def main(names: list[str]) -> int:

@@ -188,11 +188,6 @@ def test_a_selection_that_is_none_is_a_usage_error(text: str) -> None:
         parse_selection(text)
 
 
-def test_partitions_of_no_size_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(SettingsError, match="at least 1"):
-        partitions(CRAWL, source(tmp_path, CRAWL, lines(CRAWL, 8), per_partition=0))
-
-
 def test_a_partition_numbers_its_files() -> None:
     assert Partition("mine", 2, 6, ("a", "b")).indexed_wat_files == [(6, "a"), (7, "b")]
 

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from laion_etl.errors import SettingsError
 from laion_etl.metrics import StageMetrics, Statsd
 from laion_etl.settings import CoreSettings
 from laion_etl.stats import StageStats
@@ -86,9 +85,3 @@ def test_a_server_that_is_nowhere_stops_no_stage_and_is_complained_of_once(
     statsd.send(["a:1|c"])
     statsd.send(["a:1|c"])
     assert [message.split(":")[0] for message in caplog.messages] == ["no metrics"]
-
-
-@pytest.mark.parametrize("core", [CoreSettings(statsd="nowhere"), CoreSettings(statsd_tags=("host",))])
-def test_what_can_not_be_meant_is_a_settings_error(core: CoreSettings) -> None:
-    with pytest.raises(SettingsError, match="LAION_ETL_STATSD"):
-        StageMetrics(core)

@@ -1,7 +1,8 @@
+import numpy as np
 import pytest
 
 from laion_etl.funnel import Outcomes, ParseReason
-from laion_etl.records import pair_id, sample_key, subset_of_language
+from laion_etl.records import KEY_DIGITS, batch_of, pair_id, sample_key, subset_of_language
 from laion_etl.settings import ParseSettings
 from laion_etl.stats import Output, StageStats, fingerprint
 
@@ -47,3 +48,11 @@ def test_keys_sort_by_batch_and_index() -> None:
 )
 def test_subsets_follow_the_language(language: str, subset: str) -> None:
     assert subset_of_language(language) == subset
+
+
+@pytest.mark.parametrize(("batch", "index"), [(0, 0), (12, 345), (9, 99_999), (202_643_123, 0)])
+def test_the_batch_of_a_sample_is_found_by_its_id(batch: int, index: int) -> None:
+    key = sample_key(batch, index)
+    assert len(key) == KEY_DIGITS
+    assert batch_of(int(key)) == batch
+    assert batch_of(np.array([int(key), int(sample_key(batch, 7))])).tolist() == [batch, batch]

@@ -1,8 +1,10 @@
 from pathlib import Path
 
+import pytest
+
 from laion_etl.reference import reference
 from laion_etl.reproduction import reproduction
-from laion_etl.settings import knobs
+from laion_etl.settings import SettingField, setting_fields
 
 
 def test_the_configuration_reference_is_current() -> None:
@@ -15,7 +17,16 @@ def test_the_reproduction_table_has_the_defaults_of_the_settings() -> None:
     assert page.read_text() == reproduction(), "run `make docs`"
 
 
-def test_every_knob_is_in_the_reference() -> None:
-    text = reference()
-    for knob in knobs():
-        assert f"`{knob.variable}`" in text
+@pytest.mark.parametrize("field", setting_fields(), ids=lambda field: field.variable)
+def test_every_setting_is_in_the_reference_with_what_is_declared(field: SettingField) -> None:
+    [row] = [line for line in reference().splitlines() if line.startswith(f"| `{field.variable}` |")]
+    cells = [cell.strip() for cell in row.strip("|").split("|")]
+    assert len(cells) == 6
+    _, default, unit, values, changes, meaning = cells
+    declaration = field.declaration
+    assert default.strip("`") == field.text(field.default)
+    assert unit == declaration.unit
+    assert declaration.range in values
+    assert all(f"`{choice}`" in values for choice in declaration.choices if choice)
+    assert changes == (declaration.changes or "")
+    assert meaning.startswith(field.doc)

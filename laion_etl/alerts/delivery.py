@@ -30,7 +30,7 @@ def deliver(alert: Alert, settings: Settings) -> tuple[str, ...]:
     except (LaionEtlError, OSError) as error:
         log.warning("cannot look up whether an alert was sent before: %s; it is sent now", error)
         return _send(alert, settings.alerts)
-    held_back = alert.kind is not Kind.DIGEST and alike >= settings.alerts.most_alike
+    held_back = alert.kind is not Kind.DIGEST and alike >= settings.alerts.max_alike
     sent = () if held_back else _send(alert, settings.alerts)
     _keep(alert, sent, held_back=held_back, store=store)
     return sent

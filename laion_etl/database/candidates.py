@@ -22,7 +22,6 @@ from psycopg.pq import Format
 
 from laion_etl.database.binary_copy import Texts, page_numbers, page_rows, pair_rows
 from laion_etl.database.kernels import Bytes, Ints, Longs
-from laion_etl.errors import SettingsError
 from laion_etl.settings import LoadSettings
 from laion_etl.storage import Store
 
@@ -43,12 +42,7 @@ class DedupeRule(StrEnum):
 
     @classmethod
     def of(cls, settings: LoadSettings) -> "DedupeRule":
-        try:
-            return cls(settings.dedupe)
-        except ValueError as error:
-            raise SettingsError(
-                f"LAION_ETL_LOAD_DEDUPE={settings.dedupe!r} is neither pair nor url"
-            ) from error
+        return cls(settings.dedupe)
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ is still the one that they were loaded from.
 import json
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 
 from psycopg import Connection
@@ -19,7 +19,7 @@ from laion_etl.database.connect import Database
 from laion_etl.database.queries import query
 from laion_etl.errors import SettingsError
 from laion_etl.records import partition_name
-from laion_etl.settings import ParseSettings
+from laion_etl.settings import ParseSettings, Stage, shaping
 from laion_etl.stats import StageStats, fingerprint
 from laion_etl.storage import Store
 
@@ -51,7 +51,7 @@ def check_rules(crawl: str, partition: int, parsed: StageStats, settings: ParseS
     versions do not name their rules.
     """
     made = parsed.details.get("rules")
-    if made is not None and made != json.loads(json.dumps(asdict(settings.rules()))):
+    if made is not None and made != json.loads(json.dumps(shaping(settings, Stage.PARSE)["parse"])):
         raise SettingsError(
             f"cannot load partition {partition} of {crawl}: its pairs were made by other parse settings; run "
             f"`laion-etl parse --crawl {crawl} --partition {partition}` first (in Airflow clear the task "

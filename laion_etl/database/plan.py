@@ -23,15 +23,8 @@ from laion_etl.database.dealing import deal, deal_by_language
 from laion_etl.database.load import crawl_number, delete_load_stats, stats_to_store
 from laion_etl.database.loaded import plan_fingerprint
 from laion_etl.database.queries import query
-from laion_etl.errors import DatabaseError, SettingsError
-from laion_etl.records import (
-    BATCH_SCHEMA,
-    MAX_BATCH_PAIRS,
-    batch_file_name,
-    plan_stats_name,
-    scored_stem,
-    shard_stem,
-)
+from laion_etl.errors import DatabaseError
+from laion_etl.records import BATCH_SCHEMA, batch_file_name, plan_stats_name, scored_stem, shard_stem
 from laion_etl.settings import PlanSettings, Settings
 from laion_etl.stats import Output, StageStats
 from laion_etl.storage import Store
@@ -46,7 +39,6 @@ def plan_batches(crawl: str, settings: Settings, store: Store, database: Databas
     Writes `batches/<crawl>/<batch>.parquet` (BATCH_SCHEMA, at most `batch_size` rows) and `_stats.json`,
     whose details list the batch numbers. Partitions loaded later make further batches.
     """
-    _check(settings.plan)
     store.begin(plan_stats_name(crawl))
     planner = partial(_plan, crawl=crawl, settings=settings.plan, store=store)
     crawl_no = database.run(planner, settings.database.bulk_timeout_s)
@@ -75,14 +67,6 @@ def forget_crawl(crawl: str, settings: Settings, store: Store, database: Databas
 
     database.run(forget, settings.database.bulk_timeout_s)
     delete_load_stats(crawl, store)
-
-
-def _check(settings: PlanSettings) -> None:
-    if not 1 <= settings.batch_size <= MAX_BATCH_PAIRS:
-        raise SettingsError(f"LAION_ETL_PLAN_BATCH_SIZE has to be 1 to {MAX_BATCH_PAIRS:,}")
-    for name in ("max_pairs_per_host", "window_pairs"):
-        if getattr(settings, name) < 1:
-            raise SettingsError(f"LAION_ETL_PLAN_{name.upper()} has to be 1 or more")
 
 
 def _plan(connection: Connection, crawl: str, settings: PlanSettings, store: Store) -> int:

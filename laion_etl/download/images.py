@@ -14,7 +14,6 @@ from PIL import ExifTags, Image, ImageCms, ImageFile
 from laion_etl.download.hashes import pdq_hash, perceptual_hash
 from laion_etl.download.image_header import SNIFF_BYTES, ImageRules, ends_cleanly, plain_size, sniff
 from laion_etl.download.resize import Resize
-from laion_etl.errors import SettingsError
 from laion_etl.funnel import DownloadStatus
 from laion_etl.imagefiles import DECODE_ERRORS
 from laion_etl.settings import DownloadSettings
@@ -50,10 +49,6 @@ class ImageSettings:
 
     @classmethod
     def from_settings(cls, settings: DownloadSettings) -> "ImageSettings":
-        """Raises SettingsError for an unknown resize mode or format."""
-        if settings.encode_format not in ENCODINGS:
-            given = f"LAION_ETL_DOWNLOAD_ENCODE_FORMAT={settings.encode_format!r}"
-            raise SettingsError(f"{given} is none of {', '.join(ENCODINGS)}")
         return cls(
             ImageRules.from_settings(settings),
             Resize.from_settings(settings),

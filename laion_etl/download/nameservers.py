@@ -16,7 +16,6 @@ import dns.rdatatype
 import trio
 
 from laion_etl.download.resolver import Addresses, NoSuchName, ResolverTrouble, has_ipv6
-from laion_etl.errors import SettingsError
 
 _RESOLV_CONF = Path("/etc/resolv.conf")
 _TRY_S = 2.0  # per server; the caller limits the whole lookup
@@ -83,7 +82,7 @@ def _read(answer: dns.message.Message) -> Addresses:
 
 
 def parse_servers(entries: Iterable[str]) -> list[tuple[str, int]]:
-    """Addresses and ports of `LAION_ETL_DOWNLOAD_NAMESERVERS`; raises SettingsError for what is none."""
+    """Addresses and ports of `LAION_ETL_DOWNLOAD_NAMESERVERS`."""
     servers: list[tuple[str, int]] = []
     for entry in entries:
         if entry == "system":
@@ -92,10 +91,6 @@ def parse_servers(entries: Iterable[str]) -> list[tuple[str, int]]:
         address, colon, port = entry.rpartition(":")
         if not colon or address.endswith(":") or (":" in address and not address.endswith("]")):
             address, port = entry, str(_DNS_PORT)
-        if not port.isdigit():
-            raise SettingsError(
-                f"LAION_ETL_DOWNLOAD_NAMESERVERS entry {entry!r} is not address or address:port"
-            )
         servers.append((address.strip("[]"), int(port)))
     return servers
 

@@ -4,12 +4,10 @@ from dataclasses import dataclass
 
 from PIL import Image
 
-from laion_etl.errors import SettingsError
 from laion_etl.settings import DownloadSettings
 
 Size = tuple[int, int]
 
-MODES = ("no", "keep_ratio", "keep_ratio_largest", "center_crop", "border")
 _BY_LONGER_SIDE = frozenset({"keep_ratio_largest", "border"})
 _SQUARE = frozenset({"center_crop", "border"})
 
@@ -47,15 +45,6 @@ class Resize:
 
     @classmethod
     def from_settings(cls, settings: DownloadSettings) -> "Resize":
-        """Raises SettingsError for an unknown mode or no size."""
-        if settings.resize_mode not in MODES:
-            raise SettingsError(
-                f"LAION_ETL_DOWNLOAD_RESIZE_MODE={settings.resize_mode!r} is none of {', '.join(MODES)}"
-            )
-        if settings.image_size < 1:
-            raise SettingsError(
-                "LAION_ETL_DOWNLOAD_IMAGE_SIZE must be at least 1; RESIZE_MODE=no keeps sizes"
-            )
         return cls(settings.resize_mode, settings.image_size, settings.resize_only_if_bigger)
 
     def plan(self, size: Size) -> Change | None:

@@ -18,7 +18,6 @@ import trio
 
 from laion_etl.download.link_failed import LinkFailed
 from laion_etl.download.ssrf import AddressPolicy
-from laion_etl.errors import SettingsError
 from laion_etl.funnel import DownloadStatus
 
 _START_LOOKUPS, _MIN_LOOKUPS, _MAX_LOOKUPS = 32, 4, 256
@@ -228,6 +227,4 @@ def _own_name(host: str) -> Addresses | None:
 def _override(entry: str) -> tuple[str, Endpoint]:
     pattern, _, endpoint = entry.partition("=")
     address, _, port = endpoint.rpartition(":")
-    if not (pattern and address and port.isdigit()):
-        raise SettingsError(f"LAION_ETL_DOWNLOAD_CONNECT_TO entry {entry!r} is not host-pattern=address:port")
     return pattern, (address.strip("[]"), int(port))

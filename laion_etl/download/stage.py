@@ -8,7 +8,6 @@ again from its beginning: to save the finished part, every image would have to b
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
 from typing import Any
 
 import pyarrow.parquet as pq
@@ -20,26 +19,9 @@ from laion_etl.download.timings import diagnose
 from laion_etl.errors import LaionEtlError
 from laion_etl.records import batch_file_name, batch_name, plan_stats_name, shard_stem
 from laion_etl.removals import Matcher, blanked, blocked_images, read_requests
-from laion_etl.settings import DownloadSettings, Settings
+from laion_etl.settings import Settings, Stage, shaping
 from laion_etl.stats import Output, StageStats, fingerprint
 from laion_etl.storage import Store
-
-# How a batch is worked on, not what comes out of it: a change of these is no reason to fetch again.
-_WITHOUT_EFFECT_ON_OUTPUT = {
-    "connections",
-    "connections_per_host",
-    "connections_per_domain",
-    "requests_per_host_s",
-    "requests_per_domain_s",
-    "nameservers",
-    "connect_to",
-    "allow_networks",
-    "metrics_file",
-    "grace_s",
-    "decoders",
-    "lease_s",
-    "max_attempts",
-}
 
 
 def download_batch(
@@ -56,7 +38,8 @@ def download_batch(
     `before_write` is called when all links are done; if it raises, nothing is written.
     """
     stats_name = f"{shard_stem(crawl, batch)}_stats.json"
-    unit_fingerprint = fingerprint("download", _shaping(settings.download), _batch_file(crawl, batch, store))
+    shaped = shaping(settings, Stage.DOWNLOAD)
+    unit_fingerprint = fingerprint("download", shaped, _batch_file(crawl, batch, store))
     if (done := store.finished(stats_name, unit_fingerprint)) is not None:
         return done
     requests, pdq_distance = read_requests(store), settings.download.pdq_distance
@@ -103,10 +86,6 @@ def _network(downloader: BatchDownloader, seconds: float) -> dict[str, Any]:
         "latency_s": latencies,
         "diagnosis": diagnose(outcomes.input, outcomes.dropped, latencies),
     }
-
-
-def _shaping(settings: DownloadSettings) -> dict[str, Any]:
-    return {k: v for k, v in asdict(settings).items() if k not in _WITHOUT_EFFECT_ON_OUTPUT}
 
 
 def _batch_file(crawl: str, batch: int, store: Store) -> Output | None:

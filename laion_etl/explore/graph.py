@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from usearch.index import Index
 
-from laion_etl.errors import InputError, SettingsError
+from laion_etl.errors import InputError
 from laion_etl.settings import IndexSettings
 from laion_etl.tarshard import SequentialFile
 
@@ -36,8 +36,6 @@ class GraphWriter:
     """Takes vectors and writes them as an index."""
 
     def __init__(self, dim: int, settings: IndexSettings) -> None:
-        if settings.dtype not in _METRICS:
-            raise SettingsError(f"LAION_ETL_INDEX_DTYPE={settings.dtype!r} is none of {', '.join(_METRICS)}")
         self.dim = dim
         self._index = Index(
             ndim=dim,

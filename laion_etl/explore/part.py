@@ -7,7 +7,6 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cached_property
 from threading import Event
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -20,23 +19,13 @@ from laion_etl.explore.rows import ROW_SCHEMA, Place, counted, picture_places, w
 from laion_etl.publish.scored import ScoredBatch, ScoredCrawl, read_batch
 from laion_etl.publish.subsets import published_rows
 from laion_etl.records import batch_name
-from laion_etl.settings import IndexSettings
+from laion_etl.settings import IndexSettings, Stage, shaping
 from laion_etl.stats import Output, StageStats, fingerprint
 from laion_etl.storage import Store
 
 FORMAT = 1
 COUNTED = {"languages": "LANGUAGE", "licenses": "LICENSE", "tags": "NSFW"}
 _MOSTCOUNTED = 200  # values of a column that are counted one by one
-_WITHOUT_EFFECT_ON_OUTPUT = ("expansion_search", "exact_rows", "jobs")
-
-
-def shaping(settings: IndexSettings) -> dict[str, Any]:
-    """The settings that change what is written."""
-    return {
-        name: getattr(settings, name)
-        for name in IndexSettings.__slots__
-        if name not in _WITHOUT_EFFECT_ON_OUTPUT
-    }
 
 
 def most(counts: Iterable[dict[str, int]]) -> dict[str, int]:
@@ -72,7 +61,7 @@ class Part:
     @cached_property
     def mark(self) -> str:
         identities = [batch.identity for batch in self.batches]
-        return fingerprint("index part", FORMAT, shaping(self.settings), identities)
+        return fingerprint("index part", FORMAT, shaping(self.settings, Stage.INDEX), identities)
 
     @property
     def unit(self) -> str:

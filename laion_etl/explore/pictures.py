@@ -13,7 +13,7 @@ from laion_etl.errors import InputError, MissingInputError
 from laion_etl.explore.graph import Floats
 from laion_etl.explore.query import Hit
 from laion_etl.machine import usable_cores
-from laion_etl.records import scored_stem
+from laion_etl.records import batch_of, scored_stem
 from laion_etl.score.model import ClipModel
 from laion_etl.score.pixels import PixelPlan, Pixels
 from laion_etl.score.preparers import Material, Preparers
@@ -26,7 +26,6 @@ MEDIA_TYPES = {"jpg": "image/jpeg", "png": "image/png", "webp": "image/webp", "a
 _BLOCKS = 8  # pictures on their way at once
 _THUMBNAIL = PixelPlan(256)
 _QUALITY = 80
-_KEY_INDEX_DIGITS = 100_000
 
 
 def ending_of(data: bytes) -> str:
@@ -50,7 +49,7 @@ def stored_picture(hit: Hit, store: Store) -> tuple[str, bytes] | None:
     row = hit.row
     if row["picture_offset"] is None:
         return None
-    tar = f"{scored_stem(row['crawl'], hit.sample_id // _KEY_INDEX_DIGITS)}.tar"
+    tar = f"{scored_stem(row['crawl'], batch_of(hit.sample_id))}.tar"
     start, ending = row["picture_offset"] - BLOCK, row["picture_ending"]
     try:
         name, data = member_of(store.read_range(tar, start, BLOCK + row["picture_bytes"]), start)

@@ -17,11 +17,11 @@ from laion_etl.errors import InputError
 from laion_etl.publish.listing import Manifest, read_manifest
 from laion_etl.publish.subsets import LANGUAGE_SUBSETS
 from laion_etl.publish.versions import Release, read_versions
+from laion_etl.records import batch_of
 from laion_etl.stats import fingerprint
 from laion_etl.storage import Store
 
 _ROWS_PER_READ = 1 << 17
-_KEY_INDEX_DIGITS = 100_000
 
 Ids = NDArray[np.int64]
 
@@ -75,7 +75,7 @@ def find_published(dataset: str, version: str, store: Store) -> Published:
 
 
 def _number(ids: Ids) -> int:
-    return int(ids[0]) // _KEY_INDEX_DIGITS
+    return batch_of(int(ids[0]))
 
 
 def _runs(names: Sequence[str], store: Store) -> Iterator[Ids]:
@@ -94,7 +94,7 @@ def _ids(name: str, store: Store) -> Iterator[Ids]:
         try:
             for rows in pq.ParquetFile(file).iter_batches(_ROWS_PER_READ, columns=["key"]):
                 ids = rows.column("key").cast(pa.int64()).to_numpy()
-                batches = ids // _KEY_INDEX_DIGITS
+                batches = batch_of(ids)
                 yield from np.split(ids, np.flatnonzero(batches[1:] != batches[:-1]) + 1)
         except (pa.ArrowException, OSError) as error:
             raise InputError(f"{store.uri(name)} can't be read ({error}); publish it again") from error

@@ -11,12 +11,12 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from threading import Event
 
-from laion_etl.errors import InputError, SettingsError
-from laion_etl.explore.part import COUNTED, FORMAT, Batch, Part, most, shaping
+from laion_etl.errors import InputError
+from laion_etl.explore.part import COUNTED, FORMAT, Batch, Part, most
 from laion_etl.explore.places import STATS, delete_unnamed, index_stats
 from laion_etl.explore.published import Published, PublishedBatch
 from laion_etl.publish.scored import ScoredBatch, ScoredCrawl, find_scored
-from laion_etl.settings import IndexSettings, Settings
+from laion_etl.settings import IndexSettings, Settings, Stage, shaping
 from laion_etl.stats import StageStats, fingerprint
 from laion_etl.storage import Store
 
@@ -32,7 +32,7 @@ def index_dataset(
     """
     release = published.release
     name = index_stats(release)
-    mark = fingerprint("index", FORMAT, release, published.identity, shaping(settings.index))
+    mark = fingerprint("index", FORMAT, release, published.identity, shaping(settings, Stage.INDEX))
     if done := store.finished(name, mark):
         delete_unnamed(release.name, store)
         return done
@@ -73,8 +73,6 @@ def _whole(published: Published, mark: str, parts: Sequence[StageStats]) -> Stag
 
 def _written(published: Published, settings: IndexSettings, store: Store) -> Iterator[StageStats]:
     """Part after part, some at the same time: usearch lets go of Python's lock."""
-    if settings.rows_per_part < 1 or settings.jobs < 1:
-        raise SettingsError("LAION_ETL_INDEX_ROWS_PER_PART and LAION_ETL_INDEX_JOBS must be at least 1")
     stop = Event()
     running: deque[Future[StageStats]] = deque()
     with ThreadPoolExecutor(settings.jobs) as pool:

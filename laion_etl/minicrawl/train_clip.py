@@ -47,7 +47,7 @@ UNKNOWN_TEXTS = 32  # per step
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """The knobs of one training."""
+    """The settings of one training."""
 
     seed: int = 20_221
     images: int = 10_000

@@ -39,7 +39,7 @@ Labels = NDArray[np.bool_]
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """The knobs of one training."""
+    """The settings of one training."""
 
     seed: int = 40_961
     images: int = 8_000

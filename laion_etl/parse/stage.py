@@ -6,7 +6,6 @@ files and duplicates between files are dropped, so the output does not depend on
 
 import json
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -20,7 +19,7 @@ from laion_etl.parse.dedupe import RecentPairs
 from laion_etl.parse.wat_workers import FileCounts, parse_files
 from laion_etl.records import PAIR_SCHEMA, partition_name
 from laion_etl.removals import BlockedLinks, blocked_links, read_requests
-from laion_etl.settings import Settings
+from laion_etl.settings import Settings, Stage, shaping
 from laion_etl.stats import StageStats, fingerprint
 from laion_etl.storage import Store
 
@@ -96,7 +95,7 @@ def parse_stats_name(crawl: str, partition: int) -> str:
 
 def parse_fingerprint(wat_files: Sequence[tuple[int, str]], settings: Settings, blocked: str) -> str:
     """The fingerprint of a partition parsed by these settings; `blocked` is that of all that is blocked."""
-    return fingerprint("parse", settings.parse.rules(), list(wat_files), blocked)
+    return fingerprint("parse", shaping(settings, Stage.PARSE), list(wat_files), blocked)
 
 
 def blocked_fingerprint(settings: Settings, store: Store) -> str:
@@ -106,7 +105,7 @@ def blocked_fingerprint(settings: Settings, store: Store) -> str:
 
 def plain_rules(settings: Settings) -> dict[str, Any]:
     """The settings by which pairs are chosen, as JSON has them."""
-    rules: dict[str, Any] = json.loads(json.dumps(asdict(settings.parse.rules())))
+    rules: dict[str, Any] = json.loads(json.dumps(shaping(settings.parse, Stage.PARSE)["parse"]))
     return rules
 
 

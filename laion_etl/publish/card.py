@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterable, Sequence
 
+from laion_etl.funnel import sentence_of
 from laion_etl.publish.release import PIPELINE, Facts
 from laion_etl.publish.statistics import SHARE_EDGES, SHORT_SIDE_EDGES, language_name
 from laion_etl.publish.subsets import DataFile
@@ -104,6 +105,10 @@ def _scores(facts: Facts) -> list[tuple[str, float, int, int]]:
     ]
 
 
-def _drops(facts: Facts) -> list[tuple[str, str, int]]:
-    rows = facts.funnel.rows
-    return [(row.stage, words(reason), count) for row in rows for reason, count in row.dropped.items()]
+def _drops(facts: Facts) -> list[tuple[str, str, int, str]]:
+    """Stage, reason, count and what the reason means."""
+    return [
+        (row.stage, words(reason), count, sentence_of(row.stage, reason))
+        for row in facts.funnel.rows
+        for reason, count in row.dropped.items()
+    ]

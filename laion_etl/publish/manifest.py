@@ -5,6 +5,7 @@ earlier versions. No wall clock and no machine paths: the same data and settings
 """
 
 import json
+import re
 from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import PurePath
@@ -15,32 +16,12 @@ from laion_etl.publish.release import PIPELINE, Facts
 from laion_etl.publish.subsets import DataFile
 from laion_etl.publish.versions import Release
 from laion_etl.records import DATASET_SCHEMA
-from laion_etl.settings import Settings
+from laion_etl.settings import Settings, Stage, recorded
 
 FORMAT = 2
+_ACCESS = re.compile(r"://[^/@\s]*@")
 
-# The knobs that decide which rows are in the dataset and what they say.
-_SHAPING: dict[str, tuple[str, ...]] = {
-    "parse": (
-        "min_alt_chars", "max_alt_chars", "max_url_chars", "max_host_chars", "refused_extensions",
-        "refuse_trackers", "refuse_placeholder_words", "refuse_placeholder_file_names",
-        "refuse_placeholder_hashes", "refuse_placeholder_dates", "max_text_repeats",
-        "language_detector", "language_min_bytes", "language_max_bytes", "language_min_probability",
-    ),
-    "plan": ("batch_size",),
-    "download": (
-        "connect_timeout_s", "timeout_s", "max_redirects", "max_bytes", "min_bytes", "max_pixels",
-        "min_side", "max_aspect_ratio", "resize_mode", "image_size", "resize_only_if_bigger",
-        "encode_format", "encode_quality", "ports", "verify_tls", "opt_out", "tdmrep", "robots_txt",
-        "hash_blocklist", "pdq_blocklist", "pdq_distance",
-    ),
-    "clip": ("model", "pretrained", "threshold_en", "threshold_other"),
-    "safety": ("prompts", "aesthetic_head", "nsfw_head", "violence_head", "watermark_model"),
-    "publish": (
-        "name", "rows_per_file", "high_resolution_px", "aesthetic_min", "duplicates",
-        "duplicate_bits", "duplicates_of_earlier", "subsets", "safe_leaves_out", "safe_max_punsafe",
-    ),
-}  # fmt: skip
+_STAGES = tuple(stage for stage in Stage if stage is not Stage.INDEX)  # those whose work is published
 
 
 def manifest(facts: Facts, files: Iterable[DataFile], earlier_files: Iterable[DataFile]) -> bytes:
@@ -118,15 +99,19 @@ def with_file(document: bytes, file: DataFile, release: Release) -> bytes:
 
 def shaping_settings(settings: Settings) -> dict[str, dict[str, Any]]:
     """The settings that shaped the data, as plain JSON values; paths are cut to file names."""
-    groups = asdict(settings)
     return {
-        group: {name: _without_folders(groups[group][name]) for name in names}
-        for group, names in _SHAPING.items()
+        group: {name: _without_folders(value) for name, value in values.items()}
+        for group, values in recorded(settings, *_STAGES).items()
     }
 
 
 def _without_folders(value: Any) -> Any:
-    return PurePath(value).name if isinstance(value, str) and PurePath(value).is_absolute() else value
+    """What the manifest says of a value: of a path the file's name, of a URL nothing before its host."""
+    if isinstance(value, tuple):
+        return tuple(_without_folders(entry) for entry in value)
+    if not isinstance(value, str):
+        return value
+    return PurePath(value).name if PurePath(value).is_absolute() else _ACCESS.sub("://", value)
 
 
 def _entry(file: DataFile, release: Release) -> dict[str, Any]:

@@ -14,7 +14,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 HASH_BYTES, HASH_BITS = 32, 256
-MOST_BITS = 15
 _RUN = 512  # hashes of one run of a band that are compared at once
 _COMPARED = 1 << 18  # pairs of two sets that are compared at once, 16 MB
 _FEWEST_ONES = 96  # of a hash that says something: PDQ sets half of its 256 bits

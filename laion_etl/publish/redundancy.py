@@ -18,20 +18,18 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from laion_etl.errors import SettingsError
+from laion_etl.funnel import PublishReason
 from laion_etl.publish import pictures
-from laion_etl.publish.nearness import MOST_BITS, Hashes, Ints, NearIndex, near_pairs, telling
+from laion_etl.publish.nearness import Hashes, Ints, NearIndex, near_pairs, telling
 from laion_etl.publish.scored import ScoredBatch, ScoredCrawl, read_batch
 from laion_etl.settings import PublishSettings
 from laion_etl.stats import Output
 from laion_etl.storage import Store
 
-DUPLICATE = "duplicate_image"
-NEAR_DUPLICATE = "near_duplicate_image"
-EARLIER_DUPLICATE = "duplicate_image_of_earlier_crawl"
-EARLIER_NEAR_DUPLICATE = "near_duplicate_image_of_earlier_crawl"
-
-_MODES = ("keep", "exact", "near")
+DUPLICATE = PublishReason.DUPLICATE_IMAGE.value
+NEAR_DUPLICATE = PublishReason.NEAR_DUPLICATE_IMAGE.value
+EARLIER_DUPLICATE = PublishReason.DUPLICATE_IMAGE_OF_EARLIER_CRAWL.value
+EARLIER_NEAR_DUPLICATE = PublishReason.NEAR_DUPLICATE_IMAGE_OF_EARLIER_CRAWL.value
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,16 +82,10 @@ def find_redundant(
     earlier: tuple[Output, ...] = (),
     rows_of: Callable[[ScoredBatch], Iterable[pa.RecordBatch]] | None = None,
 ) -> Redundant:
-    """The kept samples of a crawl that settings leave out. Raises SettingsError for unknown settings.
+    """The kept samples of a crawl that settings leave out.
 
     `rows_of` gives the rows of a batch; without it they are those that were scored.
     """
-    if settings.duplicates not in _MODES:
-        raise SettingsError(
-            f"LAION_ETL_PUBLISH_DUPLICATES={settings.duplicates!r} is none of {', '.join(_MODES)}"
-        )
-    if not 0 <= settings.duplicate_bits <= MOST_BITS:
-        raise SettingsError(f"LAION_ETL_PUBLISH_DUPLICATE_BITS must be 0 to {MOST_BITS}")
     if settings.duplicates == "keep":
         return Redundant.nothing()
     bits = settings.duplicate_bits if settings.duplicates == "near" else None

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 
 import pyarrow as pa
 
-from laion_etl.errors import InputError, SettingsError
+from laion_etl.errors import InputError
 from laion_etl.overview import crawl_funnel
 from laion_etl.publish import listing, manifest, pictures
 from laion_etl.publish.completeness import Expected, nothing_new, scored_crawl
@@ -28,11 +28,11 @@ from laion_etl.publish.report import report_page
 from laion_etl.publish.scored import ScoredCrawl
 from laion_etl.publish.statistics import Statistics
 from laion_etl.publish.subsets import DataFile, SubsetWriter, published_rows, subsets
-from laion_etl.publish.variants import RESEARCH, check_safe_settings, dataset_name
+from laion_etl.publish.variants import RESEARCH, dataset_name
 from laion_etl.publish.versions import Release, change_versions, is_named, read_versions
 from laion_etl.publish.visible import make_visible, renew_card
 from laion_etl.removals import Matcher, read_requests
-from laion_etl.settings import Settings
+from laion_etl.settings import Settings, Stage, shaping
 from laion_etl.stats import Output, StageStats, fingerprint
 from laion_etl.storage import Store
 
@@ -45,10 +45,6 @@ def publish_variants(
     Returns nothing, and writes nothing, when the crawl is planned and has no pair that was not known before.
     Raises IncompleteError also then.
     """
-    if not settings.publish.variants:
-        raise SettingsError("LAION_ETL_PUBLISH_VARIANTS names no variant; research is the usual one")
-    for variant in settings.publish.variants:
-        dataset_name(settings.publish.name, variant)
     if nothing_new(crawl, store):
         if expected is not None:
             expected.check_partitions(crawl, store)
@@ -146,10 +142,7 @@ def _prepare(
     expected: Expected | None = None,
 ) -> _Work:
     dataset = Release(dataset_name(settings.publish.name, variant), crawl).name
-    if settings.publish.rows_per_file < 1:
-        raise SettingsError("LAION_ETL_PUBLISH_ROWS_PER_FILE must be at least 1")
     subsets(settings.publish)
-    check_safe_settings(settings.publish)
     published = listing.published_stats(dataset, crawl, store)
     scored = scored_crawl(crawl, expected, published, store)
     earlier = compared_with(dataset, scored, settings.publish, store)
@@ -174,7 +167,7 @@ def _fingerprint(
         PIPELINE,
         dataset,
         variant,
-        replace(settings.publish, variants=()),
+        shaping(settings, Stage.PUBLISH),
         batches,
         scored.missing,
         scored.unplanned,

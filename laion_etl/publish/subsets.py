@@ -8,7 +8,6 @@ What the columns mean where the name does not say it:
   that set (the pipeline's own files have '').
 """
 
-import re
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
@@ -19,7 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from laion_etl.errors import InputError, SettingsError
+from laion_etl.errors import InputError
 from laion_etl.publish.expressions import Condition
 from laion_etl.records import DATASET_SCHEMA, SUBSET_EN, SUBSET_MULTI, SUBSET_NOLANG
 from laion_etl.settings import PublishSettings
@@ -30,8 +29,6 @@ SUBSET_HIGH_RESOLUTION = "laion-high-resolution"
 SUBSET_AESTHETIC = "laion-aesthetic"
 LANGUAGE_SUBSETS = (SUBSET_EN, SUBSET_MULTI, SUBSET_NOLANG)
 ROWS_PER_GROUP = 32_768  # as many rows of every subset are the memory that publishing takes
-_OWN_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,63}\Z")
-_TAKEN_NAMES = frozenset({*LANGUAGE_SUBSETS, SUBSET_HIGH_RESOLUTION, SUBSET_AESTHETIC, "report", "index"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +55,7 @@ class DataFile:
 def subsets(settings: PublishSettings) -> tuple[Subset, ...]:
     """The language subsets, which share no row and hold all, the overlapping ones, and those of settings.
 
-    Raises SettingsError for a name or an expression that can't be used.
+    Raises SettingsError for an expression that can't be used.
     """
     side, score = settings.high_resolution_px, settings.aesthetic_min
     return (
@@ -84,11 +81,6 @@ def subsets(settings: PublishSettings) -> tuple[Subset, ...]:
 
 
 def _own_subset(name: str, expression: str) -> Subset:
-    if not _OWN_NAME.match(name) or name in _TAKEN_NAMES:
-        raise SettingsError(
-            f"LAION_ETL_PUBLISH_SUBSETS: {name!r} can't be the name of a subset; use small letters, digits "
-            f"and dashes, and none of {', '.join(sorted(_TAKEN_NAMES))}"
-        )
     condition = Condition(name, expression)
     return Subset(name, condition.sql, condition.selects)
 

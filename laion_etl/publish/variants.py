@@ -9,16 +9,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from laion_etl.errors import SettingsError
-from laion_etl.funnel import ScoreReason
+from laion_etl.funnel import PublishReason, ScoreReason
 from laion_etl.settings import PublishSettings
 
 RESEARCH = "research"
 RESEARCH_SAFE = "research-safe"
 VARIANTS = (RESEARCH, RESEARCH_SAFE)
 
-_UNSAFE_TAGS = frozenset({"NSFW", "UNSURE"})
-NOT_TAGGED = "not_checked_for_safety"
-PUNSAFE = "punsafe_over_limit"
+NOT_TAGGED = PublishReason.NOT_CHECKED_FOR_SAFETY.value
+PUNSAFE = PublishReason.PUNSAFE_OVER_LIMIT.value
 _UNSAFE_REASONS = frozenset({ScoreReason.SUSPECTED_UNDERAGE.value, NOT_TAGGED, PUNSAFE})
 
 
@@ -32,14 +31,6 @@ def dataset_name(name: str, variant: str) -> str:
     if variant not in VARIANTS:
         raise SettingsError(f"LAION_ETL_PUBLISH_VARIANTS: {variant!r} is none of {', '.join(VARIANTS)}")
     return name if variant == RESEARCH else f"{name}-{variant}"
-
-
-def check_safe_settings(settings: PublishSettings) -> None:
-    """Raises SettingsError for tags there are not, or a limit outside of 0 to 1."""
-    if "NSFW" not in settings.safe_leaves_out or not set(settings.safe_leaves_out) <= _UNSAFE_TAGS:
-        raise SettingsError("LAION_ETL_PUBLISH_SAFE_LEAVES_OUT must be NSFW, or NSFW,UNSURE")
-    if not 0 <= settings.safe_max_punsafe <= 1:
-        raise SettingsError("LAION_ETL_PUBLISH_SAFE_MAX_PUNSAFE must be 0 to 1")
 
 
 def unsafe_reasons(rows: pa.RecordBatch, settings: PublishSettings) -> pa.Array:

@@ -22,12 +22,11 @@ from laion_etl.publish.presentation import CARD, DATASET_CARD
 from laion_etl.publish.rowstreams import ROWS_PER_READ, ascending, ids_of, side_by_side
 from laion_etl.publish.subsets import LANGUAGE_SUBSETS, DataFile, Subset, subsets
 from laion_etl.publish.versions import dataset_folder, read_versions
-from laion_etl.records import DATASET_SCHEMA
+from laion_etl.records import DATASET_SCHEMA, KEY_DIGITS
 from laion_etl.settings import PublishSettings
 from laion_etl.storage import Store
 
 _BYTES_PER_READ = 1 << 20
-_ID_DIGITS = 14
 
 Progress = Callable[[int, int], None]
 
@@ -156,7 +155,7 @@ class _Check:
 
     def _misplaced(self, table: pa.Table, part: Part, subset: Subset) -> int:
         """Rows that the rule of the subset does not select, of another crawl, or whose key is another."""
-        keys = pc.utf8_lpad(table["SAMPLE_ID"].cast(pa.string()), _ID_DIGITS, "0")
+        keys = pc.utf8_lpad(table["SAMPLE_ID"].cast(pa.string()), KEY_DIGITS, "0")
         right = pc.and_(pc.equal(table["crawl"], part.crawl), pc.equal(table["key"], keys))
         count: int = pc.sum(pc.and_(right, subset.selects(table))).as_py() or 0
         return int(table.num_rows) - count

@@ -45,6 +45,7 @@ _INDEX_PARTS = "_parts"  # laion_etl/explore/part.py
 _COLUMNS = ["pair_id", "url", "md5", "sha256", "pdq"]
 _DATASET_COLUMNS = {"URL": "url", "hash": "hash"}
 _VERSIONS = re.compile(r"dataset/([^/]+)/versions\.json\Z")
+_MAY_CHANGE = ("name", "contact")
 
 Progress = Callable[[int, int], None]
 
@@ -188,11 +189,14 @@ def _holding(request: Request, dataset: str, store: Store) -> list[str]:
 
 
 def _check_settings(dataset: str, part: Part, settings: Settings) -> None:
-    """A removal changes nothing else: what shaped the dataset has to be as it was."""
+    """A removal changes nothing else: what shaped the dataset has to be as it was.
+
+    But for whom people ask, which may change; and what a manifest of an earlier version does not say.
+    """
     now = shaping_settings(settings)["publish"]
-    plain = {name: _plain(value) for name, value in now.items() if name != "name"}
+    plain = {name: _plain(value) for name, value in now.items() if name not in _MAY_CHANGE}
     was = part.settings["publish"]
-    if others := sorted(name for name, value in plain.items() if was.get(name) != value):
+    if others := sorted(name for name, value in plain.items() if name in was and was[name] != value):
         raise SettingsError(
             f"dataset {dataset} has {part.crawl} by other settings ({', '.join(others)}); set them as "
             f"manifest.json of version {part.version} says, or publish it with yours first"

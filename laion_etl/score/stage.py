@@ -9,7 +9,7 @@ import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -28,13 +28,12 @@ from laion_etl.score.samples import Row, chunked, shard_samples
 from laion_etl.score.scorer import Scored, Scorer, load_scorer
 from laion_etl.score.shared import Plans
 from laion_etl.score.transfer import Floats, locked
-from laion_etl.settings import ClipSettings, Settings
+from laion_etl.settings import Settings, Stage, shaping
 from laion_etl.stats import Output, StageStats, fingerprint
 from laion_etl.storage import NewFile, Store
 from laion_etl.tarshard import finish, write_members
 
 _BLOCKS = 7  # of samples beside a GPU: four being prepared, three it works on
-_WITHOUT_EFFECT_ON_OUTPUT = {"batch_size", "device", "preparers", "threads"}
 _NOTED_DIGITS = 6  # of scores in the samples' JSON
 
 
@@ -148,11 +147,11 @@ class _Work:
             yield _Closed()
 
     def _open(self, shard: StageStats) -> _Opened:
-        clip, safety = self._settings.clip, self._settings.safety
+        rules = shaping(self._settings, Stage.SCORE)
         if shard.kept == 0:  # needs no model: its scored shard is empty
-            mark = fingerprint(_shaping(clip), safety, "no samples", shard.outputs)
-            return _Opened(shard, mark, None, embedding_dim(clip))
-        mark = fingerprint(_shaping(clip), safety, self.scorer.identity, shard.outputs)
+            mark = fingerprint("score", rules, "no samples", shard.outputs)
+            return _Opened(shard, mark, None, embedding_dim(self._settings.clip))
+        mark = fingerprint("score", rules, self.scorer.identity, shard.outputs)
         return _Opened(shard, mark, self.scorer, self.scorer.model.dim)
 
     def computing(self, steps: Iterator[_Mark | Chunk]) -> Iterator[_Mark | Computing]:
@@ -186,11 +185,6 @@ def _write(opened: _Opened, results: Iterator[_Mark | list[Scored]], store: Stor
                     writer.add(scored)
         writer.finish(opened.dim)
     return store.write_stats(f"{stem}_stats.json", _stats(opened, writer))
-
-
-def _shaping(clip: ClipSettings) -> dict[str, Any]:
-    """The settings that change results, beyond rounding."""
-    return {name: value for name, value in asdict(clip).items() if name not in _WITHOUT_EFFECT_ON_OUTPUT}
 
 
 def _stats(opened: _Opened, writer: "_ShardWriter") -> StageStats:

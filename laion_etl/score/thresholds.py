@@ -2,7 +2,7 @@
 
 LAION-5B, section 3.2: 0.28 for English with ViT-B/32, 0.26 for the rest with a multilingual text tower.
 Those numbers belong to those models. The tiny model brings thresholds calibrated for its own weights;
-they are used while both knobs stand at their defaults, so a threshold someone sets is always obeyed.
+they are used while both settings stand at their defaults, so a threshold someone sets is always obeyed.
 """
 
 from dataclasses import dataclass, fields

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 Floats = NDArray[np.float32]
 
-_KNOB = "LAION_ETL_SAFETY_WATERMARK_MODEL"
+_VARIABLE = "LAION_ETL_SAFETY_WATERMARK_MODEL"
 _FORMAT = "laion_etl watermark 1"
 _IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))  # mean and deviation of its channels
 _LAION_SIDE = 256
@@ -112,9 +112,9 @@ def load_watermark_model(settings: Settings, device: str) -> WatermarkModel:
     """The model that the settings name; raises ModelError, or SettingsError for a factory that is none."""
     named = settings.safety.watermark_model
     if is_factory(named):
-        model = load_factory(named, _KNOB, "a file")(settings, device)
+        model = load_factory(named, _VARIABLE, "a file")(settings, device)
         if not isinstance(model, WatermarkModel):
-            raise ModelError(f"{_KNOB}={named!r}: what the factory returned is no WatermarkModel")
+            raise ModelError(f"{_VARIABLE}={named!r}: what the factory returned is no WatermarkModel")
         return model
     return read_watermark_model(checked_file(named), device, settings.clip.threads)
 

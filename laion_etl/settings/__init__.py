@@ -1,23 +1,30 @@
-"""Every knob: its unit, its default and why. Read from LAION_ETL_* and one TOML file.
+"""Every setting, declared once: its type, unit, choices, range, secrecy, and whose output it changes.
 
-A knob `field` of group `download` is `LAION_ETL_DOWNLOAD_FIELD` in the environment and
+Read from LAION_ETL_* and one TOML file.
+
+A setting `field` of group `download` is `LAION_ETL_DOWNLOAD_FIELD` in the environment and
 `field = ...` under `[download]` in the TOML file (LAION_ETL_CONFIG, else ./laion_etl.toml);
-the knobs of the first group have no group name. The environment wins over the file.
+the settings of the first group have no group name. The environment wins over the file.
+All are checked when they are loaded, so a mistake ends a command before any work (exit code 2).
 docs/configuration.md is generated from this package.
 """
 
-from laion_etl.settings.curating import ClipSettings, IndexSettings, PublishSettings, SafetySettings
-from laion_etl.settings.gathering import DownloadSettings, LoadSettings, ParseSettings, PlanSettings
-from laion_etl.settings.groups import Settings, of_stage
-from laion_etl.settings.knob import PREFIX
-from laion_etl.settings.operating import (
-    AirflowSettings,
-    AlertSettings,
-    CoreSettings,
-    DatabaseSettings,
-    KubernetesSettings,
-)
-from laion_etl.settings.reading import Knob, knobs, load_settings
+from laion_etl.settings.airflow import AirflowSettings
+from laion_etl.settings.alerts import AlertSettings
+from laion_etl.settings.core import CoreSettings
+from laion_etl.settings.database import DatabaseSettings
+from laion_etl.settings.download import DownloadSettings
+from laion_etl.settings.fields import PREFIX, Stage
+from laion_etl.settings.kubernetes import KubernetesSettings
+from laion_etl.settings.load import LoadSettings
+from laion_etl.settings.loader import load_settings
+from laion_etl.settings.parse import ParseSettings
+from laion_etl.settings.plan import PlanSettings
+from laion_etl.settings.publish import PublishSettings
+from laion_etl.settings.registry import SettingField, recorded, setting_fields, shaping
+from laion_etl.settings.score import ClipSettings, SafetySettings
+from laion_etl.settings.search import IndexSettings
+from laion_etl.settings.settings import Settings, of_stage
 
 __all__ = [
     "PREFIX",
@@ -28,15 +35,18 @@ __all__ = [
     "DatabaseSettings",
     "DownloadSettings",
     "IndexSettings",
-    "Knob",
     "KubernetesSettings",
     "LoadSettings",
     "ParseSettings",
     "PlanSettings",
     "PublishSettings",
     "SafetySettings",
+    "SettingField",
     "Settings",
-    "knobs",
+    "Stage",
     "load_settings",
     "of_stage",
+    "recorded",
+    "setting_fields",
+    "shaping",
 ]

@@ -25,7 +25,7 @@ import sys
 from pathlib import Path
 from rich.console import Console
 from laion_etl.demo import demo
-demo._SETTINGS["LAION_ETL_WAT_FILES_PER_PARTITION"] = "0"
+demo._SETTINGS["LAION_ETL_PARSE_LANGUAGE_DETECTOR"] = "no_such_module:detector"
 sys.exit(demo.run_demo(Path(sys.argv[1]), False, Console()))
 """
 
@@ -107,6 +107,6 @@ def test_a_failed_task_is_named_with_the_end_of_its_log(demo_data: Path) -> None
         output, _ = process.communicate(timeout=200)
 
     assert process.returncode == 1
-    assert "failed: discover, try 1" in output  # a wrong setting is not tried again
-    assert "LAION_ETL_WAT_FILES_PER_PARTITION=0 must be at least 1" in output
+    assert "failed: partition.parse, try 1" in output  # a wrong setting is not tried again
+    assert "no_such_module can't be imported" in output
     assert f"logs: {demo_data / 'demo' / 'airflow' / 'logs'}" in output

@@ -1,7 +1,7 @@
 """What of a crawl counts as loaded: by Postgres, never by files that `forget` or a move leaves behind."""
 
 import json
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from uuid import uuid4
 
@@ -14,7 +14,7 @@ from laion_etl.database.loaded import loaded_crawl
 from laion_etl.database.plan import forget_crawl, plan_batches
 from laion_etl.errors import SettingsError
 from laion_etl.records import plan_stats_name, scored_stem, shard_stem
-from laion_etl.settings import Settings
+from laion_etl.settings import Settings, Stage, shaping
 from laion_etl.stats import StageStats
 from laion_etl.storage import LocalStore, Store
 from tests.database.pairs import numbered_pairs, write_pairs
@@ -153,7 +153,7 @@ def test_pairs_of_other_rules_are_not_loaded(store: Store, settings: Settings, d
     write_pairs(store, "C", 0, numbered_pairs(0, 10))
     parsed = store.read_stats("pairs/C/part-00000.json")
     english = replace(settings, parse=replace(settings.parse, languages=("en",)))
-    rules = json.loads(json.dumps(asdict(settings.parse.rules())))
+    rules = json.loads(json.dumps(shaping(settings.parse, Stage.PARSE)["parse"]))
     store.write_stats("pairs/C/part-00000.json", replace(parsed, details={"rules": rules}))
     with pytest.raises(SettingsError, match=r"cannot load partition 0 of C: .* clear the task parse"):
         load_partition("C", 0, english, store, database)

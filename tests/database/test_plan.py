@@ -7,8 +7,8 @@ import pytest
 from laion_etl.database.connect import Database
 from laion_etl.database.load import load_partition
 from laion_etl.database.plan import plan_batches
-from laion_etl.errors import DatabaseError, SettingsError
-from laion_etl.records import BATCH_SCHEMA, MAX_BATCH_PAIRS, batch_name, pair_id
+from laion_etl.errors import DatabaseError
+from laion_etl.records import BATCH_SCHEMA, batch_name, pair_id
 from laion_etl.settings import LoadSettings, PlanSettings, Settings
 from laion_etl.storage import Store
 from tests.database.pairs import numbered_pairs, write_pairs
@@ -148,21 +148,6 @@ def test_windows_change_nothing_but_memory(store: Store, database: Database, set
     assert sum(table.num_rows for table in tables) == 100
     assert max(table.num_rows for table in tables) <= 10
     assert len({url for table in tables for url in table["url"].to_pylist()}) == 100
-
-
-@pytest.mark.parametrize(
-    ("wrong", "name"),
-    [
-        (PlanSettings(batch_size=MAX_BATCH_PAIRS + 1), "LAION_ETL_PLAN_BATCH_SIZE"),
-        (PlanSettings(batch_size=0), "LAION_ETL_PLAN_BATCH_SIZE"),
-        (PlanSettings(max_pairs_per_host=0), "LAION_ETL_PLAN_MAX_PAIRS_PER_HOST"),
-    ],
-)
-def test_settings_without_sense(
-    store: Store, database: Database, settings: Settings, wrong: PlanSettings, name: str
-) -> None:
-    with pytest.raises(SettingsError, match=name):
-        plan_batches("C", replace(settings, plan=wrong), store, database)
 
 
 def test_under_rule_url_batches_carry_the_hash_of_the_pair(

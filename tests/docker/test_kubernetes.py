@@ -11,8 +11,7 @@ import pytest
 import yaml
 from kubernetes.client import models
 
-from laion_etl.settings import knobs as settings_knobs
-from laion_etl.settings import load_settings
+from laion_etl.settings import load_settings, setting_fields
 
 FOLDER = Path(__file__).parents[2] / "docker" / "kubernetes"
 VALUES = yaml.safe_load((FOLDER / "values.yaml").read_text())
@@ -217,7 +216,7 @@ def test_the_charts_policies_let_tasks_report_and_stages_send_metrics() -> None:
 
 
 def test_no_secret_is_written_down() -> None:
-    secret = {knob.variable for knob in settings_knobs() if knob.secret}
+    secret = {field.variable for field in setting_fields() if field.secret}
     assert not secret & environment().keys()
     for document in of_kind("Secret"):
         for name, value in document["stringData"].items():

@@ -7,7 +7,6 @@ from PIL import Image
 
 from laion_etl.download.image_header import dimensions, plain_size
 from laion_etl.download.images import StoredImage, decode, undecoded
-from laion_etl.errors import SettingsError
 from laion_etl.funnel import DownloadStatus as S
 from tests.download.test_images import encoded, scene, stored, with_settings
 
@@ -56,12 +55,6 @@ def test_a_border_is_white_and_a_crop_is_the_middle() -> None:
 def test_output_formats(name: str, format_: str) -> None:
     result, image = stored(encoded(scene(1, 900, 600)), with_settings(encode_format=name))
     assert (result.format, image.format) == (name, format_)
-
-
-@pytest.mark.parametrize("changes", [{"resize_mode": "crop"}, {"encode_format": "gif"}, {"image_size": 0}])
-def test_settings_that_mean_nothing_are_refused(changes: dict[str, object]) -> None:
-    with pytest.raises(SettingsError):
-        with_settings(**changes)
 
 
 def test_rules_of_size() -> None:

@@ -8,7 +8,6 @@ from laion_etl.download.link_failed import LinkFailed
 from laion_etl.download.request_url import parse_request_url
 from laion_etl.download.resolver import Addresses, NoSuchName, Resolver, ResolverTrouble, Source
 from laion_etl.download.ssrf import AddressPolicy
-from laion_etl.errors import SettingsError
 from laion_etl.funnel import DownloadStatus
 
 
@@ -188,9 +187,3 @@ def test_urls_that_are_never_requested(url: str, status: DownloadStatus) -> None
     with pytest.raises(LinkFailed) as caught:
         parse_request_url(url)
     assert caught.value.status is status
-
-
-@pytest.mark.parametrize("entry", ["x", "a=b", "=127.0.0.1:80", "a=127.0.0.1:http", "a=:80"])
-def test_a_malformed_connect_to_entry_is_named(entry: str) -> None:
-    with pytest.raises(SettingsError, match="CONNECT_TO"):
-        resolver_of(connect_to=(entry,))

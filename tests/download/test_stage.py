@@ -124,7 +124,7 @@ def test_a_finished_batch_is_not_fetched_again(store: Store, settings: Settings)
     first = download_batch("C", 7, settings, store)
     elsewhere = replace(settings, download=replace(settings.download, connect_to=()))
     assert download_batch("C", 7, elsewhere, store) == first
-    stricter = replace(settings, download=replace(settings.download, min_bytes=10_000_000))
+    stricter = replace(settings, download=replace(settings.download, min_bytes=1_000_000))
     assert download_batch("C", 7, stricter, store).dropped == {"too_few_bytes": 1}
 
 

@@ -11,7 +11,6 @@ from laion_etl.download.deadlines import retry_after_s
 from laion_etl.download.metrics import Metrics
 from laion_etl.download.tdmrep import is_reserved, matches, parse_tdmrep
 from laion_etl.download.timings import BatchTimings, diagnose
-from laion_etl.errors import SettingsError
 from laion_etl.funnel import DownloadStatus as S
 from tests.download.hostile import GOOD
 
@@ -74,8 +73,6 @@ def test_metrics_as_a_file_and_over_udp(tmp_path: Path) -> None:
     assert 'laion_etl_download_links_total{status="timeout"} 2' in lines
     assert 'laion_etl_download_seconds_bucket{le="0.1"} 0' in lines
     assert 'laion_etl_download_seconds_bucket{le="0.25"} 1' in lines
-    with pytest.raises(SettingsError, match="STATSD"):
-        Metrics(statsd="nowhere")
 
 
 XMP = b'<x:xmpmeta><rdf:Description plus:DataMining="http://ns.useplus.org/ldf/vocab/%b"/></x:xmpmeta>'

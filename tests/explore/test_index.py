@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from laion_etl.errors import InputError, MissingInputError, SettingsError
+from laion_etl.errors import InputError, MissingInputError
 from laion_etl.explore.filters import Filters
 from laion_etl.explore.graph import Graph, GraphWriter
 from laion_etl.explore.pictures import stored_picture
@@ -35,13 +35,13 @@ def copy(world: World, tmp_path: Path) -> World:
     return replace(world, store=LocalStore(root))
 
 
-def with_index(settings: Settings, **knobs: object) -> Settings:
-    return replace(settings, index=replace(settings.index, **knobs))  # type: ignore[arg-type]
+def with_index(settings: Settings, **changes: object) -> Settings:
+    return replace(settings, index=replace(settings.index, **changes))  # type: ignore[arg-type]
 
 
-def build(world: World, version: str = "", **knobs: object) -> StageStats:
+def build(world: World, version: str = "", **changes: object) -> StageStats:
     published = find_published("laion", version, world.store)
-    return index_dataset(published, with_index(world.settings, **knobs), world.store)
+    return index_dataset(published, with_index(world.settings, **changes), world.store)
 
 
 def hashes(store: Store) -> dict[str, str]:
@@ -228,11 +228,6 @@ def test_embeddings_that_are_gone_or_of_another_length_are_errors(copy: World) -
     copy.store.delete(f"{scored_stem(CRAWL, 1)}_stats.json")
     with pytest.raises(InputError, match="no longer there"):
         build(copy)
-
-
-def test_an_unknown_kind_of_numbers_is_refused() -> None:
-    with pytest.raises(SettingsError, match="LAION_ETL_INDEX_DTYPE"):
-        GraphWriter(8, IndexSettings(dtype="f8"))
 
 
 def clustered(rows: int, dim: int, seed: int = 3) -> np.ndarray:

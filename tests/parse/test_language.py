@@ -150,10 +150,10 @@ def test_a_custom_detector_is_named_by_module_and_function() -> None:
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("fasttext", "'fasttext' names nothing; choose cld3, py3langid, none or module:factory"),
-        ("", "'' names nothing"),
-        (":factory", "names nothing"),
-        ("laion_etl.parse.language:", "names nothing"),
+        ("fasttext", "'fasttext' is not a choice; use cld3, py3langid, none or module:factory"),
+        ("", "'' is not a choice"),
+        (":factory", "is not a choice"),
+        ("laion_etl.parse.language:", "is not a choice"),
         ("no_such_package.module:factory", "no_such_package.module can't be imported: No module named"),
         (f"{HERE}:missing", "has no function missing"),
         (f"{HERE}:NO_FUNCTION", "has no function NO_FUNCTION"),
@@ -163,7 +163,7 @@ def test_a_custom_detector_is_named_by_module_and_function() -> None:
 def test_a_name_that_is_not_a_detector_is_an_error_of_the_settings(name: str, message: str) -> None:
     with pytest.raises(SettingsError, match=message) as caught:
         language_detector(ParseSettings(language_detector=name))
-    assert f"LAION_ETL_PARSE_LANGUAGE_DETECTOR={name!r}" in str(caught.value)
+    assert "LAION_ETL_PARSE_LANGUAGE_DETECTOR=" in str(caught.value)
 
 
 def test_the_detector_of_the_settings_can_be_custom() -> None:

@@ -84,7 +84,7 @@ def test_a_column_is_judged_as_its_texts_are(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("knob", "text"),
+    ("setting", "text"),
     [
         ("refuse_placeholder_words", "image 12"),
         ("refuse_placeholder_file_names", "IMG_1234.JPG"),
@@ -92,9 +92,9 @@ def test_a_column_is_judged_as_its_texts_are(text: str) -> None:
         ("refuse_placeholder_dates", "12 March 2024"),
     ],
 )
-def test_each_reason_can_be_switched_off(knob: str, text: str) -> None:
+def test_each_reason_can_be_switched_off(setting: str, text: str) -> None:
     assert judged([text]) != [0]
-    assert judged([text], ParseSettings(**{knob: False})) == [0]  # type: ignore[arg-type]
+    assert judged([text], ParseSettings(**{setting: False})) == [0]  # type: ignore[arg-type]
     assert isinstance(link_outcome("a.jpg", text, "https://example.org/"), ParseReason)
-    kept = link_outcome("a.jpg", text, "https://example.org/", ParseSettings(**{knob: False}))  # type: ignore[arg-type]
+    kept = link_outcome("a.jpg", text, "https://example.org/", ParseSettings(**{setting: False}))  # type: ignore[arg-type]
     assert not isinstance(kept, ParseReason)

@@ -177,7 +177,10 @@ def test_the_preset_of_the_original_keeps_what_it_kept(tmp_path: Path, store: St
 
 
 def test_an_unknown_preset_is_an_error() -> None:
-    with pytest.raises(SettingsError, match="LAION_ETL_PARSE_PRESET='laion6b' is none of default, laion5b"):
+    with pytest.raises(
+        SettingsError,
+        match="PARSE_PRESET=laion6b: 'laion6b' is not a choice; use default, laion5b",
+    ):
         load_settings({"LAION_ETL_PARSE_PRESET": "laion6b"})
 
 

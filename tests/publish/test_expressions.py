@@ -10,6 +10,7 @@ from laion_etl.publish.stage import publish_dataset
 from laion_etl.publish.subsets import subsets
 from laion_etl.records import DATASET_SCHEMA
 from laion_etl.settings import PublishSettings, Settings, load_settings
+from laion_etl.settings.publish import TAKEN_NAMES
 from laion_etl.storage import Store
 from tests.publish.world import CRAWL, build_world, changed, write_world
 
@@ -90,8 +91,13 @@ def test_anything_else_is_refused(expression: str) -> None:
 
 @pytest.mark.parametrize("name", ["laion-en", "report", "../up", "Big", "", "a/b", "_x"])
 def test_names_of_subsets_are_folders_of_their_own(name: str) -> None:
-    with pytest.raises(SettingsError, match="can't be the name of a subset"):
-        subsets(PublishSettings(subsets=((name, "true"),)))
+    with pytest.raises(SettingsError, match="cannot use LAION_ETL_PUBLISH_SUBSETS="):
+        PublishSettings(subsets=((name, "true"),))
+
+
+def test_names_of_our_own_subsets_are_taken() -> None:
+    ours = {subset.name for subset in subsets(PublishSettings())}
+    assert ours <= TAKEN_NAMES
 
 
 def test_a_subset_of_settings_has_files_counts_and_a_line_on_the_card(store: Store) -> None:
@@ -114,5 +120,5 @@ def test_a_wrong_expression_is_found_before_anything_is_written(store: Store) ->
     with pytest.raises(SettingsError, match="no column TXT"):
         publish_dataset(CRAWL, changed(Settings(), subsets=(("own", "TXT = ''"),)), store)
     assert store.list("dataset") == []
-    with pytest.raises(SettingsError, match="is not a valid table of texts"):
+    with pytest.raises(SettingsError, match="is not a table of strings"):
         load_settings({"LAION_ETL_PUBLISH_SUBSETS": "cats = 3"})

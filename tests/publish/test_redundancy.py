@@ -7,7 +7,6 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from laion_etl.errors import SettingsError
 from laion_etl.publish import pictures
 from laion_etl.publish.redundancy import (
     DUPLICATE,
@@ -102,13 +101,6 @@ def test_a_dataset_without_redundant_pairs_adds_up(store: Store) -> None:
     assert published == {row["key"] for row in world.kept} - set(expected)
     page = store.read(f"dataset/laion/{CRAWL}.2/report/index.html").decode()
     assert "near duplicate image" in page
-
-
-@pytest.mark.parametrize("wrong", [{"duplicates": "some"}, {"duplicates": "near", "duplicate_bits": 16}])
-def test_unknown_settings_are_refused(store: Store, wrong: dict[str, Any]) -> None:
-    write_world(build_world(batches=1), store)
-    with pytest.raises(SettingsError, match="LAION_ETL_PUBLISH_DUPLICATE"):
-        publish_dataset(CRAWL, Settings(publish=replace(PublishSettings(), **wrong)), store)
 
 
 @pytest.fixture

@@ -141,5 +141,5 @@ def _stats(
 
 
 def changed(settings: Settings, **publish: Any) -> Settings:
-    """Settings with other publish knobs."""
+    """Settings with other publish settings."""
     return replace(settings, publish=replace(settings.publish, **publish))

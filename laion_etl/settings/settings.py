@@ -1,24 +1,25 @@
-"""All groups of knobs together."""
+"""All groups of settings together."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from laion_etl.errors import SettingsError
-from laion_etl.settings.curating import ClipSettings, IndexSettings, PublishSettings, SafetySettings
-from laion_etl.settings.gathering import DownloadSettings, LoadSettings, ParseSettings, PlanSettings
-from laion_etl.settings.operating import (
-    DEFAULT_CRAWL_SOURCE,
-    AirflowSettings,
-    AlertSettings,
-    CoreSettings,
-    DatabaseSettings,
-    KubernetesSettings,
-)
+from laion_etl.settings.airflow import AirflowSettings
+from laion_etl.settings.alerts import AlertSettings
+from laion_etl.settings.core import DEFAULT_CRAWL_SOURCE, CoreSettings
+from laion_etl.settings.database import DatabaseSettings
+from laion_etl.settings.download import DownloadSettings
+from laion_etl.settings.kubernetes import KubernetesSettings
+from laion_etl.settings.load import LoadSettings
+from laion_etl.settings.parse import ParseSettings
+from laion_etl.settings.plan import PlanSettings
+from laion_etl.settings.publish import PublishSettings
+from laion_etl.settings.score import ClipSettings, SafetySettings
+from laion_etl.settings.search import IndexSettings
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """All groups; `store_uri` and `collinfo_uri` fill in the defaults that depend on other knobs."""
+    """All groups; `store_uri` and `collinfo_uri` fill in the defaults that depend on other settings."""
 
     core: CoreSettings = field(default_factory=CoreSettings)
     parse: ParseSettings = field(default_factory=ParseSettings)
@@ -56,12 +57,7 @@ class Settings:
         return f"{self.core.crawl_source.rstrip('/')}/collinfo.json"
 
 
-def of_stage(entries: tuple[str, ...], stage: str, variable: str) -> str:
-    """What a list by stages (`parse=4,other=1`) says of a stage; '' for nothing. Raises SettingsError."""
-    found = {}
-    for entry in entries:
-        name, _, value = entry.partition("=")
-        if not (name and value):
-            raise SettingsError(f"{variable}: {entry!r} is not like {stage}=value")
-        found[name] = value
+def of_stage(entries: tuple[str, ...], stage: str) -> str:
+    """What a list by stages (`parse=4,other=1`) says of a stage; '' for nothing."""
+    found = dict(entry.split("=", 1) for entry in entries)
     return found.get(stage, found.get("other", ""))

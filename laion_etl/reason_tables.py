@@ -1,0 +1,28 @@
+"""The tables of drop reasons in docs/formats.md, made from laion_etl/funnel.py: `make docs`.
+
+Each stands between `<!-- reasons: STAGE -->` and `<!-- end of reasons -->`.
+"""
+
+import re
+import sys
+from pathlib import Path
+
+from laion_etl.funnel import STAGE_REASONS
+
+_TABLE = re.compile(r"(<!-- reasons: (\w+) -->\n).*?(<!-- end of reasons -->)", re.DOTALL)
+
+
+def with_tables(page: str) -> str:
+    """The page with its tables made anew. Raises KeyError for a stage that has no reasons."""
+    return _TABLE.sub(lambda match: f"{match[1]}\n{reason_table(match[2])}\n{match[3]}", page)
+
+
+def reason_table(stage: str) -> str:
+    """The reasons of a stage with their sentences, in Markdown."""
+    rows = [f"| {reason.value} | {reason.sentence} |" for reason in STAGE_REASONS[stage]]
+    return "\n".join(["| reason | meaning |", "|---|---|", *rows]) + "\n"
+
+
+if __name__ == "__main__":
+    for name in sys.argv[1:]:
+        Path(name).write_text(with_tables(Path(name).read_text()))

@@ -1,0 +1,153 @@
+"""What values of settings have to look like, beyond choices and ranges.
+
+Each check returns '' for a good value, else what is wrong with it and what to do.
+"""
+
+import re
+from collections.abc import Callable
+
+from laion_etl.settings.fields import Check, Entries
+
+STAGES = ("crawls", "discover", "estimate", "parse", "load", "plan", "download", "score", "publish")
+_PORT = re.compile(r"\d{1,5}\Z")
+_HIGHEST_PORT = 65_535
+
+
+def pattern(expression: str, example: str) -> Check:
+    """The whole value matches an expression."""
+    compiled = re.compile(expression)
+    return lambda value: "" if compiled.fullmatch(value) else f"{value!r} has another form; write {example}"
+
+
+def each(check: Check) -> Check:
+    """Every entry of a list passes a check."""
+    return lambda entries: next((problem for entry in entries if (problem := check(entry))), "")
+
+
+def optional(check: Check) -> Check:
+    """Empty, or passes a check."""
+    return lambda value: check(value) if value else ""
+
+
+def not_empty(value: object) -> str:
+    """There is a value."""
+    return "" if value else "it is empty; name at least one, or leave it out for the default"
+
+
+def place(*schemes: str) -> Check:
+    """A path, or a URL with one of these schemes."""
+
+    def check(value: str) -> str:
+        scheme, found, rest = value.partition("://")
+        if not found or (scheme.lower() in schemes and rest):
+            return ""
+        known = ", ".join(f"{name}://..." for name in schemes)
+        return f"{scheme}:// cannot be used here; write a path or {known}"
+
+    return check
+
+
+def url(*schemes: str) -> Check:
+    """A URL with one of these schemes."""
+
+    def check(value: str) -> str:
+        scheme, _, rest = value.partition("://")
+        known = " or ".join(f"{name}://..." for name in schemes)
+        return "" if scheme.lower() in schemes and rest else f"it is not a URL of this kind; write {known}"
+
+    return check
+
+
+def host_and_port(value: str) -> str:
+    """`host:port`; the host of an IPv6 address in brackets."""
+    host, _, port = value.rpartition(":")
+    if host and _is_port(port):
+        return ""
+    return f"{value!r} is not host:port; write it like localhost:8125"
+
+
+def mail_server(value: str) -> str:
+    """`host` or `host:port`."""
+    return "" if value and ":" not in value else host_and_port(value)
+
+
+def network(value: str) -> str:
+    """A network in CIDR notation."""
+    from ipaddress import ip_network
+
+    try:
+        ip_network(value)
+    except ValueError as error:
+        return f"{error}; write a network like 127.0.0.0/8"
+    return ""
+
+
+def nameserver(value: str) -> str:
+    """An address, with or without a port, or `system`."""
+    from ipaddress import ip_address
+
+    if value == "system":
+        return ""
+    address, _, port = value.rpartition(":")
+    for literal in (value, address if _is_port(port) else ""):
+        try:
+            ip_address(literal.removeprefix("[").removesuffix("]"))
+        except ValueError:
+            continue
+        return ""
+    return f"{value!r} is not address, address:port or system; write it like 127.0.0.1:53"
+
+
+def override(value: str) -> str:
+    """`host-pattern=address:port`."""
+    pattern_, _, endpoint = value.partition("=")
+    if pattern_ and not host_and_port(endpoint):
+        return ""
+    return f"{value!r} is not host-pattern=address:port; write it like *.example=127.0.0.1:8080"
+
+
+def by_stage(value_form: str, example: str, *, others: bool) -> Callable[[tuple[str, ...]], str]:
+    """Entries `stage=value`, one for each stage; with `others` also `other=value`."""
+    compiled = re.compile(value_form)
+    names = (*STAGES, "other") if others else STAGES
+
+    def check(entries: tuple[str, ...]) -> str:
+        seen = set()
+        for entry in entries:
+            name, _, value = entry.partition("=")
+            if not compiled.fullmatch(value):
+                return f"{entry!r} is not like {example}; write stage=value"
+            if name not in names:
+                return f"{name!r} in {entry!r} is not a stage; use {', '.join(names)}"
+            if name in seen:
+                return f"it names {name} twice; remove one of the entries"
+            seen.add(name)
+        return ""
+
+    return check
+
+
+def table_names(expression: str, taken: frozenset[str]) -> Callable[[Entries], str]:
+    """The names of a table match an expression and are not taken."""
+    compiled = re.compile(expression)
+
+    def check(entries: Entries) -> str:
+        for name, _ in entries:
+            if not compiled.fullmatch(name):
+                return f"{name!r} cannot be a name here; use small letters, digits and dashes"
+            if name in taken:
+                return f"the name {name!r} is taken; choose another than {', '.join(sorted(taken))}"
+        return ""
+
+    return check
+
+
+def _is_port(text: str) -> bool:
+    return bool(_PORT.match(text)) and 1 <= int(text) <= _HIGHEST_PORT
+
+
+def header_value(value: str) -> str:
+    """What may be sent as the value of an HTTP header."""
+    if value and value == value.strip() and value.isascii() and value.isprintable():
+        return ""
+    return "it cannot be sent as an HTTP header; use printable ASCII characters"

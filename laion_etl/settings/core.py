@@ -1,0 +1,104 @@
+"""Settings of places and of what runs where."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from laion_etl.settings.checks import host_and_port, not_empty, optional, place, url
+from laion_etl.settings.fields import Group, Stage, setting
+
+DEFAULT_CRAWL_SOURCE = "https://data.commoncrawl.org"
+
+
+@dataclass(frozen=True, slots=True)
+class CoreSettings(Group):
+    """Where things are and where stages run."""
+
+    GROUP: ClassVar[str] = "core"
+
+    store: str = setting(
+        "",
+        "Folder or s3://bucket/prefix of all data files. Empty: the data folder.",
+        changes=None,
+        check=place("s3", "file"),
+    )
+    data_dir: str = setting(
+        "data", "Local folder for the embedded Postgres and demo state.", changes=None, check=not_empty
+    )
+    database_url: str = setting(
+        "",
+        "postgresql:// URL. Empty: an embedded server in the data folder.",
+        changes=None,
+        secret=True,
+        check=optional(url("postgresql", "postgres")),
+    )
+    crawl_source: str = setting(
+        DEFAULT_CRAWL_SOURCE,
+        "Where crawl-data/<crawl>/wat.paths.gz is: https://, s3:// or a folder.",
+        changes=None,
+        check=place("https", "http", "s3", "file"),
+    )
+    collinfo: str = setting(
+        "",
+        "URL of collinfo.json. Empty: index.commoncrawl.org, or <crawl source>/collinfo.json.",
+        changes=None,
+        check=place("https", "http", "s3", "file"),
+    )
+    catalogue: str = setting("", "JSON file of known crawls for DAGs. Empty: the shipped list.", changes=None)
+    registered: str = setting(
+        "",
+        "JSON file of crawls found since, kept by `laion-etl crawls --refresh --register` and the DAG "
+        "new_crawls; where Airflow's parts have folders of their own, in one they share. Empty: crawls.json "
+        "in the data folder.",
+        changes=None,
+    )
+    runner: str = setting(
+        "local",
+        "Where Airflow runs stage commands: local (a process on Airflow's machine), venv (another Python) or "
+        "kubernetes (a pod each). A run may choose another one by its parameter.",
+        changes=None,
+        choices=("local", "venv", "kubernetes"),
+    )
+    wat_files_sample: int = setting(
+        1,
+        "Of the WAT files of a crawl only every one whose number is a multiple of this; 1: all.",
+        changes=Stage.CRAWL,
+        minimum=1,
+    )
+    run_id: str = setting(
+        "",
+        "Stands before every log line of a command, to join lines with a task of Airflow, which sets it: "
+        "run, task and map index.",
+        changes=None,
+    )
+    statsd: str = setting(
+        "",
+        "host:port of a StatsD server that gets over UDP what each unit of a stage counted and how long it "
+        "took, and every five seconds the numbers of download workers. Empty: none.",
+        changes=None,
+        check=optional(host_and_port),
+    )
+    statsd_tags: tuple[str, ...] = setting(
+        ("crawl",),
+        "What stage metrics are tagged with, as DogStatsD does: crawl, run (LAION_ETL_RUN_ID: a time series "
+        "for every task). Servers of the plain protocol want none.",
+        changes=None,
+        choices=("crawl", "run"),
+    )
+    task_retries: int = setting(
+        3, "Further tries of a task that failed, in Airflow.", changes=None, minimum=0, maximum=1_000
+    )
+    task_retry_delay_s: float = setting(
+        30.0,
+        "Wait before the first of them; each later wait is twice as long, to half an hour.",
+        changes=None,
+        unit="s",
+        minimum=0,
+        maximum=86_400,
+    )
+    wat_files_per_partition: int = setting(
+        100,
+        "WAT files handled by one task; 100 makes about 900 partitions of a crawl.",
+        changes=Stage.CRAWL,
+        unit="files",
+        minimum=1,
+    )

@@ -1,0 +1,311 @@
+"""Settings of the download stage."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from laion_etl.settings.checks import each, header_value, nameserver, network, not_empty, override
+from laion_etl.settings.fields import Group, Stage, setting
+
+
+@dataclass(frozen=True, slots=True)
+class DownloadSettings(Group):
+    """The downloader: limits for hostile servers and images, and what is kept."""
+
+    GROUP: ClassVar[str] = "download"
+    ASCENDING: ClassVar[tuple[tuple[str, str], ...]] = (("min_bytes", "max_bytes"),)
+
+    connections: int = setting(
+        0,
+        "Links in flight at once in one worker; 0: as many as the network, resolver and cores can take.",
+        changes=None,
+        unit="links",
+        minimum=0,
+        maximum=100_000,
+    )
+    connections_per_host: int = setting(
+        8,
+        "Links in flight at once to one host (politeness).",
+        changes=None,
+        unit="links",
+        minimum=1,
+    )
+    connections_per_domain: int = setting(
+        16,
+        "Links in flight at once to one registered domain.",
+        changes=None,
+        unit="links",
+        minimum=1,
+    )
+    requests_per_host_s: float = setting(
+        20.0,
+        "Most requests a second to one host; 0: no limit.",
+        changes=None,
+        unit="1/s",
+        minimum=0,
+    )
+    requests_per_domain_s: float = setting(
+        50.0,
+        "Most requests a second to one registered domain; 0: no limit.",
+        changes=None,
+        unit="1/s",
+        minimum=0,
+    )
+    retries: int = setting(
+        1,
+        "Further tries of a link that failed for a reason that passes: 5xx, 429, a broken connection.",
+        changes=Stage.DOWNLOAD,
+        minimum=0,
+        maximum=100,
+    )
+    longest_wait_s: float = setting(
+        30.0,
+        "A host that asks for a longer wait (Retry-After) gets no more requests in this batch.",
+        changes=Stage.DOWNLOAD,
+        unit="s",
+        minimum=0,
+    )
+    nameservers: tuple[str, ...] = setting(
+        (),
+        "Asked over UDP and TCP by our own resolver: addresses (with :port), or 'system' for those of "
+        "/etc/resolv.conf. Empty: the system's getaddrinfo, in threads.",
+        changes=None,
+        check=each(nameserver),
+    )
+    resolve_timeout_s: float = setting(
+        5.0,
+        "One try to resolve a name.",
+        changes=Stage.DOWNLOAD,
+        unit="s",
+        minimum=0.001,
+    )
+    connect_timeout_s: float = setting(
+        5.0,
+        "TCP connection, all addresses of a host.",
+        changes=Stage.DOWNLOAD,
+        unit="s",
+        minimum=0.001,
+    )
+    tls_timeout_s: float = setting(
+        5.0,
+        "TLS handshake.",
+        changes=Stage.DOWNLOAD,
+        unit="s",
+        minimum=0.001,
+    )
+    first_byte_timeout_s: float = setting(
+        10.0,
+        "From the request to the first byte of the answer.",
+        changes=Stage.DOWNLOAD,
+        unit="s",
+        minimum=0.001,
+    )
+    idle_timeout_s: float = setting(
+        5.0,
+        "Silence in the middle of an answer.",
+        changes=Stage.DOWNLOAD,
+        unit="s",
+        minimum=0.001,
+    )
+    timeout_s: float = setting(
+        20.0,
+        "One link in all its hops, without waiting for its turn.",
+        changes=Stage.DOWNLOAD,
+        unit="s",
+        minimum=0.001,
+    )
+    max_redirects: int = setting(
+        5,
+        "Redirect hops followed; every hop is checked like the first.",
+        changes=Stage.DOWNLOAD,
+        unit="hops",
+        minimum=0,
+        maximum=100,
+    )
+    max_bytes: int = setting(
+        20_000_000,
+        "Longest image body read, before and after decompression.",
+        changes=Stage.DOWNLOAD,
+        unit="bytes",
+        minimum=1,
+    )
+    min_bytes: int = setting(
+        5_000,
+        "Smallest image kept (the original's rule).",
+        changes=Stage.DOWNLOAD,
+        unit="bytes",
+        minimum=0,
+    )
+    max_pixels: int = setting(
+        89_478_484,
+        "Largest image decoded (the original's rule).",
+        changes=Stage.DOWNLOAD,
+        unit="px",
+        minimum=1,
+    )
+    min_side: int = setting(
+        0,
+        "Images with a shorter side than this are out.",
+        changes=Stage.DOWNLOAD,
+        unit="px",
+        minimum=0,
+    )
+    max_aspect_ratio: float = setting(
+        0.0,
+        "Images longer than this many times their width are out; 0: no limit.",
+        changes=Stage.DOWNLOAD,
+        unit="ratio",
+        minimum=0,
+    )
+    decode_timeout_s: float = setting(
+        10.0,
+        "One decode in its worker process.",
+        changes=Stage.DOWNLOAD,
+        unit="s",
+        minimum=0.001,
+    )
+    decode_memory_mb: int = setting(
+        2_048,
+        "Address space of a decoder process.",
+        changes=Stage.DOWNLOAD,
+        unit="MiB",
+        minimum=64,
+    )
+    decoders: int = setting(
+        0,
+        "Decoder processes; 0 means one per core.",
+        changes=None,
+        unit="processes",
+        minimum=0,
+        maximum=1_024,
+    )
+    resize_mode: str = setting(
+        "keep_ratio",
+        "As in img2dataset: no, keep_ratio (shorter side to image_size), keep_ratio_largest (longer side), "
+        "center_crop, border (white).",
+        changes=Stage.DOWNLOAD,
+        choices=("no", "keep_ratio", "keep_ratio_largest", "center_crop", "border"),
+    )
+    image_size: int = setting(
+        256,
+        "Side that resize_mode scales to.",
+        changes=Stage.DOWNLOAD,
+        unit="px",
+        minimum=1,
+        maximum=65_535,
+    )
+    resize_only_if_bigger: bool = setting(
+        True,
+        "Images that are small enough are not scaled up; if plain they stay as they came, byte by byte.",
+        changes=Stage.DOWNLOAD,
+    )
+    encode_format: str = setting(
+        "jpg",
+        "What images that were changed are stored as: jpg, webp, png or avif.",
+        changes=Stage.DOWNLOAD,
+        choices=("jpg", "webp", "png", "avif"),
+    )
+    encode_quality: int = setting(
+        95,
+        "Quality of JPEG, WebP and AVIF.",
+        changes=Stage.DOWNLOAD,
+        minimum=1,
+        maximum=100,
+    )
+    perceptual_hashes: bool = setting(
+        True,
+        "Compute phash and PDQ. Off, images that are stored as they came are not decoded: only their "
+        "headers and ends are checked.",
+        changes=Stage.DOWNLOAD,
+    )
+    ports: tuple[int, ...] = setting(
+        (80, 443),
+        "Ports a link may name.",
+        changes=Stage.DOWNLOAD,
+        minimum=1,
+        maximum=65_535,
+        check=not_empty,
+    )
+    connect_to: tuple[str, ...] = setting(
+        (),
+        "Test and demo only: 'host-pattern=address:port' entries, that are "
+        "connected to instead of resolved, exempt from the address guard and from rate limits.",
+        changes=None,
+        check=each(override),
+    )
+    allow_networks: tuple[str, ...] = setting(
+        (),
+        "Test and benchmark only: networks (CIDR) that the address guard lets through.",
+        changes=None,
+        check=each(network),
+    )
+    verify_tls: bool = setting(
+        True,
+        "Refuse bad certificates; off accepts them, as the original did: anyone on the way can answer.",
+        changes=Stage.DOWNLOAD,
+    )
+    user_agent: str = setting(
+        "laion_etl/0.1 (operator contact not set)",
+        "User-Agent sent; name yourself and a contact URL.",
+        changes=Stage.DOWNLOAD,
+        check=header_value,
+    )
+    opt_out: bool = setting(
+        True,
+        "Honour what answers and images say: X-Robots-Tag noai, noimageai, noindex, noimageindex, noml; "
+        "tdm-reservation; IPTC/PLUS data mining and C2PA training properties.",
+        changes=Stage.DOWNLOAD,
+    )
+    tdmrep: bool = setting(
+        True,
+        "Honour /.well-known/tdmrep.json (W3C TDMRep), one request per host.",
+        changes=Stage.DOWNLOAD,
+    )
+    robots_txt: bool = setting(
+        True,
+        "Honour robots.txt (RFC 9309), one request per host.",
+        changes=Stage.DOWNLOAD,
+    )
+    hash_blocklist: str = setting(
+        "",
+        "File of MD5 or SHA-256 hex digests, one a line; matching images are never written.",
+        changes=Stage.DOWNLOAD,
+    )
+    pdq_blocklist: str = setting(
+        "",
+        "File of PDQ hashes, 64 hex digits a line; images near to one are never written.",
+        changes=Stage.DOWNLOAD,
+    )
+    pdq_distance: int = setting(
+        31,
+        "Bits of 256 in which a PDQ hash may differ from a blocked one.",
+        changes=Stage.DOWNLOAD,
+        unit="bits",
+        minimum=0,
+        maximum=256,
+    )
+    metrics_file: str = setting(
+        "",
+        "Prometheus text file (for node_exporter's textfile collector) kept up to date by a worker.",
+        changes=None,
+    )
+    grace_s: float = setting(
+        20.0,
+        "After SIGTERM a worker has this long to finish its batch, then gives it back.",
+        changes=None,
+        unit="s",
+        minimum=0,
+    )
+    lease_s: int = setting(
+        120,
+        "A claimed batch whose worker is silent this long is given to another.",
+        changes=None,
+        unit="s",
+        minimum=1,
+    )
+    max_attempts: int = setting(
+        3,
+        "Claims of a batch before it is parked as failed.",
+        changes=None,
+        unit="claims",
+        minimum=1,
+    )

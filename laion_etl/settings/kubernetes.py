@@ -1,0 +1,179 @@
+"""Settings of the pods of runner kubernetes."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from laion_etl.settings.checks import by_stage, each, not_empty, pattern
+from laion_etl.settings.fields import Group, setting
+
+_CORES = r"\d+(\.\d+)?|\d+m"
+_BYTES = r"\d+(\.\d+)?([kMGTPE]|[KMGTPE]i|m|e\d+)?"
+_EFFECT = r"(NoSchedule|PreferNoSchedule|NoExecute)?"
+_labels = each(pattern(r"[^=\s]+=[^=\s]*", "label=value"))
+_taints = each(pattern(rf"[^=:\s]+(=[^=:\s]*)?:{_EFFECT}", "key:NoSchedule or key=value:NoSchedule"))
+
+
+@dataclass(frozen=True, slots=True)
+class KubernetesSettings(Group):
+    """Runner kubernetes: a pod for each task, started through Airflow's connection.
+
+    Lists by stage are `stage=value` entries; `other` is for the stages not named.
+    """
+
+    GROUP: ClassVar[str] = "kubernetes"
+
+    conn_id: str = setting(
+        "kubernetes_default",
+        "Airflow connection to the cluster.",
+        changes=None,
+        check=not_empty,
+    )
+    namespace: str = setting(
+        "",
+        "Namespace of the pods. Empty: the connection's, else the one Airflow is in.",
+        changes=None,
+    )
+    image: str = setting(
+        "",
+        "Image of the pods, with its tag or digest. No default.",
+        changes=None,
+    )
+    gpu_image: str = setting(
+        "",
+        "Image of score pods with a GPU. Empty: the same.",
+        changes=None,
+    )
+    image_pull_secrets: tuple[str, ...] = setting(
+        (),
+        "Secrets to pull images with.",
+        changes=None,
+    )
+    service_account: str = setting(
+        "",
+        "Service account of the pods; with an IAM role (IRSA) they need no S3 keys. Empty: the namespace's "
+        "default. No token for the cluster's API is mounted.",
+        changes=None,
+    )
+    secrets: tuple[str, ...] = setting(
+        (),
+        "Secrets whose entries become environment variables of the pods: LAION_ETL_DATABASE_URL, "
+        "AWS_ACCESS_KEY_ID ... Secrets come to pods in no other way.",
+        changes=None,
+    )
+    config_maps: tuple[str, ...] = setting(
+        (),
+        "ConfigMaps whose entries become environment variables of the pods. What is set for Airflow itself "
+        "and is no secret is passed on anyway, and wins.",
+        changes=None,
+    )
+    cpu: tuple[str, ...] = setting(
+        ("parse=4", "download=2", "score=4", "publish=4", "other=1"),
+        "Cores requested, by stage.",
+        changes=None,
+        check=by_stage(_CORES, "parse=4", others=True),
+    )
+    cpu_limit: tuple[str, ...] = setting(
+        (),
+        "Most cores, by stage; stages not named: what they request. A command starts as many processes as "
+        "it may use cores.",
+        changes=None,
+        check=by_stage(_CORES, "parse=4", others=True),
+    )
+    memory: tuple[str, ...] = setting(
+        ("parse=4Gi", "download=4Gi", "score=8Gi", "publish=8Gi", "other=2Gi"),
+        "Memory requested, by stage.",
+        changes=None,
+        check=by_stage(_BYTES, "parse=4Gi", others=True),
+    )
+    memory_limit: tuple[str, ...] = setting(
+        (),
+        "Most memory, by stage, above which a pod is killed; stages not named: what they request.",
+        changes=None,
+        check=by_stage(_BYTES, "parse=4Gi", others=True),
+    )
+    scratch: tuple[str, ...] = setting(
+        ("download=8Gi", "score=8Gi", "publish=40Gi", "other=4Gi"),
+        "Most disk, by stage: an emptyDir at /tmp. The rest of a pod's file system is read-only.",
+        changes=None,
+        check=by_stage(_BYTES, "parse=4Gi", others=True),
+    )
+    gpus: int = setting(
+        0,
+        "GPUs of a score pod.",
+        changes=None,
+        unit="GPUs",
+        minimum=0,
+        maximum=64,
+    )
+    gpu_resource: str = setting(
+        "nvidia.com/gpu",
+        "What the cluster calls a GPU.",
+        changes=None,
+        check=not_empty,
+    )
+    gpu_node_selector: tuple[str, ...] = setting(
+        (),
+        "Labels of nodes for score pods with a GPU, label=value.",
+        changes=None,
+        check=_labels,
+    )
+    gpu_tolerations: tuple[str, ...] = setting(
+        ("nvidia.com/gpu:NoSchedule",),
+        "Taints that score pods with a GPU stand: key:effect or key=value:effect.",
+        changes=None,
+        check=_taints,
+    )
+    node_selector: tuple[str, ...] = setting(
+        (),
+        "Labels of nodes for the other pods.",
+        changes=None,
+        check=_labels,
+    )
+    tolerations: tuple[str, ...] = setting(
+        (),
+        "Taints that the other pods stand.",
+        changes=None,
+        check=_taints,
+    )
+    schedule_timeout_s: int = setting(
+        3_600,
+        "A pod that has no node after this long is given up and tried again later.",
+        changes=None,
+        unit="s",
+        minimum=1,
+    )
+    startup_timeout_s: int = setting(
+        900,
+        "A pod that has not begun this long after it got a node is given up.",
+        changes=None,
+        unit="s",
+        minimum=1,
+    )
+    poll_s: float = setting(
+        10.0,
+        "How often the triggerer looks at a pod.",
+        changes=None,
+        unit="s",
+        minimum=0.1,
+    )
+    logs_s: int = setting(
+        30,
+        "How often new lines of a pod's log are fetched into the task's.",
+        changes=None,
+        unit="s",
+        minimum=1,
+    )
+    price_hour: float = setting(
+        0.0,
+        "Price of an hour of a pod, for estimates. 0: none is shown.",
+        changes=None,
+        unit="money/h",
+        minimum=0,
+    )
+    gpu_price_hour: float = setting(
+        0.0,
+        "Price of an hour of a score pod with a GPU.",
+        changes=None,
+        unit="money/h",
+        minimum=0,
+    )

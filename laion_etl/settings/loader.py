@@ -1,0 +1,143 @@
+"""Settings from the environment and the TOML file."""
+
+import difflib
+import logging
+import os
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from laion_etl.errors import SettingsError
+from laion_etl.settings.fields import PREFIX, Entries, refusal, variable_of
+from laion_etl.settings.parse import PRESETS
+from laion_etl.settings.registry import SettingField, group_classes, setting_fields
+from laion_etl.settings.settings import Settings
+
+_log = logging.getLogger(__name__)
+_CONFIG = f"{PREFIX}CONFIG"
+_BOOLEANS = {"1": True, "true": True, "yes": True, "on": True} | {
+    "0": False,
+    "false": False,
+    "no": False,
+    "off": False,
+}
+_EXPECTED: dict[Any, str] = {
+    bool: "it is neither true nor false; use true or false",
+    int: "it is not a whole number; write digits only",
+    float: "it is not a number; write one like 0.5",
+    Entries: 'it is not a table of strings; write TOML like name = "text"',
+}
+
+
+class _CommaError(Exception):
+    """An entry of a list in the file that the environment, which pods are given, could not carry."""
+
+
+def load_settings(environ: Mapping[str, str] | None = None) -> Settings:
+    """Settings from the environment and the TOML file, all of them checked.
+
+    Raises SettingsError, which names the setting, what is wrong with it and what to do.
+    """
+    environ = os.environ if environ is None else environ
+    known = {field.variable: field for field in setting_fields()}
+    values = _from_file(environ, known) | _from_environment(environ, known)
+    groups: dict[str, dict[str, Any]] = {}
+    for variable, value in values.items():
+        field = known[variable]
+        groups.setdefault(field.group, {})[field.name] = _parsed(field, value)
+    parse = groups.setdefault("parse", {})
+    groups["parse"] = PRESETS.get(parse.get("preset", "default"), {}) | parse
+    made: dict[str, Any] = {name: of(**groups.get(name, {})) for name, of in group_classes().items()}
+    return Settings(**made)
+
+
+def _from_environment(environ: Mapping[str, str], known: Mapping[str, SettingField]) -> dict[str, Any]:
+    found = {k: v for k, v in environ.items() if k.startswith(PREFIX) and k != _CONFIG}
+    return _by_current_name({variable: (variable, value) for variable, value in found.items()}, known)
+
+
+def _from_file(environ: Mapping[str, str], known: Mapping[str, SettingField]) -> dict[str, Any]:
+    named = environ.get(_CONFIG)
+    path = Path(named or "laion_etl.toml")
+    if not path.is_file():
+        if named:
+            raise SettingsError(f"cannot use {_CONFIG}={named}: there is no such file; name one or unset it")
+        return {}
+    try:
+        document = tomllib.loads(path.read_text())
+    except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SettingsError(f"cannot read {path}: {error}; it has to be valid TOML") from error
+    found = {}
+    for key, value in document.items():
+        if isinstance(value, dict):
+            for name, entry in value.items():
+                found[variable_of(key, name)] = (f"[{key}] {name} in {path}", entry)
+        else:
+            found[variable_of("core", key)] = (f"{key} in {path}", value)
+    return _by_current_name(found, known)
+
+
+def _by_current_name(
+    found: Mapping[str, tuple[str, Any]], known: Mapping[str, SettingField]
+) -> dict[str, Any]:
+    """Values by variable; `found` also has where each one stands. A current name wins over its former one."""
+    former = {field.declaration.former: name for name, field in known.items() if field.declaration.former}
+    values = {}
+    for variable, (place, value) in found.items():
+        if variable in known:
+            values[variable] = value
+        elif variable in former:
+            current = former[variable]
+            _log.warning("%s is now called %s; the next version takes only that name", place, current)
+            values.setdefault(current, found[current][1] if current in found else value)
+        else:
+            raise SettingsError(
+                f"cannot use {place}: there is no such setting; {_suggestion(variable, known)}"
+            )
+    return values
+
+
+def _suggestion(variable: str, known: Mapping[str, SettingField]) -> str:
+    close = difflib.get_close_matches(variable, known, n=1)
+    return f"did you mean {close[0]}?" if close else "see docs/configuration.md"
+
+
+def _parsed(field: SettingField, value: Any) -> Any:
+    """A value of the environment or the file as the setting has it."""
+    kind: Any = field.type
+    of_entries = None if kind == Entries else next(iter(getattr(kind, "__args__", ())), None)
+    try:
+        if kind == Entries:
+            return _entries(value)
+        if of_entries is None:
+            return _one(kind, value)
+        return tuple(_one(of_entries, part) for part in _parts(value))
+    except _CommaError as error:
+        raise refusal(field.variable, value, field.declaration, str(error)) from error
+    except (ValueError, KeyError) as error:
+        raise refusal(field.variable, value, field.declaration, _EXPECTED[of_entries or kind]) from error
+
+
+def _one(kind: Any, value: Any) -> Any:
+    if kind is bool:
+        return value if isinstance(value, bool) else _BOOLEANS[str(value).lower()]
+    return kind(str(value))
+
+
+def _parts(value: Any) -> list[Any]:
+    """The entries of a list: of the file, or comma separated as the environment has it."""
+    if isinstance(value, list):
+        parts = [part.strip() if isinstance(part, str) else part for part in value]
+        if with_comma := [part for part in parts if "," in str(part)]:
+            raise _CommaError(f"the comma in {with_comma[0]!r} separates entries; use a name without one")
+        return parts
+    return [part.strip() for part in str(value).split(",") if part.strip()]
+
+
+def _entries(value: Any) -> Entries:
+    """A table of the TOML file, or the same as text."""
+    table = value if isinstance(value, dict) else tomllib.loads(str(value))
+    if not all(isinstance(entry, str) for entry in table.values()):
+        raise ValueError("every entry has to be a text")
+    return tuple(table.items())

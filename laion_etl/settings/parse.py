@@ -1,0 +1,149 @@
+"""Settings of the parse stage."""
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from laion_etl.settings.checks import each, place
+from laion_etl.settings.fields import Group, Stage, setting
+
+# The original's rules: what it kept is kept. What is out for safety (private hosts, blocklists) stays out.
+PRESETS: dict[str, dict[str, Any]] = {
+    "default": {},
+    "laion5b": {
+        "refuse_trackers": False,
+        "refuse_placeholder_words": False,
+        "refuse_placeholder_file_names": False,
+        "refuse_placeholder_hashes": False,
+        "refuse_placeholder_dates": False,
+        "max_text_repeats": 0,
+    },
+}
+_a_list = each(place("s3", "https", "http", "file"))
+
+
+@dataclass(frozen=True, slots=True)
+class ParseSettings(Group):
+    """Rules for links and captions (LAION-5B section 3, and the original's code)."""
+
+    GROUP: ClassVar[str] = "parse"
+    ASCENDING: ClassVar[tuple[tuple[str, str], ...]] = (
+        ("min_alt_chars", "max_alt_chars"),
+        ("language_min_bytes", "language_max_bytes"),
+    )
+
+    preset: str = setting(
+        "default",
+        "Defaults of this group: default, or laion5b for the original's rules without ours.",
+        changes=None,  # what it stands for does
+        choices=tuple(PRESETS),
+    )
+    min_alt_chars: int = setting(
+        5, "Shortest caption kept.", changes=Stage.PARSE, unit="characters", minimum=0
+    )
+    max_alt_chars: int = setting(
+        2000, "Captions are cut after this.", changes=Stage.PARSE, unit="characters", minimum=1
+    )
+    max_url_chars: int = setting(2000, "Longest URL kept.", changes=Stage.PARSE, unit="characters", minimum=1)
+    max_host_chars: int = setting(
+        60, "Longest host name kept.", changes=Stage.PARSE, unit="characters", minimum=1
+    )
+    refused_extensions: tuple[str, ...] = setting(
+        (".svg", ".gif"), "URL path endings that are out.", changes=Stage.PARSE
+    )
+    language_detector: str = setting(
+        "cld3",
+        "Language detector: cld3 (the original's), py3langid (better on short texts), none, module:factory.",
+        changes=Stage.PARSE,
+        choices=("cld3", "py3langid", "none"),
+        or_factory=True,
+    )
+    refuse_trackers: bool = setting(
+        True, "Tracking pixels, by host and file name, are out.", changes=Stage.PARSE
+    )
+    refuse_placeholder_words: bool = setting(
+        True, 'Captions such as "image", "logo" or "no photo" are out.', changes=Stage.PARSE
+    )
+    refuse_placeholder_file_names: bool = setting(
+        True, 'Captions such as "IMG_1234.JPG" are out.', changes=Stage.PARSE
+    )
+    refuse_placeholder_hashes: bool = setting(
+        True, "Captions that are a hash, a UUID or another identifier are out.", changes=Stage.PARSE
+    )
+    refuse_placeholder_dates: bool = setting(
+        True, "Captions of nothing but numbers, dates and times are out.", changes=Stage.PARSE
+    )
+    max_text_repeats: int = setting(
+        100,
+        "Pairs with the same caption kept of one WAT file (boilerplate); 0 keeps all.",
+        changes=Stage.PARSE,
+        unit="pairs",
+        minimum=0,
+    )
+    dedupe_pairs: int = setting(
+        1_000_000,
+        "Pairs remembered for duplicates within a partition, up to 43 bytes each; beyond it the oldest are "
+        "forgotten, and Postgres finds what then slips through.",
+        changes=Stage.PARSE,
+        unit="pairs",
+        minimum=0,
+    )
+    blocked_domains: tuple[str, ...] = setting(
+        (),
+        "Lists of domains that are out: paths, s3:// or https:// (docs/blocklists.md).",
+        changes=Stage.PARSE,
+        by_content=True,
+        check=_a_list,
+    )
+    blocked_urls: tuple[str, ...] = setting(
+        (),
+        "Lists of URLs and folders of URLs that are out.",
+        changes=Stage.PARSE,
+        by_content=True,
+        check=_a_list,
+    )
+    blocked_url_patterns: tuple[str, ...] = setting(
+        (),
+        "Lists of RE2 expressions; URLs with a match are out.",
+        changes=Stage.PARSE,
+        by_content=True,
+        check=_a_list,
+    )
+    blocked_pairs: tuple[str, ...] = setting(
+        (),
+        "Lists of pair ids (MD5 of URL and caption) that are out.",
+        changes=Stage.PARSE,
+        by_content=True,
+        check=_a_list,
+    )
+    jobs: int = setting(
+        0,
+        "Processes that parse the WAT files of a partition; 0 means one per core.",
+        changes=None,
+        unit="processes",
+        minimum=0,
+        maximum=1_024,
+    )
+    language_min_bytes: int = setting(
+        5, "Shorter captions get no language, in UTF-8.", changes=Stage.PARSE, unit="bytes", minimum=0
+    )
+    language_max_bytes: int = setting(
+        2000,
+        "Most of a caption looked at, in UTF-8: py3langid takes its start, CLD3 pieces of all of it.",
+        changes=Stage.PARSE,
+        unit="bytes",
+        minimum=1,
+    )
+    languages: tuple[str, ...] = setting(
+        (),
+        "Languages of captions that are kept, as the detector names them; `none` for captions without one. "
+        "Empty: all.",
+        changes=Stage.PARSE,
+    )
+    language_min_probability: float = setting(
+        0.1,
+        "py3langid: less likely languages count as none; CLD3 has a rule of its own.",
+        changes=Stage.PARSE,
+        unit="probability",
+        minimum=0,
+        maximum=1,
+    )

@@ -1,0 +1,91 @@
+"""All settings in one list, and what is derived from their declarations."""
+
+import json
+from dataclasses import dataclass, fields
+from functools import cache
+from typing import Any, get_type_hints
+
+from laion_etl.settings.fields import Declaration, Entries, Group, Stage, declarations, variable_of
+from laion_etl.settings.settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class SettingField:
+    """One setting: where it stands, its type and default, and its declaration."""
+
+    group: str
+    name: str
+    type: type
+    default: Any
+    declaration: Declaration
+
+    @property
+    def variable(self) -> str:
+        return variable_of(self.group, self.name)
+
+    @property
+    def doc(self) -> str:
+        return self.declaration.doc
+
+    @property
+    def secret(self) -> bool:
+        return self.declaration.secret
+
+    def value(self, settings: Settings) -> Any:
+        """Its value in settings."""
+        return getattr(getattr(settings, self.group), self.name)
+
+    def text(self, value: Any) -> str:
+        """A value as the environment variable has it: `load_settings` reads the same value from it."""
+        if self.type == Entries:
+            return "\n".join(f"{_toml(name)} = {_toml(entry)}" for name, entry in value)
+        if isinstance(value, bool):
+            return str(value).lower()
+        return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+
+
+@cache
+def setting_fields() -> tuple[SettingField, ...]:
+    """All settings in the order of their groups."""
+    found = []
+    for group, made in group_classes().items():
+        types, declared = get_type_hints(made), declarations(made)
+        defaults = made()
+        for name, declaration in declared.items():
+            found.append(SettingField(group, name, types[name], getattr(defaults, name), declaration))
+    return tuple(found)
+
+
+@cache
+def group_classes() -> dict[str, type[Group]]:
+    """The class of every group."""
+    types = get_type_hints(Settings)
+    return {group.name: types[group.name] for group in fields(Settings)}
+
+
+def shaping(settings: Settings | Group, stage: Stage) -> dict[str, dict[str, Any]]:
+    """The settings, or those of a group, that change a stage's output: a part of its fingerprint.
+
+    By group and name. Names of files whose content counts are left out: the stage adds the content.
+    """
+    found: dict[str, dict[str, Any]] = {}
+    for field in setting_fields():
+        group = getattr(settings, field.group) if isinstance(settings, Settings) else settings
+        changes = field.declaration.changes is stage and not field.declaration.by_content
+        if changes and field.group == group.GROUP:
+            found.setdefault(field.group, {})[field.name] = getattr(group, field.name)
+    return found
+
+
+def recorded(settings: Settings, *stages: Stage) -> dict[str, dict[str, Any]]:
+    """All settings that change the output of these stages, for a record that people read; never a secret."""
+    found: dict[str, dict[str, Any]] = {}
+    for field in setting_fields():
+        if field.declaration.changes in stages and not field.secret:
+            found.setdefault(field.group, {})[field.name] = field.value(settings)
+    return found
+
+
+def _toml(text: str) -> str:
+    """A basic string of TOML, which is JSON's but for one character."""
+    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")

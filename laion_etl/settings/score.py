@@ -1,0 +1,126 @@
+"""Settings of the score stage: the CLIP model and what judges safety."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from laion_etl.settings.checks import not_empty, pattern
+from laion_etl.settings.fields import Group, Stage, setting
+
+MAX_PIXELS = 89_478_484  # the original's limit: Pillow's, below which it does not warn
+
+
+@dataclass(frozen=True, slots=True)
+class ClipSettings(Group):
+    """The CLIP model and its thresholds (LAION-5B section 3.2)."""
+
+    GROUP: ClassVar[str] = "clip"
+
+    model: str = setting(
+        "ViT-B-32",
+        "open_clip model name, hf-hub:ORGANISATION/NAME, local-dir:PATH, or 'laion-etl-tiny' (the demo's).",
+        changes=Stage.SCORE,
+        check=not_empty,
+    )
+    pretrained: str = setting(
+        "openai",
+        "open_clip pretrained tag or a checkpoint file; the demo's weights are 'scenes'.",
+        changes=Stage.SCORE,
+    )
+    other_model: str = setting(
+        "",
+        "open_clip model of the pairs that are not English, for example xlm-roberta-base-ViT-B-32. "
+        "Empty: the same model for all.",
+        changes=Stage.SCORE,
+    )
+    other_pretrained: str = setting("", "Its pretrained tag or checkpoint file.", changes=Stage.SCORE)
+    threshold_en: float = setting(
+        0.28,
+        "English pairs below this similarity are dropped. While both thresholds have their defaults, "
+        "the demo's model uses the ones calibrated for its weights.",
+        changes=Stage.SCORE,
+        unit="cosine",
+        minimum=-1,
+        maximum=1,
+    )
+    threshold_other: float = setting(
+        0.26,
+        "Other pairs, and those without a language, below this similarity are dropped.",
+        changes=Stage.SCORE,
+        unit="cosine",
+        minimum=-1,
+        maximum=1,
+    )
+    batch_size: int = setting(
+        256,
+        "Images per forward pass; on a CPU, how many are prepared before they are computed.",
+        changes=None,
+        unit="images",
+        minimum=1,
+        maximum=65_536,
+    )
+    device: str = setting(
+        "auto",
+        "auto (all GPUs, else the CPU), cpu, cuda, or several: cuda:0,cuda:1; a process each.",
+        changes=None,
+        check=pattern(r"auto|[a-z]+(:\d+)?(\s*,\s*[a-z]+(:\d+)?)*", "auto, cpu, cuda or cuda:0,cuda:1"),
+    )
+    precision: str = setting(
+        "auto",
+        "Precision of the model; auto: bf16 on GPUs, fp32 on CPUs.",
+        changes=Stage.SCORE,
+        choices=("auto", "fp32", "bf16", "fp16"),
+    )
+    preparers: int = setting(
+        0,
+        "Processes that decode images and tokenise texts for the model; 0 means one per core.",
+        changes=None,
+        unit="processes",
+        minimum=0,
+        maximum=1_024,
+    )
+    threads: int = setting(
+        0,
+        "Threads that compute on a CPU; 0 means one per core. Their number changes no score.",
+        changes=None,
+        unit="threads",
+        minimum=0,
+        maximum=1_024,
+    )
+    max_pixels: int = setting(
+        MAX_PIXELS, "Largest image decoded from a shard.", changes=Stage.SCORE, unit="px", minimum=1
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class SafetySettings(Group):
+    """Tags for safety, and aesthetic scores."""
+
+    GROUP: ClassVar[str] = "safety"
+
+    prompts: str = setting(
+        "",
+        "JSON file of zero-shot category prompts. Empty: the shipped set of the chosen model.",
+        changes=Stage.SCORE,
+    )
+    aesthetic_head: str = setting(
+        "",
+        "Aesthetic head (torch state dict of LAION's predictor v1 or v2) for the CLIP model; like all heads "
+        "a path or path#sha256=HEX. Empty: the model's own, if any.",
+        changes=Stage.SCORE,
+    )
+    nsfw_head: str = setting(
+        "",
+        "NSFW head (made by `laion-etl convert-head`): gives punsafe. Empty: by zero-shot categories.",
+        changes=Stage.SCORE,
+    )
+    violence_head: str = setting(
+        "",
+        "Two text embeddings (.npy): gives pviolence. Empty: by zero-shot categories.",
+        changes=Stage.SCORE,
+    )
+    watermark_model: str = setting(
+        "",
+        "Image model that gives pwatermark: LAION's watermark_model_v1.pt, a file of our own format, or "
+        "module:factory. Empty: the demo model's own, else by zero-shot prompts where there are some.",
+        changes=Stage.SCORE,
+    )
