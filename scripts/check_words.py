@@ -2,8 +2,8 @@
 
     python scripts/check_words.py [FILE ...]      default: every tracked text file
 
-The phrases and what to write instead are in banned_phrases.txt. A line that must keep a phrase (a quotation, a
-field name of a foreign format) ends in a comment with `words: ok`.
+The phrases and what to write instead are in banned_phrases.txt. A line that must keep a phrase (a quotation,
+a field name of a foreign format) ends in a comment with `words: ok`.
 """
 
 import re
