@@ -62,7 +62,7 @@ class Airflow:
             cwd=self.home,
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=600,  # for a hang; a busy machine takes minutes for what takes seconds
             check=False,
         )
         assert done.returncode == 0, f"{command} failed:\n{done.stdout}\n{done.stderr}"
