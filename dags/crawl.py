@@ -110,7 +110,7 @@ differ from those by which pairs of this crawl are planned already.
 
 Every task runs one `laion-etl` command, shown at the top of its log: repeat it by hand as it stands there.
 
-A red partition does not stop the others, but `publish` refuses to leave it out unless *Missing, at most*
+A red partition does not stop the others, but `publish` refuses to leave it out unless *Missing, at most (%)*
 allows that; `verdict` fails the run. Mend the cause, clear the red task with *downstream*, and what is
 finished is recognised and skipped. See docs/operations.md.
 """
