@@ -25,7 +25,7 @@ from psycopg.types.json import Jsonb
 from laion_etl.compiled import ensure_compiled
 from laion_etl.database.candidates import Candidates, DedupeRule, Keys, PairsFile, keys_of
 from laion_etl.database.connect import Database
-from laion_etl.database.loaded import load_fingerprint, parse_stats_name
+from laion_etl.database.loaded import check_rules, load_fingerprint, parse_stats_name
 from laion_etl.database.placement import Owner, Placement, find_incumbents, insert, insert_free, place
 from laion_etl.database.queries import query
 from laion_etl.errors import DatabaseError, StorageError
@@ -46,7 +46,7 @@ def load_partition(
     """Loads `pairs/<crawl>/part-<partition>.parquet`; returns its stats, also kept in `load/<crawl>/`.
 
     Raises DatabaseError when the partition was parsed anew after its pairs were cut into batches, or when the
-    database was begun with another dedupe rule.
+    database was begun with another dedupe rule, SettingsError when it was parsed by other rules.
     """
     if crawl == IMPORTED:
         raise DatabaseError(f"{IMPORTED} is the name of imported memories; give the crawl another one")
@@ -54,6 +54,7 @@ def load_partition(
     rule = DedupeRule.of(settings.load)
     unit = partition_name(partition)
     parsed = store.read_stats(parse_stats_name(crawl, partition))
+    check_rules(crawl, partition, parsed, settings.parse)
     crawl_no = database.run(partial(_begin, crawl=crawl, rule=rule))
     load = _Load(crawl, crawl_no, partition, rule, parsed, settings, store, database)
     store.begin(_stats_name(crawl, unit))

@@ -6,9 +6,10 @@ anew. So a partition counts only when Postgres has cut its pairs into batches an
 is still the one that they were loaded from.
 """
 
+import json
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 
 from psycopg import Connection
@@ -16,7 +17,9 @@ from psycopg import Connection
 from laion_etl.database.candidates import DedupeRule
 from laion_etl.database.connect import Database
 from laion_etl.database.queries import query
+from laion_etl.errors import SettingsError
 from laion_etl.records import partition_name
+from laion_etl.settings import ParseSettings
 from laion_etl.stats import StageStats, fingerprint
 from laion_etl.storage import Store
 
@@ -39,6 +42,21 @@ def load_fingerprint(parsed: StageStats, rule: DedupeRule | str) -> str:
 def plan_fingerprint(batches: list[tuple[int, int, Mapping[str, object]]]) -> str:
     """What a plan is known by: number, pairs and file of each of its batches, ascending."""
     return fingerprint("plan", batches)
+
+
+def check_rules(crawl: str, partition: int, parsed: StageStats, settings: ParseSettings) -> None:
+    """Raises SettingsError for pairs that other rules made than these.
+
+    They are what a run finds whose parse failed before it began and was marked as a success. Stats of older
+    versions do not name their rules.
+    """
+    made = parsed.details.get("rules")
+    if made is not None and made != json.loads(json.dumps(asdict(settings.rules()))):
+        raise SettingsError(
+            f"cannot load partition {partition} of {crawl}: its pairs were made by other parse settings; run "
+            f"`laion-etl parse --crawl {crawl} --partition {partition}` first (in Airflow clear the task "
+            "parse: marking it as a success does not parse)"
+        )
 
 
 def parse_stats_name(crawl: str, partition: int) -> str:

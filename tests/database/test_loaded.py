@@ -1,6 +1,7 @@
 """What of a crawl counts as loaded: by Postgres, never by files that `forget` or a move leaves behind."""
 
-from dataclasses import replace
+import json
+from dataclasses import asdict, replace
 from pathlib import Path
 from uuid import uuid4
 
@@ -11,6 +12,7 @@ from laion_etl.database.embedded import EmbeddedServer
 from laion_etl.database.load import load_partition
 from laion_etl.database.loaded import loaded_crawl
 from laion_etl.database.plan import forget_crawl, plan_batches
+from laion_etl.errors import SettingsError
 from laion_etl.records import plan_stats_name, scored_stem, shard_stem
 from laion_etl.settings import Settings
 from laion_etl.stats import StageStats
@@ -144,3 +146,16 @@ def test_shards_of_the_same_batch_are_not_fetched_again(
     forget_crawl("C", settings, store, database)
     work_on(store, settings, database, 0)
     assert not [name for name in done if store.exists(name)]
+
+
+def test_pairs_of_other_rules_are_not_loaded(store: Store, settings: Settings, database: Database) -> None:
+    """What a failed parse leaves that is marked as a success."""
+    write_pairs(store, "C", 0, numbered_pairs(0, 10))
+    parsed = store.read_stats("pairs/C/part-00000.json")
+    english = replace(settings, parse=replace(settings.parse, languages=("en",)))
+    rules = json.loads(json.dumps(asdict(settings.parse.rules())))
+    store.write_stats("pairs/C/part-00000.json", replace(parsed, details={"rules": rules}))
+    with pytest.raises(SettingsError, match=r"cannot load partition 0 of C: .* clear the task parse"):
+        load_partition("C", 0, english, store, database)
+    assert counted(store, database) == set()
+    assert load_partition("C", 0, settings, store, database).kept == 10
