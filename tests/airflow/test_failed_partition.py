@@ -19,8 +19,9 @@ from airflow.sdk.exceptions import AirflowFailException
 FAILS = json.loads(sys.argv[1])
 ANSWERS = {
     "discover": {"partitions": [0, 1, 2]},
-    "plan": {"batches": [0]},
-    "publish": {"dataset": "dataset", "report": "report"},
+    "plan": {"batches": [0], "plan": "f"},
+    "download": {"input": 2, "kept": 1, "done": 1, "plan": "f"},
+    "publish": {"dataset": "dataset", "report": "report", "fingerprint": "f"},
 }
 commands = []
 
