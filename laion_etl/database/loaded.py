@@ -9,7 +9,7 @@ is still the one that they were loaded from.
 import json
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 
 from psycopg import Connection
