@@ -7,13 +7,18 @@ import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 import psutil
 import pytest
 
 from laion_etl.database.embedded import EmbeddedServer
+from laion_etl.minicrawl.build import MiniCrawl
+from laion_etl.minicrawl.web import MiniWeb
+
+if TYPE_CHECKING:
+    from tests.airflow.shared import SharedAirflow
 
 ROOT = Path(__file__).parents[2]
 
@@ -107,6 +112,17 @@ def migrated_airflow(airflow: Airflow, postgres: EmbeddedServer) -> Airflow:
     migrated.cli("db", "migrate")
     migrated.cli("dags", "reserialize")
     return migrated
+
+
+@pytest.fixture(scope="session")
+def shared_airflow(
+    tmp_path_factory: pytest.TempPathFactory, postgres: EmbeddedServer, minicrawl: MiniCrawl, miniweb: MiniWeb
+) -> "Iterator[SharedAirflow]":
+    """A whole Airflow, with scheduler and triggerer, for all tests that leave it as they found it."""
+    from tests.airflow.shared import running_shared_airflow  # it needs this module
+
+    with running_shared_airflow(tmp_path_factory.mktemp("shared"), postgres, minicrawl, miniweb) as shared:
+        yield shared
 
 
 def processes_of(folder: Path) -> list[str]:
