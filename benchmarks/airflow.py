@@ -27,6 +27,7 @@ from rich.table import Table
 
 from laion_etl.database.embedded import running_server
 from laion_etl.demo.airflow import COMPONENTS, AirflowApi, environment, free_port
+from laion_etl.demo.login import new_login
 from laion_etl.demo.services import Service, Services
 from laion_etl.minicrawl.build import MiniCrawl, build_minicrawl
 from laion_etl.minicrawl.web import MiniWeb
@@ -101,7 +102,8 @@ def rig(folder: Path) -> Iterator[Rig]:
         server = stack.enter_context(running_server(folder))
         port, home = free_port(), folder / "airflow"
         home.mkdir()
-        variables = environment(home, server.url("airflow", "psycopg2"), port, sources)
+        login = new_login(home)
+        variables = environment(home, server.url("airflow", "psycopg2"), port, sources, login)
         settings = crawl.environment(web.port) | {
             "LAION_ETL_WAT_FILES_PER_PARTITION": "1",
             "LAION_ETL_STORE": str(folder / "store"),
@@ -112,7 +114,7 @@ def rig(folder: Path) -> Iterator[Rig]:
         services = stack.enter_context(Services(children, folder, home / "logs", "AIRFLOW_HOME"))
         services.run("db-migrate", _airflow("db", "migrate"), _START_S)
         parts = {name: services.start(name, _airflow(*args)) for name, args in COMPONENTS.items()}
-        airflow = AirflowApi(f"http://127.0.0.1:{port}", services.check)
+        airflow = AirflowApi(f"http://127.0.0.1:{port}", login, services.check)
         airflow.wait_until_healthy(_START_S)
         yield Rig(crawl, airflow, parts)
 

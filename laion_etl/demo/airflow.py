@@ -12,6 +12,8 @@ from urllib.parse import quote
 
 import urllib3
 
+from laion_etl.demo.hosts import loopback_hosts
+from laion_etl.demo.login import Login
 from laion_etl.errors import DemoError
 
 PARALLELISM = 4
@@ -46,8 +48,8 @@ class TaskInstance:
         return f"{self.task_id} ({self.label or self.map_index})" if self.map_index >= 0 else self.task_id
 
 
-def environment(home: Path, database_url: str, port: int, sources: Path) -> dict[str, str]:
-    """AIRFLOW_* for a small Airflow on loopback; `sources` holds dags/ and plugins/."""
+def environment(home: Path, database_url: str, port: int, sources: Path, login: Login) -> dict[str, str]:
+    """AIRFLOW_* for a small Airflow on loopback with one user; `sources` holds dags/ and plugins/."""
     url = f"http://127.0.0.1:{port}"
     options = {
         "CORE__DAGS_FOLDER": sources / "dags",
@@ -56,7 +58,9 @@ def environment(home: Path, database_url: str, port: int, sources: Path) -> dict
         "CORE__EXECUTOR": "LocalExecutor",
         "CORE__PARALLELISM": PARALLELISM,
         "CORE__DAGS_ARE_PAUSED_AT_CREATION": False,
-        "CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS": True,  # no login; on loopback only
+        "CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS": False,
+        "CORE__SIMPLE_AUTH_MANAGER_USERS": f"{login.user}:admin",
+        "CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE": login.file,
         "CORE__EXECUTION_API_SERVER_URL": f"{url}/execution/",
         "DATABASE__SQL_ALCHEMY_CONN": database_url,
         "API__HOST": "127.0.0.1",
@@ -68,6 +72,7 @@ def environment(home: Path, database_url: str, port: int, sources: Path) -> dict
         "API_AUTH__JWT_SECRET": secrets.token_hex(32),
         "DAG_PROCESSOR__REFRESH_INTERVAL": 5,
         "DAG_PROCESSOR__PARSING_PROCESSES": 1,
+        "LAION_ETL__ALLOWED_HOSTS": ",".join(loopback_hosts(port)),
         "LOGGING__BASE_LOG_FOLDER": home / "logs",
         "LOGGING__DAG_PROCESSOR_CHILD_PROCESS_LOG_DIRECTORY": home / "logs" / "dag_processor",
         "USAGE_DATA_COLLECTION__ENABLED": False,
@@ -88,6 +93,7 @@ class AirflowApi:
     """The REST API. `check` is called while waiting and may raise, for example because a process died."""
 
     url: str
+    login: Login
     check: Callable[[], None]
     _pool: urllib3.PoolManager = field(
         default_factory=lambda: urllib3.PoolManager(timeout=_REQUEST, retries=False)
@@ -95,9 +101,14 @@ class AirflowApi:
     _token: str = ""
 
     def wait_until_healthy(self, timeout_s: float) -> None:
-        """Until scheduler, DAG processor and database report well; raises DemoError."""
+        """Until scheduler, DAG processor and database report well, then log in; raises DemoError."""
         self._wait("Airflow is not healthy", timeout_s, self._healthy)
-        self._token = str(self._get("/auth/token")["access_token"])
+        user = {"username": self.login.user, "password": self.login.password}
+        self._token = str(self.call("POST", "/auth/token", user)["access_token"])
+
+    def page(self, dag_id: str) -> str:
+        """The address of a DAG's page, for a browser."""
+        return f"{self.url}/dags/{quote(dag_id)}"
 
     def wait_for_dag(self, dag_id: str, timeout_s: float) -> None:
         """Until the DAG processor has stored the DAG; raises DemoError, at once when DAG files are broken."""
@@ -106,7 +117,7 @@ class AirflowApi:
     def trigger(self, dag_id: str, partition_key: str | None, conf: Mapping[str, Any]) -> str:
         """Starts a run, of a dump where the DAG is partitioned by them, and returns its id."""
         body = {"logical_date": None, "partition_key": partition_key, "conf": dict(conf)}
-        return str(self._call("POST", f"/api/v2/dags/{quote(dag_id)}/dagRuns", body)["dag_run_id"])
+        return str(self.call("POST", f"/api/v2/dags/{quote(dag_id)}/dagRuns", body)["dag_run_id"])
 
     def run_state(self, dag_id: str, run_id: str) -> str:
         """queued, running, success or failed."""
@@ -158,9 +169,10 @@ class AirflowApi:
             time.sleep(_POLL_S)
 
     def _get(self, path: str) -> Any:
-        return self._call("GET", path)
+        return self.call("GET", path)
 
-    def _call(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> Any:
+    def call(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> Any:
+        """The JSON that the server answers; raises DemoError for an answer of 400 and above."""
         response = self._request(method, path, body)
         if response.status >= 400:
             answer = response.data[:500].decode(errors="replace")

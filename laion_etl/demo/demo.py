@@ -14,6 +14,7 @@ from rich.table import Table
 import laion_etl
 from laion_etl.demo.airflow import COMPONENTS, AirflowApi, environment, free_port
 from laion_etl.demo.folder import fresh_folder
+from laion_etl.demo.login import new_login
 from laion_etl.demo.looking import index_demo
 from laion_etl.demo.progress import follow, stage_seconds
 from laion_etl.demo.services import Services
@@ -69,14 +70,15 @@ def run_demo(folder: Path, keep: bool, console: Console) -> int:
     with ExitStack() as stack:
         stack.enter_context(fresh_folder(folder))
         crawl, services, airflow = _start(folder, stack, phases)
-        console.print(f"Airflow: {airflow.url}", highlight=False)
+        _show_login(airflow, crawl.crawl, console)
         succeeded = _run(crawl.crawl, airflow, phases)
         succeeded = _show_results(crawl.crawl, folder, console) and succeeded
         if succeeded:
             _index(folder, phases)
         _show_times(phases.seconds, time.monotonic() - start, console)
         if keep:
-            _wait_for_interrupt(airflow, services, console)
+            _show_login(airflow, crawl.crawl, console)
+            _wait_for_interrupt(services, console)
     return 0 if succeeded else 1
 
 
@@ -93,16 +95,17 @@ def _start(folder: Path, stack: ExitStack, phases: Phases) -> tuple[MiniCrawl, S
         server = stack.enter_context(running_server(folder))
         metadata, laion = server.url("airflow", "psycopg2"), server.url("laion")
     port, home = free_port(), folder / "airflow"
-    home.mkdir()
+    home.mkdir(mode=0o700)
+    login = new_login(home)
     settings = crawl.environment(web.port) | _SETTINGS
     settings |= {
         "LAION_ETL_STORE": str(folder / "store"),
         "LAION_ETL_DATA_DIR": str(folder),
         "LAION_ETL_DATABASE_URL": laion,
     }
-    children = _own_environment() | environment(home, metadata, port, sources) | settings
+    children = _own_environment() | environment(home, metadata, port, sources, login) | settings
     services = stack.enter_context(Services(children, folder, home / "logs", "AIRFLOW_HOME"))
-    airflow = AirflowApi(f"http://127.0.0.1:{port}", services.check)
+    airflow = AirflowApi(f"http://127.0.0.1:{port}", login, services.check)
     with phases.phase("Airflow's database"):
         services.run("db-migrate", _airflow("db", "migrate"), _MIGRATE_S)
     with phases.phase("Airflow"):
@@ -114,7 +117,7 @@ def _start(folder: Path, stack: ExitStack, phases: Phases) -> tuple[MiniCrawl, S
 
 def _run(crawl: str, airflow: AirflowApi, phases: Phases) -> bool:
     """Triggers the DAG and follows it to its end; says what failed, and whether nothing did."""
-    console, dag = phases.console, f"crawl_{crawl}"
+    console, dag = phases.console, _dag(crawl)
     with phases.phase(f"DAG {dag}"):
         airflow.wait_for_dag(dag, _DAG_S)
         run = airflow.trigger(dag, crawl, _RUN_CONF)
@@ -167,14 +170,28 @@ def _show_times(seconds: dict[str, float], total: float, console: Console) -> No
     console.print(table)
 
 
-def _wait_for_interrupt(airflow: AirflowApi, services: Services, console: Console) -> None:
-    console.print(f"Airflow stays up at {airflow.url}; Ctrl-C stops it", highlight=False)
+def _show_login(airflow: AirflowApi, crawl: str, console: Console) -> None:
+    """The page to open and who may: the terminal belongs to the user who started the demo."""
+    lines = (
+        f"Airflow: {airflow.page(_dag(crawl))}",
+        f"log in as {airflow.login.user} with the password {airflow.login.password}",
+    )
+    for line in lines:
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+
+def _wait_for_interrupt(services: Services, console: Console) -> None:
+    console.print("Airflow stays up; Ctrl-C stops it", highlight=False)
     try:
         while True:
             services.check()
             time.sleep(1)
     except KeyboardInterrupt:
         console.print("stopping", highlight=False)
+
+
+def _dag(crawl: str) -> str:
+    return f"crawl_{crawl}"
 
 
 def _airflow(*arguments: str) -> list[str]:

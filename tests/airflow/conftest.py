@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 import psutil
@@ -15,8 +15,13 @@ import psycopg
 import pytest
 
 from laion_etl.database.embedded import EmbeddedServer
+from laion_etl.minicrawl.build import MiniCrawl
+from laion_etl.minicrawl.web import MiniWeb
 from tests.database.templates import copied, freeze
 from tests.shared_folder import SharedFolder
+
+if TYPE_CHECKING:
+    from tests.airflow.shared import SharedAirflow
 
 ROOT = Path(__file__).parents[2]
 
@@ -134,6 +139,17 @@ def migrated_airflow(shared: SharedFolder, airflow: Airflow, postgres: EmbeddedS
 
     template = shared.once("airflow_template", migrated)
     return airflow.with_metadata(copied(postgres, template, f"airflow_{uuid4().hex}", "psycopg2"))
+
+
+@pytest.fixture(scope="session")
+def shared_airflow(
+    tmp_path_factory: pytest.TempPathFactory, postgres: EmbeddedServer, minicrawl: MiniCrawl, miniweb: MiniWeb
+) -> "Iterator[SharedAirflow]":
+    """A whole Airflow, with scheduler and triggerer, for all tests that leave it as they found it."""
+    from tests.airflow.shared import running_shared_airflow  # it needs this module
+
+    with running_shared_airflow(tmp_path_factory.mktemp("shared"), postgres, minicrawl, miniweb) as shared:
+        yield shared
 
 
 def processes_of(folder: Path) -> list[str]:

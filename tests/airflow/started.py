@@ -11,6 +11,7 @@ from typing import TypeVar
 import psutil
 
 from laion_etl.demo.airflow import COMPONENTS, AirflowApi, environment, free_port
+from laion_etl.demo.login import new_login
 from laion_etl.demo.services import Service, Services
 from tests.airflow.conftest import ROOT
 
@@ -54,7 +55,8 @@ def started_airflow(folder: Path, metadata_url: str, settings: Mapping[str, str]
     """Healthy, with this checkout's DAGs; all processes end with the block."""
     home, port = folder / "airflow", free_port()
     home.mkdir()
-    variables = {**settings, **environment(home, metadata_url, port, ROOT), **_QUICK}
+    login = new_login(home)
+    variables = {**settings, **environment(home, metadata_url, port, ROOT, login), **_QUICK}
     command = [sys.executable, "-m", "airflow"]
     with Services(variables, folder, home / "logs", "AIRFLOW_HOME") as services:
         services.run("db-migrate", [*command, "db", "migrate"], LONGEST_S)
@@ -62,7 +64,7 @@ def started_airflow(folder: Path, metadata_url: str, settings: Mapping[str, str]
             name: services.start(name, [*(SUPERVISED if name == "scheduler" else ()), *command, *arguments])
             for name, arguments in {**COMPONENTS, "triggerer": ("triggerer", "--skip-serve-logs")}.items()
         }
-        api = AirflowApi(f"http://127.0.0.1:{port}", services.check)
+        api = AirflowApi(f"http://127.0.0.1:{port}", login, services.check)
         api.wait_until_healthy(LONGEST_S)
         yield StartedAirflow(api, started["scheduler"])
 

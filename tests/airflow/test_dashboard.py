@@ -1,7 +1,6 @@
 """The dashboard inside Airflow's UI, as a person sees it: a real API server, a real Chromium."""
 
 import json
-import secrets
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -16,6 +15,7 @@ from playwright.sync_api import Browser, BrowserContext, FrameLocator, Page, exp
 
 from laion_etl.database.embedded import EmbeddedServer
 from laion_etl.demo.airflow import environment, free_port
+from laion_etl.demo.login import Login, new_login
 from laion_etl.demo.services import Services
 from laion_etl.settings import CoreSettings, Settings
 from tests.airflow.conftest import ROOT, Airflow, write_catalogue
@@ -60,16 +60,11 @@ def server(
     folder = tmp_path_factory.mktemp("dashboard")
     database = postgres.url(f"test_{uuid4().hex}")
     write_dump(Settings(core=CoreSettings(data_dir=str(folder), database_url=database)))
-    port, password = free_port(), secrets.token_hex(8)
-    passwords = folder / "passwords.json"
-    passwords.write_text(json.dumps({"operator": password}))
+    port, login = free_port(), new_login(folder)
     metadata = migrated_airflow.environment["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"]
     variables = {
         **migrated_airflow.environment,
-        **environment(migrated_airflow.home, metadata, port, ROOT),
-        "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS": "False",
-        "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_USERS": "operator:admin",
-        "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE": str(passwords),
+        **environment(migrated_airflow.home, metadata, port, ROOT, login),
         "LAION_ETL_CATALOGUE": str(write_catalogue(folder / "catalogue.json", [CRAWL])),
         "LAION_ETL_DATA_DIR": str(folder),
         "LAION_ETL_DATABASE_URL": database,
@@ -79,12 +74,12 @@ def server(
         services.start("api-server", airflow.command("api-server"))
         run = airflow.python(RUN.replace("CC-MAIN-2024-42", CRAWL), "[1]", json.dumps(CONF))
         assert run["state"] == "failed"
-        yield _signed_in(f"http://127.0.0.1:{port}", password, services)
+        yield _signed_in(f"http://127.0.0.1:{port}", login, services)
 
 
-def _signed_in(url: str, password: str, services: Services) -> Server:
+def _signed_in(url: str, login: Login, services: Services) -> Server:
     """Once the server is up."""
-    user = {"username": "operator", "password": password}
+    user = {"username": login.user, "password": login.password}
     answer = None
     while answer is None:
         services.check()

@@ -1,7 +1,9 @@
 """The demo as a person runs it: a process, its output, its exit code and what it leaves behind."""
 
 import os
+import re
 import signal
+import stat
 import subprocess
 import sys
 import time
@@ -11,6 +13,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+import urllib3
 
 from laion_etl.minicrawl.build import CRAWL
 from laion_etl.overview import crawl_funnel
@@ -50,12 +53,13 @@ def running(command: list[str], data: Path) -> Iterator[subprocess.Popen[str]]:
             process.communicate(timeout=60)
 
 
-def wait_for(process: subprocess.Popen[str], text: str) -> None:
+def wait_for(process: subprocess.Popen[str], text: str) -> str:
+    """All lines up to the one with the text."""
     seen = []
     for line in process.stdout or ():
         seen.append(line)
         if text in line:
-            return
+            return "".join(seen)
     pytest.fail(f"the demo ended without {text!r}:\n{''.join(seen)}")
 
 
@@ -82,23 +86,47 @@ def test_the_demo_makes_a_dataset_with_airflow_and_leaves_nothing_running(demo_d
     assert processes_of(demo_data) == []
 
 
-@pytest.mark.parametrize(
-    ("moment", "number"),
-    [("Airflow ...", signal.SIGINT), ("discover 1/1 done", signal.SIGTERM)],
-    ids=["Ctrl-C while Airflow starts", "SIGTERM while tasks run"],
-)
-def test_a_stopped_demo_stops_everything(demo_data: Path, moment: str, number: signal.Signals) -> None:
+def test_ctrl_c_while_airflow_starts_stops_everything(demo_data: Path) -> None:
     with running(DEMO, demo_data) as process:
-        wait_for(process, moment)
-        time.sleep(2)  # into the start of the processes, or of the mapped tasks
+        wait_for(process, "Airflow ...")
+        time.sleep(2)  # into the start of the processes
         assert len(processes_of(demo_data)) > 3
-        process.send_signal(number)
-        output, _ = process.communicate(timeout=60)
+        stopped(process, signal.SIGINT)
+    assert processes_of(demo_data) == []
 
+
+def test_the_printed_login_opens_airflow_and_sigterm_while_tasks_run_stops_everything(
+    demo_data: Path,
+) -> None:
+    with running([*DEMO, "--keep"], demo_data) as process:
+        output = wait_for(process, "discover 1/1 done")
+        site, user, password = printed_login(output)
+        wrong = {"username": user, "password": f"{password}x"}
+        assert urllib3.request("POST", f"{site}/auth/token", json=wrong, timeout=60).status == 401
+        right = {"username": user, "password": password}
+        assert urllib3.request("POST", f"{site}/auth/token", json=right, timeout=60).status == 201
+        home = demo_data / "demo" / "airflow"
+        assert [stat.S_IMODE(path.stat().st_mode) for path in (home, home / "login.json")] == [0o700, 0o600]
+        stopped(process, signal.SIGTERM)
+    assert processes_of(demo_data) == []
+
+
+def printed_login(output: str) -> tuple[str, str, str]:
+    """Airflow's address, a user and a password, each as the terminal shows it."""
+    page = re.search(rf"^Airflow: (http://127\.0\.0\.1:\d+)/dags/crawl_{CRAWL}$", output, re.MULTILINE)
+    login = re.search(r"^log in as (\w+) with the password (\S+)$", output, re.MULTILINE)
+    assert page, output
+    assert login, output
+    return page[1], login[1], login[2]
+
+
+def stopped(process: subprocess.Popen[str], number: signal.Signals) -> None:
+    """Sends the signal and checks that the demo ends as it should."""
+    process.send_signal(number)
+    output, _ = process.communicate(timeout=60)
     assert process.returncode == 130
     assert "stopped" in output
     assert "Traceback" not in output
-    assert processes_of(demo_data) == []
 
 
 def test_a_failed_task_is_named_with_the_end_of_its_log(demo_data: Path) -> None:
