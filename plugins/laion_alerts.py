@@ -5,7 +5,6 @@ Callables live here and not in dags/, because the triggerer and the DAG processo
 
 import asyncio
 import logging
-import textwrap
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -26,7 +25,18 @@ from airflow.sdk.exceptions import (
 )
 
 from laion_connections import use_own_s3
-from laion_etl.alerts import Alert, Kind, RunEnd, Unit, deliver, digest_of, late_after_s, resolve, span
+from laion_etl.alerts import (
+    Alert,
+    Kind,
+    RunEnd,
+    Unit,
+    deliver,
+    digest_of,
+    late_after_s,
+    resolve,
+    span,
+    wrapped,
+)
 from laion_etl.errors import LaionEtlError, SettingsError
 from laion_etl.settings import load_settings
 from laion_etl.storage import open_store
@@ -36,7 +46,6 @@ log = logging.getLogger(__name__)
 # What a task leaves in its context for callbacks.
 LABEL, COMMAND = "label", "laion_command"
 ESTIMATE = "estimate"  # the XCom in which a dry run's estimate reaches the digest
-_LOG_WIDTH = 110  # Airflow's UI does not wrap a log's lines
 
 
 class TaskFailed(BaseNotifier):
@@ -47,7 +56,7 @@ class TaskFailed(BaseNotifier):
         error = context.get("exception")
         alert = task_alert(Kind.FAILED, context, cause_of(error, context))
         notify(alert if retry_helps(error) else replace(alert, retry_helps=False))
-        for line in textwrap.wrap(f"cause: {alert.reason}", _LOG_WIDTH):
+        for line in wrapped(f"cause: {alert.reason}"):
             log.error("%s", line)
 
 

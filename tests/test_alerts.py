@@ -19,6 +19,7 @@ from laion_etl.alerts import (
     resolve,
     run_folder,
     unresolved_names,
+    wrapped,
 )
 from laion_etl.alerts.channels import webhook_text
 from laion_etl.alerts.unresolved import failed_crawls
@@ -165,6 +166,13 @@ def test_a_long_cause_keeps_its_beginning_and_its_advice(tmp_path: Path) -> None
     assert kept.startswith("cannot read x")
     assert kept.endswith("x; give it more memory")
     assert len(kept) < 2_100
+
+
+def test_a_long_cause_is_lines_of_a_log_with_names_in_one_piece() -> None:
+    name = "s3://bucket/" + 30 * "CC-MAIN-2024-38/"
+    lines = wrapped(f"cause: cannot read {name}: " + 40 * "no access ")
+    assert name + ":" in lines
+    assert all(len(line) <= 110 for line in lines if name not in line)
 
 
 def test_the_same_alert_is_sent_once_and_another_try_again(tmp_path: Path) -> None:

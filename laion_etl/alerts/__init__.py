@@ -9,7 +9,7 @@ Sending never raises: a callback that reports a failure must not fail of it.
 """
 
 from laion_etl.alerts.alert import Alert, Kind, late_after_s, run_folder, span
-from laion_etl.alerts.delivery import deliver
+from laion_etl.alerts.delivery import deliver, wrapped
 from laion_etl.alerts.digest import RunEnd, digest_of
 from laion_etl.alerts.unresolved import Unit, resolve, unresolved_names
 
@@ -25,4 +25,5 @@ __all__ = [
     "run_folder",
     "span",
     "unresolved_names",
+    "wrapped",
 ]

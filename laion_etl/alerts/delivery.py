@@ -15,7 +15,7 @@ from laion_etl.storage import Store, open_store
 
 log = logging.getLogger(__name__)
 
-_LOG_WIDTH = 110  # Airflow's UI does not wrap a log's lines
+_LOG_WIDTH = 110  # Airflow's UI does not wrap a log's lines unless it is asked to
 
 
 def deliver(alert: Alert, settings: Settings) -> tuple[str, ...]:
@@ -36,10 +36,15 @@ def deliver(alert: Alert, settings: Settings) -> tuple[str, ...]:
     return sent
 
 
+def wrapped(sentence: str) -> list[str]:
+    """A sentence as lines of a log; names and addresses stay whole."""
+    return textwrap.wrap(sentence, _LOG_WIDTH, break_on_hyphens=False, break_long_words=False)
+
+
 def _send(alert: Alert, settings: AlertSettings) -> tuple[str, ...]:
     for line in alert.text.splitlines():
         sentence = line.startswith(("cause: ", "what to do: "))  # a command or an address stays whole
-        for part in textwrap.wrap(line, _LOG_WIDTH) if sentence else [line]:
+        for part in wrapped(line) if sentence else [line]:
             log.warning("alert: %s", part)
     return send(alert, settings)
 
