@@ -68,7 +68,7 @@ def world(
     metadata = postgres.url(f"{name}_airflow", "psycopg2")
     here, of_pods = (postgres.url(f"{name}_{which}") for which in ("here", "pods"))
     worker = Image(
-        # Nothing of this machine's threads and BLAS kernels, which the reference run has: scores are the same.
+        # Nothing of this machine's threads and BLAS kernels, which the reference run has: they move no score.
         environment={"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"},
         # In this user's home the kernels are compiled already, as they are in the real image.
         mounts={"HOME": str(Path.home()), "LAION_ETL_DATA_DIR": str(folder / "pods" / "data")},
