@@ -12,6 +12,7 @@ from laion_etl.dashboard.sources import Sources
 from laion_etl.dashboard.statscache import StatsCache
 from laion_etl.database.connect import Database
 from laion_etl.errors import LaionEtlError
+from laion_etl.funnel import sentence_of
 from laion_etl.overview import STAGES, CrawlFunnel, funnel_of
 from laion_etl.settings import Settings
 from laion_etl.stats import StageStats
@@ -68,7 +69,7 @@ class CrawlPage:
             "crawl": self.crawl,
             "problems": problems,
             "status": _as_shown(status, failed),
-            "funnel": funnel.to_plain(),
+            "funnel": funnel.to_plain() | {"meanings": _meanings(funnel)},
             "partitions": partition_grid(stats, queue.partitions if queue else [], failed).to_plain(),
             "batches": batches.to_plain(),
             "causes": causes(troubles, status.failures),
@@ -125,6 +126,14 @@ def _status_of_store(crawl: str, funnel: CrawlFunnel, batches: int) -> CrawlStat
         images=fetched.kept,
     )
     return CrawlStatus(crawl, load, queue, tuple(stages_of(funnel, load, queue)))
+
+
+def _meanings(funnel: CrawlFunnel) -> dict[str, dict[str, str]]:
+    """What the reasons of each stage mean."""
+    return {
+        row.stage: {reason: sentence_of(row.stage, reason) for reason in row.dropped}
+        for row in (funnel.records, *funnel.rows)
+    }
 
 
 def _as_shown(status: CrawlStatus, failed: set[tuple[str, int]]) -> dict[str, Any]:
