@@ -12,6 +12,7 @@ from laion_etl.dashboard.sources import Sources
 from laion_etl.dashboard.statscache import StatsCache
 from laion_etl.database.connect import Database
 from laion_etl.errors import LaionEtlError
+from laion_etl.funnel import sentence_of
 from laion_etl.overview import STAGES, CrawlFunnel, funnel_of
 from laion_etl.settings import Settings
 from laion_etl.stats import StageStats
@@ -67,7 +68,7 @@ class CrawlPage:
             "crawl": self.crawl,
             "problems": problems,
             "status": _as_shown(status, failed, stats),
-            "funnel": funnel.to_plain(),
+            "funnel": funnel.to_plain() | {"meanings": _meanings(funnel)},
             "partitions": partition_grid(stats, queue.partitions if queue else None, failed).to_plain(),
             "batches": batches.to_plain(),
             "failed": _numbers_by_stage(failed),
@@ -126,6 +127,14 @@ def _status_of_store(crawl: str, funnel: CrawlFunnel, batches: int) -> CrawlStat
         images=fetched.kept,
     )
     return CrawlStatus(crawl, load, queue, tuple(stages_of(funnel, load, queue)))
+
+
+def _meanings(funnel: CrawlFunnel) -> dict[str, dict[str, str]]:
+    """What the reasons of each stage mean."""
+    return {
+        row.stage: {reason: sentence_of(row.stage, reason) for reason in row.dropped}
+        for row in (funnel.records, *funnel.rows)
+    }
 
 
 def _numbers_by_stage(failed: set[tuple[str, int]]) -> dict[str, list[tuple[int, int]]]:

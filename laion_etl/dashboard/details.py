@@ -5,6 +5,7 @@ from typing import Any
 
 from laion_etl.dashboard.sources import Sources
 from laion_etl.errors import LaionEtlError, StorageError
+from laion_etl.funnel import sentence_of
 from laion_etl.records import partition_name, scored_stem, shard_stem
 from laion_etl.stats import StageStats
 from laion_etl.storage import Store
@@ -73,7 +74,14 @@ def _network_facts(network: Any) -> list[tuple[str, Any]]:
 
 
 def _stage(stats: StageStats) -> dict[str, Any]:
-    return {"stage": stats.stage, "input": stats.input, "kept": stats.kept, "dropped": stats.dropped}
+    meanings = {reason: sentence_of(stats.stage, reason) for reason in stats.dropped}
+    return {
+        "stage": stats.stage,
+        "input": stats.input,
+        "kept": stats.kept,
+        "dropped": stats.dropped,
+        "meanings": meanings,
+    }
 
 
 def _stats(name: str, store: Store) -> StageStats | None:

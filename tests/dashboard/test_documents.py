@@ -48,6 +48,9 @@ def test_stages_count_what_failed_as_well(made: Any) -> None:
     assert stages["score"] == (3, 23, 0, 0)
     rows = {row["stage"]: row for row in made["funnel"]["rows"]}
     assert rows["download"]["dropped"]["http_error"] == 20 * 90 + 3 * (40 - 5 - 2)
+    assert made["funnel"]["meanings"]["download"]["http_error"].startswith(
+        "The server answered with an error"
+    )
     assert made["download_hours"] == pytest.approx(
         sum(30 + 7 * (n % 11) for n in range(23)) / 3_600, abs=0.01
     )
@@ -130,6 +133,7 @@ def test_a_partition_tells_its_stages_and_how_to_run_it_by_hand(client: TestClie
         ("load", 2_400, 2_000),
     ]
     assert told["stages"][0]["dropped"] == {"no_alt": 5_000, "tracker": 1_600}
+    assert told["stages"][0]["meanings"]["no_alt"] == "The image has no caption."
     assert told["commands"][0] == f"laion-etl parse --crawl {CRAWL} --partition 7"
     assert client.get(f"/api/crawl/{CRAWL}/partition/21").json()["stages"] == []
 

@@ -35,7 +35,7 @@ def test_an_unreachable_server_is_named_without_its_password() -> None:
 
 
 def test_a_malformed_url_says_so() -> None:
-    settings = Settings(core=CoreSettings(database_url="not a url"))
+    settings = Settings(core=CoreSettings(database_url="postgresql://[not a url"))
     with pytest.raises(DatabaseError, match="not a valid postgresql:// URL"), open_database(settings):
         pass
 

@@ -75,7 +75,7 @@ function lastError(troubles) {
 function unit(told, cell) {
   const parts = told.stages.flatMap((stage) => [
     el("h3", {}, words(stage.stage), el("small", {}, `${count(stage.kept)} of ${count(stage.input)} kept, ${share(stage.kept, stage.input)}`)),
-    el("ul", { class: "reasons" }, Object.entries(stage.dropped).sort(([, one], [, other]) => other - one).map(([name, number]) => reason(name, number, stage.input))),
+    el("ul", { class: "reasons" }, Object.entries(stage.dropped).sort(([, one], [, other]) => other - one).map(([name, number]) => reason(name, number, stage.input, stage.meanings[name]))),
   ]);
   if (!parts.length) parts.push(el("p", { class: "fine" }, "No stage has finished it yet."));
   if (told.facts.length) parts.push(el("h3", {}, "Facts"), el("dl", { class: "facts" }, told.facts.flatMap(([name, value]) => [el("dt", {}, name), el("dd", {}, foreign(typeof value === "number" ? count(value) : value))])));
@@ -84,8 +84,8 @@ function unit(told, cell) {
   return parts;
 }
 
-export const reason = (name, number, all) =>
-  el("li", {}, el("span", { class: "reason" }, words(name)), bar([["lost", number / all]], `${share(number, all)}`), el("span", { class: "number" }, count(number)), el("span", { class: "part" }, share(number, all)));
+export const reason = (name, number, all, meaning) =>
+  el("li", {}, el("span", { class: "reason", title: meaning || "" }, words(name)), bar([["lost", number / all]], `${share(number, all)}`), el("span", { class: "number" }, count(number)), el("span", { class: "part" }, share(number, all)));
 
 // Tasks of Airflow: state, log, and running it again.
 function tasks(run, found) {

@@ -81,7 +81,7 @@ export function showFunnel(funnel) {
       const reasons = Object.entries(stage.dropped);
       const head = [el("span", { class: "name" }, stage.stage), bar([["done", stage.kept / stage.input], ["lost", 1 - stage.kept / stage.input]], `${share(stage.kept, stage.input)} kept`), el("span", { class: "number" }, compact(stage.kept), el("span", { class: "soft" }, ` of ${compact(stage.input)}`)), el("span", { class: "part" }, share(stage.kept, stage.input))];
       if (!reasons.length) return el("div", { class: "stage plain-stage" }, head);
-      const details = el("details", { class: "stage", open: opened.has(stage.stage) }, el("summary", {}, head), el("ul", { class: "reasons" }, reasons.map(([name, number]) => reason(name, number, stage.input))));
+      const details = el("details", { class: "stage", open: opened.has(stage.stage) }, el("summary", {}, head), el("ul", { class: "reasons" }, reasons.map(([name, number]) => reason(name, number, stage.input, funnel.meanings[stage.stage][name]))));
       details.addEventListener("toggle", () => (details.open ? opened.add(stage.stage) : opened.delete(stage.stage)));
       return details;
     });
