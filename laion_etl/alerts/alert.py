@@ -9,13 +9,13 @@ from dataclasses import asdict, dataclass, fields, replace
 from enum import StrEnum
 from typing import Any
 
+from laion_etl.causes import cause_of
 from laion_etl.errors import SettingsError
 from laion_etl.settings import AlertSettings
 from laion_etl.stats import fingerprint
 
 # A cause ends with its advice, so the middle of a very long one is left out.
 _CAUSE_HEAD_CHARS, _CAUSE_TAIL_CHARS = 1_200, 800
-_NUMBER = re.compile(r"[0-9a-f]*\d[0-9a-f]*")
 _SETTING = re.compile(r"\bLAION_ETL_[A-Z0-9_]+")
 _LIMIT = re.compile(r"(\w+)=(\d+(?:\.\d+)?)([smhd])\Z")
 _SECONDS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
@@ -137,8 +137,8 @@ class Alert:
     @property
     def folder(self) -> str:
         """Where alerts of this run and cause are kept; numbers in the reason do not make another cause."""
-        cause = _NUMBER.sub("#", self.reason.lower())
-        return f"{run_folder(self.crawl, self.run)}/{fingerprint(self.kind, self.stage, cause)}"
+        alike = fingerprint(self.kind, self.stage, cause_of(self.reason))
+        return f"{run_folder(self.crawl, self.run)}/{alike}"
 
     @property
     def name(self) -> str:

@@ -8,13 +8,13 @@ from datetime import datetime
 from typing import Any
 
 from laion_etl.alerts import Alert, unresolved_names
+from laion_etl.causes import cause_of
 from laion_etl.errors import StorageError
 from laion_etl.storage import Store
 
 _MOST_READ = 400
 _MOST_CAUSES = 40
 _UNITS_SHOWN = 12
-_NUMBER = re.compile(r"\d+")
 _PARTITION = re.compile(r"partition (\d{1,9})")
 
 
@@ -79,8 +79,8 @@ def causes(troubles: Iterable[Trouble]) -> list[dict[str, Any]]:
     """Failures before what is late, the most frequent cause first, as plain JSON values."""
     groups: dict[tuple[str, str, str], list[Trouble]] = {}
     for trouble in troubles:
-        cause = _NUMBER.sub("#", trouble.reason)
-        groups.setdefault((trouble.kind, trouble.stage, cause), []).append(trouble)
+        key = (trouble.kind, trouble.stage, cause_of(trouble.reason))
+        groups.setdefault(key, []).append(trouble)
     found = [_cause(group) for group in groups.values()]
     found.sort(key=lambda cause: (cause.kind, -cause.count, cause.stage, cause.reason))
     return [asdict(cause) for cause in found[:_MOST_CAUSES]]
