@@ -21,6 +21,7 @@ from typing import Any
 
 import urllib3
 
+from laion_etl.causes import cause_of
 from laion_etl.errors import LaionEtlError, SettingsError
 from laion_etl.settings import AlertSettings, Settings
 from laion_etl.stats import fingerprint
@@ -30,7 +31,6 @@ log = logging.getLogger(__name__)
 
 _SEND_TIMEOUT_S = 10.0
 _MOST_REASON_CHARS = 2_000
-_NUMBER = re.compile(r"[0-9a-f]*\d[0-9a-f]*")
 _LIMIT = re.compile(r"(\w+)=(\d+(?:\.\d+)?)([smhd])\Z")
 _SECONDS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
 
@@ -81,8 +81,8 @@ class Alert:
     @property
     def folder(self) -> str:
         """Where alerts of this run and cause are kept; numbers in the reason do not make another cause."""
-        cause = _NUMBER.sub("#", self.reason.lower())
-        return f"{run_folder(self.crawl, self.run)}/{fingerprint(self.kind, self.stage, cause)}"
+        cause = fingerprint(self.kind, self.stage, cause_of(self.reason))
+        return f"{run_folder(self.crawl, self.run)}/{cause}"
 
     @property
     def name(self) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from laion_etl.causes import cause_of
 from laion_etl.errors import StorageError
 from laion_etl.status import Failure
 from laion_etl.storage import Store
@@ -14,7 +15,6 @@ _MOST_ALERTS = 400
 _MOST_CAUSES = 40
 _UNITS_SHOWN = 12
 _MOST_CHARS = 600
-_NUMBER = re.compile(r"\d+")
 _PARTITION = re.compile(r"partition (\d{1,9})")
 _KINDS = ("failed", "late")
 
@@ -69,8 +69,7 @@ def causes(troubles: Iterable[Trouble], parked: Iterable[Failure]) -> list[dict[
     """The most frequent causes first, as plain JSON values."""
     groups: dict[tuple[str, str, str], list[Trouble]] = {}
     for trouble in (*troubles, *map(_of_batch, parked)):
-        cause = _NUMBER.sub("#", trouble.reason)
-        groups.setdefault((trouble.kind, trouble.stage, cause), []).append(trouble)
+        groups.setdefault((trouble.kind, trouble.stage, cause_of(trouble.reason)), []).append(trouble)
     found = [_cause(group) for group in groups.values()]
     found.sort(key=lambda cause: (-cause.count, cause.stage, cause.reason))
     return [asdict(cause) for cause in found[:_MOST_CAUSES]]
