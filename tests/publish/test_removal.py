@@ -281,6 +281,13 @@ def test_a_dataset_of_other_settings_is_not_changed_on_the_side(store: LocalStor
     assert {name: store.read(name) for name in store.list("")} == before
 
 
+def test_another_contact_does_not_stop_a_removal(store: LocalStore, listed: bytes) -> None:
+    asked = changed(Settings(), contact="removal@example.org")
+    result = remove(read_list(listed, "list"), asked, store)
+    assert result.published
+    assert b"write to removal@example.org" in store.read("dataset/laion/README.md")
+
+
 def test_what_is_published_and_has_no_shards_any_more_is_not_passed_over(
     store: LocalStore, victims: dict[str, Row]
 ) -> None:
