@@ -14,7 +14,8 @@ from laion_etl.database.candidates import DedupeRule
 from laion_etl.database.connect import Database, has_database, open_database
 from laion_etl.errors import SettingsError
 from laion_etl.parse.language import language_detector, languages_kept
-from laion_etl.parse.stage import blocked_fingerprint, parse_fingerprint, parse_stats_name, plain_rules
+from laion_etl.parse.stage import blocked_fingerprint, parse_fingerprint, plain_rules
+from laion_etl.records import parse_stats_name
 from laion_etl.settings import PREFIX, Settings
 from laion_etl.stats import StageStats
 from laion_etl.storage import Store

@@ -126,6 +126,11 @@ def partition_name(partition: int) -> str:
     return f"part-{partition:05d}"
 
 
+def parse_stats_name(crawl: str, partition: int) -> str:
+    """Name in the store of the stats of a parsed partition."""
+    return f"pairs/{crawl}/{partition_name(partition)}.json"
+
+
 def batch_name(batch: int) -> str:
     return f"{batch:09d}"
 

@@ -18,7 +18,7 @@ from laion_etl.database.candidates import DedupeRule
 from laion_etl.database.connect import Database
 from laion_etl.database.queries import query
 from laion_etl.errors import SettingsError
-from laion_etl.records import partition_name
+from laion_etl.records import parse_stats_name
 from laion_etl.settings import ParseSettings, Stage, shaping
 from laion_etl.stats import StageStats, fingerprint
 from laion_etl.storage import Store
@@ -57,11 +57,6 @@ def check_rules(crawl: str, partition: int, parsed: StageStats, settings: ParseS
             f"`laion-etl parse --crawl {crawl} --partition {partition}` first (in Airflow clear the task "
             "parse: marking it as a success does not parse)"
         )
-
-
-def parse_stats_name(crawl: str, partition: int) -> str:
-    """Name in the store of the stats of a parsed partition."""
-    return f"pairs/{crawl}/{partition_name(partition)}.json"
 
 
 def loaded_crawl(crawl: str, store: Store, database: Database) -> LoadedCrawl:

@@ -17,7 +17,7 @@ from laion_etl.funnel import ParseReason
 from laion_etl.parse.blocklist import load_blocklists
 from laion_etl.parse.dedupe import RecentPairs
 from laion_etl.parse.wat_workers import FileCounts, parse_files
-from laion_etl.records import PAIR_SCHEMA, partition_name
+from laion_etl.records import PAIR_SCHEMA, parse_stats_name, partition_name
 from laion_etl.removals import BlockedLinks, blocked_links, read_requests
 from laion_etl.settings import Settings, Stage, shaping
 from laion_etl.stats import StageStats, fingerprint
@@ -86,11 +86,6 @@ def parse_partition(
         },
     )
     return store.write_stats(stats_name, stats)
-
-
-def parse_stats_name(crawl: str, partition: int) -> str:
-    """Where the stats of a parsed partition are."""
-    return f"pairs/{crawl}/{partition_name(partition)}.json"
 
 
 def parse_fingerprint(wat_files: Sequence[tuple[int, str]], settings: Settings, blocked: str) -> str:
