@@ -4,7 +4,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +15,7 @@ from laion_etl.minicrawl.build import CRAWL
 from laion_etl.overview import crawl_funnel
 from laion_etl.storage import LocalStore
 from tests.airflow.conftest import processes_of
+from tests.airflow.started import until
 
 pytestmark = [pytest.mark.airflow, pytest.mark.timeout(900)]
 
@@ -90,8 +90,7 @@ def test_the_demo_makes_a_dataset_with_airflow_and_leaves_nothing_running(demo_d
 def test_a_stopped_demo_stops_everything(demo_data: Path, moment: str, number: signal.Signals) -> None:
     with running(DEMO, demo_data) as process:
         wait_for(process, moment)
-        time.sleep(2)  # into the start of the processes, or of the mapped tasks
-        assert len(processes_of(demo_data)) > 3
+        until(lambda: len(processes_of(demo_data)) > 3, "processes that start, or run the mapped tasks")
         process.send_signal(number)
         output, _ = process.communicate()
 
