@@ -5,6 +5,8 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do \
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+RARELY_IMPORTED := /(tests?|testing/_internal|transformers/models|scipy|networkx|pip|setuptools)/
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 # Twice as many as there are cores, for the tests of Airflow wait a lot. Tests of a file share what it sets up and
 # stay in one process; files begin in the order of tests/conftest.py.
 TEST_PROCESSES := -n $$(( 2 * $$(nproc) )) --dist loadfile --no-loadscope-reorder
@@ -17,10 +19,12 @@ $(READY): requirements.txt pyproject.toml
 	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed; set PYTHON=/path/to/python3"; exit 1; }
 	@echo "Installing into $(VENV) (about two minutes) ..."
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
-	@# Each airflow command starts in 2-3 s instead of 7 when the bytecode is there.
-	-@$(BIN)/python -m compileall -q -j 0 $(VENV)/lib >/dev/null 2>&1
+	$(if $(TORCH_INDEX),$(PIP) $(shell grep -oE '^torch(vision)?==[0-9.]+' requirements.txt) --index-url $(TORCH_INDEX))
+	$(PIP) --no-compile -r requirements.txt
+	$(PIP) --no-deps --editable .
+	@# Each airflow command starts in 2-3 s instead of 7 when the bytecode is there. Pip would make it on one core,
+	@# and also of what next to nothing imports: a third of all.
+	-@$(BIN)/python -m compileall -q -j 0 -x '$(RARELY_IMPORTED)' $(VENV)/lib >/dev/null 2>&1
 	@# The compiled loops of parse and load, which their first run would wait for.
 	-@$(BIN)/python -m laion_etl.compile
 	@touch $(READY)
@@ -61,11 +65,13 @@ docs: setup  ## what of the docs is made from settings and drop reasons
 	$(BIN)/python -m laion_etl.reason_tables docs/formats.md
 
 lock: setup  ## requirements.txt from requirements.in
-	$(BIN)/python -m pip install --quiet pip-tools
-	$(BIN)/pip-compile --quiet --upgrade --strip-extras --no-header --annotation-style=line \
+	$(PYTHON) -m venv $(VENV)-lock
+	$(VENV)-lock/bin/python -m pip install --quiet pip-tools
+	$(VENV)-lock/bin/pip-compile --quiet --upgrade --strip-extras --no-header --annotation-style=line \
 		--no-emit-index-url --no-emit-find-links --no-emit-trusted-host -o $(VENV)/lock.txt requirements.in
 	{ echo "# Full lock of requirements.in, made by 'make lock'; install with: pip install -r requirements.txt"; \
-		sed -e 's/^\(torch==[0-9.]*\)+[a-z0-9]*/\1/' -e '/^# The following packages/,$$d' $(VENV)/lock.txt; } > requirements.txt
+		sed -e 's/^\(torch[a-z]*==[0-9.]*\)+[a-z0-9]*/\1/' -e '/^# The following packages/,$$d' $(VENV)/lock.txt; \
+		grep '; python_version' requirements.in; } > requirements.txt
 	$(BIN)/python -m pip install --quiet -r requirements.txt
 	$(BIN)/python docker/requirements.py
 

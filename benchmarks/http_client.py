@@ -2,18 +2,19 @@
 
     python -m benchmarks.http_client [--requests N]
 
-asks as the downloader first used it (its request, its reader, a session that keeps connections), h11 on bare
-sockets, and our reader; the last two with connections kept and with a new one for each request. Nothing is
-checked, resolved or decoded: this is what a request costs before anything else.
+asks as the downloader first used it (http_peer.py, in the environment of `make peers`, without which it is
+left out), h11 on bare sockets, and our reader with connections kept and with a new one for each request.
+Nothing is checked, resolved or decoded: this is what a request costs before anything else.
 """
 
 import argparse
+import json
 import resource
+import subprocess
 import tempfile
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 
-import asks
 import h11
 import trio
 from rich.console import Console
@@ -24,10 +25,7 @@ from benchmarks.photos import make_photos
 from laion_etl.download.http1 import Connection
 from laion_etl.download.transport import TcpStream, connect
 
-# asks 3.0 needs anyio 3, which needs names that trio has removed: as they are they do not work together.
-trio.MultiError = BaseExceptionGroup  # type: ignore[attr-defined]
-trio.NonBaseMultiError = ExceptionGroup  # type: ignore[attr-defined]
-
+_PEERS = Path(".venv-peers/bin/python")
 _PHOTOS = 100
 _CONNECTIONS = 32
 
@@ -36,13 +34,6 @@ Fetch = Callable[[Iterator[int], int], Awaitable[None]]
 
 def path_of(number: int) -> str:
     return f"/{number % _PHOTOS:03d}.jpg"
-
-
-async def by_asks(numbers: Iterator[int], port: int) -> None:
-    session = asks.Session(f"http://127.0.0.1:{port}", connections=1)
-    for number in numbers:
-        response = await session.get(path=path_of(number))
-        assert len(response.content) > 1_000
 
 
 async def by_h11(numbers: Iterator[int], port: int) -> None:
@@ -107,13 +98,19 @@ def cpu_ms(fetch: Fetch, requests: int, port: int) -> float:
     return spent_s / requests * 1_000
 
 
+def asks_cpu_ms(requests: int, port: int) -> float:
+    """The same of asks, in the peers' environment."""
+    command = [str(_PEERS), "benchmarks/http_peer.py", str(port), str(requests)]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    return float(json.loads(done.stdout.splitlines()[-1])["cpu_ms"])
+
+
 def main() -> None:
     arguments = argparse.ArgumentParser()
     arguments.add_argument("--requests", type=int, default=5_000)
     arguments.add_argument("--port", type=int, default=8_098)
     options = arguments.parse_args()
     clients: dict[str, Fetch] = {
-        "asks": by_asks,
         "trio and h11": by_h11,
         "ours": by_ours,
         "ours, a new connection each": by_ours_anew,
@@ -127,10 +124,15 @@ def main() -> None:
                 name: min(cpu_ms(fetch, options.requests, options.port) for _ in range(2))
                 for name, fetch in clients.items()
             }
-    table = Table("client", "CPU ms a request", "beside asks")
+            if _PEERS.exists():
+                found["asks"] = min(asks_cpu_ms(options.requests, options.port) for _ in range(2))
+    table = Table("client", "CPU ms a request", "of ours")
     for name, spent_ms in found.items():
-        table.add_row(name, f"{spent_ms:.3f}", f"{found['asks'] / spent_ms:.1f}x")
-    Console(width=80).print(table)
+        table.add_row(name, f"{spent_ms:.3f}", f"{spent_ms / found['ours']:.1f}x")
+    console = Console(width=80)
+    console.print(table)
+    if "asks" not in found:
+        console.print(f"without asks: {_PEERS} is not there (make peers)")
 
 
 if __name__ == "__main__":

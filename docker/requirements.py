@@ -19,7 +19,6 @@ LOCK = HERE.parent / "requirements.txt"
 
 WORKER = [
     "ada-url",
-    "anyio",
     "boto3",
     "cld3-py",
     "deflate",

@@ -33,7 +33,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 hypothesis.settings.register_profile("laion_etl", deadline=None)
 hypothesis.settings.load_profile("laion_etl")
 
-# Files that take longest; they begin first, so that no worker is left with one at the end.
+# Files that take longest, in the order in which they begin; other tests of Airflow and slow ones follow.
 LONGEST = (
     "tests/airflow/test_disturbed_runs.py",
     "tests/airflow/test_demo.py",
@@ -70,8 +70,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker("browser")
         if "postgres" in fixtures or "s3_endpoint" in fixtures or _on_s3(item):
             item.add_marker("service")
-    ranks = {file: rank for rank, file in enumerate(LONGEST)}
-    items.sort(key=lambda item: ranks.get(item.nodeid.split("::")[0], len(ranks)))
+    items.sort(key=_rank)
+
+
+def _rank(item: pytest.Item) -> int:
+    """Place of a test in the run: what takes long first, so that no worker is left with it at the end."""
+    file = item.nodeid.split("::")[0]
+    if file in LONGEST:
+        return LONGEST.index(file)
+    tiers = [item.get_closest_marker(tier) is not None for tier in ("airflow", "slow")]
+    return len(LONGEST) + (tiers.index(True) if any(tiers) else len(tiers))
 
 
 def _on_s3(item: pytest.Function) -> bool:

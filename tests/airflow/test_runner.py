@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -68,7 +67,7 @@ def started_and_asked_to_end(
 
 def run(folder: Path, airflow: Airflow, command: str) -> tuple[list[object], str]:
     """The outcome of run_stage and everything that was logged."""
-    output, _ = start(folder, airflow, command).communicate(timeout=60)
+    output, _ = start(folder, airflow, command).communicate()
     return json.loads(output.splitlines()[-1]), output
 
 
@@ -112,16 +111,22 @@ def test_a_command_that_ends_well_without_json_fails_the_task(stand_in: Path, ai
 
 
 def test_lines_are_logged_while_the_command_runs(stand_in: Path, airflow: Airflow) -> None:
-    command = "import time; print('half way', flush=True); time.sleep(1.5); print('{}')"
+    """It goes on only when its line has been seen."""
+    command = """
+import pathlib, time
+print("half way", flush=True)
+while not pathlib.Path("seen").exists():
+    time.sleep(0.01)
+print('{"kept": 1}')
+"""
     process = start(stand_in, airflow, command)
     assert process.stdout is not None
-    for line in process.stdout:
-        if "half way" in line:
-            break
-    seen = time.monotonic()
-    process.communicate(timeout=60)
+    while "half way" not in next(process.stdout):
+        continue
+    (stand_in / "seen").touch()
 
-    assert time.monotonic() - seen > 1.0
+    assert json.loads([*process.stdout][-1]) == ["result", {"kept": 1}]
+    assert process.wait() == 0
 
 
 def test_sigterm_reaches_the_command_and_its_clean_end_is_awaited(stand_in: Path, airflow: Airflow) -> None:
@@ -138,7 +143,7 @@ time.sleep(600)
 """
     process, lines = started_and_asked_to_end(stand_in, airflow, command)
     output = [*lines]
-    process.wait(10)
+    process.wait()
 
     assert json.loads(output[-1])[0] == "AirflowException"
     assert "exit code 130" in output[-1]
@@ -155,7 +160,7 @@ time.sleep(600)
 """
     process, lines = started_and_asked_to_end(stand_in, airflow, command)
     output = [*lines]
-    process.wait(10)
+    process.wait()
 
     assert "exit code -9" in output[-1]
     assert processes_of(stand_in) == []

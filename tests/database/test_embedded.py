@@ -20,6 +20,8 @@ from laion_etl.database.embedded import running_server
 from laion_etl.database.postmaster import postmaster
 from tests.database.keeper import server_of, start_keeper
 
+pytestmark = pytest.mark.slow
+
 _PR_SET_CHILD_SUBREAPER = 36
 
 

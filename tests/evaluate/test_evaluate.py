@@ -21,6 +21,8 @@ from laion_etl.storage import LocalStore
 from laion_etl.tarshard import finish, write_member
 from tests.score.conftest import CRAWL, Entry, fitting, jpeg, score, set_environment, write_shard
 
+pytestmark = pytest.mark.slow
+
 SHAPES = ("star", "heart", "circle")
 NAMES = [f"single red {shape} on a sandy beach" for shape in SHAPES]
 RUNNER = CliRunner()

@@ -16,6 +16,8 @@ from laion_etl.minicrawl.scenes import random_scene
 from laion_etl.storage import LocalStore
 from tests.score.conftest import CRAWL, fitting, score, write_shard
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def scored(tmp_path_factory: pytest.TempPathFactory) -> LocalStore:

@@ -32,6 +32,8 @@ from tests.database.wire import Network
 from tests.faults.test_full_disk import mount
 from tests.test_cli import laion_etl
 
+pytestmark = pytest.mark.slow
+
 PAIRS = 20_000
 _MID_COPY = 400_000  # bytes; each of two connections has a megabyte to send
 

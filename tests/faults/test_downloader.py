@@ -30,6 +30,8 @@ from tests.download.sites import Site, site
 from tests.download.test_stage import plan
 from tests.faults.test_killed import decoders_of
 
+pytestmark = pytest.mark.slow
+
 SHARD = [f"shards/C/000000007{end}" for end in (".tar", ".parquet")]
 URLS = [f"http://{host}.ours.example/{n}.jpg" for host in "abc" for n in range(40)]
 

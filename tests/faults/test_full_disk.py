@@ -15,6 +15,8 @@ from laion_etl.errors import StorageError
 from tests.parse.wat_files import image, page_record, write_wat
 from tests.test_cli import laion_etl, one_line_error
 
+pytestmark = pytest.mark.slow
+
 
 def mount(folder: Path, kib: int) -> None:
     """A file system of that size, or with that size from now on; skips the test where that is not allowed."""

@@ -14,6 +14,8 @@ from laion_etl.minicrawl.build import MiniCrawl
 from laion_etl.minicrawl.web import MiniWeb
 from tests.runs import files, finish_run, run_environment, start_run
 
+pytestmark = pytest.mark.slow
+
 
 def wait_for(folder: Path, pattern: str, running: "subprocess.Popen[str]") -> None:
     """Until a file of this pattern is there; the process must still be running."""

@@ -17,6 +17,8 @@ from laion_etl.stats import Output
 from laion_etl.storage import LocalStore, NewFile, S3Store, Store, open_store
 from tests.publish.world import CRAWL, build_world, changed, write_world
 
+pytestmark = pytest.mark.slow
+
 OTHER = changed(Settings(), rows_per_file=15, subsets=(("red", "TEXT LIKE '%red%'"),))
 
 

@@ -30,6 +30,8 @@ from laion_etl.score.stage import score_shards
 from laion_etl.settings import ClipSettings, PlanSettings, Settings
 from laion_etl.storage import LocalStore, Store
 
+pytestmark = pytest.mark.slow
+
 QUIET = Console(file=io.StringIO())
 
 

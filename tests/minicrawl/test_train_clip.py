@@ -13,6 +13,8 @@ from laion_etl.minicrawl.train_clip import CLASSES, CaptionTable, Plan, attribut
 from laion_etl.score import tiny
 from laion_etl.score.openclip import create_network
 
+pytestmark = pytest.mark.slow
+
 STAR = Scene("red", "star", "beach", "two")
 
 
