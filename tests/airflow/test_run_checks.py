@@ -139,7 +139,7 @@ def test_a_dag_of_ones_own_is_started_by_the_asset_that_the_docs_name(
     assert f"schedule={DATASET}" in (ROOT / "docs" / "operations.md").read_text()
     folder = tmp_path / "dags"
     shutil.copytree(ROOT / "dags", folder)
-    mine = f"DAG('mine', schedule={DATASET}, is_paused_upon_creation=False)"
+    mine = f"mine = DAG('mine', schedule={DATASET}, is_paused_upon_creation=False)"
     (folder / "mine.py").write_text(f"from airflow.sdk import DAG, Asset\n{mine}\n")
     own = {**crawled.environment, "AIRFLOW__CORE__DAGS_FOLDER": str(folder)}
     airflow = Airflow(crawled.home, own)
