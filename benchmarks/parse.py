@@ -24,7 +24,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.wat_file import write_wat
-from laion_etl.parse.byte_arena import ByteArena
+from laion_etl.core.byte_arena import ByteArena
 from laion_etl.parse.gzip_members import read_members
 from laion_etl.parse.stage import parse_partition
 from laion_etl.parse.wat_workers import FileCounts, FileParser

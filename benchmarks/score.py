@@ -31,13 +31,13 @@ from rich.table import Table
 
 from benchmarks.gpu_busy import watched
 from benchmarks.photos import make_photos
+from laion_etl.core.host_resources import usable_cores
+from laion_etl.core.schemas import SHARD_SCHEMA, batch_name, pair_id, sample_key
+from laion_etl.core.stage_stats import StageStats
 from laion_etl.download.images import ImageSettings, StoredImage, decode
-from laion_etl.machine import usable_cores
 from laion_etl.minicrawl.scenes import caption, random_scene
-from laion_etl.records import SHARD_SCHEMA, batch_name, pair_id, sample_key
 from laion_etl.score.openclip import create_network
 from laion_etl.settings import DownloadSettings
-from laion_etl.stats import StageStats
 from laion_etl.storage import LocalStore
 from laion_etl.tarshard import finish, write_member
 

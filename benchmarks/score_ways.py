@@ -20,7 +20,7 @@ from typing import Any
 
 import torch
 
-from laion_etl.machine import usable_cores
+from laion_etl.core.host_resources import usable_cores
 from laion_etl.score.chunks import begin_chunk
 from laion_etl.score.model import ClipModel, load_model
 from laion_etl.score.pixels import Pixels

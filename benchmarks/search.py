@@ -19,13 +19,13 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
+from laion_etl.core.stage_stats import StageStats
 from laion_etl.explore.filters import Filters
 from laion_etl.explore.graph import Graph, GraphWriter
 from laion_etl.explore.query import Part, SearchIndex
 from laion_etl.explore.rows import ROW_SCHEMA, open_rows
 from laion_etl.publish.versions import Release
 from laion_etl.settings import IndexSettings, PublishSettings
-from laion_etl.stats import StageStats
 
 Halves = NDArray[np.float16]
 Floats = NDArray[np.float32]

@@ -14,6 +14,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from laion_etl.core.stage_stats import StageStats
 from laion_etl.crawl import partitions
 from laion_etl.database.connect import open_database
 from laion_etl.database.load import load_partition
@@ -25,7 +26,6 @@ from laion_etl.parse.stage import parse_partition
 from laion_etl.publish.stage import publish_dataset
 from laion_etl.score.stage import score_shards
 from laion_etl.settings import ClipSettings, CoreSettings, DownloadSettings, Settings
-from laion_etl.stats import StageStats
 from laion_etl.storage import LocalStore
 
 

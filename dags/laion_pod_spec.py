@@ -9,9 +9,9 @@ from airflow.providers.cncf.kubernetes.pod_generator import make_safe_label_valu
 from kubernetes.client import models as k8s
 
 from laion_alerts import LABEL, crawl_of
-from laion_etl.errors import SettingsError
+from laion_etl.core.errors import SettingsError
+from laion_etl.core.stage_stats import fingerprint
 from laion_etl.settings import KubernetesSettings, Settings, of_stage, setting_fields
-from laion_etl.stats import fingerprint
 from laion_runner import Command, run_id, without_secrets
 
 _END_S = 15  # beyond the time that a download worker has to give its batch back

@@ -18,7 +18,7 @@ from airflow.sdk.bases.decorator import DecoratedOperator, task_decorator_factor
 from airflow.sdk.exceptions import AirflowFailException
 
 from laion_alerts import COMMAND
-from laion_etl.errors import SettingsError
+from laion_etl.core.errors import SettingsError
 from laion_etl.settings import load_settings
 from laion_runner import Command, run_here, run_in_venv
 from laion_tasks import check_conf, run_settings

@@ -5,7 +5,7 @@ import os
 import signal
 import sys
 
-from laion_etl.errors import LaionEtlError
+from laion_etl.core.errors import LaionEtlError
 
 
 def main() -> None:

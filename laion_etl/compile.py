@@ -17,11 +17,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from laion_etl.compiled import compiled_marker
+from laion_etl.core.numba_cache import compiled_marker
+from laion_etl.core.schemas import PAIR_SCHEMA, pair_id
 from laion_etl.database.binary_copy import Texts, host_hashes, read_rows
 from laion_etl.database.candidates import DedupeRule, PairsFile
 from laion_etl.parse.wat_workers import FileCounts, FileParser
-from laion_etl.records import PAIR_SCHEMA, pair_id
 from laion_etl.score.products import product, row_products
 from laion_etl.settings import CoreSettings, ParseSettings, Settings
 from laion_etl.storage import LocalStore

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from laion_etl.stats import StageStats
+from laion_etl.core.stage_stats import StageStats
 
 Report = Callable[[int, int], None]  # done, total
 

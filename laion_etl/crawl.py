@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from datetime import date
 from importlib import resources
 
-from laion_etl.errors import CrawlError, InputError, LaionEtlError, MissingInputError, SettingsError
+from laion_etl.core.errors import CrawlError, InputError, LaionEtlError, MissingInputError, SettingsError
 from laion_etl.inputs import read_input
 from laion_etl.settings import Settings
 from laion_etl.storage import LocalStore

@@ -9,9 +9,9 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from laion_etl.errors import InputError
+from laion_etl.core.errors import InputError
+from laion_etl.core.stage_stats import StageStats
 from laion_etl.settings import KubernetesSettings, of_stage
-from laion_etl.stats import StageStats
 from laion_etl.storage import Store
 
 _CRAWL = re.compile(r"(?:pairs|load|shards|scored)/([^/]+)/")

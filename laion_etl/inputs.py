@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, cast
 from urllib.parse import unquote, urlsplit
 
-from laion_etl.errors import InputError, MissingInputError
+from laion_etl.core.errors import InputError, MissingInputError
 
 if TYPE_CHECKING:
     from urllib3 import PoolManager

@@ -12,8 +12,8 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
+from laion_etl.core.stage_stats import StageStats
 from laion_etl.settings import CoreSettings
-from laion_etl.stats import StageStats
 
 _DATAGRAM_BYTES = 1_400  # fits an Ethernet frame with its headers
 _OUTSIDE_TAGS = re.compile(r"[^A-Za-z0-9._+-]+")

@@ -9,15 +9,15 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+from laion_etl.core.errors import SettingsError
+from laion_etl.core.schemas import parse_stats_name
+from laion_etl.core.stage_stats import StageStats
 from laion_etl.crawl import Partition, written_numbers
 from laion_etl.database.candidates import DedupeRule
 from laion_etl.database.connect import Database, has_database, open_database
-from laion_etl.errors import SettingsError
 from laion_etl.parse.language import language_detector, languages_kept
 from laion_etl.parse.stage import blocked_fingerprint, parse_fingerprint, plain_rules
-from laion_etl.records import parse_stats_name
 from laion_etl.settings import PREFIX, Settings
-from laion_etl.stats import StageStats
 from laion_etl.storage import Store
 
 _READERS = 16  # small files from an object store: 900 take two seconds

@@ -1,4 +1,4 @@
-"""The tables of drop reasons in docs/formats.md, made from laion_etl/funnel.py: `make docs`.
+"""The tables of drop reasons in docs/formats.md, made from laion_etl/core/funnel.py: `make docs`.
 
 Each stands between `<!-- reasons: STAGE -->` and `<!-- end of reasons -->`.
 """
@@ -7,7 +7,7 @@ import re
 import sys
 from pathlib import Path
 
-from laion_etl.funnel import STAGE_REASONS
+from laion_etl.core.funnel import STAGE_REASONS
 
 _TABLE = re.compile(r"(<!-- reasons: (\w+) -->\n).*?(<!-- end of reasons -->)", re.DOTALL)
 

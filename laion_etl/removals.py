@@ -18,10 +18,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from laion_etl.blocklists.image_hashes import HashBlocklist, PdqBlocklist
-from laion_etl.errors import InputError
-from laion_etl.funnel import PublishReason
+from laion_etl.core.errors import InputError
+from laion_etl.core.funnel import PublishReason
+from laion_etl.core.stage_stats import fingerprint
 from laion_etl.parse.blocklist import Blocklists
-from laion_etl.stats import fingerprint
 from laion_etl.storage import Store
 
 FOLDER = "removals"

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from rich.console import Console
 
 from laion_etl.console import progress, summary
+from laion_etl.core.stage_stats import StageStats
 from laion_etl.crawl import Partition
 from laion_etl.database.connect import open_database
 from laion_etl.database.load import load_partition
@@ -17,7 +18,6 @@ from laion_etl.publish.completeness import Expected
 from laion_etl.publish.stage import publish_variants
 from laion_etl.score.devices import score_everywhere
 from laion_etl.settings import Settings
-from laion_etl.stats import StageStats
 from laion_etl.storage import Store
 
 

@@ -37,7 +37,7 @@ from laion_etl.alerts import (
     span,
     wrapped,
 )
-from laion_etl.errors import LaionEtlError, SettingsError
+from laion_etl.core.errors import LaionEtlError, SettingsError
 from laion_etl.settings import load_settings
 from laion_etl.storage import open_store
 

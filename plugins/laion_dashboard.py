@@ -9,7 +9,7 @@ from airflow.plugins_manager import AirflowPlugin
 from airflow.sdk.exceptions import AirflowFailException
 
 from laion_connections import database
-from laion_etl.errors import SettingsError
+from laion_etl.core.errors import SettingsError
 from laion_etl.settings import Settings, load_settings
 
 _PREFIX = "/laion"

@@ -13,8 +13,8 @@ from collections.abc import Callable
 from airflow.plugins_manager import AirflowPlugin
 from jsonschema import FormatChecker
 
+from laion_etl.core.errors import SettingsError
 from laion_etl.crawl import parse_selection
-from laion_etl.errors import SettingsError
 
 WAT_FILES = "range of WAT files such as 0:2, 7 or 100:"
 LANGUAGES = "list of language codes such as en,de,none"

@@ -6,8 +6,8 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+from laion_etl.core.stage_stats import StageStats
 from laion_etl.minicrawl.web import MiniWeb
-from laion_etl.stats import StageStats
 from laion_etl.storage import LocalStore
 
 WAT_FILES = "0:2"

@@ -1,6 +1,6 @@
 import pytest
 
-from laion_etl.causes import cause_of
+from laion_etl.core.causes import cause_of
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from laion_etl import compiled
+from laion_etl.core import numba_cache as compiled
 
 
 def test_kernels_of_a_read_only_image_are_used_from_a_copy(

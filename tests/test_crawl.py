@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from laion_etl import crawl as crawl_module
+from laion_etl.core.errors import CrawlError, SettingsError
 from laion_etl.crawl import (
     Crawl,
     Partition,
@@ -23,7 +24,6 @@ from laion_etl.crawl import (
     wat_paths,
     written_numbers,
 )
-from laion_etl.errors import CrawlError, SettingsError
 from laion_etl.minicrawl.build import CRAWL, WAT_FILES, build_minicrawl
 from laion_etl.minicrawl.web import MiniWeb
 from laion_etl.settings import CoreSettings, Settings

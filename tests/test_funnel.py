@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from laion_etl import funnel
-from laion_etl.funnel import STAGE_REASONS, ParseReason, Reason, sentence_of
+from laion_etl.core import funnel
+from laion_etl.core.funnel import STAGE_REASONS, ParseReason, Reason, sentence_of
 from laion_etl.overview import STAGES
 from laion_etl.reason_tables import with_tables
 

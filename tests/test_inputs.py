@@ -11,7 +11,7 @@ import boto3
 import pytest
 
 from laion_etl import inputs, storage
-from laion_etl.errors import InputError, MissingInputError
+from laion_etl.core.errors import InputError, MissingInputError
 from laion_etl.inputs import open_input, read_input
 
 DATA = bytes(range(256)) * 4_000  # about a megabyte

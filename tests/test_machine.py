@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from laion_etl.machine import usable_cores
+from laion_etl.core.host_resources import usable_cores
 
 
 @pytest.mark.parametrize(

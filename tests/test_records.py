@@ -1,10 +1,10 @@
 import numpy as np
 import pytest
 
-from laion_etl.funnel import Outcomes, ParseReason
-from laion_etl.records import KEY_DIGITS, batch_of, pair_id, sample_key, subset_of_language
+from laion_etl.core.funnel import Outcomes, ParseReason
+from laion_etl.core.schemas import KEY_DIGITS, batch_of, pair_id, sample_key, subset_of_language
+from laion_etl.core.stage_stats import Output, StageStats, fingerprint
 from laion_etl.settings import ParseSettings
-from laion_etl.stats import Output, StageStats, fingerprint
 
 
 def test_counters_that_do_not_add_up_are_refused() -> None:

@@ -12,14 +12,14 @@ import laion_etl.download.stage
 import laion_etl.parse.stage
 import laion_etl.publish.stage
 import laion_etl.score.stage
+from laion_etl.core.errors import SettingsError
+from laion_etl.core.schemas import plan_stats_name
+from laion_etl.core.stage_stats import StageStats, fingerprint
 from laion_etl.database import load, plan
 from laion_etl.database.candidates import DedupeRule
-from laion_etl.errors import SettingsError
 from laion_etl.explore.part import Part
 from laion_etl.publish.manifest import shaping_settings
-from laion_etl.records import plan_stats_name
 from laion_etl.settings import SettingField, Settings, Stage, load_settings, setting_fields
-from laion_etl.stats import StageStats, fingerprint
 from laion_etl.storage import LocalStore
 
 FIELDS = {field.variable: field for field in setting_fields()}

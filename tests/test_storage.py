@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
-from laion_etl.errors import ChangedError, StorageError
-from laion_etl.stats import StageStats
+from laion_etl.core.errors import ChangedError, StorageError
+from laion_etl.core.stage_stats import StageStats
 from laion_etl.storage import LocalStore, Store, local_copy, open_store, s3_client
 
 

@@ -9,10 +9,10 @@ from dataclasses import asdict, dataclass, fields, replace
 from enum import StrEnum
 from typing import Any
 
-from laion_etl.causes import cause_of
-from laion_etl.errors import SettingsError
+from laion_etl.core.causes import cause_of
+from laion_etl.core.errors import SettingsError
+from laion_etl.core.stage_stats import fingerprint
 from laion_etl.settings import AlertSettings
-from laion_etl.stats import fingerprint
 
 # A cause ends with its advice, so the middle of a very long one is left out.
 _CAUSE_HEAD_CHARS, _CAUSE_TAIL_CHARS = 1_200, 800

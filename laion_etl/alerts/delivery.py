@@ -9,7 +9,7 @@ from typing import Any
 from laion_etl.alerts.alert import Alert, Kind
 from laion_etl.alerts.channels import send
 from laion_etl.alerts.unresolved import note
-from laion_etl.errors import LaionEtlError
+from laion_etl.core.errors import LaionEtlError
 from laion_etl.settings import AlertSettings, Settings
 from laion_etl.storage import Store, open_store
 

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from laion_etl.alerts.alert import Alert, Kind
-from laion_etl.stats import fingerprint
+from laion_etl.core.stage_stats import fingerprint
 from laion_etl.storage import Store
 
 FOLDER = "unresolved"

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from laion_etl.errors import InputError
+from laion_etl.core.errors import InputError
 from laion_etl.inputs import open_input
 
 _MD5_BYTES = 16

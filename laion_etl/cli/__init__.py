@@ -13,7 +13,7 @@ from typer.core import TyperGroup
 from laion_etl import __version__
 from laion_etl.cli import dataset, dumps, evaluation, explore, memory, stages, whole
 from laion_etl.cli.common import RESULT, console
-from laion_etl.errors import Stopped
+from laion_etl.core.errors import Stopped
 
 
 class Commands(TyperGroup):

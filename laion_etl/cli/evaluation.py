@@ -7,7 +7,7 @@ import typer
 from rich.table import Table
 
 from laion_etl.cli.common import CrawlOption, console, say, settings_and_store
-from laion_etl.errors import InputError
+from laion_etl.core.errors import InputError
 from laion_etl.settings import load_settings
 
 commands = typer.Typer(help="Judge a CLIP model or a published dataset.", no_args_is_help=True)

@@ -9,7 +9,7 @@ from rich.text import Text
 
 from laion_etl.cli.common import JsonOption, NameOption, VersionOption, console, say_json, settings_and_store
 from laion_etl.console import progress, summary
-from laion_etl.errors import InputError, SettingsError
+from laion_etl.core.errors import InputError, SettingsError
 from laion_etl.settings import Settings
 from laion_etl.storage import Store
 

@@ -22,8 +22,8 @@ from laion_etl.cli.common import (
     show_places,
 )
 from laion_etl.console import progress, summary
+from laion_etl.core.errors import InputError, SettingsError
 from laion_etl.crawl import Partition, read_numbers
-from laion_etl.errors import InputError, SettingsError
 from laion_etl.settings import Settings
 from laion_etl.storage import Store
 
@@ -82,10 +82,10 @@ def download(
     as_json: JsonOption = False,
 ) -> None:
     """One batch, or claim batches under a lease until none is left."""
+    from laion_etl.core.schemas import plan_stats_name
     from laion_etl.database.connect import open_database
     from laion_etl.download.metrics import Metrics
     from laion_etl.download.worker import Stop, Worker, open_queue
-    from laion_etl.records import plan_stats_name
 
     settings, store = open_settings()
     with open_database(settings) as database, progress(console, "download") as report:
@@ -195,7 +195,7 @@ def _partition(crawl: str, number: int, selection: str, settings: Settings) -> P
 
 
 def _planned(crawl: str, store: Store) -> list[int]:
-    from laion_etl.records import plan_stats_name
+    from laion_etl.core.schemas import plan_stats_name
 
     return list(store.read_stats(plan_stats_name(crawl)).details["batches"])
 

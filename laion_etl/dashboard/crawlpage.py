@@ -4,6 +4,9 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, TypeVar
 
+from laion_etl.core.errors import LaionEtlError
+from laion_etl.core.funnel import sentence_of
+from laion_etl.core.stage_stats import StageStats
 from laion_etl.dashboard.failures import Trouble, TroubleCache, causes, failed_partitions, parked_batch
 from laion_etl.dashboard.grids import batch_grid, batch_grid_of_store, finished_numbers, partition_grid, runs
 from laion_etl.dashboard.problems import Problem, problem
@@ -11,11 +14,8 @@ from laion_etl.dashboard.published import Published
 from laion_etl.dashboard.sources import Sources
 from laion_etl.dashboard.statscache import StatsCache
 from laion_etl.database.connect import Database
-from laion_etl.errors import LaionEtlError
-from laion_etl.funnel import sentence_of
 from laion_etl.overview import STAGES, CrawlFunnel, funnel_of
 from laion_etl.settings import Settings
-from laion_etl.stats import StageStats
 from laion_etl.status import CrawlStatus, LoadProgress, QueueProgress, crawl_status, stages_of
 
 _MOST_SHOWN = 50

@@ -3,11 +3,11 @@
 from contextlib import suppress
 from typing import Any
 
+from laion_etl.core.errors import LaionEtlError, StorageError
+from laion_etl.core.funnel import sentence_of
+from laion_etl.core.schemas import partition_name, scored_stem, shard_stem
+from laion_etl.core.stage_stats import StageStats
 from laion_etl.dashboard.sources import Sources
-from laion_etl.errors import LaionEtlError, StorageError
-from laion_etl.funnel import sentence_of
-from laion_etl.records import partition_name, scored_stem, shard_stem
-from laion_etl.stats import StageStats
 from laion_etl.storage import Store
 
 _MOST_DAMAGES = 5

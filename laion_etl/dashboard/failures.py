@@ -8,8 +8,8 @@ from datetime import datetime
 from typing import Any
 
 from laion_etl.alerts import Alert, unresolved_names
-from laion_etl.causes import cause_of
-from laion_etl.errors import StorageError
+from laion_etl.core.causes import cause_of
+from laion_etl.core.errors import StorageError
 from laion_etl.storage import Store
 
 _MOST_READ = 400

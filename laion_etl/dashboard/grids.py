@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Any
 
-from laion_etl.stats import StageStats
+from laion_etl.core.stage_stats import StageStats
 
 DEPTHS = 5
 

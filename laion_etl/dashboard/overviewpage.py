@@ -7,11 +7,11 @@ from typing import Any
 
 from laion_etl.alerts.unresolved import FOLDER as UNRESOLVED
 from laion_etl.alerts.unresolved import failed_crawls
+from laion_etl.core.errors import LaionEtlError
 from laion_etl.crawl import known_crawls
 from laion_etl.dashboard.problems import Problem, problem
 from laion_etl.dashboard.published import Published
 from laion_etl.dashboard.sources import Sources
-from laion_etl.errors import LaionEtlError
 from laion_etl.status import crawls_to_plain
 
 _FOLDERS = ("pairs", "load", "shards", "scored")

@@ -2,7 +2,7 @@
 
 import psycopg
 
-from laion_etl.errors import LaionEtlError
+from laion_etl.core.errors import LaionEtlError
 
 Problem = dict[str, str]
 

@@ -14,11 +14,11 @@ from dataclasses import dataclass, field, replace
 from threading import Lock
 from typing import Any
 
+from laion_etl.core.errors import InputError
+from laion_etl.core.schemas import batch_name, scored_stem
 from laion_etl.dashboard.sources import Sources
-from laion_etl.errors import InputError
 from laion_etl.publish.contact import Band, Sample, Sampler, pictures
 from laion_etl.publish.scored import ScoredBatch, ScoredCrawl, read_batch
-from laion_etl.records import batch_name, scored_stem
 from laion_etl.storage import Store
 
 _BATCHES = 3

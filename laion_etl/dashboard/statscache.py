@@ -7,9 +7,9 @@ from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 
-from laion_etl.errors import StorageError
+from laion_etl.core.errors import StorageError
+from laion_etl.core.stage_stats import StageStats
 from laion_etl.overview import STATS_FILES
-from laion_etl.stats import StageStats
 from laion_etl.storage import Store
 
 _READERS = 8

@@ -16,10 +16,10 @@ import psycopg
 from psycopg import Connection
 from psycopg.conninfo import conninfo_to_dict
 
+from laion_etl.core.errors import DatabaseError
 from laion_etl.database.embedded import exists, log_consulted, running_server
 from laion_etl.database.migrations import migrate
 from laion_etl.database.queries import query
-from laion_etl.errors import DatabaseError
 from laion_etl.settings import DatabaseSettings, Settings
 
 ResultT = TypeVar("ResultT")

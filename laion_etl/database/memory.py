@@ -18,6 +18,10 @@ import pyarrow.parquet as pq
 from psycopg import Connection, sql
 from psycopg.types.json import Jsonb
 
+from laion_etl.core.errors import InputError
+from laion_etl.core.funnel import LoadReason, Outcomes
+from laion_etl.core.schemas import partition_name
+from laion_etl.core.stage_stats import Output, StageStats, fingerprint
 from laion_etl.database.binary_copy import Texts, copy_in, copy_out, joined, pair_rows
 from laion_etl.database.candidates import (
     Candidates,
@@ -32,12 +36,8 @@ from laion_etl.database.connect import Database
 from laion_etl.database.load import IMPORTED, add_partition, crawl_number, settle_rule
 from laion_etl.database.placement import Owner, find_incumbents, place
 from laion_etl.database.queries import query
-from laion_etl.errors import InputError
-from laion_etl.funnel import LoadReason, Outcomes
 from laion_etl.inputs import open_input
-from laion_etl.records import partition_name
 from laion_etl.settings import Settings
-from laion_etl.stats import Output, StageStats, fingerprint
 from laion_etl.storage import Store
 
 _SCHEMA = pa.schema([pa.field("key", pa.binary(16), nullable=False)])

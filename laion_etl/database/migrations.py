@@ -5,8 +5,8 @@ from pathlib import Path
 import psycopg
 from psycopg import Connection
 
+from laion_etl.core.errors import DatabaseError
 from laion_etl.database.queries import query, sql_folder
-from laion_etl.errors import DatabaseError
 
 _LOCK = 4_190_210_084  # any number, the same in every process
 

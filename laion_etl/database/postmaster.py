@@ -15,7 +15,7 @@ from pathlib import Path
 import psutil
 from psycopg.pq import PGconn, Ping
 
-from laion_etl.errors import DatabaseError
+from laion_etl.core.errors import DatabaseError
 
 STOPPING_S = 75.0  # whoever stops a server waits 60 s for its last checkpoint and kills it then
 RECOVERY_S = 1_800.0

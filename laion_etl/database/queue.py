@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from psycopg import Connection
 from psycopg.types.json import Jsonb
 
+from laion_etl.core.stage_stats import StageStats
 from laion_etl.database.connect import Database
 from laion_etl.database.queries import query
-from laion_etl.stats import StageStats
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,9 +12,9 @@ from urllib.parse import quote
 
 import urllib3
 
+from laion_etl.core.errors import DemoError
 from laion_etl.demo.hosts import loopback_hosts
 from laion_etl.demo.login import Login
-from laion_etl.errors import DemoError
 
 PARALLELISM = 4
 _REQUEST = urllib3.Timeout(connect=5, read=30)

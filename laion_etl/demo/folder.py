@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from laion_etl.core.errors import DemoError
 from laion_etl.demo.services import end_marked
-from laion_etl.errors import DemoError
 
 _MARKER = ".laion-etl-demo"
 _NOTE = "Made by `laion-etl demo`, which deletes this folder when it starts again.\n"

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from laion_etl.core.errors import DemoError
 from laion_etl.demo.airflow import AirflowApi, TaskInstance
-from laion_etl.errors import DemoError
 
 STAGES = ("discover", "parse", "load", "plan", "download", "score", "publish")
 _POLL_S = 1.5

@@ -17,7 +17,7 @@ from types import TracebackType
 
 import psutil
 
-from laion_etl.errors import DemoError
+from laion_etl.core.errors import DemoError
 
 _CLEAN_END_S = 8.0
 _HARD_END_S = 3.0

@@ -8,6 +8,8 @@ from typing import Any
 import trio
 
 from laion_etl.blocklists.image_hashes import HashBlocklist, PdqBlocklist
+from laion_etl.core.errors import InputError
+from laion_etl.core.funnel import DownloadStatus, Outcomes
 from laion_etl.download.client import Client
 from laion_etl.download.concurrency import AdaptiveConcurrency, LoadSample
 from laion_etl.download.content_opt_out import opted_out_by_metadata
@@ -21,8 +23,6 @@ from laion_etl.download.politeness import OriginState, RequestSlot
 from laion_etl.download.request_url import parse_request_url
 from laion_etl.download.shards import ShardWriter
 from laion_etl.download.timings import BatchTimings
-from laion_etl.errors import InputError
-from laion_etl.funnel import DownloadStatus, Outcomes
 from laion_etl.removals import NO_IMAGES, BlockedImages
 from laion_etl.settings import DownloadSettings
 

@@ -6,6 +6,7 @@ and robots.txt, and waits for a request slot like a first request. No cookies, a
 
 import trio
 
+from laion_etl.core.funnel import DownloadStatus
 from laion_etl.download.content_encoding import ContentDecoder, content_decoder
 from laion_etl.download.content_opt_out import opted_out_by_header, reserved_by_header
 from laion_etl.download.deadlines import RequestDeadline, retry_after_s
@@ -21,7 +22,6 @@ from laion_etl.download.resolver import Resolver, Source, SystemSource
 from laion_etl.download.robots import MAX_POLICY_FILE_BYTES, RobotsPolicy
 from laion_etl.download.ssrf import AddressPolicy
 from laion_etl.download.timings import BatchTimings
-from laion_etl.funnel import DownloadStatus
 from laion_etl.settings import DownloadSettings
 
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})

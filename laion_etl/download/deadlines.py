@@ -8,9 +8,9 @@ from email.utils import mktime_tz, parsedate_tz
 
 import trio
 
+from laion_etl.core.funnel import DownloadStatus
 from laion_etl.download.http1 import bad_response
 from laion_etl.download.link_failed import LinkFailed
-from laion_etl.funnel import DownloadStatus
 from laion_etl.settings import DownloadSettings
 
 

@@ -12,8 +12,8 @@ import re
 from dataclasses import dataclass
 from typing import Protocol
 
+from laion_etl.core.funnel import DownloadStatus
 from laion_etl.download.link_failed import LinkFailed
-from laion_etl.funnel import DownloadStatus
 
 MAX_HEAD_BYTES = 65_536  # of a response, including the 1xx responses before it
 _RECEIVE_BYTES = 65_536

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 
 from PIL import ExifTags, Image, ImageCms, ImageFile
 
+from laion_etl.core.funnel import DownloadStatus
 from laion_etl.download.hashes import pdq_hash, perceptual_hash
 from laion_etl.download.image_header import SNIFF_BYTES, ImageRules, ends_cleanly, plain_size, sniff
 from laion_etl.download.resize import Resize
-from laion_etl.funnel import DownloadStatus
 from laion_etl.imagefiles import DECODE_ERRORS
 from laion_etl.settings import DownloadSettings
 

@@ -1,6 +1,6 @@
 """The exception that ends a link with a drop reason, raised wherever the reason is found."""
 
-from laion_etl.funnel import DownloadStatus
+from laion_etl.core.funnel import DownloadStatus
 
 
 class LinkFailed(Exception):  # noqa: N818 - an outcome that is counted, not an error of the program

@@ -6,7 +6,7 @@ import time
 from collections import Counter
 from pathlib import Path
 
-from laion_etl.funnel import DownloadStatus
+from laion_etl.core.funnel import DownloadStatus
 from laion_etl.metrics import Statsd
 
 _BUCKETS_S = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0)

@@ -11,9 +11,9 @@ from types import TracebackType
 
 import trio
 
+from laion_etl.core.funnel import DownloadStatus
 from laion_etl.download.link_failed import LinkFailed
 from laion_etl.download.request_url import Origin, RequestUrl
-from laion_etl.funnel import DownloadStatus
 from laion_etl.settings import DownloadSettings
 from laion_etl.suffixes import registered_domain
 

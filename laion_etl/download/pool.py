@@ -4,6 +4,7 @@ from collections import defaultdict
 
 import trio
 
+from laion_etl.core.funnel import DownloadStatus
 from laion_etl.download.deadlines import RequestDeadline
 from laion_etl.download.http1 import MAX_HEAD_BYTES, Connection
 from laion_etl.download.link_failed import LinkFailed
@@ -11,7 +12,6 @@ from laion_etl.download.request_url import Origin, RequestUrl
 from laion_etl.download.resolver import Resolver
 from laion_etl.download.timings import BatchTimings
 from laion_etl.download.transport import TcpStream, Tls, TlsStream, connect
-from laion_etl.funnel import DownloadStatus
 from laion_etl.settings import DownloadSettings
 
 _MAX_IDLE_S = 4.0  # servers commonly close idle connections after five

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 import ada_url
 
+from laion_etl.core.funnel import DownloadStatus
 from laion_etl.download.link_failed import LinkFailed
-from laion_etl.funnel import DownloadStatus
 
 DEFAULT_PORTS = {"http": 80, "https": 443}
 

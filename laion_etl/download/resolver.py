@@ -16,9 +16,9 @@ from typing import Protocol
 
 import trio
 
+from laion_etl.core.funnel import DownloadStatus
 from laion_etl.download.link_failed import LinkFailed
 from laion_etl.download.ssrf import AddressPolicy
-from laion_etl.funnel import DownloadStatus
 
 _START_LOOKUPS, _MIN_LOOKUPS, _MAX_LOOKUPS = 32, 4, 256
 _FAST_S = 1.0

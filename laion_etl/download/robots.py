@@ -11,10 +11,10 @@ from dataclasses import dataclass, field
 import trio
 from protego import Protego
 
+from laion_etl.core.funnel import DownloadStatus
 from laion_etl.download.link_failed import LinkFailed
 from laion_etl.download.request_url import Origin, RequestUrl, parse_request_url
 from laion_etl.download.tdmrep import is_reserved, parse_tdmrep
-from laion_etl.funnel import DownloadStatus
 
 MAX_POLICY_FILE_BYTES = 512_000  # RFC 9309, section 2.5: at least 500 KiB must be parsed
 _LARGE_BYTES = 20_000  # larger files are parsed in a thread

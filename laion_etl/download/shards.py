@@ -13,11 +13,11 @@ from typing import IO, Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from laion_etl.core.funnel import DownloadStatus
+from laion_etl.core.schemas import SHARD_SCHEMA, sample_key, shard_stem
+from laion_etl.core.stage_stats import Output
 from laion_etl.download.hashes import Digests
 from laion_etl.download.images import StoredImage
-from laion_etl.funnel import DownloadStatus
-from laion_etl.records import SHARD_SCHEMA, sample_key, shard_stem
-from laion_etl.stats import Output
 from laion_etl.storage import Store, storage_errors
 from laion_etl.tarshard import finish, write_member
 

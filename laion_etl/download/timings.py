@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from laion_etl.funnel import DownloadStatus
+from laion_etl.core.funnel import DownloadStatus
 
 _PERCENTILES = (50, 90, 99)
 _NOTABLE_SHARE = 0.05  # of the links

@@ -11,9 +11,9 @@ from collections.abc import Sequence
 
 import trio
 
+from laion_etl.core.funnel import DownloadStatus
 from laion_etl.download.link_failed import LinkFailed
 from laion_etl.download.resolver import Endpoint
-from laion_etl.funnel import DownloadStatus
 
 _NEXT_ADDRESS_S = 0.25  # RFC 8305, section 5: connection attempt delay
 _ADDRESSES_TRIED = 4

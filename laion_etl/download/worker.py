@@ -11,15 +11,15 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from laion_etl.core.errors import DatabaseError, InputError, LaionEtlError, Stopped
+from laion_etl.core.stage_stats import StageStats
 from laion_etl.database.connect import Database, open_database
 from laion_etl.database.load import crawl_number
 from laion_etl.database.queue import BatchQueue, Claim
 from laion_etl.download.batch_downloader import Hooks
 from laion_etl.download.metrics import Metrics
 from laion_etl.download.stage import download_batch
-from laion_etl.errors import DatabaseError, InputError, LaionEtlError, Stopped
 from laion_etl.settings import Settings
-from laion_etl.stats import StageStats
 from laion_etl.storage import Store
 
 Progress = Callable[[int, int, int], None]  # batch, links done, links in the batch

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from laion_etl.errors import InputError
+from laion_etl.core.errors import InputError
 from laion_etl.publish.scored import ScoredBatch, ScoredCrawl, find_scored, read_batch
 from laion_etl.storage import Store
 

@@ -7,7 +7,7 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from laion_etl.machine import usable_cores
+from laion_etl.core.host_resources import usable_cores
 from laion_etl.score.model import ClipModel
 from laion_etl.score.preparers import Material, Picture, Preparers
 from laion_etl.score.shared import Plans

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow.parquet as pq
 
-from laion_etl.errors import InputError
+from laion_etl.core.errors import InputError
 from laion_etl.storage import Store
 
 _SUBSETS = ("laion-en", "laion-multi", "laion-nolang")  # the others are cut from these

@@ -7,9 +7,9 @@ from itertools import islice
 import numpy as np
 from numpy.typing import NDArray
 
-from laion_etl.errors import InputError
+from laion_etl.core.errors import InputError
+from laion_etl.core.schemas import shard_stem
 from laion_etl.evaluate.embed import embedded
-from laion_etl.records import shard_stem
 from laion_etl.score.model import ClipModel
 from laion_etl.score.samples import shard_samples
 from laion_etl.storage import Store

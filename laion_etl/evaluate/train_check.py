@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from laion_etl.errors import InputError, ModelError
+from laion_etl.core.errors import InputError, ModelError
 from laion_etl.publish.scored import find_scored
 from laion_etl.score.openclip import open_clip
 from laion_etl.storage import Store

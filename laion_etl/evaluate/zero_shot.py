@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from laion_etl.errors import InputError
+from laion_etl.core.errors import InputError
 from laion_etl.evaluate.embed import embedded
 from laion_etl.score.model import ClipModel
 from laion_etl.score.openclip import open_clip

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from laion_etl.errors import InputError
+from laion_etl.core.errors import InputError
 from laion_etl.publish.subsets import subsets
 from laion_etl.settings import PublishSettings
 

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from usearch.index import Index
 
-from laion_etl.errors import InputError
+from laion_etl.core.errors import InputError
 from laion_etl.settings import IndexSettings
 from laion_etl.tarshard import SequentialFile
 

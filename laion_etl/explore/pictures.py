@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from laion_etl.errors import InputError, MissingInputError
+from laion_etl.core.errors import InputError, MissingInputError
+from laion_etl.core.host_resources import usable_cores
+from laion_etl.core.schemas import batch_of, scored_stem
 from laion_etl.explore.graph import Floats
 from laion_etl.explore.query import Hit
-from laion_etl.machine import usable_cores
-from laion_etl.records import batch_of, scored_stem
 from laion_etl.score.model import ClipModel
 from laion_etl.score.pixels import PixelPlan, Pixels
 from laion_etl.score.preparers import Material, Preparers

@@ -11,8 +11,8 @@ from urllib.parse import urlsplit
 
 import pyarrow as pa
 
-from laion_etl.errors import InputError
-from laion_etl.records import DATASET_SCHEMA
+from laion_etl.core.errors import InputError
+from laion_etl.core.schemas import DATASET_SCHEMA
 from laion_etl.score.pixels import FORMATS
 from laion_etl.storage import Store
 from laion_etl.suffixes import registered_domain

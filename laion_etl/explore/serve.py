@@ -7,7 +7,7 @@ from contextlib import contextmanager, suppress
 import uvicorn
 from rich.console import Console
 
-from laion_etl.errors import SettingsError
+from laion_etl.core.errors import SettingsError
 from laion_etl.explore.pictures import Reader
 from laion_etl.explore.query import SearchIndex, check_model
 from laion_etl.explore.web import Explorer, build_app

@@ -17,7 +17,7 @@ from fastapi import Depends, FastAPI, Query, Request, Response
 from fastapi.responses import FileResponse, JSONResponse
 from starlette.concurrency import run_in_threadpool
 
-from laion_etl.errors import InputError, LaionEtlError, MissingInputError
+from laion_etl.core.errors import InputError, LaionEtlError, MissingInputError
 from laion_etl.explore.filters import Filters, is_safe
 from laion_etl.explore.gatekeeper import Gatekeeper
 from laion_etl.explore.graph import Floats

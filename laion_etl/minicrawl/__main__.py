@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from laion_etl.errors import LaionEtlError
+from laion_etl.core.errors import LaionEtlError
 from laion_etl.minicrawl.build import build_minicrawl
 from laion_etl.minicrawl.web import MiniWeb
 

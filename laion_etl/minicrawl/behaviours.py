@@ -7,7 +7,7 @@ downloader's default settings; link timeouts may be shortened down to 2 s.
 from dataclasses import dataclass
 from enum import StrEnum
 
-from laion_etl.funnel import DownloadStatus
+from laion_etl.core.funnel import DownloadStatus
 from laion_etl.minicrawl.pictures import Form, Picture
 
 SITES = "minicrawl.example"

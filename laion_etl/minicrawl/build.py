@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import unquote
 
+from laion_etl.core.funnel import DownloadStatus, ParseReason
 from laion_etl.crawl import released
-from laion_etl.funnel import DownloadStatus, ParseReason
 from laion_etl.minicrawl.behaviours import CLOSED, SHOPS, SITES
 from laion_etl.minicrawl.pages import Page, make_pages
 from laion_etl.minicrawl.wat import WatWriter

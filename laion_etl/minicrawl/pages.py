@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-from laion_etl.funnel import ParseReason
+from laion_etl.core.funnel import ParseReason
 from laion_etl.minicrawl.behaviours import SITES
 from laion_etl.minicrawl.scenes import LANGUAGES
 from laion_etl.minicrawl.world import IMAGE_HOSTS, Link, World

@@ -17,7 +17,7 @@ from pathlib import Path
 import PIL
 from PIL import Image
 
-from laion_etl.machine import can_be_written, usable_cores, user_cache
+from laion_etl.core.host_resources import can_be_written, usable_cores, user_cache
 from laion_etl.minicrawl import lexicon, overlays, scenes
 from laion_etl.minicrawl.scenes import Scene, draw, random_scene
 

@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from safetensors.torch import save_file
 from torch.nn import functional
 
-from laion_etl.errors import ModelError
+from laion_etl.core.errors import ModelError
 from laion_etl.minicrawl.aesthetic import train_head
 from laion_etl.minicrawl.held_out import calibrate, embed_photos, photo, quality, similarities
 from laion_etl.minicrawl.lexicon import LEXICONS

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
-from laion_etl.errors import DemoError
+from laion_etl.core.errors import DemoError
 from laion_etl.minicrawl.answers import HANDLERS, Answer, response_head
 from laion_etl.minicrawl.behaviours import SHOPS, SITES
 from laion_etl.minicrawl.build import MiniCrawl

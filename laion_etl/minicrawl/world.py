@@ -8,7 +8,7 @@ import random
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
-from laion_etl.funnel import DownloadStatus
+from laion_etl.core.funnel import DownloadStatus
 from laion_etl.minicrawl.behaviours import (
     BAD_ADDRESSES,
     BAD_LINKS,

@@ -13,7 +13,7 @@ import numpy as np
 from isal import isal_zlib
 from isal.igzip_lib import IsalError
 
-from laion_etl.parse.byte_arena import ByteArena
+from laion_etl.core.byte_arena import ByteArena
 from laion_etl.parse.kernels import Bytes, Ints, Longs
 from laion_etl.parse.kernels.inflate import FULL, Decompressor, inflate_members
 

@@ -11,8 +11,8 @@ are imported on demand, so that a run loads only one of them.
 from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol
 
-from laion_etl.errors import SettingsError
-from laion_etl.factories import load_factory
+from laion_etl.core.errors import SettingsError
+from laion_etl.core.import_factory import load_factory
 from laion_etl.parse.language_codes import CLD3_CODES, checked_languages
 from laion_etl.settings import ParseSettings
 

@@ -6,7 +6,7 @@ A code that no detector answers would keep nothing: after hours, a whole crawl o
 from collections.abc import Sequence
 from typing import Final
 
-from laion_etl.errors import SettingsError
+from laion_etl.core.errors import SettingsError
 
 NONE: Final = "none"  # captions without a reliable language
 

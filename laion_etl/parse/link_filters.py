@@ -10,9 +10,9 @@ from typing import NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from laion_etl.funnel import Outcomes, ParseReason
+from laion_etl.core.byte_arena import ByteArena
+from laion_etl.core.funnel import Outcomes, ParseReason
 from laion_etl.parse.blocklist import Blocklists
-from laion_etl.parse.byte_arena import ByteArena
 from laion_etl.parse.dedupe import RecentPairs, RepeatedTextCounter
 from laion_etl.parse.hosts import HostRule
 from laion_etl.parse.kernels import Bytes, Ints

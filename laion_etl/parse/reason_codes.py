@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from laion_etl.funnel import Outcomes, ParseReason
+from laion_etl.core.funnel import Outcomes, ParseReason
 from laion_etl.parse.kernels import Bytes
 
 _REASONS = tuple(ParseReason)

@@ -14,10 +14,10 @@ import numpy as np
 from ftfy.badness import is_bad
 from ftfy.fixes import unescape_html
 
-from laion_etl.parse.byte_arena import ByteArena
+from laion_etl.core.byte_arena import ByteArena
+from laion_etl.core.wordlists import words
 from laion_etl.parse.kernels import Ints
 from laion_etl.parse.kernels.texts import NEEDS_CLEANING, judge_texts
-from laion_etl.parse.wordlists import words
 
 # A hostile page may have alt texts of megabytes; repairing more than this many times the kept length
 # cannot change what is kept.

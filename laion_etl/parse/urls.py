@@ -10,8 +10,8 @@ import re
 import ada_url
 import numpy as np
 
-from laion_etl.funnel import ParseReason
-from laion_etl.parse.byte_arena import ByteArena
+from laion_etl.core.byte_arena import ByteArena
+from laion_etl.core.funnel import ParseReason
 from laion_etl.parse.kernels import Bytes, Ints
 from laion_etl.parse.kernels.urls import (
     BAD_EXTENSION,

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import orjson
 
-from laion_etl.funnel import RecordReason
+from laion_etl.core.funnel import RecordReason
 from laion_etl.parse.kernels.records import MAX_PAGE_URL_BYTES
 from laion_etl.parse.licence import NO_LICENCE, page_licence
 from laion_etl.parse.urls import page_base

@@ -13,15 +13,15 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from laion_etl.compiled import ensure_compiled
-from laion_etl.funnel import Outcomes, ParseReason, RecordReason
+from laion_etl.core.funnel import Outcomes, ParseReason, RecordReason
+from laion_etl.core.host_resources import usable_cores
+from laion_etl.core.numba_cache import ensure_compiled
+from laion_etl.core.schemas import PAIR_SCHEMA
 from laion_etl.inputs import open_input
-from laion_etl.machine import usable_cores
 from laion_etl.parse.blocklist import Blocklists, load_blocklists
 from laion_etl.parse.language import Detector, NoDetector, language_detector, languages_kept
 from laion_etl.parse.link_filters import LinkFilters
 from laion_etl.parse.wat_reader import read_batches
-from laion_etl.records import PAIR_SCHEMA
 from laion_etl.removals import NO_LINKS, BlockedLinks
 from laion_etl.settings import Settings
 

@@ -7,12 +7,12 @@ A partition is missing unless Postgres says that its current pairs are loaded an
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from laion_etl.core.errors import IncompleteError
+from laion_etl.core.schemas import plan_stats_name
+from laion_etl.core.stage_stats import StageStats
 from laion_etl.crawl import written_numbers
 from laion_etl.database.loaded import LoadedCrawl
-from laion_etl.errors import IncompleteError
 from laion_etl.publish.scored import ScoredCrawl, find_scored
-from laion_etl.records import plan_stats_name
-from laion_etl.stats import StageStats
 from laion_etl.storage import Store
 
 

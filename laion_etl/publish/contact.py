@@ -16,10 +16,10 @@ from dataclasses import dataclass, field
 import pyarrow as pa
 from PIL import Image
 
-from laion_etl.errors import InputError
-from laion_etl.funnel import ScoreReason
+from laion_etl.core.errors import InputError
+from laion_etl.core.funnel import ScoreReason
+from laion_etl.core.schemas import batch_name
 from laion_etl.publish.scored import ScoredCrawl
-from laion_etl.records import batch_name
 from laion_etl.storage import Store
 from laion_etl.tarshard import TarError, read_members
 

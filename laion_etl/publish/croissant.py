@@ -10,11 +10,11 @@ from typing import Any
 
 import pyarrow as pa
 
+from laion_etl.core.schemas import DATASET_SCHEMA
 from laion_etl.publish.release import PIPELINE, Facts
 from laion_etl.publish.responsible import responsible_ai
 from laion_etl.publish.subsets import DataFile, Subset
 from laion_etl.publish.wording import BIBTEX, DESCRIPTION, MEANINGS
-from laion_etl.records import DATASET_SCHEMA
 
 _PARQUET = "application/x-parquet"
 _URLS = ("URL", "page_url")

@@ -15,8 +15,8 @@ import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from laion_etl.errors import SettingsError
-from laion_etl.records import DATASET_SCHEMA
+from laion_etl.core.errors import SettingsError
+from laion_etl.core.schemas import DATASET_SCHEMA
 
 _MOST_CHARS = 4_000
 # Sizes multiply to areas: 64 bits have room for those.

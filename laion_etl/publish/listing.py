@@ -11,10 +11,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from laion_etl.errors import InputError
+from laion_etl.core.errors import InputError
+from laion_etl.core.stage_stats import StageStats
 from laion_etl.publish.subsets import DataFile
 from laion_etl.publish.versions import Release, Version, dataset_folder, read_versions
-from laion_etl.stats import StageStats
 from laion_etl.storage import Store
 
 NAME = "manifest.json"

@@ -3,7 +3,7 @@
 Their names stay in the list as purged: a folder that still has files of later versions is never written to.
 """
 
-from laion_etl.errors import InputError
+from laion_etl.core.errors import InputError
 from laion_etl.publish.listing import STATS, read_manifest
 from laion_etl.publish.versions import Release, Versions, change_versions, read_versions
 from laion_etl.publish.visible import renew_card

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from laion_etl import __version__
+from laion_etl.core.stage_stats import StageStats
 from laion_etl.overview import CrawlFunnel
 from laion_etl.publish.contact import Band
 from laion_etl.publish.listing import Part
@@ -12,7 +13,6 @@ from laion_etl.publish.statistics import Statistics
 from laion_etl.publish.subsets import Subset
 from laion_etl.publish.versions import Release
 from laion_etl.settings import Settings
-from laion_etl.stats import StageStats
 
 PIPELINE = f"laion_etl {__version__}"
 _NUMBERS_SHOWN = 20

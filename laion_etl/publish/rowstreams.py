@@ -7,9 +7,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from laion_etl.errors import InputError
+from laion_etl.core.errors import InputError
+from laion_etl.core.schemas import DATASET_SCHEMA
 from laion_etl.publish.subsets import DataFile
-from laion_etl.records import DATASET_SCHEMA
 from laion_etl.storage import Store
 
 ROWS_PER_READ = 16_384

@@ -8,9 +8,9 @@ from itertools import pairwise
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from laion_etl.errors import InputError
-from laion_etl.records import SCORED_SCHEMA, batch_name, plan_stats_name, scored_stem
-from laion_etl.stats import Output, StageStats
+from laion_etl.core.errors import InputError
+from laion_etl.core.schemas import SCORED_SCHEMA, batch_name, plan_stats_name, scored_stem
+from laion_etl.core.stage_stats import Output, StageStats
 from laion_etl.storage import Store
 
 _STATS_NAME = re.compile(r"(\d{9})_stats\.json\Z")

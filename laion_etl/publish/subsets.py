@@ -18,9 +18,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from laion_etl.errors import InputError
+from laion_etl.core.errors import InputError
+from laion_etl.core.schemas import DATASET_SCHEMA, SUBSET_EN, SUBSET_MULTI, SUBSET_NOLANG
 from laion_etl.publish.expressions import Condition
-from laion_etl.records import DATASET_SCHEMA, SUBSET_EN, SUBSET_MULTI, SUBSET_NOLANG
 from laion_etl.settings import PublishSettings
 from laion_etl.storage import NewFile, Store
 

@@ -8,8 +8,8 @@ tagged unsafe, and without what nobody tagged.
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from laion_etl.errors import SettingsError
-from laion_etl.funnel import PublishReason, ScoreReason
+from laion_etl.core.errors import SettingsError
+from laion_etl.core.funnel import PublishReason, ScoreReason
 from laion_etl.settings import PublishSettings
 
 RESEARCH = "research"

@@ -14,8 +14,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 
-from laion_etl.errors import ChangedError, InputError, SettingsError
-from laion_etl.stats import Output
+from laion_etl.core.errors import ChangedError, InputError, SettingsError
+from laion_etl.core.stage_stats import Output
 from laion_etl.storage import Store
 
 NAME = "versions.json"

@@ -4,7 +4,7 @@ import io
 import re
 from collections.abc import Iterator
 
-from laion_etl.errors import InputError
+from laion_etl.core.errors import InputError
 from laion_etl.parse.blocklist.syntax import ListKind, TextReader, hashes_of
 from laion_etl.removals import RULES, Request
 

@@ -16,10 +16,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from laion_etl.errors import InputError
-from laion_etl.funnel import DownloadStatus
+from laion_etl.core.errors import InputError
+from laion_etl.core.funnel import DownloadStatus
+from laion_etl.core.stage_stats import Output, StageStats
 from laion_etl.removals import REASON, Matcher, blanked
-from laion_etl.stats import Output, StageStats
 from laion_etl.storage import Store
 from laion_etl.tarshard import TarError, finish, read_members, write_member
 

@@ -17,7 +17,9 @@ from typing import Any
 
 import pyarrow as pa
 
-from laion_etl.errors import SettingsError
+from laion_etl.core.errors import SettingsError
+from laion_etl.core.schemas import pair_id
+from laion_etl.core.stage_stats import StageStats
 from laion_etl.explore.places import delete_unnamed
 from laion_etl.publish.listing import Part, current_manifest, read_manifest
 from laion_etl.publish.manifest import shaping_settings
@@ -27,7 +29,6 @@ from laion_etl.publish.stage import publish_dataset
 from laion_etl.publish.subsets import LANGUAGE_SUBSETS
 from laion_etl.publish.variants import RESEARCH
 from laion_etl.publish.versions import read_versions
-from laion_etl.records import pair_id
 from laion_etl.removal.rewrite import (
     blank_rows,
     read_table,
@@ -38,7 +39,6 @@ from laion_etl.removal.rewrite import (
 )
 from laion_etl.removals import FOUND, Matcher, Request, read_request
 from laion_etl.settings import Settings
-from laion_etl.stats import StageStats
 from laion_etl.storage import Store
 
 _INDEX_PARTS = "_parts"  # laion_etl/explore/part.py

@@ -6,11 +6,11 @@ import sys
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 
-from laion_etl.errors import ModelError
-from laion_etl.records import scored_stem
+from laion_etl.core.errors import ModelError
+from laion_etl.core.schemas import scored_stem
+from laion_etl.core.stage_stats import StageStats
 from laion_etl.score.stage import score_shards
 from laion_etl.settings import ClipSettings, Settings
-from laion_etl.stats import StageStats
 from laion_etl.storage import Store
 
 

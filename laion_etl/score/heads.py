@@ -19,10 +19,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from laion_etl.errors import ModelError
+from laion_etl.core.errors import ModelError
+from laion_etl.core.stage_stats import fingerprint
 from laion_etl.score.products import product
 from laion_etl.score.safety import TEMPERATURE
-from laion_etl.stats import fingerprint
 
 if TYPE_CHECKING:
     import torch

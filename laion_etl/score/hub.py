@@ -7,7 +7,7 @@ one of open_clip's own. From the hub only these files are fetched; code of a mod
 from dataclasses import replace
 from pathlib import Path
 
-from laion_etl.errors import ModelError
+from laion_etl.core.errors import ModelError
 from laion_etl.settings import ClipSettings
 
 HUB, FOLDER = "hf-hub:", "local-dir:"

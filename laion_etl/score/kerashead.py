@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from laion_etl.errors import ModelError
+from laion_etl.core.errors import ModelError
 from laion_etl.score.nsfwhead import DenseHead
 from laion_etl.score.tfbundle import BundleError, fields, read_bundle
 

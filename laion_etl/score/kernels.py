@@ -5,7 +5,7 @@ chooses for the machine or takes from OPENBLAS_CORETYPE, and the number of rows.
 import numpy as np
 import numpy.typing as npt
 
-from laion_etl.compiled import kernel
+from laion_etl.core.numba_cache import kernel
 
 Doubles = npt.NDArray[np.float64]
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from laion_etl.errors import ModelError
+from laion_etl.core.errors import ModelError
 from laion_etl.score import tiny
 from laion_etl.score.hub import in_folder, is_layout
 from laion_etl.score.openclip import create_network, open_clip

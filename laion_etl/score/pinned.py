@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from laion_etl.machine import usable_cores
+from laion_etl.core.host_resources import usable_cores
 from laion_etl.score.transfer import Floats
 
 if TYPE_CHECKING:

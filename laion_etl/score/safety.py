@@ -21,10 +21,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from laion_etl.errors import ModelError
+from laion_etl.core.errors import ModelError
+from laion_etl.core.stage_stats import fingerprint
 from laion_etl.score.model import ClipModel
 from laion_etl.score.products import product
-from laion_etl.stats import fingerprint
 
 Floats = NDArray[np.float32]
 

@@ -15,11 +15,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from laion_etl.errors import InputError
-from laion_etl.funnel import DownloadStatus
-from laion_etl.records import shard_stem
+from laion_etl.core.errors import InputError
+from laion_etl.core.funnel import DownloadStatus
+from laion_etl.core.schemas import shard_stem
+from laion_etl.core.stage_stats import Output, StageStats
 from laion_etl.score.pixels import FORMATS
-from laion_etl.stats import Output, StageStats
 from laion_etl.storage import Store
 from laion_etl.tarshard import TarError, read_members
 

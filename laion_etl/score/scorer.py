@@ -3,9 +3,10 @@
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from laion_etl.errors import ModelError
-from laion_etl.funnel import ScoreReason
-from laion_etl.records import subset_of_language
+from laion_etl.core.errors import ModelError
+from laion_etl.core.funnel import ScoreReason
+from laion_etl.core.schemas import subset_of_language
+from laion_etl.core.stage_stats import fingerprint
 from laion_etl.score import tiny
 from laion_etl.score.chunks import Chunk, Computing, Embeddings, Towers, begin_chunk, compute, text_plans
 from laion_etl.score.heads import LinearHead, TextAnchors, checked_file, load_anchors, load_head
@@ -20,7 +21,6 @@ from laion_etl.score.thresholds import Thresholds, thresholds
 from laion_etl.score.transfer import Floats
 from laion_etl.score.watermark import WatermarkModel, load_watermark_model, read_watermark_model
 from laion_etl.settings import ClipSettings, SafetySettings, Settings
-from laion_etl.stats import fingerprint
 
 _ARITHMETIC = 2  # the order of sums: another number when the last bits of scores change
 

@@ -17,9 +17,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from laion_etl.funnel import Outcomes, ScoreReason
-from laion_etl.machine import usable_cores
-from laion_etl.records import SCORED_SCHEMA, scored_stem, shard_stem
+from laion_etl.core.funnel import Outcomes, ScoreReason
+from laion_etl.core.host_resources import usable_cores
+from laion_etl.core.schemas import SCORED_SCHEMA, scored_stem, shard_stem
+from laion_etl.core.stage_stats import Output, StageStats, fingerprint
 from laion_etl.score.ahead import ahead
 from laion_etl.score.chunks import Chunk, Computing, samples_at_once
 from laion_etl.score.model import embedding_dim
@@ -29,7 +30,6 @@ from laion_etl.score.scorer import Scored, Scorer, load_scorer
 from laion_etl.score.shared import Plans
 from laion_etl.score.transfer import Floats, locked
 from laion_etl.settings import Settings, Stage, shaping
-from laion_etl.stats import Output, StageStats, fingerprint
 from laion_etl.storage import NewFile, Store
 from laion_etl.tarshard import finish, write_members
 

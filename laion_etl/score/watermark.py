@@ -21,8 +21,8 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from laion_etl.errors import ModelError
-from laion_etl.factories import is_factory, load_factory
+from laion_etl.core.errors import ModelError
+from laion_etl.core.import_factory import is_factory, load_factory
 from laion_etl.score.heads import checked_file
 from laion_etl.score.pinned import FromThreads, parts, pinned_threads
 from laion_etl.score.pixels import PixelPlan, Pixels

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, fields
 from enum import StrEnum
 from typing import Any, ClassVar
 
-from laion_etl.errors import SettingsError
+from laion_etl.core.errors import SettingsError
 
 PREFIX = "LAION_ETL_"
 
@@ -83,7 +83,7 @@ class Declaration:
         return ""
 
     def _not_a_choice(self, entry: str) -> str:
-        from laion_etl.factories import is_factory
+        from laion_etl.core.import_factory import is_factory
 
         if self.or_factory and is_factory(entry):
             return ""

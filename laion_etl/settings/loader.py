@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from laion_etl.errors import SettingsError
+from laion_etl.core.errors import SettingsError
 from laion_etl.settings.fields import PREFIX, Entries, refusal, variable_of
 from laion_etl.settings.parse import PRESETS
 from laion_etl.settings.registry import SettingField, group_classes, setting_fields

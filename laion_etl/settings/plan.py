@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
-from laion_etl.ids import MAX_BATCH_PAIRS
+from laion_etl.core.ids import MAX_BATCH_PAIRS
 from laion_etl.settings.fields import Group, Stage, setting
 
 

@@ -4,7 +4,7 @@ import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from laion_etl.errors import StorageError
+from laion_etl.core.errors import StorageError
 
 _ADVICE = {
     errno.ENOSPC: "the disk is full; free space or point LAION_ETL_STORE (or TMPDIR) elsewhere",

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import BinaryIO
 from uuid import uuid4
 
+from laion_etl.core.stage_stats import Output
 from laion_etl.locks import alone_in
-from laion_etl.stats import Output
 from laion_etl.storage.errors import storage_errors
 from laion_etl.storage.store import NewFile, Store
 

@@ -3,8 +3,8 @@
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from laion_etl.errors import StorageError
-from laion_etl.stats import Output
+from laion_etl.core.errors import StorageError
+from laion_etl.core.stage_stats import Output
 from laion_etl.storage.errors import storage_errors
 from laion_etl.storage.local import LocalStore
 from laion_etl.storage.s3 import S3Store, s3_client

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from functools import cache, partial
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
-from laion_etl.stats import Output
+from laion_etl.core.stage_stats import Output
 from laion_etl.storage.errors import storage_errors
 from laion_etl.storage.store import NewFile, Store
 

@@ -6,8 +6,8 @@ from abc import ABC, abstractmethod
 from contextlib import AbstractContextManager
 from typing import IO, BinaryIO, Protocol
 
-from laion_etl.errors import ChangedError, StorageError
-from laion_etl.stats import Output, StageStats
+from laion_etl.core.errors import ChangedError, StorageError
+from laion_etl.core.stage_stats import Output, StageStats
 from laion_etl.storage.errors import storage_errors
 
 

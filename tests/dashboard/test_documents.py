@@ -9,13 +9,13 @@ import pytest
 from fastapi.testclient import TestClient
 
 from laion_etl.alerts import Alert, Kind, Unit, deliver, resolve
+from laion_etl.core.schemas import partition_name
+from laion_etl.core.stage_stats import StageStats
 from laion_etl.dashboard.grids import Cell, batch_grid, runs
 from laion_etl.dashboard.statscache import StatsCache
 from laion_etl.database.connect import open_database
 from laion_etl.publish.stage import publish_dataset
-from laion_etl.records import partition_name
 from laion_etl.settings import Settings
-from laion_etl.stats import StageStats
 from laion_etl.storage import Store, open_store
 from tests.dashboard.conftest import client_of
 from tests.dashboard.test_app import ask

@@ -3,8 +3,8 @@
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from laion_etl.records import PAIR_SCHEMA, pair_id, partition_name
-from laion_etl.stats import StageStats, fingerprint
+from laion_etl.core.schemas import PAIR_SCHEMA, pair_id, partition_name
+from laion_etl.core.stage_stats import StageStats, fingerprint
 from laion_etl.storage import Store
 
 Pair = tuple[str, str]  # url, alt

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from laion_etl.core.schemas import pair_id
 from laion_etl.database.blank import blank_pairs
 from laion_etl.database.connect import Database
 from laion_etl.database.load import load_partition
 from laion_etl.database.plan import plan_batches
-from laion_etl.records import pair_id
 from laion_etl.settings import LoadSettings, Settings
 from laion_etl.storage import LocalStore, Store
 from tests.database.pairs import numbered_pairs, write_pairs

@@ -12,16 +12,16 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
+from laion_etl.core.errors import DatabaseError
+from laion_etl.core.schemas import pair_id, partition_name
+from laion_etl.core.stage_stats import StageStats
 from laion_etl.database import candidates, load, placement
 from laion_etl.database.candidates import DedupeRule
 from laion_etl.database.connect import Database, open_database
 from laion_etl.database.load import load_partition
 from laion_etl.database.loaded import load_fingerprint
 from laion_etl.database.plan import plan_batches
-from laion_etl.errors import DatabaseError
-from laion_etl.records import pair_id, partition_name
 from laion_etl.settings import LoadSettings, Settings
-from laion_etl.stats import StageStats
 from laion_etl.storage import LocalStore, Store
 from tests.database.pairs import Pair, numbered_pairs, write_pairs
 

@@ -5,12 +5,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from laion_etl.core.errors import DatabaseError, InputError
+from laion_etl.core.schemas import pair_id
 from laion_etl.database.connect import Database
 from laion_etl.database.load import IMPORTED, load_partition
 from laion_etl.database.memory import export_memory, import_memory
 from laion_etl.database.plan import forget_crawl, plan_batches
-from laion_etl.errors import DatabaseError, InputError
-from laion_etl.records import pair_id
 from laion_etl.settings import LoadSettings, Settings
 from laion_etl.storage import LocalStore, Store
 from tests.database.pairs import numbered_pairs, write_pairs

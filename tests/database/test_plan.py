@@ -4,11 +4,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from laion_etl.core.errors import DatabaseError
+from laion_etl.core.schemas import BATCH_SCHEMA, batch_name, pair_id
 from laion_etl.database.connect import Database
 from laion_etl.database.load import load_partition
 from laion_etl.database.plan import plan_batches
-from laion_etl.errors import DatabaseError
-from laion_etl.records import BATCH_SCHEMA, batch_name, pair_id
 from laion_etl.settings import LoadSettings, PlanSettings, Settings
 from laion_etl.storage import Store
 from tests.database.pairs import numbered_pairs, write_pairs

@@ -5,12 +5,12 @@ from dataclasses import replace
 import pytest
 from psycopg import Connection
 
+from laion_etl.core.stage_stats import StageStats
 from laion_etl.database.connect import Database, open_database
 from laion_etl.database.load import crawl_number, load_partition
 from laion_etl.database.plan import plan_batches
 from laion_etl.database.queue import BatchQueue, Claim, QueueCounts
 from laion_etl.settings import PlanSettings, Settings
-from laion_etl.stats import StageStats
 from laion_etl.storage import Store
 from tests.database.pairs import numbered_pairs, write_pairs
 

@@ -6,10 +6,10 @@ from dataclasses import replace
 import pytest
 import trio
 
+from laion_etl.core.funnel import DownloadStatus as S
 from laion_etl.download.client import Client
 from laion_etl.download.link_failed import LinkFailed
 from laion_etl.download.request_url import parse_request_url
-from laion_etl.funnel import DownloadStatus as S
 from laion_etl.settings import DownloadSettings
 from tests.download.hostile import ANSWERS, GOOD, hostile_server
 

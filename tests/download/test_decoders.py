@@ -11,11 +11,11 @@ from PIL import Image
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from laion_etl.blocklists.image_hashes import HashBlocklist
+from laion_etl.core.errors import InputError
+from laion_etl.core.funnel import DownloadStatus as S
 from laion_etl.download.decoders import Decoders
 from laion_etl.download.hashes import Digests
 from laion_etl.download.images import StoredImage
-from laion_etl.errors import InputError
-from laion_etl.funnel import DownloadStatus as S
 from laion_etl.settings import DownloadSettings
 from tests.download.hostile import GOOD
 from tests.faults.test_killed import decoders_of

@@ -8,8 +8,8 @@ import pytest
 from PIL import Image
 
 from laion_etl.blocklists.image_hashes import PdqBlocklist
+from laion_etl.core.errors import InputError
 from laion_etl.download.hashes import pdq_hash
-from laion_etl.errors import InputError
 
 
 def noise_image(seed: int, size: tuple[int, int]) -> Image.Image:

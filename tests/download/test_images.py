@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms
 
+from laion_etl.core.funnel import DownloadStatus as S
 from laion_etl.download.hashes import perceptual_hash
 from laion_etl.download.image_header import sniff
 from laion_etl.download.images import ImageSettings, StoredImage, decode
-from laion_etl.funnel import DownloadStatus as S
 from laion_etl.minicrawl.scenes import draw, random_scene
 from laion_etl.settings import DownloadSettings
 

@@ -13,11 +13,11 @@ import dns.rcode
 import dns.rrset
 import trio
 
+from laion_etl.core.funnel import DownloadStatus
 from laion_etl.download.link_failed import LinkFailed
 from laion_etl.download.nameservers import StubSource, parse_servers, system_servers
 from laion_etl.download.resolver import Addresses, NoSuchName, Resolver, ResolverTrouble
 from laion_etl.download.ssrf import AddressPolicy
-from laion_etl.funnel import DownloadStatus
 
 Answerer = Callable[[dns.message.Message, bool], dns.message.Message | None]
 

@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 import trio
 
+from laion_etl.core.stage_stats import StageStats
 from laion_etl.download import pool, transport
 from laion_etl.download.stage import download_batch
 from laion_etl.settings import DownloadSettings, Settings
-from laion_etl.stats import StageStats
 from laion_etl.storage import Store
 from tests.download.hostile import GOOD
 from tests.download.sites import Reply, Site, site

@@ -5,9 +5,9 @@ import io
 import pytest
 from PIL import Image
 
+from laion_etl.core.funnel import DownloadStatus as S
 from laion_etl.download.image_header import dimensions, plain_size
 from laion_etl.download.images import StoredImage, decode, undecoded
-from laion_etl.funnel import DownloadStatus as S
 from tests.download.test_images import encoded, scene, stored, with_settings
 
 

@@ -4,11 +4,11 @@ import pytest
 import trio
 import trio.testing
 
+from laion_etl.core.funnel import DownloadStatus
 from laion_etl.download.link_failed import LinkFailed
 from laion_etl.download.request_url import parse_request_url
 from laion_etl.download.resolver import Addresses, NoSuchName, Resolver, ResolverTrouble, Source
 from laion_etl.download.ssrf import AddressPolicy
-from laion_etl.funnel import DownloadStatus
 
 
 class Table:

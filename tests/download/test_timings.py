@@ -5,13 +5,13 @@ from pathlib import Path
 
 import pytest
 
+from laion_etl.core.funnel import DownloadStatus as S
 from laion_etl.download.concurrency import AdaptiveConcurrency, LoadSample
 from laion_etl.download.content_opt_out import opted_out_by_metadata, reserved_by_header
 from laion_etl.download.deadlines import retry_after_s
 from laion_etl.download.metrics import Metrics
 from laion_etl.download.tdmrep import is_reserved, matches, parse_tdmrep
 from laion_etl.download.timings import BatchTimings, diagnose
-from laion_etl.funnel import DownloadStatus as S
 from tests.download.hostile import GOOD
 
 

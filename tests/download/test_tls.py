@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from laion_etl.funnel import DownloadStatus as S
+from laion_etl.core.funnel import DownloadStatus as S
 from laion_etl.settings import DownloadSettings
 from tests.download.hostile import GOOD
 from tests.download.sites import Site, site

@@ -10,7 +10,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from laion_etl.cli import app
-from laion_etl.errors import InputError
+from laion_etl.core.errors import InputError
 from laion_etl.evaluate.calibrate import propose, propose_from_labels, read_labels, read_similarities
 from laion_etl.evaluate.retrieval import recall, shard_recall
 from laion_etl.evaluate.zero_shot import class_embeddings, classify, image_folder, templates, web_dataset

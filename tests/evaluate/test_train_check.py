@@ -10,7 +10,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from laion_etl.cli import app
-from laion_etl.errors import InputError
+from laion_etl.core.errors import InputError
 from laion_etl.evaluate.train_check import check_training
 from laion_etl.minicrawl.scenes import random_scene
 from laion_etl.storage import LocalStore

@@ -8,7 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from laion_etl.errors import InputError, MissingInputError
+from laion_etl.core.errors import InputError, MissingInputError
+from laion_etl.core.schemas import scored_stem
+from laion_etl.core.stage_stats import StageStats
 from laion_etl.explore.filters import Filters
 from laion_etl.explore.graph import Graph, GraphWriter
 from laion_etl.explore.pictures import stored_picture
@@ -17,11 +19,9 @@ from laion_etl.explore.query import SearchIndex, open_index
 from laion_etl.explore.stage import index_dataset
 from laion_etl.publish.purge import purge_versions
 from laion_etl.publish.stage import publish_dataset
-from laion_etl.records import scored_stem
 from laion_etl.removal.lists import read_list
 from laion_etl.removal.stage import remove
 from laion_etl.settings import IndexSettings, Settings
-from laion_etl.stats import StageStats
 from laion_etl.storage import LocalStore, Store
 from laion_etl.tarshard import member_places, read_members
 from tests.explore.conftest import CRAWL, World

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from laion_etl.cli import app
 from laion_etl.cli.explore import _clean
-from laion_etl.errors import InputError, MissingInputError
+from laion_etl.core.errors import InputError, MissingInputError
 from laion_etl.explore.filters import Filters
 from laion_etl.explore.pictures import Reader, ending_of, stored_picture
 from laion_etl.explore.query import Part, SearchIndex, check_model

@@ -14,7 +14,7 @@ import uvicorn
 from PIL import Image
 from playwright.sync_api import Browser, Page, expect
 
-from laion_etl.errors import SettingsError
+from laion_etl.core.errors import SettingsError
 from laion_etl.explore.filters import Filters
 from laion_etl.explore.pictures import Reader
 from laion_etl.explore.query import SearchIndex

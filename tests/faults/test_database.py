@@ -18,13 +18,13 @@ from uuid import uuid4
 import psycopg
 import pytest
 
+from laion_etl.core.schemas import partition_name
+from laion_etl.core.stage_stats import StageStats
 from laion_etl.database.connect import Database, open_database
 from laion_etl.database.embedded import EmbeddedServer
 from laion_etl.database.load import crawl_number
 from laion_etl.database.queue import BatchQueue
-from laion_etl.records import partition_name
 from laion_etl.settings import CoreSettings, DatabaseSettings, Settings
-from laion_etl.stats import StageStats
 from laion_etl.storage import LocalStore
 from tests.database.keeper import server_of, start_keeper
 from tests.database.pairs import Pair, numbered_pairs, write_pairs

@@ -17,12 +17,12 @@ import pytest
 import urllib3
 
 from laion_etl import storage
+from laion_etl.core.errors import StorageError
 from laion_etl.database.connect import open_database
 from laion_etl.database.load import load_partition
 from laion_etl.database.plan import plan_batches
 from laion_etl.download.batch_downloader import Hooks
 from laion_etl.download.stage import download_batch
-from laion_etl.errors import StorageError
 from laion_etl.settings import DownloadSettings, Settings
 from laion_etl.storage import LocalStore, Store, open_store
 from tests.database.pairs import write_pairs

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from laion_etl.core.errors import StorageError
 from laion_etl.download.hashes import Digests
 from laion_etl.download.images import StoredImage
 from laion_etl.download.shards import ShardWriter
-from laion_etl.errors import StorageError
 from tests.parse.wat_files import image, page_record, write_wat
 from tests.test_cli import laion_etl, one_line_error
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from laion_etl.parse.byte_arena import ByteArena
+from laion_etl.core.byte_arena import ByteArena
 from laion_etl.parse.placeholders import PlaceholderRule, placeholder
 from laion_etl.parse.reason_codes import REASON_CODES
 from laion_etl.parse.text import clean_alt, clean_texts

@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 from rich.console import Console
 
+from laion_etl.core.schemas import DATASET_SCHEMA, pair_id
 from laion_etl.crawl import Partition, partitions
 from laion_etl.database.connect import open_database
 from laion_etl.database.load import load_partition
@@ -23,7 +24,6 @@ from laion_etl.minicrawl.web import MiniWeb
 from laion_etl.overview import CrawlFunnel, crawl_funnel
 from laion_etl.parse.stage import parse_partition
 from laion_etl.publish.stage import publish_dataset
-from laion_etl.records import DATASET_SCHEMA, pair_id
 from laion_etl.reproduction import MINI_CRAWL
 from laion_etl.run import LocalRun
 from laion_etl.score.stage import score_shards

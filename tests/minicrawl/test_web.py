@@ -17,8 +17,8 @@ import pytest
 import urllib3
 from PIL import Image
 
-from laion_etl.errors import DemoError
-from laion_etl.funnel import DownloadStatus
+from laion_etl.core.errors import DemoError
+from laion_etl.core.funnel import DownloadStatus
 from laion_etl.minicrawl.behaviours import MEMBERS, Behaviour, Resource
 from laion_etl.minicrawl.build import CRAWL, MiniCrawl
 from laion_etl.minicrawl.pictures import BOMB_SIDE, Form, pixel_bomb

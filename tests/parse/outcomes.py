@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from io import BytesIO
 
-from laion_etl.errors import InputError
-from laion_etl.funnel import ParseReason
+from laion_etl.core.errors import InputError
+from laion_etl.core.funnel import ParseReason
 from laion_etl.parse.blocklist import load_blocklists
 from laion_etl.parse.gzip_members import Damage
 from laion_etl.parse.link_filters import LinkFilters

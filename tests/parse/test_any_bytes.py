@@ -7,7 +7,7 @@ from io import BytesIO
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from laion_etl.parse.byte_arena import ByteArena
+from laion_etl.core.byte_arena import ByteArena
 from laion_etl.parse.gzip_members import read_members
 from laion_etl.parse.wat_record import ImageLink, WatPage, records_of
 from tests.parse.outcomes import FoundPage, read

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from laion_etl.errors import SettingsError
+from laion_etl.core.errors import SettingsError
 from laion_etl.parse.language import Detector, Languages, language_detector
 from laion_etl.settings import ParseSettings, load_settings
 

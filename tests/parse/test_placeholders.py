@@ -3,8 +3,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from laion_etl.funnel import ParseReason
-from laion_etl.parse.byte_arena import ByteArena
+from laion_etl.core.byte_arena import ByteArena
+from laion_etl.core.funnel import ParseReason
 from laion_etl.parse.placeholders import WORDS, PlaceholderRule, placeholder
 from laion_etl.parse.reason_codes import REASON_CODES
 from laion_etl.settings import ParseSettings

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from warcio.archiveiterator import ArchiveIterator
 
-from laion_etl.errors import InputError
-from laion_etl.funnel import ParseReason
+from laion_etl.core.errors import InputError
+from laion_etl.core.funnel import ParseReason
 from laion_etl.parse.stage import parse_partition
 from laion_etl.settings import Settings
 from laion_etl.storage import Store

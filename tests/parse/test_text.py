@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from laion_etl.parse.byte_arena import ByteArena
+from laion_etl.core.byte_arena import ByteArena
 from laion_etl.parse.kernels.texts import plain_capitals, plain_characters
 from laion_etl.parse.text import clean_alt, clean_texts, repaired
 

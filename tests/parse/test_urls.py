@@ -3,7 +3,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from laion_etl.funnel import ParseReason
+from laion_etl.core.funnel import ParseReason
 from laion_etl.parse.urls import page_base, resolve
 from tests.parse.outcomes import url_outcome
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from laion_etl.errors import InputError
+from laion_etl.core.errors import InputError
 from laion_etl.parse.gzip_members import MAX_MEMBER_BYTES, Damage
 from laion_etl.parse.wat_reader import read_batches
 from laion_etl.parse.wat_record import ImageLink

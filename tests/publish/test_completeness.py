@@ -5,8 +5,8 @@ from collections.abc import Iterable
 
 import pytest
 
+from laion_etl.core.errors import IncompleteError
 from laion_etl.database.loaded import LoadedCrawl
-from laion_etl.errors import IncompleteError
 from laion_etl.publish.completeness import Expected
 from laion_etl.publish.stage import publish_dataset, publish_variants, render_report
 from laion_etl.settings import Settings

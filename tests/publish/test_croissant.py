@@ -6,8 +6,8 @@ from typing import Any
 import mlcroissant
 import pytest
 
+from laion_etl.core.schemas import DATASET_SCHEMA
 from laion_etl.publish.stage import publish_dataset
-from laion_etl.records import DATASET_SCHEMA
 from laion_etl.settings import Settings
 from laion_etl.storage import LocalStore
 from tests.publish.world import CRAWL, build_world, changed, write_world

@@ -4,11 +4,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from laion_etl.errors import SettingsError
+from laion_etl.core.errors import SettingsError
+from laion_etl.core.schemas import DATASET_SCHEMA
 from laion_etl.publish.expressions import Condition
 from laion_etl.publish.stage import publish_dataset
 from laion_etl.publish.subsets import subsets
-from laion_etl.records import DATASET_SCHEMA
 from laion_etl.settings import PublishSettings, Settings, load_settings
 from laion_etl.settings.publish import TAKEN_NAMES
 from laion_etl.storage import Store

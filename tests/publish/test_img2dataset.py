@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from laion_etl.funnel import DownloadStatus
+from laion_etl.core.funnel import DownloadStatus
 from laion_etl.minicrawl.build import MiniCrawl
 from laion_etl.minicrawl.web import MiniWeb
 from laion_etl.publish.stage import publish_dataset

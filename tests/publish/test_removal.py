@@ -14,7 +14,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from laion_etl.errors import InputError, SettingsError
+from laion_etl.core.errors import InputError, SettingsError
+from laion_etl.core.schemas import BATCH_SCHEMA, PAIR_SCHEMA, SHARD_SCHEMA
 from laion_etl.overview import crawl_funnel
 from laion_etl.publish.diff import diff_versions
 from laion_etl.publish.listing import current_manifest
@@ -22,7 +23,6 @@ from laion_etl.publish.stage import publish_dataset
 from laion_etl.publish.variants import RESEARCH_SAFE
 from laion_etl.publish.verify import verify_version
 from laion_etl.publish.versions import read_versions
-from laion_etl.records import BATCH_SCHEMA, PAIR_SCHEMA, SHARD_SCHEMA
 from laion_etl.removal.lists import read_list
 from laion_etl.removal.stage import Removal, remove
 from laion_etl.removals import blocked_images, blocked_links, read_requests

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from laion_etl.errors import InputError
+from laion_etl.core.errors import InputError
 from laion_etl.publish.diff import diff_versions
 from laion_etl.publish.listing import NAME
 from laion_etl.publish.stage import publish_dataset

@@ -16,10 +16,10 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from laion_etl.core.schemas import SCORED_SCHEMA, batch_name, pair_id, sample_key, subset_of_language
+from laion_etl.core.stage_stats import StageStats
 from laion_etl.minicrawl.scenes import caption, draw, random_scene
-from laion_etl.records import SCORED_SCHEMA, batch_name, pair_id, sample_key, subset_of_language
 from laion_etl.settings import Settings
-from laion_etl.stats import StageStats
 from laion_etl.storage import Store
 from laion_etl.tarshard import finish, write_member
 

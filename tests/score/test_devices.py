@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from laion_etl.errors import ModelError
+from laion_etl.core.errors import ModelError
 from laion_etl.score.devices import devices, score_everywhere
 from laion_etl.score.stage import score_shards
 from laion_etl.settings import ClipSettings

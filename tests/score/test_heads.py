@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from laion_etl.errors import ModelError
+from laion_etl.core.errors import ModelError
 from laion_etl.score.heads import load_head
 
 

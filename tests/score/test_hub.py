@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from safetensors.torch import save_file
 
-from laion_etl.errors import ModelError
+from laion_etl.core.errors import ModelError
 from laion_etl.score import tiny
 from laion_etl.score.hub import in_folder
 from laion_etl.score.model import ClipModel, embedding_dim, load_model

@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from laion_etl.errors import ModelError
+from laion_etl.core.errors import ModelError
 from laion_etl.score.model import MAX_TEXT_CHARS, ClipModel, load_model
 from laion_etl.score.openclip import create_network
 from laion_etl.score.tiny import WEIGHTS_FILE

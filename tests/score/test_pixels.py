@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from laion_etl.errors import ModelError
+from laion_etl.core.errors import ModelError
 from laion_etl.minicrawl.held_out import photo
 from laion_etl.minicrawl.scenes import random_scene
 from laion_etl.score.ahead import ahead

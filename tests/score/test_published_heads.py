@@ -12,7 +12,7 @@ import torch
 from typer.testing import CliRunner
 
 from laion_etl.cli import app
-from laion_etl.errors import ModelError
+from laion_etl.core.errors import ModelError
 from laion_etl.score.heads import checked_file, load_anchors, load_head
 from laion_etl.score.kerashead import read_keras_head
 from laion_etl.score.nsfwhead import DenseHead, load_nsfw_head

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from laion_etl.errors import ModelError
+from laion_etl.core.errors import ModelError
 from laion_etl.score.model import ClipModel, load_model
 from laion_etl.score.openclip import create_network, open_clip
 from laion_etl.settings import Settings

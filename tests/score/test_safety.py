@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from laion_etl.errors import ModelError
+from laion_etl.core.errors import ModelError
 from laion_etl.score.model import ClipModel
 from laion_etl.score.safety import PROMPTS, NsfwTag, SafetyJudge, SafetyPrompts, load_prompts
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from laion_etl.errors import ModelError, SettingsError
+from laion_etl.core.errors import ModelError, SettingsError
 from laion_etl.minicrawl.overlays import watermarked
 from laion_etl.minicrawl.scenes import Scene, draw
 from laion_etl.minicrawl.train_watermark import Plan, quality, stored_pixels, train

@@ -7,7 +7,7 @@ found. It is written here because xxhash and the like cannot be called from numb
 
 import numpy as np
 
-from laion_etl.compiled import kernel
+from laion_etl.core.numba_cache import kernel
 from laion_etl.parse.kernels import Bytes, Hashes, Ints
 from laion_etl.parse.kernels.urls import host_span
 

@@ -6,7 +6,7 @@ another file changes that it calls into.
 
 import numpy as np
 
-from laion_etl.compiled import kernel
+from laion_etl.core.numba_cache import kernel
 from laion_etl.parse.kernels import Bytes, Hashes, Ints, constant
 
 _HTTP = constant(b"http://")

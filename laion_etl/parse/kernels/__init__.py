@@ -9,7 +9,7 @@ Everything is a span (start, end) into one byte array, the arena of a batch, so 
 import numpy as np
 import numpy.typing as npt
 
-from laion_etl.compiled import kernel
+from laion_etl.core.numba_cache import kernel
 
 Bytes = npt.NDArray[np.uint8]
 Ints = npt.NDArray[np.int32]

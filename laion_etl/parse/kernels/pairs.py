@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-from laion_etl.compiled import kernel
+from laion_etl.core.numba_cache import kernel
 from laion_etl.parse.kernels import Bytes, Hashes, Ints, hash_of
 
 # RFC 1321, 3.4: the sines of its steps.

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from laion_etl.compiled import kernel
+from laion_etl.core.numba_cache import kernel
 from laion_etl.parse.kernels import Bytes, Hashes, Ints, constant, equals, hash_of, holds
 
 RESOLVED, NEEDS_PARSER = 0, 1

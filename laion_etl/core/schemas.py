@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from laion_etl.ids import MAX_BATCH_PAIRS
+from laion_etl.core.ids import MAX_BATCH_PAIRS
 
 KEY_DIGITS = 14  # of a sample: 9 of its batch, 5 of its number in the batch
 IdT = TypeVar("IdT", int, NDArray[np.int64])

@@ -5,7 +5,7 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-from laion_etl.errors import SettingsError
+from laion_etl.core.errors import SettingsError
 
 _FACTORY = re.compile(r"[^\W\d]\w*(\.\w+)*:[^\W\d]\w*\Z")
 

@@ -20,7 +20,7 @@ from numba import types
 from numba.core.cgutils import raw_memcpy
 from numba.extending import intrinsic
 
-from laion_etl.machine import can_be_written, user_cache
+from laion_etl.core.host_resources import can_be_written, user_cache
 
 _MARKER = "compiled"
 _SOURCES = ("parse/kernels/*.py", "database/kernels.py", "score/kernels.py")

@@ -1,1 +1,0 @@
-"""What must never be in a dataset. Below the stages, because parse, download and publish all need it."""
