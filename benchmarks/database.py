@@ -32,8 +32,8 @@ from laion_etl.database.connect import Database, open_database
 from laion_etl.database.embedded import running_server
 from laion_etl.database.load import crawl_number, load_partition
 from laion_etl.database.queue import BatchQueue
+from laion_etl.io.storage import LocalStore, Store
 from laion_etl.settings import CoreSettings, Settings
-from laion_etl.storage import LocalStore, Store
 
 CRAWL = "BENCH"
 ROWS = 1_000_000

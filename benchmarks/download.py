@@ -28,7 +28,7 @@ from rich.table import Table
 
 from benchmarks.bad_web import BadWeb, bad_web
 from benchmarks.photos import make_photos
-from laion_etl.confined import ENVIRONMENT
+from laion_etl.sandbox.limits import ENVIRONMENT
 
 _PHOTOS = 100
 _HOSTS = 200  # loopback addresses that the links are spread over

@@ -17,8 +17,8 @@ import pyarrow.parquet as pq
 from laion_etl.core.schemas import BATCH_SCHEMA, batch_file_name, pair_id
 from laion_etl.core.stage_stats import StageStats
 from laion_etl.download.stage import download_batch
+from laion_etl.io.storage import LocalStore
 from laion_etl.settings import DownloadSettings, Settings
-from laion_etl.storage import LocalStore
 
 
 def main() -> None:

@@ -24,11 +24,11 @@ from rich.table import Table
 
 from laion_etl.core.schemas import SCORED_SCHEMA, batch_name, plan_stats_name, scored_stem, shard_stem
 from laion_etl.core.stage_stats import StageStats
+from laion_etl.io.storage import LocalStore
+from laion_etl.io.tarshard import finish
 from laion_etl.publish.stage import publish_dataset
 from laion_etl.publish.verify import verify_version
 from laion_etl.settings import PublishSettings, Settings
-from laion_etl.storage import LocalStore
-from laion_etl.tarshard import finish
 
 CRAWL = "CC-MAIN-2026-43"
 ROWS_PER_BATCH = 10_000

@@ -35,11 +35,11 @@ from laion_etl.core.host_resources import usable_cores
 from laion_etl.core.schemas import SHARD_SCHEMA, batch_name, pair_id, sample_key
 from laion_etl.core.stage_stats import StageStats
 from laion_etl.download.images import ImageSettings, StoredImage, decode
+from laion_etl.io.storage import LocalStore
+from laion_etl.io.tarshard import finish, write_member
 from laion_etl.minicrawl.scenes import caption, random_scene
 from laion_etl.score.openclip import create_network
 from laion_etl.settings import DownloadSettings
-from laion_etl.storage import LocalStore
-from laion_etl.tarshard import finish, write_member
 
 _PEER = Path(".venv-peers-clip/bin/python")
 _PHOTOS = 100

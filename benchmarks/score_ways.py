@@ -21,6 +21,7 @@ from typing import Any
 import torch
 
 from laion_etl.core.host_resources import usable_cores
+from laion_etl.io.storage import LocalStore
 from laion_etl.score.chunks import begin_chunk
 from laion_etl.score.model import ClipModel, load_model
 from laion_etl.score.pixels import Pixels
@@ -31,7 +32,6 @@ from laion_etl.score.shared import Plans, Tokens
 from laion_etl.score.stage import Tools, score_shards
 from laion_etl.score.transfer import FromDevice, Later
 from laion_etl.settings import ClipSettings, SafetySettings, Settings
-from laion_etl.storage import LocalStore
 
 _MOST_SAMPLES_OF_FORWARD = {"cpu": 192}
 _OWN = Tools()

@@ -24,8 +24,8 @@ from laion_alerts import late_alert
 from laion_connections import use_own_s3
 from laion_etl.alerts import late_after_s
 from laion_etl.core.errors import LaionEtlError
+from laion_etl.io.storage import open_store
 from laion_etl.settings import Settings, load_settings
-from laion_etl.storage import open_store
 from laion_pod_failures import failure
 from laion_pod_spec import pod_parts, result_uri
 from laion_pod_trigger import StagePodTrigger

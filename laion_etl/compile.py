@@ -21,10 +21,10 @@ from laion_etl.core.numba_cache import compiled_marker
 from laion_etl.core.schemas import PAIR_SCHEMA, pair_id
 from laion_etl.database.binary_copy import Texts, host_hashes, read_rows
 from laion_etl.database.candidates import DedupeRule, PairsFile
+from laion_etl.io.storage import LocalStore
 from laion_etl.parse.wat_workers import FileCounts, FileParser
 from laion_etl.score.products import product, row_products
 from laion_etl.settings import CoreSettings, ParseSettings, Settings
-from laion_etl.storage import LocalStore
 
 _LINKS = [
     {"path": "IMG@/src", "url": "a/b.jpg?w=1", "alt": "A red house", "title": "The house"},

@@ -17,9 +17,9 @@ from datetime import date
 from importlib import resources
 
 from laion_etl.core.errors import CrawlError, InputError, LaionEtlError, MissingInputError, SettingsError
-from laion_etl.inputs import read_input
+from laion_etl.io.remote_files import read_input
+from laion_etl.io.storage import LocalStore
 from laion_etl.settings import Settings
-from laion_etl.storage import LocalStore
 
 _CRAWL_ID = re.compile(r"CC-MAIN-(\d{4})-(\d{2})")
 _WAT_PATH = re.compile(r"crawl-data/(?:[A-Za-z0-9_-][A-Za-z0-9_.-]*/)+[A-Za-z0-9_-][A-Za-z0-9_.-]*\.gz")

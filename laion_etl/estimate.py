@@ -11,8 +11,8 @@ from typing import Any
 
 from laion_etl.core.errors import InputError
 from laion_etl.core.stage_stats import StageStats
+from laion_etl.io.storage import Store
 from laion_etl.settings import KubernetesSettings, of_stage
-from laion_etl.storage import Store
 
 _CRAWL = re.compile(r"(?:pairs|load|shards|scored)/([^/]+)/")
 # CPU seconds of a WAT record with languages, and of an image scored by ViT-B/32 (benchmarks/RESULTS.md).

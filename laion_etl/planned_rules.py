@@ -15,10 +15,10 @@ from laion_etl.core.stage_stats import StageStats
 from laion_etl.crawl import Partition, written_numbers
 from laion_etl.database.candidates import DedupeRule
 from laion_etl.database.connect import Database, has_database, open_database
+from laion_etl.io.storage import Store
 from laion_etl.parse.language import language_detector, languages_kept
 from laion_etl.parse.stage import blocked_fingerprint, parse_fingerprint, plain_rules
 from laion_etl.settings import PREFIX, Settings
-from laion_etl.storage import Store
 
 _READERS = 16  # small files from an object store: 900 take two seconds
 

@@ -13,12 +13,12 @@ from laion_etl.database.load import load_partition
 from laion_etl.database.loaded import loaded_crawl
 from laion_etl.database.plan import plan_batches
 from laion_etl.download.worker import Worker, open_queue
+from laion_etl.io.storage import Store
 from laion_etl.parse.stage import parse_partition
 from laion_etl.publish.completeness import Expected
 from laion_etl.publish.stage import publish_variants
 from laion_etl.score.devices import score_everywhere
 from laion_etl.settings import Settings
-from laion_etl.storage import Store
 
 
 @dataclass(frozen=True, slots=True)

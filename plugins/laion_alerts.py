@@ -38,8 +38,8 @@ from laion_etl.alerts import (
     wrapped,
 )
 from laion_etl.core.errors import LaionEtlError, SettingsError
+from laion_etl.io.storage import open_store
 from laion_etl.settings import load_settings
-from laion_etl.storage import open_store
 
 log = logging.getLogger(__name__)
 

@@ -12,8 +12,8 @@ from airflow.sdk import BaseHook
 from airflow.sdk.exceptions import AirflowFailException, AirflowNotFoundException
 
 from laion_etl.core.errors import SettingsError
+from laion_etl.io.storage import open_store, s3_client
 from laion_etl.settings import load_settings
-from laion_etl.storage import open_store, s3_client
 
 _KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
 _PROFILE, _BASE = "laion_etl", "laion_etl_base"

@@ -14,13 +14,13 @@ from moto.server import ThreadedMotoServer
 from playwright.sync_api import Browser, sync_playwright
 from psycopg import Connection
 
-from laion_etl import storage
 from laion_etl.database.connect import Database, open_database
 from laion_etl.database.embedded import EmbeddedServer
+from laion_etl.io import storage
+from laion_etl.io.storage import LocalStore, Store, open_store
 from laion_etl.minicrawl.build import MiniCrawl, build_minicrawl
 from laion_etl.minicrawl.web import MiniWeb
 from laion_etl.settings import CoreSettings, Settings
-from laion_etl.storage import LocalStore, Store, open_store
 from tests.database.templates import copied, freeze
 from tests.runs import finish_run, run_environment
 from tests.shared_folder import FirstProcess, SharedFolder, shared_folder

@@ -7,8 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from laion_etl.core.stage_stats import StageStats
+from laion_etl.io.storage import LocalStore
 from laion_etl.minicrawl.web import MiniWeb
-from laion_etl.storage import LocalStore
 
 WAT_FILES = "0:2"
 

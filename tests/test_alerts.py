@@ -23,8 +23,8 @@ from laion_etl.alerts import (
 )
 from laion_etl.alerts.channels import webhook_text
 from laion_etl.alerts.unresolved import failed_crawls
+from laion_etl.io.storage import LocalStore, Store
 from laion_etl.settings import AlertSettings, CoreSettings, Settings
-from laion_etl.storage import LocalStore, Store
 from tests.sinks import mail_server, webhook
 
 CRAWL, RUN = "CC-MAIN-2024-38", "manual__2024"

@@ -10,9 +10,10 @@ from uuid import uuid4
 import boto3
 import pytest
 
-from laion_etl import inputs, storage
 from laion_etl.core.errors import InputError, MissingInputError
-from laion_etl.inputs import open_input, read_input
+from laion_etl.io import remote_files as inputs
+from laion_etl.io import storage
+from laion_etl.io.remote_files import open_input, read_input
 
 DATA = bytes(range(256)) * 4_000  # about a megabyte
 

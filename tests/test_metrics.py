@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from laion_etl.core.stage_stats import StageStats
-from laion_etl.metrics import StageMetrics, Statsd
+from laion_etl.io.statsd import StageMetrics, Statsd
+from laion_etl.io.storage import LocalStore
 from laion_etl.settings import CoreSettings
-from laion_etl.storage import LocalStore
 
 NAME = "pairs/CC-1/part-00007.json"
 STATS = StageStats("parse", "CC-1", "part-00007", "mark", 30, 10, {"no_alt": 15, "tracker": 5})

@@ -15,10 +15,10 @@ from laion_etl.crawl import parse_selection, partitions
 from laion_etl.database.connect import Database
 from laion_etl.database.load import load_partition
 from laion_etl.database.plan import forget_crawl, plan_batches
+from laion_etl.io.storage import Store
 from laion_etl.parse.stage import parse_partition
 from laion_etl.planned_rules import check_run
 from laion_etl.settings import Settings
-from laion_etl.storage import Store
 from tests.parse.wat_files import image, page_record, write_wat
 
 CRAWL = "CC-MAIN-2024-38"

@@ -18,9 +18,9 @@ from laion_etl.core.stage_stats import StageStats, fingerprint
 from laion_etl.database import load, plan
 from laion_etl.database.candidates import DedupeRule
 from laion_etl.explore.part import Part
+from laion_etl.io.storage import LocalStore
 from laion_etl.publish.manifest import shaping_settings
 from laion_etl.settings import SettingField, Settings, Stage, load_settings, setting_fields
-from laion_etl.storage import LocalStore
 
 FIELDS = {field.variable: field for field in setting_fields()}
 TEXTS = (

@@ -12,7 +12,7 @@ from botocore.exceptions import ClientError
 
 from laion_etl.core.errors import ChangedError, StorageError
 from laion_etl.core.stage_stats import StageStats
-from laion_etl.storage import LocalStore, Store, local_copy, open_store, s3_client
+from laion_etl.io.storage import LocalStore, Store, local_copy, open_store, s3_client
 
 
 def test_a_written_file_reads_back_and_is_listed(any_store: Store) -> None:
@@ -148,7 +148,7 @@ def test_a_bucketless_uri_is_refused() -> None:
 KILLED_WRITER = """
 import os, sys
 from pathlib import Path
-from laion_etl.storage import LocalStore
+from laion_etl.io.storage import LocalStore
 with LocalStore(Path(sys.argv[1])).create("a") as file:
     file.write(b"half")
     print("writing", flush=True)

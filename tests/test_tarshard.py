@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from laion_etl.tarshard import RECORD, TarError, finish, read_members, write_member
+from laion_etl.io.tarshard import RECORD, TarError, finish, read_members, write_member
 
 MEMBERS = [("00000.jpg", b"\xff\xd8" + bytes(700)), ("00000.txt", "ё".encode()), ("00000.json", b"")]
 

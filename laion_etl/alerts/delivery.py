@@ -10,8 +10,8 @@ from laion_etl.alerts.alert import Alert, Kind
 from laion_etl.alerts.channels import send
 from laion_etl.alerts.unresolved import note
 from laion_etl.core.errors import LaionEtlError
+from laion_etl.io.storage import Store, open_store
 from laion_etl.settings import AlertSettings, Settings
-from laion_etl.storage import Store, open_store
 
 log = logging.getLogger(__name__)
 

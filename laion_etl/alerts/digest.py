@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from laion_etl.alerts.alert import Alert, Kind, run_folder
+from laion_etl.io.storage import Store, open_store
 from laion_etl.settings import Settings
-from laion_etl.storage import Store, open_store
 
 # Tasks in the order in which the data flows; those that only hand numbers on are shown when they failed.
 _ORDER = ("estimate", "discover", "parse", "load", "plan", "download", "group", "score", "publish")

@@ -19,7 +19,7 @@ from typing import Any
 
 from laion_etl.alerts.alert import Alert, Kind
 from laion_etl.core.stage_stats import fingerprint
-from laion_etl.storage import Store
+from laion_etl.io.storage import Store
 
 FOLDER = "unresolved"
 _STATES = (Kind.FAILED, Kind.LATE)

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 import numpy as np
 
 from laion_etl.core.errors import InputError
-from laion_etl.inputs import open_input
+from laion_etl.io.remote_files import open_input
 
 _MD5_BYTES = 16
 _SHA256_BYTES = 32

@@ -13,9 +13,9 @@ from laion_etl.console import summary
 from laion_etl.core.errors import SettingsError
 from laion_etl.core.stage_stats import StageStats
 from laion_etl.crawl import Partition, parse_selection, partitions
-from laion_etl.metrics import StageMetrics
+from laion_etl.io.statsd import StageMetrics
+from laion_etl.io.storage import Store, open_store
 from laion_etl.settings import Settings, load_settings
-from laion_etl.storage import Store, open_store
 
 console = Console(soft_wrap=True)
 

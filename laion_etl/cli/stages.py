@@ -24,8 +24,8 @@ from laion_etl.cli.common import (
 from laion_etl.console import progress, summary
 from laion_etl.core.errors import InputError, SettingsError
 from laion_etl.crawl import Partition, read_numbers
+from laion_etl.io.storage import Store
 from laion_etl.settings import Settings
-from laion_etl.storage import Store
 
 if TYPE_CHECKING:
     from laion_etl.database.loaded import LoadedCrawl

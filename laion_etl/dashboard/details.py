@@ -8,7 +8,7 @@ from laion_etl.core.funnel import sentence_of
 from laion_etl.core.schemas import partition_name, scored_stem, shard_stem
 from laion_etl.core.stage_stats import StageStats
 from laion_etl.dashboard.sources import Sources
-from laion_etl.storage import Store
+from laion_etl.io.storage import Store
 
 _MOST_DAMAGES = 5
 

@@ -10,7 +10,7 @@ from typing import Any
 from laion_etl.alerts import Alert, unresolved_names
 from laion_etl.core.causes import cause_of
 from laion_etl.core.errors import StorageError
-from laion_etl.storage import Store
+from laion_etl.io.storage import Store
 
 _MOST_READ = 400
 _MOST_CAUSES = 40

@@ -6,8 +6,8 @@ from dataclasses import dataclass, field, replace
 from threading import Lock
 
 from laion_etl.database.connect import Database, database_url
+from laion_etl.io.storage import Store, open_store
 from laion_etl.settings import Settings
-from laion_etl.storage import Store, open_store
 
 _STATEMENT_TIMEOUT_S = 15.0
 

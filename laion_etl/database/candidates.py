@@ -22,8 +22,8 @@ from psycopg.pq import Format
 
 from laion_etl.database.binary_copy import Texts, page_numbers, page_rows, pair_rows
 from laion_etl.database.kernels import Bytes, Ints, Longs
+from laion_etl.io.storage import Store
 from laion_etl.settings import LoadSettings
-from laion_etl.storage import Store
 
 Keys = npt.NDArray[np.bytes_]  # of 16 bytes each, compared like uuid in Postgres
 Mask = npt.NDArray[np.bool_]

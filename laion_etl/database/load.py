@@ -32,8 +32,8 @@ from laion_etl.database.connect import Database
 from laion_etl.database.loaded import check_rules, load_fingerprint
 from laion_etl.database.placement import Owner, Placement, find_incumbents, insert, insert_free, place
 from laion_etl.database.queries import query
+from laion_etl.io.storage import Store
 from laion_etl.settings import Settings
-from laion_etl.storage import Store
 
 IMPORTED = "imported-memory"  # the crawl that keys of an imported memory belong to
 

@@ -20,8 +20,8 @@ from laion_etl.core.stage_stats import StageStats, fingerprint
 from laion_etl.database.candidates import DedupeRule
 from laion_etl.database.connect import Database
 from laion_etl.database.queries import query
+from laion_etl.io.storage import Store
 from laion_etl.settings import ParseSettings, Stage, shaping
-from laion_etl.storage import Store
 
 _READERS = 8  # stats files are small: reading them is waiting, on S3 above all
 

@@ -36,9 +36,9 @@ from laion_etl.database.connect import Database
 from laion_etl.database.load import IMPORTED, add_partition, crawl_number, settle_rule
 from laion_etl.database.placement import Owner, find_incumbents, place
 from laion_etl.database.queries import query
-from laion_etl.inputs import open_input
+from laion_etl.io.remote_files import open_input
+from laion_etl.io.storage import Store
 from laion_etl.settings import Settings
-from laion_etl.storage import Store
 
 _SCHEMA = pa.schema([pa.field("key", pa.binary(16), nullable=False)])
 _KEYS_PER_GROUP = 1_000_000

@@ -26,8 +26,8 @@ from laion_etl.database.dealing import deal, deal_by_language
 from laion_etl.database.load import crawl_number, delete_load_stats, stats_to_store
 from laion_etl.database.loaded import plan_fingerprint
 from laion_etl.database.queries import query
+from laion_etl.io.storage import Store
 from laion_etl.settings import PlanSettings, Settings
-from laion_etl.storage import Store
 
 _SORTS = 16  # runs of keys that are sorted one after the other, so that a sort takes a sixteenth of the disk
 _WRITERS = 8  # to S3, writing a batch file is mostly waiting

@@ -19,9 +19,9 @@ from laion_etl.demo.login import new_login
 from laion_etl.demo.looking import index_demo
 from laion_etl.demo.progress import follow, stage_seconds
 from laion_etl.demo.services import Services
+from laion_etl.io.storage import open_store
 from laion_etl.minicrawl.build import MiniCrawl, build_minicrawl
 from laion_etl.overview import crawl_funnel
-from laion_etl.storage import open_store
 
 _MIGRATE_S = 180.0
 _HEALTHY_S = 180.0

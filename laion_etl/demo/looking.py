@@ -3,8 +3,8 @@
 import json
 from pathlib import Path
 
+from laion_etl.io.storage import open_store
 from laion_etl.settings import load_settings
-from laion_etl.storage import open_store
 
 
 def index_demo(folder: Path, settings: dict[str, str]) -> str:

@@ -13,13 +13,13 @@ import struct
 import sys
 from typing import BinaryIO
 
-from laion_etl.confined import confine
 from laion_etl.core.funnel import DownloadStatus
 from laion_etl.download.content_opt_out import opted_out_by_metadata
 from laion_etl.download.hashes import Digests
 from laion_etl.download.image_header import ImageRules
 from laion_etl.download.images import ImageSettings, StoredImage, decode
 from laion_etl.download.resize import Resize
+from laion_etl.sandbox.limits import confine
 
 REQUEST = struct.Struct(">I")
 ANSWER = struct.Struct(">II")

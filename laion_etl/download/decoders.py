@@ -15,12 +15,12 @@ from types import TracebackType
 
 import trio
 
-from laion_etl.confined import ENVIRONMENT
 from laion_etl.core.funnel import DownloadStatus
 from laion_etl.core.host_resources import usable_cores
 from laion_etl.download.decoder_process import ANSWER, REQUEST
 from laion_etl.download.hashes import Digests
 from laion_etl.download.images import ImageSettings, StoredImage
+from laion_etl.sandbox.limits import ENVIRONMENT
 from laion_etl.settings import DownloadSettings
 
 _TRIES = 2  # one decoder may be killed for another reason; if two die, the image is at fault

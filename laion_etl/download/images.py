@@ -15,7 +15,7 @@ from laion_etl.core.funnel import DownloadStatus
 from laion_etl.download.hashes import pdq_hash, perceptual_hash
 from laion_etl.download.image_header import SNIFF_BYTES, ImageRules, ends_cleanly, plain_size, sniff
 from laion_etl.download.resize import Resize
-from laion_etl.imagefiles import DECODE_ERRORS
+from laion_etl.sandbox.pillow_safety import DECODE_ERRORS
 from laion_etl.settings import DownloadSettings
 
 EXTENSIONS = {"JPEG": "jpg", "MPO": "jpg", "PNG": "png", "WEBP": "webp"}

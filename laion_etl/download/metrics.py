@@ -7,7 +7,7 @@ from collections import Counter
 from pathlib import Path
 
 from laion_etl.core.funnel import DownloadStatus
-from laion_etl.metrics import Statsd
+from laion_etl.io.statsd import Statsd
 
 _BUCKETS_S = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0)
 _FLUSH_S = 5.0

@@ -18,8 +18,8 @@ from laion_etl.core.schemas import SHARD_SCHEMA, sample_key, shard_stem
 from laion_etl.core.stage_stats import Output
 from laion_etl.download.hashes import Digests
 from laion_etl.download.images import StoredImage
-from laion_etl.storage import Store, storage_errors
-from laion_etl.tarshard import finish, write_member
+from laion_etl.io.storage import Store, storage_errors
+from laion_etl.io.tarshard import finish, write_member
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,9 +19,9 @@ from laion_etl.core.stage_stats import Output, StageStats, fingerprint
 from laion_etl.download.batch_downloader import BatchDownloader, Hooks
 from laion_etl.download.shards import shard_writer
 from laion_etl.download.timings import diagnose
+from laion_etl.io.storage import Store
 from laion_etl.removals import Matcher, blanked, blocked_images, read_requests
 from laion_etl.settings import Settings, Stage, shaping
-from laion_etl.storage import Store
 
 
 def download_batch(

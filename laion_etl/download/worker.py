@@ -19,8 +19,8 @@ from laion_etl.database.queue import BatchQueue, Claim
 from laion_etl.download.batch_downloader import Hooks
 from laion_etl.download.metrics import Metrics
 from laion_etl.download.stage import download_batch
+from laion_etl.io.storage import Store
 from laion_etl.settings import Settings
-from laion_etl.storage import Store
 
 Progress = Callable[[int, int, int], None]  # batch, links done, links in the batch
 _MAX_POLL_S = 5.0

@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from laion_etl.core.errors import InputError
-from laion_etl.storage import Store
+from laion_etl.io.storage import Store
 
 _SUBSETS = ("laion-en", "laion-multi", "laion-nolang")  # the others are cut from these
 _COLUMNS = ["LANGUAGE", "similarity", "aesthetic"]

@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 from laion_etl.core.errors import InputError
 from laion_etl.core.schemas import shard_stem
 from laion_etl.evaluate.embed import embedded
+from laion_etl.io.storage import Store
 from laion_etl.score.model import ClipModel
 from laion_etl.score.samples import shard_samples
-from laion_etl.storage import Store
 
 Floats = NDArray[np.float32]
 KS = (1, 5, 10)

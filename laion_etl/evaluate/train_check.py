@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from laion_etl.core.errors import InputError, ModelError
+from laion_etl.io.storage import Store
 from laion_etl.publish.scored import find_scored
 from laion_etl.score.openclip import open_clip
-from laion_etl.storage import Store
 
 _LOSS = re.compile(r"Train Epoch: 0 .*?Contrastive_loss: ([\d.]+|nan)")
 _FEWEST = 2  # samples in a batch: a contrast needs another one

@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 
 from laion_etl.core.errors import InputError
 from laion_etl.evaluate.embed import embedded
+from laion_etl.io.tarshard import MAX_MEMBER_BYTES, TarError, read_members
 from laion_etl.score.model import ClipModel
 from laion_etl.score.openclip import open_clip
 from laion_etl.score.pixels import FORMATS
 from laion_etl.score.preparers import Picture
-from laion_etl.tarshard import MAX_MEMBER_BYTES, TarError, read_members
 
 Floats = NDArray[np.float32]
 Labelled = tuple[Picture, int]

@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from usearch.index import Index
 
 from laion_etl.core.errors import InputError
+from laion_etl.io.tarshard import SequentialFile
 from laion_etl.settings import IndexSettings
-from laion_etl.tarshard import SequentialFile
 
 Floats = NDArray[np.float32]
 Halves = NDArray[np.float16]

@@ -14,13 +14,13 @@ from laion_etl.core.host_resources import usable_cores
 from laion_etl.core.schemas import batch_of, scored_stem
 from laion_etl.explore.graph import Floats
 from laion_etl.explore.query import Hit
+from laion_etl.io.storage import Store
+from laion_etl.io.tarshard import BLOCK, TarError, member_of
 from laion_etl.score.model import ClipModel
 from laion_etl.score.pixels import PixelPlan, Pixels
 from laion_etl.score.preparers import Material, Preparers
 from laion_etl.score.shared import Plans
 from laion_etl.settings import Settings
-from laion_etl.storage import Store
-from laion_etl.tarshard import BLOCK, TarError, member_of
 
 MEDIA_TYPES = {"jpg": "image/jpeg", "png": "image/png", "webp": "image/webp", "avif": "image/avif"}
 _BLOCKS = 8  # pictures on their way at once

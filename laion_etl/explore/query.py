@@ -18,9 +18,9 @@ from laion_etl.explore.graph import Floats, Graph, Rows
 from laion_etl.explore.places import STATS, index_stats, part_stem
 from laion_etl.explore.published import Published
 from laion_etl.explore.rows import open_rows
+from laion_etl.io.storage import Store, local_copy
 from laion_etl.publish.versions import Release
 from laion_etl.settings import PublishSettings, Settings
-from laion_etl.storage import Store, local_copy
 
 MOST_RESULTS = 1_000
 _ROOM = 1.3  # times the candidates that would do if passing had nothing to do with nearness

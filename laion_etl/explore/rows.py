@@ -13,10 +13,10 @@ import pyarrow as pa
 
 from laion_etl.core.errors import InputError
 from laion_etl.core.schemas import DATASET_SCHEMA
+from laion_etl.io.storage import Store
+from laion_etl.io.tarshard import TarError, member_places
 from laion_etl.score.pixels import FORMATS
-from laion_etl.storage import Store
 from laion_etl.suffixes import registered_domain
-from laion_etl.tarshard import TarError, member_places
 
 ROW_SCHEMA = pa.schema(
     [

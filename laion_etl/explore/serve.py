@@ -11,9 +11,9 @@ from laion_etl.core.errors import SettingsError
 from laion_etl.explore.pictures import Reader
 from laion_etl.explore.query import SearchIndex, check_model
 from laion_etl.explore.web import Explorer, build_app
+from laion_etl.io.storage import Store
 from laion_etl.score.model import load_model
 from laion_etl.settings import Settings
-from laion_etl.storage import Store
 
 _HOST = "127.0.0.1"
 _END_S = 2  # for requests that are being answered when the end comes

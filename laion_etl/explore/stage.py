@@ -16,9 +16,9 @@ from laion_etl.core.stage_stats import StageStats, fingerprint
 from laion_etl.explore.part import COUNTED, FORMAT, Batch, Part, most
 from laion_etl.explore.places import STATS, delete_unnamed, index_stats
 from laion_etl.explore.published import Published, PublishedBatch
+from laion_etl.io.storage import Store
 from laion_etl.publish.scored import ScoredBatch, ScoredCrawl, find_scored
 from laion_etl.settings import IndexSettings, Settings, Stage, shaping
-from laion_etl.storage import Store
 
 Report = Callable[[int, int], None]
 

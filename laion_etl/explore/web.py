@@ -23,9 +23,9 @@ from laion_etl.explore.gatekeeper import Gatekeeper
 from laion_etl.explore.graph import Floats
 from laion_etl.explore.pictures import MEDIA_TYPES, Reader, stored_picture
 from laion_etl.explore.query import Hit, SearchIndex
+from laion_etl.io.storage import Store
 from laion_etl.publish.subsets import subsets
 from laion_etl.settings import Settings
-from laion_etl.storage import Store
 
 STATIC = Path(__file__).parent / "static"
 _MOST_RESULTS = 240

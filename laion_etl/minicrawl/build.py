@@ -11,11 +11,11 @@ from urllib.parse import unquote
 
 from laion_etl.core.funnel import DownloadStatus, ParseReason
 from laion_etl.crawl import released
+from laion_etl.io.storage import LocalStore
 from laion_etl.minicrawl.behaviours import CLOSED, SHOPS, SITES
 from laion_etl.minicrawl.pages import Page, make_pages
 from laion_etl.minicrawl.wat import WatWriter
 from laion_etl.minicrawl.world import World, make_world
-from laion_etl.storage import LocalStore
 
 CRAWL = "CC-MAIN-2026-43"
 WAT_FILES = 6

@@ -17,7 +17,7 @@ from laion_etl.core.funnel import Outcomes, ParseReason, RecordReason
 from laion_etl.core.host_resources import usable_cores
 from laion_etl.core.numba_cache import ensure_compiled
 from laion_etl.core.schemas import PAIR_SCHEMA
-from laion_etl.inputs import open_input
+from laion_etl.io.remote_files import open_input
 from laion_etl.parse.blocklist import Blocklists, load_blocklists
 from laion_etl.parse.language import Detector, NoDetector, language_detector, languages_kept
 from laion_etl.parse.link_filters import LinkFilters

@@ -4,10 +4,10 @@ Their names stay in the list as purged: a folder that still has files of later v
 """
 
 from laion_etl.core.errors import InputError
+from laion_etl.io.storage import Store
 from laion_etl.publish.listing import STATS, read_manifest
 from laion_etl.publish.versions import Release, Versions, change_versions, read_versions
 from laion_etl.publish.visible import renew_card
-from laion_etl.storage import Store
 
 
 def purge_versions(dataset: str, names: frozenset[str], store: Store) -> None:

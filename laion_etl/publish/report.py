@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
+from laion_etl.io.storage import Store
 from laion_etl.publish.contact import Band, pictures
 from laion_etl.publish.figures import figures
 from laion_etl.publish.manifest import shaping_settings
@@ -19,7 +20,6 @@ from laion_etl.publish.release import PIPELINE, Facts, number_list
 from laion_etl.publish.subsets import SUBSET_HIGH_RESOLUTION
 from laion_etl.publish.tables import language_quartiles, stage_reasons, tables
 from laion_etl.publish.templating import TEMPLATES, environment, percent
-from laion_etl.storage import Store
 
 STYLES = ("palette.css", "chart.css", "report.css")
 

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 from laion_etl.core.errors import InputError
 from laion_etl.core.schemas import SCORED_SCHEMA, batch_name, plan_stats_name, scored_stem
 from laion_etl.core.stage_stats import Output, StageStats
-from laion_etl.storage import Store
+from laion_etl.io.storage import Store
 
 _STATS_NAME = re.compile(r"(\d{9})_stats\.json\Z")
 _ROWS_PER_READ = 8_192

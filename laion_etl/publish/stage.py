@@ -15,6 +15,7 @@ import pyarrow as pa
 
 from laion_etl.core.errors import InputError
 from laion_etl.core.stage_stats import Output, StageStats, fingerprint
+from laion_etl.io.storage import Store
 from laion_etl.overview import crawl_funnel
 from laion_etl.publish import listing, manifest, pictures
 from laion_etl.publish.completeness import Expected, nothing_new, scored_crawl
@@ -34,7 +35,6 @@ from laion_etl.publish.versions import Release, change_versions, is_named, read_
 from laion_etl.publish.visible import make_visible, renew_card
 from laion_etl.removals import Matcher, read_requests
 from laion_etl.settings import Settings, Stage, shaping
-from laion_etl.storage import Store
 
 
 def publish_variants(

@@ -20,9 +20,9 @@ import pyarrow.parquet as pq
 
 from laion_etl.core.errors import InputError
 from laion_etl.core.schemas import DATASET_SCHEMA, SUBSET_EN, SUBSET_MULTI, SUBSET_NOLANG
+from laion_etl.io.storage import NewFile, Store
 from laion_etl.publish.expressions import Condition
 from laion_etl.settings import PublishSettings
-from laion_etl.storage import NewFile, Store
 
 NO_LANGUAGE = "nolang"
 SUBSET_HIGH_RESOLUTION = "laion-high-resolution"

@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass, field, replace
 
 from laion_etl.core.errors import ChangedError, InputError, SettingsError
 from laion_etl.core.stage_stats import Output
-from laion_etl.storage import Store
+from laion_etl.io.storage import Store
 
 NAME = "versions.json"
 FORMAT = 1

@@ -19,9 +19,9 @@ import pyarrow.parquet as pq
 from laion_etl.core.errors import InputError
 from laion_etl.core.funnel import DownloadStatus
 from laion_etl.core.stage_stats import Output, StageStats
+from laion_etl.io.storage import Store
+from laion_etl.io.tarshard import TarError, finish, read_members, write_member
 from laion_etl.removals import REASON, Matcher, blanked
-from laion_etl.storage import Store
-from laion_etl.tarshard import TarError, finish, read_members, write_member
 
 
 def read_table(name: str, store: Store, columns: list[str] | None = None) -> pa.Table:

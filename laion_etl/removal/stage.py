@@ -21,6 +21,7 @@ from laion_etl.core.errors import SettingsError
 from laion_etl.core.schemas import pair_id
 from laion_etl.core.stage_stats import StageStats
 from laion_etl.explore.places import delete_unnamed
+from laion_etl.io.storage import Store
 from laion_etl.publish.listing import Part, current_manifest, read_manifest
 from laion_etl.publish.manifest import shaping_settings
 from laion_etl.publish.purge import purge_versions
@@ -39,7 +40,6 @@ from laion_etl.removal.rewrite import (
 )
 from laion_etl.removals import FOUND, Matcher, Request, read_request
 from laion_etl.settings import Settings
-from laion_etl.storage import Store
 
 _INDEX_PARTS = "_parts"  # laion_etl/explore/part.py
 _COLUMNS = ["pair_id", "url", "md5", "sha256", "pdq"]

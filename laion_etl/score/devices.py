@@ -9,9 +9,9 @@ from contextlib import ExitStack
 from laion_etl.core.errors import ModelError
 from laion_etl.core.schemas import scored_stem
 from laion_etl.core.stage_stats import StageStats
+from laion_etl.io.storage import Store
 from laion_etl.score.stage import score_shards
 from laion_etl.settings import ClipSettings, Settings
-from laion_etl.storage import Store
 
 
 def devices(settings: ClipSettings) -> list[str]:

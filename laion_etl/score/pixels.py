@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from laion_etl.imagefiles import DECODE_ERRORS
+from laion_etl.sandbox.pillow_safety import DECODE_ERRORS
 
 Pixels = NDArray[np.uint8]
 

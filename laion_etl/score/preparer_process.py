@@ -14,7 +14,7 @@ import sys
 from collections.abc import Iterator
 from typing import BinaryIO
 
-from laion_etl.confined import confine
+from laion_etl.sandbox.limits import confine
 from laion_etl.score.pixels import FORMATS, load_pixels
 from laion_etl.score.shared import READY, UNREADABLE, Plans, tables
 from laion_etl.score.tokens import ClipTokenizer

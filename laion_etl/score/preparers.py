@@ -19,8 +19,8 @@ from types import TracebackType
 
 import numpy as np
 
-from laion_etl.confined import ENVIRONMENT
 from laion_etl.core.errors import ModelError
+from laion_etl.sandbox.limits import ENVIRONMENT
 from laion_etl.score.preparer_process import DONE, ENDINGS, ITEM
 from laion_etl.score.shared import READY, UNREADABLE, WAITING, Plans, Tables, tables
 

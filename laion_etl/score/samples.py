@@ -19,9 +19,9 @@ from laion_etl.core.errors import InputError
 from laion_etl.core.funnel import DownloadStatus
 from laion_etl.core.schemas import shard_stem
 from laion_etl.core.stage_stats import Output, StageStats
+from laion_etl.io.storage import Store
+from laion_etl.io.tarshard import TarError, read_members
 from laion_etl.score.pixels import FORMATS
-from laion_etl.storage import Store
-from laion_etl.tarshard import TarError, read_members
 
 MAX_CHUNK_BYTES = 256_000_000
 _MAX_MEMBERS = 8  # of one sample; a shard has three

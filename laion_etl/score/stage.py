@@ -21,6 +21,8 @@ from laion_etl.core.funnel import Outcomes, ScoreReason
 from laion_etl.core.host_resources import usable_cores
 from laion_etl.core.schemas import SCORED_SCHEMA, scored_stem, shard_stem
 from laion_etl.core.stage_stats import Output, StageStats, fingerprint
+from laion_etl.io.storage import NewFile, Store
+from laion_etl.io.tarshard import finish, write_members
 from laion_etl.score.ahead import ahead
 from laion_etl.score.chunks import Chunk, Computing, samples_at_once
 from laion_etl.score.model import embedding_dim
@@ -30,8 +32,6 @@ from laion_etl.score.scorer import Scored, Scorer, load_scorer
 from laion_etl.score.shared import Plans
 from laion_etl.score.transfer import Floats, locked
 from laion_etl.settings import Settings, Stage, shaping
-from laion_etl.storage import NewFile, Store
-from laion_etl.tarshard import finish, write_members
 
 _BLOCKS = 7  # of samples beside a GPU: four being prepared, three it works on
 _NOTED_DIGITS = 6  # of scores in the samples' JSON

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from laion_etl.storage import Store
+from laion_etl.io.storage import Store
 from tests.airflow.conftest import Airflow
 
 pytestmark = pytest.mark.airflow

@@ -14,9 +14,9 @@ from laion_etl.core.stage_stats import StageStats
 from laion_etl.dashboard.grids import Cell, batch_grid, runs
 from laion_etl.dashboard.statscache import StatsCache
 from laion_etl.database.connect import open_database
+from laion_etl.io.storage import Store, open_store
 from laion_etl.publish.stage import publish_dataset
 from laion_etl.settings import Settings
-from laion_etl.storage import Store, open_store
 from tests.dashboard.conftest import client_of
 from tests.dashboard.test_app import ask
 from tests.dashboard.world import ADVICE, HOSTILE

@@ -8,8 +8,8 @@ from laion_etl.alerts import Alert, Kind, deliver
 from laion_etl.core.schemas import partition_name
 from laion_etl.core.stage_stats import StageStats
 from laion_etl.database.connect import open_database
+from laion_etl.io.storage import Store, open_store
 from laion_etl.settings import Settings
-from laion_etl.storage import Store, open_store
 from tests.publish.world import CRAWL, build_world, write_world
 
 HOSTILE = "<img src=x onerror=\"document.title='owned'\"></script><b>\u202ebold"

@@ -5,7 +5,7 @@ import pyarrow.parquet as pq
 
 from laion_etl.core.schemas import PAIR_SCHEMA, pair_id, partition_name
 from laion_etl.core.stage_stats import StageStats, fingerprint
-from laion_etl.storage import Store
+from laion_etl.io.storage import Store
 
 Pair = tuple[str, str]  # url, alt
 

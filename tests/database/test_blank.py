@@ -11,8 +11,8 @@ from laion_etl.database.blank import blank_pairs
 from laion_etl.database.connect import Database
 from laion_etl.database.load import load_partition
 from laion_etl.database.plan import plan_batches
+from laion_etl.io.storage import LocalStore, Store
 from laion_etl.settings import LoadSettings, Settings
-from laion_etl.storage import LocalStore, Store
 from tests.database.pairs import numbered_pairs, write_pairs
 from tests.database.test_plan import read_batch
 from tests.test_cli import laion_etl

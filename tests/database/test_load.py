@@ -10,8 +10,8 @@ from laion_etl.core.stage_stats import StageStats
 from laion_etl.database.connect import Database, open_database
 from laion_etl.database.load import load_partition
 from laion_etl.database.plan import forget_crawl, plan_batches
+from laion_etl.io.storage import Store
 from laion_etl.settings import Settings
-from laion_etl.storage import Store
 from tests.database.pairs import numbered_pairs, write_pairs
 
 

@@ -21,8 +21,8 @@ from laion_etl.database.connect import Database, open_database
 from laion_etl.database.load import load_partition
 from laion_etl.database.loaded import load_fingerprint
 from laion_etl.database.plan import plan_batches
+from laion_etl.io.storage import LocalStore, Store
 from laion_etl.settings import LoadSettings, Settings
-from laion_etl.storage import LocalStore, Store
 from tests.database.pairs import Pair, numbered_pairs, write_pairs
 
 PARTITIONS = 3

@@ -15,8 +15,8 @@ from laion_etl.database.embedded import EmbeddedServer
 from laion_etl.database.load import load_partition
 from laion_etl.database.loaded import loaded_crawl
 from laion_etl.database.plan import forget_crawl, plan_batches
+from laion_etl.io.storage import LocalStore, Store
 from laion_etl.settings import Settings, Stage, shaping
-from laion_etl.storage import LocalStore, Store
 from tests.database.pairs import numbered_pairs, write_pairs
 
 

@@ -11,8 +11,8 @@ from laion_etl.database.connect import Database
 from laion_etl.database.load import IMPORTED, load_partition
 from laion_etl.database.memory import export_memory, import_memory
 from laion_etl.database.plan import forget_crawl, plan_batches
+from laion_etl.io.storage import LocalStore, Store
 from laion_etl.settings import LoadSettings, Settings
-from laion_etl.storage import LocalStore, Store
 from tests.database.pairs import numbered_pairs, write_pairs
 
 

@@ -9,8 +9,8 @@ from laion_etl.core.schemas import BATCH_SCHEMA, batch_name, pair_id
 from laion_etl.database.connect import Database
 from laion_etl.database.load import load_partition
 from laion_etl.database.plan import plan_batches
+from laion_etl.io.storage import Store
 from laion_etl.settings import LoadSettings, PlanSettings, Settings
-from laion_etl.storage import Store
 from tests.database.pairs import numbered_pairs, write_pairs
 
 

@@ -10,8 +10,8 @@ from laion_etl.database.connect import Database, open_database
 from laion_etl.database.load import crawl_number, load_partition
 from laion_etl.database.plan import plan_batches
 from laion_etl.database.queue import BatchQueue, Claim, QueueCounts
+from laion_etl.io.storage import Store
 from laion_etl.settings import PlanSettings, Settings
-from laion_etl.storage import Store
 from tests.database.pairs import numbered_pairs, write_pairs
 
 DONE = StageStats("download", "C", "0", "f", 0, 0)

@@ -17,10 +17,10 @@ from laion_etl.database.load import crawl_number, load_partition
 from laion_etl.database.migrations import migrate
 from laion_etl.database.plan import forget_crawl, plan_batches
 from laion_etl.database.queue import BatchQueue
+from laion_etl.io.storage import Store
 from laion_etl.overview import crawl_funnel
 from laion_etl.settings import CoreSettings, Settings
 from laion_etl.status import crawl_status
-from laion_etl.storage import Store
 from tests.database.pairs import numbered_pairs, write_pairs
 
 SQL = Path(__file__).parents[2] / "sql"

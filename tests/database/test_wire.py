@@ -26,8 +26,8 @@ from laion_etl.database.load import crawl_number, load_partition
 from laion_etl.database.memory import export_memory, import_memory
 from laion_etl.database.plan import forget_crawl, plan_batches
 from laion_etl.database.queue import BatchQueue
+from laion_etl.io.storage import LocalStore, Store
 from laion_etl.settings import CoreSettings, DatabaseSettings, PlanSettings, Settings
-from laion_etl.storage import LocalStore, Store
 from tests.database.pairs import numbered_pairs, write_pairs
 from tests.database.wire import Network, TransactionPooler
 

@@ -14,8 +14,8 @@ import trio
 from laion_etl.core.stage_stats import StageStats
 from laion_etl.download import pool, transport
 from laion_etl.download.stage import download_batch
+from laion_etl.io.storage import Store
 from laion_etl.settings import DownloadSettings, Settings
-from laion_etl.storage import Store
 from tests.download.hostile import GOOD
 from tests.download.sites import Reply, Site, site
 from tests.download.test_stage import plan, rows_of

@@ -17,9 +17,9 @@ from laion_etl.core.schemas import BATCH_SCHEMA, SHARD_SCHEMA, pair_id
 from laion_etl.core.stage_stats import Output, StageStats
 from laion_etl.download.batch_downloader import Hooks
 from laion_etl.download.stage import download_batch
+from laion_etl.io.storage import LocalStore, Store
+from laion_etl.io.tarshard import read_members
 from laion_etl.settings import DownloadSettings, Settings
-from laion_etl.storage import LocalStore, Store
-from laion_etl.tarshard import read_members
 from tests.download.hostile import ANSWERS, GOOD, hostile_server, noise_image
 from tests.download.test_client import EXPECTED, name
 

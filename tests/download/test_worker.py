@@ -14,8 +14,8 @@ from laion_etl.database.load import crawl_number, load_partition
 from laion_etl.database.plan import plan_batches
 from laion_etl.database.queue import BatchQueue, Claim
 from laion_etl.download.worker import Worker
+from laion_etl.io.storage import LocalStore, Store
 from laion_etl.settings import DownloadSettings, Settings
-from laion_etl.storage import LocalStore, Store
 from tests.database.pairs import numbered_pairs, write_pairs
 
 SECOND = StageStats("download", "C", "000000000", "the second worker's", 3, 2, {"dead": 1})

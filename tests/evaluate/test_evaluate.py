@@ -14,11 +14,11 @@ from laion_etl.core.errors import InputError
 from laion_etl.evaluate.calibrate import propose, propose_from_labels, read_labels, read_similarities
 from laion_etl.evaluate.retrieval import recall, shard_recall
 from laion_etl.evaluate.zero_shot import class_embeddings, classify, image_folder, templates, web_dataset
+from laion_etl.io.storage import LocalStore
+from laion_etl.io.tarshard import finish, write_member
 from laion_etl.minicrawl.held_out import photo
 from laion_etl.minicrawl.scenes import Scene
 from laion_etl.score.model import ClipModel
-from laion_etl.storage import LocalStore
-from laion_etl.tarshard import finish, write_member
 from tests.score.conftest import CRAWL, Entry, fitting, jpeg, score, set_environment, write_shard
 
 pytestmark = pytest.mark.slow

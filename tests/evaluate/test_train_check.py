@@ -12,8 +12,8 @@ from typer.testing import CliRunner
 from laion_etl.cli import app
 from laion_etl.core.errors import InputError
 from laion_etl.evaluate.train_check import check_training
+from laion_etl.io.storage import LocalStore
 from laion_etl.minicrawl.scenes import random_scene
-from laion_etl.storage import LocalStore
 from tests.score.conftest import CRAWL, fitting, score, write_shard
 
 pytestmark = pytest.mark.slow

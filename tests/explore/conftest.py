@@ -10,12 +10,12 @@ from laion_etl.explore.pictures import Reader
 from laion_etl.explore.published import Published, find_published
 from laion_etl.explore.query import SearchIndex, open_index
 from laion_etl.explore.stage import index_dataset
+from laion_etl.io.storage import LocalStore
 from laion_etl.minicrawl.scenes import Scene
 from laion_etl.publish.stage import publish_dataset
 from laion_etl.score.model import ClipModel
 from laion_etl.score.stage import score_shards
 from laion_etl.settings import CoreSettings, Settings
-from laion_etl.storage import LocalStore
 from tests.score.conftest import CRAWL, TINY_SETTINGS, Entry, fitting, tiny_model, write_shard
 
 __all__ = ["tiny_model"]

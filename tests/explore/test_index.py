@@ -17,13 +17,13 @@ from laion_etl.explore.pictures import stored_picture
 from laion_etl.explore.published import find_published
 from laion_etl.explore.query import SearchIndex, open_index
 from laion_etl.explore.stage import index_dataset
+from laion_etl.io.storage import LocalStore, Store
+from laion_etl.io.tarshard import member_places, read_members
 from laion_etl.publish.purge import purge_versions
 from laion_etl.publish.stage import publish_dataset
 from laion_etl.removal.lists import read_list
 from laion_etl.removal.stage import remove
 from laion_etl.settings import IndexSettings, Settings
-from laion_etl.storage import LocalStore, Store
-from laion_etl.tarshard import member_places, read_members
 from tests.explore.conftest import CRAWL, World
 
 

@@ -24,8 +24,8 @@ from laion_etl.database.connect import Database, open_database
 from laion_etl.database.embedded import EmbeddedServer
 from laion_etl.database.load import crawl_number
 from laion_etl.database.queue import BatchQueue
+from laion_etl.io.storage import LocalStore
 from laion_etl.settings import CoreSettings, DatabaseSettings, Settings
-from laion_etl.storage import LocalStore
 from tests.database.keeper import server_of, start_keeper
 from tests.database.pairs import Pair, numbered_pairs, write_pairs
 from tests.database.wire import Network

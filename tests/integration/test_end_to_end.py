@@ -19,6 +19,7 @@ from laion_etl.database.load import load_partition
 from laion_etl.database.plan import plan_batches
 from laion_etl.download.stage import download_batch
 from laion_etl.download.worker import Worker, open_queue
+from laion_etl.io.storage import LocalStore, Store
 from laion_etl.minicrawl.build import MiniCrawl
 from laion_etl.minicrawl.web import MiniWeb
 from laion_etl.overview import CrawlFunnel, crawl_funnel
@@ -28,7 +29,6 @@ from laion_etl.reproduction import MINI_CRAWL
 from laion_etl.run import LocalRun
 from laion_etl.score.stage import score_shards
 from laion_etl.settings import ClipSettings, PlanSettings, Settings
-from laion_etl.storage import LocalStore, Store
 
 pytestmark = pytest.mark.slow
 

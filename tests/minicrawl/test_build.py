@@ -12,11 +12,11 @@ from warcio.archiveiterator import ArchiveIterator
 
 from laion_etl.core.funnel import DownloadStatus
 from laion_etl.core.stage_stats import StageStats
+from laion_etl.io.storage import LocalStore
 from laion_etl.minicrawl.build import CRAWL, WAT_FILES, MiniCrawl, build_minicrawl
 from laion_etl.parse.stage import parse_partition
 from laion_etl.parse.text import clean_alt
 from laion_etl.settings import ParseSettings, Settings
-from laion_etl.storage import LocalStore
 
 Parsed = tuple[StageStats, list[dict[str, Any]]]
 

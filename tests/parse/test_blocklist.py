@@ -20,12 +20,12 @@ from hypothesis import strategies as st
 
 from laion_etl.core.errors import InputError, MissingInputError
 from laion_etl.core.schemas import pair_id
+from laion_etl.io.storage import LocalStore, Store
 from laion_etl.parse.blocklist import Blocklists, load_blocklists, syntax
 from laion_etl.parse.blocklist.hashes import contains, drop_repeats, siphash
 from laion_etl.parse.blocklist.patterns import UrlPatterns
 from laion_etl.parse.stage import parse_partition
 from laion_etl.settings import CoreSettings, ParseSettings, Settings
-from laion_etl.storage import LocalStore, Store
 from tests.parse.wat_files import image, page_record, write_wat
 
 KINDS = ("domains", "urls", "url_patterns", "pairs")

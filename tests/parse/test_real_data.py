@@ -10,9 +10,9 @@ from warcio.archiveiterator import ArchiveIterator
 
 from laion_etl.core.errors import InputError
 from laion_etl.core.funnel import ParseReason
+from laion_etl.io.storage import Store
 from laion_etl.parse.stage import parse_partition
 from laion_etl.settings import Settings
-from laion_etl.storage import Store
 from tests.parse.outcomes import link_outcome, read
 
 WATS = {"wat/real-pages.warc.wat.gz": 205, "warc/whirlwind.warc.wat.gz": 0}  # image links, by hand

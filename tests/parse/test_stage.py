@@ -6,9 +6,9 @@ import pytest
 
 from laion_etl.core.errors import InputError, SettingsError
 from laion_etl.core.schemas import PAIR_SCHEMA, pair_id
+from laion_etl.io.storage import LocalStore, Store
 from laion_etl.parse.stage import parse_partition, row_groups
 from laion_etl.settings import ParseSettings, Settings, load_settings
-from laion_etl.storage import LocalStore, Store
 from tests.parse.wat_files import compact_page_record, image, page_record, record, write_wat
 
 PAGE = "https://www.example.org/x/"

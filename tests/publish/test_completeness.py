@@ -7,10 +7,10 @@ import pytest
 
 from laion_etl.core.errors import IncompleteError
 from laion_etl.database.loaded import LoadedCrawl
+from laion_etl.io.storage import Store
 from laion_etl.publish.completeness import Expected
 from laion_etl.publish.stage import publish_dataset, publish_variants, render_report
 from laion_etl.settings import Settings
-from laion_etl.storage import Store
 from tests.publish.world import CRAWL, World, build_world, changed, write_world
 
 FOLDER = f"dataset/laion/{CRAWL}"

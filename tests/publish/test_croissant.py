@@ -7,9 +7,9 @@ import mlcroissant
 import pytest
 
 from laion_etl.core.schemas import DATASET_SCHEMA
+from laion_etl.io.storage import LocalStore
 from laion_etl.publish.stage import publish_dataset
 from laion_etl.settings import Settings
-from laion_etl.storage import LocalStore
 from tests.publish.world import CRAWL, build_world, changed, write_world
 
 WORLD = build_world()

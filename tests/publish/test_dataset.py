@@ -11,10 +11,10 @@ import pytest
 
 from laion_etl.core.errors import InputError, SettingsError
 from laion_etl.core.schemas import DATASET_SCHEMA, SCORED_SCHEMA, pair_id
+from laion_etl.io.storage import LocalStore, Store
 from laion_etl.publish import subsets as subsets_module
 from laion_etl.publish.stage import publish_dataset, rebuild_report, render_report
 from laion_etl.settings import Settings
-from laion_etl.storage import LocalStore, Store
 from tests.publish.world import CRAWL, Row, World, build_world, changed, write_scored, write_world
 
 FOLDER = f"dataset/laion/{CRAWL}"

@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 
 from laion_etl.core.funnel import DownloadStatus
+from laion_etl.io.storage import LocalStore
 from laion_etl.minicrawl.build import MiniCrawl
 from laion_etl.minicrawl.web import MiniWeb
 from laion_etl.publish.stage import publish_dataset
 from laion_etl.settings import Settings
-from laion_etl.storage import LocalStore
 from tests.publish.world import CRAWL, build_world, write_world
 
 PEERS = Path(__file__).parents[2] / ".venv-peers" / "bin" / "python"

@@ -16,6 +16,7 @@ import pytest
 
 from laion_etl.core.errors import InputError, SettingsError
 from laion_etl.core.schemas import BATCH_SCHEMA, PAIR_SCHEMA, SHARD_SCHEMA
+from laion_etl.io.storage import LocalStore, Store
 from laion_etl.overview import crawl_funnel
 from laion_etl.publish.diff import diff_versions
 from laion_etl.publish.listing import current_manifest
@@ -27,7 +28,6 @@ from laion_etl.removal.lists import read_list
 from laion_etl.removal.stage import Removal, remove
 from laion_etl.removals import blocked_images, blocked_links, read_requests
 from laion_etl.settings import Settings
-from laion_etl.storage import LocalStore, Store
 from tests.publish.world import CRAWL, Row, World, build_world, changed, picture, write_world
 
 NEXT = "CC-MAIN-2026-47"

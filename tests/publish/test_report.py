@@ -11,13 +11,13 @@ import pytest
 import yaml
 from PIL import Image
 
+from laion_etl.io.storage import Store
 from laion_etl.publish import contact
 from laion_etl.publish.card import cell, size_category
 from laion_etl.publish.contact import thumbnail
 from laion_etl.publish.stage import publish_dataset, render_report
 from laion_etl.publish.templating import cut, percent
 from laion_etl.settings import Settings
-from laion_etl.storage import Store
 from tests.publish.world import CRAWL, Row, World, build_world, changed, picture, write_world
 
 HOSTILE = '<script>alert(1)</script>"><img src=x onerror=alert(1)> \u202egnp.exe {{ 7*7 }} | `x`'

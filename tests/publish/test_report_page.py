@@ -6,10 +6,10 @@ from collections.abc import Iterator
 import pytest
 from playwright.sync_api import Browser, Page
 
+from laion_etl.io.storage import LocalStore
 from laion_etl.publish.stage import render_report
 from laion_etl.publish.templating import TEMPLATES
 from laion_etl.settings import Settings
-from laion_etl.storage import LocalStore
 from tests.publish.world import CRAWL, build_world, write_world
 
 HOSTILE = '</script><script>window.hostile = 1</script><img src=x onerror="window.hostile = 1">'

@@ -18,10 +18,10 @@ import pyarrow.parquet as pq
 
 from laion_etl.core.schemas import SCORED_SCHEMA, batch_name, pair_id, sample_key, subset_of_language
 from laion_etl.core.stage_stats import StageStats
+from laion_etl.io.storage import Store
+from laion_etl.io.tarshard import finish, write_member
 from laion_etl.minicrawl.scenes import caption, draw, random_scene
 from laion_etl.settings import Settings
-from laion_etl.storage import Store
-from laion_etl.tarshard import finish, write_member
 
 CRAWL = "CC-MAIN-2026-43"
 LANGUAGES = ("en", "en", "en", "de", "fr", "es", "")

@@ -17,6 +17,8 @@ import pytest
 from laion_etl.core.funnel import DownloadStatus
 from laion_etl.core.schemas import SHARD_SCHEMA, batch_name, pair_id, sample_key
 from laion_etl.core.stage_stats import StageStats
+from laion_etl.io.storage import Store
+from laion_etl.io.tarshard import finish, write_member
 from laion_etl.minicrawl.held_out import photo
 from laion_etl.minicrawl.scenes import Scene, caption
 from laion_etl.score.model import ClipModel, load_model
@@ -25,8 +27,6 @@ from laion_etl.score.scorer import load_scorer
 from laion_etl.score.shared import Plans
 from laion_etl.score.stage import Tools, score_shards
 from laion_etl.settings import ClipSettings, Settings
-from laion_etl.storage import Store
-from laion_etl.tarshard import finish, write_member
 
 CRAWL = "CC-MAIN-TEST"
 TINY = ClipSettings(model="laion-etl-tiny", pretrained="scenes", device="cpu")

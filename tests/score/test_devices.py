@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 
 from laion_etl.core.errors import ModelError
+from laion_etl.io.storage import LocalStore
 from laion_etl.score.devices import devices, score_everywhere
 from laion_etl.score.stage import score_shards
 from laion_etl.settings import ClipSettings
-from laion_etl.storage import LocalStore
 from tests.score.conftest import (
     CRAWL,
     TINY,

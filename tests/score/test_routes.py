@@ -10,10 +10,10 @@ import pytest
 import torch
 
 from laion_etl.core.errors import ModelError
+from laion_etl.io.storage import Store
 from laion_etl.score.model import ClipModel, load_model
 from laion_etl.score.openclip import create_network, open_clip
 from laion_etl.settings import Settings
-from laion_etl.storage import Store
 from tests.score.conftest import TINY, TINY_SETTINGS, fitting, read_parquet, score, write_shard
 from tests.score.test_stage import HEART, MOON, STAR
 

@@ -12,13 +12,13 @@ from PIL import Image
 from laion_etl.core.errors import InputError, StorageError
 from laion_etl.core.schemas import batch_name
 from laion_etl.core.stage_stats import StageStats
+from laion_etl.io.storage import Store
+from laion_etl.io.tarshard import read_members
 from laion_etl.minicrawl.scenes import LANGUAGES, Scene, caption, draw
 from laion_etl.score.chunks import SPAN
 from laion_etl.score.model import ClipModel
 from laion_etl.score.stage import score_shards
 from laion_etl.settings import Settings
-from laion_etl.storage import Store
-from laion_etl.tarshard import read_members
 from tests.score.conftest import (
     CRAWL,
     TINY,

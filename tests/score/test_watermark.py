@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from laion_etl.core.errors import ModelError, SettingsError
+from laion_etl.io.storage import Store
 from laion_etl.minicrawl.overlays import watermarked
 from laion_etl.minicrawl.scenes import Scene, draw
 from laion_etl.minicrawl.train_watermark import Plan, quality, stored_pixels, train
@@ -16,7 +17,6 @@ from laion_etl.score import tiny
 from laion_etl.score.pixels import PixelPlan, Pixels
 from laion_etl.score.watermark import laion_network, load_watermark_model, read_watermark_model
 from laion_etl.settings import SafetySettings, Settings
-from laion_etl.storage import Store
 from tests.score.conftest import TINY_SETTINGS, Entry, fitting, read_parquet, score, write_shard
 from tests.score.test_pixels import encoded
 

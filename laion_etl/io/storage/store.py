@@ -8,7 +8,7 @@ from typing import IO, BinaryIO, Protocol
 
 from laion_etl.core.errors import ChangedError, StorageError
 from laion_etl.core.stage_stats import Output, StageStats
-from laion_etl.storage.errors import storage_errors
+from laion_etl.io.storage.errors import storage_errors
 
 
 class NewFile(io.RawIOBase):

@@ -12,9 +12,9 @@ from typing import BinaryIO
 from uuid import uuid4
 
 from laion_etl.core.stage_stats import Output
-from laion_etl.locks import alone_in
-from laion_etl.storage.errors import storage_errors
-from laion_etl.storage.store import NewFile, Store
+from laion_etl.io.file_locks import alone_in
+from laion_etl.io.storage.errors import storage_errors
+from laion_etl.io.storage.store import NewFile, Store
 
 PARTIAL_SUFFIX = ".partial"
 

@@ -7,8 +7,8 @@ from functools import cache, partial
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 from laion_etl.core.stage_stats import Output
-from laion_etl.storage.errors import storage_errors
-from laion_etl.storage.store import NewFile, Store
+from laion_etl.io.storage.errors import storage_errors
+from laion_etl.io.storage.store import NewFile, Store
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client

@@ -171,7 +171,7 @@ def _http_body(uri: str, offset: int) -> _Body:
 def _s3_body(uri: str, offset: int) -> _Body:
     from botocore.exceptions import BotoCoreError, ClientError
 
-    from laion_etl.storage import s3_reader
+    from laion_etl.io.storage import s3_reader
 
     parts = urlsplit(uri, allow_fragments=False)
     wanted = {"Range": f"bytes={offset}-"} if offset else {}

@@ -5,11 +5,11 @@ locally it is written under a temporary name in the same folder, synced and rena
 spooled to local disk and sent in one upload (multipart when large), which S3 shows only when finished.
 """
 
-from laion_etl.storage.errors import storage_errors
-from laion_etl.storage.local import PARTIAL_SUFFIX, LocalStore
-from laion_etl.storage.opening import local_copy, open_store
-from laion_etl.storage.s3 import S3Store, s3_client, s3_reader
-from laion_etl.storage.store import NewFile, Store, Watcher
+from laion_etl.io.storage.errors import storage_errors
+from laion_etl.io.storage.local import PARTIAL_SUFFIX, LocalStore
+from laion_etl.io.storage.opening import local_copy, open_store
+from laion_etl.io.storage.s3 import S3Store, s3_client, s3_reader
+from laion_etl.io.storage.store import NewFile, Store, Watcher
 
 __all__ = [
     "PARTIAL_SUFFIX",

@@ -5,10 +5,10 @@ from urllib.parse import urlsplit
 
 from laion_etl.core.errors import StorageError
 from laion_etl.core.stage_stats import Output
-from laion_etl.storage.errors import storage_errors
-from laion_etl.storage.local import LocalStore
-from laion_etl.storage.s3 import S3Store, s3_client
-from laion_etl.storage.store import Store
+from laion_etl.io.storage.errors import storage_errors
+from laion_etl.io.storage.local import LocalStore
+from laion_etl.io.storage.s3 import S3Store, s3_client
+from laion_etl.io.storage.store import Store
 
 _COPIED_AT_ONCE = 1 << 22
 
