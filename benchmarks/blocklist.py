@@ -21,10 +21,10 @@ import pyarrow as pa
 from rich.console import Console
 from rich.table import Table
 
-from laion_etl.parse.blocklist import Blocklists
-from laion_etl.parse.blocklist.compiled import map_hashes, sort_hashes, write_hashes
-from laion_etl.parse.blocklist.patterns import UrlPatterns
-from laion_etl.parse.blocklist.syntax import ListKind, TextReader
+from laion_etl.blocklists import Blocklists
+from laion_etl.blocklists.compiled import map_hashes, sort_hashes, write_hashes
+from laion_etl.blocklists.patterns import UrlPatterns
+from laion_etl.blocklists.syntax import ListKind, TextReader
 from laion_etl.parse.kernels import Bytes
 
 _CHUNK = 250_000

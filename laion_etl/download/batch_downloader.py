@@ -8,6 +8,7 @@ from typing import Any
 import trio
 
 from laion_etl.blocklists.image_hashes import HashBlocklist, PdqBlocklist
+from laion_etl.blocklists.removal_requests import NO_IMAGES, BlockedImages
 from laion_etl.core.errors import InputError
 from laion_etl.core.funnel import DownloadStatus, Outcomes
 from laion_etl.download.client import Client
@@ -23,7 +24,6 @@ from laion_etl.download.politeness import OriginState, RequestSlot
 from laion_etl.download.request_url import parse_request_url
 from laion_etl.download.shards import ShardWriter
 from laion_etl.download.timings import BatchTimings
-from laion_etl.removals import NO_IMAGES, BlockedImages
 from laion_etl.settings import DownloadSettings
 
 _TICK_S = 0.5

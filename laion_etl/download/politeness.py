@@ -15,7 +15,7 @@ from laion_etl.core.funnel import DownloadStatus
 from laion_etl.download.link_failed import LinkFailed
 from laion_etl.download.request_url import Origin, RequestUrl
 from laion_etl.settings import DownloadSettings
-from laion_etl.suffixes import registered_domain
+from laion_etl.urls.public_suffix import registered_domain
 
 _STRIKES = 3  # consecutive timeouts after which an origin is given up
 _SERVER_ERRORS = 20  # consecutive 5xx responses after which an origin is given up

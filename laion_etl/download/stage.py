@@ -13,6 +13,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import trio
 
+from laion_etl.blocklists.removal_requests import Matcher, blanked, blocked_images, read_requests
 from laion_etl.core.errors import LaionEtlError
 from laion_etl.core.schemas import batch_file_name, batch_name, plan_stats_name, shard_stem
 from laion_etl.core.stage_stats import Output, StageStats, fingerprint
@@ -20,7 +21,6 @@ from laion_etl.download.batch_downloader import BatchDownloader, Hooks
 from laion_etl.download.shards import shard_writer
 from laion_etl.download.timings import diagnose
 from laion_etl.io.storage import Store
-from laion_etl.removals import Matcher, blanked, blocked_images, read_requests
 from laion_etl.settings import Settings, Stage, shaping
 
 

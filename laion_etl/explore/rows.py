@@ -16,7 +16,7 @@ from laion_etl.core.schemas import DATASET_SCHEMA
 from laion_etl.io.storage import Store
 from laion_etl.io.tarshard import TarError, member_places
 from laion_etl.score.pixels import FORMATS
-from laion_etl.suffixes import registered_domain
+from laion_etl.urls.public_suffix import registered_domain
 
 ROW_SCHEMA = pa.schema(
     [

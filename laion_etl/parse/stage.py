@@ -12,15 +12,15 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from laion_etl.blocklists import load_blocklists
+from laion_etl.blocklists.removal_requests import BlockedLinks, blocked_links, read_requests
 from laion_etl.core.funnel import ParseReason
 from laion_etl.core.schemas import PAIR_SCHEMA, parse_stats_name, partition_name
 from laion_etl.core.stage_stats import StageStats, fingerprint
 from laion_etl.crawl import written_numbers
 from laion_etl.io.storage import Store
-from laion_etl.parse.blocklist import load_blocklists
 from laion_etl.parse.dedupe import RecentPairs
 from laion_etl.parse.wat_workers import FileCounts, parse_files
-from laion_etl.removals import BlockedLinks, blocked_links, read_requests
 from laion_etl.settings import Settings, Stage, shaping
 
 _ROWS_PER_GROUP = 10_000

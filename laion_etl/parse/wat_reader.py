@@ -26,8 +26,8 @@ from laion_etl.parse.kernels.records import (
     new_records,
 )
 from laion_etl.parse.licence import NO_LICENCE
-from laion_etl.parse.urls import page_base
 from laion_etl.parse.wat_record import ImageLink, WatPage, json_text, records_of, without_surrogates
+from laion_etl.urls.normalize import page_base
 
 _BATCH_BYTES = 8 << 20  # inflated; smaller batches cost more calls, larger ones more memory
 

@@ -15,7 +15,7 @@ import orjson
 from laion_etl.core.funnel import RecordReason
 from laion_etl.parse.kernels.records import MAX_PAGE_URL_BYTES
 from laion_etl.parse.licence import NO_LICENCE, page_licence
-from laion_etl.parse.urls import page_base
+from laion_etl.urls.normalize import page_base
 
 _HEADER_END = re.compile(rb"\r?\n\r?\n")
 _METADATA = re.compile(rb"^WARC-Type:[ \t]*metadata\s", re.IGNORECASE | re.MULTILINE)

@@ -13,16 +13,16 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from laion_etl.blocklists import Blocklists, load_blocklists
+from laion_etl.blocklists.removal_requests import NO_LINKS, BlockedLinks
 from laion_etl.core.funnel import Outcomes, ParseReason, RecordReason
 from laion_etl.core.host_resources import usable_cores
 from laion_etl.core.numba_cache import ensure_compiled
 from laion_etl.core.schemas import PAIR_SCHEMA
 from laion_etl.io.remote_files import open_input
-from laion_etl.parse.blocklist import Blocklists, load_blocklists
 from laion_etl.parse.language import Detector, NoDetector, language_detector, languages_kept
 from laion_etl.parse.link_filters import LinkFilters
 from laion_etl.parse.wat_reader import read_batches
-from laion_etl.removals import NO_LINKS, BlockedLinks
 from laion_etl.settings import Settings
 
 _DAMAGES_NAMED = 100

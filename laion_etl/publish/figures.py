@@ -6,6 +6,7 @@ from functools import partial
 import numpy as np
 from markupsafe import Markup
 
+from laion_etl.blocklists.removal_requests import REASON as REMOVED
 from laion_etl.core.schemas import SUBSET_EN, SUBSET_MULTI, SUBSET_NOLANG
 from laion_etl.overview import FunnelRow
 from laion_etl.publish import charts
@@ -27,7 +28,6 @@ from laion_etl.publish.statistics import (
 from laion_etl.publish.subsets import SUBSET_HIGH_RESOLUTION
 from laion_etl.publish.templating import words
 from laion_etl.publish.variants import is_unsafe
-from laion_etl.removals import REASON as REMOVED
 
 _BINS_PER_COLUMN = 4  # similarity: columns of 0.02
 LANGUAGES_SHOWN = 16

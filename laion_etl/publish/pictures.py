@@ -15,11 +15,11 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from laion_etl.blocklists.near_hashes import HASH_BYTES, Hashes
 from laion_etl.core.errors import InputError
 from laion_etl.core.stage_stats import Output
 from laion_etl.io.storage import NewFile, Store
 from laion_etl.publish.listing import current_manifest
-from laion_etl.publish.nearness import HASH_BYTES, Hashes
 
 NAME = "_pictures.parquet"  # readers of whole folders pass over names that begin so
 SCHEMA = pa.schema(

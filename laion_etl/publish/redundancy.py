@@ -18,11 +18,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from laion_etl.blocklists.near_hashes import Hashes, Ints, NearIndex, near_pairs, telling
 from laion_etl.core.funnel import PublishReason
 from laion_etl.core.stage_stats import Output
 from laion_etl.io.storage import Store
 from laion_etl.publish import pictures
-from laion_etl.publish.nearness import Hashes, Ints, NearIndex, near_pairs, telling
 from laion_etl.publish.scored import ScoredBatch, ScoredCrawl, read_batch
 from laion_etl.settings import PublishSettings
 

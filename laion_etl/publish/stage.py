@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 
 import pyarrow as pa
 
+from laion_etl.blocklists.removal_requests import Matcher, read_requests
 from laion_etl.core.errors import InputError
 from laion_etl.core.stage_stats import Output, StageStats, fingerprint
 from laion_etl.io.storage import Store
@@ -33,7 +34,6 @@ from laion_etl.publish.subsets import DataFile, SubsetWriter, published_rows, su
 from laion_etl.publish.variants import RESEARCH, dataset_name
 from laion_etl.publish.versions import Release, change_versions, is_named, read_versions
 from laion_etl.publish.visible import make_visible, renew_card
-from laion_etl.removals import Matcher, read_requests
 from laion_etl.settings import Settings, Stage, shaping
 
 

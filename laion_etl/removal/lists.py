@@ -4,9 +4,9 @@ import io
 import re
 from collections.abc import Iterator
 
+from laion_etl.blocklists.removal_requests import RULES, Request
+from laion_etl.blocklists.syntax import ListKind, TextReader, hashes_of
 from laion_etl.core.errors import InputError
-from laion_etl.parse.blocklist.syntax import ListKind, TextReader, hashes_of
-from laion_etl.removals import RULES, Request
 
 MAX_BYTES = 256_000_000
 _PREFIXED = re.compile(r"(domain|url|pair|md5|sha256|pdq):(?!//)\s*(.+)", re.IGNORECASE)

@@ -16,12 +16,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from laion_etl.blocklists.removal_requests import REASON, Matcher, blanked
 from laion_etl.core.errors import InputError
 from laion_etl.core.funnel import DownloadStatus
 from laion_etl.core.stage_stats import Output, StageStats
 from laion_etl.io.storage import Store
 from laion_etl.io.tarshard import TarError, finish, read_members, write_member
-from laion_etl.removals import REASON, Matcher, blanked
 
 
 def read_table(name: str, store: Store, columns: list[str] | None = None) -> pa.Table:

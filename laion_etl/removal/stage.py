@@ -17,6 +17,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from laion_etl.blocklists.removal_requests import FOUND, Matcher, Request, read_request
 from laion_etl.core.errors import SettingsError
 from laion_etl.core.schemas import pair_id
 from laion_etl.core.stage_stats import StageStats
@@ -38,7 +39,6 @@ from laion_etl.removal.rewrite import (
     rewrite_shard,
     stems,
 )
-from laion_etl.removals import FOUND, Matcher, Request, read_request
 from laion_etl.settings import Settings
 
 _INDEX_PARTS = "_parts"  # laion_etl/explore/part.py

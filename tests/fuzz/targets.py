@@ -10,9 +10,9 @@ from laion_etl.core.byte_arena import ByteArena
 from laion_etl.parse.placeholders import PlaceholderRule, placeholder
 from laion_etl.parse.reason_codes import REASON_CODES
 from laion_etl.parse.text import clean_alt, clean_texts
-from laion_etl.parse.urls import page_base, resolve, resolve_urls
 from laion_etl.parse.wat_record import WatPage, records_of
 from laion_etl.settings import ParseSettings
+from laion_etl.urls.normalize import page_base, resolve, resolve_urls
 from tests.parse.outcomes import FoundPage, read
 from tests.parse.wat_files import record
 

@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 from io import BytesIO
 
+from laion_etl.blocklists import load_blocklists
 from laion_etl.core.errors import InputError
 from laion_etl.core.funnel import ParseReason
-from laion_etl.parse.blocklist import load_blocklists
 from laion_etl.parse.gzip_members import Damage
 from laion_etl.parse.link_filters import LinkFilters
 from laion_etl.parse.wat_reader import LinkBatch, read_batches

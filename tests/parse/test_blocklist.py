@@ -18,12 +18,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from laion_etl.blocklists import Blocklists, load_blocklists, syntax
+from laion_etl.blocklists.hashes import contains, drop_repeats, siphash
+from laion_etl.blocklists.patterns import UrlPatterns
 from laion_etl.core.errors import InputError, MissingInputError
 from laion_etl.core.schemas import pair_id
 from laion_etl.io.storage import LocalStore, Store
-from laion_etl.parse.blocklist import Blocklists, load_blocklists, syntax
-from laion_etl.parse.blocklist.hashes import contains, drop_repeats, siphash
-from laion_etl.parse.blocklist.patterns import UrlPatterns
 from laion_etl.parse.stage import parse_partition
 from laion_etl.settings import CoreSettings, ParseSettings, Settings
 from tests.parse.wat_files import image, page_record, write_wat
@@ -423,16 +423,16 @@ def test_a_changed_file_is_compiled_again(tmp_path: Path) -> None:
 def test_a_file_that_stays_the_same_is_not_read_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("laion_etl.parse.blocklist.compiled._SETTLED_S", -1.0)
+    monkeypatch.setattr("laion_etl.blocklists.compiled._SETTLED_S", -1.0)
     first = loaded(tmp_path, domains="one.example\n")
-    monkeypatch.setattr("laion_etl.parse.blocklist.compiled.open_input", None)
+    monkeypatch.setattr("laion_etl.blocklists.compiled.open_input", None)
     again = load_blocklists(settings_of(domains=str(tmp_path / "domains.txt")), tmp_path)
     assert again.domain_blocked("one.example")
     assert again.fingerprint == first.fingerprint
 
 
 def test_a_lost_or_unreadable_cache_is_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("laion_etl.parse.blocklist.compiled._SETTLED_S", -1.0)
+    monkeypatch.setattr("laion_etl.blocklists.compiled._SETTLED_S", -1.0)
     loaded(tmp_path, domains="one.example\n")
     folder = tmp_path / "blocklists"
     for pattern, spoil in (("*.u64", Path.unlink), ("*.json", lambda path: path.write_text("{"))):

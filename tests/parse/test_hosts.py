@@ -1,8 +1,8 @@
 import pytest
 import tldextract
 
-from laion_etl.parse.hosts import host_is_public, tracker_paths
-from laion_etl.suffixes import registered_domain
+from laion_etl.urls.hosts import host_is_public, tracker_paths
+from laion_etl.urls.public_suffix import registered_domain
 
 
 @pytest.mark.parametrize(

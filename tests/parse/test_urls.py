@@ -4,7 +4,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from laion_etl.core.funnel import ParseReason
-from laion_etl.parse.urls import page_base, resolve
+from laion_etl.urls.normalize import page_base, resolve
 from tests.parse.outcomes import url_outcome
 
 PAGE = "https://www.example.org/shop/item.html?id=1"

@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from laion_etl.blocklists.removal_requests import blocked_images, blocked_links, read_requests
 from laion_etl.core.errors import InputError, SettingsError
 from laion_etl.core.schemas import BATCH_SCHEMA, PAIR_SCHEMA, SHARD_SCHEMA
 from laion_etl.io.storage import LocalStore, Store
@@ -26,7 +27,6 @@ from laion_etl.publish.verify import verify_version
 from laion_etl.publish.versions import read_versions
 from laion_etl.removal.lists import read_list
 from laion_etl.removal.stage import Removal, remove
-from laion_etl.removals import blocked_images, blocked_links, read_requests
 from laion_etl.settings import Settings
 from tests.publish.world import CRAWL, Row, World, build_world, changed, picture, write_world
 

@@ -13,10 +13,10 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from laion_etl.parse.blocklist.compiled import CompiledList, compiled_list
-from laion_etl.parse.blocklist.hashes import mark_contained, mark_urls, name_blocked
-from laion_etl.parse.blocklist.patterns import UrlPatterns, read_patterns
-from laion_etl.parse.blocklist.syntax import ListKind
+from laion_etl.blocklists.compiled import CompiledList, compiled_list
+from laion_etl.blocklists.hashes import mark_contained, mark_urls, name_blocked
+from laion_etl.blocklists.patterns import UrlPatterns, read_patterns
+from laion_etl.blocklists.syntax import ListKind
 from laion_etl.parse.kernels import Hashes
 from laion_etl.settings import ParseSettings
 

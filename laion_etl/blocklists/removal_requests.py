@@ -17,12 +17,12 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from laion_etl.blocklists import Blocklists
 from laion_etl.blocklists.image_hashes import HashBlocklist, PdqBlocklist
 from laion_etl.core.errors import InputError
 from laion_etl.core.funnel import PublishReason
 from laion_etl.core.stage_stats import fingerprint
 from laion_etl.io.storage import Store
-from laion_etl.parse.blocklist import Blocklists
 
 FOLDER = "removals"
 FORMAT = 1

@@ -13,7 +13,9 @@ import numpy as np
 from laion_etl.core.byte_arena import ByteArena
 from laion_etl.core.funnel import ParseReason
 from laion_etl.parse.kernels import Bytes, Ints
-from laion_etl.parse.kernels.urls import (
+from laion_etl.parse.reason_codes import REASON_CODES
+from laion_etl.settings import ParseSettings
+from laion_etl.urls.kernels import (
     BAD_EXTENSION,
     LONG_HOST,
     LONG_URL,
@@ -21,8 +23,6 @@ from laion_etl.parse.kernels.urls import (
     check_urls,
     resolve_plain,
 )
-from laion_etl.parse.reason_codes import REASON_CODES
-from laion_etl.settings import ParseSettings
 
 Spans = tuple[Ints, Ints]  # starts and ends in an arena
 

@@ -7,8 +7,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from laion_etl.blocklists.syntax import TextReader
 from laion_etl.io.remote_files import open_input
-from laion_etl.parse.blocklist.syntax import TextReader
 
 _TOGETHER = 64
 
