@@ -28,7 +28,7 @@ import pyarrow.parquet as pq
 
 from laion_etl.core.schemas import PAIR_SCHEMA, partition_name
 from laion_etl.core.stage_stats import StageStats
-from laion_etl.database.connect import Database, open_database
+from laion_etl.database.connection import Database, open_database
 from laion_etl.database.embedded import running_server
 from laion_etl.database.load import crawl_number, load_partition
 from laion_etl.database.queue import BatchQueue

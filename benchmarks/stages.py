@@ -16,14 +16,14 @@ from rich.table import Table
 
 from laion_etl.core.stage_stats import StageStats
 from laion_etl.crawl import partitions
-from laion_etl.database.connect import open_database
+from laion_etl.database.connection import open_database
 from laion_etl.database.load import load_partition
-from laion_etl.database.plan import plan_batches
 from laion_etl.download.stage import download_batch
 from laion_etl.io.storage import LocalStore
 from laion_etl.minicrawl.build import build_minicrawl
 from laion_etl.minicrawl.web import MiniWeb
 from laion_etl.parse.stage import parse_partition
+from laion_etl.plan.stage import plan_batches
 from laion_etl.publish.stage import publish_dataset
 from laion_etl.score.stage import score_shards
 from laion_etl.settings import ClipSettings, CoreSettings, DownloadSettings, Settings

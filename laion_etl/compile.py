@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 from laion_etl.core.numba_cache import compiled_marker
 from laion_etl.core.schemas import PAIR_SCHEMA, pair_id
 from laion_etl.database.binary_copy import Texts, host_hashes, read_rows
-from laion_etl.database.candidates import DedupeRule, PairsFile
+from laion_etl.database.dedupe_keys import DedupeRule, PairsFile
 from laion_etl.io.storage import LocalStore
 from laion_etl.parse.wat_workers import FileCounts, FileParser
 from laion_etl.score.products import product, row_products

@@ -8,13 +8,13 @@ from rich.console import Console
 from laion_etl.console import progress, summary
 from laion_etl.core.stage_stats import StageStats
 from laion_etl.crawl import Partition
-from laion_etl.database.connect import open_database
+from laion_etl.database.connection import open_database
 from laion_etl.database.load import load_partition
 from laion_etl.database.loaded import loaded_crawl
-from laion_etl.database.plan import plan_batches
 from laion_etl.download.worker import Worker, open_queue
 from laion_etl.io.storage import Store
 from laion_etl.parse.stage import parse_partition
+from laion_etl.plan.stage import plan_batches
 from laion_etl.publish.completeness import Expected
 from laion_etl.publish.stage import publish_variants
 from laion_etl.score.devices import score_everywhere

@@ -8,7 +8,7 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
-from laion_etl.database.connect import Database
+from laion_etl.database.connection import Database
 from laion_etl.overview import CrawlFunnel
 
 _FAILURES_SHOWN = 5

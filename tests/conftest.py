@@ -14,7 +14,7 @@ from moto.server import ThreadedMotoServer
 from playwright.sync_api import Browser, sync_playwright
 from psycopg import Connection
 
-from laion_etl.database.connect import Database, open_database
+from laion_etl.database.connection import Database, open_database
 from laion_etl.database.embedded import EmbeddedServer
 from laion_etl.io import storage
 from laion_etl.io.storage import LocalStore, Store, open_store

@@ -15,10 +15,11 @@ import laion_etl.score.stage
 from laion_etl.core.errors import SettingsError
 from laion_etl.core.schemas import plan_stats_name
 from laion_etl.core.stage_stats import StageStats, fingerprint
-from laion_etl.database import load, plan
-from laion_etl.database.candidates import DedupeRule
+from laion_etl.database import load
+from laion_etl.database.dedupe_keys import DedupeRule
 from laion_etl.explore.part import Part
 from laion_etl.io.storage import LocalStore
+from laion_etl.plan import stage as plan
 from laion_etl.publish.manifest import shaping_settings
 from laion_etl.settings import SettingField, Settings, Stage, load_settings, setting_fields
 

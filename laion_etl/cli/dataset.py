@@ -67,8 +67,8 @@ def remove(
     as_json: JsonOption = False,
 ) -> None:
     """Take what a list names out of store and database, publish new versions without it, and keep it out."""
-    from laion_etl.database.blank import blank_pairs
-    from laion_etl.database.connect import has_database, open_database
+    from laion_etl.database.connection import has_database, open_database
+    from laion_etl.database.redact import blank_pairs
     from laion_etl.io.remote_files import read_input
     from laion_etl.removal.lists import MAX_BYTES, read_list
     from laion_etl.removal.stage import remove as remove_request

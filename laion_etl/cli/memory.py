@@ -10,7 +10,7 @@ from laion_etl.settings import load_settings
 
 def migrate() -> None:
     """Bring the schema of the database up to date, as its owner; other commands do it too where they may."""
-    from laion_etl.database.connect import open_database
+    from laion_etl.database.connection import open_database
 
     settings = load_settings()
     with open_database(settings) as database:
@@ -22,8 +22,8 @@ def memory_export(
     name: Annotated[str, typer.Argument(callback=as_name, help="Name of the file: memory/<name>.parquet.")],
 ) -> None:
     """All hashes ever seen as one file in the store, to forget old crawls and keep the dedupe."""
-    from laion_etl.database.connect import open_database
-    from laion_etl.database.memory import export_memory
+    from laion_etl.database.connection import open_database
+    from laion_etl.database.seen_keys import export_memory
 
     settings, store = open_settings()
     with open_database(settings) as database:
@@ -36,8 +36,8 @@ def memory_import(
     uri: Annotated[str, typer.Argument(help="An exported file: path, s3:// or https://.")],
 ) -> None:
     """Remember the hashes of an exported file: later loads drop pairs with them as duplicates."""
-    from laion_etl.database.connect import open_database
-    from laion_etl.database.memory import import_memory
+    from laion_etl.database.connection import open_database
+    from laion_etl.database.seen_keys import import_memory
 
     settings, _ = open_settings()
     with open_database(settings) as database:

@@ -57,7 +57,7 @@ def parse(
 
 def load(crawl: CrawlOption, partition: PartitionOption, as_json: JsonOption = False) -> None:
     """Pairs parquet of a partition -> Postgres, deduplicated."""
-    from laion_etl.database.connect import open_database
+    from laion_etl.database.connection import open_database
     from laion_etl.database.load import load_partition
 
     settings, store = open_settings()
@@ -67,8 +67,8 @@ def load(crawl: CrawlOption, partition: PartitionOption, as_json: JsonOption = F
 
 def plan(crawl: CrawlOption, as_json: JsonOption = False) -> None:
     """Cut what is new into batches."""
-    from laion_etl.database.connect import open_database
-    from laion_etl.database.plan import plan_batches
+    from laion_etl.database.connection import open_database
+    from laion_etl.plan.stage import plan_batches
 
     settings, store = open_settings()
     with open_database(settings) as database:
@@ -83,7 +83,7 @@ def download(
 ) -> None:
     """One batch, or claim batches under a lease until none is left."""
     from laion_etl.core.schemas import plan_stats_name
-    from laion_etl.database.connect import open_database
+    from laion_etl.database.connection import open_database
     from laion_etl.download.metrics import Metrics
     from laion_etl.download.worker import Stop, Worker, open_queue
 
@@ -180,7 +180,7 @@ def publish(
 
 
 def _loaded(crawl: str, settings: Settings, store: Store) -> "LoadedCrawl":
-    from laion_etl.database.connect import open_database
+    from laion_etl.database.connection import open_database
     from laion_etl.database.loaded import loaded_crawl
 
     with open_database(settings) as database:

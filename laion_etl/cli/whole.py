@@ -32,7 +32,7 @@ def run_crawl(
     wat_files: SelectionOption = "",
 ) -> None:
     """All of it on this machine, without Airflow."""
-    from laion_etl.planned_rules import check_run
+    from laion_etl.plan.planned_rules import check_run
     from laion_etl.run import LocalRun
 
     settings, store = open_settings()
@@ -60,7 +60,7 @@ def status(
     as_json: JsonOption = False,
 ) -> None:
     """How far a crawl is: stages, rates, time left, leases, failures, and its funnel so far."""
-    from laion_etl.database.connect import open_database
+    from laion_etl.database.connection import open_database
     from laion_etl.overview import crawl_funnel
     from laion_etl.status import all_crawls, crawl_status, crawls_to_plain
 
@@ -97,8 +97,8 @@ def report(crawl: CrawlOption) -> None:
 
 def forget(crawl: CrawlOption) -> None:
     """Remove a crawl from Postgres, to rebuild it with other settings; its files stay in the store."""
-    from laion_etl.database.connect import open_database
-    from laion_etl.database.plan import forget_crawl
+    from laion_etl.database.connection import open_database
+    from laion_etl.plan.stage import forget_crawl
 
     settings, store = open_settings()
     with open_database(settings) as database:

@@ -5,7 +5,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from threading import Lock
 
-from laion_etl.database.connect import Database, database_url
+from laion_etl.database.connection import Database, database_url
 from laion_etl.io.storage import Store, open_store
 from laion_etl.settings import Settings
 

@@ -132,7 +132,7 @@ def _get_server(folder: Path) -> "PostgresServer":
 
 def _start(folder: Path) -> "PostgresServer":
     """The server, once it is ready: a recovery may take longer than its library waits."""
-    from laion_etl.database.postmaster import postmaster, settle
+    from laion_etl.database.embedded_lifecycle import postmaster, settle
 
     folder.parent.mkdir(parents=True, exist_ok=True)
     with alone_in(folder.parent):  # the library has a lock of its own, for what it does itself
@@ -152,7 +152,7 @@ def running_server(data_dir: Path) -> Iterator[EmbeddedServer]:
 
     Raises DatabaseError when it does not come up, with the reason its log gives.
     """
-    from laion_etl.database.postmaster import let_recover
+    from laion_etl.database.embedded_lifecycle import let_recover
 
     folder = data_dir.absolute() / "postgres"
     with _complaints() as complaints:

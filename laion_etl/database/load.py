@@ -27,10 +27,10 @@ from laion_etl.core.funnel import LoadReason
 from laion_etl.core.numba_cache import ensure_compiled
 from laion_etl.core.schemas import parse_stats_name, partition_name
 from laion_etl.core.stage_stats import StageStats
-from laion_etl.database.candidates import Candidates, DedupeRule, Keys, PairsFile, keys_of
-from laion_etl.database.connect import Database
+from laion_etl.database.conflicts import Owner, Placement, find_incumbents, insert, insert_free, place
+from laion_etl.database.connection import Database
+from laion_etl.database.dedupe_keys import Candidates, DedupeRule, Keys, PairsFile, keys_of
 from laion_etl.database.loaded import check_rules, load_fingerprint
-from laion_etl.database.placement import Owner, Placement, find_incumbents, insert, insert_free, place
 from laion_etl.database.queries import query
 from laion_etl.io.storage import Store
 from laion_etl.settings import Settings

@@ -17,8 +17,8 @@ from psycopg import Connection
 from laion_etl.core.errors import SettingsError
 from laion_etl.core.schemas import parse_stats_name
 from laion_etl.core.stage_stats import StageStats, fingerprint
-from laion_etl.database.candidates import DedupeRule
-from laion_etl.database.connect import Database
+from laion_etl.database.connection import Database
+from laion_etl.database.dedupe_keys import DedupeRule
 from laion_etl.database.queries import query
 from laion_etl.io.storage import Store
 from laion_etl.settings import ParseSettings, Stage, shaping

@@ -9,7 +9,7 @@ from psycopg import Connection
 from psycopg.types.json import Jsonb
 
 from laion_etl.core.stage_stats import StageStats
-from laion_etl.database.connect import Database
+from laion_etl.database.connection import Database
 from laion_etl.database.queries import query
 
 

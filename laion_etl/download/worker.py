@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from laion_etl.core.errors import DatabaseError, InputError, LaionEtlError, Stopped
 from laion_etl.core.stage_stats import StageStats
-from laion_etl.database.connect import Database, open_database
+from laion_etl.database.connection import Database, open_database
 from laion_etl.database.load import crawl_number
 from laion_etl.database.queue import BatchQueue, Claim
 from laion_etl.download.batch_downloader import Hooks

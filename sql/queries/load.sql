@@ -57,7 +57,7 @@ select string_agg(uuid_send(pair_id) || int4send(partition_no), ''::bytea) from 
 where pair_id = any ((select %(keys)s)::uuid[]) and pair_id between %(first)s and %(last)s
 
 -- name: probe_url
--- The same with what the rule compares: the rank of the text (see laion_etl.database.candidates), then MD5 of
+-- The same with what the rule compares: the rank of the text (see laion_etl.database.dedupe_keys), then MD5 of
 -- url + alt. 40 bytes a row.
 select string_agg(
     uuid_send(pair_id) || int4send(partition_no)

@@ -114,7 +114,7 @@ def test_a_database_without_tables_is_a_new_one(postgres: EmbeddedServer, tmp_pa
 
 
 def test_no_data_yet_is_a_page_without_rows(settings: Settings) -> None:
-    from laion_etl.database.connect import open_database
+    from laion_etl.database.connection import open_database
 
     with open_database(settings), client_of(settings) as client:
         assert ask(client, "/api/overview") == {"problems": [], "crawls": []}

@@ -7,7 +7,7 @@ from psycopg import Connection
 from laion_etl.alerts import Alert, Kind, deliver
 from laion_etl.core.schemas import partition_name
 from laion_etl.core.stage_stats import StageStats
-from laion_etl.database.connect import open_database
+from laion_etl.database.connection import open_database
 from laion_etl.io.storage import Store, open_store
 from laion_etl.settings import Settings
 from tests.publish.world import CRAWL, build_world, write_world

@@ -5,7 +5,7 @@ import psycopg
 import pytest
 
 from laion_etl.core.errors import DatabaseError
-from laion_etl.database.connect import migrate, open_database
+from laion_etl.database.connection import migrate, open_database
 from laion_etl.database.embedded import EmbeddedServer
 from laion_etl.settings import CoreSettings, Settings
 

@@ -5,7 +5,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from laion_etl.database.dealing import deal, deal_by_language
+from laion_etl.plan.batching import deal, deal_by_language
 
 hosts_lists = st.lists(st.integers(0, 12), max_size=300)
 sizes = st.integers(1, 50)

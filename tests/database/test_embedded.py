@@ -15,9 +15,9 @@ import psutil
 import psycopg
 import pytest
 
-from laion_etl.database import postmaster as postmasters
+from laion_etl.database import embedded_lifecycle as postmasters
 from laion_etl.database.embedded import running_server
-from laion_etl.database.postmaster import postmaster
+from laion_etl.database.embedded_lifecycle import postmaster
 from tests.database.keeper import server_of, start_keeper
 
 pytestmark = pytest.mark.slow

@@ -15,13 +15,15 @@ from hypothesis import strategies as st
 from laion_etl.core.errors import DatabaseError
 from laion_etl.core.schemas import pair_id, partition_name
 from laion_etl.core.stage_stats import StageStats
-from laion_etl.database import candidates, load, placement
-from laion_etl.database.candidates import DedupeRule
-from laion_etl.database.connect import Database, open_database
+from laion_etl.database import conflicts as placement
+from laion_etl.database import dedupe_keys as candidates
+from laion_etl.database import load
+from laion_etl.database.connection import Database, open_database
+from laion_etl.database.dedupe_keys import DedupeRule
 from laion_etl.database.load import load_partition
 from laion_etl.database.loaded import load_fingerprint
-from laion_etl.database.plan import plan_batches
 from laion_etl.io.storage import LocalStore, Store
+from laion_etl.plan.stage import plan_batches
 from laion_etl.settings import LoadSettings, Settings
 from tests.database.pairs import Pair, numbered_pairs, write_pairs
 

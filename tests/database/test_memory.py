@@ -7,11 +7,11 @@ import pytest
 
 from laion_etl.core.errors import DatabaseError, InputError
 from laion_etl.core.schemas import pair_id
-from laion_etl.database.connect import Database
+from laion_etl.database.connection import Database
 from laion_etl.database.load import IMPORTED, load_partition
-from laion_etl.database.memory import export_memory, import_memory
-from laion_etl.database.plan import forget_crawl, plan_batches
+from laion_etl.database.seen_keys import export_memory, import_memory
 from laion_etl.io.storage import LocalStore, Store
+from laion_etl.plan.stage import forget_crawl, plan_batches
 from laion_etl.settings import LoadSettings, Settings
 from tests.database.pairs import numbered_pairs, write_pairs
 

@@ -6,10 +6,10 @@ import pytest
 
 from laion_etl.core.errors import DatabaseError
 from laion_etl.core.schemas import BATCH_SCHEMA, batch_name, pair_id
-from laion_etl.database.connect import Database
+from laion_etl.database.connection import Database
 from laion_etl.database.load import load_partition
-from laion_etl.database.plan import plan_batches
 from laion_etl.io.storage import Store
+from laion_etl.plan.stage import plan_batches
 from laion_etl.settings import LoadSettings, PlanSettings, Settings
 from tests.database.pairs import numbered_pairs, write_pairs
 

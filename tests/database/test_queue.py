@@ -6,11 +6,11 @@ import pytest
 from psycopg import Connection
 
 from laion_etl.core.stage_stats import StageStats
-from laion_etl.database.connect import Database, open_database
+from laion_etl.database.connection import Database, open_database
 from laion_etl.database.load import crawl_number, load_partition
-from laion_etl.database.plan import plan_batches
 from laion_etl.database.queue import BatchQueue, Claim, QueueCounts
 from laion_etl.io.storage import Store
+from laion_etl.plan.stage import plan_batches
 from laion_etl.settings import PlanSettings, Settings
 from tests.database.pairs import numbered_pairs, write_pairs
 

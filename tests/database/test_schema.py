@@ -11,14 +11,14 @@ from psycopg.conninfo import make_conninfo
 
 from laion_etl.core.errors import DatabaseError
 from laion_etl.core.stage_stats import StageStats
-from laion_etl.database.connect import database_errors, open_database
+from laion_etl.database.connection import database_errors, open_database
 from laion_etl.database.embedded import EmbeddedServer
 from laion_etl.database.load import crawl_number, load_partition
 from laion_etl.database.migrations import migrate
-from laion_etl.database.plan import forget_crawl, plan_batches
 from laion_etl.database.queue import BatchQueue
 from laion_etl.io.storage import Store
 from laion_etl.overview import crawl_funnel
+from laion_etl.plan.stage import forget_crawl, plan_batches
 from laion_etl.settings import CoreSettings, Settings
 from laion_etl.status import crawl_status
 from tests.database.pairs import numbered_pairs, write_pairs

@@ -20,13 +20,13 @@ from cryptography.x509.oid import NameOID
 
 from laion_etl.core.errors import DatabaseError
 from laion_etl.core.stage_stats import StageStats
-from laion_etl.database.connect import Database, open_database
+from laion_etl.database.connection import Database, open_database
 from laion_etl.database.embedded import EmbeddedServer
 from laion_etl.database.load import crawl_number, load_partition
-from laion_etl.database.memory import export_memory, import_memory
-from laion_etl.database.plan import forget_crawl, plan_batches
 from laion_etl.database.queue import BatchQueue
+from laion_etl.database.seen_keys import export_memory, import_memory
 from laion_etl.io.storage import LocalStore, Store
+from laion_etl.plan.stage import forget_crawl, plan_batches
 from laion_etl.settings import CoreSettings, DatabaseSettings, PlanSettings, Settings
 from tests.database.pairs import numbered_pairs, write_pairs
 from tests.database.wire import Network, TransactionPooler

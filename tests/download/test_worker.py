@@ -9,12 +9,12 @@ import pytest
 
 from laion_etl.core.errors import InputError
 from laion_etl.core.stage_stats import StageStats
-from laion_etl.database.connect import Database
+from laion_etl.database.connection import Database
 from laion_etl.database.load import crawl_number, load_partition
-from laion_etl.database.plan import plan_batches
 from laion_etl.database.queue import BatchQueue, Claim
 from laion_etl.download.worker import Worker
 from laion_etl.io.storage import LocalStore, Store
+from laion_etl.plan.stage import plan_batches
 from laion_etl.settings import DownloadSettings, Settings
 from tests.database.pairs import numbered_pairs, write_pairs
 

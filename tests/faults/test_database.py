@@ -20,7 +20,7 @@ import pytest
 
 from laion_etl.core.schemas import partition_name
 from laion_etl.core.stage_stats import StageStats
-from laion_etl.database.connect import Database, open_database
+from laion_etl.database.connection import Database, open_database
 from laion_etl.database.embedded import EmbeddedServer
 from laion_etl.database.load import crawl_number
 from laion_etl.database.queue import BatchQueue

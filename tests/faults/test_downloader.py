@@ -17,13 +17,13 @@ import pytest
 import urllib3
 
 from laion_etl.core.errors import StorageError
-from laion_etl.database.connect import open_database
+from laion_etl.database.connection import open_database
 from laion_etl.database.load import load_partition
-from laion_etl.database.plan import plan_batches
 from laion_etl.download.batch_downloader import Hooks
 from laion_etl.download.stage import download_batch
 from laion_etl.io import storage
 from laion_etl.io.storage import LocalStore, Store, open_store
+from laion_etl.plan.stage import plan_batches
 from laion_etl.settings import DownloadSettings, Settings
 from tests.database.pairs import write_pairs
 from tests.download.sites import Site, site

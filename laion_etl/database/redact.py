@@ -8,8 +8,8 @@ from collections.abc import Iterable
 
 from psycopg import Connection
 
-from laion_etl.database.candidates import DedupeRule
-from laion_etl.database.connect import Database
+from laion_etl.database.connection import Database
+from laion_etl.database.dedupe_keys import DedupeRule
 from laion_etl.database.queries import query
 from laion_etl.settings import Settings
 

@@ -23,7 +23,9 @@ from laion_etl.core.funnel import LoadReason, Outcomes
 from laion_etl.core.schemas import partition_name
 from laion_etl.core.stage_stats import Output, StageStats, fingerprint
 from laion_etl.database.binary_copy import Texts, copy_in, copy_out, joined, pair_rows
-from laion_etl.database.candidates import (
+from laion_etl.database.conflicts import Owner, find_incumbents, place
+from laion_etl.database.connection import Database
+from laion_etl.database.dedupe_keys import (
     Candidates,
     DedupeRule,
     Keys,
@@ -32,9 +34,7 @@ from laion_etl.database.candidates import (
     bytes_of,
     key_bytes,
 )
-from laion_etl.database.connect import Database
 from laion_etl.database.load import IMPORTED, add_partition, crawl_number, settle_rule
-from laion_etl.database.placement import Owner, find_incumbents, place
 from laion_etl.database.queries import query
 from laion_etl.io.remote_files import open_input
 from laion_etl.io.storage import Store

@@ -13,8 +13,8 @@ from laion_etl.core.errors import SettingsError
 from laion_etl.core.schemas import parse_stats_name
 from laion_etl.core.stage_stats import StageStats
 from laion_etl.crawl import Partition, written_numbers
-from laion_etl.database.candidates import DedupeRule
-from laion_etl.database.connect import Database, has_database, open_database
+from laion_etl.database.connection import Database, has_database, open_database
+from laion_etl.database.dedupe_keys import DedupeRule
 from laion_etl.io.storage import Store
 from laion_etl.parse.language import language_detector, languages_kept
 from laion_etl.parse.stage import blocked_fingerprint, parse_fingerprint, plain_rules

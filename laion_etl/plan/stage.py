@@ -20,13 +20,13 @@ from laion_etl.core.errors import DatabaseError
 from laion_etl.core.schemas import BATCH_SCHEMA, batch_file_name, plan_stats_name, scored_stem, shard_stem
 from laion_etl.core.stage_stats import Output, StageStats
 from laion_etl.database.binary_copy import Texts, copy_out, host_hashes, joined, read_rows
-from laion_etl.database.candidates import DedupeRule
-from laion_etl.database.connect import Database
-from laion_etl.database.dealing import deal, deal_by_language
+from laion_etl.database.connection import Database
+from laion_etl.database.dedupe_keys import DedupeRule
 from laion_etl.database.load import crawl_number, delete_load_stats, stats_to_store
 from laion_etl.database.loaded import plan_fingerprint
 from laion_etl.database.queries import query
 from laion_etl.io.storage import Store
+from laion_etl.plan.batching import deal, deal_by_language
 from laion_etl.settings import PlanSettings, Settings
 
 _SORTS = 16  # runs of keys that are sorted one after the other, so that a sort takes a sixteenth of the disk

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from psycopg import Connection
 
 from laion_etl.database.binary_copy import copy_in
-from laion_etl.database.candidates import (
+from laion_etl.database.dedupe_keys import (
     Candidates,
     DedupeRule,
     KeyArray,
