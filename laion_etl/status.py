@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from laion_etl.database.connection import Database
-from laion_etl.overview import CrawlFunnel
+from laion_etl.dataset.funnel_report import CrawlFunnel
 
 _FAILURES_SHOWN = 5
 

@@ -3,8 +3,8 @@ import io
 from rich.console import Console
 
 from laion_etl.core.stage_stats import StageStats
+from laion_etl.dataset.funnel_report import STAGES, crawl_funnel
 from laion_etl.io.storage import Store
-from laion_etl.overview import STAGES, crawl_funnel
 from laion_etl.publish.stage import publish_dataset
 from laion_etl.settings import Settings
 from tests.publish.world import CRAWL, build_world, write_world

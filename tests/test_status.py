@@ -10,8 +10,8 @@ from laion_etl.core.stage_stats import StageStats
 from laion_etl.database.connection import Database
 from laion_etl.database.load import crawl_number, load_partition
 from laion_etl.database.queue import BatchQueue
+from laion_etl.dataset.funnel_report import crawl_funnel
 from laion_etl.io.storage import Store
-from laion_etl.overview import crawl_funnel
 from laion_etl.plan.stage import plan_batches
 from laion_etl.settings import PlanSettings, Settings
 from laion_etl.status import CrawlStatus, all_crawls, crawl_status, duration

@@ -72,8 +72,8 @@ def chosen_partitions(crawl: str, selection: str, settings: Settings) -> list[Pa
 
 def show_places(published: StageStats, store: Store) -> dict[str, str]:
     """Says, and returns, where a published dataset and its report are."""
+    from laion_etl.dataset.versions import Release
     from laion_etl.publish.presentation import REPORT
-    from laion_etl.publish.versions import Release
 
     release = Release(*published.unit.split("/"))
     places = {"dataset": store.uri(release.folder), "report": store.uri(release.file(REPORT))}
@@ -89,7 +89,7 @@ def show_nothing_new(crawl: str) -> None:
 
 def show_funnel(crawl: str, store: Store) -> None:
     """Prints what became of all links of a crawl so far."""
-    from laion_etl.overview import crawl_funnel
+    from laion_etl.dataset.funnel_report import crawl_funnel
 
     console.print(crawl_funnel(store, crawl).as_table())
 

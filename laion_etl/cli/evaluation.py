@@ -71,9 +71,9 @@ def dataset(
     name: Annotated[str, typer.Option(help="Name of the dataset; left out: LAION_ETL_PUBLISH_NAME.")] = "",
 ) -> None:
     """Similarity and beauty of a published dataset by language: median, lowest and highest twentieth."""
+    from laion_etl.dataset.manifest import published_part
+    from laion_etl.dataset.versions import Release
     from laion_etl.evaluate.quality import dataset_quality
-    from laion_etl.publish.listing import published_part
-    from laion_etl.publish.versions import Release
 
     settings, store = settings_and_store()
     table = Table("language", "samples", "similarity", "aesthetic")

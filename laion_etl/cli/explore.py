@@ -96,8 +96,8 @@ def explore(
 
 
 def _open(name: str, version: str) -> "tuple[Settings, Store, Published]":
+    from laion_etl.dataset.versions import Release
     from laion_etl.explore.published import find_published
-    from laion_etl.publish.versions import Release
 
     settings, store = settings_and_store()
     dataset = Release(name or settings.publish.name, version or "any").name  # checks both as folder names

@@ -61,7 +61,7 @@ def status(
 ) -> None:
     """How far a crawl is: stages, rates, time left, leases, failures, and its funnel so far."""
     from laion_etl.database.connection import open_database
-    from laion_etl.overview import crawl_funnel
+    from laion_etl.dataset.funnel_report import crawl_funnel
     from laion_etl.status import all_crawls, crawl_status, crawls_to_plain
 
     settings, store = open_settings()

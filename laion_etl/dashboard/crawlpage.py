@@ -14,7 +14,7 @@ from laion_etl.dashboard.published import Published
 from laion_etl.dashboard.sources import Sources
 from laion_etl.dashboard.statscache import StatsCache
 from laion_etl.database.connection import Database
-from laion_etl.overview import STAGES, CrawlFunnel, funnel_of
+from laion_etl.dataset.funnel_report import STAGES, CrawlFunnel, funnel_of
 from laion_etl.settings import Settings
 from laion_etl.status import CrawlStatus, LoadProgress, QueueProgress, crawl_status, stages_of
 

@@ -3,9 +3,9 @@
 from dataclasses import dataclass, field
 
 from laion_etl.core.stage_stats import StageStats
+from laion_etl.dataset.manifest import STATS, Manifest, current_manifest
+from laion_etl.dataset.versions import Release, versions_name
 from laion_etl.io.storage import Store
-from laion_etl.publish.listing import STATS, Manifest, current_manifest
-from laion_etl.publish.versions import Release, versions_name
 
 
 @dataclass(slots=True)

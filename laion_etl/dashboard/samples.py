@@ -17,9 +17,9 @@ from typing import Any
 from laion_etl.core.errors import InputError
 from laion_etl.core.schemas import batch_name, scored_stem
 from laion_etl.dashboard.sources import Sources
+from laion_etl.dataset.scored import ScoredBatch, ScoredCrawl, read_batch
 from laion_etl.io.storage import Store
 from laion_etl.publish.contact import Band, Sample, Sampler, pictures
-from laion_etl.publish.scored import ScoredBatch, ScoredCrawl, read_batch
 
 _BATCHES = 3
 _MOST_PER_BAND = 8

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field, replace
 
 from laion_etl.core.errors import StorageError
 from laion_etl.core.stage_stats import StageStats
+from laion_etl.dataset.funnel_report import STATS_FILES
 from laion_etl.io.storage import Store
-from laion_etl.overview import STATS_FILES
 
 _READERS = 8
 _KEPT_DETAILS = ("records", "batches")

@@ -13,6 +13,7 @@ from rich.table import Table
 
 import laion_etl
 from laion_etl.core.errors import DemoError
+from laion_etl.dataset.funnel_report import crawl_funnel
 from laion_etl.demo.airflow import COMPONENTS, AirflowApi, environment, free_port
 from laion_etl.demo.folder import fresh_folder
 from laion_etl.demo.login import new_login
@@ -21,7 +22,6 @@ from laion_etl.demo.progress import follow, stage_seconds
 from laion_etl.demo.services import Services
 from laion_etl.io.storage import open_store
 from laion_etl.minicrawl.build import MiniCrawl, build_minicrawl
-from laion_etl.overview import crawl_funnel
 
 _MIGRATE_S = 180.0
 _HEALTHY_S = 180.0
@@ -134,9 +134,9 @@ def _run(crawl: str, airflow: AirflowApi, phases: Phases) -> bool:
 
 def _show_results(crawl: str, folder: Path, console: Console) -> bool:
     """The funnel and where everything is; whether the counts of all stages join up."""
-    from laion_etl.publish.listing import published_part
+    from laion_etl.dataset.manifest import published_part
+    from laion_etl.dataset.versions import Release
     from laion_etl.publish.presentation import REPORT
-    from laion_etl.publish.versions import Release
 
     store = open_store(str(folder / "store"))
     funnel = crawl_funnel(store, crawl)

@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from laion_etl.core.errors import InputError
+from laion_etl.dataset.scored import ScoredBatch, ScoredCrawl, find_scored, read_batch
 from laion_etl.io.storage import Store
-from laion_etl.publish.scored import ScoredBatch, ScoredCrawl, find_scored, read_batch
 
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 _COLUMNS = ["key", "language", "similarity"]

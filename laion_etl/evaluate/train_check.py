@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from laion_etl.core.errors import InputError, ModelError
+from laion_etl.dataset.scored import find_scored
 from laion_etl.io.storage import Store
-from laion_etl.publish.scored import find_scored
 from laion_etl.score.openclip import open_clip
 
 _LOSS = re.compile(r"Train Epoch: 0 .*?Contrastive_loss: ([\d.]+|nan)")

@@ -9,7 +9,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from laion_etl.core.errors import InputError
-from laion_etl.publish.subsets import subsets
+from laion_etl.dataset.subsets import subsets
 from laion_etl.settings import PublishSettings
 
 SAFE_TAG = "UNLIKELY"

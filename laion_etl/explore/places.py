@@ -1,7 +1,7 @@
 """Where indexes lie in the store, and which of their files nobody needs any more."""
 
+from laion_etl.dataset.versions import Release, read_versions
 from laion_etl.io.storage import Store
-from laion_etl.publish.versions import Release, read_versions
 
 STATS = "_stats.json"
 _PARTS = "_parts"

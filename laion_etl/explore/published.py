@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 from laion_etl.core.errors import InputError
 from laion_etl.core.schemas import batch_of
 from laion_etl.core.stage_stats import fingerprint
+from laion_etl.dataset.manifest import Manifest, read_manifest
+from laion_etl.dataset.subsets import LANGUAGE_SUBSETS
+from laion_etl.dataset.versions import Release, read_versions
 from laion_etl.io.storage import Store
-from laion_etl.publish.listing import Manifest, read_manifest
-from laion_etl.publish.subsets import LANGUAGE_SUBSETS
-from laion_etl.publish.versions import Release, read_versions
 
 _ROWS_PER_READ = 1 << 17
 

@@ -5,9 +5,9 @@ from collections.abc import Iterable, Sequence
 
 from laion_etl.core.funnel import sentence_of
 from laion_etl.core.schemas import DATASET_SCHEMA
+from laion_etl.dataset.subsets import DataFile
 from laion_etl.publish.release import PIPELINE, Facts
 from laion_etl.publish.statistics import SHARE_EDGES, SHORT_SIDE_EDGES, language_name
-from laion_etl.publish.subsets import DataFile
 from laion_etl.publish.tables import duplicates, filtered, opt_outs, repeats
 from laion_etl.publish.templating import environment, words
 from laion_etl.publish.wording import BIASES, BIBTEX, LIMITS, MEANINGS, MISUSES, PERSONAL, USES

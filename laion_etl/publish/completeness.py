@@ -12,8 +12,8 @@ from laion_etl.core.schemas import plan_stats_name
 from laion_etl.core.stage_stats import StageStats
 from laion_etl.crawl import written_numbers
 from laion_etl.database.loaded import LoadedCrawl
+from laion_etl.dataset.scored import ScoredCrawl, find_scored
 from laion_etl.io.storage import Store
-from laion_etl.publish.scored import ScoredCrawl, find_scored
 
 
 @dataclass(frozen=True, slots=True)

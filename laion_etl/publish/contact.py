@@ -19,9 +19,9 @@ from PIL import Image
 from laion_etl.core.errors import InputError
 from laion_etl.core.funnel import ScoreReason
 from laion_etl.core.schemas import batch_name
+from laion_etl.dataset.scored import ScoredCrawl
 from laion_etl.io.storage import Store
 from laion_etl.io.tarshard import TarError, read_members
-from laion_etl.publish.scored import ScoredCrawl
 
 BATCHES_LOOKED_AT = 12  # a tar is read from its start to the last wanted picture, on S3 a download
 _CANDIDATES = 2_000  # kept samples, of which the sheet shows some per quantile

@@ -11,9 +11,9 @@ from typing import Any
 import pyarrow as pa
 
 from laion_etl.core.schemas import DATASET_SCHEMA
+from laion_etl.dataset.subsets import DataFile, Subset
 from laion_etl.publish.release import PIPELINE, Facts
 from laion_etl.publish.responsible import responsible_ai
-from laion_etl.publish.subsets import DataFile, Subset
 from laion_etl.publish.wording import BIBTEX, DESCRIPTION, MEANINGS
 
 _PARQUET = "application/x-parquet"

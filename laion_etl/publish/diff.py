@@ -8,10 +8,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from laion_etl.dataset.manifest import Manifest, read_manifest
+from laion_etl.dataset.row_streams import ids_of, read_rows, side_by_side
+from laion_etl.dataset.versions import read_versions
 from laion_etl.io.storage import Store
-from laion_etl.publish.listing import Manifest, read_manifest
-from laion_etl.publish.rowstreams import ids_of, read_rows, side_by_side
-from laion_etl.publish.versions import read_versions
 
 
 @dataclass(frozen=True, slots=True)

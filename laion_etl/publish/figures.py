@@ -8,7 +8,9 @@ from markupsafe import Markup
 
 from laion_etl.blocklists.removal_requests import REASON as REMOVED
 from laion_etl.core.schemas import SUBSET_EN, SUBSET_MULTI, SUBSET_NOLANG
-from laion_etl.overview import FunnelRow
+from laion_etl.dataset.funnel_report import FunnelRow
+from laion_etl.dataset.subsets import SUBSET_HIGH_RESOLUTION
+from laion_etl.dataset.variants import is_unsafe
 from laion_etl.publish import charts
 from laion_etl.publish.charts import Axis, Hexagon, Marker, Strip
 from laion_etl.publish.release import Facts
@@ -25,9 +27,7 @@ from laion_etl.publish.statistics import (
     language_name,
     similarity_quantile,
 )
-from laion_etl.publish.subsets import SUBSET_HIGH_RESOLUTION
 from laion_etl.publish.templating import words
-from laion_etl.publish.variants import is_unsafe
 
 _BINS_PER_COLUMN = 4  # similarity: columns of 0.02
 LANGUAGES_SHOWN = 16

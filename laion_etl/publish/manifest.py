@@ -12,10 +12,10 @@ from pathlib import PurePath
 from typing import Any
 
 from laion_etl.core.schemas import DATASET_SCHEMA
-from laion_etl.publish.listing import Part, relative_name
+from laion_etl.dataset.manifest import Part, relative_name
+from laion_etl.dataset.subsets import DataFile
+from laion_etl.dataset.versions import Release
 from laion_etl.publish.release import PIPELINE, Facts
-from laion_etl.publish.subsets import DataFile
-from laion_etl.publish.versions import Release
 from laion_etl.settings import Settings, Stage, recorded
 
 FORMAT = 2

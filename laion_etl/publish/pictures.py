@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from laion_etl.blocklists.near_hashes import HASH_BYTES, Hashes
 from laion_etl.core.errors import InputError
 from laion_etl.core.stage_stats import Output
+from laion_etl.dataset.manifest import current_manifest
 from laion_etl.io.storage import NewFile, Store
-from laion_etl.publish.listing import current_manifest
 
 NAME = "_pictures.parquet"  # readers of whole folders pass over names that begin so
 SCHEMA = pa.schema(

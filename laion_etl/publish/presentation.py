@@ -2,6 +2,8 @@
 
 from collections.abc import Iterator, Sequence
 
+from laion_etl.dataset.subsets import DataFile
+from laion_etl.dataset.versions import dataset_folder
 from laion_etl.io.storage import Store
 from laion_etl.publish.card import render_card
 from laion_etl.publish.croissant import croissant
@@ -9,9 +11,7 @@ from laion_etl.publish.figures import figures
 from laion_etl.publish.png import png
 from laion_etl.publish.release import Facts
 from laion_etl.publish.report import report_page
-from laion_etl.publish.subsets import DataFile
 from laion_etl.publish.tables import bar_charts
-from laion_etl.publish.versions import dataset_folder
 
 CARD = "README.md"
 DATASET_CARD = "dataset-card.md"  # becomes README.md of the whole dataset

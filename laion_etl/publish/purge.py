@@ -4,9 +4,9 @@ Their names stay in the list as purged: a folder that still has files of later v
 """
 
 from laion_etl.core.errors import InputError
+from laion_etl.dataset.manifest import STATS, read_manifest
+from laion_etl.dataset.versions import Release, Versions, change_versions, read_versions
 from laion_etl.io.storage import Store
-from laion_etl.publish.listing import STATS, read_manifest
-from laion_etl.publish.versions import Release, Versions, change_versions, read_versions
 from laion_etl.publish.visible import renew_card
 
 

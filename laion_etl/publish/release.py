@@ -5,13 +5,13 @@ from dataclasses import dataclass
 
 from laion_etl import __version__
 from laion_etl.core.stage_stats import StageStats
-from laion_etl.overview import CrawlFunnel
+from laion_etl.dataset.funnel_report import CrawlFunnel
+from laion_etl.dataset.manifest import Part
+from laion_etl.dataset.scored import ScoredCrawl
+from laion_etl.dataset.subsets import Subset
+from laion_etl.dataset.versions import Release
 from laion_etl.publish.contact import Band
-from laion_etl.publish.listing import Part
-from laion_etl.publish.scored import ScoredCrawl
 from laion_etl.publish.statistics import Statistics
-from laion_etl.publish.subsets import Subset
-from laion_etl.publish.versions import Release
 from laion_etl.settings import Settings
 
 PIPELINE = f"laion_etl {__version__}"

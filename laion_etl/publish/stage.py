@@ -16,23 +16,24 @@ import pyarrow as pa
 from laion_etl.blocklists.removal_requests import Matcher, read_requests
 from laion_etl.core.errors import InputError
 from laion_etl.core.stage_stats import Output, StageStats, fingerprint
+from laion_etl.dataset import manifest as listing
+from laion_etl.dataset.funnel_report import crawl_funnel
+from laion_etl.dataset.manifest import STATS
+from laion_etl.dataset.scored import ScoredCrawl
+from laion_etl.dataset.subsets import DataFile, SubsetWriter, published_rows, subsets
+from laion_etl.dataset.variants import RESEARCH, dataset_name
+from laion_etl.dataset.versions import Release, change_versions, is_named, read_versions
 from laion_etl.io.storage import Store
-from laion_etl.overview import crawl_funnel
-from laion_etl.publish import listing, manifest, pictures
+from laion_etl.publish import manifest, pictures
 from laion_etl.publish.completeness import Expected, nothing_new, scored_crawl
 from laion_etl.publish.contact import Sampler
 from laion_etl.publish.exclusions import PublishableRows
-from laion_etl.publish.listing import STATS
 from laion_etl.publish.pictures import PicturesWriter
 from laion_etl.publish.presentation import REPORT, report_files
 from laion_etl.publish.redundancy import compared_with
 from laion_etl.publish.release import PIPELINE, Facts
 from laion_etl.publish.report import report_page
-from laion_etl.publish.scored import ScoredCrawl
 from laion_etl.publish.statistics import Statistics
-from laion_etl.publish.subsets import DataFile, SubsetWriter, published_rows, subsets
-from laion_etl.publish.variants import RESEARCH, dataset_name
-from laion_etl.publish.versions import Release, change_versions, is_named, read_versions
 from laion_etl.publish.visible import make_visible, renew_card
 from laion_etl.settings import Settings, Stage, shaping
 

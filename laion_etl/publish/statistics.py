@@ -9,8 +9,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from laion_etl.dataset.subsets import NO_LANGUAGE, Subset, count_rows
 from laion_etl.publish.sketches import HexGrid, Repeats, Tally
-from laion_etl.publish.subsets import NO_LANGUAGE, Subset, count_rows
 
 Counts = NDArray[np.int64]
 Edges = NDArray[np.floating[Any]]

@@ -7,7 +7,7 @@ from itertools import pairwise
 from markupsafe import Markup
 
 from laion_etl.core.funnel import DownloadStatus, ParseReason, ScoreReason
-from laion_etl.overview import CrawlFunnel
+from laion_etl.dataset.funnel_report import CrawlFunnel
 from laion_etl.publish import charts
 from laion_etl.publish.figures import LANGUAGES_SHOWN, kind, size
 from laion_etl.publish.release import Facts

@@ -18,12 +18,12 @@ import pyarrow.parquet as pq
 
 from laion_etl.core.errors import InputError, SettingsError, StorageError
 from laion_etl.core.schemas import DATASET_SCHEMA, KEY_DIGITS
+from laion_etl.dataset.manifest import NAME, STATS, Manifest, Part, read_manifest
+from laion_etl.dataset.row_streams import ROWS_PER_READ, ascending, ids_of, side_by_side
+from laion_etl.dataset.subsets import LANGUAGE_SUBSETS, DataFile, Subset, subsets
+from laion_etl.dataset.versions import dataset_folder, read_versions
 from laion_etl.io.storage import Store
-from laion_etl.publish.listing import NAME, STATS, Manifest, Part, read_manifest
 from laion_etl.publish.presentation import CARD, DATASET_CARD
-from laion_etl.publish.rowstreams import ROWS_PER_READ, ascending, ids_of, side_by_side
-from laion_etl.publish.subsets import LANGUAGE_SUBSETS, DataFile, Subset, subsets
-from laion_etl.publish.versions import dataset_folder, read_versions
 from laion_etl.settings import PublishSettings
 
 _BYTES_PER_READ = 1 << 20

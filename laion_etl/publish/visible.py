@@ -6,13 +6,14 @@ from dataclasses import replace
 
 from laion_etl.core.errors import ChangedError, InputError
 from laion_etl.core.stage_stats import Output, StageStats
+from laion_etl.dataset import manifest as listing
+from laion_etl.dataset.manifest import STATS, Manifest
+from laion_etl.dataset.subsets import DataFile
+from laion_etl.dataset.versions import Release, Version, dataset_folder, read_versions, write_versions
 from laion_etl.io.storage import Store
-from laion_etl.publish import listing, manifest
-from laion_etl.publish.listing import STATS, Manifest
+from laion_etl.publish import manifest
 from laion_etl.publish.presentation import CARD, DATASET_CARD, presentation
 from laion_etl.publish.release import Facts
-from laion_etl.publish.subsets import DataFile
-from laion_etl.publish.versions import Release, Version, dataset_folder, read_versions, write_versions
 
 
 def make_visible(facts: Facts, files: Sequence[DataFile], store: Store) -> StageStats:

@@ -1,6 +1,6 @@
 """What card and Croissant metadata both say: columns, uses, limits, biases, how to cite."""
 
-from laion_etl.publish.subsets import NO_LANGUAGE
+from laion_etl.dataset.subsets import NO_LANGUAGE
 
 DESCRIPTION = (
     "Links to images of the web with their alt texts, chosen by the rules of LAION-5B: CLIP must find that "

@@ -21,16 +21,16 @@ from laion_etl.blocklists.removal_requests import FOUND, Matcher, Request, read_
 from laion_etl.core.errors import SettingsError
 from laion_etl.core.schemas import pair_id
 from laion_etl.core.stage_stats import StageStats
+from laion_etl.dataset.manifest import Part, current_manifest, read_manifest
+from laion_etl.dataset.row_streams import read_rows
+from laion_etl.dataset.subsets import LANGUAGE_SUBSETS
+from laion_etl.dataset.variants import RESEARCH
+from laion_etl.dataset.versions import read_versions
 from laion_etl.explore.places import delete_unnamed
 from laion_etl.io.storage import Store
-from laion_etl.publish.listing import Part, current_manifest, read_manifest
 from laion_etl.publish.manifest import shaping_settings
 from laion_etl.publish.purge import purge_versions
-from laion_etl.publish.rowstreams import read_rows
 from laion_etl.publish.stage import publish_dataset
-from laion_etl.publish.subsets import LANGUAGE_SUBSETS
-from laion_etl.publish.variants import RESEARCH
-from laion_etl.publish.versions import read_versions
 from laion_etl.removal.rewrite import (
     blank_rows,
     read_table,

@@ -6,7 +6,7 @@ from typing import ClassVar
 from laion_etl.settings.checks import not_empty, pattern, table_names
 from laion_etl.settings.fields import Group, Stage, setting
 
-# Folders of a version that are not subsets of one's own; tests compare with publish/subsets.py.
+# Folders of a version that are not subsets of one's own; tests compare with dataset/subsets.py.
 TAKEN_NAMES = frozenset(
     {
         "laion-en",

@@ -18,9 +18,9 @@ from uuid import uuid4
 import pytest
 
 from laion_etl.database.embedded import EmbeddedServer
+from laion_etl.dataset.versions import read_versions
 from laion_etl.io.storage import LocalStore
 from laion_etl.minicrawl.build import MiniCrawl, build_minicrawl
-from laion_etl.publish.versions import read_versions
 from tests.airflow.conftest import Airflow
 
 pytestmark = pytest.mark.airflow

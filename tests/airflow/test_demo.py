@@ -14,9 +14,9 @@ import pyarrow.parquet as pq
 import pytest
 import urllib3
 
+from laion_etl.dataset.funnel_report import crawl_funnel
 from laion_etl.io.storage import LocalStore
 from laion_etl.minicrawl.build import CRAWL
-from laion_etl.overview import crawl_funnel
 from tests.airflow.conftest import processes_of
 from tests.airflow.started import until
 

@@ -16,8 +16,8 @@ from laion_etl.database.embedded import EmbeddedServer
 from laion_etl.database.load import crawl_number, load_partition
 from laion_etl.database.migrations import migrate
 from laion_etl.database.queue import BatchQueue
+from laion_etl.dataset.funnel_report import crawl_funnel
 from laion_etl.io.storage import Store
-from laion_etl.overview import crawl_funnel
 from laion_etl.plan.stage import forget_crawl, plan_batches
 from laion_etl.settings import CoreSettings, Settings
 from laion_etl.status import crawl_status

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 from laion_etl.core.stage_stats import Output
+from laion_etl.dataset.versions import read_versions
 from laion_etl.io.storage import LocalStore, NewFile, S3Store, Store, open_store
 from laion_etl.publish.stage import publish_dataset
 from laion_etl.publish.verify import verify_version
-from laion_etl.publish.versions import read_versions
 from laion_etl.settings import Settings
 from tests.publish.world import CRAWL, build_world, changed, write_world
 

@@ -16,12 +16,12 @@ from laion_etl.core.schemas import DATASET_SCHEMA, pair_id
 from laion_etl.crawl import Partition, partitions
 from laion_etl.database.connection import open_database
 from laion_etl.database.load import load_partition
+from laion_etl.dataset.funnel_report import CrawlFunnel, crawl_funnel
 from laion_etl.download.stage import download_batch
 from laion_etl.download.worker import Worker, open_queue
 from laion_etl.io.storage import LocalStore, Store
 from laion_etl.minicrawl.build import MiniCrawl
 from laion_etl.minicrawl.web import MiniWeb
-from laion_etl.overview import CrawlFunnel, crawl_funnel
 from laion_etl.parse.stage import parse_partition
 from laion_etl.plan.stage import plan_batches
 from laion_etl.publish.stage import publish_dataset

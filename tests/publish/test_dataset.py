@@ -11,8 +11,8 @@ import pytest
 
 from laion_etl.core.errors import InputError, SettingsError
 from laion_etl.core.schemas import DATASET_SCHEMA, SCORED_SCHEMA, pair_id
+from laion_etl.dataset import subsets as subsets_module
 from laion_etl.io.storage import LocalStore, Store
-from laion_etl.publish import subsets as subsets_module
 from laion_etl.publish.stage import publish_dataset, rebuild_report, render_report
 from laion_etl.settings import Settings
 from tests.publish.world import CRAWL, Row, World, build_world, changed, write_scored, write_world

@@ -6,10 +6,10 @@ import pytest
 
 from laion_etl.core.errors import SettingsError
 from laion_etl.core.schemas import DATASET_SCHEMA
+from laion_etl.dataset.expressions import Condition
+from laion_etl.dataset.subsets import subsets
 from laion_etl.io.storage import Store
-from laion_etl.publish.expressions import Condition
 from laion_etl.publish.stage import publish_dataset
-from laion_etl.publish.subsets import subsets
 from laion_etl.settings import PublishSettings, Settings, load_settings
 from laion_etl.settings.publish import TAKEN_NAMES
 from tests.publish.world import CRAWL, build_world, changed, write_world

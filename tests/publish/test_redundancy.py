@@ -7,6 +7,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
+from laion_etl.dataset.scored import find_scored
 from laion_etl.io.storage import Store
 from laion_etl.publish import pictures
 from laion_etl.publish.redundancy import (
@@ -16,7 +17,6 @@ from laion_etl.publish.redundancy import (
     NEAR_DUPLICATE,
     find_redundant,
 )
-from laion_etl.publish.scored import find_scored
 from laion_etl.publish.stage import publish_dataset
 from laion_etl.settings import PublishSettings, Settings
 from tests.publish.world import CRAWL, World, build_world, write_world

@@ -17,14 +17,14 @@ import pytest
 from laion_etl.blocklists.removal_requests import blocked_images, blocked_links, read_requests
 from laion_etl.core.errors import InputError, SettingsError
 from laion_etl.core.schemas import BATCH_SCHEMA, PAIR_SCHEMA, SHARD_SCHEMA
+from laion_etl.dataset.funnel_report import crawl_funnel
+from laion_etl.dataset.manifest import current_manifest
+from laion_etl.dataset.variants import RESEARCH_SAFE
+from laion_etl.dataset.versions import read_versions
 from laion_etl.io.storage import LocalStore, Store
-from laion_etl.overview import crawl_funnel
 from laion_etl.publish.diff import diff_versions
-from laion_etl.publish.listing import current_manifest
 from laion_etl.publish.stage import publish_dataset
-from laion_etl.publish.variants import RESEARCH_SAFE
 from laion_etl.publish.verify import verify_version
-from laion_etl.publish.versions import read_versions
 from laion_etl.removal.lists import read_list
 from laion_etl.removal.stage import Removal, remove
 from laion_etl.settings import Settings

@@ -11,12 +11,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from laion_etl.core.errors import InputError
+from laion_etl.dataset.manifest import NAME
+from laion_etl.dataset.versions import Release, read_versions, write_versions
 from laion_etl.io.storage import LocalStore, Store
 from laion_etl.publish.diff import diff_versions
-from laion_etl.publish.listing import NAME
 from laion_etl.publish.stage import publish_dataset
 from laion_etl.publish.verify import verify_version
-from laion_etl.publish.versions import Release, read_versions, write_versions
 from laion_etl.settings import Settings
 from tests.publish.world import CRAWL, build_world, changed, write_world
 from tests.test_cli import laion_etl

@@ -12,13 +12,13 @@ import pytest
 
 from laion_etl.core.errors import ChangedError, InputError
 from laion_etl.core.schemas import DATASET_SCHEMA
+from laion_etl.dataset.manifest import current_manifest, published_part
+from laion_etl.dataset.variants import RESEARCH_SAFE
+from laion_etl.dataset.versions import Versions, read_versions
 from laion_etl.io.storage import LocalStore, Store
 from laion_etl.publish import visible
-from laion_etl.publish.listing import current_manifest, published_part
 from laion_etl.publish.stage import publish_dataset
-from laion_etl.publish.variants import RESEARCH_SAFE
 from laion_etl.publish.verify import verify_version
-from laion_etl.publish.versions import Versions, read_versions
 from laion_etl.settings import Settings
 from tests.publish.world import CRAWL, World, build_world, changed, write_world
 

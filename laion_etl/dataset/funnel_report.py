@@ -11,9 +11,9 @@ from typing import Any
 from rich.table import Table
 
 from laion_etl.core.stage_stats import StageStats
+from laion_etl.dataset.manifest import published_stats
+from laion_etl.dataset.versions import NAME as VERSIONS
 from laion_etl.io.storage import Store
-from laion_etl.publish.listing import published_stats
-from laion_etl.publish.versions import NAME as VERSIONS
 
 # Stage, folder and name of its stats files, in the order the data flows.
 STATS_FILES = (

@@ -20,8 +20,8 @@ import pyarrow.parquet as pq
 
 from laion_etl.core.errors import InputError
 from laion_etl.core.schemas import DATASET_SCHEMA, SUBSET_EN, SUBSET_MULTI, SUBSET_NOLANG
+from laion_etl.dataset.expressions import Condition
 from laion_etl.io.storage import NewFile, Store
-from laion_etl.publish.expressions import Condition
 from laion_etl.settings import PublishSettings
 
 NO_LANGUAGE = "nolang"

@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 
 from laion_etl.core.errors import InputError
 from laion_etl.core.schemas import DATASET_SCHEMA
+from laion_etl.dataset.subsets import DataFile
 from laion_etl.io.storage import Store
-from laion_etl.publish.subsets import DataFile
 
 ROWS_PER_READ = 16_384
 _NOTHING = DATASET_SCHEMA.empty_table()

@@ -13,9 +13,9 @@ from typing import Any
 
 from laion_etl.core.errors import InputError
 from laion_etl.core.stage_stats import StageStats
+from laion_etl.dataset.subsets import DataFile
+from laion_etl.dataset.versions import Release, Version, dataset_folder, read_versions
 from laion_etl.io.storage import Store
-from laion_etl.publish.subsets import DataFile
-from laion_etl.publish.versions import Release, Version, dataset_folder, read_versions
 
 NAME = "manifest.json"
 STATS = "_stats.json"
