@@ -6,8 +6,8 @@ import pytest
 
 from laion_etl.core.errors import InputError
 from laion_etl.core.stage_stats import StageStats
-from laion_etl.estimate import estimate, in_pods, read_sample
 from laion_etl.io.storage import Store
+from laion_etl.report.estimate import estimate, in_pods, read_sample
 from laion_etl.settings import KubernetesSettings
 from tests.publish.world import CRAWL, build_world, write_world
 

@@ -13,8 +13,8 @@ from laion_etl.database.queue import BatchQueue
 from laion_etl.dataset.funnel_report import crawl_funnel
 from laion_etl.io.storage import Store
 from laion_etl.plan.stage import plan_batches
+from laion_etl.report.crawl_status import CrawlStatus, all_crawls, crawl_status, duration
 from laion_etl.settings import PlanSettings, Settings
-from laion_etl.status import CrawlStatus, all_crawls, crawl_status, duration
 from tests.database.pairs import numbered_pairs, write_pairs
 from tests.test_cli import laion_etl
 

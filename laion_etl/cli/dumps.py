@@ -40,7 +40,7 @@ def crawls(
 
 def estimate_crawl(crawl: CrawlOption, wat_files: SelectionOption = "", as_json: JsonOption = False) -> None:
     """What WAT files will come to, by those that are in the store already: links, bytes, hours, cost."""
-    from laion_etl.estimate import estimate, in_pods
+    from laion_etl.report.estimate import estimate, in_pods
 
     settings, store = open_settings()
     files = sum(len(partition.wat_files) for partition in chosen_partitions(crawl, wat_files, settings))

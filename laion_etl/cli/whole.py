@@ -62,7 +62,7 @@ def status(
     """How far a crawl is: stages, rates, time left, leases, failures, and its funnel so far."""
     from laion_etl.database.connection import open_database
     from laion_etl.dataset.funnel_report import crawl_funnel
-    from laion_etl.status import all_crawls, crawl_status, crawls_to_plain
+    from laion_etl.report.crawl_status import all_crawls, crawl_status, crawls_to_plain
 
     settings, store = open_settings()
     with open_database(settings) as database:

@@ -15,8 +15,8 @@ from laion_etl.dashboard.sources import Sources
 from laion_etl.dashboard.statscache import StatsCache
 from laion_etl.database.connection import Database
 from laion_etl.dataset.funnel_report import STAGES, CrawlFunnel, funnel_of
+from laion_etl.report.crawl_status import CrawlStatus, LoadProgress, QueueProgress, crawl_status, stages_of
 from laion_etl.settings import Settings
-from laion_etl.status import CrawlStatus, LoadProgress, QueueProgress, crawl_status, stages_of
 
 _MOST_SHOWN = 50
 _NO_PRICES: dict[str, float] = {}

@@ -12,7 +12,7 @@ from laion_etl.crawl import known_crawls
 from laion_etl.dashboard.problems import Problem, problem
 from laion_etl.dashboard.published import Published
 from laion_etl.dashboard.sources import Sources
-from laion_etl.status import crawls_to_plain
+from laion_etl.report.crawl_status import crawls_to_plain
 
 _FOLDERS = ("pairs", "load", "shards", "scored")
 

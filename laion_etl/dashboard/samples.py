@@ -1,7 +1,7 @@
 """The contact sheet: samples of a few scored batches, kept and rejected, with the pictures that may be shown.
 
 Reading them means reading tars, so a sheet is made only when somebody opens it, in the background, and kept
-for a while. What may be shown is decided where the report's sheets are made (publish/contact.py): a picture
+for a while. What may be shown is decided where the report's sheets are made (report/contact_sheets.py): a picture
 is looked at only when its safety tag says UNLIKELY. All others are placeholders here, without their texts;
 there is nothing to click that would show them.
 """
@@ -19,7 +19,7 @@ from laion_etl.core.schemas import batch_name, scored_stem
 from laion_etl.dashboard.sources import Sources
 from laion_etl.dataset.scored import ScoredBatch, ScoredCrawl, read_batch
 from laion_etl.io.storage import Store
-from laion_etl.publish.contact import Band, Sample, Sampler, pictures
+from laion_etl.report.contact_sheets import Band, Sample, Sampler, pictures
 
 _BATCHES = 3
 _MOST_PER_BAND = 8

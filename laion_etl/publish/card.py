@@ -6,11 +6,11 @@ from collections.abc import Iterable, Sequence
 from laion_etl.core.funnel import sentence_of
 from laion_etl.core.schemas import DATASET_SCHEMA
 from laion_etl.dataset.subsets import DataFile
-from laion_etl.publish.release import PIPELINE, Facts
-from laion_etl.publish.statistics import SHARE_EDGES, SHORT_SIDE_EDGES, language_name
-from laion_etl.publish.tables import duplicates, filtered, opt_outs, repeats
-from laion_etl.publish.templating import environment, words
-from laion_etl.publish.wording import BIASES, BIBTEX, LIMITS, MEANINGS, MISUSES, PERSONAL, USES
+from laion_etl.publish.card_text import BIASES, BIBTEX, LIMITS, MEANINGS, MISUSES, PERSONAL, USES
+from laion_etl.report.publish_context import PIPELINE, Facts
+from laion_etl.report.statistics import SHARE_EDGES, SHORT_SIDE_EDGES, language_name
+from laion_etl.report.tables import duplicates, filtered, opt_outs, repeats
+from laion_etl.report.templating import environment, words
 
 _LANGUAGE_CODE = re.compile(r"[a-z]{2,3}\Z")
 _RENAMED = {"iw": "he", "jw": "jv"}  # codes of CLD3 that ISO 639 has replaced

@@ -12,9 +12,9 @@ import pyarrow as pa
 
 from laion_etl.core.schemas import DATASET_SCHEMA
 from laion_etl.dataset.subsets import DataFile, Subset
-from laion_etl.publish.release import PIPELINE, Facts
-from laion_etl.publish.responsible import responsible_ai
-from laion_etl.publish.wording import BIBTEX, DESCRIPTION, MEANINGS
+from laion_etl.publish.card_text import BIBTEX, DESCRIPTION, MEANINGS
+from laion_etl.publish.croissant_rai import responsible_ai
+from laion_etl.report.publish_context import PIPELINE, Facts
 
 _PARQUET = "application/x-parquet"
 _URLS = ("URL", "page_url")

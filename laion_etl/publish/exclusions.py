@@ -17,7 +17,7 @@ from laion_etl.core.stage_stats import Output
 from laion_etl.dataset.scored import ScoredBatch, ScoredCrawl, read_batch
 from laion_etl.dataset.variants import RESEARCH, unsafe_reasons
 from laion_etl.io.storage import Store
-from laion_etl.publish.redundancy import Redundant, find_redundant
+from laion_etl.publish.image_dedupe import Redundant, find_redundant
 from laion_etl.settings import PublishSettings
 
 

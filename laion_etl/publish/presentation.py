@@ -7,11 +7,11 @@ from laion_etl.dataset.versions import dataset_folder
 from laion_etl.io.storage import Store
 from laion_etl.publish.card import render_card
 from laion_etl.publish.croissant import croissant
-from laion_etl.publish.figures import figures
-from laion_etl.publish.png import png
-from laion_etl.publish.release import Facts
-from laion_etl.publish.report import report_page
-from laion_etl.publish.tables import bar_charts
+from laion_etl.report.figures import figures
+from laion_etl.report.page import report_page
+from laion_etl.report.png import png
+from laion_etl.report.publish_context import Facts
+from laion_etl.report.tables import bar_charts
 
 CARD = "README.md"
 DATASET_CARD = "dataset-card.md"  # becomes README.md of the whole dataset

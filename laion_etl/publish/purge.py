@@ -7,7 +7,7 @@ from laion_etl.core.errors import InputError
 from laion_etl.dataset.manifest import STATS, read_manifest
 from laion_etl.dataset.versions import Release, Versions, change_versions, read_versions
 from laion_etl.io.storage import Store
-from laion_etl.publish.visible import renew_card
+from laion_etl.publish.commit import renew_card
 
 
 def purge_versions(dataset: str, names: frozenset[str], store: Store) -> None:

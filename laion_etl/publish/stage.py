@@ -24,17 +24,18 @@ from laion_etl.dataset.subsets import DataFile, SubsetWriter, published_rows, su
 from laion_etl.dataset.variants import RESEARCH, dataset_name
 from laion_etl.dataset.versions import Release, change_versions, is_named, read_versions
 from laion_etl.io.storage import Store
-from laion_etl.publish import manifest, pictures
+from laion_etl.publish import image_hashes as pictures
+from laion_etl.publish import manifest_writer as manifest
+from laion_etl.publish.commit import make_visible, renew_card
 from laion_etl.publish.completeness import Expected, nothing_new, scored_crawl
-from laion_etl.publish.contact import Sampler
 from laion_etl.publish.exclusions import PublishableRows
-from laion_etl.publish.pictures import PicturesWriter
+from laion_etl.publish.image_dedupe import compared_with
+from laion_etl.publish.image_hashes import PicturesWriter
 from laion_etl.publish.presentation import REPORT, report_files
-from laion_etl.publish.redundancy import compared_with
-from laion_etl.publish.release import PIPELINE, Facts
-from laion_etl.publish.report import report_page
-from laion_etl.publish.statistics import Statistics
-from laion_etl.publish.visible import make_visible, renew_card
+from laion_etl.report.contact_sheets import Sampler
+from laion_etl.report.page import report_page
+from laion_etl.report.publish_context import PIPELINE, Facts
+from laion_etl.report.statistics import Statistics
 from laion_etl.settings import Settings, Stage, shaping
 
 

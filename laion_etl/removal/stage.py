@@ -28,7 +28,7 @@ from laion_etl.dataset.variants import RESEARCH
 from laion_etl.dataset.versions import read_versions
 from laion_etl.explore.places import delete_unnamed
 from laion_etl.io.storage import Store
-from laion_etl.publish.manifest import shaping_settings
+from laion_etl.publish.manifest_writer import shaping_settings
 from laion_etl.publish.purge import purge_versions
 from laion_etl.publish.stage import publish_dataset
 from laion_etl.removal.rewrite import (

@@ -19,8 +19,8 @@ from laion_etl.database.queue import BatchQueue
 from laion_etl.dataset.funnel_report import crawl_funnel
 from laion_etl.io.storage import Store
 from laion_etl.plan.stage import forget_crawl, plan_batches
+from laion_etl.report.crawl_status import crawl_status
 from laion_etl.settings import CoreSettings, Settings
-from laion_etl.status import crawl_status
 from tests.database.pairs import numbered_pairs, write_pairs
 
 SQL = Path(__file__).parents[2] / "sql"

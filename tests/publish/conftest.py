@@ -2,7 +2,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from laion_etl.publish import png
+from laion_etl.report import png
 
 
 @pytest.fixture(scope="package", autouse=True)

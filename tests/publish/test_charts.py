@@ -3,9 +3,9 @@ from itertools import pairwise
 
 from markupsafe import Markup
 
-from laion_etl.publish import charts
-from laion_etl.publish.charts import Axis, Hexagon, Marker, Strip, linear, logarithmic
-from laion_etl.publish.sankey import HEIGHT, Flow, Step, sankey
+from laion_etl.report import charts
+from laion_etl.report.charts import Axis, Hexagon, Marker, Strip, linear, logarithmic
+from laion_etl.report.sankey import HEIGHT, Flow, Step, sankey
 
 SVG = "{http://www.w3.org/2000/svg}"
 

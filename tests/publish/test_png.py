@@ -8,9 +8,9 @@ import numpy as np
 from markupsafe import Markup
 from PIL import Image
 
-from laion_etl.publish import charts
-from laion_etl.publish.charts import Axis
-from laion_etl.publish.png import png
+from laion_etl.report import charts
+from laion_etl.report.charts import Axis
+from laion_etl.report.png import png
 
 
 def drawing(axis_title: str) -> Markup:

@@ -9,8 +9,8 @@ import pytest
 
 from laion_etl.dataset.scored import find_scored
 from laion_etl.io.storage import Store
-from laion_etl.publish import pictures
-from laion_etl.publish.redundancy import (
+from laion_etl.publish import image_hashes as pictures
+from laion_etl.publish.image_dedupe import (
     DUPLICATE,
     EARLIER_DUPLICATE,
     EARLIER_NEAR_DUPLICATE,

@@ -12,11 +12,11 @@ import yaml
 from PIL import Image
 
 from laion_etl.io.storage import Store
-from laion_etl.publish import contact
 from laion_etl.publish.card import cell, size_category
-from laion_etl.publish.contact import thumbnail
 from laion_etl.publish.stage import publish_dataset, render_report
-from laion_etl.publish.templating import cut, percent
+from laion_etl.report import contact_sheets as contact
+from laion_etl.report.contact_sheets import thumbnail
+from laion_etl.report.templating import cut, percent
 from laion_etl.settings import Settings
 from tests.publish.world import CRAWL, Row, World, build_world, changed, picture, write_world
 

@@ -8,7 +8,7 @@ from playwright.sync_api import Browser, Page
 
 from laion_etl.io.storage import LocalStore
 from laion_etl.publish.stage import render_report
-from laion_etl.publish.templating import TEMPLATES
+from laion_etl.report.templating import TEMPLATES
 from laion_etl.settings import Settings
 from tests.publish.world import CRAWL, build_world, write_world
 

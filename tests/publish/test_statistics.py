@@ -7,8 +7,8 @@ import pytest
 
 from laion_etl.core.schemas import SCORED_SCHEMA
 from laion_etl.dataset.subsets import published_rows, subsets
-from laion_etl.publish.sketches import HexGrid, Repeats, Tally
-from laion_etl.publish.statistics import ENGLISH, OTHER, SIMILARITY_STEP, Statistics, hosts
+from laion_etl.report.sketches import HexGrid, Repeats, Tally
+from laion_etl.report.statistics import ENGLISH, OTHER, SIMILARITY_STEP, Statistics, hosts
 from laion_etl.settings import PublishSettings
 from tests.publish.world import CRAWL, World, build_world
 

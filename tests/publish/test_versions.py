@@ -16,7 +16,7 @@ from laion_etl.dataset.manifest import current_manifest, published_part
 from laion_etl.dataset.variants import RESEARCH_SAFE
 from laion_etl.dataset.versions import Versions, read_versions
 from laion_etl.io.storage import LocalStore, Store
-from laion_etl.publish import visible
+from laion_etl.publish import commit as visible
 from laion_etl.publish.stage import publish_dataset
 from laion_etl.publish.verify import verify_version
 from laion_etl.settings import Settings

@@ -14,12 +14,12 @@ from markupsafe import Markup
 
 from laion_etl.dataset.subsets import SUBSET_HIGH_RESOLUTION
 from laion_etl.io.storage import Store
-from laion_etl.publish.contact import Band, pictures
-from laion_etl.publish.figures import figures
-from laion_etl.publish.manifest import shaping_settings
-from laion_etl.publish.release import PIPELINE, Facts, number_list
-from laion_etl.publish.tables import language_quartiles, stage_reasons, tables
-from laion_etl.publish.templating import TEMPLATES, environment, percent
+from laion_etl.publish.manifest_writer import shaping_settings
+from laion_etl.report.contact_sheets import Band, pictures
+from laion_etl.report.figures import figures
+from laion_etl.report.publish_context import PIPELINE, Facts, number_list
+from laion_etl.report.tables import language_quartiles, stage_reasons, tables
+from laion_etl.report.templating import TEMPLATES, environment, percent
 
 STYLES = ("palette.css", "chart.css", "report.css")
 

@@ -23,7 +23,7 @@ from laion_etl.core.funnel import PublishReason
 from laion_etl.core.stage_stats import Output
 from laion_etl.dataset.scored import ScoredBatch, ScoredCrawl, read_batch
 from laion_etl.io.storage import Store
-from laion_etl.publish import pictures
+from laion_etl.publish import image_hashes as pictures
 from laion_etl.settings import PublishSettings
 
 DUPLICATE = PublishReason.DUPLICATE_IMAGE.value

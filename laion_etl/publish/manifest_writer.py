@@ -15,7 +15,7 @@ from laion_etl.core.schemas import DATASET_SCHEMA
 from laion_etl.dataset.manifest import Part, relative_name
 from laion_etl.dataset.subsets import DataFile
 from laion_etl.dataset.versions import Release
-from laion_etl.publish.release import PIPELINE, Facts
+from laion_etl.report.publish_context import PIPELINE, Facts
 from laion_etl.settings import Settings, Stage, recorded
 
 FORMAT = 2

@@ -6,7 +6,7 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
 
 from laion_etl.dataset.variants import is_unsafe
-from laion_etl.publish import charts
+from laion_etl.report import charts
 
 TEMPLATES = Path(__file__).parent / "templates"
 _CAPTION_CHARS = 160

@@ -13,7 +13,7 @@ import resvg_py
 from markupsafe import Markup
 from PIL import ImageFont
 
-from laion_etl.publish.templating import TEMPLATES
+from laion_etl.report.templating import TEMPLATES
 
 WIDTH_PX = 1_200  # of a journal's column: 360 dots per inch
 _RULE = re.compile(r":root \{(.*?)\}", re.DOTALL)

@@ -11,9 +11,9 @@ from laion_etl.dataset.manifest import STATS, Manifest
 from laion_etl.dataset.subsets import DataFile
 from laion_etl.dataset.versions import Release, Version, dataset_folder, read_versions, write_versions
 from laion_etl.io.storage import Store
-from laion_etl.publish import manifest
+from laion_etl.publish import manifest_writer as manifest
 from laion_etl.publish.presentation import CARD, DATASET_CARD, presentation
-from laion_etl.publish.release import Facts
+from laion_etl.report.publish_context import Facts
 
 
 def make_visible(facts: Facts, files: Sequence[DataFile], store: Store) -> StageStats:

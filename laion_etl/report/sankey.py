@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from laion_etl.publish.drawing import amount, path, rect, svg, text
+from laion_etl.report.svg import amount, path, rect, svg, text
 
 HEIGHT = 236.0  # of the widest node, SVG units
 _NODE_WIDTH = 11.0

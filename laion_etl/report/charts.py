@@ -10,7 +10,7 @@ from itertools import pairwise
 
 from markupsafe import Markup
 
-from laion_etl.publish.drawing import amount, line, path, rect, svg, text
+from laion_etl.report.svg import amount, line, path, rect, svg, text
 
 HEIGHT = 210.0  # of the columns of a histogram
 WIDTH = 560.0

@@ -10,8 +10,8 @@ from laion_etl.dataset.manifest import Part
 from laion_etl.dataset.scored import ScoredCrawl
 from laion_etl.dataset.subsets import Subset
 from laion_etl.dataset.versions import Release
-from laion_etl.publish.contact import Band
-from laion_etl.publish.statistics import Statistics
+from laion_etl.report.contact_sheets import Band
+from laion_etl.report.statistics import Statistics
 from laion_etl.settings import Settings
 
 PIPELINE = f"laion_etl {__version__}"

@@ -11,11 +11,11 @@ from laion_etl.core.schemas import SUBSET_EN, SUBSET_MULTI, SUBSET_NOLANG
 from laion_etl.dataset.funnel_report import FunnelRow
 from laion_etl.dataset.subsets import SUBSET_HIGH_RESOLUTION
 from laion_etl.dataset.variants import is_unsafe
-from laion_etl.publish import charts
-from laion_etl.publish.charts import Axis, Hexagon, Marker, Strip
-from laion_etl.publish.release import Facts
-from laion_etl.publish.sankey import Flow, Step, sankey
-from laion_etl.publish.statistics import (
+from laion_etl.report import charts
+from laion_etl.report.charts import Axis, Hexagon, Marker, Strip
+from laion_etl.report.publish_context import Facts
+from laion_etl.report.sankey import Flow, Step, sankey
+from laion_etl.report.statistics import (
     AESTHETIC_EDGES,
     BYTES_EDGES,
     CAPTION_EDGES,
@@ -27,7 +27,7 @@ from laion_etl.publish.statistics import (
     language_name,
     similarity_quantile,
 )
-from laion_etl.publish.templating import words
+from laion_etl.report.templating import words
 
 _BINS_PER_COLUMN = 4  # similarity: columns of 0.02
 LANGUAGES_SHOWN = 16

@@ -8,11 +8,11 @@ from markupsafe import Markup
 
 from laion_etl.core.funnel import DownloadStatus, ParseReason, ScoreReason
 from laion_etl.dataset.funnel_report import CrawlFunnel
-from laion_etl.publish import charts
-from laion_etl.publish.figures import LANGUAGES_SHOWN, kind, size
-from laion_etl.publish.release import Facts
-from laion_etl.publish.sketches import Repeats
-from laion_etl.publish.statistics import (
+from laion_etl.report import charts
+from laion_etl.report.figures import LANGUAGES_SHOWN, kind, size
+from laion_etl.report.publish_context import Facts
+from laion_etl.report.sketches import Repeats
+from laion_etl.report.statistics import (
     AESTHETIC_EDGES,
     BYTES_EDGES,
     CAPTION_EDGES,
@@ -24,7 +24,7 @@ from laion_etl.publish.statistics import (
     language_name,
     similarity_quantile,
 )
-from laion_etl.publish.templating import words
+from laion_etl.report.templating import words
 
 _MOST_ROWS = 12
 _DRAWN = (

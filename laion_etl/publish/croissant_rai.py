@@ -5,8 +5,8 @@ Properties that would need a person's work (annotators, their demographics, an e
 
 from typing import Any
 
-from laion_etl.publish.release import Facts
-from laion_etl.publish.wording import BIASES, LIMITS, MISUSES, PERSONAL, USES
+from laion_etl.publish.card_text import BIASES, LIMITS, MISUSES, PERSONAL, USES
+from laion_etl.report.publish_context import Facts
 
 _MACHINE_TOOLS = (
     "A language detector (CLD3 unless the settings say otherwise) names the language of each text.",

@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from laion_etl.dataset.subsets import NO_LANGUAGE, Subset, count_rows
-from laion_etl.publish.sketches import HexGrid, Repeats, Tally
+from laion_etl.report.sketches import HexGrid, Repeats, Tally
 
 Counts = NDArray[np.int64]
 Edges = NDArray[np.floating[Any]]
