@@ -21,10 +21,10 @@ from rich.table import Table
 
 from laion_etl.core.stage_stats import StageStats
 from laion_etl.dataset.versions import Release
-from laion_etl.explore.filters import Filters
-from laion_etl.explore.graph import Graph, GraphWriter
-from laion_etl.explore.query import Part, SearchIndex
-from laion_etl.explore.rows import ROW_SCHEMA, open_rows
+from laion_etl.search.filters import Filters
+from laion_etl.search.hnsw import Graph, GraphWriter
+from laion_etl.search.query import Part, SearchIndex
+from laion_etl.search.rows import ROW_SCHEMA, open_rows
 from laion_etl.settings import IndexSettings, PublishSettings
 
 Halves = NDArray[np.float16]

@@ -11,8 +11,8 @@ import pytest
 from laion_etl.core.errors import SettingsError
 from laion_etl.dataset import variants
 from laion_etl.download.images import ENCODINGS
-from laion_etl.explore import graph
 from laion_etl.parse import language
+from laion_etl.search import hnsw as graph
 from laion_etl.settings import (
     ClipSettings,
     DownloadSettings,

@@ -17,10 +17,10 @@ from laion_etl.core.schemas import plan_stats_name
 from laion_etl.core.stage_stats import StageStats, fingerprint
 from laion_etl.database import load
 from laion_etl.database.dedupe_keys import DedupeRule
-from laion_etl.explore.part import Part
 from laion_etl.io.storage import LocalStore
 from laion_etl.plan import stage as plan
 from laion_etl.publish.manifest_writer import shaping_settings
+from laion_etl.search.index_part import Part
 from laion_etl.settings import SettingField, Settings, Stage, load_settings, setting_fields
 
 FIELDS = {field.variable: field for field in setting_fields()}

@@ -14,8 +14,8 @@ from laion_etl.io.storage import Store
 from laion_etl.settings import Settings
 
 if TYPE_CHECKING:
-    from laion_etl.explore.published import Published
-    from laion_etl.explore.query import Hit, SearchIndex
+    from laion_etl.search.published_rows import Published
+    from laion_etl.search.query import Hit, SearchIndex
 
 
 _PLAIN_COLUMNS = (
@@ -26,7 +26,7 @@ _PLAIN_COLUMNS = (
 
 def index(version: VersionOption = "", name: NameOption = "", as_json: JsonOption = False) -> None:
     """Published dataset -> index of its pictures, for search and explore."""
-    from laion_etl.explore.stage import index_dataset
+    from laion_etl.search.stage import index_dataset
 
     settings, store, published = _open(name, version)
     with progress(console, f"index {published.release.version}") as report:
@@ -63,7 +63,7 @@ def search(  # noqa: PLR0913, PLR0917 - Typer's way to say what options there ar
     as_json: JsonOption = False,
 ) -> None:
     """Pictures of a published dataset by a text, a picture, or a sample of it."""
-    from laion_etl.explore.filters import Filters
+    from laion_etl.search.filters import Filters
 
     if sum((bool(query), image is not None, like is not None)) != 1:
         raise typer.BadParameter("give one of: a text, --image, --like")
@@ -88,7 +88,7 @@ def explore(
 ) -> None:
     """A local web page to search a published dataset by text and picture."""
     try:
-        from laion_etl.explore.serve import serve
+        from laion_etl.search.serve import serve
     except ImportError as error:
         raise SettingsError(f"the page needs {error.name}, which is installed with Airflow") from error
     settings, store, published = _open(name, version)
@@ -97,7 +97,7 @@ def explore(
 
 def _open(name: str, version: str) -> "tuple[Settings, Store, Published]":
     from laion_etl.dataset.versions import Release
-    from laion_etl.explore.published import find_published
+    from laion_etl.search.published_rows import find_published
 
     settings, store = settings_and_store()
     dataset = Release(name or settings.publish.name, version or "any").name  # checks both as folder names
@@ -105,15 +105,15 @@ def _open(name: str, version: str) -> "tuple[Settings, Store, Published]":
 
 
 def _opened(published: "Published", settings: Settings, store: Store) -> "SearchIndex":
-    from laion_etl.explore.query import open_index
+    from laion_etl.search.query import open_index
 
     return open_index(published, settings, store)
 
 
 def _vector(query: str, image: Path | None, opened: "SearchIndex", settings: Settings) -> Any:
-    from laion_etl.explore.pictures import Reader
-    from laion_etl.explore.query import check_model
     from laion_etl.score.model import load_model
+    from laion_etl.search.query import check_model
+    from laion_etl.search.query_encoder import Reader
 
     data = _read(image, settings.download.max_bytes) if image else b""
     model = load_model(settings.clip)

@@ -9,8 +9,8 @@ from laion_etl.settings import load_settings
 
 def index_demo(folder: Path, settings: dict[str, str]) -> str:
     """Indexes the dataset of the demo; how to look into it, as one command."""
-    from laion_etl.explore.published import find_published
-    from laion_etl.explore.stage import index_dataset
+    from laion_etl.search.published_rows import find_published
+    from laion_etl.search.stage import index_dataset
 
     file = folder / "laion_etl.toml"
     file.write_text(_toml(folder, settings))

@@ -26,7 +26,6 @@ from laion_etl.dataset.row_streams import read_rows
 from laion_etl.dataset.subsets import LANGUAGE_SUBSETS
 from laion_etl.dataset.variants import RESEARCH
 from laion_etl.dataset.versions import read_versions
-from laion_etl.explore.places import delete_unnamed
 from laion_etl.io.storage import Store
 from laion_etl.publish.manifest_writer import shaping_settings
 from laion_etl.publish.purge import purge_versions
@@ -39,9 +38,10 @@ from laion_etl.removal.rewrite import (
     rewrite_shard,
     stems,
 )
+from laion_etl.search.layout import delete_unnamed
 from laion_etl.settings import Settings
 
-_INDEX_PARTS = "_parts"  # laion_etl/explore/part.py
+_INDEX_PARTS = "_parts"  # laion_etl/search/index_part.py
 _COLUMNS = ["pair_id", "url", "md5", "sha256", "pdq"]
 _DATASET_COLUMNS = {"URL": "url", "hash": "hash"}
 _VERSIONS = re.compile(r"dataset/([^/]+)/versions\.json\Z")

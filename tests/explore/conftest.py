@@ -6,15 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from laion_etl.explore.pictures import Reader
-from laion_etl.explore.published import Published, find_published
-from laion_etl.explore.query import SearchIndex, open_index
-from laion_etl.explore.stage import index_dataset
 from laion_etl.io.storage import LocalStore
 from laion_etl.minicrawl.scenes import Scene
 from laion_etl.publish.stage import publish_dataset
 from laion_etl.score.model import ClipModel
 from laion_etl.score.stage import score_shards
+from laion_etl.search.published_rows import Published, find_published
+from laion_etl.search.query import SearchIndex, open_index
+from laion_etl.search.query_encoder import Reader
+from laion_etl.search.stage import index_dataset
 from laion_etl.settings import CoreSettings, Settings
 from tests.score.conftest import CRAWL, TINY_SETTINGS, Entry, fitting, tiny_model, write_shard
 

@@ -11,18 +11,18 @@ import pytest
 from laion_etl.core.errors import InputError, MissingInputError
 from laion_etl.core.schemas import scored_stem
 from laion_etl.core.stage_stats import StageStats
-from laion_etl.explore.filters import Filters
-from laion_etl.explore.graph import Graph, GraphWriter
-from laion_etl.explore.pictures import stored_picture
-from laion_etl.explore.published import find_published
-from laion_etl.explore.query import SearchIndex, open_index
-from laion_etl.explore.stage import index_dataset
 from laion_etl.io.storage import LocalStore, Store
 from laion_etl.io.tarshard import member_places, read_members
 from laion_etl.publish.purge import purge_versions
 from laion_etl.publish.stage import publish_dataset
 from laion_etl.removal.lists import read_list
 from laion_etl.removal.stage import remove
+from laion_etl.search.filters import Filters
+from laion_etl.search.hnsw import Graph, GraphWriter
+from laion_etl.search.published_rows import find_published
+from laion_etl.search.query import SearchIndex, open_index
+from laion_etl.search.query_encoder import stored_picture
+from laion_etl.search.stage import index_dataset
 from laion_etl.settings import IndexSettings, Settings
 from tests.explore.conftest import CRAWL, World
 

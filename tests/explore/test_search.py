@@ -14,11 +14,11 @@ from typer.testing import CliRunner
 from laion_etl.cli import app
 from laion_etl.cli.explore import _clean
 from laion_etl.core.errors import InputError, MissingInputError
-from laion_etl.explore.filters import Filters
-from laion_etl.explore.pictures import Reader, ending_of, stored_picture
-from laion_etl.explore.query import Part, SearchIndex, check_model
 from laion_etl.minicrawl.held_out import photo
 from laion_etl.minicrawl.scenes import Scene
+from laion_etl.search.filters import Filters
+from laion_etl.search.query import Part, SearchIndex, check_model
+from laion_etl.search.query_encoder import Reader, ending_of, stored_picture
 from tests.explore.conftest import BY_SA, World
 from tests.score.conftest import CRAWL, jpeg, set_environment
 

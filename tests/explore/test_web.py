@@ -15,12 +15,12 @@ from PIL import Image
 from playwright.sync_api import Browser, Page, expect
 
 from laion_etl.core.errors import SettingsError
-from laion_etl.explore.filters import Filters
-from laion_etl.explore.pictures import Reader
-from laion_etl.explore.query import SearchIndex
-from laion_etl.explore.serve import _bound
-from laion_etl.explore.web import Explorer, build_app
 from laion_etl.minicrawl.scenes import Scene
+from laion_etl.search.filters import Filters
+from laion_etl.search.query import SearchIndex
+from laion_etl.search.query_encoder import Reader
+from laion_etl.search.serve import _bound
+from laion_etl.search.web import Explorer, build_app
 from tests.explore.conftest import HOSTILE, World
 from tests.score.conftest import jpeg
 

@@ -14,12 +14,12 @@ from laion_etl.core.errors import InputError, MissingInputError
 from laion_etl.core.host_resources import usable_cores
 from laion_etl.core.stage_stats import StageStats
 from laion_etl.dataset.versions import Release
-from laion_etl.explore.filters import Filters, Mask
-from laion_etl.explore.graph import Floats, Graph, Rows
-from laion_etl.explore.places import STATS, index_stats, part_stem
-from laion_etl.explore.published import Published
-from laion_etl.explore.rows import open_rows
 from laion_etl.io.storage import Store, local_copy
+from laion_etl.search.filters import Filters, Mask
+from laion_etl.search.hnsw import Floats, Graph, Rows
+from laion_etl.search.layout import STATS, index_stats, part_stem
+from laion_etl.search.published_rows import Published
+from laion_etl.search.rows import open_rows
 from laion_etl.settings import PublishSettings, Settings
 
 MOST_RESULTS = 1_000

@@ -14,10 +14,10 @@ from threading import Event
 from laion_etl.core.errors import InputError
 from laion_etl.core.stage_stats import StageStats, fingerprint
 from laion_etl.dataset.scored import ScoredBatch, ScoredCrawl, find_scored
-from laion_etl.explore.part import COUNTED, FORMAT, Batch, Part, most
-from laion_etl.explore.places import STATS, delete_unnamed, index_stats
-from laion_etl.explore.published import Published, PublishedBatch
 from laion_etl.io.storage import Store
+from laion_etl.search.index_part import COUNTED, FORMAT, Batch, Part, most
+from laion_etl.search.layout import STATS, delete_unnamed, index_stats
+from laion_etl.search.published_rows import Published, PublishedBatch
 from laion_etl.settings import IndexSettings, Settings, Stage, shaping
 
 Report = Callable[[int, int], None]

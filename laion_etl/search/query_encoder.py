@@ -12,14 +12,14 @@ from PIL import Image
 from laion_etl.core.errors import InputError, MissingInputError
 from laion_etl.core.host_resources import usable_cores
 from laion_etl.core.schemas import batch_of, scored_stem
-from laion_etl.explore.graph import Floats
-from laion_etl.explore.query import Hit
 from laion_etl.io.storage import Store
 from laion_etl.io.tarshard import BLOCK, TarError, member_of
 from laion_etl.score.model import ClipModel
 from laion_etl.score.pixels import PixelPlan, Pixels
 from laion_etl.score.preparers import Material, Preparers
 from laion_etl.score.shared import Plans
+from laion_etl.search.hnsw import Floats
+from laion_etl.search.query import Hit
 from laion_etl.settings import Settings
 
 MEDIA_TYPES = {"jpg": "image/jpeg", "png": "image/png", "webp": "image/webp", "avif": "image/avif"}

@@ -19,12 +19,12 @@ from starlette.concurrency import run_in_threadpool
 
 from laion_etl.core.errors import InputError, LaionEtlError, MissingInputError
 from laion_etl.dataset.subsets import subsets
-from laion_etl.explore.filters import Filters, is_safe
-from laion_etl.explore.gatekeeper import Gatekeeper
-from laion_etl.explore.graph import Floats
-from laion_etl.explore.pictures import MEDIA_TYPES, Reader, stored_picture
-from laion_etl.explore.query import Hit, SearchIndex
 from laion_etl.io.storage import Store
+from laion_etl.search.filters import Filters, is_safe
+from laion_etl.search.hnsw import Floats
+from laion_etl.search.query import Hit, SearchIndex
+from laion_etl.search.query_encoder import MEDIA_TYPES, Reader, stored_picture
+from laion_etl.search.security_middleware import Gatekeeper
 from laion_etl.settings import Settings
 
 STATIC = Path(__file__).parent / "static"

@@ -8,11 +8,11 @@ import uvicorn
 from rich.console import Console
 
 from laion_etl.core.errors import SettingsError
-from laion_etl.explore.pictures import Reader
-from laion_etl.explore.query import SearchIndex, check_model
-from laion_etl.explore.web import Explorer, build_app
 from laion_etl.io.storage import Store
 from laion_etl.score.model import load_model
+from laion_etl.search.query import SearchIndex, check_model
+from laion_etl.search.query_encoder import Reader
+from laion_etl.search.web import Explorer, build_app
 from laion_etl.settings import Settings
 
 _HOST = "127.0.0.1"

@@ -17,10 +17,10 @@ from laion_etl.core.schemas import batch_name
 from laion_etl.core.stage_stats import Output, StageStats, fingerprint
 from laion_etl.dataset.scored import ScoredBatch, ScoredCrawl, read_batch
 from laion_etl.dataset.subsets import published_rows
-from laion_etl.explore.graph import GraphWriter
-from laion_etl.explore.places import STATS, part_stem
-from laion_etl.explore.rows import ROW_SCHEMA, Place, counted, picture_places, with_places
 from laion_etl.io.storage import Store
+from laion_etl.search.hnsw import GraphWriter
+from laion_etl.search.layout import STATS, part_stem
+from laion_etl.search.rows import ROW_SCHEMA, Place, counted, picture_places, with_places
 from laion_etl.settings import IndexSettings, Stage, shaping
 
 FORMAT = 1
