@@ -26,7 +26,7 @@ $(READY): requirements.txt pyproject.toml
 	@# and also of what next to nothing imports: a third of all.
 	-@$(BIN)/python -m compileall -q -j 0 -x '$(RARELY_IMPORTED)' $(VENV)/lib >/dev/null 2>&1
 	@# The compiled loops of parse and load, which their first run would wait for.
-	-@$(BIN)/python -m laion_etl.compile
+	-@$(BIN)/python -m laion_etl.cli.warm_kernels
 	@touch $(READY)
 
 demo: setup  ## the mini crawl through Airflow to a published dataset and a report

@@ -22,15 +22,15 @@ import torch
 
 from laion_etl.core.host_resources import usable_cores
 from laion_etl.io.storage import LocalStore
-from laion_etl.score.chunks import begin_chunk
+from laion_etl.score.device_transfer import FromDevice, Later
+from laion_etl.score.encode import begin_chunk
 from laion_etl.score.model import ClipModel, load_model
 from laion_etl.score.pixels import Pixels
-from laion_etl.score.preparers import Preparers
-from laion_etl.score.samples import Sample, chunked, shard_samples
+from laion_etl.score.preprocess_pool import Preparers
 from laion_etl.score.scorer import Scorer, load_scorer
-from laion_etl.score.shared import Plans, Tokens
+from laion_etl.score.shard_reader import Sample, chunked, shard_samples
+from laion_etl.score.shared_tables import Plans, Tokens
 from laion_etl.score.stage import Tools, score_shards
-from laion_etl.score.transfer import FromDevice, Later
 from laion_etl.settings import ClipSettings, SafetySettings, Settings
 
 _MOST_SAMPLES_OF_FORWARD = {"cpu": 192}

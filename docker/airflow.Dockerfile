@@ -49,7 +49,7 @@ CMD ["airflow", "version"]
 
 FROM base AS all
 COPY --from=build-all /opt/laion /opt/laion
-RUN python -m laion_etl.compile
+RUN python -m laion_etl.cli.warm_kernels
 
 FROM base AS airflow
 COPY --from=build /opt/laion /opt/laion

@@ -47,7 +47,7 @@ check_worker() {
     if [ -n "${WAT:-}" ]; then
         install -m 644 "$WAT" "$work/try.warc.wat.gz"
     else
-        "$python" -c 'import sys; from laion_etl.compile import _sample; open(sys.argv[1], "wb").writelines(_sample())' \
+        "$python" -c 'import sys; from laion_etl.cli.warm_kernels import _sample; open(sys.argv[1], "wb").writelines(_sample())' \
             "$work/try.warc.wat.gz"
     fi
     run laion-etl-worker laion-etl --version

@@ -32,7 +32,7 @@ ENV PATH=/opt/laion/bin:$PATH PYTHONUNBUFFERED=1 LAION_ETL_DATA_DIR=/data
 USER 10001
 WORKDIR /home/laion
 # For CPUs of the kind the image is built on; others compile when they start.
-RUN python -m laion_etl.compile
+RUN python -m laion_etl.cli.warm_kernels
 # A command's exit code is its health: Kubernetes and Airflow read that, and the lease of a batch runs out.
 HEALTHCHECK NONE
 # Exec form and a handler of its own: SIGTERM reaches laion-etl also where it is process 1.

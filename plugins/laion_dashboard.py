@@ -22,7 +22,7 @@ def _app() -> Any:
     from airflow.api_fastapi.core_api.security import GetUserDep
 
     from laion_etl.dashboard.app import AirflowPlace, dashboard_app
-    from laion_etl.dashboard.sources import Sources
+    from laion_etl.dashboard.data_sources import Sources
 
     async def viewer(user: GetUserDep) -> Callable[[str], bool]:
         """Strangers get 401; a dump is shown to those who may read its DAG."""

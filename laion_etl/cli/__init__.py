@@ -11,7 +11,10 @@ import typer
 from typer.core import TyperGroup
 
 from laion_etl import __version__
-from laion_etl.cli import dataset, dumps, evaluation, explore, memory, stages, whole
+from laion_etl.cli import crawls as dumps
+from laion_etl.cli import dataset, evaluation, stages, whole
+from laion_etl.cli import db as memory
+from laion_etl.cli import search as explore
 from laion_etl.cli.common import RESULT, console
 from laion_etl.core.errors import Stopped
 

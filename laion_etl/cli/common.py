@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from laion_etl.console import summary
+from laion_etl.cli.console import summary
 from laion_etl.core.errors import SettingsError
 from laion_etl.core.stage_stats import StageStats
 from laion_etl.crawl import Partition, parse_selection, partitions

@@ -7,7 +7,7 @@ import typer
 from rich.table import Table
 
 from laion_etl.cli.common import JsonOption, NameOption, console, say, say_json, settings_and_store
-from laion_etl.console import progress
+from laion_etl.cli.console import progress
 
 
 def verify(

@@ -21,7 +21,7 @@ from laion_etl.cli.common import (
     show_nothing_new,
     show_places,
 )
-from laion_etl.console import progress, summary
+from laion_etl.cli.console import progress, summary
 from laion_etl.core.errors import InputError, SettingsError
 from laion_etl.crawl import Partition, read_numbers
 from laion_etl.io.storage import Store
@@ -126,7 +126,7 @@ def score(
     as_json: JsonOption = False,
 ) -> None:
     """Shards -> scored shards: CLIP similarity, safety and beauty."""
-    from laion_etl.score.devices import score_everywhere
+    from laion_etl.score.multi_gpu import score_everywhere
 
     settings, store = open_settings()
     batches = [_batch_of(uri) for uri in shard] if shard else _group(_planned(crawl, store), group)
@@ -143,7 +143,7 @@ def convert_head(
     target: Annotated[Path, typer.Argument(help="Safetensors file to write.")],
 ) -> None:
     """LAION's published NSFW head -> a file for LAION_ETL_SAFETY_NSFW_HEAD, without TensorFlow."""
-    from laion_etl.score.kerashead import read_keras_head
+    from laion_etl.score.keras_head import read_keras_head
 
     head = read_keras_head(source)
     head.save(target)

@@ -68,7 +68,7 @@ def ensure_compiled() -> None:
     """Has all kernels compiled, in a process whose memory ends with it, unless they are for this CPU."""
     if not compiled_marker().exists():
         # Should it fail, this process compiles for itself what it needs, or fails with the same cause.
-        subprocess.run([sys.executable, "-m", "laion_etl.compile"], check=False)
+        subprocess.run([sys.executable, "-m", "laion_etl.cli.warm_kernels"], check=False)
 
 
 def _copy_bytes(_: object, out: types.Array, _at: Any, data: types.Array, _start: Any, _count: Any) -> object:

@@ -20,13 +20,13 @@ from fastapi.responses import HTMLResponse
 
 from laion_etl.core.errors import LaionEtlError
 from laion_etl.dashboard.assets import CONTENT_TYPES, VERSION, asset, page
-from laion_etl.dashboard.crawlpage import CrawlPage
-from laion_etl.dashboard.details import batch_document, partition_document
-from laion_etl.dashboard.overviewpage import overview_document
+from laion_etl.dashboard.crawl_page import CrawlPage
+from laion_etl.dashboard.data_sources import Sources
+from laion_etl.dashboard.overview_page import overview_document
 from laion_etl.dashboard.published import Published
 from laion_etl.dashboard.samples import KEY, Sheets
 from laion_etl.dashboard.snapshots import Snapshot, Snapshots
-from laion_etl.dashboard.sources import Sources
+from laion_etl.dashboard.unit_details import batch_document, partition_document
 
 MaySee = Callable[[str], bool]  # whether who asks may see a crawl
 CrawlPath = Annotated[str, Path(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,95}$")]

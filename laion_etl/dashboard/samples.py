@@ -16,7 +16,7 @@ from typing import Any
 
 from laion_etl.core.errors import InputError
 from laion_etl.core.schemas import batch_name, scored_stem
-from laion_etl.dashboard.sources import Sources
+from laion_etl.dashboard.data_sources import Sources
 from laion_etl.dataset.scored import ScoredBatch, ScoredCrawl, read_batch
 from laion_etl.io.storage import Store
 from laion_etl.report.contact_sheets import Band, Sample, Sampler, pictures

@@ -10,7 +10,7 @@ from rich.console import Console
 
 from laion_etl.core.errors import SettingsError
 from laion_etl.dashboard.app import dashboard_app
-from laion_etl.dashboard.sources import Sources
+from laion_etl.dashboard.data_sources import Sources
 from laion_etl.settings import load_settings
 
 _LOOPBACK = ("127.0.0.1", "localhost")

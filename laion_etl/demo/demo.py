@@ -15,11 +15,11 @@ import laion_etl
 from laion_etl.core.errors import DemoError
 from laion_etl.dataset.funnel_report import crawl_funnel
 from laion_etl.demo.airflow import COMPONENTS, AirflowApi, environment, free_port
-from laion_etl.demo.folder import fresh_folder
+from laion_etl.demo.index_demo import index_demo
 from laion_etl.demo.login import new_login
-from laion_etl.demo.looking import index_demo
 from laion_etl.demo.progress import follow, stage_seconds
 from laion_etl.demo.services import Services
+from laion_etl.demo.workspace import fresh_folder
 from laion_etl.io.storage import open_store
 from laion_etl.minicrawl.build import MiniCrawl, build_minicrawl
 

@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 
 from laion_etl.core.host_resources import usable_cores
 from laion_etl.score.model import ClipModel
-from laion_etl.score.preparers import Material, Picture, Preparers
-from laion_etl.score.shared import Plans
+from laion_etl.score.preprocess_pool import Material, Picture, Preparers
+from laion_etl.score.shared_tables import Plans
 
 Floats = NDArray[np.float32]
 Label = TypeVar("Label")

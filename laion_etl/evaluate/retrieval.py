@@ -12,7 +12,7 @@ from laion_etl.core.schemas import shard_stem
 from laion_etl.evaluate.embed import embedded
 from laion_etl.io.storage import Store
 from laion_etl.score.model import ClipModel
-from laion_etl.score.samples import shard_samples
+from laion_etl.score.shard_reader import shard_samples
 
 Floats = NDArray[np.float32]
 KS = (1, 5, 10)

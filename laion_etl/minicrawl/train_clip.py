@@ -32,10 +32,10 @@ from laion_etl.minicrawl.aesthetic import train_head
 from laion_etl.minicrawl.held_out import calibrate, embed_photos, photo, quality, similarities
 from laion_etl.minicrawl.lexicon import LEXICONS
 from laion_etl.minicrawl.scenes import BACKGROUNDS, COLOURS, LANGUAGES, LAYOUTS, SHAPES, Scene, random_scene
-from laion_etl.score import tiny
+from laion_etl.score import demo_model as tiny
 from laion_etl.score.model import ClipModel, load_model, preprocessing
 from laion_etl.score.openclip import create_network, open_clip
-from laion_etl.score.texttower import encode_causal
+from laion_etl.score.text_tower import encode_causal
 from laion_etl.score.tokens import ClipTokenizer, text_plan
 from laion_etl.settings import ClipSettings
 

@@ -23,7 +23,7 @@ from torch.nn import functional
 
 from laion_etl.minicrawl.overlays import watermarked
 from laion_etl.minicrawl.scenes import draw, random_scene
-from laion_etl.score import tiny
+from laion_etl.score import demo_model as tiny
 from laion_etl.score.pixels import PixelPlan, load_pixels
 from laion_etl.score.watermark import read_watermark_model, save_ours, small_network
 

@@ -19,15 +19,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from laion_etl.core.errors import ModelError
-from laion_etl.score import tiny
+from laion_etl.score import demo_model as tiny
+from laion_etl.score.device_transfer import Floats, FromDevice, Later, to_device
 from laion_etl.score.hub import in_folder, is_layout
 from laion_etl.score.openclip import create_network, open_clip
 from laion_etl.score.pinned import PART, FromThreads, parts, pinned_threads
 from laion_etl.score.pixels import PixelPlan, Pixels
-from laion_etl.score.shared import Tokens
-from laion_etl.score.texttower import TextGroup, encode_texts, text_groups
+from laion_etl.score.shared_tables import Tokens
+from laion_etl.score.text_tower import TextGroup, encode_texts, text_groups
 from laion_etl.score.tokens import TextPlan, text_plan
-from laion_etl.score.transfer import Floats, FromDevice, Later, to_device
 from laion_etl.settings import ClipSettings
 
 if TYPE_CHECKING:

@@ -22,7 +22,7 @@ def open_clip() -> ModuleType:
     _make_torchvision_importable()
     import open_clip as module
 
-    from laion_etl.score.tiny import CONFIG_FILE
+    from laion_etl.score.demo_model import CONFIG_FILE
 
     module.add_model_config(CONFIG_FILE)
     found: ModuleType = module

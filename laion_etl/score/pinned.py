@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from laion_etl.core.host_resources import usable_cores
-from laion_etl.score.transfer import Floats
+from laion_etl.score.device_transfer import Floats
 
 if TYPE_CHECKING:
     import torch

@@ -7,18 +7,18 @@ from laion_etl.core.errors import ModelError
 from laion_etl.core.funnel import ScoreReason
 from laion_etl.core.schemas import subset_of_language
 from laion_etl.core.stage_stats import fingerprint
-from laion_etl.score import tiny
-from laion_etl.score.chunks import Chunk, Computing, Embeddings, Towers, begin_chunk, compute, text_plans
+from laion_etl.score import demo_model as tiny
+from laion_etl.score.device_transfer import Floats
+from laion_etl.score.encode import Chunk, Computing, Embeddings, Towers, begin_chunk, compute, text_plans
 from laion_etl.score.heads import LinearHead, TextAnchors, checked_file, load_anchors, load_head
 from laion_etl.score.model import ClipModel, load_model
-from laion_etl.score.nsfwhead import DenseHead, load_nsfw_head
+from laion_etl.score.nsfw_head import DenseHead, load_nsfw_head
 from laion_etl.score.pixels import PixelPlan
-from laion_etl.score.preparers import Preparers
+from laion_etl.score.preprocess_pool import Preparers
 from laion_etl.score.safety import PROMPTS, SafetyJudge, Verdict, load_prompts
-from laion_etl.score.samples import Row, Sample
-from laion_etl.score.shared import Plans
+from laion_etl.score.shard_reader import Row, Sample
+from laion_etl.score.shared_tables import Plans
 from laion_etl.score.thresholds import Thresholds, thresholds
-from laion_etl.score.transfer import Floats
 from laion_etl.score.watermark import WatermarkModel, load_watermark_model, read_watermark_model
 from laion_etl.settings import ClipSettings, SafetySettings, Settings
 

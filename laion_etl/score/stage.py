@@ -23,14 +23,14 @@ from laion_etl.core.schemas import SCORED_SCHEMA, scored_stem, shard_stem
 from laion_etl.core.stage_stats import Output, StageStats, fingerprint
 from laion_etl.io.storage import NewFile, Store
 from laion_etl.io.tarshard import finish, write_members
-from laion_etl.score.ahead import ahead
-from laion_etl.score.chunks import Chunk, Computing, samples_at_once
+from laion_etl.score.device_transfer import Floats, locked
+from laion_etl.score.encode import Chunk, Computing, samples_at_once
 from laion_etl.score.model import embedding_dim
-from laion_etl.score.preparers import Preparers
-from laion_etl.score.samples import Row, chunked, shard_samples
+from laion_etl.score.prefetch import ahead
+from laion_etl.score.preprocess_pool import Preparers
 from laion_etl.score.scorer import Scored, Scorer, load_scorer
-from laion_etl.score.shared import Plans
-from laion_etl.score.transfer import Floats, locked
+from laion_etl.score.shard_reader import Row, chunked, shard_samples
+from laion_etl.score.shared_tables import Plans
 from laion_etl.settings import Settings, Stage, shaping
 
 _BLOCKS = 7  # of samples beside a GPU: four being prepared, three it works on

@@ -7,7 +7,7 @@ they are used while both settings stand at their defaults, so a threshold someon
 
 from dataclasses import dataclass, fields
 
-from laion_etl.score import tiny
+from laion_etl.score import demo_model as tiny
 from laion_etl.score.model import is_tiny
 from laion_etl.settings import ClipSettings
 

@@ -23,10 +23,10 @@ from numpy.typing import NDArray
 
 from laion_etl.core.errors import ModelError
 from laion_etl.core.import_factory import is_factory, load_factory
+from laion_etl.score.device_transfer import FromDevice, Later
 from laion_etl.score.heads import checked_file
 from laion_etl.score.pinned import FromThreads, parts, pinned_threads
 from laion_etl.score.pixels import PixelPlan, Pixels
-from laion_etl.score.transfer import FromDevice, Later
 from laion_etl.settings import Settings
 
 if TYPE_CHECKING:

@@ -16,8 +16,8 @@ from laion_etl.io.storage import Store
 from laion_etl.io.tarshard import BLOCK, TarError, member_of
 from laion_etl.score.model import ClipModel
 from laion_etl.score.pixels import PixelPlan, Pixels
-from laion_etl.score.preparers import Material, Preparers
-from laion_etl.score.shared import Plans
+from laion_etl.score.preprocess_pool import Material, Preparers
+from laion_etl.score.shared_tables import Plans
 from laion_etl.search.hnsw import Floats
 from laion_etl.search.query import Hit
 from laion_etl.settings import Settings

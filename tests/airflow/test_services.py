@@ -11,9 +11,9 @@ import pytest
 
 from laion_etl.core.errors import DemoError
 from laion_etl.demo.airflow import TaskInstance
-from laion_etl.demo.folder import fresh_folder
 from laion_etl.demo.progress import stage_seconds, stage_states
 from laion_etl.demo.services import Services
+from laion_etl.demo.workspace import fresh_folder
 from tests.airflow.conftest import processes_of
 
 STUBBORN = """

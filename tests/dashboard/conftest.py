@@ -8,7 +8,7 @@ from fastapi import Header, HTTPException
 from fastapi.testclient import TestClient
 
 from laion_etl.dashboard.app import dashboard_app
-from laion_etl.dashboard.sources import Sources
+from laion_etl.dashboard.data_sources import Sources
 from laion_etl.database.embedded import EmbeddedServer
 from laion_etl.settings import CoreSettings, Settings
 from tests.dashboard.world import write_dump

@@ -9,8 +9,8 @@ from fastapi.testclient import TestClient
 
 from laion_etl.dashboard.app import dashboard_app
 from laion_etl.dashboard.assets import VERSION
+from laion_etl.dashboard.data_sources import Sources
 from laion_etl.dashboard.serve import local_viewer
-from laion_etl.dashboard.sources import Sources
 from laion_etl.database.embedded import EmbeddedServer
 from laion_etl.settings import CoreSettings, Settings
 from tests.dashboard.conftest import client_of

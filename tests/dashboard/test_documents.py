@@ -12,7 +12,7 @@ from laion_etl.alerts import Alert, Kind, Unit, deliver, resolve
 from laion_etl.core.schemas import partition_name
 from laion_etl.core.stage_stats import StageStats
 from laion_etl.dashboard.grids import Cell, batch_grid, runs
-from laion_etl.dashboard.statscache import StatsCache
+from laion_etl.dashboard.stats_cache import StatsCache
 from laion_etl.database.connection import open_database
 from laion_etl.io.storage import Store, open_store
 from laion_etl.publish.stage import publish_dataset

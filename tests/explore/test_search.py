@@ -12,7 +12,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from laion_etl.cli import app
-from laion_etl.cli.explore import _clean
+from laion_etl.cli.search import _clean
 from laion_etl.core.errors import InputError, MissingInputError
 from laion_etl.minicrawl.held_out import photo
 from laion_etl.minicrawl.scenes import Scene

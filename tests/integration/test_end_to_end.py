@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 from rich.console import Console
 
+from laion_etl.cli.local_run import LocalRun
 from laion_etl.core.schemas import DATASET_SCHEMA, pair_id
 from laion_etl.crawl import Partition, partitions
 from laion_etl.database.connection import open_database
@@ -26,7 +27,6 @@ from laion_etl.parse.stage import parse_partition
 from laion_etl.plan.stage import plan_batches
 from laion_etl.publish.stage import publish_dataset
 from laion_etl.reproduction import MINI_CRAWL
-from laion_etl.run import LocalRun
 from laion_etl.score.stage import score_shards
 from laion_etl.settings import ClipSettings, PlanSettings, Settings
 

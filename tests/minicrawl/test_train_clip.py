@@ -10,7 +10,7 @@ import torch
 from laion_etl.minicrawl import train_clip
 from laion_etl.minicrawl.scenes import Scene, random_scene
 from laion_etl.minicrawl.train_clip import CLASSES, CaptionTable, Plan, attributes, encode_texts
-from laion_etl.score import tiny
+from laion_etl.score import demo_model as tiny
 from laion_etl.score.openclip import create_network
 
 pytestmark = pytest.mark.slow

@@ -22,9 +22,9 @@ from laion_etl.io.tarshard import finish, write_member
 from laion_etl.minicrawl.held_out import photo
 from laion_etl.minicrawl.scenes import Scene, caption
 from laion_etl.score.model import ClipModel, load_model
-from laion_etl.score.preparers import Preparers
+from laion_etl.score.preprocess_pool import Preparers
 from laion_etl.score.scorer import load_scorer
-from laion_etl.score.shared import Plans
+from laion_etl.score.shared_tables import Plans
 from laion_etl.score.stage import Tools, score_shards
 from laion_etl.settings import ClipSettings, Settings
 

@@ -7,7 +7,7 @@ import pytest
 
 from laion_etl.core.errors import ModelError
 from laion_etl.io.storage import LocalStore
-from laion_etl.score.devices import devices, score_everywhere
+from laion_etl.score.multi_gpu import devices, score_everywhere
 from laion_etl.score.stage import score_shards
 from laion_etl.settings import ClipSettings
 from tests.score.conftest import (

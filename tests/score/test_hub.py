@@ -9,7 +9,7 @@ import pytest
 from safetensors.torch import save_file
 
 from laion_etl.core.errors import ModelError
-from laion_etl.score import tiny
+from laion_etl.score import demo_model as tiny
 from laion_etl.score.hub import in_folder
 from laion_etl.score.model import ClipModel, embedding_dim, load_model
 from laion_etl.settings import ClipSettings

@@ -11,9 +11,9 @@ import torch
 from safetensors.torch import save_file
 
 from laion_etl.core.errors import ModelError
+from laion_etl.score.demo_model import WEIGHTS_FILE
 from laion_etl.score.model import MAX_TEXT_CHARS, ClipModel, load_model
 from laion_etl.score.openclip import create_network
-from laion_etl.score.tiny import WEIGHTS_FILE
 from laion_etl.settings import ClipSettings
 from tests.score.conftest import TINY
 

@@ -13,13 +13,13 @@ from PIL import Image
 from laion_etl.core.errors import ModelError
 from laion_etl.minicrawl.held_out import photo
 from laion_etl.minicrawl.scenes import random_scene
-from laion_etl.score.ahead import ahead
 from laion_etl.score.model import ClipModel, pixel_plan
 from laion_etl.score.openclip import open_clip
 from laion_etl.score.pixels import PixelPlan, Pixels
 from laion_etl.score.pixels import load_pixels as load_all_pixels
-from laion_etl.score.preparers import Material, Preparers
-from laion_etl.score.shared import WAITING, Plans
+from laion_etl.score.prefetch import ahead
+from laion_etl.score.preprocess_pool import Material, Preparers
+from laion_etl.score.shared_tables import WAITING, Plans
 from laion_etl.score.tokens import TextPlan
 from tests.faults.test_killed import children_of
 

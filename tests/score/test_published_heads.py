@@ -15,10 +15,10 @@ from laion_etl.cli import app
 from laion_etl.core.errors import ModelError
 from laion_etl.io.storage import Store
 from laion_etl.score.heads import checked_file, load_anchors, load_head
-from laion_etl.score.kerashead import read_keras_head
-from laion_etl.score.nsfwhead import DenseHead, load_nsfw_head
+from laion_etl.score.keras_head import read_keras_head
+from laion_etl.score.nsfw_head import DenseHead, load_nsfw_head
 from laion_etl.score.scorer import load_scorer
-from laion_etl.score.tfbundle import BundleError, read_bundle
+from laion_etl.score.tf_checkpoint import BundleError, read_bundle
 from laion_etl.settings import SafetySettings
 from tests.score.conftest import CRAWL, TINY_SETTINGS, fitting, read_parquet, score, write_shard
 from tests.score.test_stage import STAR

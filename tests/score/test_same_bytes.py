@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from laion_etl.io.storage import LocalStore
-from laion_etl.score.chunks import SPAN
+from laion_etl.score.encode import SPAN
 from tests.score.conftest import CRAWL, TINY, scored_files, write_shard
 from tests.score.test_stage import more_than_a_span
 

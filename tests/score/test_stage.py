@@ -15,7 +15,7 @@ from laion_etl.core.stage_stats import StageStats
 from laion_etl.io.storage import Store
 from laion_etl.io.tarshard import read_members
 from laion_etl.minicrawl.scenes import LANGUAGES, Scene, caption, draw
-from laion_etl.score.chunks import SPAN
+from laion_etl.score.encode import SPAN
 from laion_etl.score.model import ClipModel
 from laion_etl.score.stage import score_shards
 from laion_etl.settings import Settings

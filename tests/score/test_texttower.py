@@ -6,7 +6,7 @@ import torch
 
 from laion_etl.score.model import ClipModel
 from laion_etl.score.openclip import create_network, open_clip
-from laion_etl.score.texttower import encode_texts
+from laion_etl.score.text_tower import encode_texts
 
 TEXTS = [
     "",

@@ -2,8 +2,8 @@
 
 from dataclasses import replace
 
+from laion_etl.score.demo_model import shipped_calibration
 from laion_etl.score.thresholds import thresholds
-from laion_etl.score.tiny import shipped_calibration
 from laion_etl.settings import ClipSettings
 from tests.score.conftest import TINY
 

@@ -15,10 +15,10 @@ from laion_etl.minicrawl.held_out import (
     similarities,
 )
 from laion_etl.minicrawl.scenes import LANGUAGES, random_scene
+from laion_etl.score.demo_model import AESTHETIC_FILE, MODELS, metadata, shipped_calibration
 from laion_etl.score.heads import load_head
 from laion_etl.score.model import ClipModel
 from laion_etl.score.safety import PROMPTS, NsfwTag, SafetyJudge, load_prompts
-from laion_etl.score.tiny import AESTHETIC_FILE, MODELS, metadata, shipped_calibration
 
 FRESH_SEED = 771
 SCENES = 200

@@ -10,8 +10,8 @@ import pytest
 from laion_etl.score.model import MAX_TEXT_CHARS, ClipModel
 from laion_etl.score.openclip import open_clip
 from laion_etl.score.pixels import PixelPlan
-from laion_etl.score.preparers import Material, Preparers
-from laion_etl.score.shared import Plans
+from laion_etl.score.preprocess_pool import Material, Preparers
+from laion_etl.score.shared_tables import Plans
 from laion_etl.score.tokens import ClipTokenizer, text_plan
 from tests.score.test_pixels import noisy, png
 

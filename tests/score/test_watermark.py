@@ -13,7 +13,7 @@ from laion_etl.io.storage import Store
 from laion_etl.minicrawl.overlays import watermarked
 from laion_etl.minicrawl.scenes import Scene, draw
 from laion_etl.minicrawl.train_watermark import Plan, quality, stored_pixels, train
-from laion_etl.score import tiny
+from laion_etl.score import demo_model as tiny
 from laion_etl.score.pixels import PixelPlan, Pixels
 from laion_etl.score.watermark import laion_network, load_watermark_model, read_watermark_model
 from laion_etl.settings import SafetySettings, Settings

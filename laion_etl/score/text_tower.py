@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from laion_etl.score.transfer import to_device
+from laion_etl.score.device_transfer import to_device
 
 if TYPE_CHECKING:
     import torch

@@ -1,6 +1,6 @@
 """Compiles the kernels of parse, load and score, by parsing, encoding and multiplying something made up.
 
-    python -m laion_etl.compile
+    python -m laion_etl.cli.warm_kernels
 
 Takes some twenty seconds and a hundred megabytes more than running what was compiled. `make setup` and the
 image do it ahead.

@@ -7,12 +7,12 @@ from typing import Any, TypeVar
 from laion_etl.core.errors import LaionEtlError
 from laion_etl.core.funnel import sentence_of
 from laion_etl.core.stage_stats import StageStats
+from laion_etl.dashboard.data_sources import Sources
+from laion_etl.dashboard.errors import Problem, problem
 from laion_etl.dashboard.failures import Trouble, TroubleCache, causes, failed_partitions, parked_batch
 from laion_etl.dashboard.grids import batch_grid, batch_grid_of_store, finished_numbers, partition_grid, runs
-from laion_etl.dashboard.problems import Problem, problem
 from laion_etl.dashboard.published import Published
-from laion_etl.dashboard.sources import Sources
-from laion_etl.dashboard.statscache import StatsCache
+from laion_etl.dashboard.stats_cache import StatsCache
 from laion_etl.database.connection import Database
 from laion_etl.dataset.funnel_report import STAGES, CrawlFunnel, funnel_of
 from laion_etl.report.crawl_status import CrawlStatus, LoadProgress, QueueProgress, crawl_status, stages_of

@@ -10,14 +10,14 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from laion_etl.score.device_transfer import Floats, Later
 from laion_etl.score.model import MAX_TEXT_CHARS, ClipModel
 from laion_etl.score.pixels import Pixels
-from laion_etl.score.preparers import Material, Prepared, Preparers
+from laion_etl.score.preprocess_pool import Material, Prepared, Preparers
 from laion_etl.score.products import row_products
-from laion_etl.score.samples import Sample
-from laion_etl.score.shared import Tokens
+from laion_etl.score.shard_reader import Sample
+from laion_etl.score.shared_tables import Tokens
 from laion_etl.score.tokens import TextPlan
-from laion_etl.score.transfer import Floats, Later
 from laion_etl.score.watermark import WatermarkModel, watermarks_later
 
 Places = NDArray[np.intp]

@@ -16,7 +16,7 @@ from typing import BinaryIO
 
 from laion_etl.sandbox.limits import confine
 from laion_etl.score.pixels import FORMATS, load_pixels
-from laion_etl.score.shared import READY, UNREADABLE, Plans, tables
+from laion_etl.score.shared_tables import READY, UNREADABLE, Plans, tables
 from laion_etl.score.tokens import ClipTokenizer
 
 ITEM = struct.Struct(">IIBHB")

@@ -8,7 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from laion_etl.cli.common import JsonOption, NameOption, VersionOption, console, say_json, settings_and_store
-from laion_etl.console import progress, summary
+from laion_etl.cli.console import progress, summary
 from laion_etl.core.errors import InputError, SettingsError
 from laion_etl.io.storage import Store
 from laion_etl.settings import Settings

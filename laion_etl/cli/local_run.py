@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from rich.console import Console
 
-from laion_etl.console import progress, summary
+from laion_etl.cli.console import progress, summary
 from laion_etl.core.stage_stats import StageStats
 from laion_etl.crawl import Partition
 from laion_etl.database.connection import open_database
@@ -17,7 +17,7 @@ from laion_etl.parse.stage import parse_partition
 from laion_etl.plan.stage import plan_batches
 from laion_etl.publish.completeness import Expected
 from laion_etl.publish.stage import publish_variants
-from laion_etl.score.devices import score_everywhere
+from laion_etl.score.multi_gpu import score_everywhere
 from laion_etl.settings import Settings
 
 

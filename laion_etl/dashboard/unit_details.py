@@ -7,7 +7,7 @@ from laion_etl.core.errors import LaionEtlError, StorageError
 from laion_etl.core.funnel import sentence_of
 from laion_etl.core.schemas import partition_name, scored_stem, shard_stem
 from laion_etl.core.stage_stats import StageStats
-from laion_etl.dashboard.sources import Sources
+from laion_etl.dashboard.data_sources import Sources
 from laion_etl.io.storage import Store
 
 _MOST_DAMAGES = 5

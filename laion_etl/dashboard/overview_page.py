@@ -9,9 +9,9 @@ from laion_etl.alerts.unresolved import FOLDER as UNRESOLVED
 from laion_etl.alerts.unresolved import failed_crawls
 from laion_etl.core.errors import LaionEtlError
 from laion_etl.crawl import known_crawls
-from laion_etl.dashboard.problems import Problem, problem
+from laion_etl.dashboard.data_sources import Sources
+from laion_etl.dashboard.errors import Problem, problem
 from laion_etl.dashboard.published import Published
-from laion_etl.dashboard.sources import Sources
 from laion_etl.report.crawl_status import crawls_to_plain
 
 _FOLDERS = ("pairs", "load", "shards", "scored")

@@ -21,8 +21,8 @@ import numpy as np
 
 from laion_etl.core.errors import ModelError
 from laion_etl.sandbox.limits import ENVIRONMENT
-from laion_etl.score.preparer_process import DONE, ENDINGS, ITEM
-from laion_etl.score.shared import READY, UNREADABLE, WAITING, Plans, Tables, tables
+from laion_etl.score.preprocess_worker import DONE, ENDINGS, ITEM
+from laion_etl.score.shared_tables import READY, UNREADABLE, WAITING, Plans, Tables, tables
 
 _MEMORY_MB = 2_048  # beside the shared memory
 _TIME_LIMIT_S = 20.0  # for one sample
@@ -206,7 +206,7 @@ class _Preparer:
         with other:
             self._process = subprocess.Popen(
                 [
-                    *(sys.executable, "-m", "laion_etl.score.preparer_process"),
+                    *(sys.executable, "-m", "laion_etl.score.preprocess_worker"),
                     *(str(descriptor), str(memory_mb), plans.to_json()),
                 ],
                 stdin=other.fileno(),

@@ -18,8 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from laion_etl.core.errors import ModelError
-from laion_etl.score.nsfwhead import DenseHead
-from laion_etl.score.tfbundle import BundleError, fields, read_bundle
+from laion_etl.score.nsfw_head import DenseHead
+from laion_etl.score.tf_checkpoint import BundleError, fields, read_bundle
 
 _MOST_BYTES = 200_000_000
 _LAYERS = re.compile(r"layer_with_weights-(\d+)/(kernel|bias|mean|variance)/\.ATTRIBUTES/VARIABLE_VALUE")
