@@ -2,9 +2,9 @@ from pathlib import Path
 
 import pytest
 
-from laion_etl.reference import reference
-from laion_etl.reproduction import reproduction
 from laion_etl.settings import SettingField, setting_fields
+from scripts.docs.reference import reference
+from scripts.docs.reproduction import reproduction
 
 
 def test_the_configuration_reference_is_current() -> None:

@@ -26,9 +26,9 @@ from laion_etl.minicrawl.web import MiniWeb
 from laion_etl.parse.stage import parse_partition
 from laion_etl.plan.stage import plan_batches
 from laion_etl.publish.stage import publish_dataset
-from laion_etl.reproduction import MINI_CRAWL
 from laion_etl.score.stage import score_shards
 from laion_etl.settings import ClipSettings, PlanSettings, Settings
+from scripts.docs.reproduction import MINI_CRAWL
 
 pytestmark = pytest.mark.slow
 

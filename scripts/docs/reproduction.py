@@ -28,7 +28,7 @@ MINI_CRAWL = {
 
 _INTRODUCTION = """# Reproduction
 
-Generated from `laion_etl/reproduction.py` by `make docs`; edit it there.
+Generated from `scripts/docs/reproduction.py` by `make docs`; edit it there.
 
 What the makers of LAION-5B said of their collection, beside what this pipeline does with its default
 settings. "Original" is taken from their announcement (laion.ai/blog/laion-5b, 2022; its sections on
