@@ -25,7 +25,7 @@ from laion_etl.blocklists import Blocklists
 from laion_etl.blocklists.compiled import map_hashes, sort_hashes, write_hashes
 from laion_etl.blocklists.patterns import UrlPatterns
 from laion_etl.blocklists.syntax import ListKind, TextReader
-from laion_etl.parse.kernels import Bytes
+from laion_etl.core.kernels import Bytes
 
 _CHUNK = 250_000
 _LOOKUPS = 1_000_000

@@ -19,7 +19,7 @@ LEFT_OUT = (
     "CHANGELOG.md",
     "tests/parse/",
     "tests/fuzz/",
-    "laion_etl/parse/data/",
+    "laion_etl/core/data/",
     "laion_etl/minicrawl/lexicon.py",
 )
 ALLOWED = "words: ok"

@@ -17,7 +17,7 @@ from laion_etl.blocklists.compiled import CompiledList, compiled_list
 from laion_etl.blocklists.hashes import mark_contained, mark_urls, name_blocked
 from laion_etl.blocklists.patterns import UrlPatterns, read_patterns
 from laion_etl.blocklists.syntax import ListKind
-from laion_etl.parse.kernels import Hashes
+from laion_etl.core.kernels import Hashes
 from laion_etl.settings import ParseSettings
 
 Mask = npt.NDArray[np.bool_]

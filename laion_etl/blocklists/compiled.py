@@ -22,9 +22,9 @@ import numpy as np
 
 from laion_etl.blocklists.hashes import drop_repeats
 from laion_etl.blocklists.syntax import ListKind, TextReader, hashes_of
+from laion_etl.core.kernels import Hashes
 from laion_etl.io.remote_files import CONNECT_TIMEOUT_S, READ_TIMEOUT_S, open_input
 from laion_etl.io.storage import s3_reader, storage_errors
-from laion_etl.parse.kernels import Hashes
 
 _FORMAT = "1"  # increase it with every change of the hashes: old files are then no longer found
 _HASH_BYTES = 8

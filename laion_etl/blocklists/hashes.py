@@ -7,8 +7,8 @@ found. It is written here because xxhash and the like cannot be called from numb
 
 import numpy as np
 
+from laion_etl.core.kernels import Bytes, Hashes, Ints
 from laion_etl.core.numba_cache import kernel
-from laion_etl.parse.kernels import Bytes, Hashes, Ints
 from laion_etl.urls.kernels import host_span
 
 # The key: the first 16 bytes of the SHA-256 of "laion_etl blocklist".

@@ -6,8 +6,8 @@ another file changes that it calls into.
 
 import numpy as np
 
+from laion_etl.core.kernels import Bytes, Hashes, Ints, constant
 from laion_etl.core.numba_cache import kernel
-from laion_etl.parse.kernels import Bytes, Hashes, Ints, constant
 
 _HTTP = constant(b"http://")
 _SCHEMES = constant(b"https")

@@ -21,7 +21,7 @@ from laion_etl.blocklists.hashes import hash_expressions, hash_names
 from laion_etl.blocklists.line_kernels import copy_urls, find_entries, find_plain_names, read_pair_ids
 from laion_etl.core.byte_arena import ByteArena
 from laion_etl.core.errors import InputError
-from laion_etl.parse.kernels import Hashes, Ints
+from laion_etl.core.kernels import Hashes, Ints
 from laion_etl.urls.normalize import resolve_urls
 
 _BLOCK_BYTES = 1 << 22

@@ -52,7 +52,7 @@ class ParseReason(Reason):
     )
     TRACKER = (
         "tracker",
-        "The image counts views: a known host (`laion_etl/parse/data/trackers.txt`), `1x1.png`, `spacer.png` "
+        "The image counts views: a known host (`laion_etl/core/data/trackers.txt`), `1x1.png`, `spacer.png` "
         "and the like.",
     )
     BLOCKED_DOMAIN = "blocked_domain", "The domain is on a blocklist (docs/blocklists.md)."

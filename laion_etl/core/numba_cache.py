@@ -23,7 +23,14 @@ from numba.extending import intrinsic
 from laion_etl.core.host_resources import can_be_written, user_cache
 
 _MARKER = "compiled"
-_SOURCES = ("parse/kernels/*.py", "database/kernels.py", "score/kernels.py")
+_SOURCES = (
+    "core/kernels.py",
+    "urls/kernels.py",
+    "blocklists/*.py",
+    "parse/kernels/*.py",
+    "database/kernels.py",
+    "score/kernels.py",
+)
 
 KernelT = TypeVar("KernelT", bound=Callable[..., object])
 
@@ -38,7 +45,7 @@ def _cache_folder() -> Path:
     digest.update(llvmlite.binding.get_host_cpu_name().encode())
     digest.update(llvmlite.binding.get_host_cpu_features().flatten().encode())
     for pattern in _SOURCES:
-        for source in sorted(Path(__file__).parent.glob(pattern)):
+        for source in sorted(Path(__file__).parents[1].glob(pattern)):
             digest.update(source.read_bytes())
     name = f"kernels-{digest.hexdigest()[:16]}"
     given = os.environ.get("NUMBA_CACHE_DIR")

@@ -1,9 +1,9 @@
 """The contact sheet: samples of a few scored batches, kept and rejected, with the pictures that may be shown.
 
-Reading them means reading tars, so a sheet is made only when somebody opens it, in the background, and kept
-for a while. What may be shown is decided where the report's sheets are made (report/contact_sheets.py): a picture
-is looked at only when its safety tag says UNLIKELY. All others are placeholders here, without their texts;
-there is nothing to click that would show them.
+Reading them means reading tars, so a sheet is made only when it is opened, in the background, and kept for a
+while. What may be shown is decided where the report's sheets are made (report/contact_sheets.py): an image is
+shown only when its safety tag says UNLIKELY. All others are placeholders here, without their captions; there is
+nothing to click that would show them.
 """
 
 import base64

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from laion_etl.parse.kernels import Bytes, Hashes
+from laion_etl.core.kernels import Bytes, Hashes
 from laion_etl.parse.kernels.pairs import add_unseen, count_texts, rehash
 
 _FIRST_SLOTS = 1 << 12

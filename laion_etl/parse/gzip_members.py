@@ -14,7 +14,7 @@ from isal import isal_zlib
 from isal.igzip_lib import IsalError
 
 from laion_etl.core.byte_arena import ByteArena
-from laion_etl.parse.kernels import Bytes, Ints, Longs
+from laion_etl.core.kernels import Bytes, Ints, Longs
 from laion_etl.parse.kernels.inflate import FULL, Decompressor, inflate_members
 
 _BrokenGzip: type[Exception] = IsalError  # type: ignore[assignment]  # declared as an instance by its stubs

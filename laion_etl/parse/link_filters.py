@@ -13,12 +13,12 @@ import pyarrow as pa
 from laion_etl.blocklists import Blocklists
 from laion_etl.core.byte_arena import ByteArena
 from laion_etl.core.funnel import Outcomes, ParseReason
+from laion_etl.core.kernels import Bytes, Ints
+from laion_etl.core.reason_codes import REASON_CODES, count_drops
 from laion_etl.parse.dedupe import RecentPairs, RepeatedTextCounter
-from laion_etl.parse.kernels import Bytes, Ints
 from laion_etl.parse.kernels.pairs import gather, pair_ids, text_hashes
 from laion_etl.parse.licence import NO_LICENCE
 from laion_etl.parse.placeholders import PlaceholderRule
-from laion_etl.parse.reason_codes import REASON_CODES, count_drops
 from laion_etl.parse.text import clean_texts
 from laion_etl.parse.wat_reader import LinkBatch
 from laion_etl.settings import ParseSettings

@@ -12,10 +12,10 @@ import numpy as np
 
 from laion_etl.core.byte_arena import ByteArena
 from laion_etl.core.funnel import ParseReason
+from laion_etl.core.kernels import Bytes, Hashes, Ints, constant, hash_of
+from laion_etl.core.reason_codes import REASON_CODES
 from laion_etl.core.wordlists import words
-from laion_etl.parse.kernels import Bytes, Hashes, Ints, constant, hash_of
 from laion_etl.parse.kernels.texts import IS_WORD, MAX_BYTES, MAY_BE, find_placeholders
-from laion_etl.parse.reason_codes import REASON_CODES
 from laion_etl.settings import ParseSettings
 
 WORDS = frozenset(words("placeholder-words"))

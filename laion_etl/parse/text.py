@@ -15,8 +15,8 @@ from ftfy.badness import is_bad
 from ftfy.fixes import unescape_html
 
 from laion_etl.core.byte_arena import ByteArena
+from laion_etl.core.kernels import Ints
 from laion_etl.core.wordlists import words
-from laion_etl.parse.kernels import Ints
 from laion_etl.parse.kernels.texts import NEEDS_CLEANING, judge_texts
 
 # A hostile page may have alt texts of megabytes; repairing more than this many times the kept length

@@ -12,8 +12,8 @@ import numpy as np
 from laion_etl.core.byte_arena import ByteArena
 from laion_etl.core.errors import InputError
 from laion_etl.core.funnel import Outcomes, RecordReason
+from laion_etl.core.kernels import Ints, Longs
 from laion_etl.parse.gzip_members import ByteSource, Damage, Members, read_members
-from laion_etl.parse.kernels import Ints, Longs
 from laion_etl.parse.kernels.records import (
     IMAGE_START,
     NOT_A_PAGE,

@@ -12,9 +12,9 @@ import pyarrow as pa
 
 from laion_etl.core.byte_arena import ByteArena
 from laion_etl.core.funnel import ParseReason
+from laion_etl.core.kernels import Bytes, Hashes, Ints, constant, hash_of
+from laion_etl.core.reason_codes import REASON_CODES
 from laion_etl.core.wordlists import words
-from laion_etl.parse.kernels import Bytes, Hashes, Ints, constant, hash_of
-from laion_etl.parse.reason_codes import REASON_CODES
 from laion_etl.settings import ParseSettings
 from laion_etl.urls.kernels import find_files, number_hosts
 from laion_etl.urls.public_suffix import public_suffixes, registered_domain

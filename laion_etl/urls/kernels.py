@@ -2,8 +2,8 @@
 
 import numpy as np
 
+from laion_etl.core.kernels import Bytes, Hashes, Ints, constant, equals, hash_of, holds
 from laion_etl.core.numba_cache import kernel
-from laion_etl.parse.kernels import Bytes, Hashes, Ints, constant, equals, hash_of, holds
 
 RESOLVED, NEEDS_PARSER = 0, 1
 

@@ -12,8 +12,8 @@ import numpy as np
 
 from laion_etl.core.byte_arena import ByteArena
 from laion_etl.core.funnel import ParseReason
-from laion_etl.parse.kernels import Bytes, Ints
-from laion_etl.parse.reason_codes import REASON_CODES
+from laion_etl.core.kernels import Bytes, Ints
+from laion_etl.core.reason_codes import REASON_CODES
 from laion_etl.settings import ParseSettings
 from laion_etl.urls.kernels import (
     BAD_EXTENSION,

@@ -7,8 +7,8 @@ from collections.abc import Callable
 import numpy as np
 
 from laion_etl.core.byte_arena import ByteArena
+from laion_etl.core.reason_codes import REASON_CODES
 from laion_etl.parse.placeholders import PlaceholderRule, placeholder
-from laion_etl.parse.reason_codes import REASON_CODES
 from laion_etl.parse.text import clean_alt, clean_texts
 from laion_etl.parse.wat_record import WatPage, records_of
 from laion_etl.settings import ParseSettings

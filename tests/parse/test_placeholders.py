@@ -5,8 +5,8 @@ from hypothesis import strategies as st
 
 from laion_etl.core.byte_arena import ByteArena
 from laion_etl.core.funnel import ParseReason
+from laion_etl.core.reason_codes import REASON_CODES
 from laion_etl.parse.placeholders import WORDS, PlaceholderRule, placeholder
-from laion_etl.parse.reason_codes import REASON_CODES
 from laion_etl.settings import ParseSettings
 from tests.parse.outcomes import link_outcome
 

@@ -14,8 +14,8 @@ import llvmlite.binding
 import numba
 import numpy as np
 
+from laion_etl.core.kernels import Bytes, Ints, Longs
 from laion_etl.core.numba_cache import kernel
-from laion_etl.parse.kernels import Bytes, Ints, Longs
 
 _DECOMPRESS = "libdeflate_gzip_decompress_ex"
 

@@ -4,8 +4,8 @@ import math
 
 import numpy as np
 
+from laion_etl.core.kernels import Bytes, Hashes, Ints, hash_of
 from laion_etl.core.numba_cache import kernel
-from laion_etl.parse.kernels import Bytes, Hashes, Ints, hash_of
 
 # RFC 1321, 3.4: the sines of its steps.
 _SINES = np.array([int(abs(math.sin(i + 1)) * 2**32) for i in range(64)], np.uint32)

@@ -10,8 +10,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from laion_etl.core.kernels import Bytes, Hashes, Ints, constant, equals
 from laion_etl.core.numba_cache import kernel
-from laion_etl.parse.kernels import Bytes, Hashes, Ints, constant, equals
 
 PAGE, NOT_A_PAGE, ODD = 0, 1, 2  # states of a record
 

@@ -2,8 +2,8 @@
 
 import numpy as np
 
+from laion_etl.core.kernels import Bytes, Hashes, Ints, hash_of, holds
 from laion_etl.core.numba_cache import kernel
-from laion_etl.parse.kernels import Bytes, Hashes, Ints, hash_of, holds
 
 EMPTY, CLEAN, NEEDS_CLEANING, ABSENT = 0, 1, 2, 3  # judgements of a text
 

@@ -3,7 +3,7 @@
 import numpy as np
 
 from laion_etl.core.funnel import Outcomes, ParseReason
-from laion_etl.parse.kernels import Bytes
+from laion_etl.core.kernels import Bytes
 
 _REASONS = tuple(ParseReason)
 REASON_CODES = {reason: code for code, reason in enumerate(_REASONS, 1)}
