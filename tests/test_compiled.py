@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from laion_etl.core import numba_cache as compiled
+from laion_etl.core import numba_cache
 
 
 def test_kernels_of_a_read_only_image_are_used_from_a_copy(
@@ -11,7 +11,7 @@ def test_kernels_of_a_read_only_image_are_used_from_a_copy(
 ) -> None:
     monkeypatch.delenv("NUMBA_CACHE_DIR")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    of_image = compiled._cache_folder()
+    of_image = numba_cache._cache_folder()
     (of_image / "compiled").touch()
     (of_image / "kernel.nbi").write_text("compiled")
 
@@ -20,7 +20,7 @@ def test_kernels_of_a_read_only_image_are_used_from_a_copy(
 
     monkeypatch.setattr(tempfile, "TemporaryFile", read_only)
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    copy = compiled._cache_folder()
+    copy = numba_cache._cache_folder()
     assert copy != of_image
     assert copy.name == of_image.name  # by which a process started from here knows it
     assert (copy / "kernel.nbi").read_text() == "compiled"

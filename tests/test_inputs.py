@@ -11,8 +11,7 @@ import boto3
 import pytest
 
 from laion_etl.core.errors import InputError, MissingInputError
-from laion_etl.io import remote_files as inputs
-from laion_etl.io import storage
+from laion_etl.io import remote_files, storage
 from laion_etl.io.remote_files import open_input, read_input
 
 DATA = bytes(range(256)) * 4_000  # about a megabyte
@@ -128,7 +127,7 @@ def test_a_server_that_can_not_resume_is_an_error() -> None:
 
 
 def test_a_body_that_never_goes_on_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(inputs, "_RETRIES", 2)
+    monkeypatch.setattr(remote_files, "_RETRIES", 2)
     with (
         server(
             lambda n, _: response("206 Partial Content" if n else "200 OK", b"" if n else b"abc", 9)

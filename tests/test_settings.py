@@ -12,7 +12,7 @@ from laion_etl.core.errors import SettingsError
 from laion_etl.dataset import variants
 from laion_etl.download.images import ENCODINGS
 from laion_etl.parse import language
-from laion_etl.search import hnsw as graph
+from laion_etl.search import hnsw
 from laion_etl.settings import (
     ClipSettings,
     DownloadSettings,
@@ -286,6 +286,6 @@ def test_what_the_code_can_do_is_what_settings_offer() -> None:
         return set(FIELDS[variable].declaration.choices)
 
     assert choices("LAION_ETL_DOWNLOAD_ENCODE_FORMAT") == set(ENCODINGS)
-    assert choices("LAION_ETL_INDEX_DTYPE") == set(graph._METRICS) == set(graph._TYPES)
+    assert choices("LAION_ETL_INDEX_DTYPE") == set(hnsw._METRICS) == set(hnsw._TYPES)
     assert choices("LAION_ETL_PARSE_LANGUAGE_DETECTOR") == set(language._SHIPPED)
     assert choices("LAION_ETL_PUBLISH_VARIANTS") == set(variants.VARIANTS)

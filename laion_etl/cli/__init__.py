@@ -11,10 +11,7 @@ import typer
 from typer.core import TyperGroup
 
 from laion_etl import __version__
-from laion_etl.cli import crawls as dumps
-from laion_etl.cli import dataset, evaluation, stages, whole
-from laion_etl.cli import db as memory
-from laion_etl.cli import search as explore
+from laion_etl.cli import crawls, dataset, db, evaluation, search, stages, whole
 from laion_etl.cli.common import RESULT, console
 from laion_etl.core.errors import Stopped
 
@@ -59,9 +56,9 @@ def _main(
 
 # In the order of --help.
 _COMMANDS: dict[str, Callable[..., None]] = {
-    "crawls": dumps.crawls,
-    "estimate": dumps.estimate_crawl,
-    "discover": dumps.discover,
+    "crawls": crawls.crawls,
+    "estimate": crawls.estimate_crawl,
+    "discover": crawls.discover,
     "parse": stages.parse,
     "load": stages.load,
     "plan": stages.plan,
@@ -77,14 +74,14 @@ _COMMANDS: dict[str, Callable[..., None]] = {
     "verify": dataset.verify,
     "diff": dataset.diff,
     "remove": dataset.remove,
-    "index": explore.index,
-    "search": explore.search,
-    "explore": explore.explore,
+    "index": search.index,
+    "search": search.search,
+    "explore": search.explore,
     "calibrate": evaluation.calibrate,
     "convert-head": stages.convert_head,
-    "migrate": memory.migrate,
-    "memory-export": memory.memory_export,
-    "memory-import": memory.memory_import,
+    "migrate": db.migrate,
+    "memory-export": db.memory_export,
+    "memory-import": db.memory_import,
 }
 for _named, _command in _COMMANDS.items():
     app.command(_named)(_command)

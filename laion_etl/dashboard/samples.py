@@ -2,8 +2,8 @@
 
 Reading them means reading tars, so a sheet is made only when it is opened, in the background, and kept for a
 while. What may be shown is decided where the report's sheets are made (report/contact_sheets.py): an image is
-shown only when its safety tag says UNLIKELY. All others are placeholders here, without their captions; there is
-nothing to click that would show them.
+shown only when its safety tag says UNLIKELY. All others are placeholders here, without their captions, and
+no link leads to them.
 """
 
 import base64

@@ -32,7 +32,7 @@ from laion_etl.minicrawl.aesthetic import train_head
 from laion_etl.minicrawl.held_out import calibrate, embed_photos, photo, quality, similarities
 from laion_etl.minicrawl.lexicon import LEXICONS
 from laion_etl.minicrawl.scenes import BACKGROUNDS, COLOURS, LANGUAGES, LAYOUTS, SHAPES, Scene, random_scene
-from laion_etl.score import demo_model as tiny
+from laion_etl.score import demo_model
 from laion_etl.score.model import ClipModel, load_model, preprocessing
 from laion_etl.score.openclip import create_network, open_clip
 from laion_etl.score.text_tower import encode_causal
@@ -64,23 +64,23 @@ def train(plan: Plan, folder: Path) -> None:
     """Trains, calibrates, measures and writes weights, metadata and aesthetic head to the folder."""
     torch.set_num_threads(plan.threads)
     torch.manual_seed(plan.seed)
-    network = create_network(tiny.NAME)
+    network = create_network(demo_model.NAME)
     scenes, pixels = render(plan)
     texts = CaptionTable()
     _fit(network, scenes, pixels, texts, plan)
-    weights = folder / tiny.WEIGHTS_FILE.name
-    save_file(tiny.compact(network.state_dict(), texts.seen), weights)
-    model = load_model(ClipSettings(model=tiny.NAME, pretrained=str(weights), device="cpu"))
+    weights = folder / demo_model.WEIGHTS_FILE.name
+    save_file(demo_model.compact(network.state_dict(), texts.seen), weights)
+    model = load_model(ClipSettings(model=demo_model.NAME, pretrained=str(weights), device="cpu"))
     head, correlation = train_head(model, plan.seed + 3)
-    torch.save(head, folder / tiny.AESTHETIC_FILE.name)
+    torch.save(head, folder / demo_model.AESTHETIC_FILE.name)
     metadata = {
-        "config": json.loads(tiny.CONFIG_FILE.read_text()),
+        "config": json.loads(demo_model.CONFIG_FILE.read_text()),
         "plan": asdict(plan),
         "languages": LANGUAGES,
         **evaluate(model, plan),
         "aesthetic": {"rule": "colourfulness on a scale of 1 to 10", "held_out_correlation": correlation},
     }
-    (folder / tiny.METADATA_FILE.name).write_text(json.dumps(metadata, indent=1) + "\n")
+    (folder / demo_model.METADATA_FILE.name).write_text(json.dumps(metadata, indent=1) + "\n")
     log.info("%s", json.dumps(metadata["measured"]))
 
 
@@ -134,7 +134,7 @@ def _training_scene(rng: random.Random) -> Scene:
 
 def _render_chunk(jobs: Sequence[tuple[Scene, int]]) -> NDArray[np.float16]:
     """Some pictures, through the preprocessing used for inference."""
-    network = create_network(tiny.NAME)
+    network = create_network(demo_model.NAME)
     preprocess = preprocessing(network)
     made = [preprocess(photo(scene, random.Random(seed), longest=300)) for scene, seed in jobs]
     pixels: NDArray[np.float16] = torch.stack(made).to(torch.float16).numpy()
@@ -148,7 +148,7 @@ class CaptionTable:
     """Tokens of every caption of every scene in every language, made once."""
 
     def __init__(self) -> None:
-        theirs = open_clip().get_tokenizer(tiny.NAME)
+        theirs = open_clip().get_tokenizer(demo_model.NAME)
         tokenize = _fast_tokenizer(theirs)
         self._tokens: dict[tuple[int, ...], torch.Tensor] = {}
         for colour, shape, background, layout in product(COLOURS, SHAPES, BACKGROUNDS, [*LAYOUTS, "hazard"]):
@@ -188,7 +188,7 @@ def _fast_tokenizer(theirs: Any) -> Callable[[Sequence[str]], torch.Tensor]:
     """The same tokens (n, context) in a fifth of the time."""
     plan = text_plan(theirs)
     if plan is None:
-        raise ModelError(f"{tiny.NAME} does not have CLIP's tokenizer")
+        raise ModelError(f"{demo_model.NAME} does not have CLIP's tokenizer")
     ours, context = ClipTokenizer(plan), plan.context
 
     def tokenize(texts: Sequence[str]) -> torch.Tensor:
@@ -304,7 +304,7 @@ def main(
     seed: Annotated[int, typer.Option(help="Same seed, same data and order.")] = DEFAULT.seed,
     steps: Annotated[int, typer.Option(help="Training steps.")] = DEFAULT.steps,
     images: Annotated[int, typer.Option(help="Pictures drawn.")] = DEFAULT.images,
-    folder: Annotated[Path, typer.Option(help="Where the files go.")] = tiny.MODELS,
+    folder: Annotated[Path, typer.Option(help="Where the files go.")] = demo_model.MODELS,
 ) -> None:
     """Train the demo's CLIP on drawn scenes and write its files to laion_etl/score/models."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")

@@ -23,7 +23,7 @@ from torch.nn import functional
 
 from laion_etl.minicrawl.overlays import watermarked
 from laion_etl.minicrawl.scenes import draw, random_scene
-from laion_etl.score import demo_model as tiny
+from laion_etl.score import demo_model
 from laion_etl.score.pixels import PixelPlan, load_pixels
 from laion_etl.score.watermark import read_watermark_model, save_ours, small_network
 
@@ -56,7 +56,7 @@ def train(plan: Plan, folder: Path) -> None:
     torch.manual_seed(plan.seed)
     network = small_network(CHANNELS)
     _fit(network, *render(plan.images, plan.seed, plan.threads), plan)
-    path = folder / tiny.WATERMARK_FILE.name
+    path = folder / demo_model.WATERMARK_FILE.name
     save_ours(network, SIDE, path)
     pixels, marked = render(plan.held_out, plan.seed + 1, plan.threads)
     found = quality(read_watermark_model(path, "cpu").score(pixels), marked)
@@ -136,7 +136,7 @@ def main(
     seed: Annotated[int, typer.Option(help="Same seed, same data and order.")] = DEFAULT.seed,
     images: Annotated[int, typer.Option(help="Pictures drawn.")] = DEFAULT.images,
     epochs: Annotated[int, typer.Option(help="Times each is shown.")] = DEFAULT.epochs,
-    folder: Annotated[Path, typer.Option(help="Where the files go.")] = tiny.MODELS,
+    folder: Annotated[Path, typer.Option(help="Where the files go.")] = demo_model.MODELS,
 ) -> None:
     """Train the demo's watermark model on drawn pictures and write its files to laion_etl/score/models."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")

@@ -6,12 +6,12 @@ from dataclasses import replace
 
 from laion_etl.core.errors import ChangedError, InputError
 from laion_etl.core.stage_stats import Output, StageStats
-from laion_etl.dataset import manifest as listing
+from laion_etl.dataset import manifest
 from laion_etl.dataset.manifest import STATS, Manifest
 from laion_etl.dataset.subsets import DataFile
 from laion_etl.dataset.versions import Release, Version, dataset_folder, read_versions, write_versions
 from laion_etl.io.storage import Store
-from laion_etl.publish import manifest_writer as manifest
+from laion_etl.publish import manifest_writer
 from laion_etl.publish.presentation import CARD, DATASET_CARD, presentation
 from laion_etl.report.publish_context import Facts
 
@@ -33,7 +33,7 @@ def make_visible(facts: Facts, files: Sequence[DataFile], store: Store) -> Stage
                 "(laion-etl verify) and publish again"
             )
         current = versions.current
-        before = listing.read_manifest(release.name, current, store) if current else None
+        before = manifest.read_manifest(release.name, current, store) if current else None
         written = _describe(facts, files, before, store)
         _delete_others(release, {file.name for file in written}, store)
         stats = replace(facts.stats, outputs=tuple(Output(f.name, f.bytes, f.sha256) for f in written))
@@ -55,7 +55,7 @@ def _describe(
         *files,
         *(_write(known, name, data, store) for name, data in presentation(known, files, others, store)),
     ]
-    return [*written, _write(known, listing.NAME, manifest.manifest(known, written, others), store)]
+    return [*written, _write(known, manifest.NAME, manifest_writer.manifest(known, written, others), store)]
 
 
 def _write(facts: Facts, name: str, data: bytes, store: Store) -> DataFile:

@@ -23,7 +23,7 @@ from laion_etl.core.funnel import PublishReason
 from laion_etl.core.stage_stats import Output
 from laion_etl.dataset.scored import ScoredBatch, ScoredCrawl, read_batch
 from laion_etl.io.storage import Store
-from laion_etl.publish import image_hashes as pictures
+from laion_etl.publish import image_hashes
 from laion_etl.settings import PublishSettings
 
 DUPLICATE = PublishReason.DUPLICATE_IMAGE.value
@@ -72,7 +72,7 @@ def compared_with(
     """The picture files of earlier crawls that `find_redundant` looks at."""
     if settings.duplicates == "keep" or not settings.duplicates_of_earlier:
         return ()
-    return pictures.of_earlier_crawls(dataset, scored.crawl, store)
+    return image_hashes.of_earlier_crawls(dataset, scored.crawl, store)
 
 
 def find_redundant(
@@ -121,7 +121,9 @@ def _read(scored: ScoredCrawl, rows_of: Callable[[ScoredBatch], Iterable[pa.Reco
             sides = (
                 kept[name].cast(pa.int64()).fill_null(0) for name in ("original_width", "original_height")
             )
-            found = pictures.hashed(pictures.digests(kept["sha256"]), pictures.digests(kept["pdq"]))
+            found = image_hashes.hashed(
+                image_hashes.digests(kept["sha256"]), image_hashes.digests(kept["pdq"])
+            )
             parts.append(
                 _Samples(
                     np.asarray(kept["key"].to_pylist(), "S"),
@@ -152,7 +154,7 @@ def _known_earlier(
     index = None if bits is None else NearIndex(samples.pdq[said], bits)
     near = np.zeros(len(said), np.bool_)
     for output in earlier:
-        for known in pictures.read(output, store):
+        for known in image_hashes.read(output, store):
             np.add.at(opened, np.searchsorted(files, known.sha256, "left"), 1)
             np.add.at(opened, np.searchsorted(files, known.sha256, "right"), -1)
             if index is not None:

@@ -16,7 +16,7 @@ import pyarrow as pa
 from laion_etl.blocklists.removal_requests import Matcher, read_requests
 from laion_etl.core.errors import InputError
 from laion_etl.core.stage_stats import Output, StageStats, fingerprint
-from laion_etl.dataset import manifest as listing
+from laion_etl.dataset import manifest
 from laion_etl.dataset.funnel_report import crawl_funnel
 from laion_etl.dataset.manifest import STATS
 from laion_etl.dataset.scored import ScoredCrawl
@@ -24,8 +24,7 @@ from laion_etl.dataset.subsets import DataFile, SubsetWriter, published_rows, su
 from laion_etl.dataset.variants import RESEARCH, dataset_name
 from laion_etl.dataset.versions import Release, change_versions, is_named, read_versions
 from laion_etl.io.storage import Store
-from laion_etl.publish import image_hashes as pictures
-from laion_etl.publish import manifest_writer as manifest
+from laion_etl.publish import image_hashes, manifest_writer
 from laion_etl.publish.commit import make_visible, renew_card
 from laion_etl.publish.completeness import Expected, nothing_new, scored_crawl
 from laion_etl.publish.exclusions import PublishableRows
@@ -102,11 +101,11 @@ def rebuild_report(crawl: str, settings: Settings, store: Store, variant: str = 
     versions = read_versions(release.name, store)
     if release.version in {one.version for one in versions.listed}:
         stats = store.read_stats(release.file(STATS))
-        document = store.read(release.file(listing.NAME))
+        document = store.read(release.file(manifest.NAME))
         for output in written:
             entry = DataFile(output.name, "", None, output.bytes, output.sha256)
-            document = manifest.with_file(document, entry, release)
-        written.append(store.write(release.file(listing.NAME), document))
+            document = manifest_writer.with_file(document, entry, release)
+        written.append(store.write(release.file(manifest.NAME), document))
         outputs = {output.name: output for output in (*stats.outputs, *written)}
         store.write_stats(release.file(STATS), replace(stats, outputs=tuple(outputs.values())))
         change_versions(release.name, store, lambda found: found.with_manifest(release.version, written[-1]))
@@ -115,7 +114,7 @@ def rebuild_report(crawl: str, settings: Settings, store: Store, variant: str = 
 
 def _as_it_stands(crawl: str, settings: Settings, store: Store, variant: str) -> Facts:
     dataset = dataset_name(settings.publish.name, variant)
-    released = listing.published_part(dataset, crawl, store)
+    released = manifest.published_part(dataset, crawl, store)
     work = _prepare(crawl, settings, store, variant)
     rows = PublishableRows.of(work.scored, settings.publish, variant, store, work.requests, work.earlier)
     return _read_rows(released or Release(dataset, crawl), rows, work, store)
@@ -145,7 +144,7 @@ def _prepare(
 ) -> _Work:
     dataset = Release(dataset_name(settings.publish.name, variant), crawl).name
     subsets(settings.publish)
-    published = listing.published_stats(dataset, crawl, store)
+    published = manifest.published_stats(dataset, crawl, store)
     scored = scored_crawl(crawl, expected, published, store)
     earlier = compared_with(dataset, scored, settings.publish, store)
     requests = read_requests(store)
@@ -181,7 +180,7 @@ def _fingerprint(
 
 def _finished(work: _Work, wanted: str, store: Store) -> StageStats | None:
     """The stats of an earlier call that did the same, if the current version still has its rows."""
-    current = listing.current_manifest(work.dataset, store)
+    current = manifest.current_manifest(work.dataset, store)
     part = current.part(work.crawl) if current else None
     if part is None or part.fingerprint != work.identity or not is_named(part.version, wanted):
         return None
@@ -195,7 +194,7 @@ def _write_rows(
     """Streams the rows into the files of all subsets and into the facts."""
     publish = work.settings.publish
     with ExitStack() as stack:
-        file = stack.enter_context(store.create(release.file(pictures.NAME)))
+        file = stack.enter_context(store.create(release.file(image_hashes.NAME)))
         shown = stack.enter_context(closing(PicturesWriter(file)))
         writers = [
             stack.enter_context(

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from laion_etl.core.errors import ModelError
-from laion_etl.score import demo_model as tiny
+from laion_etl.score import demo_model
 from laion_etl.score.device_transfer import Floats, FromDevice, Later, to_device
 from laion_etl.score.hub import in_folder, is_layout
 from laion_etl.score.openclip import create_network, open_clip
@@ -180,7 +180,7 @@ def embedding_dim(settings: ClipSettings) -> int:
 
 def is_tiny(settings: ClipSettings) -> bool:
     """Whether these settings name the demo's model with its shipped weights."""
-    return settings.model == tiny.NAME and settings.pretrained == tiny.WEIGHTS
+    return settings.model == demo_model.NAME and settings.pretrained == demo_model.WEIGHTS
 
 
 def _check_model_name(name: str) -> None:
@@ -244,13 +244,13 @@ def _tag_config(settings: ClipSettings) -> dict[str, Any]:
 
 def _weights_file(settings: ClipSettings, tag: Mapping[str, Any]) -> Path:
     if is_tiny(settings):
-        return tiny.WEIGHTS_FILE
+        return demo_model.WEIGHTS_FILE
     if tag:
         return _downloaded(settings, tag)
     path = Path(settings.pretrained).expanduser()
     if not path.is_file():
         tags = open_clip().list_pretrained_tags_by_model(settings.model)
-        known = [tiny.WEIGHTS] if settings.model == tiny.NAME else tags
+        known = [demo_model.WEIGHTS] if settings.model == demo_model.NAME else tags
         shown = ", ".join(known[:5]) + (f" and {len(known) - 5} more" if len(known) > 5 else "")
         raise ModelError(
             f"{settings.pretrained!r} is neither a checkpoint file nor weights of {settings.model}"
@@ -272,7 +272,7 @@ def _downloaded(settings: ClipSettings, tag: Mapping[str, Any]) -> Path:
         raise ModelError(
             f"can't download the weights {settings.pretrained!r} of {settings.model} ({cause}); "
             "set LAION_ETL_CLIP_PRETRAINED to a checkpoint file, or use "
-            f"LAION_ETL_CLIP_MODEL={tiny.NAME} LAION_ETL_CLIP_PRETRAINED={tiny.WEIGHTS}"
+            f"LAION_ETL_CLIP_MODEL={demo_model.NAME} LAION_ETL_CLIP_PRETRAINED={demo_model.WEIGHTS}"
         ) from error
 
 
@@ -281,9 +281,9 @@ def _fill(network: Any, path: Path, settings: ClipSettings) -> None:
     from safetensors import SafetensorError
 
     try:
-        weights = tiny.read_compact(path) if path.suffix == ".safetensors" else None
+        weights = demo_model.read_compact(path) if path.suffix == ".safetensors" else None
         if weights is not None:
-            network.load_state_dict(tiny.expand(weights, network.vocab_size))
+            network.load_state_dict(demo_model.expand(weights, network.vocab_size))
         else:
             open_clip().load_checkpoint(network, str(path), weights_only=True)
     except (SafetensorError, UnpicklingError, RuntimeError, OSError, *_MALFORMED) as error:

@@ -7,7 +7,7 @@ from laion_etl.core.errors import ModelError
 from laion_etl.core.funnel import ScoreReason
 from laion_etl.core.schemas import subset_of_language
 from laion_etl.core.stage_stats import fingerprint
-from laion_etl.score import demo_model as tiny
+from laion_etl.score import demo_model
 from laion_etl.score.device_transfer import Floats
 from laion_etl.score.encode import Chunk, Computing, Embeddings, Towers, begin_chunk, compute, text_plans
 from laion_etl.score.heads import LinearHead, TextAnchors, checked_file, load_anchors, load_head
@@ -188,14 +188,14 @@ def _other(settings: ClipSettings, model: ClipModel) -> ClipModel | None:
 def _prompts_file(safety: SafetySettings, model: ClipModel) -> Path:
     if safety.prompts:
         return Path(safety.prompts).expanduser()
-    return PROMPTS / (f"{tiny.NAME}.json" if model.is_tiny else "clip.json")
+    return PROMPTS / (f"{demo_model.NAME}.json" if model.is_tiny else "clip.json")
 
 
 def _head(safety: SafetySettings, model: ClipModel) -> LinearHead | None:
     """The named head, else the tiny model's own; other models have none unless one is named."""
     if safety.aesthetic_head:
         return load_head(checked_file(safety.aesthetic_head), model.dim)
-    return load_head(tiny.AESTHETIC_FILE, model.dim) if model.is_tiny else None
+    return load_head(demo_model.AESTHETIC_FILE, model.dim) if model.is_tiny else None
 
 
 def _watermark(settings: Settings, model: ClipModel) -> WatermarkModel | None:
@@ -204,4 +204,4 @@ def _watermark(settings: Settings, model: ClipModel) -> WatermarkModel | None:
         return load_watermark_model(settings, model.device)
     if not model.is_tiny:
         return None
-    return read_watermark_model(tiny.WATERMARK_FILE, model.device, settings.clip.threads)
+    return read_watermark_model(demo_model.WATERMARK_FILE, model.device, settings.clip.threads)

@@ -7,7 +7,7 @@ they are used while both settings stand at their defaults, so a threshold someon
 
 from dataclasses import dataclass, fields
 
-from laion_etl.score import demo_model as tiny
+from laion_etl.score import demo_model
 from laion_etl.score.model import is_tiny
 from laion_etl.settings import ClipSettings
 
@@ -27,7 +27,7 @@ class Thresholds:
 def thresholds(settings: ClipSettings) -> Thresholds:
     """The thresholds in force for these settings."""
     if is_tiny(settings) and _at_defaults(settings):
-        calibrated = tiny.shipped_calibration()
+        calibrated = demo_model.shipped_calibration()
         return Thresholds(calibrated.threshold_en, calibrated.threshold_other)
     return Thresholds(settings.threshold_en, settings.threshold_other)
 

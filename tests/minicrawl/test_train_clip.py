@@ -10,7 +10,7 @@ import torch
 from laion_etl.minicrawl import train_clip
 from laion_etl.minicrawl.scenes import Scene, random_scene
 from laion_etl.minicrawl.train_clip import CLASSES, CaptionTable, Plan, attributes, encode_texts
-from laion_etl.score import demo_model as tiny
+from laion_etl.score import demo_model
 from laion_etl.score.openclip import create_network
 
 pytestmark = pytest.mark.slow
@@ -25,7 +25,7 @@ def texts() -> CaptionTable:
 
 def test_texts_without_padding_are_encoded_as_open_clip_does(texts: CaptionTable) -> None:
     rng = random.Random(1)
-    network = create_network(tiny.NAME).eval()
+    network = create_network(demo_model.NAME).eval()
     tokens = [texts.sample(random_scene(rng), rng) for _ in range(40)]
     tokens += [texts.sample_unknown(rng) for _ in range(10)]
     padded = torch.tensor([row + [0] * (77 - len(row)) for row in tokens])
@@ -34,9 +34,9 @@ def test_texts_without_padding_are_encoded_as_open_clip_does(texts: CaptionTable
 
 
 def test_compact_weights_expand_to_what_was_trained(texts: CaptionTable) -> None:
-    network = create_network(tiny.NAME)
+    network = create_network(demo_model.NAME)
     state = network.state_dict()
-    expanded = tiny.expand(tiny.compact(state, texts.seen), network.vocab_size)
+    expanded = demo_model.expand(demo_model.compact(state, texts.seen), network.vocab_size)
     network.load_state_dict(expanded)
     name = "token_embedding.weight"
     assert torch.allclose(expanded[name][texts.seen], state[name][texts.seen], atol=1e-3)
@@ -70,6 +70,10 @@ def test_a_short_training_writes_all_files_and_is_seeded(
         train_clip.train(plan, folder)
         written.append({path.name: path.read_bytes() for path in folder.iterdir()})
     first, second = written
-    assert set(first) == {tiny.WEIGHTS_FILE.name, tiny.METADATA_FILE.name, tiny.AESTHETIC_FILE.name}
-    assert first[tiny.METADATA_FILE.name] == second[tiny.METADATA_FILE.name]
-    assert first[tiny.WEIGHTS_FILE.name] == second[tiny.WEIGHTS_FILE.name]
+    assert set(first) == {
+        demo_model.WEIGHTS_FILE.name,
+        demo_model.METADATA_FILE.name,
+        demo_model.AESTHETIC_FILE.name,
+    }
+    assert first[demo_model.METADATA_FILE.name] == second[demo_model.METADATA_FILE.name]
+    assert first[demo_model.WEIGHTS_FILE.name] == second[demo_model.WEIGHTS_FILE.name]

@@ -9,7 +9,7 @@ import pytest
 
 from laion_etl.dataset.scored import find_scored
 from laion_etl.io.storage import Store
-from laion_etl.publish import image_hashes as pictures
+from laion_etl.publish import image_hashes
 from laion_etl.publish.image_dedupe import (
     DUPLICATE,
     EARLIER_DUPLICATE,
@@ -139,7 +139,7 @@ def test_what_an_earlier_crawl_published_is_not_published_again(
     write_world(late, store)
     settings = PublishSettings(duplicates=mode, duplicate_bits=bits, duplicates_of_earlier=True)
     scored = find_scored(CRAWL, store)
-    known = pictures.of_earlier_crawls("laion", CRAWL, store)
+    known = image_hashes.of_earlier_crawls("laion", CRAWL, store)
     found = find_redundant(scored, settings, store, known)
     files = {row["sha256"] for row in early.kept}
     hashes = [int(row["pdq"] or "0", 16) for row in early.kept]
@@ -170,7 +170,7 @@ def test_a_later_crawl_is_published_without_what_is_there(store: Store, plain: S
     assert {name: store.read(name) for name in store.list(f"dataset/laion/{EARLIER}")} == before
     again = publish_dataset(CRAWL, settings, store)
     assert again == stats
-    with store.open(f"dataset/laion/{CRAWL}/{pictures.NAME}") as file:
+    with store.open(f"dataset/laion/{CRAWL}/{image_hashes.NAME}") as file:
         [row] = pq.read_table(file).to_pylist()
     assert row["sha256"] == b"\xab" * 32
 

@@ -14,7 +14,7 @@ from PIL import Image
 from laion_etl.io.storage import Store
 from laion_etl.publish.card import cell, size_category
 from laion_etl.publish.stage import publish_dataset, render_report
-from laion_etl.report import contact_sheets as contact
+from laion_etl.report import contact_sheets
 from laion_etl.report.contact_sheets import thumbnail
 from laion_etl.report.templating import cut, percent
 from laion_etl.settings import Settings
@@ -144,7 +144,7 @@ def test_pictures_tagged_unsafe_are_never_embedded(store: Store) -> None:
 def test_a_crawl_of_unsafe_samples_shows_no_pixel(
     store: Store, monkeypatch: pytest.MonkeyPatch, values: Row, words: str
 ) -> None:
-    monkeypatch.setattr(contact, "thumbnail", _must_not_decode)
+    monkeypatch.setattr(contact_sheets, "thumbnail", _must_not_decode)
     page = Page(report(changed_rows(**values), store))
     assert page.all("img") == []
     assert [text for _, text in page.texts].count(words) > 10
@@ -212,7 +212,7 @@ def test_a_sample_that_cannot_be_decoded_is_a_placeholder(
 
 
 def test_a_large_crawl_opens_few_tars(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(contact, "BATCHES_LOOKED_AT", 2)
+    monkeypatch.setattr(contact_sheets, "BATCHES_LOOKED_AT", 2)
     page = Page(report(build_world(batches=5, samples=30), store))
     batches = {key[:9] for key in embedded_keys(page)}
     assert len(batches) == 2

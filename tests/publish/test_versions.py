@@ -16,7 +16,7 @@ from laion_etl.dataset.manifest import current_manifest, published_part
 from laion_etl.dataset.variants import RESEARCH_SAFE
 from laion_etl.dataset.versions import Versions, read_versions
 from laion_etl.io.storage import LocalStore, Store
-from laion_etl.publish import commit as visible
+from laion_etl.publish import commit
 from laion_etl.publish.stage import publish_dataset
 from laion_etl.publish.verify import verify_version
 from laion_etl.settings import Settings
@@ -162,14 +162,14 @@ def test_of_two_crawls_published_at_once_none_is_lost(
     """The second one becomes visible when the first has described itself and is about to be listed."""
     for crawl, world in zip((CRAWL, NEXT), worlds, strict=True):
         write_world(world, any_store, crawl=crawl)
-    write, others = visible.write_versions, [NEXT]
+    write, others = commit.write_versions, [NEXT]
 
     def disturbed(versions: Versions, store: Store) -> Any:
         if others:
             publish_dataset(others.pop(), Settings(), store)
         return write(versions, store)
 
-    monkeypatch.setattr(visible, "write_versions", disturbed)
+    monkeypatch.setattr(commit, "write_versions", disturbed)
     publish_dataset(CRAWL, Settings(), any_store)
     assert [one.version for one in read_versions("laion", any_store).listed] == [NEXT, CRAWL]
     assert manifest_of(any_store, CRAWL)["crawls"] == [CRAWL, NEXT]
@@ -181,13 +181,13 @@ def test_a_write_that_came_through_without_an_answer_is_not_made_twice(
     store: Store, worlds: tuple[World, World], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_world(worlds[0], store)
-    write = visible.write_versions
+    write = commit.write_versions
 
     def unanswered(versions: Versions, store: Store) -> Any:
         write(versions, store)
         raise ChangedError("the retry of a request whose answer was lost")
 
-    monkeypatch.setattr(visible, "write_versions", unanswered)
+    monkeypatch.setattr(commit, "write_versions", unanswered)
     publish_dataset(CRAWL, Settings(), store)
     assert [one.version for one in read_versions("laion", store).listed] == [CRAWL]
 
@@ -196,13 +196,13 @@ def test_a_version_of_the_same_name_that_is_published_meanwhile_is_told(
     store: Store, worlds: tuple[World, World], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_world(worlds[0], store)
-    write, others = visible.write_versions, [changed(Settings(), rows_per_file=20)]
+    write, others = commit.write_versions, [changed(Settings(), rows_per_file=20)]
 
     def disturbed(versions: Versions, store: Store) -> Any:
         if others:
             publish_dataset(CRAWL, others.pop(), store)
         return write(versions, store)
 
-    monkeypatch.setattr(visible, "write_versions", disturbed)
+    monkeypatch.setattr(commit, "write_versions", disturbed)
     with pytest.raises(InputError, match=f"laion/{CRAWL} was published by somebody else meanwhile"):
         publish_dataset(CRAWL, Settings(), store)

@@ -9,7 +9,7 @@ import pytest
 from safetensors.torch import save_file
 
 from laion_etl.core.errors import ModelError
-from laion_etl.score import demo_model as tiny
+from laion_etl.score import demo_model
 from laion_etl.score.hub import in_folder
 from laion_etl.score.model import ClipModel, embedding_dim, load_model
 from laion_etl.settings import ClipSettings
@@ -20,7 +20,7 @@ from tests.score.conftest import TINY
 def folder(tmp_path: Path, tiny_model: ClipModel) -> Path:
     """The demo's model, laid out as open_clip publishes models, taking images in a way of its own."""
     config = {
-        "model_cfg": json.loads(tiny.CONFIG_FILE.read_text()),
+        "model_cfg": json.loads(demo_model.CONFIG_FILE.read_text()),
         "preprocess_cfg": {"mean": [0.5, 0.5, 0.5], "std": [0.25, 0.25, 0.25], "resize_mode": "squash"},
     }
     (tmp_path / "open_clip_config.json").write_text(json.dumps(config))

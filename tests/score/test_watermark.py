@@ -13,7 +13,7 @@ from laion_etl.io.storage import Store
 from laion_etl.minicrawl.overlays import watermarked
 from laion_etl.minicrawl.scenes import Scene, draw
 from laion_etl.minicrawl.train_watermark import Plan, quality, stored_pixels, train
-from laion_etl.score import demo_model as tiny
+from laion_etl.score import demo_model
 from laion_etl.score.pixels import PixelPlan, Pixels
 from laion_etl.score.watermark import laion_network, load_watermark_model, read_watermark_model
 from laion_etl.settings import SafetySettings, Settings
@@ -32,7 +32,7 @@ def test_the_shipped_model_tells_marked_pictures_from_others() -> None:
     pixels = np.stack(
         [stored_pixels(random.Random(f"fresh {n}"), marked=bool(mark)) for n, mark in enumerate(marked)]
     )
-    found = quality(read_watermark_model(tiny.WATERMARK_FILE, "cpu").score(pixels), marked)
+    found = quality(read_watermark_model(demo_model.WATERMARK_FILE, "cpu").score(pixels), marked)
     assert found["precision"] > 0.93
     assert found["recall"] > 0.9
 
@@ -42,7 +42,7 @@ def test_training_is_repeatable_and_its_file_is_read(tmp_path: Path) -> None:
     for name in ("one", "two"):
         (tmp_path / name).mkdir()
         train(plan, tmp_path / name)
-    one, two = (tmp_path / name / tiny.WATERMARK_FILE.name for name in ("one", "two"))
+    one, two = (tmp_path / name / demo_model.WATERMARK_FILE.name for name in ("one", "two"))
     assert one.read_bytes() == two.read_bytes()
     assert read_watermark_model(one, "cpu").plan == PixelPlan(128, squash=True, bilinear=True)
 
@@ -107,9 +107,9 @@ def test_a_model_of_ones_own_is_asked(store: Store) -> None:
         ("/nowhere/model.pt", ModelError, "can't read the watermark model"),
         (f"{__name__}:nothing", ModelError, "is no WatermarkModel"),
         ("no_such_module:factory", SettingsError, "can't be imported"),
-        (str(tiny.AESTHETIC_FILE), ModelError, "it holds no EfficientNet"),
-        (str(tiny.WEIGHTS_FILE), ModelError, "is no watermark model of ours"),
-        (f"{tiny.WATERMARK_FILE}#sha256=00", ModelError, "is not the expected file"),
+        (str(demo_model.AESTHETIC_FILE), ModelError, "it holds no EfficientNet"),
+        (str(demo_model.WEIGHTS_FILE), ModelError, "is no watermark model of ours"),
+        (f"{demo_model.WATERMARK_FILE}#sha256=00", ModelError, "is not the expected file"),
     ],
 )
 def test_what_is_no_model_is_named(model: str, error: type[Exception], message: str) -> None:
