@@ -165,15 +165,16 @@ def parse_selection(text: str) -> slice:
     found = _SELECTION.fullmatch(text.strip())
     if found is None or not (found[1] or found[3]):
         raise SettingsError(
-            f"cannot select WAT files by {text[:40]!r}: it is not a range; write first:end, for example 0:2 "
-            "for the first two, or a single number"
+            f"cannot select WAT files by --wat-files {text[:40]!r}: it is not a range; write first:end, for "
+            "example 0:2 for the first two, or a single number"
         )
     if not found[2]:
         return slice(int(found[1]), int(found[1]) + 1)
     selection = slice(int(found[1] or 0), int(found[3]) if found[3] else None)
     if selection.stop is not None and selection.stop <= selection.start:
         raise SettingsError(
-            f"cannot select WAT files by {text!r}: the range is empty; its end must be above its start"
+            f"cannot select WAT files by --wat-files {text!r}: the range is empty; "
+            "its end must be above its start"
         )
     return selection
 
