@@ -16,6 +16,7 @@ from laion_etl.core.errors import SettingsError
 from laion_etl.core.schemas import plan_stats_name
 from laion_etl.core.stage_stats import StageStats, fingerprint
 from laion_etl.database.dedupe_keys import DedupeRule
+from laion_etl.database.loaded import load_fingerprint
 from laion_etl.io.storage import LocalStore
 from laion_etl.publish.manifest_writer import shaping_settings
 from laion_etl.search.index_part import Part
