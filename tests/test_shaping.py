@@ -17,8 +17,8 @@ from laion_etl.core.schemas import plan_stats_name
 from laion_etl.core.stage_stats import StageStats, fingerprint
 from laion_etl.database.dedupe_keys import DedupeRule
 from laion_etl.database.loaded import load_fingerprint
+from laion_etl.dataset.shaping_settings import shaping_settings
 from laion_etl.io.storage import LocalStore
-from laion_etl.publish.manifest_writer import shaping_settings
 from laion_etl.search.index_part import Part
 from laion_etl.settings import SettingField, Settings, Stage, load_settings, setting_fields
 

@@ -59,7 +59,7 @@ def estimate_crawl(crawl: CrawlOption, wat_files: SelectionOption = "", as_json:
 
 def discover(crawl: CrawlOption, wat_files: SelectionOption = "", as_json: JsonOption = False) -> None:
     """The partitions of a crawl, the units that parse and load work on; checks the settings of the run."""
-    from laion_etl.plan.planned_rules import check_run
+    from laion_etl.cli.run_checks import check_run
 
     settings, store = open_settings()
     found = chosen_partitions(crawl, wat_files, settings)

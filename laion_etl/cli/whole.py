@@ -33,7 +33,7 @@ def run_crawl(
 ) -> None:
     """All of it on this machine, without Airflow."""
     from laion_etl.cli.local_run import LocalRun
-    from laion_etl.plan.planned_rules import check_run
+    from laion_etl.cli.run_checks import check_run
 
     settings, store = open_settings()
     found = [Partition(crawl, 0, 0, tuple(wat))] if wat else chosen_partitions(crawl, wat_files, settings)

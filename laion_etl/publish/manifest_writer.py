@@ -5,23 +5,18 @@ earlier versions. No wall clock and no machine paths: the same data and settings
 """
 
 import json
-import re
 from collections.abc import Iterable
 from dataclasses import asdict
-from pathlib import PurePath
 from typing import Any
 
 from laion_etl.core.schemas import DATASET_SCHEMA
 from laion_etl.dataset.manifest import Part, relative_name
+from laion_etl.dataset.shaping_settings import shaping_settings
 from laion_etl.dataset.subsets import DataFile
 from laion_etl.dataset.versions import Release
 from laion_etl.report.publish_context import PIPELINE, Facts
-from laion_etl.settings import Settings, Stage, recorded
 
 FORMAT = 2
-_ACCESS = re.compile(r"://[^/@\s]*@")
-
-_STAGES = tuple(stage for stage in Stage if stage is not Stage.INDEX)  # those whose work is published
 
 
 def manifest(facts: Facts, files: Iterable[DataFile], earlier_files: Iterable[DataFile]) -> bytes:
@@ -95,23 +90,6 @@ def with_file(document: bytes, file: DataFile, release: Release) -> bytes:
     others = [other for other in plain["files"] if other["name"] != entry["name"]]
     plain["files"] = sorted([*others, entry], key=lambda known: known["name"])
     return _encode(plain)
-
-
-def shaping_settings(settings: Settings) -> dict[str, dict[str, Any]]:
-    """The settings that shaped the data, as plain JSON values; paths are cut to file names."""
-    return {
-        group: {name: _without_folders(value) for name, value in values.items()}
-        for group, values in recorded(settings, *_STAGES).items()
-    }
-
-
-def _without_folders(value: Any) -> Any:
-    """What the manifest says of a value: of a path the file's name, of a URL nothing before its host."""
-    if isinstance(value, tuple):
-        return tuple(_without_folders(entry) for entry in value)
-    if not isinstance(value, str):
-        return value
-    return PurePath(value).name if PurePath(value).is_absolute() else _ACCESS.sub("://", value)
 
 
 def _entry(file: DataFile, release: Release) -> dict[str, Any]:

@@ -23,11 +23,11 @@ from laion_etl.core.schemas import pair_id
 from laion_etl.core.stage_stats import StageStats
 from laion_etl.dataset.manifest import Part, current_manifest, read_manifest
 from laion_etl.dataset.row_streams import read_rows
+from laion_etl.dataset.shaping_settings import shaping_settings
 from laion_etl.dataset.subsets import LANGUAGE_SUBSETS
 from laion_etl.dataset.variants import RESEARCH
 from laion_etl.dataset.versions import read_versions
 from laion_etl.io.storage import Store
-from laion_etl.publish.manifest_writer import shaping_settings
 from laion_etl.publish.purge import purge_versions
 from laion_etl.publish.stage import publish_dataset
 from laion_etl.removal.rewrite import (

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
+from laion_etl.dataset.shaping_settings import shaping_settings
 from laion_etl.dataset.subsets import SUBSET_HIGH_RESOLUTION
 from laion_etl.io.storage import Store
-from laion_etl.publish.manifest_writer import shaping_settings
 from laion_etl.report.contact_sheets import Band, pictures
 from laion_etl.report.figures import figures
 from laion_etl.report.publish_context import PIPELINE, Facts, number_list
