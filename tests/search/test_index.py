@@ -24,7 +24,7 @@ from laion_etl.search.query import SearchIndex, open_index
 from laion_etl.search.query_encoder import stored_picture
 from laion_etl.search.stage import index_dataset
 from laion_etl.settings import IndexSettings, Settings
-from tests.explore.conftest import CRAWL, World
+from tests.search.conftest import CRAWL, World
 
 
 @pytest.fixture
