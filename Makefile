@@ -41,10 +41,12 @@ test: setup  ## all tests; they start their own services
 test-quick: setup  ## those that need no Postgres, S3, Airflow or Chromium and take seconds
 	$(BIN)/python -m pytest $(TEST_PROCESSES) -m "not (slow or airflow or browser or service)"
 
-check: setup  ## format, lint, types
+check: setup  ## format, lint, types, which package imports which, spelling
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy --strict laion_etl
+	$(BIN)/lint-imports --no-cache
+	$(BIN)/codespell
 
 bench: setup  ## stage by stage timings on the mini crawl
 	$(BIN)/python -m benchmarks.stages
