@@ -1,4 +1,4 @@
-"""One DAG per known crawl dump: what runs after what. The work itself is in laion_etl's stage commands.
+"""One DAG per known crawl: what runs after what. The work itself is in laion_etl's stage commands.
 
     estimate -> discover -> (parse -> load)[partition] -> plan -> download[worker] -> score[group] -> publish
                                                                                  -> digest, verdict
@@ -103,10 +103,13 @@ RUN_DEADLINE = DeadlineAlert(
 DOC = """\
 Builds the image-text dataset of **{crawl.id}** ({crawl.name}, released {crawl.released}).
 
-Trigger it with a range of WAT files to try it (`0:2`), or backfill it over its release date.
+Press *Trigger*: with the defaults it works on all WAT files, with `0:2` on the first two. Or backfill it over
+its release date. It never starts by itself. `discover` checks what a run asks for, and refuses rules that
+differ from those by which pairs of this crawl are planned already.
+
 Every task runs one `laion-etl` command, shown at the top of its log: repeat it by hand as it stands there.
 
-A red partition does not stop the others, but `publish` refuses to leave it out unless *Missing, at most*
+A red partition does not stop the others, but `publish` refuses to leave it out unless *Missing, at most (%)*
 allows that; `verdict` fails the run. Mend the cause, clear the red task with *downstream*, and what is
 finished is recognised and skipped. See docs/operations.md.
 """
@@ -114,7 +117,7 @@ finished is recognised and skipped. See docs/operations.md.
 
 @stage(execution_timeout=timedelta(minutes=15))
 def estimate(crawl: str) -> Stage[None]:
-    """A dry run: what the WAT files will come to. Otherwise nothing."""
+    """In a dry run, estimate what the WAT files will come to; otherwise do nothing."""
     if get_current_context()["params"]["dry_run"]:
         yield ["estimate", "--crawl", crawl, *_selection()]
         raise AirflowSkipException("a dry run: the estimate is in the log above, and nothing else is done")
@@ -122,11 +125,9 @@ def estimate(crawl: str) -> Stage[None]:
 
 @stage(execution_timeout=timedelta(minutes=15))
 def discover(crawl: str) -> Stage[list[int]]:
-    """The numbers of the partitions to work on."""
+    """Check what the run asks for and list its partitions; returns their numbers."""
     found = yield ["discover", "--crawl", crawl, *_selection()]
     partitions = found["partitions"]
-    if not partitions:  # all that follows would be skipped, and the run be green
-        raise AirflowFailException(f"the parameter wat_files selects none of the WAT files of {crawl}")
     longest = conf.getint("core", "max_map_length")
     if len(partitions) > longest:
         raise AirflowFailException(
@@ -138,7 +139,7 @@ def discover(crawl: str) -> Stage[list[int]]:
 
 @stage(**MAPPED, pool=SETTINGS.airflow.parse_pool, execution_timeout=timedelta(hours=8))
 def parse(crawl: str, number: int) -> Stage[dict[str, int]]:
-    """WAT files of a partition -> pairs parquet."""
+    """Extract image links with captions from the WAT files of one partition."""
     _label(f"partition {number}")
     result = yield ["parse", "--crawl", crawl, "--partition", str(number), *_selection()]
     return counts(result)
@@ -146,21 +147,21 @@ def parse(crawl: str, number: int) -> Stage[dict[str, int]]:
 
 @stage(**MAPPED, execution_timeout=timedelta(hours=2))
 def load(crawl: str, number: int) -> Stage[dict[str, int]]:
-    """Pairs of a partition -> Postgres."""
+    """Put the pairs of one partition into Postgres, without duplicates."""
     _label(f"partition {number}")
     result = yield ["load", "--crawl", crawl, "--partition", str(number)]
     return counts(result)
 
 
-@task_group(group_id="partition", tooltip="A run of WAT files")
+@task_group(group_id="partition", tooltip="Consecutive WAT files")
 def partition(crawl: str, number: int) -> None:
-    """Parse, then load, each partition for itself."""
+    """Parse, then load, each partition on its own."""
     parse(crawl, number) >> load(crawl, number)
 
 
 @stage(trigger_rule=GO_ON, execution_timeout=timedelta(hours=6), outlets=[PAIRS])
 def plan(crawl: str) -> Stage[list[int]]:
-    """Cuts the loaded pairs into batches; returns the download workers' numbers, at most one a batch."""
+    """Cut the loaded pairs into batches; returns the numbers of the download workers, at most one a batch."""
     result = yield ["plan", "--crawl", crawl]
     batches = result["batches"]
     produced(PAIRS, crawl=crawl, batches=len(batches))
@@ -170,7 +171,7 @@ def plan(crawl: str) -> Stage[list[int]]:
 
 @stage(**MAPPED, pool=SETTINGS.airflow.download_pool, execution_timeout=timedelta(days=14))
 def download(crawl: str, worker: int) -> Stage[dict[str, int]]:
-    """Claims batches until none is left."""
+    """Download images: claim one batch after the other until none is left."""
     _label(f"worker {worker}")
     result = yield ["download", "--crawl", crawl]
     return counts(result)
@@ -178,7 +179,7 @@ def download(crawl: str, worker: int) -> Stage[dict[str, int]]:
 
 @task(trigger_rule=GO_ON, outlets=[SHARDS])
 def group(crawl: str) -> list[str]:
-    """How the shards are dealt out for scoring: I/G of every group."""
+    """Divide the shards among the score groups; returns I/G of every group."""
     produced(SHARDS, crawl=crawl)
     groups = int(get_current_context()["params"]["score_groups"])
     return [f"{index}/{groups}" for index in range(groups)]
@@ -186,7 +187,7 @@ def group(crawl: str) -> list[str]:
 
 @stage(**MAPPED, pool=SETTINGS.airflow.score_pool, execution_timeout=timedelta(days=7))
 def score(crawl: str, group: str) -> Stage[dict[str, int]]:
-    """Shards of a group -> scored shards."""
+    """Compute similarity, safety and aesthetic scores for the shards of one group."""
     _label(f"group {group}")
     result = yield ["score", "--crawl", crawl, "--group", group]
     return counts(result)
@@ -194,7 +195,7 @@ def score(crawl: str, group: str) -> Stage[dict[str, int]]:
 
 @stage(trigger_rule=GO_ON, execution_timeout=timedelta(hours=12), outlets=[DATASET])
 def publish(crawl: str) -> Stage[dict[str, str]]:
-    """Scored shards -> dataset, card, manifest, report; returns where they are."""
+    """Write the dataset with its card, manifest and report; returns where they are."""
     context = get_current_context()
     partitions = written_numbers(context["ti"].xcom_pull(task_ids="discover"))
     allowed = str(context["params"]["allow_missing_percent"] / 100)
@@ -206,7 +207,7 @@ def publish(crawl: str) -> Stage[dict[str, str]]:
 
 @task(trigger_rule=TriggerRule.ALL_DONE, execution_timeout=timedelta(minutes=15))
 def digest() -> None:
-    """Tells people how the run ended, whatever became of it."""
+    """Send a summary of the run, however it ended."""
     send_digest(get_current_context())
 
 
@@ -216,13 +217,15 @@ def verdict() -> EmptyOperator:
 
 
 def crawl_dag(crawl: Crawl) -> DAG:
-    """The DAG of a dump."""
+    """The DAG of a crawl."""
     with DAG(
         dag_id=f"crawl_{crawl.id}",
         dag_display_name=crawl.id,
-        description=crawl.name,
+        description=f"Builds the image-text dataset of {crawl.name}",
         schedule=CrawlTimetable(crawl.id, crawl.released),
         catchup=False,
+        # It never starts by itself (see the timetable), and a run of a paused DAG would wait for ever.
+        is_paused_upon_creation=False,
         max_active_runs=1,
         default_args=DEFAULTS,
         tags=["laion_etl", "crawl", str(crawl.released.year)],

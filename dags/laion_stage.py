@@ -21,13 +21,13 @@ from laion_alerts import COMMAND
 from laion_etl.errors import SettingsError
 from laion_etl.settings import load_settings
 from laion_runner import Command, run_here, run_in_venv
-from laion_tasks import run_settings
+from laion_tasks import check_conf, run_settings
 
 Returned = TypeVar("Returned")
 Stage = Generator[Sequence[str], dict[str, Any], Returned]
 
 RUNNERS = ("local", "venv", "kubernetes")
-# It notes new dumps in a file that Airflow's parts read.
+# It notes new crawls in a file that Airflow's parts read.
 _BESIDE_AIRFLOW = ("crawls",)
 
 
@@ -64,6 +64,7 @@ class StageOperator(DecoratedOperator):
             self._pod.on_kill()
 
     def _command(self, arguments: Sequence[str], context: MutableMapping[str, Any]) -> Command:
+        check_conf(context)
         command = Command(arguments, context, run_settings(context))
         context[COMMAND] = command.by_hand
         return command
@@ -78,9 +79,11 @@ def stage(**of_the_task: Any) -> Any:
     """Makes a task of a function that yields a command."""
 
     def made(function: Callable[..., Stage[Any]]) -> Any:
-        # Airflow asks for it several times for each of 150 dumps: an eighth of what reading them takes.
+        # Airflow asks for it several times for each of 150 crawls: an eighth of what reading them takes.
         function.__signature__ = inspect.signature(function)  # type: ignore[attr-defined]
-        return task_decorator_factory(function, decorated_operator_class=StageOperator, **of_the_task)
+        # A mapped task would not show its function's docstring.
+        documented = {"doc_md": inspect.getdoc(function), **of_the_task}
+        return task_decorator_factory(function, decorated_operator_class=StageOperator, **documented)
 
     return made
 

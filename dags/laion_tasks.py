@@ -1,5 +1,6 @@
 """What the tasks of all our DAGs share: retries and alerts, a run's own settings, assets."""
 
+import difflib
 from collections.abc import Mapping
 from datetime import timedelta
 from enum import StrEnum
@@ -7,9 +8,11 @@ from typing import Any
 
 from airflow.sdk import DAG, Asset, Param, get_current_context
 from airflow.sdk.definitions.param import ParamsDict
+from airflow.sdk.exceptions import AirflowFailException
 
 from laion_alerts import TaskFailed
 from laion_etl.settings import load_settings
+from laion_forms import FOLDER, LANGUAGES, WAT_FILES
 
 SETTINGS = load_settings()
 
@@ -22,8 +25,9 @@ DEFAULTS: dict[str, Any] = {
     "on_failure_callback": TaskFailed(),
 }
 
-# What a crawl has produced, for DAGs of others: `schedule=Asset("laion_dataset")`. One of each for all dumps;
-# the event says which dump it was, and where the result is.
+# What a crawl has produced, for other DAGs: `schedule=Asset("laion_dataset", uri="x-laion-etl://dataset")`,
+# with this very URI, because Airflow takes another one for another asset. One of each for all crawls; the
+# event says which crawl it was, and where the result is.
 PAIRS = Asset("laion_pairs", uri="x-laion-etl://pairs")
 SHARDS = Asset("laion_shards", uri="x-laion-etl://shards")
 DATASET = Asset("laion_dataset", uri="x-laion-etl://dataset")
@@ -38,15 +42,15 @@ class Section(StrEnum):
     RULES = "Rules"
 
 
-def optional_text(section: Section, title: str, description: str, pattern: str, **more: Any) -> Param:
-    """A text that may be left out: None by default, which Airflow's forms take; "" means the same.
+def optional_text(section: Section, title: str, description: str, form: str, **more: Any) -> Param:
+    """A text of a form in laion_forms.py that may be left out: None by default; "" means the same.
 
     With type "string" an empty default is a required field left empty, and the form can't be sent.
     """
     return Param(
         None,
         type=["null", "string"],
-        pattern=f"^({pattern})?$",
+        format=form,
         section=section.value,
         title=title,
         description=description,
@@ -60,7 +64,7 @@ def wat_files_param(description: str) -> Param:
         Section.WHAT,
         "WAT files",
         description,
-        r"\d+|\d+:\d*|:\d+",
+        WAT_FILES,
         examples=["0:2", "100:200", "7"],
     )
 
@@ -111,7 +115,7 @@ RUN_SETTINGS = {
             "Keep only captions in these languages: codes separated by commas, such as en,de,none, where "
             "none stands for captions whose language is not recognized. Leave it empty to use the "
             "configured ones.",
-            r"[a-zA-Z-]{2,8}(,[a-zA-Z-]{2,8})*",
+            LANGUAGES,
             examples=["en", "en,de,none"],
         ),
     ),
@@ -131,6 +135,7 @@ RUN_SETTINGS = {
     ),
 }
 _AS_SET = (None, "", "default")
+_KEYS_OF_AIRFLOW = ("openlineage",)  # which its provider adds to the conf of runs that tasks trigger
 RUN_PARAMS = {name: param for name, (_, param) in RUN_SETTINGS.items()} | {
     "store_prefix": optional_text(
         Section.WHERE,
@@ -138,7 +143,7 @@ RUN_PARAMS = {name: param for name, (_, param) in RUN_SETTINGS.items()} | {
         "Keep all files of this run in this folder of the store, such as trials/first; only for a crawl "
         "that no other run works on, because the database knows each crawl once. Leave it empty to use the "
         "store itself.",
-        r"[A-Za-z0-9_-][A-Za-z0-9._-]*(/[A-Za-z0-9_-][A-Za-z0-9._-]*)*",
+        FOLDER,
         examples=["trials/first"],
     )
 }
@@ -151,6 +156,24 @@ def run_settings(context: Mapping[str, Any]) -> dict[str, str]:
     if params.get("store_prefix"):
         chosen["LAION_ETL_STORE"] = f"{SETTINGS.store_uri.rstrip('/')}/{params['store_prefix']}"
     return {name: str(value) for name, value in chosen.items() if value not in _AS_SET}
+
+
+def check_conf(context: Mapping[str, Any]) -> None:
+    """Raise AirflowFailException for a key of the run's configuration that is not a parameter of its DAG.
+
+    Airflow takes any key. A misspelled one would leave its parameter at the default: all WAT files.
+    """
+    run = context.get("dag_run")
+    conf = (run and run.conf) or {}
+    known = sorted(context["dag"].params) if conf else []
+    for key in conf:
+        if key not in known and key not in _KEYS_OF_AIRFLOW:
+            close = difflib.get_close_matches(str(key), known, n=1, cutoff=0.5)
+            hint = f"did you mean {close[0]}?" if close else f"the parameters are {', '.join(known)};"
+            raise AirflowFailException(
+                f"cannot start this run: {str(key)[:40]!r} in its configuration is not a parameter; {hint} "
+                "Trigger the DAG again with the right name"
+            )
 
 
 def checked(params: dict[str, Param]) -> ParamsDict:

@@ -1,22 +1,40 @@
-"""New dumps: once a month the crawl's index is asked, what is new gets a DAG, and that DAG is started.
+"""Finds new crawls every month, gives each a DAG, and starts the newest one.
 
-    register -> choose -> start[dump]
+    register -> choose -> start[crawl]
 
-A scheduled run starts the newest dump that has never been run, if it is recent; a backfill over some months
-starts the dumps released in each of them.
+What a run starts depends on how it came to be:
+
+- *Schedule*: on the first of each month, the newest crawl that has never run and was released in the last
+  120 days (*Crawls to start, at most* may say more than one), with all its WAT files unless the parameter
+  *WAT files* says otherwise.
+- *Turning this DAG on* starts nothing. Airflow then makes the run of the month that has already ended; a run
+  that begins more than a day after its date only registers crawls, and the log of `choose` says what it would
+  have started. The first crawl is started on the first of the next month.
+- *Trigger* starts the same crawls at once. So does clearing a run: a person asked for it.
+- *Backfill* over some months starts every crawl released in them, also those that have run before.
+
+A crawl whose DAG is paused can't be started: `start` fails at once and says how to unpause it.
 """
 
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from airflow.providers.standard.operators.trigger_dagrun import TriggerDagRunOperator
 from airflow.sdk import DAG, CronDataIntervalTimetable, Param, get_current_context, task
+from airflow.sdk.exceptions import (
+    AirflowException,
+    AirflowFailException,
+    AirflowRuntimeError,
+    AirflowSkipException,
+)
+from airflow.utils.types import DagRunType
 from pendulum import datetime as moment
 
 from laion_stage import Stage, stage
 from laion_tasks import DEFAULTS, Section, wat_files_param
 
 _RECENT = timedelta(days=120)
+_ON_TIME = timedelta(days=1)  # a scheduler may have been down over midnight
 
 PARAMS = {
     "most": Param(
@@ -36,23 +54,21 @@ PARAMS = {
 
 @stage(execution_timeout=timedelta(minutes=15))
 def register() -> Stage[list[dict[str, str]]]:
-    """Asks the index for dumps and makes new ones known; returns all, newest first."""
+    """Ask Common Crawl's index for crawls and make new ones known; returns all, newest first."""
     found = yield ["crawls", "--refresh", "--register"]
     return found["crawls"]
 
 
 @task
-def choose(dumps: list[dict[str, str]]) -> list[dict[str, Any]]:
-    """What to start: arguments of a trigger for each dump."""
+def choose(crawls: list[dict[str, str]]) -> list[dict[str, Any]]:
+    """Decide which crawls to start; returns the arguments of `start` for each."""
     context = get_current_context()
-    run, params, count = context["dag_run"], context["params"], context["ti"].get_dr_count
-    if str(run.run_type) == "backfill":
-        first, end = (day.date() for day in (run.data_interval_start, run.data_interval_end))
-        chosen = [dump["id"] for dump in dumps if str(first) <= dump["released"] < str(end)]
+    run, params = context["dag_run"], context["params"]
+    if run.run_type == DagRunType.BACKFILL_JOB:
+        chosen = _released_in_its_month(crawls, run)
     else:
-        since = str((run.run_after - _RECENT).date())
-        recent = [dump["id"] for dump in dumps if dump["released"] >= since]
-        chosen = [crawl for crawl in recent if not count(dag_id=f"crawl_{crawl}")][: params["most"]]
+        chosen = _never_run(crawls, run, context["ti"], params["most"])
+        _skip_if_late(run, chosen)
     return [
         {
             "trigger_dag_id": f"crawl_{crawl}",
@@ -63,9 +79,54 @@ def choose(dumps: list[dict[str, str]]) -> list[dict[str, Any]]:
     ]
 
 
+class StartCrawl(TriggerDagRunOperator):
+    """Trigger a crawl's DAG, unless it is paused: its run would be queued for ever."""
+
+    def execute(self, context: Any) -> None:
+        """Raise AirflowFailException for a paused DAG, AirflowException for one that is not there yet."""
+        crawl_dag = self.trigger_dag_id
+        try:
+            paused = context["ti"].get_dag(crawl_dag).is_paused
+        except AirflowRuntimeError as error:
+            raise AirflowException(
+                f"cannot start {crawl_dag}: Airflow does not know this DAG yet; it appears when the DAG "
+                "files are read again, and this task is retried until then"
+            ) from error
+        if paused:
+            raise AirflowFailException(
+                f"cannot start {crawl_dag}: the DAG is paused and its run would wait for ever; unpause it "
+                f"(airflow dags unpause {crawl_dag}), then clear this task"
+            )
+        super().execute(context)
+
+
+def _released_in_its_month(crawls: list[dict[str, str]], run: Any) -> list[str]:
+    first, end = (str(day.date()) for day in (run.data_interval_start, run.data_interval_end))
+    return [crawl["id"] for crawl in crawls if first <= crawl["released"] < end]
+
+
+def _never_run(crawls: list[dict[str, str]], run: Any, task_instance: Any, most: int) -> list[str]:
+    """The newest crawls, at most so many, that are recent and whose DAGs have no runs."""
+    since = str((run.run_after - _RECENT).date())
+    recent = [crawl["id"] for crawl in crawls if crawl["released"] >= since]
+    return [crawl for crawl in recent if not task_instance.get_dr_count(dag_id=f"crawl_{crawl}")][:most]
+
+
+def _skip_if_late(run: Any, chosen: list[str]) -> None:
+    """Raise AirflowSkipException for the run that Airflow makes at once when this DAG is turned on."""
+    late = (run.start_date or datetime.now(UTC)) - run.run_after
+    if run.run_type != DagRunType.SCHEDULED or run.clear_number or late <= _ON_TIME:
+        return
+    raise AirflowSkipException(
+        f"started nothing: this run was due on {run.run_after.date()}, {late.days} days before it began, "
+        f"which happens when this DAG is turned on. It would have started {', '.join(chosen) or 'nothing'}; "
+        "to start that now, trigger this DAG. The next scheduled run starts what is new then"
+    )
+
+
 with DAG(
     dag_id="new_crawls",
-    description="Registers new dumps every month and starts their DAGs",
+    description="Every month: finds new crawls and starts the newest one",
     schedule=CronDataIntervalTimetable("@monthly", timezone="UTC"),
     start_date=moment(2013, 1, 1),
     catchup=False,
@@ -76,11 +137,12 @@ with DAG(
     tags=["laion_etl"],
     doc_md=__doc__,
 ) as dag:
-    # The DAG of a dump just registered comes with the next reading of the DAG files, within minutes.
-    TriggerDagRunOperator.partial(
+    # The DAG of a crawl just registered comes with the next reading of the DAG files, within minutes.
+    StartCrawl.partial(
         task_id="start",
         logical_date=None,
         skip_when_already_exists=True,
         retries=12,
         retry_delay=timedelta(minutes=1),
+        doc_md="Trigger the crawl's DAG; fails at once where that DAG is paused.",
     ).expand_kwargs(choose(register()))

@@ -25,7 +25,7 @@ _CRAWL_ID = re.compile(r"CC-MAIN-(\d{4})-(\d{2})")
 _WAT_PATH = re.compile(r"crawl-data/(?:[A-Za-z0-9_-][A-Za-z0-9_.-]*/)+[A-Za-z0-9_-][A-Za-z0-9_.-]*\.gz")
 _NUMBERS = re.compile(r"(\d+)(?:-(\d+))?")
 _MOST_NUMBERS = 1_000_000
-_SELECTION = re.compile(r"(\d*)(:?)(\d*)")
+_SELECTION = re.compile(r"([0-9]{0,9})(:?)([0-9]{0,9})")  # an index far beyond any list is a mistake
 
 # wat.paths.gz of a dump: 0.2 MB packed, 14 MB unpacked (100,000 lines). Anything far from it is no list.
 _MAX_LIST_BYTES = 16 * 1024 * 1024
@@ -168,13 +168,16 @@ def parse_selection(text: str) -> slice:
     found = _SELECTION.fullmatch(text.strip())
     if found is None or not (found[1] or found[3]):
         raise SettingsError(
-            f"--wat-files {text!r} is no selection; write first:end, for example 0:2 for the first two"
+            f"cannot select WAT files by {text[:40]!r}: it is not a range; write first:end, for example 0:2 "
+            "for the first two, or a single number"
         )
     if not found[2]:
         return slice(int(found[1]), int(found[1]) + 1)
     selection = slice(int(found[1] or 0), int(found[3]) if found[3] else None)
     if selection.stop is not None and selection.stop <= selection.start:
-        raise SettingsError(f"--wat-files {text!r} selects nothing; the end must be above the first")
+        raise SettingsError(
+            f"cannot select WAT files by {text!r}: the range is empty; its end must be above its start"
+        )
     return selection
 
 

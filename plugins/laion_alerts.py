@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from airflow.plugins_manager import AirflowPlugin
-from airflow.sdk import BaseNotifier
+from airflow.sdk import BaseNotifier, timezone
 from airflow.sdk.definitions.deadline import BaseDeadlineReference, DeadlineReference, deadline_reference
 from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowRuntimeError
 
@@ -125,8 +125,6 @@ class RunCreated(BaseDeadlineReference):
     required_kwargs: frozenset[str] = frozenset()
 
     def _evaluate_with(self, *, session: Any, **kwargs: Any) -> datetime:
-        from airflow.utils import timezone
-
         del session, kwargs
         return timezone.utcnow()
 

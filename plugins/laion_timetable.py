@@ -1,4 +1,4 @@
-"""A crawl dump as a schedule: one entry, at the dump's release date, whose partition key is the dump's id."""
+"""A crawl as a schedule: one entry, at the crawl's release date, whose partition key is the crawl's id."""
 
 import secrets
 from collections.abc import Iterable
@@ -12,7 +12,7 @@ from pendulum import DateTime, instance
 
 
 class CrawlTimetable(Timetable):
-    """Never starts a run by itself (building a dump is a decision); can be triggered and backfilled.
+    """Never starts a run by itself (building a dataset is a decision); can be triggered and backfilled.
 
     `crawl_id` is the only partition key, `released` (a day, UTC) its partition date.
     """
@@ -29,7 +29,7 @@ class CrawlTimetable(Timetable):
     @property
     def summary(self) -> str:
         """What the UI shows as the schedule."""
-        return f"dump of {self.released.isoformat()}"
+        return f"crawl of {self.released.isoformat()}"
 
     @property
     def partition_date(self) -> DateTime:
@@ -39,11 +39,11 @@ class CrawlTimetable(Timetable):
     def next_dagrun_info_v2(
         self, *, last_dagrun_info: DagRunInfo | None, restriction: TimeRestriction
     ) -> DagRunInfo | None:
-        """Nothing: the scheduler never starts a dump."""
+        """Nothing: the scheduler never starts a crawl."""
         del last_dagrun_info, restriction
 
     def iter_partition_dagrun_infos(self, *, earliest: datetime, latest: datetime) -> Iterable[DagRunInfo]:
-        """The dump, when its date lies in the window (both ends belong to it); backfills ask."""
+        """The crawl, when its date lies in the window (both ends belong to it); backfills ask."""
         when = self.partition_date
         if earliest <= when <= latest:
             yield DagRunInfo(
@@ -55,7 +55,7 @@ class CrawlTimetable(Timetable):
         return DataInterval.exact(run_after)
 
     def generate_run_id(self, *, run_type: Any, run_after: DateTime, **extra: Any) -> str:
-        """`backfill__2024-09-16T00:00:00+00:00__CC-MAIN-2024-38__1f3a`: a dump may be backfilled again."""
+        """`backfill__2024-09-16T00:00:00+00:00__CC-MAIN-2024-38__1f3a`: a crawl may be backfilled again."""
         del extra
         suffix = f"{run_after.isoformat()}__{self.crawl_id}__{secrets.token_hex(2)}"
         return str(run_type.generate_run_id(suffix=suffix))
@@ -67,11 +67,18 @@ class CrawlTimetable(Timetable):
     def deserialize(cls, data: dict[str, Any]) -> "CrawlTimetable":
         return cls(data["crawl_id"], date.fromisoformat(data["released"]))
 
+    def resolve_partition_date(self, partition_key: str | None) -> datetime | None:
+        """The release date, also of a run without a key: there is one partition, so the run is of that one.
+
+        A backfill of what is missing looks for runs by this date.
+        """
+        return self.partition_date if partition_key is None else self._decode_partition_date(partition_key)
+
     def _decode_partition_date(self, partition_key: str) -> datetime:
         if partition_key != self.crawl_id:
             raise InvalidPartitionKeyError(
                 f"the partition key of this DAG is {self.crawl_id}, not {partition_key!r}; "
-                f"every dump has a DAG of its own, crawl_{partition_key}"
+                f"every crawl has a DAG of its own, crawl_{partition_key}"
             )
         return self.partition_date
 

@@ -118,7 +118,7 @@ def test_load_and_plan_use_the_embedded_server(tmp_path: Path) -> None:
         (["status", "--crawl", "C"], {"STORE": "/proc/nowhere"}, 1, "LAION_ETL_STORE"),
         (["discover", "--crawl", "C"], {"CRAWL_SOURCE": "."}, 1, "'C' is no crawl id"),
         (["discover", "--crawl", "CC-MAIN-2024-39"], {"CRAWL_SOURCE": "."}, 1, "did you mean CC-MAIN-2024-3"),
-        (["run", "CC-MAIN-2024-38", "--wat-files", "2:1"], {}, 2, "'2:1' selects nothing"),
+        (["run", "CC-MAIN-2024-38", "--wat-files", "2:1"], {}, 2, "'2:1': the range is empty"),
         (
             ["discover", "--crawl", "CC-MAIN-2024-38"],
             {"CRAWL_SOURCE": "http://127.0.0.1:1"},

@@ -61,7 +61,12 @@ def chosen_partitions(crawl: str, selection: str, settings: Settings) -> list[Pa
     """The partitions with the WAT files of a selection; raises SettingsError for none."""
     found = partitions(crawl, settings, parse_selection(selection) if selection else None)
     if not found:
-        raise SettingsError(f"--wat-files {selection} selects no WAT file of {crawl}")
+        step = settings.core.wat_files_sample
+        sample = f" when only every {step}-th is taken (LAION_ETL_WAT_FILES_SAMPLE)" if step > 1 else ""
+        raise SettingsError(
+            f"cannot work on {crawl}: --wat-files {selection or 'left out'} selects none of its WAT files"
+            f"{sample}; choose a range within them"
+        )
     return found
 
 

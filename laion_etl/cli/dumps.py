@@ -58,9 +58,12 @@ def estimate_crawl(crawl: CrawlOption, wat_files: SelectionOption = "", as_json:
 
 
 def discover(crawl: CrawlOption, wat_files: SelectionOption = "", as_json: JsonOption = False) -> None:
-    """The partitions of a crawl: the units that parse and load work on."""
-    settings, _ = open_settings()
+    """The partitions of a crawl, the units that parse and load work on; checks the settings of the run."""
+    from laion_etl.planned_rules import check_run
+
+    settings, store = open_settings()
     found = chosen_partitions(crawl, wat_files, settings)
+    check_run(crawl, found, settings, store)
     files = sum(len(partition.wat_files) for partition in found)
     console.print(f"{crawl}: {files:,} WAT files in {len(found):,} partitions", highlight=False)
     if as_json:

@@ -31,10 +31,12 @@ def run_crawl(
     wat_files: SelectionOption = "",
 ) -> None:
     """All of it on this machine, without Airflow."""
+    from laion_etl.planned_rules import check_run
     from laion_etl.run import LocalRun
 
     settings, store = open_settings()
     found = [Partition(crawl, 0, 0, tuple(wat))] if wat else chosen_partitions(crawl, wat_files, settings)
+    check_run(crawl, found, settings, store)
     published = LocalRun(crawl, settings, store, console).all_stages(found)
     show_funnel(crawl, store)
     for stats in published:

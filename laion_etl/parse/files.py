@@ -19,7 +19,7 @@ from laion_etl.inputs import open_input
 from laion_etl.machine import usable_cores
 from laion_etl.parse.batches import read_batches
 from laion_etl.parse.blocklist import Blocklists, load_blocklists
-from laion_etl.parse.language import Detector, NoDetector, language_detector
+from laion_etl.parse.language import Detector, NoDetector, language_detector, languages_kept
 from laion_etl.parse.pairs import LinkRules
 from laion_etl.records import PAIR_SCHEMA
 from laion_etl.removals import NO_LINKS, BlockedLinks
@@ -54,8 +54,7 @@ class FileParser:
         lists = load_blocklists(settings.parse, settings.data_path)
         self._blocklists: Blocklists = lists.joined(removed.blocklists())
         self._detector: Detector = language_detector(settings.parse)
-        names = ["" if name == "none" else name for name in settings.parse.languages]
-        self._languages_kept = pa.array(names, pa.string())
+        self._languages_kept = pa.array(languages_kept(settings.parse, self._detector), pa.string())
 
     def pairs(self, wat_file: int, uri: str, counts: FileCounts) -> Iterator[pa.Table]:
         """The pairs of one file in the order of its links, as tables of PAIR_SCHEMA; counts what was met."""

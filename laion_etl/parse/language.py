@@ -13,6 +13,7 @@ from typing import NamedTuple, Protocol
 
 from laion_etl.errors import SettingsError
 from laion_etl.factories import load_factory
+from laion_etl.parse.language_codes import CLD3_CODES, checked_languages
 from laion_etl.settings import ParseSettings
 
 _KNOB = "LAION_ETL_PARSE_LANGUAGE_DETECTOR"
@@ -26,7 +27,11 @@ class Languages(NamedTuple):
 
 
 class Detector(Protocol):
-    """What a detector offers; see docs/languages.md for one's own."""
+    """What a detector offers; see docs/languages.md for one's own.
+
+    One with an attribute `languages`, a frozenset of all codes it may answer, has LAION_ETL_PARSE_LANGUAGES
+    checked against them.
+    """
 
     def detect(self, texts: Sequence[str]) -> Languages:
         """The languages of texts in their order; a text it can't judge gets the code ''."""
@@ -35,6 +40,8 @@ class Detector(Protocol):
 
 class Cld3:
     """CLD3 with the original's limits; reliable is a probability of 0.7 and more (hr, bs: 0.5)."""
+
+    languages = CLD3_CODES
 
     def __init__(self, settings: ParseSettings) -> None:
         import gcld3
@@ -72,7 +79,9 @@ class Py3Langid:
             LanguageIdentifier,
         )
 
-        self._classify = LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True).classify
+        identifier = LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True)
+        self._classify = identifier.classify
+        self.languages = frozenset(self._CODES.get(code, code) for code in identifier.labels) - {""}
         self._min_bytes = settings.language_min_bytes
         self._max_bytes = settings.language_max_bytes
         self._min_probability = settings.language_min_probability
@@ -95,6 +104,8 @@ class Py3Langid:
 
 class NoDetector:
     """Every text is in no language: for who finds languages elsewhere, or doesn't ask."""
+
+    languages: frozenset[str] = frozenset()
 
     def __init__(self, settings: ParseSettings) -> None:
         pass
@@ -122,6 +133,12 @@ def language_detector(settings: ParseSettings) -> Detector:
     if not callable(getattr(detector, "detect", None)):
         raise SettingsError(f"{_KNOB}={name!r}: what the factory returned has no method detect(texts)")
     return detector
+
+
+def languages_kept(settings: ParseSettings, detector: Detector) -> list[str]:
+    """The codes that captions to keep have, '' for none; empty: all are kept. Raises SettingsError."""
+    known = getattr(detector, "languages", None)
+    return checked_languages(settings.languages, known, settings.language_detector)
 
 
 def _encoded(text: str) -> bytes:

@@ -4,18 +4,22 @@ WAT files are parsed one by one or in several processes; either way their pairs 
 the files, duplicates among files are left out, and so the output doesn't depend on how many worked at it.
 """
 
+import json
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from laion_etl.crawl import written_numbers
 from laion_etl.funnel import ParseReason
 from laion_etl.parse.blocklist import load_blocklists
 from laion_etl.parse.files import FileCounts, parsed_files
 from laion_etl.parse.seen import SeenPairs
 from laion_etl.records import PAIR_SCHEMA, partition_name
-from laion_etl.removals import blocked_links, read_requests
+from laion_etl.removals import BlockedLinks, blocked_links, read_requests
 from laion_etl.settings import Settings
 from laion_etl.stats import StageStats, fingerprint
 from laion_etl.storage import Store
@@ -40,9 +44,8 @@ def parse_partition(
     """
     unit = partition_name(partition)
     removed = blocked_links(read_requests(store))
-    blocklists = load_blocklists(settings.parse, settings.data_path).joined(removed.blocklists())
-    identity = fingerprint("parse", settings.parse.rules(), list(wat_files), blocklists.identity)
-    stats_name = f"pairs/{crawl}/{unit}.json"
+    identity = parse_identity(wat_files, settings, _blocked(settings, removed))
+    stats_name = parse_stats_name(crawl, partition)
     if (done := store.finished(stats_name, identity)) is not None:
         return done
     merged = _Merged(settings.parse.dedupe_pairs)
@@ -72,6 +75,8 @@ def parse_partition(
         outputs=(file.output,),
         details={
             "wat_files": len(wat_files),
+            "wat_numbers": written_numbers(number for number, _ in wat_files),
+            "rules": plain_rules(settings),
             "damaged": counts.damaged,
             "records": {
                 "input": counts.records.input,
@@ -81,6 +86,31 @@ def parse_partition(
         },
     )
     return store.write_stats(stats_name, stats)
+
+
+def parse_stats_name(crawl: str, partition: int) -> str:
+    """Where the stats of a parsed partition are."""
+    return f"pairs/{crawl}/{partition_name(partition)}.json"
+
+
+def parse_identity(wat_files: Sequence[tuple[int, str]], settings: Settings, blocked: str) -> str:
+    """The fingerprint of a partition parsed by these settings; `blocked` is that of all that is blocked."""
+    return fingerprint("parse", settings.parse.rules(), list(wat_files), blocked)
+
+
+def blocked_identity(settings: Settings, store: Store) -> str:
+    """What differs whenever blocklists or removal requests do."""
+    return _blocked(settings, blocked_links(read_requests(store)))
+
+
+def plain_rules(settings: Settings) -> dict[str, Any]:
+    """The settings by which pairs are chosen, as JSON has them."""
+    rules: dict[str, Any] = json.loads(json.dumps(asdict(settings.parse.rules())))
+    return rules
+
+
+def _blocked(settings: Settings, removed: BlockedLinks) -> str:
+    return load_blocklists(settings.parse, settings.data_path).joined(removed.blocklists()).identity
 
 
 class _Merged:

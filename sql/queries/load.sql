@@ -24,6 +24,11 @@ select partition_no, fingerprint, planned, stats from partition
 where crawl_no = %(crawl_no)s and partition = %(partition)s
 for update
 
+-- name: planned_of_crawl
+-- Their pairs are cut into batches: the rules that made them are those of the crawl.
+select partition from partition join crawl using (crawl_no)
+where crawl = %(crawl)s and planned order by partition
+
 -- name: add_partition
 insert into partition (crawl_no, partition, fingerprint, stats)
 values (%(crawl_no)s, %(partition)s, '', '{}')

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 import psutil
+import psycopg
 import pytest
 
 from laion_etl.database.embedded import EmbeddedServer
@@ -39,6 +40,18 @@ class Airflow:
         """Status and answer of requests (method, path, body) to the REST API, by which the UI works too."""
         return [(status, answer) for status, answer in self.python(_REST, json.dumps(requests))]
 
+    def run_dags(self, *cases: Mapping[str, Any], **more: str) -> Any:
+        """What became of DAG runs, one after the other, and all that their tasks logged; see run_dags.py."""
+        command = [sys.executable, str(ROOT / "tests" / "airflow" / "run_dags.py"), json.dumps(cases)]
+        *log, last = self._run(command, more).splitlines()
+        return json.loads(last), "\n".join(log)
+
+    def sql(self, statement: str, *values: object) -> list[tuple[Any, ...]]:
+        """Rows of the metadata database."""
+        url = self.environment["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"].replace("+psycopg2", "")
+        with psycopg.connect(url) as connection:
+            return connection.execute(statement, values).fetchall()
+
     def cli(self, *arguments: str) -> str:
         """Runs an `airflow` command; returns its output."""
         return self._run(self.command(*arguments), {})
@@ -54,7 +67,7 @@ class Airflow:
             cwd=self.home,
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=600,  # for a hang; a busy machine takes minutes for what takes seconds
             check=False,
         )
         assert done.returncode == 0, f"{command} failed:\n{done.stdout}\n{done.stderr}"

@@ -1,132 +1,146 @@
-"""The monthly DAG: what it registers and starts, by hand, by schedule and by backfill."""
+"""The monthly DAG: what it registers and starts by hand, by schedule and by backfill.
+
+Runs go through their real tasks: `register` reads an index of the test's own, and `start` makes runs that are
+looked up in Airflow's database.
+"""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
-import psycopg
 import pytest
 
 from tests.airflow.conftest import Airflow
 
 pytestmark = pytest.mark.airflow
 
-FOUND = [
-    {"id": "CC-MAIN-2024-42", "released": "2024-10-14"},
-    {"id": "CC-MAIN-2024-38", "released": "2024-09-16"},
-]
-
-CHOOSE = """
-import json, sys
-from datetime import datetime
-from types import SimpleNamespace
-import new_crawls
-kind, first, end, after, most, already = json.loads(sys.argv[1])
-day = lambda text: datetime.fromisoformat(text) if text else None
-new_crawls.get_current_context = lambda: {
-    "dag_run": SimpleNamespace(
-        run_type=kind,
-        run_id="RUN",
-        data_interval_start=day(first),
-        data_interval_end=day(end),
-        run_after=day(after),
-    ),
-    "params": {"most": most, "wat_files": "0:2"},
-    "ti": SimpleNamespace(get_dr_count=lambda dag_id: int(dag_id in already)),
-}
-dumps = json.loads(sys.argv[2])
-print(json.dumps(new_crawls.choose.function(dumps)))
-"""
-
-RUN = """
-import json, sys
-import laion_stage
-import pendulum
-commands = []
-def stand_in(command):
-    commands.append(list(command.arguments))
-    return {"crawls": json.loads(sys.argv[1])}
-laion_stage.run_here = stand_in
-from airflow.dag_processing.dagbag import DagBag
-dag = DagBag().dags["new_crawls"]
-day = pendulum.datetime(2024, 12, 1)
-run = dag.test(run_after=day, logical_date=day, run_conf={"wat_files": "0:1"})
-print(json.dumps({"state": str(run.state), "commands": commands}))
-"""
+OLDER, NEWER, NEWEST = "CC-MAIN-2024-38", "CC-MAIN-2024-42", "CC-MAIN-2024-46"
+RELEASED = {OLDER: "2024-09-16", NEWER: "2024-10-14", NEWEST: "2024-11-11"}
+OCTOBER = ["2024-10-01T00:00:00+00:00", "2024-11-01T00:00:00+00:00"]
+NOVEMBER = ["2024-11-01T00:00:00+00:00", "2024-12-01T00:00:00+00:00"]
 
 
-def chosen(airflow: Airflow, *case: object) -> list[str]:
-    found = airflow.python(CHOOSE, json.dumps(case), json.dumps(FOUND))
-    assert all(entry["conf"] == {"wat_files": "0:2"} for entry in found)
-    assert all(entry["trigger_run_id"] == f"RUN__{entry['trigger_dag_id'][6:]}" for entry in found)
-    return [entry["trigger_dag_id"].removeprefix("crawl_") for entry in found]
+@pytest.fixture
+def monthly(migrated_airflow: Airflow, tmp_path: Path) -> Iterator[Airflow]:
+    """Airflow with an index of three crawls, none of which has run, and DAGs as they are when first read."""
+    index = tmp_path / "collinfo.json"
+    index.write_text(json.dumps([{"id": crawl, "name": crawl} for crawl in RELEASED]))
+    own = {"LAION_ETL_COLLINFO": str(index), "LAION_ETL_DATA_DIR": str(tmp_path / "data")}
+    airflow = Airflow(migrated_airflow.home, {**migrated_airflow.environment, **own})
+    clean(airflow)
+    yield airflow
+    clean(airflow)
 
 
-def test_a_backfill_starts_the_dumps_released_in_its_month(airflow: Airflow) -> None:
-    def month(first: str, end: str) -> list[str]:
-        return chosen(airflow, "backfill", first, end, end, 1, ["crawl_CC-MAIN-2024-38"])
-
-    assert month("2024-09-01", "2024-10-01") == ["CC-MAIN-2024-38"]
-    assert month("2024-10-01", "2024-11-01") == ["CC-MAIN-2024-42"]
-    assert month("2024-11-01", "2024-12-01") == []
+def clean(airflow: Airflow) -> None:
+    airflow.sql("delete from backfill_dag_run returning 1")
+    airflow.sql("delete from dag_run returning 1")
+    airflow.sql("delete from backfill returning 1")
+    airflow.sql("update dag set is_paused = (dag_id = 'new_crawls') returning 1")
 
 
-def test_a_scheduled_run_starts_the_newest_recent_dump_that_never_ran(airflow: Airflow) -> None:
-    def on(after: str, most: int, already: list[str]) -> list[str]:
-        return chosen(airflow, "scheduled", "2024-10-01", "2024-11-01", after, most, already)
-
-    assert on("2024-11-01", 1, []) == ["CC-MAIN-2024-42"]
-    assert on("2024-11-01", 5, []) == ["CC-MAIN-2024-42", "CC-MAIN-2024-38"]
-    assert on("2024-11-01", 1, ["crawl_CC-MAIN-2024-42"]) == ["CC-MAIN-2024-38"]
-    assert on("2025-06-01", 5, []) == []
-
-
-def runs(airflow: Airflow, dag_id: str) -> list[tuple[str, str, str]]:
-    url = airflow.environment["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"].replace("+psycopg2", "")
-    with psycopg.connect(url) as connection:
-        return connection.execute(
-            "select run_type, to_char(data_interval_start at time zone 'UTC', 'YYYY-MM-DD'), conf::text "
-            "from dag_run where dag_id = %s order by id",
-            [dag_id],
-        ).fetchall()
+def run_of(kind: str, interval: list[str], began: str, **more: object) -> dict[str, Any]:
+    return {
+        "dag": "new_crawls",
+        "type": kind,
+        "interval": interval,
+        "run_after": interval[1],
+        "began": began,
+        **more,
+    }
 
 
-def test_nothing_starts_by_itself_before_somebody_wants_it(migrated_airflow: Airflow) -> None:
-    url = migrated_airflow.environment["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"].replace("+psycopg2", "")
-    with psycopg.connect(url) as connection:
-        assert connection.execute("select is_paused from dag where dag_id = 'new_crawls'").fetchall() == [
-            (True,)
-        ]
+def started(airflow: Airflow) -> dict[str, Any]:
+    """Crawls whose DAGs have a run, with its conf."""
+    rows = airflow.sql(
+        "select dag_id, conf::text, run_type from dag_run where dag_id like 'crawl_%%' order by dag_id"
+    )
+    assert {kind for *_, kind in rows} <= {"operator_triggered"}
+    return {dag.removeprefix("crawl_"): json.loads(conf) for dag, conf, _ in rows}
 
 
-def test_a_run_registers_and_triggers_through_airflow(migrated_airflow: Airflow) -> None:
-    """The dump is one that no other test runs."""
-    found = migrated_airflow.python(
-        RUN, json.dumps([{"id": "CC-MAIN-2024-46", "released": "2024-11-11"}, *FOUND])
+def test_a_backfill_starts_the_crawls_released_in_its_months(monthly: Airflow) -> None:
+    """Runs made by `airflow backfill create`, as an operator makes them."""
+    dates = ("--from-date", "2024-09-01", "--to-date", "2024-10-31")
+    monthly.cli("backfill", "create", "--dag-id", "new_crawls", *dates)
+    made = monthly.sql(
+        "select run_id, run_type from dag_run where dag_id = 'new_crawls' order by logical_date"
+    )
+    assert [kind for _, kind in made] == ["backfill", "backfill"]
+
+    began = "2026-11-29T00:00:00+00:00"
+
+    outcomes, _ = monthly.run_dags(
+        *({"dag": "new_crawls", "run_id": run_id, "began": began} for run_id, _ in made)
     )
 
-    assert found == {"state": "success", "commands": [["crawls", "--refresh", "--register"]]}
-    [started] = runs(migrated_airflow, "crawl_CC-MAIN-2024-46")
-    assert started[0] == "operator_triggered"
-    assert "0:1" in started[2]
+    assert [outcome["state"] for outcome in outcomes] == ["success", "success"]
+    started_by = monthly.sql("select dag_id, run_id from dag_run where dag_id like 'crawl%%' order by id")
+    (september, _), (october, _) = made
+    assert started_by == [
+        (f"crawl_{OLDER}", f"{september}__{OLDER}"),
+        (f"crawl_{NEWER}", f"{october}__{NEWER}"),
+    ]
 
 
-def test_a_backfill_over_months_makes_a_run_of_each(migrated_airflow: Airflow) -> None:
-    """By the REST API, as the UI does it, and by the command."""
+def test_a_scheduled_run_on_its_date_starts_the_newest_crawl_that_never_ran(monthly: Airflow) -> None:
+    [first, second], _ = monthly.run_dags(
+        run_of("scheduled", NOVEMBER, "2024-12-01T00:00:05+00:00", conf={"wat_files": "0:1"}),
+        run_of("manual", ["2024-12-01T00:00:00+00:00"] * 2, "2024-12-01T00:00:00+00:00"),
+    )
+
+    assert (first["state"], second["state"]) == ("success", "success")
+    assert started(monthly) == {NEWEST: {"wat_files": "0:1"}, NEWER: {"wat_files": None}}
+
+
+def test_turning_the_dag_on_starts_nothing_and_says_what_it_would_have_started(monthly: Airflow) -> None:
+    """Airflow makes the run of the month that has ended as soon as the DAG is unpaused."""
+    [late, by_hand], log = monthly.run_dags(
+        run_of("scheduled", NOVEMBER, "2024-12-20T10:00:00+00:00"),
+        run_of("manual", OCTOBER, "2024-12-20T10:00:00+00:00"),
+    )
+
+    assert late["tasks"]["choose"] == ["skipped", 1]
+    assert "started nothing: this run was due on 2024-12-01, 19 days before it began" in log
+    assert f"It would have started {NEWEST}; to start that now, trigger this DAG" in log
+    assert by_hand["state"] == "success"
+    assert list(started(monthly)) == [NEWEST]
+
+
+def test_a_paused_crawl_fails_the_run_at_once_with_the_command_that_unpauses_it(monthly: Airflow) -> None:
+    monthly.cli("dags", "pause", f"crawl_{NEWEST}", "--yes")
+
+    [outcome], log = monthly.run_dags(run_of("scheduled", NOVEMBER, "2024-12-01T00:00:05+00:00"))
+
+    assert (outcome["state"], outcome["tasks"]["start[0]"]) == ("failed", ["failed", 1])
+    assert f"cannot start crawl_{NEWEST}: the DAG is paused" in log
+    assert f"airflow dags unpause crawl_{NEWEST}" in log
+    assert started(monthly) == {}
+
+
+def test_crawls_are_ready_to_be_started_and_the_monthly_dag_waits_to_be_turned_on(
+    migrated_airflow: Airflow,
+) -> None:
+    """Whatever Airflow's default for new DAGs is: a crawl's DAG starts nothing by itself."""
+    paused = migrated_airflow.sql("select dag_id from dag where is_paused")
+    assert paused == [("new_crawls",)]
+
+
+def test_forms_make_runs_of_months_and_of_crawls(monthly: Airflow) -> None:
+    """By the REST API, as the UI does it, with the parameters' defaults."""
     months = {"dag_id": "new_crawls", "from_date": "2023-02-01T00:00:00Z", "to_date": "2023-03-01T00:00:00Z"}
-    dump = {**months, "dag_id": "crawl_CC-MAIN-2024-42", "to_date": "2024-12-01T00:00:00Z"}
-    answers = migrated_airflow.rest(("POST", "backfills", months), ("POST", "backfills", dump))
+    crawl = {**months, "dag_id": f"crawl_{NEWER}", "to_date": "2024-12-01T00:00:00Z"}
+    answers = monthly.rest(("POST", "backfills", months), ("POST", "backfills", crawl))
+
     assert [status for status, _ in answers] == [200, 200]
-    active = answers[0][1]["id"]  # there is one at a time
-    assert migrated_airflow.rest(("PUT", f"backfills/{active}/cancel", None))[0][0] == 200
-    migrated_airflow.cli(
-        "backfill", "create", "--dag-id", "new_crawls", "--from-date", "2024-08-01", "--to-date", "2024-10-01"
-    )
-    migrated_airflow.cli("dags", "trigger", "new_crawls")
-    found = runs(migrated_airflow, "new_crawls")
-    backfilled = [month for kind, month, _ in found if kind == "backfill"]
-    assert backfilled == ["2023-02-01", "2023-03-01", "2024-08-01", "2024-09-01", "2024-10-01"]
-    assert "manual" in {kind for kind, _, _ in found}
-    assert "backfill" in {run[0] for run in runs(migrated_airflow, "crawl_CC-MAIN-2024-42")}
+    made = monthly.sql("select dag_id, to_char(coalesce(logical_date, partition_date) at time zone 'UTC',"
+                       " 'YYYY-MM-DD') from dag_run where run_type = 'backfill' order by 1, 2")  # fmt: skip
+    assert made == [
+        (f"crawl_{NEWER}", "2024-10-14"),
+        ("new_crawls", "2023-02-01"),
+        ("new_crawls", "2023-03-01"),
+    ]
 
 
 def test_the_command_registers_what_the_index_lists(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""A dump is one partition: it can be backfilled and triggered, and never starts by itself."""
+"""A crawl is one partition: it can be backfilled and triggered, and never starts by itself."""
 
 from typing import Any
 
@@ -35,7 +35,7 @@ def backfill(airflow: Airflow, first: str, last: str) -> None:
     airflow.cli("backfill", "create", "--dag-id", DAG_ID, *dates)
 
 
-def test_backfill_and_trigger_make_runs_of_the_dump(migrated_airflow: Airflow) -> None:
+def test_backfill_and_trigger_make_runs_of_the_crawl(migrated_airflow: Airflow) -> None:
     assert runs(migrated_airflow) == []
 
     backfill(migrated_airflow, "2024-09-01", "2024-09-30")
@@ -49,12 +49,12 @@ def test_backfill_and_trigger_make_runs_of_the_dump(migrated_airflow: Airflow) -
     assert [run[0] for run in runs(migrated_airflow)] == ["backfill", "manual", "manual"]
 
 
-def test_the_key_of_another_dump_is_refused(migrated_airflow: Airflow) -> None:
+def test_the_key_of_another_crawl_is_refused(migrated_airflow: Airflow) -> None:
     before = runs(migrated_airflow)
     status, answer = triggered(migrated_airflow, "CC-MAIN-2024-42")
 
     assert status == 400
-    assert "every dump has a DAG of its own, crawl_CC-MAIN-2024-42" in str(answer)
+    assert "every crawl has a DAG of its own, crawl_CC-MAIN-2024-42" in str(answer)
     assert runs(migrated_airflow) == before
 
 

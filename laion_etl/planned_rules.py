@@ -1,0 +1,116 @@
+"""Whether a run may work on a crawl by its settings: compared with what is planned, before anything is done.
+
+Pairs that are cut into batches are final. A run with other rules would parse their partitions anew, overwrite
+finished files, and fail hours later when it loads them. Postgres knows which partitions are planned, and the
+stats of their parsing know the rules; so the check costs one query and a small file for each of them.
+"""
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from laion_etl.crawl import Partition, written_numbers
+from laion_etl.database.candidates import DedupeRule
+from laion_etl.database.connect import Database, has_database, open_database
+from laion_etl.errors import SettingsError
+from laion_etl.parse.language import language_detector, languages_kept
+from laion_etl.parse.stage import blocked_identity, parse_identity, parse_stats_name, plain_rules
+from laion_etl.settings import PREFIX, Settings
+from laion_etl.stats import StageStats
+from laion_etl.storage import Store
+
+_READERS = 16  # small files from an object store: 900 take two seconds
+
+
+def check_run(crawl: str, partitions: Sequence[Partition], settings: Settings, store: Store) -> None:
+    """Raise SettingsError where the settings can't be right, or differ from what is planned of the crawl."""
+    languages_kept(settings.parse, language_detector(settings.parse))
+    if not has_database(settings):
+        return
+    with open_database(settings) as database:
+        _check_dedupe(settings, database)
+        planned = [int(number) for (number,) in database.rows("load.planned_of_crawl", {"crawl": crawl})]
+    asked = {partition.number: partition for partition in partitions}
+    again = [number for number in planned if number in asked]
+    parsed = _read_stats(crawl, again or planned[:1], store)
+    for stats in parsed.values():
+        _check_rules(crawl, stats, settings)
+    for number in again:
+        if number in parsed:
+            _check_files(asked[number], parsed[number])
+    _check_identities([asked[number] for number in again if number in parsed], parsed, settings, store)
+
+
+def _check_dedupe(settings: Settings, database: Database) -> None:
+    rule = DedupeRule.of(settings.load)
+    for (settled,) in database.rows("load.rule"):
+        if settled != rule:
+            raise SettingsError(
+                f"cannot load into this database: it removes duplicates by {settled} and "
+                f"LAION_ETL_LOAD_DEDUPE says {rule}; set it to {settled}, or use another database"
+            )
+
+
+def _read_stats(crawl: str, numbers: Sequence[int], store: Store) -> dict[int, StageStats]:
+    """Stats of parsed partitions, without those whose files are gone: nothing of theirs is overwritten."""
+
+    def read(number: int) -> StageStats | None:
+        name = parse_stats_name(crawl, number)
+        return store.read_stats(name) if store.exists(name) else None
+
+    with ThreadPoolExecutor(_READERS) as pool:
+        found = zip(numbers, pool.map(read, numbers), strict=True)
+        return {number: stats for number, stats in found if stats is not None}
+
+
+def _check_rules(crawl: str, planned: StageStats, settings: Settings) -> None:
+    """Raise SettingsError naming the rules that differ; stats of older versions do not have them."""
+    before: dict[str, Any] = planned.details.get("rules", {})
+    now = plain_rules(settings)
+    changed = [
+        f"{PREFIX}PARSE_{name.upper()} was {_shown(before[name])} and is {_shown(now[name])}"
+        for name in sorted(before.keys() & now.keys())
+        if before[name] != now[name]
+    ]
+    if changed:
+        raise SettingsError(_refusal(crawl, "; ".join(changed)))
+
+
+def _check_files(partition: Partition, planned: StageStats) -> None:
+    before = planned.details.get("wat_numbers")
+    now = written_numbers(number for number, _ in partition.indexed_wat_files)
+    if before is not None and before != now:
+        what = f"partition {partition.number} has WAT files {before} and would have {now}"
+        raise SettingsError(_refusal(partition.crawl, what))
+
+
+def _check_identities(
+    again: Sequence[Partition], planned: dict[int, StageStats], settings: Settings, store: Store
+) -> None:
+    """By fingerprint, whatever else may differ."""
+    if not again:
+        return
+    blocked = blocked_identity(settings, store)
+    for partition in again:
+        if planned[partition.number].fingerprint != parse_identity(
+            partition.indexed_wat_files, settings, blocked
+        ):
+            what = (
+                f"partition {partition.number} was parsed with other blocklists or removal requests, from "
+                "another LAION_ETL_CRAWL_SOURCE, or by an older version"
+            )
+            raise SettingsError(_refusal(partition.crawl, what))
+
+
+def _refusal(crawl: str, what: str) -> str:
+    return (
+        f"cannot work on {crawl}: these rules differ from what is planned: {what}; run it with the "
+        "planned rules, or take the crawl out of the database first to build it anew "
+        f"(laion-etl forget --crawl {crawl})"
+    )
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, list):
+        return ",".join(map(str, value)) or "empty"
+    return str(value)
