@@ -126,7 +126,7 @@ def _skip_if_late(run: Any, chosen: list[str]) -> None:
 
 with DAG(
     dag_id="new_crawls",
-    dag_display_name="New crawls: finds them every month and starts the newest one",
+    dag_display_name="New crawls: found and started monthly",
     description="Every month: finds new crawls and starts the newest one",
     schedule=CronDataIntervalTimetable("@monthly", timezone="UTC"),
     start_date=moment(2013, 1, 1),

@@ -37,11 +37,6 @@ class SharedCrawl:
     def dag(self) -> str:
         return f"crawl_{self.id}"
 
-    @property
-    def name(self) -> str:
-        """As `write_catalogue` has it."""
-        return f"Dump {self.id}"
-
 
 @dataclass(frozen=True)
 class SharedAirflow:

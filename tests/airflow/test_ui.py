@@ -83,9 +83,8 @@ def test_the_list_of_dags_says_in_a_line_what_each_is(shared_airflow: SharedAirf
     page.goto(f"{shared_airflow.api.url}/dags")
     names = page.get_by_test_id("dag-id")
     for crawl in (shared_airflow.mended, shared_airflow.backfilled, shared_airflow.recent):
-        line = f"{crawl.id}: image-text dataset of {crawl.name}"
-        expect(names.filter(has_text=line)).to_be_visible()
-    expect(names.filter(has_text="New crawls: finds them every month")).to_be_visible()
+        expect(names.filter(has_text=f"{crawl.id}: image-text dataset")).to_be_visible()
+    expect(names.filter(has_text="New crawls: found and started monthly")).to_be_visible()
 
 
 @pytest.mark.parametrize("which", ["crawl", "monthly"])
