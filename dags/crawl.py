@@ -244,7 +244,8 @@ def crawl_dag(crawl: Crawl) -> DAG:
     """The DAG of a crawl."""
     with DAG(
         dag_id=f"crawl_{crawl.id}",
-        dag_display_name=crawl.id,
+        # The list of DAGs shows no description, only this name; longer ones wrap in titles and links.
+        dag_display_name=f"{crawl.id}: image-text dataset",
         description=f"Builds the image-text dataset of {crawl.name}",
         schedule=CrawlTimetable(crawl.id, crawl.released),
         catchup=False,

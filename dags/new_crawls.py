@@ -126,6 +126,7 @@ def _skip_if_late(run: Any, chosen: list[str]) -> None:
 
 with DAG(
     dag_id="new_crawls",
+    dag_display_name="New crawls: found and started monthly",
     description="Every month: finds new crawls and starts the newest one",
     schedule=CronDataIntervalTimetable("@monthly", timezone="UTC"),
     start_date=moment(2013, 1, 1),
@@ -134,7 +135,7 @@ with DAG(
     max_active_runs=1,
     default_args=DEFAULTS,
     params=PARAMS,
-    tags=["laion_etl"],
+    tags=["laion_etl", "monthly"],
     doc_md=__doc__,
 ) as dag:
     # The DAG of a crawl just registered comes with the next reading of the DAG files, within minutes.

@@ -79,6 +79,14 @@ def picked(page: Page, form: Locator, number: int, day: str) -> None:
     expect(field).to_have_count(0)
 
 
+def test_the_list_of_dags_says_in_a_line_what_each_is(shared_airflow: SharedAirflow, page: Page) -> None:
+    page.goto(f"{shared_airflow.api.url}/dags")
+    names = page.get_by_test_id("dag-id")
+    for crawl in (shared_airflow.mended, shared_airflow.backfilled, shared_airflow.recent):
+        expect(names.filter(has_text=f"{crawl.id}: image-text dataset")).to_be_visible()
+    expect(names.filter(has_text="New crawls: found and started monthly")).to_be_visible()
+
+
 @pytest.mark.parametrize("which", ["crawl", "monthly"])
 def test_a_form_has_nothing_to_correct_when_it_opens(
     shared_airflow: SharedAirflow, page: Page, which: str

@@ -19,8 +19,8 @@ from laion_etl.minicrawl.scenes import Scene
 from laion_etl.search.filters import Filters
 from laion_etl.search.query import Part, SearchIndex, check_model
 from laion_etl.search.query_encoder import Reader, ending_of, stored_picture
-from tests.search.conftest import BY_SA, World
 from tests.score.conftest import CRAWL, jpeg, set_environment
+from tests.search.conftest import BY_SA, World
 
 RUNNER = CliRunner()
 QUERY = "a single red circle on a sandy beach"

@@ -21,8 +21,8 @@ from laion_etl.search.query import SearchIndex
 from laion_etl.search.query_encoder import Reader
 from laion_etl.search.serve import _bound
 from laion_etl.search.web import Explorer, build_app
-from tests.search.conftest import HOSTILE, World
 from tests.score.conftest import jpeg
+from tests.search.conftest import HOSTILE, World
 
 MOST_BYTES = 400_000
 
