@@ -41,7 +41,8 @@ class Expected:
         self._check("batches", scored.missing, scored.planned or 0, "not scored")
 
     def _check(self, what: str, missing: Sequence[int], total: int, cause: str) -> None:
-        if len(missing) > self.most_missing * total:
+        # Written so that a share that is not a number allows nothing.
+        if not len(missing) <= self.most_missing * total:
             raise IncompleteError(
                 f"cannot publish: {len(missing):,} of {total:,} {what} are missing "
                 f"({written_numbers(missing)[:200]}: {cause}), and at most {self.most_missing:.1%} may be; "

@@ -46,6 +46,13 @@ def test_what_is_missing_beyond_what_is_allowed_is_not_published(store: Store, p
     assert note in render_report(CRAWL, plain, store).decode()
 
 
+def test_a_share_that_is_not_a_number_allows_nothing(store: Store, plain: Settings) -> None:
+    write_world(build_world(), store)
+    with pytest.raises(IncompleteError, match="1 of 2 partitions are missing"):
+        publish_dataset(CRAWL, plain, store, expected=expected(range(2), float("nan"), [0]))
+    assert not store.exists(f"{FOLDER}/_stats.json")
+
+
 def test_missing_batches_count_too(store: Store, plain: Settings) -> None:
     write_world(build_world(batches=3), store, planned_batches=range(4))
     with pytest.raises(IncompleteError, match=r"1 of 4 batches are missing \(3: not scored\)"):
