@@ -36,9 +36,14 @@ hypothesis.settings.load_profile("laion_etl")
 # Files that take longest, in the order in which they begin; other tests of Airflow and slow ones follow.
 LONGEST = (
     "tests/airflow/test_disturbed_runs.py",
+    "tests/airflow/test_complete_runs.py",
     "tests/airflow/test_demo.py",
+    "tests/airflow/test_ui.py",
     "tests/airflow/test_alerts.py",
+    "tests/airflow/test_new_crawls.py",
+    "tests/airflow/test_run_checks.py",
     "tests/airflow/test_dashboard.py",
+    "tests/airflow/test_dashboard_runs.py",
 )
 
 SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"

@@ -1,4 +1,4 @@
-"""Who gets into the demo's Airflow: only who knows its password, and only at its own address."""
+"""The login of the demo's Airflow and the check of its Host header; test_ui.py tries both on a real Airflow."""
 
 import json
 import os
@@ -6,7 +6,6 @@ import stat
 from pathlib import Path
 
 import pytest
-import urllib3
 from starlette.applications import Starlette
 from starlette.responses import PlainTextResponse
 from starlette.routing import Route
@@ -14,7 +13,6 @@ from starlette.testclient import TestClient
 
 from laion_etl.demo.hosts import HostCheck, loopback_hosts
 from laion_etl.demo.login import new_login
-from tests.airflow.shared import SharedAirflow
 
 
 @pytest.fixture
@@ -78,40 +76,3 @@ def test_every_login_has_a_password_of_its_own(tmp_path: Path) -> None:
     for name in ("one", "two"):
         (tmp_path / name).mkdir()
     assert new_login(tmp_path / "one").password != new_login(tmp_path / "two").password
-
-
-def asked(shared: SharedAirflow, method: str, path: str, **request: object) -> urllib3.BaseHTTPResponse:
-    return urllib3.request(
-        method, shared.api.url + path, redirect=False, retries=False, timeout=60, **request
-    )
-
-
-@pytest.mark.airflow
-def test_there_is_no_token_without_the_password(shared_airflow: SharedAirflow) -> None:
-    user = shared_airflow.api.login.user
-    for answer in (
-        asked(shared_airflow, "GET", "/auth/token"),
-        asked(shared_airflow, "GET", "/auth/token/login"),
-        asked(shared_airflow, "POST", "/auth/token", json={}),
-        asked(shared_airflow, "POST", "/auth/token", json={"username": user, "password": ""}),
-        asked(shared_airflow, "POST", "/auth/token", json={"username": user, "password": "admin"}),
-        asked(shared_airflow, "POST", "/auth/token/cli", json={"username": user, "password": "admin"}),
-    ):
-        assert answer.status in (400, 401, 403, 422)
-        assert b"access_token" not in answer.data
-        assert "Set-Cookie" not in answer.headers
-    for path in ("/api/v2/dags", "/api/v2/connections", "/laion/"):
-        assert asked(shared_airflow, "GET", path).status == 401
-
-
-@pytest.mark.airflow
-@pytest.mark.parametrize("path", ["/auth/token", "/api/v2/dags", "/execution/health", "/laion/", "/"])
-def test_airflow_answers_at_its_own_address_only(shared_airflow: SharedAirflow, path: str) -> None:
-    """With the right password, too."""
-    login = shared_airflow.api.login
-    user = {"username": login.user, "password": login.password}
-    method, request = ("POST", {"json": user}) if path == "/auth/token" else ("GET", {})
-    port = shared_airflow.api.url.rpartition(":")[2]
-    for host in ("evil.example", f"evil.example:{port}"):
-        assert asked(shared_airflow, method, path, headers={"Host": host}, **request).status == 400
-    assert asked(shared_airflow, method, path, **request).status != 400

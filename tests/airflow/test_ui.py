@@ -8,13 +8,14 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 import pytest
+import urllib3
 from playwright.sync_api import Browser, Locator, Page, expect
 
 from laion_etl.crawl import released
 from tests.airflow.shared import SharedAirflow
 from tests.airflow.started import until
 
-pytestmark = [pytest.mark.airflow, pytest.mark.browser]
+pytestmark = [pytest.mark.airflow, pytest.mark.browser, pytest.mark.timeout(900)]
 
 MONTHLY = "new_crawls"
 WAIT_MS = 120_000
@@ -171,3 +172,38 @@ def test_a_backfill_over_its_release_date_runs_a_crawl(shared_airflow: SharedAir
     [run] = shared_airflow.runs(crawl.dag)
     assert (run["run_type"], run["partition_key"]) == ("backfill", crawl.id)
     shared_airflow.end(crawl.dag, run["dag_run_id"])
+
+
+def asked(shared: SharedAirflow, method: str, path: str, **request: object) -> urllib3.BaseHTTPResponse:
+    return urllib3.request(
+        method, shared.api.url + path, redirect=False, retries=False, timeout=60, **request
+    )
+
+
+def test_there_is_no_token_without_the_password(shared_airflow: SharedAirflow) -> None:
+    user = shared_airflow.api.login.user
+    for answer in (
+        asked(shared_airflow, "GET", "/auth/token"),
+        asked(shared_airflow, "GET", "/auth/token/login"),
+        asked(shared_airflow, "POST", "/auth/token", json={}),
+        asked(shared_airflow, "POST", "/auth/token", json={"username": user, "password": ""}),
+        asked(shared_airflow, "POST", "/auth/token", json={"username": user, "password": "admin"}),
+        asked(shared_airflow, "POST", "/auth/token/cli", json={"username": user, "password": "admin"}),
+    ):
+        assert answer.status in (400, 401, 403, 422)
+        assert b"access_token" not in answer.data
+        assert "Set-Cookie" not in answer.headers
+    for path in ("/api/v2/dags", "/api/v2/connections", "/laion/"):
+        assert asked(shared_airflow, "GET", path).status == 401
+
+
+@pytest.mark.parametrize("path", ["/auth/token", "/api/v2/dags", "/execution/health", "/laion/", "/"])
+def test_airflow_answers_at_its_own_address_only(shared_airflow: SharedAirflow, path: str) -> None:
+    """With the right password, too."""
+    login = shared_airflow.api.login
+    user = {"username": login.user, "password": login.password}
+    method, request = ("POST", {"json": user}) if path == "/auth/token" else ("GET", {})
+    port = shared_airflow.api.url.rpartition(":")[2]
+    for host in ("evil.example", f"evil.example:{port}"):
+        assert asked(shared_airflow, method, path, headers={"Host": host}, **request).status == 400
+    assert asked(shared_airflow, method, path, **request).status != 400
