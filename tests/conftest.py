@@ -46,6 +46,9 @@ LONGEST = (
     "tests/airflow/test_dashboard_runs.py",
 )
 
+# For a hang. A machine that does much else takes minutes for what Airflow does in seconds.
+AIRFLOW_TIMEOUT_S = 1_800
+
 SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
 
 
@@ -75,6 +78,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker("browser")
         if "postgres" in fixtures or "s3_endpoint" in fixtures or _on_s3(item):
             item.add_marker("service")
+        if item.get_closest_marker("airflow") and not item.get_closest_marker("timeout"):
+            item.add_marker(pytest.mark.timeout(AIRFLOW_TIMEOUT_S))
     items.sort(key=_rank)
 
 

@@ -42,7 +42,7 @@ def start_run(crawl: str, env: dict[str, str], *, in_background: bool = False) -
 def finish_run(crawl: str, env: dict[str, str]) -> None:
     """Runs to the end, which must be a good one."""
     with start_run(crawl, env) as done:
-        output, _ = done.communicate(timeout=400)
+        output, _ = done.communicate(timeout=1_200)
     assert done.returncode == 0, output
 
 

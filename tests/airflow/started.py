@@ -16,7 +16,7 @@ from laion_etl.demo.services import Service, Services
 from tests.airflow.conftest import ROOT
 
 Found = TypeVar("Found")
-LONGEST_S = 400
+LONGEST_S = 1_200
 # Starts the scheduler again when SIGKILL ended it, as a cluster does.
 SUPERVISED = ("sh", "-c", 'trap : INT; while "$@"; [ $? -eq 137 ]; do :; done', "sh")
 _QUICK = {

@@ -14,7 +14,7 @@ from laion_etl.minicrawl.build import build_minicrawl
 from tests.airflow.started import started_airflow
 from tests.sinks import mail_server, webhook
 
-pytestmark = [pytest.mark.airflow, pytest.mark.timeout(900)]
+pytestmark = pytest.mark.airflow
 
 _TOO_LONG_S = 240
 FAILED_TASK = "partition.parse (partition 0)"

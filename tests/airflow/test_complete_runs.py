@@ -26,7 +26,7 @@ from tests.airflow.conftest import Airflow
 pytestmark = pytest.mark.airflow
 
 _RUNS = Path(__file__).with_name("dag_runs.py")
-_LONGEST_S = 900
+_LONGEST_S = 1_500
 NOBODY_LISTENS = 1
 
 

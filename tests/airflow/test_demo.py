@@ -20,7 +20,7 @@ from laion_etl.minicrawl.build import CRAWL
 from tests.airflow.conftest import processes_of
 from tests.airflow.started import until
 
-pytestmark = [pytest.mark.airflow, pytest.mark.timeout(900)]
+pytestmark = pytest.mark.airflow
 
 DEMO = [sys.executable, "-m", "laion_etl", "demo"]
 WITH_A_WRONG_SETTING = """

@@ -35,7 +35,7 @@ from tests.kubernetes.faults import (
 from tests.runs import WAT_FILES, files, run_environment
 from tests.sinks import Sink, webhook
 
-pytestmark = [pytest.mark.airflow, pytest.mark.timeout(900)]
+pytestmark = pytest.mark.airflow
 
 SPACE, IMAGE = "laion", "laion-etl-worker:test"
 SECRETS = ("password-of-the-pods", "password-of-airflow", "password-of-the-mails")

@@ -1,4 +1,4 @@
-"""The login of the demo's Airflow and the check of its Host header; test_ui.py tries both on a real Airflow."""
+"""The login of the demo's Airflow and its check of Host headers; test_ui.py tries both on a real Airflow."""
 
 import json
 import os

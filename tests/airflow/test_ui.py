@@ -15,7 +15,7 @@ from laion_etl.crawl import released
 from tests.airflow.shared import SharedAirflow
 from tests.airflow.started import until
 
-pytestmark = [pytest.mark.airflow, pytest.mark.browser, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.airflow, pytest.mark.browser]
 
 MONTHLY = "new_crawls"
 WAIT_MS = 120_000
