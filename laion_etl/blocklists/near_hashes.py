@@ -2,7 +2,7 @@
 
 Cut into `bits + 1` bands, two hashes that differ in at most `bits` bits agree in one of them, so only hashes
 with an equal band are compared. With 10 bits bands have 23 bits: eight million values, so that few agree by
-chance up to some ten million hashes. Flat pictures, of which PDQ says nothing, have a hash with (almost) all
+chance up to some ten million hashes. Flat images, of which PDQ says nothing, have a hash with (almost) all
 bits equal; `telling` leaves them out.
 
 Hashes are rows of 32 bytes, uint8 (n, 32).
@@ -23,7 +23,7 @@ Ints = NDArray[np.int64]
 
 
 def telling(hashes: Hashes) -> NDArray[np.bool_]:
-    """Which hashes (n) say something of their picture."""
+    """Which hashes (n) say something of their image."""
     ones = np.bitwise_count(hashes).sum(axis=1)
     said: NDArray[np.bool_] = (ones >= _FEWEST_ONES) & (ones <= HASH_BITS - _FEWEST_ONES)
     return said

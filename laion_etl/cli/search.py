@@ -113,13 +113,13 @@ def _opened(published: "Published", settings: Settings, store: Store) -> "Search
 def _vector(query: str, image: Path | None, opened: "SearchIndex", settings: Settings) -> Any:
     from laion_etl.score.model import load_model
     from laion_etl.search.query import check_model
-    from laion_etl.search.query_encoder import Reader
+    from laion_etl.search.query_encoder import QueryEncoder
 
     data = _read(image, settings.download.max_bytes) if image else b""
     model = load_model(settings.clip)
     check_model(opened, model.name, model.weights_sha256)
-    with Reader(model, settings) as reader:
-        return reader.picture(data) if image else reader.text(query)
+    with QueryEncoder(model, settings) as encoder:
+        return encoder.image(data) if image else encoder.text(query)
 
 
 def _read(path: Path, most: int) -> bytes:

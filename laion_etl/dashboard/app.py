@@ -2,7 +2,7 @@
 
 Whoever mounts it says who may look: `viewer` is a FastAPI dependency of every route, also of static files.
 What is shown comes from strangers (alt texts, errors that quote what servers have sent), so the content
-security policy allows nothing but our own scripts, styles and pictures, and the scripts put texts on the page
+security policy allows nothing but our own scripts, styles and images, and the scripts put texts on the page
 as texts.
 """
 
@@ -214,10 +214,10 @@ def _add_samples(app: FastAPI, viewer: Callable[..., Any], dashboard: Dashboard)
         return _answer(request, snapshot, snapshot.body)
 
     @app.get("/api/crawl/{crawl}/samples/{name}")
-    def sample_picture(crawl: CrawlPath, name: str, may_see: Annotated[MaySee, Depends(viewer)]) -> Response:
+    def sample_image(crawl: CrawlPath, name: str, may_see: Annotated[MaySee, Depends(viewer)]) -> Response:
         _check(crawl, may_see)
         key, _, ending = name.partition(".")
-        found = dashboard.sheets.picture(crawl, key) if KEY.fullmatch(key) and ending == "webp" else None
+        found = dashboard.sheets.image(crawl, key) if KEY.fullmatch(key) and ending == "webp" else None
         if found is None:
             raise HTTPException(404, "this sample is not shown any more; reload the samples")
         return Response(found, media_type="image/webp", headers={"Cache-Control": "private, max-age=900"})

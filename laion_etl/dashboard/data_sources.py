@@ -30,7 +30,7 @@ class Sources:
         return open_store(self.load().store_uri)
 
     def max_pixels(self) -> int:
-        """The largest picture that may be decoded."""
+        """The largest image that may be decoded."""
         return self.load().clip.max_pixels
 
     @contextmanager

@@ -1,4 +1,4 @@
-"""The contact sheet: samples of a few scored batches, kept and rejected, with the pictures that may be shown.
+"""The contact sheet: samples of a few scored batches, kept and rejected, with the images that may be shown.
 
 Reading them means reading tars, so a sheet is made only when it is opened, in the background, and kept for a
 while. What may be shown is decided where the report's sheets are made (report/contact_sheets.py): an image is
@@ -19,7 +19,7 @@ from laion_etl.core.schemas import batch_name, scored_stem
 from laion_etl.dashboard.data_sources import Sources
 from laion_etl.dataset.scored import ScoredBatch, ScoredCrawl, read_batch
 from laion_etl.io.storage import Store
-from laion_etl.report.contact_sheets import Band, Sample, Sampler, pictures
+from laion_etl.report.contact_sheets import Band, Sample, Sampler, embedded_images
 
 _BATCHES = 3
 _MOST_PER_BAND = 8
@@ -31,34 +31,34 @@ KEY = re.compile(r"\d{14}")
 
 @dataclass(frozen=True, slots=True)
 class Sheet:
-    """A made sheet: its document and its pictures by sample key, as WebP."""
+    """A made sheet: its document and its images by sample key, as WebP."""
 
     document: dict[str, Any]
-    pictures: dict[str, bytes]
+    images: dict[str, bytes]
 
 
 @dataclass(slots=True)
 class Sheets:
-    """The pictures of the last sheets; the documents are kept as snapshots like everything else."""
+    """The images of the last sheets; the documents are kept as snapshots like everything else."""
 
     sources: Sources
-    _pictures: dict[str, dict[str, bytes]] = field(default_factory=dict)
+    _images: dict[str, dict[str, bytes]] = field(default_factory=dict)
     _lock: Lock = field(default_factory=Lock)
 
     def document(self, crawl: str) -> dict[str, Any]:
         """Makes the sheet of a crawl. Raises InputError when nothing is scored, StorageError."""
         sheet = make_sheet(crawl, self.sources.store(), self.sources.max_pixels())
         with self._lock:
-            self._pictures.pop(crawl, None)
-            self._pictures[crawl] = sheet.pictures
-            while len(self._pictures) > _KEPT_SHEETS:
-                del self._pictures[next(iter(self._pictures))]
+            self._images.pop(crawl, None)
+            self._images[crawl] = sheet.images
+            while len(self._images) > _KEPT_SHEETS:
+                del self._images[next(iter(self._images))]
         return sheet.document
 
-    def picture(self, crawl: str, key: str) -> bytes | None:
-        """A picture of the crawl's last sheet."""
+    def image(self, crawl: str, key: str) -> bytes | None:
+        """An image of the crawl's last sheet."""
         with self._lock:
-            return self._pictures.get(crawl, {}).get(key)
+            return self._images.get(crawl, {}).get(key)
 
 
 def make_sheet(crawl: str, store: Store, max_pixels: int) -> Sheet:
@@ -75,7 +75,7 @@ def make_sheet(crawl: str, store: Store, max_pixels: int) -> Sheet:
         for rows in read_batch(scored, batch, store):
             sampler.add(batch.number, rows)
     kept, rejected = _cut(sampler.kept()), _cut(sampler.rejected())
-    uris = pictures((*kept, *rejected), scored, max_pixels, store)
+    uris = embedded_images((*kept, *rejected), scored, max_pixels, store)
     images = {key: base64.b64decode(uri.partition(",")[2]) for key, uri in uris.items()}
     document = {
         "batches": sorted(numbers),

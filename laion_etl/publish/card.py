@@ -48,7 +48,7 @@ def render_card(facts: Facts, files: Iterable[DataFile], folder: str) -> bytes:
         thresholds={group: sorted(values) for group, values in statistics.thresholds.items()},
         drops=_drops(facts),
         scores=_scores(facts),
-        repeats=repeats(statistics.pictures),
+        repeats=repeats(statistics.images),
         duplicates=duplicates(facts.funnel),
         filtered=filtered(facts.funnel),
         opt_outs=opt_outs(facts.funnel),

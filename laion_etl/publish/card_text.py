@@ -33,14 +33,14 @@ USES = (
 )
 MISUSES = (
     "Products as it is: no person has looked through it, and filters miss things.",
-    "Identifying people, or telling anything about a person from a picture.",
+    "Identifying people, or telling anything about a person from an image.",
     "Anything that needs the images' owners to have agreed: a link is not a permission.",
 )
 LIMITS = (
     "Alt texts describe images badly or not at all, and often advertise.",
     "Languages are guessed from short texts. Rare languages are confused with their neighbours.",
     "Links die and images change after they were scored. Compare what you download by size at least.",
-    "Pairs are unique by URL and text. The same picture under other URLs may be in here several times.",
+    "Pairs are unique by URL and text. The same image under other URLs may be in here several times.",
     "Thresholds decide by one model: what that model does not understand is missing, however good the text.",
     "Safety tags are estimates of a classifier. UNLIKELY is not a clearance.",
 )

@@ -1,4 +1,4 @@
-"""Rows that scoring kept and publishing leaves out: what a variant does not have, and redundant pictures.
+"""Rows that scoring kept and publishing leaves out: what a variant does not have, and redundant images.
 
 Each gets a reason in the scored rows, as if scoring had rejected it, and is counted under it. What removal
 requests name is left out of the rows altogether, so that no page can show it; it is only there where a shard
@@ -43,7 +43,7 @@ class PublishableRows:
         requests: Matcher,
         earlier: tuple[Output, ...],
     ) -> "PublishableRows":
-        """Looks for redundant pictures first, among the rows that the variant has."""
+        """Looks for redundant images first, among the rows that the variant has."""
         plain = cls(scored, settings, variant, store, requests)
         redundant = find_redundant(scored, settings, store, earlier, plain.batch)
         return cls(scored, settings, variant, store, requests, redundant)

@@ -1,10 +1,10 @@
-"""Pictures that come more than once: the best pair of each is published.
+"""Images that come more than once: the best pair of each is published.
 
-Two kept samples show the same picture when their files are equal (SHA-256), or when their PDQ hashes differ
+Two kept samples show the same image when their files are equal (SHA-256), or when their PDQ hashes differ
 in at most so many bits (see nearness.py). Settings say whether only the crawl itself is looked at or also
-what is published of earlier crawls. A picture that an earlier crawl published is redundant, however good the
+what is published of earlier crawls. An image that an earlier crawl published is redundant, however good the
 pair: published versions stay as they are. Of the others samples are taken from the best to the worst: higher
-similarity first, then more pixels, then the lower key. One that shows the same picture as a sample that was
+similarity first, then more pixels, then the lower key. One that shows the same image as a sample that was
 taken is redundant.
 
 The samples of the crawl are held in memory, some 300 bytes each, 500 when earlier crawls are looked at.
@@ -69,7 +69,7 @@ class Redundant:
 def compared_with(
     dataset: str, scored: ScoredCrawl, settings: PublishSettings, store: Store
 ) -> tuple[Output, ...]:
-    """The picture files of earlier crawls that `find_redundant` looks at."""
+    """The image files of earlier crawls that `find_redundant` looks at."""
     if settings.duplicates == "keep" or not settings.duplicates_of_earlier:
         return ()
     return image_hashes.of_earlier_crawls(dataset, scored.crawl, store)
@@ -145,7 +145,7 @@ def _read(scored: ScoredCrawl, rows_of: Callable[[ScoredBatch], Iterable[pa.Reco
 def _known_earlier(
     samples: _Samples, earlier: tuple[Output, ...], bits: int | None, store: Store
 ) -> dict[int, str]:
-    """Samples whose picture an earlier crawl published; `bits` None: only equal files."""
+    """Samples whose image an earlier crawl published; `bits` None: only equal files."""
     if not earlier:
         return {}
     by_file = np.argsort(samples.sha256, kind="stable")

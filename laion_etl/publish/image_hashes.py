@@ -1,4 +1,4 @@
-"""_pictures.parquet of a version: the hashes of its pictures, by which later crawls know them again.
+"""_pictures.parquet of a version: the hashes of its images, by which later crawls know them again.
 
 A row per published sample: `key`, `sha256` of the stored file and `pdq` (32 bytes each; null where the
 downloader had none). Versions of later crawls stream through those of earlier ones, so the memory taken is
@@ -35,13 +35,13 @@ _NO_HASH = b"\0" * HASH_BYTES
 
 @dataclass(frozen=True, slots=True)
 class Hashed:
-    """Hashes of some pictures; zeros where there is none."""
+    """Hashes of some images; zeros where there is none."""
 
     sha256: NDArray[np.bytes_]  # (n), 32 bytes each
     pdq: Hashes  # (n, 32)
 
 
-class PicturesWriter:
+class ImageHashesWriter:
     """Writes the rows of published samples to an open file."""
 
     def __init__(self, file: NewFile) -> None:
@@ -77,7 +77,7 @@ def hashed(sha256: pa.Array | pa.ChunkedArray, pdq: pa.Array | pa.ChunkedArray) 
 
 
 def of_earlier_crawls(dataset: str, crawl: str, store: Store) -> tuple[Output, ...]:
-    """The picture files of the crawls before this one that a dataset has, by the names of the crawls."""
+    """The image files of the crawls before this one that a dataset has, by the names of the crawls."""
     manifest = current_manifest(dataset, store)
     files = manifest.files if manifest else ()
     found = [file for file in files if PurePosixPath(file.name).name == NAME and file.crawl < crawl]
@@ -91,7 +91,7 @@ def read(output: Output, store: Store) -> Iterator[Hashed]:
         try:
             parquet = pq.ParquetFile(file)
             if not parquet.schema_arrow.equals(SCHEMA):
-                raise InputError(f"{store.uri(output.name)} does not have the columns of published pictures")
+                raise InputError(f"{store.uri(output.name)} does not have the columns of published images")
             for rows in parquet.iter_batches(_ROWS_PER_READ):
                 yield hashed(rows.column("sha256"), rows.column("pdq"))
         except (pa.ArrowException, OSError) as error:

@@ -29,7 +29,7 @@ from laion_etl.publish.commit import make_visible, renew_card
 from laion_etl.publish.completeness import Expected, nothing_new, scored_crawl
 from laion_etl.publish.exclusions import PublishableRows
 from laion_etl.publish.image_dedupe import compared_with
-from laion_etl.publish.image_hashes import PicturesWriter
+from laion_etl.publish.image_hashes import ImageHashesWriter
 from laion_etl.publish.presentation import REPORT, report_files
 from laion_etl.report.contact_sheets import Sampler
 from laion_etl.report.page import report_page
@@ -195,7 +195,7 @@ def _write_rows(
     publish = work.settings.publish
     with ExitStack() as stack:
         file = stack.enter_context(store.create(release.file(image_hashes.NAME)))
-        shown = stack.enter_context(closing(PicturesWriter(file)))
+        shown = stack.enter_context(closing(ImageHashesWriter(file)))
         writers = [
             stack.enter_context(
                 SubsetWriter(subset, release.folder, work.crawl, publish.rows_per_file, store)
@@ -213,11 +213,11 @@ class _DataFiles:
     """The data files that are being written."""
 
     subsets: list[SubsetWriter]
-    pictures: PicturesWriter
+    images: ImageHashesWriter
 
     def add(self, rows: pa.RecordBatch, table: pa.Table) -> None:
         """Takes scored rows, and the published ones of them."""
-        self.pictures.add(rows)
+        self.images.add(rows)
         for writer in self.subsets:
             writer.add(table)
 

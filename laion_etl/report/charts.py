@@ -118,7 +118,7 @@ def _marker(x: float, y: float, bottom: float, label: str) -> tuple[Markup, Mark
 
 
 def bars(rows: Sequence[tuple[str, int, float]], name: str, title: str) -> Markup:
-    """A bar per row (name, count, share), for a picture of its own; the page has tables instead."""
+    """A bar per row (name, count, share), for an image of its own; the page has tables instead."""
     most = max([1, *(count for _, count, _ in rows)])
     room = WIDTH - _NAMES - 118
     parts = []

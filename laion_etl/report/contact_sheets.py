@@ -1,6 +1,6 @@
-"""Contact sheets: a few kept and rejected samples of a crawl, with small pictures where they may be shown.
+"""Contact sheets: a few kept and rejected samples of a crawl, with small images where they may be shown.
 
-A picture is embedded only when its safety tag says UNLIKELY. Everything else (NSFW, UNSURE, never
+An image is embedded only when its safety tag says UNLIKELY. Everything else (NSFW, UNSURE, never
 tagged, suspected under-age, unreadable) is a neutral placeholder that names the reason, and its bytes
 are not even decoded. Choice depends on key hashes only: the same crawl gives the same sheet.
 """
@@ -23,7 +23,7 @@ from laion_etl.dataset.scored import ScoredCrawl
 from laion_etl.io.storage import Store
 from laion_etl.io.tarshard import TarError, read_members
 
-BATCHES_LOOKED_AT = 12  # a tar is read from its start to the last wanted picture, on S3 a download
+BATCHES_LOOKED_AT = 12  # a tar is read from its start to the last wanted image, on S3 a download
 _CANDIDATES = 2_000  # kept samples, of which the sheet shows some per quantile
 _CANDIDATES_PER_REASON = 200
 _PER_BAND = 8
@@ -62,7 +62,7 @@ class Sample:
 
     @property
     def withheld(self) -> str | None:
-        """Why its picture must not be shown, None when it may."""
+        """Why its image must not be shown, None when it may."""
         if self.reason in _NEVER_SHOWN:
             return str(self.reason).replace("_", " ")
         if self.nsfw_tag is None:
@@ -138,10 +138,12 @@ class Sampler:
         return (sample for _, sample in self._groups.get(reason, []))
 
 
-def pictures(bands: Sequence[Band], scored: ScoredCrawl, max_pixels: int, store: Store) -> dict[str, str]:
+def embedded_images(
+    bands: Sequence[Band], scored: ScoredCrawl, max_pixels: int, store: Store
+) -> dict[str, str]:
     """data: URIs by key of the samples on the sheets that may be shown.
 
-    Kept ones are read from scored/, rejected ones from shards/. A picture that can't be decoded or is
+    Kept ones are read from scored/, rejected ones from shards/. An image that can't be decoded or is
     over the pixel cap is left out; raises InputError when a tar is damaged.
     """
     wanted: dict[str, set[str]] = {}
@@ -152,11 +154,11 @@ def pictures(bands: Sequence[Band], scored: ScoredCrawl, max_pixels: int, store:
             wanted.setdefault(name, set()).add(sample.key)
     found: dict[str, str] = {}
     for name, keys in sorted(wanted.items()):
-        found |= _pictures_of_tar(name, keys, max_pixels, store)
+        found |= _images_of_tar(name, keys, max_pixels, store)
     return found
 
 
-def _pictures_of_tar(name: str, keys: set[str], max_pixels: int, store: Store) -> dict[str, str]:
+def _images_of_tar(name: str, keys: set[str], max_pixels: int, store: Store) -> dict[str, str]:
     found: dict[str, str] = {}
     left = set(keys)
     with store.open(name) as file:

@@ -1,4 +1,4 @@
-"""The figures of the report, drawn from the facts of a version: on the page, and as pictures for papers."""
+"""The figures of the report, drawn from the facts of a version: on the page, and as images for papers."""
 
 from collections.abc import Callable, Sequence
 from functools import partial

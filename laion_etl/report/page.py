@@ -15,7 +15,7 @@ from markupsafe import Markup
 from laion_etl.dataset.shaping_settings import shaping_settings
 from laion_etl.dataset.subsets import SUBSET_HIGH_RESOLUTION
 from laion_etl.io.storage import Store
-from laion_etl.report.contact_sheets import Band, pictures
+from laion_etl.report.contact_sheets import Band, embedded_images
 from laion_etl.report.figures import figures
 from laion_etl.report.publish_context import PIPELINE, Facts, number_list
 from laion_etl.report.tables import language_quartiles, stage_reasons, tables
@@ -48,10 +48,12 @@ class Part:
 
 
 def report_page(facts: Facts, store: Store) -> bytes:
-    """The page as UTF-8 HTML. Reads the pictures of the contact sheets from the store."""
+    """The page as UTF-8 HTML. Reads the images of the contact sheets from the store."""
     style = "".join((TEMPLATES / name).read_text() for name in STYLES)
     script = (TEMPLATES / "report.js").read_text()
-    images = pictures((*facts.kept, *facts.rejected), facts.scored, facts.settings.clip.max_pixels, store)
+    images = embedded_images(
+        (*facts.kept, *facts.rejected), facts.scored, facts.settings.clip.max_pixels, store
+    )
     page = (
         environment()
         .get_template("report.html.j2")

@@ -1,7 +1,7 @@
 """The figures of the report as PNG files, for papers and slides: report/png/<figure>.png.
 
 Text is set in the font that Pillow carries within itself (Aileron, ASCII only), never in a font of the
-machine: a machine without fonts gives the same picture, and equal data give equal bytes. Only our own words
+machine: a machine without fonts gives the same image, and equal data give equal bytes. Only our own words
 are drawn; what comes from the web stays on the page.
 """
 

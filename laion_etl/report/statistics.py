@@ -72,7 +72,7 @@ class Statistics:
     domains: Tally = field(default_factory=Tally)
     safety_kept: Tally = field(default_factory=Tally)
     safety_rejected: Tally = field(default_factory=Tally)
-    pictures: Repeats = field(default_factory=Repeats)
+    images: Repeats = field(default_factory=Repeats)
 
     def __post_init__(self) -> None:
         self.subset_rows = {subset.name: 0 for subset in self.subsets}
@@ -88,7 +88,7 @@ class Statistics:
         self.similarities[ENGLISH].add(kept.filter(english), rejected.filter(english))
         self.similarities[OTHER].add(kept.filter(~english), rejected.filter(~english))
         self.file_bytes += histogram(kept["bytes"], BYTES_EDGES)
-        self.pictures.add(kept["sha256"])
+        self.images.add(kept["sha256"])
         self.safety_kept.add(pc.fill_null(kept["nsfw_tag"], "not tagged"))
         self.safety_rejected.add(pc.fill_null(rejected["nsfw_tag"], "not tagged"))
         self._add_published(published)

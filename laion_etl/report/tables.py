@@ -73,7 +73,7 @@ def tables(facts: Facts) -> dict[str, list[Row]]:
         "outcomes": rows(((words(name), count) for name, count in outcomes), download.input, most=99),
         "opt-outs": rows(opt_outs(facts.funnel), download.input),
         "duplicates": rows(duplicates(facts.funnel), facts.funnel.row("parse").input, most=99),
-        "repeats": rows(repeats(statistics.pictures), statistics.kept),
+        "repeats": rows(repeats(statistics.images), statistics.kept),
         "short-sides": rows(_short_sides(statistics.short_sides), statistics.kept, most=99),
         "safety": rows(statistics.safety_kept.top(), statistics.kept),
         "filtered": rows(filtered(facts.funnel), facts.funnel.row("parse").input, most=99),
@@ -113,9 +113,9 @@ def filtered(funnel: CrawlFunnel) -> list[tuple[str, int]]:
     return [(f"{words(reason)} ({stage})", count) for (stage, reason), count in found.items()]
 
 
-def repeats(pictures: Repeats) -> list[tuple[str, int]]:
-    """Published samples by how often their picture file is published."""
-    found = pictures.by_count()
+def repeats(images: Repeats) -> list[tuple[str, int]]:
+    """Published samples by how often their image file is published."""
+    found = images.by_count()
     listed = [
         (name, sum(times * values for times, values in found if low <= times <= high))
         for low, high, name in _REPEAT_BOUNDS
@@ -134,7 +134,7 @@ def stage_reasons(funnel: CrawlFunnel) -> list[tuple[str, int, list[Row]]]:
 
 
 def bar_charts(facts: Facts) -> dict[str, Markup]:
-    """Tables that are worth a picture of their own; those with foreign texts (domains, licences) are not."""
+    """Tables that are worth an image of their own; those with foreign texts (domains, licences) are not."""
     found = tables(facts)
     return {
         name: charts.bars([(row.label, row.count, row.share) for row in found[name]], shape, title)

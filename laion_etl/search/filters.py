@@ -24,7 +24,7 @@ class Filters:
     """Empty and None: not asked for.
 
     `languages`: codes, or `nolang`. `license`: a licence's URL, a kind such as `by-sa`, or `known` for any.
-    `domain`: registered domain of the picture's host. `unsafe`: rows that are not tagged as safe, too.
+    `domain`: registered domain of the image's host. `unsafe`: rows that are not tagged as safe, too.
     """
 
     languages: tuple[str, ...] = ()

@@ -20,7 +20,7 @@ from laion_etl.dataset.subsets import published_rows
 from laion_etl.io.storage import Store
 from laion_etl.search.hnsw import GraphWriter
 from laion_etl.search.layout import STATS, part_stem
-from laion_etl.search.rows import ROW_SCHEMA, Place, counted, picture_places, with_places
+from laion_etl.search.rows import ROW_SCHEMA, Place, counted, image_places, with_places
 from laion_etl.settings import IndexSettings, Stage, shaping
 
 FORMAT = 1
@@ -118,9 +118,9 @@ class Part:
         return with_places(table.filter(pa.array(chosen)), self._places(number)), vectors[chosen]
 
     def _places(self, number: int) -> dict[str, Place]:
-        if not self.settings.pictures:
+        if not self.settings.pictures:  # words: ok
             return {}
-        return picture_places(self.crawl.shard_name(number, ".tar"), self.store)
+        return image_places(self.crawl.shard_name(number, ".tar"), self.store)
 
     def _stats(self, dim: int, counts: dict[str, Counter[str]], outputs: tuple[Output, ...]) -> StageStats:
         kept = sum(len(batch.ids) for batch in self.batches)

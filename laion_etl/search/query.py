@@ -1,4 +1,4 @@
-"""Searching an index: the nearest pictures to a vector, of those that pass the filters."""
+"""Searching an index: the nearest images to a vector, of those that pass the filters."""
 
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -30,7 +30,7 @@ _MASKS = 16  # of the last filters, kept for each part: a bit less than a megaby
 
 @dataclass(frozen=True, slots=True)
 class Hit:
-    """A row that was found, with the cosine of its picture and the query, if there was one."""
+    """A row that was found, with the cosine of its image and the query, if there was one."""
 
     score: float | None
     row: Mapping[str, Any]
@@ -108,7 +108,7 @@ class SearchIndex:
     parts: tuple[Part, ...]
 
     def search(self, vector: NDArray[Any], count: int, filters: Filters) -> list[Hit]:
-        """The nearest pictures to an L2-normalised vector, nearest first."""
+        """The nearest images to an L2-normalised vector, nearest first."""
         count = min(count, MOST_RESULTS)
         query = np.ascontiguousarray(vector, np.float32)
         with ThreadPoolExecutor(max(1, min(usable_cores(), len(self.parts)))) as pool:
@@ -122,7 +122,7 @@ class SearchIndex:
         return [Hit(cosine, self.parts[-number].row(row)) for cosine, number, row in best]
 
     def like(self, sample_id: int, count: int, filters: Filters) -> list[Hit]:
-        """The nearest to a sample's picture, without the sample itself."""
+        """The nearest to a sample's image, without the sample itself."""
         part, row = self._place(sample_id)
         found = self.search(part.graph.floats(np.array([row]))[0], count + 1, filters)
         return [hit for hit in found if hit.sample_id != sample_id][:count]

@@ -1,4 +1,4 @@
-"""Pictures of results and of queries: decoded by confined processes only, whoever sent them."""
+"""Images of results and of queries: decoded by confined processes only, whoever sent them."""
 
 import io
 from contextlib import AbstractContextManager
@@ -23,13 +23,13 @@ from laion_etl.search.query import Hit
 from laion_etl.settings import Settings
 
 MEDIA_TYPES = {"jpg": "image/jpeg", "png": "image/png", "webp": "image/webp", "avif": "image/avif"}
-_BLOCKS = 8  # pictures on their way at once
+_BLOCKS = 8  # images on their way at once
 _THUMBNAIL = PixelPlan(256)
 _QUALITY = 80
 
 
 def ending_of(data: bytes) -> str:
-    """The kind of a picture by its first bytes; raises InputError for others than the pipeline takes."""
+    """The kind of an image by its first bytes; raises InputError for others than the pipeline takes."""
     if data.startswith(b"\xff\xd8\xff"):
         return "jpg"
     if data.startswith(b"\x89PNG\r\n\x1a\n"):
@@ -41,10 +41,10 @@ def ending_of(data: bytes) -> str:
     raise InputError("this is no JPEG, PNG, WebP or AVIF file")
 
 
-def stored_picture(hit: Hit, store: Store) -> tuple[str, bytes] | None:
-    """Ending and bytes of a sample's picture, out of its scored shard; None when its place was not noted.
+def stored_image(hit: Hit, store: Store) -> tuple[str, bytes] | None:
+    """Ending and bytes of a sample's image, out of its scored shard; None when its place was not noted.
 
-    Raises MissingInputError when the shard was rewritten since, so that no other picture is shown instead.
+    Raises MissingInputError when the shard was rewritten since, so that no other image is shown instead.
     """
     row = hit.row
     if row["picture_offset"] is None:
@@ -62,8 +62,8 @@ def stored_picture(hit: Hit, store: Store) -> tuple[str, bytes] | None:
     return ending, data
 
 
-class Reader(AbstractContextManager["Reader"]):
-    """A CLIP model with its processes: texts and pictures to vectors, pictures to thumbnails.
+class QueryEncoder(AbstractContextManager["QueryEncoder"]):
+    """A CLIP model with its processes: texts and images to vectors, images to thumbnails.
 
     Usable from several threads, but for the model.
     """
@@ -75,7 +75,7 @@ class Reader(AbstractContextManager["Reader"]):
         )
         self._preparers = Preparers(Plans(plans), 1, _BLOCKS, usable_cores())
 
-    def __enter__(self) -> "Reader":
+    def __enter__(self) -> "QueryEncoder":
         self._preparers.__enter__()
         return self
 
@@ -91,20 +91,20 @@ class Reader(AbstractContextManager["Reader"]):
         vector: Floats = self._model.embed_texts([text])[0]
         return vector
 
-    def picture(self, data: bytes) -> Floats:
-        """The vector of a picture; raises InputError when it can't be read."""
-        return self.picture_and_thumbnail(data)[0]
+    def image(self, data: bytes) -> Floats:
+        """The vector of an image; raises InputError when it can't be read."""
+        return self.image_and_thumbnail(data)[0]
 
-    def picture_and_thumbnail(self, data: bytes) -> tuple[Floats, bytes]:
-        """The vector of a picture, and the picture small; raises InputError when it can't be read."""
+    def image_and_thumbnail(self, data: bytes) -> tuple[Floats, bytes]:
+        """The vector of an image, and the image small; raises InputError when it can't be read."""
         found = self._pixels(ending_of(data), data)
         if found is None:
-            raise InputError("this picture is damaged or too large")
+            raise InputError("this image is damaged or too large")
         [vector] = self._model.embed_pixels(found[0][None])
         return vector, webp(found[1])
 
     def thumbnail(self, ending: str, data: bytes) -> bytes | None:
-        """The middle square of a picture as a small WebP; None when it can't be read."""
+        """The middle square of an image as a small WebP; None when it can't be read."""
         found = self._pixels(ending, data)
         return None if found is None else webp(found[1])
 

@@ -1,6 +1,6 @@
 """The rows beside an index: what is filtered by and shown. An Arrow file, mapped; row i is the index's.
 
-The columns of the dataset, and where the picture lies in the scored shard's tar, so that one range of bytes
+The columns of the dataset, and where the image lies in the scored shard's tar, so that one range of bytes
 shows it.
 """
 
@@ -33,7 +33,7 @@ _NO_PLACE = (None, None, None)
 
 
 def with_places(table: pa.Table, places: dict[str, Place]) -> pa.Table:
-    """Published rows with their domains and the places of their pictures (by key)."""
+    """Published rows with their domains and the places of their images (by key)."""
     found = [places.get(key, _NO_PLACE) for key in table["key"].to_pylist()]
     endings, offsets, sizes = zip(*found, strict=True) if found else ((), (), ())
     columns = {name: table[name] for name in DATASET_SCHEMA.names} | {
@@ -45,8 +45,8 @@ def with_places(table: pa.Table, places: dict[str, Place]) -> pa.Table:
     return pa.table(columns, schema=ROW_SCHEMA)
 
 
-def picture_places(name: str, store: Store) -> dict[str, Place]:
-    """Where the pictures of a tar lie, by key; on S3 this fetches the tar once."""
+def image_places(name: str, store: Store) -> dict[str, Place]:
+    """Where the images of a tar lie, by key; on S3 this fetches the tar once."""
     found: dict[str, Place] = {}
     with store.open(name) as file:
         try:

@@ -11,7 +11,7 @@ from laion_etl.core.errors import SettingsError
 from laion_etl.io.storage import Store
 from laion_etl.score.model import load_model
 from laion_etl.search.query import SearchIndex, check_model
-from laion_etl.search.query_encoder import Reader
+from laion_etl.search.query_encoder import QueryEncoder
 from laion_etl.search.web import Explorer, build_app
 from laion_etl.settings import Settings
 
@@ -22,7 +22,7 @@ _END_S = 2  # for requests that are being answered when the end comes
 def serve(index: SearchIndex, settings: Settings, store: Store, port: int, console: Console) -> None:
     """Prints the address and serves until Ctrl-C; raises SettingsError when the port is taken."""
     with _bound(port) as listening, explorer(index, settings, store) as found:
-        console.print(f"{index.stats.unit}: {index.stats.kept:,} pictures", highlight=False)
+        console.print(f"{index.stats.unit}: {index.stats.kept:,} images", highlight=False)
         console.print(f"http://{_HOST}:{listening.getsockname()[1]}  (Ctrl-C ends it)", highlight=False)
         config = uvicorn.Config(
             build_app(found), log_level="warning", timeout_graceful_shutdown=_END_S, server_header=False
@@ -36,8 +36,8 @@ def explorer(index: SearchIndex, settings: Settings, store: Store) -> Iterator[E
     """An index with the model that its queries need."""
     model = load_model(settings.clip)
     check_model(index, model.name, model.weights_sha256)
-    with Reader(model, settings) as reader:
-        yield Explorer(index, reader, settings, store)
+    with QueryEncoder(model, settings) as encoder:
+        yield Explorer(index, encoder, settings, store)
 
 
 @contextmanager

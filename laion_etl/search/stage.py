@@ -1,4 +1,4 @@
-"""Index stage: the pictures of a published version, by their embeddings.
+"""Index stage: the images of a published version, by their embeddings.
 
 A version's index is `index/<name>/<version>/_stats.json`; it names parts, each some whole batches of a crawl:
 `index/<name>/_parts/<crawl>/<first batch>-<fingerprint>.usearch|.arrow|_stats.json`. The name of a part says

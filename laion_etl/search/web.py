@@ -1,6 +1,6 @@
 """The page to search a dataset: a small web server for one user on this machine.
 
-It answers to its own address only, loads nothing from elsewhere, and shows pictures out of the store. What is
+It answers to its own address only, loads nothing from elsewhere, and shows images out of the store. What is
 not tagged as safe is neither found nor shown unless a request asks for it. Texts are hostile: they leave here
 as JSON, and the page puts them in as text.
 """
@@ -23,13 +23,13 @@ from laion_etl.io.storage import Store
 from laion_etl.search.filters import Filters, is_safe
 from laion_etl.search.hnsw import Floats
 from laion_etl.search.query import Hit, SearchIndex
-from laion_etl.search.query_encoder import MEDIA_TYPES, Reader, stored_picture
+from laion_etl.search.query_encoder import MEDIA_TYPES, QueryEncoder, stored_image
 from laion_etl.search.security_middleware import Gatekeeper
 from laion_etl.settings import Settings
 
 STATIC = Path(__file__).parent / "static"
 _MOST_RESULTS = 240
-_MOST_QUERY_PICTURES = 100  # remembered, so that addresses of the page that name them go on working
+_MAX_QUERY_IMAGES = 100  # remembered, so that addresses of the page that name them go on working
 _MOST_CHARS = 1_000
 _SHOWN = (
     "TEXT", "URL", "WIDTH", "HEIGHT", "LICENSE", "LANGUAGE", "NSFW", "similarity", "aesthetic", "punsafe",
@@ -42,11 +42,11 @@ class Explorer:
     """What the page works with."""
 
     index: SearchIndex
-    reader: Reader
+    encoder: QueryEncoder
     settings: Settings
     store: Store
     _model: threading.Lock = field(default_factory=threading.Lock)
-    _pictures: OrderedDict[str, tuple[Floats, bytes]] = field(default_factory=OrderedDict)
+    _images: OrderedDict[str, tuple[Floats, bytes]] = field(default_factory=OrderedDict)
 
     def facts(self) -> dict[str, Any]:
         """What the page says of the dataset and offers to filter by."""
@@ -65,39 +65,39 @@ class Explorer:
 
     def by_text(self, text: str, count: int, filters: Filters) -> list[Hit]:
         with self._model:
-            vector = self.reader.text(text)
+            vector = self.encoder.text(text)
         return self.index.search(vector, count, filters)
 
-    def by_picture(self, picture: str, count: int, filters: Filters) -> list[Hit]:
-        return self.index.search(self._picture(picture)[0], count, filters)
+    def by_image(self, image: str, count: int, filters: Filters) -> list[Hit]:
+        return self.index.search(self._query_image(image)[0], count, filters)
 
     def remember(self, data: bytes) -> str:
-        """Takes a picture to search by; the name it has from now on."""
+        """Takes an image to search by; the name it has from now on."""
         name = hashlib.sha256(data).hexdigest()[:16]
         with self._model:
-            vector, small = self.reader.picture_and_thumbnail(data)
-            self._pictures[name] = (vector, small)
-            while len(self._pictures) > _MOST_QUERY_PICTURES:
-                self._pictures.popitem(last=False)
+            vector, small = self.encoder.image_and_thumbnail(data)
+            self._images[name] = (vector, small)
+            while len(self._images) > _MAX_QUERY_IMAGES:
+                self._images.popitem(last=False)
         return name
 
     def query_thumbnail(self, name: str) -> bytes:
-        return self._picture(name)[1]
+        return self._query_image(name)[1]
 
     def stored(self, sample_id: int, *, unsafe: bool) -> tuple[str, bytes]:
-        """Ending and bytes of a sample's picture; raises MissingInputError when it may not be shown."""
+        """Ending and bytes of a sample's image; raises MissingInputError when it may not be shown."""
         hit = self.index.sample(sample_id)
         if not unsafe and not is_safe(hit.row["NSFW"]):
-            raise MissingInputError("this picture is not tagged as safe")
-        found = stored_picture(hit, self.store)
+            raise MissingInputError("this image is not tagged as safe")
+        found = stored_image(hit, self.store)
         if found is None:
-            raise MissingInputError("the index has no pictures: LAION_ETL_INDEX_PICTURES was off")
+            raise MissingInputError("the index has no images: LAION_ETL_INDEX_PICTURES was off")
         return found
 
-    def _picture(self, name: str) -> tuple[Floats, bytes]:
-        if name not in self._pictures:
-            raise MissingInputError("this picture is no longer here; give it again")
-        return self._pictures[name]
+    def _query_image(self, name: str) -> tuple[Floats, bytes]:
+        if name not in self._images:
+            raise MissingInputError("this image is no longer here; give it again")
+        return self._images[name]
 
 
 def _filters(
@@ -125,7 +125,7 @@ def build_app(explorer: Explorer) -> FastAPI:
     for name in ("index.html", "app.css", "app.js", "results.js", "filters.js", "icon.svg"):
         app.add_api_route("/" if name == "index.html" else f"/{name}", _static(name))
     _add_search(app, explorer)
-    _add_pictures(app, explorer)
+    _add_images(app, explorer)
     return app
 
 
@@ -138,14 +138,14 @@ def _add_search(app: FastAPI, explorer: Explorer) -> None:
     def search(
         filters: FilterQuery,
         q: Annotated[str, Query(max_length=_MOST_CHARS)] = "",
-        picture: Annotated[str, Query(max_length=16)] = "",
+        image: Annotated[str, Query(max_length=16)] = "",
         like: Annotated[int | None, Query(ge=0, lt=1 << 63)] = None,
         count: CountQuery = 48,
     ) -> dict[str, Any]:
         if like is not None:
             hits = explorer.index.like(like, count, filters)
-        elif picture:
-            hits = explorer.by_picture(picture, count, filters)
+        elif image:
+            hits = explorer.by_image(image, count, filters)
         elif q.strip():
             hits = explorer.by_text(q, count, filters)
         else:
@@ -160,25 +160,25 @@ def _add_search(app: FastAPI, explorer: Explorer) -> None:
         return _plain(hit)
 
 
-def _add_pictures(app: FastAPI, explorer: Explorer) -> None:
-    @app.post("/api/picture")
+def _add_images(app: FastAPI, explorer: Explorer) -> None:
+    @app.post("/api/image")
     async def remember(request: Request) -> dict[str, str]:
         data = await request.body()  # the gatekeeper bounds it
-        return {"picture": await run_in_threadpool(explorer.remember, data)}
+        return {"image": await run_in_threadpool(explorer.remember, data)}
 
     @app.get("/query/{name}")
-    def query_picture(name: str) -> Response:
+    def query_image(name: str) -> Response:
         return _image("webp", explorer.query_thumbnail(name))
 
     @app.get("/thumbnail/{sample_id}")
     def thumbnail(sample_id: int, unsafe: bool = False) -> Response:
-        small = explorer.reader.thumbnail(*explorer.stored(sample_id, unsafe=unsafe))
+        small = explorer.encoder.thumbnail(*explorer.stored(sample_id, unsafe=unsafe))
         if small is None:
-            raise InputError("this picture can't be read")
+            raise InputError("this image can't be read")
         return _image("webp", small)
 
-    @app.get("/picture/{sample_id}")
-    def picture(sample_id: int, unsafe: bool = False) -> Response:
+    @app.get("/image/{sample_id}")
+    def image(sample_id: int, unsafe: bool = False) -> Response:
         return _image(*explorer.stored(sample_id, unsafe=unsafe))
 
 

@@ -1,4 +1,4 @@
-"""Of pairs that show the same picture the best is published, by a rule that brute force confirms."""
+"""Of pairs that show the same image the best is published, by a rule that brute force confirms."""
 
 import random
 from dataclasses import replace
@@ -25,7 +25,7 @@ Row = dict[str, Any]
 
 
 def with_hashes(seed: int, *, families: int = 12) -> World:
-    """A world whose pictures come in families of equal files and of hashes a few bits apart."""
+    """A world whose images come in families of equal files and of hashes a few bits apart."""
     rng = random.Random(seed)
     world = build_world(batches=3, samples=60)
     parents = [rng.getrandbits(256) for _ in range(families)]
@@ -38,7 +38,7 @@ def with_hashes(seed: int, *, families: int = 12) -> World:
         if rng.random() < 0.3:
             row["sha256"] = f"{family:064x}"
         if rng.random() < 0.1:
-            row["pdq"] = "0" * 64  # a flat picture
+            row["pdq"] = "0" * 64  # a flat image
         if rng.random() < 0.3:
             row["similarity"] = 0.4  # ties
     return world
@@ -162,7 +162,7 @@ def test_a_later_crawl_is_published_without_what_is_there(store: Store, plain: S
     settings = replace(plain, publish=replace(plain.publish, duplicates="exact", duplicates_of_earlier=True))
     publish_earlier(world, store, settings)
     before = {name: store.read(name) for name in store.list(f"dataset/laion/{EARLIER}")}
-    world.rows[0]["sha256"] = "ab" * 32  # the only picture that is new
+    world.rows[0]["sha256"] = "ab" * 32  # the only image that is new
     write_world(world, store)
     stats = publish_dataset(CRAWL, settings, store)
     assert stats.kept == 1

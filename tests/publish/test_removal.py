@@ -28,7 +28,7 @@ from laion_etl.publish.verify import verify_version
 from laion_etl.removal.lists import read_list
 from laion_etl.removal.stage import Removal, remove
 from laion_etl.settings import Settings
-from tests.publish.world import CRAWL, Row, World, build_world, changed, picture, write_world
+from tests.publish.world import CRAWL, Row, World, build_world, changed, draw_image, write_world
 
 NEXT = "CC-MAIN-2026-47"
 HOLDING = [f"laion-research-safe/{CRAWL}", f"laion/{CRAWL}", f"laion/{NEXT}", f"laion/{CRAWL}.2"]
@@ -122,7 +122,7 @@ def carry_out(listed: bytes, store: Store, *, purge: bool = False) -> Removal:
 
 
 def contents(store: Store, name: str) -> Iterator[bytes]:
-    """All that a file says, taken out of parquet, tar and pictures within pages."""
+    """All that a file says, taken out of parquet, tar and images within pages."""
     data = store.read(name)
     yield data
     if name.endswith(".parquet"):
@@ -143,13 +143,13 @@ def _bytes(value: object) -> bytes:
 
 
 def traces(store: Store, rows: list[Row]) -> list[str]:
-    """Files in which URL, text or picture of a row still is."""
+    """Files in which URL, text or image of a row still is."""
     texts = re.compile(b"|".join(re.escape(row[k].encode()) for row in rows for k in ("url", "caption")))
-    pictures = {picture(row["key"]) for row in rows}
+    images = {draw_image(row["key"]) for row in rows}
     return [
         name
         for name in store.list("")
-        if any(content in pictures or texts.search(content) for content in contents(store, name))
+        if any(content in images or texts.search(content) for content in contents(store, name))
     ]
 
 

@@ -37,7 +37,7 @@ def test_every_histogram_counts_every_kept_sample() -> None:
     assert sum(group.rejected.sum() for group in found.similarities.values()) == len(world.rows) - kept
     assert sum(counts.sum() for counts in found.language_similarities.values()) == kept
     assert sum(count for _, _, count in found.sides.cells()) == kept
-    assert sum(times * values for times, values in found.pictures.by_count()) == kept
+    assert sum(times * values for times, values in found.images.by_count()) == kept
     assert found.aesthetic.sum() == sum(row["aesthetic"] is not None for row in world.kept)
     for tally in (found.languages, found.licenses, found.domains, found.safety_kept):
         assert sum(count for _, count in tally.top()) == kept
@@ -92,7 +92,7 @@ def test_repeats_are_exact_until_there_are_too_many_and_estimates_then() -> None
     exact, estimated = Repeats(), Repeats(most_sampled=2_000)
     for repeats in (exact, estimated):
         for _ in range(3):
-            repeats.add(pa.chunked_array([[hash_of("picture"), *once[:10_000], None, ""]]))
+            repeats.add(pa.chunked_array([[hash_of("image"), *once[:10_000], None, ""]]))
         repeats.add(pa.chunked_array([once[10_000:]]))
     assert (exact.factor, dict(exact.by_count())) == (1, {1: 10_000, 3: 10_001})
     assert estimated.factor == 16

@@ -21,7 +21,7 @@ from laion_etl.search.filters import Filters
 from laion_etl.search.hnsw import Graph, GraphWriter
 from laion_etl.search.published_rows import find_published
 from laion_etl.search.query import SearchIndex, open_index
-from laion_etl.search.query_encoder import stored_picture
+from laion_etl.search.query_encoder import stored_image
 from laion_etl.search.stage import index_dataset
 from laion_etl.settings import IndexSettings, Settings
 from tests.search.conftest import CRAWL, World
@@ -57,12 +57,12 @@ def sample_ids(index: SearchIndex) -> set[int]:
 
 
 def publish_without_duplicates(world: World) -> None:
-    """A second version, which lacks one of two samples of batch 1 with the same picture."""
+    """A second version, which lacks one of two samples of batch 1 with the same image."""
     publish = replace(world.settings.publish, duplicates="exact")
     publish_dataset(CRAWL, replace(world.settings, publish=publish), world.store)
 
 
-def test_every_published_sample_is_indexed_with_its_embedding_and_its_picture(
+def test_every_published_sample_is_indexed_with_its_embedding_and_its_image(
     world: World, opened: SearchIndex
 ) -> None:
     ids = np.concatenate([batch.ids for batch in world.published.batches(world.store)])
@@ -153,7 +153,7 @@ def test_parts_together_find_what_one_part_finds(copy: World, opened: SearchInde
         ]
 
 
-def test_an_index_on_s3_finds_the_same_and_its_pictures(
+def test_an_index_on_s3_finds_the_same_and_its_images(
     world: World, opened: SearchIndex, s3_store: Store, tmp_path: Path
 ) -> None:
     for name in world.store.list(""):
@@ -167,7 +167,7 @@ def test_an_index_on_s3_finds_the_same_and_its_pictures(
     vector = opened.parts[0].graph.floats(np.array([5]))[0]
     hits = index.search(vector, 9, Filters())
     assert hits == opened.search(vector, 9, Filters())
-    assert stored_picture(hits[0], s3_store) == stored_picture(hits[0], world.store)
+    assert stored_image(hits[0], s3_store) == stored_image(hits[0], world.store)
 
 
 def test_a_removal_leaves_nothing_of_the_sample_in_any_index(copy: World) -> None:
@@ -178,7 +178,7 @@ def test_a_removal_leaves_nothing_of_the_sample_in_any_index(copy: World) -> Non
     remove(request, copy.settings, copy.store)
     shown = [hit for hit in index.browse(100, Filters(unsafe=True)) if hit.row["key"] > rows[3]["key"]]
     with pytest.raises(MissingInputError, match="rewritten"):
-        stored_picture(shown[0], copy.store)
+        stored_image(shown[0], copy.store)
     remove(request, copy.settings, copy.store, purge=True)
     assert data_files(copy.store) == set()
     build(copy)

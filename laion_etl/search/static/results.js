@@ -28,7 +28,7 @@ export function openDetails(result) {
   link("details-url", result.url, result.url);
   link("details-page", result.page_url);
   document.getElementById("details-facts").replaceChildren(...facts(result).flatMap(fact));
-  showPicture(result);
+  showImage(result);
   if (!details.open) details.showModal();
   details.scrollTop = 0;
 }
@@ -54,9 +54,9 @@ function card(result) {
   const made = element("button", "card");
   made.type = "button";
   const frame = element("span", "frame");
-  const picture = image(`/thumbnail/${result.id}`, result);
-  picture.loading = "lazy";
-  frame.append(picture);
+  const image = makeImage(`/thumbnail/${result.id}`, result);
+  image.loading = "lazy";
+  frame.append(image);
   if (veiled(result)) {
     frame.classList.add("unsafe");
     frame.append(element("span", "veil", `${tag(result)}: hidden`));
@@ -71,18 +71,18 @@ function card(result) {
   return made;
 }
 
-function showPicture(result) {
+function showImage(result) {
   const shown = document.getElementById("details-shown");
-  const picture = image(veiled(result) ? `/thumbnail/${result.id}` : `/picture/${result.id}`, result);
+  const image = makeImage(veiled(result) ? `/thumbnail/${result.id}` : `/image/${result.id}`, result);
   shown.className = "shown";
-  shown.replaceChildren(picture);
+  shown.replaceChildren(image);
   if (!veiled(result)) return;
   shown.classList.add("unsafe");
-  const reveal = element("button", "", `${tag(result)}: show the picture`);
+  const reveal = element("button", "", `${tag(result)}: show the image`);
   reveal.type = "button";
   reveal.addEventListener("click", () => {
     revealed.add(result.id);
-    showPicture(result);
+    showImage(result);
     unveil(result);
   });
   shown.append(reveal);
@@ -94,10 +94,10 @@ function unveil(result) {
   frame?.querySelector(".veil")?.remove();
 }
 
-function image(address, result) {
+function makeImage(address, result) {
   const made = new Image();
   made.alt = "";
-  made.addEventListener("error", () => made.replaceWith(element("span", "none", "no picture")));
+  made.addEventListener("error", () => made.replaceWith(element("span", "none", "no image")));
   made.src = result.safe ? address : `${address}?unsafe=true`;
   return made;
 }
