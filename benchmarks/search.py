@@ -136,7 +136,7 @@ def latencies(search: Callable[[Floats], object], queries: Floats) -> tuple[floa
 def compare_all(index: SearchIndex, query: Floats) -> None:
     """What a search costs without a graph."""
     for part in index.parts:
-        part.graph.nearest_of(query, _K, None)
+        part.graph.nearest_exact(query, _K, None)
 
 
 FILTERS = {

@@ -5,7 +5,7 @@ from textwrap import indent
 
 import pytest
 
-from laion_etl.alerts import Alert, Kind, RunEnd, deliver, digest_of
+from laion_etl.alerts import Alert, Kind, RunEnd, deliver, run_digest
 from laion_etl.settings import CoreSettings, Settings
 
 CHAPTER = Path(__file__).parents[1] / "docs" / "operations.md"
@@ -72,7 +72,7 @@ def digest(folder: Path) -> Alert:
         "dataset": f"s3://bucket/{VERSION}",
         "report": f"s3://bucket/{VERSION}/report.html",
     }
-    return digest_of(RunEnd(CRAWL, RUN, states, RUN_URL, published), settings)
+    return run_digest(RunEnd(CRAWL, RUN, states, RUN_URL, published), settings)
 
 
 @pytest.mark.parametrize("alert", [FAILED, WRONG_SETTING, LATE, RUN_LATE], ids=lambda alert: alert.kind)

@@ -10,7 +10,7 @@ Sending never raises: a callback that reports a failure must not fail of it.
 
 from laion_etl.alerts.alert import Alert, Kind, late_after_s, run_folder, span
 from laion_etl.alerts.delivery import deliver, wrapped
-from laion_etl.alerts.digest import RunEnd, digest_of
+from laion_etl.alerts.digest import RunEnd, run_digest
 from laion_etl.alerts.unresolved import Unit, resolve, unresolved_names
 
 __all__ = [
@@ -19,9 +19,9 @@ __all__ = [
     "RunEnd",
     "Unit",
     "deliver",
-    "digest_of",
     "late_after_s",
     "resolve",
+    "run_digest",
     "run_folder",
     "span",
     "unresolved_names",

@@ -51,7 +51,7 @@ class RunEnd:
         return sorted(found, key=lambda task: (_place(_stage(task)), _index(task)))
 
 
-def digest_of(end: RunEnd, settings: Settings) -> Alert:
+def run_digest(end: RunEnd, settings: Settings) -> Alert:
     """The digest as an alert. Raises StorageError when the run's alerts cannot be read."""
     alerts = _kept(end.crawl, end.run, open_store(settings.store_uri))
     if end.dry:

@@ -14,7 +14,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from laion_etl.blocklists.compiled import CompiledList, compiled_list
-from laion_etl.blocklists.hashes import mark_contained, mark_urls, name_blocked
+from laion_etl.blocklists.hashes import flag_contained, flag_urls, name_blocked
 from laion_etl.blocklists.patterns import UrlPatterns, read_patterns
 from laion_etl.blocklists.syntax import ListKind
 from laion_etl.core.kernels import Hashes
@@ -71,22 +71,22 @@ class Blocklists:
 
     def urls_blocked(self, urls: pa.StringArray) -> Mask:
         """Whether an expression or pattern blocks a URL, per URL in the normal form of `urls.resolve`."""
-        marks = np.zeros(len(urls), np.uint8)
+        flags = np.zeros(len(urls), np.uint8)
         if self._urls and len(urls):
             _, offsets_buffer, data_buffer = urls.buffers()
             offsets = np.frombuffer(offsets_buffer, np.int32, len(urls) + 1, 4 * urls.offset)
             data = np.frombuffer(data_buffer, np.uint8)
             for entries in self._urls:
-                mark_urls(data, offsets, entries, marks)
-        blocked = marks.astype(np.bool_)
+                flag_urls(data, offsets, entries, flags)
+        blocked = flags.astype(np.bool_)
         return blocked | self._patterns.matches(urls) if self._patterns else blocked
 
     def pairs_blocked(self, pair_ids: Hashes) -> Mask:
         """Whether a pair is listed, per pair; each is given by the first 8 bytes of its id, big-endian."""
-        marks = np.zeros(pair_ids.size, np.uint8)
+        flags = np.zeros(pair_ids.size, np.uint8)
         for entries in self._pairs:
-            mark_contained(entries, pair_ids, marks)
-        return marks.astype(np.bool_)
+            flag_contained(entries, pair_ids, flags)
+        return flags.astype(np.bool_)
 
 
 def load_blocklists(settings: ParseSettings, data_dir: Path) -> Blocklists:

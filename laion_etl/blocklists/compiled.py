@@ -21,7 +21,7 @@ from urllib.parse import unquote, urlsplit
 import numpy as np
 
 from laion_etl.blocklists.hashes import drop_repeats
-from laion_etl.blocklists.syntax import ListKind, TextReader, hashes_of
+from laion_etl.blocklists.syntax import ListKind, TextReader, get_hasher
 from laion_etl.core.kernels import Hashes
 from laion_etl.io.remote_files import CONNECT_TIMEOUT_S, READ_TIMEOUT_S, open_input
 from laion_etl.io.storage import s3_reader, storage_errors
@@ -132,12 +132,12 @@ class _Files:
 
 def write_hashes(kind: ListKind, reader: TextReader, path: Path) -> str:
     """Writes the hashes of a source in order of its entries; returns the SHA-256 of its text."""
-    to_hashes = hashes_of(kind)
+    hash_entries = get_hasher(kind)
     with storage_errors("write", path):
         file = path.open("wb")
     with file:
         for lines in reader.blocks():
-            hashes = to_hashes(lines)
+            hashes = hash_entries(lines)
             with storage_errors("write", path):
                 file.write(hashes.data)
     return reader.content

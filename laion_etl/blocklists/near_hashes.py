@@ -3,7 +3,7 @@
 Cut into `bits + 1` bands, two hashes that differ in at most `bits` bits agree in one of them, so only hashes
 with an equal band are compared. With 10 bits bands have 23 bits: eight million values, so that few agree by
 chance up to some ten million hashes. Flat images, of which PDQ says nothing, have a hash with (almost) all
-bits equal; `telling` leaves them out.
+bits equal; `is_informative` leaves them out.
 
 Hashes are rows of 32 bytes, uint8 (n, 32).
 """
@@ -16,16 +16,16 @@ from numpy.typing import NDArray
 HASH_BYTES, HASH_BITS = 32, 256
 _RUN = 512  # hashes of one run of a band that are compared at once
 _COMPARED = 1 << 18  # pairs of two sets that are compared at once, 16 MB
-_FEWEST_ONES = 96  # of a hash that says something: PDQ sets half of its 256 bits
+_MIN_ONES = 96  # of a hash that says something: PDQ sets half of its 256 bits
 
 Hashes = NDArray[np.uint8]
 Ints = NDArray[np.int64]
 
 
-def telling(hashes: Hashes) -> NDArray[np.bool_]:
+def is_informative(hashes: Hashes) -> NDArray[np.bool_]:
     """Which hashes (n) say something of their image."""
     ones = np.bitwise_count(hashes).sum(axis=1)
-    said: NDArray[np.bool_] = (ones >= _FEWEST_ONES) & (ones <= HASH_BITS - _FEWEST_ONES)
+    said: NDArray[np.bool_] = (ones >= _MIN_ONES) & (ones <= HASH_BITS - _MIN_ONES)
     return said
 
 

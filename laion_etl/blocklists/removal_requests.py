@@ -88,7 +88,7 @@ class Matcher:
     def __bool__(self) -> bool:
         return bool(self._requests)
 
-    def rules_of(self, rows: pa.RecordBatch | pa.Table) -> npt.NDArray[np.object_]:
+    def match_rules(self, rows: pa.RecordBatch | pa.Table) -> npt.NDArray[np.object_]:
         """The rule that finds a row, per row; None for those that stay.
 
         Of the columns url, pair_id, md5, sha256 and pdq those are looked at that the rows have.
@@ -100,7 +100,7 @@ class Matcher:
 
     def finds(self, rows: pa.RecordBatch | pa.Table) -> Mask:
         """Which rows are named, by any rule."""
-        return np.asarray([rule is not None for rule in self.rules_of(rows).tolist()], np.bool_)
+        return np.asarray([rule is not None for rule in self.match_rules(rows).tolist()], np.bool_)
 
     def _masks(self, rows: pa.RecordBatch | pa.Table) -> list[tuple[str, Mask]]:
         has = set(rows.schema.names)

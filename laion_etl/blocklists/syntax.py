@@ -122,7 +122,7 @@ class TextReader:
             ) from error
 
 
-def hashes_of(kind: ListKind) -> Callable[[Entries], Hashes]:
+def get_hasher(kind: ListKind) -> Callable[[Entries], Hashes]:
     """Returns the function that hashes entries of a kind; it raises InputError for the first invalid line."""
     return {ListKind.DOMAINS: domain_hashes, ListKind.URLS: url_hashes, ListKind.PAIRS: pair_hashes}[kind]
 

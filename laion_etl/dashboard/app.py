@@ -23,7 +23,7 @@ from laion_etl.dashboard.assets import CONTENT_TYPES, VERSION, asset, page
 from laion_etl.dashboard.crawl_page import CrawlPage
 from laion_etl.dashboard.data_sources import Sources
 from laion_etl.dashboard.overview_page import overview_document
-from laion_etl.dashboard.published import Published
+from laion_etl.dashboard.published import PublishedDatasets
 from laion_etl.dashboard.samples import KEY, Sheets
 from laion_etl.dashboard.snapshots import Snapshot, Snapshots
 from laion_etl.dashboard.unit_details import batch_document, partition_document
@@ -34,7 +34,7 @@ NumberPath = Annotated[int, Path(ge=0, lt=10**12)]
 
 _PATIENCE_S = 0.7
 _SHEET_AGE_S = 900.0
-_MOST_CRAWLS = 12
+_MAX_CRAWLS = 12
 _FROM_LIST = "open a crawl from the list of crawls, or a unit from its crawl's page"
 _POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
@@ -62,7 +62,7 @@ class Dashboard:
 
     sources: Sources
     snapshots: Snapshots = field(default_factory=Snapshots)
-    published: Published = field(default_factory=Published)
+    published: PublishedDatasets = field(default_factory=PublishedDatasets)
     sheets: Sheets = field(init=False)
     sheet_snapshots: Snapshots = field(default_factory=lambda: Snapshots(_SHEET_AGE_S))
     _pages: dict[str, CrawlPage] = field(default_factory=dict)
@@ -76,7 +76,7 @@ class Dashboard:
         with self._lock:
             found = self._pages.pop(crawl, None) or CrawlPage(crawl, self.sources, self.published)
             self._pages[crawl] = found
-            while len(self._pages) > _MOST_CRAWLS:
+            while len(self._pages) > _MAX_CRAWLS:
                 del self._pages[next(iter(self._pages))]
             return found
 

@@ -11,21 +11,27 @@ from laion_etl.dashboard.data_sources import Sources
 from laion_etl.dashboard.errors import Problem, problem
 from laion_etl.dashboard.failures import Trouble, TroubleCache, causes, failed_partitions, parked_batch
 from laion_etl.dashboard.grids import batch_grid, batch_grid_of_store, finished_numbers, partition_grid, runs
-from laion_etl.dashboard.published import Published
+from laion_etl.dashboard.published import PublishedDatasets
 from laion_etl.dashboard.stats_cache import StatsCache
 from laion_etl.database.connection import Database
-from laion_etl.dataset.funnel_report import STAGES, CrawlFunnel, funnel_of
-from laion_etl.report.crawl_status import CrawlStatus, LoadProgress, QueueProgress, crawl_status, stages_of
+from laion_etl.dataset.funnel_report import STAGES, CrawlFunnel, funnel_from_stats
+from laion_etl.report.crawl_status import (
+    CrawlStatus,
+    LoadProgress,
+    QueueProgress,
+    crawl_status,
+    stage_progress,
+)
 from laion_etl.settings import Settings
 
-_MOST_SHOWN = 50
+_MAX_SHOWN = 50
 _NO_PRICES: dict[str, float] = {}
 ResultT = TypeVar("ResultT")
 Stats = dict[str, list[StageStats]]
 
 
 @dataclass(frozen=True, slots=True)
-class QueueLook:
+class QueueState:
     """What Postgres says of a crawl."""
 
     status: CrawlStatus
@@ -40,7 +46,7 @@ class CrawlPage:
 
     crawl: str
     sources: Sources
-    published: Published
+    published: PublishedDatasets
     stats: StatsCache = field(init=False)
     _unresolved: TroubleCache = field(init=False)
 
@@ -56,7 +62,7 @@ class CrawlPage:
         troubles: list[Trouble] = _tried(
             "store", lambda: self._unresolved.troubles(self.sources.store()), [], problems
         )
-        funnel = funnel_of(self.crawl, stats)
+        funnel = funnel_from_stats(self.crawl, stats)
         queue = _tried("database", lambda: self._queue(funnel), None, problems)
         for message in self.stats.broken[:3]:
             problems.append({"what": "stats", "message": message})
@@ -73,7 +79,7 @@ class CrawlPage:
             "batches": batches.to_plain(),
             "failed": _numbers_by_stage(failed),
             "causes": causes([*troubles, *(queue.parked if queue else [])]),
-            "troubles": [asdict(trouble) for trouble in troubles[:_MOST_SHOWN]],
+            "troubles": [asdict(trouble) for trouble in troubles[:_MAX_SHOWN]],
             "prices": _tried("settings", lambda: _prices(self.sources.load()), _NO_PRICES, problems),
             "download_hours": round(sum(row[3] or 0.0 for row in rows) / 3_600, 3),
             "scored": bool(stats["score"]),
@@ -82,14 +88,14 @@ class CrawlPage:
     def _published_stats(self) -> list[StageStats]:
         return self.published.stats(self.crawl, self.sources.store())
 
-    def _queue(self, funnel: CrawlFunnel) -> QueueLook:
+    def _queue(self, funnel: CrawlFunnel) -> QueueState:
         with self.sources.database() as database:
             return _look(self.crawl, funnel, database)
 
 
-def _look(crawl: str, funnel: CrawlFunnel, database: Database) -> QueueLook:
+def _look(crawl: str, funnel: CrawlFunnel, database: Database) -> QueueState:
     keys = {"crawl": crawl}
-    return QueueLook(
+    return QueueState(
         crawl_status(crawl, funnel, database),
         database.rows("dashboard.partitions", keys),
         database.rows("dashboard.batches", keys),
@@ -126,7 +132,7 @@ def _status_of_store(crawl: str, funnel: CrawlFunnel, batches: int) -> CrawlStat
         pairs_done=fetched.input,
         images=fetched.kept,
     )
-    return CrawlStatus(crawl, load, queue, tuple(stages_of(funnel, load, queue)))
+    return CrawlStatus(crawl, load, queue, tuple(stage_progress(funnel, load, queue)))
 
 
 def _meanings(funnel: CrawlFunnel) -> dict[str, dict[str, str]]:
@@ -151,5 +157,5 @@ def _as_shown(status: CrawlStatus, failed: set[tuple[str, int]], stats: Stats) -
         numbers = {number for where, number in failed if where == stage.stage}
         again = len(numbers & finished_numbers(stats[stage.stage]))
         stages.append(replace(stage, done=max(0, stage.done - again), failed=stage.failed + len(numbers)))
-    shown = replace(status, stages=tuple(stages), failures=status.failures[:_MOST_SHOWN])
+    shown = replace(status, stages=tuple(stages), failures=status.failures[:_MAX_SHOWN])
     return shown.to_plain()

@@ -12,8 +12,8 @@ from laion_etl.core.causes import cause_of
 from laion_etl.core.errors import StorageError
 from laion_etl.io.storage import Store
 
-_MOST_READ = 400
-_MOST_CAUSES = 40
+_MAX_READ = 400
+_MAX_CAUSES = 40
 _UNITS_SHOWN = 12
 _PARTITION = re.compile(r"partition (\d{1,9})")
 
@@ -65,12 +65,12 @@ class TroubleCache:
 
     def troubles(self, store: Store) -> list[Trouble]:
         """The newest first. Raises StorageError."""
-        marks = store.marks(unresolved_names(self.crawl), ".json")
-        wanted = [name for name, mark in marks.items() if self._kept.get(name, ("",))[0] != mark]
-        for name in self._kept.keys() - marks.keys():
+        etags = store.marks(unresolved_names(self.crawl), ".json")
+        wanted = [name for name, etag in etags.items() if self._kept.get(name, ("",))[0] != etag]
+        for name in self._kept.keys() - etags.keys():
             del self._kept[name]
-        for name in wanted[:_MOST_READ]:
-            self._kept[name] = (marks[name], _read(name, store))
+        for name in wanted[:_MAX_READ]:
+            self._kept[name] = (etags[name], _read(name, store))
         known = [trouble for _, trouble in self._kept.values() if trouble is not None]
         return sorted(known, key=lambda trouble: trouble.at, reverse=True)
 
@@ -83,7 +83,7 @@ def causes(troubles: Iterable[Trouble]) -> list[dict[str, Any]]:
         groups.setdefault(key, []).append(trouble)
     found = [_cause(group) for group in groups.values()]
     found.sort(key=lambda cause: (cause.kind, -cause.count, cause.stage, cause.reason))
-    return [asdict(cause) for cause in found[:_MOST_CAUSES]]
+    return [asdict(cause) for cause in found[:_MAX_CAUSES]]
 
 
 def failed_partitions(troubles: Iterable[Trouble]) -> set[tuple[str, int]]:

@@ -11,13 +11,13 @@ from laion_etl.core.errors import LaionEtlError
 from laion_etl.crawl import known_crawls
 from laion_etl.dashboard.data_sources import Sources
 from laion_etl.dashboard.errors import Problem, problem
-from laion_etl.dashboard.published import Published
+from laion_etl.dashboard.published import PublishedDatasets
 from laion_etl.report.crawl_status import crawls_to_plain
 
 _FOLDERS = ("pairs", "load", "shards", "scored")
 
 
-def overview_document(sources: Sources, published_in: Published) -> dict[str, Any]:
+def overview_document(sources: Sources, published_in: PublishedDatasets) -> dict[str, Any]:
     """Plain JSON values; what is away is named in `problems`."""
     problems: list[Problem] = []
     rows: dict[str, dict[str, Any]] = {}

@@ -9,7 +9,7 @@ from laion_etl.io.storage import Store
 
 
 @dataclass(slots=True)
-class Published:
+class PublishedDatasets:
     """Manifests, which may be long, read again when a dataset has another version. Threads may share it: at
     worst something is read twice."""
 

@@ -19,11 +19,11 @@ from laion_etl.core.schemas import batch_name, scored_stem
 from laion_etl.dashboard.data_sources import Sources
 from laion_etl.dataset.scored import ScoredBatch, ScoredCrawl, read_batch
 from laion_etl.io.storage import Store
-from laion_etl.report.contact_sheets import Band, Sample, Sampler, embedded_images
+from laion_etl.report.contact_sheets import Band, Sampler, SheetSample, embedded_images
 
 _BATCHES = 3
-_MOST_PER_BAND = 8
-_MOST_CHARS = 160
+_MAX_PER_BAND = 8
+_MAX_CHARS = 160
 _STATS = re.compile(r"/(\d{9})_stats\.json\Z")
 _KEPT_SHEETS = 4
 KEY = re.compile(r"\d{14}")
@@ -98,19 +98,19 @@ def _hash(number: int) -> bytes:
 
 
 def _cut(bands: Sequence[Band]) -> list[Band]:
-    return [replace(band, samples=band.samples[:_MOST_PER_BAND]) for band in bands]
+    return [replace(band, samples=band.samples[:_MAX_PER_BAND]) for band in bands]
 
 
 def _band(band: Band, images: dict[str, bytes]) -> dict[str, Any]:
     return {"title": band.title, "samples": [_sample(sample, images) for sample in band.samples]}
 
 
-def _sample(sample: Sample, images: dict[str, bytes]) -> dict[str, Any]:
+def _sample(sample: SheetSample, images: dict[str, bytes]) -> dict[str, Any]:
     hidden = sample.withheld
     return {
         "key": sample.key,
         "withheld": hidden or ("" if sample.key in images else "can't be decoded"),
-        "caption": "" if hidden else " ".join(sample.caption.split())[:_MOST_CHARS],
+        "caption": "" if hidden else " ".join(sample.caption.split())[:_MAX_CHARS],
         "language": sample.language,
         "similarity": sample.similarity,
         "threshold": sample.threshold,

@@ -18,7 +18,7 @@ from typing import Any
 
 log = logging.getLogger(__name__)
 
-_MOST_KEPT = 12
+_MAX_KEPT = 12
 _THREADS = 2
 # A document that took long to make is made less often.
 _REST_FACTOR = 5.0
@@ -89,7 +89,7 @@ class Snapshots:
     def _entry(self, key: str) -> _Entry:
         entry = self._entries.setdefault(key, _Entry())
         self._entries.move_to_end(key)
-        while len(self._entries) > _MOST_KEPT:
+        while len(self._entries) > _MAX_KEPT:
             self._entries.popitem(last=False)
         return entry
 

@@ -32,22 +32,22 @@ class StatsCache:
         Files that are no stats are left out and named in `broken`.
         """
         stages: dict[str, list[str]] = {}
-        marks: dict[str, str] = {}
+        etags: dict[str, str] = {}
         for stage, place, pattern in STATS_FILES:
             folder = place.format(crawl=self.crawl)
             found = store.marks(folder, ".json")
             names = [name for name in sorted(found) if pattern.match(name.removeprefix(f"{folder}/"))]
             stages[stage] = names
-            marks |= {name: found[name] for name in names}
-        self._update(marks, store)
-        return {stage: self._of(names) for stage, names in stages.items()}
+            etags |= {name: found[name] for name in names}
+        self._update(etags, store)
+        return {stage: self._get(names) for stage, names in stages.items()}
 
-    def _of(self, names: Iterable[str]) -> list[StageStats]:
+    def _get(self, names: Iterable[str]) -> list[StageStats]:
         return [self._kept[name][1] for name in names if name in self._kept]
 
-    def _update(self, marks: Mapping[str, str], store: Store) -> None:
-        wanted = [name for name, mark in marks.items() if self._kept.get(name, ("",))[0] != mark]
-        for name in self._kept.keys() - marks.keys():
+    def _update(self, etags: Mapping[str, str], store: Store) -> None:
+        wanted = [name for name, etag in etags.items() if self._kept.get(name, ("",))[0] != etag]
+        for name in self._kept.keys() - etags.keys():
             del self._kept[name]
         self.read, self.of = 0, len(wanted)
         broken = []
@@ -55,7 +55,7 @@ class StatsCache:
             for name, found in zip(wanted, pool.map(lambda name: _read(name, store), wanted), strict=True):
                 self.read += 1
                 if isinstance(found, StageStats):
-                    self._kept[name] = (marks[name], found)
+                    self._kept[name] = (etags[name], found)
                 else:
                     self._kept.pop(name, None)
                     broken.append(found)

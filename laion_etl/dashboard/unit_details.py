@@ -10,7 +10,7 @@ from laion_etl.core.stage_stats import StageStats
 from laion_etl.dashboard.data_sources import Sources
 from laion_etl.io.storage import Store
 
-_MOST_DAMAGES = 5
+_MAX_DAMAGES = 5
 
 
 def partition_document(crawl: str, number: int, sources: Sources) -> dict[str, Any]:
@@ -23,7 +23,7 @@ def partition_document(crawl: str, number: int, sources: Sources) -> dict[str, A
     if parsed is not None:
         facts = [("WAT files", parsed.details.get("wat_files")), ("bytes of pairs", _bytes(parsed))]
         damaged = parsed.details.get("damaged") or ()
-        facts += [("damaged", str(place)) for place in list(damaged)[:_MOST_DAMAGES]]
+        facts += [("damaged", str(place)) for place in list(damaged)[:_MAX_DAMAGES]]
     return {
         "number": number,
         "stages": [_stage(stats) for stats in (parsed, loaded) if stats is not None],

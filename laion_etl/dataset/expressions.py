@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 from laion_etl.core.errors import SettingsError
 from laion_etl.core.schemas import DATASET_SCHEMA
 
-_MOST_CHARS = 4_000
+_MAX_CHARS = 4_000
 # Sizes multiply to areas: 64 bits have room for those.
 _WIDE = pa.schema([pa.field(f.name, pa.int64() if f.type == pa.int32() else f.type) for f in DATASET_SCHEMA])
 _COLUMNS = frozenset(name.lower() for name in DATASET_SCHEMA.names)
@@ -78,8 +78,8 @@ class Condition:
 
     def _checked(self, expression: str) -> str:
         """The expression as DuckDB writes it, without comments, once all of it is known to be harmless."""
-        if len(expression) > _MOST_CHARS:
-            raise self._error(f"it has over {_MOST_CHARS} characters")
+        if len(expression) > _MAX_CHARS:
+            raise self._error(f"it has over {_MAX_CHARS} characters")
         parsed = self._parse(expression)
         if parsed.get("error"):
             raise self._error(str(parsed.get("error_message")).splitlines()[0])

@@ -86,10 +86,10 @@ def crawl_funnel(store: Store, crawl: str, published: StageStats | None = None) 
     """
     stats = {stage: _read(store, folder.format(crawl=crawl), name) for stage, folder, name in STATS_FILES}
     published = published or _published(store, crawl)
-    return funnel_of(crawl, stats | {"publish": [published] if published else []})
+    return funnel_from_stats(crawl, stats | {"publish": [published] if published else []})
 
 
-def funnel_of(crawl: str, stats: Mapping[str, Sequence[StageStats]]) -> CrawlFunnel:
+def funnel_from_stats(crawl: str, stats: Mapping[str, Sequence[StageStats]]) -> CrawlFunnel:
     """The funnel by the stats of each stage's finished units."""
     rows = tuple(_add_up(stage, stats[stage]) for stage in STAGES)
     return CrawlFunnel(crawl, _records(stats["parse"]), rows, tuple(_problems(rows)))

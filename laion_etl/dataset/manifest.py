@@ -22,7 +22,7 @@ STATS = "_stats.json"
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class ManifestPart:
     """The rows of one crawl, and the version whose folder holds them."""
 
     crawl: str
@@ -44,10 +44,10 @@ class Manifest:
 
     release: Release
     document: Mapping[str, Any]
-    parts: tuple[Part, ...]
+    parts: tuple[ManifestPart, ...]
     files: tuple[DataFile, ...]
 
-    def part(self, crawl: str) -> Part | None:
+    def part(self, crawl: str) -> ManifestPart | None:
         return next((part for part in self.parts if part.crawl == crawl), None)
 
     def data_files(self, subset: str, crawl: str) -> list[DataFile]:
@@ -74,7 +74,7 @@ def parse_manifest(release: Release, data: bytes, uri: str) -> Manifest:
     try:
         document = json.loads(data)
         parts = tuple(
-            Part(**{**part, "removals": tuple(part["removals"]), "models": tuple(part["models"])})
+            ManifestPart(**{**part, "removals": tuple(part["removals"]), "models": tuple(part["models"])})
             for part in document["parts"]
         )
         files = tuple(

@@ -16,7 +16,7 @@ ROWS_PER_READ = 16_384
 _NOTHING = DATASET_SCHEMA.empty_table()
 
 
-def ids_of(table: pa.Table) -> NDArray[np.int64]:
+def sample_ids(table: pa.Table) -> NDArray[np.int64]:
     """SAMPLE_ID as numbers."""
     return np.asarray(table["SAMPLE_ID"].to_numpy(), np.int64)
 
@@ -34,29 +34,29 @@ def read_rows(files: Sequence[DataFile], store: Store) -> Iterator[pa.Table]:
             try:
                 for batch in pq.ParquetFile(raw).iter_batches(ROWS_PER_READ):
                     table = pa.Table.from_batches([batch])
-                    if table.schema != DATASET_SCHEMA or not ascending(last, ids_of(table)):
+                    if table.schema != DATASET_SCHEMA or not ascending(last, sample_ids(table)):
                         raise InputError(f"{store.uri(file.name)} is damaged; see `laion-etl verify`")
                     if table.num_rows:
-                        last = int(ids_of(table)[-1])
+                        last = int(sample_ids(table)[-1])
                     yield table
             except (pa.ArrowException, OSError) as error:
                 raise InputError(f"{store.uri(file.name)} can't be read ({error})") from error
 
 
-def side_by_side(streams: Sequence[Iterator[pa.Table]]) -> Iterator[list[pa.Table]]:
+def merge_by_id(streams: Sequence[Iterator[pa.Table]]) -> Iterator[list[pa.Table]]:
     """The rows of several streams cut at the same ids: one table per stream, again and again.
 
     Rows with the same id come together, and no more than a read per stream is held.
     """
     heads: list[pa.Table | None] = [_next(stream) for stream in streams]
     while any(head is not None for head in heads):
-        bound = min(int(ids_of(head)[-1]) for head in heads if head is not None)
+        bound = min(int(sample_ids(head)[-1]) for head in heads if head is not None)
         window = []
         for place, head in enumerate(heads):
             if head is None:
                 window.append(_NOTHING)
                 continue
-            count = int(np.searchsorted(ids_of(head), bound, side="right"))
+            count = int(np.searchsorted(sample_ids(head), bound, side="right"))
             window.append(head.slice(0, count))
             rest = head.slice(count)
             heads[place] = rest if rest.num_rows else _next(streams[place])

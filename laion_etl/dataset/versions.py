@@ -62,13 +62,13 @@ class Version:
 class Versions:
     """The visible versions of a dataset, in the order of their making, and the names of purged ones.
 
-    `mark`: of the file they were read from, None where there was none; see Store.swap.
+    `etag`: version of the file they were read from, None if there was no file; see Store.swap.
     """
 
     dataset: str
     listed: tuple[Version, ...] = ()
     purged: tuple[str, ...] = ()
-    mark: str | None = field(default=None, compare=False)
+    etag: str | None = field(default=None, compare=False)
 
     @property
     def current(self) -> Version | None:
@@ -122,7 +122,7 @@ def read_versions(dataset: str, store: Store) -> Versions:
     name = versions_name(dataset)
     if (found := store.read_marked(name)) is None:
         return Versions(dataset)
-    data, mark = found
+    data, etag = found
     try:
         document = json.loads(data)
         listed = tuple(
@@ -133,7 +133,7 @@ def read_versions(dataset: str, store: Store) -> Versions:
             Release(dataset, name)  # a name that would lead elsewhere is refused
     except (ValueError, KeyError, TypeError, SettingsError) as error:
         raise InputError(f"{store.uri(name)} is no list of versions ({error}); restore it") from error
-    return Versions(dataset, listed, purged, mark)
+    return Versions(dataset, listed, purged, etag)
 
 
 def write_versions(versions: Versions, store: Store) -> Output:
@@ -146,7 +146,7 @@ def write_versions(versions: Versions, store: Store) -> Output:
         "purged": list(versions.purged),
     }
     data = json.dumps(document, indent=1, ensure_ascii=False).encode() + b"\n"
-    return store.swap(versions_name(versions.dataset), data, versions.mark)
+    return store.swap(versions_name(versions.dataset), data, versions.etag)
 
 
 def change_versions(dataset: str, store: Store, change: Callable[[Versions], Versions]) -> Versions:

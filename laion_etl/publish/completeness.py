@@ -22,7 +22,7 @@ class Expected:
     Postgres has."""
 
     partitions: Sequence[int]
-    most_missing: float
+    max_missing_share: float
     loaded: LoadedCrawl
 
     def check_partitions(self, crawl: str, store: Store) -> None:
@@ -41,10 +41,11 @@ class Expected:
         self._check("batches", scored.missing, scored.planned or 0, "not scored")
 
     def _check(self, what: str, missing: Sequence[int], total: int, cause: str) -> None:
-        if len(missing) > self.most_missing * total:
+        share = self.max_missing_share
+        if len(missing) > share * total:
             raise IncompleteError(
                 f"cannot publish: {len(missing):,} of {total:,} {what} are missing "
-                f"({written_numbers(missing)[:200]}: {cause}), and at most {self.most_missing:.1%} may be; "
+                f"({written_numbers(missing)[:200]}: {cause}), and at most {share:.1%} may be; "
                 "retry them, or allow more (--allow-missing, in Airflow the parameter allow_missing_percent)"
             )
 

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from laion_etl.dataset.manifest import Manifest, read_manifest
-from laion_etl.dataset.row_streams import ids_of, read_rows, side_by_side
+from laion_etl.dataset.row_streams import merge_by_id, read_rows, sample_ids
 from laion_etl.dataset.versions import read_versions
 from laion_etl.io.storage import Store
 
@@ -83,8 +83,8 @@ def _subset(subset: str, crawls: list[str], before: Manifest, after: Manifest, s
         if [file.sha256 for file in old] == [file.sha256 for file in new]:
             unchanged += sum(file.rows or 0 for file in new)
             continue
-        for one, other in side_by_side([read_rows(old, store), read_rows(new, store)]):
-            common = np.intersect1d(ids_of(one), ids_of(other), assume_unique=True)
+        for one, other in merge_by_id([read_rows(old, store), read_rows(new, store)]):
+            common = np.intersect1d(sample_ids(one), sample_ids(other), assume_unique=True)
             differing = _differing(_only(one, common), _only(other, common))
             added += other.num_rows - common.size
             removed += one.num_rows - common.size
@@ -94,7 +94,7 @@ def _subset(subset: str, crawls: list[str], before: Manifest, after: Manifest, s
 
 
 def _only(table: pa.Table, ids: Any) -> pa.Table:
-    return table.filter(pa.array(np.isin(ids_of(table), ids)))
+    return table.filter(pa.array(np.isin(sample_ids(table), ids)))
 
 
 def _differing(one: pa.Table, other: pa.Table) -> int:

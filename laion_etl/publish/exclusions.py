@@ -34,7 +34,7 @@ class PublishableRows:
     dropped: Counter[str] = field(default_factory=Counter)
 
     @classmethod
-    def of(
+    def from_scored(
         cls,
         scored: ScoredCrawl,
         settings: PublishSettings,
@@ -54,7 +54,7 @@ class PublishableRows:
             rows = found
             if self.variant != RESEARCH:
                 rows = _with_reasons(rows, unsafe_reasons(rows, self.settings))
-            rows = self.redundant.mark(rows)
+            rows = self.redundant.with_reasons(rows)
             self._count(found, rows)
             yield rows
 

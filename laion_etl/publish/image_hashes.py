@@ -34,7 +34,7 @@ _NO_HASH = b"\0" * HASH_BYTES
 
 
 @dataclass(frozen=True, slots=True)
-class Hashed:
+class ImageHashes:
     """Hashes of some images; zeros where there is none."""
 
     sha256: NDArray[np.bytes_]  # (n), 32 bytes each
@@ -67,16 +67,16 @@ def digests(column: pa.ChunkedArray) -> pa.Array:
     return pa.array(values, pa.binary(HASH_BYTES))
 
 
-def hashed(sha256: pa.Array | pa.ChunkedArray, pdq: pa.Array | pa.ChunkedArray) -> Hashed:
+def to_image_hashes(sha256: pa.Array | pa.ChunkedArray, pdq: pa.Array | pa.ChunkedArray) -> ImageHashes:
     """The two columns as arrays."""
     known = b"".join(value or _NO_HASH for value in pdq.to_pylist())
-    return Hashed(
+    return ImageHashes(
         np.asarray([value or _NO_HASH for value in sha256.to_pylist()], f"S{HASH_BYTES}"),
         np.frombuffer(known, np.uint8).reshape(-1, HASH_BYTES),
     )
 
 
-def of_earlier_crawls(dataset: str, crawl: str, store: Store) -> tuple[Output, ...]:
+def find_earlier_files(dataset: str, crawl: str, store: Store) -> tuple[Output, ...]:
     """The image files of the crawls before this one that a dataset has, by the names of the crawls."""
     manifest = current_manifest(dataset, store)
     files = manifest.files if manifest else ()
@@ -85,7 +85,7 @@ def of_earlier_crawls(dataset: str, crawl: str, store: Store) -> tuple[Output, .
     return tuple(Output(file.name, file.bytes, file.sha256) for file in ordered)
 
 
-def read(output: Output, store: Store) -> Iterator[Hashed]:
+def read(output: Output, store: Store) -> Iterator[ImageHashes]:
     """The hashes of a version, many rows at a time; raises InputError when the file is none of ours."""
     with store.open(output.name) as file:
         try:
@@ -93,7 +93,7 @@ def read(output: Output, store: Store) -> Iterator[Hashed]:
             if not parquet.schema_arrow.equals(SCHEMA):
                 raise InputError(f"{store.uri(output.name)} does not have the columns of published images")
             for rows in parquet.iter_batches(_ROWS_PER_READ):
-                yield hashed(rows.column("sha256"), rows.column("pdq"))
+                yield to_image_hashes(rows.column("sha256"), rows.column("pdq"))
         except (pa.ArrowException, OSError) as error:
             raise InputError(
                 f"{store.uri(output.name)} can't be read ({error}); publish its crawl again"

@@ -7,7 +7,7 @@ from laion_etl.core.errors import InputError
 from laion_etl.dataset.manifest import STATS, read_manifest
 from laion_etl.dataset.versions import Release, Versions, change_versions, read_versions
 from laion_etl.io.storage import Store
-from laion_etl.publish.commit import renew_card
+from laion_etl.publish.commit import refresh_card
 
 
 def purge_versions(dataset: str, names: frozenset[str], store: Store) -> None:
@@ -24,7 +24,7 @@ def purge_versions(dataset: str, names: frozenset[str], store: Store) -> None:
         return versions.purge(names)
 
     versions = change_versions(dataset, store, purged) if names else read_versions(dataset, store)
-    renew_card(dataset, store)
+    refresh_card(dataset, store)
     needed = set()
     for version in versions.listed:
         manifest = read_manifest(dataset, version, store)

@@ -25,7 +25,7 @@ from laion_etl.dataset.variants import RESEARCH, dataset_name
 from laion_etl.dataset.versions import Release, change_versions, is_named, read_versions
 from laion_etl.io.storage import Store
 from laion_etl.publish import image_hashes, manifest_writer
-from laion_etl.publish.commit import make_visible, renew_card
+from laion_etl.publish.commit import commit_version, refresh_card
 from laion_etl.publish.completeness import Expected, nothing_new, scored_crawl
 from laion_etl.publish.exclusions import PublishableRows
 from laion_etl.publish.image_dedupe import compared_with
@@ -33,7 +33,7 @@ from laion_etl.publish.image_hashes import ImageHashesWriter
 from laion_etl.publish.presentation import REPORT, report_files
 from laion_etl.report.contact_sheets import Sampler
 from laion_etl.report.page import report_page
-from laion_etl.report.publish_context import PIPELINE, Facts
+from laion_etl.report.publish_context import PIPELINE, PublishContext
 from laion_etl.report.statistics import Statistics
 from laion_etl.settings import Settings, Stage, shaping
 
@@ -78,10 +78,12 @@ def publish_dataset(
     if done := _finished(work, version or crawl, store):
         return done
     release = versions.release(version or crawl)
-    rows = PublishableRows.of(work.scored, settings.publish, variant, store, work.requests, work.earlier)
-    facts, data_files = _write_rows(release, rows, work, store)
-    stats = make_visible(facts, data_files, store)
-    renew_card(work.dataset, store)
+    rows = PublishableRows.from_scored(
+        work.scored, settings.publish, variant, store, work.requests, work.earlier
+    )
+    context, data_files = _write_rows(release, rows, work, store)
+    stats = commit_version(context, data_files, store)
+    refresh_card(work.dataset, store)
     return stats
 
 
@@ -95,9 +97,9 @@ def rebuild_report(crawl: str, settings: Settings, store: Store, variant: str = 
 
     Returns the URI of the page.
     """
-    facts = _as_it_stands(crawl, settings, store, variant)
-    release = facts.release
-    written = [store.write(release.file(name), data) for name, data in report_files(facts, store)]
+    context = _as_it_stands(crawl, settings, store, variant)
+    release = context.release
+    written = [store.write(release.file(name), data) for name, data in report_files(context, store)]
     versions = read_versions(release.name, store)
     if release.version in {one.version for one in versions.listed}:
         stats = store.read_stats(release.file(STATS))
@@ -112,11 +114,13 @@ def rebuild_report(crawl: str, settings: Settings, store: Store, variant: str = 
     return store.uri(release.file(REPORT))
 
 
-def _as_it_stands(crawl: str, settings: Settings, store: Store, variant: str) -> Facts:
+def _as_it_stands(crawl: str, settings: Settings, store: Store, variant: str) -> PublishContext:
     dataset = dataset_name(settings.publish.name, variant)
     released = manifest.published_part(dataset, crawl, store)
     work = _prepare(crawl, settings, store, variant)
-    rows = PublishableRows.of(work.scored, settings.publish, variant, store, work.requests, work.earlier)
+    rows = PublishableRows.from_scored(
+        work.scored, settings.publish, variant, store, work.requests, work.earlier
+    )
     return _read_rows(released or Release(dataset, crawl), rows, work, store)
 
 
@@ -132,7 +136,7 @@ class _Work:
     earlier: tuple[Output, ...]
     requests: Matcher
     removals: tuple[str, ...]
-    identity: str
+    fingerprint: str
 
 
 def _prepare(
@@ -150,8 +154,8 @@ def _prepare(
     requests = read_requests(store)
     removals = tuple(sorted(request.id for request in requests if crawl in request.crawls))
     matcher = Matcher(requests, settings.download.pdq_distance)
-    identity = _fingerprint(dataset, scored, earlier, settings, variant, removals)
-    return _Work(crawl, settings, variant, dataset, scored, earlier, matcher, removals, identity)
+    made_from = _fingerprint(dataset, scored, earlier, settings, variant, removals)
+    return _Work(crawl, settings, variant, dataset, scored, earlier, matcher, removals, made_from)
 
 
 def _fingerprint(
@@ -182,16 +186,16 @@ def _finished(work: _Work, wanted: str, store: Store) -> StageStats | None:
     """The stats of an earlier call that did the same, if the current version still has its rows."""
     current = manifest.current_manifest(work.dataset, store)
     part = current.part(work.crawl) if current else None
-    if part is None or part.fingerprint != work.identity or not is_named(part.version, wanted):
+    if part is None or part.fingerprint != work.fingerprint or not is_named(part.version, wanted):
         return None
-    renew_card(work.dataset, store)
+    refresh_card(work.dataset, store)
     return store.read_stats(Release(work.dataset, part.version).file(STATS))
 
 
 def _write_rows(
     release: Release, rows: PublishableRows, work: _Work, store: Store
-) -> tuple[Facts, list[DataFile]]:
-    """Streams the rows into the files of all subsets and into the facts."""
+) -> tuple[PublishContext, list[DataFile]]:
+    """Streams the rows into the files of all subsets and into the statistics."""
     publish = work.settings.publish
     with ExitStack() as stack:
         file = stack.enter_context(store.create(release.file(image_hashes.NAME)))
@@ -202,10 +206,10 @@ def _write_rows(
             )
             for subset in subsets(publish)
         ]
-        facts = _read_rows(release, rows, work, store, _DataFiles(writers, shown))
+        context = _read_rows(release, rows, work, store, _DataFiles(writers, shown))
     output = file.output
     listed = DataFile(output.name, "", shown.rows, output.bytes, output.sha256, work.crawl)
-    return facts, [listed, *(file for writer in writers for file in writer.files)]
+    return context, [listed, *(file for writer in writers for file in writer.files)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,7 +232,7 @@ def _read_rows(
     work: _Work,
     store: Store,
     files: "_DataFiles | None" = None,
-) -> Facts:
+) -> PublishContext:
     chosen = subsets(work.settings.publish)
     statistics, sampler = Statistics(chosen), Sampler.over(work.scored)
     for batch in work.scored.batches:
@@ -240,7 +244,7 @@ def _read_rows(
                 files.add(found, table)
     dropped = dict(sorted(rows.dropped.items()))
     stats = _stats(release, work, statistics, dropped)
-    return Facts(
+    return PublishContext(
         release, work.scored, work.settings, chosen, statistics,
         crawl_funnel(store, work.crawl, stats), tuple(sampler.kept()), tuple(sampler.rejected()),
         stats, work.variant, work.removals,
@@ -259,7 +263,7 @@ def _stats(release: Release, work: _Work, statistics: Statistics, dropped: Mappi
         stage="publish",
         crawl=work.crawl,
         unit=f"{release.name}/{release.version}",
-        fingerprint=work.identity,
+        fingerprint=work.fingerprint,
         input=scored.kept,
         kept=statistics.kept,
         dropped=dict(dropped),

@@ -18,8 +18,8 @@ import pyarrow.parquet as pq
 
 from laion_etl.core.errors import InputError, SettingsError, StorageError
 from laion_etl.core.schemas import DATASET_SCHEMA, KEY_DIGITS
-from laion_etl.dataset.manifest import NAME, STATS, Manifest, Part, read_manifest
-from laion_etl.dataset.row_streams import ROWS_PER_READ, ascending, ids_of, side_by_side
+from laion_etl.dataset.manifest import NAME, STATS, Manifest, ManifestPart, read_manifest
+from laion_etl.dataset.row_streams import ROWS_PER_READ, ascending, merge_by_id, sample_ids
 from laion_etl.dataset.subsets import LANGUAGE_SUBSETS, DataFile, Subset, subsets
 from laion_etl.dataset.versions import dataset_folder, read_versions
 from laion_etl.io.storage import Store
@@ -40,7 +40,7 @@ class Problem:
 
 
 @dataclass(slots=True)
-class Verdict:
+class VerifyReport:
     """What was looked at, and what is wrong with it."""
 
     dataset: str
@@ -55,28 +55,30 @@ class Verdict:
         return asdict(self)
 
 
-def verify_version(dataset: str, version: str, store: Store, on_bytes: Progress | None = None) -> Verdict:
+def verify_version(
+    dataset: str, version: str, store: Store, on_bytes: Progress | None = None
+) -> VerifyReport:
     """Looks at a visible version, '' for the current one. Raises InputError when there is no such version.
 
     `on_bytes` hears of the bytes read and of those in all.
     """
     listed = read_versions(dataset, store).find(version)
-    verdict = Verdict(dataset, listed.version)
+    report = VerifyReport(dataset, listed.version)
     try:
         manifest = read_manifest(dataset, listed, store)
-        _Check(manifest, verdict, store, on_bytes).run()
+        _Check(manifest, report, store, on_bytes).run()
     except (InputError, StorageError) as error:
-        verdict.problems.append(Problem(f"{dataset_folder(dataset)}/{listed.version}/{NAME}", str(error)))
-    return verdict
+        report.problems.append(Problem(f"{dataset_folder(dataset)}/{listed.version}/{NAME}", str(error)))
+    return report
 
 
 @dataclass(slots=True)
 class _Check:
     manifest: Manifest
-    verdict: Verdict
+    report: VerifyReport
     store: Store
     on_bytes: Progress | None
-    rows_of: Counter[tuple[str, str]] = field(default_factory=Counter)  # (crawl, subset)
+    row_counts: Counter[tuple[str, str]] = field(default_factory=Counter)  # (crawl, subset)
     fitting: Counter[tuple[str, str]] = field(default_factory=Counter)  # by what the language subsets hold
 
     def run(self) -> None:
@@ -87,7 +89,7 @@ class _Check:
         streams = []
         known = set()
         for part in self.manifest.parts:
-            for subset in self._subsets_of(part):
+            for subset in self._get_subsets(part):
                 known.add((part.crawl, subset.name))
                 stream = self._rows(part, subset)
                 if subset.name in LANGUAGE_SUBSETS:
@@ -102,7 +104,7 @@ class _Check:
         self._check_counts()
         self._check_root()
 
-    def _subsets_of(self, part: Part) -> tuple[Subset, ...]:
+    def _get_subsets(self, part: ManifestPart) -> tuple[Subset, ...]:
         try:
             rules = part.settings["publish"]
             own = tuple((str(name), str(sql)) for name, sql in rules["subsets"])
@@ -131,7 +133,7 @@ class _Check:
             if file.rows is not None:
                 self._parquet(file, raw)
 
-    def _rows(self, part: Part, subset: Subset) -> Iterator[pa.Table]:
+    def _rows(self, part: ManifestPart, subset: Subset) -> Iterator[pa.Table]:
         """The rows of a subset that are in order, once they have been looked at."""
         last = -1
         for file in self.manifest.data_files(subset.name, part.crawl):
@@ -144,25 +146,25 @@ class _Check:
                 for batch in parquet.iter_batches(ROWS_PER_READ):
                     table = pa.Table.from_batches([batch])
                     wrong += self._misplaced(table, part, subset)
-                    if not ascending(last, ids_of(table)):
+                    if not ascending(last, sample_ids(table)):
                         self._problem(file.name, "has rows whose SAMPLE_ID repeats or is out of order")
                         break
-                    last = int(ids_of(table)[-1])
-                    self.rows_of[part.crawl, subset.name] += table.num_rows
+                    last = int(sample_ids(table)[-1])
+                    self.row_counts[part.crawl, subset.name] += table.num_rows
                     yield table
                 if wrong:
                     self._problem(file.name, f"has {wrong:,} rows that do not belong there")
 
-    def _misplaced(self, table: pa.Table, part: Part, subset: Subset) -> int:
+    def _misplaced(self, table: pa.Table, part: ManifestPart, subset: Subset) -> int:
         """Rows that the rule of the subset does not select, of another crawl, or whose key is another."""
         keys = pc.utf8_lpad(table["SAMPLE_ID"].cast(pa.string()), KEY_DIGITS, "0")
         right = pc.and_(pc.equal(table["crawl"], part.crawl), pc.equal(table["key"], keys))
         count: int = pc.sum(pc.and_(right, subset.selects(table))).as_py() or 0
         return int(table.num_rows) - count
 
-    def _counted(self, part: Part, stream: Iterator[pa.Table]) -> Iterator[pa.Table]:
+    def _counted(self, part: ManifestPart, stream: Iterator[pa.Table]) -> Iterator[pa.Table]:
         """Counts on the way which rows the overlapping subsets should have."""
-        chosen = [subset for subset in self._subsets_of(part) if subset.name not in LANGUAGE_SUBSETS]
+        chosen = [subset for subset in self._get_subsets(part) if subset.name not in LANGUAGE_SUBSETS]
         for table in stream:
             for subset in chosen:
                 self.fitting[part.crawl, subset.name] += pc.sum(subset.selects(table)).as_py() or 0
@@ -170,27 +172,27 @@ class _Check:
 
     def _find_repeated(self, streams: list[Iterator[pa.Table]]) -> None:
         repeated = 0
-        for window in side_by_side(streams):
-            ids = np.sort(np.concatenate([ids_of(table) for table in window]))
-            self.verdict.rows += ids.size
+        for window in merge_by_id(streams):
+            ids = np.sort(np.concatenate([sample_ids(table) for table in window]))
+            self.report.rows += ids.size
             repeated += int(np.count_nonzero(np.diff(ids) == 0))
         if repeated:
             self._problem(self.manifest.release.folder, f"{repeated:,} SAMPLE_IDs are in several files")
 
     def _check_counts(self) -> None:
         """What manifest and rows say; where files are damaged, that has been said already."""
-        if self.verdict.problems:
+        if self.report.problems:
             return
         name, document = self.manifest.release.file(NAME), self.manifest.document
         for subset in document["subsets"]:
-            found = sum(count for (_, kind), count in self.rows_of.items() if kind == subset["name"])
+            found = sum(count for (_, kind), count in self.row_counts.items() if kind == subset["name"])
             if found != subset["rows"]:
                 self._problem(name, f"says {subset['rows']:,} rows of {subset['name']}, there are {found:,}")
-        if self.verdict.rows != document["rows"]:
-            self._problem(name, f"says {document['rows']:,} rows, there are {self.verdict.rows:,}")
+        if self.report.rows != document["rows"]:
+            self._problem(name, f"says {document['rows']:,} rows, there are {self.report.rows:,}")
         for (crawl, subset), count in self.fitting.items():
-            if count != self.rows_of[crawl, subset]:
-                has = self.rows_of[crawl, subset]
+            if count != self.row_counts[crawl, subset]:
+                has = self.row_counts[crawl, subset]
                 self._problem(
                     name, f"{subset} of {crawl} has {has:,} rows, by its rule it should have {count:,}"
                 )
@@ -206,7 +208,7 @@ class _Check:
 
     def _opened(self, file: DataFile) -> BinaryIO:
         """The file from its beginning, once its bytes are known to be right."""
-        self.verdict.files += 1
+        self.report.files += 1
         if not self.store.exists(file.name):
             self._problem(file.name, "is missing")
             raise _Unreadable
@@ -215,9 +217,9 @@ class _Check:
         while block := raw.read(_BYTES_PER_READ):
             digest.update(block)
             size += len(block)
-        self.verdict.bytes += size
+        self.report.bytes += size
         if self.on_bytes is not None:
-            self.on_bytes(self.verdict.bytes, sum(one.bytes for one in self.manifest.files))
+            self.on_bytes(self.report.bytes, sum(one.bytes for one in self.manifest.files))
         if (size, digest.hexdigest()) != (file.bytes, file.sha256):
             raw.close()
             self._problem(file.name, f"has other bytes than the manifest says ({size:,}, not {file.bytes:,})"
@@ -238,7 +240,7 @@ class _Check:
         return parquet
 
     def _problem(self, file: str, what: str) -> None:
-        self.verdict.problems.append(Problem(file, what))
+        self.report.problems.append(Problem(file, what))
 
 
 class _Unreadable(Exception):  # noqa: N818 - a signal within this module

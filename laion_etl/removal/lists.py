@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterator
 
 from laion_etl.blocklists.removal_requests import RULES, Request
-from laion_etl.blocklists.syntax import ListKind, TextReader, hashes_of
+from laion_etl.blocklists.syntax import ListKind, TextReader, get_hasher
 from laion_etl.core.errors import InputError
 
 MAX_BYTES = 256_000_000
@@ -71,5 +71,5 @@ def _kinds(line: str) -> tuple[set[str], str]:
 
 def _link_hashes(kind: ListKind, text: bytes, source: str) -> set[str]:
     reader = TextReader(io.BufferedReader(io.BytesIO(text)), source)
-    to_hashes = hashes_of(kind)
-    return {f"{value:016x}" for lines in reader.blocks() for value in to_hashes(lines).tolist()}
+    hash_entries = get_hasher(kind)
+    return {f"{value:016x}" for lines in reader.blocks() for value in hash_entries(lines).tolist()}

@@ -21,7 +21,7 @@ from laion_etl.blocklists.removal_requests import FOUND, Matcher, Request, read_
 from laion_etl.core.errors import SettingsError
 from laion_etl.core.schemas import pair_id
 from laion_etl.core.stage_stats import StageStats
-from laion_etl.dataset.manifest import Part, current_manifest, read_manifest
+from laion_etl.dataset.manifest import ManifestPart, current_manifest, read_manifest
 from laion_etl.dataset.row_streams import read_rows
 from laion_etl.dataset.shaping_settings import shaping_settings
 from laion_etl.dataset.subsets import LANGUAGE_SUBSETS
@@ -137,7 +137,7 @@ def _search_dataset(request: Request, dataset: str, settings: Settings, store: S
 
 
 def _searched(request: Request, table: pa.Table, crawl: str, settings: Settings) -> Request:
-    rules = Matcher([request], settings.download.pdq_distance).rules_of(table)
+    rules = Matcher([request], settings.download.pdq_distance).match_rules(table)
     found: dict[str, str] = {}
     for pair, rule in zip(table["pair_id"].to_pylist(), rules.tolist(), strict=True):
         if rule is not None:
@@ -171,7 +171,7 @@ def _delete_index(dataset: str, crawls: tuple[str, ...], store: Store) -> None:
             store.delete(name)
 
 
-def _parts_with(request: Request, dataset: str, store: Store) -> list[Part]:
+def _parts_with(request: Request, dataset: str, store: Store) -> list[ManifestPart]:
     """The parts of the current version that were published before the request was known."""
     manifest = current_manifest(dataset, store)
     parts = manifest.parts if manifest else ()
@@ -188,7 +188,7 @@ def _holding(request: Request, dataset: str, store: Store) -> list[str]:
     return found
 
 
-def _check_settings(dataset: str, part: Part, settings: Settings) -> None:
+def _check_settings(dataset: str, part: ManifestPart, settings: Settings) -> None:
     """A removal changes nothing else: what shaped the dataset has to be as it was.
 
     But for whom people ask, which may change; and what a manifest of an earlier version does not say.

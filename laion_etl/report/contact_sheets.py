@@ -46,7 +46,7 @@ _COLUMNS = (
 
 
 @dataclass(frozen=True, slots=True)
-class Sample:
+class SheetSample:
     """One row on a sheet; `reason` is None for kept samples."""
 
     batch: int
@@ -75,7 +75,7 @@ class Band:
     """A titled row of samples on a sheet."""
 
     title: str
-    samples: tuple[Sample, ...]
+    samples: tuple[SheetSample, ...]
 
 
 @dataclass(slots=True)
@@ -83,7 +83,7 @@ class Sampler:
     """Picks candidates while rows stream past: those with the smallest key hashes, per group."""
 
     batches: frozenset[int]
-    _groups: dict[str | None, list[tuple[int, Sample]]] = field(default_factory=dict)
+    _groups: dict[str | None, list[tuple[int, SheetSample]]] = field(default_factory=dict)
 
     @classmethod
     def over(cls, scored: ScoredCrawl) -> "Sampler":
@@ -97,20 +97,20 @@ class Sampler:
             return
         for row in rows.select(list(_COLUMNS)).to_pylist():
             width, height = row.pop("original_width"), row.pop("original_height")
-            self._offer(Sample(batch=batch, width=width, height=height, **row))
+            self._offer(SheetSample(batch=batch, width=width, height=height, **row))
 
-    def _offer(self, sample: Sample) -> None:
+    def _offer(self, sample: SheetSample) -> None:
         group = self._groups.setdefault(sample.reason, [])
-        most = _CANDIDATES if sample.reason is None else _CANDIDATES_PER_REASON
+        limit = _CANDIDATES if sample.reason is None else _CANDIDATES_PER_REASON
         entry = (-_hash(sample.key), sample)  # a heap of the smallest hashes, the largest of them on top
-        if len(group) < most:
+        if len(group) < limit:
             heapq.heappush(group, entry)
         elif entry[0] > group[0][0]:
             heapq.heapreplace(group, entry)
 
     def kept(self) -> list[Band]:
         """Kept samples at quantiles of the similarity, lowest first; no sample twice."""
-        ordered = sorted(self._of(None), key=lambda s: (s.similarity or 0.0, s.key))
+        ordered = sorted(self._candidates(None), key=lambda s: (s.similarity or 0.0, s.key))
         if len(ordered) <= _PER_BAND * 2:
             return [Band("All kept samples", tuple(ordered))] if ordered else []
         bands, taken = [], 0
@@ -127,14 +127,14 @@ class Sampler:
         reasons = sorted(reason for reason in self._groups if reason is not None)
         return [Band(reason.replace("_", " "), tuple(self._spread(reason))) for reason in reasons]
 
-    def _spread(self, reason: str) -> list[Sample]:
-        ordered = sorted(self._of(reason), key=lambda s: (-(s.similarity or -1.0), s.key))
+    def _spread(self, reason: str) -> list[SheetSample]:
+        ordered = sorted(self._candidates(reason), key=lambda s: (-(s.similarity or -1.0), s.key))
         if len(ordered) <= _PER_REASON:
             return ordered
         places = {round(i * (len(ordered) - 1) / (_PER_REASON - 1)) for i in range(_PER_REASON)}
         return [ordered[place] for place in sorted(places)]
 
-    def _of(self, reason: str | None) -> Iterable[Sample]:
+    def _candidates(self, reason: str | None) -> Iterable[SheetSample]:
         return (sample for _, sample in self._groups.get(reason, []))
 
 

@@ -140,7 +140,7 @@ def crawl_status(crawl: str, funnel: CrawlFunnel, database: Database) -> CrawlSt
         crawl,
         load,
         queue,
-        tuple(stages_of(funnel, load, queue)),
+        tuple(stage_progress(funnel, load, queue)),
         tuple(Lease(*row) for row in database.rows("status.oldest_leases", {"crawl": crawl})),
         tuple(Failure(*row) for row in database.rows("status.failed_batches", {"crawl": crawl})),
     )
@@ -202,7 +202,7 @@ def _queues(database: Database) -> dict[str, QueueProgress]:
     return {row[0]: QueueProgress(*row) for row in database.rows("status.queues")}
 
 
-def stages_of(funnel: CrawlFunnel, load: LoadProgress, queue: QueueProgress) -> Iterator[StageProgress]:
+def stage_progress(funnel: CrawlFunnel, load: LoadProgress, queue: QueueProgress) -> Iterator[StageProgress]:
     """Each stage by what the store has of it and what Postgres says."""
     units = {row.stage: row.units for row in funnel.rows}
     yield StageProgress("parse", "partitions", units["parse"], None)

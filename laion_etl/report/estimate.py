@@ -21,7 +21,7 @@ _SCORE_S = 0.19
 
 
 @dataclass(frozen=True, slots=True)
-class Sample:
+class CrawlTotals:
     """What the store has of a crawl, all units together; bytes are those of data files."""
 
     crawl: str
@@ -62,14 +62,14 @@ class Estimate:
         return asdict(self)
 
 
-def read_sample(crawl: str, store: Store) -> Sample:
+def read_totals(crawl: str, store: Store) -> CrawlTotals:
     """The sums over a crawl in the store. Raises InputError when one of the stages is not there at all."""
     parsed, loaded = (list(_stats(f"{folder}/{crawl}", store)) for folder in ("pairs", "load"))
     shards, scored = (list(_stats(f"{folder}/{crawl}", store)) for folder in ("shards", "scored"))
     if not (parsed and loaded and shards and scored):
         raise InputError(f"the store has no WAT file of {crawl} that went all the way to a scored shard")
     networks = [stats.details.get("network", {}) for stats in shards]
-    return Sample(
+    return CrawlTotals(
         crawl,
         wat_files=sum(int(stats.details["wat_files"]) for stats in parsed),
         records=sum(int(stats.details["records"]["input"]) for stats in parsed),
@@ -93,7 +93,7 @@ def estimate(crawl: str, wat_files: int, store: Store) -> Estimate:
     """
     for known in _known(crawl, store):
         try:
-            return _scaled(crawl, wat_files, read_sample(known, store))
+            return _scaled(crawl, wat_files, read_totals(known, store))
         except InputError:
             continue
     raise InputError(
@@ -123,25 +123,25 @@ def _cores(quantity: str) -> float:
     return max(cores, 0.001)
 
 
-def _scaled(crawl: str, wat_files: int, sample: Sample) -> Estimate:
-    factor = wat_files / sample.wat_files
-    links = factor * sample.new_pairs
-    fetched = links / max(1, sample.links)  # of what was planned, only a part may have been fetched so far
-    images = fetched * sample.images
-    judged = images / max(1, sample.scored)
+def _scaled(crawl: str, wat_files: int, totals: CrawlTotals) -> Estimate:
+    factor = wat_files / totals.wat_files
+    links = factor * totals.new_pairs
+    fetched = links / max(1, totals.links)  # of what was planned, only a part may have been fetched so far
+    images = fetched * totals.images
+    judged = images / max(1, totals.scored)
     return Estimate(
         crawl=crawl,
         wat_files=wat_files,
-        by_wat_files=sample.wat_files,
-        by_crawl=sample.crawl,
-        pairs=round(factor * sample.pairs),
+        by_wat_files=totals.wat_files,
+        by_crawl=totals.crawl,
+        pairs=round(factor * totals.pairs),
         links=round(links),
         images=round(images),
-        samples=round(judged * sample.kept),
-        fetched_bytes=round(fetched * sample.fetched_bytes),
-        stored_bytes=round(fetched * sample.shard_bytes + judged * sample.scored_bytes),
-        parse_hours=round(factor * sample.records * _PARSE_S / 3_600, 3),
-        download_hours=round(fetched * sample.download_s / 3_600, 3),
+        samples=round(judged * totals.kept),
+        fetched_bytes=round(fetched * totals.fetched_bytes),
+        stored_bytes=round(fetched * totals.shard_bytes + judged * totals.scored_bytes),
+        parse_hours=round(factor * totals.records * _PARSE_S / 3_600, 3),
+        download_hours=round(fetched * totals.download_s / 3_600, 3),
         score_hours=round(images * _SCORE_S / 3_600, 3),
     )
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from laion_etl import __version__
 from laion_etl.core.stage_stats import StageStats
 from laion_etl.dataset.funnel_report import CrawlFunnel
-from laion_etl.dataset.manifest import Part
+from laion_etl.dataset.manifest import ManifestPart
 from laion_etl.dataset.scored import ScoredCrawl
 from laion_etl.dataset.subsets import Subset
 from laion_etl.dataset.versions import Release
@@ -19,7 +19,7 @@ _NUMBERS_SHOWN = 20
 
 
 @dataclass(frozen=True, slots=True)
-class Facts:
+class PublishContext:
     """Everything known of a version once its rows have been read.
 
     `stats`: of publishing, without outputs. `removals`: the removal requests that the rows have been through.
@@ -37,7 +37,7 @@ class Facts:
     stats: StageStats
     variant: str
     removals: tuple[str, ...] = ()
-    earlier: tuple[Part, ...] = ()
+    earlier: tuple[ManifestPart, ...] = ()
 
     @property
     def dropped(self) -> Mapping[str, int]:

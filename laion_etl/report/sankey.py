@@ -20,7 +20,7 @@ _WIDTH = 234.0  # of a stage that drops something
 _WIDTH_NARROW = 112.0
 _LINE = 33.0  # least distance of two reasons: a label has two lines
 _GAP = 26.0  # between what is kept and the first reason
-_MOST = 6  # reasons of a stage; the last one adds up the rest
+_MAX_REASONS = 6  # reasons of a stage; the last one adds up the rest
 _THINNEST = 1.0
 
 
@@ -72,15 +72,15 @@ def sankey(steps: Sequence[Step], last: str, parts: Sequence[Flow]) -> Markup:
 
 def _summed(flows: Sequence[Flow]) -> list[Flow]:
     """At most so many: the small ones of the kind with most reasons are added up, others are never hidden."""
-    if len(flows) <= _MOST:
+    if len(flows) <= _MAX_REASONS:
         return list(flows)
-    ((most, _),) = Counter(flow.kind for flow in flows).most_common(1)
-    common = [flow for flow in flows if flow.kind == most]
-    room = max(1, _MOST - 1 - (len(flows) - len(common)))
+    ((largest_kind, _),) = Counter(flow.kind for flow in flows).most_common(1)
+    common = [flow for flow in flows if flow.kind == largest_kind]
+    room = max(1, _MAX_REASONS - 1 - (len(flows) - len(common)))
     rest = common[room:]
     if len(rest) < 2:
         return list(flows)
-    more = Flow(f"{len(rest)} more reasons", sum(flow.count for flow in rest), most)
+    more = Flow(f"{len(rest)} more reasons", sum(flow.count for flow in rest), largest_kind)
     return [*(flow for flow in flows if flow not in rest), more]
 
 

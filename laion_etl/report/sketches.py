@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 
-_MOST_VALUES = 100_000
-_MOST_SAMPLED = 65_536
+_MAX_VALUES = 100_000
+_MAX_SAMPLED = 65_536
 _HASH_DIGITS = 16  # of a hexadecimal digest: 64 bits
 _HASHES = 1 << 64
 
@@ -28,9 +28,9 @@ class Tally:
     is then at most `error` too low, and never too high; `error` is at most 2 / 100,000 of all counted.
     """
 
-    def __init__(self, most_values: int = _MOST_VALUES) -> None:
+    def __init__(self, max_values: int = _MAX_VALUES) -> None:
         self._counts: Counter[str] = Counter()
-        self._most_values = most_values
+        self._max_values = max_values
         self.error = 0
 
     @property
@@ -46,12 +46,12 @@ class Tally:
         for value, count in pairs:
             if value is not None:
                 self._counts[value] += count
-        if len(self._counts) > self._most_values:
+        if len(self._counts) > self._max_values:
             self._forget()
 
     def _forget(self) -> None:
         ordered = sorted(self._counts.values(), reverse=True)
-        taken = ordered[self._most_values // 2]
+        taken = ordered[self._max_values // 2]
         self.error += taken
         self._counts = Counter({v: count - taken for v, count in self._counts.items() if count > taken})
 
@@ -73,9 +73,9 @@ class Repeats:
     one kept stands for; 1 means exact.
     """
 
-    def __init__(self, most_sampled: int = _MOST_SAMPLED) -> None:
+    def __init__(self, max_sampled: int = _MAX_SAMPLED) -> None:
         self._counts: Counter[int] = Counter()
-        self._most_sampled = most_sampled
+        self._max_sampled = max_sampled
         self._limit = _HASHES
         self.factor = 1
 
@@ -85,7 +85,7 @@ class Repeats:
         hashes = np.frombuffer(bytes.fromhex("".join(starts)), ">u8")
         values, counts = np.unique(hashes[hashes <= np.uint64(self._limit - 1)], return_counts=True)
         self._counts.update(dict(zip(values.tolist(), counts.tolist(), strict=True)))
-        while len(self._counts) > self._most_sampled:
+        while len(self._counts) > self._max_sampled:
             self._limit //= 2
             self.factor *= 2
             self._counts = Counter({v: count for v, count in self._counts.items() if v < self._limit})

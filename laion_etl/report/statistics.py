@@ -25,7 +25,7 @@ AESTHETIC_EDGES: Edges = np.linspace(0.0, 10.0, 41)
 SHARE_EDGES: Edges = np.linspace(0.0, 1.0, 41)  # punsafe, pwatermark
 CAPTION_EDGES: Edges = 2.0 ** np.arange(2, 11.01, 0.5)  # 4 to 2,048 characters
 ENGLISH, OTHER = "English", "other"
-_MOST_LANGUAGES = 200  # that get a histogram of their own
+_MAX_LANGUAGES = 200  # that get a histogram of their own
 _HOST = (
     r"^[a-z][a-z0-9+.-]*://(?:[^/?#@]*@)?(?:www\.)?"
     r"(?P<host>\[[0-9a-f:.]+\]|[^/?#:\[\]@]+)(?::[0-9]*)?(?:[/?#]|$)"
@@ -33,7 +33,7 @@ _HOST = (
 
 
 @dataclass(slots=True)
-class Similarities:
+class GroupSimilarities:
     """Similarities of one group of languages."""
 
     kept: Counts = field(default_factory=lambda: zeros(SIMILARITY_EDGES))
@@ -56,8 +56,8 @@ class Statistics:
     kept: int = 0
     rejected: int = 0
     subset_rows: dict[str, int] = field(default_factory=dict)
-    similarities: dict[str, Similarities] = field(
-        default_factory=lambda: {group: Similarities() for group in (ENGLISH, OTHER)}
+    similarities: dict[str, GroupSimilarities] = field(
+        default_factory=lambda: {group: GroupSimilarities() for group in (ENGLISH, OTHER)}
     )
     language_similarities: dict[str, Counts] = field(default_factory=dict)
     sides: HexGrid = field(default_factory=lambda: HexGrid(*SIDE_LOG2, SIDE_CELL))
@@ -131,7 +131,7 @@ class Statistics:
         for language in pc.unique(published["LANGUAGE"]).to_pylist():
             found = self.language_similarities.get(language)
             if found is None:
-                if len(self.language_similarities) == _MOST_LANGUAGES:
+                if len(self.language_similarities) == _MAX_LANGUAGES:
                     continue
                 found = self.language_similarities[language] = zeros(SIMILARITY_EDGES)
             of_language = published.filter(pc.field("LANGUAGE") == language)

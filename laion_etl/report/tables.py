@@ -10,7 +10,7 @@ from laion_etl.core.funnel import DownloadStatus, ParseReason, ScoreReason
 from laion_etl.dataset.funnel_report import CrawlFunnel
 from laion_etl.report import charts
 from laion_etl.report.figures import LANGUAGES_SHOWN, kind, size
-from laion_etl.report.publish_context import Facts
+from laion_etl.report.publish_context import PublishContext
 from laion_etl.report.sketches import Repeats
 from laion_etl.report.statistics import (
     AESTHETIC_EDGES,
@@ -26,7 +26,7 @@ from laion_etl.report.statistics import (
 )
 from laion_etl.report.templating import words
 
-_MOST_ROWS = 12
+_MAX_ROWS = 12
 _DRAWN = (
     ("languages", "kept", "Published samples by language"),
     ("outcomes", "neutral", "Links by the outcome of their download"),
@@ -59,24 +59,24 @@ class Row:
     length: float
 
 
-def tables(facts: Facts) -> dict[str, list[Row]]:
+def tables(context: PublishContext) -> dict[str, list[Row]]:
     """The tables by name."""
-    statistics, download = facts.statistics, facts.funnel.row("download")
+    statistics, download = context.statistics, context.funnel.row("download")
     outcomes = [(DownloadStatus.SUCCESS.value, download.kept), *download.dropped.items()]
     languages = [(language_name(code), count) for code, count in statistics.languages.top()]
     licenses = [("none stated" if name == "?" else name, n) for name, n in statistics.licenses.top()]
     return {
-        "subsets": rows(statistics.subset_rows.items(), statistics.kept, most=99),
+        "subsets": rows(statistics.subset_rows.items(), statistics.kept, max_rows=99),
         "languages": rows(languages, statistics.kept),
         "licenses": rows(licenses, statistics.kept),
-        "domains": rows(statistics.domains.top(_MOST_ROWS + 3), statistics.kept, most=_MOST_ROWS + 3),
-        "outcomes": rows(((words(name), count) for name, count in outcomes), download.input, most=99),
-        "opt-outs": rows(opt_outs(facts.funnel), download.input),
-        "duplicates": rows(duplicates(facts.funnel), facts.funnel.row("parse").input, most=99),
+        "domains": rows(statistics.domains.top(_MAX_ROWS + 3), statistics.kept, max_rows=_MAX_ROWS + 3),
+        "outcomes": rows(((words(name), count) for name, count in outcomes), download.input, max_rows=99),
+        "opt-outs": rows(opt_outs(context.funnel), download.input),
+        "duplicates": rows(duplicates(context.funnel), context.funnel.row("parse").input, max_rows=99),
         "repeats": rows(repeats(statistics.images), statistics.kept),
-        "short-sides": rows(_short_sides(statistics.short_sides), statistics.kept, most=99),
+        "short-sides": rows(_short_sides(statistics.short_sides), statistics.kept, max_rows=99),
         "safety": rows(statistics.safety_kept.top(), statistics.kept),
-        "filtered": rows(filtered(facts.funnel), facts.funnel.row("parse").input, most=99),
+        "filtered": rows(filtered(context.funnel), context.funnel.row("parse").input, max_rows=99),
         **{
             f"similarity-{group.lower()}": _similarity(found.kept)
             for group, found in statistics.similarities.items()
@@ -127,36 +127,36 @@ def repeats(images: Repeats) -> list[tuple[str, int]]:
 def stage_reasons(funnel: CrawlFunnel) -> list[tuple[str, int, list[Row]]]:
     """Stage, its input, and its reasons; the WAT records first."""
     return [
-        (row.stage, row.input, rows(((words(r), n) for r, n in row.dropped.items()), row.input, most=99))
+        (row.stage, row.input, rows(((words(r), n) for r, n in row.dropped.items()), row.input, max_rows=99))
         for row in funnel.all_rows
         if row.dropped and row.stage != "download"
     ]
 
 
-def bar_charts(facts: Facts) -> dict[str, Markup]:
+def bar_charts(context: PublishContext) -> dict[str, Markup]:
     """Tables that are worth an image of their own; those with foreign texts (domains, licences) are not."""
-    found = tables(facts)
+    found = tables(context)
     return {
         name: charts.bars([(row.label, row.count, row.share) for row in found[name]], shape, title)
         for name, shape, title in _DRAWN
     }
 
 
-def language_quartiles(facts: Facts) -> list[tuple[str, list[float | None]]]:
+def language_quartiles(context: PublishContext) -> list[tuple[str, list[float | None]]]:
     """The quartiles of similarity for the most frequent languages."""
-    found = facts.statistics.language_similarities
+    found = context.statistics.language_similarities
     return [
         (language_name(code), [similarity_quantile(found[code], share) for share in (0.25, 0.5, 0.75)])
-        for code, _ in facts.statistics.languages.top(LANGUAGES_SHOWN)
+        for code, _ in context.statistics.languages.top(LANGUAGES_SHOWN)
         if code in found
     ]
 
 
-def rows(counts: Iterable[tuple[str, int]], whole: int, most: int = _MOST_ROWS) -> list[Row]:
-    """Rows with their share of the whole, bars relative to the longest; what is past `most` is added up."""
+def rows(counts: Iterable[tuple[str, int]], whole: int, max_rows: int = _MAX_ROWS) -> list[Row]:
+    """Rows with shares of the whole, bars relative to the longest; those past `max_rows` are summed up."""
     listed = list(counts)
-    shown = listed[:most]
-    if rest := listed[most:]:
+    shown = listed[:max_rows]
+    if rest := listed[max_rows:]:
         shown.append((f"{len(rest):,} others", sum(count for _, count in rest)))
     longest = max([1, *(count for _, count in shown)])
     return [Row(label, count, count / whole if whole else 0.0, count / longest) for label, count in shown]
@@ -177,7 +177,7 @@ def _filled(names: Sequence[str], counts: Counts) -> list[Row]:
     """The bins of a histogram that have something in them; `names` are those of its edges."""
     labels = (f"{low} to {high}" for low, high in pairwise(names))
     named = [(label, int(count)) for label, count in zip(labels, counts, strict=True) if count]
-    return rows(named, int(counts.sum()), most=99)
+    return rows(named, int(counts.sum()), max_rows=99)
 
 
 def _short_sides(counts: Counts) -> list[tuple[str, int]]:

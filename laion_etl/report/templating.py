@@ -49,10 +49,10 @@ def words(reason: str) -> str:
     return " ".join(_ABBREVIATIONS.get(word, word) for word in reason.split("_"))
 
 
-def cut(text: str, most: int = _CAPTION_CHARS) -> str:
+def cut(text: str, max_chars: int = _CAPTION_CHARS) -> str:
     """A foreign text on one line, cut to some characters."""
     line = " ".join(text.split())
-    return line if len(line) <= most else line[: most - 1].rstrip() + "…"
+    return line if len(line) <= max_chars else line[: max_chars - 1].rstrip() + "…"
 
 
 def hides_caption(reason: str | None) -> bool:

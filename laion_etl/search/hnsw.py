@@ -96,7 +96,7 @@ class Graph:
         found = self.index.search(vector, min(count, len(self.vectors)), threads=1)
         return found.keys.astype(np.int64), (1 - found.distances).astype(np.float32)
 
-    def nearest_of(self, vector: Floats, count: int, rows: Rows | None) -> tuple[Rows, Floats]:
+    def nearest_exact(self, vector: Floats, count: int, rows: Rows | None) -> tuple[Rows, Floats]:
         """The nearest of these rows (None: of all), by comparing with each of them."""
         total = len(self.vectors) if rows is None else len(rows)
         best, cosines = np.empty(0, np.int64), np.empty(0, np.float32)

@@ -25,47 +25,47 @@ from laion_etl.settings import IndexSettings, Stage, shaping
 
 FORMAT = 1
 COUNTED = {"languages": "LANGUAGE", "licenses": "LICENSE", "tags": "NSFW"}
-_MOSTCOUNTED = 200  # values of a column that are counted one by one
+_MAX_COUNTED_VALUES = 200  # values of a column that are counted one by one
 
 
-def most(counts: Iterable[dict[str, int]]) -> dict[str, int]:
+def most_frequent(counts: Iterable[dict[str, int]]) -> dict[str, int]:
     """Sums by value, the commonest first."""
     total = sum((Counter(count) for count in counts), Counter[str]())
-    return dict(sorted(total.items(), key=lambda item: (-item[1], item[0]))[:_MOSTCOUNTED])
+    return dict(sorted(total.items(), key=lambda item: (-item[1], item[0]))[:_MAX_COUNTED_VALUES])
 
 
 @dataclass(frozen=True, slots=True)
-class Batch:
+class IndexedBatch:
     """A scored batch and which of its samples are published."""
 
     scored: ScoredBatch
     ids: NDArray[np.int64]
 
     @property
-    def identity(self) -> tuple[object, ...]:
+    def fingerprint_inputs(self) -> tuple[object, ...]:
         ids = hashlib.sha256(self.ids.tobytes()).hexdigest()
         return self.scored.number, self.scored.outputs, ids
 
 
 @dataclass(frozen=True)
-class Part:
+class IndexPart:
     """Some batches of a crawl that are indexed together."""
 
     dataset: str
     crawl: ScoredCrawl
-    batches: tuple[Batch, ...]
+    batches: tuple[IndexedBatch, ...]
     settings: IndexSettings
     store: Store
     stop: Event  # set when another part has failed, or Ctrl-C was pressed
 
     @cached_property
-    def mark(self) -> str:
-        identities = [batch.identity for batch in self.batches]
-        return fingerprint("index part", FORMAT, shaping(self.settings, Stage.INDEX), identities)
+    def fingerprint(self) -> str:
+        batches = [batch.fingerprint_inputs for batch in self.batches]
+        return fingerprint("index part", FORMAT, shaping(self.settings, Stage.INDEX), batches)
 
     @property
     def unit(self) -> str:
-        return f"{batch_name(self.batches[0].scored.number)}-{self.mark}"
+        return f"{batch_name(self.batches[0].scored.number)}-{self.fingerprint}"
 
     @property
     def stem(self) -> str:
@@ -73,7 +73,7 @@ class Part:
 
     def done(self) -> StageStats:
         """The stats of the part, which is written unless it is there already."""
-        return self.store.finished(self.stem + STATS, self.mark) or self._write()
+        return self.store.finished(self.stem + STATS, self.fingerprint) or self._write()
 
     def _write(self) -> StageStats:
         """Writes graph and rows, then the stats."""
@@ -99,7 +99,7 @@ class Part:
         outputs = (graph_file.output, rows_file.output)
         return self.store.write_stats(self.stem + STATS, self._stats(graph.dim, counts, outputs))
 
-    def _read(self, batch: Batch) -> tuple[pa.Table, NDArray[np.float16]]:
+    def _read(self, batch: IndexedBatch) -> tuple[pa.Table, NDArray[np.float16]]:
         """The published rows of a batch and their embeddings."""
         number = batch.scored.number
         kept = [
@@ -130,7 +130,7 @@ class Part:
             stage="index",
             crawl=self.crawl.crawl,
             unit=self.unit,
-            fingerprint=self.mark,
+            fingerprint=self.fingerprint,
             input=total,
             kept=kept,
             dropped={"not_published": total - kept} if total > kept else {},
@@ -140,7 +140,7 @@ class Part:
                 "weights_sha256": str(first.details.get("weights_sha256", "")),
                 "dim": dim,
                 "dtype": self.settings.dtype,
-                **{what: most([dict(count)]) for what, count in counts.items()},
+                **{what: most_frequent([dict(count)]) for what, count in counts.items()},
             },
         )
 

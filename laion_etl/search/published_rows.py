@@ -36,7 +36,7 @@ class PublishedBatch:
 
 
 @dataclass(frozen=True, slots=True)
-class Published:
+class PublishedVersion:
     """A visible version."""
 
     manifest: Manifest
@@ -50,7 +50,7 @@ class Published:
         return sum(part.rows for part in self.manifest.parts)
 
     @property
-    def identity(self) -> str:
+    def fingerprint(self) -> str:
         """Changes with the rows of the version, not with its card or report."""
         parts = self.manifest.parts
         return fingerprint([(part.crawl, part.version, part.fingerprint, part.removals) for part in parts])
@@ -58,9 +58,9 @@ class Published:
     def batches(self, store: Store) -> Iterator[PublishedBatch]:
         """By crawl and number; a few hundred thousand ids in memory at a time."""
         for crawl in sorted(part.crawl for part in self.manifest.parts):
-            yield from self._batches_of(crawl, store)
+            yield from self._read_batches(crawl, store)
 
-    def _batches_of(self, crawl: str, store: Store) -> Iterator[PublishedBatch]:
+    def _read_batches(self, crawl: str, store: Store) -> Iterator[PublishedBatch]:
         """The language subsets together hold every row once."""
         files = ([file.name for file in self.manifest.data_files(s, crawl)] for s in LANGUAGE_SUBSETS)
         merged = heapq.merge(*(_runs(names, store) for names in files), key=_number)
@@ -68,10 +68,10 @@ class Published:
             yield PublishedBatch(crawl, number, np.sort(np.concatenate(list(runs))))
 
 
-def find_published(dataset: str, version: str, store: Store) -> Published:
+def find_published(dataset: str, version: str, store: Store) -> PublishedVersion:
     """A version by name, '' for the current one; raises InputError when there is none."""
     found = read_versions(dataset, store).find(version)
-    return Published(read_manifest(dataset, found, store))
+    return PublishedVersion(read_manifest(dataset, found, store))
 
 
 def _number(ids: Ids) -> int:

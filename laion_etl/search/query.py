@@ -18,11 +18,11 @@ from laion_etl.io.storage import Store, local_copy
 from laion_etl.search.filters import Filters, Mask
 from laion_etl.search.hnsw import Floats, Graph, Rows
 from laion_etl.search.layout import STATS, index_stats, part_stem
-from laion_etl.search.published_rows import Published
+from laion_etl.search.published_rows import PublishedVersion
 from laion_etl.search.rows import open_rows
 from laion_etl.settings import PublishSettings, Settings
 
-MOST_RESULTS = 1_000
+MAX_RESULTS = 1_000
 _ROOM = 1.3  # times the candidates that would do if passing had nothing to do with nearness
 _MORE = 4
 _MASKS = 16  # of the last filters, kept for each part: a bit less than a megabyte for 500,000 rows
@@ -41,7 +41,7 @@ class Hit:
 
 
 @dataclass(frozen=True)
-class Part:
+class OpenPart:
     """A part of an index, open."""
 
     crawl: str
@@ -57,7 +57,7 @@ class Part:
         allowed = int(mask.sum())
         wanted = min(count, allowed)
         if allowed <= self.exact_rows or len(mask) <= self.exact_rows:
-            return self.graph.nearest_of(vector, wanted, np.flatnonzero(mask))
+            return self.graph.nearest_exact(vector, wanted, np.flatnonzero(mask))
         asked = int(wanted * len(mask) / allowed * _ROOM) if allowed < len(mask) else wanted
         while asked <= max(wanted, self.exact_rows):
             rows, cosines = self.graph.nearest(vector, asked)
@@ -66,7 +66,7 @@ class Part:
                 return rows[passed][:wanted], cosines[passed][:wanted]
             asked *= _MORE
         # What passes lies far from the query.
-        return self.graph.nearest_of(vector, wanted, np.flatnonzero(mask))
+        return self.graph.nearest_exact(vector, wanted, np.flatnonzero(mask))
 
     def browse(self, count: int, filters: Filters) -> Rows:
         """Rows that pass, evenly spread."""
@@ -105,11 +105,11 @@ class SearchIndex:
 
     release: Release
     stats: StageStats
-    parts: tuple[Part, ...]
+    parts: tuple[OpenPart, ...]
 
     def search(self, vector: NDArray[Any], count: int, filters: Filters) -> list[Hit]:
         """The nearest images to an L2-normalised vector, nearest first."""
-        count = min(count, MOST_RESULTS)
+        count = min(count, MAX_RESULTS)
         query = np.ascontiguousarray(vector, np.float32)
         with ThreadPoolExecutor(max(1, min(usable_cores(), len(self.parts)))) as pool:
             found = list(pool.map(lambda part: part.nearest(query, count, filters), self.parts))
@@ -138,14 +138,14 @@ class SearchIndex:
         part, row = self._place(sample_id)
         return Hit(None, part.row(row))
 
-    def _place(self, sample_id: int) -> tuple[Part, int]:
+    def _place(self, sample_id: int) -> tuple[OpenPart, int]:
         for part in self.parts:
             if (row := part.find(sample_id)) is not None:
                 return part, row
         raise MissingInputError(f"{self.stats.unit} has no sample {sample_id}")
 
 
-def open_index(published: Published, settings: Settings, store: Store) -> SearchIndex:
+def open_index(published: PublishedVersion, settings: Settings, store: Store) -> SearchIndex:
     """Maps the index of a version; files of a store on S3 are fetched into the data folder first.
 
     Raises MissingInputError without an index, InputError when the version has changed since, or a part is
@@ -157,7 +157,7 @@ def open_index(published: Published, settings: Settings, store: Store) -> Search
     if not store.exists(name):
         raise MissingInputError(f"{release.folder} has no index; {again}")
     stats = store.read_stats(name)
-    if stats.details["published"] != published.identity:
+    if stats.details["published"] != published.fingerprint:
         raise InputError(f"{release.folder} has other rows than were indexed; {again} again")
     folder = settings.data_path / "index"
     stems = [part_stem(release.name, part["crawl"], part["unit"]) for part in stats.details["parts"]]
@@ -165,7 +165,7 @@ def open_index(published: Published, settings: Settings, store: Store) -> Search
     return SearchIndex(release, stats, tuple(parts))
 
 
-def _open_part(stats: StageStats, settings: Settings, store: Store, folder: Path) -> Part:
+def _open_part(stats: StageStats, settings: Settings, store: Store, folder: Path) -> OpenPart:
     graph, rows = (local_copy(store, output, folder) for output in stats.outputs)
     for path, output in zip((graph, rows), stats.outputs, strict=True):
         if not path.is_file() or path.stat().st_size != output.bytes:
@@ -173,7 +173,7 @@ def _open_part(stats: StageStats, settings: Settings, store: Store, folder: Path
                 f"{path} is missing or cut off; delete {store.uri(output.name)} and its stats, index again"
             )
     dim, dtype = int(stats.details["dim"]), str(stats.details["dtype"])
-    return Part(
+    return OpenPart(
         stats.crawl,
         Graph.open(graph, dim, stats.kept, settings.index, dtype),
         open_rows(rows, stats.kept),

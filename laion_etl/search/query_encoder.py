@@ -28,7 +28,7 @@ _THUMBNAIL = PixelPlan(256)
 _QUALITY = 80
 
 
-def ending_of(data: bytes) -> str:
+def detect_format(data: bytes) -> str:
     """The kind of an image by its first bytes; raises InputError for others than the pipeline takes."""
     if data.startswith(b"\xff\xd8\xff"):
         return "jpg"
@@ -97,7 +97,7 @@ class QueryEncoder(AbstractContextManager["QueryEncoder"]):
 
     def image_and_thumbnail(self, data: bytes) -> tuple[Floats, bytes]:
         """The vector of an image, and the image small; raises InputError when it can't be read."""
-        found = self._pixels(ending_of(data), data)
+        found = self._pixels(detect_format(data), data)
         if found is None:
             raise InputError("this image is damaged or too large")
         [vector] = self._model.embed_pixels(found[0][None])

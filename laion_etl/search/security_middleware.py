@@ -26,7 +26,7 @@ class _TooLarge(Exception):  # noqa: N818 - an outcome of one request
     """A body that goes on beyond what its header said, or what is allowed."""
 
 
-class Gatekeeper:
+class SecurityMiddleware:
     """ASGI middleware; `max_bytes` of a body are read at most."""
 
     def __init__(self, app: ASGIApp, max_bytes: int) -> None:

@@ -12,7 +12,7 @@ from laion_etl.io.storage import Store
 from laion_etl.score.model import load_model
 from laion_etl.search.query import SearchIndex, check_model
 from laion_etl.search.query_encoder import QueryEncoder
-from laion_etl.search.web import Explorer, build_app
+from laion_etl.search.web import SearchBackend, build_app
 from laion_etl.settings import Settings
 
 _HOST = "127.0.0.1"
@@ -21,7 +21,7 @@ _END_S = 2  # for requests that are being answered when the end comes
 
 def serve(index: SearchIndex, settings: Settings, store: Store, port: int, console: Console) -> None:
     """Prints the address and serves until Ctrl-C; raises SettingsError when the port is taken."""
-    with _bound(port) as listening, explorer(index, settings, store) as found:
+    with _bound(port) as listening, open_backend(index, settings, store) as found:
         console.print(f"{index.stats.unit}: {index.stats.kept:,} images", highlight=False)
         console.print(f"http://{_HOST}:{listening.getsockname()[1]}  (Ctrl-C ends it)", highlight=False)
         config = uvicorn.Config(
@@ -32,12 +32,12 @@ def serve(index: SearchIndex, settings: Settings, store: Store, port: int, conso
 
 
 @contextmanager
-def explorer(index: SearchIndex, settings: Settings, store: Store) -> Iterator[Explorer]:
+def open_backend(index: SearchIndex, settings: Settings, store: Store) -> Iterator[SearchBackend]:
     """An index with the model that its queries need."""
     model = load_model(settings.clip)
     check_model(index, model.name, model.weights_sha256)
     with QueryEncoder(model, settings) as encoder:
-        yield Explorer(index, encoder, settings, store)
+        yield SearchBackend(index, encoder, settings, store)
 
 
 @contextmanager

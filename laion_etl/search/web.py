@@ -24,13 +24,13 @@ from laion_etl.search.filters import Filters, is_safe
 from laion_etl.search.hnsw import Floats
 from laion_etl.search.query import Hit, SearchIndex
 from laion_etl.search.query_encoder import MEDIA_TYPES, QueryEncoder, stored_image
-from laion_etl.search.security_middleware import Gatekeeper
+from laion_etl.search.security_middleware import SecurityMiddleware
 from laion_etl.settings import Settings
 
 STATIC = Path(__file__).parent / "static"
-_MOST_RESULTS = 240
+_MAX_RESULTS = 240
 _MAX_QUERY_IMAGES = 100  # remembered, so that addresses of the page that name them go on working
-_MOST_CHARS = 1_000
+_MAX_CHARS = 1_000
 _SHOWN = (
     "TEXT", "URL", "WIDTH", "HEIGHT", "LICENSE", "LANGUAGE", "NSFW", "similarity", "aesthetic", "punsafe",
     "pwatermark", "pviolence", "crawl", "page_url", "domain",
@@ -38,7 +38,7 @@ _SHOWN = (
 
 
 @dataclass(frozen=True)
-class Explorer:
+class SearchBackend:
     """What the page works with."""
 
     index: SearchIndex
@@ -114,72 +114,72 @@ def _filters(
 
 
 FilterQuery = Annotated[Filters, Depends(_filters)]
-CountQuery = Annotated[int, Query(ge=1, le=_MOST_RESULTS)]
+CountQuery = Annotated[int, Query(ge=1, le=_MAX_RESULTS)]
 
 
-def build_app(explorer: Explorer) -> FastAPI:
+def build_app(backend: SearchBackend) -> FastAPI:
     """The page and what it asks for."""
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
-    app.add_middleware(Gatekeeper, max_bytes=explorer.settings.download.max_bytes)
+    app.add_middleware(SecurityMiddleware, max_bytes=backend.settings.download.max_bytes)
     app.add_exception_handler(LaionEtlError, _as_json)
     for name in ("index.html", "app.css", "app.js", "results.js", "filters.js", "icon.svg"):
         app.add_api_route("/" if name == "index.html" else f"/{name}", _static(name))
-    _add_search(app, explorer)
-    _add_images(app, explorer)
+    _add_search(app, backend)
+    _add_images(app, backend)
     return app
 
 
-def _add_search(app: FastAPI, explorer: Explorer) -> None:
+def _add_search(app: FastAPI, backend: SearchBackend) -> None:
     @app.get("/api/facts")
     def facts() -> dict[str, Any]:
-        return explorer.facts()
+        return backend.facts()
 
     @app.get("/api/search")
     def search(
         filters: FilterQuery,
-        q: Annotated[str, Query(max_length=_MOST_CHARS)] = "",
+        q: Annotated[str, Query(max_length=_MAX_CHARS)] = "",
         image: Annotated[str, Query(max_length=16)] = "",
         like: Annotated[int | None, Query(ge=0, lt=1 << 63)] = None,
         count: CountQuery = 48,
     ) -> dict[str, Any]:
         if like is not None:
-            hits = explorer.index.like(like, count, filters)
+            hits = backend.index.like(like, count, filters)
         elif image:
-            hits = explorer.by_image(image, count, filters)
+            hits = backend.by_image(image, count, filters)
         elif q.strip():
-            hits = explorer.by_text(q, count, filters)
+            hits = backend.by_text(q, count, filters)
         else:
-            hits = explorer.index.browse(count, filters)
+            hits = backend.index.browse(count, filters)
         return {"results": [_plain(hit) for hit in hits]}
 
     @app.get("/api/sample/{sample_id}")
     def sample(sample_id: int, unsafe: bool = False) -> dict[str, Any]:
-        hit = explorer.index.sample(sample_id)
+        hit = backend.index.sample(sample_id)
         if not unsafe and not is_safe(hit.row["NSFW"]):
             raise MissingInputError("this sample is not tagged as safe")
         return _plain(hit)
 
 
-def _add_images(app: FastAPI, explorer: Explorer) -> None:
+def _add_images(app: FastAPI, backend: SearchBackend) -> None:
     @app.post("/api/image")
     async def remember(request: Request) -> dict[str, str]:
         data = await request.body()  # the gatekeeper bounds it
-        return {"image": await run_in_threadpool(explorer.remember, data)}
+        return {"image": await run_in_threadpool(backend.remember, data)}
 
     @app.get("/query/{name}")
     def query_image(name: str) -> Response:
-        return _image("webp", explorer.query_thumbnail(name))
+        return _image("webp", backend.query_thumbnail(name))
 
     @app.get("/thumbnail/{sample_id}")
     def thumbnail(sample_id: int, unsafe: bool = False) -> Response:
-        small = explorer.encoder.thumbnail(*explorer.stored(sample_id, unsafe=unsafe))
+        small = backend.encoder.thumbnail(*backend.stored(sample_id, unsafe=unsafe))
         if small is None:
             raise InputError("this image can't be read")
         return _image("webp", small)
 
     @app.get("/image/{sample_id}")
     def image(sample_id: int, unsafe: bool = False) -> Response:
-        return _image(*explorer.stored(sample_id, unsafe=unsafe))
+        return _image(*backend.stored(sample_id, unsafe=unsafe))
 
 
 def _image(ending: str, data: bytes) -> Response:

@@ -25,9 +25,9 @@ def files_of(store: Store) -> dict[str, bytes]:
     return {name: store.read(name) for name in store.list("dataset")}
 
 
-def expected(partitions: Iterable[int], most_missing: float, loaded: Iterable[int]) -> Expected:
+def expected(partitions: Iterable[int], max_missing_share: float, loaded: Iterable[int]) -> Expected:
     """Partitions of a run, and those that Postgres has; the plan is that of the world."""
-    return Expected(list(partitions), most_missing, LoadedCrawl(frozenset(loaded), "test"))
+    return Expected(list(partitions), max_missing_share, LoadedCrawl(frozenset(loaded), "test"))
 
 
 def test_what_is_missing_beyond_what_is_allowed_is_not_published(store: Store, plain: Settings) -> None:

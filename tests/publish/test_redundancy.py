@@ -139,17 +139,17 @@ def test_what_an_earlier_crawl_published_is_not_published_again(
     write_world(late, store)
     settings = PublishSettings(duplicates=mode, duplicate_bits=bits, duplicates_of_earlier=True)
     scored = find_scored(CRAWL, store)
-    known = image_hashes.of_earlier_crawls("laion", CRAWL, store)
+    known = image_hashes.find_earlier_files("laion", CRAWL, store)
     found = find_redundant(scored, settings, store, known)
     files = {row["sha256"] for row in early.kept}
     hashes = [int(row["pdq"] or "0", 16) for row in early.kept]
-    telling = [pdq for pdq in hashes if 96 <= pdq.bit_count() <= 160]
+    informative = [pdq for pdq in hashes if 96 <= pdq.bit_count() <= 160]
     expected: dict[str, str] = {}
     for row in late.kept:
         pdq = int(row["pdq"] or "0", 16)
         if row["sha256"] in files:
             expected[row["key"]] = EARLIER_DUPLICATE
-        elif mode == "near" and near_to(telling, pdq, bits):
+        elif mode == "near" and near_to(informative, pdq, bits):
             expected[row["key"]] = EARLIER_NEAR_DUPLICATE
     rest = [row for row in late.kept if row["key"] not in expected]
     expected |= by_hand(rest, mode, bits)

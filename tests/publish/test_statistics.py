@@ -75,7 +75,7 @@ def test_similarities_are_told_apart_by_the_language_their_threshold_depends_on(
 
 
 def test_a_tally_of_endless_values_says_how_exact_it_is() -> None:
-    tally = Tally(most_values=100)
+    tally = Tally(max_values=100)
     for start in range(0, 5_000, 50):
         rare = [str(number) for number in range(start, start + 50)]
         tally.add(pa.chunked_array([[*rare, "often", "often"]]))
@@ -89,7 +89,7 @@ def test_a_tally_of_endless_values_says_how_exact_it_is() -> None:
 
 def test_repeats_are_exact_until_there_are_too_many_and_estimates_then() -> None:
     once = [f"{hash_of(number)}" for number in range(20_000)]
-    exact, estimated = Repeats(), Repeats(most_sampled=2_000)
+    exact, estimated = Repeats(), Repeats(max_sampled=2_000)
     for repeats in (exact, estimated):
         for _ in range(3):
             repeats.add(pa.chunked_array([[hash_of("image"), *once[:10_000], None, ""]]))

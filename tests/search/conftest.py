@@ -11,7 +11,7 @@ from laion_etl.minicrawl.scenes import Scene
 from laion_etl.publish.stage import publish_dataset
 from laion_etl.score.model import ClipModel
 from laion_etl.score.stage import score_shards
-from laion_etl.search.published_rows import Published, find_published
+from laion_etl.search.published_rows import PublishedVersion, find_published
 from laion_etl.search.query import SearchIndex, open_index
 from laion_etl.search.query_encoder import QueryEncoder
 from laion_etl.search.stage import index_dataset
@@ -48,7 +48,7 @@ class World:
     store: LocalStore
 
     @property
-    def published(self) -> Published:
+    def published(self) -> PublishedVersion:
         return find_published(self.settings.publish.name, "", self.store)
 
 

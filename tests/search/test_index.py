@@ -250,7 +250,7 @@ def test_the_graph_finds_nearly_what_comparing_with_every_vector_finds(
         writer.write(file)
     graph = Graph.open(path, 64, len(vectors), settings, dtype)
     queries = clustered(100, 64, seed=4).astype(np.float32)
-    exact = [set(graph.nearest_of(query, 10, None)[0]) for query in queries]
+    exact = [set(graph.nearest_exact(query, 10, None)[0]) for query in queries]
     found = [set(graph.nearest(query, 10)[0]) for query in queries]
     recall = np.mean([len(one & other) / 10 for one, other in zip(exact, found, strict=True)])
     assert recall >= least

@@ -18,7 +18,7 @@ from laion_etl.minicrawl.held_out import photo
 from laion_etl.minicrawl.scenes import Scene
 from laion_etl.search.filters import Filters
 from laion_etl.search.query import Part, SearchIndex, check_model
-from laion_etl.search.query_encoder import QueryEncoder, ending_of, stored_image
+from laion_etl.search.query_encoder import QueryEncoder, detect_format, stored_image
 from tests.score.conftest import CRAWL, jpeg, set_environment
 from tests.search.conftest import BY_SA, World
 
@@ -135,7 +135,7 @@ def test_hostile_images_are_refused_in_one_line(encoder: QueryEncoder) -> None:
 def test_images_are_told_by_their_first_bytes(kind: str) -> None:
     file = io.BytesIO()
     photo(CIRCLE, random.Random(1)).save(file, kind)
-    assert ending_of(file.getvalue()) == {"JPEG": "jpg"}.get(kind, kind.lower())
+    assert detect_format(file.getvalue()) == {"JPEG": "jpg"}.get(kind, kind.lower())
 
 
 def test_thumbnails_are_small_squares_of_the_stored_image(

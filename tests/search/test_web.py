@@ -20,18 +20,18 @@ from laion_etl.search.filters import Filters
 from laion_etl.search.query import SearchIndex
 from laion_etl.search.query_encoder import QueryEncoder
 from laion_etl.search.serve import _bound
-from laion_etl.search.web import Explorer, build_app
+from laion_etl.search.web import SearchBackend, build_app
 from tests.score.conftest import jpeg
 from tests.search.conftest import HOSTILE, World
 
-MOST_BYTES = 400_000
+MAX_BYTES = 400_000
 
 
 @pytest.fixture(scope="module")
 def address(world: World, opened: SearchIndex, encoder: QueryEncoder) -> Iterator[str]:
     """The server on a free port of this machine."""
-    settings = replace(world.settings, download=replace(world.settings.download, max_bytes=MOST_BYTES))
-    app = build_app(Explorer(opened, encoder, settings, world.store))
+    settings = replace(world.settings, download=replace(world.settings.download, max_bytes=MAX_BYTES))
+    app = build_app(SearchBackend(opened, encoder, settings, world.store))
     server = uvicorn.Server(uvicorn.Config(app, log_level="warning"))
     with _bound(0) as listening:
         thread = threading.Thread(target=server.run, args=([listening],))
@@ -97,7 +97,7 @@ def test_uploads_are_bounded_and_hostile_ones_refused(client: httpx.Client) -> N
         for _ in range(9):
             yield bytes(50_000)
 
-    assert client.post("/api/image", content=bytes(MOST_BYTES + 1)).status_code == 413
+    assert client.post("/api/image", content=bytes(MAX_BYTES + 1)).status_code == 413
     assert client.post("/api/image", content=stream()).status_code == 413
     for data in (b"", b"<svg onload='x'/>", jpeg(Scene("red", "star", "snow", "single"))[:900]):
         answer = client.post("/api/image", content=data)

@@ -10,7 +10,7 @@ import { AIRFLOW, embedded } from "./page.js";
 import { el } from "./dom.js";
 
 const PAGE = 100;
-const MOST_PAGES = 80;
+const MAX_PAGES = 80;
 const MARGIN_S = 20;
 
 const api = (dag) => `${AIRFLOW}api/v2/dags/${encodeURIComponent(dag)}`;
@@ -95,7 +95,7 @@ export class Run {
     this.state = (await call(this.url)).told.state;
     const since = this.since ? `&updated_at_gte=${encodeURIComponent(this.since)}` : "";
     let begun = "";
-    for (let page = 0; page < MOST_PAGES; page++) {
+    for (let page = 0; page < MAX_PAGES; page++) {
       const { told, at } = await call(`${this.url}/taskInstances?order_by=id&limit=${PAGE}&offset=${page * PAGE}${since}`);
       begun ||= at ? new Date(Date.parse(at) - 1000 * MARGIN_S).toISOString() : "";
       told.task_instances.forEach((task) => this.#keep(task));

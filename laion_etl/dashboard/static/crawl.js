@@ -11,7 +11,7 @@ import { showFailures, showFunnel, showHours, showStages, showTiles } from "./se
 
 const TASKS_EVERY_S = 6;
 const ENDED_EVERY_S = 30;
-const MOST_PAUSE_S = 120;
+const MAX_PAUSE_S = 120;
 
 const { crawl, run: wanted } = document.body.dataset;
 let made = null;
@@ -68,7 +68,7 @@ async function followRuns() {
       pause = run?.state === "running" || run?.state === "queued" ? TASKS_EVERY_S : ENDED_EVERY_S;
     } catch (error) {
       showRuns(runs, `Airflow: ${error.message}`);
-      pause = Math.min(MOST_PAUSE_S, 2 * pause);
+      pause = Math.min(MAX_PAUSE_S, 2 * pause);
     }
     await pausing(pause);
   }

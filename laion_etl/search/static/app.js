@@ -4,7 +4,7 @@ import * as filters from "./filters.js";
 import { moveFocus, openResult, resultAt, showResults, stepDetails } from "./results.js";
 
 const PAGE = 48;
-const MOST = 240;
+const MAX_COUNT = 240;
 const byId = (id) => document.getElementById(id);
 const form = byId("search");
 let maxBytes = 0;
@@ -40,7 +40,7 @@ async function run() {
   filters.show(parameters);
   byId("q").value = parameters.get("q") ?? "";
   showGiven(parameters);
-  const count = Math.min(Number(parameters.get("count")) || PAGE, MOST);
+  const count = Math.min(Number(parameters.get("count")) || PAGE, MAX_COUNT);
   parameters.set("count", count);
   waiting?.abort();
   const mine = (waiting = new AbortController());
@@ -49,7 +49,7 @@ async function run() {
     const { results } = await ask(`/api/search?${parameters}`, { signal: mine.signal });
     showResults(results);
     say(summary(results.length, parameters));
-    byId("more").hidden = results.length < count || count >= MOST;
+    byId("more").hidden = results.length < count || count >= MAX_COUNT;
   } catch (error) {
     if (error.name === "AbortError") return;
     showResults([]);
@@ -139,7 +139,7 @@ function listen() {
   });
   byId("more").addEventListener("click", () => {
     const count = Number(new URLSearchParams(location.search).get("count")) || PAGE;
-    go({ ...query(), count: Math.min(count + PAGE, MOST) });
+    go({ ...query(), count: Math.min(count + PAGE, MAX_COUNT) });
   });
   byId("details-like").addEventListener("click", () => moreLike(openResult()));
   byId("details-close").addEventListener("click", () => byId("details").close());
