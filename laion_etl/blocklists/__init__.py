@@ -1,8 +1,8 @@
 """Blocklists of domains, URLs and pairs: files of tens of millions of entries, looked up in columns.
 
 A list is stored as sorted 64-bit hashes in a file that all processes of a machine map: 8 bytes per entry, and
-8 more per host in URL expressions. What is listed is always found; what is not is taken for a listed entry
-with a probability of about n / 2**64 per lookup (n: entries). Formats and figures: docs/blocklists.md.
+8 more per host in URL expressions. A listed entry is always found; the false-positive rate is about
+n / 2**64 per lookup (n: entries). Formats and figures: docs/blocklists.md.
 """
 
 import hashlib
@@ -24,7 +24,7 @@ Mask = npt.NDArray[np.bool_]
 
 
 class Blocklists:
-    """All lists of the settings; `fingerprint` changes whenever their content does ('' without lists)."""
+    """All configured lists; `fingerprint` changes whenever their content does ('' without lists)."""
 
     def __init__(
         self,
@@ -41,7 +41,7 @@ class Blocklists:
         self._patterns = patterns or UrlPatterns()
 
     def joined(self, other: "Blocklists") -> "Blocklists":
-        """Returns the lists of both, with the patterns of this one."""
+        """Returns the combined lists, with the patterns of this one."""
         return Blocklists(
             [*self._domains, *other._domains],
             [*self._urls, *other._urls],
@@ -90,7 +90,7 @@ class Blocklists:
 
 
 def load_blocklists(settings: ParseSettings, data_dir: Path) -> Blocklists:
-    """Loads the lists that the settings name; hashed ones are compiled once into `<data_dir>/blocklists`.
+    """Loads the configured lists; hashed ones are compiled once into `<data_dir>/blocklists`.
 
     Raises InputError for a source that cannot be read, naming the first invalid line.
     """

@@ -50,7 +50,7 @@ class Entries(NamedTuple):
         return self.text[self.spans[0][row] : self.spans[1][row]].decode()
 
     def error(self, row: int, wanted: str) -> InputError:
-        """Returns the error for an entry that is not what is wanted, like "a domain"."""
+        """Returns the error for an entry that is not what was expected, like "a domain"."""
         return InputError(
             f"cannot read {self.source} line {self.numbers[row]}: {self.entry(row)[:200]!r} is not {wanted}; "
             "correct or remove the line"

@@ -302,7 +302,7 @@ def test_what_is_published_and_has_no_shards_any_more_is_not_passed_over(
     [
         (b"", "names nothing to remove"),
         (b"\n# only this\n", "names nothing to remove"),
-        (b"example.org\nsha256:12\n", "list line 2 is no sha256 of 64 hexadecimal digits"),
+        (b"example.org\nsha256:12\n", "list line 2: it is not a sha256 of 64 hexadecimal digits"),
         (b"\n\nexample.org\nno host\n", "list line 4: 'no host' is not a domain"),
         (b"\xff\xfe", "is not UTF-8"),
     ],
