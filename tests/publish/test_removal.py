@@ -293,7 +293,7 @@ def test_what_is_published_and_has_no_shards_any_more_is_not_passed_over(
 ) -> None:
     for folder in ("shards", "scored", "pairs", "batches"):
         shutil.rmtree(store.root / folder)
-    with pytest.raises(InputError, match=f"no scored batch of {CRAWL}"):
+    with pytest.raises(InputError, match=f"cannot find a scored batch of {CRAWL}"):
         carry_out(victims["url"]["url"].encode(), store)
 
 

@@ -93,7 +93,7 @@ def test_a_changed_manifest_or_card_is_found(damaged: Store) -> None:
     damaged.write("dataset/laion/README.md", b"---\nother: card\n")
     assert list(problems(damaged)) == ["dataset/laion/README.md"]
     damaged.write(name, manifest.replace(b'"rows": ', b'"rows": 1', 1))
-    assert "has other bytes than versions.json says" in problems(damaged)[name]
+    assert "its SHA-256 is not the one in versions.json" in problems(damaged)[name]
 
 
 def test_wrong_counts_are_found(damaged: Store) -> None:
@@ -148,7 +148,7 @@ def test_a_file_name_that_leads_out_of_the_dataset_is_refused(damaged: Store) ->
     document["files"][0]["name"] = "../../../secret"
     output = damaged.write(name, json.dumps(document).encode())
     write_versions(read_versions("laion", damaged).with_manifest(NEXT, output), damaged)
-    assert "is outside of the dataset" in problems(damaged)[name]
+    assert "is outside the dataset" in problems(damaged)[name]
 
 
 def test_the_difference_of_two_versions(damaged: Store) -> None:
