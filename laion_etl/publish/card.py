@@ -13,9 +13,9 @@ from laion_etl.report.tables import duplicates, filtered, opt_outs, repeats
 from laion_etl.report.templating import environment, words
 
 _LANGUAGE_CODE = re.compile(r"[a-z]{2,3}\Z")
-_RENAMED = {"iw": "he", "jw": "jv"}  # codes of CLD3 that ISO 639 has replaced
+_RENAMED = {"iw": "he", "jw": "jv"}  # CLD3 codes that ISO 639 has replaced
 _MAX_LINES = 15
-_LIMITS_OF_SCORES = (("punsafe", 0.5), ("pwatermark", 0.8))  # those that LAION-5B counts by
+_LIMITS_OF_SCORES = (("punsafe", 0.5), ("pwatermark", 0.8))  # the limits LAION-5B reports
 _SIZE_CATEGORIES = (
     (1_000, "n<1K"),
     (10_000, "1K<n<10K"),
@@ -29,7 +29,7 @@ _SIZE_CATEGORIES = (
 
 
 def render_card(context: PublishContext, files: Iterable[DataFile], folder: str) -> bytes:
-    """The card of a version as UTF-8 Markdown, to be put into a folder; `files` are its data files."""
+    """Render the card of a version as UTF-8 Markdown, for a folder; `files` are its data files."""
     statistics = context.statistics
     codes = [code for code, _ in statistics.languages.top()]
     template = environment().get_template("card.md.j2")
@@ -63,18 +63,18 @@ def render_card(context: PublishContext, files: Iterable[DataFile], folder: str)
 
 
 def size_category(rows: int) -> str:
-    """Hugging Face's name for a number of rows."""
+    """Return Hugging Face's size category for a number of rows."""
     return next((name for limit, name in _SIZE_CATEGORIES if rows < limit), "10B<n<100B")
 
 
 def cell(text: str) -> str:
-    """A foreign text as inline code in a Markdown table: no markup, no links, no line ends."""
+    """Return untrusted text as inline code for a Markdown table: no markup, no links, no line ends."""
     plain = re.sub(r"[\s`|]+", " ", "".join(c for c in text if c.isprintable())).strip()
     return f"`{plain[:120] or ' '}`"
 
 
 def _configs(context: PublishContext, files: Iterable[DataFile], folder: str) -> list[tuple[str, list[str]]]:
-    """Subsets that have files, and the patterns that match these; a viewer can't open an empty one."""
+    """Return the subsets that have files, and their file patterns; viewers cannot open an empty subset."""
     places: dict[str, set[str]] = {subset.name: set() for subset in context.subsets}
     for file in files:
         if file.subset:
@@ -90,13 +90,13 @@ def _lines(counts: Sequence[tuple[str, int]]) -> list[tuple[str, int]]:
 
 
 def _short_sides(context: PublishContext) -> list[tuple[int, int]]:
-    """Pixels, and how many images have a shorter side of at least that."""
+    """Return sizes in pixels, and how many images have a shorter side of at least that."""
     counts = context.statistics.short_sides.tolist()
     return [(edge, sum(counts[place + 1 :])) for place, edge in enumerate(SHORT_SIDE_EDGES)]
 
 
 def _scores(context: PublishContext) -> list[tuple[str, float, int, int]]:
-    """Score, limit, and how many published rows reach it, of those that have the score."""
+    """Return score, limit, the number of published rows that reach it, and of rows that have the score."""
     found = ((name, limit, getattr(context.statistics, name)) for name, limit in _LIMITS_OF_SCORES)
     return [
         (name, limit, int(counts[SHARE_EDGES[:-1] >= limit - 1e-9].sum()), int(counts.sum()))
@@ -106,7 +106,7 @@ def _scores(context: PublishContext) -> list[tuple[str, float, int, int]]:
 
 
 def _drops(context: PublishContext) -> list[tuple[str, str, int, str]]:
-    """Stage, reason, count and what the reason means."""
+    """Return stage, reason, count and meaning of each drop reason."""
     return [
         (row.stage, words(reason), count, sentence_of(row.stage, reason))
         for row in context.funnel.rows

@@ -1,4 +1,4 @@
-"""The last steps of publishing: cards, manifest and stats, then the list that makes the version visible."""
+"""The last steps of publishing: cards, manifest and stats, then versions.json, which makes it visible."""
 
 from collections.abc import Sequence
 from contextlib import suppress
@@ -17,20 +17,20 @@ from laion_etl.report.publish_context import PublishContext
 
 
 def commit_version(context: PublishContext, files: Sequence[DataFile], store: Store) -> StageStats:
-    """Describes the version beside what the dataset has, and lists it; again where that changed meanwhile.
+    """Write card, manifest and stats and list the version; repeated if the dataset changed in between.
 
-    Raises InputError when another process has made a version of this name visible.
+    Raises InputError if another process has published a version of this name.
     """
     release = context.release
     stats, version = context.stats, None
     while True:
         versions = read_versions(release.name, store)
-        if version in versions.listed:  # it came through, though the answer did not
+        if version in versions.listed:  # the write succeeded although its response was lost
             return stats
         if release.version in {one.version for one in versions.listed}:
             raise InputError(
-                f"{release.name}/{release.version} was published by somebody else meanwhile; check it "
-                "(laion-etl verify) and publish again"
+                f"cannot publish {release.name}/{release.version}: another process has published it; "
+                "check it (laion-etl verify) and publish again"
             )
         current = versions.current
         before = manifest.read_manifest(release.name, current, store) if current else None
@@ -47,7 +47,7 @@ def commit_version(context: PublishContext, files: Sequence[DataFile], store: St
 def _describe(
     context: PublishContext, files: Sequence[DataFile], before: Manifest | None, store: Store
 ) -> list[DataFile]:
-    """Writes what presents the version and, last, the manifest; all files of the version."""
+    """Write the card, metadata and report, then the manifest; return all files of the version."""
     parts = [part for part in before.parts if part.crawl != context.crawl] if before else []
     others = [file for file in before.files if file.crawl not in ("", context.crawl)] if before else []
     known = replace(context, earlier=tuple(parts))
@@ -64,14 +64,14 @@ def _write(context: PublishContext, name: str, data: bytes, store: Store) -> Dat
 
 
 def _delete_others(release: Release, keep: set[str], store: Store) -> None:
-    """Files that a killed attempt left in the folder, which is not visible yet."""
+    """Delete files that a killed attempt left in the folder, which is not visible yet."""
     for name in store.list(release.folder):
         if name not in keep:
             store.delete(name)
 
 
 def refresh_card(dataset: str, store: Store) -> None:
-    """Gives the whole dataset the README.md of its current version."""
+    """Copy the current version's dataset card to the README.md of the whole dataset."""
     name = f"{dataset_folder(dataset)}/{CARD}"
     current = read_versions(dataset, store).current
     while current is not None:
@@ -79,5 +79,5 @@ def refresh_card(dataset: str, store: Store) -> None:
         if not store.exists(name) or store.read(name) != card:
             store.write(name, card)
         shown, current = current, read_versions(dataset, store).current
-        if current == shown:  # else another publisher was quicker, and its card may lie under this one
+        if current == shown:  # otherwise another publisher was faster, and this write may hide its card
             return

@@ -1,7 +1,7 @@
-"""croissant.json: the dataset for machines, by MLCommons' Croissant specification 1.0 and its RAI extension.
+"""croissant.json: machine-readable metadata by MLCommons' Croissant specification 1.0 and its RAI extension.
 
-A record set per subset, read from the parquet files beside this file; every data file with its SHA-256.
-There is no `datePublished`: no file of a version has a date of its own, so that equal data give equal bytes.
+It has one record set per subset, read from the parquet files in the same folder, and every data file with its
+SHA-256. There is no `datePublished`: files contain no dates, so that equal data give equal bytes.
 """
 
 import json
@@ -42,7 +42,7 @@ _CONTEXT: dict[str, Any] = {
 
 
 def croissant(context: PublishContext, files: Sequence[DataFile]) -> bytes:
-    """The metadata of a version as JSON-LD; `files` are its data files."""
+    """Return the metadata of a version as JSON-LD; `files` are its data files."""
     filled = [subset for subset in context.subsets if any(file.subset == subset.name for file in files)]
     document = {
         "@context": _CONTEXT,

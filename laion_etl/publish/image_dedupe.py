@@ -1,13 +1,13 @@
-"""Images that come more than once: the best pair of each is published.
+"""Removes duplicate images: of all pairs with the same image only the best is published.
 
-Two kept samples show the same image when their files are equal (SHA-256), or when their PDQ hashes differ
-in at most so many bits (see nearness.py). Settings say whether only the crawl itself is looked at or also
-what is published of earlier crawls. An image that an earlier crawl published is redundant, however good the
-pair: published versions stay as they are. Of the others samples are taken from the best to the worst: higher
-similarity first, then more pixels, then the lower key. One that shows the same image as a sample that was
-taken is redundant.
+Two kept samples show the same image if their files are equal (SHA-256), or if their PDQ hashes differ in at
+most a configured number of bits (see blocklists/near_hashes.py). Settings choose whether a crawl is compared
+only with itself or also with earlier published crawls. An image that an earlier crawl published is redundant,
+however good the new pair, because published versions never change. The other samples are taken from best to
+worst: higher similarity first, then more pixels, then the lower key; a sample with the same image as one
+already taken is redundant.
 
-The samples of the crawl are held in memory, some 300 bytes each, 500 when earlier crawls are looked at.
+The samples of the crawl are held in memory, about 300 bytes each, 500 if earlier crawls are compared.
 """
 
 from collections.abc import Callable, Iterable
@@ -34,7 +34,7 @@ EARLIER_NEAR_DUPLICATE = PublishReason.NEAR_DUPLICATE_IMAGE_OF_EARLIER_CRAWL.val
 
 @dataclass(frozen=True, slots=True)
 class Redundant:
-    """Keys of redundant samples, ascending, and why each is one."""
+    """Keys of redundant samples, ascending, and the reason for each."""
 
     keys: NDArray[np.bytes_]
     reasons: tuple[str, ...]
@@ -51,7 +51,7 @@ class Redundant:
         return {reason: self.reasons.count(reason) for reason in sorted(set(self.reasons))}
 
     def with_reasons(self, rows: pa.RecordBatch) -> pa.RecordBatch:
-        """The rows with a reason for those that are redundant."""
+        """Return the rows with a reason filled in for redundant ones."""
         if not len(self):
             return rows
         keys = np.asarray(rows.column("key").to_pylist(), "S")
@@ -62,14 +62,14 @@ class Redundant:
             for place, hit in zip(places.tolist(), found.tolist(), strict=True)
         ]
         column = rows.schema.get_field_index("reason")
-        with_own = pc.coalesce(rows.column(column), pa.array(reasons, pa.string()))
-        return rows.set_column(column, rows.schema.field(column), with_own)
+        filled = pc.coalesce(rows.column(column), pa.array(reasons, pa.string()))
+        return rows.set_column(column, rows.schema.field(column), filled)
 
 
 def compared_with(
     dataset: str, scored: ScoredCrawl, settings: PublishSettings, store: Store
 ) -> tuple[Output, ...]:
-    """The image files of earlier crawls that `find_redundant` looks at."""
+    """Return the image hash files of earlier crawls that `find_redundant` compares with."""
     if settings.duplicates == "keep" or not settings.duplicates_of_earlier:
         return ()
     return image_hashes.find_earlier_files(dataset, scored.crawl, store)
@@ -82,9 +82,9 @@ def find_redundant(
     earlier: tuple[Output, ...] = (),
     read_rows: Callable[[ScoredBatch], Iterable[pa.RecordBatch]] | None = None,
 ) -> Redundant:
-    """The kept samples of a crawl that settings leave out.
+    """Find the kept samples of a crawl that the settings exclude as duplicates.
 
-    `read_rows` gives the rows of a batch; without it they are those that were scored.
+    `read_rows` yields the rows of a batch; the default reads the scored rows.
     """
     if settings.duplicates == "keep":
         return Redundant.nothing()
@@ -145,7 +145,7 @@ def _read(scored: ScoredCrawl, read_rows: Callable[[ScoredBatch], Iterable[pa.Re
 def _known_earlier(
     samples: _Samples, earlier: tuple[Output, ...], bits: int | None, store: Store
 ) -> dict[int, str]:
-    """Samples whose image an earlier crawl published; `bits` None: only equal files."""
+    """Return samples whose image an earlier crawl published; `bits` None compares only files."""
     if not earlier:
         return {}
     by_file = np.argsort(samples.sha256, kind="stable")
@@ -160,12 +160,12 @@ def _known_earlier(
             if index is not None:
                 near[index.near(known.pdq[is_informative(known.pdq)])] = True
     found = dict.fromkeys(informative[near].tolist(), EARLIER_NEAR_DUPLICATE)
-    equal = by_file[np.cumsum(opened[:-1]) > 0]  # between where a known file's run begins and where it ends
+    equal = by_file[np.cumsum(opened[:-1]) > 0]  # positions within the run of a known file
     return found | dict.fromkeys(equal.tolist(), EARLIER_DUPLICATE)
 
 
 def _exact(samples: _Samples, better: Ints) -> Ints:
-    """All but the best of each group of equal files."""
+    """Return all but the best of each group of equal files."""
     rank = np.arange(len(better))
     order = np.lexsort((rank, samples.sha256[better]))
     ordered = better[order]
@@ -175,7 +175,7 @@ def _exact(samples: _Samples, better: Ints) -> Ints:
 
 
 def _near(samples: _Samples, better: Ints, bits: int) -> Ints:
-    """Samples within `bits` of a better one that is not redundant itself."""
+    """Return samples within `bits` of a better one that is not redundant itself."""
     informative = better[is_informative(samples.pdq[better])]
     pairs: dict[int, list[int]] = {}
     for good, worse in near_pairs(samples.pdq[informative], bits):  # rows from best to worst

@@ -1,6 +1,6 @@
-"""manifest.json: every file of a version with its size and hash, and what the version was made from.
+"""Writes manifest.json: every file of a version with its size and hash, and what the version was made from.
 
-It lists all files of the dataset as of that version, also those of other crawls, which lie in the folders of
+It lists all files of the dataset as of that version, including those of other crawls in the folders of
 earlier versions. No wall clock and no machine paths: the same data and settings give the same manifest.
 """
 
@@ -20,7 +20,7 @@ FORMAT = 2
 
 
 def manifest(context: PublishContext, files: Iterable[DataFile], earlier_files: Iterable[DataFile]) -> bytes:
-    """The manifest of a version: its own files, and those of other crawls that earlier versions wrote.
+    """Return the manifest of a version: its own files, and those of other crawls written by earlier versions.
 
     Names are relative to the version's folder.
     """
@@ -53,7 +53,7 @@ def manifest(context: PublishContext, files: Iterable[DataFile], earlier_files: 
 
 
 def crawl_part(context: PublishContext) -> ManifestPart:
-    """The rows of the crawl that a version was made for."""
+    """Describe the rows of the crawl that a version was made for."""
     scored = context.scored
     return ManifestPart(
         crawl=context.crawl,
@@ -76,7 +76,7 @@ def crawl_part(context: PublishContext) -> ManifestPart:
 
 
 def schema_entries() -> list[dict[str, Any]]:
-    """The columns of every parquet file of the subsets."""
+    """Return the columns of the subsets' parquet files."""
     return [
         {"name": column.name, "type": str(column.type), "nullable": column.nullable}
         for column in DATASET_SCHEMA
@@ -84,7 +84,7 @@ def schema_entries() -> list[dict[str, Any]]:
 
 
 def with_file(document: bytes, file: DataFile, release: Release) -> bytes:
-    """The manifest with the entry of one file replaced."""
+    """Return the manifest with the entry of one file replaced."""
     plain = json.loads(document)
     entry = _entry(file, release)
     others = [other for other in plain["files"] if other["name"] != entry["name"]]

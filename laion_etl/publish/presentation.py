@@ -1,4 +1,4 @@
-"""What a version is presented by: the dataset card, the Croissant metadata and the report."""
+"""The files that present a version: the dataset card, the Croissant metadata and the report."""
 
 from collections.abc import Iterator, Sequence
 
@@ -22,9 +22,9 @@ REPORT = "report/index.html"
 def presentation(
     context: PublishContext, files: Sequence[DataFile], earlier: Sequence[DataFile], store: Store
 ) -> Iterator[tuple[str, bytes]]:
-    """Name within the version, and content, of every file that presents it.
+    """Yield name within the version and content of every file that presents it.
 
-    `files` are its data files, `earlier` those that the dataset has of other crawls.
+    `files` are its data files, `earlier` the dataset's data files of other crawls.
     """
     release = context.release
     yield CARD, render_card(context, files, release.folder)
@@ -34,7 +34,7 @@ def presentation(
 
 
 def report_files(context: PublishContext, store: Store) -> Iterator[tuple[str, bytes]]:
-    """Name within the version, and content, of the files of the report."""
+    """Yield name within the version and content of the files of the report."""
     yield REPORT, report_page(context, store)
     for name, drawing in (figures(context) | bar_charts(context)).items():
         yield f"report/png/{name}.png", png(drawing)

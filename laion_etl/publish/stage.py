@@ -1,10 +1,9 @@
 """Publish stage: the kept rows of a crawl become a version of the dataset.
 
-A version holds the rows of one crawl in files of its own and lists those of the other crawls where earlier
+A version holds the rows of one crawl in its own files and lists the files of other crawls where earlier
 versions wrote them. Order of writing: data files, cards, report, manifest, stats, and last versions.json,
-which makes the version visible (see versions.py). Then the dataset's own README.md is replaced by the
-version's; a kill between the two leaves the README of the version before, whose files are still there, and
-the next call mends it.
+which makes the version visible (see dataset/versions.py). Then the dataset's README.md is replaced; a kill
+between the two leaves the README of the version before, whose files still exist, and the next call fixes it.
 """
 
 from collections.abc import Mapping
@@ -41,10 +40,10 @@ from laion_etl.settings import Settings, Stage, shaping
 def publish_variants(
     crawl: str, settings: Settings, store: Store, expected: Expected | None = None
 ) -> list[StageStats]:
-    """Publishes the variants that the settings name, one dataset each; see `publish_dataset`.
+    """Publish the configured variants, one dataset each; see `publish_dataset`.
 
-    Returns nothing, and writes nothing, when the crawl is planned and has no pair that was not known before.
-    Raises IncompleteError also then.
+    Writes nothing and returns an empty list if the crawl is planned and all its pairs were known before;
+    IncompleteError is raised even then.
     """
     if nothing_new(crawl, store):
         if expected is not None:
@@ -64,14 +63,14 @@ def publish_dataset(
     expected: Expected | None = None,
     variant: str = RESEARCH,
 ) -> StageStats:
-    """Publishes the complete batches of a crawl as a new version (named after the crawl) of the dataset.
+    """Publish the complete batches of a crawl as a new version (named after the crawl) of the dataset.
 
-    Where the current version has the crawl with the same settings and inputs, nothing is done: that it is
-    expected in other partitions, all of them loaded, makes no other version. Batches that are planned and not
-    scored are left out and named in manifest, card and report; so are partitions that were expected, now or
-    when the crawl was published before, and are not loaded. Raises IncompleteError when more is missing than
-    expected allows, InputError when nothing is scored or a scored file is not what its stats say,
-    SettingsError for settings that can't be, all before anything is written.
+    Does nothing if the current version has the crawl with the same settings and inputs, even if the crawl is
+    now expected in other partitions that are all loaded. Batches that are planned and not scored are left out
+    and listed in manifest, card and report; so are partitions that are not loaded although they are expected,
+    or were when the crawl was last published. Raises IncompleteError if more is missing than `expected`
+    allows, InputError if nothing is scored or a scored file does not match its stats, SettingsError for
+    invalid settings, all before anything is written.
     """
     work = _prepare(crawl, settings, store, variant, expected)
     versions = read_versions(work.dataset, store)
@@ -88,12 +87,12 @@ def publish_dataset(
 
 
 def render_report(crawl: str, settings: Settings, store: Store, variant: str = RESEARCH) -> bytes:
-    """The report page of a crawl as it stands, published or not; reads only, writes nothing."""
+    """Return the report page of a crawl in its current state, published or not; writes nothing."""
     return report_page(_as_it_stands(crawl, settings, store, variant), store)
 
 
 def rebuild_report(crawl: str, settings: Settings, store: Store, variant: str = RESEARCH) -> str:
-    """Writes the report anew, of a published version also its entries in manifest, stats and versions.
+    """Rewrite the report and, for a published version, its entries in manifest, stats and versions.
 
     Returns the URI of the page.
     """
@@ -126,7 +125,7 @@ def _as_it_stands(crawl: str, settings: Settings, store: Store, variant: str) ->
 
 @dataclass(frozen=True, slots=True)
 class _Work:
-    """What is to be published, once it is known that it can be."""
+    """A checked plan of what to publish."""
 
     crawl: str
     settings: Settings
@@ -183,7 +182,7 @@ def _fingerprint(
 
 
 def _finished(work: _Work, wanted: str, store: Store) -> StageStats | None:
-    """The stats of an earlier call that did the same, if the current version still has its rows."""
+    """Return the stats of an earlier identical call, if the current version still has its rows."""
     current = manifest.current_manifest(work.dataset, store)
     part = current.part(work.crawl) if current else None
     if part is None or part.fingerprint != work.fingerprint or not is_named(part.version, wanted):
@@ -214,13 +213,13 @@ def _write_rows(
 
 @dataclass(frozen=True, slots=True)
 class _DataFiles:
-    """The data files that are being written."""
+    """The data files being written."""
 
     subsets: list[SubsetWriter]
     images: ImageHashesWriter
 
     def add(self, rows: pa.RecordBatch, table: pa.Table) -> None:
-        """Takes scored rows, and the published ones of them."""
+        """Add scored rows, and the table of those that are published."""
         self.images.add(rows)
         for writer in self.subsets:
             writer.add(table)
@@ -255,9 +254,9 @@ def _stats(release: Release, work: _Work, statistics: Statistics, dropped: Mappi
     scored = work.scored
     if statistics.kept + sum(dropped.values()) != scored.kept:
         raise InputError(
-            f"{release.name}/{release.version}: {statistics.kept + sum(dropped.values())} rows read, "
-            f"{scored.kept} announced by the scored batches; the crawl was scored again meanwhile, publish "
-            "it again"
+            f"cannot publish {release.name}/{release.version}: "
+            f"{statistics.kept + sum(dropped.values())} rows read, but the stats of the scored batches "
+            f"say {scored.kept}; the crawl was scored again in the meantime, publish it again"
         )
     return StageStats(
         stage="publish",

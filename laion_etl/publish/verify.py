@@ -1,6 +1,6 @@
-"""Whether a version is what its manifest says: every file, every byte, every count, every row's place.
+"""Checks a version against its manifest: every file, every byte, every count, every row's place.
 
-Each file is read once, some thousand rows at a time; the memory taken does not depend on the dataset.
+Each file is read once, a few thousand rows at a time, in constant memory.
 """
 
 import hashlib
@@ -33,7 +33,7 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """Something that is not as it should be; `file` as it is named in the store."""
+    """A mismatch; `file` is its name in the store."""
 
     file: str
     what: str
@@ -41,7 +41,7 @@ class Problem:
 
 @dataclass(slots=True)
 class VerifyReport:
-    """What was looked at, and what is wrong with it."""
+    """What was checked, and the problems found."""
 
     dataset: str
     version: str
@@ -51,16 +51,16 @@ class VerifyReport:
     problems: list[Problem] = field(default_factory=list)
 
     def to_plain(self) -> dict[str, Any]:
-        """Plain JSON values."""
+        """Return plain JSON values."""
         return asdict(self)
 
 
 def verify_version(
     dataset: str, version: str, store: Store, on_bytes: Progress | None = None
 ) -> VerifyReport:
-    """Looks at a visible version, '' for the current one. Raises InputError when there is no such version.
+    """Check a visible version, '' for the current one. Raises InputError if there is no such version.
 
-    `on_bytes` hears of the bytes read and of those in all.
+    `on_bytes` is called with the bytes read so far and in all.
     """
     listed = read_versions(dataset, store).find(version)
     report = VerifyReport(dataset, listed.version)
@@ -79,7 +79,7 @@ class _Check:
     store: Store
     on_bytes: Progress | None
     row_counts: Counter[tuple[str, str]] = field(default_factory=Counter)  # (crawl, subset)
-    fitting: Counter[tuple[str, str]] = field(default_factory=Counter)  # by what the language subsets hold
+    fitting: Counter[tuple[str, str]] = field(default_factory=Counter)  # rows of language subsets that fit
 
     def run(self) -> None:
         self._find_extra_files()
@@ -116,7 +116,10 @@ class _Check:
                 )
             )
         except (KeyError, TypeError, ValueError, SettingsError) as error:
-            raise InputError(f"the settings of {part.crawl} can't be used: {error}") from error
+            raise InputError(
+                f"cannot check {part.crawl}: its settings in the manifest are invalid ({error}); "
+                "restore the manifest"
+            ) from error
 
     def _find_extra_files(self) -> None:
         listed = {file.name for file in self.manifest.files}
@@ -128,13 +131,13 @@ class _Check:
             self._problem(name, "is not in the manifest")
 
     def _check_plain(self, file: DataFile) -> None:
-        """A file without published rows: its bytes, and of parquet how many rows it has."""
+        """Check a file without published rows: its bytes, and the number of rows if it is parquet."""
         with suppress(_Unreadable), self._opened(file) as raw:
             if file.rows is not None:
                 self._parquet(file, raw)
 
     def _rows(self, part: ManifestPart, subset: Subset) -> Iterator[pa.Table]:
-        """The rows of a subset that are in order, once they have been looked at."""
+        """Check the rows of a subset and yield those in order."""
         last = -1
         for file in self.manifest.data_files(subset.name, part.crawl):
             with suppress(_Unreadable), self._opened(file) as raw:
@@ -156,14 +159,14 @@ class _Check:
                     self._problem(file.name, f"has {wrong:,} rows that do not belong there")
 
     def _misplaced(self, table: pa.Table, part: ManifestPart, subset: Subset) -> int:
-        """Rows that the rule of the subset does not select, of another crawl, or whose key is another."""
+        """Count rows that the subset's rule does not select, of another crawl, or with a wrong key."""
         keys = pc.utf8_lpad(table["SAMPLE_ID"].cast(pa.string()), KEY_DIGITS, "0")
         right = pc.and_(pc.equal(table["crawl"], part.crawl), pc.equal(table["key"], keys))
         count: int = pc.sum(pc.and_(right, subset.selects(table))).as_py() or 0
         return int(table.num_rows) - count
 
     def _counted(self, part: ManifestPart, stream: Iterator[pa.Table]) -> Iterator[pa.Table]:
-        """Counts on the way which rows the overlapping subsets should have."""
+        """Pass rows on while counting how many each overlapping subset should have."""
         chosen = [subset for subset in self._get_subsets(part) if subset.name not in LANGUAGE_SUBSETS]
         for table in stream:
             for subset in chosen:
@@ -180,7 +183,7 @@ class _Check:
             self._problem(self.manifest.release.folder, f"{repeated:,} SAMPLE_IDs are in several files")
 
     def _check_counts(self) -> None:
-        """What manifest and rows say; where files are damaged, that has been said already."""
+        """Compare the manifest's counts with the rows, unless damage has been reported already."""
         if self.report.problems:
             return
         name, document = self.manifest.release.file(NAME), self.manifest.document
@@ -204,10 +207,10 @@ class _Check:
             return
         name, card = f"{dataset_folder(release.name)}/{CARD}", release.file(DATASET_CARD)
         if not self.store.exists(name) or self.store.read(name) != self.store.read(card):
-            self._problem(name, f"is not {DATASET_CARD} of the current version; publish again to mend it")
+            self._problem(name, f"is not {DATASET_CARD} of the current version; publish again to fix it")
 
     def _opened(self, file: DataFile) -> BinaryIO:
-        """The file from its beginning, once its bytes are known to be right."""
+        """Return the open file after checking its size and SHA-256."""
         self.report.files += 1
         if not self.store.exists(file.name):
             self._problem(file.name, "is missing")
@@ -232,7 +235,7 @@ class _Check:
         try:
             parquet = pq.ParquetFile(raw)
         except (pa.ArrowException, OSError) as error:
-            self._problem(file.name, f"is no parquet file ({error})")
+            self._problem(file.name, f"is not a parquet file ({error})")
             raise _Unreadable from error
         if parquet.metadata.num_rows != file.rows:
             rows = parquet.metadata.num_rows
@@ -244,4 +247,4 @@ class _Check:
 
 
 class _Unreadable(Exception):  # noqa: N818 - a signal within this module
-    """The file has been reported; there is nothing more to look at in it."""
+    """The file has been reported and cannot be checked further."""

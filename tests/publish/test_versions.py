@@ -204,5 +204,5 @@ def test_a_version_of_the_same_name_that_is_published_meanwhile_is_told(
         return write(versions, store)
 
     monkeypatch.setattr(commit, "write_versions", disturbed)
-    with pytest.raises(InputError, match=f"laion/{CRAWL} was published by somebody else meanwhile"):
+    with pytest.raises(InputError, match=f"cannot publish laion/{CRAWL}: another process has published it"):
         publish_dataset(CRAWL, Settings(), store)
