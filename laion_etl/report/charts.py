@@ -1,6 +1,6 @@
 """Histograms, bars, heat strips and hexagons of the report as inline SVG.
 
-Every function returns Markup with a title for screen readers; the page has the numbers in a table beside it.
+Every function returns Markup with a title for screen readers; the page also shows the numbers in a table.
 """
 
 import math
@@ -24,12 +24,12 @@ Scale = Callable[[int, int], float]  # (count, largest count) -> share of the he
 
 
 def linear(count: int, highest: int) -> float:
-    """Heights like counts."""
+    """Scale heights in proportion to counts."""
     return count / highest
 
 
 def logarithmic(count: int, highest: int) -> float:
-    """Heights like the logarithm of counts: what is rare stays visible."""
+    """Scale heights by the logarithm of counts, so that rare values stay visible."""
     return math.log1p(count) / math.log1p(highest)
 
 
@@ -43,7 +43,7 @@ class Marker:
 
 @dataclass(frozen=True, slots=True)
 class Axis:
-    """The x axis: edges of the bins, the labelled places on it, and how a bin is named in words."""
+    """The x axis: edges of the bins, labelled ticks, and a function that names a bin."""
 
     edges: Sequence[float]
     ticks: Sequence[tuple[float, str]]
@@ -51,7 +51,7 @@ class Axis:
     name: Callable[[int], str]
 
     def place(self, value: float) -> float:
-        """Where a value is, in SVG units."""
+        """Return the position of a value in SVG units."""
         low, high = self.edges[0], self.edges[-1]
         return (value - low) / (high - low) * WIDTH
 
@@ -63,7 +63,7 @@ def histogram(
     title: str,
     scale: Scale = linear,
 ) -> Markup:
-    """Stacked columns; `series` are (name, which is the CSS class too, and count per bin)."""
+    """Draw stacked columns; `series` are (name, also used as CSS class, and counts per bin)."""
     above = 15.0 if len(series) > 1 else 0.0
     top = 14.0 + 15.0 * len(markers) + above
     sums = [sum(counts) for counts in zip(*(counts for _, counts in series), strict=True)]
@@ -98,7 +98,7 @@ def _bin_tip(bin_name: str, series: str, count: int, whole: int) -> str:
 
 
 def _grid(highest: int, scale: Scale) -> list[int]:
-    """Round counts up to the largest: powers of ten, or steps of 1, 2 or 5 times one, five at highest."""
+    """Return round counts up to the largest: powers of ten, or at most five steps of 1, 2 or 5 times one."""
     if scale is logarithmic:
         return [0, *(10**power for power in range(len(str(highest))))]
     steps = (first * 10**power for power in range(len(str(highest))) for first in (1, 2, 5))
@@ -118,7 +118,7 @@ def _marker(x: float, y: float, bottom: float, label: str) -> tuple[Markup, Mark
 
 
 def bars(rows: Sequence[tuple[str, int, float]], name: str, title: str) -> Markup:
-    """A bar per row (name, count, share), for an image of its own; the page has tables instead."""
+    """Draw a bar per row (name, count, share) for a PNG file; the page has tables instead."""
     highest = max([1, *(count for _, count, _ in rows)])
     room = WIDTH - _NAMES - 118
     parts = []
@@ -133,7 +133,7 @@ def bars(rows: Sequence[tuple[str, int, float]], name: str, title: str) -> Marku
 
 @dataclass(frozen=True, slots=True)
 class Strip:
-    """A row of a heat map: counts per bin, and a mark on the axis (None for none)."""
+    """A row of a heat map: counts per bin, and the position of a marker line (None for none)."""
 
     label: str
     counts: Sequence[int]
@@ -141,7 +141,7 @@ class Strip:
 
 
 def strips(axis: Axis, rows: Sequence[Strip], title: str) -> Markup:
-    """A strip per row in the depths of one colour, each against its own fullest bin."""
+    """Draw a strip per row in shades of one colour, each relative to its own fullest bin."""
     parts: list[Markup] = []
 
     def place(value: float) -> float:
@@ -164,7 +164,7 @@ def strips(axis: Axis, rows: Sequence[Strip], title: str) -> Markup:
 
 
 def depth(count: int, highest: int) -> int:
-    """Which colour a count has: 0 for none, else 1 to 6 by its root, so that what is rare is seen."""
+    """Return the shade of a count: 0 for none, otherwise 1 to 6 by its square root, so rare values show."""
     return 0 if not count else 1 + min(DEPTHS - 1, int(DEPTHS * (count / highest) ** 0.5))
 
 
@@ -185,7 +185,7 @@ def hexagons(
     box: tuple[float, str],
     title: str,
 ) -> Markup:
-    """A scatter plot in hexagons of some width; both axes have the same ticks.
+    """Draw a scatter plot in hexagons of a given width; both axes have the same ticks.
 
     `box` marks the region right of and above a place.
     """
@@ -213,14 +213,14 @@ def hexagons(
 
 
 def _hexagon(x: float, y: float, half: float) -> str:
-    """A hexagon that stands on a corner; `half` is half its width."""
+    """Return the path of a hexagon standing on a corner; `half` is half its width."""
     tall = half / math.sqrt(3)
     corners = ((0, -2), (1, -1), (1, 1), (0, 2), (-1, 1), (-1, -1))
     return "M" + " L".join(f"{x + half * dx:.1f},{y + tall * dy:.1f}" for dx, dy in corners) + " Z"
 
 
 def bar(share: float, name: str) -> Markup:
-    """A bar for a table cell, `share` of its width filled."""
+    """Draw a bar for a table cell, `share` of its width filled."""
     inside = Markup(
         '<rect class="track" width="100" height="1"/><rect class="{}" width="{:.2f}" height="1"/>'
     )

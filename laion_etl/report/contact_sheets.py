@@ -1,8 +1,8 @@
-"""Contact sheets: a few kept and rejected samples of a crawl, with small images where they may be shown.
+"""Contact sheets: a few kept and rejected samples of a crawl, with thumbnails of those that may be shown.
 
 An image is embedded only when its safety tag says UNLIKELY. Everything else (NSFW, UNSURE, never
 tagged, suspected under-age, unreadable) is a neutral placeholder that names the reason, and its bytes
-are not even decoded. Choice depends on key hashes only: the same crawl gives the same sheet.
+are not even decoded. The choice depends only on key hashes: the same crawl gives the same sheet.
 """
 
 import base64
@@ -23,8 +23,8 @@ from laion_etl.dataset.scored import ScoredCrawl
 from laion_etl.io.storage import Store
 from laion_etl.io.tarshard import TarError, read_members
 
-BATCHES_LOOKED_AT = 12  # a tar is read from its start to the last wanted image, on S3 a download
-_CANDIDATES = 2_000  # kept samples, of which the sheet shows some per quantile
+BATCHES_LOOKED_AT = 12  # each tar is read (on S3: downloaded) from its start to the last wanted image
+_CANDIDATES = 2_000  # kept samples; the sheet shows some of them per quantile
 _CANDIDATES_PER_REASON = 200
 _PER_BAND = 8
 _PER_REASON = 16
@@ -62,7 +62,7 @@ class SheetSample:
 
     @property
     def withheld(self) -> str | None:
-        """Why its image must not be shown, None when it may."""
+        """Why its image must not be shown; None if it may be."""
         if self.reason in _NEVER_SHOWN:
             return str(self.reason).replace("_", " ")
         if self.nsfw_tag is None:
@@ -80,19 +80,19 @@ class Band:
 
 @dataclass(slots=True)
 class Sampler:
-    """Picks candidates while rows stream past: those with the smallest key hashes, per group."""
+    """Picks candidates from a stream of rows: those with the smallest key hashes, per group."""
 
     batches: frozenset[int]
     _groups: dict[str | None, list[tuple[int, SheetSample]]] = field(default_factory=dict)
 
     @classmethod
     def over(cls, scored: ScoredCrawl) -> "Sampler":
-        """Looks at a few batches of a crawl, chosen by hash."""
+        """Sample from a few batches of a crawl, chosen by hash."""
         numbers = sorted((batch.number for batch in scored.batches), key=lambda n: _hash(batch_name(n)))
         return cls(frozenset(numbers[:BATCHES_LOOKED_AT]))
 
     def add(self, batch: int, rows: pa.RecordBatch) -> None:
-        """Takes rows of a scored batch."""
+        """Add rows of a scored batch."""
         if batch not in self.batches:
             return
         for row in rows.select(list(_COLUMNS)).to_pylist():
@@ -109,7 +109,7 @@ class Sampler:
             heapq.heapreplace(group, entry)
 
     def kept(self) -> list[Band]:
-        """Kept samples at quantiles of the similarity, lowest first; no sample twice."""
+        """Return kept samples at quantiles of the similarity, lowest first, without repeats."""
         ordered = sorted(self._candidates(None), key=lambda s: (s.similarity or 0.0, s.key))
         if len(ordered) <= _PER_BAND * 2:
             return [Band("All kept samples", tuple(ordered))] if ordered else []
@@ -123,7 +123,7 @@ class Sampler:
         return bands
 
     def rejected(self) -> list[Band]:
-        """Rejected samples per reason, spread over their similarities, highest first."""
+        """Return rejected samples per reason, spread over their similarities, highest first."""
         reasons = sorted(reason for reason in self._groups if reason is not None)
         return [Band(reason.replace("_", " "), tuple(self._spread(reason))) for reason in reasons]
 
@@ -141,10 +141,10 @@ class Sampler:
 def embedded_images(
     bands: Sequence[Band], scored: ScoredCrawl, max_pixels: int, store: Store
 ) -> dict[str, str]:
-    """data: URIs by key of the samples on the sheets that may be shown.
+    """Return data: URIs by key for the samples on the sheets that may be shown.
 
-    Kept ones are read from scored/, rejected ones from shards/. An image that can't be decoded or is
-    over the pixel cap is left out; raises InputError when a tar is damaged.
+    Kept ones are read from scored/, rejected ones from shards/. An image that cannot be decoded or exceeds
+    the pixel limit is left out. Raises InputError for a damaged tar.
     """
     wanted: dict[str, set[str]] = {}
     for sample in (sample for band in bands for sample in band.samples):
@@ -173,12 +173,14 @@ def _images_of_tar(name: str, keys: set[str], max_pixels: int, store: Store) -> 
                 if not left:
                     break
         except TarError as error:
-            raise InputError(f"{store.uri(name)} is damaged: {error}; make the shard again") from error
+            raise InputError(
+                f"cannot read {store.uri(name)}: {error}; download and score the shard again"
+            ) from error
     return found
 
 
 def thumbnail(data: bytes, max_pixels: int) -> str | None:
-    """A small WebP as a data: URI; None when the image is too large or can't be decoded."""
+    """Return a small WebP as a data: URI; None if the image is too large or cannot be decoded."""
     try:
         with Image.open(io.BytesIO(data), formats=("JPEG", "PNG", "WEBP")) as image:
             if image.width * image.height > max_pixels:

@@ -51,7 +51,7 @@ _PARTS = ((SUBSET_EN, "English"), (SUBSET_MULTI, "other languages"), (SUBSET_NOL
 
 
 def figures(context: PublishContext) -> dict[str, Markup]:
-    """The drawings by name; those of scores that nobody computed are left out."""
+    """Return the drawings by name, without those of scores that were not computed."""
     statistics = context.statistics
     made = {"funnel": _funnel(context)}
     made |= {f"similarity-{group.lower()}": _similarity(context, group) for group in statistics.similarities}
@@ -72,7 +72,7 @@ def figures(context: PublishContext) -> dict[str, Markup]:
 
 
 def kind(reason: str) -> str:
-    """The class that colours a reason: what sort of reason it is."""
+    """Return the CSS class that colours a drop reason."""
     if reason.startswith("opted_out") or reason == REMOVED:
         return "opted-out"
     if "duplicate" in reason:
@@ -83,7 +83,7 @@ def kind(reason: str) -> str:
 
 
 def size(count: float) -> str:
-    """A number of bytes as people read it."""
+    """Format a number of bytes."""
     return f"{count / 2**20:.3g} MiB" if count >= 2**20 else f"{count / 2**10:.3g} KiB"
 
 
@@ -129,7 +129,7 @@ def _columns(counts: Counts) -> Counts:
 
 
 def _similarity_axis(context: PublishContext) -> Axis:
-    """The part of the axis that has samples of any language, so that all drawings compare."""
+    """Return the part of the axis with samples of any language, the same for all drawings."""
     found = context.statistics.similarities.values()
     filled = np.flatnonzero(sum(_columns(group.kept + group.rejected) for group in found))
     first, last = (int(filled[0]), int(filled[-1]) + 1) if filled.size else (50, 75)
@@ -158,7 +158,7 @@ def _by_language(context: PublishContext) -> Markup:
 
 
 def _resolution(context: PublishContext) -> Markup:
-    """The part of the plane that has images, on logarithmic axes."""
+    """Draw the part of the plane that has images, on logarithmic axes."""
     grid = context.statistics.sides
     found = list(grid.cells())
     places = [place for x, y, _ in found for place in (x, y)] or [8.0, 11.0]

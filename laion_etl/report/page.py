@@ -1,8 +1,8 @@
-"""report/index.html: one page that shows what a crawl became, readable without network and without scripts.
+"""report/index.html: one page that shows the results of a crawl, readable without network and scripts.
 
-Alt texts on it come from strangers: the template escapes everything, texts are cut and isolated (bdi), and a
-content security policy allows nothing but data: images, the one style sheet and the one script, each by its
-hash. The script only shows tips and sorts tables; the switch between counts and shares is CSS.
+Its alt texts are untrusted: the template escapes everything, texts are cut and isolated (bdi), and a content
+security policy allows only data: images, the one style sheet and the one script, each by its hash. The script
+only shows tips and sorts tables; the switch between counts and shares is CSS.
 """
 
 import base64
@@ -35,7 +35,7 @@ class Tile:
 
 @dataclass(frozen=True, slots=True)
 class ReportPart:
-    """What a crawl was cut into, and how much of it is here; `expected` is None when nobody said."""
+    """Units of a crawl, expected and missing; `expected` is None if unknown."""
 
     name: str
     expected: int | None
@@ -43,12 +43,12 @@ class ReportPart:
 
     @property
     def numbers(self) -> str:
-        """The missing ones."""
+        """The missing units, as text."""
         return number_list(self.missing) if self.missing else "none"
 
 
 def report_page(context: PublishContext, store: Store) -> bytes:
-    """The page as UTF-8 HTML. Reads the images of the contact sheets from the store."""
+    """Render the page as UTF-8 HTML; reads the images of the contact sheets from the store."""
     style = "".join((TEMPLATES / name).read_text() for name in STYLES)
     script = (TEMPLATES / "report.js").read_text()
     images = embedded_images(
@@ -83,7 +83,7 @@ def report_page(context: PublishContext, store: Store) -> bytes:
 
 
 def _hash(text: str) -> str:
-    """As a content security policy names an inline style or script."""
+    """Return the content security policy source of an inline style or script."""
     return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}"
 
 

@@ -1,4 +1,4 @@
-"""The tables of the report: every number that is drawn, and those that need no drawing."""
+"""The tables of the report: all numbers that are drawn, and those without a drawing."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -60,7 +60,7 @@ class Row:
 
 
 def tables(context: PublishContext) -> dict[str, list[Row]]:
-    """The tables by name."""
+    """Return the tables by name."""
     statistics, download = context.statistics, context.funnel.row("download")
     outcomes = [(DownloadStatus.SUCCESS.value, download.kept), *download.dropped.items()]
     languages = [(language_name(code), count) for code, count in statistics.languages.top()]
@@ -90,13 +90,13 @@ def tables(context: PublishContext) -> dict[str, list[Row]]:
 
 
 def opt_outs(funnel: CrawlFunnel) -> list[tuple[str, int]]:
-    """Links left out because somebody asked for it, by how they asked; every way is listed."""
+    """Count links left out because of an opt-out, by its kind; every kind is listed."""
     dropped = funnel.row("download").dropped
     return [(title, dropped.get(status.value, 0)) for status, title in _OPT_OUTS.items()]
 
 
 def duplicates(funnel: CrawlFunnel) -> list[tuple[str, int]]:
-    """What was dropped as seen before, by where."""
+    """Count records dropped as duplicates, by reason and stage."""
     return [
         (f"{words(reason)} ({row.stage})", count)
         for row in funnel.rows
@@ -106,7 +106,7 @@ def duplicates(funnel: CrawlFunnel) -> list[tuple[str, int]]:
 
 
 def filtered(funnel: CrawlFunnel) -> list[tuple[str, int]]:
-    """What was dropped for safety, by reason and stage; what is always looked for is listed if it is none."""
+    """Count records dropped for safety, by reason and stage; the standard checks are listed even if zero."""
     found: dict[tuple[str, str], int] = dict.fromkeys(_ALWAYS_FILTERED, 0)
     for row in funnel.rows:
         found |= {(row.stage, r): count for r, count in row.dropped.items() if kind(r) == "unsafe"}
@@ -114,7 +114,7 @@ def filtered(funnel: CrawlFunnel) -> list[tuple[str, int]]:
 
 
 def repeats(images: Repeats) -> list[tuple[str, int]]:
-    """Published samples by how often their image file is published."""
+    """Count published samples by how often their image file is published."""
     found = images.by_count()
     listed = [
         (name, sum(times * values for times, values in found if low <= times <= high))
@@ -125,7 +125,7 @@ def repeats(images: Repeats) -> list[tuple[str, int]]:
 
 
 def stage_reasons(funnel: CrawlFunnel) -> list[tuple[str, int, list[Row]]]:
-    """Stage, its input, and its reasons; the WAT records first."""
+    """Return each stage, its input, and its reasons; the WAT records first."""
     return [
         (row.stage, row.input, rows(((words(r), n) for r, n in row.dropped.items()), row.input, max_rows=99))
         for row in funnel.all_rows
@@ -134,7 +134,7 @@ def stage_reasons(funnel: CrawlFunnel) -> list[tuple[str, int, list[Row]]]:
 
 
 def bar_charts(context: PublishContext) -> dict[str, Markup]:
-    """Tables that are worth an image of their own; those with foreign texts (domains, licences) are not."""
+    """Draw tables as bar charts, except those with text from the web (domains, licences)."""
     found = tables(context)
     return {
         name: charts.bars([(row.label, row.count, row.share) for row in found[name]], shape, title)
@@ -143,7 +143,7 @@ def bar_charts(context: PublishContext) -> dict[str, Markup]:
 
 
 def language_quartiles(context: PublishContext) -> list[tuple[str, list[float | None]]]:
-    """The quartiles of similarity for the most frequent languages."""
+    """Return the quartiles of similarity for the most frequent languages."""
     found = context.statistics.language_similarities
     return [
         (language_name(code), [similarity_quantile(found[code], share) for share in (0.25, 0.5, 0.75)])
@@ -153,7 +153,10 @@ def language_quartiles(context: PublishContext) -> list[tuple[str, list[float | 
 
 
 def rows(counts: Iterable[tuple[str, int]], whole: int, max_rows: int = _MAX_ROWS) -> list[Row]:
-    """Rows with shares of the whole, bars relative to the longest; those past `max_rows` are summed up."""
+    """Return rows with their share of the whole and bars relative to the longest.
+
+    Counts past `max_rows` are summed up in one row.
+    """
     listed = list(counts)
     shown = listed[:max_rows]
     if rest := listed[max_rows:]:
@@ -163,7 +166,7 @@ def rows(counts: Iterable[tuple[str, int]], whole: int, max_rows: int = _MAX_ROW
 
 
 def _similarity(counts: Counts) -> list[Row]:
-    """Kept samples per step of 0.05, the numbers beside the histogram."""
+    """Count kept samples per step of 0.05, the numbers of the histogram."""
     return _filled(
         [f"{edge:.2f}" for edge in SIMILARITY_EDGES[::_BINS_PER_ROW]], counts.reshape(-1, 10).sum(axis=1)
     )
@@ -174,7 +177,7 @@ def _binned(edges: Edges, counts: Counts) -> list[Row]:
 
 
 def _filled(names: Sequence[str], counts: Counts) -> list[Row]:
-    """The bins of a histogram that have something in them; `names` are those of its edges."""
+    """Return the bins of a histogram that are not empty; `names` are those of its edges."""
     labels = (f"{low} to {high}" for low, high in pairwise(names))
     named = [(label, int(count)) for label, count in zip(labels, counts, strict=True) if count]
     return rows(named, int(counts.sum()), max_rows=99)

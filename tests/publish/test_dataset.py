@@ -237,7 +237,7 @@ def test_only_complete_batches_are_published_and_missing_ones_named(store: Store
     for name in ("README.md", "report/index.html"):
         text = store.read(f"{FOLDER}/{name}").decode()
         assert "Missing batches: 1 of 3 planned (7)." in text
-        assert "scored batches that no plan names any more (2)" in text
+        assert "scored batches that are no longer in the plan (2)" in text
 
 
 def test_a_batch_scored_later_makes_the_version_anew(store: Store, plain: Settings) -> None:
@@ -259,7 +259,9 @@ def test_batches_scored_by_different_models_are_pointed_out(store: Store, plain:
     publish_dataset(CRAWL, plain, store)
     for file in ("README.md", "report/index.html"):
         text = store.read(f"{FOLDER}/{file}").decode()
-        assert "Scored by different models, so similarities do not compare: other-model; test-model" in text
+        assert (
+            "Scored by different models, so similarities are not comparable: other-model; test-model" in text
+        )
 
 
 def test_nothing_scored_says_what_to_do(store: Store, plain: Settings) -> None:

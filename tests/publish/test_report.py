@@ -210,7 +210,7 @@ def test_a_sample_that_cannot_be_decoded_is_a_placeholder(
     monkeypatch.setattr("tests.publish.world.draw_image", lambda _: b"junk")
     page = Page(report(build_world(), store))
     assert page.all("img") == []
-    assert "can’t be decoded" in {text for _, text in page.texts}
+    assert "cannot be decoded" in {text for _, text in page.texts}
 
 
 def test_a_large_crawl_opens_few_tars(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
