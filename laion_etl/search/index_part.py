@@ -1,4 +1,4 @@
-"""A part of an index: some whole batches of a crawl, built in memory and written in one go."""
+"""A part of an index: several complete batches of a crawl, built in memory and written at once."""
 
 import hashlib
 from collections import Counter
@@ -25,18 +25,18 @@ from laion_etl.settings import IndexSettings, Stage, shaping
 
 FORMAT = 1
 COUNTED = {"languages": "LANGUAGE", "licenses": "LICENSE", "tags": "NSFW"}
-_MAX_COUNTED_VALUES = 200  # values of a column that are counted one by one
+_MAX_COUNTED_VALUES = 200  # most frequent values of a column that are kept
 
 
 def most_frequent(counts: Iterable[dict[str, int]]) -> dict[str, int]:
-    """Sums by value, the commonest first."""
+    """Return the sums by value, most frequent first."""
     total = sum((Counter(count) for count in counts), Counter[str]())
     return dict(sorted(total.items(), key=lambda item: (-item[1], item[0]))[:_MAX_COUNTED_VALUES])
 
 
 @dataclass(frozen=True, slots=True)
 class IndexedBatch:
-    """A scored batch and which of its samples are published."""
+    """A scored batch and the ids of its published samples."""
 
     scored: ScoredBatch
     ids: NDArray[np.int64]
@@ -49,7 +49,7 @@ class IndexedBatch:
 
 @dataclass(frozen=True)
 class IndexPart:
-    """Some batches of a crawl that are indexed together."""
+    """Several batches of a crawl that are indexed together."""
 
     dataset: str
     crawl: ScoredCrawl
@@ -72,11 +72,11 @@ class IndexPart:
         return part_stem(self.dataset, self.crawl.crawl, self.unit)
 
     def done(self) -> StageStats:
-        """The stats of the part, which is written unless it is there already."""
+        """Return the stats of the part; write the part first unless it is finished."""
         return self.store.finished(self.stem + STATS, self.fingerprint) or self._write()
 
     def _write(self) -> StageStats:
-        """Writes graph and rows, then the stats."""
+        """Write graph and rows, then the stats."""
         graph: GraphWriter | None = None
         counts = {what: Counter[str]() for what in COUNTED}
         with ExitStack() as stack:
@@ -84,7 +84,7 @@ class IndexPart:
             rows_writer = stack.enter_context(pa.ipc.new_file(rows_file, ROW_SCHEMA))
             for batch in self.batches:
                 if self.stop.is_set():
-                    raise Stopped("stopped; run `laion-etl index` again to go on")
+                    raise Stopped("stopped; run `laion-etl index` again to continue")
                 table, vectors = self._read(batch)
                 graph = graph or GraphWriter(vectors.shape[1], self.settings)
                 graph.add(vectors)
@@ -100,7 +100,7 @@ class IndexPart:
         return self.store.write_stats(self.stem + STATS, self._stats(graph.dim, counts, outputs))
 
     def _read(self, batch: IndexedBatch) -> tuple[pa.Table, NDArray[np.float16]]:
-        """The published rows of a batch and their embeddings."""
+        """Return the published rows of a batch and their embeddings."""
         number = batch.scored.number
         kept = [
             published_rows(rows, self.crawl.crawl)
@@ -112,8 +112,8 @@ class IndexPart:
         vectors = _read_vectors(name, self.store)
         if len(vectors) != table.num_rows or int(chosen.sum()) != len(batch.ids):
             raise InputError(
-                f"{self.store.uri(name)} has {len(vectors)} rows for {table.num_rows} samples, "
-                f"{int(chosen.sum())} of {len(batch.ids)} published ones; publish the crawl again"
+                f"cannot index {self.store.uri(name)}: it has {len(vectors)} rows for {table.num_rows} "
+                f"samples, {int(chosen.sum())} of {len(batch.ids)} published ones; publish the crawl again"
             )
         return with_places(table.filter(pa.array(chosen)), self._places(number)), vectors[chosen]
 
@@ -146,12 +146,14 @@ class IndexPart:
 
 
 def _read_vectors(name: str, store: Store) -> NDArray[np.float16]:
-    """The embeddings of a batch (n, dim); raises InputError when the file is none of ours."""
+    """Read the embeddings of a batch (n, dim). Raises InputError if the file is invalid."""
     with store.open(name) as file:
         try:
             vectors = np.load(file, allow_pickle=False)
         except (ValueError, EOFError) as error:
-            raise InputError(f"{store.uri(name)} can't be read ({error}); score its batch again") from error
+            raise InputError(f"cannot read {store.uri(name)}: {error}; score its batch again") from error
     if vectors.dtype != np.float16 or vectors.ndim != 2:
-        raise InputError(f"{store.uri(name)} has no embeddings in float16; score its batch again")
+        raise InputError(
+            f"cannot read {store.uri(name)}: it has no embeddings in float16; score its batch again"
+        )
     return np.ascontiguousarray(vectors)

@@ -1,9 +1,9 @@
-"""Index stage: the images of a published version, by their embeddings.
+"""Index stage: indexes the images of a published version by their embeddings.
 
-A version's index is `index/<name>/<version>/_stats.json`; it names parts, each some whole batches of a crawl:
-`index/<name>/_parts/<crawl>/<first batch>-<fingerprint>.usearch|.arrow|_stats.json`. The name of a part says
-all that went into it, so versions share the parts they have in common: a second crawl adds parts, and a
-removal makes anew only the parts that lost rows. Parts that no version names any more are deleted.
+A version's index is `index/<name>/<version>/_stats.json`; it lists parts, each several complete batches of a
+crawl: `index/<name>/_parts/<crawl>/<first batch>-<fingerprint>.usearch|.arrow|_stats.json`. A part's name
+depends on all its inputs, so versions share the parts they have in common: a second crawl adds parts, and a
+removal rebuilds only the parts that lost rows. Parts that no version lists any more are deleted.
 """
 
 from collections import Counter, deque
@@ -26,9 +26,9 @@ Report = Callable[[int, int], None]
 def index_dataset(
     published: PublishedVersion, settings: Settings, store: Store, report: Report = lambda *_: None
 ) -> StageStats:
-    """Indexes a published version; finished parts, also those of other versions, are used as they are.
+    """Index a published version; finished parts, including those of other versions, are reused.
 
-    Raises InputError when the scored shards are gone or are not those that were published.
+    Raises InputError if the scored shards are gone or are not those that were published.
     """
     release = published.release
     name = index_stats(release)
@@ -50,8 +50,8 @@ def _whole(published: PublishedVersion, wanted: str, parts: Sequence[StageStats]
     weights = sorted({part.details["weights_sha256"] for part in parts})
     if len(weights) > 1:
         raise InputError(
-            f"{published.release.folder} was scored by {len(weights)} models, whose embeddings do not "
-            "compare; score its crawls with one"
+            f"cannot index {published.release.folder}: it was scored by {len(weights)} models, whose "
+            "embeddings are not comparable; score its crawls with one model"
         )
     return StageStats(
         stage="index",
@@ -91,7 +91,7 @@ def _written(published: PublishedVersion, settings: IndexSettings, store: Store)
 def _parts(
     published: PublishedVersion, settings: IndexSettings, store: Store, stop: Event
 ) -> Iterator[IndexPart]:
-    """The parts of a version. They are cut by what was scored, so that leaving rows out moves no border."""
+    """Yield the parts of a version, cut by scored rows, so that removals do not move their borders."""
     name = published.release.name
     known: ScoredCrawl | None = None
     waiting: list[IndexedBatch] = []
@@ -114,6 +114,6 @@ def _scored(published: PublishedBatch, crawl: ScoredCrawl, store: Store) -> Scor
         if batch.number == published.number:
             return batch
     raise InputError(
-        f"{store.uri(crawl.shard_name(published.number, STATS))} is published but no longer there; "
-        f"score batch {published.number} of {crawl.crawl} again, its embeddings are needed"
+        f"cannot index batch {published.number} of {crawl.crawl}: it is published, but "
+        f"{store.uri(crawl.shard_name(published.number, STATS))} is gone; score the batch again"
     )

@@ -1,8 +1,8 @@
-"""The page to search a dataset: a small web server for one user on this machine.
+"""The search page of a dataset: a small web server for one user on this machine.
 
-It answers to its own address only, loads nothing from elsewhere, and shows images out of the store. What is
-not tagged as safe is neither found nor shown unless a request asks for it. Texts are hostile: they leave here
-as JSON, and the page puts them in as text.
+It answers only to its own address, loads no external resources, and shows images from the store. Rows not
+tagged as safe are neither found nor shown unless a request asks for them. Texts are untrusted: they are sent
+as JSON, and the page inserts them as text.
 """
 
 import hashlib
@@ -29,7 +29,7 @@ from laion_etl.settings import Settings
 
 STATIC = Path(__file__).parent / "static"
 _MAX_RESULTS = 240
-_MAX_QUERY_IMAGES = 100  # remembered, so that addresses of the page that name them go on working
+_MAX_QUERY_IMAGES = 100  # remembered, so that page URLs that contain them keep working
 _MAX_CHARS = 1_000
 _SHOWN = (
     "TEXT", "URL", "WIDTH", "HEIGHT", "LICENSE", "LANGUAGE", "NSFW", "similarity", "aesthetic", "punsafe",
@@ -39,7 +39,7 @@ _SHOWN = (
 
 @dataclass(frozen=True)
 class SearchBackend:
-    """What the page works with."""
+    """The index, model and store behind the page."""
 
     index: SearchIndex
     encoder: QueryEncoder
@@ -49,7 +49,7 @@ class SearchBackend:
     _images: OrderedDict[str, tuple[Floats, bytes]] = field(default_factory=OrderedDict)
 
     def facts(self) -> dict[str, Any]:
-        """What the page says of the dataset and offers to filter by."""
+        """Return the facts about the dataset and the filter choices shown on the page."""
         details = self.index.stats.details
         return {
             "dataset": self.index.release.name,
@@ -72,7 +72,7 @@ class SearchBackend:
         return self.index.search(self._query_image(image)[0], count, filters)
 
     def remember(self, data: bytes) -> str:
-        """Takes an image to search by; the name it has from now on."""
+        """Store an image to search by; return its name for later requests."""
         name = hashlib.sha256(data).hexdigest()[:16]
         with self._model:
             vector, small = self.encoder.image_and_thumbnail(data)
@@ -85,18 +85,22 @@ class SearchBackend:
         return self._query_image(name)[1]
 
     def stored(self, sample_id: int, *, unsafe: bool) -> tuple[str, bytes]:
-        """Ending and bytes of a sample's image; raises MissingInputError when it may not be shown."""
+        """Return extension and bytes of a sample's image. Raises MissingInputError if it may not be shown."""
         hit = self.index.sample(sample_id)
         if not unsafe and not is_safe(hit.row["NSFW"]):
-            raise MissingInputError("this image is not tagged as safe")
+            raise MissingInputError(
+                "cannot show this image: it is not tagged as safe; turn on unsafe results"
+            )
         found = stored_image(hit, self.store)
         if found is None:
-            raise MissingInputError("the index has no images: LAION_ETL_INDEX_PICTURES was off")
+            raise MissingInputError(
+                "cannot show images: LAION_ETL_INDEX_PICTURES was off; turn it on and index again"
+            )
         return found
 
     def _query_image(self, name: str) -> tuple[Floats, bytes]:
         if name not in self._images:
-            raise MissingInputError("this image is no longer here; give it again")
+            raise MissingInputError("cannot find the query image: it is no longer stored; upload it again")
         return self._images[name]
 
 
@@ -118,7 +122,7 @@ CountQuery = Annotated[int, Query(ge=1, le=_MAX_RESULTS)]
 
 
 def build_app(backend: SearchBackend) -> FastAPI:
-    """The page and what it asks for."""
+    """Build the application: the page and its API."""
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
     app.add_middleware(SecurityMiddleware, max_bytes=backend.settings.download.max_bytes)
     app.add_exception_handler(LaionEtlError, _as_json)
@@ -156,14 +160,16 @@ def _add_search(app: FastAPI, backend: SearchBackend) -> None:
     def sample(sample_id: int, unsafe: bool = False) -> dict[str, Any]:
         hit = backend.index.sample(sample_id)
         if not unsafe and not is_safe(hit.row["NSFW"]):
-            raise MissingInputError("this sample is not tagged as safe")
+            raise MissingInputError(
+                "cannot show this sample: it is not tagged as safe; turn on unsafe results"
+            )
         return _plain(hit)
 
 
 def _add_images(app: FastAPI, backend: SearchBackend) -> None:
     @app.post("/api/image")
     async def remember(request: Request) -> dict[str, str]:
-        data = await request.body()  # the gatekeeper bounds it
+        data = await request.body()  # SecurityMiddleware limits its size
         return {"image": await run_in_threadpool(backend.remember, data)}
 
     @app.get("/query/{name}")
@@ -174,7 +180,7 @@ def _add_images(app: FastAPI, backend: SearchBackend) -> None:
     def thumbnail(sample_id: int, unsafe: bool = False) -> Response:
         small = backend.encoder.thumbnail(*backend.stored(sample_id, unsafe=unsafe))
         if small is None:
-            raise InputError("this image can't be read")
+            raise InputError("cannot read this image: it is damaged or too large; choose another sample")
         return _image("webp", small)
 
     @app.get("/image/{sample_id}")
@@ -200,6 +206,6 @@ def _as_json(_: Request, error: Exception) -> JSONResponse:
 
 
 def _plain(hit: Hit) -> dict[str, Any]:
-    """A result as the page gets it; ids as text, because JavaScript's numbers end before they do."""
+    """Return a result as JSON values; ids as text, because they exceed JavaScript's exact integers."""
     row = {name.lower(): hit.row[name] for name in _SHOWN}
     return {"id": str(hit.sample_id), "score": hit.score, "safe": is_safe(hit.row["NSFW"]), **row}

@@ -47,7 +47,7 @@ def test_a_sample_finds_those_like_it_and_not_itself(opened: SearchIndex) -> Non
     hits = opened.like(sample["SAMPLE_ID"], 5, Filters())
     assert len(hits) == 5
     assert sample["SAMPLE_ID"] not in [hit.sample_id for hit in hits]
-    with pytest.raises(MissingInputError, match="no sample 9"):
+    with pytest.raises(MissingInputError, match="cannot find sample 9"):
         opened.like(9, 5, Filters())
 
 

@@ -1,4 +1,4 @@
-// The page: its address holds what is searched for, so that back, reload and sharing work.
+// The page: its URL holds the query, so that back, reload and sharing work.
 
 import * as filters from "./filters.js";
 import { moveFocus, openResult, resultAt, showResults, stepDetails } from "./results.js";
@@ -26,7 +26,7 @@ async function start() {
   }
 }
 
-// Goes to another query, kept in the history.
+// Opens another query and adds it to the history.
 function go(query) {
   const parameters = new URLSearchParams(query);
   for (const [name, value] of filters.chosen()) parameters.set(name, value);
@@ -34,7 +34,7 @@ function go(query) {
   return run();
 }
 
-// Searches for what the address says.
+// Searches for the query in the URL.
 async function run() {
   const parameters = new URLSearchParams(location.search);
   filters.show(parameters);
@@ -63,7 +63,7 @@ function summary(count, parameters) {
   if (!count) return "Nothing passes these filters.";
   const what = count === 1 ? "1 image" : `${count} images`;
   const asked = ["q", "image", "like"].some((name) => parameters.get(name));
-  return asked ? `${what}, nearest first` : `${what} from all over the dataset. Search, or open one and ask for more like it.`;
+  return asked ? `${what}, nearest first` : `${what} from the whole dataset. Search, or open one to find similar images.`;
 }
 
 function showGiven(parameters) {

@@ -1,4 +1,4 @@
-// Results: the grid of cards and the details of one. Captions and addresses are put in as text, never as HTML.
+// Results: the grid of cards and the details of one. Captions and URLs are inserted as text, never as HTML.
 
 import { languageName, licenseName } from "./filters.js";
 
@@ -39,7 +39,7 @@ export function stepDetails(step) {
   if (next) openDetails(next);
 }
 
-// Moves the focus in the grid by keys as one moves on a page.
+// Moves the focus in the grid with the arrow keys.
 export function moveFocus(key) {
   const cards = [...grid.children];
   const place = cards.indexOf(document.activeElement);
@@ -135,7 +135,7 @@ function percent(share) {
   return share === null ? null : `${(share * 100).toFixed(1)}%`;
 }
 
-// Only web addresses become links: a dataset may hold any text as one.
+// Only http(s) URLs become links: a dataset may contain any text as a URL.
 function link(id, address, text) {
   const anchor = document.getElementById(id);
   if (text !== undefined) anchor.textContent = text;
