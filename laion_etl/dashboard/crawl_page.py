@@ -1,4 +1,4 @@
-"""The document behind a dump's page: all that the store and Postgres tell of it, also when one is away."""
+"""The document behind a crawl's page, from the store and Postgres, even if one of them is unavailable."""
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
@@ -32,7 +32,7 @@ Stats = dict[str, list[StageStats]]
 
 @dataclass(frozen=True, slots=True)
 class QueueState:
-    """What Postgres says of a crawl."""
+    """The state of a crawl in Postgres."""
 
     status: CrawlStatus
     partitions: list[tuple[int, bool, bool]]
@@ -42,7 +42,7 @@ class QueueState:
 
 @dataclass(slots=True)
 class CrawlPage:
-    """Makes the document again and again; for one thread. `stats` may be looked at from others."""
+    """Builds the document repeatedly, in one thread; other threads may read `stats`."""
 
     crawl: str
     sources: Sources
@@ -54,7 +54,7 @@ class CrawlPage:
         self.stats, self._unresolved = StatsCache(self.crawl), TroubleCache(self.crawl)
 
     def document(self) -> dict[str, Any]:
-        """Plain JSON values. What is away is named in `problems`, the rest is there all the same."""
+        """Return plain JSON values; unavailable sources are listed in `problems`, the rest is complete."""
         problems: list[Problem] = []
         nothing: Stats = {stage: [] for stage in STAGES}
         stats = _tried("store", lambda: self.stats.stats(self.sources.store()), nothing, problems)
@@ -104,7 +104,7 @@ def _look(crawl: str, funnel: CrawlFunnel, database: Database) -> QueueState:
 
 
 def _tried(what: str, look: Callable[[], ResultT], otherwise: ResultT, problems: list[Problem]) -> ResultT:
-    """What a look brings, or what stands for it where the place is away, which is noted once."""
+    """Return the result of `look`, or `otherwise` if the source is unavailable, which is listed once."""
     try:
         return look()
     except LaionEtlError as error:
@@ -114,14 +114,14 @@ def _tried(what: str, look: Callable[[], ResultT], otherwise: ResultT, problems:
 
 
 def _prices(settings: Settings) -> dict[str, float]:
-    """Of an hour of a pod, by stage; empty where the operator has set none."""
+    """Return the price of a pod hour by stage; empty if none is configured."""
     pods = settings.kubernetes
     prices = {"score": pods.gpu_price_hour if pods.gpus else pods.price_hour, "other": pods.price_hour}
     return prices if any(prices.values()) else {}
 
 
 def _status_of_store(crawl: str, funnel: CrawlFunnel, batches: int) -> CrawlStatus:
-    """What the store knows of the queue: nothing of who is at work, and how fast."""
+    """Derive the queue's status from the store, without workers and rates."""
     loaded, planned, fetched = (funnel.row(stage) for stage in ("load", "plan", "download"))
     load = LoadProgress(crawl, partitions=loaded.units, pairs_kept=loaded.kept)
     queue = QueueProgress(
@@ -136,7 +136,7 @@ def _status_of_store(crawl: str, funnel: CrawlFunnel, batches: int) -> CrawlStat
 
 
 def _meanings(funnel: CrawlFunnel) -> dict[str, dict[str, str]]:
-    """What the reasons of each stage mean."""
+    """Return the meaning of each stage's drop reasons."""
     return {
         row.stage: {reason: sentence_of(row.stage, reason) for reason in row.dropped}
         for row in (funnel.records, *funnel.rows)
@@ -144,14 +144,14 @@ def _meanings(funnel: CrawlFunnel) -> dict[str, dict[str, str]]:
 
 
 def _numbers_by_stage(failed: set[tuple[str, int]]) -> dict[str, list[tuple[int, int]]]:
-    """The failed partitions of each stage, as runs of numbers."""
+    """Return the failed partitions of each stage, as runs of numbers."""
     stages = sorted({stage for stage, _ in failed})
     return {stage: runs(sorted(n for where, n in failed if where == stage)) for stage in stages}
 
 
 def _as_shown(status: CrawlStatus, failed: set[tuple[str, int]], stats: Stats) -> dict[str, Any]:
-    """With the partitions that have failed, which may have an older result and are not done all the same; of
-    many parked batches the page shows some, and counts all."""
+    """Count failed partitions as not done, even if an earlier run finished them, and cut the list of parked
+    batches."""
     stages = []
     for stage in status.stages:
         numbers = {number for where, number in failed if where == stage.stage}

@@ -1,9 +1,8 @@
-"""The contact sheet: samples of a few scored batches, kept and rejected, with the images that may be shown.
+"""The contact sheet: kept and rejected samples of a few scored batches, with the images that may be shown.
 
-Reading them means reading tars, so a sheet is made only when it is opened, in the background, and kept for a
-while. What may be shown is decided where the report's sheets are made (report/contact_sheets.py): an image is
-shown only when its safety tag says UNLIKELY. All others are placeholders here, without their captions, and
-no link leads to them.
+This reads tars, so a sheet is built only when it is opened, in the background, and cached for a while. The
+rule for what may be shown is the report's (report/contact_sheets.py): an image is shown only if its safety
+tag says UNLIKELY. All others are placeholders, without captions and without URLs.
 """
 
 import base64
@@ -31,7 +30,7 @@ KEY = re.compile(r"\d{14}")
 
 @dataclass(frozen=True, slots=True)
 class Sheet:
-    """A made sheet: its document and its images by sample key, as WebP."""
+    """A sheet: its document and its images by sample key, as WebP."""
 
     document: dict[str, Any]
     images: dict[str, bytes]
@@ -39,14 +38,14 @@ class Sheet:
 
 @dataclass(slots=True)
 class Sheets:
-    """The images of the last sheets; the documents are kept as snapshots like everything else."""
+    """The images of recent sheets; the documents are kept as snapshots like all others."""
 
     sources: Sources
     _images: dict[str, dict[str, bytes]] = field(default_factory=dict)
     _lock: Lock = field(default_factory=Lock)
 
     def document(self, crawl: str) -> dict[str, Any]:
-        """Makes the sheet of a crawl. Raises InputError when nothing is scored, StorageError."""
+        """Build the sheet of a crawl. Raises InputError if nothing is scored, StorageError."""
         sheet = make_sheet(crawl, self.sources.store(), self.sources.max_pixels())
         with self._lock:
             self._images.pop(crawl, None)
@@ -56,18 +55,18 @@ class Sheets:
         return sheet.document
 
     def image(self, crawl: str, key: str) -> bytes | None:
-        """An image of the crawl's last sheet."""
+        """Return an image of the crawl's last sheet; None if it is not on it."""
         with self._lock:
             return self._images.get(crawl, {}).get(key)
 
 
 def make_sheet(crawl: str, store: Store, max_pixels: int) -> Sheet:
-    """Reads some batches, chosen by hash: the same crawl gives the same sheet."""
+    """Build a sheet from a few batches, chosen by hash: the same crawl gives the same sheet."""
     found = [
         match for name in store.marks(f"scored/{crawl}", "_stats.json") if (match := _STATS.search(name))
     ]
     if not found:
-        raise InputError(f"no batch of {crawl} is scored yet, so there are no samples to show")
+        raise InputError(f"cannot show samples of {crawl}: no batch is scored yet; score one first")
     numbers = sorted((int(match[1]) for match in found), key=_hash)[:_BATCHES]
     scored = _chosen(crawl, sorted(numbers), store)
     sampler = Sampler.over(scored)
@@ -87,7 +86,7 @@ def make_sheet(crawl: str, store: Store, max_pixels: int) -> Sheet:
 
 
 def _chosen(crawl: str, numbers: Sequence[int], store: Store) -> ScoredCrawl:
-    """A crawl of these batches: reading the stats of all would take too long."""
+    """Return the crawl with only these batches: reading the stats of all would take too long."""
     units = {number: store.read_stats(f"{scored_stem(crawl, number)}_stats.json") for number in numbers}
     batches = tuple(ScoredBatch(number, stats.kept, stats.outputs, "") for number, stats in units.items())
     return ScoredCrawl(crawl, batches, None, (), ())
@@ -109,7 +108,7 @@ def _sample(sample: SheetSample, images: dict[str, bytes]) -> dict[str, Any]:
     hidden = sample.withheld
     return {
         "key": sample.key,
-        "withheld": hidden or ("" if sample.key in images else "can't be decoded"),
+        "withheld": hidden or ("" if sample.key in images else "cannot be decoded"),
         "caption": "" if hidden else " ".join(sample.caption.split())[:_MAX_CHARS],
         "language": sample.language,
         "similarity": sample.similarity,

@@ -1,6 +1,6 @@
-"""The stats files of a crawl, each read once: later looks list the store and read what is new or changed.
+"""Cache of a crawl's stats files: each is read once; later calls list the store and read only changes.
 
-A dump leaves up to twenty thousand of them. They are kept without what no page shows, a kilobyte each.
+A crawl has up to twenty thousand of them. Only the details that pages show are kept, a kilobyte each.
 """
 
 from collections.abc import Iterable, Mapping
@@ -18,7 +18,7 @@ _KEPT_DETAILS = ("records", "batches")
 
 @dataclass(slots=True)
 class StatsCache:
-    """For one crawl and one thread; `read` and `of` may be looked at from others."""
+    """For one crawl and one thread; other threads may read `read` and `of`, the progress."""
 
     crawl: str
     read: int = 0
@@ -27,9 +27,9 @@ class StatsCache:
     _kept: dict[str, tuple[str, StageStats]] = field(default_factory=dict)
 
     def stats(self, store: Store) -> dict[str, list[StageStats]]:
-        """The stats of the finished units of all stages but publish, as they are now. Raises StorageError.
+        """Return the current stats of finished units of all stages except publish. Raises StorageError.
 
-        Files that are no stats are left out and named in `broken`.
+        Files that are not valid stats are left out and listed in `broken`.
         """
         stages: dict[str, list[str]] = {}
         etags: dict[str, str] = {}
@@ -63,7 +63,7 @@ class StatsCache:
 
 
 def _read(name: str, store: Store) -> StageStats | str:
-    """The stats, or what is wrong with them."""
+    """Return the stats, or the error message."""
     try:
         stats = store.read_stats(name)
     except StorageError as error:

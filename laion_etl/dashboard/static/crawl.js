@@ -1,4 +1,4 @@
-// The page of a dump.
+// The page of a crawl.
 
 import { Dag, airflowLink, runPath } from "./airflow.js";
 import { GROUPED_BEYOND, batchCells, groups, partitionCells } from "./cells.js";
@@ -30,7 +30,7 @@ function show() {
   const parts = partitionCells(made.partitions, run);
   showTiles(made, run);
   showStages(made, run, parts);
-  partitions.show(parts, "No partition is known yet: none is parsed, and no run has looked for them.");
+  partitions.show(parts, "No partition is known yet: none is parsed, and no run has discovered any.");
   const cells = batchCells(made.batches);
   batches.show(cells.length > GROUPED_BEYOND ? groups(cells) : cells, "Nothing is planned yet.");
   byId("partitions-count").textContent = parts.length ? count(parts.length) : "";
@@ -52,7 +52,7 @@ function openUnit(unit, button) {
   }
 }
 
-// Runs of the crawl's DAG: the one that was chosen or asked for, else the one at work, else the latest.
+// Runs of the crawl's DAG: the chosen or requested one, otherwise the running one, otherwise the latest.
 async function followRuns() {
   const dag = new Dag(crawl);
   let pause = TASKS_EVERY_S;

@@ -1,4 +1,4 @@
-// The contact sheet, read when somebody asks for it: it takes opening shards.
+// The contact sheet, loaded only on request, because it reads shards.
 
 import { byId, el, foreign } from "./dom.js";
 import { BASE, get } from "./page.js";
@@ -11,7 +11,7 @@ export function offerSamples(crawl, scored) {
   node.dataset.offered = "yes";
   node.replaceChildren(
     el("button", { type: "button", class: "button", onclick: () => show(node, crawl) }, "Show samples"),
-    el("p", { class: "fine" }, "From a few scored batches. What is not tagged as safe is not shown, whatever was asked for."),
+    el("p", { class: "fine" }, "From a few scored batches. Images not tagged as safe are never shown here."),
   );
 }
 

@@ -1,4 +1,4 @@
-// The parts of a dump's page that are tables and bars.
+// The tables and bars of a crawl's page.
 
 import { airflowLink, runPath, taskPath } from "./airflow.js";
 import { partitionCounts } from "./cells.js";
@@ -27,7 +27,7 @@ export function showTiles(made, run) {
 
 const failedTasks = (run) => (run ? [...run.tasks.values()].flatMap((tasks) => [...tasks.values()]).filter(({ state }) => state === "failed") : []);
 
-// What is still broken: what the store lists, without what Airflow has seen succeed since in the run shown.
+// Current failures: those listed in the store, without tasks that have succeeded since in the run shown.
 export function stillBroken(made, run) {
   const state = ({ run: id, task }) => (run && task && id === run.id ? run.named(task)?.state : undefined);
   return made.causes.flatMap((cause) => {
@@ -37,7 +37,7 @@ export function stillBroken(made, run) {
   });
 }
 
-// Units with a known cause, and failed tasks of the run shown that none of them is about (their process was killed).
+// Units with a known cause, and failed tasks of the run shown without one (their process was killed).
 const isTaskOf = (run, task, unit) => unit.run === run.id && unit.task !== "" && run.named(unit.task) === task;
 function failures(made, run) {
   const broken = stillBroken(made, run).filter(({ kind }) => kind === "failed");
@@ -55,7 +55,7 @@ export function showStages(made, run, parts) {
     const failed = queued ? stage.failed : counted(run, stage.stage, ["failed"]);
     return { ...stage, of: stage.of || stage.done || null, running, failed, tasks: !queued };
   });
-  // A task of these stages works on many shards or on all of them, so it is no part of what is to be done.
+  // A task of these stages processes many or all shards, so it does not count as one unit.
   const amount = (stage, number) => (number ? `${count(number)}${stage.tasks ? (number === 1 ? " task" : " tasks") : ""}` : "–");
   const line = (stage) => {
     const all = stage.of || 0;
@@ -94,8 +94,8 @@ export function showFailures(made, run, openUnit) {
   const broken = stillBroken(made, run);
   const tasks = failedTasks(run).filter(({ id }) => id !== "verdict");
   draw(byId("failures"), [broken, tasks, run?.id, run?.state], () => {
-    if (!broken.length && !tasks.length) return el("p", { class: "empty fine" }, "Nothing is broken now.");
-    const causes = broken.map((cause) => row(el("span", {}, cause.stage, " ", el("span", { class: `chip ${cause.kind}` }, cause.kind)), el("span", { class: "cause" }, foreign(cause.reason || "no cause is known; see the task's log")), whenAndWhere(cause, run), count(cause.count), units(cause, openUnit)));
+    if (!broken.length && !tasks.length) return el("p", { class: "empty fine" }, "There are no failures now.");
+    const causes = broken.map((cause) => row(el("span", {}, cause.stage, " ", el("span", { class: `chip ${cause.kind}` }, cause.kind)), el("span", { class: "cause" }, foreign(cause.reason || "unknown cause; see the task's log")), whenAndWhere(cause, run), count(cause.count), units(cause, openUnit)));
     const lines = tasks.slice(0, 20).map((task) => el("li", {}, el("strong", {}, task.id.split(".").at(-1)), el("span", {}, foreign(task.label ?? (task.index >= 0 ? `[${task.index}]` : ""))), el("span", { class: "fine" }, `try ${task.tries}`), airflowLink(taskPath(run, task), "log and task"), again(run, task)));
     return [
       causes.length ? el("div", { class: "scroll" }, table(["stage", "cause", "last seen", "count", "units"], causes, "causes")) : null,
@@ -105,7 +105,7 @@ export function showFailures(made, run, openUnit) {
   });
 }
 
-// The time by the reader's clock, and the run it happened in.
+// The time in the reader's time zone, and the run it happened in.
 function whenAndWhere({ units: [latest] }, run) {
   const path = run && latest.run ? runPath({ dag: run.dag, id: latest.run }) : "";
   const name = latest.run === run?.id ? "this run" : latest.run;
