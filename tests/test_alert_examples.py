@@ -1,4 +1,4 @@
-"""The examples in docs/operations.md are what the alerts say: made here, and compared with the chapter."""
+"""The examples in docs/operations.md match the alerts: generated here, and compared with the chapter."""
 
 from pathlib import Path
 from textwrap import indent
@@ -58,7 +58,7 @@ RUN_LATE = Alert(
 
 
 def digest(folder: Path) -> Alert:
-    """Of a run in which partition 17 failed, and a download worker was late and a score group mended."""
+    """The digest of a run with failed partition 17, a late download worker and a recovered score group."""
     settings = Settings(core=CoreSettings(store=str(folder)))
     for alert in (FAILED, WRONG_SETTING, LATE):
         deliver(alert, settings)

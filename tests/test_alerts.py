@@ -1,4 +1,4 @@
-"""Alerts: what they say, who gets them, that none is sent twice, and what is listed as broken."""
+"""Alerts: their text, their channels, deduplication, and the list of unresolved units."""
 
 import json
 import logging
@@ -50,7 +50,7 @@ def settings(folder: Path, **alerts: object) -> Settings:
 
 
 def unresolved(folder: Path) -> list[tuple[str, str, str]]:
-    """Stage, unit and kind of what is listed as broken or late."""
+    """Return stage, unit and kind of the units listed as failed or late."""
     store = LocalStore(folder)
     records = [json.loads(store.read(name)) for name in store.list(unresolved_names(CRAWL))]
     return sorted((record["stage"], record["unit"], record["kind"]) for record in records)

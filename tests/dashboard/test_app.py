@@ -1,4 +1,4 @@
-"""The application over HTTP: who may look, what the headers forbid, what is said when something is away."""
+"""The application over HTTP: access, security headers, and pages while a data source is unavailable."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -31,7 +31,7 @@ PATHS = (
 
 
 def ask(client: TestClient, path: str) -> dict[str, object]:
-    """A document, asked for until it is there: the first is made in the background."""
+    """Request a document until it is ready: the first one is built in the background."""
     for _ in range(100):
         answer = client.get(path)
         if answer.status_code != 202:

@@ -108,7 +108,7 @@ def _parse_row(made: Any) -> tuple[int, int]:
 
 
 @pytest.mark.parametrize("crawl", [CRAWL, "CC-MAIN-2024-42"])
-def test_a_failed_crawl_is_listed_as_failed_also_when_nothing_came_of_it(
+def test_a_failed_crawl_without_any_data_is_listed_as_failed(
     crawl: str, store: Store, settings: Settings
 ) -> None:
     settings = replace(settings, core=replace(settings.core, store=store.uri()))
@@ -126,7 +126,7 @@ def test_a_failed_crawl_is_listed_as_failed_also_when_nothing_came_of_it(
     assert [(row["crawl"], row["state"]) for row in again] == [(CRAWL, "scoring")]
 
 
-def test_a_partition_tells_its_stages_and_how_to_run_it_by_hand(client: TestClient) -> None:
+def test_a_partition_shows_its_stages_and_how_to_run_it_by_hand(client: TestClient) -> None:
     found = client.get(f"/api/crawl/{CRAWL}/partition/7").json()
     assert [(stage["stage"], stage["input"], stage["kept"]) for stage in found["stages"]] == [
         ("parse", 9_000, 2_400),
@@ -138,7 +138,7 @@ def test_a_partition_tells_its_stages_and_how_to_run_it_by_hand(client: TestClie
     assert client.get(f"/api/crawl/{CRAWL}/partition/21").json()["stages"] == []
 
 
-def test_a_batch_tells_its_worker_or_its_error(client: TestClient) -> None:
+def test_a_batch_shows_its_worker_or_its_error(client: TestClient) -> None:
     held = dict(client.get(f"/api/crawl/{CRAWL}/batch/24").json()["facts"])
     assert (held["state"], held["worker"]) == ("leased", "worker:1:1")
     assert dict(client.get(f"/api/crawl/{CRAWL}/batch/23").json()["facts"])["error"] == HOSTILE

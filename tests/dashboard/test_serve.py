@@ -1,4 +1,4 @@
-"""The dashboard as a command: on loopback, until it is asked to end."""
+"""The dashboard as a command: it serves on loopback until it is stopped."""
 
 import os
 import re

@@ -240,7 +240,7 @@ def test_only_complete_batches_are_published_and_missing_ones_named(store: Store
         assert "scored batches that are no longer in the plan (2)" in text
 
 
-def test_a_batch_scored_later_makes_the_version_anew(store: Store, plain: Settings) -> None:
+def test_a_batch_scored_later_makes_a_new_version(store: Store, plain: Settings) -> None:
     world = build_world()
     first = World({0: world.batches[0]})
     write_world(first, store, planned_batches=(0, 1, 2))
@@ -304,7 +304,7 @@ def test_names_that_are_no_folder_are_refused(plain: Settings, name: str) -> Non
         changed(plain, name=name)
 
 
-def test_a_version_of_its_own_name_leaves_the_other_alone(store: Store, plain: Settings) -> None:
+def test_a_version_of_another_name_leaves_the_first_unchanged(store: Store, plain: Settings) -> None:
     published(build_world(), store, plain)
     before = files_of(store)
     publish_dataset(CRAWL, plain, store, version="v2")

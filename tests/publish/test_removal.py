@@ -44,7 +44,7 @@ def _world(first_batch: int) -> World:
 
 
 def _write_all(world: World, crawl: str, store: Store) -> None:
-    """Also what `write_world` leaves out: pairs, batches, parquet of shards, embeddings."""
+    """Write also what `write_world` leaves out: pairs, batches, parquet of shards, embeddings."""
     write_world(world, store, crawl=crawl)
     pairs = [row | {"alt": row["caption"], "title": "", "language_probability": 1.0, "domain": "example",
                     "wat_file": 0, "record_offset": 0} for row in world.rows]  # fmt: skip
@@ -91,7 +91,7 @@ def store(tmp_path: Path, full: Path) -> LocalStore:
 
 @pytest.fixture(scope="module")
 def victims(worlds: dict[str, World]) -> dict[str, Row]:
-    """By what names them: a URL, an image, a pair, each kept, and a rejected sample of a URL."""
+    """Rows by the rule that names them: a URL, an image, a pair, each kept, and a rejected URL."""
     kept = [row for row in worlds[CRAWL].kept if row["nsfw_tag"] == "UNLIKELY" and HOST not in row["url"]]
     rejected = next(row for row in worlds[CRAWL].rows if row["reason"] == "low_similarity")
     return {"url": kept[0], "image": kept[7], "pair": kept[-1], "rejected": rejected}
@@ -122,7 +122,7 @@ def carry_out(listed: bytes, store: Store, *, purge: bool = False) -> Removal:
 
 
 def contents(store: Store, name: str) -> Iterator[bytes]:
-    """All that a file says, taken out of parquet, tar and images within pages."""
+    """Yield all contents of a file, including those of parquet, tar and images embedded in pages."""
     data = store.read(name)
     yield data
     if name.endswith(".parquet"):
@@ -143,7 +143,7 @@ def _bytes(value: object) -> bytes:
 
 
 def traces(store: Store, rows: list[Row]) -> list[str]:
-    """Files in which URL, text or image of a row still is."""
+    """Return the files that still contain the URL, text or image of a row."""
     texts = re.compile(b"|".join(re.escape(row[k].encode()) for row in rows for k in ("url", "caption")))
     images = {draw_image(row["key"]) for row in rows}
     return [

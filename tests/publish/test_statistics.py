@@ -65,7 +65,7 @@ def test_hosts_are_counted_without_www_and_broken_urls_as_unknown() -> None:
     assert hosts(pa.chunked_array([list(urls)])).to_pylist() == list(urls.values())
 
 
-def test_similarities_are_told_apart_by_the_language_their_threshold_depends_on() -> None:
+def test_similarities_are_grouped_by_the_language_their_threshold_depends_on() -> None:
     world = build_world()
     english = [row for row in world.kept if row["language"] == "en"]
     found = statistics_of(world)

@@ -1,4 +1,4 @@
-"""Two crawls published into one dataset, damaged in one way after the other."""
+"""Two crawls published into one dataset, which is then damaged in different ways."""
 
 import io
 import json
@@ -47,7 +47,7 @@ def problems(store: Store) -> dict[str, str]:
 
 
 def rewrite_rows(store: Store, change: Callable[[pa.Table], pa.Table], name: str = PART) -> None:
-    """Other rows in a file, with manifest and list of versions made to fit."""
+    """Replace the rows of a file, and adapt the manifest and the list of versions."""
     table = change(pq.read_table(io.BytesIO(store.read(name))))
     with store.create(name) as file:
         pq.write_table(table, file)

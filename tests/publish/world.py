@@ -1,4 +1,4 @@
-"""A small crawl as the stages before publish leave it: stats of every stage, shards and scored shards.
+"""A small crawl before publishing: stats of every stage, shards and scored shards.
 
 Everything is drawn from a seed. Batch 0 has English samples, the others a mix; every tenth sample is
 rejected for low similarity, one is suspected under-age, some are tagged.

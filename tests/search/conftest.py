@@ -1,4 +1,4 @@
-"""One published and indexed dataset for all tests of search: drawn scenes, scored by the demo's model."""
+"""One published and indexed dataset for all search tests: drawn scenes, scored by the demo's model."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -35,7 +35,7 @@ def entries(seed: int) -> list[Entry]:
                 scene = Scene(colour, shape, background, "single", hazard=shape == "heart" and place == 0)
                 entry = fitting(scene, ("en", "de")[place % 2], seed)
                 made.append(replace(entry, license=BY_SA) if place == 2 else entry)
-    again = seed if seed == 1 else 99  # in batch 1 it shows the very image of another sample
+    again = seed if seed == 1 else 99  # in batch 1 it has the same image as another sample
     star = fitting(Scene("red", "star", "snow", "single"), "en", again)
     return [*made[:-1], replace(star, text=HOSTILE.encode())]
 

@@ -1,4 +1,4 @@
-"""The index on disk: what is in it, the same every time, grows by parts, is checked when read."""
+"""The index on disk: its contents, reproducible bytes, growth by parts, and checks when it is read."""
 
 import hashlib
 import shutil
@@ -29,7 +29,7 @@ from tests.search.conftest import CRAWL, World
 
 @pytest.fixture
 def copy(world: World, tmp_path: Path) -> World:
-    """The published dataset without its index, to change it."""
+    """A copy of the published dataset without its index, to be changed."""
     root = tmp_path / "store"
     shutil.copytree(world.store.root, root, ignore=shutil.ignore_patterns("index"))
     return replace(world, store=LocalStore(root))
@@ -132,7 +132,7 @@ def test_parts_of_versions_that_are_gone_are_deleted(copy: World) -> None:
     assert not copy.store.exists(f"index/laion/{CRAWL}/_stats.json")
 
 
-def test_rows_published_anew_are_not_searched_by_an_old_index(copy: World) -> None:
+def test_rows_published_again_are_not_searched_with_an_old_index(copy: World) -> None:
     build(copy)
     name = f"index/laion/{CRAWL}/_stats.json"
     stats = copy.store.read_stats(name)

@@ -132,7 +132,7 @@ def test_hostile_images_are_refused_in_one_line(encoder: QueryEncoder) -> None:
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "AVIF"])
-def test_images_are_told_by_their_first_bytes(kind: str) -> None:
+def test_image_formats_are_detected_from_the_first_bytes(kind: str) -> None:
     file = io.BytesIO()
     photo(CIRCLE, random.Random(1)).save(file, kind)
     assert detect_format(file.getvalue()) == {"JPEG": "jpg"}.get(kind, kind.lower())

@@ -63,7 +63,7 @@ def test_requests_in_another_name_or_from_another_site_are_refused(client: httpx
     assert client.get("/", headers={"Host": "localhost:1"}).status_code == 200
 
 
-def test_browsers_are_told_to_load_nothing_from_elsewhere(client: httpx.Client) -> None:
+def test_headers_forbid_loading_anything_from_other_hosts(client: httpx.Client) -> None:
     for path in ("/", "/app.js", "/api/facts", "/nothing"):
         headers = client.get(path).headers
         assert "default-src 'none'" in headers["content-security-policy"]
@@ -132,7 +132,7 @@ def test_a_taken_port_is_an_error_that_says_so() -> None:
 
 @dataclass
 class Visit:
-    """A page in the browser, and what it complained of or asked others for."""
+    """A page in the browser, with its errors and its requests to other hosts."""
 
     page: Page
     address: str

@@ -1,4 +1,4 @@
-"""Of pairs that show the same image the best is published, by a rule that brute force confirms."""
+"""Of pairs with the same image only the best is published; a brute-force search confirms the rule."""
 
 import random
 from dataclasses import replace
@@ -25,7 +25,7 @@ Row = dict[str, Any]
 
 
 def with_hashes(seed: int, *, families: int = 12) -> World:
-    """A world whose images come in families of equal files and of hashes a few bits apart."""
+    """A world with families of equal files and of hashes that differ in a few bits."""
     rng = random.Random(seed)
     world = build_world(batches=3, samples=60)
     parents = [rng.getrandbits(256) for _ in range(families)]
@@ -45,7 +45,7 @@ def with_hashes(seed: int, *, families: int = 12) -> World:
 
 
 def by_hand(rows: list[Row], mode: str, bits: int) -> dict[str, str]:
-    """Every sample against all better ones."""
+    """Compare every sample with all better ones."""
     ordered = sorted(
         rows,
         key=lambda row: (-row["similarity"], -row["original_width"] * row["original_height"], row["key"]),
@@ -116,7 +116,7 @@ def near_to(others: list[int], pdq: int, bits: int) -> bool:
 
 
 def publish_earlier(world: World, store: Store, settings: Settings) -> None:
-    """The same batches once more as an earlier crawl, and published."""
+    """Publish the same batches as an earlier crawl."""
     write_world(world, store)
     for folder in ("scored", "batches", "shards", "pairs", "load"):
         for name in store.list(f"{folder}/{CRAWL}"):
