@@ -18,7 +18,7 @@ export function el(tag, attributes = {}, ...children) {
 export const byId = (id) => document.getElementById(id);
 // Untrusted text without control characters, isolated so that it cannot change the direction of other text.
 const STEERING = /[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u200e\u200f\u202a-\u202e\u2066-\u2069]/g;
-export const foreign = (text) => el("bdi", {}, String(text).replace(STEERING, ""));
+export const untrusted = (text) => el("bdi", {}, String(text).replace(STEERING, ""));
 
 // Redraws a part of the page only if its data has changed.
 const drawn = new WeakMap();

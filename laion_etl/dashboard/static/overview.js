@@ -1,13 +1,13 @@
 // All crawls, one row each: the progress of its data, and the state of its run in Airflow.
 
-import { bar, byId, compact, count, draw, duration, el, foreign, row, share, table } from "./dom.js";
+import { bar, byId, compact, count, draw, duration, el, untrusted, row, share, table } from "./dom.js";
 import { currentRuns } from "./airflow.js";
 import { AIRFLOW, BASE, follow } from "./page.js";
 
 const HEADINGS = ["crawl", "state", "partitions", "links tried", "", "images", "links/h", "left", "failed"];
 
 function line({ crawl, state, dataset, load, queue }) {
-  const link = el("a", { href: `${BASE}/crawl/${encodeURIComponent(crawl)}` }, foreign(crawl));
+  const link = el("a", { href: `${BASE}/crawl/${encodeURIComponent(crawl)}` }, untrusted(crawl));
   const chip = el("span", { class: `chip ${state}`, title: dataset ? `in dataset ${dataset}` : "" }, state);
   const known = queue ?? { pairs: 0, pairs_done: 0, batches: 0, done: 0, failed: 0, images: 0, pairs_per_hour: 0, left_s: null };
   const tried = bar(

@@ -1,7 +1,7 @@
 // The side panel: the details of one partition or batch, and how to retry it.
 
 import { airflowLink, taskPath } from "./airflow.js";
-import { bar, byId, count, duration, el, foreign, moment, share, words } from "./dom.js";
+import { bar, byId, count, duration, el, untrusted, moment, share, words } from "./dom.js";
 import { get } from "./page.js";
 import { Grid } from "./grid.js";
 import { range } from "./cells.js";
@@ -69,7 +69,7 @@ const state = (cell) =>
 function lastError(troubles) {
   if (!troubles.length) return [];
   const [last] = troubles;
-  return [el("h3", {}, last.kind === "late" ? "Late" : "Last error"), el("pre", { class: "error" }, foreign(last.reason)), el("p", { class: "fine" }, [last.stage, last.attempt && `try ${last.attempt}`, last.at && moment(last.at), last.run].filter(Boolean).join(" · "))];
+  return [el("h3", {}, last.kind === "late" ? "Late" : "Last error"), el("pre", { class: "error" }, untrusted(last.reason)), el("p", { class: "fine" }, [last.stage, last.attempt && `try ${last.attempt}`, last.at && moment(last.at), last.run].filter(Boolean).join(" · "))];
 }
 
 function unit(content, cell) {
@@ -78,7 +78,7 @@ function unit(content, cell) {
     el("ul", { class: "reasons" }, Object.entries(stage.dropped).sort(([, one], [, other]) => other - one).map(([name, number]) => reason(name, number, stage.input, stage.meanings[name]))),
   ]);
   if (!parts.length) parts.push(el("p", { class: "fine" }, "No stage has finished this unit yet."));
-  if (content.facts.length) parts.push(el("h3", {}, "Facts"), el("dl", { class: "facts" }, content.facts.flatMap(([name, value]) => [el("dt", {}, name), el("dd", {}, foreign(typeof value === "number" ? count(value) : value))])));
+  if (content.facts.length) parts.push(el("h3", {}, "Facts"), el("dl", { class: "facts" }, content.facts.flatMap(([name, value]) => [el("dt", {}, name), el("dd", {}, untrusted(typeof value === "number" ? count(value) : value))])));
   // A manual command alongside a running task would do the same work twice.
   if (cell.kind !== "running" && cell.kind !== "retry") parts.push(el("h3", {}, "By hand"), ...content.commands.map((command) => el("pre", { class: "command" }, command)));
   return parts;

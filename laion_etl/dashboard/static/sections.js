@@ -2,7 +2,7 @@
 
 import { airflowLink, runPath, taskPath } from "./airflow.js";
 import { partitionCounts } from "./cells.js";
-import { bar, byId, compact, count, draw, duration, el, foreign, hours, moment, row, share, table } from "./dom.js";
+import { bar, byId, compact, count, draw, duration, el, untrusted, hours, moment, row, share, table } from "./dom.js";
 import { again, reason } from "./panel.js";
 
 const TASKS = { parse: "partition.parse", load: "partition.load", plan: "plan", download: "download", score: "score", publish: "publish" };
@@ -67,7 +67,7 @@ export function showStages(made, run, parts) {
   const lease = made.status.oldest_leases[0];
   draw(byId("stages"), [rows, lease], () => [
     table(["stage", "", "done", "running", "failed", "per hour", "left"], rows.map(line), "stages"),
-    lease ? el("p", { class: lease.left_s < 0 ? "fine bad" : "fine" }, `Oldest lease: batch ${lease.batch}, attempt ${lease.attempts}, held for ${duration(lease.held_s)} by `, foreign(lease.owner), lease.left_s < 0 ? `, silent for ${duration(-lease.left_s)} too long` : "") : null,
+    lease ? el("p", { class: lease.left_s < 0 ? "fine bad" : "fine" }, `Oldest lease: batch ${lease.batch}, attempt ${lease.attempts}, held for ${duration(lease.held_s)} by `, untrusted(lease.owner), lease.left_s < 0 ? `, silent for ${duration(-lease.left_s)} too long` : "") : null,
   ]);
 }
 
@@ -95,8 +95,8 @@ export function showFailures(made, run, openUnit) {
   const tasks = failedTasks(run).filter(({ id }) => id !== "verdict");
   draw(byId("failures"), [broken, tasks, run?.id, run?.state], () => {
     if (!broken.length && !tasks.length) return el("p", { class: "empty fine" }, "There are no failures now.");
-    const causes = broken.map((cause) => row(el("span", {}, cause.stage, " ", el("span", { class: `chip ${cause.kind}` }, cause.kind)), el("span", { class: "cause" }, foreign(cause.reason || "unknown cause; see the task's log")), whenAndWhere(cause, run), count(cause.count), units(cause, openUnit)));
-    const lines = tasks.slice(0, 20).map((task) => el("li", {}, el("strong", {}, task.id.split(".").at(-1)), el("span", {}, foreign(task.label ?? (task.index >= 0 ? `[${task.index}]` : ""))), el("span", { class: "fine" }, `try ${task.tries}`), airflowLink(taskPath(run, task), "log and task"), again(run, task)));
+    const causes = broken.map((cause) => row(el("span", {}, cause.stage, " ", el("span", { class: `chip ${cause.kind}` }, cause.kind)), el("span", { class: "cause" }, untrusted(cause.reason || "unknown cause; see the task's log")), whenAndWhere(cause, run), count(cause.count), units(cause, openUnit)));
+    const lines = tasks.slice(0, 20).map((task) => el("li", {}, el("strong", {}, task.id.split(".").at(-1)), el("span", {}, untrusted(task.label ?? (task.index >= 0 ? `[${task.index}]` : ""))), el("span", { class: "fine" }, `try ${task.tries}`), airflowLink(taskPath(run, task), "log and task"), again(run, task)));
     return [
       causes.length ? el("div", { class: "scroll" }, table(["stage", "cause", "last seen", "count", "units"], causes, "causes")) : null,
       lines.length ? el("h3", {}, "Failed tasks of this run", el("small", {}, lines.length < tasks.length ? `${lines.length} of ${tasks.length}` : "")) : null,
@@ -110,13 +110,13 @@ function whenAndWhere({ units: [latest] }, run) {
   const path = run && latest.run ? runPath({ dag: run.dag, id: latest.run }) : "";
   const name = latest.run === run?.id ? "this run" : latest.run;
   const parts = [el("time", { datetime: latest.at, title: latest.at }, moment(latest.at))];
-  if (latest.run) parts.push(el("br"), path ? airflowLink(path, foreign(name)) : foreign(name));
+  if (latest.run) parts.push(el("br"), path ? airflowLink(path, untrusted(name)) : untrusted(name));
   if (["running", "deferred", "queued", "scheduled", "restarting", "up_for_retry", null].includes(latest.state)) parts.push(el("br"), el("span", { class: "chip running" }, "tried again now"));
   return el("span", { class: "when" }, parts);
 }
 
 function units(cause, openUnit) {
-  const buttons = cause.units.filter(({ unit }) => unit).map(({ unit }) => el("button", { type: "button", class: "plain unit", onclick: (event) => openUnit(unit, event.target) }, foreign(unit)));
+  const buttons = cause.units.filter(({ unit }) => unit).map(({ unit }) => el("button", { type: "button", class: "plain unit", onclick: (event) => openUnit(unit, event.target) }, untrusted(unit)));
   if (cause.count > cause.units.length) buttons.push(el("span", { class: "soft" }, "…"));
   return el("span", { class: "units" }, buttons);
 }
