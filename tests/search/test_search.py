@@ -17,7 +17,7 @@ from laion_etl.core.errors import InputError, MissingInputError
 from laion_etl.minicrawl.held_out import photo
 from laion_etl.minicrawl.scenes import Scene
 from laion_etl.search.filters import Filters
-from laion_etl.search.query import Part, SearchIndex, check_model
+from laion_etl.search.query import OpenPart, SearchIndex, check_model
 from laion_etl.search.query_encoder import QueryEncoder, detect_format, stored_image
 from tests.score.conftest import CRAWL, jpeg, set_environment
 from tests.search.conftest import BY_SA, World
@@ -99,7 +99,7 @@ def test_a_filtered_search_through_the_graph_returns_as_many_as_asked_for(opened
 def test_what_passes_the_filters_is_found_however_far_it_lies(opened: SearchIndex) -> None:
     [part] = opened.parts
     far = replace(part, exact_rows=1)
-    assert isinstance(far, Part)
+    assert isinstance(far, OpenPart)
     vector = -part.graph.floats(np.array([3]))[0]
     filters = Filters(languages=("en",), unsafe=True)
     rows, _ = far.nearest(vector, 3, filters)
