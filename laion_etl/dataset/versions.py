@@ -82,8 +82,8 @@ class Versions:
         if not found:
             known = ", ".join(one.version for one in self.listed) or "none"
             raise InputError(
-                f"cannot find version {version or 'current'} of dataset {self.dataset}: it has no such "
-                f"version (it has: {known}); publish a crawl, or name another version"
+                f"cannot find version {version or 'current'} of dataset {self.dataset}: it has {known}; "
+                "publish a crawl, or name another version"
             )
         return found[-1]
 

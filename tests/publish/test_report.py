@@ -256,7 +256,7 @@ def test_the_card_counts_what_was_left_out_for_opt_outs_and_safety(store: Store)
     write_world(build_world(), store)
     publish_dataset(CRAWL, Settings(), store)
     card = store.read(f"dataset/laion/{CRAWL}/README.md").decode()
-    assert "6 of 240 links were left out for them" in card
+    assert "6 of 240 links were left out because of them" in card
     assert "| X-Robots-Tag header | 6 |" in card
     assert "| robots.txt | 0 |" in card
     assert "| suspected underage (score) | 1 |" in card
