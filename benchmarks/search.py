@@ -23,7 +23,7 @@ from laion_etl.core.stage_stats import StageStats
 from laion_etl.dataset.versions import Release
 from laion_etl.search.filters import Filters
 from laion_etl.search.hnsw import Graph, GraphWriter
-from laion_etl.search.query import Part, SearchIndex
+from laion_etl.search.query import OpenPart, SearchIndex
 from laion_etl.search.rows import ROW_SCHEMA, open_rows
 from laion_etl.settings import IndexSettings, PublishSettings
 
@@ -78,7 +78,9 @@ def build(folder: Path, rows: int, dim: int, settings: IndexSettings) -> Made:
         bytes_graph += graph.stat().st_size
         bytes_rows += table.stat().st_size
         opened = Graph.open(graph, dim, count, settings, settings.dtype)
-        parts.append(Part("made", opened, open_rows(table, count), settings.exact_rows, PublishSettings()))
+        parts.append(
+            OpenPart("made", opened, open_rows(table, count), settings.exact_rows, PublishSettings())
+        )
     stats = StageStats("index", "", "made/up", "", rows, rows)
     index = SearchIndex(Release("made", "up"), stats, tuple(parts))
     return Made(index, seconds, bytes_graph / rows, bytes_rows / rows)
@@ -136,7 +138,7 @@ def latencies(search: Callable[[Floats], object], queries: Floats) -> tuple[floa
 def compare_all(index: SearchIndex, query: Floats) -> None:
     """What a search costs without a graph."""
     for part in index.parts:
-        part.graph.nearest_of(query, _K, None)
+        part.graph.nearest_exact(query, _K, None)
 
 
 FILTERS = {

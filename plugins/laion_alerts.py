@@ -31,9 +31,9 @@ from laion_etl.alerts import (
     RunEnd,
     Unit,
     deliver,
-    digest_of,
     late_after_s,
     resolve,
+    run_digest,
     span,
     wrapped,
 )
@@ -186,7 +186,7 @@ def send_digest(context: Mapping[str, Any]) -> Alert:
         task.xcom_pull(task_ids="estimate", key=ESTIMATE) or {},
     )
     use_own_s3()
-    digest = digest_of(end, load_settings())
+    digest = run_digest(end, load_settings())
     deliver(digest, load_settings())
     return digest
 

@@ -1,11 +1,11 @@
-"""The examples in docs/operations.md are what the alerts say: made here, and compared with the chapter."""
+"""The examples in docs/operations.md match the alerts: generated here, and compared with the chapter."""
 
 from pathlib import Path
 from textwrap import indent
 
 import pytest
 
-from laion_etl.alerts import Alert, Kind, RunEnd, deliver, digest_of
+from laion_etl.alerts import Alert, Kind, RunEnd, deliver, run_digest
 from laion_etl.settings import CoreSettings, Settings
 
 CHAPTER = Path(__file__).parents[1] / "docs" / "operations.md"
@@ -58,7 +58,7 @@ RUN_LATE = Alert(
 
 
 def digest(folder: Path) -> Alert:
-    """Of a run in which partition 17 failed, and a download worker was late and a score group mended."""
+    """The digest of a run with failed partition 17, a late download worker and a recovered score group."""
     settings = Settings(core=CoreSettings(store=str(folder)))
     for alert in (FAILED, WRONG_SETTING, LATE):
         deliver(alert, settings)
@@ -72,7 +72,7 @@ def digest(folder: Path) -> Alert:
         "dataset": f"s3://bucket/{VERSION}",
         "report": f"s3://bucket/{VERSION}/report.html",
     }
-    return digest_of(RunEnd(CRAWL, RUN, states, RUN_URL, published), settings)
+    return run_digest(RunEnd(CRAWL, RUN, states, RUN_URL, published), settings)
 
 
 @pytest.mark.parametrize("alert", [FAILED, WRONG_SETTING, LATE, RUN_LATE], ids=lambda alert: alert.kind)

@@ -1,4 +1,4 @@
-"""Alerts: what they say, who gets them, that none is sent twice, and what is listed as broken."""
+"""Alerts: their text, their channels, deduplication, and the list of unresolved units."""
 
 import json
 import logging
@@ -14,9 +14,9 @@ from laion_etl.alerts import (
     RunEnd,
     Unit,
     deliver,
-    digest_of,
     late_after_s,
     resolve,
+    run_digest,
     run_folder,
     unresolved_names,
     wrapped,
@@ -50,7 +50,7 @@ def settings(folder: Path, **alerts: object) -> Settings:
 
 
 def unresolved(folder: Path) -> list[tuple[str, str, str]]:
-    """Stage, unit and kind of what is listed as broken or late."""
+    """Return stage, unit and kind of the units listed as failed or late."""
     store = LocalStore(folder)
     records = [json.loads(store.read(name)) for name in store.list(unresolved_names(CRAWL))]
     return sorted((record["stage"], record["unit"], record["kind"]) for record in records)
@@ -203,7 +203,7 @@ def test_a_cause_that_strikes_many_is_sent_a_few_times_and_counted(tmp_path: Pat
     records = [json.loads(LocalStore(tmp_path).read(name)) for name in kept]
     assert sum(record["held_back"] for record in records) == 3
     states = {f"partition.parse_{n}": "failed" if n < 5 or n == 9 else "success" for n in range(10)}
-    text = digest_of(RunEnd(CRAWL, RUN, states), wanted).text
+    text = run_digest(RunEnd(CRAWL, RUN, states), wanted).text
     assert "5 x parse (partition 0, partition 1, partition 2, partition 3, partition 4): part 000" in text
     assert "1 x parse (partition 9): denied" in text
 
@@ -235,7 +235,7 @@ PUBLISHED = {
 
 
 def test_a_digest_of_a_good_run_says_rows_and_place_and_stages_in_order(tmp_path: Path) -> None:
-    digest = digest_of(ended(GREEN, published=PUBLISHED), settings(tmp_path))
+    digest = run_digest(ended(GREEN, published=PUBLISHED), settings(tmp_path))
     assert digest.title == "laion_etl CC-MAIN-2024-38: success, 1,234,567 rows published"
     assert digest.text.splitlines()[1:] == [
         f"run: {RUN}",
@@ -267,7 +267,7 @@ def test_a_digest_of_a_failed_run_names_what_is_broken_and_not_what_was_fixed(tm
         "publish": "upstream_failed",
         "verdict": "upstream_failed",
     }
-    digest = digest_of(ended(states), wanted)
+    digest = run_digest(ended(states), wanted)
     assert digest.title == "laion_etl CC-MAIN-2024-38: failure, nothing published"
     lines = digest.text.splitlines()
     assert "  parse: 2 of 3 done, 1 failed" in lines
@@ -282,14 +282,14 @@ def test_a_digest_of_a_failed_run_names_what_is_broken_and_not_what_was_fixed(tm
 
 def test_a_partial_dataset_is_a_failure_with_rows(tmp_path: Path) -> None:
     states = GREEN | {"partition.parse_1": "failed"}
-    digest = digest_of(ended(states, published=PUBLISHED), settings(tmp_path))
+    digest = run_digest(ended(states, published=PUBLISHED), settings(tmp_path))
     assert digest.title == "laion_etl CC-MAIN-2024-38: failure, 1,234,567 rows published"
 
 
 def test_the_digest_of_a_dry_run_is_its_estimate(tmp_path: Path) -> None:
     states = dict.fromkeys(GREEN, "skipped")
     estimate = {"crawl": CRAWL, "samples": 1_234, "stored_bytes": 5_600_000_000, "score_hours": 1.5}
-    digest = digest_of(ended(states, estimate=estimate), settings(tmp_path))
+    digest = run_digest(ended(states, estimate=estimate), settings(tmp_path))
     assert digest.title == "laion_etl CC-MAIN-2024-38: dry run, about 1,234 samples expected"
     assert digest.text.splitlines()[3:] == [
         "estimate (nothing else was done):",
@@ -302,14 +302,14 @@ def test_the_digest_of_a_dry_run_is_its_estimate(tmp_path: Path) -> None:
 
 def test_a_dry_run_that_failed_is_a_failure(tmp_path: Path) -> None:
     states = dict.fromkeys(GREEN, "upstream_failed") | {"estimate": "failed"}
-    assert digest_of(ended(states), settings(tmp_path)).outcome == "failure, nothing published"
+    assert run_digest(ended(states), settings(tmp_path)).outcome == "failure, nothing published"
 
 
 def test_a_digest_is_sent_once_for_each_end_of_a_run(tmp_path: Path) -> None:
     with webhook() as sink:
         wanted = settings(tmp_path, webhook=f"http://127.0.0.1:{sink.port}/x")
         for states in (GREEN | {"score_1": "failed"}, GREEN | {"score_1": "failed"}, GREEN):
-            deliver(digest_of(ended(states), wanted), wanted)
+            deliver(run_digest(ended(states), wanted), wanted)
     assert [post["outcome"] for post in sink.posts] == [
         "failure, nothing published",
         "success, nothing published",

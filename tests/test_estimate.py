@@ -7,7 +7,7 @@ import pytest
 from laion_etl.core.errors import InputError
 from laion_etl.core.stage_stats import StageStats
 from laion_etl.io.storage import Store
-from laion_etl.report.estimate import estimate, in_pods, read_sample
+from laion_etl.report.estimate import estimate, in_pods, read_totals
 from laion_etl.settings import KubernetesSettings
 from tests.publish.world import CRAWL, build_world, write_world
 
@@ -32,7 +32,7 @@ def known(store: Store) -> None:
 
 def test_a_dump_is_so_many_times_its_sample(store: Store) -> None:
     known(store)
-    sample = read_sample(CRAWL, store)
+    sample = read_totals(CRAWL, store)
     assert (sample.wat_files, sample.pairs, sample.new_pairs, sample.links) == (2, 330, 240, 240)
     found = estimate(CRAWL, 2_000, store)
     assert (found.by_crawl, found.by_wat_files) == (CRAWL, 2)

@@ -19,7 +19,7 @@ from laion_etl.database.dedupe_keys import DedupeRule
 from laion_etl.database.loaded import load_fingerprint
 from laion_etl.dataset.shaping_settings import shaping_settings
 from laion_etl.io.storage import LocalStore
-from laion_etl.search.index_part import Part
+from laion_etl.search.index_part import IndexPart
 from laion_etl.settings import SettingField, Settings, Stage, load_settings, setting_fields
 
 FIELDS = {field.variable: field for field in setting_fields()}
@@ -83,7 +83,7 @@ def fingerprint_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[
         Stage.DOWNLOAD: lambda s: laion_etl.download.stage.download_batch("C", 0, s, store),
         Stage.SCORE: of_score,
         Stage.PUBLISH: lambda s: laion_etl.publish.stage._fingerprint("d", published, (), s, "research", ()),
-        Stage.INDEX: lambda s: Part("d", published, (), s.index, store, published).mark,
+        Stage.INDEX: lambda s: IndexPart("d", published, (), s.index, store, published).fingerprint,
     }
 
     def found(stage: Stage, settings: Settings) -> str:

@@ -1,16 +1,16 @@
-"""Alerts: tasks that failed or are late, runs that are late, and how a run ended.
+"""Alerts: failed and late tasks, late runs, and a digest of how a run ended.
 
-An alert goes to the log, and by mail and to a webhook where these are set. Every alert is kept in the store
-under `alerts/<crawl>/`, which is how the same one is recognized and not sent twice. When one cause strikes
-many partitions of a run, only the first alerts are sent; the run's digest counts all of them.
-What is broken at the moment is listed under `unresolved/`, which the dashboard reads.
+An alert goes to the log, and to mail and a webhook if they are configured. Every alert is stored under
+`alerts/<crawl>/`, so that the same one is recognized and not sent twice. When one cause hits many partitions
+of a run, only the first alerts are sent; the run's digest counts all of them.
+Units that are failed or late right now are listed under `unresolved/`, which the dashboard reads.
 
-Sending never raises: a callback that reports a failure must not fail of it.
+Sending never raises: an alert must not fail the task it reports.
 """
 
 from laion_etl.alerts.alert import Alert, Kind, late_after_s, run_folder, span
 from laion_etl.alerts.delivery import deliver, wrapped
-from laion_etl.alerts.digest import RunEnd, digest_of
+from laion_etl.alerts.digest import RunEnd, run_digest
 from laion_etl.alerts.unresolved import Unit, resolve, unresolved_names
 
 __all__ = [
@@ -19,9 +19,9 @@ __all__ = [
     "RunEnd",
     "Unit",
     "deliver",
-    "digest_of",
     "late_after_s",
     "resolve",
+    "run_digest",
     "run_folder",
     "span",
     "unresolved_names",

@@ -1,6 +1,6 @@
-"""What an alert says, to a reader who is on call at night: the cause first, then what to do, then links.
+"""The text of an alert, for an engineer on call at night: the cause first, then what to do, then links.
 
-Causes quote what servers have sent, so every field is one printable line before it goes anywhere.
+Causes quote server responses, so every field is reduced to one printable line before it is sent or stored.
 """
 
 import re
@@ -14,7 +14,7 @@ from laion_etl.core.errors import SettingsError
 from laion_etl.core.stage_stats import fingerprint
 from laion_etl.settings import AlertSettings
 
-# A cause ends with its advice, so the middle of a very long one is left out.
+# A cause ends with its advice, so a very long one is cut in the middle.
 _CAUSE_HEAD_CHARS, _CAUSE_TAIL_CHARS = 1_200, 800
 _SETTING = re.compile(r"\bLAION_ETL_[A-Z0-9_]+")
 _LIMIT = re.compile(r"(\w+)=(\d+(?:\.\d+)?)([smhd])\Z")
@@ -22,7 +22,7 @@ _SECONDS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
 
 
 class Kind(StrEnum):
-    """What happened."""
+    """What an alert is about."""
 
     FAILED = "failed"
     LATE = "late"
@@ -32,11 +32,11 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Alert:
-    """What people are notified of; empty fields are not shown.
+    """One notification; empty fields are not shown.
 
     `unit` is a partition, worker or group; `task` is Airflow's name of the task, `partition.parse_7`.
-    `retry_helps` is False for wrong settings and other causes with which another try ends the same way.
-    `outcome` and `details` are a digest's: `success, 816 rows published` and the lines below it.
+    `retry_helps` is False for wrong settings and other causes that a retry cannot change.
+    `outcome` and `details` are only set in a digest: `success, 816 rows published` and the lines below it.
     """
 
     kind: Kind
@@ -56,16 +56,16 @@ class Alert:
 
     @classmethod
     def from_plain(cls, plain: Mapping[str, Any]) -> "Alert":
-        """From the JSON of an alert, also of another version; raises KeyError, TypeError or ValueError."""
+        """Read the JSON of an alert of any version. Raises KeyError, TypeError or ValueError."""
         known = {field.name: plain[field.name] for field in fields(cls) if field.name in plain}
         return cls(**{**known, "kind": Kind(known["kind"]), "details": tuple(known.get("details", ()))})
 
     def to_plain(self) -> dict[str, Any]:
-        """As JSON values."""
+        """Return plain JSON values."""
         return asdict(self)
 
     def cleaned(self) -> "Alert":
-        """Every field as one printable line: no text of a stranger can add lines, or turn those around it."""
+        """Reduce every field to one printable line: untrusted text can neither add lines nor reverse text."""
         texts: dict[str, Any] = {
             field.name: printable(value)
             for field in fields(self)
@@ -88,7 +88,7 @@ class Alert:
 
     @property
     def text(self) -> str:
-        """The title and what is known, a line each."""
+        """The title, then one line per known field."""
         lines = [f"{name}: {value}" for name, value in self._parts().items() if value]
         return "\n".join([self.title, *lines, *self.details])
 
@@ -131,18 +131,18 @@ class Alert:
 
     @property
     def settings_named(self) -> tuple[str, ...]:
-        """The settings that the cause names."""
+        """The settings mentioned in the cause."""
         return tuple(dict.fromkeys(_SETTING.findall(self.reason)))
 
     @property
     def folder(self) -> str:
-        """Where alerts of this run and cause are kept; numbers in the reason do not make another cause."""
+        """Folder of the alerts of this run and cause; reasons that differ only in numbers share a cause."""
         alike = fingerprint(self.kind, self.stage, cause_of(self.reason))
         return f"{run_folder(self.crawl, self.run)}/{alike}"
 
     @property
     def name(self) -> str:
-        """A late partition is late once a run; one that fails again after a retry fails anew."""
+        """Name of the alert's file: a late unit is reported once per run, a failure once per attempt."""
         attempt = self.attempt if self.kind is Kind.FAILED else 0
         return f"{self.folder}/{fingerprint(self.unit, attempt, self.outcome, self.details)}.json"
 
@@ -152,17 +152,17 @@ _CLEAR = (
     "finished work is recognized and skipped"
 )
 _LATE_ADVICE = (
-    "nothing was stopped and nothing is lost. If the log still moves, wait. Do not start the same work a "
-    "second time; to start it anew, mark the task as failed first, then clear it"
+    "nothing was stopped and nothing is lost. If the log still grows, wait. Do not start the same work a "
+    "second time; to restart it, mark the task as failed first, then clear it"
 )
 _RUN_LATE_ADVICE = (
-    "nothing was stopped and nothing is lost. The run's page shows which tasks are at work, waiting or "
-    "failed; its tab Crawl shows how far they are. Do not start the same work a second time"
+    "nothing was stopped and nothing is lost. The run's page shows which tasks are running, waiting or "
+    "failed; its tab Crawl shows their progress. Do not start the same work a second time"
 )
 
 
 def span(seconds: float) -> str:
-    """A time limit as its setting gives it: 7 days, 90 minutes, 0.1 seconds."""
+    """Format a time limit: 7 days, 90 minutes, 0.1 seconds."""
     for unit, length in (("day", 86_400), ("hour", 3_600), ("minute", 60)):
         if seconds >= length and seconds % length == 0:
             number = int(seconds // length)
@@ -171,24 +171,24 @@ def span(seconds: float) -> str:
 
 
 def printable(text: str) -> str:
-    """One line without control characters, and without those that change the direction of text."""
+    """Replace control characters, line ends and characters that change the text direction by spaces."""
     return "".join(char if char.isprintable() else " " for char in text)
 
 
 def shortened(cause: str) -> str:
-    """A cause without the middle of a very long one: it begins with what failed and ends with advice."""
+    """Cut the middle out of a very long cause: it begins with what failed and ends with advice."""
     if len(cause) <= _CAUSE_HEAD_CHARS + _CAUSE_TAIL_CHARS:
         return cause
     return f"{cause[:_CAUSE_HEAD_CHARS]} […] {cause[-_CAUSE_TAIL_CHARS:]}"
 
 
 def run_folder(crawl: str, run: str) -> str:
-    """Folder in the store of the alerts of a run."""
+    """Return the folder of a run's alerts in the store."""
     return f"alerts/{crawl}/{fingerprint(run)}"
 
 
 def late_after_s(settings: AlertSettings, stage: str) -> float | None:
-    """Seconds after which a task of a stage is late; None for never. Raises SettingsError."""
+    """Return the seconds after which a task of a stage is late; None for never. Raises SettingsError."""
     limits = {}
     for entry in settings.late_after:
         match = _LIMIT.match(entry)

@@ -1,4 +1,4 @@
-"""Mail and webhook. What a channel would act on is taken out of texts that come from outside."""
+"""Mail and webhook. Mentions, links and markup are made inert in text from outside."""
 
 import logging
 import re
@@ -18,15 +18,15 @@ log = logging.getLogger(__name__)
 
 _SEND_TIMEOUT_S = 10.0
 _SUBJECT_CHARS = 200
-_NOT_JOINED = "\u200b"  # a space of no width: the text reads the same
-# @here and @channel, which Mattermost takes as they stand, and links and images of Markdown.
+_NOT_JOINED = "\u200b"  # a zero-width space: the text reads the same
+# @here and @channel, which Mattermost acts on as plain text, and Markdown links and images.
 _ACTIVE = re.compile(r"@(?=\w)|\](?=\()")
 _SLACK = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;"})
 _FOREIGN = ("crawl", "run", "stage", "unit", "reason")
 
 
 def send(alert: Alert, settings: AlertSettings) -> tuple[str, ...]:
-    """Send a cleaned alert by every channel that is set; return those that took it. Never raises."""
+    """Send a cleaned alert to every configured channel; return those that accepted it. Never raises."""
     channels: dict[str, Callable[[Alert, AlertSettings], None]] = {}
     if settings.smtp and settings.mail_to:
         channels["mail"] = _mail
@@ -37,16 +37,16 @@ def send(alert: Alert, settings: AlertSettings) -> tuple[str, ...]:
         try:
             channel(alert, settings)
         except (OSError, smtplib.SMTPException, urllib3.exceptions.HTTPError, ValueError) as error:
-            # A webhook's address is its key, and errors name addresses.
+            # A webhook's URL is its secret, and errors contain URLs.
             shown = error if name == "mail" else type(error).__name__
-            log.warning("cannot send the alert by %s: %s; it is in this log and in the store", name, shown)
+            log.warning("cannot send the alert by %s: %s; see this log or the store for it", name, shown)
         else:
             sent.append(name)
     return tuple(sent)
 
 
 def webhook_text(alert: Alert) -> str:
-    """The text of an alert in which nothing notifies a channel, names a user or hides a link.
+    """Return the escaped text of an alert: nothing in it notifies a channel, mentions a user or hides a link.
 
     https://docs.slack.dev/messaging/formatting-message-text#escaping
     """
@@ -82,7 +82,7 @@ def _mail(alert: Alert, settings: AlertSettings) -> None:
 
 
 def _post(alert: Alert, settings: AlertSettings) -> None:
-    """Slack, Mattermost and others show `text`; programs read the rest."""
+    """Post JSON: Slack, Mattermost and others show `text`; programs read the other fields."""
     answer = urllib3.request(
         "POST",
         settings.webhook,
@@ -91,4 +91,4 @@ def _post(alert: Alert, settings: AlertSettings) -> None:
         retries=urllib3.Retry(connect=2, read=0, redirect=0, status=0, backoff_factor=0.5),
     )
     if answer.status >= 300:
-        raise OSError(f"it answered {answer.status}")
+        raise OSError(f"the server answered {answer.status}")

@@ -1,4 +1,4 @@
-"""Delivers an alert once: it is sent unless the same one, or enough alike, were sent before."""
+"""Delivers each alert once: it is held back if the same one, or enough similar ones, were sent before."""
 
 import json
 import logging
@@ -15,11 +15,11 @@ from laion_etl.settings import AlertSettings, Settings
 
 log = logging.getLogger(__name__)
 
-_LOG_WIDTH = 110  # Airflow's UI does not wrap a log's lines unless it is asked to
+_LOG_WIDTH = 110  # Airflow's UI does not wrap log lines by default
 
 
 def deliver(alert: Alert, settings: Settings) -> tuple[str, ...]:
-    """Send an alert unless it was sent before; return the channels that took it."""
+    """Send an alert unless it was sent before; return the channels that accepted it."""
     alert = alert.cleaned()
     try:
         store = open_store(settings.store_uri)
@@ -37,7 +37,7 @@ def deliver(alert: Alert, settings: Settings) -> tuple[str, ...]:
 
 
 def wrapped(sentence: str) -> list[str]:
-    """A sentence as lines of a log; names and addresses stay whole."""
+    """Wrap a sentence into log lines; names and addresses stay whole."""
     return textwrap.wrap(sentence, _LOG_WIDTH, break_on_hyphens=False, break_long_words=False)
 
 

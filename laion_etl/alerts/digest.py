@@ -11,7 +11,7 @@ from laion_etl.alerts.alert import Alert, Kind, run_folder
 from laion_etl.io.storage import Store, open_store
 from laion_etl.settings import Settings
 
-# Tasks in the order in which the data flows; those that only hand numbers on are shown when they failed.
+# Tasks in the order in which the data flows; tasks that only pass numbers on are shown if they failed.
 _ORDER = ("estimate", "discover", "parse", "load", "plan", "download", "group", "score", "publish")
 _HELPERS = ("estimate", "group")
 _NOT_COUNTED = ("digest", "verdict")
@@ -22,10 +22,10 @@ _UNITS_SHOWN = 5
 
 @dataclass(frozen=True, slots=True)
 class RunEnd:
-    """What Airflow knows of a run at its end.
+    """What Airflow knows about a run at its end.
 
     `states` maps tasks, such as `partition.parse_7`, to Airflow's names of states; `published` is what the
-    task publish returned (rows, version, dataset, report), `estimate` what a dry run came to.
+    publish task returned (rows, version, dataset, report), `estimate` the result of a dry run.
     """
 
     crawl: str
@@ -46,13 +46,13 @@ class RunEnd:
 
     @property
     def tasks(self) -> list[str]:
-        """The tasks that do the work, in the order in which the data flows."""
+        """The tasks that do the work, in data-flow order."""
         found = [task for task in self.states if _stage(task) not in _NOT_COUNTED]
         return sorted(found, key=lambda task: (_place(_stage(task)), _index(task)))
 
 
-def digest_of(end: RunEnd, settings: Settings) -> Alert:
-    """The digest as an alert. Raises StorageError when the run's alerts cannot be read."""
+def run_digest(end: RunEnd, settings: Settings) -> Alert:
+    """Return the digest as an alert. Raises StorageError if the run's alerts cannot be read."""
     alerts = _kept(end.crawl, end.run, open_store(settings.store_uri))
     if end.dry:
         details = [*_places(end), *_estimate_lines(end.estimate)]
@@ -96,9 +96,9 @@ def _stage_lines(end: RunEnd) -> Iterator[str]:
     for stage, counts in stages.items():
         if stage in _HELPERS and not any(state in counts for state in _FAILED):
             continue
-        all_of_it, done = counts.total(), counts.pop("success", 0)
+        total, done = counts.total(), counts.pop("success", 0)
         rest = [f"{count} {_WORDS.get(state, state)}" for state, count in sorted(counts.items())]
-        yield f"  {stage}: " + ", ".join([f"{done} of {all_of_it} done", *rest])
+        yield f"  {stage}: " + ", ".join([f"{done} of {total} done", *rest])
 
 
 def _trouble_lines(end: RunEnd, alerts: Iterable[Alert]) -> Iterator[str]:
@@ -128,7 +128,7 @@ def _trouble_lines(end: RunEnd, alerts: Iterable[Alert]) -> Iterator[str]:
 
 
 def _affected(group: list[Alert]) -> str:
-    """`3 x parse (partition 0, partition 1, partition 2): cause`."""
+    """Format a group: `3 x parse (partition 0, partition 1, partition 2): cause`."""
     first = group[0]
     units = [alert.unit for alert in group if alert.unit]
     more = [f"{len(units) - _UNITS_SHOWN} more"] if len(units) > _UNITS_SHOWN else []
@@ -137,7 +137,7 @@ def _affected(group: list[Alert]) -> str:
 
 
 def _kept(crawl: str, run: str, store: Store) -> list[Alert]:
-    """The alerts of a run about its tasks, in the order of their units."""
+    """Read the task alerts of a run, in the order of their units."""
     found = [Alert.from_plain(json.loads(store.read(name))) for name in store.list(run_folder(crawl, run))]
     of_tasks = [alert for alert in found if alert.kind in (Kind.FAILED, Kind.LATE)]
     return sorted(of_tasks, key=lambda alert: (_place(alert.stage), len(alert.unit), alert.unit))

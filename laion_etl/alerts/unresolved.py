@@ -1,13 +1,13 @@
-"""What is broken or late at the moment: a small file in the store for each unit, gone once the unit succeeds.
+"""Units that are failed or late right now: one small file per unit in the store, removed once it succeeds.
 
     unresolved/<crawl>/<stage>/<unit>.<failed or late>.json
 
-The alerts of a crawl say what ever went wrong; to know from them what still is, one would have to compare all
-of them with all results. Here a failure writes one name, the unit's next success removes it, and a listing is
-as long as the trouble is large.
+The alerts of a crawl list everything that ever went wrong; finding what is still broken would mean comparing
+all of them with all results. Here a failure writes one file, the unit's next success removes it, and a
+listing is only as long as the number of broken units.
 
 Partitions are the same in every run, so a success in any run counts. Download workers and score groups are
-numbered anew in each run: their files also carry the run, and the first success of the stage in a later run
+renumbered in each run: their files also carry the run, and the first success of the stage in a later run
 removes what earlier runs left.
 """
 
@@ -28,7 +28,7 @@ _NAME = re.compile(rf"{FOLDER}/([^/]+)/[^/]+/[^/]+\.(failed|late)\.json\Z")
 
 @dataclass(frozen=True, slots=True)
 class Unit:
-    """A piece of work: what a task of a run does. `index` is the task's map index, -1 without one."""
+    """The piece of work that a task of a run does. `index` is the task's map index, -1 if unmapped."""
 
     crawl: str
     run: str
@@ -45,15 +45,15 @@ class Unit:
         return _key(self.run, self.unit)
 
     def resolves(self, key: str) -> bool:
-        """Whether the success of this unit resolves what a file of its stage, by its key, is about."""
+        """Whether the success of this unit resolves the file with this key in the folder of its stage."""
         of_run = key.startswith("run-")
         other_run = of_run and not key.startswith(f"run-{fingerprint(self.run)}-")
-        # A process that is killed leaves no label: its unit is known by its index only.
+        # A killed process leaves no label: its unit is known only by its index.
         return other_run or key in (self.key, _key(self.run, f"[{self.index}]"))
 
 
 def note(alert: Alert, record: Mapping[str, Any], store: Store) -> None:
-    """List what a failed or late alert is about; other alerts change nothing. Raises StorageError."""
+    """List the unit of a failed or late alert; other alerts change nothing. Raises StorageError."""
     if alert.kind not in _STATES:
         return
     unit = Unit(alert.crawl, alert.run, alert.stage, alert.unit)
@@ -64,19 +64,19 @@ def note(alert: Alert, record: Mapping[str, Any], store: Store) -> None:
 
 
 def resolve(unit: Unit, store: Store) -> None:
-    """Take a unit that has succeeded off the list. Raises StorageError."""
+    """Remove a unit that has succeeded from the list. Raises StorageError."""
     for name in store.list(unit.folder):
         if unit.resolves(name.rpartition("/")[2].partition(".")[0]):
             store.delete(name)
 
 
 def unresolved_names(crawl: str) -> str:
-    """The folder of what is unresolved of a crawl."""
+    """Return the folder of a crawl's unresolved units."""
     return f"{FOLDER}/{crawl}"
 
 
 def failed_crawls(names: Iterable[str]) -> set[str]:
-    """The crawls of which something has failed, by the names below the folder."""
+    """Return the crawls with a failed unit, given the names below the folder."""
     found = (_NAME.match(name) for name in names)
     return {match[1] for match in found if match and match[2] == Kind.FAILED.value}
 

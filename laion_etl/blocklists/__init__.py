@@ -1,8 +1,8 @@
 """Blocklists of domains, URLs and pairs: files of tens of millions of entries, looked up in columns.
 
 A list is stored as sorted 64-bit hashes in a file that all processes of a machine map: 8 bytes per entry, and
-8 more per host in URL expressions. What is listed is always found; what is not is taken for a listed entry
-with a probability of about n / 2**64 per lookup (n: entries). Formats and figures: docs/blocklists.md.
+8 more per host in URL expressions. A listed entry is always found; the false-positive rate is about
+n / 2**64 per lookup (n: entries). Formats and figures: docs/blocklists.md.
 """
 
 import hashlib
@@ -14,7 +14,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from laion_etl.blocklists.compiled import CompiledList, compiled_list
-from laion_etl.blocklists.hashes import mark_contained, mark_urls, name_blocked
+from laion_etl.blocklists.hashes import flag_contained, flag_urls, name_blocked
 from laion_etl.blocklists.patterns import UrlPatterns, read_patterns
 from laion_etl.blocklists.syntax import ListKind
 from laion_etl.core.kernels import Hashes
@@ -24,7 +24,7 @@ Mask = npt.NDArray[np.bool_]
 
 
 class Blocklists:
-    """All lists of the settings; `fingerprint` changes whenever their content does ('' without lists)."""
+    """All configured lists; `fingerprint` changes whenever their content does ('' without lists)."""
 
     def __init__(
         self,
@@ -41,7 +41,7 @@ class Blocklists:
         self._patterns = patterns or UrlPatterns()
 
     def joined(self, other: "Blocklists") -> "Blocklists":
-        """Returns the lists of both, with the patterns of this one."""
+        """Returns the combined lists, with the patterns of this one."""
         return Blocklists(
             [*self._domains, *other._domains],
             [*self._urls, *other._urls],
@@ -71,26 +71,26 @@ class Blocklists:
 
     def urls_blocked(self, urls: pa.StringArray) -> Mask:
         """Whether an expression or pattern blocks a URL, per URL in the normal form of `urls.resolve`."""
-        marks = np.zeros(len(urls), np.uint8)
+        flags = np.zeros(len(urls), np.uint8)
         if self._urls and len(urls):
             _, offsets_buffer, data_buffer = urls.buffers()
             offsets = np.frombuffer(offsets_buffer, np.int32, len(urls) + 1, 4 * urls.offset)
             data = np.frombuffer(data_buffer, np.uint8)
             for entries in self._urls:
-                mark_urls(data, offsets, entries, marks)
-        blocked = marks.astype(np.bool_)
+                flag_urls(data, offsets, entries, flags)
+        blocked = flags.astype(np.bool_)
         return blocked | self._patterns.matches(urls) if self._patterns else blocked
 
     def pairs_blocked(self, pair_ids: Hashes) -> Mask:
         """Whether a pair is listed, per pair; each is given by the first 8 bytes of its id, big-endian."""
-        marks = np.zeros(pair_ids.size, np.uint8)
+        flags = np.zeros(pair_ids.size, np.uint8)
         for entries in self._pairs:
-            mark_contained(entries, pair_ids, marks)
-        return marks.astype(np.bool_)
+            flag_contained(entries, pair_ids, flags)
+        return flags.astype(np.bool_)
 
 
 def load_blocklists(settings: ParseSettings, data_dir: Path) -> Blocklists:
-    """Loads the lists that the settings name; hashed ones are compiled once into `<data_dir>/blocklists`.
+    """Loads the configured lists; hashed ones are compiled once into `<data_dir>/blocklists`.
 
     Raises InputError for a source that cannot be read, naming the first invalid line.
     """

@@ -1,9 +1,9 @@
 """Compiled lists on disk: sorted hashes, written once per source and mapped by every process that needs them.
 
-`<folder>/<digest of kind and text>.u64` has the sorted distinct hashes of a list, 8 bytes each. A JSON note
-per source records the validator (ETag of S3 or HTTP; inode, size and times of a file) under which the source
-had which text, so a list is not read again while its validator is unchanged. A source without a validator is
-read every time. One process at a time compiles a list, under a file lock; others wait for it.
+`<folder>/<digest of kind and text>.u64` holds the sorted distinct hashes of a list, 8 bytes each. A JSON note
+per source records its validator (ETag of S3 or HTTP; inode, size and times of a file) and the text it had
+then, so a list is not read again while its validator is unchanged. A source without a validator is read every
+time. One process at a time compiles a list, under a file lock; others wait for it.
 """
 
 import fcntl
@@ -21,12 +21,12 @@ from urllib.parse import unquote, urlsplit
 import numpy as np
 
 from laion_etl.blocklists.hashes import drop_repeats
-from laion_etl.blocklists.syntax import ListKind, TextReader, hashes_of
+from laion_etl.blocklists.syntax import ListKind, TextReader, get_hasher
 from laion_etl.core.kernels import Hashes
 from laion_etl.io.remote_files import CONNECT_TIMEOUT_S, READ_TIMEOUT_S, open_input
 from laion_etl.io.storage import s3_reader, storage_errors
 
-_FORMAT = "1"  # increase it with every change of the hashes: old files are then no longer found
+_FORMAT = "1"  # increase it whenever the hashes change: old files are then no longer found
 _HASH_BYTES = 8
 _SETTLED_S = 2.0  # a file changed more recently might change again within the resolution of its times
 
@@ -132,12 +132,12 @@ class _Files:
 
 def write_hashes(kind: ListKind, reader: TextReader, path: Path) -> str:
     """Writes the hashes of a source in order of its entries; returns the SHA-256 of its text."""
-    to_hashes = hashes_of(kind)
+    hash_entries = get_hasher(kind)
     with storage_errors("write", path):
         file = path.open("wb")
     with file:
         for lines in reader.blocks():
-            hashes = to_hashes(lines)
+            hashes = hash_entries(lines)
             with storage_errors("write", path):
                 file.write(hashes.data)
     return reader.content

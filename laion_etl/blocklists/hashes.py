@@ -1,8 +1,8 @@
 """Hashes of blocklist entries and links, and the search for them among sorted hashes.
 
 The hash is SipHash-2-4 (Aumasson and Bernstein 2012) with a fixed key. It guards against accidental
-collisions, not forged ones: whoever forges one only gets their own link blocked, and a listed entry is always
-found. It is written here because xxhash and the like cannot be called from numba kernels.
+collisions, not forged ones: forging one only gets the forger's own link blocked, and a listed entry is always
+found. It is implemented here because xxhash and the like cannot be called from numba kernels.
 """
 
 import numpy as np
@@ -164,11 +164,11 @@ def _bracket(entries: Hashes, value: np.uint64, place: int) -> tuple[int, int]:
 
 
 @kernel
-def mark_contained(entries: Hashes, values: Hashes, marks: Bytes) -> None:
-    """Sets 1 for each value that is among the sorted entries; leaves other marks unchanged."""
+def flag_contained(entries: Hashes, values: Hashes, flags: Bytes) -> None:
+    """Sets the flag of each value that is among the sorted entries; leaves other flags unchanged."""
     for row in range(values.size):
         if contains(entries, values[row]):
-            marks[row] = 1
+            flags[row] = 1
 
 
 @kernel
@@ -183,14 +183,14 @@ def drop_repeats(values: Hashes) -> int:
 
 
 @kernel
-def mark_urls(data: Bytes, offsets: Ints, entries: Hashes, marks: Bytes) -> None:
-    """Sets 1 for each absolute URL that an expression among the sorted entries blocks; leaves other marks.
+def flag_urls(data: Bytes, offsets: Ints, entries: Hashes, flags: Bytes) -> None:
+    """Sets the flag of each absolute URL that one of the sorted entries blocks; leaves other flags unchanged.
 
     URL `row` is data[offsets[row] : offsets[row + 1]].
     """
     for row in range(offsets.size - 1):
-        if not marks[row]:
-            marks[row] = _url_blocked(data, offsets[row], offsets[row + 1], entries)
+        if not flags[row]:
+            flags[row] = _url_blocked(data, offsets[row], offsets[row + 1], entries)
 
 
 @kernel

@@ -1,7 +1,7 @@
 """Kernels that split blocklists into lines; entries that are not in a simple normal form are left to Python.
 
-These kernels call none of other files: numba recompiles a kernel when its own file changes, but not when
-another file changes that it calls into.
+These kernels call no kernels of other files: numba recompiles a kernel when its own file changes, but not
+when a file it calls into changes.
 """
 
 import numpy as np

@@ -1,8 +1,8 @@
 """Removal requests that have been carried out: `removals/<id>.json` in the store, one per list.
 
-A request keeps hashes, never the URLs or names that were asked for: of domains and URLs the 64-bit hashes
-that blocklists use (docs/blocklists.md), of images MD5, SHA-256 and PDQ, and the ids of all pairs that were
-found. So parse, download and publish can keep out what was removed, and the store no longer says what it was.
+A request stores hashes, never the URLs or names that were requested: for domains and URLs the 64-bit hashes
+that blocklists use (docs/blocklists.md), for images MD5, SHA-256 and PDQ, and the ids of all pairs found.
+So parse, download and publish can exclude what was removed without the store revealing what it was.
 """
 
 import json
@@ -28,7 +28,7 @@ FOLDER = "removals"
 FORMAT = 1
 REASON = PublishReason.REMOVED_BY_REQUEST.value
 RULES = ("domains", "urls", "pairs", "md5", "sha256", "pdq")
-FOUND = "found"  # not by a rule of its own: the same pair elsewhere in the store
+FOUND = "found"  # no rule matches the row itself: the same pair was found elsewhere in the store
 
 _NOWHERE = "http://removed.invalid/"
 
@@ -37,10 +37,10 @@ Mask = npt.NDArray[np.bool_]
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A list of what is to be removed, and what was found of it.
+    """A list of what is to be removed, and what was found.
 
-    `rules`: hexadecimal hashes by kind. `pair_ids`: the pairs that were found. `crawls`: where. `counts`:
-    how many pairs each rule found first.
+    `rules`: hexadecimal hashes by kind. `pair_ids`: the pairs that were found. `crawls`: where they were
+    found. `counts`: how many pairs each rule was the first to find.
     """
 
     rules: Mapping[str, tuple[str, ...]]
@@ -50,17 +50,17 @@ class Request:
 
     @property
     def id(self) -> str:
-        """The same for the same rules, in any order."""
+        """Id derived from the rules, whatever their order."""
         return fingerprint("removal", {kind: sorted(self.rules.get(kind, ())) for kind in RULES})
 
     @property
     def named_pairs(self) -> frozenset[str]:
-        """Ids of the pairs that were named and of those that were found."""
+        """Ids of the pairs that were requested and of those that were found."""
         return self.pair_ids | {*self.rules.get("pairs", ())}
 
     @property
     def name(self) -> str:
-        """Its file in the store."""
+        """Name of its file in the store."""
         return f"{FOLDER}/{self.id}.json"
 
     def to_json(self) -> bytes:
@@ -79,7 +79,7 @@ class Request:
 
 
 class Matcher:
-    """Finds rows that requests name."""
+    """Finds the rows that removal requests cover."""
 
     def __init__(self, requests: Sequence[Request], pdq_distance: int) -> None:
         self._requests = requests
@@ -88,10 +88,10 @@ class Matcher:
     def __bool__(self) -> bool:
         return bool(self._requests)
 
-    def rules_of(self, rows: pa.RecordBatch | pa.Table) -> npt.NDArray[np.object_]:
-        """The rule that finds a row, per row; None for those that stay.
+    def match_rules(self, rows: pa.RecordBatch | pa.Table) -> npt.NDArray[np.object_]:
+        """Return the rule that matches each row; None for rows that stay.
 
-        Of the columns url, pair_id, md5, sha256 and pdq those are looked at that the rows have.
+        Uses those of the columns url, pair_id, md5, sha256 and pdq that the rows have.
         """
         found = np.full(rows.num_rows, None, np.object_)
         for kind, mask in reversed(self._masks(rows)):
@@ -99,8 +99,8 @@ class Matcher:
         return found
 
     def finds(self, rows: pa.RecordBatch | pa.Table) -> Mask:
-        """Which rows are named, by any rule."""
-        return np.asarray([rule is not None for rule in self.rules_of(rows).tolist()], np.bool_)
+        """Return a mask of the rows that any rule matches."""
+        return np.asarray([rule is not None for rule in self.match_rules(rows).tolist()], np.bool_)
 
     def _masks(self, rows: pa.RecordBatch | pa.Table) -> list[tuple[str, Mask]]:
         has = set(rows.schema.names)
@@ -160,7 +160,7 @@ NO_LINKS = BlockedLinks()
 
 
 def blocked_links(requests: Sequence[Request]) -> BlockedLinks:
-    """What parsing has to keep out for requests."""
+    """Return the domains, URLs and pairs that parsing must exclude because of requests."""
     pairs = {one[:16] for request in requests for one in request.named_pairs}
     domains, urls = (
         {one for request in requests for one in request.rules.get(kind, ())} for kind in ("domains", "urls")
@@ -170,7 +170,7 @@ def blocked_links(requests: Sequence[Request]) -> BlockedLinks:
 
 @dataclass(frozen=True, slots=True)
 class BlockedImages:
-    """What downloading has to keep out for requests."""
+    """Image hashes that downloading must exclude because of requests."""
 
     hashes: HashBlocklist = field(default_factory=HashBlocklist)
     near: PdqBlocklist = field(default_factory=PdqBlocklist)
@@ -180,7 +180,7 @@ NO_IMAGES = BlockedImages()
 
 
 def blocked_images(requests: Sequence[Request], pdq_distance: int) -> BlockedImages:
-    """The images of requests, by their bytes and by their looks."""
+    """Return the image hashes of requests: exact digests and PDQ."""
     md5, sha256, pdq = (
         [bytes.fromhex(one) for request in requests for one in request.rules.get(kind, ())]
         for kind in ("md5", "sha256", "pdq")
@@ -189,7 +189,7 @@ def blocked_images(requests: Sequence[Request], pdq_distance: int) -> BlockedIma
 
 
 def blanked(table: pa.Table, matcher: Matcher) -> pa.Table:
-    """The pairs of a batch, with empty texts in place of those that requests name; a place is a key."""
+    """Empty the texts of a batch where a request matches; rows keep their place, which is their key."""
     gone = matcher.finds(table)
     for name in ("url", "alt", "page_url"):
         column = pc.if_else(pa.array(gone), "", table[name])
@@ -198,12 +198,12 @@ def blanked(table: pa.Table, matcher: Matcher) -> pa.Table:
 
 
 def read_requests(store: Store) -> tuple[Request, ...]:
-    """All requests of a store, by id; raises InputError naming a file that is none."""
+    """Read all requests of a store, by id. Raises InputError naming a file that is not a request."""
     return tuple(_read(name, store) for name in store.list(FOLDER) if name.endswith(".json"))
 
 
 def read_request(request: Request, store: Store) -> Request:
-    """A request with what was found before."""
+    """Return the stored request with what was found before, or the given one if none is stored."""
     return _read(request.name, store) if store.exists(request.name) else request
 
 
@@ -214,7 +214,9 @@ def _read(name: str, store: Store) -> Request:
         counts = {kind: int(document["removed"][kind]) for kind in RULES}
         return Request(rules, frozenset(document["pair_ids"]), tuple(document["crawls"]), counts)
     except (ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{store.uri(name)} is no removal request ({error}); restore it") from error
+        raise InputError(
+            f"cannot read {store.uri(name)}: it is not a removal request ({error}); restore it"
+        ) from error
 
 
 def _column(rows: pa.RecordBatch | pa.Table, name: str) -> pa.Array:

@@ -50,7 +50,7 @@ class Entries(NamedTuple):
         return self.text[self.spans[0][row] : self.spans[1][row]].decode()
 
     def error(self, row: int, wanted: str) -> InputError:
-        """Returns the error for an entry that is not what is wanted, like "a domain"."""
+        """Returns the error for an entry that is not what was expected, like "a domain"."""
         return InputError(
             f"cannot read {self.source} line {self.numbers[row]}: {self.entry(row)[:200]!r} is not {wanted}; "
             "correct or remove the line"
@@ -122,7 +122,7 @@ class TextReader:
             ) from error
 
 
-def hashes_of(kind: ListKind) -> Callable[[Entries], Hashes]:
+def get_hasher(kind: ListKind) -> Callable[[Entries], Hashes]:
     """Returns the function that hashes entries of a kind; it raises InputError for the first invalid line."""
     return {ListKind.DOMAINS: domain_hashes, ListKind.URLS: url_hashes, ListKind.PAIRS: pair_hashes}[kind]
 

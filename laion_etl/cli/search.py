@@ -14,7 +14,7 @@ from laion_etl.io.storage import Store
 from laion_etl.settings import Settings
 
 if TYPE_CHECKING:
-    from laion_etl.search.published_rows import Published
+    from laion_etl.search.published_rows import PublishedVersion
     from laion_etl.search.query import Hit, SearchIndex
 
 
@@ -25,7 +25,7 @@ _PLAIN_COLUMNS = (
 
 
 def index(version: VersionOption = "", name: NameOption = "", as_json: JsonOption = False) -> None:
-    """Published dataset -> index of its pictures, for search and explore."""
+    """Published dataset -> index of its images, for search and explore."""
     from laion_etl.search.stage import index_dataset
 
     settings, store, published = _open(name, version)
@@ -95,7 +95,7 @@ def explore(
     serve(_opened(published, settings, store), settings, store, port, console)
 
 
-def _open(name: str, version: str) -> "tuple[Settings, Store, Published]":
+def _open(name: str, version: str) -> "tuple[Settings, Store, PublishedVersion]":
     from laion_etl.dataset.versions import Release
     from laion_etl.search.published_rows import find_published
 
@@ -104,7 +104,7 @@ def _open(name: str, version: str) -> "tuple[Settings, Store, Published]":
     return settings, store, find_published(dataset, version, store)
 
 
-def _opened(published: "Published", settings: Settings, store: Store) -> "SearchIndex":
+def _opened(published: "PublishedVersion", settings: Settings, store: Store) -> "SearchIndex":
     from laion_etl.search.query import open_index
 
     return open_index(published, settings, store)
@@ -113,13 +113,13 @@ def _opened(published: "Published", settings: Settings, store: Store) -> "Search
 def _vector(query: str, image: Path | None, opened: "SearchIndex", settings: Settings) -> Any:
     from laion_etl.score.model import load_model
     from laion_etl.search.query import check_model
-    from laion_etl.search.query_encoder import Reader
+    from laion_etl.search.query_encoder import QueryEncoder
 
     data = _read(image, settings.download.max_bytes) if image else b""
     model = load_model(settings.clip)
     check_model(opened, model.name, model.weights_sha256)
-    with Reader(model, settings) as reader:
-        return reader.picture(data) if image else reader.text(query)
+    with QueryEncoder(model, settings) as encoder:
+        return encoder.image(data) if image else encoder.text(query)
 
 
 def _read(path: Path, most: int) -> bytes:

@@ -1,9 +1,8 @@
-"""The web application: pages, their documents as JSON, and the few files they need. Only GET, only to read.
+"""The web application: pages, their JSON documents, and static files. It is read-only: GET requests only.
 
-Whoever mounts it says who may look: `viewer` is a FastAPI dependency of every route, also of static files.
-What is shown comes from strangers (alt texts, errors that quote what servers have sent), so the content
-security policy allows nothing but our own scripts, styles and pictures, and the scripts put texts on the page
-as texts.
+The application that mounts it controls access: `viewer` is a FastAPI dependency of every route, including
+static files. Displayed text is untrusted (alt texts, errors that quote servers), so the content security
+policy allows only our own scripts, styles and images, and the scripts insert it as text.
 """
 
 import json
@@ -23,18 +22,18 @@ from laion_etl.dashboard.assets import CONTENT_TYPES, VERSION, asset, page
 from laion_etl.dashboard.crawl_page import CrawlPage
 from laion_etl.dashboard.data_sources import Sources
 from laion_etl.dashboard.overview_page import overview_document
-from laion_etl.dashboard.published import Published
+from laion_etl.dashboard.published import PublishedDatasets
 from laion_etl.dashboard.samples import KEY, Sheets
 from laion_etl.dashboard.snapshots import Snapshot, Snapshots
 from laion_etl.dashboard.unit_details import batch_document, partition_document
 
-MaySee = Callable[[str], bool]  # whether who asks may see a crawl
+MaySee = Callable[[str], bool]  # whether the user may see a crawl
 CrawlPath = Annotated[str, Path(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,95}$")]
 NumberPath = Annotated[int, Path(ge=0, lt=10**12)]
 
 _PATIENCE_S = 0.7
 _SHEET_AGE_S = 900.0
-_MOST_CRAWLS = 12
+_MAX_CRAWLS = 12
 _FROM_LIST = "open a crawl from the list of crawls, or a unit from its crawl's page"
 _POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
@@ -51,18 +50,18 @@ HEADERS = {
 
 @dataclass(frozen=True, slots=True)
 class AirflowPlace:
-    """The Airflow that the dashboard is shown in, of the same origin: the path of its root ends in '/'."""
+    """The Airflow instance that embeds the dashboard, on the same origin; its root path ends in '/'."""
 
     root: str
 
 
 @dataclass(slots=True)
 class Dashboard:
-    """What the routes share."""
+    """State shared by the routes."""
 
     sources: Sources
     snapshots: Snapshots = field(default_factory=Snapshots)
-    published: Published = field(default_factory=Published)
+    published: PublishedDatasets = field(default_factory=PublishedDatasets)
     sheets: Sheets = field(init=False)
     sheet_snapshots: Snapshots = field(default_factory=lambda: Snapshots(_SHEET_AGE_S))
     _pages: dict[str, CrawlPage] = field(default_factory=dict)
@@ -72,16 +71,16 @@ class Dashboard:
         self.sheets = Sheets(self.sources)
 
     def page(self, crawl: str) -> CrawlPage:
-        """The maker of a crawl's document, with what it has read; the least asked for is forgotten."""
+        """Return the cached page of a crawl; the least recently used one is dropped."""
         with self._lock:
             found = self._pages.pop(crawl, None) or CrawlPage(crawl, self.sources, self.published)
             self._pages[crawl] = found
-            while len(self._pages) > _MOST_CRAWLS:
+            while len(self._pages) > _MAX_CRAWLS:
                 del self._pages[next(iter(self._pages))]
             return found
 
     def close(self) -> None:
-        """Ends what runs in the background."""
+        """Stop background work."""
         self.snapshots.close()
         self.sheet_snapshots.close()
         self.sources.close()
@@ -90,7 +89,7 @@ class Dashboard:
 def dashboard_app(
     sources: Sources, viewer: Callable[..., Any], airflow: AirflowPlace | None = None
 ) -> FastAPI:
-    """The application. `viewer` answers strangers with an HTTPException, others with a MaySee."""
+    """Build the application. `viewer` returns a MaySee, or raises HTTPException for unknown users."""
     dashboard = Dashboard(sources)
 
     @asynccontextmanager
@@ -98,7 +97,7 @@ def dashboard_app(
         yield
         dashboard.close()
 
-    # Its own pages of documentation would load scripts from elsewhere.
+    # FastAPI's documentation pages would load scripts from other sites.
     app = FastAPI(title="laion_etl", lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)
 
     @app.middleware("http")
@@ -157,7 +156,7 @@ def _add_pages(app: FastAPI, viewer: Callable[..., Any], airflow: AirflowPlace |
     def static(version: str, name: str) -> Response:
         found = asset(name) if version == VERSION else None
         if found is None:
-            raise HTTPException(404, "this page is of another version of the dashboard; reload it")
+            raise HTTPException(404, "this page is from another version of the dashboard; reload it")
         kept = {"Cache-Control": "private, max-age=31536000, immutable"}
         return Response(found, media_type=CONTENT_TYPES[name.rpartition(".")[2]], headers=kept)
 
@@ -214,12 +213,12 @@ def _add_samples(app: FastAPI, viewer: Callable[..., Any], dashboard: Dashboard)
         return _answer(request, snapshot, snapshot.body)
 
     @app.get("/api/crawl/{crawl}/samples/{name}")
-    def sample_picture(crawl: CrawlPath, name: str, may_see: Annotated[MaySee, Depends(viewer)]) -> Response:
+    def sample_image(crawl: CrawlPath, name: str, may_see: Annotated[MaySee, Depends(viewer)]) -> Response:
         _check(crawl, may_see)
         key, _, ending = name.partition(".")
-        found = dashboard.sheets.picture(crawl, key) if KEY.fullmatch(key) and ending == "webp" else None
+        found = dashboard.sheets.image(crawl, key) if KEY.fullmatch(key) and ending == "webp" else None
         if found is None:
-            raise HTTPException(404, "this sample is not shown any more; reload the samples")
+            raise HTTPException(404, "this sample is no longer shown; reload the samples")
         return Response(found, media_type="image/webp", headers={"Cache-Control": "private, max-age=900"})
 
 
@@ -233,9 +232,9 @@ def _json(document: dict[str, Any], status: int = 200) -> Response:
 
 
 def _answer(request: Request, snapshot: Snapshot, body: bytes) -> Response:
-    """The document, or 304 when the asker has it; a header says how old what it tells is."""
+    """Return the document, or 304 if the client has it; a header gives the age of its data."""
     headers = {"ETag": snapshot.etag, "X-Age": f"{snapshot.age_s:.0f}"}
-    # A proxy that compresses makes it a weak one.
+    # A compressing proxy turns the ETag into a weak one.
     if request.headers.get("if-none-match", "").removeprefix("W/") == snapshot.etag:
         return Response(status_code=304, headers=headers)
     return Response(body, media_type="application/json", headers=headers)

@@ -1,4 +1,4 @@
-"""The pages' templates, and the scripts and styles they load, which carry a hash in their address."""
+"""The pages' templates, and their scripts and styles, which have a hash in their URL."""
 
 import hashlib
 from functools import cache
@@ -12,17 +12,17 @@ CONTENT_TYPES = {"css": "text/css", "js": "text/javascript", "svg": "image/svg+x
 _ASSETS = {
     path.name: path.read_bytes() for path in sorted(_STATIC.iterdir()) if path.suffix[1:] in CONTENT_TYPES
 }
-# Browsers keep them for ever; other contents have another address.
+# Browsers cache them without expiry; changed content has another URL.
 VERSION = hashlib.sha256(b"\0".join(_ASSETS.values())).hexdigest()[:12]
 
 
 def asset(name: str) -> bytes | None:
-    """A script or style; None for any other name."""
+    """Return a script or style; None for any other name."""
     return _ASSETS.get(name)
 
 
 def page(name: str, **values: str) -> str:
-    """A page of the templates folder, escaped."""
+    """Render a page from the templates folder, with values escaped."""
     return _environment().get_template(f"{name}.html.j2").render(version=VERSION, **values)
 
 

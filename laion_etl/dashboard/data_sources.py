@@ -1,4 +1,4 @@
-"""Where the dashboard looks: the store and the database of the settings, opened anew for each look."""
+"""The data sources of the dashboard: the configured store and database, reopened for each read."""
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -14,7 +14,7 @@ _STATEMENT_TIMEOUT_S = 15.0
 
 @dataclass(slots=True)
 class Sources:
-    """`load` gives the settings of now, `url` the database they mean, '' for the embedded one.
+    """`load` returns the current settings, `url` their database, '' for the embedded one.
 
     Nothing is migrated or written: the role laion_reader is enough.
     """
@@ -26,16 +26,16 @@ class Sources:
     _lock: Lock = field(default_factory=Lock)
 
     def store(self) -> Store:
-        """The store; raises SettingsError or StorageError."""
+        """Open the store. Raises SettingsError or StorageError."""
         return open_store(self.load().store_uri)
 
     def max_pixels(self) -> int:
-        """The largest picture that may be decoded."""
+        """Return the size limit of images that may be decoded."""
         return self.load().clip.max_pixels
 
     @contextmanager
     def database(self) -> Iterator[Database]:
-        """A connection for one look. A lost one is no reason to wait: the next look comes soon."""
+        """Open a short-lived connection without retries: the page polls again in seconds."""
         settings = self.load()
         patience = replace(settings.database, retry_for_s=0.0, statement_timeout_s=_STATEMENT_TIMEOUT_S)
         database = Database(self.url(settings) or self._embedded_server(settings), patience)
@@ -45,7 +45,7 @@ class Sources:
             database.close()
 
     def close(self) -> None:
-        """Lets the embedded server go, if it was needed."""
+        """Release the embedded server, if it was used."""
         with self._lock:
             self._embedded.close()
             self._embedded_url = ""

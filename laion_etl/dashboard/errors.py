@@ -1,4 +1,4 @@
-"""What is said when a place does not answer: a word for which one it is, and its own message."""
+"""Errors shown on a page while the store or the database is unavailable: the source and its message."""
 
 import psycopg
 
@@ -8,7 +8,7 @@ Problem = dict[str, str]
 
 
 def problem(what: str, error: LaionEtlError) -> Problem:
-    """A database without tables is a new one, and no failure."""
+    """Describe an error; a database without tables is new, which is not a failure."""
     if isinstance(error.__cause__, psycopg.errors.UndefinedTable):
         return {"what": "schema", "message": ""}
     return {"what": what, "message": str(error)}

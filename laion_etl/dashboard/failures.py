@@ -1,4 +1,4 @@
-"""What is broken now: failures listed in the store and batches parked in Postgres, grouped by cause."""
+"""Current failures: units listed in the store and batches parked in Postgres, grouped by cause."""
 
 import json
 import re
@@ -12,15 +12,15 @@ from laion_etl.core.causes import cause_of
 from laion_etl.core.errors import StorageError
 from laion_etl.io.storage import Store
 
-_MOST_READ = 400
-_MOST_CAUSES = 40
+_MAX_READ = 400
+_MAX_CAUSES = 40
 _UNITS_SHOWN = 12
 _PARTITION = re.compile(r"partition (\d{1,9})")
 
 
 @dataclass(frozen=True, slots=True)
 class Trouble:
-    """A unit that failed or is late, as its alert says; `unit` is like 'partition 3', `at` ISO 8601."""
+    """A failed or late unit, from its alert; `unit` is like 'partition 3', `at` ISO 8601."""
 
     kind: str
     stage: str
@@ -36,7 +36,7 @@ class Trouble:
 
 @dataclass(frozen=True, slots=True)
 class Affected:
-    """A unit with a cause, and the run and task in which it failed: the page asks Airflow about that."""
+    """A unit with a cause, and the run and task in which it failed, which the page looks up in Airflow."""
 
     unit: str
     run: str
@@ -46,7 +46,7 @@ class Affected:
 
 @dataclass(frozen=True, slots=True)
 class Cause:
-    """Failures of one stage that differ in numbers only; `units` has the latest of them first."""
+    """Failures of one stage that differ only in numbers; `units` has the latest first."""
 
     kind: str
     stage: str
@@ -58,36 +58,36 @@ class Cause:
 
 @dataclass(slots=True)
 class TroubleCache:
-    """What is unresolved of a crawl; a file is read again when it changes. For one thread."""
+    """The unresolved units of a crawl; a file is reread when it changes. For one thread."""
 
     crawl: str
     _kept: dict[str, tuple[str, Trouble | None]] = field(default_factory=dict)
 
     def troubles(self, store: Store) -> list[Trouble]:
-        """The newest first. Raises StorageError."""
-        marks = store.marks(unresolved_names(self.crawl), ".json")
-        wanted = [name for name, mark in marks.items() if self._kept.get(name, ("",))[0] != mark]
-        for name in self._kept.keys() - marks.keys():
+        """Return the unresolved units, newest first. Raises StorageError."""
+        etags = store.marks(unresolved_names(self.crawl), ".json")
+        wanted = [name for name, etag in etags.items() if self._kept.get(name, ("",))[0] != etag]
+        for name in self._kept.keys() - etags.keys():
             del self._kept[name]
-        for name in wanted[:_MOST_READ]:
-            self._kept[name] = (marks[name], _read(name, store))
+        for name in wanted[:_MAX_READ]:
+            self._kept[name] = (etags[name], _read(name, store))
         known = [trouble for _, trouble in self._kept.values() if trouble is not None]
         return sorted(known, key=lambda trouble: trouble.at, reverse=True)
 
 
 def causes(troubles: Iterable[Trouble]) -> list[dict[str, Any]]:
-    """Failures before what is late, the most frequent cause first, as plain JSON values."""
+    """Group by cause: failures before late units, most frequent cause first, as plain JSON values."""
     groups: dict[tuple[str, str, str], list[Trouble]] = {}
     for trouble in troubles:
         key = (trouble.kind, trouble.stage, cause_of(trouble.reason))
         groups.setdefault(key, []).append(trouble)
     found = [_cause(group) for group in groups.values()]
     found.sort(key=lambda cause: (cause.kind, -cause.count, cause.stage, cause.reason))
-    return [asdict(cause) for cause in found[:_MOST_CAUSES]]
+    return [asdict(cause) for cause in found[:_MAX_CAUSES]]
 
 
 def failed_partitions(troubles: Iterable[Trouble]) -> set[tuple[str, int]]:
-    """Stage and number of the partitions that have failed."""
+    """Return stage and number of the failed partitions."""
     found = (
         (trouble, _PARTITION.fullmatch(trouble.unit)) for trouble in troubles if trouble.kind == "failed"
     )
@@ -95,7 +95,7 @@ def failed_partitions(troubles: Iterable[Trouble]) -> set[tuple[str, int]]:
 
 
 def parked_batch(batch: int, attempts: int, error: str, since: datetime) -> Trouble:
-    """A batch that was given up."""
+    """Describe a parked batch."""
     at = since.isoformat(timespec="seconds")
     return Trouble("failed", "download", f"batch {batch}", error, at, "", attempts, "", "", "")
 
@@ -108,7 +108,7 @@ def _cause(group: list[Trouble]) -> Cause:
 
 
 def _read(name: str, store: Store) -> Trouble | None:
-    """None for a file that cannot be read, or was removed since it was listed."""
+    """Read one file; None if it cannot be read or was removed since it was listed."""
     try:
         document = json.loads(store.read(name))
         alert = Alert.from_plain(document).cleaned()

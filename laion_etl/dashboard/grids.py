@@ -1,6 +1,6 @@
 """The grids of a crawl: a letter for the state of every partition and batch, and a digit for its duration.
 
-Thousands of cells travel as short strings; numbers as runs, [first, how many].
+Thousands of cells are encoded as short strings, and numbers as runs: [first, count].
 """
 
 from bisect import bisect_right
@@ -22,7 +22,7 @@ class Cell(StrEnum):
     LOADING = "g"
     LOADED = "l"
     PLANNED = "b"  # its pairs are cut into batches
-    HELD = "r"  # a worker is at it
+    HELD = "r"  # a worker holds it
     SILENT = "x"  # its worker's lease ran out
     FAILED = "f"
     DOWNLOADED = "d"
@@ -31,8 +31,8 @@ class Cell(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Grid:
-    """Cells in the order of their numbers. `depths`: how long each took, 0 to 4, '-' where nobody knows;
-    `edges`: the seconds at which a depth ends."""
+    """Cells in the order of their numbers. `depths`: how long each took, 0 to 4, '-' if unknown; `edges`: the
+    seconds at which a depth ends."""
 
     numbers: list[tuple[int, int]]
     states: str
@@ -40,7 +40,7 @@ class Grid:
     edges: tuple[float, ...] = ()
 
     def to_plain(self) -> dict[str, Any]:
-        """Plain JSON values."""
+        """Return plain JSON values."""
         return asdict(self)
 
 
@@ -49,10 +49,11 @@ def partition_grid(
     rows: Iterable[tuple[int, bool, bool]] | None,
     failed: Iterable[tuple[str, int]] = (),
 ) -> Grid:
-    """By the stats of parse and load, by Postgres (number, whether being loaded, whether planned), and by
-    what has failed (stage, number) and has not succeeded since, whatever an earlier run made of it.
+    """Build the grid from the stats of parse and load, from Postgres (number, whether it is being loaded,
+    whether it is planned), and from failures (stage, number) not resolved since, even if an earlier run
+    finished the partition.
 
-    Where Postgres answers, it alone says what is loaded; `rows` is None where it does not.
+    If Postgres is available it alone decides what is loaded; otherwise `rows` is None.
     """
     states: dict[int, Cell] = {}
     for stage, state in (("parse", Cell.PARSED), ("load", Cell.LOADED)):
@@ -62,14 +63,14 @@ def partition_grid(
         known = Cell.PLANNED if planned else Cell.LOADED
         states[number] = Cell.LOADING if loading else known
     for _, number in failed:
-        if states.get(number) is not Cell.LOADING:  # else it is being tried again
+        if states.get(number) is not Cell.LOADING:  # otherwise it is being retried
             states[number] = Cell.FAILED
     numbers = sorted(states)
     return Grid(runs(numbers), "".join(states[number].value for number in numbers))
 
 
 def batch_grid(rows: Sequence[tuple[int, str, bool, float | None]], scored: Iterable[StageStats]) -> Grid:
-    """By Postgres: number, state, whether the lease ran out, seconds it took; and by what is scored."""
+    """Build the grid from Postgres (number, state, lease expired or not, seconds taken) and score stats."""
     done = finished_numbers(scored)
     seconds = [row[3] for row in rows]
     edges = _edges([s for s in seconds if s is not None])
@@ -84,7 +85,7 @@ def batch_grid(rows: Sequence[tuple[int, str, bool, float | None]], scored: Iter
 
 
 def batch_grid_of_store(stats: Mapping[str, Sequence[StageStats]]) -> Grid:
-    """By the store alone, for when Postgres is away."""
+    """Build the grid from the store alone, if Postgres is unavailable."""
     planned = {int(n) for unit in stats["plan"] for n in unit.details.get("batches", ())}
     fetched, scored = finished_numbers(stats["download"]), finished_numbers(stats["score"])
     numbers = sorted(planned | fetched | scored)
@@ -95,12 +96,12 @@ def batch_grid_of_store(stats: Mapping[str, Sequence[StageStats]]) -> Grid:
 
 
 def finished_numbers(units: Iterable[StageStats]) -> set[int]:
-    """Numbers of the partitions or batches that stats are of."""
+    """Return the numbers of the partitions or batches that have stats."""
     return {number for unit in units if (number := _number(unit.unit)) is not None}
 
 
 def runs(numbers: Sequence[int]) -> list[tuple[int, int]]:
-    """Ascending numbers as runs: [3, 4, 5, 9] is [(3, 3), (9, 1)]."""
+    """Encode ascending numbers as runs: [3, 4, 5, 9] is [(3, 3), (9, 1)]."""
     found: list[tuple[int, int]] = []
     for number in numbers:
         if found and number == sum(found[-1]):
@@ -119,7 +120,7 @@ def _batch_cell(state: str, *, silent: bool, scored: bool) -> str:
 
 
 def _edges(seconds: list[float]) -> list[float]:
-    """Four edges between five depths: equal steps from the quick to the slow, outliers left aside."""
+    """Return four edges between five depths: equal steps from fast to slow, without outliers."""
     if not seconds:
         return []
     ordered = sorted(seconds)

@@ -1,6 +1,6 @@
-"""The document behind the overview: a row for every crawl that Postgres or the store knows.
+"""The document behind the overview: a row for every crawl in Postgres or the store.
 
-`stage` is how far it has come, `state` the same unless something of it has failed and not succeeded since.
+`stage` is the furthest stage reached; `state` is the same, or `failed` if a unit has an unresolved failure.
 """
 
 from typing import Any
@@ -11,14 +11,14 @@ from laion_etl.core.errors import LaionEtlError
 from laion_etl.crawl import known_crawls
 from laion_etl.dashboard.data_sources import Sources
 from laion_etl.dashboard.errors import Problem, problem
-from laion_etl.dashboard.published import Published
+from laion_etl.dashboard.published import PublishedDatasets
 from laion_etl.report.crawl_status import crawls_to_plain
 
 _FOLDERS = ("pairs", "load", "shards", "scored")
 
 
-def overview_document(sources: Sources, published_in: Published) -> dict[str, Any]:
-    """Plain JSON values; what is away is named in `problems`."""
+def overview_document(sources: Sources, published_in: PublishedDatasets) -> dict[str, Any]:
+    """Return plain JSON values; unavailable sources are listed in `problems`."""
     problems: list[Problem] = []
     rows: dict[str, dict[str, Any]] = {}
     try:
@@ -37,7 +37,7 @@ def overview_document(sources: Sources, published_in: Published) -> dict[str, An
     except LaionEtlError as error:
         problems.append(problem("store", error))
     crawls = set(rows).union(published, *folders.values())
-    crawls |= failed & _known(sources, problems)  # other DAGs fail, too
+    crawls |= failed & _known(sources, problems)  # alerts of other DAGs are not about a crawl
     return {
         "problems": problems,
         "crawls": [
@@ -49,7 +49,7 @@ def overview_document(sources: Sources, published_in: Published) -> dict[str, An
 
 
 def _known(sources: Sources, problems: list[Problem]) -> set[str]:
-    """The crawls that there are: one that failed at its start has no data yet."""
+    """Return the known crawls: one that failed at its start has no data yet."""
     try:
         return {crawl.id for crawl in known_crawls(sources.load())}
     except LaionEtlError as error:
@@ -74,7 +74,7 @@ def _row(
 
 
 def _state(load: dict[str, Any] | None, queue: dict[str, Any] | None, folders: set[str]) -> str:
-    """The furthest stage that the dump has come to."""
+    """Return the furthest stage that the crawl has reached."""
     batches = queue["batches"] if queue else 0
     if batches and queue is not None:
         if queue["done"] + queue["failed"] < batches:

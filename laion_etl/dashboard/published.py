@@ -1,4 +1,4 @@
-"""What is published: which crawls the current version of every dataset holds."""
+"""The published datasets: which crawls the current version of each one contains."""
 
 from dataclasses import dataclass, field
 
@@ -9,14 +9,14 @@ from laion_etl.io.storage import Store
 
 
 @dataclass(slots=True)
-class Published:
-    """Manifests, which may be long, read again when a dataset has another version. Threads may share it: at
-    worst something is read twice."""
+class PublishedDatasets:
+    """Cache of manifests, which may be long; reread when a dataset has another version. Threads may share it:
+    at worst a manifest is read twice."""
 
     _known: dict[str, tuple[bytes, Manifest]] = field(default_factory=dict)
 
     def crawls(self, store: Store) -> dict[str, str]:
-        """The crawls in datasets, each with a dataset that has it. Raises StorageError or InputError."""
+        """Return the published crawls, each with a dataset that has it. Raises StorageError or InputError."""
         return {
             part.crawl: manifest.release.name
             for manifest in self._manifests(store)
@@ -24,7 +24,7 @@ class Published:
         }
 
     def stats(self, crawl: str, store: Store) -> list[StageStats]:
-        """The stats of publishing a crawl, in the dataset that has most of it; none where it is in none."""
+        """Return a crawl's publish stats from the dataset with the most rows of it; empty if unpublished."""
         found = [
             store.read_stats(Release(manifest.release.name, part.version).file(STATS))
             for manifest in self._manifests(store)

@@ -1,4 +1,4 @@
-"""The dashboard alone, without Airflow: on loopback, for whoever is on this machine."""
+"""Serves the dashboard without Airflow, on loopback, for all users of this machine."""
 
 import socket
 from collections.abc import Callable
@@ -17,7 +17,7 @@ _LOOPBACK = ("127.0.0.1", "localhost")
 
 
 def serve(port: int, console: Console) -> None:
-    """Serves until Ctrl-C or SIGTERM. Raises SettingsError when the port is taken."""
+    """Serve until Ctrl-C or SIGTERM. Raises SettingsError if the port is in use."""
     load_settings()
     with socket.socket() as listener:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -25,7 +25,7 @@ def serve(port: int, console: Console) -> None:
             listener.bind(("127.0.0.1", port))
         except OSError as error:
             raise SettingsError(
-                f"port {port} can't be listened on ({error}); choose another, --port"
+                f"cannot bind port {port}: {error}; choose another one with --port"
             ) from error
         console.print(f"dashboard: http://127.0.0.1:{listener.getsockname()[1]}/", highlight=False)
         app = dashboard_app(Sources(load_settings), local_viewer)
@@ -33,7 +33,7 @@ def serve(port: int, console: Console) -> None:
 
 
 def local_viewer(host: Annotated[str, Header()] = "") -> Callable[[str], bool]:
-    """Everybody on this machine, but no page of a stranger that has its name resolve to this machine."""
+    """Allow users of this machine, but not a web page whose host name resolves to it (DNS rebinding)."""
     if host.rpartition(":")[0] not in _LOOPBACK:
         raise HTTPException(421, "this dashboard is served as 127.0.0.1 only")
     return lambda _: True

@@ -1,8 +1,8 @@
-"""Snapshots: JSON made in the background, kept for some seconds, and given to everybody who asks.
+"""Snapshots: JSON documents built in the background, cached for a few seconds and shared by all clients.
 
-However many people look, however large a dump is, a document is made by one thread at a time and at most
-once in its maximal age, and only while somebody looks. Who asks gets the last one at once, or waits a
-moment for the first; a slow store or database makes a page older, never slower.
+Whatever the number of clients and the size of the crawl, a document is built by one thread at a time, at most
+once per maximum age, and only while it is requested. A request gets the latest document immediately, or waits
+briefly for the first one; a slow store or database makes a page older, never slower.
 """
 
 import hashlib
@@ -18,15 +18,15 @@ from typing import Any
 
 log = logging.getLogger(__name__)
 
-_MOST_KEPT = 12
+_MAX_KEPT = 12
 _THREADS = 2
-# A document that took long to make is made less often.
+# A document that takes long to build is built less often.
 _REST_FACTOR = 5.0
 
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """A document as it goes over the wire."""
+    """A document as it is sent."""
 
     body: bytes
     etag: str
@@ -46,7 +46,7 @@ class _Entry:
 
 @dataclass(slots=True)
 class Snapshots:
-    """Documents by key; the least asked for is forgotten."""
+    """Documents by key; the least recently used one is dropped."""
 
     max_age_s: float = 5.0
     _entries: "OrderedDict[str, _Entry]" = field(default_factory=OrderedDict)
@@ -56,9 +56,9 @@ class Snapshots:
     )
 
     def get(self, key: str, make: Callable[[], dict[str, Any]], patience_s: float) -> Snapshot | None:
-        """The latest snapshot; None when the first is not ready after `patience_s`.
+        """Return the latest snapshot; None if the first one is not ready after `patience_s`.
 
-        What `make` raises is raised here, once, to whoever asks next.
+        An exception of `make` is raised here, once, in the next call.
         """
         with self._lock:
             entry = self._entry(key)
@@ -71,7 +71,7 @@ class Snapshots:
         return self._settled(entry, making)
 
     def close(self) -> None:
-        """Starts nothing more."""
+        """Shut down; no new document is started."""
         self._pool.shutdown(wait=False, cancel_futures=True)
 
     def _settled(self, entry: _Entry, making: "Future[Snapshot]") -> Snapshot | None:
@@ -89,7 +89,7 @@ class Snapshots:
     def _entry(self, key: str) -> _Entry:
         entry = self._entries.setdefault(key, _Entry())
         self._entries.move_to_end(key)
-        while len(self._entries) > _MOST_KEPT:
+        while len(self._entries) > _MAX_KEPT:
             self._entries.popitem(last=False)
         return entry
 

@@ -1,6 +1,6 @@
-"""The stats files of a crawl, each read once: later looks list the store and read what is new or changed.
+"""Cache of a crawl's stats files: each is read once; later calls list the store and read only changes.
 
-A dump leaves up to twenty thousand of them. They are kept without what no page shows, a kilobyte each.
+A crawl has up to twenty thousand of them. Only the details that pages show are kept, a kilobyte each.
 """
 
 from collections.abc import Iterable, Mapping
@@ -18,7 +18,7 @@ _KEPT_DETAILS = ("records", "batches")
 
 @dataclass(slots=True)
 class StatsCache:
-    """For one crawl and one thread; `read` and `of` may be looked at from others."""
+    """For one crawl and one thread; other threads may read `read` and `of`, the progress."""
 
     crawl: str
     read: int = 0
@@ -27,27 +27,27 @@ class StatsCache:
     _kept: dict[str, tuple[str, StageStats]] = field(default_factory=dict)
 
     def stats(self, store: Store) -> dict[str, list[StageStats]]:
-        """The stats of the finished units of all stages but publish, as they are now. Raises StorageError.
+        """Return the current stats of finished units of all stages except publish. Raises StorageError.
 
-        Files that are no stats are left out and named in `broken`.
+        Files that are not valid stats are left out and listed in `broken`.
         """
         stages: dict[str, list[str]] = {}
-        marks: dict[str, str] = {}
+        etags: dict[str, str] = {}
         for stage, place, pattern in STATS_FILES:
             folder = place.format(crawl=self.crawl)
             found = store.marks(folder, ".json")
             names = [name for name in sorted(found) if pattern.match(name.removeprefix(f"{folder}/"))]
             stages[stage] = names
-            marks |= {name: found[name] for name in names}
-        self._update(marks, store)
-        return {stage: self._of(names) for stage, names in stages.items()}
+            etags |= {name: found[name] for name in names}
+        self._update(etags, store)
+        return {stage: self._get(names) for stage, names in stages.items()}
 
-    def _of(self, names: Iterable[str]) -> list[StageStats]:
+    def _get(self, names: Iterable[str]) -> list[StageStats]:
         return [self._kept[name][1] for name in names if name in self._kept]
 
-    def _update(self, marks: Mapping[str, str], store: Store) -> None:
-        wanted = [name for name, mark in marks.items() if self._kept.get(name, ("",))[0] != mark]
-        for name in self._kept.keys() - marks.keys():
+    def _update(self, etags: Mapping[str, str], store: Store) -> None:
+        wanted = [name for name, etag in etags.items() if self._kept.get(name, ("",))[0] != etag]
+        for name in self._kept.keys() - etags.keys():
             del self._kept[name]
         self.read, self.of = 0, len(wanted)
         broken = []
@@ -55,7 +55,7 @@ class StatsCache:
             for name, found in zip(wanted, pool.map(lambda name: _read(name, store), wanted), strict=True):
                 self.read += 1
                 if isinstance(found, StageStats):
-                    self._kept[name] = (marks[name], found)
+                    self._kept[name] = (etags[name], found)
                 else:
                     self._kept.pop(name, None)
                     broken.append(found)
@@ -63,7 +63,7 @@ class StatsCache:
 
 
 def _read(name: str, store: Store) -> StageStats | str:
-    """The stats, or what is wrong with them."""
+    """Return the stats, or the error message."""
     try:
         stats = store.read_stats(name)
     except StorageError as error:

@@ -1,4 +1,4 @@
-"""What a side panel tells of one partition or batch: its stats files, and its row in Postgres."""
+"""The documents behind a side panel: a partition's or batch's stats files, and its row in Postgres."""
 
 from contextlib import suppress
 from typing import Any
@@ -10,11 +10,11 @@ from laion_etl.core.stage_stats import StageStats
 from laion_etl.dashboard.data_sources import Sources
 from laion_etl.io.storage import Store
 
-_MOST_DAMAGES = 5
+_MAX_DAMAGES = 5
 
 
 def partition_document(crawl: str, number: int, sources: Sources) -> dict[str, Any]:
-    """Parse and load of a partition; raises StorageError when the store is away."""
+    """Return parse and load of a partition. Raises StorageError if the store is unavailable."""
     store = sources.store()
     name = partition_name(number)
     parsed = _stats(f"pairs/{crawl}/{name}.json", store)
@@ -23,7 +23,7 @@ def partition_document(crawl: str, number: int, sources: Sources) -> dict[str, A
     if parsed is not None:
         facts = [("WAT files", parsed.details.get("wat_files")), ("bytes of pairs", _bytes(parsed))]
         damaged = parsed.details.get("damaged") or ()
-        facts += [("damaged", str(place)) for place in list(damaged)[:_MOST_DAMAGES]]
+        facts += [("damaged", str(place)) for place in list(damaged)[:_MAX_DAMAGES]]
     return {
         "number": number,
         "stages": [_stage(stats) for stats in (parsed, loaded) if stats is not None],
@@ -35,7 +35,7 @@ def partition_document(crawl: str, number: int, sources: Sources) -> dict[str, A
 
 
 def batch_document(crawl: str, number: int, sources: Sources) -> dict[str, Any]:
-    """Download and score of a batch; raises StorageError or DatabaseError when neither place answers."""
+    """Return download and score of a batch. Raises StorageError if the store is unavailable."""
     store = sources.store()
     fetched = _stats(f"{shard_stem(crawl, number)}_stats.json", store)
     scored = _stats(f"{scored_stem(crawl, number)}_stats.json", store)
@@ -66,7 +66,7 @@ def _queue_facts(crawl: str, number: int, sources: Sources) -> list[tuple[str, A
 
 
 def _network_facts(network: Any) -> list[tuple[str, Any]]:
-    """Numbers and the diagnosis in plain words."""
+    """Return the network numbers and the diagnosis."""
     if not isinstance(network, dict):
         return []
     plain = {name: value for name, value in network.items() if isinstance(value, int | float | str)}
@@ -87,7 +87,7 @@ def _stage(stats: StageStats) -> dict[str, Any]:
 def _stats(name: str, store: Store) -> StageStats | None:
     if not store.exists(name):
         return None
-    with suppress(StorageError):  # a broken file is named on the page itself
+    with suppress(StorageError):  # a broken file is listed on the page itself
         return store.read_stats(name)
     return None
 

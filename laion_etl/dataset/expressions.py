@@ -1,10 +1,10 @@
 """Conditions of user-defined subsets: one SQL expression over the published columns, evaluated by DuckDB.
 
-An expression comes from settings, or from the manifest of a dataset that somebody else published, so it is
-not trusted: DuckDB parses it, and only then every node of what it parsed must be of a kind on the lists
-below. Refused are subqueries, other tables, windows, aggregates, parameters, and every function that is not
-named here: none of these reads files, asks the network, depends on time or chance, or makes long values. The
-connection that evaluates it has no access to files or the network, and its configuration is locked.
+An expression comes from settings, or from the manifest of a dataset that someone else published, so it is
+not trusted: DuckDB parses it, and every node of the syntax tree must be of a kind listed below. Subqueries,
+other tables, windows, aggregates, parameters and all other functions are refused. The listed functions do not
+read files, use the network, depend on time or chance, or build long values. The connection that evaluates it
+has no access to files or the network, and its configuration is locked.
 """
 
 import json
@@ -18,8 +18,8 @@ import pyarrow.compute as pc
 from laion_etl.core.errors import SettingsError
 from laion_etl.core.schemas import DATASET_SCHEMA
 
-_MOST_CHARS = 4_000
-# Sizes multiply to areas: 64 bits have room for those.
+_MAX_CHARS = 4_000
+# Products of sizes are areas, which need 64 bits.
 _WIDE = pa.schema([pa.field(f.name, pa.int64() if f.type == pa.int32() else f.type) for f in DATASET_SCHEMA])
 _COLUMNS = frozenset(name.lower() for name in DATASET_SCHEMA.names)
 _CLASSES = frozenset({"COLUMN_REF", "CONSTANT", "COMPARISON", "CONJUNCTION", "OPERATOR", "BETWEEN",
@@ -51,7 +51,7 @@ Node = dict[str, Any]
 
 
 class Condition:
-    """An expression that has been checked; raises SettingsError naming the subset and what is wrong."""
+    """A checked expression; raises SettingsError naming the subset and what is wrong."""
 
     def __init__(self, name: str, expression: str) -> None:
         self._name = name
@@ -60,10 +60,10 @@ class Condition:
         self.sql = self._checked(expression)
         kind = self._evaluate(DATASET_SCHEMA.empty_table()).type
         if kind != pa.bool_():
-            raise self._error(f"it gives {kind}, not true or false")
+            raise self._error(f"it evaluates to {kind}, not true or false")
 
     def selects(self, table: pa.Table) -> pa.ChunkedArray:
-        """Whether it holds, per row; where it can't be told (null, overflow ...) it does not."""
+        """Return whether each row satisfies it; an undefined result (null, overflow ...) counts as false."""
         return pc.fill_null(self._evaluate(table), False)
 
     def _evaluate(self, table: pa.Table) -> pa.ChunkedArray:
@@ -77,9 +77,9 @@ class Condition:
             self._database.unregister("published_rows")
 
     def _checked(self, expression: str) -> str:
-        """The expression as DuckDB writes it, without comments, once all of it is known to be harmless."""
-        if len(expression) > _MOST_CHARS:
-            raise self._error(f"it has over {_MOST_CHARS} characters")
+        """Return the expression as DuckDB formats it, without comments, if all its nodes are allowed."""
+        if len(expression) > _MAX_CHARS:
+            raise self._error(f"it has over {_MAX_CHARS} characters")
         parsed = self._parse(expression)
         if parsed.get("error"):
             raise self._error(str(parsed.get("error_message")).splitlines()[0])
@@ -92,7 +92,7 @@ class Condition:
         try:
             parsed: Node = json.loads(self._text("select json_serialize_sql(?)", f"SELECT {expression}"))
         except (duckdb.Error, ValueError, RecursionError) as error:
-            raise self._error(f"it can't be parsed ({type(error).__name__})") from error
+            raise self._error(f"it cannot be parsed ({type(error).__name__})") from error
         return parsed
 
     def _text(self, query: str, argument: str) -> str:
@@ -101,13 +101,13 @@ class Condition:
 
     def _error(self, wrong: str) -> SettingsError:
         return SettingsError(
-            f"the SQL expression of subset {self._name!r}: {wrong}; write one condition over the columns "
-            f"{', '.join(DATASET_SCHEMA.names)} (docs/formats.md)"
+            f"cannot use the SQL expression of subset {self._name!r}: {wrong}; write one condition over the "
+            f"columns {', '.join(DATASET_SCHEMA.names)} (docs/formats.md)"
         )
 
 
 def _only_expression(parsed: Node) -> Node:
-    """The one expression of a SELECT that has nothing else; a node that is refused where there is more."""
+    """Return the only expression of a bare SELECT; a node that will be refused if there is anything else."""
     nothing: Node = {"class": "more than one expression"}
     statements = parsed.get("statements", [])
     if len(statements) != 1:
@@ -122,7 +122,7 @@ def _only_expression(parsed: Node) -> Node:
 
 
 def _nodes(root: Node) -> Iterator[Node]:
-    """The expression and all in it; not by recursion, which deep nesting would break."""
+    """Yield all nodes of the expression; iterative, because deep nesting would break recursion."""
     waiting: list[Any] = [root]
     while waiting:
         value = waiting.pop()
@@ -137,7 +137,7 @@ def _nodes(root: Node) -> Iterator[Node]:
 
 
 def _refusal(node: Node) -> str:
-    """Why a node may not be there; '' when it may."""
+    """Return why a node is not allowed; '' if it is."""
     kind = node["class"]
     if kind not in _CLASSES:
         return f"{str(kind).lower()} is not allowed"

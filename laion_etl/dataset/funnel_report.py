@@ -1,4 +1,4 @@
-"""The funnel of a whole crawl, added up from the stats files that every stage leaves beside its output."""
+"""The funnel of a whole crawl, added up from the stats files that every stage writes next to its output."""
 
 import re
 from collections import Counter
@@ -25,7 +25,7 @@ STATS_FILES = (
 )
 STAGES = (*(stage for stage, _, _ in STATS_FILES), "publish")
 _VERSIONS_DEPTH = 3  # dataset/<name>/versions.json
-_READERS = 8  # stats files are small: reading them is waiting, on S3 above all
+_READERS = 8  # stats files are small: reading them is mostly waiting, above all on S3
 _REASONS_SHOWN = 4
 
 
@@ -46,7 +46,7 @@ class FunnelRow:
 
 @dataclass(frozen=True, slots=True)
 class CrawlFunnel:
-    """Rows of all stages in order (`units` 0: not started), and where their counts do not join up.
+    """Rows of all stages in order (`units` 0: not started), and where their counts do not add up.
 
     `records` counts WAT records on their way to pages; from `parse` on, the rows count image links.
     """
@@ -57,7 +57,7 @@ class CrawlFunnel:
     problems: tuple[str, ...]
 
     def row(self, stage: str) -> FunnelRow:
-        """The row of a stage; KeyError for an unknown one."""
+        """Return the row of a stage. Raises KeyError for an unknown one."""
         return {row.stage: row for row in self.rows}[stage]
 
     @property
@@ -70,11 +70,11 @@ class CrawlFunnel:
         return tuple(row for row in self.rows if row.started)
 
     def to_plain(self) -> dict[str, Any]:
-        """Plain JSON values."""
+        """Return plain JSON values."""
         return asdict(self)
 
     def as_table(self) -> Table:
-        """The funnel for the terminal, with notes on what does not join up below it."""
+        """Return the funnel for the terminal, with notes below it where counts do not add up."""
         return _table(self)
 
 
@@ -86,11 +86,11 @@ def crawl_funnel(store: Store, crawl: str, published: StageStats | None = None) 
     """
     stats = {stage: _read(store, folder.format(crawl=crawl), name) for stage, folder, name in STATS_FILES}
     published = published or _published(store, crawl)
-    return funnel_of(crawl, stats | {"publish": [published] if published else []})
+    return funnel_from_stats(crawl, stats | {"publish": [published] if published else []})
 
 
-def funnel_of(crawl: str, stats: Mapping[str, Sequence[StageStats]]) -> CrawlFunnel:
-    """The funnel by the stats of each stage's finished units."""
+def funnel_from_stats(crawl: str, stats: Mapping[str, Sequence[StageStats]]) -> CrawlFunnel:
+    """Build the funnel from the stats of each stage's finished units."""
     rows = tuple(_add_up(stage, stats[stage]) for stage in STAGES)
     return CrawlFunnel(crawl, _records(stats["parse"]), rows, tuple(_problems(rows)))
 
@@ -102,7 +102,7 @@ def _read(store: Store, folder: str, pattern: re.Pattern[str]) -> list[StageStat
 
 
 def _published(store: Store, crawl: str) -> StageStats | None:
-    """The publish stats of a crawl in the dataset that has most of it (research-safe has less)."""
+    """Return a crawl's publish stats from the dataset with the most rows of it (research-safe has fewer)."""
     names = [name.split("/") for name in store.list("dataset") if name.endswith(f"/{VERSIONS}")]
     found = [published_stats(parts[1], crawl, store) for parts in names if len(parts) == _VERSIONS_DEPTH]
     return max((stats for stats in found if stats), key=lambda stats: stats.kept, default=None)
@@ -137,9 +137,9 @@ def _ordered(counts: Counter[str]) -> dict[str, int]:
 
 
 def _problems(rows: Iterable[FunnelRow]) -> Iterable[str]:
-    """Where kept of a stage is not the input of the next; a crawl in progress has some.
+    """Yield where a stage's kept differs from the next stage's input; a crawl in progress has some.
 
-    Of a stage between two others that has left nothing (`forget` takes the stats of load) nothing is known.
+    A stage between two others that has no stats (`forget` deletes those of load) is not compared.
     """
     for before, after in pairwise(rows):
         if not (before.started and after.started):

@@ -1,7 +1,7 @@
-"""What manifest.json of a version says, read back: its parts (one per crawl) and its files.
+"""Reads manifest.json of a version: its parts (one per crawl) and its files.
 
-Files are named relative to the version's folder; those that an earlier version wrote begin with `../`. A
-manifest may come from elsewhere: names that lead out of the dataset's folder are refused.
+Files are named relative to the version's folder; those written by an earlier version begin with `../`. A
+manifest may come from an untrusted source: names that lead out of the dataset's folder are refused.
 """
 
 import hashlib
@@ -22,7 +22,7 @@ STATS = "_stats.json"
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class ManifestPart:
     """The rows of one crawl, and the version whose folder holds them."""
 
     crawl: str
@@ -40,18 +40,18 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """A version of a dataset as its manifest describes it; names of files are those in the store."""
+    """A version of a dataset as its manifest describes it; file names are names in the store."""
 
     release: Release
     document: Mapping[str, Any]
-    parts: tuple[Part, ...]
+    parts: tuple[ManifestPart, ...]
     files: tuple[DataFile, ...]
 
-    def part(self, crawl: str) -> Part | None:
+    def part(self, crawl: str) -> ManifestPart | None:
         return next((part for part in self.parts if part.crawl == crawl), None)
 
     def data_files(self, subset: str, crawl: str) -> list[DataFile]:
-        """The parquet files of a subset with the rows of a crawl, in order."""
+        """Return the parquet files of a subset that hold the rows of a crawl, in order."""
         return [file for file in self.files if (file.subset, file.crawl) == (subset, crawl)]
 
     @property
@@ -60,21 +60,23 @@ class Manifest:
 
 
 def read_manifest(dataset: str, version: Version, store: Store) -> Manifest:
-    """The manifest of a visible version; raises InputError when it is not the one that was made visible."""
+    """Read the manifest of a visible version. Raises InputError if it is not the committed one."""
     release = Release(dataset, version.version)
     name = release.file(NAME)
     data = store.read(name)
     if hashlib.sha256(data).hexdigest() != version.manifest.sha256:
-        raise InputError(f"{store.uri(name)} has other bytes than versions.json says; restore it")
+        raise InputError(
+            f"cannot read {store.uri(name)}: its SHA-256 is not the one in versions.json; restore it"
+        )
     return parse_manifest(release, data, store.uri(name))
 
 
 def parse_manifest(release: Release, data: bytes, uri: str) -> Manifest:
-    """What a manifest says; raises InputError when it is none."""
+    """Parse a manifest. Raises InputError if it is not one."""
     try:
         document = json.loads(data)
         parts = tuple(
-            Part(**{**part, "removals": tuple(part["removals"]), "models": tuple(part["models"])})
+            ManifestPart(**{**part, "removals": tuple(part["removals"]), "models": tuple(part["models"])})
             for part in document["parts"]
         )
         files = tuple(
@@ -84,24 +86,24 @@ def parse_manifest(release: Release, data: bytes, uri: str) -> Manifest:
             Release(release.name, part.version)
         return Manifest(release, document, parts, files)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise InputError(f"{uri} is no manifest ({error}); restore it") from error
+        raise InputError(f"cannot read {uri}: it is not a manifest ({error}); restore it") from error
 
 
 def current_manifest(dataset: str, store: Store) -> Manifest | None:
-    """The manifest of the current version, None when nothing is published."""
+    """Read the manifest of the current version; None if nothing is published."""
     current = read_versions(dataset, store).current
     return read_manifest(dataset, current, store) if current else None
 
 
 def published_part(dataset: str, crawl: str, store: Store) -> Release | None:
-    """Where the rows of a crawl are that the current version of a dataset has."""
+    """Return the version that holds the rows of a crawl listed in the dataset's current version."""
     manifest = current_manifest(dataset, store)
     part = manifest.part(crawl) if manifest else None
     return Release(dataset, part.version) if part else None
 
 
 def published_stats(dataset: str, crawl: str, store: Store) -> StageStats | None:
-    """The stats of publishing a crawl, as the current version has it."""
+    """Read the publish stats of a crawl in the current version."""
     release = published_part(dataset, crawl, store)
     return store.read_stats(release.file(STATS)) if release else None
 
@@ -109,10 +111,10 @@ def published_stats(dataset: str, crawl: str, store: Store) -> StageStats | None
 def _resolved(release: Release, name: str) -> str:
     found = posixpath.normpath(f"{release.folder}/{name}")
     if not found.startswith(f"{dataset_folder(release.name)}/"):
-        raise ValueError(f"{name!r} is outside of the dataset")
+        raise ValueError(f"{name!r} is outside the dataset")
     return found
 
 
 def relative_name(file: str, release: Release) -> str:
-    """The name of a file as the manifest of a version has it."""
+    """Return the name of a file as it is written in the manifest of a version."""
     return posixpath.relpath(file, release.folder)

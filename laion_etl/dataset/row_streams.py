@@ -1,4 +1,4 @@
-"""Published rows as streams in the order of SAMPLE_ID, and several such streams side by side."""
+"""Streams of published rows in the order of SAMPLE_ID, and merging of several such streams."""
 
 from collections.abc import Iterator, Sequence
 
@@ -16,47 +16,52 @@ ROWS_PER_READ = 16_384
 _NOTHING = DATASET_SCHEMA.empty_table()
 
 
-def ids_of(table: pa.Table) -> NDArray[np.int64]:
-    """SAMPLE_ID as numbers."""
+def sample_ids(table: pa.Table) -> NDArray[np.int64]:
+    """Return the column SAMPLE_ID as an int64 array."""
     return np.asarray(table["SAMPLE_ID"].to_numpy(), np.int64)
 
 
 def ascending(last: int, ids: NDArray[np.int64]) -> bool:
-    """Whether ids go on upwards from the last one before them."""
+    """Whether the ids ascend strictly, starting above `last`."""
     return ids.size == 0 or bool(ids[0] > last and np.all(np.diff(ids) > 0))
 
 
 def read_rows(files: Sequence[DataFile], store: Store) -> Iterator[pa.Table]:
-    """The rows of some files, one after the other; InputError for one that can't be read or has no order."""
+    """Yield the rows of files one after another. Raises InputError for an unreadable or unordered file."""
     last = -1
     for file in files:
         with store.open(file.name) as raw:
             try:
                 for batch in pq.ParquetFile(raw).iter_batches(ROWS_PER_READ):
                     table = pa.Table.from_batches([batch])
-                    if table.schema != DATASET_SCHEMA or not ascending(last, ids_of(table)):
-                        raise InputError(f"{store.uri(file.name)} is damaged; see `laion-etl verify`")
+                    if table.schema != DATASET_SCHEMA or not ascending(last, sample_ids(table)):
+                        raise InputError(
+                            f"cannot read {store.uri(file.name)}: wrong columns or rows out of order; "
+                            "run `laion-etl verify`"
+                        )
                     if table.num_rows:
-                        last = int(ids_of(table)[-1])
+                        last = int(sample_ids(table)[-1])
                     yield table
             except (pa.ArrowException, OSError) as error:
-                raise InputError(f"{store.uri(file.name)} can't be read ({error})") from error
+                raise InputError(
+                    f"cannot read {store.uri(file.name)}: {error}; run `laion-etl verify`"
+                ) from error
 
 
-def side_by_side(streams: Sequence[Iterator[pa.Table]]) -> Iterator[list[pa.Table]]:
-    """The rows of several streams cut at the same ids: one table per stream, again and again.
+def merge_by_id(streams: Sequence[Iterator[pa.Table]]) -> Iterator[list[pa.Table]]:
+    """Yield the rows of several streams cut at the same ids: one table per stream each time.
 
-    Rows with the same id come together, and no more than a read per stream is held.
+    Rows with the same id come in the same step, and at most one read per stream is held in memory.
     """
     heads: list[pa.Table | None] = [_next(stream) for stream in streams]
     while any(head is not None for head in heads):
-        bound = min(int(ids_of(head)[-1]) for head in heads if head is not None)
+        bound = min(int(sample_ids(head)[-1]) for head in heads if head is not None)
         window = []
         for place, head in enumerate(heads):
             if head is None:
                 window.append(_NOTHING)
                 continue
-            count = int(np.searchsorted(ids_of(head), bound, side="right"))
+            count = int(np.searchsorted(sample_ids(head), bound, side="right"))
             window.append(head.slice(0, count))
             rest = head.slice(count)
             heads[place] = rest if rest.num_rows else _next(streams[place])

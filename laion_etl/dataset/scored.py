@@ -1,4 +1,4 @@
-"""What the score stage left of a crawl: which batches are complete, and their rows as a stream."""
+"""Output of the score stage for a crawl: which batches are complete, and their rows as a stream."""
 
 import re
 from collections.abc import Iterator
@@ -31,9 +31,9 @@ class ScoredBatch:
 class ScoredCrawl:
     """The complete batches of a crawl, ascending.
 
-    `planned`: how many batches the plan has, None without a plan. `missing`: planned, not scored yet.
-    `unplanned`: scored, but in no plan any more (left of an earlier run); they are not read.
-    `partitions`: how many were to be loaded, None when nobody said; `missing_partitions`: those not loaded.
+    `planned`: number of batches in the plan, None without a plan. `missing`: planned, not scored yet.
+    `unplanned`: scored, but no longer in the plan (from an earlier run); they are not read.
+    `partitions`: number expected, None if unknown; `missing_partitions`: those not loaded.
     """
 
     crawl: str
@@ -50,16 +50,16 @@ class ScoredCrawl:
 
     @property
     def models(self) -> tuple[str, ...]:
-        """The CLIP models that scored it, ascending; more than one means scores that don't compare."""
+        """The CLIP models that scored it, sorted; scores of different models are not comparable."""
         return tuple(sorted({batch.model for batch in self.batches if batch.model}))
 
     def shard_name(self, batch: int, suffix: str) -> str:
-        """Name in the store of a file of a scored batch, such as its `.tar`."""
+        """Return the name in the store of a file of a scored batch, such as its `.tar`."""
         return scored_stem(self.crawl, batch) + suffix
 
 
 def find_scored(crawl: str, store: Store) -> ScoredCrawl:
-    """The batches of a crawl that can be published; raises InputError when there is none."""
+    """Find the batches of a crawl that can be published. Raises InputError if there are none."""
     folder = f"scored/{crawl}"
     found = {}
     for name in store.list(folder):
@@ -71,7 +71,8 @@ def find_scored(crawl: str, store: Store) -> ScoredCrawl:
     batches = tuple(found[number] for number in sorted(wanted & set(found)))
     if not batches:
         raise InputError(
-            f"no scored batch of {crawl} in {store.uri(folder)}; run `laion-etl score --crawl {crawl}` first"
+            f"cannot find a scored batch of {crawl}: {store.uri(folder)} has none; run `laion-etl score "
+            f"--crawl {crawl}` first"
         )
     return ScoredCrawl(
         crawl,
@@ -97,10 +98,10 @@ def _planned(crawl: str, store: Store) -> set[int] | None:
 
 
 def read_batch(scored: ScoredCrawl, batch: ScoredBatch, store: Store) -> Iterator[pa.RecordBatch]:
-    """The rows of a scored batch, kept and rejected, in key order, a few thousand at a time.
+    """Yield the rows of a scored batch, kept and rejected, in key order, a few thousand at a time.
 
-    Raises InputError when the file is not what its stats say it is, or its keys are not ascending keys of
-    this batch (the ids of the dataset are made of them).
+    Raises InputError if the file does not match its stats, or its keys are not ascending keys of this batch
+    (the dataset's ids are made from them).
     """
     name = scored.shard_name(batch.number, ".parquet")
     advice = f"delete {store.uri(scored.shard_name(batch.number, '_stats.json'))} and score the batch again"
@@ -109,20 +110,26 @@ def read_batch(scored: ScoredCrawl, batch: ScoredBatch, store: Store) -> Iterato
         try:
             parquet = pq.ParquetFile(file)
             if not parquet.schema_arrow.equals(SCORED_SCHEMA):
-                raise InputError(f"{store.uri(name)} does not have the columns of a scored shard; {advice}")
+                raise InputError(
+                    f"cannot read {store.uri(name)}: it does not have the columns of a scored shard; {advice}"
+                )
             for rows in parquet.iter_batches(_ROWS_PER_READ):
                 kept += rows.column("reason").null_count
                 if not _ascending(last, rows, batch_name(batch.number)):
-                    raise InputError(f"{store.uri(name)} has keys out of order or of other batches; {advice}")
+                    raise InputError(
+                        f"cannot read {store.uri(name)}: keys are out of order or of other batches; {advice}"
+                    )
                 last = rows.column("key")[-1].as_py()
                 yield rows
         except (pa.ArrowException, OSError) as error:
-            raise InputError(f"{store.uri(name)} can't be read ({error}); {advice}") from error
+            raise InputError(f"cannot read {store.uri(name)}: {error}; {advice}") from error
     if kept != batch.kept:
-        raise InputError(f"{store.uri(name)} keeps {kept} rows, its stats say {batch.kept}; {advice}")
+        raise InputError(
+            f"cannot read {store.uri(name)}: it keeps {kept} rows, its stats say {batch.kept}; {advice}"
+        )
 
 
 def _ascending(last: str, rows: pa.RecordBatch, prefix: str) -> bool:
-    """Whether the keys go on upwards from the last one and have the prefix."""
+    """Whether the keys ascend strictly, starting above `last`, and have the prefix."""
     keys = [last, *rows.column("key").to_pylist()]
     return all(one < other for one, other in pairwise(keys)) and keys[-1].startswith(prefix)

@@ -1,11 +1,11 @@
 """The subsets of a dataset: which row belongs where, in LAION-5B's columns, and their parquet files.
 
-What the columns mean where the name does not say it:
+Columns whose name does not explain them:
 - SAMPLE_ID is the key of the sample as a number, unique over all crawls of one database.
 - hash is the first 8 bytes of the pair's MD5 (url + alt) as a big-endian signed integer.
 - WIDTH and HEIGHT are those of the image as it was fetched, before any scaling.
-- LANGUAGE is the code from CLD3; 'nolang' where it found none to rely on, the name LAION-5B gives
-  that set (the pipeline's own files have '').
+- LANGUAGE is the code from CLD3, or 'nolang' if no language is reliable, as LAION-5B names that set
+  (the pipeline's own files have '').
 """
 
 from collections.abc import Callable, Sequence
@@ -28,7 +28,7 @@ NO_LANGUAGE = "nolang"
 SUBSET_HIGH_RESOLUTION = "laion-high-resolution"
 SUBSET_AESTHETIC = "laion-aesthetic"
 LANGUAGE_SUBSETS = (SUBSET_EN, SUBSET_MULTI, SUBSET_NOLANG)
-ROWS_PER_GROUP = 32_768  # as many rows of every subset are the memory that publishing takes
+ROWS_PER_GROUP = 32_768  # publishing holds up to this many rows of every subset in memory
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +42,7 @@ class Subset:
 
 @dataclass(frozen=True, slots=True)
 class DataFile:
-    """A finished file of a dataset; `rows` is None for what is not parquet, `crawl` '' for what all share."""
+    """A finished file of a dataset; `rows` is None unless parquet, `crawl` is "" if all crawls share it."""
 
     name: str
     subset: str
@@ -53,9 +53,9 @@ class DataFile:
 
 
 def subsets(settings: PublishSettings) -> tuple[Subset, ...]:
-    """The language subsets, which share no row and hold all, the overlapping ones, and those of settings.
+    """Return the language subsets (disjoint, together all rows), the overlapping ones, and the user's own.
 
-    Raises SettingsError for an expression that can't be used.
+    Raises SettingsError for an invalid expression.
     """
     side, score = settings.high_resolution_px, settings.aesthetic_min
     return (
@@ -90,9 +90,9 @@ def _in_another_language(table: pa.Table) -> pa.ChunkedArray:
 
 
 def published_rows(rows: pa.RecordBatch, crawl: str) -> pa.Table:
-    """The kept rows of a scored batch in LAION-5B's columns.
+    """Return the kept rows of a scored batch in LAION-5B's columns.
 
-    Raises InputError when a kept row lacks what every published row must have.
+    Raises InputError if a kept row lacks a required value.
     """
     kept = pa.Table.from_batches([rows]).filter(pc.field("reason").is_null())
     language = kept["language"]
@@ -114,7 +114,7 @@ def published_rows(rows: pa.RecordBatch, crawl: str) -> pa.Table:
     }
     for field in DATASET_SCHEMA:
         if not field.nullable and columns[field.name].null_count:
-            raise InputError(f"a kept row of {crawl} has no {field.name}; score the crawl again")
+            raise InputError(f"cannot publish {crawl}: a kept row has no {field.name}; score the crawl again")
     return pa.table(columns, schema=DATASET_SCHEMA)
 
 
@@ -158,7 +158,7 @@ class SubsetWriter(AbstractContextManager["SubsetWriter"]):
         self._end_file()
 
     def add(self, table: pa.Table) -> None:
-        """Takes the rows of a table (DATASET_SCHEMA) that belong to the subset."""
+        """Add the rows of a table (DATASET_SCHEMA) that belong to the subset."""
         chosen = table.filter(self._subset.selects(table))
         if not chosen.num_rows:
             return
@@ -202,5 +202,5 @@ class SubsetWriter(AbstractContextManager["SubsetWriter"]):
 
 
 def count_rows(chosen: Sequence[Subset], table: pa.Table) -> dict[str, int]:
-    """Rows of a table in each subset."""
+    """Count the rows of a table in each subset."""
     return {subset.name: pc.sum(subset.selects(table)).as_py() or 0 for subset in chosen}

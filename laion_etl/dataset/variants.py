@@ -1,8 +1,8 @@
-"""Variants of a dataset, as Re-LAION-5B has them: research, all that passed, and research-safe.
+"""Variants of a dataset, as in Re-LAION-5B: research (all rows that passed) and research-safe.
 
-What is suspected to be illegal is in neither: scoring drops it before there is anything to publish, and
-blocklists and removal requests hold for both. research-safe is a dataset of its own, without what is
-tagged unsafe, and without what nobody tagged.
+Suspected illegal content is in neither: scoring drops it before publishing, and blocklists and removal
+requests apply to both. research-safe is a separate dataset, without rows that are tagged unsafe or not
+tagged at all.
 """
 
 import pyarrow as pa
@@ -27,14 +27,17 @@ def is_unsafe(reason: str) -> bool:
 
 
 def dataset_name(name: str, variant: str) -> str:
-    """The dataset of a variant; raises SettingsError for one that does not exist."""
+    """Return the dataset name of a variant. Raises SettingsError for an unknown variant."""
     if variant not in VARIANTS:
-        raise SettingsError(f"LAION_ETL_PUBLISH_VARIANTS: {variant!r} is none of {', '.join(VARIANTS)}")
+        raise SettingsError(
+            f"cannot use LAION_ETL_PUBLISH_VARIANTS: unknown variant {variant!r}; choose from "
+            f"{', '.join(VARIANTS)}"
+        )
     return name if variant == RESEARCH else f"{name}-{variant}"
 
 
 def unsafe_reasons(rows: pa.RecordBatch, settings: PublishSettings) -> pa.Array:
-    """Why a scored row is not in research-safe, per row; null where it is."""
+    """Return why each scored row is left out of research-safe; null for rows that are in it."""
     tag, punsafe = rows.column("nsfw_tag"), rows.column("punsafe")
     reasons = pc.if_else(pc.fill_null(pc.greater(punsafe, settings.safe_max_punsafe), False), PUNSAFE, None)
     for name in settings.safe_leaves_out:

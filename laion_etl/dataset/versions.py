@@ -1,11 +1,11 @@
-"""versions.json of a dataset: which of its versions are visible; the one that is listed last is current.
+"""versions.json of a dataset: which of its versions are visible; the one listed last is current.
 
-A version's folder is filled first, versions.json is replaced last, in one atomic write. A version that is
-listed is never written to again, but for its report page; whatever lies in a folder that is not listed is
-what a killed attempt left, and the next one overwrites it. So readers see one whole version or another.
+A version's folder is filled first, versions.json is replaced last, in one atomic write. A listed version is
+never written to again, except its report; files in an unlisted folder are left over from a killed attempt,
+and the next attempt overwrites them. So readers always see one complete version.
 
-Many crawls may be published into a dataset at once: whoever finds that the file was written since it was read
-describes its version anew, beside what the dataset has by then. One crawl at a time is published by one.
+Several crawls may be published into a dataset at once: a publisher that finds versions.json changed rewrites
+its manifest to include the new versions and tries again. Each crawl has one publisher at a time.
 """
 
 import json
@@ -25,7 +25,7 @@ _FOLDER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}\Z")
 
 @dataclass(frozen=True, slots=True)
 class Release:
-    """A version of a dataset; raises SettingsError when name or version can't be a folder name."""
+    """A version of a dataset; raises SettingsError if name or version is not a valid folder name."""
 
     name: str
     version: str
@@ -33,19 +33,21 @@ class Release:
     def __post_init__(self) -> None:
         for what, value in (("dataset name", self.name), ("dataset version", self.version)):
             if not _FOLDER_NAME.match(value):
-                raise SettingsError(f"{value!r} is no {what}: use letters, digits, dot, dash and underscore")
+                raise SettingsError(
+                    f"invalid {what} {value!r}: only letters, digits, '.', '_' and '-' are allowed"
+                )
 
     @property
     def folder(self) -> str:
         return f"{dataset_folder(self.name)}/{self.version}"
 
     def file(self, name: str) -> str:
-        """Name in the store of a file of this version."""
+        """Return the name in the store of a file of this version."""
         return f"{self.folder}/{name}"
 
 
 def dataset_folder(name: str) -> str:
-    """Where a dataset lies in the store."""
+    """Return the folder of a dataset in the store."""
     return f"dataset/{name}"
 
 
@@ -60,33 +62,33 @@ class Version:
 
 @dataclass(frozen=True, slots=True)
 class Versions:
-    """The visible versions of a dataset, in the order of their making, and the names of purged ones.
+    """The visible versions of a dataset, oldest first, and the names of purged ones.
 
-    `mark`: of the file they were read from, None where there was none; see Store.swap.
+    `etag`: version of the file they were read from, None if there was no file; see Store.swap.
     """
 
     dataset: str
     listed: tuple[Version, ...] = ()
     purged: tuple[str, ...] = ()
-    mark: str | None = field(default=None, compare=False)
+    etag: str | None = field(default=None, compare=False)
 
     @property
     def current(self) -> Version | None:
         return self.listed[-1] if self.listed else None
 
     def find(self, version: str) -> Version:
-        """The version of a name, '' for the current one; raises InputError naming those there are."""
+        """Return a version by name, '' for the current one. Raises InputError listing the existing ones."""
         found = [one for one in self.listed if version in ("", one.version)]
         if not found:
             known = ", ".join(one.version for one in self.listed) or "none"
             raise InputError(
-                f"dataset {self.dataset} has no version {version or 'yet'} (it has: {known}); publish a "
-                "crawl, or name another one"
+                f"cannot find version {version or 'current'} of dataset {self.dataset}: it has {known}; "
+                "publish a crawl, or name another version"
             )
         return found[-1]
 
     def release(self, wanted: str) -> Release:
-        """The folder of the next version: the name that is wanted, with a number where it is taken."""
+        """Return the next version: the wanted name, with a number appended if it is taken."""
         taken = {*self.purged, *(one.version for one in self.listed)}
         number, name = 1, wanted
         while name in taken:
@@ -98,18 +100,18 @@ class Versions:
         return replace(self, listed=(*self.listed, version))
 
     def with_manifest(self, version: str, manifest: Output) -> "Versions":
-        """The same versions, one of them with another manifest."""
+        """Return the versions with the manifest of one of them replaced."""
         listed = (replace(one, manifest=manifest) if one.version == version else one for one in self.listed)
         return replace(self, listed=tuple(listed))
 
     def purge(self, names: frozenset[str]) -> "Versions":
-        """Without some versions; their names are not given again."""
+        """Return the versions without some; their names are never reused."""
         listed = tuple(one for one in self.listed if one.version not in names)
         return replace(self, listed=listed, purged=tuple(sorted({*self.purged, *names})))
 
 
 def is_named(version: str, wanted: str) -> bool:
-    """Whether a version has the wanted name, or that with a number."""
+    """Whether a version has the wanted name, with or without an appended number."""
     return re.fullmatch(rf"{re.escape(wanted)}(\.\d+)?", version) is not None
 
 
@@ -118,11 +120,11 @@ def versions_name(dataset: str) -> str:
 
 
 def read_versions(dataset: str, store: Store) -> Versions:
-    """What is visible; raises InputError when the file is none of ours."""
+    """Read the visible versions. Raises InputError if the file is invalid."""
     name = versions_name(dataset)
     if (found := store.read_marked(name)) is None:
         return Versions(dataset)
-    data, mark = found
+    data, etag = found
     try:
         document = json.loads(data)
         listed = tuple(
@@ -130,14 +132,16 @@ def read_versions(dataset: str, store: Store) -> Versions:
         )
         purged = tuple(document["purged"])
         for name in (*purged, *(one.version for one in listed)):
-            Release(dataset, name)  # a name that would lead elsewhere is refused
+            Release(dataset, name)  # refuses names that lead out of the folder
     except (ValueError, KeyError, TypeError, SettingsError) as error:
-        raise InputError(f"{store.uri(name)} is no list of versions ({error}); restore it") from error
-    return Versions(dataset, listed, purged, mark)
+        raise InputError(
+            f"cannot read {store.uri(name)}: it is not a list of versions ({error}); restore it"
+        ) from error
+    return Versions(dataset, listed, purged, etag)
 
 
 def write_versions(versions: Versions, store: Store) -> Output:
-    """Makes these the visible versions, at once; raises ChangedError where others were written meanwhile."""
+    """Make these the visible versions, atomically. Raises ChangedError if the file has changed since."""
     document = {
         "format": FORMAT,
         "name": versions.dataset,
@@ -146,11 +150,11 @@ def write_versions(versions: Versions, store: Store) -> Output:
         "purged": list(versions.purged),
     }
     data = json.dumps(document, indent=1, ensure_ascii=False).encode() + b"\n"
-    return store.swap(versions_name(versions.dataset), data, versions.mark)
+    return store.swap(versions_name(versions.dataset), data, versions.etag)
 
 
 def change_versions(dataset: str, store: Store, change: Callable[[Versions], Versions]) -> Versions:
-    """Makes what `change` gives visible, asking it again where others write the file meanwhile."""
+    """Apply `change` to the visible versions; it is called again if another process writes the file first."""
     while True:
         changed = change(read_versions(dataset, store))
         with suppress(ChangedError):

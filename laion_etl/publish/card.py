@@ -7,15 +7,15 @@ from laion_etl.core.funnel import sentence_of
 from laion_etl.core.schemas import DATASET_SCHEMA
 from laion_etl.dataset.subsets import DataFile
 from laion_etl.publish.card_text import BIASES, BIBTEX, LIMITS, MEANINGS, MISUSES, PERSONAL, USES
-from laion_etl.report.publish_context import PIPELINE, Facts
+from laion_etl.report.publish_context import PIPELINE, PublishContext
 from laion_etl.report.statistics import SHARE_EDGES, SHORT_SIDE_EDGES, language_name
 from laion_etl.report.tables import duplicates, filtered, opt_outs, repeats
 from laion_etl.report.templating import environment, words
 
 _LANGUAGE_CODE = re.compile(r"[a-z]{2,3}\Z")
-_RENAMED = {"iw": "he", "jw": "jv"}  # codes of CLD3 that ISO 639 has replaced
-_MOST_LINES = 15
-_LIMITS_OF_SCORES = (("punsafe", 0.5), ("pwatermark", 0.8))  # those that LAION-5B counts by
+_RENAMED = {"iw": "he", "jw": "jv"}  # CLD3 codes that ISO 639 has replaced
+_MAX_LINES = 15
+_LIMITS_OF_SCORES = (("punsafe", 0.5), ("pwatermark", 0.8))  # the limits LAION-5B reports
 _SIZE_CATEGORIES = (
     (1_000, "n<1K"),
     (10_000, "1K<n<10K"),
@@ -28,30 +28,30 @@ _SIZE_CATEGORIES = (
 )
 
 
-def render_card(facts: Facts, files: Iterable[DataFile], folder: str) -> bytes:
-    """The card of a version as UTF-8 Markdown, to be put into a folder; `files` are its data files."""
-    statistics = facts.statistics
+def render_card(context: PublishContext, files: Iterable[DataFile], folder: str) -> bytes:
+    """Render the card of a version as UTF-8 Markdown, for a folder; `files` are its data files."""
+    statistics = context.statistics
     codes = [code for code, _ in statistics.languages.top()]
     template = environment().get_template("card.md.j2")
     return template.render(
-        facts=facts,
+        context=context,
         pipeline=PIPELINE,
-        size=size_category(facts.total_rows),
+        size=size_category(context.total_rows),
         language_codes=sorted({_RENAMED.get(code, code) for code in codes if _LANGUAGE_CODE.match(code)}),
-        configs=_configs(facts, files, folder),
+        configs=_configs(context, files, folder),
         columns=[(field.name, str(field.type), MEANINGS[field.name]) for field in DATASET_SCHEMA],
         languages=_lines([(language_name(code), n) for code, n in statistics.languages.top()]),
         licenses=_lines([("none stated" if n == "?" else n, c) for n, c in statistics.licenses.top()]),
         safety=statistics.safety_kept.top(),
-        short_sides=_short_sides(facts),
+        short_sides=_short_sides(context),
         quantiles=[(share, statistics.quantile(share)) for share in (0.05, 0.25, 0.5, 0.75, 0.95)],
         thresholds={group: sorted(values) for group, values in statistics.thresholds.items()},
-        drops=_drops(facts),
-        scores=_scores(facts),
-        repeats=repeats(statistics.pictures),
-        duplicates=duplicates(facts.funnel),
-        filtered=filtered(facts.funnel),
-        opt_outs=opt_outs(facts.funnel),
+        drops=_drops(context),
+        scores=_scores(context),
+        repeats=repeats(statistics.images),
+        duplicates=duplicates(context.funnel),
+        filtered=filtered(context.funnel),
+        opt_outs=opt_outs(context.funnel),
         uses=USES,
         misuses=MISUSES,
         limits=LIMITS,
@@ -63,19 +63,19 @@ def render_card(facts: Facts, files: Iterable[DataFile], folder: str) -> bytes:
 
 
 def size_category(rows: int) -> str:
-    """Hugging Face's name for a number of rows."""
+    """Return Hugging Face's size category for a number of rows."""
     return next((name for limit, name in _SIZE_CATEGORIES if rows < limit), "10B<n<100B")
 
 
 def cell(text: str) -> str:
-    """A foreign text as inline code in a Markdown table: no markup, no links, no line ends."""
+    """Return untrusted text as inline code for a Markdown table: no markup, no links, no line ends."""
     plain = re.sub(r"[\s`|]+", " ", "".join(c for c in text if c.isprintable())).strip()
     return f"`{plain[:120] or ' '}`"
 
 
-def _configs(facts: Facts, files: Iterable[DataFile], folder: str) -> list[tuple[str, list[str]]]:
-    """Subsets that have files, and the patterns that match these; a viewer can't open an empty one."""
-    places: dict[str, set[str]] = {subset.name: set() for subset in facts.subsets}
+def _configs(context: PublishContext, files: Iterable[DataFile], folder: str) -> list[tuple[str, list[str]]]:
+    """Return the subsets that have files, and their file patterns; viewers cannot open an empty subset."""
+    places: dict[str, set[str]] = {subset.name: set() for subset in context.subsets}
     for file in files:
         if file.subset:
             place = file.name.rpartition("/")[0].removeprefix(f"{folder}/")
@@ -84,20 +84,20 @@ def _configs(facts: Facts, files: Iterable[DataFile], folder: str) -> list[tuple
 
 
 def _lines(counts: Sequence[tuple[str, int]]) -> list[tuple[str, int]]:
-    rest = counts[_MOST_LINES:]
+    rest = counts[_MAX_LINES:]
     summed = [(f"{len(rest)} more", sum(count for _, count in rest))] if rest else []
-    return [*counts[:_MOST_LINES], *summed]
+    return [*counts[:_MAX_LINES], *summed]
 
 
-def _short_sides(facts: Facts) -> list[tuple[int, int]]:
-    """Pixels, and how many images have a shorter side of at least that."""
-    counts = facts.statistics.short_sides.tolist()
+def _short_sides(context: PublishContext) -> list[tuple[int, int]]:
+    """Return sizes in pixels, and how many images have a shorter side of at least that."""
+    counts = context.statistics.short_sides.tolist()
     return [(edge, sum(counts[place + 1 :])) for place, edge in enumerate(SHORT_SIDE_EDGES)]
 
 
-def _scores(facts: Facts) -> list[tuple[str, float, int, int]]:
-    """Score, limit, and how many published rows reach it, of those that have the score."""
-    found = ((name, limit, getattr(facts.statistics, name)) for name, limit in _LIMITS_OF_SCORES)
+def _scores(context: PublishContext) -> list[tuple[str, float, int, int]]:
+    """Return score, limit, the number of published rows that reach it, and of rows that have the score."""
+    found = ((name, limit, getattr(context.statistics, name)) for name, limit in _LIMITS_OF_SCORES)
     return [
         (name, limit, int(counts[SHARE_EDGES[:-1] >= limit - 1e-9].sum()), int(counts.sum()))
         for name, limit, counts in found
@@ -105,10 +105,10 @@ def _scores(facts: Facts) -> list[tuple[str, float, int, int]]:
     ]
 
 
-def _drops(facts: Facts) -> list[tuple[str, str, int, str]]:
-    """Stage, reason, count and what the reason means."""
+def _drops(context: PublishContext) -> list[tuple[str, str, int, str]]:
+    """Return stage, reason, count and meaning of each drop reason."""
     return [
         (row.stage, words(reason), count, sentence_of(row.stage, reason))
-        for row in facts.funnel.rows
+        for row in context.funnel.rows
         for reason, count in row.dropped.items()
     ]

@@ -1,9 +1,9 @@
-"""What card and Croissant metadata both say: columns, uses, limits, biases, how to cite."""
+"""Text shared by the card and the Croissant metadata: columns, uses, limits, biases, how to cite."""
 
 from laion_etl.dataset.subsets import NO_LANGUAGE
 
 DESCRIPTION = (
-    "Links to images of the web with their alt texts, chosen by the rules of LAION-5B: CLIP must find that "
+    "Links to images on the web with their alt texts, selected by the rules of LAION-5B: CLIP must find that "
     "image and text belong together. Links and texts only, no images. Uncurated; for research."
 )
 
@@ -22,39 +22,39 @@ MEANINGS = {
     "pwatermark": "watermark score, null when not computed",
     "aesthetic": "aesthetic score, null when not computed",
     "pviolence": "violence score, null when not computed",
-    "key": "9 digits of the batch, 5 of the place in it",
-    "crawl": "Common Crawl dump the pair was found in",
+    "key": "9 digits for the batch, 5 for the position in it",
+    "crawl": "Common Crawl crawl in which the pair was found",
     "page_url": "page that embedded the image",
 }
 
 USES = (
     "Research on training image-text models at scale, on filtering, and on what such data does to models.",
-    "Study of the web's image texts themselves: languages, licences, duplicates, prejudices.",
+    "Study of the web's image texts themselves: languages, licences, duplicates, biases.",
 )
 MISUSES = (
-    "Products as it is: no person has looked through it, and filters miss things.",
-    "Identifying people, or telling anything about a person from a picture.",
-    "Anything that needs the images' owners to have agreed: a link is not a permission.",
+    "Use in products without further review: no person has looked through it, and filters miss things.",
+    "Identifying people, or inferring anything about a person from an image.",
+    "Anything that requires the consent of the images' owners: a link is not a permission.",
 )
 LIMITS = (
-    "Alt texts describe images badly or not at all, and often advertise.",
+    "Alt texts often describe images badly or not at all, and many are advertising.",
     "Languages are guessed from short texts. Rare languages are confused with their neighbours.",
-    "Links die and images change after they were scored. Compare what you download by size at least.",
-    "Pairs are unique by URL and text. The same picture under other URLs may be in here several times.",
-    "Thresholds decide by one model: what that model does not understand is missing, however good the text.",
-    "Safety tags are estimates of a classifier. UNLIKELY is not a clearance.",
+    "Links die and images change after they were scored. At least compare the size of what you download.",
+    "Pairs are unique by URL and text. The same image may be included several times under other URLs.",
+    "Thresholds depend on one model: what it does not understand is missing, however good the text.",
+    "Safety tags are a classifier's estimates. UNLIKELY is not a clearance.",
 )
 BIASES = (
     "The web over-represents English, rich countries, shops and stock photographs.",
     "Texts carry the prejudices of the web. A similarity score only says that CLIP finds image and text "
     "close, and CLIP shares those prejudices.",
-    "CLIP knows English best: pairs in other languages pass a lower threshold and are still judged worse.",
+    "CLIP knows English best: pairs in other languages have a lower threshold and are still judged worse.",
     "The safety classifier errs more for some groups of people and some cultures than for others.",
-    "Who opts out or blocks crawlers is missing, which is not evenly spread over kinds of sites.",
+    "Sites that opt out or block crawlers are missing, and they are not spread evenly over kinds of sites.",
 )
 PERSONAL = (
     "Web images show faces and personal data, and alt texts name people. Nothing was anonymised. "
-    "Removal can be asked for; see the dataset card."
+    "Removal can be requested; see the dataset card."
 )
 
 BIBTEX = """@inproceedings{schuhmann2022laion5b,

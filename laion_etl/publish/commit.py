@@ -1,4 +1,4 @@
-"""The last steps of publishing: cards, manifest and stats, then the list that makes the version visible."""
+"""The last steps of publishing: cards, manifest and stats, then versions.json, which makes it visible."""
 
 from collections.abc import Sequence
 from contextlib import suppress
@@ -13,44 +13,44 @@ from laion_etl.dataset.versions import Release, Version, dataset_folder, read_ve
 from laion_etl.io.storage import Store
 from laion_etl.publish import manifest_writer
 from laion_etl.publish.presentation import CARD, DATASET_CARD, presentation
-from laion_etl.report.publish_context import Facts
+from laion_etl.report.publish_context import PublishContext
 
 
-def make_visible(facts: Facts, files: Sequence[DataFile], store: Store) -> StageStats:
-    """Describes the version beside what the dataset has, and lists it; again where that changed meanwhile.
+def commit_version(context: PublishContext, files: Sequence[DataFile], store: Store) -> StageStats:
+    """Write card, manifest and stats and list the version; repeated if the dataset changed in between.
 
-    Raises InputError when another process has made a version of this name visible.
+    Raises InputError if another process has published a version of this name.
     """
-    release = facts.release
-    stats, version = facts.stats, None
+    release = context.release
+    stats, version = context.stats, None
     while True:
         versions = read_versions(release.name, store)
-        if version in versions.listed:  # it came through, though the answer did not
+        if version in versions.listed:  # the write succeeded although its response was lost
             return stats
         if release.version in {one.version for one in versions.listed}:
             raise InputError(
-                f"{release.name}/{release.version} was published by somebody else meanwhile; check it "
-                "(laion-etl verify) and publish again"
+                f"cannot publish {release.name}/{release.version}: another process has published it; "
+                "check it (laion-etl verify) and publish again"
             )
         current = versions.current
         before = manifest.read_manifest(release.name, current, store) if current else None
-        written = _describe(facts, files, before, store)
+        written = _describe(context, files, before, store)
         _delete_others(release, {file.name for file in written}, store)
-        stats = replace(facts.stats, outputs=tuple(Output(f.name, f.bytes, f.sha256) for f in written))
+        stats = replace(context.stats, outputs=tuple(Output(f.name, f.bytes, f.sha256) for f in written))
         store.write_stats(release.file(STATS), stats)
-        version = Version(release.version, facts.crawl, stats.outputs[-1])
+        version = Version(release.version, context.crawl, stats.outputs[-1])
         with suppress(ChangedError):
             write_versions(versions.with_version(version), store)
             return stats
 
 
 def _describe(
-    facts: Facts, files: Sequence[DataFile], before: Manifest | None, store: Store
+    context: PublishContext, files: Sequence[DataFile], before: Manifest | None, store: Store
 ) -> list[DataFile]:
-    """Writes what presents the version and, last, the manifest; all files of the version."""
-    parts = [part for part in before.parts if part.crawl != facts.crawl] if before else []
-    others = [file for file in before.files if file.crawl not in ("", facts.crawl)] if before else []
-    known = replace(facts, earlier=tuple(parts))
+    """Write the card, metadata and report, then the manifest; return all files of the version."""
+    parts = [part for part in before.parts if part.crawl != context.crawl] if before else []
+    others = [file for file in before.files if file.crawl not in ("", context.crawl)] if before else []
+    known = replace(context, earlier=tuple(parts))
     written = [
         *files,
         *(_write(known, name, data, store) for name, data in presentation(known, files, others, store)),
@@ -58,20 +58,20 @@ def _describe(
     return [*written, _write(known, manifest.NAME, manifest_writer.manifest(known, written, others), store)]
 
 
-def _write(facts: Facts, name: str, data: bytes, store: Store) -> DataFile:
-    output = store.write(facts.release.file(name), data)
+def _write(context: PublishContext, name: str, data: bytes, store: Store) -> DataFile:
+    output = store.write(context.release.file(name), data)
     return DataFile(output.name, "", None, output.bytes, output.sha256)
 
 
 def _delete_others(release: Release, keep: set[str], store: Store) -> None:
-    """Files that a killed attempt left in the folder, which is not visible yet."""
+    """Delete files that a killed attempt left in the folder, which is not visible yet."""
     for name in store.list(release.folder):
         if name not in keep:
             store.delete(name)
 
 
-def renew_card(dataset: str, store: Store) -> None:
-    """Gives the whole dataset the README.md of its current version."""
+def refresh_card(dataset: str, store: Store) -> None:
+    """Copy the current version's dataset card to the README.md of the whole dataset."""
     name = f"{dataset_folder(dataset)}/{CARD}"
     current = read_versions(dataset, store).current
     while current is not None:
@@ -79,5 +79,5 @@ def renew_card(dataset: str, store: Store) -> None:
         if not store.exists(name) or store.read(name) != card:
             store.write(name, card)
         shown, current = current, read_versions(dataset, store).current
-        if current == shown:  # else another publisher was quicker, and its card may lie under this one
+        if current == shown:  # otherwise another publisher was faster, and this write may hide its card
             return

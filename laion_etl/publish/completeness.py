@@ -1,4 +1,4 @@
-"""Whether enough of a crawl is there to be published, and what is missing.
+"""Checks whether enough of a crawl is loaded and scored to publish it, and lists what is missing.
 
 A partition is missing unless Postgres says that its current pairs are loaded and planned
 (`laion_etl.database.loaded`), a batch when it is planned and not scored.
@@ -18,17 +18,17 @@ from laion_etl.io.storage import Store
 
 @dataclass(frozen=True, slots=True)
 class Expected:
-    """The partitions a run was to make, which share of them, and of the batches, may be missing, and what
-    Postgres has."""
+    """The partitions a run should have made, the share of them and of the batches that may be missing, and
+    what Postgres has loaded."""
 
     partitions: Sequence[int]
-    most_missing: float
+    max_missing_share: float
     loaded: LoadedCrawl
 
     def check_partitions(self, crawl: str, store: Store) -> None:
-        """Raises IncompleteError when too many are missing, or when the store has another plan."""
+        """Raise IncompleteError if too many are missing, or if the store has another plan."""
         missing = sorted(set(self.partitions) - self.loaded.partitions)
-        self._check("partitions", missing, len(self.partitions), "not loaded, or parsed anew since")
+        self._check("partitions", missing, len(self.partitions), "not loaded, or parsed again since")
         name = plan_stats_name(crawl)
         if not store.exists(name) or store.read_stats(name).fingerprint != self.loaded.plan:
             raise IncompleteError(
@@ -37,21 +37,22 @@ class Expected:
             )
 
     def check_batches(self, scored: ScoredCrawl) -> None:
-        """Raises IncompleteError when too many are missing."""
+        """Raise IncompleteError if too many are missing."""
         self._check("batches", scored.missing, scored.planned or 0, "not scored")
 
     def _check(self, what: str, missing: Sequence[int], total: int, cause: str) -> None:
+        share = self.max_missing_share
         # Written so that a share that is not a number allows nothing.
-        if not len(missing) <= self.most_missing * total:
+        if not len(missing) <= share * total:
             raise IncompleteError(
                 f"cannot publish: {len(missing):,} of {total:,} {what} are missing "
-                f"({written_numbers(missing)[:200]}: {cause}), and at most {self.most_missing:.1%} may be; "
+                f"({written_numbers(missing)[:200]}: {cause}), and at most {share:.1%} may be; "
                 "retry them, or allow more (--allow-missing, in Airflow the parameter allow_missing_percent)"
             )
 
 
 def nothing_new(crawl: str, store: Store) -> bool:
-    """Whether the crawl is planned and its plan has no batch: all its pairs were known before."""
+    """Whether the crawl is planned without any batch because all its pairs were known before."""
     name = plan_stats_name(crawl)
     return store.exists(name) and not store.read_stats(name).details["batches"]
 
@@ -59,11 +60,11 @@ def nothing_new(crawl: str, store: Store) -> bool:
 def scored_crawl(
     crawl: str, expected: Expected | None, published: StageStats | None, store: Store
 ) -> ScoredCrawl:
-    """What is scored, with the partitions that are missing.
+    """Find the scored batches of a crawl, and its missing partitions.
 
-    Those that were missing when the crawl was published stay missing until Postgres has them: a run of a few
-    WAT files, or one that expects nothing, does not make a dataset complete. Raises IncompleteError when more
-    is missing than expected allows, InputError when nothing is scored.
+    Partitions missing when the crawl was last published stay missing until Postgres has them: a run of a few
+    WAT files, or one that expects nothing, does not make a dataset complete. Raises IncompleteError if more
+    is missing than `expected` allows, InputError if nothing is scored.
     """
     before = published.details if published else {}
     known = tuple(int(number) for number in before.get("missing_partitions") or ())

@@ -1,7 +1,7 @@
-"""croissant.json: the dataset for machines, by MLCommons' Croissant specification 1.0 and its RAI extension.
+"""croissant.json: machine-readable metadata by MLCommons' Croissant specification 1.0 and its RAI extension.
 
-A record set per subset, read from the parquet files beside this file; every data file with its SHA-256.
-There is no `datePublished`: no file of a version has a date of its own, so that equal data give equal bytes.
+It has one record set per subset, read from the parquet files in the same folder, and every data file with its
+SHA-256. There is no `datePublished`: files contain no dates, so that equal data give equal bytes.
 """
 
 import json
@@ -14,7 +14,7 @@ from laion_etl.core.schemas import DATASET_SCHEMA
 from laion_etl.dataset.subsets import DataFile, Subset
 from laion_etl.publish.card_text import BIBTEX, DESCRIPTION, MEANINGS
 from laion_etl.publish.croissant_rai import responsible_ai
-from laion_etl.report.publish_context import PIPELINE, Facts
+from laion_etl.report.publish_context import PIPELINE, PublishContext
 
 _PARQUET = "application/x-parquet"
 _URLS = ("URL", "page_url")
@@ -41,24 +41,24 @@ _CONTEXT: dict[str, Any] = {
 }  # fmt: skip
 
 
-def croissant(facts: Facts, files: Sequence[DataFile]) -> bytes:
-    """The metadata of a version as JSON-LD; `files` are its data files."""
-    filled = [subset for subset in facts.subsets if any(file.subset == subset.name for file in files)]
+def croissant(context: PublishContext, files: Sequence[DataFile]) -> bytes:
+    """Return the metadata of a version as JSON-LD; `files` are its data files."""
+    filled = [subset for subset in context.subsets if any(file.subset == subset.name for file in files)]
     document = {
         "@context": _CONTEXT,
         "@type": "sc:Dataset",
         "conformsTo": ["http://mlcommons.org/croissant/1.0", "http://mlcommons.org/croissant/RAI/1.0"],
-        "name": facts.release.name,
-        "version": facts.release.version,
-        "description": f"{DESCRIPTION} Made from {facts.crawl} by {PIPELINE}.",
+        "name": context.release.name,
+        "version": context.release.version,
+        "description": f"{DESCRIPTION} Made from {context.crawl} by {PIPELINE}.",
         "citeAs": BIBTEX,
         "isBasedOn": "https://commoncrawl.org",
         "keywords": ["image-text pairs", "web", "Common Crawl", "CLIP"],
         "isLiveDataset": False,
-        **responsible_ai(facts),
+        **responsible_ai(context),
         "distribution": [
             *(_file_set(subset) for subset in filled),
-            *(_file_object(file, facts.release.folder) for file in files if file.subset),
+            *(_file_object(file, context.release.folder) for file in files if file.subset),
         ],
         "recordSet": [_record_set(subset) for subset in filled],
     }

@@ -1,4 +1,4 @@
-"""What changed between two versions: rows of each subset, settings, files. Memory does not grow with them."""
+"""Compares two versions: rows of each subset, settings and files, in constant memory."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
@@ -9,14 +9,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from laion_etl.dataset.manifest import Manifest, read_manifest
-from laion_etl.dataset.row_streams import ids_of, read_rows, side_by_side
+from laion_etl.dataset.row_streams import merge_by_id, read_rows, sample_ids
 from laion_etl.dataset.versions import read_versions
 from laion_etl.io.storage import Store
 
 
 @dataclass(frozen=True, slots=True)
 class SubsetChange:
-    """Rows by SAMPLE_ID: only in the new version, only in the old one, in both but not the same."""
+    """Rows by SAMPLE_ID: only in the new version, only in the old one, in both but different, and equal."""
 
     subset: str
     added: int
@@ -27,7 +27,7 @@ class SubsetChange:
 
 @dataclass(frozen=True, slots=True)
 class SettingChange:
-    """A setting of a crawl's rows; None where the version has not got the crawl or the setting."""
+    """A changed setting of a crawl's rows; None if a version does not have the setting."""
 
     crawl: str
     setting: str
@@ -37,7 +37,7 @@ class SettingChange:
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """From an old version to a new one."""
+    """The changes from an old version to a new one."""
 
     old: str
     new: str
@@ -47,14 +47,14 @@ class Difference:
     files_removed: tuple[str, ...]
 
     def to_plain(self) -> dict[str, Any]:
-        """Plain JSON values."""
+        """Return plain JSON values."""
         return asdict(self)
 
 
 def diff_versions(dataset: str, old: str, new: str, store: Store) -> Difference:
-    """Compares two visible versions; `name/version` means one of another dataset, as of another variant.
+    """Compare two visible versions; `name/version` names one of another dataset, such as another variant.
 
-    Raises InputError for a version that does not exist or a file that is damaged.
+    Raises InputError for a version that does not exist or a damaged file.
     """
     before, after = (_manifest(dataset, version, store) for version in (old, new))
     crawls = sorted({part.crawl for manifest in (before, after) for part in manifest.parts})
@@ -83,8 +83,8 @@ def _subset(subset: str, crawls: list[str], before: Manifest, after: Manifest, s
         if [file.sha256 for file in old] == [file.sha256 for file in new]:
             unchanged += sum(file.rows or 0 for file in new)
             continue
-        for one, other in side_by_side([read_rows(old, store), read_rows(new, store)]):
-            common = np.intersect1d(ids_of(one), ids_of(other), assume_unique=True)
+        for one, other in merge_by_id([read_rows(old, store), read_rows(new, store)]):
+            common = np.intersect1d(sample_ids(one), sample_ids(other), assume_unique=True)
             differing = _differing(_only(one, common), _only(other, common))
             added += other.num_rows - common.size
             removed += one.num_rows - common.size
@@ -94,11 +94,11 @@ def _subset(subset: str, crawls: list[str], before: Manifest, after: Manifest, s
 
 
 def _only(table: pa.Table, ids: Any) -> pa.Table:
-    return table.filter(pa.array(np.isin(ids_of(table), ids)))
+    return table.filter(pa.array(np.isin(sample_ids(table), ids)))
 
 
 def _differing(one: pa.Table, other: pa.Table) -> int:
-    """Rows in which any column differs; the tables have the same ids in the same order."""
+    """Count the rows in which any column differs; the tables have the same ids in the same order."""
     differs = np.zeros(one.num_rows, np.bool_)
     for name in one.column_names:
         left, right = one[name], other[name]

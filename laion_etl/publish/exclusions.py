@@ -1,8 +1,8 @@
-"""Rows that scoring kept and publishing leaves out: what a variant does not have, and redundant pictures.
+"""Rows that scoring kept and publishing leaves out: rows outside the variant, and redundant images.
 
-Each gets a reason in the scored rows, as if scoring had rejected it, and is counted under it. What removal
-requests name is left out of the rows altogether, so that no page can show it; it is only there where a shard
-was put back.
+Each gets a reason in the scored rows, as if scoring had rejected it, and is counted under it. Rows that match
+a removal request are dropped before that, so that no page can show them; there are some only if a shard was
+restored from a backup.
 """
 
 from collections import Counter
@@ -34,7 +34,7 @@ class PublishableRows:
     dropped: Counter[str] = field(default_factory=Counter)
 
     @classmethod
-    def of(
+    def from_scored(
         cls,
         scored: ScoredCrawl,
         settings: PublishSettings,
@@ -43,18 +43,18 @@ class PublishableRows:
         requests: Matcher,
         earlier: tuple[Output, ...],
     ) -> "PublishableRows":
-        """Looks for redundant pictures first, among the rows that the variant has."""
+        """Find redundant images first, among the rows of the variant."""
         plain = cls(scored, settings, variant, store, requests)
         redundant = find_redundant(scored, settings, store, earlier, plain.batch)
         return cls(scored, settings, variant, store, requests, redundant)
 
     def batch(self, batch: ScoredBatch) -> Iterator[pa.RecordBatch]:
-        """The rows of a batch, kept and rejected, in key order."""
+        """Yield the rows of a batch, kept and rejected, in key order."""
         for found in map(self._without_removed, read_batch(self.scored, batch, self.store)):
             rows = found
             if self.variant != RESEARCH:
                 rows = _with_reasons(rows, unsafe_reasons(rows, self.settings))
-            rows = self.redundant.mark(rows)
+            rows = self.redundant.with_reasons(rows)
             self._count(found, rows)
             yield rows
 
@@ -75,6 +75,6 @@ class PublishableRows:
 
 
 def _with_reasons(rows: pa.RecordBatch, reasons: pa.Array) -> pa.RecordBatch:
-    """The rows with a reason where they had none."""
+    """Fill in a reason where a row had none."""
     column = rows.schema.get_field_index("reason")
     return rows.set_column(column, rows.schema.field(column), pc.coalesce(rows.column(column), reasons))

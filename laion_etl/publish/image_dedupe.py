@@ -1,13 +1,13 @@
-"""Pictures that come more than once: the best pair of each is published.
+"""Removes duplicate images: of all pairs with the same image only the best is published.
 
-Two kept samples show the same picture when their files are equal (SHA-256), or when their PDQ hashes differ
-in at most so many bits (see nearness.py). Settings say whether only the crawl itself is looked at or also
-what is published of earlier crawls. A picture that an earlier crawl published is redundant, however good the
-pair: published versions stay as they are. Of the others samples are taken from the best to the worst: higher
-similarity first, then more pixels, then the lower key. One that shows the same picture as a sample that was
-taken is redundant.
+Two kept samples show the same image if their files are equal (SHA-256), or if their PDQ hashes differ in at
+most a configured number of bits (see blocklists/near_hashes.py). Settings choose whether a crawl is compared
+only with itself or also with earlier published crawls. An image that an earlier crawl published is redundant,
+however good the new pair, because published versions never change. The other samples are taken from best to
+worst: higher similarity first, then more pixels, then the lower key; a sample with the same image as one
+already taken is redundant.
 
-The samples of the crawl are held in memory, some 300 bytes each, 500 when earlier crawls are looked at.
+The samples of the crawl are held in memory, about 300 bytes each, 500 if earlier crawls are compared.
 """
 
 from collections.abc import Callable, Iterable
@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from laion_etl.blocklists.near_hashes import Hashes, Ints, NearIndex, near_pairs, telling
+from laion_etl.blocklists.near_hashes import Hashes, Ints, NearIndex, is_informative, near_pairs
 from laion_etl.core.funnel import PublishReason
 from laion_etl.core.stage_stats import Output
 from laion_etl.dataset.scored import ScoredBatch, ScoredCrawl, read_batch
@@ -34,7 +34,7 @@ EARLIER_NEAR_DUPLICATE = PublishReason.NEAR_DUPLICATE_IMAGE_OF_EARLIER_CRAWL.val
 
 @dataclass(frozen=True, slots=True)
 class Redundant:
-    """Keys of redundant samples, ascending, and why each is one."""
+    """Keys of redundant samples, ascending, and the reason for each."""
 
     keys: NDArray[np.bytes_]
     reasons: tuple[str, ...]
@@ -50,8 +50,8 @@ class Redundant:
     def counts(self) -> dict[str, int]:
         return {reason: self.reasons.count(reason) for reason in sorted(set(self.reasons))}
 
-    def mark(self, rows: pa.RecordBatch) -> pa.RecordBatch:
-        """The rows with a reason for those that are redundant."""
+    def with_reasons(self, rows: pa.RecordBatch) -> pa.RecordBatch:
+        """Return the rows with a reason filled in for redundant ones."""
         if not len(self):
             return rows
         keys = np.asarray(rows.column("key").to_pylist(), "S")
@@ -62,17 +62,17 @@ class Redundant:
             for place, hit in zip(places.tolist(), found.tolist(), strict=True)
         ]
         column = rows.schema.get_field_index("reason")
-        marked = pc.coalesce(rows.column(column), pa.array(reasons, pa.string()))
-        return rows.set_column(column, rows.schema.field(column), marked)
+        filled = pc.coalesce(rows.column(column), pa.array(reasons, pa.string()))
+        return rows.set_column(column, rows.schema.field(column), filled)
 
 
 def compared_with(
     dataset: str, scored: ScoredCrawl, settings: PublishSettings, store: Store
 ) -> tuple[Output, ...]:
-    """The picture files of earlier crawls that `find_redundant` looks at."""
+    """Return the image hash files of earlier crawls that `find_redundant` compares with."""
     if settings.duplicates == "keep" or not settings.duplicates_of_earlier:
         return ()
-    return image_hashes.of_earlier_crawls(dataset, scored.crawl, store)
+    return image_hashes.find_earlier_files(dataset, scored.crawl, store)
 
 
 def find_redundant(
@@ -80,16 +80,16 @@ def find_redundant(
     settings: PublishSettings,
     store: Store,
     earlier: tuple[Output, ...] = (),
-    rows_of: Callable[[ScoredBatch], Iterable[pa.RecordBatch]] | None = None,
+    read_rows: Callable[[ScoredBatch], Iterable[pa.RecordBatch]] | None = None,
 ) -> Redundant:
-    """The kept samples of a crawl that settings leave out.
+    """Find the kept samples of a crawl that the settings exclude as duplicates.
 
-    `rows_of` gives the rows of a batch; without it they are those that were scored.
+    `read_rows` yields the rows of a batch; the default reads the scored rows.
     """
     if settings.duplicates == "keep":
         return Redundant.nothing()
     bits = settings.duplicate_bits if settings.duplicates == "near" else None
-    samples = _read(scored, rows_of or (lambda batch: read_batch(scored, batch, store)))
+    samples = _read(scored, read_rows or (lambda batch: read_batch(scored, batch, store)))
     reasons = _known_earlier(samples, earlier, bits, store)
     better = samples.best_first()
     better = better[~np.isin(better, np.asarray(list(reasons), np.int64))]
@@ -113,15 +113,15 @@ class _Samples:
         return np.lexsort((self.keys, -self.pixels, -self.similarity))
 
 
-def _read(scored: ScoredCrawl, rows_of: Callable[[ScoredBatch], Iterable[pa.RecordBatch]]) -> _Samples:
+def _read(scored: ScoredCrawl, read_rows: Callable[[ScoredBatch], Iterable[pa.RecordBatch]]) -> _Samples:
     parts = []
     for batch in scored.batches:
-        for rows in rows_of(batch):
+        for rows in read_rows(batch):
             kept = pa.Table.from_batches([rows]).filter(pc.field("reason").is_null())
             sides = (
                 kept[name].cast(pa.int64()).fill_null(0) for name in ("original_width", "original_height")
             )
-            found = image_hashes.hashed(
+            found = image_hashes.to_image_hashes(
                 image_hashes.digests(kept["sha256"]), image_hashes.digests(kept["pdq"])
             )
             parts.append(
@@ -145,27 +145,27 @@ def _read(scored: ScoredCrawl, rows_of: Callable[[ScoredBatch], Iterable[pa.Reco
 def _known_earlier(
     samples: _Samples, earlier: tuple[Output, ...], bits: int | None, store: Store
 ) -> dict[int, str]:
-    """Samples whose picture an earlier crawl published; `bits` None: only equal files."""
+    """Return samples whose image an earlier crawl published; `bits` None compares only files."""
     if not earlier:
         return {}
     by_file = np.argsort(samples.sha256, kind="stable")
     files, opened = samples.sha256[by_file], np.zeros(len(by_file) + 1, np.int64)
-    said = np.flatnonzero(telling(samples.pdq))
-    index = None if bits is None else NearIndex(samples.pdq[said], bits)
-    near = np.zeros(len(said), np.bool_)
+    informative = np.flatnonzero(is_informative(samples.pdq))
+    index = None if bits is None else NearIndex(samples.pdq[informative], bits)
+    near = np.zeros(len(informative), np.bool_)
     for output in earlier:
         for known in image_hashes.read(output, store):
             np.add.at(opened, np.searchsorted(files, known.sha256, "left"), 1)
             np.add.at(opened, np.searchsorted(files, known.sha256, "right"), -1)
             if index is not None:
-                near[index.near(known.pdq[telling(known.pdq)])] = True
-    found = dict.fromkeys(said[near].tolist(), EARLIER_NEAR_DUPLICATE)
-    equal = by_file[np.cumsum(opened[:-1]) > 0]  # between where a known file's run begins and where it ends
+                near[index.near(known.pdq[is_informative(known.pdq)])] = True
+    found = dict.fromkeys(informative[near].tolist(), EARLIER_NEAR_DUPLICATE)
+    equal = by_file[np.cumsum(opened[:-1]) > 0]  # positions within the run of a known file
     return found | dict.fromkeys(equal.tolist(), EARLIER_DUPLICATE)
 
 
 def _exact(samples: _Samples, better: Ints) -> Ints:
-    """All but the best of each group of equal files."""
+    """Return all but the best of each group of equal files."""
     rank = np.arange(len(better))
     order = np.lexsort((rank, samples.sha256[better]))
     ordered = better[order]
@@ -175,14 +175,14 @@ def _exact(samples: _Samples, better: Ints) -> Ints:
 
 
 def _near(samples: _Samples, better: Ints, bits: int) -> Ints:
-    """Samples within `bits` of a better one that is not redundant itself."""
-    said = better[telling(samples.pdq[better])]
+    """Return samples within `bits` of a better one that is not redundant itself."""
+    informative = better[is_informative(samples.pdq[better])]
     pairs: dict[int, list[int]] = {}
-    for good, worse in near_pairs(samples.pdq[said], bits):  # rows from best to worst
+    for good, worse in near_pairs(samples.pdq[informative], bits):  # rows from best to worst
         pairs.setdefault(worse, []).append(good)
     dropped: set[int] = set()
     for worse in sorted(pairs):
         if any(good not in dropped for good in pairs[worse]):
             dropped.add(worse)
-    redundant: Ints = said[np.asarray(sorted(dropped), np.int64)]
+    redundant: Ints = informative[np.asarray(sorted(dropped), np.int64)]
     return redundant

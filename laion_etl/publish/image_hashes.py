@@ -1,8 +1,8 @@
-"""_pictures.parquet of a version: the hashes of its pictures, by which later crawls know them again.
+"""_pictures.parquet of a version: the hashes of its images, by which later crawls recognize them.
 
-A row per published sample: `key`, `sha256` of the stored file and `pdq` (32 bytes each; null where the
-downloader had none). Versions of later crawls stream through those of earlier ones, so the memory taken is
-that of the later crawl alone, and the time grows with the rows of the earlier ones (see docs/operations.md).
+A row per published sample: `key`, `sha256` of the stored file and `pdq` (32 bytes each; null if the
+downloader had none). Later crawls stream through the files of earlier ones, so memory depends only on the
+later crawl, and time grows with the rows of the earlier ones (see docs/operations.md).
 """
 
 from collections.abc import Iterator
@@ -21,7 +21,7 @@ from laion_etl.core.stage_stats import Output
 from laion_etl.dataset.manifest import current_manifest
 from laion_etl.io.storage import NewFile, Store
 
-NAME = "_pictures.parquet"  # readers of whole folders pass over names that begin so
+NAME = "_pictures.parquet"  # readers of whole folders skip names that begin with an underscore
 SCHEMA = pa.schema(
     [
         pa.field("key", pa.string(), nullable=False),
@@ -34,14 +34,14 @@ _NO_HASH = b"\0" * HASH_BYTES
 
 
 @dataclass(frozen=True, slots=True)
-class Hashed:
-    """Hashes of some pictures; zeros where there is none."""
+class ImageHashes:
+    """Hashes of some images; zeros if there is none."""
 
     sha256: NDArray[np.bytes_]  # (n), 32 bytes each
     pdq: Hashes  # (n, 32)
 
 
-class PicturesWriter:
+class ImageHashesWriter:
     """Writes the rows of published samples to an open file."""
 
     def __init__(self, file: NewFile) -> None:
@@ -49,7 +49,7 @@ class PicturesWriter:
         self.rows = 0
 
     def add(self, rows: pa.RecordBatch) -> None:
-        """Takes scored rows; those with a reason are left out."""
+        """Add scored rows; those with a reason are left out."""
         kept = pa.Table.from_batches([rows]).filter(pc.field("reason").is_null())
         columns = {"key": kept["key"], **{name: digests(kept[name]) for name in ("sha256", "pdq")}}
         self._writer.write_table(pa.table(columns, schema=SCHEMA))
@@ -60,24 +60,24 @@ class PicturesWriter:
 
 
 def digests(column: pa.ChunkedArray) -> pa.Array:
-    """Hexadecimal digests as 32 bytes each, null for none."""
+    """Convert hexadecimal digests to 32 bytes each, null for none."""
     values = [
         bytes.fromhex(value).rjust(HASH_BYTES, b"\0") if value else None for value in column.to_pylist()
     ]
     return pa.array(values, pa.binary(HASH_BYTES))
 
 
-def hashed(sha256: pa.Array | pa.ChunkedArray, pdq: pa.Array | pa.ChunkedArray) -> Hashed:
-    """The two columns as arrays."""
+def to_image_hashes(sha256: pa.Array | pa.ChunkedArray, pdq: pa.Array | pa.ChunkedArray) -> ImageHashes:
+    """Convert the two columns to arrays."""
     known = b"".join(value or _NO_HASH for value in pdq.to_pylist())
-    return Hashed(
+    return ImageHashes(
         np.asarray([value or _NO_HASH for value in sha256.to_pylist()], f"S{HASH_BYTES}"),
         np.frombuffer(known, np.uint8).reshape(-1, HASH_BYTES),
     )
 
 
-def of_earlier_crawls(dataset: str, crawl: str, store: Store) -> tuple[Output, ...]:
-    """The picture files of the crawls before this one that a dataset has, by the names of the crawls."""
+def find_earlier_files(dataset: str, crawl: str, store: Store) -> tuple[Output, ...]:
+    """Return the image hash files of the dataset's earlier crawls, in the order of the crawls."""
     manifest = current_manifest(dataset, store)
     files = manifest.files if manifest else ()
     found = [file for file in files if PurePosixPath(file.name).name == NAME and file.crawl < crawl]
@@ -85,16 +85,19 @@ def of_earlier_crawls(dataset: str, crawl: str, store: Store) -> tuple[Output, .
     return tuple(Output(file.name, file.bytes, file.sha256) for file in ordered)
 
 
-def read(output: Output, store: Store) -> Iterator[Hashed]:
-    """The hashes of a version, many rows at a time; raises InputError when the file is none of ours."""
+def read(output: Output, store: Store) -> Iterator[ImageHashes]:
+    """Yield the hashes of a version, many rows at a time. Raises InputError if the file is invalid."""
     with store.open(output.name) as file:
         try:
             parquet = pq.ParquetFile(file)
             if not parquet.schema_arrow.equals(SCHEMA):
-                raise InputError(f"{store.uri(output.name)} does not have the columns of published pictures")
+                raise InputError(
+                    f"cannot read {store.uri(output.name)}: it does not have the columns of image hashes; "
+                    "publish its crawl again"
+                )
             for rows in parquet.iter_batches(_ROWS_PER_READ):
-                yield hashed(rows.column("sha256"), rows.column("pdq"))
+                yield to_image_hashes(rows.column("sha256"), rows.column("pdq"))
         except (pa.ArrowException, OSError) as error:
             raise InputError(
-                f"{store.uri(output.name)} can't be read ({error}); publish its crawl again"
+                f"cannot read {store.uri(output.name)}: {error}; publish its crawl again"
             ) from error

@@ -1,6 +1,6 @@
-"""manifest.json: every file of a version with its size and hash, and what the version was made from.
+"""Writes manifest.json: every file of a version with its size and hash, and what the version was made from.
 
-It lists all files of the dataset as of that version, also those of other crawls, which lie in the folders of
+It lists all files of the dataset as of that version, including those of other crawls in the folders of
 earlier versions. No wall clock and no machine paths: the same data and settings give the same manifest.
 """
 
@@ -10,36 +10,36 @@ from dataclasses import asdict
 from typing import Any
 
 from laion_etl.core.schemas import DATASET_SCHEMA
-from laion_etl.dataset.manifest import Part, relative_name
+from laion_etl.dataset.manifest import ManifestPart, relative_name
 from laion_etl.dataset.shaping_settings import shaping_settings
 from laion_etl.dataset.subsets import DataFile
 from laion_etl.dataset.versions import Release
-from laion_etl.report.publish_context import PIPELINE, Facts
+from laion_etl.report.publish_context import PIPELINE, PublishContext
 
 FORMAT = 2
 
 
-def manifest(facts: Facts, files: Iterable[DataFile], earlier_files: Iterable[DataFile]) -> bytes:
-    """The manifest of a version: its own files, and those of other crawls that earlier versions wrote.
+def manifest(context: PublishContext, files: Iterable[DataFile], earlier_files: Iterable[DataFile]) -> bytes:
+    """Return the manifest of a version: its own files, and those of other crawls written by earlier versions.
 
     Names are relative to the version's folder.
     """
-    release = facts.release
+    release = context.release
     listed = [_entry(file, release) for file in (*files, *earlier_files)]
-    parts = sorted((*facts.earlier, part_of(facts)), key=lambda part: part.crawl)
-    own = part_of(facts)
+    parts = sorted((*context.earlier, crawl_part(context)), key=lambda part: part.crawl)
+    own = crawl_part(context)
     document = {
         "format": FORMAT,
         "name": release.name,
         "version": release.version,
-        "variant": facts.variant,
+        "variant": context.variant,
         "pipeline": PIPELINE,
         "crawls": [part.crawl for part in parts],
         "models": sorted({model for part in parts for model in part.models}),
-        "rows": facts.total_rows,
+        "rows": context.total_rows,
         "subsets": [
-            {"name": subset.name, "rule": subset.rule, "rows": facts.total_subset_rows(subset.name)}
-            for subset in facts.subsets
+            {"name": subset.name, "rule": subset.rule, "rows": context.total_subset_rows(subset.name)}
+            for subset in context.subsets
         ],
         "parts": [asdict(part) for part in parts],
         "files": sorted(listed, key=lambda entry: entry["name"]),
@@ -47,24 +47,24 @@ def manifest(facts: Facts, files: Iterable[DataFile], earlier_files: Iterable[Da
         "settings": own.settings,
         "batches": own.batches,
         "partitions": own.partitions,
-        "funnel": facts.funnel.to_plain(),
+        "funnel": context.funnel.to_plain(),
     }
     return _encode(document)
 
 
-def part_of(facts: Facts) -> Part:
-    """The rows of the crawl that a version was made for."""
-    scored = facts.scored
-    return Part(
-        crawl=facts.crawl,
-        version=facts.release.version,
-        fingerprint=facts.stats.fingerprint,
-        rows=facts.statistics.kept,
-        subsets=facts.statistics.subset_rows,
-        dropped=dict(facts.dropped),
-        removals=facts.removals,
+def crawl_part(context: PublishContext) -> ManifestPart:
+    """Describe the rows of the crawl that a version was made for."""
+    scored = context.scored
+    return ManifestPart(
+        crawl=context.crawl,
+        version=context.release.version,
+        fingerprint=context.stats.fingerprint,
+        rows=context.statistics.kept,
+        subsets=context.statistics.subset_rows,
+        dropped=dict(context.dropped),
+        removals=context.removals,
         models=scored.models,
-        settings=shaping_settings(facts.settings),
+        settings=shaping_settings(context.settings),
         batches={
             "planned": scored.planned,
             "published": len(scored.batches),
@@ -76,7 +76,7 @@ def part_of(facts: Facts) -> Part:
 
 
 def schema_entries() -> list[dict[str, Any]]:
-    """The columns of every parquet file of the subsets."""
+    """Return the columns of the subsets' parquet files."""
     return [
         {"name": column.name, "type": str(column.type), "nullable": column.nullable}
         for column in DATASET_SCHEMA
@@ -84,7 +84,7 @@ def schema_entries() -> list[dict[str, Any]]:
 
 
 def with_file(document: bytes, file: DataFile, release: Release) -> bytes:
-    """The manifest with the entry of one file replaced."""
+    """Return the manifest with the entry of one file replaced."""
     plain = json.loads(document)
     entry = _entry(file, release)
     others = [other for other in plain["files"] if other["name"] != entry["name"]]

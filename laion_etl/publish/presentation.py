@@ -1,4 +1,4 @@
-"""What a version is presented by: the dataset card, the Croissant metadata and the report."""
+"""The files that present a version: the dataset card, the Croissant metadata and the report."""
 
 from collections.abc import Iterator, Sequence
 
@@ -10,7 +10,7 @@ from laion_etl.publish.croissant import croissant
 from laion_etl.report.figures import figures
 from laion_etl.report.page import report_page
 from laion_etl.report.png import png
-from laion_etl.report.publish_context import Facts
+from laion_etl.report.publish_context import PublishContext
 from laion_etl.report.tables import bar_charts
 
 CARD = "README.md"
@@ -20,21 +20,21 @@ REPORT = "report/index.html"
 
 
 def presentation(
-    facts: Facts, files: Sequence[DataFile], earlier: Sequence[DataFile], store: Store
+    context: PublishContext, files: Sequence[DataFile], earlier: Sequence[DataFile], store: Store
 ) -> Iterator[tuple[str, bytes]]:
-    """Name within the version, and content, of every file that presents it.
+    """Yield name within the version and content of every file that presents it.
 
-    `files` are its data files, `earlier` those that the dataset has of other crawls.
+    `files` are its data files, `earlier` the dataset's data files of other crawls.
     """
-    release = facts.release
-    yield CARD, render_card(facts, files, release.folder)
-    yield DATASET_CARD, render_card(facts, [*earlier, *files], dataset_folder(release.name))
-    yield CROISSANT, croissant(facts, files)
-    yield from report_files(facts, store)
+    release = context.release
+    yield CARD, render_card(context, files, release.folder)
+    yield DATASET_CARD, render_card(context, [*earlier, *files], dataset_folder(release.name))
+    yield CROISSANT, croissant(context, files)
+    yield from report_files(context, store)
 
 
-def report_files(facts: Facts, store: Store) -> Iterator[tuple[str, bytes]]:
-    """Name within the version, and content, of the files of the report."""
-    yield REPORT, report_page(facts, store)
-    for name, drawing in (figures(facts) | bar_charts(facts)).items():
+def report_files(context: PublishContext, store: Store) -> Iterator[tuple[str, bytes]]:
+    """Yield name within the version and content of the files of the report."""
+    yield REPORT, report_page(context, store)
+    for name, drawing in (figures(context) | bar_charts(context)).items():
         yield f"report/png/{name}.png", png(drawing)

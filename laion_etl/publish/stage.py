@@ -1,10 +1,9 @@
 """Publish stage: the kept rows of a crawl become a version of the dataset.
 
-A version holds the rows of one crawl in files of its own and lists those of the other crawls where earlier
+A version holds the rows of one crawl in its own files and lists the files of other crawls where earlier
 versions wrote them. Order of writing: data files, cards, report, manifest, stats, and last versions.json,
-which makes the version visible (see versions.py). Then the dataset's own README.md is replaced by the
-version's; a kill between the two leaves the README of the version before, whose files are still there, and
-the next call mends it.
+which makes the version visible (see dataset/versions.py). Then the dataset's README.md is replaced; a kill
+between the two leaves the README of the version before, whose files still exist, and the next call fixes it.
 """
 
 from collections.abc import Mapping
@@ -25,15 +24,15 @@ from laion_etl.dataset.variants import RESEARCH, dataset_name
 from laion_etl.dataset.versions import Release, change_versions, is_named, read_versions
 from laion_etl.io.storage import Store
 from laion_etl.publish import image_hashes, manifest_writer
-from laion_etl.publish.commit import make_visible, renew_card
+from laion_etl.publish.commit import commit_version, refresh_card
 from laion_etl.publish.completeness import Expected, nothing_new, scored_crawl
 from laion_etl.publish.exclusions import PublishableRows
 from laion_etl.publish.image_dedupe import compared_with
-from laion_etl.publish.image_hashes import PicturesWriter
+from laion_etl.publish.image_hashes import ImageHashesWriter
 from laion_etl.publish.presentation import REPORT, report_files
 from laion_etl.report.contact_sheets import Sampler
 from laion_etl.report.page import report_page
-from laion_etl.report.publish_context import PIPELINE, Facts
+from laion_etl.report.publish_context import PIPELINE, PublishContext
 from laion_etl.report.statistics import Statistics
 from laion_etl.settings import Settings, Stage, shaping
 
@@ -41,10 +40,10 @@ from laion_etl.settings import Settings, Stage, shaping
 def publish_variants(
     crawl: str, settings: Settings, store: Store, expected: Expected | None = None
 ) -> list[StageStats]:
-    """Publishes the variants that the settings name, one dataset each; see `publish_dataset`.
+    """Publish the configured variants, one dataset each; see `publish_dataset`.
 
-    Returns nothing, and writes nothing, when the crawl is planned and has no pair that was not known before.
-    Raises IncompleteError also then.
+    Writes nothing and returns an empty list if the crawl is planned and all its pairs were known before;
+    IncompleteError is raised even then.
     """
     if nothing_new(crawl, store):
         if expected is not None:
@@ -64,40 +63,42 @@ def publish_dataset(
     expected: Expected | None = None,
     variant: str = RESEARCH,
 ) -> StageStats:
-    """Publishes the complete batches of a crawl as a new version (named after the crawl) of the dataset.
+    """Publish the complete batches of a crawl as a new version (named after the crawl) of the dataset.
 
-    Where the current version has the crawl with the same settings and inputs, nothing is done: that it is
-    expected in other partitions, all of them loaded, makes no other version. Batches that are planned and not
-    scored are left out and named in manifest, card and report; so are partitions that were expected, now or
-    when the crawl was published before, and are not loaded. Raises IncompleteError when more is missing than
-    expected allows, InputError when nothing is scored or a scored file is not what its stats say,
-    SettingsError for settings that can't be, all before anything is written.
+    Does nothing if the current version has the crawl with the same settings and inputs, even if the crawl is
+    now expected in other partitions that are all loaded. Batches that are planned and not scored are left out
+    and listed in manifest, card and report; so are partitions that are not loaded although they are expected,
+    or were when the crawl was last published. Raises IncompleteError if more is missing than `expected`
+    allows, InputError if nothing is scored or a scored file does not match its stats, SettingsError for
+    invalid settings, all before anything is written.
     """
     work = _prepare(crawl, settings, store, variant, expected)
     versions = read_versions(work.dataset, store)
     if done := _finished(work, version or crawl, store):
         return done
     release = versions.release(version or crawl)
-    rows = PublishableRows.of(work.scored, settings.publish, variant, store, work.requests, work.earlier)
-    facts, data_files = _write_rows(release, rows, work, store)
-    stats = make_visible(facts, data_files, store)
-    renew_card(work.dataset, store)
+    rows = PublishableRows.from_scored(
+        work.scored, settings.publish, variant, store, work.requests, work.earlier
+    )
+    context, data_files = _write_rows(release, rows, work, store)
+    stats = commit_version(context, data_files, store)
+    refresh_card(work.dataset, store)
     return stats
 
 
 def render_report(crawl: str, settings: Settings, store: Store, variant: str = RESEARCH) -> bytes:
-    """The report page of a crawl as it stands, published or not; reads only, writes nothing."""
+    """Return the report page of a crawl in its current state, published or not; writes nothing."""
     return report_page(_as_it_stands(crawl, settings, store, variant), store)
 
 
 def rebuild_report(crawl: str, settings: Settings, store: Store, variant: str = RESEARCH) -> str:
-    """Writes the report anew, of a published version also its entries in manifest, stats and versions.
+    """Rewrite the report and, for a published version, its entries in manifest, stats and versions.
 
     Returns the URI of the page.
     """
-    facts = _as_it_stands(crawl, settings, store, variant)
-    release = facts.release
-    written = [store.write(release.file(name), data) for name, data in report_files(facts, store)]
+    context = _as_it_stands(crawl, settings, store, variant)
+    release = context.release
+    written = [store.write(release.file(name), data) for name, data in report_files(context, store)]
     versions = read_versions(release.name, store)
     if release.version in {one.version for one in versions.listed}:
         stats = store.read_stats(release.file(STATS))
@@ -112,17 +113,19 @@ def rebuild_report(crawl: str, settings: Settings, store: Store, variant: str = 
     return store.uri(release.file(REPORT))
 
 
-def _as_it_stands(crawl: str, settings: Settings, store: Store, variant: str) -> Facts:
+def _as_it_stands(crawl: str, settings: Settings, store: Store, variant: str) -> PublishContext:
     dataset = dataset_name(settings.publish.name, variant)
     released = manifest.published_part(dataset, crawl, store)
     work = _prepare(crawl, settings, store, variant)
-    rows = PublishableRows.of(work.scored, settings.publish, variant, store, work.requests, work.earlier)
+    rows = PublishableRows.from_scored(
+        work.scored, settings.publish, variant, store, work.requests, work.earlier
+    )
     return _read_rows(released or Release(dataset, crawl), rows, work, store)
 
 
 @dataclass(frozen=True, slots=True)
 class _Work:
-    """What is to be published, once it is known that it can be."""
+    """A checked plan of what to publish."""
 
     crawl: str
     settings: Settings
@@ -132,7 +135,7 @@ class _Work:
     earlier: tuple[Output, ...]
     requests: Matcher
     removals: tuple[str, ...]
-    identity: str
+    fingerprint: str
 
 
 def _prepare(
@@ -150,8 +153,8 @@ def _prepare(
     requests = read_requests(store)
     removals = tuple(sorted(request.id for request in requests if crawl in request.crawls))
     matcher = Matcher(requests, settings.download.pdq_distance)
-    identity = _fingerprint(dataset, scored, earlier, settings, variant, removals)
-    return _Work(crawl, settings, variant, dataset, scored, earlier, matcher, removals, identity)
+    made_from = _fingerprint(dataset, scored, earlier, settings, variant, removals)
+    return _Work(crawl, settings, variant, dataset, scored, earlier, matcher, removals, made_from)
 
 
 def _fingerprint(
@@ -179,45 +182,45 @@ def _fingerprint(
 
 
 def _finished(work: _Work, wanted: str, store: Store) -> StageStats | None:
-    """The stats of an earlier call that did the same, if the current version still has its rows."""
+    """Return the stats of an earlier identical call, if the current version still has its rows."""
     current = manifest.current_manifest(work.dataset, store)
     part = current.part(work.crawl) if current else None
-    if part is None or part.fingerprint != work.identity or not is_named(part.version, wanted):
+    if part is None or part.fingerprint != work.fingerprint or not is_named(part.version, wanted):
         return None
-    renew_card(work.dataset, store)
+    refresh_card(work.dataset, store)
     return store.read_stats(Release(work.dataset, part.version).file(STATS))
 
 
 def _write_rows(
     release: Release, rows: PublishableRows, work: _Work, store: Store
-) -> tuple[Facts, list[DataFile]]:
-    """Streams the rows into the files of all subsets and into the facts."""
+) -> tuple[PublishContext, list[DataFile]]:
+    """Streams the rows into the files of all subsets and into the statistics."""
     publish = work.settings.publish
     with ExitStack() as stack:
         file = stack.enter_context(store.create(release.file(image_hashes.NAME)))
-        shown = stack.enter_context(closing(PicturesWriter(file)))
+        shown = stack.enter_context(closing(ImageHashesWriter(file)))
         writers = [
             stack.enter_context(
                 SubsetWriter(subset, release.folder, work.crawl, publish.rows_per_file, store)
             )
             for subset in subsets(publish)
         ]
-        facts = _read_rows(release, rows, work, store, _DataFiles(writers, shown))
+        context = _read_rows(release, rows, work, store, _DataFiles(writers, shown))
     output = file.output
     listed = DataFile(output.name, "", shown.rows, output.bytes, output.sha256, work.crawl)
-    return facts, [listed, *(file for writer in writers for file in writer.files)]
+    return context, [listed, *(file for writer in writers for file in writer.files)]
 
 
 @dataclass(frozen=True, slots=True)
 class _DataFiles:
-    """The data files that are being written."""
+    """The data files being written."""
 
     subsets: list[SubsetWriter]
-    pictures: PicturesWriter
+    images: ImageHashesWriter
 
     def add(self, rows: pa.RecordBatch, table: pa.Table) -> None:
-        """Takes scored rows, and the published ones of them."""
-        self.pictures.add(rows)
+        """Add scored rows, and the table of those that are published."""
+        self.images.add(rows)
         for writer in self.subsets:
             writer.add(table)
 
@@ -228,7 +231,7 @@ def _read_rows(
     work: _Work,
     store: Store,
     files: "_DataFiles | None" = None,
-) -> Facts:
+) -> PublishContext:
     chosen = subsets(work.settings.publish)
     statistics, sampler = Statistics(chosen), Sampler.over(work.scored)
     for batch in work.scored.batches:
@@ -240,7 +243,7 @@ def _read_rows(
                 files.add(found, table)
     dropped = dict(sorted(rows.dropped.items()))
     stats = _stats(release, work, statistics, dropped)
-    return Facts(
+    return PublishContext(
         release, work.scored, work.settings, chosen, statistics,
         crawl_funnel(store, work.crawl, stats), tuple(sampler.kept()), tuple(sampler.rejected()),
         stats, work.variant, work.removals,
@@ -251,15 +254,15 @@ def _stats(release: Release, work: _Work, statistics: Statistics, dropped: Mappi
     scored = work.scored
     if statistics.kept + sum(dropped.values()) != scored.kept:
         raise InputError(
-            f"{release.name}/{release.version}: {statistics.kept + sum(dropped.values())} rows read, "
-            f"{scored.kept} announced by the scored batches; the crawl was scored again meanwhile, publish "
-            "it again"
+            f"cannot publish {release.name}/{release.version}: "
+            f"{statistics.kept + sum(dropped.values())} rows read, but the stats of the scored batches "
+            f"say {scored.kept}; the crawl was scored again in the meantime, publish it again"
         )
     return StageStats(
         stage="publish",
         crawl=work.crawl,
         unit=f"{release.name}/{release.version}",
-        fingerprint=work.identity,
+        fingerprint=work.fingerprint,
         input=scored.kept,
         kept=statistics.kept,
         dropped=dict(dropped),

@@ -1,6 +1,6 @@
-"""Whether a version is what its manifest says: every file, every byte, every count, every row's place.
+"""Checks a version against its manifest: every file, every byte, every count, every row's place.
 
-Each file is read once, some thousand rows at a time; the memory taken does not depend on the dataset.
+Each file is read once, a few thousand rows at a time, in constant memory.
 """
 
 import hashlib
@@ -18,8 +18,8 @@ import pyarrow.parquet as pq
 
 from laion_etl.core.errors import InputError, SettingsError, StorageError
 from laion_etl.core.schemas import DATASET_SCHEMA, KEY_DIGITS
-from laion_etl.dataset.manifest import NAME, STATS, Manifest, Part, read_manifest
-from laion_etl.dataset.row_streams import ROWS_PER_READ, ascending, ids_of, side_by_side
+from laion_etl.dataset.manifest import NAME, STATS, Manifest, ManifestPart, read_manifest
+from laion_etl.dataset.row_streams import ROWS_PER_READ, ascending, merge_by_id, sample_ids
 from laion_etl.dataset.subsets import LANGUAGE_SUBSETS, DataFile, Subset, subsets
 from laion_etl.dataset.versions import dataset_folder, read_versions
 from laion_etl.io.storage import Store
@@ -33,15 +33,15 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """Something that is not as it should be; `file` as it is named in the store."""
+    """A mismatch; `file` is its name in the store."""
 
     file: str
     what: str
 
 
 @dataclass(slots=True)
-class Verdict:
-    """What was looked at, and what is wrong with it."""
+class VerifyReport:
+    """What was checked, and the problems found."""
 
     dataset: str
     version: str
@@ -51,33 +51,35 @@ class Verdict:
     problems: list[Problem] = field(default_factory=list)
 
     def to_plain(self) -> dict[str, Any]:
-        """Plain JSON values."""
+        """Return plain JSON values."""
         return asdict(self)
 
 
-def verify_version(dataset: str, version: str, store: Store, on_bytes: Progress | None = None) -> Verdict:
-    """Looks at a visible version, '' for the current one. Raises InputError when there is no such version.
+def verify_version(
+    dataset: str, version: str, store: Store, on_bytes: Progress | None = None
+) -> VerifyReport:
+    """Check a visible version, '' for the current one. Raises InputError if there is no such version.
 
-    `on_bytes` hears of the bytes read and of those in all.
+    `on_bytes` is called with the bytes read so far and in all.
     """
     listed = read_versions(dataset, store).find(version)
-    verdict = Verdict(dataset, listed.version)
+    report = VerifyReport(dataset, listed.version)
     try:
         manifest = read_manifest(dataset, listed, store)
-        _Check(manifest, verdict, store, on_bytes).run()
+        _Check(manifest, report, store, on_bytes).run()
     except (InputError, StorageError) as error:
-        verdict.problems.append(Problem(f"{dataset_folder(dataset)}/{listed.version}/{NAME}", str(error)))
-    return verdict
+        report.problems.append(Problem(f"{dataset_folder(dataset)}/{listed.version}/{NAME}", str(error)))
+    return report
 
 
 @dataclass(slots=True)
 class _Check:
     manifest: Manifest
-    verdict: Verdict
+    report: VerifyReport
     store: Store
     on_bytes: Progress | None
-    rows_of: Counter[tuple[str, str]] = field(default_factory=Counter)  # (crawl, subset)
-    fitting: Counter[tuple[str, str]] = field(default_factory=Counter)  # by what the language subsets hold
+    row_counts: Counter[tuple[str, str]] = field(default_factory=Counter)  # (crawl, subset)
+    fitting: Counter[tuple[str, str]] = field(default_factory=Counter)  # rows of language subsets that fit
 
     def run(self) -> None:
         self._find_extra_files()
@@ -87,7 +89,7 @@ class _Check:
         streams = []
         known = set()
         for part in self.manifest.parts:
-            for subset in self._subsets_of(part):
+            for subset in self._get_subsets(part):
                 known.add((part.crawl, subset.name))
                 stream = self._rows(part, subset)
                 if subset.name in LANGUAGE_SUBSETS:
@@ -102,7 +104,7 @@ class _Check:
         self._check_counts()
         self._check_root()
 
-    def _subsets_of(self, part: Part) -> tuple[Subset, ...]:
+    def _get_subsets(self, part: ManifestPart) -> tuple[Subset, ...]:
         try:
             rules = part.settings["publish"]
             own = tuple((str(name), str(sql)) for name, sql in rules["subsets"])
@@ -114,7 +116,10 @@ class _Check:
                 )
             )
         except (KeyError, TypeError, ValueError, SettingsError) as error:
-            raise InputError(f"the settings of {part.crawl} can't be used: {error}") from error
+            raise InputError(
+                f"cannot check {part.crawl}: its settings in the manifest are invalid ({error}); "
+                "restore the manifest"
+            ) from error
 
     def _find_extra_files(self) -> None:
         listed = {file.name for file in self.manifest.files}
@@ -126,13 +131,13 @@ class _Check:
             self._problem(name, "is not in the manifest")
 
     def _check_plain(self, file: DataFile) -> None:
-        """A file without published rows: its bytes, and of parquet how many rows it has."""
+        """Check a file without published rows: its bytes, and the number of rows if it is parquet."""
         with suppress(_Unreadable), self._opened(file) as raw:
             if file.rows is not None:
                 self._parquet(file, raw)
 
-    def _rows(self, part: Part, subset: Subset) -> Iterator[pa.Table]:
-        """The rows of a subset that are in order, once they have been looked at."""
+    def _rows(self, part: ManifestPart, subset: Subset) -> Iterator[pa.Table]:
+        """Check the rows of a subset and yield those in order."""
         last = -1
         for file in self.manifest.data_files(subset.name, part.crawl):
             with suppress(_Unreadable), self._opened(file) as raw:
@@ -144,25 +149,25 @@ class _Check:
                 for batch in parquet.iter_batches(ROWS_PER_READ):
                     table = pa.Table.from_batches([batch])
                     wrong += self._misplaced(table, part, subset)
-                    if not ascending(last, ids_of(table)):
+                    if not ascending(last, sample_ids(table)):
                         self._problem(file.name, "has rows whose SAMPLE_ID repeats or is out of order")
                         break
-                    last = int(ids_of(table)[-1])
-                    self.rows_of[part.crawl, subset.name] += table.num_rows
+                    last = int(sample_ids(table)[-1])
+                    self.row_counts[part.crawl, subset.name] += table.num_rows
                     yield table
                 if wrong:
                     self._problem(file.name, f"has {wrong:,} rows that do not belong there")
 
-    def _misplaced(self, table: pa.Table, part: Part, subset: Subset) -> int:
-        """Rows that the rule of the subset does not select, of another crawl, or whose key is another."""
+    def _misplaced(self, table: pa.Table, part: ManifestPart, subset: Subset) -> int:
+        """Count rows that the subset's rule does not select, of another crawl, or with a wrong key."""
         keys = pc.utf8_lpad(table["SAMPLE_ID"].cast(pa.string()), KEY_DIGITS, "0")
         right = pc.and_(pc.equal(table["crawl"], part.crawl), pc.equal(table["key"], keys))
         count: int = pc.sum(pc.and_(right, subset.selects(table))).as_py() or 0
         return int(table.num_rows) - count
 
-    def _counted(self, part: Part, stream: Iterator[pa.Table]) -> Iterator[pa.Table]:
-        """Counts on the way which rows the overlapping subsets should have."""
-        chosen = [subset for subset in self._subsets_of(part) if subset.name not in LANGUAGE_SUBSETS]
+    def _counted(self, part: ManifestPart, stream: Iterator[pa.Table]) -> Iterator[pa.Table]:
+        """Pass rows on while counting how many each overlapping subset should have."""
+        chosen = [subset for subset in self._get_subsets(part) if subset.name not in LANGUAGE_SUBSETS]
         for table in stream:
             for subset in chosen:
                 self.fitting[part.crawl, subset.name] += pc.sum(subset.selects(table)).as_py() or 0
@@ -170,27 +175,27 @@ class _Check:
 
     def _find_repeated(self, streams: list[Iterator[pa.Table]]) -> None:
         repeated = 0
-        for window in side_by_side(streams):
-            ids = np.sort(np.concatenate([ids_of(table) for table in window]))
-            self.verdict.rows += ids.size
+        for window in merge_by_id(streams):
+            ids = np.sort(np.concatenate([sample_ids(table) for table in window]))
+            self.report.rows += ids.size
             repeated += int(np.count_nonzero(np.diff(ids) == 0))
         if repeated:
             self._problem(self.manifest.release.folder, f"{repeated:,} SAMPLE_IDs are in several files")
 
     def _check_counts(self) -> None:
-        """What manifest and rows say; where files are damaged, that has been said already."""
-        if self.verdict.problems:
+        """Compare the manifest's counts with the rows, unless damage has been reported already."""
+        if self.report.problems:
             return
         name, document = self.manifest.release.file(NAME), self.manifest.document
         for subset in document["subsets"]:
-            found = sum(count for (_, kind), count in self.rows_of.items() if kind == subset["name"])
+            found = sum(count for (_, kind), count in self.row_counts.items() if kind == subset["name"])
             if found != subset["rows"]:
                 self._problem(name, f"says {subset['rows']:,} rows of {subset['name']}, there are {found:,}")
-        if self.verdict.rows != document["rows"]:
-            self._problem(name, f"says {document['rows']:,} rows, there are {self.verdict.rows:,}")
+        if self.report.rows != document["rows"]:
+            self._problem(name, f"says {document['rows']:,} rows, there are {self.report.rows:,}")
         for (crawl, subset), count in self.fitting.items():
-            if count != self.rows_of[crawl, subset]:
-                has = self.rows_of[crawl, subset]
+            if count != self.row_counts[crawl, subset]:
+                has = self.row_counts[crawl, subset]
                 self._problem(
                     name, f"{subset} of {crawl} has {has:,} rows, by its rule it should have {count:,}"
                 )
@@ -202,11 +207,11 @@ class _Check:
             return
         name, card = f"{dataset_folder(release.name)}/{CARD}", release.file(DATASET_CARD)
         if not self.store.exists(name) or self.store.read(name) != self.store.read(card):
-            self._problem(name, f"is not {DATASET_CARD} of the current version; publish again to mend it")
+            self._problem(name, f"is not {DATASET_CARD} of the current version; publish again to fix it")
 
     def _opened(self, file: DataFile) -> BinaryIO:
-        """The file from its beginning, once its bytes are known to be right."""
-        self.verdict.files += 1
+        """Return the open file after checking its size and SHA-256."""
+        self.report.files += 1
         if not self.store.exists(file.name):
             self._problem(file.name, "is missing")
             raise _Unreadable
@@ -215,9 +220,9 @@ class _Check:
         while block := raw.read(_BYTES_PER_READ):
             digest.update(block)
             size += len(block)
-        self.verdict.bytes += size
+        self.report.bytes += size
         if self.on_bytes is not None:
-            self.on_bytes(self.verdict.bytes, sum(one.bytes for one in self.manifest.files))
+            self.on_bytes(self.report.bytes, sum(one.bytes for one in self.manifest.files))
         if (size, digest.hexdigest()) != (file.bytes, file.sha256):
             raw.close()
             self._problem(file.name, f"has other bytes than the manifest says ({size:,}, not {file.bytes:,})"
@@ -230,7 +235,7 @@ class _Check:
         try:
             parquet = pq.ParquetFile(raw)
         except (pa.ArrowException, OSError) as error:
-            self._problem(file.name, f"is no parquet file ({error})")
+            self._problem(file.name, f"is not a parquet file ({error})")
             raise _Unreadable from error
         if parquet.metadata.num_rows != file.rows:
             rows = parquet.metadata.num_rows
@@ -238,8 +243,8 @@ class _Check:
         return parquet
 
     def _problem(self, file: str, what: str) -> None:
-        self.verdict.problems.append(Problem(file, what))
+        self.report.problems.append(Problem(file, what))
 
 
 class _Unreadable(Exception):  # noqa: N818 - a signal within this module
-    """The file has been reported; there is nothing more to look at in it."""
+    """The file has been reported and cannot be checked further."""

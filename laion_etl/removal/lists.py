@@ -1,11 +1,11 @@
-"""Lists of what is to be removed -> a request: URLs, domains, hashes of images, ids of pairs, one a line."""
+"""Reads a removal list into a request: URLs, domains, image hashes and pair ids, one per line."""
 
 import io
 import re
 from collections.abc import Iterator
 
 from laion_etl.blocklists.removal_requests import RULES, Request
-from laion_etl.blocklists.syntax import ListKind, TextReader, hashes_of
+from laion_etl.blocklists.syntax import ListKind, TextReader, get_hasher
 from laion_etl.core.errors import InputError
 
 MAX_BYTES = 256_000_000
@@ -16,15 +16,15 @@ _HEX = re.compile(r"[0-9a-f]+\Z")
 
 
 def read_list(data: bytes, source: str) -> Request:
-    """The request of a list; raises InputError naming the first line that is none of these.
+    """Parse a list into a request. Raises InputError naming the first invalid line.
 
     A line is `example.com` (a domain and all names under it), a URL or `host/path`, 32 hexadecimal digits
-    (the MD5 of an image or the id of a pair), 64 of them (the SHA-256 of an image), or says what it is:
-    `pdq:`, `md5:`, `sha256:`, `pair:`, `url:`, `domain:`. Blank lines and those that begin with # are passed
-    over.
+    (the MD5 of an image or the id of a pair), 64 of them (the SHA-256 of an image), or carries its kind as a
+    prefix: `pdq:`, `md5:`, `sha256:`, `pair:`, `url:`, `domain:`. Blank lines and those that begin with # are
+    ignored.
     """
     if len(data) > MAX_BYTES:
-        raise InputError(f"{source} is larger than {MAX_BYTES:,} bytes; cut the list into several")
+        raise InputError(f"cannot read {source}: it is larger than {MAX_BYTES:,} bytes; split the list")
     rules: dict[str, set[str]] = {kind: set() for kind in RULES}
     texts: dict[str, list[str]] = {"domains": [], "urls": []}
     for number, line in enumerate(_lines(data, source), 1):
@@ -34,13 +34,16 @@ def read_list(data: bytes, source: str) -> Request:
         for kind in chosen & _HEX_DIGITS.keys():
             if len(value) != _HEX_DIGITS[kind] or not _HEX.match(value):
                 raise InputError(
-                    f"{source} line {number} is no {kind} of {_HEX_DIGITS[kind]} hexadecimal digits"
+                    f"cannot read {source} line {number}: it is not a {kind} of {_HEX_DIGITS[kind]} "
+                    "hexadecimal digits; correct or remove the line"
                 )
             rules[kind].add(value)
     for kind, lines in texts.items():
         rules[kind] |= _link_hashes(ListKind(kind), "\n".join(lines).encode(), source)
     if not any(rules.values()):
-        raise InputError(f"{source} names nothing to remove; one URL, domain or hash a line")
+        raise InputError(
+            f"cannot read {source}: it names nothing to remove; write one URL, domain or hash per line"
+        )
     return Request({kind: tuple(sorted(found)) for kind, found in rules.items()})
 
 
@@ -48,13 +51,13 @@ def _lines(data: bytes, source: str) -> Iterator[str]:
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise InputError(f"{source} is not UTF-8; convert the file") from error
+        raise InputError(f"cannot read {source}: it is not UTF-8; convert the file") from error
     for line in text.split("\n"):
         yield line.strip()
 
 
 def _kinds(line: str) -> tuple[set[str], str]:
-    """What a line is, and the value in it."""
+    """Return the kinds that a line may be, and its value."""
     if not line or line.startswith("#"):
         return set(), ""
     if match := _PREFIXED.match(line):
@@ -71,5 +74,5 @@ def _kinds(line: str) -> tuple[set[str], str]:
 
 def _link_hashes(kind: ListKind, text: bytes, source: str) -> set[str]:
     reader = TextReader(io.BufferedReader(io.BytesIO(text)), source)
-    to_hashes = hashes_of(kind)
-    return {f"{value:016x}" for lines in reader.blocks() for value in to_hashes(lines).tolist()}
+    hash_entries = get_hasher(kind)
+    return {f"{value:016x}" for lines in reader.blocks() for value in hash_entries(lines).tolist()}

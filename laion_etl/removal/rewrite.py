@@ -1,8 +1,8 @@
-"""Files of the store without the rows that requests name.
+"""Rewrites files of the store without the rows that removal requests match.
 
-A shard is rewritten tar and embeddings first, then its stats, its parquet last: as long as the parquet still
-has a row that is to go, the shard is not done, and a call after a kill does the same once more. Each file is
-replaced in one atomic write, and what it becomes depends on nothing but what it was and the requests.
+Of a shard the tar and embeddings are rewritten first, then the stats, the parquet last: while the parquet
+still has a row to remove, the shard is unfinished, and a call after a kill repeats the work. Each file is
+replaced in one atomic write, and its new content depends only on its old content and the requests.
 """
 
 import io
@@ -25,18 +25,18 @@ from laion_etl.io.tarshard import TarError, finish, read_members, write_member
 
 
 def read_table(name: str, store: Store, columns: list[str] | None = None) -> pa.Table:
-    """The rows of a parquet file; of the columns those that it has. InputError when it can't be read."""
+    """Read a parquet file, of `columns` those that it has. Raises InputError if it cannot be read."""
     with store.open(name) as file:
         try:
             parquet = pq.ParquetFile(file)
             has = parquet.schema_arrow.names
             return parquet.read([one for one in columns if one in has] if columns else None)
         except (pa.ArrowException, OSError) as error:
-            raise InputError(f"{store.uri(name)} can't be read ({error}); make it again") from error
+            raise InputError(f"cannot read {store.uri(name)}: {error}; run its stage again") from error
 
 
 def rewrite_rows(name: str, store: Store, matcher: Matcher) -> None:
-    """A file of pairs without the rows; its stats stay, so that nothing is loaded again for it."""
+    """Rewrite a file of pairs without the rows; its stats stay, so that it is not loaded again."""
     table = read_table(name, store)
     gone = matcher.finds(table)
     if gone.any():
@@ -44,7 +44,7 @@ def rewrite_rows(name: str, store: Store, matcher: Matcher) -> None:
 
 
 def blank_rows(name: str, store: Store, matcher: Matcher) -> None:
-    """A batch with empty texts in place of the rows: the others keep their places, which are their keys."""
+    """Blank the rows of a batch: the other rows keep their places, which are their keys."""
     table = read_table(name, store)
     without = blanked(table, matcher)
     if without != table:
@@ -52,12 +52,12 @@ def blank_rows(name: str, store: Store, matcher: Matcher) -> None:
 
 
 def rewrite_shard(stem: str, store: Store, matcher: Matcher) -> None:
-    """A shard of `shards/` without the samples; its stats count them as removed by request."""
+    """Rewrite a shard of `shards/` without the samples; its stats count them as removed by request."""
     _rewrite(_Shard(stem, store), matcher, _download_stats)
 
 
 def rewrite_scored(stem: str, store: Store, matcher: Matcher) -> None:
-    """A scored shard without the samples; its stats count what is left."""
+    """Rewrite a scored shard without the samples; its stats count the remaining ones."""
     _rewrite(_Shard(stem, store), matcher, _score_stats)
 
 
@@ -102,13 +102,15 @@ def _without_members(shard: _Shard, keys: set[str]) -> Output:
                 if member.partition(".")[0] not in keys:
                     write_member(target, member, data)
         except TarError as error:
-            raise InputError(f"{shard.store.uri(name)} is damaged: {error}; make the shard again") from error
+            raise InputError(
+                f"cannot read {shard.store.uri(name)}: {error}; download and score the shard again"
+            ) from error
         finish(target)
     return target.output
 
 
 def _without_embeddings(shard: _Shard, ending: str, table: pa.Table, gone: npt.NDArray[np.bool_]) -> Output:
-    """Row i belongs to the i-th kept sample; a file that is done already has one row per sample left."""
+    """Row i belongs to the i-th kept sample; a file already rewritten has one row per remaining sample."""
     name = shard.file(ending)
     kept = pc.is_null(table["reason"]).to_numpy()
     with shard.store.open(name) as file:
@@ -117,7 +119,10 @@ def _without_embeddings(shard: _Shard, ending: str, table: pa.Table, gone: npt.N
     if len(matrix) == int(np.count_nonzero(kept)):
         matrix = matrix[~gone[kept]]
     elif len(matrix) != left:
-        raise InputError(f"{shard.store.uri(name)} has {len(matrix)} rows, not {left}; score the shard again")
+        raise InputError(
+            f"cannot rewrite {shard.store.uri(name)}: it has {len(matrix)} rows, not {left}; "
+            "score the shard again"
+        )
     with shard.store.create(name) as target:
         np.save(target, matrix, allow_pickle=False)
     return target.output
@@ -147,7 +152,7 @@ def _write_parquet(name: str, table: pa.Table, store: Store) -> None:
 
 
 def stems(folder: str, store: Store) -> Iterator[str]:
-    """The shards below a folder, by their parquet files."""
+    """Yield the stems of the shards below a folder, found by their parquet files."""
     for name in store.list(folder):
         if name.endswith(".parquet"):
             yield name.removesuffix(".parquet")

@@ -1,12 +1,13 @@
-"""Removal requests: what a list names leaves the store, and every dataset gets a version without it.
+"""Removal requests: listed data is deleted from the store, and every dataset gets a version without it.
 
-1. The store is searched; what was found is written down as hashes (`removals/<id>.json`, see removals.py).
-2. Shards, scored shards, pairs and batches are rewritten without it (see rewrite.py).
-3. Crawls that had some of it are published again, from the rewritten shards: a new version of each dataset;
+1. The store is searched; matches are recorded as hashes (`removals/<id>.json`, see removal_requests.py).
+2. Shards, scored shards, pairs and batches are rewritten without the matches (see rewrite.py).
+3. Affected crawls are published again from the rewritten shards: a new version of each dataset;
    their parts of the search index are deleted.
-4. Versions that still have it are named, and with `purge` deleted, but for files that other versions list.
+4. Versions that still contain matches are reported, and with `purge` deleted, except files that other
+   versions list.
 
-Killed at any moment and run again, it comes to the same end: each step finds what is left to do.
+A run killed at any moment and repeated has the same result: each step finds what is left to do.
 """
 
 import re
@@ -21,7 +22,7 @@ from laion_etl.blocklists.removal_requests import FOUND, Matcher, Request, read_
 from laion_etl.core.errors import SettingsError
 from laion_etl.core.schemas import pair_id
 from laion_etl.core.stage_stats import StageStats
-from laion_etl.dataset.manifest import Part, current_manifest, read_manifest
+from laion_etl.dataset.manifest import ManifestPart, current_manifest, read_manifest
 from laion_etl.dataset.row_streams import read_rows
 from laion_etl.dataset.shaping_settings import shaping_settings
 from laion_etl.dataset.subsets import LANGUAGE_SUBSETS
@@ -52,7 +53,7 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True, slots=True)
 class Removal:
-    """What came of a request: versions made, versions (name/version) that still have some of it or had."""
+    """Result of a request: versions published, and versions (name/version) that hold or held its data."""
 
     request: Request
     published: tuple[StageStats, ...]
@@ -60,7 +61,7 @@ class Removal:
     purged: tuple[str, ...]
 
     def to_plain(self) -> dict[str, Any]:
-        """Plain JSON values."""
+        """Return plain JSON values."""
         return {
             "id": self.request.id,
             "pairs": len(self.request.pair_ids),
@@ -79,10 +80,10 @@ def remove(
     purge: bool = False,
     on_file: Progress | None = None,
 ) -> Removal:
-    """Carries a request out. `on_file` hears of files searched and rewritten.
+    """Carry out a request; `on_file` is called with the progress of searching and rewriting files.
 
-    Raises SettingsError when a dataset was published with other settings than these, InputError for a file
-    that is damaged, StorageError.
+    Raises SettingsError if a dataset was published with other settings than these, InputError for a damaged
+    file, and StorageError.
     """
     datasets = list(_datasets(store))
     request = _search(read_request(request, store), settings, store, on_file)
@@ -109,7 +110,7 @@ def _datasets(store: Store) -> Iterator[str]:
 
 
 def _search(request: Request, settings: Settings, store: Store, on_file: Progress | None) -> Request:
-    """The request with all pairs that are found; images first, whose pairs are then found everywhere."""
+    """Add all matching pairs to the request; images first, whose pairs are then found everywhere."""
     for folders in (("shards", "scored"), ("pairs", "batches")):
         names = [name for folder in folders for name in store.list(folder) if name.endswith(".parquet")]
         for number, name in enumerate(names, 1):
@@ -122,7 +123,7 @@ def _search(request: Request, settings: Settings, store: Store, on_file: Progres
 
 
 def _search_dataset(request: Request, dataset: str, settings: Settings, store: Store) -> Request:
-    """The crawls with published rows that are named, so that none is passed over whose shards are gone."""
+    """Add the crawls with matching published rows, so that a crawl whose shards are gone is not missed."""
     manifest = current_manifest(dataset, store)
     if manifest is None:
         return request
@@ -137,7 +138,7 @@ def _search_dataset(request: Request, dataset: str, settings: Settings, store: S
 
 
 def _searched(request: Request, table: pa.Table, crawl: str, settings: Settings) -> Request:
-    rules = Matcher([request], settings.download.pdq_distance).rules_of(table)
+    rules = Matcher([request], settings.download.pdq_distance).match_rules(table)
     found: dict[str, str] = {}
     for pair, rule in zip(table["pair_id"].to_pylist(), rules.tolist(), strict=True):
         if rule is not None:
@@ -164,22 +165,22 @@ def _rewrite(matcher: Matcher, store: Store, on_file: Progress | None) -> None:
 
 
 def _delete_index(dataset: str, crawls: tuple[str, ...], store: Store) -> None:
-    """What `laion-etl index` keeps of the crawls, which has their texts, and what says that it is whole."""
+    """Delete the crawls' index parts, which hold their texts, and the stats of indexes that use them."""
     for name in store.list(f"index/{dataset}"):
         _, _, folder, rest = name.split("/", 3)
         if folder != _INDEX_PARTS or rest.split("/")[0] in crawls:
             store.delete(name)
 
 
-def _parts_with(request: Request, dataset: str, store: Store) -> list[Part]:
-    """The parts of the current version that were published before the request was known."""
+def _parts_with(request: Request, dataset: str, store: Store) -> list[ManifestPart]:
+    """Return the parts of the current version that were published before the request was known."""
     manifest = current_manifest(dataset, store)
     parts = manifest.parts if manifest else ()
     return [part for part in parts if part.crawl in request.crawls and request.id not in part.removals]
 
 
 def _holding(request: Request, dataset: str, store: Store) -> list[str]:
-    """Visible versions that list files, or have a report, with what was removed."""
+    """Return the visible versions whose files or report still contain removed data."""
     found = []
     for version in read_versions(dataset, store).listed:
         parts = read_manifest(dataset, version, store).parts
@@ -188,23 +189,24 @@ def _holding(request: Request, dataset: str, store: Store) -> list[str]:
     return found
 
 
-def _check_settings(dataset: str, part: Part, settings: Settings) -> None:
-    """A removal changes nothing else: what shaped the dataset has to be as it was.
+def _check_settings(dataset: str, part: ManifestPart, settings: Settings) -> None:
+    """Check that a removal changes nothing else: the settings that shaped the dataset must be the same.
 
-    But for whom people ask, which may change; and what a manifest of an earlier version does not say.
+    The dataset's name and contact may change; settings that an older manifest does not record are ignored.
     """
     now = shaping_settings(settings)["publish"]
     plain = {name: _plain(value) for name, value in now.items() if name not in _MAY_CHANGE}
     was = part.settings["publish"]
     if others := sorted(name for name, value in plain.items() if name in was and was[name] != value):
         raise SettingsError(
-            f"dataset {dataset} has {part.crawl} by other settings ({', '.join(others)}); set them as "
-            f"manifest.json of version {part.version} says, or publish it with yours first"
+            f"cannot remove from dataset {dataset}: {part.crawl} was published with other settings "
+            f"({', '.join(others)}); set them as in manifest.json of version {part.version}, or publish "
+            "the crawl with the current ones first"
         )
 
 
 def _plain(value: object) -> object:
-    """As JSON gives it back."""
+    """Return a value as JSON would give it back."""
     return [_plain(one) for one in value] if isinstance(value, (tuple, list)) else value
 
 

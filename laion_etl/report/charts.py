@@ -1,6 +1,6 @@
 """Histograms, bars, heat strips and hexagons of the report as inline SVG.
 
-Every function returns Markup with a title for screen readers; the page has the numbers in a table beside it.
+Every function returns Markup with a title for screen readers; the page also shows the numbers in a table.
 """
 
 import math
@@ -23,14 +23,14 @@ _NAMES = 250.0  # and of bars
 Scale = Callable[[int, int], float]  # (count, largest count) -> share of the height
 
 
-def linear(count: int, most: int) -> float:
-    """Heights like counts."""
-    return count / most
+def linear(count: int, highest: int) -> float:
+    """Scale heights in proportion to counts."""
+    return count / highest
 
 
-def logarithmic(count: int, most: int) -> float:
-    """Heights like the logarithm of counts: what is rare stays visible."""
-    return math.log1p(count) / math.log1p(most)
+def logarithmic(count: int, highest: int) -> float:
+    """Scale heights by the logarithm of counts, so that rare values stay visible."""
+    return math.log1p(count) / math.log1p(highest)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +43,7 @@ class Marker:
 
 @dataclass(frozen=True, slots=True)
 class Axis:
-    """The x axis: edges of the bins, the labelled places on it, and how a bin is named in words."""
+    """The x axis: edges of the bins, labelled ticks, and a function that names a bin."""
 
     edges: Sequence[float]
     ticks: Sequence[tuple[float, str]]
@@ -51,7 +51,7 @@ class Axis:
     name: Callable[[int], str]
 
     def place(self, value: float) -> float:
-        """Where a value is, in SVG units."""
+        """Return the position of a value in SVG units."""
         low, high = self.edges[0], self.edges[-1]
         return (value - low) / (high - low) * WIDTH
 
@@ -63,14 +63,14 @@ def histogram(
     title: str,
     scale: Scale = linear,
 ) -> Markup:
-    """Stacked columns; `series` are (name, which is the CSS class too, and count per bin)."""
+    """Draw stacked columns; `series` are (name, also used as CSS class, and counts per bin)."""
     above = 15.0 if len(series) > 1 else 0.0
     top = 14.0 + 15.0 * len(markers) + above
     sums = [sum(counts) for counts in zip(*(counts for _, counts in series), strict=True)]
-    most, whole = max([1, *sums]), sum(sums)
+    highest, whole = max([1, *sums]), sum(sums)
     parts = []
-    for value in _grid(most, scale):
-        y = top + HEIGHT * (1 - scale(value, most))
+    for value in _grid(highest, scale):
+        y = top + HEIGHT * (1 - scale(value, highest))
         parts.append(line("grid", (0, y), (WIDTH, y)))
         parts.append(amount(value, whole, -8, y + 4, "tick end"))
     if len(series) > 1:
@@ -79,7 +79,7 @@ def histogram(
         base = top + HEIGHT
         for name, counts in series:
             # Stacked: a part has its share of the column, whatever the scale.
-            tall = scale(sums[index], most) * HEIGHT * counts[index] / max(1, sums[index])
+            tall = scale(sums[index], highest) * HEIGHT * counts[index] / max(1, sums[index])
             if counts[index]:
                 tall = max(tall, _THINNEST)
                 base -= tall
@@ -97,12 +97,12 @@ def _bin_tip(bin_name: str, series: str, count: int, whole: int) -> str:
     return f"{bin_name}: {count:,} {series} ({count / max(1, whole):.2%})"
 
 
-def _grid(most: int, scale: Scale) -> list[int]:
-    """Round counts up to the largest: powers of ten, or steps of 1, 2 or 5 times one, five at most."""
+def _grid(highest: int, scale: Scale) -> list[int]:
+    """Return round counts up to the largest: powers of ten, or at most five steps of 1, 2 or 5 times one."""
     if scale is logarithmic:
-        return [0, *(10**power for power in range(len(str(most))))]
-    steps = (first * 10**power for power in range(len(str(most))) for first in (1, 2, 5))
-    return list(range(0, most + 1, next(step for step in steps if step * 5 >= most)))
+        return [0, *(10**power for power in range(len(str(highest))))]
+    steps = (first * 10**power for power in range(len(str(highest))) for first in (1, 2, 5))
+    return list(range(0, highest + 1, next(step for step in steps if step * 5 >= highest)))
 
 
 def _legend(series: Sequence[tuple[str, Sequence[int]]]) -> Iterator[Markup]:
@@ -118,13 +118,13 @@ def _marker(x: float, y: float, bottom: float, label: str) -> tuple[Markup, Mark
 
 
 def bars(rows: Sequence[tuple[str, int, float]], name: str, title: str) -> Markup:
-    """A bar per row (name, count, share), for a picture of its own; the page has tables instead."""
-    most = max([1, *(count for _, count, _ in rows)])
+    """Draw a bar per row (name, count, share) for a PNG file; the page has tables instead."""
+    highest = max([1, *(count for _, count, _ in rows)])
     room = WIDTH - _NAMES - 118
     parts = []
     for place, (label, count, share) in enumerate(rows):
         y = 4 + place * 22.0
-        long = max(_THINNEST, count / most * room) if count else 0.0
+        long = max(_THINNEST, count / highest * room) if count else 0.0
         parts.append(text(label, _NAMES - 10, y + 13, "label end"))
         parts.append(rect(f"sink {name}", _NAMES, y + 2, long, 14))
         parts.append(text(f"{count:,}  ({share:.1%})", _NAMES + long + 7, y + 13, "tick"))
@@ -133,7 +133,7 @@ def bars(rows: Sequence[tuple[str, int, float]], name: str, title: str) -> Marku
 
 @dataclass(frozen=True, slots=True)
 class Strip:
-    """A row of a heat map: counts per bin, and a mark on the axis (None for none)."""
+    """A row of a heat map: counts per bin, and the position of a marker line (None for none)."""
 
     label: str
     counts: Sequence[int]
@@ -141,20 +141,20 @@ class Strip:
 
 
 def strips(axis: Axis, rows: Sequence[Strip], title: str) -> Markup:
-    """A strip per row in the depths of one colour, each against its own fullest bin."""
+    """Draw a strip per row in shades of one colour, each relative to its own fullest bin."""
     parts: list[Markup] = []
 
     def place(value: float) -> float:
         return _LABELS + axis.place(value) * (WIDTH - _LABELS) / WIDTH
 
     for number, row in enumerate(rows):
-        y, most, whole = number * _STRIP, max([1, *row.counts]), sum(row.counts)
+        y, highest, whole = number * _STRIP, max([1, *row.counts]), sum(row.counts)
         parts.append(text(row.label, _LABELS - 9, y + 14, "label end"))
         for index, (left, right) in enumerate(pairwise(axis.edges)):
             count = row.counts[index]
             tip = f"{row.label}, {axis.name(index)}: {count:,} of {whole:,}" if count else ""
             wide = place(right) - place(left) - 0.6
-            parts.append(rect(f"heat-{depth(count, most)}", place(left), y + 1, wide, _STRIP - 3, tip))
+            parts.append(rect(f"heat-{depth(count, highest)}", place(left), y + 1, wide, _STRIP - 3, tip))
         if row.mark is not None:
             parts.append(line("mark", (place(row.mark), y + 1), (place(row.mark), y + _STRIP - 2)))
     bottom = len(rows) * _STRIP
@@ -163,9 +163,9 @@ def strips(axis: Axis, rows: Sequence[Strip], title: str) -> Markup:
     return svg((0, 0, WIDTH + 22, bottom + 42), title, parts, "strips")
 
 
-def depth(count: int, most: int) -> int:
-    """Which colour a count has: 0 for none, else 1 to 6 by its root, so that what is rare is seen."""
-    return 0 if not count else 1 + min(DEPTHS - 1, int(DEPTHS * (count / most) ** 0.5))
+def depth(count: int, highest: int) -> int:
+    """Return the shade of a count: 0 for none, otherwise 1 to 6 by its square root, so rare values show."""
+    return 0 if not count else 1 + min(DEPTHS - 1, int(DEPTHS * (count / highest) ** 0.5))
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,14 +185,14 @@ def hexagons(
     box: tuple[float, str],
     title: str,
 ) -> Markup:
-    """A scatter plot in hexagons of some width; both axes have the same ticks.
+    """Draw a scatter plot in hexagons of a given width; both axes have the same ticks.
 
     `box` marks the region right of and above a place.
     """
     low, high = ticks[0][0], ticks[-1][0]
     left, size = 56.0, 400.0
     unit = size / max(1e-9, high - low)
-    most = max([1, *(cell.count for cell in cells)])
+    highest = max([1, *(cell.count for cell in cells)])
     parts = []
     for value, words in ticks:
         at = (value - low) * unit
@@ -202,7 +202,7 @@ def hexagons(
         parts.append(text(words, left - 8, size - at + 4, "tick end"))
     for cell in cells:
         x, y = left + (cell.x - low) * unit, size - (cell.y - low) * unit
-        parts.append(path(f"heat-{depth(cell.count, most)}", _hexagon(x, y, width * unit / 2), cell.tip))
+        parts.append(path(f"heat-{depth(cell.count, highest)}", _hexagon(x, y, width * unit / 2), cell.tip))
     if low <= box[0] < high:
         at = (box[0] - low) * unit
         parts.append(rect("box", left + at, 0.8, size - at, size - at))
@@ -213,14 +213,14 @@ def hexagons(
 
 
 def _hexagon(x: float, y: float, half: float) -> str:
-    """A hexagon that stands on a corner; `half` is half its width."""
+    """Return the path of a hexagon standing on a corner; `half` is half its width."""
     tall = half / math.sqrt(3)
     corners = ((0, -2), (1, -1), (1, 1), (0, 2), (-1, 1), (-1, -1))
     return "M" + " L".join(f"{x + half * dx:.1f},{y + tall * dy:.1f}" for dx, dy in corners) + " Z"
 
 
 def bar(share: float, name: str) -> Markup:
-    """A bar for a table cell, `share` of its width filled."""
+    """Draw a bar for a table cell, `share` of its width filled."""
     inside = Markup(
         '<rect class="track" width="100" height="1"/><rect class="{}" width="{:.2f}" height="1"/>'
     )

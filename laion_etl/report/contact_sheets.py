@@ -1,8 +1,8 @@
-"""Contact sheets: a few kept and rejected samples of a crawl, with small pictures where they may be shown.
+"""Contact sheets: a few kept and rejected samples of a crawl, with thumbnails of those that may be shown.
 
-A picture is embedded only when its safety tag says UNLIKELY. Everything else (NSFW, UNSURE, never
+An image is embedded only when its safety tag says UNLIKELY. Everything else (NSFW, UNSURE, never
 tagged, suspected under-age, unreadable) is a neutral placeholder that names the reason, and its bytes
-are not even decoded. Choice depends on key hashes only: the same crawl gives the same sheet.
+are not even decoded. The choice depends only on key hashes: the same crawl gives the same sheet.
 """
 
 import base64
@@ -23,8 +23,8 @@ from laion_etl.dataset.scored import ScoredCrawl
 from laion_etl.io.storage import Store
 from laion_etl.io.tarshard import TarError, read_members
 
-BATCHES_LOOKED_AT = 12  # a tar is read from its start to the last wanted picture, on S3 a download
-_CANDIDATES = 2_000  # kept samples, of which the sheet shows some per quantile
+BATCHES_LOOKED_AT = 12  # each tar is read (on S3: downloaded) from its start to the last wanted image
+_CANDIDATES = 2_000  # kept samples; the sheet shows some of them per quantile
 _CANDIDATES_PER_REASON = 200
 _PER_BAND = 8
 _PER_REASON = 16
@@ -46,7 +46,7 @@ _COLUMNS = (
 
 
 @dataclass(frozen=True, slots=True)
-class Sample:
+class SheetSample:
     """One row on a sheet; `reason` is None for kept samples."""
 
     batch: int
@@ -62,7 +62,7 @@ class Sample:
 
     @property
     def withheld(self) -> str | None:
-        """Why its picture must not be shown, None when it may."""
+        """Why its image must not be shown; None if it may be."""
         if self.reason in _NEVER_SHOWN:
             return str(self.reason).replace("_", " ")
         if self.nsfw_tag is None:
@@ -75,42 +75,42 @@ class Band:
     """A titled row of samples on a sheet."""
 
     title: str
-    samples: tuple[Sample, ...]
+    samples: tuple[SheetSample, ...]
 
 
 @dataclass(slots=True)
 class Sampler:
-    """Picks candidates while rows stream past: those with the smallest key hashes, per group."""
+    """Picks candidates from a stream of rows: those with the smallest key hashes, per group."""
 
     batches: frozenset[int]
-    _groups: dict[str | None, list[tuple[int, Sample]]] = field(default_factory=dict)
+    _groups: dict[str | None, list[tuple[int, SheetSample]]] = field(default_factory=dict)
 
     @classmethod
     def over(cls, scored: ScoredCrawl) -> "Sampler":
-        """Looks at a few batches of a crawl, chosen by hash."""
+        """Sample from a few batches of a crawl, chosen by hash."""
         numbers = sorted((batch.number for batch in scored.batches), key=lambda n: _hash(batch_name(n)))
         return cls(frozenset(numbers[:BATCHES_LOOKED_AT]))
 
     def add(self, batch: int, rows: pa.RecordBatch) -> None:
-        """Takes rows of a scored batch."""
+        """Add rows of a scored batch."""
         if batch not in self.batches:
             return
         for row in rows.select(list(_COLUMNS)).to_pylist():
             width, height = row.pop("original_width"), row.pop("original_height")
-            self._offer(Sample(batch=batch, width=width, height=height, **row))
+            self._offer(SheetSample(batch=batch, width=width, height=height, **row))
 
-    def _offer(self, sample: Sample) -> None:
+    def _offer(self, sample: SheetSample) -> None:
         group = self._groups.setdefault(sample.reason, [])
-        most = _CANDIDATES if sample.reason is None else _CANDIDATES_PER_REASON
+        limit = _CANDIDATES if sample.reason is None else _CANDIDATES_PER_REASON
         entry = (-_hash(sample.key), sample)  # a heap of the smallest hashes, the largest of them on top
-        if len(group) < most:
+        if len(group) < limit:
             heapq.heappush(group, entry)
         elif entry[0] > group[0][0]:
             heapq.heapreplace(group, entry)
 
     def kept(self) -> list[Band]:
-        """Kept samples at quantiles of the similarity, lowest first; no sample twice."""
-        ordered = sorted(self._of(None), key=lambda s: (s.similarity or 0.0, s.key))
+        """Return kept samples at quantiles of the similarity, lowest first, without repeats."""
+        ordered = sorted(self._candidates(None), key=lambda s: (s.similarity or 0.0, s.key))
         if len(ordered) <= _PER_BAND * 2:
             return [Band("All kept samples", tuple(ordered))] if ordered else []
         bands, taken = [], 0
@@ -123,26 +123,28 @@ class Sampler:
         return bands
 
     def rejected(self) -> list[Band]:
-        """Rejected samples per reason, spread over their similarities, highest first."""
+        """Return rejected samples per reason, spread over their similarities, highest first."""
         reasons = sorted(reason for reason in self._groups if reason is not None)
         return [Band(reason.replace("_", " "), tuple(self._spread(reason))) for reason in reasons]
 
-    def _spread(self, reason: str) -> list[Sample]:
-        ordered = sorted(self._of(reason), key=lambda s: (-(s.similarity or -1.0), s.key))
+    def _spread(self, reason: str) -> list[SheetSample]:
+        ordered = sorted(self._candidates(reason), key=lambda s: (-(s.similarity or -1.0), s.key))
         if len(ordered) <= _PER_REASON:
             return ordered
         places = {round(i * (len(ordered) - 1) / (_PER_REASON - 1)) for i in range(_PER_REASON)}
         return [ordered[place] for place in sorted(places)]
 
-    def _of(self, reason: str | None) -> Iterable[Sample]:
+    def _candidates(self, reason: str | None) -> Iterable[SheetSample]:
         return (sample for _, sample in self._groups.get(reason, []))
 
 
-def pictures(bands: Sequence[Band], scored: ScoredCrawl, max_pixels: int, store: Store) -> dict[str, str]:
-    """data: URIs by key of the samples on the sheets that may be shown.
+def embedded_images(
+    bands: Sequence[Band], scored: ScoredCrawl, max_pixels: int, store: Store
+) -> dict[str, str]:
+    """Return data: URIs by key for the samples on the sheets that may be shown.
 
-    Kept ones are read from scored/, rejected ones from shards/. A picture that can't be decoded or is
-    over the pixel cap is left out; raises InputError when a tar is damaged.
+    Kept ones are read from scored/, rejected ones from shards/. An image that cannot be decoded or exceeds
+    the pixel limit is left out. Raises InputError for a damaged tar.
     """
     wanted: dict[str, set[str]] = {}
     for sample in (sample for band in bands for sample in band.samples):
@@ -152,11 +154,11 @@ def pictures(bands: Sequence[Band], scored: ScoredCrawl, max_pixels: int, store:
             wanted.setdefault(name, set()).add(sample.key)
     found: dict[str, str] = {}
     for name, keys in sorted(wanted.items()):
-        found |= _pictures_of_tar(name, keys, max_pixels, store)
+        found |= _images_of_tar(name, keys, max_pixels, store)
     return found
 
 
-def _pictures_of_tar(name: str, keys: set[str], max_pixels: int, store: Store) -> dict[str, str]:
+def _images_of_tar(name: str, keys: set[str], max_pixels: int, store: Store) -> dict[str, str]:
     found: dict[str, str] = {}
     left = set(keys)
     with store.open(name) as file:
@@ -171,12 +173,14 @@ def _pictures_of_tar(name: str, keys: set[str], max_pixels: int, store: Store) -
                 if not left:
                     break
         except TarError as error:
-            raise InputError(f"{store.uri(name)} is damaged: {error}; make the shard again") from error
+            raise InputError(
+                f"cannot read {store.uri(name)}: {error}; download and score the shard again"
+            ) from error
     return found
 
 
 def thumbnail(data: bytes, max_pixels: int) -> str | None:
-    """A small WebP as a data: URI; None when the image is too large or can't be decoded."""
+    """Return a small WebP as a data: URI; None if the image is too large or cannot be decoded."""
     try:
         with Image.open(io.BytesIO(data), formats=("JPEG", "PNG", "WEBP")) as image:
             if image.width * image.height > max_pixels:

@@ -1,5 +1,5 @@
-"""How far a crawl is: what Postgres says of its partitions and batches beside what the store has of each
-stage."""
+"""Progress of a crawl: its partitions and batches in Postgres, and the finished units of each stage in the
+store."""
 
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
@@ -32,7 +32,7 @@ class LoadProgress:
 
 @dataclass(frozen=True, slots=True)
 class QueueProgress:
-    """View queue_progress; times in seconds, None where there is nothing to tell."""
+    """View queue_progress; times in seconds, None if unknown."""
 
     crawl: str
     batches: int = 0
@@ -53,7 +53,7 @@ class QueueProgress:
 
 @dataclass(frozen=True, slots=True)
 class Lease:
-    """A batch that a worker holds. `left_s` below zero: the worker is silent and will lose it."""
+    """A batch held by a worker. `left_s` below zero: the worker is silent and will lose the batch."""
 
     batch: int
     attempts: int
@@ -73,7 +73,7 @@ class Failure:
 
 @dataclass(frozen=True, slots=True)
 class StageProgress:
-    """Units of one stage: partitions, batches or shards. `of` None: nobody knows yet how many."""
+    """Units of one stage: partitions, batches or shards. `of` is None while their number is unknown."""
 
     stage: str
     unit: str
@@ -87,7 +87,7 @@ class StageProgress:
 
 @dataclass(frozen=True, slots=True)
 class CrawlStatus:
-    """All there is to tell of a crawl at work."""
+    """The status of a crawl in progress."""
 
     crawl: str
     load: LoadProgress
@@ -101,7 +101,7 @@ class CrawlStatus:
         return asdict(self) | {"load": self.load.to_plain()}
 
     def as_table(self) -> Table:
-        """Stages by what is done of them, with the oldest leases and the failures below."""
+        """Return a table of the stages' progress, with the oldest leases and the failures below."""
         notes = Text("\n".join(map(_printable, self._notes())))
         table = Table(title=f"Work on {self.crawl}", caption=notes if notes else None)
         table.caption_justify = "left"
@@ -134,20 +134,20 @@ class CrawlStatus:
 
 
 def crawl_status(crawl: str, funnel: CrawlFunnel, database: Database) -> CrawlStatus:
-    """The status of a crawl, also of one that is not in Postgres yet."""
+    """Return the status of a crawl, even if it is not in Postgres yet."""
     load, queue = _works(database).get(crawl, (LoadProgress(crawl), QueueProgress(crawl)))
     return CrawlStatus(
         crawl,
         load,
         queue,
-        tuple(stages_of(funnel, load, queue)),
+        tuple(stage_progress(funnel, load, queue)),
         tuple(Lease(*row) for row in database.rows("status.oldest_leases", {"crawl": crawl})),
         tuple(Failure(*row) for row in database.rows("status.failed_batches", {"crawl": crawl})),
     )
 
 
 def crawls_to_plain(database: Database) -> list[dict[str, Any]]:
-    """Every crawl in Postgres as plain JSON values."""
+    """Return every crawl in Postgres as plain JSON values."""
     works = _works(database).items()
     return [{"crawl": name, "load": load.to_plain(), "queue": asdict(queue)} for name, (load, queue) in works]
 
@@ -161,7 +161,7 @@ def _works(database: Database) -> dict[str, tuple[LoadProgress, QueueProgress]]:
 
 
 def all_crawls(database: Database) -> Table:
-    """A line for each crawl in Postgres; of its batches, those that are done."""
+    """Return a table with a line for each crawl in Postgres."""
     table = Table(title="Crawls in Postgres")
     table.add_column("crawl", no_wrap=True)
     for heading in ("parts", "pairs", "batches", "held", "failed", "pairs/h", "left"):
@@ -176,12 +176,12 @@ def all_crawls(database: Database) -> Table:
 
 
 def _printable(text: str) -> str:
-    """Errors quote what the web has sent: nothing in them is to steer a terminal."""
+    """Remove control characters: errors quote web content, which must not control the terminal."""
     return "".join(char if char.isprintable() else " " for char in text)
 
 
 def duration(seconds: float) -> str:
-    """A time as people say it: 40 s, 12 min, 3 h 5 min, 2 d 4 h."""
+    """Format a duration: 40 s, 12 min, 3 h 5 min, 2 d 4 h."""
     whole = round(seconds)
     if whole < 120:
         return f"{whole} s"
@@ -202,8 +202,8 @@ def _queues(database: Database) -> dict[str, QueueProgress]:
     return {row[0]: QueueProgress(*row) for row in database.rows("status.queues")}
 
 
-def stages_of(funnel: CrawlFunnel, load: LoadProgress, queue: QueueProgress) -> Iterator[StageProgress]:
-    """Each stage by what the store has of it and what Postgres says."""
+def stage_progress(funnel: CrawlFunnel, load: LoadProgress, queue: QueueProgress) -> Iterator[StageProgress]:
+    """Yield the progress of each stage from the store and Postgres."""
     units = {row.stage: row.units for row in funnel.rows}
     yield StageProgress("parse", "partitions", units["parse"], None)
     parsed = max(units["parse"], load.partitions)

@@ -1,7 +1,7 @@
-"""What a crawl, or some of its WAT files, will come to: by what is in the store of it, or of another crawl.
+"""Estimates the output and cost of a crawl, or some of its WAT files, from what the store already has.
 
-Everything is in proportion: parse a few WAT files all the way to scored shards, and the rest of the dump is
-that many times more. Where duplicates grow with what is known already, a whole dump gives somewhat less.
+The estimate is proportional: run a few WAT files all the way to scored shards, and scale to the number of
+files. The share of duplicates grows with the number of known pairs, so a whole crawl gives somewhat less.
 """
 
 import re
@@ -21,8 +21,8 @@ _SCORE_S = 0.19
 
 
 @dataclass(frozen=True, slots=True)
-class Sample:
-    """What the store has of a crawl, all units together; bytes are those of data files."""
+class CrawlTotals:
+    """Totals of a crawl over all units in the store; bytes are those of data files."""
 
     crawl: str
     wat_files: int
@@ -41,7 +41,7 @@ class Sample:
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """What so many WAT files come to; hours are those of one process (download: one worker)."""
+    """Expected totals of a number of WAT files; hours are those of one process (download: one worker)."""
 
     crawl: str
     wat_files: int
@@ -58,18 +58,20 @@ class Estimate:
     score_hours: float
 
     def to_plain(self) -> dict[str, Any]:
-        """As JSON values."""
+        """Return plain JSON values."""
         return asdict(self)
 
 
-def read_sample(crawl: str, store: Store) -> Sample:
-    """The sums over a crawl in the store. Raises InputError when one of the stages is not there at all."""
+def read_totals(crawl: str, store: Store) -> CrawlTotals:
+    """Sum up a crawl in the store. Raises InputError if any of the stages has no output."""
     parsed, loaded = (list(_stats(f"{folder}/{crawl}", store)) for folder in ("pairs", "load"))
     shards, scored = (list(_stats(f"{folder}/{crawl}", store)) for folder in ("shards", "scored"))
     if not (parsed and loaded and shards and scored):
-        raise InputError(f"the store has no WAT file of {crawl} that went all the way to a scored shard")
+        raise InputError(
+            f"cannot estimate from {crawl}: no WAT file of it has reached a scored shard; score some first"
+        )
     networks = [stats.details.get("network", {}) for stats in shards]
-    return Sample(
+    return CrawlTotals(
         crawl,
         wat_files=sum(int(stats.details["wat_files"]) for stats in parsed),
         records=sum(int(stats.details["records"]["input"]) for stats in parsed),
@@ -87,26 +89,26 @@ def read_sample(crawl: str, store: Store) -> Sample:
 
 
 def estimate(crawl: str, wat_files: int, store: Store) -> Estimate:
-    """What so many WAT files of a crawl come to: by its own ones in the store, else by another crawl's.
+    """Estimate a number of WAT files of a crawl from its own results in the store, or from another crawl's.
 
-    Raises InputError when the store has nothing to go by.
+    Raises InputError if the store has no results to start from.
     """
     for known in _known(crawl, store):
         try:
-            return _scaled(crawl, wat_files, read_sample(known, store))
+            return _scaled(crawl, wat_files, read_totals(known, store))
         except InputError:
             continue
     raise InputError(
-        "nothing in the store to estimate by; run two WAT files first (--wat-files 0:2, in Airflow the "
-        "parameter wat_files)"
+        f"cannot estimate {crawl}: the store has no scored crawl; run two WAT files first (--wat-files 0:2, "
+        "in Airflow the parameter wat_files)"
     )
 
 
 def in_pods(found: Estimate, kubernetes: KubernetesSettings) -> dict[str, float]:
-    """Hours of pods of the cluster's sizes, and what they cost where the settings name a price.
+    """Return pod hours for the configured pod sizes, and their cost if prices are configured.
 
-    A pod parses, or scores, in as many processes as it has cores. Scoring is taken at the speed of CPUs: with
-    GPUs it is less.
+    A pod parses, or scores, in as many processes as it has cores. Scoring is estimated at CPU speed; GPUs
+    take less time.
     """
     cores = {stage: _cores(of_stage(kubernetes.cpu, stage)) for stage in ("parse", "score")}
     score_hours = found.score_hours / cores["score"]
@@ -118,36 +120,36 @@ def in_pods(found: Estimate, kubernetes: KubernetesSettings) -> dict[str, float]
 
 
 def _cores(quantity: str) -> float:
-    """Kubernetes' way of writing cores: 2, 0.5, 500m."""
+    """Parse Kubernetes' notation of cores: 2, 0.5, 500m."""
     cores = float(quantity.removesuffix("m") or 1) / (1_000 if quantity.endswith("m") else 1)
     return max(cores, 0.001)
 
 
-def _scaled(crawl: str, wat_files: int, sample: Sample) -> Estimate:
-    factor = wat_files / sample.wat_files
-    links = factor * sample.new_pairs
-    fetched = links / max(1, sample.links)  # of what was planned, only a part may have been fetched so far
-    images = fetched * sample.images
-    judged = images / max(1, sample.scored)
+def _scaled(crawl: str, wat_files: int, totals: CrawlTotals) -> Estimate:
+    factor = wat_files / totals.wat_files
+    links = factor * totals.new_pairs
+    fetched = links / max(1, totals.links)  # of what was planned, only a part may have been fetched so far
+    images = fetched * totals.images
+    judged = images / max(1, totals.scored)
     return Estimate(
         crawl=crawl,
         wat_files=wat_files,
-        by_wat_files=sample.wat_files,
-        by_crawl=sample.crawl,
-        pairs=round(factor * sample.pairs),
+        by_wat_files=totals.wat_files,
+        by_crawl=totals.crawl,
+        pairs=round(factor * totals.pairs),
         links=round(links),
         images=round(images),
-        samples=round(judged * sample.kept),
-        fetched_bytes=round(fetched * sample.fetched_bytes),
-        stored_bytes=round(fetched * sample.shard_bytes + judged * sample.scored_bytes),
-        parse_hours=round(factor * sample.records * _PARSE_S / 3_600, 3),
-        download_hours=round(fetched * sample.download_s / 3_600, 3),
+        samples=round(judged * totals.kept),
+        fetched_bytes=round(fetched * totals.fetched_bytes),
+        stored_bytes=round(fetched * totals.shard_bytes + judged * totals.scored_bytes),
+        parse_hours=round(factor * totals.records * _PARSE_S / 3_600, 3),
+        download_hours=round(fetched * totals.download_s / 3_600, 3),
         score_hours=round(images * _SCORE_S / 3_600, 3),
     )
 
 
 def _known(crawl: str, store: Store) -> list[str]:
-    """Crawls with scored shards: this one first, then the others from the latest."""
+    """Return crawls with scored shards: this one first, then the others, latest first."""
     names = {match[1] for name in store.list("scored") if (match := _CRAWL.match(name))}
     return sorted(names, key=lambda name: (name == crawl, name), reverse=True)
 

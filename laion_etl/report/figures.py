@@ -1,4 +1,4 @@
-"""The figures of the report, drawn from the facts of a version: on the page, and as pictures for papers."""
+"""The figures of the report, drawn from the statistics of a version: SVG for the page, PNG for papers."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -13,7 +13,7 @@ from laion_etl.dataset.subsets import SUBSET_HIGH_RESOLUTION
 from laion_etl.dataset.variants import is_unsafe
 from laion_etl.report import charts
 from laion_etl.report.charts import Axis, Hexagon, Marker, Strip
-from laion_etl.report.publish_context import Facts
+from laion_etl.report.publish_context import PublishContext
 from laion_etl.report.sankey import Flow, Step, sankey
 from laion_etl.report.statistics import (
     AESTHETIC_EDGES,
@@ -50,19 +50,19 @@ _LAST_TITLES = {
 _PARTS = ((SUBSET_EN, "English"), (SUBSET_MULTI, "other languages"), (SUBSET_NOLANG, "no reliable language"))
 
 
-def figures(facts: Facts) -> dict[str, Markup]:
-    """The drawings by name; those of scores that nobody computed are left out."""
-    statistics = facts.statistics
-    made = {"funnel": _funnel(facts)}
-    made |= {f"similarity-{group.lower()}": _similarity(facts, group) for group in statistics.similarities}
-    made["similarity-by-language"] = _by_language(facts)
-    made["resolution"] = _resolution(facts)
+def figures(context: PublishContext) -> dict[str, Markup]:
+    """Return the drawings by name, without those of scores that were not computed."""
+    statistics = context.statistics
+    made = {"funnel": _funnel(context)}
+    made |= {f"similarity-{group.lower()}": _similarity(context, group) for group in statistics.similarities}
+    made["similarity-by-language"] = _by_language(context)
+    made["resolution"] = _resolution(context)
     made["bytes"] = _logarithmic_axis(BYTES_EDGES, statistics.file_bytes, size, "file size")
     made["caption-length"] = _logarithmic_axis(
         CAPTION_EDGES, statistics.caption_chars, lambda value: f"{value:.0f}", "characters of the caption"
     )
     if statistics.aesthetic.sum():
-        marker = Marker(facts.settings.publish.aesthetic_min, "aesthetic subset from here")
+        marker = Marker(context.settings.publish.aesthetic_min, "aesthetic subset from here")
         made["aesthetic"] = _linear_axis(AESTHETIC_EDGES, statistics.aesthetic, "aesthetic score", [marker])
     for name, title in (("punsafe", "unsafe score"), ("pwatermark", "watermark score")):
         counts: Counts = getattr(statistics, name)
@@ -72,7 +72,7 @@ def figures(facts: Facts) -> dict[str, Markup]:
 
 
 def kind(reason: str) -> str:
-    """The class that colours a reason: what sort of reason it is."""
+    """Return the CSS class that colours a drop reason."""
     if reason.startswith("opted_out") or reason == REMOVED:
         return "opted-out"
     if "duplicate" in reason:
@@ -83,14 +83,14 @@ def kind(reason: str) -> str:
 
 
 def size(count: float) -> str:
-    """A number of bytes as people read it."""
+    """Format a number of bytes."""
     return f"{count / 2**20:.3g} MiB" if count >= 2**20 else f"{count / 2**10:.3g} KiB"
 
 
-def _funnel(facts: Facts) -> Markup:
-    started = facts.funnel.started_rows
+def _funnel(context: PublishContext) -> Markup:
+    started = context.funnel.started_rows
     rows = [row for row in started if row.dropped or row.stage not in ("plan", "publish")]
-    rows_of = facts.statistics.subset_rows
+    rows_of = context.statistics.subset_rows
     parts = [Flow(title, rows_of.get(name, 0), "flow-kept") for name, title in _PARTS]
     last = started[-1].stage if started else ""
     return sankey(
@@ -109,10 +109,10 @@ def _step(row: FunnelRow) -> Step:
     return Step(row.stage, _INPUT_TITLES[row.stage], row.input, row.kept, dropped)
 
 
-def _similarity(facts: Facts, group: str) -> Markup:
-    found = facts.statistics.similarities[group]
+def _similarity(context: PublishContext, group: str) -> Markup:
+    found = context.statistics.similarities[group]
     kept, rejected = _columns(found.kept), _columns(found.rejected)
-    axis = _similarity_axis(facts)
+    axis = _similarity_axis(context)
     first = round((axis.edges[0] + 1) * 50)
     bins = slice(first, first + len(axis.edges) - 1)
     return charts.histogram(
@@ -128,9 +128,9 @@ def _columns(counts: Counts) -> Counts:
     return summed
 
 
-def _similarity_axis(facts: Facts) -> Axis:
-    """The part of the axis that has samples of any language, so that all drawings compare."""
-    found = facts.statistics.similarities.values()
+def _similarity_axis(context: PublishContext) -> Axis:
+    """Return the part of the axis with samples of any language, the same for all drawings."""
+    found = context.statistics.similarities.values()
     filled = np.flatnonzero(sum(_columns(group.kept + group.rejected) for group in found))
     first, last = (int(filled[0]), int(filled[-1]) + 1) if filled.size else (50, 75)
     edges = SIMILARITY_EDGES[::_BINS_PER_COLUMN][max(0, first - 1) : last + 2]
@@ -144,8 +144,8 @@ def _similarity_axis(facts: Facts) -> Axis:
     )
 
 
-def _by_language(facts: Facts) -> Markup:
-    statistics, axis = facts.statistics, _similarity_axis(facts)
+def _by_language(context: PublishContext) -> Markup:
+    statistics, axis = context.statistics, _similarity_axis(context)
     first = round((axis.edges[0] + 1) * 50)
     rows = []
     for code, _ in statistics.languages.top(LANGUAGES_SHOWN):
@@ -157,9 +157,9 @@ def _by_language(facts: Facts) -> Markup:
     return charts.strips(axis, rows, "Similarity of published pairs by language, with the median of each")
 
 
-def _resolution(facts: Facts) -> Markup:
-    """The part of the plane that has images, on logarithmic axes."""
-    grid = facts.statistics.sides
+def _resolution(context: PublishContext) -> Markup:
+    """Draw the part of the plane that has images, on logarithmic axes."""
+    grid = context.statistics.sides
     found = list(grid.cells())
     places = [place for x, y, _ in found for place in (x, y)] or [8.0, 11.0]
     low = max(SIDE_LOG2[0], np.floor(min(places)))
@@ -172,8 +172,8 @@ def _resolution(facts: Facts) -> Markup:
         grid.width,
         [(float(power), f"{2**power:g}") for power in np.arange(low, high + 0.5)],
         (
-            float(np.log2(max(1, facts.settings.publish.high_resolution_px))),
-            f"high resolution: {facts.statistics.subset_rows.get(SUBSET_HIGH_RESOLUTION, 0):,}",
+            float(np.log2(max(1, context.settings.publish.high_resolution_px))),
+            f"high resolution: {context.statistics.subset_rows.get(SUBSET_HIGH_RESOLUTION, 0):,}",
         ),
         "Published images by width and height in pixels, both logarithmic",
     )

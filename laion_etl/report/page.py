@@ -1,8 +1,8 @@
-"""report/index.html: one page that shows what a crawl became, readable without network and without scripts.
+"""report/index.html: one page that shows the results of a crawl, readable without network and scripts.
 
-Alt texts on it come from strangers: the template escapes everything, texts are cut and isolated (bdi), and a
-content security policy allows nothing but data: images, the one style sheet and the one script, each by its
-hash. The script only shows tips and sorts tables; the switch between counts and shares is CSS.
+Its alt texts are untrusted: the template escapes everything, texts are cut and isolated (bdi), and a content
+security policy allows only data: images, the one style sheet and the one script, each by its hash. The script
+only shows tips and sorts tables; the switch between counts and shares is CSS.
 """
 
 import base64
@@ -15,9 +15,9 @@ from markupsafe import Markup
 from laion_etl.dataset.shaping_settings import shaping_settings
 from laion_etl.dataset.subsets import SUBSET_HIGH_RESOLUTION
 from laion_etl.io.storage import Store
-from laion_etl.report.contact_sheets import Band, pictures
+from laion_etl.report.contact_sheets import Band, embedded_images
 from laion_etl.report.figures import figures
-from laion_etl.report.publish_context import PIPELINE, Facts, number_list
+from laion_etl.report.publish_context import PIPELINE, PublishContext, number_list
 from laion_etl.report.tables import language_quartiles, stage_reasons, tables
 from laion_etl.report.templating import TEMPLATES, environment, percent
 
@@ -34,8 +34,8 @@ class Tile:
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
-    """What a crawl was cut into, and how much of it is here; `expected` is None when nobody said."""
+class ReportPart:
+    """Units of a crawl, expected and missing; `expected` is None if unknown."""
 
     name: str
     expected: int | None
@@ -43,74 +43,80 @@ class Part:
 
     @property
     def numbers(self) -> str:
-        """The missing ones."""
+        """The missing units, as text."""
         return number_list(self.missing) if self.missing else "none"
 
 
-def report_page(facts: Facts, store: Store) -> bytes:
-    """The page as UTF-8 HTML. Reads the pictures of the contact sheets from the store."""
+def report_page(context: PublishContext, store: Store) -> bytes:
+    """Render the page as UTF-8 HTML; reads the images of the contact sheets from the store."""
     style = "".join((TEMPLATES / name).read_text() for name in STYLES)
     script = (TEMPLATES / "report.js").read_text()
-    images = pictures((*facts.kept, *facts.rejected), facts.scored, facts.settings.clip.max_pixels, store)
+    images = embedded_images(
+        (*context.kept, *context.rejected), context.scored, context.settings.clip.max_pixels, store
+    )
     page = (
         environment()
         .get_template("report.html.j2")
         .render(
-            facts=facts,
+            context=context,
             pipeline=PIPELINE,
             style=Markup(style),  # noqa: S704 - our own file
             style_hash=_hash(style),
             script=Markup(script),  # noqa: S704 - our own file
             script_hash=_hash(script),
-            tiles=_tiles(facts),
-            drawings=figures(facts),
-            tables=tables(facts),
-            language_quartiles=language_quartiles(facts),
-            parts=_parts(facts),
-            stage_reasons=stage_reasons(facts.funnel),
+            tiles=_tiles(context),
+            drawings=figures(context),
+            tables=tables(context),
+            language_quartiles=language_quartiles(context),
+            parts=_parts(context),
+            stage_reasons=stage_reasons(context.funnel),
             sheets=(
-                ("kept", "Kept samples", facts.kept),
-                ("rejected", "Rejected samples", facts.rejected),
+                ("kept", "Kept samples", context.kept),
+                ("rejected", "Rejected samples", context.rejected),
             ),
-            withheld=_withheld((*facts.kept, *facts.rejected)),
+            withheld=_withheld((*context.kept, *context.rejected)),
             images=images,
-            settings=shaping_settings(facts.settings),
+            settings=shaping_settings(context.settings),
         )
     )
     return page.encode()
 
 
 def _hash(text: str) -> str:
-    """As a content security policy names an inline style or script."""
+    """Return the content security policy source of an inline style or script."""
     return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}"
 
 
-def _tiles(facts: Facts) -> list[Tile]:
-    funnel, statistics = facts.funnel, facts.statistics
+def _tiles(context: PublishContext) -> list[Tile]:
+    funnel, statistics = context.funnel, context.statistics
     links, images = funnel.row("parse").input, funnel.row("download")
     named = sum(1 for code, _ in statistics.languages.top() if code != "nolang")
     median = statistics.quantile(0.5)
     high = statistics.subset_rows.get(SUBSET_HIGH_RESOLUTION, 0)
     return [
-        Tile("Published samples", f"{statistics.kept:,}", _of(statistics.kept, links, "image links")),
-        Tile("Images downloaded", f"{images.kept:,}", _of(images.kept, images.input, "tried")),
+        Tile(
+            "Published samples",
+            f"{statistics.kept:,}",
+            _share_of_whole(statistics.kept, links, "image links"),
+        ),
+        Tile("Images downloaded", f"{images.kept:,}", _share_of_whole(images.kept, images.input, "tried")),
         Tile("Languages", f"{named:,}", "recognised in captions"),
         Tile("Median similarity", "–" if median is None else f"{median:.3f}", "of published samples"),
         Tile(
-            "High resolution", f"{high:,}", f"both sides ≥ {facts.settings.publish.high_resolution_px:,} px"
+            "High resolution", f"{high:,}", f"both sides ≥ {context.settings.publish.high_resolution_px:,} px"
         ),
     ]
 
 
-def _of(part: int, whole: int, what: str) -> str:
+def _share_of_whole(part: int, whole: int, what: str) -> str:
     return f"{percent(part / whole)} of {whole:,} {what}" if whole else ""
 
 
-def _parts(facts: Facts) -> tuple[Part, Part]:
-    scored = facts.scored
+def _parts(context: PublishContext) -> tuple[ReportPart, ReportPart]:
+    scored = context.scored
     return (
-        Part("partitions", scored.partitions, scored.missing_partitions),
-        Part("batches", scored.planned, scored.missing),
+        ReportPart("partitions", scored.partitions, scored.missing_partitions),
+        ReportPart("batches", scored.planned, scored.missing),
     )
 
 

@@ -1,8 +1,8 @@
 """The figures of the report as PNG files, for papers and slides: report/png/<figure>.png.
 
-Text is set in the font that Pillow carries within itself (Aileron, ASCII only), never in a font of the
-machine: a machine without fonts gives the same picture, and equal data give equal bytes. Only our own words
-are drawn; what comes from the web stays on the page.
+Text is set in the font bundled with Pillow (Aileron, ASCII only), never in a font of the machine: a machine
+without fonts gives the same image, and equal data give equal bytes. Only text of this project is drawn; text
+from the web appears only on the page.
 """
 
 import re
@@ -23,7 +23,7 @@ _ASCII = str.maketrans({"−": "-", "–": "-", "×": "x", "≥": ">", "’": "'
 
 
 def png(drawing: Markup) -> bytes:
-    """A drawing in the light colours of the page on white."""
+    """Render a drawing as PNG, in the page's light colours on white."""
     found = str(drawing).translate(_ASCII).encode("ascii", "replace").decode()
     with tempfile.NamedTemporaryFile(suffix=".ttf") as font:
         font.write(_font())
@@ -44,7 +44,7 @@ def png(drawing: Markup) -> bytes:
 
 @cache
 def _style() -> str:
-    """The rules of the charts with the colours put in: the renderer knows no CSS variables."""
+    """Return the chart styles with colours filled in: the renderer does not support CSS variables."""
     light = _RULE.search((TEMPLATES / "palette.css").read_text())
     colours = dict(_VARIABLE.findall(light[1] if light else ""))
     rules = _USE.sub(lambda use: colours[use[1]], (TEMPLATES / "chart.css").read_text())
@@ -55,5 +55,5 @@ def _style() -> str:
 def _font() -> bytes:
     font = ImageFont.load_default(size=12)
     if not isinstance(font, ImageFont.FreeTypeFont):
-        raise TypeError("Pillow was built without FreeType; install its wheel from PyPI")
+        raise TypeError("cannot draw text: Pillow was built without FreeType; install its wheel from PyPI")
     return bytes(font.font_bytes)

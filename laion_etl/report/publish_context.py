@@ -1,4 +1,4 @@
-"""What the manifest, the card and the report are all made from."""
+"""The common input of the manifest, the card and the report."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from laion_etl import __version__
 from laion_etl.core.stage_stats import StageStats
 from laion_etl.dataset.funnel_report import CrawlFunnel
-from laion_etl.dataset.manifest import Part
+from laion_etl.dataset.manifest import ManifestPart
 from laion_etl.dataset.scored import ScoredCrawl
 from laion_etl.dataset.subsets import Subset
 from laion_etl.dataset.versions import Release
@@ -19,11 +19,11 @@ _NUMBERS_SHOWN = 20
 
 
 @dataclass(frozen=True, slots=True)
-class Facts:
-    """Everything known of a version once its rows have been read.
+class PublishContext:
+    """Everything known about a version once its rows have been read.
 
-    `stats`: of publishing, without outputs. `removals`: the removal requests that the rows have been through.
-    `earlier`: what the dataset has of other crawls, whose files this version lists too.
+    `stats`: of publishing, without outputs. `removals`: the removal requests applied to the rows.
+    `earlier`: the dataset's parts of other crawls, whose files this version lists too.
     """
 
     release: Release
@@ -37,11 +37,11 @@ class Facts:
     stats: StageStats
     variant: str
     removals: tuple[str, ...] = ()
-    earlier: tuple[Part, ...] = ()
+    earlier: tuple[ManifestPart, ...] = ()
 
     @property
     def dropped(self) -> Mapping[str, int]:
-        """What scoring kept and publishing left out, by reason."""
+        """Rows that scoring kept and publishing left out, by reason."""
         return self.stats.dropped
 
     @property
@@ -59,10 +59,10 @@ class Facts:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What a reader must know before trusting the numbers."""
+        """Caveats a reader must know before trusting the numbers."""
         notes = []
         if self.scored.planned is None:
-            notes.append("The crawl has no plan in the store, so missing batches can't be named.")
+            notes.append("The crawl has no plan in the store, so missing batches cannot be listed.")
         if self.scored.missing:
             count, numbers = len(self.scored.missing), number_list(self.scored.missing)
             notes.append(f"Missing batches: {count:,} of {self.scored.planned:,} planned ({numbers}).")
@@ -71,15 +71,15 @@ class Facts:
             notes.append(f"Missing partitions: {count:,} of {self.scored.partitions:,} ({numbers}).")
         if self.scored.unplanned:
             numbers = number_list(self.scored.unplanned)
-            notes.append(f"Left out: scored batches that no plan names any more ({numbers}).")
+            notes.append(f"Left out: scored batches that are no longer in the plan ({numbers}).")
         if len(self.scored.models) > 1:
             models = "; ".join(self.scored.models)
-            notes.append(f"Scored by different models, so similarities do not compare: {models}.")
-        return (*notes, *(f"Counts that do not join up: {problem}." for problem in self.funnel.problems))
+            notes.append(f"Scored by different models, so similarities are not comparable: {models}.")
+        return (*notes, *(f"Counts that do not add up: {problem}." for problem in self.funnel.problems))
 
 
 def number_list(numbers: Iterable[int]) -> str:
-    """The first numbers, and how many more there are."""
+    """Format the first numbers, and how many more there are."""
     listed = list(numbers)
     shown = ", ".join(str(number) for number in listed[:_NUMBERS_SHOWN])
     rest = len(listed) - _NUMBERS_SHOWN

@@ -1,6 +1,6 @@
-"""The tables of drop reasons in docs/formats.md, made from laion_etl/core/funnel.py: `make docs`.
+"""The tables of drop reasons in docs/formats.md, generated from laion_etl/core/funnel.py by `make docs`.
 
-Each stands between `<!-- reasons: STAGE -->` and `<!-- end of reasons -->`.
+Each table is placed between `<!-- reasons: STAGE -->` and `<!-- end of reasons -->`.
 """
 
 import re
@@ -13,12 +13,12 @@ _TABLE = re.compile(r"(<!-- reasons: (\w+) -->\n).*?(<!-- end of reasons -->)", 
 
 
 def with_tables(page: str) -> str:
-    """The page with its tables made anew. Raises KeyError for a stage that has no reasons."""
+    """Return the page with its tables regenerated. Raises KeyError for a stage without reasons."""
     return _TABLE.sub(lambda match: f"{match[1]}\n{reason_table(match[2])}\n{match[3]}", page)
 
 
 def reason_table(stage: str) -> str:
-    """The reasons of a stage with their sentences, in Markdown."""
+    """Return a Markdown table of a stage's reasons and their meanings."""
     rows = [f"| {reason.value} | {reason.sentence} |" for reason in STAGE_REASONS[stage]]
     return "\n".join(["| reason | meaning |", "|---|---|", *rows]) + "\n"
 

@@ -1,7 +1,7 @@
-"""The funnel as a Sankey diagram: what every stage keeps runs right, what it drops runs down to its reason.
+"""The funnel as a Sankey diagram: kept records flow right, dropped records flow down to their reason.
 
-Bands are as thick as their counts. A stage has its reasons below what it keeps and left of the next stage,
-so no band crosses another or a label.
+Band thickness is proportional to counts. The reasons of a stage are below what it keeps and left of the next
+stage, so no band crosses another or a label.
 """
 
 from collections import Counter
@@ -18,9 +18,9 @@ _TOP = 52.0  # room for the labels above the nodes
 _REACH = 64.0  # from a node to its reasons
 _WIDTH = 234.0  # of a stage that drops something
 _WIDTH_NARROW = 112.0
-_LINE = 33.0  # least distance of two reasons: a label has two lines
+_LINE = 33.0  # minimum distance between two reasons: a label has two lines
 _GAP = 26.0  # between what is kept and the first reason
-_MOST = 6  # reasons of a stage; the last one adds up the rest
+_MAX_REASONS = 6  # reasons of a stage; the last one adds up the rest
 _THINNEST = 1.0
 
 
@@ -45,7 +45,7 @@ class Step:
 
 
 def sankey(steps: Sequence[Step], last: str, parts: Sequence[Flow]) -> Markup:
-    """The flow of records from left to right.
+    """Draw the flow of records from left to right.
 
     `last` names the node at the right end, which has what the last step kept; it falls into `parts`.
     """
@@ -71,16 +71,16 @@ def sankey(steps: Sequence[Step], last: str, parts: Sequence[Flow]) -> Markup:
 
 
 def _summed(flows: Sequence[Flow]) -> list[Flow]:
-    """At most so many: the small ones of the kind with most reasons are added up, others are never hidden."""
-    if len(flows) <= _MOST:
+    """Limit the reasons shown: only the smallest ones of the kind with the most reasons are summed up."""
+    if len(flows) <= _MAX_REASONS:
         return list(flows)
-    ((most, _),) = Counter(flow.kind for flow in flows).most_common(1)
-    common = [flow for flow in flows if flow.kind == most]
-    room = max(1, _MOST - 1 - (len(flows) - len(common)))
+    ((largest_kind, _),) = Counter(flow.kind for flow in flows).most_common(1)
+    common = [flow for flow in flows if flow.kind == largest_kind]
+    room = max(1, _MAX_REASONS - 1 - (len(flows) - len(common)))
     rest = common[room:]
     if len(rest) < 2:
         return list(flows)
-    more = Flow(f"{len(rest)} more reasons", sum(flow.count for flow in rest), most)
+    more = Flow(f"{len(rest)} more reasons", sum(flow.count for flow in rest), largest_kind)
     return [*(flow for flow in flows if flow not in rest), more]
 
 

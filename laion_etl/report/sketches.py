@@ -1,6 +1,6 @@
-"""Counts in bounded memory, however long the stream: what is frequent, what comes again, where points lie.
+"""Counts of streams in bounded memory: frequent values, repeated values, and points on a grid.
 
-Each says how exact it is. Up to their bounds, which no small dataset reaches, they are exact.
+Each reports its own error. They are exact up to their size limits, which small datasets do not reach.
 """
 
 import math
@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 
-_MOST_VALUES = 100_000
-_MOST_SAMPLED = 65_536
+_MAX_VALUES = 100_000
+_MAX_SAMPLED = 65_536
 _HASH_DIGITS = 16  # of a hexadecimal digest: 64 bits
 _HASHES = 1 << 64
 
@@ -28,9 +28,9 @@ class Tally:
     is then at most `error` too low, and never too high; `error` is at most 2 / 100,000 of all counted.
     """
 
-    def __init__(self, most_values: int = _MOST_VALUES) -> None:
+    def __init__(self, max_values: int = _MAX_VALUES) -> None:
         self._counts: Counter[str] = Counter()
-        self._most_values = most_values
+        self._max_values = max_values
         self.error = 0
 
     @property
@@ -46,52 +46,52 @@ class Tally:
         for value, count in pairs:
             if value is not None:
                 self._counts[value] += count
-        if len(self._counts) > self._most_values:
+        if len(self._counts) > self._max_values:
             self._forget()
 
     def _forget(self) -> None:
         ordered = sorted(self._counts.values(), reverse=True)
-        taken = ordered[self._most_values // 2]
+        taken = ordered[self._max_values // 2]
         self.error += taken
         self._counts = Counter({v: count - taken for v, count in self._counts.items() if count > taken})
 
     def top(self, count: int | None = None) -> list[tuple[str, int]]:
-        """Most frequent first, ties by name."""
+        """Return values and counts, most frequent first, ties by name."""
         ordered = sorted(self._counts.items(), key=lambda item: (-item[1], item[0]))
         return ordered if count is None else ordered[:count]
 
     def __len__(self) -> int:
-        """How many values there are; a lower bound when values were forgotten."""
+        """Number of distinct values; a lower bound if values were forgotten."""
         return len(self._counts)
 
 
 class Repeats:
-    """How many values come how often, from their hashes (hexadecimal digests).
+    """How many values occur how often, from their hashes (hexadecimal digests).
 
     Keeps hashes below a limit and halves the limit when there are more than 65,536: a sample of the distinct
-    values, each with its true count (Gibbons and Tirthapura, 2001). `factor` is the distinct values that each
-    one kept stands for; 1 means exact.
+    values, each with its true count (Gibbons and Tirthapura, 2001). `factor` is the number of distinct values
+    that each kept one represents; 1 means exact.
     """
 
-    def __init__(self, most_sampled: int = _MOST_SAMPLED) -> None:
+    def __init__(self, max_sampled: int = _MAX_SAMPLED) -> None:
         self._counts: Counter[int] = Counter()
-        self._most_sampled = most_sampled
+        self._max_sampled = max_sampled
         self._limit = _HASHES
         self.factor = 1
 
     def add(self, digests: pa.Array | pa.ChunkedArray) -> None:
-        """Takes digests; empty ones and nulls are passed over."""
+        """Add digests; empty ones and nulls are ignored."""
         starts = [digest[:_HASH_DIGITS] for digest in digests.to_pylist() if digest]
         hashes = np.frombuffer(bytes.fromhex("".join(starts)), ">u8")
         values, counts = np.unique(hashes[hashes <= np.uint64(self._limit - 1)], return_counts=True)
         self._counts.update(dict(zip(values.tolist(), counts.tolist(), strict=True)))
-        while len(self._counts) > self._most_sampled:
+        while len(self._counts) > self._max_sampled:
             self._limit //= 2
             self.factor *= 2
             self._counts = Counter({v: count for v, count in self._counts.items() if v < self._limit})
 
     def by_count(self) -> list[tuple[int, int]]:
-        """(times, how many values come so many times), ascending; estimated when `factor` is over 1."""
+        """Return (times, number of values that occur so often), ascending; estimated if `factor` > 1."""
         times = Counter(self._counts.values())
         return [(count, values * self.factor) for count, values in sorted(times.items())]
 
@@ -107,7 +107,7 @@ class HexGrid:
         self._counts = np.zeros((2, columns, lines), np.int64)
 
     def add(self, x: Floats, y: Floats) -> None:
-        """Takes points; what is outside goes to the edge."""
+        """Add points; those outside are counted at the edge."""
         across = (np.clip(x, self._low, self._high) - self._low) / self.width
         up = (np.clip(y, self._low, self._high) - self._low) / (self.width * math.sqrt(3))
         first, second = (np.rint(across), np.rint(up)), (np.floor(across), np.floor(up))
@@ -118,7 +118,7 @@ class HexGrid:
         np.add.at(self._counts, (lattice, column, row), 1)
 
     def cells(self) -> Iterator[tuple[float, float, int]]:
-        """Centre and count of every hexagon that has points."""
+        """Yield centre and count of every hexagon that has points."""
         for lattice, column, row in np.argwhere(self._counts):
             x = self._low + (column + lattice / 2) * self.width
             y = self._low + (row + lattice / 2) * self.width * math.sqrt(3)

@@ -1,4 +1,4 @@
-"""What a published crawl looks like in numbers: one pass over its scored rows, in bounded memory."""
+"""Statistics of a published crawl: one pass over its scored rows, in bounded memory."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -17,7 +17,7 @@ Edges = NDArray[np.floating[Any]]
 
 SIMILARITY_STEP = 0.005
 SIMILARITY_EDGES: Edges = np.linspace(-1.0, 1.0, 401)
-SIDE_LOG2 = (5.0, 14.0)  # 32 to 16,384 pixels; hexagons at the ends take what is beyond
+SIDE_LOG2 = (5.0, 14.0)  # 32 to 16,384 pixels; values beyond are counted at the edges
 SIDE_CELL = 0.25  # width of a hexagon, doublings
 BYTES_EDGES: Edges = 2.0 ** np.arange(12, 24.01, 0.5)  # 4 KiB to 16 MiB
 SHORT_SIDE_EDGES = (256, 512, 1024, 2048)  # pixels
@@ -25,7 +25,7 @@ AESTHETIC_EDGES: Edges = np.linspace(0.0, 10.0, 41)
 SHARE_EDGES: Edges = np.linspace(0.0, 1.0, 41)  # punsafe, pwatermark
 CAPTION_EDGES: Edges = 2.0 ** np.arange(2, 11.01, 0.5)  # 4 to 2,048 characters
 ENGLISH, OTHER = "English", "other"
-_MOST_LANGUAGES = 200  # that get a histogram of their own
+_MAX_LANGUAGES = 200  # with a histogram each
 _HOST = (
     r"^[a-z][a-z0-9+.-]*://(?:[^/?#@]*@)?(?:www\.)?"
     r"(?P<host>\[[0-9a-f:.]+\]|[^/?#:\[\]@]+)(?::[0-9]*)?(?:[/?#]|$)"
@@ -33,7 +33,7 @@ _HOST = (
 
 
 @dataclass(slots=True)
-class Similarities:
+class GroupSimilarities:
     """Similarities of one group of languages."""
 
     kept: Counts = field(default_factory=lambda: zeros(SIMILARITY_EDGES))
@@ -56,8 +56,8 @@ class Statistics:
     kept: int = 0
     rejected: int = 0
     subset_rows: dict[str, int] = field(default_factory=dict)
-    similarities: dict[str, Similarities] = field(
-        default_factory=lambda: {group: Similarities() for group in (ENGLISH, OTHER)}
+    similarities: dict[str, GroupSimilarities] = field(
+        default_factory=lambda: {group: GroupSimilarities() for group in (ENGLISH, OTHER)}
     )
     language_similarities: dict[str, Counts] = field(default_factory=dict)
     sides: HexGrid = field(default_factory=lambda: HexGrid(*SIDE_LOG2, SIDE_CELL))
@@ -72,13 +72,13 @@ class Statistics:
     domains: Tally = field(default_factory=Tally)
     safety_kept: Tally = field(default_factory=Tally)
     safety_rejected: Tally = field(default_factory=Tally)
-    pictures: Repeats = field(default_factory=Repeats)
+    images: Repeats = field(default_factory=Repeats)
 
     def __post_init__(self) -> None:
         self.subset_rows = {subset.name: 0 for subset in self.subsets}
 
     def add(self, rows: pa.RecordBatch, published: pa.Table) -> None:
-        """Takes rows of a scored batch and what of them is published."""
+        """Add rows of a scored batch and the published ones among them."""
         table = pa.Table.from_batches([rows])
         rejected = table.filter(pc.field("reason").is_valid())
         kept = table.filter(pc.field("reason").is_null())
@@ -88,23 +88,23 @@ class Statistics:
         self.similarities[ENGLISH].add(kept.filter(english), rejected.filter(english))
         self.similarities[OTHER].add(kept.filter(~english), rejected.filter(~english))
         self.file_bytes += histogram(kept["bytes"], BYTES_EDGES)
-        self.pictures.add(kept["sha256"])
+        self.images.add(kept["sha256"])
         self.safety_kept.add(pc.fill_null(kept["nsfw_tag"], "not tagged"))
         self.safety_rejected.add(pc.fill_null(rejected["nsfw_tag"], "not tagged"))
         self._add_published(published)
 
     @property
     def similarity_kept(self) -> Counts:
-        """Of all languages."""
+        """Similarity counts of all languages."""
         return self.similarities[ENGLISH].kept + self.similarities[OTHER].kept
 
     @property
     def thresholds(self) -> dict[str, set[float]]:
-        """Those that rows were judged by, per group of languages."""
+        """Thresholds applied to the rows, per group of languages."""
         return {group: found.thresholds for group, found in self.similarities.items()}
 
     def quantile(self, share: float) -> float | None:
-        """Similarity of kept samples at a quantile, to half a step; None without samples."""
+        """Return the similarity of kept samples at a quantile, to half a step; None without samples."""
         return similarity_quantile(self.similarity_kept, share)
 
     def _add_published(self, published: pa.Table) -> None:
@@ -127,11 +127,11 @@ class Statistics:
         self.short_sides += np.bincount(places, minlength=len(SHORT_SIDE_EDGES) + 1)
 
     def _add_language_similarities(self, published: pa.Table) -> None:
-        """Languages past the first 200 are only counted: a detector of one's own may name any number."""
+        """Languages past the first 200 are only counted: a custom detector may return any number of them."""
         for language in pc.unique(published["LANGUAGE"]).to_pylist():
             found = self.language_similarities.get(language)
             if found is None:
-                if len(self.language_similarities) == _MOST_LANGUAGES:
+                if len(self.language_similarities) == _MAX_LANGUAGES:
                     continue
                 found = self.language_similarities[language] = zeros(SIMILARITY_EDGES)
             of_language = published.filter(pc.field("LANGUAGE") == language)
@@ -139,12 +139,12 @@ class Statistics:
 
 
 def language_name(code: str) -> str:
-    """A language code as people read it; 'nolang' becomes words."""
+    """Return a readable language name: the code, or words for 'nolang'."""
     return "no reliable language" if code == NO_LANGUAGE else code
 
 
 def similarity_quantile(counts: Counts, share: float) -> float | None:
-    """The similarity at a quantile of a histogram, to half a step; None when it is empty."""
+    """Return the similarity at a quantile of a histogram, to half a step; None if it is empty."""
     total = int(counts.sum())
     if not total:
         return None
@@ -153,7 +153,7 @@ def similarity_quantile(counts: Counts, share: float) -> float | None:
 
 
 def hosts(urls: pa.ChunkedArray) -> pa.ChunkedArray:
-    """The host of each URL without www; '?' where there is none."""
+    """Return the host of each URL without www; '?' if it has none."""
     found = pc.extract_regex(pc.utf8_lower(urls), _HOST)
     return pc.fill_null(pc.struct_field(found, "host"), "?")
 
@@ -167,6 +167,6 @@ def numbers(values: pa.ChunkedArray) -> NDArray[np.float64]:
 
 
 def histogram(values: pa.ChunkedArray, edges: Edges) -> Counts:
-    """Counts per bin; values outside go to the first or last one."""
+    """Count values per bin; values outside are counted in the first or last bin."""
     places = np.clip(np.searchsorted(edges, numbers(values), side="right") - 1, 0, len(edges) - 2)
     return np.bincount(places, minlength=len(edges) - 1).astype(np.int64)

@@ -1,4 +1,4 @@
-"""SVG by hand: the few shapes that charts are made of.
+"""Writes SVG directly: the few shapes that charts are made of.
 
 Colours and fonts come from classes (templates/chart.css), so that a chart follows the page's theme and can
 be rendered alone. `tip` is what the page shows when the pointer rests on a shape.
@@ -32,13 +32,13 @@ def text(words: str, x: float, y: float, name: str) -> Markup:
 
 
 def amount(count: int, whole: int, x: float, y: float, name: str, more: str = "") -> Markup:
-    """A count and its share of the whole at one place; the page shows one of them."""
+    """Place a count and its share of the whole at the same position; the page shows one of them."""
     share = f"{count / whole:.1%}" if whole else ""
     return text(f"{count:,}{more}", x, y, f"{name} abs") + text(f"{share}{more}", x, y, f"{name} rel")
 
 
 def svg(box: tuple[float, float, float, float], title: str, parts: Iterable[Markup], name: str) -> Markup:
-    """A drawing; `box` is left, top, width and height of what is seen of it."""
+    """Return a drawing; `box` is left, top, width and height of its visible area."""
     shape = Markup(
         '<svg class="chart {}" xmlns="http://www.w3.org/2000/svg" viewBox="{}" role="img" '
         'aria-label="{}">{}</svg>'

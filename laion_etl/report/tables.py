@@ -1,4 +1,4 @@
-"""The tables of the report: every number that is drawn, and those that need no drawing."""
+"""The tables of the report: all numbers that are drawn, and those without a drawing."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from laion_etl.core.funnel import DownloadStatus, ParseReason, ScoreReason
 from laion_etl.dataset.funnel_report import CrawlFunnel
 from laion_etl.report import charts
 from laion_etl.report.figures import LANGUAGES_SHOWN, kind, size
-from laion_etl.report.publish_context import Facts
+from laion_etl.report.publish_context import PublishContext
 from laion_etl.report.sketches import Repeats
 from laion_etl.report.statistics import (
     AESTHETIC_EDGES,
@@ -26,7 +26,7 @@ from laion_etl.report.statistics import (
 )
 from laion_etl.report.templating import words
 
-_MOST_ROWS = 12
+_MAX_ROWS = 12
 _DRAWN = (
     ("languages", "kept", "Published samples by language"),
     ("outcomes", "neutral", "Links by the outcome of their download"),
@@ -59,24 +59,24 @@ class Row:
     length: float
 
 
-def tables(facts: Facts) -> dict[str, list[Row]]:
-    """The tables by name."""
-    statistics, download = facts.statistics, facts.funnel.row("download")
+def tables(context: PublishContext) -> dict[str, list[Row]]:
+    """Return the tables by name."""
+    statistics, download = context.statistics, context.funnel.row("download")
     outcomes = [(DownloadStatus.SUCCESS.value, download.kept), *download.dropped.items()]
     languages = [(language_name(code), count) for code, count in statistics.languages.top()]
     licenses = [("none stated" if name == "?" else name, n) for name, n in statistics.licenses.top()]
     return {
-        "subsets": rows(statistics.subset_rows.items(), statistics.kept, most=99),
+        "subsets": rows(statistics.subset_rows.items(), statistics.kept, max_rows=99),
         "languages": rows(languages, statistics.kept),
         "licenses": rows(licenses, statistics.kept),
-        "domains": rows(statistics.domains.top(_MOST_ROWS + 3), statistics.kept, most=_MOST_ROWS + 3),
-        "outcomes": rows(((words(name), count) for name, count in outcomes), download.input, most=99),
-        "opt-outs": rows(opt_outs(facts.funnel), download.input),
-        "duplicates": rows(duplicates(facts.funnel), facts.funnel.row("parse").input, most=99),
-        "repeats": rows(repeats(statistics.pictures), statistics.kept),
-        "short-sides": rows(_short_sides(statistics.short_sides), statistics.kept, most=99),
+        "domains": rows(statistics.domains.top(_MAX_ROWS + 3), statistics.kept, max_rows=_MAX_ROWS + 3),
+        "outcomes": rows(((words(name), count) for name, count in outcomes), download.input, max_rows=99),
+        "opt-outs": rows(opt_outs(context.funnel), download.input),
+        "duplicates": rows(duplicates(context.funnel), context.funnel.row("parse").input, max_rows=99),
+        "repeats": rows(repeats(statistics.images), statistics.kept),
+        "short-sides": rows(_short_sides(statistics.short_sides), statistics.kept, max_rows=99),
         "safety": rows(statistics.safety_kept.top(), statistics.kept),
-        "filtered": rows(filtered(facts.funnel), facts.funnel.row("parse").input, most=99),
+        "filtered": rows(filtered(context.funnel), context.funnel.row("parse").input, max_rows=99),
         **{
             f"similarity-{group.lower()}": _similarity(found.kept)
             for group, found in statistics.similarities.items()
@@ -90,13 +90,13 @@ def tables(facts: Facts) -> dict[str, list[Row]]:
 
 
 def opt_outs(funnel: CrawlFunnel) -> list[tuple[str, int]]:
-    """Links left out because somebody asked for it, by how they asked; every way is listed."""
+    """Count links left out because of an opt-out, by its kind; every kind is listed."""
     dropped = funnel.row("download").dropped
     return [(title, dropped.get(status.value, 0)) for status, title in _OPT_OUTS.items()]
 
 
 def duplicates(funnel: CrawlFunnel) -> list[tuple[str, int]]:
-    """What was dropped as seen before, by where."""
+    """Count records dropped as duplicates, by reason and stage."""
     return [
         (f"{words(reason)} ({row.stage})", count)
         for row in funnel.rows
@@ -106,16 +106,16 @@ def duplicates(funnel: CrawlFunnel) -> list[tuple[str, int]]:
 
 
 def filtered(funnel: CrawlFunnel) -> list[tuple[str, int]]:
-    """What was dropped for safety, by reason and stage; what is always looked for is listed if it is none."""
+    """Count records dropped for safety, by reason and stage; the standard checks are listed even if zero."""
     found: dict[tuple[str, str], int] = dict.fromkeys(_ALWAYS_FILTERED, 0)
     for row in funnel.rows:
         found |= {(row.stage, r): count for r, count in row.dropped.items() if kind(r) == "unsafe"}
     return [(f"{words(reason)} ({stage})", count) for (stage, reason), count in found.items()]
 
 
-def repeats(pictures: Repeats) -> list[tuple[str, int]]:
-    """Published samples by how often their picture file is published."""
-    found = pictures.by_count()
+def repeats(images: Repeats) -> list[tuple[str, int]]:
+    """Count published samples by how often their image file is published."""
+    found = images.by_count()
     listed = [
         (name, sum(times * values for times, values in found if low <= times <= high))
         for low, high, name in _REPEAT_BOUNDS
@@ -125,45 +125,48 @@ def repeats(pictures: Repeats) -> list[tuple[str, int]]:
 
 
 def stage_reasons(funnel: CrawlFunnel) -> list[tuple[str, int, list[Row]]]:
-    """Stage, its input, and its reasons; the WAT records first."""
+    """Return each stage, its input, and its reasons; the WAT records first."""
     return [
-        (row.stage, row.input, rows(((words(r), n) for r, n in row.dropped.items()), row.input, most=99))
+        (row.stage, row.input, rows(((words(r), n) for r, n in row.dropped.items()), row.input, max_rows=99))
         for row in funnel.all_rows
         if row.dropped and row.stage != "download"
     ]
 
 
-def bar_charts(facts: Facts) -> dict[str, Markup]:
-    """Tables that are worth a picture of their own; those with foreign texts (domains, licences) are not."""
-    found = tables(facts)
+def bar_charts(context: PublishContext) -> dict[str, Markup]:
+    """Draw tables as bar charts, except those with text from the web (domains, licences)."""
+    found = tables(context)
     return {
         name: charts.bars([(row.label, row.count, row.share) for row in found[name]], shape, title)
         for name, shape, title in _DRAWN
     }
 
 
-def language_quartiles(facts: Facts) -> list[tuple[str, list[float | None]]]:
-    """The quartiles of similarity for the most frequent languages."""
-    found = facts.statistics.language_similarities
+def language_quartiles(context: PublishContext) -> list[tuple[str, list[float | None]]]:
+    """Return the quartiles of similarity for the most frequent languages."""
+    found = context.statistics.language_similarities
     return [
         (language_name(code), [similarity_quantile(found[code], share) for share in (0.25, 0.5, 0.75)])
-        for code, _ in facts.statistics.languages.top(LANGUAGES_SHOWN)
+        for code, _ in context.statistics.languages.top(LANGUAGES_SHOWN)
         if code in found
     ]
 
 
-def rows(counts: Iterable[tuple[str, int]], whole: int, most: int = _MOST_ROWS) -> list[Row]:
-    """Rows with their share of the whole, bars relative to the longest; what is past `most` is added up."""
+def rows(counts: Iterable[tuple[str, int]], whole: int, max_rows: int = _MAX_ROWS) -> list[Row]:
+    """Return rows with their share of the whole and bars relative to the longest.
+
+    Counts past `max_rows` are summed up in one row.
+    """
     listed = list(counts)
-    shown = listed[:most]
-    if rest := listed[most:]:
+    shown = listed[:max_rows]
+    if rest := listed[max_rows:]:
         shown.append((f"{len(rest):,} others", sum(count for _, count in rest)))
     longest = max([1, *(count for _, count in shown)])
     return [Row(label, count, count / whole if whole else 0.0, count / longest) for label, count in shown]
 
 
 def _similarity(counts: Counts) -> list[Row]:
-    """Kept samples per step of 0.05, the numbers beside the histogram."""
+    """Count kept samples per step of 0.05, the numbers of the histogram."""
     return _filled(
         [f"{edge:.2f}" for edge in SIMILARITY_EDGES[::_BINS_PER_ROW]], counts.reshape(-1, 10).sum(axis=1)
     )
@@ -174,10 +177,10 @@ def _binned(edges: Edges, counts: Counts) -> list[Row]:
 
 
 def _filled(names: Sequence[str], counts: Counts) -> list[Row]:
-    """The bins of a histogram that have something in them; `names` are those of its edges."""
+    """Return the bins of a histogram that are not empty; `names` are those of its edges."""
     labels = (f"{low} to {high}" for low, high in pairwise(names))
     named = [(label, int(count)) for label, count in zip(labels, counts, strict=True) if count]
-    return rows(named, int(counts.sum()), most=99)
+    return rows(named, int(counts.sum()), max_rows=99)
 
 
 def _short_sides(counts: Counts) -> list[tuple[str, int]]:

@@ -1,4 +1,4 @@
-"""How card and report are written: the templates, and how numbers and foreign texts appear in them."""
+"""The templates of card and report, and the formatting of numbers and untrusted text in them."""
 
 from functools import cache
 from pathlib import Path
@@ -15,7 +15,7 @@ _ABBREVIATIONS = {word: word.upper() for word in ("url", "http", "dns", "tls", "
 
 @cache
 def environment() -> Environment:
-    """Templates of this package; HTML is escaped, undefined names are errors."""
+    """Return the environment of this package's templates; HTML is escaped, undefined names are errors."""
     made = Environment(
         loader=FileSystemLoader(TEMPLATES),
         autoescape=select_autoescape(("html.j2",), default_for_string=True, default=False),
@@ -38,23 +38,23 @@ def environment() -> Environment:
 
 
 def percent(share: float) -> str:
-    """A share as people read it; small ones keep a digit that says something."""
+    """Format a share as a percentage; small shares keep a significant digit."""
     if 0 < share < 0.001:
         return "<0.1%"
     return f"{share:.1%}" if share < 0.995 or share == 1 else f"{share:.2%}"
 
 
 def words(reason: str) -> str:
-    """A reason as people write it."""
+    """Format a drop reason as words."""
     return " ".join(_ABBREVIATIONS.get(word, word) for word in reason.split("_"))
 
 
-def cut(text: str, most: int = _CAPTION_CHARS) -> str:
-    """A foreign text on one line, cut to some characters."""
+def cut(text: str, max_chars: int = _CAPTION_CHARS) -> str:
+    """Put untrusted text on one line, cut to a number of characters."""
     line = " ".join(text.split())
-    return line if len(line) <= most else line[: most - 1].rstrip() + "…"
+    return line if len(line) <= max_chars else line[: max_chars - 1].rstrip() + "…"
 
 
 def hides_caption(reason: str | None) -> bool:
-    """Captions of samples that were dropped as unsafe are not repeated anywhere."""
+    """Whether a caption is hidden: those of samples dropped as unsafe are never repeated."""
     return reason is not None and is_unsafe(reason)

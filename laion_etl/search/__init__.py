@@ -1,1 +1,1 @@
-"""Looking into a published dataset: an index of its pictures, searching it, and a page to do so."""
+"""Search in a published dataset: an index of its images, queries, and a web page."""

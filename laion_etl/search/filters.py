@@ -1,4 +1,4 @@
-"""Which rows a search may return. Nothing but what the safety tags call UNLIKELY, unless asked for."""
+"""Which rows a search may return: only those tagged UNLIKELY to be unsafe, unless requested otherwise."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -21,10 +21,10 @@ Mask = NDArray[np.bool_]
 
 @dataclass(frozen=True, slots=True)
 class Filters:
-    """Empty and None: not asked for.
+    """Conditions on rows; empty and None mean no condition.
 
     `languages`: codes, or `nolang`. `license`: a licence's URL, a kind such as `by-sa`, or `known` for any.
-    `domain`: registered domain of the picture's host. `unsafe`: rows that are not tagged as safe, too.
+    `domain`: registered domain of the image's host. `unsafe`: include rows that are not tagged as safe.
     """
 
     languages: tuple[str, ...] = ()
@@ -36,7 +36,7 @@ class Filters:
     unsafe: bool = False
 
     def mask(self, rows: pa.Table, publish: PublishSettings) -> Mask:
-        """Whether each row passes; raises InputError for a subset there is none of."""
+        """Return whether each row passes. Raises InputError for an unknown subset."""
         passed = np.ones(rows.num_rows, np.bool_)
         for condition in self._conditions(rows, publish):
             passed &= pc.fill_null(condition, False).to_numpy()
@@ -60,14 +60,14 @@ class Filters:
 
 
 def is_safe(tag: str | None) -> bool:
-    """Whether a row may be shown without being asked for; what was never tagged may not."""
+    """Whether a row may be shown by default; untagged rows may not."""
     return tag == SAFE_TAG
 
 
 def _in_subset(rows: pa.Table, name: str, publish: PublishSettings) -> pa.ChunkedArray:
     known = {subset.name: subset for subset in subsets(publish)}
     if name not in known:
-        raise InputError(f"there is no subset {name!r}; there are {', '.join(known)}")
+        raise InputError(f"cannot filter by subset {name!r}: unknown subset; choose from {', '.join(known)}")
     return known[name].selects(rows)
 
 

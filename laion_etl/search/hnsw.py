@@ -1,9 +1,9 @@
 """The index of one part: usearch's HNSW graph over L2-normalised vectors, memory-mapped when read.
 
-usearch's files are plain arrays (vectors row after row, then the graph), no pickle. They begin with the
-number of rows and the bytes of a row, so the vectors can be read without the library: `vectors` maps them,
-row i is the i-th that was added. Built by one thread, the same vectors give the same bytes on the same kind
-of processor.
+usearch's files are plain arrays (vectors row by row, then the graph), not pickles. They begin with the number
+of rows and the bytes per row, so the vectors can be read without the library: `vectors` maps them, and row i
+is the i-th that was added. Built by one thread, the same vectors give the same bytes on the same kind of
+processor.
 """
 
 import os
@@ -25,15 +25,15 @@ Floats = NDArray[np.float32]
 Halves = NDArray[np.float16]
 Rows = NDArray[np.int64]
 
-# f16 by inner products; usearch scales to i8 itself, and the cosine takes the scale out again.
+# f16 uses inner products; usearch scales to i8 itself, and the cosine removes the scale again.
 _METRICS = {"f16": "ip", "i8": "cos"}
 _TYPES: dict[str, type[np.generic]] = {"f16": np.float16, "i8": np.int8}
-_CHUNK = 1 << 16  # vectors that are compared at once without the graph
+_CHUNK = 1 << 16  # vectors compared at once in exact search
 _COPY_BYTES = 1 << 22
 
 
 class GraphWriter:
-    """Takes vectors and writes them as an index."""
+    """Collects vectors and writes them as an index."""
 
     def __init__(self, dim: int, settings: IndexSettings) -> None:
         self.dim = dim
@@ -48,13 +48,13 @@ class GraphWriter:
         self._rows = 0
 
     def add(self, vectors: Halves) -> None:
-        """Takes the next rows (n, dim)."""
+        """Add the next rows (n, dim)."""
         keys = np.arange(self._rows, self._rows + len(vectors))
-        self._index.add(keys, vectors, threads=1)  # more would make the order of the rows a race
+        self._index.add(keys, vectors, threads=1)  # with more threads the order of rows would vary
         self._rows += len(vectors)
 
     def write(self, target: SequentialFile) -> None:
-        """Writes the index to an open file."""
+        """Write the index to an open file."""
         with tempfile.NamedTemporaryFile(suffix=".usearch") as spool:
             self._index.save(spool.name)
             while data := spool.read(_COPY_BYTES):
@@ -70,7 +70,7 @@ class Graph:
 
     @classmethod
     def open(cls, path: Path, dim: int, rows: int, settings: IndexSettings, dtype: str) -> "Graph":
-        """Maps a file; raises InputError unless its header says what is expected."""
+        """Map a file. Raises InputError unless its header matches the expected size."""
         advice = "delete it and run `laion-etl index` again"
         kind = np.dtype(_TYPES[dtype])
         try:
@@ -84,20 +84,22 @@ class Graph:
                 enable_key_lookups=False,
             )
             if found != [rows, dim * kind.itemsize]:
-                raise InputError(f"{path} holds {found}, not {rows} rows of {dim} numbers; {advice}")
+                raise InputError(
+                    f"cannot read {path}: it holds {found}, not {rows} rows of {dim} numbers; {advice}"
+                )
             with _errors_of_usearch(path, advice):
                 index.view(path)
         except OSError as error:
-            raise InputError(f"can't read {path}: {error.strerror or error}; {advice}") from error
+            raise InputError(f"cannot read {path}: {error.strerror or error}; {advice}") from error
         return cls(index, np.memmap(path, kind, "r", offset=8, shape=(rows, dim)))
 
     def nearest(self, vector: Floats, count: int) -> tuple[Rows, Floats]:
-        """About the nearest rows, nearest first, with their cosines."""
+        """Return approximately the nearest rows, nearest first, with their cosines."""
         found = self.index.search(vector, min(count, len(self.vectors)), threads=1)
         return found.keys.astype(np.int64), (1 - found.distances).astype(np.float32)
 
-    def nearest_of(self, vector: Floats, count: int, rows: Rows | None) -> tuple[Rows, Floats]:
-        """The nearest of these rows (None: of all), by comparing with each of them."""
+    def nearest_exact(self, vector: Floats, count: int, rows: Rows | None) -> tuple[Rows, Floats]:
+        """Return the nearest of the given rows (None: of all), comparing the vector with each of them."""
         total = len(self.vectors) if rows is None else len(rows)
         best, cosines = np.empty(0, np.int64), np.empty(0, np.float32)
         for start in range(0, total, _CHUNK):
@@ -112,12 +114,12 @@ class Graph:
         return best[order], cosines[order]
 
     def cosines(self, vector: Floats, rows: Rows) -> Floats:
-        """Cosine of the vector with each of the rows."""
+        """Return the cosine of the vector with each of the rows."""
         found: Floats = self.floats(rows) @ vector
         return found
 
     def floats(self, rows: Rows) -> Floats:
-        """The rows as normalised float32."""
+        """Return the rows as normalised float32."""
         stored = self.vectors[rows].astype(np.float32)
         if self.vectors.dtype == np.int8:
             stored /= np.linalg.norm(stored, axis=1, keepdims=True)
@@ -129,4 +131,4 @@ def _errors_of_usearch(path: Path, advice: str) -> Iterator[None]:
     try:
         yield
     except (RuntimeError, ValueError) as error:
-        raise InputError(f"{os.fspath(path)} is no index ({error}); {advice}") from error
+        raise InputError(f"cannot read {os.fspath(path)}: it is not an index ({error}); {advice}") from error

@@ -1,4 +1,4 @@
-"""A part of an index: some whole batches of a crawl, built in memory and written in one go."""
+"""A part of an index: several complete batches of a crawl, built in memory and written at once."""
 
 import hashlib
 from collections import Counter
@@ -20,63 +20,63 @@ from laion_etl.dataset.subsets import published_rows
 from laion_etl.io.storage import Store
 from laion_etl.search.hnsw import GraphWriter
 from laion_etl.search.layout import STATS, part_stem
-from laion_etl.search.rows import ROW_SCHEMA, Place, counted, picture_places, with_places
+from laion_etl.search.rows import ROW_SCHEMA, Place, counted, image_places, with_places
 from laion_etl.settings import IndexSettings, Stage, shaping
 
 FORMAT = 1
 COUNTED = {"languages": "LANGUAGE", "licenses": "LICENSE", "tags": "NSFW"}
-_MOSTCOUNTED = 200  # values of a column that are counted one by one
+_MAX_COUNTED_VALUES = 200  # most frequent values of a column that are kept
 
 
-def most(counts: Iterable[dict[str, int]]) -> dict[str, int]:
-    """Sums by value, the commonest first."""
+def most_frequent(counts: Iterable[dict[str, int]]) -> dict[str, int]:
+    """Return the sums by value, most frequent first."""
     total = sum((Counter(count) for count in counts), Counter[str]())
-    return dict(sorted(total.items(), key=lambda item: (-item[1], item[0]))[:_MOSTCOUNTED])
+    return dict(sorted(total.items(), key=lambda item: (-item[1], item[0]))[:_MAX_COUNTED_VALUES])
 
 
 @dataclass(frozen=True, slots=True)
-class Batch:
-    """A scored batch and which of its samples are published."""
+class IndexedBatch:
+    """A scored batch and the ids of its published samples."""
 
     scored: ScoredBatch
     ids: NDArray[np.int64]
 
     @property
-    def identity(self) -> tuple[object, ...]:
+    def fingerprint_inputs(self) -> tuple[object, ...]:
         ids = hashlib.sha256(self.ids.tobytes()).hexdigest()
         return self.scored.number, self.scored.outputs, ids
 
 
 @dataclass(frozen=True)
-class Part:
-    """Some batches of a crawl that are indexed together."""
+class IndexPart:
+    """Several batches of a crawl that are indexed together."""
 
     dataset: str
     crawl: ScoredCrawl
-    batches: tuple[Batch, ...]
+    batches: tuple[IndexedBatch, ...]
     settings: IndexSettings
     store: Store
     stop: Event  # set when another part has failed, or Ctrl-C was pressed
 
     @cached_property
-    def mark(self) -> str:
-        identities = [batch.identity for batch in self.batches]
-        return fingerprint("index part", FORMAT, shaping(self.settings, Stage.INDEX), identities)
+    def fingerprint(self) -> str:
+        batches = [batch.fingerprint_inputs for batch in self.batches]
+        return fingerprint("index part", FORMAT, shaping(self.settings, Stage.INDEX), batches)
 
     @property
     def unit(self) -> str:
-        return f"{batch_name(self.batches[0].scored.number)}-{self.mark}"
+        return f"{batch_name(self.batches[0].scored.number)}-{self.fingerprint}"
 
     @property
     def stem(self) -> str:
         return part_stem(self.dataset, self.crawl.crawl, self.unit)
 
     def done(self) -> StageStats:
-        """The stats of the part, which is written unless it is there already."""
-        return self.store.finished(self.stem + STATS, self.mark) or self._write()
+        """Return the stats of the part; write the part first unless it is finished."""
+        return self.store.finished(self.stem + STATS, self.fingerprint) or self._write()
 
     def _write(self) -> StageStats:
-        """Writes graph and rows, then the stats."""
+        """Write graph and rows, then the stats."""
         graph: GraphWriter | None = None
         counts = {what: Counter[str]() for what in COUNTED}
         with ExitStack() as stack:
@@ -84,7 +84,7 @@ class Part:
             rows_writer = stack.enter_context(pa.ipc.new_file(rows_file, ROW_SCHEMA))
             for batch in self.batches:
                 if self.stop.is_set():
-                    raise Stopped("stopped; run `laion-etl index` again to go on")
+                    raise Stopped("stopped; run `laion-etl index` again to continue")
                 table, vectors = self._read(batch)
                 graph = graph or GraphWriter(vectors.shape[1], self.settings)
                 graph.add(vectors)
@@ -99,8 +99,8 @@ class Part:
         outputs = (graph_file.output, rows_file.output)
         return self.store.write_stats(self.stem + STATS, self._stats(graph.dim, counts, outputs))
 
-    def _read(self, batch: Batch) -> tuple[pa.Table, NDArray[np.float16]]:
-        """The published rows of a batch and their embeddings."""
+    def _read(self, batch: IndexedBatch) -> tuple[pa.Table, NDArray[np.float16]]:
+        """Return the published rows of a batch and their embeddings."""
         number = batch.scored.number
         kept = [
             published_rows(rows, self.crawl.crawl)
@@ -112,15 +112,15 @@ class Part:
         vectors = _read_vectors(name, self.store)
         if len(vectors) != table.num_rows or int(chosen.sum()) != len(batch.ids):
             raise InputError(
-                f"{self.store.uri(name)} has {len(vectors)} rows for {table.num_rows} samples, "
-                f"{int(chosen.sum())} of {len(batch.ids)} published ones; publish the crawl again"
+                f"cannot index {self.store.uri(name)}: it has {len(vectors)} rows for {table.num_rows} "
+                f"samples, {int(chosen.sum())} of {len(batch.ids)} published ones; publish the crawl again"
             )
         return with_places(table.filter(pa.array(chosen)), self._places(number)), vectors[chosen]
 
     def _places(self, number: int) -> dict[str, Place]:
-        if not self.settings.pictures:
+        if not self.settings.pictures:  # words: ok
             return {}
-        return picture_places(self.crawl.shard_name(number, ".tar"), self.store)
+        return image_places(self.crawl.shard_name(number, ".tar"), self.store)
 
     def _stats(self, dim: int, counts: dict[str, Counter[str]], outputs: tuple[Output, ...]) -> StageStats:
         kept = sum(len(batch.ids) for batch in self.batches)
@@ -130,7 +130,7 @@ class Part:
             stage="index",
             crawl=self.crawl.crawl,
             unit=self.unit,
-            fingerprint=self.mark,
+            fingerprint=self.fingerprint,
             input=total,
             kept=kept,
             dropped={"not_published": total - kept} if total > kept else {},
@@ -140,18 +140,20 @@ class Part:
                 "weights_sha256": str(first.details.get("weights_sha256", "")),
                 "dim": dim,
                 "dtype": self.settings.dtype,
-                **{what: most([dict(count)]) for what, count in counts.items()},
+                **{what: most_frequent([dict(count)]) for what, count in counts.items()},
             },
         )
 
 
 def _read_vectors(name: str, store: Store) -> NDArray[np.float16]:
-    """The embeddings of a batch (n, dim); raises InputError when the file is none of ours."""
+    """Read the embeddings of a batch (n, dim). Raises InputError if the file is invalid."""
     with store.open(name) as file:
         try:
             vectors = np.load(file, allow_pickle=False)
         except (ValueError, EOFError) as error:
-            raise InputError(f"{store.uri(name)} can't be read ({error}); score its batch again") from error
+            raise InputError(f"cannot read {store.uri(name)}: {error}; score its batch again") from error
     if vectors.dtype != np.float16 or vectors.ndim != 2:
-        raise InputError(f"{store.uri(name)} has no embeddings in float16; score its batch again")
+        raise InputError(
+            f"cannot read {store.uri(name)}: it has no embeddings in float16; score its batch again"
+        )
     return np.ascontiguousarray(vectors)

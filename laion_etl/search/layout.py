@@ -1,4 +1,4 @@
-"""Where indexes lie in the store, and which of their files nobody needs any more."""
+"""Names of index files in the store, and deletion of those no longer needed."""
 
 from laion_etl.dataset.versions import Release, read_versions
 from laion_etl.io.storage import Store
@@ -9,17 +9,17 @@ _ENDINGS = (STATS, ".usearch", ".arrow")
 
 
 def index_stats(release: Release) -> str:
-    """Name in the store of what says that a version is indexed, and with which parts."""
+    """Return the name of a version's index stats, which mark it as indexed and list its parts."""
     return f"index/{release.name}/{release.version}/{STATS}"
 
 
 def part_stem(dataset: str, crawl: str, unit: str) -> str:
-    """Name of a part's files in the store without their endings."""
+    """Return the name of a part's files in the store without their endings."""
     return f"index/{dataset}/{_PARTS}/{crawl}/{unit}"
 
 
 def delete_unnamed(dataset: str, store: Store) -> None:
-    """Deletes indexes of versions that are gone, then parts that no index names."""
+    """Delete indexes of versions that no longer exist, then parts that no index lists."""
     visible = {one.version for one in read_versions(dataset, store).listed}
     named: set[str] = set()
     for name in store.list(f"index/{dataset}"):

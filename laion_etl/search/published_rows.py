@@ -1,6 +1,6 @@
-"""What a published version holds, as far as the index needs it: which samples of which scored batches.
+"""The samples of a published version by scored batch, as the index needs them.
 
-The one place of this package that knows how a version is laid out.
+The only module of this package that knows the layout of a version.
 """
 
 import heapq
@@ -36,7 +36,7 @@ class PublishedBatch:
 
 
 @dataclass(frozen=True, slots=True)
-class Published:
+class PublishedVersion:
     """A visible version."""
 
     manifest: Manifest
@@ -50,28 +50,28 @@ class Published:
         return sum(part.rows for part in self.manifest.parts)
 
     @property
-    def identity(self) -> str:
-        """Changes with the rows of the version, not with its card or report."""
+    def fingerprint(self) -> str:
+        """Fingerprint of the version's rows, independent of its card and report."""
         parts = self.manifest.parts
         return fingerprint([(part.crawl, part.version, part.fingerprint, part.removals) for part in parts])
 
     def batches(self, store: Store) -> Iterator[PublishedBatch]:
-        """By crawl and number; a few hundred thousand ids in memory at a time."""
+        """Yield the batches by crawl and number, with a few hundred thousand ids in memory at a time."""
         for crawl in sorted(part.crawl for part in self.manifest.parts):
-            yield from self._batches_of(crawl, store)
+            yield from self._read_batches(crawl, store)
 
-    def _batches_of(self, crawl: str, store: Store) -> Iterator[PublishedBatch]:
-        """The language subsets together hold every row once."""
+    def _read_batches(self, crawl: str, store: Store) -> Iterator[PublishedBatch]:
+        """Merge the language subsets, which together hold every row once."""
         files = ([file.name for file in self.manifest.data_files(s, crawl)] for s in LANGUAGE_SUBSETS)
         merged = heapq.merge(*(_runs(names, store) for names in files), key=_number)
         for number, runs in groupby(merged, key=_number):
             yield PublishedBatch(crawl, number, np.sort(np.concatenate(list(runs))))
 
 
-def find_published(dataset: str, version: str, store: Store) -> Published:
-    """A version by name, '' for the current one; raises InputError when there is none."""
+def find_published(dataset: str, version: str, store: Store) -> PublishedVersion:
+    """Find a version by name, '' for the current one. Raises InputError if it does not exist."""
     found = read_versions(dataset, store).find(version)
-    return Published(read_manifest(dataset, found, store))
+    return PublishedVersion(read_manifest(dataset, found, store))
 
 
 def _number(ids: Ids) -> int:
@@ -79,12 +79,14 @@ def _number(ids: Ids) -> int:
 
 
 def _runs(names: Sequence[str], store: Store) -> Iterator[Ids]:
-    """Runs of ids of one batch each; raises InputError unless batches ascend."""
+    """Yield runs of ids of one batch each. Raises InputError unless batches ascend."""
     last = -1
     for name in names:
         for run in _ids(name, store):
             if _number(run) < last:
-                raise InputError(f"{store.uri(name)} has keys out of order; publish its crawl again")
+                raise InputError(
+                    f"cannot read {store.uri(name)}: keys are out of order; publish its crawl again"
+                )
             last = _number(run)
             yield run
 
@@ -97,4 +99,4 @@ def _ids(name: str, store: Store) -> Iterator[Ids]:
                 batches = batch_of(ids)
                 yield from np.split(ids, np.flatnonzero(batches[1:] != batches[:-1]) + 1)
         except (pa.ArrowException, OSError) as error:
-            raise InputError(f"{store.uri(name)} can't be read ({error}); publish it again") from error
+            raise InputError(f"cannot read {store.uri(name)}: {error}; publish it again") from error

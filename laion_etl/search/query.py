@@ -1,4 +1,4 @@
-"""Searching an index: the nearest pictures to a vector, of those that pass the filters."""
+"""Searches an index: the images nearest to a vector among those that pass the filters."""
 
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -18,19 +18,19 @@ from laion_etl.io.storage import Store, local_copy
 from laion_etl.search.filters import Filters, Mask
 from laion_etl.search.hnsw import Floats, Graph, Rows
 from laion_etl.search.layout import STATS, index_stats, part_stem
-from laion_etl.search.published_rows import Published
+from laion_etl.search.published_rows import PublishedVersion
 from laion_etl.search.rows import open_rows
 from laion_etl.settings import PublishSettings, Settings
 
-MOST_RESULTS = 1_000
-_ROOM = 1.3  # times the candidates that would do if passing had nothing to do with nearness
+MAX_RESULTS = 1_000
+_ROOM = 1.3  # times the candidates needed if filters were independent of similarity
 _MORE = 4
-_MASKS = 16  # of the last filters, kept for each part: a bit less than a megabyte for 500,000 rows
+_MASKS = 16  # masks of recent filters kept per part: a bit less than a megabyte for 500,000 rows
 
 
 @dataclass(frozen=True, slots=True)
 class Hit:
-    """A row that was found, with the cosine of its picture and the query, if there was one."""
+    """A row found, with the cosine of its image and the query, if there was one."""
 
     score: float | None
     row: Mapping[str, Any]
@@ -41,8 +41,8 @@ class Hit:
 
 
 @dataclass(frozen=True)
-class Part:
-    """A part of an index, open."""
+class OpenPart:
+    """An open part of an index."""
 
     crawl: str
     graph: Graph
@@ -52,12 +52,12 @@ class Part:
     _masks: dict[Filters, Mask] = field(default_factory=dict)
 
     def nearest(self, vector: Floats, count: int, filters: Filters) -> tuple[Rows, Floats]:
-        """The nearest rows that pass, nearest first; fewer than `count` only when no more pass."""
+        """Return the nearest rows that pass, nearest first; fewer than `count` only if no more pass."""
         mask = self._mask(filters)
         allowed = int(mask.sum())
         wanted = min(count, allowed)
         if allowed <= self.exact_rows or len(mask) <= self.exact_rows:
-            return self.graph.nearest_of(vector, wanted, np.flatnonzero(mask))
+            return self.graph.nearest_exact(vector, wanted, np.flatnonzero(mask))
         asked = int(wanted * len(mask) / allowed * _ROOM) if allowed < len(mask) else wanted
         while asked <= max(wanted, self.exact_rows):
             rows, cosines = self.graph.nearest(vector, asked)
@@ -65,18 +65,18 @@ class Part:
             if int(passed.sum()) >= wanted:
                 return rows[passed][:wanted], cosines[passed][:wanted]
             asked *= _MORE
-        # What passes lies far from the query.
-        return self.graph.nearest_of(vector, wanted, np.flatnonzero(mask))
+        # The rows that pass are far from the query.
+        return self.graph.nearest_exact(vector, wanted, np.flatnonzero(mask))
 
     def browse(self, count: int, filters: Filters) -> Rows:
-        """Rows that pass, evenly spread."""
+        """Return rows that pass, evenly spread."""
         passed = np.flatnonzero(self._mask(filters))
         if len(passed) <= count:
             return passed
         return passed[np.linspace(0, len(passed) - 1, count).astype(np.int64)]
 
     def find(self, sample_id: int) -> int | None:
-        """The row of a sample."""
+        """Return the row number of a sample; None if it is not in this part."""
         ids = self.rows["SAMPLE_ID"]
         start = 0
         for chunk in ids.chunks:
@@ -101,15 +101,15 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class SearchIndex:
-    """The index of a version; `stats` says what is in it and which model it belongs to."""
+    """The index of a version; `stats` has its contents and the model it belongs to."""
 
     release: Release
     stats: StageStats
-    parts: tuple[Part, ...]
+    parts: tuple[OpenPart, ...]
 
     def search(self, vector: NDArray[Any], count: int, filters: Filters) -> list[Hit]:
-        """The nearest pictures to an L2-normalised vector, nearest first."""
-        count = min(count, MOST_RESULTS)
+        """Return the images nearest to an L2-normalised vector, nearest first."""
+        count = min(count, MAX_RESULTS)
         query = np.ascontiguousarray(vector, np.float32)
         with ThreadPoolExecutor(max(1, min(usable_cores(), len(self.parts)))) as pool:
             found = list(pool.map(lambda part: part.nearest(query, count, filters), self.parts))
@@ -122,58 +122,61 @@ class SearchIndex:
         return [Hit(cosine, self.parts[-number].row(row)) for cosine, number, row in best]
 
     def like(self, sample_id: int, count: int, filters: Filters) -> list[Hit]:
-        """The nearest to a sample's picture, without the sample itself."""
+        """Return the images nearest to a sample's image, without the sample itself."""
         part, row = self._place(sample_id)
         found = self.search(part.graph.floats(np.array([row]))[0], count + 1, filters)
         return [hit for hit in found if hit.sample_id != sample_id][:count]
 
     def browse(self, count: int, filters: Filters) -> list[Hit]:
-        """Some of what there is, from everywhere, without a query."""
+        """Return rows from all parts without a query."""
         each = -(-count // max(1, len(self.parts)))
         found = [Hit(None, part.row(int(row))) for part in self.parts for row in part.browse(each, filters)]
         return found[:count]
 
     def sample(self, sample_id: int) -> Hit:
-        """A sample itself."""
+        """Return one sample."""
         part, row = self._place(sample_id)
         return Hit(None, part.row(row))
 
-    def _place(self, sample_id: int) -> tuple[Part, int]:
+    def _place(self, sample_id: int) -> tuple[OpenPart, int]:
         for part in self.parts:
             if (row := part.find(sample_id)) is not None:
                 return part, row
-        raise MissingInputError(f"{self.stats.unit} has no sample {sample_id}")
+        raise MissingInputError(f"cannot find sample {sample_id}: it is not in {self.stats.unit}")
 
 
-def open_index(published: Published, settings: Settings, store: Store) -> SearchIndex:
-    """Maps the index of a version; files of a store on S3 are fetched into the data folder first.
+def open_index(published: PublishedVersion, settings: Settings, store: Store) -> SearchIndex:
+    """Map the index of a version; files of a store on S3 are downloaded into the data folder first.
 
-    Raises MissingInputError without an index, InputError when the version has changed since, or a part is
-    damaged.
+    Raises MissingInputError without an index, InputError if the version has changed since it was indexed or a
+    part is damaged.
     """
     release = published.release
     again = f"run `laion-etl index --version {release.version}`"
     name = index_stats(release)
     if not store.exists(name):
-        raise MissingInputError(f"{release.folder} has no index; {again}")
+        raise MissingInputError(f"cannot search {release.folder}: it has no index; {again}")
     stats = store.read_stats(name)
-    if stats.details["published"] != published.identity:
-        raise InputError(f"{release.folder} has other rows than were indexed; {again} again")
+    if stats.details["published"] != published.fingerprint:
+        raise InputError(
+            f"cannot search {release.folder}: its rows have changed since it was indexed; {again} again"
+        )
     folder = settings.data_path / "index"
     stems = [part_stem(release.name, part["crawl"], part["unit"]) for part in stats.details["parts"]]
     parts = [_open_part(store.read_stats(stem + STATS), settings, store, folder) for stem in stems]
     return SearchIndex(release, stats, tuple(parts))
 
 
-def _open_part(stats: StageStats, settings: Settings, store: Store, folder: Path) -> Part:
+def _open_part(stats: StageStats, settings: Settings, store: Store, folder: Path) -> OpenPart:
     graph, rows = (local_copy(store, output, folder) for output in stats.outputs)
     for path, output in zip((graph, rows), stats.outputs, strict=True):
         if not path.is_file() or path.stat().st_size != output.bytes:
             raise InputError(
-                f"{path} is missing or cut off; delete {store.uri(output.name)} and its stats, index again"
+                f"cannot open {path}: it is missing or truncated; delete {store.uri(output.name)} and its "
+                "stats, then index again"
             )
     dim, dtype = int(stats.details["dim"]), str(stats.details["dtype"])
-    return Part(
+    return OpenPart(
         stats.crawl,
         Graph.open(graph, dim, stats.kept, settings.index, dtype),
         open_rows(rows, stats.kept),
@@ -183,10 +186,10 @@ def _open_part(stats: StageStats, settings: Settings, store: Store, folder: Path
 
 
 def check_model(index: SearchIndex, name: str, weights_sha256: str) -> None:
-    """Raises InputError unless queries by this model compare with what is indexed."""
+    """Raise InputError unless this model's embeddings are comparable with the indexed ones."""
     indexed = index.stats.details
     if indexed["weights_sha256"] != weights_sha256:
         raise InputError(
-            f"{index.stats.unit} was scored by {indexed['model']}, the settings name {name}: set "
-            "LAION_ETL_CLIP_MODEL and LAION_ETL_CLIP_PRETRAINED to what scored it"
+            f"cannot search {index.stats.unit} with {name}: it was scored by {indexed['model']}; set "
+            "LAION_ETL_CLIP_MODEL and LAION_ETL_CLIP_PRETRAINED to that model"
         )

@@ -1,4 +1,4 @@
-"""Pictures of results and of queries: decoded by confined processes only, whoever sent them."""
+"""Encodes queries and reads images of results; images are decoded only in sandboxed processes."""
 
 import io
 from contextlib import AbstractContextManager
@@ -23,13 +23,13 @@ from laion_etl.search.query import Hit
 from laion_etl.settings import Settings
 
 MEDIA_TYPES = {"jpg": "image/jpeg", "png": "image/png", "webp": "image/webp", "avif": "image/avif"}
-_BLOCKS = 8  # pictures on their way at once
+_BLOCKS = 8  # images in flight at once
 _THUMBNAIL = PixelPlan(256)
 _QUALITY = 80
 
 
-def ending_of(data: bytes) -> str:
-    """The kind of a picture by its first bytes; raises InputError for others than the pipeline takes."""
+def detect_format(data: bytes) -> str:
+    """Return the format of an image from its first bytes. Raises InputError for an unsupported one."""
     if data.startswith(b"\xff\xd8\xff"):
         return "jpg"
     if data.startswith(b"\x89PNG\r\n\x1a\n"):
@@ -38,13 +38,15 @@ def ending_of(data: bytes) -> str:
         return "webp"
     if data[4:12] == b"ftypavif":
         return "avif"
-    raise InputError("this is no JPEG, PNG, WebP or AVIF file")
+    raise InputError(
+        "cannot read this file: it is not a JPEG, PNG, WebP or AVIF image; use one of these formats"
+    )
 
 
-def stored_picture(hit: Hit, store: Store) -> tuple[str, bytes] | None:
-    """Ending and bytes of a sample's picture, out of its scored shard; None when its place was not noted.
+def stored_image(hit: Hit, store: Store) -> tuple[str, bytes] | None:
+    """Read extension and bytes of a sample's image from its scored shard; None if its place is not indexed.
 
-    Raises MissingInputError when the shard was rewritten since, so that no other picture is shown instead.
+    Raises MissingInputError if the shard was rewritten since, so that the wrong image is never shown.
     """
     row = hit.row
     if row["picture_offset"] is None:
@@ -57,15 +59,15 @@ def stored_picture(hit: Hit, store: Store) -> tuple[str, bytes] | None:
         name, data = "", b""
     if name != f"{row['key']}.{ending}":
         raise MissingInputError(
-            f"{store.uri(tar)} was rewritten since it was indexed; index the version again"
+            f"cannot read {store.uri(tar)}: it was rewritten since it was indexed; index the version again"
         )
     return ending, data
 
 
-class Reader(AbstractContextManager["Reader"]):
-    """A CLIP model with its processes: texts and pictures to vectors, pictures to thumbnails.
+class QueryEncoder(AbstractContextManager["QueryEncoder"]):
+    """A CLIP model with its worker processes: encodes texts and images, and makes thumbnails.
 
-    Usable from several threads, but for the model.
+    Thumbnails may be made from several threads; calls that use the model may not run concurrently.
     """
 
     def __init__(self, model: ClipModel, settings: Settings) -> None:
@@ -75,7 +77,7 @@ class Reader(AbstractContextManager["Reader"]):
         )
         self._preparers = Preparers(Plans(plans), 1, _BLOCKS, usable_cores())
 
-    def __enter__(self) -> "Reader":
+    def __enter__(self) -> "QueryEncoder":
         self._preparers.__enter__()
         return self
 
@@ -85,26 +87,26 @@ class Reader(AbstractContextManager["Reader"]):
         self._preparers.__exit__(kind, error, trace)
 
     def text(self, text: str) -> Floats:
-        """The vector of a text; raises InputError for a blank one."""
+        """Return the vector of a text. Raises InputError for a blank one."""
         if not text.strip():
-            raise InputError("the query is empty")
+            raise InputError("cannot search: the query is empty; give a text or an image")
         vector: Floats = self._model.embed_texts([text])[0]
         return vector
 
-    def picture(self, data: bytes) -> Floats:
-        """The vector of a picture; raises InputError when it can't be read."""
-        return self.picture_and_thumbnail(data)[0]
+    def image(self, data: bytes) -> Floats:
+        """Return the vector of an image. Raises InputError if it cannot be read."""
+        return self.image_and_thumbnail(data)[0]
 
-    def picture_and_thumbnail(self, data: bytes) -> tuple[Floats, bytes]:
-        """The vector of a picture, and the picture small; raises InputError when it can't be read."""
-        found = self._pixels(ending_of(data), data)
+    def image_and_thumbnail(self, data: bytes) -> tuple[Floats, bytes]:
+        """Return the vector and a thumbnail of an image. Raises InputError if it cannot be read."""
+        found = self._pixels(detect_format(data), data)
         if found is None:
-            raise InputError("this picture is damaged or too large")
+            raise InputError("cannot read this image: it is damaged or too large; use another one")
         [vector] = self._model.embed_pixels(found[0][None])
         return vector, webp(found[1])
 
     def thumbnail(self, ending: str, data: bytes) -> bytes | None:
-        """The middle square of a picture as a small WebP; None when it can't be read."""
+        """Return the centre square of an image as a small WebP; None if it cannot be read."""
         found = self._pixels(ending, data)
         return None if found is None else webp(found[1])
 
@@ -120,7 +122,7 @@ class Reader(AbstractContextManager["Reader"]):
 
 
 def webp(pixels: Pixels) -> bytes:
-    """RGB pixels as a WebP file."""
+    """Encode RGB pixels as a WebP file."""
     file = io.BytesIO()
     made: Any = Image.fromarray(pixels)
     made.save(file, "WEBP", quality=_QUALITY, method=2)

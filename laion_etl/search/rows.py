@@ -1,7 +1,7 @@
-"""The rows beside an index: what is filtered by and shown. An Arrow file, mapped; row i is the index's.
+"""The rows of an index, for filters and display: a mapped Arrow file in the same order as the vectors.
 
-The columns of the dataset, and where the picture lies in the scored shard's tar, so that one range of bytes
-shows it.
+It has the columns of the dataset, and the position of the image in the scored shard's tar, so that one range
+request reads it.
 """
 
 from collections.abc import Iterator
@@ -33,7 +33,7 @@ _NO_PLACE = (None, None, None)
 
 
 def with_places(table: pa.Table, places: dict[str, Place]) -> pa.Table:
-    """Published rows with their domains and the places of their pictures (by key)."""
+    """Add domains and image positions (by key) to published rows."""
     found = [places.get(key, _NO_PLACE) for key in table["key"].to_pylist()]
     endings, offsets, sizes = zip(*found, strict=True) if found else ((), (), ())
     columns = {name: table[name] for name in DATASET_SCHEMA.names} | {
@@ -45,8 +45,8 @@ def with_places(table: pa.Table, places: dict[str, Place]) -> pa.Table:
     return pa.table(columns, schema=ROW_SCHEMA)
 
 
-def picture_places(name: str, store: Store) -> dict[str, Place]:
-    """Where the pictures of a tar lie, by key; on S3 this fetches the tar once."""
+def image_places(name: str, store: Store) -> dict[str, Place]:
+    """Return the positions of a tar's images by key; on S3 this downloads the tar once."""
     found: dict[str, Place] = {}
     with store.open(name) as file:
         try:
@@ -55,24 +55,24 @@ def picture_places(name: str, store: Store) -> dict[str, Place]:
                 if ending in FORMATS:
                     found[key] = (ending, offset, size)
         except TarError as error:
-            raise InputError(f"{store.uri(name)} is damaged: {error}; score its batch again") from error
+            raise InputError(f"cannot read {store.uri(name)}: {error}; score its batch again") from error
     return found
 
 
 def open_rows(path: Path, rows: int) -> pa.Table:
-    """Maps the file of a part; raises InputError when it is not what its stats say."""
+    """Map the file of a part. Raises InputError if it does not match its stats."""
     advice = "delete it and run `laion-etl index` again"
     try:
         table = pa.ipc.open_file(pa.memory_map(str(path))).read_all()
     except (pa.ArrowException, OSError) as error:
-        raise InputError(f"can't read {path} ({error}); {advice}") from error
+        raise InputError(f"cannot read {path}: {error}; {advice}") from error
     if not table.schema.equals(ROW_SCHEMA) or table.num_rows != rows:
-        raise InputError(f"{path} does not hold the {rows} rows of its index; {advice}")
+        raise InputError(f"cannot read {path}: it does not hold the {rows} rows of its index; {advice}")
     return table
 
 
 def counted(table: pa.Table, column: str) -> Iterator[tuple[str, int]]:
-    """Each value of a column and how often it comes."""
+    """Yield each value of a column and how often it occurs."""
     for entry in table[column].value_counts().to_pylist():
         yield str(entry["values"] or ""), entry["counts"]
 
@@ -80,7 +80,7 @@ def counted(table: pa.Table, column: str) -> Iterator[tuple[str, int]]:
 def _domain(url: str) -> str:
     try:
         return _domain_of_host(urlsplit(url).hostname or "")
-    except ValueError:  # no URL that Python reads
+    except ValueError:  # Python cannot parse the URL
         return ""
 
 

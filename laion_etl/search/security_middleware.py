@@ -1,7 +1,7 @@
-"""Who may ask the page's server, how much they may send, and what browsers are told to keep to.
+"""Access control of the search server: allowed hosts and sites, body size, and security headers.
 
-The address in the Host header must be this machine's own, or any site could point a name of its own here and
-read along (DNS rebinding). Requests that a browser says come from another site are refused.
+The Host header must name this machine, otherwise any site could resolve a name of its own to this server and
+read its answers (DNS rebinding). Requests that the browser marks as coming from another site are refused.
 """
 
 from starlette.datastructures import Headers, MutableHeaders
@@ -23,11 +23,11 @@ _HEADERS = {
 
 
 class _TooLarge(Exception):  # noqa: N818 - an outcome of one request
-    """A body that goes on beyond what its header said, or what is allowed."""
+    """The body is longer than its header said or than allowed."""
 
 
-class Gatekeeper:
-    """ASGI middleware; `max_bytes` of a body are read at most."""
+class SecurityMiddleware:
+    """ASGI middleware; reads at most `max_bytes` of a body."""
 
     def __init__(self, app: ASGIApp, max_bytes: int) -> None:
         self._app = app
@@ -59,7 +59,7 @@ class Gatekeeper:
         if host not in _OWN_HOSTS:
             return PlainTextResponse("this server answers to 127.0.0.1 and localhost only", 403)
         if headers.get("sec-fetch-site", "none") not in _OWN_SITES:
-            return PlainTextResponse("requests of other sites are refused", 403)
+            return PlainTextResponse("requests from other sites are refused", 403)
         length = headers.get("content-length", "0")
         if not length.isdecimal() or int(length) > self._max_bytes:
             return _too_large()

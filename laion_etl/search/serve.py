@@ -1,4 +1,4 @@
-"""Serving the page on this machine until Ctrl-C."""
+"""Serves the search page on this machine until Ctrl-C."""
 
 import socket
 from collections.abc import Iterator
@@ -11,18 +11,18 @@ from laion_etl.core.errors import SettingsError
 from laion_etl.io.storage import Store
 from laion_etl.score.model import load_model
 from laion_etl.search.query import SearchIndex, check_model
-from laion_etl.search.query_encoder import Reader
-from laion_etl.search.web import Explorer, build_app
+from laion_etl.search.query_encoder import QueryEncoder
+from laion_etl.search.web import SearchBackend, build_app
 from laion_etl.settings import Settings
 
 _HOST = "127.0.0.1"
-_END_S = 2  # for requests that are being answered when the end comes
+_END_S = 2  # for requests in progress at shutdown
 
 
 def serve(index: SearchIndex, settings: Settings, store: Store, port: int, console: Console) -> None:
-    """Prints the address and serves until Ctrl-C; raises SettingsError when the port is taken."""
-    with _bound(port) as listening, explorer(index, settings, store) as found:
-        console.print(f"{index.stats.unit}: {index.stats.kept:,} pictures", highlight=False)
+    """Print the address and serve until Ctrl-C. Raises SettingsError if the port is in use."""
+    with _bound(port) as listening, open_backend(index, settings, store) as found:
+        console.print(f"{index.stats.unit}: {index.stats.kept:,} images", highlight=False)
         console.print(f"http://{_HOST}:{listening.getsockname()[1]}  (Ctrl-C ends it)", highlight=False)
         config = uvicorn.Config(
             build_app(found), log_level="warning", timeout_graceful_shutdown=_END_S, server_header=False
@@ -32,12 +32,12 @@ def serve(index: SearchIndex, settings: Settings, store: Store, port: int, conso
 
 
 @contextmanager
-def explorer(index: SearchIndex, settings: Settings, store: Store) -> Iterator[Explorer]:
-    """An index with the model that its queries need."""
+def open_backend(index: SearchIndex, settings: Settings, store: Store) -> Iterator[SearchBackend]:
+    """Open an index together with the model for its queries."""
     model = load_model(settings.clip)
     check_model(index, model.name, model.weights_sha256)
-    with Reader(model, settings) as reader:
-        yield Explorer(index, reader, settings, store)
+    with QueryEncoder(model, settings) as encoder:
+        yield SearchBackend(index, encoder, settings, store)
 
 
 @contextmanager
@@ -47,5 +47,7 @@ def _bound(port: int) -> Iterator[socket.socket]:
         try:
             listening.bind((_HOST, port))
         except OSError as error:
-            raise SettingsError(f"port {port} can't be had ({error.strerror}); leave --port out") from error
+            raise SettingsError(
+                f"cannot bind port {port}: {error.strerror}; omit --port to use a free one"
+            ) from error
         yield listening

@@ -1,9 +1,9 @@
-"""Index stage: the pictures of a published version, by their embeddings.
+"""Index stage: indexes the images of a published version by their embeddings.
 
-A version's index is `index/<name>/<version>/_stats.json`; it names parts, each some whole batches of a crawl:
-`index/<name>/_parts/<crawl>/<first batch>-<fingerprint>.usearch|.arrow|_stats.json`. The name of a part says
-all that went into it, so versions share the parts they have in common: a second crawl adds parts, and a
-removal makes anew only the parts that lost rows. Parts that no version names any more are deleted.
+A version's index is `index/<name>/<version>/_stats.json`; it lists parts, each several complete batches of a
+crawl: `index/<name>/_parts/<crawl>/<first batch>-<fingerprint>.usearch|.arrow|_stats.json`. A part's name
+depends on all its inputs, so versions share the parts they have in common: a second crawl adds parts, and a
+removal rebuilds only the parts that lost rows. Parts that no version lists any more are deleted.
 """
 
 from collections import Counter, deque
@@ -15,25 +15,25 @@ from laion_etl.core.errors import InputError
 from laion_etl.core.stage_stats import StageStats, fingerprint
 from laion_etl.dataset.scored import ScoredBatch, ScoredCrawl, find_scored
 from laion_etl.io.storage import Store
-from laion_etl.search.index_part import COUNTED, FORMAT, Batch, Part, most
+from laion_etl.search.index_part import COUNTED, FORMAT, IndexedBatch, IndexPart, most_frequent
 from laion_etl.search.layout import STATS, delete_unnamed, index_stats
-from laion_etl.search.published_rows import Published, PublishedBatch
+from laion_etl.search.published_rows import PublishedBatch, PublishedVersion
 from laion_etl.settings import IndexSettings, Settings, Stage, shaping
 
 Report = Callable[[int, int], None]
 
 
 def index_dataset(
-    published: Published, settings: Settings, store: Store, report: Report = lambda *_: None
+    published: PublishedVersion, settings: Settings, store: Store, report: Report = lambda *_: None
 ) -> StageStats:
-    """Indexes a published version; finished parts, also those of other versions, are used as they are.
+    """Index a published version; finished parts, including those of other versions, are reused.
 
-    Raises InputError when the scored shards are gone or are not those that were published.
+    Raises InputError if the scored shards are gone or are not those that were published.
     """
     release = published.release
     name = index_stats(release)
-    mark = fingerprint("index", FORMAT, release, published.identity, shaping(settings, Stage.INDEX))
-    if done := store.finished(name, mark):
+    wanted = fingerprint("index", FORMAT, release, published.fingerprint, shaping(settings, Stage.INDEX))
+    if done := store.finished(name, wanted):
         delete_unnamed(release.name, store)
         return done
     store.delete(name)
@@ -41,38 +41,38 @@ def index_dataset(
     for done in _written(published, settings.index, store):
         parts.append(done)
         report(sum(stats.kept for stats in parts), published.rows)
-    stats = store.write_stats(name, _whole(published, mark, parts))
+    stats = store.write_stats(name, _whole(published, wanted, parts))
     delete_unnamed(release.name, store)
     return stats
 
 
-def _whole(published: Published, mark: str, parts: Sequence[StageStats]) -> StageStats:
+def _whole(published: PublishedVersion, wanted: str, parts: Sequence[StageStats]) -> StageStats:
     weights = sorted({part.details["weights_sha256"] for part in parts})
     if len(weights) > 1:
         raise InputError(
-            f"{published.release.folder} was scored by {len(weights)} models, whose embeddings do not "
-            "compare; score its crawls with one"
+            f"cannot index {published.release.folder}: it was scored by {len(weights)} models, whose "
+            "embeddings are not comparable; score its crawls with one model"
         )
     return StageStats(
         stage="index",
         crawl="",
         unit=f"{published.release.name}/{published.release.version}",
-        fingerprint=mark,
+        fingerprint=wanted,
         input=sum(part.input for part in parts),
         kept=sum(part.kept for part in parts),
         dropped=dict(sum((Counter(part.dropped) for part in parts), Counter[str]())),
         outputs=tuple(output for part in parts for output in part.outputs),
         details={
-            "published": published.identity,
+            "published": published.fingerprint,
             "parts": [{"crawl": part.crawl, "unit": part.unit, "rows": part.kept} for part in parts],
             **({key: parts[0].details[key] for key in ("model", "weights_sha256", "dim")} if parts else {}),
-            **{what: most(part.details[what] for part in parts) for what in COUNTED},
+            **{what: most_frequent(part.details[what] for part in parts) for what in COUNTED},
         },
     )
 
 
-def _written(published: Published, settings: IndexSettings, store: Store) -> Iterator[StageStats]:
-    """Part after part, some at the same time: usearch lets go of Python's lock."""
+def _written(published: PublishedVersion, settings: IndexSettings, store: Store) -> Iterator[StageStats]:
+    """Write the parts, some concurrently: usearch releases the GIL."""
     stop = Event()
     running: deque[Future[StageStats]] = deque()
     with ThreadPoolExecutor(settings.jobs) as pool:
@@ -88,23 +88,25 @@ def _written(published: Published, settings: IndexSettings, store: Store) -> Ite
             raise
 
 
-def _parts(published: Published, settings: IndexSettings, store: Store, stop: Event) -> Iterator[Part]:
-    """The parts of a version. They are cut by what was scored, so that leaving rows out moves no border."""
+def _parts(
+    published: PublishedVersion, settings: IndexSettings, store: Store, stop: Event
+) -> Iterator[IndexPart]:
+    """Yield the parts of a version, cut by scored rows, so that removals do not move their borders."""
     name = published.release.name
     known: ScoredCrawl | None = None
-    waiting: list[Batch] = []
+    waiting: list[IndexedBatch] = []
     for found in published.batches(store):
         if known is None or known.crawl != found.crawl:
             if known is not None:
-                yield Part(name, known, tuple(waiting), settings, store, stop)
+                yield IndexPart(name, known, tuple(waiting), settings, store, stop)
             known, waiting = find_scored(found.crawl, store), []
-        batch = Batch(_scored(found, known, store), found.ids)
+        batch = IndexedBatch(_scored(found, known, store), found.ids)
         if waiting and sum(b.scored.kept for b in waiting) + batch.scored.kept > settings.rows_per_part:
-            yield Part(name, known, tuple(waiting), settings, store, stop)
+            yield IndexPart(name, known, tuple(waiting), settings, store, stop)
             waiting = []
         waiting.append(batch)
     if known is not None:
-        yield Part(name, known, tuple(waiting), settings, store, stop)
+        yield IndexPart(name, known, tuple(waiting), settings, store, stop)
 
 
 def _scored(published: PublishedBatch, crawl: ScoredCrawl, store: Store) -> ScoredBatch:
@@ -112,6 +114,6 @@ def _scored(published: PublishedBatch, crawl: ScoredCrawl, store: Store) -> Scor
         if batch.number == published.number:
             return batch
     raise InputError(
-        f"{store.uri(crawl.shard_name(published.number, STATS))} is published but no longer there; "
-        f"score batch {published.number} of {crawl.crawl} again, its embeddings are needed"
+        f"cannot index batch {published.number} of {crawl.crawl}: it is published, but "
+        f"{store.uri(crawl.shard_name(published.number, STATS))} is gone; score the batch again"
     )

@@ -1,8 +1,8 @@
-"""The page to search a dataset: a small web server for one user on this machine.
+"""The search page of a dataset: a small web server for one user on this machine.
 
-It answers to its own address only, loads nothing from elsewhere, and shows pictures out of the store. What is
-not tagged as safe is neither found nor shown unless a request asks for it. Texts are hostile: they leave here
-as JSON, and the page puts them in as text.
+It answers only to its own address, loads no external resources, and shows images from the store. Rows not
+tagged as safe are neither found nor shown unless a request asks for them. Texts are untrusted: they are sent
+as JSON, and the page inserts them as text.
 """
 
 import hashlib
@@ -23,14 +23,14 @@ from laion_etl.io.storage import Store
 from laion_etl.search.filters import Filters, is_safe
 from laion_etl.search.hnsw import Floats
 from laion_etl.search.query import Hit, SearchIndex
-from laion_etl.search.query_encoder import MEDIA_TYPES, Reader, stored_picture
-from laion_etl.search.security_middleware import Gatekeeper
+from laion_etl.search.query_encoder import MEDIA_TYPES, QueryEncoder, stored_image
+from laion_etl.search.security_middleware import SecurityMiddleware
 from laion_etl.settings import Settings
 
 STATIC = Path(__file__).parent / "static"
-_MOST_RESULTS = 240
-_MOST_QUERY_PICTURES = 100  # remembered, so that addresses of the page that name them go on working
-_MOST_CHARS = 1_000
+_MAX_RESULTS = 240
+_MAX_QUERY_IMAGES = 100  # remembered, so that page URLs that contain them keep working
+_MAX_CHARS = 1_000
 _SHOWN = (
     "TEXT", "URL", "WIDTH", "HEIGHT", "LICENSE", "LANGUAGE", "NSFW", "similarity", "aesthetic", "punsafe",
     "pwatermark", "pviolence", "crawl", "page_url", "domain",
@@ -38,18 +38,18 @@ _SHOWN = (
 
 
 @dataclass(frozen=True)
-class Explorer:
-    """What the page works with."""
+class SearchBackend:
+    """The index, model and store behind the page."""
 
     index: SearchIndex
-    reader: Reader
+    encoder: QueryEncoder
     settings: Settings
     store: Store
     _model: threading.Lock = field(default_factory=threading.Lock)
-    _pictures: OrderedDict[str, tuple[Floats, bytes]] = field(default_factory=OrderedDict)
+    _images: OrderedDict[str, tuple[Floats, bytes]] = field(default_factory=OrderedDict)
 
     def facts(self) -> dict[str, Any]:
-        """What the page says of the dataset and offers to filter by."""
+        """Return the facts about the dataset and the filter choices shown on the page."""
         details = self.index.stats.details
         return {
             "dataset": self.index.release.name,
@@ -65,39 +65,43 @@ class Explorer:
 
     def by_text(self, text: str, count: int, filters: Filters) -> list[Hit]:
         with self._model:
-            vector = self.reader.text(text)
+            vector = self.encoder.text(text)
         return self.index.search(vector, count, filters)
 
-    def by_picture(self, picture: str, count: int, filters: Filters) -> list[Hit]:
-        return self.index.search(self._picture(picture)[0], count, filters)
+    def by_image(self, image: str, count: int, filters: Filters) -> list[Hit]:
+        return self.index.search(self._query_image(image)[0], count, filters)
 
     def remember(self, data: bytes) -> str:
-        """Takes a picture to search by; the name it has from now on."""
+        """Store an image to search by; return its name for later requests."""
         name = hashlib.sha256(data).hexdigest()[:16]
         with self._model:
-            vector, small = self.reader.picture_and_thumbnail(data)
-            self._pictures[name] = (vector, small)
-            while len(self._pictures) > _MOST_QUERY_PICTURES:
-                self._pictures.popitem(last=False)
+            vector, small = self.encoder.image_and_thumbnail(data)
+            self._images[name] = (vector, small)
+            while len(self._images) > _MAX_QUERY_IMAGES:
+                self._images.popitem(last=False)
         return name
 
     def query_thumbnail(self, name: str) -> bytes:
-        return self._picture(name)[1]
+        return self._query_image(name)[1]
 
     def stored(self, sample_id: int, *, unsafe: bool) -> tuple[str, bytes]:
-        """Ending and bytes of a sample's picture; raises MissingInputError when it may not be shown."""
+        """Return extension and bytes of a sample's image. Raises MissingInputError if it may not be shown."""
         hit = self.index.sample(sample_id)
         if not unsafe and not is_safe(hit.row["NSFW"]):
-            raise MissingInputError("this picture is not tagged as safe")
-        found = stored_picture(hit, self.store)
+            raise MissingInputError(
+                "cannot show this image: it is not tagged as safe; turn on unsafe results"
+            )
+        found = stored_image(hit, self.store)
         if found is None:
-            raise MissingInputError("the index has no pictures: LAION_ETL_INDEX_PICTURES was off")
+            raise MissingInputError(
+                "cannot show images: LAION_ETL_INDEX_PICTURES was off; turn it on and index again"
+            )
         return found
 
-    def _picture(self, name: str) -> tuple[Floats, bytes]:
-        if name not in self._pictures:
-            raise MissingInputError("this picture is no longer here; give it again")
-        return self._pictures[name]
+    def _query_image(self, name: str) -> tuple[Floats, bytes]:
+        if name not in self._images:
+            raise MissingInputError("cannot find the query image: it is no longer stored; upload it again")
+        return self._images[name]
 
 
 def _filters(
@@ -114,72 +118,74 @@ def _filters(
 
 
 FilterQuery = Annotated[Filters, Depends(_filters)]
-CountQuery = Annotated[int, Query(ge=1, le=_MOST_RESULTS)]
+CountQuery = Annotated[int, Query(ge=1, le=_MAX_RESULTS)]
 
 
-def build_app(explorer: Explorer) -> FastAPI:
-    """The page and what it asks for."""
+def build_app(backend: SearchBackend) -> FastAPI:
+    """Build the application: the page and its API."""
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
-    app.add_middleware(Gatekeeper, max_bytes=explorer.settings.download.max_bytes)
+    app.add_middleware(SecurityMiddleware, max_bytes=backend.settings.download.max_bytes)
     app.add_exception_handler(LaionEtlError, _as_json)
     for name in ("index.html", "app.css", "app.js", "results.js", "filters.js", "icon.svg"):
         app.add_api_route("/" if name == "index.html" else f"/{name}", _static(name))
-    _add_search(app, explorer)
-    _add_pictures(app, explorer)
+    _add_search(app, backend)
+    _add_images(app, backend)
     return app
 
 
-def _add_search(app: FastAPI, explorer: Explorer) -> None:
+def _add_search(app: FastAPI, backend: SearchBackend) -> None:
     @app.get("/api/facts")
     def facts() -> dict[str, Any]:
-        return explorer.facts()
+        return backend.facts()
 
     @app.get("/api/search")
     def search(
         filters: FilterQuery,
-        q: Annotated[str, Query(max_length=_MOST_CHARS)] = "",
-        picture: Annotated[str, Query(max_length=16)] = "",
+        q: Annotated[str, Query(max_length=_MAX_CHARS)] = "",
+        image: Annotated[str, Query(max_length=16)] = "",
         like: Annotated[int | None, Query(ge=0, lt=1 << 63)] = None,
         count: CountQuery = 48,
     ) -> dict[str, Any]:
         if like is not None:
-            hits = explorer.index.like(like, count, filters)
-        elif picture:
-            hits = explorer.by_picture(picture, count, filters)
+            hits = backend.index.like(like, count, filters)
+        elif image:
+            hits = backend.by_image(image, count, filters)
         elif q.strip():
-            hits = explorer.by_text(q, count, filters)
+            hits = backend.by_text(q, count, filters)
         else:
-            hits = explorer.index.browse(count, filters)
+            hits = backend.index.browse(count, filters)
         return {"results": [_plain(hit) for hit in hits]}
 
     @app.get("/api/sample/{sample_id}")
     def sample(sample_id: int, unsafe: bool = False) -> dict[str, Any]:
-        hit = explorer.index.sample(sample_id)
+        hit = backend.index.sample(sample_id)
         if not unsafe and not is_safe(hit.row["NSFW"]):
-            raise MissingInputError("this sample is not tagged as safe")
+            raise MissingInputError(
+                "cannot show this sample: it is not tagged as safe; turn on unsafe results"
+            )
         return _plain(hit)
 
 
-def _add_pictures(app: FastAPI, explorer: Explorer) -> None:
-    @app.post("/api/picture")
+def _add_images(app: FastAPI, backend: SearchBackend) -> None:
+    @app.post("/api/image")
     async def remember(request: Request) -> dict[str, str]:
-        data = await request.body()  # the gatekeeper bounds it
-        return {"picture": await run_in_threadpool(explorer.remember, data)}
+        data = await request.body()  # SecurityMiddleware limits its size
+        return {"image": await run_in_threadpool(backend.remember, data)}
 
     @app.get("/query/{name}")
-    def query_picture(name: str) -> Response:
-        return _image("webp", explorer.query_thumbnail(name))
+    def query_image(name: str) -> Response:
+        return _image("webp", backend.query_thumbnail(name))
 
     @app.get("/thumbnail/{sample_id}")
     def thumbnail(sample_id: int, unsafe: bool = False) -> Response:
-        small = explorer.reader.thumbnail(*explorer.stored(sample_id, unsafe=unsafe))
+        small = backend.encoder.thumbnail(*backend.stored(sample_id, unsafe=unsafe))
         if small is None:
-            raise InputError("this picture can't be read")
+            raise InputError("cannot read this image: it is damaged or too large; choose another sample")
         return _image("webp", small)
 
-    @app.get("/picture/{sample_id}")
-    def picture(sample_id: int, unsafe: bool = False) -> Response:
-        return _image(*explorer.stored(sample_id, unsafe=unsafe))
+    @app.get("/image/{sample_id}")
+    def image(sample_id: int, unsafe: bool = False) -> Response:
+        return _image(*backend.stored(sample_id, unsafe=unsafe))
 
 
 def _image(ending: str, data: bytes) -> Response:
@@ -200,6 +206,6 @@ def _as_json(_: Request, error: Exception) -> JSONResponse:
 
 
 def _plain(hit: Hit) -> dict[str, Any]:
-    """A result as the page gets it; ids as text, because JavaScript's numbers end before they do."""
+    """Return a result as JSON values; ids as text, because they exceed JavaScript's exact integers."""
     row = {name.lower(): hit.row[name] for name in _SHOWN}
     return {"id": str(hit.sample_id), "score": hit.score, "safe": is_safe(hit.row["NSFW"]), **row}

@@ -20,7 +20,7 @@ from laion_etl.demo.services import Services
 from laion_etl.settings import CoreSettings, Settings
 from tests.airflow.conftest import ROOT, Airflow, write_catalogue
 from tests.airflow.test_failed_partition import CONF, RUN
-from tests.dashboard.world import write_dump
+from tests.dashboard.world import write_crawl
 from tests.publish.world import CRAWL
 
 pytestmark = pytest.mark.airflow
@@ -59,7 +59,7 @@ def server(
 ) -> Iterator[Server]:
     folder = tmp_path_factory.mktemp("dashboard")
     database = postgres.url(f"test_{uuid4().hex}")
-    write_dump(Settings(core=CoreSettings(data_dir=str(folder), database_url=database)))
+    write_crawl(Settings(core=CoreSettings(data_dir=str(folder), database_url=database)))
     port, login = free_port(), new_login(folder)
     metadata = migrated_airflow.environment["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"]
     variables = {

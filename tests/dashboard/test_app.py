@@ -1,4 +1,4 @@
-"""The application over HTTP: who may look, what the headers forbid, what is said when something is away."""
+"""The application over HTTP: access, security headers, and pages while a data source is unavailable."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +13,7 @@ from laion_etl.dashboard.data_sources import Sources
 from laion_etl.dashboard.serve import local_viewer
 from laion_etl.database.embedded import EmbeddedServer
 from laion_etl.settings import CoreSettings, Settings
-from tests.dashboard.conftest import client_of
+from tests.dashboard.conftest import open_client
 from tests.publish.world import CRAWL
 
 PATHS = (
@@ -31,7 +31,7 @@ PATHS = (
 
 
 def ask(client: TestClient, path: str) -> dict[str, object]:
-    """A document, asked for until it is there: the first is made in the background."""
+    """Request a document until it is ready: the first one is built in the background."""
     for _ in range(100):
         answer = client.get(path)
         if answer.status_code != 202:
@@ -47,7 +47,7 @@ def test_strangers_see_nothing(client: TestClient, path: str) -> None:
 
 
 @pytest.mark.parametrize("path", [path for path in PATHS if CRAWL in path])
-def test_a_dump_is_for_those_who_may_see_it(client: TestClient, path: str) -> None:
+def test_a_crawl_is_for_those_who_may_see_it(client: TestClient, path: str) -> None:
     assert client.get(path, headers={"user": "guest"}).status_code == 403
     ask(client, "/api/overview")
     assert client.get("/api/overview", headers={"user": "guest"}).json()["crawls"] == []
@@ -101,22 +101,22 @@ def test_a_document_that_has_not_changed_is_not_sent_again(client: TestClient) -
     assert client.get("/api/overview", headers={"if-none-match": "other"}).status_code == 200
 
 
-def test_another_host_name_is_refused_where_nobody_is_asked_who_they_are(dump: Settings) -> None:
-    client = TestClient(dashboard_app(Sources(lambda: dump), local_viewer))
+def test_another_host_name_is_refused_where_users_are_not_identified(crawl_settings: Settings) -> None:
+    client = TestClient(dashboard_app(Sources(lambda: crawl_settings), local_viewer))
     assert client.get("/", headers={"host": "127.0.0.1:8081"}).status_code == 200
     assert client.get("/", headers={"host": "rebound.example:8081"}).status_code == 421
 
 
 def test_a_database_without_tables_is_a_new_one(postgres: EmbeddedServer, tmp_path: Path) -> None:
     url = postgres.url(f"test_{uuid4().hex}")
-    with client_of(Settings(core=CoreSettings(data_dir=str(tmp_path), database_url=url))) as client:
+    with open_client(Settings(core=CoreSettings(data_dir=str(tmp_path), database_url=url))) as client:
         assert ask(client, "/api/overview")["problems"] == [{"what": "schema", "message": ""}]
 
 
 def test_no_data_yet_is_a_page_without_rows(settings: Settings) -> None:
     from laion_etl.database.connection import open_database
 
-    with open_database(settings), client_of(settings) as client:
+    with open_database(settings), open_client(settings) as client:
         assert ask(client, "/api/overview") == {"problems": [], "crawls": []}
         made = ask(client, "/api/crawl/CC-MAIN-2024-38")
         assert made["problems"] == []
@@ -124,13 +124,15 @@ def test_no_data_yet_is_a_page_without_rows(settings: Settings) -> None:
         answer = client.get("/api/crawl/CC-MAIN-2024-38/samples")
         assert (answer.status_code, answer.json()) == (
             503,
-            {"problem": "no batch of CC-MAIN-2024-38 is scored yet, so there are no samples to show"},
+            {"problem": "cannot show samples of CC-MAIN-2024-38: no batch is scored yet; score one first"},
         )
 
 
-def test_without_postgres_the_store_tells_what_it_knows(dump: Settings) -> None:
-    away = replace(dump, core=replace(dump.core, database_url="postgresql://127.0.0.1:1/laion"))
-    with client_of(away) as client:
+def test_without_postgres_the_page_shows_what_the_store_knows(crawl_settings: Settings) -> None:
+    away = replace(
+        crawl_settings, core=replace(crawl_settings.core, database_url="postgresql://127.0.0.1:1/laion")
+    )
+    with open_client(away) as client:
         overview = ask(client, "/api/overview")
         made = ask(client, f"/api/crawl/{CRAWL}")
     (problem,) = made["problems"]  # type: ignore[misc]
@@ -142,10 +144,12 @@ def test_without_postgres_the_store_tells_what_it_knows(dump: Settings) -> None:
     assert [row["crawl"] for row in overview["crawls"]] == [CRAWL]  # type: ignore[attr-defined,index]
 
 
-def test_without_the_store_postgres_tells_what_it_knows(dump: Settings, tmp_path: Path) -> None:
+def test_without_the_store_the_page_shows_what_postgres_knows(
+    crawl_settings: Settings, tmp_path: Path
+) -> None:
     (tmp_path / "file").touch()
-    core = CoreSettings(store=str(tmp_path / "file"), database_url=dump.core.database_url)
-    with client_of(replace(dump, core=core)) as client:
+    core = CoreSettings(store=str(tmp_path / "file"), database_url=crawl_settings.core.database_url)
+    with open_client(replace(crawl_settings, core=core)) as client:
         made = ask(client, f"/api/crawl/{CRAWL}")
     assert made["status"]["queue"]["done"] == 23  # type: ignore[index]
     assert made["partitions"]["states"] == 18 * "b" + "llg"  # type: ignore[index]

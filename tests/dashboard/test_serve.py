@@ -1,4 +1,4 @@
-"""The dashboard as a command: on loopback, until it is asked to end."""
+"""The dashboard as a command: it serves on loopback until it is stopped."""
 
 import os
 import re
@@ -11,11 +11,11 @@ import urllib3
 from laion_etl.settings import Settings
 
 
-def test_it_serves_on_loopback_until_it_is_asked_to_end(dump: Settings) -> None:
+def test_it_serves_on_loopback_until_it_is_asked_to_end(crawl_settings: Settings) -> None:
     environment = {
         **os.environ,
-        "LAION_ETL_DATA_DIR": dump.core.data_dir,
-        "LAION_ETL_DATABASE_URL": dump.core.database_url,
+        "LAION_ETL_DATA_DIR": crawl_settings.core.data_dir,
+        "LAION_ETL_DATABASE_URL": crawl_settings.core.database_url,
     }
     command = [sys.executable, "-m", "laion_etl", "dashboard", "--port", "0"]
     with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as process:

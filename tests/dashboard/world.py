@@ -1,4 +1,4 @@
-"""A dump at work, as the stages leave it in store and Postgres, with hostile texts where they can be."""
+"""A crawl in progress as the stages leave it in store and Postgres, with hostile text where possible."""
 
 from dataclasses import replace
 
@@ -19,7 +19,7 @@ PARTITIONS = 24
 BATCHES = 40
 
 
-def write_dump(settings: Settings) -> None:
+def write_crawl(settings: Settings) -> None:
     """24 partitions, 20 of them loaded; of 40 batches 3 are scored, 20 more downloaded, one failed."""
     store = open_store(settings.store_uri)
     world = build_world(batches=3)

@@ -47,7 +47,7 @@ def test_open_clip_trains_on_the_kept_samples_and_the_command_says_how_it_went(
 def test_too_few_samples_are_an_error(scored: LocalStore) -> None:
     with pytest.raises(InputError, match="too few for a batch of 500"):
         check_training(CRAWL, scored, model="laion-etl-tiny", batch_size=500)
-    with pytest.raises(InputError, match="no scored batch of absent"):
+    with pytest.raises(InputError, match="cannot find a scored batch of absent"):
         check_training("absent", scored, model="laion-etl-tiny")
 
 

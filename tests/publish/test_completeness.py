@@ -1,4 +1,4 @@
-"""What a version may leave out, what it says of that, and when a run makes no version at all."""
+"""What a version may leave out, how it reports that, and when a run makes no version at all."""
 
 import json
 from collections.abc import Iterable
@@ -25,9 +25,9 @@ def files_of(store: Store) -> dict[str, bytes]:
     return {name: store.read(name) for name in store.list("dataset")}
 
 
-def expected(partitions: Iterable[int], most_missing: float, loaded: Iterable[int]) -> Expected:
-    """Partitions of a run, and those that Postgres has; the plan is that of the world."""
-    return Expected(list(partitions), most_missing, LoadedCrawl(frozenset(loaded), "test"))
+def expected(partitions: Iterable[int], max_missing_share: float, loaded: Iterable[int]) -> Expected:
+    """Partitions of a run, and those that Postgres has; the plan is the world's."""
+    return Expected(list(partitions), max_missing_share, LoadedCrawl(frozenset(loaded), "test"))
 
 
 def test_what_is_missing_beyond_what_is_allowed_is_not_published(store: Store, plain: Settings) -> None:
@@ -94,9 +94,9 @@ def test_what_was_missing_stays_missing_until_it_is_loaded(store: Store, plain: 
     assert (second.details["partitions"], second.details["missing_partitions"]) == (4, [3])
     unasked = publish_dataset(CRAWL, plain, store)
     assert (unasked.details["partitions"], unasked.details["missing_partitions"]) == (4, [3])
-    mended = publish_dataset(CRAWL, plain, store, expected=expected([3], 0.0, range(4)))
-    assert (mended.details["partitions"], mended.details["missing_partitions"]) == (4, [])
-    assert mended.unit == f"laion/{CRAWL}.4"
+    fixed = publish_dataset(CRAWL, plain, store, expected=expected([3], 0.0, range(4)))
+    assert (fixed.details["partitions"], fixed.details["missing_partitions"]) == (4, [])
+    assert fixed.unit == f"laion/{CRAWL}.4"
 
 
 def test_a_crawl_without_anything_new_gets_no_version(store: Store, plain: Settings) -> None:

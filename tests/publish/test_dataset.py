@@ -192,7 +192,7 @@ def test_a_failed_attempt_leaves_the_version_before_as_it_was(store: Store, plai
     before = files_of(store)
     broken = f"scored/{CRAWL}/000000002.parquet"
     store.write(broken, store.read(broken)[:-100])
-    with pytest.raises(InputError, match=r"000000002\.parquet can't be read .* score the batch again"):
+    with pytest.raises(InputError, match=r"cannot read .*000000002\.parquet: .* score the batch again"):
         publish_dataset(CRAWL, changed(plain, rows_per_file=50), store)
     assert before.items() <= files_of(store).items()
     write_scored(2, world.batches[2], store)
@@ -220,7 +220,7 @@ def test_keys_of_another_batch_or_out_of_order_are_refused(store: Store, plain: 
     for wrong in (world.batches[0], world.batches[1][::-1], [world.batches[1][0]] * 2):
         with store.create(f"scored/{CRAWL}/000000001.parquet") as file:
             pq.write_table(pa.Table.from_pylist(wrong, schema=SCORED_SCHEMA), file)
-        with pytest.raises(InputError, match="keys out of order or of other batches"):
+        with pytest.raises(InputError, match="keys are out of order or of other batches"):
             publish_dataset(CRAWL, plain, store)
     store.write(f"scored/{CRAWL}/000000001.parquet", right)
     assert publish_dataset(CRAWL, plain, store).kept == len(world.kept)
@@ -237,10 +237,10 @@ def test_only_complete_batches_are_published_and_missing_ones_named(store: Store
     for name in ("README.md", "report/index.html"):
         text = store.read(f"{FOLDER}/{name}").decode()
         assert "Missing batches: 1 of 3 planned (7)." in text
-        assert "scored batches that no plan names any more (2)" in text
+        assert "scored batches that are no longer in the plan (2)" in text
 
 
-def test_a_batch_scored_later_makes_the_version_anew(store: Store, plain: Settings) -> None:
+def test_a_batch_scored_later_makes_a_new_version(store: Store, plain: Settings) -> None:
     world = build_world()
     first = World({0: world.batches[0]})
     write_world(first, store, planned_batches=(0, 1, 2))
@@ -259,7 +259,9 @@ def test_batches_scored_by_different_models_are_pointed_out(store: Store, plain:
     publish_dataset(CRAWL, plain, store)
     for file in ("README.md", "report/index.html"):
         text = store.read(f"{FOLDER}/{file}").decode()
-        assert "Scored by different models, so similarities do not compare: other-model; test-model" in text
+        assert (
+            "Scored by different models, so similarities are not comparable: other-model; test-model" in text
+        )
 
 
 def test_nothing_scored_says_what_to_do(store: Store, plain: Settings) -> None:
@@ -302,7 +304,7 @@ def test_names_that_are_no_folder_are_refused(plain: Settings, name: str) -> Non
         changed(plain, name=name)
 
 
-def test_a_version_of_its_own_name_leaves_the_other_alone(store: Store, plain: Settings) -> None:
+def test_a_version_of_another_name_leaves_the_first_unchanged(store: Store, plain: Settings) -> None:
     published(build_world(), store, plain)
     before = files_of(store)
     publish_dataset(CRAWL, plain, store, version="v2")

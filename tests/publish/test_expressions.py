@@ -42,7 +42,7 @@ def test_a_condition_is_plain_sql_over_the_columns(expression: str) -> None:
 
 
 @pytest.mark.parametrize("expression", ["aesthetic > 1", "ln(punsafe) < 0", "cast(TEXT as integer) = 1"])
-def test_what_can_not_be_told_does_not_hold(expression: str) -> None:
+def test_an_undefined_result_counts_as_false(expression: str) -> None:
     assert not holds(expression, punsafe=-1.0)
 
 

@@ -41,7 +41,7 @@ def test_a_figure_has_the_colours_of_the_page_and_its_text() -> None:
 
 
 def test_a_machine_without_fonts_gives_the_same_bytes(tmp_path: Path) -> None:
-    """The other process sees no home and no fontconfig; no font of the machine is asked for anyway."""
+    """Draw in a process without home and fontconfig; fonts of the machine are not used anyway."""
     environment = {**os.environ, "HOME": str(tmp_path), "FONTCONFIG_FILE": str(tmp_path / "none")}
     other = subprocess.run(
         [sys.executable, "-c", _SCRIPT],

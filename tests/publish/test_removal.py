@@ -28,7 +28,7 @@ from laion_etl.publish.verify import verify_version
 from laion_etl.removal.lists import read_list
 from laion_etl.removal.stage import Removal, remove
 from laion_etl.settings import Settings
-from tests.publish.world import CRAWL, Row, World, build_world, changed, picture, write_world
+from tests.publish.world import CRAWL, Row, World, build_world, changed, draw_image, write_world
 
 NEXT = "CC-MAIN-2026-47"
 HOLDING = [f"laion-research-safe/{CRAWL}", f"laion/{CRAWL}", f"laion/{NEXT}", f"laion/{CRAWL}.2"]
@@ -44,7 +44,7 @@ def _world(first_batch: int) -> World:
 
 
 def _write_all(world: World, crawl: str, store: Store) -> None:
-    """Also what `write_world` leaves out: pairs, batches, parquet of shards, embeddings."""
+    """Write also what `write_world` leaves out: pairs, batches, parquet of shards, embeddings."""
     write_world(world, store, crawl=crawl)
     pairs = [row | {"alt": row["caption"], "title": "", "language_probability": 1.0, "domain": "example",
                     "wat_file": 0, "record_offset": 0} for row in world.rows]  # fmt: skip
@@ -91,7 +91,7 @@ def store(tmp_path: Path, full: Path) -> LocalStore:
 
 @pytest.fixture(scope="module")
 def victims(worlds: dict[str, World]) -> dict[str, Row]:
-    """By what names them: a URL, an image, a pair, each kept, and a rejected sample of a URL."""
+    """Rows by the rule that names them: a URL, an image, a pair, each kept, and a rejected URL."""
     kept = [row for row in worlds[CRAWL].kept if row["nsfw_tag"] == "UNLIKELY" and HOST not in row["url"]]
     rejected = next(row for row in worlds[CRAWL].rows if row["reason"] == "low_similarity")
     return {"url": kept[0], "image": kept[7], "pair": kept[-1], "rejected": rejected}
@@ -122,7 +122,7 @@ def carry_out(listed: bytes, store: Store, *, purge: bool = False) -> Removal:
 
 
 def contents(store: Store, name: str) -> Iterator[bytes]:
-    """All that a file says, taken out of parquet, tar and pictures within pages."""
+    """Yield all contents of a file, including those of parquet, tar and images embedded in pages."""
     data = store.read(name)
     yield data
     if name.endswith(".parquet"):
@@ -143,13 +143,13 @@ def _bytes(value: object) -> bytes:
 
 
 def traces(store: Store, rows: list[Row]) -> list[str]:
-    """Files in which URL, text or picture of a row still is."""
+    """Return the files that still contain the URL, text or image of a row."""
     texts = re.compile(b"|".join(re.escape(row[k].encode()) for row in rows for k in ("url", "caption")))
-    pictures = {picture(row["key"]) for row in rows}
+    images = {draw_image(row["key"]) for row in rows}
     return [
         name
         for name in store.list("")
-        if any(content in pictures or texts.search(content) for content in contents(store, name))
+        if any(content in images or texts.search(content) for content in contents(store, name))
     ]
 
 
@@ -293,7 +293,7 @@ def test_what_is_published_and_has_no_shards_any_more_is_not_passed_over(
 ) -> None:
     for folder in ("shards", "scored", "pairs", "batches"):
         shutil.rmtree(store.root / folder)
-    with pytest.raises(InputError, match=f"no scored batch of {CRAWL}"):
+    with pytest.raises(InputError, match=f"cannot find a scored batch of {CRAWL}"):
         carry_out(victims["url"]["url"].encode(), store)
 
 
@@ -302,7 +302,7 @@ def test_what_is_published_and_has_no_shards_any_more_is_not_passed_over(
     [
         (b"", "names nothing to remove"),
         (b"\n# only this\n", "names nothing to remove"),
-        (b"example.org\nsha256:12\n", "list line 2 is no sha256 of 64 hexadecimal digits"),
+        (b"example.org\nsha256:12\n", "list line 2: it is not a sha256 of 64 hexadecimal digits"),
         (b"\n\nexample.org\nno host\n", "list line 4: 'no host' is not a domain"),
         (b"\xff\xfe", "is not UTF-8"),
     ],

@@ -18,7 +18,7 @@ from laion_etl.report import contact_sheets
 from laion_etl.report.contact_sheets import thumbnail
 from laion_etl.report.templating import cut, percent
 from laion_etl.settings import Settings
-from tests.publish.world import CRAWL, Row, World, build_world, changed, picture, write_world
+from tests.publish.world import CRAWL, Row, World, build_world, changed, draw_image, write_world
 
 HOSTILE = '<script>alert(1)</script>"><img src=x onerror=alert(1)> \u202egnp.exe {{ 7*7 }} | `x`'
 
@@ -119,7 +119,7 @@ def test_hostile_urls_and_licences_stay_text_in_report_and_card(store: Store) ->
     assert "\u202e" not in card
 
 
-def test_pictures_tagged_unsafe_are_never_embedded(store: Store) -> None:
+def test_images_tagged_unsafe_are_never_embedded(store: Store) -> None:
     world = build_world()
     page = Page(report(world, store))
     safe = {
@@ -151,24 +151,26 @@ def test_a_crawl_of_unsafe_samples_shows_no_pixel(
 
 
 def _must_not_decode(data: bytes, max_pixels: int) -> str | None:
-    raise AssertionError("an unsafe picture was decoded")
+    raise AssertionError("an unsafe image was decoded")
 
 
 def test_captions_of_suspected_underage_samples_are_not_repeated(store: Store) -> None:
     world = build_world()
-    world.batches[1][5]["caption"] = "words nobody should read"
+    world.batches[1][5]["caption"] = "words not to be read"
     html = report(world, store)
-    assert b"words nobody should read" not in html
+    assert b"words not to be read" not in html
     assert b"caption withheld" in html
 
 
-def test_embedded_pictures_are_small_and_of_the_right_samples(store: Store) -> None:
+def test_embedded_images_are_small_and_of_the_right_samples(store: Store) -> None:
     page = Page(report(build_world(), store))
     for image in page.all("img"):
         data = base64.b64decode((image["src"] or "").removeprefix("data:image/webp;base64,"))
         key = re.findall(r"\d{14}", image["alt"] or "")[0]
         assert Image.open(io.BytesIO(data)).size <= (224, 224)
-        assert f"data:image/webp;base64,{base64.b64encode(data).decode()}" == thumbnail(picture(key), 10**6)
+        assert f"data:image/webp;base64,{base64.b64encode(data).decode()}" == thumbnail(
+            draw_image(key), 10**6
+        )
 
 
 def test_rejected_samples_are_shown_with_score_and_threshold(store: Store) -> None:
@@ -194,21 +196,21 @@ def test_the_sheet_shows_no_sample_twice_and_samples_of_all_quantiles(store: Sto
     } <= titles
 
 
-def test_pictures_over_the_pixel_cap_are_not_decoded() -> None:
-    data = picture("00000000000000")
+def test_images_over_the_pixel_cap_are_not_decoded() -> None:
+    data = draw_image("00000000000000")
     assert thumbnail(data, 128 * 128) is not None
     assert thumbnail(data, 128 * 128 - 1) is None
-    assert thumbnail(b"\xff\xd8\xff no picture", 10**6) is None
+    assert thumbnail(b"\xff\xd8\xff no image", 10**6) is None
     assert thumbnail(data[:300], 10**6) is None
 
 
 def test_a_sample_that_cannot_be_decoded_is_a_placeholder(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tests.publish.world.picture", lambda _: b"junk")
+    monkeypatch.setattr("tests.publish.world.draw_image", lambda _: b"junk")
     page = Page(report(build_world(), store))
     assert page.all("img") == []
-    assert "can’t be decoded" in {text for _, text in page.texts}
+    assert "cannot be decoded" in {text for _, text in page.texts}
 
 
 def test_a_large_crawl_opens_few_tars(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -254,7 +256,7 @@ def test_the_card_counts_what_was_left_out_for_opt_outs_and_safety(store: Store)
     write_world(build_world(), store)
     publish_dataset(CRAWL, Settings(), store)
     card = store.read(f"dataset/laion/{CRAWL}/README.md").decode()
-    assert "6 of 240 links were left out for them" in card
+    assert "6 of 240 links were left out because of them" in card
     assert "| X-Robots-Tag header | 6 |" in card
     assert "| robots.txt | 0 |" in card
     assert "| suspected underage (score) | 1 |" in card

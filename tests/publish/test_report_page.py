@@ -29,7 +29,7 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture
 def page(browser: Browser, report: str) -> Iterator[Page]:
-    """The report, open; whatever the browser complains of or asks for elsewhere fails the test."""
+    """The open report; browser errors and requests to other hosts fail the test."""
     complaints: list[str] = []
     page = browser.new_page(viewport={"width": 1280, "height": 900})
     page.on("console", lambda message: complaints.append(message.text))
@@ -52,7 +52,7 @@ def test_foreign_texts_are_shown_and_do_nothing(page: Page) -> None:
     assert page.evaluate("[...document.images].every(image => image.naturalWidth > 0)")
 
 
-def test_a_shape_tells_its_numbers_when_the_pointer_rests_on_it(page: Page) -> None:
+def test_a_shape_shows_its_numbers_when_the_pointer_rests_on_it(page: Page) -> None:
     tip = page.locator("#tip")
     assert tip.is_hidden()
     page.locator(".funnel .band.flow-kept").first.hover()
@@ -108,7 +108,7 @@ def test_every_drawing_has_a_title_and_a_table_near_it(page: Page) -> None:
     assert len(titles) == len(set(titles)) >= 7
     assert all(titles)
     without = "svg.chart", "found => found.filter(svg => !svg.closest('section').querySelector('table'))"
-    assert len(page.eval_on_selector_all(*without)) <= 1  # resolution: its table is in the section beside it
+    assert len(page.eval_on_selector_all(*without)) <= 1  # resolution: its table is in the next section
 
 
 def test_texts_have_enough_contrast_in_both_themes() -> None:
@@ -121,7 +121,7 @@ def test_texts_have_enough_contrast_in_both_themes() -> None:
 
 
 def _contrast(one: str, other: str) -> float:
-    """By WCAG 2."""
+    """Return the contrast ratio of WCAG 2."""
     light, dark = sorted((_luminance(one), _luminance(other)), reverse=True)
     return (light + 0.05) / (dark + 0.05)
 

@@ -37,7 +37,7 @@ def test_every_histogram_counts_every_kept_sample() -> None:
     assert sum(group.rejected.sum() for group in found.similarities.values()) == len(world.rows) - kept
     assert sum(counts.sum() for counts in found.language_similarities.values()) == kept
     assert sum(count for _, _, count in found.sides.cells()) == kept
-    assert sum(times * values for times, values in found.pictures.by_count()) == kept
+    assert sum(times * values for times, values in found.images.by_count()) == kept
     assert found.aesthetic.sum() == sum(row["aesthetic"] is not None for row in world.kept)
     for tally in (found.languages, found.licenses, found.domains, found.safety_kept):
         assert sum(count for _, count in tally.top()) == kept
@@ -65,7 +65,7 @@ def test_hosts_are_counted_without_www_and_broken_urls_as_unknown() -> None:
     assert hosts(pa.chunked_array([list(urls)])).to_pylist() == list(urls.values())
 
 
-def test_similarities_are_told_apart_by_the_language_their_threshold_depends_on() -> None:
+def test_similarities_are_grouped_by_the_language_their_threshold_depends_on() -> None:
     world = build_world()
     english = [row for row in world.kept if row["language"] == "en"]
     found = statistics_of(world)
@@ -75,7 +75,7 @@ def test_similarities_are_told_apart_by_the_language_their_threshold_depends_on(
 
 
 def test_a_tally_of_endless_values_says_how_exact_it_is() -> None:
-    tally = Tally(most_values=100)
+    tally = Tally(max_values=100)
     for start in range(0, 5_000, 50):
         rare = [str(number) for number in range(start, start + 50)]
         tally.add(pa.chunked_array([[*rare, "often", "often"]]))
@@ -89,10 +89,10 @@ def test_a_tally_of_endless_values_says_how_exact_it_is() -> None:
 
 def test_repeats_are_exact_until_there_are_too_many_and_estimates_then() -> None:
     once = [f"{hash_of(number)}" for number in range(20_000)]
-    exact, estimated = Repeats(), Repeats(most_sampled=2_000)
+    exact, estimated = Repeats(), Repeats(max_sampled=2_000)
     for repeats in (exact, estimated):
         for _ in range(3):
-            repeats.add(pa.chunked_array([[hash_of("picture"), *once[:10_000], None, ""]]))
+            repeats.add(pa.chunked_array([[hash_of("image"), *once[:10_000], None, ""]]))
         repeats.add(pa.chunked_array([once[10_000:]]))
     assert (exact.factor, dict(exact.by_count())) == (1, {1: 10_000, 3: 10_001})
     assert estimated.factor == 16

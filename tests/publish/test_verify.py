@@ -1,4 +1,4 @@
-"""Two crawls published into one dataset, damaged in one way after the other."""
+"""Two crawls published into one dataset, which is then damaged in different ways."""
 
 import io
 import json
@@ -47,7 +47,7 @@ def problems(store: Store) -> dict[str, str]:
 
 
 def rewrite_rows(store: Store, change: Callable[[pa.Table], pa.Table], name: str = PART) -> None:
-    """Other rows in a file, with manifest and list of versions made to fit."""
+    """Replace the rows of a file, and adapt the manifest and the list of versions."""
     table = change(pq.read_table(io.BytesIO(store.read(name))))
     with store.create(name) as file:
         pq.write_table(table, file)
@@ -66,7 +66,9 @@ def test_a_whole_dataset_has_no_problem(whole: Path) -> None:
     assert verdict.problems == []
     assert (verdict.version, verdict.rows) == (NEXT, 143)
     assert verify_version("laion", CRAWL, LocalStore(whole)).problems == []
-    with pytest.raises(InputError, match=rf"no version 2019 \(it has: {CRAWL}, {NEXT}\)"):
+    with pytest.raises(
+        InputError, match=f"cannot find version 2019 of dataset laion: it has {CRAWL}, {NEXT};"
+    ):
         verify_version("laion", "2019", LocalStore(whole))
 
 
@@ -93,7 +95,7 @@ def test_a_changed_manifest_or_card_is_found(damaged: Store) -> None:
     damaged.write("dataset/laion/README.md", b"---\nother: card\n")
     assert list(problems(damaged)) == ["dataset/laion/README.md"]
     damaged.write(name, manifest.replace(b'"rows": ', b'"rows": 1', 1))
-    assert "has other bytes than versions.json says" in problems(damaged)[name]
+    assert "its SHA-256 is not the one in versions.json" in problems(damaged)[name]
 
 
 def test_wrong_counts_are_found(damaged: Store) -> None:
@@ -148,7 +150,7 @@ def test_a_file_name_that_leads_out_of_the_dataset_is_refused(damaged: Store) ->
     document["files"][0]["name"] = "../../../secret"
     output = damaged.write(name, json.dumps(document).encode())
     write_versions(read_versions("laion", damaged).with_manifest(NEXT, output), damaged)
-    assert "is outside of the dataset" in problems(damaged)[name]
+    assert "is outside the dataset" in problems(damaged)[name]
 
 
 def test_the_difference_of_two_versions(damaged: Store) -> None:

@@ -159,7 +159,7 @@ def test_readers_load_the_whole_dataset_from_its_folder(
 def test_of_two_crawls_published_at_once_none_is_lost(
     any_store: Store, worlds: tuple[World, World], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The second one becomes visible when the first has described itself and is about to be listed."""
+    """The second publisher commits just before the first one writes versions.json."""
     for crawl, world in zip((CRAWL, NEXT), worlds, strict=True):
         write_world(world, any_store, crawl=crawl)
     write, others = commit.write_versions, [NEXT]
@@ -192,7 +192,7 @@ def test_a_write_that_came_through_without_an_answer_is_not_made_twice(
     assert [one.version for one in read_versions("laion", store).listed] == [CRAWL]
 
 
-def test_a_version_of_the_same_name_that_is_published_meanwhile_is_told(
+def test_a_version_of_the_same_name_published_by_another_process_is_an_error(
     store: Store, worlds: tuple[World, World], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_world(worlds[0], store)
@@ -204,5 +204,5 @@ def test_a_version_of_the_same_name_that_is_published_meanwhile_is_told(
         return write(versions, store)
 
     monkeypatch.setattr(commit, "write_versions", disturbed)
-    with pytest.raises(InputError, match=f"laion/{CRAWL} was published by somebody else meanwhile"):
+    with pytest.raises(InputError, match=f"cannot publish laion/{CRAWL}: another process has published it"):
         publish_dataset(CRAWL, Settings(), store)

@@ -1,4 +1,4 @@
-"""A small crawl as the stages before publish leave it: stats of every stage, shards and scored shards.
+"""A small crawl before publishing: stats of every stage, shards and scored shards.
 
 Everything is drawn from a seed. Batch 0 has English samples, the others a mix; every tenth sample is
 rejected for low similarity, one is suspected under-age, some are tagged.
@@ -60,7 +60,7 @@ def _row(batch: int, index: int, seed: int) -> Row:
     rng = random.Random(f"{seed}/{batch}/{index}")
     language = "en" if batch == 0 else rng.choice(LANGUAGES)
     low = index % 10 == 9
-    scene = random_scene(rng if low else random.Random(sample_key(batch, index)))  # what picture() draws
+    scene = random_scene(rng if low else random.Random(sample_key(batch, index)))  # what draw_image() draws
     text = caption(scene, language if language in ("en", "de", "fr", "es") else "en", rng)
     host = rng.choice(("images.example.org", "cdn.example.com", "www.example.net", "bücher.example"))
     url = f"https://{host}/{batch}/{index}.jpg"
@@ -83,7 +83,7 @@ def _row(batch: int, index: int, seed: int) -> Row:
 
 
 @cache
-def picture(key: str, side: int = 128) -> bytes:
+def draw_image(key: str, side: int = 128) -> bytes:
     """The JPEG of a sample; each key has its own pixels."""
     rng = random.Random(key)
     out = io.BytesIO()
@@ -116,7 +116,7 @@ def write_scored(batch: int, rows: Sequence[Row], store: Store, crawl: str = CRA
     for folder, members in (("shards", rows), ("scored", kept)):
         with store.create(f"{folder}/{crawl}/{name}.tar") as file:
             for row in members:
-                write_member(file, f"{row['key']}.jpg", picture(row["key"]))
+                write_member(file, f"{row['key']}.jpg", draw_image(row["key"]))
                 write_member(file, f"{row['key']}.txt", row["caption"].encode())
             finish(file)
     with store.create(f"scored/{crawl}/{name}.parquet") as file:

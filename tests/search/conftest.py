@@ -1,4 +1,4 @@
-"""One published and indexed dataset for all tests of search: drawn scenes, scored by the demo's model."""
+"""One published and indexed dataset for all search tests: drawn scenes, scored by the demo's model."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -11,9 +11,9 @@ from laion_etl.minicrawl.scenes import Scene
 from laion_etl.publish.stage import publish_dataset
 from laion_etl.score.model import ClipModel
 from laion_etl.score.stage import score_shards
-from laion_etl.search.published_rows import Published, find_published
+from laion_etl.search.published_rows import PublishedVersion, find_published
 from laion_etl.search.query import SearchIndex, open_index
-from laion_etl.search.query_encoder import Reader
+from laion_etl.search.query_encoder import QueryEncoder
 from laion_etl.search.stage import index_dataset
 from laion_etl.settings import CoreSettings, Settings
 from tests.score.conftest import CRAWL, TINY_SETTINGS, Entry, fitting, tiny_model, write_shard
@@ -35,7 +35,7 @@ def entries(seed: int) -> list[Entry]:
                 scene = Scene(colour, shape, background, "single", hazard=shape == "heart" and place == 0)
                 entry = fitting(scene, ("en", "de")[place % 2], seed)
                 made.append(replace(entry, license=BY_SA) if place == 2 else entry)
-    again = seed if seed == 1 else 99  # in batch 1 it shows the very picture of another sample
+    again = seed if seed == 1 else 99  # in batch 1 it has the same image as another sample
     star = fitting(Scene("red", "star", "snow", "single"), "en", again)
     return [*made[:-1], replace(star, text=HOSTILE.encode())]
 
@@ -48,7 +48,7 @@ class World:
     store: LocalStore
 
     @property
-    def published(self) -> Published:
+    def published(self) -> PublishedVersion:
         return find_published(self.settings.publish.name, "", self.store)
 
 
@@ -76,9 +76,9 @@ def opened(world: World) -> SearchIndex:
 
 
 @pytest.fixture(scope="session")
-def reader(tiny_model: ClipModel, world: World) -> Iterator[Reader]:
-    with Reader(tiny_model, world.settings) as reader:
-        yield reader
+def encoder(tiny_model: ClipModel, world: World) -> Iterator[QueryEncoder]:
+    with QueryEncoder(tiny_model, world.settings) as encoder:
+        yield encoder
 
 
 @pytest.fixture

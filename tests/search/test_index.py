@@ -1,4 +1,4 @@
-"""The index on disk: what is in it, the same every time, grows by parts, is checked when read."""
+"""The index on disk: its contents, reproducible bytes, growth by parts, and checks when it is read."""
 
 import hashlib
 import shutil
@@ -21,7 +21,7 @@ from laion_etl.search.filters import Filters
 from laion_etl.search.hnsw import Graph, GraphWriter
 from laion_etl.search.published_rows import find_published
 from laion_etl.search.query import SearchIndex, open_index
-from laion_etl.search.query_encoder import stored_picture
+from laion_etl.search.query_encoder import stored_image
 from laion_etl.search.stage import index_dataset
 from laion_etl.settings import IndexSettings, Settings
 from tests.search.conftest import CRAWL, World
@@ -29,7 +29,7 @@ from tests.search.conftest import CRAWL, World
 
 @pytest.fixture
 def copy(world: World, tmp_path: Path) -> World:
-    """The published dataset without its index, to change it."""
+    """A copy of the published dataset without its index, to be changed."""
     root = tmp_path / "store"
     shutil.copytree(world.store.root, root, ignore=shutil.ignore_patterns("index"))
     return replace(world, store=LocalStore(root))
@@ -57,12 +57,12 @@ def sample_ids(index: SearchIndex) -> set[int]:
 
 
 def publish_without_duplicates(world: World) -> None:
-    """A second version, which lacks one of two samples of batch 1 with the same picture."""
+    """A second version, which lacks one of two samples of batch 1 with the same image."""
     publish = replace(world.settings.publish, duplicates="exact")
     publish_dataset(CRAWL, replace(world.settings, publish=publish), world.store)
 
 
-def test_every_published_sample_is_indexed_with_its_embedding_and_its_picture(
+def test_every_published_sample_is_indexed_with_its_embedding_and_its_image(
     world: World, opened: SearchIndex
 ) -> None:
     ids = np.concatenate([batch.ids for batch in world.published.batches(world.store)])
@@ -118,7 +118,7 @@ def test_a_version_with_fewer_rows_shares_the_parts_that_lost_none(copy: World) 
         for name in (CRAWL, f"{CRAWL}.2")
     )
     [left_out] = was - now
-    with pytest.raises(MissingInputError, match="no sample"):
+    with pytest.raises(MissingInputError, match="cannot find sample"):
         open_index(copy.published, copy.settings, copy.store).sample(left_out)
 
 
@@ -132,12 +132,12 @@ def test_parts_of_versions_that_are_gone_are_deleted(copy: World) -> None:
     assert not copy.store.exists(f"index/laion/{CRAWL}/_stats.json")
 
 
-def test_rows_published_anew_are_not_searched_by_an_old_index(copy: World) -> None:
+def test_rows_published_again_are_not_searched_with_an_old_index(copy: World) -> None:
     build(copy)
     name = f"index/laion/{CRAWL}/_stats.json"
     stats = copy.store.read_stats(name)
     copy.store.write_stats(name, replace(stats, details={**stats.details, "published": "others"}))
-    with pytest.raises(InputError, match="other rows than were indexed"):
+    with pytest.raises(InputError, match="its rows have changed since it was indexed"):
         open_index(copy.published, copy.settings, copy.store)
 
 
@@ -153,7 +153,7 @@ def test_parts_together_find_what_one_part_finds(copy: World, opened: SearchInde
         ]
 
 
-def test_an_index_on_s3_finds_the_same_and_its_pictures(
+def test_an_index_on_s3_finds_the_same_and_its_images(
     world: World, opened: SearchIndex, s3_store: Store, tmp_path: Path
 ) -> None:
     for name in world.store.list(""):
@@ -167,7 +167,7 @@ def test_an_index_on_s3_finds_the_same_and_its_pictures(
     vector = opened.parts[0].graph.floats(np.array([5]))[0]
     hits = index.search(vector, 9, Filters())
     assert hits == opened.search(vector, 9, Filters())
-    assert stored_picture(hits[0], s3_store) == stored_picture(hits[0], world.store)
+    assert stored_image(hits[0], s3_store) == stored_image(hits[0], world.store)
 
 
 def test_a_removal_leaves_nothing_of_the_sample_in_any_index(copy: World) -> None:
@@ -178,11 +178,11 @@ def test_a_removal_leaves_nothing_of_the_sample_in_any_index(copy: World) -> Non
     remove(request, copy.settings, copy.store)
     shown = [hit for hit in index.browse(100, Filters(unsafe=True)) if hit.row["key"] > rows[3]["key"]]
     with pytest.raises(MissingInputError, match="rewritten"):
-        stored_picture(shown[0], copy.store)
+        stored_image(shown[0], copy.store)
     remove(request, copy.settings, copy.store, purge=True)
     assert data_files(copy.store) == set()
     build(copy)
-    with pytest.raises(MissingInputError, match="no sample"):
+    with pytest.raises(MissingInputError, match="cannot find sample"):
         open_index(copy.published, copy.settings, copy.store).sample(rows[3]["SAMPLE_ID"])
 
 
@@ -209,7 +209,7 @@ def test_a_damaged_part_is_an_error_that_names_it(copy: World, ending: str) -> N
     [name] = [name for name in copy.store.list("index") if name.endswith(ending)]
     data = copy.store.read(name)
     copy.store.write(name, data[:-64])
-    with pytest.raises(InputError, match="cut off"):
+    with pytest.raises(InputError, match="missing or truncated"):
         open_index(copy.published, copy.settings, copy.store)
     copy.store.write(name, bytes(len(data)))
     with pytest.raises(InputError, match=ending):
@@ -223,10 +223,10 @@ def test_embeddings_that_are_gone_or_of_another_length_are_errors(copy: World) -
     with pytest.raises(InputError, match="3 rows for 36 samples"):
         build(copy)
     copy.store.write(name, b"\x80\x04junk of pickle")
-    with pytest.raises(InputError, match="can't be read"):
+    with pytest.raises(InputError, match="cannot read"):
         build(copy)
     copy.store.delete(f"{scored_stem(CRAWL, 1)}_stats.json")
-    with pytest.raises(InputError, match="no longer there"):
+    with pytest.raises(InputError, match=r"is published, but .* is gone"):
         build(copy)
 
 
@@ -250,7 +250,7 @@ def test_the_graph_finds_nearly_what_comparing_with_every_vector_finds(
         writer.write(file)
     graph = Graph.open(path, 64, len(vectors), settings, dtype)
     queries = clustered(100, 64, seed=4).astype(np.float32)
-    exact = [set(graph.nearest_of(query, 10, None)[0]) for query in queries]
+    exact = [set(graph.nearest_exact(query, 10, None)[0]) for query in queries]
     found = [set(graph.nearest(query, 10)[0]) for query in queries]
     recall = np.mean([len(one & other) / 10 for one, other in zip(exact, found, strict=True)])
     assert recall >= least

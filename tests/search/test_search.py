@@ -1,4 +1,4 @@
-"""Searching: by text, picture and sample, through filters, from Python and from the command line."""
+"""Searching: by text, image and sample, through filters, from Python and from the command line."""
 
 import io
 import json
@@ -17,8 +17,8 @@ from laion_etl.core.errors import InputError, MissingInputError
 from laion_etl.minicrawl.held_out import photo
 from laion_etl.minicrawl.scenes import Scene
 from laion_etl.search.filters import Filters
-from laion_etl.search.query import Part, SearchIndex, check_model
-from laion_etl.search.query_encoder import Reader, ending_of, stored_picture
+from laion_etl.search.query import OpenPart, SearchIndex, check_model
+from laion_etl.search.query_encoder import QueryEncoder, detect_format, stored_image
 from tests.score.conftest import CRAWL, jpeg, set_environment
 from tests.search.conftest import BY_SA, World
 
@@ -31,14 +31,14 @@ def captions(index: SearchIndex, vector: np.ndarray, count: int) -> list[str]:
     return [hit.row["TEXT"] for hit in index.search(vector, count, Filters())]
 
 
-def test_a_text_finds_the_pictures_that_show_it(opened: SearchIndex, reader: Reader) -> None:
-    hits = opened.search(reader.text("a single blue circle on a sandy beach"), 2, Filters())
+def test_a_text_finds_the_images_that_show_it(opened: SearchIndex, encoder: QueryEncoder) -> None:
+    hits = opened.search(encoder.text("a single blue circle on a sandy beach"), 2, Filters())
     assert all("blue circle" in hit.row["TEXT"] for hit in hits)
     assert hits[0].score >= hits[1].score > 0.7
 
 
-def test_a_picture_finds_those_like_it(opened: SearchIndex, reader: Reader) -> None:
-    vector = reader.picture(jpeg(CIRCLE, seed=77))
+def test_an_image_finds_those_like_it(opened: SearchIndex, encoder: QueryEncoder) -> None:
+    vector = encoder.image(jpeg(CIRCLE, seed=77))
     assert all("red circle" in text for text in captions(opened, vector, 2))
 
 
@@ -47,7 +47,7 @@ def test_a_sample_finds_those_like_it_and_not_itself(opened: SearchIndex) -> Non
     hits = opened.like(sample["SAMPLE_ID"], 5, Filters())
     assert len(hits) == 5
     assert sample["SAMPLE_ID"] not in [hit.sample_id for hit in hits]
-    with pytest.raises(MissingInputError, match="no sample 9"):
+    with pytest.raises(MissingInputError, match="cannot find sample 9"):
         opened.like(9, 5, Filters())
 
 
@@ -66,7 +66,7 @@ def test_a_sample_finds_those_like_it_and_not_itself(opened: SearchIndex) -> Non
         (Filters(license="by", unsafe=True), lambda row: not row),
         (Filters(subset="laion-multi", unsafe=True), lambda row: row["LANGUAGE"] == "de"),
         (Filters(subset="laion-high-resolution", unsafe=True), lambda row: not row),
-        (Filters(domain="Pictures.Example", unsafe=True), bool),
+        (Filters(domain="Pictures.Example", unsafe=True), bool),  # words: ok
         (Filters(domain="example.org", unsafe=True), lambda row: not row),
     ],
 )
@@ -99,7 +99,7 @@ def test_a_filtered_search_through_the_graph_returns_as_many_as_asked_for(opened
 def test_what_passes_the_filters_is_found_however_far_it_lies(opened: SearchIndex) -> None:
     [part] = opened.parts
     far = replace(part, exact_rows=1)
-    assert isinstance(far, Part)
+    assert isinstance(far, OpenPart)
     vector = -part.graph.floats(np.array([3]))[0]
     filters = Filters(languages=("en",), unsafe=True)
     rows, _ = far.nearest(vector, 3, filters)
@@ -112,44 +112,44 @@ def test_a_model_that_did_not_score_the_dataset_is_refused(opened: SearchIndex) 
         check_model(opened, "ViT-B-32/openai", "0" * 64)
 
 
-def test_hostile_pictures_are_refused_in_one_line(reader: Reader) -> None:
+def test_hostile_images_are_refused_in_one_line(encoder: QueryEncoder) -> None:
     bomb = io.BytesIO()
     Image.new("1", (12_000, 12_000)).save(bomb, "PNG")
     good = jpeg(CIRCLE)
     for data, message in (
-        (b"", "no JPEG"),
-        (b"<svg onload=alert(1)>", "no JPEG"),
-        (b"GIF89a" + bytes(100), "no JPEG"),
+        (b"", "not a JPEG"),
+        (b"<svg onload=alert(1)>", "not a JPEG"),
+        (b"GIF89a" + bytes(100), "not a JPEG"),
         (good[: len(good) // 2], "damaged"),
         (b"\xff\xd8\xff" + bytes(5_000), "damaged"),
         (bomb.getvalue(), "too large"),
     ):
         with pytest.raises(InputError, match=message):
-            reader.picture(data)
-    assert reader.picture(good).shape == (64,)
+            encoder.image(data)
+    assert encoder.image(good).shape == (64,)
     with pytest.raises(InputError, match="empty"):
-        reader.text("  ")
+        encoder.text("  ")
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "AVIF"])
-def test_pictures_are_told_by_their_first_bytes(kind: str) -> None:
+def test_image_formats_are_detected_from_the_first_bytes(kind: str) -> None:
     file = io.BytesIO()
     photo(CIRCLE, random.Random(1)).save(file, kind)
-    assert ending_of(file.getvalue()) == {"JPEG": "jpg"}.get(kind, kind.lower())
+    assert detect_format(file.getvalue()) == {"JPEG": "jpg"}.get(kind, kind.lower())
 
 
-def test_thumbnails_are_small_squares_of_the_stored_picture(
-    opened: SearchIndex, reader: Reader, world: World
+def test_thumbnails_are_small_squares_of_the_stored_image(
+    opened: SearchIndex, encoder: QueryEncoder, world: World
 ) -> None:
-    hit = opened.search(reader.text(QUERY), 1, Filters())[0]
-    found = stored_picture(hit, world.store)
+    hit = opened.search(encoder.text(QUERY), 1, Filters())[0]
+    found = stored_image(hit, world.store)
     assert found is not None
     assert found[0] == "jpg"
-    small = reader.thumbnail(*found)
+    small = encoder.thumbnail(*found)
     assert small is not None
     with Image.open(io.BytesIO(small)) as image:
         assert (image.format, image.size) == ("WEBP", (256, 256))
-    assert reader.thumbnail("jpg", found[1][:300]) is None
+    assert encoder.thumbnail("jpg", found[1][:300]) is None
 
 
 def test_the_search_command_prints_a_table_that_fits_eighty_columns(
@@ -157,8 +157,8 @@ def test_the_search_command_prints_a_table_that_fits_eighty_columns(
 ) -> None:
     set_environment(monkeypatch, folder)
     monkeypatch.setenv("COLUMNS", "80")
-    picture = tmp_path / "circle.jpg"
-    picture.write_bytes(jpeg(CIRCLE, seed=5))
+    image = tmp_path / "circle.jpg"
+    image.write_bytes(jpeg(CIRCLE, seed=5))
     by_text = RUNNER.invoke(app, ["search", QUERY, "--top", "3", "--language", "en", "--json"])
     assert by_text.exit_code == 0, by_text.output
     assert max(map(len, by_text.output.splitlines()[:-1])) <= 80
@@ -166,11 +166,11 @@ def test_the_search_command_prints_a_table_that_fits_eighty_columns(
     assert found["version"] == f"laion/{CRAWL}"
     assert "red circle" in found["results"][0]["TEXT"]
     assert found["results"][0]["URL"] in by_text.output
-    by_picture = RUNNER.invoke(app, ["search", "--image", str(picture), "--top", "1"])
-    assert "red circle" in " ".join(by_picture.output.split())
+    by_image = RUNNER.invoke(app, ["search", "--image", str(image), "--top", "1"])
+    assert "red circle" in " ".join(by_image.output.split())
     like = RUNNER.invoke(app, ["search", "--like", str(found["results"][0]["SAMPLE_ID"]), "--top", "2"])
     assert like.exit_code == 0, like.output
-    two = RUNNER.invoke(app, ["search", QUERY, "--image", str(picture)])
+    two = RUNNER.invoke(app, ["search", QUERY, "--image", str(image)])
     assert two.exit_code == 2
 
 

@@ -18,20 +18,20 @@ from laion_etl.core.errors import SettingsError
 from laion_etl.minicrawl.scenes import Scene
 from laion_etl.search.filters import Filters
 from laion_etl.search.query import SearchIndex
-from laion_etl.search.query_encoder import Reader
+from laion_etl.search.query_encoder import QueryEncoder
 from laion_etl.search.serve import _bound
-from laion_etl.search.web import Explorer, build_app
+from laion_etl.search.web import SearchBackend, build_app
 from tests.score.conftest import jpeg
 from tests.search.conftest import HOSTILE, World
 
-MOST_BYTES = 400_000
+MAX_BYTES = 400_000
 
 
 @pytest.fixture(scope="module")
-def address(world: World, opened: SearchIndex, reader: Reader) -> Iterator[str]:
+def address(world: World, opened: SearchIndex, encoder: QueryEncoder) -> Iterator[str]:
     """The server on a free port of this machine."""
-    settings = replace(world.settings, download=replace(world.settings.download, max_bytes=MOST_BYTES))
-    app = build_app(Explorer(opened, reader, settings, world.store))
+    settings = replace(world.settings, download=replace(world.settings.download, max_bytes=MAX_BYTES))
+    app = build_app(SearchBackend(opened, encoder, settings, world.store))
     server = uvicorn.Server(uvicorn.Config(app, log_level="warning"))
     with _bound(0) as listening:
         thread = threading.Thread(target=server.run, args=([listening],))
@@ -63,7 +63,7 @@ def test_requests_in_another_name_or_from_another_site_are_refused(client: httpx
     assert client.get("/", headers={"Host": "localhost:1"}).status_code == 200
 
 
-def test_browsers_are_told_to_load_nothing_from_elsewhere(client: httpx.Client) -> None:
+def test_headers_forbid_loading_anything_from_other_hosts(client: httpx.Client) -> None:
     for path in ("/", "/app.js", "/api/facts", "/nothing"):
         headers = client.get(path).headers
         assert "default-src 'none'" in headers["content-security-policy"]
@@ -79,14 +79,14 @@ def test_unsafe_samples_are_shown_only_when_asked_for(client: httpx.Client, unsa
     assert {result["nsfw"] for result in safe} == {"UNLIKELY"}
     every = client.get("/api/search", params=everything | {"unsafe": "true"}).json()["results"]
     assert str(unsafe_id) in {result["id"] for result in every if not result["safe"]}
-    for path in ("thumbnail", "picture", "api/sample"):
+    for path in ("thumbnail", "image", "api/sample"):
         assert client.get(f"/{path}/{unsafe_id}").status_code == 404
         assert client.get(f"/{path}/{unsafe_id}", params={"unsafe": "true"}).status_code == 200
 
 
-def test_pictures_come_out_of_the_shards(client: httpx.Client) -> None:
+def test_images_come_out_of_the_shards(client: httpx.Client) -> None:
     [found] = client.get("/api/search", params={"q": "a red circle", "count": 1}).json()["results"]
-    small, full = (client.get(f"/{kind}/{found['id']}") for kind in ("thumbnail", "picture"))
+    small, full = (client.get(f"/{kind}/{found['id']}") for kind in ("thumbnail", "image"))
     assert (small.headers["content-type"], full.headers["content-type"]) == ("image/webp", "image/jpeg")
     with Image.open(io.BytesIO(small.content)) as image:
         assert image.size == (256, 256)
@@ -97,13 +97,13 @@ def test_uploads_are_bounded_and_hostile_ones_refused(client: httpx.Client) -> N
         for _ in range(9):
             yield bytes(50_000)
 
-    assert client.post("/api/picture", content=bytes(MOST_BYTES + 1)).status_code == 413
-    assert client.post("/api/picture", content=stream()).status_code == 413
+    assert client.post("/api/image", content=bytes(MAX_BYTES + 1)).status_code == 413
+    assert client.post("/api/image", content=stream()).status_code == 413
     for data in (b"", b"<svg onload='x'/>", jpeg(Scene("red", "star", "snow", "single"))[:900]):
-        answer = client.post("/api/picture", content=data)
+        answer = client.post("/api/image", content=data)
         assert answer.status_code == 400
         assert "\n" not in answer.json()["error"]
-    assert client.get("/api/search", params={"picture": "0" * 16}).status_code == 404
+    assert client.get("/api/search", params={"image": "0" * 16}).status_code == 404
 
 
 @pytest.mark.parametrize(
@@ -132,7 +132,7 @@ def test_a_taken_port_is_an_error_that_says_so() -> None:
 
 @dataclass
 class Visit:
-    """A page in the browser, and what it complained of or asked others for."""
+    """A page in the browser, with its errors and its requests to other hosts."""
 
     page: Page
     address: str
@@ -187,13 +187,13 @@ def test_a_text_finds_red_circles_and_the_address_keeps_it(visit: Visit) -> None
     expect(visit.page.locator(".card .words").first).to_have_text(found[0])
 
 
-def test_a_picture_finds_those_like_it(visit: Visit, tmp_path: Path) -> None:
+def test_an_image_finds_those_like_it(visit: Visit, tmp_path: Path) -> None:
     path = tmp_path / "mine.jpg"
     path.write_bytes(jpeg(Scene("blue", "star", "night", "single"), seed=9))
     with visit.page.expect_response(re.compile("/api/search")):
         visit.page.locator("#file").set_input_files(path)
     assert "blauer Stern" in visit.cards()[0]
-    expect(visit.page.locator("#given-name")).to_have_text("your picture")
+    expect(visit.page.locator("#given-name")).to_have_text("your image")
 
 
 def test_filters_narrow_the_results(visit: Visit) -> None:

@@ -1,11 +1,11 @@
-// Partitions and batches as cells: what the document and a run of Airflow say of each, brought together.
+// Partitions and batches as cells, combined from the document and a run of Airflow.
 
 import { count, duration } from "./dom.js";
 
 export const GROUPED_BEYOND = 1024;
 const GROUP = 100;
 
-// Kinds from the worst on; a group of cells is shown as its worst. half: the first of two steps is done.
+// Kinds, worst first; a group of cells is shown as its worst. half: the first of two steps is done.
 export const KINDS = {
   failed: "failed",
   silent: "worker silent",
@@ -52,7 +52,7 @@ function partitionCell(number, letter, tasks) {
 const RUNNING = ["running", "restarting", "deferred"];
 const DONE = { parse: "pglb", load: "lb" };
 
-// Partitions of parse or load, each counted once, as what it is now: at work, failed, or done.
+// Partitions of parse or load, each counted once by its current state: running, failed or done.
 export function partitionCounts(made, run, stage) {
   const letters = new Map();
   [...numbers(made.partitions.numbers)].forEach((number, place) => letters.set(number, made.partitions.states[place]));
@@ -70,7 +70,7 @@ export function partitionCounts(made, run, stage) {
   return counts;
 }
 
-// How dark a cell is: five equal steps from the quickest to the slowest, outliers left aside.
+// The shade of a cell: five equal steps from the fastest to the slowest, without outliers.
 function depths(cells) {
   const ordered = cells.map(({ seconds }) => seconds).filter(Boolean).sort((one, other) => one - other);
   if (!ordered.length) return;
@@ -111,7 +111,7 @@ export function groups(cells) {
 export const tally = (cells) =>
   Object.keys(KINDS).map((kind) => [kind, cells.filter((cell) => cell.kind === kind).length]).filter(([, number]) => number);
 
-// From the end of the quickest step to the start of the slowest; nothing where they read the same.
+// From the end of the fastest step to the start of the slowest; empty if both look the same.
 export function edgeText(edges) {
   if (!edges?.length) return "";
   const [quick, slow] = [duration(edges[0]), duration(edges.at(-1))];

@@ -1,4 +1,4 @@
-// The page of a dump.
+// The page of a crawl.
 
 import { Dag, airflowLink, runPath } from "./airflow.js";
 import { GROUPED_BEYOND, batchCells, groups, partitionCells } from "./cells.js";
@@ -11,7 +11,7 @@ import { showFailures, showFunnel, showHours, showStages, showTiles } from "./se
 
 const TASKS_EVERY_S = 6;
 const ENDED_EVERY_S = 30;
-const MOST_PAUSE_S = 120;
+const MAX_PAUSE_S = 120;
 
 const { crawl, run: wanted } = document.body.dataset;
 let made = null;
@@ -30,7 +30,7 @@ function show() {
   const parts = partitionCells(made.partitions, run);
   showTiles(made, run);
   showStages(made, run, parts);
-  partitions.show(parts, "No partition is known yet: none is parsed, and no run has looked for them.");
+  partitions.show(parts, "No partition is known yet: none is parsed, and no run has discovered any.");
   const cells = batchCells(made.batches);
   batches.show(cells.length > GROUPED_BEYOND ? groups(cells) : cells, "Nothing is planned yet.");
   byId("partitions-count").textContent = parts.length ? count(parts.length) : "";
@@ -52,7 +52,7 @@ function openUnit(unit, button) {
   }
 }
 
-// Runs of the crawl's DAG: the one that was chosen or asked for, else the one at work, else the latest.
+// Runs of the crawl's DAG: the chosen or requested one, otherwise the running one, otherwise the latest.
 async function followRuns() {
   const dag = new Dag(crawl);
   let pause = TASKS_EVERY_S;
@@ -68,7 +68,7 @@ async function followRuns() {
       pause = run?.state === "running" || run?.state === "queued" ? TASKS_EVERY_S : ENDED_EVERY_S;
     } catch (error) {
       showRuns(runs, `Airflow: ${error.message}`);
-      pause = Math.min(MOST_PAUSE_S, 2 * pause);
+      pause = Math.min(MAX_PAUSE_S, 2 * pause);
     }
     await pausing(pause);
   }

@@ -1,4 +1,4 @@
-// Elements and words. Texts become text nodes and never markup: what is shown comes from strangers.
+// Elements and formatting. Texts become text nodes, never markup, because they are untrusted.
 
 const whole = new Intl.NumberFormat("en");
 const short = new Intl.NumberFormat("en", { notation: "compact", maximumSignificantDigits: 3 });
@@ -16,11 +16,11 @@ export function el(tag, attributes = {}, ...children) {
 }
 
 export const byId = (id) => document.getElementById(id);
-// Texts of strangers stand for themselves: without what steers terminals or turns the words around them.
+// Untrusted text without control characters, isolated so that it cannot change the direction of other text.
 const STEERING = /[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u200e\u200f\u202a-\u202e\u2066-\u2069]/g;
-export const foreign = (text) => el("bdi", {}, String(text).replace(STEERING, ""));
+export const untrusted = (text) => el("bdi", {}, String(text).replace(STEERING, ""));
 
-// Draws a part of the page again when what it shows has changed, and only then.
+// Redraws a part of the page only if its data has changed.
 const drawn = new WeakMap();
 export function draw(node, data, make) {
   const key = JSON.stringify(data);
@@ -50,7 +50,7 @@ export function duration(seconds) {
   return hours < 48 ? `${hours} h ${minutes % 60} min` : `${Math.floor(hours / 24)} d ${hours % 24} h`;
 }
 
-// Day and time by the reader's clock: 28 Nov 2026, 21:14.
+// Day and time in the reader's time zone: 28 Nov 2026, 21:14.
 export function moment(iso) {
   const when = new Date(iso);
   return Number.isNaN(when.getTime()) ? String(iso) : when.toLocaleString("en-GB", { day: "numeric", month: "short", year: "numeric", hour: "2-digit", minute: "2-digit" });

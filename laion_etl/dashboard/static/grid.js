@@ -1,4 +1,4 @@
-// A grid of buttons, one a cell. One of them is in the order of Tab; arrows go from cell to cell.
+// A grid of buttons, one per cell. One of them is in the tab order; arrow keys move between cells.
 
 import { el } from "./dom.js";
 import { KINDS, edgeText, range, tally } from "./cells.js";
@@ -12,7 +12,7 @@ export class Grid {
   #legend = el("p", { class: "legend" });
   #empty = el("p", { class: "empty fine" });
 
-  // what: the word for a cell; names: what the kinds mean here, in the legend.
+  // what: the word for a cell; names: the legend's names of the kinds.
   constructor(node, what, names, onOpen) {
     this.#what = what;
     this.#names = { ...KINDS, ...names };
@@ -66,7 +66,7 @@ export class Grid {
     const took = edgeText(cells.edges);
     if (took && cells.some(({ depth }) => depth !== "-")) {
       const ramp = [0, 1, 2, 3, 4].map((depth) => el("span", { class: "key cell k-done", "data-depth": depth }));
-      nodes.push(el("span", { class: "legend-item ramp" }, ramp, ` quick to slow: ${took}`));
+      nodes.push(el("span", { class: "legend-item ramp" }, ramp, ` fast to slow: ${took}`));
     }
     this.#legend.replaceChildren(...nodes);
   }

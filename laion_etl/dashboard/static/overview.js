@@ -1,13 +1,13 @@
-// All crawls, a row each: how far its data have come, and what Airflow says of its run.
+// All crawls, one row each: the progress of its data, and the state of its run in Airflow.
 
-import { bar, byId, compact, count, draw, duration, el, foreign, row, share, table } from "./dom.js";
+import { bar, byId, compact, count, draw, duration, el, untrusted, row, share, table } from "./dom.js";
 import { currentRuns } from "./airflow.js";
 import { AIRFLOW, BASE, follow } from "./page.js";
 
 const HEADINGS = ["crawl", "state", "partitions", "links tried", "", "images", "links/h", "left", "failed"];
 
 function line({ crawl, state, dataset, load, queue }) {
-  const link = el("a", { href: `${BASE}/crawl/${encodeURIComponent(crawl)}` }, foreign(crawl));
+  const link = el("a", { href: `${BASE}/crawl/${encodeURIComponent(crawl)}` }, untrusted(crawl));
   const chip = el("span", { class: `chip ${state}`, title: dataset ? `in dataset ${dataset}` : "" }, state);
   const known = queue ?? { pairs: 0, pairs_done: 0, batches: 0, done: 0, failed: 0, images: 0, pairs_per_hour: 0, left_s: null };
   const tried = bar(
@@ -32,7 +32,7 @@ let made = null;
 let runs = new Map();
 let unheard = "";
 
-// A run at work shows its stage; one that has ended badly is failed, whatever stage its data have come to.
+// A running run shows its stage; a failed one shows "failed", whatever stage its data has reached.
 function stateOf(row, run) {
   if (!run) return row.state;
   if (run.state === "failed" || run.state === "queued") return run.state;
@@ -50,8 +50,8 @@ function show() {
   draw(byId("crawls"), [rows, made.problems, unheard], () => [
     rows.length
       ? table(HEADINGS, rows.map(line), "crawls")
-      : el("div", { class: "empty" }, el("p", {}, made.problems.length ? "Nothing is known of any crawl now." : "No crawl has data yet."), el("p", { class: "fine" }, "Trigger the DAG of a crawl, with 0:2 as its WAT files to try it, or run ", el("code", {}, "laion-etl run CC-MAIN-2024-38 --wat-files 0:1"), ".")),
-    unheard ? el("p", { class: "fine" }, `States are those of the data alone, because Airflow does not say how its runs are: ${unheard}.`) : null,
+      : el("div", { class: "empty" }, el("p", {}, made.problems.length ? "No crawl data is available right now." : "No crawl has data yet."), el("p", { class: "fine" }, "Trigger the DAG of a crawl, with 0:2 as its WAT files to try it, or run ", el("code", {}, "laion-etl run CC-MAIN-2024-38 --wat-files 0:1"), ".")),
+    unheard ? el("p", { class: "fine" }, `States come from the data alone, because the runs in Airflow cannot be read: ${unheard}.`) : null,
   ]);
 }
 

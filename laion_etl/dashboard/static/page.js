@@ -1,4 +1,4 @@
-// What all pages share: their documents, fetched again and again with patience, the theme, and notices.
+// Code shared by all pages: polling of documents, the theme, and notices.
 
 import { byId, count, duration, el } from "./dom.js";
 
@@ -13,16 +13,16 @@ const CALM_S = 20;
 const ADVICE = {
   database: "Postgres does not answer; numbers of the queue are missing.",
   store: "The store does not answer; funnel and units are missing.",
-  schema: "Postgres has no tables of ours yet: the first load makes them, or laion-etl migrate.",
-  settings: "A setting is wrong.",
-  stats: "A stats file can't be read and is left out.",
+  schema: "Postgres does not have the tables yet: the first load creates them, or laion-etl migrate.",
+  settings: "A setting is invalid.",
+  stats: "A stats file cannot be read and is left out.",
   session: "You are signed out. Sign in to Airflow again, then reload this page.",
-  access: "You may not read this dump's DAG.",
-  server: "The dashboard does not answer; it is asked again. Its log says why.",
+  access: "You may not read this crawl's DAG.",
+  server: "The dashboard does not answer; retrying. Its log has the cause.",
 };
 
-// Asks for a document until the page is left: soon after a change, calmly when nothing moves, ever less often
-// while it fails, and not at all while nobody looks.
+// Polls a document until the page is closed: often after a change, less often while nothing changes, with
+// back-off while it fails, and not while the page is hidden.
 export function follow(path, show, { once = false } = {}) {
   let etag = "";
   let wait = FASTEST_S;
@@ -86,12 +86,12 @@ export async function get(path) {
 }
 
 const noAnswer = (status) =>
-  status >= 500 ? `the dashboard has an internal error (${status}); the log of Airflow's API server says which` : `this page asked for something that is not there (${status}); reload it`;
+  status >= 500 ? `the dashboard has an internal error (${status}); see the log of Airflow's API server` : `this page asked for something that is not there (${status}); reload it`;
 
 async function problem(answer) {
   try {
-    const told = await answer.json();
-    const found = [told.problem, told.detail].find((text) => typeof text === "string");
+    const content = await answer.json();
+    const found = [content.problem, content.detail].find((text) => typeof text === "string");
     return found ?? "";
   } catch {
     return "";
@@ -122,7 +122,7 @@ function notices(problems) {
   );
 }
 
-// Theme: as the page around says, or the system, until somebody chooses.
+// Theme: that of the parent page or the system, until the user chooses one.
 
 const CHOICES = ["auto", "light", "dark"];
 

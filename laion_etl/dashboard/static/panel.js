@@ -1,7 +1,7 @@
-// The side panel: what is known of one partition or batch, and what to do about it.
+// The side panel: the details of one partition or batch, and how to retry it.
 
 import { airflowLink, taskPath } from "./airflow.js";
-import { bar, byId, count, duration, el, foreign, moment, share, words } from "./dom.js";
+import { bar, byId, count, duration, el, untrusted, moment, share, words } from "./dom.js";
 import { get } from "./page.js";
 import { Grid } from "./grid.js";
 import { range } from "./cells.js";
@@ -12,7 +12,7 @@ const node = byId("panel");
 let opener = null;
 let turn = 0;
 
-// Opens with a title and fills in what `fill` brings; what comes late for another panel is not shown.
+// Opens with a title and then shows the result of `fill`, unless another panel was opened in the meantime.
 export async function openPanel(title, from, fill) {
   opener = from ?? opener;
   const mine = ++turn;
@@ -42,16 +42,16 @@ document.addEventListener("keydown", (event) => {
 
 export function openPartition(crawl, cell, from, run, troubles) {
   return openPanel(`Partition ${cell.number}`, from, async () => {
-    const { document: told } = await get(`/api/crawl/${encodeURIComponent(crawl)}/partition/${cell.number}`);
+    const { document: content } = await get(`/api/crawl/${encodeURIComponent(crawl)}/partition/${cell.number}`);
     const mine = troubles.filter(({ unit }) => unit === `partition ${cell.number}` && cell.kind !== "done");
-    return [state(cell), ...tasks(run, run?.ofPartition(cell.number) ?? []), ...lastError(mine), ...unit(told, cell)];
+    return [state(cell), ...tasks(run, run?.ofPartition(cell.number) ?? []), ...lastError(mine), ...unit(content, cell)];
   });
 }
 
 export function openBatch(crawl, cell, from) {
   return openPanel(`Batch ${cell.number}`, from, async () => {
-    const { document: told } = await get(`/api/crawl/${encodeURIComponent(crawl)}/batch/${cell.number}`);
-    return [state(cell), ...unit(told, cell)];
+    const { document: content } = await get(`/api/crawl/${encodeURIComponent(crawl)}/batch/${cell.number}`);
+    return [state(cell), ...unit(content, cell)];
   });
 }
 
@@ -69,25 +69,25 @@ const state = (cell) =>
 function lastError(troubles) {
   if (!troubles.length) return [];
   const [last] = troubles;
-  return [el("h3", {}, last.kind === "late" ? "Late" : "Last error"), el("pre", { class: "error" }, foreign(last.reason)), el("p", { class: "fine" }, [last.stage, last.attempt && `try ${last.attempt}`, last.at && moment(last.at), last.run].filter(Boolean).join(" · "))];
+  return [el("h3", {}, last.kind === "late" ? "Late" : "Last error"), el("pre", { class: "error" }, untrusted(last.reason)), el("p", { class: "fine" }, [last.stage, last.attempt && `try ${last.attempt}`, last.at && moment(last.at), last.run].filter(Boolean).join(" · "))];
 }
 
-function unit(told, cell) {
-  const parts = told.stages.flatMap((stage) => [
+function unit(content, cell) {
+  const parts = content.stages.flatMap((stage) => [
     el("h3", {}, words(stage.stage), el("small", {}, `${count(stage.kept)} of ${count(stage.input)} kept, ${share(stage.kept, stage.input)}`)),
     el("ul", { class: "reasons" }, Object.entries(stage.dropped).sort(([, one], [, other]) => other - one).map(([name, number]) => reason(name, number, stage.input, stage.meanings[name]))),
   ]);
-  if (!parts.length) parts.push(el("p", { class: "fine" }, "No stage has finished it yet."));
-  if (told.facts.length) parts.push(el("h3", {}, "Facts"), el("dl", { class: "facts" }, told.facts.flatMap(([name, value]) => [el("dt", {}, name), el("dd", {}, foreign(typeof value === "number" ? count(value) : value))])));
-  // A command by hand beside a task at work would do the same work a second time.
-  if (cell.kind !== "running" && cell.kind !== "retry") parts.push(el("h3", {}, "By hand"), ...told.commands.map((command) => el("pre", { class: "command" }, command)));
+  if (!parts.length) parts.push(el("p", { class: "fine" }, "No stage has finished this unit yet."));
+  if (content.facts.length) parts.push(el("h3", {}, "Facts"), el("dl", { class: "facts" }, content.facts.flatMap(([name, value]) => [el("dt", {}, name), el("dd", {}, untrusted(typeof value === "number" ? count(value) : value))])));
+  // A manual command alongside a running task would do the same work twice.
+  if (cell.kind !== "running" && cell.kind !== "retry") parts.push(el("h3", {}, "By hand"), ...content.commands.map((command) => el("pre", { class: "command" }, command)));
   return parts;
 }
 
 export const reason = (name, number, all, meaning) =>
   el("li", {}, el("span", { class: "reason", title: meaning || "" }, words(name)), bar([["lost", number / all]], `${share(number, all)}`), el("span", { class: "number" }, count(number)), el("span", { class: "part" }, share(number, all)));
 
-// Tasks of Airflow: state, log, and running it again.
+// Airflow tasks: state, log and retry.
 function tasks(run, found) {
   if (!found.length) return [];
   const rows = found.map((task) =>
@@ -97,7 +97,7 @@ function tasks(run, found) {
   return [el("h3", {}, "Tasks"), el("ul", { class: "tasks" }, rows), failed ? again(run, failed) : null];
 }
 
-// Asks Airflow first what would be cleared, shows it, and clears only then.
+// First asks Airflow which tasks would be cleared and shows them; clears only after confirmation.
 export function again(run, task) {
   const place = el("div", { class: "again" });
   const say = (text, kind = "fine") => el("p", { class: kind, role: "status" }, text);

@@ -1,6 +1,6 @@
-// The contact sheet, read when somebody asks for it: it takes opening shards.
+// The contact sheet, loaded only on request, because it reads shards.
 
-import { byId, el, foreign } from "./dom.js";
+import { byId, el, untrusted } from "./dom.js";
 import { BASE, get } from "./page.js";
 
 export function offerSamples(crawl, scored) {
@@ -11,7 +11,7 @@ export function offerSamples(crawl, scored) {
   node.dataset.offered = "yes";
   node.replaceChildren(
     el("button", { type: "button", class: "button", onclick: () => show(node, crawl) }, "Show samples"),
-    el("p", { class: "fine" }, "From a few scored batches. What is not tagged as safe is not shown, whatever was asked for."),
+    el("p", { class: "fine" }, "From a few scored batches. Images not tagged as safe are never shown here."),
   );
 }
 
@@ -46,5 +46,5 @@ function figure(crawl, { key, withheld, caption, language, similarity, threshold
     : el("div", { class: "frame" }, el("img", { src: source, alt: "", loading: "lazy" }));
   const score = similarity === null ? "–" : similarity.toFixed(3);
   const about = [language || "no language", size[0] && `${size[0]}×${size[1]}`].filter(Boolean).join(" · ");
-  return el("li", {}, el("figure", {}, frame, el("figcaption", {}, el("p", { class: "caption" }, foreign(caption)), el("p", { class: "meta", title: threshold === null ? "" : `threshold ${threshold.toFixed(3)}` }, el("b", {}, score), ` ${about}`))));
+  return el("li", {}, el("figure", {}, frame, el("figcaption", {}, el("p", { class: "caption" }, untrusted(caption)), el("p", { class: "meta", title: threshold === null ? "" : `threshold ${threshold.toFixed(3)}` }, el("b", {}, score), ` ${about}`))));
 }

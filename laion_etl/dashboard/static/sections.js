@@ -1,8 +1,8 @@
-// The parts of a dump's page that are tables and bars.
+// The tables and bars of a crawl's page.
 
 import { airflowLink, runPath, taskPath } from "./airflow.js";
 import { partitionCounts } from "./cells.js";
-import { bar, byId, compact, count, draw, duration, el, foreign, hours, moment, row, share, table } from "./dom.js";
+import { bar, byId, compact, count, draw, duration, el, untrusted, hours, moment, row, share, table } from "./dom.js";
 import { again, reason } from "./panel.js";
 
 const TASKS = { parse: "partition.parse", load: "partition.load", plan: "plan", download: "download", score: "score", publish: "publish" };
@@ -27,7 +27,7 @@ export function showTiles(made, run) {
 
 const failedTasks = (run) => (run ? [...run.tasks.values()].flatMap((tasks) => [...tasks.values()]).filter(({ state }) => state === "failed") : []);
 
-// What is still broken: what the store lists, without what Airflow has seen succeed since in the run shown.
+// Current failures: those listed in the store, without tasks that have succeeded since in the run shown.
 export function stillBroken(made, run) {
   const state = ({ run: id, task }) => (run && task && id === run.id ? run.named(task)?.state : undefined);
   return made.causes.flatMap((cause) => {
@@ -37,7 +37,7 @@ export function stillBroken(made, run) {
   });
 }
 
-// Units with a known cause, and failed tasks of the run shown that none of them is about (their process was killed).
+// Units with a known cause, and failed tasks of the run shown without one (their process was killed).
 const isTaskOf = (run, task, unit) => unit.run === run.id && unit.task !== "" && run.named(unit.task) === task;
 function failures(made, run) {
   const broken = stillBroken(made, run).filter(({ kind }) => kind === "failed");
@@ -55,7 +55,7 @@ export function showStages(made, run, parts) {
     const failed = queued ? stage.failed : counted(run, stage.stage, ["failed"]);
     return { ...stage, of: stage.of || stage.done || null, running, failed, tasks: !queued };
   });
-  // A task of these stages works on many shards or on all of them, so it is no part of what is to be done.
+  // A task of these stages processes many or all shards, so it does not count as one unit.
   const amount = (stage, number) => (number ? `${count(number)}${stage.tasks ? (number === 1 ? " task" : " tasks") : ""}` : "–");
   const line = (stage) => {
     const all = stage.of || 0;
@@ -67,7 +67,7 @@ export function showStages(made, run, parts) {
   const lease = made.status.oldest_leases[0];
   draw(byId("stages"), [rows, lease], () => [
     table(["stage", "", "done", "running", "failed", "per hour", "left"], rows.map(line), "stages"),
-    lease ? el("p", { class: lease.left_s < 0 ? "fine bad" : "fine" }, `Oldest lease: batch ${lease.batch}, attempt ${lease.attempts}, held for ${duration(lease.held_s)} by `, foreign(lease.owner), lease.left_s < 0 ? `, silent for ${duration(-lease.left_s)} too long` : "") : null,
+    lease ? el("p", { class: lease.left_s < 0 ? "fine bad" : "fine" }, `Oldest lease: batch ${lease.batch}, attempt ${lease.attempts}, held for ${duration(lease.held_s)} by `, untrusted(lease.owner), lease.left_s < 0 ? `, silent for ${duration(-lease.left_s)} too long` : "") : null,
   ]);
 }
 
@@ -94,9 +94,9 @@ export function showFailures(made, run, openUnit) {
   const broken = stillBroken(made, run);
   const tasks = failedTasks(run).filter(({ id }) => id !== "verdict");
   draw(byId("failures"), [broken, tasks, run?.id, run?.state], () => {
-    if (!broken.length && !tasks.length) return el("p", { class: "empty fine" }, "Nothing is broken now.");
-    const causes = broken.map((cause) => row(el("span", {}, cause.stage, " ", el("span", { class: `chip ${cause.kind}` }, cause.kind)), el("span", { class: "cause" }, foreign(cause.reason || "no cause is known; see the task's log")), whenAndWhere(cause, run), count(cause.count), units(cause, openUnit)));
-    const lines = tasks.slice(0, 20).map((task) => el("li", {}, el("strong", {}, task.id.split(".").at(-1)), el("span", {}, foreign(task.label ?? (task.index >= 0 ? `[${task.index}]` : ""))), el("span", { class: "fine" }, `try ${task.tries}`), airflowLink(taskPath(run, task), "log and task"), again(run, task)));
+    if (!broken.length && !tasks.length) return el("p", { class: "empty fine" }, "There are no failures now.");
+    const causes = broken.map((cause) => row(el("span", {}, cause.stage, " ", el("span", { class: `chip ${cause.kind}` }, cause.kind)), el("span", { class: "cause" }, untrusted(cause.reason || "unknown cause; see the task's log")), whenAndWhere(cause, run), count(cause.count), units(cause, openUnit)));
+    const lines = tasks.slice(0, 20).map((task) => el("li", {}, el("strong", {}, task.id.split(".").at(-1)), el("span", {}, untrusted(task.label ?? (task.index >= 0 ? `[${task.index}]` : ""))), el("span", { class: "fine" }, `try ${task.tries}`), airflowLink(taskPath(run, task), "log and task"), again(run, task)));
     return [
       causes.length ? el("div", { class: "scroll" }, table(["stage", "cause", "last seen", "count", "units"], causes, "causes")) : null,
       lines.length ? el("h3", {}, "Failed tasks of this run", el("small", {}, lines.length < tasks.length ? `${lines.length} of ${tasks.length}` : "")) : null,
@@ -105,18 +105,18 @@ export function showFailures(made, run, openUnit) {
   });
 }
 
-// The time by the reader's clock, and the run it happened in.
+// The time in the reader's time zone, and the run it happened in.
 function whenAndWhere({ units: [latest] }, run) {
   const path = run && latest.run ? runPath({ dag: run.dag, id: latest.run }) : "";
   const name = latest.run === run?.id ? "this run" : latest.run;
   const parts = [el("time", { datetime: latest.at, title: latest.at }, moment(latest.at))];
-  if (latest.run) parts.push(el("br"), path ? airflowLink(path, foreign(name)) : foreign(name));
+  if (latest.run) parts.push(el("br"), path ? airflowLink(path, untrusted(name)) : untrusted(name));
   if (["running", "deferred", "queued", "scheduled", "restarting", "up_for_retry", null].includes(latest.state)) parts.push(el("br"), el("span", { class: "chip running" }, "tried again now"));
   return el("span", { class: "when" }, parts);
 }
 
 function units(cause, openUnit) {
-  const buttons = cause.units.filter(({ unit }) => unit).map(({ unit }) => el("button", { type: "button", class: "plain unit", onclick: (event) => openUnit(unit, event.target) }, foreign(unit)));
+  const buttons = cause.units.filter(({ unit }) => unit).map(({ unit }) => el("button", { type: "button", class: "plain unit", onclick: (event) => openUnit(unit, event.target) }, untrusted(unit)));
   if (cause.count > cause.units.length) buttons.push(el("span", { class: "soft" }, "…"));
   return el("span", { class: "units" }, buttons);
 }

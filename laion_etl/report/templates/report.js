@@ -1,6 +1,6 @@
 "use strict";
 (() => {
-  // Tips: the words of a shape's data-tip, beside the pointer. They are text, never markup.
+  // Tips: the text of a shape's data-tip, next to the pointer. It is inserted as text, never as markup.
   const tip = document.getElementById("tip");
   const place = (event) => {
     const box = tip.getBoundingClientRect();

@@ -1,10 +1,10 @@
-// The page: its address holds what is searched for, so that back, reload and sharing work.
+// The page: its URL holds the query, so that back, reload and sharing work.
 
 import * as filters from "./filters.js";
 import { moveFocus, openResult, resultAt, showResults, stepDetails } from "./results.js";
 
 const PAGE = 48;
-const MOST = 240;
+const MAX_COUNT = 240;
 const byId = (id) => document.getElementById(id);
 const form = byId("search");
 let maxBytes = 0;
@@ -18,7 +18,7 @@ async function start() {
     byId("name").textContent = facts.dataset;
     document.title = `${facts.dataset}: explore`;
     const rows = facts.rows.toLocaleString();
-    byId("facts").textContent = `${facts.version} · ${rows} pictures · ${facts.model}`;
+    byId("facts").textContent = `${facts.version} · ${rows} images · ${facts.model}`;
     filters.offer(facts);
     await run();
   } catch (error) {
@@ -26,7 +26,7 @@ async function start() {
   }
 }
 
-// Goes to another query, kept in the history.
+// Opens another query and adds it to the history.
 function go(query) {
   const parameters = new URLSearchParams(query);
   for (const [name, value] of filters.chosen()) parameters.set(name, value);
@@ -34,13 +34,13 @@ function go(query) {
   return run();
 }
 
-// Searches for what the address says.
+// Searches for the query in the URL.
 async function run() {
   const parameters = new URLSearchParams(location.search);
   filters.show(parameters);
   byId("q").value = parameters.get("q") ?? "";
   showGiven(parameters);
-  const count = Math.min(Number(parameters.get("count")) || PAGE, MOST);
+  const count = Math.min(Number(parameters.get("count")) || PAGE, MAX_COUNT);
   parameters.set("count", count);
   waiting?.abort();
   const mine = (waiting = new AbortController());
@@ -49,7 +49,7 @@ async function run() {
     const { results } = await ask(`/api/search?${parameters}`, { signal: mine.signal });
     showResults(results);
     say(summary(results.length, parameters));
-    byId("more").hidden = results.length < count || count >= MOST;
+    byId("more").hidden = results.length < count || count >= MAX_COUNT;
   } catch (error) {
     if (error.name === "AbortError") return;
     showResults([]);
@@ -61,23 +61,23 @@ async function run() {
 
 function summary(count, parameters) {
   if (!count) return "Nothing passes these filters.";
-  const what = count === 1 ? "1 picture" : `${count} pictures`;
-  const asked = ["q", "picture", "like"].some((name) => parameters.get(name));
-  return asked ? `${what}, nearest first` : `${what} from all over the dataset. Search, or open one and ask for more like it.`;
+  const what = count === 1 ? "1 image" : `${count} images`;
+  const asked = ["q", "image", "like"].some((name) => parameters.get(name));
+  return asked ? `${what}, nearest first` : `${what} from the whole dataset. Search, or open one to find similar images.`;
 }
 
 function showGiven(parameters) {
-  const picture = parameters.get("picture");
+  const image = parameters.get("image");
   const like = parameters.get("like");
-  byId("given").hidden = !picture && !like;
-  if (picture) byId("given-picture").src = `/query/${encodeURIComponent(picture)}`;
+  byId("given").hidden = !image && !like;
+  if (image) byId("given-image").src = `/query/${encodeURIComponent(image)}`;
   const unsafe = parameters.get("unsafe") === "true";
-  if (like) byId("given-picture").src = `/thumbnail/${encodeURIComponent(like)}${unsafe ? "?unsafe=true" : ""}`;
-  byId("given-picture").classList.toggle("veiled", Boolean(like) && unsafe);
-  byId("given-name").textContent = like ? `like ${like}` : "your picture";
+  if (like) byId("given-image").src = `/thumbnail/${encodeURIComponent(like)}${unsafe ? "?unsafe=true" : ""}`;
+  byId("given-image").classList.toggle("veiled", Boolean(like) && unsafe);
+  byId("given-name").textContent = like ? `like ${like}` : "your image";
 }
 
-async function searchByPicture(file) {
+async function searchByImage(file) {
   if (!file) return;
   if (file.size > maxBytes) {
     say(`${file.name} is too large: at most ${(maxBytes / 1e6).toFixed(0)} MB`, true);
@@ -85,8 +85,8 @@ async function searchByPicture(file) {
   }
   document.body.classList.add("busy");
   try {
-    const { picture } = await ask("/api/picture", { method: "POST", body: file });
-    await go({ picture });
+    const { image } = await ask("/api/image", { method: "POST", body: file });
+    await go({ image });
   } catch (error) {
     document.body.classList.remove("busy");
     say(error.message, true);
@@ -116,7 +116,7 @@ function moreLike(result) {
 // What is searched for now, without the filters.
 function query() {
   const parameters = new URLSearchParams(location.search);
-  const kept = ["q", "picture", "like"].filter((name) => parameters.get(name));
+  const kept = ["q", "image", "like"].filter((name) => parameters.get(name));
   return Object.fromEntries(kept.map((name) => [name, parameters.get(name)]));
 }
 
@@ -124,8 +124,8 @@ function listen() {
   form.addEventListener("submit", (event) => {
     event.preventDefault();
     const q = byId("q").value.trim();
-    const { picture, like } = query();
-    go(q ? { q } : picture ? { picture } : like ? { like } : {});
+    const { image, like } = query();
+    go(q ? { q } : image ? { image } : like ? { like } : {});
   });
   byId("filters").addEventListener("change", () => go(query()));
   byId("filters-clear").addEventListener("click", () => {
@@ -134,12 +134,12 @@ function listen() {
   });
   byId("given-clear").addEventListener("click", () => go({}));
   byId("file").addEventListener("change", (event) => {
-    searchByPicture(event.target.files[0]);
+    searchByImage(event.target.files[0]);
     event.target.value = "";
   });
   byId("more").addEventListener("click", () => {
     const count = Number(new URLSearchParams(location.search).get("count")) || PAGE;
-    go({ ...query(), count: Math.min(count + PAGE, MOST) });
+    go({ ...query(), count: Math.min(count + PAGE, MAX_COUNT) });
   });
   byId("details-like").addEventListener("click", () => moreLike(openResult()));
   byId("details-close").addEventListener("click", () => byId("details").close());
@@ -147,14 +147,14 @@ function listen() {
     if (event.target === byId("details")) byId("details").close();
   });
   window.addEventListener("popstate", run);
-  listenToPictures();
+  listenToImages();
   document.addEventListener("keydown", onKey);
 }
 
-function listenToPictures() {
+function listenToImages() {
   document.addEventListener("paste", (event) => {
     const file = [...event.clipboardData.files].find((one) => one.type.startsWith("image/"));
-    if (file) searchByPicture(file);
+    if (file) searchByImage(file);
   });
   document.addEventListener("dragover", (event) => {
     event.preventDefault();
@@ -166,7 +166,7 @@ function listenToPictures() {
   document.addEventListener("drop", (event) => {
     event.preventDefault();
     byId("drop").hidden = true;
-    searchByPicture(event.dataTransfer.files[0]);
+    searchByImage(event.dataTransfer.files[0]);
   });
 }
 

@@ -1,4 +1,4 @@
-// The filter fields: what can be chosen, and the way to and from the address of the page.
+// The filter fields: their choices, and the conversion to and from the URL of the page.
 
 const NAMES = ["language", "subset", "license", "min_similarity", "min_aesthetic", "domain", "unsafe"];
 const form = document.getElementById("search");
@@ -29,7 +29,7 @@ export function languageName(code, names = new Intl.DisplayNames(["en"], { type:
   }
 }
 
-// Puts the filters of an address into the fields; a value that is not offered is offered then.
+// Fills the fields from a URL's filters; a value that is not among the choices is added to them.
 export function show(parameters) {
   for (const name of NAMES) {
     const field = form.elements[name];

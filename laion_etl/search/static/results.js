@@ -1,4 +1,4 @@
-// Results: the grid of cards and the details of one. Captions and addresses are put in as text, never as HTML.
+// Results: the grid of cards and the details of one. Captions and URLs are inserted as text, never as HTML.
 
 import { languageName, licenseName } from "./filters.js";
 
@@ -28,7 +28,7 @@ export function openDetails(result) {
   link("details-url", result.url, result.url);
   link("details-page", result.page_url);
   document.getElementById("details-facts").replaceChildren(...facts(result).flatMap(fact));
-  showPicture(result);
+  showImage(result);
   if (!details.open) details.showModal();
   details.scrollTop = 0;
 }
@@ -39,7 +39,7 @@ export function stepDetails(step) {
   if (next) openDetails(next);
 }
 
-// Moves the focus in the grid by keys as one moves on a page.
+// Moves the focus in the grid with the arrow keys.
 export function moveFocus(key) {
   const cards = [...grid.children];
   const place = cards.indexOf(document.activeElement);
@@ -54,9 +54,9 @@ function card(result) {
   const made = element("button", "card");
   made.type = "button";
   const frame = element("span", "frame");
-  const picture = image(`/thumbnail/${result.id}`, result);
-  picture.loading = "lazy";
-  frame.append(picture);
+  const image = makeImage(`/thumbnail/${result.id}`, result);
+  image.loading = "lazy";
+  frame.append(image);
   if (veiled(result)) {
     frame.classList.add("unsafe");
     frame.append(element("span", "veil", `${tag(result)}: hidden`));
@@ -71,18 +71,18 @@ function card(result) {
   return made;
 }
 
-function showPicture(result) {
+function showImage(result) {
   const shown = document.getElementById("details-shown");
-  const picture = image(veiled(result) ? `/thumbnail/${result.id}` : `/picture/${result.id}`, result);
+  const image = makeImage(veiled(result) ? `/thumbnail/${result.id}` : `/image/${result.id}`, result);
   shown.className = "shown";
-  shown.replaceChildren(picture);
+  shown.replaceChildren(image);
   if (!veiled(result)) return;
   shown.classList.add("unsafe");
-  const reveal = element("button", "", `${tag(result)}: show the picture`);
+  const reveal = element("button", "", `${tag(result)}: show the image`);
   reveal.type = "button";
   reveal.addEventListener("click", () => {
     revealed.add(result.id);
-    showPicture(result);
+    showImage(result);
     unveil(result);
   });
   shown.append(reveal);
@@ -94,10 +94,10 @@ function unveil(result) {
   frame?.querySelector(".veil")?.remove();
 }
 
-function image(address, result) {
+function makeImage(address, result) {
   const made = new Image();
   made.alt = "";
-  made.addEventListener("error", () => made.replaceWith(element("span", "none", "no picture")));
+  made.addEventListener("error", () => made.replaceWith(element("span", "none", "no image")));
   made.src = result.safe ? address : `${address}?unsafe=true`;
   return made;
 }
@@ -135,7 +135,7 @@ function percent(share) {
   return share === null ? null : `${(share * 100).toFixed(1)}%`;
 }
 
-// Only web addresses become links: a dataset may hold any text as one.
+// Only http(s) URLs become links: a dataset may contain any text as a URL.
 function link(id, address, text) {
   const anchor = document.getElementById(id);
   if (text !== undefined) anchor.textContent = text;

@@ -1,4 +1,4 @@
-"""Of pairs that show the same picture the best is published, by a rule that brute force confirms."""
+"""Of pairs with the same image only the best is published; a brute-force search confirms the rule."""
 
 import random
 from dataclasses import replace
@@ -25,7 +25,7 @@ Row = dict[str, Any]
 
 
 def with_hashes(seed: int, *, families: int = 12) -> World:
-    """A world whose pictures come in families of equal files and of hashes a few bits apart."""
+    """A world with families of equal files and of hashes that differ in a few bits."""
     rng = random.Random(seed)
     world = build_world(batches=3, samples=60)
     parents = [rng.getrandbits(256) for _ in range(families)]
@@ -38,14 +38,14 @@ def with_hashes(seed: int, *, families: int = 12) -> World:
         if rng.random() < 0.3:
             row["sha256"] = f"{family:064x}"
         if rng.random() < 0.1:
-            row["pdq"] = "0" * 64  # a flat picture
+            row["pdq"] = "0" * 64  # a flat image
         if rng.random() < 0.3:
             row["similarity"] = 0.4  # ties
     return world
 
 
 def by_hand(rows: list[Row], mode: str, bits: int) -> dict[str, str]:
-    """Every sample against all better ones."""
+    """Compare every sample with all better ones."""
     ordered = sorted(
         rows,
         key=lambda row: (-row["similarity"], -row["original_width"] * row["original_height"], row["key"]),
@@ -116,7 +116,7 @@ def near_to(others: list[int], pdq: int, bits: int) -> bool:
 
 
 def publish_earlier(world: World, store: Store, settings: Settings) -> None:
-    """The same batches once more as an earlier crawl, and published."""
+    """Publish the same batches as an earlier crawl."""
     write_world(world, store)
     for folder in ("scored", "batches", "shards", "pairs", "load"):
         for name in store.list(f"{folder}/{CRAWL}"):
@@ -139,17 +139,17 @@ def test_what_an_earlier_crawl_published_is_not_published_again(
     write_world(late, store)
     settings = PublishSettings(duplicates=mode, duplicate_bits=bits, duplicates_of_earlier=True)
     scored = find_scored(CRAWL, store)
-    known = image_hashes.of_earlier_crawls("laion", CRAWL, store)
+    known = image_hashes.find_earlier_files("laion", CRAWL, store)
     found = find_redundant(scored, settings, store, known)
     files = {row["sha256"] for row in early.kept}
     hashes = [int(row["pdq"] or "0", 16) for row in early.kept]
-    telling = [pdq for pdq in hashes if 96 <= pdq.bit_count() <= 160]
+    informative = [pdq for pdq in hashes if 96 <= pdq.bit_count() <= 160]
     expected: dict[str, str] = {}
     for row in late.kept:
         pdq = int(row["pdq"] or "0", 16)
         if row["sha256"] in files:
             expected[row["key"]] = EARLIER_DUPLICATE
-        elif mode == "near" and near_to(telling, pdq, bits):
+        elif mode == "near" and near_to(informative, pdq, bits):
             expected[row["key"]] = EARLIER_NEAR_DUPLICATE
     rest = [row for row in late.kept if row["key"] not in expected]
     expected |= by_hand(rest, mode, bits)
@@ -162,7 +162,7 @@ def test_a_later_crawl_is_published_without_what_is_there(store: Store, plain: S
     settings = replace(plain, publish=replace(plain.publish, duplicates="exact", duplicates_of_earlier=True))
     publish_earlier(world, store, settings)
     before = {name: store.read(name) for name in store.list(f"dataset/laion/{EARLIER}")}
-    world.rows[0]["sha256"] = "ab" * 32  # the only picture that is new
+    world.rows[0]["sha256"] = "ab" * 32  # the only image that is new
     write_world(world, store)
     stats = publish_dataset(CRAWL, settings, store)
     assert stats.kept == 1
