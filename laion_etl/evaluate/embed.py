@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from laion_etl.core.host_resources import usable_cores
 from laion_etl.score.model import ClipModel
-from laion_etl.score.preprocess_pool import Material, Picture, Preparers
+from laion_etl.score.preprocess_pool import ImageFile, Preparers, PreprocessInput
 from laion_etl.score.shared_tables import Plans
 
 Floats = NDArray[np.float32]
@@ -19,7 +19,7 @@ _BATCH = 128
 
 
 def embedded(
-    model: ClipModel, pictures: Iterable[tuple[Picture, Label]]
+    model: ClipModel, pictures: Iterable[tuple[ImageFile, Label]]
 ) -> Iterator[tuple[Floats, list[Label], int]]:
     """Batches of L2-normalised embeddings (n, dim) with the labels of the n readable pictures.
 
@@ -28,7 +28,7 @@ def embedded(
     with Preparers(Plans((model.pixel_plan,)), _BATCH, 2, usable_cores()) as preparers:
         rest = iter(pictures)
         while batch := list(islice(rest, _BATCH)):
-            prepared = preparers.prepare([Material(picture) for picture, _ in batch])
+            prepared = preparers.prepare([PreprocessInput(picture) for picture, _ in batch])
             prepared.wait()
             places = prepared.places
             found = (

@@ -17,10 +17,10 @@ from laion_etl.io.tarshard import MAX_MEMBER_BYTES, TarError, read_members
 from laion_etl.score.model import ClipModel
 from laion_etl.score.openclip import open_clip
 from laion_etl.score.pixels import FORMATS
-from laion_etl.score.preprocess_pool import Picture
+from laion_etl.score.preprocess_pool import ImageFile
 
 Floats = NDArray[np.float32]
-Labelled = tuple[Picture, int]
+Labelled = tuple[ImageFile, int]
 
 _ENDINGS = {"jpeg": "jpg", **{ending: ending for ending in FORMATS}}
 

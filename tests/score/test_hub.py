@@ -53,6 +53,6 @@ def test_what_is_no_such_folder_is_named(folder: Path) -> None:
 
 
 def test_a_hub_id_that_cannot_be_had_is_one_line() -> None:
-    with pytest.raises(ModelError, match="can't download hf-hub:a/b/c") as caught:
+    with pytest.raises(ModelError, match="cannot download hf-hub:a/b/c") as caught:
         in_folder(of("hf-hub:a/b/c"))  # no id: refused before anybody is asked
     assert "\n" not in str(caught.value)
