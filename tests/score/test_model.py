@@ -47,7 +47,7 @@ def test_unknown_weights_list_the_known_ones() -> None:
 
 @pytest.fixture
 def offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The hub out of reach and nothing of it kept here. Its library reads the environment at import only."""
+    """The hub is unreachable and its cache empty. Its library reads the environment only at import."""
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
 
@@ -68,7 +68,7 @@ def test_a_negative_number_of_threads_is_refused() -> None:
 
 
 def test_a_cpu_by_its_number_is_the_cpu() -> None:
-    """It has the parts and threads that make the same bytes."""
+    """Its parts and threads give the same bytes."""
     assert load_model(replace(TINY, device="cpu:0")).device == "cpu"
 
 
@@ -126,7 +126,7 @@ def test_a_plain_open_clip_checkpoint_file_loads(tmp_path: Path, suffix: str, ti
 
 
 def test_openai_weights_get_their_activation() -> None:
-    """open_clip by itself only warns that ViT-B-32 with openai's weights needs QuickGELU."""
+    """open_clip itself only warns that ViT-B-32 with openai's weights needs QuickGELU."""
     from laion_etl.score.model import _build, _tag_config
 
     tag = _tag_config(ClipSettings(model="ViT-B-32", pretrained="openai"))

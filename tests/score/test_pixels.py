@@ -153,7 +153,7 @@ def test_missing_and_broken_images_are_unreadable() -> None:
 
 
 def test_a_killed_preparer_costs_one_image() -> None:
-    """It has a group of samples: what it did before and what came behind is not lost."""
+    """It works on a group of samples: those before and after are not lost."""
     others = preparer_processes()
     with Preparers(Plans((PixelPlan(32),)), batch_size=16, buffers=1, processes=1) as preparers:
         good, large = png(noisy((40, 40))), png(Image.new("RGB", (9_000, 9_000)))

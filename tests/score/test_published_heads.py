@@ -151,7 +151,7 @@ def test_an_nsfw_head_that_is_none_is_refused(tmp_path: Path) -> None:
 
     path = tmp_path / "head.safetensors"
     save_file({"a": np.zeros(3, np.float32)}, path)
-    with pytest.raises(ModelError, match="no NSFW head of ours"):
+    with pytest.raises(ModelError, match="not a laion-etl NSFW head"):
         load_nsfw_head(path, 8)
     path.write_bytes(b"nothing")
     with pytest.raises(ModelError, match="cannot read the NSFW head"):

@@ -1,4 +1,4 @@
-"""Pairs in other languages have a model of their own."""
+"""Pairs in other languages are scored by a separate model."""
 
 import json
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""Safety tags: the two nearest categories decide; suspicion of under age needs an unsafe image to drop."""
+"""Safety tags: the two nearest categories decide; a suspected minor is dropped only with an unsafe image."""
 
 import json
 import tempfile

@@ -189,7 +189,7 @@ def test_scoring_twice_does_no_work_and_scoring_anew_gives_the_same_bytes(store:
     write_shard(store, [fitting(STAR), mismatch(), fitting(HEART), *broken_entries()])
     first = score(store)
     before = scored_files(store)
-    store.write(f"{STEM}.tar", b"whoever rewrites this did work")
+    store.write(f"{STEM}.tar", b"left in place unless the shard is scored again")
     assert score(store) == first
     store.delete(f"{STEM}_stats.json")
     assert score(store) == first
@@ -230,7 +230,7 @@ def test_precision_moves_similarities_by_the_stated_tolerance_at_most(store: Sto
 
 
 def similarities(store: Store) -> list[float]:
-    """Of all samples; 0 for those that can't be read."""
+    """The column for all samples; 0 for unreadable ones."""
     return [float(str(row["similarity"] or 0)) for row in read_parquet(store)]
 
 

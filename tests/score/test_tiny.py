@@ -1,4 +1,4 @@
-"""The shipped weights keep their promise on scenes nobody trained or calibrated on."""
+"""The shipped weights reach their documented quality on scenes unseen in training and calibration."""
 
 import random
 

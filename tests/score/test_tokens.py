@@ -87,7 +87,7 @@ def test_tokenizers_built_otherwise_have_no_plan() -> None:
 
 
 def test_a_process_tokenises_while_images_are_decoded(tiny_model: ClipModel) -> None:
-    """Two towers with contexts of their own; a text whose image is broken is not looked at."""
+    """Two towers with different contexts; the text of a broken image is not tokenised."""
     assert tiny_model.text_plan is not None
     short = text_plan(tokenizer(context_length=12))
     assert short is not None
@@ -95,7 +95,7 @@ def test_a_process_tokenises_while_images_are_decoded(tiny_model: ClipModel) -> 
     texts = [text for text in TEXTS if text.strip()]
     samples = [PreprocessInput(image, text, tower=place % 2) for place, text in enumerate(texts)]
     with Preparers(Plans((PixelPlan(32),), (tiny_model.text_plan, short)), 20, 1, 2) as preparers:
-        for _ in range(2):  # in the second round rows of other texts are written over
+        for _ in range(2):  # the second round overwrites rows of other texts
             samples = samples[::-1]
             prepared = preparers.prepare([*samples, PreprocessInput(("png", b"no"), "a text")])
             prepared.wait()

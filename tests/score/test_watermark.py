@@ -1,4 +1,4 @@
-"""Watermark models: the demo's, LAION's architecture, one's own; and what the stage does with them."""
+"""Watermark models: the demo's, LAION's architecture, user-defined; and their use by the stage."""
 
 import random
 from dataclasses import replace
@@ -73,7 +73,7 @@ def test_the_model_of_laion_is_read_and_its_first_class_is_the_watermark(tmp_pat
 
 
 class Redness:
-    """A model of one's own: the mean of the red channel."""
+    """A user-defined model: the mean of the red channel."""
 
     plan = PixelPlan(8)
     identity = "redness 1"
