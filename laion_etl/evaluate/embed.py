@@ -1,4 +1,4 @@
-"""Pictures from anywhere through a model: what every evaluation begins with."""
+"""Embeddings of images from any source: the first step of every evaluation."""
 
 from collections.abc import Iterable, Iterator
 from itertools import islice
@@ -19,16 +19,16 @@ _BATCH = 128
 
 
 def embedded(
-    model: ClipModel, pictures: Iterable[tuple[ImageFile, Label]]
+    model: ClipModel, images: Iterable[tuple[ImageFile, Label]]
 ) -> Iterator[tuple[Floats, list[Label], int]]:
-    """Batches of L2-normalised embeddings (n, dim) with the labels of the n readable pictures.
+    """Batches of L2-normalised embeddings (n, dim) with the labels of the n readable images.
 
-    The third is the number of unreadable ones.
+    The third value is the number of unreadable ones.
     """
     with Preparers(Plans((model.pixel_plan,)), _BATCH, 2, usable_cores()) as preparers:
-        rest = iter(pictures)
+        rest = iter(images)
         while batch := list(islice(rest, _BATCH)):
-            prepared = preparers.prepare([PreprocessInput(picture) for picture, _ in batch])
+            prepared = preparers.prepare([PreprocessInput(image) for image, _ in batch])
             prepared.wait()
             places = prepared.places
             found = (

@@ -1,4 +1,4 @@
-"""The pages of the mini crawl: the images they show, how the HTML writes their URLs, and the junk around them."""
+"""The pages of the mini crawl: the images they show, how the HTML writes URLs, and the junk around."""
 
 import posixpath
 import random

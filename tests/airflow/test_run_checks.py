@@ -60,8 +60,8 @@ def test_discover_refuses_what_no_form_can_and_nothing_else_runs(crawled: Airflo
     assert outcomes[4]["tasks"]["estimate"] == ["failed", 1]
     assert "'wat_file' in its configuration is not a parameter; did you mean wat_files?" in log
     assert "cannot keep captions in the language 'xx': the detector cld3 does not know it" in log
-    assert f"cannot work on {CRAWL}: --wat-files 7:9 selects none of its WAT files" in log
-    assert "--wat-files 1 selects none of its WAT files when only every 2-th is taken" in log
+    assert f"cannot work on {CRAWL}: --wat-files 7:9 selects no WAT files" in log
+    assert "--wat-files 1 selects no WAT files when only every 2-th is taken" in log
     assert "'workers' in its configuration is not a parameter; did you mean download_workers?" in log
     assert not list((tmp_path / "store").glob("pairs/**/*"))
 
