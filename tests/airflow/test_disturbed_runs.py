@@ -215,7 +215,7 @@ def test_an_image_that_can_not_be_pulled_is_told_as_that(airflow: StartedAirflow
     assert airflow.ended(world.dag, run) == "failed"
     alerts = [post for post in world.told.posts if post["kind"] == "failed" and post["run"] == run]
     assert [(alert["stage"], alert["attempt"]) for alert in alerts] == [("discover", 3)]
-    assert f"the image {IMAGE} can't be pulled (" in alerts[0]["reason"]
+    assert f"cannot pull the image {IMAGE} (" in alerts[0]["reason"]
 
 
 def test_no_secret_is_in_a_pod_or_a_log(airflow: StartedAirflow, world: World) -> None:

@@ -202,12 +202,12 @@ def test_settings_no_pod_can_be_made_of_are_not_tried_again(made: dict[str, Any]
     [
         ("usage", "AirflowFailException", "no such setting (laion-etl parse ended with exit code 2)"),
         ("error", "AirflowException", "part.wat.gz is damaged (laion-etl parse ended with exit code 1)"),
-        ("memory", "AirflowFailException", "OOM-killed at 4Gi; give it more by parse=..."),
-        ("memory of a worker", "AirflowException", "OOM-killed at 4Gi; give it more by download=..."),
+        ("memory", "AirflowFailException", "OOM-killed at 4Gi; raise parse=..."),
+        ("memory of a worker", "AirflowException", "OOM-killed at 4Gi; raise download=..."),
         ("evicted", "AirflowException", "evicted by Kubernetes: The node was low on resource: memory."),
         ("preempted", "AirflowException", "PreemptionByScheduler: to make room"),
-        ("image", "AirflowException", "the image registry/worker:1 can't be pulled (ImagePullBackOff"),
-        ("no node", "AirflowException", "no node took the pod: 0/3 nodes"),
+        ("image", "AirflowException", "cannot pull the image registry/worker:1 (ImagePullBackOff"),
+        ("no node", "AirflowException", "no node accepted the pod: 0/3 nodes"),
         ("stopped", "AirflowException", "the pod was stopped: what the trigger says"),
     ],
 )

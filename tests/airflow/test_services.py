@@ -106,7 +106,7 @@ def test_stages_are_counted_and_timed_over_their_mapped_tasks() -> None:
     ]
     states = {state.stage: str(state) for state in stage_states(tasks)}
 
-    assert states["parse"] == "parse 1/3 done (1 failed, 1 to be tried again)"
+    assert states["parse"] == "parse 1/3 done (1 failed, 1 to be retried)"
     assert states["load"] == "load 0/1 done (1 failed)"
     assert states["plan"] == "plan 0/1 done"
     assert stage_seconds(tasks) == {"  parse": 9.0}

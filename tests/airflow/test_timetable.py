@@ -54,7 +54,7 @@ def test_the_key_of_another_crawl_is_refused(migrated_airflow: Airflow) -> None:
     status, answer = triggered(migrated_airflow, "CC-MAIN-2024-42")
 
     assert status == 400
-    assert "every crawl has a DAG of its own, crawl_CC-MAIN-2024-42" in str(answer)
+    assert "every crawl has its own DAG, crawl_CC-MAIN-2024-42" in str(answer)
     assert runs(migrated_airflow) == before
 
 

@@ -17,7 +17,7 @@ class PodTrouble(Enum):
 
     OOM_KILLED = "killed for want of memory"
     EVICTED = "put off its node"
-    IMAGE_PULL = "its image can't be pulled"
+    IMAGE_PULL = "its image cannot be pulled"
     UNSCHEDULABLE = "no node has room"
     SLOW_PULL = "its image takes its time"
 
