@@ -2,7 +2,7 @@
 
     python -m benchmarks.blocklist [--entries N] [--patterns N]
 
-Random entries are compiled as they are generated, so their text is nowhere stored; each list is then opened
+Random entries are compiled as they are generated, so their text is not stored; each list is then opened
 by a new process, which looks up links that are listed and links that are not. The temporary folder (TMPDIR)
 needs room for 16 bytes per entry.
 """

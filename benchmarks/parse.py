@@ -2,9 +2,9 @@
 
     python -m benchmarks.parse [--pages N] [--scale N] [--peers PYTHON]
 
-Every way runs in a process of its own on the same generated file; CPU seconds are those of the best of three
-runs. The peers run in the environment that `make peers` makes; without it they are left out, which is said.
-`--scale` also parses a file that many times as long: cost per page and memory should stay as they are.
+Every way runs in a separate process on the same generated file; CPU seconds are those of the best of three
+runs. The peers run in the environment that `make peers` makes; without it they are left out, and a line says
+so. `--scale` also parses a file that many times as long: cost per page and memory should stay as they are.
 """
 
 import argparse
@@ -101,7 +101,7 @@ def _measure(name: str, path: Path, runs: int) -> None:
     with tempfile.TemporaryDirectory() as folder:
         small = Path(folder) / "small.warc.wat.gz"
         write_wat(small, 20)
-        _OWN[name](small)  # compiled code is loaded once per process; its cost is no part of the rate
+        _OWN[name](small)  # compiled code is loaded once per process; the rate excludes that cost
     loaded = time.process_time()
     times = []
     for _ in range(runs):

@@ -1,9 +1,9 @@
-"""One way of scoring; benchmarks.score runs each as a process of its own.
+"""One way of scoring; benchmarks.score runs each in a separate process.
 
     python -m benchmarks.score_ways WAY FOLDER MODEL WEIGHTS DEVICE BATCH SHARDS
 
-WAY: ours (the score stage), host (the stage with a model that costs nothing: what a device could be fed),
-forward (open_clip on tensors that are there), trimmed (the same with texts cut to their length), decode
+WAY: ours (the score stage), host (the stage with a model that costs nothing: the limit of the host),
+forward (open_clip on ready tensors), trimmed (the same with texts cut to their length), decode
 (pixels and tokens of all samples). Prints one JSON object last.
 """
 
@@ -35,7 +35,7 @@ from laion_etl.settings import ClipSettings, SafetySettings, Settings
 
 _MAX_FORWARD_SAMPLES = {"cpu": 192}
 _OWN = Tools()
-_AHEAD = 4  # chunks that are being prepared at once
+_AHEAD = 4  # batches that are being prepared at once
 
 
 def main() -> None:
@@ -123,7 +123,7 @@ def forward(settings: Settings, store: LocalStore, shards: int, *, trimmed: bool
 
 
 def _pass(model: ClipModel, pixels: torch.Tensor, tokens: list[Tokens], *, trimmed: bool) -> None:
-    """Every result is waited for at the end only: a GPU is not kept waiting by the loop."""
+    """Waits for all results at the end only, so that the loop does not stall a GPU."""
     network: Any = model.network
     results: list[Any] = []
     for chunk in tokens:

@@ -133,7 +133,7 @@ def discover(crawl: str) -> Stage[list[int]]:
     longest = conf.getint("core", "max_map_length")
     if len(partitions) > longest:
         raise AirflowFailException(
-            f"cannot map the {len(partitions):,} partitions of {crawl}: Airflow maps at most {longest:,} tasks; "
+            f"cannot map {len(partitions):,} partitions of {crawl}: Airflow maps at most {longest:,} tasks; "
             "raise LAION_ETL_WAT_FILES_PER_PARTITION, or choose fewer WAT files with the parameter wat_files"
         )
     return partitions
