@@ -1,4 +1,4 @@
-"""The command line as a person or a task uses it: real processes, exit codes, one-line errors."""
+"""The command line as a user or a task uses it: real processes, exit codes, one-line errors."""
 
 import json
 import os

@@ -1,6 +1,6 @@
 """What a run announces and publishes, task by task through Airflow, with real commands and a real Postgres.
 
-Nobody listens where the images are: every download fails at once, and what is published has no rows.
+Nothing listens at the addresses of the images: every download fails at once, and the dataset has no rows.
 """
 
 import json
@@ -26,13 +26,13 @@ from tests.airflow.conftest import Airflow
 pytestmark = pytest.mark.airflow
 
 _RUNS = Path(__file__).with_name("dag_runs.py")
-_LONGEST_S = 900
+_TIMEOUT_S = 900
 NOBODY_LISTENS = 1
 
 
 @dataclass(frozen=True)
 class Place:
-    """An Airflow with metadata of its own, and the settings of the runs."""
+    """An Airflow with its own metadata database, and the settings of the runs."""
 
     airflow: Airflow
     crawl: MiniCrawl
@@ -63,7 +63,7 @@ class Place:
             cwd=self.airflow.home,
             capture_output=True,
             text=True,
-            timeout=_LONGEST_S,
+            timeout=_TIMEOUT_S,
             check=False,
         )
         assert done.returncode == 0, f"{arguments} failed:\n{done.stdout}\n{done.stderr}"
@@ -78,7 +78,7 @@ class Place:
 
 class _Quiet(SimpleHTTPRequestHandler):
     def log_message(self, *_: object) -> None:
-        """Nobody reads it."""
+        """Discards the output."""
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Who gets into the demo's Airflow: only who knows its password, and only at its own address."""
+"""Access to the demo's Airflow: only with its password, and only at its own address."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""Pods of stages: what is in them and what must not be, and what their failures are called."""
+"""Pods of stages: their contents, what they must not contain, and the messages of their failures."""
 
 from typing import Any
 
@@ -127,7 +127,7 @@ def test_a_pod_runs_the_command_and_leaves_its_result_in_the_store(made: dict[st
     assert uri.startswith("s3://bucket/prefix/results/CC-MAIN-2024-38/")
     assert uri.endswith("/parse-3.json")
     assert command == ["parse", "--crawl", "CC-MAIN-2024-38", "--json"]
-    assert spec["terminationGracePeriodSeconds"] == 35  # a worker's 20 s to give its batch back, and some
+    assert spec["terminationGracePeriodSeconds"] == 35  # a worker's 20 s to return its batch, and a margin
     assert spec["activeDeadlineSeconds"] > 8 * 3600
     assert spec["restartPolicy"] == "Never"
     labels = made["parse"]["metadata"]["labels"]

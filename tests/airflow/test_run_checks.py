@@ -1,4 +1,4 @@
-"""A run is checked before it works: by the form, or by its first task, at once and without retries."""
+"""A run is checked before any work, by the form or by its first task, at once and without retries."""
 
 import gzip
 import shutil
@@ -18,7 +18,7 @@ DATASET = 'Asset("laion_dataset", uri="x-laion-etl://dataset")'
 
 
 def list_wat_files(source: Path, count: int) -> None:
-    """A crawl source that lists so many WAT files, which nothing here gets as far as to read."""
+    """A crawl source that lists many WAT files, which are never read here."""
     folder = source / "crawl-data" / CRAWL
     folder.mkdir(parents=True, exist_ok=True)
     paths = "".join(f"crawl-data/{CRAWL}/{number}.wat.gz\n" for number in range(count))

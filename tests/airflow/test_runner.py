@@ -111,7 +111,7 @@ def test_a_command_that_ends_well_without_json_fails_the_task(stand_in: Path, ai
 
 
 def test_lines_are_logged_while_the_command_runs(stand_in: Path, airflow: Airflow) -> None:
-    """It goes on only when its line has been seen."""
+    """The command continues only after its line was seen."""
     command = """
 import pathlib, time
 print("half way", flush=True)
@@ -167,7 +167,7 @@ time.sleep(600)
 
 
 def test_the_database_may_be_an_airflow_connection(stand_in: Path, airflow: Airflow) -> None:
-    """Its secrets go to the command alone, and not into the log."""
+    """Its secrets reach only the command, never the log."""
     connected = Airflow(
         airflow.home,
         {

@@ -1,4 +1,4 @@
-"""The demo's parts alone: owned child processes, its folder, and what it says of a run."""
+"""The demo's parts: child processes, its folder, and its progress lines."""
 
 import os
 import sys

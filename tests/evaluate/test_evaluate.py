@@ -1,4 +1,4 @@
-"""Evaluations on the demo's model: what it knows, measured the way the papers do."""
+"""Evaluations of the demo's model, measured as in the papers."""
 
 import io
 import random
@@ -97,7 +97,7 @@ def test_an_invalid_test_set_is_named(tmp_path: Path) -> None:
     with (tmp_path / "bad.tar").open("wb") as file:
         write_member(file, "0.cls", b"7")
         finish(file)
-    with pytest.raises(InputError, match="invalid class '7' in 0.cls; expected 0 to 1"):
+    with pytest.raises(InputError, match=r"invalid class '7' in 0\.cls; expected 0 to 1"):
         list(web_dataset([tmp_path / "bad.tar"], ["a", "b"]))
     (tmp_path / "cut.tar").write_bytes(b"no tar")
     with pytest.raises(InputError, match="cannot read"):
