@@ -2,7 +2,7 @@
 
     python -m benchmarks.database [--millions 21] [--curve docs/images/load-curve.svg]
 
-Everything runs on one embedded server, on pairs made up by `pairs_file` (a million a partition). Per
+Everything runs on one embedded server, on synthetic pairs from `pairs_file` (a million a partition). Per
 million pairs: (a) raw COPY of whole pairs into an unlogged table without index, the limit; (b) the plain
 way: COPY into a staging table, then INSERT .. ON CONFLICT DO NOTHING into a hash-partitioned table that
 holds everything; (c) ours into an empty table; (d) ours into a table that grows, each load followed by one
@@ -328,7 +328,7 @@ def queue(settings: Settings, store: Store, workers: int, batches: int) -> None:
 
 
 def make_batches(connection: psycopg.Connection) -> None:
-    """A batch for each pair: files are not what is measured."""
+    """A batch for each pair: files are not measured."""
     connection.execute(
         "insert into batch (batch, crawl_no, pairs, file) "
         "select row_number() over () - 1, crawl_no, 1, '{}' from pair join partition using (partition_no)"

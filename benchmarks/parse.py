@@ -97,7 +97,7 @@ _OWN: dict[str, Callable[[Path], int]] = {
 
 
 def _measure(name: str, path: Path, runs: int) -> None:
-    """In a process of its own: prints the figures of one of our ways."""
+    """Runs in a separate process: prints the figures of one of our ways."""
     with tempfile.TemporaryDirectory() as folder:
         small = Path(folder) / "small.warc.wat.gz"
         write_wat(small, 20)

@@ -2,7 +2,7 @@
 
     python benchmarks/parse_peers.py WHAT FILE
 
-Prints one JSON object: CPU seconds of the best run, what was counted, and the peak memory. Needs the
+Prints one JSON object: CPU seconds of the best run, the count, and the peak memory. Needs the
 packages of benchmarks/peers.txt, and no code of this project.
 """
 

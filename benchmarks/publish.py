@@ -103,7 +103,7 @@ def drawn(batch: int, kept: int) -> pa.Table:
 
 
 def measure(step: str, folder: Path) -> dict[str, float]:
-    """Runs a step in a process of its own: wall and CPU seconds, peak MiB, rows."""
+    """Runs a step in a separate process: wall and CPU seconds, peak MiB, rows."""
     command = [sys.executable, "-m", "benchmarks.publish", "--step", step, "--folder", str(folder)]
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
     found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])

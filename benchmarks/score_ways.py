@@ -56,7 +56,7 @@ def main() -> None:
 
 
 def ours(settings: Settings, store: LocalStore, shards: int, tools: Tools = _OWN) -> dict[str, Any]:
-    """The stage, and what is measured from the end of its first shard to the end of its last."""
+    """The stage, measured from the end of its first shard to the end of its last."""
     shutil.rmtree(Path(sys.argv[2]) / "scored", ignore_errors=True)
     memory: list[float] = []
     ends: list[float] = []

@@ -1,4 +1,4 @@
-"""Checks, before any work, that the settings of a run agree with what is already planned of its crawl.
+"""Checks, before any work, that the settings of a run agree with the plan of its crawl.
 
 Pairs that are cut into batches are final. A run with other rules would parse their partitions again,
 overwrite finished files, and fail hours later when it loads them. Postgres knows the planned partitions and
@@ -105,7 +105,7 @@ def _check_fingerprints(
 
 def _refusal(crawl: str, what: str) -> str:
     return (
-        f"cannot work on {crawl}: these rules differ from what is planned: {what}; run it with the "
+        f"cannot work on {crawl}: these rules differ from the planned ones: {what}; run it with the "
         "planned rules, or take the crawl out of the database first to build it anew "
         f"(laion-etl forget --crawl {crawl})"
     )

@@ -25,7 +25,7 @@ class LanguageQuality:
 
 
 def dataset_quality(prefix: str, store: Store) -> list[LanguageQuality]:
-    """The languages of the dataset at `prefix`, most samples first. Raises InputError when there is none."""
+    """The languages of the dataset at `prefix`, most samples first. Raises InputError without samples."""
     found: dict[str, list[tuple[float, float | None]]] = defaultdict(list)
     names = [name for subset in _SUBSETS for name in store.list(f"{prefix}{subset}/")]
     for name in (name for name in names if name.endswith(".parquet")):

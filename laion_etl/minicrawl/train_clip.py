@@ -41,7 +41,7 @@ from laion_etl.settings import ClipSettings
 
 log = logging.getLogger(__name__)
 
-HAZARD_SHARE = 0.1  # more than in the crawl: the sign has to be learned from fewer images
+HAZARD_SHARE = 0.1  # more than in the crawl: the sign must be learned from fewer images
 UNKNOWN_TEXTS = 32  # per step
 
 

@@ -1,7 +1,7 @@
 """Trains the demo's watermark model: `python -m laion_etl.minicrawl.train_watermark`.
 
 Drawn scenes with and without watermarks (overlays.py), as the downloader would store them, squashed to 128
-pixels. Seeded; minutes on two cores. Writes weights and what was measured on fresh scenes to score/models.
+pixels. Seeded; minutes on two cores. Writes the weights, and measurements on fresh scenes, to score/models.
 """
 
 import io

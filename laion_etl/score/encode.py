@@ -41,7 +41,9 @@ class EncodeBatch:
     samples: list[Sample]
     texts: list[str | None]
     towers: Places  # index of the tower that encodes each text
-    tokens: tuple[Tokens, ...]  # by tower (samples, context); of its own texts, after `prepared.wait()`
+    tokens: tuple[
+        Tokens, ...
+    ]  # by tower (samples, context); valid for its own texts, after `prepared.wait()`
     prepared: PreprocessResult
 
 

@@ -52,7 +52,7 @@ class LinearHead:
 
 @dataclass(frozen=True, slots=True)
 class TextAnchors:
-    """Two embedded texts; the second describes what is looked for."""
+    """Two embedded texts; the second describes the content to find."""
 
     anchors: Floats  # (2, dim), L2-normalised
 

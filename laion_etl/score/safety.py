@@ -64,7 +64,7 @@ class SafetyPrompts:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """The safety columns of one sample; a probability is None when the prompts do not ask for it."""
+    """The safety columns of one sample; a probability is None if the prompts have no contrast for it."""
 
     nsfw_tag: NsfwTag
     punsafe: float

@@ -28,7 +28,7 @@ _Encode = Callable[[Any, "torch.Tensor", "torch.Tensor"], "torch.Tensor"]
 class TextGroup:
     """Texts that are encoded together, cut to the longest of them."""
 
-    places: Places  # (n) in what was given
+    places: Places  # (n) indices into the input
     tokens: Tokens  # (n, longest)
     lengths: Tokens  # (n), up to the end token
     _encode: _Encode

@@ -51,9 +51,7 @@ def test_failed_and_late_partitions_and_the_end_of_a_run_are_reported(
             api = airflow.api
             api.wait_for_dag(dag, _TOO_LONG_S)
             chosen = {"wat_files": "0:2", "download_workers": 1, "allow_missing_percent": 50}
-            chosen["languages"] = (
-                "en,none"  # a setting of this run; commands by hand need it, too
-            )
+            chosen["languages"] = "en,none"  # a setting of this run; commands by hand need it, too
             run = api.trigger(dag, crawl.crawl, chosen)
             state = airflow.ended(dag, run)
             tasks = {task.name: task.state for task in api.task_instances(dag, run)}
