@@ -89,6 +89,6 @@ def remove(
     if done.request.named_pairs and has_database(settings):
         with open_database(settings) as database:
             blanked = blank_pairs(done.request.named_pairs, settings, database)
-        say(f"{blanked:,} pairs redacted in Postgres")
+        say(f"{blanked:,} pairs emptied in Postgres")
     if as_json:
         say_json(done.to_plain() | {"in_database": blanked})
