@@ -19,7 +19,7 @@ from laion_etl.demo.airflow import AirflowApi, TaskInstance
 from laion_etl.minicrawl.build import MiniCrawl
 from laion_etl.minicrawl.web import MiniWeb
 from tests.airflow.conftest import write_catalogue
-from tests.airflow.started import TIMEOUT_S, StartedAirflow, started_airflow
+from tests.airflow.started import LONGEST_S, StartedAirflow, started_airflow
 from tests.runs import run_environment
 
 # Of the week before last: "recent" for the monthly DAG whenever the tests run.
@@ -87,7 +87,7 @@ def running_shared_airflow(
     }
     with started_airflow(folder, postgres.url(f"{folder.name}_airflow", "psycopg2"), settings) as started:
         for crawl in crawls:
-            started.api.wait_for_dag(crawl.dag, TIMEOUT_S)
+            started.api.wait_for_dag(crawl.dag, LONGEST_S)
         yield SharedAirflow(started, *crawls)
 
 

@@ -16,7 +16,7 @@ from laion_etl.demo.services import Service, Services
 from tests.airflow.conftest import ROOT
 
 Found = TypeVar("Found")
-TIMEOUT_S = 400
+LONGEST_S = 400
 # Starts the scheduler again when SIGKILL ended it, as a cluster does.
 SUPERVISED = ("sh", "-c", 'trap : INT; while "$@"; [ $? -eq 137 ]; do :; done', "sh")
 _QUICK = {
@@ -59,19 +59,19 @@ def started_airflow(folder: Path, metadata_url: str, settings: Mapping[str, str]
     variables = {**settings, **environment(home, metadata_url, port, ROOT, login), **_QUICK}
     command = [sys.executable, "-m", "airflow"]
     with Services(variables, folder, home / "logs", "AIRFLOW_HOME") as services:
-        services.run("db-migrate", [*command, "db", "migrate"], TIMEOUT_S)
+        services.run("db-migrate", [*command, "db", "migrate"], LONGEST_S)
         started = {
             name: services.start(name, [*(SUPERVISED if name == "scheduler" else ()), *command, *arguments])
             for name, arguments in {**COMPONENTS, "triggerer": ("triggerer", "--skip-serve-logs")}.items()
         }
         api = AirflowApi(f"http://127.0.0.1:{port}", login, services.check)
-        api.wait_until_healthy(TIMEOUT_S)
+        api.wait_until_healthy(LONGEST_S)
         yield StartedAirflow(api, started["scheduler"])
 
 
 def until(look: Callable[[], Found], what: str) -> Found:
     """The first result of `look` that is not empty."""
-    deadline = time.monotonic() + TIMEOUT_S
+    deadline = time.monotonic() + LONGEST_S
     while not (found := look()):
         assert time.monotonic() < deadline, f"timed out waiting for {what}"
         time.sleep(0.05)

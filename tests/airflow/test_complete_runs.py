@@ -26,7 +26,7 @@ from tests.airflow.conftest import Airflow
 pytestmark = pytest.mark.airflow
 
 _RUNS = Path(__file__).with_name("dag_runs.py")
-_TIMEOUT_S = 900
+_LONGEST_S = 900
 NOBODY_LISTENS = 1
 
 
@@ -63,7 +63,7 @@ class Place:
             cwd=self.airflow.home,
             capture_output=True,
             text=True,
-            timeout=_TIMEOUT_S,
+            timeout=_LONGEST_S,
             check=False,
         )
         assert done.returncode == 0, f"{arguments} failed:\n{done.stdout}\n{done.stderr}"

@@ -1,4 +1,4 @@
-"""Access to the demo's Airflow: only with its password, and only at its own address."""
+"""Who gets into the demo's Airflow: only who knows its password, and only at its own address."""
 
 import json
 import os
