@@ -88,7 +88,7 @@ def test_a_checkpoint_of_another_architecture_is_named(tmp_path: Path) -> None:
 def test_a_file_that_is_no_checkpoint_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "weights.npz"
     path.write_bytes(b"x")
-    assert "no checkpoint" in refused(replace(TINY, pretrained=str(path)))
+    assert "is not a checkpoint" in refused(replace(TINY, pretrained=str(path)))
 
 
 @pytest.mark.usefixtures("offline")

@@ -168,7 +168,7 @@ def test_a_killed_preparer_costs_one_image() -> None:
 
 
 def preparer_processes() -> set[int]:
-    return set(children_of(os.getpid(), "preparer_process"))
+    return set(children_of(os.getpid(), "preprocess_worker"))
 
 
 def test_pools_larger_than_the_memory_of_a_decoder_work() -> None:
