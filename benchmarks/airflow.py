@@ -1,10 +1,11 @@
-"""What orchestration costs: a mapped task, the way to the first useful work, the scheduler, reading the DAGs.
+"""What orchestration costs: a mapped task, the time to the first useful work, the scheduler, parsing the
+DAGs.
 
     python -m benchmarks.airflow                    a real Airflow on loopback, about four minutes
-    python -m benchmarks.airflow --mapped 1000      the scheduler with as many mapped tasks as a full dump has
+    python -m benchmarks.airflow --mapped 1000      the scheduler with the mapped tasks of a full crawl
 
-From these it works out what a full dump of 90,000 WAT files spends on Airflow beside parsing alone, the least
-work there is in a dump; downloading and scoring take many times as much.
+From these it derives what Airflow costs for a full crawl of 90,000 WAT files, compared with parsing alone,
+the cheapest stage; downloading and scoring take many times as much.
 """
 
 import argparse
@@ -34,12 +35,12 @@ from laion_etl.minicrawl.web import MiniWeb
 from tests.airflow.conftest import write_catalogue
 
 _ROOT = Path(__file__).parents[1]
-_DUMPS = 150
+_CRAWLS = 150
 _POLL_S = 0.5
 _START_S = 180.0
 _END_S = 3_600.0
 
-# A full dump, and what parsing a WAT file takes (benchmarks/RESULTS.md: 171 us a page, 40,000 pages a file).
+# A full crawl, and what parsing a WAT file takes (benchmarks/RESULTS.md: 171 us a page, 40,000 pages a file).
 _WAT_FILES = 90_000
 _PARSE_CPU_S = 171e-6 * 40_000
 _WORKERS = _GROUPS = 300
@@ -84,7 +85,7 @@ def _cpu_s(process: psutil.Process) -> float:
     """Of a process and of its children that have ended."""
     try:
         times = process.cpu_times()
-    except psutil.NoSuchProcess:  # ended meanwhile: its parent has it in its sum from now on
+    except psutil.NoSuchProcess:  # ended meanwhile: now included in the sum of its parent
         return 0.0
     return float(times.user + times.system + times.children_user + times.children_system)
 
@@ -155,13 +156,13 @@ def crawl_run(rig: Rig) -> dict[str, float]:
             if task.task_id == "partition.parse" and task.started
         ]
         if started:
-            return {"trigger to the first partition at work, s": min(started) - began}
+            return {"trigger to the first running partition, s": min(started) - began}
         time.sleep(_POLL_S)
-    raise SystemExit("no partition was begun")
+    raise SystemExit("no partition was started")
 
 
 def command_start_s() -> float:
-    """What starting `laion-etl` takes: the cost of running a stage as a process of its own, CPU seconds."""
+    """CPU seconds for starting `laion-etl`: the cost of running a stage in a separate process."""
     before = os.times()
     for _ in range(5):
         subprocess.run([sys.executable, "-m", "laion_etl", "--version"], check=True, capture_output=True)
@@ -170,9 +171,9 @@ def command_start_s() -> float:
 
 
 def reading_dags(folder: Path) -> dict[str, float]:
-    """Seconds in a fresh process for the DAG file of 150 dumps; medians of three."""
+    """Seconds in a fresh process for the DAG file of 150 crawls; medians of three."""
     first = date(2013, 1, 7)
-    days = [first + timedelta(weeks=4 * number) for number in range(_DUMPS)]
+    days = [first + timedelta(weeks=4 * number) for number in range(_CRAWLS)]
     weeks = [day.isocalendar() for day in days]
     catalogue = write_catalogue(
         folder / "catalogue.json", [f"CC-MAIN-{week.year}-{week.week:02d}" for week in weeks]
@@ -187,17 +188,17 @@ def reading_dags(folder: Path) -> dict[str, float]:
         )
         rows.append([float(word) for word in done.stdout.split()[-3:]])
     airflow, read, dags = (statistics.median(column) for column in zip(*rows, strict=True))
-    assert dags == _DUMPS, f"{dags} DAGs were made"
+    assert dags == _CRAWLS, f"{dags} DAGs were made"
     return {
         "importing Airflow's DAG processor, s": airflow,
-        "reading dags/crawl.py with 150 dumps, s": read,
+        "reading dags/crawl.py with 150 crawls, s": read,
     }
 
 
-def full_dump(task_cpu_s: float, start_cpu_s: float) -> Table:
-    """Orchestration of a full dump beside parsing it, by WAT files a partition."""
+def full_crawl(task_cpu_s: float, start_cpu_s: float) -> Table:
+    """Cost of orchestrating a full crawl compared with parsing it, by WAT files per partition."""
     table = Table("WAT files a partition", "tasks", "Airflow, CPU h", "parsing, CPU h", "share",
-                  title=f"A dump of {_WAT_FILES:,} WAT files")  # fmt: skip
+                  title=f"A crawl of {_WAT_FILES:,} WAT files")  # fmt: skip
     work = _WAT_FILES * _PARSE_CPU_S / 3600
     for size in (10, 25, 100, 250):
         tasks = 2 * -(-_WAT_FILES // size) + _WORKERS + _GROUPS + _OTHER_TASKS
@@ -232,13 +233,13 @@ def main() -> None:
 
     with tempfile.TemporaryDirectory(prefix="laion-airflow-", dir="/tmp") as temporary:
         folder = Path(temporary)
-        folder.chmod(0o755)  # as root, Postgres runs as a user of its own
+        folder.chmod(0o755)  # as root, Postgres runs as another user
         found(reading_dags(folder))
         found({"starting laion-etl, CPU s": command_start_s()})
         with rig(folder) as running:
             found(mapped_tasks(running, chosen.mapped))
-            found(crawl_run(running))  # last: what it begins ends with Airflow
-    console.print(full_dump(figures["all of Airflow, CPU s a task"], figures["starting laion-etl, CPU s"]))
+            found(crawl_run(running))  # last: its run is aborted with Airflow
+    console.print(full_crawl(figures["all of Airflow, CPU s a task"], figures["starting laion-etl, CPU s"]))
 
 
 if __name__ == "__main__":

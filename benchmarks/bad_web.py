@@ -1,4 +1,4 @@
-"""Servers that waste a downloader's time: slow ones, endless ones, and ports that take no connection."""
+"""Servers that waste a downloader's time: slow ones, endless ones, and ports that accept no connection."""
 
 import asyncio
 import socket
@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 _HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: image/jpeg\r\n"
-_LONGEST_S = 60.0  # after which even these hang up: img2dataset has no limit and would never end
+_MAX_CONNECTION_S = 60.0  # even these hang up after that: img2dataset has no limit and would never end
 _SLOW_PART, _SLOW_EVERY_S = 16, 0.4
 
 
@@ -32,7 +32,7 @@ def bad_web() -> Iterator[BadWeb]:
         for sock in waiting:
             sock.setblocking(False)
             sock.connect_ex(("127.0.0.1", hole.getsockname()[1]))
-        closed.bind(("0.0.0.0", 0))  # noqa: S104 - bound, but nobody listens
+        closed.bind(("0.0.0.0", 0))  # noqa: S104 - bound, but not listening
         ports: list[int] = []
         ready = threading.Event()
         threading.Thread(target=lambda: asyncio.run(_serve(ports, ready)), daemon=True).start()
@@ -68,7 +68,7 @@ def _handler(answer):
 
 async def _slow(writer: asyncio.StreamWriter) -> None:
     writer.write(_HEAD + b"Content-Length: 100000\r\n\r\n\xff\xd8\xff\xe0")
-    end = time.monotonic() + _LONGEST_S
+    end = time.monotonic() + _MAX_CONNECTION_S
     while time.monotonic() < end:
         writer.write(bytes(_SLOW_PART))
         await writer.drain()
@@ -77,7 +77,7 @@ async def _slow(writer: asyncio.StreamWriter) -> None:
 
 async def _endless(writer: asyncio.StreamWriter) -> None:
     writer.write(_HEAD + b"\r\n\xff\xd8\xff\xe0")
-    end = time.monotonic() + _LONGEST_S
+    end = time.monotonic() + _MAX_CONNECTION_S
     while time.monotonic() < end:
         writer.write(bytes(4_096))
         await writer.drain()

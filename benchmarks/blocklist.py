@@ -2,7 +2,7 @@
 
     python -m benchmarks.blocklist [--entries N] [--patterns N]
 
-Random entries are compiled as they are generated, so their text is nowhere stored; each list is then opened
+Random entries are compiled as they are generated, so their text is not stored; each list is then opened
 by a new process, which looks up links that are listed and links that are not. The temporary folder (TMPDIR)
 needs room for 16 bytes per entry.
 """
@@ -121,7 +121,7 @@ def _status_mib(name: str) -> float:
 
 
 def compile_list(kind: ListKind, count: int, path: Path) -> dict[str, float]:
-    """In a process of its own."""
+    """Runs in a separate process."""
     warm_up(kind, path)
     source = Generated(kind, count)
     before = memory_mib()[0]
@@ -146,7 +146,7 @@ def warm_up(kind: ListKind, path: Path) -> None:
 
 
 def look_up(kind: ListKind, count: int, path: Path) -> dict[str, float]:
-    """In a process of its own, as a worker of the parse stage would."""
+    """Runs in a separate process, as a worker of the parse stage would."""
     listed, others = (_links(kind, first, count) for first in (0, count))
     answer(kind, Blocklists(**{str(kind): [np.zeros(1, np.uint64)]}), others[:10])  # compiles the kernels
     before = memory_mib()
@@ -191,7 +191,7 @@ def answer(kind: ListKind, lists: Blocklists, links: "pa.StringArray | np.ndarra
 
 
 def patterns_per_s(count: int) -> float:
-    """URLs per second against so many patterns."""
+    """URLs per second against `count` patterns."""
     words = [f"{number:x}" for number in random.Random(1).sample(range(10**6, 10**9), count)]
     patterns = UrlPatterns([f"^https?://[^/]*{word}[0-9]*/" for word in words])
     urls = _links(ListKind.URLS, 0, 10**6)[:_BATCH]

@@ -1,13 +1,13 @@
-"""Postgres beside its own limit and beside the plain way: load, duplicates, growth, and the batch queue.
+"""Postgres compared with its own limit and with the plain way: load, duplicates, growth, and the batch queue.
 
     python -m benchmarks.database [--millions 21] [--curve docs/images/load-curve.svg]
 
-Everything runs on one embedded server, on pairs made up by `pairs_file` (a million a partition). Per
+Everything runs on one embedded server, on synthetic pairs from `pairs_file` (a million a partition). Per
 million pairs: (a) raw COPY of whole pairs into an unlogged table without index, the limit; (b) the plain
 way: COPY into a staging table, then INSERT .. ON CONFLICT DO NOTHING into a hash-partitioned table that
 holds everything; (c) ours into an empty table; (d) ours into a table that grows, each load followed by one
-into an empty table beside it, as a server gets slower and faster for reasons of its own; (e) ours when all
-is known already. Then 64 workers claim and complete batches. Figures go to RESULTS.md by hand.
+into an empty table next to it, because the speed of a server drifts; (e) ours when all pairs are
+known already. Then 64 workers claim and complete batches. Figures go to RESULTS.md by hand.
 """
 
 import argparse
@@ -186,18 +186,18 @@ class Point:
     bytes_per_pair: float
 
 
-def loads(settings: Settings, beside: Settings, store: Store, rows: int, millions: int) -> list[Point]:
+def loads(settings: Settings, empty: Settings, store: Store, rows: int, millions: int) -> list[Point]:
     """Prints (a) to (e); returns (d)."""
     text = pairs_file(store, 0, rows)
     data = copy_rows(store, 0)
     curve = []
-    with open_database(settings) as database, open_database(beside) as other:
+    with open_database(settings) as database, open_database(empty) as other:
         load_seconds(0, settings, store, database)  # compiles
         limit, plain, empty = [], [], []
         for _ in range(3):
             limit.append(raw_copy(other.connection, data))
             plain.append(plain_way(other.connection, data))
-            empty.append(empty_seconds(0, beside, store, other))
+            empty.append(empty_seconds(0, empty, store, other))
         other.connection.execute("drop table raw")
         a, b, c = (statistics.median(values) for values in (limit, plain, empty))
         print(f"text per pair: {text:.0f} bytes; {rows:,} pairs a load", flush=True)
@@ -210,7 +210,7 @@ def loads(settings: Settings, beside: Settings, store: Store, rows: int, million
             pairs_file(store, number, rows)
             before = number * rows
             seconds = load_seconds(number, settings, store, database)
-            empty_now = empty_seconds(number, beside, store, other)
+            empty_now = empty_seconds(number, empty, store, other)
             size = disk_bytes(database.connection) / (before + rows)
             curve.append(Point(before, seconds, empty_now, size))
             print(
@@ -232,20 +232,20 @@ def loads(settings: Settings, beside: Settings, store: Store, rows: int, million
 
 
 def empty_seconds(partition: int, settings: Settings, store: Store, database: Database) -> float:
-    """A load into an empty table, without the checkpoint that would be to its advantage."""
+    """A load into an empty table, without a checkpoint that would favour it."""
     database.connection.execute("truncate pair, page, batch, partition, crawl cascade")
     return load_seconds(partition, settings, store, database)
 
 
 def curve_svg(curve: list[Point], rows: int) -> str:
-    """Pairs a second over million rows in the table, beside the same load into an empty table."""
+    """Pairs a second over million rows in the table, compared with the same load into an empty table."""
     width, height, left, bottom = 720, 300, 60, 40
-    most = max(rows / min(p.seconds, p.empty_seconds) for p in curve)
+    fastest = max(rows / min(p.seconds, p.empty_seconds) for p in curve)
     last = max(p.before for p in curve)
 
     def at(before: float, rate: float) -> str:
         x = left + (width - left - 10) * before / last
-        return f"{x:.1f},{(height - bottom) * (1 - rate / most / 1.1):.1f}"
+        return f"{x:.1f},{(height - bottom) * (1 - rate / fastest / 1.1):.1f}"
 
     lines = [
         (name, color, [at(p.before, rows / getattr(p, field)) for p in curve])
@@ -258,7 +258,7 @@ def curve_svg(curve: list[Point], rows: int) -> str:
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" font-family="sans-serif" '
         'font-size="12"><rect width="100%" height="100%" fill="white"/>'
     ]
-    for rate in range(0, int(most * 1.1), 100_000):
+    for rate in range(0, int(fastest * 1.1), 100_000):
         _, y = at(0, rate).split(",")
         parts.append(f'<line x1="{left}" x2="{width - 10}" y1="{y}" y2="{y}" stroke="#ddd"/>')
         parts.append(f'<text x="{left - 6}" y="{y}" text-anchor="end" dy="4">{rate // 1000:,} k/s</text>')
@@ -291,7 +291,7 @@ def known_already(number: int, settings: Settings, store: Store, database: Datab
 
 
 def queue(settings: Settings, store: Store, workers: int, batches: int) -> None:
-    """Workers as threads with a connection each: claims and completions per second, and who got what."""
+    """Worker threads with a connection each: claims and completions per second, and double claims."""
     pairs_file(store, 0, batches)
     with open_database(settings) as database:
         clear(database.connection)
@@ -328,7 +328,7 @@ def queue(settings: Settings, store: Store, workers: int, batches: int) -> None:
 
 
 def make_batches(connection: psycopg.Connection) -> None:
-    """A batch for each pair: files are not what is measured."""
+    """A batch for each pair: files are not measured."""
     connection.execute(
         "insert into batch (batch, crawl_no, pairs, file) "
         "select row_number() over () - 1, crawl_no, 1, '{}' from pair join partition using (partition_no)"
@@ -347,11 +347,11 @@ def main() -> None:
         settings = Settings(core=CoreSettings(data_dir=folder))
         store = LocalStore(Path(folder) / "store")
         with running_server(Path(folder)):
-            pass  # its settings take effect with the next start
+            pass  # its settings take effect at the next start
         with running_server(Path(folder)) as server:
             if arguments.only != "queue":
-                beside = Settings(core=CoreSettings(data_dir=folder, database_url=server.url("beside")))
-                curve = loads(settings, beside, store, arguments.rows, arguments.millions)
+                empty = Settings(core=CoreSettings(data_dir=folder, database_url=server.url("beside")))
+                curve = loads(settings, empty, store, arguments.rows, arguments.millions)
                 if arguments.curve:
                     arguments.curve.write_text(curve_svg(curve, arguments.rows))
             if arguments.only != "loads":

@@ -1,11 +1,11 @@
-"""Downloading beside img2dataset: same links, same nginx on loopback, one run.
+"""Downloading compared with img2dataset: same links, same nginx on loopback, one run.
 
     make peers && python -m benchmarks.download [--links N] [--rounds N]
 
 Needs nginx (Debian's package). Prints tables for benchmarks/RESULTS.md: links and samples a second, CPU
-seconds for 1,000 samples over whole processes with their start, and the most memory that all processes of a
-way had together (proportional set size, looked at five times a second). Then the limits: what decoding alone
-costs, and what requests alone cost; and the memory of our worker over ten batches.
+seconds for 1,000 samples over whole processes with their start, and the peak memory of all processes of
+a way together (proportional set size, sampled five times a second). Then the limits: the cost of decoding
+alone and of requests alone; and the memory of our worker over ten batches.
 """
 
 import argparse
@@ -55,7 +55,7 @@ class Result:
     wall_s: float
     cpu_s: float
     peak_mb: float
-    said: dict[str, object]
+    figures: dict[str, object]
 
 
 def run(command: list[str], links: int, environment: dict[str, str] | None = None) -> Result:
@@ -68,19 +68,19 @@ def run(command: list[str], links: int, environment: dict[str, str] | None = Non
         env={**os.environ, **(environment or {})},
     )
     assert process.stdout is not None
-    most = [0.0]
-    threading.Thread(target=_watch_memory, args=(process.pid, most), daemon=True).start()
+    peak = [0.0]
+    threading.Thread(target=_watch_memory, args=(process.pid, peak), daemon=True).start()
     output = process.stdout.read()
     _, status, usage = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
     wall_s = time.perf_counter() - began
     if process.returncode:
         raise SystemExit(f"{' '.join(command[:4])} ended with {process.returncode}")
-    said = json.loads(output.strip().splitlines()[-1])
-    return Result(links, said["kept"], wall_s, usage.ru_utime + usage.ru_stime, most[0], said)
+    figures = json.loads(output.strip().splitlines()[-1])
+    return Result(links, figures["kept"], wall_s, usage.ru_utime + usage.ru_stime, peak[0], figures)
 
 
-def _watch_memory(pid: int, most: list[float]) -> None:
+def _watch_memory(pid: int, peak: list[float]) -> None:
     """Memory of a process and its children in MB, until it ends."""
     try:
         while True:
@@ -89,7 +89,7 @@ def _watch_memory(pid: int, most: list[float]) -> None:
             for one in [root, *root.children(recursive=True)]:
                 with suppress(psutil.Error):
                     together += one.memory_full_info().pss
-            most[0] = max(most[0], together / 1e6)
+            peak[0] = max(peak[0], together / 1e6)
             time.sleep(0.2)
     except psutil.Error:
         return
@@ -191,15 +191,15 @@ def main() -> None:
                 options.links,
             )
     console = Console(width=120)
-    size = sum(result.said["network"]["bytes"] for result in results["resize 256: ours"])  # type: ignore[index]
+    size = sum(result.figures["network"]["bytes"] for result in results["resize 256: ours"])  # type: ignore[index]
     kept = sum(result.kept for result in results["resize 256: ours"])
     console.print(f"images of {size / kept / 1000:.0f} kB on average, median of {options.rounds}")
     console.print(_table(results))
-    console.print(f"a request and its body, bare client: {requests.said['cpu_ms']} ms of processor time")
-    console.print(f"decode to 256, encode, sha256, md5: {decoding.said['cpu_ms']} ms of processor time")
+    console.print(f"a request and its body, bare client: {requests.figures['cpu_ms']} ms of processor time")
+    console.print(f"decode to 256, encode, sha256, md5: {decoding.figures['cpu_ms']} ms of processor time")
     console.print(f"a batch of 10,000 links: {many.peak_mb:.0f} MB, all processes together")
-    console.print(f"the worker alone after each of ten batches: {ten.said['worker_mb']} MB")
-    console.print(json.dumps(results["bad web: ours"][0].said), soft_wrap=True)
+    console.print(f"the worker alone after each of ten batches: {ten.figures['worker_mb']} MB")
+    console.print(json.dumps(results["bad web: ours"][0].figures), soft_wrap=True)
 
 
 def _table(results: dict[str, list[Result]]) -> Table:

@@ -1,4 +1,4 @@
-"""What downloading cannot go below; benchmarks.download runs it as processes of their own.
+"""Lower limits of the cost of downloading; benchmarks.download runs it in separate processes.
 
     python -m benchmarks.download_limits URLS          requests on kept connections, bodies thrown away
     python -m benchmarks.download_limits PHOTO...      one decoder's work on files that are in memory

@@ -1,8 +1,8 @@
-"""Links through our download stage; benchmarks.download runs it as a process of its own.
+"""Links through our download stage; benchmarks.download runs it in a separate process.
 
     python -m benchmarks.download_ours URLS SETTINGS_AS_JSON [BATCHES]
 
-The same links make every batch. Prints one JSON object about the last one.
+Every batch has the same links. Prints one JSON object about the last one.
 """
 
 import json
@@ -53,8 +53,8 @@ def main() -> None:
         for batch in range(batches):
             stats = download_batch("C", batch, Settings(download=DownloadSettings(**changes)), store)
             worker_mb.append(round(psutil.Process().memory_info().rss / 1e6))
-    said = {"kept": stats.kept, "dropped": stats.dropped, **stats.details, "worker_mb": worker_mb}
-    print(json.dumps(said))
+    figures = {"kept": stats.kept, "dropped": stats.dropped, **stats.details, "worker_mb": worker_mb}
+    print(json.dumps(figures))
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
     python benchmarks/download_peer.py URLS MODE      resize, check (no re-encoding) or raw (not decoded)
 
-Prints one JSON object last. Needs what is in benchmarks/peers.txt, and nothing of ours.
+Prints one JSON object last. Needs the packages of benchmarks/peers.txt, and no code of this project.
 """
 
 import json

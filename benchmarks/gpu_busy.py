@@ -1,4 +1,4 @@
-"""How busy a GPU is: what NVIDIA's own tool says, five times a second, beside whatever runs."""
+"""GPU utilisation: read from NVIDIA's own tool five times a second while a benchmark runs."""
 
 import shutil
 import subprocess
@@ -11,7 +11,7 @@ _EVERY_MS = 200
 
 
 class Busy:
-    """Shares of time in which the GPU had work, with the time they were read at."""
+    """Utilisation samples, each with the time of its reading."""
 
     def __init__(self) -> None:
         self._read: list[tuple[float, float]] = []
@@ -21,14 +21,14 @@ class Busy:
             self._read.append((time.time(), float(line) / 100))
 
     def mean(self, begin: float, end: float) -> float | None:
-        """Of a span of time (Unix seconds); None when nothing was read in it."""
+        """Mean over a span of time (Unix seconds); None without samples in it."""
         found = [share for at, share in self._read if begin <= at <= end]
         return sum(found) / len(found) if found else None
 
 
 @contextmanager
 def watched(device: str) -> Iterator[Busy]:
-    """Watches a GPU in this block; a CPU, or a machine without the tool, gives nothing to read."""
+    """Watches a GPU in this block; on a CPU, or without the tool, there are no samples."""
     busy = Busy()
     tool = shutil.which("nvidia-smi")
     if tool is None or not device.startswith("cuda"):

@@ -1,10 +1,10 @@
-"""HTTP clients over trio beside each other: processor time for one image from nginx on loopback.
+"""HTTP clients over trio compared: processor time for one image from nginx on loopback.
 
     python -m benchmarks.http_client [--requests N]
 
 asks as the downloader first used it (http_peer.py, in the environment of `make peers`, without which it is
 left out), h11 on bare sockets, and our reader with connections kept and with a new one for each request.
-Nothing is checked, resolved or decoded: this is what a request costs before anything else.
+Nothing is checked, resolved or decoded: this is the cost of the bare request.
 """
 
 import argparse

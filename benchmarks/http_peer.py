@@ -3,7 +3,7 @@
     python benchmarks/http_peer.py PORT REQUESTS
 
 Its request, its reader, a session that keeps connections. Prints one JSON object: milliseconds of processor
-time a request. Needs what is in benchmarks/peers.txt, and nothing of ours.
+time a request. Needs the packages of benchmarks/peers.txt, and no code of this project.
 """
 
 import json
@@ -14,7 +14,7 @@ from collections.abc import Iterator
 import asks
 import trio
 
-# asks 3.0 needs anyio 3, which needs names that trio has removed: as they are they do not work together.
+# asks 3.0 needs anyio 3, which needs names that trio has removed: unpatched, they do not work together.
 trio.MultiError = BaseExceptionGroup  # type: ignore[attr-defined]
 trio.NonBaseMultiError = ExceptionGroup  # type: ignore[attr-defined]
 

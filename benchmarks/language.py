@@ -28,8 +28,8 @@ from laion_etl.settings import ParseSettings
 
 SENTENCES = Path(__file__).parents[2] / "shared" / "data" / "lang" / "sentences.tsv"
 
-# Codes for one language count as the same, also in the labels: the old and new names of Hebrew, Filipino and
-# Tagalog, and the Norwegians, which CLD3 has as one. Bosnian, Croatian and Serbian stay three.
+# Codes for one language count as equal, also in the labels: the old and new codes of Hebrew, Filipino and
+# Tagalog, and the two Norwegian codes, which CLD3 merges. Bosnian, Croatian and Serbian stay three.
 SAME = {"iw": "he", "fil": "tl", "no": "nb", "nn": "nb"}
 
 _BANDS = (20, 40, 80)
@@ -107,7 +107,7 @@ def _strings(node: Any) -> Iterator[str]:
 
 
 def first_words(text: str, chars: int) -> str:
-    """At most that many characters from the start, whole words where there are any."""
+    """At most that many characters from the start, cut between words if possible."""
     if len(text) <= chars:
         return text
     words = text[: chars + 1].rpartition(" ")[0]
@@ -136,8 +136,8 @@ def by_length(texts: Sequence[Labelled]) -> dict[str, list[Labelled]]:
     return {name: band for name, band in bands.items() if band} | {"all": list(texts)}
 
 
-def worst_languages(detector: Detector, texts: Sequence[Labelled], most: int = 12) -> str:
-    """The languages with the fewest right answers: percent right and what the others were taken for."""
+def worst_languages(detector: Detector, texts: Sequence[Labelled], limit: int = 12) -> str:
+    """The languages with the fewest right answers: percent right, and the wrong answers."""
     counts: Counter[str] = Counter(item.language for item in texts)
     taken: dict[str, Counter[str]] = {language: Counter() for language in counts}
     found = detector.detect([item.text for item in texts]).codes
@@ -147,7 +147,7 @@ def worst_languages(detector: Detector, texts: Sequence[Labelled], most: int = 1
     right = {language: 100 - 100 * taken[language].total() / counts[language] for language in counts}
     return ", ".join(
         f"{language} {right[language]:.0f} ({' '.join(dict(taken[language].most_common(2)))})"
-        for language in sorted(counts, key=right.__getitem__)[:most]
+        for language in sorted(counts, key=right.__getitem__)[:limit]
     )
 
 
@@ -172,7 +172,7 @@ def texts_per_cpu_s(detector: Detector, texts: Sequence[str]) -> float:
 
 
 def added_megabytes(name: str, path: Path) -> float:
-    """What a process with numpy grows by when it makes the detector and judges the sentences."""
+    """Memory growth of a process with numpy that creates the detector and runs it on the sentences."""
     command = [sys.executable, "-c", _MEMORY, name, str(path)]
     return int(subprocess.run(command, check=True, capture_output=True, text=True).stdout) / 1e6
 
@@ -187,7 +187,7 @@ def accuracy_table(title: str, detectors: dict[str, Detector], sets: dict[str, l
 
 
 def english_table(detectors: dict[str, Detector], sets: dict[str, list[Labelled]]) -> Table:
-    """English apart: a set of its own in the dataset, and the hardest language to tell in a few words."""
+    """English separately: it is its own subset, and the hardest language to detect in a few words."""
     table = Table("texts", "of them English", "detector", "found %", "none %", "English where it says so %")
     table.title = "English"
     for name, texts in sets.items():
@@ -195,8 +195,12 @@ def english_table(detectors: dict[str, Detector], sets: dict[str, list[Labelled]
         for detector_name, detector in detectors.items():
             codes = detector.detect([item.text for item in texts]).codes
             own = [code for code, english in zip(codes, labels, strict=True) if english]
-            said = [english for code, english in zip(codes, labels, strict=True) if code == "en"]
-            shares = (own.count("en") / len(own), own.count("") / len(own), sum(said) / max(1, len(said)))
+            decided = [english for code, english in zip(codes, labels, strict=True) if code == "en"]
+            shares = (
+                own.count("en") / len(own),
+                own.count("") / len(own),
+                sum(decided) / max(1, len(decided)),
+            )
             table.add_row(name, str(len(own)), detector_name, *(f"{100 * share:.1f}" for share in shares))
     return table
 

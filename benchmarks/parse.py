@@ -2,9 +2,9 @@
 
     python -m benchmarks.parse [--pages N] [--scale N] [--peers PYTHON]
 
-Every way runs in a process of its own on the same generated file; CPU seconds are those of the best of three
-runs. The peers run in the environment that `make peers` makes; without it they are left out, which is said.
-`--scale` also parses a file that many times as long: cost per page and memory should stay as they are.
+Every way runs in a separate process on the same generated file; CPU seconds are those of the best of three
+runs. The peers run in the environment that `make peers` makes; without it they are left out, and a line says
+so. `--scale` also parses a file that many times as long: cost per page and memory should stay as they are.
 """
 
 import argparse
@@ -97,11 +97,11 @@ _OWN: dict[str, Callable[[Path], int]] = {
 
 
 def _measure(name: str, path: Path, runs: int) -> None:
-    """In a process of its own: prints the figures of one of our ways."""
+    """Runs in a separate process: prints the figures of one of our ways."""
     with tempfile.TemporaryDirectory() as folder:
         small = Path(folder) / "small.warc.wat.gz"
         write_wat(small, 20)
-        _OWN[name](small)  # compiled code is loaded once per process; its cost is no part of the rate
+        _OWN[name](small)  # compiled code is loaded once per process; the rate excludes that cost
     loaded = time.process_time()
     times = []
     for _ in range(runs):

@@ -2,8 +2,8 @@
 
     python benchmarks/parse_peers.py WHAT FILE
 
-Prints one JSON object: CPU seconds of the best run, what was counted, and the peak memory. Needs what is in
-benchmarks/peers.txt, and nothing of ours.
+Prints one JSON object: CPU seconds of the best run, the count, and the peak memory. Needs the
+packages of benchmarks/peers.txt, and no code of this project.
 """
 
 import hashlib
@@ -30,7 +30,7 @@ def gunzip(path: Path) -> int:
 
 
 def links(path: Path) -> int:
-    """FastWARC and simdjson: image links with a text, as they stand there."""
+    """FastWARC and simdjson: image links with a text, unresolved."""
     found = []
     with path.open("rb") as file:
         for record in ArchiveIterator(file, record_types=WarcRecordType.metadata, parse_http=False):

@@ -1,4 +1,4 @@
-"""Pictures with the spectrum of photographs: coloured noise that falls with frequency, as JPEG."""
+"""Images with the spectrum of photographs: coloured noise that falls with frequency, as JPEG."""
 
 import io
 from pathlib import Path

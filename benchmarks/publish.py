@@ -1,9 +1,9 @@
-"""Publishing synthetic scored rows: rows a second, peak memory, and the linear cost to 100 million on paper.
+"""Publishing synthetic scored rows: rows a second, peak memory, and the extrapolated cost of 100 million.
 
     python -m benchmarks.publish --rows 10000000
 
 Rows are drawn as numbers and short texts, a batch of 10,000 at a time, and written as the score stage writes
-them, without pictures. Then publish and verify, each in a process of its own whose peak memory is taken.
+them, without images. Then publish and verify, each in a separate process whose peak memory is measured.
 """
 
 import argparse
@@ -40,7 +40,7 @@ _WORDS = np.asarray(["red", "cat", "house", "Haus", "sea", "old", "photo", "of",
 
 
 def write_scored(rows: int, store: LocalStore) -> None:
-    """Scored batches with as many kept rows, and a tenth more that were rejected."""
+    """Scored batches with `rows` kept rows, and a tenth more rejected ones."""
     batches = -(-rows // ROWS_PER_BATCH)
     left = rows
     for batch in range(batches):
@@ -50,7 +50,7 @@ def write_scored(rows: int, store: LocalStore) -> None:
         name = scored_stem(CRAWL, batch)
         for tar in (f"{name}.tar", f"{shard_stem(CRAWL, batch)}.tar"):
             with store.create(tar) as file:
-                finish(file)  # the report finds no pictures
+                finish(file)  # the report finds no images
         with store.create(f"{name}.parquet") as file:
             pq.write_table(table, file, compression="zstd")
         dropped = {"low_similarity": table.num_rows - kept}
@@ -103,7 +103,7 @@ def drawn(batch: int, kept: int) -> pa.Table:
 
 
 def measure(step: str, folder: Path) -> dict[str, float]:
-    """Runs a step in a process of its own: wall and CPU seconds, peak MiB, rows."""
+    """Runs a step in a separate process: wall and CPU seconds, peak MiB, rows."""
     command = [sys.executable, "-m", "benchmarks.publish", "--step", step, "--folder", str(folder)]
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
     found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])

@@ -1,14 +1,14 @@
-"""Scoring beside clip-retrieval's `clip inference`, the bare forward pass and decoding alone: same shards,
-same random weights, one run.
+"""Scoring compared with clip-retrieval's `clip inference`, the bare forward pass and decoding alone, with the
+same shards and random weights in one run.
 
     make peers && python -m benchmarks.score
 
 On a machine with a GPU it runs there, in bfloat16: ViT-B/32 and ViT-L/14, a sweep over batch sizes, and how
 busy the GPU was. Without one it runs ViT-B/32 on the cores.
 
-Rates leave out loading the model and starting processes: ours and clip-retrieval run with a quarter of the
-shards and with all of them, and what the others take longer counts; the rest is measured within one process.
-All ways take turns in several rounds, and ratios are those of a round: a clock that drifts moves both sides.
+Rates exclude loading the model and starting processes: ours and clip-retrieval run on a quarter of the shards
+and on all of them, and the difference counts; the other ways are measured within one process. All ways take
+turns in several rounds, and ratios are computed per round: a drifting clock speed affects both sides.
 """
 
 import argparse
@@ -79,7 +79,7 @@ def _scaled(data: bytes) -> StoredImage:
 
 
 def _row(batch: int, index: int, text: str) -> dict[str, object]:
-    url = f"https://pictures.example/{batch}/{index}.jpg"
+    url = f"https://images.example/{batch}/{index}.jpg"
     return {
         "key": sample_key(batch, index),
         "pair_id": pair_id(url, text),
@@ -87,7 +87,7 @@ def _row(batch: int, index: int, text: str) -> dict[str, object]:
         "caption": text,
         "language": "en",
         "license": "?",
-        "page_url": "https://pictures.example/",
+        "page_url": "https://images.example/",
         "status": "success",
         "width": 256,
         "height": 256,
@@ -105,15 +105,15 @@ def seconds(command: list[str]) -> tuple[float, dict[str, Any]]:
 def rate(command: list[str], few: int, all_: int, per_shard: int) -> tuple[float, dict[str, Any]]:
     """Samples a second beyond the first `few` shards."""
     short, _ = seconds([*command, str(few)])
-    whole, said = seconds([*command, str(all_)])
-    if said["samples"] != all_ * per_shard:
-        raise SystemExit(f"{command[2]} scored {said['samples']} of {all_ * per_shard} samples")
-    return (all_ - few) * per_shard / (whole - short), said
+    whole, figures = seconds([*command, str(all_)])
+    if figures["samples"] != all_ * per_shard:
+        raise SystemExit(f"{command[2]} scored {figures['samples']} of {all_ * per_shard} samples")
+    return (all_ - few) * per_shard / (whole - short), figures
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One line of the table; shares are None where nothing can be said."""
+    """One line of the table; shares are None where they are unknown."""
 
     way: str
     rate: float
@@ -135,8 +135,8 @@ class Bench:
     def arguments(self, batch: int) -> list[str]:
         return [str(self.folder), self.model, str(self.weights), self.device, str(batch)]
 
-    def told(self, way: str, batch: int) -> dict[str, Any]:
-        """What a way says of all shards."""
+    def figures_of(self, way: str, batch: int) -> dict[str, Any]:
+        """The figures of a way over all shards."""
         command = [sys.executable, "-m", "benchmarks.score_ways", way, *self.arguments(batch)]
         return seconds([*command, str(self.shards)])[1]
 
@@ -145,9 +145,9 @@ class Bench:
         ours = [sys.executable, "-m", "benchmarks.score_ways", "ours", *self.arguments(batch)]
         few = self.shards // 4
         with watched(self.device) as busy:
-            found, said = rate(ours, few, self.shards, self.per_shard)
-        share = busy.mean(said["begin"], said["end"])
-        memory = f"{said['peak_mb_after_first_shard']:,} to {said['peak_mb_after_last_shard']:,} MB"
+            found, figures = rate(ours, few, self.shards, self.per_shard)
+        share = busy.mean(figures["begin"], figures["end"])
+        memory = f"{figures['peak_mb_after_first_shard']:,} to {figures['peak_mb_after_last_shard']:,} MB"
         rows = [Row(_OURS, found, share, memory)]
         if _PEER.exists():
             peer = [str(_PEER), "benchmarks/score_peer.py", *self.arguments(batch)]
@@ -156,9 +156,9 @@ class Bench:
                 found, _ = rate(peer, few, self.shards, self.per_shard)
             rows.append(Row(_THEIRS, found, busy.mean(began, time.time())))
         for way in ("forward", "trimmed", "host", "decode"):
-            said = self.told(way, batch)
-            note = f"{said['own_cpu_us']:,.0f} us of its own process" if "own_cpu_us" in said else ""
-            rows.append(Row(_NAMES[way], said["samples_per_s"], note=note))
+            figures = self.figures_of(way, batch)
+            note = f"{figures['own_cpu_us']:,.0f} us of its own process" if "own_cpu_us" in figures else ""
+            rows.append(Row(_NAMES[way], figures["samples_per_s"], note=note))
         return rows
 
 
@@ -172,14 +172,14 @@ _NAMES = {
 
 
 def ratios(rounds: list[list[Row]], way: str, other: str) -> list[float]:
-    """How many times the rate of another way one has, by round; nothing where one of them was not run."""
+    """Ratio of the rates of two ways, by round; empty if one of them did not run."""
     rates = [{row.way: row.rate for row in rows} for rows in rounds]
     return [found[way] / found[other] for found in rates if {way, other} <= found.keys()]
 
 
 def shown(bench: Bench, batch: int, rounds: list[list[Row]]) -> Table:
     cores = usable_cores()
-    beside = ", ".join(f"{ratio:.2f}" for ratio in ratios(rounds, _OURS, _THEIRS)) or "not run"
+    by_round = ", ".join(f"{ratio:.2f}" for ratio in ratios(rounds, _OURS, _THEIRS)) or "not run"
     table = Table(
         f"{bench.model}, batch {batch}",
         "samples/s",
@@ -188,7 +188,7 @@ def shown(bench: Bench, batch: int, rounds: list[list[Row]]) -> Table:
         "a core",
         "",
         min_width=100,
-        caption=f"medians of {len(rounds)} rounds; ours beside clip-retrieval, by round: {beside}",
+        caption=f"medians of {len(rounds)} rounds; ours against clip-retrieval, by round: {by_round}",
     )
     for same in zip(*rounds, strict=True):
         rate, row = median(one.rate for one in same), same[-1]

@@ -2,7 +2,7 @@
 
     python benchmarks/score_peer.py FOLDER MODEL WEIGHTS DEVICE BATCH SHARDS
 
-Prints one JSON object last. Needs nothing of ours.
+Prints one JSON object last. Needs no code of this project.
 """
 
 import json
@@ -20,7 +20,7 @@ def main() -> None:
     folder, model, weights, device, batch, shards = sys.argv[1:]
     if (
         device == "cpu"
-    ):  # torchvision of PyPI is built for CUDA: beside a CPU build of torch two schemas are missing
+    ):  # torchvision of PyPI is built for CUDA: with a CPU build of torch two schemas are missing
         library = torch.library.Library("torchvision", "DEF")
         for operator in ("nms", "qnms"):
             library.define(f"{operator}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")

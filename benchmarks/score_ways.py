@@ -1,9 +1,9 @@
-"""One way of scoring; benchmarks.score runs each as a process of its own.
+"""One way of scoring; benchmarks.score runs each in a separate process.
 
     python -m benchmarks.score_ways WAY FOLDER MODEL WEIGHTS DEVICE BATCH SHARDS
 
-WAY: ours (the score stage), host (the stage with a model that costs nothing: what a device could be fed),
-forward (open_clip on tensors that are there), trimmed (the same with texts cut to their length), decode
+WAY: ours (the score stage), host (the stage with a model that costs nothing: the limit of the host),
+forward (open_clip on ready tensors), trimmed (the same with texts cut to their length), decode
 (pixels and tokens of all samples). Prints one JSON object last.
 """
 
@@ -22,8 +22,8 @@ import torch
 
 from laion_etl.core.host_resources import usable_cores
 from laion_etl.io.storage import LocalStore
-from laion_etl.score.device_transfer import FromDevice, Later
-from laion_etl.score.encode import begin_chunk
+from laion_etl.score.device_transfer import DeviceFuture, FromDevice
+from laion_etl.score.encode import begin_batch
 from laion_etl.score.model import ClipModel, load_model
 from laion_etl.score.pixels import Pixels
 from laion_etl.score.preprocess_pool import Preparers
@@ -33,9 +33,9 @@ from laion_etl.score.shared_tables import Plans, Tokens
 from laion_etl.score.stage import Tools, score_shards
 from laion_etl.settings import ClipSettings, SafetySettings, Settings
 
-_MOST_SAMPLES_OF_FORWARD = {"cpu": 192}
+_MAX_FORWARD_SAMPLES = {"cpu": 192}
 _OWN = Tools()
-_AHEAD = 4  # chunks that are being prepared at once
+_AHEAD = 4  # batches that are being prepared at once
 
 
 def main() -> None:
@@ -56,7 +56,7 @@ def main() -> None:
 
 
 def ours(settings: Settings, store: LocalStore, shards: int, tools: Tools = _OWN) -> dict[str, Any]:
-    """The stage, and what is measured from the end of its first shard to the end of its last."""
+    """The stage, measured from the end of its first shard to the end of its last."""
     shutil.rmtree(Path(sys.argv[2]) / "scored", ignore_errors=True)
     memory: list[float] = []
     ends: list[float] = []
@@ -81,12 +81,12 @@ def ours(settings: Settings, store: LocalStore, shards: int, tools: Tools = _OWN
 
 
 class _Free(ClipModel):
-    """Embeddings that cost nothing, on a device that is no CPU: samples are prepared ahead as for a GPU."""
+    """Embeddings at no cost, on a device other than a CPU: samples are prepared ahead as for a GPU."""
 
-    def pixels_later(self, pixels: Pixels) -> Later:
+    def start_pixels(self, pixels: Pixels) -> DeviceFuture:
         return FromDevice(torch.full((len(pixels), self.dim), self.dim**-0.5))
 
-    def tokens_later(self, tokens: Tokens) -> Later:
+    def start_tokens(self, tokens: Tokens) -> DeviceFuture:
         return FromDevice(torch.full((len(tokens), self.dim), self.dim**-0.5))
 
 
@@ -99,18 +99,18 @@ def host(settings: Settings, store: LocalStore, shards: int) -> dict[str, Any]:
     return ours(settings, store, shards, Tools(scorer=free))
 
 
-def samples_of(store: LocalStore, shards: int, most: int) -> list[Sample]:
+def samples_of(store: LocalStore, shards: int, limit: int) -> list[Sample]:
     found: list[Sample] = []
     for batch in range(shards):
         found += shard_samples(store.read_stats(f"shards/C/{batch:09d}_stats.json"), store)
-    return found[:most]
+    return found[:limit]
 
 
 def forward(settings: Settings, store: LocalStore, shards: int, *, trimmed: bool) -> dict[str, Any]:
     """Images and texts through the network, batch by batch; nothing is decoded in that time."""
     model = load_model(settings.clip)
-    most = _MOST_SAMPLES_OF_FORWARD.get(model.device, 1 << 30)
-    samples = samples_of(store, shards, most)
+    limit = _MAX_FORWARD_SAMPLES.get(model.device, 1 << 30)
+    samples = samples_of(store, shards, limit)
     size, side = settings.clip.batch_size, model.pixel_plan.side
     pixels = torch.randn(size, 3, side, side, device=model.device)
     chunks = [chunk for chunk in chunked(iter(samples), size) if len(chunk) == size]
@@ -123,7 +123,7 @@ def forward(settings: Settings, store: LocalStore, shards: int, *, trimmed: bool
 
 
 def _pass(model: ClipModel, pixels: torch.Tensor, tokens: list[Tokens], *, trimmed: bool) -> None:
-    """Every result is waited for at the end only: a GPU is not kept waiting by the loop."""
+    """Waits for all results at the end only, so that the loop does not stall a GPU."""
     network: Any = model.network
     results: list[Any] = []
     for chunk in tokens:
@@ -132,9 +132,9 @@ def _pass(model: ClipModel, pixels: torch.Tensor, tokens: list[Tokens], *, trimm
             if not trimmed:
                 results.append(network.encode_text(torch.from_numpy(chunk).long().to(model.device)))
         if trimmed:
-            results.append(model.tokens_later(chunk))
+            results.append(model.start_tokens(chunk))
     for result in results:
-        result.get() if isinstance(result, Later) else result.cpu()
+        result.get() if isinstance(result, DeviceFuture) else result.cpu()
 
 
 @contextmanager
@@ -153,13 +153,13 @@ def decode(settings: Settings, store: LocalStore, shards: int) -> dict[str, Any]
     size = settings.clip.batch_size
     plans = Plans((model.pixel_plan,), (model.text_plan,) if model.text_plan else ())
     with Preparers(plans, size, _AHEAD, usable_cores()) as preparers:
-        warm = begin_chunk(samples[:size], (model,), preparers).prepared
+        warm = begin_batch(samples[:size], (model,), preparers).prepared
         warm.wait()
         preparers.release(warm)
         began = time.perf_counter()
         running = []
         for chunk in chunked(iter(samples * 4), size):
-            running.append(begin_chunk(chunk, (model,), preparers).prepared)
+            running.append(begin_batch(chunk, (model,), preparers).prepared)
             if len(running) == _AHEAD:
                 first = running.pop(0)
                 first.wait()

@@ -1,4 +1,4 @@
-"""The index: building it, its size, how fast and how well it finds, beside comparing with every vector.
+"""The index: build time, size, speed and recall, compared with an exhaustive search.
 
 Made-up embeddings in clusters (float16, L2-normalised). `python -m benchmarks.search --rows 1000000` prints
 the tables for benchmarks/RESULTS.md; rows are cut into parts as the index stage cuts them, and one part is in
@@ -31,7 +31,7 @@ Halves = NDArray[np.float16]
 Floats = NDArray[np.float32]
 
 _CLUSTERS = 2_000
-_SPREAD = 1.0  # of a cluster, beside the distance of their centres
+_SPREAD = 1.0  # of a cluster, relative to the distance between the centres
 _CHUNK = 10_000  # rows of a batch
 _K = 10
 _LANGUAGES = np.array(["en"] * 50 + ["nolang"] * 25 + ["de"] * 10 + ["fr"] * 14 + ["is"])
@@ -39,7 +39,7 @@ _LANGUAGES = np.array(["en"] * 50 + ["nolang"] * 25 + ["de"] * 10 + ["fr"] * 14 
 
 @dataclass(frozen=True)
 class Made:
-    """An index, what it took, and the vectors for comparison."""
+    """An index, its build cost, and the vectors for comparison."""
 
     index: SearchIndex
     build_s: float
@@ -59,7 +59,7 @@ def vectors(rows: int, dim: int, seed: int) -> Iterator[Halves]:
 
 
 def build(folder: Path, rows: int, dim: int, settings: IndexSettings) -> Made:
-    """Writes and opens an index; seconds are the processor's, and making the vectors is not counted."""
+    """Writes and opens an index; seconds are CPU time, without making the vectors."""
     parts, seconds, bytes_graph, bytes_rows = [], 0.0, 0, 0
     for number, start in enumerate(range(0, rows, settings.rows_per_part)):
         count = min(settings.rows_per_part, rows - start)
@@ -136,7 +136,7 @@ def latencies(search: Callable[[Floats], object], queries: Floats) -> tuple[floa
 
 
 def compare_all(index: SearchIndex, query: Floats) -> None:
-    """What a search costs without a graph."""
+    """The cost of a search without a graph."""
     for part in index.parts:
         part.graph.nearest_exact(query, _K, None)
 

@@ -1,7 +1,7 @@
 """Every stage over the mini crawl, one after the other in this process: where the time goes.
 
-Not a comparison with peers and no measure of a cluster: it shows which stage to look at, and how the shares
-change from version to version. `make bench` prints the table for benchmarks/RESULTS.md.
+Neither a comparison with peers nor a measure of a cluster: it shows which stage to optimise, and how the
+shares change between versions. `make bench` prints the table for benchmarks/RESULTS.md.
 """
 
 import resource

@@ -60,7 +60,7 @@ _REPAIRS = (
 
 @dataclass(frozen=True, slots=True)
 class _Site:
-    """What the pages of a site have in common."""
+    """The parts that all pages of a site share."""
 
     host: str
     words: list[str]

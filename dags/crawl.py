@@ -1,4 +1,4 @@
-"""One DAG per known crawl: what runs after what. The work itself is in laion_etl's stage commands.
+"""One DAG per known crawl: the order of its tasks. The work itself is done by laion_etl's stage commands.
 
     estimate -> discover -> (parse -> load)[partition] -> plan -> download[worker] -> score[group] -> publish
                                                                                  -> digest, verdict
@@ -43,11 +43,11 @@ from laion_tasks import (
 )
 from laion_timetable import CrawlTimetable
 
-# A failed partition, worker or group neither blocks the others nor is forgotten: what follows goes on with
-# those that succeeded, and the verdict at the end fails the run.
+# A failed partition, worker or group does not block the others: later tasks continue with those that
+# succeeded, and the verdict at the end fails the run.
 GO_ON = TriggerRule.ALL_DONE_MIN_ONE_SUCCESS
 
-# A readable label in place of the map index.
+# A readable label instead of the map index.
 MAPPED: dict[str, Any] = {"map_index_template": "{{ label }}"}
 
 PARAMS = {
@@ -69,7 +69,7 @@ PARAMS = {
         maximum=512,
         section=Section.HOW_MANY.value,
         title="Download workers",
-        description="How many tasks download images side by side.",
+        description="How many tasks download images in parallel.",
     ),
     "score_groups": Param(
         2,
@@ -78,7 +78,7 @@ PARAMS = {
         maximum=512,
         section=Section.HOW_MANY.value,
         title="Score groups",
-        description="How many tasks score images side by side; one for each GPU is usual.",
+        description="How many tasks score images in parallel; usually one per GPU.",
     ),
     **RUN_PARAMS,
     "allow_missing_percent": Param(
@@ -89,7 +89,7 @@ PARAMS = {
         section=Section.RULES.value,
         title="Missing, at most (%)",
         description="How many percent of the partitions, and of the batches, a published dataset may lack; "
-        "its card names what is missing.",
+        "its card lists the missing ones.",
     ),
 }
 CHECKED_PARAMS = checked(PARAMS)
@@ -104,36 +104,36 @@ RUN_DEADLINE = DeadlineAlert(
 DOC = """\
 Builds the image-text dataset of **{crawl.id}** ({crawl.name}, released {crawl.released}).
 
-Press *Trigger*: with the defaults it works on all WAT files, with `0:2` on the first two. Or backfill it over
-its release date. It never starts by itself. `discover` checks what a run asks for, and refuses rules that
-differ from those by which pairs of this crawl are planned already.
+Press *Trigger*: by default it works on all WAT files, with `0:2` on the first two. Or backfill it over its
+release date. It never starts on its own. `discover` checks the parameters of a run, and refuses rules that
+differ from those under which pairs of this crawl are already planned.
 
-Every task runs one `laion-etl` command, shown at the top of its log: repeat it by hand as it stands there.
+Every task runs one `laion-etl` command, shown at the top of its log; copy it from there to repeat it by hand.
 
 A red partition does not stop the others, but `publish` refuses to leave it out unless *Missing, at most (%)*
-allows that; `verdict` fails the run. Mend the cause, clear the red task with *downstream*, and what is
-finished is recognised and skipped. See docs/operations.md.
+allows that; `verdict` fails the run. Fix the cause and clear the red task with *downstream*; finished work
+is recognised and skipped. See docs/operations.md.
 """
 
 
 @stage(execution_timeout=timedelta(minutes=15))
 def estimate(crawl: str) -> Stage[None]:
-    """In a dry run, estimate what the WAT files will come to; otherwise do nothing."""
+    """In a dry run, estimate the output of the WAT files; otherwise do nothing."""
     if get_current_context()["params"]["dry_run"]:
         found = yield ["estimate", "--crawl", crawl, *_selection()]
         get_current_context()["ti"].xcom_push(key=ESTIMATE, value=found)
-        raise AirflowSkipException("a dry run: the estimate is in the log above, and nothing else is done")
+        raise AirflowSkipException("dry run: the estimate is in the log above; nothing else is done")
 
 
 @stage(execution_timeout=timedelta(minutes=15))
 def discover(crawl: str) -> Stage[list[int]]:
-    """Check what the run asks for and list its partitions; returns their numbers."""
+    """Check the parameters of the run and list its partitions; returns their numbers."""
     found = yield ["discover", "--crawl", crawl, *_selection()]
     partitions = found["partitions"]
     longest = conf.getint("core", "max_map_length")
     if len(partitions) > longest:
         raise AirflowFailException(
-            f"{crawl} makes {len(partitions):,} partitions and Airflow maps at most {longest:,} tasks; "
+            f"cannot map {len(partitions):,} partitions of {crawl}: Airflow maps at most {longest:,} tasks; "
             "raise LAION_ETL_WAT_FILES_PER_PARTITION, or choose fewer WAT files with the parameter wat_files"
         )
     return partitions
@@ -157,7 +157,7 @@ def load(crawl: str, number: int) -> Stage[dict[str, int]]:
 
 @task_group(group_id="partition", tooltip="Consecutive WAT files")
 def partition(crawl: str, number: int) -> None:
-    """Parse, then load, each partition on its own."""
+    """Parse and then load each partition separately."""
     parse(crawl, number) >> load(crawl, number)
 
 
@@ -176,7 +176,7 @@ def plan(crawl: str) -> Stage[list[int]]:
 
 @stage(**MAPPED, pool=SETTINGS.airflow.download_pool, execution_timeout=timedelta(days=14))
 def download(crawl: str, worker: int) -> Stage[dict[str, int | str]]:
-    """Download images: claim one batch after the other until none is left."""
+    """Download images: claim one batch after another until none is left."""
     _label(f"worker {worker}")
     result = yield ["download", "--crawl", crawl]
     return {**counts(result), "done": result["done"], "plan": result["plan"]}
@@ -206,9 +206,9 @@ def score(crawl: str, group: str) -> Stage[dict[str, int]]:
 
 @stage(trigger_rule=GO_ON, execution_timeout=timedelta(hours=12), outlets=[DATASET])
 def publish(crawl: str) -> Stage[dict[str, Any]]:
-    """Write the dataset with its card, manifest and report; returns where they are and the number of rows.
+    """Write the dataset with its card, manifest and report; returns their locations and the number of rows.
 
-    Returns nothing when the crawl holds nothing new.
+    Returns nothing when the crawl has nothing new.
     """
     context = get_current_context()
     partitions = written_numbers(context["ti"].xcom_pull(task_ids="discover"))
@@ -224,13 +224,13 @@ def publish(crawl: str) -> Stage[dict[str, Any]]:
 
 @task(trigger_rule=TriggerRule.ALL_DONE, execution_timeout=timedelta(minutes=15))
 def digest() -> None:
-    """Send a summary of the run, however it ended."""
+    """Send a summary of the run, whether it succeeded or not."""
     send_digest(get_current_context())
 
 
 def verdict() -> EmptyOperator:
-    """Green only when every task was: otherwise a published run would hide its failed partitions."""
-    # Without a callback of its own the scheduler does it, and no worker.
+    """Succeed only if every task did: otherwise a published run would hide its failed partitions."""
+    # Without its own callback the scheduler runs it, without a worker.
     return EmptyOperator(
         task_id="verdict",
         trigger_rule=TriggerRule.ALL_SUCCESS,
@@ -249,7 +249,7 @@ def crawl_dag(crawl: Crawl) -> DAG:
         description=f"Builds the image-text dataset of {crawl.name}",
         schedule=CrawlTimetable(crawl.id, crawl.released),
         catchup=False,
-        # It never starts by itself (see the timetable), and a run of a paused DAG would wait for ever.
+        # It never starts on its own (see the timetable), and a run of a paused DAG would wait indefinitely.
         is_paused_upon_creation=False,
         max_active_runs=1,
         default_args=DEFAULTS,
@@ -276,18 +276,18 @@ def crawl_dag(crawl: Crawl) -> DAG:
 
 
 def _selection() -> list[str]:
-    """The WAT files that the run asks for, as an option of the command."""
+    """The WAT files of the run, as an option of the command."""
     chosen = get_current_context()["params"]["wat_files"]
     return ["--wat-files", chosen] if chosen else []
 
 
 def _label(text: str) -> None:
-    """What the UI shows for this mapped task in place of its index."""
+    """Set the label that the UI shows for this mapped task instead of its index."""
     get_current_context()["label"] = text
 
 
 def _wanted(crawl: Crawl) -> bool:
-    """A task's process needs its own DAG only."""
+    """Parse only its own DAG in a task's process."""
     wanted = get_parsing_context().dag_id
     return wanted is None or wanted == f"crawl_{crawl.id}"
 

@@ -1,4 +1,4 @@
-"""What a stage's pod looks like: settings become arguments of Airflow's pod operator, and nothing else."""
+"""The pod of a stage: settings become arguments of Airflow's pod operator, and nothing else."""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -14,11 +14,11 @@ from laion_etl.core.stage_stats import fingerprint
 from laion_etl.settings import KubernetesSettings, Settings, of_stage, setting_fields
 from laion_runner import Command, run_id, without_secrets
 
-_END_S = 15  # beyond the time that a download worker has to give its batch back
-_WAIT_FOR_AIRFLOW_S = 600  # a pod that Airflow forgets ends by itself this long after its task's time
+_END_S = 15  # on top of the time that a download worker has to return its batch
+_WAIT_FOR_AIRFLOW_S = 600  # a pod that Airflow lost ends this long after its task's time limit
 _USER = 10001  # of the images in docker/
-_SCRATCH = "/tmp"  # noqa: S108 - an emptyDir of the pod's own
-# What is of Airflow's machine, or of no use in a pod.
+_SCRATCH = "/tmp"  # noqa: S108 - an emptyDir of the pod
+# Settings that concern Airflow's machine, or have no effect in a pod.
 _NOT_PASSED_ON = {"runner", "data_dir", "catalogue", "registered", "run_id", "conn_id"}
 _GROUPS_NOT_PASSED_ON = {"alerts", "airflow", "kubernetes"}
 
@@ -26,7 +26,7 @@ _log = logging.getLogger("laion_etl.stage")
 
 
 def pod_parts(command: Command, settings: Settings, timeout: timedelta | None) -> dict[str, Any]:
-    """Arguments of KubernetesPodOperator. Raises SettingsError for what no pod can be made of."""
+    """Arguments of KubernetesPodOperator. Raises SettingsError for invalid or missing settings."""
     kubernetes, stage, task = settings.kubernetes, command.stage, command.context["ti"]
     _check(settings)
     return {
@@ -41,7 +41,7 @@ def pod_parts(command: Command, settings: Settings, timeout: timedelta | None) -
         "env_from": _environment_from(kubernetes),
         "image_pull_secrets": [k8s.V1LocalObjectReference(name) for name in kubernetes.image_pull_secrets],
         "service_account_name": kubernetes.service_account or None,
-        "automount_service_account_token": False,  # a role's token (IRSA) is mounted by itself
+        "automount_service_account_token": False,  # a role's token (IRSA) is mounted separately
         **_places(stage, kubernetes),
         **_scratch(stage, kubernetes),
         **_confinement(),
@@ -60,7 +60,7 @@ def pod_parts(command: Command, settings: Settings, timeout: timedelta | None) -
 
 
 def result_uri(command: Command, settings: Settings) -> str:
-    """Where the command's result is to be: of its run, task and map index, whatever the try."""
+    """URI of the command's result, by run, task and map index, the same for every try."""
     task = command.context["ti"]
     index = f"-{task.map_index}" if task.map_index is not None and task.map_index >= 0 else ""
     run = fingerprint(task.dag_id, task.run_id)
@@ -71,13 +71,17 @@ def result_uri(command: Command, settings: Settings) -> str:
 
 def _check(settings: Settings) -> None:
     if not settings.kubernetes.image:
-        raise SettingsError("runner kubernetes: LAION_ETL_KUBERNETES_IMAGE must name the image of the pods")
+        raise SettingsError(
+            "cannot start a pod: LAION_ETL_KUBERNETES_IMAGE is empty; set it to the image of the pods"
+        )
     if not settings.core.store:
-        raise SettingsError("runner kubernetes: LAION_ETL_STORE must be a place that pods reach, s3://...")
+        raise SettingsError(
+            "cannot start a pod: LAION_ETL_STORE is not reachable from pods; set it to s3://..."
+        )
 
 
 def _labels(command: Command) -> dict[str, str]:
-    """What `kubectl get pods -l crawl=...,stage=...` finds pods by; also `partition: 3` or the like."""
+    """Labels for `kubectl get pods -l crawl=...,stage=...`; also for example `partition: 3`."""
     task = command.context["ti"]
     unit = str(command.context.get(LABEL, "")).partition(" ")
     labels = {
@@ -91,7 +95,7 @@ def _labels(command: Command) -> dict[str, str]:
 
 
 def _environment(settings: Settings, run: str) -> list[k8s.V1EnvVar]:
-    """The settings of the task that are no defaults, without secrets."""
+    """The settings of the task that differ from their defaults, without secrets."""
     folders = {"LAION_ETL_DATA_DIR": f"{_SCRATCH}/laion_etl", "HF_HOME": f"{_SCRATCH}/huggingface"}
     passed = _passed_on(settings) | folders | {"LAION_ETL_RUN_ID": run, "PYTHONUNBUFFERED": "1"}
     return [k8s.V1EnvVar(name, value) for name, value in sorted(passed.items())]
@@ -121,12 +125,14 @@ def _environment_from(kubernetes: KubernetesSettings) -> list[k8s.V1EnvFromSourc
 
 
 def _places(stage: str, kubernetes: KubernetesSettings) -> dict[str, Any]:
-    """Image, resources and the nodes to run on; score pods may have GPUs."""
+    """Image, resources and node selection; score pods may have GPUs."""
     gpu = stage == "score" and kubernetes.gpus > 0
     extra = {kubernetes.gpu_resource: str(kubernetes.gpus)} if gpu else {}
     requests = {name: _of_stage(kubernetes, name, stage) for name in ("cpu", "memory")}
     limits = {name: _of_stage(kubernetes, f"{name}_limit", stage) or requests[name] for name in requests}
-    if scratch := _of_stage(kubernetes, "scratch", stage):  # or a namespace's default would be the limit
+    if scratch := _of_stage(
+        kubernetes, "scratch", stage
+    ):  # otherwise the namespace's default would be the limit
         extra["ephemeral-storage"] = scratch
     selector = kubernetes.gpu_node_selector if gpu else kubernetes.node_selector
     tolerations = kubernetes.gpu_tolerations if gpu else kubernetes.tolerations
@@ -156,14 +162,14 @@ def _toleration(entry: str) -> k8s.V1Toleration:
 
 
 def _scratch(stage: str, kubernetes: KubernetesSettings) -> dict[str, Sequence[Any]]:
-    """The one folder that can be written."""
+    """The only writable folder."""
     size = _of_stage(kubernetes, "scratch", stage) or None
     volume = k8s.V1Volume(name="scratch", empty_dir=k8s.V1EmptyDirVolumeSource(size_limit=size))
     return {"volumes": [volume], "volume_mounts": [k8s.V1VolumeMount(name="scratch", mount_path=_SCRATCH)]}
 
 
 def _confinement() -> Mapping[str, Any]:
-    """What the Pod Security Standard "restricted" asks for, and a read-only root."""
+    """The requirements of the Pod Security Standard "restricted", and a read-only root."""
     return {
         "security_context": k8s.V1PodSecurityContext(
             run_as_non_root=True,

@@ -1,10 +1,10 @@
-"""Runner kubernetes: a `laion-etl` command as a pod, waited for by the triggerer.
+"""Runner kubernetes: a `laion-etl` command as a pod; the triggerer waits for it.
 
 A pod gets the settings that differ from their defaults, but no secrets: those come from Kubernetes Secrets.
 It writes its result to the store, under a name made of run and task, where the task finds it; so nothing is
-executed inside pods, and a task that is tried again finds the pod of its earlier try still at work.
+executed inside pods, and a retried task finds the pod of its previous try still running.
 
-Importing this takes seconds, for the Kubernetes client; DAG files don't.
+Importing this takes seconds, because of the Kubernetes client, so DAG files do not.
 """
 
 import json
@@ -35,7 +35,7 @@ _log = logging.getLogger("laion_etl.stage")
 
 
 class StagePod(KubernetesPodOperator):
-    """The pod of a stage's command. Made when a task runs: no DAG holds it."""
+    """The pod of a stage's command. Created at run time; never part of a serialized DAG."""
 
     def __init__(self, *, command: Command, settings: Settings, **of_the_pod: Any) -> None:
         super().__init__(**of_the_pod)
@@ -44,25 +44,25 @@ class StagePod(KubernetesPodOperator):
         self._event: Mapping[str, Any] = {}
 
     def run(self, context: Any) -> dict[str, Any]:
-        """Starts the pod, or finds that of an earlier try, and defers; the result where it is done."""
+        """Starts the pod, or finds that of an earlier try, and defers; returns a result that exists."""
         _log.info("settings: %s", shown_settings({one.name: one.value for one in self.env_vars}))
         _log.info("command: %s", self.command.by_hand)
         self.execute_async(context)
         return self._result()
 
     def go_on(self, context: Any, event: Mapping[str, Any]) -> dict[str, Any]:
-        """After the trigger's event: the result, or the pod's failure by its name."""
+        """Resumes after the trigger's event: returns the result, or raises the pod's failure."""
         self._event = event
         try:
             self.trigger_reentry(context, dict(event))
         except PodNotFoundException as error:
             raise AirflowException(
-                f"the pod {event['name']} is gone: somebody deleted it, or its node was lost"
+                f"the pod {event['name']} is gone: it was deleted, or its node was lost"
             ) from error
         return self._result()
 
     def defer(self, *, trigger: Any, **how: Any) -> None:
-        """By our own trigger, which knows when the task is late."""
+        """Defers to our own trigger, which sends an alert when the task is late."""
         _, of_the_pod = trigger.serialize()
         late = late_after_s(self.settings.alerts, self.command.stage)
         alert = late_alert(self.command.context, late or 0).to_plain()
@@ -70,24 +70,24 @@ class StagePod(KubernetesPodOperator):
         super().defer(trigger=own, **how)
 
     def get_or_create_pod(self, pod_request_obj: Any, context: Any) -> Any:
-        """An earlier try's pod, but not one that failed unseen: it would cost this try as well."""
+        """Reuses an earlier try's pod, unless it has failed: that would fail this try as well."""
         pod = super().get_or_create_pod(pod_request_obj, context)
         if pod.status is None or pod.status.phase != PodPhase.FAILED:
             return pod
-        _log.warning("pod %s of an earlier try has failed; this try has one of its own", pod.metadata.name)
+        _log.warning("pod %s of an earlier try has failed; this try starts a new one", pod.metadata.name)
         self.patch_already_checked(pod, reraise=False)
         return super().get_or_create_pod(pod_request_obj, context)
 
     def cleanup(self, pod: Any, remote_pod: Any, *rest: Any, **more: Any) -> None:
-        """Removes the pod; a failed one stays to be looked at, and is what the task raises."""
+        """Removes the pod; a failed one is kept for inspection, and the task raises its failure."""
         try:
             super().cleanup(pod, remote_pod, *rest, **more)
         except AirflowException as error:
-            told = str(self._event.get("message", error))
-            raise failure(self.command.stage, remote_pod, told) from error
+            event_message = str(self._event.get("message", error))
+            raise failure(self.command.stage, remote_pod, event_message) from error
 
     def process_pod_deletion(self, pod: Any, *, reraise: bool = True) -> bool:
-        """Also of a pod that still works or waits: it must not go on beside the task's next try."""
+        """Also deletes a running or pending pod: it must not run alongside the task's next try."""
         if pod is not None and pod.status.phase not in (PodPhase.SUCCEEDED, PodPhase.FAILED):
             _log.warning("pod %s is stopped", pod.metadata.name)
             with _left_to_its_deadline(reraise=reraise):
@@ -102,22 +102,22 @@ class StagePod(KubernetesPodOperator):
             use_own_s3()
             return dict(json.loads(open_store(folder).read(name)))
         except (LaionEtlError, ValueError) as error:
-            raise AirflowException(f"the pod ended well but left no result in {uri}: {error}") from error
+            raise AirflowException(f"the pod succeeded but left no result in {uri}: {error}") from error
 
 
 @contextmanager
 def _left_to_its_deadline(*, reraise: bool) -> Iterator[None]:
-    """A pod that can't be deleted ends by itself; its failure matters more than that."""
+    """Only log a failed deletion: the pod ends at its deadline, and the task's own failure matters more."""
     try:
         yield
     except ApiException as error:
         if reraise:
             raise
-        _log.warning("the pod could not be stopped: %s", error.reason)
+        _log.warning("cannot stop the pod: %s; it ends at its deadline", error.reason)
 
 
 def stage_pod(command: Command, timeout: timedelta | None) -> StagePod:
-    """The pod of a command as the settings of its run say; raises AirflowFailException for wrong ones."""
+    """The pod of a command by the settings of its run; raises AirflowFailException for invalid ones."""
     try:
         settings = load_settings(os.environ | command.settings)
         parts = pod_parts(command, settings, timeout)

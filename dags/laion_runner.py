@@ -1,7 +1,7 @@
-"""Runs a `laion-etl` command in a process beside the task, with this Python or another one.
+"""Runs a `laion-etl` command in a separate process, with this Python or another one.
 
-A process of its own keeps torch and trio out of Airflow's workers and makes a task repeatable by hand from
-its log. laion_stage.py chooses between this and a pod (laion_pods.py).
+A separate process keeps torch and trio out of Airflow's workers, and its command can be repeated by hand from
+the log. laion_stage.py chooses between this and a pod (laion_pods.py).
 """
 
 import json
@@ -27,19 +27,19 @@ from laion_alerts import lateness_watched
 from laion_connections import database, s3
 from laion_etl.settings import load_settings, setting_fields
 
-USAGE_ERROR = 2  # exit code of laion-etl for wrong settings: trying again can't help
-_CLEAN_END_S = 4.0  # Airflow kills a task five seconds after it asked it to end
+USAGE_ERROR = 2  # exit code of laion-etl for wrong settings: a retry cannot help
+_CLEAN_END_S = 4.0  # Airflow kills a task five seconds after asking it to end
 _TAIL_LINES = 40
 _PASSWORD = re.compile(r"(://[^:/@]*):[^@/]+@")
 _MASK = r"\1:***@"
-_OF_AIRFLOW = ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV")  # would lead another Python astray
+_OF_AIRFLOW = ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV")  # would mislead another Python
 
 _log = logging.getLogger("laion_etl.stage")
 
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """A `laion-etl` command of a task, with the LAION_ETL_* of its run beside those of Airflow."""
+    """A `laion-etl` command of a task; the LAION_ETL_* of its run are added to those of Airflow."""
 
     arguments: Sequence[str]
     context: Mapping[str, Any] = field(default_factory=dict)
@@ -51,7 +51,7 @@ class Command:
 
     @property
     def by_hand(self) -> str:
-        """As a person would type it, with the settings of its run, where Airflow's own are set as well."""
+        """The command line to repeat it by hand, in an environment with Airflow's own settings."""
         own = {name: value for name, value in self.settings.items() if name != "LAION_ETL_RUNNER"}
         return f"{shown_settings(own)} {shlex.join(['laion-etl', *self.arguments])}".lstrip()
 
@@ -62,17 +62,19 @@ def run_here(command: Command) -> dict[str, Any]:
 
 
 def run_in_venv(command: Command) -> dict[str, Any]:
-    """The same with the Python, or the laion-etl, that LAION_ETL_AIRFLOW_VENV names."""
+    """Runs the command with the Python, or the laion-etl, of LAION_ETL_AIRFLOW_VENV."""
     venv = load_settings().airflow.venv
     if not venv:
-        raise AirflowFailException("runner venv: LAION_ETL_AIRFLOW_VENV must name its python or laion-etl")
+        raise AirflowFailException(
+            "cannot use runner venv: LAION_ETL_AIRFLOW_VENV is empty; set it to a python or laion-etl"
+        )
     program = [venv, "-m", "laion_etl"] if PurePath(venv).name.startswith("python") else [venv]
     environment = {name: value for name, value in os.environ.items() if name not in _OF_AIRFLOW}
     return _run(program, command, environment)
 
 
 def _run(program: list[str], command: Command, environment: Mapping[str, str]) -> dict[str, Any]:
-    """Runs a command, its output streamed into the task log; returns the JSON object it ends with.
+    """Runs a command, streams its output into the task log, and returns the JSON object of its last line.
 
     SIGTERM, timeouts and other interruptions end the command cleanly before they end the task. Raises
     AirflowFailException (no retry) on a usage error, AirflowException with the last error line otherwise.
@@ -97,19 +99,19 @@ def _run(program: list[str], command: Command, environment: Mapping[str, str]) -
 
 
 def without_none(environment: Mapping[str, str | None]) -> dict[str, str]:
-    """An environment as a process takes it: None is a variable that it shall not have."""
+    """An environment for a process: variables with the value None are removed."""
     return {name: value for name, value in environment.items() if value is not None}
 
 
 def failed_command(stage: str, code: int, lines: Sequence[str]) -> AirflowException:
-    """What a task raises for a command that ended so: its last error line, so that the cause comes first."""
+    """The exception for a failed command: its last error line comes first, because it is the cause."""
     error = next((line for line in reversed(lines) if line.strip()), _unexplained(code))
     message = f"{error.removeprefix('error: ')} (laion-etl {stage} ended with exit code {code})"
     return AirflowFailException(message) if code == USAGE_ERROR else AirflowException(message)
 
 
 def _unexplained(code: int) -> str:
-    """What is known of a command that ended without a word."""
+    """The likely cause for a command that ended without a message."""
     if code in (-signal.SIGKILL, 128 + signal.SIGKILL):  # of a process, of a container
         return "the command was killed (SIGKILL), most often because the machine ran out of memory"
     return "the command ended without an error message; see the log above"
@@ -122,13 +124,13 @@ def run_id(task: Any) -> str:
 
 
 def shown_settings(environment: Mapping[str, str]) -> str:
-    """The LAION_ETL_* of an environment as a shell would take them, without secrets."""
+    """The LAION_ETL_* of an environment in shell syntax, without secrets."""
     named = sorted(item for item in environment.items() if item[0].startswith("LAION_ETL_"))
     return " ".join(f"{name}={shlex.quote(without_secrets(name, value))}" for name, value in named)
 
 
 def without_secrets(name: str, value: str) -> str:
-    """The value of a setting as logs may show it: of a URL all but its password."""
+    """The value of a setting for logs: passwords in URLs are masked."""
     masked = _PASSWORD.sub(_MASK, value)
     return "***" if masked == value and value and name in _SECRETS else masked
 
@@ -138,7 +140,7 @@ _SECRETS = {field.variable for field in setting_fields() if field.secret}
 
 @contextmanager
 def _started(command: Sequence[str], environment: Mapping[str, str]) -> Iterator[subprocess.Popen[str]]:
-    """The command in its own process group, which is gone when the block ends, whatever ends it."""
+    """Starts the command in its own process group, which is killed when the block ends for any reason."""
     process = subprocess.Popen(
         command,
         env=environment,
@@ -166,7 +168,7 @@ def _end(process: subprocess.Popen[str]) -> None:
             process.wait(_CLEAN_END_S)
         except subprocess.TimeoutExpired:
             _log.warning("the command did not end within %g s and is killed", _CLEAN_END_S)
-    _kill_group(process)  # also what it may have left behind
+    _kill_group(process)  # including processes it may have left behind
     process.wait()
 
 
@@ -177,18 +179,18 @@ def _kill_group(process: subprocess.Popen[str]) -> None:
 
 @contextmanager
 def _forwarded_sigterm(process: subprocess.Popen[str]) -> Iterator[None]:
-    """SIGTERM goes to the command; its exit code 130 then ends the task."""
+    """Forwards SIGTERM to the command; its exit code 130 then ends the task."""
     if threading.current_thread() is not threading.main_thread():
-        yield  # signals reach the main thread only
+        yield  # only the main thread receives signals
         return
 
     def forward(number: int, _: FrameType | None) -> None:
-        _log.warning("asked to end (signal %d): the command is told, and waited for", number)
+        _log.warning("asked to end (signal %d): forwarding it to the command and waiting for that", number)
         process.terminate()
         if too_late.ident is None:  # not started yet
             too_late.start()
 
-    # A command that outlives its task would work against the task's next try.
+    # A command that outlives its task would conflict with the task's next try.
     too_late = threading.Timer(_CLEAN_END_S, _kill_group, [process])
     too_late.daemon = True
     previous = signal.signal(signal.SIGTERM, forward)
@@ -210,7 +212,7 @@ def _stream(process: subprocess.Popen[str]) -> tuple[deque[str], deque[str]]:
     for reader in readers:
         reader.start()
     process.wait()
-    _end(process)  # what it left behind would hold the streams open for ever
+    _end(process)  # processes it left behind would keep the streams open
     for reader in readers:
         reader.join()
     return printed, complained
@@ -226,7 +228,11 @@ def _result(printed: Sequence[str]) -> dict[str, Any]:
     try:
         result = json.loads(printed[-1])
     except (IndexError, ValueError) as error:
-        raise AirflowException("the command ended well but its last line is no JSON object") from error
+        raise AirflowException(
+            "the command exited with 0, but its last output line is not a JSON object"
+        ) from error
     if not isinstance(result, dict):
-        raise AirflowException(f"the command's last line is no JSON object but {type(result).__name__}")
+        raise AirflowException(
+            f"the command's last output line is not a JSON object but {type(result).__name__}"
+        )
     return result

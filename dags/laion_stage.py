@@ -1,13 +1,13 @@
-"""`@stage`: a task that runs one `laion-etl` command, beside Airflow, in another Python or in a pod.
+"""`@stage`: a task that runs one `laion-etl` command, in its own process, in another Python or in a pod.
 
     @stage(execution_timeout=timedelta(hours=2))
     def load(crawl: str, number: int) -> Stage[dict[str, int]]:
         result = yield ["load", "--crawl", crawl, "--partition", str(number)]
         return counts(result)
 
-The function yields the command's arguments, gets the JSON object the command ended with, and returns what
-the task returns. While a pod works nobody waits but the triggerer; when it is done the function runs once
-more from its start, so what stands before the `yield` only puts the command together.
+The function yields the command's arguments, receives the JSON object of the command's last line, and returns
+the task's value. While a pod runs the task is deferred. On resume the function runs again from the top, so
+code before the `yield` must only build the command.
 """
 
 import inspect
@@ -27,18 +27,18 @@ Returned = TypeVar("Returned")
 Stage = Generator[Sequence[str], dict[str, Any], Returned]
 
 RUNNERS = ("local", "venv", "kubernetes")
-# It notes new crawls in a file that Airflow's parts read.
-_BESIDE_AIRFLOW = ("crawls",)
+# Saves new crawls in a file that Airflow's components read, so it runs on their machine.
+_LOCAL_STAGES = ("crawls",)
 
 
 class StageOperator(DecoratedOperator):
-    """The operator behind `@stage`; its `execute` chooses the runner, so a run may have one of its own."""
+    """The operator of `@stage`; `execute` chooses the runner, so that each run can select its own."""
 
     custom_operator_name = "@stage"
     _pod: Any = None
 
     def execute(self, context: Any) -> Any:
-        """Runs the command and returns what the function makes of its result; a pod defers the task."""
+        """Runs the command and returns the function's value for its result; a pod defers the task."""
         work = self.python_callable(*self.op_args, **self.op_kwargs)
         try:
             command = self._command(next(work), context)
@@ -53,13 +53,13 @@ class StageOperator(DecoratedOperator):
         return _sent(work, self._pod.run(context))
 
     def trigger_reentry(self, context: Any, event: dict[str, Any]) -> Any:
-        """The pod is done, or the triggerer gave it up."""
+        """Resumes when the pod has finished or the triggerer gave up on it."""
         work = self.python_callable(*self.op_args, **self.op_kwargs)
         self._pod = self._new_pod(self._command(next(work), context))
         return _sent(work, self._pod.go_on(context, event))
 
     def on_kill(self) -> None:
-        """A killed task takes its pod along; other runners hear of SIGTERM themselves."""
+        """Kills the pod of a killed task; other runners handle SIGTERM themselves."""
         if self._pod is not None:
             self._pod.on_kill()
 
@@ -70,16 +70,16 @@ class StageOperator(DecoratedOperator):
         return command
 
     def _new_pod(self, command: Command) -> Any:
-        from laion_pods import stage_pod  # seconds of imports, for those who have pods
+        from laion_pods import stage_pod  # takes seconds to import: only where pods are used
 
         return stage_pod(command, self.execution_timeout)
 
 
 def stage(**of_the_task: Any) -> Any:
-    """Makes a task of a function that yields a command."""
+    """Turns a function that yields a command into a task."""
 
     def made(function: Callable[..., Stage[Any]]) -> Any:
-        # Airflow asks for it several times for each of 150 crawls: an eighth of what reading them takes.
+        # Airflow reads it several times for each of 150 crawls: an eighth of the parsing time.
         function.__signature__ = inspect.signature(function)  # type: ignore[attr-defined]
         # A mapped task would not show its function's docstring.
         documented = {"doc_md": inspect.getdoc(function), **of_the_task}
@@ -89,25 +89,27 @@ def stage(**of_the_task: Any) -> Any:
 
 
 def runner_of(command: Command) -> str:
-    """local, venv or kubernetes: what the run asks for, else LAION_ETL_RUNNER."""
+    """local, venv or kubernetes: the runner of the run, else LAION_ETL_RUNNER."""
     try:
         runner = command.settings.get("LAION_ETL_RUNNER") or load_settings().core.runner
     except SettingsError as error:
         raise AirflowFailException(str(error)) from error
     if runner not in RUNNERS:
-        raise AirflowFailException(f"LAION_ETL_RUNNER={runner!r} is none of {', '.join(RUNNERS)}")
-    return "local" if command.stage in _BESIDE_AIRFLOW else runner
+        raise AirflowFailException(
+            f"invalid LAION_ETL_RUNNER {runner!r}; expected one of {', '.join(RUNNERS)}"
+        )
+    return "local" if command.stage in _LOCAL_STAGES else runner
 
 
 def counts(result: dict[str, Any]) -> dict[str, int]:
-    """The part of a stage's result that is kept in Airflow."""
+    """The part of a stage's result that Airflow keeps."""
     return {name: result[name] for name in ("input", "kept")}
 
 
 def _sent(work: Stage[Returned], result: dict[str, Any]) -> Returned:
-    """What the function returns, given the result of its command."""
+    """The function's return value for the result of its command."""
     try:
         work.send(result)
     except StopIteration as end:
         return end.value
-    raise RuntimeError("a stage yields one command only")
+    raise RuntimeError("a stage must yield exactly one command")

@@ -1,4 +1,4 @@
-"""What the tasks of all our DAGs share: retries and alerts, a run's own settings, assets."""
+"""Shared by the tasks of all our DAGs: retries and alerts, settings of a run, assets."""
 
 import difflib
 from collections.abc import Mapping
@@ -28,17 +28,17 @@ DEFAULTS: dict[str, Any] = {
     "on_skipped_callback": TaskSucceeded(),
 }
 
-# What a crawl has produced, for other DAGs: `schedule=Asset("laion_dataset", uri="x-laion-etl://dataset")`,
-# with this very URI, because Airflow takes another one for another asset. One of each for all crawls; the
-# event says which crawl it was, and where the result is.
+# The products of a crawl, for other DAGs: `schedule=Asset("laion_dataset", uri="x-laion-etl://dataset")`,
+# with exactly this URI, because Airflow identifies assets by it. All crawls share them; the event names the
+# crawl and the location of the result.
 PAIRS = Asset("laion_pairs", uri="x-laion-etl://pairs")
 SHARDS = Asset("laion_shards", uri="x-laion-etl://shards")
 DATASET = Asset("laion_dataset", uri="x-laion-etl://dataset")
-_EVENTS_READ = 1_000  # of an asset, the latest: of all crawls
+_EVENTS_READ = 1_000  # latest events of an asset, of all crawls
 
 
 class Section(StrEnum):
-    """Where a parameter stands in the form of a run."""
+    """The section of a parameter in the form of a run."""
 
     WHAT = "What"
     HOW_MANY = "How many"
@@ -47,9 +47,9 @@ class Section(StrEnum):
 
 
 def optional_text(section: Section, title: str, description: str, form: str, **more: Any) -> Param:
-    """A text of a form in laion_forms.py that may be left out: None by default; "" means the same.
+    """An optional text in a format of laion_forms.py: None by default; "" means the same.
 
-    With type "string" an empty default is a required field left empty, and the form can't be sent.
+    With type "string" an empty default would be an empty required field, and the form could not be submitted.
     """
     return Param(
         None,
@@ -85,7 +85,7 @@ def _similarity(title: str, description: str) -> Param:
     )
 
 
-# Parameters of a run that are settings of its commands, and of no other run's; empty ones change nothing.
+# Parameters of a run that become settings of its own commands only; empty ones change nothing.
 RUN_SETTINGS = {
     "runner": (
         "LAION_ETL_RUNNER",
@@ -96,7 +96,7 @@ RUN_SETTINGS = {
             section=Section.WHERE.value,
             title="Runner",
             description="Where the commands run: on Airflow's workers (local), there in another Python "
-            "(venv), or in pods (kubernetes); default is what LAION_ETL_RUNNER says.",
+            "(venv), or in pods (kubernetes); the default is LAION_ETL_RUNNER.",
         ),
     ),
     "sample": (
@@ -134,7 +134,7 @@ RUN_SETTINGS = {
         "LAION_ETL_CLIP_THRESHOLD_OTHER",
         _similarity(
             "Similarity threshold, other languages",
-            "Drop pairs in any other language, or in none, that are less similar than this (0 to 1).",
+            "Drop pairs in any other language, or without one, that are less similar than this (0 to 1).",
         ),
     ),
 }
@@ -154,7 +154,7 @@ RUN_PARAMS = {name: param for name, (_, param) in RUN_SETTINGS.items()} | {
 
 
 def run_settings(context: Mapping[str, Any]) -> dict[str, str]:
-    """The LAION_ETL_* that the parameters of a task's run stand for."""
+    """The LAION_ETL_* settings given by the parameters of a task's run."""
     params = context.get("params", {})
     chosen = {variable: params.get(name) for name, (variable, _) in RUN_SETTINGS.items()}
     if params.get("store_prefix"):
@@ -165,7 +165,7 @@ def run_settings(context: Mapping[str, Any]) -> dict[str, str]:
 def check_conf(context: Mapping[str, Any]) -> None:
     """Raise AirflowFailException for a key of the run's configuration that is not a parameter of its DAG.
 
-    Airflow takes any key. A misspelled one would leave its parameter at the default: all WAT files.
+    Airflow accepts any key. A misspelled one would leave its parameter at the default: all WAT files.
     """
     run = context.get("dag_run")
     conf = (run and run.conf) or {}
@@ -181,26 +181,26 @@ def check_conf(context: Mapping[str, Any]) -> None:
 
 
 def checked(params: dict[str, Param]) -> ParamsDict:
-    """Params whose schemas and defaults are sound; raises ParamValidationError."""
+    """Params with validated schemas and defaults; raises ParamValidationError."""
     found = ParamsDict(params)
     found.validate()
     return found
 
 
 def set_params(dag: DAG, params: ParamsDict) -> None:
-    """Gives a DAG its params, checked before.
+    """Gives a DAG its params, which were validated once.
 
-    `DAG(params=...)` would check them for every DAG and copy them into every task: three quarters of the
-    time that parsing takes with 150 dumps.
+    `DAG(params=...)` would validate them for every DAG and copy them into every task: three quarters of the
+    parsing time with 150 crawls.
     """
     object.__setattr__(dag, "params", params)
 
 
 def produced(asset: Asset, crawl: str, **what: Any) -> None:
-    """Announces what a task has made of a crawl, unless the crawl's last event says the same.
+    """Sends an asset event for the product of a crawl, unless the crawl's last event is the same.
 
-    The event decides, and not whether this try of the task did the work: one that was killed between its work
-    and its end has announced nothing.
+    The last event decides, not whether this try did the work: a try that was killed between its work and its
+    end has sent no event.
     """
     extra = {"crawl": crawl, **what}
     earlier = InletEventsAccessor(asset.name, asset.uri).ascending(False).limit(_EVENTS_READ)
@@ -212,6 +212,6 @@ def produced(asset: Asset, crawl: str, **what: Any) -> None:
 
 
 def nothing_produced(asset: Asset) -> None:
-    """No event of an asset of the running task: Airflow sends one for each outlet of a success."""
+    """Suppress the event that Airflow sends for each outlet of a successful task."""
     task = get_current_context()["task"]
     task.outlets = [outlet for outlet in task.outlets if outlet != asset]

@@ -2,18 +2,18 @@
 
     register -> choose -> start[crawl]
 
-What a run starts depends on how it came to be:
+What a run starts depends on how it was created:
 
 - *Schedule*: on the first of each month, the newest crawl that has never run and was released in the last
-  120 days (*Crawls to start, at most* may say more than one), with all its WAT files unless the parameter
-  *WAT files* says otherwise.
-- *Turning this DAG on* starts nothing. Airflow then makes the run of the month that has already ended; a run
-  that begins more than a day after its date only registers crawls, and the log of `choose` says what it would
-  have started. The first crawl is started on the first of the next month.
-- *Trigger* starts the same crawls at once. So does clearing a run: a person asked for it.
-- *Backfill* over some months starts every crawl released in them, also those that have run before.
+  120 days (more than one if *Crawls to start, at most* allows it), with all its WAT files unless the
+  parameter *WAT files* selects some.
+- *Turning this DAG on* starts nothing. Airflow then creates the run of the previous month; a run that begins
+  more than a day after its date only registers crawls, and the log of `choose` lists what it would have
+  started. The first crawl is started on the first of the next month.
+- *Trigger* starts the same crawls at once. So does clearing a run: both are requests by a person.
+- *Backfill* over some months starts every crawl released in them, including those that have run before.
 
-A crawl whose DAG is paused can't be started: `start` fails at once and says how to unpause it.
+A crawl whose DAG is paused cannot be started: `start` fails at once and explains how to unpause it.
 """
 
 from datetime import UTC, datetime, timedelta
@@ -54,7 +54,7 @@ PARAMS = {
 
 @stage(execution_timeout=timedelta(minutes=15))
 def register() -> Stage[list[dict[str, str]]]:
-    """Ask Common Crawl's index for crawls and make new ones known; returns all, newest first."""
+    """Ask Common Crawl's index for crawls and register new ones; returns all, newest first."""
     found = yield ["crawls", "--refresh", "--register"]
     return found["crawls"]
 
@@ -72,7 +72,7 @@ def choose(crawls: list[dict[str, str]]) -> list[dict[str, Any]]:
     return [
         {
             "trigger_dag_id": f"crawl_{crawl}",
-            "trigger_run_id": f"{run.run_id}__{crawl}",  # a retry finds the run it made
+            "trigger_run_id": f"{run.run_id}__{crawl}",  # a retry finds the run of the previous try
             "conf": {"wat_files": params["wat_files"]},
         }
         for crawl in chosen
@@ -80,10 +80,10 @@ def choose(crawls: list[dict[str, str]]) -> list[dict[str, Any]]:
 
 
 class StartCrawl(TriggerDagRunOperator):
-    """Trigger a crawl's DAG, unless it is paused: its run would be queued for ever."""
+    """Trigger a crawl's DAG, unless it is paused: its run would stay queued."""
 
     def execute(self, context: Any) -> None:
-        """Raise AirflowFailException for a paused DAG, AirflowException for one that is not there yet."""
+        """Raise AirflowFailException for a paused DAG, AirflowException for one that does not exist yet."""
         crawl_dag = self.trigger_dag_id
         try:
             paused = context["ti"].get_dag(crawl_dag).is_paused
@@ -94,7 +94,7 @@ class StartCrawl(TriggerDagRunOperator):
             ) from error
         if paused:
             raise AirflowFailException(
-                f"cannot start {crawl_dag}: the DAG is paused and its run would wait for ever; unpause it "
+                f"cannot start {crawl_dag}: the DAG is paused and its run would never start; unpause it "
                 f"(airflow dags unpause {crawl_dag}), then clear this task"
             )
         super().execute(context)
@@ -105,15 +105,15 @@ def _released_in_its_month(crawls: list[dict[str, str]], run: Any) -> list[str]:
     return [crawl["id"] for crawl in crawls if first <= crawl["released"] < end]
 
 
-def _never_run(crawls: list[dict[str, str]], run: Any, task_instance: Any, most: int) -> list[str]:
-    """The newest crawls, at most so many, that are recent and whose DAGs have no runs."""
+def _never_run(crawls: list[dict[str, str]], run: Any, task_instance: Any, limit: int) -> list[str]:
+    """The newest crawls, at most `limit`, that are recent and whose DAGs have no runs."""
     since = str((run.run_after - _RECENT).date())
     recent = [crawl["id"] for crawl in crawls if crawl["released"] >= since]
-    return [crawl for crawl in recent if not task_instance.get_dr_count(dag_id=f"crawl_{crawl}")][:most]
+    return [crawl for crawl in recent if not task_instance.get_dr_count(dag_id=f"crawl_{crawl}")][:limit]
 
 
 def _skip_if_late(run: Any, chosen: list[str]) -> None:
-    """Raise AirflowSkipException for the run that Airflow makes at once when this DAG is turned on."""
+    """Raise AirflowSkipException for the run that Airflow creates when this DAG is turned on."""
     late = (run.start_date or datetime.now(UTC)) - run.run_after
     if run.run_type != DagRunType.SCHEDULED or run.clear_number or late <= _ON_TIME:
         return
@@ -131,14 +131,14 @@ with DAG(
     schedule=CronDataIntervalTimetable("@monthly", timezone="UTC"),
     start_date=moment(2013, 1, 1),
     catchup=False,
-    is_paused_upon_creation=True,  # whatever Airflow's default is: it starts what costs money
+    is_paused_upon_creation=True,  # regardless of Airflow's default: it starts work that costs money
     max_active_runs=1,
     default_args=DEFAULTS,
     params=PARAMS,
     tags=["laion_etl", "monthly"],
     doc_md=__doc__,
 ) as dag:
-    # The DAG of a crawl just registered comes with the next reading of the DAG files, within minutes.
+    # The DAG of a new crawl appears when the DAG files are next parsed, within minutes.
     StartCrawl.partial(
         task_id="start",
         logical_date=None,

@@ -1,6 +1,6 @@
-"""Alerts from Airflow: what failed, what is late, how a run ended; laion_etl.alerts sends them.
+"""Alerts from Airflow: failures, delays and digests of runs; laion_etl.alerts sends them.
 
-Callables live here and not in dags/, because the triggerer and the DAG processor import them by their path.
+The callables are here and not in dags/, because the triggerer and the DAG processor import them by path.
 """
 
 import asyncio
@@ -43,13 +43,13 @@ from laion_etl.settings import load_settings
 
 log = logging.getLogger(__name__)
 
-# What a task leaves in its context for callbacks.
+# Keys that a task sets in its context for callbacks.
 LABEL, COMMAND = "label", "laion_command"
-ESTIMATE = "estimate"  # the XCom in which a dry run's estimate reaches the digest
+ESTIMATE = "estimate"  # the XCom that passes a dry run's estimate to the digest
 
 
 class TaskFailed(BaseNotifier):
-    """`on_failure_callback` of tasks: comes after the last try, for every mapped task by itself."""
+    """`on_failure_callback` of tasks: called after the last try, once for each mapped task."""
 
     def notify(self, context: Any) -> None:
         """Report the failed task; the cause is the last line of its log."""
@@ -61,37 +61,37 @@ class TaskFailed(BaseNotifier):
 
 
 class TaskSucceeded(BaseNotifier):
-    """`on_success_callback` of tasks: what had failed and now succeeds is not broken any more."""
+    """`on_success_callback` of tasks: a unit that had failed and now succeeds is no longer broken."""
 
     def notify(self, context: Any) -> None:
-        """Take the task's unit off the list of what is broken."""
+        """Remove the task's unit from the list of broken units."""
         alert = task_alert(Kind.FAILED, context, "")
         unit = Unit(alert.crawl, alert.run, alert.stage, alert.unit, _index(context["ti"]))
         try:
             use_own_s3()
             resolve(unit, open_store(load_settings().store_uri))
         except (AirflowException, AirflowRuntimeError, LaionEtlError, OSError) as error:
-            # The work itself is done.
-            log.warning("cannot take this task off the list of failures: %s", error)
+            # The work itself is done: only log it.
+            log.warning("cannot remove this task from the list of failures: %s", error)
 
 
 def notify(alert: Alert) -> None:
-    """Deliver an alert from any of Airflow's processes, with the store's access of the connection."""
+    """Send an alert from any of Airflow's processes, with the S3 access of the connection."""
     try:
         use_own_s3()
     except (AirflowException, AirflowRuntimeError, LaionEtlError) as error:
-        # A callback that reports a failure must not fail of it.
-        log.warning("cannot get the store's access, so the alert may not be kept: %s", error)
+        # A callback that reports a failure must not fail itself.
+        log.warning("cannot get the S3 access of the store: %s; the alert may not be recorded", error)
     deliver(alert, load_settings())
 
 
 def crawl_of(dag_id: str) -> str:
-    """The dump a DAG is about; other DAGs, such as new_crawls, stand for themselves."""
+    """The crawl of a DAG; for other DAGs, such as new_crawls, their own id."""
     return str(dag_id).removeprefix("crawl_")
 
 
 def cause_of(error: object, context: Mapping[str, Any]) -> str:
-    """The cause as a person would say it: our own errors are sentences, others need their type."""
+    """The cause as a readable sentence: our own errors are sentences, others need their type."""
     if isinstance(error, AirflowTaskTimeout):
         return f"the task took longer than {_hard_limit(context)} and was ended; see where its log stopped"
     if not isinstance(error, BaseException):
@@ -102,7 +102,7 @@ def cause_of(error: object, context: Mapping[str, Any]) -> str:
 
 
 def retry_helps(error: object) -> bool:
-    """Whether another try can end otherwise while nothing else changes."""
+    """Whether a retry without any other change could succeed."""
     return not isinstance(error, AirflowFailException)
 
 
@@ -131,7 +131,7 @@ def task_alert(kind: Kind, context: Mapping[str, Any], reason: str) -> Alert:
 
 
 def late_alert(context: Mapping[str, Any], limit_s: float) -> Alert:
-    """The alert about a task that works longer than `limit_s`."""
+    """The alert about a task that runs longer than `limit_s`."""
     end = f"Airflow ends it after {_hard_limit(context)}"
     return task_alert(Kind.LATE, context, f"still at work after {span(limit_s)}; {end}")
 
@@ -148,12 +148,12 @@ def _index(task: Any) -> int:
 
 @contextmanager
 def lateness_watched(stage: str, context: Mapping[str, Any]) -> Iterator[None]:
-    """Send an alert when the block takes longer than LAION_ETL_ALERTS_LATE_AFTER; it goes on all the same."""
+    """Send an alert when the block takes longer than LAION_ETL_ALERTS_LATE_AFTER; the block continues."""
     try:
         settings = load_settings()
         limit = late_after_s(settings.alerts, stage)
     except SettingsError as error:
-        raise AirflowFailException(str(error)) from error  # another try can't help
+        raise AirflowFailException(str(error)) from error  # a retry cannot help
     if limit is None or "ti" not in context:
         yield
         return
@@ -164,7 +164,7 @@ def lateness_watched(stage: str, context: Mapping[str, Any]) -> Iterator[None]:
         yield
     finally:
         timer.cancel()
-    timer.join()  # an alert that is being sent is on the list before the task's success takes it off
+    timer.join()  # an alert in flight is recorded before the task's success removes it
 
 
 def _notify_late(context: Mapping[str, Any], limit: float) -> None:
@@ -172,7 +172,7 @@ def _notify_late(context: Mapping[str, Any], limit: float) -> None:
 
 
 def send_digest(context: Mapping[str, Any]) -> Alert:
-    """Send the digest of the context's run, once for each of its ends."""
+    """Send the digest of the context's run, once each time it ends."""
     task = context["ti"]
     states = task.get_task_states(dag_id=task.dag_id, run_ids=[task.run_id])[task.run_id]
     states = {name: str(state) for name, state in states.items() if name != task.task_id}
@@ -192,7 +192,7 @@ def send_digest(context: Mapping[str, Any]) -> Alert:
 
 
 async def run_is_late(context: Mapping[str, Any], days: float) -> None:
-    """Callback of the run's deadline, in the triggerer, which gives it the run as the REST API shows it."""
+    """Callback of the run's deadline; the triggerer passes the run as the REST API describes it."""
     run = context["dag_run"]
     dag_id, run_id = str(run["dag_id"]), str(run["dag_run_id"])
     alert = Alert(
@@ -207,7 +207,7 @@ async def run_is_late(context: Mapping[str, Any], days: float) -> None:
 
 @deadline_reference(DeadlineReference.TYPES.DAGRUN_CREATED)
 class RunCreated(BaseDeadlineReference):
-    """The time a run is made. Airflow's own DAGRUN_QUEUED_AT breaks clearing of tasks (its issue 70368)."""
+    """The time a run is created. Airflow's DAGRUN_QUEUED_AT breaks the clearing of tasks (issue 70368)."""
 
     required_kwargs: frozenset[str] = frozenset()
 
@@ -217,7 +217,7 @@ class RunCreated(BaseDeadlineReference):
 
 
 class LaionAlertsPlugin(AirflowPlugin):
-    """Makes the deadline reference known, so that serialized DAGs can be read back."""
+    """Registers the deadline reference, so that serialized DAGs can be read back."""
 
     name = "laion_alerts"
     deadline_references = [RunCreated]  # noqa: RUF012 - Airflow's way

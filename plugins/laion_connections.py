@@ -1,4 +1,4 @@
-"""Airflow's connections as environment variables of commands that run beside Airflow."""
+"""Airflow's connections as environment variables of the commands that tasks run."""
 
 import os
 from collections.abc import Iterator, Mapping
@@ -21,11 +21,13 @@ _LIBPQ_EXTRAS = ("sslmode", "sslrootcert", "sslcert", "sslkey", "options", "targ
 
 
 def database() -> dict[str, str]:
-    """The Postgres of LAION_ETL_DATABASE_CONN_ID; nothing where that is empty."""
+    """The Postgres of LAION_ETL_DATABASE_CONN_ID; empty if that is not set."""
     connection = _connection(_settings().database.conn_id)
     if connection is None:
         return {}
-    from psycopg.conninfo import make_conninfo  # slow to import, and reading DAGs comes through here
+    from psycopg.conninfo import (
+        make_conninfo,
+    )  # slow to import, and this module is loaded when DAGs are parsed
 
     parts = {
         "host": connection.host,
@@ -40,11 +42,11 @@ def database() -> dict[str, str]:
 
 @contextmanager
 def s3() -> Iterator[dict[str, str | None]]:
-    """The S3 access of LAION_ETL_AIRFLOW_S3_CONN_ID while the block runs; nothing where that is empty.
+    """The S3 access of LAION_ETL_AIRFLOW_S3_CONN_ID while the block runs; empty if that is not set.
 
-    None is a variable to take away: boto3 would use Airflow's own keys before those of the connection. A role
-    is left to the command's own boto3, by a configuration file of its own: what is assumed here would run out
-    within the hour, and a download takes days.
+    A value of None means "unset": otherwise boto3 would prefer Airflow's own keys to those of the connection.
+    A role is assumed by the command's own boto3, through a separate configuration file: credentials assumed
+    here would expire within the hour, and a download takes days.
     """
     connection = _connection(_settings().airflow.s3_conn_id)
     if connection is None:
@@ -72,9 +74,10 @@ def s3() -> Iterator[dict[str, str | None]]:
 
 
 def use_own_s3() -> None:
-    """Gives this process a new S3 client with the same access, for what Airflow itself keeps in the store.
+    """Gives this process a new S3 client with the same access, for files that Airflow itself keeps in the
+    store.
 
-    The environment stays as it was: the triggerer, which lives for months, has other connections to serve.
+    The environment is unchanged: the triggerer runs for months and serves other connections, too.
     """
     store_uri = _settings().store_uri
     if not store_uri.startswith("s3://"):
@@ -101,7 +104,7 @@ def _change(variables: Mapping[str, str | None]) -> None:
 
 
 def _role(arn: str, external_id: str, keys: Mapping[str, str]) -> str:
-    """A configuration of boto3 that assumes a role with these keys, or else with what the machine may do.
+    """A configuration of boto3 that assumes a role with these keys, or else with the machine's credentials.
 
     https://docs.aws.amazon.com/cli/latest/topic/config-vars.html#using-aws-iam-roles
     """
@@ -125,7 +128,7 @@ def _set(variables: dict[str, Any]) -> dict[str, str]:
 
 
 def _connection(conn_id: str) -> Any:
-    """The connection of that name, None where none is named."""
+    """The connection of that name; None for an empty name."""
     try:
         return BaseHook.get_connection(conn_id) if conn_id else None
     except AirflowNotFoundException as error:

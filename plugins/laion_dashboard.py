@@ -1,4 +1,4 @@
-"""The dashboard in Airflow's UI: a page of all dumps in the menu, and one of its dump on each DAG and run."""
+"""The dashboard in Airflow's UI: a menu page for all crawls, and a page of its crawl on each DAG and run."""
 
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -25,7 +25,7 @@ def _app() -> Any:
     from laion_etl.dashboard.data_sources import Sources
 
     async def viewer(user: GetUserDep) -> Callable[[str], bool]:
-        """Strangers get 401; a dump is shown to those who may read its DAG."""
+        """Answers 401 to requests without a login; shows a crawl to users who may read its DAG."""
         manager = get_auth_manager()
         return lambda crawl: manager.is_authorized_dag(
             method="GET", details=DagDetails(id=f"crawl_{crawl}"), user=user
@@ -35,7 +35,7 @@ def _app() -> Any:
 
 
 def _database_url(settings: Settings) -> str:
-    """That of the Airflow connection, where the settings name one."""
+    """The database of the Airflow connection, if the settings name one."""
     try:
         return database().get("LAION_ETL_DATABASE_URL", settings.core.database_url)
     except AirflowFailException as error:
@@ -43,7 +43,7 @@ def _database_url(settings: Settings) -> str:
 
 
 class _Apps:
-    """Made when the API server asks: tasks and scheduler load plugins too, and need no web server."""
+    """Created on demand: tasks and scheduler also load plugins, and need no web server."""
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         yield {"app": _app(), "url_prefix": _PREFIX, "name": "laion_etl dashboard"}
@@ -55,7 +55,7 @@ def _view(name: str, route: str, href: str, destination: str, **more: str) -> di
 
 
 class LaionDashboardPlugin(AirflowPlugin):
-    """Mounts the pages and makes them known to the UI."""
+    """Mounts the pages and registers them with the UI."""
 
     name = "laion_dashboard"
     fastapi_apps = _Apps()

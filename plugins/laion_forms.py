@@ -1,10 +1,10 @@
-"""What the text fields of a run's form take, so that a wrong entry is refused before the run is made.
+"""Formats of the text fields of a run's form, so that a wrong entry is refused before the run is created.
 
-JSON schema knows no range, and its answer to a pattern is the regular expression. A *format* is checked by a
-function, and the message is its name: `'5:2' is not a 'range of WAT files such as 0:2, 7 or 100:'`. Airflow
-checks params with jsonschema's formats wherever runs are made: in the API server, for `airflow dags trigger`
-and for backfills, all of which load plugins. A process without this file takes any text; `discover` has the
-last word.
+JSON schema has no ranges, and its message for a pattern is the regular expression. A *format* is checked by a
+function, and its name appears in the message: `'5:2' is not a 'range of WAT files such as 0:2, 7 or 100:'`.
+Airflow checks params with jsonschema's formats wherever runs are created: in the API server, for `airflow
+dags trigger` and for backfills, all of which load plugins. A process without this file accepts any text;
+`discover` makes the final check.
 """
 
 import re
@@ -20,11 +20,11 @@ WAT_FILES = "range of WAT files such as 0:2, 7 or 100:"
 LANGUAGES = "list of language codes such as en,de,none"
 FOLDER = "folder such as trials/first"
 
-# Which codes there are is up to the detector, which `discover` asks; one's own may answer eng_Latn.
+# The valid codes depend on the detector, which `discover` asks; a user-defined one may use eng_Latn.
 _CODE = r"(none|[A-Za-z]{2,3}([_-][A-Za-z0-9]{2,8})?)"
 _LANGUAGES = re.compile(f"{_CODE}(,{_CODE})*")
 _FOLDER = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*(/[A-Za-z0-9_-][A-Za-z0-9._-]*)*")
-_MOST_CHARS = 500
+_MAX_CHARS = 500
 
 
 def _selects(text: str) -> bool:
@@ -36,20 +36,20 @@ def _selects(text: str) -> bool:
 
 
 def _or_nothing(allows: Callable[[str], object]) -> Callable[[object], bool]:
-    """A check of a field that may be left empty; other types than text are up to the schema."""
+    """A check that accepts an empty field; the schema checks types other than text."""
     return lambda value: not isinstance(value, str) or not value or bool(allows(value))
 
 
 FORMATS: dict[str, Callable[[object], bool]] = {
     WAT_FILES: _or_nothing(_selects),
     LANGUAGES: _or_nothing(_LANGUAGES.fullmatch),
-    FOLDER: _or_nothing(lambda text: len(text) <= _MOST_CHARS and _FOLDER.fullmatch(text)),
+    FOLDER: _or_nothing(lambda text: len(text) <= _MAX_CHARS and _FOLDER.fullmatch(text)),
 }
 for _name, _allows in FORMATS.items():
     FormatChecker.checkers[_name] = (_allows, ())
 
 
 class LaionFormsPlugin(AirflowPlugin):
-    """Has the formats registered in all of Airflow's processes."""
+    """Registers the formats in all of Airflow's processes."""
 
     name = "laion_forms"

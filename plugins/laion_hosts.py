@@ -1,6 +1,6 @@
-"""The API server answers to the addresses in `[laion_etl] allowed_hosts`; without that option to all of them.
+"""The API server answers only to the addresses in `[laion_etl] allowed_hosts`; without that option, to any.
 
-The demo sets it: its Airflow listens on loopback, where web pages of others can reach it by DNS rebinding.
+The demo sets it: its Airflow listens on loopback, where other web pages could reach it by DNS rebinding.
 """
 
 from airflow.configuration import conf

@@ -1,4 +1,4 @@
-"""What the triggerer does while a pod works: looks at it, brings its log, sends an alert when it is late."""
+"""The triggerer's side of a running pod: watch it, fetch its log, send an alert when it is late."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -11,13 +11,13 @@ from airflow.triggers.base import TriggerEvent
 from laion_alerts import notify
 from laion_etl.alerts import Alert
 
-# Airflow's scheduler takes a task for lost that is queued again before its executor has said that the
-# process which deferred it is gone; on a busy machine that takes seconds.
-_LEAST_DEFERRED_S = 5.0
+# If a task is re-queued before the executor reports the deferring process as finished, the scheduler marks it
+# as lost; on a busy machine that report takes seconds.
+_MIN_DEFERRED_S = 5.0
 
 
 class StagePodTrigger(KubernetesPodTrigger):
-    """A pod's trigger that sends an alert, given by its fields, once the pod works for `late_after_s`."""
+    """A pod's trigger that sends an alert, given by its fields, once the pod has run for `late_after_s`."""
 
     def __init__(self, *, late_after_s: float | None, alert: dict[str, Any], **of_the_pod: Any) -> None:
         super().__init__(**of_the_pod)
@@ -30,10 +30,10 @@ class StagePodTrigger(KubernetesPodTrigger):
         return f"{__name__}.{type(self).__name__}", {**of_the_pod, **own}
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
-        """The event of the pod's end, not sooner than the scheduler can do with."""
+        """Yields the completion event, but not within `_MIN_DEFERRED_S` of the deferral (see above)."""
         watch = asyncio.create_task(self._alert_when_late())
         clock = asyncio.get_running_loop()
-        settled = clock.time() + _LEAST_DEFERRED_S
+        settled = clock.time() + _MIN_DEFERRED_S
         try:
             async for event in super().run():
                 await asyncio.sleep(settled - clock.time())

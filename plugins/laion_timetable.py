@@ -12,23 +12,23 @@ from pendulum import DateTime, instance
 
 
 class CrawlTimetable(Timetable):
-    """Never starts a run by itself (building a dataset is a decision); can be triggered and backfilled.
+    """Never starts a run on its own (building a dataset is a decision); can be triggered and backfilled.
 
     `crawl_id` is the only partition key, `released` (a day, UTC) its partition date.
     """
 
     partitioned = True
-    # A backfill asks for this; the scheduler starts nothing all the same: see next_dagrun_info_v2.
+    # Backfills need this; the scheduler still starts nothing: see next_dagrun_info_v2.
     can_be_scheduled = True
 
     def __init__(self, crawl_id: str, released: date) -> None:
         self.crawl_id = crawl_id
         self.released = released
-        self.description = f"By hand or by backfill; {crawl_id} was released on {released.isoformat()}"
+        self.description = f"Manually or by backfill; {crawl_id} was released on {released.isoformat()}"
 
     @property
     def summary(self) -> str:
-        """What the UI shows as the schedule."""
+        """The schedule as shown in the UI."""
         return f"crawl of {self.released.isoformat()}"
 
     @property
@@ -39,11 +39,11 @@ class CrawlTimetable(Timetable):
     def next_dagrun_info_v2(
         self, *, last_dagrun_info: DagRunInfo | None, restriction: TimeRestriction
     ) -> DagRunInfo | None:
-        """Nothing: the scheduler never starts a crawl."""
+        """None: the scheduler never starts a crawl."""
         del last_dagrun_info, restriction
 
     def iter_partition_dagrun_infos(self, *, earliest: datetime, latest: datetime) -> Iterable[DagRunInfo]:
-        """The crawl, when its date lies in the window (both ends belong to it); backfills ask."""
+        """The crawl, if its date lies in the window, both ends included; used by backfills."""
         when = self.partition_date
         if earliest <= when <= latest:
             yield DagRunInfo(
@@ -68,9 +68,9 @@ class CrawlTimetable(Timetable):
         return cls(data["crawl_id"], date.fromisoformat(data["released"]))
 
     def resolve_partition_date(self, partition_key: str | None) -> datetime | None:
-        """The release date, also of a run without a key: there is one partition, so the run is of that one.
+        """The release date, also for a run without a key: there is only one partition.
 
-        A backfill of what is missing looks for runs by this date.
+        A backfill of missing runs searches by this date.
         """
         return self.partition_date if partition_key is None else self._decode_partition_date(partition_key)
 
@@ -78,13 +78,13 @@ class CrawlTimetable(Timetable):
         if partition_key != self.crawl_id:
             raise InvalidPartitionKeyError(
                 f"the partition key of this DAG is {self.crawl_id}, not {partition_key!r}; "
-                f"every crawl has a DAG of its own, crawl_{partition_key}"
+                f"every crawl has its own DAG, crawl_{partition_key}"
             )
         return self.partition_date
 
 
 class LaionTimetablePlugin(AirflowPlugin):
-    """Makes the timetable known to Airflow, so that serialized DAGs can be read back."""
+    """Registers the timetable with Airflow, so that serialized DAGs can be read back."""
 
     name = "laion_timetable"
     timetables = [CrawlTimetable]  # noqa: RUF012 - Airflow's way

@@ -1,4 +1,4 @@
-"""The command line as a person or a task uses it: real processes, exit codes, one-line errors."""
+"""The command line as a user or a task uses it: real processes, exit codes, one-line errors."""
 
 import json
 import os
@@ -146,7 +146,7 @@ def test_a_usage_error_is_exit_code_2(tmp_path: Path) -> None:
 def test_a_name_may_not_lead_out_of_the_store(tmp_path: Path) -> None:
     done = laion_etl(tmp_path, "publish", "--crawl", "../../etc")
     assert done.returncode == 2
-    assert "is no name" in done.stderr
+    assert "invalid name" in done.stderr
 
 
 def test_an_unreadable_wat_is_named_with_its_offset(tmp_path: Path) -> None:

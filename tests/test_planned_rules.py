@@ -129,7 +129,7 @@ def test_the_command_that_a_run_begins_with_refuses_and_writes_nothing(
     ended = CliRunner().invoke(app, ["discover", "--crawl", CRAWL, "--json"])
 
     assert isinstance(ended.exception, SettingsError)
-    assert "these rules differ from what is planned" in str(ended.exception)
+    assert "these rules differ from the planned ones" in str(ended.exception)
     assert {name: store.read(name) for name in store.list("pairs/")} == before
     monkeypatch.delenv("LAION_ETL_PARSE_LANGUAGES")
     assert CliRunner().invoke(app, ["discover", "--crawl", CRAWL, "--json"]).exit_code == 0

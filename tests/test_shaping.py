@@ -74,7 +74,7 @@ def fingerprint_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[
 
     def of_score(settings: Settings) -> str:
         work = laion_etl.score.stage._Work("C", [0], settings, store, laion_etl.score.stage.Tools())
-        return work._open(shard).mark
+        return work._open(shard).fingerprint
 
     published: Any = nothing
     ways: dict[Stage, Callable[[Settings], Any]] = {

@@ -1,11 +1,11 @@
-"""Mapped tasks that do nothing: what Airflow itself takes for a task. For benchmarks/airflow.py only."""
+"""Mapped tasks that do nothing: the cost of Airflow itself per task. For benchmarks/airflow.py only."""
 
 from airflow.sdk import DAG, get_current_context, task
 
 
 @task
 def numbers() -> list[int]:
-    """As many as the run asks for."""
+    """The number of mapped tasks that the run asks for."""
     return list(range(get_current_context()["params"]["tasks"]))
 
 

@@ -1,7 +1,7 @@
 """The command line: one command per stage, and a few that run or show them all.
 
 With `--json` the last line on stdout is one JSON object; this is what Airflow's tasks read. With
-`laion-etl --result URI COMMAND ... --json` it is written there too, for those who can't read a pod's stdout.
+`laion-etl --result URI COMMAND ... --json` it is also written to URI, for callers without access to stdout.
 """
 
 from collections.abc import Callable
@@ -23,7 +23,7 @@ class Commands(TyperGroup):
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt as error:
-            raise Stopped("stopped; run the same command again to go on") from error
+            raise Stopped("stopped; run the same command again to continue") from error
 
 
 app = typer.Typer(
@@ -47,7 +47,7 @@ def _main(
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
     ] = False,
     result: Annotated[
-        str, typer.Option(metavar="URI", help="File (path or s3://) that gets the JSON of --json too.")
+        str, typer.Option(metavar="URI", help="Also write the JSON of --json to this file (path or s3://).")
     ] = "",
 ) -> None:
     del version  # handled by its callback

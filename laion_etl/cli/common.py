@@ -1,4 +1,4 @@
-"""What the commands share: options, settings and store, and how results are said."""
+"""Shared by the commands: options, settings and store, and the output of results."""
 
 import json
 import logging
@@ -21,37 +21,40 @@ console = Console(soft_wrap=True)
 
 
 def as_name(name: str) -> str:
-    """Names become folders of the store and may not lead out of it."""
+    """Check a name: it becomes a folder of the store and must not lead out of it."""
     if name and not _NAME.fullmatch(name):
-        raise typer.BadParameter(f"{name!r} is no name: letters, digits, '.', '_' and '-' only")
+        raise typer.BadParameter(f"invalid name {name!r}: only letters, digits, '.', '_' and '-' are allowed")
     return name
 
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
-RESULT: ContextVar[str] = ContextVar("result", default="")  # where --result wants it
+RESULT: ContextVar[str] = ContextVar("result", default="")  # the URI of --result
 CrawlOption = Annotated[str, typer.Option(callback=as_name, help="Crawl id, for example CC-MAIN-2024-38.")]
 PartitionOption = Annotated[int, typer.Option(min=0, help="Partition number.")]
 SelectionOption = Annotated[
-    str, typer.Option("--wat-files", metavar="A:B", help="Only WAT files A to B-1 of wat.paths.")
+    str,
+    typer.Option(
+        "--wat-files", metavar="A:B", help="Only WAT files A to B-1 of the crawl's list (wat.paths)."
+    ),
 ]
-JsonOption = Annotated[bool, typer.Option("--json", help="End with one JSON line on stdout.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as one JSON line at the end.")]
 NameOption = Annotated[
-    str, typer.Option(callback=as_name, help="Name of the dataset; left out: LAION_ETL_PUBLISH_NAME.")
+    str, typer.Option(callback=as_name, help="Name of the dataset; default: LAION_ETL_PUBLISH_NAME.")
 ]
-VersionOption = Annotated[str, typer.Option(help="Version of the dataset; left out: the current one.")]
+VersionOption = Annotated[str, typer.Option(help="Version of the dataset; default: the current one.")]
 
 
 def settings_and_store() -> tuple[Settings, Store]:
-    """For commands that read the store."""
+    """Settings and the store, for commands that only read it."""
     settings = load_settings()
     return settings, open_store(settings.store_uri)
 
 
 def open_settings() -> tuple[Settings, Store]:
-    """Settings and the store, for commands that write to it; raises StorageError where they can't."""
+    """Settings and the store, for commands that write to it; raises StorageError if it is not writable."""
     settings, store = settings_and_store()
     store.watcher = StageMetrics(settings.core)
-    if settings.core.run_id:  # somebody keeps the log: also what went well
+    if settings.core.run_id:  # a task keeps the log: include successes
         logging.getLogger("laion_etl").setLevel(logging.INFO)
     store.check()
     return settings, store
@@ -64,14 +67,14 @@ def chosen_partitions(crawl: str, selection: str, settings: Settings) -> list[Pa
         step = settings.core.wat_files_sample
         sample = f" when only every {step}-th is taken (LAION_ETL_WAT_FILES_SAMPLE)" if step > 1 else ""
         raise SettingsError(
-            f"cannot work on {crawl}: --wat-files {selection or 'left out'} selects none of its WAT files"
+            f"cannot work on {crawl}: --wat-files {selection or 'left out'} selects no WAT files"
             f"{sample}; choose a range within them"
         )
     return found
 
 
 def show_places(published: StageStats, store: Store) -> dict[str, str]:
-    """Says, and returns, where a published dataset and its report are."""
+    """Prints and returns the locations of a published dataset and its report."""
     from laion_etl.dataset.versions import Release
     from laion_etl.publish.presentation import REPORT
 
@@ -83,25 +86,25 @@ def show_places(published: StageStats, store: Store) -> dict[str, str]:
 
 
 def show_nothing_new(crawl: str) -> None:
-    """Says why nothing was published."""
+    """Prints why nothing was published."""
     console.print(f"nothing new in {crawl}: all its pairs were known before", highlight=False)
 
 
 def show_funnel(crawl: str, store: Store) -> None:
-    """Prints what became of all links of a crawl so far."""
+    """Prints the funnel of a crawl so far."""
     from laion_etl.dataset.funnel_report import crawl_funnel
 
     console.print(crawl_funnel(store, crawl).as_table())
 
 
 def say(*lines: str) -> None:
-    """Lines with foreign text in them: nothing in it is markup."""
+    """Prints lines that contain untrusted text, without interpreting markup."""
     for line in lines:
         console.print(line, markup=False, highlight=False)
 
 
 def done(stats: StageStats, as_json: bool, **more: Any) -> None:
-    """Says how a unit of work ended."""
+    """Prints the result of a unit of work."""
     console.print(summary(stats), highlight=False)
     if as_json:
         plain = stats.to_plain()
@@ -109,7 +112,7 @@ def done(stats: StageStats, as_json: bool, **more: Any) -> None:
 
 
 def say_json(value: dict[str, Any]) -> None:
-    """One line on stdout, and the file of --result."""
+    """Prints the JSON on one line, and writes it to the file of --result."""
     text = json.dumps(value)
     folder, _, name = RESULT.get().rpartition("/")
     if name:

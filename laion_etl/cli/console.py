@@ -1,4 +1,4 @@
-"""What a person sees: progress bars on a terminal, plain lines elsewhere, errors as one line."""
+"""Terminal output: progress bars on a terminal, plain lines elsewhere, results as one line."""
 
 import time
 from collections.abc import Callable, Iterator

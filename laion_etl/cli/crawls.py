@@ -1,4 +1,4 @@
-"""Commands about dumps: which there are, what they are made of and will come to."""
+"""Commands about crawls: list them, estimate their size, and list their partitions."""
 
 from typing import Annotated
 
@@ -19,11 +19,13 @@ from laion_etl.settings import load_settings
 
 
 def crawls(
-    refresh: Annotated[bool, typer.Option(help="Ask the crawl source instead of the known list.")] = False,
-    register: Annotated[bool, typer.Option(help="With --refresh: remember new ones; they get DAGs.")] = False,
+    refresh: Annotated[bool, typer.Option(help="Query the crawl source instead of the saved list.")] = False,
+    register: Annotated[
+        bool, typer.Option(help="With --refresh: save newly found crawls so that Airflow creates their DAGs.")
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Known crawl dumps, newest first."""
+    """List the known crawls, newest first."""
     settings = load_settings()
     found = discover_crawls(settings) if refresh else known_crawls(settings)
     if refresh and register:
@@ -39,7 +41,7 @@ def crawls(
 
 
 def estimate_crawl(crawl: CrawlOption, wat_files: SelectionOption = "", as_json: JsonOption = False) -> None:
-    """What WAT files will come to, by those that are in the store already: links, bytes, hours, cost."""
+    """Estimate pairs, bytes, hours and cost of WAT files from runs that are already in the store."""
     from laion_etl.report.estimate import estimate, in_pods
 
     settings, store = open_settings()
@@ -58,7 +60,7 @@ def estimate_crawl(crawl: CrawlOption, wat_files: SelectionOption = "", as_json:
 
 
 def discover(crawl: CrawlOption, wat_files: SelectionOption = "", as_json: JsonOption = False) -> None:
-    """The partitions of a crawl, the units that parse and load work on; checks the settings of the run."""
+    """List the partitions of a crawl, the units of parse and load, and check the settings of the run."""
     from laion_etl.cli.run_checks import check_run
 
     settings, store = open_settings()

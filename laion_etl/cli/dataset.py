@@ -1,4 +1,4 @@
-"""Commands for datasets that are published: whether a version is whole, and what changed between two."""
+"""Commands for published datasets: verify a version, compare two, and remove samples."""
 
 from pathlib import Path
 from typing import Annotated
@@ -12,10 +12,10 @@ from laion_etl.cli.console import progress
 
 def verify(
     name: NameOption = "",
-    version: Annotated[str, typer.Option(help="A visible version; left out: the current one.")] = "",
+    version: Annotated[str, typer.Option(help="A visible version; default: the current one.")] = "",
     as_json: JsonOption = False,
 ) -> None:
-    """Whether a published version is what its manifest says: files, bytes, counts, schema, rows."""
+    """Check a published version against its manifest: files, bytes, counts, schema, rows."""
     from laion_etl.publish.verify import verify_version
 
     settings, store = settings_and_store()
@@ -23,7 +23,7 @@ def verify(
         verdict = verify_version(name or settings.publish.name, version, store, report)
     for problem in verdict.problems:
         say(f"{problem.file}: {problem.what}")
-    found = f"{len(verdict.problems):,} problems" if verdict.problems else "all as the manifest says"
+    found = f"{len(verdict.problems):,} problems" if verdict.problems else "matches its manifest"
     say(
         f"{verdict.dataset}/{verdict.version}: {verdict.files:,} files, {verdict.rows:,} rows, "
         f"{verdict.bytes:,} bytes: {found}"
@@ -36,11 +36,11 @@ def verify(
 
 def diff(
     old: Annotated[str, typer.Argument(help="A version, or name/version of another dataset.")],
-    new: Annotated[str, typer.Argument(help="The version it is compared with.")],
+    new: Annotated[str, typer.Argument(help="The version to compare it with.")],
     name: NameOption = "",
     as_json: JsonOption = False,
 ) -> None:
-    """What changed from one published version to another: rows per subset, settings, files."""
+    """Show what changed between two published versions: rows per subset, settings, files."""
     from laion_etl.publish.diff import diff_versions
 
     settings, store = settings_and_store()
@@ -59,14 +59,14 @@ def diff(
 
 def remove(
     listed: Annotated[
-        Path, typer.Option("--list", help="Domains, URLs, hashes of images or ids of pairs, one a line.")
+        Path, typer.Option("--list", help="File with domains, URLs, image hashes or pair ids, one per line.")
     ],
     purge: Annotated[
-        bool, typer.Option("--purge", help="Also delete the versions that still have what was removed.")
+        bool, typer.Option("--purge", help="Also delete the versions that still contain removed samples.")
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Take what a list names out of store and database, publish new versions without it, and keep it out."""
+    """Remove listed samples from store and database, publish new versions, and block them in future runs."""
     from laion_etl.database.connection import has_database, open_database
     from laion_etl.database.redact import blank_pairs
     from laion_etl.io.remote_files import read_input
@@ -82,7 +82,7 @@ def remove(
     for stats in done.published:
         say(f"new version: {stats.unit}, {stats.kept:,} rows of {stats.crawl}")
     for version in done.holding:
-        say(f"still has what was removed: {version} (--purge deletes it)")
+        say(f"still contains removed samples: {version} (--purge deletes it)")
     for version in done.purged:
         say(f"deleted: {version}")
     blanked = None

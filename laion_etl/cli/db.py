@@ -1,4 +1,4 @@
-"""Commands for the database: its schema, and the hashes of all pairs ever seen."""
+"""Commands for the database: its schema, and the hashes of all pairs seen so far."""
 
 from typing import Annotated
 
@@ -9,7 +9,7 @@ from laion_etl.settings import load_settings
 
 
 def migrate() -> None:
-    """Bring the schema of the database up to date, as its owner; other commands do it too where they may."""
+    """Update the database schema, as its owner; other commands also do so if they have the rights."""
     from laion_etl.database.connection import open_database
 
     settings = load_settings()
@@ -21,7 +21,7 @@ def migrate() -> None:
 def memory_export(
     name: Annotated[str, typer.Argument(callback=as_name, help="Name of the file: memory/<name>.parquet.")],
 ) -> None:
-    """All hashes ever seen as one file in the store, to forget old crawls and keep the dedupe."""
+    """Export all hashes seen so far to the store; then old crawls can be forgotten but still deduplicated."""
     from laion_etl.database.connection import open_database
     from laion_etl.database.seen_keys import export_memory
 
@@ -35,7 +35,7 @@ def memory_export(
 def memory_import(
     uri: Annotated[str, typer.Argument(help="An exported file: path, s3:// or https://.")],
 ) -> None:
-    """Remember the hashes of an exported file: later loads drop pairs with them as duplicates."""
+    """Import the hashes of an exported file: later loads drop pairs with them as duplicates."""
     from laion_etl.database.connection import open_database
     from laion_etl.database.seen_keys import import_memory
 

@@ -1,4 +1,4 @@
-"""Commands that judge a model, its thresholds, or a published dataset."""
+"""Commands that evaluate a model, its thresholds, or a published dataset."""
 
 from pathlib import Path
 from typing import Annotated
@@ -10,35 +10,35 @@ from laion_etl.cli.common import CrawlOption, console, say, settings_and_store
 from laion_etl.core.errors import InputError
 from laion_etl.settings import load_settings
 
-commands = typer.Typer(help="Judge a CLIP model or a published dataset.", no_args_is_help=True)
+commands = typer.Typer(help="Evaluate a CLIP model or a published dataset.", no_args_is_help=True)
 
 
 @commands.command("zero-shot")
 def zero_shot(
-    pictures: Annotated[
+    images: Annotated[
         list[Path],
-        typer.Argument(help="A folder with a folder per class, or tars with image and .cls members."),
+        typer.Argument(help="A folder with one subfolder per class, or tars with image and .cls members."),
     ],
     templates: Annotated[str, typer.Option(help="Prompts: openai (80), simple (7) or photo (1).")] = "openai",
     class_names: Annotated[
-        Path | None, typer.Option(help="File of class names, one a line; needed for tars.")
+        Path | None, typer.Option(help="File of class names, one per line; required for tars.")
     ] = None,
 ) -> None:
-    """Top-1 and top-5 accuracy of the model in the settings, as the papers measure it."""
+    """Zero-shot top-1 and top-5 accuracy of the configured model, measured as in the papers."""
     from laion_etl.evaluate import zero_shot as task
     from laion_etl.score.model import load_model
 
     names = _lines(class_names) if class_names else []
     prompts = task.templates(templates)
-    if len(pictures) == 1 and pictures[0].is_dir():
-        names, labelled = task.image_folder(pictures[0], names)
+    if len(images) == 1 and images[0].is_dir():
+        names, labelled = task.image_folder(images[0], names)
     elif names:
-        labelled = task.web_dataset(pictures, names)
+        labelled = task.web_dataset(images, names)
     else:
-        raise InputError("tars have numbers for classes: name them with --class-names")
+        raise InputError("cannot name the classes: tars have only class numbers; pass --class-names")
     found = task.classify(load_model(load_settings().clip), names, labelled, prompts)
     say(
-        f"{found.pictures:,} pictures in {len(names):,} classes, {found.unreadable:,} unreadable",
+        f"{found.images:,} images in {len(names):,} classes, {found.unreadable:,} unreadable",
         f"top-1 {found.top1:.4f}, top-5 {found.top5:.4f}",
     )
 
@@ -47,9 +47,9 @@ def zero_shot(
 def retrieval(
     crawl: CrawlOption,
     shard: Annotated[int, typer.Option(min=0, help="Number of a downloaded shard.")] = 0,
-    samples: Annotated[int, typer.Option(min=1, help="At most as many samples.")] = 10_000,
+    samples: Annotated[int, typer.Option(min=1, help="Use at most this many samples.")] = 10_000,
 ) -> None:
-    """Recall at 1, 5 and 10 on a shard: captions find their pictures, pictures their captions."""
+    """Recall at 1, 5 and 10 on a shard, from captions to images and from images to captions."""
     from laion_etl.evaluate.retrieval import KS, shard_recall
     from laion_etl.score.model import load_model
 
@@ -57,8 +57,8 @@ def retrieval(
     found = shard_recall(crawl, shard, load_model(settings.clip), store, samples)
     table = Table("recall", *(f"at {k}" for k in KS))
     for name, values in (
-        ("picture of a text", found.image_of_text),
-        ("text of a picture", found.text_of_image),
+        ("image of a text", found.image_of_text),
+        ("text of an image", found.text_of_image),
     ):
         table.add_row(name, *(f"{values[k]:.3f}" for k in KS))
     say(f"{found.pairs:,} pairs")
@@ -68,9 +68,9 @@ def retrieval(
 @commands.command()
 def dataset(
     crawl: CrawlOption,
-    name: Annotated[str, typer.Option(help="Name of the dataset; left out: LAION_ETL_PUBLISH_NAME.")] = "",
+    name: Annotated[str, typer.Option(help="Name of the dataset; default: LAION_ETL_PUBLISH_NAME.")] = "",
 ) -> None:
-    """Similarity and beauty of a published dataset by language: median, lowest and highest twentieth."""
+    """Similarity and aesthetic score of a published dataset by language: median, 5th and 95th percentile."""
     from laion_etl.dataset.manifest import published_part
     from laion_etl.dataset.versions import Release
     from laion_etl.evaluate.quality import dataset_quality
@@ -93,16 +93,16 @@ def dataset(
 def train_check(
     crawl: CrawlOption,
     model: Annotated[
-        str, typer.Option(help="open_clip architecture, trained from random weights.")
+        str, typer.Option(help="open_clip architecture to train from random weights.")
     ] = "laion-etl-tiny",
-    samples: Annotated[int, typer.Option(min=2, help="At most as many kept samples.")] = 256,
-    batch_size: Annotated[int, typer.Option(min=2, help="Samples in a step.")] = 16,
+    samples: Annotated[int, typer.Option(min=2, help="Use at most this many kept samples.")] = 256,
+    batch_size: Annotated[int, typer.Option(min=2, help="Samples per step.")] = 16,
 ) -> None:
-    """A few steps of open_clip's own training on the kept samples: whether the shards can be trained on."""
+    """Run a few steps of open_clip's training on the kept samples, to check that the shards are usable."""
     from laion_etl.evaluate.train_check import check_training
 
     _, store = settings_and_store()
-    found = check_training(crawl, store, model=model, most_samples=samples, batch_size=batch_size)
+    found = check_training(crawl, store, model=model, max_samples=samples, batch_size=batch_size)
     say(
         f"open_clip trained {model} for {len(found.losses)} steps of {found.batch_size} samples: "
         f"loss {found.losses[0]:.3f} to {found.losses[-1]:.3f}"
@@ -111,13 +111,13 @@ def train_check(
 
 def calibrate(
     crawl: CrawlOption,
-    shard: Annotated[list[int] | None, typer.Option(help="Number of a scored shard; left out: all.")] = None,
-    keep: Annotated[float, typer.Option(help="Share of the samples that thresholds should keep.")] = 0.5,
+    shard: Annotated[list[int] | None, typer.Option(help="Number of a scored shard; default: all.")] = None,
+    keep: Annotated[float, typer.Option(help="Share of the samples that the thresholds should keep.")] = 0.5,
     labels: Annotated[
         Path | None, typer.Option(help="CSV with columns key and label (1: text and image match).")
     ] = None,
 ) -> None:
-    """Propose similarity thresholds from scored shards: by the share to keep, or by labels."""
+    """Propose similarity thresholds from scored shards, by the share to keep or by labels."""
     from laion_etl.evaluate import calibrate as task
 
     _, store = settings_and_store()
@@ -144,7 +144,7 @@ def _lines(path: Path) -> list[str]:
     try:
         return [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
     except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"can't read the class names in {path}: {error}") from error
+        raise InputError(f"cannot read the class names in {path}: {error}") from error
 
 
 def _spread(values: tuple[float, float, float], digits: int) -> str:

@@ -23,7 +23,7 @@ from laion_etl.settings import Settings
 
 @dataclass(frozen=True, slots=True)
 class LocalRun:
-    """A crawl worked through by this process."""
+    """A crawl processed entirely by this process."""
 
     crawl: str
     settings: Settings
@@ -33,31 +33,33 @@ class LocalRun:
     def all_stages(self, partitions: Sequence[Partition]) -> list[StageStats]:
         """Parses and loads the partitions, then plans, downloads, scores and publishes the crawl.
 
-        Returns the stats of what was published, one per variant; none when nothing of the crawl is new.
+        Returns the stats of the published variants; empty when the crawl has nothing new.
         """
         with open_database(self.settings) as database:
             for partition in partitions:
                 self.parse(partition)
-                self._say(load_partition(self.crawl, partition.number, self.settings, self.store, database))
-            planned = self._say(plan_batches(self.crawl, self.settings, self.store, database))
+                self._reported(
+                    load_partition(self.crawl, partition.number, self.settings, self.store, database)
+                )
+            planned = self._reported(plan_batches(self.crawl, self.settings, self.store, database))
             queue = open_queue(self.crawl, self.settings, database)
             with progress(self.console, "download") as report:
                 worker = Worker(
                     self.crawl, self.settings, self.store, queue, lambda _, done, total: report(done, total)
                 )
                 for stats in worker.run():
-                    self._say(stats)
+                    self._reported(stats)
             loaded = loaded_crawl(self.crawl, self.store, database)
         batches = planned.details["batches"]
-        score_everywhere(self.crawl, batches, self.settings, self.store, self._tell)
+        score_everywhere(self.crawl, batches, self.settings, self.store, self._report)
         expected = Expected([partition.number for partition in partitions], 0.0, loaded)
         published = publish_variants(self.crawl, self.settings, self.store, expected)
-        return [self._say(stats) for stats in published]
+        return [self._reported(stats) for stats in published]
 
     def parse(self, partition: Partition) -> StageStats:
         """Parses one partition with a progress bar over its WAT files."""
         with progress(self.console, f"parse partition {partition.number}") as report:
-            return self._say(
+            return self._reported(
                 parse_partition(
                     self.crawl,
                     partition.number,
@@ -68,9 +70,9 @@ class LocalRun:
                 )
             )
 
-    def _say(self, stats: StageStats) -> StageStats:
-        self._tell(stats)
+    def _reported(self, stats: StageStats) -> StageStats:
+        self._report(stats)
         return stats
 
-    def _tell(self, stats: StageStats) -> None:
+    def _report(self, stats: StageStats) -> None:
         self.console.print(summary(stats), highlight=False)

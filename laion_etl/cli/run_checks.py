@@ -1,8 +1,8 @@
-"""Whether a run may work on a crawl by its settings: compared with what is planned, before anything is done.
+"""Checks, before any work, that the settings of a run agree with the plan of its crawl.
 
-Pairs that are cut into batches are final. A run with other rules would parse their partitions anew, overwrite
-finished files, and fail hours later when it loads them. Postgres knows which partitions are planned, and the
-stats of their parsing know the rules; so the check costs one query and a small file for each of them.
+Pairs that are cut into batches are final. A run with other rules would parse their partitions again,
+overwrite finished files, and fail hours later when it loads them. Postgres knows the planned partitions and
+their parse stats hold the rules, so the check costs one query and one small file per partition.
 """
 
 from collections.abc import Sequence
@@ -24,7 +24,7 @@ _READERS = 16  # small files from an object store: 900 take two seconds
 
 
 def check_run(crawl: str, partitions: Sequence[Partition], settings: Settings, store: Store) -> None:
-    """Raise SettingsError where the settings can't be right, or differ from what is planned of the crawl."""
+    """Raise SettingsError for invalid settings, or ones that differ from the planned rules of the crawl."""
     languages_kept(settings.parse, language_detector(settings.parse))
     if not has_database(settings):
         return
@@ -39,7 +39,7 @@ def check_run(crawl: str, partitions: Sequence[Partition], settings: Settings, s
     for number in again:
         if number in parsed:
             _check_files(asked[number], parsed[number])
-    _check_identities([asked[number] for number in again if number in parsed], parsed, settings, store)
+    _check_fingerprints([asked[number] for number in again if number in parsed], parsed, settings, store)
 
 
 def _check_dedupe(settings: Settings, database: Database) -> None:
@@ -53,7 +53,7 @@ def _check_dedupe(settings: Settings, database: Database) -> None:
 
 
 def _read_stats(crawl: str, numbers: Sequence[int], store: Store) -> dict[int, StageStats]:
-    """Stats of parsed partitions, without those whose files are gone: nothing of theirs is overwritten."""
+    """Stats of parsed partitions, except those whose files are gone: they have nothing to overwrite."""
 
     def read(number: int) -> StageStats | None:
         name = parse_stats_name(crawl, number)
@@ -65,7 +65,7 @@ def _read_stats(crawl: str, numbers: Sequence[int], store: Store) -> dict[int, S
 
 
 def _check_rules(crawl: str, planned: StageStats, settings: Settings) -> None:
-    """Raise SettingsError naming the rules that differ; stats of older versions do not have them."""
+    """Raise SettingsError naming the rules that differ; stats of older versions lack them."""
     before: dict[str, Any] = planned.details.get("rules", {})
     now = plain_rules(settings)
     changed = [
@@ -85,10 +85,10 @@ def _check_files(partition: Partition, planned: StageStats) -> None:
         raise SettingsError(_refusal(partition.crawl, what))
 
 
-def _check_identities(
+def _check_fingerprints(
     again: Sequence[Partition], planned: dict[int, StageStats], settings: Settings, store: Store
 ) -> None:
-    """By fingerprint, whatever else may differ."""
+    """Raise SettingsError if a fingerprint differs for any other reason."""
     if not again:
         return
     blocked = blocked_fingerprint(settings, store)
@@ -105,7 +105,7 @@ def _check_identities(
 
 def _refusal(crawl: str, what: str) -> str:
     return (
-        f"cannot work on {crawl}: these rules differ from what is planned: {what}; run it with the "
+        f"cannot work on {crawl}: these rules differ from the planned ones: {what}; run it with the "
         "planned rules, or take the crawl out of the database first to build it anew "
         f"(laion-etl forget --crawl {crawl})"
     )

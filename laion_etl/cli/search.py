@@ -1,4 +1,4 @@
-"""Commands that look into a published dataset: index, search and a page for both."""
+"""Commands that search a published dataset: index it, search it, and serve a search page."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -25,7 +25,7 @@ _PLAIN_COLUMNS = (
 
 
 def index(version: VersionOption = "", name: NameOption = "", as_json: JsonOption = False) -> None:
-    """Published dataset -> index of its images, for search and explore."""
+    """Index the images of a published dataset, for search and explore."""
     from laion_etl.search.stage import index_dataset
 
     settings, store, published = _open(name, version)
@@ -38,35 +38,33 @@ def index(version: VersionOption = "", name: NameOption = "", as_json: JsonOptio
         say_json({key: plain[key] for key in ("stage", "unit", "input", "kept", "dropped")})
 
 
-def search(  # noqa: PLR0913, PLR0917 - Typer's way to say what options there are
-    query: Annotated[str, typer.Argument(help="What the pictures should show.")] = "",
-    image: Annotated[Path | None, typer.Option(help="A picture instead: what looks like it.")] = None,
-    like: Annotated[
-        int | None, typer.Option(help="A SAMPLE_ID instead: what looks like its picture.")
-    ] = None,
-    top: Annotated[int, typer.Option(min=1, max=1_000, help="Results.")] = 10,
+def search(  # noqa: PLR0913, PLR0917 - Typer declares options as parameters
+    query: Annotated[str, typer.Argument(help="What the images should show.")] = "",
+    image: Annotated[Path | None, typer.Option(help="Find images similar to this image file.")] = None,
+    like: Annotated[int | None, typer.Option(help="Find images similar to this SAMPLE_ID.")] = None,
+    top: Annotated[int, typer.Option(min=1, max=1_000, help="Number of results.")] = 10,
     language: Annotated[
-        list[str] | None, typer.Option(help="Language of the captions, like en, or nolang; repeatable.")
+        list[str] | None, typer.Option(help="Language of the captions, such as en, or nolang; repeatable.")
     ] = None,
     min_similarity: Annotated[
-        float | None, typer.Option(help="Lowest similarity of picture and caption.")
+        float | None, typer.Option(help="Lowest similarity of image and caption.")
     ] = None,
     min_aesthetic: Annotated[float | None, typer.Option(help="Lowest aesthetic score.")] = None,
-    subset: Annotated[str, typer.Option(help="Only of this subset, like laion-aesthetic.")] = "",
+    subset: Annotated[str, typer.Option(help="Only this subset, such as laion-aesthetic.")] = "",
     license_: Annotated[
-        str, typer.Option("--license", help="Licence: its URL, a kind like by-sa, or known for any.")
+        str, typer.Option("--license", help="Licence: its URL, a type such as by-sa, or 'known' for any.")
     ] = "",
-    domain: Annotated[str, typer.Option(help="Registered domain the pictures are on.")] = "",
-    unsafe: Annotated[bool, typer.Option("--unsafe", help="Also what is not tagged as safe.")] = False,
+    domain: Annotated[str, typer.Option(help="Registered domain that hosts the images.")] = "",
+    unsafe: Annotated[bool, typer.Option("--unsafe", help="Include results not tagged as safe.")] = False,
     version: VersionOption = "",
     name: NameOption = "",
     as_json: JsonOption = False,
 ) -> None:
-    """Pictures of a published dataset by a text, a picture, or a sample of it."""
+    """Search the images of a published dataset by text, by image, or by one of its samples."""
     from laion_etl.search.filters import Filters
 
     if sum((bool(query), image is not None, like is not None)) != 1:
-        raise typer.BadParameter("give one of: a text, --image, --like")
+        raise typer.BadParameter("expected exactly one of a text, --image and --like")
     settings, store, published = _open(name, version)
     filters = Filters(
         tuple(language or ()), min_similarity, min_aesthetic, subset, license_, domain, unsafe=unsafe
@@ -82,15 +80,17 @@ def search(  # noqa: PLR0913, PLR0917 - Typer's way to say what options there ar
 
 
 def explore(
-    port: Annotated[int, typer.Option(min=0, max=65_535, help="Port on 127.0.0.1; 0: a free one.")] = 0,
+    port: Annotated[int, typer.Option(min=0, max=65_535, help="Port on 127.0.0.1; 0 picks a free one.")] = 0,
     version: VersionOption = "",
     name: NameOption = "",
 ) -> None:
-    """A local web page to search a published dataset by text and picture."""
+    """Serve a local web page to search a published dataset by text and image."""
     try:
         from laion_etl.search.serve import serve
     except ImportError as error:
-        raise SettingsError(f"the page needs {error.name}, which is installed with Airflow") from error
+        raise SettingsError(
+            f"cannot serve the page: {error.name} is missing; install laion-etl with Airflow"
+        ) from error
     settings, store, published = _open(name, version)
     serve(_opened(published, settings, store), settings, store, port, console)
 
@@ -122,19 +122,21 @@ def _vector(query: str, image: Path | None, opened: "SearchIndex", settings: Set
         return encoder.image(data) if image else encoder.text(query)
 
 
-def _read(path: Path, most: int) -> bytes:
+def _read(path: Path, max_bytes: int) -> bytes:
     try:
         with path.open("rb") as file:
-            data = file.read(most + 1)
+            data = file.read(max_bytes + 1)
     except OSError as error:
-        raise InputError(f"can't read {path}: {error.strerror}") from error
-    if len(data) > most:
-        raise InputError(f"{path} has over {most:,} bytes; see LAION_ETL_DOWNLOAD_MAX_BYTES")
+        raise InputError(f"cannot read {path}: {error.strerror}") from error
+    if len(data) > max_bytes:
+        raise InputError(
+            f"cannot read {path}: it has over {max_bytes:,} bytes; see LAION_ETL_DOWNLOAD_MAX_BYTES"
+        )
     return data
 
 
 def _table(hits: "list[Hit]") -> Table:
-    """Score and, below each other, caption, address and what else there is; fits 80 columns."""
+    """A table of score, caption, address and further columns of each hit; fits 80 columns."""
     table = Table("score", "caption, address, sample", show_lines=True)
     for hit in hits:
         row = hit.row
@@ -151,7 +153,7 @@ def _table(hits: "list[Hit]") -> Table:
 
 
 def _clean(text: str) -> str:
-    """A foreign text on one line, without characters that move the cursor or the reading direction."""
+    """Untrusted text on one line, without characters that move the cursor or the reading direction."""
     return "".join(c if c.isprintable() else " " for c in text)
 
 

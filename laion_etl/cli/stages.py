@@ -34,14 +34,17 @@ if TYPE_CHECKING:
 def parse(
     crawl: CrawlOption,
     partition: PartitionOption,
-    wat: Annotated[list[str] | None, typer.Argument(help="WAT files; left out: the crawl's own.")] = None,
+    wat: Annotated[
+        list[str] | None, typer.Argument(help="WAT files to parse; default: those of the partition.")
+    ] = None,
     wat_files: SelectionOption = "",
     jobs: Annotated[
-        int | None, typer.Option(min=0, help="Processes to parse with; 0: one per core. Default: settings.")
+        int | None,
+        typer.Option(min=0, help="Parser processes; 0: one per core; default: LAION_ETL_PARSE_JOBS."),
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """One partition: WAT files (path, s3://, https://) -> pairs parquet."""
+    """Parse the WAT files (path, s3://, https://) of one partition into a parquet file of pairs."""
     from laion_etl.parse.stage import parse_partition
 
     settings, store = open_settings()
@@ -56,7 +59,7 @@ def parse(
 
 
 def load(crawl: CrawlOption, partition: PartitionOption, as_json: JsonOption = False) -> None:
-    """Pairs parquet of a partition -> Postgres, deduplicated."""
+    """Load the pairs of one partition into Postgres, without duplicates."""
     from laion_etl.database.connection import open_database
     from laion_etl.database.load import load_partition
 
@@ -66,7 +69,7 @@ def load(crawl: CrawlOption, partition: PartitionOption, as_json: JsonOption = F
 
 
 def plan(crawl: CrawlOption, as_json: JsonOption = False) -> None:
-    """Cut what is new into batches."""
+    """Cut the new pairs of a crawl into batches."""
     from laion_etl.database.connection import open_database
     from laion_etl.plan.stage import plan_batches
 
@@ -78,10 +81,12 @@ def plan(crawl: CrawlOption, as_json: JsonOption = False) -> None:
 
 def download(
     crawl: CrawlOption,
-    batch: Annotated[int | None, typer.Option(min=0, help="This batch only, whatever its state.")] = None,
+    batch: Annotated[
+        int | None, typer.Option(min=0, help="Download only this batch, whatever its state.")
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """One batch, or claim batches under a lease until none is left."""
+    """Download images: claim batches under a lease until none is left, or download a single batch."""
     from laion_etl.core.schemas import plan_stats_name
     from laion_etl.database.connection import open_database
     from laion_etl.download.metrics import Metrics
@@ -121,11 +126,13 @@ def download(
 
 def score(
     crawl: CrawlOption,
-    shard: Annotated[list[str] | None, typer.Option(help="Shard URI or batch number; left out: all.")] = None,
-    group: Annotated[str, typer.Option(metavar="I/G", help="Every G-th shard, from the I-th on.")] = "",
+    shard: Annotated[list[str] | None, typer.Option(help="Shard URI or batch number; default: all.")] = None,
+    group: Annotated[
+        str, typer.Option(metavar="I/G", help="Only every G-th shard, starting with the I-th.")
+    ] = "",
     as_json: JsonOption = False,
 ) -> None:
-    """Shards -> scored shards: CLIP similarity, safety and beauty."""
+    """Score shards: CLIP similarity, safety and aesthetic score."""
     from laion_etl.score.multi_gpu import score_everywhere
 
     settings, store = open_settings()
@@ -142,7 +149,7 @@ def convert_head(
     source: Annotated[Path, typer.Argument(help="Zipped SavedModel of LAION's CLIP-based NSFW detector.")],
     target: Annotated[Path, typer.Argument(help="Safetensors file to write.")],
 ) -> None:
-    """LAION's published NSFW head -> a file for LAION_ETL_SAFETY_NSFW_HEAD, without TensorFlow."""
+    """Convert LAION's published NSFW head to a file for LAION_ETL_SAFETY_NSFW_HEAD, without TensorFlow."""
     from laion_etl.score.keras_head import read_keras_head
 
     head = read_keras_head(source)
@@ -154,14 +161,17 @@ def publish(
     crawl: CrawlOption,
     name: NameOption = "",
     expect: Annotated[
-        str, typer.Option(help="Partitions there should be, like 0-2,5: too many missing ones are an error.")
+        str, typer.Option(help="Expected partitions, such as 0-2,5; fail if too many are missing.")
     ] = "",
     allow_missing: Annotated[
-        float, typer.Option(min=0, max=1, help="With --expect: share of partitions and batches.")
+        float,
+        typer.Option(
+            min=0, max=1, help="With --expect: share of partitions and batches that may be missing."
+        ),
     ] = 0.0,
     as_json: JsonOption = False,
 ) -> None:
-    """Scored shards -> dataset, card, manifest, report; what is published already stays as it is."""
+    """Publish scored shards as a dataset with card, manifest and report; published versions never change."""
     from laion_etl.publish.completeness import Expected
     from laion_etl.publish.stage import publish_variants
 
@@ -190,7 +200,7 @@ def _loaded(crawl: str, settings: Settings, store: Store) -> "LoadedCrawl":
 def _partition(crawl: str, number: int, selection: str, settings: Settings) -> Partition:
     found = {partition.number: partition for partition in chosen_partitions(crawl, selection, settings)}
     if number not in found:
-        raise SettingsError(f"{crawl} has no partition {number}; it has {min(found)} to {max(found)}")
+        raise SettingsError(f"{crawl} has no partition {number}; choose {min(found)} to {max(found)}")
     return found[number]
 
 
@@ -205,12 +215,14 @@ def _group(batches: list[int], group: str) -> list[int]:
         return batches
     index, _, groups = group.partition("/")
     if not (index.isdigit() and groups.isdigit() and int(index) < int(groups)):
-        raise SettingsError(f"--group {group} is not I/G with I below G, for example 0/4")
+        raise SettingsError(f"invalid --group {group}; expected I/G with I below G, for example 0/4")
     return sorted(batches)[int(index) :: int(groups)]
 
 
 def _batch_of(shard: str) -> int:
     stem = shard.rsplit("/", 1)[-1].removesuffix(".tar")
     if not stem.isdigit():
-        raise InputError(f"--shard {shard} is no shard: its name must be a batch number and .tar")
+        raise InputError(
+            f"invalid --shard {shard}; expected a batch number, or a URI ending in a batch number and .tar"
+        )
     return int(stem)

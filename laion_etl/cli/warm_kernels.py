@@ -1,9 +1,9 @@
-"""Compiles the kernels of parse, load and score, by parsing, encoding and multiplying something made up.
+"""Compiles the kernels of parse, load and score by running them on made-up input.
 
     python -m laion_etl.cli.warm_kernels
 
-Takes some twenty seconds and a hundred megabytes more than running what was compiled. `make setup` and the
-image do it ahead.
+Takes about twenty seconds and a hundred megabytes more than running compiled kernels, so `make setup` and the
+image build do it in advance.
 """
 
 import json
@@ -54,7 +54,7 @@ def _sample() -> Iterator[bytes]:
 
 
 def _listed(folder: Path, name: str, entries: str) -> tuple[str]:
-    """A blocklist of some entries, as settings name it."""
+    """A small blocklist, as settings name it."""
     path = folder / f"{name}.txt"
     path.write_text(entries)
     return (str(path),)
@@ -94,7 +94,7 @@ def _encode(folder: Path) -> None:
 
 
 def main() -> None:
-    """Takes every kernel once, with the types of the real thing."""
+    """Runs every kernel once, with the types of real input."""
     print("compiling (once, some seconds) ...", file=sys.stderr)
     with tempfile.TemporaryDirectory() as folder:
         _parse(Path(folder))

@@ -1,4 +1,4 @@
-"""Commands for a crawl as a whole: run it, try it, see how far it is, forget it."""
+"""Commands for a whole crawl: run it, show its progress, rebuild its report, forget it; and the demo."""
 
 from pathlib import Path
 from typing import Annotated
@@ -23,15 +23,13 @@ from laion_etl.settings import load_settings
 
 
 def run_crawl(
-    crawl: Annotated[
-        str, typer.Argument(callback=as_name, help="Crawl id, or a name of your own with --wat.")
-    ],
+    crawl: Annotated[str, typer.Argument(callback=as_name, help="Crawl id, or any name with --wat.")],
     wat: Annotated[
         list[str] | None, typer.Option(help="WAT file (path, s3://, https://); repeatable.")
     ] = None,
     wat_files: SelectionOption = "",
 ) -> None:
-    """All of it on this machine, without Airflow."""
+    """Run all stages of a crawl on this machine, without Airflow."""
     from laion_etl.cli.local_run import LocalRun
     from laion_etl.cli.run_checks import check_run
 
@@ -49,17 +47,17 @@ def run_crawl(
 def demo(
     keep: Annotated[bool, typer.Option(help="Leave Airflow running until Ctrl-C.")] = False,
 ) -> None:
-    """The mini crawl through Airflow, from nothing to a report."""
+    """Build a dataset from the bundled mini crawl with Airflow, from start to report."""
     from laion_etl.demo import run_demo
 
     raise typer.Exit(run_demo(Path(load_settings().core.data_dir) / "demo", keep, console))
 
 
 def status(
-    crawl: Annotated[str, typer.Option(callback=as_name, help="Crawl id; left out: all crawls.")] = "",
+    crawl: Annotated[str, typer.Option(callback=as_name, help="Crawl id; default: all crawls.")] = "",
     as_json: JsonOption = False,
 ) -> None:
-    """How far a crawl is: stages, rates, time left, leases, failures, and its funnel so far."""
+    """Show the progress of a crawl: stages, rates, time left, leases, failures, and its funnel so far."""
     from laion_etl.database.connection import open_database
     from laion_etl.dataset.funnel_report import crawl_funnel
     from laion_etl.report.crawl_status import all_crawls, crawl_status, crawls_to_plain
@@ -79,16 +77,18 @@ def status(
 
 
 def dashboard(
-    port: Annotated[int, typer.Option(min=0, max=65_535, help="Port on 127.0.0.1; 0: a free one.")] = 8_081,
+    port: Annotated[
+        int, typer.Option(min=0, max=65_535, help="Port on 127.0.0.1; 0 picks a free one.")
+    ] = 8_081,
 ) -> None:
-    """The dashboard without Airflow, on this machine only: nobody is asked who they are."""
+    """Serve the dashboard without Airflow, on this machine only; it asks for no login."""
     from laion_etl.dashboard.serve import serve
 
     serve(port, console)
 
 
 def report(crawl: CrawlOption) -> None:
-    """Make the report page of a published crawl again."""
+    """Rebuild the report page of a published crawl."""
     from laion_etl.publish.stage import rebuild_report
 
     settings, store = open_settings()

@@ -1,4 +1,4 @@
-"""Airflow as the demo sees it: an environment, three processes and a REST API. Never imported."""
+"""The demo's Airflow: an environment, three processes and a REST API. Airflow is never imported here."""
 
 import secrets
 import socket
@@ -22,7 +22,7 @@ _RETRIES = urllib3.Retry(3, backoff_factor=0.3)
 _PAGE = 100
 _POLL_S = 1.0
 
-# Each is a process of its own: `airflow standalone` would add a triggerer that nothing here needs.
+# Separate processes: `airflow standalone` would add a triggerer, which the demo does not need.
 COMPONENTS = {
     "api-server": ("api-server",),
     "scheduler": ("scheduler", "--skip-serve-logs"),
@@ -67,7 +67,7 @@ def environment(home: Path, database_url: str, port: int, sources: Path, login: 
         "API__PORT": port,
         "API__BASE_URL": url,
         "API__WORKERS": 1,
-        "API__DEFAULT_WRAP": True,  # a log's line ends with what to do, which else is off the screen
+        "API__DEFAULT_WRAP": True,  # messages end with what to do, which would otherwise be off the screen
         "API__SECRET_KEY": secrets.token_hex(16),
         "API_AUTH__JWT_SECRET": secrets.token_hex(32),
         "DAG_PROCESSOR__REFRESH_INTERVAL": 5,
@@ -82,7 +82,7 @@ def environment(home: Path, database_url: str, port: int, sources: Path, login: 
 
 
 def free_port() -> int:
-    """A port of 127.0.0.1 that nobody listens on now."""
+    """A currently unused port of 127.0.0.1."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
@@ -101,8 +101,8 @@ class AirflowApi:
     _token: str = ""
 
     def wait_until_healthy(self, timeout_s: float) -> None:
-        """Until scheduler, DAG processor and database report well, then log in; raises DemoError."""
-        self._wait("Airflow is not healthy", timeout_s, self._healthy)
+        """Wait until scheduler, DAG processor and database are healthy, then log in; raises DemoError."""
+        self._wait("cannot use Airflow: it is not healthy", timeout_s, self._healthy)
         user = {"username": self.login.user, "password": self.login.password}
         self._token = str(self.call("POST", "/auth/token", user)["access_token"])
 
@@ -111,11 +111,13 @@ class AirflowApi:
         return f"{self.url}/dags/{quote(dag_id)}"
 
     def wait_for_dag(self, dag_id: str, timeout_s: float) -> None:
-        """Until the DAG processor has stored the DAG; raises DemoError, at once when DAG files are broken."""
-        self._wait(f"Airflow knows no DAG {dag_id}", timeout_s, lambda: self._knows(dag_id))
+        """Wait until the DAG processor has stored the DAG; raises DemoError, at once for broken files."""
+        self._wait(
+            f"cannot run {dag_id}: Airflow does not know this DAG", timeout_s, lambda: self._knows(dag_id)
+        )
 
     def trigger(self, dag_id: str, partition_key: str | None, conf: Mapping[str, Any]) -> str:
-        """Starts a run, of a dump where the DAG is partitioned by them, and returns its id."""
+        """Starts a run, of a partition if the DAG has partitions, and returns its id."""
         body = {"logical_date": None, "partition_key": partition_key, "conf": dict(conf)}
         return str(self.call("POST", f"/api/v2/dags/{quote(dag_id)}/dagRuns", body)["dag_run_id"])
 
@@ -134,7 +136,7 @@ class AirflowApi:
                 return found
 
     def asset_events(self) -> list[dict[str, Any]]:
-        """What tasks have announced: `name` of the asset and `extra` of each."""
+        """The asset events of tasks, each with `name` and `extra`."""
         return list(self._get(f"/api/v2/assets/events?limit={_PAGE}")["asset_events"])
 
     def log_tail(self, dag_id: str, run_id: str, task: TaskInstance, lines: int) -> list[str]:
@@ -148,7 +150,7 @@ class AirflowApi:
         try:
             health = self._request("GET", "/api/v2/monitor/health", retries=None).json()
         except (DemoError, ValueError):
-            return False  # not up yet; `check` says when it never will be
+            return False  # not up yet; `check` raises if it never will be
         return all(
             health.get(part, {}).get("status") == "healthy"
             for part in ("metadatabase", "scheduler", "dag_processor")
@@ -157,7 +159,7 @@ class AirflowApi:
     def _knows(self, dag_id: str) -> bool:
         if broken := self._get("/api/v2/importErrors")["import_errors"]:
             causes = "\n".join(entry["stack_trace"] for entry in broken)
-            raise DemoError(f"Airflow can't read the DAG files:\n{causes}".rstrip())
+            raise DemoError(f"Airflow cannot read the DAG files:\n{causes}".rstrip())
         return self._request("GET", f"/api/v2/dags/{quote(dag_id)}").status == 200
 
     def _wait(self, complaint: str, timeout_s: float, ready: Callable[[], bool]) -> None:
@@ -172,11 +174,11 @@ class AirflowApi:
         return self.call("GET", path)
 
     def call(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> Any:
-        """The JSON that the server answers; raises DemoError for an answer of 400 and above."""
+        """The JSON answer of the server; raises DemoError for a status of 400 and above."""
         response = self._request(method, path, body)
         if response.status >= 400:
             answer = response.data[:500].decode(errors="replace")
-            raise DemoError(f"Airflow answers {response.status} to {method} {path}: {answer}")
+            raise DemoError(f"cannot {method} {path}: Airflow answered {response.status}: {answer}")
         return response.json()
 
     def _request(

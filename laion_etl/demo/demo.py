@@ -1,4 +1,4 @@
-"""The story of the demo: prepare a folder, start everything on loopback, run the DAG, show what came out."""
+"""The demo: prepare a folder, start everything on loopback, run the DAG, show the results."""
 
 import os
 import sys
@@ -29,7 +29,7 @@ _DAG_S = 90.0
 _LOG_LINES = 20
 
 _RUN_CONF = {"download_workers": 2, "score_groups": 1}
-# Small units so that there is something to see; timeouts short because some of the mini web never answers.
+# Small units so that there is something to see; short timeouts because parts of the mini web never answer.
 _SETTINGS = {
     "LAION_ETL_WAT_FILES_PER_PARTITION": "1",
     "LAION_ETL_PLAN_BATCH_SIZE": "500",
@@ -44,14 +44,14 @@ _SETTINGS = {
 
 @dataclass(slots=True)
 class Phases:
-    """Wall time of what the demo does, in order."""
+    """Wall times of the demo's phases, in order."""
 
     console: Console
     seconds: dict[str, float] = field(default_factory=dict)
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
-        """Says what is being done and measures it."""
+        """Prints the name of the phase and measures its time."""
         self.console.print(f"{name} ...", highlight=False)
         start = time.monotonic()
         yield
@@ -62,7 +62,7 @@ def run_demo(folder: Path, keep: bool, console: Console) -> int:
     """Builds the mini crawl's dataset in `folder` with Airflow; 0 when every task and count is right.
 
     `keep` leaves Airflow up, its address printed, until Ctrl-C. Raises DemoError when a service does not
-    come up; whatever happens, nothing that was started stays.
+    start; in any case every started process is stopped.
     """
     folder = folder.absolute()
     phases = Phases(console)
@@ -83,7 +83,7 @@ def run_demo(folder: Path, keep: bool, console: Console) -> int:
 
 
 def _start(folder: Path, stack: ExitStack, phases: Phases) -> tuple[MiniCrawl, Services, AirflowApi]:
-    """All services, to be ended by the stack."""
+    """Starts all services; the stack stops them."""
     from laion_etl.database.embedded import running_server
     from laion_etl.minicrawl.web import MiniWeb
 
@@ -116,7 +116,7 @@ def _start(folder: Path, stack: ExitStack, phases: Phases) -> tuple[MiniCrawl, S
 
 
 def _run(crawl: str, airflow: AirflowApi, phases: Phases) -> bool:
-    """Triggers the DAG and follows it to its end; says what failed, and whether nothing did."""
+    """Triggers the DAG and follows it to its end; prints the failed tasks; returns whether it succeeded."""
     console, dag = phases.console, _dag(crawl)
     with phases.phase(f"DAG {dag}"):
         airflow.wait_for_dag(dag, _DAG_S)
@@ -133,7 +133,7 @@ def _run(crawl: str, airflow: AirflowApi, phases: Phases) -> bool:
 
 
 def _show_results(crawl: str, folder: Path, console: Console) -> bool:
-    """The funnel and where everything is; whether the counts of all stages join up."""
+    """Prints the funnel and the paths of all results; returns whether the counts of all stages add up."""
     from laion_etl.dataset.manifest import published_part
     from laion_etl.dataset.versions import Release
     from laion_etl.publish.presentation import REPORT
@@ -166,12 +166,12 @@ def _show_times(seconds: dict[str, float], total: float, console: Console) -> No
     for phase, duration in seconds.items():
         table.add_row(phase, f"{duration:.1f}")
     table.add_section()
-    table.add_row("in all", f"{total:.1f}")
+    table.add_row("total", f"{total:.1f}")
     console.print(table)
 
 
 def _show_login(airflow: AirflowApi, crawl: str, console: Console) -> None:
-    """The page to open and who may: the terminal belongs to the user who started the demo."""
+    """Prints the page and the login: the terminal belongs to the user who started the demo."""
     lines = (
         f"Airflow: {airflow.page(_dag(crawl))}",
         f"log in as {airflow.login.user} with the password {airflow.login.password}",
@@ -199,7 +199,7 @@ def _airflow(*arguments: str) -> list[str]:
 
 
 def _own_environment() -> dict[str, str]:
-    """This environment without settings of other Airflows and crawls."""
+    """This environment without the settings of other Airflow installations and crawls."""
     return {
         name: value
         for name, value in os.environ.items()
@@ -211,5 +211,7 @@ def _sources() -> Path:
     """The checkout that holds dags/ and plugins/."""
     sources = Path(laion_etl.__file__).parents[1]
     if not (sources / "dags" / "crawl.py").is_file():
-        raise DemoError("the demo needs a checkout of the project: dags/ is not beside the package")
+        raise DemoError(
+            "cannot run the demo: it needs a checkout of the project, with dags/ next to the package"
+        )
     return sources

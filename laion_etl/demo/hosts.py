@@ -1,6 +1,6 @@
 """Which addresses a server on loopback answers to.
 
-A web page can point a name of its own at 127.0.0.1 and so talk to local servers as if they were its own (DNS
+A web page can point its own domain at 127.0.0.1 and so talk to local servers as if they were its own (DNS
 rebinding). The browser still sends that name in the Host header, so other names are refused.
 """
 

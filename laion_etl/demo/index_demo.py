@@ -1,4 +1,4 @@
-"""What is left of the demo to look at: an index of its dataset, and a settings file that commands can use."""
+"""What remains after the demo: an index of its dataset, and a settings file that commands can use."""
 
 import json
 from pathlib import Path
@@ -8,7 +8,7 @@ from laion_etl.settings import load_settings
 
 
 def index_demo(folder: Path, settings: dict[str, str]) -> str:
-    """Indexes the dataset of the demo; how to look into it, as one command."""
+    """Indexes the dataset of the demo; returns the command that explores it."""
     from laion_etl.search.published_rows import find_published
     from laion_etl.search.stage import index_dataset
 

@@ -22,7 +22,7 @@ class Login:
 def new_login(home: Path) -> Login:
     """Generate a password and write it to a new file in `home` with mode 0600.
 
-    Raises FileExistsError when the file, or a link of its name, is there already.
+    Raises FileExistsError when the file, or a link of its name, exists already.
     """
     login = Login(_USER, secrets.token_urlsafe(16), home / _FILE)
     descriptor = os.open(login.file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)

@@ -1,4 +1,4 @@
-"""A DAG run as seen on a terminal: bars per stage on a tty, lines like `parse 3/6 done` elsewhere."""
+"""The progress of a DAG run on a terminal: bars per stage on a tty, lines like `parse 3/6 done` elsewhere."""
 
 import time
 from collections import Counter
@@ -19,7 +19,7 @@ _RUN_S = 1_800.0
 
 @dataclass(frozen=True, slots=True)
 class StageState:
-    """How far a stage is. `total` is 0 until Airflow has expanded its mapped tasks."""
+    """Progress of a stage. `total` is 0 until Airflow has expanded its mapped tasks."""
 
     stage: str
     done: int
@@ -29,7 +29,7 @@ class StageState:
 
     def __str__(self) -> str:
         notes = [f"{self.failed} failed"] if self.failed else []
-        notes += [f"{self.retrying} to be tried again"] if self.retrying else []
+        notes += [f"{self.retrying} to be retried"] if self.retrying else []
         return f"{self.stage} {self.done}/{self.total} done" + (f" ({', '.join(notes)})" if notes else "")
 
 
@@ -37,7 +37,7 @@ Show = Callable[[Sequence[StageState]], None]
 
 
 def follow(airflow: AirflowApi, dag_id: str, run_id: str, console: Console) -> str:
-    """Shows a run until it ends; returns its state, success or failed. Raises DemoError when it hangs."""
+    """Shows a run until it ends; returns its state, success or failed. Raises DemoError on a timeout."""
     deadline = time.monotonic() + _RUN_S
     with _display(console) as show:
         while True:
@@ -52,7 +52,7 @@ def follow(airflow: AirflowApi, dag_id: str, run_id: str, console: Console) -> s
 
 
 def stage_states(tasks: Sequence[TaskInstance]) -> list[StageState]:
-    """The stages in order, whatever tasks exist already."""
+    """The state of every stage, in order, including stages without tasks so far."""
     return [_stage_state(stage, [task for task in tasks if _stage(task) == stage]) for stage in STAGES]
 
 

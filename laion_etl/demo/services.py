@@ -1,7 +1,7 @@
-"""Child processes that the demo owns: each in its own process group, logging to a file, watched and stopped.
+"""Child processes of the demo: each in its own process group, logging to a file, watched and stopped.
 
-Nothing survives the `with` block: what does not end when asked is killed, and so is whatever the children
-started in groups of their own (Airflow's tasks do).
+Nothing survives the `with` block: a process that does not end when asked is killed, and so are processes that
+the children started in other groups, as Airflow's tasks are.
 """
 
 import os
@@ -36,15 +36,15 @@ class Service:
 
 @dataclass(slots=True)
 class Services:
-    """`with Services(...) as services:` ends all that was started, whatever ends the block.
+    """`with Services(...) as services:` ends every started process, however the block ends.
 
-    `mark` names the variable of `environment` whose value only these processes and their children have.
+    `env_marker` names the variable of `environment` whose value only these processes and their children have.
     """
 
     environment: Mapping[str, str]
     folder: Path  # working folder of the children
     logs: Path
-    mark: str
+    env_marker: str
     _running: list[Service] = field(default_factory=list)
 
     def __enter__(self) -> "Services":
@@ -58,7 +58,7 @@ class Services:
             self._stop()
 
     def start(self, name: str, command: Sequence[str]) -> Service:
-        """Starts a command that is to run until the end of the block."""
+        """Starts a command that runs until the end of the block."""
         log = self.logs / f"{name}.log"
         with log.open("ab") as output:
             process = subprocess.Popen(
@@ -101,12 +101,12 @@ class Services:
         for service in self._running:
             _signal_group(service, signal.SIGKILL)
             service.process.wait()
-        _end([*owned, *marked_processes(self.mark, self.environment[self.mark])])
+        _end([*owned, *marked_processes(self.env_marker, self.environment[self.env_marker])])
         self._running.clear()
 
 
 def marked_processes(variable: str, value: str) -> list[psutil.Process]:
-    """Processes whose environment has this value, but for this one."""
+    """Processes whose environment has this value, except this one."""
     found = []
     for process in psutil.process_iter():
         with suppress(psutil.Error, OSError):
@@ -116,7 +116,7 @@ def marked_processes(variable: str, value: str) -> list[psutil.Process]:
 
 
 def end_marked(variable: str, value: str) -> None:
-    """Ends what an earlier, killed demo may have left running."""
+    """Ends processes that an earlier, killed demo may have left running."""
     _end(marked_processes(variable, value))
 
 
@@ -128,7 +128,7 @@ def _tree(pid: int) -> list[psutil.Process]:
 
 
 def _end(processes: Sequence[psutil.Process]) -> None:
-    """Terminates, then kills; psutil knows a process by id and start time, so no other one is hit."""
+    """Terminates, then kills; psutil knows a process by id and start time, so no other one is affected."""
     for process in processes:
         with suppress(psutil.Error):
             process.terminate()
@@ -140,13 +140,13 @@ def _end(processes: Sequence[psutil.Process]) -> None:
 
 
 def _signal_group(service: Service, number: signal.Signals) -> None:
-    with suppress(ProcessLookupError, PermissionError):  # nobody of the group is left
+    with suppress(ProcessLookupError, PermissionError):  # the group is already empty
         os.killpg(service.process.pid, number)
 
 
 @contextmanager
 def _uninterrupted() -> Iterator[None]:
-    """An impatient second Ctrl-C must not leave half of the services running."""
+    """Ignore Ctrl-C in the block: a second one must not leave half of the services running."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

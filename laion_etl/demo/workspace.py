@@ -1,4 +1,4 @@
-"""The demo's folder: made anew each time, locked while in use, and deleted only when it is one of ours."""
+"""The demo's folder: created afresh each time, locked while in use, deleted only if the demo made it."""
 
 import fcntl
 import shutil
@@ -26,8 +26,8 @@ def fresh_folder(folder: Path) -> Iterator[None]:
             shutil.rmtree(folder)
     elif folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise DemoError(
-            f"{folder} was not made by the demo and is left alone; remove it, "
-            "or set LAION_ETL_DATA_DIR to another place"
+            f"cannot use {folder}: it was not made by the demo; remove it, "
+            "or set LAION_ETL_DATA_DIR to another folder"
         )
     folder.mkdir(parents=True, exist_ok=True)
     marker.write_text(_NOTE)
@@ -37,10 +37,12 @@ def fresh_folder(folder: Path) -> Iterator[None]:
 
 @contextmanager
 def _locked(marker: Path) -> Iterator[None]:
-    """An advisory lock that ends with its process, however that ends."""
+    """An advisory lock, released when the process ends for whatever reason."""
     with marker.open() as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise DemoError(f"another demo is running in {marker.parent}; stop it first") from error
+            raise DemoError(
+                f"cannot use {marker.parent}: another demo is running in it; stop that one first"
+            ) from error
         yield

@@ -1,7 +1,7 @@
-"""Thresholds from samples: which similarity keeps a wished share, or tells right from wrong best.
+"""Thresholds from samples: the similarity that keeps a given share, or best separates right from wrong.
 
-The scored shards have the similarity of every sample, also of those that were dropped, so one scoring of a
-few shards is enough to choose thresholds; nothing has to be scored again to look at another choice.
+The scored shards hold the similarity of every sample, including dropped ones, so scoring a few shards once is
+enough to choose thresholds; comparing another choice needs no new scoring.
 """
 
 import csv
@@ -55,7 +55,8 @@ def _chosen(scored: ScoredCrawl, batches: Sequence[int]) -> list[ScoredBatch]:
     if missing := sorted(set(batches) - set(by_number)):
         shown = ", ".join(map(str, missing[:5]))
         raise InputError(
-            f"not scored, or in no plan of {scored.crawl}: {shown}; run `laion-etl score` on them first"
+            f"cannot read batches {shown}: not scored, or not planned in {scored.crawl}; "
+            "run `laion-etl score` on them first"
         )
     return [by_number[number] for number in batches] or list(scored.batches)
 
@@ -68,13 +69,15 @@ def read_labels(path: Path) -> dict[str, bool]:
         values = {"1": True, "0": False}
         return {row["key"]: values[row["label"].strip()] for row in rows}
     except (OSError, KeyError, UnicodeDecodeError, AttributeError) as error:
-        raise InputError(f"can't read labels from {path}: it needs columns key and label (1 or 0)") from error
+        raise InputError(
+            f"cannot read labels from {path}: it needs columns key and label (1 or 0)"
+        ) from error
 
 
 def propose(similarities: Mapping[str, Mapping[str, float]], keep: float) -> list[Proposal]:
     """For each route with samples the highest threshold that keeps at least the share `keep` of them."""
     if not 0 < keep <= 1:
-        raise InputError(f"a share to keep is above 0 and at most 1, not {keep:g}")
+        raise InputError(f"cannot keep a share of {keep:g}: it must be above 0 and at most 1")
     found = []
     for route, by_key in similarities.items():
         if not by_key:
@@ -106,7 +109,9 @@ def propose_from_labels(
         precision, recall = float(right[best] / kept[best]), float(right[best] / matching)
         found.append(replace(proposal, precision=precision, recall=recall))
     if not found:
-        raise InputError("the labels name no sample, or only matching or only mismatching ones")
+        raise InputError(
+            "cannot use the labels: no route has both matching and mismatching samples; label more"
+        )
     return found
 
 

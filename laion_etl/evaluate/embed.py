@@ -1,4 +1,4 @@
-"""Pictures from anywhere through a model: what every evaluation begins with."""
+"""Embeddings of images from any source: the first step of every evaluation."""
 
 from collections.abc import Iterable, Iterator
 from itertools import islice
@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from laion_etl.core.host_resources import usable_cores
 from laion_etl.score.model import ClipModel
-from laion_etl.score.preprocess_pool import Material, Picture, Preparers
+from laion_etl.score.preprocess_pool import ImageFile, Preparers, PreprocessInput
 from laion_etl.score.shared_tables import Plans
 
 Floats = NDArray[np.float32]
@@ -19,16 +19,16 @@ _BATCH = 128
 
 
 def embedded(
-    model: ClipModel, pictures: Iterable[tuple[Picture, Label]]
+    model: ClipModel, images: Iterable[tuple[ImageFile, Label]]
 ) -> Iterator[tuple[Floats, list[Label], int]]:
-    """Batches of L2-normalised embeddings (n, dim) with the labels of the n readable pictures.
+    """Batches of L2-normalised embeddings (n, dim) with the labels of the n readable images.
 
-    The third is the number of unreadable ones.
+    The third value is the number of unreadable ones.
     """
     with Preparers(Plans((model.pixel_plan,)), _BATCH, 2, usable_cores()) as preparers:
-        rest = iter(pictures)
+        rest = iter(images)
         while batch := list(islice(rest, _BATCH)):
-            prepared = preparers.prepare([Material(picture) for picture, _ in batch])
+            prepared = preparers.prepare([PreprocessInput(image) for image, _ in batch])
             prepared.wait()
             places = prepared.places
             found = (

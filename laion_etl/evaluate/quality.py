@@ -1,4 +1,4 @@
-"""What a published dataset is like: similarity and beauty by language, in one table."""
+"""The quality of a published dataset: similarity and aesthetic score by language."""
 
 from collections import defaultdict
 from dataclasses import dataclass
@@ -11,12 +11,12 @@ from laion_etl.io.storage import Store
 
 _SUBSETS = ("laion-en", "laion-multi", "laion-nolang")  # the others are cut from these
 _COLUMNS = ["LANGUAGE", "similarity", "aesthetic"]
-_MOST_LANGUAGES = 200
+_MAX_LANGUAGES = 200
 
 
 @dataclass(frozen=True, slots=True)
 class LanguageQuality:
-    """A language of the dataset, '' for none; medians and the lowest and highest twentieth."""
+    """A language of the dataset, '' for none; 5th, 50th and 95th percentile of each score."""
 
     language: str
     samples: int
@@ -25,7 +25,7 @@ class LanguageQuality:
 
 
 def dataset_quality(prefix: str, store: Store) -> list[LanguageQuality]:
-    """The languages of the dataset at `prefix`, most samples first. Raises InputError when there is none."""
+    """The languages of the dataset at `prefix`, most samples first. Raises InputError without samples."""
     found: dict[str, list[tuple[float, float | None]]] = defaultdict(list)
     names = [name for subset in _SUBSETS for name in store.list(f"{prefix}{subset}/")]
     for name in (name for name in names if name.endswith(".parquet")):
@@ -36,13 +36,16 @@ def dataset_quality(prefix: str, store: Store) -> list[LanguageQuality]:
     if not found:
         raise InputError(f"{store.uri(prefix)} has no published samples")
     rows = [_quality(language, values) for language, values in found.items()]
-    return sorted(rows, key=lambda row: (-row.samples, row.language))[:_MOST_LANGUAGES]
+    return sorted(rows, key=lambda row: (-row.samples, row.language))[:_MAX_LANGUAGES]
 
 
 def _quality(language: str, values: list[tuple[float, float | None]]) -> LanguageQuality:
-    beauty = [value for _, value in values if value is not None]
+    aesthetics = [value for _, value in values if value is not None]
     return LanguageQuality(
-        language, len(values), _spread([value for value, _ in values]), _spread(beauty) if beauty else None
+        language,
+        len(values),
+        _spread([value for value, _ in values]),
+        _spread(aesthetics) if aesthetics else None,
     )
 
 

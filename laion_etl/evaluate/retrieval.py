@@ -1,4 +1,4 @@
-"""Retrieval on a shard: does a caption find its picture among all of them, and a picture its caption?"""
+"""Retrieval on a shard: does a caption find its image among all images, and an image its caption?"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -27,8 +27,8 @@ class Recall:
     text_of_image: dict[int, float]
 
 
-def shard_recall(crawl: str, batch: int, model: ClipModel, store: Store, most: int = 10_000) -> Recall:
-    """Recall over the first `most` readable samples of a downloaded shard."""
+def shard_recall(crawl: str, batch: int, model: ClipModel, store: Store, max_samples: int = 10_000) -> Recall:
+    """Recall over the first `max_samples` readable samples of a downloaded shard."""
     stats = store.read_stats(f"{shard_stem(crawl, batch)}_stats.json")
     pairs = (
         (sample.image, sample.text)
@@ -36,7 +36,7 @@ def shard_recall(crawl: str, batch: int, model: ClipModel, store: Store, most: i
         if sample.image is not None and sample.text is not None
     )
     images, texts = [], []
-    for found, captions, _ in embedded(model, islice(pairs, most)):
+    for found, captions, _ in embedded(model, islice(pairs, max_samples)):
         images.append(found)
         texts.append(model.embed_texts(captions))
     if not images or not sum(map(len, images)):

@@ -1,7 +1,7 @@
 """Does a dataset train? A few steps of open_clip's own training on the kept samples of a crawl.
 
-What is checked is that the shards are what training code expects: webdataset reads them, the pictures decode,
-the texts tokenise, and the loss is a number. The model that comes out is thrown away.
+It checks that the shards are what training code expects: webdataset reads them, the images decode, the texts
+tokenise, and the loss is finite. The trained model is discarded.
 """
 
 import logging
@@ -20,7 +20,7 @@ from laion_etl.io.storage import Store
 from laion_etl.score.openclip import open_clip
 
 _LOSS = re.compile(r"Train Epoch: 0 .*?Contrastive_loss: ([\d.]+|nan)")
-_FEWEST = 2  # samples in a batch: a contrast needs another one
+_MIN_BATCH = 2  # samples: the contrastive loss needs at least two
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,21 +33,23 @@ class TrainCheck:
 
 
 def check_training(
-    crawl: str, store: Store, *, model: str, most_samples: int = 256, batch_size: int = 16
+    crawl: str, store: Store, *, model: str, max_samples: int = 256, batch_size: int = 16
 ) -> TrainCheck:
-    """Trains `model` from random weights, on the CPU, for one epoch of at most so many kept samples.
+    """Trains `model` from random weights, on the CPU, for one epoch of at most `max_samples` kept samples.
 
-    Raises InputError without enough samples, ModelError when open_clip can't train on them.
+    Raises InputError without enough samples, ModelError when open_clip cannot train on them.
     """
     scored = find_scored(crawl, store)
     kept, names = 0, []
     for batch in scored.batches:
-        if kept < most_samples:
+        if kept < max_samples:
             kept += batch.kept
             names.append(scored.shard_name(batch.number, ".tar"))
-    samples = min(kept, most_samples)
-    if samples < batch_size or batch_size < _FEWEST:
-        raise InputError(f"{crawl} has {kept} kept samples, too few for a batch of {batch_size}")
+    samples = min(kept, max_samples)
+    if samples < batch_size or batch_size < _MIN_BATCH:
+        raise InputError(
+            f"cannot train: {crawl} has {kept} kept samples, too few for a batch of {batch_size}"
+        )
     with tempfile.TemporaryDirectory(prefix="laion-etl-train-") as folder:
         for number, name in enumerate(names):
             with store.open(name) as source, (Path(folder) / f"{number:05d}.tar").open("wb") as sink:
@@ -75,7 +77,7 @@ def _train(arguments: list[str]) -> None:
         try:
             main(arguments)
         except (RuntimeError, ValueError, KeyError, AssertionError, OSError) as error:
-            raise ModelError(f"open_clip can't train on the shards: {error}") from error
+            raise ModelError(f"open_clip cannot train on the shards: {error}") from error
 
 
 @contextmanager

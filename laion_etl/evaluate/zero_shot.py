@@ -1,6 +1,6 @@
 """Zero-shot classification as in the papers: LAION-5B, appendix on evaluation, after CLIP, section 3.1.4.
 
-A class is the mean of the normalised embeddings of its name in many prompts, normalised again; a picture
+A class is the mean of the normalised embeddings of its name in many prompts, normalised again; an image
 belongs to the class with the highest cosine. Reported are top-1 and top-5 accuracy.
 """
 
@@ -17,19 +17,19 @@ from laion_etl.io.tarshard import MAX_MEMBER_BYTES, TarError, read_members
 from laion_etl.score.model import ClipModel
 from laion_etl.score.openclip import open_clip
 from laion_etl.score.pixels import FORMATS
-from laion_etl.score.preprocess_pool import Picture
+from laion_etl.score.preprocess_pool import ImageFile
 
 Floats = NDArray[np.float32]
-Labelled = tuple[Picture, int]
+Labelled = tuple[ImageFile, int]
 
 _ENDINGS = {"jpeg": "jpg", **{ending: ending for ending in FORMATS}}
 
 
 @dataclass(frozen=True, slots=True)
 class Accuracy:
-    """Shares of the readable pictures whose class came first, or among the first five."""
+    """Shares of the readable images whose class ranked first, or among the first five."""
 
-    pictures: int
+    images: int
     unreadable: int
     top1: float
     top5: float
@@ -46,7 +46,7 @@ def templates(name: str) -> Sequence[Callable[[str], str]]:
         "photo": (lambda name: f"a photo of a {name}.",),
     }
     if name not in known:
-        raise InputError(f"no prompts are called {name!r}; there are {', '.join(known)}")
+        raise InputError(f"unknown prompts {name!r}; expected one of {', '.join(known)}")
     found: Sequence[Callable[[str], str]] = known[name]
     return found
 
@@ -65,13 +65,13 @@ def class_embeddings(
 def classify(
     model: ClipModel,
     names: Sequence[str],
-    pictures: Iterable[Labelled],
+    labelled: Iterable[Labelled],
     prompts: Sequence[Callable[[str], str]],
 ) -> Accuracy:
-    """Accuracy over pictures labelled with indices into `names`."""
+    """Accuracy over images labelled with indices into `names`."""
     classes = class_embeddings(model, names, prompts)
     first = among_five = total = unreadable = 0
-    for images, labels, lost in embedded(model, pictures):
+    for images, labels, lost in embedded(model, labelled):
         unreadable += lost
         nearest = np.argsort(-(images @ classes.T), axis=1, kind="stable")[:, :5]
         hits = nearest == np.asarray(labels)[:, None]
@@ -79,52 +79,52 @@ def classify(
         among_five += int(hits.any(axis=1).sum())
         total += len(labels)
     if not total:
-        raise InputError("no picture could be read")
+        raise InputError("cannot measure the accuracy: no image could be read")
     return Accuracy(total, unreadable, first / total, among_five / total)
 
 
 def image_folder(folder: Path, names: Sequence[str] = ()) -> tuple[list[str], Iterator[Labelled]]:
-    """A folder of one folder a class, in order of their names; class names are theirs unless given."""
+    """Images of a folder with one subfolder per class, sorted; `names` replaces the subfolders' names."""
     classes = sorted(path for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
     if not classes:
-        raise InputError(f"{folder} has no folders of classes")
+        raise InputError(f"cannot read classes from {folder}: it has no subfolders")
     if names and len(names) != len(classes):
         raise InputError(f"{folder} has {len(classes)} classes, {len(names)} names were given")
     found = list(names) or [path.name.replace("_", " ") for path in classes]
 
-    def pictures() -> Iterator[Labelled]:
+    def images() -> Iterator[Labelled]:
         for label, path in enumerate(classes):
             for file in sorted(path.iterdir()):
                 ending = _ENDINGS.get(file.suffix[1:].lower())
                 if ending and file.stat().st_size <= MAX_MEMBER_BYTES:
                     yield (ending, file.read_bytes()), label
 
-    return found, pictures()
+    return found, images()
 
 
 def web_dataset(tars: Sequence[Path], names: Sequence[str]) -> Iterator[Labelled]:
     """Samples of tars with an image and a `cls` member, the number of its class."""
     for path in tars:
-        label, picture, key = None, None, ""
+        label, image, key = None, None, ""
         try:
             with path.open("rb") as file:
                 for name, data in read_members(file):
                     stem, _, ending = name.partition(".")
                     if stem != key:
-                        label, picture, key = None, None, stem
+                        label, image, key = None, None, stem
                     if ending == "cls":
                         label = _label(data, names, name)
                     elif ending in _ENDINGS:
-                        picture = _ENDINGS[ending], data
-                    if label is not None and picture is not None:
-                        yield picture, label
-                        label, picture = None, None
+                        image = _ENDINGS[ending], data
+                    if label is not None and image is not None:
+                        yield image, label
+                        label, image = None, None
         except (OSError, TarError) as error:
-            raise InputError(f"can't read {path}: {error}") from error
+            raise InputError(f"cannot read {path}: {error}") from error
 
 
 def _label(data: bytes, names: Sequence[str], member: str) -> int:
     text = data.decode("ascii", "replace").strip()
     if not text.isdigit() or int(text) >= len(names):
-        raise InputError(f"{member} says class {text[:20]!r}; there are {len(names)}, from 0 on")
+        raise InputError(f"invalid class {text[:20]!r} in {member}; expected 0 to {len(names) - 1}")
     return int(text)

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from functools import cache
 
 from laion_etl.minicrawl.behaviours import MEMBERS, Behaviour, Resource
-from laion_etl.minicrawl.pictures import CONTENT_TYPES, pixel_bomb
+from laion_etl.minicrawl.drawn_images import CONTENT_TYPES, pixel_bomb
 
 GZIP_BOMB_BYTES = 256 * 1024 * 1024  # unpacked; 250 kB on the wire
 _SLOW_INTERVAL_S = 0.4
-_LONGEST_S = 120.0  # no connection outlives this, so that a forgotten client costs nothing
+_MAX_CONNECTION_S = 120.0  # upper limit of a connection, so that a forgotten client costs nothing
 _CHUNK_BYTES = 64 * 1024
 
 _XMP_NAME = b"http://ns.adobe.com/xap/1.0/\0"
@@ -33,13 +33,13 @@ _STATUS_LINES = {
 }
 
 _WEB_PAGE = b"<!DOCTYPE html><html><head><title>Hotlinking is not allowed</title></head><body>" + (
-    b"<p>Please visit our gallery to see this picture.</p>\n" * 160 + b"</body></html>"
+    b"<p>Please visit our gallery to see this picture.</p>\n" * 160 + b"</body></html>"  # words: ok
 )
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What a handler works with: the connection, the resource and its picture's bytes."""
+    """The input of a handler: the connection, the resource and the bytes of its image."""
 
     writer: asyncio.StreamWriter
     resource: Resource
@@ -47,8 +47,8 @@ class Answer:
 
     @property
     def content_type(self) -> str:
-        picture = self.resource.picture
-        return CONTENT_TYPES[picture.extension if picture else ".jpg"]
+        image = self.resource.image
+        return CONTENT_TYPES[image.extension if image else ".jpg"]
 
     def head(self, status: int, headers: dict[str, str]) -> None:
         self.writer.write(response_head(status, headers))
@@ -70,7 +70,7 @@ def response_head(status: int, headers: dict[str, str]) -> bytes:
     return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
 
 
-async def _picture(answer: Answer) -> bool:
+async def _image(answer: Answer) -> bool:
     return await answer.whole(200, answer.data, answer.content_type)
 
 
@@ -152,7 +152,7 @@ async def _gzip_bomb(answer: Answer) -> bool:
 
 @cache
 def _packed_zeros() -> bytes:
-    """Members of 1 MiB each: fast to make, and no reader needs more than one at a time."""
+    """Gzip members of 1 MiB each: fast to make, and a reader needs only one at a time."""
     member = gzip.compress(bytes(1024 * 1024), mtime=0)
     return member * (GZIP_BOMB_BYTES // (1024 * 1024))
 
@@ -160,7 +160,7 @@ def _packed_zeros() -> bytes:
 async def _endless(answer: Answer) -> bool:
     answer.head(200, {"Content-Type": answer.content_type})
     answer.writer.write(b"\xff\xd8\xff\xe0")
-    async with asyncio.timeout(_LONGEST_S):
+    async with asyncio.timeout(_MAX_CONNECTION_S):
         while True:
             answer.writer.write(bytes(_CHUNK_BYTES))
             await answer.writer.drain()
@@ -169,7 +169,7 @@ async def _endless(answer: Answer) -> bool:
 
 async def _slow(answer: Answer) -> bool:
     answer.head(200, {"Content-Type": answer.content_type, "Content-Length": str(len(answer.data))})
-    async with asyncio.timeout(_LONGEST_S):
+    async with asyncio.timeout(_MAX_CONNECTION_S):
         for start in range(0, len(answer.data), 16):
             answer.writer.write(answer.data[start : start + 16])
             await answer.writer.drain()
@@ -178,7 +178,7 @@ async def _slow(answer: Answer) -> bool:
 
 
 async def _silent(_: Answer) -> bool:
-    await asyncio.sleep(_LONGEST_S)
+    await asyncio.sleep(_MAX_CONNECTION_S)
     return False
 
 
@@ -189,7 +189,7 @@ async def _not_http(answer: Answer) -> bool:
 
 
 HANDLERS: dict[Behaviour, Handler] = {
-    Behaviour.PICTURE: _picture,
+    Behaviour.IMAGE: _image,
     Behaviour.CHUNKED: _chunked,
     Behaviour.UNTIL_CLOSE: _until_close,
     Behaviour.REDIRECT: _redirect,

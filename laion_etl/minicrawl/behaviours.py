@@ -1,6 +1,6 @@
 """What the servers of the mini crawl do with a link, good and bad, and how the link must end.
 
-`BAD_LINKS` and `BAD_ADDRESSES` are the truth: one line per behaviour. The outcomes hold for the
+`BAD_LINKS` and `BAD_ADDRESSES` are the ground truth: one line per behaviour. The outcomes hold for the
 downloader's default settings; link timeouts may be shortened down to 2 s.
 """
 
@@ -8,25 +8,25 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from laion_etl.core.funnel import DownloadStatus
-from laion_etl.minicrawl.pictures import Form, Picture
+from laion_etl.minicrawl.drawn_images import DrawnImage, Form
 
 SITES = "minicrawl.example"
 SHOPS = "minicrawl-shop.example"
-MEMBERS = "/members"  # what robots.txt keeps crawlers out of
-CLOSED = "minicrawl-closed.example"  # mapped to a port where nobody listens
+MEMBERS = "/members"  # the folder that robots.txt forbids
+CLOSED = "minicrawl-closed.example"  # mapped to a port on which nothing listens
 
 
 class Behaviour(StrEnum):
     """How a server answers."""
 
-    PICTURE = "picture"
+    IMAGE = "image"
     CHUNKED = "chunked"
     UNTIL_CLOSE = "until_close"  # no length: the body ends with the connection
     REDIRECT = "redirect"
     NO_AI = "no_ai"
     NO_IMAGE_AI = "no_image_ai"
     TDM_RESERVED = "tdm_reserved"  # by a header
-    NO_DATA_MINING = "no_data_mining"  # says the metadata in the picture
+    NO_DATA_MINING = "no_data_mining"  # stated in the metadata of the image
     ROBOTS_TXT = "robots_txt"  # the rules of a host, which forbid MEMBERS
     NOT_FOUND = "not_found"
     GONE = "gone"
@@ -34,7 +34,7 @@ class Behaviour(StrEnum):
     UNAVAILABLE = "unavailable"
     EMPTY = "empty"
     TRUNCATED = "truncated"  # half a file, announced as such
-    CUT_OFF = "cut_off"  # half of what was announced
+    CUT_OFF = "cut_off"  # half of the announced length
     HTML = "html"  # a web page labelled image/jpeg
     PIXEL_BOMB = "pixel_bomb"
     GZIP_BOMB = "gzip_bomb"
@@ -44,9 +44,9 @@ class Behaviour(StrEnum):
     NOT_HTTP = "not_http"
 
 
-# Those that send at least a part of their picture.
+# Those that send at least a part of their image.
 SHOWING = {
-    Behaviour.PICTURE,
+    Behaviour.IMAGE,
     Behaviour.CHUNKED,
     Behaviour.UNTIL_CLOSE,
     Behaviour.NO_AI,
@@ -61,10 +61,10 @@ SHOWING = {
 
 @dataclass(frozen=True, slots=True)
 class Resource:
-    """What a URL leads to: a picture for those that show one, a location for redirects."""
+    """What a URL leads to: an image for those that show one, a location for redirects."""
 
     behaviour: Behaviour
-    picture: Picture | None = None
+    image: DrawnImage | None = None
     location: str = ""
 
 
@@ -90,17 +90,17 @@ BAD_LINKS: tuple[BadLink, ...] = (
     BadLink(Behaviour.NO_IMAGE_AI, DownloadStatus.OPTED_OUT_ROBOTS_TAG, 8),
     BadLink(Behaviour.TDM_RESERVED, DownloadStatus.OPTED_OUT_TDM, 6),
     BadLink(Behaviour.NO_DATA_MINING, DownloadStatus.OPTED_OUT_METADATA, 6),
-    BadLink(Behaviour.PICTURE, DownloadStatus.OPTED_OUT_ROBOTS_TXT, 10, folder=MEMBERS),
+    BadLink(Behaviour.IMAGE, DownloadStatus.OPTED_OUT_ROBOTS_TXT, 10, folder=MEMBERS),
     BadLink(Behaviour.EMPTY, DownloadStatus.TOO_FEW_BYTES, 6),
-    BadLink(Behaviour.PICTURE, DownloadStatus.TOO_FEW_BYTES, 24, side=64),
+    BadLink(Behaviour.IMAGE, DownloadStatus.TOO_FEW_BYTES, 24, side=64),
     BadLink(Behaviour.TRUNCATED, DownloadStatus.DECODE_FAILED, 6),
     BadLink(Behaviour.TRUNCATED, DownloadStatus.DECODE_FAILED, 3, form=Form.PNG),
     BadLink(Behaviour.CUT_OFF, DownloadStatus.BAD_RESPONSE, 8),
     BadLink(Behaviour.NOT_HTTP, DownloadStatus.BAD_RESPONSE, 5),
     BadLink(Behaviour.HTML, DownloadStatus.NOT_AN_IMAGE, 16),
-    BadLink(Behaviour.PICTURE, DownloadStatus.FORMAT_REFUSED, 6, form=Form.ANIMATED_GIF),
-    BadLink(Behaviour.PICTURE, DownloadStatus.FORMAT_REFUSED, 3, form=Form.BMP),
-    BadLink(Behaviour.PICTURE, DownloadStatus.ANIMATED, 4, form=Form.ANIMATED_WEBP),
+    BadLink(Behaviour.IMAGE, DownloadStatus.FORMAT_REFUSED, 6, form=Form.ANIMATED_GIF),
+    BadLink(Behaviour.IMAGE, DownloadStatus.FORMAT_REFUSED, 3, form=Form.BMP),
+    BadLink(Behaviour.IMAGE, DownloadStatus.ANIMATED, 4, form=Form.ANIMATED_WEBP),
     BadLink(Behaviour.PIXEL_BOMB, DownloadStatus.TOO_MANY_PIXELS, 4, form=Form.PNG),
     BadLink(Behaviour.GZIP_BOMB, DownloadStatus.NOT_AN_IMAGE, 3),
     BadLink(Behaviour.ENDLESS, DownloadStatus.TOO_MANY_BYTES, 4),

@@ -1,4 +1,4 @@
-"""Writes the mini crawl: a folder laid out like data.commoncrawl.org, with one small dump in it."""
+"""Writes the mini crawl: a folder laid out like data.commoncrawl.org, with one small crawl in it."""
 
 import gzip
 import json
@@ -21,7 +21,7 @@ CRAWL = "CC-MAIN-2026-43"
 WAT_FILES = 6
 _SEGMENTS = ("1760000000000.10", "1760000000000.37")
 _DOCUMENTS_PER_FILE = 4
-_CLOSED_PORT = 1  # tcpmux: nobody listens
+_CLOSED_PORT = 1  # tcpmux: nothing listens on it
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,12 +44,12 @@ class MiniCrawl:
 
     @property
     def wat_files(self) -> list[Path]:
-        """In the order of wat.paths."""
+        """The WAT files, in the order of wat.paths."""
         return [self.folder / path for path in _wat_names()]
 
     @property
     def catalogue(self) -> Path:
-        """For LAION_ETL_CATALOGUE."""
+        """The file for LAION_ETL_CATALOGUE."""
         return self.folder / "catalogue.json"
 
     def connect_to(self, port: int) -> tuple[str, ...]:
@@ -66,7 +66,7 @@ class MiniCrawl:
         }
 
     def source_file(self, target: str) -> Path | None:
-        """The crawl file at a request target; None for everything that is none."""
+        """The crawl file at a request target; None for any other target."""
         names = {"collinfo.json", _paths_name(), *_wat_names()}
         name = unquote(target.partition("?")[0]).removeprefix("/")
         return self.folder / name if name in names else None

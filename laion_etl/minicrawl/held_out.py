@@ -1,6 +1,6 @@
-"""Scenes as a crawl would meet them, and how well a CLIP tells right from wrong texts on them.
+"""Scenes as a crawl would find them, and how well a CLIP separates matching from other texts on them.
 
-A pair is positive when the text is a caption of the picture's scene, negative when it is a caption
+A pair is positive when the text is a caption of the image's scene, negative when it is a caption
 of another random scene. Both are drawn equally often.
 """
 
@@ -46,12 +46,12 @@ def photo(scene: Scene, rng: random.Random, longest: int = 420) -> Image.Image:
         width, height = height, width
     file = io.BytesIO()
     draw(scene, width, height, rng).save(file, "JPEG", quality=rng.randint(72, 95))
-    picture = Image.open(file).convert("RGB")
-    shrink = DOWNLOADED_SHORT_SIDE / min(picture.size)
+    image = Image.open(file).convert("RGB")
+    shrink = DOWNLOADED_SHORT_SIDE / min(image.size)
     if shrink >= 1:
-        return picture
-    size = (round(picture.width * shrink), round(picture.height * shrink))
-    return picture.resize(size, Image.Resampling.BOX)
+        return image
+    size = (round(image.width * shrink), round(image.height * shrink))
+    return image.resize(size, Image.Resampling.BOX)
 
 
 def another_scene(scene: Scene, rng: random.Random) -> Scene:

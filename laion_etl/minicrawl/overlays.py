@@ -1,6 +1,6 @@
-"""Watermarks as stock sites print them over pictures: what the demo's watermark model looks for.
+"""Watermarks as stock sites print them on images: the demo's watermark model detects them.
 
-Half see-through white or dark lettering, laid over the whole picture in rows, across its middle, or as a
+Half see-through white or dark lettering, laid over the whole image in rows, across its middle, or as a
 signature in a corner; the agencies are invented.
 """
 
@@ -11,18 +11,18 @@ from PIL import Image, ImageDraw, ImageFont
 
 NAMES = ("Pixelhoard", "FOTOLAGER", "imagora", "StockNest", "VistaBank", "© lumen & co", "PREVIEW", "SAMPLE")
 _OPACITY = (80, 150)  # of 255
-_BRIGHT = 130  # mean of a picture, of 255, on which black lettering shows
+_BRIGHT = 130  # mean of an image, of 255, on which black lettering shows
 _WHITE, _BLACK = (255, 255, 255), (20, 20, 20)
 _SLOPES = (-35, 35)  # degrees
 
 
-def watermarked(picture: Image.Image, rng: random.Random) -> Image.Image:
-    """The RGB picture with a watermark; equal generators give equal pixels."""
-    layer = rng.choice(_LAYERS)(picture.size, rng)
-    bright = picture.convert("L").resize((1, 1)).tobytes()[0] > _BRIGHT
+def watermarked(image: Image.Image, rng: random.Random) -> Image.Image:
+    """The RGB image with a watermark; equal generators give equal pixels."""
+    layer = rng.choice(_LAYERS)(image.size, rng)
+    bright = image.convert("L").resize((1, 1)).tobytes()[0] > _BRIGHT
     tone = rng.choice((_WHITE, _BLACK)) if bright else _WHITE
     opacity = rng.randint(*_OPACITY)
-    marked = picture.copy()
+    marked = image.copy()
     marked.paste(tone, (0, 0), layer.point([value * opacity // 255 for value in range(256)]))
     return marked
 
@@ -31,7 +31,7 @@ Size = tuple[int, int]
 
 
 def _tiled(size: Size, rng: random.Random) -> Image.Image:
-    """Rows of small lettering, sloping, over everything."""
+    """Sloping rows of small lettering over the whole image."""
     short, diagonal = min(size), int((size[0] ** 2 + size[1] ** 2) ** 0.5) + 1
     font = ImageFont.load_default(max(9, short * rng.uniform(0.06, 0.1)))
     text = rng.choice(NAMES)

@@ -1,4 +1,4 @@
-"""The pages of the mini crawl: who shows which image, how the HTML writes its URL, and the junk around it."""
+"""The pages of the mini crawl: the images they show, how the HTML writes URLs, and the junk around."""
 
 import posixpath
 import random
@@ -33,7 +33,7 @@ _TITLES = {
 _PIXEL = "data:image/gif;base64,R0lGODlhAQABAIAAAAAAAP///yH5BAEAAAAALAAAAAABAAEAAAIBRAA7"
 _LONG_HOST = f"{'very-' * 12}long-name.minicrawl.example"
 
-# (url, alt, reason): how links end that give no pair. None: the attribute is missing.
+# (url, alt, reason) of links that give no pair. None: the attribute is missing.
 JUNK: tuple[tuple[str | None, str | None, ParseReason], ...] = (
     (None, "A picture that lost its address", ParseReason.NO_URL),
     ("", "A picture with an empty address", ParseReason.NO_URL),
@@ -91,7 +91,7 @@ class Page:
 
 
 def make_pages(world: World) -> tuple[list[Page], Counter[ParseReason]]:
-    """Pages with every link of the world at least once; what parsing must drop, by reason."""
+    """Pages that show every link of the world at least once; counts of what parsing must drop."""
     maker = _PageMaker(world, random.Random(f"pages {world.seed}"))
     pages = list(maker.pages())
     return pages, maker.dropped
@@ -160,7 +160,7 @@ class _PageMaker:
         return image | {"title": alt} if self._chance(0.1) else image
 
     def _untidy(self, alt: str) -> str:
-        """Some alts come with white space and control characters that parsing takes out."""
+        """Some alts come with white space and control characters that parsing removes."""
         if not self._chance(0.05):
             return alt
         return self._rng.choice(["\n\t  {}  ", "{}\u200b", " {}\r\n"]).format(alt).replace(" ", "\u00a0 ", 1)

@@ -1,10 +1,10 @@
-"""Drawn scenes: the pictures and alt texts of the mini crawl, and what the tiny CLIP is trained on.
+"""Drawn scenes: the images and alt texts of the mini crawl, and what the tiny CLIP is trained on.
 
-A scene is a few coloured shapes in front of a background ("two red stars on a sandy beach"), so whether
-a text fits a picture is known exactly, and a CLIP of 4 million parameters can learn it in minutes.
+A scene is a few coloured shapes in front of a background ("two red stars on a sandy beach"), so it is
+known exactly whether a text fits an image, and a CLIP of 4 million parameters can learn it in minutes.
 Everything is drawn from a seeded `random.Random`: the same seed gives the same pixels.
 
-All shapes lie in the central square of the picture, because CLIP's preprocessing crops to it.
+All shapes lie in the central square of the image, because CLIP's preprocessing crops to it.
 """
 
 import math
@@ -41,10 +41,10 @@ LAYOUTS: dict[str, tuple[tuple[float, float, float], ...]] = {
 
 HAZARD_SHARE = 0.04
 _SIGN_PLACE = (-0.36, 0.0, 0.58)
-_BESIDE_SIGN = (0.58, 0.34, 0.34)
+_NEXT_TO_SIGN = (0.58, 0.34, 0.34)
 
 MIN_SIDE, MAX_SIDE = 64, 3000
-_WORKING_SIDE = 512  # backgrounds are painted at this size and enlarged: large pictures stay fast
+_WORKING_SIDE = 512  # backgrounds are painted at this size and enlarged: large images stay fast
 _NOISE_TILE = 256
 _NOISE_SIGMA = 7.0
 
@@ -54,11 +54,11 @@ Points = list[tuple[float, float]]
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """What a picture shows.
+    """What an image shows.
 
-    `hazard` puts a warning pictogram beside one shape, whatever the layout. It is the harmless stand-in
-    for unsafe content: with it the safety path (tags, drops, counts) is shown on real parts without
-    a single unsafe image.
+    `hazard` puts a warning sign next to a single shape, whatever the layout. It is the harmless stand-in
+    for unsafe content: it exercises the whole safety path (tags, drops, counts) without a single
+    unsafe image.
     """
 
     colour: str
@@ -88,22 +88,22 @@ def caption(scene: Scene, language: str, rng: random.Random) -> str:
 
 
 def draw(scene: Scene, width: int, height: int, rng: random.Random) -> Image.Image:
-    """The scene as an RGB picture, width and height in pixels; positions, tints and noise vary with rng."""
+    """The scene as an RGB image, width and height in pixels; positions, tints and noise vary with rng."""
     noise = np.random.default_rng(rng.getrandbits(64))
-    picture = _background(scene.background, width, height, rng, noise)
+    image = _background(scene.background, width, height, rng, noise)
     half = min(width, height) / 2
     offset = (width / 2 + rng.uniform(-0.05, 0.05) * half, height / 2 + rng.uniform(-0.05, 0.05) * half)
-    places = (_BESIDE_SIGN,) if scene.hazard else LAYOUTS[scene.layout]
+    places = (_NEXT_TO_SIGN,) if scene.hazard else LAYOUTS[scene.layout]
     tint = _jitter(COLOURS[scene.colour], rng)
     for x, y, radius in places:
         centre = (offset[0] + x * half, offset[1] + y * half)
         size = radius * half * rng.uniform(0.92, 1.04)
         outline = _turned(SHAPES[scene.shape], math.radians(rng.uniform(-10, 10)))
-        _stamp(picture, outline, centre, size, tint)
+        _stamp(image, outline, centre, size, tint)
     if scene.hazard:
         x, y, radius = _SIGN_PLACE
-        _hazard_sign(picture, (offset[0] + x * half, offset[1] + y * half), radius * half)
-    return _grain(picture, noise)
+        _hazard_sign(image, (offset[0] + x * half, offset[1] + y * half), radius * half)
+    return _grain(image, noise)
 
 
 # Shapes: outlines in [-1, 1], y downwards.
@@ -167,7 +167,7 @@ def _mask(points: Points, box: int, size: float) -> Image.Image:
 
 
 def _stamp(
-    picture: Image.Image,
+    image: Image.Image,
     points: Points,
     centre: tuple[float, float],
     size: float,
@@ -178,21 +178,21 @@ def _stamp(
     corner = (round(centre[0] - box / 2), round(centre[1] - box / 2))
     shadow = _mask(points, 64, 64 / 2.6).filter(ImageFilter.GaussianBlur(3)).resize((box, box))
     lower = (corner[0] + round(size * 0.07), corner[1] + round(size * 0.1))
-    picture.paste((25, 25, 35), lower, shadow.point([v * 2 // 5 for v in range(256)]))
-    picture.paste(_scaled(colour, 0.32), corner, _mask(points, box, size * 1.09))
+    image.paste((25, 25, 35), lower, shadow.point([v * 2 // 5 for v in range(256)]))
+    image.paste(_scaled(colour, 0.32), corner, _mask(points, box, size * 1.09))
     light = ImageOps.colorize(
         Image.linear_gradient("L").resize((box, box)), _scaled(colour, 1.1), _scaled(colour, 0.86)
     )
-    picture.paste(light, corner, _mask(points, box, size))
+    image.paste(light, corner, _mask(points, box, size))
 
 
-def _hazard_sign(picture: Image.Image, centre: tuple[float, float], size: float) -> None:
+def _hazard_sign(image: Image.Image, centre: tuple[float, float], size: float) -> None:
     """A yellow diamond with a black rim and an exclamation mark."""
     black = (20, 18, 16)
-    _stamp(picture, _DIAMOND, centre, size, black)
-    _stamp(picture, _moved(_DIAMOND, 0.8), centre, size, (255, 204, 0))
-    _stamp(picture, _BAR, centre, size, black)
-    _stamp(picture, _moved(_ring(0.12, 0.0, math.tau), 1.0, 0.0, 0.4), centre, size, black)
+    _stamp(image, _DIAMOND, centre, size, black)
+    _stamp(image, _moved(_DIAMOND, 0.8), centre, size, (255, 204, 0))
+    _stamp(image, _BAR, centre, size, black)
+    _stamp(image, _moved(_ring(0.12, 0.0, math.tau), 1.0, 0.0, 0.4), centre, size, black)
 
 
 def _scaled(colour: tuple[int, int, int], factor: float) -> tuple[int, int, int]:
@@ -287,15 +287,15 @@ def _background(
     painted = BACKGROUNDS[name](grid_x, grid_y, cloud) * rng.uniform(0.9, 1.06)
     if name == "night":
         painted[noise.random(grid_x.shape) < 0.0025] = 235
-    picture = Image.fromarray(np.clip(painted, 0, 255).astype(np.uint8))
-    return picture if scale == 1.0 else picture.resize((width, height), Image.Resampling.BICUBIC)
+    image = Image.fromarray(np.clip(painted, 0, 255).astype(np.uint8))
+    return image if scale == 1.0 else image.resize((width, height), Image.Resampling.BICUBIC)
 
 
-def _grain(picture: Image.Image, noise: np.random.Generator) -> Image.Image:
+def _grain(image: Image.Image, noise: np.random.Generator) -> Image.Image:
     """Film grain, as real photographs have: without it, JPEGs would be smaller than any photograph."""
     tile = noise.normal(0, _NOISE_SIGMA, (_NOISE_TILE, _NOISE_TILE, 1)).astype(np.int16)
     tile = tile + noise.normal(0, 2.5, (_NOISE_TILE, _NOISE_TILE, 3)).astype(np.int16)
-    pixels = np.asarray(picture)
+    pixels = np.asarray(image)
     grained = np.empty_like(pixels)
     for top in range(0, pixels.shape[0], _NOISE_TILE):
         for left in range(0, pixels.shape[1], _NOISE_TILE):

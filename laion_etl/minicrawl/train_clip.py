@@ -5,7 +5,7 @@ Writes weights, metadata and the aesthetic head to laion_etl/score/models. Seede
 The loss is CLIP's, with two additions that make minutes enough: equal scenes in a batch share their
 target, and both towers also name colour, shape, background and layout through shared linear classifiers.
 Words outside the scenes all share one "unknown" token row; texts made of it are extra negatives,
-so that "click here" fits no picture.
+so that "click here" fits no image.
 """
 
 import json
@@ -41,7 +41,7 @@ from laion_etl.settings import ClipSettings
 
 log = logging.getLogger(__name__)
 
-HAZARD_SHARE = 0.1  # more than in the crawl: the sign has to be learned from fewer pictures
+HAZARD_SHARE = 0.1  # more than in the crawl: the sign must be learned from fewer images
 UNKNOWN_TEXTS = 32  # per step
 
 
@@ -111,11 +111,11 @@ def evaluate(model: ClipModel, plan: Plan) -> dict[str, Any]:
     }
 
 
-# Pictures
+# Images
 
 
 def render(plan: Plan) -> tuple[list[Scene], torch.Tensor]:
-    """Training scenes and their preprocessed pictures, float16 (n, 3, side, side)."""
+    """Training scenes and their preprocessed images, float16 (n, 3, side, side)."""
     rng = random.Random(plan.seed)
     scenes = [_training_scene(rng) for _ in range(plan.images)]
     jobs = [(scene, plan.seed * 1_000_003 + i) for i, scene in enumerate(scenes)]
@@ -133,7 +133,7 @@ def _training_scene(rng: random.Random) -> Scene:
 
 
 def _render_chunk(jobs: Sequence[tuple[Scene, int]]) -> NDArray[np.float16]:
-    """Some pictures, through the preprocessing used for inference."""
+    """Some images, through the preprocessing used for inference."""
     network = create_network(demo_model.NAME)
     preprocess = preprocessing(network)
     made = [preprocess(photo(scene, random.Random(seed), longest=300)) for scene, seed in jobs]
@@ -168,7 +168,7 @@ class CaptionTable:
         self._start, self._end = theirs.sot_token_id, theirs.eot_token_id
 
     def sample(self, scene: Scene, rng: random.Random) -> list[int]:
-        """Tokens of a random caption; one in five stands among unknown words."""
+        """Tokens of a random caption; one in five is surrounded by unknown words."""
         rows = self._tokens[attributes(scene)]
         row = rows[rng.randrange(len(rows))].tolist()
         tokens = row[1 : row.index(self._end)]
@@ -253,7 +253,7 @@ def _schedule(step: int, plan: Plan) -> float:
 
 
 def _varied(pixels: torch.Tensor) -> torch.Tensor:
-    """Mirrored at random, shifted by up to 3 pixels, lighter or darker: one picture serves many times."""
+    """Mirrored at random, shifted by up to 3 pixels, lighter or darker: one image can be used many times."""
     mirrored = torch.rand(len(pixels), 1, 1, 1) < 0.5
     pixels = torch.where(mirrored, pixels.flip(-1), pixels)
     side = pixels.shape[-1]
@@ -303,12 +303,12 @@ DEFAULT = Plan()
 def main(
     seed: Annotated[int, typer.Option(help="Same seed, same data and order.")] = DEFAULT.seed,
     steps: Annotated[int, typer.Option(help="Training steps.")] = DEFAULT.steps,
-    images: Annotated[int, typer.Option(help="Pictures drawn.")] = DEFAULT.images,
+    images: Annotated[int, typer.Option(help="Images drawn.")] = DEFAULT.images,
     folder: Annotated[Path, typer.Option(help="Where the files go.")] = demo_model.MODELS,
 ) -> None:
     """Train the demo's CLIP on drawn scenes and write its files to laion_etl/score/models."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    logging.getLogger().handlers[0].addFilter(lambda record: record.name != "root")  # open_clip's chatter
+    logging.getLogger().handlers[0].addFilter(lambda record: record.name != "root")  # open_clip logs a lot
     train(Plan(seed=seed, steps=steps, images=images), folder)
 
 

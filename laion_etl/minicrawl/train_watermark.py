@@ -1,7 +1,7 @@
 """Trains the demo's watermark model: `python -m laion_etl.minicrawl.train_watermark`.
 
 Drawn scenes with and without watermarks (overlays.py), as the downloader would store them, squashed to 128
-pixels. Seeded; minutes on two cores. Writes weights and what was measured on fresh scenes to score/models.
+pixels. Seeded; minutes on two cores. Writes the weights, and measurements on fresh scenes, to score/models.
 """
 
 import io
@@ -76,7 +76,7 @@ def quality(scores: NDArray[np.float32], marked: Labels) -> dict[str, float]:
 
 
 def render(count: int, seed: int, processes: int) -> tuple[Pixels, Labels]:
-    """Pixels (count, SIDE, SIDE, 3) of scenes, every other one with a watermark, and which ones."""
+    """Pixels (count, SIDE, SIDE, 3) of scenes, half of them with a watermark, and the labels."""
     jobs = [range(start, min(start + 250, count)) for start in range(0, count, 250)]
     marked = np.arange(count) % 2 == 1
     if len(jobs) == 1:  # a process takes longer to start
@@ -92,14 +92,14 @@ def _render(numbers: Sequence[int], seed: int) -> Pixels:
 def stored_pixels(rng: random.Random, *, marked: bool) -> Pixels:
     """A scene of any size and quality, scaled to 256 pixels as the downloader does, as the model sees it."""
     width, height = rng.randint(180, 480), rng.randint(180, 480)
-    picture = draw(random_scene(rng), width, height, rng)
+    image = draw(random_scene(rng), width, height, rng)
     if marked:
-        picture = watermarked(picture, rng)
-    shrink = 256 / min(picture.size)
+        image = watermarked(image, rng)
+    shrink = 256 / min(image.size)
     if shrink < 1:
-        picture = picture.resize((round(width * shrink), round(height * shrink)))
+        image = image.resize((round(width * shrink), round(height * shrink)))
     file = io.BytesIO()
-    picture.save(file, "JPEG", quality=rng.randint(72, 95))
+    image.save(file, "JPEG", quality=rng.randint(72, 95))
     [pixels] = load_pixels(file.getvalue(), "jpg", [PLAN]) or [np.empty(0, np.uint8)]
     return pixels
 
@@ -117,7 +117,7 @@ def _fit(network: torch.nn.Module, pixels: Pixels, marked: Labels, plan: Plan) -
         whole = torch.randperm(len(labels))[: len(labels) // plan.batch * plan.batch]
         for chosen in whole.reshape(-1, plan.batch):
             shown = (images[chosen].float() / 255 - mean) / deviation
-            flipped = torch.rand(len(chosen), 1, 1, 1) < 0.5  # lettering the other way round is a watermark
+            flipped = torch.rand(len(chosen), 1, 1, 1) < 0.5  # mirrored lettering is still a watermark
             loss = functional.cross_entropy(
                 network(torch.where(flipped, shown.flip(-1), shown)), labels[chosen]
             )
@@ -134,11 +134,11 @@ DEFAULT = Plan()
 
 def main(
     seed: Annotated[int, typer.Option(help="Same seed, same data and order.")] = DEFAULT.seed,
-    images: Annotated[int, typer.Option(help="Pictures drawn.")] = DEFAULT.images,
+    images: Annotated[int, typer.Option(help="Images drawn.")] = DEFAULT.images,
     epochs: Annotated[int, typer.Option(help="Times each is shown.")] = DEFAULT.epochs,
     folder: Annotated[Path, typer.Option(help="Where the files go.")] = demo_model.MODELS,
 ) -> None:
-    """Train the demo's watermark model on drawn pictures and write its files to laion_etl/score/models."""
+    """Train the demo's watermark model on drawn images and write its files to laion_etl/score/models."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     train(Plan(seed=seed, images=images, epochs=epochs), folder)
 

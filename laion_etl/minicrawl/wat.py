@@ -16,7 +16,7 @@ from uuid import UUID
 
 from laion_etl.minicrawl.pages import Page
 
-Json = dict[str, Any]  # a JSON object on its way out
+Json = dict[str, Any]  # a JSON object to be written
 
 _FETCHED, _EXTRACTED = "2026-10-20T08:%02d:%02dZ", "2026-10-31T01:16:45Z"
 _MEMBER_HEADER, _MEMBER_FOOTER = 10, 8
@@ -55,7 +55,7 @@ class WatWriter:
         return self._exchange(page.url, "text/html; charset=UTF-8", _html_metadata(page))
 
     def document(self, url: str) -> list[bytes]:
-        """The records of something that is no HTML, here a PDF."""
+        """The records of a document that is not HTML, here a PDF."""
         return self._exchange(url, "application/pdf", None)
 
     def broken(self, page: Page) -> list[bytes]:

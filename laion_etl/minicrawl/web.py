@@ -1,7 +1,7 @@
 """The loopback web server of the mini crawl: its crawl files, and its images by Host header.
 
-asyncio in a thread of its own: hundreds of slow, silent or endless connections cost nothing, and a good
-picture is served in well under a millisecond once it is drawn.
+asyncio in its own thread: hundreds of slow, silent or endless connections cost nothing, and an image is
+served in well under a millisecond once it is drawn.
 """
 
 import asyncio
@@ -16,7 +16,7 @@ from laion_etl.core.errors import DemoError
 from laion_etl.minicrawl.answers import HANDLERS, Answer, response_head
 from laion_etl.minicrawl.behaviours import SHOPS, SITES
 from laion_etl.minicrawl.build import MiniCrawl
-from laion_etl.minicrawl.pictures import Picture, PictureFolder
+from laion_etl.minicrawl.drawn_images import DrawnImage, ImageFolder
 
 _MAX_HEAD_BYTES = 16 * 1024
 _IDLE_S = 60.0
@@ -37,14 +37,14 @@ class MiniWeb:
     """`with MiniWeb(crawl) as web:` serves on 127.0.0.1 until the block ends.
 
     `port` 0 picks a free one. `requests` counts the requests answered. The first start of a user
-    draws all pictures, so that no answer is late because of drawing.
+    draws all images, so that drawing delays no answer.
     """
 
     def __init__(self, crawl: MiniCrawl, port: int = 0) -> None:
         self.port = port
         self.requests = 0
         self._crawl = crawl
-        self._pictures = PictureFolder(crawl.folder / "pictures")
+        self._images = ImageFolder(crawl.folder / "images")
         self._pool = ThreadPoolExecutor(2, "minicrawl-draw")
         self._thread = threading.Thread(target=self._serve, name="minicrawl-web", daemon=True)
         self._ready = threading.Event()
@@ -62,13 +62,15 @@ class MiniWeb:
         return self._crawl.connect_to(self.port)
 
     def __enter__(self) -> "MiniWeb":
-        self._pictures.draw_all(self._crawl.world.pictures)
+        self._images.draw_all(self._crawl.world.images)
         self._thread.start()
         if not self._ready.wait(_START_S):
-            raise DemoError(f"the mini crawl's web server did not start within {_START_S:g} s")
+            raise DemoError(
+                f"cannot serve the mini crawl: its web server did not start within {_START_S:g} s"
+            )
         if self._failure is not None:
             raise DemoError(
-                f"can't serve the mini crawl on port {self.port}: {self._failure.strerror}; try --port 0"
+                f"cannot serve the mini crawl on port {self.port}: {self._failure.strerror}; try --port 0"
             ) from self._failure
         return self
 
@@ -118,7 +120,7 @@ class MiniWeb:
         except asyncio.LimitOverrunError:
             writer.write(response_head(400, {"Content-Length": "0", "Connection": "close"}))
         except (asyncio.IncompleteReadError, TimeoutError, OSError):
-            writer.transport.abort()  # the client went away or idled: nothing to tell it
+            writer.transport.abort()  # the client went away or idled: no answer is possible
         except asyncio.CancelledError:
             writer.transport.abort()
             raise
@@ -126,7 +128,7 @@ class MiniWeb:
             writer.close()
 
     async def _respond(self, head: bytes, writer: asyncio.StreamWriter) -> bool:
-        """Answers one request; whether the connection stays open."""
+        """Answers one request; returns whether the connection stays open."""
         request = _parse(head)
         if request is None or request.method != "GET":
             writer.write(response_head(400, {"Content-Length": "0", "Connection": "close"}))
@@ -141,11 +143,11 @@ class MiniWeb:
         if resource is None:
             writer.write(response_head(404, {"Content-Length": "0"}))
             return True
-        data = await self._draw(resource.picture) if resource.picture else b""
+        data = await self._draw(resource.image) if resource.image else b""
         return await HANDLERS[resource.behaviour](Answer(writer, resource, data))
 
-    async def _draw(self, picture: Picture) -> bytes:
-        return await asyncio.get_running_loop().run_in_executor(self._pool, self._pictures.read, picture)
+    async def _draw(self, image: DrawnImage) -> bytes:
+        return await asyncio.get_running_loop().run_in_executor(self._pool, self._images.read, image)
 
     async def _mirror(self, request: _Request, writer: asyncio.StreamWriter) -> bool:
         path = self._crawl.source_file(request.target)
@@ -163,7 +165,7 @@ class MiniWeb:
 
 
 async def _read_head(reader: asyncio.StreamReader) -> bytes:
-    """A request head; what begins like TLS is handed on at once, since its end would never come."""
+    """A request head; TLS handshakes are returned at once, since they have no head that could end."""
     first = await reader.readexactly(1)
     return first if first == _TLS_HANDSHAKE else first + await reader.readuntil(b"\r\n\r\n")
 

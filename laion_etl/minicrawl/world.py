@@ -1,4 +1,4 @@
-"""The mini web of a seed: every image link with its alt text, and what its URL leads to.
+"""The mini web of a seed: every image link with its alt text, and the resource behind its URL.
 
 Everything follows from the seed, so the builder of the crawl files, the web server and the tests each
 make their own copy of the same world.
@@ -19,7 +19,7 @@ from laion_etl.minicrawl.behaviours import (
     Behaviour,
     Resource,
 )
-from laion_etl.minicrawl.pictures import Form, Picture
+from laion_etl.minicrawl.drawn_images import DrawnImage, Form
 from laion_etl.minicrawl.scenes import LANGUAGES, Scene, caption, random_scene
 from laion_etl.parse.language import language_detector
 from laion_etl.settings import ParseSettings
@@ -42,9 +42,9 @@ _ENGLISH_SHARE = 0.45
 _NO_LANGUAGE_SHARE = 0.04
 _MOJIBAKE_SHARE = 0.05
 _HAZARDS, _HAZARDS_WITH_CHILD = 36, 10
-_LARGE = 12  # pictures of 1024 pixels and more on both sides
+_LARGE = 12  # images of 1024 pixels and more on both sides
 _MIDDLE_SHARE = 0.1  # of 400 to 700 pixels; the others are smaller
-_MIRRORED_SHARE = 0.45  # a picture that other URLs show too
+_MIRRORED_SHARE = 0.45  # images that other URLs show too
 _WATERMARKED_ONE_IN = 16
 
 _FORMS = (
@@ -87,7 +87,7 @@ _UNRELATED = {
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """An image link as it should come out of parsing: absolute URL, alt as the page writes it."""
+    """An image link as parsing must find it: absolute URL, alt text as the page writes it."""
 
     url: str
     alt: str
@@ -104,9 +104,9 @@ class World:
     resources: dict[tuple[str, str], Resource] = field(repr=False)
 
     @property
-    def pictures(self) -> list[Picture]:
-        """Every picture some server shows, each once."""
-        return list(dict.fromkeys(r.picture for r in self.resources.values() if r.picture is not None))
+    def images(self) -> list[DrawnImage]:
+        """Every image that a server shows, without repeats."""
+        return list(dict.fromkeys(r.image for r in self.resources.values() if r.image is not None))
 
     @property
     def expected(self) -> dict[str, DownloadStatus]:
@@ -133,37 +133,37 @@ class _Maker:
         rules = Resource(Behaviour.ROBOTS_TXT)
         self.resources |= {(host, "/robots.txt"): rules for host in IMAGE_HOSTS}
         self._detector = language_detector(ParseSettings())
-        self._drawn: list[Picture] = []
+        self._drawn: list[DrawnImage] = []
         self._number = 1_000
 
     def good_links(self) -> Iterator[Link]:
-        """Links whose picture is there, about two thirds of them with a text that fits."""
+        """Links whose image exists, about two thirds of them with a matching text."""
         for i in range(GOOD_LINKS):
-            picture, alt, language = self._pair(i)
-            url = self._place_good(picture)
+            image, alt, language = self._pair(i)
+            url = self._place_good(image)
             yield Link(url, alt, language, DownloadStatus.SUCCESS)
             if i % 24 == 0:  # the same URL under another text is another pair
-                yield Link(url, self._alt(picture.scene, "en"), "en", DownloadStatus.SUCCESS)
+                yield Link(url, self._alt(image.scene, "en"), "en", DownloadStatus.SUCCESS)
 
     def bad_links(self) -> Iterator[Link]:
         """Links that fail at the server."""
         for bad in BAD_LINKS:
             for _ in range(bad.count):
                 scene, language = random_scene(self.rng), self._language()
-                picture = Picture(scene, bad.side, bad.side, self.rng.getrandbits(32), bad.form)
-                url = self._place(self._bad_resource(bad, picture), picture.extension, bad.folder)
+                image = DrawnImage(scene, bad.side, bad.side, self.rng.getrandbits(32), bad.form)
+                url = self._place(self._bad_resource(bad, image), image.extension, bad.folder)
                 yield Link(url, caption(scene, language, self.rng), language, bad.status)
 
     def bad_addresses(self) -> Iterator[Link]:
-        """Links that fail before any server is asked."""
+        """Links that fail before any request is sent."""
         for template, status, count in BAD_ADDRESSES:
             for _ in range(count):
                 language = self._language()
                 alt = caption(random_scene(self.rng), language, self.rng)
                 yield Link(template.format(n=self._next()), alt, language, status)
 
-    def _bad_resource(self, bad: BadLink, picture: Picture) -> Resource:
-        return Resource(bad.behaviour, picture if bad.behaviour in SHOWING else None, bad.location)
+    def _bad_resource(self, bad: BadLink, image: DrawnImage) -> Resource:
+        return Resource(bad.behaviour, image if bad.behaviour in SHOWING else None, bad.location)
 
     def _language(self) -> str:
         others = [language for language in LANGUAGES if language != "en"]
@@ -178,15 +178,15 @@ class _Maker:
         return f"{self.rng.choice(_UNRELATED[language])} ({self._next()})"
 
     def _without_language(self) -> tuple[Scene, str]:
-        """A scene and its caption that CLD3 is not sure about: about one in a hundred."""
+        """A scene and a caption whose language CLD3 finds unreliable: about one in a hundred."""
         while True:
             scene, language = random_scene(self.rng), self.rng.choice(LANGUAGES)
             text = caption(scene, language, self.rng)
             if not self._detector.detect([text]).codes[0]:
                 return scene, text
 
-    def _pair(self, i: int) -> tuple[Picture, str, str]:
-        """Picture, alt and language of the i-th good link."""
+    def _pair(self, i: int) -> tuple[DrawnImage, str, str]:
+        """Image, alt text and language of the i-th good link."""
         language = self._language()
         if i < _HAZARDS:
             scene = replace(random_scene(self.rng), hazard=True)
@@ -196,16 +196,16 @@ class _Maker:
         if i < _HAZARDS + _LARGE:
             sides = (self.rng.randint(1_024, 1_200), self.rng.randint(1_024, 1_200))
             scene = random_scene(self.rng)
-            picture = Picture(scene, *sides, self.rng.getrandbits(32), Form.JPEG)
-            return picture, self._alt(scene, language), language
+            image = DrawnImage(scene, *sides, self.rng.getrandbits(32), Form.JPEG)
+            return image, self._alt(scene, language), language
         if self.rng.random() < _NO_LANGUAGE_SHARE:
             scene, alt = self._without_language()
             return self._draw(scene), alt, language
         mirrored = self.rng.random() < _MIRRORED_SHARE
-        picture = self.rng.choice(self._drawn) if mirrored else self._draw(random_scene(self.rng))
-        return picture, self._alt(picture.scene, language), language
+        image = self.rng.choice(self._drawn) if mirrored else self._draw(random_scene(self.rng))
+        return image, self._alt(image.scene, language), language
 
-    def _draw(self, scene: Scene) -> Picture:
+    def _draw(self, scene: Scene) -> DrawnImage:
         if self.rng.random() < _MIDDLE_SHARE:
             sides = (self.rng.randint(480, 700), self.rng.randint(400, 700))
         else:
@@ -213,29 +213,29 @@ class _Maker:
         forms, weights = zip(*_FORMS, strict=True)
         form = self.rng.choices(forms, weights)[0]
         seed = self.rng.getrandbits(32)
-        picture = Picture(scene, *sides, seed, form, watermarked=seed % _WATERMARKED_ONE_IN == 0)
-        self._drawn.append(picture)
-        return picture
+        image = DrawnImage(scene, *sides, seed, form, watermarked=seed % _WATERMARKED_ONE_IN == 0)
+        self._drawn.append(image)
+        return image
 
-    def _place_good(self, picture: Picture) -> str:
+    def _place_good(self, image: DrawnImage) -> str:
         draw = self.rng.random()
         if draw < 0.04:
-            return self._redirected(picture)
-        behaviour = Behaviour.CHUNKED if draw < 0.07 else Behaviour.PICTURE
+            return self._redirected(image)
+        behaviour = Behaviour.CHUNKED if draw < 0.07 else Behaviour.IMAGE
         if draw > 0.98:
             behaviour = Behaviour.UNTIL_CLOSE
-        return self._place(Resource(behaviour, picture), picture.extension)
+        return self._place(Resource(behaviour, image), image.extension)
 
-    def _redirected(self, picture: Picture) -> str:
-        """One to three hops to the picture, absolute or relative to the scheme."""
-        url = self._place(Resource(Behaviour.PICTURE, picture), picture.extension)
+    def _redirected(self, image: DrawnImage) -> str:
+        """One to three hops to the image, absolute or relative to the scheme."""
+        url = self._place(Resource(Behaviour.IMAGE, image), image.extension)
         for _ in range(self.rng.randint(1, 3)):
             location = self.rng.choice([url, url.removeprefix("http:")])
-            url = self._place(Resource(Behaviour.REDIRECT, location=location), picture.extension)
+            url = self._place(Resource(Behaviour.REDIRECT, location=location), image.extension)
         return url
 
     def _place(self, resource: Resource, extension: str, folder: str = "") -> str:
-        """Puts a resource on some host and gives its URL."""
+        """Puts a resource on a random host and returns its URL."""
         host, number = self.rng.choice(IMAGE_HOSTS), self._next()
         path = folder + self.rng.choice(
             [
@@ -258,7 +258,7 @@ def _lower(text: str) -> str:
 
 
 def _mojibake(text: str) -> str:
-    """UTF-8 read as Windows-1252, where that can be undone; else the text itself."""
+    """UTF-8 decoded as Windows-1252 if that is possible, else the text itself."""
     try:
         return text.encode().decode("cp1252")
     except UnicodeDecodeError:

@@ -36,12 +36,12 @@ class Calibration:
 
 
 def shipped_calibration() -> Calibration:
-    """The thresholds that belong to the shipped weights, from the metadata beside them."""
+    """The thresholds that belong to the shipped weights, from the metadata file next to them."""
     return Calibration(**metadata()["thresholds"])
 
 
 def metadata() -> dict[str, Any]:
-    """What is known of the shipped weights: config, seed, thresholds, measured precision and recall."""
+    """Metadata of the shipped weights: config, seed, thresholds, measured precision and recall."""
     document: dict[str, Any] = json.loads(METADATA_FILE.read_text())
     return document
 

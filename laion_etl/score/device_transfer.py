@@ -1,8 +1,9 @@
-"""Between this process's memory and a device's, without either waiting for the other.
+"""Asynchronous copies between host memory and a device.
 
-On a GPU what is asked for is queued: a copy to it, the computing, the copy back. `Later` is what will come of
-it, and meanwhile the next batch can be queued. Copies need memory that the driver has locked; `locked` does
-that for the tables that preparers fill, so that pixels are copied once. A CPU has threads (`pinned.py`).
+On a GPU each step is queued: the copy to the device, the computation, the copy back. A `DeviceFuture` is the
+pending result, so that the next batch can be queued meanwhile. Asynchronous copies need page-locked memory;
+`pinned` registers the tables that preparers fill, so that pixels are copied once. A CPU uses threads
+(`pinned.py`).
 """
 
 import logging
@@ -23,8 +24,8 @@ _LOG = logging.getLogger(__name__)
 _FOR_ALL_GPUS = 1  # cudaHostRegisterPortable
 
 
-class Later(Protocol):
-    """An array that may still be in the making."""
+class DeviceFuture(Protocol):
+    """An array that may still be being computed."""
 
     def get(self) -> Floats:
         """Waits for it."""
@@ -41,7 +42,7 @@ class FromDevice:
             return
         import torch
 
-        queue = torch.cuda.current_stream(found.device)  # a thread's own GPU may be another one
+        queue = torch.cuda.current_stream(found.device)  # the calling thread's current GPU may differ
         self._found = found.to("cpu", non_blocking=True)
         self._ready = torch.cuda.Event()  # type: ignore[no-untyped-call]
         self._ready.record(queue)
@@ -68,8 +69,8 @@ def to_device(array: NDArray[Any], device: str) -> "torch.Tensor":
 
 
 @contextmanager
-def locked(memory: mmap.mmap, device: str) -> Iterator[None]:
-    """Memory that a GPU copies from directly, in this block; a CPU needs nothing of the kind."""
+def pinned(memory: mmap.mmap, device: str) -> Iterator[None]:
+    """Page-locks memory within the block so that a GPU copies from it directly; does nothing on a CPU."""
     if not device.startswith("cuda"):
         yield
         return
@@ -79,11 +80,12 @@ def locked(memory: mmap.mmap, device: str) -> Iterator[None]:
     start = np.frombuffer(memory, np.uint8).ctypes.data
     with torch.cuda.device(device):
         failed = int(driver.cudaHostRegister(start, len(memory), _FOR_ALL_GPUS))
-        if failed:  # pixels then go through memory of torch's own
-            with suppress(RuntimeError):  # the next kernel is told of the error, too
+        if failed:  # copies then go through a pinned buffer of torch
+            with suppress(RuntimeError):  # clear the error: the next kernel would report it
                 torch.zeros(1, device=device)
             _LOG.warning(
-                "the GPU's driver can't lock the memory of pixels (error %s): copies are slow", failed
+                "cannot page-lock the memory for pixels: CUDA error %s; copies will be slower",
+                failed,
             )
     try:
         yield

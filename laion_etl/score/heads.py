@@ -3,7 +3,7 @@
 - Aesthetic predictor v1, https://github.com/LAION-AI/aesthetic-predictor: the state dict of a torch
   `Linear(dim, 1)` on L2-normalised embeddings; scores are about 1 to 10.
 - Aesthetic predictor v2, https://github.com/christophschuhmann/improved-aesthetic-predictor: linear layers
-  768-1024-128-64-16-1 with nothing but dropout between them, so they are one linear function; folded here.
+  768-1024-128-64-16-1 with only dropout between them, so together they are one linear function; folded here.
 - Violence, https://github.com/LAION-AI/CLIP-based-NSFW-Detector: two text embeddings, of "no" and "yes".
 
 Settings name a head as a path, or as `path#sha256=<hex>`: then a file with other bytes is refused.
@@ -52,7 +52,7 @@ class LinearHead:
 
 @dataclass(frozen=True, slots=True)
 class TextAnchors:
-    """Two texts, embedded: the second is the thing looked for."""
+    """Two embedded texts; the second describes the content to find."""
 
     anchors: Floats  # (2, dim), L2-normalised
 
@@ -75,18 +75,18 @@ def checked_file(named: str) -> Path:
         try:
             found = hashlib.sha256(path.read_bytes()).hexdigest()
         except OSError as error:
-            raise ModelError(f"can't read the head {path}: {error.strerror}") from error
+            raise ModelError(f"cannot read the head {path}: {error.strerror}") from error
         if found != wanted.strip().lower():
             raise ModelError(f"{path} is not the expected file: its SHA-256 is {found}")
     return path
 
 
 def load_anchors(path: Path, dim: int) -> TextAnchors:
-    """Reads two text embeddings of `dim` from an .npy file; raises ModelError when it holds no such thing."""
+    """Reads two text embeddings of `dim` from an .npy file; raises ModelError for any other content."""
     try:
         found = np.load(path, allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
-        raise ModelError(f"can't read the text embeddings {path}: {error}") from error
+        raise ModelError(f"cannot read the text embeddings {path}: {error}") from error
     if not isinstance(found, np.ndarray) or found.shape != (2, dim) or found.dtype.kind != "f":
         shape = getattr(found, "shape", None)
         raise ModelError(f"{path} holds {shape}, not two text embeddings of {dim} numbers")
@@ -97,12 +97,14 @@ def load_anchors(path: Path, dim: int) -> TextAnchors:
 def load_head(path: Path, dim: int) -> LinearHead:
     """Reads an aesthetic head for embeddings of `dim`, without unpickling code.
 
-    Raises ModelError when the file is missing, damaged, no linear head, or made for another dimension.
+    Raises ModelError when the file is missing, damaged, not a linear head, or made for another dimension.
     """
     state = _folded(_read(path))
     weight, bias = state.get("weight"), state.get("bias")
     if set(state) != {"weight", "bias"} or weight is None or bias is None or bias.numel() != 1:
-        raise ModelError(f"{path} is no linear head: expected `weight` and `bias`, found {sorted(state)[:4]}")
+        raise ModelError(
+            f"{path} is not a linear head: expected `weight` and `bias`, found {sorted(state)[:4]}"
+        )
     if tuple(weight.shape) != (1, dim):
         raise ModelError(
             f"{path} is a head for embeddings of {weight.shape[-1]} numbers, the CLIP model makes {dim}; "
@@ -137,7 +139,7 @@ def _read(path: Path) -> dict[str, "torch.Tensor"]:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except (UnpicklingError, RuntimeError, OSError, EOFError, ValueError) as error:
         cause = " ".join(str(error).split())[:200]
-        raise ModelError(f"can't read the aesthetic head {path}: {cause}") from error
+        raise ModelError(f"cannot read the aesthetic head {path}: {cause}") from error
     if not isinstance(state, dict) or not all(torch.is_tensor(value) for value in state.values()):
-        raise ModelError(f"{path} is no linear head: it holds no state dict")
+        raise ModelError(f"{path} is not a linear head: it holds no state dict")
     return state

@@ -1,7 +1,7 @@
 """Models by their id on Hugging Face's hub, `hf-hub:ORGANISATION/NAME`, or in a folder, `local-dir:PATH`.
 
-Both have open_clip's layout: `open_clip_config.json`, weights, and the files of a tokenizer where it is not
-one of open_clip's own. From the hub only these files are fetched; code of a model is never run.
+Both have open_clip's layout: `open_clip_config.json`, weights, and tokenizer files unless the tokenizer is
+one of open_clip's own. Only these files are fetched from the hub; a model's code is never run.
 """
 
 from dataclasses import replace
@@ -26,15 +26,15 @@ def is_layout(model: str) -> bool:
 
 
 def in_folder(settings: ClipSettings) -> ClipSettings:
-    """The settings with such a model as the folder it lies in and the file of its weights.
+    """The settings with such a model replaced by its local folder and weights file.
 
-    Raises ModelError when it can't be downloaded or is not laid out so.
+    Raises ModelError when it cannot be downloaded or has another layout.
     """
     if not is_layout(settings.model):
         return settings
     folder = _fetched(settings.model) if settings.model.startswith(HUB) else _folder(settings.model)
     if not (folder / CONFIG).is_file():
-        raise ModelError(f"{settings.model} is no open_clip model: it has no {CONFIG}")
+        raise ModelError(f"{settings.model} is not an open_clip model: it has no {CONFIG}")
     weights = next((folder / name for name in _WEIGHTS if (folder / name).is_file()), None)
     if weights is None:
         raise ModelError(f"{settings.model} has no weights; expected one of {', '.join(_WEIGHTS)}")
@@ -55,5 +55,5 @@ def _fetched(model: str) -> Path:
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         cause = " ".join(str(error).split())[:200]
         raise ModelError(
-            f"can't download {model} ({cause}); set LAION_ETL_CLIP_MODEL=local-dir:PATH"
+            f"cannot download {model}: {cause}; set LAION_ETL_CLIP_MODEL=local-dir:PATH"
         ) from error

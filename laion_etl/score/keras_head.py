@@ -1,9 +1,9 @@
 """LAION's NSFW detectors, Keras models by AutoKeras, read without TensorFlow.
 
-https://github.com/LAION-AI/CLIP-based-NSFW-Detector. Such a model is a chain: numbers of the embedding are
-normalised, then come dense layers with ReLU between them and a sigmoid at the end. AutoKeras took a few of
-the 512 numbers for categories, because in its training data, float16, they repeat: these are written out with
-six decimals and looked up in a table of such texts, 0 for what is not there.
+https://github.com/LAION-AI/CLIP-based-NSFW-Detector. Such a model is a chain: the numbers of
+the embedding are normalised, then pass dense layers with ReLU between them and a sigmoid at the end.
+AutoKeras treated a few of the 512 numbers as categories, because they repeat in its float16 training data:
+these are formatted with six decimals and looked up in a table of such strings; a missing one counts as 0.
 """
 
 import json
@@ -21,7 +21,7 @@ from laion_etl.core.errors import ModelError
 from laion_etl.score.nsfw_head import DenseHead
 from laion_etl.score.tf_checkpoint import BundleError, fields, read_bundle
 
-_MOST_BYTES = 200_000_000
+_MAX_BYTES = 200_000_000
 _LAYERS = re.compile(r"layer_with_weights-(\d+)/(kernel|bias|mean|variance)/\.ATTRIBUTES/VARIABLE_VALUE")
 _KNOWN = frozenset(
     {"InputLayer", "Custom>MultiCategoryEncoding", "Normalization", "Dense", "ReLU", "Dropout", "Activation"}
@@ -30,7 +30,7 @@ _STRINGS, _INT64 = 7, 9
 
 
 def read_keras_head(path: Path) -> DenseHead:
-    """The head in a zipped SavedModel; raises ModelError when it is none, or built in another way."""
+    """The head in a zipped SavedModel; raises ModelError for any other file or architecture."""
     try:
         with zipfile.ZipFile(path) as archive:
             members = {name.rpartition("/")[2]: name for name in archive.namelist()}
@@ -45,17 +45,17 @@ def read_keras_head(path: Path) -> DenseHead:
         layers = _layers(read_bundle(index, data))
         return _head(layers, dict(zip(encodings, _tables(graph), strict=True)))
     except (OSError, zipfile.BadZipFile, BundleError, KeyError, ValueError, struct.error) as error:
-        raise ModelError(f"can't read the Keras model {path}: {type(error).__name__} {error}") from error
+        raise ModelError(f"cannot read the Keras model {path}: {type(error).__name__} {error}") from error
 
 
 def _member(archive: zipfile.ZipFile, name: str) -> bytes:
-    if archive.getinfo(name).file_size > _MOST_BYTES:
+    if archive.getinfo(name).file_size > _MAX_BYTES:
         raise ValueError(f"{name} is too large")
     return archive.read(name)
 
 
 def _encodings(metadata: bytes) -> list[int]:
-    """Which numbers of the embedding are categories, after a look at the architecture."""
+    """Indices of the embedding that are categories; checks the architecture first."""
     start = metadata.index(b'{"name": "model"')
     document, _ = json.JSONDecoder().raw_decode(metadata[start:].decode("utf-8", "replace"))
     layers = document["config"]["layers"]
@@ -97,7 +97,7 @@ def _tables(saved_model: bytes) -> Iterator[dict[str, int]]:
     """The look-up tables in the order in which the model uses them.
 
     In the graph (SavedModel.meta_graphs[0].graph_def) each is filled by a call with three inputs: the table,
-    its texts, its numbers. Tables are used in the order of the columns, and so are those calls numbered.
+    its texts, its numbers. The calls are numbered in the order of the columns that use the tables.
     """
     meta_graph = next(value for number, value in fields(saved_model) if number == 2)
     graph = next(value for number, value in fields(_bytes(meta_graph)) if number == 2)
@@ -136,13 +136,13 @@ def _tensor_of(node: list[tuple[int, int | bytes]]) -> list[tuple[int, int | byt
 def _texts(node: list[tuple[int, int | bytes]]) -> list[str]:
     tensor = _tensor_of(node)
     if (1, _STRINGS) not in tensor:
-        raise ValueError("the keys of a table are no texts")
+        raise ValueError("the keys of a table are not texts")
     return [_bytes(value).decode("ascii") for number, value in tensor if number == 8]
 
 
 def _numbers(node: list[tuple[int, int | bytes]]) -> list[int]:
     tensor = _tensor_of(node)
     if (1, _INT64) not in tensor:
-        raise ValueError("the values of a table are no numbers")
+        raise ValueError("the values of a table are not numbers")
     content = next(_bytes(value) for number, value in tensor if number == 4)
     return [int(value) for value in np.frombuffer(content, "<i8")]

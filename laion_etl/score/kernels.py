@@ -1,5 +1,5 @@
-"""Sums of products in one order, compiled: by numpy's BLAS their last bits would follow the kernel that it
-chooses for the machine or takes from OPENBLAS_CORETYPE, and the number of rows.
+"""Sums of products in one order, compiled: with numpy's BLAS their last bits depend on the kernel it
+chooses for the machine or takes from OPENBLAS_CORETYPE, and on the number of rows.
 """
 
 import numpy as np

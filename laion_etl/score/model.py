@@ -1,6 +1,6 @@
 """CLIP models: from a name and weights to normalised embeddings.
 
-Weights are read from safetensors or with `weights_only=True`: a checkpoint from the web can't run code.
+Weights are read from safetensors or with `weights_only=True`: a checkpoint from the web cannot run code.
 On CPUs everything is float32, computed in parts of fixed size (`pinned.py`); on GPUs matrix products are
 bfloat16 unless set otherwise.
 """
@@ -20,7 +20,7 @@ import numpy as np
 
 from laion_etl.core.errors import ModelError
 from laion_etl.score import demo_model
-from laion_etl.score.device_transfer import Floats, FromDevice, Later, to_device
+from laion_etl.score.device_transfer import DeviceFuture, Floats, FromDevice, to_device
 from laion_etl.score.hub import in_folder, is_layout
 from laion_etl.score.openclip import create_network, open_clip
 from laion_etl.score.pinned import PART, FromThreads, parts, pinned_threads
@@ -53,7 +53,7 @@ class ClipModel:
     is_tiny: bool
     precision: str = "fp32"
     image_sha256: str = ""  # of the image tower alone
-    text_plan: TextPlan | None = None  # by which texts can be tokenised elsewhere
+    text_plan: TextPlan | None = None  # with which a worker process can tokenise texts
     threads: int = 0  # of a CPU; 0: one per usable core
 
     @property
@@ -63,7 +63,7 @@ class ClipModel:
 
     @property
     def pixel_plan(self) -> PixelPlan:
-        """What its image tower takes. Raises ModelError for preprocessing nobody has written yet."""
+        """Input of its image tower. Raises ModelError for an unsupported preprocessing config."""
         config = self.network.visual.preprocess_cfg  # type: ignore[union-attr]
         return pixel_plan(config, self.name)  # type: ignore[arg-type]
 
@@ -76,10 +76,10 @@ class ClipModel:
 
     def embed_pixels(self, pixels: Pixels) -> Floats:
         """L2-normalised embeddings (n, dim) of RGB pixels (n, side, side, 3) made by `pixel_plan`."""
-        return self.pixels_later(pixels).get()
+        return self.start_pixels(pixels).get()
 
-    def pixels_later(self, pixels: Pixels) -> Later:
-        """The same, on its way; the pixels are looked at until it has come."""
+    def start_pixels(self, pixels: Pixels) -> DeviceFuture:
+        """The same as a DeviceFuture; the pixels must not change until it is complete."""
         if self.device != "cpu":
             return FromDevice(self._encode_pixels(pixels))
         threads = pinned_threads(self.threads)
@@ -87,15 +87,15 @@ class ClipModel:
 
     def embed_texts(self, texts: Sequence[str]) -> Floats:
         """L2-normalised embeddings (n, dim); texts are cut to MAX_TEXT_CHARS, then to the context length."""
-        return self.tokens_later(self.tokens_of(texts)).get()
+        return self.start_tokens(self.tokens_of(texts)).get()
 
     def tokens_of(self, texts: Sequence[str]) -> Tokens:
         """Tokens (n, context) by open_clip's tokenizer."""
         found: Tokens = self.tokenize([text[:MAX_TEXT_CHARS] for text in texts]).numpy().astype(np.int32)
         return found
 
-    def tokens_later(self, tokens: Tokens) -> Later:
-        """L2-normalised embeddings (n, dim) of texts as tokens (n, context), on their way."""
+    def start_tokens(self, tokens: Tokens) -> DeviceFuture:
+        """L2-normalised embeddings (n, dim) of tokens (n, context), as a DeviceFuture."""
         if self.device != "cpu":
             with self._computing():
                 return FromDevice(_normalised(encode_texts(self.network, tokens, self.device)))
@@ -143,7 +143,7 @@ def load_model(settings: ClipSettings) -> ClipModel:
     """The model of the settings, ready to embed.
 
     Raises ModelError, one line, for unknown names (with the closest known ones), a checkpoint that is
-    missing, damaged or of another architecture, weights that can't be downloaded and devices not there.
+    missing, damaged or of another architecture, weights that cannot be downloaded, and unavailable devices.
     """
     shown = f"{settings.model}/{Path(settings.pretrained).name}"
     if is_layout(settings.model):
@@ -173,7 +173,7 @@ def load_model(settings: ClipSettings) -> ClipModel:
 
 
 def embedding_dim(settings: ClipSettings) -> int:
-    """Length of the model's embeddings, without loading it; raises ModelError for unknown names."""
+    """Length of the model's embeddings, found without loading it; raises ModelError for unknown names."""
     _check_model_name(settings.model)
     return int(open_clip().get_model_config(in_folder(settings).model)["embed_dim"])
 
@@ -186,7 +186,7 @@ def is_tiny(settings: ClipSettings) -> bool:
 def _check_model_name(name: str) -> None:
     known = open_clip().list_models()
     if name not in known and not is_layout(name):
-        raise ModelError(f"no CLIP model is called {name!r}{_close(name, known)}; see LAION_ETL_CLIP_MODEL")
+        raise ModelError(f"unknown CLIP model {name!r}{_close(name, known)}; see LAION_ETL_CLIP_MODEL")
 
 
 def _close(name: str, known: Sequence[str]) -> str:
@@ -196,7 +196,7 @@ def _close(name: str, known: Sequence[str]) -> str:
 
 
 def _device(setting: str) -> str:
-    """The device of this process: the first of several."""
+    """The device of this process: the first one the setting names."""
     import torch
 
     wanted = setting.partition(",")[0].strip()
@@ -207,7 +207,7 @@ def _device(setting: str) -> str:
             torch.empty(0, device=wanted)
         except (RuntimeError, AssertionError) as error:
             cause = str(error).splitlines()[0]
-            raise ModelError(f"LAION_ETL_CLIP_DEVICE={wanted!r} can't be used here: {cause}") from error
+            raise ModelError(f"cannot use LAION_ETL_CLIP_DEVICE={wanted!r} here: {cause}") from error
     return "cpu" if torch.device(wanted).type == "cpu" else wanted
 
 
@@ -258,19 +258,19 @@ def _weights_file(settings: ClipSettings, tag: Mapping[str, Any]) -> Path:
         )
     if path.suffix not in _CHECKPOINT_SUFFIXES:
         raise ModelError(
-            f"{path} is no checkpoint: expected one of {', '.join(sorted(_CHECKPOINT_SUFFIXES))}"
+            f"{path} is not a checkpoint: expected one of {', '.join(sorted(_CHECKPOINT_SUFFIXES))}"
         )
     return path
 
 
 def _downloaded(settings: ClipSettings, tag: Mapping[str, Any]) -> Path:
-    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # our own error says it in one line
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # our own error names the file in one line
     try:
         return Path(open_clip().pretrained.download_pretrained(dict(tag)))
     except Exception as error:  # any of three HTTP libraries
         cause = (str(error).splitlines() or [type(error).__name__])[0]
         raise ModelError(
-            f"can't download the weights {settings.pretrained!r} of {settings.model} ({cause}); "
+            f"cannot download the weights {settings.pretrained!r} of {settings.model}: {cause}; "
             "set LAION_ETL_CLIP_PRETRAINED to a checkpoint file, or use "
             f"LAION_ETL_CLIP_MODEL={demo_model.NAME} LAION_ETL_CLIP_PRETRAINED={demo_model.WEIGHTS}"
         ) from error
@@ -288,15 +288,15 @@ def _fill(network: Any, path: Path, settings: ClipSettings) -> None:
             open_clip().load_checkpoint(network, str(path), weights_only=True)
     except (SafetensorError, UnpicklingError, RuntimeError, OSError, *_MALFORMED) as error:
         cause = " ".join(str(error).split())[:200]
-        raise ModelError(f"can't load the checkpoint {path} into {settings.model}: {cause}") from error
+        raise ModelError(f"cannot load the checkpoint {path} into {settings.model}: {cause}") from error
 
 
-_MALFORMED = (EOFError, KeyError, AttributeError, StopIteration)  # of files that are no state dict
+_MALFORMED = (EOFError, KeyError, AttributeError, StopIteration)  # raised for files that are not a state dict
 
 
 def _build(model: str, tag: Mapping[str, Any]) -> Any:
     """The network without weights. The tag decides the activation: openai's weights need QuickGELU,
-    also under names such as ViT-B-32, where open_clip by itself only warns."""
+    also under names such as ViT-B-32, where open_clip itself only warns."""
     try:
         return create_network(
             model,
@@ -310,7 +310,7 @@ def _build(model: str, tag: Mapping[str, Any]) -> Any:
 def _not_buildable(model: str, error: Exception) -> ModelError:
     cause = " ".join(str(error).split())[:200] or type(error).__name__
     return ModelError(
-        f"can't build the CLIP model {model}: {cause}; models with a Hugging Face text tower need "
+        f"cannot build the CLIP model {model}: {cause}; models with a Hugging Face text tower need "
         "files from its hub"
     )
 
@@ -343,7 +343,7 @@ def _tokenizer(model: str) -> Any:
 
 
 def _remembering_less(tokenizer: Any) -> Callable[[Sequence[str]], "torch.Tensor"]:
-    """The tokenizer, forgetting its words now and then."""
+    """The tokenizer, whose cache of words is cleared regularly."""
     words: dict[str, str] = getattr(tokenizer, "cache", {})
 
     def tokenize(texts: Sequence[str]) -> "torch.Tensor":

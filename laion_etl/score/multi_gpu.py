@@ -1,4 +1,4 @@
-"""Several GPUs: one process for each, every one with its share of the shards."""
+"""Several GPUs: one process for each, with an equal share of the shards."""
 
 import os
 import subprocess
@@ -15,7 +15,7 @@ from laion_etl.settings import ClipSettings, Settings
 
 
 def devices(settings: ClipSettings) -> list[str]:
-    """Those the setting names, comma separated; `auto` is every GPU, or the CPU where there is none."""
+    """The devices of the setting, comma separated; `auto` is every GPU, or the CPU if there is none."""
     if settings.device != "auto":
         return [name.strip() for name in settings.device.split(",") if name.strip()] or ["cpu"]
     import torch
@@ -30,7 +30,7 @@ def score_everywhere(
     store: Store,
     on_done: Callable[[StageStats], None] | None = None,
 ) -> list[StageStats]:
-    """`score_shards` on all devices: by this process where there is one, else by a process for each.
+    """`score_shards` on all devices: in this process if there is one device, else in a process for each.
 
     The processes take their settings from the environment and the settings file, as commands do. Raises
     ModelError when one of them failed, after the others have finished their shards.
@@ -47,7 +47,7 @@ def score_everywhere(
         ]
         failed = [device for device, process in running if process.wait()]
     if failed:
-        raise ModelError(f"scoring on {', '.join(failed)} failed; what was printed above says why")
+        raise ModelError(f"cannot score on {', '.join(failed)}: a process failed; see its output above")
     done = [store.read_stats(f"{scored_stem(crawl, batch)}_stats.json") for batch in batches]
     if on_done is not None:
         for stats in done:
@@ -56,7 +56,7 @@ def score_everywhere(
 
 
 class _Process:
-    """`laion-etl score` of some shards on one device; ended with the block at the latest."""
+    """`laion-etl score` of some shards on one device; terminated at the end of the block at the latest."""
 
     def __init__(self, crawl: str, batches: Sequence[int], device: str) -> None:
         shards = [argument for batch in batches for argument in ("--shard", str(batch))]

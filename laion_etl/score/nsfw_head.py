@@ -1,9 +1,9 @@
-"""NSFW heads: small dense networks on CLIP image embeddings, in a safetensors file of ours.
+"""NSFW heads: small dense networks on CLIP image embeddings, in our own safetensors format.
 
 Tensors `mean`, `variance` (dim), `0.weight` (in, out), `0.bias` (out), and so on, and for each number of the
 embedding that is looked up instead of used, `table.N.keys` (int64, millionths) and `table.N.values` (int64).
 The file's metadata says `format: laion-etl-dense-head`. `laion-etl convert-head` makes one from LAION's
-Keras models (`kerashead.py`).
+Keras models (`keras_head.py`).
 """
 
 from collections.abc import Mapping
@@ -72,16 +72,18 @@ class DenseHead:
 
 
 def load_nsfw_head(path: Path, dim: int) -> DenseHead:
-    """Reads a head for embeddings of `dim`; raises ModelError when it is none or for another model."""
+    """Reads a head for embeddings of `dim`; raises ModelError for another file or another model."""
     from safetensors import SafetensorError, safe_open
 
     try:
         with safe_open(path, "np") as file:
             if (file.metadata() or {}).get("format") != _FORMAT:
-                raise ModelError(f"{path} is no NSFW head of ours; make one with `laion-etl convert-head`")
-            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
+                raise ModelError(
+                    f"{path} is not a laion-etl NSFW head; make one with `laion-etl convert-head`"
+                )
+            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
     except (OSError, SafetensorError) as error:
-        raise ModelError(f"can't read the NSFW head {path}: {error}") from error
+        raise ModelError(f"cannot read the NSFW head {path}: {error}") from error
     try:
         head = _head(arrays)
     except (KeyError, ValueError) as error:

@@ -1,7 +1,7 @@
-"""The one door to open_clip: imported late (torch takes seconds) and with torchvision made to load.
+"""The only module that imports open_clip: late, because torch takes seconds, and with a fix for torchvision.
 
-torchvision's wheels on PyPI are built for CUDA; beside a CPU build of torch their compiled part can't load,
-and then the import fails with "operator torchvision::nms does not exist", although open_clip needs only
+torchvision's wheels on PyPI are built for CUDA; with a CPU build of torch their compiled part cannot
+load, and the import fails with "operator torchvision::nms does not exist", although open_clip needs only
 torchvision's Python transforms. Declaring the two operators' schemas is enough for the import; calling
 them would still fail, and nothing here does.
 """

@@ -1,9 +1,9 @@
-"""Threads on which a CPU computes, so that neither their number nor the environment changes a bit.
+"""Threads for computing on a CPU whose number, like the environment, changes no bit of the result.
 
-A sum of floats depends on the order of its terms. In a product of matrices that order follows the number of
-threads that share it (OMP_NUM_THREADS, MKL_NUM_THREADS, the cores of the machine) and its shape. Here every
-thread computes alone, a part of fixed size at a time, and several parts are computed side by side: more
-threads are faster and give the same bits. It also costs less: on two cores ViT-B/32 takes 0.112 CPU s an
+A sum of floats depends on the order of its terms. In a matrix product that order depends on its shape and on
+the number of threads that share it (OMP_NUM_THREADS, MKL_NUM_THREADS, the cores of the machine). Here every
+thread computes parts of a fixed size on its own, and several parts run in parallel: more threads are faster
+and give the same bits. It also costs less: on two cores ViT-B/32 takes 0.112 CPU s an
 image in parts of 16, and 0.140 when torch's own two threads share a batch of 64 and wait for each other.
 """
 
@@ -24,7 +24,7 @@ from laion_etl.score.device_transfer import Floats
 if TYPE_CHECKING:
     import torch
 
-PART = 16  # rows that a thread computes at a time; fewer fill its vectors less, more wait longer for the last
+PART = 16  # rows that a thread computes at a time; fewer use the vector units less, more wait longer
 
 
 class PinnedThreads:
@@ -48,7 +48,7 @@ class PinnedThreads:
     def _run(self, started: threading.Event) -> None:
         import torch
 
-        torch.get_num_threads()  # it takes the process's number the first time, which must not come later
+        torch.get_num_threads()  # torch sets its thread count on first use: force that now
         torch.set_num_threads(1)
         started.set()
         while True:
@@ -60,7 +60,7 @@ class PinnedThreads:
 
 
 def _leave_other_threads_as_they_were() -> None:
-    """`torch.set_num_threads` also sets what threads begin with that have not used torch yet."""
+    """Restore the default of threads that have not used torch yet: `torch.set_num_threads` changes it."""
     import torch
 
     torch.set_num_threads(torch.get_num_threads())
@@ -71,11 +71,11 @@ def _of_this_process(count: int) -> PinnedThreads:
     return PinnedThreads(count)
 
 
-os.register_at_fork(after_in_child=_of_this_process.cache_clear)  # a child has none of its parent's threads
+os.register_at_fork(after_in_child=_of_this_process.cache_clear)  # threads do not survive a fork
 
 
 def pinned_threads(count: int = 0) -> PinnedThreads:
-    """So many threads, the same ones each time; 0: as many as there are usable cores."""
+    """`count` threads, the same ones each time; 0 means one per usable core."""
     return _of_this_process(count or usable_cores())
 
 
@@ -99,5 +99,5 @@ class FromThreads:
 
 
 def parts(rows: NDArray[Any]) -> list[NDArray[Any]]:
-    """Cut into PART rows each; no rows are one part without any."""
+    """Rows split into parts of PART each; an empty array gives one empty part."""
     return [rows[start : start + PART] for start in range(0, max(1, len(rows)), PART)]

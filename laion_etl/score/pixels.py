@@ -3,7 +3,7 @@
 open_clip scales the shorter side to the input size, cuts the middle out, and normalises. Here large JPEGs are
 scaled by powers of two while they are decoded, to no less than twice the input size; all others come out the
 same to the last bit. Normalising is left to the device (`ClipModel.embed_pixels`). An image is decoded once,
-whatever number of models look at it. Imports no torch.
+however many models use it. Imports no torch.
 """
 
 from collections.abc import Sequence
@@ -37,14 +37,14 @@ class PixelPlan:
 
 
 def load_pixels(data: bytes, ending: str, plans: Sequence[PixelPlan]) -> list[Pixels] | None:
-    """RGB pixels (side, side, 3) by each plan; None when the image is too large or can't be decoded."""
+    """RGB pixels (side, side, 3) by each plan; None when the image is too large or cannot be decoded."""
     try:
         with Image.open(BytesIO(data), formats=[FORMATS[ending]]) as image:
             if image.width * image.height > min(plan.max_pixels for plan in plans):
                 return None
             sizes = [_scaled_size(plan, *image.size) for plan in plans]
-            picture = _decoded(image, sizes)
-            return [_cut(picture, plan, size) for plan, size in zip(plans, sizes, strict=True)]
+            decoded = _decoded(image, sizes)
+            return [_cut(decoded, plan, size) for plan, size in zip(plans, sizes, strict=True)]
     except DECODE_ERRORS:
         return None
 
@@ -66,10 +66,10 @@ def _decoded(image: Image.Image, sizes: Sequence[tuple[int, int]]) -> Image.Imag
     return image.convert("RGB")
 
 
-def _cut(picture: Image.Image, plan: PixelPlan, size: tuple[int, int]) -> Pixels:
-    if size != picture.size:
+def _cut(image: Image.Image, plan: PixelPlan, size: tuple[int, int]) -> Pixels:
+    if size != image.size:
         how = Image.Resampling.BILINEAR if plan.bilinear else Image.Resampling.BICUBIC
-        picture = picture.resize(size, how)
+        image = image.resize(size, how)
     side, (wide, high) = plan.side, size
     left, top = round((wide - side) / 2), round((high - side) / 2)
-    return np.asarray(picture.crop((left, top, left + side, top + side)))
+    return np.asarray(image.crop((left, top, left + side, top + side)))

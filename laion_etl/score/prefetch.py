@@ -1,4 +1,4 @@
-"""Work ahead: an iterator that runs in a thread of its own, a few items before whoever takes them."""
+"""Prefetching: an iterator that runs in its own thread, a few items ahead of its consumer."""
 
 import queue
 import threading
@@ -16,7 +16,7 @@ class _End:
         self.error = error
 
 
-class _Ahead(Generic[T]):
+class _Prefetch(Generic[T]):
     def __init__(self, source: Iterator[T], depth: int) -> None:
         self._source = source
         self._queue: queue.Queue[T | _End] = queue.Queue(depth)
@@ -30,7 +30,7 @@ class _Ahead(Generic[T]):
                 self._put(item)
                 if self._stopped.is_set():
                     return
-        except BaseException as error:  # noqa: BLE001 - raised again where the item would have been
+        except BaseException as error:  # noqa: BLE001 - raised again in place of the item
             end = _End(error)
         self._put(end)
 
@@ -56,12 +56,12 @@ class _Ahead(Generic[T]):
 
 
 @contextmanager
-def ahead(source: Iterator[T], depth: int) -> Iterator[Iterator[T]]:
-    """The items of `source`, made up to `depth` ahead; what it raises is raised where its next item would be.
+def prefetch(source: Iterator[T], depth: int) -> Iterator[Iterator[T]]:
+    """The items of `source`, produced up to `depth` ahead; an error is raised in place of the next item.
 
-    After the block nothing is made any more; an item in the making may still come to its end.
+    After the block no further item is started; one that is being produced may still be finished.
     """
-    running = _Ahead(source, depth)
+    running = _Prefetch(source, depth)
     running.thread.start()
     try:
         yield iter(running)

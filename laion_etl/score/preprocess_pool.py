@@ -1,8 +1,8 @@
 """The pool of preparer processes: images to pixels and texts to tokens, in memory shared with this process.
 
-Hostile images are decoded out of this process, and Python's lock holds neither decoding nor tokenising back.
-Samples go to the processes in groups: what this process does for a sample is what is left to limit a GPU. A
-process that crashes or hangs costs the sample it worked on.
+Hostile images are decoded outside this process, and decoding and tokenising do not compete for its GIL.
+Samples are sent in groups, because the time this process spends on each one limits how fast a GPU is fed.
+A process that crashes or hangs costs only the sample it was working on.
 """
 
 import mmap
@@ -24,33 +24,33 @@ from laion_etl.sandbox.limits import ENVIRONMENT
 from laion_etl.score.preprocess_worker import DONE, ENDINGS, ITEM
 from laion_etl.score.shared_tables import READY, UNREADABLE, WAITING, Plans, Tables, tables
 
-_MEMORY_MB = 2_048  # beside the shared memory
+_MEMORY_MB = 2_048  # in addition to the shared memory
 _TIME_LIMIT_S = 20.0  # for one sample
 _START_LIMIT_S = 120.0
-_MOST_IN_GROUP = 8
+_MAX_GROUP = 8
 _GROUP_BYTES = 4_000_000
 
-Picture = tuple[str, bytes]  # ending and bytes
+ImageFile = tuple[str, bytes]  # ending and bytes
 
 
 @dataclass(frozen=True, slots=True)
-class Material:
-    """What is known of a sample. Without a text, and without a picture, nothing is made of it."""
+class PreprocessInput:
+    """Image and text of one sample. Without an image it counts as unreadable; an empty text has no tokens."""
 
-    picture: Picture | None
+    image: ImageFile | None
     text: str = ""
     tower: int = 0  # which of the plans' text towers the text is for
 
     @property
     def size(self) -> int:
-        return len(self.picture[1]) if self.picture else 0
+        return len(self.image[1]) if self.image else 0
 
 
 @dataclass
-class Prepared:
-    """Tables of some samples that are on their way. Rows of unreadable ones mean nothing."""
+class PreprocessResult:
+    """Tables of samples that are being prepared. Rows of unreadable samples are undefined."""
 
-    block: int
+    buffer: int
     tables: Tables
     _left: int
     _failure: Exception | None = None
@@ -59,13 +59,13 @@ class Prepared:
 
     @property
     def readable(self) -> list[bool]:
-        """Of each sample, after `wait`."""
+        """Whether each sample could be read; valid after `wait`."""
         found: list[bool] = (self.tables.states == READY).tolist()
         return found
 
     @property
     def places(self) -> list[int]:
-        """The readable samples, after `wait`."""
+        """Indices of the readable samples; valid after `wait`."""
         found: list[int] = np.flatnonzero(self.tables.states == READY).tolist()
         return found
 
@@ -77,7 +77,7 @@ class Prepared:
                 self._done.set()
 
     def wait(self) -> None:
-        """Until every sample is in place or known to be unreadable.
+        """Waits until every sample is prepared or known to be unreadable.
 
         Raises ModelError when no process could be started to work on them.
         """
@@ -87,28 +87,28 @@ class Prepared:
             raise self._failure
 
 
-_Group = list[tuple[int, Material]]  # rows of a block
+_Group = list[tuple[int, PreprocessInput]]  # rows of a buffer
 
 
 class Preparers:
-    """`with Preparers(plans, most, blocks, processes) as preparers:` then `prepare` and `release` in turn.
+    """A context manager; within it call `prepare` and `release` in turn.
 
-    `most` samples at a time, `blocks` times.
+    `buffers` shared buffers of up to `batch_size` samples each.
     """
 
-    def __init__(self, plans: Plans, most: int, blocks: int, processes: int) -> None:
+    def __init__(self, plans: Plans, batch_size: int, buffers: int, processes: int) -> None:
         self._plans = plans
-        self._most = most
+        self._batch_size = batch_size
         self._closed = False
         self._descriptor = os.memfd_create("laion-etl-samples")
-        size = blocks * most * plans.bytes
+        size = buffers * batch_size * plans.bytes
         os.ftruncate(self._descriptor, size)
         self.memory = mmap.mmap(self._descriptor, size)
         self._tables = tables(self.memory, plans)
         self._free: queue.SimpleQueue[int] = queue.SimpleQueue()
-        for block in range(blocks):
-            self._free.put(block)
-        self._groups: queue.SimpleQueue[tuple[Prepared, _Group] | None] = queue.SimpleQueue()
+        for buffer in range(buffers):
+            self._free.put(buffer)
+        self._groups: queue.SimpleQueue[tuple[PreprocessResult, _Group] | None] = queue.SimpleQueue()
         self._threads = [threading.Thread(target=self._work, daemon=True) for _ in range(processes)]
 
     def __enter__(self) -> "Preparers":
@@ -129,35 +129,35 @@ class Preparers:
             thread.join()
         os.close(self._descriptor)
 
-    def prepare(self, samples: Sequence[Material]) -> Prepared:
-        """Starts work on up to `most` samples; waits while no block is free. No picture counts as unreadable.
+    def prepare(self, samples: Sequence[PreprocessInput]) -> PreprocessResult:
+        """Starts work on up to `batch_size` samples; waits while no buffer is free.
 
-        Raises RuntimeError when the pool is closed meanwhile.
+        A sample without an image counts as unreadable. Raises RuntimeError if the pool is closed meanwhile.
         """
-        block = self._free_block()
-        found = self._tables.part(block * self._most, len(samples))
-        found.states[:] = [UNREADABLE if sample.picture is None else WAITING for sample in samples]
-        wanted = [(row, sample) for row, sample in enumerate(samples) if sample.picture is not None]
-        prepared = Prepared(block, found, len(wanted))
+        buffer = self._free_buffer()
+        found = self._tables.part(buffer * self._batch_size, len(samples))
+        found.states[:] = [UNREADABLE if sample.image is None else WAITING for sample in samples]
+        wanted = [(row, sample) for row, sample in enumerate(samples) if sample.image is not None]
+        prepared = PreprocessResult(buffer, found, len(wanted))
         for group in _grouped(wanted, len(wanted) // (2 * len(self._threads))):
             self._groups.put((prepared, group))
         return prepared
 
-    def _free_block(self) -> int:
+    def _free_buffer(self) -> int:
         while not self._closed:
             with suppress(queue.Empty):
                 return self._free.get(timeout=0.1)
-        raise RuntimeError("the preparers are closed")
+        raise RuntimeError("cannot prepare samples: the pool of preparers is closed")
 
-    def release(self, prepared: Prepared) -> None:
-        """The block may be used again; nobody looks at its tables any more."""
-        self._free.put(prepared.block)
+    def release(self, prepared: PreprocessResult) -> None:
+        """Returns the buffer to the pool; the caller must not read it afterwards."""
+        self._free.put(prepared.buffer)
 
     def _work(self) -> None:
         preparer = None
         while (given := self._groups.get()) is not None:
             prepared, group = given
-            first, count = prepared.block * self._most, len(group)
+            first, count = prepared.buffer * self._batch_size, len(group)
             failure = None
             try:
                 while group:
@@ -175,7 +175,7 @@ class Preparers:
 
 def _grouped(wanted: _Group, size: int) -> Iterator[_Group]:
     """Groups of up to `size` samples, fewer when they are large."""
-    size = max(1, min(size, _MOST_IN_GROUP))
+    size = max(1, min(size, _MAX_GROUP))
     group: _Group = []
     held = 0
     for row, sample in wanted:
@@ -189,7 +189,7 @@ def _grouped(wanted: _Group, size: int) -> Iterator[_Group]:
 
 
 def _after_loss(group: _Group, found: Tables) -> _Group:
-    """What a process left undone; the first of it, which it died of, counts as unreadable."""
+    """The items left after a process died; the first, assumed to have killed it, is marked unreadable."""
     undone = [(row, sample) for row, sample in group if found.states[row] == WAITING]
     for row, _ in undone[:1]:
         found.states[row] = UNREADABLE
@@ -197,7 +197,7 @@ def _after_loss(group: _Group, found: Tables) -> _Group:
 
 
 class _Preparer:
-    """One process. It lives no longer than the thread that made it: the kernel sees to that."""
+    """One worker process. The kernel ends it with the thread that started it (PR_SET_PDEATHSIG)."""
 
     def __init__(self, descriptor: int, plans: Plans) -> None:
         self._socket, other = socket.socketpair()
@@ -217,14 +217,14 @@ class _Preparer:
         if self._answer() != DONE:
             self.end()
             raise ModelError(
-                "a process that decodes images for the model did not start; what was printed above says why"
+                "cannot start a process that decodes images: it exited early; see its output above"
             )
         self._socket.settimeout(_TIME_LIMIT_S)
 
     def ask(self, first: int, group: _Group, found: Tables) -> bool:
-        """Whether the process is done with a group of the block that begins at row `first`.
+        """Whether the process finished a group of the buffer that begins at row `first`.
 
-        False when it died or takes too long over a sample.
+        False when it died or exceeded the time limit for a sample.
         """
         try:
             self._socket.sendall(bytes([len(group)]) + b"".join(_packed(first, group)))
@@ -239,7 +239,7 @@ class _Preparer:
         return False
 
     def _answer(self) -> bytes | None:
-        """What the process says: nothing when it ended, None when it needs longer."""
+        """The reply of the process: empty when it has ended, None on a timeout."""
         try:
             return self._socket.recv(1)
         except TimeoutError:
@@ -255,9 +255,9 @@ class _Preparer:
 
 def _packed(first: int, group: _Group) -> Iterator[bytes]:
     for row, sample in group:
-        if sample.picture is not None:
-            ending, image = sample.picture
+        if sample.image is not None:
+            ending, data = sample.image
             text = sample.text.encode()
-            yield ITEM.pack(first + row, len(image), ENDINGS.index(ending), len(text), sample.tower)
-            yield image
+            yield ITEM.pack(first + row, len(data), ENDINGS.index(ending), len(text), sample.tower)
+            yield data
             yield text

@@ -1,9 +1,9 @@
 """A preparer: a process that decodes images and tokenises texts into memory it shares with its parent.
 
-Out, at first: one byte, when it can begin.
+Out, once: one byte, when it is ready.
 In:  a group of samples: their number in one byte, then for each `ITEM` (row, length and format of the image,
      length of the text and which text tower it is for), image bytes, UTF-8.
-Out: one byte, when the states of all their rows say how it went.
+Out: one byte, when the states of all their rows are set.
 It imports no torch, runs under a memory limit, and dies with its parent.
 """
 

@@ -1,13 +1,13 @@
 """Zero-shot safety tags from CLIP, by the rule of the original pipeline.
 
-A picture is compared with text categories on both sides of a boundary between safe and unsafe. Its two
-nearest categories decide: both unsafe NSFW, one UNSURE, none UNLIKELY. Pictures that may show someone
-under age, by their categories or by words of the text, are suspected; together with NSFW or UNSURE
-they are dropped and never published. Suspicion is meant to be too broad rather than too narrow.
+An image is compared with text categories on both sides of a boundary between safe and unsafe. Its two
+nearest categories decide: NSFW if both are unsafe, UNSURE if one is, otherwise UNLIKELY. Images that may
+show a minor, judged by their categories or by words of the caption, are suspected; together with NSFW or
+UNSURE they are dropped and never published. The rule errs on the side of suspicion.
 
 Prompts are data: `prompts/clip.json` for real CLIP models, `prompts/laion-etl-tiny.json` for the demo's
 model, whose only unsafe category is the drawn hazard sign. LAION's probability columns `pviolence`,
-`pwatermark` and `punderage` come from two-sided contrasts in the same file; a contrast that is not there
+`pwatermark` and `punderage` come from two-sided contrasts in the same file; a missing contrast
 leaves its column empty.
 """
 
@@ -55,7 +55,7 @@ class Contrast:
 
 @dataclass(frozen=True, slots=True)
 class SafetyPrompts:
-    """What pictures are compared with, and the words that make a text suspect."""
+    """What images are compared with, and the words that make a caption suspect."""
 
     nsfw: Contrast
     contrasts: Mapping[str, Contrast]
@@ -64,7 +64,7 @@ class SafetyPrompts:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """The safety columns of one sample; a probability is None when the prompts do not ask for it."""
+    """The safety columns of one sample; a probability is None if the prompts have no contrast for it."""
 
     nsfw_tag: NsfwTag
     punsafe: float
@@ -80,7 +80,7 @@ class Verdict:
 
 
 def load_prompts(path: Path) -> SafetyPrompts:
-    """Reads a prompt file; raises ModelError naming what is wrong with it."""
+    """Reads a prompt file; raises ModelError naming the mistake in it."""
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
         contrasts = {name: _contrast(document[name]) for name in _CONTRASTS if document.get(name)}
@@ -88,7 +88,7 @@ def load_prompts(path: Path) -> SafetyPrompts:
         return SafetyPrompts(_contrast(document["nsfw"]), contrasts, words)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ModelError(
-            f"can't use the safety prompts {path}: {type(error).__name__} {error}; "
+            f"cannot use the safety prompts {path}: {type(error).__name__} {error}; "
             "compare it with the files in laion_etl/score/prompts"
         ) from error
 
@@ -109,7 +109,7 @@ class SafetyJudge:
         self._nsfw = _Boundary(model, prompts.nsfw)
         self._contrasts = {name: _Boundary(model, found) for name, found in prompts.contrasts.items()}
         self._words = prompts.underage_words
-        self.identity = fingerprint(prompts.nsfw, dict(prompts.contrasts), sorted(self._words))
+        self.fingerprint = fingerprint(prompts.nsfw, dict(prompts.contrasts), sorted(self._words))
 
     def judge(self, images: Floats, texts: Sequence[str]) -> list[Verdict]:
         """One verdict per sample from L2-normalised image embeddings (n, dim) and their texts."""
@@ -118,7 +118,7 @@ class SafetyJudge:
         verdicts = []
         for i, text in enumerate(texts):
             mass = {name: float(found[1][i]) for name, found in compared.items()}
-            by_picture = "underage" in compared and compared["underage"][0][i] > 0
+            by_image = "underage" in compared and compared["underage"][0][i] > 0
             verdicts.append(
                 Verdict(
                     nsfw_tag=tuple(NsfwTag)[unsafe_of_two[i]],
@@ -126,7 +126,7 @@ class SafetyJudge:
                     pviolence=mass.get("violence"),
                     punderage=mass.get("underage"),
                     pwatermark=mass.get("watermark"),
-                    suspected_underage=bool(by_picture) or self.names_underage(text),
+                    suspected_underage=bool(by_image) or self.names_underage(text),
                 )
             )
         return verdicts

@@ -1,4 +1,4 @@
-"""From samples to scores: similarity against its threshold, safety, beauty. Knows no files."""
+"""From samples to scores: similarity against its threshold, safety, aesthetics. Reads and writes no files."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -9,7 +9,15 @@ from laion_etl.core.schemas import subset_of_language
 from laion_etl.core.stage_stats import fingerprint
 from laion_etl.score import demo_model
 from laion_etl.score.device_transfer import Floats
-from laion_etl.score.encode import Chunk, Computing, Embeddings, Towers, begin_chunk, compute, text_plans
+from laion_etl.score.encode import (
+    Embeddings,
+    EncodeBatch,
+    InFlightBatch,
+    Towers,
+    begin_batch,
+    compute,
+    text_plans,
+)
 from laion_etl.score.heads import LinearHead, TextAnchors, checked_file, load_anchors, load_head
 from laion_etl.score.model import ClipModel, load_model
 from laion_etl.score.nsfw_head import DenseHead, load_nsfw_head
@@ -22,7 +30,7 @@ from laion_etl.score.thresholds import Thresholds, thresholds
 from laion_etl.score.watermark import WatermarkModel, load_watermark_model, read_watermark_model
 from laion_etl.settings import ClipSettings, SafetySettings, Settings
 
-_ARITHMETIC = 2  # the order of sums: another number when the last bits of scores change
+_ARITHMETIC = 2  # version of the summation order: raise it when the last bits of scores change
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,55 +48,55 @@ class Scored:
 class Scorer:
     """A model with its thresholds, safety prompts and heads, and the model of other languages, if any.
 
-    Safety, beauty and the image embeddings that are kept come from `model` for every sample.
+    Safety, aesthetic score and the stored image embeddings come from `model` for every sample.
     """
 
     model: ClipModel
-    other: ClipModel | None
+    multilingual_model: ClipModel | None
     thresholds: Thresholds
-    judge: SafetyJudge
-    head: LinearHead | None
+    safety: SafetyJudge
+    aesthetic_head: LinearHead | None
     nsfw: DenseHead | None
     violence: TextAnchors | None
     watermark: WatermarkModel | None
     pixel_plans: tuple[PixelPlan, ...]  # of the CLIP model, and of the watermark model if there is one
 
     @property
-    def identity(self) -> str:
-        """Changes with anything that can change a score, also with files behind the same name."""
+    def fingerprint(self) -> str:
+        """Changes with anything that can change a score, including files replaced under the same name."""
         heads = [head.identity if head else "" for head in self._heads]
-        models = [model.weights_sha256 for model in (self.model, self.other) if model]
-        return fingerprint(_ARITHMETIC, models, self.thresholds, self.judge.identity, heads)
+        models = [model.weights_sha256 for model in (self.model, self.multilingual_model) if model]
+        return fingerprint(_ARITHMETIC, models, self.thresholds, self.safety.fingerprint, heads)
 
     @property
     def _heads(self) -> tuple[LinearHead | DenseHead | TextAnchors | WatermarkModel | None, ...]:
-        return self.head, self.nsfw, self.violence, self.watermark
+        return self.aesthetic_head, self.nsfw, self.violence, self.watermark
 
     @property
     def towers(self) -> Towers:
-        """The models that texts are embedded by."""
-        return (self.model, self.other) if self.other else (self.model,)
+        """The models that embed texts."""
+        return (self.model, self.multilingual_model) if self.multilingual_model else (self.model,)
 
     @property
     def plans(self) -> Plans:
-        """What preparers make of a sample."""
+        """What the preparers produce for each sample."""
         return Plans(self.pixel_plans, text_plans(self.towers))
 
-    def begin(self, samples: list[Sample], preparers: Preparers) -> Chunk:
+    def begin(self, samples: list[Sample], preparers: Preparers) -> EncodeBatch:
         """First step: samples to preparers."""
-        return begin_chunk(samples, self.towers, preparers)
+        return begin_batch(samples, self.towers, preparers)
 
-    def compute(self, chunk: Chunk) -> Computing:
+    def compute(self, batch: EncodeBatch) -> InFlightBatch:
         """Second step: prepared samples to the device."""
-        return compute(chunk, self.towers, self.watermark)
+        return compute(batch, self.towers, self.watermark)
 
-    def score(self, computing: Computing, preparers: Preparers) -> list[Scored]:
+    def score(self, in_flight: InFlightBatch, preparers: Preparers) -> list[Scored]:
         """Last step: one outcome per sample, in order."""
-        chunk, found = computing.chunk, computing.get()
-        preparers.release(chunk.prepared)
-        outcomes = [self._unreadable(sample) for sample in chunk.samples]
+        batch, found = in_flight.batch, in_flight.get()
+        preparers.release(batch.prepared)
+        outcomes = [self._unreadable(sample) for sample in batch.samples]
         if found is not None:
-            for place, outcome in zip(found.places, self._score_readable(chunk, found), strict=True):
+            for place, outcome in zip(found.places, self._score_readable(batch, found), strict=True):
                 outcomes[place] = outcome
         return outcomes
 
@@ -100,22 +108,24 @@ class Scorer:
         }
         return Scored(sample, columns, ScoreReason.UNREADABLE)
 
-    def _score_readable(self, chunk: Chunk, found: Embeddings) -> list[Scored]:
+    def _score_readable(self, batch: EncodeBatch, found: Embeddings) -> list[Scored]:
         images = found.images
-        verdicts = self.judge.judge(images, [chunk.texts[place] or "" for place in found.places])
+        verdicts = self.safety.judge(images, [batch.texts[place] or "" for place in found.places])
         seen = {
             "punsafe": self.nsfw.score(images) if self.nsfw else None,
             "pviolence": self.violence.score(images) if self.violence else None,
             "pwatermark": found.watermarks,
         }
         given = {name: values.tolist() for name, values in seen.items() if values is not None}
-        beauty = self.head.score(images).tolist() if self.head else [None] * len(verdicts)
+        aesthetics = (
+            self.aesthetic_head.score(images).tolist() if self.aesthetic_head else [None] * len(verdicts)
+        )
         return [
             self._outcome(
-                chunk.samples[place],
+                batch.samples[place],
                 float(found.similarities[i]),
                 replace(verdicts[i], **{name: values[i] for name, values in given.items()}),
-                beauty[i],
+                aesthetics[i],
                 (images[i], found.captions[i]),
             )
             for i, place in enumerate(found.places)
@@ -132,7 +142,7 @@ class Scorer:
         language = sample.row["language"]
         threshold = self.thresholds.of(language)
         reason = None
-        if verdict.must_drop:  # counted as such whatever the similarity
+        if verdict.must_drop:  # takes precedence over a low similarity
             reason = ScoreReason.SUSPECTED_UNDERAGE
         elif not similarity >= threshold:
             reason = ScoreReason.LOW_SIMILARITY
@@ -159,10 +169,10 @@ def load_scorer(settings: Settings) -> Scorer:
     plans = (model.pixel_plan, *((watermark.plan,) if watermark else ()))
     return Scorer(
         model=model,
-        other=_other(settings.clip, model),
+        multilingual_model=_multilingual_model(settings.clip, model),
         thresholds=thresholds(settings.clip),
-        judge=SafetyJudge(model, prompts),
-        head=_head(settings.safety, model),
+        safety=SafetyJudge(model, prompts),
+        aesthetic_head=_aesthetic_head(settings.safety, model),
         nsfw=load_nsfw_head(checked_file(safety.nsfw_head), model.dim) if safety.nsfw_head else None,
         violence=load_anchors(checked_file(safety.violence_head), model.dim)
         if safety.violence_head
@@ -172,15 +182,16 @@ def load_scorer(settings: Settings) -> Scorer:
     )
 
 
-def _other(settings: ClipSettings, model: ClipModel) -> ClipModel | None:
-    """The model of other languages; raises ModelError unless it takes the pixels of the first one."""
+def _multilingual_model(settings: ClipSettings, model: ClipModel) -> ClipModel | None:
+    """The model for other languages; raises ModelError unless it preprocesses images like the first one."""
     if not settings.other_model:
         return None
     other = load_model(replace(settings, model=settings.other_model, pretrained=settings.other_pretrained))
     if other.pixel_plan != model.pixel_plan or other.dim != model.dim:
         raise ModelError(
-            f"{other.name} takes other pixels or makes other embeddings than {model.name}: "
-            f"{other.pixel_plan.side} pixels and {other.dim} numbers, {model.pixel_plan.side} and {model.dim}"
+            f"cannot use {other.name} for other languages: it has {other.pixel_plan.side} pixels a side and "
+            f"{other.dim} numbers an embedding, {model.name} has {model.pixel_plan.side} and {model.dim}; "
+            "set LAION_ETL_CLIP_OTHER_MODEL to a model that matches"
         )
     return other
 
@@ -191,15 +202,15 @@ def _prompts_file(safety: SafetySettings, model: ClipModel) -> Path:
     return PROMPTS / (f"{demo_model.NAME}.json" if model.is_tiny else "clip.json")
 
 
-def _head(safety: SafetySettings, model: ClipModel) -> LinearHead | None:
-    """The named head, else the tiny model's own; other models have none unless one is named."""
+def _aesthetic_head(safety: SafetySettings, model: ClipModel) -> LinearHead | None:
+    """The head of the settings, else the tiny model's own, else None."""
     if safety.aesthetic_head:
         return load_head(checked_file(safety.aesthetic_head), model.dim)
     return load_head(demo_model.AESTHETIC_FILE, model.dim) if model.is_tiny else None
 
 
 def _watermark(settings: Settings, model: ClipModel) -> WatermarkModel | None:
-    """The named model, else the tiny model's own; others have the prompts, or nothing."""
+    """The model of the settings, else the tiny model's own, else None: prompts may fill `pwatermark`."""
     if settings.safety.watermark_model:
         return load_watermark_model(settings, model.device)
     if not model.is_tiny:

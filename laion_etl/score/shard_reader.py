@@ -1,7 +1,7 @@
-"""Reading a shard: its parquet says which samples there are, its tar streams their members.
+"""Reading a shard: its parquet lists the samples, its tar streams their members.
 
-A shard as a whole must be what its stats say (sha256, number of samples, same keys): anything else
-is an InputError. One bad sample is only that: it is handed on without its picture or text.
+A shard as a whole must match its stats (sha256, number of samples, same keys): anything else is an
+InputError. A single bad sample is local: it is passed on without its image or text.
 """
 
 import hashlib
@@ -42,7 +42,7 @@ class Sample:
 
     @property
     def image(self) -> tuple[str, bytes] | None:
-        """Ending and bytes of the picture."""
+        """File ending and bytes of the image."""
         found = [(end, data) for end, data in self.members.items() if end in FORMATS]
         return found[0] if len(found) == 1 else None
 
@@ -103,7 +103,7 @@ def read_samples(store: Store, parquet: Output, tar: Output, expected: int) -> I
             groups = _grouped(read_members(cast("BinaryIO", file)), uri)
             yield from _joined(rows, groups, uri)
         except TarError as error:
-            raise InputError(f"can't read the shard {uri}: {error}; download it again") from error
+            raise InputError(f"cannot read the shard {uri}: {error}; download it again") from error
         file.check(tar, uri)
 
 
@@ -132,7 +132,7 @@ def _successful_rows(store: Store, parquet: Output) -> list[Row]:
         good = table.filter(pc.equal(table["status"], DownloadStatus.SUCCESS.value))
         rows: list[Row] = good.sort_by("key").to_pylist()
     except (pa.ArrowException, KeyError) as error:
-        raise InputError(f"can't read {uri}: {error}; download it again") from error
+        raise InputError(f"cannot read {uri}: {error}; download it again") from error
     return rows
 
 
@@ -156,7 +156,7 @@ def _joined(rows: list[Row], groups: Iterator[tuple[str, dict[str, bytes]]], uri
         else:
             yield Sample(row, {})
     if key is not None:
-        raise InputError(f"the shard {uri} has {key!r}, which its parquet lacks or has elsewhere")
+        raise InputError(f"the shard {uri} has {key!r}, which its parquet lacks or has in another place")
 
 
 class _HashingReader:

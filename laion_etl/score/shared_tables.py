@@ -20,7 +20,7 @@ _TOKEN_BYTES = 4
 
 @dataclass(frozen=True, slots=True)
 class Plans:
-    """What is made of a sample: pixels for every image model, tokens for one of the text towers."""
+    """The outputs per sample: pixels for every image model, tokens for one of the text towers."""
 
     pixels: tuple[PixelPlan, ...]
     texts: tuple[TextPlan, ...] = ()

@@ -23,23 +23,23 @@ from laion_etl.core.schemas import SCORED_SCHEMA, scored_stem, shard_stem
 from laion_etl.core.stage_stats import Output, StageStats, fingerprint
 from laion_etl.io.storage import NewFile, Store
 from laion_etl.io.tarshard import finish, write_members
-from laion_etl.score.device_transfer import Floats, locked
-from laion_etl.score.encode import Chunk, Computing, samples_at_once
+from laion_etl.score.device_transfer import Floats, pinned
+from laion_etl.score.encode import EncodeBatch, InFlightBatch, samples_at_once
 from laion_etl.score.model import embedding_dim
-from laion_etl.score.prefetch import ahead
+from laion_etl.score.prefetch import prefetch
 from laion_etl.score.preprocess_pool import Preparers
 from laion_etl.score.scorer import Scored, Scorer, load_scorer
 from laion_etl.score.shard_reader import Row, chunked, shard_samples
 from laion_etl.score.shared_tables import Plans
 from laion_etl.settings import Settings, Stage, shaping
 
-_BLOCKS = 7  # of samples beside a GPU: four being prepared, three it works on
+_GPU_BUFFERS = 7  # shared with a GPU: four being filled, three it works on
 _NOTED_DIGITS = 6  # of scores in the samples' JSON
 
 
 @dataclass(frozen=True, slots=True)
 class Tools:
-    """How to come by a scorer and a pool of preparers: slow to start, so whoever has some may lend them."""
+    """How to make a scorer and a pool of preparers: both are slow to start, so tests share theirs."""
 
     scorer: Callable[[Settings], Scorer] = load_scorer
     preparers: Callable[[Plans, int, int, int], AbstractContextManager[Preparers]] = Preparers
@@ -58,15 +58,15 @@ def score_shards(
 ) -> list[StageStats]:
     """Scores shards one after the other; finished ones are returned without work, in order of `batches`.
 
-    Raises ModelError when the model can't be loaded, InputError naming a damaged shard, StorageError.
+    Raises ModelError when the model cannot be loaded, InputError naming a damaged shard, StorageError.
     """
     work = _Work(crawl, batches, settings, store, tools)
     done = []
     with (
         work,
-        ahead(work.steps(), 1) as steps,
-        ahead(work.computing(steps), 1) as computing,
-        ahead(work.scored(computing), 1) as results,
+        prefetch(work.steps(), 1) as steps,
+        prefetch(work.computing(steps), 1) as computing,
+        prefetch(work.scored(computing), 1) as results,
     ):
         for stats in _written(results, store):
             done.append(stats)
@@ -77,11 +77,11 @@ def score_shards(
 
 @dataclass(frozen=True, slots=True)
 class _Opened:
-    """A shard that has to be scored."""
+    """A shard that is to be scored."""
 
     shard: StageStats
-    mark: str
-    scorer: Scorer | None  # None: it has no samples
+    fingerprint: str
+    scorer: Scorer | None  # None: the shard has no samples
     dim: int
 
 
@@ -89,11 +89,11 @@ class _Closed:
     """The end of a shard."""
 
 
-_Mark = StageStats | _Opened | _Closed
+_Step = StageStats | _Opened | _Closed
 
 
 class _Work:
-    """Reading, computing and judging, to be run in threads of their own; the model is loaded when needed."""
+    """Reads, computes and scores, each step in its own thread; the model is loaded when first needed."""
 
     def __init__(
         self, crawl: str, batches: Sequence[int], settings: Settings, store: Store, tools: Tools
@@ -118,53 +118,52 @@ class _Work:
     @cached_property
     def preparers(self) -> Preparers:
         clip = self._settings.clip
-        # On a CPU decoding and computing take turns: side by side they would only slow each other down.
-        blocks = 1 if self.scorer.model.device == "cpu" else _BLOCKS
+        # On a CPU decoding and computing alternate: in parallel they would only compete for the cores.
+        buffers = 1 if self.scorer.model.device == "cpu" else _GPU_BUFFERS
         processes = clip.preparers or usable_cores()
-        lent = self._tools.preparers(self.scorer.plans, self._at_once, blocks, processes)
+        lent = self._tools.preparers(self.scorer.plans, self._at_once, buffers, processes)
         pool = self._stack.enter_context(lent)
-        self._stack.enter_context(locked(pool.memory, self.scorer.model.device))
+        self._stack.enter_context(pinned(pool.memory, self.scorer.model.device))
         return pool
 
     @property
     def _at_once(self) -> int:
         return samples_at_once(self._settings.clip.batch_size, self.scorer.model.device)
 
-    def steps(self) -> Iterator[_Mark | Chunk]:
-        """Shard by shard: finished ones as their stats, the others opened, in chunks, and closed."""
+    def steps(self) -> Iterator[_Step | EncodeBatch]:
+        """Yield the stats of each finished shard; of each other one its start, its batches and its end."""
         for batch in self._batches:
             shard = self._store.read_stats(f"{shard_stem(self._crawl, batch)}_stats.json")
             opened = self._open(shard)
             stats_name = f"{scored_stem(shard.crawl, batch)}_stats.json"
-            if (finished := self._store.finished(stats_name, opened.mark)) is not None:
+            if (finished := self._store.finished(stats_name, opened.fingerprint)) is not None:
                 yield finished
                 continue
             yield opened
             if opened.scorer is not None:
-                samples = shard_samples(shard, self._store)
-                for chunk in chunked(samples, self._at_once):
-                    yield opened.scorer.begin(chunk, self.preparers)
+                for samples in chunked(shard_samples(shard, self._store), self._at_once):
+                    yield opened.scorer.begin(samples, self.preparers)
             yield _Closed()
 
     def _open(self, shard: StageStats) -> _Opened:
         rules = shaping(self._settings, Stage.SCORE)
-        if shard.kept == 0:  # needs no model: its scored shard is empty
-            mark = fingerprint("score", rules, "no samples", shard.outputs)
-            return _Opened(shard, mark, None, embedding_dim(self._settings.clip))
-        mark = fingerprint("score", rules, self.scorer.identity, shard.outputs)
-        return _Opened(shard, mark, self.scorer, self.scorer.model.dim)
+        if shard.kept == 0:  # no model needed: the scored shard is empty
+            found = fingerprint("score", rules, "no samples", shard.outputs)
+            return _Opened(shard, found, None, embedding_dim(self._settings.clip))
+        found = fingerprint("score", rules, self.scorer.fingerprint, shard.outputs)
+        return _Opened(shard, found, self.scorer, self.scorer.model.dim)
 
-    def computing(self, steps: Iterator[_Mark | Chunk]) -> Iterator[_Mark | Computing]:
+    def computing(self, steps: Iterator[_Step | EncodeBatch]) -> Iterator[_Step | InFlightBatch]:
         for step in steps:
-            yield self.scorer.compute(step) if isinstance(step, Chunk) else step
+            yield self.scorer.compute(step) if isinstance(step, EncodeBatch) else step
 
-    def scored(self, steps: Iterator[_Mark | Computing]) -> Iterator[_Mark | list[Scored]]:
+    def scored(self, steps: Iterator[_Step | InFlightBatch]) -> Iterator[_Step | list[Scored]]:
         for step in steps:
-            yield self.scorer.score(step, self.preparers) if isinstance(step, Computing) else step
+            yield self.scorer.score(step, self.preparers) if isinstance(step, InFlightBatch) else step
 
 
-def _written(results: Iterator[_Mark | list[Scored]], store: Store) -> Iterator[StageStats]:
-    """Writes shard after shard; the stats of each once it is in place."""
+def _written(results: Iterator[_Step | list[Scored]], store: Store) -> Iterator[StageStats]:
+    """Writes one shard after another; yields the stats of each once its files are in place."""
     for result in results:
         if isinstance(result, StageStats):
             yield result
@@ -172,10 +171,10 @@ def _written(results: Iterator[_Mark | list[Scored]], store: Store) -> Iterator[
             yield _write(result, results, store)
 
 
-def _write(opened: _Opened, results: Iterator[_Mark | list[Scored]], store: Store) -> StageStats:
-    """One scored shard, from what comes up to its end."""
+def _write(opened: _Opened, results: Iterator[_Step | list[Scored]], store: Store) -> StageStats:
+    """Writes one scored shard from the results up to its `_Closed`."""
     stem = scored_stem(opened.shard.crawl, int(opened.shard.unit))
-    store.delete(f"{stem}_stats.json")  # from here on the unit is not done, whatever was there
+    store.delete(f"{stem}_stats.json")  # from here on the unit is not done, even if it was before
     with _ShardWriter(store, stem) as writer:
         for result in results:
             if isinstance(result, _Closed):
@@ -193,7 +192,7 @@ def _stats(opened: _Opened, writer: "_ShardWriter") -> StageStats:
     if scorer is not None:
         details = {
             "model": scorer.model.name,
-            **({"other_model": scorer.other.name} if scorer.other else {}),
+            **({"other_model": scorer.multilingual_model.name} if scorer.multilingual_model else {}),
             "weights_sha256": scorer.model.weights_sha256,
             "precision": scorer.model.precision,
             "threshold_en": scorer.thresholds.english,
@@ -205,7 +204,7 @@ def _stats(opened: _Opened, writer: "_ShardWriter") -> StageStats:
         stage="score",
         crawl=shard.crawl,
         unit=shard.unit,
-        fingerprint=opened.mark,
+        fingerprint=opened.fingerprint,
         input=shard.kept,
         kept=writer.outcomes.kept,
         dropped=writer.outcomes.dropped,
@@ -274,7 +273,7 @@ def _half(embedding: Floats | None) -> Any:
 
 
 def _members(scored: Scored) -> list[tuple[str, bytes]]:
-    """Picture and text unchanged, the JSON with the scores added."""
+    """The image and the caption unchanged, the JSON with the scores added."""
     noted = {
         name: round(value, _NOTED_DIGITS) if isinstance(value, float) else value
         for name, value in scored.columns.items()
@@ -283,5 +282,5 @@ def _members(scored: Scored) -> list[tuple[str, bytes]]:
     notes = (scored.sample.notes or {}) | noted
     written = json.dumps(notes, sort_keys=True, ensure_ascii=False).encode()
     image = scored.sample.image
-    pictures = [image] if image else []
-    return [*pictures, ("txt", scored.sample.members["txt"]), ("json", written)]
+    images = [image] if image else []
+    return [*images, ("txt", scored.sample.members["txt"]), ("json", written)]

@@ -1,8 +1,8 @@
 """Text towers without their padding: captions are short, contexts are 77 tokens long.
 
 In CLIP's text transformer every token looks only at those before it and the embedding is that of the end
-token; towers from Hugging Face's hub are told which tokens are padding. In both, what is padded changes
-nothing: texts are encoded in groups of similar length, each cut to its longest. Towers built otherwise are
+token; towers from Hugging Face's hub are given a mask of the padding. In both, padding changes nothing:
+texts are encoded in groups of similar length, each cut to its longest. Towers built otherwise are
 given the whole context.
 """
 
@@ -28,7 +28,7 @@ _Encode = Callable[[Any, "torch.Tensor", "torch.Tensor"], "torch.Tensor"]
 class TextGroup:
     """Texts that are encoded together, cut to the longest of them."""
 
-    places: Places  # (n) in what was given
+    places: Places  # (n) indices into the input
     tokens: Tokens  # (n, longest)
     lengths: Tokens  # (n), up to the end token
     _encode: _Encode
@@ -69,7 +69,7 @@ def encode_texts(network: Any, tokens: Tokens, device: str) -> "torch.Tensor":
 
 
 def _causal_lengths(network: Any, tokens: "torch.Tensor") -> "torch.Tensor | None":
-    """Tokens of each text up to its end token; None when the tower may look at what is behind it."""
+    """Tokens of each text up to its end token; None when the tower may attend to later tokens."""
     causal = getattr(network, "attn_mask", None) is not None
     if not causal or getattr(network, "text_pool_type", "") != "argmax":
         return None
@@ -77,7 +77,7 @@ def _causal_lengths(network: Any, tokens: "torch.Tensor") -> "torch.Tensor | Non
 
 
 def _masked_lengths(network: Any, tokens: "torch.Tensor") -> "torch.Tensor | None":
-    """Tokens of each text without padding; None when the tower is none of Hugging Face's."""
+    """Tokens of each text without padding; None unless the tower is Hugging Face's."""
     import torch
 
     padding = getattr(getattr(getattr(network, "text", None), "config", None), "pad_token_id", None)

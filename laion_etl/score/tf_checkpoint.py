@@ -1,8 +1,9 @@
 """Tensors of a TensorFlow checkpoint ("tensor bundle") without TensorFlow.
 
 The index is a table of LevelDB's format (doc/table_format.md there), its values are BundleEntryProto messages
-(tensorflow/core/protobuf/tensor_bundle.proto); the data file holds the tensors' bytes. Read is what a small
-Keras model has: one data file, plain tensors. Sizes and offsets are checked before they are used.
+(tensorflow/core/protobuf/tensor_bundle.proto); the data file holds the tensors' bytes. Only what a small
+Keras model has is supported: one data file, plain tensors. Sizes and offsets are checked before they are
+used.
 """
 
 import math
@@ -22,15 +23,15 @@ _DTYPES: dict[int, np.dtype[Any]] = {
     3: np.dtype("<i4"),
     9: np.dtype("<i8"),
 }
-_MOST_VALUES = 100_000_000
+_MAX_VALUES = 100_000_000
 
 
 class BundleError(ValueError):
-    """The bytes are no tensor bundle, or one of a kind that is not read."""
+    """The bytes are not a tensor bundle, or use an unsupported feature of the format."""
 
 
 def read_bundle(index: bytes, data: bytes) -> dict[str, NDArray[np.generic]]:
-    """The tensors by name; others than numbers are left out. Raises BundleError."""
+    """The tensors by name; tensors of other types than numbers are left out. Raises BundleError."""
     try:
         return dict(_tensors(index, data))
     except (IndexError, struct.error, OverflowError) as error:
@@ -39,7 +40,7 @@ def read_bundle(index: bytes, data: bytes) -> dict[str, NDArray[np.generic]]:
 
 def _tensors(index: bytes, data: bytes) -> Iterator[tuple[str, NDArray[np.generic]]]:
     if len(index) < _FOOTER_BYTES or struct.unpack("<Q", index[-8:])[0] != _MAGIC:
-        raise BundleError("the index of the checkpoint is no table")
+        raise BundleError("the index of the checkpoint is not a table")
     _, place = _handle(index, len(index) - _FOOTER_BYTES)
     (start, size), _ = _handle(index, place)
     for _, block in _entries(_block(index, start, size)):
@@ -75,7 +76,7 @@ def _block(index: bytes, start: int, size: int) -> bytes:
 
 
 def _entries(block: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """Keys, stored as what differs from the one before, and values."""
+    """Keys, each stored as its difference from the previous one, and values."""
     (restarts,) = struct.unpack("<I", block[-4:])
     end, place, key = len(block) - 4 * (restarts + 1), 0, b""
     while place < end:
@@ -122,7 +123,7 @@ def _tensor(message: bytes, data: bytes) -> NDArray[np.generic] | None:
     sizes = [_size(dim) for number, dim in fields(shape) if number == 2]
     offset, count = numbers.get(4, 0), math.prod(sizes)
     length = count * dtype.itemsize
-    if count > _MOST_VALUES or length != numbers.get(5, 0) or offset + length > len(data):
+    if count > _MAX_VALUES or length != numbers.get(5, 0) or offset + length > len(data):
         raise BundleError("a tensor of the checkpoint lies outside of its data")
     found: NDArray[np.generic] = np.frombuffer(data, dtype, count, offset).reshape(sizes)
     return found

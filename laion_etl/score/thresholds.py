@@ -1,8 +1,8 @@
-"""How similar text and picture must be: one threshold for English, one for all other languages.
+"""How similar caption and image must be: one threshold for English, one for all other languages.
 
 LAION-5B, section 3.2: 0.28 for English with ViT-B/32, 0.26 for the rest with a multilingual text tower.
-Those numbers belong to those models. The tiny model brings thresholds calibrated for its own weights;
-they are used while both settings stand at their defaults, so a threshold someone sets is always obeyed.
+Those numbers belong to those models. The tiny model ships thresholds calibrated for its own weights; they
+apply only while both settings have their defaults, so a threshold that is set explicitly always wins.
 """
 
 from dataclasses import dataclass, fields

@@ -1,8 +1,8 @@
-"""CLIP's byte pair encoding without torch, for processes beside the one that computes.
+"""CLIP's byte pair encoding without torch, for worker processes.
 
-open_clip's tokenizer is Python: in the stage's own process it would take turns with everything else that
-feeds a GPU, and importing it imports torch. This one reads the same vocabulary and gives the same tokens. For
-tokenizers that are built otherwise `text_plan` has no plan.
+open_clip's tokenizer is pure Python: in the stage's own process it would compete for the GIL with everything
+else that feeds a GPU, and importing it imports torch. This one reads the same vocabulary and gives the same
+tokens. `text_plan` returns None for tokenizers built in another way.
 """
 
 import gzip
@@ -47,7 +47,7 @@ _CLEANING: Mapping[str, Callable[[str], str]] = {
 
 @dataclass(frozen=True, slots=True)
 class TextPlan:
-    """What a text tower takes: `context` tokens by the vocabulary in a file, zeros behind them."""
+    """Input of a text tower: up to `context` tokens of the vocabulary in a file, padded with zeros."""
 
     vocabulary: str
     context: int
@@ -55,7 +55,7 @@ class TextPlan:
 
 
 class ClipTokenizer:
-    """Texts to tokens by a plan."""
+    """Turns texts into tokens by a plan."""
 
     def __init__(self, plan: TextPlan) -> None:
         self._context = plan.context
@@ -116,7 +116,7 @@ def _join(parts: list[str], pair: tuple[str, str]) -> list[str]:
 
 
 def _symbols_of_bytes() -> dict[int, str]:
-    """GPT-2's letter for each byte, in the order of the vocabulary: itself where it can be seen."""
+    """GPT-2's letter for each byte, in the order of the vocabulary: itself where it is printable."""
     seen = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
     unseen = [byte for byte in range(256) if byte not in seen]
     return {byte: chr(byte) for byte in seen} | {byte: chr(256 + n) for n, byte in enumerate(unseen)}

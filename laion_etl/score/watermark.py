@@ -1,11 +1,11 @@
-"""Image models that see watermarks: the probability in column `pwatermark`.
+"""Image models that detect watermarks: the probability in column `pwatermark`.
 
-Unlike the heads they look at pixels, of the whole picture: watermarks sit in corners, which CLIP's square
+Unlike the heads they read pixels, of the whole image: watermarks sit in corners, which CLIP's square
 may not show. Three kinds can be named in LAION_ETL_SAFETY_WATERMARK_MODEL:
 
 - LAION's own, https://github.com/LAION-AI/LAION-5B-WatermarkDetection (`watermark_model_v1.pt`): an
-  EfficientNet-B3 with a head of three layers on pictures squashed to 256 pixels; class 0 is "watermark".
-- a small convolutional network of ours, a safetensors file; the demo's is trained on drawn overlays
+  EfficientNet-B3 with a head of three layers on images squashed to 256 pixels; class 0 is "watermark".
+- our own small convolutional network, a safetensors file; the demo's is trained on drawn overlays
   (`laion_etl.minicrawl.train_watermark`) and knows nothing of photographs.
 - `module:factory`: called with settings and device, returns a WatermarkModel.
 """
@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from laion_etl.core.errors import ModelError
 from laion_etl.core.import_factory import is_factory, load_factory
-from laion_etl.score.device_transfer import FromDevice, Later
+from laion_etl.score.device_transfer import DeviceFuture, FromDevice
 from laion_etl.score.heads import checked_file
 from laion_etl.score.pinned import FromThreads, parts, pinned_threads
 from laion_etl.score.pixels import PixelPlan, Pixels
@@ -43,7 +43,7 @@ _LAION_LAYERS = (1_536, 625, 256, 2)
 
 @runtime_checkable
 class WatermarkModel(Protocol):
-    """What a model offers; `identity` changes when its scores may."""
+    """What a watermark model provides; `identity` must change whenever its scores may."""
 
     @property
     def plan(self) -> PixelPlan: ...
@@ -62,7 +62,7 @@ class WatermarkModel(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class TorchWatermarkModel:
-    """A network with two classes, "watermark" first, on pictures squashed to a square."""
+    """A network with two classes, "watermark" first, on images squashed to a square."""
 
     network: "torch.nn.Module"
     plan: PixelPlan
@@ -74,8 +74,8 @@ class TorchWatermarkModel:
         """Probability (n) of a watermark on RGB pixels (n, side, side, 3)."""
         return self.later(pixels).get()
 
-    def later(self, pixels: Pixels) -> Later:
-        """The same, on its way."""
+    def later(self, pixels: Pixels) -> DeviceFuture:
+        """The same, as a DeviceFuture."""
         if self.device != "cpu":
             return FromDevice(self._score(pixels))
         threads = pinned_threads(self.threads)
@@ -94,10 +94,10 @@ class TorchWatermarkModel:
             return probability
 
 
-def watermarks_later(model: WatermarkModel, pixels: Pixels, device: str) -> Later:
-    """Probabilities (n) by a model, on their way.
+def start_watermarks(model: WatermarkModel, pixels: Pixels, device: str) -> DeviceFuture:
+    """Probabilities (n) of a model, as a DeviceFuture.
 
-    On a CPU a model of the user's own has a pinned thread, too: one, because it may not be thread-safe.
+    On a CPU a user-defined model runs on a single pinned thread, because it may not be thread-safe.
     """
     import torch
 
@@ -109,18 +109,18 @@ def watermarks_later(model: WatermarkModel, pixels: Pixels, device: str) -> Late
 
 
 def load_watermark_model(settings: Settings, device: str) -> WatermarkModel:
-    """The model that the settings name; raises ModelError, or SettingsError for a factory that is none."""
+    """The model that the settings name; raises ModelError, or SettingsError for an invalid factory."""
     named = settings.safety.watermark_model
     if is_factory(named):
         model = load_factory(named, _VARIABLE, "a file")(settings, device)
         if not isinstance(model, WatermarkModel):
-            raise ModelError(f"{_VARIABLE}={named!r}: what the factory returned is no WatermarkModel")
+            raise ModelError(f"{_VARIABLE}={named!r}: the factory's object is not a WatermarkModel")
         return model
     return read_watermark_model(checked_file(named), device, settings.clip.threads)
 
 
 def read_watermark_model(path: Path, device: str, threads: int = 0) -> TorchWatermarkModel:
-    """LAION's model or ours, by what the file holds; raises ModelError when it is neither."""
+    """LAION's model or ours, chosen by the file's content; raises ModelError for anything else."""
     try:
         state, side = _read_ours(path) if path.suffix == ".safetensors" else (_read_laion(path), _LAION_SIDE)
         network = small_network(_channels(state)) if path.suffix == ".safetensors" else laion_network()
@@ -128,7 +128,7 @@ def read_watermark_model(path: Path, device: str, threads: int = 0) -> TorchWate
         identity = hashlib.sha256(path.read_bytes()).hexdigest()
     except (OSError, UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
         cause = " ".join(str(error).split())[:200]
-        raise ModelError(f"can't read the watermark model {path}: {cause}") from error
+        raise ModelError(f"cannot read the watermark model {path}: {cause}") from error
     network.eval().to(device)
     plan = PixelPlan(side, squash=True, bilinear=True)
     return TorchWatermarkModel(network, plan, identity, device, threads)
@@ -148,7 +148,7 @@ def laion_network() -> "torch.nn.Module":
 
 
 def small_network(channels: tuple[int, ...]) -> "torch.nn.Module":
-    """Strided 3x3 convolutions; of the last one's maps both mean and maximum decide."""
+    """Strided 3x3 convolutions; the mean and the maximum of the last maps are classified."""
     from torch.nn import (
         AdaptiveAvgPool2d,
         AdaptiveMaxPool2d,
@@ -164,12 +164,12 @@ def small_network(channels: tuple[int, ...]) -> "torch.nn.Module":
     class Pooled(Module):
         def __init__(self) -> None:
             super().__init__()
-            self.mean, self.most = AdaptiveAvgPool2d(1), AdaptiveMaxPool2d(1)
+            self.mean, self.max = AdaptiveAvgPool2d(1), AdaptiveMaxPool2d(1)
 
         def forward(self, maps: "torch.Tensor") -> "torch.Tensor":
             import torch
 
-            return torch.cat([self.mean(maps), self.most(maps)], dim=1)
+            return torch.cat([self.mean(maps), self.max(maps)], dim=1)
 
     layers: list[Module] = []
     for before, after in zip((3, *channels), channels, strict=False):
@@ -178,7 +178,7 @@ def small_network(channels: tuple[int, ...]) -> "torch.nn.Module":
 
 
 def save_ours(network: "torch.nn.Module", side: int, path: Path) -> None:
-    """Writes a `small_network` for pictures of `side` pixels, in float16."""
+    """Writes a `small_network` for images of `side` pixels, in float16."""
     import torch
     from safetensors.torch import save_file
 
@@ -186,7 +186,7 @@ def save_ours(network: "torch.nn.Module", side: int, path: Path) -> None:
         name: (value.half() if value.is_floating_point() else value).contiguous()
         for name, value in network.state_dict().items()
     }
-    # One entry only: several come in an order of their own each time.
+    # One entry only: the order of several is not deterministic.
     save_file({name: torch.clone(value) for name, value in state.items()}, path, {_FORMAT: str(side)})
 
 
@@ -197,8 +197,8 @@ def _read_ours(path: Path) -> tuple[dict[str, "torch.Tensor"], int]:
         with safe_open(path, "pt") as file:
             metadata = file.metadata() or {}
             if _FORMAT not in metadata:
-                raise ModelError(f"{path} is no watermark model of ours")
-            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
+                raise ModelError(f"{path} is not a laion-etl watermark model")
+            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
     except SafetensorError as error:
         raise ValueError(str(error)) from error
     return state, int(metadata[_FORMAT])

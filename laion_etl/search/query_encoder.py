@@ -16,7 +16,7 @@ from laion_etl.io.storage import Store
 from laion_etl.io.tarshard import BLOCK, TarError, member_of
 from laion_etl.score.model import ClipModel
 from laion_etl.score.pixels import PixelPlan, Pixels
-from laion_etl.score.preprocess_pool import Material, Preparers
+from laion_etl.score.preprocess_pool import Preparers, PreprocessInput
 from laion_etl.score.shared_tables import Plans
 from laion_etl.search.hnsw import Floats
 from laion_etl.search.query import Hit
@@ -111,7 +111,7 @@ class QueryEncoder(AbstractContextManager["QueryEncoder"]):
         return None if found is None else webp(found[1])
 
     def _pixels(self, ending: str, data: bytes) -> list[Pixels] | None:
-        prepared = self._preparers.prepare([Material((ending, data))])
+        prepared = self._preparers.prepare([PreprocessInput((ending, data))])
         try:
             prepared.wait()
             if not prepared.readable[0]:

@@ -1,4 +1,4 @@
-"""Airflow in processes of its own: importing it here would change the logging of every other test."""
+"""Airflow in separate processes: importing it here would change the logging of every other test."""
 
 import json
 import os
@@ -43,11 +43,11 @@ class Airflow:
         return json.loads(self._run(command, more).splitlines()[-1])
 
     def rest(self, *requests: tuple[str, str, object]) -> list[tuple[int, Any]]:
-        """Status and answer of requests (method, path, body) to the REST API, by which the UI works too."""
+        """Status and answer of requests (method, path, body) to the REST API, which the UI uses too."""
         return [(status, answer) for status, answer in self.python(_REST, json.dumps(requests))]
 
     def run_dags(self, *cases: Mapping[str, Any], **more: str) -> Any:
-        """What became of DAG runs, one after the other, and all that their tasks logged; see run_dags.py."""
+        """The outcomes of DAG runs, one after another, and the logs of their tasks; see run_dags.py."""
         command = [sys.executable, str(ROOT / "tests" / "airflow" / "run_dags.py"), json.dumps(cases)]
         *log, last = self._run(command, more).splitlines()
         return json.loads(last), "\n".join(log)
@@ -94,10 +94,10 @@ print(json.dumps([[answer.status_code, answer.json()] for answer in answers]))
 
 
 def write_catalogue(path: Path, crawls: list[str]) -> Path:
-    """A catalogue of these dumps, each released on the Monday of its week."""
+    """A catalogue of these crawls, each released on the Monday of its week."""
     from laion_etl.crawl import released
 
-    entries = [{"id": crawl, "name": f"Dump {crawl}", "released": str(released(crawl))} for crawl in crawls]
+    entries = [{"id": crawl, "name": f"Crawl {crawl}", "released": str(released(crawl))} for crawl in crawls]
     path.write_text(json.dumps({"crawls": entries}))
     return path
 
@@ -126,7 +126,7 @@ def airflow(tmp_path_factory: pytest.TempPathFactory) -> Airflow:
 def migrated_airflow(shared: SharedFolder, airflow: Airflow, postgres: EmbeddedServer) -> Airflow:
     """The same with a metadata database that knows the DAGs, but without a scheduler.
 
-    Each worker has a copy of what is made once: it takes longer than any test with it.
+    Each worker copies one that is created once: creating it takes longer than any test that uses it.
     """
 
     def migrated(_: Path) -> str:
@@ -145,7 +145,7 @@ def migrated_airflow(shared: SharedFolder, airflow: Airflow, postgres: EmbeddedS
 def shared_airflow(
     tmp_path_factory: pytest.TempPathFactory, postgres: EmbeddedServer, minicrawl: MiniCrawl, miniweb: MiniWeb
 ) -> "Iterator[SharedAirflow]":
-    """A whole Airflow, with scheduler and triggerer, for all tests that leave it as they found it."""
+    """A whole Airflow, with scheduler and triggerer, shared by tests that leave its state unchanged."""
     from tests.airflow.shared import running_shared_airflow  # it needs this module
 
     with running_shared_airflow(tmp_path_factory.mktemp("shared"), postgres, minicrawl, miniweb) as shared:
@@ -167,6 +167,6 @@ def processes_of(folder: Path) -> list[str]:
 
 @pytest.fixture
 def demo_data(tmp_path: Path) -> Iterator[Path]:
-    """A data folder for a demo; a process that survives it fails the test."""
+    """A data folder for a demo; a process that outlives the demo fails the test."""
     yield tmp_path
     assert processes_of(tmp_path) == []

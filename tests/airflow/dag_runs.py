@@ -1,4 +1,4 @@
-"""Runs a DAG once for each conf, task by task in this process; prints what became of them as JSON.
+"""Runs a DAG once for each conf, task by task in this process; prints their outcomes as JSON.
 
 python dag_runs.py DAG_ID '[{"wat_files": "0:2"}]'
 """

@@ -11,16 +11,16 @@ from tests.airflow.started import StartedAirflow, until
 
 
 class Victim(Enum):
-    """Who gets SIGKILL."""
+    """The processes that get SIGKILL."""
 
     COMMAND = "the stage's command, in its process group"
-    TASK = "Airflow's task alone: its command lives on, beside the next try's"
+    TASK = "Airflow's task alone: its command keeps running, alongside that of the next try"
     BOTH = "the task with its command"
 
 
 @dataclass(frozen=True, slots=True)
 class Kill:
-    """Of a stage, as soon as its work is seen to have begun."""
+    """An order to kill a stage as soon as its work has visibly begun."""
 
     stage: str
     victim: Victim
@@ -57,5 +57,5 @@ def _alive(process: psutil.Process | None) -> bool:
 
 
 def there(folder: Path, pattern: str) -> Callable[[], bool]:
-    """Whether a file of this pattern is there, unfinished ones too."""
+    """Whether a file of this pattern exists, including unfinished ones."""
     return lambda: any(folder.glob(pattern))

@@ -1,4 +1,4 @@
-"""A script for `Airflow.run_dags`: takes DAG runs through their real tasks in this process, as DAG.test does.
+"""A script for `Airflow.run_dags`: runs DAG runs with their real tasks in this process, as DAG.test does.
 
 `DAG.test` makes manual runs only. The runs here are of any type, and may have been made before by Airflow's
 own commands, so that tasks get them as a scheduler hands them out. Prints one JSON line, a list of outcomes.
@@ -44,7 +44,7 @@ def made(case: dict[str, Any]) -> str:
 
 @contextmanager
 def runs_of_tests(case: dict[str, Any], run_id: str) -> Iterator[None]:
-    """Within it `DAG.test` goes through this run instead of a new manual one."""
+    """Within the block `DAG.test` uses this run instead of a new manual one."""
 
     def existing(*, dag: Any, session: Any, **_: Any) -> DagRun:
         run = session.scalars(
@@ -63,9 +63,7 @@ def runs_of_tests(case: dict[str, Any], run_id: str) -> Iterator[None]:
 def outcome(case: dict[str, Any]) -> dict[str, Any]:
     """State of the run, and state and tries of its tasks."""
     run_id = case.get("run_id") or made(case)
-    dag = DagBag().dags[
-        case["dag"]
-    ]  # read anew: a run leaves its conf in the params of the DAG it went through
+    dag = DagBag().dags[case["dag"]]  # parsed again: a run leaves its conf in the params of its DAG
     with runs_of_tests(case, run_id):
         run = dag.test()
     tasks = run.get_task_instances(session=settings.Session())

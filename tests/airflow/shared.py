@@ -28,7 +28,7 @@ _RECENT = (datetime.now(UTC) - timedelta(days=14)).isocalendar()
 
 @dataclass(frozen=True)
 class SharedCrawl:
-    """A crawl of the source, and where its WAT files lie, in the order of wat.paths."""
+    """A crawl of the source, and the paths of its WAT files in the order of wat.paths."""
 
     id: str
     wat_files: tuple[Path, ...]
@@ -60,7 +60,7 @@ class SharedAirflow:
         return {(task.task_id, task.map_index): task for task in self.api.task_instances(dag, run)}
 
     def end(self, dag: str, run: str) -> None:
-        """Marks a run failed that has shown what it was started for: other tests need the cores."""
+        """Fails a run that is no longer needed, because other tests need the cores."""
         self.api.call("PATCH", f"/api/v2/dags/{dag}/dagRuns/{quote(run, safe='')}", {"state": "failed"})
 
     def pause(self, dag: str) -> None:
@@ -71,7 +71,7 @@ class SharedAirflow:
 def running_shared_airflow(
     folder: Path, postgres: EmbeddedServer, minicrawl: MiniCrawl, miniweb: MiniWeb
 ) -> Iterator[SharedAirflow]:
-    """Until the block ends; the DAGs of all crawls are known by then."""
+    """Runs until the block ends; the DAGs of all crawls are parsed when it begins."""
     source = folder / "source"
     ids = ("CC-MAIN-2024-42", "CC-MAIN-2024-38", f"CC-MAIN-{_RECENT.year}-{_RECENT.week:02d}")
     crawls = [_write_crawl(source, crawl, minicrawl) for crawl in ids]

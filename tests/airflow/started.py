@@ -1,4 +1,4 @@
-"""A whole Airflow of a test's own, with a triggerer, and a scheduler that may be killed."""
+"""A complete Airflow for one test, with a triggerer, and a scheduler that may be killed."""
 
 import sys
 import time
@@ -20,7 +20,7 @@ LONGEST_S = 1_200
 # Starts the scheduler again when SIGKILL ended it, as a cluster does.
 SUPERVISED = ("sh", "-c", 'trap : INT; while "$@"; [ $? -eq 137 ]; do :; done', "sh")
 _QUICK = {
-    # A scheduler that is gone is noticed, and its tasks are taken over, within seconds.
+    # A lost scheduler is detected, and its tasks are adopted, within seconds.
     "AIRFLOW__SCHEDULER__SCHEDULER_HEALTH_CHECK_THRESHOLD": "10",
     "AIRFLOW__SCHEDULER__ORPHANED_TASKS_CHECK_INTERVAL": "5",
     "AIRFLOW__SCHEDULER__SCHEDULER_HEARTBEAT_SEC": "1",
@@ -41,7 +41,7 @@ class StartedAirflow:
         return psutil.Process(self.scheduler.process.pid).children(recursive=True)
 
     def kill_scheduler(self) -> None:
-        """SIGKILL for the scheduler and all that runs under it, as when its machine is lost."""
+        """SIGKILL for the scheduler and all its descendants, as when its machine is lost."""
         for process in self.task_processes():
             process.kill()
 
@@ -70,9 +70,9 @@ def started_airflow(folder: Path, metadata_url: str, settings: Mapping[str, str]
 
 
 def until(look: Callable[[], Found], what: str) -> Found:
-    """What `look` finds, once it finds anything."""
+    """The first result of `look` that is not empty."""
     deadline = time.monotonic() + LONGEST_S
     while not (found := look()):
-        assert time.monotonic() < deadline, f"waited in vain: {what}"
+        assert time.monotonic() < deadline, f"timed out waiting for {what}"
         time.sleep(0.05)
     return found

@@ -30,7 +30,7 @@ def test_failed_and_late_partitions_and_the_end_of_a_run_are_reported(
     with mail_server() as mail, webhook() as hook:
         settings = {
             **own,
-            **crawl.environment(1),  # nobody listens there: every download fails, at once
+            **crawl.environment(1),  # nothing listens there: every download fails at once
             "LAION_ETL_CRAWL_SOURCE": str(crawl.folder),
             "LAION_ETL_STORE": str(tmp_path / "store"),
             "LAION_ETL_DATA_DIR": str(tmp_path),
@@ -51,12 +51,12 @@ def test_failed_and_late_partitions_and_the_end_of_a_run_are_reported(
             api = airflow.api
             api.wait_for_dag(dag, _TOO_LONG_S)
             chosen = {"wat_files": "0:2", "download_workers": 1, "allow_missing_percent": 50}
-            chosen["languages"] = "en,none"  # a setting of this run, which its commands by hand need as well
+            chosen["languages"] = "en,none"  # a setting of this run; commands by hand need it, too
             run = api.trigger(dag, crawl.crawl, chosen)
             state = airflow.ended(dag, run)
             tasks = {task.name: task.state for task in api.task_instances(dag, run)}
             events = {event["name"]: event["extra"] for event in api.asset_events()}
-            told = wait_for_kinds(hook.posts, {"failed", "late", "run late", "digest"})
+            alerts = wait_for_kinds(hook.posts, {"failed", "late", "run late", "digest"})
             [red] = [task for task in api.task_instances(dag, run) if task.name == FAILED_TASK]
             log = api.log_tail(dag, run, red, 15)
     listed = unresolved(tmp_path / "store", crawl.crawl)
@@ -70,7 +70,7 @@ def test_failed_and_late_partitions_and_the_end_of_a_run_are_reported(
     assert events["laion_pairs"]["batches"] > 0
     assert "laion_shards" in events
 
-    [failed] = told["failed"]
+    [failed] = alerts["failed"]
     assert (failed["stage"], failed["unit"], failed["attempt"]) == ("parse", "partition 0", 2)
     assert failed["reason"].endswith("(laion-etl parse ended with exit code 1)")
     assert failed["text"].splitlines()[1].startswith("cause: ")
@@ -78,17 +78,17 @@ def test_failed_and_late_partitions_and_the_end_of_a_run_are_reported(
     assert failed["command"].startswith(
         f"LAION_ETL_PARSE_LANGUAGES=en,none laion-etl parse --crawl {crawl.crawl} --partition 0"
     )
-    # The last lines of the task's log are the cause, too: what comes later is Airflow's own.
+    # The last lines of the task's log name the cause, too; later lines are Airflow's own.
     assert any(line.startswith("cause: ") for line in log)
     assert f"/dags/{dag}/runs/" in failed["log_url"]
-    [late] = told["late"]
+    [late] = alerts["late"]
     assert (late["stage"], late["unit"]) == ("load", "partition 1")
     assert "nothing was stopped" in late["text"]
     assert late["log_url"] in late["text"]
     assert "laion-etl load" not in late["text"]
-    [run_late] = told["run late"]
+    [run_late] = alerts["run late"]
     assert run_late["run"] == run
-    [digest] = told["digest"]
+    [digest] = alerts["digest"]
     assert re.fullmatch(r"failure, [\d,]+ rows published", digest["outcome"])
     assert "parse: 1 of 2 done, 1 failed" in digest["text"]
     assert "1 x parse (partition 0): " in digest["text"]
@@ -98,13 +98,13 @@ def test_failed_and_late_partitions_and_the_end_of_a_run_are_reported(
 
 
 def unresolved(store: Path, crawl: str) -> list[tuple[str, str, str]]:
-    """Kind, stage and unit of what is broken or late after the run."""
+    """Kind, stage and unit of everything broken or late after the run."""
     found = [json.loads(path.read_text()) for path in (store / unresolved_names(crawl)).rglob("*.json")]
     return sorted((record["kind"], record["stage"], record["unit"]) for record in found)
 
 
 def wait_for_kinds(posts: list[dict[str, str]], kinds: set[str]) -> dict[str, list[dict[str, str]]]:
-    """What came, by kind; deadlines are looked at by the scheduler now and then."""
+    """The alerts received, by kind; the scheduler checks deadlines only now and then."""
     deadline = time.monotonic() + 60
     while {post["kind"] for post in posts} < kinds and time.monotonic() < deadline:
         time.sleep(0.5)

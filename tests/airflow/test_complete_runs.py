@@ -1,6 +1,6 @@
 """What a run announces and publishes, task by task through Airflow, with real commands and a real Postgres.
 
-Nobody listens where the images are: every download fails at once, and what is published has no rows.
+Nothing listens at the addresses of the images: every download fails at once, and the dataset has no rows.
 """
 
 import json
@@ -32,7 +32,7 @@ NOBODY_LISTENS = 1
 
 @dataclass(frozen=True)
 class Place:
-    """An Airflow with metadata of its own, and the settings of the runs."""
+    """An Airflow with its own metadata database, and the settings of the runs."""
 
     airflow: Airflow
     crawl: MiniCrawl
@@ -78,7 +78,7 @@ class Place:
 
 class _Quiet(SimpleHTTPRequestHandler):
     def log_message(self, *_: object) -> None:
-        """Nobody reads it."""
+        """Discards the output."""
 
 
 @pytest.fixture

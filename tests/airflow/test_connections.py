@@ -1,4 +1,4 @@
-"""What Airflow's own processes do in the store, they do with the S3 access of the connection."""
+"""Airflow's own processes access the store with the S3 access of the connection."""
 
 import json
 from collections.abc import Mapping
@@ -26,7 +26,7 @@ print(json.dumps({name: os.environ.get(name) for name in names}))
 
 
 def failed_task(airflow: Airflow, store: Store, **more: str) -> Mapping[str, str | None]:
-    """A task's failure is told of in a process whose own S3 access leads nowhere; what is left of that."""
+    """The environment after an alert from a process whose own S3 access leads nowhere."""
     own = {
         "AWS_ENDPOINT_URL": ELSEWHERE,
         "AWS_ACCESS_KEY_ID": "of another",
@@ -57,14 +57,14 @@ def test_an_alert_is_kept_with_the_access_of_the_connection_and_the_environment_
     assert (alert["stage"], alert["unit"], alert["reason"]) == ("parse", "[3]", "OSError: the disk is full")
 
 
-def test_a_missing_connection_and_half_an_access_do_not_keep_an_alert_from_being_told(
+def test_a_missing_connection_and_half_an_access_do_not_keep_an_alert_from_being_sent(
     airflow: Airflow, s3_store: Store
 ) -> None:
     failed_task(airflow, s3_store)
     assert s3_store.list("alerts") == []
 
 
-# What a command beside Airflow asks to find out who it is, and with which keys.
+# The identity requests of a command that a task starts, and the keys they are signed with.
 IDENTITY = """
 import json, os, subprocess, sys
 from laion_connections import s3

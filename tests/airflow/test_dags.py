@@ -1,4 +1,4 @@
-"""The DAG files: they parse fast and alone, and say what runs after what."""
+"""The DAG files: they parse fast and independently, and define the order of the tasks."""
 
 import json
 from pathlib import Path
@@ -170,7 +170,7 @@ print(json.dumps([dag.dag_id for dag in vars(crawl).values() if isinstance(dag, 
 
 
 def test_every_task_and_every_dag_says_what_it_does(parsed: Any) -> None:
-    """Mapped tasks too, whose docstrings Airflow does not take over."""
+    """Including mapped tasks, whose docstrings Airflow does not copy."""
     for name, dag in parsed["dags"].items():
         assert dag["description"], name
         for task, facts in dag["tasks"].items():

@@ -1,4 +1,4 @@
-"""The dashboard inside Airflow's UI, as a person sees it: a real API server, a real Chromium."""
+"""The dashboard inside Airflow's UI, as a user sees it: a real API server, a real Chromium."""
 
 import json
 import time
@@ -92,7 +92,7 @@ def _signed_in(url: str, login: Login, services: Services) -> Server:
 
 
 def opened(browser: Browser, server: Server, theme: str, complaints: list[str], **more: Any) -> Page:
-    """A page of a signed-in user whose Airflow has a theme; what the browser complains of is collected."""
+    """A page of a signed-in user whose Airflow has a theme; errors in its console are collected."""
     context: BrowserContext = browser.new_context(**more)
     context.set_default_timeout(WAIT_MS)
     context.add_cookies([{"name": "_token", "value": server.token, "url": server.url}])
@@ -138,18 +138,18 @@ def test_a_failed_partition_is_found_from_the_menu(server: Server, browser: Brow
     expect(cell).to_be_focused()
     cell.press("ArrowRight")
     expect(frame.get_by_role("button", name="partition 2: loaded")).to_be_focused()
-    _samples_are_pictures(frame)
-    expect(frame.locator("#failures")).to_contain_text("<img src=x onerror=")  # a text, no element
+    _samples_are_images(frame)
+    expect(frame.locator("#failures")).to_contain_text("<img src=x onerror=")  # text, not an element
     assert page.title() != "owned"
     assert complaints == []
     page.context.close()
 
 
-def _samples_are_pictures(frame: FrameLocator) -> None:
+def _samples_are_images(frame: FrameLocator) -> None:
     frame.get_by_role("button", name="Show samples").click()
-    picture = frame.locator("#samples img").first
-    picture.scroll_into_view_if_needed()
-    expect(picture).to_have_js_property("naturalWidth", 128)
+    image = frame.locator("#samples img").first
+    image.scroll_into_view_if_needed()
+    expect(image).to_have_js_property("naturalWidth", 128)
 
 
 def test_it_is_a_tab_of_the_dag_and_leads_to_the_log(server: Server, browser: Browser) -> None:

@@ -1,4 +1,4 @@
-"""Which run the dashboard shows, and what it says of runs, by Airflow's own REST API in a real Chromium."""
+"""The runs on the dashboard, and their states, by Airflow's own REST API in a real Chromium."""
 
 import json
 import re
@@ -74,7 +74,7 @@ def test_what_a_retry_has_fixed_is_not_broken_and_the_rest_has_date_and_run(
     server: Server, browser: Browser
 ) -> None:
     def with_failures(route: Route) -> None:
-        """Partition 2 has failed in this run, says the store, and Airflow that it has succeeded since."""
+        """Partition 2 has failed in this run by the store's records; by Airflow's it has succeeded since."""
         answer = route.fetch()
         if answer.status != 200:
             route.fulfill(response=answer)

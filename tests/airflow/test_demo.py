@@ -1,4 +1,4 @@
-"""The demo as a person runs it: a process, its output, its exit code and what it leaves behind."""
+"""The demo as a user runs it: a process, its output, its exit code and what it leaves behind."""
 
 import os
 import re

@@ -1,7 +1,7 @@
 """Runs by a real Airflow that are disturbed all the way: they end with the bytes of an undisturbed one.
 
-One Airflow serves them all; each run works in a folder of its own in the store. Commands beside Airflow have
-one Postgres database, pods have another, which they know from a Kubernetes secret only.
+One Airflow serves them all; each run works in a folder of its own in the store. Commands on Airflow's
+machine have one Postgres database, pods have another, which they know from a Kubernetes secret only.
 """
 
 import json
@@ -43,15 +43,15 @@ SECRETS = ("password-of-the-pods", "password-of-airflow", "password-of-the-mails
 
 @dataclass(frozen=True)
 class World:
-    """Where the runs of this module work, and who is told."""
+    """The environment of this module's runs, and the receiver of their alerts."""
 
     folder: Path
     dag: str
     crawl: str
     metadata: str
-    database: str  # of commands beside Airflow
+    database: str  # of commands on Airflow's machine
     cluster: Cluster
-    told: Sink
+    alerts: Sink
 
     @property
     def store(self) -> Path:
@@ -66,14 +66,14 @@ def world(
     metadata = postgres.url(f"{name}_airflow", "psycopg2")
     here, of_pods = (postgres.url(f"{name}_{which}") for which in ("here", "pods"))
     worker = Image(
-        # No setting of this machine's threads and BLAS kernels, unlike the reference run: same scores.
+        # No settings for threads and BLAS kernels, unlike the reference run: the scores are the same.
         environment={"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"},
         # In this user's home the kernels are compiled already, as they are in the real image.
         mounts={"HOME": str(Path.home()), "LAION_ETL_DATA_DIR": str(folder / "pods" / "data")},
     )
     database = {"LAION_ETL_DATABASE_URL": of_pods.replace("postgres:@", f"postgres:{SECRETS[0]}@")}
     space = Namespace(secrets={"database": database})
-    with running_cluster(folder, {IMAGE: worker}, {SPACE: space}) as cluster, webhook() as told:
+    with running_cluster(folder, {IMAGE: worker}, {SPACE: space}) as cluster, webhook() as alerts:
         yield World(
             folder,
             f"crawl_{minicrawl.crawl}",
@@ -81,7 +81,7 @@ def world(
             metadata,
             here.replace("postgres:@", f"postgres:{SECRETS[1]}@"),
             cluster,
-            told,
+            alerts,
         )
 
 
@@ -96,7 +96,7 @@ def airflow(world: World, miniweb: MiniWeb, minicrawl: MiniCrawl) -> Iterator[St
         "LAION_ETL_TASK_RETRIES": "2",
         "LAION_ETL_TASK_RETRY_DELAY_S": "1",
         "LAION_ETL_ALERTS_SMTP_PASSWORD": SECRETS[2],
-        "LAION_ETL_ALERTS_WEBHOOK": f"http://127.0.0.1:{world.told.port}/hook",
+        "LAION_ETL_ALERTS_WEBHOOK": f"http://127.0.0.1:{world.alerts.port}/hook",
         "LAION_ETL_KUBERNETES_IMAGE": IMAGE,
         "LAION_ETL_KUBERNETES_NAMESPACE": SPACE,
         "LAION_ETL_KUBERNETES_SECRETS": "database",
@@ -193,11 +193,11 @@ def test_pods_in_every_trouble_end_with_the_same_bytes(
     taken_over.set()
 
     assert airflow.ended(world.dag, run) == "success"
-    # How often a pod is looked at depends on the machine: an answer to be spoilt may never be asked for.
+    # How often a pod is polled depends on the machine: a request to be disturbed may never be sent.
     assert not [fault for fault in cluster.faults.outstanding() if not isinstance(fault, RequestFault)]
     posted = Counter(labels(pod)["stage"] for pod in cluster.posted)
     assert posted["plan"] == 1  # not run twice, though its task was begun by two schedulers
-    # At least: Airflow's scheduler itself may take a task that comes back from the triggerer for a lost one.
+    # At least: the scheduler may mistake a task that returns from the triggerer for a lost one.
     assert posted >= Counter(
         discover=1,
         parse=3,  # two partitions, one of them evicted
@@ -209,13 +209,13 @@ def test_pods_in_every_trouble_end_with_the_same_bytes(
     assert published(store) == expected != {}
 
 
-def test_an_image_that_can_not_be_pulled_is_told_as_that(airflow: StartedAirflow, world: World) -> None:
+def test_an_image_that_can_not_be_pulled_is_reported_as_that(airflow: StartedAirflow, world: World) -> None:
     world.cluster.faults.order(PodFault(PodTrouble.IMAGE_PULL, {"stage": "discover"}, times=3))
     run = triggered(airflow, world, "kubernetes", "without-image")
     assert airflow.ended(world.dag, run) == "failed"
-    alerts = [post for post in world.told.posts if post["kind"] == "failed" and post["run"] == run]
-    assert [(alert["stage"], alert["attempt"]) for alert in alerts] == [("discover", 3)]
-    assert f"the image {IMAGE} can't be pulled (" in alerts[0]["reason"]
+    failed = [post for post in world.alerts.posts if post["kind"] == "failed" and post["run"] == run]
+    assert [(alert["stage"], alert["attempt"]) for alert in failed] == [("discover", 3)]
+    assert f"cannot pull the image {IMAGE} (" in failed[0]["reason"]
 
 
 def test_no_secret_is_in_a_pod_or_a_log(airflow: StartedAirflow, world: World) -> None:

@@ -1,7 +1,7 @@
 """The monthly DAG: what it registers and starts by hand, by schedule and by backfill.
 
-Runs go through their real tasks: `register` reads an index of the test's own, and `start` makes runs that are
-looked up in Airflow's database.
+Runs go through their real tasks: `register` reads an index of the test's own, and `start` creates runs that
+are checked in Airflow's database.
 """
 
 import json
@@ -23,7 +23,7 @@ NOVEMBER = ["2024-11-01T00:00:00+00:00", "2024-12-01T00:00:00+00:00"]
 
 @pytest.fixture
 def monthly(migrated_airflow: Airflow, tmp_path: Path) -> Iterator[Airflow]:
-    """Airflow with an index of three crawls, none of which has run, and DAGs as they are when first read."""
+    """Airflow with an index of three crawls, without any runs, and DAGs in their initial state."""
     index = tmp_path / "collinfo.json"
     index.write_text(json.dumps([{"id": crawl, "name": crawl} for crawl in RELEASED]))
     own = {"LAION_ETL_COLLINFO": str(index), "LAION_ETL_DATA_DIR": str(tmp_path / "data")}
@@ -122,7 +122,7 @@ def test_a_paused_crawl_fails_the_run_at_once_with_the_command_that_unpauses_it(
 def test_crawls_are_ready_to_be_started_and_the_monthly_dag_waits_to_be_turned_on(
     migrated_airflow: Airflow,
 ) -> None:
-    """Whatever Airflow's default for new DAGs is: a crawl's DAG starts nothing by itself."""
+    """Whatever Airflow's default for new DAGs is: a crawl's DAG starts nothing on its own."""
     paused = migrated_airflow.sql("select dag_id from dag where is_paused")
     assert paused == [("new_crawls",)]
 

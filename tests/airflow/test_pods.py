@@ -1,4 +1,4 @@
-"""Pods of stages: what is in them and what must not be, and what their failures are called."""
+"""Pods of stages: their contents, what they must not contain, and the messages of their failures."""
 
 from typing import Any
 
@@ -127,7 +127,7 @@ def test_a_pod_runs_the_command_and_leaves_its_result_in_the_store(made: dict[st
     assert uri.startswith("s3://bucket/prefix/results/CC-MAIN-2024-38/")
     assert uri.endswith("/parse-3.json")
     assert command == ["parse", "--crawl", "CC-MAIN-2024-38", "--json"]
-    assert spec["terminationGracePeriodSeconds"] == 35  # a worker's 20 s to give its batch back, and some
+    assert spec["terminationGracePeriodSeconds"] == 35  # a worker's 20 s to return its batch, and a margin
     assert spec["activeDeadlineSeconds"] > 8 * 3600
     assert spec["restartPolicy"] == "Never"
     labels = made["parse"]["metadata"]["labels"]
@@ -202,12 +202,12 @@ def test_settings_no_pod_can_be_made_of_are_not_tried_again(made: dict[str, Any]
     [
         ("usage", "AirflowFailException", "no such setting (laion-etl parse ended with exit code 2)"),
         ("error", "AirflowException", "part.wat.gz is damaged (laion-etl parse ended with exit code 1)"),
-        ("memory", "AirflowFailException", "OOM-killed at 4Gi; give it more by parse=..."),
-        ("memory of a worker", "AirflowException", "OOM-killed at 4Gi; give it more by download=..."),
+        ("memory", "AirflowFailException", "OOM-killed at 4Gi; raise parse=..."),
+        ("memory of a worker", "AirflowException", "OOM-killed at 4Gi; raise download=..."),
         ("evicted", "AirflowException", "evicted by Kubernetes: The node was low on resource: memory."),
         ("preempted", "AirflowException", "PreemptionByScheduler: to make room"),
-        ("image", "AirflowException", "the image registry/worker:1 can't be pulled (ImagePullBackOff"),
-        ("no node", "AirflowException", "no node took the pod: 0/3 nodes"),
+        ("image", "AirflowException", "cannot pull the image registry/worker:1 (ImagePullBackOff"),
+        ("no node", "AirflowException", "no node accepted the pod: 0/3 nodes"),
         ("stopped", "AirflowException", "the pod was stopped: what the trigger says"),
     ],
 )

@@ -1,4 +1,4 @@
-"""A run is checked before it works: by the form, or by its first task, at once and without retries."""
+"""A run is checked before any work, by the form or by its first task, at once and without retries."""
 
 import gzip
 import shutil
@@ -18,7 +18,7 @@ DATASET = 'Asset("laion_dataset", uri="x-laion-etl://dataset")'
 
 
 def list_wat_files(source: Path, count: int) -> None:
-    """A crawl source that lists so many WAT files, which nothing here gets as far as to read."""
+    """A crawl source that lists many WAT files, which are never read here."""
     folder = source / "crawl-data" / CRAWL
     folder.mkdir(parents=True, exist_ok=True)
     paths = "".join(f"crawl-data/{CRAWL}/{number}.wat.gz\n" for number in range(count))
@@ -60,8 +60,8 @@ def test_discover_refuses_what_no_form_can_and_nothing_else_runs(crawled: Airflo
     assert outcomes[4]["tasks"]["estimate"] == ["failed", 1]
     assert "'wat_file' in its configuration is not a parameter; did you mean wat_files?" in log
     assert "cannot keep captions in the language 'xx': the detector cld3 does not know it" in log
-    assert f"cannot work on {CRAWL}: --wat-files 7:9 selects none of its WAT files" in log
-    assert "--wat-files 1 selects none of its WAT files when only every 2-th is taken" in log
+    assert f"cannot work on {CRAWL}: --wat-files 7:9 selects no WAT files" in log
+    assert "--wat-files 1 selects no WAT files when only every 2-th is taken" in log
     assert "'workers' in its configuration is not a parameter; did you mean download_workers?" in log
     assert not list((tmp_path / "store").glob("pairs/**/*"))
 
@@ -74,7 +74,7 @@ def test_more_partitions_than_airflow_maps_are_refused_with_the_setting_to_raise
     [outcome], log = crawled.run_dags(manual(1, {}), LAION_ETL_WAT_FILES_PER_PARTITION="1")
 
     assert outcome["tasks"]["discover"] == ["failed", 1]
-    assert "makes 1,025 partitions and Airflow maps at most 1,024 tasks" in log
+    assert "cannot map 1,025 partitions of" in log
     assert "raise LAION_ETL_WAT_FILES_PER_PARTITION" in log
 
 

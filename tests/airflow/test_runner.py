@@ -107,11 +107,11 @@ def test_a_command_that_ends_well_without_json_fails_the_task(stand_in: Path, ai
     outcome, _ = run(stand_in, airflow, "print('all done')")
 
     assert outcome[0] == "AirflowException"
-    assert "no JSON object" in str(outcome[1])
+    assert "is not a JSON object" in str(outcome[1])
 
 
 def test_lines_are_logged_while_the_command_runs(stand_in: Path, airflow: Airflow) -> None:
-    """It goes on only when its line has been seen."""
+    """The command continues only after its line was seen."""
     command = """
 import pathlib, time
 print("half way", flush=True)
@@ -167,7 +167,7 @@ time.sleep(600)
 
 
 def test_the_database_may_be_an_airflow_connection(stand_in: Path, airflow: Airflow) -> None:
-    """Its secrets go to the command alone, and not into the log."""
+    """Its secrets reach only the command, never the log."""
     connected = Airflow(
         airflow.home,
         {
@@ -282,4 +282,4 @@ def test_a_run_chooses_its_runner_and_settings_and_commands_have_the_s3_of_a_con
     assert (as_set["s3"], as_set["endpoint"]) == (["env", "eu-central-1"], "https://s3.example")
     assert outcome["with a role"]["s3"] == ["assume-role", "eu-central-1"]
     assert outcome["unknown"][0] == "AirflowFailException"
-    assert "'moon' is none of local, venv, kubernetes" in outcome["unknown"][1]
+    assert "invalid LAION_ETL_RUNNER 'moon'; expected one of local, venv, kubernetes" in outcome["unknown"][1]

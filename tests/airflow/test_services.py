@@ -1,4 +1,4 @@
-"""The demo's parts alone: owned child processes, its folder, and what it says of a run."""
+"""The demo's parts: child processes, its folder, and its progress lines."""
 
 import os
 import sys
@@ -29,8 +29,8 @@ time.sleep(600)
 
 @pytest.fixture
 def services(tmp_path: Path) -> Iterator[Services]:
-    mark = {"TEST_MARK": str(tmp_path)}
-    with Services({**os.environ, **mark}, tmp_path, tmp_path / "logs", "TEST_MARK") as services:
+    marker = {"TEST_MARK": str(tmp_path)}
+    with Services({**os.environ, **marker}, tmp_path, tmp_path / "logs", "TEST_MARK") as services:
         yield services
 
 
@@ -74,7 +74,7 @@ def test_a_folder_of_something_else_is_left_alone(tmp_path: Path) -> None:
     precious = tmp_path / "thesis.tex"
     precious.write_text("precious")
 
-    with pytest.raises(DemoError, match="was not made by the demo"), fresh_folder(tmp_path):
+    with pytest.raises(DemoError, match="it was not made by the demo"), fresh_folder(tmp_path):
         pytest.fail("the folder was taken")
     assert precious.read_text() == "precious"
 
@@ -106,7 +106,7 @@ def test_stages_are_counted_and_timed_over_their_mapped_tasks() -> None:
     ]
     states = {state.stage: str(state) for state in stage_states(tasks)}
 
-    assert states["parse"] == "parse 1/3 done (1 failed, 1 to be tried again)"
+    assert states["parse"] == "parse 1/3 done (1 failed, 1 to be retried)"
     assert states["load"] == "load 0/1 done (1 failed)"
     assert states["plan"] == "plan 0/1 done"
     assert stage_seconds(tasks) == {"  parse": 9.0}

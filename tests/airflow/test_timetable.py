@@ -54,7 +54,7 @@ def test_the_key_of_another_crawl_is_refused(migrated_airflow: Airflow) -> None:
     status, answer = triggered(migrated_airflow, "CC-MAIN-2024-42")
 
     assert status == 400
-    assert "every crawl has a DAG of its own, crawl_CC-MAIN-2024-42" in str(answer)
+    assert "every crawl has its own DAG, crawl_CC-MAIN-2024-42" in str(answer)
     assert runs(migrated_airflow) == before
 
 
@@ -66,13 +66,13 @@ from airflow.timetables.base import TimeRestriction
 from laion_timetable import CrawlTimetable
 timetable = CrawlTimetable.deserialize(CrawlTimetable("CC-MAIN-2024-38", date(2024, 9, 16)).serialize())
 day = datetime(2024, 9, 16, tzinfo=UTC)
-def dumps(first, last):
+def keys(first, last):
     return [info.partition_key for info in timetable.iter_partition_dagrun_infos(earliest=first, latest=last)]
 restriction = TimeRestriction(earliest=day, latest=None, catchup=True)
 print(json.dumps({
-    "exactly": dumps(day, day),
-    "before": dumps(datetime(2024, 1, 1, tzinfo=UTC), datetime(2024, 9, 15, 23, tzinfo=UTC)),
-    "after": dumps(datetime(2024, 9, 17, tzinfo=UTC), datetime(2025, 1, 1, tzinfo=UTC)),
+    "exactly": keys(day, day),
+    "before": keys(datetime(2024, 1, 1, tzinfo=UTC), datetime(2024, 9, 15, 23, tzinfo=UTC)),
+    "after": keys(datetime(2024, 9, 17, tzinfo=UTC), datetime(2025, 1, 1, tzinfo=UTC)),
     "next": timetable.next_dagrun_info_v2(last_dagrun_info=None, restriction=restriction),
 }))
 """

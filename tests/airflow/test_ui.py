@@ -1,6 +1,6 @@
 """Airflow's own forms and grid, as an operator uses them: a whole Airflow, a real Chromium.
 
-What a run was asked for, and what becomes of it, is read from the REST API.
+The parameters of a run, and its outcome, are read from the REST API.
 """
 
 from collections.abc import Iterator
@@ -139,7 +139,7 @@ def test_a_failed_partition_is_cleared_from_the_grid_and_runs_again(
         tasks = shared_airflow.tasks(dag, run)
         return [tasks[f"partition.{stage}", number].state for stage in ("parse", "load") for number in (0, 1)]
 
-    until(lambda: states()[2] == "success", "the load of the mended partition")
+    until(lambda: states()[2] == "success", "the load of the fixed partition")
     assert states() == ["success", "failed", "success", "upstream_failed"]  # the other one is not cleared
     expect(row).to_contain_text("Success")
     shared_airflow.end(dag, run)

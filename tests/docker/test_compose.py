@@ -1,4 +1,4 @@
-"""compose.yaml by rules: there is no docker here to start it."""
+"""compose.yaml checked by rules, without a Docker engine."""
 
 import re
 from pathlib import Path
@@ -69,7 +69,7 @@ def test_a_worker_can_not_reach_what_airflow_knows() -> None:
         assert COMPOSE["networks"][network] == {"internal": True}
 
 
-def test_nobody_is_let_in_without_a_password() -> None:
+def test_every_login_needs_a_password() -> None:
     environment = SERVICES["api-server"]["environment"]
     assert "FabAuthManager" in environment["AIRFLOW__CORE__AUTH_MANAGER"]
     assert not any(

@@ -43,7 +43,7 @@ def test_a_worker_has_neither_airflow_nor_torch() -> None:
     assert not [name for name in names if name.startswith(("apache-", "torch", "nvidia", "pytest"))]
 
 
-# In the API server, or on the machine of whoever looks: not for workers.
+# Used in the API server, or on a user's own machine: not in workers.
 PAGES = {"dashboard", "explore"}
 
 
@@ -81,7 +81,7 @@ def test_an_image_is_pinned_runs_as_a_user_and_keeps_no_secret(path: Path) -> No
     assert bases
     assert all(re.search(r":\d+\.\d+\.\d+", base) for base in bases), bases
     users = [line.split()[1] for line in lines if line.startswith("USER ")]
-    assert users[-1].isdigit(), "Kubernetes can tell only by number that a user is not root"
+    assert users[-1].isdigit(), "Kubernetes can verify only by number that a user is not root"
     assert users[-1] != "0"
     for line in lines:
         if "pip --python" in line:

@@ -62,7 +62,7 @@ def check(value: Any, kind: str, where: str) -> None:
             assert isinstance(key, str), where
             check(item, found[1] or found[2], f"{where}.{key}")
     elif kind in PRIMITIVES:
-        assert isinstance(value, PRIMITIVES[kind]), f"{where}: {value!r} is no {kind}"
+        assert isinstance(value, PRIMITIVES[kind]), f"{where}: {value!r} is not of type {kind}"
         assert kind == "bool" or not isinstance(value, bool), f"{where}: {value!r}"
     else:
         check_model(value, getattr(kubernetes.client, kind), where)
@@ -86,7 +86,7 @@ def test_a_wrong_manifest_is_found() -> None:
     wrong = {"apiVersion": "v1", "kind": "Secret", "metadata": {"nam": "x"}}
     with pytest.raises(AssertionError, match="V1ObjectMeta has no nam"):
         check_model(wrong, models.V1Secret, "")
-    with pytest.raises(AssertionError, match="is no int"):
+    with pytest.raises(AssertionError, match="is not of type int"):
         check({"port": [], "endPort": "5"}, "V1NetworkPolicyPort", "")
 
 
@@ -204,7 +204,7 @@ def test_the_chart_gets_settings_that_exist_and_names_that_fit() -> None:
 
 
 def test_the_charts_policies_let_tasks_report_and_stages_send_metrics() -> None:
-    """Where they are on, an empty list of the chart means nobody."""
+    """If they are enabled, an empty list in the chart admits no address."""
     assert VALUES["networkPolicies"]["enabled"]
     api = VALUES["apiServer"]["networkPolicy"]["ingress"]["from"]
     assert {"podSelector": {"matchLabels": {"tier": "airflow", "release": "airflow"}}} in api

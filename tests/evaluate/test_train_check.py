@@ -60,8 +60,8 @@ def test_webdataset_reads_the_shards(scored: LocalStore) -> None:
     found = list(dataset)
     kept = sum(scored.read_stats(f"scored/{CRAWL}/{batch:09d}_stats.json").kept for batch in range(2))
     assert len(found) == kept > 40
-    picture, text, notes = found[0]
-    assert Image.open(io.BytesIO(picture)).size[0] > 0
+    image, text, notes = found[0]
+    assert Image.open(io.BytesIO(image)).size[0] > 0
     assert text.decode()
     assert b'"similarity"' in notes
 

@@ -1,5 +1,5 @@
 """Loaders and the server are killed, the network breaks, the disk fills up, and in the end nothing is lost:
-no pair is missing or there twice, no batch is finished twice."""
+no pair is missing or stored twice, no batch is finished twice."""
 
 import os
 import signal
@@ -205,7 +205,7 @@ def short_folder() -> Path:
 
 
 class OwnServer:
-    """A server of the test's own, in a process that is killed and started again."""
+    """A separate server, in a process that is killed and started again."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -247,7 +247,7 @@ def own_server(tmp_path: Path) -> Iterator[OwnServer]:
 
 
 def test_the_server_killed_in_the_middle_of_a_load(own_server: OwnServer, tmp_path: Path) -> None:
-    """A loader waits for it to come back and goes on; what was loaded before is still there."""
+    """A loader waits for it to come back and continues; pairs loaded before are still there."""
     first, second = numbered_pairs(0, PAIRS), numbered_pairs(PAIRS, 2 * PAIRS)
     with site_on(own_server.socket_dir, tmp_path) as site:
         site.write(first)

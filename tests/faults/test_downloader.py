@@ -1,4 +1,4 @@
-"""The download stage when what it stands on is killed: the retry writes the same shard, byte for byte."""
+"""The download stage when a service it needs is killed: the retry writes the same shard, byte for byte."""
 
 import os
 import signal
@@ -136,7 +136,7 @@ def moto(port: int) -> "subprocess.Popen[bytes]":
 
 @contextmanager
 def tapped(port: int, look: Callable[[bytes], None]) -> Iterator[str]:
-    """A way to the server on which every part that a client sends is looked at first."""
+    """A proxy to the server that inspects every part that a client sends."""
     listener = socket.create_server(("127.0.0.1", 0))
 
     def pump(source: socket.socket, sink: socket.socket, look: Callable[[bytes], None]) -> None:
@@ -174,7 +174,7 @@ def test_sigterm_lets_a_download_worker_finish_or_give_back(
     with site() as web, open_database(settings) as database:
         web.delay_s = 0.4
         store = LocalStore(tmp_path / "store")
-        write_pairs(store, "C", 0, [(f"http://img.example/{n}.jpg", f"picture {n}") for n in range(30)])
+        write_pairs(store, "C", 0, [(f"http://img.example/{n}.jpg", f"image {n}") for n in range(30)])
         load_partition("C", 0, settings, store, database)
         plan_batches("C", settings, store, database)
         environment = {

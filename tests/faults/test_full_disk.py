@@ -1,4 +1,4 @@
-"""A full disk ends a stage with one line and leaves nothing half-written; with space it goes on."""
+"""A full disk ends a stage with one line and leaves nothing half-written; with more space it continues."""
 
 import contextlib
 import os

@@ -65,7 +65,7 @@ def test_sigterm_gives_the_batch_back_at_no_cost(
         running.terminate()
         output, _ = running.communicate(timeout=30)
         assert running.returncode == 130, output
-        assert "stopped; run the same command again to go on" in output
+        assert "stopped; run the same command again to continue" in output
         assert "Traceback" not in output
         rows = db.execute("select distinct state::text, attempts from batch where state <> 'done'").fetchall()
     assert rows == [("ready", 0)]

@@ -46,15 +46,15 @@ def _publish(store_uri: str, fatal: int) -> None:
                 os.kill(os.getpid(), signal.SIGKILL)
             yield file
 
-    def swapped(self: Store, name: str, data: bytes, mark: str | None) -> Output:
+    def swapped(self: Store, name: str, data: bytes, etag: str | None) -> Output:
         nonlocal count
         count += 1
         if count == fatal:
             os.kill(os.getpid(), signal.SIGKILL)
-        return swap(self, name, data, mark)
+        return swap(self, name, data, etag)
 
     kind.create = counted  # type: ignore[method-assign]
-    if kind is S3Store:  # a folder's swap is a `create`, too
+    if kind is S3Store:  # swapping a folder is a `create`, too
         swap, kind.swap = kind.swap, swapped  # type: ignore[method-assign]
     publish_dataset(CRAWL, OTHER, store)
 
@@ -64,7 +64,7 @@ def dataset(store: Store) -> dict[str, bytes]:
 
 
 def check_one_version_is_visible(store: Store, old: dict[str, bytes], new: dict[str, bytes]) -> str:
-    """The visible version is the old or the new one, to the byte, and verify has nothing to say."""
+    """The visible version is the old or the new one, to the byte, and verify finds no problems."""
     current = read_versions("laion", store).current
     assert current is not None
     expected = old if current.version == CRAWL else new

@@ -63,7 +63,7 @@ def read_rows(store: Store, prefix: str) -> list[dict[str, Any]]:
 
 
 def data_files(store: Store) -> dict[str, bytes]:
-    """Every file but the stats of shards, which also say how the fetching went."""
+    """Every file but the stats of shards, which also hold fetch statistics."""
     return {
         name: store.read(name)
         for name in store.list("")
@@ -131,7 +131,7 @@ def test_matching_pairs_are_kept_and_others_dropped(
     run_all(minicrawl.crawl, mini_settings, store, slice(0, 2))
     rows = read_rows(store, f"scored/{minicrawl.crawl}")
     similarities = np.array([row["similarity"] for row in rows])
-    assert 0.5 < np.mean(similarities > 0.7) < 0.8  # two thirds of the pictures have their own caption
+    assert 0.5 < np.mean(similarities > 0.7) < 0.8  # two thirds of the images have their own caption
     unrelated = [
         row for row in rows if "terms of delivery" in row["caption"] or "newsletter" in row["caption"]
     ]
@@ -175,8 +175,8 @@ def test_every_stage_done_twice_gives_the_same_bytes(
         assert stage() == first_stats, folder  # finished: nothing to do
         for name in [name for name in store.list(f"{folder}/") if name.endswith(".json")]:
             store.delete(name)
-        again = stage()  # its mark is gone: done again
-        if folder == "shards":  # how the fetching went is never twice the same
+        again = stage()  # its stats are gone: done again
+        if folder == "shards":  # fetch statistics differ from run to run
             first_stats, again = replace(first_stats, details={}), replace(again, details={})
         assert again == first_stats, folder
         assert data_files(store) == first, folder
@@ -224,7 +224,7 @@ def test_a_parked_batch_is_named_and_can_be_done_by_hand(
 
 
 def test_real_pages_end_as_counted_failures(shared_data: Path, store: Store, settings: Settings) -> None:
-    """Their images are out of reach here: every link fails, quickly, and the empty dataset is published."""
+    """Their images are unreachable here: every link fails quickly, and an empty dataset is published."""
     wat = str(shared_data / "wat" / "real-pages.warc.wat.gz")
     LocalRun("real-pages", settings, store, QUIET).all_stages([Partition("real-pages", 0, 0, (wat,))])
     funnel = crawl_funnel(store, "real-pages")

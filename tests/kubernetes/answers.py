@@ -1,4 +1,4 @@
-"""What the API server says when it does not do what it was asked: Status objects, in its words."""
+"""Error answers of the API server: Status objects with its own messages."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

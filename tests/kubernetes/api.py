@@ -1,4 +1,4 @@
-"""What the API server does with a request, whatever protocol it came by."""
+"""The operations of the API server, independent of the protocol."""
 
 import time
 from collections.abc import Iterator, Mapping
@@ -29,12 +29,12 @@ class Api:
         self._store, self._kubelet, self._namespaces = store, kubelet, namespaces
 
     def create_pod(self, namespace: str, posted: Json) -> Json:
-        """A pod that is as it must be is stored and started."""
+        """Stores and starts a valid pod."""
         if namespace not in self._namespaces:
             raise not_found("namespaces", namespace)
         check_types(posted, "V1Pod")
         if (posted.get("apiVersion"), posted.get("kind")) != ("v1", "Pod"):
-            raise bad_request("the object provided is no v1 Pod")
+            raise bad_request("the object provided is not a v1 Pod")
         metadata = posted.get("metadata") or {}
         if metadata.get("namespace") not in (None, namespace):
             raise bad_request("the namespace of the provided object does not match the namespace sent")
@@ -95,7 +95,7 @@ class Api:
         matches = _selection(query)
         end = time.monotonic() + (_number(query, "timeoutSeconds") or _WATCH_S)
         revision = _number(query, "resourceVersion") or 0
-        return self._told(resource, namespace, matches, revision, end)
+        return self._changes(resource, namespace, matches, revision, end)
 
     def log(self, namespace: str, name: str, query: Query) -> Iterator[bytes]:
         """Lines with their ends, of one container."""
@@ -112,7 +112,7 @@ class Api:
             for line in _chosen(container, query, datetime.now(UTC))
         )
 
-    def _told(
+    def _changes(
         self, resource: Resource, namespace: str, matches: Matches, revision: int, end: float
     ) -> Iterator[Json]:
         if not revision:
@@ -174,5 +174,5 @@ def _number(query: Query, name: str) -> int | None:
     if not value:
         return None
     if not value.isdecimal():
-        raise bad_request(f"{name}: {value!r} is no number")
+        raise bad_request(f"{name}: {value!r} is not a number")
     return int(value)

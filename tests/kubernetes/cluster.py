@@ -24,7 +24,7 @@ from tests.kubernetes.store import Change, Store
 
 @dataclass(slots=True)
 class Cluster:
-    """What a test orders and sees of it."""
+    """A test's view of the cluster: orders for faults, and what happened."""
 
     kubeconfig: Path
     namespaces: dict[str, Namespace]

@@ -25,7 +25,7 @@ class LogLine:
 
 
 class Container:
-    """Started at once, in a process group of its own. Raises OSError when the command can't be run."""
+    """Started at once, in a process group of its own. Raises OSError when the command cannot be run."""
 
     def __init__(self, command: Sequence[str], environment: Mapping[str, str], folder: Path) -> None:
         self._told = threading.Condition()
@@ -46,7 +46,7 @@ class Container:
     def wait(self, timeout_s: float | None = None) -> int:
         """The exit code as a container runtime gives it: 137 for SIGKILL. Raises TimeoutExpired."""
         code = self._process.wait(timeout_s)
-        self.kill()  # with its first process a container ends, whatever else runs in it
+        self.kill()  # a container ends with its first process, even if others still run
         self._reader.join()
         return code if code >= 0 else 128 - code
 

@@ -12,7 +12,7 @@ _SUBSCRIPT = re.compile(r"(metadata\.(?:labels|annotations))\['(.+)'\]")
 
 
 class ConfigError(Exception):
-    """The container can't be made: reason CreateContainerConfigError."""
+    """The container cannot be created: reason CreateContainerConfigError."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +37,7 @@ class Namespace:
 
 
 def container_environment(pod: Json, image: Image, namespace: Namespace, folder: Path) -> dict[str, str]:
-    """All variables of the container, and none of this process. Raises ConfigError."""
+    """All variables of the container, and no variable of this process. Raises ConfigError."""
     container = pod["spec"]["containers"][0]
     values = {"HOME": str(folder), "HOSTNAME": pod["metadata"]["name"], **image.environment}
     for source in container.get("envFrom") or ():

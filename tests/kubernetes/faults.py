@@ -1,4 +1,4 @@
-"""What is to go wrong, ordered beforehand: with a pod, by its labels, or with the n-th request of a kind."""
+"""Faults ordered in advance: for a pod, by its labels, or for the n-th request of a kind."""
 
 import threading
 from collections.abc import Callable, Mapping
@@ -15,9 +15,9 @@ Labels = Mapping[str, str]
 class PodTrouble(Enum):
     """What becomes of a pod."""
 
-    OOM_KILLED = "killed for want of memory"
-    EVICTED = "put off its node"
-    IMAGE_PULL = "its image can't be pulled"
+    OOM_KILLED = "killed for lack of memory"
+    EVICTED = "evicted from its node"
+    IMAGE_PULL = "its image cannot be pulled"
     UNSCHEDULABLE = "no node has room"
     SLOW_PULL = "its image takes its time"
 
@@ -83,7 +83,7 @@ TOO_MANY_REQUESTS = Refused(
 
 
 class Faults:
-    """Orders are used up as they come true; a test may insist that none is `outstanding`."""
+    """Orders are used up as they come true; a test may insist that no order is `outstanding`."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()

@@ -28,7 +28,7 @@ _MESSAGE_LINES, _MESSAGE_BYTES = 80, 2048
 
 
 class Kubelet:
-    """A thread for every pod. `images` are those that can be pulled."""
+    """A thread for every pod. `images` are the available ones."""
 
     def __init__(
         self,

@@ -1,4 +1,4 @@
-"""How a pod's status reads in every phase of its life, and the events that tell of it."""
+"""A pod's status in every phase of its life, and the matching events."""
 
 from collections.abc import Callable
 from typing import Any

@@ -146,7 +146,7 @@ def _resources(resources: Json, path: str) -> Iterator[Cause]:
 
 
 def quantity(written: str) -> Decimal | None:
-    """What `500m` or `8Gi` stand for; None when it is no quantity."""
+    """What `500m` or `8Gi` stand for; None for an invalid quantity."""
     match = _QUANTITY.fullmatch(written)
     if match is None:
         return None

@@ -63,7 +63,7 @@ def _plain_problems(value: Any, kind: str, path: str) -> Iterator[str]:
         try:
             datetime.fromisoformat(value)
         except ValueError:
-            yield f"{path}: {value!r} is no RFC 3339 time"
+            yield f"{path}: {value!r} is not an RFC 3339 time"
 
 
 def _model_problems(value: Any, kind: str, path: str) -> Iterator[str]:

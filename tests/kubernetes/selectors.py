@@ -14,7 +14,7 @@ _FIELD_TERM = re.compile(r"(?P<path>[A-Za-z.]+)(?P<operator>==|=|!=)(?P<value>.*
 
 
 def label_selector(text: str) -> Matches:
-    """`a=b,c!=d,e,!f`; raises ApiError 400 for what it can't read, `in (...)` among it."""
+    """`a=b,c!=d,e,!f`; raises ApiError 400 for any other syntax, including `in (...)`."""
     terms = [_parsed(_LABEL_TERM, term) for term in text.split(",")] if text else []
 
     def matches(found: Json) -> bool:

@@ -1,4 +1,4 @@
-"""The HTTP side: paths, tokens, bodies, streams in chunks, and what was ordered to go wrong."""
+"""The HTTP side: paths, tokens, bodies, streams in chunks, and the ordered faults."""
 
 import hmac
 import json
@@ -19,7 +19,7 @@ _PATH = re.compile(
     r"/api/v1/namespaces/(?P<namespace>[^/]+)/(?P<resource>pods|events)(?:/(?P<name>[^/]+)(?:/(?P<part>\w+))?)?"
 )
 _MAX_BODY = 1024 * 1024
-_LONGEST_HOLD_S = 60.0
+_MAX_HOLD_S = 60.0
 _MERGES = {"application/merge-patch+json", "application/strategic-merge-patch+json"}
 _VERBS = {"POST": "create", "PATCH": "patch", "DELETE": "delete", "GET": "get"}
 
@@ -37,7 +37,7 @@ class Asked:
 
 
 class ApiServer(ThreadingHTTPServer):
-    """On a free port of loopback; whoever has no token is sent away, for pods run commands."""
+    """On a free port of loopback; requests without the token are refused, because pods run commands."""
 
     daemon_threads = True
 
@@ -47,7 +47,7 @@ class ApiServer(ThreadingHTTPServer):
         self.asked: list[Asked] = []
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Clients that are killed or give up say nothing on the test's output."""
+        """Clients that are killed or give up leave no message in the test's output."""
         if not isinstance(sys.exception(), ConnectionError):
             super().handle_error(request, client_address)
 
@@ -148,7 +148,7 @@ class _Handler(BaseHTTPRequestHandler):
             raise ApiError(403, "Forbidden", message)
         body = answer()
         if isinstance(instead, Held):
-            instead.until.wait(_LONGEST_HOLD_S)
+            instead.until.wait(_MAX_HOLD_S)
         self._send(201 if asked.verb == "create" else 200, body)
 
     def _merge_only(self, body: Json) -> Json:

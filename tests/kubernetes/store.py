@@ -17,7 +17,7 @@ Resource = Literal["pods", "events"]
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """What a watch tells of an object."""
+    """A change of an object, as a watch reports it."""
 
     revision: int
     resource: Resource

@@ -114,8 +114,8 @@ def test_a_pod_goes_from_pending_to_succeeded_and_its_log_stays(cluster: Cluster
 
 
 def test_a_failed_command_and_one_that_is_not_there_fail_the_pod(api: Api) -> None:
-    told = {"terminationMessagePolicy": "FallbackToLogsOnError"}
-    api.create_namespaced_pod(SPACE, pod("bad", "print('why'); raise SystemExit(3)", **told))
+    policy = {"terminationMessagePolicy": "FallbackToLogsOnError"}
+    api.create_namespaced_pod(SPACE, pod("bad", "print('why'); raise SystemExit(3)", **policy))
     status = ended(api, "bad")
     assert (status.phase, terminated(status).exit_code, terminated(status).reason) == ("Failed", 3, "Error")
     assert terminated(status).message == "why\n"
@@ -238,7 +238,7 @@ def test_labels_are_patched_and_select_and_bad_queries_are_refused(api: Api) -> 
         ("task=labelled,!other", 1),
     ):
         assert len(api.list_namespaced_pod(SPACE, label_selector=selector).items) == found, selector
-    with pytest.raises(ApiException, match="is no number"):
+    with pytest.raises(ApiException, match="is not a number"):
         next(watch.Watch().stream(api.list_namespaced_event, SPACE, timeout_seconds=0.5))
     with pytest.raises(ApiException, match="may not change fields"):
         api.patch_namespaced_pod("labelled", SPACE, {"spec": {"restartPolicy": "Always"}})
@@ -326,7 +326,7 @@ def test_requests_fail_as_ordered_and_then_go_well(cluster: Cluster, api: Api) -
     with pytest.raises(ApiException) as error:
         api.read_namespaced_pod("trouble", SPACE)
     assert error.value.status == 500
-    # The client itself waits as it is told, and asks again.
+    # The client waits as the answer demands, and repeats the request.
     assert api.read_namespaced_pod("trouble", SPACE).metadata.name == "trouble"
     assert len(cluster.faults.struck) >= 2
 

@@ -22,7 +22,7 @@ Parsed = tuple[StageStats, list[dict[str, Any]]]
 
 
 def files_of(folder: Path) -> dict[str, bytes]:
-    found = [path for path in folder.rglob("*") if path.is_file() and "pictures" not in path.parts]
+    found = [path for path in folder.rglob("*") if path.is_file() and "images" not in path.parts]
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in found}
 
 

@@ -1,4 +1,4 @@
-"""Drawn scenes: the same seed draws the same picture; captions say what is there, in their language."""
+"""Drawn scenes: the same seed draws the same image; captions say what is there, in their language."""
 
 import io
 import random
@@ -24,7 +24,7 @@ from laion_etl.minicrawl.scenes import (
 STAR = Scene("red", "star", "beach", "two")
 
 
-def test_the_same_seed_draws_the_same_picture_and_another_seed_another() -> None:
+def test_the_same_seed_draws_the_same_image_and_another_seed_another() -> None:
     first, again, other = (draw(STAR, 200, 150, random.Random(seed)) for seed in (1, 1, 2))
     assert first.tobytes() == again.tobytes()
     assert first.tobytes() != other.tobytes()
@@ -32,8 +32,8 @@ def test_the_same_seed_draws_the_same_picture_and_another_seed_another() -> None
 
 @pytest.mark.parametrize("size", [(64, 64), (64, 128), (300, 150), (1601, 1200)])
 def test_every_size_is_drawn_in_rgb(size: tuple[int, int]) -> None:
-    picture = draw(STAR, *size, random.Random(3))
-    assert (picture.size, picture.mode) == (size, "RGB")
+    image = draw(STAR, *size, random.Random(3))
+    assert (image.size, image.mode) == (size, "RGB")
 
 
 @pytest.mark.parametrize("background", BACKGROUNDS)
@@ -50,8 +50,8 @@ def test_jpegs_are_as_heavy_as_photographs(background: str) -> None:
 )
 def test_every_part_of_a_scene_shows(change: dict[str, str | bool]) -> None:
     changed = replace(STAR, **change)  # type: ignore[arg-type]
-    pictures = [draw(scene, 128, 128, random.Random(5)) for scene in (STAR, changed)]
-    before, after = (np.asarray(picture, np.int16) for picture in pictures)
+    images = [draw(scene, 128, 128, random.Random(5)) for scene in (STAR, changed)]
+    before, after = (np.asarray(image, np.int16) for image in images)
     assert (np.abs(before - after).max(axis=2) > 60).mean() > 0.02
 
 
@@ -108,7 +108,7 @@ def test_cld3_recognises_the_language_of_most_captions(language: str) -> None:
     assert len(right) >= 285
 
 
-def test_a_big_picture_opens_as_a_jpeg_of_its_size() -> None:
+def test_a_big_image_opens_as_a_jpeg_of_its_size() -> None:
     file = io.BytesIO()
     draw(STAR, 3000, 1500, random.Random(11)).save(file, "JPEG")
     assert Image.open(file).size == (3000, 1500)

@@ -60,7 +60,7 @@ def test_a_short_training_writes_all_files_and_is_seeded(
     texts: CaptionTable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plan = Plan(images=64, steps=3, batch=32, warmup=1, held_out=20, threads=1)
-    monkeypatch.setattr("laion_etl.minicrawl.aesthetic.PICTURES", 30)
+    monkeypatch.setattr("laion_etl.minicrawl.aesthetic.SCENES", 30)
     monkeypatch.setattr("laion_etl.minicrawl.aesthetic.HELD_OUT", 10)
     monkeypatch.setattr(train_clip, "CaptionTable", lambda: texts)
     written = []

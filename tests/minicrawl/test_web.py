@@ -21,7 +21,7 @@ from laion_etl.core.errors import DemoError
 from laion_etl.core.funnel import DownloadStatus
 from laion_etl.minicrawl.behaviours import MEMBERS, Behaviour, Resource
 from laion_etl.minicrawl.build import CRAWL, MiniCrawl
-from laion_etl.minicrawl.pictures import BOMB_SIDE, Form, pixel_bomb
+from laion_etl.minicrawl.drawn_images import BOMB_SIDE, Form, pixel_bomb
 from laion_etl.minicrawl.web import _IDLE_S, MiniWeb
 
 
@@ -86,32 +86,30 @@ def test_every_link_that_must_succeed_leads_to_a_whole_image(minicrawl: MiniCraw
         (Form.BMP, "BMP", "RGB"),
     ],
 )
-def test_pictures_come_in_many_forms(
+def test_images_come_in_many_forms(
     minicrawl: MiniCrawl, miniweb: MiniWeb, form: Form, file_format: str, mode: str
 ) -> None:
-    shown = places(minicrawl, Behaviour.PICTURE)
-    host, path, resource = next(
-        place for place in shown if place[2].picture and place[2].picture.form is form
-    )
+    shown = places(minicrawl, Behaviour.IMAGE)
+    host, path, resource = next(place for place in shown if place[2].image and place[2].image.form is form)
     data = get(miniweb, host, path).data
     with Image.open(io.BytesIO(data)) as image:
         assert (image.format, image.mode) == (file_format, mode) or form is Form.ANIMATED_GIF
         assert image.format == file_format
-        assert resource.picture is not None
-        assert image.size == (resource.picture.width, resource.picture.height)
+        assert resource.image is not None
+        assert image.size == (resource.image.width, resource.image.height)
         assert getattr(image, "n_frames", 1) == (2 if form is Form.ANIMATED_GIF else 1)
 
 
-def test_a_rotated_picture_says_how_to_turn_it(minicrawl: MiniCrawl, miniweb: MiniWeb) -> None:
-    pictures = [p for p in minicrawl.world.pictures if p.form is Form.ROTATED_JPEG]
-    shown = places(minicrawl, Behaviour.PICTURE)
-    host, path, _ = next(place for place in shown if place[2].picture in pictures)
+def test_a_rotated_image_says_how_to_turn_it(minicrawl: MiniCrawl, miniweb: MiniWeb) -> None:
+    images = [p for p in minicrawl.world.images if p.form is Form.ROTATED_JPEG]
+    shown = places(minicrawl, Behaviour.IMAGE)
+    host, path, _ = next(place for place in shown if place[2].image in images)
     with Image.open(io.BytesIO(get(miniweb, host, path).data)) as image:
         assert image.getexif()[0x0112] == 6
 
 
-def test_a_dozen_pictures_are_of_high_resolution(minicrawl: MiniCrawl) -> None:
-    assert sum(min(p.width, p.height) >= 1_024 for p in minicrawl.world.pictures) == 12
+def test_a_dozen_images_are_of_high_resolution(minicrawl: MiniCrawl) -> None:
+    assert sum(min(p.width, p.height) >= 1_024 for p in minicrawl.world.images) == 12
 
 
 @pytest.mark.parametrize(
@@ -135,14 +133,14 @@ def test_opt_outs_are_in_the_header(minicrawl: MiniCrawl, miniweb: MiniWeb) -> N
     assert first_of(miniweb, minicrawl, Behaviour.TDM_RESERVED).headers["TDM-Reservation"] == "1"
 
 
-def test_an_opt_out_is_in_the_metadata_of_a_whole_picture(minicrawl: MiniCrawl, miniweb: MiniWeb) -> None:
+def test_an_opt_out_is_in_the_metadata_of_a_whole_image(minicrawl: MiniCrawl, miniweb: MiniWeb) -> None:
     with Image.open(io.BytesIO(first_of(miniweb, minicrawl, Behaviour.NO_DATA_MINING).data)) as image:
         image.load()
         assert b"<plus:DataMining>http://ns.useplus.org/ldf/vocab/DMI-PROHIBITED" in image.info["xmp"]
 
 
 def test_what_robots_txt_forbids_is_there_all_the_same(minicrawl: MiniCrawl, miniweb: MiniWeb) -> None:
-    forbidden = [place for place in places(minicrawl, Behaviour.PICTURE) if place[1].startswith(MEMBERS)]
+    forbidden = [place for place in places(minicrawl, Behaviour.IMAGE) if place[1].startswith(MEMBERS)]
     assert len(forbidden) == 10
     for host, path, _ in forbidden:
         rules = get(miniweb, host, "/robots.txt").data.decode()
@@ -151,7 +149,7 @@ def test_what_robots_txt_forbids_is_there_all_the_same(minicrawl: MiniCrawl, min
 
 
 def test_tiny_and_empty_bodies_are_below_five_thousand_bytes(minicrawl: MiniCrawl, miniweb: MiniWeb) -> None:
-    tiny = [p for p in places(minicrawl, Behaviour.PICTURE) if p[2].picture and p[2].picture.width == 64]
+    tiny = [p for p in places(minicrawl, Behaviour.IMAGE) if p[2].image and p[2].image.width == 64]
     assert len(tiny) == 24
     assert all(0 < len(get(miniweb, host, path).data) < 5_000 for host, path, _ in tiny)
     assert first_of(miniweb, minicrawl, Behaviour.EMPTY).data == b""
@@ -272,7 +270,7 @@ def test_the_crawl_files_are_served_whole_and_from_an_offset(minicrawl: MiniCraw
 
 @pytest.mark.parametrize(
     "target",
-    ["/", "/../../etc/passwd", "/%2e%2e/x", f"/crawl-data/{CRAWL}/../../catalogue.json", "/pictures"],
+    ["/", "/../../etc/passwd", "/%2e%2e/x", f"/crawl-data/{CRAWL}/../../catalogue.json", "/images"],
 )
 def test_nothing_else_of_the_folder_is_served(miniweb: MiniWeb, target: str) -> None:
     with raw(miniweb, "127.0.0.1", target, timeout=30) as connection:

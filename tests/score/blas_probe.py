@@ -1,4 +1,4 @@
-"""Prints a digest of what numpy's BLAS makes of a product: the bits show which kernel it took.
+"""Prints a digest of a product by numpy's BLAS: the bits show which kernel was used.
 
 OPENBLAS_CORETYPE=Haswell python -m tests.score.blas_probe
 """

@@ -45,8 +45,8 @@ class _Pools:
         self._idle: dict[tuple[Plans, int, int, int], Preparers] = {}
 
     @contextmanager
-    def lend(self, plans: Plans, most: int, blocks: int, processes: int) -> Iterator[Preparers]:
-        wanted = (plans, most, blocks, processes)
+    def lend(self, plans: Plans, batch_size: int, buffers: int, processes: int) -> Iterator[Preparers]:
+        wanted = (plans, batch_size, buffers, processes)
         pool = self._idle.pop(wanted, None) or Preparers(*wanted).__enter__()
         try:
             yield pool
@@ -85,7 +85,7 @@ def jpeg(scene: Scene, seed: int = 0) -> bytes:
 
 
 def fitting(scene: Scene, language: str = "en", seed: int = 0) -> Entry:
-    """A picture with its right caption."""
+    """An image with its right caption."""
     return Entry(jpeg(scene, seed), caption(scene, language, random.Random(seed)).encode(), language)
 
 
@@ -141,7 +141,7 @@ def notes_of(data: bytes) -> dict[str, object]:
 
 def _row(batch: int, index: int, entry: Entry) -> dict[str, object]:
     text = (entry.text or b"").decode(errors="replace")
-    url = f"https://pictures.example/{batch}/{index}.jpg"
+    url = f"https://images.example/{batch}/{index}.jpg"
     return {
         "key": sample_key(batch, index),
         "pair_id": pair_id(url, text),
@@ -149,7 +149,7 @@ def _row(batch: int, index: int, entry: Entry) -> dict[str, object]:
         "caption": text,
         "language": entry.language,
         "license": entry.license,
-        "page_url": "https://pictures.example/",
+        "page_url": "https://images.example/",
         "status": DownloadStatus.SUCCESS.value,
         "width": 256,
         "height": 256,
@@ -161,5 +161,5 @@ def _row(batch: int, index: int, entry: Entry) -> dict[str, object]:
 
 
 def _failed_row(batch: int, index: int) -> dict[str, object]:
-    row = _row(batch, index, Entry(None, b"a lost picture"))
+    row = _row(batch, index, Entry(None, b"a lost image"))
     return row | {"status": DownloadStatus.HTTP_ERROR.value, "error_message": "404", "sha256": None}

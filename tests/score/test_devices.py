@@ -53,7 +53,7 @@ def test_a_device_that_fails_is_named(
 ) -> None:
     store = LocalStore(tmp_path / "store")  # there are no shards in it
     monkeypatch.setenv("LAION_ETL_STORE", str(tmp_path / "store"))
-    with pytest.raises(ModelError, match="scoring on cpu, cpu failed"):
+    with pytest.raises(ModelError, match="cannot score on cpu, cpu"):
         score_everywhere(CRAWL, [0, 1, 2], TWO, store)
     said = capfd.readouterr().err
     assert "000000000_stats.json" in said

@@ -1,4 +1,4 @@
-"""Linear heads: LAION's own files, ours, and files that are none."""
+"""Linear heads: LAION's own files, ours, and invalid files."""
 
 import os
 import pickle
@@ -35,7 +35,7 @@ def test_a_head_for_another_model_is_refused(tmp_path: Path) -> None:
 def test_a_file_that_is_no_head_is_refused(tmp_path: Path, content: object) -> None:
     path = tmp_path / "head.pth"
     torch.save(content, path)
-    with pytest.raises(ModelError, match="no linear head"):
+    with pytest.raises(ModelError, match="not a linear head"):
         load_head(path, 8)
 
 

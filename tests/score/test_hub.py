@@ -18,7 +18,7 @@ from tests.score.conftest import TINY
 
 @pytest.fixture
 def folder(tmp_path: Path, tiny_model: ClipModel) -> Path:
-    """The demo's model, laid out as open_clip publishes models, taking images in a way of its own."""
+    """The demo's model, laid out as open_clip publishes models, with its own preprocessing."""
     config = {
         "model_cfg": json.loads(demo_model.CONFIG_FILE.read_text()),
         "preprocess_cfg": {"mean": [0.5, 0.5, 0.5], "std": [0.25, 0.25, 0.25], "resize_mode": "squash"},
@@ -53,6 +53,6 @@ def test_what_is_no_such_folder_is_named(folder: Path) -> None:
 
 
 def test_a_hub_id_that_cannot_be_had_is_one_line() -> None:
-    with pytest.raises(ModelError, match="can't download hf-hub:a/b/c") as caught:
-        in_folder(of("hf-hub:a/b/c"))  # no id: refused before anybody is asked
+    with pytest.raises(ModelError, match="cannot download hf-hub:a/b/c") as caught:
+        in_folder(of("hf-hub:a/b/c"))  # not an id: refused before any request
     assert "\n" not in str(caught.value)

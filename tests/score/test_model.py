@@ -47,7 +47,7 @@ def test_unknown_weights_list_the_known_ones() -> None:
 
 @pytest.fixture
 def offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The hub out of reach and nothing of it kept here. Its library reads the environment at import only."""
+    """The hub is unreachable and its cache empty. Its library reads the environment only at import."""
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
 
@@ -55,7 +55,7 @@ def offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("offline")
 def test_weights_that_cannot_be_downloaded_name_the_way_out() -> None:
     message = refused(ClipSettings(model="ViT-B-32", pretrained="openai", device="cpu"))
-    assert "can't download the weights 'openai' of ViT-B-32" in message
+    assert "cannot download the weights 'openai' of ViT-B-32" in message
     assert "LAION_ETL_CLIP_PRETRAINED" in message
 
 
@@ -68,7 +68,7 @@ def test_a_negative_number_of_threads_is_refused() -> None:
 
 
 def test_a_cpu_by_its_number_is_the_cpu() -> None:
-    """It has the parts and threads that make the same bytes."""
+    """Its parts and threads give the same bytes."""
     assert load_model(replace(TINY, device="cpu:0")).device == "cpu"
 
 
@@ -88,7 +88,7 @@ def test_a_checkpoint_of_another_architecture_is_named(tmp_path: Path) -> None:
 def test_a_file_that_is_no_checkpoint_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "weights.npz"
     path.write_bytes(b"x")
-    assert "no checkpoint" in refused(replace(TINY, pretrained=str(path)))
+    assert "is not a checkpoint" in refused(replace(TINY, pretrained=str(path)))
 
 
 @pytest.mark.usefixtures("offline")
@@ -96,7 +96,7 @@ def test_a_model_that_needs_what_is_not_here_says_so(tmp_path: Path) -> None:
     path = tmp_path / "weights.pt"
     path.write_bytes(b"")
     message = refused(ClipSettings(model="xlm-roberta-base-ViT-B-32", pretrained=str(path)))
-    assert "can't build the CLIP model xlm-roberta-base-ViT-B-32" in message
+    assert "cannot build the CLIP model xlm-roberta-base-ViT-B-32" in message
 
 
 def test_code_in_a_checkpoint_does_not_run(tmp_path: Path) -> None:
@@ -126,7 +126,7 @@ def test_a_plain_open_clip_checkpoint_file_loads(tmp_path: Path, suffix: str, ti
 
 
 def test_openai_weights_get_their_activation() -> None:
-    """open_clip by itself only warns that ViT-B-32 with openai's weights needs QuickGELU."""
+    """open_clip itself only warns that ViT-B-32 with openai's weights needs QuickGELU."""
     from laion_etl.score.model import _build, _tag_config
 
     tag = _tag_config(ClipSettings(model="ViT-B-32", pretrained="openai"))

@@ -17,8 +17,8 @@ from laion_etl.score.model import ClipModel, pixel_plan
 from laion_etl.score.openclip import open_clip
 from laion_etl.score.pixels import PixelPlan, Pixels
 from laion_etl.score.pixels import load_pixels as load_all_pixels
-from laion_etl.score.prefetch import ahead
-from laion_etl.score.preprocess_pool import Material, Preparers
+from laion_etl.score.prefetch import prefetch
+from laion_etl.score.preprocess_pool import Preparers, PreprocessInput
 from laion_etl.score.shared_tables import WAITING, Plans
 from laion_etl.score.tokens import TextPlan
 from tests.faults.test_killed import children_of
@@ -39,8 +39,8 @@ def encoded(image: Image.Image, kind: str = "PNG", **options: object) -> bytes:
     return file.getvalue()
 
 
-def png(image: Image.Image) -> Material:
-    return Material(("png", encoded(image)))
+def png(image: Image.Image) -> PreprocessInput:
+    return PreprocessInput(("png", encoded(image)))
 
 
 def load_pixels(data: bytes, ending: str, plan: PixelPlan) -> Pixels | None:
@@ -90,8 +90,8 @@ def test_scaling_while_decoding_hardly_moves_embeddings(tiny_model: ClipModel) -
     rng = random.Random(5)
     exact, fast = [], []
     for _ in range(24):
-        picture = photo(random_scene(rng), rng).resize((900, 700), Image.Resampling.BICUBIC)
-        data = encoded(picture, "JPEG", quality=90)
+        image = photo(random_scene(rng), rng).resize((900, 700), Image.Resampling.BICUBIC)
+        data = encoded(image, "JPEG", quality=90)
         pixels = load_pixels(data, "jpg", tiny_model.pixel_plan)
         assert pixels is not None
         fast.append(pixels)
@@ -117,7 +117,7 @@ def test_a_preparation_nobody_wrote_is_named() -> None:
 def test_preparers_fill_blocks_in_place() -> None:
     plan = PixelPlan(32)
     images = [noisy((50 + n, 60), seed=n) for n in range(20)]
-    with Preparers(Plans((plan,)), most=20, blocks=2, processes=3) as preparers:
+    with Preparers(Plans((plan,)), batch_size=20, buffers=2, processes=3) as preparers:
         for _ in range(3):
             prepared = preparers.prepare([png(image) for image in images])
             prepared.wait()
@@ -130,7 +130,7 @@ def test_preparers_fill_blocks_in_place() -> None:
 def test_an_image_is_decoded_once_for_several_models() -> None:
     plans = PixelPlan(32), PixelPlan(48, squash=True, bilinear=True)
     images = [noisy((50 + n, 60), seed=n) for n in range(5)]
-    with Preparers(Plans(plans), most=5, blocks=2, processes=2) as preparers:
+    with Preparers(Plans(plans), batch_size=5, buffers=2, processes=2) as preparers:
         for _ in range(2):
             prepared = preparers.prepare([png(image) for image in images])
             prepared.wait()
@@ -140,22 +140,22 @@ def test_an_image_is_decoded_once_for_several_models() -> None:
             preparers.release(prepared)
 
 
-def test_missing_and_broken_pictures_are_unreadable() -> None:
-    with Preparers(Plans((PixelPlan(32),)), most=8, blocks=1, processes=2) as preparers:
+def test_missing_and_broken_images_are_unreadable() -> None:
+    with Preparers(Plans((PixelPlan(32),)), batch_size=8, buffers=1, processes=2) as preparers:
         good = png(noisy((40, 40)))
-        prepared = preparers.prepare([good, Material(None), Material(("jpg", b"no")), good])
+        prepared = preparers.prepare([good, PreprocessInput(None), PreprocessInput(("jpg", b"no")), good])
         prepared.wait()
         assert prepared.readable == [True, False, False, True]
         preparers.release(prepared)
-        prepared = preparers.prepare([Material(None), Material(None)])
+        prepared = preparers.prepare([PreprocessInput(None), PreprocessInput(None)])
         prepared.wait()
         assert prepared.readable == [False, False]
 
 
-def test_a_killed_preparer_costs_one_picture() -> None:
-    """It has a group of samples: what it did before and what came behind is not lost."""
+def test_a_killed_preparer_costs_one_image() -> None:
+    """It works on a group of samples: those before and after are not lost."""
     others = preparer_processes()
-    with Preparers(Plans((PixelPlan(32),)), most=16, blocks=1, processes=1) as preparers:
+    with Preparers(Plans((PixelPlan(32),)), batch_size=16, buffers=1, processes=1) as preparers:
         good, large = png(noisy((40, 40))), png(Image.new("RGB", (9_000, 9_000)))
         slow = preparers.prepare([good, large, *[good] * 14])
         while slow.tables.states[0] == WAITING:
@@ -168,11 +168,11 @@ def test_a_killed_preparer_costs_one_picture() -> None:
 
 
 def preparer_processes() -> set[int]:
-    return set(children_of(os.getpid(), "preparer_process"))
+    return set(children_of(os.getpid(), "preprocess_worker"))
 
 
 def test_pools_larger_than_the_memory_of_a_decoder_work() -> None:
-    with Preparers(Plans((PixelPlan(224),)), most=16_384, blocks=1, processes=1) as preparers:
+    with Preparers(Plans((PixelPlan(224),)), batch_size=16_384, buffers=1, processes=1) as preparers:
         assert len(preparers.memory) > 2_048 << 20
         prepared = preparers.prepare([png(noisy((250, 250)))])
         prepared.wait()
@@ -181,15 +181,15 @@ def test_pools_larger_than_the_memory_of_a_decoder_work() -> None:
 
 def test_processes_that_do_not_start_are_an_error(capfd: pytest.CaptureFixture[str]) -> None:
     plans = Plans((PixelPlan(32),), (TextPlan("/nowhere/vocabulary.gz", 77),))
-    with Preparers(plans, most=4, blocks=1, processes=1) as preparers:
+    with Preparers(plans, batch_size=4, buffers=1, processes=1) as preparers:
         prepared = preparers.prepare([png(noisy((40, 40)))] * 4)
-        with pytest.raises(ModelError, match="did not start; what was printed above says why"):
+        with pytest.raises(ModelError, match="cannot start a process that decodes images"):
             prepared.wait()
     assert "/nowhere/vocabulary.gz" in capfd.readouterr().err
 
 
 def test_closing_the_pool_ends_those_who_wait() -> None:
-    with Preparers(Plans((PixelPlan(32),)), most=4, blocks=1, processes=1) as preparers:
+    with Preparers(Plans((PixelPlan(32),)), batch_size=4, buffers=1, processes=1) as preparers:
         prepared = preparers.prepare([png(Image.new("RGB", (4_000, 4_000)))] * 4)
     prepared.wait()
     with pytest.raises(RuntimeError, match="closed"):
@@ -202,7 +202,7 @@ def test_items_come_in_order_and_errors_where_they_happen() -> None:
         raise ValueError("the sixth")
 
     seen = []
-    with pytest.raises(ValueError, match="the sixth"), ahead(source(), 2) as items:  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="the sixth"), prefetch(source(), 2) as items:  # type: ignore[arg-type]
         for item in items:
             seen.append(item)
     assert seen == list(range(5))
@@ -216,7 +216,7 @@ def test_no_more_is_made_than_asked_for() -> None:
             made.append(number)
             yield number
 
-    with ahead(source(), 2) as items:  # type: ignore[arg-type]
+    with prefetch(source(), 2) as items:  # type: ignore[arg-type]
         next(items)
         time.sleep(0.3)
     time.sleep(0.3)

@@ -1,4 +1,4 @@
-"""Small products that come out the same for any number of rows, in an order that can be written down."""
+"""Small products are the same for any number of rows: the terms are summed in a documented order."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Pairs in other languages have a model of their own."""
+"""Pairs in other languages are scored by a separate model."""
 
 import json
 from collections.abc import Callable
@@ -71,5 +71,5 @@ def test_a_second_model_that_takes_other_pixels_is_refused(tmp_path: Path, store
     open_clip().add_model_config(tmp_path / "smaller-eyes.json")
     torch.save(create_network("smaller-eyes").state_dict(), tmp_path / "weights.pt")
     clip = replace(TINY, other_model="smaller-eyes", other_pretrained=str(tmp_path / "weights.pt"))
-    with pytest.raises(ModelError, match=r"smaller-eyes/weights\.pt takes other pixels .* 32 pixels and 64"):
+    with pytest.raises(ModelError, match=r"weights\.pt for other languages: it has 32 pixels a side and 64"):
         score(store, replace(TINY_SETTINGS, clip=clip))

@@ -1,4 +1,4 @@
-"""Safety tags: the two nearest categories decide; suspicion of under age needs an unsafe picture to drop."""
+"""Safety tags: the two nearest categories decide; a suspected minor is dropped only with an unsafe image."""
 
 import json
 import tempfile
@@ -15,7 +15,7 @@ DIM = 6
 
 
 class FakeTower:
-    """Embeds the text "axis N" as the N-th unit vector: pictures can be placed exactly."""
+    """Embeds the text "axis N" as the N-th unit vector: images can be placed exactly."""
 
     def embed_texts(self, texts: tuple[str, ...]) -> np.ndarray:
         return np.eye(DIM, dtype=np.float32)[[int(text.split()[1]) for text in texts]]
@@ -36,11 +36,11 @@ def parsed(document: dict[str, object]) -> SafetyPrompts:
 
 
 def near(*axes: int) -> np.ndarray:
-    """A picture nearest to these axes, in order."""
-    picture = np.full(DIM, 0.01, np.float32)
+    """An image nearest to these axes, in order."""
+    image = np.full(DIM, 0.01, np.float32)
     for place, axis in enumerate(axes):
-        picture[axis] = 1.0 - 0.1 * place
-    return (picture / np.linalg.norm(picture))[None]
+        image[axis] = 1.0 - 0.1 * place
+    return (image / np.linalg.norm(image))[None]
 
 
 @pytest.mark.parametrize(
@@ -60,9 +60,9 @@ def test_the_two_nearest_categories_decide_the_tag(axes: tuple[int, ...], tag: N
 
 
 def test_punsafe_is_the_softmax_mass_of_the_unsafe_categories() -> None:
-    picture = near(2, 0)
-    (verdict,) = judge_with().judge(picture, ["a text"])
-    powers = np.exp(100 * picture[0, :4].astype(np.float64))
+    image = near(2, 0)
+    (verdict,) = judge_with().judge(image, ["a text"])
+    powers = np.exp(100 * image[0, :4].astype(np.float64))
     assert verdict.punsafe == pytest.approx(powers[2:].sum() / powers.sum(), abs=1e-5)
 
 
@@ -86,7 +86,7 @@ def test_words_are_found_whole_and_in_any_case(text: str, suspect: bool) -> None
     ("axes", "tag", "dropped"),
     [((2, 3), NsfwTag.NSFW, True), ((2, 0), NsfwTag.UNSURE, True), ((0, 1), NsfwTag.UNLIKELY, False)],
 )
-def test_a_suspected_minor_is_dropped_unless_the_picture_is_harmless(
+def test_a_suspected_minor_is_dropped_unless_the_image_is_harmless(
     axes: tuple[int, ...], tag: NsfwTag, dropped: bool
 ) -> None:
     suspect, other = judge_with().judge(np.vstack([near(*axes)] * 2), ["a child", "a lamp"])
@@ -100,7 +100,7 @@ def test_suspicion_alone_drops_nothing() -> None:
     assert not verdict.must_drop
 
 
-def test_categories_of_the_picture_raise_suspicion_too() -> None:
+def test_categories_of_the_image_raise_suspicion_too() -> None:
     underage = {"without": {"adult": ["axis 4"], "none": ["axis 0"]}, "present": {"young": ["axis 5"]}}
     judge = judge_with(underage=underage)
     young, adult = judge.judge(np.vstack([near(2, 3, 5), near(2, 3, 4, 0)]), ["a text", "a text"])
@@ -130,5 +130,5 @@ def test_shipped_prompts_can_be_judged_with(name: str, tiny_model: ClipModel) ->
     [{}, {"nsfw": {}}, {"nsfw": {"without": {"a": []}, "present": {"b": ["c"]}}, "underage_words": []}, []],
 )
 def test_a_broken_prompt_file_is_a_one_line_error(document: dict[str, object]) -> None:
-    with pytest.raises(ModelError, match="can't use the safety prompts"):
+    with pytest.raises(ModelError, match="cannot use the safety prompts"):
         parsed(document)

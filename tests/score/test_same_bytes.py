@@ -18,7 +18,7 @@ TWO = dict.fromkeys(ONE, "2")
 
 
 def run(arguments: list[str], changes: dict[str, str]) -> "subprocess.CompletedProcess[str]":
-    """A command in an environment that says of threads and kernels what `changes` say."""
+    """A command in an environment with `changes` to threads and kernels."""
     unset = {*ONE, "OPENBLAS_CORETYPE"}
     env = {name: value for name, value in os.environ.items() if name not in unset} | changes
     return subprocess.run(

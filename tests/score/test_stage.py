@@ -65,7 +65,7 @@ def test_matching_pairs_are_kept_and_mismatching_dropped_and_the_funnel_adds_up(
     assert rows[1]["similarity"] < rows[1]["threshold"]  # type: ignore[operator]
 
 
-def test_the_tar_has_only_kept_samples_with_pictures_unchanged_and_scores_added(store: Store) -> None:
+def test_the_tar_has_only_kept_samples_with_images_unchanged_and_scores_added(store: Store) -> None:
     entries = [fitting(STAR), mismatch(), fitting(HEART)]
     write_shard(store, entries)
     score(store)
@@ -122,7 +122,7 @@ def broken_entries() -> list[Entry]:
     return [
         good,
         replace(good, image=good.image[: len(good.image) // 2]),
-        replace(good, image=b"<html>no picture</html>"),
+        replace(good, image=b"<html>no image</html>"),
         replace(good, image=None),
         replace(good, text=None),
         replace(good, text=b" \n"),
@@ -145,7 +145,7 @@ def test_broken_members_are_counted_as_unreadable_and_the_rest_is_scored(store: 
     assert embeddings(store)[0].shape[0] == 2
 
 
-def test_a_picture_over_the_pixel_cap_is_not_decoded(store: Store) -> None:
+def test_an_image_over_the_pixel_cap_is_not_decoded(store: Store) -> None:
     write_shard(store, [fitting(STAR), fitting(STAR, seed=1)])
     stats = score(store, Settings(clip=replace(TINY, max_pixels=1_000)))
     assert stats.dropped == {"unreadable": 2}
@@ -161,7 +161,7 @@ def test_a_text_of_ten_thousand_characters_is_scored_quickly(store: Store) -> No
     assert read_parquet(store)[1]["reason"] == "low_similarity"
 
 
-def test_palette_and_transparent_pictures_are_scored(store: Store) -> None:
+def test_palette_and_transparent_images_are_scored(store: Store) -> None:
     entries = []
     for mode in ("P", "RGBA", "L", "LA"):
         file = io.BytesIO()
@@ -189,7 +189,7 @@ def test_scoring_twice_does_no_work_and_scoring_anew_gives_the_same_bytes(store:
     write_shard(store, [fitting(STAR), mismatch(), fitting(HEART), *broken_entries()])
     first = score(store)
     before = scored_files(store)
-    store.write(f"{STEM}.tar", b"whoever rewrites this did work")
+    store.write(f"{STEM}.tar", b"left in place unless the shard is scored again")
     assert score(store) == first
     store.delete(f"{STEM}_stats.json")
     assert score(store) == first
@@ -230,7 +230,7 @@ def test_precision_moves_similarities_by_the_stated_tolerance_at_most(store: Sto
 
 
 def similarities(store: Store) -> list[float]:
-    """Of all samples; 0 for those that can't be read."""
+    """The column for all samples; 0 for unreadable ones."""
     return [float(str(row["similarity"] or 0)) for row in read_parquet(store)]
 
 
@@ -262,7 +262,7 @@ def test_a_pair_without_language_goes_to_nolang_under_the_other_threshold(store:
     assert row["threshold"] == pytest.approx(score(store).details["threshold_other"])
 
 
-def test_hazard_pictures_are_tagged_and_with_words_for_children_dropped(store: Store) -> None:
+def test_hazard_images_are_tagged_and_with_words_for_children_dropped(store: Store) -> None:
     hazard = fitting(HAZARD)
     assert hazard.text is not None
     suspect = replace(hazard, text=hazard.text + b" for children")

@@ -51,7 +51,7 @@ def small(name: str) -> torch.nn.Module:
     config["vision_cfg"].pop("timm_model_name", None)
     config["text_cfg"] |= {"context_length": 12, "vocab_size": 100, "width": 64, "heads": 1, "layers": 2}
     config["text_cfg"].pop("hf_tokenizer_name", None)
-    assert create_network  # the door makes torchvision importable
+    assert create_network  # makes torchvision importable
     if "multimodal_cfg" in config:
         from open_clip.coca_model import CoCa
 

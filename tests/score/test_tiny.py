@@ -1,4 +1,4 @@
-"""The shipped weights keep their promise on scenes nobody trained or calibrated on."""
+"""The shipped weights reach their documented quality on scenes unseen in training and calibration."""
 
 import random
 
@@ -43,7 +43,7 @@ def test_precision_and_recall_at_the_shipped_thresholds(tiny_model: ClipModel, f
         assert measured.recall >= 0.95
 
 
-def test_texts_about_something_else_fit_no_picture(tiny_model: ClipModel, fresh: random.Random) -> None:
+def test_texts_about_something_else_fit_no_image(tiny_model: ClipModel, fresh: random.Random) -> None:
     images = embed_photos(tiny_model, [random_scene(fresh) for _ in range(60)], fresh)
     texts = [
         "click here for more",
@@ -95,6 +95,6 @@ def test_calibration_finds_the_gap() -> None:
 
 def test_photos_are_as_a_download_leaves_them() -> None:
     rng = random.Random(774)
-    pictures = [photo(random_scene(rng), rng) for _ in range(40)]
-    assert all(picture.mode == "RGB" and min(picture.size) <= 256 for picture in pictures)
-    assert len({picture.size for picture in pictures}) > 30
+    images = [photo(random_scene(rng), rng) for _ in range(40)]
+    assert all(image.mode == "RGB" and min(image.size) <= 256 for image in images)
+    assert len({image.size for image in images}) > 30

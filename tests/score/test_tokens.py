@@ -10,7 +10,7 @@ import pytest
 from laion_etl.score.model import MAX_TEXT_CHARS, ClipModel
 from laion_etl.score.openclip import open_clip
 from laion_etl.score.pixels import PixelPlan
-from laion_etl.score.preprocess_pool import Material, Preparers
+from laion_etl.score.preprocess_pool import Preparers, PreprocessInput
 from laion_etl.score.shared_tables import Plans
 from laion_etl.score.tokens import ClipTokenizer, text_plan
 from tests.score.test_pixels import noisy, png
@@ -86,18 +86,18 @@ def test_tokenizers_built_otherwise_have_no_plan() -> None:
     assert text_plan(object()) is None
 
 
-def test_a_process_tokenises_beside_the_pictures(tiny_model: ClipModel) -> None:
-    """Two towers with contexts of their own; a text whose picture is broken is not looked at."""
+def test_a_process_tokenises_while_images_are_decoded(tiny_model: ClipModel) -> None:
+    """Two towers with different contexts; the text of a broken image is not tokenised."""
     assert tiny_model.text_plan is not None
     short = text_plan(tokenizer(context_length=12))
     assert short is not None
-    picture = png(noisy((40, 40))).picture
+    image = png(noisy((40, 40))).image
     texts = [text for text in TEXTS if text.strip()]
-    samples = [Material(picture, text, tower=place % 2) for place, text in enumerate(texts)]
+    samples = [PreprocessInput(image, text, tower=place % 2) for place, text in enumerate(texts)]
     with Preparers(Plans((PixelPlan(32),), (tiny_model.text_plan, short)), 20, 1, 2) as preparers:
-        for _ in range(2):  # in the second round rows of other texts are written over
+        for _ in range(2):  # the second round overwrites rows of other texts
             samples = samples[::-1]
-            prepared = preparers.prepare([*samples, Material(("png", b"no"), "a text")])
+            prepared = preparers.prepare([*samples, PreprocessInput(("png", b"no"), "a text")])
             prepared.wait()
             assert prepared.readable == [True] * len(texts) + [False]
             for sample, row in zip(samples, prepared.tables.tokens, strict=False):

@@ -1,4 +1,4 @@
-"""Watermark models: the demo's, LAION's architecture, one's own; and what the stage does with them."""
+"""Watermark models: the demo's, LAION's architecture, user-defined; and their use by the stage."""
 
 import random
 from dataclasses import replace
@@ -27,7 +27,7 @@ def named(model: str) -> Settings:
     return replace(TINY_SETTINGS, safety=SafetySettings(watermark_model=model))
 
 
-def test_the_shipped_model_tells_marked_pictures_from_others() -> None:
+def test_the_shipped_model_separates_marked_images_from_others() -> None:
     marked = np.arange(200) % 2 == 1
     pixels = np.stack(
         [stored_pixels(random.Random(f"fresh {n}"), marked=bool(mark)) for n, mark in enumerate(marked)]
@@ -47,11 +47,11 @@ def test_training_is_repeatable_and_its_file_is_read(tmp_path: Path) -> None:
     assert read_watermark_model(one, "cpu").plan == PixelPlan(128, squash=True, bilinear=True)
 
 
-def test_marked_pictures_of_a_shard_get_a_high_pwatermark(store: Store) -> None:
+def test_marked_images_of_a_shard_get_a_high_pwatermark(store: Store) -> None:
     rng = random.Random(3)
     plain = draw(SCENE, 300, 280, rng)
-    pictures = [plain, *(watermarked(plain, random.Random(n)) for n in range(4)), plain]
-    write_shard(store, [Entry(encoded(p, "JPEG", quality=92), b"two red stars") for p in pictures])
+    images = [plain, *(watermarked(plain, random.Random(n)) for n in range(4)), plain]
+    write_shard(store, [Entry(encoded(p, "JPEG", quality=92), b"two red stars") for p in images])
     score(store)
     found = [row["pwatermark"] for row in read_parquet(store)]
     assert max(found[0], found[5]) < 0.5  # type: ignore[type-var]
@@ -73,7 +73,7 @@ def test_the_model_of_laion_is_read_and_its_first_class_is_the_watermark(tmp_pat
 
 
 class Redness:
-    """A model of one's own: the mean of the red channel."""
+    """A user-defined model: the mean of the red channel."""
 
     plan = PixelPlan(8)
     identity = "redness 1"
@@ -104,11 +104,11 @@ def test_a_model_of_ones_own_is_asked(store: Store) -> None:
 @pytest.mark.parametrize(
     ("model", "error", "message"),
     [
-        ("/nowhere/model.pt", ModelError, "can't read the watermark model"),
-        (f"{__name__}:nothing", ModelError, "is no WatermarkModel"),
+        ("/nowhere/model.pt", ModelError, "cannot read the watermark model"),
+        (f"{__name__}:nothing", ModelError, "is not a WatermarkModel"),
         ("no_such_module:factory", SettingsError, "can't be imported"),
         (str(demo_model.AESTHETIC_FILE), ModelError, "it holds no EfficientNet"),
-        (str(demo_model.WEIGHTS_FILE), ModelError, "is no watermark model of ours"),
+        (str(demo_model.WEIGHTS_FILE), ModelError, "is not a laion-etl watermark model"),
         (f"{demo_model.WATERMARK_FILE}#sha256=00", ModelError, "is not the expected file"),
     ],
 )

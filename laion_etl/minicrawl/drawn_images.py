@@ -1,6 +1,6 @@
-"""The image files of the mini crawl: scenes in the many forms that images on the web have.
+"""The image files of the mini crawl: scenes in the many formats found on the web.
 
-Drawing takes 10 to 30 ms a picture, so files are drawn once and kept in the user's cache folder.
+Drawing takes 10 to 30 ms an image, so files are drawn once and kept in the user's cache folder.
 """
 
 import hashlib
@@ -25,7 +25,7 @@ BOMB_SIDE = 30_000
 
 
 class Form(StrEnum):
-    """How a picture is stored."""
+    """How an image is stored."""
 
     JPEG = "jpeg"
     PNG = "png"
@@ -52,7 +52,7 @@ CONTENT_TYPES = {".png": "image/png", ".webp": "image/webp", ".jpg": "image/jpeg
 
 
 @dataclass(frozen=True, slots=True)
-class Picture:
+class DrawnImage:
     """A scene at a size in pixels, drawn with its own seed, in a form."""
 
     scene: Scene
@@ -64,62 +64,62 @@ class Picture:
 
     @property
     def extension(self) -> str:
-        """As in its URL; a GIF or BMP hides behind .jpg, as on real pages."""
+        """The extension in its URL; a GIF or BMP is called .jpg, as on real pages."""
         return EXTENSIONS.get(self.form, ".jpg")
 
 
-class PictureFolder:
-    """Encoded pictures, drawn on demand; safe to use from several threads and processes.
+class ImageFolder:
+    """Encoded images, drawn on demand; safe to use from several threads and processes.
 
-    They are in the user's cache folder, for all mini crawls, or in `instead` where that can't be written.
+    They are in the user's cache folder, for all mini crawls, or in `instead` where that is not writable.
     """
 
     def __init__(self, instead: Path) -> None:
-        self._folder = user_cache() / "pictures"
+        self._folder = user_cache() / "images"
         if not can_be_written(self._folder):
             self._folder = instead
             instead.mkdir(parents=True, exist_ok=True)
 
-    def draw_all(self, pictures: Iterable[Picture]) -> None:
-        """Draws what is not there yet: twenty seconds of a core for the pictures of a world."""
-        missing = [picture for picture in pictures if not self._path(picture).exists()]
+    def draw_all(self, images: Iterable[DrawnImage]) -> None:
+        """Draws the missing images: twenty core seconds for a whole world."""
+        missing = [image for image in images if not self._path(image).exists()]
         with ThreadPoolExecutor(usable_cores()) as pool:
             list(pool.map(self.read, missing))
 
-    def read(self, picture: Picture) -> bytes:
-        path = self._path(picture)
+    def read(self, image: DrawnImage) -> bytes:
+        path = self._path(image)
         try:
             return path.read_bytes()
         except FileNotFoundError:
-            data = encode(picture)
+            data = encode(image)
         partial = path.with_suffix(f".{random.SystemRandom().getrandbits(64):x}.partial")
         partial.write_bytes(data)
         partial.replace(path)
         return data
 
-    def _path(self, picture: Picture) -> Path:
-        return self._folder / f"{_identity(picture)}{picture.extension}"
+    def _path(self, image: DrawnImage) -> Path:
+        return self._folder / f"{_fingerprint(image)}{image.extension}"
 
 
 @cache
 def _drawing_code() -> bytes:
-    """What the pixels depend on besides the picture: a changed drawing must not find old files."""
+    """Digest of the code that determines the pixels: after a change, cached files must not be reused."""
     sources = [Path(module.__file__ or "").read_bytes() for module in (scenes, lexicon, overlays)]
     parts = [*sources, Path(__file__).read_bytes(), PIL.__version__.encode()]
     return hashlib.sha256(b"".join(parts)).digest()
 
 
-def _identity(picture: Picture) -> str:
-    return hashlib.sha256(repr(picture).encode() + _drawing_code()).hexdigest()[:32]
+def _fingerprint(image: DrawnImage) -> str:
+    return hashlib.sha256(repr(image).encode() + _drawing_code()).hexdigest()[:32]
 
 
-def encode(picture: Picture) -> bytes:
-    """The file of a picture; equal pictures give equal bytes."""
-    rng = random.Random(picture.seed)
-    image = draw(picture.scene, picture.width, picture.height, rng)
-    if picture.watermarked:
-        image = overlays.watermarked(image, random.Random(picture.seed))
-    return _ENCODERS[picture.form](image, rng)
+def encode(image: DrawnImage) -> bytes:
+    """The file of an image; equal images give equal bytes."""
+    rng = random.Random(image.seed)
+    pixels = draw(image.scene, image.width, image.height, rng)
+    if image.watermarked:
+        pixels = overlays.watermarked(pixels, random.Random(image.seed))
+    return _ENCODERS[image.form](pixels, rng)
 
 
 def _save(image: Image.Image, file_format: str, **options: object) -> bytes:
