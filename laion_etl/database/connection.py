@@ -60,9 +60,9 @@ class Database:
         refuses, or is not back after LAION_ETL_DATABASE_RETRY_FOR_S.
         """
         limit_s = self._settings.statement_timeout_s if timeout_s is None else timeout_s
-        return self.retried(lambda: self._transaction(work, limit_s))
+        return self.with_retry(lambda: self._transaction(work, limit_s))
 
-    def retried(self, action: Callable[[], ResultT]) -> ResultT:
+    def with_retry(self, action: Callable[[], ResultT]) -> ResultT:
         """An action with transactions of its own, otherwise like `run`."""
         give_up = time.monotonic() + self._settings.retry_for_s
         attempt = 0
@@ -82,7 +82,7 @@ class Database:
         return self.run(lambda connection: connection.execute(query(name), keys).fetchall())
 
     @contextmanager
-    def beside(self, timeout_s: float) -> Iterator[Connection]:
+    def side_connection(self, timeout_s: float) -> Iterator[Connection]:
         """A transaction on another connection, which is closed with it."""
         with self._connect() as connection, connection.transaction():
             self._set_limits(connection, timeout_s)
@@ -105,7 +105,7 @@ class Database:
     def _passes(self, error: psycopg.Error) -> bool:
         if isinstance(error, _CONFLICTS):
             return True
-        lost = self._connection is None or self._connection.closed  # or it was one beside
+        lost = self._connection is None or self._connection.closed  # or it was a side connection
         lost |= isinstance(error, psycopg.OperationalError) and error.sqlstate in (None, *_ENDINGS)
         return (
             lost
@@ -146,7 +146,7 @@ def open_database(settings: Settings) -> Iterator[Database]:
         try:
             with database_errors(url):
                 _ = database.connection  # what is wrong from the start is no reason to wait
-                database.retried(lambda: migrate(database.connection, settings.database.pair_leaves))
+                database.with_retry(lambda: migrate(database.connection, settings.database.pair_leaves))
                 yield database
         finally:
             database.close()

@@ -169,13 +169,13 @@ class _Load:
 
     def _announce(self) -> int:
         """Commits the partition without fingerprint: its rows may be there, it is not loaded."""
-        with self.database.beside(self.settings.database.statement_timeout_s) as connection:
+        with self.database.side_connection(self.settings.database.statement_timeout_s) as connection:
             return add_partition(connection, self.crawl_no, self.partition)
 
     def _side_connections(self) -> Iterator[AbstractContextManager[Connection]]:
         timeout_s = self.settings.database.bulk_timeout_s
         for _ in range(max(1, self.settings.load.connections)):
-            yield self.database.beside(timeout_s)
+            yield self.database.side_connection(timeout_s)
 
     @property
     def identity(self) -> str:
