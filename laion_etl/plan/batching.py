@@ -14,7 +14,7 @@ from laion_etl.database.kernels import Hashes, Longs
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)  # 2^64 / golden ratio: spreads what is close together
 
 
-def deal(hosts: Hashes, batch_size: int, max_per_host: int) -> list[Longs]:
+def assign_batches(hosts: Hashes, batch_size: int, max_per_host: int) -> list[Longs]:
     """The rows of each batch, in their order, from the host hash of each row.
 
     A batch has `batch_size` rows at most, of these `max_per_host` of one host, which are spread evenly over
@@ -28,15 +28,17 @@ def deal(hosts: Hashes, batch_size: int, max_per_host: int) -> list[Longs]:
     return [_interleaved(order[first::batches], hosts) for first in range(min(batches, len(hosts)))]
 
 
-def deal_by_language(
+def assign_batches_by_language(
     hosts: Hashes, languages: npt.NDArray[np.object_], batch_size: int, max_per_host: int
 ) -> list[Longs]:
-    """Like `deal`, each language for itself; those with less than a full batch go together."""
+    """Like `assign_batches`, each language for itself; those with less than a full batch go together."""
     names, counts = np.unique(languages, return_counts=True)
     large = names[counts >= batch_size]
     groups = [np.flatnonzero(languages == name) for name in large]
     groups.append(np.flatnonzero(~np.isin(languages, large)))
-    return [group[rows] for group in groups for rows in deal(hosts[group], batch_size, max_per_host)]
+    return [
+        group[rows] for group in groups for rows in assign_batches(hosts[group], batch_size, max_per_host)
+    ]
 
 
 def _interleaved(rows: Longs, hosts: Hashes) -> Longs:

@@ -26,7 +26,7 @@ from laion_etl.database.load import crawl_number, delete_load_stats, stats_to_st
 from laion_etl.database.loaded import plan_fingerprint
 from laion_etl.database.queries import query
 from laion_etl.io.storage import Store
-from laion_etl.plan.batching import deal, deal_by_language
+from laion_etl.plan.batching import assign_batches, assign_batches_by_language
 from laion_etl.settings import PlanSettings, Settings
 
 _SORTS = 16  # runs of keys that are sorted one after the other, so that a sort takes a sixteenth of the disk
@@ -125,7 +125,7 @@ def _batch_files(
     batch = first
     with ThreadPoolExecutor(_WRITERS) as pool:
         for window in _windows(connection, partitions, pairs, settings.window_pairs):
-            tables = [window.take(pa.array(rows)) for rows in _dealt(window, settings)]
+            tables = [window.take(pa.array(rows)) for rows in _assigned(window, settings)]
             numbers = range(batch, batch + len(tables))
             outputs = pool.map(partial(_write_batch, crawl, store), numbers, tables)
             sizes = [table.num_rows for table in tables]
@@ -133,13 +133,13 @@ def _batch_files(
             batch += len(tables)
 
 
-def _dealt(window: pa.Table, settings: PlanSettings) -> list[Any]:
+def _assigned(window: pa.Table, settings: PlanSettings) -> list[Any]:
     limits = (settings.batch_size, settings.max_pairs_per_host)
     hosts = host_hashes(Texts.of(window.column("url").combine_chunks()))
     if settings.per_language:
         languages = window.column("language").to_numpy(zero_copy_only=False)
-        return list(deal_by_language(hosts, languages, *limits))
-    return list(deal(hosts, *limits))
+        return list(assign_batches_by_language(hosts, languages, *limits))
+    return list(assign_batches(hosts, *limits))
 
 
 def _write_batch(crawl: str, store: Store, batch: int, table: pa.Table) -> Output:
