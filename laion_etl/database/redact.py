@@ -16,7 +16,7 @@ from laion_etl.settings import Settings
 _IDS_AT_ONCE = 100_000
 
 
-def blank_pairs(pair_ids: Iterable[str], settings: Settings, database: Database) -> int:
+def redact_pairs(pair_ids: Iterable[str], settings: Settings, database: Database) -> int:
     """Empties the rows of pairs; returns how many had texts. They stay on disk until the next vacuum.
 
     `pair_ids`: hexadecimal. Only the owner of the schema may do it. By the key, except where pairs are
@@ -24,15 +24,15 @@ def blank_pairs(pair_ids: Iterable[str], settings: Settings, database: Database)
     """
     ids = sorted(pair_ids)
 
-    def blank(connection: Connection) -> int:
+    def redact(connection: Connection) -> int:
         row = connection.execute(query("load.rule")).fetchone()
         by_url = row is not None and row[0] == DedupeRule.URL
         connection.execute(query("plan.lock_planner"))
         connection.execute(query("load.lock"))
-        name = "removal.blank_pairs_of_urls" if by_url else "removal.blank_pairs"
+        name = "removal.redact_pairs_of_urls" if by_url else "removal.redact_pairs"
         return sum(
             connection.execute(query(name), {"ids": ids[start : start + _IDS_AT_ONCE]}).rowcount
             for start in range(0, len(ids), _IDS_AT_ONCE)
         )
 
-    return database.run(blank, settings.database.bulk_timeout_s)
+    return database.run(redact, settings.database.bulk_timeout_s)
