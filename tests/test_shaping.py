@@ -79,7 +79,7 @@ def fingerprint_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[
     published: Any = nothing
     ways: dict[Stage, Callable[[Settings], Any]] = {
         Stage.PARSE: lambda s: laion_etl.parse.stage.parse_partition("C", 0, [], s, store),
-        Stage.LOAD: lambda s: load_fingerprint(planned, DedupeRule.of(s.load)),
+        Stage.LOAD: lambda s: load_fingerprint(planned, DedupeRule.from_settings(s.load)),
         Stage.DOWNLOAD: lambda s: laion_etl.download.stage.download_batch("C", 0, s, store),
         Stage.SCORE: of_score,
         Stage.PUBLISH: lambda s: laion_etl.publish.stage._fingerprint("d", published, (), s, "research", ()),

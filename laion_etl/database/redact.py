@@ -1,7 +1,8 @@
-"""Removal requests in Postgres: a pair loses its URL and text and keeps its key, so that it stays known.
+"""Carries out removal requests in Postgres: a pair loses its URL and caption but keeps its key, so that it
+still counts as seen.
 
-A row with empty texts is nothing new: an imported memory has nothing else, and plan makes an empty place of
-it in a batch, which is never fetched.
+Rows without text already exist (imported keys); plan gives them an empty slot in the batch, which is never
+fetched.
 """
 
 from collections.abc import Iterable
@@ -17,10 +18,10 @@ _IDS_AT_ONCE = 100_000
 
 
 def redact_pairs(pair_ids: Iterable[str], settings: Settings, database: Database) -> int:
-    """Empties the rows of pairs; returns how many had texts. They stay on disk until the next vacuum.
+    """Empties the rows of pairs; returns how many had texts. These stay on disk until the next vacuum.
 
-    `pair_ids`: hexadecimal. Only the owner of the schema may do it. By the key, except where pairs are
-    deduped by URL: there the whole table is read once for 100,000 ids.
+    `pair_ids`: hexadecimal. Only the owner of the schema may do this. Rows are found by their key, except
+    where pairs are deduped by URL: there the whole table is read once per 100,000 ids.
     """
     ids = sorted(pair_ids)
 

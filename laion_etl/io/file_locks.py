@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 @contextmanager
-def alone_in(folder: Path) -> Iterator[None]:
+def folder_lock(folder: Path) -> Iterator[None]:
     """While the block runs, no other process runs one for the same folder, which has to exist.
 
     NFS locks no folders; there nobody waits for anybody.

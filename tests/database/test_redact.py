@@ -1,4 +1,4 @@
-"""Removal requests in Postgres: texts go, keys stay."""
+"""Removal requests in Postgres: URLs and captions go, keys stay."""
 
 import json
 from dataclasses import replace
@@ -24,7 +24,7 @@ IDS = [pair_id(url, alt).hex() for url, alt in GONE]
 
 @pytest.fixture(params=["pair", "url"])
 def by(request: pytest.FixtureRequest, settings: Settings) -> Settings:
-    """Settings with one rule of dedupe or the other."""
+    """Settings with one dedupe rule or the other."""
     return replace(settings, load=LoadSettings(dedupe=request.param))
 
 

@@ -12,7 +12,7 @@ from typing import BinaryIO
 from uuid import uuid4
 
 from laion_etl.core.stage_stats import Output
-from laion_etl.io.file_locks import alone_in
+from laion_etl.io.file_locks import folder_lock
 from laion_etl.io.storage.errors import storage_errors
 from laion_etl.io.storage.store import NewFile, Store
 
@@ -67,7 +67,7 @@ class LocalStore(Store):
         folder = (self.root / name).parent
         with storage_errors("write", folder):
             folder.mkdir(parents=True, exist_ok=True)
-        with alone_in(folder):
+        with folder_lock(folder):
             self._check_mark(name, mark)
             return self.write(name, data)
 
