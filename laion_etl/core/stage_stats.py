@@ -19,7 +19,7 @@ class Output:
     sha256: str
 
     @classmethod
-    def of(cls, name: str, data: builtins.bytes) -> "Output":
+    def from_bytes(cls, name: str, data: builtins.bytes) -> "Output":
         """What a file with these bytes is listed as."""
         return cls(name, len(data), hashlib.sha256(data).hexdigest())
 

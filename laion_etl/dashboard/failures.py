@@ -65,7 +65,7 @@ class TroubleCache:
 
     def troubles(self, store: Store) -> list[Trouble]:
         """The newest first. Raises StorageError."""
-        marks = store.marks(unresolved_names(self.crawl), ".json")
+        marks = store.etags(unresolved_names(self.crawl), ".json")
         wanted = [name for name, mark in marks.items() if self._kept.get(name, ("",))[0] != mark]
         for name in self._kept.keys() - marks.keys():
             del self._kept[name]

@@ -120,7 +120,7 @@ def versions_name(dataset: str) -> str:
 def read_versions(dataset: str, store: Store) -> Versions:
     """What is visible; raises InputError when the file is none of ours."""
     name = versions_name(dataset)
-    if (found := store.read_marked(name)) is None:
+    if (found := store.read_with_etag(name)) is None:
         return Versions(dataset)
     data, mark = found
     try:

@@ -1,4 +1,4 @@
-"""One process at a time, without a file that would be left behind."""
+"""A lock between processes that leaves no file behind."""
 
 import fcntl
 import os
@@ -9,9 +9,9 @@ from pathlib import Path
 
 @contextmanager
 def folder_lock(folder: Path) -> Iterator[None]:
-    """While the block runs, no other process runs one for the same folder, which has to exist.
+    """Locks an existing folder while the block runs: other processes wait at their `folder_lock` of it.
 
-    NFS locks no folders; there nobody waits for anybody.
+    flock() on a directory has no effect on NFS: there, callers are not serialised.
     """
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
