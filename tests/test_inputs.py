@@ -81,7 +81,7 @@ def test_s3_is_asked_anonymously_without_credentials(
     for name in ("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"):
         monkeypatch.setenv(name, str(tmp_path / "none"))
     if has_credentials:
-        monkeypatch.setenv("AWS_ACCESS_KEY_ID", "somebody")
+        monkeypatch.setenv("AWS_ACCESS_KEY_ID", "some-key")
         monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
     monkeypatch.setattr(boto3, "DEFAULT_SESSION", None)
     clients = (storage.s3_client, storage.s3_reader)

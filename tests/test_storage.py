@@ -44,7 +44,7 @@ def test_a_local_copy_is_the_file_itself_or_fetched_once_and_checked(
     s3_store.write("a/b.bin", b"date")
     assert local_copy(s3_store, output, cache) == copy
     copy.unlink()
-    with pytest.raises(StorageError, match="not what its stats say"):
+    with pytest.raises(StorageError, match="SHA-256 is not the one in its stats"):
         local_copy(s3_store, output, cache)
     assert not copy.exists()
 
@@ -64,7 +64,7 @@ def test_a_failing_writer_leaves_what_was_there(any_store: Store) -> None:
     assert any_store.list("") == ["a"]
 
 
-def test_a_file_is_swapped_only_if_nobody_else_wrote_it(any_store: Store) -> None:
+def test_a_file_is_swapped_only_if_no_other_process_wrote_it(any_store: Store) -> None:
     assert any_store.read_with_etag("a") is None
     assert any_store.swap("a", b"one", None).bytes == 3
     for etag in (None, "another"):
