@@ -121,7 +121,10 @@ class DownloadStatus(Reason):
     ANIMATED = "animated", "The image is animated."
     TOO_MANY_PIXELS = "too_many_pixels", "The image has more than `max_pixels` pixels."
     TOO_FEW_PIXELS = "too_few_pixels", "A side of the image is shorter than `min_side`."
-    ASPECT_RATIO = "aspect_ratio", "The image is longer than `max_aspect_ratio` times its width."
+    ASPECT_RATIO = (
+        "aspect_ratio",
+        "The longer side of the image is more than `max_aspect_ratio` times the shorter one.",
+    )
     DECODE_FAILED = "decode_failed", "The image is damaged and cannot be decoded."
     DECODE_TIMEOUT = "decode_timeout", "Decoding took longer than `decode_timeout_s`."
     DECODER_CRASHED = (
