@@ -1,8 +1,8 @@
-# Airflow with our DAGs and plugins, for all its roles; the command says which:
+# Airflow with our DAGs and plugins, for all its roles; the command chooses one:
 #   docker build -f docker/airflow.Dockerfile -t laion-etl-airflow .
 #   docker run --init laion-etl-airflow airflow api-server | scheduler | dag-processor | triggerer
-# The target `all` has torch too, for stages that run beside the scheduler (compose.yaml); in a cluster they
-# are pods of the worker images, and the default is enough.
+# The target `all` also has torch, for stages that run on the scheduler's machine (compose.yaml); in a cluster
+# they run as pods of the worker images, and the default target is enough.
 # User, folders and /entrypoint, which its probes call, are what the official Helm chart expects of an image.
 ARG BASE=docker.io/library/python:3.11.14-slim-bookworm
 
@@ -43,7 +43,7 @@ COPY plugins /opt/airflow/plugins
 COPY dags /opt/airflow/dags
 USER 50000
 WORKDIR /opt/airflow
-# Each role has its own check in compose.yaml and in the chart.
+# Each role has its own health check in compose.yaml and in the chart.
 HEALTHCHECK NONE
 CMD ["airflow", "version"]
 

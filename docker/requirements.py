@@ -1,9 +1,9 @@
-"""What each image installs: the part of the lock that its role needs.
+"""Writes what each image installs: the part of the lock that its role needs.
 
     python docker/requirements.py        (as `make lock` does; in an environment with the whole lock)
 
-A worker has neither Airflow nor torch, the image that scores adds torch to a worker, and Airflow has what a
-worker has beside itself, so that it can run all stages but scoring without pods. Versions are the lock's.
+A worker has neither Airflow nor torch; the image that scores adds torch to a worker; Airflow's image also has
+everything a worker has, so that it can run all stages except scoring without pods. Versions are the lock's.
 """
 
 import re
@@ -57,13 +57,13 @@ AIRFLOW = [
 
 
 def locked() -> dict[str, str]:
-    """Name -> `name==version` of the lock."""
+    """Returns name -> `name==version` of the lock."""
     pins = re.findall(r"^([A-Za-z0-9._-]+)==(\S+)", LOCK.read_text(), re.MULTILINE)
     return {canonicalize_name(name): f"{canonicalize_name(name)}=={version}" for name, version in pins}
 
 
 def needed(names: Iterable[str]) -> set[str]:
-    """The packages and all that they need, by what is installed here."""
+    """Returns the packages and all their dependencies, as installed here."""
     found: set[tuple[str, frozenset[str]]] = set()
     waiting = [Requirement(name) for name in names]
     while waiting:
@@ -81,18 +81,18 @@ def needed(names: Iterable[str]) -> set[str]:
 
 
 def files() -> dict[str, str]:
-    """The content of every requirements file of this folder."""
+    """Returns the content of each requirements file of this folder."""
     worker, pins = needed(WORKER), locked()
     parts = {
         "requirements-worker.txt": ("a worker", worker),
-        "requirements-score.txt": ("an image that scores, beside a worker's", needed(SCORE) - worker),
+        "requirements-score.txt": ("an image that scores, on top of a worker's", needed(SCORE) - worker),
         "requirements-airflow.txt": ("Airflow's image", needed(AIRFLOW) | worker),
     }
     return {name: _written(role, names, pins) for name, (role, names) in parts.items()}
 
 
 def _written(role: str, names: set[str], pins: dict[str, str]) -> str:
-    # What the lock leaves out (setuptools, CUDA's libraries) torch pins itself.
+    # Packages that are not in the lock (setuptools, CUDA's libraries) are pinned by torch.
     lines = [pins[name] for name in sorted(names) if name in pins]
     return "\n".join([f"# Of {role}; made from requirements.txt by docker/requirements.py", *lines, ""])
 

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# Writes docker/.env, which compose.yaml reads, with new passwords and keys; an existing one is left as it is.
+# Writes docker/.env, which compose.yaml reads, with new passwords and keys; refuses to replace an existing one.
 set -euo pipefail
 cd "$(dirname "$0")"
-[ ! -e .env ] || { echo "docker/.env is there already; move it away to make a new one"; exit 1; }
+[ ! -e .env ] || { echo "docker/.env exists already; move it away to make a new one"; exit 1; }
 secret() { python3 -c 'import secrets; print(secrets.token_hex(32))'; }
 fernet() { python3 -c 'import base64, os; print(base64.urlsafe_b64encode(os.urandom(32)).decode())'; }
 umask 077
@@ -15,9 +15,9 @@ FERNET_KEY=$(fernet)
 API_SECRET_KEY=$(secret)
 JWT_SECRET=$(secret)
 ADMIN_PASSWORD=$(secret)
-# Sites see this: a name, and an address where you can be reached.
+# Websites see this: a name, and an address where you can be reached.
 LAION_ETL_DOWNLOAD_USER_AGENT=
-# Prometheus on 127.0.0.1:9090, with Airflow's and the stages' metrics; take both lines out to do without.
+# Prometheus on 127.0.0.1:9090, with Airflow's and the stages' metrics; remove both lines to run without them.
 COMPOSE_PROFILES=metrics
 METRICS=True
 END

@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# Builds the images of this folder and runs each once: `laion-etl --version` and a parse in the worker, `airflow
-# version` and the DAGs in Airflow's. With docker, or with buildah, which needs no engine.
+# Builds the images of this folder and tries each: `laion-etl --version` and a parse in the worker, `airflow
+# version` and the DAGs in Airflow's. Uses docker, or buildah, which needs no engine.
 #   docker/try.sh [worker] [airflow] [gpu]     default: worker airflow
-# BUILT=1: they are built, only try them. BASE: another base image. PIP_CONF: a pip.conf for an index of your own. WAT: a WAT file to parse; without it
-# a small one is made.
+# BUILT=1: try existing images without building. BASE: another base image. PIP_CONF: a pip.conf for your own
+# package index. WAT: a WAT file to parse; by default a small one is generated.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 python=.venv/bin/python
@@ -75,7 +75,7 @@ for role in "${roles[@]}"; do
         worker) build laion-etl-worker worker.Dockerfile; check_worker ;;
         airflow) build laion-etl-airflow airflow.Dockerfile; check_airflow ;;
         gpu) build laion-etl-worker-gpu worker-gpu.Dockerfile --build-arg "WORKER=laion-etl-worker:$version"; check_gpu ;;
-        *) echo "no role $role: worker, airflow or gpu"; exit 2 ;;
+        *) echo "unknown role $role; use worker, airflow or gpu"; exit 2 ;;
     esac
     echo "$role: ok"
 done

@@ -1,15 +1,15 @@
-# A worker that also scores: torch beside the rest, in the build that PyPI has for Linux, which is CUDA's.
+# A worker that also scores: adds torch, in PyPI's build for Linux, which is the one for CUDA.
 #   docker build -f docker/worker-gpu.Dockerfile -t laion-etl-worker-gpu .
 #   docker run --rm --init --gpus all -e LAION_ETL_STORE=s3://bucket/prefix ... laion-etl-worker-gpu score --crawl ...
 # Another build of torch, for CPUs or another CUDA: a pip.conf with PyTorch's index, --secret id=pip,src=pip.conf
 ARG WORKER=laion-etl-worker:0.1.0
 FROM ${WORKER}
 LABEL org.opencontainers.image.title="laion-etl worker with torch" \
-      org.opencontainers.image.description="One laion-etl command, scoring on GPUs among them"
+      org.opencontainers.image.description="One laion-etl command, including scoring on GPUs"
 COPY docker/requirements-score.txt requirements.txt /tmp/requirements/
 USER 0
-# The base's Python has pip, that of the environment has none. CUDA's libraries are not in the lock: torch itself
-# names their exact versions.
+# The base's Python has pip, the environment's has not. CUDA's libraries are not in the lock: torch itself pins
+# their exact versions.
 RUN --mount=type=secret,id=pip,target=/etc/pip.conf \
     PATH=/usr/local/bin:/usr/bin:$PATH python3 -m pip --python /opt/laion/bin/python install --no-cache-dir --only-binary :all: \
         -c /tmp/requirements/requirements.txt -r /tmp/requirements/requirements-score.txt

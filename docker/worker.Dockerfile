@@ -1,14 +1,14 @@
-# Every stage but scoring, one laion-etl command per container: the image of CPU workers and pods.
+# Every stage except scoring, one laion-etl command per container: the image of CPU workers and pods.
 #   docker build -f docker/worker.Dockerfile -t laion-etl-worker .
 #   docker run --rm --init -e LAION_ETL_STORE=s3://bucket/prefix ... laion-etl-worker download --crawl CC-MAIN-2024-38
-# An index of your own: --secret id=pip,src=/etc/pip.conf; it is in no layer. Pin BASE by digest where you build.
+# Your own package index: --secret id=pip,src=/etc/pip.conf; it is not stored in any layer. Pin BASE by digest.
 ARG BASE=docker.io/library/python:3.11.14-slim-bookworm
 
 FROM ${BASE} AS build
 WORKDIR /build
 RUN python3 -m venv --without-pip /opt/laion
 COPY docker/requirements-worker.txt ./
-# The files are closed under what packages need, so nothing but the lock's versions comes in.
+# The files include all dependencies, so only versions of the lock are installed.
 RUN --mount=type=secret,id=pip,target=/etc/pip.conf \
     python3 -m pip --python /opt/laion/bin/python install --no-cache-dir --no-deps --only-binary :all: -r requirements-worker.txt
 COPY pyproject.toml README.md LICENSE ./
@@ -28,13 +28,13 @@ LABEL org.opencontainers.image.title="laion-etl worker" \
 RUN useradd --create-home --uid 10001 laion && mkdir /data && chown laion /data
 COPY --from=build /opt/laion /opt/laion
 ENV PATH=/opt/laion/bin:$PATH PYTHONUNBUFFERED=1 LAION_ETL_DATA_DIR=/data
-# By number, so that Kubernetes can see that it is not root.
+# A number, so that Kubernetes can check that it is not root.
 USER 10001
 WORKDIR /home/laion
-# For CPUs of the kind the image is built on; others compile when they start.
+# For CPUs like the one the image is built on; on others the kernels are compiled at the start.
 RUN python -m laion_etl.cli.warm_kernels
-# A command's exit code is its health: Kubernetes and Airflow read that, and the lease of a batch runs out.
+# No health check: Kubernetes and Airflow use the command's exit code, and the lease of a batch expires.
 HEALTHCHECK NONE
-# Exec form and a handler of its own: SIGTERM reaches laion-etl also where it is process 1.
+# Exec form, and laion-etl handles SIGTERM itself: it works as process 1, too.
 ENTRYPOINT ["laion-etl"]
 CMD ["--help"]

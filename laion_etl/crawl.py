@@ -1,8 +1,8 @@
-"""Crawl dumps, the WAT files each is made of, and the partitions that tasks work on.
+"""Crawls, the WAT files of each, and the partitions that tasks work on.
 
-A dump is named by the week it was fetched in: CC-MAIN-2026-21. Its WAT files are listed, one path a
-line, in crawl-data/<id>/wat.paths.gz; partition N is the N-th run of `wat_files_per_partition` lines,
-whatever part of the dump is selected, so that numbers mean the same in every run.
+A crawl is named by the week in which it was fetched: CC-MAIN-2026-21. Its WAT files are listed, one path per
+line, in crawl-data/<id>/wat.paths.gz; partition N is the N-th group of `wat_files_per_partition` lines,
+whatever part of the crawl is selected, so that numbers mean the same in every run.
 """
 
 import difflib
@@ -24,10 +24,11 @@ from laion_etl.settings import Settings
 _CRAWL_ID = re.compile(r"CC-MAIN-(\d{4})-(\d{2})")
 _WAT_PATH = re.compile(r"crawl-data/(?:[A-Za-z0-9_-][A-Za-z0-9_.-]*/)+[A-Za-z0-9_-][A-Za-z0-9_.-]*\.gz")
 _NUMBERS = re.compile(r"(\d+)(?:-(\d+))?")
-_MOST_NUMBERS = 1_000_000
-_SELECTION = re.compile(r"([0-9]{0,9})(:?)([0-9]{0,9})")  # an index far beyond any list is a mistake
+_MAX_NUMBERS = 1_000_000
+_SELECTION = re.compile(r"([0-9]{0,9})(:?)([0-9]{0,9})")  # longer indexes than any list has are a mistake
 
-# wat.paths.gz of a dump: 0.2 MB packed, 14 MB unpacked (100,000 lines). Anything far from it is no list.
+# wat.paths.gz of a crawl: 0.2 MB packed, 14 MB unpacked (100,000 lines). Anything much larger is not a path
+# list.
 _MAX_LIST_BYTES = 16 * 1024 * 1024
 _MAX_UNPACKED_LIST_BYTES = 256 * 1024 * 1024
 _MAX_COLLINFO_BYTES = 4 * 1024 * 1024
@@ -35,7 +36,7 @@ _MAX_COLLINFO_BYTES = 4 * 1024 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Crawl:
-    """A dump. `released` is derived: the Monday of the ISO week in the id (publication is weeks later)."""
+    """A crawl. `released` is derived: the Monday of the ISO week in the id (publication is weeks later)."""
 
     id: str
     name: str
@@ -44,7 +45,7 @@ class Crawl:
 
 @dataclass(frozen=True, slots=True)
 class Partition:
-    """WAT files for one task: URIs, the first at index `first_wat` of wat.paths, then every `step`-th."""
+    """WAT files for one task: URIs of every `step`-th line of wat.paths, from index `first_wat` on."""
 
     crawl: str
     number: int
@@ -59,15 +60,16 @@ class Partition:
 
 
 def shipped_catalogue() -> list[Crawl]:
-    """The dumps known when this version was made (laion_etl/catalogue.json), newest first."""
+    """Returns the crawls known when this version was made (laion_etl/catalogue.json), newest first."""
     text = resources.files("laion_etl").joinpath("catalogue.json").read_text()
     return _catalogue(text, "the shipped catalogue")
 
 
 def known_crawls(settings: Settings) -> list[Crawl]:
-    """The dumps of the catalogue file (LAION_ETL_CATALOGUE, else the shipped one) and the registered ones.
+    """Returns the crawls of the catalogue file and the registered ones, newest first.
 
-    Newest first. Reads local files only: DAG files call this every time they are parsed.
+    The file is LAION_ETL_CATALOGUE, else the shipped one. Reads local files only: DAG files call this every
+    time they are parsed.
     """
     path = settings.core.catalogue
     known = _read_catalogue(path) if path else shipped_catalogue()
@@ -77,7 +79,7 @@ def known_crawls(settings: Settings) -> list[Crawl]:
 
 
 def register_crawls(found: list[Crawl], settings: Settings) -> list[Crawl]:
-    """Makes dumps known from now on, to this machine's DAGs too; returns those that were not."""
+    """Saves crawls so that they are known from now on, also to this machine's DAGs; returns the new ones."""
     known = {crawl.id for crawl in known_crawls(settings)}
     new = [crawl for crawl in found if crawl.id not in known]
     path = settings.registered_path
@@ -96,33 +98,35 @@ def _read_catalogue(path: str) -> list[Crawl]:
 
 
 def discover_crawls(settings: Settings) -> list[Crawl]:
-    """The dumps that the crawl's index lists now (collinfo.json), newest first.
+    """Returns the crawls that Common Crawl's index lists now (collinfo.json), newest first.
 
-    Names of another form (CC-MAIN-2012 and older) have no WAT files and are left out.
+    Those with other names (CC-MAIN-2012 and older) have no WAT files and are left out.
     """
     uri = settings.collinfo_uri
     try:
         entries = json.loads(read_input(uri, _MAX_COLLINFO_BYTES))
         named = {str(entry["id"]): str(entry.get("name", entry["id"])) for entry in entries}
     except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise CrawlError(f"{uri} is no list of crawls ({error!r}); check LAION_ETL_COLLINFO") from error
+        raise CrawlError(
+            f"cannot read {uri}: not a list of crawls ({error!r}); check LAION_ETL_COLLINFO"
+        ) from error
     return _newest_first([Crawl(i, name, released(i)) for i, name in named.items() if _CRAWL_ID.fullmatch(i)])
 
 
 def released(crawl_id: str) -> date:
-    """The Monday of the ISO week that a crawl id names; raises CrawlError for anything else."""
+    """Returns the Monday of the ISO week that a crawl id names; raises CrawlError for anything else."""
     if found := _CRAWL_ID.fullmatch(crawl_id):
         try:
             return date.fromisocalendar(int(found[1]), int(found[2]), 1)
         except ValueError as error:
-            raise CrawlError(f"{crawl_id} is no crawl id: {error}") from error
-    raise CrawlError(f"{crawl_id!r} is no crawl id; write it like CC-MAIN-2024-38 (`laion-etl crawls`)")
+            raise CrawlError(f"invalid crawl id {crawl_id!r}: {error}; see `laion-etl crawls`") from error
+    raise CrawlError(f"invalid crawl id {crawl_id!r}; expected CC-MAIN-YYYY-WW (see `laion-etl crawls`)")
 
 
 def wat_paths(crawl_id: str, settings: Settings) -> list[str]:
-    """The full URIs of all WAT files of a dump, in the order of its wat.paths.gz.
+    """Returns the full URIs of all WAT files of a crawl, in the order of its wat.paths.gz.
 
-    Raises CrawlError for an unknown dump or a list that can't be read.
+    Raises CrawlError for an unknown crawl or a list that cannot be read.
     """
     released(crawl_id)  # before the id goes into a path
     source = settings.core.crawl_source.rstrip("/")
@@ -134,19 +138,22 @@ def wat_paths(crawl_id: str, settings: Settings) -> list[str]:
     except MissingInputError as error:
         raise CrawlError(_unknown(crawl_id, source, settings)) from error
     except InputError as error:
-        raise CrawlError(f"can't list the WAT files of {crawl_id}: {error}") from error
+        raise CrawlError(f"cannot list the WAT files of {crawl_id}: {error}") from error
     except (OSError, EOFError, zlib.error) as error:
-        raise CrawlError(f"{uri} is damaged ({error}); fetch it again") from error
+        raise CrawlError(f"cannot read {uri}: it is damaged ({error}); fetch it again") from error
     if len(text) > _MAX_UNPACKED_LIST_BYTES:
-        raise CrawlError(f"{uri} unpacks to over {_MAX_UNPACKED_LIST_BYTES:,} bytes: no list of WAT files")
+        raise CrawlError(
+            f"cannot read {uri}: it unpacks to more than {_MAX_UNPACKED_LIST_BYTES:,} bytes, so it is not a "
+            "list of WAT files; check LAION_ETL_CRAWL_SOURCE"
+        )
     lines = text.decode(errors="replace").splitlines()
     return [f"{source}/{_checked(path, uri)}" for path in lines if path.strip()]
 
 
 def partitions(crawl_id: str, settings: Settings, selection: slice | None = None) -> list[Partition]:
-    """The partitions of a dump, or of the selected WAT files: those that hold none of them are left out.
+    """Returns the partitions of a crawl; those without a selected WAT file are left out.
 
-    Of a sample (LAION_ETL_WAT_FILES_SAMPLE) they have the same numbers, and fewer files each.
+    With a sample (LAION_ETL_WAT_FILES_SAMPLE) they have the same numbers, and fewer files each.
     """
     size, step = settings.core.wat_files_per_partition, settings.core.wat_files_sample
     paths = wat_paths(crawl_id, settings)
@@ -195,8 +202,8 @@ def read_numbers(text: str) -> list[int]:
     found: set[int] = set()
     for part in text.split(","):
         match = _NUMBERS.fullmatch(part.strip())
-        if match is None or int(match[2] or match[1]) - int(match[1]) not in range(_MOST_NUMBERS):
-            raise SettingsError(f"{text!r} are no numbers; write them like 0-2,5")
+        if match is None or int(match[2] or match[1]) - int(match[1]) not in range(_MAX_NUMBERS):
+            raise SettingsError(f"invalid number list {text!r}; expected for example 0-2,5")
         found.update(range(int(match[1]), int(match[2] or match[1]) + 1))
     return sorted(found)
 
@@ -209,7 +216,7 @@ def _catalogue(text: str, place: str) -> list[Crawl]:
         ]
     except (ValueError, TypeError, KeyError) as error:
         raise CrawlError(
-            f"{place} is no catalogue of crawls ({error!r}); see docs/configuration.md"
+            f"cannot read {place}: not a catalogue of crawls ({error!r}); see docs/configuration.md"
         ) from error
     for crawl in found:
         released(crawl.id)
@@ -223,7 +230,9 @@ def _newest_first(crawls: list[Crawl]) -> list[Crawl]:
 def _checked(path: str, uri: str) -> str:
     path = path.strip()
     if not _WAT_PATH.fullmatch(path):
-        raise CrawlError(f"{uri} names {path[:200]!r}, which is no path of a WAT file; fetch the list again")
+        raise CrawlError(
+            f"cannot use {uri}: {path[:200]!r} in it is not a path of a WAT file; fetch the list again"
+        )
     return path
 
 
@@ -235,6 +244,6 @@ def _unknown(crawl_id: str, source: str, settings: Settings) -> str:
     close = difflib.get_close_matches(crawl_id, known, n=3)
     hint = f"did you mean {' or '.join(close)}? " if close and crawl_id not in close else ""
     return (
-        f"{source} has no crawl {crawl_id}; {hint}`laion-etl crawls` lists the known ones, "
-        "LAION_ETL_CRAWL_SOURCE says where they are"
+        f"cannot find crawl {crawl_id}: {source} does not have it; {hint}`laion-etl crawls` lists the known "
+        "ones, LAION_ETL_CRAWL_SOURCE says where they are"
     )

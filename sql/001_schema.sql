@@ -1,11 +1,11 @@
--- What was seen, in which crawl, what is to be downloaded and who is on it.
--- Outcomes of single images live in shard parquet; no row here is updated per image.
+-- The pairs seen, by crawl, and the queue of batches to download with their leases.
+-- Outcomes of single images are in the shards' parquet; no row here is updated per image.
 
 create table crawl (
     crawl_no smallint generated always as identity primary key,
     crawl    text not null unique
 );
-comment on table crawl is 'Crawl dumps that have been loaded, numbered to keep pair rows small.';
+comment on table crawl is 'Crawls that have been loaded, numbered to keep pair rows small.';
 
 create table partition (
     crawl_no    smallint not null references crawl,
@@ -18,7 +18,7 @@ create table partition (
 );
 comment on table partition is 'Partitions whose pairs are in table pair.';
 comment on column partition.fingerprint is 'Settings and inputs of the load; the same one is never loaded twice.';
-comment on column partition.planned is 'Its new pairs are cut into batches: rows are final.';
+comment on column partition.planned is 'Its new pairs have been cut into batches: rows are final.';
 comment on column partition.stats is 'The stats record of the load stage.';
 
 create table pair (
@@ -31,7 +31,7 @@ create table pair (
     license   text     not null,
     page_url  text     not null
 ) partition by hash (pair_id);
-comment on table pair is 'Every distinct (image URL, alt text) ever seen; the primary key is the dedupe, across all crawls.';
+comment on table pair is 'Every distinct (image URL, caption) ever seen; the primary key is the dedupe, across all crawls.';
 comment on column pair.pair_id is 'MD5 of url + alt (UTF-8), the original''s hash.';
 comment on column pair.partition is 'The lowest partition of the crawl that holds the pair: independent of load order.';
 comment on column pair.language is 'ISO 639 code from CLD3, empty when not reliable.';
@@ -64,6 +64,6 @@ create table batch (
 create index batch_open on batch (crawl_no, batch) where state in ('ready', 'leased');
 comment on table batch is 'The work queue of the downloaders; a batch is one shard.';
 comment on column batch.file is 'Name, size and SHA-256 of the batch file in the store.';
-comment on column batch.token is 'Fencing token: grows with every claim; a result with an old one is refused.';
+comment on column batch.token is 'Fencing token: grows with every claim; results with an older one are refused.';
 comment on column batch.stats is 'The stats record of the download stage.';
 comment on column batch.error is 'Why the batch was parked as failed, or its last failure.';

@@ -1,9 +1,9 @@
--- Pairs take less room and load faster: pages are stored once for all their pairs, crawl and partition are one
--- number, and the table is cut by ranges of the hash instead of by a hash of the hash, so that what arrives in
--- the order of pair_id goes to one leaf after the other (docs/scaling-postgres.md has the measurements).
+-- Pairs take less space and load faster: each page is stored once for all its pairs, crawl and partition are one
+-- number, and the table is partitioned by ranges of the hash instead of by a hash of the hash, so that rows in
+-- the order of pair_id fill one leaf after the other (measurements: docs/scaling-postgres.md).
 
 alter table partition add column partition_no integer generated always as identity unique;
-comment on column partition.fingerprint is 'Settings and inputs of the load; the same one is never loaded twice. Empty: a load is under way or broke off.';
+comment on column partition.fingerprint is 'Settings and inputs of the load; the same one is never loaded twice. Empty: a load is running or was interrupted.';
 comment on column partition.partition_no is 'Short name of (crawl_no, partition) in tables page and pair.';
 
 create table dedupe_rule (
@@ -11,7 +11,7 @@ create table dedupe_rule (
     is_only boolean not null default true primary key check (is_only)
 );
 comment on table dedupe_rule is 'What makes two pairs the same in this database; set by the first load, one row.';
-comment on column dedupe_rule.rule is 'pair: URL and text, the original''s rule; url: the URL alone, the best text is kept.';
+comment on column dedupe_rule.rule is 'pair: URL and caption, the original''s rule; url: the URL alone, the best caption is kept.';
 comment on column dedupe_rule.is_only is 'Always true: there is one rule.';
 
 create table page (
@@ -38,19 +38,19 @@ create table pair (
     alt          text    not null,
     language     text    not null
 ) partition by range (pair_id);
-comment on table pair is 'Every distinct pair ever seen, across all crawls; the primary key is the dedupe. Empty texts: only its hash is remembered.';
+comment on table pair is 'Every distinct pair ever seen, across all crawls; the primary key is the dedupe. Empty URL: only its key is kept.';
 comment on column pair.partition_no is 'The partition it belongs to: the lowest of its crawl that holds it, whatever the load order.';
 comment on column pair.page_no is 'The page it was found on, with partition_no a key of table page.';
 comment on column pair.pair_id is 'MD5 of url + alt (UTF-8), the original''s hash; MD5 of url where the dedupe rule is url.';
 comment on column pair.url is 'Image URL.';
-comment on column pair.alt is 'Alt text.';
+comment on column pair.alt is 'Caption.';
 comment on column pair.language is 'ISO 639 code, empty when not reliable.';
 
 -- Leaves are equal ranges of the first 32 bits; laion_etl.pair_leaves is set by the migration runner.
 --
--- Rows come by the million and are then read by key or by partition: vacuum has nothing to do before some are
--- deleted, and a plan does not change with the counts. So neither is started by inserts alone, where it would
--- take from the loaders what it reads and writes (docs/scaling-postgres.md).
+-- Rows are inserted by the million and then read by key or by partition: vacuum has nothing to do before some are
+-- deleted, and query plans do not depend on the counts. So inserts alone start neither vacuum nor analyze, whose
+-- reads and writes would slow the loaders down (docs/scaling-postgres.md).
 do $$
 declare
     calm constant text := 'with (autovacuum_vacuum_insert_threshold = -1, autovacuum_analyze_scale_factor = 1)';
@@ -73,8 +73,8 @@ begin
 end
 $$;
 
--- A partition is loaded in one go, so its rows lie together: a few bytes per thousand rows find them again, once
--- the new ones are summarized, which only an owner of the index may do.
+-- A partition is loaded at once, so its rows are stored together: a BRIN index finds them with a few bytes per
+-- thousand rows, once the new ones are summarized, which only an owner of the index may do.
 create index pair_of_partition on pair using brin (partition_no) with (pages_per_range = 32);
 
 create function summarize_new_pairs() returns bigint
@@ -82,10 +82,10 @@ language sql security definer set search_path from current
 return (
     select sum(brin_summarize_new_values(inhrelid))
     from pg_inherits where inhparent = 'pair_of_partition'::regclass);
-comment on function summarize_new_pairs() is 'Before rows are looked up by partition: index pair_of_partition learns of the new ones. Returns ranges of pages.';
+comment on function summarize_new_pairs() is 'To be called before rows are looked up by partition: adds the new ones to index pair_of_partition. Returns ranges of pages.';
 revoke execute on function summarize_new_pairs() from public;
 
--- What an earlier version had loaded.
+-- Rows that an earlier version had loaded.
 create temporary table page_before on commit drop as
 select partition_no, page_url, license,
        row_number() over (partition by partition_no order by page_url, license) - 1 as page_no
@@ -104,15 +104,15 @@ order by pair_id;
 
 insert into dedupe_rule (rule) select 'pair' where exists (select from pair);
 
--- The queue counts how long things take.
+-- The queue records how long a batch takes.
 alter table batch add column claimed_at timestamptz;
 comment on column batch.batch is 'Number of the batch and of its shard, over all crawls.';
 comment on column batch.crawl_no is 'The crawl of its pairs.';
 comment on column batch.pairs is 'Pairs in the batch.';
-comment on column batch.state is 'ready, leased by a worker, done, or failed: parked until somebody looks.';
+comment on column batch.state is 'ready, leased by a worker, done, or failed: parked until an operator acts.';
 comment on column batch.attempts is 'Claims so far; released claims do not count.';
 comment on column batch.lease_owner is 'The worker that holds it: host:process:claims.';
-comment on column batch.lease_expires is 'A worker silent until then loses the batch.';
+comment on column batch.lease_expires is 'A worker that sends no heartbeat until then loses the batch.';
 comment on column batch.updated_at is 'Last change of state: of a done batch, when it was done.';
 comment on column batch.claimed_at is 'When it was last claimed.';
 comment on column crawl.crawl_no is 'Short name of the crawl.';
@@ -120,7 +120,7 @@ comment on column crawl.crawl is 'Crawl id, for example CC-MAIN-2024-38.';
 comment on column partition.crawl_no is 'The crawl it is a part of.';
 comment on column partition.partition is 'Number of the partition in its crawl.';
 comment on column partition.loaded_at is 'When it was last loaded.';
-comment on table schema_migration is 'The numbered files of sql/ that this database has seen.';
+comment on table schema_migration is 'The numbered files of sql/ that have been applied to this database.';
 comment on column schema_migration.name is 'File name without ending.';
 comment on column schema_migration.applied_at is 'When it was applied.';
 create index batch_done on batch (crawl_no, updated_at) where state = 'done';

@@ -1,4 +1,4 @@
--- What people and dashboards look at.
+-- Views for people and dashboards.
 
 create view pair_text as
 select pair_id, crawl, partition, pair.url, alt, language, page.license, page.url as page_url
@@ -6,7 +6,7 @@ from pair
 join partition using (partition_no)
 join crawl using (crawl_no)
 left join page using (partition_no, page_no);
-comment on view pair_text is 'Pairs with all that is known of them; select by pair_id, or by crawl and partition.';
+comment on view pair_text is 'Pairs with page, licence and crawl; select by pair_id, or by crawl and partition.';
 
 create view load_progress as
 select crawl,
@@ -22,7 +22,7 @@ select crawl,
 from partition join crawl using (crawl_no)
 where fingerprint <> ''
 group by crawl;
-comment on view load_progress is 'Per crawl: what is loaded. Rates are those of the last 15 minutes.';
+comment on view load_progress is 'Loaded partitions and pairs per crawl. Rates are those of the last 15 minutes.';
 
 create view queue_progress as
 select crawl,
@@ -55,7 +55,7 @@ join lateral (
     where done.crawl_no = crawl.crawl_no and done.state = 'done' and done.updated_at > now() - interval '15 minutes'
 ) as recent on true
 group by crawl, recent.pairs_per_hour;
-comment on view queue_progress is 'Per crawl: batches by state, how fast, how long yet. silent: leased, but the lease ran out.';
+comment on view queue_progress is 'Per crawl: batches by state, rate and time left. silent: leased, but the lease ran out.';
 
 create view lease as
 select crawl, batch, attempts, lease_owner, now() - claimed_at as held_for, lease_expires - now() as left_for
@@ -67,4 +67,4 @@ create view failed_batch as
 select crawl, batch, pairs, attempts, error, updated_at as failed_at
 from batch join crawl using (crawl_no)
 where state = 'failed';
-comment on view failed_batch is 'Batches parked with their error; `laion-etl download --crawl C --batch N` tries one again.';
+comment on view failed_batch is 'Batches parked with their error; `laion-etl download --crawl C --batch N` retries one.';

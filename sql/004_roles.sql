@@ -1,12 +1,12 @@
--- Who may do what. Grant these to the login roles of your pods: `grant laion_worker to my_worker_login;`
+-- Roles and their privileges. Grant these to the login roles of your pods: `grant laion_worker to my_worker_login;`
 --
---   laion_reader   looks at everything
---   laion_loader   laion-etl load, and import of a memory
+--   laion_reader   reads everything
+--   laion_loader   laion-etl load and memory-import
 --   laion_planner  laion-etl plan
---   laion_worker   laion-etl download: its queue and nothing of the pairs
+--   laion_worker   laion-etl download: only the queue, no pairs
 --
--- Migrations, forget and export of a memory belong to the owner of the schema. A user who may not create roles gets a
--- schema without them: have an administrator run this file, which may be run again.
+-- Migrations, forget and memory-export need the owner of the schema. If the user may not create roles, the schema is
+-- made without them: have an administrator run this file; it may be run again.
 
 do $$
 declare
@@ -19,7 +19,7 @@ begin
         begin
             execute format('create role %I nologin', name);
         exception
-            when duplicate_object or unique_violation then null;  -- another database of this server was quicker
+            when duplicate_object or unique_violation then null;  -- created meanwhile from another database of this server
             when insufficient_privilege then
                 raise notice 'role % is missing and may not be created', name;
                 return;

@@ -41,5 +41,5 @@ def test_failures_that_differ_in_words_have_different_causes(one: str, other: st
 
 @pytest.mark.parametrize("start", ["", "_", "1", "x-"])
 def test_a_long_reason_takes_linear_time(start: str) -> None:
-    """Reasons come from outside too; a quadratic expression would take minutes here."""
+    """Reasons also come from outside; a quadratic expression would take minutes here."""
     assert cause_of(start + "a" * 500_000 + "!").endswith("!")

@@ -113,9 +113,9 @@ def test_load_and_plan_use_the_embedded_server(tmp_path: Path) -> None:
         ),
         (["parse", "--crawl", "C", "--partition", "0", "no.wat.gz"], {}, 1, "no.wat.gz: no such file"),
         (["score", "--crawl", "C", "--group", "2/2"], {}, 1, "batches/C/_stats.json: it does not exist"),
-        (["plan", "--crawl", "C"], {}, 1, "nothing of C is loaded yet"),
+        (["plan", "--crawl", "C"], {}, 1, "cannot find C in the database: nothing of it is loaded yet"),
         (["status", "--crawl", "C"], {"STORE": "/proc/nowhere"}, 1, "LAION_ETL_STORE"),
-        (["discover", "--crawl", "C"], {"CRAWL_SOURCE": "."}, 1, "'C' is no crawl id"),
+        (["discover", "--crawl", "C"], {"CRAWL_SOURCE": "."}, 1, "invalid crawl id 'C'"),
         (["discover", "--crawl", "CC-MAIN-2024-39"], {"CRAWL_SOURCE": "."}, 1, "did you mean CC-MAIN-2024-3"),
         (["run", "CC-MAIN-2024-38", "--wat-files", "2:1"], {}, 2, "'2:1': the range is empty"),
         (

@@ -22,6 +22,6 @@ def test_kernels_of_a_read_only_image_are_used_from_a_copy(
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     copy = numba_cache._cache_folder()
     assert copy != of_image
-    assert copy.name == of_image.name  # by which a process started from here knows it
+    assert copy.name == of_image.name  # by this name a process started from here finds it
     assert (copy / "kernel.nbi").read_text() == "compiled"
     assert (copy / "compiled").exists()

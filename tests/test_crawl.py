@@ -30,7 +30,7 @@ from laion_etl.settings import CoreSettings, Settings
 
 
 def source(folder: Path, crawl: str, paths: bytes, per_partition: int = 3) -> Settings:
-    """Settings for a crawl source with one dump of the given wat.paths (before packing)."""
+    """Settings for a crawl source with one crawl of the given wat.paths (before packing)."""
     place = folder / "crawl-data" / crawl
     place.mkdir(parents=True)
     (place / "wat.paths.gz").write_bytes(gzip.compress(paths))
@@ -64,13 +64,13 @@ def test_a_catalogue_that_is_none_is_a_clear_error(tmp_path: Path) -> None:
     path = tmp_path / "catalogue.json"
     for text in ("[]", "{", '{"crawls": [{"id": "CC-MAIN-2026-01"}]}'):
         path.write_text(text)
-        with pytest.raises(CrawlError, match=r"catalogue\.json is no catalogue of crawls"):
+        with pytest.raises(CrawlError, match=r"catalogue\.json: not a catalogue of crawls"):
             known_crawls(Settings(core=CoreSettings(catalogue=str(path))))
 
 
 def test_the_mini_crawl_is_discovered_from_its_folder_and_over_http(tmp_path: Path) -> None:
     mini = build_minicrawl(tmp_path)
-    mini.world.resources.clear()  # no pictures are needed here
+    mini.world.resources.clear()  # no images are needed here
     with MiniWeb(mini) as web:
         for place in (str(tmp_path), tmp_path.as_uri(), web.url):
             settings = Settings(core=CoreSettings(crawl_source=place, wat_files_per_partition=4))
@@ -94,7 +94,7 @@ def test_discovery_leaves_out_dumps_without_wat_files_and_sorts(tmp_path: Path) 
 @pytest.mark.parametrize("text", ["<html>", "{}{", '[{"name": "x"}]', "[1]", "5"])
 def test_an_answer_that_is_no_list_of_crawls_is_a_clear_error(tmp_path: Path, text: str) -> None:
     (tmp_path / "collinfo.json").write_text(text)
-    with pytest.raises(CrawlError, match="is no list of crawls"):
+    with pytest.raises(CrawlError, match="not a list of crawls"):
         discover_crawls(Settings(core=CoreSettings(crawl_source=str(tmp_path))))
 
 
@@ -102,7 +102,7 @@ def test_an_unknown_crawl_names_close_ones_and_what_to_do(tmp_path: Path) -> Non
     with pytest.raises(CrawlError) as caught:
         wat_paths("CC-MAIN-2024-39", Settings(core=CoreSettings(crawl_source=str(tmp_path))))
     message = str(caught.value)
-    assert "has no crawl CC-MAIN-2024-39; did you mean CC-MAIN-2024-3" in message
+    assert "does not have it; did you mean CC-MAIN-2024-3" in message
     assert "laion-etl crawls" in message
     assert "\n" not in message
 
@@ -111,7 +111,7 @@ def test_an_unknown_crawl_names_close_ones_and_what_to_do(tmp_path: Path) -> Non
     "name", ["", "CC-MAIN-2012", "CC-MAIN-2024-38/../..", "../x", "CC-MAIN-2024-60", "CC-MAIN-2024-38\n"]
 )
 def test_a_name_that_is_no_crawl_id_never_becomes_a_path(tmp_path: Path, name: str) -> None:
-    with pytest.raises(CrawlError, match="is no crawl id"):
+    with pytest.raises(CrawlError, match="invalid crawl id"):
         wat_paths(name, Settings(core=CoreSettings(crawl_source=str(tmp_path))))
 
 
@@ -121,7 +121,7 @@ def test_a_name_that_is_no_crawl_id_never_becomes_a_path(tmp_path: Path, name: s
 )
 def test_a_list_that_names_other_places_is_refused(tmp_path: Path, line: str) -> None:
     settings = source(tmp_path, CRAWL, lines(CRAWL, 1) + line.encode())
-    with pytest.raises(CrawlError, match="no path of a WAT file"):
+    with pytest.raises(CrawlError, match="not a path of a WAT file"):
         wat_paths(CRAWL, settings)
 
 
@@ -131,13 +131,13 @@ def test_a_damaged_list_is_a_clear_error(tmp_path: Path) -> None:
     whole = path.read_bytes()
     for damaged in (whole[:-20], b"<html>not here</html>", whole[:40] + b"\xff" * 40 + whole[80:]):
         path.write_bytes(damaged)
-        with pytest.raises(CrawlError, match=r"wat\.paths\.gz is damaged"):
+        with pytest.raises(CrawlError, match=r"wat\.paths\.gz: it is damaged"):
             wat_paths(CRAWL, settings)
 
 
 def test_a_list_that_unpacks_without_end_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(crawl_module, "_MAX_UNPACKED_LIST_BYTES", 1_000)
-    with pytest.raises(CrawlError, match="unpacks to over 1,000 bytes"):
+    with pytest.raises(CrawlError, match="unpacks to more than 1,000 bytes"):
         wat_paths(CRAWL, source(tmp_path, CRAWL, bytes(100_000)))
 
 
@@ -215,5 +215,5 @@ def test_numbers_are_written_as_runs(numbers: list[int], written: str) -> None:
 
 @pytest.mark.parametrize("text", ["", "a", "3-1", "0-99999999999", "1,,2", "-4"])
 def test_what_are_no_numbers_is_said(text: str) -> None:
-    with pytest.raises(SettingsError, match="are no numbers"):
+    with pytest.raises(SettingsError, match="invalid number list"):
         read_numbers(text)

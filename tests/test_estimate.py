@@ -1,4 +1,4 @@
-"""What a dump will come to, in proportion to what is in the store."""
+"""Estimates for a crawl, in proportion to the results in the store."""
 
 import json
 
@@ -15,7 +15,7 @@ OTHER = "CC-MAIN-2024-38"
 
 
 def known(store: Store) -> None:
-    """Three batches of 80 links, half of them images, with what the real stages note besides."""
+    """Three batches of 80 links, half of them images, with the other figures of the real stages."""
     write_world(build_world(), store)
     name = f"pairs/{CRAWL}/part-00000.json"
     parsed: StageStats = store.read_stats(name)

@@ -81,7 +81,7 @@ def test_s3_is_asked_anonymously_without_credentials(
     for name in ("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"):
         monkeypatch.setenv(name, str(tmp_path / "none"))
     if has_credentials:
-        monkeypatch.setenv("AWS_ACCESS_KEY_ID", "somebody")
+        monkeypatch.setenv("AWS_ACCESS_KEY_ID", "some-key")
         monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
     monkeypatch.setattr(boto3, "DEFAULT_SESSION", None)
     clients = (storage.s3_client, storage.s3_reader)
@@ -121,7 +121,7 @@ def test_a_connection_that_breaks_is_resumed_at_its_byte() -> None:
 def test_a_server_that_can_not_resume_is_an_error() -> None:
     with (
         server(lambda _, __: response("200 OK", DATA[:400_000], length=len(DATA))) as url,
-        pytest.raises(InputError, match=r"x\.wat\.gz beyond byte 400,000: .*can't resume"),
+        pytest.raises(InputError, match=r"x\.wat\.gz beyond byte 400,000: .*cannot resume"),
     ):
         read_input(f"{url}/x.wat.gz", 2_000_000)
 
@@ -155,7 +155,7 @@ def test_refusals_name_the_address_and_the_status(status: str, kind: type[InputE
 
 def test_a_server_that_is_not_there_is_an_error_after_some_tries() -> None:
     with pytest.raises(
-        InputError, match=r"can't read http://127\.0\.0\.1:1/x: .*refused.*; check the address"
+        InputError, match=r"cannot read http://127\.0\.0\.1:1/x: .*refused.*; check the address"
     ):
         open_input("http://127.0.0.1:1/x")
 

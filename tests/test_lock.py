@@ -1,4 +1,4 @@
-"""The lock is whole on every Python it is for: what a package needs there is pinned, to a version it takes.
+"""The lock is complete for every supported Python: dependencies are pinned, to versions packages accept.
 
 Judged by the metadata of what is installed, which is the same for all Pythons; no index is asked.
 """
@@ -25,7 +25,7 @@ BY_TORCH = re.compile(r"nvidia-|cuda-|triton")
 
 @pytest.fixture(scope="module", autouse=True)
 def installed_is_the_lock() -> None:
-    """Other versions say nothing about those of the lock."""
+    """Skips when other versions than those of the lock are installed."""
     for name, version in lock(HERE).items():
         try:
             found = distribution(name).version.partition("+")[0]  # torch's build is not pinned
@@ -36,19 +36,19 @@ def installed_is_the_lock() -> None:
 
 
 def environment(python: str) -> dict[str, str]:
-    """What markers ask on Linux with that Python."""
+    """Returns the environment that markers see on Linux with that Python."""
     return {**default_environment(), "python_version": python, "python_full_version": f"{python}.0"}  # type: ignore[dict-item]
 
 
 def written(file: str) -> list[Requirement]:
-    """The lines of a requirements file."""
+    """Returns the lines of a requirements file."""
     lines = [line.partition(" #")[0].strip() for line in (ROOT / file).read_text().splitlines()]
     return [Requirement(line) for line in lines if line and not line.startswith("#")]
 
 
 @cache
 def lock(python: str) -> dict[str, str]:
-    """Name -> version of what is installed there."""
+    """Returns name -> version of the packages that are installed there."""
     found = {}
     for pin in written("requirements.txt"):
         [specifier] = pin.specifier
@@ -92,7 +92,7 @@ def test_all_that_is_needed_is_pinned_to_a_version_that_fits(python: str) -> Non
             seen.add(key)
             waiting += [(one, name) for one in needs(name, need.extras, python)]
     assert wrong == []
-    assert {name for name, _ in seen} == pins.keys()  # and nothing that nobody needs
+    assert {name for name, _ in seen} == pins.keys()  # and no package that is not needed
 
 
 @pytest.mark.parametrize("python", PYTHONS)

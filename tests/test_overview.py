@@ -56,7 +56,7 @@ def test_files_of_other_crawls_and_other_files_are_not_counted(store: Store) -> 
     assert crawl_funnel(store, CRAWL) == before
 
 
-def test_a_crawl_nobody_has_touched_has_an_empty_funnel(store: Store) -> None:
+def test_an_untouched_crawl_has_an_empty_funnel(store: Store) -> None:
     funnel = crawl_funnel(store, CRAWL)
     assert not funnel.started_rows
     assert funnel.problems == ()

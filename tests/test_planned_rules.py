@@ -1,4 +1,4 @@
-"""A run whose rules differ from what is planned is refused before it works, and says what differs."""
+"""A run whose settings differ from those of planned pairs is refused before any work; the error says how."""
 
 import gzip
 from collections.abc import Callable
@@ -26,13 +26,13 @@ WAT_FILES = 4
 
 
 def of(settings: Settings, group: str, **values: Any) -> Settings:
-    """The settings with some of a group changed."""
+    """Returns settings with some of a group changed."""
     return replace(settings, **{group: replace(getattr(settings, group), **values)})
 
 
 @pytest.fixture
 def crawled(settings: Settings, tmp_path: Path) -> Settings:
-    """A crawl of four WAT files, two a partition."""
+    """A crawl of four WAT files, two per partition."""
     folder = tmp_path / "source" / "crawl-data" / CRAWL
     folder.mkdir(parents=True)
     for number in range(WAT_FILES):
@@ -143,7 +143,7 @@ def test_a_part_of_a_planned_partition_is_refused(planned: Settings, store: Stor
 def test_other_rules_are_refused_for_further_partitions_of_the_crawl_too(
     crawled: Settings, store: Store, database: Database
 ) -> None:
-    """Half a dataset by each set of rules is none that its card describes."""
+    """A dataset made half by one set of rules and half by another would not match its card."""
     loaded(crawled, store, database, "0:2")
     plan_batches(CRAWL, crawled, store, database)
 

@@ -1,4 +1,4 @@
-"""Whether settings that are declared to change a stage's output, and only they, are in its fingerprint."""
+"""A stage's fingerprint covers exactly the settings that are declared to change its output."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -30,17 +30,17 @@ TEXTS = (
 
 
 class Reached(Exception):  # noqa: N818 - no error: the fingerprint of a stage, before it does any work
-    """What a stage would know its finished work by."""
+    """Carries the fingerprint of a stage's finished work."""
 
 
 def changed(field: SettingField, settings: Settings) -> Settings:
-    """Settings with another value of one of them."""
+    """Returns settings with another value of one of them."""
     group = getattr(settings, field.group)
     return replace(settings, **{field.group: replace(group, **{field.name: other(field)})})  # type: ignore[arg-type]
 
 
 def other(field: SettingField) -> Any:
-    """A valid value that is not the default."""
+    """Returns a valid value that is not the default."""
     default = field.default
     if isinstance(default, bool):
         return not default
@@ -57,7 +57,7 @@ def other(field: SettingField) -> Any:
 
 @pytest.fixture
 def fingerprint_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Stage, Settings], str]:
-    """The fingerprint by which a stage knows its finished work, inputs being equal."""
+    """Returns the fingerprint of a stage's finished work; the inputs are always the same."""
     store = LocalStore(tmp_path)
     planned = StageStats("plan", "C", "batches", "f", 0, 0)
     store.write_stats(plan_stats_name("C"), planned)
@@ -79,7 +79,7 @@ def fingerprint_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[
     published: Any = nothing
     ways: dict[Stage, Callable[[Settings], Any]] = {
         Stage.PARSE: lambda s: laion_etl.parse.stage.parse_partition("C", 0, [], s, store),
-        Stage.LOAD: lambda s: load_fingerprint(planned, DedupeRule.of(s.load)),
+        Stage.LOAD: lambda s: load_fingerprint(planned, DedupeRule.from_settings(s.load)),
         Stage.DOWNLOAD: lambda s: laion_etl.download.stage.download_batch("C", 0, s, store),
         Stage.SCORE: of_score,
         Stage.PUBLISH: lambda s: laion_etl.publish.stage._fingerprint("d", published, (), s, "research", ()),
@@ -104,7 +104,7 @@ def test_a_setting_is_in_the_fingerprint_of_the_stage_it_changes_and_in_no_other
     settings = Settings()
     settings = replace(settings, core=replace(settings.core, data_dir=str(tmp_path)))
     different = changed(field, settings)
-    # A plan is known by its batches, which are cut once: other settings change those that come later.
+    # The fingerprint of a plan is that of its batches, which are cut once: settings change only later ones.
     for stage in set(Stage) - {Stage.CRAWL, Stage.PLAN}:
         same = fingerprint_of(stage, settings) == fingerprint_of(stage, different)
         assert same is (field.declaration.changes is not stage), stage

@@ -21,7 +21,7 @@ from tests.test_cli import laion_etl
 
 @pytest.fixture
 def at_work(store: Store, settings: Settings, database: Database) -> CrawlStatus:
-    """Of three partitions two are loaded, of ten batches four are done, one failed, one held, one lost."""
+    """Two of three partitions are loaded; of ten batches four are done, one failed, one leased, one lost."""
     for partition in range(3):
         write_pairs(store, "C", partition, numbered_pairs(partition * 50, partition * 50 + 50))
     for partition in range(2):
@@ -79,7 +79,7 @@ def test_what_is_printed(at_work: CrawlStatus, database: Database) -> None:
     assert "oldest lease: batch 5, attempt 1, held for 3 min" in text.replace("180 s", "3 min")
     assert "silent for 120 s too long" in text.replace("2 min", "120 s")
     assert "batch 4 failed after 1 attempts: no space in" in text
-    assert "[bold]the worker's[/] folder" in text  # as it is: no markup, no control codes
+    assert "[bold]the worker's[/] folder" in text  # verbatim: no markup, no control codes
     assert "\x1b" not in text
     overview = printed(all_crawls(database))
     assert "C " in overview
@@ -92,7 +92,7 @@ def test_plain_values_are_json(at_work: CrawlStatus) -> None:
     assert plain["failures"][0]["batch"] == 4
 
 
-def test_a_crawl_that_nobody_has_loaded(store: Store, database: Database) -> None:
+def test_a_crawl_that_is_not_loaded(store: Store, database: Database) -> None:
     status = crawl_status("NONE", crawl_funnel(store, "NONE"), database)
     assert (status.load.partitions, status.queue.batches) == (0, 0)
     assert "Work on NONE" in printed(status.as_table())

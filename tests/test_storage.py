@@ -44,7 +44,7 @@ def test_a_local_copy_is_the_file_itself_or_fetched_once_and_checked(
     s3_store.write("a/b.bin", b"date")
     assert local_copy(s3_store, output, cache) == copy
     copy.unlink()
-    with pytest.raises(StorageError, match="not what its stats say"):
+    with pytest.raises(StorageError, match="SHA-256 is not the one in its stats"):
         local_copy(s3_store, output, cache)
     assert not copy.exists()
 
@@ -64,13 +64,13 @@ def test_a_failing_writer_leaves_what_was_there(any_store: Store) -> None:
     assert any_store.list("") == ["a"]
 
 
-def test_a_file_is_swapped_only_if_nobody_else_wrote_it(any_store: Store) -> None:
-    assert any_store.read_marked("a") is None
+def test_a_file_is_swapped_only_if_no_other_process_wrote_it(any_store: Store) -> None:
+    assert any_store.read_with_etag("a") is None
     assert any_store.swap("a", b"one", None).bytes == 3
-    for mark in (None, "another"):
-        with pytest.raises(ChangedError, match="a was written by somebody else meanwhile"):
-            any_store.swap("a", b"two", mark)
-    found = any_store.read_marked("a")
+    for etag in (None, "another"):
+        with pytest.raises(ChangedError, match="a: another process modified it meanwhile"):
+            any_store.swap("a", b"two", etag)
+    found = any_store.read_with_etag("a")
     assert found is not None
     assert found[0] == b"one"
     assert any_store.swap("a", b"two", found[1]).sha256 == any_store.write("b", b"two").sha256
@@ -97,7 +97,7 @@ def test_a_server_without_conditional_writes_is_looked_at_before(
     s3_store.swap("a", b"one", None)
     with pytest.raises(ChangedError):
         s3_store.swap("a", b"two", None)
-    found = s3_store.read_marked("a")
+    found = s3_store.read_with_etag("a")
     assert found is not None
     s3_store.swap("a", b"two", found[1])
     assert s3_store.read("a") == b"two"
@@ -106,9 +106,9 @@ def test_a_server_without_conditional_writes_is_looked_at_before(
 def test_of_many_who_swap_at_once_none_is_lost(store: LocalStore) -> None:
     def add(number: int) -> None:
         while True:
-            data, mark = store.read_marked("count") or (b"", None)
+            data, etag = store.read_with_etag("count") or (b"", None)
             with contextlib.suppress(ChangedError):
-                store.swap("count", data + bytes([number]), mark)
+                store.swap("count", data + bytes([number]), etag)
                 return
 
     with ThreadPoolExecutor(8) as pool:
@@ -177,7 +177,7 @@ def test_a_full_disk_says_so_and_leaves_nothing(tmp_path: Path) -> None:
     if not os.path.ismount(tmp_path):
         pytest.skip("mounting a small tmpfs needs root")
     try:
-        with pytest.raises(StorageError, match="the disk is full; free space or point LAION_ETL_STORE"):
+        with pytest.raises(StorageError, match="the disk is full; free space, or set LAION_ETL_STORE"):
             LocalStore(tmp_path).write("big", bytes(200_000))
         assert list(tmp_path.iterdir()) == []
     finally:
@@ -194,5 +194,5 @@ def test_a_finished_unit_is_reused_only_with_the_same_fingerprint(any_store: Sto
 
 def test_a_foreign_stats_file_is_named(any_store: Store) -> None:
     any_store.write("s.json", b"[1]")
-    with pytest.raises(StorageError, match=r"s\.json is no stats file"):
+    with pytest.raises(StorageError, match=r"s\.json: not a stats file"):
         any_store.read_stats("s.json")

@@ -68,7 +68,7 @@ def remove(
 ) -> None:
     """Remove listed samples from store and database, publish new versions, and block them in future runs."""
     from laion_etl.database.connection import has_database, open_database
-    from laion_etl.database.redact import blank_pairs
+    from laion_etl.database.redact import redact_pairs
     from laion_etl.io.remote_files import read_input
     from laion_etl.removal.lists import MAX_BYTES, read_list
     from laion_etl.removal.stage import remove as remove_request
@@ -88,7 +88,7 @@ def remove(
     blanked = None
     if done.request.named_pairs and has_database(settings):
         with open_database(settings) as database:
-            blanked = blank_pairs(done.request.named_pairs, settings, database)
+            blanked = redact_pairs(done.request.named_pairs, settings, database)
         say(f"{blanked:,} pairs emptied in Postgres")
     if as_json:
         say_json(done.to_plain() | {"in_database": blanked})

@@ -23,11 +23,11 @@ def memory_export(
 ) -> None:
     """Export all hashes seen so far to the store; then old crawls can be forgotten but still deduplicated."""
     from laion_etl.database.connection import open_database
-    from laion_etl.database.seen_keys import export_memory
+    from laion_etl.database.seen_keys import export_seen_keys
 
     settings, store = open_settings()
     with open_database(settings) as database:
-        output, count = export_memory(name, settings, store, database)
+        output, count = export_seen_keys(name, settings, store, database)
     size = f"{output.bytes / count:.1f} bytes each" if count else "empty"
     console.print(f"{count:,} hashes, {size}: {store.uri(output.name)}", highlight=False)
 
@@ -37,9 +37,9 @@ def memory_import(
 ) -> None:
     """Import the hashes of an exported file: later loads drop pairs with them as duplicates."""
     from laion_etl.database.connection import open_database
-    from laion_etl.database.seen_keys import import_memory
+    from laion_etl.database.seen_keys import import_seen_keys
 
     settings, _ = open_settings()
     with open_database(settings) as database:
-        stats = import_memory(uri, settings, database)
+        stats = import_seen_keys(uri, settings, database)
     console.print(f"{stats.input:,} hashes, {stats.kept:,} of them new", highlight=False)

@@ -43,7 +43,7 @@ def check_run(crawl: str, partitions: Sequence[Partition], settings: Settings, s
 
 
 def _check_dedupe(settings: Settings, database: Database) -> None:
-    rule = DedupeRule.of(settings.load)
+    rule = DedupeRule.from_settings(settings.load)
     for (settled,) in database.rows("load.rule"):
         if settled != rule:
             raise SettingsError(

@@ -90,7 +90,7 @@ def _encode(folder: Path) -> None:
             segment.page_rows(segment.pages, 1)
     field = len(url).to_bytes(4) + url.encode()
     read = read_rows((1).to_bytes(2) + field, pa.schema([("url", pa.string())]))
-    host_hashes(Texts.of(read.column("url").combine_chunks()))
+    host_hashes(Texts.from_column(read.column("url").combine_chunks()))
 
 
 def main() -> None:

@@ -25,7 +25,7 @@ class ByteArena:
         self.size = 0
 
     def reserve(self, count: int) -> None:
-        """Makes room for so many more bytes; views taken earlier may then show the old array."""
+        """Makes room for `count` more bytes; views taken earlier may then show the old array."""
         if self.size + count > self._capacity:
             old = self._view[: self.size]
             self._allocate(max(self.size + count, 2 * self.size))

@@ -1,4 +1,4 @@
-"""The errors a stage may raise. A message says what was being done, to which object, and what to do next.
+"""The errors a stage may raise. Messages have one form: `cannot <verb> <object>: <cause>; <what to do>`.
 
 The command line prints the message as one line and exits with `exit_code`; anything that is not a
 LaionEtlError is a bug and keeps its traceback.
@@ -11,7 +11,7 @@ class LaionEtlError(Exception):
     exit_code = 1
 
 
-class Stopped(LaionEtlError):  # noqa: N818 - an end that was asked for
+class Stopped(LaionEtlError):  # noqa: N818 - a requested end, not a failure
     """The command was asked to end (Ctrl-C, SIGTERM) and did so cleanly."""
 
     exit_code = 130
@@ -24,15 +24,15 @@ class SettingsError(LaionEtlError):
 
 
 class StorageError(LaionEtlError):
-    """The store can't be read or written: missing bucket, full disk, no permission."""
+    """The store cannot be read or written: missing bucket, full disk, no permission."""
 
 
 class ChangedError(StorageError):
-    """A file is not what it was when it was read: somebody else wrote it meanwhile."""
+    """Another process modified a file since it was read."""
 
 
 class InputError(LaionEtlError):
-    """An input as a whole can't be read (single bad records are counted, never raised)."""
+    """An input as a whole cannot be read (single bad records are counted, never raised)."""
 
 
 class MissingInputError(InputError):
@@ -40,21 +40,21 @@ class MissingInputError(InputError):
 
 
 class CrawlError(LaionEtlError):
-    """The crawl is not known at its source, or its file list can't be read."""
+    """The crawl is not known at its source, or its file list cannot be read."""
 
 
 class DatabaseError(LaionEtlError):
-    """Postgres can't be reached or refuses the work."""
+    """Postgres cannot be reached or refuses the work."""
 
 
 class IncompleteError(LaionEtlError):
-    """Too much of a crawl is missing to publish it; another try alone can't help."""
+    """Too much of a crawl is missing to publish it; a retry alone cannot help."""
 
     exit_code = 2
 
 
 class ModelError(LaionEtlError):
-    """A CLIP model, checkpoint or head can't be loaded."""
+    """A CLIP model, checkpoint or head cannot be loaded."""
 
 
 class DemoError(LaionEtlError):

@@ -1,8 +1,8 @@
-"""Counting outcomes: every input record of a stage ends in `kept` or in exactly one named reason.
+"""Counts outcomes: every input record of a stage ends in `kept` or in exactly one named reason.
 
 The reasons of all stages are the Enums below; their values appear in stats files, shard parquet
-(`status`), the report and the docs, so renaming one is a change of the data format. Each has its sentence
-here and nowhere else: the tables of docs/formats.md (`make docs`), card and dashboard are made from them.
+(`status`), the report and the docs, so renaming one changes the data format. Each reason has its sentence
+here and nowhere else: the tables of docs/formats.md (`make docs`), card and dashboard are generated from it.
 """
 
 from collections import Counter
@@ -26,7 +26,7 @@ class RecordReason(Reason):
     """Why a WAT record gave no page (parse, `details.records`)."""
 
     NOT_A_PAGE = "not_a_page", "A request, metadata or warcinfo record, or a response that is not HTML."
-    BROKEN_JSON = "broken_json", "The record is not the JSON that it should be."
+    BROKEN_JSON = "broken_json", "The record is not valid JSON of the expected form."
     PAGE_URL_TOO_LONG = (
         "page_url_too_long",
         "The page's URL is longer than 8,192 bytes, which browsers and servers refuse.",
@@ -35,30 +35,30 @@ class RecordReason(Reason):
 
 
 class ParseReason(Reason):
-    """Why an image link of a page gave no pair; where several hold, the first of this order is counted."""
+    """Why an image link of a page gave no pair; if several apply, the first in this order is counted."""
 
-    NO_URL = "no_url", "The image has no address."
+    NO_URL = "no_url", "The image has no URL."
     NO_ALT = "no_alt", "The image has no caption."
     ALT_TOO_SHORT = "alt_too_short", "The caption has fewer than `min_alt_chars` characters after cleaning."
-    URL_INVALID = "url_invalid", "The address is not a URL, or holds a user name."
+    URL_INVALID = "url_invalid", "The address is not a valid URL, or contains a user name."
     URL_SCHEME = "url_scheme", "The URL is not http(s): `data:`, `javascript:`, `blob:` ..."
     URL_EXTENSION = "url_extension", "The URL ends in one of `refused_extensions`: `.svg`, `.gif`."
     HOST_TOO_LONG = "host_too_long", "The host name is longer than `max_host_chars`."
     URL_TOO_LONG = "url_too_long", "The URL is longer than `max_url_chars`."
     HOST_NOT_PUBLIC = (
         "host_not_public",
-        "The URL leads to a bare name (`http://wiki/`), a private name (`.local`, `.lan` ...) or an address "
+        "The host is a single label (`http://wiki/`), a private name (`.local`, `.lan` ...) or an address "
         "that is not public.",
     )
     TRACKER = (
         "tracker",
-        "The image counts views: a known host (`laion_etl/core/data/trackers.txt`), `1x1.png`, `spacer.png` "
-        "and the like.",
+        "The image is a tracking pixel: a known host (`laion_etl/core/data/trackers.txt`), `1x1.png`, "
+        "`spacer.png` and the like.",
     )
     BLOCKED_DOMAIN = "blocked_domain", "The domain is on a blocklist (docs/blocklists.md)."
     BLOCKED_URL = "blocked_url", "The URL is on a blocklist."
     PLACEHOLDER_FILE_NAME = "placeholder_file_name", 'The caption is a file name: "IMG_1234.JPG".'
-    PLACEHOLDER_DATE = "placeholder_date", "The caption is nothing but numbers, dates and times."
+    PLACEHOLDER_DATE = "placeholder_date", "The caption consists of numbers, dates and times only."
     PLACEHOLDER_HASH = "placeholder_hash", "The caption is a hash, a UUID or another identifier."
     PLACEHOLDER_WORD = (
         "placeholder_word",
@@ -66,10 +66,10 @@ class ParseReason(Reason):
         "of the web.",
     )
     BLOCKED_PAIR = "blocked_pair", "The pair of URL and caption is on a blocklist."
-    DUPLICATE = "duplicate_in_partition", "The same URL and caption came before in the partition."
+    DUPLICATE = "duplicate_in_partition", "The same URL and caption occurred earlier in the partition."
     TEXT_REPEATED = (
         "text_repeated",
-        "The caption came over `max_text_repeats` times in the WAT file: boilerplate.",
+        "The caption occurred more than `max_text_repeats` times in the WAT file: boilerplate.",
     )
     LANGUAGE_NOT_ASKED_FOR = (
         "language_not_asked_for",
@@ -82,7 +82,7 @@ class LoadReason(Reason):
 
     DUPLICATE_IN_PARTITION = (
         "duplicate_in_partition",
-        "The same pair came before in the partition; parse, which forgets old pairs, let it through.",
+        "The same pair occurred earlier in the partition; parse, with limited memory, missed it.",
     )
     DUPLICATE_IN_CRAWL = "duplicate_in_crawl", "Another partition of the crawl has the same pair."
     DUPLICATE_OF_EARLIER_CRAWL = "duplicate_of_earlier_crawl", "An earlier crawl has the same pair."
@@ -95,7 +95,7 @@ class DownloadStatus(Reason):
     URL_INVALID = "url_invalid", "The URL, or one that it redirects to, cannot be requested."
     PORT_REFUSED = "port_refused", "The URL names a port that is not in `ports`."
     DNS_FAILED = "dns_failed", "The host name does not exist or has no address."
-    RESOLVER_FAILED = "resolver_failed", "No nameserver gave an answer, which says nothing about the host."
+    RESOLVER_FAILED = "resolver_failed", "No nameserver answered, which says nothing about the host."
     ADDRESS_REFUSED = (
         "address_refused",
         "The host has a private, loopback, link-local or other special address.",
@@ -103,11 +103,11 @@ class DownloadStatus(Reason):
     CONNECT_FAILED = "connect_failed", "The host refused the connection or cannot be reached."
     CONNECT_TIMEOUT = "connect_timeout", "The connection took longer than `connect_timeout_s`."
     TLS_FAILED = "tls_failed", "The TLS handshake failed, or the certificate is bad."
-    TIMEOUT = "timeout", "The answer took longer than one of the time limits."
-    BAD_RESPONSE = "bad_response", "The answer is not HTTP, is cut off, or has the wrong length."
+    TIMEOUT = "timeout", "The response took longer than one of the time limits."
+    BAD_RESPONSE = "bad_response", "The response is not HTTP, is cut off, or has the wrong length."
     HTTP_ERROR = "http_error", "The server answered with an error; its status is in `error_message`."
     TOO_MANY_REDIRECTS = "too_many_redirects", "There were more than `max_redirects` redirects."
-    OPTED_OUT_ROBOTS_TAG = "opted_out_robots_tag", "The header X-Robots-Tag says noai or the like."
+    OPTED_OUT_ROBOTS_TAG = "opted_out_robots_tag", "The header X-Robots-Tag has noai or an equivalent."
     OPTED_OUT_TDM = (
         "opted_out_tdm",
         "A tdm-reservation header or /.well-known/tdmrep.json reserves the rights.",
@@ -116,19 +116,22 @@ class DownloadStatus(Reason):
     OPTED_OUT_METADATA = "opted_out_metadata", "IPTC/PLUS or C2PA metadata in the image forbid data mining."
     TOO_MANY_BYTES = "too_many_bytes", "The image is larger than `max_bytes`."
     TOO_FEW_BYTES = "too_few_bytes", "The image is smaller than `min_bytes`."
-    NOT_AN_IMAGE = "not_an_image", "The answer is not an image."
+    NOT_AN_IMAGE = "not_an_image", "The response is not an image."
     FORMAT_REFUSED = "format_refused", "It is an image, but neither JPEG, PNG nor WebP."
     ANIMATED = "animated", "The image is animated."
     TOO_MANY_PIXELS = "too_many_pixels", "The image has more than `max_pixels` pixels."
     TOO_FEW_PIXELS = "too_few_pixels", "A side of the image is shorter than `min_side`."
-    ASPECT_RATIO = "aspect_ratio", "The image is longer than `max_aspect_ratio` times its width."
+    ASPECT_RATIO = (
+        "aspect_ratio",
+        "The longer side of the image is more than `max_aspect_ratio` times the shorter one.",
+    )
     DECODE_FAILED = "decode_failed", "The image is damaged and cannot be decoded."
     DECODE_TIMEOUT = "decode_timeout", "Decoding took longer than `decode_timeout_s`."
     DECODER_CRASHED = (
         "decoder_crashed",
-        "The image ended the decoder's process, for example by its memory limit.",
+        "Decoding the image ended the decoder's process, for example at its memory limit.",
     )
-    BLOCKED_HASH = "blocked_hash", "The image's hash is on a blocklist, or near one of a blocked image."
+    BLOCKED_HASH = "blocked_hash", "The image's hash is on a blocklist, or close to one that is."
 
 
 class ScoreReason(Reason):
@@ -176,7 +179,7 @@ STAGE_REASONS: dict[str, type[Reason]] = {
 
 
 def sentence_of(stage: str, reason: str) -> str:
-    """What a reason of a stage means; '' for one of another version."""
+    """Returns what a reason of a stage means; '' for a reason of another version."""
     for reasons in (STAGE_REASONS.get(stage, PublishReason), PublishReason):  # removal counts in every stage
         for known in reasons:
             if known.value == reason:

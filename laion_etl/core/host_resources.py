@@ -1,4 +1,4 @@
-"""What this process may use of the machine it runs on."""
+"""The resources of the machine that this process may use."""
 
 import os
 import tempfile
@@ -8,10 +8,10 @@ _CGROUP = Path("/sys/fs/cgroup")
 
 
 def usable_cores(cgroup: Path = _CGROUP) -> int:
-    """Cores this process may keep busy, at least 1: its CPU affinity and the CPU quota of its container.
+    """Returns the cores this process may use, at least 1, by CPU affinity and its container's CPU quota.
 
     A pod with `limits.cpu: 2` sees all cores of its node and may use two (Linux cgroups: cpu.max of version
-    2, cpu.cfs_quota_us of version 1); a part of a core counts as one.
+    2, cpu.cfs_quota_us of version 1); fractions are rounded up.
     """
     cores = len(os.sched_getaffinity(0))
     quota = _quota(cgroup)
@@ -19,17 +19,17 @@ def usable_cores(cgroup: Path = _CGROUP) -> int:
 
 
 def machine_memory_bytes() -> int:
-    """Memory of the machine, not of the container."""
+    """Returns the memory of the machine, not of the container."""
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def user_cache() -> Path:
-    """The user's cache folder of this project (XDG Base Directory Specification); it may be missing."""
+    """Returns the user's cache folder of this project (XDG Base Directory Specification); may be missing."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "laion_etl"
 
 
 def can_be_written(folder: Path) -> bool:
-    """Whether files can be made in a folder, which is made when it is missing."""
+    """Whether files can be created in a folder; creates it when it is missing."""
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         with tempfile.TemporaryFile(dir=folder):
@@ -39,7 +39,7 @@ def can_be_written(folder: Path) -> bool:
 
 
 def _quota(cgroup: Path) -> float | None:
-    """CPU seconds per second that the container may use; None where there is no limit."""
+    """Returns the CPU seconds per second that the container may use; None for no limit."""
     try:
         quota, period = (cgroup / "cpu.max").read_text().split()
     except OSError:

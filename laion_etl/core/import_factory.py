@@ -1,4 +1,4 @@
-"""Parts of one's own, named in settings as `module:factory`."""
+"""Loads extensions that are named in settings as `module:factory`."""
 
 import importlib
 import re
@@ -16,17 +16,19 @@ def is_factory(name: str) -> bool:
 
 
 def load_factory(name: str, variable: str, choices: str) -> Callable[..., Any]:
-    """The function that `name` names. Raises SettingsError naming the setting when there is none."""
-    setting = f"{variable}={name!r}"
+    """Returns the function called `name`. Raises SettingsError, which names the setting, if there is none."""
+    setting = f"cannot use {variable}={name!r}"
     module_name, _, attribute = name.partition(":")
     if not module_name or not attribute:
-        raise SettingsError(f"{setting} names nothing; choose {choices} or module:factory")
+        raise SettingsError(f"{setting}: not a known choice; use {choices} or module:factory")
     try:
         module = importlib.import_module(module_name)
     except ImportError as error:
-        raise SettingsError(f"{setting}: {module_name} can't be imported: {error}") from error
+        raise SettingsError(
+            f"{setting}: {module_name} cannot be imported ({error}); check its name and PYTHONPATH"
+        ) from error
     factory = getattr(module, attribute, None)
     if not callable(factory):
-        raise SettingsError(f"{setting}: {module_name} has no function {attribute}")
+        raise SettingsError(f"{setting}: {module_name} has no function {attribute}; check its name")
     made: Callable[..., Any] = factory
     return made

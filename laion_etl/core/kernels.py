@@ -1,4 +1,4 @@
-"""Types of columns in compiled loops, and the small loops that several rooms share."""
+"""Types of columns in compiled loops, and small loops that several packages use."""
 
 import numpy as np
 import numpy.typing as npt
@@ -22,7 +22,7 @@ def equals(data: Bytes, start: int, other: Bytes) -> bool:
 
 @kernel
 def hash_of(data: Bytes, start: int, end: int) -> np.uint64:
-    """Computes 64-bit FNV-1a of a span, ASCII letters lower-cased; texts of equal hash must be compared."""
+    """Computes 64-bit FNV-1a of a span, ASCII letters lower-cased; compare texts with equal hashes."""
     value = np.uint64(0xCBF29CE484222325)
     for i in range(start, end):
         byte = data[i]

@@ -1,7 +1,7 @@
-"""Compiling loops over bytes with numba, and where what was compiled is kept.
+"""Compiles loops over bytes with numba, and caches the compiled code.
 
-Compiled code is kept in the user's cache folder (or NUMBA_CACHE_DIR) under the hash of the sources, numba's
-version and the CPU, so a changed kernel is never run in an old compilation.
+The code is cached in the user's cache folder (or NUMBA_CACHE_DIR) under a hash of the sources, numba's
+version and the CPU, so an outdated compilation of a kernel is never used.
 """
 
 import hashlib
@@ -36,10 +36,10 @@ KernelT = TypeVar("KernelT", bound=Callable[..., object])
 
 
 def _cache_folder() -> Path:
-    """Where compiled kernels are kept.
+    """Returns the folder of compiled kernels.
 
-    Where that can't be written (a container with a read-only root) it is a temporary folder, with a copy of
-    what is there: numba uses no folder that it can't write.
+    If it is not writable (a container with a read-only root) this is a temporary folder with a copy of its
+    content: numba does not use folders it cannot write to.
     """
     digest = hashlib.sha256(numba.__version__.encode())
     digest.update(llvmlite.binding.get_host_cpu_name().encode())
@@ -50,7 +50,7 @@ def _cache_folder() -> Path:
     name = f"kernels-{digest.hexdigest()[:16]}"
     given = os.environ.get("NUMBA_CACHE_DIR")
     if given and Path(given).name == name:
-        return Path(given)  # found by the process that started this one
+        return Path(given)  # set by the process that started this one
     folder = Path(given or user_cache()) / name
     if can_be_written(folder):
         return folder
@@ -67,14 +67,14 @@ os.environ["NUMBA_CACHE_DIR"] = str(_FOLDER)  # for processes started from here
 
 
 def compiled_marker() -> Path:
-    """The file that says that all kernels are compiled."""
+    """Returns the path of the file that exists when all kernels are compiled."""
     return _FOLDER / _MARKER
 
 
 def ensure_compiled() -> None:
-    """Has all kernels compiled, in a process whose memory ends with it, unless they are for this CPU."""
+    """Compiles all kernels unless done for this CPU, in another process: its memory is freed afterwards."""
     if not compiled_marker().exists():
-        # Should it fail, this process compiles for itself what it needs, or fails with the same cause.
+        # If it fails, this process compiles what it needs itself, or fails with the same cause.
         subprocess.run([sys.executable, "-m", "laion_etl.cli.warm_kernels"], check=False)
 
 
@@ -90,11 +90,11 @@ def _copy_bytes(_: object, out: types.Array, _at: Any, data: types.Array, _start
     return types.void(out, types.intp, data, types.intp, types.intp), generated
 
 
-# For kernels: copy_bytes(out, at, data, start, count) copies like memcpy. Arrays of bytes, C order; no bounds
-# are checked.
+# For kernels: copy_bytes(out, at, data, start, count) copies like memcpy. Arrays of bytes in C order; bounds
+# are not checked.
 copy_bytes = cast(Callable[[Any, int, Any, int, int], None], intrinsic(_copy_bytes))
 
 
 def kernel(function: KernelT) -> KernelT:
-    """Compiles a function at its first call, without the interpreter lock held while it runs."""
+    """Makes numba compile a function at its first call; it runs without the interpreter lock."""
     return cast(KernelT, numba.njit(cache=True, nogil=True)(function))

@@ -1,6 +1,6 @@
-"""What flows between the stages: Arrow schemas of the data files, and their names in the store.
+"""The data contracts between stages: Arrow schemas of the data files, and their names in the store.
 
-These are the data contracts; docs/formats.md explains them column by column.
+docs/formats.md explains them column by column.
 """
 
 import hashlib
@@ -31,7 +31,7 @@ PAIR_SCHEMA = pa.schema(
     ]
 )
 
-# What a batch hands to its downloader: batches/<crawl>/<batch:09d>.parquet, row i = index i.
+# A batch, as its downloader reads it: batches/<crawl>/<batch:09d>.parquet, row i = index i.
 BATCH_SCHEMA = pa.schema(
     [
         pa.field("pair_id", pa.binary(16), nullable=False),
@@ -111,14 +111,14 @@ SUBSET_NOLANG = "laion-nolang"
 
 
 def subset_of_language(language: str) -> str:
-    """The language subset of a pair; '' is "no reliable language" (LAION-5B, section 3)."""
+    """Returns the language subset of a pair; '' is "no reliable language" (LAION-5B, section 3)."""
     if language == "":
         return SUBSET_NOLANG
     return SUBSET_EN if language == "en" else SUBSET_MULTI
 
 
 def pair_id(url: str, alt: str) -> bytes:
-    """The 16-byte identity of a pair: MD5 of url + alt in UTF-8, the original's hash."""
+    """Returns the 16-byte id of a pair: MD5 of URL + caption in UTF-8, the original's hash."""
     return hashlib.md5((url + alt).encode(), usedforsecurity=False).digest()
 
 
@@ -136,12 +136,12 @@ def batch_name(batch: int) -> str:
 
 
 def plan_stats_name(crawl: str) -> str:
-    """The stats of the plan stage in the store; its details list the batches."""
+    """Name in the store of the stats of the plan stage; their details list the batches."""
     return f"batches/{crawl}/_stats.json"
 
 
 def batch_file_name(crawl: str, batch: int) -> str:
-    """The pairs of a batch in the store."""
+    """Name in the store of the pairs of a batch."""
     return f"batches/{crawl}/{batch_name(batch)}.parquet"
 
 
@@ -161,5 +161,5 @@ def sample_key(batch: int, index: int) -> str:
 
 
 def batch_of(sample_id: IdT) -> IdT:
-    """The batch of a sample by its id (its key as a number); of an array of ids, the batch of each."""
+    """Returns the batch of a sample id (the key as a number), or of each id of an array."""
     return sample_id // MAX_BATCH_PAIRS

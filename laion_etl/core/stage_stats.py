@@ -1,6 +1,6 @@
-"""The stats record beside a stage's data files, and the fingerprint by which finished work is known again.
+"""The stats record next to a stage's data files, and the fingerprint by which finished work is recognised.
 
-Free of pyarrow: Airflow reads the DAGs through this module, again and again.
+Does not import pyarrow: Airflow imports this module whenever it parses the DAGs.
 """
 
 import builtins
@@ -19,17 +19,17 @@ class Output:
     sha256: str
 
     @classmethod
-    def of(cls, name: str, data: builtins.bytes) -> "Output":
-        """What a file with these bytes is listed as."""
+    def from_bytes(cls, name: str, data: builtins.bytes) -> "Output":
+        """Returns the entry of a file with these bytes."""
         return cls(name, len(data), hashlib.sha256(data).hexdigest())
 
 
 @dataclass(frozen=True, slots=True)
 class StageStats:
-    """What a stage did to one unit (partition, batch, shard, crawl); written last, it marks the unit done.
+    """The result of a stage for one unit (partition, batch, shard, crawl); written last, it marks it as done.
 
-    `fingerprint` covers the settings and the identity of the inputs: a finished unit is reused only
-    when it matches. `details` holds what else the stage counted (JSON values).
+    `fingerprint` covers settings and inputs: a finished unit is reused only when it matches. `details` has
+    what else the stage counted (JSON values).
     Raises ValueError when the counters do not add up to the input.
     """
 
@@ -47,7 +47,8 @@ class StageStats:
         total = self.kept + sum(self.dropped.values())
         if total != self.input:
             raise ValueError(
-                f"{self.stage} {self.crawl} {self.unit}: {self.input} records in, {total} accounted for"
+                f"cannot record {self.stage} {self.crawl} {self.unit}: {self.input} records in, {total} "
+                "accounted for; please report this bug"
             )
 
     def to_plain(self) -> dict[str, Any]:
@@ -68,7 +69,7 @@ class StageStats:
 
 
 def fingerprint(*parts: object) -> str:
-    """Short hash of settings and input identities; dataclasses and plain JSON values in any nesting."""
+    """Returns a short hash of settings and inputs: dataclasses and plain JSON values in any nesting."""
     text = json.dumps(parts, sort_keys=True, default=_plain)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 

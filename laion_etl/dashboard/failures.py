@@ -65,7 +65,7 @@ class TroubleCache:
 
     def troubles(self, store: Store) -> list[Trouble]:
         """Return the unresolved units, newest first. Raises StorageError."""
-        etags = store.marks(unresolved_names(self.crawl), ".json")
+        etags = store.etags(unresolved_names(self.crawl), ".json")
         wanted = [name for name, etag in etags.items() if self._kept.get(name, ("",))[0] != etag]
         for name in self._kept.keys() - etags.keys():
             del self._kept[name]

@@ -63,7 +63,7 @@ class Sheets:
 def make_sheet(crawl: str, store: Store, max_pixels: int) -> Sheet:
     """Build a sheet from a few batches, chosen by hash: the same crawl gives the same sheet."""
     found = [
-        match for name in store.marks(f"scored/{crawl}", "_stats.json") if (match := _STATS.search(name))
+        match for name in store.etags(f"scored/{crawl}", "_stats.json") if (match := _STATS.search(name))
     ]
     if not found:
         raise InputError(f"cannot show samples of {crawl}: no batch is scored yet; score one first")

@@ -35,7 +35,7 @@ class StatsCache:
         etags: dict[str, str] = {}
         for stage, place, pattern in STATS_FILES:
             folder = place.format(crawl=self.crawl)
-            found = store.marks(folder, ".json")
+            found = store.etags(folder, ".json")
             names = [name for name in sorted(found) if pattern.match(name.removeprefix(f"{folder}/"))]
             stages[stage] = names
             etags |= {name: found[name] for name in names}

@@ -1,4 +1,4 @@
-"""Columns to rows of Postgres' binary COPY format and back.
+"""Converts columns to rows of Postgres' binary COPY format and back.
 
 A row is a 16-bit field count, then a 32-bit length and the bytes of each field, big-endian; before the first
 row come 19 bytes of signature, flags and extension length, after the last row a field count of -1
@@ -31,7 +31,7 @@ class Texts:
     data: Bytes
 
     @classmethod
-    def of(cls, column: pa.StringArray) -> "Texts":
+    def from_column(cls, column: pa.StringArray) -> "Texts":
         """The buffers of an Arrow column without nulls, not copied."""
         _, offsets, data = column.buffers()
         numbers = np.frombuffer(offsets, np.int32)[column.offset : column.offset + len(column) + 1]
@@ -41,41 +41,41 @@ class Texts:
 def pair_rows(
     order: Longs, partition_no: int, page_no: Ints, keys: Bytes, url: Texts, alt: Texts, language: Texts
 ) -> Bytes:
-    """Rows of table pair (partition_no, page_no, pair_id, url, alt, language), without header and trailer.
+    """Returns rows of table pair (partition_no, page_no, pair_id, url, alt, language), no header or trailer.
 
-    `order`: the rows to write, by index into the columns. `keys`: theirs, shape (rows to write, 16).
+    `order`: the rows to write, by index into the columns. `keys`: their keys, shape (rows to write, 16).
     """
     texts = (url.offsets, url.data, alt.offsets, alt.data, language.offsets, language.data)
     return kernels.pair_rows(order, partition_no, page_no, keys, *texts)
 
 
 def page_rows(order: Longs, partition_no: int, page_no: Ints, url: Texts, licence: Texts) -> Bytes:
-    """Rows of table page (partition_no, page_no, url, license), like pair_rows."""
+    """Returns rows of table page (partition_no, page_no, url, license), like pair_rows."""
     return kernels.page_rows(
         order, partition_no, page_no, url.offsets, url.data, licence.offsets, licence.data
     )
 
 
 def page_numbers(url: Texts, licence: Texts, first: int) -> Ints:
-    """Numbers of the rows' pages, from `first` on; neighbours with the same URL and licence share one."""
+    """Numbers the pages of the rows from `first` on; neighbours with the same URL and licence share one."""
     rows = len(url.offsets) - 1
     return kernels.page_numbers(url.offsets, url.data, licence.offsets, licence.data, rows, first)
 
 
 def host_hashes(url: Texts) -> Hashes:
-    """A 64-bit hash of each URL's host."""
+    """Returns a 64-bit hash of each URL's host."""
     return kernels.host_hashes(url.offsets, url.data)
 
 
 def read_rows(rows: bytes, schema: pa.Schema) -> pa.Table:
-    """The columns of rows without header and trailer; the schema has bytes and texts only, none null.
+    """Reads rows without header and trailer into columns; the schema has only bytes and texts, without nulls.
 
-    Raises ValueError when a row has another number of fields.
+    Raises ValueError when a row has a different number of fields.
     """
     buffer = np.frombuffer(rows, np.uint8)
     starts, lengths = kernels.fields(buffer, len(schema))
     if starts.shape[1] != len(schema):
-        raise ValueError(f"rows of COPY have not {len(schema)} fields")
+        raise ValueError(f"cannot read rows of COPY: they do not have {len(schema)} fields; check the query")
     columns = [_column(buffer, starts[:, i], lengths[:, i], field.type) for i, field in enumerate(schema)]
     return pa.Table.from_arrays(columns, schema=schema)
 
@@ -91,7 +91,7 @@ def _column(buffer: Bytes, starts: Longs, lengths: Longs, kind: pa.DataType) -> 
 
 @contextmanager
 def copy_in(connection: Connection, name: str) -> Iterator[Callable[[Bytes], None]]:
-    """A named COPY .. FROM STDIN, and what sends it ready rows."""
+    """Runs a named COPY .. FROM STDIN; yields the function that sends it encoded rows."""
 
     def send(block: Bytes) -> None:
         view = block.data
@@ -105,7 +105,7 @@ def copy_in(connection: Connection, name: str) -> Iterator[Callable[[Bytes], Non
 
 
 def copy_out(connection: Connection, statement: sql.SQL | sql.Composed) -> Iterator[bytes]:
-    """The rows of a COPY .. TO STDOUT, one by one."""
+    """Yields the rows of a COPY .. TO STDOUT, one by one."""
     with connection.cursor() as cursor, cursor.copy(statement) as copy:
         for message in copy:
             row = bytes(message).removeprefix(HEADER)
@@ -114,6 +114,6 @@ def copy_out(connection: Connection, statement: sql.SQL | sql.Composed) -> Itera
 
 
 def joined(rows: Iterator[bytes], size: int) -> Iterator[bytes]:
-    """Rows, none of them empty, in blocks of `size`, the last one shorter."""
+    """Joins non-empty rows into blocks of `size` rows; the last one may be shorter."""
     while block := b"".join(islice(rows, size)):
         yield block

@@ -1,4 +1,4 @@
-"""Who gets a row: candidates of a partition meet the rows that are there."""
+"""Resolves conflicts between a partition's new rows and existing ones."""
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -24,12 +24,12 @@ from laion_etl.database.dedupe_keys import (
 from laion_etl.database.kernels import Ints, Longs
 from laion_etl.database.queries import query
 
-# So that the part of the index they are in fits into a processor's cache.
+# So few that the part of the index that holds them fits into a processor's cache.
 _KEYS_PER_CHUNK = 32_768
 
 
 @dataclass(frozen=True, slots=True)
-class Owner:
+class PartitionRef:
     """A partition of table partition."""
 
     partition_no: int
@@ -38,8 +38,12 @@ class Owner:
 
 
 @dataclass(frozen=True, slots=True)
-class Placement:
-    """`won`: which candidates get a row. `contested`: which met one. `taken`: rows taken, by partition_no."""
+class Resolution:
+    """Which candidates get a row.
+
+    `won`: the candidates that get one. `contested`: those whose key has a row already. `taken`: number of
+    rows taken over, by the partition_no that had them.
+    """
 
     won: Mask
     contested: Mask
@@ -48,7 +52,7 @@ class Placement:
     taken: dict[int, int] = field(default_factory=dict)
 
 
-# Rows as queries probe_pair and probe_url send them.
+# Rows as the queries probe_pair and probe_url return them.
 _ROW = {
     DedupeRule.PAIR: np.dtype([("key", "S16"), ("owner", ">i4")]),
     DedupeRule.URL: np.dtype([("key", "S16"), ("owner", ">i4"), ("rank", ">i4"), ("hash", "S16")]),
@@ -57,50 +61,53 @@ Rows = npt.NDArray[np.void]
 
 
 @dataclass(frozen=True, slots=True)
-class Incumbents:
-    """Rows that are there already, by their place among the candidates."""
+class ExistingRows:
+    """Rows that exist already, each with the position of its key among the candidates."""
 
-    places: Longs
+    positions: Longs
     owners: Ints
     ranks: Ints
     hashes: Keys
 
     @classmethod
-    def of(cls, parts: list[Rows], candidates: Candidates, rule: DedupeRule) -> "Incumbents":
-        """In the order of the candidates, whatever that of the rows."""
+    def from_rows(cls, parts: list[Rows], candidates: Candidates, rule: DedupeRule) -> "ExistingRows":
+        """Sorts the rows of all parts into the order of the candidates."""
         rows = np.concatenate([np.empty(0, _ROW[rule]), *parts])
-        places = np.searchsorted(candidates.keys, rows["key"])
-        order = np.argsort(places)
+        positions = np.searchsorted(candidates.keys, rows["key"])
+        order = np.argsort(positions)
         rows, by_url = rows[order], rule is DedupeRule.URL
         return cls(
-            places[order],
+            positions[order],
             rows["owner"].astype(np.int32),
             rows["rank"].astype(np.int32) if by_url else np.empty(0, np.int32),
             rows["hash"] if by_url else np.empty(0, "S16"),
         )
 
     def __len__(self) -> int:
-        return len(self.places)
+        return len(self.positions)
 
 
-def place(
-    connection: Connection, me: Owner, candidates: Candidates, incumbents: Incumbents, rule: DedupeRule
-) -> Placement:
-    """Decides for each candidate, and removes the rows that it takes over; the caller holds the load lock."""
+def resolve(
+    connection: Connection, me: PartitionRef, candidates: Candidates, existing: ExistingRows, rule: DedupeRule
+) -> Resolution:
+    """Decides which candidates get a row, and removes the rows they take over.
+
+    The caller holds the load lock.
+    """
     won = np.ones(len(candidates), np.bool_)
     contested = np.zeros(len(candidates), np.bool_)
-    contested[incumbents.places] = True
-    if not len(incumbents):
-        return Placement(won, contested)
-    owners = _owners(connection, incumbents.owners)
+    contested[existing.positions] = True
+    if not len(existing):
+        return Resolution(won, contested)
+    owners = _owners(connection, existing.owners)
     in_crawl = owners[:, 1] == me.crawl_no
-    better = in_crawl & _better(me, candidates, incumbents, owners[:, 2], rule)
-    better &= np.isin(incumbents.owners, _still_open(connection, incumbents.owners[better]))
-    won[incumbents.places[~better]] = False
-    for chunk in candidates.where(incumbents.places[better]).chunks(_KEYS_PER_CHUNK):
-        connection.execute(query("load.remove_pairs"), _asked_for(chunk.keys))
-    numbers, counts = np.unique(incumbents.owners[better], return_counts=True)
-    return Placement(
+    better = in_crawl & _wins(me, candidates, existing, owners[:, 2], rule)
+    better &= np.isin(existing.owners, _still_open(connection, existing.owners[better]))
+    won[existing.positions[~better]] = False
+    for chunk in candidates.where(existing.positions[better]).chunks(_KEYS_PER_CHUNK):
+        connection.execute(query("load.remove_pairs"), _key_parameters(chunk.keys))
+    numbers, counts = np.unique(existing.owners[better], return_counts=True)
+    return Resolution(
         won,
         contested,
         lost_in_crawl=int((in_crawl & ~better).sum()),
@@ -109,12 +116,12 @@ def place(
     )
 
 
-def find_incumbents(connection: Connection, candidates: Candidates, rule: DedupeRule) -> Incumbents:
-    """The rows that candidates meet."""
+def find_existing_rows(connection: Connection, candidates: Candidates, rule: DedupeRule) -> ExistingRows:
+    """Returns the existing rows with keys of the candidates."""
     connection.execute(query("load.only_index_scans"))
-    met = [_met(connection, chunk, rule) for chunk in candidates.chunks(_KEYS_PER_CHUNK)]
+    found = [_probe(connection, chunk, rule) for chunk in candidates.chunks(_KEYS_PER_CHUNK)]
     connection.execute(query("load.any_scans"))
-    return Incumbents.of(met, candidates, rule)
+    return ExistingRows.from_rows(found, candidates, rule)
 
 
 def insert(connection: Connection, partition_no: int, pairs: PairsFile, candidates: Candidates) -> None:
@@ -138,14 +145,14 @@ def insert_free(
     pairs: PairsFile,
     candidates: Candidates,
     rule: DedupeRule,
-) -> Incumbents:
-    """Writes the candidates whose keys are free, and their pages; returns the rows that the rest met.
+) -> ExistingRows:
+    """Writes the candidates whose keys are free, and their pages; returns the rows that have the other keys.
 
-    For a partition without rows. Each of the other connections has a range of keys of its own and goes
-    through it in short runs, each looked up and then written at once, while its part of the index is in the
-    caches. Pages go through `connection`.
+    For a partition without rows. Each of the other connections handles one range of keys in short runs: a run
+    is looked up and then written at once, while its part of the index is still in the caches. Pages go
+    through `connection`.
     """
-    met: list[Rows] = []
+    existing_rows: list[Rows] = []
     with ExitStack() as stack:
         send_pages = stack.enter_context(copy_in(connection, "load.copy_pages"))
         threads = [stack.enter_context(ThreadPoolExecutor(1)) for _ in others]
@@ -162,8 +169,8 @@ def insert_free(
             ]
             try:
                 for done in as_completed(work):
-                    rows, met_here = done.result()
-                    met.append(met_here)
+                    rows, found = done.result()
+                    existing_rows.append(found)
                     pages = np.unique(segment.pages[rows - segment.start])
                     new = pages[~is_sent[pages - segment.pages[0]]]
                     is_sent[new - segment.pages[0]] = True
@@ -171,20 +178,20 @@ def insert_free(
             finally:
                 for future in work:
                     future.cancel()
-    return Incumbents.of(met, candidates, rule)
+    return ExistingRows.from_rows(existing_rows, candidates, rule)
 
 
 def _insert_chunk(
     connection: Connection, segment: Segment, chunk: Candidates, partition_no: int, rule: DedupeRule
 ) -> tuple[Longs, Rows]:
-    """Rows of the file that were written, and what the others met."""
-    met = _met(connection, chunk, rule)
-    if len(met):
-        chunk = chunk.where(~chunk.among(np.sort(met["key"])))
+    """Returns the rows of the file that were written, and the existing rows with the other keys."""
+    existing_rows = _probe(connection, chunk, rule)
+    if len(existing_rows):
+        chunk = chunk.where(~chunk.among(np.sort(existing_rows["key"])))
     if len(chunk):
         with copy_in(connection, "load.copy_pairs") as send:
             send(segment.pair_rows(chunk, partition_no))
-    return chunk.rows, met
+    return chunk.rows, existing_rows
 
 
 def _even_slices(count: int, parts: int) -> list[slice]:
@@ -192,19 +199,19 @@ def _even_slices(count: int, parts: int) -> list[slice]:
     return [slice(*pair) for pair in pairwise(bounds)]
 
 
-def _met(connection: Connection, chunk: Candidates, rule: DedupeRule) -> Rows:
-    row = connection.execute(query(f"load.probe_{rule}"), _asked_for(chunk.keys), binary=True).fetchone()
+def _probe(connection: Connection, chunk: Candidates, rule: DedupeRule) -> Rows:
+    row = connection.execute(query(f"load.probe_{rule}"), _key_parameters(chunk.keys), binary=True).fetchone()
     return np.frombuffer((row and row[0]) or b"", _ROW[rule])
 
 
-def _asked_for(keys: Keys) -> dict[str, object]:
-    """Ascending keys as parameters; the bounds tell the planner which leaves they are in."""
+def _key_parameters(keys: Keys) -> dict[str, object]:
+    """Ascending keys as parameters; by the bounds the planner knows which leaves they are in."""
     first, last = (UUID(bytes=key.ljust(16, b"\0")) for key in (keys[0], keys[-1]))
     return {"keys": KeyArray(keys), "first": first, "last": last}
 
 
 def _owners(connection: Connection, numbers: Ints) -> Longs:
-    """(partition_no, crawl_no, partition) of each number, shape (numbers, 3)."""
+    """Returns (partition_no, crawl_no, partition) of each number, shape (numbers, 3)."""
     distinct, inverse = np.unique(numbers, return_inverse=True)
     rows = connection.execute(query("load.owners"), {"numbers": distinct.tolist()}).fetchall()
     table = np.array(sorted(row[:3] for row in rows), np.int64).reshape(-1, 3)
@@ -212,7 +219,7 @@ def _owners(connection: Connection, numbers: Ints) -> Longs:
 
 
 def _still_open(connection: Connection, numbers: Ints) -> Ints:
-    """Those of the partitions whose batches are not cut yet; from here on nobody cuts them."""
+    """Returns the partitions whose batches are not cut yet, and locks them against being cut."""
     if not len(numbers):
         return numbers
     distinct = np.unique(numbers).tolist()
@@ -220,16 +227,14 @@ def _still_open(connection: Connection, numbers: Ints) -> Ints:
     return np.array([number for (number,) in rows], np.int32)
 
 
-def _better(
-    me: Owner, candidates: Candidates, incumbents: Incumbents, partitions: Longs, rule: DedupeRule
+def _wins(
+    me: PartitionRef, candidates: Candidates, existing: ExistingRows, partitions: Longs, rule: DedupeRule
 ) -> Mask:
-    """Whether the candidate has more of a right to the row than the incumbent of the same crawl."""
+    """Returns which candidates take precedence over the existing row of the same crawl."""
     lower: Mask = partitions > me.partition
     if rule is DedupeRule.PAIR:
         return lower
-    ranks, hashes = candidates.ranks[incumbents.places], candidates.hashes[incumbents.places]
-    same_rank, same_hash = ranks == incumbents.ranks, hashes == incumbents.hashes
-    better: Mask = (ranks > incumbents.ranks) | (
-        same_rank & ((hashes < incumbents.hashes) | (same_hash & lower))
-    )
+    ranks, hashes = candidates.ranks[existing.positions], candidates.hashes[existing.positions]
+    same_rank, same_hash = ranks == existing.ranks, hashes == existing.hashes
+    better: Mask = (ranks > existing.ranks) | (same_rank & ((hashes < existing.hashes) | (same_hash & lower)))
     return better

@@ -1,8 +1,7 @@
-"""Opening the database: the URL of the settings or the embedded server, with the schema up to date.
+"""Opens the database: the URL of the settings or the embedded server, with the schema up to date.
 
-Nothing here or in the modules beside it needs more of a connection than one transaction: no prepared
-statements, no session settings, locks or temporary tables that outlive it. So PgBouncer in transaction mode
-may stand in between.
+Nothing in this package needs more of a connection than one transaction: no prepared statements, no session
+settings, locks or temporary tables that outlive it. So PgBouncer may be used in transaction mode.
 """
 
 import random
@@ -17,7 +16,7 @@ from psycopg import Connection
 from psycopg.conninfo import conninfo_to_dict
 
 from laion_etl.core.errors import DatabaseError
-from laion_etl.database.embedded import exists, log_consulted, running_server
+from laion_etl.database.embedded import exists, running_server, with_log_cause
 from laion_etl.database.migrations import migrate
 from laion_etl.database.queries import query
 from laion_etl.settings import DatabaseSettings, Settings
@@ -25,20 +24,20 @@ from laion_etl.settings import DatabaseSettings, Settings
 ResultT = TypeVar("ResultT")
 Keys = dict[str, Any]
 
-# Another transaction was in the way: the same one may succeed a moment later.
+# Conflicts with another transaction: the same work may succeed a moment later.
 _CONFLICTS = (
     psycopg.errors.SerializationFailure,
     psycopg.errors.DeadlockDetected,
     psycopg.errors.UniqueViolation,
 )
-# The server stops, has crashed, is starting; the connection broke.
-_ENDINGS = ("57P01", "57P02", "57P03", "08006")
+# The server is stopping, has crashed or is starting, or the connection broke.
+_LOST_STATES = ("57P01", "57P02", "57P03", "08006")
 _LONGEST_PAUSE_S = 5.0
 _CONNECT_TIMEOUT_S = 10
 
 
 class Database:
-    """Postgres through one connection, which is opened again when it is lost. For one thread."""
+    """Postgres through one connection, which is reopened when it is lost. For one thread only."""
 
     def __init__(self, url: str, settings: DatabaseSettings) -> None:
         self._url = url
@@ -47,23 +46,23 @@ class Database:
 
     @property
     def connection(self) -> Connection:
-        """The open connection, in autocommit mode; work that should survive its loss goes through `run`."""
+        """The open connection, in autocommit mode; use `run` for work that should survive its loss."""
         if self._connection is None or self._connection.closed:
             self._connection = self._connect()
         return self._connection
 
     def run(self, work: Callable[[Connection], ResultT], timeout_s: float | None = None) -> ResultT:
-        """`work` in one transaction, done again after a lost connection or a conflict with another one.
+        """Runs `work` in one transaction, and again after a lost connection or a conflict with another one.
 
-        `work` has to bear being done twice, also when its first commit went through unseen. A statement may
-        take `timeout_s`, default: LAION_ETL_DATABASE_STATEMENT_TIMEOUT_S. Raises DatabaseError when Postgres
-        refuses, or is not back after LAION_ETL_DATABASE_RETRY_FOR_S.
+        `work` must be idempotent: it is retried after a lost connection even if the first commit succeeded.
+        A statement may take `timeout_s`, by default LAION_ETL_DATABASE_STATEMENT_TIMEOUT_S. Raises
+        DatabaseError when Postgres refuses, or is not back after LAION_ETL_DATABASE_RETRY_FOR_S.
         """
         limit_s = self._settings.statement_timeout_s if timeout_s is None else timeout_s
-        return self.retried(lambda: self._transaction(work, limit_s))
+        return self.with_retry(lambda: self._transaction(work, limit_s))
 
-    def retried(self, action: Callable[[], ResultT]) -> ResultT:
-        """An action with transactions of its own, otherwise like `run`."""
+    def with_retry(self, action: Callable[[], ResultT]) -> ResultT:
+        """Runs an action that opens its own transactions; otherwise like `run`."""
         give_up = time.monotonic() + self._settings.retry_for_s
         attempt = 0
         while True:
@@ -71,19 +70,19 @@ class Database:
                 return action()
             except psycopg.Error as error:
                 attempt += 1
-                if not self._passes(error) or time.monotonic() > give_up:
+                if not self._is_temporary(error) or time.monotonic() > give_up:
                     raise _database_error(error, self._url) from error
-                # Drawn, so that two in each other's way do not meet again.
+                # Random, so that two transactions in conflict do not meet again.
                 jitter = random.uniform(0.5, 1)  # noqa: S311 - no secret
                 time.sleep(min(_LONGEST_PAUSE_S, 0.05 * 2**attempt) * jitter)
 
     def rows(self, name: str, keys: Keys | None = None) -> list[Any]:
-        """The rows of a named query, in a transaction of its own."""
+        """Returns the rows of a named query, run in its own transaction."""
         return self.run(lambda connection: connection.execute(query(name), keys).fetchall())
 
     @contextmanager
-    def beside(self, timeout_s: float) -> Iterator[Connection]:
-        """A transaction on another connection, which is closed with it."""
+    def side_connection(self, timeout_s: float) -> Iterator[Connection]:
+        """Opens another connection with one transaction; both end with the block."""
         with self._connect() as connection, connection.transaction():
             self._set_limits(connection, timeout_s)
             yield connection
@@ -102,11 +101,11 @@ class Database:
         limits = {"statement_s": f"{timeout_s}s", "idle_s": f"{self._settings.idle_timeout_s}s"}
         connection.execute(query("connect.limits"), limits)
 
-    def _passes(self, error: psycopg.Error) -> bool:
+    def _is_temporary(self, error: psycopg.Error) -> bool:
         if isinstance(error, _CONFLICTS):
             return True
-        lost = self._connection is None or self._connection.closed  # or it was one beside
-        lost |= isinstance(error, psycopg.OperationalError) and error.sqlstate in (None, *_ENDINGS)
+        lost = self._connection is None or self._connection.closed  # or it was a side connection
+        lost |= isinstance(error, psycopg.OperationalError) and error.sqlstate in (None, *_LOST_STATES)
         return (
             lost
             and isinstance(error, psycopg.OperationalError | psycopg.InterfaceError)
@@ -114,11 +113,11 @@ class Database:
         )
 
     def _connect(self) -> Connection:
-        # Prepared statements would bind a session to a server process, which a pooler does not do.
+        # Prepared statements need a session that keeps its server process; behind a pooler it does not.
         return psycopg.connect(self._url, autocommit=True, prepare_threshold=None, **self._options())
 
     def _options(self) -> dict[str, Any]:
-        """What the URL leaves open: a dead network is noticed within a minute, TLS as the settings say."""
+        """Options the URL does not set: a dead network is noticed within a minute, TLS by the settings."""
         tls = {
             name: getattr(self._settings, name) for name in ("sslmode", "sslrootcert", "sslcert", "sslkey")
         }
@@ -137,16 +136,16 @@ class Database:
 
 @contextmanager
 def open_database(settings: Settings) -> Iterator[Database]:
-    """A migrated database; the embedded server runs while the block does.
+    """Opens a migrated database; an embedded server runs as long as the block.
 
-    Raises DatabaseError when Postgres can't be reached or refuses a statement.
+    Raises DatabaseError when Postgres cannot be reached or refuses a statement.
     """
     with database_url(settings) as url:
         database = Database(url, settings.database)
         try:
             with database_errors(url):
-                _ = database.connection  # what is wrong from the start is no reason to wait
-                database.retried(lambda: migrate(database.connection, settings.database.pair_leaves))
+                _ = database.connection  # fail fast: do not retry the very first connection
+                database.with_retry(lambda: migrate(database.connection, settings.database.pair_leaves))
                 yield database
         finally:
             database.close()
@@ -159,18 +158,18 @@ def has_database(settings: Settings) -> bool:
 
 @contextmanager
 def database_url(settings: Settings) -> Iterator[str]:
-    """The URL of the settings, or of the embedded server, which runs while the block does."""
+    """Yields the URL of the settings, or of the embedded server, which runs as long as the block."""
     if settings.core.database_url:
         yield settings.core.database_url
         return
     folder = Path(settings.core.data_dir)
-    with running_server(folder) as server, log_consulted(folder):
+    with running_server(folder) as server, with_log_cause(folder):
         yield server.url("laion")
 
 
 @contextmanager
 def database_errors(url: str) -> Iterator[None]:
-    """Errors of Postgres as DatabaseError, which names the server and no password."""
+    """Turns errors of Postgres into DatabaseError, whose message names the server but no password."""
     try:
         yield
     except psycopg.Error as error:
@@ -181,33 +180,33 @@ def _database_error(error: psycopg.Error, url: str) -> DatabaseError:
     name, cause = _public_name(url), _first_line(error)
     if isinstance(error, psycopg.errors.DiskFull):
         return DatabaseError(
-            f"Postgres at {name} has no disk space left: {cause}; nothing of this step was kept, make room "
-            "and run it again"
+            f"cannot write to Postgres at {name}: its disk is full ({cause}); nothing of this step was kept, "
+            "free space and run it again"
         )
     if isinstance(error, psycopg.errors.QueryCanceled):
         return DatabaseError(
-            f"Postgres at {name} took too long: {cause}; see LAION_ETL_DATABASE_STATEMENT_TIMEOUT_S and "
-            "LAION_ETL_DATABASE_BULK_TIMEOUT_S"
+            f"cannot finish a statement of Postgres at {name}: {cause}; raise "
+            "LAION_ETL_DATABASE_STATEMENT_TIMEOUT_S or LAION_ETL_DATABASE_BULK_TIMEOUT_S"
         )
     if isinstance(error, psycopg.errors.InsufficientPrivilege):
         return DatabaseError(
-            f"Postgres at {name} refused: {cause}; this step needs another role, see docs/operations.md"
+            f"cannot use Postgres at {name}: {cause}; this step needs another role, see docs/operations.md"
         )
-    if isinstance(error, psycopg.OperationalError) and error.sqlstate in (None, *_ENDINGS):
+    if isinstance(error, psycopg.OperationalError) and error.sqlstate in (None, *_LOST_STATES):
         return DatabaseError(
-            f"no connection to Postgres at {name}: {cause}; "
-            "is it running, and is LAION_ETL_DATABASE_URL right?"
+            f"cannot connect to Postgres at {name}: {cause}; "
+            "check that it is running and that LAION_ETL_DATABASE_URL is right"
         )
-    return DatabaseError(f"Postgres at {name} refused: {cause}")
+    return DatabaseError(f"cannot use Postgres at {name}: {cause}; see the server's log")
 
 
 def _refused(error: psycopg.Error) -> bool:
-    """Whether the server answered the connection with no: a wrong password stays wrong."""
+    """Whether the server refused the connection for a reason that stays, such as a wrong password."""
     return error.sqlstate is not None and error.sqlstate[:2] in ("28", "3D", "53")
 
 
 def _public_name(url: str) -> str:
-    """Host, port and database of a URL, without user and password."""
+    """Returns host, port and database of a URL, without user and password."""
     try:
         parts = conninfo_to_dict(url)
     except psycopg.ProgrammingError:

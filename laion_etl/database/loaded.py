@@ -1,9 +1,9 @@
-"""What of a crawl is loaded, by the only place that knows: Postgres.
+"""Which partitions of a crawl are loaded, according to Postgres.
 
 A stats file in the store outlives `laion-etl forget`, a restored backup and a move to another database, so it
-can't say what is loaded. And a row in Postgres outlives the pairs it was loaded from, when these are parsed
-anew. So a partition counts only when Postgres has cut its pairs into batches and the pairs file of the store
-is still the one that they were loaded from.
+cannot prove what is loaded. And a row in Postgres outlives the pairs file it was loaded from when that is
+parsed again. So a partition counts only if Postgres has its pairs cut into batches and the store still has
+the pairs file they were loaded from.
 """
 
 import json
@@ -23,7 +23,7 @@ from laion_etl.database.queries import query
 from laion_etl.io.storage import Store
 from laion_etl.settings import ParseSettings, Stage, shaping
 
-_READERS = 8  # stats files are small: reading them is waiting, on S3 above all
+_READERS = 8  # stats files are small: reading them is mostly waiting, above all on S3
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,20 +35,20 @@ class LoadedCrawl:
 
 
 def load_fingerprint(parsed: StageStats, rule: DedupeRule | str) -> str:
-    """What a partition is known by once the pairs of these parse stats are loaded."""
+    """Returns the fingerprint of a partition once the pairs of these parse stats are loaded."""
     return fingerprint("load", parsed.outputs, str(rule))
 
 
 def plan_fingerprint(batches: list[tuple[int, int, Mapping[str, object]]]) -> str:
-    """What a plan is known by: number, pairs and file of each of its batches, ascending."""
+    """Returns the fingerprint of a plan: number, pairs and file of each of its batches, ascending."""
     return fingerprint("plan", batches)
 
 
 def check_rules(crawl: str, partition: int, parsed: StageStats, settings: ParseSettings) -> None:
-    """Raises SettingsError for pairs that other rules made than these.
+    """Raises SettingsError for pairs that were made with other parse settings than these.
 
-    They are what a run finds whose parse failed before it began and was marked as a success. Stats of older
-    versions do not name their rules.
+    A run finds such pairs when its parse task failed before it began and was marked as a success. Stats of
+    older versions do not record the settings.
     """
     made = parsed.details.get("rules")
     if made is not None and made != json.loads(json.dumps(shaping(settings, Stage.PARSE)["parse"])):
@@ -60,7 +60,7 @@ def check_rules(crawl: str, partition: int, parsed: StageStats, settings: ParseS
 
 
 def loaded_crawl(crawl: str, store: Store, database: Database) -> LoadedCrawl:
-    """What Postgres has of a crawl; nothing where it does not know it. Raises DatabaseError, StorageError."""
+    """Returns what is loaded of a crawl, nothing if it is unknown. Raises DatabaseError, StorageError."""
     rule, loads, plan = database.run(partial(_in_postgres, crawl=crawl))
     with ThreadPoolExecutor(_READERS) as pool:
         current = list(pool.map(partial(_current_fingerprint, crawl, rule, store), loads))
@@ -69,7 +69,7 @@ def loaded_crawl(crawl: str, store: Store, database: Database) -> LoadedCrawl:
 
 
 def _in_postgres(connection: Connection, crawl: str) -> tuple[str, dict[int, str], str]:
-    """The dedupe rule, the load fingerprints of the planned partitions by number, and the plan's."""
+    """Returns dedupe rule, load fingerprints of the planned partitions by number, and plan fingerprint."""
     rule = connection.execute(query("load.rule")).fetchone()
     loads = connection.execute(query("load.planned"), {"crawl": crawl}).fetchall()
     batches = connection.execute(query("plan.batches_of"), {"crawl": crawl}).fetchall()
@@ -77,6 +77,6 @@ def _in_postgres(connection: Connection, crawl: str) -> tuple[str, dict[int, str
 
 
 def _current_fingerprint(crawl: str, rule: str, store: Store, partition: int) -> str | None:
-    """That of the pairs the store has now; None where they are not parsed, or being parsed anew."""
+    """Returns the load fingerprint of the pairs in the store now; None if there are none, or a parse runs."""
     name = parse_stats_name(crawl, partition)
     return load_fingerprint(store.read_stats(name), rule) if store.exists(name) else None

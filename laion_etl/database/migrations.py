@@ -1,4 +1,4 @@
-"""The schema: numbered files of sql/, each applied once."""
+"""Migrates the schema: numbered files of sql/, each applied once."""
 
 from pathlib import Path
 
@@ -14,9 +14,9 @@ _LOCK = 4_190_210_084  # any number, the same in every process
 def migrate(connection: Connection, pair_leaves: int) -> list[str]:
     """Applies the numbered files of sql/ that are new to this database; returns their names.
 
-    Safe when many processes start at once: an advisory lock lets one migrate while the others wait. Where
-    nothing is new, which is nearly always, no lock is taken. `pair_leaves`: tables that table pair is cut
-    into when it is made. Raises DatabaseError when the user may not change the schema.
+    Safe when many processes start at once: an advisory lock lets one migrate while the others wait. If
+    nothing is new, as nearly always, no lock is taken. `pair_leaves`: number of tables that table pair is
+    split into when it is created. Raises DatabaseError when the user may not change the schema.
     """
     if not _new_migrations(connection):
         return []
@@ -24,8 +24,8 @@ def migrate(connection: Connection, pair_leaves: int) -> list[str]:
         return _apply(connection, pair_leaves)
     except psycopg.errors.InsufficientPrivilege as error:
         raise DatabaseError(
-            "the database's schema is older than this version and its user may not change it: run "
-            "`laion-etl migrate` as the owner of the schema"
+            "cannot migrate the database: its schema is older than this version and this user may not change "
+            "it; run `laion-etl migrate` as the owner of the schema"
         ) from error
 
 
@@ -52,4 +52,6 @@ def _new_migrations(connection: Connection) -> list[Path]:
 def _check_encoding(connection: Connection) -> None:
     encoding = connection.info.parameter_status("server_encoding")
     if encoding != "UTF8":
-        raise DatabaseError(f"the database is encoded in {encoding}; create one with encoding UTF8")
+        raise DatabaseError(
+            f"cannot use the database: its encoding is {encoding}; create one with encoding UTF8"
+        )

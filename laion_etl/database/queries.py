@@ -1,4 +1,4 @@
-"""SQL lives in sql/: numbered migrations, and named queries in sql/queries/<file>.sql."""
+"""Named SQL statements. SQL is in sql/: numbered migrations, and named queries in sql/queries/<file>.sql."""
 
 import re
 from functools import cache
@@ -9,13 +9,13 @@ _NAME = re.compile(r"^-- name: (\w+)$", re.MULTILINE)
 
 
 def sql_folder() -> Path:
-    """sql/ beside the package in a checkout, inside it in an installed wheel."""
+    """Returns the folder sql/: next to the package in a checkout, inside it in an installed wheel."""
     installed = Path(__file__).parents[1] / "sql"
     return installed if installed.is_dir() else Path(__file__).parents[2] / "sql"
 
 
 def query(name: str) -> LiteralString:
-    """The statement `file.name`, for example 'queue.claim'."""
+    """Returns the statement `file.name`, for example 'queue.claim'."""
     file, _, statement = name.partition(".")
     return _statements(file)[statement]
 
@@ -24,7 +24,7 @@ def query(name: str) -> LiteralString:
 def _statements(file: str) -> dict[str, LiteralString]:
     text = (sql_folder() / "queries" / f"{file}.sql").read_text()
     parts = _NAME.split(text)[1:]
-    # The text comes from our own repository, which is what LiteralString stands for.
+    # The text comes from our own repository, so it is as trustworthy as a literal.
     return {
         name: cast("LiteralString", body.strip()) for name, body in zip(parts[::2], parts[1::2], strict=True)
     }

@@ -35,7 +35,7 @@ class BatchQueue:
     """The batches of one crawl. `lease_s`: a silent worker loses its batch after this many seconds;
     `max_attempts`: claims of a batch before it is parked as failed.
 
-    Every change bears a lost connection: done again, it finds what its first try may have done.
+    Every change survives a lost connection: repeated, it finds what its first attempt may have done.
     """
 
     def __init__(self, database: Database, crawl_no: int, lease_s: int, max_attempts: int) -> None:
@@ -49,11 +49,11 @@ class BatchQueue:
         }
 
     def claim(self) -> Claim | None:
-        """A batch whose lease ran out, else the lowest open one; None when none is claimable now."""
+        """Claims a batch whose lease ran out, else the lowest open one; None when there is none now."""
         return self._claimed("queue.claim", self._keys)
 
     def claim_one(self, batch: int) -> Claim | None:
-        """A certain batch whatever its state (also done or failed), unless somebody holds it."""
+        """Claims a certain batch in any state (also done or failed); None when another worker holds it."""
         return self._claimed("queue.claim_one", {**self._keys, "batch": batch})
 
     def heartbeat(self, claim: Claim) -> bool:
@@ -61,7 +61,7 @@ class BatchQueue:
         return self._update("queue.heartbeat", claim)
 
     def complete(self, claim: Claim, stats: StageStats) -> bool:
-        """Records the result; False when the lease was lost, the result is then not recorded."""
+        """Records the result; False when the lease was lost and the result was not recorded."""
         keys = {**self._keys, "batch": claim.batch, "token": claim.token, "stats": Jsonb(stats.to_plain())}
 
         def work(connection: Connection) -> bool:
@@ -73,12 +73,12 @@ class BatchQueue:
         return self._database.run(work)
 
     def fail(self, claim: Claim, error: str) -> bool:
-        """Gives the batch back with its error; parks it as failed when its attempts are used up."""
+        """Returns the batch to the queue with its error; parks it as failed when its attempts are used up."""
         self._held.discard(claim.batch)
         return self._update("queue.fail", claim, {"error": error[:2000]})
 
     def release(self, claim: Claim) -> bool:
-        """Gives the batch back untouched: a clean stop costs no attempt."""
+        """Returns the batch to the queue untouched: a clean stop costs no attempt."""
         self._held.discard(claim.batch)
         return self._update("queue.release", claim)
 
@@ -87,11 +87,11 @@ class BatchQueue:
         return QueueCounts(**{state: count for state, count, _ in rows})
 
     def failed(self) -> list[tuple[int, str]]:
-        """Parked batches with their last error."""
+        """Returns the parked batches with their last error."""
         return self._database.rows("queue.failed", self._keys)
 
     def next_expiry_s(self) -> float | None:
-        """Seconds until the next lease runs out; None when nothing is leased."""
+        """Returns the seconds until the next lease runs out; None when nothing is leased."""
         ((expiry_s,),) = self._database.rows("queue.next_expiry", self._keys)
         return None if expiry_s is None else float(expiry_s)
 

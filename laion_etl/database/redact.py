@@ -1,7 +1,8 @@
-"""Removal requests in Postgres: a pair loses its URL and text and keeps its key, so that it stays known.
+"""Carries out removal requests in Postgres: a pair loses its URL and caption but keeps its key, so that it
+still counts as seen.
 
-A row with empty texts is nothing new: an imported memory has nothing else, and plan makes an empty place of
-it in a batch, which is never fetched.
+Rows without text already exist (imported keys); plan gives them an empty slot in the batch, which is never
+fetched.
 """
 
 from collections.abc import Iterable
@@ -16,23 +17,23 @@ from laion_etl.settings import Settings
 _IDS_AT_ONCE = 100_000
 
 
-def blank_pairs(pair_ids: Iterable[str], settings: Settings, database: Database) -> int:
-    """Empties the rows of pairs; returns how many had texts. They stay on disk until the next vacuum.
+def redact_pairs(pair_ids: Iterable[str], settings: Settings, database: Database) -> int:
+    """Empties the rows of pairs; returns how many had texts. These stay on disk until the next vacuum.
 
-    `pair_ids`: hexadecimal. Only the owner of the schema may do it. By the key, except where pairs are
-    deduped by URL: there the whole table is read once for 100,000 ids.
+    `pair_ids`: hexadecimal. Only the owner of the schema may do this. Rows are found by their key, except
+    where pairs are deduped by URL: there the whole table is read once per 100,000 ids.
     """
     ids = sorted(pair_ids)
 
-    def blank(connection: Connection) -> int:
+    def redact(connection: Connection) -> int:
         row = connection.execute(query("load.rule")).fetchone()
         by_url = row is not None and row[0] == DedupeRule.URL
         connection.execute(query("plan.lock_planner"))
         connection.execute(query("load.lock"))
-        name = "removal.blank_pairs_of_urls" if by_url else "removal.blank_pairs"
+        name = "removal.redact_pairs_of_urls" if by_url else "removal.redact_pairs"
         return sum(
             connection.execute(query(name), {"ids": ids[start : start + _IDS_AT_ONCE]}).rowcount
             for start in range(0, len(ids), _IDS_AT_ONCE)
         )
 
-    return database.run(blank, settings.database.bulk_timeout_s)
+    return database.run(redact, settings.database.bulk_timeout_s)

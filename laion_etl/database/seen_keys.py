@@ -1,9 +1,8 @@
-"""The memory across crawls as a file: what was ever seen, as sorted hashes, without a text.
+"""The keys of all pairs ever seen as a file: sorted hashes, without URLs and captions.
 
-`export_memory` writes one parquet file of ascending 16-byte keys, about 14 bytes each, readable by anything
-that reads parquet. `import_memory` makes rows of them that hold nothing but the key, so that new crawls
-lose to them as they would to whole rows. So an operator exports, forgets old crawls, imports, and keeps the
-dedupe in a third of the room.
+`export_seen_keys` writes one parquet file of ascending 16-byte keys, about 14 bytes each on disk.
+`import_seen_keys` adds rows that hold nothing but the key; new pairs count as duplicates of them as of full
+rows. So an operator can export, forget old crawls and import, and keep the dedupe in a third of the space.
 """
 
 import hashlib
@@ -23,7 +22,7 @@ from laion_etl.core.funnel import LoadReason, Outcomes
 from laion_etl.core.schemas import partition_name
 from laion_etl.core.stage_stats import Output, StageStats, fingerprint
 from laion_etl.database.binary_copy import Texts, copy_in, copy_out, joined, pair_rows
-from laion_etl.database.conflicts import Owner, find_incumbents, place
+from laion_etl.database.conflicts import PartitionRef, find_existing_rows, resolve
 from laion_etl.database.connection import Database
 from laion_etl.database.dedupe_keys import (
     Candidates,
@@ -46,7 +45,7 @@ _COPY_BYTES = 1 << 20
 _RULE = b"laion_etl.dedupe"
 
 
-def export_memory(name: str, settings: Settings, store: Store, database: Database) -> tuple[Output, int]:
+def export_seen_keys(name: str, settings: Settings, store: Store, database: Database) -> tuple[Output, int]:
     """Writes all keys to `memory/<name>.parquet` of the store; returns the file and the number of keys."""
 
     def export(connection: Connection) -> tuple[Output, int]:
@@ -74,15 +73,16 @@ def export_memory(name: str, settings: Settings, store: Store, database: Databas
 
 
 def _exported(connection: Connection) -> Iterator[Keys]:
-    keys = (row[6:] for row in copy_out(connection, sql.SQL(query("memory.copy_keys"))))
+    keys = (row[6:] for row in copy_out(connection, sql.SQL(query("seen_keys.copy_keys"))))
     for block in joined(keys, _KEYS_PER_GROUP):
         yield np.frombuffer(block, "S16")
 
 
-def import_memory(uri: str, settings: Settings, database: Database) -> StageStats:
-    """Remembers the keys of an exported file (path, s3:// or https://); what is known already stays as it is.
+def import_seen_keys(uri: str, settings: Settings, database: Database) -> StageStats:
+    """Adds the keys of an exported file (path, s3:// or https://); rows that exist already stay as they are.
 
-    Doing it twice changes nothing. Raises InputError for a file that is none, or was made under another rule.
+    Importing twice changes nothing. Raises InputError for a file that `export_seen_keys` did not write, or
+    that was written under another dedupe rule.
     """
     with tempfile.NamedTemporaryFile(prefix="laion_etl-memory-") as copy:
         with open_input(uri) as source:
@@ -90,8 +90,8 @@ def import_memory(uri: str, settings: Settings, database: Database) -> StageStat
         copy.flush()
         copy.seek(0)
         content = hashlib.file_digest(copy, "sha256").hexdigest()
-        file = _checked(uri, copy.name, DedupeRule.of(settings.load))
-        work = partial(_import, file=file, rule=DedupeRule.of(settings.load), content=content)
+        file = _checked(uri, copy.name, DedupeRule.from_settings(settings.load))
+        work = partial(_import, file=file, rule=DedupeRule.from_settings(settings.load), content=content)
         return database.run(work, settings.database.bulk_timeout_s)
 
 
@@ -99,12 +99,19 @@ def _checked(uri: str, path: str, rule: DedupeRule) -> pq.ParquetFile:
     try:
         file = pq.ParquetFile(path)
     except pa.ArrowInvalid as error:
-        raise InputError(f"{uri} is no parquet file: {error}") from error
+        raise InputError(
+            f"cannot import {uri}: not a parquet file ({error}); export the keys again"
+        ) from error
     metadata = file.schema_arrow.metadata or {}
     if not file.schema_arrow.equals(_SCHEMA) or _RULE not in metadata:
-        raise InputError(f"{uri} was not written by `laion-etl memory-export`")
+        raise InputError(
+            f"cannot import {uri}: it was not written by `laion-etl memory-export`; import a file that was"
+        )
     if (made := metadata[_RULE].decode()) != rule:
-        raise InputError(f"{uri} remembers by {made} and LAION_ETL_LOAD_DEDUPE says {rule}")
+        raise InputError(
+            f"cannot import {uri}: its keys were made by rule {made} and LAION_ETL_LOAD_DEDUPE is {rule}; "
+            "import it into a database with the same rule"
+        )
     return file
 
 
@@ -113,41 +120,41 @@ def _import(connection: Connection, file: pq.ParquetFile, rule: DedupeRule, cont
     connection.execute(query("load.lock"))
     connection.execute(query("load.register_crawl"), {"crawl": IMPORTED})
     crawl_no = crawl_number(connection, IMPORTED)
-    identity = fingerprint("memory", content)
+    file_fingerprint = fingerprint("memory", content)
     known = connection.execute(
-        query("memory.imported"), {"crawl_no": crawl_no, "fingerprint": identity}
+        query("seen_keys.imported"), {"crawl_no": crawl_no, "fingerprint": file_fingerprint}
     ).fetchone()
     if known:
         return StageStats.from_plain(known[0])
     (number, partition_no) = _new_partition(connection, crawl_no)
-    me = Owner(partition_no, crawl_no, number)
+    me = PartitionRef(partition_no, crawl_no, number)
     outcomes = Outcomes[LoadReason]()
     for batch in file.iter_batches(_KEYS_PER_GROUP):
         keys = _ascending_keys(batch.column(0))
         candidates = Candidates(keys, np.arange(len(keys)))
-        incumbents = find_incumbents(connection, candidates, DedupeRule.PAIR)
-        placed = place(connection, me, candidates, incumbents, DedupeRule.PAIR)
-        _insert_keys(connection, partition_no, keys[placed.won])
-        outcomes.keep(int(placed.won.sum()))
-        outcomes.drop(LoadReason.DUPLICATE_IN_CRAWL, placed.lost_in_crawl)
-        outcomes.drop(LoadReason.DUPLICATE_OF_EARLIER_CRAWL, placed.lost_earlier)
+        existing = find_existing_rows(connection, candidates, DedupeRule.PAIR)
+        resolved = resolve(connection, me, candidates, existing, DedupeRule.PAIR)
+        _insert_keys(connection, partition_no, keys[resolved.won])
+        outcomes.keep(int(resolved.won.sum()))
+        outcomes.drop(LoadReason.DUPLICATE_IN_CRAWL, resolved.lost_in_crawl)
+        outcomes.drop(LoadReason.DUPLICATE_OF_EARLIER_CRAWL, resolved.lost_earlier)
     stats = StageStats(
         "load",
         IMPORTED,
         partition_name(number),
-        identity,
+        file_fingerprint,
         outcomes.input,
         outcomes.kept,
         outcomes.dropped,
     )
-    saved = {"partition_no": partition_no, "fingerprint": identity, "stats": Jsonb(stats.to_plain())}
+    saved = {"partition_no": partition_no, "fingerprint": file_fingerprint, "stats": Jsonb(stats.to_plain())}
     connection.execute(query("load.save_partition"), saved)
     connection.execute(query("plan.mark_planned"), {"partitions": [partition_no]})
     return stats
 
 
 def _new_partition(connection: Connection, crawl_no: int) -> tuple[int, int]:
-    row = connection.execute(query("memory.next_partition"), {"crawl_no": crawl_no}).fetchone()
+    row = connection.execute(query("seen_keys.next_partition"), {"crawl_no": crawl_no}).fetchone()
     number = int(row[0]) if row else 0
     return number, add_partition(connection, crawl_no, number)
 
@@ -158,7 +165,7 @@ def _ascending_keys(column: pa.FixedSizeBinaryArray) -> Keys:
 
 
 def _insert_keys(connection: Connection, partition_no: int, keys: Keys) -> None:
-    """Rows without texts."""
+    """Inserts rows without URL and caption."""
     nothing = Texts(np.zeros(len(keys) + 1, np.int32), np.zeros(1, np.uint8))
     pages = np.zeros(len(keys), np.int32)
     block = pair_rows(np.arange(len(keys)), partition_no, pages, bytes_of(keys), nothing, nothing, nothing)

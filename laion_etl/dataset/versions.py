@@ -122,7 +122,7 @@ def versions_name(dataset: str) -> str:
 def read_versions(dataset: str, store: Store) -> Versions:
     """Read the visible versions. Raises InputError if the file is invalid."""
     name = versions_name(dataset)
-    if (found := store.read_marked(name)) is None:
+    if (found := store.read_with_etag(name)) is None:
         return Versions(dataset)
     data, etag = found
     try:

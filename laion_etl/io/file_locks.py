@@ -1,4 +1,4 @@
-"""One process at a time, without a file that would be left behind."""
+"""A lock between processes that leaves no file behind."""
 
 import fcntl
 import os
@@ -8,10 +8,10 @@ from pathlib import Path
 
 
 @contextmanager
-def alone_in(folder: Path) -> Iterator[None]:
-    """While the block runs, no other process runs one for the same folder, which has to exist.
+def folder_lock(folder: Path) -> Iterator[None]:
+    """Locks an existing folder while the block runs: other processes wait at their `folder_lock` of it.
 
-    NFS locks no folders; there nobody waits for anybody.
+    flock() on a directory has no effect on NFS: there, callers are not serialised.
     """
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:

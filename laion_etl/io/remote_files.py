@@ -1,7 +1,7 @@
-"""Reading what others publish: local files, s3://, https:// and http://, as one kind of stream.
+"""Reads input files, local or from s3://, https:// and http://, as one kind of stream.
 
-Remote files are streamed, never held. A connection that breaks half-way is taken up again at the byte
-where it broke: WAT files are 300 MB, and a transfer of an hour sees many small failures.
+Remote files are streamed, never held in memory. A transfer that breaks is resumed at the byte where it
+broke: WAT files are 300 MB, and within an hour there are many small failures.
 """
 
 import io
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from urllib3 import PoolManager
 
 CONNECT_TIMEOUT_S = 10.0
-READ_TIMEOUT_S = 30.0  # silence of the server, not the whole transfer
+READ_TIMEOUT_S = 30.0  # of silence of the server, not of the whole transfer
 _RETRIES = 3
 _BUFFER_BYTES = 256 * 1024
 
@@ -30,14 +30,14 @@ class _Body(Protocol):
 
 
 class _Dropped(Exception):  # noqa: N818 - a signal between two functions of this module
-    """The connection broke while the body was read."""
+    """The connection broke while the body was being read."""
 
 
 def open_input(uri: str) -> io.BufferedReader:
-    """A reader of the file at a path, file://, s3://, https:// or http:// URI.
+    """Returns a reader of the file at a path, file://, s3://, https:// or http:// URI.
 
-    Remote readers only go forward. Raises InputError (MissingInputError when there is no such file), here
-    or while reading, with the URI, the cause and what to do.
+    Remote readers cannot seek. Raises InputError (MissingInputError when there is no such file), here or
+    while reading, with the URI, the cause and what to do.
     """
     scheme = urlsplit(uri).scheme.lower() if "://" in uri else ""
     if scheme in ("", "file"):
@@ -46,15 +46,15 @@ def open_input(uri: str) -> io.BufferedReader:
         return _open_remote(uri, lambda offset: _http_body(uri, offset))
     if scheme == "s3":
         return _open_remote(uri, lambda offset: _s3_body(uri, offset))
-    raise InputError(f"can't read {uri}: {scheme}:// is not supported; use a path, s3:// or https://")
+    raise InputError(f"cannot read {uri}: {scheme}:// is not supported; use a path, s3:// or https://")
 
 
 def read_input(uri: str, max_bytes: int) -> bytes:
-    """The whole file; raises InputError when it is longer than `max_bytes`."""
+    """Returns the whole file; raises InputError when it is longer than `max_bytes`."""
     with open_input(uri) as stream:
         data = stream.read(max_bytes + 1)
     if len(data) > max_bytes:
-        raise InputError(f"can't read {uri}: longer than {max_bytes:,} bytes; is this the right file?")
+        raise InputError(f"cannot read {uri}: it is longer than {max_bytes:,} bytes; check the path")
     return data
 
 
@@ -63,9 +63,9 @@ def _open_path(uri: str) -> io.BufferedReader:
     try:
         return path.open("rb")
     except FileNotFoundError as error:
-        raise MissingInputError(f"can't read {uri}: no such file; check the path") from error
+        raise MissingInputError(f"cannot read {uri}: no such file; check the path") from error
     except OSError as error:
-        raise InputError(f"can't read {uri}: {error.strerror}; check the path and its owner") from error
+        raise InputError(f"cannot read {uri}: {error.strerror}; check the path and its owner") from error
 
 
 def _open_remote(uri: str, body_from: Callable[[int], _Body]) -> io.BufferedReader:
@@ -73,13 +73,13 @@ def _open_remote(uri: str, body_from: Callable[[int], _Body]) -> io.BufferedRead
 
 
 class _Resuming(io.RawIOBase):
-    """A remote body; after a broken connection it goes on, some times, from where it was."""
+    """A remote body; after a broken connection it is resumed where it broke, up to _RETRIES times."""
 
     def __init__(self, uri: str, body_from: Callable[[int], _Body]) -> None:
         self._uri = uri
         self._body_from = body_from
         self._offset = 0
-        self._body: _Body | None = body_from(0)  # a missing file is told when it is opened
+        self._body: _Body | None = body_from(0)  # so a missing file is reported when it is opened
 
     def readable(self) -> bool:
         return True
@@ -104,7 +104,7 @@ class _Resuming(io.RawIOBase):
                 self._body.close()
                 self._body = None
         raise InputError(
-            f"can't read {self._uri} beyond byte {self._offset:,}: {cause}; check the network and try again"
+            f"cannot read {self._uri} beyond byte {self._offset:,}: {cause}; check the network and try again"
         ) from cause
 
     def close(self) -> None:
@@ -152,20 +152,20 @@ def _http_body(uri: str, offset: int) -> _Body:
         response = _pool().request("GET", uri, headers=headers, preload_content=False, decode_content=False)
     except HTTPError as error:
         cause = getattr(error, "reason", None) or error
-        raise InputError(f"can't read {uri}: {cause}; check the address and the network") from error
+        raise InputError(f"cannot read {uri}: {cause}; check the address and the network") from error
     expected = HTTPStatus.PARTIAL_CONTENT if offset else HTTPStatus.OK
     if response.status == expected:
         return cast("_Body", response)
     response.close()
     status = f"HTTP status {response.status}"
     if response.status in (HTTPStatus.NOT_FOUND, HTTPStatus.GONE):
-        raise MissingInputError(f"can't read {uri}: {status}; check the address")
+        raise MissingInputError(f"cannot read {uri}: {status}; check the address")
     if offset and response.status == HTTPStatus.OK:
         raise InputError(
-            f"can't read {uri} beyond byte {offset:,}: the connection broke and the server can't resume; "
+            f"cannot read {uri} beyond byte {offset:,}: the connection broke and the server cannot resume; "
             "try again"
         )
-    raise InputError(f"can't read {uri}: {status}; check the address, or try again later")
+    raise InputError(f"cannot read {uri}: {status}; check the address, or try again later")
 
 
 def _s3_body(uri: str, offset: int) -> _Body:
@@ -184,10 +184,10 @@ def _s3_body(uri: str, offset: int) -> _Body:
     except ClientError as error:
         code = error.response.get("Error", {}).get("Code", "")
         if code in ("NoSuchKey", "NoSuchBucket", "404"):
-            raise MissingInputError(f"can't read {uri}: {code}; check bucket and key") from error
-        raise InputError(f"can't read {uri}: {error}; check the AWS credentials") from error
+            raise MissingInputError(f"cannot read {uri}: {code}; check bucket and key") from error
+        raise InputError(f"cannot read {uri}: {error}; check the AWS credentials") from error
     except BotoCoreError as error:
         raise InputError(
-            f"can't read {uri}: {error}; check the AWS credentials and AWS_ENDPOINT_URL"
+            f"cannot read {uri}: {error}; check the AWS credentials and AWS_ENDPOINT_URL"
         ) from error
     return cast("_Body", answer["Body"])

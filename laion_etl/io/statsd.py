@@ -1,7 +1,7 @@
-"""What stages tell monitoring: each unit that was finished, as one log line and to a StatsD server.
+"""Reports each finished unit of a stage to monitoring: as one log line and to a StatsD server.
 
-A unit (partition, batch, shard, dataset) begins where its stage finds that it is not done yet, and ends when
-its stats are written. One that was done already is not told of again, so a retried task counts nothing twice.
+A unit (partition, batch, shard, dataset) begins when its stage finds that it is not done yet, and ends when
+its stats are written. A unit that was done already is not reported again, so retries count nothing twice.
 """
 
 import json
@@ -22,30 +22,30 @@ _log = logging.getLogger("laion_etl.stages")
 
 
 class Statsd:
-    """A StatsD server; nothing is lost but numbers when it can't be reached."""
+    """A client of a StatsD server; when that cannot be reached, only metrics are lost."""
 
     def __init__(self, endpoint: str) -> None:
         host, _, port = endpoint.rpartition(":")
         self._address = host.strip("[]"), int(port)
-        self._complained = False
+        self._warned = False
 
     def send(self, lines: Iterable[str]) -> None:
-        """Sends lines of the protocol, as many in a datagram as fit."""
+        """Sends lines of the protocol, as many as fit in each datagram."""
         try:
             family, kind, _, _, address = socket.getaddrinfo(*self._address, type=socket.SOCK_DGRAM)[0]
             with socket.socket(family, kind) as sender:
                 for datagram in _datagrams(lines):
                     sender.sendto(datagram, address)
         except OSError as error:
-            if not self._complained:
+            if not self._warned:
                 _log.warning(
-                    "no metrics: %s:%d can't be reached (LAION_ETL_STATSD): %s", *self._address, error
+                    "cannot send metrics to %s:%d: %s; check LAION_ETL_STATSD", *self._address, error
                 )
-            self._complained = True
+            self._warned = True
 
 
 class StageMetrics:
-    """The units of this process. `clock` gives seconds."""
+    """Metrics of the units of this process. `clock` returns seconds."""
 
     def __init__(self, settings: CoreSettings, clock: Callable[[], float] = time.monotonic) -> None:
         self._statsd = Statsd(settings.statsd) if settings.statsd else None
@@ -55,11 +55,11 @@ class StageMetrics:
         self._begun: dict[str, float] = {}
 
     def begun(self, stats_name: str) -> None:
-        """A unit that will write these stats is being worked on from now on."""
+        """Record that work on the unit with these stats begins."""
         self._begun[stats_name] = self._clock()
 
     def finished(self, stats_name: str, stats: StageStats) -> None:
-        """Its stats are written. Stats that are only written anew are nobody's end."""
+        """Record that a unit finished. Rewritten stats (a rebuilt report) do not count."""
         began = self._begun.pop(stats_name, None)
         if began is None:
             return
@@ -70,13 +70,13 @@ class StageMetrics:
             self._statsd.send(f"{line}{tags}" for line in _numbers(stats, seconds))
 
     def _tagged(self, values: dict[str, str]) -> str:
-        """The tags as DogStatsD writes them, which statsd-exporter and OpenTelemetry's collector read too."""
+        """Returns tags in DogStatsD's form, which statsd-exporter and OpenTelemetry's collector read too."""
         tags = [f"{name}:{_OUTSIDE_TAGS.sub('_', values[name])}" for name in self._tags if values[name]]
         return f"|#{','.join(tags)}" if tags else ""
 
 
 def stage_line(stats: StageStats, seconds: float) -> str:
-    """A finished unit as one line of key=value pairs; of a batch also how its network was."""
+    """Returns a finished unit as one line of key=value pairs; for a batch also its network figures."""
     values = {
         "stage": stats.stage,
         "crawl": stats.crawl,

@@ -2,9 +2,9 @@
 
 Written: plain USTAR headers, mtime, uid and gid 0, mode 0644, padded to whole records of 10,240 bytes.
 Read: a sequence of regular files. Sizes come from a header whose checksum is verified, and a member larger
-than the limit is refused before it is read, so a damaged or hostile tar can't take memory.
-Why not `tarfile`: it follows links, pax and GNU extensions and reads a damaged header as the end of the
-archive; a shard needs none of the former, and the latter would lose samples without a word.
+than the limit is refused before it is read, so a damaged or hostile tar cannot exhaust memory.
+Why not `tarfile`: it follows links, pax and GNU extensions and takes a damaged header for the end of the
+archive; a shard needs none of the former, and the latter would lose samples silently.
 """
 
 import re
@@ -26,11 +26,11 @@ _OCTAL = re.compile(rb" *([0-7]+)[ \0]*\Z")
 
 
 class TarError(ValueError):
-    """The bytes are no tar shard; the message holds the offset and the cause."""
+    """The bytes are not a tar shard; the message has the offset and the cause."""
 
 
 class SequentialFile(Protocol):
-    """What the writer needs: `write` and `tell`."""
+    """A file as the writer needs it: `write` and `tell`."""
 
     def write(self, data: bytes, /) -> object: ...
 
@@ -43,7 +43,7 @@ def write_member(file: SequentialFile, name: str, data: bytes) -> None:
 
 
 def write_members(file: SequentialFile, members: Iterable[tuple[str, bytes]]) -> None:
-    """Appends regular files by one write: each is counted, hashed and guarded, at a cost of its own."""
+    """Appends regular files in one write: the store counts and hashes each write at some fixed cost."""
     parts = ((_header(name, len(data)), data, bytes(-len(data) % BLOCK)) for name, data in members)
     file.write(b"".join(chain.from_iterable(parts)))
 
@@ -55,10 +55,10 @@ def finish(file: SequentialFile) -> None:
 
 
 def read_members(file: BinaryIO, max_member_bytes: int = MAX_MEMBER_BYTES) -> Iterator[tuple[str, bytes]]:
-    """(name, data) of each regular file in order; one member in memory at a time.
+    """Yields (name, data) of each regular file in order; one member in memory at a time.
 
     Raises TarError when the archive is cut off, a header is damaged, or a member is too large or of
-    another type (links, folders, extensions: no shard writer makes them).
+    another type (links, folders, extensions: shard writers do not make them).
     """
     offset = 0
     while True:
@@ -67,7 +67,9 @@ def read_members(file: BinaryIO, max_member_bytes: int = MAX_MEMBER_BYTES) -> It
             return
         name, size = _parse(header, offset)
         if size > max_member_bytes:
-            raise TarError(f"member {name!r} at offset {offset} has {size} bytes, over {max_member_bytes}")
+            raise TarError(
+                f"member {name!r} at offset {offset} has {size} bytes, more than {max_member_bytes}"
+            )
         data = _read_exactly(file, size, offset)
         _read_exactly(file, -size % BLOCK, offset)
         offset += BLOCK + size + -size % BLOCK
@@ -75,7 +77,7 @@ def read_members(file: BinaryIO, max_member_bytes: int = MAX_MEMBER_BYTES) -> It
 
 
 def member_places(file: BinaryIO) -> Iterator[tuple[str, int, int]]:
-    """(name, offset of the data, bytes) of each regular file in order; the data is passed over, not read.
+    """Yields (name, offset of the data, bytes) of each regular file in order; skips the data.
 
     Raises TarError as `read_members` does.
     """
@@ -91,9 +93,9 @@ def member_places(file: BinaryIO) -> Iterator[tuple[str, int, int]]:
 
 
 def member_of(data: bytes, offset: int) -> tuple[str, bytes]:
-    """(name, data) of a regular file cut out of a tar with its header, which began at `offset`.
+    """Returns (name, data) of a regular file that was read with its header from `offset` of a tar.
 
-    Raises TarError when that is not what was cut out.
+    Raises TarError when the bytes are not exactly one such member.
     """
     name, size = _parse(data[:BLOCK], offset)
     if len(data) != BLOCK + size:
@@ -115,7 +117,7 @@ def _parse(header: bytes, offset: int) -> tuple[str, int]:
     if _octal(header[148:156], offset) != expected:
         raise TarError(f"header at offset {offset} is damaged: wrong checksum")
     if header[156:157] not in (b"0", b"\0"):
-        raise TarError(f"member at offset {offset} is no regular file (type {header[156:157]!r})")
+        raise TarError(f"member at offset {offset} is not a regular file (type {header[156:157]!r})")
     try:
         name = header[:100].split(b"\0", 1)[0].decode("ascii")
     except UnicodeDecodeError as error:
@@ -126,7 +128,7 @@ def _parse(header: bytes, offset: int) -> tuple[str, int]:
 def _octal(field: bytes, offset: int) -> int:
     match = _OCTAL.match(field)
     if match is None:
-        raise TarError(f"header at offset {offset} is damaged: {field!r} is no octal number")
+        raise TarError(f"header at offset {offset} is damaged: {field!r} is not an octal number")
     return int(match[1], 8)
 
 

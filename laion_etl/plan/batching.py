@@ -1,9 +1,8 @@
-"""Dealing pairs out to batches: even batches, and no batch that hammers one host.
+"""Assigns pairs to batches of even size, none of which sends too many requests to one host.
 
-The pairs, sorted by host, are dealt like cards: the n-th goes to batch n modulo the number of batches. So
-every host is spread as evenly as can be, and batches differ in size by one pair at most: no small one is
-left over. Where a host has too many pairs for its share of each batch to keep to the cap, there are more
-batches.
+The pairs are sorted by host and assigned in turn: the n-th goes to batch n modulo the number of batches. So
+every host is spread as evenly as possible, and the sizes of batches differ by at most one: there is no small
+remainder. If the share of a host would exceed its limit per batch, there are more batches.
 """
 
 import numpy as np
@@ -11,14 +10,14 @@ import numpy.typing as npt
 
 from laion_etl.database.kernels import Hashes, Longs
 
-_GOLDEN = np.uint64(0x9E3779B97F4A7C15)  # 2^64 / golden ratio: spreads what is close together
+_GOLDEN = np.uint64(0x9E3779B97F4A7C15)  # 2^64 / golden ratio: spreads hashes that are close
 
 
-def deal(hosts: Hashes, batch_size: int, max_per_host: int) -> list[Longs]:
-    """The rows of each batch, in their order, from the host hash of each row.
+def assign_batches(hosts: Hashes, batch_size: int, max_per_host: int) -> list[Longs]:
+    """Returns the rows of each batch, in order, from the host hash of each row.
 
-    A batch has `batch_size` rows at most, of these `max_per_host` of one host, which are spread evenly over
-    the batch. The result depends on nothing but the arguments.
+    A batch has at most `batch_size` rows and at most `max_per_host` of one host, spread evenly over the
+    batch. The result depends only on the arguments.
     """
     if not len(hosts):
         return []
@@ -28,15 +27,17 @@ def deal(hosts: Hashes, batch_size: int, max_per_host: int) -> list[Longs]:
     return [_interleaved(order[first::batches], hosts) for first in range(min(batches, len(hosts)))]
 
 
-def deal_by_language(
+def assign_batches_by_language(
     hosts: Hashes, languages: npt.NDArray[np.object_], batch_size: int, max_per_host: int
 ) -> list[Longs]:
-    """Like `deal`, each language for itself; those with less than a full batch go together."""
+    """Like `assign_batches`, each language for itself; those with less than a full batch go together."""
     names, counts = np.unique(languages, return_counts=True)
     large = names[counts >= batch_size]
     groups = [np.flatnonzero(languages == name) for name in large]
     groups.append(np.flatnonzero(~np.isin(languages, large)))
-    return [group[rows] for group in groups for rows in deal(hosts[group], batch_size, max_per_host)]
+    return [
+        group[rows] for group in groups for rows in assign_batches(hosts[group], batch_size, max_per_host)
+    ]
 
 
 def _interleaved(rows: Longs, hosts: Hashes) -> Longs:

@@ -26,24 +26,26 @@ from laion_etl.database.load import crawl_number, delete_load_stats, stats_to_st
 from laion_etl.database.loaded import plan_fingerprint
 from laion_etl.database.queries import query
 from laion_etl.io.storage import Store
-from laion_etl.plan.batching import deal, deal_by_language
+from laion_etl.plan.batching import assign_batches, assign_batches_by_language
 from laion_etl.settings import PlanSettings, Settings
 
-_SORTS = 16  # runs of keys that are sorted one after the other, so that a sort takes a sixteenth of the disk
+_SORTS = (
+    16  # ranges of keys that are sorted one after the other, so that a sort needs a sixteenth of the disk
+)
 _WRITERS = 8  # to S3, writing a batch file is mostly waiting
 
 
 def plan_batches(crawl: str, settings: Settings, store: Store, database: Database) -> StageStats:
-    """Cuts what is loaded and not yet planned; returns the stats of all batches of the crawl so far.
+    """Cuts the pairs that are loaded and not yet planned; returns the stats of all batches of the crawl.
 
     Writes `batches/<crawl>/<batch>.parquet` (BATCH_SCHEMA, at most `batch_size` rows) and `_stats.json`,
-    whose details list the batch numbers. Partitions loaded later make further batches.
+    whose details list the batch numbers. Partitions loaded later get further batches.
     """
     store.begin(plan_stats_name(crawl))
     planner = partial(_plan, crawl=crawl, settings=settings.plan, store=store)
     crawl_no = database.run(planner, settings.database.bulk_timeout_s)
     for (partition_no,) in database.rows("plan.planned_partitions", {"crawl_no": crawl_no}):
-        # A loader may have ended between taking pairs over and writing down who lost them.
+        # A loader may have been killed between taking pairs over and writing the stats of their losers.
         database.run(stats_to_store(partition_no, store))
     return _write_stats(crawl, crawl_no, store, database)
 
@@ -51,8 +53,8 @@ def plan_batches(crawl: str, settings: Settings, store: Store, database: Databas
 def forget_crawl(crawl: str, settings: Settings, store: Store, database: Database) -> None:
     """Removes a crawl's pairs, partitions and batches from Postgres, and the stats of their load.
 
-    Other files in the store stay. The stats go first: after a kill `load` writes them again, or another
-    `forget` finishes. They go once more at the end, for a loader that was just writing its own.
+    Other files in the store stay. The stats are deleted first: after a kill, `load` writes them again or
+    another `forget` finishes. They are deleted again at the end, in case a loader was just writing its own.
     """
     crawl_no = database.run(lambda connection: crawl_number(connection, crawl))
 
@@ -70,7 +72,7 @@ def forget_crawl(crawl: str, settings: Settings, store: Store, database: Databas
 
 
 def _plan(connection: Connection, crawl: str, settings: PlanSettings, store: Store) -> int:
-    """Cuts and marks in one transaction; returns the number of the crawl."""
+    """Cuts batches and marks partitions as planned in one transaction; returns the number of the crawl."""
     crawl_no = crawl_number(connection, crawl)
     connection.execute(query("plan.lock_planner"))
     rows = connection.execute(query("plan.unplanned_partitions"), {"crawl_no": crawl_no}).fetchall()
@@ -84,7 +86,8 @@ def _plan(connection: Connection, crawl: str, settings: PlanSettings, store: Sto
     planned = sum(count for _, count, _ in written)
     if planned != pairs:
         raise DatabaseError(
-            f"{crawl}: {pairs:,} pairs are to be planned and {planned:,} were found; nothing was planned"
+            f"cannot plan {crawl}: {planned:,} of its {pairs:,} new pairs were found; nothing was planned, "
+            f"run `laion-etl forget --crawl {crawl}` and load it again"
         )
     _invalidate(crawl, [(batch, output) for batch, _, output in written], store)
     for batch, count, output in written:
@@ -96,9 +99,9 @@ def _plan(connection: Connection, crawl: str, settings: PlanSettings, store: Sto
 
 
 def _invalidate(crawl: str, batches: Sequence[tuple[int, Output]], store: Store) -> None:
-    """What a forgotten plan left under the numbers of new batches is not done any more.
+    """Deletes the stats of shards that a forgotten plan left under the numbers of new batches.
 
-    Shards of the very same batch stay: a crawl that is forgotten and loaded again as it was is not fetched
+    Shards of an identical batch stay: a crawl that is forgotten and loaded again unchanged is not downloaded
     again.
     """
     name = plan_stats_name(crawl)
@@ -121,11 +124,11 @@ def _batch_files(
     settings: PlanSettings,
     store: Store,
 ) -> Iterator[tuple[int, int, Output]]:
-    """Number, pairs and file of each batch written."""
+    """Writes batch files; yields number, pairs and file of each."""
     batch = first
     with ThreadPoolExecutor(_WRITERS) as pool:
         for window in _windows(connection, partitions, pairs, settings.window_pairs):
-            tables = [window.take(pa.array(rows)) for rows in _dealt(window, settings)]
+            tables = [window.take(pa.array(rows)) for rows in _assigned(window, settings)]
             numbers = range(batch, batch + len(tables))
             outputs = pool.map(partial(_write_batch, crawl, store), numbers, tables)
             sizes = [table.num_rows for table in tables]
@@ -133,13 +136,13 @@ def _batch_files(
             batch += len(tables)
 
 
-def _dealt(window: pa.Table, settings: PlanSettings) -> list[Any]:
+def _assigned(window: pa.Table, settings: PlanSettings) -> list[Any]:
     limits = (settings.batch_size, settings.max_pairs_per_host)
-    hosts = host_hashes(Texts.of(window.column("url").combine_chunks()))
+    hosts = host_hashes(Texts.from_column(window.column("url").combine_chunks()))
     if settings.per_language:
         languages = window.column("language").to_numpy(zero_copy_only=False)
-        return list(deal_by_language(hosts, languages, *limits))
-    return list(deal(hosts, *limits))
+        return list(assign_batches_by_language(hosts, languages, *limits))
+    return list(assign_batches(hosts, *limits))
 
 
 def _write_batch(crawl: str, store: Store, batch: int, table: pa.Table) -> Output:
@@ -151,7 +154,10 @@ def _write_batch(crawl: str, store: Store, batch: int, table: pa.Table) -> Outpu
 def _windows(
     connection: Connection, partitions: list[int], pairs: int, window_pairs: int
 ) -> Iterator[pa.Table]:
-    """The new pairs by pair_id, a hash: so each window is a fair sample of all hosts. Windows are even."""
+    """Yields the new pairs in windows of even size, ordered by pair_id.
+
+    It is a hash, so each window is a fair sample of all hosts.
+    """
     windows = max(1, -(-pairs // window_pairs))
     size = max(1, -(-pairs // windows))
     for block in joined(_rows(connection, partitions), size):
@@ -159,7 +165,7 @@ def _windows(
 
 
 def _rows(connection: Connection, partitions: Sequence[int]) -> Iterator[bytes]:
-    """Rows of BATCH_SCHEMA in the format of COPY, ascending by key."""
+    """Yields rows of BATCH_SCHEMA in the format of COPY, ascending by key."""
     row = connection.execute(query("load.rule")).fetchone()
     by_url = row is not None and row[0] == DedupeRule.URL
     bounds = [n * 2**128 // _SORTS for n in range(_SORTS + 1)]

@@ -84,7 +84,7 @@ def _rewrite(shard: _Shard, matcher: Matcher, counted: Callable[[StageStats, pa.
     sink = io.BytesIO()
     pq.write_table(left, sink, compression="zstd")
     data = sink.getvalue()
-    parquet = Output.of(shard.file(".parquet"), data)
+    parquet = Output.from_bytes(shard.file(".parquet"), data)
     stats_name = shard.file("_stats.json")
     if shard.store.exists(stats_name):
         stats = shard.store.read_stats(stats_name)

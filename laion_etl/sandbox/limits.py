@@ -1,10 +1,10 @@
-"""Processes that handle hostile images: what they may have, and how they start."""
+"""Limits of the processes that handle hostile images."""
 
 import ctypes
 import resource
 import signal
 
-# One thread a process; and freed memory is kept for the next image instead of given back page by page.
+# One thread per process; and freed memory is kept for the next image instead of returned page by page.
 ENVIRONMENT = {
     "OPENBLAS_NUM_THREADS": "1",
     "OMP_NUM_THREADS": "1",
@@ -17,9 +17,9 @@ _PR_SET_PDEATHSIG = 1
 
 
 def confine(memory_mb: int) -> None:
-    """Limits this process: address space in MiB, no core files, Ctrl-C is the parent's to handle.
+    """Limits this process: address space in MiB, no core files; the parent alone handles Ctrl-C.
 
-    It is killed when the thread that started it ends, and with it when its parent dies.
+    The process is killed when the thread that started it ends, and thus when its parent dies.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)

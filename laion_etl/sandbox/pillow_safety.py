@@ -1,6 +1,6 @@
-"""Pillow on files of strangers: what it may raise on damaged ones, and its own limit of pixels taken off.
+"""Uses Pillow on untrusted files: the errors it raises on damaged ones, and its own pixel limit turned off.
 
-Every reader checks a limit of its own on the header, before any pixel is decoded.
+Every reader checks its own limit by the header, before any pixel is decoded.
 """
 
 import struct
@@ -8,7 +8,7 @@ import zlib
 
 from PIL import Image, UnidentifiedImageError
 
-# By Pillow's documentation and its bug reports.
+# From Pillow's documentation and bug reports.
 DECODE_ERRORS = (
     UnidentifiedImageError,
     OSError,

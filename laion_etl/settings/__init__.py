@@ -1,12 +1,10 @@
-"""Every setting, declared once: its type, unit, choices, range, secrecy, and whose output it changes.
+"""Every setting, declared once: its type, unit, choices, range, secrecy, and which stage's output it changes.
 
-Read from LAION_ETL_* and one TOML file.
-
-A setting `field` of group `download` is `LAION_ETL_DOWNLOAD_FIELD` in the environment and
-`field = ...` under `[download]` in the TOML file (LAION_ETL_CONFIG, else ./laion_etl.toml);
-the settings of the first group have no group name. The environment wins over the file.
-All are checked when they are loaded, so a mistake ends a command before any work (exit code 2).
-docs/configuration.md is generated from this package.
+Settings are read from LAION_ETL_* variables and one TOML file. A setting `field` of group `download` is
+`LAION_ETL_DOWNLOAD_FIELD` in the environment and `field = ...` under `[download]` in the TOML file
+(LAION_ETL_CONFIG, else ./laion_etl.toml); settings of group core have no group name. The environment takes
+precedence over the file. All are checked when they are loaded, so a mistake ends a command before any work
+(exit code 2). docs/configuration.md is generated from this package.
 """
 
 from laion_etl.settings.airflow import AirflowSettings

@@ -1,4 +1,4 @@
-"""Settings of what the DAGs' tasks use of Airflow."""
+"""Settings of the pools and connections of Airflow that the DAGs' tasks use."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -9,13 +9,13 @@ from laion_etl.settings.fields import Group, setting
 
 @dataclass(frozen=True, slots=True)
 class AirflowSettings(Group):
-    """What the DAGs' tasks use of Airflow, and the other Python of the runner venv."""
+    """Pools and connections of Airflow that the DAGs' tasks use, and the Python of the runner venv."""
 
     GROUP: ClassVar[str] = "airflow"
 
     parse_pool: str = setting(
         "default_pool",
-        "Pool of parse tasks. A pool has to exist, or its tasks wait for ever; docker/pools.json has "
+        "Pool of parse tasks. A pool must exist, or its tasks never start; docker/pools.json has "
         "laion_parse, laion_download and laion_gpu.",
         changes=None,
         check=not_empty,
@@ -28,12 +28,12 @@ class AirflowSettings(Group):
     )
     s3_conn_id: str = setting(
         "",
-        "Airflow connection (type aws) whose keys, region and endpoint commands get that run on Airflow's "
-        "machine. Empty: what boto3 finds by itself. Pods have a Secret or a service account.",
+        "Airflow connection (type aws) with keys, region and endpoint for commands that run on Airflow's "
+        "machine. Empty: boto3's own configuration. Pods use a Secret or a service account.",
         changes=None,
     )
     venv: str = setting(
         "",
-        "Runner venv: path of that environment's python, or of its laion-etl. No default.",
+        "Runner venv: path of the environment's python, or of its laion-etl. No default.",
         changes=None,
     )

@@ -9,7 +9,7 @@ from laion_etl.settings.fields import Group, setting
 
 @dataclass(frozen=True, slots=True)
 class AlertSettings(Group):
-    """Who is notified of failed and late partitions, and when they are late. The log always has them."""
+    """Who is notified of failed and late tasks, and when a task is late. The log always has all alerts."""
 
     GROUP: ClassVar[str] = "alerts"
 
@@ -18,39 +18,39 @@ class AlertSettings(Group):
     )
     smtp_tls: str = setting(
         "starttls",
-        "starttls, tls (from the first byte), or none.",
+        "Encryption: starttls, tls (from the first byte), or none.",
         changes=None,
         choices=("starttls", "tls", "none"),
     )
     smtp_user: str = setting("", "User of the mail server. Empty: no login.", changes=None)
     smtp_password: str = setting(
-        "", "The user's password; better from a secret than from a file.", changes=None, secret=True
+        "", "The user's password; set it from a secret rather than in a file.", changes=None, secret=True
     )
     mail_from: str = setting("laion_etl@localhost", "Sender of mails.", changes=None)
-    mail_to: tuple[str, ...] = setting((), "Who gets mail. Empty: no mail.", changes=None)
+    mail_to: tuple[str, ...] = setting((), "Recipients of mails. Empty: no mail.", changes=None)
     webhook: str = setting(
         "",
-        "URL that gets alerts as JSON by POST: Slack's incoming webhooks and others that show `text`.",
+        "URL to which alerts are posted as JSON: Slack's incoming webhooks and others that show `text`.",
         changes=None,
         secret=True,
         check=optional(url("https", "http")),
     )
     late_after: tuple[str, ...] = setting(
         ("discover=10m", "parse=4h", "load=1h", "plan=3h", "download=7d", "score=3d", "publish=6h"),
-        "A task of these stages that takes longer is late; stage=number and s, m, h or d.",
+        "Tasks of a stage that take longer than this are late; stage=number and s, m, h or d.",
         changes=None,
         check=by_stage(r"\d+(\.\d+)?[smhd]", "parse=90m", others=False),
     )
     run_days: float = setting(
         21.0,
-        "A run that is not done this long after its start is late.",
+        "A run that has not ended this long after its start is late.",
         changes=None,
         unit="days",
         minimum=0,
     )
     max_alike: int = setting(
         3,
-        "Alerts of a run with the same stage and cause that are sent; the digest counts all.",
+        "Most alerts sent per run with the same stage and cause; the digest counts all.",
         changes=None,
         unit="alerts",
         minimum=0,

@@ -1,6 +1,6 @@
-"""What values of settings have to look like, beyond choices and ranges.
+"""Checks of settings' values, beyond choices and ranges.
 
-Each check returns '' for a good value, else what is wrong with it and what to do.
+Each check returns '' for a valid value, else what is wrong with it and what to do.
 """
 
 import re
@@ -14,28 +14,28 @@ _HIGHEST_PORT = 65_535
 
 
 def pattern(expression: str, example: str) -> Check:
-    """The whole value matches an expression."""
+    """Requires the whole value to match an expression."""
     compiled = re.compile(expression)
-    return lambda value: "" if compiled.fullmatch(value) else f"{value!r} has another form; write {example}"
+    return lambda value: "" if compiled.fullmatch(value) else f"{value!r} has the wrong form; write {example}"
 
 
 def each(check: Check) -> Check:
-    """Every entry of a list passes a check."""
+    """Requires every entry of a list to pass a check."""
     return lambda entries: next((problem for entry in entries if (problem := check(entry))), "")
 
 
 def optional(check: Check) -> Check:
-    """Empty, or passes a check."""
+    """Allows an empty value; others must pass a check."""
     return lambda value: check(value) if value else ""
 
 
 def not_empty(value: object) -> str:
-    """There is a value."""
-    return "" if value else "it is empty; name at least one, or leave it out for the default"
+    """Requires a value."""
+    return "" if value else "it is empty; set at least one value, or unset it for the default"
 
 
 def place(*schemes: str) -> Check:
-    """A path, or a URL with one of these schemes."""
+    """Requires a path, or a URL with one of these schemes."""
 
     def check(value: str) -> str:
         scheme, found, rest = value.partition("://")
@@ -48,7 +48,7 @@ def place(*schemes: str) -> Check:
 
 
 def url(*schemes: str) -> Check:
-    """A URL with one of these schemes."""
+    """Requires a URL with one of these schemes."""
 
     def check(value: str) -> str:
         scheme, _, rest = value.partition("://")
@@ -59,7 +59,7 @@ def url(*schemes: str) -> Check:
 
 
 def host_and_port(value: str) -> str:
-    """`host:port`; the host of an IPv6 address in brackets."""
+    """Requires `host:port`; an IPv6 address in brackets."""
     host, _, port = value.rpartition(":")
     if host and _is_port(port):
         return ""
@@ -67,12 +67,12 @@ def host_and_port(value: str) -> str:
 
 
 def mail_server(value: str) -> str:
-    """`host` or `host:port`."""
+    """Requires `host` or `host:port`."""
     return "" if value and ":" not in value else host_and_port(value)
 
 
 def network(value: str) -> str:
-    """A network in CIDR notation."""
+    """Requires a network in CIDR notation."""
     from ipaddress import ip_network
 
     try:
@@ -83,7 +83,7 @@ def network(value: str) -> str:
 
 
 def nameserver(value: str) -> str:
-    """An address, with or without a port, or `system`."""
+    """Requires an address, with or without a port, or `system`."""
     from ipaddress import ip_address
 
     if value == "system":
@@ -99,7 +99,7 @@ def nameserver(value: str) -> str:
 
 
 def override(value: str) -> str:
-    """`host-pattern=address:port`."""
+    """Requires `host-pattern=address:port`."""
     pattern_, _, endpoint = value.partition("=")
     if pattern_ and not host_and_port(endpoint):
         return ""
@@ -107,7 +107,7 @@ def override(value: str) -> str:
 
 
 def by_stage(value_form: str, example: str, *, others: bool) -> Callable[[tuple[str, ...]], str]:
-    """Entries `stage=value`, one for each stage; with `others` also `other=value`."""
+    """Requires entries `stage=value`, at most one per stage; with `others` also allows `other=value`."""
     compiled = re.compile(value_form)
     names = (*STAGES, "other") if others else STAGES
 
@@ -128,15 +128,15 @@ def by_stage(value_form: str, example: str, *, others: bool) -> Callable[[tuple[
 
 
 def table_names(expression: str, taken: frozenset[str]) -> Callable[[Entries], str]:
-    """The names of a table match an expression and are not taken."""
+    """Requires the names of a table to match an expression and not to be reserved."""
     compiled = re.compile(expression)
 
     def check(entries: Entries) -> str:
         for name, _ in entries:
             if not compiled.fullmatch(name):
-                return f"{name!r} cannot be a name here; use small letters, digits and dashes"
+                return f"{name!r} cannot be a name here; use lower-case letters, digits and dashes"
             if name in taken:
-                return f"the name {name!r} is taken; choose another than {', '.join(sorted(taken))}"
+                return f"the name {name!r} is reserved; use a name other than {', '.join(sorted(taken))}"
         return ""
 
     return check
@@ -147,7 +147,7 @@ def _is_port(text: str) -> bool:
 
 
 def header_value(value: str) -> str:
-    """What may be sent as the value of an HTTP header."""
+    """Requires a value that can be sent in an HTTP header."""
     if value and value == value.strip() and value.isascii() and value.isprintable():
         return ""
     return "it cannot be sent as an HTTP header; use printable ASCII characters"

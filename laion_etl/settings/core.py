@@ -1,4 +1,4 @@
-"""Settings of places and of what runs where."""
+"""Settings of where data is and where commands run."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -11,7 +11,7 @@ DEFAULT_CRAWL_SOURCE = "https://data.commoncrawl.org"
 
 @dataclass(frozen=True, slots=True)
 class CoreSettings(Group):
-    """Where things are and where stages run."""
+    """Where data is and where stages run."""
 
     GROUP: ClassVar[str] = "core"
 
@@ -33,7 +33,7 @@ class CoreSettings(Group):
     )
     crawl_source: str = setting(
         DEFAULT_CRAWL_SOURCE,
-        "Where crawl-data/<crawl>/wat.paths.gz is: https://, s3:// or a folder.",
+        "Where crawl-data/<crawl>/wat.paths.gz is found: https://, s3:// or a folder.",
         changes=None,
         check=place("https", "http", "s3", "file"),
     )
@@ -46,50 +46,50 @@ class CoreSettings(Group):
     catalogue: str = setting("", "JSON file of known crawls for DAGs. Empty: the shipped list.", changes=None)
     registered: str = setting(
         "",
-        "JSON file of crawls found since, kept by `laion-etl crawls --refresh --register` and the DAG "
-        "new_crawls; where Airflow's parts have folders of their own, in one they share. Empty: crawls.json "
-        "in the data folder.",
+        "JSON file of crawls found since, written by `laion-etl crawls --refresh --register` and the DAG "
+        "new_crawls; it must be in a folder that all of Airflow's components share. Empty: crawls.json in "
+        "the data folder.",
         changes=None,
     )
     runner: str = setting(
         "local",
         "Where Airflow runs stage commands: local (a process on Airflow's machine), venv (another Python) or "
-        "kubernetes (a pod each). A run may choose another one by its parameter.",
+        "kubernetes (a pod each). A run's parameter can override it.",
         changes=None,
         choices=("local", "venv", "kubernetes"),
     )
     wat_files_sample: int = setting(
         1,
-        "Of the WAT files of a crawl only every one whose number is a multiple of this; 1: all.",
+        "Use only WAT files whose number is a multiple of this; 1: all.",
         changes=Stage.CRAWL,
         minimum=1,
     )
     run_id: str = setting(
         "",
-        "Stands before every log line of a command, to join lines with a task of Airflow, which sets it: "
-        "run, task and map index.",
+        "Prefix of every log line of a command, to match lines with Airflow's tasks; Airflow sets it to run, "
+        "task and map index.",
         changes=None,
     )
     statsd: str = setting(
         "",
-        "host:port of a StatsD server that gets over UDP what each unit of a stage counted and how long it "
-        "took, and every five seconds the numbers of download workers. Empty: none.",
+        "host:port of a StatsD server. It gets, over UDP, the counts and duration of each finished unit, and "
+        "every five seconds the figures of download workers. Empty: none.",
         changes=None,
         check=optional(host_and_port),
     )
     statsd_tags: tuple[str, ...] = setting(
         ("crawl",),
-        "What stage metrics are tagged with, as DogStatsD does: crawl, run (LAION_ETL_RUN_ID: a time series "
-        "for every task). Servers of the plain protocol want none.",
+        "Tags of stage metrics, as in DogStatsD: crawl, run (LAION_ETL_RUN_ID: one time series per task). "
+        "Leave empty for servers of the plain protocol.",
         changes=None,
         choices=("crawl", "run"),
     )
     task_retries: int = setting(
-        3, "Further tries of a task that failed, in Airflow.", changes=None, minimum=0, maximum=1_000
+        3, "Retries of a failed task in Airflow.", changes=None, minimum=0, maximum=1_000
     )
     task_retry_delay_s: float = setting(
         30.0,
-        "Wait before the first of them; each later wait is twice as long, to half an hour.",
+        "Delay before the first retry; it doubles with each further one, up to half an hour.",
         changes=None,
         unit="s",
         minimum=0,
@@ -97,7 +97,7 @@ class CoreSettings(Group):
     )
     wat_files_per_partition: int = setting(
         100,
-        "WAT files handled by one task; 100 makes about 900 partitions of a crawl.",
+        "WAT files handled by one task; 100 splits a crawl into about 900 partitions.",
         changes=Stage.CRAWL,
         unit="files",
         minimum=1,

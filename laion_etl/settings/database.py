@@ -8,37 +8,42 @@ from laion_etl.settings.fields import Group, setting
 
 @dataclass(frozen=True, slots=True)
 class DatabaseSettings(Group):
-    """The connection to Postgres, and how patient it is. See core for its URL."""
+    """The connection to Postgres and its time limits. The URL is in group core."""
 
     GROUP: ClassVar[str] = "database"
 
     statement_timeout_s: float = setting(
-        60.0, "Longest statement of the queue and of status; 0: no limit.", changes=None, unit="s", minimum=0
+        60.0,
+        "Time limit of statements of the queue and of status; 0: no limit.",
+        changes=None,
+        unit="s",
+        minimum=0,
     )
     bulk_timeout_s: float = setting(
         21_600.0,
-        "Longest statement of load, plan and forget; 0: no limit.",
+        "Time limit of statements of load, plan and forget; 0: no limit.",
         changes=None,
         unit="s",
         minimum=0,
     )
     idle_timeout_s: float = setting(
         600.0,
-        "A client silent this long within a transaction loses it, and its locks; 0: no limit.",
+        "A client idle this long within a transaction loses it and its locks; 0: no limit.",
         changes=None,
         unit="s",
         minimum=0,
     )
     retry_for_s: float = setting(
         60.0,
-        "How long a lost connection is opened again, and conflicts are tried again.",
+        "How long lost connections and conflicts are retried.",
         changes=None,
         unit="s",
         minimum=0,
     )
     pair_leaves: int = setting(
         16,
-        "Tables that table pair is cut into when the schema is made (docs/scaling-postgres.md).",
+        "Number of tables that table pair is split into when the schema is created "
+        "(docs/scaling-postgres.md).",
         changes=None,
         unit="tables",
         minimum=1,
@@ -46,17 +51,17 @@ class DatabaseSettings(Group):
     )
     conn_id: str = setting(
         "",
-        "Airflow connection whose Postgres the DAGs' commands use in place of LAION_ETL_DATABASE_URL.",
+        "Airflow connection to the Postgres that the DAGs' commands use instead of LAION_ETL_DATABASE_URL.",
         changes=None,
     )
     sslmode: str = setting(
         "",
-        "TLS of the connection; empty: what the URL or libpq says.",
+        "TLS mode of the connection; empty: as in the URL, else libpq's default.",
         changes=None,
         choices=("", "disable", "allow", "prefer", "require", "verify-ca", "verify-full"),
     )
     sslrootcert: str = setting(
-        "", "File of the certificates that the server's is checked against, or system.", changes=None
+        "", "File of CA certificates that the server's is checked against, or system.", changes=None
     )
-    sslcert: str = setting("", "File of the client's certificate.", changes=None)
-    sslkey: str = setting("", "File of the client's key.", changes=None)
+    sslcert: str = setting("", "File of the client certificate.", changes=None)
+    sslkey: str = setting("", "File of the client certificate's key.", changes=None)

@@ -9,14 +9,14 @@ from laion_etl.settings.fields import Group, Stage, setting
 
 @dataclass(frozen=True, slots=True)
 class DownloadSettings(Group):
-    """The downloader: limits for hostile servers and images, and what is kept."""
+    """The downloader: limits against hostile servers and images, and which images are kept."""
 
     GROUP: ClassVar[str] = "download"
     ASCENDING: ClassVar[tuple[tuple[str, str], ...]] = (("min_bytes", "max_bytes"),)
 
     connections: int = setting(
         0,
-        "Links in flight at once in one worker; 0: as many as the network, resolver and cores can take.",
+        "Links in flight at once in one worker; 0: as many as network, resolver and cores can handle.",
         changes=None,
         unit="links",
         minimum=0,
@@ -38,84 +38,84 @@ class DownloadSettings(Group):
     )
     requests_per_host_s: float = setting(
         20.0,
-        "Most requests a second to one host; 0: no limit.",
+        "Most requests per second to one host; 0: no limit.",
         changes=None,
         unit="1/s",
         minimum=0,
     )
     requests_per_domain_s: float = setting(
         50.0,
-        "Most requests a second to one registered domain; 0: no limit.",
+        "Most requests per second to one registered domain; 0: no limit.",
         changes=None,
         unit="1/s",
         minimum=0,
     )
     retries: int = setting(
         1,
-        "Further tries of a link that failed for a reason that passes: 5xx, 429, a broken connection.",
+        "Retries of a link after a temporary failure: 5xx, 429, a broken connection.",
         changes=Stage.DOWNLOAD,
         minimum=0,
         maximum=100,
     )
     longest_wait_s: float = setting(
         30.0,
-        "A host that asks for a longer wait (Retry-After) gets no more requests in this batch.",
+        "Longest Retry-After honoured; hosts that ask for longer are skipped for the rest of the batch.",
         changes=Stage.DOWNLOAD,
         unit="s",
         minimum=0,
     )
     nameservers: tuple[str, ...] = setting(
         (),
-        "Asked over UDP and TCP by our own resolver: addresses (with :port), or 'system' for those of "
-        "/etc/resolv.conf. Empty: the system's getaddrinfo, in threads.",
+        "Nameservers for our own resolver (UDP and TCP): addresses, optionally with :port, or 'system' for "
+        "those in /etc/resolv.conf. Empty: the system's getaddrinfo, in threads.",
         changes=None,
         check=each(nameserver),
     )
     resolve_timeout_s: float = setting(
         5.0,
-        "One try to resolve a name.",
+        "Time limit of one attempt to resolve a name.",
         changes=Stage.DOWNLOAD,
         unit="s",
         minimum=0.001,
     )
     connect_timeout_s: float = setting(
         5.0,
-        "TCP connection, all addresses of a host.",
+        "Time limit of the TCP connection, over all addresses of a host.",
         changes=Stage.DOWNLOAD,
         unit="s",
         minimum=0.001,
     )
     tls_timeout_s: float = setting(
         5.0,
-        "TLS handshake.",
+        "Time limit of the TLS handshake.",
         changes=Stage.DOWNLOAD,
         unit="s",
         minimum=0.001,
     )
     first_byte_timeout_s: float = setting(
         10.0,
-        "From the request to the first byte of the answer.",
+        "Time limit from the request to the first byte of the response.",
         changes=Stage.DOWNLOAD,
         unit="s",
         minimum=0.001,
     )
     idle_timeout_s: float = setting(
         5.0,
-        "Silence in the middle of an answer.",
+        "Longest silence within a response.",
         changes=Stage.DOWNLOAD,
         unit="s",
         minimum=0.001,
     )
     timeout_s: float = setting(
         20.0,
-        "One link in all its hops, without waiting for its turn.",
+        "Time limit of one link with all its redirects, not counting the wait for a request slot.",
         changes=Stage.DOWNLOAD,
         unit="s",
         minimum=0.001,
     )
     max_redirects: int = setting(
         5,
-        "Redirect hops followed; every hop is checked like the first.",
+        "Most redirects followed; every hop is checked like the first.",
         changes=Stage.DOWNLOAD,
         unit="hops",
         minimum=0,
@@ -123,7 +123,7 @@ class DownloadSettings(Group):
     )
     max_bytes: int = setting(
         20_000_000,
-        "Longest image body read, before and after decompression.",
+        "Largest image body read, before and after decompression.",
         changes=Stage.DOWNLOAD,
         unit="bytes",
         minimum=1,
@@ -144,28 +144,28 @@ class DownloadSettings(Group):
     )
     min_side: int = setting(
         0,
-        "Images with a shorter side than this are out.",
+        "Images with a side shorter than this are dropped.",
         changes=Stage.DOWNLOAD,
         unit="px",
         minimum=0,
     )
     max_aspect_ratio: float = setting(
         0.0,
-        "Images longer than this many times their width are out; 0: no limit.",
+        "Images whose longer side exceeds the shorter one this many times are dropped; 0: no limit.",
         changes=Stage.DOWNLOAD,
         unit="ratio",
         minimum=0,
     )
     decode_timeout_s: float = setting(
         10.0,
-        "One decode in its worker process.",
+        "Time limit of one decode in its worker process.",
         changes=Stage.DOWNLOAD,
         unit="s",
         minimum=0.001,
     )
     decode_memory_mb: int = setting(
         2_048,
-        "Address space of a decoder process.",
+        "Memory limit (address space) of a decoder process.",
         changes=Stage.DOWNLOAD,
         unit="MiB",
         minimum=64,
@@ -195,12 +195,12 @@ class DownloadSettings(Group):
     )
     resize_only_if_bigger: bool = setting(
         True,
-        "Images that are small enough are not scaled up; if plain they stay as they came, byte by byte.",
+        "Do not scale up images that are small enough; if they need no other change, their bytes are kept.",
         changes=Stage.DOWNLOAD,
     )
     encode_format: str = setting(
         "jpg",
-        "What images that were changed are stored as: jpg, webp, png or avif.",
+        "Format in which changed images are stored: jpg, webp, png or avif.",
         changes=Stage.DOWNLOAD,
         choices=("jpg", "webp", "png", "avif"),
     )
@@ -213,7 +213,7 @@ class DownloadSettings(Group):
     )
     perceptual_hashes: bool = setting(
         True,
-        "Compute phash and PDQ. Off, images that are stored as they came are not decoded: only their "
+        "Compute phash and PDQ. If false, images that are stored unchanged are not decoded: only their "
         "headers and ends are checked.",
         changes=Stage.DOWNLOAD,
     )
@@ -227,8 +227,8 @@ class DownloadSettings(Group):
     )
     connect_to: tuple[str, ...] = setting(
         (),
-        "Test and demo only: 'host-pattern=address:port' entries, that are "
-        "connected to instead of resolved, exempt from the address guard and from rate limits.",
+        "Test and demo only: 'host-pattern=address:port' entries; such hosts are not resolved but connected "
+        "to at this address, exempt from the address guard and from rate limits.",
         changes=None,
         check=each(override),
     )
@@ -240,18 +240,19 @@ class DownloadSettings(Group):
     )
     verify_tls: bool = setting(
         True,
-        "Refuse bad certificates; off accepts them, as the original did: anyone on the way can answer.",
+        "Refuse bad certificates. If false they are accepted, as the original did: anyone on the network "
+        "path can answer.",
         changes=Stage.DOWNLOAD,
     )
     user_agent: str = setting(
         "laion_etl/0.1 (operator contact not set)",
-        "User-Agent sent; name yourself and a contact URL.",
+        "User-Agent header; name yourself and a contact URL.",
         changes=Stage.DOWNLOAD,
         check=header_value,
     )
     opt_out: bool = setting(
         True,
-        "Honour what answers and images say: X-Robots-Tag noai, noimageai, noindex, noimageindex, noml; "
+        "Honour opt-outs in responses and images: X-Robots-Tag noai, noimageai, noindex, noimageindex, noml; "
         "tdm-reservation; IPTC/PLUS data mining and C2PA training properties.",
         changes=Stage.DOWNLOAD,
     )
@@ -267,17 +268,17 @@ class DownloadSettings(Group):
     )
     hash_blocklist: str = setting(
         "",
-        "File of MD5 or SHA-256 hex digests, one a line; matching images are never written.",
+        "File of MD5 or SHA-256 hex digests, one per line; matching images are never written.",
         changes=Stage.DOWNLOAD,
     )
     pdq_blocklist: str = setting(
         "",
-        "File of PDQ hashes, 64 hex digits a line; images near to one are never written.",
+        "File of PDQ hashes, 64 hex digits per line; images close to one are never written.",
         changes=Stage.DOWNLOAD,
     )
     pdq_distance: int = setting(
         31,
-        "Bits of 256 in which a PDQ hash may differ from a blocked one.",
+        "Largest distance, in bits of 256, at which a PDQ hash counts as a blocked one.",
         changes=Stage.DOWNLOAD,
         unit="bits",
         minimum=0,
@@ -285,26 +286,26 @@ class DownloadSettings(Group):
     )
     metrics_file: str = setting(
         "",
-        "Prometheus text file (for node_exporter's textfile collector) kept up to date by a worker.",
+        "Prometheus text file (for node_exporter's textfile collector) that a worker keeps up to date.",
         changes=None,
     )
     grace_s: float = setting(
         20.0,
-        "After SIGTERM a worker has this long to finish its batch, then gives it back.",
+        "Time a worker has to finish its batch after SIGTERM; then it returns the batch to the queue.",
         changes=None,
         unit="s",
         minimum=0,
     )
     lease_s: int = setting(
         120,
-        "A claimed batch whose worker is silent this long is given to another.",
+        "A claimed batch goes to another worker when its own sends no heartbeat for this long.",
         changes=None,
         unit="s",
         minimum=1,
     )
     max_attempts: int = setting(
         3,
-        "Claims of a batch before it is parked as failed.",
+        "Claims of a batch after which it is parked as failed.",
         changes=None,
         unit="claims",
         minimum=1,

@@ -1,11 +1,11 @@
-"""How a setting is declared: once, as a field of its group's dataclass.
+"""Declares settings: each once, as a field of its group's dataclass.
 
-The declaration holds everything that is known about the setting: its meaning, unit, choices, range, whether
-it is secret and which stage's output it changes. Validation, docs/configuration.md, the fingerprints of the
-stages and the `settings` of manifest.json are derived from it, so that they cannot drift apart.
+The declaration has everything about the setting: its meaning, unit, choices, range, whether it is secret and
+which stage's output it changes. Validation, docs/configuration.md, the fingerprints of the stages and the
+`settings` of manifest.json are derived from it, so that they cannot drift apart.
 
 Hand-written rather than pydantic-settings: importing that takes 0.23 s of CPU, importing this package 0.05 s,
-and each `laion-etl --help`, each stage process and each reading of the DAGs pays for it.
+and each `laion-etl --help`, each stage process and each parsing of the DAGs pays for it.
 """
 
 import math
@@ -19,11 +19,11 @@ from laion_etl.core.errors import SettingsError
 PREFIX = "LAION_ETL_"
 
 Entries = tuple[tuple[str, str], ...]  # a TOML table of strings
-Check = Callable[[Any], str]  # '' for a good value, else what is wrong with it and what to do
+Check = Callable[[Any], str]  # '' for a valid value, else what is wrong with it and what to do
 
 
 class Stage(StrEnum):
-    """Whose output a setting changes."""
+    """The stage whose output a setting changes."""
 
     CRAWL = "crawl"  # which WAT files are read; their list is part of the fingerprints of parse
     PARSE = "parse"
@@ -37,11 +37,11 @@ class Stage(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Declaration:
-    """What is known about a setting.
+    """All facts about a setting.
 
-    `changes` is the stage whose output it changes, None where it changes none. `by_content` marks names of
-    files whose content changes the output: it is part of the fingerprint, where the file lies is not.
-    Choices and range hold for each entry of a list. `check` takes the whole value.
+    `changes`: the stage whose output it changes, or None. `by_content`: the value names files whose content
+    changes the output; the content is part of the fingerprint, the names are not. Choices and range apply to
+    each entry of a list. `check` takes the whole value.
     """
 
     doc: str
@@ -54,18 +54,18 @@ class Declaration:
     check: Check | None = None
     secret: bool = False
     by_content: bool = False
-    former: str = ""  # its variable in the version before, still accepted
+    former: str = ""  # its variable in the previous version, still accepted
 
     @property
     def range(self) -> str:
-        """`0 to 1`, `at least 1`; '' for no limits."""
+        """The range in words: `0 to 1`, `at least 1`; '' for no limits."""
         low, high = (None if end is None else f"{end:,}" for end in (self.minimum, self.maximum))
         if low and high:
             return f"{low} to {high}"
         return f"at least {low}" if low else f"at most {high}" if high else ""
 
     def problem(self, value: Any) -> str:
-        """What is wrong with a value and what to do; '' for a good one."""
+        """Returns what is wrong with a value and what to do; '' for a valid one."""
         for entry in value if isinstance(value, tuple) and (self.choices or self.range) else (value,):
             if problem := self._problem_of(entry):
                 return problem
@@ -92,12 +92,12 @@ class Declaration:
 
 
 def setting(default: Any, doc: str, *, changes: Stage | None, **declared: Any) -> Any:
-    """A field of a group: its default and declaration (see `Declaration`)."""
+    """Returns a field of a group with its default and declaration (see `Declaration`)."""
     return field(default=default, metadata={"declaration": Declaration(doc, changes, **declared)})
 
 
 class Group:
-    """Base of the dataclasses of settings: each instance is valid. Raises SettingsError otherwise."""
+    """Base of the dataclasses of settings. Raises SettingsError for invalid values."""
 
     __slots__ = ()
     GROUP: ClassVar[str]
@@ -118,7 +118,7 @@ class Group:
 
 
 def declarations(group: type[Group]) -> dict[str, Declaration]:
-    """The settings of a group by name. Raises TypeError for a field without a declaration."""
+    """Returns the settings of a group by name. Raises TypeError for a field without a declaration."""
     found = {one.name: one.metadata.get("declaration") for one in fields(group)}  # type: ignore[arg-type]
     if missing := [name for name, declaration in found.items() if declaration is None]:
         raise TypeError(
@@ -128,12 +128,12 @@ def declarations(group: type[Group]) -> dict[str, Declaration]:
 
 
 def variable_of(group: str, name: str) -> str:
-    """The environment variable of a setting."""
+    """Returns the environment variable of a setting."""
     return f"{PREFIX}{name}".upper() if group == "core" else f"{PREFIX}{group}_{name}".upper()
 
 
 def refusal(variable: str, value: Any, declaration: Declaration, problem: str) -> SettingsError:
-    """The error for a value that cannot be used; the value of a secret is not shown."""
+    """Returns the error for an invalid value; the value of a secret is not shown."""
     shown = "***" if declaration.secret else _shown(value)
     return SettingsError(f"cannot use {variable}={shown}: {problem}")
 

@@ -15,9 +15,9 @@ _taints = each(pattern(rf"[^=:\s]+(=[^=:\s]*)?:{_EFFECT}", "key:NoSchedule or ke
 
 @dataclass(frozen=True, slots=True)
 class KubernetesSettings(Group):
-    """Runner kubernetes: a pod for each task, started through Airflow's connection.
+    """Runner kubernetes: one pod per task, started through Airflow's connection.
 
-    Lists by stage are `stage=value` entries; `other` is for the stages not named.
+    Lists by stage are `stage=value` entries; `other` is for stages that are not named.
     """
 
     GROUP: ClassVar[str] = "kubernetes"
@@ -30,7 +30,7 @@ class KubernetesSettings(Group):
     )
     namespace: str = setting(
         "",
-        "Namespace of the pods. Empty: the connection's, else the one Airflow is in.",
+        "Namespace of the pods. Empty: the connection's, else Airflow's own.",
         changes=None,
     )
     image: str = setting(
@@ -40,30 +40,30 @@ class KubernetesSettings(Group):
     )
     gpu_image: str = setting(
         "",
-        "Image of score pods with a GPU. Empty: the same.",
+        "Image of score pods with a GPU. Empty: LAION_ETL_KUBERNETES_IMAGE.",
         changes=None,
     )
     image_pull_secrets: tuple[str, ...] = setting(
         (),
-        "Secrets to pull images with.",
+        "Secrets for pulling images.",
         changes=None,
     )
     service_account: str = setting(
         "",
-        "Service account of the pods; with an IAM role (IRSA) they need no S3 keys. Empty: the namespace's "
-        "default. No token for the cluster's API is mounted.",
+        "Service account of the pods; if it has an IAM role (IRSA) they need no S3 keys. Empty: the "
+        "namespace's default. No token for the cluster's API is mounted.",
         changes=None,
     )
     secrets: tuple[str, ...] = setting(
         (),
         "Secrets whose entries become environment variables of the pods: LAION_ETL_DATABASE_URL, "
-        "AWS_ACCESS_KEY_ID ... Secrets come to pods in no other way.",
+        "AWS_ACCESS_KEY_ID ... Pods get secrets in no other way.",
         changes=None,
     )
     config_maps: tuple[str, ...] = setting(
         (),
-        "ConfigMaps whose entries become environment variables of the pods. What is set for Airflow itself "
-        "and is no secret is passed on anyway, and wins.",
+        "ConfigMaps whose entries become environment variables of the pods. Settings of Airflow itself that "
+        "are not secret are passed on anyway and take precedence.",
         changes=None,
     )
     cpu: tuple[str, ...] = setting(
@@ -74,8 +74,8 @@ class KubernetesSettings(Group):
     )
     cpu_limit: tuple[str, ...] = setting(
         (),
-        "Most cores, by stage; stages not named: what they request. A command starts as many processes as "
-        "it may use cores.",
+        "Core limit, by stage; stages that are not named: what they request. A command starts as many "
+        "processes as it may use cores.",
         changes=None,
         check=by_stage(_CORES, "parse=4", others=True),
     )
@@ -87,13 +87,13 @@ class KubernetesSettings(Group):
     )
     memory_limit: tuple[str, ...] = setting(
         (),
-        "Most memory, by stage, above which a pod is killed; stages not named: what they request.",
+        "Memory limit, by stage, above which a pod is killed; stages that are not named: what they request.",
         changes=None,
         check=by_stage(_BYTES, "parse=4Gi", others=True),
     )
     scratch: tuple[str, ...] = setting(
         ("download=8Gi", "score=8Gi", "publish=40Gi", "other=4Gi"),
-        "Most disk, by stage: an emptyDir at /tmp. The rest of a pod's file system is read-only.",
+        "Disk limit, by stage: an emptyDir at /tmp. The rest of a pod's file system is read-only.",
         changes=None,
         check=by_stage(_BYTES, "parse=4Gi", others=True),
     )
@@ -107,72 +107,72 @@ class KubernetesSettings(Group):
     )
     gpu_resource: str = setting(
         "nvidia.com/gpu",
-        "What the cluster calls a GPU.",
+        "Resource name of a GPU in the cluster.",
         changes=None,
         check=not_empty,
     )
     gpu_node_selector: tuple[str, ...] = setting(
         (),
-        "Labels of nodes for score pods with a GPU, label=value.",
+        "Node labels required by score pods with a GPU, label=value.",
         changes=None,
         check=_labels,
     )
     gpu_tolerations: tuple[str, ...] = setting(
         ("nvidia.com/gpu:NoSchedule",),
-        "Taints that score pods with a GPU stand: key:effect or key=value:effect.",
+        "Taints that score pods with a GPU tolerate: key:effect or key=value:effect.",
         changes=None,
         check=_taints,
     )
     node_selector: tuple[str, ...] = setting(
         (),
-        "Labels of nodes for the other pods.",
+        "Node labels required by the other pods.",
         changes=None,
         check=_labels,
     )
     tolerations: tuple[str, ...] = setting(
         (),
-        "Taints that the other pods stand.",
+        "Taints that the other pods tolerate.",
         changes=None,
         check=_taints,
     )
     schedule_timeout_s: int = setting(
         3_600,
-        "A pod that has no node after this long is given up and tried again later.",
+        "A pod without a node after this long is abandoned and retried later.",
         changes=None,
         unit="s",
         minimum=1,
     )
     startup_timeout_s: int = setting(
         900,
-        "A pod that has not begun this long after it got a node is given up.",
+        "A pod that has not started this long after it got a node is abandoned.",
         changes=None,
         unit="s",
         minimum=1,
     )
     poll_s: float = setting(
         10.0,
-        "How often the triggerer looks at a pod.",
+        "How often the triggerer polls a pod.",
         changes=None,
         unit="s",
         minimum=0.1,
     )
     logs_s: int = setting(
         30,
-        "How often new lines of a pod's log are fetched into the task's.",
+        "How often new lines of a pod's log are copied into the task's log.",
         changes=None,
         unit="s",
         minimum=1,
     )
     price_hour: float = setting(
         0.0,
-        "Price of an hour of a pod, for estimates. 0: none is shown.",
+        "Price of a pod per hour, for estimates. 0: no cost is shown.",
         changes=None,
         unit="money/h",
         minimum=0,
     )
     gpu_price_hour: float = setting(
         0.0,
-        "Price of an hour of a score pod with a GPU.",
+        "Price of a score pod with a GPU per hour.",
         changes=None,
         unit="money/h",
         minimum=0,

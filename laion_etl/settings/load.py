@@ -8,14 +8,14 @@ from laion_etl.settings.fields import Group, Stage, setting
 
 @dataclass(frozen=True, slots=True)
 class LoadSettings(Group):
-    """What counts as a duplicate."""
+    """Deduplication in Postgres."""
 
     GROUP: ClassVar[str] = "load"
 
     dedupe: str = setting(
         "pair",
-        "pair: URL and text together (the original's rule); url: the URL alone, the best text is kept. "
-        "Fixed by the first load into a database.",
+        "What makes two pairs duplicates. pair: the same URL and caption (the original's rule); url: the "
+        "same URL, the best caption is kept. The first load into a database fixes it.",
         changes=Stage.LOAD,
         choices=("pair", "url"),
     )

@@ -1,4 +1,4 @@
-"""Settings from the environment and the TOML file."""
+"""Loads settings from the environment and the TOML file."""
 
 import difflib
 import logging
@@ -31,11 +31,11 @@ _EXPECTED: dict[Any, str] = {
 
 
 class _CommaError(Exception):
-    """An entry of a list in the file that the environment, which pods are given, could not carry."""
+    """An entry of a list in the file that the environment, by which pods get settings, cannot represent."""
 
 
 def load_settings(environ: Mapping[str, str] | None = None) -> Settings:
-    """Settings from the environment and the TOML file, all of them checked.
+    """Loads settings from the environment and the TOML file, and checks all of them.
 
     Raises SettingsError, which names the setting, what is wrong with it and what to do.
     """
@@ -67,7 +67,7 @@ def _from_file(environ: Mapping[str, str], known: Mapping[str, SettingField]) ->
     try:
         document = tomllib.loads(path.read_text())
     except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise SettingsError(f"cannot read {path}: {error}; it has to be valid TOML") from error
+        raise SettingsError(f"cannot read {path}: {error}; correct it, it must be valid TOML") from error
     found = {}
     for key, value in document.items():
         if isinstance(value, dict):
@@ -81,7 +81,7 @@ def _from_file(environ: Mapping[str, str], known: Mapping[str, SettingField]) ->
 def _by_current_name(
     found: Mapping[str, tuple[str, Any]], known: Mapping[str, SettingField]
 ) -> dict[str, Any]:
-    """Values by variable; `found` also has where each one stands. A current name wins over its former one."""
+    """Returns values by variable; `found` also has the place of each. Current names win over former ones."""
     former = {field.declaration.former: name for name, field in known.items() if field.declaration.former}
     values = {}
     for variable, (place, value) in found.items():
@@ -104,7 +104,7 @@ def _suggestion(variable: str, known: Mapping[str, SettingField]) -> str:
 
 
 def _parsed(field: SettingField, value: Any) -> Any:
-    """A value of the environment or the file as the setting has it."""
+    """Converts a value of the environment or the file to the setting's type."""
     kind: Any = field.type
     of_entries = None if kind == Entries else next(iter(getattr(kind, "__args__", ())), None)
     try:
@@ -126,7 +126,7 @@ def _one(kind: Any, value: Any) -> Any:
 
 
 def _parts(value: Any) -> list[Any]:
-    """The entries of a list: of the file, or comma separated as the environment has it."""
+    """Returns the entries of a list: from the file, or comma separated from the environment."""
     if isinstance(value, list):
         parts = [part.strip() if isinstance(part, str) else part for part in value]
         if with_comma := [part for part in parts if "," in str(part)]:
@@ -136,8 +136,8 @@ def _parts(value: Any) -> list[Any]:
 
 
 def _entries(value: Any) -> Entries:
-    """A table of the TOML file, or the same as text."""
+    """Returns the entries of a table: from the TOML file, or TOML text from the environment."""
     table = value if isinstance(value, dict) else tomllib.loads(str(value))
     if not all(isinstance(entry, str) for entry in table.values()):
-        raise ValueError("every entry has to be a text")
+        raise ValueError("cannot use a table of other values: every entry must be a string")
     return tuple(table.items())

@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 from laion_etl.settings.checks import each, place
 from laion_etl.settings.fields import Group, Stage, setting
 
-# The original's rules: what it kept is kept. What is out for safety (private hosts, blocklists) stays out.
+# The original's rules: what it kept is kept, except what is dropped for safety (private hosts, blocklists).
 PRESETS: dict[str, dict[str, Any]] = {
     "default": {},
     "laion5b": {
@@ -33,8 +33,8 @@ class ParseSettings(Group):
 
     preset: str = setting(
         "default",
-        "Defaults of this group: default, or laion5b for the original's rules without ours.",
-        changes=None,  # what it stands for does
+        "Defaults of this group: default, or laion5b for the original's rules without our additions.",
+        changes=None,  # the settings it stands for do
         choices=tuple(PRESETS),
     )
     min_alt_chars: int = setting(
@@ -48,7 +48,7 @@ class ParseSettings(Group):
         60, "Longest host name kept.", changes=Stage.PARSE, unit="characters", minimum=1
     )
     refused_extensions: tuple[str, ...] = setting(
-        (".svg", ".gif"), "URL path endings that are out.", changes=Stage.PARSE
+        (".svg", ".gif"), "Links whose URL path ends so are dropped.", changes=Stage.PARSE
     )
     language_detector: str = setting(
         "cld3",
@@ -57,60 +57,58 @@ class ParseSettings(Group):
         choices=("cld3", "py3langid", "none"),
         or_factory=True,
     )
-    refuse_trackers: bool = setting(
-        True, "Tracking pixels, by host and file name, are out.", changes=Stage.PARSE
-    )
+    refuse_trackers: bool = setting(True, "Drop tracking pixels, by host and file name.", changes=Stage.PARSE)
     refuse_placeholder_words: bool = setting(
-        True, 'Captions such as "image", "logo" or "no photo" are out.', changes=Stage.PARSE
+        True, 'Drop captions such as "image", "logo" or "no photo".', changes=Stage.PARSE
     )
     refuse_placeholder_file_names: bool = setting(
-        True, 'Captions such as "IMG_1234.JPG" are out.', changes=Stage.PARSE
+        True, 'Drop captions such as "IMG_1234.JPG".', changes=Stage.PARSE
     )
     refuse_placeholder_hashes: bool = setting(
-        True, "Captions that are a hash, a UUID or another identifier are out.", changes=Stage.PARSE
+        True, "Drop captions that are a hash, a UUID or another identifier.", changes=Stage.PARSE
     )
     refuse_placeholder_dates: bool = setting(
-        True, "Captions of nothing but numbers, dates and times are out.", changes=Stage.PARSE
+        True, "Drop captions that consist of numbers, dates and times only.", changes=Stage.PARSE
     )
     max_text_repeats: int = setting(
         100,
-        "Pairs with the same caption kept of one WAT file (boilerplate); 0 keeps all.",
+        "Most pairs with the same caption kept per WAT file (boilerplate); 0 keeps all.",
         changes=Stage.PARSE,
         unit="pairs",
         minimum=0,
     )
     dedupe_pairs: int = setting(
         1_000_000,
-        "Pairs remembered for duplicates within a partition, up to 43 bytes each; beyond it the oldest are "
-        "forgotten, and Postgres finds what then slips through.",
+        "Pairs remembered to find duplicates within a partition, up to 43 bytes each; beyond this number the "
+        "oldest are forgotten, and Postgres finds the remaining duplicates.",
         changes=Stage.PARSE,
         unit="pairs",
         minimum=0,
     )
     blocked_domains: tuple[str, ...] = setting(
         (),
-        "Lists of domains that are out: paths, s3:// or https:// (docs/blocklists.md).",
+        "Lists of domains whose links are dropped: paths, s3:// or https:// (docs/blocklists.md).",
         changes=Stage.PARSE,
         by_content=True,
         check=_a_list,
     )
     blocked_urls: tuple[str, ...] = setting(
         (),
-        "Lists of URLs and folders of URLs that are out.",
+        "Lists of URLs, and folders of URLs, that are dropped.",
         changes=Stage.PARSE,
         by_content=True,
         check=_a_list,
     )
     blocked_url_patterns: tuple[str, ...] = setting(
         (),
-        "Lists of RE2 expressions; URLs with a match are out.",
+        "Lists of RE2 expressions; URLs that match one are dropped.",
         changes=Stage.PARSE,
         by_content=True,
         check=_a_list,
     )
     blocked_pairs: tuple[str, ...] = setting(
         (),
-        "Lists of pair ids (MD5 of URL and caption) that are out.",
+        "Lists of ids (MD5 of URL and caption) of pairs that are dropped.",
         changes=Stage.PARSE,
         by_content=True,
         check=_a_list,
@@ -124,24 +122,24 @@ class ParseSettings(Group):
         maximum=1_024,
     )
     language_min_bytes: int = setting(
-        5, "Shorter captions get no language, in UTF-8.", changes=Stage.PARSE, unit="bytes", minimum=0
+        5, "Shorter captions (in UTF-8) get no language.", changes=Stage.PARSE, unit="bytes", minimum=0
     )
     language_max_bytes: int = setting(
         2000,
-        "Most of a caption looked at, in UTF-8: py3langid takes its start, CLD3 pieces of all of it.",
+        "Most bytes (UTF-8) of a caption examined: py3langid takes its start, CLD3 pieces from all of it.",
         changes=Stage.PARSE,
         unit="bytes",
         minimum=1,
     )
     languages: tuple[str, ...] = setting(
         (),
-        "Languages of captions that are kept, as the detector names them; `none` for captions without one. "
-        "Empty: all.",
+        "Keep only captions in these languages, by the detector's codes; `none` for captions without a "
+        "language. Empty: all.",
         changes=Stage.PARSE,
     )
     language_min_probability: float = setting(
         0.1,
-        "py3langid: less likely languages count as none; CLD3 has a rule of its own.",
+        "py3langid: less likely languages count as none; CLD3 has its own rule.",
         changes=Stage.PARSE,
         unit="probability",
         minimum=0,

@@ -30,7 +30,7 @@ class PlanSettings(Group):
     )
     per_language: bool = setting(
         False,
-        "Batches of one language; languages without a full batch share theirs with each other.",
+        "Make batches of one language each; languages with less than a full batch share batches.",
         changes=Stage.PLAN,
     )
     window_pairs: int = setting(

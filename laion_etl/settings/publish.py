@@ -6,7 +6,7 @@ from typing import ClassVar
 from laion_etl.settings.checks import not_empty, pattern, table_names
 from laion_etl.settings.fields import Group, Stage, setting
 
-# Folders of a version that are not subsets of one's own; tests compare with dataset/subsets.py.
+# Folder names of a version that custom subsets must not use; tests compare them with dataset/subsets.py.
 TAKEN_NAMES = frozenset(
     {
         "laion-en",
@@ -18,11 +18,11 @@ TAKEN_NAMES = frozenset(
         "index",
     }
 )
-MAX_DUPLICATE_BITS = 15  # up to which the index of PDQ hashes finds every pair
+MAX_DUPLICATE_BITS = 15  # up to this distance the index of PDQ hashes finds every pair
 
 
 def _leaves_nsfw_out(tags: tuple[str, ...]) -> str:
-    return "" if "NSFW" in tags else "research-safe always leaves NSFW out; use NSFW or NSFW,UNSURE"
+    return "" if "NSFW" in tags else "research-safe always excludes NSFW; use NSFW or NSFW,UNSURE"
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,14 +44,14 @@ class PublishSettings(Group):
     )
     high_resolution_px: int = setting(
         1024,
-        "Both sides at least this: the high-resolution subset.",
+        "Images with both sides at least this long form the high-resolution subset.",
         changes=Stage.PUBLISH,
         unit="px",
         minimum=0,
     )
     aesthetic_min: float = setting(
         5.0,
-        "Aesthetic score of the aesthetic subset.",
+        "Lowest aesthetic score of the aesthetic subset.",
         changes=Stage.PUBLISH,
         unit="score",
         minimum=-100,
@@ -59,14 +59,14 @@ class PublishSettings(Group):
     )
     duplicates: str = setting(
         "keep",
-        "Pairs that show the same image: keep all (as the original did), or publish the best pair of "
-        "those with equal files (exact), or with equal or nearly equal images (near).",
+        "Pairs with the same image: keep all (as the original did), or publish only the best pair of those "
+        "with equal files (exact), or with equal or nearly equal images (near).",
         changes=Stage.PUBLISH,
         choices=("keep", "exact", "near"),
     )
     duplicate_bits: int = setting(
         10,
-        "Bits of 256 in which PDQ hashes of nearly equal images differ.",
+        "Most bits of 256 in which PDQ hashes of nearly equal images differ.",
         changes=Stage.PUBLISH,
         unit="bits",
         minimum=0,
@@ -74,41 +74,41 @@ class PublishSettings(Group):
     )
     duplicates_of_earlier: bool = setting(
         False,
-        "Look for them also among what this dataset has of earlier crawls; such pairs are left out, "
-        "published versions stay as they are.",
+        "Also look for duplicates among this dataset's earlier crawls; such pairs of the new crawl are left "
+        "out, published versions stay as they are.",
         changes=Stage.PUBLISH,
     )
     subsets: tuple[tuple[str, str], ...] = setting(
         (),
-        "Subsets of one's own, name = SQL condition over the published columns: a table [publish.subsets] in "
-        "the file, here as TOML, `big-cats = \"TEXT ILIKE '%cat%' AND similarity > 0.3\"` "
+        "Custom subsets, name = SQL condition over the published columns: a table [publish.subsets] in the "
+        "file, here as TOML, `big-cats = \"TEXT ILIKE '%cat%' AND similarity > 0.3\"` "
         "(docs/formats.md).",
         changes=Stage.PUBLISH,
         check=table_names(r"[a-z0-9][a-z0-9-]{0,63}", TAKEN_NAMES),
     )
     variants: tuple[str, ...] = setting(
         ("research",),
-        "What is published: research (all that passed), research-safe (without what is tagged unsafe, as a "
-        "dataset of its own, <name>-research-safe), or both.",
-        changes=None,  # each variant is a dataset of its own, with its name in fingerprint and manifest
+        "Datasets that are published: research (all that passed), research-safe (without samples tagged "
+        "unsafe, as a separate dataset <name>-research-safe), or both.",
+        changes=None,  # each variant is a separate dataset, with its name in fingerprint and manifest
         choices=("research", "research-safe"),
         check=not_empty,
     )
     safe_leaves_out: tuple[str, ...] = setting(
         ("NSFW",),
-        "NSFW tags that are not in research-safe: NSFW, or NSFW,UNSURE; untagged rows never are.",
+        "NSFW tags excluded from research-safe: NSFW, or NSFW,UNSURE; untagged rows are always excluded.",
         changes=Stage.PUBLISH,
         choices=("NSFW", "UNSURE"),
         check=_leaves_nsfw_out,
     )
     safe_max_punsafe: float = setting(
         1.0,
-        "Rows with a higher punsafe are not in research-safe; 1: punsafe does not matter.",
+        "Rows with a higher punsafe are excluded from research-safe; 1: punsafe is ignored.",
         changes=Stage.PUBLISH,
         unit="probability",
         minimum=0,
         maximum=1,
     )
     contact: str = setting(
-        "", "Where people ask for removal, printed on the dataset card.", changes=Stage.PUBLISH
+        "", "Contact for removal requests, printed on the dataset card.", changes=Stage.PUBLISH
     )

@@ -1,4 +1,4 @@
-"""All settings in one list, and what is derived from their declarations."""
+"""The list of all settings, and the records derived from their declarations."""
 
 import json
 from dataclasses import dataclass, fields
@@ -11,7 +11,7 @@ from laion_etl.settings.settings import Settings
 
 @dataclass(frozen=True, slots=True)
 class SettingField:
-    """One setting: where it stands, its type and default, and its declaration."""
+    """One setting: its group, name, type, default and declaration."""
 
     group: str
     name: str
@@ -32,11 +32,11 @@ class SettingField:
         return self.declaration.secret
 
     def value(self, settings: Settings) -> Any:
-        """Its value in settings."""
+        """Returns its value in settings."""
         return getattr(getattr(settings, self.group), self.name)
 
     def text(self, value: Any) -> str:
-        """A value as the environment variable has it: `load_settings` reads the same value from it."""
+        """Returns a value in the form of the environment variable; `load_settings` reads it back."""
         if self.type == Entries:
             return "\n".join(f"{_toml(name)} = {_toml(entry)}" for name, entry in value)
         if isinstance(value, bool):
@@ -46,7 +46,7 @@ class SettingField:
 
 @cache
 def setting_fields() -> tuple[SettingField, ...]:
-    """All settings in the order of their groups."""
+    """Returns all settings in the order of their groups."""
     found = []
     for group, made in group_classes().items():
         types, declared = get_type_hints(made), declarations(made)
@@ -58,15 +58,15 @@ def setting_fields() -> tuple[SettingField, ...]:
 
 @cache
 def group_classes() -> dict[str, type[Group]]:
-    """The class of every group."""
+    """Returns the class of each group."""
     types = get_type_hints(Settings)
     return {group.name: types[group.name] for group in fields(Settings)}
 
 
 def shaping(settings: Settings | Group, stage: Stage) -> dict[str, dict[str, Any]]:
-    """The settings, or those of a group, that change a stage's output: a part of its fingerprint.
+    """Returns the settings that change a stage's output, by group and name: part of its fingerprint.
 
-    By group and name. Names of files whose content counts are left out: the stage adds the content.
+    Names of files whose content counts are left out: the stage adds the content itself.
     """
     found: dict[str, dict[str, Any]] = {}
     for field in setting_fields():
@@ -78,7 +78,7 @@ def shaping(settings: Settings | Group, stage: Stage) -> dict[str, dict[str, Any
 
 
 def recorded(settings: Settings, *stages: Stage) -> dict[str, dict[str, Any]]:
-    """All settings that change the output of these stages, for a record that people read; never a secret."""
+    """Returns all settings that change the output of these stages, for a readable record; never a secret."""
     found: dict[str, dict[str, Any]] = {}
     for field in setting_fields():
         if field.declaration.changes in stages and not field.secret:
@@ -87,5 +87,5 @@ def recorded(settings: Settings, *stages: Stage) -> dict[str, dict[str, Any]]:
 
 
 def _toml(text: str) -> str:
-    """A basic string of TOML, which is JSON's but for one character."""
+    """Returns a basic TOML string, which differs from JSON's in one character."""
     return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")

@@ -1,4 +1,4 @@
-"""Settings of the score stage: the CLIP model and what judges safety."""
+"""Settings of the score stage: the CLIP model, safety tags and heads."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -17,26 +17,28 @@ class ClipSettings(Group):
 
     model: str = setting(
         "ViT-B-32",
-        "open_clip model name, hf-hub:ORGANISATION/NAME, local-dir:PATH, or 'laion-etl-tiny' (the demo's).",
+        "open_clip model name, hf-hub:ORGANISATION/NAME, local-dir:PATH, or 'laion-etl-tiny' (of the demo).",
         changes=Stage.SCORE,
         check=not_empty,
     )
     pretrained: str = setting(
         "openai",
-        "open_clip pretrained tag or a checkpoint file; the demo's weights are 'scenes'.",
+        "open_clip pretrained tag or a checkpoint file; 'scenes' for the demo's model.",
         changes=Stage.SCORE,
     )
     other_model: str = setting(
         "",
-        "open_clip model of the pairs that are not English, for example xlm-roberta-base-ViT-B-32. "
+        "open_clip model for pairs that are not English, for example xlm-roberta-base-ViT-B-32. "
         "Empty: the same model for all.",
         changes=Stage.SCORE,
     )
-    other_pretrained: str = setting("", "Its pretrained tag or checkpoint file.", changes=Stage.SCORE)
+    other_pretrained: str = setting(
+        "", "Pretrained tag or checkpoint file of other_model.", changes=Stage.SCORE
+    )
     threshold_en: float = setting(
         0.28,
-        "English pairs below this similarity are dropped. While both thresholds have their defaults, "
-        "the demo's model uses the ones calibrated for its weights.",
+        "English pairs below this similarity are dropped. If both thresholds have their defaults, the demo's "
+        "model uses those calibrated for its weights.",
         changes=Stage.SCORE,
         unit="cosine",
         minimum=-1,
@@ -52,7 +54,7 @@ class ClipSettings(Group):
     )
     batch_size: int = setting(
         256,
-        "Images per forward pass; on a CPU, how many are prepared before they are computed.",
+        "Images per forward pass; on a CPU, images preprocessed before each round of computing.",
         changes=None,
         unit="images",
         minimum=1,
@@ -60,7 +62,7 @@ class ClipSettings(Group):
     )
     device: str = setting(
         "auto",
-        "auto (all GPUs, else the CPU), cpu, cuda, or several: cuda:0,cuda:1; a process each.",
+        "auto (all GPUs, else the CPU), cpu, cuda, or several devices, one process each: cuda:0,cuda:1.",
         changes=None,
         check=pattern(r"auto|[a-z]+(:\d+)?(\s*,\s*[a-z]+(:\d+)?)*", "auto, cpu, cuda or cuda:0,cuda:1"),
     )
@@ -72,7 +74,7 @@ class ClipSettings(Group):
     )
     preparers: int = setting(
         0,
-        "Processes that decode images and tokenise texts for the model; 0 means one per core.",
+        "Processes that decode images and tokenise captions for the model; 0 means one per core.",
         changes=None,
         unit="processes",
         minimum=0,
@@ -80,7 +82,7 @@ class ClipSettings(Group):
     )
     threads: int = setting(
         0,
-        "Threads that compute on a CPU; 0 means one per core. Their number changes no score.",
+        "Threads that compute on a CPU; 0 means one per core. Their number does not change scores.",
         changes=None,
         unit="threads",
         minimum=0,
@@ -93,7 +95,7 @@ class ClipSettings(Group):
 
 @dataclass(frozen=True, slots=True)
 class SafetySettings(Group):
-    """Tags for safety, and aesthetic scores."""
+    """Safety tags and aesthetic scores."""
 
     GROUP: ClassVar[str] = "safety"
 
@@ -104,23 +106,23 @@ class SafetySettings(Group):
     )
     aesthetic_head: str = setting(
         "",
-        "Aesthetic head (torch state dict of LAION's predictor v1 or v2) for the CLIP model; like all heads "
-        "a path or path#sha256=HEX. Empty: the model's own, if any.",
+        "Aesthetic head for the CLIP model (torch state dict of LAION's predictor v1 or v2), as a path or "
+        "path#sha256=HEX like all heads. Empty: the model's own, if any.",
         changes=Stage.SCORE,
     )
     nsfw_head: str = setting(
         "",
-        "NSFW head (made by `laion-etl convert-head`): gives punsafe. Empty: by zero-shot categories.",
+        "NSFW head (made by `laion-etl convert-head`) for punsafe. Empty: by zero-shot categories.",
         changes=Stage.SCORE,
     )
     violence_head: str = setting(
         "",
-        "Two text embeddings (.npy): gives pviolence. Empty: by zero-shot categories.",
+        "Two text embeddings (.npy) for pviolence. Empty: by zero-shot categories.",
         changes=Stage.SCORE,
     )
     watermark_model: str = setting(
         "",
-        "Image model that gives pwatermark: LAION's watermark_model_v1.pt, a file of our own format, or "
-        "module:factory. Empty: the demo model's own, else by zero-shot prompts where there are some.",
+        "Image model for pwatermark: LAION's watermark_model_v1.pt, a file of our own format, or "
+        "module:factory. Empty: the demo model's own, else by zero-shot prompts if there are any.",
         changes=Stage.SCORE,
     )

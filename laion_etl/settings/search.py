@@ -8,19 +8,19 @@ from laion_etl.settings.fields import Group, Stage, setting
 
 @dataclass(frozen=True, slots=True)
 class IndexSettings(Group):
-    """The index of a published dataset that `laion-etl search` and `laion-etl explore` look into."""
+    """The index of a published dataset that `laion-etl search` and `laion-etl explore` use."""
 
     GROUP: ClassVar[str] = "index"
 
     dtype: str = setting(
         "f16",
-        "Numbers of the indexed vectors: f16, as they were scored, or i8: half the size, rounded.",
+        "Number type of the indexed vectors: f16, as scored, or i8: half the size, rounded.",
         changes=Stage.INDEX,
         choices=("f16", "i8"),
     )
     connectivity: int = setting(
         16,
-        "Neighbours of a vector in the graph: more finds better and takes memory.",
+        "Neighbours of a vector in the graph: more find better results and take more memory.",
         changes=Stage.INDEX,
         unit="neighbours",
         minimum=2,
@@ -28,29 +28,29 @@ class IndexSettings(Group):
     )
     expansion_add: int = setting(
         128,
-        "Candidates looked at when a vector is added: more is slower and better.",
+        "Candidates examined when a vector is added: more are slower and give a better graph.",
         changes=Stage.INDEX,
         unit="candidates",
         minimum=1,
     )
     expansion_search: int = setting(
         128,
-        "Candidates looked at in a search: more is slower and finds more.",
+        "Candidates examined in a search: more are slower and find better results.",
         changes=None,
         unit="candidates",
         minimum=1,
     )
     rows_per_part: int = setting(
         500_000,
-        "Rows indexed together, whole batches, before anything was left out. A part is built in memory: "
-        "about 1.2 kB a row with 512 f16 numbers.",
+        "Most rows per part of the index, in whole batches, counted before rows are left out. A part is "
+        "built in memory: about 1.2 kB per row of 512 f16 numbers.",
         changes=Stage.INDEX,
         unit="rows",
         minimum=1,
     )
     jobs: int = setting(
         2,
-        "Parts built at the same time, each by one core and in memory of its own.",
+        "Parts built at the same time, each on one core and in its own memory.",
         changes=None,
         unit="parts",
         minimum=1,
@@ -58,14 +58,14 @@ class IndexSettings(Group):
     )
     exact_rows: int = setting(
         10_000,
-        "When a part has, or the filters leave of it, no more rows than this, each is compared.",
+        "Use exact search when a part has, or filters leave, at most this many rows.",
         changes=None,
         unit="rows",
         minimum=0,
     )
-    pictures: bool = setting(
+    pictures: bool = setting(  # words: ok
         True,
-        "Note where the images lie in the tars, so that the page can show them. On S3 that fetches every "
+        "Record where the images are in the tars, so that the page can show them. On S3 this fetches every "
         "tar once.",
         changes=Stage.INDEX,
     )

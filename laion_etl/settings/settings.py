@@ -45,7 +45,7 @@ class Settings:
 
     @property
     def registered_path(self) -> Path:
-        """Dumps that `laion-etl crawls --refresh --register` found."""
+        """File of the crawls that `laion-etl crawls --refresh --register` found."""
         return Path(self.core.registered) if self.core.registered else self.data_path / "crawls.json"
 
     @property
@@ -58,6 +58,6 @@ class Settings:
 
 
 def of_stage(entries: tuple[str, ...], stage: str) -> str:
-    """What a list by stages (`parse=4,other=1`) says of a stage; '' for nothing."""
+    """Returns the value of a stage in a list by stages (`parse=4,other=1`); '' if it has none."""
     found = dict(entry.split("=", 1) for entry in entries)
     return found.get(stage, found.get("other", ""))

@@ -111,7 +111,7 @@ class HostRule:
     def judge(self, arena: ByteArena, urls: Spans, reasons: Bytes) -> Ints:
         """Sets the reasons of URLs whose host is refused. Returns the number of each host, for `domains`.
 
-        Takes at most 32,768 URLs at once, with hosts of at most `max_host_chars`.
+        Takes at most 32,768 URLs at a time, with hosts of at most `max_host_chars`.
         """
         if len(self._domains) + urls[0].size > _KNOWN_HOSTS:
             self._forget()

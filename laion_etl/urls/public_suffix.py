@@ -7,8 +7,8 @@ import tldextract
 
 @cache
 def public_suffixes() -> tuple[frozenset[str], frozenset[str]]:
-    """The rules of the public suffix list that is shipped with tldextract (nothing is fetched), and all names
-    that some longer rule ends with."""
+    """Returns the rules of the public suffix list that ships with tldextract (nothing is fetched), and all
+    names that some longer rule ends with."""
     rules = frozenset(tldextract.TLDExtract(suffix_list_urls=(), cache_dir=None).tlds)
     longer = {
         rule.lstrip("!").split(".", first)[first] for rule in rules for first in range(1, rule.count(".") + 1)
@@ -17,7 +17,7 @@ def public_suffixes() -> tuple[frozenset[str], frozenset[str]]:
 
 
 def registered_domain(host: str) -> str:
-    """`example.co.uk` of `img.example.co.uk`; the host itself when it has none (addresses, bare suffixes).
+    """Returns `example.co.uk` for `img.example.co.uk`; the host itself if it has none (addresses, suffixes).
 
     The algorithm of publicsuffix.org: the longest rule wins, `*` stands for a label, `!` marks exceptions
     from it; a name whose last label is in no rule has no registered domain.

@@ -9,16 +9,16 @@ Generated from `laion_etl/settings` by `make docs`; edit it there.
 
 A setting is an environment variable, or an entry of a TOML file: `LAION_ETL_CONFIG` names the file, else
 `laion_etl.toml` in the current folder is read. `LAION_ETL_DOWNLOAD_CONNECTIONS=64` is
-`connections = 64` under `[download]`; settings of the first table stand at the top of the file. The
-environment wins. Lists are comma separated in the environment. All settings are checked before any work: a
-name that does not exist, a value out of range or an unknown choice ends a command with exit code 2 and one
-line that says what to do. Column *changes* names the stage whose output a setting changes: its finished work
-is made again after a change, and the manifest of a dataset records the value.
+`connections = 64` under `[download]`; settings of the first table go at the top of the file. The
+environment takes precedence. Lists are comma separated in the environment. All settings are checked before
+any work: a name that does not exist, a value out of range or an unknown choice ends a command with exit code
+2 and one line that says what to do. Column *changes* names the stage whose output a setting changes: after a
+change its finished work is done again, and the manifest of a dataset records the value.
 """
 _HEAD = "| variable | default | unit | values | changes | meaning |\n|---|---|---|---|---|---|"
 
 _TITLES = {
-    "core": "Where things are",
+    "core": "Locations and runner",
     "parse": "Parse",
     "database": "Postgres",
     "load": "Load",
@@ -35,7 +35,7 @@ _TITLES = {
 
 
 def reference() -> str:
-    """docs/configuration.md as one Markdown text."""
+    """Returns docs/configuration.md as Markdown."""
     parts = [_INTRODUCTION]
     for group, title in _TITLES.items():
         rows = [_row(field) for field in setting_fields() if field.group == group]
@@ -51,13 +51,13 @@ def _row(field: SettingField) -> str:
         declaration.unit,
         _values(field),
         declaration.changes.value if declaration.changes else "",
-        field.doc + " Secret: it is never shown." * field.secret,
+        field.doc + " Secret: never shown." * field.secret,
     )
     return f"| {' | '.join(cell.replace('|', '&#124;') for cell in cells)} |"
 
 
 def _values(field: SettingField) -> str:
-    """What may be set, in words."""
+    """Returns the allowed values, in words."""
     if field.type is bool:
         return "true, false"
     if field.type == Entries:

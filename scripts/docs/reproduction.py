@@ -1,7 +1,7 @@
-"""docs/reproduction.md: what LAION-5B's makers said they did beside what this pipeline does: `make docs`.
+"""Generates docs/reproduction.md, which compares LAION-5B with this pipeline: `make docs`.
 
-Our column is filled from the defaults of the settings and can't drift from them; the mini crawl's numbers are
-checked by the end-to-end test.
+Our column is filled from the defaults of the settings and cannot drift from them; the end-to-end test checks
+the mini crawl's numbers.
 """
 
 from collections.abc import Callable
@@ -30,22 +30,22 @@ _INTRODUCTION = """# Reproduction
 
 Generated from `scripts/docs/reproduction.py` by `make docs`; edit it there.
 
-What the makers of LAION-5B said of their collection, beside what this pipeline does with its default
-settings. "Original" is taken from their announcement (laion.ai/blog/laion-5b, 2022; its sections on
-acquisition and filtering cover what section 3 of arXiv 2210.08402 is about), and where marked with † from the
-code of its workers (crawlingathome). Nothing is stated of the original that was not found in one of them; "-"
-means that nothing was found.
+How LAION-5B was collected, according to its makers, and what this pipeline does with its default settings.
+"Original" is taken from their announcement (laion.ai/blog/laion-5b, 2022; its sections on acquisition and
+filtering cover section 3 of arXiv 2210.08402), and where marked with † from the code of its workers
+(crawlingathome). Every statement about the original was found in one of these; "-" means that nothing was
+found.
 
-"Mini crawl" is what `laion-etl demo` comes to: drawn pictures, a tiny CLIP and a web server that misbehaves
-on purpose. Its shares show that a rule works, not how the web is. Figures of a crawl of your own are in its
-report.
+"Mini crawl" has the figures of `laion-etl demo`: drawn images, a tiny CLIP and a web server that misbehaves
+on purpose. Its shares show that a rule works, not what the web is like. The figures of your own crawl are in
+its report.
 
 """
 
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """A row: what the original says; ours and the mini crawl as texts made from settings and counts."""
+    """A row: what the original says; ours and the mini crawl's figures, from settings and counts."""
 
     topic: str
     original: str
@@ -55,7 +55,7 @@ class Claim:
 
 
 def reproduction() -> str:
-    """docs/reproduction.md as one Markdown text."""
+    """Returns docs/reproduction.md as Markdown."""
     settings = Settings()
     parts = [_INTRODUCTION]
     for title, claims in _SECTIONS:
@@ -81,14 +81,14 @@ _LINKS = (
         "WAT files of Common Crawl; HTML IMG tags with an alt text",
         lambda s: f"the same, from `{s.core.crawl_source}`; `title` as a column of its own",
         f"{MINI_CRAWL['links']:,} image links",
-        "a damaged gzip member loses itself, not the rest of its file",
+        "a damaged gzip member costs only itself, not the rest of its file",
     ),
     Claim(
-        "text length",
+        "caption length",
         "samples with an alt text of less than 5 characters are dropped",
         lambda s: f"under {s.parse.min_alt_chars} characters dropped, cut after {s.parse.max_alt_chars:,}",
         _share("alt_too_short", "links"),
-        "counted after repair and folding of white space, so that blanks do not count",
+        "counted after repair and collapsing of white space, so that blanks do not count",
     ),
     Claim(
         "languages",
@@ -105,53 +105,55 @@ _LINKS = (
         "placeholders, trackers",
         "-",
         lambda s: (
-            "out, each with a reason"
+            "dropped, each with a reason"
             if s.parse.refuse_trackers and s.parse.refuse_placeholder_words
             else "kept"
         ),
         "in the report",
-        "texts such as IMG_1234.JPG cost a download each and teach nothing; `preset = laion5b` keeps them",
+        "captions such as IMG_1234.JPG cost a download each and are no use; `preset = laion5b` keeps them",
     ),
     Claim(
         "duplicates",
-        "removed by a bloom filter based on the URL; later a Spark job over the whole",
-        lambda s: f"by {'URL and text' if s.load.dedupe == 'pair' else 'URL'}, a primary key in Postgres",
+        "removed by a bloom filter based on the URL; later a Spark job over everything",
+        lambda s: f"by {'URL and caption' if s.load.dedupe == 'pair' else 'URL'}, a primary key in Postgres",
         f"{MINI_CRAWL['unique']:,} unique pairs",
-        "exact: a bloom filter also drops what it has never seen; holds over all crawls of a database; "
-        "`dedupe = url` goes by the URL",
+        "exact: a bloom filter also drops pairs it has never seen; works across all crawls of a database; "
+        "`dedupe = url` uses the URL alone",
     ),
     Claim(
         "store of links",
         "PostgreSQL, filled by COPY, kept at about 500 million records",
         lambda s: f"PostgreSQL, filled by binary COPY over {s.load.connections} connections a partition",
         "-",
-        "a crawl that is done can go and stays known ([scaling-postgres.md](scaling-postgres.md))",
+        "a finished crawl can be deleted and its pairs still count as seen "
+        "([scaling-postgres.md](scaling-postgres.md))",
     ),
 )
 _DOWNLOAD = (
     Claim(
         "batches",
-        "10,000 links drawn with TABLESAMPLE, so that a batch has the mixture of the whole",
+        "10,000 links drawn with TABLESAMPLE, so that a batch is a random sample of all links",
         lambda s: (
             f"{s.plan.batch_size:,} links, at most {s.plan.max_pairs_per_host:,} of a host, hosts interleaved"
         ),
         "of 500",
-        "dealt out instead of drawn: no host is asked too often, and the same crawl gives the same batches",
+        "assigned in turn instead of drawn: no host gets too many requests, and the same crawl gives the "
+        "same batches",
     ),
     Claim(
         "workers",
         "some 300, of 1 to 2 vCPUs, 0.5 to 1 GB and 5 to 10 Mbps each; 10,000 links in 10 to 15 minutes "
         "(11 to 17 links/s)",
-        _fixed("as many as wanted; each claims batches under a lease"),
+        _fixed("any number; each claims batches under a lease"),
         "-",
         "measured side by side in [benchmarks/RESULTS.md](../benchmarks/RESULTS.md)",
     ),
     Claim(
         "client",
         "asynchronous requests with Trio and asks",
-        lambda s: f"trio, an HTTP reader of its own; a link has {s.download.timeout_s:g} s in all its hops",
+        lambda s: f"trio and its own HTTP reader; a link has {s.download.timeout_s:g} s over all redirects",
         "-",
-        "asks does not work beside a current trio ([comparison.md](comparison.md))",
+        "asks does not work with a current trio ([comparison.md](comparison.md))",
     ),
     Claim(
         "small images",
@@ -165,7 +167,7 @@ _DOWNLOAD = (
         "too big a resolution (potential DOS bombs) is dropped before it is processed",
         lambda s: f"over {s.download.max_pixels:,} pixels or {s.download.max_bytes:,} bytes, by the header",
         _share("too_many_pixels", "unique"),
-        "decoders also run in processes with limits of memory and time",
+        "decoders also run in processes with memory and time limits",
     ),
     Claim(
         "opt-outs",
@@ -176,13 +178,13 @@ _DOWNLOAD = (
             else "in part"
         ),
         _share("opted_out", "unique"),
-        "each kind is a reason in funnel, card and report",
+        "each kind is a drop reason in funnel, card and report",
     ),
 )
 _SCORING = (
     Claim(
         "thresholds",
-        "similarity 0.28 for English with CLIP ViT-B/32, 0.26 for the rest with mCLIP, chosen by looking at "
+        "similarity 0.28 for English with CLIP ViT-B/32, 0.26 for the rest with mCLIP, chosen by inspecting "
         "results",
         lambda s: (
             f"{s.clip.threshold_en:g} and {s.clip.threshold_other:g} with `{s.clip.model}` "
@@ -190,20 +192,20 @@ _SCORING = (
             + ("the same model for all" if not s.clip.other_model else f"`{s.clip.other_model}` for the rest")
         ),
         "0.78 for all: the tiny model's own",
-        "a multilingual model is a setting (`LAION_ETL_CLIP_OTHER_MODEL`), because thresholds belong to a "
-        "model; `laion-etl calibrate` proposes them",
+        "a multilingual model can be set (`LAION_ETL_CLIP_OTHER_MODEL`), but thresholds depend on the model; "
+        "`laion-etl calibrate` proposes them",
     ),
     Claim(
         "share dropped",
         "about 90%: from over 50 billion candidates to just below 6 billion",
         _fixed("counted per stage and reason"),
         f"{_share('published', 'images')} of the images kept",
-        "the mini crawl has more matching pairs than the web",
+        "in the mini crawl more captions match their image than on the web",
     ),
     Claim(
         "suspected illegal",
-        "filtered with CLIP embeddings of images and texts as far as possible; † zero-shot categories: what "
-        "looks unsafe and under-age together is dropped",
+        "filtered with CLIP embeddings of images and texts as far as possible; † zero-shot categories: "
+        "samples that look both unsafe and under-age are dropped",
         _fixed("the same logic; dropped samples are in no file, their captions in no report"),
         _share("suspected_underage", "images"),
         "blocklists of domains, URLs, pairs and image hashes apply before anything is stored",
@@ -227,7 +229,7 @@ _SCORING = (
         "pwatermark by a model trained on 90,000 samples",
         lambda s: "by prompts where there are some" if not s.safety.watermark_model else "by an image model",
         "in the report",
-        "LAION's model is a setting (`LAION_ETL_SAFETY_WATERMARK_MODEL`)",
+        "LAION's model can be set (`LAION_ETL_SAFETY_WATERMARK_MODEL`)",
     ),
 )
 _DATASET = (
@@ -237,7 +239,7 @@ _DATASET = (
         "without a clear language",
         _fixed("laion-en, laion-multi, laion-nolang"),
         f"{MINI_CRAWL['published']} pairs",
-        "LAION-5B took many dumps; here each dump is a version of its own",
+        "LAION-5B combined many crawls; here each crawl adds a version",
     ),
     Claim(
         "unsafe (punsafe > 0.5)",
@@ -258,7 +260,7 @@ _DATASET = (
         "76 million of English, 57 million of multi",
         lambda s: f"laion-high-resolution: at least {s.publish.high_resolution_px:,} px",
         "10",
-        "at least instead of over",
+        '"at least" instead of "over"',
     ),
     Claim(
         "columns",
@@ -276,7 +278,7 @@ _DATASET = (
     ),
 )
 _SECTIONS = (
-    ("Links and texts", _LINKS),
+    ("Links and captions", _LINKS),
     ("Download", _DOWNLOAD),
     ("Similarity and safety", _SCORING),
     ("The dataset", _DATASET),

@@ -1,5 +1,5 @@
 -- name: limits
--- For this transaction only. A client that is gone without a word gives its locks back after idle_s.
+-- For this transaction only. A client that disappears loses its locks after idle_s.
 select set_config('statement_timeout', %(statement_s)s, true),
        set_config('idle_in_transaction_session_timeout', %(idle_s)s, true)
 

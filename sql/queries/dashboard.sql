@@ -1,5 +1,5 @@
 -- name: partitions
--- A partition without a fingerprint is being loaded, or its load broke off.
+-- A partition without a fingerprint is being loaded, or its load was interrupted.
 select partition, fingerprint = '', planned
 from partition join crawl using (crawl_no)
 where crawl = %(crawl)s

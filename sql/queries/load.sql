@@ -1,6 +1,6 @@
 -- name: lock
--- One loader at a time changes table pair. Loaders with a pair in common would wait for each other's end anyhow,
--- and knowing to be alone spares the ON CONFLICT of every row, which costs as much as the row itself.
+-- One loader at a time changes table pair. Loaders with a pair in common would wait for each other anyway, and a
+-- single writer needs no ON CONFLICT, which costs as much per row as the row itself.
 select pg_advisory_xact_lock(1, 0)
 
 -- name: set_rule
@@ -25,7 +25,7 @@ where crawl_no = %(crawl_no)s and partition = %(partition)s
 for update
 
 -- name: planned_of_crawl
--- Their pairs are cut into batches: the rules that made them are those of the crawl.
+-- Their pairs are cut into batches: the settings they were made with are those of the crawl.
 select partition from partition join crawl using (crawl_no)
 where crawl = %(crawl)s and planned order by partition
 
@@ -44,21 +44,21 @@ where crawl = %(crawl)s and planned and fingerprint <> ''
 order by partition
 
 -- name: only_index_scans
--- The keys asked for are sorted: one walk over the leaves of the index finds them all. (Below, the keys are in
--- a subselect because the planner looks at each element of an array that it sees, for longer than the walk takes.)
+-- The keys are sorted: one walk over the leaves of the index finds them all. (Below, the keys are in a subselect
+-- because the planner inspects each element of an array that it can see, which takes longer than the walk.)
 select set_config('enable_seqscan', 'off', true), set_config('enable_bitmapscan', 'off', true)
 
 -- name: any_scans
 select set_config('enable_seqscan', 'on', true), set_config('enable_bitmapscan', 'on', true)
 
 -- name: probe_pair
--- The keys that are there, each with its owner: 20 bytes a row.
+-- The keys that have a row, each with the partition that has it: 20 bytes a row.
 select string_agg(uuid_send(pair_id) || int4send(partition_no), ''::bytea) from pair
 where pair_id = any ((select %(keys)s)::uuid[]) and pair_id between %(first)s and %(last)s
 
 -- name: probe_url
--- The same with what the rule compares: the rank of the text (see laion_etl.database.dedupe_keys), then MD5 of
--- url + alt. 40 bytes a row.
+-- The same, followed by what the rule compares: the rank of the caption (see laion_etl.database.dedupe_keys), then
+-- MD5 of url + alt. 40 bytes a row.
 select string_agg(
     uuid_send(pair_id) || int4send(partition_no)
     || int4send((language <> '')::integer * 1000 + least(char_length(alt), 200))
@@ -70,7 +70,7 @@ where pair_id = any ((select %(keys)s)::uuid[]) and pair_id between %(first)s an
 select partition_no, crawl_no, partition, planned from partition where partition_no = any (%(numbers)s)
 
 -- name: open_owners
--- Waits for a planner that has them in hand, and then does not return what it has planned.
+-- Waits for a planner that has locked them, and then leaves out those it has planned.
 select partition_no from partition
 where partition_no = any (%(numbers)s) and not planned
 order by partition_no
@@ -98,7 +98,7 @@ copy page (partition_no, page_no, url, license) from stdin (format binary)
 select coalesce(max(page_no) + 1, 0) from page where partition_no = %(partition_no)s
 
 -- name: losers
--- Partitions that lost pairs to others and may get some of them back.
+-- Partitions that lost pairs to others and may get some back.
 select crawl, crawl_no, partition, partition_no, fingerprint, stats
 from partition join crawl using (crawl_no)
 where not planned and partition_no <> %(partition_no)s

@@ -2,7 +2,7 @@
 select pg_advisory_xact_lock(2, 0)
 
 -- name: unplanned_partitions
--- Held until they are marked: a loader that would take rows from them waits, and then leaves them alone.
+-- Locked until they are marked as planned: a loader that wants their rows waits, and then leaves them alone.
 select partition_no, (stats ->> 'kept')::bigint from partition
 where crawl_no = %(crawl_no)s and not planned and fingerprint <> ''
 order by partition_no

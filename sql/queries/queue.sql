@@ -1,12 +1,12 @@
 -- name: park_exhausted
 update batch
 set state = 'failed', lease_owner = null, updated_at = now(),
-    error = coalesce(error, 'its worker went silent on every attempt')
+    error = coalesce(error, 'its worker stopped sending heartbeats on every attempt')
 where crawl_no = %(crawl_no)s and state = 'leased' and lease_expires < now()
   and attempts >= %(max_attempts)s
 
 -- name: claim
--- A batch that was lost goes before new ones: somebody's run ends with it.
+-- A batch whose worker was lost goes before new ones: a run may be waiting for it alone.
 update batch
 set state = 'leased', token = token + 1, attempts = attempts + 1, lease_owner = %(owner)s,
     lease_expires = now() + make_interval(secs => %(lease_s)s), updated_at = now(), claimed_at = now()

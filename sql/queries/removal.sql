@@ -1,8 +1,8 @@
--- name: blank_pairs
+-- name: redact_pairs
 update pair set url = '', alt = ''
 where pair_id = any (%(ids)s::uuid[]) and url <> ''
 
--- name: blank_pairs_of_urls
--- Where the key is that of the URL alone, the pair's own has to be looked for.
+-- name: redact_pairs_of_urls
+-- Where the key is that of the URL alone, the pair's own id has to be computed.
 update pair set url = '', alt = ''
 where url <> '' and md5(url || alt)::uuid = any (%(ids)s::uuid[])

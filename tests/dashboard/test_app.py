@@ -137,7 +137,7 @@ def test_without_postgres_the_page_shows_what_the_store_knows(crawl_settings: Se
         made = ask(client, f"/api/crawl/{CRAWL}")
     (problem,) = made["problems"]  # type: ignore[misc]
     assert problem["what"] == "database"
-    assert "no connection to Postgres at 127.0.0.1:1/laion" in problem["message"]
+    assert "cannot connect to Postgres at 127.0.0.1:1/laion" in problem["message"]
     assert made["batches"]["states"] == "sss" + 20 * "d" + 17 * "."  # type: ignore[index]
     stages = {stage["stage"]: (stage["done"], stage["of"]) for stage in made["status"]["stages"]}  # type: ignore[index]
     assert (stages["load"], stages["download"]) == ((20, 22), (23, 40))

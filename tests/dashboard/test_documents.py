@@ -193,7 +193,7 @@ def test_stats_files_are_read_once_and_again_when_they_change(any_store: Store) 
     assert [unit.kept for unit in cache.stats(any_store)["parse"]] == [5, 6]
     assert cache.of == 2
     assert len(cache.broken) == 1
-    assert "part-00003.json" in cache.broken[0]
+    assert "part-00003.json: not a stats file" in cache.broken[0]
 
 
 def test_the_document_of_thousands_of_batches_is_small() -> None:
@@ -210,9 +210,9 @@ def test_folders_and_etags_of_a_store(any_store: Store, crawl_settings: Settings
     any_store.write("dataset/more/part.parquet", b"1")
     assert any_store.folders("dataset") == ["mini", "more"]
     assert any_store.folders("nothing") == []
-    before = any_store.marks("dataset", "_stats.json")
+    before = any_store.etags("dataset", "_stats.json")
     any_store.write("dataset/mini/1/_stats.json", b"2")
-    after = any_store.marks("dataset", "_stats.json")
+    after = any_store.etags("dataset", "_stats.json")
     assert list(before) == list(after) == ["dataset/mini/1/_stats.json"]
     assert before != after
-    assert open_store(crawl_settings.store_uri).marks("nothing", ".json") == {}
+    assert open_store(crawl_settings.store_uri).etags("nothing", ".json") == {}

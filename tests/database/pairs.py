@@ -11,7 +11,7 @@ Pair = tuple[str, str]  # url, alt
 
 
 def write_pairs(store: Store, crawl: str, partition: int, pairs: list[Pair], language: str = "en") -> None:
-    """What the parse stage leaves behind for a partition; the page URL names the partition."""
+    """Writes the files of the parse stage for a partition; the page URL names the partition."""
     unit = partition_name(partition)
     page = f"https://pages.example/{partition}"
     rows = [
@@ -28,4 +28,4 @@ def write_pairs(store: Store, crawl: str, partition: int, pairs: list[Pair], lan
 
 
 def numbered_pairs(start: int, stop: int) -> list[Pair]:
-    return [(f"https://img.example/{n}.jpg", f"picture number {n}") for n in range(start, stop)]
+    return [(f"https://img.example/{n}.jpg", f"image number {n}") for n in range(start, stop)]

@@ -1,4 +1,4 @@
-"""Databases that are copied instead of made anew."""
+"""Databases that are copied instead of created from scratch."""
 
 import psycopg
 from psycopg import sql
@@ -7,7 +7,7 @@ from laion_etl.database.embedded import EmbeddedServer
 
 
 def freeze(server: EmbeddedServer, template: str) -> None:
-    """Nothing connects to the database any more, as long as that would keep it from being copied."""
+    """Refuses connections to a database, which would prevent copying it."""
     with psycopg.connect(server.maintenance_url, autocommit=True) as connection:
         statement = sql.SQL("alter database {} with is_template true allow_connections false")
         connection.execute(statement.format(sql.Identifier(template)))

@@ -19,7 +19,7 @@ from laion_etl.database.binary_copy import (
     read_rows,
 )
 
-# Postgres has no NUL in texts; parse takes it out.
+# Postgres allows no NUL in texts; parse removes it.
 texts = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=40)
 rows = st.lists(st.tuples(texts, texts, texts), max_size=30)
 SCHEMA = pa.schema(
@@ -32,7 +32,7 @@ SCHEMA = pa.schema(
 def test_rows_go_in_and_come_out(connection: Connection, values: list[tuple[str, str, str]]) -> None:
     count = len(values)
     keys = np.frombuffer(os.urandom(16 * count), np.uint8).reshape(-1, 16)
-    columns = [Texts.of(pa.array([row[i] for row in values], pa.string())) for i in range(3)]
+    columns = [Texts.from_column(pa.array([row[i] for row in values], pa.string())) for i in range(3)]
     order = np.arange(count)[::-1].copy()
     block = pair_rows(order, 7, np.arange(count, dtype=np.int32), keys[order], *columns)
     with connection.transaction(force_rollback=True):
@@ -55,7 +55,7 @@ def test_rows_go_in_and_come_out(connection: Connection, values: list[tuple[str,
 
 def test_a_slice_of_a_column_is_its_slice() -> None:
     column = pa.array(["a", "bc", "def", "ghij"]).slice(1, 2)
-    found = Texts.of(column)
+    found = Texts.from_column(column)
     assert bytes(found.data[found.offsets[0] : found.offsets[2]]) == b"bcdef"
 
 
@@ -65,12 +65,12 @@ def test_rows_of_another_width_are_refused() -> None:
 
 
 def test_neighbours_on_one_page_share_its_number() -> None:
-    url = Texts.of(pa.array(["p", "p", "q", "q", "p"]))
-    licence = Texts.of(pa.array(["?", "?", "?", "cc", "?"]))
+    url = Texts.from_column(pa.array(["p", "p", "q", "q", "p"]))
+    licence = Texts.from_column(pa.array(["?", "?", "?", "cc", "?"]))
     assert page_numbers(url, licence, 5).tolist() == [5, 5, 6, 7, 8]
 
 
-def test_hosts_are_told_apart_and_nothing_else() -> None:
+def test_hashes_differ_by_host_and_nothing_else() -> None:
     urls = ["https://a.example/x", "http://a.example:8080/y?z", "https://a.example?q", "https://b.example/x"]
-    hashes = host_hashes(Texts.of(pa.array(urls)))
+    hashes = host_hashes(Texts.from_column(pa.array(urls)))
     assert hashes[0] == hashes[1] == hashes[2] != hashes[3]

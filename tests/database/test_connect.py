@@ -41,7 +41,10 @@ def test_a_malformed_url_says_so() -> None:
 
 
 def test_a_refused_statement_is_a_database_error(settings: Settings) -> None:
-    with pytest.raises(DatabaseError, match=r'refused: .*"nowhere"'), open_database(settings) as database:
+    with (
+        pytest.raises(DatabaseError, match=r'cannot use Postgres at .*"nowhere"'),
+        open_database(settings) as database,
+    ):
         database.connection.execute("select 1 from nowhere")
 
 

@@ -1,4 +1,4 @@
-"""The embedded server starts whatever the last one left: still stopping, killed, or in a long recovery."""
+"""The embedded server starts after any end of the last one: still stopping, killed, or in a long recovery."""
 
 import ctypes
 import os
@@ -18,7 +18,7 @@ import pytest
 from laion_etl.database import embedded_lifecycle as postmasters
 from laion_etl.database.embedded import running_server
 from laion_etl.database.embedded_lifecycle import postmaster
-from tests.database.keeper import server_of, start_keeper
+from tests.database.pg_server import server_of, start_keeper
 
 pytestmark = pytest.mark.slow
 
@@ -26,7 +26,7 @@ _PR_SET_CHILD_SUBREAPER = 36
 
 
 class Kept:
-    """A server whose keeper is killed, so that nobody stops it."""
+    """A server whose keeper is killed, so that nothing stops it."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder / "postgres"
@@ -41,7 +41,7 @@ class Kept:
         self.process = found.process
 
     def stop_when_alone(self) -> None:
-        """A smart shutdown: it lasts as long as somebody is connected."""
+        """A smart shutdown: it lasts as long as a client is connected."""
         self.process.send_signal(signal.SIGTERM)
         while (found := postmaster(self.folder)) is None or found.status != "stopping":
             time.sleep(0.01)
@@ -90,7 +90,7 @@ def test_a_server_that_never_stops_is_ended(
     folder: Path, kept: Kept, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(postmasters, "STOPPING_S", 0.5)
-    monkeypatch.setattr(postmasters, "_SAID_AFTER_S", 0.2)
+    monkeypatch.setattr(postmasters, "_LOG_AFTER_S", 0.2)
     with psycopg.connect(kept.url):
         kept.stop_when_alone()
         assert rows(folder) == [(1,)]
@@ -103,8 +103,8 @@ def test_a_killed_server_starts_again_at_once(folder: Path, kept: Kept) -> None:
     assert rows(folder) == [(1,)]
 
 
-def test_a_killed_server_that_nobody_buried(folder: Path) -> None:
-    """As in a container whose first process does not look after the children of others."""
+def test_a_killed_server_that_was_not_reaped(folder: Path) -> None:
+    """As in a container whose process 1 does not reap the children of others."""
     libc = ctypes.CDLL(None)
     libc.prctl(_PR_SET_CHILD_SUBREAPER, 1)
     try:
@@ -119,7 +119,7 @@ def test_a_killed_server_that_nobody_buried(folder: Path) -> None:
         os.waitpid(kept.process.pid, 0)
 
 
-def test_the_number_of_a_killed_server_belongs_to_somebody_else(folder: Path, kept: Kept) -> None:
+def test_the_process_number_of_a_killed_server_is_taken_by_another(folder: Path, kept: Kept) -> None:
     kept.kill()
     for file in (kept.folder / "postmaster.pid", kept.folder / ".s.PGSQL.5432.lock"):
         _, *lines = file.read_text().splitlines()

@@ -22,11 +22,11 @@ def rows(connection: Connection) -> list[Any]:
 
 
 def final_stats(store: Store, partitions: int) -> list[StageStats]:
-    """What the load stage says of crawl C when all is loaded: a later load may have taken pairs over."""
+    """Load stats of crawl C when everything is loaded: a later load may have taken pairs over."""
     return [store.read_stats(f"load/C/{partition_name(number)}.json") for number in range(partitions)]
 
 
-def test_new_pairs_are_kept_and_duplicates_told_apart(
+def test_new_pairs_are_kept_and_duplicates_counted_by_kind(
     store: Store, settings: Settings, database: Database, connection: Connection
 ) -> None:
     write_pairs(store, "OLD", 0, numbered_pairs(0, 10))

@@ -1,4 +1,4 @@
-"""Whatever a database has been through, what it holds depends on the last versions of partitions only."""
+"""After any history, the content of a database depends only on the last versions of the partitions."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -38,7 +38,7 @@ pairs = st.lists(
 
 @dataclass(frozen=True)
 class Step:
-    """What happens to a partition: a new version is loaded, or its load breaks off after its rows are in."""
+    """A new version of a partition is loaded, or its load is interrupted after its rows are written."""
 
     partition: int
     version: list[Pair]
@@ -54,7 +54,7 @@ class KilledError(Exception):
 
 @contextmanager
 def killed_before_its_end() -> Iterator[None]:
-    """The load ends when its rows are in and it would be entered as loaded."""
+    """The load ends when its rows are written, before it is recorded as loaded."""
 
     def killed(*_: object) -> None:
         raise KilledError
@@ -133,12 +133,12 @@ def test_only_the_last_versions_count(
 
 
 def is_loaded(database: Database, store: Store, partition: int, settings: Settings) -> bool:
-    """Whether this very version is: then there is no load to break off."""
+    """Whether this very version is loaded: then there is no load to interrupt."""
     parsed = store.read_stats(f"pairs/C/{partition_name(partition)}.json")
     found = database.connection.execute(
         "select from partition join crawl using (crawl_no) "
         "where crawl = 'C' and partition = %s and fingerprint = %s",
-        [partition, load_fingerprint(parsed, DedupeRule.of(settings.load))],
+        [partition, load_fingerprint(parsed, DedupeRule.from_settings(settings.load))],
     )
     return found.fetchone() is not None
 
@@ -149,7 +149,7 @@ def check_counts(
     versions: tuple[list[Pair], ...],
     expected: dict[bytes, tuple[int, Pair]],
 ) -> None:
-    """Each partition's stats, in the store and in Postgres, tell its rows."""
+    """Each partition's stats, in the store and in Postgres, match its rows."""
     key = key_by_url if database.rows("load.rule") == [("url",)] else key_by_pair
     for number, version in enumerate(versions):
         stats = store.read_stats(f"load/C/{partition_name(number)}.json")
@@ -225,7 +225,10 @@ def test_a_database_has_one_rule(store: Store, settings: Settings, database: Dat
     write_pairs(store, "C", 0, [("https://e.org/1.jpg", "one")])
     load_partition("C", 0, settings, store, database)
     by_url = replace(settings, load=LoadSettings(dedupe="url"))
-    with pytest.raises(DatabaseError, match="removes duplicates by pair and LAION_ETL_LOAD_DEDUPE says url"):
+    with pytest.raises(
+        DatabaseError,
+        match="cannot load with LAION_ETL_LOAD_DEDUPE=url: this database removes duplicates by pair",
+    ):
         load_partition("C", 0, by_url, store, database)
 
 
@@ -239,7 +242,7 @@ def test_the_texts_of_a_url_are_ranked(store: Store, settings: Settings, databas
         assert stats.kept == 1
         rows = database.connection.execute("select language, alt from pair").fetchall()
         assert rows == [(language, alt)]
-    # From 200 characters on, longer is no better: the lower hash decides, whoever came first.
+    # From 200 characters on, longer is no better: the lower hash decides, whatever was loaded first.
     tied = [long + end for end in "abcdefgh"]
     for number, alt in enumerate(tied):
         write_pairs(store, "C", 10 + number, [(url, alt)])

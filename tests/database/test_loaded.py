@@ -1,4 +1,4 @@
-"""What of a crawl counts as loaded: by Postgres, never by files that `forget` or a move leaves behind."""
+"""Postgres decides what is loaded of a crawl, never files that `forget` or a move leaves behind."""
 
 import json
 from dataclasses import replace
@@ -59,7 +59,7 @@ def test_pairs_that_were_parsed_anew_are_not_those_that_are_loaded(
 ) -> None:
     work_on(store, settings, database, 0, 1, 2)
     write_pairs(store, "C", 1, numbered_pairs(10, 15))
-    store.delete("pairs/C/part-00002.json")  # as while it is parsed anew
+    store.delete("pairs/C/part-00002.json")  # as while it is parsed again
     assert counted(store, database) == {0}
 
 
@@ -142,14 +142,14 @@ def test_shards_of_the_same_batch_are_not_fetched_again(
     forget_crawl("C", settings, store, database)
     assert work_on(store, settings, database, 0) == before
     assert all(store.exists(name) for name in done)
-    store.delete(plan_stats_name("C"))  # nobody knows any more whose shards they are
+    store.delete(plan_stats_name("C"))  # no record is left of which plan the shards belong to
     forget_crawl("C", settings, store, database)
     work_on(store, settings, database, 0)
     assert not [name for name in done if store.exists(name)]
 
 
 def test_pairs_of_other_rules_are_not_loaded(store: Store, settings: Settings, database: Database) -> None:
-    """What a failed parse leaves that is marked as a success."""
+    """A failed parse that was marked as a success leaves such a partition."""
     write_pairs(store, "C", 0, numbered_pairs(0, 10))
     parsed = store.read_stats("pairs/C/part-00000.json")
     english = replace(settings, parse=replace(settings.parse, languages=("en",)))

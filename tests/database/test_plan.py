@@ -106,13 +106,13 @@ def test_batch_numbers_go_on_over_crawls(
 def test_a_crawl_with_nothing_loaded_says_so(
     store: Store, database: Database, settings: Settings, small_batches: Settings
 ) -> None:
-    with pytest.raises(DatabaseError, match="nothing of C is loaded yet"):
+    with pytest.raises(DatabaseError, match="cannot find C in the database: nothing of it is loaded yet"):
         plan_batches("C", small_batches, store, database)
 
 
 def test_no_batch_hammers_one_host(store: Store, database: Database, settings: Settings) -> None:
-    many = [(f"https://large.example/{n}.jpg", f"picture {n}") for n in range(90)]
-    few = [(f"https://host{n}.example/a.jpg", "a picture") for n in range(30)]
+    many = [(f"https://large.example/{n}.jpg", f"image {n}") for n in range(90)]
+    few = [(f"https://host{n}.example/a.jpg", "an image") for n in range(30)]
     write_pairs(store, "C", 0, many + few)
     load_partition("C", 0, settings, store, database)
     capped = replace(settings, plan=PlanSettings(batch_size=60, max_pairs_per_host=20))

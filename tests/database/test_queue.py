@@ -95,7 +95,7 @@ def test_a_batch_whose_workers_all_go_silent_is_parked(queue: BatchQueue, connec
         assert claim is not None
         expire_leases(connection)
     assert claimed(queue).batch == 1
-    assert queue.failed() == [(0, "its worker went silent on every attempt")]
+    assert queue.failed() == [(0, "its worker stopped sending heartbeats on every attempt")]
 
 
 def test_a_clean_stop_costs_no_attempt(queue: BatchQueue) -> None:

@@ -26,7 +26,7 @@ from tests.database.pairs import numbered_pairs, write_pairs
 SQL = Path(__file__).parents[2] / "sql"
 TABLES = ("crawl", "partition", "page", "pair", "batch", "dedupe_rule", "schema_migration")
 VIEWS = ("pair_text", "load_progress", "queue_progress", "lease", "failed_batch")
-# All that a role may do, beside what every user may. Of partition and batch some columns only, see below.
+# All that a role may do, in addition to every user. Of partition and batch only some columns, see below.
 RIGHTS = {
     "laion_reader": {(table, "SELECT") for table in (*TABLES, *VIEWS)},
     "laion_loader": {
@@ -212,7 +212,7 @@ def test_each_stage_works_with_its_role_alone(store: Store, logins: Logins) -> N
         assert (status.load.partitions, status.queue.done) == (3, 1)
 
 
-def test_roles_may_be_made_later_by_somebody_else(postgres: EmbeddedServer, connection: Connection) -> None:
+def test_roles_may_be_made_later_by_another_user(postgres: EmbeddedServer, connection: Connection) -> None:
     """A user who may not create roles owns a schema without them."""
     name = f"owner_{uuid4().hex}"
     connection.execute(f"create role {name} login; grant create, usage on schema public to {name}")  # type: ignore[arg-type]
@@ -237,7 +237,7 @@ def test_roles_may_be_made_later_by_somebody_else(postgres: EmbeddedServer, conn
 def test_a_schema_that_is_not_there_and_may_not_be_made(
     postgres: EmbeddedServer, connection: Connection
 ) -> None:
-    name = f"nobody_{uuid4().hex}"
+    name = f"powerless_{uuid4().hex}"
     url = make_conninfo(postgres.url(f"test_{uuid4().hex}"), user=name)
     connection.execute(f"create role {name} login")  # type: ignore[arg-type]
     settings = Settings(core=CoreSettings(database_url=url))

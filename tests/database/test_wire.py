@@ -24,7 +24,7 @@ from laion_etl.database.connection import Database, open_database
 from laion_etl.database.embedded import EmbeddedServer
 from laion_etl.database.load import crawl_number, load_partition
 from laion_etl.database.queue import BatchQueue
-from laion_etl.database.seen_keys import export_memory, import_memory
+from laion_etl.database.seen_keys import export_seen_keys, import_seen_keys
 from laion_etl.io.storage import LocalStore, Store
 from laion_etl.plan.stage import forget_crawl, plan_batches
 from laion_etl.settings import CoreSettings, DatabaseSettings, PlanSettings, Settings
@@ -43,7 +43,7 @@ def through(url: str, folder: Path, **settings: object) -> Settings:
 
 
 def everything(settings: Settings, store: Store, folder: Path) -> None:
-    """All that is done with the database, from an empty one on."""
+    """Everything that is done with the database, starting from an empty one."""
     with open_database(settings) as database:
         for partition in (1, 0):
             write_pairs(store, "C", partition, numbered_pairs(partition * 20, partition * 20 + 30))
@@ -59,10 +59,10 @@ def everything(settings: Settings, store: Store, folder: Path) -> None:
             assert queue.complete(claim, DONE)
         assert queue.claim() is None
         assert queue.counts().done == 5
-        _, count = export_memory("all", settings, store, database)
+        _, count = export_seen_keys("all", settings, store, database)
         assert count == 50
         forget_crawl("C", settings, store, database)
-        assert import_memory(str(folder / "memory" / "all.parquet"), settings, database).kept == 50
+        assert import_seen_keys(str(folder / "memory" / "all.parquet"), settings, database).kept == 50
 
 
 def test_through_a_pooler_in_transaction_mode(postgres: EmbeddedServer, tmp_path: Path) -> None:
@@ -92,7 +92,7 @@ def pgbouncer(postgres: EmbeddedServer, tmp_path: Path) -> Iterator[str]:
     )
     for folder in (tmp_path, *tmp_path.parents[:2]):
         folder.chmod(0o755)
-    # It does not run as root, and has to get at the server's socket.
+    # It does not run as root, and must reach the server's socket.
     user = ["-u", postgres.socket_dir.owner()] if os.geteuid() == 0 else []
     with subprocess.Popen(
         [command, *user, str(tmp_path / "pgbouncer.ini")], stderr=subprocess.PIPE
@@ -145,7 +145,7 @@ def authority(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def tls(postgres: EmbeddedServer, authority: Path) -> Iterator[tuple[Network, str]]:
-    """A way to a database by TLS, which the embedded server itself is built without."""
+    """A TLS proxy to a database: the embedded server itself is built without TLS."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(authority / "server.crt", authority / "server.key")
     name = f"test_{uuid4().hex}"
@@ -217,7 +217,7 @@ def test_a_lost_connection_is_opened_again(shaky: tuple[Network, Settings]) -> N
 def test_an_answer_that_is_lost_is_no_lost_batch(
     shaky: tuple[Network, Settings], store: Store, last_seen: bytes
 ) -> None:
-    """The server has done it and the client can't know: it asks again, and gets the batch it already has."""
+    """The server has committed, which the client cannot know: it asks again and gets the batch it has."""
     network, settings = shaky
     write_pairs(store, "C", 0, numbered_pairs(0, 30))
     with open_database(settings) as database:
@@ -243,7 +243,7 @@ def test_a_server_that_stays_away_is_waited_for_and_named(shaky: tuple[Network, 
         assert impatient.rows("load.rule") == []
         network.__exit__()
         start = time.monotonic()
-        with pytest.raises(DatabaseError, match="no connection to Postgres at 127"):
+        with pytest.raises(DatabaseError, match="cannot connect to Postgres at 127"):
             impatient.rows("load.rule")
         assert time.monotonic() - start >= 0.5
         database.close()

@@ -1,4 +1,4 @@
-"""What may stand between us and Postgres: a network that breaks, TLS, a pooler in transaction mode.
+"""Proxies between client and Postgres: a network that breaks, TLS, a pooler in transaction mode.
 
 All speak the frontend/backend protocol 3.0 (PostgreSQL documentation, chapter "Frontend/Backend Protocol").
 """
@@ -70,7 +70,7 @@ class _Listener:
 
 
 class Network(_Listener):
-    """A way to the server behind a Unix socket, by TLS where a context is given; breaks when told to."""
+    """A proxy to the server behind a Unix socket, by TLS where a context is given; breaks on request."""
 
     def __init__(self, socket_dir: Path, tls: ssl.SSLContext | None = None) -> None:
         super().__init__()
@@ -82,7 +82,7 @@ class Network(_Listener):
         self._mute: bytes | None = None
 
     def hold_after(self, sent: int | None) -> None:
-        """Of each connection, nothing gets through after so many bytes to the server; `held` tells when."""
+        """Holds back everything of a connection after so many bytes to the server; `held` is set then."""
         self._hold_after = sent
         self.held.clear()
 
@@ -107,7 +107,7 @@ class Network(_Listener):
             self._close(client)
 
     def _negotiated(self, client: socket.socket) -> tuple[bytes, socket.socket]:
-        """The startup message, and the socket, which may be a TLS one by then."""
+        """Returns the startup message, and the socket, which may be a TLS one by then."""
         while True:
             head = _exactly(client, 8)
             length, code = struct.unpack("!ii", head)
@@ -207,7 +207,7 @@ class TransactionPooler(_Listener):
     def _transaction(
         self, client: socket.socket, requests: Iterator[tuple[bytes, bytes]], server: socket.socket
     ) -> None:
-        """Until the server is idle again, which is the end of the transaction."""
+        """Waits until the server is idle again, which is the end of the transaction."""
         answers = _messages(server)
         while True:
             ready, _, _ = select.select([client, server], [], [])

@@ -26,8 +26,8 @@ from laion_etl.database.load import crawl_number
 from laion_etl.database.queue import BatchQueue
 from laion_etl.io.storage import LocalStore
 from laion_etl.settings import CoreSettings, DatabaseSettings, Settings
-from tests.database.keeper import server_of, start_keeper
 from tests.database.pairs import Pair, numbered_pairs, write_pairs
+from tests.database.pg_server import server_of, start_keeper
 from tests.database.wire import Network
 from tests.faults.test_full_disk import mount
 from tests.test_cli import laion_etl
@@ -278,7 +278,7 @@ def test_a_server_that_stays_away_ends_the_load_with_one_line(own_server: OwnSer
         output, _ = process.communicate(timeout=60)
         assert process.returncode == 1
         assert "Traceback" not in output
-        assert "error: no connection to Postgres at 127.0.0.1" in output.splitlines()[-1]
+        assert "error: cannot connect to Postgres at 127.0.0.1" in output.splitlines()[-1]
         own_server.start()
         site.network.socket_dir = own_server.socket_dir
         site.load()

@@ -106,7 +106,7 @@ def test_a_model_of_ones_own_is_asked(store: Store) -> None:
     [
         ("/nowhere/model.pt", ModelError, "cannot read the watermark model"),
         (f"{__name__}:nothing", ModelError, "is not a WatermarkModel"),
-        ("no_such_module:factory", SettingsError, "can't be imported"),
+        ("no_such_module:factory", SettingsError, "cannot be imported"),
         (str(demo_model.AESTHETIC_FILE), ModelError, "it holds no EfficientNet"),
         (str(demo_model.WEIGHTS_FILE), ModelError, "is not a laion-etl watermark model"),
         (f"{demo_model.WATERMARK_FILE}#sha256=00", ModelError, "is not the expected file"),

@@ -1,8 +1,8 @@
-"""The one door to files: a local folder or s3://bucket/prefix behind the same small interface.
+"""All access to data files: a local folder or s3://bucket/prefix behind the same small interface.
 
-Names inside a store are relative and use '/'. A file becomes visible only when it is complete:
-locally it is written under a temporary name in the same folder, synced and renamed; on S3 it is
-spooled to local disk and sent in one upload (multipart when large), which S3 shows only when finished.
+Names inside a store are relative and use '/'. A file becomes visible only when it is complete: a local file
+is written under a temporary name in the same folder, synced and renamed; a file for S3 is spooled to local
+disk and sent in one upload (multipart when large), which S3 makes visible only when it is finished.
 """
 
 from laion_etl.io.storage.errors import storage_errors

@@ -1,4 +1,4 @@
-"""What goes wrong with files, said with the URI and what to do."""
+"""Errors of files and of S3 as StorageError, with the URI and what to do."""
 
 import errno
 from collections.abc import Iterator
@@ -7,14 +7,14 @@ from contextlib import contextmanager
 from laion_etl.core.errors import StorageError
 
 _ADVICE = {
-    errno.ENOSPC: "the disk is full; free space or point LAION_ETL_STORE (or TMPDIR) elsewhere",
-    errno.EDQUOT: "the disk quota is used up; free space or point LAION_ETL_STORE (or TMPDIR) elsewhere",
+    errno.ENOSPC: "the disk is full; free space, or set LAION_ETL_STORE (or TMPDIR) to another disk",
+    errno.EDQUOT: "the disk quota is used up; free space, or set LAION_ETL_STORE (or TMPDIR) to another disk",
     errno.EACCES: "no permission; check the owner of the folder or set LAION_ETL_STORE",
     errno.EROFS: "the file system is read-only; set LAION_ETL_STORE",
     errno.ENOENT: "it does not exist; was the stage before it run?",
 }
 
-_NO_FOLDER = "the folder can't be made there; check LAION_ETL_STORE"
+_NO_FOLDER = "the folder cannot be created; check LAION_ETL_STORE"
 
 _S3_ADVICE = {
     "404": "it does not exist; was the stage before it run?",
@@ -36,11 +36,11 @@ def storage_errors(action: str, target: object) -> Iterator[None]:
     except OSError as error:
         missing_folder = action == "write" and error.errno == errno.ENOENT
         advice = _NO_FOLDER if missing_folder else _ADVICE.get(error.errno or 0, error.strerror or str(error))
-        raise StorageError(f"can't {action} {target}: {advice}") from error
+        raise StorageError(f"cannot {action} {target}: {advice}") from error
     except ClientError as error:
         code = error.response.get("Error", {}).get("Code", "")
-        raise StorageError(f"can't {action} {target}: {_S3_ADVICE.get(code, str(error))}") from error
+        raise StorageError(f"cannot {action} {target}: {_S3_ADVICE.get(code, str(error))}") from error
     except (BotoCoreError, Boto3Error) as error:
         raise StorageError(
-            f"can't {action} {target}: {error}; check AWS_ENDPOINT_URL and the AWS credentials"
+            f"cannot {action} {target}: {error}; check AWS_ENDPOINT_URL and the AWS credentials"
         ) from error

@@ -1,4 +1,4 @@
-"""A store in a folder: files are written under a temporary name, synced and renamed."""
+"""A store in a local folder: files are written under a temporary name, synced and renamed."""
 
 import fcntl
 import hashlib
@@ -12,7 +12,7 @@ from typing import BinaryIO
 from uuid import uuid4
 
 from laion_etl.core.stage_stats import Output
-from laion_etl.io.file_locks import alone_in
+from laion_etl.io.file_locks import folder_lock
 from laion_etl.io.storage.errors import storage_errors
 from laion_etl.io.storage.store import NewFile, Store
 
@@ -37,7 +37,7 @@ class LocalStore(Store):
                 path.parent.mkdir(parents=True, exist_ok=True)
                 _remove_leftovers(path)
                 raw = partial.open("xb")
-                fcntl.flock(raw, fcntl.LOCK_EX)  # tells a living writer from a leftover
+                fcntl.flock(raw, fcntl.LOCK_EX)  # shows that the writer is alive
             with raw:
                 yield NewFile(name, raw, self.uri(name))
                 with storage_errors("write", path):
@@ -57,18 +57,18 @@ class LocalStore(Store):
             file.seek(offset)
             return file.read(size)
 
-    def read_marked(self, name: str) -> tuple[bytes, str] | None:
+    def read_with_etag(self, name: str) -> tuple[bytes, str] | None:
         if not self.exists(name):
             return None
         data = self.read(name)
         return data, hashlib.sha256(data).hexdigest()
 
-    def swap(self, name: str, data: bytes, mark: str | None) -> Output:
+    def swap(self, name: str, data: bytes, etag: str | None) -> Output:
         folder = (self.root / name).parent
         with storage_errors("write", folder):
             folder.mkdir(parents=True, exist_ok=True)
-        with alone_in(folder):
-            self._check_mark(name, mark)
+        with folder_lock(folder):
+            self._check_etag(name, etag)
             return self.write(name, data)
 
     def exists(self, name: str) -> bool:
@@ -85,13 +85,13 @@ class LocalStore(Store):
             found = [p for p in folder.rglob("*") if p.is_file() and p.suffix != PARTIAL_SUFFIX]
         return sorted(p.relative_to(self.root).as_posix() for p in found)
 
-    def marks(self, prefix: str, ending: str) -> dict[str, str]:
+    def etags(self, prefix: str, ending: str) -> dict[str, str]:
         folder, found = self.root / prefix, {}
         with storage_errors("list", folder):
             for path in folder.rglob(f"*{ending}"):
                 if path.suffix != PARTIAL_SUFFIX and (status := _status(path)) is not None:
-                    mark = f"{status.st_ino}-{status.st_size}-{status.st_mtime_ns}"
-                    found[path.relative_to(self.root).as_posix()] = mark
+                    etag = f"{status.st_ino}-{status.st_size}-{status.st_mtime_ns}"
+                    found[path.relative_to(self.root).as_posix()] = etag
         return found
 
     def delete(self, name: str) -> None:
@@ -106,7 +106,7 @@ class LocalStore(Store):
 
 
 def _status(path: Path) -> os.stat_result | None:
-    """Of a file; None for anything else, and for one that has just gone."""
+    """Returns the status of a file; None for anything else, and for one that was just deleted."""
     with suppress(FileNotFoundError):
         status = path.stat()
         return status if stat.S_ISREG(status.st_mode) else None
@@ -120,5 +120,5 @@ def _remove_leftovers(path: Path) -> None:
             try:
                 fcntl.flock(raw, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                continue  # its writer lives
+                continue  # its writer is alive
             leftover.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""From a place to its store."""
+"""Opens the store of a path or URI, and copies its files to local disk."""
 
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -14,20 +14,23 @@ _COPIED_AT_ONCE = 1 << 22
 
 
 def open_store(uri: str) -> Store:
-    """The store at a folder path or s3://bucket/prefix; raises StorageError for half an S3 access."""
+    """Returns the store at a folder path or s3://bucket/prefix.
+
+    Raises StorageError for an incomplete S3 URI or incomplete credentials.
+    """
     if not uri.startswith("s3://"):
         return LocalStore(Path(uri.removeprefix("file://")).expanduser().absolute())
     parts = urlsplit(uri)
     if not parts.netloc:
-        raise StorageError(f"{uri} names no bucket; write s3://bucket/prefix")
+        raise StorageError(f"cannot open {uri}: it names no bucket; write s3://bucket/prefix")
     with storage_errors("reach", uri):
         return S3Store(parts.netloc, parts.path, s3_client())
 
 
 def local_copy(store: Store, output: Output, folder: Path) -> Path:
-    """A file of the store as a local one: itself in a folder, else fetched once into `folder` and checked.
+    """Returns the local path of a file: that of a local store, else a copy fetched once into `folder`.
 
-    Raises StorageError when what was fetched has other bytes.
+    Raises StorageError when the copy has a different SHA-256.
     """
     if isinstance(store, LocalStore):
         return store.root / output.name
@@ -38,5 +41,8 @@ def local_copy(store: Store, output: Output, folder: Path) -> Path:
             while data := file.read(_COPIED_AT_ONCE):
                 copy.write(data)
             if copy.output.sha256 != output.sha256:
-                raise StorageError(f"{store.uri(output.name)} is not what its stats say; make it again")
+                raise StorageError(
+                    f"cannot use {store.uri(output.name)}: its SHA-256 is not the one in its stats; run the "
+                    "stage that wrote it again"
+                )
     return folder / name

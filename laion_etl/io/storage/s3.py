@@ -53,7 +53,7 @@ class S3Store(Store):
             found = self._client.get_object(Bucket=self._bucket, Key=self._prefix + name, Range=wanted)
             return found["Body"].read()
 
-    def read_marked(self, name: str) -> tuple[bytes, str] | None:
+    def read_with_etag(self, name: str) -> tuple[bytes, str] | None:
         with storage_errors("read", self.uri(name)):
             try:
                 found = self._client.get_object(Bucket=self._bucket, Key=self._prefix + name)
@@ -61,10 +61,10 @@ class S3Store(Store):
                 return None
             return found["Body"].read(), found["ETag"]
 
-    def swap(self, name: str, data: bytes, mark: str | None) -> Output:
-        """By conditional writes, https://docs.aws.amazon.com/AmazonS3/latest/userguide/conditional-writes.html;
-        where a server does not know them, by looking right before."""
-        condition: Any = {"IfNoneMatch": "*"} if mark is None else {"IfMatch": mark}
+    def swap(self, name: str, data: bytes, etag: str | None) -> Output:
+        """Uses conditional writes, https://docs.aws.amazon.com/AmazonS3/latest/userguide/conditional-writes.html;
+        on a server without them, checks right before writing."""
+        condition: Any = {"IfNoneMatch": "*"} if etag is None else {"IfMatch": etag}
         put = partial(self._client.put_object, Bucket=self._bucket, Key=self._prefix + name, Body=data)
         with storage_errors("write", self.uri(name)):
             try:
@@ -75,9 +75,9 @@ class S3Store(Store):
                     raise self._changed(name) from error
                 if code != "NotImplemented":
                     raise
-                self._check_mark(name, mark)
+                self._check_etag(name, etag)
                 put()
-        return Output.of(name, data)
+        return Output.from_bytes(name, data)
 
     def exists(self, name: str) -> bool:
         with storage_errors("look up", self.uri(name)):
@@ -96,13 +96,13 @@ class S3Store(Store):
         return sorted(name.rstrip("/").rpartition("/")[2] for name in found)
 
     def list(self, prefix: str) -> list[str]:
-        return sorted(self.marks(prefix, ""))
+        return sorted(self.etags(prefix, ""))
 
-    def marks(self, prefix: str, ending: str) -> dict[str, str]:
+    def etags(self, prefix: str, ending: str) -> dict[str, str]:
         with storage_errors("list", self.uri(prefix)):
             entries = [e for page in self._pages(prefix) for e in page.get("Contents", [])]
-        marks = {e["Key"].removeprefix(self._prefix): e["ETag"] for e in entries}
-        return {name: mark for name, mark in marks.items() if name.endswith(ending)}
+        etags = {e["Key"].removeprefix(self._prefix): e["ETag"] for e in entries}
+        return {name: etag for name, etag in etags.items() if name.endswith(ending)}
 
     def _pages(self, prefix: str, **options: Any) -> Iterator[Any]:
         folder = self._prefix + (f"{prefix.strip('/')}/" if prefix.strip("/") else "")
@@ -120,7 +120,7 @@ class S3Store(Store):
 
 @cache
 def s3_client() -> "S3Client":
-    """One S3 client per process; boto3 reads region, endpoint and credentials from the environment."""
+    """Returns the S3 client of this process; boto3 reads region, endpoint and credentials as usual."""
     import boto3
     from botocore.config import Config
 
@@ -129,7 +129,7 @@ def s3_client() -> "S3Client":
 
 @cache
 def s3_reader() -> "S3Client":
-    """The client for what others publish: without credentials it asks anonymously, for public buckets."""
+    """Returns the client for public data: without credentials it reads public buckets anonymously."""
     import boto3
     from botocore import UNSIGNED
     from botocore.config import Config

@@ -1,4 +1,4 @@
-"""What a store is, wherever its files are."""
+"""The interface of a store, wherever its files are."""
 
 import hashlib
 import io
@@ -12,7 +12,7 @@ from laion_etl.io.storage.errors import storage_errors
 
 
 class NewFile(io.RawIOBase):
-    """A file being written to a store: sequential, counted and hashed on the way."""
+    """A file being written to a store: sequential, counted and hashed as it is written."""
 
     def __init__(self, name: str, raw: IO[bytes], uri: str) -> None:
         self.name = name
@@ -36,7 +36,7 @@ class NewFile(io.RawIOBase):
         return self._bytes
 
     def close(self) -> None:
-        """Leaves the raw file open: the store publishes it once the writer is done."""
+        """Leaves the raw file open: the store makes it visible when the writer is done."""
 
     @property
     def output(self) -> Output:
@@ -44,7 +44,7 @@ class NewFile(io.RawIOBase):
 
 
 class Watcher(Protocol):
-    """Who is told of units of work, by the name of their stats."""
+    """Observer of unit starts and completions; a unit is identified by the name of its stats."""
 
     def begun(self, stats_name: str) -> None: ...
 
@@ -52,38 +52,38 @@ class Watcher(Protocol):
 
 
 class Store(ABC):
-    """A place for files. Every method raises StorageError with the URI and what to do."""
+    """A place for files. Every method raises StorageError, which names the URI and what to do."""
 
     watcher: Watcher | None = None
 
     @abstractmethod
     def uri(self, name: str = "") -> str:
-        """The full URI of a name (a plain path for local stores)."""
+        """Returns the full URI of a name (a plain path for local stores)."""
 
     @abstractmethod
     def create(self, name: str) -> AbstractContextManager[NewFile]:
-        """`with store.create(name) as file:` writes a file that appears, whole, when the block ends.
+        """Writes a file: `with store.create(name) as file:`. It becomes visible when the block ends.
 
-        When the block raises, nothing appears and what stood there before stays.
+        When the block raises, nothing becomes visible and an existing file of the name stays.
         """
 
     @abstractmethod
     def open(self, name: str) -> BinaryIO:
-        """A seekable reader."""
+        """Returns a seekable reader."""
 
     @abstractmethod
     def read_range(self, name: str, offset: int, size: int) -> bytes:
-        """At most `size` bytes from an offset on; fewer at the end of the file."""
+        """Returns at most `size` bytes from an offset on; fewer at the end of the file."""
 
     @abstractmethod
-    def read_marked(self, name: str) -> tuple[bytes, str] | None:
-        """The whole file with a mark for `swap`; None where there is none."""
+    def read_with_etag(self, name: str) -> tuple[bytes, str] | None:
+        """Returns the whole file and its ETag for `swap`; None if there is no such file."""
 
     @abstractmethod
-    def swap(self, name: str, data: bytes, mark: str | None) -> Output:
-        """Writes a small file, if it is still the one with this mark (None: if there is none yet).
+    def swap(self, name: str, data: bytes, etag: str | None) -> Output:
+        """Writes a small file if its ETag is still this one (None: if there is no such file yet).
 
-        Raises ChangedError where it is not. Of several processes that do this at once, one gets through.
+        Raises ChangedError otherwise. Of several processes that do this at once, one succeeds.
         """
 
     @abstractmethod
@@ -91,15 +91,15 @@ class Store(ABC):
 
     @abstractmethod
     def folders(self, prefix: str) -> list[str]:
-        """Names of the folders right below a folder-like prefix, without it, ascending."""
+        """Returns the names of the folders directly below a folder-like prefix, without it, ascending."""
 
     @abstractmethod
     def list(self, prefix: str) -> list[str]:
-        """Names below a folder-like prefix, ascending; unfinished files are not shown."""
+        """Returns the names below a folder-like prefix, ascending; unfinished files are left out."""
 
     @abstractmethod
-    def marks(self, prefix: str, ending: str) -> dict[str, str]:
-        """Names like those of `list` with an ending, each with a mark that changes when the file does."""
+    def etags(self, prefix: str, ending: str) -> dict[str, str]:
+        """Returns those names of `list` that have an ending, each with an ETag: it changes with the file."""
 
     @abstractmethod
     def delete(self, name: str) -> None:
@@ -109,14 +109,14 @@ class Store(ABC):
     def check(self) -> None:
         """Raises StorageError unless the store can be written."""
 
-    def _check_mark(self, name: str, mark: str | None) -> None:
-        """Raises ChangedError unless the file is the one with this mark."""
-        found = self.read_marked(name)
-        if (found[1] if found else None) != mark:
+    def _check_etag(self, name: str, etag: str | None) -> None:
+        """Raises ChangedError unless the file has this ETag."""
+        found = self.read_with_etag(name)
+        if (found[1] if found else None) != etag:
             raise self._changed(name)
 
     def _changed(self, name: str) -> ChangedError:
-        return ChangedError(f"{self.uri(name)} was written by somebody else meanwhile; try again")
+        return ChangedError(f"cannot replace {self.uri(name)}: another process modified it meanwhile; retry")
 
     def read(self, name: str) -> bytes:
         with self.open(name) as file:
@@ -138,17 +138,17 @@ class Store(ABC):
             return StageStats.from_json(self.read(name))
         except (ValueError, KeyError, TypeError) as error:
             raise StorageError(
-                f"{self.uri(name)} is no stats file ({error}); delete it and run the stage again"
+                f"cannot read {self.uri(name)}: not a stats file ({error}); delete it and run the stage again"
             ) from error
 
     def finished(self, name: str, fingerprint: str) -> StageStats | None:
-        """The stats of a unit that is already done with the same settings and inputs; else it begins."""
+        """Returns the stats of a unit that is done with this fingerprint; else None, and the unit begins."""
         if self.exists(name) and (stats := self.read_stats(name)).fingerprint == fingerprint:
             return stats
         self.begin(name)
         return None
 
     def begin(self, name: str) -> None:
-        """A unit is worked on from now on, until `write_stats` of this name."""
+        """Notifies the watcher that work on a unit begins; `write_stats` of the same name ends it."""
         if self.watcher is not None:
             self.watcher.begun(name)

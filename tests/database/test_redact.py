@@ -1,4 +1,4 @@
-"""Removal requests in Postgres: texts go, keys stay."""
+"""Removal requests in Postgres: URLs and captions go, keys stay."""
 
 import json
 from dataclasses import replace
@@ -9,7 +9,7 @@ import pytest
 from laion_etl.core.schemas import pair_id
 from laion_etl.database.connection import Database
 from laion_etl.database.load import load_partition
-from laion_etl.database.redact import blank_pairs
+from laion_etl.database.redact import redact_pairs
 from laion_etl.io.storage import LocalStore, Store
 from laion_etl.plan.stage import plan_batches
 from laion_etl.settings import LoadSettings, Settings
@@ -24,7 +24,7 @@ IDS = [pair_id(url, alt).hex() for url, alt in GONE]
 
 @pytest.fixture(params=["pair", "url"])
 def by(request: pytest.FixtureRequest, settings: Settings) -> Settings:
-    """Settings with one rule of dedupe or the other."""
+    """Settings with one dedupe rule or the other."""
     return replace(settings, load=LoadSettings(dedupe=request.param))
 
 
@@ -35,9 +35,9 @@ def texts(database: Database) -> list[tuple[str, str]]:
 def test_named_pairs_lose_their_texts_and_no_others(store: Store, database: Database, by: Settings) -> None:
     write_pairs(store, "C", 0, PAIRS)
     load_partition("C", 0, by, store, database)
-    assert blank_pairs([*IDS, "0" * 32], by, database) == 3
+    assert redact_pairs([*IDS, "0" * 32], by, database) == 3
     assert texts(database) == sorted([pair for pair in PAIRS if pair not in GONE] + 3 * [("", "")])
-    assert blank_pairs(IDS, by, database) == 0
+    assert redact_pairs(IDS, by, database) == 0
 
 
 def test_they_are_planned_as_empty_places_with_keys_of_their_own(
@@ -45,7 +45,7 @@ def test_they_are_planned_as_empty_places_with_keys_of_their_own(
 ) -> None:
     write_pairs(store, "C", 0, PAIRS)
     load_partition("C", 0, by, store, database)
-    blank_pairs(IDS, by, database)
+    redact_pairs(IDS, by, database)
     assert plan_batches("C", by, store, database).kept == len(PAIRS)
     batch = read_batch(store, 0)
     assert sorted(batch["url"].to_pylist())[:4] == ["", "", "", min(set(PAIRS) - set(GONE))[0]]
@@ -55,7 +55,7 @@ def test_they_are_planned_as_empty_places_with_keys_of_their_own(
 def test_they_stay_known(store: Store, database: Database, by: Settings) -> None:
     write_pairs(store, "C", 0, PAIRS)
     load_partition("C", 0, by, store, database)
-    blank_pairs(IDS, by, database)
+    redact_pairs(IDS, by, database)
     write_pairs(store, "D", 0, GONE)
     assert load_partition("D", 0, by, store, database).kept == 0
     assert not set(texts(database)) & set(GONE)

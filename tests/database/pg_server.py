@@ -1,4 +1,4 @@
-"""A process that keeps an embedded server running, to be killed or told to stop."""
+"""A process that keeps an embedded server running, to be killed or stopped."""
 
 import subprocess
 import sys
@@ -22,7 +22,7 @@ def start_keeper(folder: Path) -> "subprocess.Popen[str]":
 
 
 def server_of(keeper: "subprocess.Popen[str]") -> EmbeddedServer:
-    """Its server, once that is ready."""
+    """Returns its server, once that is ready."""
     assert keeper.stdout is not None
     line = keeper.stdout.readline().strip()
     assert line, keeper.communicate()[1]
