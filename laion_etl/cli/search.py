@@ -9,7 +9,8 @@ from rich.text import Text
 
 from laion_etl.cli.common import JsonOption, NameOption, VersionOption, console, say_json, settings_and_store
 from laion_etl.cli.console import progress, summary
-from laion_etl.core.errors import InputError, SettingsError
+from laion_etl.cli.extras import needs
+from laion_etl.core.errors import InputError
 from laion_etl.io.storage import Store
 from laion_etl.settings import Settings
 
@@ -24,6 +25,7 @@ _PLAIN_COLUMNS = (
 )  # fmt: skip
 
 
+@needs("search")
 def index(version: VersionOption = "", name: NameOption = "", as_json: JsonOption = False) -> None:
     """Published dataset -> index of its pictures, for search and explore."""
     from laion_etl.search.stage import index_dataset
@@ -38,6 +40,7 @@ def index(version: VersionOption = "", name: NameOption = "", as_json: JsonOptio
         say_json({key: plain[key] for key in ("stage", "unit", "input", "kept", "dropped")})
 
 
+@needs("search")
 def search(  # noqa: PLR0913, PLR0917 - Typer's way to say what options there are
     query: Annotated[str, typer.Argument(help="What the pictures should show.")] = "",
     image: Annotated[Path | None, typer.Option(help="A picture instead: what looks like it.")] = None,
@@ -81,16 +84,15 @@ def search(  # noqa: PLR0913, PLR0917 - Typer's way to say what options there ar
         say_json({"version": opened.stats.unit, "results": [_plain(hit) for hit in hits]})
 
 
+@needs("search", "score")
 def explore(
     port: Annotated[int, typer.Option(min=0, max=65_535, help="Port on 127.0.0.1; 0: a free one.")] = 0,
     version: VersionOption = "",
     name: NameOption = "",
 ) -> None:
     """A local web page to search a published dataset by text and picture."""
-    try:
-        from laion_etl.search.serve import serve
-    except ImportError as error:
-        raise SettingsError(f"the page needs {error.name}, which is installed with Airflow") from error
+    from laion_etl.search.serve import serve
+
     settings, store, published = _open(name, version)
     serve(_opened(published, settings, store), settings, store, port, console)
 
