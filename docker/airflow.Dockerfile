@@ -15,6 +15,8 @@ RUN --mount=type=secret,id=pip,target=/etc/pip.conf \
     && python3 -m pip --python /opt/laion/bin/python install --no-cache-dir --only-binary :all: -c requirements.txt -r requirements-auth.txt
 COPY pyproject.toml README.md LICENSE ./
 COPY sql ./sql
+COPY dags ./dags
+COPY plugins ./plugins
 COPY laion_etl ./laion_etl
 RUN --mount=type=secret,id=pip,target=/etc/pip.conf \
     python3 -m pip --python /opt/laion/bin/python install --no-cache-dir --no-deps .
@@ -26,7 +28,7 @@ RUN --mount=type=secret,id=pip,target=/etc/pip.conf \
         -c requirements.txt -r requirements-score.txt
 
 FROM ${BASE} AS base
-ARG VERSION=0.1.0
+ARG VERSION=0.2.0.dev0
 ARG REVISION=unknown
 LABEL org.opencontainers.image.title="laion-etl Airflow" \
       org.opencontainers.image.description="Airflow with laion_etl's DAGs and plugins" \

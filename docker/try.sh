@@ -7,7 +7,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 python=.venv/bin/python
-version=0.1.0
+version=0.2.0.dev0
 if docker info >/dev/null 2>&1; then tool=docker; else tool=buildah; fi
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT

@@ -2,7 +2,7 @@
 #   docker build -f docker/worker-gpu.Dockerfile -t laion-etl-worker-gpu .
 #   docker run --rm --init --gpus all -e LAION_ETL_STORE=s3://bucket/prefix ... laion-etl-worker-gpu score --crawl ...
 # Another build of torch, for CPUs or another CUDA: a pip.conf with PyTorch's index, --secret id=pip,src=pip.conf
-ARG WORKER=laion-etl-worker:0.1.0
+ARG WORKER=laion-etl-worker:0.2.0.dev0
 FROM ${WORKER}
 LABEL org.opencontainers.image.title="laion-etl worker with torch" \
       org.opencontainers.image.description="One laion-etl command, including scoring on GPUs"

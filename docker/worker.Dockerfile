@@ -13,12 +13,14 @@ RUN --mount=type=secret,id=pip,target=/etc/pip.conf \
     python3 -m pip --python /opt/laion/bin/python install --no-cache-dir --no-deps --only-binary :all: -r requirements-worker.txt
 COPY pyproject.toml README.md LICENSE ./
 COPY sql ./sql
+COPY dags ./dags
+COPY plugins ./plugins
 COPY laion_etl ./laion_etl
 RUN --mount=type=secret,id=pip,target=/etc/pip.conf \
     python3 -m pip --python /opt/laion/bin/python install --no-cache-dir --no-deps .
 
 FROM ${BASE}
-ARG VERSION=0.1.0
+ARG VERSION=0.2.0.dev0
 ARG REVISION=unknown
 LABEL org.opencontainers.image.title="laion-etl worker" \
       org.opencontainers.image.description="One laion-etl command: parse, load, plan, download, publish" \

@@ -1,3 +1,3 @@
 """laion_etl: from a Common Crawl dump to a documented image-text dataset."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0.dev0"

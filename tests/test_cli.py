@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from laion_etl import __version__
 from tests.parse.wat_files import image, page_record, write_wat
 
 STAGES = ["crawls", "discover", "parse", "load", "plan", "download", "score", "publish"]
@@ -42,7 +43,7 @@ def one_line_error(done: subprocess.CompletedProcess[str]) -> str:
 
 def test_the_version(tmp_path: Path) -> None:
     done = laion_etl(tmp_path, "--version")
-    assert (done.returncode, done.stdout) == (0, "laion-etl 0.1.0\n")
+    assert (done.returncode, done.stdout) == (0, f"laion-etl {__version__}\n")
 
 
 def test_help_names_every_stage(tmp_path: Path) -> None:

@@ -5,33 +5,20 @@ With `--json` the last line on stdout is one JSON object; this is what Airflow's
 """
 
 from collections.abc import Callable
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
-from typer.core import TyperGroup
 
 from laion_etl import __version__
 from laion_etl.cli import crawls, dataset, db, evaluation, search, stages, whole
 from laion_etl.cli.common import RESULT, console
-from laion_etl.core.errors import Stopped
-
-
-class Commands(TyperGroup):
-    """Ctrl-C and SIGTERM are an expected end, not Typer's silent abort."""
-
-    def invoke(self, ctx: Any) -> Any:
-        try:
-            return super().invoke(ctx)
-        except KeyboardInterrupt as error:
-            raise Stopped("stopped; run the same command again to continue") from error
-
+from laion_etl.cli.extras import Commands
 
 app = typer.Typer(
     cls=Commands,
     help="Rebuilds a LAION-5B style image-text dataset from Common Crawl.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    add_completion=False,
 )
 
 

@@ -7,13 +7,17 @@ import typer
 from rich.table import Table
 
 from laion_etl.cli.common import CrawlOption, console, say, settings_and_store
+from laion_etl.cli.extras import Commands, needs
 from laion_etl.core.errors import InputError
 from laion_etl.settings import load_settings
 
-commands = typer.Typer(help="Evaluate a CLIP model or a published dataset.", no_args_is_help=True)
+commands = typer.Typer(
+    cls=Commands, help="Evaluate a CLIP model or a published dataset.", no_args_is_help=True
+)
 
 
 @commands.command("zero-shot")
+@needs("score")
 def zero_shot(
     images: Annotated[
         list[Path],
@@ -44,6 +48,7 @@ def zero_shot(
 
 
 @commands.command()
+@needs("score")
 def retrieval(
     crawl: CrawlOption,
     shard: Annotated[int, typer.Option(min=0, help="Number of a downloaded shard.")] = 0,
@@ -90,6 +95,7 @@ def dataset(
 
 
 @commands.command("train-check")
+@needs("score")
 def train_check(
     crawl: CrawlOption,
     model: Annotated[

@@ -9,7 +9,8 @@ from rich.text import Text
 
 from laion_etl.cli.common import JsonOption, NameOption, VersionOption, console, say_json, settings_and_store
 from laion_etl.cli.console import progress, summary
-from laion_etl.core.errors import InputError, SettingsError
+from laion_etl.cli.extras import needs
+from laion_etl.core.errors import InputError
 from laion_etl.io.storage import Store
 from laion_etl.settings import Settings
 
@@ -24,6 +25,7 @@ _PLAIN_COLUMNS = (
 )  # fmt: skip
 
 
+@needs("search")
 def index(version: VersionOption = "", name: NameOption = "", as_json: JsonOption = False) -> None:
     """Index the images of a published dataset, for search and explore."""
     from laion_etl.search.stage import index_dataset
@@ -38,6 +40,7 @@ def index(version: VersionOption = "", name: NameOption = "", as_json: JsonOptio
         say_json({key: plain[key] for key in ("stage", "unit", "input", "kept", "dropped")})
 
 
+@needs("search")
 def search(  # noqa: PLR0913, PLR0917 - Typer declares options as parameters
     query: Annotated[str, typer.Argument(help="What the images should show.")] = "",
     image: Annotated[Path | None, typer.Option(help="Find images similar to this image file.")] = None,
@@ -79,18 +82,15 @@ def search(  # noqa: PLR0913, PLR0917 - Typer declares options as parameters
         say_json({"version": opened.stats.unit, "results": [_plain(hit) for hit in hits]})
 
 
+@needs("search", "score")
 def explore(
     port: Annotated[int, typer.Option(min=0, max=65_535, help="Port on 127.0.0.1; 0 picks a free one.")] = 0,
     version: VersionOption = "",
     name: NameOption = "",
 ) -> None:
     """Serve a local web page to search a published dataset by text and image."""
-    try:
-        from laion_etl.search.serve import serve
-    except ImportError as error:
-        raise SettingsError(
-            f"cannot serve the page: {error.name} is missing; install laion-etl with Airflow"
-        ) from error
+    from laion_etl.search.serve import serve
+
     settings, store, published = _open(name, version)
     serve(_opened(published, settings, store), settings, store, port, console)
 

@@ -22,6 +22,7 @@ from laion_etl.cli.common import (
     show_places,
 )
 from laion_etl.cli.console import progress, summary
+from laion_etl.cli.extras import needs
 from laion_etl.core.errors import InputError, SettingsError
 from laion_etl.crawl import Partition, read_numbers
 from laion_etl.io.storage import Store
@@ -124,6 +125,7 @@ def download(
         )
 
 
+@needs("score")
 def score(
     crawl: CrawlOption,
     shard: Annotated[list[str] | None, typer.Option(help="Shard URI or batch number; default: all.")] = None,

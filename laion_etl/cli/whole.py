@@ -18,10 +18,12 @@ from laion_etl.cli.common import (
     show_nothing_new,
     show_places,
 )
+from laion_etl.cli.extras import needs
 from laion_etl.crawl import Partition
 from laion_etl.settings import load_settings
 
 
+@needs("score")
 def run_crawl(
     crawl: Annotated[str, typer.Argument(callback=as_name, help="Crawl id, or any name with --wat.")],
     wat: Annotated[
@@ -44,6 +46,7 @@ def run_crawl(
         show_nothing_new(crawl)
 
 
+@needs("airflow", "score", "search")
 def demo(
     keep: Annotated[bool, typer.Option(help="Leave Airflow running until Ctrl-C.")] = False,
 ) -> None:
@@ -76,6 +79,7 @@ def status(
         say_json(found.to_plain())
 
 
+@needs("dashboard")
 def dashboard(
     port: Annotated[
         int, typer.Option(min=0, max=65_535, help="Port on 127.0.0.1; 0 picks a free one.")

@@ -87,7 +87,7 @@ def _start(folder: Path, stack: ExitStack, phases: Phases) -> tuple[MiniCrawl, S
     from laion_etl.database.embedded import running_server
     from laion_etl.minicrawl.web import MiniWeb
 
-    sources = _sources()
+    sources = sources_of_dags()
     with phases.phase("mini crawl and its web server"):
         crawl = build_minicrawl(folder / "minicrawl")
         web = stack.enter_context(MiniWeb(crawl))
@@ -207,11 +207,10 @@ def _own_environment() -> dict[str, str]:
     }
 
 
-def _sources() -> Path:
-    """The checkout that holds dags/ and plugins/."""
-    sources = Path(laion_etl.__file__).parents[1]
-    if not (sources / "dags" / "crawl.py").is_file():
-        raise DemoError(
-            "cannot run the demo: it needs a checkout of the project, with dags/ next to the package"
-        )
-    return sources
+def sources_of_dags() -> Path:
+    """The folder that holds dags/ and plugins/: inside an installed wheel, beside it in a checkout."""
+    package = Path(laion_etl.__file__).parent
+    for sources in (package / "_airflow", package.parent):
+        if (sources / "dags" / "crawl.py").is_file():
+            return sources
+    raise DemoError("cannot run the demo: dags/ is neither in the package nor next to it; install a wheel")

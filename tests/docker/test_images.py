@@ -11,6 +11,8 @@ from types import ModuleType
 import pytest
 from packaging.utils import canonicalize_name
 
+from laion_etl import __version__
+
 ROOT = Path(__file__).parents[2]
 DOCKER = ROOT / "docker"
 DOCKERFILES = sorted(DOCKER.glob("*.Dockerfile"))
@@ -71,7 +73,7 @@ def test_images_have_every_package_that_the_code_imports() -> None:
         if module not in NOT_IN_IMAGES:
             names = {canonicalize_name(name) for name in providers[module]}
             installed = airflow if of_page else workers
-            assert names & installed.keys(), f"{module} of {path}: add its package to docker/requirements.py"
+            assert names & installed.keys(), f"{module} of {path}: declare its package in pyproject.toml"
 
 
 @pytest.mark.parametrize("path", DOCKERFILES, ids=lambda path: path.name)
@@ -105,3 +107,11 @@ def test_the_builder_gets_only_what_images_are_made_of() -> None:
     }
     assert {entry for entry in let_in if "*" not in entry} <= copied
     assert not let_in & {"data", ".git", ".venv", "tests"}
+
+
+def test_images_are_tagged_with_the_version_of_the_package() -> None:
+    files = [*DOCKERFILES, DOCKER / "try.sh", DOCKER / "compose.yaml", DOCKER / "kubernetes" / "values.yaml"]
+    files += [ROOT / "docs" / "kubernetes.md", ROOT / "docs" / "operations.md"]
+    tag = re.compile(r"(?:\blaion-etl-[a-z-]+:|^(?:ARG VERSION|version)=|AirflowTag: )([0-9][\w.]*)", re.M)
+    found = {path.name: set(tag.findall(path.read_text())) for path in files}
+    assert found == {name: {__version__} for name in found}
