@@ -57,8 +57,10 @@ class Scorer:
         """Score a shard, or images with a caption each, and return a row per sample, in order.
 
         For a shard a table of SCORED_SCHEMA, for images its columns `caption`, `language` and the scores.
-        `reason` is null for what a dataset would keep. An image that cannot be decoded is a row without
-        scores whose reason is `unreadable`. Languages are codes like `en`; left out, they are detected.
+        `reason` is null for what a dataset would keep. An image that cannot be decoded, or has a blank
+        caption, is a row without scores whose reason is `unreadable`. Languages are codes like `en`; left
+        out, they are detected.
+
         Raises InputError for a shard that is damaged or a file that cannot be read.
         """
         if isinstance(images, Shard):
@@ -99,7 +101,7 @@ class Scorer:
     ) -> Iterator[Sample]:
         for number, (image, caption, language) in enumerate(zip(images, captions, languages, strict=True)):
             data = self._bytes(image)
-            members = {format_of(data) or "": data, "txt": caption.encode()}
+            members = {format_of(data) or "": data, "txt": caption.encode(), "json": b"{}"}
             yield Sample({"key": str(number), "caption": caption, "language": language}, members)
 
     def _bytes(self, image: Image) -> bytes:

@@ -12,14 +12,11 @@ The figure: 8.3 times the links/s of img2dataset where most links are dead, slow
 """
 
 import sys
-from collections.abc import Sequence
-from os import PathLike
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from laion_etl.api.shards import Shard
-    from laion_etl.settings import Settings
 
 
 class _CallablePackage(ModuleType):
@@ -30,18 +27,11 @@ class _CallablePackage(ModuleType):
     always is.
     """
 
-    def __call__(
-        self,
-        urls: Sequence[str],
-        captions: Sequence[str | None] | None = None,
-        out: str | PathLike[str] = "shards",
-        settings: "Settings | None" = None,
-        **more: Any,
-    ) -> "Shard":
-        """Download images into a shard; see `laion_etl.api.shards.download`."""
+    def __call__(self, *arguments: Any, **named: Any) -> "Shard":
+        """Download images into a shard; the arguments are those of `laion_etl.api.shards.download`."""
         from laion_etl.api.shards import download
 
-        return download(urls, captions, out, settings, **more)
+        return download(*arguments, **named)
 
 
 sys.modules[__name__].__class__ = _CallablePackage
