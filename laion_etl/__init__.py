@@ -1,9 +1,9 @@
 """laion_etl: from a Common Crawl crawl to a documented image-text dataset.
 
 As a library (docs/library.md): read_wat, download, Scorer and open_dataset are the stages for callers without
-a crawl; Settings and load_settings are what they take; LinkFilter, LanguageDetector and AlertChannel are what
-others can write. All are imported when they are first used: `import laion_etl` takes milliseconds, and every
-command pays for it.
+a crawl; Settings and load_settings are what they take; LinkFilter, LanguageDetector, ImageRule and
+AlertChannel are what others can write. All are imported when they are first used: `import laion_etl` takes
+milliseconds, and every command pays for it.
 """
 
 from importlib import import_module
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from laion_etl.api.wat_pairs import WatPairs as WatPairs
     from laion_etl.api.wat_pairs import read_wat as read_wat
     from laion_etl.core.errors import LaionEtlError as LaionEtlError
+    from laion_etl.download.custom_rules import ImageRule as ImageRule
+    from laion_etl.download.images import StoredImage as StoredImage
     from laion_etl.parse.custom_filters import LinkFilter as LinkFilter
     from laion_etl.parse.language import Detector as LanguageDetector
     from laion_etl.parse.language import Languages as Languages
@@ -34,6 +36,7 @@ _MODULES = {
     "AlertChannel": "laion_etl.alerts.channels",
     "Dataset": "laion_etl.api.datasets",
     "Funnel": "laion_etl.api.funnel",
+    "ImageRule": "laion_etl.download.custom_rules",
     "LaionEtlError": "laion_etl.core.errors",
     "LanguageDetector": "laion_etl.parse.language",
     "Languages": "laion_etl.parse.language",
@@ -41,6 +44,7 @@ _MODULES = {
     "Scorer": "laion_etl.api.scoring",
     "Settings": "laion_etl.settings",
     "Shard": "laion_etl.api.shards",
+    "StoredImage": "laion_etl.download.images",
     "WatPairs": "laion_etl.api.wat_pairs",
     "load_settings": "laion_etl.settings",
     "open_dataset": "laion_etl.api.datasets",
@@ -53,6 +57,7 @@ __all__ = [
     "AlertChannel",
     "Dataset",
     "Funnel",
+    "ImageRule",
     "LaionEtlError",
     "LanguageDetector",
     "Languages",
@@ -60,6 +65,7 @@ __all__ = [
     "Scorer",
     "Settings",
     "Shard",
+    "StoredImage",
     "WatPairs",
     "__version__",
     "download",

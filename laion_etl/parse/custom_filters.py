@@ -5,7 +5,6 @@ pairs with all their columns, and what they cost is paid for those only. A whole
 call per pair would cost more than all built-in filters together.
 """
 
-import re
 from collections import Counter
 from collections.abc import Sequence
 from typing import Protocol
@@ -14,12 +13,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from laion_etl.core.errors import SettingsError
-from laion_etl.core.funnel import ParseReason
-from laion_etl.core.import_factory import load_factory
+from laion_etl.core.funnel import REASON_NAME, ParseReason
+from laion_etl.core.import_factory import load_callables
 from laion_etl.settings import ParseSettings
 
 VARIABLE = "LAION_ETL_PARSE_FILTERS"
-_REASON = re.compile(r"[a-z][a-z0-9_]{0,63}\Z")
 _TAKEN = frozenset(reason.value for reason in ParseReason)
 
 
@@ -43,16 +41,7 @@ def load_filters(settings: ParseSettings) -> tuple[LinkFilter, ...]:
 
     Each factory is called with the settings of the parse stage.
     """
-    loaded: list[LinkFilter] = []
-    for name in settings.filters:
-        made = load_factory(name, VARIABLE, "a filter")(settings)
-        if not callable(made):
-            raise SettingsError(
-                f"cannot use {VARIABLE}={name!r}: the factory returned an object that cannot be called; "
-                "return a LinkFilter (docs/library.md)"
-            )
-        loaded.append(made)
-    return tuple(loaded)
+    return load_callables(settings.filters, settings, VARIABLE, "LinkFilter")
 
 
 def keep_passing(filters: Sequence[LinkFilter], pairs: pa.Table, dropped: Counter[str]) -> pa.Table:
@@ -86,7 +75,7 @@ def _reasons(one: LinkFilter, pairs: pa.Table) -> pa.Array:
 
 
 def _checked(reason: str, one: LinkFilter) -> str:
-    if not _REASON.match(reason):
+    if not REASON_NAME.match(reason):
         raise _refused(one, f"{reason[:80]!r} cannot be the name of a reason")
     if reason in _TAKEN:
         raise _refused(one, f"the reason {reason!r} belongs to a built-in filter")
