@@ -1,12 +1,11 @@
-"""A custom filter, language detector and alert channel for a crawl, named in settings as module:factory.
+"""A custom filter of pairs, language detector and image rule, named in settings as module:factory.
 
 PYTHONPATH=examples LAION_ETL_PARSE_FILTERS=custom_parts:without_thumbnails laion-etl parse ...
 PYTHONPATH=examples LAION_ETL_PARSE_LANGUAGE_DETECTOR=custom_parts:AllEnglish laion-etl parse ...
-PYTHONPATH=examples LAION_ETL_ALERTS_CHANNELS=custom_parts:AlertFile laion-etl ...
+PYTHONPATH=examples LAION_ETL_DOWNLOAD_IMAGE_RULES=custom_parts:landscapes laion-etl download ...
 """
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -29,12 +28,5 @@ class AllEnglish:
         return le.Languages(["en"] * len(texts), [1.0] * len(texts))
 
 
-class AlertFile:
-    name = "file"
-
-    def __init__(self, _settings: object) -> None:
-        self._path = Path("alerts.log")
-
-    def send(self, alert: le.Alert) -> None:
-        with self._path.open("a") as file:
-            file.write(f"{alert.text}\n\n")
+def landscapes(_settings: object) -> le.ImageRule:
+    return lambda image: None if image.original_width > image.original_height else "not_a_landscape"

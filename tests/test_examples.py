@@ -10,6 +10,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
+import laion_etl
 from laion_etl.alerts import Alert, Kind, deliver
 from laion_etl.core.funnel import DownloadStatus
 from laion_etl.io.storage import LocalStore
@@ -107,14 +108,18 @@ def test_search_dataset(world: World, tmp_path: Path) -> None:
     assert "circle" in found[0]
 
 
-def test_custom_parts(minicrawl: MiniCrawl, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_custom_parts(
+    minicrawl: MiniCrawl, miniweb: MiniWeb, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.syspath_prepend(EXAMPLES)
     monkeypatch.chdir(tmp_path)
     settings = load_settings(
         {
             "LAION_ETL_PARSE_FILTERS": "custom_parts:without_thumbnails",
             "LAION_ETL_PARSE_LANGUAGE_DETECTOR": "custom_parts:AllEnglish",
-            "LAION_ETL_ALERTS_CHANNELS": "custom_parts:AlertFile",
+            "LAION_ETL_DOWNLOAD_IMAGE_RULES": "custom_parts:landscapes",
+            "LAION_ETL_DOWNLOAD_CONNECT_TO": ",".join(miniweb.connect_to),
+            "LAION_ETL_ALERTS_CHANNELS": "alert_file:AlertFile",
             "LAION_ETL_STORE": str(tmp_path),
         }
     )
@@ -123,6 +128,11 @@ def test_custom_parts(minicrawl: MiniCrawl, tmp_path: Path, monkeypatch: pytest.
     table = pq.read_table(tmp_path / "pairs/C/part-00000.parquet")
     assert set(table["language"].to_pylist()) == {"en"}
     assert not [url for url in table["url"].to_pylist() if "thumb" in url.lower()]
+    urls = sorted(url for url, status in minicrawl.expected.items() if status is DownloadStatus.SUCCESS)
+    rows = laion_etl.download(urls[:12], None, tmp_path / "shards", settings).outcomes.to_pylist()
+    assert {row["status"] for row in rows} == {"success", "refused_by_rule"}
+    stored = [row for row in rows if row["status"] == "success"]
+    assert all(row["original_width"] > row["original_height"] for row in stored)
     assert deliver(Alert(Kind.FAILED, "C", "run", stage="parse", reason="no disk"), settings) == ("file",)
     assert "cause: no disk" in (tmp_path / "alerts.log").read_text()
 
@@ -130,7 +140,7 @@ def test_custom_parts(minicrawl: MiniCrawl, tmp_path: Path, monkeypatch: pytest.
 def test_every_example_is_short_and_on_the_page() -> None:
     page = (ROOT / "docs/library.md").read_text()
     for example in EXAMPLES.glob("*.py"):
-        assert 10 <= len(example.read_text().splitlines()) <= 45
+        assert 10 <= len(example.read_text().splitlines()) <= 40
         assert f"examples/{example.name}" in page
 
 
