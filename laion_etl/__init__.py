@@ -1,3 +1,90 @@
-"""laion_etl: from a Common Crawl dump to a documented image-text dataset."""
+"""laion_etl: from a Common Crawl crawl to a documented image-text dataset.
+
+As a library (docs/library.md): read_wat, download, Scorer and open_dataset are the stages for callers without
+a crawl; Settings and load_settings are what they take; LinkFilter, LanguageDetector, ImageRule and
+AlertChannel are what others can write. All are imported when they are first used: `import laion_etl` takes
+milliseconds, and every command pays for it.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from laion_etl.alerts.alert import Alert as Alert
+    from laion_etl.alerts.channels import AlertChannel as AlertChannel
+    from laion_etl.api.datasets import Dataset as Dataset
+    from laion_etl.api.datasets import open_dataset as open_dataset
+    from laion_etl.api.funnel import Funnel as Funnel
+    from laion_etl.api.scoring import Scorer as Scorer
+    from laion_etl.api.shards import Shard as Shard
+    from laion_etl.api.shards import download as download
+    from laion_etl.api.wat_pairs import WatPairs as WatPairs
+    from laion_etl.api.wat_pairs import read_wat as read_wat
+    from laion_etl.core.errors import LaionEtlError as LaionEtlError
+    from laion_etl.download.custom_rules import ImageRule as ImageRule
+    from laion_etl.download.images import StoredImage as StoredImage
+    from laion_etl.parse.custom_filters import LinkFilter as LinkFilter
+    from laion_etl.parse.language import Detector as LanguageDetector
+    from laion_etl.parse.language import Languages as Languages
+    from laion_etl.settings import Settings as Settings
+    from laion_etl.settings import load_settings as load_settings
 
 __version__ = "0.2.0.dev0"
+
+_MODULES = {
+    "Alert": "laion_etl.alerts.alert",
+    "AlertChannel": "laion_etl.alerts.channels",
+    "Dataset": "laion_etl.api.datasets",
+    "Funnel": "laion_etl.api.funnel",
+    "ImageRule": "laion_etl.download.custom_rules",
+    "LaionEtlError": "laion_etl.core.errors",
+    "LanguageDetector": "laion_etl.parse.language",
+    "Languages": "laion_etl.parse.language",
+    "LinkFilter": "laion_etl.parse.custom_filters",
+    "Scorer": "laion_etl.api.scoring",
+    "Settings": "laion_etl.settings",
+    "Shard": "laion_etl.api.shards",
+    "StoredImage": "laion_etl.download.images",
+    "WatPairs": "laion_etl.api.wat_pairs",
+    "load_settings": "laion_etl.settings",
+    "open_dataset": "laion_etl.api.datasets",
+    "read_wat": "laion_etl.api.wat_pairs",
+}
+_NAMES = {"LanguageDetector": "Detector"}  # where the module has another name
+
+__all__ = [
+    "Alert",
+    "AlertChannel",
+    "Dataset",
+    "Funnel",
+    "ImageRule",
+    "LaionEtlError",
+    "LanguageDetector",
+    "Languages",
+    "LinkFilter",
+    "Scorer",
+    "Settings",
+    "Shard",
+    "StoredImage",
+    "WatPairs",
+    "__version__",
+    "download",
+    "load_settings",
+    "open_dataset",
+    "read_wat",
+]
+
+
+def __getattr__(name: str) -> object:
+    """Import a public name when it is first used."""
+    if name == "download":  # the package of this name, which can be called
+        return import_module("laion_etl.download")
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    found: object = getattr(import_module(_MODULES[name]), _NAMES.get(name, name))
+    globals()[name] = found
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -5,6 +5,7 @@ import logging
 import re
 from dataclasses import replace
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
@@ -23,8 +24,9 @@ from laion_etl.alerts import (
 )
 from laion_etl.alerts.channels import webhook_text
 from laion_etl.alerts.unresolved import failed_crawls
+from laion_etl.core.errors import SettingsError
 from laion_etl.io.storage import LocalStore, Store
-from laion_etl.settings import AlertSettings, CoreSettings, Settings
+from laion_etl.settings import AlertSettings, CoreSettings, Settings, load_settings
 from tests.sinks import mail_server, webhook
 
 CRAWL, RUN = "CC-MAIN-2024-38", "manual__2024"
@@ -389,3 +391,56 @@ def test_an_alert_is_read_back_whatever_version_wrote_it() -> None:
     assert Alert.from_plain(plain) == FAILED
     assert Alert.from_plain({"kind": "late", "crawl": CRAWL, "run": RUN}) == Alert(Kind.LATE, CRAWL, RUN)
     assert webhook_text(FAILED) == FAILED.text
+
+
+class Pager:
+    """A channel as LAION_ETL_ALERTS_CHANNELS names it; `pages` is what it was asked to send."""
+
+    name = "pager"
+    pages: ClassVar[list[Alert]] = []
+
+    def __init__(self, settings: AlertSettings) -> None:
+        assert isinstance(settings, AlertSettings)
+
+    def send(self, alert: Alert) -> None:
+        if alert.unit == "partition 13":
+            raise RuntimeError(f"https://pager.example/key-4711 refused {alert.unit}")
+        self.pages.append(alert)
+
+
+def not_a_channel(_: AlertSettings) -> object:
+    return object()
+
+
+def test_a_custom_channel_gets_alerts_next_to_the_others(tmp_path: Path) -> None:
+    Pager.pages.clear()
+    with webhook() as sink:
+        url = f"http://127.0.0.1:{sink.port}/hook"
+        wanted = settings(tmp_path, webhook=url, channels=(f"{__name__}:Pager",))
+        assert deliver(replace(FAILED, reason="two\nlines"), wanted) == ("webhook", "pager")
+    assert [page.reason for page in Pager.pages] == ["two lines"]
+    assert len(sink.posts) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "unit", "logged"),
+    [
+        ("Pager", "partition 13", "cannot send the alert by pager: RuntimeError"),
+        ("not_a_channel", "partition 7", "the factory returned an object without `name`"),
+        ("missing", "partition 7", "has no function missing"),
+    ],
+)
+def test_a_custom_channel_that_fails_stops_no_other_and_shows_no_secret(
+    name: str, unit: str, logged: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    Pager.pages.clear()
+    wanted = settings(tmp_path, channels=(f"{__name__}:{name}", f"{__name__}:Pager"))
+    took = deliver(replace(FAILED, unit=unit), wanted)
+    assert took == (() if name == "Pager" else ("pager",))
+    assert logged in caplog.text
+    assert "key-4711" not in caplog.text
+
+
+def test_the_name_of_a_channel_is_checked_when_settings_are_loaded() -> None:
+    with pytest.raises(SettingsError, match="LAION_ETL_ALERTS_CHANNELS=pager: 'pager' is not module"):
+        load_settings({"LAION_ETL_ALERTS_CHANNELS": "pager"})

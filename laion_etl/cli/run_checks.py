@@ -16,6 +16,7 @@ from laion_etl.crawl import Partition, written_numbers
 from laion_etl.database.connection import Database, has_database, open_database
 from laion_etl.database.dedupe_keys import DedupeRule
 from laion_etl.io.storage import Store
+from laion_etl.parse.custom_filters import load_filters
 from laion_etl.parse.language import language_detector, languages_kept
 from laion_etl.parse.stage import blocked_fingerprint, parse_fingerprint, plain_rules
 from laion_etl.settings import PREFIX, Settings
@@ -26,6 +27,7 @@ _READERS = 16  # small files from an object store: 900 take two seconds
 def check_run(crawl: str, partitions: Sequence[Partition], settings: Settings, store: Store) -> None:
     """Raise SettingsError for invalid settings, or ones that differ from the planned rules of the crawl."""
     languages_kept(settings.parse, language_detector(settings.parse))
+    load_filters(settings.parse)
     if not has_database(settings):
         return
     with open_database(settings) as database:

@@ -5,9 +5,12 @@ The reasons of all stages are the Enums below; their values appear in stats file
 here and nowhere else: the tables of docs/formats.md (`make docs`), card and dashboard are generated from it.
 """
 
+import re
 from collections import Counter
 from enum import StrEnum
 from typing import Generic, Self, TypeVar
+
+REASON_NAME = re.compile(r"[a-z][a-z0-9_]{0,63}\Z")  # what reasons of custom filters and rules look like
 
 
 class Reason(StrEnum):
@@ -130,6 +133,10 @@ class DownloadStatus(Reason):
     DECODER_CRASHED = (
         "decoder_crashed",
         "Decoding the image ended the decoder's process, for example at its memory limit.",
+    )
+    REFUSED_BY_RULE = (
+        "refused_by_rule",
+        "A custom rule (`image_rules`) refused the image; its reason is in `error_message`.",
     )
     BLOCKED_HASH = "blocked_hash", "The image's hash is on a blocklist, or close to one that is."
 

@@ -2,7 +2,7 @@
 
 import importlib
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from laion_etl.core.errors import SettingsError
@@ -32,3 +32,22 @@ def load_factory(name: str, variable: str, choices: str) -> Callable[..., Any]:
         raise SettingsError(f"{setting}: {module_name} has no function {attribute}; check its name")
     made: Callable[..., Any] = factory
     return made
+
+
+def load_callables(
+    names: Sequence[str], settings: object, variable: str, protocol: str
+) -> tuple[Callable[..., Any], ...]:
+    """What the factories of a setting return when they are called with settings: objects that can be called.
+
+    Raises SettingsError for one that cannot be loaded or called.
+    """
+    loaded = []
+    for name in names:
+        made = load_factory(name, variable, f"a {protocol}")(settings)
+        if not callable(made):
+            raise SettingsError(
+                f"cannot use {variable}={name!r}: the factory returned an object that cannot be called; "
+                f"return a {protocol} (docs/library.md)"
+            )
+        loaded.append(made)
+    return tuple(loaded)

@@ -10,3 +10,28 @@ trio.open_tcp_stream and httpcore, which resolve names themselves, so that the a
 the one connected to; decoding in the worker's own process, where one decompression bomb ends the batch.
 The figure: 8.3 times the links/s of img2dataset where most links are dead, slow or endless (RESULTS.md).
 """
+
+import sys
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from laion_etl.api.shards import Shard
+
+
+class _CallablePackage(ModuleType):
+    """Makes `laion_etl.download(urls)` work.
+
+    Importing any module of this package sets the attribute `download` of `laion_etl` to the package, so that
+    a function of that name would be there or not depending on what was imported before. The package itself
+    always is.
+    """
+
+    def __call__(self, *arguments: Any, **named: Any) -> "Shard":
+        """Download images into a shard; the arguments are those of `laion_etl.api.shards.download`."""
+        from laion_etl.api.shards import download
+
+        return download(*arguments, **named)
+
+
+sys.modules[__name__].__class__ = _CallablePackage

@@ -14,6 +14,7 @@ from laion_etl.core.funnel import DownloadStatus, Outcomes
 from laion_etl.download.client import Client
 from laion_etl.download.concurrency import AdaptiveConcurrency, LoadSample
 from laion_etl.download.content_opt_out import opted_out_by_metadata
+from laion_etl.download.custom_rules import load_image_rules, refused_by
 from laion_etl.download.decoders import Decoded, Decoders
 from laion_etl.download.hashes import Digests
 from laion_etl.download.images import ImageSettings, StoredImage, undecoded
@@ -69,6 +70,7 @@ class BatchDownloader:
         self._hooks = hooks
         self._blocklist = HashBlocklist.load(settings.hash_blocklist)
         self._pdq_blocklist = PdqBlocklist.load(settings.pdq_blocklist, settings.pdq_distance)
+        self._rules = load_image_rules(settings)
         self._removed = removed
         self._concurrency = AdaptiveConcurrency(settings.connections)
         self._in_flight = 0
@@ -212,6 +214,8 @@ class BatchDownloader:
         pdq = bytes.fromhex(found.pdq) if found.pdq else b""
         if pdq and (self._pdq_blocklist.matches(pdq) or self._removed.near.matches(pdq)):
             raise LinkFailed(DownloadStatus.BLOCKED_HASH, "PDQ")
+        if (reason := refused_by(self._rules, found)) is not None:
+            raise LinkFailed(DownloadStatus.REFUSED_BY_RULE, reason)
         return found
 
     def _fail(self, index: int, failure: LinkFailed, hashes: Digests | None = None) -> None:

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from laion_etl.core.funnel import DownloadStatus
-from laion_etl.core.schemas import SHARD_SCHEMA, sample_key, shard_stem
+from laion_etl.core.schemas import SHARD_SCHEMA, sample_key
 from laion_etl.core.stage_stats import Output
 from laion_etl.download.hashes import Digests
 from laion_etl.download.images import StoredImage
@@ -73,16 +73,15 @@ class ShardWriter:
         )
         self._outcomes[index] = _Outcome(DownloadStatus.SUCCESS, None, hashes, stored)
 
-    def write(self, crawl: str, store: Store) -> tuple[Output, Output]:
-        """Writes `shards/<crawl>/<batch>.tar` and `.parquet`. Every pair must have an outcome."""
-        name = shard_stem(crawl, self._batch)
+    def write(self, stem: str, store: Store) -> tuple[Output, Output]:
+        """Writes `<stem>.tar` and `<stem>.parquet`. Every pair must have an outcome."""
         rows = [self._row(index) for index in range(len(self._pairs))]
-        with store.create(f"{name}.tar") as tar:
+        with store.create(f"{stem}.tar") as tar:
             for row, outcome in zip(rows, self._outcomes, strict=True):
                 if outcome is not None and outcome.stored is not None:
                     self._write_sample(tar, row, outcome.stored)
             finish(tar)
-        with store.create(f"{name}.parquet") as file:
+        with store.create(f"{stem}.parquet") as file:
             pq.write_table(pa.Table.from_pylist(rows, schema=SHARD_SCHEMA), file, compression="zstd")
         return tar.output, file.output
 

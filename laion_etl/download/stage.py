@@ -13,15 +13,22 @@ from typing import Any
 import pyarrow.parquet as pq
 import trio
 
-from laion_etl.blocklists.removal_requests import Matcher, blanked, blocked_images, read_requests
+from laion_etl.blocklists.removal_requests import (
+    NO_IMAGES,
+    BlockedImages,
+    Matcher,
+    blanked,
+    blocked_images,
+    read_requests,
+)
 from laion_etl.core.errors import LaionEtlError
 from laion_etl.core.schemas import batch_file_name, batch_name, plan_stats_name, shard_stem
 from laion_etl.core.stage_stats import Output, StageStats, fingerprint
 from laion_etl.download.batch_downloader import BatchDownloader, Hooks
-from laion_etl.download.shards import shard_writer
+from laion_etl.download.shards import ShardWriter, shard_writer
 from laion_etl.download.timings import diagnose
 from laion_etl.io.storage import Store
-from laion_etl.settings import Settings, Stage, shaping
+from laion_etl.settings import DownloadSettings, Settings, Stage, shaping
 
 
 def download_batch(
@@ -48,13 +55,11 @@ def download_batch(
     began = time.monotonic()
     with shard_writer(batch, pairs) as shard:
         removed = blocked_images(requests, pdq_distance)
-        downloader = BatchDownloader(settings.download, pairs, shard, hooks or Hooks(), removed)
-        with _plain_errors():
-            trio.run(downloader.run)
+        downloader = download_pairs(pairs, settings.download, shard, hooks, removed)
         fetched_s = time.monotonic() - began
         if before_write is not None:
             before_write()
-        outputs = shard.write(crawl, store)
+        outputs = shard.write(shard_stem(crawl, batch), store)
     outcomes = downloader.outcomes
     stats = StageStats(
         "download",
@@ -68,6 +73,23 @@ def download_batch(
         {"network": _network(downloader, fetched_s)},
     )
     return store.write_stats(stats_name, stats)
+
+
+def download_pairs(
+    pairs: list[dict[str, Any]],
+    settings: DownloadSettings,
+    shard: ShardWriter,
+    hooks: Hooks | None = None,
+    removed: BlockedImages = NO_IMAGES,
+) -> BatchDownloader:
+    """Fetches pairs, rows of BATCH_SCHEMA, into a shard, which then has an outcome for each of them.
+
+    Returns the downloader, for its counts and timings. Raises InputError when names cannot be resolved.
+    """
+    downloader = BatchDownloader(settings, pairs, shard, hooks or Hooks(), removed)
+    with _plain_errors():
+        trio.run(downloader.run)
+    return downloader
 
 
 def _network(downloader: BatchDownloader, seconds: float) -> dict[str, Any]:

@@ -43,8 +43,10 @@ class _Rows(NamedTuple):
 class LinkFilters:
     """All filters of the settings for the links of one WAT file, and the counts of their drops."""
 
-    def __init__(self, settings: ParseSettings, blocklists: Blocklists) -> None:
-        self.outcomes = Outcomes[ParseReason]()
+    def __init__(
+        self, settings: ParseSettings, blocklists: Blocklists, outcomes: Outcomes[ParseReason] | None = None
+    ) -> None:
+        self.outcomes = Outcomes[ParseReason]() if outcomes is None else outcomes
         self._settings = settings
         self._blocklists = blocklists
         self._urls = UrlRule(settings)

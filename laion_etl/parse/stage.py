@@ -69,9 +69,9 @@ def parse_partition(
         crawl=crawl,
         unit=unit,
         fingerprint=unit_fingerprint,
-        input=counts.links.input,
+        input=counts.input,
         kept=counts.links.kept,
-        dropped=counts.links.dropped,
+        dropped=counts.dropped,
         outputs=(file.output,),
         details={
             "wat_files": len(wat_files),

@@ -3,7 +3,7 @@
 import multiprocessing
 import os
 import tempfile
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import dataclass, field
@@ -20,6 +20,7 @@ from laion_etl.core.host_resources import usable_cores
 from laion_etl.core.numba_cache import ensure_compiled
 from laion_etl.core.schemas import PAIR_SCHEMA
 from laion_etl.io.remote_files import open_input
+from laion_etl.parse.custom_filters import LinkFilter, keep_passing, load_filters
 from laion_etl.parse.language import Detector, NoDetector, language_detector, languages_kept
 from laion_etl.parse.link_filters import LinkFilters
 from laion_etl.parse.wat_reader import read_batches
@@ -34,11 +35,24 @@ class FileCounts:
 
     records: Outcomes[RecordReason] = field(default_factory=Outcomes)
     links: Outcomes[ParseReason] = field(default_factory=Outcomes)
+    custom: Counter[str] = field(default_factory=Counter)  # links dropped by custom filters
     damaged: list[list[int]] = field(default_factory=list)  # WAT file, offset: the first damaged members
+
+    @property
+    def input(self) -> int:
+        """Image links read."""
+        return self.links.input + self.custom.total()
+
+    @property
+    def dropped(self) -> dict[str, int]:
+        """Links per reason, most frequent first, ties by name."""
+        both = Counter(self.links.dropped) + self.custom
+        return dict(sorted(both.items(), key=lambda item: (-item[1], item[0])))
 
     def add(self, other: "FileCounts") -> None:
         self.records.add(other.records)
         self.links.add(other.links)
+        self.custom.update(other.custom)
         self.name_damages(other.damaged)
 
     def name_damages(self, damaged: list[list[int]]) -> None:
@@ -49,7 +63,10 @@ class FileCounts:
 class FileParser:
     """Turns WAT files into pairs; duplicates are dropped within a file."""
 
-    def __init__(self, settings: Settings, removed: BlockedLinks = NO_LINKS) -> None:
+    def __init__(
+        self, settings: Settings, removed: BlockedLinks = NO_LINKS, filters: Sequence[LinkFilter] = ()
+    ) -> None:
+        self._filters = (*load_filters(settings.parse), *filters)
         self._settings = settings.parse
         lists = load_blocklists(settings.parse, settings.data_path)
         self._blocklists: Blocklists = lists.joined(removed.blocklists())
@@ -58,16 +75,24 @@ class FileParser:
 
     def pairs(self, wat_file: int, uri: str, counts: FileCounts) -> Iterator[pa.Table]:
         """Yields the pairs of a file in the order of its links, in tables of PAIR_SCHEMA; fills `counts`."""
-        filters = LinkFilters(self._settings, self._blocklists)
+        filters = LinkFilters(self._settings, self._blocklists, counts.links)
         with open_input(uri) as stream:
             for batch in read_batches(stream, uri):
                 counts.records.add(batch.records)
                 counts.name_damages([[wat_file, damage.offset] for damage in batch.damages])
                 for table in filters.pairs(batch):
                     wanted = self._in_wanted_languages(self._with_languages(table, wat_file), counts)
+                    wanted = self._passing(wanted, counts)
                     if wanted.num_rows:
                         yield wanted
-        counts.links.add(filters.outcomes)
+
+    def _passing(self, table: pa.Table, counts: FileCounts) -> pa.Table:
+        """Keeps the rows that custom filters let pass; moves the others from kept to dropped."""
+        if not self._filters:
+            return table
+        kept = keep_passing(self._filters, table, counts.custom)
+        counts.links.keep(kept.num_rows - table.num_rows)
+        return kept
 
     def _in_wanted_languages(self, table: pa.Table, counts: FileCounts) -> pa.Table:
         """Keeps the rows in the configured languages; moves the others from kept to dropped in the counts."""

@@ -22,6 +22,17 @@ FORMATS = {"jpg": "JPEG", "png": "PNG", "webp": "WEBP", "avif": "AVIF"}
 _DRAFT_GAP = 2.0  # times the input size that a JPEG scaled while decoding keeps at least
 
 
+def format_of(data: bytes) -> str | None:
+    """The format of an image by its first bytes, as FORMATS names it; None for all others."""
+    if data.startswith(b"\xff\xd8\xff"):
+        return "jpg"
+    if data.startswith(b"\x89PNG\r\n\x1a\n"):
+        return "png"
+    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
+        return "webp"
+    return "avif" if data[4:12] == b"ftypavif" else None
+
+
 @dataclass(frozen=True, slots=True)
 class PixelPlan:
     """What an image model takes: a square of `side` pixels. `squash`: without regard to the aspect ratio."""

@@ -15,7 +15,7 @@ from laion_etl.core.schemas import batch_of, scored_stem
 from laion_etl.io.storage import Store
 from laion_etl.io.tarshard import BLOCK, TarError, member_of
 from laion_etl.score.model import ClipModel
-from laion_etl.score.pixels import PixelPlan, Pixels
+from laion_etl.score.pixels import PixelPlan, Pixels, format_of
 from laion_etl.score.preprocess_pool import Preparers, PreprocessInput
 from laion_etl.score.shared_tables import Plans
 from laion_etl.search.hnsw import Floats
@@ -30,14 +30,8 @@ _QUALITY = 80
 
 def detect_format(data: bytes) -> str:
     """Return the format of an image from its first bytes. Raises InputError for an unsupported one."""
-    if data.startswith(b"\xff\xd8\xff"):
-        return "jpg"
-    if data.startswith(b"\x89PNG\r\n\x1a\n"):
-        return "png"
-    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
-        return "webp"
-    if data[4:12] == b"ftypavif":
-        return "avif"
+    if found := format_of(data):
+        return found
     raise InputError(
         "cannot read this file: it is not a JPEG, PNG, WebP or AVIF image; use one of these formats"
     )

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
-from laion_etl.settings.checks import by_stage, mail_server, optional, url
+from laion_etl.settings.checks import by_stage, each, factory, mail_server, optional, url
 from laion_etl.settings.fields import Group, setting
 
 
@@ -34,6 +34,12 @@ class AlertSettings(Group):
         changes=None,
         secret=True,
         check=optional(url("https", "http")),
+    )
+    channels: tuple[str, ...] = setting(
+        (),
+        "Custom channels, as module:factory, that get alerts as well (docs/library.md).",
+        changes=None,
+        check=each(factory),
     )
     late_after: tuple[str, ...] = setting(
         ("discover=10m", "parse=4h", "load=1h", "plan=3h", "download=7d", "score=3d", "publish=6h"),

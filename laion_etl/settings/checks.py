@@ -34,6 +34,13 @@ def not_empty(value: object) -> str:
     return "" if value else "it is empty; set at least one value, or unset it for the default"
 
 
+def factory(value: str) -> str:
+    """`module:factory`."""
+    from laion_etl.core.import_factory import is_factory
+
+    return "" if is_factory(value) else f"{value!r} is not module:factory; write it like my_package.part:make"
+
+
 def place(*schemes: str) -> Check:
     """Requires a path, or a URL with one of these schemes."""
 

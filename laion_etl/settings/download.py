@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
-from laion_etl.settings.checks import each, header_value, nameserver, network, not_empty, override
+from laion_etl.settings.checks import each, factory, header_value, nameserver, network, not_empty, override
 from laion_etl.settings.fields import Group, Stage, setting
 
 
@@ -265,6 +265,12 @@ class DownloadSettings(Group):
         True,
         "Honour robots.txt (RFC 9309), one request per host.",
         changes=Stage.DOWNLOAD,
+    )
+    image_rules: tuple[str, ...] = setting(
+        (),
+        "Custom rules for images, as module:factory, in this order (docs/library.md).",
+        changes=Stage.DOWNLOAD,
+        check=each(factory),
     )
     hash_blocklist: str = setting(
         "",

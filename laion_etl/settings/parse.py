@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from laion_etl.settings.checks import each, place
+from laion_etl.settings.checks import each, factory, place
 from laion_etl.settings.fields import Group, Stage, setting
 
 # The original's rules: what it kept is kept, except what is dropped for safety (private hosts, blocklists).
@@ -112,6 +112,12 @@ class ParseSettings(Group):
         changes=Stage.PARSE,
         by_content=True,
         check=_a_list,
+    )
+    filters: tuple[str, ...] = setting(
+        (),
+        "Custom filters, as module:factory, in this order, after all others (docs/library.md).",
+        changes=Stage.PARSE,
+        check=each(factory),
     )
     jobs: int = setting(
         0,

@@ -1,0 +1,133 @@
+"""Reading, checking and searching a published dataset: `open_dataset`."""
+
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+from os import PathLike, fspath
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from laion_etl.core.errors import InputError
+from laion_etl.core.schemas import DATASET_SCHEMA
+from laion_etl.dataset.manifest import Manifest, read_manifest
+from laion_etl.dataset.row_streams import ROWS_PER_READ
+from laion_etl.dataset.subsets import LANGUAGE_SUBSETS, DataFile
+from laion_etl.dataset.versions import Release, read_versions
+from laion_etl.io.storage import Store, open_store
+from laion_etl.settings import Settings, load_settings
+
+if TYPE_CHECKING:  # search and model take seconds to import
+    from laion_etl.publish.verify import Verdict
+    from laion_etl.score.model import ClipModel
+    from laion_etl.search.query import SearchIndex
+
+
+class Dataset:
+    """A version of a published dataset. `manifest` says what is in it and how it was made."""
+
+    def __init__(self, manifest: Manifest, store: Store, settings: Settings) -> None:
+        self.manifest = manifest
+        self._store = store
+        self._settings = settings
+
+    @property
+    def version(self) -> str:
+        """The name of the version."""
+        return self.manifest.release.version
+
+    def rows(self, subset: str | None = None, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
+        """Yield the rows of a subset in tables of up to 16,384, by crawl and SAMPLE_ID; all rows without one.
+
+        Only the columns asked for are read. Raises InputError for an unknown subset or column, or for a
+        file that cannot be read.
+        """
+        if subset is not None and subset not in self.manifest.subsets:
+            known = ", ".join(self.manifest.subsets)
+            raise InputError(
+                f"cannot read the subset {subset!r}: the dataset has {known}; choose one of them"
+            )
+        chosen = LANGUAGE_SUBSETS if subset is None else (subset,)  # those hold every row once
+        files = [
+            file
+            for part in self.manifest.parts
+            for name in chosen
+            for file in self.manifest.data_files(name, part.crawl)
+        ]
+        return self._read(files, columns)
+
+    def _read(self, files: Sequence[DataFile], columns: Sequence[str] | None) -> Iterator[pa.Table]:
+        for file in files:
+            with self._store.open(file.name) as raw:
+                try:
+                    parquet = pq.ParquetFile(raw)
+                    self._check_columns(columns, parquet.schema_arrow.names)
+                    for batch in parquet.iter_batches(ROWS_PER_READ, columns=columns):
+                        yield pa.Table.from_batches([batch])
+                except (pa.ArrowException, OSError) as error:
+                    uri = self._store.uri(file.name)
+                    raise InputError(f"cannot read {uri}: {error}; see `laion-etl verify`") from error
+
+    def _check_columns(self, columns: Sequence[str] | None, known: Sequence[str]) -> None:
+        if unknown := [name for name in columns or () if name not in known]:
+            raise InputError(f"cannot read the column {unknown[0]!r}: there are {', '.join(known)}")
+
+    def verify(self) -> "Verdict":
+        """Check every file, byte, count and row against the manifest; `problems` of the result is a list."""
+        from laion_etl.publish.verify import verify_version
+
+        release = self.manifest.release
+        return verify_version(release.name, release.version, self._store)
+
+    def search(self, text: str, top: int = 10, **filters: Any) -> pa.Table:
+        """Return the rows whose images are nearest to a text, best first, with their cosine as `score`.
+
+        Filters are those of `laion-etl search`, `languages=("en",)` or `min_aesthetic=5`. `laion-etl index`
+        makes the index; the settings must name the model that scored the dataset. Raises InputError where
+        one of them is missing or the text is empty, and TypeError for an unknown filter.
+        """
+        from laion_etl.search.filters import Filters
+
+        if not text.strip():
+            raise InputError("cannot search for an empty text: say what the images should show")
+        index, model = self._index, self._model
+        hits = index.search(model.embed_texts([text])[0], top, Filters(**filters))
+        rows = [
+            {"score": hit.score, **{name: hit.row.get(name) for name in DATASET_SCHEMA.names}} for hit in hits
+        ]
+        return pa.Table.from_pylist(rows, pa.schema([pa.field("score", pa.float32()), *DATASET_SCHEMA]))
+
+    @cached_property
+    def _index(self) -> "SearchIndex":
+        from laion_etl.search.published_rows import Published
+        from laion_etl.search.query import open_index
+
+        return open_index(Published(self.manifest), self._settings, self._store)
+
+    @cached_property
+    def _model(self) -> "ClipModel":
+        from laion_etl.score.model import load_model
+        from laion_etl.search.query import check_model
+
+        model = load_model(self._settings.clip)
+        check_model(self._index, model.name, model.weights_sha256)
+        return model
+
+
+def open_dataset(
+    path: str | PathLike[str], version: str | None = None, settings: Settings | None = None
+) -> Dataset:
+    """Open a version of the dataset at `<store>/dataset/<name>`, a folder or s3:// URL.
+
+    Without a version it is the current one. Raises InputError where there is none.
+    """
+    place, _, name = fspath(path).rstrip("/").rpartition("/")
+    store, _, folder = place.rpartition("/")
+    if folder != "dataset":
+        raise InputError(
+            f"cannot open {path}: a dataset is a folder like data/dataset/laion; name that folder"
+        )
+    opened = open_store(store or ("/" if place.startswith("/") else "."))
+    release = Release(name, version or "current")  # refuses what cannot be names of folders
+    found = read_versions(release.name, opened).find(version or "")
+    return Dataset(read_manifest(release.name, found, opened), opened, settings or load_settings())

@@ -1,0 +1,53 @@
+"""Reading a WAT file: `read_wat`."""
+
+from collections.abc import Iterator, Sequence
+from os import PathLike, fspath
+
+import pyarrow as pa
+
+from laion_etl.api.funnel import Funnel
+from laion_etl.core.numba_cache import ensure_compiled
+from laion_etl.parse.custom_filters import LinkFilter
+from laion_etl.parse.wat_workers import FileCounts, FileParser
+from laion_etl.settings import Settings, load_settings
+
+
+class WatPairs(Iterator[pa.Table]):
+    """The pairs of a WAT file as tables of PAIR_SCHEMA, in the order of the links in the file.
+
+    `funnel` counts the image links and `records` the WAT records, both as far as the file is read: they are
+    complete once the iteration has ended.
+    """
+
+    def __init__(self, parser: FileParser, uri: str) -> None:
+        self._counts = FileCounts()
+        self._tables = parser.pairs(0, uri, self._counts)
+
+    def __next__(self) -> pa.Table:
+        return next(self._tables)
+
+    @property
+    def funnel(self) -> Funnel:
+        """What became of the image links read so far."""
+        return Funnel(self._counts.input, self._counts.links.kept, self._counts.dropped)
+
+    @property
+    def records(self) -> Funnel:
+        """What became of the WAT records read so far; pages are kept."""
+        records = self._counts.records
+        return Funnel(records.input, records.kept, records.dropped)
+
+
+def read_wat(
+    uri: str | PathLike[str], settings: Settings | None = None, filters: Sequence[LinkFilter] = ()
+) -> WatPairs:
+    """Return the pairs of a WAT file: a path, or a URL with s3://, https:// or file://.
+
+    They are parsed while they are iterated over, some megabytes at a time, by the rules of the settings
+    (blocklists included) and then by `filters`. Duplicates within the file are dropped. Raises SettingsError
+    for a filter that cannot be used; iterating raises InputError for a file that cannot be read. A damaged
+    record is only counted.
+    """
+    parser = FileParser(settings or load_settings(), filters=filters)
+    ensure_compiled()
+    return WatPairs(parser, fspath(uri))

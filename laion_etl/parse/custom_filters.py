@@ -1,0 +1,89 @@
+"""Custom filters: batches of pairs in; out, for each pair, None (it is kept) or a drop reason.
+
+They come last, after the built-in filters, the duplicates of a WAT file and the languages: what they get are
+pairs with all their columns, and what they cost is paid for those only. A whole batch at a time, because a
+call per pair would cost more than all built-in filters together.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Protocol
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from laion_etl.core.errors import SettingsError
+from laion_etl.core.funnel import REASON_NAME, ParseReason
+from laion_etl.core.import_factory import load_callables
+from laion_etl.settings import ParseSettings
+
+VARIABLE = "LAION_ETL_PARSE_FILTERS"
+_TAKEN = frozenset(reason.value for reason in ParseReason)
+
+
+class LinkFilter(Protocol):
+    """The interface of filters; docs/library.md shows how to write one.
+
+    A filter may look at nothing but the pairs it gets: which files a process works on, and in which order,
+    differs from run to run.
+    """
+
+    def __call__(self, pairs: pa.Table) -> pa.Array | Sequence[str | None]:
+        """Return a value for each pair of a table of PAIR_SCHEMA, in order: None to keep it, or the reason.
+
+        A reason is a name like `too_small`, of small letters, digits and underscores.
+        """
+        ...
+
+
+def load_filters(settings: ParseSettings) -> tuple[LinkFilter, ...]:
+    """Return the filters that the settings name. Raises SettingsError for one that cannot be used.
+
+    Each factory is called with the settings of the parse stage.
+    """
+    return load_callables(settings.filters, settings, VARIABLE, "LinkFilter")
+
+
+def keep_passing(filters: Sequence[LinkFilter], pairs: pa.Table, dropped: Counter[str]) -> pa.Table:
+    """Return the pairs that pass all filters; the others are counted in `dropped` by reason.
+
+    Raises SettingsError for a filter that does not return a reason or None for each pair.
+    """
+    for one in filters:
+        if not pairs.num_rows:
+            break
+        reasons = _reasons(one, pairs)
+        if reasons.null_count < len(reasons):
+            for found in pc.value_counts(reasons.drop_null()).to_pylist():
+                dropped[_checked(found["values"], one)] += found["counts"]
+            pairs = pairs.filter(reasons.is_null())
+    return pairs
+
+
+def _reasons(one: LinkFilter, pairs: pa.Table) -> pa.Array:
+    found = one(pairs)
+    wrong = f"it returned {type(found).__name__}, which does not hold reasons"
+    try:
+        reasons = found.combine_chunks() if isinstance(found, pa.ChunkedArray) else pa.array(found)
+    except (pa.ArrowException, TypeError, ValueError) as error:
+        raise _refused(one, wrong) from error
+    if reasons.type not in (pa.string(), pa.large_string(), pa.null()):  # a mask of booleans, say
+        raise _refused(one, f"{wrong} but {reasons.type}")
+    if len(reasons) != pairs.num_rows:
+        raise _refused(one, f"it returned {len(reasons):,} values for {pairs.num_rows:,} pairs")
+    return reasons.cast(pa.string())
+
+
+def _checked(reason: str, one: LinkFilter) -> str:
+    if not REASON_NAME.match(reason):
+        raise _refused(one, f"{reason[:80]!r} cannot be the name of a reason")
+    if reason in _TAKEN:
+        raise _refused(one, f"the reason {reason!r} belongs to a built-in filter")
+    return reason
+
+
+def _refused(one: LinkFilter, cause: str) -> SettingsError:
+    name = getattr(one, "__name__", type(one).__name__)
+    return SettingsError(
+        f"cannot use the filter {name}: {cause}; return None or a name like too_small for each pair"
+    )

@@ -1,0 +1,153 @@
+"""The programs of examples/, run as their users run them, and the page that shows their lines."""
+
+import os
+import random
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+import laion_etl
+from laion_etl.alerts import Alert, Kind, deliver
+from laion_etl.core.funnel import DownloadStatus
+from laion_etl.io.storage import LocalStore
+from laion_etl.io.tarshard import read_members
+from laion_etl.minicrawl.build import MiniCrawl
+from laion_etl.minicrawl.scenes import Scene, caption
+from laion_etl.minicrawl.web import MiniWeb
+from laion_etl.parse.stage import parse_partition
+from laion_etl.settings import load_settings
+from tests.score.conftest import jpeg
+from tests.search.conftest import World, world
+
+__all__ = ["world"]
+
+ROOT = Path(__file__).parents[1]
+EXAMPLES = ROOT / "examples"
+DEMO_MODEL = {"CLIP_MODEL": "laion-etl-tiny", "CLIP_PRETRAINED": "scenes"}
+
+
+def run(example: str, *arguments: object, folder: Path, **settings: str) -> list[str]:
+    """The lines that an example prints, run in a folder."""
+    environment = os.environ | {f"LAION_ETL_{name}": value for name, value in settings.items()}
+    command = [sys.executable, str(EXAMPLES / example), *map(str, arguments)]
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.splitlines()
+
+
+def test_parse_one_wat(minicrawl: MiniCrawl, tmp_path: Path) -> None:
+    [line] = run("parse_one_wat.py", minicrawl.wat_files[0], "pairs.parquet", folder=tmp_path)
+    table = pq.read_table(tmp_path / "pairs.parquet")
+    assert set(table["language"].to_pylist()) == {"en"}
+    counts = [int(count.replace(",", "")) for count in re.findall(r"[\d,]*\d", line)]
+    assert counts[1] == table.num_rows > 0
+    assert counts[0] == sum(counts[1:])
+    assert "not_english" in line
+
+
+def test_download_urls(minicrawl: MiniCrawl, miniweb: MiniWeb, tmp_path: Path) -> None:
+    expected = minicrawl.expected
+    good = [url for url, status in expected.items() if status is DownloadStatus.SUCCESS][:3]
+    missing = next(url for url, status in expected.items() if status is DownloadStatus.HTTP_ERROR)
+    listed = [f"{url}\tcaption {number}" for number, url in enumerate([*good, missing])]
+    (tmp_path / "list.tsv").write_text("\n".join(listed))
+    printed = run(
+        "download_urls.py",
+        "list.tsv",
+        "shards",
+        folder=tmp_path,
+        DOWNLOAD_CONNECT_TO=",".join(miniweb.connect_to),
+    )
+    assert printed[:2] == [
+        str(tmp_path / "shards/000000000.tar"),
+        "4 in, 3 kept; dropped: http_error 1",
+    ]
+    assert [line.split()[0] for line in printed[2:]] == ["success"] * 3 + ["http_error"]
+    with (tmp_path / "shards/000000000.tar").open("rb") as tar:
+        texts = [data.decode() for name, data in read_members(tar) if name.endswith(".txt")]
+    assert texts == ["caption 0", "caption 1", "caption 2"]
+
+
+def test_score_folder(tmp_path: Path) -> None:
+    images = tmp_path / "images"
+    images.mkdir()
+    star, heart = Scene("red", "star", "beach", "single"), Scene("blue", "circle", "night", "single")
+    for name, shown, described in (("right", star, star), ("wrong", star, heart)):
+        (images / f"{name}.jpg").write_bytes(jpeg(shown))
+        (images / f"{name}.txt").write_text(caption(described, "en", random.Random(0)))
+    (images / "broken.jpg").write_bytes(b"\xff\xd8\xff broken")
+    (images / "broken.txt").write_text("A broken image")
+    broken, right, wrong = run("score_folder.py", images, folder=tmp_path)
+    assert broken == "broken.jpg - None unreadable"
+    assert right.startswith("right.jpg ")
+    assert right.endswith(" UNLIKELY kept")
+    assert wrong.endswith(" low_similarity")
+
+
+def test_read_dataset(world: World, tmp_path: Path) -> None:
+    name = world.settings.publish.name
+    head, *rows = run("read_dataset.py", world.store.root / "dataset" / name, "laion-en", folder=tmp_path)
+    published = world.published
+    en = next(subset for subset in published.manifest.document["subsets"] if subset["name"] == "laion-en")
+    assert head == f"{published.release.version}: {published.rows} rows, 0 problems"
+    assert len(rows) == en["rows"] > 0
+
+
+def test_search_dataset(world: World, tmp_path: Path) -> None:
+    dataset = world.store.root / "dataset" / world.settings.publish.name
+    found = run(
+        "search_dataset.py", dataset, "One single red circle on a sandy beach", folder=tmp_path, **DEMO_MODEL
+    )
+    assert len(found) == 5
+    scores = [float(line.split()[0]) for line in found]
+    assert scores == sorted(scores, reverse=True)
+    assert "circle" in found[0]
+
+
+def test_custom_parts(
+    minicrawl: MiniCrawl, miniweb: MiniWeb, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(EXAMPLES)
+    monkeypatch.chdir(tmp_path)
+    settings = load_settings(
+        {
+            "LAION_ETL_PARSE_FILTERS": "custom_parts:without_thumbnails",
+            "LAION_ETL_PARSE_LANGUAGE_DETECTOR": "custom_parts:AllEnglish",
+            "LAION_ETL_DOWNLOAD_IMAGE_RULES": "custom_parts:landscapes",
+            "LAION_ETL_DOWNLOAD_CONNECT_TO": ",".join(miniweb.connect_to),
+            "LAION_ETL_ALERTS_CHANNELS": "alert_file:AlertFile",
+            "LAION_ETL_STORE": str(tmp_path),
+        }
+    )
+    store = LocalStore(tmp_path)
+    parse_partition("C", 0, [(0, str(minicrawl.wat_files[0]))], settings, store)
+    table = pq.read_table(tmp_path / "pairs/C/part-00000.parquet")
+    assert set(table["language"].to_pylist()) == {"en"}
+    assert not [url for url in table["url"].to_pylist() if "thumb" in url.lower()]
+    urls = sorted(url for url, status in minicrawl.expected.items() if status is DownloadStatus.SUCCESS)
+    rows = laion_etl.download(urls[:12], None, tmp_path / "shards", settings).outcomes.to_pylist()
+    assert {row["status"] for row in rows} == {"success", "refused_by_rule"}
+    stored = [row for row in rows if row["status"] == "success"]
+    assert all(row["original_width"] > row["original_height"] for row in stored)
+    assert deliver(Alert(Kind.FAILED, "C", "run", stage="parse", reason="no disk"), settings) == ("file",)
+    assert "cause: no disk" in (tmp_path / "alerts.log").read_text()
+
+
+def test_every_example_is_short_and_on_the_page() -> None:
+    page = (ROOT / "docs/library.md").read_text()
+    for example in EXAMPLES.glob("*.py"):
+        assert 10 <= len(example.read_text().splitlines()) <= 40
+        assert f"examples/{example.name}" in page
+
+
+def test_the_page_shows_lines_of_the_examples() -> None:
+    """So what it shows has been run."""
+    code = [line.strip() for example in EXAMPLES.glob("*.py") for line in example.read_text().splitlines()]
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "docs/library.md").read_text(), re.DOTALL)
+    shown = [line.strip() for block in blocks for line in block.splitlines() if line.strip()]
+    assert shown
+    assert [line for line in shown if line not in code] == []
