@@ -18,7 +18,7 @@ from laion_etl.io.storage import Store, open_store
 from laion_etl.settings import Settings, load_settings
 
 if TYPE_CHECKING:  # search and model take seconds to import
-    from laion_etl.publish.verify import Verdict
+    from laion_etl.publish.verify import VerifyReport
     from laion_etl.score.model import ClipModel
     from laion_etl.search.query import SearchIndex
 
@@ -72,7 +72,7 @@ class Dataset:
         if unknown := [name for name in columns or () if name not in known]:
             raise InputError(f"cannot read the column {unknown[0]!r}: there are {', '.join(known)}")
 
-    def verify(self) -> "Verdict":
+    def verify(self) -> "VerifyReport":
         """Check every file, byte, count and row against the manifest; `problems` of the result is a list."""
         from laion_etl.publish.verify import verify_version
 
@@ -99,10 +99,10 @@ class Dataset:
 
     @cached_property
     def _index(self) -> "SearchIndex":
-        from laion_etl.search.published_rows import Published
+        from laion_etl.search.published_rows import PublishedVersion
         from laion_etl.search.query import open_index
 
-        return open_index(Published(self.manifest), self._settings, self._store)
+        return open_index(PublishedVersion(self.manifest), self._settings, self._store)
 
     @cached_property
     def _model(self) -> "ClipModel":

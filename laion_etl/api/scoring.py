@@ -13,7 +13,7 @@ from laion_etl.core.errors import InputError
 from laion_etl.core.host_resources import usable_cores
 from laion_etl.core.schemas import SCORED_SCHEMA, SHARD_SCHEMA
 from laion_etl.io.remote_files import read_input
-from laion_etl.score.device_transfer import locked
+from laion_etl.score.device_transfer import pinned
 from laion_etl.score.encode import samples_at_once
 from laion_etl.score.pixels import format_of
 from laion_etl.score.preprocess_pool import Preparers
@@ -88,7 +88,7 @@ class Scorer:
         most = samples_at_once(clip.batch_size, device)
         with (
             Preparers(scorer.plans, most, 1, clip.preparers or usable_cores()) as preparers,
-            locked(preparers.memory, device),
+            pinned(preparers.memory, device),
         ):
             for chunk in chunked(samples, most):
                 yield from scorer.score(scorer.compute(scorer.begin(chunk, preparers)), preparers)
