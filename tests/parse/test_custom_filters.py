@@ -8,6 +8,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
+from laion_etl.cli.run_checks import check_run
 from laion_etl.core.errors import SettingsError
 from laion_etl.io.storage import Store
 from laion_etl.parse.custom_filters import LinkFilter
@@ -112,6 +113,11 @@ def test_a_malformed_name_is_refused_when_settings_are_loaded(value: str) -> Non
 def test_a_factory_that_gives_no_filter_is_refused(name: str, cause: str) -> None:
     with pytest.raises(SettingsError, match=f"LAION_ETL_PARSE_FILTERS.*{cause}"):
         FileParser(with_filters(name))
+
+
+def test_a_run_is_refused_before_it_works_when_a_filter_cannot_be_loaded(store: Store) -> None:
+    with pytest.raises(SettingsError, match="no_such_module_here"):
+        check_run("C", [], with_filters("no_such_module_here:make"), store)
 
 
 @pytest.mark.parametrize(
