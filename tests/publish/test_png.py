@@ -22,7 +22,7 @@ DRAWING = drawing("units")
 _SCRIPT = """
 import sys
 from markupsafe import Markup
-from laion_etl.publish import png
+from laion_etl.report import png
 png.WIDTH_PX = 90
 sys.stdout.buffer.write(png.png(Markup(sys.stdin.read())))
 """

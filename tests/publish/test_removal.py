@@ -276,7 +276,7 @@ def test_broken_off_at_any_file_it_ends_the_same(
 
 def test_a_dataset_of_other_settings_is_not_changed_on_the_side(store: LocalStore, listed: bytes) -> None:
     before = {name: store.read(name) for name in store.list("")}
-    with pytest.raises(SettingsError, match=r"other settings \(aesthetic_min\); set them as manifest"):
+    with pytest.raises(SettingsError, match=r"other settings \(aesthetic_min\); set them as in manifest"):
         remove(read_list(listed, "list"), changed(Settings(), aesthetic_min=6.5), store)
     assert {name: store.read(name) for name in store.list("")} == before
 
