@@ -47,6 +47,7 @@ check: setup  ## format, lint, types, which package imports which, spelling
 	$(BIN)/mypy --strict laion_etl
 	$(BIN)/lint-imports --no-cache
 	$(BIN)/codespell
+	$(BIN)/python scripts/check_words.py
 
 bench: setup  ## stage by stage timings on the mini crawl
 	$(BIN)/python -m benchmarks.stages

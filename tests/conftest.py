@@ -206,7 +206,7 @@ def connection(database: Database) -> Connection:
 
 @pytest.fixture(scope="session")
 def minicrawl(shared: SharedFolder) -> MiniCrawl:
-    """Built, and its pictures drawn, once."""
+    """Built, and its images drawn, once."""
 
     def build(folder: Path) -> MiniCrawl:
         crawl = build_minicrawl(folder)

@@ -86,7 +86,7 @@ PROVIDERS = cache(packages_distributions)  # reads the metadata of everything th
 
 
 def distributions(module: str) -> set[str]:
-    """Packages that may hold a module; Airflow's share one name and are told apart by what follows it."""
+    """Packages that may hold a module; Airflow's share one name and differ in what follows it."""
     if module.startswith("airflow."):
         provider = re.match(r"airflow\.providers\.(standard|cncf\.kubernetes)\b", module)
         return {f"apache-airflow-providers-{provider[1].replace('.', '-')}" if provider else "apache-airflow"}

@@ -78,9 +78,9 @@ def test_a_command_names_the_extra_that_it_lacks(
 
 
 def test_a_package_that_only_some_settings_need_is_named_when_it_is_needed(tmp_path: Path) -> None:
-    (tmp_path / "pictures" / "car").mkdir(parents=True)
-    (tmp_path / "pictures" / "car" / "a.jpg").write_bytes(b"")
-    done = without(["open_clip"], tmp_path, "eval", "zero-shot", "pictures")
+    (tmp_path / "images" / "car").mkdir(parents=True)
+    (tmp_path / "images" / "car" / "a.jpg").write_bytes(b"")
+    done = without(["open_clip"], tmp_path, "eval", "zero-shot", "images")
     assert done.returncode == 2
     assert done.stderr.splitlines()[-1] == (
         "error: cannot run eval zero-shot: the package open_clip is missing; pip install 'laion-etl[score]'"

@@ -208,7 +208,7 @@ def _own_environment() -> dict[str, str]:
 
 
 def sources_of_dags() -> Path:
-    """The folder that holds dags/ and plugins/: inside an installed wheel, beside it in a checkout."""
+    """The folder that holds dags/ and plugins/: inside an installed wheel, next to it in a checkout."""
     package = Path(laion_etl.__file__).parent
     for sources in (package / "_airflow", package.parent):
         if (sources / "dags" / "crawl.py").is_file():

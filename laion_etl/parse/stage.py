@@ -47,7 +47,7 @@ def parse_partition(
     stats_name = parse_stats_name(crawl, partition)
     if (done := store.finished(stats_name, unit_fingerprint)) is not None:
         return done
-    store.delete(stats_name)  # until it is parsed anew, nobody is to take the pairs of older rules for these
+    store.delete(stats_name)  # until it is parsed anew, or the pairs of older rules would pass for these
     merged = _Merged(settings.parse.dedupe_pairs)
     with (
         store.create(f"pairs/{crawl}/{unit}.parquet") as file,

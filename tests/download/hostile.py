@@ -171,7 +171,7 @@ ANSWERS: dict[str, Callable[[Send, socket.socket], None]] = {
     "/upgrade": lambda send, _: send(b"HTTP/1.1 101 Switching\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\n"),
     "/tiny": lambda send, _: send(ok(GOOD[:3000])),
     "/no-content": lambda send, _: send(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"),
-    "/html": lambda send, _: send(ok(b"<html>" + b"not a picture " * 900, "Content-Type: image/jpeg")),
+    "/html": lambda send, _: send(ok(b"<html>" + b"not an image! " * 900, "Content-Type: image/jpeg")),
     "/svg": lambda send, _: send(
         ok(b'<svg xmlns="http://www.w3.org/2000/svg"><script>1</script>' + b" " * 9000)
     ),
