@@ -1,7 +1,7 @@
 """What a test run makes once and all its worker processes (pytest-xdist) use.
 
-The first process of a run makes a folder and hands its name to the workers it starts. A worker that needs a thing
-first makes it there, under a lock, and the others take what that left: a server's address, a built crawl.
+The first process of a run makes a folder and hands its name to the workers it starts. The first worker that
+needs a thing makes it there, under a lock, and the others take what that left: a server's address, a crawl.
 Servers are processes of their own, so that they outlive the worker that happened to start them; they end when
 the first process of the run does, however it ends: its end of the pipe `alive` closes.
 """
