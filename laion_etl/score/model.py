@@ -168,7 +168,7 @@ def load_model(settings: ClipSettings) -> ClipModel:
         precision=_precision(settings.precision, device),
         image_sha256=_weights_sha256(network.visual),
         text_plan=text_plan(tokenizer),
-        threads=_threads(settings.threads),
+        threads=settings.threads,
     )
 
 
@@ -214,15 +214,6 @@ def _device(setting: str) -> str:
 def _precision(wanted: str, device: str) -> str:
     if wanted == "auto":
         return "bf16" if device.startswith("cuda") else "fp32"
-    return wanted
-
-
-def _threads(wanted: int) -> int:
-    if wanted < 0:
-        raise ModelError(
-            f"cannot compute with LAION_ETL_CLIP_THREADS={wanted}: it is negative; "
-            "set the number of threads, or 0 for one per core"
-        )
     return wanted
 
 

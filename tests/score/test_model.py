@@ -63,10 +63,6 @@ def test_a_device_that_is_not_there_is_named() -> None:
     assert "'cuda:77'" in refused(replace(TINY, device="cuda:77"))
 
 
-def test_a_negative_number_of_threads_is_refused() -> None:
-    assert "LAION_ETL_CLIP_THREADS=-1" in refused(replace(TINY, threads=-1))
-
-
 def test_a_cpu_by_its_number_is_the_cpu() -> None:
     """Its parts and threads give the same bytes."""
     assert load_model(replace(TINY, device="cpu:0")).device == "cpu"
