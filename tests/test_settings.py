@@ -103,7 +103,7 @@ REFUSED = [
     ("LAION_ETL_PUBLISH_NAME", "../up", "letters, digits, dots"),
     ("LAION_ETL_PUBLISH_SUBSETS", "cats", "it is not a table of strings"),
     ("LAION_ETL_PUBLISH_SUBSETS", "cats = 3", "it is not a table of strings"),
-    ("LAION_ETL_PUBLISH_SUBSETS", 'report = "true"', "the name 'report' is taken"),
+    ("LAION_ETL_PUBLISH_SUBSETS", 'report = "true"', "the name 'report' is reserved"),
     ("LAION_ETL_INDEX_DTYPE", "f8", "use f16, i8"),
     ("LAION_ETL_INDEX_JOBS", "0", "0 is too small"),
     ("LAION_ETL_ALERTS_LATE_AFTER", "parse=soon", "'parse=soon' is not like parse=90m"),
