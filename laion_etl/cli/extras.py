@@ -67,7 +67,7 @@ class Commands(TyperGroup):
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt as error:
-            raise Stopped("stopped; run the same command again to go on") from error
+            raise Stopped("stopped; run the same command again to continue") from error
         except ModuleNotFoundError as error:
             missing = _of_extras(error)
             if missing is None:

@@ -134,6 +134,6 @@ def test_a_failed_task_is_named_with_the_end_of_its_log(demo_data: Path) -> None
         output, _ = process.communicate()
 
     assert process.returncode == 1
-    assert "failed: partition.parse, try 1" in output  # a wrong setting is not tried again
+    assert "failed: discover, try 1" in output  # a wrong setting is not tried again
     assert "no_such_module cannot be imported" in output
     assert f"logs: {demo_data / 'demo' / 'airflow' / 'logs'}" in output
