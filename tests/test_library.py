@@ -247,5 +247,5 @@ def test_what_is_not_a_dataset_cannot_be_opened(
 def test_a_version_that_is_not_there_is_refused(world: World) -> None:
     path = world.store.root / "dataset" / world.settings.publish.name
     assert le.open_dataset(path, "CC-MAIN-TEST").version == "CC-MAIN-TEST"
-    with pytest.raises(InputError, match="no version 1999"):
+    with pytest.raises(InputError, match="cannot find version 1999 of dataset laion"):
         le.open_dataset(f"{path}/", "1999")

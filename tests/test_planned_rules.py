@@ -109,7 +109,7 @@ def test_the_way_out_is_in_the_refusal(planned: Settings, store: Store, database
     with pytest.raises(SettingsError, match=f"laion-etl forget --crawl {CRAWL}"):
         check(other, store)
 
-    forget_crawl(CRAWL, other, database)
+    forget_crawl(CRAWL, other, store, database)
     check(other, store)
 
 

@@ -144,6 +144,13 @@ def test_a_wrong_setting_is_named_with_its_cause_and_what_to_do(
 
 
 @pytest.mark.parametrize(
+    "url", ["postgresql://me@host/laion", "host=db user=me dbname=laion", "service=laion"]
+)
+def test_a_database_is_named_as_libpq_does(url: str) -> None:
+    assert load_settings({"LAION_ETL_DATABASE_URL": url}).core.database_url == url
+
+
+@pytest.mark.parametrize(
     ("variable", "value"),
     [
         ("LAION_ETL_DATABASE_URL", "mysql://me:hunter2@host"),

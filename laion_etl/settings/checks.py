@@ -9,6 +9,7 @@ from collections.abc import Callable
 from laion_etl.settings.fields import Check, Entries
 
 STAGES = ("crawls", "discover", "estimate", "parse", "load", "plan", "download", "score", "publish")
+_CONNINFO = re.compile(r"\s*[a-z_]+\s*=\s*\S")
 _PORT = re.compile(r"\d{1,5}\Z")
 _HIGHEST_PORT = 65_535
 
@@ -63,6 +64,13 @@ def url(*schemes: str) -> Check:
         return "" if scheme.lower() in schemes and rest else f"it is not a URL of this kind; write {known}"
 
     return check
+
+
+def postgres_url(value: str) -> str:
+    """Requires a postgresql:// URL, or libpq's `host=... dbname=...`, the form of an Airflow connection."""
+    if _CONNINFO.match(value):
+        return ""
+    return url("postgresql", "postgres")(value)
 
 
 def host_and_port(value: str) -> str:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
-from laion_etl.settings.checks import host_and_port, not_empty, optional, place, url
+from laion_etl.settings.checks import host_and_port, not_empty, optional, place, postgres_url
 from laion_etl.settings.fields import Group, Stage, setting
 
 DEFAULT_CRAWL_SOURCE = "https://data.commoncrawl.org"
@@ -26,10 +26,10 @@ class CoreSettings(Group):
     )
     database_url: str = setting(
         "",
-        "postgresql:// URL. Empty: an embedded server in the data folder.",
+        "postgresql:// URL or libpq's host=... dbname=.... Empty: an embedded server in the data folder.",
         changes=None,
         secret=True,
-        check=optional(url("postgresql", "postgres")),
+        check=optional(postgres_url),
     )
     crawl_source: str = setting(
         DEFAULT_CRAWL_SOURCE,

@@ -116,6 +116,8 @@ def airflow(tmp_path_factory: pytest.TempPathFactory) -> Airflow:
         "AIRFLOW__CORE__PLUGINS_FOLDER": str(ROOT / "plugins"),
         "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
         "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS": "True",
+        # Else Airflow takes the one of airflow.cfg, which only the worker has that migrated the database.
+        "AIRFLOW__API_AUTH__JWT_SECRET": "of-the-tests-" * 4,
         "LAION_ETL_CATALOGUE": str(catalogue),
         "PYTHONPATH": str(ROOT / "dags"),
     }

@@ -214,7 +214,7 @@ def test_a_parked_batch_is_named_and_can_be_done_by_hand(
             minicrawl.crawl, mini_settings, store, open_queue(minicrawl.crawl, mini_settings, database)
         )
         with pytest.raises(
-            Exception, match=r"1 batch\(es\) of .* failed, the first is 0: cannot read .*--batch 0"
+            Exception, match=r"cannot download 1 batch\(es\) of .*, first 0: cannot read .*--batch 0"
         ):
             worker.run()
         store.write(batch_file, data)

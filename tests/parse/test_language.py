@@ -154,7 +154,7 @@ def test_a_custom_detector_is_named_by_module_and_function() -> None:
         ("", "'' is not a choice"),
         (":factory", "is not a choice"),
         ("laion_etl.parse.language:", "is not a choice"),
-        ("no_such_package.module:factory", "no_such_package.module cannot be imported (No module named"),
+        ("no_such_package.module:factory", r"no_such_package.module cannot be imported \(No module named"),
         (f"{HERE}:missing", "has no function missing"),
         (f"{HERE}:NO_FUNCTION", "has no function NO_FUNCTION"),
         (f"{HERE}:returns_nothing", r"the factory returned an object without the method detect\(texts\)"),

@@ -66,7 +66,7 @@ def test_a_sample_finds_those_like_it_and_not_itself(opened: SearchIndex) -> Non
         (Filters(license="by", unsafe=True), lambda row: not row),
         (Filters(subset="laion-multi", unsafe=True), lambda row: row["LANGUAGE"] == "de"),
         (Filters(subset="laion-high-resolution", unsafe=True), lambda row: not row),
-        (Filters(domain="Pictures.Example", unsafe=True), bool),  # words: ok
+        (Filters(domain="Images.Example", unsafe=True), bool),
         (Filters(domain="example.org", unsafe=True), lambda row: not row),
     ],
 )
