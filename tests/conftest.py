@@ -22,7 +22,7 @@ from laion_etl.minicrawl.build import MiniCrawl, build_minicrawl
 from laion_etl.minicrawl.web import MiniWeb
 from laion_etl.settings import CoreSettings, Settings
 from tests.database.templates import copied, freeze
-from tests.runs import finish_run, run_environment
+from tests.runs import finish_run, from_folder, run_environment
 from tests.shared_folder import FirstProcess, SharedFolder, shared_folder
 
 # The models of the tests are tiny: beside other work a second thread only waits for a core, at full speed.
@@ -230,7 +230,7 @@ def undisturbed_run(
 
     def run(store: Path) -> Path:
         url = postgres.url(f"undisturbed_{uuid4().hex}")
-        finish_run(minicrawl.crawl, run_environment(store, url, miniweb))
+        finish_run(minicrawl.crawl, from_folder(run_environment(store, url, miniweb), minicrawl))
         return store
 
     return shared.once("undisturbed", run)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from laion_etl.core.stage_stats import StageStats
 from laion_etl.io.storage import LocalStore
+from laion_etl.minicrawl.build import MiniCrawl
 from laion_etl.minicrawl.web import MiniWeb
 
 WAT_FILES = "0:2"
@@ -29,6 +30,14 @@ def run_environment(store: Path, url: str, miniweb: MiniWeb) -> dict[str, str]:
         "LAION_ETL_CLIP_MODEL": "laion-etl-tiny",
         "LAION_ETL_CLIP_PRETRAINED": "scenes",
     }
+
+
+def from_folder(env: dict[str, str], minicrawl: MiniCrawl) -> dict[str, str]:
+    """The same with WAT files of the folder, whose address is one for all processes of the tests.
+
+    The address is part of the fingerprint of parse, and each process has a web server of its own.
+    """
+    return {**env, "LAION_ETL_CRAWL_SOURCE": str(minicrawl.folder)}
 
 
 def start_run(crawl: str, env: dict[str, str], *, in_background: bool = False) -> "subprocess.Popen[str]":

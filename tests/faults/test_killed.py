@@ -12,7 +12,7 @@ import pytest
 from laion_etl.database.embedded import EmbeddedServer
 from laion_etl.minicrawl.build import MiniCrawl
 from laion_etl.minicrawl.web import MiniWeb
-from tests.runs import files, finish_run, run_environment, start_run
+from tests.runs import files, finish_run, from_folder, run_environment, start_run
 
 pytestmark = pytest.mark.slow
 
@@ -29,7 +29,8 @@ def wait_for(folder: Path, pattern: str, running: "subprocess.Popen[str]") -> No
 def test_a_run_killed_at_every_stage_ends_with_the_same_bytes(
     tmp_path: Path, postgres: EmbeddedServer, miniweb: MiniWeb, minicrawl: MiniCrawl, undisturbed_run: Path
 ) -> None:
-    killed = run_environment(tmp_path, postgres.url(f"killed_{os.getpid()}"), miniweb)
+    url = postgres.url(f"killed_{os.getpid()}")
+    killed = from_folder(run_environment(tmp_path, url, miniweb), minicrawl)
     for pattern in (
         "pairs/*/part-00000.parquet",
         "load/*/part-00001.json",
