@@ -12,7 +12,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -44,15 +44,18 @@ class SharedFolder:
             found: Made = pickle.loads(result.read_bytes())  # noqa: S301 - our own
             return found
 
-    def start_server(self, module: str, folder: Path, *options: str) -> str:
+    def start_server(
+        self, module: str, folder: Path, *options: str, environment: Mapping[str, str] | None = None
+    ) -> str:
         """The first line that `python -m module folder` prints: where the server it runs is found.
 
-        It has to end when its stdin does.
+        It has to end when its stdin does. Without an environment it has this process's.
         """
         with (self.folder / "alive").open("rb") as alive, (folder / "errors.log").open("wb") as errors:
             process = subprocess.Popen(
                 [sys.executable, "-m", module, str(folder), *options],
                 cwd=ROOT,
+                env=environment,
                 stdin=alive,
                 stdout=subprocess.PIPE,
                 stderr=errors,

@@ -2,10 +2,10 @@
 
 import json
 import os
-import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
@@ -17,6 +17,7 @@ import pytest
 from laion_etl.database.embedded import EmbeddedServer
 from laion_etl.minicrawl.build import MiniCrawl
 from laion_etl.minicrawl.web import MiniWeb
+from tests.airflow import preloaded
 from tests.database.templates import copied, freeze
 from tests.shared_folder import SharedFolder
 
@@ -28,19 +29,23 @@ ROOT = Path(__file__).parents[2]
 
 @dataclass(frozen=True)
 class Airflow:
-    """An AIRFLOW_HOME with this checkout's DAGs and plugins."""
+    """An AIRFLOW_HOME with this checkout's DAGs and plugins; `server` runs all its scripts and commands."""
 
     home: Path
     environment: Mapping[str, str]
+    server: str
+
+    def with_settings(self, **more: str) -> "Airflow":
+        """The same with these environment variables."""
+        return replace(self, environment={**self.environment, **more})
 
     def with_metadata(self, url: str) -> "Airflow":
         """The same with this database."""
-        return Airflow(self.home, {**self.environment, "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": url})
+        return self.with_settings(AIRFLOW__DATABASE__SQL_ALCHEMY_CONN=url)
 
     def python(self, script: str, *arguments: str, **more: str) -> Any:
-        """Runs a script in a fresh process; returns the JSON of its last line."""
-        command = [sys.executable, "-c", script, *arguments]
-        return json.loads(self._run(command, more).splitlines()[-1])
+        """Runs a script in a process of its own; returns the JSON of its last line."""
+        return json.loads(self.run(["-c", script, *arguments], **more)[0].splitlines()[-1])
 
     def rest(self, *requests: tuple[str, str, object]) -> list[tuple[int, Any]]:
         """Status and answer of requests (method, path, body) to the REST API, which the UI uses too."""
@@ -48,8 +53,8 @@ class Airflow:
 
     def run_dags(self, *cases: Mapping[str, Any], **more: str) -> Any:
         """The outcomes of DAG runs, one after another, and the logs of their tasks; see run_dags.py."""
-        command = [sys.executable, str(ROOT / "tests" / "airflow" / "run_dags.py"), json.dumps(cases)]
-        *log, last = self._run(command, more).splitlines()
+        command = [str(ROOT / "tests" / "airflow" / "run_dags.py"), json.dumps(cases)]
+        *log, last = self.run(command, **more)[0].splitlines()
         return json.loads(last), "\n".join(log)
 
     def sql(self, statement: str, *values: object) -> list[tuple[Any, ...]]:
@@ -60,23 +65,20 @@ class Airflow:
 
     def cli(self, *arguments: str) -> str:
         """Runs an `airflow` command; returns its output."""
-        return self._run(self.command(*arguments), {})
+        return self.run(["-m", "airflow", *arguments])[0]
 
     def command(self, *arguments: str) -> list[str]:
         """An `airflow` command."""
         return [sys.executable, "-m", "airflow", *arguments]
 
-    def _run(self, command: list[str], more: Mapping[str, str]) -> str:
-        done = subprocess.run(
-            command,
-            env={**self.environment, **more},
-            cwd=self.home,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert done.returncode == 0, f"{command} failed:\n{done.stdout}\n{done.stderr}"
-        return done.stdout
+    def run(self, arguments: list[str], **more: str) -> tuple[str, str]:
+        """Standard output and standard error of `python ARGUMENTS`, which must succeed."""
+        with tempfile.TemporaryDirectory() as folder:
+            output = (Path(folder, "out"), Path(folder, "err"))
+            code = preloaded.run(self.server, arguments, {**self.environment, **more}, self.home, output)
+            out, err = (path.read_text() for path in output)
+        assert code == 0, f"{arguments} failed with exit code {code}:\n{out}\n{err}"
+        return out, err
 
 
 _REST = """
@@ -103,25 +105,30 @@ def write_catalogue(path: Path, crawls: list[str]) -> Path:
 
 
 @pytest.fixture(scope="session")
-def airflow(tmp_path_factory: pytest.TempPathFactory) -> Airflow:
+def airflow(shared: SharedFolder) -> Airflow:
     """Airflow without a database: enough to parse."""
-    home = tmp_path_factory.mktemp("airflow")
-    catalogue = write_catalogue(
-        home / "catalogue.json", ["CC-MAIN-2024-38", "CC-MAIN-2024-42", "CC-MAIN-2024-46"]
-    )
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("AIRFLOW")}
-    environment = {
-        "AIRFLOW_HOME": str(home),
-        "AIRFLOW__CORE__DAGS_FOLDER": str(ROOT / "dags"),
-        "AIRFLOW__CORE__PLUGINS_FOLDER": str(ROOT / "plugins"),
-        "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
-        "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS": "True",
-        # Else Airflow takes the one of airflow.cfg, which only the worker has that migrated the database.
-        "AIRFLOW__API_AUTH__JWT_SECRET": "of-the-tests-" * 4,
-        "LAION_ETL_CATALOGUE": str(catalogue),
-        "PYTHONPATH": str(ROOT / "dags"),
-    }
-    return Airflow(home, kept | environment)
+
+    def preload(home: Path) -> Airflow:
+        catalogue = write_catalogue(
+            home / "catalogue.json", ["CC-MAIN-2024-38", "CC-MAIN-2024-42", "CC-MAIN-2024-46"]
+        )
+        kept = {name: value for name, value in os.environ.items() if not name.startswith("AIRFLOW")}
+        environment = {
+            "AIRFLOW_HOME": str(home),
+            "AIRFLOW__CORE__DAGS_FOLDER": str(ROOT / "dags"),
+            "AIRFLOW__CORE__PLUGINS_FOLDER": str(ROOT / "plugins"),
+            "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+            "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS": "True",
+            # Else Airflow takes the one of airflow.cfg, which only the process has that wrote the file.
+            "AIRFLOW__API_AUTH__JWT_SECRET": "of-the-tests-" * 4,
+            "LAION_ETL_CATALOGUE": str(catalogue),
+            "PYTHONPATH": str(ROOT / "dags"),
+        }
+        started = {**kept, **environment}
+        server = shared.start_server("tests.airflow.preloaded", home, environment=started)
+        return Airflow(home, started, server)
+
+    return shared.once("airflow", preload)
 
 
 @pytest.fixture(scope="session")

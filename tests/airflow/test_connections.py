@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -113,7 +114,7 @@ def test_commands_are_who_the_connection_says_whatever_airflow_is(
     (tmp_path / "config").write_text("[profile of_airflow]\nregion = eu-central-1\n")
     extra = {"endpoint_url": s3_endpoint, "region_name": "us-east-1", **role}
     kept = {name: value for name, value in airflow.environment.items() if not name.startswith("AWS_")}
-    found = Airflow(airflow.home, kept).python(
+    found = replace(airflow, environment=kept).python(
         IDENTITY,
         PYTHONPATH=f"{kept['AIRFLOW__CORE__DAGS_FOLDER']}:{kept['AIRFLOW__CORE__PLUGINS_FOLDER']}",
         AWS_CONFIG_FILE=str(tmp_path / "config"),

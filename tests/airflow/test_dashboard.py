@@ -69,7 +69,7 @@ def server(
         "LAION_ETL_DATA_DIR": str(folder),
         "LAION_ETL_DATABASE_URL": database,
     }
-    airflow = Airflow(migrated_airflow.home, variables)
+    airflow = migrated_airflow.with_settings(**variables)
     with Services(variables, folder, folder / "logs", "AIRFLOW_HOME") as services:
         services.start("api-server", airflow.command("api-server"))
         run = airflow.python(RUN.replace("CC-MAIN-2024-42", CRAWL), "[1]", json.dumps(CONF))

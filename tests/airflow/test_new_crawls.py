@@ -27,7 +27,7 @@ def monthly(migrated_airflow: Airflow, tmp_path: Path) -> Iterator[Airflow]:
     index = tmp_path / "collinfo.json"
     index.write_text(json.dumps([{"id": crawl, "name": crawl} for crawl in RELEASED]))
     own = {"LAION_ETL_COLLINFO": str(index), "LAION_ETL_DATA_DIR": str(tmp_path / "data")}
-    airflow = Airflow(migrated_airflow.home, {**migrated_airflow.environment, **own})
+    airflow = migrated_airflow.with_settings(**own)
     clean(airflow)
     yield airflow
     clean(airflow)

@@ -58,7 +58,7 @@ def airflow_with_pods(migrated_airflow: Airflow, cluster: Cluster) -> Airflow:
         "AIRFLOW__WORKERS__API_RETRY_WAIT_MIN": "0.1",
         "AIRFLOW_CONN_KUBERNETES_DEFAULT": json.dumps(connection),
     }
-    airflow = Airflow(migrated_airflow.home, {**migrated_airflow.environment, **more})
+    airflow = migrated_airflow.with_settings(**more)
     airflow.cli("dags", "reserialize")
     return airflow
 

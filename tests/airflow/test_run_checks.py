@@ -34,7 +34,7 @@ def crawled(migrated_airflow: Airflow, tmp_path: Path) -> Iterator[Airflow]:
         "LAION_ETL_DATA_DIR": str(tmp_path / "data"),
         "LAION_ETL_STORE": str(tmp_path / "store"),
     }
-    yield Airflow(migrated_airflow.home, {**migrated_airflow.environment, **own})
+    yield migrated_airflow.with_settings(**own)
     migrated_airflow.sql("delete from dag_run where dag_id = %s returning 1", DAG_ID)
 
 
@@ -141,8 +141,7 @@ def test_a_dag_of_ones_own_is_started_by_the_asset_that_the_docs_name(
     shutil.copytree(ROOT / "dags", folder)
     mine = f"mine = DAG('mine', schedule={DATASET}, is_paused_upon_creation=False)"
     (folder / "mine.py").write_text(f"from airflow.sdk import DAG, Asset\n{mine}\n")
-    own = {**crawled.environment, "AIRFLOW__CORE__DAGS_FOLDER": str(folder)}
-    airflow = Airflow(crawled.home, own)
+    airflow = crawled.with_settings(AIRFLOW__CORE__DAGS_FOLDER=str(folder))
     airflow.cli("dags", "reserialize")
     try:
         [(_, assets)] = airflow.rest(("GET", "assets?uri_pattern=x-laion-etl://dataset", None))

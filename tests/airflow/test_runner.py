@@ -168,13 +168,9 @@ time.sleep(600)
 
 def test_the_database_may_be_an_airflow_connection(stand_in: Path, airflow: Airflow) -> None:
     """Its secrets reach only the command, never the log."""
-    connected = Airflow(
-        airflow.home,
-        {
-            **airflow.environment,
-            "LAION_ETL_DATABASE_CONN_ID": "laion_pairs",
-            "AIRFLOW_CONN_LAION_PAIRS": "postgresql://loader:p%40ss@db.example:6432/laion?sslmode=require",
-        },
+    connected = airflow.with_settings(
+        LAION_ETL_DATABASE_CONN_ID="laion_pairs",
+        AIRFLOW_CONN_LAION_PAIRS="postgresql://loader:p%40ss@db.example:6432/laion?sslmode=require",
     )
     command = """
 import json, os
@@ -197,14 +193,14 @@ print(json.dumps(parts))
 
 
 def test_an_airflow_connection_that_is_not_there_is_named(stand_in: Path, airflow: Airflow) -> None:
-    connected = Airflow(airflow.home, {**airflow.environment, "LAION_ETL_DATABASE_CONN_ID": "missing"})
+    connected = airflow.with_settings(LAION_ETL_DATABASE_CONN_ID="missing")
     outcome, _ = run(stand_in, connected, "print('{}')")
     assert outcome[0] == "AirflowFailException"
     assert "missing" in str(outcome[1])
 
 
 def test_settings_that_are_none_fail_the_task_for_good(stand_in: Path, airflow: Airflow) -> None:
-    mistaken = Airflow(airflow.home, {**airflow.environment, "LAION_ETL_STROE": "/data"})
+    mistaken = airflow.with_settings(LAION_ETL_STROE="/data")
     outcome, _ = run(stand_in, mistaken, "print('{}')")
     assert outcome[0] == "AirflowFailException"
     assert "did you mean LAION_ETL_STORE" in str(outcome[1])
