@@ -22,7 +22,8 @@ from laion_etl.minicrawl.build import MiniCrawl, build_minicrawl
 from laion_etl.minicrawl.web import MiniWeb
 from laion_etl.settings import CoreSettings, Settings
 from tests.database.templates import copied, freeze
-from tests.runs import finish_run, from_folder, run_environment
+from tests.runs import finish_run, run_environment
+from tests.scheduling import Scheduling, rank
 from tests.shared_folder import FirstProcess, SharedFolder, shared_folder
 
 # The models of the tests are tiny: beside other work a second thread only waits for a core, at full speed.
@@ -32,19 +33,6 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 # The first example of a test may have to compile the kernels it uses.
 hypothesis.settings.register_profile("laion_etl", deadline=None)
 hypothesis.settings.load_profile("laion_etl")
-
-# Files that take longest, in the order in which they begin; other tests of Airflow and slow ones follow.
-LONGEST = (
-    "tests/airflow/test_disturbed_runs.py",
-    "tests/airflow/test_complete_runs.py",
-    "tests/airflow/test_demo.py",
-    "tests/airflow/test_ui.py",
-    "tests/airflow/test_alerts.py",
-    "tests/airflow/test_new_crawls.py",
-    "tests/airflow/test_run_checks.py",
-    "tests/airflow/test_dashboard.py",
-    "tests/airflow/test_dashboard_runs.py",
-)
 
 # For a hang. A machine that does much else takes minutes for what Airflow does in seconds.
 AIRFLOW_TIMEOUT_S = 1_800
@@ -65,6 +53,12 @@ def pytest_configure_node(node: Any) -> None:
     node.workerinput["shared_folder"] = str(shared_folder(node.config).folder)
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: Any, log: Any) -> Any:
+    """pytest-xdist's, for --dist loadfile."""
+    return Scheduling(config, log) if config.getvalue("dist") == "loadfile" else None
+
+
 def pytest_unconfigure(config: Any) -> None:
     if first := getattr(config, "first_process", None):
         first.end()
@@ -80,16 +74,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker("service")
         if item.get_closest_marker("airflow") and not item.get_closest_marker("timeout"):
             item.add_marker(pytest.mark.timeout(AIRFLOW_TIMEOUT_S))
-    items.sort(key=_rank)
-
-
-def _rank(item: pytest.Item) -> int:
-    """Place of a test in the run: what takes long first, so that no worker is left with it at the end."""
-    file = item.nodeid.split("::")[0]
-    if file in LONGEST:
-        return LONGEST.index(file)
-    tiers = [item.get_closest_marker(tier) is not None for tier in ("airflow", "slow")]
-    return len(LONGEST) + (tiers.index(True) if any(tiers) else len(tiers))
+    items.sort(key=rank)
 
 
 def _on_s3(item: pytest.Function) -> bool:
@@ -230,7 +215,8 @@ def undisturbed_run(
 
     def run(store: Path) -> Path:
         url = postgres.url(f"undisturbed_{uuid4().hex}")
-        finish_run(minicrawl.crawl, from_folder(run_environment(store, url, miniweb), minicrawl))
+        settings = run_environment(store, url, str(minicrawl.folder), miniweb.connect_to)
+        finish_run(minicrawl.crawl, settings)
         return store
 
     return shared.once("undisturbed", run)

@@ -3,41 +3,36 @@
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from laion_etl.core.stage_stats import StageStats
 from laion_etl.io.storage import LocalStore
-from laion_etl.minicrawl.build import MiniCrawl
-from laion_etl.minicrawl.web import MiniWeb
 
 WAT_FILES = "0:2"
 
 
-def run_environment(store: Path, url: str, miniweb: MiniWeb) -> dict[str, str]:
-    """This environment with the settings of a run: two partitions, batches of 200, short leases."""
+def run_environment(store: Path, url: str, source: str, connect_to: Sequence[str]) -> dict[str, str]:
+    """This environment with the settings of a run: two partitions, batches of 200, short leases.
+
+    The address of the source is part of the fingerprint of parse: for the same bytes it has to be the same,
+    and the mini web of each process of the tests has an address of its own.
+    """
     plain = {k: v for k, v in os.environ.items() if not k.startswith(("AIRFLOW", "LAION_ETL_"))}
     return plain | {
         "LAION_ETL_STORE": str(store),
         "LAION_ETL_DATABASE_URL": url,
-        "LAION_ETL_CRAWL_SOURCE": miniweb.url,
+        "LAION_ETL_CRAWL_SOURCE": source,
         "LAION_ETL_WAT_FILES_PER_PARTITION": "1",
         "LAION_ETL_PLAN_BATCH_SIZE": "200",
-        "LAION_ETL_DOWNLOAD_CONNECT_TO": ",".join(miniweb.connect_to),
+        "LAION_ETL_DOWNLOAD_CONNECT_TO": ",".join(connect_to),
         "LAION_ETL_DOWNLOAD_TIMEOUT_S": "3",
         "LAION_ETL_DOWNLOAD_LEASE_S": "3",
         "LAION_ETL_DOWNLOAD_MAX_ATTEMPTS": "20",
         "LAION_ETL_CLIP_MODEL": "laion-etl-tiny",
         "LAION_ETL_CLIP_PRETRAINED": "scenes",
     }
-
-
-def from_folder(env: dict[str, str], minicrawl: MiniCrawl) -> dict[str, str]:
-    """The same with WAT files of the folder, whose address is one for all processes of the tests.
-
-    The address is part of the fingerprint of parse, and each process has a web server of its own.
-    """
-    return {**env, "LAION_ETL_CRAWL_SOURCE": str(minicrawl.folder)}
 
 
 def start_run(crawl: str, env: dict[str, str], *, in_background: bool = False) -> "subprocess.Popen[str]":

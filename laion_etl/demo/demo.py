@@ -71,7 +71,7 @@ def run_demo(folder: Path, keep: bool, console: Console) -> int:
         stack.enter_context(fresh_folder(folder))
         crawl, services, airflow = _start(folder, stack, phases)
         _show_login(airflow, crawl.crawl, console)
-        succeeded = _run(crawl.crawl, airflow, phases)
+        succeeded = run_dag(crawl.crawl, airflow, phases)
         succeeded = _show_results(crawl.crawl, folder, console) and succeeded
         if succeeded:
             _index(folder, phases)
@@ -115,7 +115,7 @@ def _start(folder: Path, stack: ExitStack, phases: Phases) -> tuple[MiniCrawl, S
     return crawl, services, airflow
 
 
-def _run(crawl: str, airflow: AirflowApi, phases: Phases) -> bool:
+def run_dag(crawl: str, airflow: AirflowApi, phases: Phases) -> bool:
     """Triggers the DAG and follows it to its end; prints the failed tasks; returns whether it succeeded."""
     console, dag = phases.console, _dag(crawl)
     with phases.phase(f"DAG {dag}"):

@@ -4,7 +4,7 @@ import json
 import os
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +16,6 @@ import pytest
 
 from laion_etl.database.embedded import EmbeddedServer
 from laion_etl.minicrawl.build import MiniCrawl
-from laion_etl.minicrawl.web import MiniWeb
 from tests.airflow import preloaded
 from tests.database.templates import copied, freeze
 from tests.shared_folder import SharedFolder
@@ -39,6 +38,11 @@ class Airflow:
         """The same with these environment variables."""
         return replace(self, environment={**self.environment, **more})
 
+    @property
+    def metadata(self) -> str:
+        """URL of its database."""
+        return self.environment["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"]
+
     def with_metadata(self, url: str) -> "Airflow":
         """The same with this database."""
         return self.with_settings(AIRFLOW__DATABASE__SQL_ALCHEMY_CONN=url)
@@ -59,7 +63,7 @@ class Airflow:
 
     def sql(self, statement: str, *values: object) -> list[tuple[Any, ...]]:
         """Rows of the metadata database."""
-        url = self.environment["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"].replace("+psycopg2", "")
+        url = self.metadata.replace("+psycopg2", "")
         with psycopg.connect(url) as connection:
             return connection.execute(statement, values).fetchall()
 
@@ -132,32 +136,56 @@ def airflow(shared: SharedFolder) -> Airflow:
 
 
 @pytest.fixture(scope="session")
-def migrated_airflow(shared: SharedFolder, airflow: Airflow, postgres: EmbeddedServer) -> Airflow:
-    """The same with a metadata database that knows the DAGs, but without a scheduler.
-
-    Each worker copies one that is created once: creating it takes longer than any test that uses it.
-    """
+def metadata_template(shared: SharedFolder, airflow: Airflow, postgres: EmbeddedServer) -> str:
+    """A metadata database that knows no DAGs, to be copied: creating one takes longer than most tests."""
 
     def migrated(_: Path) -> str:
         name = "airflow_template"
-        made = airflow.with_metadata(postgres.url(name, "psycopg2"))
-        made.cli("db", "migrate")
-        made.cli("dags", "reserialize")
+        airflow.with_metadata(postgres.url(name, "psycopg2")).cli("db", "migrate")
         freeze(postgres, name)
         return name
 
-    template = shared.once("airflow_template", migrated)
+    return shared.once("airflow_template", migrated)
+
+
+@pytest.fixture(scope="session")
+def metadata(metadata_template: str, postgres: EmbeddedServer) -> Callable[[], str]:
+    """Makes metadata databases; returns their URLs, as Airflow's settings have them."""
+    return lambda: copied(postgres, metadata_template, f"airflow_{uuid4().hex}", "psycopg2")
+
+
+@pytest.fixture(scope="session")
+def migrated_airflow(
+    shared: SharedFolder, airflow: Airflow, postgres: EmbeddedServer, metadata: Callable[[], str]
+) -> Airflow:
+    """The same with a metadata database, each worker's own, that knows the DAGs, but without a scheduler."""
+
+    def serialized(_: Path) -> str:
+        made = airflow.with_metadata(metadata())
+        made.cli("dags", "reserialize")
+        name = made.metadata.rpartition("/")[2].partition("?")[0]
+        freeze(postgres, name)
+        return name
+
+    template = shared.once("airflow_with_dags", serialized)
     return airflow.with_metadata(copied(postgres, template, f"airflow_{uuid4().hex}", "psycopg2"))
 
 
 @pytest.fixture(scope="session")
 def shared_airflow(
-    tmp_path_factory: pytest.TempPathFactory, postgres: EmbeddedServer, minicrawl: MiniCrawl, miniweb: MiniWeb
+    tmp_path_factory: pytest.TempPathFactory,
+    postgres: EmbeddedServer,
+    metadata: Callable[[], str],
+    minicrawl: MiniCrawl,
 ) -> "Iterator[SharedAirflow]":
-    """A whole Airflow, with scheduler and triggerer, shared by tests that leave its state unchanged."""
+    """A whole Airflow, with scheduler and triggerer, shared by tests that leave its state unchanged.
+
+    The files of these tests are listed in tests/scheduling.py, so that one process runs them all.
+    """
     from tests.airflow.shared import running_shared_airflow  # it needs this module
 
-    with running_shared_airflow(tmp_path_factory.mktemp("shared"), postgres, minicrawl, miniweb) as shared:
+    folder = tmp_path_factory.mktemp("shared")
+    with running_shared_airflow(folder, postgres, metadata(), minicrawl) as shared:
         yield shared
 
 

@@ -14,6 +14,7 @@ import socket
 import sys
 import traceback
 from collections.abc import Mapping
+from importlib import import_module
 from pathlib import Path
 from threading import Thread
 from typing import Any
@@ -88,7 +89,7 @@ def _work(request: Mapping[str, Any]) -> int:
         if isinstance(end.code, str):
             print(end.code, file=sys.stderr)
         code = end.code if isinstance(end.code, int) else int(end.code is not None)
-    except BaseException:
+    except BaseException:  # noqa: BLE001 - the fork ends here, whatever it was
         traceback.print_exc()
         code = 1
     sys.stdout.flush()
@@ -103,7 +104,7 @@ def _run(arguments: list[str]) -> None:
         # As runpy does: a module that pickles and inspections find, with the script's own names.
         main = type(sys)("__main__")
         sys.modules["__main__"] = main
-        exec(compile(rest[0], "<string>", "exec"), main.__dict__)
+        exec(compile(rest[0], "<string>", "exec"), main.__dict__)  # noqa: S102 - a test wrote it
     elif kind == "-m":
         sys.argv = rest
         runpy.run_module(rest[0], run_name="__main__", alter_sys=True)
@@ -114,15 +115,18 @@ def _run(arguments: list[str]) -> None:
 
 def _import_airflow() -> None:
     """All that takes long and that scripts and commands are likely to need, without a look at a database."""
-    import airflow.api_fastapi.core_api.routes.public
-    import airflow.api_fastapi.core_api.routes.ui
-    import airflow.api_fastapi.execution_api.routes
-    import airflow.cli.cli_parser
-    import airflow.dag_processing.dagbag
-    import airflow.models.serialized_dag
-    import airflow.sdk.execution_time.task_runner
-    import fastapi.testclient
-    from airflow.api_fastapi import app  # noqa: F401
+    for name in (
+        "airflow.api_fastapi.app",
+        "airflow.api_fastapi.core_api.routes.public",
+        "airflow.api_fastapi.core_api.routes.ui",
+        "airflow.api_fastapi.execution_api.routes",
+        "airflow.cli.cli_parser",
+        "airflow.dag_processing.dagbag",
+        "airflow.models.serialized_dag",
+        "airflow.sdk.execution_time.task_runner",
+        "fastapi.testclient",
+    ):
+        import_module(name)
 
 
 def _end_with_stdin() -> None:

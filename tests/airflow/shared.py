@@ -6,22 +6,24 @@ time.
 
 import gzip
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
+from uuid import uuid4
 
 from laion_etl.database.embedded import EmbeddedServer
 from laion_etl.demo.airflow import AirflowApi, TaskInstance
 from laion_etl.minicrawl.build import MiniCrawl
-from laion_etl.minicrawl.web import MiniWeb
 from tests.airflow.conftest import write_catalogue
 from tests.airflow.started import LONGEST_S, StartedAirflow, started_airflow
 from tests.runs import run_environment
+from tests.sinks import Sink, mail_server, webhook
 
+_NOBODY_LISTENS = 1
 # Of the week before last: "recent" for the monthly DAG whenever the tests run.
 _RECENT = (datetime.now(UTC) - timedelta(days=14)).isocalendar()
 
@@ -43,9 +45,14 @@ class SharedAirflow:
     """A healthy Airflow and its crawls; each has two WAT files, and each WAT file is a partition."""
 
     started: StartedAirflow
+    store: Path
     mended: SharedCrawl  # test_ui.py takes these three
     backfilled: SharedCrawl
     recent: SharedCrawl  # the only one that the crawl index lists, so the monthly DAG starts it
+    reported: SharedCrawl  # test_alerts.py; its WAT files are those of no other crawl
+    unlisted: SharedCrawl  # test_failed_demo.py; it has no list of WAT files
+    mails: Sink  # what all runs have sent
+    webhook: Sink
 
     @property
     def api(self) -> AirflowApi:
@@ -69,33 +76,62 @@ class SharedAirflow:
 
 @contextmanager
 def running_shared_airflow(
-    folder: Path, postgres: EmbeddedServer, minicrawl: MiniCrawl, miniweb: MiniWeb
+    folder: Path, postgres: EmbeddedServer, metadata: str, minicrawl: MiniCrawl
 ) -> Iterator[SharedAirflow]:
-    """Runs until the block ends; the DAGs of all crawls are parsed when it begins."""
+    """Runs until the block ends; the DAGs of all crawls are parsed when it begins.
+
+    Nothing listens at the addresses of images: every download fails at once.
+    """
     source = folder / "source"
-    ids = ("CC-MAIN-2024-42", "CC-MAIN-2024-38", f"CC-MAIN-{_RECENT.year}-{_RECENT.week:02d}")
-    crawls = [_write_crawl(source, crawl, minicrawl) for crawl in ids]
+    newest = f"CC-MAIN-{_RECENT.year}-{_RECENT.week:02d}"
+    ids = ("CC-MAIN-2024-42", "CC-MAIN-2024-38", newest, "CC-MAIN-2024-33", "CC-MAIN-2024-30")
+    crawls = [_write_crawl(source, crawl, minicrawl.wat_files[:2]) for crawl in ids]
+    crawls[3] = _write_crawl(source, ids[3], minicrawl.wat_files[2:4])
+    (source / "crawl-data" / ids[4] / "wat.paths.gz").unlink()
     collinfo = source / "collinfo.json"
-    collinfo.write_text(json.dumps([{"id": crawls[-1].id, "name": "The newest crawl"}]))
-    settings = {
-        **run_environment(folder / "store", postgres.url(f"{folder.name}_pairs"), miniweb),
-        "LAION_ETL_CRAWL_SOURCE": str(source),
-        "LAION_ETL_COLLINFO": str(collinfo),
+    collinfo.write_text(json.dumps([{"id": newest, "name": "The newest crawl"}]))
+    pairs = postgres.url(f"pairs_{uuid4().hex}")
+    nobody = minicrawl.connect_to(_NOBODY_LISTENS)
+    with mail_server() as mails, webhook() as posts:
+        settings = {
+            **run_environment(folder / "store", pairs, str(source), nobody),
+            **_settings(folder, source, ids),
+            **_alerts(mails, posts),
+        }
+        with started_airflow(folder, metadata, settings) as started:
+            for crawl in crawls:
+                started.api.wait_for_dag(crawl.dag, LONGEST_S)
+            yield SharedAirflow(started, folder / "store", *crawls, mails, posts)
+
+
+def _settings(folder: Path, source: Path, ids: Sequence[str]) -> dict[str, str]:
+    return {
+        "LAION_ETL_COLLINFO": str(source / "collinfo.json"),
         "LAION_ETL_CATALOGUE": str(write_catalogue(folder / "catalogue.json", list(ids))),
         "LAION_ETL_DATA_DIR": str(folder),
-        "LAION_ETL_TASK_RETRIES": "0",
+        "LAION_ETL_TASK_RETRIES": "1",
+        "LAION_ETL_TASK_RETRY_DELAY_S": "1",
     }
-    with started_airflow(folder, postgres.url(f"{folder.name}_airflow", "psycopg2"), settings) as started:
-        for crawl in crawls:
-            started.api.wait_for_dag(crawl.dag, LONGEST_S)
-        yield SharedAirflow(started, *crawls)
 
 
-def _write_crawl(source: Path, crawl: str, minicrawl: MiniCrawl) -> SharedCrawl:
-    """The first WAT files of the mini crawl under another id."""
-    names = [f"crawl-data/{crawl}/wat/{number}.warc.wat.gz" for number in range(2)]
-    for name, original in zip(names, minicrawl.wat_files, strict=False):
+def _alerts(mails: Sink, posts: Sink) -> dict[str, str]:
+    """Settings under which loading and whole runs are late as soon as they have begun."""
+    return {
+        "LAION_ETL_ALERTS_SMTP": f"127.0.0.1:{mails.port}",
+        "LAION_ETL_ALERTS_SMTP_TLS": "none",
+        "LAION_ETL_ALERTS_MAIL_TO": "ops@example.org",
+        "LAION_ETL_ALERTS_WEBHOOK": f"http://127.0.0.1:{posts.port}/hook",
+        "LAION_ETL_ALERTS_LATE_AFTER": "load=0.1s,plan=1h",
+        "LAION_ETL_ALERTS_RUN_DAYS": "0.0001",
+    }
+
+
+def _write_crawl(source: Path, crawl: str, wat_files: Sequence[Path]) -> SharedCrawl:
+    """WAT files of the mini crawl under another id."""
+    names = [f"crawl-data/{crawl}/wat/{number}.warc.wat.gz" for number in range(len(wat_files))]
+    for name, original in zip(names, wat_files, strict=True):
         (source / name).parent.mkdir(parents=True, exist_ok=True)
+        (source / name).unlink(missing_ok=True)
         (source / name).hardlink_to(original)
     listed = "".join(f"{name}\n" for name in names)
     (source / "crawl-data" / crawl / "wat.paths.gz").write_bytes(gzip.compress(listed.encode(), mtime=0))

@@ -52,14 +52,13 @@ class StartedAirflow:
 
 @contextmanager
 def started_airflow(folder: Path, metadata_url: str, settings: Mapping[str, str]) -> Iterator[StartedAirflow]:
-    """Healthy, with this checkout's DAGs; all processes end with the block."""
+    """Healthy, with this checkout's DAGs and a migrated database; all processes end with the block."""
     home, port = folder / "airflow", free_port()
     home.mkdir()
     login = new_login(home)
     variables = {**settings, **environment(home, metadata_url, port, ROOT, login), **_QUICK}
     command = [sys.executable, "-m", "airflow"]
     with Services(variables, folder, home / "logs", "AIRFLOW_HOME") as services:
-        services.run("db-migrate", [*command, "db", "migrate"], LONGEST_S)
         started = {
             name: services.start(name, [*(SUPERVISED if name == "scheduler" else ()), *command, *arguments])
             for name, arguments in {**COMPONENTS, "triggerer": ("triggerer", "--skip-serve-logs")}.items()

@@ -23,14 +23,6 @@ from tests.airflow.started import until
 pytestmark = pytest.mark.airflow
 
 DEMO = [sys.executable, "-m", "laion_etl", "demo"]
-WITH_A_WRONG_SETTING = """
-import sys
-from pathlib import Path
-from rich.console import Console
-from laion_etl.demo import demo
-demo._SETTINGS["LAION_ETL_PARSE_LANGUAGE_DETECTOR"] = "no_such_module:detector"
-sys.exit(demo.run_demo(Path(sys.argv[1]), False, Console()))
-"""
 
 
 @contextmanager
@@ -126,14 +118,3 @@ def stopped(process: subprocess.Popen[str], number: signal.Signals) -> None:
     assert process.returncode == 130
     assert "stopped" in output
     assert "Traceback" not in output
-
-
-def test_a_failed_task_is_named_with_the_end_of_its_log(demo_data: Path) -> None:
-    command = [sys.executable, "-c", WITH_A_WRONG_SETTING, str(demo_data / "demo")]
-    with running(command, demo_data) as process:
-        output, _ = process.communicate()
-
-    assert process.returncode == 1
-    assert "failed: discover, try 1" in output  # a wrong setting is not tried again
-    assert "no_such_module cannot be imported" in output
-    assert f"logs: {demo_data / 'demo' / 'airflow' / 'logs'}" in output

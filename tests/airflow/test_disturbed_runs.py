@@ -60,10 +60,12 @@ class World:
 
 @pytest.fixture(scope="module")
 def world(
-    tmp_path_factory: pytest.TempPathFactory, postgres: EmbeddedServer, minicrawl: MiniCrawl
+    tmp_path_factory: pytest.TempPathFactory,
+    postgres: EmbeddedServer,
+    metadata: Callable[[], str],
+    minicrawl: MiniCrawl,
 ) -> Iterator[World]:
     folder, name = tmp_path_factory.mktemp("disturbed"), f"disturbed_{os.getpid()}"
-    metadata = postgres.url(f"{name}_airflow", "psycopg2")
     here, of_pods = (postgres.url(f"{name}_{which}") for which in ("here", "pods"))
     worker = Image(
         # No settings for threads and BLAS kernels, unlike the reference run: the scores are the same.
@@ -78,7 +80,7 @@ def world(
             folder,
             f"crawl_{minicrawl.crawl}",
             minicrawl.crawl,
-            metadata,
+            metadata(),
             here.replace("postgres:@", f"postgres:{SECRETS[1]}@"),
             cluster,
             alerts,
@@ -89,7 +91,7 @@ def world(
 def airflow(world: World, miniweb: MiniWeb, minicrawl: MiniCrawl) -> Iterator[StartedAirflow]:
     connection = {"conn_type": "kubernetes", "extra": {"kube_config_path": str(world.cluster.kubeconfig)}}
     settings = {
-        **run_environment(world.store, world.database, miniweb),
+        **run_environment(world.store, world.database, miniweb.url, miniweb.connect_to),
         "AIRFLOW_CONN_KUBERNETES_DEFAULT": json.dumps(connection),
         "LAION_ETL_CATALOGUE": str(minicrawl.catalogue.absolute()),
         "LAION_ETL_DATA_DIR": str(world.folder),

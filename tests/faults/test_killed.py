@@ -12,7 +12,7 @@ import pytest
 from laion_etl.database.embedded import EmbeddedServer
 from laion_etl.minicrawl.build import MiniCrawl
 from laion_etl.minicrawl.web import MiniWeb
-from tests.runs import files, finish_run, from_folder, run_environment, start_run
+from tests.runs import files, finish_run, run_environment, start_run
 
 pytestmark = pytest.mark.slow
 
@@ -30,7 +30,7 @@ def test_a_run_killed_at_every_stage_ends_with_the_same_bytes(
     tmp_path: Path, postgres: EmbeddedServer, miniweb: MiniWeb, minicrawl: MiniCrawl, undisturbed_run: Path
 ) -> None:
     url = postgres.url(f"killed_{os.getpid()}")
-    killed = from_folder(run_environment(tmp_path, url, miniweb), minicrawl)
+    killed = run_environment(tmp_path, url, str(minicrawl.folder), miniweb.connect_to)
     for pattern in (
         "pairs/*/part-00000.parquet",
         "load/*/part-00001.json",
@@ -54,7 +54,7 @@ def test_sigterm_gives_the_batch_back_at_no_cost(
     tmp_path: Path, postgres: EmbeddedServer, miniweb: MiniWeb, minicrawl: MiniCrawl, in_background: bool
 ) -> None:
     name = f"terminated_{os.getpid()}_{in_background}"
-    env = run_environment(tmp_path, postgres.url(name), miniweb)
+    env = run_environment(tmp_path, postgres.url(name), miniweb.url, miniweb.connect_to)
     with (
         start_run(minicrawl.crawl, env, in_background=in_background) as running,
         psycopg.connect(postgres.url(name), autocommit=True) as db,
@@ -76,7 +76,7 @@ def test_no_decoder_outlives_a_killed_worker(
     tmp_path: Path, postgres: EmbeddedServer, miniweb: MiniWeb, minicrawl: MiniCrawl
 ) -> None:
     name = f"orphans_{os.getpid()}"
-    env = run_environment(tmp_path, postgres.url(name), miniweb)
+    env = run_environment(tmp_path, postgres.url(name), miniweb.url, miniweb.connect_to)
     with start_run(minicrawl.crawl, env) as running:
         end = time.monotonic() + 60
         while not (children := decoders_of(running.pid)):
