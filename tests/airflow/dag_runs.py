@@ -1,6 +1,6 @@
-"""Runs a DAG once for each conf, task by task in this process; prints their outcomes as JSON.
+"""Runs DAGs, each with a conf, task by task in this process; prints their outcomes as JSON.
 
-python dag_runs.py DAG_ID '[{"wat_files": "0:2"}]'
+python dag_runs.py '[["crawl_CC-MAIN-2024-38", {"wat_files": "0:2"}]]'
 """
 
 import json
@@ -20,10 +20,10 @@ def events() -> list[tuple[str, object]]:
 
 
 def main() -> None:
-    dag = DagBag().dags[sys.argv[1]]
-    dag.deadline = None  # dag.test looks a deadline up by its id, which only DAGs read from the database have
     found = []
-    for conf in json.loads(sys.argv[2]):
+    for dag_id, conf in json.loads(sys.argv[1]):
+        dag = DagBag().dags[dag_id]  # parsed again: a run leaves its conf in the params of its DAG
+        dag.deadline = None  # dag.test looks it up by its id, which only DAGs read from the database have
         before = len(events())
         run = dag.test(logical_date=None, run_conf=conf)
         tasks = {f"{ti.task_id}[{ti.map_index}]": str(ti.state) for ti in run.get_task_instances()}

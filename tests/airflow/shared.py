@@ -23,7 +23,7 @@ from tests.airflow.started import LONGEST_S, StartedAirflow, started_airflow
 from tests.runs import run_environment
 from tests.sinks import Sink, mail_server, webhook
 
-_NOBODY_LISTENS = 1
+NOBODY_LISTENS = 1
 # Of the week before last: "recent" for the monthly DAG whenever the tests run.
 _RECENT = (datetime.now(UTC) - timedelta(days=14)).isocalendar()
 
@@ -85,13 +85,13 @@ def running_shared_airflow(
     source = folder / "source"
     newest = f"CC-MAIN-{_RECENT.year}-{_RECENT.week:02d}"
     ids = ("CC-MAIN-2024-42", "CC-MAIN-2024-38", newest, "CC-MAIN-2024-33", "CC-MAIN-2024-30")
-    crawls = [_write_crawl(source, crawl, minicrawl.wat_files[:2]) for crawl in ids]
-    crawls[3] = _write_crawl(source, ids[3], minicrawl.wat_files[2:4])
+    crawls = [write_crawl(source, crawl, minicrawl.wat_files[:2]) for crawl in ids]
+    crawls[3] = write_crawl(source, ids[3], minicrawl.wat_files[2:4])
     (source / "crawl-data" / ids[4] / "wat.paths.gz").unlink()
     collinfo = source / "collinfo.json"
     collinfo.write_text(json.dumps([{"id": newest, "name": "The newest crawl"}]))
     pairs = postgres.url(f"pairs_{uuid4().hex}")
-    nobody = minicrawl.connect_to(_NOBODY_LISTENS)
+    nobody = minicrawl.connect_to(NOBODY_LISTENS)
     with mail_server() as mails, webhook() as posts:
         settings = {
             **run_environment(folder / "store", pairs, str(source), nobody),
@@ -126,7 +126,7 @@ def _alerts(mails: Sink, posts: Sink) -> dict[str, str]:
     }
 
 
-def _write_crawl(source: Path, crawl: str, wat_files: Sequence[Path]) -> SharedCrawl:
+def write_crawl(source: Path, crawl: str, wat_files: Sequence[Path]) -> SharedCrawl:
     """WAT files of the mini crawl under another id."""
     names = [f"crawl-data/{crawl}/wat/{number}.warc.wat.gz" for number in range(len(wat_files))]
     for name, original in zip(names, wat_files, strict=True):
