@@ -98,7 +98,7 @@ BASES = st.one_of(
 )  # fmt: skip
 
 
-@settings(max_examples=3000)
+@settings(max_examples=1000)
 @given(REFERENCES, BASES)
 @example("../i.jpg", "https://a.example//")
 @example("..", "https://a.example/b/c")
