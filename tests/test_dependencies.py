@@ -39,7 +39,6 @@ INDIRECT = {
     "apache-airflow-providers-amazon": "the connection laion_s3 and task logs on S3",
     "apache-airflow-providers-postgres": "the connection laion_postgres",
     "pandas": "open_clip's training",
-    "statsd": "Airflow's metrics",
     "transformers": "open_clip's multilingual text towers",
     "webdataset": "open_clip's training",
 }
