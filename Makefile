@@ -41,13 +41,14 @@ test: setup  ## all tests; they start their own services
 test-quick: setup  ## those that need no Postgres, S3, Airflow or Chromium and take seconds
 	$(BIN)/python -m pytest $(TEST_PROCESSES) -m "not (slow or airflow or browser or service)"
 
-check: setup  ## format, lint, types, which package imports which, spelling
+check: setup  ## format, lint, types, which package imports which, spelling, length of modules
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy --strict laion_etl
 	$(BIN)/lint-imports --no-cache
 	$(BIN)/codespell
 	$(BIN)/python scripts/check_words.py
+	$(BIN)/python scripts/check_length.py
 
 bench: setup  ## stage by stage timings on the mini crawl
 	$(BIN)/python -m benchmarks.stages
