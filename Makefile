@@ -66,7 +66,7 @@ $(VENV)-peers-clip/bin/python: benchmarks/peers-clip.txt
 docs: setup  ## what of the docs is made from settings and drop reasons
 	$(BIN)/python -m scripts.docs.reference > docs/configuration.md
 	$(BIN)/python -m scripts.docs.reproduction > docs/reproduction.md
-	$(BIN)/python -m laion_etl.report.reason_tables docs/formats.md
+	$(BIN)/python -m scripts.docs.reason_tables docs/formats.md
 
 lock: setup  ## requirements.txt from requirements.in
 	$(PYTHON) -m venv $(VENV)-lock
