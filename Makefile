@@ -41,13 +41,14 @@ test: setup  ## all tests; they start their own services
 test-quick: setup  ## those that need no Postgres, S3, Airflow or Chromium and take seconds
 	$(BIN)/python -m pytest $(TEST_PROCESSES) -m "not (slow or airflow or browser or service)"
 
-check: setup  ## format, lint, types, which package imports which, spelling
+check: setup  ## format, lint, types, which package imports which, spelling, length of modules
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy --strict laion_etl
 	$(BIN)/lint-imports --no-cache
 	$(BIN)/codespell
 	$(BIN)/python scripts/check_words.py
+	$(BIN)/python scripts/check_length.py
 
 bench: setup  ## stage by stage timings on the mini crawl
 	$(BIN)/python -m benchmarks.stages
@@ -65,7 +66,7 @@ $(VENV)-peers-clip/bin/python: benchmarks/peers-clip.txt
 docs: setup  ## what of the docs is made from settings and drop reasons
 	$(BIN)/python -m scripts.docs.reference > docs/configuration.md
 	$(BIN)/python -m scripts.docs.reproduction > docs/reproduction.md
-	$(BIN)/python -m laion_etl.report.reason_tables docs/formats.md
+	$(BIN)/python -m scripts.docs.reason_tables docs/formats.md
 
 lock: setup  ## requirements.txt from requirements.in
 	$(PYTHON) -m venv $(VENV)-lock

@@ -27,7 +27,7 @@ from laion_etl.score.encode import begin_batch
 from laion_etl.score.model import ClipModel, load_model
 from laion_etl.score.pixels import Pixels
 from laion_etl.score.preprocess_pool import Preparers
-from laion_etl.score.scorer import Scorer, load_scorer
+from laion_etl.score.scorer import SampleScorer, load_scorer
 from laion_etl.score.shard_reader import Sample, chunked, shard_samples
 from laion_etl.score.shared_tables import Plans, Tokens
 from laion_etl.score.stage import Tools, score_shards
@@ -91,7 +91,7 @@ class _Free(ClipModel):
 
 
 def host(settings: Settings, store: LocalStore, shards: int) -> dict[str, Any]:
-    def free(settings: Settings) -> Scorer:
+    def free(settings: Settings) -> SampleScorer:
         scorer = load_scorer(settings)
         values = {field.name: getattr(scorer.model, field.name) for field in fields(ClipModel)}
         return replace(scorer, model=_Free(**{**values, "device": "none"}))

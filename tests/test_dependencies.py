@@ -23,9 +23,7 @@ ROOT = Path(__file__).parents[1]
 ROOMS = {
     "laion_etl/score/": ["score"],
     "laion_etl/evaluate/": ["score"],
-    "laion_etl/minicrawl/aesthetic.py": ["score"],  # these three train the models of the demo
-    "laion_etl/minicrawl/train_clip.py": ["score"],
-    "laion_etl/minicrawl/train_watermark.py": ["score"],
+    "laion_etl/minicrawl/aesthetic.py": ["score"],  # trains a head of the demo's model
     "laion_etl/search/": ["search", "score"],
     "laion_etl/dashboard/": ["dashboard"],
     "laion_etl/demo/": ["airflow", "search", "score"],
@@ -39,7 +37,6 @@ INDIRECT = {
     "apache-airflow-providers-amazon": "the connection laion_s3 and task logs on S3",
     "apache-airflow-providers-postgres": "the connection laion_postgres",
     "pandas": "open_clip's training",
-    "statsd": "Airflow's metrics",
     "transformers": "open_clip's multilingual text towers",
     "webdataset": "open_clip's training",
 }

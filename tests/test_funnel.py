@@ -7,7 +7,7 @@ import pytest
 from laion_etl.core import funnel
 from laion_etl.core.funnel import STAGE_REASONS, ParseReason, Reason, sentence_of
 from laion_etl.dataset.funnel_report import STAGES
-from laion_etl.report.reason_tables import with_tables
+from scripts.docs.reason_tables import with_tables
 
 PAGE = Path(__file__).parents[1] / "docs" / "formats.md"
 REASONS = [(stage, reason) for stage, reasons in STAGE_REASONS.items() for reason in reasons]

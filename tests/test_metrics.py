@@ -51,7 +51,7 @@ def test_a_finished_unit_is_reported_once_with_its_counts_and_its_time(
         f"laion_etl.stage.parse.units:1|c{tags}",
         f"laion_etl.stage.parse.input:30|c{tags}",
         f"laion_etl.stage.parse.kept:10|c{tags}",
-        f"laion_etl.stage.parse.duration:1500|ms{tags}",
+        f"laion_etl.stage.parse.duration:1500.000000|ms{tags}",
         f"laion_etl.stage.parse.dropped.no_alt:15|c{tags}",
         f"laion_etl.stage.parse.dropped.tracker:5|c{tags}",
     ]
@@ -82,7 +82,7 @@ def test_an_unreachable_server_stops_no_stage_and_is_logged_once(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     statsd = Statsd("no-such-host.invalid:8125")
-    statsd.send(["a:1|c"])
-    statsd.send(["a:1|c"])
+    for _ in range(2):
+        statsd.send(lambda pipeline: pipeline.incr("a"))
     assert len(caplog.messages) == 1
     assert caplog.messages[0].startswith("cannot send metrics to no-such-host.invalid:8125: ")

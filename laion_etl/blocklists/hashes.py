@@ -9,7 +9,7 @@ import numpy as np
 
 from laion_etl.core.kernels import Bytes, Hashes, Ints
 from laion_etl.core.numba_cache import kernel
-from laion_etl.urls.kernels import host_span
+from laion_etl.urls.host_kernels import host_span
 
 # The key: the first 16 bytes of the SHA-256 of "laion_etl blocklist".
 _KEY_0, _KEY_1 = np.uint64(0xCB173DF83E395B98), np.uint64(0xD88E7DE63F6F1732)

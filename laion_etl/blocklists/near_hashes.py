@@ -9,6 +9,8 @@ Hashes are rows of 32 bytes, uint8 (n, 32).
 """
 
 from collections.abc import Iterator
+from functools import cache
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +18,8 @@ from numpy.typing import NDArray
 HASH_BYTES, HASH_BITS = 32, 256
 _RUN = 512  # hashes of one run of a band compared at once
 _COMPARED = 1 << 18  # pairs of two sets compared at once, 16 MB
+_MAX_EQUAL_BITS = 15  # bands of 16 bits or more
+_MAX_BITS = 31
 _MIN_ONES = 96  # set bits of an informative hash: PDQ sets half of its 256 bits
 
 Hashes = NDArray[np.uint8]
@@ -37,31 +41,65 @@ def near_pairs(hashes: Hashes, bits: int) -> Iterator[tuple[int, int]]:
 
 
 class NearIndex:
-    """An index for looking up near hashes; takes 16 bytes per hash and band."""
+    """An index for looking up near hashes, one or many at once.
+
+    Up to 15 bits the bands are looked up as they are. For more bits they would be so narrow that too many
+    hashes share one. Half as many bands are twice as wide, and in one of them near hashes differ in at most
+    one bit, so values one bit apart are looked up as well. Beyond 31 bits each hash is compared with all.
+
+    Takes 32 bytes per hash, and 6 (bands of 16 bits) to 12 for each of its bands.
+    """
 
     def __init__(self, hashes: Hashes, bits: int) -> None:
         self._hashes = hashes
         self._bits = bits
-        self._orders: list[Ints] = []
-        self._values: list[NDArray[np.uint64]] = []
-        for band in _bands(hashes, bits + 1):
+        apart = bits > _MAX_EQUAL_BITS
+        self._count = (bits // 2 if apart else bits) + 1 if bits <= _MAX_BITS else 0
+        places = np.int32 if len(hashes) < 1 << 31 else np.int64
+        self._orders: list[NDArray[np.integer]] = []
+        self._values: list[NDArray[np.unsignedinteger]] = []
+        self._probes: list[NDArray[np.unsignedinteger]] = []
+        for band, (_, width, _) in zip(_bands(hashes, self._count), _cuts(self._count), strict=True):
             order = np.argsort(band, kind="stable")
-            self._orders.append(order)
+            self._orders.append(order.astype(places))
             self._values.append(band[order])
+            self._probes.append(np.array([0, *(1 << bit for bit in range(width * apart))], band.dtype))
 
     def near(self, others: Hashes) -> Ints:
         """Return the rows of the index, ascending, within `bits` bits of any of the other hashes."""
         found = np.zeros(len(self._hashes), np.bool_)
-        banded = zip(_bands(others, self._bits + 1), self._orders, self._values, strict=True)
-        for band, order, values in banded:
-            ascending = np.argsort(band)  # lookups in order hit warm caches: five times as fast
-            wanted = band[ascending]
-            starts, ends = (np.searchsorted(values, wanted, side) for side in ("left", "right"))
-            for numbers, places in _meetings(starts, ends):
-                rows, mine = ascending[numbers], order[places]
-                differing = np.bitwise_count(self._hashes[mine] ^ others[rows]).sum(axis=1)
-                found[mine[differing <= self._bits]] = True
+        for band, order, values, probes in self._banded(others):
+            for probe in probes:
+                looked_up = band ^ probe
+                ascending = np.argsort(looked_up)  # lookups in order hit warm caches: five times as fast
+                for numbers, places in _meetings(*_equal(values, looked_up[ascending])):
+                    rows, mine = ascending[numbers], order[places]
+                    found[mine[self._is_near(mine, others[rows])]] = True
         return np.flatnonzero(found)
+
+    def has_near(self, other: Hashes) -> bool:
+        """Whether a hash of the index is within `bits` bits of the one other hash, uint8 (1, 32)."""
+        places = [
+            order[start:end]
+            for band, order, values, probes in self._banded(other)
+            for start, end in zip(*_equal(values, band ^ probes), strict=True)
+            if start < end
+        ]
+        return bool(places) and bool(self._is_near(np.concatenate(places), other).any())
+
+    def _banded(self, others: Hashes) -> Iterator[Any]:
+        return zip(_bands(others, self._count), self._orders, self._values, self._probes, strict=True)
+
+    def _is_near(self, mine: NDArray[np.integer], others: Hashes) -> NDArray[np.bool_]:
+        """Compare hashes of the index with as many others, or with one."""
+        differing = np.bitwise_count(self._hashes[mine] ^ others).sum(axis=1, dtype=np.int64)
+        near: NDArray[np.bool_] = differing <= self._bits
+        return near
+
+
+def _equal(values: NDArray[np.unsignedinteger], wanted: NDArray[np.unsignedinteger]) -> tuple[Ints, Ints]:
+    """Return where each wanted value starts and ends among sorted values."""
+    return np.searchsorted(values, wanted), np.searchsorted(values, wanted, "right")
 
 
 def _meetings(starts: Ints, ends: Ints) -> Iterator[tuple[Ints, Ints]]:
@@ -74,14 +112,31 @@ def _meetings(starts: Ints, ends: Ints) -> Iterator[tuple[Ints, Ints]]:
         yield rows, starts[rows] + numbers - (totals[rows] - counts[rows])
 
 
-def _bands(hashes: Hashes, count: int) -> Iterator[NDArray[np.uint64]]:
-    """Yield each band of all hashes as numbers: bands of equal width, the last ones one bit shorter."""
-    for columns in np.array_split(np.arange(HASH_BITS), count):
-        first = columns[0] // 8
-        bits = np.unpackbits(hashes[:, first : columns[-1] // 8 + 1], axis=1)
-        values = np.zeros(len(hashes), np.uint64)
-        for column in columns[:64]:
-            values = (values << np.uint64(1)) | bits[:, column - 8 * first]
+@cache
+def _cuts(count: int) -> tuple[tuple[int, int, Any], ...]:
+    """Return first bit, width and type of each band: of equal widths, the last ones one bit narrower.
+
+    Of bands wider than 64 bits the first 64 count; `count` 0 is one band without bits, shared by all hashes.
+    """
+    width, wider = divmod(HASH_BITS, count) if count else (0, 0)
+    widths = [width + (number < wider) for number in range(max(count, 1))]
+    firsts = [sum(widths[:number]) for number in range(len(widths))]
+    shown = [min(width, 64) for width in widths]
+    return tuple((first, n, np.min_scalar_type((1 << n) - 1)) for first, n in zip(firsts, shown, strict=True))
+
+
+def _bands(hashes: Hashes, count: int) -> Iterator[NDArray[np.unsignedinteger]]:
+    """Yield each band of all hashes as numbers."""
+    for first, width, dtype in _cuts(count):
+        byte, offset = divmod(first, 8)
+        if offset == 0 and width == 8 * dtype.itemsize:
+            aligned = hashes[:, byte : byte + dtype.itemsize].copy().view(dtype.newbyteorder(">"))
+            yield aligned[:, 0].astype(dtype)
+            continue
+        bits = np.unpackbits(hashes[:, byte : (first + width + 7) // 8], axis=1)
+        values = np.zeros(len(hashes), dtype)
+        for column in range(offset, offset + width):
+            values = (values << dtype.type(1)) | bits[:, column]
         yield values
 
 

@@ -25,7 +25,7 @@ from laion_etl.core.host_resources import can_be_written, user_cache
 _MARKER = "compiled"
 _SOURCES = (
     "core/kernels.py",
-    "urls/kernels.py",
+    "urls/*kernels.py",
     "blocklists/*.py",
     "parse/kernels/*.py",
     "database/kernels.py",

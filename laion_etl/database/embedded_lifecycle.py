@@ -1,12 +1,12 @@
 """Waits for, ends and cleans up the processes of an embedded Postgres that is starting or stopping.
 
-The library that starts the server expects one that is ready, or none at all. Recovery after a power cut takes
-longer than the ten seconds it waits; a server asked to stop during recovery may never stop (seen with 18.4);
-and after a kill, `postmaster.pid` names a process that is gone, or a different one.
+pg_ctl expects a server that is ready, or none at all. A server asked to stop during recovery may never stop
+(seen with 18.4), and after a kill `postmaster.pid` names a process that is gone, or a different one.
 """
 
 import logging
 import signal
+import subprocess
 import time
 from contextlib import suppress
 from dataclasses import dataclass
@@ -16,8 +16,10 @@ import psutil
 from psycopg.pq import PGconn, Ping
 
 from laion_etl.core.errors import DatabaseError
+from laion_etl.database.postgres_programs import PostgresPrograms
 
-STOPPING_S = 75.0  # the library that stops a server waits 60 s for its last checkpoint, then kills it
+STOP_S = 60.0  # for the last checkpoint
+STOPPING_S = STOP_S + 15.0  # the process that stops it is given time to end it
 RECOVERY_S = 1_800.0
 RECOVERY_GRACE_S = 60.0
 _KILLED_S = 10.0  # what the processes of a killed server may take to notice
@@ -32,6 +34,7 @@ class Postmaster:
 
     process: psutil.Process
     status: str
+    socket_dir: Path | None
 
 
 def postmaster(folder: Path) -> Postmaster | None:
@@ -46,7 +49,8 @@ def postmaster(folder: Path) -> Postmaster | None:
             return None
     except (OSError, IndexError, ValueError, psutil.Error):
         return None
-    return Postmaster(process, lines[7].strip() if len(lines) > 7 else "starting")
+    socket_dir = Path(lines[4]) if len(lines) > 4 and lines[4] else None
+    return Postmaster(process, lines[7].strip() if len(lines) > 7 else "starting", socket_dir)
 
 
 def settle(folder: Path) -> None:
@@ -80,6 +84,17 @@ def settle(folder: Path) -> None:
         time.sleep(_POLL_S)
 
 
+def stop(programs: PostgresPrograms) -> None:
+    """Stops the server if it runs; kills it when it has not stopped after STOP_S."""
+    if postmaster(programs.folder) is None:
+        return
+    try:
+        programs.stop(STOP_S)
+    except subprocess.CalledProcessError:
+        _log.warning("the embedded Postgres in %s does not stop; killing it", programs.folder)
+        _end(_processes(programs.folder))
+
+
 def wait_for_recovery(folder: Path, url: str) -> None:
     """Waits for at most RECOVERY_GRACE_S until the server has recovered from a crash of one of its processes.
 
@@ -103,11 +118,14 @@ def _has_lost_a_process(folder: Path) -> bool:
 
 
 def _is_of(process: psutil.Process, folder: Path) -> bool:
-    """Whether a process belongs to the server of a folder: all of them work in it."""
+    """Whether a process belongs to the server of a folder: all of them work in it.
+
+    A server whose folder was deleted counts: at its end it would remove the socket of the next server there.
+    """
     return (
         process.name() == "postgres"
         and process.status() != psutil.STATUS_ZOMBIE
-        and Path(process.cwd()) == folder.resolve()
+        and Path(process.cwd().removesuffix(" (deleted)")) == folder.resolve()
     )
 
 

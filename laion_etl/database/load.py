@@ -12,9 +12,9 @@ loader takes it over where needed, unless its batch is already cut.
 """
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -37,6 +37,7 @@ from laion_etl.database.conflicts import (
 )
 from laion_etl.database.connection import Database
 from laion_etl.database.dedupe_keys import Candidates, DedupeRule, Keys, PairsFile, keys_of
+from laion_etl.database.load_stats import adjust, load_stats_name, moved, note_taken, stats_to_store
 from laion_etl.database.loaded import check_rules, load_fingerprint
 from laion_etl.database.queries import query
 from laion_etl.io.storage import Store
@@ -66,10 +67,10 @@ def load_partition(
     check_rules(crawl, partition, parsed, settings.parse)
     crawl_no = database.run(partial(_begin, crawl=crawl, rule=rule))
     load = _Load(crawl, crawl_no, partition, rule, parsed, settings, store, database)
-    store.begin(_stats_name(crawl, unit))
+    store.begin(load_stats_name(crawl, unit))
     for partition_no in database.run(load.changed_partitions, settings.database.bulk_timeout_s):
         database.run(stats_to_store(partition_no, store))
-    return store.read_stats(_stats_name(crawl, unit))
+    return store.read_stats(load_stats_name(crawl, unit))
 
 
 def _begin(connection: Connection, crawl: str, rule: DedupeRule) -> int:
@@ -108,35 +109,6 @@ def settle_rule(connection: Connection, rule: DedupeRule) -> None:
         )
 
 
-def _stats_name(crawl: str, unit: str) -> str:
-    return f"load/{crawl}/{unit}.json"
-
-
-def delete_load_stats(crawl: str, store: Store) -> None:
-    """Deletes the load stats of all partitions of a crawl."""
-    for name in store.list(f"load/{crawl}"):
-        store.delete(name)
-
-
-def stats_to_store(partition_no: int, store: Store) -> Callable[[Connection], None]:
-    """Returns work that writes a partition's stats from Postgres to the store.
-
-    The lock makes the last of several writers write the latest state.
-    """
-
-    def write(connection: Connection) -> None:
-        keys = {"partition_no": partition_no}
-        connection.execute(query("load.lock_stats"), keys)
-        row = connection.execute(query("load.stats_of"), keys).fetchone()
-        if row is not None and row[2]:
-            crawl, partition, plain = row
-            name, stats = _stats_name(crawl, partition_name(partition)), StageStats.from_plain(plain)
-            if not store.exists(name) or store.read_stats(name) != stats:
-                store.write_stats(name, stats)
-
-    return write
-
-
 @dataclass(frozen=True, slots=True)
 class _Load:
     """The load of one partition."""
@@ -168,7 +140,7 @@ class _Load:
             resolved = resolve(connection, me, candidates, existing, self.rule)
             insert(connection, me.partition_no, self._own_pairs, candidates.where(resolved.won))
             self._save(connection, me, candidates, resolved)
-            changed = _note_taken(connection, resolved)
+            changed = note_taken(connection, resolved)
             return [me.partition_no, *changed, *self._give_back(connection, me, freed, candidates)]
         me = PartitionRef(self._announce(), self.crawl_no, self.partition)
         with ExitStack() as stack:
@@ -180,7 +152,7 @@ class _Load:
         taken = candidates.where(resolved.won & resolved.contested)
         insert(connection, me.partition_no, self._own_pairs, taken)
         self._save(connection, me, candidates, resolved)
-        return [me.partition_no, *_note_taken(connection, resolved)]
+        return [me.partition_no, *note_taken(connection, resolved)]
 
     def _announce(self) -> int:
         """Commits the partition without fingerprint: it may have rows already, but is not loaded."""
@@ -267,8 +239,8 @@ class _Load:
                 if crawl_no == me.crawl_no
                 else LoadReason.DUPLICATE_OF_EARLIER_CRAWL
             )
-            _adjust(connection, partition_no, _moved(StageStats.from_plain(plain), won, reason))
-            changed += [partition_no, *_note_taken(connection, resolved)]
+            adjust(connection, partition_no, moved(StageStats.from_plain(plain), won, reason))
+            changed += [partition_no, *note_taken(connection, resolved)]
         return changed
 
     def _has_file_of(self, crawl: str, partition: int, loaded_fingerprint: str) -> bool:
@@ -283,29 +255,6 @@ class _Load:
             _log.warning("%s of %s was parsed again; load it too", unit, crawl)
             return False
         return True
-
-
-def _note_taken(connection: Connection, resolved: Resolution) -> list[int]:
-    """Counts rows taken over as duplicates of the partitions that lost them; returns their numbers."""
-    for partition_no, count in resolved.taken.items():
-        row = connection.execute(query("load.stats_of"), {"partition_no": partition_no}).fetchone()
-        if row is not None and row[2]:  # an interrupted partition is counted when it is loaded again
-            stats = StageStats.from_plain(row[2])
-            _adjust(connection, partition_no, _moved(stats, -count, LoadReason.DUPLICATE_IN_CRAWL))
-    return list(resolved.taken)
-
-
-def _moved(stats: StageStats, won: int, reason: LoadReason) -> StageStats:
-    """Returns stats with `won` more pairs kept, and as many fewer dropped for a reason."""
-    dropped = {**stats.dropped, str(reason): stats.dropped.get(reason, 0) - won}
-    return replace(
-        stats, kept=stats.kept + won, dropped={name: count for name, count in dropped.items() if count}
-    )
-
-
-def _adjust(connection: Connection, partition_no: int, stats: StageStats) -> None:
-    keys = {"partition_no": partition_no, "stats": Jsonb(stats.to_plain())}
-    connection.execute(query("load.adjust_stats"), keys)
 
 
 def _without(keys: Keys, others: Keys) -> Keys:

@@ -1,42 +1,46 @@
-"""A stub resolver: queries recursive nameservers over UDP, and over TCP when an answer does not fit.
+"""Looks names up at recursive nameservers, from the event loop, by dnspython's stub resolver.
 
-getaddrinfo blocks a thread per lookup and asks one server at a time; this queries from the event loop, with a
-fresh socket, port and id per query (RFC 5452). dnspython builds and parses the messages.
+getaddrinfo blocks a thread per lookup and asks one server at a time. dnspython sends each query from a fresh
+socket and port with a fresh id (RFC 5452), goes on to the next server when one fails or is silent, and to TCP
+when an answer does not fit.
 """
 
 from collections.abc import Iterable
-from itertools import cycle
 from pathlib import Path
 
-import dns.asyncquery
+import dns.asyncresolver
 import dns.exception
-import dns.message
-import dns.rcode
-import dns.rdatatype
+import dns.name
+import dns.nameserver
+import dns.resolver
 import trio
+from dns.rdatatype import RdataType
 
 from laion_etl.download.resolver import Addresses, NoSuchName, ResolverTrouble, has_ipv6
 
 _RESOLV_CONF = Path("/etc/resolv.conf")
-_TRY_S = 2.0  # per server; the caller limits the whole lookup
+_TRY_S = 2.0  # per server
+_LIFETIME_S = 60.0  # the caller's limit is shorter
 _DNS_PORT = 53
 
 
 class StubSource:
-    """Queries its servers in rotation, and the next one when one is silent or fails."""
+    """Queries its servers in random order, and the next one when one is silent or fails."""
 
     def __init__(self, servers: Iterable[tuple[str, int]], *, ipv6: bool | None = None) -> None:
-        self._servers = list(servers)
-        self._turn = cycle(range(len(self._servers)))
+        self._resolver = dns.asyncresolver.Resolver(configure=False)
+        self._resolver.nameservers = [dns.nameserver.Do53Nameserver(*server) for server in servers]
+        self._resolver.rotate = True
+        self._resolver.timeout, self._resolver.lifetime = _TRY_S, _LIFETIME_S
         with_ipv6 = has_ipv6() if ipv6 is None else ipv6
-        self._types = [dns.rdatatype.A, dns.rdatatype.AAAA] if with_ipv6 else [dns.rdatatype.A]
+        self._types = [RdataType.A, RdataType.AAAA] if with_ipv6 else [RdataType.A]
 
     async def look_up(self, host: str) -> Addresses:
         """Returns the addresses of both families. Raises NoSuchName or ResolverTrouble."""
         answers: list[Addresses] = []
         failures: list[Exception] = []
 
-        async def ask(rdtype: dns.rdatatype.RdataType) -> None:
+        async def ask(rdtype: RdataType) -> None:
             try:
                 answers.append(await self._ask(host, rdtype))
             except (NoSuchName, ResolverTrouble) as failure:
@@ -50,35 +54,19 @@ class StubSource:
         literals = tuple(literal for answer in answers for literal in answer.literals)
         return Addresses(literals, min(answer.ttl_s for answer in answers))
 
-    async def _ask(self, host: str, rdtype: dns.rdatatype.RdataType) -> Addresses:
+    async def _ask(self, host: str, rdtype: RdataType) -> Addresses:
         try:
-            question = dns.message.make_query(host, rdtype)
+            name = dns.name.from_text(host)
         except dns.exception.DNSException as error:
             raise NoSuchName from error  # labels too long or empty
-        trouble = "no nameserver"
-        for _ in self._servers:
-            address, port = self._servers[next(self._turn)]
-            try:
-                answer, _ = await dns.asyncquery.udp_with_fallback(
-                    question, address, _TRY_S, port, ignore_unexpected=True, ignore_errors=True
-                )
-                return _read(answer)
-            except (dns.exception.DNSException, OSError, EOFError) as error:
-                trouble = str(error) or type(error).__name__
-            except ResolverTrouble as error:
-                trouble = str(error)
-        raise ResolverTrouble(trouble)
-
-
-def _read(answer: dns.message.Message) -> Addresses:
-    """Returns the addresses at the end of the CNAME chain."""
-    if answer.rcode() == dns.rcode.NXDOMAIN:
-        raise NoSuchName
-    if answer.rcode() != dns.rcode.NOERROR or not isinstance(answer, dns.message.QueryMessage):
-        raise ResolverTrouble(dns.rcode.to_text(answer.rcode()))
-    chain = answer.resolve_chaining()
-    literals = tuple(str(record.address) for record in chain.answer or ())
-    return Addresses(literals, float(chain.minimum_ttl))
+        try:
+            answer = await self._resolver.resolve(name, rdtype, raise_on_no_answer=False)
+        except dns.resolver.NXDOMAIN as error:
+            raise NoSuchName from error
+        except (dns.exception.DNSException, OSError) as error:
+            raise ResolverTrouble(str(error) or type(error).__name__) from error
+        literals = tuple(str(record.address) for record in answer.rrset or ())
+        return Addresses(literals, float(answer.chaining_result.minimum_ttl))
 
 
 def parse_servers(entries: Iterable[str]) -> list[tuple[str, int]]:
@@ -98,8 +86,7 @@ def parse_servers(entries: Iterable[str]) -> list[tuple[str, int]]:
 def system_servers(path: Path = _RESOLV_CONF) -> list[tuple[str, int]]:
     """Returns the nameservers listed in /etc/resolv.conf."""
     try:
-        lines = path.read_text(errors="replace").splitlines()
-    except OSError:
+        found = dns.resolver.Resolver(str(path)).nameservers
+    except dns.resolver.NoResolverConfiguration:
         return []
-    words = (line.split() for line in lines)
-    return [(word[1], _DNS_PORT) for word in words if len(word) > 1 and word[0] == "nameserver"]
+    return [(str(address), _DNS_PORT) for address in found]

@@ -1,6 +1,6 @@
 """Resolves host names to checked addresses, with one lookup per host whatever the number of its links.
 
-The first source is asked, and the next one if that fails: the stub resolver over UDP and TCP
+The first source is asked, and the next one if that fails: nameservers over UDP and TCP
 (`nameservers.py`) and the system's getaddrinfo in threads. "No such name" is an answer; a failure of all
 sources says nothing about the host, and is never mistaken for a dead host. The number of parallel lookups
 adapts to the resolver: one more after each fast answer, half when it fails.

@@ -9,8 +9,12 @@ import logging
 import re
 import socket
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
+from contextlib import closing
 from typing import Any
+
+from statsd import StatsClient
+from statsd.client.udp import Pipeline
 
 from laion_etl.core.stage_stats import StageStats
 from laion_etl.settings import CoreSettings
@@ -22,26 +26,42 @@ _log = logging.getLogger("laion_etl.stages")
 
 
 class Statsd:
-    """A client of a StatsD server; when that cannot be reached, only metrics are lost."""
+    """A StatsD server at `host:port`. When its name cannot be resolved, only metrics are lost.
+
+    The library keeps the address that it resolves when a client is made. Here each pipeline resolves the name
+    again, so the server may start later than a worker, or move.
+    """
 
     def __init__(self, endpoint: str) -> None:
         host, _, port = endpoint.rpartition(":")
         self._address = host.strip("[]"), int(port)
         self._warned = False
 
-    def send(self, lines: Iterable[str]) -> None:
-        """Sends lines of the protocol, as many as fit in each datagram."""
+    def send(self, report: Callable[[Pipeline], None], tags: str = "") -> None:
+        """Send what `report` puts into a pipeline, each metric followed by `tags`."""
         try:
-            family, kind, _, _, address = socket.getaddrinfo(*self._address, type=socket.SOCK_DGRAM)[0]
-            with socket.socket(family, kind) as sender:
-                for datagram in _datagrams(lines):
-                    sender.sendto(datagram, address)
+            family, *_ = socket.getaddrinfo(*self._address, type=socket.SOCK_DGRAM)[0]
+            client = StatsClient(*self._address, maxudpsize=_DATAGRAM_BYTES, ipv6=family == socket.AF_INET6)
         except OSError as error:
             if not self._warned:
                 _log.warning(
                     "cannot send metrics to %s:%d: %s; check LAION_ETL_STATSD", *self._address, error
                 )
             self._warned = True
+            return
+        with closing(client), _TaggedPipeline(client, tags) as pipeline:
+            report(pipeline)
+
+
+class _TaggedPipeline(Pipeline):  # type: ignore[misc]  # statsd has no types
+    """The library's pipeline, which has no tags, with those of DogStatsD's form."""
+
+    def __init__(self, client: StatsClient, tags: str) -> None:
+        super().__init__(client)
+        self._tags = tags
+
+    def _after(self, data: str) -> None:
+        super()._after(f"{data}{self._tags}")
 
 
 class StageMetrics:
@@ -67,7 +87,7 @@ class StageMetrics:
         _log.info("%s", stage_line(stats, seconds))
         if self._statsd is not None:
             tags = self._tagged({"crawl": stats.crawl, "run": self._run})
-            self._statsd.send(f"{line}{tags}" for line in _numbers(stats, seconds))
+            self._statsd.send(lambda pipeline: _report(pipeline, stats, seconds), tags)
 
     def _tagged(self, values: dict[str, str]) -> str:
         """Returns tags in DogStatsD's form, which statsd-exporter and OpenTelemetry's collector read too."""
@@ -103,23 +123,11 @@ def _network(network: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _numbers(stats: StageStats, seconds: float) -> Iterator[str]:
+def _report(pipeline: Pipeline, stats: StageStats, seconds: float) -> None:
     name = f"laion_etl.stage.{stats.stage}"
-    yield f"{name}.units:1|c"
-    yield f"{name}.input:{stats.input}|c"
-    yield f"{name}.kept:{stats.kept}|c"
-    yield f"{name}.duration:{seconds * 1_000:.0f}|ms"
+    pipeline.incr(f"{name}.units")
+    pipeline.incr(f"{name}.input", stats.input)
+    pipeline.incr(f"{name}.kept", stats.kept)
+    pipeline.timing(f"{name}.duration", seconds * 1_000)
     for reason, count in stats.dropped.items():
-        yield f"{name}.dropped.{reason}:{count}|c"
-
-
-def _datagrams(lines: Iterable[str]) -> Iterator[bytes]:
-    held = b""
-    for line in lines:
-        data = line.encode()
-        if held and len(held) + 1 + len(data) > _DATAGRAM_BYTES:
-            yield held
-            held = b""
-        held = b"\n".join((held, data)) if held else data
-    if held:
-        yield held
+        pipeline.incr(f"{name}.dropped.{reason}", count)

@@ -14,17 +14,8 @@ from laion_etl.core.errors import InputError
 from laion_etl.core.funnel import Outcomes, RecordReason
 from laion_etl.core.kernels import Ints, Longs
 from laion_etl.parse.gzip_members import ByteSource, Damage, Members, read_members
-from laion_etl.parse.kernels.records import (
-    IMAGE_START,
-    NOT_A_PAGE,
-    ODD,
-    PAGE,
-    Links,
-    Records,
-    cut_links,
-    new_links,
-    new_records,
-)
+from laion_etl.parse.kernels.records import IMAGE_START, NOT_A_PAGE, ODD, PAGE, cut_links
+from laion_etl.parse.kernels.spans import Links, Records, new_links, new_records
 from laion_etl.parse.licence import NO_LICENCE
 from laion_etl.parse.wat_record import ImageLink, WatPage, json_text, records_of, without_surrogates
 from laion_etl.urls.normalize import page_base

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import orjson
 
 from laion_etl.core.funnel import RecordReason
-from laion_etl.parse.kernels.records import MAX_PAGE_URL_BYTES
+from laion_etl.parse.kernels.record_head import MAX_PAGE_URL_BYTES
 from laion_etl.parse.licence import NO_LICENCE, page_licence
 from laion_etl.urls.normalize import page_base
 

@@ -22,7 +22,8 @@ from laion_etl.core.stage_stats import Output, StageStats
 from laion_etl.database.binary_copy import Texts, copy_out, host_hashes, joined, read_rows
 from laion_etl.database.connection import Database
 from laion_etl.database.dedupe_keys import DedupeRule
-from laion_etl.database.load import crawl_number, delete_load_stats, stats_to_store
+from laion_etl.database.load import crawl_number
+from laion_etl.database.load_stats import delete_load_stats, stats_to_store
 from laion_etl.database.loaded import plan_fingerprint
 from laion_etl.database.queries import query
 from laion_etl.io.storage import Store

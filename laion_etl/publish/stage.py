@@ -124,7 +124,7 @@ def _as_it_stands(crawl: str, settings: Settings, store: Store, variant: str) ->
 
 
 @dataclass(frozen=True, slots=True)
-class _Work:
+class _Publication:
     """A checked plan of what to publish."""
 
     crawl: str
@@ -144,7 +144,7 @@ def _prepare(
     store: Store,
     variant: str,
     expected: Expected | None = None,
-) -> _Work:
+) -> _Publication:
     dataset = Release(dataset_name(settings.publish.name, variant), crawl).name
     subsets(settings.publish)
     published = manifest.published_stats(dataset, crawl, store)
@@ -154,7 +154,7 @@ def _prepare(
     removals = tuple(sorted(request.id for request in requests if crawl in request.crawls))
     matcher = Matcher(requests, settings.download.pdq_distance)
     made_from = _fingerprint(dataset, scored, earlier, settings, variant, removals)
-    return _Work(crawl, settings, variant, dataset, scored, earlier, matcher, removals, made_from)
+    return _Publication(crawl, settings, variant, dataset, scored, earlier, matcher, removals, made_from)
 
 
 def _fingerprint(
@@ -181,7 +181,7 @@ def _fingerprint(
     )
 
 
-def _finished(work: _Work, wanted: str, store: Store) -> StageStats | None:
+def _finished(work: _Publication, wanted: str, store: Store) -> StageStats | None:
     """Return the stats of an earlier identical call, if the current version still has its rows."""
     current = manifest.current_manifest(work.dataset, store)
     part = current.part(work.crawl) if current else None
@@ -192,7 +192,7 @@ def _finished(work: _Work, wanted: str, store: Store) -> StageStats | None:
 
 
 def _write_rows(
-    release: Release, rows: PublishableRows, work: _Work, store: Store
+    release: Release, rows: PublishableRows, work: _Publication, store: Store
 ) -> tuple[PublishContext, list[DataFile]]:
     """Streams the rows into the files of all subsets and into the statistics."""
     publish = work.settings.publish
@@ -228,7 +228,7 @@ class _DataFiles:
 def _read_rows(
     release: Release,
     rows: PublishableRows,
-    work: _Work,
+    work: _Publication,
     store: Store,
     files: "_DataFiles | None" = None,
 ) -> PublishContext:
@@ -250,7 +250,9 @@ def _read_rows(
     )  # fmt: skip
 
 
-def _stats(release: Release, work: _Work, statistics: Statistics, dropped: Mapping[str, int]) -> StageStats:
+def _stats(
+    release: Release, work: _Publication, statistics: Statistics, dropped: Mapping[str, int]
+) -> StageStats:
     scored = work.scored
     if statistics.kept + sum(dropped.values()) != scored.kept:
         raise InputError(

@@ -1,6 +1,6 @@
 """The demo's CLIP, 'laion-etl-tiny' with weights 'scenes': its shipped files and its compact weights.
 
-`laion_etl.minicrawl.train_clip` trains it on drawn scenes. Of the 49,408 rows of the token embedding only
+`scripts.training.clip` trains it on drawn scenes. Of the 49,408 rows of the token embedding only
 those of tokens seen in training differ from one common "unknown" row, so only they are stored:
 `token_ids` (int32, N), `token_rows` (N, width), `unknown_row` (width).
 """

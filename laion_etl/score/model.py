@@ -5,29 +5,34 @@ On CPUs everything is float32, computed in parts of fixed size (`pinned.py`); on
 bfloat16 unless set otherwise.
 """
 
-import difflib
 import hashlib
-import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from laion_etl.core.errors import ModelError
-from laion_etl.score import demo_model
 from laion_etl.score.device_transfer import DeviceFuture, Floats, FromDevice, to_device
 from laion_etl.score.hub import in_folder, is_layout
-from laion_etl.score.openclip import create_network, open_clip
+from laion_etl.score.openclip import open_clip
 from laion_etl.score.pinned import PART, FromThreads, parts, pinned_threads
 from laion_etl.score.pixels import PixelPlan, Pixels
 from laion_etl.score.shared_tables import Tokens
 from laion_etl.score.text_tower import TextGroup, encode_texts, text_groups
 from laion_etl.score.tokens import TextPlan, text_plan
+from laion_etl.score.weights import (
+    build_network,
+    closest,
+    fill_network,
+    is_tiny,
+    not_buildable,
+    tag_config,
+    weights_file,
+)
 from laion_etl.settings import ClipSettings
 
 if TYPE_CHECKING:
@@ -36,7 +41,6 @@ if TYPE_CHECKING:
 
 MAX_TEXT_CHARS = 1_000  # far beyond 77 tokens; the tokenizer is quadratic in the length of a word
 _MAX_CACHED_WORDS = 200_000  # open_clip's tokenizer remembers every word it ever saw
-_CHECKPOINT_SUFFIXES = {".safetensors", ".pt", ".pth", ".bin"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,10 +154,10 @@ def load_model(settings: ClipSettings) -> ClipModel:
         shown, settings = settings.model, in_folder(settings)
     _check_model_name(settings.model)
     device = _device(settings.device)
-    tag = _tag_config(settings)
-    path = _weights_file(settings, tag)
-    network = _build(settings.model, tag)
-    _fill(network, path, settings)
+    tag = tag_config(settings)
+    path = weights_file(settings, tag)
+    network = build_network(settings.model, tag)
+    fill_network(network, path, settings)
     network.eval().to(device)
     tokenizer = _tokenizer(settings.model)
     return ClipModel(
@@ -178,21 +182,10 @@ def embedding_dim(settings: ClipSettings) -> int:
     return int(open_clip().get_model_config(in_folder(settings).model)["embed_dim"])
 
 
-def is_tiny(settings: ClipSettings) -> bool:
-    """Whether these settings name the demo's model with its shipped weights."""
-    return settings.model == demo_model.NAME and settings.pretrained == demo_model.WEIGHTS
-
-
 def _check_model_name(name: str) -> None:
     known = open_clip().list_models()
     if name not in known and not is_layout(name):
-        raise ModelError(f"unknown CLIP model {name!r}{_close(name, known)}; see LAION_ETL_CLIP_MODEL")
-
-
-def _close(name: str, known: Sequence[str]) -> str:
-    by_lower = {entry.lower(): entry for entry in known}
-    found = difflib.get_close_matches(name.lower(), by_lower, n=3, cutoff=0.5)
-    return f"; did you mean {' or '.join(by_lower[entry] for entry in found)}?" if found else ""
+        raise ModelError(f"unknown CLIP model {name!r}{closest(name, known)}; see LAION_ETL_CLIP_MODEL")
 
 
 def _device(setting: str) -> str:
@@ -227,88 +220,6 @@ def pixel_plan(config: Mapping[str, Any], name: str) -> PixelPlan:
     return PixelPlan(sides.pop(), squash=mode == "squash", bilinear=how == "bilinear")
 
 
-def _tag_config(settings: ClipSettings) -> dict[str, Any]:
-    """open_clip's entry of a pretrained tag: where its weights are, activation, mean, std. Empty: no tag."""
-    found: dict[str, Any] = open_clip().get_pretrained_cfg(settings.model, settings.pretrained) or {}
-    return found
-
-
-def _weights_file(settings: ClipSettings, tag: Mapping[str, Any]) -> Path:
-    if is_tiny(settings):
-        return demo_model.WEIGHTS_FILE
-    if tag:
-        return _downloaded(settings, tag)
-    path = Path(settings.pretrained).expanduser()
-    if not path.is_file():
-        tags = open_clip().list_pretrained_tags_by_model(settings.model)
-        known = [demo_model.WEIGHTS] if settings.model == demo_model.NAME else tags
-        shown = ", ".join(known[:5]) + (f" and {len(known) - 5} more" if len(known) > 5 else "")
-        raise ModelError(
-            f"{settings.pretrained!r} is neither a checkpoint file nor weights of {settings.model}"
-            f"{_close(settings.pretrained, known)}; known: {shown or 'none'}; see LAION_ETL_CLIP_PRETRAINED"
-        )
-    if path.suffix not in _CHECKPOINT_SUFFIXES:
-        raise ModelError(
-            f"{path} is not a checkpoint: expected one of {', '.join(sorted(_CHECKPOINT_SUFFIXES))}"
-        )
-    return path
-
-
-def _downloaded(settings: ClipSettings, tag: Mapping[str, Any]) -> Path:
-    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # our own error names the file in one line
-    try:
-        return Path(open_clip().pretrained.download_pretrained(dict(tag)))
-    except Exception as error:  # any of three HTTP libraries
-        cause = (str(error).splitlines() or [type(error).__name__])[0]
-        raise ModelError(
-            f"cannot download the weights {settings.pretrained!r} of {settings.model}: {cause}; "
-            "set LAION_ETL_CLIP_PRETRAINED to a checkpoint file, or use "
-            f"LAION_ETL_CLIP_MODEL={demo_model.NAME} LAION_ETL_CLIP_PRETRAINED={demo_model.WEIGHTS}"
-        ) from error
-
-
-def _fill(network: Any, path: Path, settings: ClipSettings) -> None:
-    """Loads the weights into the network, without ever unpickling code."""
-    from safetensors import SafetensorError
-
-    try:
-        weights = demo_model.read_compact(path) if path.suffix == ".safetensors" else None
-        if weights is not None:
-            network.load_state_dict(demo_model.expand(weights, network.vocab_size))
-        else:
-            open_clip().load_checkpoint(network, str(path), weights_only=True)
-    except (SafetensorError, UnpicklingError, RuntimeError, OSError, *_MALFORMED) as error:
-        cause = " ".join(str(error).split())[:200]
-        raise ModelError(f"cannot load the checkpoint {path} into {settings.model}: {cause}") from error
-
-
-_MALFORMED = (EOFError, KeyError, AttributeError, StopIteration)  # raised for files that are not a state dict
-
-
-def _build(model: str, tag: Mapping[str, Any]) -> Any:
-    """The network without weights. The tag decides the activation: openai's weights need QuickGELU,
-    also under names such as ViT-B-32, where open_clip itself only warns."""
-    try:
-        return create_network(
-            model,
-            force_quick_gelu=bool(tag.get("quick_gelu", False)),
-            force_preprocess_cfg={key: tag[key] for key in _PREPROCESS_KEYS if tag.get(key) is not None},
-        )
-    except (RuntimeError, OSError, ImportError, AttributeError, AssertionError) as error:
-        raise _not_buildable(model, error) from error
-
-
-def _not_buildable(model: str, error: Exception) -> ModelError:
-    cause = " ".join(str(error).split())[:200] or type(error).__name__
-    return ModelError(
-        f"cannot build the CLIP model {model}: {cause}; models with a Hugging Face text tower need "
-        "files from its hub"
-    )
-
-
-_PREPROCESS_KEYS = ("mean", "std", "interpolation", "resize_mode")
-
-
 def preprocessing(network: Any) -> Callable[["Image.Image"], "torch.Tensor"]:
     """open_clip's inference transform for a network: resize, centre crop, normalise."""
     from open_clip.transform import PreprocessCfg, image_transform_v2
@@ -330,7 +241,7 @@ def _tokenizer(model: str) -> Any:
     try:
         return open_clip().get_tokenizer(model)
     except (RuntimeError, OSError, ImportError, AttributeError, TypeError) as error:
-        raise _not_buildable(model, error) from error
+        raise not_buildable(model, error) from error
 
 
 def _remembering_less(tokenizer: Any) -> Callable[[Sequence[str]], "torch.Tensor"]:

@@ -45,7 +45,7 @@ class Scored:
 
 
 @dataclass(frozen=True, slots=True)
-class Scorer:
+class SampleScorer:
     """A model with its thresholds, safety prompts and heads, and the model of other languages, if any.
 
     Safety, aesthetic score and the stored image embeddings come from `model` for every sample.
@@ -161,13 +161,13 @@ class Scorer:
         return Scored(sample, columns, reason, *embeddings)
 
 
-def load_scorer(settings: Settings) -> Scorer:
+def load_scorer(settings: Settings) -> SampleScorer:
     """Everything scoring needs, from the settings; raises ModelError."""
     model, safety = load_model(settings.clip), settings.safety
     prompts = load_prompts(_prompts_file(settings.safety, model))
     watermark = _watermark(settings, model)
     plans = (model.pixel_plan, *((watermark.plan,) if watermark else ()))
-    return Scorer(
+    return SampleScorer(
         model=model,
         multilingual_model=_multilingual_model(settings.clip, model),
         thresholds=thresholds(settings.clip),

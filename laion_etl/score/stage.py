@@ -28,7 +28,7 @@ from laion_etl.score.encode import EncodeBatch, InFlightBatch, samples_at_once
 from laion_etl.score.model import embedding_dim
 from laion_etl.score.prefetch import prefetch
 from laion_etl.score.preprocess_pool import Preparers
-from laion_etl.score.scorer import Scored, Scorer, load_scorer
+from laion_etl.score.scorer import SampleScorer, Scored, load_scorer
 from laion_etl.score.shard_reader import Row, chunked, shard_samples
 from laion_etl.score.shared_tables import Plans
 from laion_etl.settings import Settings, Stage, shaping
@@ -41,7 +41,7 @@ _NOTED_DIGITS = 6  # of scores in the samples' JSON
 class Tools:
     """How to make a scorer and a pool of preparers: both are slow to start, so tests share theirs."""
 
-    scorer: Callable[[Settings], Scorer] = load_scorer
+    scorer: Callable[[Settings], SampleScorer] = load_scorer
     preparers: Callable[[Plans, int, int, int], AbstractContextManager[Preparers]] = Preparers
 
 
@@ -60,7 +60,7 @@ def score_shards(
 
     Raises ModelError when the model cannot be loaded, InputError naming a damaged shard, StorageError.
     """
-    work = _Work(crawl, batches, settings, store, tools)
+    work = _ShardPipeline(crawl, batches, settings, store, tools)
     done = []
     with (
         work,
@@ -81,7 +81,7 @@ class _Opened:
 
     shard: StageStats
     fingerprint: str
-    scorer: Scorer | None  # None: the shard has no samples
+    scorer: SampleScorer | None  # None: the shard has no samples
     dim: int
 
 
@@ -92,7 +92,7 @@ class _Closed:
 _Step = StageStats | _Opened | _Closed
 
 
-class _Work:
+class _ShardPipeline:
     """Reads, computes and scores, each step in its own thread; the model is loaded when first needed."""
 
     def __init__(
@@ -105,14 +105,14 @@ class _Work:
         self._tools = tools
         self._stack = ExitStack()
 
-    def __enter__(self) -> "_Work":
+    def __enter__(self) -> "_ShardPipeline":
         return self
 
     def __exit__(self, *error: Any) -> None:
         self._stack.__exit__(*error)
 
     @cached_property
-    def scorer(self) -> Scorer:
+    def scorer(self) -> SampleScorer:
         return self._tools.scorer(self._settings)
 
     @cached_property

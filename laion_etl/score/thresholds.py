@@ -8,7 +8,7 @@ apply only while both settings have their defaults, so a threshold that is set e
 from dataclasses import dataclass, fields
 
 from laion_etl.score import demo_model
-from laion_etl.score.model import is_tiny
+from laion_etl.score.weights import is_tiny
 from laion_etl.settings import ClipSettings
 
 

@@ -6,7 +6,7 @@ may not show. Three kinds can be named in LAION_ETL_SAFETY_WATERMARK_MODEL:
 - LAION's own, https://github.com/LAION-AI/LAION-5B-WatermarkDetection (`watermark_model_v1.pt`): an
   EfficientNet-B3 with a head of three layers on images squashed to 256 pixels; class 0 is "watermark".
 - our own small convolutional network, a safetensors file; the demo's is trained on drawn overlays
-  (`laion_etl.minicrawl.train_watermark`) and knows nothing of photographs.
+  (`scripts.training.watermark`) and knows nothing of photographs.
 - `module:factory`: called with settings and device, returns a WatermarkModel.
 """
 

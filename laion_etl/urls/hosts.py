@@ -16,7 +16,7 @@ from laion_etl.core.kernels import Bytes, Hashes, Ints, constant, hash_of
 from laion_etl.core.reason_codes import REASON_CODES
 from laion_etl.core.wordlists import words
 from laion_etl.settings import ParseSettings
-from laion_etl.urls.kernels import find_files, number_hosts
+from laion_etl.urls.host_kernels import find_files, number_hosts
 from laion_etl.urls.public_suffix import public_suffixes, registered_domain
 
 Spans = tuple[Ints, Ints]

@@ -15,14 +15,8 @@ from laion_etl.core.funnel import ParseReason
 from laion_etl.core.kernels import Bytes, Ints
 from laion_etl.core.reason_codes import REASON_CODES
 from laion_etl.settings import ParseSettings
-from laion_etl.urls.kernels import (
-    BAD_EXTENSION,
-    LONG_HOST,
-    LONG_URL,
-    NEEDS_PARSER,
-    check_urls,
-    resolve_plain,
-)
+from laion_etl.urls.host_kernels import BAD_EXTENSION, LONG_HOST, LONG_URL, check_urls
+from laion_etl.urls.kernels import NEEDS_PARSER, resolve_plain
 
 Spans = tuple[Ints, Ints]  # starts and ends in an arena
 

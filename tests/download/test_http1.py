@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from laion_etl.download.http1 import Connection, parse_head
 from laion_etl.download.link_failed import LinkFailed
+from tests.download.odd_responses import BODY, ODD_RESPONSES, Odd
 
 Answer = tuple[int, bytes] | str
 
@@ -124,6 +125,12 @@ def test_whatever_h11_accepts_gives_the_same_result_in_any_pieces(raw: bytes, cu
     if isinstance(reference, tuple):
         # h11 accepts any HTTP version; other major versions have another message format (RFC 9110, 2.5).
         assert mine == reference or (mine == "not HTTP" and re.search(rb"HTTP/[02-9]\.", raw))
+
+
+@pytest.mark.parametrize("odd", ODD_RESPONSES, ids=lambda odd: odd.name)
+def test_odd_responses_are_accepted_as_listed(odd: Odd) -> None:
+    assert (ours([odd.raw]) == (200, BODY)) is ("ours" in odd.accepted_by)
+    assert (theirs(odd.raw) == (200, BODY)) is ("h11" in odd.accepted_by)
 
 
 def test_a_higher_minor_version_is_read_as_the_highest_known_and_other_major_ones_are_refused() -> None:

@@ -11,9 +11,11 @@ import dns.flags
 import dns.message
 import dns.rcode
 import dns.rrset
+import pytest
 import trio
 
 from laion_etl.core.funnel import DownloadStatus
+from laion_etl.download import nameservers
 from laion_etl.download.link_failed import LinkFailed
 from laion_etl.download.nameservers import StubSource, parse_servers, system_servers
 from laion_etl.download.resolver import Addresses, NoSuchName, Resolver, ResolverTrouble
@@ -125,7 +127,8 @@ def test_an_answer_that_does_not_fit_is_fetched_over_tcp() -> None:
     assert look_up("long.example", normal) == Addresses(("8.8.8.8",), 90.0)
 
 
-def test_a_failing_or_silent_server_is_skipped() -> None:
+def test_a_failing_or_silent_server_is_skipped(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(nameservers, "_TRY_S", 0.2)
     assert look_up("a.example", servfail, normal) == Addresses(("8.8.8.8",), 90.0)
     assert look_up("a.example", lambda *_: None, normal) == Addresses(("8.8.8.8",), 90.0)
     assert look_up("a.example", servfail) is ResolverTrouble
@@ -164,3 +167,23 @@ def test_servers_are_named_by_address_and_port(tmp_path: Any) -> None:
     path.write_text("# c\nsearch x\nnameserver 10.0.0.2\nnameserver ::1\n")
     assert system_servers(path) == [("10.0.0.2", 53), ("::1", 53)]
     assert system_servers(tmp_path / "none") == []
+    (tmp_path / "empty").write_text("search x\n")
+    assert system_servers(tmp_path / "empty") == []
+
+
+def test_a_query_that_is_lost_is_sent_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(nameservers, "_TRY_S", 0.2)
+    lost: list[int] = []
+
+    def lossy(question: dns.message.Message, over_tcp: bool) -> dns.message.Message | None:
+        lost.append(question.id)
+        return normal(question, over_tcp) if len(lost) > 1 else None
+
+    assert look_up("a.example", lossy) == Addresses(("8.8.8.8",), 90.0)
+    assert len(lost) == 2
+
+
+def test_a_name_without_an_address_is_an_answer() -> None:
+    found = look_up("a.example", lambda question, _: reply(question))
+    assert isinstance(found, Addresses)
+    assert found.literals == ()

@@ -4,6 +4,7 @@ import socket
 from pathlib import Path
 
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
 from laion_etl.core.funnel import DownloadStatus as S
 from laion_etl.download.concurrency import AdaptiveConcurrency, LoadSample
@@ -58,6 +59,7 @@ def test_metrics_as_a_file_and_over_udp(tmp_path: Path) -> None:
         server.settimeout(5)
         port = server.getsockname()[1]
         metrics = Metrics(str(path), f"127.0.0.1:{port}")
+        metrics.in_flight = 7
         metrics.kept(1_000, 0.2)
         metrics.dropped(S.TIMEOUT)
         metrics.flush()
@@ -68,11 +70,32 @@ def test_metrics_as_a_file_and_over_udp(tmp_path: Path) -> None:
         second = server.recv(10_000).decode().split("\n")
     assert "laion_etl_download.links.timeout:1|c" in first
     assert "laion_etl_download.bytes:1000|c" in first
+    assert "laion_etl_download.in_flight:7|g" in first
     assert [line for line in second if line.endswith("|c")] == ["laion_etl_download.links.timeout:1|c"]
-    lines = path.read_text().split("\n")
-    assert 'laion_etl_download_links_total{status="timeout"} 2' in lines
-    assert 'laion_etl_download_seconds_bucket{le="0.1"} 0' in lines
-    assert 'laion_etl_download_seconds_bucket{le="0.25"} 1' in lines
+    text = path.read_text()
+    samples = {
+        (one.name, *one.labels.values()): one.value
+        for f in text_string_to_metric_families(text)
+        for one in f.samples
+    }
+    assert samples["laion_etl_download_links_total", "timeout"] == 2
+    assert samples["laion_etl_download_links_total", "success"] == 1
+    assert samples["laion_etl_download_bytes_total",] == 1_000
+    assert samples["laion_etl_download_in_flight",] == 7
+    assert samples["laion_etl_download_seconds_bucket", "0.1"] == 0
+    assert samples["laion_etl_download_seconds_bucket", "0.25"] == 1
+    assert samples["laion_etl_download_seconds_sum",] == 0.2
+    assert {name for name, *_ in samples} == {
+        f"laion_etl_download_{name}"
+        for name in (
+            "links_total",
+            "bytes_total",
+            "in_flight",
+            "seconds_bucket",
+            "seconds_sum",
+            "seconds_count",
+        )
+    }
 
 
 XMP = b'<x:xmpmeta><rdf:Description plus:DataMining="http://ns.useplus.org/ldf/vocab/%b"/></x:xmpmeta>'

@@ -7,11 +7,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from laion_etl.minicrawl import train_clip
 from laion_etl.minicrawl.scenes import Scene, random_scene
-from laion_etl.minicrawl.train_clip import CLASSES, CaptionTable, Plan, attributes, encode_texts
 from laion_etl.score import demo_model
 from laion_etl.score.openclip import create_network
+from scripts.training import clip as train_clip
+from scripts.training.captions import CLASSES, CaptionTable, attributes
+from scripts.training.clip import ClipTraining, encode_texts
 
 pytestmark = pytest.mark.slow
 
@@ -59,7 +60,7 @@ def test_equal_scenes_share_their_attributes_and_hazards_ignore_the_layout() -> 
 def test_a_short_training_writes_all_files_and_is_seeded(
     texts: CaptionTable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plan = Plan(images=64, steps=3, batch=32, warmup=1, held_out=20, threads=1)
+    plan = ClipTraining(images=64, steps=3, batch=32, warmup=1, held_out=20, threads=1)
     monkeypatch.setattr("laion_etl.minicrawl.aesthetic.SCENES", 30)
     monkeypatch.setattr("laion_etl.minicrawl.aesthetic.HELD_OUT", 10)
     monkeypatch.setattr(train_clip, "CaptionTable", lambda: texts)

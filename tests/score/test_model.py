@@ -123,10 +123,10 @@ def test_a_plain_open_clip_checkpoint_file_loads(tmp_path: Path, suffix: str, ti
 
 def test_openai_weights_get_their_activation() -> None:
     """open_clip itself only warns that ViT-B-32 with openai's weights needs QuickGELU."""
-    from laion_etl.score.model import _build, _tag_config
+    from laion_etl.score.weights import build_network, tag_config
 
-    tag = _tag_config(ClipSettings(model="ViT-B-32", pretrained="openai"))
-    network = _build(TINY.model, tag)
+    tag = tag_config(ClipSettings(model="ViT-B-32", pretrained="openai"))
+    network = build_network(TINY.model, tag)
     assert type(network.transformer.resblocks[0].mlp.gelu).__name__ == "QuickGELU"
     plain = create_network(TINY.model)
     assert type(plain.transformer.resblocks[0].mlp.gelu).__name__ == "GELU"

@@ -12,11 +12,11 @@ from laion_etl.core.errors import ModelError, SettingsError
 from laion_etl.io.storage import Store
 from laion_etl.minicrawl.overlays import watermarked
 from laion_etl.minicrawl.scenes import Scene, draw
-from laion_etl.minicrawl.train_watermark import Plan, quality, stored_pixels, train
 from laion_etl.score import demo_model
 from laion_etl.score.pixels import PixelPlan, Pixels
 from laion_etl.score.watermark import laion_network, load_watermark_model, read_watermark_model
 from laion_etl.settings import SafetySettings, Settings
+from scripts.training.watermark import WatermarkTraining, quality, stored_pixels, train
 from tests.score.conftest import TINY_SETTINGS, Entry, fitting, read_parquet, score, write_shard
 from tests.score.test_pixels import encoded
 
@@ -38,7 +38,7 @@ def test_the_shipped_model_separates_marked_images_from_others() -> None:
 
 
 def test_training_is_repeatable_and_its_file_is_read(tmp_path: Path) -> None:
-    plan = Plan(images=64, epochs=1, held_out=8, threads=1)
+    plan = WatermarkTraining(images=64, epochs=1, held_out=8, threads=1)
     for name in ("one", "two"):
         (tmp_path / name).mkdir()
         train(plan, tmp_path / name)

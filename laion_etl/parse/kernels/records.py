@@ -6,66 +6,19 @@ can only be the beginning of an image entry; what follows is parsed as a JSON ob
 base that is ambiguous.
 """
 
-from typing import NamedTuple
-
 import numpy as np
 
-from laion_etl.core.kernels import Bytes, Hashes, Ints, constant, equals
+from laion_etl.core.kernels import Bytes, Hashes, constant, equals
 from laion_etl.core.numba_cache import kernel
+from laion_etl.parse.kernels.image_entry import IMAGE_PATH, read_entry, string_end
+from laion_etl.parse.kernels.record_head import MAX_PAGE_URL_BYTES, read_head
+from laion_etl.parse.kernels.spans import Links, Records
 
 PAGE, NOT_A_PAGE, ODD = 0, 1, 2  # states of a record
 
-MAX_PAGE_URL_BYTES = 8192  # pages with a longer URL are left to Python, which drops them
-
 IMAGE_START = b'{"path":"IMG@/src"'
 
-
-class Records(NamedTuple):
-    """One row per record (in: spans; out: state, page URL, base as in the page, empty if there is none)."""
-
-    start: Ints
-    end: Ints
-    state: Ints
-    url_start: Ints
-    url_end: Ints
-    base_start: Ints
-    base_end: Ints
-
-
-class Links(NamedTuple):
-    """One row per image link: its record and the spans of its JSON strings; start -1 if one is missing.
-
-    `escaped` has bit 1 for a url, 2 for an alt and 4 for a title that contains a JSON escape.
-    """
-
-    record: Ints
-    url_start: Ints
-    url_end: Ints
-    alt_start: Ints
-    alt_end: Ints
-    title_start: Ints
-    title_end: Ints
-    escaped: Ints
-
-
-def new_records(starts: Ints, ends: Ints) -> Records:
-    """Returns rows for the records at these spans, with nothing found yet."""
-    return Records(starts, ends, *(np.zeros(starts.size, np.int32) for _ in range(5)))
-
-
-def new_links(rows: int) -> Links:
-    """Allocates rows for links."""
-    return Links(*(np.empty(rows, np.int32) for _ in Links._fields))
-
-
-_TYPE = constant(b"warc-type:")
-_METADATA = constant(b"metadata")
-_TARGET = constant(b"warc-target-uri:")
-_LENGTH = constant(b"content-length:")
-_WARC = constant(b"WARC/1.")
 _HTML = constant(b'"HTML-Metadata":{')
-_PATH = constant(b'{"path":')
-_IMAGE = constant(b'"IMG@/src"')
 
 # The scan of a page stops at an image, or at a sign that more of the JSON is needed. Each is represented by
 # two to four bytes that are rare elsewhere; eight places are compared at once in 64-bit words (the zero-byte
@@ -104,17 +57,6 @@ def _key_table() -> Bytes:
 
 
 _IS_KEY = _key_table()
-
-
-def _string_table() -> Bytes:
-    """Returns what each byte means in a JSON string: 0 itself, 1 its end, 2 an escape, 3 not allowed."""
-    table = np.zeros(256, np.uint8)
-    table[:32] = 3
-    table[34], table[92] = 1, 2
-    return table
-
-
-_STRING = _string_table()
 _NAME_BYTES = 15  # "HTML-Metadata" with its quotes
 _NAME_SKIP = _name_skip_table()
 
@@ -125,7 +67,7 @@ def cut_links(data: Bytes, words: Hashes, records: Records, links: Links) -> int
     count = 0
     for record in range(records.start.size):
         end = records.end[record]
-        body, is_metadata = _read_head(data, records, record)
+        body, is_metadata = read_head(data, records, record)
         if body < 0:
             records.state[record] = ODD
             continue
@@ -148,90 +90,6 @@ def cut_links(data: Bytes, words: Hashes, records: Records, links: Links) -> int
             records.state[record] = PAGE
             count = found
     return count
-
-
-@kernel
-def _read_head(data: Bytes, records: Records, record: int) -> tuple[int, bool]:
-    """Returns where the payload begins, -1 if the head is irregular, and whether the type is metadata."""
-    position, end = records.start[record], records.end[record]
-    is_metadata, typed, length = False, False, -1
-    if end - position < 16 or not equals(data, position, _WARC):
-        return -1, False
-    while True:
-        line = position
-        while position < end and data[position] != 10:
-            position += 1
-        if position == end:
-            return -1, False
-        stop = position - 1 if position > line and data[position - 1] == 13 else position
-        position += 1
-        if stop == line:
-            break
-        if _names(data, line, stop, _TYPE):
-            value, stop = _trimmed(data, line + _TYPE.size, stop)
-            if typed:
-                return -1, False
-            typed = True
-            is_metadata = stop - value == _METADATA.size and _names(data, value, stop, _METADATA)
-        elif _names(data, line, stop, _TARGET):
-            value, stop = _trimmed(data, line + _TARGET.size, stop)
-            if not _is_plain_url(data, value, stop):
-                return -1, False
-            records.url_start[record], records.url_end[record] = value, stop
-        elif _names(data, line, stop, _LENGTH):
-            value, stop = _trimmed(data, line + _LENGTH.size, stop)
-            length = _number(data, value, stop)
-    if length < 0 or not typed or position + length > end or end - position - length > 8:
-        return -1, False
-    for i in range(position + length, end):
-        if data[i] != 10 and data[i] != 13:
-            return -1, False
-    return position, is_metadata
-
-
-@kernel
-def _names(data: Bytes, line: int, stop: int, name: Bytes) -> bool:
-    """Whether a header line begins with a name, which is given in lower case, in any case."""
-    if stop - line < name.size:
-        return False
-    for i in range(name.size):
-        byte = data[line + i]
-        if byte != name[i] and not (65 <= byte <= 90 and byte + 32 == name[i]):
-            return False
-    return True
-
-
-@kernel
-def _trimmed(data: Bytes, start: int, end: int) -> tuple[int, int]:
-    while start < end and (data[start] == 32 or data[start] == 9):
-        start += 1
-    while end > start and (data[end - 1] == 32 or data[end - 1] == 9):
-        end -= 1
-    return start, end
-
-
-@kernel
-def _is_plain_url(data: Bytes, start: int, end: int) -> bool:
-    """Whether a page URL is printable ASCII, not too long and not in angle brackets."""
-    if end - start > MAX_PAGE_URL_BYTES or (start < end and data[start] == 60):
-        return False
-    for i in range(start, end):
-        if data[i] < 33 or data[i] > 126:
-            return False
-    return True
-
-
-@kernel
-def _number(data: Bytes, start: int, end: int) -> int:
-    """Parses a decimal number of at most nine digits, else returns -1."""
-    if start == end or end - start > 9:
-        return -1
-    value = 0
-    for i in range(start, end):
-        if not 48 <= data[i] <= 57:
-            return -1
-        value = value * 10 + int(data[i]) - 48
-    return value
 
 
 @kernel
@@ -263,12 +121,12 @@ def _scan_page(
     for block in range(start // block_bytes, (end - 1) // block_bytes + 1):
         if not _has_sign(words, block * _BLOCK_WORDS):
             continue
-        stop = min((block + 1) * block_bytes + 2, end - _IMAGE.size)
+        stop = min((block + 1) * block_bytes + 2, end - IMAGE_PATH.size)
         position = _next_key(data, max(position, block * block_bytes), stop)
         while position < stop:
             byte = data[position]
             if byte == 64 and data[position - 1] == 71 and data[position - 2] == 77:  # MG@
-                position = _read_entry(data, position - 4, end, record, links, count)
+                position = read_entry(data, position - 4, end, record, links, count)
                 count += 1
             elif byte == 66 and equals(data, position - 1, _BASE):
                 position = _read_base(data, span, position - 1 + _BASE.size, records, record)
@@ -298,7 +156,7 @@ def _read_base(data: Bytes, span: tuple[int, int], start: int, records: Records,
     That is the case for a second base, and if HTTP headers, whose names the server chooses, follow the HTML.
     """
     end = span[1]
-    stop, escapes = _string_end(data, start, end)
+    stop, escapes = string_end(data, start, end)
     if stop < 0 or escapes or records.base_end[record] or stop - start > MAX_PAGE_URL_BYTES:
         return -1
     for position in range(span[0], end - _HEADERS.size):
@@ -331,67 +189,3 @@ def _is_licence(data: Bytes, dot: int, start: int) -> bool:
     """Whether a dot is that of creativecommons.org; the caller checks that there is room after it."""
     first = dot - _COMMONS.size + 4
     return first >= start and equals(data, first, _COMMONS)
-
-
-@kernel
-def _read_entry(data: Bytes, sign: int, end: int, record: int, links: Links, row: int) -> int:
-    """Reads the image entry whose path value begins at `sign`; returns its end, -1 if it is irregular."""
-    if row == links.record.size or end - sign < _IMAGE.size or not equals(data, sign, _IMAGE):
-        return -1
-    if not equals(data, sign - _PATH.size, _PATH):
-        return -1
-    links.record[row] = record
-    links.url_start[row], links.alt_start[row], links.title_start[row] = -1, -1, -1
-    links.url_end[row], links.alt_end[row], links.title_end[row] = -1, -1, -1
-    links.escaped[row] = 0
-    position = sign + _IMAGE.size
-    while position + 1 < end and data[position] == 44 and data[position + 1] == 34:  # ,"
-        name = position + 2
-        name_end, _ = _string_end(data, name, end)
-        if name_end < 0 or name_end + 2 >= end or data[name_end + 1] != 58 or data[name_end + 2] != 34:
-            return -1  # the value is not a string
-        value = name_end + 3
-        value_end, escapes = _string_end(data, value, end)
-        if value_end < 0:
-            return -1
-        _store(data, name, name_end, value, value_end, escapes, links, row)
-        position = value_end + 1
-    if position >= end or data[position] != 125:
-        return -1
-    return position + 1
-
-
-@kernel
-def _string_end(data: Bytes, start: int, end: int) -> tuple[int, bool]:
-    """Returns where the quote that ends a JSON string is, -1 if there is none, and whether it has escapes."""
-    escapes = False
-    position, stop, one = np.uint64(start), np.uint64(end), np.uint64(1)  # unsigned: no negative indices
-    while position < stop:
-        kind = _STRING[data[position]]
-        if kind == 0:
-            position += one
-        elif kind == 1:
-            return int(np.int64(position)), escapes
-        elif kind == 2:
-            escapes = True
-            position += one + one
-        else:
-            return -1, False
-    return -1, False
-
-
-@kernel
-def _store(
-    data: Bytes, name: int, name_end: int, value: int, value_end: int, escapes: bool, links: Links, row: int
-) -> None:
-    """Stores the span of a url, alt or title; a later one of the same name wins, as in JSON parsers."""
-    length = name_end - name
-    if length == 3 and data[name] == 117 and data[name + 1] == 114 and data[name + 2] == 108:
-        links.url_start[row], links.url_end[row], bit = value, value_end, 1
-    elif length == 3 and data[name] == 97 and data[name + 1] == 108 and data[name + 2] == 116:
-        links.alt_start[row], links.alt_end[row], bit = value, value_end, 2
-    elif length == 5 and data[name] == 116 and data[name + 1] == 105 and data[name + 4] == 101:
-        links.title_start[row], links.title_end[row], bit = value, value_end, 4
-    else:
-        return
-    links.escaped[row] = (links.escaped[row] & ~bit) | (bit if escapes else 0)

@@ -1,4 +1,4 @@
-"""Trains the demo's watermark model: `python -m laion_etl.minicrawl.train_watermark`.
+"""Trains the demo's watermark model: `python -m scripts.training.watermark`.
 
 Drawn scenes with and without watermarks (overlays.py), as the downloader would store them, squashed to 128
 pixels. Seeded; minutes on two cores. Writes the weights, and measurements on fresh scenes, to score/models.
@@ -38,7 +38,7 @@ Labels = NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class WatermarkTraining:
     """The settings of one training."""
 
     seed: int = 40_961
@@ -50,7 +50,7 @@ class Plan:
     threads: int = 2
 
 
-def train(plan: Plan, folder: Path) -> None:
+def train(plan: WatermarkTraining, folder: Path) -> None:
     """Trains, measures and writes weights and metadata to the folder."""
     torch.set_num_threads(plan.threads)
     torch.manual_seed(plan.seed)
@@ -104,7 +104,7 @@ def stored_pixels(rng: random.Random, *, marked: bool) -> Pixels:
     return pixels
 
 
-def _fit(network: torch.nn.Module, pixels: Pixels, marked: Labels, plan: Plan) -> None:
+def _fit(network: torch.nn.Module, pixels: Pixels, marked: Labels, plan: WatermarkTraining) -> None:
     mean, deviation = (
         torch.tensor(v).view(1, 3, 1, 1) for v in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
     )
@@ -129,7 +129,7 @@ def _fit(network: torch.nn.Module, pixels: Pixels, marked: Labels, plan: Plan) -
     network.eval()
 
 
-DEFAULT = Plan()
+DEFAULT = WatermarkTraining()
 
 
 def main(
@@ -140,7 +140,7 @@ def main(
 ) -> None:
     """Train the demo's watermark model on drawn images and write its files to laion_etl/score/models."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    train(Plan(seed=seed, images=images, epochs=epochs), folder)
+    train(WatermarkTraining(seed=seed, images=images, epochs=epochs), folder)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Trains the demo's CLIP from drawn scenes: `python -m laion_etl.minicrawl.train_clip`.
+"""Trains the demo's CLIP from drawn scenes: `python -m scripts.training.clip`.
 
 Writes weights, metadata and the aesthetic head to laion_etl/score/models. Seeded; minutes on two cores.
 
@@ -12,10 +12,9 @@ import json
 import logging
 import math
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
-from itertools import product
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Annotated, Any
@@ -27,17 +26,15 @@ from numpy.typing import NDArray
 from safetensors.torch import save_file
 from torch.nn import functional
 
-from laion_etl.core.errors import ModelError
 from laion_etl.minicrawl.aesthetic import train_head
 from laion_etl.minicrawl.held_out import calibrate, embed_photos, photo, quality, similarities
-from laion_etl.minicrawl.lexicon import LEXICONS
-from laion_etl.minicrawl.scenes import BACKGROUNDS, COLOURS, LANGUAGES, LAYOUTS, SHAPES, Scene, random_scene
+from laion_etl.minicrawl.scenes import LANGUAGES, Scene, random_scene
 from laion_etl.score import demo_model
 from laion_etl.score.model import ClipModel, load_model, preprocessing
-from laion_etl.score.openclip import create_network, open_clip
+from laion_etl.score.openclip import create_network
 from laion_etl.score.text_tower import encode_causal
-from laion_etl.score.tokens import ClipTokenizer, text_plan
 from laion_etl.settings import ClipSettings
+from scripts.training.captions import CLASSES, CaptionTable, attributes
 
 log = logging.getLogger(__name__)
 
@@ -46,7 +43,7 @@ UNKNOWN_TEXTS = 32  # per step
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class ClipTraining:
     """The settings of one training."""
 
     seed: int = 20_221
@@ -60,7 +57,7 @@ class Plan:
     held_out: int = 1_000
 
 
-def train(plan: Plan, folder: Path) -> None:
+def train(plan: ClipTraining, folder: Path) -> None:
     """Trains, calibrates, measures and writes weights, metadata and aesthetic head to the folder."""
     torch.set_num_threads(plan.threads)
     torch.manual_seed(plan.seed)
@@ -84,7 +81,7 @@ def train(plan: Plan, folder: Path) -> None:
     log.info("%s", json.dumps(metadata["measured"]))
 
 
-def evaluate(model: ClipModel, plan: Plan) -> dict[str, Any]:
+def evaluate(model: ClipModel, plan: ClipTraining) -> dict[str, Any]:
     """Thresholds from one held-out set, precision and recall from another."""
     groups = {"en": ("en",), "other": tuple(language for language in LANGUAGES if language != "en")}
     found = {}
@@ -114,7 +111,7 @@ def evaluate(model: ClipModel, plan: Plan) -> dict[str, Any]:
 # Images
 
 
-def render(plan: Plan) -> tuple[list[Scene], torch.Tensor]:
+def render(plan: ClipTraining) -> tuple[list[Scene], torch.Tensor]:
     """Training scenes and their preprocessed images, float16 (n, 3, side, side)."""
     rng = random.Random(plan.seed)
     scenes = [_training_scene(rng) for _ in range(plan.images)]
@@ -141,81 +138,9 @@ def _render_chunk(jobs: Sequence[tuple[Scene, int]]) -> NDArray[np.float16]:
     return pixels
 
 
-# Texts
-
-
-class CaptionTable:
-    """Tokens of every caption of every scene in every language, made once."""
-
-    def __init__(self) -> None:
-        theirs = open_clip().get_tokenizer(demo_model.NAME)
-        tokenize = _fast_tokenizer(theirs)
-        self._tokens: dict[tuple[int, ...], torch.Tensor] = {}
-        for colour, shape, background, layout in product(COLOURS, SHAPES, BACKGROUNDS, [*LAYOUTS, "hazard"]):
-            hazard = layout == "hazard"
-            texts = [
-                template.format(
-                    subject=lexicon.subject(colour, shape, layout, hazard=hazard),
-                    place=lexicon.places[background],
-                )
-                for lexicon in LEXICONS.values()
-                for template in lexicon.templates
-            ]
-            scene = Scene(colour, shape, background, layout, hazard)
-            self._tokens[attributes(scene)] = tokenize(texts)
-        self.seen = torch.unique(torch.cat(list(self._tokens.values())))
-        self.unknown = next(i for i in range(len(self.seen) + 1) if i not in set(self.seen.tolist()))
-        self._start, self._end = theirs.sot_token_id, theirs.eot_token_id
-
-    def sample(self, scene: Scene, rng: random.Random) -> list[int]:
-        """Tokens of a random caption; one in five is surrounded by unknown words."""
-        rows = self._tokens[attributes(scene)]
-        row = rows[rng.randrange(len(rows))].tolist()
-        tokens = row[1 : row.index(self._end)]
-        if rng.random() < 0.2:
-            before, after = rng.randint(0, 4), rng.randint(0, 4)
-            tokens = [self.unknown] * before + tokens + [self.unknown] * after
-        return [self._start, *tokens[: len(row) - 2], self._end]
-
-    def sample_unknown(self, rng: random.Random) -> list[int]:
-        """Tokens of a text about something else: unknown words with a few known ones."""
-        known = self.seen.tolist()[1:-2]
-        words = [rng.choice(known) if rng.random() < 0.2 else self.unknown for _ in range(rng.randint(1, 24))]
-        return [self._start, *words, self._end]
-
-
-def _fast_tokenizer(theirs: Any) -> Callable[[Sequence[str]], torch.Tensor]:
-    """The same tokens (n, context) in a fifth of the time."""
-    plan = text_plan(theirs)
-    if plan is None:
-        raise ModelError(f"{demo_model.NAME} does not have CLIP's tokenizer")
-    ours, context = ClipTokenizer(plan), plan.context
-
-    def tokenize(texts: Sequence[str]) -> torch.Tensor:
-        rows = [ours(text) for text in texts]
-        return torch.tensor([row + [0] * (context - len(row)) for row in rows])
-
-    return tokenize
-
-
-def attributes(scene: Scene) -> tuple[int, ...]:
-    """Indexes of colour, shape, background and layout; the hazard sign counts as a layout."""
-    layout = len(LAYOUTS) if scene.hazard else list(LAYOUTS).index(scene.layout)
-    return (
-        list(COLOURS).index(scene.colour),
-        list(SHAPES).index(scene.shape),
-        list(BACKGROUNDS).index(scene.background),
-        layout,
-    )
-
-
-CLASSES = (len(COLOURS), len(SHAPES), len(BACKGROUNDS), len(LAYOUTS) + 1)
-
-
-# Training
-
-
-def _fit(network: Any, scenes: list[Scene], pixels: torch.Tensor, texts: CaptionTable, plan: Plan) -> None:
+def _fit(
+    network: Any, scenes: list[Scene], pixels: torch.Tensor, texts: CaptionTable, plan: ClipTraining
+) -> None:
     rng = random.Random(plan.seed)
     labels = torch.tensor([attributes(scene) for scene in scenes])
     classifier = torch.nn.Linear(network.token_embedding.embedding_dim, sum(CLASSES))
@@ -245,7 +170,7 @@ def _fit(network: Any, scenes: list[Scene], pixels: torch.Tensor, texts: Caption
     network.eval()
 
 
-def _schedule(step: int, plan: Plan) -> float:
+def _schedule(step: int, plan: ClipTraining) -> float:
     """Linear warm-up, then half a cosine."""
     if step < plan.warmup:
         return (step + 1) / plan.warmup
@@ -297,7 +222,7 @@ def _naming(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     return torch.stack(losses).mean()
 
 
-DEFAULT = Plan()
+DEFAULT = ClipTraining()
 
 
 def main(
@@ -309,7 +234,7 @@ def main(
     """Train the demo's CLIP on drawn scenes and write its files to laion_etl/score/models."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     logging.getLogger().handlers[0].addFilter(lambda record: record.name != "root")  # open_clip logs a lot
-    train(Plan(seed=seed, steps=steps, images=images), folder)
+    train(ClipTraining(seed=seed, steps=steps, images=images), folder)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,85 @@
+"""Reads an image entry of the extractor's JSON: the spans of its url, alt and title."""
+
+import numpy as np
+
+from laion_etl.core.kernels import Bytes, constant, equals
+from laion_etl.core.numba_cache import kernel
+from laion_etl.parse.kernels.spans import Links
+
+_PATH = constant(b'{"path":')
+IMAGE_PATH = constant(b'"IMG@/src"')
+
+
+def _string_table() -> Bytes:
+    """Returns what each byte means in a JSON string: 0 itself, 1 its end, 2 an escape, 3 not allowed."""
+    table = np.zeros(256, np.uint8)
+    table[:32] = 3
+    table[34], table[92] = 1, 2
+    return table
+
+
+_STRING = _string_table()
+
+
+@kernel
+def read_entry(data: Bytes, sign: int, end: int, record: int, links: Links, row: int) -> int:
+    """Reads the image entry whose path value begins at `sign`; returns its end, -1 if it is irregular."""
+    if row == links.record.size or end - sign < IMAGE_PATH.size or not equals(data, sign, IMAGE_PATH):
+        return -1
+    if not equals(data, sign - _PATH.size, _PATH):
+        return -1
+    links.record[row] = record
+    links.url_start[row], links.alt_start[row], links.title_start[row] = -1, -1, -1
+    links.url_end[row], links.alt_end[row], links.title_end[row] = -1, -1, -1
+    links.escaped[row] = 0
+    position = sign + IMAGE_PATH.size
+    while position + 1 < end and data[position] == 44 and data[position + 1] == 34:  # ,"
+        name = position + 2
+        name_end, _ = string_end(data, name, end)
+        if name_end < 0 or name_end + 2 >= end or data[name_end + 1] != 58 or data[name_end + 2] != 34:
+            return -1  # the value is not a string
+        value = name_end + 3
+        value_end, escapes = string_end(data, value, end)
+        if value_end < 0:
+            return -1
+        _store(data, name, name_end, value, value_end, escapes, links, row)
+        position = value_end + 1
+    if position >= end or data[position] != 125:
+        return -1
+    return position + 1
+
+
+@kernel
+def string_end(data: Bytes, start: int, end: int) -> tuple[int, bool]:
+    """Returns where the quote that ends a JSON string is, -1 if there is none, and whether it has escapes."""
+    escapes = False
+    position, stop, one = np.uint64(start), np.uint64(end), np.uint64(1)  # unsigned: no negative indices
+    while position < stop:
+        kind = _STRING[data[position]]
+        if kind == 0:
+            position += one
+        elif kind == 1:
+            return int(np.int64(position)), escapes
+        elif kind == 2:
+            escapes = True
+            position += one + one
+        else:
+            return -1, False
+    return -1, False
+
+
+@kernel
+def _store(
+    data: Bytes, name: int, name_end: int, value: int, value_end: int, escapes: bool, links: Links, row: int
+) -> None:
+    """Stores the span of a url, alt or title; a later one of the same name wins, as in JSON parsers."""
+    length = name_end - name
+    if length == 3 and data[name] == 117 and data[name + 1] == 114 and data[name + 2] == 108:
+        links.url_start[row], links.url_end[row], bit = value, value_end, 1
+    elif length == 3 and data[name] == 97 and data[name + 1] == 108 and data[name + 2] == 116:
+        links.alt_start[row], links.alt_end[row], bit = value, value_end, 2
+    elif length == 5 and data[name] == 116 and data[name + 1] == 105 and data[name + 4] == 101:
+        links.title_start[row], links.title_end[row], bit = value, value_end, 4
+    else:
+        return
+    links.escaped[row] = (links.escaped[row] & ~bit) | (bit if escapes else 0)

@@ -1,0 +1,112 @@
+"""The network of a CLIP model and its weights, from a tag of open_clip or a checkpoint file.
+
+Weights are read from safetensors or with `weights_only=True`: a checkpoint from the web cannot run code.
+"""
+
+import difflib
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any
+
+from laion_etl.core.errors import ModelError
+from laion_etl.score import demo_model
+from laion_etl.score.openclip import create_network, open_clip
+from laion_etl.settings import ClipSettings
+
+_CHECKPOINT_SUFFIXES = {".safetensors", ".pt", ".pth", ".bin"}
+_PREPROCESS_KEYS = ("mean", "std", "interpolation", "resize_mode")
+
+
+def is_tiny(settings: ClipSettings) -> bool:
+    """Whether these settings name the demo's model with its shipped weights."""
+    return settings.model == demo_model.NAME and settings.pretrained == demo_model.WEIGHTS
+
+
+def closest(name: str, known: Sequence[str]) -> str:
+    """Return the known names most like a wrong one, as the end of a sentence; empty if none is."""
+    by_lower = {entry.lower(): entry for entry in known}
+    found = difflib.get_close_matches(name.lower(), by_lower, n=3, cutoff=0.5)
+    return f"; did you mean {' or '.join(by_lower[entry] for entry in found)}?" if found else ""
+
+
+def tag_config(settings: ClipSettings) -> dict[str, Any]:
+    """open_clip's entry of a pretrained tag: where its weights are, activation, mean, std. Empty: no tag."""
+    found: dict[str, Any] = open_clip().get_pretrained_cfg(settings.model, settings.pretrained) or {}
+    return found
+
+
+def weights_file(settings: ClipSettings, tag: Mapping[str, Any]) -> Path:
+    """Return the file of the weights, downloaded if a tag names them. Raises ModelError."""
+    if is_tiny(settings):
+        return demo_model.WEIGHTS_FILE
+    if tag:
+        return _downloaded(settings, tag)
+    path = Path(settings.pretrained).expanduser()
+    if not path.is_file():
+        tags = open_clip().list_pretrained_tags_by_model(settings.model)
+        known = [demo_model.WEIGHTS] if settings.model == demo_model.NAME else tags
+        shown = ", ".join(known[:5]) + (f" and {len(known) - 5} more" if len(known) > 5 else "")
+        raise ModelError(
+            f"{settings.pretrained!r} is neither a checkpoint file nor weights of {settings.model}"
+            f"{closest(settings.pretrained, known)}; known: {shown or 'none'}; see LAION_ETL_CLIP_PRETRAINED"
+        )
+    if path.suffix not in _CHECKPOINT_SUFFIXES:
+        raise ModelError(
+            f"{path} is not a checkpoint: expected one of {', '.join(sorted(_CHECKPOINT_SUFFIXES))}"
+        )
+    return path
+
+
+def _downloaded(settings: ClipSettings, tag: Mapping[str, Any]) -> Path:
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # our own error names the file in one line
+    try:
+        return Path(open_clip().pretrained.download_pretrained(dict(tag)))
+    except Exception as error:  # any of three HTTP libraries
+        cause = (str(error).splitlines() or [type(error).__name__])[0]
+        raise ModelError(
+            f"cannot download the weights {settings.pretrained!r} of {settings.model}: {cause}; "
+            "set LAION_ETL_CLIP_PRETRAINED to a checkpoint file, or use "
+            f"LAION_ETL_CLIP_MODEL={demo_model.NAME} LAION_ETL_CLIP_PRETRAINED={demo_model.WEIGHTS}"
+        ) from error
+
+
+def fill_network(network: Any, path: Path, settings: ClipSettings) -> None:
+    """Loads the weights into the network, without ever unpickling code."""
+    from safetensors import SafetensorError
+
+    try:
+        weights = demo_model.read_compact(path) if path.suffix == ".safetensors" else None
+        if weights is not None:
+            network.load_state_dict(demo_model.expand(weights, network.vocab_size))
+        else:
+            open_clip().load_checkpoint(network, str(path), weights_only=True)
+    except (SafetensorError, UnpicklingError, RuntimeError, OSError, *_MALFORMED) as error:
+        cause = " ".join(str(error).split())[:200]
+        raise ModelError(f"cannot load the checkpoint {path} into {settings.model}: {cause}") from error
+
+
+_MALFORMED = (EOFError, KeyError, AttributeError, StopIteration)  # raised for files that are not a state dict
+
+
+def build_network(model: str, tag: Mapping[str, Any]) -> Any:
+    """Return the network without weights. The tag decides the activation: openai's weights need QuickGELU,
+    also under names such as ViT-B-32, where open_clip itself only warns."""
+    try:
+        return create_network(
+            model,
+            force_quick_gelu=bool(tag.get("quick_gelu", False)),
+            force_preprocess_cfg={key: tag[key] for key in _PREPROCESS_KEYS if tag.get(key) is not None},
+        )
+    except (RuntimeError, OSError, ImportError, AttributeError, AssertionError) as error:
+        raise not_buildable(model, error) from error
+
+
+def not_buildable(model: str, error: Exception) -> ModelError:
+    """Return the error of a model that open_clip cannot make, in one line."""
+    cause = " ".join(str(error).split())[:200] or type(error).__name__
+    return ModelError(
+        f"cannot build the CLIP model {model}: {cause}; models with a Hugging Face text tower need "
+        "files from its hub"
+    )

@@ -1,0 +1,106 @@
+"""Kernels for absolute URLs: their limits, extensions and file names, and numbers for their hosts."""
+
+import numpy as np
+
+from laion_etl.core.kernels import Bytes, Hashes, Ints, constant, equals, hash_of, holds
+from laion_etl.core.numba_cache import kernel
+
+_HTTP = constant(b"http://")
+_HTTPS = constant(b"https://")
+
+LONG_HOST, LONG_URL, BAD_EXTENSION = 1, 2, 3  # findings of `check_urls`
+
+
+@kernel
+def check_urls(
+    data: Bytes, urls: tuple[Ints, Ints], limits: tuple[int, int], extensions: Bytes, findings: Ints
+) -> None:
+    """Sets 0 or a finding per absolute URL; `limits` are (URL, host) bytes, `extensions` zero-padded rows."""
+    starts, ends = urls
+    for row in range(starts.size):
+        host, host_end = host_span(data, starts[row], ends[row])
+        if _has_extension(data, host_end, ends[row], extensions):
+            findings[row] = BAD_EXTENSION
+        elif host_end - host > limits[1]:
+            findings[row] = LONG_HOST
+        elif ends[row] - starts[row] > limits[0]:
+            findings[row] = LONG_URL
+        else:
+            findings[row] = 0
+
+
+@kernel
+def host_span(data: Bytes, start: int, end: int) -> tuple[int, int]:
+    """Returns the span of the host, without port, of an absolute http(s) URL as a parser writes it."""
+    host = start + (_HTTPS.size if data[start + 4] == 115 else _HTTP.size)
+    position = host
+    bracketed = data[host] == 91
+    while position < end and data[position] != 47 and (bracketed or data[position] != 58):
+        if data[position] == 93:
+            bracketed = False
+        position += 1
+    return host, position
+
+
+@kernel
+def _has_extension(data: Bytes, path: int, end: int, extensions: Bytes) -> bool:
+    stop = path
+    while stop < end and data[stop] != 63:
+        stop += 1
+    for row in range(extensions.shape[0]):
+        size = 0
+        while size < extensions.shape[1] and extensions[row, size]:
+            size += 1
+        same = stop - path >= size
+        for i in range(size):
+            if not same:
+                break
+            byte = data[stop - size + i]
+            same = byte == extensions[row, i] or (65 <= byte <= 90 and byte + 32 == extensions[row, i])
+        if same:
+            return True
+    return False
+
+
+@kernel
+def find_files(data: Bytes, urls: tuple[Ints, Ints], names: Hashes, findings: Bytes) -> None:
+    """Sets 1 for URLs whose path ends in one of the file names (sorted hashes, lower-cased), else 0."""
+    for row in range(urls[0].size):
+        _, path = host_span(data, urls[0][row], urls[1][row])
+        stop = path
+        segment = path
+        while stop < urls[1][row] and data[stop] != 63:
+            if data[stop] == 47:
+                segment = stop + 1
+            stop += 1
+        findings[row] = holds(names, hash_of(data, segment, stop))
+
+
+@kernel
+def number_hosts(
+    data: Bytes, urls: tuple[Ints, Ints], table: Ints, names: Bytes, sizes: Ints, known: int, numbers: Ints
+) -> int:
+    """Numbers the host of each URL; new hosts get numbers from `known` on. Returns the new count.
+
+    `table` is open addressing over number + 1; `names` has a row of bytes per host, `sizes` their lengths.
+    The caller reserves room for as many new hosts as there are URLs; no host may exceed a row of names.
+    """
+    mask = table.size - 1
+    for row in range(urls[0].size):
+        host, end = host_span(data, urls[0][row], urls[1][row])
+        slot = np.int64(hash_of(data, host, end) & np.uint64(mask))
+        while True:
+            number = table[slot] - 1
+            if number < 0:
+                number = known
+                known += 1
+                table[slot] = number + 1
+                sizes[number] = end - host
+                for i in range(end - host):
+                    names[number, i] = data[host + i]
+                break
+            if sizes[number] == end - host and equals(data, host, names[number, : end - host]):
+                break
+            slot = (slot + 1) & mask
+        numbers[row] = number
+    return known

@@ -1,0 +1,43 @@
+"""The index of PDQ hashes compared with comparing all."""
+
+import numpy as np
+import pytest
+
+from laion_etl.blocklists.near_hashes import Hashes, NearIndex, near_pairs
+
+
+def hashes_and_variants(bits: int) -> tuple[Hashes, Hashes]:
+    """Return 300 random hashes, and others that differ from one of them in up to `bits` + 2 bits."""
+    rng = np.random.default_rng(bits)
+    hashes = rng.integers(0, 256, (300, 32), dtype=np.uint8)
+    flips = [rng.choice(256, min(256, int(rng.integers(0, bits + 3))), replace=False) for _ in range(80)]
+    masks = np.zeros((80, 256), np.uint8)
+    for mask, places in zip(masks, flips, strict=True):
+        mask[places] = 1
+    return hashes, hashes[rng.integers(0, 300, 80)] ^ np.packbits(masks, axis=1)
+
+
+@pytest.mark.parametrize("bits", [0, 1, 3, 7, 10, 15, 16, 23, 31, 32, 120, 256])
+def test_the_same_as_comparing_all(bits: int) -> None:
+    hashes, others = hashes_and_variants(bits)
+    near = np.bitwise_count(hashes[:, None] ^ others[None]).sum(axis=2, dtype=np.int64) <= bits
+    index = NearIndex(hashes, bits)
+    assert index.near(others).tolist() == np.flatnonzero(near.any(axis=1)).tolist()
+    assert [index.has_near(other[None]) for other in others] == near.any(axis=0).tolist()
+    assert near.any() and (bits > 100 or not near.all())
+
+
+@pytest.mark.parametrize("bits", [0, 3, 10, 15, 31])
+def test_pairs_are_those_of_comparing_all(bits: int) -> None:
+    both = np.concatenate(hashes_and_variants(bits))
+    near = np.bitwise_count(both[:, None] ^ both[None]).sum(axis=2, dtype=np.int64) <= bits
+    assert set(near_pairs(both, bits)) == {(a, b) for a, b in zip(*np.nonzero(near), strict=True) if a < b}
+
+
+def test_an_empty_index_and_no_others() -> None:
+    nothing = np.zeros((0, 32), np.uint8)
+    some, _ = hashes_and_variants(0)
+    for bits in (0, 31, 40):
+        assert not NearIndex(nothing, bits).has_near(some[:1])
+        assert NearIndex(nothing, bits).near(some).tolist() == []
+        assert NearIndex(some, bits).near(nothing).tolist() == []
