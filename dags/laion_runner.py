@@ -25,6 +25,7 @@ from airflow.sdk.exceptions import AirflowException, AirflowFailException
 
 from laion_alerts import lateness_watched
 from laion_connections import database, s3
+from laion_etl.core.commands import stage_command
 from laion_etl.settings import load_settings, setting_fields
 
 USAGE_ERROR = 2  # exit code of laion-etl for wrong settings: a retry cannot help
@@ -41,7 +42,7 @@ _log = logging.getLogger("laion_etl.stage")
 class Command:
     """A `laion-etl` command of a task; the LAION_ETL_* of its run are added to those of Airflow."""
 
-    arguments: Sequence[str]
+    arguments: Sequence[str]  # the stage, and its options
     context: Mapping[str, Any] = field(default_factory=dict)
     settings: Mapping[str, str] = field(default_factory=dict)
 
@@ -50,10 +51,15 @@ class Command:
         return self.arguments[0]
 
     @property
+    def words(self) -> list[str]:
+        """The arguments of laion-etl: the command of the stage, such as `stage parse`, and its options."""
+        return [*stage_command(self.stage), *self.arguments[1:]]
+
+    @property
     def by_hand(self) -> str:
         """The command line to repeat it by hand, in an environment with Airflow's own settings."""
         own = {name: value for name, value in self.settings.items() if name != "LAION_ETL_RUNNER"}
-        return f"{shown_settings(own)} {shlex.join(['laion-etl', *self.arguments])}".lstrip()
+        return f"{shown_settings(own)} {shlex.join(['laion-etl', *self.words])}".lstrip()
 
 
 def run_here(command: Command) -> dict[str, Any]:
@@ -79,7 +85,7 @@ def _run(program: list[str], command: Command, environment: Mapping[str, str]) -
     SIGTERM, timeouts and other interruptions end the command cleanly before they end the task. Raises
     AirflowFailException (no retry) on a usage error, AirflowException with the last error line otherwise.
     """
-    line = [*program, *command.arguments, "--json"]
+    line = [*program, *command.words, "--json"]
     task = command.context.get("ti")
     own = {"LAION_ETL_RUN_ID": run_id(task)} if task else {}
     environment = {**environment, **command.settings, **own, "PYTHONUNBUFFERED": "1"}
@@ -106,7 +112,8 @@ def without_none(environment: Mapping[str, str | None]) -> dict[str, str]:
 def failed_command(stage: str, code: int, lines: Sequence[str]) -> AirflowException:
     """The exception for a failed command: its last error line comes first, because it is the cause."""
     error = next((line for line in reversed(lines) if line.strip()), _unexplained(code))
-    message = f"{error.removeprefix('error: ')} (laion-etl {stage} ended with exit code {code})"
+    command = shlex.join(["laion-etl", *stage_command(stage)])
+    message = f"{error.removeprefix('error: ')} ({command} ended with exit code {code})"
     return AirflowFailException(message) if code == USAGE_ERROR else AirflowException(message)
 
 

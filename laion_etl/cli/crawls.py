@@ -1,4 +1,4 @@
-"""Commands about crawls: list them, estimate their size, and list their partitions."""
+"""Commands about crawls: list them, list the partitions of one, and estimate its size."""
 
 from typing import Annotated
 
@@ -14,11 +14,17 @@ from laion_etl.cli.common import (
     open_settings,
     say_json,
 )
+from laion_etl.cli.extras import Commands
 from laion_etl.crawl import discover_crawls, known_crawls, register_crawls
 from laion_etl.settings import load_settings
 
+commands = typer.Typer(
+    cls=Commands, no_args_is_help=True, help="List Common Crawl's crawls, and the partitions of one."
+)
 
-def crawls(
+
+@commands.command("list")
+def list_crawls(
     refresh: Annotated[bool, typer.Option(help="Query the crawl source instead of the saved list.")] = False,
     register: Annotated[
         bool, typer.Option(help="With --refresh: save newly found crawls so that Airflow creates their DAGs.")
@@ -59,7 +65,8 @@ def estimate_crawl(crawl: CrawlOption, wat_files: SelectionOption = "", as_json:
         say_json(plain)
 
 
-def discover(crawl: CrawlOption, wat_files: SelectionOption = "", as_json: JsonOption = False) -> None:
+@commands.command("partitions")
+def list_partitions(crawl: CrawlOption, wat_files: SelectionOption = "", as_json: JsonOption = False) -> None:
     """List the partitions of a crawl, the units of parse and load, and check the settings of the run."""
     from laion_etl.cli.run_checks import check_run
 

@@ -1,4 +1,4 @@
-"""Commands for published datasets: verify a version, compare two, and remove samples."""
+"""Commands for published datasets: verify, compare, correct and measure them."""
 
 from pathlib import Path
 from typing import Annotated
@@ -6,10 +6,25 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from laion_etl.cli.common import JsonOption, NameOption, console, say, say_json, settings_and_store
+from laion_etl.cli.common import (
+    CrawlOption,
+    JsonOption,
+    NameOption,
+    console,
+    open_settings,
+    say,
+    say_json,
+    settings_and_store,
+)
 from laion_etl.cli.console import progress
+from laion_etl.cli.extras import Commands, needs
+
+commands = typer.Typer(
+    cls=Commands, no_args_is_help=True, help="Verify, compare, correct and measure published datasets."
+)
 
 
+@commands.command()
 def verify(
     name: NameOption = "",
     version: Annotated[str, typer.Option(help="A visible version; default: the current one.")] = "",
@@ -34,6 +49,7 @@ def verify(
         raise typer.Exit(1)
 
 
+@commands.command()
 def diff(
     old: Annotated[str, typer.Argument(help="A version, or name/version of another dataset.")],
     new: Annotated[str, typer.Argument(help="The version to compare it with.")],
@@ -57,6 +73,7 @@ def diff(
         say_json(found.to_plain())
 
 
+@commands.command()
 def remove(
     listed: Annotated[
         Path, typer.Option("--list", help="File with domains, URLs, image hashes or pair ids, one per line.")
@@ -92,3 +109,62 @@ def remove(
         say(f"{blanked:,} pairs emptied in Postgres")
     if as_json:
         say_json(done.to_plain() | {"in_database": blanked})
+
+
+@commands.command()
+def report(crawl: CrawlOption) -> None:
+    """Rebuild the report page of a published crawl."""
+    from laion_etl.publish.stage import rebuild_report
+
+    settings, store = open_settings()
+    console.print(f"report: {rebuild_report(crawl, settings, store)}", highlight=False)
+
+
+@commands.command()
+def quality(
+    crawl: CrawlOption,
+    name: Annotated[str, typer.Option(help="Name of the dataset; default: LAION_ETL_PUBLISH_NAME.")] = "",
+) -> None:
+    """Similarity and aesthetic score of a published dataset by language: median, 5th and 95th percentile."""
+    from laion_etl.dataset.manifest import published_part
+    from laion_etl.dataset.versions import Release
+    from laion_etl.evaluate.quality import dataset_quality
+
+    settings, store = settings_and_store()
+    table = Table("language", "samples", "similarity", "aesthetic")
+    named = name or settings.publish.name
+    release = published_part(named, crawl, store) or Release(named, crawl)
+    for row in dataset_quality(f"{release.folder}/", store):
+        table.add_row(
+            row.language or "none",
+            f"{row.samples:,}",
+            _spread(row.similarity, 3),
+            _spread(row.aesthetic, 2) if row.aesthetic else "",
+        )
+    console.print(table)
+
+
+@commands.command("train-check")
+@needs("score")
+def train_check(
+    crawl: CrawlOption,
+    model: Annotated[
+        str, typer.Option(help="Architecture of open_clip to train from random weights.")
+    ] = "laion-etl-tiny",
+    samples: Annotated[int, typer.Option(min=2, help="Use at most this many kept samples.")] = 256,
+    batch_size: Annotated[int, typer.Option(min=2, help="Samples per step.")] = 16,
+) -> None:
+    """Run a few steps of open_clip's training on the kept samples, to check that the shards are usable."""
+    from laion_etl.evaluate.train_check import check_training
+
+    _, store = settings_and_store()
+    found = check_training(crawl, store, model=model, max_samples=samples, batch_size=batch_size)
+    say(
+        f"open_clip trained {model} for {len(found.losses)} steps of {found.batch_size} samples: "
+        f"loss {found.losses[0]:.3f} to {found.losses[-1]:.3f}"
+    )
+
+
+def _spread(values: tuple[float, float, float], digits: int) -> str:
+    low, middle, high = (f"{value:.{digits}f}" for value in values)
+    return f"{middle} ({low} to {high})"

@@ -4,10 +4,22 @@ from typing import Annotated
 
 import typer
 
-from laion_etl.cli.common import as_name, console, open_settings
+from laion_etl.cli.common import CrawlOption, as_name, console, open_settings
+from laion_etl.cli.extras import Commands
 from laion_etl.settings import load_settings
 
+commands = typer.Typer(
+    cls=Commands,
+    no_args_is_help=True,
+    help="Maintain the database: its schema, its crawls, and the keys of all pairs seen so far.",
+)
+seen_keys = typer.Typer(
+    cls=Commands, no_args_is_help=True, help="Export and import the keys of all pairs seen so far."
+)
+commands.add_typer(seen_keys, name="seen-keys")
 
+
+@commands.command()
 def migrate() -> None:
     """Update the database schema, as its owner; other commands also do so if they have the rights."""
     from laion_etl.database.connection import open_database
@@ -18,7 +30,20 @@ def migrate() -> None:
     console.print(f"schema: {', '.join(applied)}", highlight=False)
 
 
-def memory_export(
+@commands.command()
+def forget(crawl: CrawlOption) -> None:
+    """Remove a crawl from Postgres, to rebuild it with other settings; its files stay in the store."""
+    from laion_etl.database.connection import open_database
+    from laion_etl.plan.stage import forget_crawl
+
+    settings, store = open_settings()
+    with open_database(settings) as database:
+        forget_crawl(crawl, settings, store, database)
+    console.print(f"{crawl} is forgotten; load its partitions to start again", highlight=False)
+
+
+@seen_keys.command("export")
+def export_keys(
     name: Annotated[str, typer.Argument(callback=as_name, help="Name of the file: memory/<name>.parquet.")],
 ) -> None:
     """Export all hashes seen so far to the store; then old crawls can be forgotten but still deduplicated."""
@@ -32,7 +57,8 @@ def memory_export(
     console.print(f"{count:,} hashes, {size}: {store.uri(output.name)}", highlight=False)
 
 
-def memory_import(
+@seen_keys.command("import")
+def import_keys(
     uri: Annotated[str, typer.Argument(help="An exported file: path, s3:// or https://.")],
 ) -> None:
     """Import the hashes of an exported file: later loads drop pairs with them as duplicates."""

@@ -9,7 +9,7 @@ from rich.text import Text
 
 from laion_etl.cli.common import JsonOption, NameOption, VersionOption, console, say_json, settings_and_store
 from laion_etl.cli.console import progress, summary
-from laion_etl.cli.extras import needs
+from laion_etl.cli.extras import Commands, needs
 from laion_etl.core.errors import InputError
 from laion_etl.io.storage import Store
 from laion_etl.settings import Settings
@@ -25,23 +25,32 @@ _PLAIN_COLUMNS = (
 )  # fmt: skip
 
 
+commands = typer.Typer(
+    cls=Commands, no_args_is_help=True, help="Index a published dataset, and search its images."
+)
+
+
+@commands.command()
 @needs("search")
 def index(version: VersionOption = "", name: NameOption = "", as_json: JsonOption = False) -> None:
-    """Index the images of a published dataset, for search and explore."""
+    """Index the images of a published dataset, once per version, so that they can be searched."""
     from laion_etl.search.stage import index_dataset
 
     settings, store, published = _open(name, version)
     with progress(console, f"index {published.release.version}") as report:
         stats = index_dataset(published, settings, store, report)
     console.print(summary(stats), highlight=False)
-    console.print(f'try: laion-etl search --version {published.release.version} "a red car"', highlight=False)
+    console.print(
+        f'try: laion-etl search query --version {published.release.version} "a red car"', highlight=False
+    )
     if as_json:
         plain = stats.to_plain()
         say_json({key: plain[key] for key in ("stage", "unit", "input", "kept", "dropped")})
 
 
+@commands.command("query")
 @needs("search")
-def search(  # noqa: PLR0913, PLR0917 - Typer declares options as parameters
+def query_index(  # noqa: PLR0913, PLR0917 - Typer declares options as parameters
     query: Annotated[str, typer.Argument(help="What the images should show.")] = "",
     image: Annotated[Path | None, typer.Option(help="Find images similar to this image file.")] = None,
     like: Annotated[int | None, typer.Option(help="Find images similar to this SAMPLE_ID.")] = None,
@@ -82,8 +91,9 @@ def search(  # noqa: PLR0913, PLR0917 - Typer declares options as parameters
         say_json({"version": opened.stats.unit, "results": [_plain(hit) for hit in hits]})
 
 
+@commands.command("serve")
 @needs("search", "score")
-def explore(
+def serve_page(
     port: Annotated[int, typer.Option(min=0, max=65_535, help="Port on 127.0.0.1; 0 picks a free one.")] = 0,
     version: VersionOption = "",
     name: NameOption = "",

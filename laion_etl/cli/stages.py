@@ -2,7 +2,6 @@
 
 import signal
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -22,7 +21,7 @@ from laion_etl.cli.common import (
     show_places,
 )
 from laion_etl.cli.console import progress, summary
-from laion_etl.cli.extras import needs
+from laion_etl.cli.extras import Commands, needs
 from laion_etl.core.errors import InputError, SettingsError
 from laion_etl.crawl import Partition, read_numbers
 from laion_etl.io.storage import Store
@@ -31,7 +30,12 @@ from laion_etl.settings import Settings
 if TYPE_CHECKING:
     from laion_etl.database.loaded import LoadedCrawl
 
+commands = typer.Typer(
+    cls=Commands, no_args_is_help=True, help="Run one stage of a crawl, as Airflow's tasks do."
+)
 
+
+@commands.command()
 def parse(
     crawl: CrawlOption,
     partition: PartitionOption,
@@ -59,6 +63,7 @@ def parse(
     done(stats, as_json)
 
 
+@commands.command()
 def load(crawl: CrawlOption, partition: PartitionOption, as_json: JsonOption = False) -> None:
     """Load the pairs of one partition into Postgres, without duplicates."""
     from laion_etl.database.connection import open_database
@@ -69,6 +74,7 @@ def load(crawl: CrawlOption, partition: PartitionOption, as_json: JsonOption = F
         done(load_partition(crawl, partition, settings, store, database), as_json)
 
 
+@commands.command()
 def plan(crawl: CrawlOption, as_json: JsonOption = False) -> None:
     """Cut the new pairs of a crawl into batches."""
     from laion_etl.database.connection import open_database
@@ -80,6 +86,7 @@ def plan(crawl: CrawlOption, as_json: JsonOption = False) -> None:
     done(stats, as_json, batches=stats.details["batches"], plan=stats.fingerprint)
 
 
+@commands.command()
 def download(
     crawl: CrawlOption,
     batch: Annotated[
@@ -125,6 +132,7 @@ def download(
         )
 
 
+@commands.command()
 @needs("score")
 def score(
     crawl: CrawlOption,
@@ -147,18 +155,7 @@ def score(
         say_json({"crawl": crawl, "stage": "score", "batches": batches, "input": total, "kept": kept})
 
 
-def convert_head(
-    source: Annotated[Path, typer.Argument(help="Zipped SavedModel of LAION's CLIP-based NSFW detector.")],
-    target: Annotated[Path, typer.Argument(help="Safetensors file to write.")],
-) -> None:
-    """Convert LAION's published NSFW head to a file for LAION_ETL_SAFETY_NSFW_HEAD, without TensorFlow."""
-    from laion_etl.score.keras_head import read_keras_head
-
-    head = read_keras_head(source)
-    head.save(target)
-    console.print(f"{target}: a head for embeddings of {head.dim} numbers", highlight=False)
-
-
+@commands.command()
 def publish(
     crawl: CrawlOption,
     name: NameOption = "",

@@ -1,4 +1,4 @@
-"""Commands for a whole crawl: run it, show its progress, rebuild its report, forget it; and the demo."""
+"""Commands for a whole crawl: run it, and show its progress; and the demo."""
 
 from pathlib import Path
 from typing import Annotated
@@ -6,7 +6,6 @@ from typing import Annotated
 import typer
 
 from laion_etl.cli.common import (
-    CrawlOption,
     JsonOption,
     SelectionOption,
     as_name,
@@ -89,22 +88,3 @@ def dashboard(
     from laion_etl.dashboard.serve import serve
 
     serve(port, console)
-
-
-def report(crawl: CrawlOption) -> None:
-    """Rebuild the report page of a published crawl."""
-    from laion_etl.publish.stage import rebuild_report
-
-    settings, store = open_settings()
-    console.print(f"report: {rebuild_report(crawl, settings, store)}", highlight=False)
-
-
-def forget(crawl: CrawlOption) -> None:
-    """Remove a crawl from Postgres, to rebuild it with other settings; its files stay in the store."""
-    from laion_etl.database.connection import open_database
-    from laion_etl.plan.stage import forget_crawl
-
-    settings, store = open_settings()
-    with open_database(settings) as database:
-        forget_crawl(crawl, settings, store, database)
-    console.print(f"{crawl} is forgotten; load its partitions to start again", highlight=False)

@@ -135,7 +135,7 @@ def test_what_was_published_is_not_announced_again_and_a_missing_file_is_not_pub
     assert place.versions == [place.crawl.crawl]
     before = {name: place.store.read(name) for name in place.store.list("dataset")}
 
-    place.command("forget", "--crawl", place.crawl.crawl)
+    place.command("db", "forget", "--crawl", place.crawl.crawl)
     place.crawl.wat_files[1].unlink()  # the server answers 404
     [incomplete] = place.runs({"wat_files": "0:2", "languages": "en"})
 
@@ -147,8 +147,8 @@ def test_what_was_published_is_not_announced_again_and_a_missing_file_is_not_pub
 
 
 def test_a_crawl_with_nothing_new_is_green_and_gets_no_version(place: Place) -> None:
-    place.command("parse", "--crawl", "EARLIER", "--partition", "0", str(place.crawl.wat_files[0]))
-    place.command("load", "--crawl", "EARLIER", "--partition", "0")
+    place.command("stage", "parse", "--crawl", "EARLIER", "--partition", "0", str(place.crawl.wat_files[0]))
+    place.command("stage", "load", "--crawl", "EARLIER", "--partition", "0")
     [run] = place.runs({"wat_files": "0:1"})
 
     assert run["state"] == "success", run

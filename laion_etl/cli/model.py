@@ -1,4 +1,4 @@
-"""Commands that evaluate a model, its thresholds, or a published dataset."""
+"""Commands about models: evaluate one, calibrate its thresholds, convert a head."""
 
 from pathlib import Path
 from typing import Annotated
@@ -12,11 +12,15 @@ from laion_etl.core.errors import InputError
 from laion_etl.settings import load_settings
 
 commands = typer.Typer(
-    cls=Commands, help="Evaluate a CLIP model or a published dataset.", no_args_is_help=True
+    cls=Commands,
+    no_args_is_help=True,
+    help="Evaluate CLIP models, choose their thresholds, and convert heads.",
 )
+evaluation = typer.Typer(cls=Commands, no_args_is_help=True, help="Measure the configured CLIP model.")
+commands.add_typer(evaluation, name="eval")
 
 
-@commands.command("zero-shot")
+@evaluation.command("zero-shot")
 @needs("score")
 def zero_shot(
     images: Annotated[
@@ -47,7 +51,7 @@ def zero_shot(
     )
 
 
-@commands.command()
+@evaluation.command()
 @needs("score")
 def retrieval(
     crawl: CrawlOption,
@@ -71,50 +75,6 @@ def retrieval(
 
 
 @commands.command()
-def dataset(
-    crawl: CrawlOption,
-    name: Annotated[str, typer.Option(help="Name of the dataset; default: LAION_ETL_PUBLISH_NAME.")] = "",
-) -> None:
-    """Similarity and aesthetic score of a published dataset by language: median, 5th and 95th percentile."""
-    from laion_etl.dataset.manifest import published_part
-    from laion_etl.dataset.versions import Release
-    from laion_etl.evaluate.quality import dataset_quality
-
-    settings, store = settings_and_store()
-    table = Table("language", "samples", "similarity", "aesthetic")
-    named = name or settings.publish.name
-    release = published_part(named, crawl, store) or Release(named, crawl)
-    for row in dataset_quality(f"{release.folder}/", store):
-        table.add_row(
-            row.language or "none",
-            f"{row.samples:,}",
-            _spread(row.similarity, 3),
-            _spread(row.aesthetic, 2) if row.aesthetic else "",
-        )
-    console.print(table)
-
-
-@commands.command("train-check")
-@needs("score")
-def train_check(
-    crawl: CrawlOption,
-    model: Annotated[
-        str, typer.Option(help="open_clip architecture to train from random weights.")
-    ] = "laion-etl-tiny",
-    samples: Annotated[int, typer.Option(min=2, help="Use at most this many kept samples.")] = 256,
-    batch_size: Annotated[int, typer.Option(min=2, help="Samples per step.")] = 16,
-) -> None:
-    """Run a few steps of open_clip's training on the kept samples, to check that the shards are usable."""
-    from laion_etl.evaluate.train_check import check_training
-
-    _, store = settings_and_store()
-    found = check_training(crawl, store, model=model, max_samples=samples, batch_size=batch_size)
-    say(
-        f"open_clip trained {model} for {len(found.losses)} steps of {found.batch_size} samples: "
-        f"loss {found.losses[0]:.3f} to {found.losses[-1]:.3f}"
-    )
-
-
 def calibrate(
     crawl: CrawlOption,
     shard: Annotated[list[int] | None, typer.Option(help="Number of a scored shard; default: all.")] = None,
@@ -146,13 +106,21 @@ def calibrate(
         say(f"export LAION_ETL_CLIP_THRESHOLD_{one.route.upper()}={one.threshold:.4f}")
 
 
+@commands.command("convert-head")
+def convert_head(
+    source: Annotated[Path, typer.Argument(help="Zipped SavedModel of LAION's CLIP-based NSFW detector.")],
+    target: Annotated[Path, typer.Argument(help="Safetensors file to write.")],
+) -> None:
+    """Convert LAION's published NSFW head to a file for LAION_ETL_SAFETY_NSFW_HEAD, without TensorFlow."""
+    from laion_etl.score.keras_head import read_keras_head
+
+    head = read_keras_head(source)
+    head.save(target)
+    console.print(f"{target}: a head for embeddings of {head.dim} numbers", highlight=False)
+
+
 def _lines(path: Path) -> list[str]:
     try:
         return [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"cannot read the class names in {path}: {error}") from error
-
-
-def _spread(values: tuple[float, float, float], digits: int) -> str:
-    low, middle, high = (f"{value:.{digits}f}" for value in values)
-    return f"{middle} ({low} to {high})"
