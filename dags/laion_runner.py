@@ -14,7 +14,7 @@ import subprocess
 import sys
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import PurePath
@@ -33,6 +33,8 @@ _CLEAN_END_S = 4.0  # Airflow kills a task five seconds after asking it to end
 _TAIL_LINES = 40
 _PASSWORD = re.compile(r"(://[^:/@]*):[^@/]+@")
 _MASK = r"\1:***@"
+# Lines of stderr that are not progress: of logging and warnings, tracebacks, and our own errors.
+_COMPLAINT = re.compile(r"(WARNING|ERROR|CRITICAL|error:|warning:|Traceback )|.*(Warning|Error|Exception): ")
 _OF_AIRFLOW = ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV")  # would mislead another Python
 
 _log = logging.getLogger("laion_etl.stage")
@@ -80,7 +82,7 @@ def run_in_venv(command: Command) -> dict[str, Any]:
 
 
 def _run(program: list[str], command: Command, environment: Mapping[str, str]) -> dict[str, Any]:
-    """Runs a command, streams its output into the task log, and returns the JSON object of its last line.
+    """Runs a command, streams its output into the task log, and returns the JSON object that it prints.
 
     SIGTERM, timeouts and other interruptions end the command cleanly before they end the task. Raises
     AirflowFailException (no retry) on a usage error, AirflowException with the last error line otherwise.
@@ -111,15 +113,18 @@ def without_none(environment: Mapping[str, str | None]) -> dict[str, str]:
 
 def failed_command(stage: str, code: int, lines: Sequence[str]) -> AirflowException:
     """The exception for a failed command: its last error line comes first, because it is the cause."""
-    error = next((line for line in reversed(lines) if line.strip()), _unexplained(code))
+    killed = code in (-signal.SIGKILL, 128 + signal.SIGKILL)  # of a process, of a container
+    if killed:
+        lines = ()  # its last lines are progress, not the cause
+    error = next((line for line in reversed(lines) if line.strip()), _unexplained(killed=killed))
     command = shlex.join(["laion-etl", *stage_command(stage)])
     message = f"{error.removeprefix('error: ')} ({command} ended with exit code {code})"
     return AirflowFailException(message) if code == USAGE_ERROR else AirflowException(message)
 
 
-def _unexplained(code: int) -> str:
+def _unexplained(*, killed: bool) -> str:
     """The likely cause for a command that ended without a message."""
-    if code in (-signal.SIGKILL, 128 + signal.SIGKILL):  # of a process, of a container
+    if killed:
         return "the command was killed (SIGKILL), most often because the machine ran out of memory"
     return "the command ended without an error message; see the log above"
 
@@ -213,8 +218,8 @@ def _stream(process: subprocess.Popen[str]) -> tuple[deque[str], deque[str]]:
     printed: deque[str] = deque(maxlen=_TAIL_LINES)
     complained: deque[str] = deque(maxlen=_TAIL_LINES)
     readers = [
-        threading.Thread(target=_follow, args=(process.stdout, printed, _log.info), daemon=True),
-        threading.Thread(target=_follow, args=(process.stderr, complained, _log.warning), daemon=True),
+        threading.Thread(target=_follow, args=(process.stdout, printed), daemon=True),
+        threading.Thread(target=_follow, args=(process.stderr, complained), daemon=True),
     ]
     for reader in readers:
         reader.start()
@@ -225,10 +230,10 @@ def _stream(process: subprocess.Popen[str]) -> tuple[deque[str], deque[str]]:
     return printed, complained
 
 
-def _follow(lines: Iterable[str] | None, tail: deque[str], log: Callable[[str, str], None]) -> None:
+def _follow(lines: Iterable[str] | None, tail: deque[str]) -> None:
     for line in lines or ():
         tail.append(line.rstrip())
-        log("%s", tail[-1])
+        _log.log(logging.WARNING if _COMPLAINT.match(line) else logging.INFO, "%s", tail[-1])
 
 
 def _result(printed: Sequence[str]) -> dict[str, Any]:

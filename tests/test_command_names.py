@@ -1,7 +1,10 @@
 """The groups of commands: their help, their old names, and that the whole project names current ones."""
 
+import os
 import re
+import shlex
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -109,6 +112,42 @@ def test_every_stage_that_airflow_starts_is_a_command() -> None:
         "publish",
     } <= stages
     assert not [stage for stage in stages if stage_command(stage) not in KNOWN]
+
+
+def completions(line: str) -> tuple[list[str], set[str]]:
+    """What bash offers for a line by the script of --show-completion, and what is imported for that."""
+    program = shlex.quote(str(Path(sys.executable).with_name("laion-etl")))
+    script = f"""
+        eval "$({program} --show-completion bash 2>/dev/null)"
+        completing=$(complete -p laion-etl | grep -o -- "-F [^ ]*" | cut -c4-)
+        COMP_WORDS=({line}) COMP_CWORD={len(line.split()) - 1}
+        $completing {program}
+        echo "${{COMPREPLY[@]}}"
+    """
+    # Without the first Typer asks the process tree for the shell, and this one may run under any.
+    more = {"_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION": "1", "PYTHONPROFILEIMPORTTIME": "1"}
+    done = subprocess.run(
+        ["bash", "--norc", "-c", script], env=os.environ | more, capture_output=True, text=True, check=True
+    )
+    return done.stdout.split(), {row.rpartition("|")[2].strip() for row in done.stderr.splitlines()}
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("laion-etl da", ["dashboard", "dataset"]),
+        ("laion-etl dataset ver", ["verify"]),
+        ("laion-etl stage p", ["parse", "plan", "publish"]),
+        ("laion-etl mem", []),
+        ("laion-etl dataset diff --js", ["--json"]),
+    ],
+)
+def test_bash_completes_commands_without_importing_what_they_need(line: str, expected: list[str]) -> None:
+    offered, imported = completions(line)
+    assert offered == expected
+    assert "laion_etl.cli" in imported
+    heavy = {"numpy", "pyarrow", "torch", "numba", "psycopg", "boto3", "rich", "trio", "laion_etl.settings"}
+    assert not heavy & imported
 
 
 def named_commands() -> Iterator[tuple[str, str, str]]:

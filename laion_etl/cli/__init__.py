@@ -1,6 +1,6 @@
 """The command line: what most people need first, then groups, among them one command per stage.
 
-With `--json` the last line on stdout is one JSON object; this is what Airflow's tasks read. With
+With `--json` stdout is one JSON object, on one line; this is what Airflow's tasks read. With
 `laion-etl --result URI COMMAND ... --json` it is also written to URI, for callers without access to stdout.
 """
 
@@ -11,7 +11,7 @@ import typer
 
 from laion_etl import __version__
 from laion_etl.cli import crawls, dataset, db, model, search, stages, whole
-from laion_etl.cli.common import RESULT, console
+from laion_etl.cli.common import AS_JSON, RESULT, console
 from laion_etl.cli.old_names import RootCommands
 
 _FIRST = "Build a dataset"
@@ -35,7 +35,7 @@ app = typer.Typer(
 
 def _version(wanted: bool) -> None:
     if wanted:
-        console.print(f"laion-etl {__version__}", highlight=False)
+        console().print(f"laion-etl {__version__}", highlight=False)
         raise typer.Exit
 
 
@@ -50,6 +50,7 @@ def _main(
 ) -> None:
     del version  # handled by its callback
     RESULT.set(result)
+    AS_JSON.set(False)
 
 
 # In the order of --help: what a newcomer runs first comes first.

@@ -3,7 +3,6 @@
 from typing import Annotated
 
 import typer
-from rich.table import Table
 
 from laion_etl.cli.common import (
     CrawlOption,
@@ -15,8 +14,6 @@ from laion_etl.cli.common import (
     say_json,
 )
 from laion_etl.cli.extras import Commands
-from laion_etl.crawl import discover_crawls, known_crawls, register_crawls
-from laion_etl.settings import load_settings
 
 commands = typer.Typer(
     cls=Commands, no_args_is_help=True, help="List Common Crawl's crawls, and the partitions of one."
@@ -32,22 +29,29 @@ def list_crawls(
     as_json: JsonOption = False,
 ) -> None:
     """List the known crawls, newest first."""
+    from rich.table import Table
+
+    from laion_etl.crawl import discover_crawls, known_crawls, register_crawls
+    from laion_etl.settings import load_settings
+
     settings = load_settings()
     found = discover_crawls(settings) if refresh else known_crawls(settings)
     if refresh and register:
         for crawl in register_crawls(found, settings):
-            console.print(f"new: {crawl.id} ({crawl.name})", highlight=False)
+            console().print(f"new: {crawl.id} ({crawl.name})", highlight=False)
     if as_json:
         say_json({"crawls": [{"id": crawl.id, "released": crawl.released.isoformat()} for crawl in found]})
         return
     table = Table("crawl", "name", "released")
     for crawl in found:
         table.add_row(crawl.id, crawl.name, crawl.released.isoformat())
-    console.print(table)
+    console().print(table)
 
 
 def estimate_crawl(crawl: CrawlOption, wat_files: SelectionOption = "", as_json: JsonOption = False) -> None:
     """Estimate pairs, bytes, hours and cost of WAT files from runs that are already in the store."""
+    from rich.table import Table
+
     from laion_etl.report.estimate import estimate, in_pods
 
     settings, store = open_settings()
@@ -60,7 +64,7 @@ def estimate_crawl(crawl: CrawlOption, wat_files: SelectionOption = "", as_json:
         if isinstance(value, (int, float)) and not name.endswith("wat_files"):
             shown = f"{value / 1e9:,.2f} GB" if name.endswith("_bytes") else f"{value:,}"
             table.add_row(name.removesuffix("_bytes").replace("_", " "), shown)
-    console.print(table)
+    console().print(table)
     if as_json:
         say_json(plain)
 
@@ -74,6 +78,6 @@ def list_partitions(crawl: CrawlOption, wat_files: SelectionOption = "", as_json
     found = chosen_partitions(crawl, wat_files, settings)
     check_run(crawl, found, settings, store)
     files = sum(len(partition.wat_files) for partition in found)
-    console.print(f"{crawl}: {files:,} WAT files in {len(found):,} partitions", highlight=False)
+    console().print(f"{crawl}: {files:,} WAT files in {len(found):,} partitions", highlight=False)
     if as_json:
         say_json({"crawl": crawl, "partitions": [partition.number for partition in found]})

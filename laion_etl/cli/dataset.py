@@ -1,10 +1,10 @@
 """Commands for published datasets: verify, compare, correct and measure them."""
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.table import Table
 
 from laion_etl.cli.common import (
     CrawlOption,
@@ -34,7 +34,7 @@ def verify(
     from laion_etl.publish.verify import verify_version
 
     settings, store = settings_and_store()
-    with progress(console, "verify, bytes") as report:
+    with progress(console(), "verify, bytes") as report:
         verdict = verify_version(name or settings.publish.name, version, store, report)
     for problem in verdict.problems:
         say(f"{problem.file}: {problem.what}")
@@ -57,6 +57,8 @@ def diff(
     as_json: JsonOption = False,
 ) -> None:
     """Show what changed between two published versions: rows per subset, settings, files."""
+    from rich.table import Table
+
     from laion_etl.publish.diff import diff_versions
 
     settings, store = settings_and_store()
@@ -65,7 +67,7 @@ def diff(
     for one in found.subsets:
         counts = (one.added, one.removed, one.changed, one.unchanged)
         table.add_row(one.subset, *(f"{count:,}" for count in counts))
-    console.print(table)
+    console().print(table)
     for change in found.settings:
         say(f"{change.crawl} {change.setting}: {change.old} -> {change.new}")
     say(f"files: {len(found.files_added):,} added, {len(found.files_removed):,} removed")
@@ -92,7 +94,7 @@ def remove(
 
     settings, store = settings_and_store()
     request = read_list(read_input(str(listed), MAX_BYTES), str(listed))
-    with progress(console, "remove, files") as report:
+    with progress(console(), "remove, files") as report:
         done = remove_request(request, settings, store, purge=purge, on_file=report)
     found = ", ".join(f"{rule} {count:,}" for rule, count in done.request.counts.items() if count)
     say(f"{len(done.request.pair_ids):,} pairs ({found or 'none'}): {store.uri(done.request.name)}")
@@ -112,20 +114,26 @@ def remove(
 
 
 @commands.command()
-def report(crawl: CrawlOption) -> None:
+def report(crawl: CrawlOption, as_json: JsonOption = False) -> None:
     """Rebuild the report page of a published crawl."""
     from laion_etl.publish.stage import rebuild_report
 
     settings, store = open_settings()
-    console.print(f"report: {rebuild_report(crawl, settings, store)}", highlight=False)
+    place = rebuild_report(crawl, settings, store)
+    console().print(f"report: {place}", highlight=False)
+    if as_json:
+        say_json({"crawl": crawl, "report": place})
 
 
 @commands.command()
 def quality(
     crawl: CrawlOption,
     name: Annotated[str, typer.Option(help="Name of the dataset; default: LAION_ETL_PUBLISH_NAME.")] = "",
+    as_json: JsonOption = False,
 ) -> None:
     """Similarity and aesthetic score of a published dataset by language: median, 5th and 95th percentile."""
+    from rich.table import Table
+
     from laion_etl.dataset.manifest import published_part
     from laion_etl.dataset.versions import Release
     from laion_etl.evaluate.quality import dataset_quality
@@ -134,14 +142,23 @@ def quality(
     table = Table("language", "samples", "similarity", "aesthetic")
     named = name or settings.publish.name
     release = published_part(named, crawl, store) or Release(named, crawl)
-    for row in dataset_quality(f"{release.folder}/", store):
+    languages = dataset_quality(f"{release.folder}/", store)
+    for row in languages:
         table.add_row(
             row.language or "none",
             f"{row.samples:,}",
             _spread(row.similarity, 3),
             _spread(row.aesthetic, 2) if row.aesthetic else "",
         )
-    console.print(table)
+    console().print(table)
+    if as_json:
+        say_json(
+            {
+                "dataset": release.name,
+                "version": release.version,
+                "languages": [asdict(row) for row in languages],
+            }
+        )
 
 
 @commands.command("train-check")
@@ -153,6 +170,7 @@ def train_check(
     ] = "laion-etl-tiny",
     samples: Annotated[int, typer.Option(min=2, help="Use at most this many kept samples.")] = 256,
     batch_size: Annotated[int, typer.Option(min=2, help="Samples per step.")] = 16,
+    as_json: JsonOption = False,
 ) -> None:
     """Run a few steps of open_clip's training on the kept samples, to check that the shards are usable."""
     from laion_etl.evaluate.train_check import check_training
@@ -163,6 +181,8 @@ def train_check(
         f"open_clip trained {model} for {len(found.losses)} steps of {found.batch_size} samples: "
         f"loss {found.losses[0]:.3f} to {found.losses[-1]:.3f}"
     )
+    if as_json:
+        say_json({"crawl": crawl, "model": model, **asdict(found)})
 
 
 def _spread(values: tuple[float, float, float], digits: int) -> str:

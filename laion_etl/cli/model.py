@@ -1,15 +1,14 @@
 """Commands about models: evaluate one, calibrate its thresholds, convert a head."""
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.table import Table
 
-from laion_etl.cli.common import CrawlOption, console, say, settings_and_store
+from laion_etl.cli.common import CrawlOption, JsonOption, console, say, say_json, settings_and_store
 from laion_etl.cli.extras import Commands, needs
 from laion_etl.core.errors import InputError
-from laion_etl.settings import load_settings
 
 commands = typer.Typer(
     cls=Commands,
@@ -31,10 +30,12 @@ def zero_shot(
     class_names: Annotated[
         Path | None, typer.Option(help="File of class names, one per line; required for tars.")
     ] = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Zero-shot top-1 and top-5 accuracy of the configured model, measured as in the papers."""
     from laion_etl.evaluate import zero_shot as task
     from laion_etl.score.model import load_model
+    from laion_etl.settings import load_settings
 
     names = _lines(class_names) if class_names else []
     prompts = task.templates(templates)
@@ -49,6 +50,8 @@ def zero_shot(
         f"{found.images:,} images in {len(names):,} classes, {found.unreadable:,} unreadable",
         f"top-1 {found.top1:.4f}, top-5 {found.top5:.4f}",
     )
+    if as_json:
+        say_json({"classes": len(names), **asdict(found)})
 
 
 @evaluation.command()
@@ -57,8 +60,11 @@ def retrieval(
     crawl: CrawlOption,
     shard: Annotated[int, typer.Option(min=0, help="Number of a downloaded shard.")] = 0,
     samples: Annotated[int, typer.Option(min=1, help="Use at most this many samples.")] = 10_000,
+    as_json: JsonOption = False,
 ) -> None:
     """Recall at 1, 5 and 10 on a shard, from captions to images and from images to captions."""
+    from rich.table import Table
+
     from laion_etl.evaluate.retrieval import KS, shard_recall
     from laion_etl.score.model import load_model
 
@@ -71,7 +77,9 @@ def retrieval(
     ):
         table.add_row(name, *(f"{values[k]:.3f}" for k in KS))
     say(f"{found.pairs:,} pairs")
-    console.print(table)
+    console().print(table)
+    if as_json:
+        say_json({"crawl": crawl, "shard": shard, **asdict(found)})
 
 
 @commands.command()
@@ -82,8 +90,11 @@ def calibrate(
     labels: Annotated[
         Path | None, typer.Option(help="CSV with columns key and label (1: text and image match).")
     ] = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Propose similarity thresholds from scored shards, by the share to keep or by labels."""
+    from rich.table import Table
+
     from laion_etl.evaluate import calibrate as task
 
     _, store = settings_and_store()
@@ -97,13 +108,15 @@ def calibrate(
     for one in found:
         quantiles = (f"{value:.3f}" for value in one.quantiles.values())
         table.add_row(one.route, f"{one.samples:,}", *quantiles, f"{one.threshold:.4f}", f"{one.kept:.1%}")
-    console.print(table)
+    console().print(table)
     for one in found:
         if one.precision is not None and one.recall is not None:
             say(
                 f"{one.route}: precision {one.precision:.3f}, recall {one.recall:.3f} on the labelled samples"
             )
         say(f"export LAION_ETL_CLIP_THRESHOLD_{one.route.upper()}={one.threshold:.4f}")
+    if as_json:
+        say_json({"crawl": crawl, "routes": [asdict(one) for one in found]})
 
 
 @commands.command("convert-head")
@@ -116,7 +129,7 @@ def convert_head(
 
     head = read_keras_head(source)
     head.save(target)
-    console.print(f"{target}: a head for embeddings of {head.dim} numbers", highlight=False)
+    console().print(f"{target}: a head for embeddings of {head.dim} numbers", highlight=False)
 
 
 def _lines(path: Path) -> list[str]:

@@ -4,19 +4,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.table import Table
-from rich.text import Text
 
 from laion_etl.cli.common import JsonOption, NameOption, VersionOption, console, say_json, settings_and_store
 from laion_etl.cli.console import progress, summary
 from laion_etl.cli.extras import Commands, needs
-from laion_etl.core.errors import InputError
-from laion_etl.io.storage import Store
-from laion_etl.settings import Settings
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
+    from laion_etl.io.storage import Store
     from laion_etl.search.published_rows import PublishedVersion
     from laion_etl.search.query import Hit, SearchIndex
+    from laion_etl.settings import Settings
 
 
 _PLAIN_COLUMNS = (
@@ -37,10 +36,10 @@ def index(version: VersionOption = "", name: NameOption = "", as_json: JsonOptio
     from laion_etl.search.stage import index_dataset
 
     settings, store, published = _open(name, version)
-    with progress(console, f"index {published.release.version}") as report:
+    with progress(console(), f"index {published.release.version}") as report:
         stats = index_dataset(published, settings, store, report)
-    console.print(summary(stats), highlight=False)
-    console.print(
+    console().print(summary(stats), highlight=False)
+    console().print(
         f'try: laion-etl search query --version {published.release.version} "a red car"', highlight=False
     )
     if as_json:
@@ -86,7 +85,7 @@ def query_index(  # noqa: PLR0913, PLR0917 - Typer declares options as parameter
         hits = opened.like(like, top, filters)
     else:
         hits = opened.search(_vector(query, image, opened, settings), top, filters)
-    console.print(_table(hits))
+    console().print(_table(hits))
     if as_json:
         say_json({"version": opened.stats.unit, "results": [_plain(hit) for hit in hits]})
 
@@ -102,7 +101,7 @@ def serve_page(
     from laion_etl.search.serve import serve
 
     settings, store, published = _open(name, version)
-    serve(_opened(published, settings, store), settings, store, port, console)
+    serve(_opened(published, settings, store), settings, store, port, console())
 
 
 def _open(name: str, version: str) -> "tuple[Settings, Store, PublishedVersion]":
@@ -114,13 +113,13 @@ def _open(name: str, version: str) -> "tuple[Settings, Store, PublishedVersion]"
     return settings, store, find_published(dataset, version, store)
 
 
-def _opened(published: "PublishedVersion", settings: Settings, store: Store) -> "SearchIndex":
+def _opened(published: "PublishedVersion", settings: "Settings", store: "Store") -> "SearchIndex":
     from laion_etl.search.query import open_index
 
     return open_index(published, settings, store)
 
 
-def _vector(query: str, image: Path | None, opened: "SearchIndex", settings: Settings) -> Any:
+def _vector(query: str, image: Path | None, opened: "SearchIndex", settings: "Settings") -> Any:
     from laion_etl.score.model import load_model
     from laion_etl.search.query import check_model
     from laion_etl.search.query_encoder import QueryEncoder
@@ -133,6 +132,8 @@ def _vector(query: str, image: Path | None, opened: "SearchIndex", settings: Set
 
 
 def _read(path: Path, max_bytes: int) -> bytes:
+    from laion_etl.core.errors import InputError
+
     try:
         with path.open("rb") as file:
             data = file.read(max_bytes + 1)
@@ -145,8 +146,11 @@ def _read(path: Path, max_bytes: int) -> bytes:
     return data
 
 
-def _table(hits: "list[Hit]") -> Table:
+def _table(hits: "list[Hit]") -> "Table":
     """A table of score, caption, address and further columns of each hit; fits 80 columns."""
+    from rich.table import Table
+    from rich.text import Text
+
     table = Table("score", "caption, address, sample", show_lines=True)
     for hit in hits:
         row = hit.row

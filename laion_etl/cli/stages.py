@@ -19,16 +19,17 @@ from laion_etl.cli.common import (
     say_json,
     show_nothing_new,
     show_places,
+    stage_result,
 )
 from laion_etl.cli.console import progress, summary
 from laion_etl.cli.extras import Commands, needs
 from laion_etl.core.errors import InputError, SettingsError
-from laion_etl.crawl import Partition, read_numbers
-from laion_etl.io.storage import Store
-from laion_etl.settings import Settings
 
 if TYPE_CHECKING:
+    from laion_etl.crawl import Partition
     from laion_etl.database.loaded import LoadedCrawl
+    from laion_etl.io.storage import Store
+    from laion_etl.settings import Settings
 
 commands = typer.Typer(
     cls=Commands, no_args_is_help=True, help="Run one stage of a crawl, as Airflow's tasks do."
@@ -58,7 +59,7 @@ def parse(
     files = (
         list(enumerate(wat)) if wat else _partition(crawl, partition, wat_files, settings).indexed_wat_files
     )
-    with progress(console, f"parse partition {partition}") as report:
+    with progress(console(), f"parse partition {partition}") as report:
         stats = parse_partition(crawl, partition, files, settings, store, report)
     done(stats, as_json)
 
@@ -101,7 +102,7 @@ def download(
     from laion_etl.download.worker import Stop, Worker, open_queue
 
     settings, store = open_settings()
-    with open_database(settings) as database, progress(console, "download") as report:
+    with open_database(settings) as database, progress(console(), "download") as report:
         queue = open_queue(crawl, settings, database)
         stop = Stop(settings.download.grace_s)
         signal.signal(signal.SIGTERM, lambda *_: stop.request())
@@ -117,7 +118,7 @@ def download(
         finished = worker.run() if batch is None else [worker.run_one(batch)]
         batches_done = queue.counts().done
     for stats in finished:
-        console.print(summary(stats), highlight=False)
+        console().print(summary(stats), highlight=False)
     if as_json:
         say_json(
             {
@@ -148,7 +149,7 @@ def score(
     settings, store = open_settings()
     batches = [_batch_of(uri) for uri in shard] if shard else _group(_planned(crawl, store), group)
     finished = score_everywhere(
-        crawl, batches, settings, store, lambda stats: console.print(summary(stats), highlight=False)
+        crawl, batches, settings, store, lambda stats: console().print(summary(stats), highlight=False)
     )
     if as_json:
         kept, total = sum(stats.kept for stats in finished), sum(stats.input for stats in finished)
@@ -171,6 +172,7 @@ def publish(
     as_json: JsonOption = False,
 ) -> None:
     """Publish scored shards as a dataset with card, manifest and report; published versions never change."""
+    from laion_etl.crawl import read_numbers
     from laion_etl.publish.completeness import Expected
     from laion_etl.publish.stage import publish_variants
 
@@ -180,15 +182,17 @@ def publish(
         settings = replace(settings, publish=replace(settings.publish, name=name))
     expected = Expected(partitions, allow_missing, _loaded(crawl, settings, store)) if expect else None
     published = publish_variants(crawl, settings, store, expected)
-    for stats in published:
-        done(stats, as_json, **show_places(stats, store), fingerprint=stats.fingerprint)
+    results = [
+        stage_result(stats, **show_places(stats, store), fingerprint=stats.fingerprint) for stats in published
+    ]
     if not published:
         show_nothing_new(crawl)
-        if as_json:
-            say_json({"crawl": crawl, "stage": "publish", "nothing_new": True})
+    if as_json:
+        nothing = {"crawl": crawl, "stage": "publish", "nothing_new": True}
+        say_json({**results[-1], "variants": results} if results else nothing)
 
 
-def _loaded(crawl: str, settings: Settings, store: Store) -> "LoadedCrawl":
+def _loaded(crawl: str, settings: "Settings", store: "Store") -> "LoadedCrawl":
     from laion_etl.database.connection import open_database
     from laion_etl.database.loaded import loaded_crawl
 
@@ -196,14 +200,14 @@ def _loaded(crawl: str, settings: Settings, store: Store) -> "LoadedCrawl":
         return loaded_crawl(crawl, store, database)
 
 
-def _partition(crawl: str, number: int, selection: str, settings: Settings) -> Partition:
+def _partition(crawl: str, number: int, selection: str, settings: "Settings") -> "Partition":
     found = {partition.number: partition for partition in chosen_partitions(crawl, selection, settings)}
     if number not in found:
         raise SettingsError(f"{crawl} has no partition {number}; choose {min(found)} to {max(found)}")
     return found[number]
 
 
-def _planned(crawl: str, store: Store) -> list[int]:
+def _planned(crawl: str, store: "Store") -> list[int]:
     from laion_etl.core.schemas import plan_stats_name
 
     return list(store.read_stats(plan_stats_name(crawl)).details["batches"])

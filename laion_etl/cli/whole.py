@@ -18,8 +18,6 @@ from laion_etl.cli.common import (
     show_places,
 )
 from laion_etl.cli.extras import needs
-from laion_etl.crawl import Partition
-from laion_etl.settings import load_settings
 
 
 @needs("score")
@@ -29,20 +27,23 @@ def run_crawl(
         list[str] | None, typer.Option(help="WAT file (path, s3://, https://); repeatable.")
     ] = None,
     wat_files: SelectionOption = "",
+    as_json: JsonOption = False,
 ) -> None:
     """Run all stages of a crawl on this machine, without Airflow."""
     from laion_etl.cli.local_run import LocalRun
     from laion_etl.cli.run_checks import check_run
+    from laion_etl.crawl import Partition
 
     settings, store = open_settings()
     found = [Partition(crawl, 0, 0, tuple(wat))] if wat else chosen_partitions(crawl, wat_files, settings)
     check_run(crawl, found, settings, store)
-    published = LocalRun(crawl, settings, store, console).all_stages(found)
+    published = LocalRun(crawl, settings, store, console()).all_stages(found)
     show_funnel(crawl, store)
-    for stats in published:
-        show_places(stats, store)
+    places = [{"version": stats.unit, "rows": stats.kept, **show_places(stats, store)} for stats in published]
     if not published:
         show_nothing_new(crawl)
+    if as_json:
+        say_json({"crawl": crawl, "published": places})
 
 
 @needs("airflow", "score", "search")
@@ -51,8 +52,9 @@ def demo(
 ) -> None:
     """Build a dataset from the bundled mini crawl with Airflow, from start to report."""
     from laion_etl.demo import run_demo
+    from laion_etl.settings import load_settings
 
-    raise typer.Exit(run_demo(Path(load_settings().core.data_dir) / "demo", keep, console))
+    raise typer.Exit(run_demo(Path(load_settings().core.data_dir) / "demo", keep, console()))
 
 
 def status(
@@ -67,12 +69,12 @@ def status(
     settings, store = open_settings()
     with open_database(settings) as database:
         if not crawl:
-            console.print(all_crawls(database))
+            console().print(all_crawls(database))
             if as_json:
                 say_json({"crawls": crawls_to_plain(database)})
             return
         found = crawl_status(crawl, crawl_funnel(store, crawl), database)
-    console.print(found.as_table())
+    console().print(found.as_table())
     show_funnel(crawl, store)
     if as_json:
         say_json(found.to_plain())
@@ -87,4 +89,4 @@ def dashboard(
     """Serve the dashboard without Airflow, on this machine only; it asks for no login."""
     from laion_etl.dashboard.serve import serve
 
-    serve(port, console)
+    serve(port, console())

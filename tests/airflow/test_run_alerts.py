@@ -75,7 +75,7 @@ context = {"task": SimpleNamespace(execution_timeout=timedelta(hours=8)), "ti": 
 errors = [
     failed_command("parse", 1, ["reading", "error: cannot read x: denied; ask for access", ""]),
     failed_command("score", 2, ["error: LAION_ETL_CLIP_MODEL: no such model"]),
-    failed_command("score", -9, []),
+    failed_command("score", -9, ["download: 300 of 1,000"]),
     AirflowTaskTimeout(),
     ValueError("a bug"),
     KeyError(),

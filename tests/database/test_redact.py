@@ -76,5 +76,5 @@ def test_the_command_empties_them_where_there_is_a_database(tmp_path: Path, sett
     assert laion_etl(tmp_path, "stage", "load", "--crawl", "C", "--partition", "0", **own).returncode == 0
     done = laion_etl(tmp_path, *remove, **own)
     assert done.returncode == 0, done.stderr
-    assert "3 pairs emptied in Postgres" in done.stdout
+    assert "3 pairs emptied in Postgres" in done.stderr
     assert json.loads(done.stdout.splitlines()[-1])["in_database"] == 3
