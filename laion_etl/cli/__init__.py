@@ -42,10 +42,10 @@ def _version(wanted: bool) -> None:
 @app.callback()
 def _main(
     version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
     ] = False,
     result: Annotated[
-        str, typer.Option(metavar="URI", help="Also write the JSON of --json to this file (path or s3://).")
+        str, typer.Option(metavar="URI", help="Also write the result of --json to this file (path or s3://).")
     ] = "",
 ) -> None:
     del version  # handled by its callback

@@ -49,12 +49,14 @@ def as_name(name: str) -> str:
 
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
-CrawlOption = Annotated[str, typer.Option(callback=as_name, help="Crawl id, for example CC-MAIN-2024-38.")]
-PartitionOption = Annotated[int, typer.Option(min=0, help="Partition number.")]
+CrawlOption = Annotated[str, typer.Option(callback=as_name, help="Id of the crawl, such as CC-MAIN-2024-38.")]
+PartitionOption = Annotated[int, typer.Option(min=0, help="Number of the partition.")]
 SelectionOption = Annotated[
     str,
     typer.Option(
-        "--wat-files", metavar="A:B", help="Only WAT files A to B-1 of the crawl's list (wat.paths)."
+        "--wat-files",
+        metavar="A:B",
+        help="Only WAT files A to B-1 of the crawl's list (wat.paths): 0:10 are the first ten. Default: all.",
     ),
 ]
 JsonOption = Annotated[

@@ -22,9 +22,12 @@ commands = typer.Typer(
 
 @commands.command("list")
 def list_crawls(
-    refresh: Annotated[bool, typer.Option(help="Query the crawl source instead of the saved list.")] = False,
+    refresh: Annotated[
+        bool, typer.Option(help="Ask the crawl source instead of reading the saved list.")
+    ] = False,
     register: Annotated[
-        bool, typer.Option(help="With --refresh: save newly found crawls so that Airflow creates their DAGs.")
+        bool,
+        typer.Option(help="With --refresh: save newly found crawls, so that Airflow creates their DAGs."),
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -49,7 +52,7 @@ def list_crawls(
 
 
 def estimate_crawl(crawl: CrawlOption, wat_files: SelectionOption = "", as_json: JsonOption = False) -> None:
-    """Estimate pairs, bytes, hours and cost of WAT files from runs that are already in the store."""
+    """Estimate the pairs, bytes, hours and cost of a crawl from runs that are already in the store."""
     from rich.table import Table
 
     from laion_etl.report.estimate import estimate, in_pods
@@ -71,7 +74,7 @@ def estimate_crawl(crawl: CrawlOption, wat_files: SelectionOption = "", as_json:
 
 @commands.command("partitions")
 def list_partitions(crawl: CrawlOption, wat_files: SelectionOption = "", as_json: JsonOption = False) -> None:
-    """List the partitions of a crawl, the units of parse and load, and check the settings of the run."""
+    """Check the settings of a run, and list the partitions that it would parse and load."""
     from laion_etl.cli.run_checks import check_run
 
     settings, store = open_settings()

@@ -27,10 +27,10 @@ commands = typer.Typer(
 @commands.command()
 def verify(
     name: NameOption = "",
-    version: Annotated[str, typer.Option(help="A visible version; default: the current one.")] = "",
+    version: Annotated[str, typer.Option(help="Version to check; default: the current one.")] = "",
     as_json: JsonOption = False,
 ) -> None:
-    """Check a published version against its manifest: files, bytes, counts, schema, rows."""
+    """Check a published version against its manifest: files, bytes, counts, schema and rows."""
     from laion_etl.publish.verify import verify_version
 
     settings, store = settings_and_store()
@@ -51,12 +51,12 @@ def verify(
 
 @commands.command()
 def diff(
-    old: Annotated[str, typer.Argument(help="A version, or name/version of another dataset.")],
-    new: Annotated[str, typer.Argument(help="The version to compare it with.")],
+    old: Annotated[str, typer.Argument(help="Version, or name/version of another dataset.")],
+    new: Annotated[str, typer.Argument(help="Version to compare it with.")],
     name: NameOption = "",
     as_json: JsonOption = False,
 ) -> None:
-    """Show what changed between two published versions: rows per subset, settings, files."""
+    """Show what changed between two published versions: rows per subset, settings and files."""
     from rich.table import Table
 
     from laion_etl.publish.diff import diff_versions
@@ -78,14 +78,14 @@ def diff(
 @commands.command()
 def remove(
     listed: Annotated[
-        Path, typer.Option("--list", help="File with domains, URLs, image hashes or pair ids, one per line.")
+        Path, typer.Option("--list", help="File of domains, URLs, image hashes or pair ids, one per line.")
     ],
     purge: Annotated[
         bool, typer.Option("--purge", help="Also delete the versions that still contain removed samples.")
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Remove listed samples from store and database, publish new versions, and block them in future runs."""
+    """Remove listed samples everywhere, publish versions without them, and keep them out of future runs."""
     from laion_etl.database.connection import has_database, open_database
     from laion_etl.database.redact import redact_pairs
     from laion_etl.io.remote_files import read_input
@@ -131,7 +131,7 @@ def quality(
     name: Annotated[str, typer.Option(help="Name of the dataset; default: LAION_ETL_PUBLISH_NAME.")] = "",
     as_json: JsonOption = False,
 ) -> None:
-    """Similarity and aesthetic score of a published dataset by language: median, 5th and 95th percentile."""
+    """Show the similarity and aesthetic scores of a published dataset by language: median and 90% range."""
     from rich.table import Table
 
     from laion_etl.dataset.manifest import published_part
@@ -166,13 +166,13 @@ def quality(
 def train_check(
     crawl: CrawlOption,
     model: Annotated[
-        str, typer.Option(help="Architecture of open_clip to train from random weights.")
+        str, typer.Option(help="Architecture to train from random weights, as open_clip names it.")
     ] = "laion-etl-tiny",
     samples: Annotated[int, typer.Option(min=2, help="Use at most this many kept samples.")] = 256,
     batch_size: Annotated[int, typer.Option(min=2, help="Samples per step.")] = 16,
     as_json: JsonOption = False,
 ) -> None:
-    """Run a few steps of open_clip's training on the kept samples, to check that the shards are usable."""
+    """Train open_clip for a few steps on the kept samples, to check that the shards are usable."""
     from laion_etl.evaluate.train_check import check_training
 
     _, store = settings_and_store()

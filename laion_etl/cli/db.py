@@ -20,7 +20,7 @@ commands.add_typer(seen_keys, name="seen-keys")
 
 @commands.command()
 def migrate(as_json: JsonOption = False) -> None:
-    """Update the database schema, as its owner; other commands also do so if they have the rights."""
+    """Update the database schema, as its owner; other commands do so too if their user may."""
     from laion_etl.database.connection import open_database
     from laion_etl.settings import load_settings
 
@@ -34,7 +34,7 @@ def migrate(as_json: JsonOption = False) -> None:
 
 @commands.command()
 def forget(crawl: CrawlOption, as_json: JsonOption = False) -> None:
-    """Remove a crawl from Postgres, to rebuild it with other settings; its files stay in the store."""
+    """Remove a crawl from Postgres, to build it again with other settings; its files stay in the store."""
     from laion_etl.database.connection import open_database
     from laion_etl.plan.stage import forget_crawl
 
@@ -48,10 +48,12 @@ def forget(crawl: CrawlOption, as_json: JsonOption = False) -> None:
 
 @seen_keys.command("export")
 def export_keys(
-    name: Annotated[str, typer.Argument(callback=as_name, help="Name of the file: memory/<name>.parquet.")],
+    name: Annotated[
+        str, typer.Argument(callback=as_name, help="Name of the file, memory/NAME.parquet in the store.")
+    ],
     as_json: JsonOption = False,
 ) -> None:
-    """Export all hashes seen so far to the store; then old crawls can be forgotten but still deduplicated."""
+    """Export the keys of all pairs seen so far; imported again, pairs of forgotten crawls stay duplicates."""
     from laion_etl.database.connection import open_database
     from laion_etl.database.seen_keys import export_seen_keys
 
@@ -66,10 +68,10 @@ def export_keys(
 
 @seen_keys.command("import")
 def import_keys(
-    uri: Annotated[str, typer.Argument(help="An exported file: path, s3:// or https://.")],
+    uri: Annotated[str, typer.Argument(help="Exported file (path, s3:// or https://).")],
     as_json: JsonOption = False,
 ) -> None:
-    """Import the hashes of an exported file: later loads drop pairs with them as duplicates."""
+    """Import exported keys, so that later loads drop pairs that have them as duplicates."""
     from laion_etl.database.connection import open_database
     from laion_etl.database.seen_keys import import_seen_keys
 

@@ -24,15 +24,17 @@ commands.add_typer(evaluation, name="eval")
 def zero_shot(
     images: Annotated[
         list[Path],
-        typer.Argument(help="A folder with one subfolder per class, or tars with image and .cls members."),
+        typer.Argument(help="Folder with one subfolder per class, or tars with images and .cls members."),
     ],
-    templates: Annotated[str, typer.Option(help="Prompts: openai (80), simple (7) or photo (1).")] = "openai",
+    templates: Annotated[
+        str, typer.Option(help="Set of prompts: openai (80 of them), simple (7) or photo (1).")
+    ] = "openai",
     class_names: Annotated[
         Path | None, typer.Option(help="File of class names, one per line; required for tars.")
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Zero-shot top-1 and top-5 accuracy of the configured model, measured as in the papers."""
+    """Measure the top-1 and top-5 accuracy of zero-shot classification, as in the papers."""
     from laion_etl.evaluate import zero_shot as task
     from laion_etl.score.model import load_model
     from laion_etl.settings import load_settings
@@ -62,7 +64,7 @@ def retrieval(
     samples: Annotated[int, typer.Option(min=1, help="Use at most this many samples.")] = 10_000,
     as_json: JsonOption = False,
 ) -> None:
-    """Recall at 1, 5 and 10 on a shard, from captions to images and from images to captions."""
+    """Measure recall at 1, 5 and 10 on a shard, from captions to images and from images to captions."""
     from rich.table import Table
 
     from laion_etl.evaluate.retrieval import KS, shard_recall
@@ -85,14 +87,22 @@ def retrieval(
 @commands.command()
 def calibrate(
     crawl: CrawlOption,
-    shard: Annotated[list[int] | None, typer.Option(help="Number of a scored shard; default: all.")] = None,
-    keep: Annotated[float, typer.Option(help="Share of the samples that the thresholds should keep.")] = 0.5,
+    shard: Annotated[
+        list[int] | None,
+        typer.Option(help="Number of a scored shard; may be given several times; default: all."),
+    ] = None,
+    keep: Annotated[
+        float, typer.Option(help="Share of the samples that the thresholds should keep, above 0 and up to 1.")
+    ] = 0.5,
     labels: Annotated[
-        Path | None, typer.Option(help="CSV with columns key and label (1: text and image match).")
+        Path | None,
+        typer.Option(
+            help="CSV file with the columns key and label (1: caption and image match); replaces --keep."
+        ),
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Propose similarity thresholds from scored shards, by the share to keep or by labels."""
+    """Propose similarity thresholds that keep a share of the scored samples, or that fit labels best."""
     from rich.table import Table
 
     from laion_etl.evaluate import calibrate as task
@@ -121,10 +131,12 @@ def calibrate(
 
 @commands.command("convert-head")
 def convert_head(
-    source: Annotated[Path, typer.Argument(help="Zipped SavedModel of LAION's CLIP-based NSFW detector.")],
-    target: Annotated[Path, typer.Argument(help="Safetensors file to write.")],
+    source: Annotated[
+        Path, typer.Argument(help="Zip file of the SavedModel of LAION's CLIP-based NSFW detector.")
+    ],
+    target: Annotated[Path, typer.Argument(help="File to write, in safetensors format.")],
 ) -> None:
-    """Convert LAION's published NSFW head to a file for LAION_ETL_SAFETY_NSFW_HEAD, without TensorFlow."""
+    """Convert LAION's NSFW detector to a file for LAION_ETL_SAFETY_NSFW_HEAD; this needs no TensorFlow."""
     from laion_etl.score.keras_head import read_keras_head
 
     head = read_keras_head(source)

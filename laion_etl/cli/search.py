@@ -25,7 +25,7 @@ _PLAIN_COLUMNS = (
 
 
 commands = typer.Typer(
-    cls=Commands, no_args_is_help=True, help="Index a published dataset, and search its images."
+    cls=Commands, no_args_is_help=True, help="Index a published dataset and search its images."
 )
 
 
@@ -50,23 +50,40 @@ def index(version: VersionOption = "", name: NameOption = "", as_json: JsonOptio
 @commands.command("query")
 @needs("search")
 def query_index(  # noqa: PLR0913, PLR0917 - Typer declares options as parameters
-    query: Annotated[str, typer.Argument(help="What the images should show.")] = "",
+    query: Annotated[str, typer.Argument(help="Text that describes the images.")] = "",
     image: Annotated[Path | None, typer.Option(help="Find images similar to this image file.")] = None,
-    like: Annotated[int | None, typer.Option(help="Find images similar to this SAMPLE_ID.")] = None,
+    like: Annotated[
+        int | None, typer.Option(help="Find images similar to the sample with this SAMPLE_ID.")
+    ] = None,
     top: Annotated[int, typer.Option(min=1, max=1_000, help="Number of results.")] = 10,
     language: Annotated[
-        list[str] | None, typer.Option(help="Language of the captions, such as en, or nolang; repeatable.")
+        list[str] | None,
+        typer.Option(
+            help="Language of the captions, such as en, or nolang; may be given several times; default: all."
+        ),
     ] = None,
     min_similarity: Annotated[
-        float | None, typer.Option(help="Lowest similarity of image and caption.")
+        float | None, typer.Option(help="Lowest similarity of image and caption, -1 to 1; default: no limit.")
     ] = None,
-    min_aesthetic: Annotated[float | None, typer.Option(help="Lowest aesthetic score.")] = None,
-    subset: Annotated[str, typer.Option(help="Only this subset, such as laion-aesthetic.")] = "",
-    license_: Annotated[
-        str, typer.Option("--license", help="Licence: its URL, a type such as by-sa, or 'known' for any.")
+    min_aesthetic: Annotated[
+        float | None, typer.Option(help="Lowest aesthetic score, about 1 to 10; default: no limit.")
+    ] = None,
+    subset: Annotated[
+        str, typer.Option(help="Only this subset, such as laion-aesthetic; default: all.")
     ] = "",
-    domain: Annotated[str, typer.Option(help="Registered domain that hosts the images.")] = "",
-    unsafe: Annotated[bool, typer.Option("--unsafe", help="Include results not tagged as safe.")] = False,
+    license_: Annotated[
+        str,
+        typer.Option(
+            "--license",
+            help="Only this licence: its URL, a type such as by-sa, or 'known' for any.",
+        ),
+    ] = "",
+    domain: Annotated[
+        str, typer.Option(help="Only images on hosts of this domain, such as example.org; default: all.")
+    ] = "",
+    unsafe: Annotated[
+        bool, typer.Option("--unsafe", help="Also show results that are not tagged as safe.")
+    ] = False,
     version: VersionOption = "",
     name: NameOption = "",
     as_json: JsonOption = False,
@@ -97,7 +114,7 @@ def serve_page(
     version: VersionOption = "",
     name: NameOption = "",
 ) -> None:
-    """Serve a local web page to search a published dataset by text and image."""
+    """Serve a page on this machine to search a published dataset by text and image."""
     from laion_etl.search.serve import serve
 
     settings, store, published = _open(name, version)

@@ -41,16 +41,19 @@ def parse(
     crawl: CrawlOption,
     partition: PartitionOption,
     wat: Annotated[
-        list[str] | None, typer.Argument(help="WAT files to parse; default: those of the partition.")
+        list[str] | None,
+        typer.Argument(help="WAT files to parse (path, s3:// or https://); default: those of the partition."),
     ] = None,
     wat_files: SelectionOption = "",
     jobs: Annotated[
         int | None,
-        typer.Option(min=0, help="Parser processes; 0: one per core; default: LAION_ETL_PARSE_JOBS."),
+        typer.Option(
+            min=0, help="Number of parser processes, 0 for one per core; default: LAION_ETL_PARSE_JOBS."
+        ),
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Parse the WAT files (path, s3://, https://) of one partition into a parquet file of pairs."""
+    """Parse the WAT files of one partition into a parquet file of pairs."""
     from laion_etl.parse.stage import parse_partition
 
     settings, store = open_settings()
@@ -77,7 +80,7 @@ def load(crawl: CrawlOption, partition: PartitionOption, as_json: JsonOption = F
 
 @commands.command()
 def plan(crawl: CrawlOption, as_json: JsonOption = False) -> None:
-    """Cut the new pairs of a crawl into batches."""
+    """Assign the new pairs of a crawl to batches."""
     from laion_etl.database.connection import open_database
     from laion_etl.plan.stage import plan_batches
 
@@ -91,11 +94,15 @@ def plan(crawl: CrawlOption, as_json: JsonOption = False) -> None:
 def download(
     crawl: CrawlOption,
     batch: Annotated[
-        int | None, typer.Option(min=0, help="Download only this batch, whatever its state.")
+        int | None,
+        typer.Option(
+            min=0,
+            help="Number of the only batch to download, whatever its state; default: all that are left.",
+        ),
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Download images: claim batches under a lease until none is left, or download a single batch."""
+    """Download the images of a crawl batch by batch until none is left, or those of a single batch."""
     from laion_etl.core.schemas import plan_stats_name
     from laion_etl.database.connection import open_database
     from laion_etl.download.metrics import Metrics
@@ -137,13 +144,19 @@ def download(
 @needs("score")
 def score(
     crawl: CrawlOption,
-    shard: Annotated[list[str] | None, typer.Option(help="Shard URI or batch number; default: all.")] = None,
+    shard: Annotated[
+        list[str] | None,
+        typer.Option(help="Batch number or URI of a shard; may be given several times; default: all."),
+    ] = None,
     group: Annotated[
-        str, typer.Option(metavar="I/G", help="Only every G-th shard, starting with the I-th.")
+        str,
+        typer.Option(
+            metavar="I/G", help="Only every G-th shard, from number I on, which counts from 0; default: all."
+        ),
     ] = "",
     as_json: JsonOption = False,
 ) -> None:
-    """Score shards: CLIP similarity, safety and aesthetic score."""
+    """Score the samples of shards: CLIP similarity, safety and aesthetic score."""
     from laion_etl.score.multi_gpu import score_everywhere
 
     settings, store = open_settings()
@@ -161,17 +174,20 @@ def publish(
     crawl: CrawlOption,
     name: NameOption = "",
     expect: Annotated[
-        str, typer.Option(help="Expected partitions, such as 0-2,5; fail if too many are missing.")
+        str,
+        typer.Option(help="Partitions to expect, such as 0-2,5: fail if too many are missing; default: any."),
     ] = "",
     allow_missing: Annotated[
         float,
         typer.Option(
-            min=0, max=1, help="With --expect: share of partitions and batches that may be missing."
+            min=0,
+            max=1,
+            help="With --expect: share of partitions, and of batches, that may be missing, 0 to 1.",
         ),
     ] = 0.0,
     as_json: JsonOption = False,
 ) -> None:
-    """Publish scored shards as a dataset with card, manifest and report; published versions never change."""
+    """Publish the scored shards of a crawl as a version of the dataset, with card, manifest and report."""
     from laion_etl.crawl import read_numbers
     from laion_etl.publish.completeness import Expected
     from laion_etl.publish.stage import publish_variants

@@ -22,9 +22,15 @@ from laion_etl.cli.extras import needs
 
 @needs("score")
 def run_crawl(
-    crawl: Annotated[str, typer.Argument(callback=as_name, help="Crawl id, or any name with --wat.")],
+    crawl: Annotated[
+        str,
+        typer.Argument(
+            callback=as_name, help="Id of the crawl, such as CC-MAIN-2024-38; any name with --wat."
+        ),
+    ],
     wat: Annotated[
-        list[str] | None, typer.Option(help="WAT file (path, s3://, https://); repeatable.")
+        list[str] | None,
+        typer.Option(help="WAT file to parse (path, s3:// or https://); may be given several times."),
     ] = None,
     wat_files: SelectionOption = "",
     as_json: JsonOption = False,
@@ -48,9 +54,9 @@ def run_crawl(
 
 @needs("airflow", "score", "search")
 def demo(
-    keep: Annotated[bool, typer.Option(help="Leave Airflow running until Ctrl-C.")] = False,
+    keep: Annotated[bool, typer.Option(help="Keep Airflow running until Ctrl-C.")] = False,
 ) -> None:
-    """Build a dataset from the bundled mini crawl with Airflow, from start to report."""
+    """Build a small dataset with Airflow, from a bundled crawl to the report."""
     from laion_etl.demo import run_demo
     from laion_etl.settings import load_settings
 
@@ -58,10 +64,10 @@ def demo(
 
 
 def status(
-    crawl: Annotated[str, typer.Option(callback=as_name, help="Crawl id; default: all crawls.")] = "",
+    crawl: Annotated[str, typer.Option(callback=as_name, help="Id of the crawl; default: all crawls.")] = "",
     as_json: JsonOption = False,
 ) -> None:
-    """Show the progress of a crawl: stages, rates, time left, leases, failures, and its funnel so far."""
+    """Show the progress of a crawl: stages, rates, time left, leases, failures and funnel."""
     from laion_etl.database.connection import open_database
     from laion_etl.dataset.funnel_report import crawl_funnel
     from laion_etl.report.crawl_status import all_crawls, crawl_status, crawls_to_plain
@@ -86,7 +92,7 @@ def dashboard(
         int, typer.Option(min=0, max=65_535, help="Port on 127.0.0.1; 0 picks a free one.")
     ] = 8_081,
 ) -> None:
-    """Serve the dashboard without Airflow, on this machine only; it asks for no login."""
+    """Serve the dashboard without Airflow and without a login, on this machine only."""
     from laion_etl.dashboard.serve import serve
 
     serve(port, console())
