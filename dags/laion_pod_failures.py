@@ -30,7 +30,7 @@ def failure(stage: str, pod: Any, event_message: str) -> AirflowException:
     if waiting:
         return AirflowException(f"the pod did not start ({waiting.reason}: {waiting.message})")
     if status.reason == "DeadlineExceeded":
-        return AirflowException(f"laion-etl {stage} exceeded the time limit of its pod: {status.message}")
+        return AirflowException(f"the {stage} command exceeded the time limit of its pod: {status.message}")
     if terminated:
         return failed_command(stage, terminated.exit_code, (terminated.message or event_message).splitlines())
     if status.phase == "Pending":

@@ -36,7 +36,7 @@ def pod_parts(command: Command, settings: Settings, timeout: timedelta | None) -
         "name": f"laion-{stage}-{fingerprint(task.dag_id, task.run_id)[:8]}",
         "labels": _labels(command),
         "cmds": ["laion-etl"],
-        "arguments": ["--result", result_uri(command, settings), *command.arguments, "--json"],
+        "arguments": ["--result", result_uri(command, settings), *command.words, "--json"],
         "env_vars": _environment(settings, run_id(task)),
         "env_from": _environment_from(kubernetes),
         "image_pull_secrets": [k8s.V1LocalObjectReference(name) for name in kubernetes.image_pull_secrets],

@@ -14,7 +14,7 @@ import subprocess
 import sys
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import PurePath
@@ -25,6 +25,7 @@ from airflow.sdk.exceptions import AirflowException, AirflowFailException
 
 from laion_alerts import lateness_watched
 from laion_connections import database, s3
+from laion_etl.core.commands import stage_command
 from laion_etl.settings import load_settings, setting_fields
 
 USAGE_ERROR = 2  # exit code of laion-etl for wrong settings: a retry cannot help
@@ -32,6 +33,8 @@ _CLEAN_END_S = 4.0  # Airflow kills a task five seconds after asking it to end
 _TAIL_LINES = 40
 _PASSWORD = re.compile(r"(://[^:/@]*):[^@/]+@")
 _MASK = r"\1:***@"
+# Lines of stderr that are not progress: of logging and warnings, tracebacks, and our own errors.
+_COMPLAINT = re.compile(r"(WARNING|ERROR|CRITICAL|error:|warning:|Traceback )|.*(Warning|Error|Exception): ")
 _OF_AIRFLOW = ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV")  # would mislead another Python
 
 _log = logging.getLogger("laion_etl.stage")
@@ -41,7 +44,7 @@ _log = logging.getLogger("laion_etl.stage")
 class Command:
     """A `laion-etl` command of a task; the LAION_ETL_* of its run are added to those of Airflow."""
 
-    arguments: Sequence[str]
+    arguments: Sequence[str]  # the stage, and its options
     context: Mapping[str, Any] = field(default_factory=dict)
     settings: Mapping[str, str] = field(default_factory=dict)
 
@@ -50,10 +53,15 @@ class Command:
         return self.arguments[0]
 
     @property
+    def words(self) -> list[str]:
+        """The arguments of laion-etl: the command of the stage, such as `stage parse`, and its options."""
+        return [*stage_command(self.stage), *self.arguments[1:]]
+
+    @property
     def by_hand(self) -> str:
         """The command line to repeat it by hand, in an environment with Airflow's own settings."""
         own = {name: value for name, value in self.settings.items() if name != "LAION_ETL_RUNNER"}
-        return f"{shown_settings(own)} {shlex.join(['laion-etl', *self.arguments])}".lstrip()
+        return f"{shown_settings(own)} {shlex.join(['laion-etl', *self.words])}".lstrip()
 
 
 def run_here(command: Command) -> dict[str, Any]:
@@ -74,12 +82,12 @@ def run_in_venv(command: Command) -> dict[str, Any]:
 
 
 def _run(program: list[str], command: Command, environment: Mapping[str, str]) -> dict[str, Any]:
-    """Runs a command, streams its output into the task log, and returns the JSON object of its last line.
+    """Runs a command, streams its output into the task log, and returns the JSON object that it prints.
 
     SIGTERM, timeouts and other interruptions end the command cleanly before they end the task. Raises
     AirflowFailException (no retry) on a usage error, AirflowException with the last error line otherwise.
     """
-    line = [*program, *command.arguments, "--json"]
+    line = [*program, *command.words, "--json"]
     task = command.context.get("ti")
     own = {"LAION_ETL_RUN_ID": run_id(task)} if task else {}
     environment = {**environment, **command.settings, **own, "PYTHONUNBUFFERED": "1"}
@@ -105,14 +113,18 @@ def without_none(environment: Mapping[str, str | None]) -> dict[str, str]:
 
 def failed_command(stage: str, code: int, lines: Sequence[str]) -> AirflowException:
     """The exception for a failed command: its last error line comes first, because it is the cause."""
-    error = next((line for line in reversed(lines) if line.strip()), _unexplained(code))
-    message = f"{error.removeprefix('error: ')} (laion-etl {stage} ended with exit code {code})"
+    killed = code in (-signal.SIGKILL, 128 + signal.SIGKILL)  # of a process, of a container
+    if killed:
+        lines = ()  # its last lines are progress, not the cause
+    error = next((line for line in reversed(lines) if line.strip()), _unexplained(killed=killed))
+    command = shlex.join(["laion-etl", *stage_command(stage)])
+    message = f"{error.removeprefix('error: ')} ({command} ended with exit code {code})"
     return AirflowFailException(message) if code == USAGE_ERROR else AirflowException(message)
 
 
-def _unexplained(code: int) -> str:
+def _unexplained(*, killed: bool) -> str:
     """The likely cause for a command that ended without a message."""
-    if code in (-signal.SIGKILL, 128 + signal.SIGKILL):  # of a process, of a container
+    if killed:
         return "the command was killed (SIGKILL), most often because the machine ran out of memory"
     return "the command ended without an error message; see the log above"
 
@@ -206,8 +218,8 @@ def _stream(process: subprocess.Popen[str]) -> tuple[deque[str], deque[str]]:
     printed: deque[str] = deque(maxlen=_TAIL_LINES)
     complained: deque[str] = deque(maxlen=_TAIL_LINES)
     readers = [
-        threading.Thread(target=_follow, args=(process.stdout, printed, _log.info), daemon=True),
-        threading.Thread(target=_follow, args=(process.stderr, complained, _log.warning), daemon=True),
+        threading.Thread(target=_follow, args=(process.stdout, printed), daemon=True),
+        threading.Thread(target=_follow, args=(process.stderr, complained), daemon=True),
     ]
     for reader in readers:
         reader.start()
@@ -218,10 +230,10 @@ def _stream(process: subprocess.Popen[str]) -> tuple[deque[str], deque[str]]:
     return printed, complained
 
 
-def _follow(lines: Iterable[str] | None, tail: deque[str], log: Callable[[str, str], None]) -> None:
+def _follow(lines: Iterable[str] | None, tail: deque[str]) -> None:
     for line in lines or ():
         tail.append(line.rstrip())
-        log("%s", tail[-1])
+        _log.log(logging.WARNING if _COMPLAINT.match(line) else logging.INFO, "%s", tail[-1])
 
 
 def _result(printed: Sequence[str]) -> dict[str, Any]:

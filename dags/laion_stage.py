@@ -5,9 +5,9 @@
         result = yield ["load", "--crawl", crawl, "--partition", str(number)]
         return counts(result)
 
-The function yields the command's arguments, receives the JSON object of the command's last line, and returns
-the task's value. While a pod runs the task is deferred. On resume the function runs again from the top, so
-code before the `yield` must only build the command.
+The function yields the stage and its options, receives the JSON object that the command prints, and
+returns the task's value. While a pod runs the task is deferred. On resume the function runs again from the
+top, so code before the `yield` must only build the command.
 """
 
 import inspect

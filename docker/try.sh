@@ -51,7 +51,7 @@ check_worker() {
             "$work/try.warc.wat.gz"
     fi
     run laion-etl-worker laion-etl --version
-    run laion-etl-worker sh -c 'test "$(id -u)" = 10001 && laion-etl parse /input/try.warc.wat.gz --crawl try --partition 0 --json'
+    run laion-etl-worker sh -c 'test "$(id -u)" = 10001 && laion-etl stage parse /input/try.warc.wat.gz --crawl try --partition 0 --json'
     run laion-etl-worker python -c 'import importlib.util; assert not any(map(importlib.util.find_spec, ("airflow", "torch")))'
 }
 

@@ -1,4 +1,4 @@
-"""Search a published dataset by text; `laion-etl index` has made its index.
+"""Search a published dataset by text; `laion-etl search index` has made its index.
 
 The model is the one that scored the dataset: LAION_ETL_CLIP_MODEL and LAION_ETL_CLIP_PRETRAINED name it.
 

@@ -119,8 +119,8 @@ def released(crawl_id: str) -> date:
         try:
             return date.fromisocalendar(int(found[1]), int(found[2]), 1)
         except ValueError as error:
-            raise CrawlError(f"invalid crawl id {crawl_id!r}: {error}; see `laion-etl crawls`") from error
-    raise CrawlError(f"invalid crawl id {crawl_id!r}; expected CC-MAIN-YYYY-WW (see `laion-etl crawls`)")
+            raise CrawlError(f"invalid crawl id {crawl_id!r}: {error}; see `laion-etl crawl list`") from error
+    raise CrawlError(f"invalid crawl id {crawl_id!r}; expected CC-MAIN-YYYY-WW (see `laion-etl crawl list`)")
 
 
 def wat_paths(crawl_id: str, settings: Settings) -> list[str]:
@@ -244,6 +244,6 @@ def _unknown(crawl_id: str, source: str, settings: Settings) -> str:
     close = difflib.get_close_matches(crawl_id, known, n=3)
     hint = f"did you mean {' or '.join(close)}? " if close and crawl_id not in close else ""
     return (
-        f"cannot find crawl {crawl_id}: {source} does not have it; {hint}`laion-etl crawls` lists the known "
-        "ones, LAION_ETL_CRAWL_SOURCE says where they are"
+        f"cannot find crawl {crawl_id}: {source} does not have it; {hint}`laion-etl crawl list` lists the "
+        "known ones, LAION_ETL_CRAWL_SOURCE says where they are"
     )

@@ -67,4 +67,4 @@ create view failed_batch as
 select crawl, batch, pairs, attempts, error, updated_at as failed_at
 from batch join crawl using (crawl_no)
 where state = 'failed';
-comment on view failed_batch is 'Batches parked with their error; `laion-etl download --crawl C --batch N` retries one.';
+comment on view failed_batch is 'Batches parked with their error; `laion-etl stage download --crawl C --batch N` retries one.';

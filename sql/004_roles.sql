@@ -1,11 +1,11 @@
 -- Roles and their privileges. Grant these to the login roles of your pods: `grant laion_worker to my_worker_login;`
 --
 --   laion_reader   reads everything
---   laion_loader   laion-etl load and memory-import
---   laion_planner  laion-etl plan
---   laion_worker   laion-etl download: only the queue, no pairs
+--   laion_loader   laion-etl stage load and db seen-keys import
+--   laion_planner  laion-etl stage plan
+--   laion_worker   laion-etl stage download: only the queue, no pairs
 --
--- Migrations, forget and memory-export need the owner of the schema. If the user may not create roles, the schema is
+-- Migrations, db forget and db seen-keys export need the owner of the schema. If the user may not create roles, the schema is
 -- made without them: have an administrator run this file; it may be run again.
 
 do $$

@@ -40,7 +40,7 @@ FAILED = Alert(
     reason="part 00123.wat.gz can't be read at byte 4711",
     attempt=4,
     log_url="http://airflow/dags/crawl/runs/x",
-    command="LAION_ETL_PARSE_LANGUAGES=en laion-etl parse --crawl CC-MAIN-2024-38 --partition 7",
+    command="LAION_ETL_PARSE_LANGUAGES=en laion-etl stage parse --crawl CC-MAIN-2024-38 --partition 7",
     task="partition.parse_7",
     run_url=RUN_URL,
 )
@@ -86,18 +86,18 @@ def test_a_mail_says_the_cause_first_then_what_to_do(tmp_path: Path) -> None:
     [
         (
             "LAION_ETL_CLIP_MODEL: no model 'x'",
-            "laion-etl score --crawl C",
+            "laion-etl stage score --crawl C",
             "correct LAION_ETL_CLIP_MODEL in the environment of Airflow's services, then clear",
         ),
         (
             "LAION_ETL_PARSE_LANGUAGES: 'xx' is no language",
-            "LAION_ETL_PARSE_LANGUAGES=xx laion-etl parse --crawl C",
+            "LAION_ETL_PARSE_LANGUAGES=xx laion-etl stage parse --crawl C",
             "LAION_ETL_PARSE_LANGUAGES comes from a parameter of this run, and a run keeps its parameters; "
             "trigger a new run",
         ),
         (
             "1 of 6 partitions is missing",
-            "laion-etl publish --crawl C",
+            "laion-etl stage publish --crawl C",
             "first correct what the cause names",
         ),
     ],

@@ -103,7 +103,7 @@ def test_an_unknown_crawl_names_close_ones_and_what_to_do(tmp_path: Path) -> Non
         wat_paths("CC-MAIN-2024-39", Settings(core=CoreSettings(crawl_source=str(tmp_path))))
     message = str(caught.value)
     assert "does not have it; did you mean CC-MAIN-2024-3" in message
-    assert "laion-etl crawls" in message
+    assert "laion-etl crawl list" in message
     assert "\n" not in message
 
 

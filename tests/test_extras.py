@@ -31,12 +31,12 @@ def without(modules: Iterable[str], folder: Path, *arguments: str) -> subprocess
 def test_help_needs_no_extra(tmp_path: Path) -> None:
     done = without(ALL, tmp_path, "--help")
     assert (done.returncode, done.stderr) == (0, "")
-    assert " parse " in done.stdout
+    assert " stage " in done.stdout
 
 
 def test_parse_needs_no_extra(tmp_path: Path) -> None:
     wat = write_wat(tmp_path / "a.wat.gz", [page_record("https://e.org/", [image("a.jpg", "A red car")])])
-    done = without(ALL, tmp_path, "parse", *CRAWL, "--partition", "0", wat)
+    done = without(ALL, tmp_path, "stage", "parse", *CRAWL, "--partition", "0", wat)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "data" / "pairs" / "C" / "part-00000.parquet").is_file()
 
@@ -44,26 +44,46 @@ def test_parse_needs_no_extra(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("hidden", "arguments", "refusal"),
     [
-        (["torch"], ["score", *CRAWL], "score: the package torch is missing; pip install 'laion-etl[score]'"),
+        (
+            ["torch"],
+            ["stage", "score", *CRAWL],
+            "stage score: the package torch is missing; pip install 'laion-etl[score]'",
+        ),
         (["torch"], ["run", "CC-MAIN-2024-38"], "run: the package torch is missing"),
-        (EXTRAS["score"], ["score", *CRAWL], "score: the packages torch, safetensors, regex are missing"),
+        (
+            EXTRAS["score"],
+            ["stage", "score", *CRAWL],
+            "stage score: the packages torch, safetensors, regex are missing",
+        ),
         (ALL, ["demo"], "pip install 'laion-etl[airflow,score,search]'"),
         (["airflow"], ["demo"], "demo: the package airflow is missing; pip install 'laion-etl[airflow]'"),
-        (["usearch"], ["index"], "index: the package usearch is missing; pip install 'laion-etl[search]'"),
-        (["usearch"], ["search", "a car"], "search: the package usearch is missing"),
+        (
+            ["usearch"],
+            ["search", "index"],
+            "search index: the package usearch is missing; pip install 'laion-etl[search]'",
+        ),
+        (["usearch"], ["search", "query", "a car"], "search query: the package usearch is missing"),
         (
             ["fastapi"],
-            ["explore"],
-            "explore: the package fastapi is missing; pip install 'laion-etl[search]'",
+            ["search", "serve"],
+            "search serve: the package fastapi is missing; pip install 'laion-etl[search]'",
         ),
         (
             ["uvicorn"],
             ["dashboard"],
             "dashboard: the package uvicorn is missing; pip install 'laion-etl[dash",
         ),
-        (["torch"], ["eval", "zero-shot", "."], "eval zero-shot: the package torch is missing"),
-        (["torch"], ["eval", "retrieval", *CRAWL], "eval retrieval: the package torch is missing"),
-        (["torch"], ["eval", "train-check", *CRAWL], "eval train-check: the package torch is missing"),
+        (
+            ["torch"],
+            ["model", "eval", "zero-shot", "."],
+            "model eval zero-shot: the package torch is missing",
+        ),
+        (
+            ["torch"],
+            ["model", "eval", "retrieval", *CRAWL],
+            "model eval retrieval: the package torch is missing",
+        ),
+        (["torch"], ["dataset", "train-check", *CRAWL], "dataset train-check: the package torch is missing"),
     ],
 )
 def test_a_command_names_the_extra_that_it_lacks(
@@ -80,14 +100,15 @@ def test_a_command_names_the_extra_that_it_lacks(
 def test_a_package_that_only_some_settings_need_is_named_when_it_is_needed(tmp_path: Path) -> None:
     (tmp_path / "images" / "car").mkdir(parents=True)
     (tmp_path / "images" / "car" / "a.jpg").write_bytes(b"")
-    done = without(["open_clip"], tmp_path, "eval", "zero-shot", "images")
+    done = without(["open_clip"], tmp_path, "model", "eval", "zero-shot", "images")
     assert done.returncode == 2
     assert done.stderr.splitlines()[-1] == (
-        "error: cannot run eval zero-shot: the package open_clip is missing; pip install 'laion-etl[score]'"
+        "error: cannot run model eval zero-shot: the package open_clip is missing; "
+        "pip install 'laion-etl[score]'"
     )
 
 
 def test_a_missing_package_of_no_extra_is_a_bug_with_a_traceback(tmp_path: Path) -> None:
-    done = without(["pyarrow.parquet"], tmp_path, "verify")
+    done = without(["pyarrow.parquet"], tmp_path, "dataset", "verify")
     assert done.returncode == 1
     assert "Traceback" in done.stderr

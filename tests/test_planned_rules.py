@@ -106,7 +106,7 @@ def test_other_rules_than_the_planned_ones_are_refused_with_what_differs(
 
 def test_the_way_out_is_in_the_refusal(planned: Settings, store: Store, database: Database) -> None:
     other = of(planned, "parse", languages=("de",))
-    with pytest.raises(SettingsError, match=f"laion-etl forget --crawl {CRAWL}"):
+    with pytest.raises(SettingsError, match=f"laion-etl db forget --crawl {CRAWL}"):
         check(other, store)
 
     forget_crawl(CRAWL, other, store, database)
@@ -126,13 +126,13 @@ def test_the_command_that_a_run_begins_with_refuses_and_writes_nothing(
         monkeypatch.setenv(f"LAION_ETL_{name}", value)
     before = {name: store.read(name) for name in store.list("pairs/")}
 
-    ended = CliRunner().invoke(app, ["discover", "--crawl", CRAWL, "--json"])
+    ended = CliRunner().invoke(app, ["crawl", "partitions", "--crawl", CRAWL, "--json"])
 
     assert isinstance(ended.exception, SettingsError)
     assert "these rules differ from the planned ones" in str(ended.exception)
     assert {name: store.read(name) for name in store.list("pairs/")} == before
     monkeypatch.delenv("LAION_ETL_PARSE_LANGUAGES")
-    assert CliRunner().invoke(app, ["discover", "--crawl", CRAWL, "--json"]).exit_code == 0
+    assert CliRunner().invoke(app, ["crawl", "partitions", "--crawl", CRAWL, "--json"]).exit_code == 0
 
 
 def test_a_part_of_a_planned_partition_is_refused(planned: Settings, store: Store) -> None:

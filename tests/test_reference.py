@@ -3,6 +3,7 @@ from pathlib import Path
 import pytest
 
 from laion_etl.settings import SettingField, setting_fields
+from scripts.docs import commands
 from scripts.docs.reference import reference
 from scripts.docs.reproduction import reproduction
 
@@ -10,6 +11,11 @@ from scripts.docs.reproduction import reproduction
 def test_the_configuration_reference_is_current() -> None:
     page = Path(__file__).parents[1] / "docs" / "configuration.md"
     assert page.read_text() == reference(), "run `make docs`"
+
+
+def test_the_command_reference_is_current() -> None:
+    page = Path(__file__).parents[1] / "docs" / "commands.md"
+    assert page.read_text() == commands.reference(), "run `make docs`"
 
 
 def test_the_reproduction_table_has_the_defaults_of_the_settings() -> None:

@@ -184,7 +184,7 @@ def test_every_form_that_is_documented_is_taken(variable: str, value: str, expec
 
 def test_a_wrong_setting_ends_a_command_before_any_work(tmp_path: Path) -> None:
     ended = subprocess.run(
-        [sys.executable, "-m", "laion_etl", "download", "--crawl", "CC-MAIN-2026-43"],
+        [sys.executable, "-m", "laion_etl", "stage", "download", "--crawl", "CC-MAIN-2026-43"],
         env={"LAION_ETL_PUBLISH_DUPLICATES": "nera", "PATH": "/usr/bin:/bin", "HOME": str(tmp_path)},
         cwd=tmp_path,
         capture_output=True,

@@ -120,6 +120,6 @@ def test_the_command(tmp_path: Path, settings: Settings, store: Store, at_work: 
     assert json.loads(one.stdout.splitlines()[-1])["queue"]["done"] == 4
     every = laion_etl(tmp_path, "status", "--json", **connected)
     assert every.returncode == 0, every.stderr
-    assert "Crawls in Postgres" in every.stdout
+    assert "Crawls in Postgres" in every.stderr
     (crawl,) = json.loads(every.stdout.splitlines()[-1])["crawls"]
     assert (crawl["crawl"], crawl["queue"]["batches"]) == ("C", 10)

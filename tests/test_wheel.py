@@ -95,7 +95,16 @@ def test_the_version_is_that_of_the_wheel(installed: Path, tmp_path: Path) -> No
 
 
 def test_the_wheel_parses_a_wat_file(installed: Path, minicrawl: MiniCrawl, tmp_path: Path) -> None:
-    parse = [str(installed / "laion-etl"), "parse", "--crawl", minicrawl.crawl, "--partition", "0", "--json"]
+    parse = [
+        str(installed / "laion-etl"),
+        "stage",
+        "parse",
+        "--crawl",
+        minicrawl.crawl,
+        "--partition",
+        "0",
+        "--json",
+    ]
     done = run([*parse, str(minicrawl.wat_files[0])], tmp_path)
     counted = json.loads(done.stdout.splitlines()[-1])
     assert counted["kept"] > 0
@@ -106,9 +115,9 @@ def test_the_wheel_parses_a_wat_file(installed: Path, minicrawl: MiniCrawl, tmp_
 
 def test_shells_complete_commands(installed: Path, tmp_path: Path) -> None:
     command = str(installed / "laion-etl")
-    words = {"COMP_WORDS": "laion-etl pa", "COMP_CWORD": "1"}
+    words = {"COMP_WORDS": "laion-etl da", "COMP_CWORD": "1"}
     # Without this Typer asks the process tree for the shell, and this one may run under any.
     named = {"_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION": "1"}
     assert "complete" in run([command, "--show-completion", "bash"], tmp_path, **named).stdout
     done = run([command], tmp_path, _LAION_ETL_COMPLETE="complete_bash", **words)
-    assert done.stdout.split() == ["parse"]
+    assert done.stdout.split() == ["dashboard", "dataset"]

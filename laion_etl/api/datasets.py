@@ -66,7 +66,7 @@ class Dataset:
                         yield pa.Table.from_batches([batch])
                 except (pa.ArrowException, OSError) as error:
                     uri = self._store.uri(file.name)
-                    raise InputError(f"cannot read {uri}: {error}; see `laion-etl verify`") from error
+                    raise InputError(f"cannot read {uri}: {error}; see `laion-etl dataset verify`") from error
 
     def _check_columns(self, columns: Sequence[str] | None, known: Sequence[str]) -> None:
         if unknown := [name for name in columns or () if name not in known]:
@@ -82,9 +82,9 @@ class Dataset:
     def search(self, text: str, top: int = 10, **filters: Any) -> pa.Table:
         """Return the rows whose images are nearest to a text, best first, with their cosine as `score`.
 
-        Filters are those of `laion-etl search`, `languages=("en",)` or `min_aesthetic=5`. `laion-etl index`
-        makes the index; the settings must name the model that scored the dataset. Raises InputError where
-        one of them is missing or the text is empty, and TypeError for an unknown filter.
+        Filters are those of `laion-etl search query`, `languages=("en",)` or `min_aesthetic=5`. `laion-etl
+        search index` makes the index; the settings must name the model that scored the dataset. Raises
+        InputError where one of them is missing or the text is empty, and TypeError for an unknown filter.
         """
         from laion_etl.search.filters import Filters
 

@@ -1,6 +1,6 @@
-"""The command line: one command per stage, and a few that run or show them all.
+"""The command line: what most people need first, then groups, among them one command per stage.
 
-With `--json` the last line on stdout is one JSON object; this is what Airflow's tasks read. With
+With `--json` stdout is one JSON object, on one line; this is what Airflow's tasks read. With
 `laion-etl --result URI COMMAND ... --json` it is also written to URI, for callers without access to stdout.
 """
 
@@ -10,12 +10,23 @@ from typing import Annotated
 import typer
 
 from laion_etl import __version__
-from laion_etl.cli import crawls, dataset, db, evaluation, search, stages, whole
-from laion_etl.cli.common import RESULT, console
-from laion_etl.cli.extras import Commands
+from laion_etl.cli import crawls, dataset, db, model, search, stages, whole
+from laion_etl.cli.common import AS_JSON, RESULT, console
+from laion_etl.cli.old_names import RootCommands
+
+_FIRST = "Build a dataset"
+_PUBLISHED = "Use a published dataset"
+_PARTS = "Single stages, and the database"
+
+
+class _InOrder(RootCommands):
+    def list_commands(self, ctx: object) -> list[str]:
+        del ctx
+        return list(_ORDER)
+
 
 app = typer.Typer(
-    cls=Commands,
+    cls=_InOrder,
     help="Rebuilds a LAION-5B style image-text dataset from Common Crawl.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -24,52 +35,40 @@ app = typer.Typer(
 
 def _version(wanted: bool) -> None:
     if wanted:
-        console.print(f"laion-etl {__version__}", highlight=False)
+        console().print(f"laion-etl {__version__}", highlight=False)
         raise typer.Exit
 
 
 @app.callback()
 def _main(
     version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
     ] = False,
     result: Annotated[
-        str, typer.Option(metavar="URI", help="Also write the JSON of --json to this file (path or s3://).")
+        str, typer.Option(metavar="URI", help="Also write the result of --json to this file (path or s3://).")
     ] = "",
 ) -> None:
     del version  # handled by its callback
     RESULT.set(result)
+    AS_JSON.set(False)
 
 
-# In the order of --help.
-_COMMANDS: dict[str, Callable[..., None]] = {
-    "crawls": crawls.crawls,
-    "estimate": crawls.estimate_crawl,
-    "discover": crawls.discover,
-    "parse": stages.parse,
-    "load": stages.load,
-    "plan": stages.plan,
-    "download": stages.download,
-    "score": stages.score,
-    "publish": stages.publish,
-    "run": whole.run_crawl,
-    "demo": whole.demo,
-    "status": whole.status,
-    "dashboard": whole.dashboard,
-    "report": whole.report,
-    "forget": whole.forget,
-    "verify": dataset.verify,
-    "diff": dataset.diff,
-    "remove": dataset.remove,
-    "index": search.index,
-    "search": search.search,
-    "explore": search.explore,
-    "calibrate": evaluation.calibrate,
-    "convert-head": stages.convert_head,
-    "migrate": db.migrate,
-    "memory-export": db.memory_export,
-    "memory-import": db.memory_import,
+# In the order of --help: what a newcomer runs first comes first.
+_ORDER: dict[str, tuple[str, Callable[..., None] | typer.Typer]] = {
+    "demo": (_FIRST, whole.demo),
+    "crawl": (_FIRST, crawls.commands),
+    "estimate": (_FIRST, crawls.estimate_crawl),
+    "run": (_FIRST, whole.run_crawl),
+    "status": (_FIRST, whole.status),
+    "dashboard": (_FIRST, whole.dashboard),
+    "dataset": (_PUBLISHED, dataset.commands),
+    "search": (_PUBLISHED, search.commands),
+    "model": (_PUBLISHED, model.commands),
+    "stage": (_PARTS, stages.commands),
+    "db": (_PARTS, db.commands),
 }
-for _named, _command in _COMMANDS.items():
-    app.command(_named)(_command)
-app.add_typer(evaluation.commands, name="eval")
+for _name, (_panel, _command) in _ORDER.items():
+    if isinstance(_command, typer.Typer):
+        app.add_typer(_command, name=_name, rich_help_panel=_panel)
+    else:
+        app.command(_name, rich_help_panel=_panel)(_command)

@@ -1,23 +1,44 @@
-"""Shared by the commands: options, settings and store, and the output of results."""
+"""Shared by the commands: options, settings and store, and the output of results.
+
+A shell starts `laion-etl` for every completion. So this module and those of the commands import nothing that
+takes time: what a command needs, it imports when it runs.
+"""
 
 import json
-import logging
 import re
 from contextvars import ContextVar
-from typing import Annotated, Any
+from functools import cache
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 
-from laion_etl.cli.console import summary
-from laion_etl.core.errors import SettingsError
-from laion_etl.core.stage_stats import StageStats
-from laion_etl.crawl import Partition, parse_selection, partitions
-from laion_etl.io.statsd import StageMetrics
-from laion_etl.io.storage import Store, open_store
-from laion_etl.settings import Settings, load_settings
+if TYPE_CHECKING:
+    from rich.console import Console
 
-console = Console(soft_wrap=True)
+    from laion_etl.core.stage_stats import StageStats
+    from laion_etl.crawl import Partition
+    from laion_etl.io.storage import Store
+    from laion_etl.settings import Settings
+
+RESULT: ContextVar[str] = ContextVar("result", default="")  # the URI of --result
+AS_JSON: ContextVar[bool] = ContextVar("as_json", default=False)  # --json
+
+
+def console() -> "Console":
+    """Return where to print what a person reads: stdout, or stderr with --json, whose stdout is JSON only."""
+    return _console(stderr=AS_JSON.get())
+
+
+@cache
+def _console(*, stderr: bool) -> "Console":
+    from rich.console import Console
+
+    return Console(soft_wrap=True, stderr=stderr)
+
+
+def _json_wanted(wanted: bool) -> bool:
+    AS_JSON.set(wanted)
+    return wanted
 
 
 def as_name(name: str) -> str:
@@ -28,30 +49,45 @@ def as_name(name: str) -> str:
 
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
-RESULT: ContextVar[str] = ContextVar("result", default="")  # the URI of --result
-CrawlOption = Annotated[str, typer.Option(callback=as_name, help="Crawl id, for example CC-MAIN-2024-38.")]
-PartitionOption = Annotated[int, typer.Option(min=0, help="Partition number.")]
+CrawlOption = Annotated[str, typer.Option(callback=as_name, help="Id of the crawl, such as CC-MAIN-2024-38.")]
+PartitionOption = Annotated[int, typer.Option(min=0, help="Number of the partition.")]
 SelectionOption = Annotated[
     str,
     typer.Option(
-        "--wat-files", metavar="A:B", help="Only WAT files A to B-1 of the crawl's list (wat.paths)."
+        "--wat-files",
+        metavar="A:B",
+        help="Only WAT files A to B-1 of the crawl's list (wat.paths): 0:10 are the first ten. Default: all.",
     ),
 ]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as one JSON line at the end.")]
+JsonOption = Annotated[
+    bool,
+    typer.Option(
+        "--json",
+        callback=_json_wanted,
+        help="Print the result on stdout as one JSON object, and everything else on stderr.",
+    ),
+]
 NameOption = Annotated[
     str, typer.Option(callback=as_name, help="Name of the dataset; default: LAION_ETL_PUBLISH_NAME.")
 ]
 VersionOption = Annotated[str, typer.Option(help="Version of the dataset; default: the current one.")]
 
 
-def settings_and_store() -> tuple[Settings, Store]:
+def settings_and_store() -> "tuple[Settings, Store]":
     """Settings and the store, for commands that only read it."""
+    from laion_etl.io.storage import open_store
+    from laion_etl.settings import load_settings
+
     settings = load_settings()
     return settings, open_store(settings.store_uri)
 
 
-def open_settings() -> tuple[Settings, Store]:
+def open_settings() -> "tuple[Settings, Store]":
     """Settings and the store, for commands that write to it; raises StorageError if it is not writable."""
+    import logging
+
+    from laion_etl.io.statsd import StageMetrics
+
     settings, store = settings_and_store()
     store.watcher = StageMetrics(settings.core)
     if settings.core.run_id:  # a task keeps the log: include successes
@@ -60,8 +96,11 @@ def open_settings() -> tuple[Settings, Store]:
     return settings, store
 
 
-def chosen_partitions(crawl: str, selection: str, settings: Settings) -> list[Partition]:
+def chosen_partitions(crawl: str, selection: str, settings: "Settings") -> "list[Partition]":
     """The partitions with the WAT files of a selection; raises SettingsError for none."""
+    from laion_etl.core.errors import SettingsError
+    from laion_etl.crawl import parse_selection, partitions
+
     found = partitions(crawl, settings, parse_selection(selection) if selection else None)
     if not found:
         step = settings.core.wat_files_sample
@@ -73,7 +112,7 @@ def chosen_partitions(crawl: str, selection: str, settings: Settings) -> list[Pa
     return found
 
 
-def show_places(published: StageStats, store: Store) -> dict[str, str]:
+def show_places(published: "StageStats", store: "Store") -> dict[str, str]:
     """Prints and returns the locations of a published dataset and its report."""
     from laion_etl.dataset.versions import Release
     from laion_etl.publish.presentation import REPORT
@@ -81,40 +120,50 @@ def show_places(published: StageStats, store: Store) -> dict[str, str]:
     release = Release(*published.unit.split("/"))
     places = {"dataset": store.uri(release.folder), "report": store.uri(release.file(REPORT))}
     for what, uri in places.items():
-        console.print(f"{what}: {uri}", highlight=False)
+        console().print(f"{what}: {uri}", highlight=False)
     return places
 
 
 def show_nothing_new(crawl: str) -> None:
     """Prints why nothing was published."""
-    console.print(f"nothing new in {crawl}: all its pairs were known before", highlight=False)
+    console().print(f"nothing new in {crawl}: all its pairs were known before", highlight=False)
 
 
-def show_funnel(crawl: str, store: Store) -> None:
+def show_funnel(crawl: str, store: "Store") -> None:
     """Prints the funnel of a crawl so far."""
     from laion_etl.dataset.funnel_report import crawl_funnel
 
-    console.print(crawl_funnel(store, crawl).as_table())
+    console().print(crawl_funnel(store, crawl).as_table())
 
 
 def say(*lines: str) -> None:
     """Prints lines that contain untrusted text, without interpreting markup."""
     for line in lines:
-        console.print(line, markup=False, highlight=False)
+        console().print(line, markup=False, highlight=False)
 
 
-def done(stats: StageStats, as_json: bool, **more: Any) -> None:
+def stage_result(stats: "StageStats", **more: Any) -> dict[str, Any]:
+    """Prints the line of a finished unit of work, and returns its part of the JSON."""
+    from laion_etl.cli.console import summary
+
+    console().print(summary(stats), highlight=False)
+    plain = stats.to_plain()
+    return {k: plain[k] for k in ("stage", "crawl", "unit", "input", "kept", "dropped")} | more
+
+
+def done(stats: "StageStats", as_json: bool, **more: Any) -> None:
     """Prints the result of a unit of work."""
-    console.print(summary(stats), highlight=False)
+    result = stage_result(stats, **more)
     if as_json:
-        plain = stats.to_plain()
-        say_json({k: plain[k] for k in ("stage", "crawl", "unit", "input", "kept", "dropped")} | more)
+        say_json(result)
 
 
 def say_json(value: dict[str, Any]) -> None:
-    """Prints the JSON on one line, and writes it to the file of --result."""
+    """Prints the JSON, the only output on stdout with --json, and writes it to the file of --result."""
     text = json.dumps(value)
     folder, _, name = RESULT.get().rpartition("/")
     if name:
+        from laion_etl.io.storage import open_store
+
         open_store(folder).write(name, text.encode())
     print(text, flush=True)

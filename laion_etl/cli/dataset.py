@@ -1,25 +1,40 @@
-"""Commands for published datasets: verify a version, compare two, and remove samples."""
+"""Commands for published datasets: verify, compare, correct and measure them."""
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.table import Table
 
-from laion_etl.cli.common import JsonOption, NameOption, console, say, say_json, settings_and_store
+from laion_etl.cli.common import (
+    CrawlOption,
+    JsonOption,
+    NameOption,
+    console,
+    open_settings,
+    say,
+    say_json,
+    settings_and_store,
+)
 from laion_etl.cli.console import progress
+from laion_etl.cli.extras import Commands, needs
+
+commands = typer.Typer(
+    cls=Commands, no_args_is_help=True, help="Verify, compare, correct and measure published datasets."
+)
 
 
+@commands.command()
 def verify(
     name: NameOption = "",
-    version: Annotated[str, typer.Option(help="A visible version; default: the current one.")] = "",
+    version: Annotated[str, typer.Option(help="Version to check; default: the current one.")] = "",
     as_json: JsonOption = False,
 ) -> None:
-    """Check a published version against its manifest: files, bytes, counts, schema, rows."""
+    """Check a published version against its manifest: files, bytes, counts, schema and rows."""
     from laion_etl.publish.verify import verify_version
 
     settings, store = settings_and_store()
-    with progress(console, "verify, bytes") as report:
+    with progress(console(), "verify, bytes") as report:
         verdict = verify_version(name or settings.publish.name, version, store, report)
     for problem in verdict.problems:
         say(f"{problem.file}: {problem.what}")
@@ -34,13 +49,16 @@ def verify(
         raise typer.Exit(1)
 
 
+@commands.command()
 def diff(
-    old: Annotated[str, typer.Argument(help="A version, or name/version of another dataset.")],
-    new: Annotated[str, typer.Argument(help="The version to compare it with.")],
+    old: Annotated[str, typer.Argument(help="Version, or name/version of another dataset.")],
+    new: Annotated[str, typer.Argument(help="Version to compare it with.")],
     name: NameOption = "",
     as_json: JsonOption = False,
 ) -> None:
-    """Show what changed between two published versions: rows per subset, settings, files."""
+    """Show what changed between two published versions: rows per subset, settings and files."""
+    from rich.table import Table
+
     from laion_etl.publish.diff import diff_versions
 
     settings, store = settings_and_store()
@@ -49,7 +67,7 @@ def diff(
     for one in found.subsets:
         counts = (one.added, one.removed, one.changed, one.unchanged)
         table.add_row(one.subset, *(f"{count:,}" for count in counts))
-    console.print(table)
+    console().print(table)
     for change in found.settings:
         say(f"{change.crawl} {change.setting}: {change.old} -> {change.new}")
     say(f"files: {len(found.files_added):,} added, {len(found.files_removed):,} removed")
@@ -57,16 +75,17 @@ def diff(
         say_json(found.to_plain())
 
 
+@commands.command()
 def remove(
     listed: Annotated[
-        Path, typer.Option("--list", help="File with domains, URLs, image hashes or pair ids, one per line.")
+        Path, typer.Option("--list", help="File of domains, URLs, image hashes or pair ids, one per line.")
     ],
     purge: Annotated[
         bool, typer.Option("--purge", help="Also delete the versions that still contain removed samples.")
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Remove listed samples from store and database, publish new versions, and block them in future runs."""
+    """Remove listed samples everywhere, publish versions without them, and keep them out of future runs."""
     from laion_etl.database.connection import has_database, open_database
     from laion_etl.database.redact import redact_pairs
     from laion_etl.io.remote_files import read_input
@@ -75,7 +94,7 @@ def remove(
 
     settings, store = settings_and_store()
     request = read_list(read_input(str(listed), MAX_BYTES), str(listed))
-    with progress(console, "remove, files") as report:
+    with progress(console(), "remove, files") as report:
         done = remove_request(request, settings, store, purge=purge, on_file=report)
     found = ", ".join(f"{rule} {count:,}" for rule, count in done.request.counts.items() if count)
     say(f"{len(done.request.pair_ids):,} pairs ({found or 'none'}): {store.uri(done.request.name)}")
@@ -92,3 +111,80 @@ def remove(
         say(f"{blanked:,} pairs emptied in Postgres")
     if as_json:
         say_json(done.to_plain() | {"in_database": blanked})
+
+
+@commands.command()
+def report(crawl: CrawlOption, as_json: JsonOption = False) -> None:
+    """Rebuild the report page of a published crawl."""
+    from laion_etl.publish.stage import rebuild_report
+
+    settings, store = open_settings()
+    place = rebuild_report(crawl, settings, store)
+    console().print(f"report: {place}", highlight=False)
+    if as_json:
+        say_json({"crawl": crawl, "report": place})
+
+
+@commands.command()
+def quality(
+    crawl: CrawlOption,
+    name: Annotated[str, typer.Option(help="Name of the dataset; default: LAION_ETL_PUBLISH_NAME.")] = "",
+    as_json: JsonOption = False,
+) -> None:
+    """Show the similarity and aesthetic scores of a published dataset by language: median and 90% range."""
+    from rich.table import Table
+
+    from laion_etl.dataset.manifest import published_part
+    from laion_etl.dataset.versions import Release
+    from laion_etl.evaluate.quality import dataset_quality
+
+    settings, store = settings_and_store()
+    table = Table("language", "samples", "similarity", "aesthetic")
+    named = name or settings.publish.name
+    release = published_part(named, crawl, store) or Release(named, crawl)
+    languages = dataset_quality(f"{release.folder}/", store)
+    for row in languages:
+        table.add_row(
+            row.language or "none",
+            f"{row.samples:,}",
+            _spread(row.similarity, 3),
+            _spread(row.aesthetic, 2) if row.aesthetic else "",
+        )
+    console().print(table)
+    if as_json:
+        say_json(
+            {
+                "dataset": release.name,
+                "version": release.version,
+                "languages": [asdict(row) for row in languages],
+            }
+        )
+
+
+@commands.command("train-check")
+@needs("score")
+def train_check(
+    crawl: CrawlOption,
+    model: Annotated[
+        str, typer.Option(help="Architecture to train from random weights, as open_clip names it.")
+    ] = "laion-etl-tiny",
+    samples: Annotated[int, typer.Option(min=2, help="Use at most this many kept samples.")] = 256,
+    batch_size: Annotated[int, typer.Option(min=2, help="Samples per step.")] = 16,
+    as_json: JsonOption = False,
+) -> None:
+    """Train open_clip for a few steps on the kept samples, to check that the shards are usable."""
+    from laion_etl.evaluate.train_check import check_training
+
+    _, store = settings_and_store()
+    found = check_training(crawl, store, model=model, max_samples=samples, batch_size=batch_size)
+    say(
+        f"open_clip trained {model} for {len(found.losses)} steps of {found.batch_size} samples: "
+        f"loss {found.losses[0]:.3f} to {found.losses[-1]:.3f}"
+    )
+    if as_json:
+        say_json({"crawl": crawl, "model": model, **asdict(found)})
+
+
+def _spread(values: tuple[float, float, float], digits: int) -> str:
+    low, middle, high = (f"{value:.{digits}f}" for value in values)
+    return f"{middle} ({low} to {high})"

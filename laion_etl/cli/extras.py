@@ -72,8 +72,9 @@ class Commands(TyperGroup):
             missing = _of_extras(error)
             if missing is None:
                 raise
-            group = f"{ctx.info_name} " if ctx.parent else ""
-            raise MissingExtraError(_sentence(f"{group}{ctx.invoked_subcommand}", missing)) from error
+            groups = ctx.command_path.removeprefix(ctx.find_root().command_path)
+            command = f"{groups} {ctx.invoked_subcommand}".strip()
+            raise MissingExtraError(_sentence(command, missing)) from error
 
 
 def _installed(module: str) -> bool:

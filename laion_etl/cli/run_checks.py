@@ -109,7 +109,7 @@ def _refusal(crawl: str, what: str) -> str:
     return (
         f"cannot work on {crawl}: these rules differ from the planned ones: {what}; run it with the "
         "planned rules, or take the crawl out of the database first to build it anew "
-        f"(laion-etl forget --crawl {crawl})"
+        f"(laion-etl db forget --crawl {crawl})"
     )
 
 

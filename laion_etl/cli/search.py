@@ -4,19 +4,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.table import Table
-from rich.text import Text
 
 from laion_etl.cli.common import JsonOption, NameOption, VersionOption, console, say_json, settings_and_store
 from laion_etl.cli.console import progress, summary
-from laion_etl.cli.extras import needs
-from laion_etl.core.errors import InputError
-from laion_etl.io.storage import Store
-from laion_etl.settings import Settings
+from laion_etl.cli.extras import Commands, needs
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
+    from laion_etl.io.storage import Store
     from laion_etl.search.published_rows import PublishedVersion
     from laion_etl.search.query import Hit, SearchIndex
+    from laion_etl.settings import Settings
 
 
 _PLAIN_COLUMNS = (
@@ -25,40 +24,66 @@ _PLAIN_COLUMNS = (
 )  # fmt: skip
 
 
+commands = typer.Typer(
+    cls=Commands, no_args_is_help=True, help="Index a published dataset and search its images."
+)
+
+
+@commands.command()
 @needs("search")
 def index(version: VersionOption = "", name: NameOption = "", as_json: JsonOption = False) -> None:
-    """Index the images of a published dataset, for search and explore."""
+    """Index the images of a published dataset, once per version, so that they can be searched."""
     from laion_etl.search.stage import index_dataset
 
     settings, store, published = _open(name, version)
-    with progress(console, f"index {published.release.version}") as report:
+    with progress(console(), f"index {published.release.version}") as report:
         stats = index_dataset(published, settings, store, report)
-    console.print(summary(stats), highlight=False)
-    console.print(f'try: laion-etl search --version {published.release.version} "a red car"', highlight=False)
+    console().print(summary(stats), highlight=False)
+    console().print(
+        f'try: laion-etl search query --version {published.release.version} "a red car"', highlight=False
+    )
     if as_json:
         plain = stats.to_plain()
         say_json({key: plain[key] for key in ("stage", "unit", "input", "kept", "dropped")})
 
 
+@commands.command("query")
 @needs("search")
-def search(  # noqa: PLR0913, PLR0917 - Typer declares options as parameters
-    query: Annotated[str, typer.Argument(help="What the images should show.")] = "",
+def query_index(  # noqa: PLR0913, PLR0917 - Typer declares options as parameters
+    query: Annotated[str, typer.Argument(help="Text that describes the images.")] = "",
     image: Annotated[Path | None, typer.Option(help="Find images similar to this image file.")] = None,
-    like: Annotated[int | None, typer.Option(help="Find images similar to this SAMPLE_ID.")] = None,
+    like: Annotated[
+        int | None, typer.Option(help="Find images similar to the sample with this SAMPLE_ID.")
+    ] = None,
     top: Annotated[int, typer.Option(min=1, max=1_000, help="Number of results.")] = 10,
     language: Annotated[
-        list[str] | None, typer.Option(help="Language of the captions, such as en, or nolang; repeatable.")
+        list[str] | None,
+        typer.Option(
+            help="Language of the captions, such as en, or nolang; may be given several times; default: all."
+        ),
     ] = None,
     min_similarity: Annotated[
-        float | None, typer.Option(help="Lowest similarity of image and caption.")
+        float | None, typer.Option(help="Lowest similarity of image and caption, -1 to 1; default: no limit.")
     ] = None,
-    min_aesthetic: Annotated[float | None, typer.Option(help="Lowest aesthetic score.")] = None,
-    subset: Annotated[str, typer.Option(help="Only this subset, such as laion-aesthetic.")] = "",
-    license_: Annotated[
-        str, typer.Option("--license", help="Licence: its URL, a type such as by-sa, or 'known' for any.")
+    min_aesthetic: Annotated[
+        float | None, typer.Option(help="Lowest aesthetic score, about 1 to 10; default: no limit.")
+    ] = None,
+    subset: Annotated[
+        str, typer.Option(help="Only this subset, such as laion-aesthetic; default: all.")
     ] = "",
-    domain: Annotated[str, typer.Option(help="Registered domain that hosts the images.")] = "",
-    unsafe: Annotated[bool, typer.Option("--unsafe", help="Include results not tagged as safe.")] = False,
+    license_: Annotated[
+        str,
+        typer.Option(
+            "--license",
+            help="Only this licence: its URL, a type such as by-sa, or 'known' for any.",
+        ),
+    ] = "",
+    domain: Annotated[
+        str, typer.Option(help="Only images on hosts of this domain, such as example.org; default: all.")
+    ] = "",
+    unsafe: Annotated[
+        bool, typer.Option("--unsafe", help="Also show results that are not tagged as safe.")
+    ] = False,
     version: VersionOption = "",
     name: NameOption = "",
     as_json: JsonOption = False,
@@ -77,22 +102,23 @@ def search(  # noqa: PLR0913, PLR0917 - Typer declares options as parameters
         hits = opened.like(like, top, filters)
     else:
         hits = opened.search(_vector(query, image, opened, settings), top, filters)
-    console.print(_table(hits))
+    console().print(_table(hits))
     if as_json:
         say_json({"version": opened.stats.unit, "results": [_plain(hit) for hit in hits]})
 
 
+@commands.command("serve")
 @needs("search", "score")
-def explore(
+def serve_page(
     port: Annotated[int, typer.Option(min=0, max=65_535, help="Port on 127.0.0.1; 0 picks a free one.")] = 0,
     version: VersionOption = "",
     name: NameOption = "",
 ) -> None:
-    """Serve a local web page to search a published dataset by text and image."""
+    """Serve a page on this machine to search a published dataset by text and image."""
     from laion_etl.search.serve import serve
 
     settings, store, published = _open(name, version)
-    serve(_opened(published, settings, store), settings, store, port, console)
+    serve(_opened(published, settings, store), settings, store, port, console())
 
 
 def _open(name: str, version: str) -> "tuple[Settings, Store, PublishedVersion]":
@@ -104,13 +130,13 @@ def _open(name: str, version: str) -> "tuple[Settings, Store, PublishedVersion]"
     return settings, store, find_published(dataset, version, store)
 
 
-def _opened(published: "PublishedVersion", settings: Settings, store: Store) -> "SearchIndex":
+def _opened(published: "PublishedVersion", settings: "Settings", store: "Store") -> "SearchIndex":
     from laion_etl.search.query import open_index
 
     return open_index(published, settings, store)
 
 
-def _vector(query: str, image: Path | None, opened: "SearchIndex", settings: Settings) -> Any:
+def _vector(query: str, image: Path | None, opened: "SearchIndex", settings: "Settings") -> Any:
     from laion_etl.score.model import load_model
     from laion_etl.search.query import check_model
     from laion_etl.search.query_encoder import QueryEncoder
@@ -123,6 +149,8 @@ def _vector(query: str, image: Path | None, opened: "SearchIndex", settings: Set
 
 
 def _read(path: Path, max_bytes: int) -> bytes:
+    from laion_etl.core.errors import InputError
+
     try:
         with path.open("rb") as file:
             data = file.read(max_bytes + 1)
@@ -135,8 +163,11 @@ def _read(path: Path, max_bytes: int) -> bytes:
     return data
 
 
-def _table(hits: "list[Hit]") -> Table:
+def _table(hits: "list[Hit]") -> "Table":
     """A table of score, caption, address and further columns of each hit; fits 80 columns."""
+    from rich.table import Table
+    from rich.text import Text
+
     table = Table("score", "caption, address, sample", show_lines=True)
     for hit in hits:
         row = hit.row

@@ -2,7 +2,6 @@
 
 import signal
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -20,32 +19,41 @@ from laion_etl.cli.common import (
     say_json,
     show_nothing_new,
     show_places,
+    stage_result,
 )
 from laion_etl.cli.console import progress, summary
-from laion_etl.cli.extras import needs
+from laion_etl.cli.extras import Commands, needs
 from laion_etl.core.errors import InputError, SettingsError
-from laion_etl.crawl import Partition, read_numbers
-from laion_etl.io.storage import Store
-from laion_etl.settings import Settings
 
 if TYPE_CHECKING:
+    from laion_etl.crawl import Partition
     from laion_etl.database.loaded import LoadedCrawl
+    from laion_etl.io.storage import Store
+    from laion_etl.settings import Settings
+
+commands = typer.Typer(
+    cls=Commands, no_args_is_help=True, help="Run one stage of a crawl, as Airflow's tasks do."
+)
 
 
+@commands.command()
 def parse(
     crawl: CrawlOption,
     partition: PartitionOption,
     wat: Annotated[
-        list[str] | None, typer.Argument(help="WAT files to parse; default: those of the partition.")
+        list[str] | None,
+        typer.Argument(help="WAT files to parse (path, s3:// or https://); default: those of the partition."),
     ] = None,
     wat_files: SelectionOption = "",
     jobs: Annotated[
         int | None,
-        typer.Option(min=0, help="Parser processes; 0: one per core; default: LAION_ETL_PARSE_JOBS."),
+        typer.Option(
+            min=0, help="Number of parser processes, 0 for one per core; default: LAION_ETL_PARSE_JOBS."
+        ),
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Parse the WAT files (path, s3://, https://) of one partition into a parquet file of pairs."""
+    """Parse the WAT files of one partition into a parquet file of pairs."""
     from laion_etl.parse.stage import parse_partition
 
     settings, store = open_settings()
@@ -54,11 +62,12 @@ def parse(
     files = (
         list(enumerate(wat)) if wat else _partition(crawl, partition, wat_files, settings).indexed_wat_files
     )
-    with progress(console, f"parse partition {partition}") as report:
+    with progress(console(), f"parse partition {partition}") as report:
         stats = parse_partition(crawl, partition, files, settings, store, report)
     done(stats, as_json)
 
 
+@commands.command()
 def load(crawl: CrawlOption, partition: PartitionOption, as_json: JsonOption = False) -> None:
     """Load the pairs of one partition into Postgres, without duplicates."""
     from laion_etl.database.connection import open_database
@@ -69,8 +78,9 @@ def load(crawl: CrawlOption, partition: PartitionOption, as_json: JsonOption = F
         done(load_partition(crawl, partition, settings, store, database), as_json)
 
 
+@commands.command()
 def plan(crawl: CrawlOption, as_json: JsonOption = False) -> None:
-    """Cut the new pairs of a crawl into batches."""
+    """Assign the new pairs of a crawl to batches."""
     from laion_etl.database.connection import open_database
     from laion_etl.plan.stage import plan_batches
 
@@ -80,21 +90,26 @@ def plan(crawl: CrawlOption, as_json: JsonOption = False) -> None:
     done(stats, as_json, batches=stats.details["batches"], plan=stats.fingerprint)
 
 
+@commands.command()
 def download(
     crawl: CrawlOption,
     batch: Annotated[
-        int | None, typer.Option(min=0, help="Download only this batch, whatever its state.")
+        int | None,
+        typer.Option(
+            min=0,
+            help="Number of the only batch to download, whatever its state; default: all that are left.",
+        ),
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Download images: claim batches under a lease until none is left, or download a single batch."""
+    """Download the images of a crawl batch by batch until none is left, or those of a single batch."""
     from laion_etl.core.schemas import plan_stats_name
     from laion_etl.database.connection import open_database
     from laion_etl.download.metrics import Metrics
     from laion_etl.download.worker import Stop, Worker, open_queue
 
     settings, store = open_settings()
-    with open_database(settings) as database, progress(console, "download") as report:
+    with open_database(settings) as database, progress(console(), "download") as report:
         queue = open_queue(crawl, settings, database)
         stop = Stop(settings.download.grace_s)
         signal.signal(signal.SIGTERM, lambda *_: stop.request())
@@ -110,7 +125,7 @@ def download(
         finished = worker.run() if batch is None else [worker.run_one(batch)]
         batches_done = queue.counts().done
     for stats in finished:
-        console.print(summary(stats), highlight=False)
+        console().print(summary(stats), highlight=False)
     if as_json:
         say_json(
             {
@@ -125,55 +140,55 @@ def download(
         )
 
 
+@commands.command()
 @needs("score")
 def score(
     crawl: CrawlOption,
-    shard: Annotated[list[str] | None, typer.Option(help="Shard URI or batch number; default: all.")] = None,
+    shard: Annotated[
+        list[str] | None,
+        typer.Option(help="Batch number or URI of a shard; may be given several times; default: all."),
+    ] = None,
     group: Annotated[
-        str, typer.Option(metavar="I/G", help="Only every G-th shard, starting with the I-th.")
+        str,
+        typer.Option(
+            metavar="I/G", help="Only every G-th shard, from number I on, which counts from 0; default: all."
+        ),
     ] = "",
     as_json: JsonOption = False,
 ) -> None:
-    """Score shards: CLIP similarity, safety and aesthetic score."""
+    """Score the samples of shards: CLIP similarity, safety and aesthetic score."""
     from laion_etl.score.multi_gpu import score_everywhere
 
     settings, store = open_settings()
     batches = [_batch_of(uri) for uri in shard] if shard else _group(_planned(crawl, store), group)
     finished = score_everywhere(
-        crawl, batches, settings, store, lambda stats: console.print(summary(stats), highlight=False)
+        crawl, batches, settings, store, lambda stats: console().print(summary(stats), highlight=False)
     )
     if as_json:
         kept, total = sum(stats.kept for stats in finished), sum(stats.input for stats in finished)
         say_json({"crawl": crawl, "stage": "score", "batches": batches, "input": total, "kept": kept})
 
 
-def convert_head(
-    source: Annotated[Path, typer.Argument(help="Zipped SavedModel of LAION's CLIP-based NSFW detector.")],
-    target: Annotated[Path, typer.Argument(help="Safetensors file to write.")],
-) -> None:
-    """Convert LAION's published NSFW head to a file for LAION_ETL_SAFETY_NSFW_HEAD, without TensorFlow."""
-    from laion_etl.score.keras_head import read_keras_head
-
-    head = read_keras_head(source)
-    head.save(target)
-    console.print(f"{target}: a head for embeddings of {head.dim} numbers", highlight=False)
-
-
+@commands.command()
 def publish(
     crawl: CrawlOption,
     name: NameOption = "",
     expect: Annotated[
-        str, typer.Option(help="Expected partitions, such as 0-2,5; fail if too many are missing.")
+        str,
+        typer.Option(help="Partitions to expect, such as 0-2,5: fail if too many are missing; default: any."),
     ] = "",
     allow_missing: Annotated[
         float,
         typer.Option(
-            min=0, max=1, help="With --expect: share of partitions and batches that may be missing."
+            min=0,
+            max=1,
+            help="With --expect: share of partitions, and of batches, that may be missing, 0 to 1.",
         ),
     ] = 0.0,
     as_json: JsonOption = False,
 ) -> None:
-    """Publish scored shards as a dataset with card, manifest and report; published versions never change."""
+    """Publish the scored shards of a crawl as a version of the dataset, with card, manifest and report."""
+    from laion_etl.crawl import read_numbers
     from laion_etl.publish.completeness import Expected
     from laion_etl.publish.stage import publish_variants
 
@@ -183,15 +198,17 @@ def publish(
         settings = replace(settings, publish=replace(settings.publish, name=name))
     expected = Expected(partitions, allow_missing, _loaded(crawl, settings, store)) if expect else None
     published = publish_variants(crawl, settings, store, expected)
-    for stats in published:
-        done(stats, as_json, **show_places(stats, store), fingerprint=stats.fingerprint)
+    results = [
+        stage_result(stats, **show_places(stats, store), fingerprint=stats.fingerprint) for stats in published
+    ]
     if not published:
         show_nothing_new(crawl)
-        if as_json:
-            say_json({"crawl": crawl, "stage": "publish", "nothing_new": True})
+    if as_json:
+        nothing = {"crawl": crawl, "stage": "publish", "nothing_new": True}
+        say_json({**results[-1], "variants": results} if results else nothing)
 
 
-def _loaded(crawl: str, settings: Settings, store: Store) -> "LoadedCrawl":
+def _loaded(crawl: str, settings: "Settings", store: "Store") -> "LoadedCrawl":
     from laion_etl.database.connection import open_database
     from laion_etl.database.loaded import loaded_crawl
 
@@ -199,14 +216,14 @@ def _loaded(crawl: str, settings: Settings, store: Store) -> "LoadedCrawl":
         return loaded_crawl(crawl, store, database)
 
 
-def _partition(crawl: str, number: int, selection: str, settings: Settings) -> Partition:
+def _partition(crawl: str, number: int, selection: str, settings: "Settings") -> "Partition":
     found = {partition.number: partition for partition in chosen_partitions(crawl, selection, settings)}
     if number not in found:
         raise SettingsError(f"{crawl} has no partition {number}; choose {min(found)} to {max(found)}")
     return found[number]
 
 
-def _planned(crawl: str, store: Store) -> list[int]:
+def _planned(crawl: str, store: "Store") -> list[int]:
     from laion_etl.core.schemas import plan_stats_name
 
     return list(store.read_stats(plan_stats_name(crawl)).details["batches"])

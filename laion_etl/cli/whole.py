@@ -1,4 +1,4 @@
-"""Commands for a whole crawl: run it, show its progress, rebuild its report, forget it; and the demo."""
+"""Commands for a whole crawl: run it, and show its progress; and the demo."""
 
 from pathlib import Path
 from typing import Annotated
@@ -6,7 +6,6 @@ from typing import Annotated
 import typer
 
 from laion_etl.cli.common import (
-    CrawlOption,
     JsonOption,
     SelectionOption,
     as_name,
@@ -19,48 +18,56 @@ from laion_etl.cli.common import (
     show_places,
 )
 from laion_etl.cli.extras import needs
-from laion_etl.crawl import Partition
-from laion_etl.settings import load_settings
 
 
 @needs("score")
 def run_crawl(
-    crawl: Annotated[str, typer.Argument(callback=as_name, help="Crawl id, or any name with --wat.")],
+    crawl: Annotated[
+        str,
+        typer.Argument(
+            callback=as_name, help="Id of the crawl, such as CC-MAIN-2024-38; any name with --wat."
+        ),
+    ],
     wat: Annotated[
-        list[str] | None, typer.Option(help="WAT file (path, s3://, https://); repeatable.")
+        list[str] | None,
+        typer.Option(help="WAT file to parse (path, s3:// or https://); may be given several times."),
     ] = None,
     wat_files: SelectionOption = "",
+    as_json: JsonOption = False,
 ) -> None:
     """Run all stages of a crawl on this machine, without Airflow."""
     from laion_etl.cli.local_run import LocalRun
     from laion_etl.cli.run_checks import check_run
+    from laion_etl.crawl import Partition
 
     settings, store = open_settings()
     found = [Partition(crawl, 0, 0, tuple(wat))] if wat else chosen_partitions(crawl, wat_files, settings)
     check_run(crawl, found, settings, store)
-    published = LocalRun(crawl, settings, store, console).all_stages(found)
+    published = LocalRun(crawl, settings, store, console()).all_stages(found)
     show_funnel(crawl, store)
-    for stats in published:
-        show_places(stats, store)
+    places = [{"version": stats.unit, "rows": stats.kept, **show_places(stats, store)} for stats in published]
     if not published:
         show_nothing_new(crawl)
+    if as_json:
+        say_json({"crawl": crawl, "published": places})
 
 
 @needs("airflow", "score", "search")
 def demo(
-    keep: Annotated[bool, typer.Option(help="Leave Airflow running until Ctrl-C.")] = False,
+    keep: Annotated[bool, typer.Option(help="Keep Airflow running until Ctrl-C.")] = False,
 ) -> None:
-    """Build a dataset from the bundled mini crawl with Airflow, from start to report."""
+    """Build a small dataset with Airflow, from a bundled crawl to the report."""
     from laion_etl.demo import run_demo
+    from laion_etl.settings import load_settings
 
-    raise typer.Exit(run_demo(Path(load_settings().core.data_dir) / "demo", keep, console))
+    raise typer.Exit(run_demo(Path(load_settings().core.data_dir) / "demo", keep, console()))
 
 
 def status(
-    crawl: Annotated[str, typer.Option(callback=as_name, help="Crawl id; default: all crawls.")] = "",
+    crawl: Annotated[str, typer.Option(callback=as_name, help="Id of the crawl; default: all crawls.")] = "",
     as_json: JsonOption = False,
 ) -> None:
-    """Show the progress of a crawl: stages, rates, time left, leases, failures, and its funnel so far."""
+    """Show the progress of a crawl: stages, rates, time left, leases, failures and funnel."""
     from laion_etl.database.connection import open_database
     from laion_etl.dataset.funnel_report import crawl_funnel
     from laion_etl.report.crawl_status import all_crawls, crawl_status, crawls_to_plain
@@ -68,12 +75,12 @@ def status(
     settings, store = open_settings()
     with open_database(settings) as database:
         if not crawl:
-            console.print(all_crawls(database))
+            console().print(all_crawls(database))
             if as_json:
                 say_json({"crawls": crawls_to_plain(database)})
             return
         found = crawl_status(crawl, crawl_funnel(store, crawl), database)
-    console.print(found.as_table())
+    console().print(found.as_table())
     show_funnel(crawl, store)
     if as_json:
         say_json(found.to_plain())
@@ -85,26 +92,7 @@ def dashboard(
         int, typer.Option(min=0, max=65_535, help="Port on 127.0.0.1; 0 picks a free one.")
     ] = 8_081,
 ) -> None:
-    """Serve the dashboard without Airflow, on this machine only; it asks for no login."""
+    """Serve the dashboard without Airflow and without a login, on this machine only."""
     from laion_etl.dashboard.serve import serve
 
-    serve(port, console)
-
-
-def report(crawl: CrawlOption) -> None:
-    """Rebuild the report page of a published crawl."""
-    from laion_etl.publish.stage import rebuild_report
-
-    settings, store = open_settings()
-    console.print(f"report: {rebuild_report(crawl, settings, store)}", highlight=False)
-
-
-def forget(crawl: CrawlOption) -> None:
-    """Remove a crawl from Postgres, to rebuild it with other settings; its files stay in the store."""
-    from laion_etl.database.connection import open_database
-    from laion_etl.plan.stage import forget_crawl
-
-    settings, store = open_settings()
-    with open_database(settings) as database:
-        forget_crawl(crawl, settings, store, database)
-    console.print(f"{crawl} is forgotten; load its partitions to start again", highlight=False)
+    serve(port, console())

@@ -29,7 +29,7 @@ def partition_document(crawl: str, number: int, sources: Sources) -> dict[str, A
         "stages": [_stage(stats) for stats in (parsed, loaded) if stats is not None],
         "facts": [fact for fact in facts if fact[1] is not None],
         "commands": [
-            f"laion-etl {stage} --crawl {crawl} --partition {number}" for stage in ("parse", "load")
+            f"laion-etl stage {stage} --crawl {crawl} --partition {number}" for stage in ("parse", "load")
         ],
     }
 
@@ -47,8 +47,8 @@ def batch_document(crawl: str, number: int, sources: Sources) -> dict[str, Any]:
         "stages": [_stage(stats) for stats in (fetched, scored) if stats is not None],
         "facts": facts,
         "commands": [
-            f"laion-etl download --crawl {crawl} --batch {number}",
-            f"laion-etl score --crawl {crawl} --shard {number}",
+            f"laion-etl stage download --crawl {crawl} --batch {number}",
+            f"laion-etl stage score --crawl {crawl} --shard {number}",
         ],
     }
 

@@ -86,7 +86,7 @@ def crawl_number(connection: Connection, crawl: str) -> int:
     if row is None:
         raise DatabaseError(
             f"cannot find {crawl} in the database: nothing of it is loaded yet; run "
-            f"`laion-etl load --crawl {crawl}` first"
+            f"`laion-etl stage load --crawl {crawl}` first"
         )
     return int(row[0])
 
@@ -183,7 +183,7 @@ class _Load:
             raise DatabaseError(
                 f"cannot load partition {self.partition} of {self.crawl} again: its pairs have changed since "
                 "they were cut into batches; to rebuild the crawl run "
-                f"`laion-etl forget --crawl {self.crawl}` first"
+                f"`laion-etl db forget --crawl {self.crawl}` first"
             )
         keys = {"partition_no": partition_no}
         connection.execute(query("load.summarize"))

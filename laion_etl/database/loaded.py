@@ -1,9 +1,9 @@
 """Which partitions of a crawl are loaded, according to Postgres.
 
-A stats file in the store outlives `laion-etl forget`, a restored backup and a move to another database, so it
-cannot prove what is loaded. And a row in Postgres outlives the pairs file it was loaded from when that is
-parsed again. So a partition counts only if Postgres has its pairs cut into batches and the store still has
-the pairs file they were loaded from.
+A stats file in the store outlives `laion-etl db forget`, a restored backup and a move to another database,
+so it cannot prove what is loaded. And a row in Postgres outlives the pairs file it was loaded from when that
+is parsed again. So a partition counts only if Postgres has its pairs cut into batches and the store still
+has the pairs file they were loaded from.
 """
 
 import json
@@ -54,8 +54,8 @@ def check_rules(crawl: str, partition: int, parsed: StageStats, settings: ParseS
     if made is not None and made != json.loads(json.dumps(shaping(settings, Stage.PARSE)["parse"])):
         raise SettingsError(
             f"cannot load partition {partition} of {crawl}: its pairs were made by other parse settings; run "
-            f"`laion-etl parse --crawl {crawl} --partition {partition}` first (in Airflow clear the task "
-            "parse: marking it as a success does not parse)"
+            f"`laion-etl stage parse --crawl {crawl} --partition {partition}` first (in Airflow clear the "
+            "task parse: marking it as a success does not parse)"
         )
 
 

@@ -25,7 +25,7 @@ def migrate(connection: Connection, pair_leaves: int) -> list[str]:
     except psycopg.errors.InsufficientPrivilege as error:
         raise DatabaseError(
             "cannot migrate the database: its schema is older than this version and this user may not change "
-            "it; run `laion-etl migrate` as the owner of the schema"
+            "it; run `laion-etl db migrate` as the owner of the schema"
         ) from error
 
 

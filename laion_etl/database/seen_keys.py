@@ -105,7 +105,8 @@ def _checked(uri: str, path: str, rule: DedupeRule) -> pq.ParquetFile:
     metadata = file.schema_arrow.metadata or {}
     if not file.schema_arrow.equals(_SCHEMA) or _RULE not in metadata:
         raise InputError(
-            f"cannot import {uri}: it was not written by `laion-etl memory-export`; import a file that was"
+            f"cannot import {uri}: it was not written by `laion-etl db seen-keys export`; import a "
+            "file that was"
         )
     if (made := metadata[_RULE].decode()) != rule:
         raise InputError(

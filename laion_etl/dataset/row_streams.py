@@ -37,14 +37,14 @@ def read_rows(files: Sequence[DataFile], store: Store) -> Iterator[pa.Table]:
                     if table.schema != DATASET_SCHEMA or not ascending(last, sample_ids(table)):
                         raise InputError(
                             f"cannot read {store.uri(file.name)}: wrong columns or rows out of order; "
-                            "run `laion-etl verify`"
+                            "run `laion-etl dataset verify`"
                         )
                     if table.num_rows:
                         last = int(sample_ids(table)[-1])
                     yield table
             except (pa.ArrowException, OSError) as error:
                 raise InputError(
-                    f"cannot read {store.uri(file.name)}: {error}; run `laion-etl verify`"
+                    f"cannot read {store.uri(file.name)}: {error}; run `laion-etl dataset verify`"
                 ) from error
 
 

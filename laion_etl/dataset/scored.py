@@ -71,8 +71,8 @@ def find_scored(crawl: str, store: Store) -> ScoredCrawl:
     batches = tuple(found[number] for number in sorted(wanted & set(found)))
     if not batches:
         raise InputError(
-            f"cannot find a scored batch of {crawl}: {store.uri(folder)} has none; run `laion-etl score "
-            f"--crawl {crawl}` first"
+            f"cannot find a scored batch of {crawl}: {store.uri(folder)} has none; run "
+            f"`laion-etl stage score --crawl {crawl}` first"
         )
     return ScoredCrawl(
         crawl,

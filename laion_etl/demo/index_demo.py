@@ -17,7 +17,7 @@ def index_demo(folder: Path, settings: dict[str, str]) -> str:
     found = load_settings({"LAION_ETL_CONFIG": str(file)})
     store = open_store(found.store_uri)
     index_dataset(find_published(found.publish.name, "", store), found, store)
-    return f"LAION_ETL_CONFIG={file} laion-etl explore"
+    return f"LAION_ETL_CONFIG={file} laion-etl search serve"
 
 
 def _toml(folder: Path, settings: dict[str, str]) -> str:

@@ -80,7 +80,7 @@ class Worker:
             batch, cause = failed[0]
             raise InputError(
                 f"cannot download {len(failed)} batch(es) of {self.crawl}, first {batch}: {cause}; fix the "
-                f"cause, then run `laion-etl download --crawl {self.crawl} --batch {batch}`"
+                f"cause, then run `laion-etl stage download --crawl {self.crawl} --batch {batch}`"
             )
         return done
 

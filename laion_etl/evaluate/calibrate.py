@@ -56,7 +56,7 @@ def _chosen(scored: ScoredCrawl, batches: Sequence[int]) -> list[ScoredBatch]:
         shown = ", ".join(map(str, missing[:5]))
         raise InputError(
             f"cannot read batches {shown}: not scored, or not planned in {scored.crawl}; "
-            "run `laion-etl score` on them first"
+            "run `laion-etl stage score` on them first"
         )
     return [by_number[number] for number in batches] or list(scored.batches)
 

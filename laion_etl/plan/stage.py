@@ -88,7 +88,7 @@ def _plan(connection: Connection, crawl: str, settings: PlanSettings, store: Sto
     if planned != pairs:
         raise DatabaseError(
             f"cannot plan {crawl}: {planned:,} of its {pairs:,} new pairs were found; nothing was planned, "
-            f"run `laion-etl forget --crawl {crawl}` and load it again"
+            f"run `laion-etl db forget --crawl {crawl}` and load it again"
         )
     _invalidate(crawl, [(batch, output) for batch, _, output in written], store)
     for batch, count, output in written:

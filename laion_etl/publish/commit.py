@@ -30,7 +30,7 @@ def commit_version(context: PublishContext, files: Sequence[DataFile], store: St
         if release.version in {one.version for one in versions.listed}:
             raise InputError(
                 f"cannot publish {release.name}/{release.version}: another process has published it; "
-                "check it (laion-etl verify) and publish again"
+                "check it (laion-etl dataset verify) and publish again"
             )
         current = versions.current
         before = manifest.read_manifest(release.name, current, store) if current else None

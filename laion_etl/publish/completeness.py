@@ -33,7 +33,7 @@ class Expected:
         if not store.exists(name) or store.read_stats(name).fingerprint != self.loaded.plan:
             raise IncompleteError(
                 f"cannot publish {crawl}: its plan in {store.uri(name)} is not the one in Postgres; run "
-                f"`laion-etl plan --crawl {crawl}`, then download and score what it adds"
+                f"`laion-etl stage plan --crawl {crawl}`, then download and score what it adds"
             )
 
     def check_batches(self, scored: ScoredCrawl) -> None:

@@ -56,12 +56,12 @@ def score_everywhere(
 
 
 class _Process:
-    """`laion-etl score` of some shards on one device; terminated at the end of the block at the latest."""
+    """`laion-etl stage score` of some shards on one device; terminated when the block ends, at the latest."""
 
     def __init__(self, crawl: str, batches: Sequence[int], device: str) -> None:
         shards = [argument for batch in batches for argument in ("--shard", str(batch))]
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "laion_etl", "score", "--crawl", crawl, *shards],
+            [sys.executable, "-m", "laion_etl", "stage", "score", "--crawl", crawl, *shards],
             env={**os.environ, "LAION_ETL_CLIP_DEVICE": device},
             stdout=subprocess.DEVNULL,
         )

@@ -2,7 +2,7 @@
 
 Tensors `mean`, `variance` (dim), `0.weight` (in, out), `0.bias` (out), and so on, and for each number of the
 embedding that is looked up instead of used, `table.N.keys` (int64, millionths) and `table.N.values` (int64).
-The file's metadata says `format: laion-etl-dense-head`. `laion-etl convert-head` makes one from LAION's
+The file's metadata says `format: laion-etl-dense-head`. `laion-etl model convert-head` makes one from LAION's
 Keras models (`keras_head.py`).
 """
 
@@ -79,7 +79,7 @@ def load_nsfw_head(path: Path, dim: int) -> DenseHead:
         with safe_open(path, "np") as file:
             if (file.metadata() or {}).get("format") != _FORMAT:
                 raise ModelError(
-                    f"{path} is not a laion-etl NSFW head; make one with `laion-etl convert-head`"
+                    f"{path} is not a laion-etl NSFW head; make one with `laion-etl model convert-head`"
                 )
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
     except (OSError, SafetensorError) as error:

@@ -71,7 +71,7 @@ class Graph:
     @classmethod
     def open(cls, path: Path, dim: int, rows: int, settings: IndexSettings, dtype: str) -> "Graph":
         """Map a file. Raises InputError unless its header matches the expected size."""
-        advice = "delete it and run `laion-etl index` again"
+        advice = "delete it and run `laion-etl search index` again"
         kind = np.dtype(_TYPES[dtype])
         try:
             with path.open("rb") as file:

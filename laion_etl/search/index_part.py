@@ -84,7 +84,7 @@ class IndexPart:
             rows_writer = stack.enter_context(pa.ipc.new_file(rows_file, ROW_SCHEMA))
             for batch in self.batches:
                 if self.stop.is_set():
-                    raise Stopped("stopped; run `laion-etl index` again to continue")
+                    raise Stopped("stopped; run `laion-etl search index` again to continue")
                 table, vectors = self._read(batch)
                 graph = graph or GraphWriter(vectors.shape[1], self.settings)
                 graph.add(vectors)

@@ -152,7 +152,7 @@ def open_index(published: PublishedVersion, settings: Settings, store: Store) ->
     part is damaged.
     """
     release = published.release
-    again = f"run `laion-etl index --version {release.version}`"
+    again = f"run `laion-etl search index --version {release.version}`"
     name = index_stats(release)
     if not store.exists(name):
         raise MissingInputError(f"cannot search {release.folder}: it has no index; {again}")

@@ -61,7 +61,7 @@ def image_places(name: str, store: Store) -> dict[str, Place]:
 
 def open_rows(path: Path, rows: int) -> pa.Table:
     """Map the file of a part. Raises InputError if it does not match its stats."""
-    advice = "delete it and run `laion-etl index` again"
+    advice = "delete it and run `laion-etl search index` again"
     try:
         table = pa.ipc.open_file(pa.memory_map(str(path))).read_all()
     except (pa.ArrowException, OSError) as error:

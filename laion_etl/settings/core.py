@@ -46,7 +46,7 @@ class CoreSettings(Group):
     catalogue: str = setting("", "JSON file of known crawls for DAGs. Empty: the shipped list.", changes=None)
     registered: str = setting(
         "",
-        "JSON file of crawls found since, written by `laion-etl crawls --refresh --register` and the DAG "
+        "JSON file of crawls found since, written by `laion-etl crawl list --refresh --register` and the DAG "
         "new_crawls; it must be in a folder that all of Airflow's components share. Empty: crawls.json in "
         "the data folder.",
         changes=None,

@@ -112,7 +112,7 @@ class SafetySettings(Group):
     )
     nsfw_head: str = setting(
         "",
-        "NSFW head (made by `laion-etl convert-head`) for punsafe. Empty: by zero-shot categories.",
+        "NSFW head (made by `laion-etl model convert-head`) for punsafe. Empty: by zero-shot categories.",
         changes=Stage.SCORE,
     )
     violence_head: str = setting(

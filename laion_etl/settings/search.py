@@ -8,7 +8,7 @@ from laion_etl.settings.fields import Group, Stage, setting
 
 @dataclass(frozen=True, slots=True)
 class IndexSettings(Group):
-    """The index of a published dataset that `laion-etl search` and `laion-etl explore` use."""
+    """The index of a published dataset that `laion-etl search query` and `laion-etl search serve` use."""
 
     GROUP: ClassVar[str] = "index"
 

@@ -45,7 +45,7 @@ class Settings:
 
     @property
     def registered_path(self) -> Path:
-        """File of the crawls that `laion-etl crawls --refresh --register` found."""
+        """File of the crawls that `laion-etl crawl list --refresh --register` found."""
         return Path(self.core.registered) if self.core.registered else self.data_path / "crawls.json"
 
     @property

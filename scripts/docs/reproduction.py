@@ -193,7 +193,7 @@ _SCORING = (
         ),
         "0.78 for all: the tiny model's own",
         "a multilingual model can be set (`LAION_ETL_CLIP_OTHER_MODEL`), but thresholds depend on the model; "
-        "`laion-etl calibrate` proposes them",
+        "`laion-etl model calibrate` proposes them",
     ),
     Claim(
         "share dropped",
@@ -222,7 +222,7 @@ _SCORING = (
         "† UNLIKELY, UNSURE or NSFW by zero-shot categories; punsafe by a classifier on CLIP embeddings",
         lambda s: f"the same; punsafe by {'zero-shot categories' if not s.safety.nsfw_head else 'a head'}",
         "in the report",
-        "LAION's own detector can be converted and used (`laion-etl convert-head`)",
+        "LAION's own detector can be converted and used (`laion-etl model convert-head`)",
     ),
     Claim(
         "watermarks",

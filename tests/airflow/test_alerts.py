@@ -44,11 +44,11 @@ def test_failed_and_late_partitions_and_the_end_of_a_run_are_reported(shared_air
 
     [failed] = alerts["failed"]
     assert (failed["stage"], failed["unit"], failed["attempt"]) == ("parse", "partition 0", 2)
-    assert failed["reason"].endswith("(laion-etl parse ended with exit code 1)")
+    assert failed["reason"].endswith("(laion-etl stage parse ended with exit code 1)")
     assert failed["text"].splitlines()[1].startswith("cause: ")
     assert "Exception" not in failed["text"]
     assert failed["command"].startswith(
-        f"LAION_ETL_PARSE_LANGUAGES=en,none laion-etl parse --crawl {crawl.id} --partition 0"
+        f"LAION_ETL_PARSE_LANGUAGES=en,none laion-etl stage parse --crawl {crawl.id} --partition 0"
     )
     # The last lines of the task's log name the cause, too; later lines are Airflow's own.
     assert any(line.startswith("cause: ") for line in log)
@@ -57,7 +57,7 @@ def test_failed_and_late_partitions_and_the_end_of_a_run_are_reported(shared_air
     assert (late["stage"], late["unit"]) == ("load", "partition 1")
     assert "nothing was stopped" in late["text"]
     assert late["log_url"] in late["text"]
-    assert "laion-etl load" not in late["text"]
+    assert "laion-etl stage load" not in late["text"]
     [run_late] = alerts["run late"]
     assert run_late["run"] == run
     [digest] = alerts["digest"]

@@ -122,7 +122,7 @@ def test_a_missing_file_is_not_published(first_runs: FirstRuns, place: Place) ->
     before = {name: place.store.read(name) for name in place.store.list("dataset")}
     assert before
 
-    place.airflow.run(["-m", "laion_etl", "forget", "--crawl", place.crawl.id])
+    place.airflow.run(["-m", "laion_etl", "db", "forget", "--crawl", place.crawl.id])
     place.crawl.wat_files[1].unlink()
     [incomplete], output = place.runs((place.crawl, {"wat_files": "0:2", "languages": "en"}))
 

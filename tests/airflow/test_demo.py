@@ -73,7 +73,10 @@ def test_the_demo_makes_a_dataset_with_airflow_and_leaves_nothing_running(demo_d
     assert (dataset / "manifest.json").is_file()
     assert (dataset / "report" / "index.html").is_file()
     assert f"dataset: {dataset}" in output
-    assert f"search it: LAION_ETL_CONFIG={demo_data / 'demo' / 'laion_etl.toml'} laion-etl explore" in output
+    assert (
+        f"search it: LAION_ETL_CONFIG={demo_data / 'demo' / 'laion_etl.toml'} laion-etl search serve"
+        in output
+    )
     assert store.list("index/mini/_parts")
     assert processes_of(demo_data) == []
 

@@ -152,10 +152,10 @@ def test_the_command_registers_what_the_index_lists(tmp_path: Path, monkeypatch:
     index.write_text(json.dumps([{"id": "CC-MAIN-2031-05", "name": "January 2031"}]))
     monkeypatch.setenv("LAION_ETL_COLLINFO", str(index))
     monkeypatch.setenv("LAION_ETL_DATA_DIR", str(tmp_path / "data"))
-    shown = CliRunner().invoke(app, ["crawls", "--refresh", "--register", "--json"])
+    shown = CliRunner().invoke(app, ["crawl", "list", "--refresh", "--register", "--json"])
     assert shown.exit_code == 0, shown.output
     assert json.loads(shown.output.splitlines()[-1])["crawls"][0]["id"] == "CC-MAIN-2031-05"
     assert "new: CC-MAIN-2031-05 (January 2031)" in shown.output
-    again = CliRunner().invoke(app, ["crawls", "--refresh", "--register"])
+    again = CliRunner().invoke(app, ["crawl", "list", "--refresh", "--register"])
     assert "new:" not in again.output
-    assert "CC-MAIN-2031-05" in CliRunner().invoke(app, ["crawls"]).output
+    assert "CC-MAIN-2031-05" in CliRunner().invoke(app, ["crawl", "list"]).output

@@ -126,7 +126,7 @@ def test_a_pod_runs_the_command_and_leaves_its_result_in_the_store(made: dict[st
     assert option == "--result"
     assert uri.startswith("s3://bucket/prefix/results/CC-MAIN-2024-38/")
     assert uri.endswith("/parse-3.json")
-    assert command == ["parse", "--crawl", "CC-MAIN-2024-38", "--json"]
+    assert command == ["stage", "parse", "--crawl", "CC-MAIN-2024-38", "--json"]
     assert spec["terminationGracePeriodSeconds"] == 35  # a worker's 20 s to return its batch, and a margin
     assert spec["activeDeadlineSeconds"] > 8 * 3600
     assert spec["restartPolicy"] == "Never"
@@ -200,8 +200,12 @@ def test_settings_no_pod_can_be_made_of_are_not_tried_again(made: dict[str, Any]
 @pytest.mark.parametrize(
     ("what", "kind", "words"),
     [
-        ("usage", "AirflowFailException", "no such setting (laion-etl parse ended with exit code 2)"),
-        ("error", "AirflowException", "part.wat.gz is damaged (laion-etl parse ended with exit code 1)"),
+        ("usage", "AirflowFailException", "no such setting (laion-etl stage parse ended with exit code 2)"),
+        (
+            "error",
+            "AirflowException",
+            "part.wat.gz is damaged (laion-etl stage parse ended with exit code 1)",
+        ),
         ("memory", "AirflowFailException", "OOM-killed at 4Gi; raise parse=..."),
         ("memory of a worker", "AirflowException", "OOM-killed at 4Gi; raise download=..."),
         ("evicted", "AirflowException", "evicted by Kubernetes: The node was low on resource: memory."),

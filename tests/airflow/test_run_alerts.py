@@ -75,7 +75,7 @@ context = {"task": SimpleNamespace(execution_timeout=timedelta(hours=8)), "ti": 
 errors = [
     failed_command("parse", 1, ["reading", "error: cannot read x: denied; ask for access", ""]),
     failed_command("score", 2, ["error: LAION_ETL_CLIP_MODEL: no such model"]),
-    failed_command("score", -9, []),
+    failed_command("score", -9, ["download: 300 of 1,000"]),
     AirflowTaskTimeout(),
     ValueError("a bug"),
     KeyError(),
@@ -103,11 +103,11 @@ def made(airflow: Airflow) -> Any:
 
 def test_the_cause_comes_first_and_says_whether_another_try_helps(made: Any) -> None:
     assert made["causes"] == [
-        ["cannot read x: denied; ask for access (laion-etl parse ended with exit code 1)", True],
-        ["LAION_ETL_CLIP_MODEL: no such model (laion-etl score ended with exit code 2)", False],
+        ["cannot read x: denied; ask for access (laion-etl stage parse ended with exit code 1)", True],
+        ["LAION_ETL_CLIP_MODEL: no such model (laion-etl stage score ended with exit code 2)", False],
         [
             "the command was killed (SIGKILL), most often because the machine ran out of memory "
-            "(laion-etl score ended with exit code -9)",
+            "(laion-etl stage score ended with exit code -9)",
             True,
         ],
         ["the task took longer than 8 hours and was ended; see where its log stopped", True],
@@ -126,5 +126,5 @@ def test_a_late_task_is_said_to_go_on(made: Any) -> None:
 def test_a_command_by_hand_has_the_settings_of_its_run_and_no_secret(made: Any) -> None:
     assert made["by hand"] == (
         "LAION_ETL_DATABASE_URL='postgresql://me:***@host/x' LAION_ETL_PARSE_LANGUAGES='en de' "
-        "laion-etl parse --crawl C"
+        "laion-etl stage parse --crawl C"
     )

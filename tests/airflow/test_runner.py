@@ -76,7 +76,7 @@ def test_the_last_line_is_the_result_and_all_lines_are_logged(stand_in: Path, ai
     outcome, log = run(stand_in, airflow, command)
 
     assert outcome == ["result", {"kept": 3}]
-    assert "-m laion_etl parse --crawl 'C D' --json" in log
+    assert "-m laion_etl stage parse --crawl 'C D' --json" in log
     assert "working" in log
     assert "careful" in log
 
@@ -92,7 +92,7 @@ def test_a_failure_is_retried_and_carries_the_last_error_line(stand_in: Path, ai
     command = "import sys; print('error: part.wat.gz is damaged', file=sys.stderr); sys.exit(1)"
     outcome, _ = run(stand_in, airflow, command)
 
-    message = "part.wat.gz is damaged (laion-etl parse ended with exit code 1)"
+    message = "part.wat.gz is damaged (laion-etl stage parse ended with exit code 1)"
     assert outcome == ["AirflowException", message]
 
 
@@ -265,7 +265,7 @@ def test_a_run_chooses_its_runner_and_settings_and_commands_have_the_s3_of_a_con
         AIRFLOW_CONN_ROLE=json.dumps({**keys, "extra": {**place, **role}}),
     )
     as_set, chosen = outcome["as set"], outcome["chosen"]
-    assert as_set["arguments"] == chosen["arguments"] == ["load", "--crawl", "C", "--json"]
+    assert as_set["arguments"] == chosen["arguments"] == ["stage", "load", "--crawl", "C", "--json"]
     assert {
         name: value for name, value in chosen["settings"].items() if as_set["settings"].get(name) != value
     } == {

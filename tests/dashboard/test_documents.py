@@ -134,7 +134,7 @@ def test_a_partition_shows_its_stages_and_how_to_run_it_by_hand(client: TestClie
     ]
     assert found["stages"][0]["dropped"] == {"no_alt": 5_000, "tracker": 1_600}
     assert found["stages"][0]["meanings"]["no_alt"] == "The image has no caption."
-    assert found["commands"][0] == f"laion-etl parse --crawl {CRAWL} --partition 7"
+    assert found["commands"][0] == f"laion-etl stage parse --crawl {CRAWL} --partition 7"
     assert client.get(f"/api/crawl/{CRAWL}/partition/21").json()["stages"] == []
 
 

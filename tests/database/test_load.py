@@ -112,7 +112,7 @@ def test_a_planned_partition_is_final_until_the_crawl_is_forgotten(
     load_partition("C", 0, settings, store, database)
     plan_batches("C", settings, store, database)
     write_pairs(store, "C", 0, numbered_pairs(0, 3))
-    with pytest.raises(DatabaseError, match="laion-etl forget --crawl C"):
+    with pytest.raises(DatabaseError, match="laion-etl db forget --crawl C"):
         load_partition("C", 0, settings, store, database)
     assert len(rows(connection)) == 10
     forget_crawl("C", settings, store, database)

@@ -65,7 +65,7 @@ def test_the_command_empties_them_where_there_is_a_database(tmp_path: Path, sett
     store = LocalStore(tmp_path / "data")
     write_pairs(store, "C", 0, PAIRS)
     (tmp_path / "list").write_text("\n".join(url for url, _ in GONE))
-    remove = ("remove", "--list", "list", "--json")
+    remove = ("dataset", "remove", "--list", "list", "--json")
     done = laion_etl(tmp_path, *remove)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout.splitlines()[-1])["in_database"] is None
@@ -73,8 +73,8 @@ def test_the_command_empties_them_where_there_is_a_database(tmp_path: Path, sett
 
     write_pairs(store, "C", 0, PAIRS)
     own = {"DATABASE_URL": settings.core.database_url}
-    assert laion_etl(tmp_path, "load", "--crawl", "C", "--partition", "0", **own).returncode == 0
+    assert laion_etl(tmp_path, "stage", "load", "--crawl", "C", "--partition", "0", **own).returncode == 0
     done = laion_etl(tmp_path, *remove, **own)
     assert done.returncode == 0, done.stderr
-    assert "3 pairs emptied in Postgres" in done.stdout
+    assert "3 pairs emptied in Postgres" in done.stderr
     assert json.loads(done.stdout.splitlines()[-1])["in_database"] == 3

@@ -241,7 +241,7 @@ def test_a_schema_that_is_not_there_and_may_not_be_made(
     url = make_conninfo(postgres.url(f"test_{uuid4().hex}"), user=name)
     connection.execute(f"create role {name} login")  # type: ignore[arg-type]
     settings = Settings(core=CoreSettings(database_url=url))
-    with pytest.raises(DatabaseError, match="laion-etl migrate"), open_database(settings):
+    with pytest.raises(DatabaseError, match="laion-etl db migrate"), open_database(settings):
         pass
     connection.execute(f"drop role {name}")  # type: ignore[arg-type]
     with pytest.raises(DatabaseError, match=f'role "{name}" does not exist'), database_errors(url):

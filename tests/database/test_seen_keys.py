@@ -90,7 +90,7 @@ def test_other_files_are_refused(settings: Settings, database: Database, tmp_pat
     pq.write_table(pa.table({"key": ["x"]}), other)
     with pytest.raises(InputError, match="not a parquet file"):
         import_seen_keys(str(no_parquet), settings, database)
-    with pytest.raises(InputError, match="was not written by `laion-etl memory-export`"):
+    with pytest.raises(InputError, match="was not written by `laion-etl db seen-keys export`"):
         import_seen_keys(str(other), settings, database)
     with pytest.raises(InputError, match="no such file"):
         import_seen_keys(str(tmp_path / "c.parquet"), settings, database)

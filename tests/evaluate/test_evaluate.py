@@ -160,15 +160,15 @@ def test_commands_on_a_scored_shard(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     keys = sorted(similarities["en"])
     labels.write_text("key,label\n" + "".join(f"{key},{int(key != keys[1])}\n" for key in keys))
     assert read_labels(labels)[keys[1]] is False
-    shown = RUNNER.invoke(app, ["calibrate", "--crawl", CRAWL, "--labels", str(labels)])
+    shown = RUNNER.invoke(app, ["model", "calibrate", "--crawl", CRAWL, "--labels", str(labels)])
     assert shown.exit_code == 0, shown.output
     assert "en: precision 1.000, recall 1.000" in shown.output
     assert "export LAION_ETL_CLIP_THRESHOLD_EN=" in shown.output
-    shown = RUNNER.invoke(app, ["calibrate", "--crawl", CRAWL, "--keep", "0.34"])
+    shown = RUNNER.invoke(app, ["model", "calibrate", "--crawl", CRAWL, "--keep", "0.34"])
     assert "export LAION_ETL_CLIP_THRESHOLD_OTHER=" in shown.output
-    shown = RUNNER.invoke(app, ["eval", "retrieval", "--crawl", CRAWL, "--shard", "3"])
+    shown = RUNNER.invoke(app, ["model", "eval", "retrieval", "--crawl", CRAWL, "--shard", "3"])
     assert f"{shard.kept} pairs" in shown.output, shown.output
-    shown = RUNNER.invoke(app, ["eval", "zero-shot", str(folder), "--templates", "simple"])
+    shown = RUNNER.invoke(app, ["model", "eval", "zero-shot", str(folder), "--templates", "simple"])
     assert "24 images in 3 classes, 1 unreadable" in shown.output, shown.output
     assert "top-1" in shown.output
 

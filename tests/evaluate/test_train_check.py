@@ -34,7 +34,7 @@ def test_open_clip_trains_on_the_kept_samples_and_the_command_says_how_it_went(
     """The samples of both shards are needed for so many steps."""
     monkeypatch.setenv("LAION_ETL_STORE", scored.uri(""))
     shown = CliRunner().invoke(
-        app, ["eval", "train-check", "--crawl", CRAWL, "--samples", "40", "--batch-size", "8"]
+        app, ["dataset", "train-check", "--crawl", CRAWL, "--samples", "40", "--batch-size", "8"]
     )
     assert shown.exit_code == 0, shown.output
     said = re.search(

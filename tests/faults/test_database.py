@@ -61,7 +61,17 @@ class Site:
             "LAION_ETL_DATABASE_URL": self.network.url(self.database),
             **{f"LAION_ETL_{name}": value for name, value in settings.items()},
         }
-        command = [sys.executable, "-m", "laion_etl", "load", "--crawl", "C", "--partition", str(partition)]
+        command = [
+            sys.executable,
+            "-m",
+            "laion_etl",
+            "stage",
+            "load",
+            "--crawl",
+            "C",
+            "--partition",
+            str(partition),
+        ]
         return subprocess.Popen(
             command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
         )
@@ -343,7 +353,7 @@ def test_a_disk_that_fills_up_during_a_load(tmp_path: Path) -> None:
     small = [("https://img.example/first.jpg", "the first")]
 
     def load(partition: int) -> "subprocess.CompletedProcess[str]":
-        arguments = ("load", "--crawl", "C", "--partition", str(partition))
+        arguments = ("stage", "load", "--crawl", "C", "--partition", str(partition))
         places = {"STORE": str(tmp_path), "DATA_DIR": str(folder)}
         return laion_etl(tmp_path, *arguments, **places, DATABASE_RETRY_FOR_S="2")
 

@@ -185,7 +185,7 @@ def test_sigterm_lets_a_download_worker_finish_or_give_back(
             "LAION_ETL_DOWNLOAD_GRACE_S": str(grace_s),
             "LAION_ETL_DOWNLOAD_CONNECTIONS": "4",
         }
-        command = [sys.executable, "-m", "laion_etl", "download", "--crawl", "C"]
+        command = [sys.executable, "-m", "laion_etl", "stage", "download", "--crawl", "C"]
         with subprocess.Popen(
             command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
         ) as running:

@@ -50,7 +50,7 @@ def a_wat(folder: Path) -> str:
 def test_parse_on_a_full_disk(small_disk: Callable[[int], Path], tmp_path: Path) -> None:
     wat = a_wat(tmp_path)
     store = small_disk(100)
-    arguments = ("parse", "--crawl", "C", "--partition", "0", wat)
+    arguments = ("stage", "parse", "--crawl", "C", "--partition", "0", wat)
     done = laion_etl(tmp_path, *arguments, STORE=str(store))
     assert done.returncode == 1
     assert "the disk is full" in one_line_error(done)
@@ -70,9 +70,10 @@ def test_the_temporary_file_of_a_batch_on_a_full_disk() -> None:
 
 def test_the_embedded_postgres_on_a_full_disk(small_disk: Callable[[int], Path], tmp_path: Path) -> None:
     wat = a_wat(tmp_path)
-    assert laion_etl(tmp_path, "parse", "--crawl", "C", "--partition", "0", wat).returncode == 0
+    assert laion_etl(tmp_path, "stage", "parse", "--crawl", "C", "--partition", "0", wat).returncode == 0
     done = laion_etl(
         tmp_path,
+        "stage",
         "load",
         "--crawl",
         "C",

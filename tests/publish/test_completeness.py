@@ -64,7 +64,7 @@ def test_a_plan_that_postgres_does_not_have_is_not_published(store: Store, plain
     write_world(build_world(), store)
     other = Expected([0], 1.0, LoadedCrawl(frozenset([0]), "of a restored database"))
     with pytest.raises(
-        IncompleteError, match=f"not the one in Postgres; run `laion-etl plan --crawl {CRAWL}`"
+        IncompleteError, match=f"not the one in Postgres; run `laion-etl stage plan --crawl {CRAWL}`"
     ):
         publish_dataset(CRAWL, plain, store, expected=other)
     assert not store.exists(f"{FOLDER}/_stats.json")

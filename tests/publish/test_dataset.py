@@ -265,7 +265,7 @@ def test_batches_scored_by_different_models_are_pointed_out(store: Store, plain:
 
 
 def test_nothing_scored_says_what_to_do(store: Store, plain: Settings) -> None:
-    with pytest.raises(InputError, match=f"run `laion-etl score --crawl {CRAWL}` first"):
+    with pytest.raises(InputError, match=f"run `laion-etl stage score --crawl {CRAWL}` first"):
         publish_dataset(CRAWL, plain, store)
     assert store.list("dataset") == []
 

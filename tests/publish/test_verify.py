@@ -178,11 +178,11 @@ def test_the_difference_of_two_versions(damaged: Store) -> None:
 
 
 def test_the_commands(damaged: LocalStore) -> None:
-    good = laion_etl(damaged.root, "verify", "--json", STORE=str(damaged.root))
+    good = laion_etl(damaged.root, "dataset", "verify", "--json", STORE=str(damaged.root))
     assert (good.returncode, json.loads(good.stdout.splitlines()[-1])["problems"]) == (0, [])
-    done = laion_etl(damaged.root, "diff", CRAWL, NEXT, "--json", STORE=str(damaged.root))
+    done = laion_etl(damaged.root, "dataset", "diff", CRAWL, NEXT, "--json", STORE=str(damaged.root))
     assert {one["removed"] for one in json.loads(done.stdout.splitlines()[-1])["subsets"]} == {0}
     damaged.delete(PART)
-    bad = laion_etl(damaged.root, "verify", STORE=str(damaged.root))
+    bad = laion_etl(damaged.root, "dataset", "verify", STORE=str(damaged.root))
     assert bad.returncode == 1
     assert f"{PART}: is missing" in bad.stdout

@@ -70,7 +70,9 @@ def test_the_nsfw_head_is_that_of_the_keras_model(shared_data: Path, tmp_path: P
     images[0, 92] = -0.5625  # the most frequent number of that column
     expected = [plain_formula(head, image) for image in images]
     assert np.allclose(head.score(images), expected, atol=1e-4)
-    result = CliRunner().invoke(app, ["convert-head", str(source), str(tmp_path / "nsfw.safetensors")])
+    result = CliRunner().invoke(
+        app, ["model", "convert-head", str(source), str(tmp_path / "nsfw.safetensors")]
+    )
     assert result.exit_code == 0, result.output
     converted = load_nsfw_head(tmp_path / "nsfw.safetensors", 512)
     assert converted.identity == head.identity

@@ -37,13 +37,13 @@ def kernels() -> list[str]:
 
 
 def scored(folder: Path, environment: dict[str, str], **settings: str) -> dict[str, str]:
-    """SHA-256 of the files of a shard scored by `laion-etl score` in an environment."""
+    """SHA-256 of the files of a shard scored by `laion-etl stage score` in an environment."""
     store = LocalStore(folder)
     write_shard(store, more_than_a_span())
     values = {"store": str(folder), "clip_model": TINY.model, "clip_pretrained": TINY.pretrained, **settings}
     given = {f"LAION_ETL_{name.upper()}": value for name, value in values.items()}
     given |= {"LAION_ETL_CLIP_DEVICE": "cpu", "LAION_ETL_CLIP_PREPARERS": "1"}
-    done = run(["laion_etl", "score", "--crawl", CRAWL, "--shard", "3"], given | environment)
+    done = run(["laion_etl", "stage", "score", "--crawl", CRAWL, "--shard", "3"], given | environment)
     assert done.returncode == 0, done.stderr
     return scored_files(store)
 

@@ -105,7 +105,7 @@ def test_a_version_with_fewer_rows_shares_the_parts_that_lost_none(copy: World) 
     before = build(copy, **one_batch)
     assert [part["rows"] for part in before.details["parts"]] == [36, 36]
     publish_without_duplicates(copy)
-    with pytest.raises(MissingInputError, match="laion-etl index"):
+    with pytest.raises(MissingInputError, match="laion-etl search index"):
         open_index(copy.published, copy.settings, copy.store)
     after = build(copy, **one_batch)
     assert (after.input, after.kept, after.dropped) == (72, 71, {"not_published": 1})
@@ -197,7 +197,7 @@ def test_a_killed_build_leaves_no_index_and_the_next_one_finishes(
         with pytest.raises(KeyboardInterrupt):
             build(copy)
     assert copy.store.list("index") == []
-    with pytest.raises(MissingInputError, match="laion-etl index"):
+    with pytest.raises(MissingInputError, match="laion-etl search index"):
         open_index(copy.published, copy.settings, copy.store)
     build(copy)
     open_index(copy.published, copy.settings, copy.store)

@@ -159,18 +159,20 @@ def test_the_search_command_prints_a_table_that_fits_eighty_columns(
     monkeypatch.setenv("COLUMNS", "80")
     image = tmp_path / "circle.jpg"
     image.write_bytes(jpeg(CIRCLE, seed=5))
-    by_text = RUNNER.invoke(app, ["search", QUERY, "--top", "3", "--language", "en", "--json"])
+    by_text = RUNNER.invoke(app, ["search", "query", QUERY, "--top", "3", "--language", "en", "--json"])
     assert by_text.exit_code == 0, by_text.output
     assert max(map(len, by_text.output.splitlines()[:-1])) <= 80
     found = json.loads(by_text.output.splitlines()[-1])
     assert found["version"] == f"laion/{CRAWL}"
     assert "red circle" in found["results"][0]["TEXT"]
     assert found["results"][0]["URL"] in by_text.output
-    by_image = RUNNER.invoke(app, ["search", "--image", str(image), "--top", "1"])
+    by_image = RUNNER.invoke(app, ["search", "query", "--image", str(image), "--top", "1"])
     assert "red circle" in " ".join(by_image.output.split())
-    like = RUNNER.invoke(app, ["search", "--like", str(found["results"][0]["SAMPLE_ID"]), "--top", "2"])
+    like = RUNNER.invoke(
+        app, ["search", "query", "--like", str(found["results"][0]["SAMPLE_ID"]), "--top", "2"]
+    )
     assert like.exit_code == 0, like.output
-    two = RUNNER.invoke(app, ["search", QUERY, "--image", str(image)])
+    two = RUNNER.invoke(app, ["search", "query", QUERY, "--image", str(image)])
     assert two.exit_code == 2
 
 
@@ -180,10 +182,10 @@ def test_captions_can_not_move_the_cursor_of_a_terminal() -> None:
 
 def test_the_index_command_says_how_to_search(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     set_environment(monkeypatch, folder)
-    done = RUNNER.invoke(app, ["index", "--json"])
+    done = RUNNER.invoke(app, ["search", "index", "--json"])
     assert done.exit_code == 0, done.output
     assert json.loads(done.output.splitlines()[-1])["kept"] == 72
     assert "laion-etl search" in done.output
-    missing = RUNNER.invoke(app, ["search", QUERY, "--name", "other"])
+    missing = RUNNER.invoke(app, ["search", "query", QUERY, "--name", "other"])
     assert isinstance(missing.exception, InputError)
     assert "publish a crawl" in str(missing.exception)

@@ -13,7 +13,7 @@ const CALM_S = 20;
 const ADVICE = {
   database: "Postgres does not answer; numbers of the queue are missing.",
   store: "The store does not answer; funnel and units are missing.",
-  schema: "Postgres does not have the tables yet: the first load creates them, or laion-etl migrate.",
+  schema: "Postgres does not have the tables yet: the first load creates them, or laion-etl db migrate.",
   settings: "A setting is invalid.",
   stats: "A stats file cannot be read and is left out.",
   session: "You are signed out. Sign in to Airflow again, then reload this page.",

@@ -1,0 +1,151 @@
+"""Commands about models: evaluate one, calibrate its thresholds, convert a head."""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from laion_etl.cli.common import CrawlOption, JsonOption, console, say, say_json, settings_and_store
+from laion_etl.cli.extras import Commands, needs
+from laion_etl.core.errors import InputError
+
+commands = typer.Typer(
+    cls=Commands,
+    no_args_is_help=True,
+    help="Evaluate CLIP models, choose their thresholds, and convert heads.",
+)
+evaluation = typer.Typer(cls=Commands, no_args_is_help=True, help="Measure the configured CLIP model.")
+commands.add_typer(evaluation, name="eval")
+
+
+@evaluation.command("zero-shot")
+@needs("score")
+def zero_shot(
+    images: Annotated[
+        list[Path],
+        typer.Argument(help="Folder with one subfolder per class, or tars with images and .cls members."),
+    ],
+    templates: Annotated[
+        str, typer.Option(help="Set of prompts: openai (80 of them), simple (7) or photo (1).")
+    ] = "openai",
+    class_names: Annotated[
+        Path | None, typer.Option(help="File of class names, one per line; required for tars.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Measure the top-1 and top-5 accuracy of zero-shot classification, as in the papers."""
+    from laion_etl.evaluate import zero_shot as task
+    from laion_etl.score.model import load_model
+    from laion_etl.settings import load_settings
+
+    names = _lines(class_names) if class_names else []
+    prompts = task.templates(templates)
+    if len(images) == 1 and images[0].is_dir():
+        names, labelled = task.image_folder(images[0], names)
+    elif names:
+        labelled = task.web_dataset(images, names)
+    else:
+        raise InputError("cannot name the classes: tars have only class numbers; pass --class-names")
+    found = task.classify(load_model(load_settings().clip), names, labelled, prompts)
+    say(
+        f"{found.images:,} images in {len(names):,} classes, {found.unreadable:,} unreadable",
+        f"top-1 {found.top1:.4f}, top-5 {found.top5:.4f}",
+    )
+    if as_json:
+        say_json({"classes": len(names), **asdict(found)})
+
+
+@evaluation.command()
+@needs("score")
+def retrieval(
+    crawl: CrawlOption,
+    shard: Annotated[int, typer.Option(min=0, help="Number of a downloaded shard.")] = 0,
+    samples: Annotated[int, typer.Option(min=1, help="Use at most this many samples.")] = 10_000,
+    as_json: JsonOption = False,
+) -> None:
+    """Measure recall at 1, 5 and 10 on a shard, from captions to images and from images to captions."""
+    from rich.table import Table
+
+    from laion_etl.evaluate.retrieval import KS, shard_recall
+    from laion_etl.score.model import load_model
+
+    settings, store = settings_and_store()
+    found = shard_recall(crawl, shard, load_model(settings.clip), store, samples)
+    table = Table("recall", *(f"at {k}" for k in KS))
+    for name, values in (
+        ("image of a text", found.image_of_text),
+        ("text of an image", found.text_of_image),
+    ):
+        table.add_row(name, *(f"{values[k]:.3f}" for k in KS))
+    say(f"{found.pairs:,} pairs")
+    console().print(table)
+    if as_json:
+        say_json({"crawl": crawl, "shard": shard, **asdict(found)})
+
+
+@commands.command()
+def calibrate(
+    crawl: CrawlOption,
+    shard: Annotated[
+        list[int] | None,
+        typer.Option(help="Number of a scored shard; may be given several times; default: all."),
+    ] = None,
+    keep: Annotated[
+        float, typer.Option(help="Share of the samples that the thresholds should keep, above 0 and up to 1.")
+    ] = 0.5,
+    labels: Annotated[
+        Path | None,
+        typer.Option(
+            help="CSV file with the columns key and label (1: caption and image match); replaces --keep."
+        ),
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Propose similarity thresholds that keep a share of the scored samples, or that fit labels best."""
+    from rich.table import Table
+
+    from laion_etl.evaluate import calibrate as task
+
+    _, store = settings_and_store()
+    similarities = task.read_similarities(crawl, shard or (), store)
+    found = (
+        task.propose_from_labels(similarities, task.read_labels(labels))
+        if labels
+        else task.propose(similarities, keep)
+    )
+    table = Table("route", "samples", *(f"{share:.0%}" for share in task.QUANTILES), "threshold", "kept")
+    for one in found:
+        quantiles = (f"{value:.3f}" for value in one.quantiles.values())
+        table.add_row(one.route, f"{one.samples:,}", *quantiles, f"{one.threshold:.4f}", f"{one.kept:.1%}")
+    console().print(table)
+    for one in found:
+        if one.precision is not None and one.recall is not None:
+            say(
+                f"{one.route}: precision {one.precision:.3f}, recall {one.recall:.3f} on the labelled samples"
+            )
+        say(f"export LAION_ETL_CLIP_THRESHOLD_{one.route.upper()}={one.threshold:.4f}")
+    if as_json:
+        say_json({"crawl": crawl, "routes": [asdict(one) for one in found]})
+
+
+@commands.command("convert-head")
+def convert_head(
+    source: Annotated[
+        Path, typer.Argument(help="Zip file of the SavedModel of LAION's CLIP-based NSFW detector.")
+    ],
+    target: Annotated[Path, typer.Argument(help="File to write, in safetensors format.")],
+) -> None:
+    """Convert LAION's NSFW detector to a file for LAION_ETL_SAFETY_NSFW_HEAD; this needs no TensorFlow."""
+    from laion_etl.score.keras_head import read_keras_head
+
+    head = read_keras_head(source)
+    head.save(target)
+    console().print(f"{target}: a head for embeddings of {head.dim} numbers", highlight=False)
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        return [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"cannot read the class names in {path}: {error}") from error
