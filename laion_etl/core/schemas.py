@@ -4,6 +4,7 @@ docs/formats.md explains them column by column.
 """
 
 import hashlib
+from collections.abc import Sequence
 from typing import TypeVar
 
 import numpy as np
@@ -13,13 +14,14 @@ from numpy.typing import NDArray
 from laion_etl.core.ids import MAX_BATCH_PAIRS
 
 KEY_DIGITS = 14  # of a sample: 9 of its batch, 5 of its number in the batch
+FORMER_NAMES = {"alt": "caption"}  # in pairs and batches, as versions up to 0.1.0 wrote them
 IdT = TypeVar("IdT", int, NDArray[np.int64])
 
 PAIR_SCHEMA = pa.schema(
     [
         pa.field("pair_id", pa.binary(16), nullable=False),
         pa.field("url", pa.string(), nullable=False),
-        pa.field("alt", pa.string(), nullable=False),
+        pa.field("caption", pa.string(), nullable=False),
         pa.field("title", pa.string(), nullable=False),
         pa.field("language", pa.string(), nullable=False),
         pa.field("language_probability", pa.float32(), nullable=False),
@@ -36,7 +38,7 @@ BATCH_SCHEMA = pa.schema(
     [
         pa.field("pair_id", pa.binary(16), nullable=False),
         pa.field("url", pa.string(), nullable=False),
-        pa.field("alt", pa.string(), nullable=False),
+        pa.field("caption", pa.string(), nullable=False),
         pa.field("language", pa.string(), nullable=False),
         pa.field("license", pa.string(), nullable=False),
         pa.field("page_url", pa.string(), nullable=False),
@@ -117,9 +119,20 @@ def subset_of_language(language: str) -> str:
     return SUBSET_EN if language == "en" else SUBSET_MULTI
 
 
-def pair_id(url: str, alt: str) -> bytes:
+def pair_id(url: str, caption: str) -> bytes:
     """Returns the 16-byte id of a pair: MD5 of URL + caption in UTF-8, the original's hash."""
-    return hashlib.md5((url + alt).encode(), usedforsecurity=False).digest()
+    return hashlib.md5((url + caption).encode(), usedforsecurity=False).digest()
+
+
+def with_current_names(table: pa.Table) -> pa.Table:
+    """Return a table of pairs, or a batch, with today's names of columns, also one of an older version."""
+    return table.rename_columns([FORMER_NAMES.get(name, name) for name in table.column_names])
+
+
+def names_in_file(columns: Sequence[str], schema: pa.Schema) -> list[str]:
+    """Return the names that columns of pairs have in a file with this schema."""
+    former = {new: old for old, new in FORMER_NAMES.items() if old in schema.names}
+    return [former.get(name, name) for name in columns]
 
 
 def partition_name(partition: int) -> str:

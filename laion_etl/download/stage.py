@@ -22,7 +22,13 @@ from laion_etl.blocklists.removal_requests import (
     read_requests,
 )
 from laion_etl.core.errors import LaionEtlError
-from laion_etl.core.schemas import batch_file_name, batch_name, plan_stats_name, shard_stem
+from laion_etl.core.schemas import (
+    batch_file_name,
+    batch_name,
+    plan_stats_name,
+    shard_stem,
+    with_current_names,
+)
 from laion_etl.core.stage_stats import Output, StageStats, fingerprint
 from laion_etl.download.batch_downloader import BatchDownloader, Hooks
 from laion_etl.download.shards import ShardWriter, shard_writer
@@ -51,7 +57,8 @@ def download_batch(
         return done
     requests, pdq_distance = read_requests(store), settings.download.pdq_distance
     with store.open(batch_file_name(crawl, batch)) as file:
-        pairs = blanked(pq.read_table(file), Matcher(requests, pdq_distance)).to_pylist()
+        table = with_current_names(pq.read_table(file))
+    pairs = blanked(table, Matcher(requests, pdq_distance)).to_pylist()
     began = time.monotonic()
     with shard_writer(batch, pairs) as shard:
         removed = blocked_images(requests, pdq_distance)

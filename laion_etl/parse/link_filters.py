@@ -141,7 +141,7 @@ class LinkFilters:
                 pa.binary(16), pages.size, [None, pa.py_buffer(np.ascontiguousarray(ids))]
             ),
             "url": _strings(arena, rows.url_start, rows.url_end),
-            "alt": _strings(arena, rows.alt_start, rows.alt_end),
+            "caption": _strings(arena, rows.alt_start, rows.alt_end),
             "title": _strings(arena, rows.title_start, rows.title_end),
             "license": _licences(batch.licences, batch.offsets.size, pages),
             "page_url": _strings(arena, batch.page_urls[0][pages], batch.page_urls[1][pages]),

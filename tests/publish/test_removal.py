@@ -46,7 +46,7 @@ def _world(first_batch: int) -> World:
 def _write_all(world: World, crawl: str, store: Store) -> None:
     """Write also what `write_world` leaves out: pairs, batches, parquet of shards, embeddings."""
     write_world(world, store, crawl=crawl)
-    pairs = [row | {"alt": row["caption"], "title": "", "language_probability": 1.0, "domain": "example",
+    pairs = [row | {"title": "", "language_probability": 1.0, "domain": "example",
                     "wat_file": 0, "record_offset": 0} for row in world.rows]  # fmt: skip
     _parquet(f"pairs/{crawl}/part-00000.parquet", pairs, PAIR_SCHEMA, store)
     for batch, rows in world.batches.items():
@@ -200,6 +200,20 @@ def test_the_rest_stays(
                 io.BytesIO(store.read(f"batches/{crawl}/{batch:09d}.parquet"))
             ).to_pylist()
             assert [bool(row["url"]) for row in batch_rows] == [row["key"] not in gone for row in rows]
+
+
+def test_captions_in_files_of_the_previous_version_are_removed_too(
+    store: LocalStore, listed: bytes, worlds: dict[str, World], victims: dict[str, Row]
+) -> None:
+    for name in (n for folder in ("pairs", "batches") for n in store.list(folder) if n.endswith(".parquet")):
+        table = pq.read_table(io.BytesIO(store.read(name)))
+        names = ["alt" if name == "caption" else name for name in table.column_names]
+        with store.create(name) as file:
+            pq.write_table(table.rename_columns(names), file)
+    carry_out(listed, store, purge=True)
+    assert traces(store, gone_rows(worlds, victims)) == []
+    left = pq.read_table(io.BytesIO(store.read(f"batches/{CRAWL}/000000000.parquet")))
+    assert any(left["alt"].to_pylist())
 
 
 def test_versions_that_still_have_it_are_named_until_they_are_purged(
