@@ -21,7 +21,7 @@ from laion_etl.blocklists import Blocklists
 from laion_etl.blocklists.image_hashes import HashBlocklist, PdqBlocklist
 from laion_etl.core.errors import InputError
 from laion_etl.core.funnel import PublishReason
-from laion_etl.core.schemas import names_in_file
+from laion_etl.core.schemas import BATCH_FILES
 from laion_etl.core.stage_stats import fingerprint
 from laion_etl.io.storage import Store
 
@@ -192,7 +192,7 @@ def blocked_images(requests: Sequence[Request], pdq_distance: int) -> BlockedIma
 def blanked(table: pa.Table, matcher: Matcher) -> pa.Table:
     """Empty the texts of a batch where a request matches; rows keep their place, which is their key."""
     gone = matcher.finds(table)
-    for name in names_in_file(("url", "caption", "page_url"), table.schema):
+    for name in BATCH_FILES.former_names(("url", "caption", "page_url"), table.schema):
         column = pc.if_else(pa.array(gone), "", table[name])
         table = table.set_column(table.schema.get_field_index(name), table.schema.field(name), column)
     return table

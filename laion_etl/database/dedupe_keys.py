@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 from psycopg.adapt import Dumper
 from psycopg.pq import Format
 
-from laion_etl.core.schemas import names_in_file
+from laion_etl.core.schemas import PAIR_FILES
 from laion_etl.database.binary_copy import Texts, page_numbers, page_rows, pair_rows
 from laion_etl.database.kernels import Bytes, Ints, Longs
 from laion_etl.io.storage import Store
@@ -152,7 +152,8 @@ class PairsFile:
     def _batches(self, columns: list[str]) -> Iterator[pa.RecordBatch]:
         with self._store.open(self._name) as file:
             parquet = pq.ParquetFile(file)
-            names = names_in_file(columns, parquet.schema_arrow)
+            PAIR_FILES.check_number(parquet.schema_arrow, self._store.uri(self._name))
+            names = PAIR_FILES.former_names(columns, parquet.schema_arrow)
             for batch in parquet.iter_batches(_ROWS_PER_READ, columns=names):
                 if len(batch):
                     yield batch.select(names).rename_columns(columns)
