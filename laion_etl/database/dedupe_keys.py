@@ -29,6 +29,10 @@ from laion_etl.settings import LoadSettings
 Keys = npt.NDArray[np.bytes_]  # of 16 bytes each, compared like uuid in Postgres
 Mask = npt.NDArray[np.bool_]
 
+# Raise it whenever another row of a pairs file is taken than before, or a row has another key, under the same
+# rule: then a loaded partition no longer counts as loaded.
+RULES_VERSION = 1
+
 _ROWS_PER_SEGMENT = 1 << 20  # some 250 megabytes
 _ROWS_PER_READ = 1 << 16
 _LANGUAGE_RANK = 1000

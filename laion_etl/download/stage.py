@@ -31,6 +31,7 @@ from laion_etl.core.schemas import (
     shard_stem,
 )
 from laion_etl.core.stage_stats import Output, StageStats, fingerprint
+from laion_etl.download import RULES_VERSION
 from laion_etl.download.batch_downloader import BatchDownloader, Hooks
 from laion_etl.download.shards import ShardWriter, shard_writer
 from laion_etl.download.timings import diagnose
@@ -53,7 +54,8 @@ def download_batch(
     """
     stats_name = f"{shard_stem(crawl, batch)}_stats.json"
     shaped = shaping(settings, Stage.DOWNLOAD)
-    unit_fingerprint = fingerprint("download", shaped, _batch_file(crawl, batch, store))
+    batch_file = _batch_file(crawl, batch, store)
+    unit_fingerprint = fingerprint("download", RULES_VERSION, shaped, batch_file)
     if (done := store.finished(stats_name, unit_fingerprint)) is not None:
         return done
     requests, pdq_distance = read_requests(store), settings.download.pdq_distance

@@ -28,6 +28,7 @@ from laion_etl.publish.verify import verify_version
 from laion_etl.removal.lists import read_list
 from laion_etl.removal.stage import Removal, remove
 from laion_etl.settings import Settings
+from tests.parse.test_url_rules import raise_version
 from tests.publish.world import CRAWL, Row, World, build_world, changed, draw_image, write_world
 
 NEXT = "CC-MAIN-2026-47"
@@ -214,6 +215,17 @@ def test_captions_in_files_of_the_previous_version_are_removed_too(
     assert traces(store, gone_rows(worlds, victims)) == []
     left = pq.read_table(io.BytesIO(store.read(f"batches/{CRAWL}/000000000.parquet")))
     assert any(left["alt"].to_pylist())
+
+
+def test_rows_with_urls_of_an_earlier_rule_are_removed(
+    store: LocalStore, victims: dict[str, Row], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    raise_version(monkeypatch)  # the next rule drops the `www.` that these rows have
+    assert "//www." in victims["url"]["url"]
+    done = carry_out(victims["url"]["url"].encode(), store, purge=True)
+    assert done.request.counts == {"urls": 1}
+    assert traces(store, [victims["url"]]) == []
+    assert verify_version("laion", "", store).problems == []
 
 
 def test_versions_that_still_have_it_are_named_until_they_are_purged(
