@@ -42,7 +42,7 @@ _WORDS = [
     for word in (Path(__file__).parent / "words.txt").read_text().lower().split()
     if word.isascii() and word.isalpha()
 ]
-_COLUMNS = ["pair_id", "url", "alt", "language", "license", "page_url"]
+_COLUMNS = ["pair_id", "url", "caption", "language", "license", "page_url"]
 
 
 def pairs_file(store: Store, partition: int, rows: int) -> float:
@@ -64,8 +64,8 @@ def pairs_file(store: Store, partition: int, rows: int) -> float:
     texts = pa.ListArray.from_arrays(
         np.concatenate(([0], ends)).astype(np.int32), *_words(rng, 1, int(ends[-1]))
     )
-    alt = pc.binary_join(texts, " ")
-    pairs = zip(url.to_pylist(), alt.to_pylist(), strict=True)
+    caption = pc.binary_join(texts, " ")
+    pairs = zip(url.to_pylist(), caption.to_pylist(), strict=True)
     identity = [hashlib.md5((u + a).encode(), usedforsecurity=False).digest() for u, a in pairs]
     language = pa.array(["en", "en", "de", "", "fr", "ja"]).take(pa.array(rng.integers(0, 6, rows)))
     nothing, unknown = pa.array([""] * rows), pa.array(["?"] * rows)
@@ -74,7 +74,7 @@ def pairs_file(store: Store, partition: int, rows: int) -> float:
         pa.array(np.full(rows, partition)),
         pa.array(np.arange(rows)),
     )
-    columns = (identity, url, alt, nothing, language, numbers[0], unknown, page, host, *numbers[1:])
+    columns = (identity, url, caption, nothing, language, numbers[0], unknown, page, host, *numbers[1:])
     arrays = [
         (c if isinstance(c, pa.Array) else pa.array(c)).cast(f.type)
         for c, f in zip(columns, PAIR_SCHEMA, strict=True)
@@ -84,7 +84,9 @@ def pairs_file(store: Store, partition: int, rows: int) -> float:
         pq.write_table(pa.Table.from_arrays(arrays, schema=PAIR_SCHEMA), file, compression="zstd")
     stats = StageStats("parse", CRAWL, unit, f"bench-{partition}", rows, rows, outputs=(file.output,))
     store.write_stats(f"pairs/{CRAWL}/{unit}.json", stats)
-    lengths_of = [pc.sum(pc.binary_length(column)).as_py() for column in (url, alt, language, unknown, page)]
+    lengths_of = [
+        pc.sum(pc.binary_length(column)).as_py() for column in (url, caption, language, unknown, page)
+    ]
     return sum(lengths_of) / rows
 
 
@@ -118,7 +120,7 @@ def send(connection: psycopg.Connection, statement: str, data: bytes) -> None:
             copy.write(data[start : start + (1 << 18)])
 
 
-_WHOLE = "pair_id uuid, url text, alt text, language text, license text, page_url text"
+_WHOLE = "pair_id uuid, url text, caption text, language text, license text, page_url text"
 
 
 def raw_copy(connection: psycopg.Connection, data: bytes) -> float:

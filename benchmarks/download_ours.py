@@ -29,7 +29,7 @@ def main() -> None:
         {
             "pair_id": pair_id(url, "text"),
             "url": url,
-            "alt": "text",
+            "caption": "text",
             "language": "en",
             "license": "?",
             "page_url": "https://page.example/",

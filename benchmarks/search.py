@@ -24,7 +24,7 @@ from laion_etl.dataset.versions import Release
 from laion_etl.search.filters import Filters
 from laion_etl.search.hnsw import Graph, GraphWriter
 from laion_etl.search.query import OpenPart, SearchIndex
-from laion_etl.search.rows import ROW_SCHEMA, open_rows
+from laion_etl.search.rows import open_rows, row_files
 from laion_etl.settings import IndexSettings, PublishSettings
 
 Halves = NDArray[np.float16]
@@ -89,11 +89,11 @@ def build(folder: Path, rows: int, dim: int, settings: IndexSettings) -> Made:
 def write_rows(path: Path, first: int, count: int) -> None:
     """Rows as long as real ones: 70 characters of caption, 90 of address."""
     rng = np.random.default_rng(first)
-    with path.open("wb") as file, pa.ipc.new_file(file, ROW_SCHEMA) as writer:
+    with path.open("wb") as file, pa.ipc.new_file(file, row_files().schema) as writer:
         for start in range(0, count, _CHUNK):
             size = min(_CHUNK, count - start)
             ids = np.arange(first + start, first + start + size)
-            columns: dict[str, object] = {name: [None] * size for name in ROW_SCHEMA.names}
+            columns: dict[str, object] = {name: [None] * size for name in row_files().schema.names}
             columns |= {
                 "SAMPLE_ID": ids,
                 "URL": [f"https://images.example.com/{i:>060}" for i in ids],
@@ -106,7 +106,7 @@ def write_rows(path: Path, first: int, count: int) -> None:
                 **{name: ["example.com"] * size for name in ("key", "crawl", "page_url", "domain")},
                 "hash": ids,
             }
-            writer.write_table(pa.table(columns, schema=ROW_SCHEMA))
+            writer.write_table(pa.table(columns, schema=row_files().schema))
 
 
 def brute_force(index: SearchIndex, queries: Floats, filters: Filters) -> list[set[int]]:

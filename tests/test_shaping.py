@@ -95,6 +95,27 @@ def fingerprint_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[
     return found
 
 
+@pytest.mark.parametrize(
+    ("place", "stage"),
+    [
+        ("laion_etl.parse.stage.RULES_VERSION", Stage.PARSE),
+        ("laion_etl.urls.normalize.RULE_VERSION", Stage.PARSE),
+        ("laion_etl.database.loaded.RULES_VERSION", Stage.LOAD),
+        ("laion_etl.download.stage.RULES_VERSION", Stage.DOWNLOAD),
+    ],
+)
+def test_other_rules_are_in_the_fingerprint_of_their_stage_and_in_no_other(
+    place: str,
+    stage: Stage,
+    fingerprint_of: Callable[[Stage, Settings], str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    stages = (Stage.PARSE, Stage.LOAD, Stage.DOWNLOAD, Stage.SCORE, Stage.PUBLISH, Stage.INDEX)
+    before = {one: fingerprint_of(one, Settings()) for one in stages}
+    monkeypatch.setattr(place, 2)
+    assert [one for one in stages if fingerprint_of(one, Settings()) != before[one]] == [stage]
+
+
 @pytest.mark.parametrize("field", FIELDS.values(), ids=FIELDS)
 def test_a_setting_is_in_the_fingerprint_of_the_stage_it_changes_and_in_no_other(
     field: SettingField, fingerprint_of: Callable[[Stage, Settings], str], tmp_path: Path

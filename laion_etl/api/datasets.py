@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from laion_etl.core.errors import InputError
-from laion_etl.core.schemas import DATASET_SCHEMA
+from laion_etl.core.schemas import DATASET_FILES
 from laion_etl.dataset.manifest import Manifest, read_manifest
 from laion_etl.dataset.row_streams import ROWS_PER_READ
 from laion_etl.dataset.subsets import LANGUAGE_SUBSETS, DataFile
@@ -39,8 +39,8 @@ class Dataset:
     def rows(self, subset: str | None = None, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
         """Yield the rows of a subset in tables of up to 16,384, by crawl and SAMPLE_ID; all rows without one.
 
-        Only the columns asked for are read. Raises InputError for an unknown subset or column, or for a
-        file that cannot be read.
+        Only the columns asked for are read. A column that an earlier version did not have is null. Raises
+        InputError for an unknown subset or column, or for a file that cannot be read.
         """
         if subset is not None and subset not in self.manifest.subsets:
             known = ", ".join(self.manifest.subsets)
@@ -57,15 +57,18 @@ class Dataset:
         return self._read(files, columns)
 
     def _read(self, files: Sequence[DataFile], columns: Sequence[str] | None) -> Iterator[pa.Table]:
+        self._check_columns(columns, DATASET_FILES.schema.names)
+        wanted = DATASET_FILES.schema.names if columns is None else list(columns)
         for file in files:
+            uri = self._store.uri(file.name)
             with self._store.open(file.name) as raw:
                 try:
                     parquet = pq.ParquetFile(raw)
-                    self._check_columns(columns, parquet.schema_arrow.names)
-                    for batch in parquet.iter_batches(ROWS_PER_READ, columns=columns):
-                        yield pa.Table.from_batches([batch])
+                    DATASET_FILES.check(parquet.schema_arrow, uri, "see `laion-etl dataset verify`")
+                    names = [name for name in wanted if name in parquet.schema_arrow.names]
+                    for batch in parquet.iter_batches(ROWS_PER_READ, columns=names):
+                        yield DATASET_FILES.upgraded(pa.Table.from_batches([batch]), wanted)
                 except (pa.ArrowException, OSError) as error:
-                    uri = self._store.uri(file.name)
                     raise InputError(f"cannot read {uri}: {error}; see `laion-etl dataset verify`") from error
 
     def _check_columns(self, columns: Sequence[str] | None, known: Sequence[str]) -> None:
@@ -92,10 +95,9 @@ class Dataset:
             raise InputError("cannot search for an empty text: say what the images should show")
         index, model = self._index, self._model
         hits = index.search(model.embed_texts([text])[0], top, Filters(**filters))
-        rows = [
-            {"score": hit.score, **{name: hit.row.get(name) for name in DATASET_SCHEMA.names}} for hit in hits
-        ]
-        return pa.Table.from_pylist(rows, pa.schema([pa.field("score", pa.float32()), *DATASET_SCHEMA]))
+        schema = DATASET_FILES.schema
+        rows = [{"score": hit.score, **{name: hit.row.get(name) for name in schema.names}} for hit in hits]
+        return pa.Table.from_pylist(rows, pa.schema([pa.field("score", pa.float32()), *schema]))
 
     @cached_property
     def _index(self) -> "SearchIndex":

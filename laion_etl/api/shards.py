@@ -108,7 +108,7 @@ def _pairs(urls: Sequence[str], captions: Sequence[str], settings: Settings) -> 
         {
             "pair_id": pair_id(url, caption),
             "url": url,
-            "alt": caption,
+            "caption": caption,
             "language": language,
             "license": NO_LICENCE,
             "page_url": "",

@@ -6,9 +6,10 @@ n / 2**64 per lookup (n: entries). Formats and figures: docs/blocklists.md.
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import ada_url
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
@@ -18,13 +19,21 @@ from laion_etl.blocklists.hashes import flag_contained, flag_urls, name_blocked
 from laion_etl.blocklists.patterns import UrlPatterns, read_patterns
 from laion_etl.blocklists.syntax import ListKind
 from laion_etl.core.kernels import Hashes
+from laion_etl.core.schemas import pair_id
 from laion_etl.settings import ParseSettings
+from laion_etl.urls import normalize
 
 Mask = npt.NDArray[np.bool_]
 
+_NOWHERE = "http://removed.invalid/"  # for a URL that is not there any more, or never was one
+
 
 class Blocklists:
-    """All configured lists; `fingerprint` changes whenever their content does ('' without lists)."""
+    """All configured lists; `fingerprint` changes whenever their content does ('' without lists).
+
+    `earlier`: entries that other versions of the URL rule than today's may have made, by version; a link has
+    to be looked up there in the form that the version gives it.
+    """
 
     def __init__(
         self,
@@ -33,8 +42,10 @@ class Blocklists:
         pairs: Sequence[Hashes] = (),
         patterns: UrlPatterns | None = None,
         fingerprint: str = "",
+        earlier: Mapping[int, "Blocklists"] | None = None,
     ) -> None:
         self.fingerprint = fingerprint
+        self.earlier = dict(earlier or {})
         self._domains = [entries for entries in domains if entries.size]
         self._urls = [entries for entries in urls if entries.size]
         self._pairs = [entries for entries in pairs if entries.size]
@@ -42,12 +53,17 @@ class Blocklists:
 
     def joined(self, other: "Blocklists") -> "Blocklists":
         """Returns the combined lists, with the patterns of this one."""
+        earlier = {
+            rule: self.earlier.get(rule, Blocklists()).joined(other.earlier.get(rule, Blocklists()))
+            for rule in sorted({*self.earlier, *other.earlier})
+        }
         return Blocklists(
             [*self._domains, *other._domains],
             [*self._urls, *other._urls],
             [*self._pairs, *other._pairs],
             self._patterns,
             self.fingerprint + other.fingerprint,
+            earlier,
         )
 
     @property
@@ -88,9 +104,36 @@ class Blocklists:
             flag_contained(entries, pair_ids, flags)
         return flags.astype(np.bool_)
 
+    def masks(
+        self, urls: Sequence[str], captions: Sequence[str] | None = None
+    ) -> list[tuple[ListKind, Mask]]:
+        """Return which of some absolute URLs are blocked, by kind of list; by pair only with captions.
+
+        An empty URL is not blocked. URL by URL in Python: for columns there are the methods above.
+        """
+        known = [url or _NOWHERE for url in urls]
+        masks = []
+        if self.blocks_domains:
+            hosts = [self.domain_blocked(_host(url)) for url in known]
+            masks.append((ListKind.DOMAINS, np.asarray(hosts, np.bool_)))
+        if self.blocks_urls:
+            masks.append((ListKind.URLS, self.urls_blocked(pa.array(known, pa.string()))))
+        if self.blocks_pairs and captions is not None:
+            texts = zip(known, captions, strict=True)
+            ids = [int.from_bytes(pair_id(url, caption)[:8]) for url, caption in texts]
+            masks.append((ListKind.PAIRS, self.pairs_blocked(np.asarray(ids, np.uint64))))
+        return masks
+
+
+def _host(url: str) -> str:
+    try:
+        return str(ada_url.URL(url).hostname)
+    except ValueError:
+        return ""
+
 
 def load_blocklists(settings: ParseSettings, data_dir: Path) -> Blocklists:
-    """Loads the configured lists; hashed ones are compiled once into `<data_dir>/blocklists`.
+    """Loads the configured lists; hashed ones are compiled once per URL rule into `<data_dir>/blocklists`.
 
     Raises InputError for a source that cannot be read, naming the first invalid line.
     """
@@ -103,13 +146,16 @@ def load_blocklists(settings: ParseSettings, data_dir: Path) -> Blocklists:
     lists = {kind: [compiled_list(kind, name, folder) for name in names] for kind, names in sources.items()}
     read = [read_patterns(name) for name in settings.blocked_url_patterns]
     contents = {kind: {one.content for one in found} for kind, found in lists.items()}
+    pairs = _entries(lists[ListKind.PAIRS])
     contents[ListKind.PATTERNS] = {content for _, content in read}
     return Blocklists(
         domains=_entries(lists[ListKind.DOMAINS]),
         urls=_entries(lists[ListKind.URLS]),
-        pairs=_entries(lists[ListKind.PAIRS]),
+        pairs=pairs,
         patterns=UrlPatterns([pattern for patterns, _ in read for pattern in patterns]),
         fingerprint=_content_fingerprint(contents),
+        # Nothing says by which rule listed pair ids were made; URLs and domains are hashed by today's.
+        earlier={rule: Blocklists(pairs=pairs) for rule in normalize.EARLIER_RULES if pairs},
     )
 
 

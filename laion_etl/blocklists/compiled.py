@@ -1,9 +1,10 @@
 """Compiled lists on disk: sorted hashes, written once per source and mapped by every process that needs them.
 
-`<folder>/<digest of kind and text>.u64` holds the sorted distinct hashes of a list, 8 bytes each. A JSON note
-per source records its validator (ETag of S3 or HTTP; inode, size and times of a file) and the text it had
-then, so a list is not read again while its validator is unchanged. A source without a validator is read every
-time. One process at a time compiles a list, under a file lock; others wait for it.
+`<folder>/<digest of URL rule, kind and text>.u64` holds the sorted distinct hashes of a list, 8 bytes each. A
+JSON note per source records its validator (ETag of S3 or HTTP; inode, size and times of a file), the text it
+had then and the version of the URL rule, so a list is not read again while these are unchanged. A source
+without a validator is read every time. One process at a time compiles a list, under a file lock; others wait
+for it.
 """
 
 import fcntl
@@ -25,8 +26,9 @@ from laion_etl.blocklists.syntax import ListKind, TextReader, get_hasher
 from laion_etl.core.kernels import Hashes
 from laion_etl.io.remote_files import CONNECT_TIMEOUT_S, READ_TIMEOUT_S, open_input
 from laion_etl.io.storage import s3_reader, storage_errors
+from laion_etl.urls import normalize
 
-_FORMAT = "1"  # increase it whenever the hashes change: old files are then no longer found
+_FORMAT = "1"  # increase it whenever the hash function changes: old files are then no longer found
 _HASH_BYTES = 8
 _SETTLED_S = 2.0  # a file changed more recently might change again within the resolution of its times
 
@@ -68,8 +70,8 @@ class _Files:
 
     def opened(self, validator: str | None) -> CompiledList | None:
         """Returns the list compiled under this validator of its source, if there is one."""
-        noted_validator, content = self._read_note()
-        if validator is None or validator != noted_validator:
+        noted_validator, content, rule = self._read_note()
+        if validator is None or (validator, normalize.RULE_VERSION) != (noted_validator, rule):
             return None
         try:
             return CompiledList(content, map_hashes(self._path(content)))
@@ -107,27 +109,37 @@ class _Files:
             self._partial.replace(path)
         return entries
 
-    def _path(self, content: str) -> Path:
-        digest = hashlib.sha256(f"{_FORMAT}\n{self._kind}\n{content}".encode()).hexdigest()
+    def _path(self, content: str, rule: int | None = None) -> Path:
+        """Returns the place of the hashes of a text by a version of the URL rule, without one today's."""
+        rule = normalize.RULE_VERSION if rule is None else rule
+        made_by = _FORMAT if rule == 1 else f"{_FORMAT} {rule}"  # as before there was a number
+        digest = hashlib.sha256(f"{made_by}\n{self._kind}\n{content}".encode()).hexdigest()
         return self._folder / f"{digest}.u64"
 
-    def _read_note(self) -> tuple[str | None, str]:
-        """Returns validator and content of the source when it was last read; an invalid note is ignored."""
+    def _read_note(self) -> tuple[str | None, str, int]:
+        """Returns validator, content and URL rule when the source was last read; ignores an invalid note."""
         try:
             note = json.loads(self._note.read_bytes())
-            return note["state"], note["content"]
+            return note["state"], note["content"], int(note.get("url_rule", 1))
         except (FileNotFoundError, ValueError, KeyError, TypeError):
-            return None, ""
+            return None, "", 1
 
     def _write_note(self, content: str, validator: str | None) -> None:
-        """Writes the note and removes the list of an older content; processes that have it mapped keep it."""
-        _, old = self._read_note()
-        note = json.dumps({"source": self._source, "state": validator, "content": content})
+        """Writes the note and removes the list of an older content or rule; who has it mapped keeps it."""
+        _, old, old_rule = self._read_note()
+        note = json.dumps(
+            {
+                "source": self._source,
+                "state": validator,
+                "content": content,
+                "url_rule": normalize.RULE_VERSION,
+            }
+        )
         with storage_errors("write", self._note):
             self._partial.write_text(note)
             self._partial.replace(self._note)
-            if old not in ("", content):
-                self._path(old).unlink(missing_ok=True)
+            if old and (old, old_rule) != (content, normalize.RULE_VERSION):
+                self._path(old, old_rule).unlink(missing_ok=True)
 
 
 def write_hashes(kind: ListKind, reader: TextReader, path: Path) -> str:

@@ -3,6 +3,10 @@
 A request stores hashes, never the URLs or names that were requested: for domains and URLs the 64-bit hashes
 that blocklists use (docs/blocklists.md), for images MD5, SHA-256 and PDQ, and the ids of all pairs found.
 So parse, download and publish can exclude what was removed without the store revealing what it was.
+
+A hash is of one form of the URL, so a request says which version of the URL rule made it (urls/normalize.py).
+Where the rule has changed since, a row is looked up by its URL as it is and by the form that the request's
+rule gives it. Parse does the same with the URLs of pages, from which no form is lost yet.
 """
 
 import json
@@ -11,7 +15,6 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
-import ada_url
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
@@ -20,17 +23,18 @@ import pyarrow.compute as pc
 from laion_etl.blocklists import Blocklists
 from laion_etl.blocklists.image_hashes import HashBlocklist, PdqBlocklist
 from laion_etl.core.errors import InputError
+from laion_etl.core.formats import check_format
 from laion_etl.core.funnel import PublishReason
+from laion_etl.core.schemas import BATCH_FILES
 from laion_etl.core.stage_stats import fingerprint
 from laion_etl.io.storage import Store
+from laion_etl.urls import normalize
 
 FOLDER = "removals"
-FORMAT = 1
+FORMAT = 2  # 1 has no url_rule: it is 1
 REASON = PublishReason.REMOVED_BY_REQUEST.value
 RULES = ("domains", "urls", "pairs", "md5", "sha256", "pdq")
 FOUND = "found"  # no rule matches the row itself: the same pair was found elsewhere in the store
-
-_NOWHERE = "http://removed.invalid/"
 
 Mask = npt.NDArray[np.bool_]
 
@@ -40,18 +44,21 @@ class Request:
     """A list of what is to be removed, and what was found.
 
     `rules`: hexadecimal hashes by kind. `pair_ids`: the pairs that were found. `crawls`: where they were
-    found. `counts`: how many pairs each rule was the first to find.
+    found. `counts`: how many pairs each rule was the first to find. `url_rule`: the version of the URL rule
+    that the hashes of domains, URLs and pairs were made by.
     """
 
     rules: Mapping[str, tuple[str, ...]]
     pair_ids: frozenset[str] = frozenset()
     crawls: tuple[str, ...] = ()
     counts: Mapping[str, int] = field(default_factory=dict)
+    url_rule: int = field(default_factory=lambda: normalize.RULE_VERSION)
 
     @property
     def id(self) -> str:
         """Id derived from the rules, whatever their order."""
-        return fingerprint("removal", {kind: sorted(self.rules.get(kind, ())) for kind in RULES})
+        rules = {kind: sorted(self.rules.get(kind, ())) for kind in RULES}
+        return fingerprint("removal", rules, *([self.url_rule] if self.url_rule > 1 else []))
 
     @property
     def named_pairs(self) -> frozenset[str]:
@@ -67,6 +74,7 @@ class Request:
         document = {
             "format": FORMAT,
             "id": self.id,
+            "url_rule": self.url_rule,
             "rules": {kind: sorted(self.rules.get(kind, ())) for kind in RULES},
             "removed": {kind: self.counts.get(kind, 0) for kind in RULES},
             "crawls": sorted(self.crawls),
@@ -91,7 +99,7 @@ class Matcher:
     def match_rules(self, rows: pa.RecordBatch | pa.Table) -> npt.NDArray[np.object_]:
         """Return the rule that matches each row; None for rows that stay.
 
-        Uses those of the columns url, pair_id, md5, sha256 and pdq that the rows have.
+        Uses those of the columns url, caption, pair_id, md5, sha256 and pdq that the rows have.
         """
         found = np.full(rows.num_rows, None, np.object_)
         for kind, mask in reversed(self._masks(rows)):
@@ -106,9 +114,9 @@ class Matcher:
         has = set(rows.schema.names)
         masks = []
         if "url" in has:
-            urls = _column(rows, "url").cast(pa.string())
-            urls = pc.if_else(pc.equal(urls, ""), _NOWHERE, urls)  # blanked by an earlier request
-            masks += [("domains", self._by_domain(urls)), ("urls", self._links.urls_blocked(urls))]
+            urls = _column(rows, "url").to_pylist()
+            masks += [(str(kind), mask) for kind, mask in self._links.masks(urls)]
+            masks += self._masks_of_forms(rows, urls)
         if "pair_id" in has:
             ids = [value.hex() for value in _column(rows, "pair_id").to_pylist()]
             masks += [("pairs", _in(ids, self._set("pairs"))), (FOUND, _in(ids, self._found))]
@@ -118,10 +126,17 @@ class Matcher:
             masks.append(("pdq", self._near(_column(rows, "pdq").to_pylist())))
         return masks
 
-    def _by_domain(self, urls: pa.StringArray) -> Mask:
-        if not self._links.blocks_domains:
-            return np.zeros(len(urls), np.bool_)
-        return np.asarray([self._links.domain_blocked(_host(url)) for url in urls.to_pylist()], np.bool_)
+    def _masks_of_forms(self, rows: pa.RecordBatch | pa.Table, urls: list[str]) -> list[tuple[str, Mask]]:
+        """Look rows up in the forms that the rules of the requests give their URLs, if there are several."""
+        masks: list[tuple[str, Mask]] = []
+        if not self._links_by_rule:
+            return masks
+        caption = BATCH_FILES.former_names(["caption"], rows.schema)[0]
+        captions = _column(rows, caption).to_pylist() if caption in rows.schema.names else None
+        for rule, links in self._links_by_rule.items():
+            forms = [normalize.form_by_rule(rule, url) for url in urls]
+            masks += [(str(kind), mask) for kind, mask in links.masks(forms, captions)]
+        return masks
 
     def _near(self, hashes: list[str | None]) -> Mask:
         return np.asarray([bool(one) and self._pdq.matches(bytes.fromhex(one or "")) for one in hashes], bool)
@@ -138,22 +153,35 @@ class Matcher:
         return blocked_links(self._requests).blocklists()
 
     @cached_property
+    def _links_by_rule(self) -> dict[int, Blocklists]:
+        """The links of the requests by the rule that made them; empty while there is one rule."""
+        if not normalize.EARLIER_RULES:
+            return {}
+        return {rule: links.blocklists() for rule, links in _by_rule(self._requests).items()}
+
+    @cached_property
     def _pdq(self) -> PdqBlocklist:
         return PdqBlocklist([bytes.fromhex(one) for one in self._set("pdq")], self._pdq_distance)
 
 
 @dataclass(frozen=True, slots=True)
 class BlockedLinks:
-    """The domains, URLs and pairs of requests, as the hashes of blocklists."""
+    """The domains, URLs and pairs of requests, as the hashes of blocklists.
+
+    `earlier`: those that other versions of the URL rule than today's made, by version.
+    """
 
     domains: tuple[int, ...] = ()
     urls: tuple[int, ...] = ()
     pairs: tuple[int, ...] = ()
+    earlier: tuple[tuple[int, "BlockedLinks"], ...] = ()
 
     def blocklists(self) -> Blocklists:
         lists = [np.asarray(sorted(one), np.uint64) for one in (self.domains, self.urls, self.pairs)]
         domains, urls, pairs = ([one] for one in lists)
-        return Blocklists(domains, urls, pairs, fingerprint=fingerprint(self) if any(map(len, lists)) else "")
+        made_from = fingerprint(self) if any(map(len, lists)) else ""
+        earlier = {rule: links.blocklists() for rule, links in self.earlier}
+        return Blocklists(domains, urls, pairs, fingerprint=made_from, earlier=earlier)
 
 
 NO_LINKS = BlockedLinks()
@@ -161,11 +189,23 @@ NO_LINKS = BlockedLinks()
 
 def blocked_links(requests: Sequence[Request]) -> BlockedLinks:
     """Return the domains, URLs and pairs that parsing must exclude because of requests."""
+    by_rule = _by_rule(requests)
+    earlier = ((rule, links) for rule, links in by_rule.items() if rule != normalize.RULE_VERSION)
+    return replace(_links_of(requests), earlier=tuple(earlier))
+
+
+def _by_rule(requests: Sequence[Request]) -> dict[int, BlockedLinks]:
+    rules = sorted({request.url_rule for request in requests})
+    return {rule: _links_of([one for one in requests if one.url_rule == rule]) for rule in rules}
+
+
+def _links_of(requests: Sequence[Request]) -> BlockedLinks:
     pairs = {one[:16] for request in requests for one in request.named_pairs}
     domains, urls = (
         {one for request in requests for one in request.rules.get(kind, ())} for kind in ("domains", "urls")
     )
-    return BlockedLinks(*(tuple(sorted(int(one, 16) for one in found)) for found in (domains, urls, pairs)))
+    hashes = [tuple(sorted(int(one, 16) for one in found)) for found in (domains, urls, pairs)]
+    return BlockedLinks(hashes[0], hashes[1], hashes[2])
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,7 +231,7 @@ def blocked_images(requests: Sequence[Request], pdq_distance: int) -> BlockedIma
 def blanked(table: pa.Table, matcher: Matcher) -> pa.Table:
     """Empty the texts of a batch where a request matches; rows keep their place, which is their key."""
     gone = matcher.finds(table)
-    for name in ("url", "alt", "page_url"):
+    for name in BATCH_FILES.former_names(("url", "caption", "page_url"), table.schema):
         column = pc.if_else(pa.array(gone), "", table[name])
         table = table.set_column(table.schema.get_field_index(name), table.schema.field(name), column)
     return table
@@ -210,10 +250,12 @@ def read_request(request: Request, store: Store) -> Request:
 def _read(name: str, store: Store) -> Request:
     try:
         document: dict[str, Any] = json.loads(store.read(name))
+        check_format(store.uri(name), document.get("format"), FORMAT)
+        rule = check_format(store.uri(name), document.get("url_rule"), normalize.RULE_VERSION, "URL rule")
         rules = {kind: tuple(bytes.fromhex(one).hex() for one in document["rules"][kind]) for kind in RULES}
         counts = {kind: int(document["removed"][kind]) for kind in RULES}
-        return Request(rules, frozenset(document["pair_ids"]), tuple(document["crawls"]), counts)
-    except (ValueError, KeyError, TypeError) as error:
+        return Request(rules, frozenset(document["pair_ids"]), tuple(document["crawls"]), counts, rule)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(
             f"cannot read {store.uri(name)}: it is not a removal request ({error}); restore it"
         ) from error
@@ -226,10 +268,3 @@ def _column(rows: pa.RecordBatch | pa.Table, name: str) -> pa.Array:
 
 def _in(values: Sequence[str | None], wanted: frozenset[str]) -> Mask:
     return np.asarray([value in wanted for value in values], np.bool_)
-
-
-def _host(url: str) -> str:
-    try:
-        return str(ada_url.URL(url).hostname)
-    except ValueError:
-        return ""

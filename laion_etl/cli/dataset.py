@@ -70,6 +70,9 @@ def diff(
     console().print(table)
     for change in found.settings:
         say(f"{change.crawl} {change.setting}: {change.old} -> {change.new}")
+    for what, names in (("added", found.columns_added), ("removed", found.columns_removed)):
+        if names:
+            say(f"columns {what}: {', '.join(names)}")
     say(f"files: {len(found.files_added):,} added, {len(found.files_removed):,} removed")
     if as_json:
         say_json(found.to_plain())

@@ -1,6 +1,8 @@
 """The data contracts between stages: Arrow schemas of the data files, and their names in the store.
 
-docs/formats.md explains them column by column.
+docs/formats.md explains them column by column. A new column of PAIR_FILES, BATCH_FILES, SHARD_FILES,
+SCORED_FILES or DATASET_FILES is named in `added` there, with the next number, and is nullable: then files of
+earlier versions are still read, with nulls.
 """
 
 import hashlib
@@ -11,15 +13,19 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from laion_etl.core.ids import MAX_BATCH_PAIRS
+from laion_etl.core.schema_history import SchemaHistory
 
 KEY_DIGITS = 14  # of a sample: 9 of its batch, 5 of its number in the batch
 IdT = TypeVar("IdT", int, NDArray[np.int64])
 
-PAIR_SCHEMA = pa.schema(
+_FORMER_NAMES = {2: {"caption": "alt"}}
+
+PAIR_FILES = SchemaHistory(
+    "pairs",
     [
         pa.field("pair_id", pa.binary(16), nullable=False),
         pa.field("url", pa.string(), nullable=False),
-        pa.field("alt", pa.string(), nullable=False),
+        pa.field("caption", pa.string(), nullable=False),
         pa.field("title", pa.string(), nullable=False),
         pa.field("language", pa.string(), nullable=False),
         pa.field("language_probability", pa.float32(), nullable=False),
@@ -28,22 +34,28 @@ PAIR_SCHEMA = pa.schema(
         pa.field("domain", pa.string(), nullable=False),
         pa.field("wat_file", pa.int32(), nullable=False),
         pa.field("record_offset", pa.int64(), nullable=False),
-    ]
+    ],
+    renamed=_FORMER_NAMES,
 )
+PAIR_SCHEMA = PAIR_FILES.schema
 
 # A batch, as its downloader reads it: batches/<crawl>/<batch:09d>.parquet, row i = index i.
-BATCH_SCHEMA = pa.schema(
+BATCH_FILES = SchemaHistory(
+    "a batch",
     [
         pa.field("pair_id", pa.binary(16), nullable=False),
         pa.field("url", pa.string(), nullable=False),
-        pa.field("alt", pa.string(), nullable=False),
+        pa.field("caption", pa.string(), nullable=False),
         pa.field("language", pa.string(), nullable=False),
         pa.field("license", pa.string(), nullable=False),
         pa.field("page_url", pa.string(), nullable=False),
-    ]
+    ],
+    renamed=_FORMER_NAMES,
 )
+BATCH_SCHEMA = BATCH_FILES.schema
 
-SHARD_SCHEMA = pa.schema(
+SHARD_FILES = SchemaHistory(
+    "a shard",
     [
         pa.field("key", pa.string(), nullable=False),
         pa.field("pair_id", pa.binary(16), nullable=False),
@@ -63,11 +75,13 @@ SHARD_SCHEMA = pa.schema(
         pa.field("md5", pa.string()),
         pa.field("phash", pa.string()),
         pa.field("pdq", pa.string()),
-    ]
+    ],
 )
+SHARD_SCHEMA = SHARD_FILES.schema
 
 # A row per sample of the shard, also the rejected ones (`reason` is null for kept samples).
-SCORED_SCHEMA = pa.schema(
+SCORED_FILES = SchemaHistory(
+    "a scored shard",
     [
         *SHARD_SCHEMA,
         pa.field("similarity", pa.float32()),
@@ -80,10 +94,13 @@ SCORED_SCHEMA = pa.schema(
         pa.field("aesthetic", pa.float32()),
         pa.field("subset", pa.string()),
         pa.field("reason", pa.string()),
-    ]
+    ],
+    added=SHARD_FILES.added,
 )
+SCORED_SCHEMA = SCORED_FILES.schema
 
-DATASET_SCHEMA = pa.schema(
+DATASET_FILES = SchemaHistory(
+    "a published file",
     [
         pa.field("SAMPLE_ID", pa.int64(), nullable=False),
         pa.field("URL", pa.string(), nullable=False),
@@ -102,8 +119,10 @@ DATASET_SCHEMA = pa.schema(
         pa.field("key", pa.string(), nullable=False),
         pa.field("crawl", pa.string(), nullable=False),
         pa.field("page_url", pa.string(), nullable=False),
-    ]
+    ],
+    in_file=False,  # the number is in manifest.json
 )
+DATASET_SCHEMA = DATASET_FILES.schema
 
 SUBSET_EN = "laion-en"
 SUBSET_MULTI = "laion-multi"
@@ -117,9 +136,9 @@ def subset_of_language(language: str) -> str:
     return SUBSET_EN if language == "en" else SUBSET_MULTI
 
 
-def pair_id(url: str, alt: str) -> bytes:
+def pair_id(url: str, caption: str) -> bytes:
     """Returns the 16-byte id of a pair: MD5 of URL + caption in UTF-8, the original's hash."""
-    return hashlib.md5((url + alt).encode(), usedforsecurity=False).digest()
+    return hashlib.md5((url + caption).encode(), usedforsecurity=False).digest()
 
 
 def partition_name(partition: int) -> str:

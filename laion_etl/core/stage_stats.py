@@ -9,6 +9,10 @@ import json
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from laion_etl.core.formats import check_format
+
+FORMAT = 2  # 1 is without a number
+
 
 @dataclass(frozen=True, slots=True)
 class Output:
@@ -53,19 +57,24 @@ class StageStats:
 
     def to_plain(self) -> dict[str, Any]:
         """Plain JSON values."""
-        return asdict(self)
+        return {"format": FORMAT, **asdict(self)}
 
     @classmethod
-    def from_plain(cls, plain: dict[str, Any]) -> "StageStats":
+    def from_plain(cls, plain: dict[str, Any], uri: str = "") -> "StageStats":
+        """The record of plain JSON values. Raises InputError if a newer laion-etl wrote it, naming `uri`."""
+        values = dict(plain)
+        named = uri or f"the stats of {plain.get('stage')} {plain.get('crawl')} {plain.get('unit')}"
+        check_format(named, values.pop("format", None), FORMAT)
         outputs = tuple(Output(**output) for output in plain["outputs"])
-        return cls(**{**plain, "outputs": outputs})
+        return cls(**{**values, "outputs": outputs})
 
     def to_json(self) -> bytes:
         return json.dumps(self.to_plain(), indent=1, ensure_ascii=False).encode() + b"\n"
 
     @classmethod
-    def from_json(cls, data: bytes) -> "StageStats":
-        return cls.from_plain(json.loads(data))
+    def from_json(cls, data: bytes, uri: str = "") -> "StageStats":
+        """The record of a file, `uri`; raises like `from_plain`, ValueError etc. if it is not one."""
+        return cls.from_plain(json.loads(data), uri)
 
 
 def fingerprint(*parts: object) -> str:

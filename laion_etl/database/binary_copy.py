@@ -39,13 +39,13 @@ class Texts:
 
 
 def pair_rows(
-    order: Longs, partition_no: int, page_no: Ints, keys: Bytes, url: Texts, alt: Texts, language: Texts
+    order: Longs, partition_no: int, page_no: Ints, keys: Bytes, url: Texts, caption: Texts, language: Texts
 ) -> Bytes:
-    """Returns rows of table pair (partition_no, page_no, pair_id, url, alt, language), no header or trailer.
+    """Returns rows of table pair (partition_no, page_no, pair_id, url, caption, language), without header.
 
     `order`: the rows to write, by index into the columns. `keys`: their keys, shape (rows to write, 16).
     """
-    texts = (url.offsets, url.data, alt.offsets, alt.data, language.offsets, language.data)
+    texts = (url.offsets, url.data, caption.offsets, caption.data, language.offsets, language.data)
     return kernels.pair_rows(order, partition_no, page_no, keys, *texts)
 
 

@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 from psycopg.adapt import Dumper
 from psycopg.pq import Format
 
+from laion_etl.core.schemas import PAIR_FILES
 from laion_etl.database.binary_copy import Texts, page_numbers, page_rows, pair_rows
 from laion_etl.database.kernels import Bytes, Ints, Longs
 from laion_etl.io.storage import Store
@@ -27,6 +28,10 @@ from laion_etl.settings import LoadSettings
 
 Keys = npt.NDArray[np.bytes_]  # of 16 bytes each, compared like uuid in Postgres
 Mask = npt.NDArray[np.bool_]
+
+# Raise it whenever another row of a pairs file is taken than before, or a row has another key, under the same
+# rule: then a loaded partition no longer counts as loaded.
+RULES_VERSION = 1
 
 _ROWS_PER_SEGMENT = 1 << 20  # some 250 megabytes
 _ROWS_PER_READ = 1 << 16
@@ -85,7 +90,7 @@ class Segment:
     start: int
     pages: Ints
     url: Texts
-    alt: Texts
+    caption: Texts
     language: Texts
     page_url: Texts
     licence: Texts
@@ -98,7 +103,7 @@ class Segment:
     def pair_rows(self, candidates: Candidates, partition_no: int) -> Bytes:
         """Returns rows of table pair in the format of COPY."""
         order, keys = candidates.rows - self.start, bytes_of(candidates.keys)
-        return pair_rows(order, partition_no, self.pages, keys, self.url, self.alt, self.language)
+        return pair_rows(order, partition_no, self.pages, keys, self.url, self.caption, self.language)
 
     def page_rows(self, pages: Ints, partition_no: int) -> Bytes:
         """Returns rows of table page for these numbers in the format of COPY."""
@@ -125,7 +130,7 @@ class PairsFile:
 
     def _candidates_by_url(self) -> Candidates:
         keys, ranks, hashes = [], [], []
-        for batch in self._batches(["pair_id", "url", "alt", "language"]):
+        for batch in self._batches(["pair_id", "url", "caption", "language"]):
             keys.append(url_keys(batch.column("url")))
             ranks.append(_text_ranks(batch))
             hashes.append(key_bytes(batch.column("pair_id")))
@@ -139,7 +144,7 @@ class PairsFile:
         """Yields all rows, a segment at a time; pages are numbered from `first_page` on."""
         start = 0
         waiting: list[pa.RecordBatch] = []
-        for batch in self._batches(["url", "alt", "language", "page_url", "license"]):
+        for batch in self._batches(["url", "caption", "language", "page_url", "license"]):
             waiting.append(batch)
             if sum(map(len, waiting)) >= _ROWS_PER_SEGMENT:
                 segment = _segment(waiting, start, first_page)
@@ -150,16 +155,19 @@ class PairsFile:
 
     def _batches(self, columns: list[str]) -> Iterator[pa.RecordBatch]:
         with self._store.open(self._name) as file:
-            for batch in pq.ParquetFile(file).iter_batches(_ROWS_PER_READ, columns=columns):
+            parquet = pq.ParquetFile(file)
+            PAIR_FILES.check_number(parquet.schema_arrow, self._store.uri(self._name))
+            names = PAIR_FILES.former_names(columns, parquet.schema_arrow)
+            for batch in parquet.iter_batches(_ROWS_PER_READ, columns=names):
                 if len(batch):
-                    yield batch.select(columns)
+                    yield batch.select(names).rename_columns(columns)
 
 
 def _segment(batches: list[pa.RecordBatch], start: int, first_page: int) -> Segment:
     columns = pa.Table.from_batches(batches).combine_chunks().to_batches()[0].columns
-    url, alt, language, page_url, licence = map(Texts.from_column, columns)
+    url, caption, language, page_url, licence = map(Texts.from_column, columns)
     pages = page_numbers(page_url, licence, first_page)
-    return Segment(start, pages, url, alt, language, page_url, licence)
+    return Segment(start, pages, url, caption, language, page_url, licence)
 
 
 def url_keys(urls: pa.StringArray) -> Bytes:
@@ -212,7 +220,7 @@ def _firsts(keys: Keys) -> Mask:
 
 def _text_ranks(batch: pa.RecordBatch) -> Ints:
     has_language = pc.not_equal(batch.column("language"), "").to_numpy(zero_copy_only=False)
-    length = pc.utf8_length(batch.column("alt")).to_numpy()
+    length = pc.utf8_length(batch.column("caption")).to_numpy()
     ranks: Ints = (has_language * _LANGUAGE_RANK + np.minimum(length, _MAX_TEXT_RANK)).astype(np.int32)
     return ranks
 

@@ -47,8 +47,8 @@ def pair_rows(
     keys: Bytes,
     url_offsets: Ints,
     url: Bytes,
-    alt_offsets: Ints,
-    alt: Bytes,
+    caption_offsets: Ints,
+    caption: Bytes,
     language_offsets: Ints,
     language: Bytes,
 ) -> Bytes:
@@ -56,7 +56,7 @@ def pair_rows(
     size = fixed * len(order)
     for row in order:
         size += url_offsets[row + 1] - url_offsets[row]
-        size += alt_offsets[row + 1] - alt_offsets[row]
+        size += caption_offsets[row + 1] - caption_offsets[row]
         size += language_offsets[row + 1] - language_offsets[row]
     out = np.empty(size, np.uint8)
     at = 0
@@ -69,7 +69,7 @@ def pair_rows(
         at = _put32(out, at, 16)
         copy_bytes(out, at, keys, 16 * place, 16)
         at = _put_text(out, at + 16, url_offsets, url, row)
-        at = _put_text(out, at, alt_offsets, alt, row)
+        at = _put_text(out, at, caption_offsets, caption, row)
         at = _put_text(out, at, language_offsets, language, row)
     return out
 

@@ -181,8 +181,8 @@ class _Load:
         partition_no, _, planned, _ = known
         if planned:
             raise DatabaseError(
-                f"cannot load partition {self.partition} of {self.crawl} again: its pairs have changed since "
-                "they were cut into batches; to rebuild the crawl run "
+                f"cannot load partition {self.partition} of {self.crawl} again: its pairs, or the rules of "
+                "loading, have changed since they were cut into batches; to rebuild the crawl run "
                 f"`laion-etl db forget --crawl {self.crawl}` first"
             )
         keys = {"partition_no": partition_no}

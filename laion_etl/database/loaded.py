@@ -18,7 +18,7 @@ from laion_etl.core.errors import SettingsError
 from laion_etl.core.schemas import parse_stats_name
 from laion_etl.core.stage_stats import StageStats, fingerprint
 from laion_etl.database.connection import Database
-from laion_etl.database.dedupe_keys import DedupeRule
+from laion_etl.database.dedupe_keys import RULES_VERSION, DedupeRule
 from laion_etl.database.queries import query
 from laion_etl.io.storage import Store
 from laion_etl.settings import ParseSettings, Stage, shaping
@@ -36,7 +36,7 @@ class LoadedCrawl:
 
 def load_fingerprint(parsed: StageStats, rule: DedupeRule | str) -> str:
     """Returns the fingerprint of a partition once the pairs of these parse stats are loaded."""
-    return fingerprint("load", parsed.outputs, str(rule))
+    return fingerprint("load", RULES_VERSION, parsed.outputs, str(rule))
 
 
 def plan_fingerprint(batches: list[tuple[int, int, Mapping[str, object]]]) -> str:

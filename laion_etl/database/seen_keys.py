@@ -19,6 +19,7 @@ from psycopg.types.json import Jsonb
 
 from laion_etl.core.errors import InputError
 from laion_etl.core.funnel import LoadReason, Outcomes
+from laion_etl.core.schema_history import SchemaHistory
 from laion_etl.core.schemas import partition_name
 from laion_etl.core.stage_stats import Output, StageStats, fingerprint
 from laion_etl.database.binary_copy import Texts, copy_in, copy_out, joined, pair_rows
@@ -39,7 +40,7 @@ from laion_etl.io.remote_files import open_input
 from laion_etl.io.storage import Store
 from laion_etl.settings import Settings
 
-_SCHEMA = pa.schema([pa.field("key", pa.binary(16), nullable=False)])
+_FILES = SchemaHistory("exported keys", [pa.field("key", pa.binary(16), nullable=False)])
 _KEYS_PER_GROUP = 1_000_000
 _COPY_BYTES = 1 << 20
 _RULE = b"laion_etl.dedupe"
@@ -50,7 +51,8 @@ def export_seen_keys(name: str, settings: Settings, store: Store, database: Data
 
     def export(connection: Connection) -> tuple[Output, int]:
         row = connection.execute(query("load.rule")).fetchone()
-        schema = _SCHEMA.with_metadata({_RULE: (row[0] if row else DedupeRule.PAIR).encode()})
+        metadata = {**_FILES.schema.metadata, _RULE: (row[0] if row else DedupeRule.PAIR).encode()}
+        schema = _FILES.schema.with_metadata(metadata)
         count = 0
         with (
             store.create(f"memory/{name}.parquet") as file,
@@ -103,7 +105,8 @@ def _checked(uri: str, path: str, rule: DedupeRule) -> pq.ParquetFile:
             f"cannot import {uri}: not a parquet file ({error}); export the keys again"
         ) from error
     metadata = file.schema_arrow.metadata or {}
-    if not file.schema_arrow.equals(_SCHEMA) or _RULE not in metadata:
+    _FILES.check_number(file.schema_arrow, uri)
+    if _FILES.number_of(file.schema_arrow) is None or _RULE not in metadata:
         raise InputError(
             f"cannot import {uri}: it was not written by `laion-etl db seen-keys export`; import a "
             "file that was"

@@ -16,12 +16,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from laion_etl.core.errors import SettingsError
-from laion_etl.core.schemas import DATASET_SCHEMA
+from laion_etl.core.schemas import DATASET_FILES
 
 _MAX_CHARS = 4_000
-# Products of sizes are areas, which need 64 bits.
-_WIDE = pa.schema([pa.field(f.name, pa.int64() if f.type == pa.int32() else f.type) for f in DATASET_SCHEMA])
-_COLUMNS = frozenset(name.lower() for name in DATASET_SCHEMA.names)
 _CLASSES = frozenset({"COLUMN_REF", "CONSTANT", "COMPARISON", "CONJUNCTION", "OPERATOR", "BETWEEN",
                       "FUNCTION", "CAST", "CASE", "TYPE"})  # fmt: skip
 _OPERATORS = frozenset({"OPERATOR_NOT", "OPERATOR_IS_NULL", "OPERATOR_IS_NOT_NULL", "COMPARE_IN",
@@ -58,7 +55,7 @@ class Condition:
         self._database = duckdb.connect(":memory:", config=_CONFIG)
         self._database.execute("set lock_configuration = true")
         self.sql = self._checked(expression)
-        kind = self._evaluate(DATASET_SCHEMA.empty_table()).type
+        kind = self._evaluate(DATASET_FILES.schema.empty_table()).type
         if kind != pa.bool_():
             raise self._error(f"it evaluates to {kind}, not true or false")
 
@@ -67,7 +64,7 @@ class Condition:
         return pc.fill_null(self._evaluate(table), False)
 
     def _evaluate(self, table: pa.Table) -> pa.ChunkedArray:
-        self._database.register("published_rows", table.cast(_WIDE))
+        self._database.register("published_rows", _wide(table))
         try:
             query = f"select try({self.sql}) from published_rows"  # noqa: S608 - it has been checked
             return self._database.sql(query).to_arrow_table().column(0)
@@ -102,7 +99,7 @@ class Condition:
     def _error(self, wrong: str) -> SettingsError:
         return SettingsError(
             f"cannot use the SQL expression of subset {self._name!r}: {wrong}; write one condition over the "
-            f"columns {', '.join(DATASET_SCHEMA.names)} (docs/formats.md)"
+            f"columns {', '.join(DATASET_FILES.schema.names)} (docs/formats.md)"
         )
 
 
@@ -136,13 +133,24 @@ def _nodes(root: Node) -> Iterator[Node]:
             waiting += value
 
 
+def _wide(table: pa.Table) -> pa.Table:
+    """Return the table with sizes in 64 bits: their products are areas."""
+    return table.cast(
+        pa.schema([pa.field(f.name, pa.int64() if f.type == pa.int32() else f.type) for f in table.schema])
+    )
+
+
+def _columns() -> frozenset[str]:
+    return frozenset(name.lower() for name in DATASET_FILES.schema.names)
+
+
 def _refusal(node: Node) -> str:
     """Return why a node is not allowed; '' if it is."""
     kind = node["class"]
     if kind not in _CLASSES:
         return f"{str(kind).lower()} is not allowed"
     if kind == "COLUMN_REF" and (
-        len(node["column_names"]) != 1 or node["column_names"][0].lower() not in _COLUMNS
+        len(node["column_names"]) != 1 or node["column_names"][0].lower() not in _columns()
     ):
         return f"there is no column {'.'.join(node['column_names'])}"
     if kind == "OPERATOR" and node["type"] not in _OPERATORS:

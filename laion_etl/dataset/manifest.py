@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from laion_etl.core.errors import InputError
+from laion_etl.core.formats import check_format
+from laion_etl.core.schemas import DATASET_FILES
 from laion_etl.core.stage_stats import StageStats
 from laion_etl.dataset.subsets import DataFile
 from laion_etl.dataset.versions import Release, Version, dataset_folder, read_versions
@@ -19,6 +21,7 @@ from laion_etl.io.storage import Store
 
 NAME = "manifest.json"
 STATS = "_stats.json"
+FORMAT = 2  # no release wrote 1, which had the rows of one crawl
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +58,16 @@ class Manifest:
         return [file for file in self.files if (file.subset, file.crawl) == (subset, crawl)]
 
     @property
+    def schema_number(self) -> int:
+        """The number of the schema of the files that this version wrote; see DATASET_FILES."""
+        return int(self.document.get("schema_format", 1))
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The columns of the files that this version wrote."""
+        return tuple(column["name"] for column in self.document.get("schema", ()))
+
+    @property
     def subsets(self) -> tuple[str, ...]:
         return tuple(subset["name"] for subset in self.document["subsets"])
 
@@ -72,9 +85,11 @@ def read_manifest(dataset: str, version: Version, store: Store) -> Manifest:
 
 
 def parse_manifest(release: Release, data: bytes, uri: str) -> Manifest:
-    """Parse a manifest. Raises InputError if it is not one."""
+    """Parse a manifest. Raises InputError if it is not one, or was written by a newer laion-etl."""
     try:
         document = json.loads(data)
+        check_format(uri, document.get("format"), FORMAT)
+        check_format(uri, document.get("schema_format"), DATASET_FILES.number, "schema")
         parts = tuple(
             ManifestPart(**{**part, "removals": tuple(part["removals"]), "models": tuple(part["models"])})
             for part in document["parts"]

@@ -8,12 +8,12 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from laion_etl.core.errors import InputError
-from laion_etl.core.schemas import DATASET_SCHEMA
+from laion_etl.core.schemas import DATASET_FILES
 from laion_etl.dataset.subsets import DataFile
 from laion_etl.io.storage import Store
 
 ROWS_PER_READ = 16_384
-_NOTHING = DATASET_SCHEMA.empty_table()
+_ADVICE = "run `laion-etl dataset verify`"
 
 
 def sample_ids(table: pa.Table) -> NDArray[np.int64]:
@@ -27,25 +27,32 @@ def ascending(last: int, ids: NDArray[np.int64]) -> bool:
 
 
 def read_rows(files: Sequence[DataFile], store: Store) -> Iterator[pa.Table]:
-    """Yield the rows of files one after another. Raises InputError for an unreadable or unordered file."""
+    """Yield the rows of files one after another, in today's columns: null where an older file has none.
+
+    Raises InputError for an unreadable or unordered file.
+    """
+    return map(DATASET_FILES.upgraded, read_rows_as_written(files, store))
+
+
+def read_rows_as_written(files: Sequence[DataFile], store: Store) -> Iterator[pa.Table]:
+    """Yield the rows of files one after another, in the columns of each file; raises like `read_rows`."""
     last = -1
     for file in files:
         with store.open(file.name) as raw:
             try:
-                for batch in pq.ParquetFile(raw).iter_batches(ROWS_PER_READ):
+                parquet = pq.ParquetFile(raw)
+                DATASET_FILES.check(parquet.schema_arrow, store.uri(file.name), _ADVICE)
+                for batch in parquet.iter_batches(ROWS_PER_READ):
                     table = pa.Table.from_batches([batch])
-                    if table.schema != DATASET_SCHEMA or not ascending(last, sample_ids(table)):
+                    if not ascending(last, sample_ids(table)):
                         raise InputError(
-                            f"cannot read {store.uri(file.name)}: wrong columns or rows out of order; "
-                            "run `laion-etl dataset verify`"
+                            f"cannot read {store.uri(file.name)}: its rows are out of order; {_ADVICE}"
                         )
                     if table.num_rows:
                         last = int(sample_ids(table)[-1])
                     yield table
             except (pa.ArrowException, OSError) as error:
-                raise InputError(
-                    f"cannot read {store.uri(file.name)}: {error}; run `laion-etl dataset verify`"
-                ) from error
+                raise InputError(f"cannot read {store.uri(file.name)}: {error}; {_ADVICE}") from error
 
 
 def merge_by_id(streams: Sequence[Iterator[pa.Table]]) -> Iterator[list[pa.Table]]:
@@ -59,7 +66,7 @@ def merge_by_id(streams: Sequence[Iterator[pa.Table]]) -> Iterator[list[pa.Table
         window = []
         for place, head in enumerate(heads):
             if head is None:
-                window.append(_NOTHING)
+                window.append(DATASET_FILES.schema.empty_table())
                 continue
             count = int(np.searchsorted(sample_ids(head), bound, side="right"))
             window.append(head.slice(0, count))

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from laion_etl.core.errors import InputError
-from laion_etl.core.schemas import SCORED_SCHEMA, batch_name, plan_stats_name, scored_stem
+from laion_etl.core.schemas import SCORED_FILES, batch_name, plan_stats_name, scored_stem
 from laion_etl.core.stage_stats import Output, StageStats
 from laion_etl.io.storage import Store
 
@@ -100,8 +100,9 @@ def _planned(crawl: str, store: Store) -> set[int] | None:
 def read_batch(scored: ScoredCrawl, batch: ScoredBatch, store: Store) -> Iterator[pa.RecordBatch]:
     """Yield the rows of a scored batch, kept and rejected, in key order, a few thousand at a time.
 
-    Raises InputError if the file does not match its stats, or its keys are not ascending keys of this batch
-    (the dataset's ids are made from them).
+    They have the columns of SCORED_SCHEMA, null where an earlier version wrote the file without them. Raises
+    InputError if the file does not match its stats, or its keys are not ascending keys of this batch (the
+    dataset's ids are made from them).
     """
     name = scored.shard_name(batch.number, ".parquet")
     advice = f"delete {store.uri(scored.shard_name(batch.number, '_stats.json'))} and score the batch again"
@@ -109,11 +110,9 @@ def read_batch(scored: ScoredCrawl, batch: ScoredBatch, store: Store) -> Iterato
     with store.open(name) as file:
         try:
             parquet = pq.ParquetFile(file)
-            if not parquet.schema_arrow.equals(SCORED_SCHEMA):
-                raise InputError(
-                    f"cannot read {store.uri(name)}: it does not have the columns of a scored shard; {advice}"
-                )
-            for rows in parquet.iter_batches(_ROWS_PER_READ):
+            written_by = SCORED_FILES.check(parquet.schema_arrow, store.uri(name), advice)
+            for found in parquet.iter_batches(_ROWS_PER_READ):
+                rows = found if written_by == SCORED_FILES.number else _upgraded(found)
                 kept += rows.column("reason").null_count
                 if not _ascending(last, rows, batch_name(batch.number)):
                     raise InputError(
@@ -127,6 +126,11 @@ def read_batch(scored: ScoredCrawl, batch: ScoredBatch, store: Store) -> Iterato
         raise InputError(
             f"cannot read {store.uri(name)}: it keeps {kept} rows, its stats say {batch.kept}; {advice}"
         )
+
+
+def _upgraded(rows: pa.RecordBatch) -> pa.RecordBatch:
+    table = SCORED_FILES.upgraded(pa.Table.from_batches([rows])).combine_chunks()
+    return table.to_batches()[0]
 
 
 def _ascending(last: str, rows: pa.RecordBatch, prefix: str) -> bool:

@@ -2,7 +2,7 @@
 
 Columns whose name does not explain them:
 - SAMPLE_ID is the key of the sample as a number, unique over all crawls of one database.
-- hash is the first 8 bytes of the pair's MD5 (url + alt) as a big-endian signed integer.
+- hash is the first 8 bytes of the pair's MD5 (url + caption) as a big-endian signed integer.
 - WIDTH and HEIGHT are those of the image as it was fetched, before any scaling.
 - LANGUAGE is the code from CLD3, or 'nolang' if no language is reliable, as LAION-5B names that set
   (the pipeline's own files have '').
@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from laion_etl.core.errors import InputError
-from laion_etl.core.schemas import DATASET_SCHEMA, SUBSET_EN, SUBSET_MULTI, SUBSET_NOLANG
+from laion_etl.core.schemas import DATASET_FILES, SUBSET_EN, SUBSET_MULTI, SUBSET_NOLANG
 from laion_etl.dataset.expressions import Condition
 from laion_etl.io.storage import NewFile, Store
 from laion_etl.settings import PublishSettings
@@ -92,11 +92,12 @@ def _in_another_language(table: pa.Table) -> pa.ChunkedArray:
 def published_rows(rows: pa.RecordBatch, crawl: str) -> pa.Table:
     """Return the kept rows of a scored batch in LAION-5B's columns.
 
+    A column that is not computed here is the one of the same name in the scored batch.
     Raises InputError if a kept row lacks a required value.
     """
     kept = pa.Table.from_batches([rows]).filter(pc.field("reason").is_null())
     language = kept["language"]
-    columns = {
+    computed = {
         "SAMPLE_ID": kept["key"].cast(pa.int64()),
         "URL": kept["url"],
         "TEXT": kept["caption"],
@@ -105,17 +106,15 @@ def published_rows(rows: pa.RecordBatch, crawl: str) -> pa.Table:
         "LICENSE": kept["license"],
         "LANGUAGE": pc.if_else(pc.equal(language, ""), NO_LANGUAGE, language),
         "NSFW": kept["nsfw_tag"],
-        "similarity": kept["similarity"],
         "hash": _hashes(kept["pair_id"]),
-        **{name: kept[name] for name in ("punsafe", "pwatermark", "aesthetic", "pviolence")},
-        "key": kept["key"],
         "crawl": pa.repeat(crawl, kept.num_rows),
-        "page_url": kept["page_url"],
     }
-    for field in DATASET_SCHEMA:
+    names = DATASET_FILES.schema.names
+    columns = {name: computed[name] if name in computed else kept[name] for name in names}
+    for field in DATASET_FILES.schema:
         if not field.nullable and columns[field.name].null_count:
             raise InputError(f"cannot publish {crawl}: a kept row has no {field.name}; score the crawl again")
-    return pa.table(columns, schema=DATASET_SCHEMA)
+    return pa.table(columns, schema=DATASET_FILES.schema)
 
 
 def _hashes(pair_ids: pa.ChunkedArray) -> pa.Array:
@@ -183,7 +182,7 @@ class SubsetWriter(AbstractContextManager["SubsetWriter"]):
             name = f"{self._folder}/{self._subset.name}/part-{len(self.files):05d}.parquet"
             self._stack = ExitStack()
             self._file = self._stack.enter_context(self._store.create(name))
-            self._writer = pq.ParquetWriter(self._file, DATASET_SCHEMA, compression="zstd")
+            self._writer = pq.ParquetWriter(self._file, DATASET_FILES.schema, compression="zstd")
             self._stack.enter_context(self._writer)
         return self._writer
 

@@ -15,6 +15,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 
 from laion_etl.core.errors import ChangedError, InputError, SettingsError
+from laion_etl.core.formats import check_format
 from laion_etl.core.stage_stats import Output
 from laion_etl.io.storage import Store
 
@@ -120,20 +121,21 @@ def versions_name(dataset: str) -> str:
 
 
 def read_versions(dataset: str, store: Store) -> Versions:
-    """Read the visible versions. Raises InputError if the file is invalid."""
+    """Read the visible versions. Raises InputError if the file is invalid or of a newer laion-etl."""
     name = versions_name(dataset)
     if (found := store.read_with_etag(name)) is None:
         return Versions(dataset)
     data, etag = found
     try:
         document = json.loads(data)
+        check_format(store.uri(name), document.get("format"), FORMAT)
         listed = tuple(
             Version(one["version"], one["crawl"], Output(**one["manifest"])) for one in document["versions"]
         )
         purged = tuple(document["purged"])
         for name in (*purged, *(one.version for one in listed)):
             Release(dataset, name)  # refuses names that lead out of the folder
-    except (ValueError, KeyError, TypeError, SettingsError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, SettingsError) as error:
         raise InputError(
             f"cannot read {store.uri(name)}: it is not a list of versions ({error}); restore it"
         ) from error

@@ -104,7 +104,7 @@ class ShardWriter:
             "key": sample_key(self._batch, index),
             "pair_id": pair["pair_id"],
             "url": pair["url"],
-            "caption": pair["alt"],
+            "caption": pair["caption"],
             "language": pair["language"],
             "license": pair["license"],
             "page_url": pair["page_url"],

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import trio
 
@@ -22,8 +23,15 @@ from laion_etl.blocklists.removal_requests import (
     read_requests,
 )
 from laion_etl.core.errors import LaionEtlError
-from laion_etl.core.schemas import batch_file_name, batch_name, plan_stats_name, shard_stem
+from laion_etl.core.schemas import (
+    BATCH_FILES,
+    batch_file_name,
+    batch_name,
+    plan_stats_name,
+    shard_stem,
+)
 from laion_etl.core.stage_stats import Output, StageStats, fingerprint
+from laion_etl.download import RULES_VERSION
 from laion_etl.download.batch_downloader import BatchDownloader, Hooks
 from laion_etl.download.shards import ShardWriter, shard_writer
 from laion_etl.download.timings import diagnose
@@ -46,12 +54,12 @@ def download_batch(
     """
     stats_name = f"{shard_stem(crawl, batch)}_stats.json"
     shaped = shaping(settings, Stage.DOWNLOAD)
-    unit_fingerprint = fingerprint("download", shaped, _batch_file(crawl, batch, store))
+    batch_file = _batch_file(crawl, batch, store)
+    unit_fingerprint = fingerprint("download", RULES_VERSION, shaped, batch_file)
     if (done := store.finished(stats_name, unit_fingerprint)) is not None:
         return done
     requests, pdq_distance = read_requests(store), settings.download.pdq_distance
-    with store.open(batch_file_name(crawl, batch)) as file:
-        pairs = blanked(pq.read_table(file), Matcher(requests, pdq_distance)).to_pylist()
+    pairs = blanked(_read_batch(crawl, batch, store), Matcher(requests, pdq_distance)).to_pylist()
     began = time.monotonic()
     with shard_writer(batch, pairs) as shard:
         removed = blocked_images(requests, pdq_distance)
@@ -108,6 +116,14 @@ def _network(downloader: BatchDownloader, seconds: float) -> dict[str, Any]:
         "latency_s": latencies,
         "diagnosis": diagnose(outcomes.input, outcomes.dropped, latencies),
     }
+
+
+def _read_batch(crawl: str, batch: int, store: Store) -> pa.Table:
+    name = batch_file_name(crawl, batch)
+    with store.open(name) as file:
+        parquet = pq.ParquetFile(file)
+        BATCH_FILES.check_number(parquet.schema_arrow, store.uri(name))
+        return BATCH_FILES.with_todays_names(parquet.read())
 
 
 def _batch_file(crawl: str, batch: int, store: Store) -> Output | None:

@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from laion_etl.blocklists import Blocklists
+from laion_etl.blocklists.syntax import ListKind
 from laion_etl.core.byte_arena import ByteArena
 from laion_etl.core.funnel import Outcomes, ParseReason
 from laion_etl.core.kernels import Bytes, Ints
@@ -23,9 +24,22 @@ from laion_etl.parse.text import clean_texts
 from laion_etl.parse.wat_reader import LinkBatch
 from laion_etl.settings import ParseSettings
 from laion_etl.urls.hosts import HostRule
-from laion_etl.urls.normalize import UrlRule, resolve_urls
+from laion_etl.urls.normalize import UrlRule, form_by_rule, resolve_urls
+
+# Raise it whenever the rules of this package, or of urls/hosts.py, keep other links than before, or give a
+# caption, title, language or licence another value, with the same settings: then finished partitions are
+# parsed again. The form of URLs has a version of its own (urls/normalize.py).
+RULES_VERSION = 1
 
 _CHUNK_ROWS = 1 << 14
+_BLOCKED = {
+    ListKind.DOMAINS: ParseReason.BLOCKED_DOMAIN,
+    ListKind.URLS: ParseReason.BLOCKED_URL,
+    ListKind.PAIRS: ParseReason.BLOCKED_PAIR,
+}
+
+
+_COLUMNS = 7  # of a batch of links, which are also those of _Rows
 
 
 class _Rows(NamedTuple):
@@ -38,6 +52,8 @@ class _Rows(NamedTuple):
     alt_end: Ints
     title_start: Ints
     title_end: Ints
+    raw_start: Ints  # the URL as it is in the page
+    raw_end: Ints
 
 
 class LinkFilters:
@@ -61,8 +77,9 @@ class LinkFilters:
         """
         size = batch.arena.size
         for first in range(0, batch.links.record.size, _CHUNK_ROWS):
-            columns = batch.links[: len(_Rows._fields)]
-            rows = _Rows(*(column[first : first + _CHUNK_ROWS] for column in columns))
+            columns = [column[first : first + _CHUNK_ROWS] for column in batch.links[:_COLUMNS]]
+            columns += [columns[1].copy(), columns[2].copy()]  # before they become absolute
+            rows = _Rows(*columns)
             table = self._chunk(batch, rows)
             if table.num_rows:
                 yield table
@@ -93,6 +110,7 @@ class LinkFilters:
         if self._blocklists.blocks_urls:
             urls = _strings(arena, rows.url_start, rows.url_end)
             reasons[self._blocklists.urls_blocked(urls)] = REASON_CODES[ParseReason.BLOCKED_URL]
+        self._look_up_earlier_forms(batch, rows, reasons)
         self._placeholders.judge(arena, rows.alt_start, rows.alt_end, reasons)
         hosts, rows = hosts[reasons == 0], self._drop(rows, reasons)
 
@@ -102,6 +120,21 @@ class LinkFilters:
         hosts, ids, rows = hosts[kept], ids[kept], self._drop(rows, reasons)
         self.outcomes.keep(rows.record.size)
         return self._table(batch, rows, hosts, ids)
+
+    def _look_up_earlier_forms(self, batch: LinkBatch, rows: _Rows, reasons: Bytes) -> None:
+        """Blocks links by entries that an earlier URL rule made (removal requests keep nothing else)."""
+        if not self._blocklists.earlier:
+            return
+        arena, (base_starts, base_ends) = batch.arena, batch.bases
+        captions = _strings(arena, rows.alt_start, rows.alt_end).to_pylist()
+        spans = list(zip(rows.raw_start, rows.raw_end, rows.record, strict=True))
+        for rule, lists in self._blocklists.earlier.items():
+            forms = [
+                form_by_rule(rule, arena.text(start, end), arena.text(base_starts[page], base_ends[page]))
+                for start, end, page in spans
+            ]
+            for kind, mask in lists.masks(forms, captions):
+                reasons[mask & (reasons == 0)] = REASON_CODES[_BLOCKED[kind]]
 
     def _caption_reasons(self, arena: ByteArena, rows: _Rows) -> Bytes:
         settings = self._settings
@@ -141,7 +174,7 @@ class LinkFilters:
                 pa.binary(16), pages.size, [None, pa.py_buffer(np.ascontiguousarray(ids))]
             ),
             "url": _strings(arena, rows.url_start, rows.url_end),
-            "alt": _strings(arena, rows.alt_start, rows.alt_end),
+            "caption": _strings(arena, rows.alt_start, rows.alt_end),
             "title": _strings(arena, rows.title_start, rows.title_end),
             "license": _licences(batch.licences, batch.offsets.size, pages),
             "page_url": _strings(arena, batch.page_urls[0][pages], batch.page_urls[1][pages]),

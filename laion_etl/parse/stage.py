@@ -20,8 +20,10 @@ from laion_etl.core.stage_stats import StageStats, fingerprint
 from laion_etl.crawl import written_numbers
 from laion_etl.io.storage import Store
 from laion_etl.parse.dedupe import RecentPairs
+from laion_etl.parse.link_filters import RULES_VERSION
 from laion_etl.parse.wat_workers import FileCounts, parse_files
 from laion_etl.settings import Settings, Stage, shaping
+from laion_etl.urls import normalize
 
 _ROWS_PER_GROUP = 10_000
 _REPEATED = ["language", "license", "page_url", "domain", "wat_file"]  # columns worth a dictionary
@@ -89,8 +91,12 @@ def parse_partition(
 
 
 def parse_fingerprint(wat_files: Sequence[tuple[int, str]], settings: Settings, blocked: str) -> str:
-    """The fingerprint of a partition parsed by these settings; `blocked` is that of all that is blocked."""
-    return fingerprint("parse", shaping(settings, Stage.PARSE), list(wat_files), blocked)
+    """The fingerprint of a partition parsed by these settings and the rules of this version of the code.
+
+    `blocked` is the fingerprint of all that is blocked.
+    """
+    rules = (RULES_VERSION, normalize.RULE_VERSION)
+    return fingerprint("parse", rules, shaping(settings, Stage.PARSE), list(wat_files), blocked)
 
 
 def blocked_fingerprint(settings: Settings, store: Store) -> str:

@@ -104,7 +104,7 @@ class FileParser:
         return kept
 
     def _with_languages(self, table: pa.Table, wat_file: int) -> pa.Table:
-        codes, probabilities = self._languages(table["alt"])
+        codes, probabilities = self._languages(table["caption"])
         columns = {name: table[name] for name in table.column_names} | {
             "language": codes,
             "language_probability": probabilities,

@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterable, Sequence
 
 from laion_etl.core.funnel import sentence_of
-from laion_etl.core.schemas import DATASET_SCHEMA
+from laion_etl.core.schemas import DATASET_FILES
 from laion_etl.dataset.subsets import DataFile
 from laion_etl.publish.card_text import BIASES, BIBTEX, LIMITS, MEANINGS, MISUSES, PERSONAL, USES
 from laion_etl.report.publish_context import PIPELINE, PublishContext
@@ -39,7 +39,7 @@ def render_card(context: PublishContext, files: Iterable[DataFile], folder: str)
         size=size_category(context.total_rows),
         language_codes=sorted({_RENAMED.get(code, code) for code in codes if _LANGUAGE_CODE.match(code)}),
         configs=_configs(context, files, folder),
-        columns=[(field.name, str(field.type), MEANINGS[field.name]) for field in DATASET_SCHEMA],
+        columns=[(field.name, str(field.type), MEANINGS[field.name]) for field in DATASET_FILES.schema],
         languages=_lines([(language_name(code), n) for code, n in statistics.languages.top()]),
         licenses=_lines([("none stated" if n == "?" else n, c) for n, c in statistics.licenses.top()]),
         safety=statistics.safety_kept.top(),

@@ -10,7 +10,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from laion_etl.core.schemas import DATASET_SCHEMA
+from laion_etl.core.schemas import DATASET_FILES
 from laion_etl.dataset.subsets import DataFile, Subset
 from laion_etl.publish.card_text import BIBTEX, DESCRIPTION, MEANINGS
 from laion_etl.publish.croissant_rai import responsible_ai
@@ -96,7 +96,7 @@ def _record_set(subset: Subset) -> dict[str, Any]:
         "name": subset.name,
         "description": f"Image links and texts: {subset.rule}.",
         "key": {"@id": f"{subset.name}/SAMPLE_ID"},
-        "field": [_field(subset, column) for column in DATASET_SCHEMA],
+        "field": [_field(subset, column) for column in DATASET_FILES.schema],
     }
 
 

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from laion_etl.dataset.manifest import Manifest, read_manifest
-from laion_etl.dataset.row_streams import merge_by_id, read_rows, sample_ids
+from laion_etl.dataset.row_streams import merge_by_id, read_rows_as_written, sample_ids
 from laion_etl.dataset.versions import read_versions
 from laion_etl.io.storage import Store
 
@@ -37,12 +37,17 @@ class SettingChange:
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """The changes from an old version to a new one."""
+    """The changes from an old version to a new one.
+
+    A column that only one of them has does not count as a change of its rows.
+    """
 
     old: str
     new: str
     subsets: tuple[SubsetChange, ...]
     settings: tuple[SettingChange, ...]
+    columns_added: tuple[str, ...]
+    columns_removed: tuple[str, ...]
     files_added: tuple[str, ...]
     files_removed: tuple[str, ...]
 
@@ -65,6 +70,8 @@ def diff_versions(dataset: str, old: str, new: str, store: Store) -> Difference:
         f"{after.release.name}/{after.release.version}",
         tuple(_subset(subset, crawls, before, after, store) for subset in names),
         tuple(change for crawl in crawls for change in _settings(crawl, before, after)),
+        tuple(name for name in after.columns if name not in before.columns),
+        tuple(name for name in before.columns if name not in after.columns),
         tuple(sorted(listed[1] - listed[0])),
         tuple(sorted(listed[0] - listed[1])),
     )
@@ -83,7 +90,7 @@ def _subset(subset: str, crawls: list[str], before: Manifest, after: Manifest, s
         if [file.sha256 for file in old] == [file.sha256 for file in new]:
             unchanged += sum(file.rows or 0 for file in new)
             continue
-        for one, other in merge_by_id([read_rows(old, store), read_rows(new, store)]):
+        for one, other in merge_by_id([read_rows_as_written(files, store) for files in (old, new)]):
             common = np.intersect1d(sample_ids(one), sample_ids(other), assume_unique=True)
             differing = _differing(_only(one, common), _only(other, common))
             added += other.num_rows - common.size
@@ -98,9 +105,9 @@ def _only(table: pa.Table, ids: Any) -> pa.Table:
 
 
 def _differing(one: pa.Table, other: pa.Table) -> int:
-    """Count the rows in which any column differs; the tables have the same ids in the same order."""
+    """Count the rows in which a column of both differs; they have the same ids in the same order."""
     differs = np.zeros(one.num_rows, np.bool_)
-    for name in one.column_names:
+    for name in set(one.column_names) & set(other.column_names):
         left, right = one[name], other[name]
         unequal = pc.fill_null(pc.not_equal(left, right), False)
         one_is_null = pc.xor(pc.is_null(left), pc.is_null(right))

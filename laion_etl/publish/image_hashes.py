@@ -17,18 +17,22 @@ from numpy.typing import NDArray
 
 from laion_etl.blocklists.near_hashes import HASH_BYTES, Hashes
 from laion_etl.core.errors import InputError
+from laion_etl.core.schema_history import SchemaHistory
 from laion_etl.core.stage_stats import Output
 from laion_etl.dataset.manifest import current_manifest
 from laion_etl.io.storage import NewFile, Store
 
 NAME = "_pictures.parquet"  # readers of whole folders skip names that begin with an underscore
-SCHEMA = pa.schema(
+FILES = SchemaHistory(
+    "image hashes",
     [
         pa.field("key", pa.string(), nullable=False),
         pa.field("sha256", pa.binary(HASH_BYTES)),
         pa.field("pdq", pa.binary(HASH_BYTES)),
-    ]
+    ],
+    in_file=False,  # part of a version, whose manifest has a number
 )
+SCHEMA = FILES.schema
 _ROWS_PER_READ = 1 << 18
 _NO_HASH = b"\0" * HASH_BYTES
 
@@ -90,11 +94,7 @@ def read(output: Output, store: Store) -> Iterator[ImageHashes]:
     with store.open(output.name) as file:
         try:
             parquet = pq.ParquetFile(file)
-            if not parquet.schema_arrow.equals(SCHEMA):
-                raise InputError(
-                    f"cannot read {store.uri(output.name)}: it does not have the columns of image hashes; "
-                    "publish its crawl again"
-                )
+            FILES.check(parquet.schema_arrow, store.uri(output.name), "publish its crawl again")
             for rows in parquet.iter_batches(_ROWS_PER_READ):
                 yield to_image_hashes(rows.column("sha256"), rows.column("pdq"))
         except (pa.ArrowException, OSError) as error:

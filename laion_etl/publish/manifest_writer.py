@@ -9,14 +9,12 @@ from collections.abc import Iterable
 from dataclasses import asdict
 from typing import Any
 
-from laion_etl.core.schemas import DATASET_SCHEMA
-from laion_etl.dataset.manifest import ManifestPart, relative_name
+from laion_etl.core.schemas import DATASET_FILES
+from laion_etl.dataset.manifest import FORMAT, ManifestPart, relative_name
 from laion_etl.dataset.shaping_settings import shaping_settings
 from laion_etl.dataset.subsets import DataFile
 from laion_etl.dataset.versions import Release
 from laion_etl.report.publish_context import PIPELINE, PublishContext
-
-FORMAT = 2
 
 
 def manifest(context: PublishContext, files: Iterable[DataFile], earlier_files: Iterable[DataFile]) -> bytes:
@@ -43,6 +41,7 @@ def manifest(context: PublishContext, files: Iterable[DataFile], earlier_files: 
         ],
         "parts": [asdict(part) for part in parts],
         "files": sorted(listed, key=lambda entry: entry["name"]),
+        "schema_format": DATASET_FILES.number,
         "schema": schema_entries(),
         "settings": own.settings,
         "batches": own.batches,
@@ -79,7 +78,7 @@ def schema_entries() -> list[dict[str, Any]]:
     """Return the columns of the subsets' parquet files."""
     return [
         {"name": column.name, "type": str(column.type), "nullable": column.nullable}
-        for column in DATASET_SCHEMA
+        for column in DATASET_FILES.schema
     ]
 
 

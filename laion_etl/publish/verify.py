@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from laion_etl.core.errors import InputError, SettingsError, StorageError
-from laion_etl.core.schemas import DATASET_SCHEMA, KEY_DIGITS
+from laion_etl.core.schemas import DATASET_FILES, KEY_DIGITS
 from laion_etl.dataset.manifest import NAME, STATS, Manifest, ManifestPart, read_manifest
 from laion_etl.dataset.row_streams import ROWS_PER_READ, ascending, merge_by_id, sample_ids
 from laion_etl.dataset.subsets import LANGUAGE_SUBSETS, DataFile, Subset, subsets
@@ -142,12 +142,12 @@ class _Check:
         for file in self.manifest.data_files(subset.name, part.crawl):
             with suppress(_Unreadable), self._opened(file) as raw:
                 parquet = self._parquet(file, raw)
-                if parquet.schema_arrow != DATASET_SCHEMA:
+                if not self._has_its_columns(parquet.schema_arrow, part):
                     self._problem(file.name, "does not have the columns of a published file")
                     continue
                 wrong = 0
                 for batch in parquet.iter_batches(ROWS_PER_READ):
-                    table = pa.Table.from_batches([batch])
+                    table = DATASET_FILES.upgraded(pa.Table.from_batches([batch]))
                     wrong += self._misplaced(table, part, subset)
                     if not ascending(last, sample_ids(table)):
                         self._problem(file.name, "has rows whose SAMPLE_ID repeats or is out of order")
@@ -157,6 +157,12 @@ class _Check:
                     yield table
                 if wrong:
                     self._problem(file.name, f"has {wrong:,} rows that do not belong there")
+
+    def _has_its_columns(self, schema: pa.Schema, part: ManifestPart) -> bool:
+        """Whether a file has the columns of its version; one of another version may have any known ones."""
+        number = DATASET_FILES.number_of(schema)
+        own = part.version == self.manifest.release.version
+        return number == self.manifest.schema_number if own else number is not None
 
     def _misplaced(self, table: pa.Table, part: ManifestPart, subset: Subset) -> int:
         """Count rows that the subset's rule does not select, of another crawl, or with a wrong key."""

@@ -19,16 +19,23 @@ import pyarrow.parquet as pq
 from laion_etl.blocklists.removal_requests import REASON, Matcher, blanked
 from laion_etl.core.errors import InputError
 from laion_etl.core.funnel import DownloadStatus
+from laion_etl.core.schemas import BATCH_FILES, PAIR_FILES, SCORED_FILES, SHARD_FILES
 from laion_etl.core.stage_stats import Output, StageStats
 from laion_etl.io.storage import Store
 from laion_etl.io.tarshard import TarError, finish, read_members, write_member
 
+_FILES = {"pairs": PAIR_FILES, "batches": BATCH_FILES, "shards": SHARD_FILES, "scored": SCORED_FILES}
+
 
 def read_table(name: str, store: Store, columns: list[str] | None = None) -> pa.Table:
-    """Read a parquet file, of `columns` those that it has. Raises InputError if it cannot be read."""
+    """Read a file of pairs, batches or shards, of `columns` those that it has.
+
+    Raises InputError if it cannot be read, or a newer laion-etl wrote it.
+    """
     with store.open(name) as file:
         try:
             parquet = pq.ParquetFile(file)
+            _FILES[name.partition("/")[0]].check_number(parquet.schema_arrow, store.uri(name))
             has = parquet.schema_arrow.names
             return parquet.read([one for one in columns if one in has] if columns else None)
         except (pa.ArrowException, OSError) as error:

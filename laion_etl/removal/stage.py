@@ -43,7 +43,7 @@ from laion_etl.search.layout import delete_unnamed
 from laion_etl.settings import Settings
 
 _INDEX_PARTS = "_parts"  # laion_etl/search/index_part.py
-_COLUMNS = ["pair_id", "url", "md5", "sha256", "pdq"]
+_COLUMNS = ["pair_id", "url", "caption", "alt", "md5", "sha256", "pdq"]  # alt: caption of older files
 _DATASET_COLUMNS = {"URL": "url", "hash": "hash"}
 _VERSIONS = re.compile(r"dataset/([^/]+)/versions\.json\Z")
 _MAY_CHANGE = ("name", "contact")
@@ -132,7 +132,7 @@ def _search_dataset(request: Request, dataset: str, settings: Settings, store: S
         for rows in (rows for file in files for rows in read_rows([file], store)):
             texts = zip(rows["URL"].to_pylist(), rows["TEXT"].to_pylist(), strict=True)
             ids = pa.array([pair_id(url, text) for url, text in texts], pa.binary(16))
-            pairs = pa.table({"pair_id": ids, "url": rows["URL"]})
+            pairs = pa.table({"pair_id": ids, "url": rows["URL"], "caption": rows["TEXT"]})
             request = replace(request, crawls=_searched(request, pairs, part.crawl, settings).crawls)
     return request
 

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 
 from laion_etl.core.errors import InputError
 from laion_etl.core.funnel import DownloadStatus
-from laion_etl.core.schemas import shard_stem
+from laion_etl.core.schemas import SHARD_FILES, shard_stem
 from laion_etl.core.stage_stats import Output, StageStats
 from laion_etl.io.storage import Store
 from laion_etl.io.tarshard import TarError, read_members
@@ -129,6 +129,7 @@ def _successful_rows(store: Store, parquet: Output) -> list[Row]:
         reader.check(parquet, uri)
     try:
         table = pq.read_table(pa.BufferReader(data))
+        SHARD_FILES.check_number(table.schema, uri)
         good = table.filter(pc.equal(table["status"], DownloadStatus.SUCCESS.value))
         rows: list[Row] = good.sort_by("key").to_pylist()
     except (pa.ArrowException, KeyError) as error:

@@ -19,11 +19,10 @@ from laion_etl.dataset.scored import ScoredBatch, ScoredCrawl, read_batch
 from laion_etl.dataset.subsets import published_rows
 from laion_etl.io.storage import Store
 from laion_etl.search.hnsw import GraphWriter
-from laion_etl.search.layout import STATS, part_stem
-from laion_etl.search.rows import ROW_SCHEMA, Place, counted, image_places, with_places
+from laion_etl.search.layout import FORMAT, STATS, part_stem
+from laion_etl.search.rows import Place, counted, image_places, row_files, with_places
 from laion_etl.settings import IndexSettings, Stage, shaping
 
-FORMAT = 1
 COUNTED = {"languages": "LANGUAGE", "licenses": "LICENSE", "tags": "NSFW"}
 _MAX_COUNTED_VALUES = 200  # most frequent values of a column that are kept
 
@@ -81,7 +80,7 @@ class IndexPart:
         counts = {what: Counter[str]() for what in COUNTED}
         with ExitStack() as stack:
             rows_file = stack.enter_context(self.store.create(f"{self.stem}.arrow"))
-            rows_writer = stack.enter_context(pa.ipc.new_file(rows_file, ROW_SCHEMA))
+            rows_writer = stack.enter_context(pa.ipc.new_file(rows_file, row_files().schema))
             for batch in self.batches:
                 if self.stop.is_set():
                     raise Stopped("stopped; run `laion-etl search index` again to continue")

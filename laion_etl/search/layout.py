@@ -4,6 +4,7 @@ from laion_etl.dataset.versions import Release, read_versions
 from laion_etl.io.storage import Store
 
 STATS = "_stats.json"
+FORMAT = 1  # of graph and rows; a part of another one is built again
 _PARTS = "_parts"
 _ENDINGS = (STATS, ".usearch", ".arrow")
 

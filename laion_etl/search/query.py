@@ -11,13 +11,14 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from laion_etl.core.errors import InputError, MissingInputError
+from laion_etl.core.formats import check_format
 from laion_etl.core.host_resources import usable_cores
 from laion_etl.core.stage_stats import StageStats
 from laion_etl.dataset.versions import Release
 from laion_etl.io.storage import Store, local_copy
 from laion_etl.search.filters import Filters, Mask
 from laion_etl.search.hnsw import Floats, Graph, Rows
-from laion_etl.search.layout import STATS, index_stats, part_stem
+from laion_etl.search.layout import FORMAT, STATS, index_stats, part_stem
 from laion_etl.search.published_rows import PublishedVersion
 from laion_etl.search.rows import open_rows
 from laion_etl.settings import PublishSettings, Settings
@@ -157,6 +158,7 @@ def open_index(published: PublishedVersion, settings: Settings, store: Store) ->
     if not store.exists(name):
         raise MissingInputError(f"cannot search {release.folder}: it has no index; {again}")
     stats = store.read_stats(name)
+    check_format(store.uri(name), stats.details.get("format"), FORMAT)
     if stats.details["published"] != published.fingerprint:
         raise InputError(
             f"cannot search {release.folder}: its rows have changed since it was indexed; {again} again"

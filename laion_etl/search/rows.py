@@ -12,37 +12,40 @@ from urllib.parse import urlsplit
 import pyarrow as pa
 
 from laion_etl.core.errors import InputError
-from laion_etl.core.schemas import DATASET_SCHEMA
+from laion_etl.core.schema_history import SchemaHistory
+from laion_etl.core.schemas import DATASET_FILES
 from laion_etl.io.storage import Store
 from laion_etl.io.tarshard import TarError, member_places
 from laion_etl.score.pixels import FORMATS
 from laion_etl.urls.public_suffix import registered_domain
 
-ROW_SCHEMA = pa.schema(
-    [
-        *DATASET_SCHEMA,
+Place = tuple[str, int, int]  # ending, offset, bytes
+_NO_PLACE = (None, None, None)
+
+
+def row_files() -> SchemaHistory:
+    """Return the columns of the rows of an index, today's and those of earlier versions."""
+    fields = [
+        *DATASET_FILES.schema,
         pa.field("domain", pa.string(), nullable=False),  # registered domain of the URL's host
         pa.field("picture_ending", pa.string()),
         pa.field("picture_offset", pa.int64()),
         pa.field("picture_bytes", pa.int64()),
     ]
-)
-
-Place = tuple[str, int, int]  # ending, offset, bytes
-_NO_PLACE = (None, None, None)
+    return SchemaHistory("the rows of an index", fields, added=DATASET_FILES.added, in_file=False)
 
 
 def with_places(table: pa.Table, places: dict[str, Place]) -> pa.Table:
     """Add domains and image positions (by key) to published rows."""
     found = [places.get(key, _NO_PLACE) for key in table["key"].to_pylist()]
     endings, offsets, sizes = zip(*found, strict=True) if found else ((), (), ())
-    columns = {name: table[name] for name in DATASET_SCHEMA.names} | {
+    columns = {name: table[name] for name in DATASET_FILES.schema.names} | {
         "domain": [_domain(url) for url in table["URL"].to_pylist()],
         "picture_ending": list(endings),
         "picture_offset": list(offsets),
         "picture_bytes": list(sizes),
     }
-    return pa.table(columns, schema=ROW_SCHEMA)
+    return pa.table(columns, schema=row_files().schema)
 
 
 def image_places(name: str, store: Store) -> dict[str, Place]:
@@ -60,15 +63,20 @@ def image_places(name: str, store: Store) -> dict[str, Place]:
 
 
 def open_rows(path: Path, rows: int) -> pa.Table:
-    """Map the file of a part. Raises InputError if it does not match its stats."""
+    """Map the file of a part, with today's columns: null where an earlier version wrote it without them.
+
+    Raises InputError if it does not match its stats.
+    """
     advice = "delete it and run `laion-etl search index` again"
     try:
         table = pa.ipc.open_file(pa.memory_map(str(path))).read_all()
     except (pa.ArrowException, OSError) as error:
         raise InputError(f"cannot read {path}: {error}; {advice}") from error
-    if not table.schema.equals(ROW_SCHEMA) or table.num_rows != rows:
+    files = row_files()
+    files.check(table.schema, str(path), advice)
+    if table.num_rows != rows:
         raise InputError(f"cannot read {path}: it does not hold the {rows} rows of its index; {advice}")
-    return table
+    return files.upgraded(table)
 
 
 def counted(table: pa.Table, column: str) -> Iterator[tuple[str, int]]:

@@ -15,8 +15,8 @@ from laion_etl.core.errors import InputError
 from laion_etl.core.stage_stats import StageStats, fingerprint
 from laion_etl.dataset.scored import ScoredBatch, ScoredCrawl, find_scored
 from laion_etl.io.storage import Store
-from laion_etl.search.index_part import COUNTED, FORMAT, IndexedBatch, IndexPart, most_frequent
-from laion_etl.search.layout import STATS, delete_unnamed, index_stats
+from laion_etl.search.index_part import COUNTED, IndexedBatch, IndexPart, most_frequent
+from laion_etl.search.layout import FORMAT, STATS, delete_unnamed, index_stats
 from laion_etl.search.published_rows import PublishedBatch, PublishedVersion
 from laion_etl.settings import IndexSettings, Settings, Stage, shaping
 
@@ -63,6 +63,7 @@ def _whole(published: PublishedVersion, wanted: str, parts: Sequence[StageStats]
         dropped=dict(sum((Counter(part.dropped) for part in parts), Counter[str]())),
         outputs=tuple(output for part in parts for output in part.outputs),
         details={
+            "format": FORMAT,
             "published": published.fingerprint,
             "parts": [{"crawl": part.crawl, "unit": part.unit, "rows": part.kept} for part in parts],
             **({key: parts[0].details[key] for key in ("model", "weights_sha256", "dim")} if parts else {}),

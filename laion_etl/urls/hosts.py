@@ -1,6 +1,8 @@
 """Filters links by host: not public, a tracker, or blocked; and finds the registered domain.
 
-Hosts repeat, so each host is judged once and looked up by number for columns of URLs.
+Hosts repeat, so each host is judged once and looked up by number for columns of URLs. Which links pass is a
+rule of parse: a change raises RULES_VERSION in parse/link_filters.py. How a host is written (lower case,
+punycode) is part of the URL's form: see normalize.py.
 """
 
 import ipaddress

@@ -1,4 +1,8 @@
-"""Kernels for simple URLs: make them absolute by the WHATWG standard without a parser."""
+"""Kernels for simple URLs: make them absolute by the WHATWG standard without a parser.
+
+They repeat the rule of `normalize.resolve` for URLs that need no parser: a change of one is a change of both,
+and normalize.py says what else it needs.
+"""
 
 import numpy as np
 

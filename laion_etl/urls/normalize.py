@@ -3,9 +3,22 @@
 `resolve` is the standard plus our normal form; `resolve_urls` applies it to a column and passes only those
 URLs to it that are not in a simple absolute or relative form. The limits are the original's: http(s) only,
 length of URL and host, no .svg and .gif; hosts.py filters by host.
+
+Before you change the form that `resolve` gives to any URL:
+
+- Raise RULE_VERSION, and move the previous `resolve` to EARLIER_RULES. Finished partitions are then parsed
+  again, so that a crawl does not mix two forms, and compiled blocklists are built again.
+- `removals/<id>.json` keeps hashes of URLs and of pairs, by the rule of that day. What was removed stays
+  removed only because EARLIER_RULES still gives the links of a page their earlier forms: never delete a rule
+  from it.
+- A pair's id is a hash of this form: pairs of earlier crawls in Postgres are no duplicates of the new ones
+  where the form differs.
+- `kernels.py` has the same rule for simple URLs; tests/parse/test_urls.py holds the two together.
+- `download/request_url.py` parses a URL by the standard alone, without our escapes, when it is requested.
 """
 
 import re
+from collections.abc import Callable
 
 import ada_url
 import numpy as np
@@ -19,6 +32,10 @@ from laion_etl.urls.host_kernels import BAD_EXTENSION, LONG_HOST, LONG_URL, chec
 from laion_etl.urls.kernels import NEEDS_PARSER, resolve_plain
 
 Spans = tuple[Ints, Ints]  # starts and ends in an arena
+Resolve = Callable[[str, str], str | ParseReason]
+
+RULE_VERSION = 1  # raise it whenever `resolve` gives any URL another form, and see above
+EARLIER_RULES: dict[int, Resolve] = {}  # `resolve` as it was, by its version
 
 _ESCAPE = re.compile(r"%([0-9A-Fa-f]{2})")
 _STRAY_PERCENT = re.compile(r"%(?![0-9A-Fa-f]{2})")
@@ -55,6 +72,13 @@ def resolve(raw: str, base: str) -> str | ParseReason:
         return ParseReason.URL_INVALID
     url.hash = ""
     return _normal_escapes(str(url.href))
+
+
+def form_by_rule(version: int, url: str, base: str = "") -> str:
+    """Return a URL in the form of some version of the rule; '' if that rule drops it."""
+    rule = resolve if version == RULE_VERSION else EARLIER_RULES[version]
+    form = rule(url, base)
+    return "" if isinstance(form, ParseReason) else form
 
 
 def _normal_escapes(href: str) -> str:

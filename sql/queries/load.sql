@@ -58,11 +58,11 @@ where pair_id = any ((select %(keys)s)::uuid[]) and pair_id between %(first)s an
 
 -- name: probe_url
 -- The same, followed by what the rule compares: the rank of the caption (see laion_etl.database.dedupe_keys), then
--- MD5 of url + alt. 40 bytes a row.
+-- MD5 of url + caption. 40 bytes a row.
 select string_agg(
     uuid_send(pair_id) || int4send(partition_no)
-    || int4send((language <> '')::integer * 1000 + least(char_length(alt), 200))
-    || decode(md5(url || alt), 'hex'), ''::bytea)
+    || int4send((language <> '')::integer * 1000 + least(char_length(caption), 200))
+    || decode(md5(url || caption), 'hex'), ''::bytea)
 from pair
 where pair_id = any ((select %(keys)s)::uuid[]) and pair_id between %(first)s and %(last)s
 
@@ -89,7 +89,7 @@ delete from pair where partition_no = %(partition_no)s returning uuid_send(pair_
 delete from page where partition_no = %(partition_no)s
 
 -- name: copy_pairs
-copy pair (partition_no, page_no, pair_id, url, alt, language) from stdin (format binary)
+copy pair (partition_no, page_no, pair_id, url, caption, language) from stdin (format binary)
 
 -- name: copy_pages
 copy page (partition_no, page_no, url, license) from stdin (format binary)

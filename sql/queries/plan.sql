@@ -10,8 +10,8 @@ for update
 
 -- name: copy_new_pairs
 copy (
-    select case when {by_url} and pair.url <> '' then md5(pair.url || alt)::uuid else pair_id end,
-           pair.url, alt, language, page.license, page.url
+    select case when {by_url} and pair.url <> '' then md5(pair.url || caption)::uuid else pair_id end,
+           pair.url, caption, language, page.license, page.url
     from pair join page using (partition_no, page_no)
     where pair_id between {first} and {last} and partition_no = any ({partitions})
     order by pair_id

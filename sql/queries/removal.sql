@@ -1,8 +1,8 @@
 -- name: redact_pairs
-update pair set url = '', alt = ''
+update pair set url = '', caption = ''
 where pair_id = any (%(ids)s::uuid[]) and url <> ''
 
 -- name: redact_pairs_of_urls
 -- Where the key is that of the URL alone, the pair's own id has to be computed.
-update pair set url = '', alt = ''
-where url <> '' and md5(url || alt)::uuid = any (%(ids)s::uuid[])
+update pair set url = '', caption = ''
+where url <> '' and md5(url || caption)::uuid = any (%(ids)s::uuid[])

@@ -7,7 +7,7 @@ from laion_etl.core.schemas import PAIR_SCHEMA, pair_id, partition_name
 from laion_etl.core.stage_stats import StageStats, fingerprint
 from laion_etl.io.storage import Store
 
-Pair = tuple[str, str]  # url, alt
+Pair = tuple[str, str]  # url, caption
 
 
 def write_pairs(store: Store, crawl: str, partition: int, pairs: list[Pair], language: str = "en") -> None:
@@ -15,8 +15,8 @@ def write_pairs(store: Store, crawl: str, partition: int, pairs: list[Pair], lan
     unit = partition_name(partition)
     page = f"https://pages.example/{partition}"
     rows = [
-        (pair_id(url, alt), url, alt, "", language, 0.9, "?", page, "example.org", partition, index)
-        for index, (url, alt) in enumerate(pairs)
+        (pair_id(url, caption), url, caption, "", language, 0.9, "?", page, "example.org", partition, index)
+        for index, (url, caption) in enumerate(pairs)
     ]
     columns = [[row[column] for row in rows] for column in range(len(PAIR_SCHEMA))]
     with store.create(f"pairs/{crawl}/{unit}.parquet") as file:

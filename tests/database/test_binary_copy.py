@@ -23,7 +23,7 @@ from laion_etl.database.binary_copy import (
 texts = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=40)
 rows = st.lists(st.tuples(texts, texts, texts), max_size=30)
 SCHEMA = pa.schema(
-    [("pair_id", pa.binary(16)), ("url", pa.string()), ("alt", pa.string()), ("l", pa.string())]
+    [("pair_id", pa.binary(16)), ("url", pa.string()), ("caption", pa.string()), ("l", pa.string())]
 )
 
 
@@ -39,17 +39,18 @@ def test_rows_go_in_and_come_out(connection: Connection, values: list[tuple[str,
         with copy_in(connection, "load.copy_pairs") as send:
             send(block)
         found = connection.execute(
-            "select partition_no, page_no, pair_id, url, alt, language from pair order by page_no"
+            "select partition_no, page_no, pair_id, url, caption, language from pair order by page_no"
         )
         expected = [(7, n, keys[n].tobytes(), *values[n]) for n in range(count)]
         assert [(no, page, key.bytes, *rest) for no, page, key, *rest in found] == expected
         statement = sql.SQL(
-            "copy (select pair_id, url, alt, language from pair order by page_no) to stdout (format binary)"
+            "copy (select pair_id, url, caption, language from pair order by page_no) "
+            "to stdout (format binary)"
         )
         table = read_rows(b"".join(copy_out(connection, statement)), SCHEMA)
     assert table.to_pylist() == [
-        {"pair_id": keys[n].tobytes(), "url": url, "alt": alt, "l": language}
-        for n, (url, alt, language) in enumerate(values)
+        {"pair_id": keys[n].tobytes(), "url": url, "caption": caption, "l": language}
+        for n, (url, caption, language) in enumerate(values)
     ]
 
 

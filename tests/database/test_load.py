@@ -1,6 +1,8 @@
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 from psycopg import Connection
 
@@ -11,7 +13,7 @@ from laion_etl.database.connection import Database, open_database
 from laion_etl.database.load import load_partition
 from laion_etl.io.storage import Store
 from laion_etl.plan.stage import forget_crawl, plan_batches
-from laion_etl.settings import Settings
+from laion_etl.settings import LoadSettings, Settings
 from tests.database.pairs import numbered_pairs, write_pairs
 
 
@@ -46,6 +48,26 @@ def test_the_same_text_on_another_url_is_another_pair(
 ) -> None:
     write_pairs(store, "C", 0, [("https://a.example/1", "same"), ("https://a.example/2", "same")])
     assert load_partition("C", 0, settings, store, database).kept == 2
+
+
+@pytest.mark.parametrize("rule", ["pair", "url"])
+def test_pairs_of_the_previous_version_have_their_captions_in_alt(
+    rule: str, store: Store, settings: Settings, database: Database, connection: Connection
+) -> None:
+    settings = replace(settings, load=LoadSettings(dedupe=rule))
+    write_pairs(store, "C", 0, [("https://a.example/1", "a text"), ("https://a.example/2", "a longer text")])
+    name = "pairs/C/part-00000.parquet"
+    with store.open(name) as file:
+        table = pq.read_table(file)
+    with store.create(name) as written:
+        pq.write_table(
+            table.rename_columns(["alt" if n == "caption" else n for n in table.column_names]), written
+        )
+    assert load_partition("C", 0, settings, store, database).kept == 2
+    assert sorted(connection.execute("select url, caption from pair").fetchall()) == [
+        ("https://a.example/1", "a text"),
+        ("https://a.example/2", "a longer text"),
+    ]
 
 
 def test_loading_twice_changes_nothing(
@@ -132,4 +154,4 @@ def test_texts_in_any_script_survive(
     texts = ["Красный круг", "赤い円", "دائرة حمراء", "\U0001f697 car", "tab\\t and 'quotes' \"x\""]
     write_pairs(store, "C", 0, [(f"https://a.example/{n}", text) for n, text in enumerate(texts)])
     load_partition("C", 0, settings, store, database)
-    assert {row[0] for row in connection.execute("select alt from pair")} == set(texts)
+    assert {row[0] for row in connection.execute("select caption from pair")} == set(texts)

@@ -125,9 +125,11 @@ def test_only_the_last_versions_count(
         else:
             expected = owners(list(versions), key_by_url, order_by_text)
         rows = database.connection.execute(
-            "select pair_id, partition, url, alt, page_url from pair_text"
+            "select pair_id, partition, url, caption, page_url from pair_text"
         ).fetchall()
-        assert {key.bytes: (partition, (url, alt)) for key, partition, url, alt, _ in rows} == expected
+        assert {
+            key.bytes: (partition, (url, caption)) for key, partition, url, caption, _ in rows
+        } == expected
         assert all(page == f"https://pages.example/{partition}" for _, partition, _, _, page in rows)
         check_counts(database, store, versions, expected)
 
@@ -236,16 +238,16 @@ def test_the_texts_of_a_url_are_ranked(store: Store, settings: Settings, databas
     url, long = "https://e.org/1.jpg", "x" * 200
     ranked = [("", "short"), ("", long), ("en", "longer"), ("en", long + "y")]
     by_url = replace(settings, load=LoadSettings(dedupe="url"))
-    for number, (language, alt) in enumerate(ranked):
-        write_pairs(store, "C", number, [(url, alt)], language)
+    for number, (language, caption) in enumerate(ranked):
+        write_pairs(store, "C", number, [(url, caption)], language)
         stats = load_partition("C", number, by_url, store, database)
         assert stats.kept == 1
-        rows = database.connection.execute("select language, alt from pair").fetchall()
-        assert rows == [(language, alt)]
+        rows = database.connection.execute("select language, caption from pair").fetchall()
+        assert rows == [(language, caption)]
     # From 200 characters on, longer is no better: the lower hash decides, whatever was loaded first.
     tied = [long + end for end in "abcdefgh"]
-    for number, alt in enumerate(tied):
-        write_pairs(store, "C", 10 + number, [(url, alt)])
+    for number, caption in enumerate(tied):
+        write_pairs(store, "C", 10 + number, [(url, caption)])
         load_partition("C", 10 + number, by_url, store, database)
-    best = min([long + "y", *tied], key=lambda alt: pair_id(url, alt))
-    assert database.connection.execute("select alt from pair").fetchall() == [(best,)]
+    best = min([long + "y", *tied], key=lambda caption: pair_id(url, caption))
+    assert database.connection.execute("select caption from pair").fetchall() == [(best,)]

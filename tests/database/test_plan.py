@@ -40,7 +40,7 @@ def test_every_new_pair_is_in_exactly_one_batch(
     assert sorted(urls) == sorted(url for url, _ in numbered_pairs(0, 100))
     for table in tables:
         for pair in table.to_pylist():
-            assert pair["pair_id"] == pair_id(pair["url"], pair["alt"])
+            assert pair["pair_id"] == pair_id(pair["url"], pair["caption"])
 
 
 def test_planning_again_changes_nothing(
@@ -158,5 +158,5 @@ def test_under_rule_url_batches_carry_the_hash_of_the_pair(
     load_partition("C", 0, by_url, store, database)
     plan_batches("C", by_url, store, database)
     rows = read_batch(store, 0).to_pylist()
-    assert sorted((row["url"], row["alt"]) for row in rows) == sorted(numbered_pairs(0, 5))
-    assert all(row["pair_id"] == pair_id(row["url"], row["alt"]) for row in rows)
+    assert sorted((row["url"], row["caption"]) for row in rows) == sorted(numbered_pairs(0, 5))
+    assert all(row["pair_id"] == pair_id(row["url"], row["caption"]) for row in rows)

@@ -19,7 +19,7 @@ from tests.test_cli import laion_etl
 
 PAIRS = numbered_pairs(0, 20)
 GONE = PAIRS[3:6]
-IDS = [pair_id(url, alt).hex() for url, alt in GONE]
+IDS = [pair_id(url, caption).hex() for url, caption in GONE]
 
 
 @pytest.fixture(params=["pair", "url"])
@@ -29,7 +29,7 @@ def by(request: pytest.FixtureRequest, settings: Settings) -> Settings:
 
 
 def texts(database: Database) -> list[tuple[str, str]]:
-    return sorted(database.connection.execute("select url, alt from pair").fetchall())
+    return sorted(database.connection.execute("select url, caption from pair").fetchall())
 
 
 def test_named_pairs_lose_their_texts_and_no_others(store: Store, database: Database, by: Settings) -> None:

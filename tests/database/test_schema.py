@@ -109,7 +109,7 @@ def test_a_database_of_the_first_version_is_converted(
         ).fetchall()
         assert migrate(connection, 8) == sorted(path.stem for path in SQL.glob("0*.sql"))[1:]
         after = connection.execute(
-            "select pair_id, partition, url, alt, language, license, page_url from pair_text order by 1"
+            "select pair_id, partition, url, caption, language, license, page_url from pair_text order by 1"
         ).fetchall()
         assert after == before
         assert connection.execute("select count(*) from page").fetchone() == (6,)

@@ -32,7 +32,7 @@ def test_what_was_forgotten_is_still_known(
 ) -> None:
     stats = import_seen_keys(exported, settings, database)
     assert (stats.crawl, stats.input, stats.kept, stats.dropped) == (IMPORTED, 100, 100, {})
-    assert database.connection.execute("select sum(length(url || alt)) from pair").fetchone() == (0,)
+    assert database.connection.execute("select sum(length(url || caption)) from pair").fetchone() == (0,)
     write_pairs(store, "NEW", 0, numbered_pairs(50, 120))
     new = load_partition("NEW", 0, settings, store, database)
     assert (new.kept, new.dropped) == (20, {"duplicate_of_earlier_crawl": 50})

@@ -46,7 +46,7 @@ def plan(store: Store, urls: list[str], batch: int = 7) -> None:
         {
             "pair_id": pair_id(url, f"text {n}"),
             "url": url,
-            "alt": f"text {n}",
+            "caption": f"text {n}",
             "language": "en",
             "license": "?",
             "page_url": "https://page.example/",
@@ -117,6 +117,19 @@ def test_the_same_answers_give_the_same_bytes_whatever_the_order(tmp_path: Path,
         other = replace(settings, download=replace(settings.download, connections=connections))
         outputs.append(download_batch("C", 7, other, store).outputs)
     assert outputs[0] == outputs[1]
+
+
+def test_a_batch_of_the_previous_version_has_its_captions_in_alt(store: Store, settings: Settings) -> None:
+    plan(store, ["not a url"])
+    name = "batches/C/000000007.parquet"
+    with store.open(name) as file:
+        table = pq.read_table(file)
+    with store.create(name) as written:
+        pq.write_table(
+            table.rename_columns(["alt" if n == "caption" else n for n in table.column_names]), written
+        )
+    download_batch("C", 7, settings, store)
+    assert [(row["status"], row["caption"]) for row in rows_of(store)] == [("url_invalid", "text 0")]
 
 
 def test_a_finished_batch_is_not_fetched_again(store: Store, settings: Settings) -> None:

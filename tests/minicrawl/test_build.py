@@ -116,7 +116,7 @@ def test_parsing_gives_the_links_of_the_world_and_drops_what_the_builder_says(
     stats, rows = parsed
     limit = ParseSettings().max_alt_chars
     wanted = {(link.url, clean_alt(link.alt, limit)) for link in minicrawl.world.links}
-    assert {(row["url"], row["alt"]) for row in rows} == wanted
+    assert {(row["url"], row["caption"]) for row in rows} == wanted
     assert stats.dropped == {reason.value: n for reason, n in minicrawl.dropped.items()}
     assert len(stats.dropped) == 15
     assert stats.details["records"]["dropped"]["broken_json"] == 1
@@ -144,7 +144,7 @@ def test_duplicates_occur_within_a_file_and_across_files(minicrawl: MiniCrawl, t
 
 def test_images_have_titles(parsed: Parsed) -> None:
     _, rows = parsed
-    assert sum(row["title"] == row["alt"] for row in rows) > 50
+    assert sum(row["title"] == row["caption"] for row in rows) > 50
     assert sum(row["title"] == "" for row in rows) > 1_000
 
 

@@ -594,7 +594,7 @@ def test_blocked_links_are_counted_and_not_stored(tmp_path: Path) -> None:
     stats = parse_partition("C", 0, [(0, wat)], settings, store)
     assert stats.dropped == {"blocked_domain": 1, "blocked_url": 2, "blocked_pair": 1}
     with store.open("pairs/C/part-00000.parquet") as file:
-        rows = {(row["url"], row["alt"]) for row in pq.read_table(file).to_pylist()}
+        rows = {(row["url"], row["caption"]) for row in pq.read_table(file).to_pylist()}
     assert rows == set(stays)
 
     assert parse_partition("C", 0, [(0, wat)], settings, store) == stats

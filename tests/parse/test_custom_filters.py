@@ -24,7 +24,7 @@ HERE = __name__
 def without_cars(settings: ParseSettings) -> LinkFilter:
     """A factory as LAION_ETL_PARSE_FILTERS names it; what it makes works on columns."""
     assert isinstance(settings, ParseSettings)
-    return lambda pairs: pc.if_else(pc.match_substring(pairs["alt"], "car"), "shows_a_car", None)
+    return lambda pairs: pc.if_else(pc.match_substring(pairs["caption"], "car"), "shows_a_car", None)
 
 
 def without_thumbnails(_: ParseSettings) -> LinkFilter:

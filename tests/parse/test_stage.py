@@ -50,7 +50,7 @@ def test_links_become_pairs_or_reasons(wat: str, any_store: Store) -> None:
     assert red == {
         "pair_id": pair_id("https://www.example.org/red.jpg", "A red car on a green field"),
         "url": "https://www.example.org/red.jpg",
-        "alt": "A red car on a green field",
+        "caption": "A red car on a green field",
         "title": "",
         "language": "en",
         "language_probability": red["language_probability"],
@@ -184,7 +184,7 @@ def test_an_unknown_preset_is_an_error() -> None:
         load_settings({"LAION_ETL_PARSE_PRESET": "laion6b"})
 
 
-# (page, image, alt, language), read off the pages' links by eye.
+# (page, image, caption, language), read off the pages' links by eye.
 REAL_ROWS = [
     ("http://01spb.ru/company/", "http://01spb.ru/logo.png", "Стратегия пожарной безопасности", "ru"),
     (
@@ -246,6 +246,8 @@ def test_real_pages_by_hand(shared_data: Path, store: Store) -> None:
     }
     assert stats.kept + 34 + 13 + 6 == 82
     with store.open("pairs/real/part-00000.parquet") as file:
-        rows = {(r["page_url"], r["url"], r["alt"], r["language"]) for r in pq.read_table(file).to_pylist()}
+        rows = {
+            (r["page_url"], r["url"], r["caption"], r["language"]) for r in pq.read_table(file).to_pylist()
+        }
     assert len(rows) == stats.kept == 29
     assert set(REAL_ROWS) <= rows

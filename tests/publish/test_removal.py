@@ -28,6 +28,7 @@ from laion_etl.publish.verify import verify_version
 from laion_etl.removal.lists import read_list
 from laion_etl.removal.stage import Removal, remove
 from laion_etl.settings import Settings
+from tests.parse.test_url_rules import raise_version
 from tests.publish.world import CRAWL, Row, World, build_world, changed, draw_image, write_world
 
 NEXT = "CC-MAIN-2026-47"
@@ -46,7 +47,7 @@ def _world(first_batch: int) -> World:
 def _write_all(world: World, crawl: str, store: Store) -> None:
     """Write also what `write_world` leaves out: pairs, batches, parquet of shards, embeddings."""
     write_world(world, store, crawl=crawl)
-    pairs = [row | {"alt": row["caption"], "title": "", "language_probability": 1.0, "domain": "example",
+    pairs = [row | {"title": "", "language_probability": 1.0, "domain": "example",
                     "wat_file": 0, "record_offset": 0} for row in world.rows]  # fmt: skip
     _parquet(f"pairs/{crawl}/part-00000.parquet", pairs, PAIR_SCHEMA, store)
     for batch, rows in world.batches.items():
@@ -200,6 +201,31 @@ def test_the_rest_stays(
                 io.BytesIO(store.read(f"batches/{crawl}/{batch:09d}.parquet"))
             ).to_pylist()
             assert [bool(row["url"]) for row in batch_rows] == [row["key"] not in gone for row in rows]
+
+
+def test_captions_in_files_of_the_previous_version_are_removed_too(
+    store: LocalStore, listed: bytes, worlds: dict[str, World], victims: dict[str, Row]
+) -> None:
+    for name in (n for folder in ("pairs", "batches") for n in store.list(folder) if n.endswith(".parquet")):
+        table = pq.read_table(io.BytesIO(store.read(name)))
+        names = ["alt" if name == "caption" else name for name in table.column_names]
+        with store.create(name) as file:
+            pq.write_table(table.rename_columns(names), file)
+    carry_out(listed, store, purge=True)
+    assert traces(store, gone_rows(worlds, victims)) == []
+    left = pq.read_table(io.BytesIO(store.read(f"batches/{CRAWL}/000000000.parquet")))
+    assert any(left["alt"].to_pylist())
+
+
+def test_rows_with_urls_of_an_earlier_rule_are_removed(
+    store: LocalStore, victims: dict[str, Row], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    raise_version(monkeypatch)  # the next rule drops the `www.` that these rows have
+    assert "//www." in victims["url"]["url"]
+    done = carry_out(victims["url"]["url"].encode(), store, purge=True)
+    assert done.request.counts == {"urls": 1}
+    assert traces(store, [victims["url"]]) == []
+    assert verify_version("laion", "", store).problems == []
 
 
 def test_versions_that_still_have_it_are_named_until_they_are_purged(

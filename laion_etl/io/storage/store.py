@@ -135,8 +135,8 @@ class Store(ABC):
 
     def read_stats(self, name: str) -> StageStats:
         try:
-            return StageStats.from_json(self.read(name))
-        except (ValueError, KeyError, TypeError) as error:
+            return StageStats.from_json(self.read(name), self.uri(name))
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise StorageError(
                 f"cannot read {self.uri(name)}: not a stats file ({error}); delete it and run the stage again"
             ) from error

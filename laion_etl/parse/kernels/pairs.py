@@ -13,20 +13,20 @@ _BLOCK = 64
 
 
 @kernel
-def pair_ids(data: Bytes, urls: Ints, url_ends: Ints, alts: Ints, alt_ends: Ints) -> Bytes:
-    """Computes MD5 (RFC 1321) of url + alt per row; shape (rows, 16)."""
+def pair_ids(data: Bytes, urls: Ints, url_ends: Ints, captions: Ints, caption_ends: Ints) -> Bytes:
+    """Computes MD5 (RFC 1321) of url + caption per row; shape (rows, 16)."""
     out = np.empty((urls.size, 16), np.uint8)
     message = np.empty(4 * _BLOCK, np.uint8)
     for row in range(urls.size):
-        url_bytes, alt_bytes = url_ends[row] - urls[row], alt_ends[row] - alts[row]
-        size = url_bytes + alt_bytes
+        url_bytes, caption_bytes = url_ends[row] - urls[row], caption_ends[row] - captions[row]
+        size = url_bytes + caption_bytes
         padded = (size + 8) // _BLOCK * _BLOCK + _BLOCK
         if padded > message.size:
             message = np.empty(2 * padded, np.uint8)
         for i in range(url_bytes):
             message[i] = data[urls[row] + i]
-        for i in range(alt_bytes):
-            message[url_bytes + i] = data[alts[row] + i]
+        for i in range(caption_bytes):
+            message[url_bytes + i] = data[captions[row] + i]
         message[size] = 0x80
         for i in range(size + 1, padded):
             message[i] = 0
