@@ -87,7 +87,7 @@ def test_what_runs_is_the_wheel_with_its_sql_and_dags(installed: Path, tmp_path:
     assert places["sql"] == package / "sql"
     assert places["airflow"] == package / "_airflow"
     assert (places["airflow"] / "dags" / "crawl.py").is_file()
-    assert (places["airflow"] / "plugins" / "laion_timetable.py").is_file()
+    assert (places["airflow"] / "plugins" / "laion_etl_plugin.py").is_file()
 
 
 def test_the_version_is_that_of_the_wheel(installed: Path, tmp_path: Path) -> None:

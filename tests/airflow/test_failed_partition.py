@@ -13,7 +13,7 @@ pytestmark = pytest.mark.airflow
 
 RUN = """
 import json, sys
-import laion_stage
+from laion_etl.airflow import operators
 from airflow.sdk.exceptions import AirflowFailException
 
 FAILS = json.loads(sys.argv[1])
@@ -39,7 +39,7 @@ def stand_in(command):
         raise AirflowFailException("damaged")
     return ANSWERS.get(arguments[0], {"input": 2, "kept": 1, "more": "not for XCom"})
 
-laion_stage.run_here = stand_in
+operators.run_here = stand_in
 from airflow.dag_processing.dagbag import DagBag
 dag = DagBag().dags["crawl_CC-MAIN-2024-42"]
 dag.deadline = None  # dag.test looks a deadline up by its id, which only DAGs read from the database have

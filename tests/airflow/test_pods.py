@@ -14,9 +14,9 @@ from datetime import timedelta
 from types import SimpleNamespace
 from airflow.sdk.exceptions import AirflowFailException
 from kubernetes.client import ApiClient, models as k8s
-from laion_pod_failures import failure
-from laion_pods import stage_pod
-from laion_runner import Command
+from laion_etl.airflow.pod_failures import failure
+from laion_etl.airflow.pods import stage_pod
+from laion_etl.airflow.commands import Command
 
 def pod(stage, label="", index=-1, **settings):
     task = SimpleNamespace(

@@ -68,8 +68,8 @@ import json
 from datetime import timedelta
 from types import SimpleNamespace
 from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowTaskTimeout
-from laion_alerts import cause_of, late_alert, retry_helps
-from laion_runner import Command, failed_command
+from laion_etl.airflow.alerts import cause_of, late_alert, retry_helps
+from laion_etl.airflow.commands import Command, failed_command
 context = {"task": SimpleNamespace(execution_timeout=timedelta(hours=8)), "ti": SimpleNamespace(
     dag_id="crawl_C", run_id="r", task_id="download", map_index=1, try_number=1, log_url="http://log")}
 errors = [

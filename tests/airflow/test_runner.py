@@ -17,7 +17,7 @@ pytestmark = pytest.mark.airflow
 RUN = """
 import json
 from airflow.sdk.exceptions import AirflowException
-from laion_runner import Command, run_here
+from laion_etl.airflow.commands import Command, run_here
 try:
     outcome = ["result", run_here(Command(["parse", "--crawl", "C D"]))]
 except AirflowException as error:
@@ -213,7 +213,7 @@ def test_settings_that_are_none_fail_the_task_for_good(stand_in: Path, airflow: 
 SEAM = """
 import json, os
 from airflow.sdk.exceptions import AirflowException
-from laion_stage import StageOperator
+from laion_etl.airflow.operators import StageOperator
 
 def load(crawl):
     found = yield ["load", "--crawl", crawl]

@@ -17,11 +17,11 @@ from typing import Any, TypeVar
 from airflow.sdk.bases.decorator import DecoratedOperator, task_decorator_factory
 from airflow.sdk.exceptions import AirflowFailException
 
-from laion_alerts import COMMAND
+from laion_etl.airflow.alerts import COMMAND
+from laion_etl.airflow.commands import Command, run_here, run_in_venv
+from laion_etl.airflow.tasks import check_conf, run_settings
 from laion_etl.core.errors import SettingsError
 from laion_etl.settings import load_settings
-from laion_runner import Command, run_here, run_in_venv
-from laion_tasks import check_conf, run_settings
 
 Returned = TypeVar("Returned")
 Stage = Generator[Sequence[str], dict[str, Any], Returned]
@@ -70,7 +70,7 @@ class StageOperator(DecoratedOperator):
         return command
 
     def _new_pod(self, command: Command) -> Any:
-        from laion_pods import stage_pod  # takes seconds to import: only where pods are used
+        from laion_etl.airflow.pods import stage_pod  # takes seconds to import: only where pods are used
 
         return stage_pod(command, self.execution_timeout)
 

@@ -24,7 +24,7 @@ from airflow.sdk.exceptions import (
     AirflowTaskTimeout,
 )
 
-from laion_connections import use_own_s3
+from laion_etl.airflow.connections import use_own_s3
 from laion_etl.alerts import (
     Alert,
     Kind,

@@ -11,9 +11,9 @@ from airflow.sdk.definitions.param import ParamsDict
 from airflow.sdk.exceptions import AirflowFailException
 from airflow.sdk.execution_time.context import InletEventsAccessor
 
-from laion_alerts import TaskFailed, TaskSucceeded
+from laion_etl.airflow.alerts import TaskFailed, TaskSucceeded
+from laion_etl.airflow.forms import FOLDER, LANGUAGES, WAT_FILES
 from laion_etl.settings import load_settings
-from laion_forms import FOLDER, LANGUAGES, WAT_FILES
 
 SETTINGS = load_settings()
 
@@ -47,7 +47,7 @@ class Section(StrEnum):
 
 
 def optional_text(section: Section, title: str, description: str, form: str, **more: Any) -> Param:
-    """An optional text in a format of laion_forms.py: None by default; "" means the same.
+    """An optional text in a format of forms.py: None by default; "" means the same.
 
     With type "string" an empty default would be an empty required field, and the form could not be submitted.
     """

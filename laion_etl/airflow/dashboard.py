@@ -8,7 +8,7 @@ from airflow.configuration import conf
 from airflow.plugins_manager import AirflowPlugin
 from airflow.sdk.exceptions import AirflowFailException
 
-from laion_connections import database
+from laion_etl.airflow.connections import database
 from laion_etl.core.errors import SettingsError
 from laion_etl.settings import Settings, load_settings
 

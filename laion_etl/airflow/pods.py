@@ -20,16 +20,16 @@ from airflow.providers.cncf.kubernetes.utils.pod_manager import PodNotFoundExcep
 from airflow.sdk.exceptions import AirflowException, AirflowFailException
 from kubernetes.client.exceptions import ApiException
 
-from laion_alerts import late_alert
-from laion_connections import use_own_s3
+from laion_etl.airflow.alerts import late_alert
+from laion_etl.airflow.commands import Command, shown_settings
+from laion_etl.airflow.connections import use_own_s3
+from laion_etl.airflow.pod_failures import failure
+from laion_etl.airflow.pod_spec import pod_parts, result_uri
+from laion_etl.airflow.pod_trigger import StagePodTrigger
 from laion_etl.alerts import late_after_s
 from laion_etl.core.errors import LaionEtlError
 from laion_etl.io.storage import open_store
 from laion_etl.settings import Settings, load_settings
-from laion_pod_failures import failure
-from laion_pod_spec import pod_parts, result_uri
-from laion_pod_trigger import StagePodTrigger
-from laion_runner import Command, shown_settings
 
 _log = logging.getLogger("laion_etl.stage")
 

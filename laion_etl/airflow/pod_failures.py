@@ -4,7 +4,7 @@ from typing import Any
 
 from airflow.sdk.exceptions import AirflowException, AirflowFailException
 
-from laion_runner import failed_command
+from laion_etl.airflow.commands import failed_command
 
 # Stages that start over on a retry: with the same memory they would fail again.
 _FROM_THE_START = {"parse", "load", "plan", "publish"}

@@ -1,7 +1,7 @@
 """Runs a `laion-etl` command in a separate process, with this Python or another one.
 
 A separate process keeps torch and trio out of Airflow's workers, and its command can be repeated by hand from
-the log. laion_stage.py chooses between this and a pod (laion_pods.py).
+the log. operators.py chooses between this and a pod (pods.py).
 """
 
 import json
@@ -23,8 +23,8 @@ from typing import Any
 
 from airflow.sdk.exceptions import AirflowException, AirflowFailException
 
-from laion_alerts import lateness_watched
-from laion_connections import database, s3
+from laion_etl.airflow.alerts import lateness_watched
+from laion_etl.airflow.connections import database, s3
 from laion_etl.settings import load_settings, setting_fields
 
 USAGE_ERROR = 2  # exit code of laion-etl for wrong settings: a retry cannot help

@@ -1,0 +1,1 @@
+"""The crawls in Airflow: DAGs, operators, pods, alerts, pages. No other package of laion_etl imports it."""
