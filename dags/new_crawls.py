@@ -1,5 +1,5 @@
-"""The monthly DAG that finds and starts new crawls: laion_etl/airflow/new_crawls_dag.py."""
+"""The monthly DAG that finds and starts new crawls; see laion_etl/airflow/new_crawls_dag.py."""
 
-from laion_etl.airflow.new_crawls_dag import dag
+from laion_etl.airflow import new_crawls_dag
 
-__all__ = ["dag"]
+dag = new_crawls_dag()

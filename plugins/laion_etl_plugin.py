@@ -1,15 +1,6 @@
-"""Registers what laion_etl.airflow adds to Airflow."""
+"""Registers laion_etl's plugin in a checkout; an installed package does so by its entry point."""
 
-from laion_etl.airflow.alerts import LaionAlertsPlugin
-from laion_etl.airflow.dashboard import LaionDashboardPlugin
-from laion_etl.airflow.forms import LaionFormsPlugin
-from laion_etl.airflow.hosts import LaionHostsPlugin
-from laion_etl.airflow.timetable import LaionTimetablePlugin
+from importlib.metadata import entry_points
 
-__all__ = [
-    "LaionAlertsPlugin",
-    "LaionDashboardPlugin",
-    "LaionFormsPlugin",
-    "LaionHostsPlugin",
-    "LaionTimetablePlugin",
-]
+if not entry_points(group="airflow.plugins", name="laion_etl"):
+    from laion_etl.airflow.plugin import LaionEtlPlugin  # noqa: F401 - Airflow looks for it here

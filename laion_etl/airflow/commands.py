@@ -21,10 +21,12 @@ from pathlib import PurePath
 from types import FrameType
 from typing import Any
 
-from airflow.sdk.exceptions import AirflowException, AirflowFailException
+from airflow.sdk.exceptions import AirflowException
 
 from laion_etl.airflow.alerts import lateness_watched
 from laion_etl.airflow.connections import database, s3
+from laion_etl.airflow.errors import FinalError
+from laion_etl.core.errors import SettingsError
 from laion_etl.settings import load_settings, setting_fields
 
 USAGE_ERROR = 2  # exit code of laion-etl for wrong settings: a retry cannot help
@@ -65,7 +67,7 @@ def run_in_venv(command: Command) -> dict[str, Any]:
     """Runs the command with the Python, or the laion-etl, of LAION_ETL_AIRFLOW_VENV."""
     venv = load_settings().airflow.venv
     if not venv:
-        raise AirflowFailException(
+        raise SettingsError(
             "cannot use runner venv: LAION_ETL_AIRFLOW_VENV is empty; set it to a python or laion-etl"
         )
     program = [venv, "-m", "laion_etl"] if PurePath(venv).name.startswith("python") else [venv]
@@ -77,7 +79,7 @@ def _run(program: list[str], command: Command, environment: Mapping[str, str]) -
     """Runs a command, streams its output into the task log, and returns the JSON object of its last line.
 
     SIGTERM, timeouts and other interruptions end the command cleanly before they end the task. Raises
-    AirflowFailException (no retry) on a usage error, AirflowException with the last error line otherwise.
+    FinalError (no retry) on a usage error, AirflowException with the last error line otherwise.
     """
     line = [*program, *command.arguments, "--json"]
     task = command.context.get("ti")
@@ -107,7 +109,7 @@ def failed_command(stage: str, code: int, lines: Sequence[str]) -> AirflowExcept
     """The exception for a failed command: its last error line comes first, because it is the cause."""
     error = next((line for line in reversed(lines) if line.strip()), _unexplained(code))
     message = f"{error.removeprefix('error: ')} (laion-etl {stage} ended with exit code {code})"
-    return AirflowFailException(message) if code == USAGE_ERROR else AirflowException(message)
+    return FinalError(message) if code == USAGE_ERROR else AirflowException(message)
 
 
 def _unexplained(code: int) -> str:

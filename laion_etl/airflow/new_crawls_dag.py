@@ -17,7 +17,7 @@ A crawl whose DAG is paused cannot be started: `start` fails at once and explain
 """
 
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, cast
 
 from airflow.providers.standard.operators.trigger_dagrun import TriggerDagRunOperator
 from airflow.sdk import DAG, CronDataIntervalTimetable, Param, get_current_context, task
@@ -30,8 +30,10 @@ from airflow.sdk.exceptions import (
 from airflow.utils.types import DagRunType
 from pendulum import datetime as moment
 
-from laion_etl.airflow.operators import Stage, stage
-from laion_etl.airflow.tasks import DEFAULTS, Section, wat_files_param
+from laion_etl.airflow.operators import StageOperator
+from laion_etl.airflow.run_params import Section, wat_files_param
+from laion_etl.airflow.task_defaults import task_defaults
+from laion_etl.settings import load_settings
 
 _RECENT = timedelta(days=120)
 _ON_TIME = timedelta(days=1)  # a scheduler may have been down over midnight
@@ -52,11 +54,17 @@ PARAMS = {
 }
 
 
-@stage(execution_timeout=timedelta(minutes=15))
-def register() -> Stage[list[dict[str, str]]]:
+def register() -> StageOperator:
     """Ask Common Crawl's index for crawls and register new ones; returns all, newest first."""
-    found = yield ["crawls", "--refresh", "--register"]
-    return found["crawls"]
+    return StageOperator(
+        task_id="register",
+        stage="crawls",
+        arguments=["--refresh", "--register"],
+        on_result=lambda found, _: found["crawls"],
+        runner="local",  # it saves new crawls in a file that Airflow's components read
+        execution_timeout=timedelta(minutes=15),
+        doc_md=register.__doc__,
+    )
 
 
 @task
@@ -64,7 +72,7 @@ def choose(crawls: list[dict[str, str]]) -> list[dict[str, Any]]:
     """Decide which crawls to start; returns the arguments of `start` for each."""
     context = get_current_context()
     run, params = context["dag_run"], context["params"]
-    if run.run_type == DagRunType.BACKFILL_JOB:
+    if run.run_type.value == DagRunType.BACKFILL_JOB.value:
         chosen = _released_in_its_month(crawls, run)
     else:
         chosen = _never_run(crawls, run, context["ti"], params["most"])
@@ -115,7 +123,7 @@ def _never_run(crawls: list[dict[str, str]], run: Any, task_instance: Any, limit
 def _skip_if_late(run: Any, chosen: list[str]) -> None:
     """Raise AirflowSkipException for the run that Airflow creates when this DAG is turned on."""
     late = (run.start_date or datetime.now(UTC)) - run.run_after
-    if run.run_type != DagRunType.SCHEDULED or run.clear_number or late <= _ON_TIME:
+    if run.run_type.value != DagRunType.SCHEDULED.value or run.clear_number or late <= _ON_TIME:
         return
     raise AirflowSkipException(
         f"started nothing: this run was due on {run.run_after.date()}, {late.days} days before it began, "
@@ -124,26 +132,29 @@ def _skip_if_late(run: Any, chosen: list[str]) -> None:
     )
 
 
-with DAG(
-    dag_id="new_crawls",
-    dag_display_name="New crawls: found and started monthly",
-    description="Every month: finds new crawls and starts the newest one",
-    schedule=CronDataIntervalTimetable("@monthly", timezone="UTC"),
-    start_date=moment(2013, 1, 1),
-    catchup=False,
-    is_paused_upon_creation=True,  # regardless of Airflow's default: it starts work that costs money
-    max_active_runs=1,
-    default_args=DEFAULTS,
-    params=PARAMS,
-    tags=["laion_etl", "monthly"],
-    doc_md=__doc__,
-) as dag:
-    # The DAG of a new crawl appears when the DAG files are next parsed, within minutes.
-    StartCrawl.partial(
-        task_id="start",
-        logical_date=None,
-        skip_when_already_exists=True,
-        retries=12,
-        retry_delay=timedelta(minutes=1),
-        doc_md="Trigger the crawl's DAG; fails at once where that DAG is paused.",
-    ).expand_kwargs(choose(register()))
+def new_crawls_dag() -> DAG:
+    """Return the monthly DAG. Raises SettingsError."""
+    with DAG(
+        dag_id="new_crawls",
+        dag_display_name="New crawls: found and started monthly",
+        description="Every month: finds new crawls and starts the newest one",
+        schedule=CronDataIntervalTimetable("@monthly", timezone="UTC"),
+        start_date=moment(2013, 1, 1),
+        catchup=False,
+        is_paused_upon_creation=True,  # regardless of Airflow's default: it starts work that costs money
+        max_active_runs=1,
+        default_args=task_defaults(load_settings()),
+        params=PARAMS,
+        tags=["laion_etl", "monthly"],
+        doc_md=__doc__,
+    ) as dag:
+        # The DAG of a new crawl appears when the DAG files are next parsed, within minutes.
+        StartCrawl.partial(
+            task_id="start",
+            logical_date=None,
+            skip_when_already_exists=True,
+            retries=12,
+            retry_delay=timedelta(minutes=1),
+            doc_md="Trigger the crawl's DAG; fails at once where that DAG is paused.",
+        ).expand_kwargs(choose(cast("list[dict[str, str]]", register().output)))
+    return dag
