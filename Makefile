@@ -44,7 +44,7 @@ test-quick: setup  ## those that need no Postgres, S3, Airflow or Chromium and t
 check: setup  ## format, lint, types, which package imports which, spelling, length of modules
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
-	$(BIN)/mypy --strict laion_etl
+	$(BIN)/mypy --strict laion_etl dags plugins
 	$(BIN)/lint-imports --no-cache
 	$(BIN)/codespell
 	$(BIN)/python scripts/check_words.py

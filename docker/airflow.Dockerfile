@@ -1,4 +1,4 @@
-# Airflow with our DAGs and plugins, for all its roles; the command chooses one:
+# Airflow with our DAGs and plugin, for all its roles; the command chooses one:
 #   docker build -f docker/airflow.Dockerfile -t laion-etl-airflow .
 #   docker run --init laion-etl-airflow airflow api-server | scheduler | dag-processor | triggerer
 # The target `all` also has torch, for stages that run on the scheduler's machine (compose.yaml); in a cluster
@@ -15,8 +15,6 @@ RUN --mount=type=secret,id=pip,target=/etc/pip.conf \
     && python3 -m pip --python /opt/laion/bin/python install --no-cache-dir --only-binary :all: -c requirements.txt -r requirements-auth.txt
 COPY pyproject.toml README.md LICENSE ./
 COPY sql ./sql
-COPY dags ./dags
-COPY plugins ./plugins
 COPY laion_etl ./laion_etl
 RUN --mount=type=secret,id=pip,target=/etc/pip.conf \
     python3 -m pip --python /opt/laion/bin/python install --no-cache-dir --no-deps .
@@ -31,7 +29,7 @@ FROM ${BASE} AS base
 ARG VERSION=0.2.0.dev0
 ARG REVISION=unknown
 LABEL org.opencontainers.image.title="laion-etl Airflow" \
-      org.opencontainers.image.description="Airflow with laion_etl's DAGs and plugins" \
+      org.opencontainers.image.description="Airflow with laion_etl's DAGs and plugin" \
       org.opencontainers.image.licenses="Apache-2.0" \
       org.opencontainers.image.version="${VERSION}" \
       org.opencontainers.image.revision="${REVISION}"
@@ -41,7 +39,7 @@ RUN useradd --uid 50000 --gid 0 --home-dir /home/airflow --create-home airflow \
 ENV PATH=/opt/laion/bin:$PATH PYTHONUNBUFFERED=1 AIRFLOW_HOME=/opt/airflow LAION_ETL_DATA_DIR=/data \
     AIRFLOW__CORE__LOAD_EXAMPLES=False AIRFLOW__USAGE_DATA_COLLECTION__ENABLED=False
 COPY docker/pools.json /opt/airflow/pools.json
-COPY plugins /opt/airflow/plugins
+# The plugin comes with the package.
 COPY dags /opt/airflow/dags
 USER 50000
 WORKDIR /opt/airflow

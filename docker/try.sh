@@ -58,7 +58,7 @@ check_worker() {
 check_airflow() {
     run laion-etl-airflow airflow version
     run laion-etl-airflow python -c 'import airflow.providers.fab.auth_manager.fab_auth_manager'
-    run laion-etl-airflow sh -c 'airflow db migrate >/dev/null 2>&1 && PYTHONPATH=$AIRFLOW_HOME/dags python -c "
+    run laion-etl-airflow sh -c 'airflow db migrate >/dev/null 2>&1 && python -c "
 from airflow.dag_processing.dagbag import DagBag
 bag = DagBag()
 assert bag.import_errors == {}, bag.import_errors

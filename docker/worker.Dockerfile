@@ -13,8 +13,6 @@ RUN --mount=type=secret,id=pip,target=/etc/pip.conf \
     python3 -m pip --python /opt/laion/bin/python install --no-cache-dir --no-deps --only-binary :all: -r requirements-worker.txt
 COPY pyproject.toml README.md LICENSE ./
 COPY sql ./sql
-COPY dags ./dags
-COPY plugins ./plugins
 COPY laion_etl ./laion_etl
 RUN --mount=type=secret,id=pip,target=/etc/pip.conf \
     python3 -m pip --python /opt/laion/bin/python install --no-cache-dir --no-deps .

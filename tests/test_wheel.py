@@ -14,11 +14,16 @@ import pytest
 from hatchling.build import build_wheel
 
 from laion_etl import __version__
+from laion_etl.demo.demo import DAG_FILE
 from laion_etl.minicrawl.build import MiniCrawl
+from tests.airflow.conftest import write_catalogue
 
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[1]
+ENTRY_POINT = (
+    "EntryPoint(name='laion_etl', value='laion_etl.airflow.plugin:LaionEtlPlugin', group='airflow.plugins')"
+)
 
 
 @pytest.fixture(scope="module")
@@ -63,8 +68,7 @@ def files(folder: str) -> set[str]:
 
 def test_the_wheel_holds_the_package_and_what_it_reads(wheel: Path) -> None:
     names = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
-    airflow = {f"laion_etl/_airflow/{name}" for name in files("dags") | files("plugins")}
-    assert names == files("laion_etl") | airflow | {f"laion_etl/{name}" for name in files("sql")}
+    assert names == files("laion_etl") | {f"laion_etl/{name}" for name in files("sql")}
     for kind in ("sql", "json", "safetensors", "pth", "j2", "css", "js", "html", "txt", "typed"):
         assert any(name.endswith(f".{kind}") for name in names), kind
 
@@ -79,15 +83,40 @@ def test_the_wheel_declares_what_it_needs(wheel: Path) -> None:
         assert f"\nProvides-Extra: {extra}\n" in metadata
 
 
-def test_what_runs_is_the_wheel_with_its_sql_and_dags(installed: Path, tmp_path: Path) -> None:
+def test_what_runs_is_the_wheel_with_its_sql(installed: Path, tmp_path: Path) -> None:
     done = run([str(installed / "python"), str(ROOT / "tests" / "installed_places.py")], tmp_path)
     places = {name: Path(place) for name, place in json.loads(done.stdout).items()}
     package = places["package"].parent
     assert package.is_relative_to(installed.parent)
     assert places["sql"] == package / "sql"
-    assert places["airflow"] == package / "_airflow"
-    assert (places["airflow"] / "dags" / "crawl.py").is_file()
-    assert (places["airflow"] / "plugins" / "laion_timetable.py").is_file()
+
+
+@pytest.mark.parametrize("plugins", ["missing", str(ROOT / "plugins")], ids=["alone", "and a checkout"])
+def test_two_lines_in_a_dag_file_are_all_that_airflow_needs(
+    installed: Path, tmp_path: Path, plugins: str
+) -> None:
+    assert DAG_FILE in (ROOT / "docs" / "operations.md").read_text()
+    (tmp_path / "dags").mkdir()
+    (tmp_path / "dags" / "mine.py").write_text(DAG_FILE)
+    variables = {
+        "AIRFLOW_HOME": str(tmp_path),
+        "AIRFLOW__CORE__DAGS_FOLDER": str(tmp_path / "dags"),
+        "AIRFLOW__CORE__PLUGINS_FOLDER": plugins,
+        "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+        "LAION_ETL_CATALOGUE": str(write_catalogue(tmp_path / "catalogue.json", ["CC-MAIN-2024-38"])),
+    }
+    # -P: tests/ has a folder airflow, which the script must not import.
+    script = ["-P", str(ROOT / "tests" / "airflow_parts.py")]
+    done = run([str(installed / "python"), *script], tmp_path, **variables)
+    assert json.loads(done.stdout.splitlines()[-1]) == {
+        "dags": ["crawl_CC-MAIN-2024-38", "new_crawls"],
+        "timetables": ["laion_etl.airflow.timetable.CrawlTimetable"],
+        "pages": ["laion", "laion_dump", "laion_run"],
+        "deadlines": ["laion_etl.airflow.alerts.RunCreated"],
+        "source": f"laion-etl=={__version__}: {ENTRY_POINT}",
+        "others": [],
+        "errors": {},
+    }
 
 
 def test_the_version_is_that_of_the_wheel(installed: Path, tmp_path: Path) -> None:

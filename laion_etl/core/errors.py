@@ -35,6 +35,12 @@ class InputError(LaionEtlError):
     """An input as a whole cannot be read (single bad records are counted, never raised)."""
 
 
+class DamagedInputError(InputError):
+    """An input has no readable content; a retry that reads the same file cannot help."""
+
+    exit_code = 2
+
+
 class MissingInputError(InputError):
     """There is no such input."""
 

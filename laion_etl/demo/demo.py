@@ -12,7 +12,6 @@ from rich.console import Console
 from rich.table import Table
 
 import laion_etl
-from laion_etl.core.errors import DemoError
 from laion_etl.dataset.funnel_report import crawl_funnel
 from laion_etl.demo.airflow import COMPONENTS, AirflowApi, environment, free_port
 from laion_etl.demo.index_demo import index_demo
@@ -27,6 +26,13 @@ _MIGRATE_S = 180.0
 _HEALTHY_S = 180.0
 _DAG_S = 90.0
 _LOG_LINES = 20
+
+# The DAGs of an installed package, as docs/operations.md describes it.
+DAG_FILE = """\
+from laion_etl.airflow import crawl_dags, new_crawls_dag
+
+globals().update(crawl_dags(), new_crawls=new_crawls_dag())
+"""
 
 _RUN_CONF = {"download_workers": 2, "score_groups": 1}
 # Small units so that there is something to see; short timeouts because parts of the mini web never answer.
@@ -87,7 +93,6 @@ def _start(folder: Path, stack: ExitStack, phases: Phases) -> tuple[MiniCrawl, S
     from laion_etl.database.embedded import running_server
     from laion_etl.minicrawl.web import MiniWeb
 
-    sources = sources_of_dags()
     with phases.phase("mini crawl and its web server"):
         crawl = build_minicrawl(folder / "minicrawl")
         web = stack.enter_context(MiniWeb(crawl))
@@ -97,6 +102,7 @@ def _start(folder: Path, stack: ExitStack, phases: Phases) -> tuple[MiniCrawl, S
     port, home = free_port(), folder / "airflow"
     home.mkdir(mode=0o700)
     login = new_login(home)
+    sources = sources_of_dags(home)
     settings = crawl.environment(web.port) | _SETTINGS
     settings |= {
         "LAION_ETL_STORE": str(folder / "store"),
@@ -207,10 +213,14 @@ def _own_environment() -> dict[str, str]:
     }
 
 
-def sources_of_dags() -> Path:
-    """The folder that holds dags/ and plugins/: inside an installed wheel, next to it in a checkout."""
-    package = Path(laion_etl.__file__).parent
-    for sources in (package / "_airflow", package.parent):
-        if (sources / "dags" / "crawl.py").is_file():
-            return sources
-    raise DemoError("cannot run the demo: dags/ is neither in the package nor next to it; install a wheel")
+def sources_of_dags(folder: Path) -> Path:
+    """Return the folder that holds dags/ and plugins/: a checkout, or else `folder`, where dags/ is made.
+
+    An installed package needs no plugins/: Airflow finds its plugin by the entry point.
+    """
+    checkout = Path(laion_etl.__file__).parents[1]
+    if (checkout / "dags" / "crawl.py").is_file():
+        return checkout
+    (folder / "dags").mkdir()
+    (folder / "dags" / "crawls.py").write_text(DAG_FILE)
+    return folder

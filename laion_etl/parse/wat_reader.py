@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from laion_etl.core.byte_arena import ByteArena
-from laion_etl.core.errors import InputError
+from laion_etl.core.errors import DamagedInputError
 from laion_etl.core.funnel import Outcomes, RecordReason
 from laion_etl.core.kernels import Ints, Longs
 from laion_etl.parse.gzip_members import ByteSource, Damage, Members, read_members
@@ -44,8 +44,8 @@ class LinkBatch:
 def read_batches(stream: ByteSource, uri: str) -> Iterator[LinkBatch]:
     """Yields the file batch by batch; the arena of a batch is reused for the next one.
 
-    A damaged gzip member is counted and listed in its batch. Raises InputError if not a single record is
-    readable.
+    A damaged gzip member is counted and listed in its batch. Raises DamagedInputError if not a single record
+    is readable.
     """
     readable = False
     damage = None
@@ -56,7 +56,7 @@ def read_batches(stream: ByteSource, uri: str) -> Iterator[LinkBatch]:
         damage = damage or (batch.damages[0] if batch.damages else None)
         yield batch
     if not readable and damage is not None:
-        raise InputError(
+        raise DamagedInputError(
             f"cannot read {uri} from byte {damage.offset}: {damage.cause}; fetch it again, or leave it out "
             "with --wat-files"
         )

@@ -16,7 +16,7 @@ ELSEWHERE = "http://127.0.0.1:1"
 FAILED_TASK = """
 import json, os
 from types import SimpleNamespace
-from laion_alerts import TaskFailed
+from laion_etl.airflow.alerts import TaskFailed
 ti = SimpleNamespace(
     dag_id="crawl_C", run_id="manual", task_id="partition.parse", map_index=3, try_number=2, log_url=""
 )
@@ -68,8 +68,8 @@ def test_a_missing_connection_and_half_an_access_do_not_keep_an_alert_from_being
 # The identity requests of a command that a task starts, and the keys they are signed with.
 IDENTITY = """
 import json, os, subprocess, sys
-from laion_connections import s3
-from laion_runner import without_none
+from laion_etl.airflow.connections import s3
+from laion_etl.airflow.commands import without_none
 child = '''
 import boto3, json
 asked = []

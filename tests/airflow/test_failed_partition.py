@@ -13,7 +13,7 @@ pytestmark = pytest.mark.airflow
 
 RUN = """
 import json, sys
-import laion_stage
+from laion_etl.airflow import operators
 from airflow.sdk.exceptions import AirflowFailException
 
 FAILS = json.loads(sys.argv[1])
@@ -39,7 +39,7 @@ def stand_in(command):
         raise AirflowFailException("damaged")
     return ANSWERS.get(arguments[0], {"input": 2, "kept": 1, "more": "not for XCom"})
 
-laion_stage.run_here = stand_in
+operators.run_here = stand_in
 from airflow.dag_processing.dagbag import DagBag
 dag = DagBag().dags["crawl_CC-MAIN-2024-42"]
 dag.deadline = None  # dag.test looks a deadline up by its id, which only DAGs read from the database have
@@ -70,8 +70,8 @@ def test_a_failed_partition_blocks_only_itself_and_fails_the_run(migrated_airflo
     assert run["tasks"]["publish[-1]"] == "success"
     crawl = ["--crawl", "CC-MAIN-2024-42"]
     for command in (
-        ["discover", *crawl, "--wat-files", "0:3"],
-        ["parse", *crawl, "--partition", "2", "--wat-files", "0:3"],
+        ["discover", *crawl, "--wat-files=0:3"],
+        ["parse", *crawl, "--partition", "2", "--wat-files=0:3"],
         ["load", *crawl, "--partition", "2"],
         ["score", *crawl, "--group", "1/2"],
         ["publish", *crawl, "--expect", "0-2", "--allow-missing", "0.0"],
@@ -90,7 +90,7 @@ def test_a_run_without_any_good_partition_publishes_nothing(migrated_airflow: Ai
 def test_a_dry_run_estimates_and_does_nothing_else(migrated_airflow: Airflow) -> None:
     run = migrated_airflow.python(RUN, "[]", json.dumps({**CONF, "dry_run": True}))
 
-    assert run["commands"] == [["estimate", "--crawl", "CC-MAIN-2024-42", "--wat-files", "0:3"]]
+    assert run["commands"] == [["estimate", "--crawl", "CC-MAIN-2024-42", "--wat-files=0:3"]]
     states = run["tasks"]
     assert {name for name, state in states.items() if state == "success"} == {"digest[-1]"}
     assert set(states.values()) == {"success", "skipped"}

@@ -12,11 +12,11 @@ MAKE = """
 import json
 from datetime import timedelta
 from types import SimpleNamespace
-from airflow.sdk.exceptions import AirflowFailException
 from kubernetes.client import ApiClient, models as k8s
-from laion_pod_failures import failure
-from laion_pods import stage_pod
-from laion_runner import Command
+from laion_etl.airflow.pod_failures import failure
+from laion_etl.airflow.pods import stage_pod
+from laion_etl.airflow.commands import Command
+from laion_etl.core.errors import SettingsError
 
 def pod(stage, label="", index=-1, **settings):
     task = SimpleNamespace(
@@ -33,7 +33,7 @@ def plain(made):
 def refused(**settings):
     try:
         pod("parse", **settings)
-    except AirflowFailException as error:
+    except SettingsError as error:
         return str(error)
 
 GPU = {
@@ -200,13 +200,13 @@ def test_settings_no_pod_can_be_made_of_are_not_tried_again(made: dict[str, Any]
 @pytest.mark.parametrize(
     ("what", "kind", "words"),
     [
-        ("usage", "AirflowFailException", "no such setting (laion-etl stage parse ended with exit code 2)"),
+        ("usage", "FinalError", "no such setting (laion-etl stage parse ended with exit code 2)"),
         (
             "error",
             "AirflowException",
             "part.wat.gz is damaged (laion-etl stage parse ended with exit code 1)",
         ),
-        ("memory", "AirflowFailException", "OOM-killed at 4Gi; raise parse=..."),
+        ("memory", "FinalError", "OOM-killed at 4Gi; raise parse=..."),
         ("memory of a worker", "AirflowException", "OOM-killed at 4Gi; raise download=..."),
         ("evicted", "AirflowException", "evicted by Kubernetes: The node was low on resource: memory."),
         ("preempted", "AirflowException", "PreemptionByScheduler: to make room"),

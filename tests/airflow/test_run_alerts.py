@@ -68,8 +68,10 @@ import json
 from datetime import timedelta
 from types import SimpleNamespace
 from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowTaskTimeout
-from laion_alerts import cause_of, late_alert, retry_helps
-from laion_runner import Command, failed_command
+from laion_etl.airflow.alerts import cause_of, late_alert
+from laion_etl.airflow.commands import Command, failed_command
+from laion_etl.airflow.errors import retry_helps
+from laion_etl.core.errors import SettingsError
 context = {"task": SimpleNamespace(execution_timeout=timedelta(hours=8)), "ti": SimpleNamespace(
     dag_id="crawl_C", run_id="r", task_id="download", map_index=1, try_number=1, log_url="http://log")}
 errors = [
@@ -77,6 +79,8 @@ errors = [
     failed_command("score", 2, ["error: LAION_ETL_CLIP_MODEL: no such model"]),
     failed_command("score", -9, ["download: 300 of 1,000"]),
     AirflowTaskTimeout(),
+    AirflowFailException("the DAG is paused"),
+    SettingsError("invalid LAION_ETL_RUNNER 'moon'"),
     ValueError("a bug"),
     KeyError(),
     "said by the DAG processor",
@@ -111,6 +115,8 @@ def test_the_cause_comes_first_and_says_whether_another_try_helps(made: Any) -> 
             True,
         ],
         ["the task took longer than 8 hours and was ended; see where its log stopped", True],
+        ["the DAG is paused", False],
+        ["invalid LAION_ETL_RUNNER 'moon'", False],
         ["ValueError: a bug", True],
         ["KeyError", True],
         ["said by the DAG processor", True],

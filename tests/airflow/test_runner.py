@@ -17,10 +17,11 @@ pytestmark = pytest.mark.airflow
 RUN = """
 import json
 from airflow.sdk.exceptions import AirflowException
-from laion_runner import Command, run_here
+from laion_etl.airflow.commands import Command, run_here
+from laion_etl.core.errors import LaionEtlError
 try:
     outcome = ["result", run_here(Command(["parse", "--crawl", "C D"]))]
-except AirflowException as error:
+except (AirflowException, LaionEtlError) as error:
     outcome = [type(error).__name__, str(error)]
 print(json.dumps(outcome), flush=True)
 """
@@ -100,7 +101,7 @@ def test_a_usage_error_is_not_retried(stand_in: Path, airflow: Airflow) -> None:
     command = "import sys; print('error: no such setting', file=sys.stderr); sys.exit(2)"
     outcome, _ = run(stand_in, airflow, command)
 
-    assert outcome[0] == "AirflowFailException"
+    assert outcome[0] == "FinalError"
 
 
 def test_a_command_that_ends_well_without_json_fails_the_task(stand_in: Path, airflow: Airflow) -> None:
@@ -195,31 +196,30 @@ print(json.dumps(parts))
 def test_an_airflow_connection_that_is_not_there_is_named(stand_in: Path, airflow: Airflow) -> None:
     connected = airflow.with_settings(LAION_ETL_DATABASE_CONN_ID="missing")
     outcome, _ = run(stand_in, connected, "print('{}')")
-    assert outcome[0] == "AirflowFailException"
+    assert outcome[0] == "AirflowNotFoundException"
     assert "missing" in str(outcome[1])
 
 
 def test_settings_that_are_none_fail_the_task_for_good(stand_in: Path, airflow: Airflow) -> None:
     mistaken = airflow.with_settings(LAION_ETL_STROE="/data")
     outcome, _ = run(stand_in, mistaken, "print('{}')")
-    assert outcome[0] == "AirflowFailException"
+    assert outcome[0] == "SettingsError"
     assert "did you mean LAION_ETL_STORE" in str(outcome[1])
 
 
 SEAM = """
 import json, os
 from airflow.sdk.exceptions import AirflowException
-from laion_stage import StageOperator
-
-def load(crawl):
-    found = yield ["load", "--crawl", crawl]
-    return found
+from laion_etl.airflow.operators import StageOperator
+from laion_etl.core.errors import LaionEtlError
 
 def ended(**params):
     try:
-        task = StageOperator(task_id="load", python_callable=load, op_kwargs={"crawl": "C"})
+        task = StageOperator(
+            task_id="load", stage="load", arguments=["--crawl", "C", ""], on_result=lambda found, _: found
+        )
         return task.execute({"params": params})
-    except AirflowException as error:
+    except (AirflowException, LaionEtlError) as error:
         return [type(error).__name__, str(error)]
 
 def with_role():
@@ -277,5 +277,5 @@ def test_a_run_chooses_its_runner_and_settings_and_commands_have_the_s3_of_a_con
     assert "PYTHONPATH" not in as_set["settings"]  # Airflow's packages are not the other Python's
     assert (as_set["s3"], as_set["endpoint"]) == (["env", "eu-central-1"], "https://s3.example")
     assert outcome["with a role"]["s3"] == ["assume-role", "eu-central-1"]
-    assert outcome["unknown"][0] == "AirflowFailException"
+    assert outcome["unknown"][0] == "SettingsError"
     assert "invalid LAION_ETL_RUNNER 'moon'; expected one of local, venv, kubernetes" in outcome["unknown"][1]

@@ -63,7 +63,7 @@ def test_the_timetable_survives_serialization_and_schedules_nothing(airflow: Air
 import json
 from datetime import UTC, date, datetime
 from airflow.timetables.base import TimeRestriction
-from laion_timetable import CrawlTimetable
+from laion_etl.airflow.timetable import CrawlTimetable
 timetable = CrawlTimetable.deserialize(CrawlTimetable("CC-MAIN-2024-38", date(2024, 9, 16)).serialize())
 day = datetime(2024, 9, 16, tzinfo=UTC)
 def keys(first, last):

@@ -45,19 +45,20 @@ def test_a_worker_has_neither_airflow_nor_torch() -> None:
     assert not [name for name in names if name.startswith(("apache-", "torch", "nvidia", "pytest"))]
 
 
-# Used in the API server, or on a user's own machine: not in workers.
-PAGES = {"dashboard", "explore"}
+# Of Airflow, or used in its API server, or on a user's own machine: not in workers.
+NOT_IN_WORKERS = {"airflow", "dashboard", "explore"}
 
 
 def imported() -> dict[tuple[str, bool], Path]:
-    """Third-party modules that laion_etl imports, whether for a page, and a file that does."""
+    """Third-party modules that laion_etl imports, whether outside of workers, and a file that does."""
     found = {}
     for path in (ROOT / "laion_etl").rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
             names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
             if isinstance(node, ast.ImportFrom) and node.level == 0:
                 names = [node.module or ""]
-            found |= {(name.split(".")[0], bool(PAGES & {*path.parts})): path for name in names}
+            elsewhere = bool(NOT_IN_WORKERS & {*path.relative_to(ROOT).parts})
+            found |= {(name.split(".")[0], elsewhere): path for name in names}
     return {key: path for key, path in found.items() if key[0] not in sys.stdlib_module_names}
 
 
@@ -69,10 +70,10 @@ def test_images_have_every_package_that_the_code_imports() -> None:
     workers = pins(DOCKER / "requirements-worker.txt") | pins(DOCKER / "requirements-score.txt")
     airflow = pins(DOCKER / "requirements-airflow.txt")
     providers = packages_distributions()
-    for (module, of_page), path in imported().items():
+    for (module, elsewhere), path in imported().items():
         if module not in NOT_IN_IMAGES:
             names = {canonicalize_name(name) for name in providers[module]}
-            installed = airflow if of_page else workers
+            installed = airflow if elsewhere else workers
             assert names & installed.keys(), f"{module} of {path}: declare its package in pyproject.toml"
 
 

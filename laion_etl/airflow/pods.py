@@ -13,28 +13,30 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import Any
+from typing import Any, NoReturn, cast
 
 from airflow.providers.cncf.kubernetes.operators.pod import KubernetesPodOperator
 from airflow.providers.cncf.kubernetes.utils.pod_manager import PodNotFoundException, PodPhase
-from airflow.sdk.exceptions import AirflowException, AirflowFailException
+from airflow.sdk.exceptions import AirflowException
+from airflow.triggers.base import BaseTrigger
+from kubernetes.client import V1EnvVar
 from kubernetes.client.exceptions import ApiException
 
-from laion_alerts import late_alert
-from laion_connections import use_own_s3
+from laion_etl.airflow.alerts import late_alert
+from laion_etl.airflow.commands import Command, shown_settings
+from laion_etl.airflow.connections import use_own_s3
+from laion_etl.airflow.pod_failures import failure
+from laion_etl.airflow.pod_spec import pod_parts, result_uri
+from laion_etl.airflow.pod_trigger import StagePodTrigger
 from laion_etl.alerts import late_after_s
 from laion_etl.core.errors import LaionEtlError
 from laion_etl.io.storage import open_store
 from laion_etl.settings import Settings, load_settings
-from laion_pod_failures import failure
-from laion_pod_spec import pod_parts, result_uri
-from laion_pod_trigger import StagePodTrigger
-from laion_runner import Command, shown_settings
 
 _log = logging.getLogger("laion_etl.stage")
 
 
-class StagePod(KubernetesPodOperator):
+class StagePodOperator(KubernetesPodOperator):
     """The pod of a stage's command. Created at run time; never part of a serialized DAG."""
 
     def __init__(self, *, command: Command, settings: Settings, **of_the_pod: Any) -> None:
@@ -45,12 +47,13 @@ class StagePod(KubernetesPodOperator):
 
     def run(self, context: Any) -> dict[str, Any]:
         """Starts the pod, or finds that of an earlier try, and defers; returns a result that exists."""
-        _log.info("settings: %s", shown_settings({one.name: one.value for one in self.env_vars}))
+        variables = cast("list[V1EnvVar]", self.env_vars)
+        _log.info("settings: %s", shown_settings({one.name: one.value for one in variables}))
         _log.info("command: %s", self.command.by_hand)
         self.execute_async(context)
         return self._result()
 
-    def go_on(self, context: Any, event: Mapping[str, Any]) -> dict[str, Any]:
+    def resume(self, context: Any, event: Mapping[str, Any]) -> dict[str, Any]:
         """Resumes after the trigger's event: returns the result, or raises the pod's failure."""
         self._event = event
         try:
@@ -61,13 +64,20 @@ class StagePod(KubernetesPodOperator):
             ) from error
         return self._result()
 
-    def defer(self, *, trigger: Any, **how: Any) -> None:
+    def defer(
+        self,
+        *,
+        trigger: BaseTrigger,
+        method_name: str,
+        kwargs: dict[str, Any] | None = None,
+        timeout: timedelta | float | None = None,
+    ) -> NoReturn:
         """Defers to our own trigger, which sends an alert when the task is late."""
         _, of_the_pod = trigger.serialize()
         late = late_after_s(self.settings.alerts, self.command.stage)
         alert = late_alert(self.command.context, late or 0).to_plain()
         own = StagePodTrigger(late_after_s=late, alert={**alert, "kind": str(alert["kind"])}, **of_the_pod)
-        super().defer(trigger=own, **how)
+        super().defer(trigger=own, method_name=method_name, kwargs=kwargs, timeout=timeout)
 
     def get_or_create_pod(self, pod_request_obj: Any, context: Any) -> Any:
         """Reuses an earlier try's pod, unless it has failed: that would fail this try as well."""
@@ -116,11 +126,8 @@ def _left_to_its_deadline(*, reraise: bool) -> Iterator[None]:
         _log.warning("cannot stop the pod: %s; it ends at its deadline", error.reason)
 
 
-def stage_pod(command: Command, timeout: timedelta | None) -> StagePod:
-    """The pod of a command by the settings of its run; raises AirflowFailException for invalid ones."""
-    try:
-        settings = load_settings(os.environ | command.settings)
-        parts = pod_parts(command, settings, timeout)
-        return StagePod(command=command, settings=settings, execution_timeout=timeout, **parts)
-    except LaionEtlError as error:
-        raise AirflowFailException(str(error)) from error
+def stage_pod(command: Command, timeout: timedelta | None) -> StagePodOperator:
+    """Return the pod of a command by the settings of its run; raises SettingsError for invalid ones."""
+    settings = load_settings(os.environ | command.settings)
+    parts = pod_parts(command, settings, timeout)
+    return StagePodOperator(command=command, settings=settings, execution_timeout=timeout, **parts)

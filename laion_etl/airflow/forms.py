@@ -3,14 +3,13 @@
 JSON schema has no ranges, and its message for a pattern is the regular expression. A *format* is checked by a
 function, and its name appears in the message: `'5:2' is not a 'range of WAT files such as 0:2, 7 or 100:'`.
 Airflow checks params with jsonschema's formats wherever runs are created: in the API server, for `airflow
-dags trigger` and for backfills, all of which load plugins. A process without this file accepts any text;
+dags trigger` and for backfills, all of which load plugins. A process without this module accepts any text;
 `discover` makes the final check.
 """
 
 import re
 from collections.abc import Callable
 
-from airflow.plugins_manager import AirflowPlugin
 from jsonschema import FormatChecker
 
 from laion_etl.core.errors import SettingsError
@@ -47,9 +46,3 @@ FORMATS: dict[str, Callable[[object], bool]] = {
 }
 for _name, _allows in FORMATS.items():
     FormatChecker.checkers[_name] = (_allows, ())
-
-
-class LaionFormsPlugin(AirflowPlugin):
-    """Registers the formats in all of Airflow's processes."""
-
-    name = "laion_forms"

@@ -9,9 +9,7 @@ from threading import Lock
 from typing import Any
 
 from airflow.sdk import BaseHook
-from airflow.sdk.exceptions import AirflowFailException, AirflowNotFoundException
 
-from laion_etl.core.errors import SettingsError
 from laion_etl.io.storage import open_store, s3_client
 from laion_etl.settings import load_settings
 
@@ -22,7 +20,7 @@ _LIBPQ_EXTRAS = ("sslmode", "sslrootcert", "sslcert", "sslkey", "options", "targ
 
 def database() -> dict[str, str]:
     """The Postgres of LAION_ETL_DATABASE_CONN_ID; empty if that is not set."""
-    connection = _connection(_settings().database.conn_id)
+    connection = _connection(load_settings().database.conn_id)
     if connection is None:
         return {}
     from psycopg.conninfo import (
@@ -48,7 +46,7 @@ def s3() -> Iterator[dict[str, str | None]]:
     A role is assumed by the command's own boto3, through a separate configuration file: credentials assumed
     here would expire within the hour, and a download takes days.
     """
-    connection = _connection(_settings().airflow.s3_conn_id)
+    connection = _connection(load_settings().airflow.s3_conn_id)
     if connection is None:
         yield {}
         return
@@ -79,7 +77,7 @@ def use_own_s3() -> None:
 
     The environment is unchanged: the triggerer runs for months and serves other connections, too.
     """
-    store_uri = _settings().store_uri
+    store_uri = load_settings().store_uri
     if not store_uri.startswith("s3://"):
         return
     with _ENVIRONMENT, s3() as access:
@@ -128,15 +126,5 @@ def _set(variables: dict[str, Any]) -> dict[str, str]:
 
 
 def _connection(conn_id: str) -> Any:
-    """The connection of that name; None for an empty name."""
-    try:
-        return BaseHook.get_connection(conn_id) if conn_id else None
-    except AirflowNotFoundException as error:
-        raise AirflowFailException(str(error)) from error
-
-
-def _settings() -> Any:
-    try:
-        return load_settings()
-    except SettingsError as error:
-        raise AirflowFailException(str(error)) from error
+    """The connection of that name; None for an empty name. Raises AirflowNotFoundException."""
+    return BaseHook.get_connection(conn_id) if conn_id else None

@@ -8,7 +8,7 @@ from typing import Any
 from airflow.providers.cncf.kubernetes.triggers.pod import KubernetesPodTrigger
 from airflow.triggers.base import TriggerEvent
 
-from laion_alerts import notify
+from laion_etl.airflow.alerts import notify
 from laion_etl.alerts import Alert
 
 # If a task is re-queued before the executor reports the deferring process as finished, the scheduler marks it

@@ -1,7 +1,7 @@
 """Runs a `laion-etl` command in a separate process, with this Python or another one.
 
 A separate process keeps torch and trio out of Airflow's workers, and its command can be repeated by hand from
-the log. laion_stage.py chooses between this and a pod (laion_pods.py).
+the log. operators.py chooses between this and a pod (pods.py).
 """
 
 import json
@@ -21,11 +21,13 @@ from pathlib import PurePath
 from types import FrameType
 from typing import Any
 
-from airflow.sdk.exceptions import AirflowException, AirflowFailException
+from airflow.sdk.exceptions import AirflowException
 
-from laion_alerts import lateness_watched
-from laion_connections import database, s3
+from laion_etl.airflow.alerts import lateness_watched
+from laion_etl.airflow.connections import database, s3
+from laion_etl.airflow.errors import FinalError
 from laion_etl.core.commands import stage_command
+from laion_etl.core.errors import SettingsError
 from laion_etl.settings import load_settings, setting_fields
 
 USAGE_ERROR = 2  # exit code of laion-etl for wrong settings: a retry cannot help
@@ -73,7 +75,7 @@ def run_in_venv(command: Command) -> dict[str, Any]:
     """Runs the command with the Python, or the laion-etl, of LAION_ETL_AIRFLOW_VENV."""
     venv = load_settings().airflow.venv
     if not venv:
-        raise AirflowFailException(
+        raise SettingsError(
             "cannot use runner venv: LAION_ETL_AIRFLOW_VENV is empty; set it to a python or laion-etl"
         )
     program = [venv, "-m", "laion_etl"] if PurePath(venv).name.startswith("python") else [venv]
@@ -85,7 +87,7 @@ def _run(program: list[str], command: Command, environment: Mapping[str, str]) -
     """Runs a command, streams its output into the task log, and returns the JSON object that it prints.
 
     SIGTERM, timeouts and other interruptions end the command cleanly before they end the task. Raises
-    AirflowFailException (no retry) on a usage error, AirflowException with the last error line otherwise.
+    FinalError (no retry) on a usage error, AirflowException with the last error line otherwise.
     """
     line = [*program, *command.words, "--json"]
     task = command.context.get("ti")
@@ -119,7 +121,7 @@ def failed_command(stage: str, code: int, lines: Sequence[str]) -> AirflowExcept
     error = next((line for line in reversed(lines) if line.strip()), _unexplained(killed=killed))
     command = shlex.join(["laion-etl", *stage_command(stage)])
     message = f"{error.removeprefix('error: ')} ({command} ended with exit code {code})"
-    return AirflowFailException(message) if code == USAGE_ERROR else AirflowException(message)
+    return FinalError(message) if code == USAGE_ERROR else AirflowException(message)
 
 
 def _unexplained(*, killed: bool) -> str:

@@ -1,6 +1,6 @@
 """Alerts from Airflow: failures, delays and digests of runs; laion_etl.alerts sends them.
 
-The callables are here and not in dags/, because the triggerer and the DAG processor import them by path.
+The triggerer and the DAG processor import the callables by their path.
 """
 
 import asyncio
@@ -14,17 +14,12 @@ from typing import Any
 from urllib.parse import quote
 
 from airflow.configuration import conf
-from airflow.plugins_manager import AirflowPlugin
 from airflow.sdk import BaseNotifier, timezone
 from airflow.sdk.definitions.deadline import BaseDeadlineReference, DeadlineReference, deadline_reference
-from airflow.sdk.exceptions import (
-    AirflowException,
-    AirflowFailException,
-    AirflowRuntimeError,
-    AirflowTaskTimeout,
-)
+from airflow.sdk.exceptions import AirflowException, AirflowRuntimeError, AirflowTaskTimeout
 
-from laion_connections import use_own_s3
+from laion_etl.airflow.connections import use_own_s3
+from laion_etl.airflow.errors import retry_helps
 from laion_etl.alerts import (
     Alert,
     Kind,
@@ -37,7 +32,7 @@ from laion_etl.alerts import (
     span,
     wrapped,
 )
-from laion_etl.core.errors import LaionEtlError, SettingsError
+from laion_etl.core.errors import LaionEtlError
 from laion_etl.io.storage import open_store
 from laion_etl.settings import load_settings
 
@@ -96,14 +91,9 @@ def cause_of(error: object, context: Mapping[str, Any]) -> str:
         return f"the task took longer than {_hard_limit(context)} and was ended; see where its log stopped"
     if not isinstance(error, BaseException):
         return str(error or "") or "the task ended without an error; see its log"
-    if isinstance(error, AirflowException) and str(error):
+    if isinstance(error, (AirflowException, LaionEtlError)) and str(error):
         return str(error)
     return f"{type(error).__name__}: {error}".removesuffix(": ")
-
-
-def retry_helps(error: object) -> bool:
-    """Whether a retry without any other change could succeed."""
-    return not isinstance(error, AirflowFailException)
 
 
 def run_url(dag_id: str, run_id: str) -> str:
@@ -149,11 +139,7 @@ def _index(task: Any) -> int:
 @contextmanager
 def lateness_watched(stage: str, context: Mapping[str, Any]) -> Iterator[None]:
     """Send an alert when the block takes longer than LAION_ETL_ALERTS_LATE_AFTER; the block continues."""
-    try:
-        settings = load_settings()
-        limit = late_after_s(settings.alerts, stage)
-    except SettingsError as error:
-        raise AirflowFailException(str(error)) from error  # a retry cannot help
+    limit = late_after_s(load_settings().alerts, stage)
     if limit is None or "ti" not in context:
         yield
         return
@@ -214,10 +200,3 @@ class RunCreated(BaseDeadlineReference):
     def _evaluate_with(self, *, session: Any, **kwargs: Any) -> datetime:
         del session, kwargs
         return timezone.utcnow()
-
-
-class LaionAlertsPlugin(AirflowPlugin):
-    """Registers the deadline reference, so that serialized DAGs can be read back."""
-
-    name = "laion_alerts"
-    deadline_references = [RunCreated]  # noqa: RUF012 - Airflow's way

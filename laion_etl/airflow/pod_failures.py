@@ -2,9 +2,10 @@
 
 from typing import Any
 
-from airflow.sdk.exceptions import AirflowException, AirflowFailException
+from airflow.sdk.exceptions import AirflowException
 
-from laion_runner import failed_command
+from laion_etl.airflow.commands import failed_command
+from laion_etl.airflow.errors import FinalError
 
 # Stages that start over on a retry: with the same memory they would fail again.
 _FROM_THE_START = {"parse", "load", "plan", "publish"}
@@ -40,7 +41,7 @@ def failure(stage: str, pod: Any, event_message: str) -> AirflowException:
 
 def _out_of_memory(stage: str, pod: Any) -> AirflowException:
     limits = pod.spec.containers[0].resources.limits or {}
-    kind = AirflowFailException if stage in _FROM_THE_START else AirflowException
+    kind = FinalError if stage in _FROM_THE_START else AirflowException
     return kind(
         f"the pod was OOM-killed at {limits.get('memory', 'the memory of its node')}; raise "
         f"{stage}=... in LAION_ETL_KUBERNETES_MEMORY"

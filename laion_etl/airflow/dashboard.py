@@ -5,10 +5,9 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from airflow.configuration import conf
-from airflow.plugins_manager import AirflowPlugin
-from airflow.sdk.exceptions import AirflowFailException
+from airflow.sdk.exceptions import AirflowNotFoundException
 
-from laion_connections import database
+from laion_etl.airflow.connections import database
 from laion_etl.core.errors import SettingsError
 from laion_etl.settings import Settings, load_settings
 
@@ -38,12 +37,15 @@ def _database_url(settings: Settings) -> str:
     """The database of the Airflow connection, if the settings name one."""
     try:
         return database().get("LAION_ETL_DATABASE_URL", settings.core.database_url)
-    except AirflowFailException as error:
+    except AirflowNotFoundException as error:
         raise SettingsError(str(error)) from error
 
 
-class _Apps:
-    """Created on demand: tasks and scheduler also load plugins, and need no web server."""
+class Apps:
+    """The web application, for `fastapi_apps`.
+
+    It is created on demand: tasks and scheduler also load plugins, and need no web server.
+    """
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         yield {"app": _app(), "url_prefix": _PREFIX, "name": "laion_etl dashboard"}
@@ -54,13 +56,8 @@ def _view(name: str, route: str, href: str, destination: str, **more: str) -> di
     return {"name": name, "href": address, "url_route": route, "destination": destination, **more}
 
 
-class LaionDashboardPlugin(AirflowPlugin):
-    """Mounts the pages and registers them with the UI."""
-
-    name = "laion_dashboard"
-    fastapi_apps = _Apps()
-    external_views = [  # noqa: RUF012 - Airflow's way
-        _view("Crawls", "laion", "/", "nav", category="browse"),
-        _view("Crawl", "laion_dump", "/dag?dag={DAG_ID}", "dag"),
-        _view("Crawl", "laion_run", "/dag?dag={DAG_ID}&run={RUN_ID}", "dag_run"),
-    ]
+VIEWS = (
+    _view("Crawls", "laion", "/", "nav", category="browse"),
+    _view("Crawl", "laion_dump", "/dag?dag={DAG_ID}", "dag"),
+    _view("Crawl", "laion_run", "/dag?dag={DAG_ID}&run={RUN_ID}", "dag_run"),
+)

@@ -1,40 +1,15 @@
-"""Shared by the tasks of all our DAGs: retries and alerts, settings of a run, assets."""
+"""Parameters of a run: those that become settings of its own commands, and the check of its configuration."""
 
 import difflib
 from collections.abc import Mapping
-from datetime import timedelta
 from enum import StrEnum
 from typing import Any
 
-from airflow.sdk import DAG, Asset, Param, get_current_context
-from airflow.sdk.definitions.param import ParamsDict
-from airflow.sdk.exceptions import AirflowFailException
-from airflow.sdk.execution_time.context import InletEventsAccessor
+from airflow.sdk import Context, Param
 
-from laion_alerts import TaskFailed, TaskSucceeded
+from laion_etl.airflow.forms import FOLDER, LANGUAGES, WAT_FILES
+from laion_etl.core.errors import SettingsError
 from laion_etl.settings import load_settings
-from laion_forms import FOLDER, LANGUAGES, WAT_FILES
-
-SETTINGS = load_settings()
-
-DEFAULTS: dict[str, Any] = {
-    "owner": "laion_etl",
-    "retries": SETTINGS.core.task_retries,
-    "retry_delay": timedelta(seconds=SETTINGS.core.task_retry_delay_s),
-    "retry_exponential_backoff": 2.0,
-    "max_retry_delay": timedelta(minutes=30),
-    "on_failure_callback": TaskFailed(),
-    "on_success_callback": TaskSucceeded(),
-    "on_skipped_callback": TaskSucceeded(),
-}
-
-# The products of a crawl, for other DAGs: `schedule=Asset("laion_dataset", uri="x-laion-etl://dataset")`,
-# with exactly this URI, because Airflow identifies assets by it. All crawls share them; the event names the
-# crawl and the location of the result.
-PAIRS = Asset("laion_pairs", uri="x-laion-etl://pairs")
-SHARDS = Asset("laion_shards", uri="x-laion-etl://shards")
-DATASET = Asset("laion_dataset", uri="x-laion-etl://dataset")
-_EVENTS_READ = 1_000  # latest events of an asset, of all crawls
 
 
 class Section(StrEnum):
@@ -47,7 +22,7 @@ class Section(StrEnum):
 
 
 def optional_text(section: Section, title: str, description: str, form: str, **more: Any) -> Param:
-    """An optional text in a format of laion_forms.py: None by default; "" means the same.
+    """An optional text in a format of forms.py: None by default; "" means the same.
 
     With type "string" an empty default would be an empty required field, and the form could not be submitted.
     """
@@ -153,65 +128,28 @@ RUN_PARAMS = {name: param for name, (_, param) in RUN_SETTINGS.items()} | {
 }
 
 
-def run_settings(context: Mapping[str, Any]) -> dict[str, str]:
-    """The LAION_ETL_* settings given by the parameters of a task's run."""
-    params = context.get("params", {})
+def run_settings(context: Context) -> dict[str, str]:
+    """Return the LAION_ETL_* settings given by the parameters of a task's run."""
+    params: Mapping[str, Any] = context.get("params", {})
     chosen = {variable: params.get(name) for name, (variable, _) in RUN_SETTINGS.items()}
     if params.get("store_prefix"):
-        chosen["LAION_ETL_STORE"] = f"{SETTINGS.store_uri.rstrip('/')}/{params['store_prefix']}"
+        chosen["LAION_ETL_STORE"] = f"{load_settings().store_uri.rstrip('/')}/{params['store_prefix']}"
     return {name: str(value) for name, value in chosen.items() if value not in _AS_SET}
 
 
-def check_conf(context: Mapping[str, Any]) -> None:
-    """Raise AirflowFailException for a key of the run's configuration that is not a parameter of its DAG.
+def check_conf(context: Context) -> None:
+    """Raise SettingsError for a key of the run's configuration that is not a parameter of its DAG.
 
     Airflow accepts any key. A misspelled one would leave its parameter at the default: all WAT files.
     """
     run = context.get("dag_run")
-    conf = (run and run.conf) or {}
+    conf = (run.conf if run else None) or {}
     known = sorted(context["dag"].params) if conf else []
     for key in conf:
         if key not in known and key not in _KEYS_OF_AIRFLOW:
             close = difflib.get_close_matches(str(key), known, n=1, cutoff=0.5)
             hint = f"did you mean {close[0]}?" if close else f"the parameters are {', '.join(known)};"
-            raise AirflowFailException(
+            raise SettingsError(
                 f"cannot start this run: {str(key)[:40]!r} in its configuration is not a parameter; {hint} "
                 "Trigger the DAG again with the right name"
             )
-
-
-def checked(params: dict[str, Param]) -> ParamsDict:
-    """Params with validated schemas and defaults; raises ParamValidationError."""
-    found = ParamsDict(params)
-    found.validate()
-    return found
-
-
-def set_params(dag: DAG, params: ParamsDict) -> None:
-    """Gives a DAG its params, which were validated once.
-
-    `DAG(params=...)` would validate them for every DAG and copy them into every task: three quarters of the
-    parsing time with 150 crawls.
-    """
-    object.__setattr__(dag, "params", params)
-
-
-def produced(asset: Asset, crawl: str, **what: Any) -> None:
-    """Sends an asset event for the product of a crawl, unless the crawl's last event is the same.
-
-    The last event decides, not whether this try did the work: a try that was killed between its work and its
-    end has sent no event.
-    """
-    extra = {"crawl": crawl, **what}
-    earlier = InletEventsAccessor(asset.name, asset.uri).ascending(False).limit(_EVENTS_READ)
-    last = next((event.extra for event in earlier if event.extra.get("crawl") == crawl), None)
-    if last == extra:
-        nothing_produced(asset)
-    else:
-        get_current_context()["outlet_events"][asset].extra = extra
-
-
-def nothing_produced(asset: Asset) -> None:
-    """Suppress the event that Airflow sends for each outlet of a successful task."""
-    task = get_current_context()["task"]
-    task.outlets = [outlet for outlet in task.outlets if outlet != asset]

@@ -6,7 +6,6 @@ from datetime import UTC, date, datetime
 from typing import Any
 
 from airflow.exceptions import InvalidPartitionKeyError
-from airflow.plugins_manager import AirflowPlugin
 from airflow.timetables.base import DagRunInfo, DataInterval, TimeRestriction, Timetable
 from pendulum import DateTime, instance
 
@@ -18,7 +17,7 @@ class CrawlTimetable(Timetable):
     """
 
     partitioned = True
-    # Backfills need this; the scheduler still starts nothing: see next_dagrun_info_v2.
+    # Backfills need this; the scheduler still starts nothing: see next_dagrun_info.
     can_be_scheduled = True
 
     def __init__(self, crawl_id: str, released: date) -> None:
@@ -36,11 +35,12 @@ class CrawlTimetable(Timetable):
         """Midnight UTC of the release day."""
         return instance(datetime(self.released.year, self.released.month, self.released.day, tzinfo=UTC))
 
-    def next_dagrun_info_v2(
-        self, *, last_dagrun_info: DagRunInfo | None, restriction: TimeRestriction
+    def next_dagrun_info(
+        self, *, last_automated_data_interval: DataInterval | None, restriction: TimeRestriction
     ) -> DagRunInfo | None:
         """None: the scheduler never starts a crawl."""
-        del last_dagrun_info, restriction
+        del last_automated_data_interval, restriction
+        return None
 
     def iter_partition_dagrun_infos(self, *, earliest: datetime, latest: datetime) -> Iterable[DagRunInfo]:
         """The crawl, if its date lies in the window, both ends included; used by backfills."""
@@ -81,10 +81,3 @@ class CrawlTimetable(Timetable):
                 f"every crawl has its own DAG, crawl_{partition_key}"
             )
         return self.partition_date
-
-
-class LaionTimetablePlugin(AirflowPlugin):
-    """Registers the timetable with Airflow, so that serialized DAGs can be read back."""
-
-    name = "laion_timetable"
-    timetables = [CrawlTimetable]  # noqa: RUF012 - Airflow's way

@@ -8,11 +8,11 @@ from typing import Any
 from airflow.providers.cncf.kubernetes.pod_generator import make_safe_label_value
 from kubernetes.client import models as k8s
 
-from laion_alerts import LABEL, crawl_of
+from laion_etl.airflow.alerts import LABEL, crawl_of
+from laion_etl.airflow.commands import Command, run_id, without_secrets
 from laion_etl.core.errors import SettingsError
 from laion_etl.core.stage_stats import fingerprint
 from laion_etl.settings import KubernetesSettings, Settings, of_stage, setting_fields
-from laion_runner import Command, run_id, without_secrets
 
 _END_S = 15  # on top of the time that a download worker has to return its batch
 _WAIT_FOR_AIRFLOW_S = 600  # a pod that Airflow lost ends this long after its task's time limit

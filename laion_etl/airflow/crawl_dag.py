@@ -1,0 +1,245 @@
+"""One DAG per known crawl: the order of its tasks. The work itself is done by laion_etl's stage commands.
+
+    estimate -> discover -> (parse -> load)[partition] -> plan -> download[worker] -> score[group] -> publish
+                                                                                 -> digest, verdict
+
+Making the DAGs reads one local JSON file, the catalogue: no network, no database, no torch.
+"""
+
+from datetime import timedelta
+from typing import Any
+
+from airflow.providers.standard.operators.empty import EmptyOperator
+from airflow.sdk import DAG, TriggerRule, XComArg, get_current_context, get_parsing_context, task, task_group
+from airflow.sdk.definitions.callback import AsyncCallback
+from airflow.sdk.definitions.deadline import DeadlineAlert
+from airflow.sdk.definitions.mappedoperator import MappedOperator
+
+from laion_etl.airflow import crawl_results as results
+from laion_etl.airflow.alerts import RunCreated, run_is_late, send_digest
+from laion_etl.airflow.assets import DATASET, PAIRS, SHARDS
+from laion_etl.airflow.crawl_params import PARAMS
+from laion_etl.airflow.operators import StageOperator
+from laion_etl.airflow.task_defaults import task_defaults
+from laion_etl.airflow.timetable import CrawlTimetable
+from laion_etl.crawl import Crawl, known_crawls, written_numbers
+from laion_etl.settings import Settings, load_settings
+
+# A failed partition, worker or group does not block the others: later tasks continue with those that
+# succeeded, and the verdict at the end fails the run.
+GO_ON = TriggerRule.ALL_DONE_MIN_ONE_SUCCESS
+
+# The WAT files of the run; no argument, which means all of them, when the parameter is empty.
+WAT_FILES = "{{ '--wat-files=' ~ params.wat_files if params.wat_files }}"
+
+DOC = """\
+Builds the image-text dataset of **{crawl.id}** ({crawl.name}, released {crawl.released}).
+
+Press *Trigger*: by default it works on all WAT files, with `0:2` on the first two. Or backfill it over its
+release date. It never starts on its own. `discover` checks the parameters of a run, and refuses rules that
+differ from those under which pairs of this crawl are already planned.
+
+Every task runs one `laion-etl` command, shown at the top of its log; copy it from there to repeat it by hand.
+
+A red partition does not stop the others, but `publish` refuses to leave it out unless *Missing, at most (%)*
+allows that; `verdict` fails the run. Fix the cause and clear the red task with *downstream*; finished work
+is recognised and skipped. See docs/operations.md.
+"""
+
+
+def crawl_dags() -> dict[str, DAG]:
+    """Return the DAGs of all known crawls by their ids, for `globals().update(crawl_dags())` in a DAG file.
+
+    Airflow's process of a task gets the DAG of that task only. Raises SettingsError.
+    """
+    settings = load_settings()
+    wanted = get_parsing_context().dag_id
+    known = ((f"crawl_{crawl.id}", crawl) for crawl in known_crawls(settings))
+    return {dag: crawl_dag(crawl, settings) for dag, crawl in known if wanted in (None, dag)}
+
+
+def crawl_dag(crawl: Crawl, settings: Settings) -> DAG:
+    """Return the DAG of a crawl."""
+    with DAG(
+        dag_id=f"crawl_{crawl.id}",
+        # The list of DAGs shows no description, only this name; longer ones wrap in titles and links.
+        dag_display_name=f"{crawl.id}: image-text dataset",
+        description=f"Builds the image-text dataset of {crawl.name}",
+        schedule=CrawlTimetable(crawl.id, crawl.released),
+        catchup=False,
+        # It never starts on its own (see the timetable), and a run of a paused DAG would wait indefinitely.
+        is_paused_upon_creation=False,
+        max_active_runs=1,
+        default_args=task_defaults(settings),
+        tags=["laion_etl", "crawl", str(crawl.released.year)],
+        doc_md=DOC.format(crawl=crawl),
+        deadline=DeadlineAlert(
+            reference=RunCreated(),
+            interval=timedelta(days=settings.alerts.run_days),
+            callback=AsyncCallback(run_is_late, kwargs={"days": settings.alerts.run_days}),
+            name="run",
+        ),
+        user_defined_macros={"written_numbers": written_numbers},
+    ) as dag:
+        estimated = estimate(crawl.id)
+        discovered = discover(crawl.id)
+        loaded = partition.partial(crawl=crawl.id, pool=settings.airflow.parse_pool).expand(
+            number=discovered.output
+        )
+        planned = plan(crawl.id)
+        downloaded = download(crawl.id, planned.output, settings.airflow.download_pool)
+        groups = group()
+        scored = score(crawl.id, groups, settings.airflow.score_pool)
+        published = publish(crawl.id)
+        estimated >> discovered
+        loaded >> planned
+        downloaded >> groups
+        scored >> published
+        everything = [loaded, downloaded, scored, published]
+        everything >> verdict()
+        everything >> digest()
+    # They were checked once. `DAG(params=...)` would check them for every DAG and copy them into every task:
+    # three quarters of the parsing time with 150 crawls.
+    dag.params.update(PARAMS)
+    return dag
+
+
+def estimate(crawl: str) -> StageOperator:
+    """In a dry run, estimate the output of the WAT files; otherwise do nothing."""
+    return results.EstimateOperator(
+        task_id="estimate",
+        stage="estimate",
+        arguments=["--crawl", crawl, WAT_FILES],
+        on_result=results.end_dry_run,
+        execution_timeout=timedelta(minutes=15),
+        doc_md=estimate.__doc__,
+    )
+
+
+def discover(crawl: str) -> StageOperator:
+    """Check the parameters of the run and list its partitions; returns their numbers."""
+    return StageOperator(
+        task_id="discover",
+        stage="discover",
+        arguments=["--crawl", crawl, WAT_FILES],
+        on_result=results.partitions,
+        execution_timeout=timedelta(minutes=15),
+        doc_md=discover.__doc__,
+    )
+
+
+def parse(crawl: str, number: Any, pool: str) -> StageOperator:
+    """Extract image links with captions from the WAT files of one partition."""
+    return StageOperator(
+        task_id="parse",
+        stage="parse",
+        unit=number,
+        unit_name="partition",
+        arguments=["--crawl", crawl, "--partition", "{{ task.unit }}", WAT_FILES],
+        pool=pool,
+        execution_timeout=timedelta(hours=8),
+        doc_md=parse.__doc__,
+    )
+
+
+def load(crawl: str, number: Any) -> StageOperator:
+    """Put the pairs of one partition into Postgres, without duplicates."""
+    return StageOperator(
+        task_id="load",
+        stage="load",
+        unit=number,
+        unit_name="partition",
+        arguments=["--crawl", crawl, "--partition", "{{ task.unit }}"],
+        execution_timeout=timedelta(hours=2),
+        doc_md=load.__doc__,
+    )
+
+
+@task_group(group_id="partition", tooltip="Consecutive WAT files")
+def partition(crawl: str, pool: str, number: Any) -> None:
+    """Parse and then load each partition separately."""
+    parse(crawl, number, pool) >> load(crawl, number)
+
+
+def plan(crawl: str) -> StageOperator:
+    """Cut the loaded pairs into batches; returns the numbers of the download workers, at most one a batch."""
+    return StageOperator(
+        task_id="plan",
+        stage="plan",
+        arguments=["--crawl", crawl],
+        on_result=results.download_workers,
+        outlets=[PAIRS],
+        trigger_rule=GO_ON,
+        execution_timeout=timedelta(hours=6),
+        doc_md=plan.__doc__,
+    )
+
+
+def download(crawl: str, workers: XComArg, pool: str) -> MappedOperator:
+    """Download images: claim one batch after another until none is left."""
+    return StageOperator.partial(
+        task_id="download",
+        stage="download",
+        unit_name="worker",
+        arguments=["--crawl", crawl],
+        on_result=results.downloaded,
+        pool=pool,
+        execution_timeout=timedelta(days=14),
+        doc_md=download.__doc__,
+    ).expand(unit=workers)
+
+
+@task(trigger_rule=GO_ON, outlets=[SHARDS])
+def group() -> list[str]:
+    """Divide the shards among the score groups; returns I/G of every group."""
+    return results.score_groups(get_current_context())
+
+
+def score(crawl: str, groups: XComArg, pool: str) -> MappedOperator:
+    """Compute similarity, safety and aesthetic scores for the shards of one group."""
+    return StageOperator.partial(
+        task_id="score",
+        stage="score",
+        unit_name="group",
+        arguments=["--crawl", crawl, "--group", "{{ task.unit }}"],
+        pool=pool,
+        execution_timeout=timedelta(days=7),
+        doc_md=score.__doc__,
+    ).expand(unit=groups)
+
+
+def publish(crawl: str) -> StageOperator:
+    """Write the dataset with its card, manifest and report; returns their locations and the number of rows.
+
+    Returns nothing when the crawl has nothing new.
+    """
+    expected = "{{ written_numbers(ti.xcom_pull(task_ids='discover')) }}"
+    allowed = "{{ params.allow_missing_percent / 100 }}"
+    return StageOperator(
+        task_id="publish",
+        stage="publish",
+        arguments=["--crawl", crawl, "--expect", expected, "--allow-missing", allowed],
+        on_result=results.published,
+        outlets=[DATASET],
+        trigger_rule=GO_ON,
+        execution_timeout=timedelta(hours=12),
+        doc_md=publish.__doc__,
+    )
+
+
+@task(trigger_rule=TriggerRule.ALL_DONE, execution_timeout=timedelta(minutes=15))
+def digest() -> None:
+    """Send a summary of the run, whether it succeeded or not."""
+    send_digest(get_current_context())
+
+
+def verdict() -> EmptyOperator:
+    """Succeed only if every task did: otherwise a published run would hide its failed partitions."""
+    # Without its own callback the scheduler runs it, without a worker.
+    return EmptyOperator(
+        task_id="verdict",
+        trigger_rule=TriggerRule.ALL_SUCCESS,
+        doc_md=verdict.__doc__,
+        on_success_callback=None,
+        on_skipped_callback=None,
+    )

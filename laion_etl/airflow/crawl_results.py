@@ -1,0 +1,80 @@
+"""What the tasks of a crawl's DAG return and announce, given the results of their commands."""
+
+from typing import Any
+
+from airflow.sdk import Context
+from airflow.sdk.configuration import conf
+from airflow.sdk.exceptions import AirflowSkipException
+
+from laion_etl.airflow.alerts import ESTIMATE, crawl_of
+from laion_etl.airflow.assets import DATASET, PAIRS, SHARDS, nothing_produced, produced
+from laion_etl.airflow.operators import StageOperator, counts
+from laion_etl.core.errors import SettingsError
+
+
+class EstimateOperator(StageOperator):
+    """Estimate the output of a dry run and skip all that follows; in other runs do nothing."""
+
+    def execute(self, context: Context) -> Any:
+        """Run the command in a dry run only."""
+        return super().execute(context) if context["params"]["dry_run"] else None
+
+
+def end_dry_run(estimate: dict[str, Any], context: Context) -> None:
+    """Pass the estimate on to the digest. Raises AirflowSkipException: a dry run ends here."""
+    context["ti"].xcom_push(key=ESTIMATE, value=estimate)
+    raise AirflowSkipException("dry run: the estimate is in the log above; nothing else is done")
+
+
+def partitions(discovered: dict[str, Any], context: Context) -> list[int]:
+    """Return the numbers of the partitions. Raises SettingsError if there are more than Airflow can map."""
+    numbers: list[int] = discovered["partitions"]
+    longest = conf.getint("core", "max_map_length")
+    if len(numbers) > longest:
+        crawl = crawl_of(context["ti"].dag_id)
+        raise SettingsError(
+            f"cannot map {len(numbers):,} partitions of {crawl}: Airflow maps at most {longest:,} tasks; "
+            "raise LAION_ETL_WAT_FILES_PER_PARTITION, or choose fewer WAT files with the parameter wat_files"
+        )
+    return numbers
+
+
+def download_workers(planned: dict[str, Any], context: Context) -> list[int]:
+    """Announce the batches; return the numbers of the download workers, at most one a batch."""
+    batches = len(planned["batches"])
+    if batches:
+        produced(PAIRS, context, batches=batches, plan=planned["plan"])
+    else:
+        nothing_produced(PAIRS, context)
+    workers = int(context["params"]["download_workers"])
+    return list(range(max(1, min(workers, batches))))
+
+
+def downloaded(result: dict[str, Any], context: Context) -> dict[str, int | str]:
+    """Return the counts of a download worker, and how many batches of which plan are done."""
+    return {**counts(result, context), "done": result["done"], "plan": result["plan"]}
+
+
+def score_groups(context: Context) -> list[str]:
+    """Announce the shards; return I/G of every score group."""
+    ended = [worker for worker in context["ti"].xcom_pull(task_ids=["download"]) if worker]
+    last = max(ended, key=lambda worker: worker["done"], default={"done": 0})
+    if last["done"]:
+        produced(SHARDS, context, batches=last["done"], plan=last["plan"])
+    else:
+        nothing_produced(SHARDS, context)
+    groups = int(context["params"]["score_groups"])
+    return [f"{index}/{groups}" for index in range(groups)]
+
+
+def published(result: dict[str, Any], context: Context) -> dict[str, Any]:
+    """Announce the dataset; return its location, its report's and its number of rows.
+
+    Returns nothing when the crawl has nothing new.
+    """
+    if result.get("nothing_new"):
+        nothing_produced(DATASET, context)
+        return {}
+    places = {what: result[what] for what in ("dataset", "report")}
+    produced(DATASET, context, **places, fingerprint=result["fingerprint"])
+    return {**places, "version": result["unit"], "rows": result["kept"]}
