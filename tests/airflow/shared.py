@@ -23,7 +23,7 @@ from tests.airflow.started import LONGEST_S, StartedAirflow, started_airflow
 from tests.runs import run_environment
 from tests.sinks import Sink, mail_server, webhook
 
-NOBODY_LISTENS = 1
+NO_LISTENER = 1
 # Of the week before last: "recent" for the monthly DAG whenever the tests run.
 _RECENT = (datetime.now(UTC) - timedelta(days=14)).isocalendar()
 
@@ -91,10 +91,10 @@ def running_shared_airflow(
     collinfo = source / "collinfo.json"
     collinfo.write_text(json.dumps([{"id": newest, "name": "The newest crawl"}]))
     pairs = postgres.url(f"pairs_{uuid4().hex}")
-    nobody = minicrawl.connect_to(NOBODY_LISTENS)
+    no_listener = minicrawl.connect_to(NO_LISTENER)
     with mail_server() as mails, webhook() as posts:
         settings = {
-            **run_environment(folder / "store", pairs, str(source), nobody),
+            **run_environment(folder / "store", pairs, str(source), no_listener),
             **_settings(folder, source, ids),
             **_alerts(mails, posts),
         }

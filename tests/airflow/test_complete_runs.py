@@ -17,7 +17,7 @@ from laion_etl.dataset.versions import read_versions
 from laion_etl.io.storage import LocalStore
 from laion_etl.minicrawl.build import MiniCrawl
 from tests.airflow.conftest import Airflow, write_catalogue
-from tests.airflow.shared import NOBODY_LISTENS, SharedCrawl, write_crawl
+from tests.airflow.shared import NO_LISTENER, SharedCrawl, write_crawl
 from tests.runs import run_environment
 
 pytestmark = pytest.mark.airflow
@@ -61,9 +61,9 @@ def place(
     ids = ("CC-MAIN-2024-38", "CC-MAIN-2024-42")
     crawls = [write_crawl(folder / "source", crawl, minicrawl.wat_files[:2]) for crawl in ids]
     pairs = postgres.url(f"pairs_{uuid4().hex}")
-    nobody = minicrawl.connect_to(NOBODY_LISTENS)
+    no_listener = minicrawl.connect_to(NO_LISTENER)
     settings = {
-        **run_environment(folder / "store", pairs, str(folder / "source"), nobody),
+        **run_environment(folder / "store", pairs, str(folder / "source"), no_listener),
         **airflow.environment,
         "LAION_ETL_CATALOGUE": str(write_catalogue(folder / "catalogue.json", list(ids))),
         "LAION_ETL_DATA_DIR": str(folder),
