@@ -1,9 +1,9 @@
 """laion_etl: from a Common Crawl crawl to a documented image-text dataset.
 
-As a library (docs/library.md): read_wat, download, Scorer and open_dataset are the stages for callers without
-a crawl; Settings and load_settings are what they take; LinkFilter, LanguageDetector, ImageRule and
-AlertChannel are what others can write. All are imported when they are first used: `import laion_etl` takes
-milliseconds, and every command pays for it.
+As a library (docs/library.md): read_wat, download, Scorer and open_dataset are the stages for callers
+without a crawl; Settings and load_settings are what they take; LinkSource, LinkFilter, LanguageDetector,
+ImageRule and AlertChannel are what others can write. All are imported when they are first used:
+`import laion_etl` takes milliseconds, and every command pays for it.
 """
 
 from importlib import import_module
@@ -15,17 +15,24 @@ if TYPE_CHECKING:
     from laion_etl.api.datasets import Dataset as Dataset
     from laion_etl.api.datasets import open_dataset as open_dataset
     from laion_etl.api.funnel import Funnel as Funnel
+    from laion_etl.api.pairs import PairReader as PairReader
+    from laion_etl.api.pairs import read_pairs as read_pairs
+    from laion_etl.api.pairs import read_wat as read_wat
     from laion_etl.api.scoring import Scorer as Scorer
     from laion_etl.api.shards import Shard as Shard
     from laion_etl.api.shards import download as download
-    from laion_etl.api.wat_pairs import WatPairs as WatPairs
-    from laion_etl.api.wat_pairs import read_wat as read_wat
     from laion_etl.core.errors import LaionEtlError as LaionEtlError
+    from laion_etl.core.funnel import RecordReason as RecordReason
     from laion_etl.download.custom_rules import ImageRule as ImageRule
     from laion_etl.download.images import StoredImage as StoredImage
     from laion_etl.parse.custom_filters import LinkFilter as LinkFilter
     from laion_etl.parse.language import Detector as LanguageDetector
     from laion_etl.parse.language import Languages as Languages
+    from laion_etl.parse.link_batch import ImageLink as ImageLink
+    from laion_etl.parse.link_batch import LinkBatch as LinkBatch
+    from laion_etl.parse.link_batch import Page as Page
+    from laion_etl.parse.link_batch import link_batches as link_batches
+    from laion_etl.parse.link_source import LinkSource as LinkSource
     from laion_etl.settings import Settings as Settings
     from laion_etl.settings import load_settings as load_settings
 
@@ -36,19 +43,26 @@ _MODULES = {
     "AlertChannel": "laion_etl.alerts.channels",
     "Dataset": "laion_etl.api.datasets",
     "Funnel": "laion_etl.api.funnel",
+    "ImageLink": "laion_etl.parse.link_batch",
     "ImageRule": "laion_etl.download.custom_rules",
     "LaionEtlError": "laion_etl.core.errors",
     "LanguageDetector": "laion_etl.parse.language",
     "Languages": "laion_etl.parse.language",
+    "LinkBatch": "laion_etl.parse.link_batch",
     "LinkFilter": "laion_etl.parse.custom_filters",
+    "LinkSource": "laion_etl.parse.link_source",
+    "Page": "laion_etl.parse.link_batch",
+    "PairReader": "laion_etl.api.pairs",
+    "RecordReason": "laion_etl.core.funnel",
     "Scorer": "laion_etl.api.scoring",
     "Settings": "laion_etl.settings",
     "Shard": "laion_etl.api.shards",
     "StoredImage": "laion_etl.download.images",
-    "WatPairs": "laion_etl.api.wat_pairs",
+    "link_batches": "laion_etl.parse.link_batch",
     "load_settings": "laion_etl.settings",
     "open_dataset": "laion_etl.api.datasets",
-    "read_wat": "laion_etl.api.wat_pairs",
+    "read_pairs": "laion_etl.api.pairs",
+    "read_wat": "laion_etl.api.pairs",
 }
 _NAMES = {"LanguageDetector": "Detector"}  # where the module has another name
 
@@ -57,20 +71,27 @@ __all__ = [
     "AlertChannel",
     "Dataset",
     "Funnel",
+    "ImageLink",
     "ImageRule",
     "LaionEtlError",
     "LanguageDetector",
     "Languages",
+    "LinkBatch",
     "LinkFilter",
+    "LinkSource",
+    "Page",
+    "PairReader",
+    "RecordReason",
     "Scorer",
     "Settings",
     "Shard",
     "StoredImage",
-    "WatPairs",
     "__version__",
     "download",
+    "link_batches",
     "load_settings",
     "open_dataset",
+    "read_pairs",
     "read_wat",
 ]
 

@@ -1,5 +1,6 @@
 """The programs of examples/, run as their users run them, and the page that shows their lines."""
 
+import json
 import os
 import random
 import re
@@ -13,6 +14,7 @@ import pytest
 import laion_etl
 from laion_etl.alerts import Alert, Kind, deliver
 from laion_etl.core.funnel import DownloadStatus
+from laion_etl.crawl import partitions
 from laion_etl.io.storage import LocalStore
 from laion_etl.io.tarshard import read_members
 from laion_etl.minicrawl.build import MiniCrawl
@@ -135,6 +137,24 @@ def test_custom_parts(
     assert all(row["original_width"] > row["original_height"] for row in stored)
     assert deliver(Alert(Kind.FAILED, "C", "run", stage="parse", reason="no disk"), settings) == ("file",)
     assert "cause: no disk" in (tmp_path / "alerts.log").read_text()
+
+
+def test_json_lines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(EXAMPLES)
+    images = [{"url": "/1.jpg", "caption": "A red car on a field"}]
+    (tmp_path / "b.jsonl").write_text(
+        json.dumps({"page": "https://b.example/", "images": images}) + "\nbroken\n"
+    )
+    (tmp_path / "a.jsonl").write_text(json.dumps({"page": "https://a.example/", "images": images}) + "\n[]\n")
+    settings = load_settings(
+        {"LAION_ETL_PARSE_SOURCE": "json_lines:JsonLines", "LAION_ETL_CRAWL_SOURCE": str(tmp_path)}
+    )
+    [partition] = partitions("mine", settings)
+    store = LocalStore(tmp_path)
+    stats = parse_partition("mine", 0, partition.indexed_wat_files, settings, store)
+    urls = pq.read_table(tmp_path / "pairs/mine/part-00000.parquet")["url"].to_pylist()
+    assert urls == ["https://a.example/1.jpg", "https://b.example/1.jpg"]
+    assert stats.details["records"] == {"input": 4, "kept": 2, "dropped": {"broken_json": 2}}
 
 
 def test_every_example_is_short_and_on_the_page() -> None:

@@ -1,4 +1,4 @@
-"""Reading a WAT file: `read_wat`."""
+"""Reading the pairs of a file: `read_wat`, and `read_pairs` for files of another kind."""
 
 from collections.abc import Iterator, Sequence
 from os import PathLike, fspath
@@ -8,14 +8,15 @@ import pyarrow as pa
 from laion_etl.api.funnel import Funnel
 from laion_etl.core.numba_cache import ensure_compiled
 from laion_etl.parse.custom_filters import LinkFilter
+from laion_etl.parse.link_source import LinkSource, WatSource
 from laion_etl.parse.wat_workers import FileCounts, FileParser
 from laion_etl.settings import Settings, load_settings
 
 
-class WatPairs(Iterator[pa.Table]):
-    """The pairs of a WAT file as tables of PAIR_SCHEMA, in the order of the links in the file.
+class PairReader(Iterator[pa.Table]):
+    """The pairs of a file as tables of PAIR_SCHEMA, in the order of the links in the file.
 
-    `funnel` counts the image links and `records` the WAT records, both as far as the file is read: they are
+    `funnel` counts the image links and `records` the records of the file, both as far as it is read: they are
     complete once the iteration has ended.
     """
 
@@ -33,14 +34,14 @@ class WatPairs(Iterator[pa.Table]):
 
     @property
     def records(self) -> Funnel:
-        """What became of the WAT records read so far; pages are kept."""
+        """What became of the records read so far; pages are kept."""
         records = self._counts.records
         return Funnel(records.input, records.kept, records.dropped)
 
 
 def read_wat(
     uri: str | PathLike[str], settings: Settings | None = None, filters: Sequence[LinkFilter] = ()
-) -> WatPairs:
+) -> PairReader:
     """Return the pairs of a WAT file: a path, or a URL with s3://, https:// or file://.
 
     They are parsed while they are iterated over, some megabytes at a time, by the rules of the settings
@@ -48,6 +49,17 @@ def read_wat(
     for a filter that cannot be used; iterating raises InputError for a file that cannot be read. A damaged
     record is only counted.
     """
-    parser = FileParser(settings or load_settings(), filters=filters)
+    settings = settings or load_settings()
+    return read_pairs(uri, WatSource(settings.parse), settings, filters)
+
+
+def read_pairs(
+    uri: str | PathLike[str],
+    source: LinkSource,
+    settings: Settings | None = None,
+    filters: Sequence[LinkFilter] = (),
+) -> PairReader:
+    """Return the pairs of a file that `source` reads; everything else is as in `read_wat`."""
+    parser = FileParser(settings or load_settings(), filters=filters, source=source)
     ensure_compiled()
-    return WatPairs(parser, fspath(uri))
+    return PairReader(parser, fspath(uri))
