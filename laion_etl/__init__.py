@@ -2,7 +2,7 @@
 
 As a library (docs/library.md): read_wat, download, Scorer and open_dataset are the stages for callers
 without a crawl; Settings and load_settings are what they take; LinkSource, LinkFilter, LanguageDetector,
-ImageRule and AlertChannel are what others can write. All are imported when they are first used:
+ImageRule, Head and AlertChannel are what others can write. All are imported when they are first used:
 `import laion_etl` takes milliseconds, and every command pays for it.
 """
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from laion_etl.api.shards import download as download
     from laion_etl.core.errors import LaionEtlError as LaionEtlError
     from laion_etl.core.funnel import RecordReason as RecordReason
+    from laion_etl.core.head_columns import HeadColumn as HeadColumn
     from laion_etl.download.custom_rules import ImageRule as ImageRule
     from laion_etl.download.images import StoredImage as StoredImage
     from laion_etl.parse.custom_filters import LinkFilter as LinkFilter
@@ -33,6 +34,9 @@ if TYPE_CHECKING:
     from laion_etl.parse.link_batch import Page as Page
     from laion_etl.parse.link_batch import link_batches as link_batches
     from laion_etl.parse.link_source import LinkSource as LinkSource
+    from laion_etl.score.head import Head as Head
+    from laion_etl.score.head import HeadInput as HeadInput
+    from laion_etl.score.model import ClipModel as ClipModel
     from laion_etl.settings import Settings as Settings
     from laion_etl.settings import load_settings as load_settings
 
@@ -41,8 +45,12 @@ __version__ = "0.2.0.dev0"
 _MODULES = {
     "Alert": "laion_etl.alerts.alert",
     "AlertChannel": "laion_etl.alerts.channels",
+    "ClipModel": "laion_etl.score.model",
     "Dataset": "laion_etl.api.datasets",
     "Funnel": "laion_etl.api.funnel",
+    "Head": "laion_etl.score.head",
+    "HeadColumn": "laion_etl.core.head_columns",
+    "HeadInput": "laion_etl.score.head",
     "ImageLink": "laion_etl.parse.link_batch",
     "ImageRule": "laion_etl.download.custom_rules",
     "LaionEtlError": "laion_etl.core.errors",
@@ -69,8 +77,12 @@ _NAMES = {"LanguageDetector": "Detector"}  # where the module has another name
 __all__ = [
     "Alert",
     "AlertChannel",
+    "ClipModel",
     "Dataset",
     "Funnel",
+    "Head",
+    "HeadColumn",
+    "HeadInput",
     "ImageLink",
     "ImageRule",
     "LaionEtlError",

@@ -157,6 +157,16 @@ def test_json_lines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert stats.details["records"] == {"input": 4, "kept": 2, "dropped": {"broken_json": 2}}
 
 
+def test_own_head(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(EXAMPLES)
+    model = {f"LAION_ETL_{name}": value for name, value in DEMO_MODEL.items()}
+    settings = load_settings(model | {"LAION_ETL_SAFETY_HEADS": "own_head:Drawing"})
+    images = [jpeg(Scene(color, "star", "beach", "single")) for color in ("red", "blue")]
+    table = laion_etl.Scorer(settings).score(images, ["One single star on a beach"] * 2)
+    assert all(0 < value < 1 for value in table["pdrawing"].to_pylist())
+    assert table.schema.field("pdrawing").metadata[b"laion_etl.head"] == b"drawing: two texts, version 1"
+
+
 def test_every_example_is_short_and_on_the_page() -> None:
     page = (ROOT / "docs/library.md").read_text()
     for example in EXAMPLES.glob("*.py"):

@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from laion_etl.core.errors import SettingsError
+from laion_etl.core.import_factory import load_factory
 from laion_etl.core.schemas import parse_stats_name
 from laion_etl.core.stage_stats import StageStats
 from laion_etl.crawl import Partition, written_numbers
@@ -30,6 +31,8 @@ def check_run(crawl: str, partitions: Sequence[Partition], settings: Settings, s
     languages_kept(settings.parse, language_detector(settings.parse))
     load_filters(settings.parse)
     link_source(settings.parse)
+    for name in settings.safety.heads:  # made once there is a model
+        load_factory(name, "LAION_ETL_SAFETY_HEADS", "a Head")
     if not has_database(settings):
         return
     with open_database(settings) as database:

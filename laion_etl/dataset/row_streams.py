@@ -8,6 +8,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from laion_etl.core.errors import InputError
+from laion_etl.core.head_columns import without_columns
 from laion_etl.core.schemas import DATASET_SCHEMA
 from laion_etl.dataset.subsets import DataFile
 from laion_etl.io.storage import Store
@@ -34,7 +35,9 @@ def read_rows(files: Sequence[DataFile], store: Store) -> Iterator[pa.Table]:
             try:
                 for batch in pq.ParquetFile(raw).iter_batches(ROWS_PER_READ):
                     table = pa.Table.from_batches([batch])
-                    if table.schema != DATASET_SCHEMA or not ascending(last, sample_ids(table)):
+                    if without_columns(table.schema) != DATASET_SCHEMA or not ascending(
+                        last, sample_ids(table)
+                    ):
                         raise InputError(
                             f"cannot read {store.uri(file.name)}: wrong columns or rows out of order; "
                             "run `laion-etl verify`"

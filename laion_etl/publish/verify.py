@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from laion_etl.core.errors import InputError, SettingsError, StorageError
+from laion_etl.core.head_columns import with_columns
 from laion_etl.core.schemas import DATASET_SCHEMA, KEY_DIGITS
 from laion_etl.dataset.manifest import NAME, STATS, Manifest, ManifestPart, read_manifest
 from laion_etl.dataset.row_streams import ROWS_PER_READ, ascending, merge_by_id, sample_ids
@@ -142,7 +143,7 @@ class _Check:
         for file in self.manifest.data_files(subset.name, part.crawl):
             with suppress(_Unreadable), self._opened(file) as raw:
                 parquet = self._parquet(file, raw)
-                if parquet.schema_arrow != DATASET_SCHEMA:
+                if parquet.schema_arrow != with_columns(DATASET_SCHEMA, part.columns):
                     self._problem(file.name, "does not have the columns of a published file")
                     continue
                 wrong = 0
