@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from laion_etl.alerts.alert import Alert as Alert
     from laion_etl.alerts.channels import AlertChannel as AlertChannel
+    from laion_etl.api.crawl_run import CrawlRun as CrawlRun
     from laion_etl.api.datasets import Dataset as Dataset
     from laion_etl.api.datasets import open_dataset as open_dataset
     from laion_etl.api.funnel import Funnel as Funnel
@@ -46,6 +47,7 @@ _MODULES = {
     "Alert": "laion_etl.alerts.alert",
     "AlertChannel": "laion_etl.alerts.channels",
     "ClipModel": "laion_etl.score.model",
+    "CrawlRun": "laion_etl.api.crawl_run",
     "Dataset": "laion_etl.api.datasets",
     "Funnel": "laion_etl.api.funnel",
     "Head": "laion_etl.score.head",
@@ -78,6 +80,7 @@ __all__ = [
     "Alert",
     "AlertChannel",
     "ClipModel",
+    "CrawlRun",
     "Dataset",
     "Funnel",
     "Head",

@@ -1,5 +1,6 @@
 """The programs of examples/, run as their users run them, and the page that shows their lines."""
 
+import ast
 import json
 import os
 import random
@@ -21,7 +22,8 @@ from laion_etl.minicrawl.build import MiniCrawl
 from laion_etl.minicrawl.scenes import Scene, caption
 from laion_etl.minicrawl.web import MiniWeb
 from laion_etl.parse.stage import parse_partition
-from laion_etl.settings import load_settings
+from laion_etl.settings import Settings, load_settings
+from tests.parse.wat_files import image, page_record, write_wat
 from tests.score.conftest import jpeg
 from tests.search.conftest import World, world
 
@@ -167,8 +169,65 @@ def test_own_head(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert table.schema.field("pdrawing").metadata[b"laion_etl.head"] == b"drawing: two texts, version 1"
 
 
+def test_small_crawl(settings: Settings, minicrawl: MiniCrawl, miniweb: MiniWeb, tmp_path: Path) -> None:
+    pairs = laion_etl.read_wat(minicrawl.wat_files[0], Settings())
+    rows = [row for table in pairs for row in table.to_pylist()]
+    good = [row for row in rows if minicrawl.expected[row["url"]] is DownloadStatus.SUCCESS][::9][:20]
+    missing = next(row for row in rows if minicrawl.expected[row["url"]] is DownloadStatus.HTTP_ERROR)
+    links = [image(row["url"], row["alt"]) for row in (*good, missing)]
+    write_wat(tmp_path / "small.wat.gz", [page_record("https://www.example.org/", links)])
+    lines = run(
+        "small_crawl.py",
+        "my-crawl",
+        "small.wat.gz",
+        folder=tmp_path,
+        DATABASE_URL=settings.core.database_url,
+        DOWNLOAD_CONNECT_TO=",".join(miniweb.connect_to),
+        **DEMO_MODEL,
+    )
+    stages, published = lines[:6], lines[6:]
+    assert [line.split()[0] for line in stages] == ["parse", "load", "plan", "download", "score", "publish"]
+    assert f"{len(links)} in, {len(good)} kept {{'http_error': 1}}" in stages[3]
+    urls = {line.rpartition(" ")[2] for line in published}
+    assert 0 < len(urls) == int(stages[5].split(" in, ")[1].split()[0])
+    assert urls <= {row["url"] for row in good}
+
+
+def cells(notebook: Path) -> list[ast.Module]:
+    """The code of a notebook; its outputs are not stored."""
+    found = json.loads(notebook.read_text())["cells"]
+    assert all(cell["cell_type"] == "markdown" or not cell["outputs"] for cell in found)
+    return [ast.parse("".join(cell["source"])) for cell in found if cell["cell_type"] == "code"]
+
+
+def shown(cell: ast.Module, names: dict[str, object]) -> object:
+    """What a notebook shows below a cell: the value of its last line."""
+    last = cell.body[-1]
+    assert isinstance(last, ast.Expr)
+    before = ast.Module(cell.body[:-1], [])
+    exec(compile(before, "cell", "exec"), names)  # noqa: S102 - as a notebook does
+    return eval(compile(ast.Expression(last.value), "cell", "eval"), names)  # noqa: S307
+
+
+def test_dataset_with_images(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "data/demo").mkdir(parents=True)
+    (tmp_path / "data/demo/store").symlink_to(world.store.root)
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, object] = {}
+    subsets, best, figures, languages = (
+        shown(cell, names) for cell in cells(EXAMPLES / "dataset_with_images.ipynb")
+    )
+    assert subsets["laion-en"] > 0  # type: ignore[index]
+    assert [row["similarity"] for row in best] == sorted((row["similarity"] for row in best), reverse=True)  # type: ignore[attr-defined]
+    page = figures._repr_html_()  # type: ignore[attr-defined]
+    assert page.count("<img src=") == page.count("data:image;base64,/9j/") > 3
+    assert (subsets["laion-en"], "en") in languages  # type: ignore[index,operator]
+
+
 def test_every_example_is_short_and_on_the_page() -> None:
     page = (ROOT / "docs/library.md").read_text()
+    for notebook in EXAMPLES.glob("*.ipynb"):
+        assert f"examples/{notebook.name}" in page
     for example in EXAMPLES.glob("*.py"):
         assert 10 <= len(example.read_text().splitlines()) <= 40
         assert f"examples/{example.name}" in page

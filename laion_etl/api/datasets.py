@@ -9,18 +9,21 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from laion_etl.core.errors import InputError
-from laion_etl.core.schemas import DATASET_SCHEMA
+from laion_etl.core.schemas import DATASET_SCHEMA, batch_of, scored_stem
 from laion_etl.dataset.manifest import Manifest, read_manifest
 from laion_etl.dataset.row_streams import ROWS_PER_READ
 from laion_etl.dataset.subsets import LANGUAGE_SUBSETS, DataFile
 from laion_etl.dataset.versions import Release, read_versions
 from laion_etl.io.storage import Store, open_store
+from laion_etl.io.tarshard import TarError, read_members
 from laion_etl.settings import Settings, load_settings
 
 if TYPE_CHECKING:  # search and model take seconds to import
     from laion_etl.publish.verify import VerifyReport
     from laion_etl.score.model import ClipModel
     from laion_etl.search.query import SearchIndex
+
+_NOT_IMAGES = ("txt", "json")  # members of a sample
 
 
 class Dataset:
@@ -71,6 +74,36 @@ class Dataset:
     def _check_columns(self, columns: Sequence[str] | None, known: Sequence[str]) -> None:
         if unknown := [name for name in columns or () if name not in known]:
             raise InputError(f"cannot read the column {unknown[0]!r}: there are {', '.join(known)}")
+
+    def images(self, rows: pa.Table) -> list[bytes | None]:
+        """Return the image files of some rows, as they are in the scored shards of the dataset's store.
+
+        `rows` needs the columns key and crawl. Each shard is read up to its last wanted image, so take some
+        rows at a time. None for an image that is not there. Raises InputError for a damaged shard.
+        """
+        found: dict[str, bytes] = {}
+        wanted: dict[str, set[str]] = {}
+        for row in rows.select(["crawl", "key"]).to_pylist():
+            stem = scored_stem(row["crawl"], batch_of(int(row["key"])))
+            wanted.setdefault(f"{stem}.tar", set()).add(row["key"])
+        for name, keys in wanted.items():
+            if self._store.exists(name):
+                found |= self._images_of(name, keys)
+        return [found.get(key) for key in rows["key"].to_pylist()]
+
+    def _images_of(self, name: str, keys: set[str]) -> dict[str, bytes]:
+        found: dict[str, bytes] = {}
+        with self._store.open(name) as file:
+            try:
+                for member, data in read_members(file):
+                    key, _, ending = member.partition(".")
+                    if key in keys and ending not in _NOT_IMAGES:
+                        found[key] = data
+                        if len(found) == len(keys):
+                            break
+            except TarError as error:
+                raise InputError(f"cannot read {self._store.uri(name)}: {error}; score it again") from error
+        return found
 
     def verify(self) -> "VerifyReport":
         """Check every file, byte, count and row against the manifest; `problems` of the result is a list."""
