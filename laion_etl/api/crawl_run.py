@@ -32,9 +32,16 @@ class CrawlRun:
         files: Sequence[str | PathLike[str]] | None = None,
         settings: Settings | None = None,
     ) -> None:
-        """Choose the files of a crawl, paths or URLs; without `files` they are those of the crawl source.
+        """Choose the files of a crawl.
 
-        Raises InputError for a name that cannot be a folder, CrawlError for a crawl without files.
+        Args:
+            crawl: Its name, which becomes a folder.
+            files: Paths or URLs; without them the files that the crawl source lists for this crawl.
+            settings: Those to use; without them those of the environment and of laion_etl.toml.
+
+        Raises:
+            InputError: The name cannot be that of a folder.
+            CrawlError: The crawl source does not have the crawl.
         """
         if not _NAME.match(crawl):
             raise InputError(f"cannot run {crawl!r}: use only letters, digits, '.', '_' and '-' for its name")

@@ -42,8 +42,12 @@ class Dataset:
     def rows(self, subset: str | None = None, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
         """Yield the rows of a subset in tables of up to 16,384, by crawl and SAMPLE_ID; all rows without one.
 
-        Only the columns asked for are read. Raises InputError for an unknown subset or column, or for a
-        file that cannot be read.
+        Args:
+            subset: Name of a subset, like laion-en.
+            columns: Those to read; without them all.
+
+        Raises:
+            InputError: There is no such subset or column, or a file cannot be read.
         """
         if subset is not None and subset not in self.manifest.subsets:
             known = ", ".join(self.manifest.subsets)
@@ -78,8 +82,14 @@ class Dataset:
     def images(self, rows: pa.Table) -> list[bytes | None]:
         """Return the image files of some rows, as they are in the scored shards of the dataset's store.
 
-        `rows` needs the columns key and crawl. Each shard is read up to its last wanted image, so take some
-        rows at a time. None for an image that is not there. Raises InputError for a damaged shard.
+        Each shard is read up to its last wanted image, so take some rows at a time. None for an image that
+        is not there.
+
+        Args:
+            rows: A table with the columns `key` and `crawl`.
+
+        Raises:
+            InputError: A shard is damaged.
         """
         found: dict[str, bytes] = {}
         wanted: dict[str, set[str]] = {}
@@ -115,9 +125,16 @@ class Dataset:
     def search(self, text: str, top: int = 10, **filters: Any) -> pa.Table:
         """Return the rows whose images are nearest to a text, best first, with their cosine as `score`.
 
-        Filters are those of `laion-etl search`, `languages=("en",)` or `min_aesthetic=5`. `laion-etl index`
-        makes the index; the settings must name the model that scored the dataset. Raises InputError where
-        one of them is missing or the text is empty, and TypeError for an unknown filter.
+        `laion-etl index` makes the index; the settings must name the model that scored the dataset.
+
+        Args:
+            text: What the images should show.
+            top: The most rows returned.
+            filters: Those of `laion-etl search`, like `languages=("en",)` or `min_aesthetic=5`.
+
+        Raises:
+            InputError: The index is missing, the model is another, or the text is empty.
+            TypeError: There is no such filter.
         """
         from laion_etl.search.filters import Filters
 
@@ -152,7 +169,13 @@ def open_dataset(
 ) -> Dataset:
     """Open a version of the dataset at `<store>/dataset/<name>`, a folder or s3:// URL.
 
-    Without a version it is the current one. Raises InputError where there is none.
+    Args:
+        path: The folder of the dataset.
+        version: A version; without it the current one.
+        settings: Those to search with; without them those of the environment and of laion_etl.toml.
+
+    Raises:
+        InputError: There is no such dataset or version.
     """
     place, _, name = fspath(path).rstrip("/").rpartition("/")
     store, _, folder = place.rpartition("/")

@@ -45,9 +45,17 @@ def read_wat(
     """Return the pairs of a WAT file: a path, or a URL with s3://, https:// or file://.
 
     They are parsed while they are iterated over, some megabytes at a time, by the rules of the settings
-    (blocklists included) and then by `filters`. Duplicates within the file are dropped. Raises SettingsError
-    for a filter that cannot be used; iterating raises InputError for a file that cannot be read. A damaged
-    record is only counted.
+    (blocklists included) and then by `filters`. Duplicates within the file are dropped. A damaged record is
+    only counted.
+
+    Args:
+        uri: The file.
+        settings: Those to use; without them those of the environment and of laion_etl.toml.
+        filters: Custom filters, after those of the settings, in this order.
+
+    Raises:
+        SettingsError: A filter or another part that the settings name cannot be used.
+        InputError: While iterating: the file cannot be read.
     """
     settings = settings or load_settings()
     return read_pairs(uri, WatSource(settings.parse), settings, filters)
@@ -59,7 +67,17 @@ def read_pairs(
     settings: Settings | None = None,
     filters: Sequence[LinkFilter] = (),
 ) -> PairReader:
-    """Return the pairs of a file that `source` reads; everything else is as in `read_wat`."""
+    """Return the pairs of a file that `source` reads; everything else is as in `read_wat`.
+
+    Args:
+        uri: The file, as the source takes it.
+        source: What yields the links of the file.
+        settings: Those to use; without them those of the environment and of laion_etl.toml.
+        filters: Custom filters, after those of the settings, in this order.
+
+    Raises:
+        SettingsError: A part cannot be used, or the source yields anything but pages.
+    """
     parser = FileParser(settings or load_settings(), filters=filters, source=source)
     ensure_compiled()
     return PairReader(parser, fspath(uri))

@@ -42,8 +42,16 @@ class Scorer:
     ) -> "Scorer":
         """Load a model of open_clip, or laion-etl-tiny with "scenes", by its name and weights.
 
-        Keyword arguments are settings of the model, `device="cpu"`; see docs/configuration.md. Raises
-        ModelError, SettingsError, and TypeError for an unknown setting.
+        Args:
+            name: Name of the model, like ViT-B-32.
+            pretrained: Name of its weights, like openai, or a checkpoint file.
+            settings: All others; without them those of the environment and of laion_etl.toml.
+            clip_settings: Settings of the model, like `device="cpu"`; see docs/configuration.md.
+
+        Raises:
+            ModelError: The model, or a head that the settings name, cannot be loaded.
+            SettingsError: A setting has a wrong value.
+            TypeError: There is no such setting.
         """
         settings = settings or load_settings()
         clip = replace(settings.clip, model=name, pretrained=pretrained, **clip_settings)
@@ -60,9 +68,14 @@ class Scorer:
         For a shard a table of SCORED_SCHEMA, for images its columns `caption`, `language` and the scores;
         columns of custom heads come last. `reason` is null for what a dataset would keep. An image that
         cannot be decoded, or has a blank caption, is a row without scores whose reason is `unreadable`.
-        Languages are codes like `en`; left out, they are detected.
 
-        Raises InputError for a shard that is damaged or a file that cannot be read.
+        Args:
+            images: A shard; or paths, URLs or the bytes of image files.
+            captions: One for each image; a shard has its own.
+            languages: Codes like `en`, one for each image; left out, they are detected.
+
+        Raises:
+            InputError: A shard is damaged, a file cannot be read, or the lists differ in length.
         """
         if isinstance(images, Shard):
             if captions is not None or languages is not None:

@@ -96,9 +96,14 @@ class LinkBatch:
 def link_batches(records: Iterable[Page | RecordReason]) -> Iterator[LinkBatch]:
     """Yield the records of a file, in order, as the batches that a LinkSource has to yield.
 
-    A record that gives no page is given as its RecordReason, so that it is counted. Pages with a URL or base
-    of more than 8,192 bytes, or more than 32 MiB of text, are counted and left out. The arena of a batch is
-    reused for the next one.
+    Pages with a URL or base of more than 8,192 bytes, or more than 32 MiB of text, are counted and left out.
+    The arena of a batch is reused for the next one.
+
+    Args:
+        records: The pages; a record that gives no page as its RecordReason, so that it is counted.
+
+    Raises:
+        SettingsError: A record is neither of them.
     """
     arena = ByteArena(_BATCH_BYTES + (_BATCH_BYTES >> 1))
     batch, waiting, size = _empty(arena), _Waiting(), 0

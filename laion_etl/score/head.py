@@ -35,23 +35,26 @@ class HeadInput:
 
 
 class Head(Protocol):
-    """The interface of heads; docs/library.md shows how to write one.
-
-    `columns` are what it writes, at least one. `identity` names it in fingerprints and manifests: it must
-    change whenever its scores may.
-    """
+    """The interface of heads; docs/library.md shows how to write one."""
 
     @property
-    def columns(self) -> Sequence[HeadColumn]: ...
+    def columns(self) -> Sequence[HeadColumn]:
+        """The columns that this head writes, at least one."""
+        ...
 
     @property
-    def identity(self) -> str: ...
+    def identity(self) -> str:
+        """Its name in fingerprints and manifests, which changes whenever its scores may."""
+        ...
 
     def score(self, samples: HeadInput) -> Values | Mapping[str, Values | None]:
         """Return a value for each sample, in order; of several columns a mapping from their names.
 
         None for a column: it was not computed. Values must be finite. The same sample must get the same value
         whatever samples come with it.
+
+        Args:
+            samples: n samples.
         """
         ...
 
