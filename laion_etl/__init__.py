@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from laion_etl.download.custom_rules import ImageRule as ImageRule
     from laion_etl.download.images import StoredImage as StoredImage
     from laion_etl.parse.custom_filters import LinkFilter as LinkFilter
-    from laion_etl.parse.language import Detector as LanguageDetector
+    from laion_etl.parse.language import LanguageDetector as LanguageDetector
     from laion_etl.parse.language import Languages as Languages
     from laion_etl.parse.link_batch import ImageLink as ImageLink
     from laion_etl.parse.link_batch import LinkBatch as LinkBatch
@@ -74,7 +74,6 @@ _MODULES = {
     "read_pairs": "laion_etl.api.pairs",
     "read_wat": "laion_etl.api.pairs",
 }
-_NAMES = {"LanguageDetector": "Detector"}  # where the module has another name
 
 __all__ = [
     "Alert",
@@ -117,7 +116,7 @@ def __getattr__(name: str) -> object:
         return import_module("laion_etl.download")
     if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    found: object = getattr(import_module(_MODULES[name]), _NAMES.get(name, name))
+    found: object = getattr(import_module(_MODULES[name]), name)
     globals()[name] = found
     return found
 

@@ -20,7 +20,7 @@ from laion_etl.core.host_resources import usable_cores
 from laion_etl.core.numba_cache import ensure_compiled
 from laion_etl.core.schemas import PAIR_SCHEMA
 from laion_etl.parse.custom_filters import LinkFilter, keep_passing, load_filters
-from laion_etl.parse.language import Detector, NoDetector, language_detector, languages_kept
+from laion_etl.parse.language import LanguageDetector, NoDetector, language_detector, languages_kept
 from laion_etl.parse.link_filters import LinkFilters
 from laion_etl.parse.link_source import LinkSource, link_source
 from laion_etl.settings import Settings
@@ -75,7 +75,7 @@ class FileParser:
         self._settings = settings.parse
         lists = load_blocklists(settings.parse, settings.data_path)
         self._blocklists: Blocklists = lists.joined(removed.blocklists())
-        self._detector: Detector = language_detector(settings.parse)
+        self._detector: LanguageDetector = language_detector(settings.parse)
         self._languages_kept = pa.array(languages_kept(settings.parse, self._detector), pa.string())
 
     def pairs(self, wat_file: int, uri: str, counts: FileCounts) -> Iterator[pa.Table]:

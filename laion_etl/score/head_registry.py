@@ -1,12 +1,12 @@
 """All heads of a scorer, in the order in which they score: the built-in ones, then those of the settings.
 
 A later head replaces a column of an earlier one: safety prompts fill `punsafe`, `pviolence` and `pwatermark`
-unless a head or model for them is set. A new built-in head is a function here, in `BUILT_IN`, and a column
-(core/schemas.py for scored shards, core/published_columns.py for the dataset).
+unless a head or model for them is set. A new built-in head is a function here, in `BUILT_IN`, and a setting;
+its column travels to the dataset as those of custom heads do.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from laion_etl.score.head import Floats, Head, HeadInput
 from laion_etl.score.heads import LinearHead, TextAnchors, checked_file, load_anchors, load_head
 from laion_etl.score.model import ClipModel
 from laion_etl.score.nsfw_head import DenseHead, load_nsfw_head
-from laion_etl.score.safety import PROMPTS, SafetyJudge, load_prompts
+from laion_etl.score.safety import MUST_DROP, PROMPTS, SafetyJudge, load_prompts
 from laion_etl.score.watermark import WatermarkModel, load_watermark_model, read_watermark_model
 from laion_etl.settings import SafetySettings, Settings
 
@@ -62,6 +62,16 @@ def load_heads(settings: Settings, model: ClipModel) -> tuple[Head, ...]:
     """Return all heads; raises ModelError for a file that cannot be used, SettingsError for a factory."""
     built_in = (load(settings, model) for load in BUILT_IN)
     return (*(head for head in built_in if head is not None), *load_custom_heads(settings, model))
+
+
+def own_columns(heads: Sequence[Head]) -> tuple[HeadColumn, ...]:
+    """Return the columns that SCORED_SCHEMA does not have, each with the identity of its head."""
+    return tuple(
+        replace(column, head=head.identity)
+        for head in heads
+        for column in head.columns
+        if column.name not in SCORED_SCHEMA.names and column.name != MUST_DROP
+    )
 
 
 def watermark_model(heads: Sequence[Head]) -> WatermarkModel | None:

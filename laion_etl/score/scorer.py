@@ -21,7 +21,7 @@ from laion_etl.score.encode import (
     text_plans,
 )
 from laion_etl.score.head import Head, HeadInput, score_all
-from laion_etl.score.head_registry import load_heads, watermark_model
+from laion_etl.score.head_registry import load_heads, own_columns, watermark_model
 from laion_etl.score.model import ClipModel, load_model
 from laion_etl.score.pixels import PixelPlan
 from laion_etl.score.preprocess_pool import Preparers
@@ -58,7 +58,7 @@ class Scorer:
     multilingual_model: ClipModel | None
     thresholds: Thresholds
     heads: tuple[Head, ...]
-    columns: tuple[HeadColumn, ...]  # of custom heads, with their identities
+    columns: tuple[HeadColumn, ...]  # that the heads add to SCORED_SCHEMA
     pixel_plans: tuple[PixelPlan, ...]  # of the CLIP model, and of the watermark model if there is one
 
     @property
@@ -156,7 +156,6 @@ def load_scorer(settings: Settings) -> Scorer:
     """Everything scoring needs, from the settings; raises ModelError."""
     model = load_model(settings.clip)
     heads = load_heads(settings, model)
-    custom = heads[len(heads) - len(settings.safety.heads) :]
     watermark = watermark_model(heads)
     plans = (model.pixel_plan, *((watermark.plan,) if watermark else ()))
     return Scorer(
@@ -164,7 +163,7 @@ def load_scorer(settings: Settings) -> Scorer:
         multilingual_model=_multilingual_model(settings.clip, model),
         thresholds=thresholds(settings.clip),
         heads=heads,
-        columns=tuple(replace(column, head=head.identity) for head in custom for column in head.columns),
+        columns=own_columns(heads),
         pixel_plans=tuple(replace(plan, max_pixels=settings.clip.max_pixels) for plan in plans),
     )
 
