@@ -22,11 +22,14 @@ from laion_etl.minicrawl.scenes import Scene
 from laion_etl.publish.diff import diff_versions
 from laion_etl.publish.stage import publish_dataset
 from laion_etl.publish.verify import verify_version
+from laion_etl.score import head_registry
 from laion_etl.score.head import HeadInput, score_all
 from laion_etl.score.head_registry import load_custom_heads
 from laion_etl.score.model import ClipModel
+from laion_etl.score.scorer import load_scorer
+from laion_etl.score.stage import score_shards
 from laion_etl.settings import SafetySettings, Settings, load_settings
-from tests.score.conftest import CRAWL, TINY_SETTINGS, fitting, read_parquet, score, write_shard
+from tests.score.conftest import CRAWL, TINY_SETTINGS, TOOLS, fitting, read_parquet, score, write_shard
 
 HERE = __name__
 SCENES = [Scene(color, "star", "beach", "single") for color in ("red", "blue", "green")]
@@ -285,3 +288,21 @@ def test_a_sample_whose_embedding_is_not_finite_has_no_scores_and_costs_no_other
     images[0, 1], images[2, 3] = np.nan, np.inf
     assert score_all([Sum()], HeadInput(images, ["a", "b", "c"])) == {"total": [None, 4.0, None]}
     assert score_all([Sum()], HeadInput(images[:1], ["a"])) == {"total": [None]}
+
+
+def test_a_built_in_head_may_add_a_column_that_no_schema_has(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So a new one touches its module and the list of heads."""
+    built_in = (*head_registry.BUILT_IN, lambda settings, model: Brightness(settings.safety, model))
+    monkeypatch.setattr(head_registry, "BUILT_IN", built_in)
+    scorer = load_scorer(TINY_SETTINGS)
+    assert [(column.name, column.head) for column in scorer.columns] == [
+        ("brightness", "brightness 1"),
+        ("caption_words", "brightness 1"),
+    ]
+    write_shard(store, [fitting(SCENES[0])])
+    tools = replace(TOOLS, scorer=lambda _: scorer)
+    [stats] = score_shards(CRAWL, [3], TINY_SETTINGS, store, tools=tools)
+    assert [column["name"] for column in stats.details["columns"]] == ["brightness", "caption_words"]
+    assert read_parquet(store)[0]["caption_words"] > 2
