@@ -4,10 +4,10 @@
 URLs to it that are not in a simple absolute or relative form. The limits are the original's: http(s) only,
 length of URL and host, no .svg and .gif; hosts.py filters by host.
 
-Other files hold hashes of URLs in this form. When it changes, increase `_FORMAT` of blocklists/compiled.py, or
-compiled lists of URLs silently stop matching; removal requests (`removals/<id>.json`) have to be made again from
-their lists; and finished partitions are not parsed again, because no setting has changed. kernels.py has the
-same form for simple URLs, and property tests compare the two.
+Other files hold hashes of URLs in this form. When it changes, increase `_FORMAT` of blocklists/compiled.py,
+or compiled lists of URLs silently stop matching; removal requests (`removals/<id>.json`) have to be made
+again from their lists; and finished partitions are not parsed again, because no setting has changed.
+kernels.py has the same form for simple URLs, and property tests compare the two.
 """
 
 import re
