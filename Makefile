@@ -11,7 +11,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 # stay in one process; files begin in the order of tests/conftest.py.
 TEST_PROCESSES := -n $$(( $$(nproc) < 8 ? 2 * $$(nproc) : 16 )) --dist loadfile --no-loadscope-reorder
 
-.PHONY: setup demo run test test-quick check bench peers docs lock images clean
+.PHONY: setup demo run test test-quick check bench peers docs docs-site lock images clean
 
 setup: $(READY)  ## make .venv and install the locked requirements
 
@@ -68,6 +68,15 @@ docs: setup  ## what of the docs is made from commands, settings and drop reason
 	$(BIN)/python -m scripts.docs.commands > docs/commands.md
 	$(BIN)/python -m scripts.docs.reproduction > docs/reproduction.md
 	$(BIN)/python -m scripts.docs.reason_tables docs/formats.md
+
+docs-site: $(VENV)-docs/bin/mkdocs  ## the documentation as a site with a reference of the library, in data/site
+	$(VENV)-docs/bin/mkdocs build --strict
+
+$(VENV)-docs/bin/mkdocs: pyproject.toml
+	$(PYTHON) -m venv $(VENV)-docs
+	$(VENV)-docs/bin/python -m pip install --quiet --disable-pip-version-check \
+		$$($(PYTHON) -c "import tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))['project']['optional-dependencies']['docs'])")
+	@touch $@
 
 lock: setup  ## requirements.txt from requirements.in
 	$(PYTHON) -m venv $(VENV)-lock

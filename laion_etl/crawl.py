@@ -17,6 +17,7 @@ from datetime import date
 from importlib import resources
 
 from laion_etl.core.errors import CrawlError, InputError, LaionEtlError, MissingInputError, SettingsError
+from laion_etl.core.import_factory import is_factory, load_factory
 from laion_etl.io.remote_files import read_input
 from laion_etl.io.storage import LocalStore
 from laion_etl.settings import Settings
@@ -150,13 +151,34 @@ def wat_paths(crawl_id: str, settings: Settings) -> list[str]:
     return [f"{source}/{_checked(path, uri)}" for path in lines if path.strip()]
 
 
+def input_files(crawl_id: str, settings: Settings) -> list[str]:
+    """Returns the URIs of the files that parse reads, in the order that numbers them.
+
+    They are those that `files` of a custom source (LAION_ETL_PARSE_SOURCE) names, else the crawl's WAT files.
+    Raises CrawlError where there are none, SettingsError for a source that cannot be used.
+    """
+    name, variable = settings.parse.source, "LAION_ETL_PARSE_SOURCE"
+    if not is_factory(name):
+        return wat_paths(crawl_id, settings)
+    source = load_factory(name, variable, "wat")(settings.parse)
+    if not hasattr(source, "files"):
+        return wat_paths(crawl_id, settings)
+    found = list(source.files(crawl_id, settings.core.crawl_source.rstrip("/")))
+    if not found or not all(isinstance(uri, str) and uri for uri in found):
+        raise CrawlError(
+            f"cannot list the files of {crawl_id}: `files` of {variable}={name} returns {found[:3]}; it must "
+            "return their URIs, and find them in LAION_ETL_CRAWL_SOURCE"
+        )
+    return found
+
+
 def partitions(crawl_id: str, settings: Settings, selection: slice | None = None) -> list[Partition]:
     """Returns the partitions of a crawl; those without a selected WAT file are left out.
 
     With a sample (LAION_ETL_WAT_FILES_SAMPLE) they have the same numbers, and fewer files each.
     """
     size, step = settings.core.wat_files_per_partition, settings.core.wat_files_sample
-    paths = wat_paths(crawl_id, settings)
+    paths = input_files(crawl_id, settings)
     start, stop, _ = (selection or slice(None)).indices(len(paths))
     found = []
     for number in range(start // size, -(-stop // size)):

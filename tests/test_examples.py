@@ -1,5 +1,7 @@
 """The programs of examples/, run as their users run them, and the page that shows their lines."""
 
+import ast
+import json
 import os
 import random
 import re
@@ -13,13 +15,15 @@ import pytest
 import laion_etl
 from laion_etl.alerts import Alert, Kind, deliver
 from laion_etl.core.funnel import DownloadStatus
+from laion_etl.crawl import partitions
 from laion_etl.io.storage import LocalStore
 from laion_etl.io.tarshard import read_members
 from laion_etl.minicrawl.build import MiniCrawl
 from laion_etl.minicrawl.scenes import Scene, caption
 from laion_etl.minicrawl.web import MiniWeb
 from laion_etl.parse.stage import parse_partition
-from laion_etl.settings import load_settings
+from laion_etl.settings import Settings, load_settings
+from tests.parse.wat_files import image, page_record, write_wat
 from tests.score.conftest import jpeg
 from tests.search.conftest import World, world
 
@@ -137,8 +141,93 @@ def test_custom_parts(
     assert "cause: no disk" in (tmp_path / "alerts.log").read_text()
 
 
+def test_json_lines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(EXAMPLES)
+    images = [{"url": "/1.jpg", "caption": "A red car on a field"}]
+    (tmp_path / "b.jsonl").write_text(
+        json.dumps({"page": "https://b.example/", "images": images}) + "\nbroken\n"
+    )
+    (tmp_path / "a.jsonl").write_text(json.dumps({"page": "https://a.example/", "images": images}) + "\n[]\n")
+    settings = load_settings(
+        {"LAION_ETL_PARSE_SOURCE": "json_lines:JsonLines", "LAION_ETL_CRAWL_SOURCE": str(tmp_path)}
+    )
+    [partition] = partitions("mine", settings)
+    store = LocalStore(tmp_path)
+    stats = parse_partition("mine", 0, partition.indexed_wat_files, settings, store)
+    urls = pq.read_table(tmp_path / "pairs/mine/part-00000.parquet")["url"].to_pylist()
+    assert urls == ["https://a.example/1.jpg", "https://b.example/1.jpg"]
+    assert stats.details["records"] == {"input": 4, "kept": 2, "dropped": {"broken_json": 2}}
+
+
+def test_own_head(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(EXAMPLES)
+    model = {f"LAION_ETL_{name}": value for name, value in DEMO_MODEL.items()}
+    settings = load_settings(model | {"LAION_ETL_SAFETY_HEADS": "own_head:Drawing"})
+    images = [jpeg(Scene(color, "star", "beach", "single")) for color in ("red", "blue")]
+    table = laion_etl.Scorer(settings).score(images, ["One single star on a beach"] * 2)
+    assert all(0 < value < 1 for value in table["pdrawing"].to_pylist())
+    assert table.schema.field("pdrawing").metadata[b"laion_etl.head"] == b"drawing: two texts, version 1"
+
+
+def test_small_crawl(settings: Settings, minicrawl: MiniCrawl, miniweb: MiniWeb, tmp_path: Path) -> None:
+    pairs = laion_etl.read_wat(minicrawl.wat_files[0], Settings())
+    rows = [row for table in pairs for row in table.to_pylist()]
+    good = [row for row in rows if minicrawl.expected[row["url"]] is DownloadStatus.SUCCESS][::9][:20]
+    missing = next(row for row in rows if minicrawl.expected[row["url"]] is DownloadStatus.HTTP_ERROR)
+    links = [image(row["url"], row["caption"]) for row in (*good, missing)]
+    write_wat(tmp_path / "small.wat.gz", [page_record("https://www.example.org/", links)])
+    lines = run(
+        "small_crawl.py",
+        "my-crawl",
+        "small.wat.gz",
+        folder=tmp_path,
+        DATABASE_URL=settings.core.database_url,
+        DOWNLOAD_CONNECT_TO=",".join(miniweb.connect_to),
+        **DEMO_MODEL,
+    )
+    stages, published = lines[:6], lines[6:]
+    assert [line.split()[0] for line in stages] == ["parse", "load", "plan", "download", "score", "publish"]
+    assert f"{len(links)} in, {len(good)} kept {{'http_error': 1}}" in stages[3]
+    urls = {line.rpartition(" ")[2] for line in published}
+    assert 0 < len(urls) == int(stages[5].split(" in, ")[1].split()[0])
+    assert urls <= {row["url"] for row in good}
+
+
+def cells(notebook: Path) -> list[ast.Module]:
+    """The code of a notebook; its outputs are not stored."""
+    found = json.loads(notebook.read_text())["cells"]
+    assert all(cell["cell_type"] == "markdown" or not cell["outputs"] for cell in found)
+    return [ast.parse("".join(cell["source"])) for cell in found if cell["cell_type"] == "code"]
+
+
+def shown(cell: ast.Module, names: dict[str, object]) -> object:
+    """What a notebook shows below a cell: the value of its last line."""
+    last = cell.body[-1]
+    assert isinstance(last, ast.Expr)
+    before = ast.Module(cell.body[:-1], [])
+    exec(compile(before, "cell", "exec"), names)  # noqa: S102 - as a notebook does
+    return eval(compile(ast.Expression(last.value), "cell", "eval"), names)  # noqa: S307
+
+
+def test_dataset_with_images(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "data/demo").mkdir(parents=True)
+    (tmp_path / "data/demo/store").symlink_to(world.store.root)
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, object] = {}
+    subsets, best, figures, languages = (
+        shown(cell, names) for cell in cells(EXAMPLES / "dataset_with_images.ipynb")
+    )
+    assert subsets["laion-en"] > 0  # type: ignore[index]
+    assert [row["similarity"] for row in best] == sorted((row["similarity"] for row in best), reverse=True)  # type: ignore[attr-defined]
+    page = figures._repr_html_()  # type: ignore[attr-defined]
+    assert page.count("<img src=") == page.count("data:image;base64,/9j/") > 3
+    assert (subsets["laion-en"], "en") in languages  # type: ignore[index,operator]
+
+
 def test_every_example_is_short_and_on_the_page() -> None:
     page = (ROOT / "docs/library.md").read_text()
+    for notebook in EXAMPLES.glob("*.ipynb"):
+        assert f"examples/{notebook.name}" in page
     for example in EXAMPLES.glob("*.py"):
         assert 10 <= len(example.read_text().splitlines()) <= 40
         assert f"examples/{example.name}" in page

@@ -13,10 +13,11 @@ import laion_etl as le
 from laion_etl.core.errors import InputError, LaionEtlError, SettingsError, StorageError
 from laion_etl.core.schemas import DATASET_SCHEMA, PAIR_SCHEMA, SCORED_SCHEMA, SHARD_SCHEMA
 from laion_etl.dataset.subsets import LANGUAGE_SUBSETS
+from laion_etl.io.tarshard import read_members
 from laion_etl.minicrawl.build import MiniCrawl
 from laion_etl.minicrawl.scenes import Scene
 from laion_etl.minicrawl.web import MiniWeb
-from laion_etl.settings import ParseSettings, Settings
+from laion_etl.settings import CoreSettings, ParseSettings, Settings
 from tests.parse.wat_files import image, page_record, write_wat
 from tests.score.conftest import TINY_SETTINGS, jpeg
 from tests.search.conftest import World, world
@@ -217,6 +218,29 @@ def test_a_dataset_gives_its_rows_once_by_subset_and_column(dataset: le.Dataset)
         dataset.rows("laion-xx")
     with pytest.raises(InputError, match=r"cannot read the column 'text'.*TEXT"):
         list(dataset.rows(columns=["text"]))
+
+
+def test_images_of_rows_are_those_of_the_shards(world: World, dataset: le.Dataset) -> None:
+    rows = next(dataset.rows("laion-en")).slice(3, 4).take([2, 0, 2])
+    images = dataset.images(rows)
+    assert images[0] == images[2] != images[1]
+    batch = int(rows["key"][1].as_py()) // 100_000
+    with world.store.open(f"scored/{rows['crawl'][1]}/{batch:09d}.tar") as tar:
+        assert dict(read_members(tar))[f"{rows['key'][1]}.jpg"] == images[1]
+    elsewhere = rows.set_column(rows.column_names.index("crawl"), "crawl", pa.array(["CC-MAIN-1999-01"] * 3))
+    assert dataset.images(elsewhere) == [None] * 3
+
+
+def test_a_crawl_needs_a_plain_name() -> None:
+    with pytest.raises(InputError, match=r"cannot run '\.\./x'"):
+        le.CrawlRun("../x", ["a.wat.gz"], Settings())
+
+
+def test_files_of_a_crawl_are_cut_into_partitions(tmp_path: Path) -> None:
+    settings = Settings(core=CoreSettings(store=str(tmp_path), wat_files_per_partition=2))
+    run = le.CrawlRun("mine", ["a", tmp_path / "b", "c"], settings)
+    numbered = [(part.number, part.indexed_wat_files) for part in run.partitions]
+    assert numbered == [(0, [(0, "a"), (1, str(tmp_path / "b"))]), (1, [(2, "c")])]
 
 
 def test_a_dataset_is_verified(dataset: le.Dataset) -> None:

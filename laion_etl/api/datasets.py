@@ -9,18 +9,21 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from laion_etl.core.errors import InputError
-from laion_etl.core.schemas import DATASET_FILES
+from laion_etl.core.schemas import DATASET_FILES, batch_of, scored_stem
 from laion_etl.dataset.manifest import Manifest, read_manifest
 from laion_etl.dataset.row_streams import ROWS_PER_READ
 from laion_etl.dataset.subsets import LANGUAGE_SUBSETS, DataFile
 from laion_etl.dataset.versions import Release, read_versions
 from laion_etl.io.storage import Store, open_store
+from laion_etl.io.tarshard import TarError, read_members
 from laion_etl.settings import Settings, load_settings
 
 if TYPE_CHECKING:  # search and model take seconds to import
     from laion_etl.publish.verify import VerifyReport
     from laion_etl.score.model import ClipModel
     from laion_etl.search.query import SearchIndex
+
+_NOT_IMAGES = ("txt", "json")  # members of a sample
 
 
 class Dataset:
@@ -39,8 +42,14 @@ class Dataset:
     def rows(self, subset: str | None = None, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
         """Yield the rows of a subset in tables of up to 16,384, by crawl and SAMPLE_ID; all rows without one.
 
-        Only the columns asked for are read. A column that an earlier version did not have is null. Raises
-        InputError for an unknown subset or column, or for a file that cannot be read.
+        A column that an earlier version did not have is null.
+
+        Args:
+            subset: Name of a subset, like laion-en.
+            columns: Those to read; without them all.
+
+        Raises:
+            InputError: There is no such subset or column, or a file cannot be read.
         """
         if subset is not None and subset not in self.manifest.subsets:
             known = ", ".join(self.manifest.subsets)
@@ -75,6 +84,42 @@ class Dataset:
         if unknown := [name for name in columns or () if name not in known]:
             raise InputError(f"cannot read the column {unknown[0]!r}: there are {', '.join(known)}")
 
+    def images(self, rows: pa.Table) -> list[bytes | None]:
+        """Return the image files of some rows, as they are in the scored shards of the dataset's store.
+
+        Each shard is read up to its last wanted image, so take some rows at a time. None for an image that
+        is not there.
+
+        Args:
+            rows: A table with the columns `key` and `crawl`.
+
+        Raises:
+            InputError: A shard is damaged.
+        """
+        found: dict[str, bytes] = {}
+        wanted: dict[str, set[str]] = {}
+        for row in rows.select(["crawl", "key"]).to_pylist():
+            stem = scored_stem(row["crawl"], batch_of(int(row["key"])))
+            wanted.setdefault(f"{stem}.tar", set()).add(row["key"])
+        for name, keys in wanted.items():
+            if self._store.exists(name):
+                found |= self._images_of(name, keys)
+        return [found.get(key) for key in rows["key"].to_pylist()]
+
+    def _images_of(self, name: str, keys: set[str]) -> dict[str, bytes]:
+        found: dict[str, bytes] = {}
+        with self._store.open(name) as file:
+            try:
+                for member, data in read_members(file):
+                    key, _, ending = member.partition(".")
+                    if key in keys and ending not in _NOT_IMAGES:
+                        found[key] = data
+                        if len(found) == len(keys):
+                            break
+            except TarError as error:
+                raise InputError(f"cannot read {self._store.uri(name)}: {error}; score it again") from error
+        return found
+
     def verify(self) -> "VerifyReport":
         """Check every file, byte, count and row against the manifest; `problems` of the result is a list."""
         from laion_etl.publish.verify import verify_version
@@ -85,9 +130,16 @@ class Dataset:
     def search(self, text: str, top: int = 10, **filters: Any) -> pa.Table:
         """Return the rows whose images are nearest to a text, best first, with their cosine as `score`.
 
-        Filters are those of `laion-etl search query`, `languages=("en",)` or `min_aesthetic=5`. `laion-etl
-        search index` makes the index; the settings must name the model that scored the dataset. Raises
-        InputError where one of them is missing or the text is empty, and TypeError for an unknown filter.
+        `laion-etl search index` makes the index; the settings must name the model that scored the dataset.
+
+        Args:
+            text: What the images should show.
+            top: The most rows returned.
+            filters: Those of `laion-etl search query`, like `languages=("en",)` or `min_aesthetic=5`.
+
+        Raises:
+            InputError: The index is missing, the model is another, or the text is empty.
+            TypeError: There is no such filter.
         """
         from laion_etl.search.filters import Filters
 
@@ -121,7 +173,13 @@ def open_dataset(
 ) -> Dataset:
     """Open a version of the dataset at `<store>/dataset/<name>`, a folder or s3:// URL.
 
-    Without a version it is the current one. Raises InputError where there is none.
+    Args:
+        path: The folder of the dataset.
+        version: A version; without it the current one.
+        settings: Those to search with; without them those of the environment and of laion_etl.toml.
+
+    Raises:
+        InputError: There is no such dataset or version.
     """
     place, _, name = fspath(path).rstrip("/").rpartition("/")
     store, _, folder = place.rpartition("/")

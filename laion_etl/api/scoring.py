@@ -10,6 +10,7 @@ import pyarrow as pa
 from laion_etl.api.captions import checked_captions, languages_of
 from laion_etl.api.shards import Shard
 from laion_etl.core.errors import InputError
+from laion_etl.core.head_columns import with_columns
 from laion_etl.core.host_resources import usable_cores
 from laion_etl.core.schemas import SCORED_SCHEMA, SHARD_SCHEMA
 from laion_etl.io.remote_files import read_input
@@ -41,8 +42,16 @@ class Scorer:
     ) -> "Scorer":
         """Load a model of open_clip, or laion-etl-tiny with "scenes", by its name and weights.
 
-        Keyword arguments are settings of the model, `device="cpu"`; see docs/configuration.md. Raises
-        ModelError, SettingsError, and TypeError for an unknown setting.
+        Args:
+            name: Name of the model, like ViT-B-32.
+            pretrained: Name of its weights, like openai, or a checkpoint file.
+            settings: All others; without them those of the environment and of laion_etl.toml.
+            clip_settings: Settings of the model, like `device="cpu"`; see docs/configuration.md.
+
+        Raises:
+            ModelError: The model, or a head that the settings name, cannot be loaded.
+            SettingsError: A setting has a wrong value.
+            TypeError: There is no such setting.
         """
         settings = settings or load_settings()
         clip = replace(settings.clip, model=name, pretrained=pretrained, **clip_settings)
@@ -56,12 +65,17 @@ class Scorer:
     ) -> pa.Table:
         """Score a shard, or images with a caption each, and return a row per sample, in order.
 
-        For a shard a table of SCORED_SCHEMA, for images its columns `caption`, `language` and the scores.
-        `reason` is null for what a dataset would keep. An image that cannot be decoded, or has a blank
-        caption, is a row without scores whose reason is `unreadable`. Languages are codes like `en`; left
-        out, they are detected.
+        For a shard a table of SCORED_SCHEMA, for images its columns `caption`, `language` and the scores;
+        columns of custom heads come last. `reason` is null for what a dataset would keep. An image that
+        cannot be decoded, or has a blank caption, is a row without scores whose reason is `unreadable`.
 
-        Raises InputError for a shard that is damaged or a file that cannot be read.
+        Args:
+            images: A shard; or paths, URLs or the bytes of image files.
+            captions: One for each image; a shard has its own.
+            languages: Codes like `en`, one for each image; left out, they are detected.
+
+        Raises:
+            InputError: A shard is damaged, a file cannot be read, or the lists differ in length.
         """
         if isinstance(images, Shard):
             if captions is not None or languages is not None:
@@ -77,7 +91,8 @@ class Scorer:
             )
         return self._table(self._samples(images, texts, codes), _IMAGE_SCHEMA)
 
-    def _table(self, samples: Iterator[Sample], schema: pa.Schema) -> pa.Table:
+    def _table(self, samples: Iterator[Sample], known: pa.Schema) -> pa.Table:
+        schema = with_columns(known, self._scorer.columns)
         rows = [scored.sample.row | scored.columns for scored in self._scored(samples)]
         plain = [{name: row.get(name) for name in schema.names} for row in rows]
         return pa.Table.from_pylist(plain, schema)

@@ -36,7 +36,15 @@ class Shard:
 
     @classmethod
     def open(cls, path: str | PathLike[str]) -> "Shard":
-        """Open the shard with this .tar; its parquet file is next to it. Raises StorageError, InputError."""
+        """Open a shard that `download` made.
+
+        Args:
+            path: Its .tar, a path or s3:// URL; its parquet file is next to it.
+
+        Raises:
+            InputError: The path does not end in .tar.
+            StorageError: One of the files is missing.
+        """
         folder, slash, name = fspath(path).rpartition("/")
         if not name.endswith(".tar"):
             raise InputError(
@@ -81,9 +89,21 @@ def download(
     """Download images into the shard `<out>/<number>.tar` and return it; `out` is a folder or s3:// URL.
 
     A URL that fails is a row with its reason. Politeness, opt-outs and checks of addresses are those of a
-    crawl. Keyword arguments are settings of the download, `image_size=256`; see docs/configuration.md.
-    Numbers tell the samples of several shards apart. Raises InputError for more than 100,000 URLs,
-    StorageError where there is such a shard already, TypeError for an unknown setting, SettingsError.
+    crawl.
+
+    Args:
+        urls: At most 100,000 URLs of images.
+        captions: One for each URL; None for an image without.
+        out: The folder.
+        settings: Those to use; without them those of the environment and of laion_etl.toml.
+        number: Number of the shard, at most 9 digits. It begins the keys of the samples.
+        download_settings: Settings of the download, like `image_size=256`; see docs/configuration.md.
+
+    Raises:
+        InputError: There are too many URLs, or another number of captions.
+        StorageError: There is such a shard already.
+        SettingsError: A setting has a wrong value.
+        TypeError: There is no such setting.
     """
     settings = settings or load_settings()
     chosen = replace(settings.download, **download_settings)

@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from laion_etl.core.errors import SettingsError
+from laion_etl.core.import_factory import load_factory
 from laion_etl.core.schemas import parse_stats_name
 from laion_etl.core.stage_stats import StageStats
 from laion_etl.crawl import Partition, written_numbers
@@ -18,6 +19,7 @@ from laion_etl.database.dedupe_keys import DedupeRule
 from laion_etl.io.storage import Store
 from laion_etl.parse.custom_filters import load_filters
 from laion_etl.parse.language import language_detector, languages_kept
+from laion_etl.parse.link_source import link_source
 from laion_etl.parse.stage import blocked_fingerprint, parse_fingerprint, plain_rules
 from laion_etl.settings import PREFIX, Settings
 
@@ -28,6 +30,9 @@ def check_run(crawl: str, partitions: Sequence[Partition], settings: Settings, s
     """Raise SettingsError for invalid settings, or ones that differ from the planned rules of the crawl."""
     languages_kept(settings.parse, language_detector(settings.parse))
     load_filters(settings.parse)
+    link_source(settings.parse)
+    for name in settings.safety.heads:  # made once there is a model
+        load_factory(name, "LAION_ETL_SAFETY_HEADS", "a Head")
     if not has_database(settings):
         return
     with open_database(settings) as database:

@@ -14,6 +14,7 @@ import pyarrow as pa
 
 from laion_etl.core.errors import InputError
 from laion_etl.core.formats import check_format
+from laion_etl.core.head_columns import head_columns, without_columns
 
 METADATA_KEY = b"laion_etl.format"
 
@@ -57,9 +58,9 @@ class SchemaHistory:
         return pa.schema(fields)
 
     def number_of(self, schema: pa.Schema) -> int | None:
-        """Return the format whose columns a file has; None if there is no such format."""
-        numbers = range(self.number, 0, -1)
-        return next((number for number in numbers if schema.equals(self.columns(number))), None)
+        """Return the format whose columns a file has, before those of heads; None if there is none."""
+        numbers, own = range(self.number, 0, -1), without_columns(schema)
+        return next((number for number in numbers if own.equals(self.columns(number))), None)
 
     def check_number(self, schema: pa.Schema, uri: str) -> None:
         """Raise InputError if a newer laion-etl wrote the file, whatever its columns are."""
@@ -89,9 +90,14 @@ class SchemaHistory:
         return table.rename_columns([names.get(name, name) for name in table.column_names])
 
     def upgraded(self, rows: pa.Table, columns: Sequence[str] | None = None) -> pa.Table:
-        """Return rows of any format with today's columns, or some of them; null where the file has none."""
+        """Return rows of any format with today's columns and those of heads, or with some of them.
+
+        A column that the file does not have is null.
+        """
         found = self.with_todays_names(rows)
-        wanted = self.schema if columns is None else pa.schema([self.schema.field(name) for name in columns])
+        wanted = pa.schema([*self.schema, *head_columns(found.schema)], self.schema.metadata)
+        if columns is not None:
+            wanted = pa.schema([wanted.field(name) for name in columns])
         return pa.table(
             [
                 found[field.name] if field.name in found.column_names else pa.nulls(len(found), field.type)

@@ -13,6 +13,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from laion_etl.core.ids import MAX_BATCH_PAIRS
+from laion_etl.core.published_columns import PUBLISHED_COLUMNS, added_since
 from laion_etl.core.schema_history import SchemaHistory
 
 KEY_DIGITS = 14  # of a sample: 9 of its batch, 5 of its number in the batch
@@ -101,25 +102,8 @@ SCORED_SCHEMA = SCORED_FILES.schema
 
 DATASET_FILES = SchemaHistory(
     "a published file",
-    [
-        pa.field("SAMPLE_ID", pa.int64(), nullable=False),
-        pa.field("URL", pa.string(), nullable=False),
-        pa.field("TEXT", pa.string(), nullable=False),
-        pa.field("WIDTH", pa.int32(), nullable=False),
-        pa.field("HEIGHT", pa.int32(), nullable=False),
-        pa.field("LICENSE", pa.string(), nullable=False),
-        pa.field("LANGUAGE", pa.string(), nullable=False),
-        pa.field("NSFW", pa.string()),
-        pa.field("similarity", pa.float32(), nullable=False),
-        pa.field("hash", pa.int64(), nullable=False),
-        pa.field("punsafe", pa.float32()),
-        pa.field("pwatermark", pa.float32()),
-        pa.field("aesthetic", pa.float32()),
-        pa.field("pviolence", pa.float32()),
-        pa.field("key", pa.string(), nullable=False),
-        pa.field("crawl", pa.string(), nullable=False),
-        pa.field("page_url", pa.string(), nullable=False),
-    ],
+    [column.field for column in PUBLISHED_COLUMNS],
+    added=added_since(PUBLISHED_COLUMNS),
     in_file=False,  # the number is in manifest.json
 )
 DATASET_SCHEMA = DATASET_FILES.schema

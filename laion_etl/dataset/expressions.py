@@ -64,7 +64,7 @@ class Condition:
         return pc.fill_null(self._evaluate(table), False)
 
     def _evaluate(self, table: pa.Table) -> pa.ChunkedArray:
-        self._database.register("published_rows", _wide(table))
+        self._database.register("published_rows", _wide(table.select(DATASET_FILES.schema.names)))
         try:
             query = f"select try({self.sql}) from published_rows"  # noqa: S608 - it has been checked
             return self._database.sql(query).to_arrow_table().column(0)

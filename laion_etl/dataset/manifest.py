@@ -8,11 +8,12 @@ import hashlib
 import json
 import posixpath
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
-from laion_etl.core.errors import InputError
+from laion_etl.core.errors import InputError, SettingsError
 from laion_etl.core.formats import check_format
+from laion_etl.core.head_columns import HeadColumn, from_plain
 from laion_etl.core.schemas import DATASET_FILES
 from laion_etl.core.stage_stats import StageStats
 from laion_etl.dataset.subsets import DataFile
@@ -39,6 +40,12 @@ class ManifestPart:
     settings: Mapping[str, Mapping[str, Any]]
     batches: Mapping[str, Any]
     partitions: Mapping[str, Any]
+    columns: tuple[HeadColumn, ...] = ()  # of custom heads
+
+    def to_plain(self) -> dict[str, Any]:
+        """Return plain JSON values; parts without columns of heads do not mention them."""
+        plain = asdict(self)
+        return plain if self.columns else {name: plain[name] for name in plain if name != "columns"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +98,14 @@ def parse_manifest(release: Release, data: bytes, uri: str) -> Manifest:
         check_format(uri, document.get("format"), FORMAT)
         check_format(uri, document.get("schema_format"), DATASET_FILES.number, "schema")
         parts = tuple(
-            ManifestPart(**{**part, "removals": tuple(part["removals"]), "models": tuple(part["models"])})
+            ManifestPart(
+                **{
+                    **part,
+                    "removals": tuple(part["removals"]),
+                    "models": tuple(part["models"]),
+                    "columns": from_plain(part.get("columns", ())),
+                }
+            )
             for part in document["parts"]
         )
         files = tuple(
@@ -100,7 +114,7 @@ def parse_manifest(release: Release, data: bytes, uri: str) -> Manifest:
         for part in parts:
             Release(release.name, part.version)
         return Manifest(release, document, parts, files)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, SettingsError) as error:
         raise InputError(f"cannot read {uri}: it is not a manifest ({error}); restore it") from error
 
 

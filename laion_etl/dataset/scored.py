@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from laion_etl.core.errors import InputError
+from laion_etl.core.head_columns import HeadColumn, from_plain, head_columns, merged, with_columns
 from laion_etl.core.schemas import SCORED_FILES, batch_name, plan_stats_name, scored_stem
 from laion_etl.core.stage_stats import Output, StageStats
 from laion_etl.io.storage import Store
@@ -25,6 +26,7 @@ class ScoredBatch:
     kept: int
     outputs: tuple[Output, ...]
     model: str
+    columns: tuple[HeadColumn, ...] = ()  # of custom heads
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +54,17 @@ class ScoredCrawl:
     def models(self) -> tuple[str, ...]:
         """The CLIP models that scored it, sorted; scores of different models are not comparable."""
         return tuple(sorted({batch.model for batch in self.batches if batch.model}))
+
+    @property
+    def columns(self) -> tuple[HeadColumn, ...]:
+        """The columns of custom heads. Raises InputError where batches were scored by different heads."""
+        try:
+            return merged(column for batch in self.batches for column in batch.columns)
+        except ValueError as error:
+            raise InputError(
+                f"cannot publish {self.crawl}: its batches have the column {error} from different heads; "
+                "score the crawl again"
+            ) from error
 
     def shard_name(self, batch: int, suffix: str) -> str:
         """Return the name in the store of a file of a scored batch, such as its `.tar`."""
@@ -86,7 +99,7 @@ def find_scored(crawl: str, store: Store) -> ScoredCrawl:
 def _batch(number: int, stats: StageStats) -> ScoredBatch:
     name, weights = (str(stats.details.get(key, "")) for key in ("model", "weights_sha256"))
     model = f"{name or 'unnamed model'}, weights {weights[:12]}" if weights else name
-    return ScoredBatch(number, stats.kept, stats.outputs, model)
+    return ScoredBatch(number, stats.kept, stats.outputs, model, from_plain(stats.details.get("columns", ())))
 
 
 def _planned(crawl: str, store: Store) -> set[int] | None:
@@ -111,6 +124,10 @@ def read_batch(scored: ScoredCrawl, batch: ScoredBatch, store: Store) -> Iterato
         try:
             parquet = pq.ParquetFile(file)
             written_by = SCORED_FILES.check(parquet.schema_arrow, store.uri(name), advice)
+            if not head_columns(parquet.schema_arrow).equals(with_columns(pa.schema([]), batch.columns)):
+                raise InputError(
+                    f"cannot read {store.uri(name)}: it does not have the columns of a scored shard; {advice}"
+                )
             for found in parquet.iter_batches(_ROWS_PER_READ):
                 rows = found if written_by == SCORED_FILES.number else _upgraded(found)
                 kept += rows.column("reason").null_count

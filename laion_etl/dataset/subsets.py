@@ -19,6 +19,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from laion_etl.core.errors import InputError
+from laion_etl.core.head_columns import HeadColumn, with_columns
+from laion_etl.core.published_columns import PUBLISHED_COLUMNS
 from laion_etl.core.schemas import DATASET_FILES, SUBSET_EN, SUBSET_MULTI, SUBSET_NOLANG
 from laion_etl.dataset.expressions import Condition
 from laion_etl.io.storage import NewFile, Store
@@ -89,32 +91,31 @@ def _in_another_language(table: pa.Table) -> pa.ChunkedArray:
     return pc.invert(pc.is_in(table["LANGUAGE"], pa.array(["en", NO_LANGUAGE])))
 
 
-def published_rows(rows: pa.RecordBatch, crawl: str) -> pa.Table:
-    """Return the kept rows of a scored batch in LAION-5B's columns.
+def published_rows(rows: pa.RecordBatch, crawl: str, heads: Sequence[HeadColumn] = ()) -> pa.Table:
+    """Return the kept rows of a scored batch in LAION-5B's columns, and in those of custom heads.
 
-    A column that is not computed here is the one of the same name in the scored batch.
-    Raises InputError if a kept row lacks a required value.
+    A column of a head that did not score this batch is null. Raises InputError if a kept row lacks a required
+    value.
     """
     kept = pa.Table.from_batches([rows]).filter(pc.field("reason").is_null())
     language = kept["language"]
     computed = {
         "SAMPLE_ID": kept["key"].cast(pa.int64()),
-        "URL": kept["url"],
-        "TEXT": kept["caption"],
-        "WIDTH": kept["original_width"],
-        "HEIGHT": kept["original_height"],
-        "LICENSE": kept["license"],
         "LANGUAGE": pc.if_else(pc.equal(language, ""), NO_LANGUAGE, language),
-        "NSFW": kept["nsfw_tag"],
         "hash": _hashes(kept["pair_id"]),
         "crawl": pa.repeat(crawl, kept.num_rows),
     }
-    names = DATASET_FILES.schema.names
-    columns = {name: computed[name] if name in computed else kept[name] for name in names}
+    columns = computed | {one.name: kept[one.source] for one in PUBLISHED_COLUMNS if one.source}
     for field in DATASET_FILES.schema:
         if not field.nullable and columns[field.name].null_count:
             raise InputError(f"cannot publish {crawl}: a kept row has no {field.name}; score the crawl again")
-    return pa.table(columns, schema=DATASET_FILES.schema)
+    columns |= {
+        head.name: kept[head.name]
+        if head.name in kept.column_names
+        else pa.nulls(kept.num_rows, head.field.type)
+        for head in heads
+    }
+    return pa.table(columns, schema=with_columns(DATASET_FILES.schema, heads))
 
 
 def _hashes(pair_ids: pa.ChunkedArray) -> pa.Array:
@@ -172,17 +173,19 @@ class SubsetWriter(AbstractContextManager["SubsetWriter"]):
         waiting = pa.concat_tables(self._waiting)
         self._waiting = [waiting.slice(count)]
         self._waiting_rows -= count
-        self._open_writer().write_table(waiting.slice(0, count).combine_chunks(), row_group_size=count)
+        self._open_writer(waiting.schema).write_table(
+            waiting.slice(0, count).combine_chunks(), row_group_size=count
+        )
         self._rows_in_file += count
         if self._rows_in_file == self._rows_per_file:
             self._end_file()
 
-    def _open_writer(self) -> pq.ParquetWriter:
+    def _open_writer(self, schema: pa.Schema) -> pq.ParquetWriter:
         if self._writer is None:
             name = f"{self._folder}/{self._subset.name}/part-{len(self.files):05d}.parquet"
             self._stack = ExitStack()
             self._file = self._stack.enter_context(self._store.create(name))
-            self._writer = pq.ParquetWriter(self._file, DATASET_FILES.schema, compression="zstd")
+            self._writer = pq.ParquetWriter(self._file, schema, compression="zstd")
             self._stack.enter_context(self._writer)
         return self._writer
 

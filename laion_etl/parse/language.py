@@ -26,7 +26,7 @@ class Languages(NamedTuple):
     probabilities: list[float]
 
 
-class Detector(Protocol):
+class LanguageDetector(Protocol):
     """The interface of detectors; docs/languages.md shows how to write one.
 
     LAION_ETL_PARSE_LANGUAGES is checked against the attribute `languages`, a frozenset of all codes that the
@@ -115,17 +115,17 @@ class NoDetector:
         return Languages([""] * len(texts), [0.0] * len(texts))
 
 
-_SHIPPED: dict[str, Callable[[ParseSettings], Detector]] = {
+_SHIPPED: dict[str, Callable[[ParseSettings], LanguageDetector]] = {
     "cld3": Cld3,
     "py3langid": Py3Langid,
     "none": NoDetector,
 }
 
 
-def language_detector(settings: ParseSettings) -> Detector:
+def language_detector(settings: ParseSettings) -> LanguageDetector:
     """Returns the detector that the setting names: `cld3`, `py3langid`, `none` or `module:factory`.
 
-    A factory is called with the settings and returns a Detector. Raises SettingsError if it does not.
+    A factory is called with the settings and returns a LanguageDetector. Raises SettingsError if it does not.
     """
     name = settings.language_detector
     factory = _SHIPPED.get(name) or load_factory(name, _VARIABLE, ", ".join(_SHIPPED))
@@ -133,12 +133,12 @@ def language_detector(settings: ParseSettings) -> Detector:
     if not callable(getattr(detector, "detect", None)):
         raise SettingsError(
             f"cannot use {_VARIABLE}={name!r}: the factory returned an object without the method "
-            "detect(texts); return a Detector (docs/languages.md)"
+            "detect(texts); return a LanguageDetector (docs/languages.md)"
         )
     return detector
 
 
-def languages_kept(settings: ParseSettings, detector: Detector) -> list[str]:
+def languages_kept(settings: ParseSettings, detector: LanguageDetector) -> list[str]:
     """The codes that captions to keep have, '' for none; empty: all are kept. Raises SettingsError."""
     known = getattr(detector, "languages", None)
     return checked_languages(settings.languages, known, settings.language_detector)

@@ -19,9 +19,9 @@ from laion_etl.core.reason_codes import REASON_CODES, count_drops
 from laion_etl.parse.dedupe import RecentPairs, RepeatedTextCounter
 from laion_etl.parse.kernels.pairs import gather, pair_ids, text_hashes
 from laion_etl.parse.licence import NO_LICENCE
+from laion_etl.parse.link_batch import LinkBatch
 from laion_etl.parse.placeholders import PlaceholderRule
 from laion_etl.parse.text import clean_texts
-from laion_etl.parse.wat_reader import LinkBatch
 from laion_etl.settings import ParseSettings
 from laion_etl.urls.hosts import HostRule
 from laion_etl.urls.normalize import UrlRule, form_by_rule, resolve_urls

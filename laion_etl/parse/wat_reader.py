@@ -5,40 +5,21 @@ whole by wat_record.py and its links are inserted in their place.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import numpy as np
 
 from laion_etl.core.byte_arena import ByteArena
 from laion_etl.core.errors import DamagedInputError
 from laion_etl.core.funnel import Outcomes, RecordReason
-from laion_etl.core.kernels import Ints, Longs
-from laion_etl.parse.gzip_members import ByteSource, Damage, Members, read_members
+from laion_etl.core.kernels import Ints
+from laion_etl.parse.gzip_members import ByteSource, Members, read_members
 from laion_etl.parse.kernels.records import IMAGE_START, NOT_A_PAGE, ODD, PAGE, cut_links
 from laion_etl.parse.kernels.spans import Links, Records, new_links, new_records
-from laion_etl.parse.licence import NO_LICENCE
-from laion_etl.parse.wat_record import ImageLink, WatPage, json_text, records_of, without_surrogates
+from laion_etl.parse.link_batch import LinkBatch, Page, without_surrogates
+from laion_etl.parse.wat_record import json_text, records_of
 from laion_etl.urls.normalize import page_base
 
 _BATCH_BYTES = 8 << 20  # inflated; smaller batches cost more calls, larger ones more memory
-
-
-@dataclass(slots=True)
-class LinkBatch:
-    """Image links of some pages; all spans refer to `arena`.
-
-    `links.record` indexes `offsets` (of the record's gzip member in the file, bytes), `page_urls` and `bases`
-    (starts and ends) and `licences`, which holds only the pages that have one.
-    """
-
-    arena: ByteArena
-    links: Links
-    offsets: Longs
-    page_urls: tuple[Ints, Ints]
-    bases: tuple[Ints, Ints]
-    licences: dict[int, str]
-    records: Outcomes[RecordReason]
-    damages: list[Damage]
 
 
 def read_batches(stream: ByteSource, uri: str) -> Iterator[LinkBatch]:
@@ -80,7 +61,6 @@ def _read(arena: ByteArena, group: Members) -> LinkBatch:
         offsets=group.offsets,
         page_urls=(records.url_start, records.url_end),
         bases=_bases(arena, records),
-        licences={},
         records=counts,
         damages=group.damages,
     )
@@ -118,45 +98,18 @@ def _unescape(arena: ByteArena, links: Links) -> None:
 
 def _with_odd_records(batch: LinkBatch, odd: list[tuple[int, bytes]]) -> LinkBatch:
     """Inserts the pages of irregular members, given as (record row, bytes), in their places."""
-    rows: list[list[int]] = []  # of links
-    order: list[int] = []
-    pages: list[tuple[int, WatPage]] = []
-    known = batch.offsets.size
-    for record, member in odd:
+    pages: list[Page] = []
+    rows: list[int] = []  # of their records
+    for row, member in odd:
         for page in records_of(member):
             if isinstance(page, RecordReason):
                 batch.records.drop(page)
-                continue
-            batch.records.keep()
-            if page.licence != NO_LICENCE:
-                batch.licences[known + len(pages)] = page.licence
-            rows += [_link_row(batch.arena, known + len(pages), image) for image in page.images]
-            order += [record] * len(page.images)
-            pages.append((record, page))
-    if not pages:
-        return batch
-    urls = [batch.arena.add(page.url.encode()) for _, page in pages]
-    bases = [batch.arena.add(page.base.encode()) for _, page in pages]
-    batch.offsets = np.append(batch.offsets, batch.offsets[[record for record, _ in pages]])
-    batch.page_urls = _append_spans(batch.page_urls, urls)
-    batch.bases = _append_spans(batch.bases, bases)
-    if rows:
-        new = np.array(rows, np.int32).T
-        place = np.argsort(np.concatenate([batch.links.record, np.array(order, np.int32)]), kind="stable")
-        columns = zip(batch.links, new, strict=True)
-        batch.links = Links(*(np.concatenate([old, added])[place] for old, added in columns))
+            else:
+                pages.append(page)
+                rows.append(row)
+    if pages:
+        order = np.repeat(np.array(rows, np.int32), [len(page.images) for page in pages])
+        place = np.argsort(np.concatenate([batch.links.record, order]), kind="stable")
+        batch.append(pages, batch.offsets[rows].tolist())
+        batch.links = Links(*(column[place] for column in batch.links))
     return batch
-
-
-def _link_row(arena: ByteArena, record: int, image: ImageLink) -> list[int]:
-    """Returns the fields of Links for a link that was parsed in Python."""
-    spans = [
-        (-1, -1) if text is None else arena.add(without_surrogates(text).encode())
-        for text in (image.url, image.alt, image.title)
-    ]
-    return [record, *(edge for span in spans for edge in span), 0]
-
-
-def _append_spans(spans: tuple[Ints, Ints], added: list[tuple[int, int]]) -> tuple[Ints, Ints]:
-    new = np.array(added, np.int32)
-    return np.concatenate([spans[0], new[:, 0]]), np.concatenate([spans[1], new[:, 1]])

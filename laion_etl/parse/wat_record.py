@@ -8,13 +8,13 @@ wat_reader.py does so only for the few records that its kernels cannot read.
 import json
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import orjson
 
 from laion_etl.core.funnel import RecordReason
 from laion_etl.parse.kernels.record_head import MAX_PAGE_URL_BYTES
 from laion_etl.parse.licence import NO_LICENCE, page_licence
+from laion_etl.parse.link_batch import ImageLink, Page, without_surrogates
 from laion_etl.urls.normalize import page_base
 
 _HEADER_END = re.compile(rb"\r?\n\r?\n")
@@ -24,26 +24,7 @@ _NEXT_RECORD = re.compile(rb"\r?\n\r?\n(?=WARC/)")
 _HTML = b'"HTML-Metadata"'
 
 
-@dataclass(frozen=True, slots=True)
-class ImageLink:
-    """An `IMG@/src` entry as the page has it; None where the attribute is missing."""
-
-    url: str | None
-    alt: str | None
-    title: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class WatPage:
-    """A crawled HTML page: its URL, what its links resolve against, its licence and image links."""
-
-    url: str
-    base: str
-    licence: str
-    images: list[ImageLink]
-
-
-def records_of(member: bytes) -> Iterator[WatPage | RecordReason]:
+def records_of(member: bytes) -> Iterator[Page | RecordReason]:
     """Yields the WARC records of a gzip member (usually one): each as a page, or the reason why it has none.
 
     A wrong Content-Length is corrected by looking for the next record.
@@ -69,7 +50,7 @@ def _extent(data: bytes, body: int, announced: re.Match[bytes] | None) -> tuple[
     return (following.start(), following.end()) if following else (len(data), len(data))
 
 
-def _page(head: bytes, payload: bytes) -> WatPage | RecordReason:
+def _page(head: bytes, payload: bytes) -> Page | RecordReason:
     if not _METADATA.search(head):
         return RecordReason.NOT_A_PAGE
     if _HTML not in payload:
@@ -87,7 +68,7 @@ def _page(head: bytes, payload: bytes) -> WatPage | RecordReason:
         return RecordReason.PAGE_URL_TOO_LONG
     links = [link for link in _list(html.get("Links")) if isinstance(link, dict)]
     head_links = [link for link in _list(_dig(html, "Head", "Link")) if isinstance(link, dict)]
-    return WatPage(
+    return Page(
         url=without_surrogates(url),
         base=without_surrogates(base),
         licence=_licence([*links, *head_links]) if b"creativecommons.org" in payload else NO_LICENCE,
@@ -111,11 +92,6 @@ def json_text(quoted: bytes) -> str:
     """Returns the text of a JSON string that is given with its quotes."""
     value = _loads(quoted)
     return value if isinstance(value, str) else ""
-
-
-def without_surrogates(text: str) -> str:
-    """Replaces lone surrogates, which JSON allows and UTF-8 does not, by U+FFFD."""
-    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def _loads(payload: bytes) -> object:

@@ -19,11 +19,10 @@ from laion_etl.core.funnel import Outcomes, ParseReason, RecordReason
 from laion_etl.core.host_resources import usable_cores
 from laion_etl.core.numba_cache import ensure_compiled
 from laion_etl.core.schemas import PAIR_SCHEMA
-from laion_etl.io.remote_files import open_input
 from laion_etl.parse.custom_filters import LinkFilter, keep_passing, load_filters
-from laion_etl.parse.language import Detector, NoDetector, language_detector, languages_kept
+from laion_etl.parse.language import LanguageDetector, NoDetector, language_detector, languages_kept
 from laion_etl.parse.link_filters import LinkFilters
-from laion_etl.parse.wat_reader import read_batches
+from laion_etl.parse.link_source import LinkSource, link_source
 from laion_etl.settings import Settings
 
 _DAMAGES_NAMED = 100
@@ -64,27 +63,32 @@ class FileParser:
     """Turns WAT files into pairs; duplicates are dropped within a file."""
 
     def __init__(
-        self, settings: Settings, removed: BlockedLinks = NO_LINKS, filters: Sequence[LinkFilter] = ()
+        self,
+        settings: Settings,
+        removed: BlockedLinks = NO_LINKS,
+        filters: Sequence[LinkFilter] = (),
+        source: LinkSource | None = None,
     ) -> None:
+        """Without a source, take that of the settings. Raises SettingsError for an unusable part."""
+        self._source = source or link_source(settings.parse)
         self._filters = (*load_filters(settings.parse), *filters)
         self._settings = settings.parse
         lists = load_blocklists(settings.parse, settings.data_path)
         self._blocklists: Blocklists = lists.joined(removed.blocklists())
-        self._detector: Detector = language_detector(settings.parse)
+        self._detector: LanguageDetector = language_detector(settings.parse)
         self._languages_kept = pa.array(languages_kept(settings.parse, self._detector), pa.string())
 
     def pairs(self, wat_file: int, uri: str, counts: FileCounts) -> Iterator[pa.Table]:
         """Yields the pairs of a file in the order of its links, in tables of PAIR_SCHEMA; fills `counts`."""
         filters = LinkFilters(self._settings, self._blocklists, counts.links)
-        with open_input(uri) as stream:
-            for batch in read_batches(stream, uri):
-                counts.records.add(batch.records)
-                counts.name_damages([[wat_file, damage.offset] for damage in batch.damages])
-                for table in filters.pairs(batch):
-                    wanted = self._in_wanted_languages(self._with_languages(table, wat_file), counts)
-                    wanted = self._passing(wanted, counts)
-                    if wanted.num_rows:
-                        yield wanted
+        for batch in self._source.batches(uri):
+            counts.records.add(batch.records)
+            counts.name_damages([[wat_file, damage.offset] for damage in batch.damages])
+            for table in filters.pairs(batch):
+                wanted = self._in_wanted_languages(self._with_languages(table, wat_file), counts)
+                wanted = self._passing(wanted, counts)
+                if wanted.num_rows:
+                    yield wanted
 
     def _passing(self, table: pa.Table, counts: FileCounts) -> pa.Table:
         """Keeps the rows that custom filters let pass; moves the others from kept to dropped."""

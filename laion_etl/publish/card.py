@@ -4,9 +4,9 @@ import re
 from collections.abc import Iterable, Sequence
 
 from laion_etl.core.funnel import sentence_of
-from laion_etl.core.schemas import DATASET_FILES
+from laion_etl.core.published_columns import PUBLISHED_COLUMNS
 from laion_etl.dataset.subsets import DataFile
-from laion_etl.publish.card_text import BIASES, BIBTEX, LIMITS, MEANINGS, MISUSES, PERSONAL, USES
+from laion_etl.publish.card_text import BIASES, BIBTEX, LIMITS, MISUSES, PERSONAL, USES
 from laion_etl.report.publish_context import PIPELINE, PublishContext
 from laion_etl.report.statistics import SHARE_EDGES, SHORT_SIDE_EDGES, language_name
 from laion_etl.report.tables import duplicates, filtered, opt_outs, repeats
@@ -39,7 +39,10 @@ def render_card(context: PublishContext, files: Iterable[DataFile], folder: str)
         size=size_category(context.total_rows),
         language_codes=sorted({_RENAMED.get(code, code) for code in codes if _LANGUAGE_CODE.match(code)}),
         configs=_configs(context, files, folder),
-        columns=[(field.name, str(field.type), MEANINGS[field.name]) for field in DATASET_FILES.schema],
+        columns=[
+            *((column.name, str(column.type), column.meaning) for column in PUBLISHED_COLUMNS),
+            *((head.name, str(head.field.type), _escaped(head.meaning)) for head in context.columns),
+        ],
         languages=_lines([(language_name(code), n) for code, n in statistics.languages.top()]),
         licenses=_lines([("none stated" if n == "?" else n, c) for n, c in statistics.licenses.top()]),
         safety=statistics.safety_kept.top(),
@@ -71,6 +74,11 @@ def cell(text: str) -> str:
     """Return untrusted text as inline code for a Markdown table: no markup, no links, no line ends."""
     plain = re.sub(r"[\s`|]+", " ", "".join(c for c in text if c.isprintable())).strip()
     return f"`{plain[:120] or ' '}`"
+
+
+def _escaped(text: str) -> str:
+    """Return a custom head's words for a Markdown table: no markup of a table, no HTML."""
+    return text.replace("|", "\\|").replace("<", "&lt;")
 
 
 def _configs(context: PublishContext, files: Iterable[DataFile], folder: str) -> list[tuple[str, list[str]]]:

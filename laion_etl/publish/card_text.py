@@ -1,31 +1,9 @@
-"""Text shared by the card and the Croissant metadata: columns, uses, limits, biases, how to cite."""
-
-from laion_etl.dataset.subsets import NO_LANGUAGE
+"""Text shared by the card and the Croissant metadata: uses, limits, biases, how to cite."""
 
 DESCRIPTION = (
     "Links to images on the web with their alt texts, selected by the rules of LAION-5B: CLIP must find that "
     "image and text belong together. Links and texts only, no images. Uncurated; for research."
 )
-
-MEANINGS = {
-    "SAMPLE_ID": "number of the sample, `key` as an integer",
-    "URL": "where the image was found; it may be gone or changed by now",
-    "TEXT": "alt text of the image, cleaned",
-    "WIDTH": "width of the image as fetched, pixels",
-    "HEIGHT": "height of the image as fetched, pixels",
-    "LICENSE": "Creative Commons licence linked on the page, or `?`",
-    "LANGUAGE": f"language of the text by the language detector, or `{NO_LANGUAGE}`",
-    "NSFW": "UNLIKELY, UNSURE or NSFW",
-    "similarity": "cosine of CLIP image and text embedding",
-    "hash": "first 8 bytes of MD5(URL + text) as a signed integer",
-    "punsafe": "unsafe score, null when not computed",
-    "pwatermark": "watermark score, null when not computed",
-    "aesthetic": "aesthetic score, null when not computed",
-    "pviolence": "violence score, null when not computed",
-    "key": "9 digits for the batch, 5 for the position in it",
-    "crawl": "Common Crawl crawl in which the pair was found",
-    "page_url": "page that embedded the image",
-}
 
 USES = (
     "Research on training image-text models at scale, on filtering, and on what such data does to models.",

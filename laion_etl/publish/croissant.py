@@ -10,9 +10,10 @@ from typing import Any
 
 import pyarrow as pa
 
-from laion_etl.core.schemas import DATASET_FILES
+from laion_etl.core.head_columns import HeadColumn
+from laion_etl.core.published_columns import PUBLISHED_COLUMNS
 from laion_etl.dataset.subsets import DataFile, Subset
-from laion_etl.publish.card_text import BIBTEX, DESCRIPTION, MEANINGS
+from laion_etl.publish.card_text import BIBTEX, DESCRIPTION
 from laion_etl.publish.croissant_rai import responsible_ai
 from laion_etl.report.publish_context import PIPELINE, PublishContext
 
@@ -60,7 +61,7 @@ def croissant(context: PublishContext, files: Sequence[DataFile]) -> bytes:
             *(_file_set(subset) for subset in filled),
             *(_file_object(file, context.release.folder) for file in files if file.subset),
         ],
-        "recordSet": [_record_set(subset) for subset in filled],
+        "recordSet": [_record_set(subset, context.scored.columns) for subset in filled],
     }
     return json.dumps(document, indent=1, ensure_ascii=False).encode() + b"\n"
 
@@ -89,23 +90,26 @@ def _file_object(file: DataFile, folder: str) -> dict[str, Any]:
     }
 
 
-def _record_set(subset: Subset) -> dict[str, Any]:
+def _record_set(subset: Subset, heads: Sequence[HeadColumn]) -> dict[str, Any]:
     return {
         "@type": "cr:RecordSet",
         "@id": subset.name,
         "name": subset.name,
         "description": f"Image links and texts: {subset.rule}.",
         "key": {"@id": f"{subset.name}/SAMPLE_ID"},
-        "field": [_field(subset, column) for column in DATASET_FILES.schema],
+        "field": [
+            *(_field(subset, column.field, column.meaning) for column in PUBLISHED_COLUMNS),
+            *(_field(subset, head.field, head.meaning) for head in heads),
+        ],
     }
 
 
-def _field(subset: Subset, column: pa.Field) -> dict[str, Any]:
+def _field(subset: Subset, column: pa.Field, meaning: str) -> dict[str, Any]:
     return {
         "@type": "cr:Field",
         "@id": f"{subset.name}/{column.name}",
         "name": column.name,
-        "description": MEANINGS[column.name],
+        "description": meaning,
         "dataType": _data_type(column),
         "source": {"fileSet": {"@id": f"{subset.name}-files"}, "extract": {"column": column.name}},
     }
@@ -116,4 +120,6 @@ def _data_type(column: pa.Field) -> str:
         return "sc:URL"
     if pa.types.is_integer(column.type):
         return "sc:Integer"
+    if pa.types.is_boolean(column.type):
+        return "sc:Boolean"
     return "sc:Float" if pa.types.is_floating(column.type) else "sc:Text"

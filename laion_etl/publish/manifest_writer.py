@@ -5,10 +5,11 @@ earlier versions. No wall clock and no machine paths: the same data and settings
 """
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from typing import Any
 
+from laion_etl.core.head_columns import HeadColumn
 from laion_etl.core.schemas import DATASET_FILES
 from laion_etl.dataset.manifest import FORMAT, ManifestPart, relative_name
 from laion_etl.dataset.shaping_settings import shaping_settings
@@ -39,10 +40,10 @@ def manifest(context: PublishContext, files: Iterable[DataFile], earlier_files: 
             {"name": subset.name, "rule": subset.rule, "rows": context.total_subset_rows(subset.name)}
             for subset in context.subsets
         ],
-        "parts": [asdict(part) for part in parts],
+        "parts": [part.to_plain() for part in parts],
         "files": sorted(listed, key=lambda entry: entry["name"]),
         "schema_format": DATASET_FILES.number,
-        "schema": schema_entries(),
+        "schema": schema_entries(context.columns),
         "settings": own.settings,
         "batches": own.batches,
         "partitions": own.partitions,
@@ -70,16 +71,28 @@ def crawl_part(context: PublishContext) -> ManifestPart:
             "missing": list(scored.missing),
             "unplanned": list(scored.unplanned),
         },
+        columns=scored.columns,
         partitions={"expected": scored.partitions, "missing": list(scored.missing_partitions)},
     )
 
 
-def schema_entries() -> list[dict[str, Any]]:
-    """Return the columns of the subsets' parquet files."""
-    return [
+def schema_entries(heads: Sequence[HeadColumn] = ()) -> list[dict[str, Any]]:
+    """Return the columns of the subsets' parquet files; those of custom heads with their meaning."""
+    declared = [
         {"name": column.name, "type": str(column.type), "nullable": column.nullable}
         for column in DATASET_FILES.schema
     ]
+    custom = [
+        {
+            "name": head.name,
+            "type": str(head.field.type),
+            "nullable": True,
+            "meaning": head.meaning,
+            "head": head.head,
+        }
+        for head in heads
+    ]
+    return [*declared, *custom]
 
 
 def with_file(document: bytes, file: DataFile, release: Release) -> bytes:

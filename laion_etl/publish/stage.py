@@ -14,6 +14,7 @@ import pyarrow as pa
 
 from laion_etl.blocklists.removal_requests import Matcher, read_requests
 from laion_etl.core.errors import InputError
+from laion_etl.core.head_columns import HeadColumn
 from laion_etl.core.stage_stats import Output, StageStats, fingerprint
 from laion_etl.dataset import manifest
 from laion_etl.dataset.funnel_report import crawl_funnel
@@ -136,6 +137,7 @@ class _Publication:
     requests: Matcher
     removals: tuple[str, ...]
     fingerprint: str
+    columns: tuple[HeadColumn, ...]  # of custom heads
 
 
 def _prepare(
@@ -149,12 +151,15 @@ def _prepare(
     subsets(settings.publish)
     published = manifest.published_stats(dataset, crawl, store)
     scored = scored_crawl(crawl, expected, published, store)
+    columns = scored.columns
     earlier = compared_with(dataset, scored, settings.publish, store)
     requests = read_requests(store)
     removals = tuple(sorted(request.id for request in requests if crawl in request.crawls))
     matcher = Matcher(requests, settings.download.pdq_distance)
     made_from = _fingerprint(dataset, scored, earlier, settings, variant, removals)
-    return _Publication(crawl, settings, variant, dataset, scored, earlier, matcher, removals, made_from)
+    return _Publication(
+        crawl, settings, variant, dataset, scored, earlier, matcher, removals, made_from, columns
+    )
 
 
 def _fingerprint(
@@ -236,7 +241,7 @@ def _read_rows(
     statistics, sampler = Statistics(chosen), Sampler.over(work.scored)
     for batch in work.scored.batches:
         for found in rows.batch(batch):
-            table = published_rows(found, work.crawl)
+            table = published_rows(found, work.crawl, work.columns)
             statistics.add(found, table)
             sampler.add(batch.number, found)
             if files is not None:

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from laion_etl import __version__
+from laion_etl.core.head_columns import HeadColumn
 from laion_etl.core.stage_stats import StageStats
 from laion_etl.dataset.funnel_report import CrawlFunnel
 from laion_etl.dataset.manifest import ManifestPart
@@ -52,6 +53,14 @@ class PublishContext:
     def total_rows(self) -> int:
         """Rows of the whole dataset as of this version."""
         return self.statistics.kept + sum(part.rows for part in self.earlier)
+
+    @property
+    def columns(self) -> tuple[HeadColumn, ...]:
+        """Columns of custom heads in the whole dataset; of several heads with one name, this crawl's."""
+        parts = (column for part in self.earlier for column in part.columns)
+        found = {column.name: column for column in parts}
+        own = {column.name: column for column in self.scored.columns}
+        return tuple((found | own).values())
 
     def total_subset_rows(self, subset: str) -> int:
         """Rows of a subset in the whole dataset as of this version."""

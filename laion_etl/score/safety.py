@@ -17,12 +17,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from laion_etl.core.errors import ModelError
+from laion_etl.core.head_columns import HeadColumn
 from laion_etl.core.stage_stats import fingerprint
+from laion_etl.score.head import HeadInput
 from laion_etl.score.model import ClipModel
 from laion_etl.score.products import product
 
@@ -32,6 +35,7 @@ PROMPTS = Path(__file__).parent / "prompts"
 TEMPERATURE = 100.0  # CLIP's trained logit scale
 _WORD = re.compile(r"\w+")
 _CONTRASTS = ("underage", "violence", "watermark")
+MUST_DROP = "must_drop"  # a value of this head that is not stored: it decides
 
 
 class NsfwTag(StrEnum):
@@ -103,13 +107,34 @@ def _contrast(document: Mapping[str, Mapping[str, Sequence[str]]]) -> Contrast:
 
 
 class SafetyJudge:
-    """Prompts embedded once for a model."""
+    """Prompts embedded once for a model; the first of the heads."""
+
+    columns = (
+        HeadColumn("nsfw_tag", "UNLIKELY, UNSURE or NSFW", "string"),
+        HeadColumn("punsafe", "softmax mass of the unsafe categories"),
+        *(HeadColumn(f"p{name}", f"softmax mass of the {name} categories") for name in _CONTRASTS),
+        HeadColumn(MUST_DROP, "whether the sample must not be kept", "bool"),
+    )
 
     def __init__(self, model: ClipModel, prompts: SafetyPrompts) -> None:
         self._nsfw = _Boundary(model, prompts.nsfw)
         self._contrasts = {name: _Boundary(model, found) for name, found in prompts.contrasts.items()}
         self._words = prompts.underage_words
-        self.fingerprint = fingerprint(prompts.nsfw, dict(prompts.contrasts), sorted(self._words))
+        self.identity = fingerprint(prompts.nsfw, dict(prompts.contrasts), sorted(self._words))
+
+    def score(self, samples: HeadInput) -> dict[str, list[Any] | None]:
+        """Return the columns of all verdicts; None for a probability without a contrast."""
+        verdicts = self.judge(samples.images, samples.captions)
+        found: dict[str, list[Any] | None] = {
+            "nsfw_tag": [verdict.nsfw_tag.value for verdict in verdicts],
+            "punsafe": [verdict.punsafe for verdict in verdicts],
+            MUST_DROP: [verdict.must_drop for verdict in verdicts],
+        }
+        for name in _CONTRASTS:
+            column = f"p{name}"
+            known = name in self._contrasts
+            found[column] = [getattr(verdict, column) for verdict in verdicts] if known else None
+        return found
 
     def judge(self, images: Floats, texts: Sequence[str]) -> list[Verdict]:
         """One verdict per sample from L2-normalised image embeddings (n, dim) and their texts."""

@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from laion_etl.core.funnel import Outcomes, ScoreReason
+from laion_etl.core.head_columns import HeadColumn, with_columns
 from laion_etl.core.host_resources import usable_cores
 from laion_etl.core.schemas import SCORED_SCHEMA, scored_stem, shard_stem
 from laion_etl.core.stage_stats import Output, StageStats, fingerprint
@@ -182,7 +183,7 @@ def _write(opened: _Opened, results: Iterator[_Step | list[Scored]], store: Stor
             if isinstance(result, list):
                 for scored in result:
                     writer.add(scored)
-        writer.finish(opened.dim)
+        writer.finish(opened.dim, opened.scorer.columns if opened.scorer else ())
     return store.write_stats(f"{stem}_stats.json", _stats(opened, writer))
 
 
@@ -199,6 +200,7 @@ def _stats(opened: _Opened, writer: "_ShardWriter") -> StageStats:
             "threshold_other": scorer.thresholds.other,
             "kept_nsfw_tags": dict(sorted(writer.tags.items())),
             "kept_subsets": dict(sorted(writer.subsets.items())),
+            **({"columns": [column.to_plain() for column in scorer.columns]} if scorer.columns else {}),
         }
     return StageStats(
         stage="score",
@@ -256,11 +258,15 @@ class _ShardWriter:
         key = scored.sample.key
         write_members(self._files[0], [(f"{key}.{ending}", data) for ending, data in _members(scored)])
 
-    def finish(self, dim: int) -> None:
-        """Ends the tar and writes parquet and embeddings."""
+    def finish(self, dim: int, columns: Sequence[HeadColumn]) -> None:
+        """Ends the tar and writes parquet, with the columns of custom heads, and embeddings."""
         tar, parquet, images, texts = self._files
         finish(tar)
-        pq.write_table(pa.Table.from_pylist(self._rows, SCORED_SCHEMA), parquet, compression="zstd")
+        pq.write_table(
+            pa.Table.from_pylist(self._rows, with_columns(SCORED_SCHEMA, columns)),
+            parquet,
+            compression="zstd",
+        )
         for file, rows in ((images, self._images), (texts, self._texts)):
             matrix = np.stack(rows) if rows else np.empty((0, dim), np.float16)
             np.save(file, matrix, allow_pickle=False)

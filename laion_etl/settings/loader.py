@@ -37,7 +37,11 @@ class _CommaError(Exception):
 def load_settings(environ: Mapping[str, str] | None = None) -> Settings:
     """Loads settings from the environment and the TOML file, and checks all of them.
 
-    Raises SettingsError, which names the setting, what is wrong with it and what to do.
+    Args:
+        environ: Variables; without them those of this process.
+
+    Raises:
+        SettingsError: A setting is unknown or has a wrong value. It says which, and what to do.
     """
     environ = os.environ if environ is None else environ
     known = {field.variable: field for field in setting_fields()}

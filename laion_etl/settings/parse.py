@@ -37,6 +37,13 @@ class ParseSettings(Group):
         changes=None,  # the settings it stands for do
         choices=tuple(PRESETS),
     )
+    source: str = setting(
+        "wat",
+        "Where links are read from: wat (Common Crawl's WAT files), or module:factory (docs/library.md).",
+        changes=Stage.PARSE,
+        choices=("wat",),
+        or_factory=True,
+    )
     min_alt_chars: int = setting(
         5, "Shortest caption kept.", changes=Stage.PARSE, unit="characters", minimum=0
     )

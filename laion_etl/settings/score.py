@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
-from laion_etl.settings.checks import not_empty, pattern
+from laion_etl.settings.checks import each, factory, not_empty, pattern
 from laion_etl.settings.fields import Group, Stage, setting
 
 MAX_PIXELS = 89_478_484  # the original's limit: Pillow's, below which it does not warn
@@ -119,6 +119,12 @@ class SafetySettings(Group):
         "",
         "Two text embeddings (.npy) for pviolence. Empty: by zero-shot categories.",
         changes=Stage.SCORE,
+    )
+    heads: tuple[str, ...] = setting(
+        (),
+        "Custom heads, as module:factory: each adds columns to scored shards and dataset (docs/library.md).",
+        changes=Stage.SCORE,
+        check=each(factory),
     )
     watermark_model: str = setting(
         "",

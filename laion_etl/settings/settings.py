@@ -37,10 +37,12 @@ class Settings:
 
     @property
     def store_uri(self) -> str:
+        """Folder or s3:// URL of the store."""
         return self.core.store or self.core.data_dir
 
     @property
     def data_path(self) -> Path:
+        """The local folder for the embedded Postgres and blocklists."""
         return Path(self.core.data_dir)
 
     @property
@@ -50,6 +52,7 @@ class Settings:
 
     @property
     def collinfo_uri(self) -> str:
+        """Path or URL of the list of all crawls."""
         if self.core.collinfo:
             return self.core.collinfo
         if self.core.crawl_source == DEFAULT_CRAWL_SOURCE:

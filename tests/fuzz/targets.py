@@ -8,9 +8,10 @@ import numpy as np
 
 from laion_etl.core.byte_arena import ByteArena
 from laion_etl.core.reason_codes import REASON_CODES
+from laion_etl.parse.link_batch import Page
 from laion_etl.parse.placeholders import PlaceholderRule, placeholder
 from laion_etl.parse.text import clean_alt, clean_texts
-from laion_etl.parse.wat_record import WatPage, records_of
+from laion_etl.parse.wat_record import records_of
 from laion_etl.settings import ParseSettings
 from laion_etl.urls.normalize import page_base, resolve, resolve_urls
 from tests.parse.outcomes import FoundPage, read
@@ -49,7 +50,7 @@ def pages(data: bytes) -> None:
     text = json.dumps({"Envelope": envelope}, separators=(",", ":"), ensure_ascii=ascii_only)
     member = record(url, text.encode())
     (page,) = records_of(gzip.decompress(member))
-    assert isinstance(page, WatPage)
+    assert isinstance(page, Page)
     expected = FoundPage(page.url, page.base, page.licence, page.images, 0)
     found = read(member)
     assert found.records.get("kept") == 1

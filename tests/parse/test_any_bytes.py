@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from laion_etl.core.byte_arena import ByteArena
 from laion_etl.parse.gzip_members import read_members
-from laion_etl.parse.wat_record import ImageLink, WatPage, records_of
+from laion_etl.parse.link_batch import ImageLink, Page
+from laion_etl.parse.wat_record import records_of
 from tests.parse.outcomes import FoundPage, read
 from tests.parse.wat_files import compact_page_record, image, page_record, record
 
@@ -114,7 +115,7 @@ def test_links_round_trip_however_they_are_written(
 def _read_whole(data: bytes) -> FoundPage:
     """The same page by its whole JSON."""
     [page] = records_of(gzip.decompress(data))
-    assert isinstance(page, WatPage)
+    assert isinstance(page, Page)
     return FoundPage(page.url, page.base, page.licence, page.images, 0)
 
 

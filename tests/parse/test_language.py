@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from laion_etl.core.errors import SettingsError
-from laion_etl.parse.language import Detector, Languages, language_detector
+from laion_etl.parse.language import LanguageDetector, Languages, language_detector
 from laion_etl.settings import ParseSettings, load_settings
 
 DETECTORS = ("cld3", "py3langid")
@@ -18,12 +18,12 @@ SAME = {"iw": "he", "fil": "tl", "no": "nb", "nn": "nb"}
 
 
 @pytest.fixture(scope="session")
-def detectors() -> dict[str, Detector]:
+def detectors() -> dict[str, LanguageDetector]:
     return {name: language_detector(ParseSettings(language_detector=name)) for name in DETECTORS}
 
 
 @pytest.fixture(params=DETECTORS)
-def detector(request: pytest.FixtureRequest, detectors: dict[str, Detector]) -> Detector:
+def detector(request: pytest.FixtureRequest, detectors: dict[str, LanguageDetector]) -> LanguageDetector:
     return detectors[request.param]
 
 
@@ -47,16 +47,16 @@ def detector(request: pytest.FixtureRequest, detectors: dict[str, Detector]) -> 
         ("", ""),
     ],
 )
-def test_the_language_of_a_text(detector: Detector, text: str, code: str) -> None:
+def test_the_language_of_a_text(detector: LanguageDetector, text: str, code: str) -> None:
     assert detector.detect([text]).codes == [code]
 
 
-def test_the_script_is_not_part_of_the_code(detectors: dict[str, Detector]) -> None:
+def test_the_script_is_not_part_of_the_code(detectors: dict[str, LanguageDetector]) -> None:
     latin = ["Krasnyy krug na zelonom pole letom v derevne"]  # CLD3 says ru-Latn
     assert detectors["cld3"].detect(latin).codes == ["ru"]
 
 
-def test_py3langid_knows_short_texts_that_cld3_does_not(detectors: dict[str, Detector]) -> None:
+def test_py3langid_knows_short_texts_that_cld3_does_not(detectors: dict[str, LanguageDetector]) -> None:
     texts = ["Zimní krajina", "Une belle maison", "Blumen im Garten", "Casa de campo"]
     right = ["cs", "fr", "de", "es"]
     found = {
@@ -66,18 +66,18 @@ def test_py3langid_knows_short_texts_that_cld3_does_not(detectors: dict[str, Det
     assert found["py3langid"] > found["cld3"]
 
 
-def test_answers_come_in_the_order_of_the_texts(detector: Detector) -> None:
+def test_answers_come_in_the_order_of_the_texts(detector: LanguageDetector) -> None:
     texts = ["The quick brown fox jumps over the lazy dog", "", "Der Hund schläft unter dem alten Baum", "ab"]
     found = detector.detect(texts * 50)
     assert found.codes == ["en", "", "de", ""] * 50
     assert found.probabilities == detector.detect(texts).probabilities * 50
 
 
-def test_no_texts_give_no_answers(detector: Detector) -> None:
+def test_no_texts_give_no_answers(detector: LanguageDetector) -> None:
     assert detector.detect([]) == Languages([], [])
 
 
-def test_the_probability_is_a_share(detector: Detector) -> None:
+def test_the_probability_is_a_share(detector: LanguageDetector) -> None:
     texts = ["A red circle on a wide green field in the summer", "ab", "", "xq zrt vv", "日本の夏の写真"]
     found = detector.detect(texts)
     assert found.probabilities[0] > 0.7
@@ -86,7 +86,7 @@ def test_the_probability_is_a_share(detector: Detector) -> None:
 
 
 @pytest.mark.parametrize("sentence", ["A red circle on a green field. ", "緑の野原の上の赤い円です。"])
-def test_a_long_text_has_the_language_of_its_sentences(detector: Detector, sentence: str) -> None:
+def test_a_long_text_has_the_language_of_its_sentences(detector: LanguageDetector, sentence: str) -> None:
     one, long = detector.detect([sentence, sentence * 400]).codes  # 12,000 bytes and more
     assert one == long != ""
 
@@ -98,14 +98,14 @@ def test_py3langid_looks_at_no_more_bytes_than_allowed() -> None:
 
 
 @pytest.mark.parametrize("text", ["\x00" * 9, "🎉🎉🎉", "�" * 9, "........", "12345", "\n\n\n\n\n"])
-def test_a_text_without_letters_has_no_language(detector: Detector, text: str) -> None:
+def test_a_text_without_letters_has_no_language(detector: LanguageDetector, text: str) -> None:
     assert detector.detect([text]).codes == [""]
 
 
 @pytest.mark.parametrize(
     "weird", ["\ud800", "\udfff\ud800", "\x00", "\u200d", "\u202e", "\ufffe", "\U0010ffff", "\u0301"]
 )
-def test_a_broken_character_does_not_affect_the_other_texts(detector: Detector, weird: str) -> None:
+def test_a_broken_character_does_not_affect_the_other_texts(detector: LanguageDetector, weird: str) -> None:
     text = "Ein roter Kreis auf einer grünen Wiese im Sommer"
     found = detector.detect([text, f"{weird}rot", weird * 9, text])
     assert found.codes[0] == found.codes[3] == "de"
@@ -130,7 +130,7 @@ class ByFirstLetter:
         return Languages([text[:1].lower() for text in texts], [1.0] * len(texts))
 
 
-def by_first_letter(settings: ParseSettings) -> Detector:
+def by_first_letter(settings: ParseSettings) -> LanguageDetector:
     assert settings.language_detector.endswith("by_first_letter")
     return ByFirstLetter()
 
@@ -177,7 +177,7 @@ def _sentences(shared_data: Path) -> list[tuple[str, str]]:
     return [(row["language"], row["text"]) for row in rows]
 
 
-def _shares(detector: Detector, sentences: list[tuple[str, str]]) -> tuple[float, float]:
+def _shares(detector: LanguageDetector, sentences: list[tuple[str, str]]) -> tuple[float, float]:
     """Shares of sentences with the right language, and without one."""
     found = detector.detect([text for _, text in sentences]).codes
     right = sum(
@@ -205,7 +205,7 @@ def _first_20(text: str) -> str:
     ],
 )
 def test_accuracy_on_sentences_in_75_languages(
-    detectors: dict[str, Detector],
+    detectors: dict[str, LanguageDetector],
     shared_data: Path,
     name: str,
     part: Callable[[str], str],

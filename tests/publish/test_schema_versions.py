@@ -13,14 +13,16 @@ import pytest
 
 from laion_etl.api.datasets import open_dataset
 from laion_etl.core.errors import InputError, StorageError
+from laion_etl.core.published_columns import PUBLISHED_COLUMNS, PublishedColumn, added_since
 from laion_etl.core.schema_history import SchemaHistory
 from laion_etl.core.schemas import BATCH_FILES, DATASET_FILES, PAIR_FILES, SCORED_FILES
+from laion_etl.dataset import subsets
 from laion_etl.dataset.manifest import NAME, current_manifest
 from laion_etl.dataset.row_streams import read_rows
 from laion_etl.dataset.scored import find_scored, read_batch
 from laion_etl.dataset.versions import Release, read_versions, write_versions
 from laion_etl.io.storage import LocalStore
-from laion_etl.publish.card_text import MEANINGS
+from laion_etl.publish import card, croissant
 from laion_etl.publish.diff import diff_versions
 from laion_etl.publish.stage import publish_dataset, render_report
 from laion_etl.publish.verify import verify_version
@@ -65,8 +67,10 @@ def add_column(files: SchemaHistory, name: str, patch: pytest.MonkeyPatch, *, in
 @pytest.fixture
 def today(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     """The dataset has the column phash from today on."""
+    phash = PublishedColumn("phash", pa.string(), "a perceptual hash", "phash", nullable=True, since=2)
     add_column(DATASET_FILES, "phash", monkeypatch, in_file=False)
-    monkeypatch.setitem(MEANINGS, "phash", "a perceptual hash")
+    for module in (subsets, card, croissant):
+        monkeypatch.setattr(module, "PUBLISHED_COLUMNS", (*PUBLISHED_COLUMNS, phash))
     return monkeypatch
 
 
@@ -231,3 +235,11 @@ def test_renamed_and_added_columns_of_every_format() -> None:
     with pytest.raises(ValueError, match="make it nullable"):
         SchemaHistory("tests", fields, added={2: ("a",)})
     assert {files.number: files.columns(1).names[2] for files in (PAIR_FILES, BATCH_FILES)} == {2: "alt"}
+
+
+def test_a_published_column_names_the_format_that_added_it() -> None:
+    assert added_since(PUBLISHED_COLUMNS) == {}
+    newer = [
+        PublishedColumn(name, pa.string(), "", nullable=True, since=n) for n, name in ((3, "c"), (2, "b"))
+    ]
+    assert added_since((*PUBLISHED_COLUMNS, *newer)) == {2: ["b"], 3: ["c"]}
