@@ -98,8 +98,8 @@ def test_an_old_name_fails_with_the_same_exit_code(tmp_path: Path) -> None:
 
 
 def test_every_stage_that_airflow_starts_is_a_command() -> None:
-    dags = (ROOT / "dags").glob("*.py")
-    stages = {stage for path in dags for stage in re.findall(r'yield \["([a-z]+)"', path.read_text())}
+    dags = (ROOT / "laion_etl" / "airflow").glob("*_dag.py")
+    stages = {stage for path in dags for stage in re.findall(r'\bstage="([a-z]+)"', path.read_text())}
     assert {
         "crawls",
         "estimate",

@@ -73,7 +73,7 @@ def fingerprint_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[
         monkeypatch.setattr(module, "fingerprint", caught)
 
     def of_score(settings: Settings) -> str:
-        work = laion_etl.score.stage._Work("C", [0], settings, store, laion_etl.score.stage.Tools())
+        work = laion_etl.score.stage._ShardPipeline("C", [0], settings, store, laion_etl.score.stage.Tools())
         return work._open(shard).fingerprint
 
     published: Any = nothing

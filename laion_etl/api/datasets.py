@@ -42,7 +42,8 @@ class Dataset:
     def rows(self, subset: str | None = None, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
         """Yield the rows of a subset in tables of up to 16,384, by crawl and SAMPLE_ID; all rows without one.
 
-        A column that an earlier version did not have is null.
+        A column that an earlier version did not have is null, and so is one of a head that did not score
+        the crawl.
 
         Args:
             subset: Name of a subset, like laion-en.
@@ -66,8 +67,10 @@ class Dataset:
         return self._read(files, columns)
 
     def _read(self, files: Sequence[DataFile], columns: Sequence[str] | None) -> Iterator[pa.Table]:
-        self._check_columns(columns, DATASET_FILES.schema.names)
-        wanted = DATASET_FILES.schema.names if columns is None else list(columns)
+        heads = {column.name: column.field for part in self.manifest.parts for column in part.columns}
+        known = [*DATASET_FILES.schema.names, *heads]
+        self._check_columns(columns, known)
+        wanted = known if columns is None else list(columns)
         for file in files:
             uri = self._store.uri(file.name)
             with self._store.open(file.name) as raw:
@@ -76,7 +79,10 @@ class Dataset:
                     DATASET_FILES.check(parquet.schema_arrow, uri, "see `laion-etl dataset verify`")
                     names = [name for name in wanted if name in parquet.schema_arrow.names]
                     for batch in parquet.iter_batches(ROWS_PER_READ, columns=names):
-                        yield DATASET_FILES.upgraded(pa.Table.from_batches([batch]), wanted)
+                        rows = DATASET_FILES.upgraded(pa.Table.from_batches([batch]))
+                        for field in (field for name, field in heads.items() if name not in names):
+                            rows = rows.append_column(field, pa.nulls(rows.num_rows, field.type))
+                        yield rows.select(wanted)
                 except (pa.ArrowException, OSError) as error:
                     raise InputError(f"cannot read {uri}: {error}; see `laion-etl dataset verify`") from error
 

@@ -147,7 +147,8 @@ def test_a_version_with_a_head_differs_from_one_without(store: Store) -> None:
         publish_dataset(CRAWL, settings, store)
     found = diff_versions("laion", CRAWL, f"{CRAWL}.2", store)
     en = next(change for change in found.subsets if change.subset == "laion-en")
-    assert (en.added, en.removed, en.changed, en.unchanged) == (0, 0, 3, 0)
+    assert (en.added, en.removed, en.changed, en.unchanged) == (0, 0, 0, 3)
+    assert found.columns_added == ("brightness", "caption_words")
     assert [change.setting for change in found.settings] == ["safety.heads"]
 
 
