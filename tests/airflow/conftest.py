@@ -163,7 +163,7 @@ def migrated_airflow(
     def serialized(_: Path) -> str:
         made = airflow.with_metadata(metadata())
         made.cli("dags", "reserialize")
-        name = made.metadata.rpartition("/")[2].partition("?")[0]
+        name = made.metadata.partition("?")[0].rpartition("/")[2]
         freeze(postgres, name)
         return name
 
