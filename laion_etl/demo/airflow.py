@@ -1,5 +1,6 @@
 """The demo's Airflow: an environment, three processes and a REST API. Airflow is never imported here."""
 
+import base64
 import secrets
 import socket
 import time
@@ -57,6 +58,8 @@ def environment(home: Path, database_url: str, port: int, sources: Path, login: 
         "CORE__LOAD_EXAMPLES": False,
         "CORE__EXECUTOR": "LocalExecutor",
         "CORE__PARALLELISM": PARALLELISM,
+        # Else each process that finds no airflow.cfg makes a key of its own, and cannot read what others stored.
+        "CORE__FERNET_KEY": base64.urlsafe_b64encode(secrets.token_bytes(32)).decode(),
         "CORE__DAGS_ARE_PAUSED_AT_CREATION": False,
         "CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS": False,
         "CORE__SIMPLE_AUTH_MANAGER_USERS": f"{login.user}:admin",
