@@ -58,7 +58,7 @@ def environment(home: Path, database_url: str, port: int, sources: Path, login: 
         "CORE__LOAD_EXAMPLES": False,
         "CORE__EXECUTOR": "LocalExecutor",
         "CORE__PARALLELISM": PARALLELISM,
-        # Else each process that finds no airflow.cfg makes a key of its own, and cannot read what others stored.
+        # Else a process that finds no airflow.cfg makes a key of its own, which others do not have.
         "CORE__FERNET_KEY": base64.urlsafe_b64encode(secrets.token_bytes(32)).decode(),
         "CORE__DAGS_ARE_PAUSED_AT_CREATION": False,
         "CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS": False,
