@@ -88,7 +88,7 @@ def world(
 
 
 @pytest.fixture(scope="module")
-def airflow(world: World, miniweb: MiniWeb, minicrawl: MiniCrawl) -> Iterator[StartedAirflow]:
+def started(world: World, miniweb: MiniWeb, minicrawl: MiniCrawl) -> Iterator[StartedAirflow]:
     connection = {"conn_type": "kubernetes", "extra": {"kube_config_path": str(world.cluster.kubeconfig)}}
     settings = {
         **run_environment(world.store, world.database, miniweb.url, miniweb.connect_to),
@@ -105,9 +105,9 @@ def airflow(world: World, miniweb: MiniWeb, minicrawl: MiniCrawl) -> Iterator[St
         "LAION_ETL_KUBERNETES_POLL_S": "0.5",
         "LAION_ETL_KUBERNETES_LOGS_S": "1",
     }
-    with started_airflow(world.folder, world.metadata, settings) as airflow:
-        airflow.api.wait_for_dag(world.dag, 200)
-        yield airflow
+    with started_airflow(world.folder, world.metadata, settings) as started:
+        started.api.wait_for_dag(world.dag, 200)
+        yield started
 
 
 @pytest.fixture(scope="module")
@@ -116,10 +116,10 @@ def expected(undisturbed_run: Path) -> dict[str, bytes]:
     return published(undisturbed_run)
 
 
-def triggered(airflow: StartedAirflow, world: World, runner: str, folder: str) -> str:
+def triggered(started: StartedAirflow, world: World, runner: str, folder: str) -> str:
     """A run that works in a folder of the store."""
     small = {"wat_files": WAT_FILES, "download_workers": 1, "score_groups": 1}
-    return airflow.api.trigger(world.dag, world.crawl, {**small, "runner": runner, "store_prefix": folder})
+    return started.api.trigger(world.dag, world.crawl, {**small, "runner": runner, "store_prefix": folder})
 
 
 def sessions(database: str) -> Callable[[], bool]:
@@ -139,10 +139,10 @@ def published(store: Path) -> dict[str, bytes]:
 
 
 def test_tasks_killed_at_every_stage_end_with_the_same_bytes(
-    expected: dict[str, bytes], airflow: StartedAirflow, world: World
+    expected: dict[str, bytes], started: StartedAirflow, world: World
 ) -> None:
     store = world.store / "killed"
-    run = triggered(airflow, world, "local", "killed")
+    run = triggered(started, world, "local", "killed")
     for order in (
         Kill("parse", Victim.COMMAND, there(store, "pairs/*/*part-*")),
         Kill("load", Victim.TASK, sessions(world.database)),
@@ -151,11 +151,11 @@ def test_tasks_killed_at_every_stage_end_with_the_same_bytes(
         Kill("score", Victim.COMMAND, there(store, "scored/*/*.tar*")),
         Kill("publish", Victim.BOTH, there(store, "dataset/*/*/**/*.parquet*")),
     ):
-        kill(order, airflow)
+        kill(order, started)
 
-    assert airflow.ended(world.dag, run) == "success"
+    assert started.ended(world.dag, run) == "success"
     tries = Counter[str]()
-    for task in airflow.api.task_instances(world.dag, run):
+    for task in started.api.task_instances(world.dag, run):
         tries[task.task_id.removeprefix("partition.")] += task.try_number
     assert {stage: tries[stage] for stage in ("parse", "load", "plan", "download", "score", "publish")} == {
         "parse": 3,  # two partitions, one of them twice
@@ -170,7 +170,7 @@ def test_tasks_killed_at_every_stage_end_with_the_same_bytes(
 
 
 def test_pods_in_every_trouble_end_with_the_same_bytes(
-    expected: dict[str, bytes], airflow: StartedAirflow, world: World
+    expected: dict[str, bytes], started: StartedAirflow, world: World
 ) -> None:
     cluster, store, killed, taken_over = world.cluster, world.store / "pods", Event(), Event()
     cluster.faults.order(
@@ -185,16 +185,16 @@ def test_pods_in_every_trouble_end_with_the_same_bytes(
         RequestFault("watch", "events", Cut(after_lines=1)),
         RequestFault("get", "pods/log", Cut(after_lines=1), {"stage": "download"}),
     )
-    run = triggered(airflow, world, "kubernetes", "pods")
+    run = triggered(started, world, "kubernetes", "pods")
     until(lambda: pods_of(cluster, "plan"), "the pod of plan")
-    airflow.kill_scheduler()
+    started.kill_scheduler()
     killed.set()
     looked = len(looks_for(cluster, "plan"))
     until(lambda: len(looks_for(cluster, "plan")) > looked, "the pod of plan to be looked for anew")
     until(lambda: watches(cluster, "plan"), "the pod of plan to be watched")
     taken_over.set()
 
-    assert airflow.ended(world.dag, run) == "success"
+    assert started.ended(world.dag, run) == "success"
     # How often a pod is polled depends on the machine: a request to be disturbed may never be sent.
     assert not [fault for fault in cluster.faults.outstanding() if not isinstance(fault, RequestFault)]
     posted = Counter(labels(pod)["stage"] for pod in cluster.posted)
@@ -211,16 +211,16 @@ def test_pods_in_every_trouble_end_with_the_same_bytes(
     assert published(store) == expected != {}
 
 
-def test_an_image_that_can_not_be_pulled_is_reported_as_that(airflow: StartedAirflow, world: World) -> None:
+def test_an_image_that_can_not_be_pulled_is_reported_as_that(started: StartedAirflow, world: World) -> None:
     world.cluster.faults.order(PodFault(PodTrouble.IMAGE_PULL, {"stage": "discover"}, times=3))
-    run = triggered(airflow, world, "kubernetes", "without-image")
-    assert airflow.ended(world.dag, run) == "failed"
+    run = triggered(started, world, "kubernetes", "without-image")
+    assert started.ended(world.dag, run) == "failed"
     failed = [post for post in world.alerts.posts if post["kind"] == "failed" and post["run"] == run]
     assert [(alert["stage"], alert["attempt"]) for alert in failed] == [("discover", 3)]
     assert f"cannot pull the image {IMAGE} (" in failed[0]["reason"]
 
 
-def test_no_secret_is_in_a_pod_or_a_log(airflow: StartedAirflow, world: World) -> None:
+def test_no_secret_is_in_a_pod_or_a_log(started: StartedAirflow, world: World) -> None:
     logs = [path.read_text() for path in world.folder.glob("airflow/logs/dag_id=*/**/*.log")]
     assert len(logs) > 20
     for secret in SECRETS:
