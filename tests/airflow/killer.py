@@ -45,7 +45,7 @@ def kill(order: Kill, airflow: StartedAirflow) -> None:
 def _command(airflow: StartedAirflow, stage: str) -> psutil.Process | None:
     for process in airflow.task_processes():
         try:
-            if process.cmdline()[1:4] == ["-m", "laion_etl", stage]:
+            if process.cmdline()[1:5] == ["-m", "laion_etl", "stage", stage]:
                 return process
         except psutil.Error:
             continue  # it has ended
