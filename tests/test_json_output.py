@@ -39,7 +39,7 @@ def place(
     monkeypatch: pytest.MonkeyPatch,
 ) -> Path:
     """A store and a database of the test's own; the working folder has a list, labels and images."""
-    given = run_environment(tmp_path / "store", settings.core.database_url, miniweb)
+    given = run_environment(tmp_path / "store", settings.core.database_url, miniweb.url, miniweb.connect_to)
     given |= {"LAION_ETL_DATA_DIR": str(tmp_path / "data"), "LAION_ETL_CATALOGUE": str(minicrawl.catalogue)}
     for name, value in given.items():
         if name.startswith("LAION_ETL_"):

@@ -64,7 +64,7 @@ def server(
     metadata = migrated_airflow.environment["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"]
     variables = {
         **migrated_airflow.environment,
-        **environment(migrated_airflow.home, metadata, port, ROOT, login),
+        **environment(folder, metadata, port, ROOT, login),
         "LAION_ETL_CATALOGUE": str(write_catalogue(folder / "catalogue.json", [CRAWL])),
         "LAION_ETL_DATA_DIR": str(folder),
         "LAION_ETL_DATABASE_URL": database,

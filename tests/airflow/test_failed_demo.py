@@ -13,7 +13,7 @@ pytestmark = pytest.mark.airflow
 
 def test_a_failed_task_is_named_with_the_end_of_its_log(shared_airflow: SharedAirflow) -> None:
     printed = StringIO()
-    phases = Phases(Console(file=printed, width=300))
+    phases = Phases(Console(file=printed, width=2_000))
     succeeded = run_dag(shared_airflow.unlisted.id, shared_airflow.api, phases)
 
     assert not succeeded
