@@ -31,7 +31,7 @@ def kill(order: Kill, airflow: StartedAirflow) -> None:
     """Waits for the stage to begin, then kills; the test fails when the command has ended by then."""
     command = until(lambda: _command(airflow, order.stage), f"a command {order.stage}")
     task = command.parent()
-    until(lambda: order.begun() or not command.is_running(), f"{order.stage} to begin")
+    until(lambda: order.begun() or not command.is_running(), f"{order.stage} to begin", every_s=0.02)
     victims = {
         Victim.COMMAND: [command],
         Victim.TASK: [task],

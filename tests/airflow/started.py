@@ -49,7 +49,8 @@ class StartedAirflow:
 
     def ended(self, dag: str, run: str) -> str:
         """The state of the run, once it has ended."""
-        return until(lambda: (s := self.api.run_state(dag, run)) in ("success", "failed") and s, f"run {run}")
+        states = ("success", "failed")
+        return until(lambda: (s := self.api.run_state(dag, run)) in states and s, f"run {run}", every_s=1)
 
 
 @contextmanager
@@ -70,10 +71,10 @@ def started_airflow(folder: Path, metadata_url: str, settings: Mapping[str, str]
         yield StartedAirflow(api, started["scheduler"])
 
 
-def until(look: Callable[[], Found], what: str) -> Found:
-    """The first result of `look` that is not empty."""
+def until(look: Callable[[], Found], what: str, every_s: float = 0.2) -> Found:
+    """The first result of `look` that is not empty; each look costs its target CPU time, too."""
     deadline = time.monotonic() + LONGEST_S
     while not (found := look()):
         assert time.monotonic() < deadline, f"timed out waiting for {what}"
-        time.sleep(0.05)
+        time.sleep(every_s)
     return found
