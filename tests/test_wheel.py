@@ -108,12 +108,16 @@ def test_two_lines_in_a_dag_file_are_all_that_airflow_needs(
     # -P: tests/ has a folder airflow, which the script must not import.
     script = ["-P", str(ROOT / "tests" / "airflow_parts.py")]
     done = run([str(installed / "python"), *script], tmp_path, **variables)
-    assert json.loads(done.stdout.splitlines()[-1]) == {
+    found = json.loads(done.stdout.splitlines()[-1])
+    source = f"laion-etl=={__version__}: {ENTRY_POINT}"
+    # The packages of the tests, which this environment sees, have this checkout's entry point, too.
+    found["errors"].pop(source, None)
+    assert found == {
         "dags": ["crawl_CC-MAIN-2024-38", "new_crawls"],
         "timetables": ["laion_etl.airflow.timetable.CrawlTimetable"],
         "pages": ["laion", "laion_dump", "laion_run"],
         "deadlines": ["laion_etl.airflow.alerts.RunCreated"],
-        "source": f"laion-etl=={__version__}: {ENTRY_POINT}",
+        "source": source,
         "others": [],
         "errors": {},
     }

@@ -82,6 +82,11 @@ class BatchQueue:
         self._held.discard(claim.batch)
         return self._update("queue.release", claim)
 
+    def release_all(self) -> None:
+        """Returns all batches that this worker holds, also one whose claim it was interrupted in."""
+        self._held.clear()
+        self._database.run(lambda connection: connection.execute(query("queue.release_all"), self._keys))
+
     def counts(self) -> QueueCounts:
         rows = self._database.rows("queue.counts", self._keys)
         return QueueCounts(**{state: count for state, count, _ in rows})

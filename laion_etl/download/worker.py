@@ -66,6 +66,10 @@ class Worker:
 
         Raises InputError if batches are parked as failed, naming the first and its cause.
         """
+        with self._interrupted_at_no_cost():
+            return self._run()
+
+    def _run(self) -> list[StageStats]:
         done = []
         while not self._stopped and (claim := self._next_claim()) is not None:
             try:
@@ -86,6 +90,10 @@ class Worker:
 
     def run_one(self, batch: int) -> StageStats:
         """Downloads one given batch, even if it is done or parked. Raises if another worker holds it."""
+        with self._interrupted_at_no_cost():
+            return self._run_one(batch)
+
+    def _run_one(self, batch: int) -> StageStats:
         claim = self.queue.claim_one(batch)
         if claim is None:
             raise InputError(
@@ -145,9 +153,6 @@ class Worker:
             with self._heartbeat(claim):
                 hooks = Hooks(report, self.stop.check if self.stop else None, self.metrics)
                 stats = download_batch(self.crawl, claim.batch, self.settings, self.store, hooks, check_lease)
-        except KeyboardInterrupt:
-            self.queue.release(claim)
-            raise
         except _TimeIsUp:
             self.queue.release(claim)
             _log.warning("stopped; batch %d was returned to the queue", claim.batch)
@@ -158,6 +163,15 @@ class Worker:
         if self.metrics is not None:
             self.metrics.flush(now=True)
         return stats if self.queue.complete(claim, stats) else None
+
+    @contextmanager
+    def _interrupted_at_no_cost(self) -> Iterator[None]:
+        """Returns what this worker holds when it is interrupted, at whatever moment: also in a claim."""
+        try:
+            yield
+        except KeyboardInterrupt:
+            self.queue.release_all()
+            raise
 
     @contextmanager
     def _heartbeat(self, claim: Claim) -> Iterator[None]:

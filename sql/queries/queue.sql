@@ -67,6 +67,11 @@ update batch
 set state = 'ready', attempts = attempts - 1, lease_owner = null, updated_at = now()
 where batch = %(batch)s and token = %(token)s and state = 'leased'
 
+-- name: release_all
+update batch
+set state = 'ready', attempts = attempts - 1, lease_owner = null, updated_at = now()
+where crawl_no = %(crawl_no)s and lease_owner = %(owner)s and state = 'leased'
+
 -- name: counts
 select state::text, count(*), sum(pairs) from batch where crawl_no = %(crawl_no)s group by state
 

@@ -19,4 +19,4 @@ def test_a_failed_task_is_named_with_the_end_of_its_log(shared_airflow: SharedAi
     assert not succeeded
     output = printed.getvalue()
     assert "failed: discover, try 2" in output
-    assert "laion-etl crawl partitions ended" in output.split("failed: discover")[1]
+    assert f"cannot find crawl {shared_airflow.unlisted.id}" in output.split("failed: discover")[1]

@@ -79,3 +79,24 @@ def test_with_its_lease_it_writes(store: Store, settings: Settings, queue: Batch
     assert sorted(store.list("shards/C/")) == [
         f"shards/C/000000000{end}" for end in (".parquet", ".tar", "_stats.json")
     ]
+
+
+@pytest.mark.parametrize("one", [False, True])
+def test_interrupted_in_a_claim_it_gives_the_batch_back_at_no_cost(
+    store: Store, settings: Settings, queue: BatchQueue, monkeypatch: pytest.MonkeyPatch, one: bool
+) -> None:
+    """SIGTERM comes when the database has recorded the claim and the worker does not know it yet."""
+    name = "claim_one" if one else "claim"
+    claim = getattr(queue, name)
+
+    def interrupted(*arguments: int) -> None:
+        assert claim(*arguments) is not None
+        queue._held.clear()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(queue, name, interrupted)
+    worker = Worker("C", settings, store, queue)
+    with pytest.raises(KeyboardInterrupt):
+        worker.run_one(0) if one else worker.run()
+    rows = queue._database.connection.execute("select state::text, attempts from batch").fetchall()
+    assert rows == [("ready", 0)]
