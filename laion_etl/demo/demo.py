@@ -37,7 +37,7 @@ globals().update(crawl_dags(), new_crawls=new_crawls_dag())
 _RUN_CONF = {"download_workers": 2, "score_groups": 1}
 # Small units so that there is something to see; short timeouts because parts of the mini web never answer.
 _SETTINGS = {
-    "LAION_ETL_WAT_FILES_PER_PARTITION": "1",
+    "LAION_ETL_WAT_FILES_PER_PARTITION": "2",
     "LAION_ETL_PLAN_BATCH_SIZE": "500",
     "LAION_ETL_DOWNLOAD_CONNECT_TIMEOUT_S": "4",
     "LAION_ETL_DOWNLOAD_TIMEOUT_S": "4",
