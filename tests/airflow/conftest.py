@@ -67,6 +67,11 @@ class Airflow:
         with psycopg.connect(url) as connection:
             return connection.execute(statement, values).fetchall()
 
+    def forget_runs(self) -> None:
+        """Deletes all runs and backfills: an unfinished backfill of a DAG keeps others from starting."""
+        for table in ("backfill_dag_run", "dag_run", "backfill"):
+            self.sql(f"delete from {table} returning 1")  # noqa: S608 - names of tables
+
     def cli(self, *arguments: str) -> str:
         """Runs an `airflow` command; returns its output."""
         return self.run(["-m", "airflow", *arguments])[0]

@@ -34,9 +34,7 @@ def monthly(migrated_airflow: Airflow, tmp_path: Path) -> Iterator[Airflow]:
 
 
 def clean(airflow: Airflow) -> None:
-    airflow.sql("delete from backfill_dag_run returning 1")
-    airflow.sql("delete from dag_run returning 1")
-    airflow.sql("delete from backfill returning 1")
+    airflow.forget_runs()
     airflow.sql("update dag set is_paused = (dag_id = 'new_crawls') returning 1")
 
 

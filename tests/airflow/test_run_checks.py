@@ -35,7 +35,7 @@ def crawled(migrated_airflow: Airflow, tmp_path: Path) -> Iterator[Airflow]:
         "LAION_ETL_STORE": str(tmp_path / "store"),
     }
     yield migrated_airflow.with_settings(**own)
-    migrated_airflow.sql("delete from dag_run where dag_id = %s returning 1", DAG_ID)
+    migrated_airflow.forget_runs()
 
 
 def manual(number: int, conf: dict[str, Any]) -> dict[str, Any]:

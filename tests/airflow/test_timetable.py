@@ -1,5 +1,6 @@
 """A crawl is one partition: it can be backfilled and triggered, and never starts by itself."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import psycopg
@@ -35,9 +36,14 @@ def backfill(airflow: Airflow, first: str, last: str) -> None:
     airflow.cli("backfill", "create", "--dag-id", DAG_ID, *dates)
 
 
-def test_backfill_and_trigger_make_runs_of_the_crawl(migrated_airflow: Airflow) -> None:
-    assert runs(migrated_airflow) == []
+@pytest.fixture(autouse=True)
+def no_runs(migrated_airflow: Airflow) -> Iterator[None]:
+    migrated_airflow.forget_runs()
+    yield
+    migrated_airflow.forget_runs()
 
+
+def test_backfill_and_trigger_make_runs_of_the_crawl(migrated_airflow: Airflow) -> None:
     backfill(migrated_airflow, "2024-09-01", "2024-09-30")
     [(run_type, run_id, key, day)] = runs(migrated_airflow)
     assert (run_type, key, day) == ("backfill", "CC-MAIN-2024-38", "2024-09-16")
