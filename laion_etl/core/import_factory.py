@@ -2,10 +2,13 @@
 
 import importlib
 import re
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
 
 from laion_etl.core.errors import SettingsError
+
+Made = TypeVar("Made")
+SettingsT = TypeVar("SettingsT")
 
 _FACTORY = re.compile(r"[^\W\d]\w*(\.\w+)*:[^\W\d]\w*\Z")
 
@@ -31,6 +34,29 @@ def load_factory(name: str, variable: str, choices: str) -> Callable[..., Any]:
     if not callable(factory):
         raise SettingsError(f"{setting}: {module_name} has no function {attribute}; check its name")
     made: Callable[..., Any] = factory
+    return made
+
+
+def load_choice(
+    name: str,
+    variable: str,
+    shipped: Mapping[str, Callable[[SettingsT], Made]],
+    settings: SettingsT,
+    signature: str,
+    protocol: str,
+) -> Made:
+    """What a setting names, made from the settings: a shipped choice, or what `module:factory` returns.
+
+    `signature`: the method that it must have, such as `detect(texts)`. `protocol`: what it is, with the page
+    that describes it. Raises SettingsError for anything else.
+    """
+    factory = shipped.get(name) or load_factory(name, variable, ", ".join(shipped))
+    made = factory(settings)
+    if not callable(getattr(made, signature.partition("(")[0], None)):
+        raise SettingsError(
+            f"cannot use {variable}={name!r}: the factory returned an object without the method {signature}; "
+            f"return a {protocol}"
+        )
     return made
 
 

@@ -11,8 +11,7 @@ are imported on demand, so that a run loads only one of them.
 from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol
 
-from laion_etl.core.errors import SettingsError
-from laion_etl.core.import_factory import load_factory
+from laion_etl.core.import_factory import load_choice
 from laion_etl.parse.language_codes import CLD3_CODES, checked_languages
 from laion_etl.settings import ParseSettings
 
@@ -127,15 +126,8 @@ def language_detector(settings: ParseSettings) -> LanguageDetector:
 
     A factory is called with the settings and returns a LanguageDetector. Raises SettingsError if it does not.
     """
-    name = settings.language_detector
-    factory = _SHIPPED.get(name) or load_factory(name, _VARIABLE, ", ".join(_SHIPPED))
-    detector = factory(settings)
-    if not callable(getattr(detector, "detect", None)):
-        raise SettingsError(
-            f"cannot use {_VARIABLE}={name!r}: the factory returned an object without the method "
-            "detect(texts); return a LanguageDetector (docs/languages.md)"
-        )
-    return detector
+    protocol = "LanguageDetector (docs/languages.md)"
+    return load_choice(settings.language_detector, _VARIABLE, _SHIPPED, settings, "detect(texts)", protocol)
 
 
 def languages_kept(settings: ParseSettings, detector: LanguageDetector) -> list[str]:

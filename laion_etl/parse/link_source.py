@@ -7,8 +7,7 @@ else: its links go through the same filters, in the same order, as those of WAT 
 from collections.abc import Callable, Iterator
 from typing import Protocol
 
-from laion_etl.core.errors import SettingsError
-from laion_etl.core.import_factory import load_factory
+from laion_etl.core.import_factory import load_choice
 from laion_etl.io.remote_files import open_input
 from laion_etl.parse.link_batch import LinkBatch
 from laion_etl.parse.wat_reader import read_batches
@@ -55,12 +54,6 @@ def link_source(settings: ParseSettings) -> LinkSource:
 
     A factory is called with the settings and returns a LinkSource. Raises SettingsError if it does not.
     """
-    name = settings.source
-    factory = _SHIPPED.get(name) or load_factory(name, VARIABLE, ", ".join(_SHIPPED))
-    source = factory(settings)
-    if not callable(getattr(source, "batches", None)):
-        raise SettingsError(
-            f"cannot use {VARIABLE}={name!r}: the factory returned an object without the method "
-            "batches(uri); return a LinkSource (docs/library.md)"
-        )
-    return source
+    return load_choice(
+        settings.source, VARIABLE, _SHIPPED, settings, "batches(uri)", "LinkSource (docs/library.md)"
+    )
