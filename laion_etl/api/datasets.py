@@ -67,8 +67,8 @@ class Dataset:
         return self._read(files, columns)
 
     def _read(self, files: Sequence[DataFile], columns: Sequence[str] | None) -> Iterator[pa.Table]:
-        heads = {column.name: column.field for part in self.manifest.parts for column in part.columns}
-        known = [*DATASET_FILES.schema.names, *heads]
+        heads = [column.field for part in self.manifest.parts for column in part.columns]
+        known = [*DATASET_FILES.schema.names, *dict.fromkeys(field.name for field in heads)]
         self._check_columns(columns, known)
         wanted = known if columns is None else list(columns)
         for file in files:
@@ -79,10 +79,7 @@ class Dataset:
                     DATASET_FILES.check(parquet.schema_arrow, uri, "see `laion-etl dataset verify`")
                     names = [name for name in wanted if name in parquet.schema_arrow.names]
                     for batch in parquet.iter_batches(ROWS_PER_READ, columns=names):
-                        rows = DATASET_FILES.upgraded(pa.Table.from_batches([batch]))
-                        for field in (field for name, field in heads.items() if name not in names):
-                            rows = rows.append_column(field, pa.nulls(rows.num_rows, field.type))
-                        yield rows.select(wanted)
+                        yield DATASET_FILES.upgraded(pa.Table.from_batches([batch]), wanted, heads)
                 except (pa.ArrowException, OSError) as error:
                     raise InputError(f"cannot read {uri}: {error}; see `laion-etl dataset verify`") from error
 

@@ -80,6 +80,11 @@ def head_columns(schema: pa.Schema) -> pa.Schema:
     return pa.schema(list(schema)[_declared(schema) :])
 
 
+def has_columns(schema: pa.Schema, columns: Sequence[HeadColumn]) -> bool:
+    """Whether a file has these columns of heads and no others."""
+    return bool(head_columns(schema).equals(pa.schema([column.field for column in columns])))
+
+
 def _declared(schema: pa.Schema) -> int:
     count = len(schema)
     while count and _MEANING.encode() in (schema.field(count - 1).metadata or {}):

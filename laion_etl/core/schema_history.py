@@ -89,15 +89,20 @@ class SchemaHistory:
         names = dict(zip(self.former_names(todays, table.schema), todays, strict=True))
         return table.rename_columns([names.get(name, name) for name in table.column_names])
 
-    def upgraded(self, rows: pa.Table, columns: Sequence[str] | None = None) -> pa.Table:
+    def upgraded(
+        self, rows: pa.Table, columns: Sequence[str] | None = None, heads: Sequence[pa.Field] = ()
+    ) -> pa.Table:
         """Return rows of any format with today's columns and those of heads, or with some of them.
 
-        A column that the file does not have is null.
+        A column that the file does not have is null. `heads`: columns of heads to have in any case, beside
+        those of the file.
         """
         found = self.with_todays_names(rows)
-        wanted = pa.schema([*self.schema, *head_columns(found.schema)], self.schema.metadata)
-        if columns is not None:
-            wanted = pa.schema([wanted.field(name) for name in columns])
+        known = {field.name: field for field in (*self.schema, *heads, *head_columns(found.schema))}
+        if columns is None:
+            wanted = pa.schema(known.values(), self.schema.metadata)
+        else:
+            wanted = pa.schema([known[name] for name in columns])
         return pa.table(
             [
                 found[field.name] if field.name in found.column_names else pa.nulls(len(found), field.type)

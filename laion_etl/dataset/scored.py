@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from laion_etl.core.errors import InputError
-from laion_etl.core.head_columns import HeadColumn, from_plain, head_columns, merged, with_columns
+from laion_etl.core.head_columns import HeadColumn, from_plain, has_columns, merged
 from laion_etl.core.schemas import SCORED_FILES, batch_name, plan_stats_name, scored_stem
 from laion_etl.core.stage_stats import Output, StageStats
 from laion_etl.io.storage import Store
@@ -124,7 +124,7 @@ def read_batch(scored: ScoredCrawl, batch: ScoredBatch, store: Store) -> Iterato
         try:
             parquet = pq.ParquetFile(file)
             written_by = SCORED_FILES.check(parquet.schema_arrow, store.uri(name), advice)
-            if not head_columns(parquet.schema_arrow).equals(with_columns(pa.schema([]), batch.columns)):
+            if not has_columns(parquet.schema_arrow, batch.columns):
                 raise InputError(
                     f"cannot read {store.uri(name)}: it does not have the columns of a scored shard; {advice}"
                 )

@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from laion_etl.core.errors import InputError, SettingsError, StorageError
-from laion_etl.core.head_columns import head_columns, with_columns
+from laion_etl.core.head_columns import has_columns
 from laion_etl.core.schemas import DATASET_FILES, KEY_DIGITS
 from laion_etl.dataset.manifest import NAME, STATS, Manifest, ManifestPart, read_manifest
 from laion_etl.dataset.row_streams import ROWS_PER_READ, ascending, merge_by_id, sample_ids
@@ -161,7 +161,7 @@ class _Check:
 
     def _has_its_columns(self, schema: pa.Schema, part: ManifestPart) -> bool:
         """Whether a file has the columns of its version; one of another version may have any known ones."""
-        if not head_columns(schema).equals(with_columns(pa.schema([]), part.columns)):
+        if not has_columns(schema, part.columns):
             return False
         number = DATASET_FILES.number_of(schema)
         own = part.version == self.manifest.release.version
