@@ -161,14 +161,14 @@ def metadata(metadata_template: str, postgres: EmbeddedServer) -> Callable[[], s
 
 @pytest.fixture(scope="session")
 def migrated_airflow(
-    shared: SharedFolder, airflow: Airflow, postgres: EmbeddedServer, metadata: Callable[[], str]
+    shared: SharedFolder, airflow: Airflow, postgres: EmbeddedServer, metadata_template: str
 ) -> Airflow:
     """The same with a metadata database, each worker's own, that knows the DAGs, but without a scheduler."""
 
     def serialized(_: Path) -> str:
-        made = airflow.with_metadata(metadata())
+        name = "airflow_with_dags"
+        made = airflow.with_metadata(copied(postgres, metadata_template, name, "psycopg2"))
         made.cli("dags", "reserialize")
-        name = made.metadata.partition("?")[0].rpartition("/")[2]
         freeze(postgres, name)
         return name
 
