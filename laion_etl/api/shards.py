@@ -64,7 +64,7 @@ class Shard:
         """The parquet file, a table of SHARD_SCHEMA: `status` says what became of each URL."""
         with self.store.open(self.parquet.name) as file:
             try:
-                return pq.read_table(file)
+                return pq.ParquetFile(file).read()
             except (pa.ArrowException, OSError) as error:
                 uri = self.store.uri(self.parquet.name)
                 raise InputError(f"cannot read {uri}: {error}; download the shard again") from error

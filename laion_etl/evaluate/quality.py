@@ -30,7 +30,7 @@ def dataset_quality(prefix: str, store: Store) -> list[LanguageQuality]:
     names = [name for subset in _SUBSETS for name in store.list(f"{prefix}{subset}/")]
     for name in (name for name in names if name.endswith(".parquet")):
         with store.open(name) as file:
-            table = pq.read_table(file, columns=_COLUMNS)
+            table = pq.ParquetFile(file).read(columns=_COLUMNS)
         for row in table.to_pylist():
             found[row["LANGUAGE"] or ""].append((row["similarity"], row["aesthetic"]))
     if not found:

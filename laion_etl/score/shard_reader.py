@@ -128,7 +128,7 @@ def _successful_rows(store: Store, parquet: Output) -> list[Row]:
         data = reader.read(parquet.bytes)
         reader.check(parquet, uri)
     try:
-        table = pq.read_table(pa.BufferReader(data))
+        table = pq.ParquetFile(pa.BufferReader(data)).read()
         SHARD_FILES.check_number(table.schema, uri)
         good = table.filter(pc.equal(table["status"], DownloadStatus.SUCCESS.value))
         rows: list[Row] = good.sort_by("key").to_pylist()
