@@ -16,6 +16,7 @@ def freeze(server: EmbeddedServer, template: str) -> None:
 def copied(server: EmbeddedServer, template: str, name: str, driver: str = "") -> str:
     """URL of a new database that is a copy of a frozen one; `driver` as in EmbeddedServer.url."""
     with psycopg.connect(server.maintenance_url, autocommit=True) as connection:
-        statement = sql.SQL("create database {} template {}")
+        # Of the two ways the one that writes no WAL for each page: less than half the time.
+        statement = sql.SQL("create database {} template {} strategy file_copy")
         connection.execute(statement.format(sql.Identifier(name), sql.Identifier(template)))
     return server.url(name, driver)
