@@ -22,9 +22,8 @@ from laion_etl.demo.workspace import fresh_folder
 from laion_etl.io.storage import open_store
 from laion_etl.minicrawl.build import MiniCrawl, build_minicrawl
 
-_MIGRATE_S = 180.0
-_HEALTHY_S = 180.0
-_DAG_S = 90.0
+# For a hang: a process that ends is noticed at once, and a slow machine needs minutes for what takes seconds.
+_STARTED_S = 900.0
 _LOG_LINES = 20
 
 # The DAGs of an installed package, as docs/operations.md describes it.
@@ -113,11 +112,11 @@ def _start(folder: Path, stack: ExitStack, phases: Phases) -> tuple[MiniCrawl, S
     services = stack.enter_context(Services(children, folder, home / "logs", "AIRFLOW_HOME"))
     airflow = AirflowApi(f"http://127.0.0.1:{port}", login, services.check)
     with phases.phase("Airflow's database"):
-        services.run("db-migrate", _airflow("db", "migrate"), _MIGRATE_S)
+        services.run("db-migrate", _airflow("db", "migrate"), _STARTED_S)
     with phases.phase("Airflow"):
         for name, arguments in COMPONENTS.items():
             services.start(name, _airflow(*arguments))
-        airflow.wait_until_healthy(_HEALTHY_S)
+        airflow.wait_until_healthy(_STARTED_S)
     return crawl, services, airflow
 
 
@@ -125,7 +124,7 @@ def run_dag(crawl: str, airflow: AirflowApi, phases: Phases) -> bool:
     """Triggers the DAG and follows it to its end; prints the failed tasks; returns whether it succeeded."""
     console, dag = phases.console, _dag(crawl)
     with phases.phase(f"DAG {dag}"):
-        airflow.wait_for_dag(dag, _DAG_S)
+        airflow.wait_for_dag(dag, _STARTED_S)
         run = airflow.trigger(dag, crawl, _RUN_CONF)
         state = follow(airflow, dag, run, console)
     tasks = airflow.task_instances(dag, run)

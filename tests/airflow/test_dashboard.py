@@ -19,6 +19,7 @@ from laion_etl.demo.login import Login, new_login
 from laion_etl.demo.services import Services
 from laion_etl.settings import CoreSettings, Settings
 from tests.airflow.conftest import ROOT, Airflow, write_catalogue
+from tests.airflow.started import LONGEST_S
 from tests.airflow.test_failed_partition import CONF, RUN
 from tests.dashboard.world import write_crawl
 from tests.publish.world import CRAWL
@@ -26,7 +27,7 @@ from tests.publish.world import CRAWL
 pytestmark = pytest.mark.airflow
 
 DAG = f"crawl_{CRAWL}"
-WAIT_MS = 60_000
+WAIT_MS = 1_000 * LONGEST_S  # for a hang
 expect.set_options(timeout=WAIT_MS)
 # Chromium warns of every frame that may run scripts and has the page's origin; Airflow makes it so.
 SANDBOX = "An iframe which has both allow-scripts and allow-same-origin"
@@ -45,7 +46,7 @@ class Server:
 
     def get(self, path: str, token: str = "") -> urllib3.BaseHTTPResponse:
         headers = {"Authorization": f"Bearer {token}"} if token else {}
-        return urllib3.request("GET", self.url + path, headers=headers, retries=False, timeout=30)
+        return urllib3.request("GET", self.url + path, headers=headers, retries=False, timeout=LONGEST_S)
 
     def states(self) -> dict[tuple[str, int], str | None]:
         path = f"/api/v2/dags/{DAG}/dagRuns/{quote(self.run)}/taskInstances?limit=100"
@@ -84,7 +85,7 @@ def _signed_in(url: str, login: Login, services: Services) -> Server:
     while answer is None:
         services.check()
         with suppress(urllib3.exceptions.HTTPError):
-            answer = urllib3.request("POST", f"{url}/auth/token", json=user, retries=False, timeout=30)
+            answer = urllib3.request("POST", f"{url}/auth/token", json=user, retries=False, timeout=LONGEST_S)
         time.sleep(0.5)
     token = str(answer.json()["access_token"])
     runs = Server(url, token, "").get(f"/api/v2/dags/{DAG}/dagRuns", token).json()["dag_runs"]

@@ -13,6 +13,7 @@ from playwright.sync_api import Browser, Page, Route, expect
 
 from laion_etl.crawl import released
 from tests.airflow.conftest import Airflow
+from tests.airflow.started import LONGEST_S
 from tests.airflow.test_dashboard import DAG, Server, opened, server
 from tests.publish.world import CRAWL
 
@@ -29,7 +30,7 @@ def post(server: Server, method: str, path: str, body: dict[str, Any]) -> Any:
         json=body,
         headers={"Authorization": f"Bearer {server.token}"},
         retries=False,
-        timeout=60,
+        timeout=LONGEST_S,
     )
     assert answer.status < 300, answer.data
     return answer.json()

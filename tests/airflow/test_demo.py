@@ -18,7 +18,7 @@ from laion_etl.dataset.funnel_report import crawl_funnel
 from laion_etl.io.storage import LocalStore
 from laion_etl.minicrawl.build import CRAWL
 from tests.airflow.conftest import processes_of
-from tests.airflow.started import until
+from tests.airflow.started import LONGEST_S, until
 
 pytestmark = pytest.mark.airflow
 
@@ -42,7 +42,7 @@ def running(command: list[str], data: Path) -> Iterator[subprocess.Popen[str]]:
     finally:
         if process.poll() is None:
             process.send_signal(signal.SIGINT)
-            process.communicate(timeout=60)
+            process.communicate(timeout=LONGEST_S)
 
 
 def wait_for(process: subprocess.Popen[str], text: str) -> str:
@@ -96,9 +96,9 @@ def test_the_printed_login_opens_airflow_and_sigterm_while_tasks_run_stops_every
         output = wait_for(process, "discover 1/1 done")
         site, user, password = printed_login(output)
         wrong = {"username": user, "password": f"{password}x"}
-        assert urllib3.request("POST", f"{site}/auth/token", json=wrong, timeout=60).status == 401
+        assert urllib3.request("POST", f"{site}/auth/token", json=wrong, timeout=LONGEST_S).status == 401
         right = {"username": user, "password": password}
-        assert urllib3.request("POST", f"{site}/auth/token", json=right, timeout=60).status == 201
+        assert urllib3.request("POST", f"{site}/auth/token", json=right, timeout=LONGEST_S).status == 201
         home = demo_data / "demo" / "airflow"
         assert [stat.S_IMODE(path.stat().st_mode) for path in (home, home / "login.json")] == [0o700, 0o600]
         stopped(process, signal.SIGTERM)
@@ -117,7 +117,7 @@ def printed_login(output: str) -> tuple[str, str, str]:
 def stopped(process: subprocess.Popen[str], number: signal.Signals) -> None:
     """Sends the signal and checks that the demo ends as it should."""
     process.send_signal(number)
-    output, _ = process.communicate(timeout=60)
+    output, _ = process.communicate(timeout=LONGEST_S)
     assert process.returncode == 130
     assert "stopped" in output
     assert "Traceback" not in output

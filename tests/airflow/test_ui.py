@@ -13,12 +13,12 @@ from playwright.sync_api import Browser, Locator, Page, expect
 
 from laion_etl.crawl import released
 from tests.airflow.shared import SharedAirflow
-from tests.airflow.started import until
+from tests.airflow.started import LONGEST_S, until
 
 pytestmark = [pytest.mark.airflow, pytest.mark.browser]
 
 MONTHLY = "new_crawls"
-WAIT_MS = 120_000
+WAIT_MS = 1_000 * LONGEST_S
 expect.set_options(timeout=WAIT_MS)
 
 
@@ -181,7 +181,7 @@ def test_a_backfill_over_its_release_date_runs_a_crawl(shared_airflow: SharedAir
 
 def asked(shared: SharedAirflow, method: str, path: str, **request: object) -> urllib3.BaseHTTPResponse:
     return urllib3.request(
-        method, shared.api.url + path, redirect=False, retries=False, timeout=60, **request
+        method, shared.api.url + path, redirect=False, retries=False, timeout=LONGEST_S, **request
     )
 
 
