@@ -97,6 +97,7 @@ def started(world: World, miniweb: MiniWeb, minicrawl: MiniCrawl) -> Iterator[St
         "LAION_ETL_DATA_DIR": str(world.folder),
         "LAION_ETL_TASK_RETRIES": "2",
         "LAION_ETL_TASK_RETRY_DELAY_S": "1",
+        "LAION_ETL_TASK_RESTART_DELAY_S": "1",
         "LAION_ETL_ALERTS_SMTP_PASSWORD": SECRETS[2],
         "LAION_ETL_ALERTS_WEBHOOK": f"http://127.0.0.1:{world.alerts.port}/hook",
         "LAION_ETL_KUBERNETES_IMAGE": IMAGE,
