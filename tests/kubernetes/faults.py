@@ -19,7 +19,7 @@ class PodTrouble(Enum):
     EVICTED = "evicted from its node"
     OVER_ITS_DISK = "evicted for the disk that it used itself"
     PREEMPTED = "deleted by the scheduler to make room"
-    DELETED = "deleted by somebody"
+    DELETED = "deleted by another client of the cluster"
     NODE_SHUT_DOWN = "ended with its node"
     NODE_LOST = "on a node that no longer reports"
     IMAGE_PULL = "its image cannot be pulled"
