@@ -155,7 +155,7 @@ def test_a_pod_that_is_refused_is_requested_again_in_the_same_try(tries: Tries, 
 
 
 def test_waiting_for_quota_does_not_count_against_the_time_limit(tries: Tries) -> None:
-    assert 2 * HOUR_S <= tries.put_off_s("quota") < 3 * HOUR_S
+    assert 2 * HOUR_S - 1 <= tries.put_off_s("quota") < 3 * HOUR_S  # the provider cuts to whole seconds
     assert tries.put_off_s("error") == pytest.approx(0, abs=1)
 
 
