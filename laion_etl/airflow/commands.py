@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -24,13 +25,13 @@ from typing import Any
 from airflow.sdk.exceptions import AirflowException
 
 from laion_etl.airflow.alerts import lateness_watched
+from laion_etl.airflow.command_failures import failed_command
 from laion_etl.airflow.connections import database, s3
-from laion_etl.airflow.errors import FinalError
+from laion_etl.airflow.restarts import RESUMABLE, LimitReachedError, Restarts, in_words
 from laion_etl.core.commands import stage_command
 from laion_etl.core.errors import SettingsError
 from laion_etl.settings import load_settings, setting_fields
 
-USAGE_ERROR = 2  # exit code of laion-etl for wrong settings: a retry cannot help
 _CLEAN_END_S = 4.0  # Airflow kills a task five seconds after asking it to end
 _TAIL_LINES = 40
 _PASSWORD = re.compile(r"(://[^:/@]*):[^@/]+@")
@@ -86,8 +87,10 @@ def run_in_venv(command: Command) -> dict[str, Any]:
 def _run(program: list[str], command: Command, environment: Mapping[str, str]) -> dict[str, Any]:
     """Runs a command, streams its output into the task log, and returns the JSON object that it prints.
 
-    SIGTERM, timeouts and other interruptions end the command cleanly before they end the task. Raises
-    FinalError (no retry) on a usage error, AirflowException with the last error line otherwise.
+    A command that ended early but can go on (an outage, or a SIGTERM that was not Airflow's) is started again
+    after a wait. SIGTERM, timeouts and other interruptions of the task end the command cleanly before they
+    end the task. Raises FinalError (no retry) on a usage error, AirflowException with the last error line
+    otherwise.
     """
     line = [*program, *command.words, "--json"]
     task = command.context.get("ti")
@@ -95,40 +98,58 @@ def _run(program: list[str], command: Command, environment: Mapping[str, str]) -
     environment = {**environment, **command.settings, **own, "PYTHONUNBUFFERED": "1"}
     _log.info("settings: %s", shown_settings(environment))
     _log.info("command: %s", shlex.join(line))
+    restarts = Restarts()
+    with lateness_watched(command.stage, command.context):
+        while (ended := _once(line, environment)).code != 0:
+            error = failed_command(command.stage, ended.code, ended.complained)
+            if ended.asked_to_end or ended.code not in RESUMABLE:
+                raise error
+            restarts = _another(restarts, error)
+    return _result(ended.printed)
+
+
+@dataclass(frozen=True, slots=True)
+class _Ended:
+    """How a command ended; `asked_to_end`: Airflow asked for it."""
+
+    code: int
+    asked_to_end: bool
+    printed: Sequence[str]
+    complained: Sequence[str]
+
+
+def _once(line: Sequence[str], environment: Mapping[str, str]) -> _Ended:
     with (
-        lateness_watched(command.stage, command.context),
         s3() as keys,
         _started(line, without_none({**environment, **database(), **keys})) as process,
-        _forwarded_sigterm(process),
+        _forwarded_sigterm(process) as asked,
     ):
         printed, complained = _stream(process)
-        code = process.wait()
-    if code == 0:
-        return _result(printed)
-    raise failed_command(command.stage, code, complained)
+        return _Ended(process.wait(), asked.is_set(), printed, complained)
+
+
+def _another(restarts: Restarts, error: AirflowException) -> Restarts:
+    """Wait, in this process, before the command is started again. Raises AirflowException at the limit."""
+    core = load_settings().core
+    try:
+        restarts = restarts.another(time.time(), core.task_restarts)
+    except LimitReachedError as limit:
+        raise AirflowException(f"{error}; {limit}") from error
+    delay_s = restarts.restart_delay_s(core.task_restart_delay_s)
+    _log.warning(
+        "%s; it is started again in %s, without using up a retry (restart %d, at most %d in 24 hours)",
+        error,
+        in_words(delay_s),
+        len(restarts.started_at),
+        core.task_restarts,
+    )
+    time.sleep(delay_s)
+    return restarts
 
 
 def without_none(environment: Mapping[str, str | None]) -> dict[str, str]:
     """An environment for a process: variables with the value None are removed."""
     return {name: value for name, value in environment.items() if value is not None}
-
-
-def failed_command(stage: str, code: int, lines: Sequence[str]) -> AirflowException:
-    """The exception for a failed command: its last error line comes first, because it is the cause."""
-    killed = code in (-signal.SIGKILL, 128 + signal.SIGKILL)  # of a process, of a container
-    if killed:
-        lines = ()  # its last lines are progress, not the cause
-    error = next((line for line in reversed(lines) if line.strip()), _unexplained(killed=killed))
-    command = shlex.join(["laion-etl", *stage_command(stage)])
-    message = f"{error.removeprefix('error: ')} ({command} ended with exit code {code})"
-    return FinalError(message) if code == USAGE_ERROR else AirflowException(message)
-
-
-def _unexplained(*, killed: bool) -> str:
-    """The likely cause for a command that ended without a message."""
-    if killed:
-        return "the command was killed (SIGKILL), most often because the machine ran out of memory"
-    return "the command ended without an error message; see the log above"
 
 
 def run_id(task: Any) -> str:
@@ -192,13 +213,15 @@ def _kill_group(process: subprocess.Popen[str]) -> None:
 
 
 @contextmanager
-def _forwarded_sigterm(process: subprocess.Popen[str]) -> Iterator[None]:
-    """Forwards SIGTERM to the command; its exit code 130 then ends the task."""
+def _forwarded_sigterm(process: subprocess.Popen[str]) -> Iterator[threading.Event]:
+    """Forwards SIGTERM to the command; its exit code 130 then ends the task. Yields whether one came."""
+    asked = threading.Event()
     if threading.current_thread() is not threading.main_thread():
-        yield  # only the main thread receives signals
+        yield asked  # only the main thread receives signals
         return
 
     def forward(number: int, _: FrameType | None) -> None:
+        asked.set()
         _log.warning("asked to end (signal %d): forwarding it to the command and waiting for that", number)
         process.terminate()
         if too_late.ident is None:  # not started yet
@@ -209,7 +232,7 @@ def _forwarded_sigterm(process: subprocess.Popen[str]) -> Iterator[None]:
     too_late.daemon = True
     previous = signal.signal(signal.SIGTERM, forward)
     try:
-        yield
+        yield asked
     finally:
         signal.signal(signal.SIGTERM, previous)
         too_late.cancel()

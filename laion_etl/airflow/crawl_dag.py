@@ -83,9 +83,8 @@ def crawl_dag(crawl: Crawl, settings: Settings) -> DAG:
     ) as dag:
         estimated = estimate(crawl.id)
         discovered = discover(crawl.id)
-        loaded = partition.partial(crawl=crawl.id, pool=settings.airflow.parse_pool).expand(
-            number=discovered.output
-        )
+        pools = {"parse_pool": settings.airflow.parse_pool, "load_pool": settings.airflow.load_pool}
+        loaded = partition.partial(crawl=crawl.id, **pools).expand(number=discovered.output)
         planned = plan(crawl.id)
         downloaded = download(crawl.id, planned.output, settings.airflow.download_pool)
         groups = group()
@@ -142,7 +141,7 @@ def parse(crawl: str, number: Any, pool: str) -> StageOperator:
     )
 
 
-def load(crawl: str, number: Any) -> StageOperator:
+def load(crawl: str, number: Any, pool: str) -> StageOperator:
     """Put the pairs of one partition into Postgres, without duplicates."""
     return StageOperator(
         task_id="load",
@@ -150,15 +149,16 @@ def load(crawl: str, number: Any) -> StageOperator:
         unit=number,
         unit_name="partition",
         arguments=["--crawl", crawl, "--partition", "{{ task.unit }}"],
+        pool=pool,
         execution_timeout=timedelta(hours=2),
         doc_md=load.__doc__,
     )
 
 
 @task_group(group_id="partition", tooltip="Consecutive WAT files")
-def partition(crawl: str, pool: str, number: Any) -> None:
+def partition(crawl: str, parse_pool: str, load_pool: str, number: Any) -> None:
     """Parse and then load each partition separately."""
-    parse(crawl, number, pool) >> load(crawl, number)
+    parse(crawl, number, parse_pool) >> load(crawl, number, load_pool)
 
 
 def plan(crawl: str) -> StageOperator:

@@ -20,6 +20,7 @@ _USER = 10001  # of the images in docker/
 _SCRATCH = "/tmp"  # noqa: S108 - an emptyDir of the pod
 # Settings that concern Airflow's machine, or have no effect in a pod.
 _NOT_PASSED_ON = {"runner", "data_dir", "catalogue", "registered", "run_id", "conn_id"}
+_NOT_PASSED_ON |= {"task_restarts", "task_restart_delay_s"}
 _GROUPS_NOT_PASSED_ON = {"alerts", "airflow", "kubernetes"}
 
 _log = logging.getLogger("laion_etl.stage")

@@ -4,12 +4,17 @@ A pod gets the settings that differ from their defaults, but no secrets: those c
 It writes its result to the store, under a name made of run and task, where the task finds it; so nothing is
 executed inside pods, and a retried task finds the pod of its previous try still running.
 
+What becomes of a pod through no fault of its command costs the task no try (restarts.py): it defers, which
+takes no worker slot, and then starts another pod. Airflow counts the execution timeout of a deferred task
+from the start of its try; these waits are added to it.
+
 Importing this takes seconds, because of the Kubernetes client, so DAG files do not.
 """
 
 import json
 import logging
 import os
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import timedelta
@@ -21,13 +26,16 @@ from airflow.sdk.exceptions import AirflowException
 from airflow.triggers.base import BaseTrigger
 from kubernetes.client import V1EnvVar
 from kubernetes.client.exceptions import ApiException
+from urllib3.exceptions import HTTPError
 
 from laion_etl.airflow.alerts import late_alert
 from laion_etl.airflow.commands import Command, shown_settings
 from laion_etl.airflow.connections import use_own_s3
-from laion_etl.airflow.pod_failures import failure
+from laion_etl.airflow.pod_failures import PodLostError, failure
+from laion_etl.airflow.pod_refusals import refusal
 from laion_etl.airflow.pod_spec import pod_parts, result_uri
-from laion_etl.airflow.pod_trigger import StagePodTrigger
+from laion_etl.airflow.pod_trigger import WAITED, StagePodTrigger, WaitTrigger
+from laion_etl.airflow.restarts import LimitReachedError, Restarts, in_words
 from laion_etl.alerts import late_after_s
 from laion_etl.core.errors import LaionEtlError
 from laion_etl.io.storage import open_store
@@ -44,24 +52,29 @@ class StagePodOperator(KubernetesPodOperator):
         self.command = command
         self.settings = settings
         self._event: Mapping[str, Any] = {}
+        self._restarts = Restarts()
 
     def run(self, context: Any) -> dict[str, Any]:
         """Starts the pod, or finds that of an earlier try, and defers; returns a result that exists."""
         variables = cast("list[V1EnvVar]", self.env_vars)
         _log.info("settings: %s", shown_settings({one.name: one.value for one in variables}))
         _log.info("command: %s", self.command.by_hand)
-        self.execute_async(context)
+        with self._at_no_cost_of_a_try():
+            self.execute_async(context)
         return self._result()
 
     def resume(self, context: Any, event: Mapping[str, Any]) -> dict[str, Any]:
         """Resumes after the trigger's event: returns the result, or raises the pod's failure."""
-        self._event = event
-        try:
-            self.trigger_reentry(context, dict(event))
-        except PodNotFoundException as error:
-            raise AirflowException(
-                f"the pod {event['name']} is gone: it was deleted, or its node was lost"
-            ) from error
+        waits = event["status"] == WAITED
+        restarts = Restarts.from_plain(event.get("restarts"))
+        self._restarts = restarts.waited(time.time() - event["since"]) if waits else restarts
+        if self.execution_timeout is not None:
+            self.execution_timeout += timedelta(seconds=self._restarts.waited_s)
+        if waits and event["then"] is None:
+            return self.run(context)
+        self._event = event["then"] if waits else event
+        with self._at_no_cost_of_a_try():
+            self.trigger_reentry(context, dict(self._event))
         return self._result()
 
     def defer(
@@ -74,8 +87,13 @@ class StagePodOperator(KubernetesPodOperator):
     ) -> NoReturn:
         """Defers to our own trigger, which sends an alert when the task is late."""
         _, of_the_pod = trigger.serialize()
+        restarts = self._restarts.accepted().to_plain()
+        of_the_pod["trigger_kwargs"] = {**of_the_pod["trigger_kwargs"], "restarts": restarts}
         late = late_after_s(self.settings.alerts, self.command.stage)
         alert = late_alert(self.command.context, late or 0).to_plain()
+        if late is not None and self._restarts.started_at:  # the pods before this one worked, too
+            worked = time.time() - self._started_at - self._restarts.waited_s
+            late = late - worked if late > worked else None
         own = StagePodTrigger(late_after_s=late, alert={**alert, "kind": str(alert["kind"])}, **of_the_pod)
         super().defer(trigger=own, method_name=method_name, kwargs=kwargs, timeout=timeout)
 
@@ -104,6 +122,76 @@ class StagePodOperator(KubernetesPodOperator):
                 self.pod_manager.delete_pod(pod)
             return True
         return bool(super().process_pod_deletion(pod, reraise=reraise))
+
+    @contextmanager
+    def _at_no_cost_of_a_try(self) -> Iterator[None]:
+        """Defers when the pod is lost within the block, or the cluster refuses what the block asks for."""
+        try:
+            yield
+        except PodLostError as lost:
+            self._start_another(str(lost))
+        except PodNotFoundException:
+            self._start_another(f"the pod {self._pod_name} is gone: it was deleted, or its node was lost")
+        except (ApiException, HTTPError) as error:
+            if not (why := refusal(error)):
+                raise
+            self._ask_again(why)
+        except AirflowException:
+            if not self._event or self.pod is not None:
+                raise
+            # It had failed when the triggerer saw it, and was gone before this process could read why.
+            self._start_another(
+                f"the pod {self._pod_name} failed, and was deleted before its status could be read"
+            )
+
+    def _start_another(self, why: str) -> NoReturn:
+        core, now, limit = self.settings.core, time.time(), self.execution_timeout
+        if limit is not None and now >= self._started_at + limit.total_seconds():
+            raise AirflowException(f"{why}; the time limit of the task has passed as well")
+        try:
+            self._restarts = self._restarts.another(now, core.task_restarts)
+        except LimitReachedError as reached:
+            raise AirflowException(f"{why}; {reached}") from reached
+        delay_s = self._restarts.restart_delay_s(core.task_restart_delay_s)
+        _log.warning(
+            "%s; another pod is started in %s, without using up a retry (restart %d, at most %d in 24 hours)",
+            why,
+            in_words(delay_s),
+            len(self._restarts.started_at),
+            core.task_restarts,
+        )
+        self._wait(delay_s, then=None)
+
+    def _ask_again(self, why: str) -> NoReturn:
+        now, limit_s = time.time(), self.settings.kubernetes.create_timeout_s
+        try:
+            self._restarts = self._restarts.refused(now, limit_s)
+        except LimitReachedError as reached:
+            raise AirflowException(f"{why}; {reached}") from reached
+        delay_s = self._restarts.refusal_delay_s(self.settings.core.task_restart_delay_s)
+        _log.warning(
+            "%s; it is asked again in %s, without using up a retry (refused for %s so far, at most %s)",
+            why,
+            in_words(delay_s),
+            in_words(now - (self._restarts.refused_since or now)),
+            in_words(limit_s),
+        )
+        self._wait(delay_s, then=dict(self._event) or None)
+
+    def _wait(self, delay_s: float, then: dict[str, Any] | None) -> NoReturn:
+        """Defers for a time; after it comes the event `then`, or another pod."""
+        now = time.time()
+        event = {"status": WAITED, "since": now, "then": then, "restarts": self._restarts.to_plain()}
+        super().defer(trigger=WaitTrigger(until=now + delay_s, event=event), method_name="trigger_reentry")
+
+    @property
+    def _pod_name(self) -> str:
+        return str(self._event.get("name", "of this task"))
+
+    @property
+    def _started_at(self) -> float:
+        """When the try began, also after it was deferred."""
+        return float(self.command.context["ti"].start_date.timestamp())
 
     def _result(self) -> dict[str, Any]:
         uri = result_uri(self.command, self.settings)

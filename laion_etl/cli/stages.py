@@ -23,7 +23,7 @@ from laion_etl.cli.common import (
 )
 from laion_etl.cli.console import progress, summary
 from laion_etl.cli.extras import Commands, needs
-from laion_etl.core.errors import InputError, SettingsError
+from laion_etl.core.errors import InputError, SettingsError, Stopped
 
 if TYPE_CHECKING:
     from laion_etl.crawl import Partition
@@ -123,9 +123,12 @@ def download(
             Metrics(settings.download.metrics_file, settings.core.statsd),
         )
         finished = worker.run() if batch is None else [worker.run_one(batch)]
-        batches_done = queue.counts().done
+        stopped = stop.requested and batch is None
+        batches_done = 0 if stopped else queue.counts().done
     for stats in finished:
         console().print(summary(stats), highlight=False)
+    if stopped:  # not exit code 0, which says that the queue has nothing left
+        raise Stopped(f"stopped after {len(finished)} batches; run the same command again to continue")
     if as_json:
         say_json(
             {

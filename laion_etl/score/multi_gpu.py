@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 
-from laion_etl.core.errors import ModelError
+from laion_etl.core.errors import OUTAGE_EXIT_CODE, ModelError, OutageError, Stopped
 from laion_etl.core.schemas import scored_stem
 from laion_etl.core.stage_stats import StageStats
 from laion_etl.io.storage import Store
@@ -32,8 +32,9 @@ def score_everywhere(
 ) -> list[StageStats]:
     """`score_shards` on all devices: in this process if there is one device, else in a process for each.
 
-    The processes take their settings from the environment and the settings file, as commands do. Raises
-    ModelError when one of them failed, after the others have finished their shards.
+    The processes take their settings from the environment and the settings file, as commands do. When one of
+    them failed, raises ModelError after the others have finished their shards; OutageError if all that failed
+    can go on when they are started again.
     """
     if len(batches) < 2:  # before torch is imported to count GPUs
         return score_shards(crawl, batches, settings, store, on_done)
@@ -45,9 +46,14 @@ def score_everywhere(
             (device, stack.enter_context(_Process(crawl, batches[place :: len(found)], device)))
             for place, device in enumerate(found[: len(batches)])
         ]
-        failed = [device for device, process in running if process.wait()]
-    if failed:
-        raise ModelError(f"cannot score on {', '.join(failed)}: a process failed; see its output above")
+        codes = [(device, process.wait()) for device, process in running]
+    if failed := ", ".join(device for device, code in codes if code):
+        if {code for _, code in codes} <= {0, OUTAGE_EXIT_CODE, Stopped.exit_code}:
+            raise OutageError(
+                f"cannot score on {failed}: an outage or SIGTERM ended a process; run the same command again "
+                "to continue"
+            )
+        raise ModelError(f"cannot score on {failed}: a process failed; see its output above")
     done = [store.read_stats(f"{scored_stem(crawl, batch)}_stats.json") for batch in batches]
     if on_done is not None:
         for stats in done:

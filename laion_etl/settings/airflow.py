@@ -16,7 +16,15 @@ class AirflowSettings(Group):
     parse_pool: str = setting(
         "default_pool",
         "Pool of parse tasks. A pool must exist, or its tasks never start; docker/pools.json has "
-        "laion_parse, laion_download and laion_gpu.",
+        "laion_parse, laion_load, laion_download and laion_gpu.",
+        changes=None,
+        check=not_empty,
+    )
+    load_pool: str = setting(
+        "default_pool",
+        "Pool of load tasks, such as laion_load. With one slot, loaders that would wait for each other in "
+        "Postgres wait in Airflow instead, where they take no slot and no pod, and their time limit does not "
+        "run.",
         changes=None,
         check=not_empty,
     )

@@ -95,6 +95,25 @@ class CoreSettings(Group):
         minimum=0,
         maximum=86_400,
     )
+    task_restarts: int = setting(
+        20,
+        "How often within 24 hours a try of a task starts its command or pod again, without using up a "
+        "retry: after a lost pod (preempted, evicted, deleted, node lost), an outage (exit code 75) or "
+        "SIGTERM from elsewhere (130). 0: such an end fails the try.",
+        changes=None,
+        unit="restarts",
+        minimum=0,
+        maximum=10_000,
+    )
+    task_restart_delay_s: float = setting(
+        30.0,
+        "Delay before a task starts its command or pod again within its try; it doubles with each further "
+        "time within an hour, up to ten minutes, and varies by half.",
+        changes=None,
+        unit="s",
+        minimum=0,
+        maximum=600,
+    )
     wat_files_per_partition: int = setting(
         100,
         "WAT files handled by one task; 100 splits a crawl into about 900 partitions.",

@@ -135,6 +135,15 @@ class KubernetesSettings(Group):
         changes=None,
         check=_taints,
     )
+    create_timeout_s: int = setting(
+        86_400,
+        "A task whose pod the cluster refuses to create (quota used up, too many requests, server errors) "
+        "requests it again for this long before its try fails. This wait does not count against the time "
+        "limit of the task.",
+        changes=None,
+        unit="s",
+        minimum=0,
+    )
     schedule_timeout_s: int = setting(
         3_600,
         "A pod without a node after this long is abandoned and retried later.",

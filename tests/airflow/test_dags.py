@@ -53,6 +53,7 @@ def parsed(airflow: Airflow) -> Any:
     return airflow.python(
         PARSE,
         LAION_ETL_AIRFLOW_PARSE_POOL="laion_parse",
+        LAION_ETL_AIRFLOW_LOAD_POOL="laion_load",
         LAION_ETL_AIRFLOW_DOWNLOAD_POOL="laion_download",
         LAION_ETL_AIRFLOW_SCORE_POOL="laion_gpu",
     )
@@ -102,7 +103,12 @@ def test_tasks_wait_in_the_pools_that_the_settings_name(parsed: Any) -> None:
     tasks = parsed["dags"]["crawl_CC-MAIN-2024-38"]["tasks"]
 
     pools = {name: task["pool"] for name, task in tasks.items() if task["pool"] != "default_pool"}
-    assert pools == {"partition.parse": "laion_parse", "download": "laion_download", "score": "laion_gpu"}
+    assert pools == {
+        "partition.parse": "laion_parse",
+        "partition.load": "laion_load",
+        "download": "laion_download",
+        "score": "laion_gpu",
+    }
     shipped = json.loads((ROOT / "docker" / "pools.json").read_text())
     assert set(pools.values()) == set(shipped)
     assert all(pool["include_deferred"] for pool in shipped.values())  # or pods would not count

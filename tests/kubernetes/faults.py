@@ -17,6 +17,11 @@ class PodTrouble(Enum):
 
     OOM_KILLED = "killed for lack of memory"
     EVICTED = "evicted from its node"
+    OVER_ITS_DISK = "evicted for the disk that it used itself"
+    PREEMPTED = "deleted by the scheduler to make room"
+    DELETED = "deleted by another client of the cluster"
+    NODE_SHUT_DOWN = "ended with its node"
+    NODE_LOST = "on a node that no longer reports"
     IMAGE_PULL = "its image cannot be pulled"
     UNSCHEDULABLE = "no node has room"
     SLOW_PULL = "its image takes its time"
@@ -79,6 +84,23 @@ SERVER_ERROR = Refused(
 )
 TOO_MANY_REQUESTS = Refused(
     ApiError(429, "TooManyRequests", "The server has received too many requests", retry_after_s=1)
+)
+
+QUOTA_USED_UP = Refused(
+    ApiError(
+        403,
+        "Forbidden",
+        'pods "pod" is forbidden: exceeded quota: laion, requested: pods=1,requests.cpu=4, '
+        "used: pods=12,requests.cpu=596, limited: pods=300,requests.cpu=598",
+    )
+)
+QUOTA_TOO_SMALL = Refused(
+    ApiError(
+        403,
+        "Forbidden",
+        'pods "pod" is forbidden: exceeded quota: laion, requested: requests.memory=9Gi, '
+        "used: requests.memory=0, limited: requests.memory=8000Mi",
+    )
 )
 
 

@@ -24,6 +24,14 @@ from tests.kubernetes.store import Store, timestamp
 
 _BACK_OFF_S = 0.5
 _LOOK_S = 0.02
+# Troubles in which the kubelet kills the container itself, and the reasons.
+_KILLED = {
+    PodTrouble.OOM_KILLED: "OOMKilled",
+    PodTrouble.EVICTED: "Evicted",
+    PodTrouble.OVER_ITS_DISK: "EvictedForItsDisk",
+    PodTrouble.NODE_SHUT_DOWN: "NodeShutdown",
+}
+_EVICTIONS = {"Evicted": phases.LOW_ON_RESOURCE, "EvictedForItsDisk": phases.OVER_ITS_DISK}
 _MESSAGE_LINES, _MESSAGE_BYTES = 80, 2048
 
 
@@ -149,9 +157,12 @@ class Kubelet:
         started = pod["status"]["startTime"]
         reason = self._waited(pod, container, fault)
         code = container.wait()
-        if reason == "Evicted":
-            self._event(pod, "Warning", "Evicted", phases.LOW_ON_RESOURCE, of_container=False)
-            return phases.evicted(code, started)
+        if reason in _EVICTIONS:
+            message = _EVICTIONS[reason]
+            self._event(pod, "Warning", "Evicted", message, of_container=False)
+            return phases.evicted(code, started, message)
+        if reason == "NodeShutdown":
+            return phases.shut_down(code, started)
         if reason == "DeadlineExceeded":
             return phases.past_deadline(code, started)
         if code == 0:
@@ -161,14 +172,25 @@ class Kubelet:
     def _waited(self, pod: Json, container: Container, fault: PodFault | None) -> str | None:
         """Waits for the end; the reason when it was brought about from outside."""
         if fault is not None and _moment_came(container, fault):
-            container.kill()
-            return "OOMKilled" if fault.trouble is PodTrouble.OOM_KILLED else "Evicted"
+            if fault.trouble in _KILLED:
+                container.kill()
+                return _KILLED[fault.trouble]
+            self._strike(pod, fault.trouble)
         try:
             container.wait(pod["spec"].get("activeDeadlineSeconds"))
         except subprocess.TimeoutExpired:
             container.kill()
             return "DeadlineExceeded"
         return None
+
+    def _strike(self, pod: Json, trouble: PodTrouble) -> None:
+        """What others do to a running pod."""
+        if trouble is PodTrouble.NODE_LOST:
+            self._set(pod, phases.unreachable())
+            return
+        if trouble is PodTrouble.PREEMPTED:
+            self._set(pod, phases.preempted())
+        self.delete(pod["metadata"]["namespace"], pod["metadata"]["name"], None)
 
     def _set(self, pod: Json, change: Change) -> Json:
         return self._store.update("pods", pod["metadata"]["namespace"], pod["metadata"]["name"], change)

@@ -14,6 +14,7 @@ NO_ROOM = "0/3 nodes are available: 3 Insufficient memory."
 LOW_ON_RESOURCE = (
     "The node was low on resource: ephemeral-storage. Threshold quantity: 1Gi, available: 812Mi."
 )
+OVER_ITS_DISK = "Pod ephemeral local storage usage exceeds the total limit of containers 4Gi. "
 _ADDRESS = "127.0.0.1"
 
 
@@ -67,10 +68,33 @@ def ended(code: int, reason: str, started: str, detail: str = "") -> Change:
     return _status(state={"terminated": terminated}, phase="Succeeded" if code == 0 else "Failed")
 
 
-def evicted(code: int, started: str) -> Change:
+def evicted(code: int, started: str, message: str = LOW_ON_RESOURCE) -> Change:
     """Killed by the kubelet to free its node."""
-    disrupted = _condition("DisruptionTarget", "True", reason="TerminationByKubelet")
-    return _failed("Evicted", LOW_ON_RESOURCE, code, started, conditions=[disrupted])
+    return _failed("Evicted", message, code, started, conditions=[_disrupted("TerminationByKubelet")])
+
+
+def shut_down(code: int, started: str) -> Change:
+    """Ended by the kubelet of a node that is shut down."""
+    message = "Pod was terminated in response to imminent node shutdown."
+    return _failed("Terminated", message, code, started, conditions=[_disrupted("TerminationByKubelet")])
+
+
+def preempted() -> Change:
+    """Marked by the scheduler, which then deletes it."""
+    message = "default-scheduler: preempting to accommodate a higher priority pod"
+    return _status(conditions=[_disrupted("PreemptionByScheduler", message=message)])
+
+
+def unreachable() -> Change:
+    """Deleted long ago, since its node is not reachable; nothing confirms its end."""
+
+    def change(pod: Json) -> None:
+        pod["status"]["conditions"] = [
+            _disrupted("DeletionByTaintManager", message="node.kubernetes.io/unreachable")
+        ]
+        pod["metadata"] |= {"deletionTimestamp": "2020-01-01T00:00:00Z", "deletionGracePeriodSeconds": 30}
+
+    return change
 
 
 def past_deadline(code: int, started: str) -> Change:
@@ -136,6 +160,10 @@ def _container(pod: Json, state: Json) -> Json:
         "state": state,
         "lastState": {},
     }
+
+
+def _disrupted(reason: str, **more: str) -> Json:
+    return _condition("DisruptionTarget", "True", reason=reason, **more)
 
 
 def _condition(kind: str, status: str, **more: str) -> Json:

@@ -1,11 +1,12 @@
 """A process for each device; two CPUs stand in for GPUs."""
 
+import sys
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from laion_etl.core.errors import ModelError
+from laion_etl.core.errors import ModelError, OutageError
 from laion_etl.io.storage import LocalStore
 from laion_etl.score.multi_gpu import devices, score_everywhere
 from laion_etl.score.stage import score_shards
@@ -58,3 +59,14 @@ def test_a_device_that_fails_is_named(
     said = capfd.readouterr().err
     assert "000000000_stats.json" in said
     assert "000000001_stats.json" in said
+
+
+def test_an_outage_of_a_device_is_an_outage_of_the_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    process = tmp_path / "python"
+    process.write_text("#!/bin/sh\nexit 75\n")
+    process.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(process))
+    with pytest.raises(OutageError, match="cannot score on cpu, cpu"):
+        score_everywhere(CRAWL, [0, 1, 2], TWO, LocalStore(tmp_path / "store"))

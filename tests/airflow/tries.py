@@ -1,0 +1,108 @@
+"""A script for `Airflow.run`: single tries of tasks, with the triggerer's part in them, but no scheduler.
+
+It takes cases as JSON, runs them side by side, and prints one JSON line: the outcome of each.
+"""
+
+import asyncio
+import json
+import logging
+import sys
+import threading
+import time
+from collections import defaultdict
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
+from typing import Any
+
+from airflow.sdk.exceptions import TaskDeferred
+from airflow.sdk.module_loading import import_string
+from airflow.sdk.serde import deserialize, serialize
+
+from laion_etl.airflow import pod_trigger
+from laion_etl.airflow.commands import Command, run_in_venv
+from laion_etl.airflow.pods import stage_pod
+
+TIMEOUT = timedelta(hours=8)
+
+
+class Lines(logging.Handler):
+    """What the tasks' own logger writes, by thread: a case has one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.of_thread: dict[int, list[str]] = defaultdict(list)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.of_thread[threading.get_ident()].append(record.getMessage())
+
+
+LINES = Lines()
+
+
+def as_stored(value: Any) -> Any:
+    """A value as it comes back from Airflow's database."""
+    return deserialize(json.loads(json.dumps(serialize(value))))
+
+
+async def first_event(trigger: Any) -> Any:
+    async for event in trigger.run():
+        return event.payload
+    raise AssertionError("the trigger ended without an event")
+
+
+def one_try(case: dict[str, Any]) -> dict[str, Any]:
+    """Kind and text of its outcome, its log, its waits, and by how much its time limit was put off."""
+    LINES.of_thread[threading.get_ident()] = log = []
+    crawl, waits, deadline = case["crawl"], 0, 0.0
+    task = SimpleNamespace(
+        dag_id=f"crawl_{crawl}",
+        run_id="run",
+        task_id=case.get("stage", "parse"),
+        map_index=-1,
+        try_number=1,
+        start_date=datetime.now(UTC),
+        xcom_push=lambda **_: None,
+    )
+    context: dict[str, Any] = {"ti": task, "run_id": task.run_id, "dag": None}
+    command = Command([task.task_id, "--crawl", crawl], context, case.get("settings", {}))
+    event: Any = None
+    while True:
+        try:
+            if case["runner"] == "venv":
+                outcome = ["result", run_in_venv(command)]
+            elif event is None:
+                outcome = ["result", stage_pod(command, TIMEOUT).run(context)]
+            else:
+                outcome = ["result", stage_pod(command, TIMEOUT).resume(context, event)]
+        except TaskDeferred as deferred:
+            path, arguments = deferred.trigger.serialize()
+            arguments = as_stored(arguments)
+            event = as_stored(asyncio.run(first_event(import_string(path)(**arguments))))
+            if event["status"] == pod_trigger.WAITED:
+                waits += 1
+                event["since"] -= case.get("longer_s", 0)
+            else:
+                deadline = arguments["trigger_kwargs"]["_execution_deadline"]
+            continue
+        except Exception as error:  # noqa: BLE001 - each fails a task and costs it a try
+            outcome = [type(error).__name__, str(error)]
+        put_off_s = deadline - (task.start_date + TIMEOUT).timestamp() if deadline else 0
+        return {"outcome": outcome, "log": log, "waits": waits, "put_off_s": put_off_s}
+
+
+def main() -> None:
+    pod_trigger._MIN_DEFERRED_S = 0.0  # there is no scheduler that could be too early
+    logger = logging.getLogger("laion_etl.stage")
+    logger.setLevel(logging.INFO)
+    logger.addHandler(LINES)
+    cases = json.loads(sys.argv[1])
+    began = time.monotonic()
+    with ThreadPoolExecutor(len(cases)) as threads:
+        outcomes = dict(zip((case["crawl"] for case in cases), threads.map(one_try, cases), strict=True))
+    print(f"{time.monotonic() - began:.1f} s", file=sys.stderr)
+    print(json.dumps(outcomes))
+
+
+if __name__ == "__main__":
+    main()
