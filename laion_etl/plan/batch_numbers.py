@@ -59,7 +59,7 @@ class _Thousand:
     """A file of the record: digests of a thousand numbers, empty for one whose batch is unknown."""
 
     digests: tuple[str, ...] = ()
-    etag: str | None = None  # None: there is no file
+    etag: str | None = None  # None: not written yet
 
 
 class BatchNumbers:
