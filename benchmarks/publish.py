@@ -22,7 +22,8 @@ import pyarrow.parquet as pq
 from rich.console import Console
 from rich.table import Table
 
-from laion_etl.core.schemas import SCORED_SCHEMA, batch_name, plan_stats_name, scored_stem, shard_stem
+from laion_etl.core.ids import batch_name
+from laion_etl.core.schemas import SCORED_SCHEMA, plan_stats_name, scored_stem, shard_stem
 from laion_etl.core.stage_stats import StageStats
 from laion_etl.io.storage import LocalStore
 from laion_etl.io.tarshard import finish

@@ -32,7 +32,8 @@ from rich.table import Table
 from benchmarks.gpu_busy import watched
 from benchmarks.photos import make_photos
 from laion_etl.core.host_resources import usable_cores
-from laion_etl.core.schemas import SHARD_SCHEMA, batch_name, pair_id, sample_key
+from laion_etl.core.ids import batch_name, sample_key
+from laion_etl.core.schemas import SHARD_SCHEMA, pair_id
 from laion_etl.core.stage_stats import StageStats
 from laion_etl.download.images import ImageSettings, StoredImage, decode
 from laion_etl.io.storage import LocalStore

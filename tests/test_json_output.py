@@ -81,6 +81,7 @@ def steps(crawl: str) -> Iterator[list[str]]:
     yield ["search", "query", "a red star", "--top", "2"]
     yield ["db", "seen-keys", "export", "all"]
     yield ["db", "seen-keys", "import", "store/memory/all.parquet"]
+    yield ["db", "reconcile", *of]
     yield ["db", "forget", *of]
     yield ["db", "migrate"]
 

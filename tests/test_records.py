@@ -1,8 +1,10 @@
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from laion_etl.core.funnel import Outcomes, ParseReason
-from laion_etl.core.schemas import KEY_DIGITS, batch_of, pair_id, sample_key, subset_of_language
+from laion_etl.core.ids import batch_name, batch_of_stats, is_sample_key, sample_key
+from laion_etl.core.schemas import batch_of, keys_of_ids, pair_id, subset_of_language
 from laion_etl.core.stage_stats import Output, StageStats, fingerprint
 from laion_etl.settings import ParseSettings
 
@@ -39,8 +41,9 @@ def test_a_fingerprint_changes_with_settings_and_inputs_only() -> None:
 
 
 def test_keys_sort_by_batch_and_index() -> None:
-    assert sample_key(12, 345) == "00000001200345"
-    assert sample_key(9, 99_999) < sample_key(10, 0)
+    assert sample_key(202438000012, 345) == "20243800001200345"
+    assert sample_key(12, 345) == "00000001200345"  # of version 0.1
+    assert sample_key(9, 99_999) < sample_key(10, 0) < sample_key(202438000000, 0)
 
 
 @pytest.mark.parametrize(
@@ -50,9 +53,15 @@ def test_subsets_follow_the_language(language: str, subset: str) -> None:
     assert subset_of_language(language) == subset
 
 
-@pytest.mark.parametrize(("batch", "index"), [(0, 0), (12, 345), (9, 99_999), (202_643_123, 0)])
+@pytest.mark.parametrize(
+    ("batch", "index"),
+    [(0, 0), (12, 345), (9, 99_999), (202_643_123, 0), (202438000012, 345), (999999999999, 99_999)],
+)
 def test_the_batch_of_a_sample_is_found_by_its_id(batch: int, index: int) -> None:
     key = sample_key(batch, index)
-    assert len(key) == KEY_DIGITS
+    assert is_sample_key(key)
+    assert not is_sample_key("0" + key)
+    assert keys_of_ids(pa.chunked_array([[int(key)]])).to_pylist() == [key]
+    assert batch_of_stats(f"scored/C/{batch_name(batch)}_stats.json") == batch
     assert batch_of(int(key)) == batch
     assert batch_of(np.array([int(key), int(sample_key(batch, 7))])).tolist() == [batch, batch]

@@ -14,8 +14,8 @@ from laion_etl.api.captions import checked_captions, languages_of
 from laion_etl.api.funnel import Funnel
 from laion_etl.core.errors import InputError, StorageError
 from laion_etl.core.funnel import DownloadStatus
-from laion_etl.core.ids import MAX_BATCH_PAIRS
-from laion_etl.core.schemas import batch_name, pair_id
+from laion_etl.core.ids import MAX_BATCH_PAIRS, batch_name
+from laion_etl.core.schemas import pair_id
 from laion_etl.core.stage_stats import Output
 from laion_etl.download.shards import shard_writer
 from laion_etl.download.stage import download_pairs

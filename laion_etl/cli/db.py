@@ -1,11 +1,17 @@
 """Commands for the database: its schema, and the hashes of all pairs seen so far."""
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from laion_etl.cli.common import CrawlOption, JsonOption, as_name, console, open_settings, say_json
+from laion_etl.cli.common import CrawlOption, JsonOption, as_name, console, open_settings, say, say_json
 from laion_etl.cli.extras import Commands
+
+if TYPE_CHECKING:
+    from laion_etl.database.connection import Database
+    from laion_etl.database.reconcile import Differences
+    from laion_etl.io.storage import Store
+    from laion_etl.settings import Settings
 
 commands = typer.Typer(
     cls=Commands,
@@ -44,6 +50,59 @@ def forget(crawl: CrawlOption, as_json: JsonOption = False) -> None:
     console().print(f"{crawl} is forgotten; load its partitions to start again", highlight=False)
     if as_json:
         say_json({"crawl": crawl})
+
+
+@commands.command()
+def reconcile(
+    crawl: CrawlOption,
+    fix: Annotated[
+        bool,
+        typer.Option("--fix", help="Mend what can be mended, while no other command works on the crawl."),
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Compare what store and Postgres have of a crawl, after one of them was restored from a backup.
+
+    Exits with 1 if they differ, with --fix if they still do afterwards.
+    """
+    from laion_etl.crawl import written_numbers
+    from laion_etl.database.connection import open_database
+    from laion_etl.database.reconcile import find_differences
+
+    settings, store = open_settings()
+    with open_database(settings) as database:
+        found = find_differences(crawl, store, database)
+        for kind, numbers in found.numbers.items():
+            say(f"{kind} {written_numbers(numbers)}: {kind.meaning}")
+        left = found
+        if fix and found.numbers:
+            _mend(found, settings, store, database)
+            left = find_differences(crawl, store, database)
+            for kind, numbers in left.numbers.items():
+                say(f"left: {kind} {written_numbers(numbers)}")
+    if not left.numbers:
+        console().print(f"store and database agree on {crawl}", highlight=False)
+    if as_json:
+        say_json({"crawl": crawl, "differences": found.to_plain(), "left": left.to_plain()})
+    if left.numbers:
+        raise typer.Exit(1)
+
+
+def _mend(found: "Differences", settings: "Settings", store: "Store", database: "Database") -> None:
+    """Load and plan what the database lost; correct the state of batches."""
+    from laion_etl.core.schemas import parse_stats_name
+    from laion_etl.database.load import load_partition
+    from laion_etl.database.reconcile import Kind, find_differences, mend_batches
+    from laion_etl.plan.stage import plan_batches
+
+    for partition in found.of(Kind.LOST_PARTITION):
+        if store.exists(parse_stats_name(found.crawl, partition)):
+            load_partition(found.crawl, partition, settings, store, database)
+    if found.of(Kind.UNKNOWN_BATCH, Kind.UNRECORDED_BATCH) and database.rows(
+        "reconcile.partitions", {"crawl": found.crawl}
+    ):
+        plan_batches(found.crawl, settings, store, database)
+    mend_batches(find_differences(found.crawl, store, database), database)
 
 
 @seen_keys.command("export")

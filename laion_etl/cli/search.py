@@ -189,4 +189,6 @@ def _clean(text: str) -> str:
 
 
 def _plain(hit: "Hit") -> dict[str, Any]:
-    return {"score": round(hit.score or 0, 6), **{column: hit.row[column] for column in _PLAIN_COLUMNS}}
+    """The JSON of a hit; its id as text, because it exceeds JavaScript's exact integers."""
+    row = {column: hit.row[column] for column in _PLAIN_COLUMNS}
+    return {"score": round(hit.score or 0, 6), **row, "SAMPLE_ID": str(hit.sample_id)}

@@ -55,7 +55,9 @@ PUBLISHED_COLUMNS = (
     PublishedColumn(
         "pviolence", pa.float32(), "violence score, null when not computed", "pviolence", nullable=True
     ),
-    PublishedColumn("key", pa.string(), "9 digits for the batch, 5 for the position in it", "key"),
+    PublishedColumn(
+        "key", pa.string(), "12 digits for the batch, 5 for the position in it; of version 0.1 9 and 5", "key"
+    ),
     PublishedColumn("crawl", pa.string(), "Common Crawl crawl in which the pair was found"),
     PublishedColumn("page_url", pa.string(), "page that embedded the image", "page_url"),
 )

@@ -10,13 +10,14 @@ from typing import TypeVar
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from laion_etl.core.ids import MAX_BATCH_PAIRS
+from laion_etl.core.ids import MAX_BATCH_PAIRS, batch_name
 from laion_etl.core.published_columns import PUBLISHED_COLUMNS, added_since
 from laion_etl.core.schema_history import SchemaHistory
 
-KEY_DIGITS = 14  # of a sample: 9 of its batch, 5 of its number in the batch
+_SHORT_KEY_DIGITS = 14  # of a key of version 0.1; other keys have 17 and no zeros in front
 IdT = TypeVar("IdT", int, NDArray[np.int64])
 
 _FORMER_NAMES = {2: {"caption": "alt"}}
@@ -40,7 +41,7 @@ PAIR_FILES = SchemaHistory(
 )
 PAIR_SCHEMA = PAIR_FILES.schema
 
-# A batch, as its downloader reads it: batches/<crawl>/<batch:09d>.parquet, row i = index i.
+# A batch, as its downloader reads it: batches/<crawl>/<batch>.parquet, row i = index i.
 BATCH_FILES = SchemaHistory(
     "a batch",
     [
@@ -134,10 +135,6 @@ def parse_stats_name(crawl: str, partition: int) -> str:
     return f"pairs/{crawl}/{partition_name(partition)}.json"
 
 
-def batch_name(batch: int) -> str:
-    return f"{batch:09d}"
-
-
 def plan_stats_name(crawl: str) -> str:
     """Name in the store of the stats of the plan stage; their details list the batches."""
     return f"batches/{crawl}/_stats.json"
@@ -158,9 +155,9 @@ def scored_stem(crawl: str, batch: int) -> str:
     return f"scored/{crawl}/{batch_name(batch)}"
 
 
-def sample_key(batch: int, index: int) -> str:
-    """Key of a sample: 9 digits of batch, 5 digits of index in the batch."""
-    return f"{batch:09d}{index:05d}"
+def keys_of_ids(ids: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Return the keys of samples with these ids, a column of int64."""
+    return pc.utf8_lpad(ids.cast(pa.string()), _SHORT_KEY_DIGITS, "0")
 
 
 def batch_of(sample_id: IdT) -> IdT:

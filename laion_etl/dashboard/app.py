@@ -18,12 +18,13 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse
 
 from laion_etl.core.errors import LaionEtlError
+from laion_etl.core.ids import is_sample_key
 from laion_etl.dashboard.assets import CONTENT_TYPES, VERSION, asset, page
 from laion_etl.dashboard.crawl_page import CrawlPage
 from laion_etl.dashboard.data_sources import Sources
 from laion_etl.dashboard.overview_page import overview_document
 from laion_etl.dashboard.published import PublishedDatasets
-from laion_etl.dashboard.samples import KEY, Sheets
+from laion_etl.dashboard.samples import Sheets
 from laion_etl.dashboard.snapshots import Snapshot, Snapshots
 from laion_etl.dashboard.unit_details import batch_document, partition_document
 
@@ -216,7 +217,7 @@ def _add_samples(app: FastAPI, viewer: Callable[..., Any], dashboard: Dashboard)
     def sample_image(crawl: CrawlPath, name: str, may_see: Annotated[MaySee, Depends(viewer)]) -> Response:
         _check(crawl, may_see)
         key, _, ending = name.partition(".")
-        found = dashboard.sheets.image(crawl, key) if KEY.fullmatch(key) and ending == "webp" else None
+        found = dashboard.sheets.image(crawl, key) if is_sample_key(key) and ending == "webp" else None
         if found is None:
             raise HTTPException(404, "this sample is no longer shown; reload the samples")
         return Response(found, media_type="image/webp", headers={"Cache-Control": "private, max-age=900"})

@@ -7,14 +7,14 @@ tag says UNLIKELY. All others are placeholders, without captions and without URL
 
 import base64
 import hashlib
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from threading import Lock
 from typing import Any
 
 from laion_etl.core.errors import InputError
-from laion_etl.core.schemas import batch_name, scored_stem
+from laion_etl.core.ids import batch_name, batch_of_stats
+from laion_etl.core.schemas import scored_stem
 from laion_etl.dashboard.data_sources import Sources
 from laion_etl.dataset.scored import ScoredBatch, ScoredCrawl, read_batch
 from laion_etl.io.storage import Store
@@ -23,9 +23,7 @@ from laion_etl.report.contact_sheets import Band, Sampler, SheetSample, embedded
 _BATCHES = 3
 _MAX_PER_BAND = 8
 _MAX_CHARS = 160
-_STATS = re.compile(r"/(\d{9})_stats\.json\Z")
 _KEPT_SHEETS = 4
-KEY = re.compile(r"\d{14}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,12 +60,11 @@ class Sheets:
 
 def make_sheet(crawl: str, store: Store, max_pixels: int) -> Sheet:
     """Build a sheet from a few batches, chosen by hash: the same crawl gives the same sheet."""
-    found = [
-        match for name in store.etags(f"scored/{crawl}", "_stats.json") if (match := _STATS.search(name))
-    ]
+    names = store.etags(f"scored/{crawl}", "_stats.json")
+    found = [number for name in names if (number := batch_of_stats(name)) is not None]
     if not found:
         raise InputError(f"cannot show samples of {crawl}: no batch is scored yet; score one first")
-    numbers = sorted((int(match[1]) for match in found), key=_hash)[:_BATCHES]
+    numbers = sorted(found, key=_hash)[:_BATCHES]
     scored = _chosen(crawl, sorted(numbers), store)
     sampler = Sampler.over(scored)
     for batch in scored.batches:

@@ -22,6 +22,7 @@ from laion_etl.io.storage import Store
 
 NAME = "manifest.json"
 STATS = "_stats.json"
+BATCH_RANGES = "numbers"  # of the batches of a part; version 0.1 did not write it
 FORMAT = 2  # no release wrote 1, which had the rows of one crawl
 
 

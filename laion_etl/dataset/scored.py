@@ -1,6 +1,5 @@
 """Output of the score stage for a crawl: which batches are complete, and their rows as a stream."""
 
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
@@ -10,11 +9,11 @@ import pyarrow.parquet as pq
 
 from laion_etl.core.errors import InputError
 from laion_etl.core.head_columns import HeadColumn, from_plain, has_columns, merged
-from laion_etl.core.schemas import SCORED_FILES, batch_name, plan_stats_name, scored_stem
+from laion_etl.core.ids import INDEX_DIGITS, batch_name, batch_of_stats
+from laion_etl.core.schemas import SCORED_FILES, plan_stats_name, scored_stem
 from laion_etl.core.stage_stats import Output, StageStats
 from laion_etl.io.storage import Store
 
-_STATS_NAME = re.compile(r"(\d{9})_stats\.json\Z")
 _ROWS_PER_READ = 8_192
 
 
@@ -76,9 +75,8 @@ def find_scored(crawl: str, store: Store) -> ScoredCrawl:
     folder = f"scored/{crawl}"
     found = {}
     for name in store.list(folder):
-        if match := _STATS_NAME.match(name.removeprefix(f"{folder}/")):
-            stats = store.read_stats(name)
-            found[int(match[1])] = _batch(int(match[1]), stats)
+        if (number := batch_of_stats(name)) is not None:
+            found[number] = _batch(number, store.read_stats(name))
     planned = _planned(crawl, store)
     wanted = set(found) if planned is None else planned
     batches = tuple(found[number] for number in sorted(wanted & set(found)))
@@ -151,6 +149,7 @@ def _upgraded(rows: pa.RecordBatch) -> pa.RecordBatch:
 
 
 def _ascending(last: str, rows: pa.RecordBatch, prefix: str) -> bool:
-    """Whether the keys ascend strictly, starting above `last`, and have the prefix."""
+    """Whether the keys ascend strictly, starting above `last`, and are keys of the batch, `prefix`."""
     keys = [last, *rows.column("key").to_pylist()]
-    return all(one < other for one, other in pairwise(keys)) and keys[-1].startswith(prefix)
+    whole = {len(key) for key in keys[1:]} <= {len(prefix) + INDEX_DIGITS}
+    return whole and all(one < other for one, other in pairwise(keys)) and keys[-1].startswith(prefix)

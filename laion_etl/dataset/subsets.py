@@ -1,7 +1,7 @@
 """The subsets of a dataset: which row belongs where, in LAION-5B's columns, and their parquet files.
 
 Columns whose name does not explain them:
-- SAMPLE_ID is the key of the sample as a number, unique over all crawls of one database.
+- SAMPLE_ID is the key of the sample as a number, which no other sample has, in whatever crawl.
 - hash is the first 8 bytes of the pair's MD5 (url + caption) as a big-endian signed integer.
 - WIDTH and HEIGHT are those of the image as it was fetched, before any scaling.
 - LANGUAGE is the code from CLD3, or 'nolang' if no language is reliable, as LAION-5B names that set

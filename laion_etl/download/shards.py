@@ -14,7 +14,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from laion_etl.core.funnel import DownloadStatus
-from laion_etl.core.schemas import SHARD_SCHEMA, sample_key
+from laion_etl.core.ids import sample_key
+from laion_etl.core.schemas import SHARD_SCHEMA
 from laion_etl.core.stage_stats import Output
 from laion_etl.download.hashes import Digests
 from laion_etl.download.images import StoredImage

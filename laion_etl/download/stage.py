@@ -23,13 +23,8 @@ from laion_etl.blocklists.removal_requests import (
     read_requests,
 )
 from laion_etl.core.errors import LaionEtlError
-from laion_etl.core.schemas import (
-    BATCH_FILES,
-    batch_file_name,
-    batch_name,
-    plan_stats_name,
-    shard_stem,
-)
+from laion_etl.core.ids import batch_name
+from laion_etl.core.schemas import BATCH_FILES, batch_file_name, plan_stats_name, shard_stem
 from laion_etl.core.stage_stats import Output, StageStats, fingerprint
 from laion_etl.download import RULES_VERSION
 from laion_etl.download.batch_downloader import BatchDownloader, Hooks

@@ -27,6 +27,7 @@ from laion_etl.database.load_stats import delete_load_stats, stats_to_store
 from laion_etl.database.loaded import plan_fingerprint
 from laion_etl.database.queries import query
 from laion_etl.io.storage import Store
+from laion_etl.plan.batch_numbers import BatchNumbers, contents_digest
 from laion_etl.plan.batching import assign_batches, assign_batches_by_language
 from laion_etl.settings import PlanSettings, Settings
 
@@ -81,9 +82,8 @@ def _plan(connection: Connection, crawl: str, settings: PlanSettings, store: Sto
     if not partitions:
         return crawl_no
     connection.execute(query("load.summarize"))
-    row = connection.execute(query("plan.next_batch")).fetchone()
-    first = int(row[0]) if row else 0
-    written = list(_batch_files(connection, crawl, partitions, pairs, first, settings, store))
+    numbers = BatchNumbers(crawl, store, partial(_taken, connection))
+    written = list(_batch_files(connection, crawl, partitions, pairs, numbers, settings, store))
     planned = sum(count for _, count, _ in written)
     if planned != pairs:
         raise DatabaseError(
@@ -102,8 +102,9 @@ def _plan(connection: Connection, crawl: str, settings: PlanSettings, store: Sto
 def _invalidate(crawl: str, batches: Sequence[tuple[int, Output]], store: Store) -> None:
     """Deletes the stats of shards that a forgotten plan left under the numbers of new batches.
 
-    Shards of an identical batch stay: a crawl that is forgotten and loaded again unchanged is not downloaded
-    again.
+    A batch has the number of an earlier one if its pairs are the same; it may still differ in their languages
+    or pages, or the record of numbers was lost. Shards of an identical batch stay: a crawl that is forgotten
+    and loaded again unchanged is not downloaded again.
     """
     name = plan_stats_name(crawl)
     before = {output.name: output for output in store.read_stats(name).outputs} if store.exists(name) else {}
@@ -121,20 +122,24 @@ def _batch_files(
     crawl: str,
     partitions: list[int],
     pairs: int,
-    first: int,
+    numbers: BatchNumbers,
     settings: PlanSettings,
     store: Store,
 ) -> Iterator[tuple[int, int, Output]]:
     """Writes batch files; yields number, pairs and file of each."""
-    batch = first
     with ThreadPoolExecutor(_WRITERS) as pool:
         for window in _windows(connection, partitions, pairs, settings.window_pairs):
             tables = [window.take(pa.array(rows)) for rows in _assigned(window, settings)]
-            numbers = range(batch, batch + len(tables))
-            outputs = pool.map(partial(_write_batch, crawl, store), numbers, tables)
+            given = numbers.give([contents_digest(table) for table in tables])
+            outputs = pool.map(partial(_write_batch, crawl, store), given, tables)
             sizes = [table.num_rows for table in tables]
-            yield from zip(numbers, sizes, outputs, strict=True)
-            batch += len(tables)
+            yield from zip(given, sizes, outputs, strict=True)
+
+
+def _taken(connection: Connection, first: int, last: int) -> Iterator[int]:
+    """Yields the batch numbers from first to last that the database has."""
+    for (batch,) in connection.execute(query("plan.numbers_taken"), {"first": first, "last": last}):
+        yield int(batch)
 
 
 def _assigned(window: pa.Table, settings: PlanSettings) -> list[Any]:

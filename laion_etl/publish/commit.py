@@ -13,13 +13,15 @@ from laion_etl.dataset.versions import Release, Version, dataset_folder, read_ve
 from laion_etl.io.storage import Store
 from laion_etl.publish import manifest_writer
 from laion_etl.publish.presentation import CARD, DATASET_CARD, presentation
+from laion_etl.publish.repeated_ids import check_ids
 from laion_etl.report.publish_context import PublishContext
 
 
 def commit_version(context: PublishContext, files: Sequence[DataFile], store: Store) -> StageStats:
     """Write card, manifest and stats and list the version; repeated if the dataset changed in between.
 
-    Raises InputError if another process has published a version of this name.
+    Raises InputError if another process has published a version of this name, or another crawl with batches
+    of the same numbers.
     """
     release = context.release
     stats, version = context.stats, None
@@ -34,6 +36,7 @@ def commit_version(context: PublishContext, files: Sequence[DataFile], store: St
             )
         current = versions.current
         before = manifest.read_manifest(release.name, current, store) if current else None
+        check_ids(context.crawl, [batch.number for batch in context.scored.batches], before, store)
         written = _describe(context, files, before, store)
         _delete_others(release, {file.name for file in written}, store)
         stats = replace(context.stats, outputs=tuple(Output(f.name, f.bytes, f.sha256) for f in written))

@@ -11,10 +11,11 @@ from typing import Any
 
 from laion_etl.core.head_columns import HeadColumn
 from laion_etl.core.schemas import DATASET_FILES
-from laion_etl.dataset.manifest import FORMAT, ManifestPart, relative_name
+from laion_etl.dataset.manifest import BATCH_RANGES, FORMAT, ManifestPart, relative_name
 from laion_etl.dataset.shaping_settings import shaping_settings
 from laion_etl.dataset.subsets import DataFile
 from laion_etl.dataset.versions import Release
+from laion_etl.publish.repeated_ids import batch_ranges
 from laion_etl.report.publish_context import PIPELINE, PublishContext
 
 
@@ -68,6 +69,7 @@ def crawl_part(context: PublishContext) -> ManifestPart:
         batches={
             "planned": scored.planned,
             "published": len(scored.batches),
+            BATCH_RANGES: batch_ranges(batch.number for batch in scored.batches),
             "missing": list(scored.missing),
             "unplanned": list(scored.unplanned),
         },

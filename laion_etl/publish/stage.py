@@ -31,6 +31,7 @@ from laion_etl.publish.exclusions import PublishableRows
 from laion_etl.publish.image_dedupe import compared_with
 from laion_etl.publish.image_hashes import ImageHashesWriter
 from laion_etl.publish.presentation import REPORT, report_files
+from laion_etl.publish.repeated_ids import check_ids
 from laion_etl.report.contact_sheets import Sampler
 from laion_etl.report.page import report_page
 from laion_etl.report.publish_context import PIPELINE, PublishContext
@@ -70,13 +71,16 @@ def publish_dataset(
     now expected in other partitions that are all loaded. Batches that are planned and not scored are left out
     and listed in manifest, card and report; so are partitions that are not loaded although they are expected,
     or were when the crawl was last published. Raises IncompleteError if more is missing than `expected`
-    allows, InputError if nothing is scored or a scored file does not match its stats, SettingsError for
-    invalid settings, all before anything is written.
+    allows, InputError if nothing is scored, a scored file does not match its stats, or another crawl of the
+    dataset has batches of the same numbers, SettingsError for invalid settings, all before anything is
+    visible.
     """
     work = _prepare(crawl, settings, store, variant, expected)
     versions = read_versions(work.dataset, store)
     if done := _finished(work, version or crawl, store):
         return done
+    current = manifest.current_manifest(work.dataset, store)
+    check_ids(crawl, [batch.number for batch in work.scored.batches], current, store)
     release = versions.release(version or crawl)
     rows = PublishableRows.from_scored(
         work.scored, settings.publish, variant, store, work.requests, work.earlier

@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 
 from laion_etl.core.errors import InputError, SettingsError, StorageError
 from laion_etl.core.head_columns import has_columns
-from laion_etl.core.schemas import DATASET_FILES, KEY_DIGITS
+from laion_etl.core.schemas import DATASET_FILES, keys_of_ids
 from laion_etl.dataset.manifest import NAME, STATS, Manifest, ManifestPart, read_manifest
 from laion_etl.dataset.row_streams import ROWS_PER_READ, ascending, merge_by_id, sample_ids
 from laion_etl.dataset.subsets import LANGUAGE_SUBSETS, DataFile, Subset, subsets
@@ -169,7 +169,7 @@ class _Check:
 
     def _misplaced(self, table: pa.Table, part: ManifestPart, subset: Subset) -> int:
         """Count rows that the subset's rule does not select, of another crawl, or with a wrong key."""
-        keys = pc.utf8_lpad(table["SAMPLE_ID"].cast(pa.string()), KEY_DIGITS, "0")
+        keys = keys_of_ids(table["SAMPLE_ID"])
         right = pc.and_(pc.equal(table["crawl"], part.crawl), pc.equal(table["key"], keys))
         count: int = pc.sum(pc.and_(right, subset.selects(table))).as_py() or 0
         return int(table.num_rows) - count

@@ -18,7 +18,7 @@ from PIL import Image
 
 from laion_etl.core.errors import InputError
 from laion_etl.core.funnel import ScoreReason
-from laion_etl.core.schemas import batch_name
+from laion_etl.core.ids import batch_name
 from laion_etl.dataset.scored import ScoredCrawl
 from laion_etl.io.storage import Store
 from laion_etl.io.tarshard import TarError, read_members

@@ -13,7 +13,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from laion_etl.core.errors import InputError, Stopped
-from laion_etl.core.schemas import batch_name
+from laion_etl.core.ids import batch_name
 from laion_etl.core.stage_stats import Output, StageStats, fingerprint
 from laion_etl.dataset.scored import ScoredBatch, ScoredCrawl, read_batch
 from laion_etl.dataset.subsets import published_rows

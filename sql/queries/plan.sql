@@ -17,8 +17,8 @@ copy (
     order by pair_id
 ) to stdout (format binary)
 
--- name: next_batch
-select coalesce(max(batch) + 1, 0) from batch
+-- name: numbers_taken
+select batch from batch where batch between %(first)s and %(last)s
 
 -- name: insert_batch
 insert into batch (batch, crawl_no, pairs, file)

@@ -3,9 +3,11 @@
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from laion_etl.core.ids import BATCHES_PER_CRAWL
 from laion_etl.core.schemas import PAIR_SCHEMA, pair_id, partition_name
 from laion_etl.core.stage_stats import StageStats, fingerprint
 from laion_etl.io.storage import Store
+from laion_etl.plan.batch_numbers import prefixes
 
 Pair = tuple[str, str]  # url, caption
 
@@ -29,3 +31,13 @@ def write_pairs(store: Store, crawl: str, partition: int, pairs: list[Pair], lan
 
 def numbered_pairs(start: int, stop: int) -> list[Pair]:
     return [(f"https://img.example/{n}.jpg", f"image number {n}") for n in range(start, stop)]
+
+
+def batch_no(number: int, crawl: str = "C") -> int:
+    """The number of a crawl's n-th batch, counted from 0."""
+    return next(prefixes(crawl)) * BATCHES_PER_CRAWL + number
+
+
+def batch_nos(count: int, crawl: str = "C") -> list[int]:
+    """The numbers of a crawl's first batches."""
+    return [batch_no(number, crawl) for number in range(count)]

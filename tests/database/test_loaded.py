@@ -17,7 +17,7 @@ from laion_etl.database.loaded import loaded_crawl
 from laion_etl.io.storage import LocalStore, Store
 from laion_etl.plan.stage import forget_crawl, plan_batches
 from laion_etl.settings import Settings, Stage, shaping
-from tests.database.pairs import numbered_pairs, write_pairs
+from tests.database.pairs import batch_no, numbered_pairs, write_pairs
 
 
 def work_on(store: Store, settings: Settings, database: Database, *partitions: int) -> StageStats:
@@ -122,23 +122,23 @@ def write_done(store: Store, batch: int) -> list[str]:
     return names
 
 
-def test_shards_of_a_forgotten_plan_are_not_taken_for_those_of_the_new_one(
+def test_a_batch_with_other_pairs_has_another_number_than_that_of_a_forgotten_plan(
     any_store: Store, settings: Settings, database: Database
 ) -> None:
     work_on(any_store, settings, database, 0)
-    done = write_done(any_store, 0)
+    done = write_done(any_store, batch_no(0))
     forget_crawl("C", settings, any_store, database)
     write_pairs(any_store, "C", 0, numbered_pairs(0, 9))
     load_partition("C", 0, settings, any_store, database)
-    assert plan_batches("C", settings, any_store, database).details["batches"] == [0]
-    assert not [name for name in done if any_store.exists(name)]
+    assert plan_batches("C", settings, any_store, database).details["batches"] == [batch_no(1)]
+    assert all(any_store.exists(name) for name in done)  # they are of a batch that is not planned
 
 
 def test_shards_of_the_same_batch_are_not_fetched_again(
     store: Store, settings: Settings, database: Database
 ) -> None:
     before = work_on(store, settings, database, 0)
-    done = write_done(store, 0)
+    done = write_done(store, batch_no(0))
     forget_crawl("C", settings, store, database)
     assert work_on(store, settings, database, 0) == before
     assert all(store.exists(name) for name in done)

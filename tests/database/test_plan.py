@@ -5,13 +5,14 @@ import pyarrow.parquet as pq
 import pytest
 
 from laion_etl.core.errors import DatabaseError
-from laion_etl.core.schemas import BATCH_SCHEMA, batch_name, pair_id
+from laion_etl.core.ids import batch_name
+from laion_etl.core.schemas import BATCH_SCHEMA, pair_id
 from laion_etl.database.connection import Database
 from laion_etl.database.load import load_partition
 from laion_etl.io.storage import Store
 from laion_etl.plan.stage import plan_batches
 from laion_etl.settings import LoadSettings, PlanSettings, Settings
-from tests.database.pairs import numbered_pairs, write_pairs
+from tests.database.pairs import batch_no, batch_nos, numbered_pairs, write_pairs
 
 
 @pytest.fixture
@@ -20,7 +21,7 @@ def small_batches(settings: Settings) -> Settings:
 
 
 def read_batch(store: Store, batch: int) -> pa.Table:
-    with store.open(f"batches/C/{batch_name(batch)}.parquet") as file:
+    with store.open(f"batches/C/{batch_name(batch_no(batch))}.parquet") as file:
         return pq.read_table(file)
 
 
@@ -32,7 +33,7 @@ def test_every_new_pair_is_in_exactly_one_batch(
         load_partition("C", partition, settings, any_store, database)
     stats = plan_batches("C", small_batches, any_store, database)
     assert (stats.input, stats.kept, stats.dropped) == (100, 100, {})
-    assert stats.details["batches"] == [0, 1, 2]
+    assert stats.details["batches"] == batch_nos(3)
     tables = [read_batch(any_store, batch) for batch in (0, 1, 2)]
     assert [table.num_rows for table in tables] == [34, 33, 33]
     assert all(table.schema.equals(BATCH_SCHEMA) for table in tables)
@@ -65,7 +66,7 @@ def test_a_killed_planner_is_repeated_with_the_same_bytes(
     create = store.create
 
     def fail_on_the_third(name: str):  # type: ignore[no-untyped-def]
-        if name.endswith(f"{batch_name(2)}.parquet"):
+        if name.endswith(f"{batch_name(batch_no(2))}.parquet"):
             raise KeyboardInterrupt
         return create(name)
 
@@ -73,10 +74,10 @@ def test_a_killed_planner_is_repeated_with_the_same_bytes(
     with pytest.raises(KeyboardInterrupt):
         plan_batches("C", small_batches, store, database)
     monkeypatch.undo()
-    half_done = store.read(f"batches/C/{batch_name(0)}.parquet")
+    half_done = store.read(f"batches/C/{batch_name(batch_no(0))}.parquet")
     stats = plan_batches("C", small_batches, store, database)
-    assert stats.details["batches"] == [0, 1, 2]
-    assert store.read(f"batches/C/{batch_name(0)}.parquet") == half_done
+    assert stats.details["batches"] == batch_nos(3)
+    assert store.read(f"batches/C/{batch_name(batch_no(0))}.parquet") == half_done
 
 
 def test_partitions_loaded_later_make_further_batches(
@@ -89,18 +90,23 @@ def test_partitions_loaded_later_make_further_batches(
     load_partition("C", 0, settings, store, database)
     stats = plan_batches("C", small_batches, store, database)
     assert (stats.input, stats.kept) == (60, 60)
-    assert stats.details["batches"] == [0, 1, 2]
+    assert stats.details["batches"] == batch_nos(3)
     assert read_batch(store, 2).num_rows == 10
 
 
-def test_batch_numbers_go_on_over_crawls(
+def test_each_crawl_has_numbers_of_its_own(
     store: Store, database: Database, settings: Settings, small_batches: Settings
 ) -> None:
-    for crawl, start in (("C", 0), ("D", 50)):
+    for crawl, start in (("CC-MAIN-2024-38", 0), ("CC-MAIN-2026-05", 50)):
         write_pairs(store, crawl, 0, numbered_pairs(start, start + 50))
         load_partition(crawl, 0, settings, store, database)
-    assert plan_batches("C", small_batches, store, database).details["batches"] == [0, 1]
-    assert plan_batches("D", small_batches, store, database).details["batches"] == [2, 3]
+    plan = plan_batches("CC-MAIN-2024-38", small_batches, store, database)
+    assert plan.details["batches"] == [202438000000, 202438000001]
+    assert [file.name for file in plan.outputs] == [
+        f"batches/CC-MAIN-2024-38/20243800000{number}.parquet" for number in (0, 1)
+    ]
+    plan = plan_batches("CC-MAIN-2026-05", small_batches, store, database)
+    assert plan.details["batches"] == [202605000000, 202605000001]
 
 
 def test_a_crawl_with_nothing_loaded_says_so(
@@ -118,7 +124,7 @@ def test_no_batch_hammers_one_host(store: Store, database: Database, settings: S
     capped = replace(settings, plan=PlanSettings(batch_size=60, max_pairs_per_host=20))
     stats = plan_batches("C", capped, store, database)
     assert len(stats.details["batches"]) == 5
-    for batch in stats.details["batches"]:
+    for batch in range(5):
         hosts = [url.split("/")[2] for url in read_batch(store, batch)["url"].to_pylist()]
         assert len(hosts) == 24
         assert hosts.count("large.example") == 18
@@ -131,10 +137,8 @@ def test_batches_of_one_language_each(store: Store, database: Database, settings
         write_pairs(store, "C", partition, pairs, language)
         load_partition("C", partition, settings, store, database)
     by_language = replace(settings, plan=PlanSettings(batch_size=40, per_language=True))
-    stats = plan_batches("C", by_language, store, database)
-    languages = [
-        sorted(set(read_batch(store, batch)["language"].to_pylist())) for batch in stats.details["batches"]
-    ]
+    assert plan_batches("C", by_language, store, database).details["batches"] == batch_nos(5)
+    languages = [sorted(set(read_batch(store, batch)["language"].to_pylist())) for batch in range(5)]
     assert sorted(languages) == [["de"], ["de"], ["en"], ["en"], ["fr", "ja"]]
 
 
@@ -144,7 +148,7 @@ def test_windows_change_nothing_but_memory(store: Store, database: Database, set
     stats = plan_batches(
         "C", replace(settings, plan=PlanSettings(batch_size=10, window_pairs=30)), store, database
     )
-    tables = [read_batch(store, batch) for batch in stats.details["batches"]]
+    tables = [read_batch(store, batch) for batch in range(len(stats.details["batches"]))]
     assert sum(table.num_rows for table in tables) == 100
     assert max(table.num_rows for table in tables) <= 10
     assert len({url for table in tables for url in table["url"].to_pylist()}) == 100

@@ -12,7 +12,7 @@ from laion_etl.database.queue import BatchQueue, Claim, QueueCounts
 from laion_etl.io.storage import Store
 from laion_etl.plan.stage import plan_batches
 from laion_etl.settings import PlanSettings, Settings
-from tests.database.pairs import numbered_pairs, write_pairs
+from tests.database.pairs import batch_no, batch_nos, numbered_pairs, write_pairs
 
 DONE = StageStats("download", "C", "0", "f", 0, 0)
 
@@ -37,7 +37,7 @@ def claimed(queue: BatchQueue) -> Claim:
 
 
 def test_batches_are_claimed_in_order_and_only_once(queue: BatchQueue) -> None:
-    assert [claimed(queue).batch for _ in range(4)] == [0, 1, 2, 3]
+    assert [claimed(queue).batch for _ in range(4)] == batch_nos(4)
     assert queue.claim() is None
     assert queue.counts() == QueueCounts(leased=4)
 
@@ -54,7 +54,7 @@ def test_many_workers_never_share_a_batch(queue: BatchQueue, settings: Settings)
 
     with ThreadPoolExecutor(8) as pool:
         batches = [batch for done in pool.map(work, range(8)) for batch in done]
-    assert sorted(batches) == [0, 1, 2, 3]
+    assert sorted(batches) == batch_nos(4)
     assert queue.counts() == QueueCounts(done=4)
 
 
@@ -85,32 +85,32 @@ def test_a_failing_batch_is_tried_again_and_then_parked_with_its_error(queue: Ba
     assert queue.fail(claimed(queue), "first")
     assert queue.counts().ready == 4
     assert queue.fail(claimed(queue), "disk full")
-    assert queue.failed() == [(0, "disk full")]
-    assert claimed(queue).batch == 1
+    assert queue.failed() == [(batch_no(0), "disk full")]
+    assert claimed(queue).batch == batch_no(1)
 
 
 def test_a_batch_whose_workers_all_go_silent_is_parked(queue: BatchQueue, connection: Connection) -> None:
     for _ in range(2):
-        claim = queue.claim_one(0)
+        claim = queue.claim_one(batch_no(0))
         assert claim is not None
         expire_leases(connection)
-    assert claimed(queue).batch == 1
-    assert queue.failed() == [(0, "its worker stopped sending heartbeats on every attempt")]
+    assert claimed(queue).batch == batch_no(1)
+    assert queue.failed() == [(batch_no(0), "its worker stopped sending heartbeats on every attempt")]
 
 
 def test_a_clean_stop_costs_no_attempt(queue: BatchQueue) -> None:
     for _ in range(5):
-        claim = queue.claim_one(0)
+        claim = queue.claim_one(batch_no(0))
         assert claim is not None
         assert queue.release(claim)
     assert queue.counts() == QueueCounts(ready=4)
 
 
 def test_a_certain_batch_can_be_claimed_unless_held(queue: BatchQueue) -> None:
-    first = queue.claim_one(2)
+    first = queue.claim_one(batch_no(2))
     assert first is not None
-    assert queue.claim_one(2) is None
+    assert queue.claim_one(batch_no(2)) is None
     assert queue.complete(first, DONE)
-    again = queue.claim_one(2)
+    again = queue.claim_one(batch_no(2))
     assert again is not None
     assert queue.claim_one(99) is None

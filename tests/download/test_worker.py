@@ -16,7 +16,7 @@ from laion_etl.download.worker import Worker
 from laion_etl.io.storage import LocalStore, Store
 from laion_etl.plan.stage import plan_batches
 from laion_etl.settings import DownloadSettings, Settings
-from tests.database.pairs import numbered_pairs, write_pairs
+from tests.database.pairs import batch_no, numbered_pairs, write_pairs
 
 SECOND = StageStats("download", "C", "000000000", "the second worker's", 3, 2, {"dead": 1})
 
@@ -38,7 +38,7 @@ def overtaken(
     def fall_silent(_: int, done: int, total: int) -> None:
         if done == total:
             queue._database.connection.execute("update batch set lease_expires = now() - interval '1 s'")
-            claim = queue.claim_one(0)
+            claim = queue.claim_one(batch_no(0))
             assert claim is not None
             finish(queue, claim)
 
@@ -52,7 +52,7 @@ def test_a_worker_that_lost_its_batch_writes_nothing(
     worker = overtaken(settings, store, queue, lambda queue, claim: queue.complete(claim, SECOND))
     with caplog.at_level(logging.WARNING):
         assert worker.run() == []
-    assert "the lease of batch 0 expired and another worker took it over" in caplog.text
+    assert f"the lease of batch {batch_no(0)} expired and another worker took it over" in caplog.text
     assert LocalStore(tmp_path / "store").list("shards/") == []
     assert queue.counts().done == 1
     rows = queue._database.connection.execute(
@@ -66,9 +66,10 @@ def test_asked_for_one_batch_it_says_that_it_was_taken_over(
 ) -> None:
     worker = overtaken(settings, store, queue, lambda queue, claim: queue.complete(claim, SECOND))
     with pytest.raises(
-        InputError, match="cannot finish batch 0 of C: its lease expired and another worker took it over"
+        InputError,
+        match=f"cannot finish batch {batch_no(0)} of C: its lease expired and another worker took it over",
     ):
-        worker.run_one(0)
+        worker.run_one(batch_no(0))
 
 
 def test_with_its_lease_it_writes(store: Store, settings: Settings, queue: BatchQueue) -> None:
@@ -77,7 +78,7 @@ def test_with_its_lease_it_writes(store: Store, settings: Settings, queue: Batch
     (stats,) = unhindered.run()
     assert (stats.input, stats.kept) == (3, 0)
     assert sorted(store.list("shards/C/")) == [
-        f"shards/C/000000000{end}" for end in (".parquet", ".tar", "_stats.json")
+        f"shards/C/{batch_no(0)}{end}" for end in (".parquet", ".tar", "_stats.json")
     ]
 
 
@@ -97,6 +98,6 @@ def test_interrupted_in_a_claim_it_gives_the_batch_back_at_no_cost(
     monkeypatch.setattr(queue, name, interrupted)
     worker = Worker("C", settings, store, queue)
     with pytest.raises(KeyboardInterrupt):
-        worker.run_one(0) if one else worker.run()
+        worker.run_one(batch_no(0)) if one else worker.run()
     rows = queue._database.connection.execute("select state::text, attempts from batch").fetchall()
     assert rows == [("ready", 0)]

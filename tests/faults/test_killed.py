@@ -34,9 +34,9 @@ def test_a_run_killed_at_every_stage_ends_with_the_same_bytes(
     for pattern in (
         "pairs/*/part-00000.parquet",
         "load/*/part-00001.json",
-        "batches/*/000000001.parquet",
-        "shards/*/000000000.tar",
-        "scored/*/.000000001.tar.*.partial",
+        "batches/*/*000001.parquet",
+        "shards/*/*000000.tar",
+        "scored/*/.*000001.tar.*.partial",
         "dataset/laion/*/manifest.json",
     ):
         with start_run(minicrawl.crawl, killed) as running:

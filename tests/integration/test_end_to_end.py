@@ -30,6 +30,7 @@ from laion_etl.publish.stage import publish_dataset
 from laion_etl.score.stage import score_shards
 from laion_etl.settings import ClipSettings, PlanSettings, Settings
 from scripts.docs.reproduction import MINI_CRAWL
+from tests.database.pairs import batch_no, batch_nos
 
 pytestmark = pytest.mark.slow
 
@@ -159,8 +160,8 @@ def _stages(settings: Settings, store: Store, found: list[Partition]) -> dict[st
         ],
         "load": with_database(lambda c: [load_partition(crawl, p.number, settings, store, c) for p in found]),
         "batches": with_database(lambda c: plan_batches(crawl, settings, store, c)),
-        "shards": lambda: download_batch(crawl, 0, settings, store),
-        "scored": lambda: score_shards(crawl, [0], settings, store),
+        "shards": lambda: download_batch(crawl, batch_no(0, crawl), settings, store),
+        "scored": lambda: score_shards(crawl, batch_nos(1, crawl), settings, store),
         "dataset": lambda: publish_dataset(crawl, settings, store),
     }
 
@@ -210,7 +211,8 @@ def test_a_parked_batch_is_named_and_can_be_done_by_hand(
     stages = _stages(mini_settings, store, partitions(minicrawl.crawl, mini_settings, slice(0, 1)))
     for folder in ("pairs", "load", "batches"):
         stages[folder]()
-    batch_file = f"batches/{minicrawl.crawl}/000000000.parquet"
+    batch = batch_no(0, minicrawl.crawl)
+    batch_file = f"batches/{minicrawl.crawl}/{batch}.parquet"
     data = store.read(batch_file)
     store.delete(batch_file)
     with open_database(mini_settings) as database:
@@ -218,11 +220,12 @@ def test_a_parked_batch_is_named_and_can_be_done_by_hand(
             minicrawl.crawl, mini_settings, store, open_queue(minicrawl.crawl, mini_settings, database)
         )
         with pytest.raises(
-            Exception, match=r"cannot download 1 batch\(es\) of .*, first 0: cannot read .*--batch 0"
+            Exception,
+            match=rf"cannot download 1 batch\(es\) of .*, first {batch}: cannot read .*--batch {batch}",
         ):
             worker.run()
         store.write(batch_file, data)
-        assert worker.run_one(0).kept > 100
+        assert worker.run_one(batch).kept > 100
         assert worker.run() == []
         assert worker.queue.counts().done == 1
 

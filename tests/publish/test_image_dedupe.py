@@ -7,6 +7,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
+from laion_etl.core.ids import sample_key
 from laion_etl.dataset.scored import find_scored
 from laion_etl.io.storage import Store
 from laion_etl.publish import image_hashes
@@ -116,12 +117,12 @@ def near_to(others: list[int], pdq: int, bits: int) -> bool:
 
 
 def publish_earlier(world: World, store: Store, settings: Settings) -> None:
-    """Publish the same batches as an earlier crawl."""
-    write_world(world, store)
-    for folder in ("scored", "batches", "shards", "pairs", "load"):
-        for name in store.list(f"{folder}/{CRAWL}"):
-            data = store.read(name).replace(CRAWL.encode(), EARLIER.encode())
-            store.write(name.replace(CRAWL, EARLIER), data)
+    """Publish the same samples, in other batches, as an earlier crawl."""
+    batches = {
+        number + 10: [row | {"key": sample_key(number + 10, index)} for index, row in enumerate(rows)]
+        for number, rows in world.batches.items()
+    }
+    write_world(World(batches), store, crawl=EARLIER)
     publish_dataset(EARLIER, settings, store)
 
 

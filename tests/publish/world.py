@@ -16,7 +16,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from laion_etl.core.schemas import SCORED_SCHEMA, batch_name, pair_id, sample_key, subset_of_language
+from laion_etl.core.ids import batch_name, sample_key
+from laion_etl.core.schemas import SCORED_SCHEMA, pair_id, subset_of_language
 from laion_etl.core.stage_stats import StageStats
 from laion_etl.io.storage import Store
 from laion_etl.io.tarshard import finish, write_member

@@ -15,7 +15,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from laion_etl.core.funnel import DownloadStatus
-from laion_etl.core.schemas import SHARD_SCHEMA, batch_name, pair_id, sample_key
+from laion_etl.core.ids import batch_name, sample_key
+from laion_etl.core.schemas import SHARD_SCHEMA, pair_id
 from laion_etl.core.stage_stats import StageStats
 from laion_etl.io.storage import Store
 from laion_etl.io.tarshard import finish, write_member

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from laion_etl.core.errors import InputError, StorageError
-from laion_etl.core.schemas import batch_name
+from laion_etl.core.ids import batch_name
 from laion_etl.core.stage_stats import StageStats
 from laion_etl.io.storage import Store
 from laion_etl.io.tarshard import read_members

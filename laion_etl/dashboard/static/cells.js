@@ -1,6 +1,6 @@
 // Partitions and batches as cells, combined from the document and a run of Airflow.
 
-import { count, duration } from "./dom.js";
+import { duration } from "./dom.js";
 
 export const GROUPED_BEYOND = 1024;
 const GROUP = 100;
@@ -117,4 +117,4 @@ export function edgeText(edges) {
   const [quick, slow] = [duration(edges[0]), duration(edges.at(-1))];
   return quick === slow ? "" : `${quick} … ${slow}`;
 }
-export const range = ({ number, last }) => (last === undefined || last === number ? count(number) : `${number}–${last}`);
+export const range = ({ number, last }) => (last === undefined || last === number ? `${number}` : `${number}–${last}`);

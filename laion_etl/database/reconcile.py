@@ -1,0 +1,189 @@
+"""Compares what the store and Postgres have of a crawl, after one of them was restored from a backup.
+
+Both say what is loaded, planned and downloaded, and a backup of one is older than the other. Files
+are found by listing the crawl's folders; stats are read of loaded partitions and of batches that may be done.
+"""
+
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from enum import StrEnum
+from functools import partial
+from typing import Any
+
+from psycopg import Connection
+from psycopg.types.json import Jsonb
+
+from laion_etl.core.schemas import parse_stats_name, plan_stats_name, scored_stem, shard_stem
+from laion_etl.core.stage_stats import StageStats
+from laion_etl.database.connection import Database
+from laion_etl.database.loaded import load_fingerprint
+from laion_etl.database.queries import query
+from laion_etl.io.storage import Store
+
+_READERS = 8
+_FILES_OF_A_SHARD = (".tar", ".parquet", "_stats.json")
+
+
+class Kind(StrEnum):
+    """Kinds of differences, with the sentence that says what to do."""
+
+    def __new__(cls, value: str, meaning: str) -> "Kind":
+        """Attach the sentence."""
+        member = str.__new__(cls, value)
+        member._value_ = value
+        member.meaning = meaning
+        return member
+
+    meaning: str
+
+    LOST_PARTITION = (
+        "partition_not_in_database",
+        "loaded according to the store, not in the database; --fix loads it",
+    )
+    CHANGED_PARTITION = (
+        "partition_of_other_pairs",
+        "loaded from other pairs than the store has now; restore the pairs, or forget the crawl and load it",
+    )
+    MISSING_PAIRS = (
+        "partition_without_pairs",
+        "loaded, but its pairs are not in the store; restore them, or parse it again",
+    )
+    UNKNOWN_BATCH = (
+        "batch_not_in_database",
+        "planned according to the store, not in the database; --fix plans what is loaded, and the same pairs "
+        "get the same numbers",
+    )
+    UNRECORDED_BATCH = (
+        "batch_not_in_plan",
+        "in the database, not in the store's list of batches; --fix writes the list",
+    )
+    MISSING_BATCH_FILE = (
+        "batch_without_file",
+        "not downloaded, and its file is not in the store; restore it, or forget the crawl and load it",
+    )
+    FINISHED = (
+        "batch_finished_in_store",
+        "downloaded according to the store, not according to the database; --fix marks it as done",
+    )
+    MISSING_SHARD = (
+        "batch_without_shard",
+        "done according to the database, its shard is not in the store; --fix returns it to the queue",
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Differences:
+    """What differs of a crawl: numbers of partitions or batches by kind, only kinds that occur."""
+
+    crawl: str
+    numbers: dict[Kind, list[int]]
+    finished: dict[int, StageStats]  # of batches that are FINISHED
+
+    def of(self, *kinds: Kind) -> list[int]:
+        """Return the numbers of some kinds."""
+        return [number for kind in kinds for number in self.numbers.get(kind, ())]
+
+    def to_plain(self) -> list[dict[str, Any]]:
+        """Return plain JSON values."""
+        return [
+            {"kind": str(kind), "numbers": numbers, "meaning": kind.meaning}
+            for kind, numbers in self.numbers.items()
+        ]
+
+
+def find_differences(crawl: str, store: Store, database: Database) -> Differences:
+    """Compare store and database. Batches that a worker holds are left out: both are about to change."""
+    rule = database.rows("load.rule")
+    loaded: dict[int, str] = dict(database.rows("reconcile.partitions", {"crawl": crawl}))
+    batches = database.rows("reconcile.batches", {"crawl": crawl})
+    current = _current_fingerprints(crawl, loaded, rule[0][0] if rule else "", store)
+    files = {name for folder in ("batches", "shards", "scored") for name in store.list(f"{folder}/{crawl}")}
+    planned = _planned(crawl, files, store)
+    known = {batch for batch, *_ in batches}
+    whole = {batch for batch in known if _has_shard(crawl, batch, files)}
+    free = [(batch, pairs, file, state) for batch, pairs, file, state, held in batches if not held]
+    finished = _finished(
+        crawl, {batch: pairs for batch, pairs, _, state in free if state != "done" and batch in whole}, store
+    )
+    numbers = {
+        Kind.LOST_PARTITION: sorted(_said_to_be_loaded(crawl, store) - loaded.keys()),
+        Kind.CHANGED_PARTITION: [n for n in loaded if current[n] not in {None, loaded[n]}],
+        Kind.MISSING_PAIRS: [n for n in loaded if current[n] is None],
+        Kind.UNKNOWN_BATCH: sorted(planned - known),
+        Kind.UNRECORDED_BATCH: sorted(known - planned),
+        Kind.MISSING_BATCH_FILE: [
+            batch for batch, _, file, state in free
+            if state != "done" and batch not in finished and file not in files
+        ],
+        Kind.FINISHED: sorted(finished),
+        Kind.MISSING_SHARD: [
+            batch for batch, _, _, state in free
+            if state == "done" and batch not in whole and not _is_scored(crawl, batch, files)
+        ],
+    }  # fmt: skip
+    return Differences(crawl, {kind: found for kind, found in numbers.items() if found}, finished)
+
+
+def mend_batches(differences: Differences, database: Database) -> None:
+    """Mark batches that are finished in the store as done, and return those without a shard to the queue."""
+
+    def work(connection: Connection) -> None:
+        for batch, stats in differences.finished.items():
+            connection.execute(query("reconcile.finish"), {"batch": batch, "stats": Jsonb(stats.to_plain())})
+        for batch in differences.of(Kind.MISSING_SHARD):
+            connection.execute(query("reconcile.reopen"), {"batch": batch})
+
+    database.run(work)
+
+
+def _current_fingerprints(
+    crawl: str, partitions: Iterable[int], rule: str, store: Store
+) -> dict[int, str | None]:
+    """Return the fingerprint that a load of each partition would have now, None without its pairs."""
+    files = set(store.list(f"pairs/{crawl}"))
+
+    def current(partition: int) -> str | None:
+        name = parse_stats_name(crawl, partition)
+        if name not in files:
+            return None
+        stats = store.read_stats(name)
+        return load_fingerprint(stats, rule) if {file.name for file in stats.outputs} <= files else None
+
+    numbers = list(partitions)
+    with ThreadPoolExecutor(_READERS) as pool:
+        return dict(zip(numbers, pool.map(current, numbers), strict=True))
+
+
+def _said_to_be_loaded(crawl: str, store: Store) -> set[int]:
+    """Return the partitions with stats of a load in the store."""
+    names = (name.rpartition("/part-")[2].removesuffix(".json") for name in store.list(f"load/{crawl}"))
+    return {int(number) for number in names if number.isdigit()}
+
+
+def _planned(crawl: str, files: set[str], store: Store) -> set[int]:
+    name = plan_stats_name(crawl)
+    return {int(batch) for batch in store.read_stats(name).details["batches"]} if name in files else set()
+
+
+def _has_shard(crawl: str, batch: int, files: set[str]) -> bool:
+    return all(f"{shard_stem(crawl, batch)}{ending}" in files for ending in _FILES_OF_A_SHARD)
+
+
+def _is_scored(crawl: str, batch: int, files: set[str]) -> bool:
+    return f"{scored_stem(crawl, batch)}_stats.json" in files
+
+
+def _finished(crawl: str, pairs: dict[int, int], store: Store) -> dict[int, StageStats]:
+    """Return the stats of those batches whose shard in the store has an outcome for each of their pairs."""
+    with ThreadPoolExecutor(_READERS) as pool:
+        found = pool.map(partial(_shard_stats, crawl, store), pairs)
+        return {
+            batch: stats
+            for batch, stats in zip(pairs, found, strict=True)
+            if stats.stage == "download" and stats.input == pairs[batch]
+        }
+
+
+def _shard_stats(crawl: str, store: Store, batch: int) -> StageStats:
+    return store.read_stats(f"{shard_stem(crawl, batch)}_stats.json")

@@ -1,0 +1,22 @@
+-- name: batches
+select batch, pairs, file ->> 'name', state::text, coalesce(lease_expires > now(), false) and state = 'leased'
+from batch join crawl using (crawl_no)
+where crawl = %(crawl)s
+order by batch
+
+-- name: partitions
+select partition, fingerprint from partition join crawl using (crawl_no)
+where crawl = %(crawl)s and fingerprint <> ''
+order by partition
+
+-- name: finish
+-- The token grows, so that a worker that still has the batch cannot record another result.
+update batch
+set state = 'done', stats = %(stats)s, token = token + 1, lease_owner = null, error = null, updated_at = now()
+where batch = %(batch)s and state <> 'done' and (state <> 'leased' or lease_expires < now())
+
+-- name: reopen
+update batch
+set state = 'ready', stats = null, token = token + 1, attempts = 0, lease_owner = null, error = null,
+    updated_at = now()
+where batch = %(batch)s and state = 'done'
