@@ -5,37 +5,28 @@ Reads `shards/<crawl>/<batch>.tar|.parquet|_stats.json`; writes `scored/<crawl>/
 (float16, L2-normalised, row i = i-th kept key), and last `_stats.json`.
 """
 
-import json
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
-
-from laion_etl.core.funnel import Outcomes, ScoreReason
-from laion_etl.core.head_columns import HeadColumn, with_columns
 from laion_etl.core.host_resources import usable_cores
-from laion_etl.core.schemas import SCORED_SCHEMA, scored_stem, shard_stem
-from laion_etl.core.stage_stats import Output, StageStats, fingerprint
-from laion_etl.io.storage import NewFile, Store
-from laion_etl.io.tarshard import finish, write_members
-from laion_etl.score.device_transfer import Floats, pinned
+from laion_etl.core.schemas import scored_stem, shard_stem
+from laion_etl.core.stage_stats import StageStats, fingerprint
+from laion_etl.io.storage import Store
+from laion_etl.score.device_transfer import pinned
 from laion_etl.score.encode import EncodeBatch, InFlightBatch, samples_at_once
 from laion_etl.score.model import embedding_dim
 from laion_etl.score.prefetch import prefetch
 from laion_etl.score.preprocess_pool import Preparers
 from laion_etl.score.scorer import SampleScorer, Scored, load_scorer
-from laion_etl.score.shard_reader import Row, chunked, shard_samples
+from laion_etl.score.shard_reader import chunked, shard_samples
+from laion_etl.score.shard_writer import ShardWriter
 from laion_etl.score.shared_tables import Plans
 from laion_etl.settings import Settings, Stage, shaping
 
 _GPU_BUFFERS = 7  # shared with a GPU: four being filled, three it works on
-_NOTED_DIGITS = 6  # of scores in the samples' JSON
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,7 +167,7 @@ def _write(opened: _Opened, results: Iterator[_Step | list[Scored]], store: Stor
     """Writes one scored shard from the results up to its `_Closed`."""
     stem = scored_stem(opened.shard.crawl, int(opened.shard.unit))
     store.delete(f"{stem}_stats.json")  # from here on the unit is not done, even if it was before
-    with _ShardWriter(store, stem) as writer:
+    with ShardWriter(store, stem) as writer:
         for result in results:
             if isinstance(result, _Closed):
                 break
@@ -187,7 +178,7 @@ def _write(opened: _Opened, results: Iterator[_Step | list[Scored]], store: Stor
     return store.write_stats(f"{stem}_stats.json", _stats(opened, writer))
 
 
-def _stats(opened: _Opened, writer: "_ShardWriter") -> StageStats:
+def _stats(opened: _Opened, writer: ShardWriter) -> StageStats:
     shard, scorer = opened.shard, opened.scorer
     details: dict[str, Any] = {}
     if scorer is not None:
@@ -213,80 +204,3 @@ def _stats(opened: _Opened, writer: "_ShardWriter") -> StageStats:
         outputs=writer.outputs,
         details=details,
     )
-
-
-class _ShardWriter:
-    """The four data files of a scored shard; they appear together when the block ends without an error."""
-
-    def __init__(self, store: Store, stem: str) -> None:
-        self._store = store
-        self._stem = stem
-        self._stack = ExitStack()
-        self._rows: list[Row] = []
-        self._images: list[Floats] = []
-        self._texts: list[Floats] = []
-        self._files: list[NewFile] = []
-        self.outcomes: Outcomes[ScoreReason] = Outcomes()
-        self.tags: Counter[str] = Counter()
-        self.subsets: Counter[str] = Counter()
-
-    def __enter__(self) -> "_ShardWriter":
-        endings = (".tar", ".parquet", "_img_emb.npy", "_text_emb.npy")
-        with ExitStack() as stack:
-            self._files = [stack.enter_context(self._store.create(self._stem + end)) for end in endings]
-            self._stack = stack.pop_all()
-        return self
-
-    def __exit__(self, *error: Any) -> None:
-        self._stack.__exit__(*error)
-
-    @property
-    def outputs(self) -> tuple[Output, ...]:
-        return tuple(file.output for file in self._files)
-
-    def add(self, scored: Scored) -> None:
-        """Takes the next sample, in key order."""
-        self._rows.append(scored.sample.row | scored.columns)
-        if scored.reason is not None:
-            self.outcomes.drop(scored.reason)
-            return
-        self.outcomes.keep()
-        self.tags[scored.columns["nsfw_tag"]] += 1
-        self.subsets[scored.columns["subset"]] += 1
-        self._images.append(_half(scored.image_embedding))
-        self._texts.append(_half(scored.text_embedding))
-        key = scored.sample.key
-        write_members(self._files[0], [(f"{key}.{ending}", data) for ending, data in _members(scored)])
-
-    def finish(self, dim: int, columns: Sequence[HeadColumn]) -> None:
-        """Ends the tar and writes parquet, with the columns of custom heads, and embeddings."""
-        tar, parquet, images, texts = self._files
-        finish(tar)
-        pq.write_table(
-            pa.Table.from_pylist(self._rows, with_columns(SCORED_SCHEMA, columns)),
-            parquet,
-            compression="zstd",
-        )
-        for file, rows in ((images, self._images), (texts, self._texts)):
-            matrix = np.stack(rows) if rows else np.empty((0, dim), np.float16)
-            np.save(file, matrix, allow_pickle=False)
-
-
-def _half(embedding: Floats | None) -> Any:
-    if embedding is None:
-        raise ValueError("a kept sample has embeddings")
-    return embedding.astype(np.float16)
-
-
-def _members(scored: Scored) -> list[tuple[str, bytes]]:
-    """The image and the caption unchanged, the JSON with the scores added."""
-    noted = {
-        name: round(value, _NOTED_DIGITS) if isinstance(value, float) else value
-        for name, value in scored.columns.items()
-        if name != "reason"
-    }
-    notes = (scored.sample.notes or {}) | noted
-    written = json.dumps(notes, sort_keys=True, ensure_ascii=False).encode()
-    image = scored.sample.image
-    images = [image] if image else []
-    return [*images, ("txt", scored.sample.members["txt"]), ("json", written)]
