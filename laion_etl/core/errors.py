@@ -27,6 +27,14 @@ class StorageError(LaionEtlError):
     """The store cannot be read or written: missing bucket, full disk, no permission."""
 
 
+class MissingFileError(StorageError):
+    """The store answers and does not have the file; other files are not affected."""
+
+
+class DamagedFileError(StorageError):
+    """A file of the store does not have the content that its name promises; other files are not affected."""
+
+
 class ChangedError(StorageError):
     """Another process modified a file since it was read."""
 
@@ -54,7 +62,7 @@ class DatabaseError(LaionEtlError):
 
 
 class IncompleteError(LaionEtlError):
-    """Too much of a crawl is missing to publish it; a retry alone cannot help."""
+    """More of a crawl is missing than the run allows; a retry alone cannot help."""
 
     exit_code = 2
 
