@@ -7,9 +7,10 @@ A partition is missing unless Postgres says that its current pairs are loaded an
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from laion_etl.core.errors import IncompleteError
+from laion_etl.core.errors import IncompleteError, InputError
 from laion_etl.core.schemas import plan_stats_name
 from laion_etl.core.stage_stats import StageStats
+from laion_etl.crawl import written_numbers
 from laion_etl.database.loaded import LoadedCrawl
 from laion_etl.dataset.missing_batches import causes, check_share, missing_batches
 from laion_etl.dataset.scored import ScoredCrawl, find_scored
@@ -60,12 +61,19 @@ def scored_crawl(
 
     Partitions missing when the crawl was last published stay missing until Postgres has them: a run of a few
     WAT files, or one that expects nothing, does not make a dataset complete. Raises IncompleteError if more
-    is missing than `expected` allows, InputError if nothing is scored.
+    is missing than `expected` allows, InputError if nothing is scored, or if stats are damaged and nothing
+    says how much may be missing: a removal, for example, must not drop a batch that was published.
     """
     before = published.details if published else {}
     known = tuple(int(number) for number in before.get("missing_partitions") or ())
     if expected is None:
         scored = find_scored(crawl, store)
+        if scored.damaged:
+            raise InputError(
+                f"cannot publish {crawl}: the stats of scored batches are damaged "
+                f"({written_numbers(scored.damaged)[:200]}); score them again, or say with --expect and "
+                "--allow-missing what may be missing"
+            )
         return replace(scored, partitions=before.get("partitions"), missing_partitions=known)
     expected.check_partitions(crawl, store)
     scored = find_scored(crawl, store)
