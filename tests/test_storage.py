@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
-from laion_etl.core.errors import ChangedError, StorageError
+from laion_etl.core.errors import ChangedError, MissingFileError, StorageError
 from laion_etl.core.stage_stats import StageStats
 from laion_etl.io.storage import LocalStore, Store, local_copy, open_store, s3_client
 
@@ -130,7 +130,9 @@ def test_deleting_is_idempotent(any_store: Store) -> None:
 
 
 def test_a_missing_file_says_what_to_do(any_store: Store) -> None:
-    with pytest.raises(StorageError, match=r"read .*missing: it does not exist; was the stage before it run"):
+    with pytest.raises(
+        MissingFileError, match=r"read .*missing: it does not exist; was the stage before it run"
+    ):
         any_store.read("missing")
 
 

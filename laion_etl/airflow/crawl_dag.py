@@ -32,6 +32,9 @@ GO_ON = TriggerRule.ALL_DONE_MIN_ONE_SUCCESS
 # The WAT files of the run; no argument, which means all of them, when the parameter is empty.
 WAT_FILES = "{{ '--wat-files=' ~ params.wat_files if params.wat_files }}"
 
+# The share that may be missing, of a score group as of what is published.
+ALLOWED = "{{ params.allow_missing_percent / 100 }}"
+
 DOC = """\
 Builds the image-text dataset of **{crawl.id}** ({crawl.name}, released {crawl.released}).
 
@@ -201,7 +204,7 @@ def score(crawl: str, groups: XComArg, pool: str) -> MappedOperator:
         task_id="score",
         stage="score",
         unit_name="group",
-        arguments=["--crawl", crawl, "--group", "{{ task.unit }}"],
+        arguments=["--crawl", crawl, "--group", "{{ task.unit }}", "--allow-missing", ALLOWED],
         pool=pool,
         execution_timeout=timedelta(days=7),
         doc_md=score.__doc__,
@@ -214,11 +217,10 @@ def publish(crawl: str) -> StageOperator:
     Returns nothing when the crawl has nothing new.
     """
     expected = "{{ written_numbers(ti.xcom_pull(task_ids='discover')) }}"
-    allowed = "{{ params.allow_missing_percent / 100 }}"
     return StageOperator(
         task_id="publish",
         stage="publish",
-        arguments=["--crawl", crawl, "--expect", expected, "--allow-missing", allowed],
+        arguments=["--crawl", crawl, "--expect", expected, "--allow-missing", ALLOWED],
         on_result=results.published,
         outlets=[DATASET],
         trigger_rule=GO_ON,

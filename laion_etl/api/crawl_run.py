@@ -99,7 +99,11 @@ class CrawlRun:
         return Worker(self.crawl, self.settings, self.store, queue).run()
 
     def score(self) -> list[StageStats]:
-        """Score the shards to `scored/`. Raises ModelError for a model that cannot be loaded."""
+        """Score the shards to `scored/`.
+
+        Raises ModelError for a model that cannot be loaded, and, when all others are scored, IncompleteError
+        for shards that are missing or damaged.
+        """
         from laion_etl.core.schemas import plan_stats_name
         from laion_etl.score.multi_gpu import score_everywhere
 

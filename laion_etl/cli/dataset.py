@@ -93,12 +93,17 @@ def remove(
     from laion_etl.database.redact import redact_pairs
     from laion_etl.io.remote_files import read_input
     from laion_etl.removal.lists import MAX_BYTES, read_list
+    from laion_etl.removal.stage import UnfinishedRemovalError
     from laion_etl.removal.stage import remove as remove_request
 
     settings, store = settings_and_store()
     request = read_list(read_input(str(listed), MAX_BYTES), str(listed))
     with progress(console(), "remove, files") as report:
-        done = remove_request(request, settings, store, purge=purge, on_file=report)
+        unfinished = None
+        try:
+            done = remove_request(request, settings, store, purge=purge, on_file=report)
+        except UnfinishedRemovalError as error:
+            done, unfinished = error.removal, error
     found = ", ".join(f"{rule} {count:,}" for rule, count in done.request.counts.items() if count)
     say(f"{len(done.request.pair_ids):,} pairs ({found or 'none'}): {store.uri(done.request.name)}")
     for stats in done.published:
@@ -114,6 +119,8 @@ def remove(
         say(f"{blanked:,} pairs emptied in Postgres")
     if as_json:
         say_json(done.to_plain() | {"in_database": blanked})
+    if unfinished is not None:
+        raise unfinished
 
 
 @commands.command()

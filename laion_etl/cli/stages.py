@@ -151,25 +151,49 @@ def score(
         list[str] | None,
         typer.Option(help="Batch number or URI of a shard; may be given several times; default: all."),
     ] = None,
+    shards_from: Annotated[
+        typer.FileText | None,
+        typer.Option(metavar="FILE", help="File with a batch number or URI a line; - reads them from stdin."),
+    ] = None,
     group: Annotated[
         str,
         typer.Option(
             metavar="I/G", help="Only every G-th shard, from number I on, which counts from 0; default: all."
         ),
     ] = "",
+    allow_missing: Annotated[
+        float,
+        typer.Option(
+            min=0,
+            max=1,
+            help="Share of the crawl's batches (of those named, if any) that may be missing, 0 to 1.",
+        ),
+    ] = 0.0,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Print no line for each scored shard.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Score the samples of shards: CLIP similarity, safety and aesthetic score."""
-    from laion_etl.score.multi_gpu import score_everywhere
+    """Score the samples of shards: CLIP similarity, safety and aesthetic score.
+
+    Shards that are missing or damaged are skipped, named with their causes, and decide at the end whether the
+    command succeeds.
+    """
+    from laion_etl.score.group import score_group
 
     settings, store = open_settings()
-    batches = [_batch_of(uri) for uri in shard] if shard else _group(_planned(crawl, store), group)
-    finished = score_everywhere(
-        crawl, batches, settings, store, lambda stats: console().print(summary(stats), highlight=False)
+    named = shard is not None or shards_from is not None
+    lines = [*(shard or ()), *_lines(shards_from)]
+    every = [_batch_of(line) for line in lines] if named else _planned(crawl, store)
+    done = score_group(
+        crawl,
+        every if named else _group(every, group),
+        settings,
+        store,
+        "" if named else group or "0/1",
+        None if quiet else lambda stats: console().print(summary(stats), highlight=False),
     )
     if as_json:
-        kept, total = sum(stats.kept for stats in finished), sum(stats.input for stats in finished)
-        say_json({"crawl": crawl, "stage": "score", "batches": batches, "input": total, "kept": kept})
+        say_json(done.to_plain())
+    done.check(len(every), allow_missing)
 
 
 @commands.command()
@@ -239,6 +263,10 @@ def _group(batches: list[int], group: str) -> list[int]:
     if not (index.isdigit() and groups.isdigit() and int(index) < int(groups)):
         raise SettingsError(f"invalid --group {group}; expected I/G with I below G, for example 0/4")
     return sorted(batches)[int(index) :: int(groups)]
+
+
+def _lines(file: typer.FileText | None) -> list[str]:
+    return [line.strip() for line in file or () if line.strip()]
 
 
 def _batch_of(shard: str) -> int:

@@ -70,6 +70,7 @@ def status(
     """Show the progress of a crawl: stages, rates, time left, leases, failures and funnel."""
     from laion_etl.database.connection import open_database
     from laion_etl.dataset.funnel_report import crawl_funnel
+    from laion_etl.dataset.missing_batches import missing_batches
     from laion_etl.report.crawl_status import all_crawls, crawl_status, crawls_to_plain
 
     settings, store = open_settings()
@@ -80,6 +81,7 @@ def status(
                 say_json({"crawls": crawls_to_plain(database)})
             return
         found = crawl_status(crawl, crawl_funnel(store, crawl), database)
+    found = found.with_missing(missing_batches(crawl, store))
     console().print(found.as_table())
     show_funnel(crawl, store)
     if as_json:

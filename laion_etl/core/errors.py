@@ -45,7 +45,11 @@ class StoreOutageError(OutageError, StorageError):
 
 
 class MissingFileError(StorageError):
-    """The store works, but has no such file."""
+    """The store answers and does not have the file; other files are not affected."""
+
+
+class DamagedFileError(StorageError):
+    """A file of the store does not have the content that its name promises; other files are not affected."""
 
 
 class ChangedError(StorageError):
@@ -79,7 +83,7 @@ class DatabaseOutageError(OutageError, DatabaseError):
 
 
 class IncompleteError(LaionEtlError):
-    """Too much of a crawl is missing to publish it; a retry alone cannot help."""
+    """More of a crawl is missing than the run allows; a retry alone cannot help."""
 
     exit_code = 2
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 
-from laion_etl.core.errors import StorageError
+from laion_etl.core.errors import InputError, StorageError
 from laion_etl.core.stage_stats import StageStats
 from laion_etl.dataset.funnel_report import STATS_FILES
 from laion_etl.io.storage import Store
@@ -66,7 +66,7 @@ def _read(name: str, store: Store) -> StageStats | str:
     """Return the stats, or the error message."""
     try:
         stats = store.read_stats(name)
-    except StorageError as error:
+    except (StorageError, InputError) as error:  # InputError: a newer laion-etl wrote it
         return str(error)
     details = {key: stats.details[key] for key in _KEPT_DETAILS if key in stats.details}
     return replace(stats, outputs=(), details=details)

@@ -4,12 +4,13 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from itertools import pairwise
 from typing import Any
 
 from rich.table import Table
 
+from laion_etl.core.errors import DamagedFileError
 from laion_etl.core.stage_stats import StageStats
 from laion_etl.dataset.manifest import published_stats
 from laion_etl.dataset.versions import NAME as VERSIONS
@@ -82,11 +83,15 @@ def crawl_funnel(store: Store, crawl: str, published: StageStats | None = None) 
     """Adds up the stats of all stages of a crawl, finished or not.
 
     `published`: the stats of the publish stage when they are not in the store yet; without it, those of
-    the current version of a dataset that holds this crawl, if any. Raises StorageError for a broken file.
+    the current version of a dataset that holds this crawl, if any. A damaged stats file counts nothing and is
+    one of the `problems`. Raises StorageError if the store cannot be read.
     """
-    stats = {stage: _read(store, folder.format(crawl=crawl), name) for stage, folder, name in STATS_FILES}
+    found = {stage: _read(store, folder.format(crawl=crawl), name) for stage, folder, name in STATS_FILES}
+    stats = {stage: [one for one in units if isinstance(one, StageStats)] for stage, units in found.items()}
+    damaged = [one for units in found.values() for one in units if isinstance(one, str)]
     published = published or _published(store, crawl)
-    return funnel_from_stats(crawl, stats | {"publish": [published] if published else []})
+    funnel = funnel_from_stats(crawl, stats | {"publish": [published] if published else []})
+    return replace(funnel, problems=(*funnel.problems, *damaged))
 
 
 def funnel_from_stats(crawl: str, stats: Mapping[str, Sequence[StageStats]]) -> CrawlFunnel:
@@ -95,10 +100,18 @@ def funnel_from_stats(crawl: str, stats: Mapping[str, Sequence[StageStats]]) -> 
     return CrawlFunnel(crawl, _records(stats["parse"]), rows, tuple(_problems(rows)))
 
 
-def _read(store: Store, folder: str, pattern: re.Pattern[str]) -> list[StageStats]:
+def _read(store: Store, folder: str, pattern: re.Pattern[str]) -> list[StageStats | str]:
+    """Return the stats of a folder, and an error message in place of those that are damaged."""
+
+    def read(name: str) -> StageStats | str:
+        try:
+            return store.read_stats(name)
+        except DamagedFileError as error:
+            return str(error)
+
     names = [name for name in store.list(folder) if pattern.match(name.removeprefix(f"{folder}/"))]
     with ThreadPoolExecutor(_READERS) as pool:
-        return list(pool.map(store.read_stats, names))
+        return list(pool.map(read, names))
 
 
 def _published(store: Store, crawl: str) -> StageStats | None:

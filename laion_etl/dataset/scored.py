@@ -1,19 +1,23 @@
 """Output of the score stage for a crawl: which batches are complete, and their rows as a stream."""
 
+import logging
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import pairwise
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from laion_etl.core.errors import InputError
+from laion_etl.core.errors import DamagedFileError, InputError, MissingFileError
 from laion_etl.core.head_columns import HeadColumn, from_plain, has_columns, merged
 from laion_etl.core.ids import INDEX_DIGITS, batch_name, batch_of_stats
 from laion_etl.core.schemas import SCORED_FILES, plan_stats_name, scored_stem
 from laion_etl.core.stage_stats import Output, StageStats
 from laion_etl.io.storage import Store
 
+_READERS = 8  # stats files are small: reading them is mostly waiting
+_log = logging.getLogger(__name__)
 _ROWS_PER_READ = 8_192
 
 
@@ -34,6 +38,7 @@ class ScoredCrawl:
 
     `planned`: number of batches in the plan, None without a plan. `missing`: planned, not scored yet.
     `unplanned`: scored, but no longer in the plan (from an earlier run); they are not read.
+    `damaged`: those of the missing ones that have stats, which cannot be used.
     `partitions`: number expected, None if unknown; `missing_partitions`: those not loaded.
     """
 
@@ -44,6 +49,7 @@ class ScoredCrawl:
     unplanned: tuple[int, ...]
     partitions: int | None = None
     missing_partitions: tuple[int, ...] = ()
+    damaged: tuple[int, ...] = ()
 
     @property
     def kept(self) -> int:
@@ -71,14 +77,17 @@ class ScoredCrawl:
 
 
 def find_scored(crawl: str, store: Store) -> ScoredCrawl:
-    """Find the batches of a crawl that can be published. Raises InputError if there are none."""
+    """Find the batches of a crawl that can be published. Raises InputError if there are none.
+
+    A batch whose stats are damaged, or are those of another one, is missing.
+    """
     folder = f"scored/{crawl}"
-    found = {}
-    for name in store.list(folder):
-        if (number := batch_of_stats(name)) is not None:
-            found[number] = _batch(number, store.read_stats(name))
+    numbers = [number for name in store.list(folder) if (number := batch_of_stats(name)) is not None]
+    with ThreadPoolExecutor(_READERS) as pool:
+        read = pool.map(lambda number: _read_batch_stats(crawl, number, store), numbers)
+        found = {number: batch for number, batch in zip(numbers, read, strict=True) if batch is not None}
     planned = _planned(crawl, store)
-    wanted = set(found) if planned is None else planned
+    wanted = set(numbers) if planned is None else planned
     batches = tuple(found[number] for number in sorted(wanted & set(found)))
     if not batches:
         raise InputError(
@@ -91,7 +100,24 @@ def find_scored(crawl: str, store: Store) -> ScoredCrawl:
         None if planned is None else len(planned),
         tuple(sorted(wanted - set(found))),
         tuple(sorted(set(found) - wanted)),
+        damaged=tuple(sorted(wanted & set(numbers) - set(found))),
     )
+
+
+def _read_batch_stats(crawl: str, number: int, store: Store) -> ScoredBatch | None:
+    name = f"{scored_stem(crawl, number)}_stats.json"
+    try:
+        stats = store.read_stats(name)
+    except (DamagedFileError, MissingFileError) as error:  # missing: deleted since the folder was listed
+        _log.warning("batch %d of %s counts as not scored: %s", number, crawl, error)
+        return None
+    if (stats.crawl, stats.unit) != (crawl, batch_name(number)):
+        _log.warning(
+            "batch %d of %s counts as not scored: %s has the stats of %s %s; score the batch again",
+            number, crawl, store.uri(name), stats.crawl, stats.unit,
+        )  # fmt: skip
+        return None
+    return _batch(number, stats)
 
 
 def _batch(number: int, stats: StageStats) -> ScoredBatch:

@@ -7,11 +7,12 @@ A partition is missing unless Postgres says that its current pairs are loaded an
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from laion_etl.core.errors import IncompleteError
+from laion_etl.core.errors import IncompleteError, InputError
 from laion_etl.core.schemas import plan_stats_name
 from laion_etl.core.stage_stats import StageStats
 from laion_etl.crawl import written_numbers
 from laion_etl.database.loaded import LoadedCrawl
+from laion_etl.dataset.missing_batches import causes, check_share, missing_batches
 from laion_etl.dataset.scored import ScoredCrawl, find_scored
 from laion_etl.io.storage import Store
 
@@ -28,7 +29,8 @@ class Expected:
     def check_partitions(self, crawl: str, store: Store) -> None:
         """Raise IncompleteError if too many are missing, or if the store has another plan."""
         missing = sorted(set(self.partitions) - self.loaded.partitions)
-        self._check("partitions", missing, len(self.partitions), "not loaded, or parsed again since")
+        cause = "not loaded, or parsed again since"
+        self._check("partitions", missing, len(self.partitions), cause)
         name = plan_stats_name(crawl)
         if not store.exists(name) or store.read_stats(name).fingerprint != self.loaded.plan:
             raise IncompleteError(
@@ -36,19 +38,14 @@ class Expected:
                 f"`laion-etl stage plan --crawl {crawl}`, then download and score what it adds"
             )
 
-    def check_batches(self, scored: ScoredCrawl) -> None:
-        """Raise IncompleteError if too many are missing."""
-        self._check("batches", scored.missing, scored.planned or 0, "not scored")
+    def check_batches(self, scored: ScoredCrawl, store: Store) -> None:
+        """Raise IncompleteError, with the causes that are known, if too many are missing."""
+        known = missing_batches(scored.crawl, store, scored.missing) if scored.missing else []
+        cause = f"not scored: {causes(known)}" if known else "not scored"
+        self._check("batches", scored.missing, scored.planned or 0, cause)
 
     def _check(self, what: str, missing: Sequence[int], total: int, cause: str) -> None:
-        share = self.max_missing_share
-        # Written so that a share that is not a number allows nothing.
-        if not len(missing) <= share * total:
-            raise IncompleteError(
-                f"cannot publish: {len(missing):,} of {total:,} {what} are missing "
-                f"({written_numbers(missing)[:200]}: {cause}), and at most {share:.1%} may be; "
-                "retry them, or allow more (--allow-missing, in Airflow the parameter allow_missing_percent)"
-            )
+        check_share("publish", what, missing, total, self.max_missing_share, cause, "retry them")
 
 
 def nothing_new(crawl: str, store: Store) -> bool:
@@ -64,16 +61,22 @@ def scored_crawl(
 
     Partitions missing when the crawl was last published stay missing until Postgres has them: a run of a few
     WAT files, or one that expects nothing, does not make a dataset complete. Raises IncompleteError if more
-    is missing than `expected` allows, InputError if nothing is scored.
+    is missing than `expected` allows, InputError if nothing is scored, or if stats are damaged and nothing
+    says how much may be missing: a removal, for example, must not drop a batch that was published.
     """
     before = published.details if published else {}
     known = tuple(int(number) for number in before.get("missing_partitions") or ())
     if expected is None:
-        return replace(
-            find_scored(crawl, store), partitions=before.get("partitions"), missing_partitions=known
-        )
+        scored = find_scored(crawl, store)
+        if scored.damaged:
+            raise InputError(
+                f"cannot publish {crawl}: the stats of scored batches are damaged "
+                f"({written_numbers(scored.damaged)[:200]}); score them again, or say with --expect and "
+                "--allow-missing what may be missing"
+            )
+        return replace(scored, partitions=before.get("partitions"), missing_partitions=known)
     expected.check_partitions(crawl, store)
     scored = find_scored(crawl, store)
-    expected.check_batches(scored)
+    expected.check_batches(scored, store)
     loaded, wanted = expected.loaded.partitions, {*expected.partitions, *known}
     return replace(scored, partitions=len(loaded | wanted), missing_partitions=tuple(sorted(wanted - loaded)))

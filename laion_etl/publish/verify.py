@@ -88,9 +88,17 @@ class _Check:
             if not file.subset:
                 self._check_plain(file)
         streams = []
-        known = set()
+        known: set[tuple[str, str]] = set()
         for part in self.manifest.parts:
-            for subset in self._get_subsets(part):
+            try:
+                chosen = self._get_subsets(part)
+            except InputError as error:
+                self._problem(self.manifest.release.file(NAME), str(error))
+                known.update(
+                    (file.crawl, file.subset) for file in self.manifest.files if file.crawl == part.crawl
+                )
+                continue
+            for subset in chosen:
                 known.add((part.crawl, subset.name))
                 stream = self._rows(part, subset)
                 if subset.name in LANGUAGE_SUBSETS:
@@ -147,7 +155,7 @@ class _Check:
                     self._problem(file.name, "does not have the columns of a published file")
                     continue
                 wrong = 0
-                for batch in parquet.iter_batches(ROWS_PER_READ):
+                for batch in self._batches(file, parquet):
                     table = DATASET_FILES.upgraded(pa.Table.from_batches([batch]))
                     wrong += self._misplaced(table, part, subset)
                     if not ascending(last, sample_ids(table)):
@@ -158,6 +166,13 @@ class _Check:
                     yield table
                 if wrong:
                     self._problem(file.name, f"has {wrong:,} rows that do not belong there")
+
+    def _batches(self, file: DataFile, parquet: pq.ParquetFile) -> Iterator[pa.RecordBatch]:
+        """Yield the rows of a file; what cannot be read of it is a problem of this file alone."""
+        try:
+            yield from parquet.iter_batches(ROWS_PER_READ)
+        except (pa.ArrowException, OSError) as error:
+            self._problem(file.name, f"cannot be read to its end ({error})")
 
     def _has_its_columns(self, schema: pa.Schema, part: ManifestPart) -> bool:
         """Whether a file has the columns of its version; one of another version may have any known ones."""

@@ -121,7 +121,11 @@ def _without_embeddings(shard: _Shard, ending: str, table: pa.Table, gone: npt.N
     name = shard.file(ending)
     kept = pc.is_null(table["reason"]).to_numpy()
     with shard.store.open(name) as file:
-        matrix = np.load(io.BytesIO(file.read()), allow_pickle=False)
+        data = file.read()
+    try:
+        matrix = np.load(io.BytesIO(data), allow_pickle=False)
+    except (ValueError, EOFError) as error:
+        raise InputError(f"cannot read {shard.store.uri(name)}: {error}; score the shard again") from error
     left = int(np.count_nonzero(kept & ~gone))
     if len(matrix) == int(np.count_nonzero(kept)):
         matrix = matrix[~gone[kept]]

@@ -7,19 +7,21 @@
 4. Versions that still contain matches are reported, and with `purge` deleted, except files that other
    versions list.
 
-A run killed at any moment and repeated has the same result: each step finds what is left to do.
+A run killed at any moment and repeated has the same result: each step finds what is left to do. A file that
+cannot be read stops none of the others: what can be removed is, and the error at the end names the file.
 """
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
 import pyarrow as pa
 
 from laion_etl.blocklists.removal_requests import FOUND, Matcher, Request, read_request
-from laion_etl.core.errors import SettingsError
+from laion_etl.core.errors import DamagedFileError, InputError, MissingFileError, SettingsError
 from laion_etl.core.schemas import pair_id
 from laion_etl.core.stage_stats import StageStats
 from laion_etl.dataset.manifest import ManifestPart, current_manifest, read_manifest
@@ -48,6 +50,9 @@ _DATASET_COLUMNS = {"URL": "url", "hash": "hash"}
 _VERSIONS = re.compile(r"dataset/([^/]+)/versions\.json\Z")
 _MAY_CHANGE = ("name", "contact")
 
+_UNREADABLE = (InputError, MissingFileError, DamagedFileError)  # of one file; the store itself answers
+_NAMED = 3  # unreadable files in an error message
+
 Progress = Callable[[int, int], None]
 
 
@@ -72,6 +77,33 @@ class Removal:
         }
 
 
+class UnfinishedRemovalError(InputError):
+    """Files that cannot be read may still hold what is to be removed; `removal` is what was done."""
+
+    def __init__(self, removal: Removal, errors: Sequence[str]) -> None:
+        more = f" | and {len(errors) - _NAMED:,} more" if len(errors) > _NAMED else ""
+        super().__init__(
+            f"cannot finish the removal {removal.request.id}: {len(errors):,} failures, all else is removed: "
+            f"{' | '.join(errors[:_NAMED])}{more}; mend or delete these files and run the same command again"
+        )
+        self.removal = removal
+
+
+class _Failures:
+    """What could not be read, each message once."""
+
+    def __init__(self) -> None:
+        self.messages: dict[str, None] = {}
+
+    @contextmanager
+    def collected(self) -> Iterator[None]:
+        """Let the caller go on with the next file when this one cannot be read."""
+        try:
+            yield
+        except _UNREADABLE as error:
+            self.messages[str(error)] = None
+
+
 def remove(
     request: Request,
     settings: Settings,
@@ -82,25 +114,42 @@ def remove(
 ) -> Removal:
     """Carry out a request; `on_file` is called with the progress of searching and rewriting files.
 
-    Raises SettingsError if a dataset was published with other settings than these, InputError for a damaged
-    file, and StorageError.
+    Raises SettingsError if a dataset was published with other settings than these, UnfinishedRemovalError if
+    files cannot be read, after all others are done, and StorageError.
     """
+    failures = _Failures()
     datasets = list(_datasets(store))
-    request = _search(read_request(request, store), settings, store, on_file)
-    work = [(name, part) for name in datasets for part in _parts_with(request, name, store)]
+    request = _search(read_request(request, store), settings, store, on_file, failures)
+    work: list[tuple[str, ManifestPart]] = []
+    for name in datasets:
+        with failures.collected():
+            work += [(name, part) for part in _parts_with(request, name, store)]
     for name, part in work:
         _check_settings(name, part, settings)
     store.write(request.name, request.to_json())
-    _rewrite(Matcher([request], settings.download.pdq_distance), store, on_file)
+    _rewrite(Matcher([request], settings.download.pdq_distance), store, on_file, failures)
     for dataset in {name for name, _ in work}:
         _delete_index(dataset, request.crawls, store)
-    published = tuple(_publish(name, part.crawl, settings, store) for name, part in work)
-    holding = tuple(f"{name}/{version}" for name in datasets for version in _holding(request, name, store))
-    purged = holding if purge else ()
+    published = []
+    for name, part in work:
+        with failures.collected():
+            published.append(_publish(name, part.crawl, settings, store))
+    holding: list[str] = []
+    for name in datasets:
+        with failures.collected():
+            holding += [f"{name}/{version}" for version in _holding(request, name, store)]
+    purged: list[str] = []
     for name in datasets if purge else ():
-        purge_versions(name, frozenset(_holding(request, name, store)), store)
-        delete_unnamed(name, store)  # their indexes have captions and embeddings too
-    return Removal(request, published, () if purge else holding, purged)
+        with failures.collected():
+            old = _holding(request, name, store)
+            purge_versions(name, frozenset(old), store)
+            delete_unnamed(name, store)  # their indexes have captions and embeddings too
+            purged += [f"{name}/{version}" for version in old]
+    left = tuple(version for version in holding if version not in purged)
+    removal = Removal(request, tuple(published), left, tuple(purged))
+    if failures.messages:
+        raise UnfinishedRemovalError(removal, list(failures.messages))
+    return removal
 
 
 def _datasets(store: Store) -> Iterator[str]:
@@ -109,16 +158,21 @@ def _datasets(store: Store) -> Iterator[str]:
             yield match[1]
 
 
-def _search(request: Request, settings: Settings, store: Store, on_file: Progress | None) -> Request:
+def _search(
+    request: Request, settings: Settings, store: Store, on_file: Progress | None, failures: _Failures
+) -> Request:
     """Add all matching pairs to the request; images first, whose pairs are then found everywhere."""
     for folders in (("shards", "scored"), ("pairs", "batches")):
         names = [name for folder in folders for name in store.list(folder) if name.endswith(".parquet")]
         for number, name in enumerate(names, 1):
-            request = _searched(request, read_table(name, store, _COLUMNS), name.split("/")[1], settings)
+            with failures.collected():
+                table = read_table(name, store, _COLUMNS)
+                request = _searched(request, table, name.split("/")[1], settings)
             if on_file is not None:
                 on_file(number, len(names))
     for dataset in _datasets(store):
-        request = _search_dataset(request, dataset, settings, store)
+        with failures.collected():
+            request = _search_dataset(request, dataset, settings, store)
     return request
 
 
@@ -151,7 +205,7 @@ def _searched(request: Request, table: pa.Table, crawl: str, settings: Settings)
     return replace(request, pair_ids=request.pair_ids | found.keys(), counts=counts, crawls=crawls)
 
 
-def _rewrite(matcher: Matcher, store: Store, on_file: Progress | None) -> None:
+def _rewrite(matcher: Matcher, store: Store, on_file: Progress | None, failures: _Failures) -> None:
     steps: list[tuple[Callable[[str, Store, Matcher], None], str]] = [
         *((rewrite_scored, stem) for stem in stems("scored", store)),
         *((rewrite_shard, stem) for stem in stems("shards", store)),
@@ -159,7 +213,8 @@ def _rewrite(matcher: Matcher, store: Store, on_file: Progress | None) -> None:
         *((rewrite_rows, f"{stem}.parquet") for stem in stems("pairs", store)),
     ]
     for number, (step, name) in enumerate(steps, 1):
-        step(name, store, matcher)
+        with failures.collected():
+            step(name, store, matcher)
         if on_file is not None:
             on_file(number, len(steps))
 

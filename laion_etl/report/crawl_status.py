@@ -1,8 +1,8 @@
 """Progress of a crawl: its partitions and batches in Postgres, and the finished units of each stage in the
 store."""
 
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from rich.table import Table
@@ -10,6 +10,7 @@ from rich.text import Text
 
 from laion_etl.database.connection import Database
 from laion_etl.dataset.funnel_report import CrawlFunnel
+from laion_etl.dataset.missing_batches import MissingBatch
 
 _FAILURES_SHOWN = 5
 
@@ -95,6 +96,12 @@ class CrawlStatus:
     stages: tuple[StageProgress, ...]
     oldest_leases: tuple[Lease, ...] = ()
     failures: tuple[Failure, ...] = field(default=())
+    missing: tuple[MissingBatch, ...] = ()
+
+    def with_missing(self, missing: Sequence[MissingBatch]) -> "CrawlStatus":
+        """Return the status with the batches that could not be scored."""
+        stages = (replace(one, failed=len(missing)) if one.stage == "score" else one for one in self.stages)
+        return replace(self, stages=tuple(stages), missing=tuple(missing))
 
     def to_plain(self) -> dict[str, Any]:
         """Plain JSON values."""
@@ -131,6 +138,10 @@ class CrawlStatus:
             yield f"batch {failure.batch} failed after {failure.attempts} attempts: {failure.error}"
         if len(self.failures) > _FAILURES_SHOWN:
             yield f"and {len(self.failures) - _FAILURES_SHOWN:,} more"
+        for one in self.missing[:_FAILURES_SHOWN]:
+            yield f"batch {one.batch} is not scored: {one.cause}, {one.error}"
+        if len(self.missing) > _FAILURES_SHOWN:
+            yield f"and {len(self.missing) - _FAILURES_SHOWN:,} more"
 
 
 def crawl_status(crawl: str, funnel: CrawlFunnel, database: Database) -> CrawlStatus:

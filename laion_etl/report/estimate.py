@@ -4,16 +4,18 @@ The estimate is proportional: run a few WAT files all the way to scored shards, 
 files. The share of duplicates grows with the number of known pairs, so a whole crawl gives somewhat less.
 """
 
+import logging
 import re
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from laion_etl.core.errors import InputError
+from laion_etl.core.errors import DamagedFileError, InputError
 from laion_etl.core.stage_stats import StageStats
 from laion_etl.io.storage import Store
 from laion_etl.settings import KubernetesSettings, of_stage
 
+_log = logging.getLogger(__name__)
 _CRAWL = re.compile(r"(?:pairs|load|shards|scored)/([^/]+)/")
 # CPU seconds of a WAT record with languages, and of an image scored by ViT-B/32 (benchmarks/RESULTS.md).
 _PARSE_S = 170e-6
@@ -157,7 +159,10 @@ def _known(crawl: str, store: Store) -> list[str]:
 def _stats(folder: str, store: Store) -> Iterator[StageStats]:
     for name in store.list(folder):
         if name.endswith(".json"):
-            yield store.read_stats(name)
+            try:
+                yield store.read_stats(name)
+            except DamagedFileError as error:
+                _log.warning("the estimate leaves out a unit: %s", error)
 
 
 def _bytes(units: list[StageStats]) -> int:

@@ -1,17 +1,31 @@
-"""Several GPUs: one process for each, with an equal share of the shards."""
+"""Several GPUs: one process for each, with an equal share of the shards.
 
+A process reads the numbers of its shards from its stdin: as arguments, 75,000 of them are more than the
+system allows (E2BIG). It prints which of them are missing; its last line on stderr is the cause if it fails.
+"""
+
+import json
 import os
 import subprocess
 import sys
+import tempfile
+import threading
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 
 from laion_etl.core.errors import OUTAGE_EXIT_CODE, ModelError, OutageError, Stopped
 from laion_etl.core.schemas import scored_stem
 from laion_etl.core.stage_stats import StageStats
+from laion_etl.dataset.missing_batches import MissingBatch, check_scored
 from laion_etl.io.storage import Store
 from laion_etl.score.stage import score_shards
 from laion_etl.settings import ClipSettings, Settings
+
+PROGRAM = (sys.executable, "-m", "laion_etl")
+# What is missing is judged here, over all processes.
+_ARGUMENTS = ("--shards-from", "-", "--allow-missing", "1", "--quiet", "--json")
+_READERS = 8  # of stats files: reading them is mostly waiting
 
 
 def devices(settings: ClipSettings) -> list[str]:
@@ -29,48 +43,83 @@ def score_everywhere(
     settings: Settings,
     store: Store,
     on_done: Callable[[StageStats], None] | None = None,
+    on_missing: Callable[[MissingBatch], None] | None = None,
 ) -> list[StageStats]:
     """`score_shards` on all devices: in this process if there is one device, else in a process for each.
 
     The processes take their settings from the environment and the settings file, as commands do. When one of
-    them failed, raises ModelError after the others have finished their shards; OutageError if all that failed
-    can go on when they are started again.
+    them failed, raises ModelError with the cause after the others have finished their shards; OutageError if
+    all that failed can go on when they are started again.
     """
     if len(batches) < 2:  # before torch is imported to count GPUs
-        return score_shards(crawl, batches, settings, store, on_done)
+        return score_shards(crawl, batches, settings, store, on_done, on_missing=on_missing)
     found = devices(settings.clip)
     if len(found) == 1:
-        return score_shards(crawl, batches, settings, store, on_done)
+        return score_shards(crawl, batches, settings, store, on_done, on_missing=on_missing)
+    missing = run_processes(crawl, batches, found)
+    left_out = {one.batch for one in missing}
+    names = [f"{scored_stem(crawl, batch)}_stats.json" for batch in batches if batch not in left_out]
+    with ThreadPoolExecutor(_READERS) as pool:
+        done = list(pool.map(store.read_stats, names))
+    if on_done is not None:
+        for stats in done:
+            on_done(stats)
+    if on_missing is None:
+        check_scored(crawl, missing, len(batches))
+    else:
+        for one in missing:
+            on_missing(one)
+    return done
+
+
+def run_processes(crawl: str, batches: Sequence[int], found: Sequence[str]) -> list[MissingBatch]:
+    """Scores the batches in a process for each device; returns those that are missing, by number.
+
+    Raises ModelError naming the devices whose process failed, with the cause.
+    """
     with ExitStack() as stack:
         running = [
             (device, stack.enter_context(_Process(crawl, batches[place :: len(found)], device)))
             for place, device in enumerate(found[: len(batches)])
         ]
-        codes = [(device, process.wait()) for device, process in running]
-    if failed := ", ".join(device for device, code in codes if code):
-        if {code for _, code in codes} <= {0, OUTAGE_EXIT_CODE, Stopped.exit_code}:
-            raise OutageError(
-                f"cannot score on {failed}: an outage or SIGTERM ended a process; run the same command again "
-                "to continue"
-            )
-        raise ModelError(f"cannot score on {failed}: a process failed; see its output above")
-    done = [store.read_stats(f"{scored_stem(crawl, batch)}_stats.json") for batch in batches]
-    if on_done is not None:
-        for stats in done:
-            on_done(stats)
-    return done
+        failed = [(device, code, process.error) for device, process in running if (code := process.wait())]
+        if failed:
+            names = ", ".join(device for device, _, _ in failed)
+            errors = " | ".join(f"{device}: {error}" for device, _, error in failed)
+            if {code for _, code, _ in failed} <= {OUTAGE_EXIT_CODE, Stopped.exit_code}:
+                raise OutageError(
+                    f"cannot score on {names}: {errors}; run the same command again to continue"
+                )
+            raise ModelError(f"cannot score on {names}: {errors}")
+        return sorted((one for _, process in running for one in process.missing()), key=lambda one: one.batch)
 
 
 class _Process:
     """`laion-etl stage score` of some shards on one device; terminated when the block ends, at the latest."""
 
     def __init__(self, crawl: str, batches: Sequence[int], device: str) -> None:
-        shards = [argument for batch in batches for argument in ("--shard", str(batch))]
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "laion_etl", "stage", "score", "--crawl", crawl, *shards],
-            env={**os.environ, "LAION_ETL_CLIP_DEVICE": device},
-            stdout=subprocess.DEVNULL,
-        )
+        self._result = tempfile.TemporaryFile()  # noqa: SIM115 - closed when the block ends
+        with tempfile.TemporaryFile() as names:  # a pipe would block until the process reads it
+            names.writelines(b"%d\n" % batch for batch in batches)
+            names.seek(0)
+            self._process = subprocess.Popen(
+                [*PROGRAM, "stage", "score", "--crawl", crawl, *_ARGUMENTS],
+                env={**os.environ, "LAION_ETL_CLIP_DEVICE": device},
+                stdin=names,
+                stdout=self._result,
+                stderr=subprocess.PIPE,
+                text=True,
+                errors="replace",
+            )
+        self.error = "its process ended without a message"
+        self._follower = threading.Thread(target=self._follow, daemon=True)
+        self._follower.start()
+
+    def _follow(self) -> None:
+        """Passes stderr on, and remembers its last line."""
+        for line in self._process.stderr or ():
+            sys.stderr.write(line)
+            self.error = line.strip().removeprefix("error: ") or self.error
 
     def __enter__(self) -> "_Process":
         return self
@@ -78,7 +127,18 @@ class _Process:
     def __exit__(self, *error: object) -> None:
         if self._process.poll() is None:
             self._process.terminate()
-            self._process.wait()
+        self.wait()
+        if self._process.stderr is not None:
+            self._process.stderr.close()
+        self._result.close()
 
     def wait(self) -> int:
-        return self._process.wait()
+        """Returns the exit code; all of stderr has been passed on then."""
+        code = self._process.wait()
+        self._follower.join()
+        return code
+
+    def missing(self) -> list[MissingBatch]:
+        """Returns the batches that a process which succeeded could not score."""
+        self._result.seek(0)
+        return [MissingBatch.from_plain(plain) for plain in json.load(self._result)["missing"]]

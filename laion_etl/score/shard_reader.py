@@ -1,7 +1,8 @@
 """Reading a shard: its parquet lists the samples, its tar streams their members.
 
 A shard as a whole must match its stats (sha256, number of samples, same keys): anything else is an
-InputError. A single bad sample is local: it is passed on without its image or text.
+InputError. A single bad sample is local: it is passed on without its image or text. `SHARD_ERRORS` are those
+of one shard; any other StorageError means that the store itself does not work.
 """
 
 import hashlib
@@ -15,14 +16,16 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from laion_etl.core.errors import InputError
+from laion_etl.core.errors import DamagedFileError, InputError, MissingFileError, StorageError
 from laion_etl.core.funnel import DownloadStatus
+from laion_etl.core.ids import batch_name
 from laion_etl.core.schemas import SHARD_FILES, shard_stem
 from laion_etl.core.stage_stats import Output, StageStats
 from laion_etl.io.storage import Store
 from laion_etl.io.tarshard import TarError, read_members
 from laion_etl.score.pixels import FORMATS
 
+SHARD_ERRORS = (InputError, MissingFileError, DamagedFileError)
 MAX_CHUNK_BYTES = 256_000_000
 _MAX_MEMBERS = 8  # of one sample; a shard has three
 
@@ -69,6 +72,18 @@ class Sample:
         return sum(map(len, self.members.values()))
 
 
+def read_shard_stats(crawl: str, batch: int, store: Store) -> StageStats:
+    """Returns the stats of a downloaded shard; raises one of SHARD_ERRORS, also for those of another one."""
+    name = f"{shard_stem(crawl, batch)}_stats.json"
+    stats = store.read_stats(name)
+    if (stats.stage, stats.crawl, stats.unit) != ("download", crawl, batch_name(batch)):
+        raise InputError(
+            f"cannot read {store.uri(name)}: it has the stats of {stats.stage} {stats.crawl} {stats.unit}; "
+            "download the batch again"
+        )
+    return stats
+
+
 def shard_samples(shard: StageStats, store: Store) -> Iterator[Sample]:
     """`read_samples` of a downloaded shard; raises InputError also when its stats do not name its files."""
     stem = shard_stem(shard.crawl, int(shard.unit))
@@ -89,7 +104,7 @@ def read_samples(store: Store, parquet: Output, tar: Output, expected: int) -> I
     """Every successfully downloaded sample of a shard, by key; members of one sample in memory at a time.
 
     Raises InputError naming the file when it is damaged, has other bytes than its stats say, or when
-    parquet and tar disagree; StorageError when one is missing.
+    parquet and tar disagree; MissingFileError when one is missing.
     """
     rows = _successful_rows(store, parquet)
     if len(rows) != expected:
@@ -98,13 +113,13 @@ def read_samples(store: Store, parquet: Output, tar: Output, expected: int) -> I
         )
     uri = store.uri(tar.name)
     with store.open(tar.name) as raw:
-        file = _HashingReader(raw)
+        file = _HashingReader(raw, uri)
         try:
             groups = _grouped(read_members(cast("BinaryIO", file)), uri)
             yield from _joined(rows, groups, uri)
         except TarError as error:
             raise InputError(f"cannot read the shard {uri}: {error}; download it again") from error
-        file.check(tar, uri)
+        file.check(tar)
 
 
 def chunked(samples: Iterator[Sample], size: int) -> Iterator[list[Sample]]:
@@ -124,15 +139,19 @@ def chunked(samples: Iterator[Sample], size: int) -> Iterator[list[Sample]]:
 def _successful_rows(store: Store, parquet: Output) -> list[Row]:
     uri = store.uri(parquet.name)
     with store.open(parquet.name) as file:
-        reader = _HashingReader(file)
+        reader = _HashingReader(file, uri)
         data = reader.read(parquet.bytes)
-        reader.check(parquet, uri)
+        reader.check(parquet)
     try:
         table = pq.ParquetFile(pa.BufferReader(data)).read()
-        SHARD_FILES.check_number(table.schema, uri)
+        SHARD_FILES.check(table.schema, uri, "download it again")
         good = table.filter(pc.equal(table["status"], DownloadStatus.SUCCESS.value))
         rows: list[Row] = good.sort_by("key").to_pylist()
-    except (pa.ArrowException, KeyError) as error:
+    except (
+        pa.ArrowException,
+        OSError,
+        ValueError,
+    ) as error:  # OSError: pyarrow's for some damage; `data` is in memory
         raise InputError(f"cannot read {uri}: {error}; download it again") from error
     return rows
 
@@ -163,20 +182,28 @@ def _joined(rows: list[Row], groups: Iterator[tuple[str, dict[str, bytes]]], uri
 class _HashingReader:
     """Counts and hashes what is read, to compare it with the stats."""
 
-    def __init__(self, file: BinaryIO) -> None:
+    def __init__(self, file: BinaryIO, uri: str) -> None:
         self._file = file
+        self._uri = uri
         self._sha256 = hashlib.sha256()
         self._bytes = 0
 
     def read(self, size: int) -> bytes:
-        data = self._file.read(size)
+        try:
+            data = self._file.read(size)
+        except OSError as error:  # a disk that fails is not a damaged shard
+            raise StorageError(
+                f"cannot read {self._uri}: {error}; check the disk or the file system of the store"
+            ) from error
         self._sha256.update(data)
         self._bytes += len(data)
         return data
 
-    def check(self, expected: Output, uri: str) -> None:
+    def check(self, expected: Output) -> None:
         """Raises InputError unless these are the bytes the stats describe."""
         while self._bytes <= expected.bytes and self.read(1_000_000):
             pass
         if (self._bytes, self._sha256.hexdigest()) != (expected.bytes, expected.sha256):
-            raise InputError(f"{uri} is not the file its stats describe; download it again")
+            raise InputError(
+                f"cannot use {self._uri}: it is not the file its stats describe; download it again"
+            )

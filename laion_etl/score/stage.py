@@ -3,39 +3,35 @@
 Reads `shards/<crawl>/<batch>.tar|.parquet|_stats.json`; writes `scored/<crawl>/<batch>` with the endings
 `.tar` (kept samples), `.parquet` (a row per sample, also the rejected), `_img_emb.npy` and `_text_emb.npy`
 (float16, L2-normalised, row i = i-th kept key), and last `_stats.json`.
+
+A shard that is missing or damaged costs itself only: the others are scored, and it is named with its cause.
 """
 
-import json
-from collections import Counter
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
-
-from laion_etl.core.funnel import Outcomes, ScoreReason
-from laion_etl.core.head_columns import HeadColumn, with_columns
+from laion_etl.core.errors import LaionEtlError, MissingFileError
 from laion_etl.core.host_resources import usable_cores
-from laion_etl.core.schemas import SCORED_SCHEMA, scored_stem, shard_stem
-from laion_etl.core.stage_stats import Output, StageStats, fingerprint
-from laion_etl.io.storage import NewFile, Store
-from laion_etl.io.tarshard import finish, write_members
-from laion_etl.score.device_transfer import Floats, pinned
+from laion_etl.core.schemas import scored_stem
+from laion_etl.core.stage_stats import StageStats, fingerprint
+from laion_etl.dataset.missing_batches import Fault, MissingBatch, check_scored
+from laion_etl.io.storage import Store
+from laion_etl.score.device_transfer import pinned
 from laion_etl.score.encode import EncodeBatch, InFlightBatch, samples_at_once
 from laion_etl.score.model import embedding_dim
 from laion_etl.score.prefetch import prefetch
 from laion_etl.score.preprocess_pool import Preparers
 from laion_etl.score.scorer import SampleScorer, Scored, load_scorer
-from laion_etl.score.shard_reader import Row, chunked, shard_samples
+from laion_etl.score.shard_reader import SHARD_ERRORS, chunked, read_shard_stats, shard_samples
+from laion_etl.score.shard_writer import ShardWriter
 from laion_etl.score.shared_tables import Plans
 from laion_etl.settings import Settings, Stage, shaping
 
 _GPU_BUFFERS = 7  # shared with a GPU: four being filled, three it works on
-_NOTED_DIGITS = 6  # of scores in the samples' JSON
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +43,7 @@ class Tools:
 
 
 _OWN_TOOLS = Tools()
+_log = logging.getLogger(__name__)
 
 
 def score_shards(
@@ -56,11 +53,15 @@ def score_shards(
     store: Store,
     on_done: Callable[[StageStats], None] | None = None,
     tools: Tools = _OWN_TOOLS,
+    on_missing: Callable[[MissingBatch], None] | None = None,
 ) -> list[StageStats]:
     """Scores shards one after the other; finished ones are returned without work, in order of `batches`.
 
-    Raises ModelError when the model cannot be loaded, InputError naming a damaged shard, StorageError.
+    Shards that are missing or damaged are skipped and given to `on_missing`; without it IncompleteError names
+    them when all others are scored. Raises ModelError when the model cannot be loaded, and StorageError when
+    the store cannot be read or written: that says nothing about a shard.
     """
+    missing: list[MissingBatch] = []
     work = _ShardPipeline(crawl, batches, settings, store, tools)
     done = []
     with (
@@ -69,10 +70,20 @@ def score_shards(
         prefetch(work.computing(steps), 1) as computing,
         prefetch(work.scored(computing), 1) as results,
     ):
-        for stats in _written(results, store):
-            done.append(stats)
+        for result in _written(results, store):
+            if isinstance(result, MissingBatch):
+                missing.append(result)
+                _log.warning(
+                    "batch %d of %s is skipped: %s, %s", result.batch, crawl, result.cause, result.error
+                )
+                if on_missing is not None:
+                    on_missing(result)
+                continue
+            done.append(result)
             if on_done is not None:
-                on_done(stats)
+                on_done(result)
+    if on_missing is None:
+        check_scored(crawl, missing, len(batches))
     return done
 
 
@@ -90,7 +101,15 @@ class _Closed:
     """The end of a shard."""
 
 
-_Step = StageStats | _Opened | _Closed
+class _UnreadableError(Exception):
+    """Leaves a ShardWriter, which then discards its files."""
+
+    def __init__(self, missing: MissingBatch) -> None:
+        super().__init__(missing.error)
+        self.missing = missing
+
+
+_Step = StageStats | _Opened | _Closed | MissingBatch
 
 
 class _ShardPipeline:
@@ -132,19 +151,45 @@ class _ShardPipeline:
         return samples_at_once(self._settings.clip.batch_size, self.scorer.model.device)
 
     def steps(self) -> Iterator[_Step | EncodeBatch]:
-        """Yield the stats of each finished shard; of each other one its start, its batches and its end."""
+        """Yield the stats of each finished shard; of each other one its start, its batches and its end.
+
+        A MissingBatch takes the place of the start or of the end of a shard that cannot be read.
+        """
         for batch in self._batches:
-            shard = self._store.read_stats(f"{shard_stem(self._crawl, batch)}_stats.json")
-            opened = self._open(shard)
-            stats_name = f"{scored_stem(shard.crawl, batch)}_stats.json"
-            if (finished := self._store.finished(stats_name, opened.fingerprint)) is not None:
-                yield finished
-                continue
-            yield opened
-            if opened.scorer is not None:
-                for samples in chunked(shard_samples(shard, self._store), self._at_once):
-                    yield opened.scorer.begin(samples, self.preparers)
-            yield _Closed()
+            yield from self._steps_of(batch)
+
+    def _steps_of(self, batch: int) -> Iterator[_Step | EncodeBatch]:
+        try:
+            shard = read_shard_stats(self._crawl, batch, self._store)
+        except SHARD_ERRORS as error:
+            yield self._missing(batch, error, Fault.NOT_DOWNLOADED)
+            return
+        opened = self._open(shard)
+        stats_name = f"{scored_stem(shard.crawl, batch)}_stats.json"
+        if (finished := self._store.finished(stats_name, opened.fingerprint)) is not None:
+            yield finished
+            return
+        yield opened
+        if opened.scorer is not None:
+            chunks = chunked(shard_samples(shard, self._store), self._at_once)
+            while True:
+                # Only reading is in the `try`: an error of the model or the device is not the shard's.
+                try:
+                    samples = next(chunks, None)
+                except SHARD_ERRORS as error:
+                    yield self._missing(batch, error, Fault.FILE_MISSING)
+                    return
+                if samples is None:
+                    break
+                yield opened.scorer.begin(samples, self.preparers)
+        yield _Closed()
+
+    def _missing(self, batch: int, error: LaionEtlError, without_file: Fault) -> MissingBatch:
+        """Return what is missing. Raises StorageError if the store itself is, for S3 answers alike then."""
+        if not isinstance(error, MissingFileError):
+            return MissingBatch(batch, Fault.DAMAGED, str(error))
+        self._store.check()
+        return MissingBatch(batch, without_file, str(error))
 
     def _open(self, shard: StageStats) -> _Opened:
         rules = shaping(self._settings, Stage.SCORE)
@@ -163,31 +208,43 @@ class _ShardPipeline:
             yield self.scorer.score(step, self.preparers) if isinstance(step, InFlightBatch) else step
 
 
-def _written(results: Iterator[_Step | list[Scored]], store: Store) -> Iterator[StageStats]:
+def _written(results: Iterator[_Step | list[Scored]], store: Store) -> Iterator[StageStats | MissingBatch]:
     """Writes one shard after another; yields the stats of each once its files are in place."""
     for result in results:
-        if isinstance(result, StageStats):
+        if isinstance(result, (StageStats, MissingBatch)):
             yield result
         elif isinstance(result, _Opened):
             yield _write(result, results, store)
 
 
-def _write(opened: _Opened, results: Iterator[_Step | list[Scored]], store: Store) -> StageStats:
-    """Writes one scored shard from the results up to its `_Closed`."""
+def _write(
+    opened: _Opened, results: Iterator[_Step | list[Scored]], store: Store
+) -> StageStats | MissingBatch:
+    """Writes one scored shard from the results up to its end; nothing if it cannot be read to its end."""
     stem = scored_stem(opened.shard.crawl, int(opened.shard.unit))
     store.delete(f"{stem}_stats.json")  # from here on the unit is not done, even if it was before
-    with _ShardWriter(store, stem) as writer:
-        for result in results:
-            if isinstance(result, _Closed):
-                break
-            if isinstance(result, list):
-                for scored in result:
-                    writer.add(scored)
-        writer.finish(opened.dim, opened.scorer.columns if opened.scorer else ())
+    try:
+        with ShardWriter(store, stem) as writer:
+            _add_results(results, writer)
+            writer.finish(opened.dim, opened.scorer.columns if opened.scorer else ())
+    except _UnreadableError as error:
+        return error.missing
     return store.write_stats(f"{stem}_stats.json", _stats(opened, writer))
 
 
-def _stats(opened: _Opened, writer: "_ShardWriter") -> StageStats:
+def _add_results(results: Iterator[_Step | list[Scored]], writer: ShardWriter) -> None:
+    """Adds the samples of one shard. Raises _UnreadableError if it cannot be read to its end."""
+    for result in results:
+        if isinstance(result, _Closed):
+            return
+        if isinstance(result, MissingBatch):
+            raise _UnreadableError(result)
+        if isinstance(result, list):
+            for scored in result:
+                writer.add(scored)
+
+
+def _stats(opened: _Opened, writer: ShardWriter) -> StageStats:
     shard, scorer = opened.shard, opened.scorer
     details: dict[str, Any] = {}
     if scorer is not None:
@@ -213,80 +270,3 @@ def _stats(opened: _Opened, writer: "_ShardWriter") -> StageStats:
         outputs=writer.outputs,
         details=details,
     )
-
-
-class _ShardWriter:
-    """The four data files of a scored shard; they appear together when the block ends without an error."""
-
-    def __init__(self, store: Store, stem: str) -> None:
-        self._store = store
-        self._stem = stem
-        self._stack = ExitStack()
-        self._rows: list[Row] = []
-        self._images: list[Floats] = []
-        self._texts: list[Floats] = []
-        self._files: list[NewFile] = []
-        self.outcomes: Outcomes[ScoreReason] = Outcomes()
-        self.tags: Counter[str] = Counter()
-        self.subsets: Counter[str] = Counter()
-
-    def __enter__(self) -> "_ShardWriter":
-        endings = (".tar", ".parquet", "_img_emb.npy", "_text_emb.npy")
-        with ExitStack() as stack:
-            self._files = [stack.enter_context(self._store.create(self._stem + end)) for end in endings]
-            self._stack = stack.pop_all()
-        return self
-
-    def __exit__(self, *error: Any) -> None:
-        self._stack.__exit__(*error)
-
-    @property
-    def outputs(self) -> tuple[Output, ...]:
-        return tuple(file.output for file in self._files)
-
-    def add(self, scored: Scored) -> None:
-        """Takes the next sample, in key order."""
-        self._rows.append(scored.sample.row | scored.columns)
-        if scored.reason is not None:
-            self.outcomes.drop(scored.reason)
-            return
-        self.outcomes.keep()
-        self.tags[scored.columns["nsfw_tag"]] += 1
-        self.subsets[scored.columns["subset"]] += 1
-        self._images.append(_half(scored.image_embedding))
-        self._texts.append(_half(scored.text_embedding))
-        key = scored.sample.key
-        write_members(self._files[0], [(f"{key}.{ending}", data) for ending, data in _members(scored)])
-
-    def finish(self, dim: int, columns: Sequence[HeadColumn]) -> None:
-        """Ends the tar and writes parquet, with the columns of custom heads, and embeddings."""
-        tar, parquet, images, texts = self._files
-        finish(tar)
-        pq.write_table(
-            pa.Table.from_pylist(self._rows, with_columns(SCORED_SCHEMA, columns)),
-            parquet,
-            compression="zstd",
-        )
-        for file, rows in ((images, self._images), (texts, self._texts)):
-            matrix = np.stack(rows) if rows else np.empty((0, dim), np.float16)
-            np.save(file, matrix, allow_pickle=False)
-
-
-def _half(embedding: Floats | None) -> Any:
-    if embedding is None:
-        raise ValueError("a kept sample has embeddings")
-    return embedding.astype(np.float16)
-
-
-def _members(scored: Scored) -> list[tuple[str, bytes]]:
-    """The image and the caption unchanged, the JSON with the scores added."""
-    noted = {
-        name: round(value, _NOTED_DIGITS) if isinstance(value, float) else value
-        for name, value in scored.columns.items()
-        if name != "reason"
-    }
-    notes = (scored.sample.notes or {}) | noted
-    written = json.dumps(notes, sort_keys=True, ensure_ascii=False).encode()
-    image = scored.sample.image
-    images = [image] if image else []
-    return [*images, ("txt", scored.sample.members["txt"]), ("json", written)]

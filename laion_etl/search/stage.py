@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from threading import Event
 
-from laion_etl.core.errors import InputError
+from laion_etl.core.errors import DamagedFileError, InputError, LaionEtlError, MissingFileError
 from laion_etl.core.stage_stats import StageStats, fingerprint
 from laion_etl.dataset.scored import ScoredBatch, ScoredCrawl, find_scored
 from laion_etl.io.storage import Store
@@ -19,6 +19,9 @@ from laion_etl.search.index_part import COUNTED, IndexedBatch, IndexPart, most_f
 from laion_etl.search.layout import FORMAT, STATS, delete_unnamed, index_stats
 from laion_etl.search.published_rows import PublishedBatch, PublishedVersion
 from laion_etl.settings import IndexSettings, Settings, Stage, shaping
+
+_UNREADABLE = (InputError, MissingFileError, DamagedFileError)  # of one part; the store itself answers
+_NAMED = 3  # failed parts in an error message
 
 Report = Callable[[int, int], None]
 
@@ -28,7 +31,8 @@ def index_dataset(
 ) -> StageStats:
     """Index a published version; finished parts, including those of other versions, are reused.
 
-    Raises InputError if the scored shards are gone or are not those that were published.
+    Raises InputError if scored shards are gone or are not those that were published, after all other parts
+    are written, which the next call reuses.
     """
     release = published.release
     name = index_stats(release)
@@ -73,20 +77,35 @@ def _whole(published: PublishedVersion, wanted: str, parts: Sequence[StageStats]
 
 
 def _written(published: PublishedVersion, settings: IndexSettings, store: Store) -> Iterator[StageStats]:
-    """Write the parts, some concurrently: usearch releases the GIL."""
+    """Write the parts, some concurrently: usearch releases the GIL.
+
+    A part that cannot be read does not stop the others; InputError names it at the end.
+    """
     stop = Event()
     running: deque[Future[StageStats]] = deque()
+    failed: list[LaionEtlError] = []
+
+    def finished() -> Iterator[StageStats]:
+        try:
+            yield running.popleft().result()
+        except _UNREADABLE as error:
+            failed.append(error)
+
     with ThreadPoolExecutor(settings.jobs) as pool:
         try:
             for part in _parts(published, settings, store, stop):
                 running.append(pool.submit(part.done))
                 if len(running) == settings.jobs:
-                    yield running.popleft().result()
+                    yield from finished()
             while running:
-                yield running.popleft().result()
+                yield from finished()
         except BaseException:
             stop.set()
             raise
+    if len(failed) == 1:
+        raise failed[0]
+    if failed:
+        raise InputError(f"cannot index {len(failed)} parts: {' | '.join(map(str, failed[:_NAMED]))}")
 
 
 def _parts(

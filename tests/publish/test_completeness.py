@@ -5,8 +5,10 @@ from collections.abc import Iterable
 
 import pytest
 
-from laion_etl.core.errors import IncompleteError
+from laion_etl.core.errors import IncompleteError, InputError
+from laion_etl.core.schemas import scored_stem
 from laion_etl.database.loaded import LoadedCrawl
+from laion_etl.dataset.funnel_report import crawl_funnel
 from laion_etl.io.storage import Store
 from laion_etl.publish.completeness import Expected
 from laion_etl.publish.stage import publish_dataset, publish_variants, render_report
@@ -58,6 +60,32 @@ def test_missing_batches_count_too(store: Store, plain: Settings) -> None:
     with pytest.raises(IncompleteError, match=r"1 of 4 batches are missing \(3: not scored\)"):
         publish_dataset(CRAWL, plain, store, expected=expected([0], 0.0, [0]))
     assert publish_dataset(CRAWL, plain, store, expected=expected([0], 0.3, [0])).kept
+
+
+@pytest.mark.parametrize("damage", ["cut off", "of another batch"])
+def test_damaged_stats_of_a_scored_batch_make_it_missing_and_stop_no_other(
+    damage: str, store: Store, plain: Settings
+) -> None:
+    write_world(build_world(batches=3), store, planned_batches=range(3))
+    whole = store.read(f"{scored_stem(CRAWL, 1)}_stats.json")
+    other = store.read(f"{scored_stem(CRAWL, 2)}_stats.json")
+    store.write(f"{scored_stem(CRAWL, 1)}_stats.json", whole[:50] if damage == "cut off" else other)
+    with pytest.raises(IncompleteError, match=r"1 of 3 batches are missing \(1: not scored\)"):
+        publish_dataset(CRAWL, plain, store, expected=expected([0], 0.0, [0]))
+    with pytest.raises(InputError, match=r"stats of scored batches are damaged \(1\)"):
+        publish_dataset(CRAWL, plain, store)
+    done = publish_dataset(CRAWL, plain, store, expected=expected([0], 0.4, [0]))
+    assert done.details["missing_batches"] == [1]
+
+
+def test_damaged_stats_are_a_problem_of_the_funnel(store: Store) -> None:
+    write_world(build_world(batches=3), store, planned_batches=range(3))
+    units = crawl_funnel(store, CRAWL).row("score").units
+    name = f"{scored_stem(CRAWL, 1)}_stats.json"
+    store.write(name, b"{")
+    funnel = crawl_funnel(store, CRAWL)
+    assert funnel.row("score").units == units - 1
+    assert any(f"{name}: not a stats file" in problem for problem in funnel.problems)
 
 
 def test_a_plan_that_postgres_does_not_have_is_not_published(store: Store, plain: Settings) -> None:

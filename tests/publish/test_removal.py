@@ -26,7 +26,7 @@ from laion_etl.publish.diff import diff_versions
 from laion_etl.publish.stage import publish_dataset
 from laion_etl.publish.verify import verify_version
 from laion_etl.removal.lists import read_list
-from laion_etl.removal.stage import Removal, remove
+from laion_etl.removal.stage import Removal, UnfinishedRemovalError, remove
 from laion_etl.settings import Settings
 from tests.parse.test_url_rules import raise_version
 from tests.publish.world import CRAWL, Row, World, build_world, changed, draw_image, write_world
@@ -298,6 +298,27 @@ def test_broken_off_at_any_file_it_ends_the_same(
     assert {name: store.read(name) for name in store.list("")} == {
         name: calm.read(name) for name in calm.list("")
     }
+
+
+def test_a_file_that_cannot_be_read_stops_no_other_and_is_named(
+    store: LocalStore, listed: bytes, worlds: dict[str, World], victims: dict[str, Row]
+) -> None:
+    [name] = [name for name in store.list(f"scored/{NEXT}") if name.endswith(".parquet")][:1]
+    whole = store.read(name)
+    store.write(name, whole[:-9])
+    with pytest.raises(UnfinishedRemovalError, match=f"cannot read .*{name}") as failed:
+        carry_out(listed, store)
+    removal = failed.value.removal
+    assert {stats.crawl for stats in removal.published} == {CRAWL}
+    assert f"laion/{NEXT}" in removal.holding, "its current version still has removed rows"
+    urls = {row["url"] for row in gone_rows(worlds, victims)}
+    for folder in ("pairs", "batches", "shards", f"scored/{CRAWL}"):
+        for other in store.list(folder):
+            if other.endswith(".parquet"):
+                assert not urls & set(pq.read_table(io.BytesIO(store.read(other)))["url"].to_pylist())
+
+    store.write(name, whole)
+    assert {stats.crawl for stats in carry_out(listed, store).published} >= {NEXT}
 
 
 def test_a_dataset_of_other_settings_is_not_changed_on_the_side(store: LocalStore, listed: bytes) -> None:

@@ -98,6 +98,35 @@ def test_a_changed_manifest_or_card_is_found(damaged: Store) -> None:
     assert "its SHA-256 is not the one in versions.json" in problems(damaged)[name]
 
 
+def test_a_part_that_cannot_be_checked_does_not_hide_damage_of_another(damaged: Store) -> None:
+    versions, name = read_versions("laion", damaged), f"dataset/laion/{NEXT}/{NAME}"
+    document = json.loads(damaged.read(name))
+    [part] = [part for part in document["parts"] if part["crawl"] == CRAWL]
+    part["settings"]["publish"]["subsets"] = 5
+    write_versions(versions.with_manifest(NEXT, damaged.write(name, json.dumps(document).encode())), damaged)
+    other = PART.replace(CRAWL, NEXT)
+    damaged.write(other, damaged.read(other)[:-1])
+    found = problems(damaged)
+    assert found.keys() == {name, other}
+    assert f"cannot check {CRAWL}: its settings in the manifest are invalid" in found[name]
+
+
+def test_a_file_of_damaged_pages_does_not_hide_damage_of_another(damaged: Store) -> None:
+    """Its bytes are those of the manifest: it was damaged before it was listed."""
+    data = damaged.read(PART)
+    written = damaged.write(PART, data[:4] + bytes(200) + data[204:])
+    versions, name = read_versions("laion", damaged), f"dataset/laion/{NEXT}/{NAME}"
+    document = json.loads(damaged.read(name))
+    [entry] = [one for one in document["files"] if one["name"].endswith(PART.removeprefix("dataset/laion/"))]
+    entry["sha256"] = written.sha256
+    write_versions(versions.with_manifest(NEXT, damaged.write(name, json.dumps(document).encode())), damaged)
+    other = PART.replace(CRAWL, NEXT)
+    damaged.write(other, damaged.read(other)[:-1])
+    found = problems(damaged)
+    assert "cannot be read to its end" in found[PART]
+    assert other in found
+
+
 def test_wrong_counts_are_found(damaged: Store) -> None:
     rewrite_rows(damaged, lambda table: table.slice(1))
     name = f"dataset/laion/{NEXT}/{NAME}"

@@ -52,13 +52,13 @@ def test_two_processes_give_the_files_of_one(tmp_path: Path, monkeypatch: pytest
 def test_a_device_that_fails_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    store = LocalStore(tmp_path / "store")  # there are no shards in it
-    monkeypatch.setenv("LAION_ETL_STORE", str(tmp_path / "store"))
-    with pytest.raises(ModelError, match="cannot score on cpu, cpu"):
+    store = shards(tmp_path)
+    set_environment(monkeypatch, tmp_path)
+    monkeypatch.setenv("LAION_ETL_CLIP_MODEL", "no-such-model")
+    with pytest.raises(ModelError, match=r"cannot score on cpu, cpu: cpu: .*no-such-model"):
         score_everywhere(CRAWL, [0, 1, 2], TWO, store)
-    said = capfd.readouterr().err
-    assert "000000000_stats.json" in said
-    assert "000000001_stats.json" in said
+    assert capfd.readouterr().err.count("error: ") == 2, "what the processes print is passed on"
+    assert store.list("score") == [], "it says nothing about the shards"
 
 
 def test_an_outage_of_a_device_is_an_outage_of_the_command(

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from laion_etl.core.errors import InputError, StorageError
+from laion_etl.core.errors import IncompleteError
 from laion_etl.core.ids import batch_name
 from laion_etl.core.stage_stats import StageStats
 from laion_etl.io.storage import Store
@@ -303,22 +303,22 @@ def test_no_shards_need_no_model(store: Store) -> None:
     ids=["cut off", "a changed byte", "empty", "longer"],
 )
 @pytest.mark.parametrize("ending", [".tar", ".parquet"])
-def test_a_damaged_shard_is_an_error_naming_the_file_and_leaves_nothing(
+def test_a_damaged_shard_is_named_with_its_file_and_leaves_nothing(
     store: Store, ending: str, damage: object
 ) -> None:
     write_shard(store, [fitting(STAR)])
     name = f"shards/{CRAWL}/{batch_name(3)}{ending}"
     store.write(name, damage(store.read(name)))  # type: ignore[operator]
-    with pytest.raises(InputError, match=f"{batch_name(3)}{ending}"):
+    with pytest.raises(IncompleteError, match=f"damaged, .*{batch_name(3)}{ending}"):
         score(store)
     assert store.list("scored") == []
 
 
-def test_a_missing_tar_or_shard_is_an_error_naming_the_file(store: Store) -> None:
-    with pytest.raises(StorageError, match=f"{batch_name(3)}_stats.json"):
+def test_a_missing_tar_or_shard_is_named_with_its_file(store: Store) -> None:
+    with pytest.raises(IncompleteError, match=f"not_downloaded, .*{batch_name(3)}_stats.json"):
         score(store)
     write_shard(store, [fitting(STAR)])
     store.delete(f"shards/{CRAWL}/{batch_name(3)}.tar")
-    with pytest.raises((InputError, StorageError), match=f"{batch_name(3)}.tar"):
+    with pytest.raises(IncompleteError, match=f"file_missing, .*{batch_name(3)}.tar"):
         score(store)
     assert store.list("scored") == []

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from laion_etl.core.errors import InputError, MissingInputError
-from laion_etl.core.schemas import scored_stem
+from laion_etl.core.errors import InputError, MissingInputError, StorageError
+from laion_etl.core.schemas import batch_name, scored_stem
 from laion_etl.core.stage_stats import StageStats
 from laion_etl.io.storage import LocalStore, Store
 from laion_etl.io.tarshard import member_places, read_members
@@ -228,6 +228,22 @@ def test_embeddings_that_are_gone_or_of_another_length_are_errors(copy: World) -
     copy.store.delete(f"{scored_stem(CRAWL, 1)}_stats.json")
     with pytest.raises(InputError, match=r"is published, but .* is gone"):
         build(copy)
+
+
+def test_a_part_that_cannot_be_built_does_not_stop_the_others(copy: World) -> None:
+    name = f"{scored_stem(CRAWL, 1)}_img_emb.npy"
+    whole = copy.store.read(name)
+    copy.store.delete(name)
+    with pytest.raises(StorageError, match=f"{name}: it does not exist"):
+        build(copy, rows_per_part=1, jobs=1)
+    built = data_files(copy.store)
+    assert {part.rpartition("/")[2][:9] for part in built} == {batch_name(2)}
+    with pytest.raises(MissingInputError, match="laion-etl search index"):
+        open_index(copy.published, copy.settings, copy.store)
+
+    copy.store.write(name, whole)
+    assert build(copy, rows_per_part=1).kept == copy.published.rows
+    assert built < data_files(copy.store)
 
 
 def clustered(rows: int, dim: int, seed: int = 3) -> np.ndarray:

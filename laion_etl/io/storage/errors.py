@@ -4,7 +4,7 @@ import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from laion_etl.core.errors import StorageError
+from laion_etl.core.errors import MissingFileError, StorageError
 
 _ADVICE = {
     errno.ENOSPC: "the disk is full; free space, or set LAION_ETL_STORE (or TMPDIR) to another disk",
@@ -14,6 +14,7 @@ _ADVICE = {
     errno.ENOENT: "it does not exist; was the stage before it run?",
 }
 
+_NOT_THERE = {"404", "NoSuchKey"}  # of one object; a missing bucket is another code
 _NO_FOLDER = "the folder cannot be created; check LAION_ETL_STORE"
 
 _S3_ADVICE = {
@@ -27,7 +28,7 @@ _S3_ADVICE = {
 
 @contextmanager
 def storage_errors(action: str, target: object) -> Iterator[None]:
-    """Turns the errors of the file system and of S3 into StorageError."""
+    """Turns the errors of the file system and of S3 into StorageError, or MissingFileError."""
     from boto3.exceptions import Boto3Error
     from botocore.exceptions import BotoCoreError, ClientError
 
@@ -35,11 +36,14 @@ def storage_errors(action: str, target: object) -> Iterator[None]:
         yield
     except OSError as error:
         missing_folder = action == "write" and error.errno == errno.ENOENT
+        missing_file = error.errno == errno.ENOENT and not missing_folder
         advice = _NO_FOLDER if missing_folder else _ADVICE.get(error.errno or 0, error.strerror or str(error))
-        raise StorageError(f"cannot {action} {target}: {advice}") from error
+        kind = MissingFileError if missing_file else StorageError
+        raise kind(f"cannot {action} {target}: {advice}") from error
     except ClientError as error:
         code = error.response.get("Error", {}).get("Code", "")
-        raise StorageError(f"cannot {action} {target}: {_S3_ADVICE.get(code, str(error))}") from error
+        kind = MissingFileError if action == "read" and code in _NOT_THERE else StorageError
+        raise kind(f"cannot {action} {target}: {_S3_ADVICE.get(code, str(error))}") from error
     except (BotoCoreError, Boto3Error) as error:
         raise StorageError(
             f"cannot {action} {target}: {error}; check AWS_ENDPOINT_URL and the AWS credentials"

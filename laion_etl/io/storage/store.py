@@ -2,13 +2,16 @@
 
 import hashlib
 import io
+import logging
 from abc import ABC, abstractmethod
 from contextlib import AbstractContextManager
 from typing import IO, BinaryIO, Protocol
 
-from laion_etl.core.errors import ChangedError, StorageError
+from laion_etl.core.errors import ChangedError, DamagedFileError
 from laion_etl.core.stage_stats import Output, StageStats
 from laion_etl.io.storage.errors import storage_errors
+
+_log = logging.getLogger(__name__)
 
 
 class NewFile(io.RawIOBase):
@@ -134,17 +137,24 @@ class Store(ABC):
         return stats
 
     def read_stats(self, name: str) -> StageStats:
+        """Returns the stats; raises MissingFileError, DamagedFileError, or InputError for a newer format."""
         try:
             return StageStats.from_json(self.read(name), self.uri(name))
         except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise StorageError(
+            raise DamagedFileError(
                 f"cannot read {self.uri(name)}: not a stats file ({error}); delete it and run the stage again"
             ) from error
 
     def finished(self, name: str, fingerprint: str) -> StageStats | None:
-        """Returns the stats of a unit that is done with this fingerprint; else None, and the unit begins."""
-        if self.exists(name) and (stats := self.read_stats(name)).fingerprint == fingerprint:
-            return stats
+        """Returns the stats of a unit that is done with this fingerprint; else None, and the unit begins.
+
+        A unit whose stats are damaged is not done: doing it again replaces them.
+        """
+        try:
+            if self.exists(name) and (stats := self.read_stats(name)).fingerprint == fingerprint:
+                return stats
+        except DamagedFileError as error:
+            _log.warning("%s; done again", error)
         self.begin(name)
         return None
 

@@ -1,0 +1,137 @@
+"""Batches that the score stage could not score, each with its cause, and how many of them a run may have.
+
+A group of the score stage writes `score/<crawl>/group-<i>-of-<g>.json` last: its input are batches, not
+samples. Status and publish name causes from there. Whether a batch is scored is decided by the stats of its
+scored shard alone, so a file that an earlier division into
+groups left does no harm.
+"""
+
+import logging
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from enum import StrEnum
+from typing import Any
+
+from laion_etl.core.errors import DamagedFileError, IncompleteError
+from laion_etl.core.schemas import scored_stem, shard_stem
+from laion_etl.core.stage_stats import StageStats, fingerprint
+from laion_etl.crawl import written_numbers
+from laion_etl.io.storage import Store
+
+_log = logging.getLogger(__name__)
+_GROUP_STATS = re.compile(r"group-\d+-of-\d+\.json\Z")
+_NAMED = 3  # causes in an error message
+
+
+class Fault(StrEnum):
+    """Why the shard of a batch cannot be scored."""
+
+    NOT_DOWNLOADED = "not_downloaded"  # there are no stats of the shard
+    FILE_MISSING = "file_missing"  # the stats name a tar or a parquet file that is not in the store
+    DAMAGED = "damaged"  # a file is cut off, unreadable or not the one its stats describe
+
+
+@dataclass(frozen=True, slots=True)
+class MissingBatch:
+    """A batch that was not scored; `error` names the file and what is wrong with it."""
+
+    batch: int
+    cause: Fault
+    error: str
+
+    @classmethod
+    def from_plain(cls, plain: dict[str, Any]) -> "MissingBatch":
+        """Read plain JSON values. Raises KeyError, TypeError or ValueError."""
+        return cls(int(plain["batch"]), Fault(plain["cause"]), str(plain["error"]))
+
+    def to_plain(self) -> dict[str, Any]:
+        """Return plain JSON values."""
+        return asdict(self)
+
+
+def check_share(
+    action: str, what: str, missing: Sequence[int], total: int, allowed: float, cause: str, advice: str
+) -> None:
+    """Raise IncompleteError if more than a share of `total` is missing: the only place that decides this."""
+    # Written so that a share that is not a number allows nothing.
+    if not len(missing) <= allowed * total:
+        raise IncompleteError(
+            f"cannot {action}: {len(missing):,} of {total:,} {what} are missing "
+            f"({written_numbers(missing)[:200]}: {cause}), and at most {allowed:.1%} may be; "
+            f"{advice}, or allow more (--allow-missing, in Airflow the parameter allow_missing_percent)"
+        )
+
+
+def check_scored(crawl: str, missing: Sequence[MissingBatch], total: int, allowed: float = 0.0) -> None:
+    """Raise IncompleteError, which names the first missing batches, if more than a share is not scored."""
+    if not missing:
+        return
+    first = missing[0].batch
+    check_share(
+        f"score all of {crawl}", "batches", [one.batch for one in missing], total, allowed, causes(missing),
+        f"all others are scored; delete {shard_stem(crawl, first)}_stats.json if it is there, download the "
+        f"batch again (`laion-etl stage download --crawl {crawl} --batch {first}`) and score again",
+    )  # fmt: skip
+
+
+def causes(missing: Sequence[MissingBatch]) -> str:
+    """Return the causes of the first missing batches in one line."""
+    first = [f"batch {one.batch} {one.cause}, {one.error}" for one in missing[:_NAMED]]
+    more = [f"and {len(missing) - _NAMED:,} more"] if len(missing) > _NAMED else []
+    return " | ".join([*first, *more])
+
+
+def group_stats(
+    crawl: str, group: str, scored: Sequence[StageStats], missing: Sequence[MissingBatch]
+) -> StageStats:
+    """Return the stats of a group: batches in, batches scored, batches missing by cause and by number."""
+    counts = {cause.value: sum(one.cause is cause for one in missing) for cause in Fault}
+    return StageStats(
+        stage="score group",
+        crawl=crawl,
+        unit=group,
+        fingerprint=fingerprint([stats.fingerprint for stats in scored], list(missing)),
+        input=len(scored) + len(missing),
+        kept=len(scored),
+        dropped={cause: count for cause, count in counts.items() if count},
+        details={
+            "samples": {
+                "input": sum(stats.input for stats in scored),
+                "kept": sum(stats.kept for stats in scored),
+            },
+            "missing": [one.to_plain() for one in missing],
+        },
+    )
+
+
+def write_group_stats(stats: StageStats, store: Store) -> None:
+    """Write the stats of a group, `I/G`."""
+    index, _, groups = stats.unit.partition("/")
+    store.write(f"score/{stats.crawl}/group-{index}-of-{groups}.json", stats.to_json())
+
+
+def missing_batches(crawl: str, store: Store, numbers: Iterable[int] | None = None) -> list[MissingBatch]:
+    """Return what is known of batches that are not scored; without `numbers`, of all that groups named.
+
+    A batch that was scored since is left out. Raises StorageError.
+    """
+    folder = f"score/{crawl}"
+    known: dict[int, MissingBatch] = {}
+    for name in store.list(folder):
+        if _GROUP_STATS.match(name.removeprefix(f"{folder}/")):
+            known |= _read(name, store)
+    wanted = set(known if numbers is None else numbers)
+    if numbers is None:
+        wanted -= {n for n in known if store.exists(f"{scored_stem(crawl, n)}_stats.json")}
+    return [known[number] for number in sorted(wanted & set(known))]
+
+
+def _read(name: str, store: Store) -> dict[int, MissingBatch]:
+    """Return what a group named; nothing for a damaged file, which only explains and decides nothing."""
+    try:
+        found = [MissingBatch.from_plain(plain) for plain in store.read_stats(name).details["missing"]]
+    except (DamagedFileError, KeyError, TypeError, ValueError) as error:
+        _log.warning("cannot read the causes in %s: %s; score the group again", store.uri(name), error)
+        return {}
+    return {one.batch: one for one in found}

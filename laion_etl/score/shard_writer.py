@@ -1,0 +1,100 @@
+"""Writes a scored shard: tar of the kept samples, parquet of all, embeddings."""
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from contextlib import ExitStack
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from laion_etl.core.funnel import Outcomes, ScoreReason
+from laion_etl.core.head_columns import HeadColumn, with_columns
+from laion_etl.core.schemas import SCORED_SCHEMA
+from laion_etl.core.stage_stats import Output
+from laion_etl.io.storage import NewFile, Store
+from laion_etl.io.tarshard import finish, write_members
+from laion_etl.score.device_transfer import Floats
+from laion_etl.score.scorer import Scored
+from laion_etl.score.shard_reader import Row
+
+_NOTED_DIGITS = 6  # of scores in the samples' JSON
+
+
+class ShardWriter:
+    """The four data files of a scored shard; they appear together when the block ends without an error."""
+
+    def __init__(self, store: Store, stem: str) -> None:
+        self._store = store
+        self._stem = stem
+        self._stack = ExitStack()
+        self._rows: list[Row] = []
+        self._images: list[Floats] = []
+        self._texts: list[Floats] = []
+        self._files: list[NewFile] = []
+        self.outcomes: Outcomes[ScoreReason] = Outcomes()
+        self.tags: Counter[str] = Counter()
+        self.subsets: Counter[str] = Counter()
+
+    def __enter__(self) -> "ShardWriter":
+        endings = (".tar", ".parquet", "_img_emb.npy", "_text_emb.npy")
+        with ExitStack() as stack:
+            self._files = [stack.enter_context(self._store.create(self._stem + end)) for end in endings]
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self._stack.__exit__(*error)
+
+    @property
+    def outputs(self) -> tuple[Output, ...]:
+        return tuple(file.output for file in self._files)
+
+    def add(self, scored: Scored) -> None:
+        """Takes the next sample, in key order."""
+        self._rows.append(scored.sample.row | scored.columns)
+        if scored.reason is not None:
+            self.outcomes.drop(scored.reason)
+            return
+        self.outcomes.keep()
+        self.tags[scored.columns["nsfw_tag"]] += 1
+        self.subsets[scored.columns["subset"]] += 1
+        self._images.append(_half(scored.image_embedding))
+        self._texts.append(_half(scored.text_embedding))
+        key = scored.sample.key
+        write_members(self._files[0], [(f"{key}.{ending}", data) for ending, data in _members(scored)])
+
+    def finish(self, dim: int, columns: Sequence[HeadColumn]) -> None:
+        """Ends the tar and writes parquet, with the columns of custom heads, and embeddings."""
+        tar, parquet, images, texts = self._files
+        finish(tar)
+        pq.write_table(
+            pa.Table.from_pylist(self._rows, with_columns(SCORED_SCHEMA, columns)),
+            parquet,
+            compression="zstd",
+        )
+        for file, rows in ((images, self._images), (texts, self._texts)):
+            matrix = np.stack(rows) if rows else np.empty((0, dim), np.float16)
+            np.save(file, matrix, allow_pickle=False)
+
+
+def _half(embedding: Floats | None) -> Any:
+    if embedding is None:
+        raise ValueError("a kept sample has embeddings")
+    return embedding.astype(np.float16)
+
+
+def _members(scored: Scored) -> list[tuple[str, bytes]]:
+    """The image and the caption unchanged, the JSON with the scores added."""
+    noted = {
+        name: round(value, _NOTED_DIGITS) if isinstance(value, float) else value
+        for name, value in scored.columns.items()
+        if name != "reason"
+    }
+    notes = (scored.sample.notes or {}) | noted
+    written = json.dumps(notes, sort_keys=True, ensure_ascii=False).encode()
+    image = scored.sample.image
+    images = [image] if image else []
+    return [*images, ("txt", scored.sample.members["txt"]), ("json", written)]
