@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 
 from laion_etl.core.errors import ModelError, OutageError
+from laion_etl.core.stage_stats import StageStats
+from laion_etl.dataset.missing_batches import Fault, MissingBatch
 from laion_etl.io.storage import LocalStore
 from laion_etl.score.multi_gpu import devices, score_everywhere
 from laion_etl.score.stage import score_shards
@@ -44,8 +46,11 @@ def test_two_processes_give_the_files_of_one(tmp_path: Path, monkeypatch: pytest
     expected = score_shards(CRAWL, [0, 1, 2], TINY_SETTINGS, alone, tools=TOOLS)
     together = shards(tmp_path / "together")
     set_environment(monkeypatch, tmp_path / "together")
-    seen = []
-    assert score_everywhere(CRAWL, [0, 1, 2], TWO, together, seen.append) == expected == seen
+    seen: list[StageStats] = []
+    missing: list[MissingBatch] = []
+    done = score_everywhere(CRAWL, [0, 1, 9, 2], TWO, together, seen.append, missing.append)
+    assert done == expected == seen
+    assert [(one.batch, one.cause) for one in missing] == [(9, Fault.NOT_DOWNLOADED)]
     assert scored_files(together) == scored_files(alone)
 
 
