@@ -75,7 +75,7 @@ def pairs(start: int, stop: int) -> list[tuple[str, str]]:
 
 
 def make(folder: Path, archive: Path) -> None:
-    """Run the stages, and write store and dump into the archive."""
+    """Run the stages, and write store and database into the archive."""
     png.WIDTH_PX = 90
     server = ThreadingHTTPServer(("127.0.0.1", 0), Images)
     threading.Thread(target=server.serve_forever, daemon=True).start()
@@ -111,12 +111,12 @@ def make(folder: Path, archive: Path) -> None:
                     publish_dataset(crawl, settings, store)
                 else:
                     worker.run_one(planned.details["batches"][0])
-        dump = subprocess.run(
+        written = subprocess.run(
             [pg_dump(), "--no-owner", "--no-privileges", "--inserts", url],
             check=True,
             capture_output=True,
         ).stdout
-    lines = [line for line in dump.splitlines(keepends=True) if not line.startswith((b"--", b"\\"))]
+    lines = [line for line in written.splitlines(keepends=True) if not line.startswith((b"--", b"\\"))]
     with tarfile.open(archive, "w:xz") as tar:
         for path in sorted((folder / "store").rglob("*")):
             if path.is_file():
