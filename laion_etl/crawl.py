@@ -134,9 +134,10 @@ def file_policy(settings: Settings) -> RetryPolicy:
 
 
 def patient_if_busy(settings: Settings) -> RetryPolicy:
-    """Returns the policy for a single request, to an address that may be wrong: no server is known soon.
+    """Returns the policy for a single file whose address may be wrong.
 
-    It is not counted among the requests of the machine: the command that sends it may have no data folder.
+    A busy server is asked for as long as `file_policy` says, but one that cannot be reached is given up soon.
+    The request does not count among those of the machine: a command that only lists needs no data folder.
     """
     return replace(DEFAULT_POLICY, max_s=settings.core.crawl_retry_s)
 

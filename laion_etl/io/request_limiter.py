@@ -1,9 +1,9 @@
 """Spaces out the requests that all processes of a machine send to one server.
 
-The time of the last request is the modification time of a file, and whoever waits for the next one holds the
-lock of that file meanwhile. So nothing has to be cleaned up after a killed process: the kernel releases its
-lock, and no turn was reserved for it. flock() has no effect on some network file systems; there, as in
-separate pods, each machine has its own limit.
+The time of the last request is the modification time of a file, and the process that waits for the next one
+holds the lock of that file meanwhile. So nothing has to be cleaned up after a killed process: the kernel
+releases its lock, and no turn was reserved for it. flock() has no effect on some network file systems; there,
+as in separate pods, each machine has its own limit.
 """
 
 import fcntl

@@ -24,7 +24,7 @@ FILES = 4
 def wat(number: int) -> bytes:
     """Pairs of its own, some that all files have, and a damaged record."""
     links = [
-        image(f"/{n}.jpg", f"A picture of house number {n}") for n in range(10 * number, 10 * number + 30)
+        image(f"/{n}.jpg", f"A drawing of house number {n}") for n in range(10 * number, 10 * number + 30)
     ]
     pages = [compact_page_record(f"https://e.org/{number}/{n}/", links[n::3]) for n in range(3)]
     return b"".join(pages) + record("https://e.org/", b"{broken") + pages[0][:-20]
