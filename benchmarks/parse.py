@@ -26,9 +26,10 @@ from rich.table import Table
 from benchmarks.wat_file import write_wat
 from laion_etl.core.byte_arena import ByteArena
 from laion_etl.io.storage import LocalStore
+from laion_etl.parse.file_counts import FileCounts
 from laion_etl.parse.gzip_members import read_members
 from laion_etl.parse.stage import parse_partition
-from laion_etl.parse.wat_workers import FileCounts, FileParser
+from laion_etl.parse.wat_workers import FileParser
 from laion_etl.settings import Settings
 
 _ROOT = Path(__file__).parents[1]

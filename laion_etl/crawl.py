@@ -12,13 +12,15 @@ import json
 import re
 import zlib
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 from importlib import resources
 
 from laion_etl.core.errors import CrawlError, InputError, LaionEtlError, MissingInputError, SettingsError
 from laion_etl.core.import_factory import is_factory, load_factory
 from laion_etl.io.remote_files import read_input
+from laion_etl.io.request_limiter import RequestLimiter
+from laion_etl.io.retries import DEFAULT_POLICY, RetryPolicy
 from laion_etl.io.storage import LocalStore
 from laion_etl.settings import Settings
 
@@ -124,16 +126,33 @@ def released(crawl_id: str) -> date:
     raise CrawlError(f"invalid crawl id {crawl_id!r}; expected CC-MAIN-YYYY-WW (see `laion-etl crawl list`)")
 
 
+def file_policy(settings: Settings) -> RetryPolicy:
+    """Returns how requests for files of the crawl source are spaced out and repeated."""
+    limiter = RequestLimiter(settings.data_path / "crawl-source.lock", settings.core.crawl_requests_per_s)
+    retry_s = settings.core.crawl_retry_s
+    return RetryPolicy(max_s=retry_s, unreachable_s=retry_s, limiter=limiter)
+
+
+def patient_if_busy(settings: Settings) -> RetryPolicy:
+    """Returns the policy for a single file whose address may be wrong.
+
+    A busy server is asked for as long as `file_policy` says, but one that cannot be reached is given up soon.
+    The request does not count among those of the machine: a command that only lists needs no data folder.
+    """
+    return replace(DEFAULT_POLICY, max_s=settings.core.crawl_retry_s)
+
+
 def wat_paths(crawl_id: str, settings: Settings) -> list[str]:
     """Returns the full URIs of all WAT files of a crawl, in the order of its wat.paths.gz.
 
-    Raises CrawlError for an unknown crawl or a list that cannot be read.
+    Raises CrawlError for an unknown crawl or a list that cannot be read. A busy server is asked again for as
+    long as for a WAT file; one that cannot be reached is not, because its address may be wrong.
     """
     released(crawl_id)  # before the id goes into a path
     source = settings.core.crawl_source.rstrip("/")
     uri = f"{source}/crawl-data/{crawl_id}/wat.paths.gz"
     try:
-        packed = read_input(uri, _MAX_LIST_BYTES)
+        packed = read_input(uri, _MAX_LIST_BYTES, patient_if_busy(settings))
         with gzip.GzipFile(fileobj=io.BytesIO(packed)) as unpacked:
             text = unpacked.read(_MAX_UNPACKED_LIST_BYTES + 1)
     except MissingInputError as error:

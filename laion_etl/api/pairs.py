@@ -7,9 +7,11 @@ import pyarrow as pa
 
 from laion_etl.api.funnel import Funnel
 from laion_etl.core.numba_cache import ensure_compiled
+from laion_etl.crawl import patient_if_busy
 from laion_etl.parse.custom_filters import LinkFilter
+from laion_etl.parse.file_counts import FileCounts
 from laion_etl.parse.link_source import LinkSource, WatSource
-from laion_etl.parse.wat_workers import FileCounts, FileParser
+from laion_etl.parse.wat_workers import FileParser
 from laion_etl.settings import Settings, load_settings
 
 
@@ -58,7 +60,7 @@ def read_wat(
         InputError: While iterating: the file cannot be read.
     """
     settings = settings or load_settings()
-    return read_pairs(uri, WatSource(settings.parse), settings, filters)
+    return read_pairs(uri, WatSource(settings.parse, patient_if_busy(settings)), settings, filters)
 
 
 def read_pairs(

@@ -22,7 +22,8 @@ from laion_etl.core.schemas import PAIR_SCHEMA, pair_id
 from laion_etl.database.binary_copy import Texts, host_hashes, read_rows
 from laion_etl.database.dedupe_keys import DedupeRule, PairsFile
 from laion_etl.io.storage import LocalStore
-from laion_etl.parse.wat_workers import FileCounts, FileParser
+from laion_etl.parse.file_counts import FileCounts
+from laion_etl.parse.wat_workers import FileParser
 from laion_etl.score.products import product, row_products
 from laion_etl.settings import CoreSettings, ParseSettings, Settings
 

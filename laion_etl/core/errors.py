@@ -66,6 +66,10 @@ class DamagedInputError(InputError):
     exit_code = 2
 
 
+class InternalError(LaionEtlError):
+    """Rules raised unexpected exceptions for too many records: a broken installation, or a bug."""
+
+
 class MissingInputError(InputError):
     """There is no such input."""
 

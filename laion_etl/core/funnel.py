@@ -25,6 +25,10 @@ class Reason(StrEnum):
         return made
 
 
+_INTERNAL_ERROR = "A rule raised an unexpected exception"
+_EXAMPLES = "`details.internal_errors` of the stats has the first ones."
+
+
 class RecordReason(Reason):
     """Why a WAT record gave no page (parse, `details.records`)."""
 
@@ -34,7 +38,12 @@ class RecordReason(Reason):
         "page_url_too_long",
         "The page's URL is longer than 8,192 bytes, which browsers and servers refuse.",
     )
-    DAMAGED = "damaged", "The gzip member is cut off or corrupt."
+    PAGE_URL_INVALID = (
+        "page_url_invalid",
+        "The page's URL contains a NUL character, which Postgres cannot store.",
+    )
+    DAMAGED = "damaged", "The gzip member is cut off or corrupt, or holds bytes that are not a WARC record."
+    INTERNAL_ERROR = "internal_error", f"{_INTERNAL_ERROR} for the record; {_EXAMPLES}"
 
 
 class ParseReason(Reason):
@@ -50,8 +59,8 @@ class ParseReason(Reason):
     URL_TOO_LONG = "url_too_long", "The URL is longer than `max_url_chars`."
     HOST_NOT_PUBLIC = (
         "host_not_public",
-        "The host is a single label (`http://wiki/`), a private name (`.local`, `.lan` ...) or an address "
-        "that is not public.",
+        "The host is a single label (`http://wiki/`), a private name (`.local`, `.lan` ...), a name that "
+        "cannot be looked up (`a..com`) or an address that is not public.",
     )
     TRACKER = (
         "tracker",
@@ -78,6 +87,11 @@ class ParseReason(Reason):
         "language_not_asked_for",
         "The caption is in none of the languages that `LAION_ETL_PARSE_LANGUAGES` keeps.",
     )
+    NOT_STORABLE = (
+        "not_storable",
+        "A text of the pair contains a NUL character or is not UTF-8, which Postgres cannot store.",
+    )
+    INTERNAL_ERROR = "internal_error", f"{_INTERNAL_ERROR} for the link; {_EXAMPLES}"
 
 
 class LoadReason(Reason):
@@ -209,6 +223,10 @@ class Outcomes(Generic[ReasonT]):
 
     def drop(self, reason: ReasonT, count: int = 1) -> None:
         self._dropped[reason] += count
+
+    def count(self, reason: ReasonT) -> int:
+        """How many records ended for this reason."""
+        return self._dropped[reason]
 
     def add(self, other: "Outcomes[ReasonT]") -> None:
         self.kept += other.kept

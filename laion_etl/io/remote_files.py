@@ -1,11 +1,11 @@
 """Reads input files, local or from s3://, https:// and http://, as one kind of stream.
 
 Remote files are streamed, never held in memory. A transfer that breaks is resumed at the byte where it
-broke: WAT files are 300 MB, and within an hour there are many small failures.
+broke: WAT files are 300 MB, and within an hour there are many small failures. A server that is busy is asked
+again, for as long as a RetryPolicy allows; http_answers.py says which answers mean that.
 """
 
 import io
-import time
 from collections.abc import Callable
 from functools import cache
 from http import HTTPStatus
@@ -14,14 +14,16 @@ from typing import TYPE_CHECKING, Protocol, cast
 from urllib.parse import unquote, urlsplit
 
 from laion_etl.core.errors import InputError, MissingInputError
+from laion_etl.io.http_answers import BUSY_S3_CODES, busy_answer, retry_after_s
+from laion_etl.io.retries import DEFAULT_POLICY, Retries, RetryPolicy, TryAgainError
 
 if TYPE_CHECKING:
     from urllib3 import PoolManager
 
 CONNECT_TIMEOUT_S = 10.0
 READ_TIMEOUT_S = 30.0  # of silence of the server, not of the whole transfer
-_RETRIES = 3
 _BUFFER_BYTES = 256 * 1024
+_ERROR_PAGE_BYTES = 16 * 1024
 
 
 class _Body(Protocol):
@@ -29,29 +31,25 @@ class _Body(Protocol):
     def close(self) -> None: ...
 
 
-class _Dropped(Exception):  # noqa: N818 - a signal between two functions of this module
-    """The connection broke while the body was being read."""
-
-
-def open_input(uri: str) -> io.BufferedReader:
+def open_input(uri: str, policy: RetryPolicy = DEFAULT_POLICY) -> io.BufferedReader:
     """Returns a reader of the file at a path, file://, s3://, https:// or http:// URI.
 
-    Remote readers cannot seek. Raises InputError (MissingInputError when there is no such file), here or
-    while reading, with the URI, the cause and what to do.
+    Remote readers cannot seek; they repeat requests as the policy says. Raises InputError (MissingInputError
+    when there is no such file), here or while reading, with the URI, the cause and what to do.
     """
     scheme = urlsplit(uri).scheme.lower() if "://" in uri else ""
     if scheme in ("", "file"):
         return _open_path(uri)
     if scheme in ("http", "https"):
-        return _open_remote(uri, lambda offset: _http_body(uri, offset))
+        return _open_remote(uri, lambda offset: _http_body(uri, offset), policy)
     if scheme == "s3":
-        return _open_remote(uri, lambda offset: _s3_body(uri, offset))
+        return _open_remote(uri, lambda offset: _s3_body(uri, offset), policy)
     raise InputError(f"cannot read {uri}: {scheme}:// is not supported; use a path, s3:// or https://")
 
 
-def read_input(uri: str, max_bytes: int) -> bytes:
+def read_input(uri: str, max_bytes: int, policy: RetryPolicy = DEFAULT_POLICY) -> bytes:
     """Returns the whole file; raises InputError when it is longer than `max_bytes`."""
-    with open_input(uri) as stream:
+    with open_input(uri, policy) as stream:
         data = stream.read(max_bytes + 1)
     if len(data) > max_bytes:
         raise InputError(f"cannot read {uri}: it is longer than {max_bytes:,} bytes; check the path")
@@ -68,18 +66,19 @@ def _open_path(uri: str) -> io.BufferedReader:
         raise InputError(f"cannot read {uri}: {error.strerror}; check the path and its owner") from error
 
 
-def _open_remote(uri: str, body_from: Callable[[int], _Body]) -> io.BufferedReader:
-    return io.BufferedReader(_Resuming(uri, body_from), _BUFFER_BYTES)
+def _open_remote(uri: str, body_from: Callable[[int], _Body], policy: RetryPolicy) -> io.BufferedReader:
+    return io.BufferedReader(_Resuming(uri, body_from, policy), _BUFFER_BYTES)
 
 
 class _Resuming(io.RawIOBase):
-    """A remote body; after a broken connection it is resumed where it broke, up to _RETRIES times."""
+    """A remote body; after a broken connection it is resumed where it broke."""
 
-    def __init__(self, uri: str, body_from: Callable[[int], _Body]) -> None:
+    def __init__(self, uri: str, body_from: Callable[[int], _Body], policy: RetryPolicy) -> None:
         self._uri = uri
         self._body_from = body_from
+        self._retries = Retries(uri, policy)
         self._offset = 0
-        self._body: _Body | None = body_from(0)  # so a missing file is reported when it is opened
+        self._body: _Body | None = self._opened()  # so a missing file is reported when it is opened
 
     def readable(self) -> bool:
         return True
@@ -92,20 +91,25 @@ class _Resuming(io.RawIOBase):
         return len(data)
 
     def _read(self, amount: int) -> bytes:
-        cause: BaseException | None = None
-        for attempt in range(_RETRIES + 1):
-            if self._body is None:
-                time.sleep(0.1 * 2**attempt)
-                self._body = self._body_from(self._offset)
+        while True:
+            self._body = self._body or self._opened()
             try:
-                return _read_some(self._body, amount)
-            except _Dropped as error:
-                cause = error.__cause__
+                data = _read_some(self._body, amount)
+            except TryAgainError as broken:
                 self._body.close()
                 self._body = None
-        raise InputError(
-            f"cannot read {self._uri} beyond byte {self._offset:,}: {cause}; check the network and try again"
-        ) from cause
+                self._retries.wait(broken, f"it broke off at byte {self._offset:,}: check the network")
+            else:
+                self._retries.succeeded()
+                return data
+
+    def _opened(self) -> _Body:
+        while True:
+            self._retries.before_request()
+            try:
+                return self._body_from(self._offset)
+            except TryAgainError as failure:
+                self._retries.wait(failure, "check the address and the network, or try again later")
 
     def close(self) -> None:
         if self._body is not None:
@@ -121,7 +125,7 @@ def _read_some(body: _Body, amount: int) -> bytes:
     try:
         return body.read(amount)
     except (HTTPError, BotoCoreError, OSError) as error:
-        raise _Dropped from error
+        raise TryAgainError(str(error)) from error
 
 
 @cache
@@ -129,35 +133,41 @@ def _pool() -> "PoolManager":
     from urllib3 import PoolManager, Retry, Timeout
 
     retries = Retry(
-        total=6,
-        connect=_RETRIES,
-        read=_RETRIES,
-        status=_RETRIES,
+        total=None,
+        connect=0,
+        read=0,
+        status=0,
+        other=0,
         redirect=3,
-        backoff_factor=0.2,
-        backoff_max=20,
-        status_forcelist=(429, 500, 502, 503, 504),
+        respect_retry_after_header=False,
         raise_on_status=False,
     )
     return PoolManager(retries=retries, timeout=Timeout(connect=CONNECT_TIMEOUT_S, read=READ_TIMEOUT_S))
 
 
 def _http_body(uri: str, offset: int) -> _Body:
-    from urllib3.exceptions import HTTPError
+    from urllib3.exceptions import HTTPError, LocationParseError
 
     headers = {"User-Agent": "laion_etl", "Accept-Encoding": "identity"}
     if offset:
         headers["Range"] = f"bytes={offset}-"
     try:
         response = _pool().request("GET", uri, headers=headers, preload_content=False, decode_content=False)
+    except LocationParseError as error:
+        raise InputError(f"cannot read {uri}: {error}; check the address") from error
     except HTTPError as error:
-        cause = getattr(error, "reason", None) or error
-        raise InputError(f"cannot read {uri}: {cause}; check the address and the network") from error
+        raise TryAgainError(str(getattr(error, "reason", None) or error), unreachable=True) from error
     expected = HTTPStatus.PARTIAL_CONTENT if offset else HTTPStatus.OK
     if response.status == expected:
         return cast("_Body", response)
+    try:
+        page = response.read(_ERROR_PAGE_BYTES)
+    except (HTTPError, OSError):
+        page = b""
     response.close()
     status = f"HTTP status {response.status}"
+    if busy_answer(response.status, response.headers, page):
+        raise TryAgainError(status, retry_after_s(response.headers))
     if response.status in (HTTPStatus.NOT_FOUND, HTTPStatus.GONE):
         raise MissingInputError(f"cannot read {uri}: {status}; check the address")
     if offset and response.status == HTTPStatus.OK:
@@ -169,7 +179,7 @@ def _http_body(uri: str, offset: int) -> _Body:
 
 
 def _s3_body(uri: str, offset: int) -> _Body:
-    from botocore.exceptions import BotoCoreError, ClientError
+    from botocore.exceptions import BotoCoreError, ClientError, ConnectionError, HTTPClientError
 
     from laion_etl.io.storage import s3_reader
 
@@ -183,9 +193,15 @@ def _s3_body(uri: str, offset: int) -> _Body:
         )
     except ClientError as error:
         code = error.response.get("Error", {}).get("Code", "")
+        answer_head = error.response.get("ResponseMetadata", {})
+        headers = answer_head.get("HTTPHeaders", {})
+        if code in BUSY_S3_CODES or busy_answer(answer_head.get("HTTPStatusCode", 0), headers, b""):
+            raise TryAgainError(str(error), retry_after_s(headers)) from error
         if code in ("NoSuchKey", "NoSuchBucket", "404"):
             raise MissingInputError(f"cannot read {uri}: {code}; check bucket and key") from error
         raise InputError(f"cannot read {uri}: {error}; check the AWS credentials") from error
+    except (ConnectionError, HTTPClientError) as error:
+        raise TryAgainError(f"{error}; check AWS_ENDPOINT_URL", unreachable=True) from error
     except BotoCoreError as error:
         raise InputError(
             f"cannot read {uri}: {error}; check the AWS credentials and AWS_ENDPOINT_URL"

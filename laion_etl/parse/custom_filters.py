@@ -6,7 +6,7 @@ call per pair would cost more than all built-in filters together.
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import pyarrow as pa
@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 from laion_etl.core.errors import SettingsError
 from laion_etl.core.funnel import REASON_NAME, ParseReason
 from laion_etl.core.import_factory import load_callables
+from laion_etl.parse.internal_errors import apply_by_rows
 from laion_etl.settings import ParseSettings
 
 VARIABLE = "LAION_ETL_PARSE_FILTERS"
@@ -44,20 +45,44 @@ def load_filters(settings: ParseSettings) -> tuple[LinkFilter, ...]:
     return load_callables(settings.filters, settings, VARIABLE, "LinkFilter")
 
 
-def keep_passing(filters: Sequence[LinkFilter], pairs: pa.Table, dropped: Counter[str]) -> pa.Table:
+def keep_passing(
+    filters: Sequence[LinkFilter],
+    pairs: pa.Table,
+    dropped: Counter[str],
+    failed: Callable[[str, Exception], None],
+) -> pa.Table:
     """Return the pairs that pass all filters; the others are counted in `dropped` by reason.
 
-    Raises SettingsError for a filter that does not return a reason or None for each pair.
+    A pair for which a filter raises an exception is dropped as well, and passed to `failed` with the URL of
+    its page. Raises SettingsError for a filter that does not return a reason or None for each pair.
     """
     for one in filters:
         if not pairs.num_rows:
             break
-        reasons = _reasons(one, pairs)
+        reasons = _contained(one, pairs, failed)
         if reasons.null_count < len(reasons):
             for found in pc.value_counts(reasons.drop_null()).to_pylist():
-                dropped[_checked(found["values"], one)] += found["counts"]
+                dropped[found["values"]] += found["counts"]
             pairs = pairs.filter(reasons.is_null())
     return pairs
+
+
+def _contained(one: LinkFilter, pairs: pa.Table, failed: Callable[[str, Exception], None]) -> pa.Array:
+    """Returns the reasons of a filter, INTERNAL_ERROR for pairs that it raises an exception for."""
+    found: list[pa.Array] = []
+
+    def apply(start: int, end: int) -> None:
+        reasons = _reasons(one, pairs.slice(start, end - start))
+        for reason in reasons.unique().drop_null().to_pylist():
+            _check(reason, one)
+        found.append(reasons)
+
+    def fail(row: int, error: Exception) -> None:
+        found.append(pa.array([ParseReason.INTERNAL_ERROR.value], pa.string()))
+        failed(pairs["page_url"][row].as_py(), error)
+
+    apply_by_rows(apply, pairs.num_rows, fail)
+    return pa.concat_arrays(found)
 
 
 def _reasons(one: LinkFilter, pairs: pa.Table) -> pa.Array:
@@ -74,12 +99,11 @@ def _reasons(one: LinkFilter, pairs: pa.Table) -> pa.Array:
     return reasons.cast(pa.string())
 
 
-def _checked(reason: str, one: LinkFilter) -> str:
+def _check(reason: str, one: LinkFilter) -> None:
     if not REASON_NAME.match(reason):
         raise _refused(one, f"{reason[:80]!r} cannot be the name of a reason")
     if reason in _TAKEN:
         raise _refused(one, f"the reason {reason!r} belongs to a built-in filter")
-    return reason
 
 
 def _refused(one: LinkFilter, cause: str) -> SettingsError:

@@ -11,7 +11,10 @@ are imported on demand, so that a run loads only one of them.
 from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol
 
+import pyarrow as pa
+
 from laion_etl.core.import_factory import load_choice
+from laion_etl.parse.internal_errors import apply_by_rows
 from laion_etl.parse.language_codes import CLD3_CODES, checked_languages
 from laion_etl.settings import ParseSettings
 
@@ -119,6 +122,34 @@ _SHIPPED: dict[str, Callable[[ParseSettings], LanguageDetector]] = {
     "py3langid": Py3Langid,
     "none": NoDetector,
 }
+
+
+def detected(
+    detector: LanguageDetector, texts: Sequence[str], failed: Callable[[int, Exception], None]
+) -> tuple[pa.StringArray, pa.FloatArray]:
+    """Returns codes and probabilities of texts; null, and passed to `failed`, where the detector raises.
+
+    The same goes for texts for which it returns no language.
+    """
+    codes: list[pa.Array] = [pa.array([], pa.string())]
+    probabilities: list[pa.Array] = [pa.array([], pa.float32())]
+
+    def apply(start: int, end: int) -> None:
+        part = texts[start:end]
+        found = detector.detect(part)
+        columns = pa.array(found.codes, pa.string()), pa.array(found.probabilities, pa.float32())
+        if any(len(column) != len(part) or column.null_count for column in columns):
+            raise ValueError(f"the language detector returned no language for some of {len(part)} texts")
+        codes.append(columns[0])
+        probabilities.append(columns[1])
+
+    def fail(row: int, error: Exception) -> None:
+        codes.append(pa.nulls(1, pa.string()))
+        probabilities.append(pa.nulls(1, pa.float32()))
+        failed(row, error)
+
+    apply_by_rows(apply, len(texts), fail)
+    return pa.concat_arrays(codes), pa.concat_arrays(probabilities)
 
 
 def language_detector(settings: ParseSettings) -> LanguageDetector:

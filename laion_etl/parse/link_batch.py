@@ -15,6 +15,7 @@ from laion_etl.core.errors import SettingsError
 from laion_etl.core.funnel import Outcomes, RecordReason
 from laion_etl.core.kernels import Ints, Longs
 from laion_etl.parse.gzip_members import MAX_MEMBER_BYTES, Damage
+from laion_etl.parse.internal_errors import NOT_CONTAINED, InternalErrors
 from laion_etl.parse.kernels.record_head import MAX_PAGE_URL_BYTES
 from laion_etl.parse.kernels.spans import Links
 from laion_etl.parse.licence import NO_LICENCE
@@ -68,6 +69,11 @@ class LinkBatch:
     licences: dict[int, str] = field(default_factory=dict)
     records: Outcomes[RecordReason] = field(default_factory=Outcomes)
     damages: list[Damage] = field(default_factory=list)
+    errors: InternalErrors = field(default_factory=InternalErrors)  # of the records
+
+    def page_url(self, record: int) -> str:
+        """The URL of the page of a record."""
+        return self.arena.text(int(self.page_urls[0][record]), int(self.page_urls[1][record]))
 
     def append(self, pages: Sequence[Page], offsets: Sequence[int]) -> None:
         """Add pages with their links, each with the offset of its record. They count as kept records."""
@@ -109,7 +115,7 @@ def link_batches(records: Iterable[Page | RecordReason]) -> Iterator[LinkBatch]:
     arena = ByteArena(_BATCH_BYTES + (_BATCH_BYTES >> 1))
     batch, waiting, size = _empty(arena), _Waiting(), 0
     for offset, record in enumerate(records):
-        checked = _checked(record)
+        checked = _contained(record, batch.errors)
         if isinstance(checked, Page):
             size += waiting.add(checked, offset)
         else:
@@ -122,6 +128,15 @@ def link_batches(records: Iterable[Page | RecordReason]) -> Iterator[LinkBatch]:
     if batch.records.input or waiting.pages:
         batch.append(waiting.pages, waiting.offsets)
         yield batch
+
+
+def page_url_problem(url: str, base: str) -> RecordReason | None:
+    """Returns why a page with this URL and base cannot be kept, None if it can."""
+    if "\0" in url:
+        return RecordReason.PAGE_URL_INVALID
+    if max(len(text.encode(errors="replace")) for text in (url, base)) > MAX_PAGE_URL_BYTES:
+        return RecordReason.PAGE_URL_TOO_LONG
+    return None
 
 
 def without_surrogates(text: str) -> str:
@@ -148,6 +163,16 @@ def _empty(arena: ByteArena) -> LinkBatch:
     return LinkBatch(arena, links, np.zeros(0, np.int64), (_NO_SPANS, _NO_SPANS), (_NO_SPANS, _NO_SPANS))
 
 
+def _contained(record: object, errors: InternalErrors) -> Page | RecordReason:
+    try:
+        return _checked(record)
+    except NOT_CONTAINED:
+        raise
+    except Exception as error:  # noqa: BLE001 - whatever a rule raises for it
+        errors.note(str(getattr(record, "url", "")), error)
+        return RecordReason.INTERNAL_ERROR
+
+
 def _checked(record: object) -> Page | RecordReason:
     """Returns a record as parse takes it: pages with their absolute base, or why they are left out."""
     if isinstance(record, RecordReason):
@@ -161,9 +186,9 @@ def _checked(record: object) -> Page | RecordReason:
     if _size(record) > MAX_MEMBER_BYTES:
         return RecordReason.DAMAGED
     base = page_base(record.url, record.base) if len(record.url) <= MAX_PAGE_URL_BYTES else record.url
-    if max(len(text.encode(errors="replace")) for text in (record.url, base)) > MAX_PAGE_URL_BYTES:
-        return RecordReason.PAGE_URL_TOO_LONG
-    return replace(record, base=base)
+    if reason := page_url_problem(record.url, base):
+        return reason
+    return replace(record, base=base, licence=without_surrogates(record.licence))
 
 
 def _size(page: Page) -> int:

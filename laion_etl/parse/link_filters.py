@@ -1,10 +1,11 @@
 """Filters the links of a batch into pairs, one filter after another, on columns.
 
 Cheap filters come first: caption, URL, host, blocked URLs, placeholders, then duplicates. The language is
-detected later, for what is left, because it costs more than all filters together.
+detected later, for what is left, because it costs more than all filters together. A link for which a filter
+raises an exception is dropped and counted (internal_errors.py).
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -17,6 +18,7 @@ from laion_etl.core.funnel import Outcomes, ParseReason
 from laion_etl.core.kernels import Bytes, Ints
 from laion_etl.core.reason_codes import REASON_CODES, count_drops
 from laion_etl.parse.dedupe import RecentPairs, RepeatedTextCounter
+from laion_etl.parse.internal_errors import InternalErrors, apply_by_rows
 from laion_etl.parse.kernels.pairs import gather, pair_ids, text_hashes
 from laion_etl.parse.licence import NO_LICENCE
 from laion_etl.parse.link_batch import LinkBatch
@@ -29,7 +31,7 @@ from laion_etl.urls.normalize import UrlRule, form_by_rule, resolve_urls
 # Raise it whenever the rules of this package, or of urls/hosts.py, keep other links than before, or give a
 # caption, title, language or licence another value, with the same settings: then finished partitions are
 # parsed again. The form of URLs has a version of its own (urls/normalize.py).
-RULES_VERSION = 1
+RULES_VERSION = 2
 
 _CHUNK_ROWS = 1 << 14
 _BLOCKED = {
@@ -43,7 +45,7 @@ _COLUMNS = 7  # of a batch of links, which are also those of _Rows
 
 
 class _Rows(NamedTuple):
-    """The links that are left; spans of the batch's arena."""
+    """The links that are left; spans of the batch's arena, and the numbers of their hosts."""
 
     record: Ints
     url_start: Ints
@@ -54,15 +56,24 @@ class _Rows(NamedTuple):
     title_end: Ints
     raw_start: Ints  # the URL as it is in the page
     raw_end: Ints
+    host: Ints
+
+
+_Rule = Callable[[_Rows, Bytes], None]  # sets the reasons of rows that are dropped; may change spans
 
 
 class LinkFilters:
     """All filters of the settings for the links of one WAT file, and the counts of their drops."""
 
     def __init__(
-        self, settings: ParseSettings, blocklists: Blocklists, outcomes: Outcomes[ParseReason] | None = None
+        self,
+        settings: ParseSettings,
+        blocklists: Blocklists,
+        outcomes: Outcomes[ParseReason] | None = None,
+        errors: InternalErrors | None = None,
     ) -> None:
         self.outcomes = Outcomes[ParseReason]() if outcomes is None else outcomes
+        self._errors = InternalErrors() if errors is None else errors
         self._settings = settings
         self._blocklists = blocklists
         self._urls = UrlRule(settings)
@@ -79,6 +90,7 @@ class LinkFilters:
         for first in range(0, batch.links.record.size, _CHUNK_ROWS):
             columns = [column[first : first + _CHUNK_ROWS] for column in batch.links[:_COLUMNS]]
             columns += [columns[1].copy(), columns[2].copy()]  # before they become absolute
+            columns += [np.zeros(columns[0].size, np.int32)]
             rows = _Rows(*columns)
             table = self._chunk(batch, rows)
             if table.num_rows:
@@ -87,39 +99,69 @@ class LinkFilters:
 
     def _chunk(self, batch: LinkBatch, rows: _Rows) -> pa.Table:
         arena, settings = batch.arena, self._settings
-        rows = self._drop(rows, self._caption_reasons(arena, rows))
 
+        def absolute(rows: _Rows, reasons: Bytes) -> None:
+            urls = (rows.url_start, rows.url_end)
+            resolve_urls(arena, urls, batch.bases, rows.record, reasons, settings.max_url_chars)
+
+        def within_limits(rows: _Rows, reasons: Bytes) -> None:
+            self._urls.judge(arena, (rows.url_start, rows.url_end), reasons)
+
+        def known_host(rows: _Rows, reasons: Bytes) -> None:
+            rows.host[:] = self._hosts.judge(arena, (rows.url_start, rows.url_end), reasons)
+
+        def caption(rows: _Rows, reasons: Bytes) -> None:
+            self._judge_captions(arena, rows, reasons)
+
+        def last_filters(rows: _Rows, reasons: Bytes) -> None:
+            self._judge_last(batch, rows, reasons)
+
+        def title(rows: _Rows, _: Bytes) -> None:
+            clean_texts(arena, rows.title_start, rows.title_end, settings.max_alt_chars)
+
+        for rule in (caption, absolute, within_limits, known_host, last_filters):
+            rows = self._passing(batch, rows, rule)
+        ids = pair_ids(arena.data, rows.url_start, rows.url_end, rows.alt_start, rows.alt_end)
+        reasons = self._duplicate_reasons(arena, rows, ids)
+        ids, rows = ids[reasons == 0], self._drop(rows, reasons)
+        reasons = self._reasons(batch, rows, title)
+        ids, rows = ids[reasons == 0], self._drop(rows, reasons)
+        self.outcomes.keep(rows.record.size)
+        return self._table(batch, rows, ids)
+
+    def _passing(self, batch: LinkBatch, rows: _Rows, rule: _Rule) -> _Rows:
+        return self._drop(rows, self._reasons(batch, rows, rule))
+
+    def _reasons(self, batch: LinkBatch, rows: _Rows, rule: _Rule) -> Bytes:
+        """Applies a rule; rows for which it raises an exception are dropped as internal errors."""
         reasons = _all_kept(rows)
-        urls = (rows.url_start, rows.url_end)
-        resolve_urls(arena, urls, batch.bases, rows.record, reasons, settings.max_url_chars)
-        rows = self._drop(rows, reasons)
+        before = [column.copy() for column in rows]
 
-        reasons = _all_kept(rows)
-        self._urls.judge(arena, (rows.url_start, rows.url_end), reasons)
-        rows = self._drop(rows, reasons)
+        def apply(start: int, end: int) -> None:
+            part = _Rows(*(column[start:end] for column in rows))
+            try:
+                rule(part, reasons[start:end])
+            except Exception:
+                for column, old in zip(part, before, strict=True):
+                    column[:] = old[start:end]
+                reasons[start:end] = 0
+                raise
 
-        reasons = _all_kept(rows)
-        hosts = self._hosts.judge(arena, (rows.url_start, rows.url_end), reasons)
-        hosts, rows = hosts[reasons == 0], self._drop(rows, reasons)
-        return self._final_filters(batch, rows, hosts)
+        def failed(row: int, error: Exception) -> None:
+            reasons[row] = REASON_CODES[ParseReason.INTERNAL_ERROR]
+            self._errors.note(batch.page_url(int(rows.record[row])), error)
 
-    def _final_filters(self, batch: LinkBatch, rows: _Rows, hosts: Ints) -> pa.Table:
+        apply_by_rows(apply, rows.record.size, failed)
+        return reasons
+
+    def _judge_last(self, batch: LinkBatch, rows: _Rows, reasons: Bytes) -> None:
         """Applies the last filters, to links that have a valid URL and a caption."""
         arena = batch.arena
-        reasons = _all_kept(rows)
         if self._blocklists.blocks_urls:
             urls = _strings(arena, rows.url_start, rows.url_end)
             reasons[self._blocklists.urls_blocked(urls)] = REASON_CODES[ParseReason.BLOCKED_URL]
         self._look_up_earlier_forms(batch, rows, reasons)
         self._placeholders.judge(arena, rows.alt_start, rows.alt_end, reasons)
-        hosts, rows = hosts[reasons == 0], self._drop(rows, reasons)
-
-        ids = pair_ids(arena.data, rows.url_start, rows.url_end, rows.alt_start, rows.alt_end)
-        reasons = self._duplicate_reasons(arena, rows, ids)
-        kept = reasons == 0
-        hosts, ids, rows = hosts[kept], ids[kept], self._drop(rows, reasons)
-        self.outcomes.keep(rows.record.size)
-        return self._table(batch, rows, hosts, ids)
 
     def _look_up_earlier_forms(self, batch: LinkBatch, rows: _Rows, reasons: Bytes) -> None:
         """Blocks links by entries that an earlier URL rule made (removal requests keep nothing else)."""
@@ -136,14 +178,12 @@ class LinkFilters:
             for kind, mask in lists.masks(forms, captions):
                 reasons[mask & (reasons == 0)] = REASON_CODES[_BLOCKED[kind]]
 
-    def _caption_reasons(self, arena: ByteArena, rows: _Rows) -> Bytes:
+    def _judge_captions(self, arena: ByteArena, rows: _Rows, reasons: Bytes) -> None:
         settings = self._settings
-        reasons = _all_kept(rows)
         lengths = clean_texts(arena, rows.alt_start, rows.alt_end, settings.max_alt_chars)
         reasons[lengths < settings.min_alt_chars] = REASON_CODES[ParseReason.ALT_TOO_SHORT]
         reasons[lengths == 0] = REASON_CODES[ParseReason.NO_ALT]
         reasons[rows.url_start >= rows.url_end] = REASON_CODES[ParseReason.NO_URL]
-        return reasons
 
     def _duplicate_reasons(self, arena: ByteArena, rows: _Rows, ids: Bytes) -> Bytes:
         reasons = _all_kept(rows)
@@ -165,9 +205,8 @@ class LinkFilters:
         kept = np.flatnonzero(reasons == 0)
         return rows if kept.size == reasons.size else _Rows(*(column[kept] for column in rows))
 
-    def _table(self, batch: LinkBatch, rows: _Rows, hosts: Ints, ids: Bytes) -> pa.Table:
+    def _table(self, batch: LinkBatch, rows: _Rows, ids: Bytes) -> pa.Table:
         arena = batch.arena
-        clean_texts(arena, rows.title_start, rows.title_end, self._settings.max_alt_chars)
         pages = rows.record
         fields = {
             "pair_id": pa.FixedSizeBinaryArray.from_buffers(
@@ -178,7 +217,7 @@ class LinkFilters:
             "title": _strings(arena, rows.title_start, rows.title_end),
             "license": _licences(batch.licences, batch.offsets.size, pages),
             "page_url": _strings(arena, batch.page_urls[0][pages], batch.page_urls[1][pages]),
-            "domain": self._hosts.domains(hosts),
+            "domain": self._hosts.domains(rows.host),
             "record_offset": pa.array(batch.offsets[pages]),
         }
         return pa.table(fields)

@@ -5,10 +5,12 @@ else: its links go through the same filters, in the same order, as those of WAT 
 """
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Protocol
 
 from laion_etl.core.import_factory import load_choice
 from laion_etl.io.remote_files import open_input
+from laion_etl.io.retries import DEFAULT_POLICY, RetryPolicy
 from laion_etl.parse.link_batch import LinkBatch
 from laion_etl.parse.wat_reader import read_batches
 from laion_etl.settings import ParseSettings
@@ -37,23 +39,22 @@ class LinkSource(Protocol):
 class WatSource:
     """Common Crawl's WAT files: a path, or s3://, https:// or file://."""
 
-    def __init__(self, _settings: ParseSettings) -> None:
-        pass
+    def __init__(self, _settings: ParseSettings, policy: RetryPolicy = DEFAULT_POLICY) -> None:
+        self._policy = policy
 
     def batches(self, uri: str) -> Iterator[LinkBatch]:
         """Yields the links of a WAT file; raises InputError for one that cannot be read at all."""
-        with open_input(uri) as stream:
+        with open_input(uri, self._policy) as stream:
             yield from read_batches(stream, uri)
 
 
-_SHIPPED: dict[str, Callable[[ParseSettings], LinkSource]] = {"wat": WatSource}
-
-
-def link_source(settings: ParseSettings) -> LinkSource:
+def link_source(settings: ParseSettings, policy: RetryPolicy = DEFAULT_POLICY) -> LinkSource:
     """Return the source that the setting names: `wat` or `module:factory`.
 
-    A factory is called with the settings and returns a LinkSource. Raises SettingsError if it does not.
+    The policy is for requests of the shipped source. A factory is called with the settings and returns a
+    LinkSource. Raises SettingsError if it does not.
     """
+    shipped: dict[str, Callable[[ParseSettings], LinkSource]] = {"wat": partial(WatSource, policy=policy)}
     return load_choice(
-        settings.source, VARIABLE, _SHIPPED, settings, "batches(uri)", "LinkSource (docs/library.md)"
+        settings.source, VARIABLE, shipped, settings, "batches(uri)", "LinkSource (docs/library.md)"
     )

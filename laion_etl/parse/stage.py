@@ -5,6 +5,7 @@ files and duplicates between files are dropped, so the output does not depend on
 """
 
 import json
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -19,11 +20,16 @@ from laion_etl.core.schemas import PAIR_SCHEMA, parse_stats_name, partition_name
 from laion_etl.core.stage_stats import StageStats, fingerprint
 from laion_etl.crawl import written_numbers
 from laion_etl.io.storage import Store
+from laion_etl.parse.checkpoints import Checkpoints
 from laion_etl.parse.dedupe import RecentPairs
+from laion_etl.parse.file_counts import FileCounts
+from laion_etl.parse.internal_errors import check_something_is_left
 from laion_etl.parse.link_filters import RULES_VERSION
-from laion_etl.parse.wat_workers import FileCounts, parse_files
+from laion_etl.parse.wat_workers import parse_files
 from laion_etl.settings import Settings, Stage, shaping
 from laion_etl.urls import normalize
+
+_log = logging.getLogger(__name__)
 
 _ROWS_PER_GROUP = 10_000
 _REPEATED = ["language", "license", "page_url", "domain", "wat_file"]  # columns worth a dictionary
@@ -41,13 +47,18 @@ def parse_partition(
 
     The stats count image links; `details.records` counts the WAT records, and `details.damaged` lists the
     first damaged ones as (WAT file, offset). `on_file` receives the files done and the total. Raises
-    InputError for a file that is not readable at all.
+    InputError for a file that is not readable at all, InternalError if rules failed too often. Files that
+    were finished before that are not parsed again by the next attempt.
     """
     unit = partition_name(partition)
     removed = blocked_links(read_requests(store))
-    unit_fingerprint = parse_fingerprint(wat_files, settings, _blocked(settings, removed))
+    blocked = _blocked(settings, removed)
+    unit_fingerprint = parse_fingerprint(wat_files, settings, blocked)
     stats_name = parse_stats_name(crawl, partition)
-    if (done := store.finished(stats_name, unit_fingerprint)) is not None:
+    done = store.finished(stats_name, unit_fingerprint)
+    checkpoints = _checkpoints(crawl, unit, wat_files, settings, store, blocked)
+    if done is not None:
+        _delete(checkpoints)  # one that was killed after it wrote its stats left them
         return done
     store.delete(stats_name)  # until it is parsed anew, or the pairs of older rules would pass for these
     merged = _Merged(settings.parse.dedupe_pairs)
@@ -55,9 +66,10 @@ def parse_partition(
         store.create(f"pairs/{crawl}/{unit}.parquet") as file,
         pq.ParquetWriter(file, PAIR_SCHEMA, compression="zstd", use_dictionary=_REPEATED) as writer,
     ):
+        parsed = parse_files(wat_files, settings, removed, checkpoints)
 
         def tables() -> Iterator[pa.Table]:
-            for position, (rows, counts) in enumerate(parse_files(wat_files, settings, removed), 1):
+            for position, (rows, counts) in enumerate(parsed, 1):
                 yield from merged.new_pairs(rows) if len(wat_files) > 1 else rows
                 merged.counts.add(counts)
                 if on_file is not None:
@@ -65,6 +77,7 @@ def parse_partition(
 
         for group in row_groups(tables()):
             writer.write_table(group)
+        check_something_is_left(unit, merged.counts.failures, merged.counts.links.kept, merged.counts.errors)
     counts = merged.counts
     stats = StageStats(
         stage="parse",
@@ -85,9 +98,13 @@ def parse_partition(
                 "kept": counts.records.kept,
                 "dropped": counts.records.dropped,
             },
+            **_errors(counts),
         },
     )
-    return store.write_stats(stats_name, stats)
+    store.write_stats(stats_name, stats)
+    _log_errors(unit, counts)
+    _delete(checkpoints)
+    return stats
 
 
 def parse_fingerprint(wat_files: Sequence[tuple[int, str]], settings: Settings, blocked: str) -> str:
@@ -108,6 +125,36 @@ def plain_rules(settings: Settings) -> dict[str, Any]:
     """The settings by which pairs are chosen, as JSON has them."""
     rules: dict[str, Any] = json.loads(json.dumps(shaping(settings.parse, Stage.PARSE)["parse"]))
     return rules
+
+
+def _errors(counts: FileCounts) -> dict[str, Any]:
+    return {"internal_errors": counts.errors.examples} if counts.errors.examples else {}
+
+
+def _log_errors(unit: str, counts: FileCounts) -> None:
+    for example in counts.errors.examples:
+        _log.warning("a rule failed on %s: %s", example["page"], example["error"])
+    if counts.failures:
+        _log.warning("%s lost %d records and links to internal errors", unit, counts.failures)
+
+
+def _checkpoints(
+    crawl: str,
+    unit: str,
+    wat_files: Sequence[tuple[int, str]],
+    settings: Settings,
+    store: Store,
+    blocked: str,
+) -> Checkpoints | None:
+    """Returns the checkpoints of a partition; None if it has a single file."""
+    if len(wat_files) < 2:
+        return None
+    return Checkpoints(store, crawl, unit, lambda *file: parse_fingerprint([file], settings, blocked))
+
+
+def _delete(checkpoints: Checkpoints | None) -> None:
+    if checkpoints is not None:
+        checkpoints.delete()
 
 
 def _blocked(settings: Settings, removed: BlockedLinks) -> str:

@@ -1,10 +1,11 @@
 """Reads WAT files in batches: some megabytes of records, with their image links as columns of spans.
 
 Kernels extract the links from records in the usual form of the extractor; every other record is parsed as a
-whole by wat_record.py and its links are inserted in their place.
+whole by wat_record.py and its links are inserted in their place. That goes for records that are spread over
+several gzip members, too.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 
@@ -12,104 +13,204 @@ from laion_etl.core.byte_arena import ByteArena
 from laion_etl.core.errors import DamagedInputError
 from laion_etl.core.funnel import Outcomes, RecordReason
 from laion_etl.core.kernels import Ints
-from laion_etl.parse.gzip_members import ByteSource, Members, read_members
+from laion_etl.parse.gzip_members import ByteSource, Damage, Members, read_members
+from laion_etl.parse.internal_errors import NOT_CONTAINED
 from laion_etl.parse.kernels.records import IMAGE_START, NOT_A_PAGE, ODD, PAGE, cut_links
 from laion_etl.parse.kernels.spans import Links, Records, new_links, new_records
 from laion_etl.parse.link_batch import LinkBatch, Page, without_surrogates
-from laion_etl.parse.wat_record import json_text, records_of
+from laion_etl.parse.member_runs import MemberRun, member_runs
+from laion_etl.parse.warc_records import NoRecord, WarcRecord, split_records
+from laion_etl.parse.wat_record import json_text, page_of
 from laion_etl.urls.normalize import page_base
 
 _BATCH_BYTES = 8 << 20  # inflated; smaller batches cost more calls, larger ones more memory
+_HEAD_BYTES = 16_384  # of a record, with the beginning of its payload
+_SHOWN_BYTES = 40
 
 
 def read_batches(stream: ByteSource, uri: str) -> Iterator[LinkBatch]:
     """Yields the file batch by batch; the arena of a batch is reused for the next one.
 
-    A damaged gzip member is counted and listed in its batch. Raises DamagedInputError if not a single record
-    is readable.
+    A damaged gzip member is counted and listed in its batch. Raises DamagedInputError for a file that has not
+    a single record of a WAT file (metadata in JSON): one that is cut off, empty or of another kind.
     """
-    readable = False
-    damage = None
-    arena = ByteArena(_BATCH_BYTES + (_BATCH_BYTES >> 1))
-    for group in read_members(stream, arena, _BATCH_BYTES):
-        batch = _read(arena, group)
-        readable = readable or batch.records.input > len(batch.damages)
-        damage = damage or (batch.damages[0] if batch.damages else None)
-        yield batch
-    if not readable and damage is not None:
+    reader = _Reader()
+    for group in read_members(stream, reader.arena, _BATCH_BYTES):
+        yield reader.batch(group)
+    if reader.has_rest:
+        reader.arena.clear()
+        yield reader.batch(Members().cut(), ended=True)
+    if not reader.is_wat:
         raise DamagedInputError(
-            f"cannot read {uri} from byte {damage.offset}: {damage.cause}; fetch it again, or leave it out "
-            "with --wat-files"
+            f"cannot read {uri} {reader.why_not_wat()}; fetch it again, or leave it out with --wat-files"
         )
 
 
-def _read(arena: ByteArena, group: Members) -> LinkBatch:
+class _Reader:
+    """Turns groups of gzip members into batches; remembers what it needs of earlier ones."""
+
+    def __init__(self) -> None:
+        self.arena = ByteArena(_BATCH_BYTES + (_BATCH_BYTES >> 1))
+        self.is_wat = False
+        self._rest: MemberRun | None = None
+        self._records = 0
+        self._damage: Damage | None = None
+        self._begins = b""
+
+    @property
+    def has_rest(self) -> bool:
+        """Whether the last batch ended within a record."""
+        return self._rest is not None
+
+    def batch(self, group: Members, ended: bool = False) -> LinkBatch:
+        """Returns the links of a group of members; after the last one, those of what was left."""
+        starts, ends = _spans(group)
+        if not self._begins and ends.size:
+            self._begins = self.arena.bytes(0, min(int(ends[-1]), _SHOWN_BYTES))
+        records = new_records(starts, ends)
+        links = new_links(self.arena.size // len(IMAGE_START) + 1)  # an upper bound; unused rows cost nothing
+        count = cut_links(self.arena.data, self.arena.words, records, links)
+        links = Links(*(column[:count] for column in links))
+        bases, links = _finished(self.arena, records, links)
+        counts = Outcomes[RecordReason]()
+        counts.keep(int(np.count_nonzero(records.state == PAGE)))
+        counts.drop(RecordReason.NOT_A_PAGE, int(np.count_nonzero(records.state == NOT_A_PAGE)))
+        counts.drop(RecordReason.DAMAGED, len(group.damages))
+        batch = LinkBatch(
+            arena=self.arena,
+            links=links,
+            offsets=group.offsets,
+            page_urls=(records.url_start, records.url_end),
+            bases=bases,
+            records=counts,
+            damages=group.damages,
+        )
+        self._damage = self._damage or next(iter(group.damages), None)
+        self._look_for_wat_records(records)
+        self._add_odd_records(batch, records, ended)
+        self._records += batch.records.input - len(batch.damages)
+        return batch
+
+    def why_not_wat(self) -> str:
+        """Returns where and why the file turned out to be no WAT file, as part of a sentence."""
+        if self._records:
+            return (
+                f"as a WAT file: not one of its {self._records:,} records is metadata in JSON, so it is of "
+                "another kind, such as WARC or WET"
+            )
+        if self._begins.startswith(b"\x1f\x8b"):
+            return "from byte 0: it was compressed twice"
+        if self._damage is not None:
+            begins = f" (it begins with {self._begins!r})" if self._begins else ""
+            return f"from byte {self._damage.offset}: {self._damage.cause}{begins}"
+        return "from byte 0: it is empty"
+
+    def _look_for_wat_records(self, records: Records) -> None:
+        """Looks at the records that are no pages, until a record of a WAT file was seen."""
+        self.is_wat = self.is_wat or bool(np.any(records.state == PAGE))
+        if self.is_wat:
+            return
+        for row in np.flatnonzero(records.state == NOT_A_PAGE).tolist():
+            start, end = int(records.start[row]), int(records.end[row])
+            for record in split_records(self.arena.bytes(start, min(end, start + _HEAD_BYTES))):
+                self.is_wat = isinstance(record, WarcRecord) and record.is_of_a_wat_file
+                break
+            if self.is_wat:
+                return
+
+    def _add_odd_records(self, batch: LinkBatch, records: Records, ended: bool) -> None:
+        """Adds the records of irregular members in their places; keeps one that goes on in the next group."""
+        odd = np.flatnonzero(records.state == ODD).tolist()
+        runs = member_runs(self._rest, batch.arena, (records.start, records.end, batch.offsets), odd)
+        last_row = odd[-1] if odd else -1
+        self._rest = None
+        pages: list[Page] = []
+        places: list[tuple[int, int]] = []  # of their records: row, offset
+        for run in runs:
+            may_go_on = run is runs[-1] and last_row == records.start.size - 1 and not ended
+            for record in split_records(bytes(run.data)):
+                if isinstance(record, WarcRecord) and not record.is_whole and may_go_on:
+                    self._rest = run.rest(record.start)
+                    if self._rest is not None:
+                        break
+                page = self._page(batch, record)
+                if isinstance(page, Page):
+                    pages.append(page)
+                    places.append(run.place(record.start))
+                else:
+                    batch.records.drop(page)
+                    if page is RecordReason.DAMAGED:
+                        batch.damages.append(Damage(run.place(record.start)[1], "not a WARC record"))
+        self._damage = self._damage or next(iter(batch.damages), None)
+        if pages:
+            _insert(batch, pages, places)
+
+    def _page(self, batch: LinkBatch, record: WarcRecord | NoRecord) -> Page | RecordReason:
+        if isinstance(record, NoRecord):
+            return RecordReason.DAMAGED
+        self.is_wat = self.is_wat or record.is_of_a_wat_file
+        try:
+            return page_of(record)
+        except NOT_CONTAINED:
+            raise
+        except Exception as error:  # noqa: BLE001 - whatever a rule raises for it
+            batch.errors.note(record.target, error)
+            return RecordReason.INTERNAL_ERROR
+
+
+def _spans(group: Members) -> tuple[Ints, Ints]:
     ends = group.ends
-    starts = np.concatenate([np.zeros(min(1, ends.size), np.int32), ends[:-1]])
-    records = new_records(starts, ends)
-    links = new_links(arena.size // len(IMAGE_START) + 1)  # an upper bound; unused rows cost nothing
-    count = cut_links(arena.data, arena.words, records, links)
-    links = Links(*(column[:count] for column in links))
-    _unescape(arena, links)
-    counts = Outcomes[RecordReason]()
-    counts.keep(int(np.count_nonzero(records.state == PAGE)))
-    counts.drop(RecordReason.NOT_A_PAGE, int(np.count_nonzero(records.state == NOT_A_PAGE)))
-    counts.drop(RecordReason.DAMAGED, len(group.damages))
-    batch = LinkBatch(
-        arena=arena,
-        links=links,
-        offsets=group.offsets,
-        page_urls=(records.url_start, records.url_end),
-        bases=_bases(arena, records),
-        records=counts,
-        damages=group.damages,
-    )
-    odd = np.flatnonzero(records.state == ODD).tolist()
-    return (
-        _with_odd_records(batch, [(row, arena.bytes(starts[row], ends[row])) for row in odd])
-        if odd
-        else batch
-    )
+    return np.concatenate([np.zeros(min(1, ends.size), np.int32), ends[:-1]]), ends
 
 
-def _bases(arena: ByteArena, records: Records) -> tuple[Ints, Ints]:
-    """Returns the base URL that the links of each record are resolved against."""
+def _finished(arena: ByteArena, records: Records, links: Links) -> tuple[tuple[Ints, Ints], Links]:
+    """Returns the bases of the records, and the links with their texts unescaped.
+
+    A page for which that fails is left to Python as a whole, like every other irregular one.
+    """
     starts, ends = records.url_start.copy(), records.url_end.copy()
+    failed: list[int] = []
+
+    def finish(step: Callable[[int], None], row: int, record: int) -> None:
+        try:
+            step(row)
+        except NOT_CONTAINED:
+            raise
+        except Exception:  # noqa: BLE001 - Python raises it again, and then it is counted
+            failed.append(record)
+
+    def resolve_base(row: int) -> None:
+        base = arena.text(records.base_start[row], records.base_end[row])
+        starts[row], ends[row] = arena.add(page_base(arena.text(starts[row], ends[row]), base).encode())
+
     for row in np.flatnonzero((records.base_end > 0) & (records.state == PAGE)).tolist():
-        page_url = arena.text(starts[row], ends[row])
-        base = page_base(page_url, arena.text(records.base_start[row], records.base_end[row]))
-        starts[row], ends[row] = arena.add(base.encode())
-    return starts, ends
+        finish(resolve_base, row, row)
+    for row in np.flatnonzero(links.escaped).tolist():
+        finish(lambda row: _unescape(arena, links, row), row, int(links.record[row]))
+    if failed:
+        records.state[failed] = ODD
+        kept = ~np.isin(links.record, failed)
+        links = Links(*(column[kept] for column in links))
+    return (starts, ends), links
 
 
-def _unescape(arena: ByteArena, links: Links) -> None:
-    """Replaces spans that contain JSON escapes by their unescaped text."""
+def _unescape(arena: ByteArena, links: Links, row: int) -> None:
+    """Replaces the spans of a link that contain JSON escapes by their unescaped text."""
     spans = (
         (1, links.url_start, links.url_end),
         (2, links.alt_start, links.alt_end),
         (4, links.title_start, links.title_end),
     )
-    for row in np.flatnonzero(links.escaped).tolist():
-        for bit, starts, ends in spans:
-            if links.escaped[row] & bit:
-                text = json_text(b'"' + arena.bytes(starts[row], ends[row]) + b'"')
-                starts[row], ends[row] = arena.add(without_surrogates(text).encode())
+    for bit, starts, ends in spans:
+        if links.escaped[row] & bit:
+            text = json_text(b'"' + arena.bytes(starts[row], ends[row]) + b'"')
+            starts[row], ends[row] = arena.add(without_surrogates(text).encode())
 
 
-def _with_odd_records(batch: LinkBatch, odd: list[tuple[int, bytes]]) -> LinkBatch:
-    """Inserts the pages of irregular members, given as (record row, bytes), in their places."""
-    pages: list[Page] = []
-    rows: list[int] = []  # of their records
-    for row, member in odd:
-        for page in records_of(member):
-            if isinstance(page, RecordReason):
-                batch.records.drop(page)
-            else:
-                pages.append(page)
-                rows.append(row)
-    if pages:
-        order = np.repeat(np.array(rows, np.int32), [len(page.images) for page in pages])
-        place = np.argsort(np.concatenate([batch.links.record, order]), kind="stable")
-        batch.append(pages, batch.offsets[rows].tolist())
-        batch.links = Links(*(column[place] for column in batch.links))
-    return batch
+def _insert(batch: LinkBatch, pages: list[Page], places: list[tuple[int, int]]) -> None:
+    """Adds pages to a batch, their links in the order of the records; places are (row, offset)."""
+    rows = np.array([row for row, _ in places], np.int32)
+    order = np.repeat(rows, [len(page.images) for page in pages])
+    place = np.argsort(np.concatenate([batch.links.record, order]), kind="stable")
+    batch.append(pages, [offset for _, offset in places])
+    batch.links = Links(*(column[place] for column in batch.links))

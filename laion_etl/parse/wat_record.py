@@ -6,7 +6,6 @@ wat_reader.py does so only for the few records that its kernels cannot read.
 """
 
 import json
-import re
 from collections.abc import Iterator
 
 import orjson
@@ -14,58 +13,40 @@ import orjson
 from laion_etl.core.funnel import RecordReason
 from laion_etl.parse.kernels.record_head import MAX_PAGE_URL_BYTES
 from laion_etl.parse.licence import NO_LICENCE, page_licence
-from laion_etl.parse.link_batch import ImageLink, Page, without_surrogates
+from laion_etl.parse.link_batch import ImageLink, Page, page_url_problem, without_surrogates
+from laion_etl.parse.warc_records import NoRecord, WarcRecord, split_records
 from laion_etl.urls.normalize import page_base
 
-_HEADER_END = re.compile(rb"\r?\n\r?\n")
-_METADATA = re.compile(rb"^WARC-Type:[ \t]*metadata\s", re.IGNORECASE | re.MULTILINE)
-_LENGTH = re.compile(rb"^Content-Length:[ \t]*(\d+)", re.IGNORECASE | re.MULTILINE)
-_NEXT_RECORD = re.compile(rb"\r?\n\r?\n(?=WARC/)")
 _HTML = b'"HTML-Metadata"'
+_PADDING = b"\r\n\t \0"
 
 
-def records_of(member: bytes) -> Iterator[Page | RecordReason]:
-    """Yields the WARC records of a gzip member (usually one): each as a page, or the reason why it has none.
-
-    A wrong Content-Length is corrected by looking for the next record.
-    """
-    position = 0
-    while member.startswith(b"WARC/", position):
-        header = _HEADER_END.search(member, position)
-        body = header.end() if header else len(member)
-        head = member[position:body]
-        end, position = _extent(member, body, _LENGTH.search(head))
-        yield _page(head, member[body:end])
+def records_of(data: bytes) -> Iterator[Page | RecordReason]:
+    """Yields the WARC records in some bytes: each as a page, or the reason why it has none."""
+    for record in split_records(data):
+        yield RecordReason.DAMAGED if isinstance(record, NoRecord) else page_of(record)
 
 
-def _extent(data: bytes, body: int, announced: re.Match[bytes] | None) -> tuple[int, int]:
-    """Returns where a payload ends and the next record begins (the end of the data if there is none)."""
-    end = body + int(announced[1][:18]) if announced else len(data) + 1
-    if end <= len(data):
-        if not data[end : end + 8].strip(b"\r\n"):
-            return end, len(data)
-        if following := _NEXT_RECORD.match(data, end):
-            return end, following.end()
-    following = _NEXT_RECORD.search(data, body)
-    return (following.start(), following.end()) if following else (len(data), len(data))
-
-
-def _page(head: bytes, payload: bytes) -> Page | RecordReason:
-    if not _METADATA.search(head):
+def page_of(record: WarcRecord) -> Page | RecordReason:
+    """Returns the page that a record describes, or the reason why there is none."""
+    payload = record.payload.strip(_PADDING)
+    if not record.is_metadata:
         return RecordReason.NOT_A_PAGE
     if _HTML not in payload:
-        return RecordReason.NOT_A_PAGE if payload.rstrip().endswith(b"}") else RecordReason.BROKEN_JSON
+        return RecordReason.NOT_A_PAGE if payload.endswith(b"}") else RecordReason.BROKEN_JSON
     try:
         envelope = _loads(payload)
     except (ValueError, RecursionError):
         return RecordReason.BROKEN_JSON
     html = _dig(envelope, "Envelope", "Payload-Metadata", "HTTP-Response-Metadata", "HTML-Metadata")
     url = _dig(envelope, "Envelope", "WARC-Header-Metadata", "WARC-Target-URI")
-    if not isinstance(html, dict) or not isinstance(url, str):
+    if not isinstance(url, str):  # made from an ARC file, or several of them
+        url = record.target
+    if not isinstance(html, dict) or not url:
         return RecordReason.NOT_A_PAGE
     base = page_base(url, _text(_dig(html, "Head", "Base"))) if len(url) <= MAX_PAGE_URL_BYTES else url
-    if max(len(url.encode(errors="replace")), len(base)) > MAX_PAGE_URL_BYTES:
-        return RecordReason.PAGE_URL_TOO_LONG
+    if reason := page_url_problem(url, base):
+        return reason
     links = [link for link in _list(html.get("Links")) if isinstance(link, dict)]
     head_links = [link for link in _list(_dig(html, "Head", "Link")) if isinstance(link, dict)]
     return Page(

@@ -37,6 +37,24 @@ class CoreSettings(Group):
         changes=None,
         check=place("https", "http", "s3", "file"),
     )
+    crawl_retry_s: float = setting(
+        1_800.0,
+        "How long requests to the crawl source are repeated while it is busy (429, 503, 403 for too many "
+        "requests) or cannot be reached, counted from the last byte that it sent of the file.",
+        changes=None,
+        unit="s",
+        minimum=0,
+        maximum=86_400,
+    )
+    crawl_requests_per_s: float = setting(
+        5.0,
+        "Most requests a second to the crawl source from all processes with the same data folder; 0: any "
+        "number.",
+        changes=None,
+        unit="1/s",
+        minimum=0,
+        maximum=10_000,
+    )
     collinfo: str = setting(
         "",
         "URL of collinfo.json. Empty: index.commoncrawl.org, or <crawl source>/collinfo.json.",

@@ -34,20 +34,35 @@ _KNOWN_HOSTS = 1 << 16
 
 
 def host_is_public(host: str) -> bool:
-    """Whether a host, as URL parsers write it, is public: not a single label, private name or address."""
+    """Whether a host, as URL parsers write it, is public: not a single label, private name or address.
+
+    One dot at the end is that of a fully qualified name. Names with an empty label (`foo.09..`, `a..com`) are
+    valid hosts by the URL standard, which takes the last label for that of an address only if it is not
+    empty; no resolver can look them up (RFC 1035 2.3.4), so they are not public.
+    """
     if host.startswith("["):
-        return _is_global(ipaddress.IPv6Address(host[1:-1]))
-    name = host.rstrip(".")
-    _, dot, last = name.rpartition(".")
-    if not dot or last in _PRIVATE_SUFFIXES:
+        return _is_global(host[1:-1])
+    labels = without_final_dot(host).split(".")
+    last = labels[-1]
+    if len(labels) == 1 or "" in labels or last in _PRIVATE_SUFFIXES:
         return False
     if last.isdigit():
-        return _is_global(ipaddress.IPv4Address(name))
-    return last != "arpa" or not f".{name}".endswith(".home.arpa")
+        return _is_global(".".join(labels))
+    return labels[-2:] != ["home", "arpa"]
 
 
-def _is_global(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
-    embedded = getattr(address, "ipv4_mapped", None) or address
+def without_final_dot(host: str) -> str:
+    """Returns a host without the one dot that may end a fully qualified name."""
+    return host.removesuffix(".")
+
+
+def _is_global(address: str) -> bool:
+    """Whether text is an IP address that is globally reachable; what is no address at all is not."""
+    try:
+        parsed = ipaddress.ip_address(address)
+    except ValueError:
+        return False
+    embedded = getattr(parsed, "ipv4_mapped", None) or parsed
     return bool(embedded.is_global and not embedded.is_multicast)
 
 
@@ -71,7 +86,7 @@ def tracker_paths(host: str, domain: str) -> tuple[str, ...]:
     if domain not in _tracker_domains():
         return ()
     trackers = _trackers()
-    labels = host.rstrip(".").split(".")
+    labels = without_final_dot(host).split(".")
     names = [".".join(labels[first:]) for first in range(len(labels))]
     found = tuple(path for name in names for path in trackers.get(name, ()))
     return ("",) if "" in found else found
@@ -108,12 +123,14 @@ class HostRule:
         self._domains: list[str] = []
         self._domain_array = pa.array([], pa.string())
         self._paths: dict[int, tuple[str, ...]] = {}
+        self._errors: dict[int, Exception] = {}
         self._has_paths = np.zeros(_KNOWN_HOSTS, np.uint8)
 
     def judge(self, arena: ByteArena, urls: Spans, reasons: Bytes) -> Ints:
         """Sets the reasons of URLs whose host is refused. Returns the number of each host, for `domains`.
 
-        Takes at most 32,768 URLs at a time, with hosts of at most `max_host_chars`.
+        Takes at most 32,768 URLs at a time, with hosts of at most `max_host_chars`. An exception that judging
+        a host raises is raised whenever a URL of that host is among those given.
         """
         if len(self._domains) + urls[0].size > _KNOWN_HOSTS:
             self._forget()
@@ -122,7 +139,9 @@ class HostRule:
         count = number_hosts(arena.data, urls, self._table, self._names, self._sizes, known, numbers)
         names, width = self._names[known:count].tobytes(), self._names.shape[1]
         for row, size in enumerate(self._sizes[known:count].tolist()):
-            self._learn(known + row, names[row * width : row * width + size].decode())
+            self._learn(known + row, names[row * width : row * width + size])
+        for number in set(numbers.tolist()) & self._errors.keys() if self._errors else ():
+            raise self._errors[number]
         reasons[:] = self._codes[numbers]
         if self._refuse_trackers:
             self._judge_trackers(arena, urls, numbers, reasons)
@@ -135,25 +154,38 @@ class HostRule:
             self._domain_array = pa.concat_arrays([self._domain_array, pa.array(new, pa.string())])
         return self._domain_array.take(pa.array(numbers))
 
-    def _learn(self, number: int, host: str) -> None:
+    def _learn(self, number: int, written: bytes) -> None:
+        """Judges the next host. Each number must have its domain, so an exception is kept for later."""
+        self._codes[number] = 0
+        domain = ""
+        try:
+            domain, reason, paths = self._judged(written.decode())
+        except Exception as error:  # noqa: BLE001 - `judge` raises it for the URLs of this host
+            self._errors[number] = error
+            reason, paths = None, ()
+        self._domains.append(domain)
+        if reason is not None:
+            self._codes[number] = REASON_CODES[reason]
+        elif paths:
+            self._paths[number] = paths
+            self._has_paths[number] = 1
+
+    def _judged(self, written: str) -> tuple[str, ParseReason | None, tuple[str, ...]]:
+        """Returns the registered domain of a host, why it is refused, and the paths of trackers on it."""
+        host = without_final_dot(written)
         labels = host.rsplit(".", 2)
-        if is_common := labels[-1] in _plain_endings() and len(labels) > 1:
+        if is_common := labels[-1] in _plain_endings() and len(labels) > 1 and all(labels):
             domain = f"{labels[-2]}.{labels[-1]}"
         else:
             domain = registered_domain(host)
-        self._domains.append(domain)
         paths = tracker_paths(host, domain) if self._refuse_trackers else ()
-        if not is_common and not host_is_public(host):
-            self._codes[number] = REASON_CODES[ParseReason.HOST_NOT_PUBLIC]
-        elif paths == ("",):
-            self._codes[number] = REASON_CODES[ParseReason.TRACKER]
-        elif self._blocked(host):
-            self._codes[number] = REASON_CODES[ParseReason.BLOCKED_DOMAIN]
-        else:
-            self._codes[number] = 0
-            if paths:
-                self._paths[number] = paths
-                self._has_paths[number] = 1
+        if not is_common and not host_is_public(written):
+            return domain, ParseReason.HOST_NOT_PUBLIC, ()
+        if paths == ("",):
+            return domain, ParseReason.TRACKER, ()
+        if self._blocked(host):
+            return domain, ParseReason.BLOCKED_DOMAIN, ()
+        return domain, None, paths
 
     def _judge_trackers(self, arena: ByteArena, urls: Spans, numbers: Ints, reasons: Bytes) -> None:
         suspects = np.empty(urls[0].size, np.uint8)

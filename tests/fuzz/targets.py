@@ -30,10 +30,11 @@ def file(data: bytes) -> None:
 
 def members(data: bytes) -> None:
     """Any content of members: each record in them is counted once, as reading it as a whole counts it."""
-    contents = data.split(_MEMBER)[:8]
+    # A member that does not begin with a record continues the one before.
+    contents = [b"WARC/1.0\r\n" + content for content in data.split(_MEMBER)[:8]]
     found = read(b"".join(gzip.compress(content, 1) for content in contents))
     assert sum(found.records.values()) == sum(len(list(records_of(content))) for content in contents)
-    assert not found.damages
+    assert {damage.cause for damage in found.damages} <= {"not a WARC record"}
 
 
 def pages(data: bytes) -> None:

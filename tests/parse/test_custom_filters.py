@@ -12,8 +12,9 @@ from laion_etl.cli.run_checks import check_run
 from laion_etl.core.errors import SettingsError
 from laion_etl.io.storage import Store
 from laion_etl.parse.custom_filters import LinkFilter
+from laion_etl.parse.file_counts import FileCounts
 from laion_etl.parse.stage import parse_partition
-from laion_etl.parse.wat_workers import FileCounts, FileParser
+from laion_etl.parse.wat_workers import FileParser
 from laion_etl.settings import ParseSettings, Settings, load_settings
 from tests.parse.wat_files import image, page_record, write_wat
 

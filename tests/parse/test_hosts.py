@@ -1,8 +1,10 @@
 import pytest
 import tldextract
 
+from laion_etl.core.funnel import ParseReason
 from laion_etl.urls.hosts import host_is_public, tracker_paths
 from laion_etl.urls.public_suffix import registered_domain
+from tests.parse.outcomes import link_outcome, url_outcome
 
 
 @pytest.mark.parametrize(
@@ -54,3 +56,37 @@ def test_trackers_are_known_by_name_and_narrowed_by_path() -> None:
     assert tracker_paths("pixel.quantserve.com", "quantserve.com") == ("",)
     assert tracker_paths("www.facebook.com", "facebook.com") == ("/tr",)
     assert tracker_paths("www.example.com", "example.com") == ()
+
+
+@pytest.mark.parametrize(
+    "host",
+    ["foo.09..", "192.168.1..", "1.2.3.4..", "a..com", "com..", ".", "..", "[", "[::1", "[]", "999.1.1.1"],
+)
+def test_a_host_that_cannot_be_looked_up_is_not_public(host: str) -> None:
+    assert not host_is_public(host)
+
+
+@pytest.mark.parametrize("host", ["example.com.", "8.8.8.8.", "foo.09.example."])
+def test_one_dot_at_the_end_changes_nothing(host: str) -> None:
+    assert host_is_public(host)
+
+
+@pytest.mark.parametrize("host", ["foo.09..", "192.168.1..", "a..com", "foo.0x7f..", "1.."])
+@pytest.mark.parametrize("by_base", [True, False])
+def test_such_a_host_costs_its_link_only(host: str, by_base: bool) -> None:
+    page = "https://page.example.org/"
+    found = (
+        url_outcome("/x.jpg", page, f"http://{host}/")
+        if by_base
+        else url_outcome(f"http://{host}/x.jpg", page)
+    )
+    assert found is ParseReason.HOST_NOT_PUBLIC
+    assert url_outcome("https://example.org/x.jpg", page, f"http://{host}/") == "https://example.org/x.jpg"
+
+
+def test_a_host_with_a_dot_at_the_end_has_the_domain_and_the_tracker_of_the_name() -> None:
+    page = "https://page.example.org/"
+    found = link_outcome("https://img.shop.co.uk./x.jpg", "A red car on a green field", page)
+    assert isinstance(found, dict)
+    assert found["domain"] == "shop.co.uk"
+    assert url_outcome("https://pixel.quantserve.com./x.jpg", page) is ParseReason.TRACKER

@@ -30,6 +30,8 @@ def read_head(data: Bytes, records: Records, record: int) -> tuple[int, bool]:
         position += 1
         if stop == line:
             break
+        if data[line] == 32 or data[line] == 9:  # continues the line before
+            return -1, False
         if _names(data, line, stop, _TYPE):
             value, stop = _trimmed(data, line + _TYPE.size, stop)
             if typed:

@@ -1,0 +1,129 @@
+"""Finished WAT files of a partition that is not finished: a retry starts where the last attempt stopped.
+
+A partition has a hundred files, and each may be fetched for minutes from a server that throttles. Checkpoints
+are in the store, not in the local data folder: a retry may run in another pod, and losing the pod is the
+usual reason for one. They cost a copy of the pairs (about a tenth of the WAT file) until the partition is
+done, and an upload for each file; a partition of one file has none.
+
+A checkpoint is a stream of Arrow tables and, written last, a JSON file of its counts. Its name has the
+fingerprint of the file, so one made with other settings is not used. The pairs of a file do not depend on
+other files, and the row groups of a partition not on the tables that they come in, so a partition that was
+interrupted has the same bytes as one that was not.
+"""
+
+import json
+import logging
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from laion_etl.core.formats import check_format
+from laion_etl.core.funnel import Outcomes, ParseReason, ReasonT, RecordReason
+from laion_etl.core.schemas import PAIR_SCHEMA
+from laion_etl.io.storage import Store
+from laion_etl.parse.file_counts import FileCounts
+from laion_etl.parse.internal_errors import InternalErrors
+
+FORMAT = 1
+STREAM = pa.ipc.IpcWriteOptions(compression="lz4")
+
+_COPY_BYTES = 1 << 20
+
+_log = logging.getLogger(__name__)
+
+Saved = tuple[Iterator[pa.Table], FileCounts]
+
+
+class Checkpoints:
+    """The finished WAT files of one partition."""
+
+    def __init__(self, store: Store, crawl: str, unit: str, identity: Callable[[int, str], str]) -> None:
+        """`identity` returns the fingerprint of a file, given its number in wat.paths and its URI."""
+        self._store = store
+        self._folder = f"checkpoints/{crawl}/{unit}/"
+        self._identity = identity
+        self._known = set(store.list(self._folder))
+
+    def load(self, wat_file: int, uri: str) -> Saved | None:
+        """Returns the tables and the counts of a finished file; None if it is to be parsed."""
+        name = self._name(wat_file, uri)
+        if f"{name}.json" not in self._known:
+            return None
+        try:
+            counts = _counts(json.loads(self._store.read(f"{name}.json")), self._store.uri(f"{name}.json"))
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            _log.warning("cannot use the checkpoint %s: %s; %s is parsed again", name, error, uri)
+            return None
+        return self._tables(f"{name}.arrows"), counts
+
+    def saving(
+        self, wat_file: int, uri: str, tables: Iterator[pa.Table], counts: FileCounts
+    ) -> Iterator[pa.Table]:
+        """Yields the tables of a file while they are saved; its counts must be complete after the last."""
+        name = self._name(wat_file, uri)
+        with (
+            self._store.create(f"{name}.arrows") as file,
+            pa.ipc.new_stream(file, PAIR_SCHEMA, options=STREAM) as writer,
+        ):
+            for table in tables:
+                writer.write_table(table)
+                yield table
+        self._finish(name, counts)
+
+    def save(self, wat_file: int, uri: str, path: Path, counts: FileCounts) -> None:
+        """Saves a finished file, whose stream of tables is in a local file."""
+        name = self._name(wat_file, uri)
+        with path.open("rb") as source, self._store.create(f"{name}.arrows") as file:
+            while data := source.read(_COPY_BYTES):
+                file.write(data)
+        self._finish(name, counts)
+
+    def delete(self) -> None:
+        """Removes all checkpoints of the partition, those of other settings too."""
+        for name in self._store.list(self._folder):
+            self._store.delete(name)
+
+    def _finish(self, name: str, counts: FileCounts) -> None:
+        """Marks a file as finished, unless rules failed in it: then a retry may do better."""
+        if not counts.errors.examples:
+            self._store.write(f"{name}.json", json.dumps(_plain(counts), indent=1).encode() + b"\n")
+
+    def _tables(self, name: str) -> Iterator[pa.Table]:
+        with self._store.open(name) as file, pa.ipc.open_stream(file) as reader:
+            for batch in reader:
+                yield pa.Table.from_batches([batch])
+
+    def _name(self, wat_file: int, uri: str) -> str:
+        return f"{self._folder}{wat_file:06}-{self._identity(wat_file, uri)}"
+
+
+def _plain(counts: FileCounts) -> dict[str, Any]:
+    return {
+        "format": FORMAT,
+        "records": {"kept": counts.records.kept, "dropped": counts.records.dropped},
+        "links": {"kept": counts.links.kept, "dropped": counts.links.dropped},
+        "custom": dict(sorted(counts.custom.items())),
+        "damaged": counts.damaged,
+    }
+
+
+def _counts(plain: dict[str, Any], uri: str) -> FileCounts:
+    check_format(uri, plain["format"], FORMAT)
+    return FileCounts(
+        records=_outcomes(RecordReason, plain["records"]),
+        links=_outcomes(ParseReason, plain["links"]),
+        custom=Counter(plain["custom"]),
+        damaged=plain["damaged"],
+        errors=InternalErrors(),
+    )
+
+
+def _outcomes(reasons: type[ReasonT], plain: dict[str, Any]) -> Outcomes[ReasonT]:
+    outcomes = Outcomes[ReasonT]()
+    outcomes.keep(plain["kept"])
+    for name, count in plain["dropped"].items():
+        outcomes.drop(reasons(name), count)
+    return outcomes

@@ -1,0 +1,87 @@
+"""Exceptions that rules raise: each costs the record or link it came from, and no other.
+
+Rules work on columns. Where one raises, it is called again for halves of the column, down to the rows that
+it fails for: they are counted as `internal_error`, with the first few exceptions in the stats. Two things are
+not contained: a LaionEtlError, which says what is wrong with a setting or an input, and a lack of memory.
+
+A few such records say that a rule has a bug; many say that the installation is broken (a missing model, say),
+and an almost empty crawl must not pass for a finished one. So a share of more than 1% ends the task.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from laion_etl.core.errors import InternalError, LaionEtlError
+
+NOT_CONTAINED = (LaionEtlError, MemoryError)
+
+_EXAMPLES = 5
+_MAX_CHARS = 300
+_MAX_SHARE = 0.01
+_FEW = 10  # of a short file, these are more than 1%
+
+
+@dataclass(slots=True)
+class InternalErrors:
+    """The first exceptions of a file or a partition, as {"page": URL, "error": type and message}."""
+
+    examples: list[dict[str, str]] = field(default_factory=list)
+
+    def note(self, page: str, error: Exception) -> None:
+        """Keeps an exception if it is among the first."""
+        if len(self.examples) < _EXAMPLES:
+            message = f"{type(error).__name__}: {error}"
+            self.examples.append({"page": _printable(page), "error": _printable(message)})
+
+    def add(self, other: "InternalErrors") -> None:
+        """Keeps those of another unit, as far as there is room."""
+        self.examples += other.examples[: _EXAMPLES - len(self.examples)]
+
+
+def apply_by_rows(
+    rule: Callable[[int, int], None], rows: int, failed: Callable[[int, Exception], None]
+) -> None:
+    """Calls `rule(start, end)` for all rows, in order; a row that it raises for goes to `failed` instead.
+
+    A rule that raised is called again for parts of the same rows, so it must not have changed anything.
+    """
+    waiting = [(0, rows)] if rows else []
+    while waiting:
+        start, end = waiting.pop()
+        try:
+            rule(start, end)
+        except NOT_CONTAINED:
+            raise
+        except Exception as error:  # noqa: BLE001 - whatever a rule raises
+            if end - start == 1:
+                failed(start, error)
+            else:
+                middle = (start + end + 1) // 2
+                waiting += [(middle, end), (start, middle)]
+
+
+def check_share(what: str, failed: int, total: int, noun: str, errors: InternalErrors) -> None:
+    """Raises InternalError if rules failed for too many records (or links) of a file."""
+    if failed > max(_FEW, _MAX_SHARE * total):
+        raise _refusal(what, f"{failed:,} of {total:,} {noun}", errors)
+
+
+def check_something_is_left(what: str, failed: int, kept: int, errors: InternalErrors) -> None:
+    """Raises InternalError if nothing is kept and rules failed."""
+    if failed and not kept:
+        raise _refusal(what, f"{failed:,} records or links, and no pair is left", errors)
+
+
+def _refusal(what: str, count: str, errors: InternalErrors) -> InternalError:
+    first = errors.examples[0] if errors.examples else {"error": "unknown", "page": "unknown"}
+    return InternalError(
+        f"cannot parse {what}: a rule failed for {count} (first: {first['error']}, on {first['page']}); "
+        "check the installation and custom filters, or report this bug"
+    )
+
+
+def _printable(text: str) -> str:
+    shown = "".join(
+        character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text
+    )
+    return shown if len(shown) <= _MAX_CHARS else f"{shown[:_MAX_CHARS]}..."

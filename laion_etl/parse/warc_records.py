@@ -1,0 +1,106 @@
+"""Finds the WARC records in inflated bytes, whatever gzip members they were in.
+
+Content-Length says where a record ends, if the next record or nothing follows there; anything between two
+records that is white space, NUL or a byte order mark belongs to neither (writers differ in the number of line
+ends after a record). A wrong length is corrected by looking for the next record.
+"""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+_MAGIC = b"WARC/"
+_PADDING = re.compile(rb"(?:[\r\n\t \0]|\xef\xbb\xbf)*")
+_HEAD_END = re.compile(rb"\r?\n\r?\n")
+_LENGTH = re.compile(rb"^Content-Length:[ \t]*(\d+)", re.IGNORECASE | re.MULTILINE)
+_TARGET = re.compile(rb"^WARC-Target-URI:[ \t]*<?([^\r\n>]*)", re.IGNORECASE | re.MULTILINE)
+_METADATA = re.compile(rb"^WARC-Type:[ \t]*metadata\s", re.IGNORECASE | re.MULTILINE)
+_NEXT = re.compile(rb"(?<=\n)WARC/(?=[0-9])")
+_FOLD = re.compile(rb"\r?\n[ \t]+")  # RFC 2822 2.2.3, which WARC allows
+
+
+@dataclass(frozen=True, slots=True)
+class WarcRecord:
+    """A record. `start` is its place in the bytes; `is_whole` is False if it goes on beyond their end."""
+
+    start: int
+    head: bytes
+    payload: bytes
+    is_whole: bool
+
+    @property
+    def is_metadata(self) -> bool:
+        return bool(_METADATA.search(self.head))
+
+    @property
+    def target(self) -> str:
+        """The WARC-Target-URI, '' without one."""
+        found = _TARGET.search(self.head)
+        return found[1].decode(errors="replace").strip() if found else ""
+
+    @property
+    def is_of_a_wat_file(self) -> bool:
+        """Whether this is metadata in JSON: WARC files have metadata of another form, WET files none."""
+        return self.is_metadata and self.payload.lstrip()[:1] == b"{"
+
+
+@dataclass(frozen=True, slots=True)
+class NoRecord:
+    """Bytes that are not a WARC record, up to the next one."""
+
+    start: int
+
+
+def begins_a_record(data: bytes) -> bool:
+    """Whether a record begins here, after the padding that may precede it."""
+    return data.startswith(_MAGIC, _after_padding(data, 0))
+
+
+def split_records(data: bytes) -> Iterator[WarcRecord | NoRecord]:
+    """Yields the records in some bytes, in order, and what lies between them."""
+    position = _after_padding(data, 0)
+    while position < len(data):
+        if data.startswith(_MAGIC, position):
+            record, position = _record(data, position)
+            yield record
+        elif _is_begun(data, position):
+            yield WarcRecord(position, data[position:], b"", is_whole=False)
+            return
+        else:
+            yield NoRecord(position)
+            found = _NEXT.search(data, position)
+            position = found.start() if found else len(data)
+        position = _after_padding(data, position)
+
+
+def _record(data: bytes, start: int) -> tuple[WarcRecord, int]:
+    """Returns the record that begins at `start`, and where it ends."""
+    found = _HEAD_END.search(data, start)
+    body = found.end() if found else len(data)
+    head = _FOLD.sub(b" ", data[start:body])
+    end, is_whole = _extent(data, body, _LENGTH.search(head))
+    return WarcRecord(start, head, data[body:end], is_whole and found is not None), end
+
+
+def _extent(data: bytes, body: int, announced: re.Match[bytes] | None) -> tuple[int, bool]:
+    """Returns where a payload ends, and whether that is in the data."""
+    if announced:
+        end = body + int(announced[1][:18])
+        if end <= len(data):
+            after = _after_padding(data, end)
+            if after == len(data) or data.startswith(_MAGIC, after) or _is_begun(data, after):
+                return end, True
+    following = _NEXT.search(data, body)
+    if following:
+        return following.start(), True
+    return len(data), not announced or end <= len(data)
+
+
+def _is_begun(data: bytes, position: int) -> bool:
+    """Whether the data ends within the first bytes of a record."""
+    return len(data) - position < len(_MAGIC) and _MAGIC.startswith(data[position:])
+
+
+def _after_padding(data: bytes, position: int) -> int:
+    found = _PADDING.match(data, position)
+    return found.end() if found else position

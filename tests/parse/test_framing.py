@@ -1,0 +1,114 @@
+"""Where records begin and end in a WAT file, whatever its writer did with members and line ends."""
+
+import gzip
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from laion_etl.parse import wat_reader
+from tests.parse.outcomes import Found, read
+from tests.parse.wat_files import compact_page_record, image, json_record, page_record
+
+URLS = [f"https://example.org/{n}" for n in range(3)]
+PAGES = [gzip.decompress(compact_page_record(url, [image("a.jpg", "A red car")])) for url in URLS]
+BARE = [page.removesuffix(b"\r\n\r\n") for page in PAGES]  # without what ends a record
+SECOND = PAGES[1].index(b"\r\n\r\n") + 4  # where the payload of the second page begins
+
+
+def members(*contents: bytes) -> bytes:
+    return b"".join(gzip.compress(content, mtime=0) for content in contents)
+
+
+def urls(found: Found) -> list[str]:
+    return [page.url for page in found.pages]
+
+
+@pytest.mark.parametrize(
+    "contents",
+    [
+        pytest.param([part for p in PAGES for part in p.partition(b"\r\n\r\n")], id="head, line ends, body"),
+        pytest.param([PAGES[0], PAGES[1][:SECOND], PAGES[1][SECOND:], PAGES[2]], id="one record is split"),
+        pytest.param([PAGES[0] + PAGES[1][:SECOND], PAGES[1][SECOND:] + PAGES[2]], id="split within members"),
+        pytest.param([PAGES[0] + b"WA", b"RC/" + PAGES[1][5:], b"", PAGES[2]], id="split within the magic"),
+        pytest.param([BARE[0], b"\r\n\r\n" + BARE[1], b"\r\n\r\n" + PAGES[2]], id="line ends come first"),
+        pytest.param([b"\r\n" + PAGES[0], PAGES[1], PAGES[2]], id="a line end at the start"),
+        pytest.param([b"\xef\xbb\xbf" + PAGES[0], PAGES[1], PAGES[2]], id="a byte order mark"),
+        pytest.param([page + b"\0" for page in PAGES], id="a NUL at the end"),
+        pytest.param([b"\n".join(BARE)], id="one line feed between"),
+        pytest.param([b"".join(BARE)], id="nothing between"),
+        pytest.param([b"\n\n\n\n\n\n".join(BARE)], id="six line feeds between"),
+        pytest.param([b"\0\0".join(PAGES)], id="NULs between"),
+        pytest.param(
+            [page.replace(b"WARC-Type: metadata", b"WARC-Type:\r\n metadata") for page in PAGES], id="folded"
+        ),
+    ],
+)
+def test_content_length_is_right_whatever_is_between_the_records(contents: list[bytes]) -> None:
+    found = read(members(*contents))
+    assert urls(found) == URLS
+    assert found.records == {"kept": 3}
+
+
+@pytest.mark.parametrize("too_much", [2, 4, 9])
+def test_a_length_that_counts_the_line_ends_is_understood(too_much: int) -> None:
+    def longer(page: bytes) -> bytes:
+        head, _, payload = page.partition(b"\r\n\r\n")
+        size = int(head.rpartition(b" ")[2])
+        return head.replace(b": %d" % size, b": %d" % (size + too_much)) + b"\r\n\r\n" + payload
+
+    one, each = members(b"".join(map(longer, PAGES))), members(*map(longer, PAGES))
+    for data in (one, each):
+        assert urls(read(data)) == URLS
+        assert read(data).records == {"kept": 3}
+
+
+@pytest.mark.parametrize("batch_bytes", [1_000, 8 << 20])
+@settings(max_examples=25)
+@given(size=st.integers(20, 3_000))
+def test_a_stream_cut_into_equal_blocks_is_read_whole(batch_bytes: int, size: int) -> None:
+    data = b"".join(PAGES)
+    blocks = members(*(data[start : start + size] for start in range(0, len(data), size)))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(wat_reader, "_BATCH_BYTES", batch_bytes)
+        found = read(blocks)
+    assert urls(found) == URLS
+    assert found.records == {"kept": 3}
+
+
+def test_a_page_has_the_offset_of_the_member_in_which_its_record_begins() -> None:
+    first, second = members(PAGES[0]), members(PAGES[1][:100])
+    found = read(first + second + members(PAGES[1][100:]) + members(PAGES[2]))
+    assert [page.offset for page in found.pages[:2]] == [0, len(first)]
+
+
+def test_bytes_that_are_no_record_are_counted_with_their_place() -> None:
+    first, second = members(PAGES[0]), members(b"an error page")
+    found = read(members(b"junk") + first + members(PAGES[1]))
+    assert found.records == {"kept": 2, "damaged": 1}
+    found = read(first + second + members(PAGES[1]))
+    assert urls(found) == URLS[:2]
+    assert found.records == {"kept": 2, "damaged": 1}
+    assert [(damage.offset, damage.cause) for damage in found.damages] == [(len(first), "not a WARC record")]
+
+
+def test_a_record_cut_off_at_the_end_of_the_file_is_counted() -> None:
+    found = read(members(PAGES[0], PAGES[1][: SECOND + 20]))
+    assert urls(found) == URLS[:1]
+    assert found.records == {"kept": 1, "broken_json": 1}
+
+
+def test_a_string_with_an_escape_that_json_does_not_have_costs_its_page() -> None:
+    broken = PAGES[1].replace(b"A red car", b"A \\xe car")
+    found = read(members(PAGES[0], broken, PAGES[2]))
+    assert urls(found) == [URLS[0], URLS[2]]
+    assert found.records == {"kept": 2, "broken_json": 1}
+
+
+def test_a_page_whose_url_only_its_head_has_is_read() -> None:
+    page = gzip.decompress(page_record(URLS[0], [image("a.jpg", "A red car")]))
+    assert urls(read(members(page.replace(b'"WARC-Target-URI"', b'"WARC-Target-URL"')))) == URLS[:1]
+    assert read(json_record("", {"HTTP-Response-Metadata": {"HTML-Metadata": {}}})).records == {
+        "not_a_page": 1,
+        "kept": 0,
+    }
