@@ -16,7 +16,7 @@ from laion_etl.io.request_limiter import RequestLimiter
 
 _FIRST_DELAY_S = 0.1
 _LONGEST_DELAY_S = 60.0
-_WORTH_A_LINE_S = 1.0
+_WORTH_A_LINE_S = 2.0
 
 _log = logging.getLogger(__name__)
 
