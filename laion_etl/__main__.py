@@ -9,7 +9,7 @@ from laion_etl.core.errors import LaionEtlError
 
 
 def main() -> None:
-    """Runs the command line; exit code 0 done, 1 failed, 2 usage or settings, 130 stopped."""
+    """Runs the command line; exit code 0 done, 1 failed, 2 usage or settings, 75 outage, 130 stopped."""
     from laion_etl.cli import app
 
     run = os.environ.get("LAION_ETL_RUN_ID", "").replace("%", "%%")

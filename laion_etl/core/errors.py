@@ -4,6 +4,10 @@ The command line prints the message as one line and exits with `exit_code`; anyt
 LaionEtlError is a bug and keeps its traceback.
 """
 
+# Of a command that an outage ended: nothing is wrong with its input, and the same command goes on where it
+# ended. The number is EX_TEMPFAIL of sysexits.h, "temporary failure; the user is invited to retry".
+OUTAGE_EXIT_CODE = 75
+
 
 class LaionEtlError(Exception):
     """Base of all expected errors."""
@@ -23,8 +27,25 @@ class SettingsError(LaionEtlError):
     exit_code = 2
 
 
+class OutageError(LaionEtlError):
+    """A service is unreachable, refuses access or is full; the same command continues once it is back.
+
+    No unit of work is to blame, so none may be counted as failed for it.
+    """
+
+    exit_code = OUTAGE_EXIT_CODE
+
+
 class StorageError(LaionEtlError):
-    """The store cannot be read or written: missing bucket, full disk, no permission."""
+    """The store cannot be used; `StoreOutageError` where the store as a whole is the cause."""
+
+
+class StoreOutageError(OutageError, StorageError):
+    """The store cannot be read or written: unreachable, missing bucket, full disk, no permission."""
+
+
+class MissingFileError(StorageError):
+    """The store works, but has no such file."""
 
 
 class ChangedError(StorageError):
@@ -50,7 +71,11 @@ class CrawlError(LaionEtlError):
 
 
 class DatabaseError(LaionEtlError):
-    """Postgres cannot be reached or refuses the work."""
+    """Postgres refuses the work; `DatabaseOutageError` where it cannot be used at all."""
+
+
+class DatabaseOutageError(OutageError, DatabaseError):
+    """Postgres cannot be reached, does not let us in, is full or too slow."""
 
 
 class IncompleteError(LaionEtlError):
