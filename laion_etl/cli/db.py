@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from laion_etl.cli.common import CrawlOption, JsonOption, as_name, console, open_settings, say_json
+from laion_etl.cli.common import CrawlOption, JsonOption, as_name, console, open_settings, say, say_json
 from laion_etl.cli.extras import Commands
 
 commands = typer.Typer(
@@ -44,6 +44,32 @@ def forget(crawl: CrawlOption, as_json: JsonOption = False) -> None:
     console().print(f"{crawl} is forgotten; load its partitions to start again", highlight=False)
     if as_json:
         say_json({"crawl": crawl})
+
+
+@commands.command()
+def requeue(
+    crawl: CrawlOption,
+    cause: Annotated[
+        str, typer.Option(metavar="TEXT", help="Only batches whose error contains this text; default: all.")
+    ] = "",
+    batch: Annotated[
+        int | None, typer.Option(min=0, help="Number of the only batch to bring back; default: all.")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option(help="Only count the batches, by cause.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Bring parked batches back to the queue, with all their attempts, after their cause is repaired."""
+    from laion_etl.database import requeue as queue
+    from laion_etl.database.connection import open_database
+    from laion_etl.settings import load_settings
+
+    with open_database(load_settings()) as database:
+        found = queue.requeue(crawl, database, cause, batch, dry_run=dry_run)
+    counts = [f"{count:>9,} x {one or 'no error recorded'}" for one, count in found.items()]
+    verb = "would be ready again" if dry_run else "are ready again"
+    say(f"{sum(found.values()):,} parked batches of {crawl} {verb}", *counts)
+    if as_json:
+        say_json({"crawl": crawl, "batches": sum(found.values()), "causes": found, "dry_run": dry_run})
 
 
 @seen_keys.command("export")

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 
-from laion_etl.core.errors import ModelError
+from laion_etl.core.errors import OUTAGE_EXIT_CODE, ModelError, OutageError
 from laion_etl.core.schemas import scored_stem
 from laion_etl.core.stage_stats import StageStats
 from laion_etl.io.storage import Store
@@ -33,7 +33,8 @@ def score_everywhere(
     """`score_shards` on all devices: in this process if there is one device, else in a process for each.
 
     The processes take their settings from the environment and the settings file, as commands do. Raises
-    ModelError when one of them failed, after the others have finished their shards.
+    ModelError when one of them failed, OutageError when all that did ended by an outage, after the others
+    have finished their shards.
     """
     if len(batches) < 2:  # before torch is imported to count GPUs
         return score_shards(crawl, batches, settings, store, on_done)
@@ -45,7 +46,10 @@ def score_everywhere(
             (device, stack.enter_context(_Process(crawl, batches[place :: len(found)], device)))
             for place, device in enumerate(found[: len(batches)])
         ]
-        failed = [device for device, process in running if process.wait()]
+        codes = {device: process.wait() for device, process in running}
+    failed = [device for device, code in codes.items() if code]
+    if failed and all(codes[device] == OUTAGE_EXIT_CODE for device in failed):
+        raise OutageError(f"cannot score on {', '.join(failed)}: an outage ended it; see the output above")
     if failed:
         raise ModelError(f"cannot score on {', '.join(failed)}: a process failed; see its output above")
     done = [store.read_stats(f"{scored_stem(crawl, batch)}_stats.json") for batch in batches]

@@ -10,7 +10,8 @@ from laion_etl.cli import app
 _HEAD = """# Commands
 
 Made from the help of the commands by `make docs`. With `--json` stdout is one JSON object; everything else
-goes to stderr. Exit codes: 0 done, 1 failed, 2 wrong usage or settings, 130 stopped. The names of version 0.1
+goes to stderr. Exit codes: 0 done, 1 failed, 2 wrong usage or settings, 75 an outage (run the same command
+again), 130 stopped. The names of version 0.1
 are in the [changelog](../CHANGELOG.md).
 """
 

@@ -4,7 +4,8 @@ import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from laion_etl.core.errors import StorageError
+from laion_etl.core.errors import MissingFileError, StorageError, StoreOutageError
+from laion_etl.core.outages import is_outage
 
 _ADVICE = {
     errno.ENOSPC: "the disk is full; free space, or set LAION_ETL_STORE (or TMPDIR) to another disk",
@@ -25,9 +26,12 @@ _S3_ADVICE = {
 }
 
 
+_MISSING = ("404", "NoSuchKey", "NotFound")
+
+
 @contextmanager
 def storage_errors(action: str, target: object) -> Iterator[None]:
-    """Turns the errors of the file system and of S3 into StorageError."""
+    """Turn the errors of the file system and of S3 into StorageError, StoreOutageError if it is an outage."""
     from boto3.exceptions import Boto3Error
     from botocore.exceptions import BotoCoreError, ClientError
 
@@ -36,11 +40,19 @@ def storage_errors(action: str, target: object) -> Iterator[None]:
     except OSError as error:
         missing_folder = action == "write" and error.errno == errno.ENOENT
         advice = _NO_FOLDER if missing_folder else _ADVICE.get(error.errno or 0, error.strerror or str(error))
-        raise StorageError(f"cannot {action} {target}: {advice}") from error
+        missing = error.errno == errno.ENOENT and action != "write"
+        raise _kind(error, missing=missing)(f"cannot {action} {target}: {advice}") from error
     except ClientError as error:
         code = error.response.get("Error", {}).get("Code", "")
-        raise StorageError(f"cannot {action} {target}: {_S3_ADVICE.get(code, str(error))}") from error
+        advice = _S3_ADVICE.get(code, str(error))
+        raise _kind(error, missing=code in _MISSING)(f"cannot {action} {target}: {advice}") from error
     except (BotoCoreError, Boto3Error) as error:
-        raise StorageError(
+        raise _kind(error)(
             f"cannot {action} {target}: {error}; check AWS_ENDPOINT_URL and the AWS credentials"
         ) from error
+
+
+def _kind(error: Exception, *, missing: bool = False) -> type[StorageError]:
+    if missing:
+        return MissingFileError
+    return StoreOutageError if is_outage(error) else StorageError
