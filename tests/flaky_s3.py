@@ -5,6 +5,7 @@ order of different requests: threads may send them in any order.
 """
 
 import random
+import re
 import socket
 import struct
 import threading
@@ -88,7 +89,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _handle(self) -> None:
         body = self._body()
-        fault = self.server.fault(f"{self.command} {self.path}")
+        fault = self.server.fault(re.sub("uploadId=[^&]+", "uploadId", f"{self.command} {self.path}"))
         if fault in _ANSWERS:
             self._refuse(*_ANSWERS[fault])
         elif fault is Fault.RESET:

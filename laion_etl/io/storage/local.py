@@ -160,6 +160,7 @@ def _replaced(partial: Path, path: Path, before: os.stat_result) -> bool:
             if not _same(os.fstat(current.fileno()), before) or not _same(path.stat(), before):
                 return False
             partial.replace(path)
+            partial.unlink(missing_ok=True)  # `rename` leaves both names of one file, linked by a lost call
             return True
     except FileNotFoundError:
         return False

@@ -13,7 +13,7 @@ from typing import TypeVar
 
 ResultT = TypeVar("ResultT")
 
-PAUSES_S: tuple[float, ...] = (0.5, 2.0, 8.0)
+PAUSES_S: tuple[float, ...] = (0.2, 0.5, 1.0, 2.0, 4.0, 8.0)
 _PASSING_STATUS = (408, 429, 500, 502, 503, 504)
 # The last one: the first answer to a completed multipart upload was lost.
 _PASSING_CODES = (
