@@ -65,6 +65,8 @@ def steps(crawl: str) -> Iterator[list[str]]:
     yield ["stage", "score", *of]
     yield ["stage", "publish", *of]
     yield ["run", crawl, *files]
+    yield ["requeue", *of]
+    yield ["db", "requeue", *of, "--dry-run"]
     yield ["estimate", *of, *files]
     yield ["status"]
     yield ["status", *of]

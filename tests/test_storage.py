@@ -1,4 +1,5 @@
 import contextlib
+import errno
 import os
 import signal
 import subprocess
@@ -10,9 +11,9 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
-from laion_etl.core.errors import ChangedError, MissingFileError, StorageError
+from laion_etl.core.errors import ChangedError, MissingFileError, StorageError, StoreOutageError
 from laion_etl.core.stage_stats import StageStats
-from laion_etl.io.storage import LocalStore, Store, local_copy, open_store, s3_client
+from laion_etl.io.storage import LocalStore, Store, local, local_copy, open_store, s3_client, s3_upload
 
 
 def test_a_written_file_reads_back_and_is_listed(any_store: Store) -> None:
@@ -101,6 +102,108 @@ def test_a_server_without_conditional_writes_is_looked_at_before(
     assert found is not None
     s3_store.swap("a", b"two", found[1])
     assert s3_store.read("a") == b"two"
+
+
+class _LeaseLost(Exception):  # noqa: N818 - a signal
+    pass
+
+
+def test_a_guard_that_raises_keeps_what_was_there(any_store: Store) -> None:
+    any_store.write("a", b"old")
+
+    def lost() -> None:
+        raise _LeaseLost
+
+    with pytest.raises(_LeaseLost):
+        any_store.write("a", b"new", lost)
+    assert any_store.list("") == ["a"]
+    assert any_store.read("a") == b"old"
+
+
+@pytest.mark.parametrize("before", [None, b"old"])
+def test_what_was_written_after_the_guard_had_passed_is_not_replaced(
+    any_store: Store, before: bytes | None
+) -> None:
+    """As by a process that is suspended between guard and write, and whose lease is lost when it wakes up."""
+    if before is not None:
+        any_store.write("a", before)
+    calls = 0
+
+    def guard() -> None:
+        nonlocal calls
+        calls += 1
+        if calls > 1:
+            raise _LeaseLost
+        any_store.write("a", b"of the next owner")
+
+    with pytest.raises(_LeaseLost):
+        any_store.write("a", b"late", guard)
+    assert any_store.read("a") == b"of the next owner"
+    assert any_store.list("") == ["a"]
+
+
+@pytest.mark.parametrize("before", [None, b"old"])
+def test_whose_guard_still_passes_replaces_what_a_former_owner_wrote_late(
+    any_store: Store, before: bytes | None
+) -> None:
+    if before is not None:
+        any_store.write("a", before)
+    late = iter([b"one", b"two"])
+
+    def guard() -> None:
+        if data := next(late, None):
+            any_store.write("a", data)
+
+    any_store.write("a", b"of the owner", guard)
+    assert any_store.read("a") == b"of the owner"
+    assert any_store.list("") == ["a"]
+
+
+def test_a_guarded_file_may_be_large(s3_store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(s3_upload, "_SINGLE_BYTES", 1_000)
+    monkeypatch.setattr(s3_upload, "_PART_BYTES", 6 << 20)
+    data, calls = os.urandom(1024) * 10_000, []
+    s3_store.write("big", data, lambda: calls.append(1))
+    assert s3_store.read("big") == data
+    s3_store.delete("big")
+
+    def late() -> None:
+        calls.append(1)
+        if len(calls) == 2:
+            s3_store.write("big", b"of a former owner")
+
+    s3_store.write("big", data, late)
+    assert s3_store.read("big") == data
+    assert len(calls) == 3
+    uploads = s3_client().list_multipart_uploads(Bucket=s3_store.uri().split("/")[2])
+    assert "Uploads" not in uploads
+
+
+def test_a_file_whose_lock_is_held_by_a_suspended_process_is_an_outage(
+    store: LocalStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(local, "_LOCK_TIMEOUT_S", 0.0)
+    store.write("a", b"old")
+    path = store.root / "a"
+    with path.open("r+b") as other:
+        local._lock(other, path)
+        with pytest.raises(StoreOutageError, match=r"write .*a: a process that is suspended holds its"):
+            store.write("a", b"new", lambda: None)
+    store.write("a", b"new", lambda: None)
+    assert store.read("a") == b"new"
+    assert store.list("") == ["a"]
+
+
+def test_a_folder_without_hard_links_is_looked_at_before(
+    store: LocalStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*_: Any) -> None:
+        raise PermissionError(errno.EPERM, "no hard links here")
+
+    monkeypatch.setattr(os, "link", refused)
+    store.write("a", b"one", lambda: None)
+    assert store.read("a") == b"one"
+    assert [path.name for path in store.root.iterdir()] == ["a"]
 
 
 def test_of_many_who_swap_at_once_none_is_lost(store: LocalStore) -> None:

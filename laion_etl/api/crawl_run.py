@@ -92,7 +92,11 @@ class CrawlRun:
         return [plan_batches(self.crawl, self.settings, self.store, self._database)]
 
     def download(self) -> list[StageStats]:
-        """Download the batches to `shards/`. Raises InputError naming a batch that failed too often."""
+        """Download the batches to `shards/`.
+
+        Raises InputError naming a batch that failed too often, and OutageError if store, database or
+        resolver do not work for minutes (LAION_ETL_DOWNLOAD_OUTAGE_S).
+        """
         from laion_etl.download.worker import Worker, open_queue
 
         queue = open_queue(self.crawl, self.settings, self._database)

@@ -72,3 +72,5 @@ for _name, (_panel, _command) in _ORDER.items():
         app.add_typer(_command, name=_name, rich_help_panel=_panel)
     else:
         app.command(_name, rich_help_panel=_panel)(_command)
+# Also without its group: it is what an operator needs at night, after an outage of an older version.
+app.command("requeue", hidden=True)(db.requeue)

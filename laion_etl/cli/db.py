@@ -105,6 +105,32 @@ def _mend(found: "Differences", settings: "Settings", store: "Store", database: 
     mend_batches(find_differences(found.crawl, store, database), database)
 
 
+@commands.command()
+def requeue(
+    crawl: CrawlOption,
+    cause: Annotated[
+        str, typer.Option(metavar="TEXT", help="Only batches whose error contains this text; default: all.")
+    ] = "",
+    batch: Annotated[
+        int | None, typer.Option(min=0, help="Number of the only batch to bring back; default: all.")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option(help="Only count the batches, by cause.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Bring parked batches back to the queue, with all their attempts, after their cause is repaired."""
+    from laion_etl.database import requeue as queue
+    from laion_etl.database.connection import open_database
+    from laion_etl.settings import load_settings
+
+    with open_database(load_settings()) as database:
+        found = queue.requeue(crawl, database, cause, batch, dry_run=dry_run)
+    counts = [f"{count:>9,} x {one or 'no error recorded'}" for one, count in found.items()]
+    verb = "would be ready again" if dry_run else "are ready again"
+    say(f"{sum(found.values()):,} parked batches of {crawl} {verb}", *counts)
+    if as_json:
+        say_json({"crawl": crawl, "batches": sum(found.values()), "causes": found, "dry_run": dry_run})
+
+
 @seen_keys.command("export")
 def export_keys(
     name: Annotated[

@@ -15,7 +15,8 @@ import psycopg
 from psycopg import Connection
 from psycopg.conninfo import conninfo_to_dict
 
-from laion_etl.core.errors import DatabaseError
+from laion_etl.core.errors import DatabaseError, DatabaseOutageError
+from laion_etl.core.outages import is_outage
 from laion_etl.database.embedded import exists, running_server, with_log_cause
 from laion_etl.database.migrations import migrate
 from laion_etl.database.queries import query
@@ -177,27 +178,29 @@ def database_errors(url: str) -> Iterator[None]:
 
 
 def _database_error(error: psycopg.Error, url: str) -> DatabaseError:
-    name, cause = _public_name(url), _first_line(error)
+    kind = DatabaseOutageError if is_outage(error) else DatabaseError
+    return kind(_explanation(error, _public_name(url), _first_line(error)))
+
+
+def _explanation(error: psycopg.Error, name: str, cause: str) -> str:
     if isinstance(error, psycopg.errors.DiskFull):
-        return DatabaseError(
+        return (
             f"cannot write to Postgres at {name}: its disk is full ({cause}); nothing of this step was kept, "
             "free space and run it again"
         )
     if isinstance(error, psycopg.errors.QueryCanceled):
-        return DatabaseError(
+        return (
             f"cannot finish a statement of Postgres at {name}: {cause}; raise "
             "LAION_ETL_DATABASE_STATEMENT_TIMEOUT_S or LAION_ETL_DATABASE_BULK_TIMEOUT_S"
         )
     if isinstance(error, psycopg.errors.InsufficientPrivilege):
-        return DatabaseError(
-            f"cannot use Postgres at {name}: {cause}; this step needs another role, see docs/operations.md"
-        )
+        return f"cannot use Postgres at {name}: {cause}; this step needs another role, see docs/operations.md"
     if isinstance(error, psycopg.OperationalError) and error.sqlstate in (None, *_LOST_STATES):
-        return DatabaseError(
+        return (
             f"cannot connect to Postgres at {name}: {cause}; "
             "check that it is running and that LAION_ETL_DATABASE_URL is right"
         )
-    return DatabaseError(f"cannot use Postgres at {name}: {cause}; see the server's log")
+    return f"cannot use Postgres at {name}: {cause}; see the server's log"
 
 
 def _refused(error: psycopg.Error) -> bool:

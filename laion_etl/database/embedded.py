@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import psycopg
 from psycopg import sql
 
-from laion_etl.core.errors import DatabaseError
+from laion_etl.core.errors import DatabaseError, DatabaseOutageError
 from laion_etl.core.host_resources import machine_memory_bytes
 from laion_etl.io.file_locks import folder_lock
 
@@ -153,7 +153,7 @@ def _start(programs: "PostgresPrograms") -> Path:
 
 
 def _cannot_start(folder: Path, cause: str) -> DatabaseError:
-    return DatabaseError(
+    return DatabaseOutageError(
         f"cannot start the embedded Postgres in {folder}: {cause}; "
         "fix that, or set LAION_ETL_DATABASE_URL to your own server"
     )
@@ -193,4 +193,4 @@ def with_log_cause(data_dir: Path) -> Iterator[None]:
             log_lines = _DISK_ERROR.findall(file.read().decode(errors="replace"))
         if not log_lines or log_lines[-1] in str(error):
             raise
-        raise DatabaseError(f"{error}; the server's log says: {log_lines[-1]}") from error
+        raise type(error)(f"{error}; the server's log says: {log_lines[-1]}") from error

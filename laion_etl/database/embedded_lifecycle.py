@@ -15,7 +15,7 @@ from pathlib import Path
 import psutil
 from psycopg.pq import PGconn, Ping
 
-from laion_etl.core.errors import DatabaseError
+from laion_etl.core.errors import DatabaseOutageError
 from laion_etl.database.postgres_programs import PostgresPrograms
 
 STOP_S = 60.0  # for the last checkpoint
@@ -73,7 +73,7 @@ def settle(folder: Path) -> None:
         waited_s = now_s - since_s.setdefault(status, now_s)
         if waited_s > {"starting": RECOVERY_S, "stopping": STOPPING_S}.get(status, _KILLED_S):
             if status == "starting":
-                raise DatabaseError(
+                raise DatabaseOutageError(
                     f"cannot use the embedded Postgres in {folder}: it is still recovering after "
                     f"{waited_s:.0f} s; try again later"
                 )

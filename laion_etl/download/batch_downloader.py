@@ -9,7 +9,7 @@ import trio
 
 from laion_etl.blocklists.image_hashes import HashBlocklist, PdqBlocklist
 from laion_etl.blocklists.removal_requests import NO_IMAGES, BlockedImages
-from laion_etl.core.errors import InputError
+from laion_etl.core.errors import OutageError
 from laion_etl.core.funnel import DownloadStatus, Outcomes
 from laion_etl.download.client import Client
 from laion_etl.download.concurrency import AdaptiveConcurrency, LoadSample
@@ -86,7 +86,7 @@ class BatchDownloader:
         return self._concurrency.peak
 
     async def run(self) -> None:
-        """Downloads every link. Raises InputError if name resolution failed for too many links."""
+        """Downloads every link. Raises OutageError if name resolution failed for too many links."""
         self._client = Client(self._settings, self.timings)
         self._scheduler = LinkScheduler(self._links(), self._client.hosts)
         self._scheduler.on_ready = self._wake
@@ -99,7 +99,7 @@ class BatchDownloader:
         self.hosts = len(self._client.hosts)
         lost = self.outcomes.dropped.get(DownloadStatus.RESOLVER_FAILED.value, 0)
         if lost > _MAX_RESOLVER_FAILURE_SHARE * len(self._pairs):
-            raise InputError(
+            raise OutageError(
                 f"cannot resolve the hosts of {lost} of {len(self._pairs)} links: the resolver is saturated "
                 "or unreachable; run a resolver nearby, or set LAION_ETL_DOWNLOAD_NAMESERVERS"
             )

@@ -19,7 +19,7 @@ from laion_etl.core.schemas import SHARD_SCHEMA
 from laion_etl.core.stage_stats import Output
 from laion_etl.download.hashes import Digests
 from laion_etl.download.images import StoredImage
-from laion_etl.io.storage import Store, storage_errors
+from laion_etl.io.storage import Guard, Store, storage_errors
 from laion_etl.io.tarshard import finish, write_member
 
 
@@ -74,15 +74,18 @@ class ShardWriter:
         )
         self._outcomes[index] = _Outcome(DownloadStatus.SUCCESS, None, hashes, stored)
 
-    def write(self, stem: str, store: Store) -> tuple[Output, Output]:
-        """Writes `<stem>.tar` and `<stem>.parquet`. Every pair must have an outcome."""
+    def write(self, stem: str, store: Store, guard: Guard | None = None) -> tuple[Output, Output]:
+        """Writes `<stem>.tar` and `<stem>.parquet`. Every pair must have an outcome.
+
+        It may be called again after an error; for the guard see `Store.create`.
+        """
         rows = [self._row(index) for index in range(len(self._pairs))]
-        with store.create(f"{stem}.tar") as tar:
+        with store.create(f"{stem}.tar", guard) as tar:
             for row, outcome in zip(rows, self._outcomes, strict=True):
                 if outcome is not None and outcome.stored is not None:
                     self._write_sample(tar, row, outcome.stored)
             finish(tar)
-        with store.create(f"{stem}.parquet") as file:
+        with store.create(f"{stem}.parquet", guard) as file:
             pq.write_table(pa.Table.from_pylist(rows, schema=SHARD_SCHEMA), file, compression="zstd")
         return tar.output, file.output
 

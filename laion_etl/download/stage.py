@@ -5,9 +5,11 @@ processes. The order in which downloads finish does not change the shard. An int
 again from its beginning: to save the finished part, every image would have to be written to the store twice.
 """
 
+import hashlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
@@ -22,16 +24,23 @@ from laion_etl.blocklists.removal_requests import (
     blocked_images,
     read_requests,
 )
-from laion_etl.core.errors import LaionEtlError
+from laion_etl.core.errors import InputError, LaionEtlError, MissingFileError
 from laion_etl.core.ids import batch_name
+from laion_etl.core.outages import NO_PATIENCE, Outages
 from laion_etl.core.schemas import BATCH_FILES, batch_file_name, plan_stats_name, shard_stem
 from laion_etl.core.stage_stats import Output, StageStats, fingerprint
 from laion_etl.download import RULES_VERSION
 from laion_etl.download.batch_downloader import BatchDownloader, Hooks
 from laion_etl.download.shards import ShardWriter, shard_writer
 from laion_etl.download.timings import diagnose
-from laion_etl.io.storage import Store
+from laion_etl.io.storage import Guard, Store, storage_errors
 from laion_etl.settings import DownloadSettings, Settings, Stage, shaping
+
+_HASHED_AT_ONCE = 1 << 20
+
+
+class BatchFileError(InputError):
+    """The file of a batch is missing or damaged: of all errors the only one that is the batch's own."""
 
 
 def download_batch(
@@ -40,42 +49,77 @@ def download_batch(
     settings: Settings,
     store: Store,
     hooks: Hooks | None = None,
-    before_write: Callable[[], None] | None = None,
+    guard: Guard | None = None,
+    outages: Outages = NO_PATIENCE,
 ) -> StageStats:
     """Fetches the pairs of `batches/<crawl>/<batch>.parquet` into `shards/<crawl>/<batch>.tar`, `.parquet`.
 
-    A failed link becomes a row with its reason. Raises StorageError if the batch file cannot be read.
-    `before_write` is called when all links are done; if it raises, nothing is written.
+    A failed link becomes a row with its reason. The guard is called before each file is written, which
+    replaces nothing that was written since (see `Store.create`). Raises BatchFileError if the batch file is
+    missing or damaged, OutageError when the store does not work after the patience of `outages`, or too many
+    names cannot be resolved.
     """
-    stats_name = f"{shard_stem(crawl, batch)}_stats.json"
-    shaped = shaping(settings, Stage.DOWNLOAD)
-    batch_file = _batch_file(crawl, batch, store)
-    unit_fingerprint = fingerprint("download", RULES_VERSION, shaped, batch_file)
-    if (done := store.finished(stats_name, unit_fingerprint)) is not None:
-        return done
-    requests, pdq_distance = read_requests(store), settings.download.pdq_distance
-    pairs = blanked(_read_batch(crawl, batch, store), Matcher(requests, pdq_distance)).to_pylist()
+    unit = outages.outlast(lambda: _open_unit(crawl, batch, settings, store))
+    if isinstance(unit, StageStats):
+        return unit
     began = time.monotonic()
-    with shard_writer(batch, pairs) as shard:
-        removed = blocked_images(requests, pdq_distance)
-        downloader = download_pairs(pairs, settings.download, shard, hooks, removed)
+    with shard_writer(batch, unit.pairs) as shard:
+        downloader = download_pairs(unit.pairs, settings.download, shard, hooks, unit.removed)
         fetched_s = time.monotonic() - began
-        if before_write is not None:
-            before_write()
-        outputs = shard.write(shard_stem(crawl, batch), store)
+        outputs = outages.outlast(lambda: shard.write(shard_stem(crawl, batch), store, guard))
     outcomes = downloader.outcomes
     stats = StageStats(
         "download",
         crawl,
         batch_name(batch),
-        unit_fingerprint,
+        unit.fingerprint,
         outcomes.input,
         outcomes.kept,
         outcomes.dropped,
         outputs,
         {"network": _network(downloader, fetched_s)},
     )
-    return store.write_stats(stats_name, stats)
+    return outages.outlast(lambda: store.write_stats(_stats_name(crawl, batch), stats, guard))
+
+
+@dataclass(frozen=True, slots=True)
+class _Unit:
+    """What a batch that is to be downloaded is made of."""
+
+    fingerprint: str
+    pairs: list[dict[str, Any]]
+    removed: BlockedImages
+
+
+def _open_unit(crawl: str, batch: int, settings: Settings, store: Store) -> _Unit | StageStats:
+    """Return the batch, or its stats if it is done."""
+    shaped = shaping(settings, Stage.DOWNLOAD)
+    unit_fingerprint = fingerprint("download", RULES_VERSION, shaped, _batch_file(crawl, batch, store))
+    done = store.finished(_stats_name(crawl, batch), unit_fingerprint)
+    if done is not None and _has_files_of(done, store):
+        return done
+    requests, pdq_distance = read_requests(store), settings.download.pdq_distance
+    pairs = blanked(_read_batch(crawl, batch, store), Matcher(requests, pdq_distance)).to_pylist()
+    return _Unit(unit_fingerprint, pairs, blocked_images(requests, pdq_distance))
+
+
+def _has_files_of(stats: StageStats, store: Store) -> bool:
+    """Whether the files are those of the stats.
+
+    They are not when a worker had only just begun to replace those of a former owner when it was killed.
+    """
+    try:
+        return all(_digest(output.name, store) == output.sha256 for output in stats.outputs)
+    except MissingFileError:
+        return False
+
+
+def _digest(name: str, store: Store) -> str:
+    with store.open(name) as file, storage_errors("read", store.uri(name)):
+        sha256 = hashlib.sha256()
+        while data := file.read(_HASHED_AT_ONCE):
+            sha256.update(data)
+        return sha256.hexdigest()
 
 
 def download_pairs(
@@ -87,7 +131,7 @@ def download_pairs(
 ) -> BatchDownloader:
     """Fetches pairs, rows of BATCH_SCHEMA, into a shard, which then has an outcome for each of them.
 
-    Returns the downloader, for its counts and timings. Raises InputError when names cannot be resolved.
+    Returns the downloader, for its counts and timings. Raises OutageError when names cannot be resolved.
     """
     downloader = BatchDownloader(settings, pairs, shard, hooks or Hooks(), removed)
     with _plain_errors():
@@ -113,12 +157,29 @@ def _network(downloader: BatchDownloader, seconds: float) -> dict[str, Any]:
     }
 
 
+def _stats_name(crawl: str, batch: int) -> str:
+    return f"{shard_stem(crawl, batch)}_stats.json"
+
+
 def _read_batch(crawl: str, batch: int, store: Store) -> pa.Table:
     name = batch_file_name(crawl, batch)
-    with store.open(name) as file:
-        parquet = pq.ParquetFile(file)
+    advice = f"run `laion-etl stage plan --crawl {crawl}` again, then `laion-etl db requeue --crawl {crawl}`"
+    try:
+        data = store.read(name)
+    except MissingFileError as error:
+        raise BatchFileError(f"cannot read {store.uri(name)}: it does not exist; {advice}") from error
+    try:
+        parquet = pq.ParquetFile(pa.BufferReader(data))
         BATCH_FILES.check_number(parquet.schema_arrow, store.uri(name))
-        return BATCH_FILES.with_todays_names(parquet.read())
+        if BATCH_FILES.number_of(parquet.schema_arrow) is None:
+            raise BatchFileError(
+                f"cannot read {store.uri(name)}: it does not have the columns of a batch; {advice}"
+            )
+        table = parquet.read()
+        table.validate(full=True)
+    except (pa.ArrowException, OSError) as error:  # pyarrow raises both for damaged files
+        raise BatchFileError(f"cannot read {store.uri(name)}: it is damaged ({error}); {advice}") from error
+    return BATCH_FILES.with_todays_names(table)
 
 
 def _batch_file(crawl: str, batch: int, store: Store) -> Output | None:

@@ -9,16 +9,24 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from laion_etl.core.errors import DatabaseError, InputError, LaionEtlError, Stopped
+from laion_etl.core.errors import (
+    DatabaseError,
+    DatabaseOutageError,
+    InputError,
+    LaionEtlError,
+    OutageError,
+    Stopped,
+)
+from laion_etl.core.outages import Outages
 from laion_etl.core.stage_stats import StageStats
 from laion_etl.database.connection import Database, open_database
 from laion_etl.database.load import crawl_number
 from laion_etl.database.queue import BatchQueue, Claim
 from laion_etl.download.batch_downloader import Hooks
 from laion_etl.download.metrics import Metrics
-from laion_etl.download.stage import download_batch
+from laion_etl.download.stage import BatchFileError, download_batch
 from laion_etl.io.storage import Store
 from laion_etl.settings import Settings
 
@@ -46,12 +54,15 @@ class Stop:
     def check(self) -> None:
         """Raises if the grace period is over."""
         if self._requested_at is not None and time.monotonic() - self._requested_at > self._grace_s:
-            raise _TimeIsUp
+            raise _TimeIsUp("stopped; run the same command again to continue")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Worker:
-    """One downloader of one crawl, with its own connection to the queue."""
+    """One downloader of one crawl, with its own connection to the queue.
+
+    An outage costs no attempt: the worker waits with its batch (`outages`), then gives it back and ends.
+    """
 
     crawl: str
     settings: Settings
@@ -60,31 +71,36 @@ class Worker:
     on_progress: Progress | None = None
     stop: Stop | None = None
     metrics: Metrics | None = None
+    outages: Outages = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.outages = Outages(self.settings.download.outage_s, self.stop.check if self.stop else None)
 
     def run(self) -> list[StageStats]:
         """Processes batches until the queue is empty or a shutdown is requested; returns their stats.
 
-        Raises InputError if batches are parked as failed, naming the first and its cause.
+        Raises InputError if batches are parked as failed, naming the first and its cause, and OutageError
+        when store, database or resolver do not work for LAION_ETL_DOWNLOAD_OUTAGE_S.
         """
         with self._interrupted_at_no_cost():
             return self._run()
 
     def _run(self) -> list[StageStats]:
-        done = []
-        while not self._stopped and (claim := self._next_claim()) is not None:
-            try:
-                stats = self._download(claim)
-            except LaionEtlError as error:
-                self.queue.fail(claim, str(error))
-            else:
-                done += [stats] if stats else []
-        if self._stopped:
+        done: list[StageStats] = []
+        try:
+            while not self._stopped and (claim := self._next_claim()) is not None:
+                if (stats := self._download_or_fail(claim)) is not None:
+                    done.append(stats)
+            if self._stopped:
+                return done
+            failed = self.outages.outlast(self.queue.failed)
+        except _TimeIsUp:
             return done
-        if failed := self.queue.failed():
+        if failed:
             batch, cause = failed[0]
             raise InputError(
                 f"cannot download {len(failed)} batch(es) of {self.crawl}, first {batch}: {cause}; fix the "
-                f"cause, then run `laion-etl stage download --crawl {self.crawl} --batch {batch}`"
+                f"cause, then run `laion-etl db requeue --crawl {self.crawl}` and download again"
             )
         return done
 
@@ -94,7 +110,7 @@ class Worker:
             return self._run_one(batch)
 
     def _run_one(self, batch: int) -> StageStats:
-        claim = self.queue.claim_one(batch)
+        claim = self.outages.outlast(lambda: self.queue.claim_one(batch))
         if claim is None:
             raise InputError(
                 f"cannot download batch {batch} of {self.crawl}: it does not exist or another worker holds "
@@ -102,8 +118,8 @@ class Worker:
             )
         try:
             stats = self._download(claim)
-        except LaionEtlError as error:
-            self.queue.fail(claim, str(error))
+        except BatchFileError as error:
+            self._fail(claim, error)
             raise
         if stats is None and self._stopped:
             raise Stopped(f"stopped; batch {batch} was returned to the queue")
@@ -121,8 +137,8 @@ class Worker:
     def _next_claim(self) -> Claim | None:
         """Returns the next batch, waiting while other workers hold leases; None if nothing is left to do."""
         waiting = False
-        while (claim := self.queue.claim()) is None:
-            expiry_s = self.queue.next_expiry_s()
+        while (claim := self.outages.outlast(self.queue.claim)) is None:
+            expiry_s = self.outages.outlast(self.queue.next_expiry_s)
             if expiry_s is None or self._stopped:
                 return None
             if not waiting:
@@ -134,35 +150,70 @@ class Worker:
             time.sleep(min(max(expiry_s, 0.2), _MAX_POLL_S))
         return claim
 
+    def _download_or_fail(self, claim: Claim) -> StageStats | None:
+        """Downloads a batch; only an error of the batch itself costs it an attempt. None: no result."""
+        began = time.monotonic()
+        try:
+            return self._download(claim)
+        except BatchFileError as error:
+            self._fail(claim, error)
+        except OutageError as error:  # of the resolver, or patience is used up
+            if self._stopped:
+                return None
+            self.outages.pause(error, time.monotonic() - began)
+        return None
+
+    def _fail(self, claim: Claim, error: BatchFileError) -> None:
+        self.outages.outlast(lambda: self.queue.fail(claim, str(error)))
+
     def _download(self, claim: Claim) -> StageStats | None:
-        """Returns the stats of the batch; None if another worker took it over, whose result counts."""
+        """Returns the stats of the batch; None if another worker took it over, whose result counts.
+
+        Gives the batch back before it raises anything but BatchFileError.
+        """
 
         def report(done: int, total: int) -> None:
             if self.on_progress is not None:
                 self.on_progress(claim.batch, done, total)
 
         def check_lease() -> None:
-            """Checks the lease before writing.
+            """Checks the lease before a file is written.
 
             Another worker's download would differ, and stored files must match the recorded result.
             """
             if not self.queue.heartbeat(claim):
                 raise _LeaseLost
 
+        hooks = Hooks(report, self.stop.check if self.stop else None, self.metrics)
         try:
             with self._heartbeat(claim):
-                hooks = Hooks(report, self.stop.check if self.stop else None, self.metrics)
-                stats = download_batch(self.crawl, claim.batch, self.settings, self.store, hooks, check_lease)
+                stats = download_batch(
+                    self.crawl, claim.batch, self.settings, self.store, hooks, check_lease, self.outages
+                )
+                recorded = self.outages.outlast(lambda: self.queue.complete(claim, stats))
         except _TimeIsUp:
-            self.queue.release(claim)
+            self._give_back(claim)
             _log.warning("stopped; batch %d was returned to the queue", claim.batch)
             return None
         except _LeaseLost:
             _log.warning("the lease of batch %d expired and another worker took it over", claim.batch)
             return None
+        except BatchFileError:
+            raise
+        except LaionEtlError:
+            self._give_back(claim)
+            raise
+        self.outages.over()
         if self.metrics is not None:
             self.metrics.flush(now=True)
-        return stats if self.queue.complete(claim, stats) else None
+        return stats if recorded else None
+
+    def _give_back(self, claim: Claim) -> None:
+        """Returns the batch to the queue at no cost; if the database is down, its lease runs out instead."""
+        try:
+            self.queue.release(claim)
+        except DatabaseOutageError as error:
+            _log.warning("cannot return batch %d, its lease will expire instead: %s", claim.batch, error)
 
     @contextmanager
     def _interrupted_at_no_cost(self) -> Iterator[None]:
@@ -200,7 +251,7 @@ class _LeaseLost(Exception):  # noqa: N818 - a signal within this module
     pass
 
 
-class _TimeIsUp(LaionEtlError):  # noqa: N818 - a signal within this module
+class _TimeIsUp(Stopped):
     """The grace period after a shutdown request is over."""
 
 

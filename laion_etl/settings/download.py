@@ -312,6 +312,14 @@ class DownloadSettings(Group):
         unit="s",
         minimum=1,
     )
+    outage_s: float = setting(
+        600.0,
+        "How long a worker waits in all, while it holds a batch, for a store, database or resolver that is "
+        "unreachable or refuses access; then it returns the batch and ends with exit code 75.",
+        changes=None,
+        unit="s",
+        minimum=0,
+    )
     max_attempts: int = setting(
         3,
         "Claims of a batch after which it is parked as failed.",

@@ -78,6 +78,19 @@ select state::text, count(*), sum(pairs) from batch where crawl_no = %(crawl_no)
 -- name: failed
 select batch, error from batch where crawl_no = %(crawl_no)s and state = 'failed' order by batch
 
+-- name: parked
+select batch, coalesce(error, '') from batch
+where crawl_no = %(crawl_no)s and state = 'failed' and batch > %(after)s
+  and (%(batch)s::bigint is null or batch = %(batch)s)
+order by batch
+limit %(page)s
+
+-- name: requeue
+update batch
+set state = 'ready', attempts = 0, error = null, lease_owner = null, updated_at = now()
+where crawl_no = %(crawl_no)s and state = 'failed' and batch = any (%(batches)s)
+returning batch
+
 -- name: next_expiry
 select extract(epoch from min(lease_expires) - now())::float8 from batch
 where crawl_no = %(crawl_no)s and state = 'leased'

@@ -52,7 +52,7 @@ def test_parse_on_a_full_disk(small_disk: Callable[[int], Path], tmp_path: Path)
     store = small_disk(100)
     arguments = ("stage", "parse", "--crawl", "C", "--partition", "0", wat)
     done = laion_etl(tmp_path, *arguments, STORE=str(store))
-    assert done.returncode == 1
+    assert done.returncode == 75
     assert "the disk is full" in one_line_error(done)
     assert [path for path in store.rglob("*") if path.is_file()] == []
     small_disk(10_000)
@@ -82,7 +82,7 @@ def test_the_embedded_postgres_on_a_full_disk(small_disk: Callable[[int], Path],
         STORE=str(tmp_path / "data"),
         DATA_DIR=str(small_disk(1_000)),
     )
-    assert done.returncode == 1
+    assert done.returncode == 75
     message = one_line_error(done)
     assert "the embedded Postgres" in message
     assert "No space left on device" in message

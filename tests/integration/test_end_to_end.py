@@ -14,6 +14,7 @@ import pytest
 from rich.console import Console
 
 from laion_etl.cli.local_run import LocalRun
+from laion_etl.core.errors import InputError
 from laion_etl.core.schemas import DATASET_SCHEMA, pair_id
 from laion_etl.crawl import Partition, partitions
 from laion_etl.database.connection import open_database
@@ -220,8 +221,8 @@ def test_a_parked_batch_is_named_and_can_be_done_by_hand(
             minicrawl.crawl, mini_settings, store, open_queue(minicrawl.crawl, mini_settings, database)
         )
         with pytest.raises(
-            Exception,
-            match=rf"cannot download 1 batch\(es\) of .*, first {batch}: cannot read .*--batch {batch}",
+            InputError,
+            match=rf"cannot download 1 batch\(es\) of .*, first {batch}: cannot read .*`laion-etl db requeue",
         ):
             worker.run()
         store.write(batch_file, data)

@@ -9,10 +9,11 @@ from laion_etl.io.storage.errors import storage_errors
 from laion_etl.io.storage.local import PARTIAL_SUFFIX, LocalStore
 from laion_etl.io.storage.opening import local_copy, open_store
 from laion_etl.io.storage.s3 import S3Store, s3_client, s3_reader
-from laion_etl.io.storage.store import NewFile, Store, Watcher
+from laion_etl.io.storage.store import Guard, NewFile, Store, Watcher
 
 __all__ = [
     "PARTIAL_SUFFIX",
+    "Guard",
     "LocalStore",
     "NewFile",
     "S3Store",

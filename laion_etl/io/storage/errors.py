@@ -4,7 +4,8 @@ import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from laion_etl.core.errors import MissingFileError, StorageError
+from laion_etl.core.errors import MissingFileError, StorageError, StoreOutageError
+from laion_etl.core.outages import is_outage
 
 _ADVICE = {
     errno.ENOSPC: "the disk is full; free space, or set LAION_ETL_STORE (or TMPDIR) to another disk",
@@ -14,7 +15,7 @@ _ADVICE = {
     errno.ENOENT: "it does not exist; was the stage before it run?",
 }
 
-_NOT_THERE = {"404", "NoSuchKey"}  # of one object; a missing bucket is another code
+_NOT_THERE = {"404", "NoSuchKey", "NotFound"}  # of one object; a missing bucket is another code
 _NO_FOLDER = "the folder cannot be created; check LAION_ETL_STORE"
 
 _S3_ADVICE = {
@@ -28,7 +29,10 @@ _S3_ADVICE = {
 
 @contextmanager
 def storage_errors(action: str, target: object) -> Iterator[None]:
-    """Turns the errors of the file system and of S3 into StorageError, or MissingFileError."""
+    """Turn the errors of the file system and of S3 into StorageError.
+
+    It is MissingFileError for one file that is not there, StoreOutageError if nothing can be read or written.
+    """
     from boto3.exceptions import Boto3Error
     from botocore.exceptions import BotoCoreError, ClientError
 
@@ -38,13 +42,19 @@ def storage_errors(action: str, target: object) -> Iterator[None]:
         missing_folder = action == "write" and error.errno == errno.ENOENT
         missing_file = error.errno == errno.ENOENT and not missing_folder
         advice = _NO_FOLDER if missing_folder else _ADVICE.get(error.errno or 0, error.strerror or str(error))
-        kind = MissingFileError if missing_file else StorageError
-        raise kind(f"cannot {action} {target}: {advice}") from error
+        raise _kind(error, missing=missing_file)(f"cannot {action} {target}: {advice}") from error
     except ClientError as error:
         code = error.response.get("Error", {}).get("Code", "")
-        kind = MissingFileError if action == "read" and code in _NOT_THERE else StorageError
-        raise kind(f"cannot {action} {target}: {_S3_ADVICE.get(code, str(error))}") from error
+        advice = _S3_ADVICE.get(code, str(error))
+        missing_file = action == "read" and code in _NOT_THERE
+        raise _kind(error, missing=missing_file)(f"cannot {action} {target}: {advice}") from error
     except (BotoCoreError, Boto3Error) as error:
-        raise StorageError(
+        raise _kind(error)(
             f"cannot {action} {target}: {error}; check AWS_ENDPOINT_URL and the AWS credentials"
         ) from error
+
+
+def _kind(error: Exception, *, missing: bool = False) -> type[StorageError]:
+    if missing:
+        return MissingFileError
+    return StoreOutageError if is_outage(error) else StorageError

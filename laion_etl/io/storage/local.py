@@ -1,22 +1,29 @@
 """A store in a local folder: files are written under a temporary name, synced and renamed."""
 
+import errno
 import fcntl
 import hashlib
 import os
 import stat
+import struct
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 from uuid import uuid4
 
+from laion_etl.core.errors import StoreOutageError
 from laion_etl.core.stage_stats import Output
 from laion_etl.io.file_locks import folder_lock
 from laion_etl.io.storage.errors import storage_errors
-from laion_etl.io.storage.store import NewFile, Store
+from laion_etl.io.storage.store import MAX_GUARDED_TRIES, Guard, NewFile, Store
 
 PARTIAL_SUFFIX = ".partial"
+_NO_HARD_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EXDEV, errno.ENOSYS)
+_LOCK_TIMEOUT_S = 10.0
+_LOCK_POLL_S = 0.05
 
 
 class LocalStore(Store):
@@ -29,7 +36,7 @@ class LocalStore(Store):
         return str(self.root / name)
 
     @contextmanager
-    def create(self, name: str) -> Iterator[NewFile]:
+    def create(self, name: str, guard: Guard | None = None) -> Iterator[NewFile]:
         path = self.root / name
         partial = path.with_name(f".{path.name}.{uuid4().hex}{PARTIAL_SUFFIX}")
         try:
@@ -43,10 +50,22 @@ class LocalStore(Store):
                 with storage_errors("write", path):
                     raw.flush()
                     os.fsync(raw.fileno())
-                    partial.replace(path)
+                    if guard is None:
+                        partial.replace(path)
+                    else:
+                        self._replace_guarded(name, partial, guard)
         except BaseException:
             partial.unlink(missing_ok=True)
             raise
+
+    def _replace_guarded(self, name: str, partial: Path, guard: Guard) -> None:
+        path = self.root / name
+        for _ in range(MAX_GUARDED_TRIES):
+            before = _status(path)
+            guard()
+            if _added(partial, path) if before is None else _replaced(partial, path, before):
+                return
+        raise self._changed(name)
 
     def open(self, name: str) -> BinaryIO:
         with storage_errors("read", self.root / name):
@@ -90,7 +109,7 @@ class LocalStore(Store):
         with storage_errors("list", folder):
             for path in folder.rglob(f"*{ending}"):
                 if path.suffix != PARTIAL_SUFFIX and (status := _status(path)) is not None:
-                    etag = f"{status.st_ino}-{status.st_size}-{status.st_mtime_ns}"
+                    etag = "-".join(map(str, _version(status)))
                     found[path.relative_to(self.root).as_posix()] = etag
         return found
 
@@ -111,6 +130,70 @@ def _status(path: Path) -> os.stat_result | None:
         status = path.stat()
         return status if stat.S_ISREG(status.st_mode) else None
     return None
+
+
+def _added(partial: Path, path: Path) -> bool:
+    """Rename a file unless the new name exists; return whether it was done. `rename` would replace it."""
+    try:
+        os.link(partial, path)
+    except FileExistsError:
+        return False
+    except OSError as error:
+        if error.errno not in _NO_HARD_LINKS:
+            raise
+        if path.exists():
+            return False
+        partial.replace(path)
+        return True
+    partial.unlink(missing_ok=True)
+    return True
+
+
+def _replaced(partial: Path, path: Path, before: os.stat_result) -> bool:
+    """Rename a file to a name whose file is still the one of `before`; return whether it was done.
+
+    Of those who replace the same file one at a time compares and renames: they lock the file itself.
+    """
+    try:
+        with path.open("r+b") as current:  # NFS locks only files that are open for writing
+            _lock(current, path)
+            if not _same(os.fstat(current.fileno()), before) or not _same(path.stat(), before):
+                return False
+            partial.replace(path)
+            partial.unlink(missing_ok=True)  # `rename` leaves both names of one file, linked by a lost call
+            return True
+    except FileNotFoundError:
+        return False
+
+
+def _same(one: os.stat_result, other: os.stat_result) -> bool:
+    return _version(one) == _version(other)
+
+
+def _version(status: os.stat_result) -> tuple[int, int, int]:
+    return status.st_ino, status.st_size, status.st_mtime_ns
+
+
+def _lock(file: BinaryIO, path: Path) -> None:
+    """Lock a file; give up when its holder is suspended, and go without where there are no locks.
+
+    An open file description lock (fcntl(2)), because the file's writer may still hold its flock().
+    """
+    whole_file = struct.pack("hhqqi4x", fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
+    end = time.monotonic() + _LOCK_TIMEOUT_S
+    while True:
+        try:
+            fcntl.fcntl(file, fcntl.F_OFD_SETLK, whole_file)
+        except (BlockingIOError, PermissionError):  # EAGAIN or EACCES: another process has it
+            if time.monotonic() > end:
+                raise StoreOutageError(
+                    f"cannot write {path}: a process that is suspended holds its lock; end that process"
+                ) from None
+            time.sleep(_LOCK_POLL_S)
+        except OSError:
+            return
+        else:
+            return
 
 
 def _remove_leftovers(path: Path) -> None:

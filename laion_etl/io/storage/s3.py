@@ -1,19 +1,24 @@
 """A store in a bucket: files are spooled to local disk and sent in one upload."""
 
+import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import cache, partial
-from typing import TYPE_CHECKING, Any, BinaryIO, cast
+from functools import cache
+from typing import IO, TYPE_CHECKING, Any, BinaryIO, cast
 
+from laion_etl.core.errors import ChangedError
 from laion_etl.core.stage_stats import Output
 from laion_etl.io.storage.errors import storage_errors
-from laion_etl.io.storage.store import NewFile, Store
+from laion_etl.io.storage.s3_retry import retried
+from laion_etl.io.storage.s3_upload import upload_if
+from laion_etl.io.storage.store import MAX_GUARDED_TRIES, Guard, NewFile, Store
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
 _S3_CONFIG: dict[str, Any] = {"retries": {"max_attempts": 5, "mode": "standard"}, "connect_timeout": 10}
+_NOT_THERE = ("404", "NoSuchKey", "NotFound")
 _NOT_AS_READ = ("PreconditionFailed", "ConditionalRequestConflict", "NoSuchKey", "412", "409")
 
 
@@ -29,15 +34,68 @@ class S3Store(Store):
         return f"s3://{self._bucket}/{self._prefix}{name}"
 
     @contextmanager
-    def create(self, name: str) -> Iterator[NewFile]:
+    def create(self, name: str, guard: Guard | None = None) -> Iterator[NewFile]:
         with tempfile.TemporaryFile() as spool:
             yield NewFile(name, spool, self.uri(name))
-            with storage_errors("write", self.uri(name)):
-                spool.seek(0)
-                self._client.upload_fileobj(spool, self._bucket, self._prefix + name)
+            if guard is None:
+                with storage_errors("write", self.uri(name)):
+                    retried(lambda: self._upload(spool, name))
+            else:
+                self._upload_guarded(spool, name, guard)
+
+    def _upload(self, spool: IO[bytes], name: str) -> None:
+        spool.seek(0)
+        # upload_fileobj closes what it has read, which a second try still needs.
+        with os.fdopen(os.dup(spool.fileno()), "rb") as body:
+            self._client.upload_fileobj(body, self._bucket, self._prefix + name)
+
+    def _upload_guarded(self, spool: IO[bytes], name: str, guard: Guard) -> None:
+        for _ in range(MAX_GUARDED_TRIES):
+            etag = self._etag(name)
+            guard()
+            try:
+                with storage_errors("write", self.uri(name)):
+                    self._if_unchanged(
+                        name, etag, lambda condition: upload_if(self._client, spool, condition)
+                    )
+            except ChangedError:
+                continue
+            return
+        raise self._changed(name)
+
+    def _etag(self, name: str) -> str | None:
+        with storage_errors("look up", self.uri(name)):
+            try:
+                return retried(
+                    lambda: self._client.head_object(Bucket=self._bucket, Key=self._prefix + name)["ETag"]
+                )
+            except self._client.exceptions.ClientError as error:
+                if error.response.get("Error", {}).get("Code") in _NOT_THERE:
+                    return None
+                raise
+
+    def _if_unchanged(self, name: str, etag: str | None, put: Callable[[dict[str, Any]], object]) -> None:
+        """Call `put` with the object's address and the condition that its ETag is still this one.
+
+        Uses conditional writes, https://docs.aws.amazon.com/AmazonS3/latest/userguide/conditional-writes.html;
+        on a server without them, checks right before writing. Raises ChangedError.
+        """
+        address = {"Bucket": self._bucket, "Key": self._prefix + name}
+        condition = {"IfNoneMatch": "*"} if etag is None else {"IfMatch": etag}
+        try:
+            retried(lambda: put(address | condition))
+        except self._client.exceptions.ClientError as error:
+            code = error.response.get("Error", {}).get("Code")
+            if code in _NOT_AS_READ:
+                raise self._changed(name) from error
+            if code != "NotImplemented":
+                raise
+            if self._etag(name) != etag:
+                raise self._changed(name) from error
+            retried(lambda: put(address))
 
     def open(self, name: str) -> BinaryIO:
-        with storage_errors("read", self.uri(name)):
+        def fetch() -> BinaryIO:
             spool = tempfile.TemporaryFile()  # noqa: SIM115 - handed to the caller
             try:
                 self._client.download_fileobj(self._bucket, self._prefix + name, spool)
@@ -47,51 +105,44 @@ class S3Store(Store):
             spool.seek(0)
             return cast("BinaryIO", spool)
 
+        with storage_errors("read", self.uri(name)):
+            return retried(fetch)
+
     def read_range(self, name: str, offset: int, size: int) -> bytes:
         wanted = f"bytes={offset}-{offset + size - 1}"
         with storage_errors("read", self.uri(name)):
-            found = self._client.get_object(Bucket=self._bucket, Key=self._prefix + name, Range=wanted)
-            return found["Body"].read()
+            data, _ = retried(lambda: self._get(name, Range=wanted))
+            return data
 
     def read_with_etag(self, name: str) -> tuple[bytes, str] | None:
         with storage_errors("read", self.uri(name)):
             try:
-                found = self._client.get_object(Bucket=self._bucket, Key=self._prefix + name)
+                return retried(lambda: self._get(name))
             except self._client.exceptions.NoSuchKey:
                 return None
-            return found["Body"].read(), found["ETag"]
+
+    def _get(self, name: str, **options: Any) -> tuple[bytes, str]:
+        found = self._client.get_object(Bucket=self._bucket, Key=self._prefix + name, **options)
+        return found["Body"].read(), found["ETag"]
 
     def swap(self, name: str, data: bytes, etag: str | None) -> Output:
-        """Uses conditional writes, https://docs.aws.amazon.com/AmazonS3/latest/userguide/conditional-writes.html;
-        on a server without them, checks right before writing."""
-        condition: Any = {"IfNoneMatch": "*"} if etag is None else {"IfMatch": etag}
-        put = partial(self._client.put_object, Bucket=self._bucket, Key=self._prefix + name, Body=data)
         with storage_errors("write", self.uri(name)):
             try:
-                put(**condition)
-            except self._client.exceptions.ClientError as error:
-                code = error.response.get("Error", {}).get("Code")
-                if code in _NOT_AS_READ:
-                    raise self._changed(name) from error
-                if code != "NotImplemented":
-                    raise
-                self._check_etag(name, etag)
-                put()
+                self._if_unchanged(
+                    name, etag, lambda condition: self._client.put_object(Body=data, **condition)
+                )
+            except ChangedError:
+                found = self.read_with_etag(name)
+                if found is None or found[0] != data:
+                    raise  # else it is our own write, whose first answer was lost
         return Output.from_bytes(name, data)
 
     def exists(self, name: str) -> bool:
-        with storage_errors("look up", self.uri(name)):
-            try:
-                self._client.head_object(Bucket=self._bucket, Key=self._prefix + name)
-            except self._client.exceptions.ClientError as error:
-                if error.response.get("Error", {}).get("Code") in {"404", "NoSuchKey", "NotFound"}:
-                    return False
-                raise
-            return True
+        return self._etag(name) is not None
 
     def folders(self, prefix: str) -> list[str]:
         with storage_errors("list", self.uri(prefix)):
-            pages = list(self._pages(prefix, Delimiter="/"))
+            pages = retried(lambda: list(self._pages(prefix, Delimiter="/")))
         found = [entry["Prefix"] for page in pages for entry in page.get("CommonPrefixes", [])]
         return sorted(name.rstrip("/").rpartition("/")[2] for name in found)
 
@@ -100,7 +151,8 @@ class S3Store(Store):
 
     def etags(self, prefix: str, ending: str) -> dict[str, str]:
         with storage_errors("list", self.uri(prefix)):
-            entries = [e for page in self._pages(prefix) for e in page.get("Contents", [])]
+            pages = retried(lambda: list(self._pages(prefix)))
+            entries = [e for page in pages for e in page.get("Contents", [])]
         etags = {e["Key"].removeprefix(self._prefix): e["ETag"] for e in entries}
         return {name: etag for name, etag in etags.items() if name.endswith(ending)}
 
@@ -111,11 +163,11 @@ class S3Store(Store):
 
     def delete(self, name: str) -> None:
         with storage_errors("delete", self.uri(name)):
-            self._client.delete_object(Bucket=self._bucket, Key=self._prefix + name)
+            retried(lambda: self._client.delete_object(Bucket=self._bucket, Key=self._prefix + name))
 
     def check(self) -> None:
         with storage_errors("write", self.uri()):
-            self._client.list_objects_v2(Bucket=self._bucket, MaxKeys=1)
+            retried(lambda: self._client.list_objects_v2(Bucket=self._bucket, MaxKeys=1))
 
 
 @cache

@@ -4,6 +4,7 @@ import hashlib
 import io
 import logging
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import IO, BinaryIO, Protocol
 
@@ -12,6 +13,10 @@ from laion_etl.core.stage_stats import Output, StageStats
 from laion_etl.io.storage.errors import storage_errors
 
 _log = logging.getLogger(__name__)
+# Raises when the caller may not write any more; called right before a file becomes visible.
+Guard = Callable[[], None]
+# A guarded write that finds the name changed this often gives up: a former owner changes it once at most.
+MAX_GUARDED_TRIES = 8
 
 
 class NewFile(io.RawIOBase):
@@ -64,10 +69,13 @@ class Store(ABC):
         """Returns the full URI of a name (a plain path for local stores)."""
 
     @abstractmethod
-    def create(self, name: str) -> AbstractContextManager[NewFile]:
+    def create(self, name: str, guard: Guard | None = None) -> AbstractContextManager[NewFile]:
         """Writes a file: `with store.create(name) as file:`. It becomes visible when the block ends.
 
-        When the block raises, nothing becomes visible and an existing file of the name stays.
+        When the block or the guard raises, nothing becomes visible and an existing file of the name stays.
+        With a guard the file replaces only what was there before the guard was called: a process that was
+        suspended after its guard had passed does not replace what another one has written since. If the
+        name has changed meanwhile, the guard is called again.
         """
 
     @abstractmethod
@@ -122,16 +130,16 @@ class Store(ABC):
         return ChangedError(f"cannot replace {self.uri(name)}: another process modified it meanwhile; retry")
 
     def read(self, name: str) -> bytes:
-        with self.open(name) as file:
+        with self.open(name) as file, storage_errors("read", self.uri(name)):
             return file.read()
 
-    def write(self, name: str, data: bytes) -> Output:
-        with self.create(name) as file:
+    def write(self, name: str, data: bytes, guard: Guard | None = None) -> Output:
+        with self.create(name, guard) as file:
             file.write(data)
         return file.output
 
-    def write_stats(self, name: str, stats: StageStats) -> StageStats:
-        self.write(name, stats.to_json())
+    def write_stats(self, name: str, stats: StageStats, guard: Guard | None = None) -> StageStats:
+        self.write(name, stats.to_json(), guard)
         if self.watcher is not None:
             self.watcher.finished(name, stats)
         return stats

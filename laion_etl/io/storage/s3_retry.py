@@ -1,0 +1,59 @@
+"""Repeats requests to S3 that failed for a moment, beyond what botocore repeats itself.
+
+botocore repeats a request up to five times, but not the reading of a body that breaks off, and it stops when
+its quota of repetitions is used up, as it is sooner or later where 30 in 100 requests fail. A service that
+cannot be connected to at all is not tried again here: who waits for that needs minutes (core/outages.py), and
+a wrong AWS_ENDPOINT_URL should be reported within seconds.
+"""
+
+import random
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+ResultT = TypeVar("ResultT")
+
+PAUSES_S: tuple[float, ...] = (0.2, 0.5, 1.0, 2.0, 4.0, 8.0)
+_PASSING_STATUS = (408, 429, 500, 502, 503, 504)
+# The last one: the first answer to a completed multipart upload was lost.
+_PASSING_CODES = (
+    "RequestTimeout",
+    "InternalError",
+    "ServiceUnavailable",
+    "SlowDown",
+    "Throttling",
+    "NoSuchUpload",
+)
+
+
+def retried(action: Callable[[], ResultT]) -> ResultT:
+    """Return what an idempotent action returns; repeat it after errors that pass within seconds."""
+    for pause_s in PAUSES_S:
+        try:
+            return action()
+        except Exception as error:
+            if not _passes(error):
+                raise
+        time.sleep(pause_s * random.uniform(0.5, 1))  # noqa: S311 - no secret
+    return action()
+
+
+def _passes(error: Exception) -> bool:
+    from boto3.exceptions import RetriesExceededError
+    from botocore import exceptions
+    from urllib3.exceptions import HTTPError
+
+    if isinstance(error, exceptions.ClientError):
+        status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode")
+        return status in _PASSING_STATUS or error.response.get("Error", {}).get("Code") in _PASSING_CODES
+    if isinstance(error, exceptions.EndpointConnectionError | exceptions.ConnectTimeoutError):
+        return False
+    broken = (
+        exceptions.HTTPClientError,
+        exceptions.ConnectionError,
+        exceptions.IncompleteReadError,
+        exceptions.ResponseStreamingError,
+        RetriesExceededError,
+        HTTPError,
+    )
+    return isinstance(error, broken)

@@ -1,0 +1,171 @@
+"""A download worker that is suspended while it writes, and wakes up after another took over its batch.
+
+Two workers run in threads; each stops at one chosen moment and goes on when it is let. What they download
+differs, so that files of one beside files of the other are noticed.
+"""
+
+import threading
+from collections.abc import Iterator
+from itertools import count
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from laion_etl.core.funnel import DownloadStatus, Outcomes
+from laion_etl.core.stage_stats import StageStats
+from laion_etl.database.connection import Database, open_database
+from laion_etl.database.load import load_partition
+from laion_etl.download import stage as download_stage
+from laion_etl.download.hashes import Digests
+from laion_etl.download.images import StoredImage
+from laion_etl.download.shards import ShardWriter
+from laion_etl.download.worker import Stop, Worker, open_queue
+from laion_etl.io.storage import Store
+from laion_etl.plan.stage import plan_batches
+from laion_etl.score.shard_reader import shard_samples
+from laion_etl.settings import Settings
+from tests.database.pairs import numbered_pairs, write_pairs
+from tests.pausing_store import MOMENTS, pausing
+
+STATS = "shards/C/000000000_stats.json"
+LIMIT_S = 60  # for a hang
+
+
+@pytest.fixture
+def planned(any_store: Store, settings: Settings) -> Iterator[Database]:
+    """One batch of four links."""
+    with open_database(settings) as database:
+        write_pairs(any_store, "C", 0, numbered_pairs(0, 4))
+        load_partition("C", 0, settings, any_store, database)
+        plan_batches("C", settings, any_store, database)
+        yield database
+
+
+@pytest.fixture(autouse=True)
+def downloads_that_differ(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each download finds other images, and more of them, than the one before."""
+    number = count(1)
+
+    def download(pairs: list[Any], _: object, shard: ShardWriter, *__: object) -> Any:
+        this, outcomes = next(number), Outcomes[DownloadStatus]()
+        for index in range(len(pairs)):
+            if index < this:
+                data = f"image {index} of download {this}".encode()
+                shard.add_image(index, StoredImage(data, "jpg", 1, 1, 1, 1, None, None), Digests("", ""))
+                outcomes.keep()
+            else:
+                shard.add_failure(index, DownloadStatus.HTTP_ERROR, f"in download {this}")
+                outcomes.drop(DownloadStatus.HTTP_ERROR)
+        return SimpleNamespace(outcomes=outcomes)
+
+    monkeypatch.setattr(download_stage, "download_pairs", download)
+    monkeypatch.setattr(download_stage, "_network", lambda *_: {})
+
+
+class SuspendedWorker:
+    """A worker in a thread, which stops once, at a moment."""
+
+    def __init__(self, moment: str | None, settings: Settings, store: Store) -> None:
+        self._moment = moment
+        self._settings = settings
+        self._store = pausing(store, self._reached)
+        self._stopped_or_ended = threading.Event()
+        self._woken = threading.Event()
+        self._stop = Stop(grace_s=LIMIT_S)
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self.done: list[StageStats] = []
+        self.ended_well = False
+
+    def run_to_its_moment(self) -> None:
+        self._thread.start()
+        assert self._stopped_or_ended.wait(LIMIT_S)
+
+    def wake(self) -> None:
+        """Until it ends; it claims no other batch."""
+        self._stop.request()
+        self._woken.set()
+        self._thread.join(LIMIT_S)
+        assert not self._thread.is_alive()
+        assert self.ended_well
+
+    def _reached(self, moment: str) -> None:
+        if moment == self._moment:
+            self._moment = None
+            self._stopped_or_ended.set()
+            assert self._woken.wait(LIMIT_S)
+
+    def _run(self) -> None:
+        try:
+            with open_database(self._settings) as database:
+                queue = open_queue("C", self._settings, database)
+                self.done = Worker("C", self._settings, self._store, queue, stop=self._stop).run()
+                self.ended_well = True
+        finally:
+            self._stopped_or_ended.set()
+
+
+def check(store: Store, database: Database) -> StageStats:
+    """Postgres, stats and files must be of one download, and the score stage must accept them."""
+    ((state, recorded),) = database.connection.execute("select state::text, stats from batch").fetchall()
+    stats = store.read_stats(STATS)
+    assert (state, StageStats.from_plain(recorded)) == ("done", stats)
+    samples = list(shard_samples(stats, store))
+    assert len(samples) == stats.kept
+    found = {sample.image[1].partition(b" of ")[2] for sample in samples if sample.image}
+    assert found == {b"download %d" % stats.kept}
+    assert sorted(store.list("shards")) == sorted([*(output.name for output in stats.outputs), STATS])
+    return stats
+
+
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_files_of_a_worker_that_wakes_up_late_are_not_the_result(
+    moment: str, any_store: Store, settings: Settings, planned: Database
+) -> None:
+    late = SuspendedWorker(moment, settings, any_store)
+    late.run_to_its_moment()
+    planned.connection.execute("update batch set lease_expires = now() - interval '1 s'")
+    queue = open_queue("C", settings, planned)
+    (stats,) = Worker("C", settings, any_store, queue).run()
+    late.wake()
+    assert late.done == []
+    assert check(any_store, planned) == stats
+    # Stats that are written are a finished download; before that the second worker has to make its own.
+    assert stats.kept == (1 if moment == MOMENTS[-1] else 2)
+
+
+@pytest.mark.parametrize("second", [MOMENTS[2], MOMENTS[5], MOMENTS[7]])
+@pytest.mark.parametrize("first", MOMENTS)
+def test_a_worker_that_wakes_up_while_the_next_one_writes(
+    first: str, second: str, store: Store, settings: Settings
+) -> None:
+    with open_database(settings) as database:
+        write_pairs(store, "C", 0, numbered_pairs(0, 4))
+        load_partition("C", 0, settings, store, database)
+        plan_batches("C", settings, store, database)
+        late = SuspendedWorker(first, settings, store)
+        late.run_to_its_moment()
+        database.connection.execute("update batch set lease_expires = now() - interval '1 s'")
+        owner = SuspendedWorker(second, settings, store)
+        owner.run_to_its_moment()
+        late.wake()
+        owner.wake()
+        assert late.done == []
+        assert [check(store, database)] == owner.done
+
+
+def test_a_shard_of_which_a_killed_worker_replaced_a_part_is_downloaded_again(
+    store: Store, settings: Settings
+) -> None:
+    """The stats of a former owner are there, but the tar is not the one they describe."""
+    with open_database(settings) as database:
+        write_pairs(store, "C", 0, numbered_pairs(0, 4))
+        load_partition("C", 0, settings, store, database)
+        plan_batches("C", settings, store, database)
+        queue = open_queue("C", settings, database)
+        worker = Worker("C", settings, store, queue)
+        worker.run()
+        store.write("shards/C/000000000.tar", b"of a worker that was killed")
+        assert worker.run_one(0).kept == 2
+        check(store, database)
+        assert worker.run_one(0).kept == 2  # nothing to do
