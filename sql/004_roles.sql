@@ -41,6 +41,11 @@ begin
 
     grant select on pair, page, partition, dedupe_rule, batch to laion_planner;
     grant update (planned) on partition to laion_planner;
+    if exists (select from pg_attribute where attrelid = 'partition'::regclass and attname = 'planning') then
+        -- 007_short_transactions.sql has been applied
+        grant update (planning) on partition to laion_planner;
+        grant execute on function summarize_new_pairs(regclass) to laion_loader;
+    end if;
     grant insert on batch to laion_planner;
 
     grant select on batch to laion_worker;

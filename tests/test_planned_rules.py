@@ -14,10 +14,11 @@ from laion_etl.cli.run_checks import check_run
 from laion_etl.core.errors import SettingsError
 from laion_etl.crawl import parse_selection, partitions
 from laion_etl.database.connection import Database
+from laion_etl.database.forget import forget_crawl
 from laion_etl.database.load import load_partition
 from laion_etl.io.storage import Store
 from laion_etl.parse.stage import parse_partition
-from laion_etl.plan.stage import forget_crawl, plan_batches
+from laion_etl.plan.stage import plan_batches
 from laion_etl.settings import Settings
 from tests.parse.wat_files import image, page_record, write_wat
 

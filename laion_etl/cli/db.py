@@ -42,7 +42,7 @@ def migrate(as_json: JsonOption = False) -> None:
 def forget(crawl: CrawlOption, as_json: JsonOption = False) -> None:
     """Remove a crawl from Postgres, to build it again with other settings; its files stay in the store."""
     from laion_etl.database.connection import open_database
-    from laion_etl.plan.stage import forget_crawl
+    from laion_etl.database.forget import forget_crawl
 
     settings, store = open_settings()
     with open_database(settings) as database:

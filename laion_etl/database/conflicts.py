@@ -1,10 +1,6 @@
 """Resolves conflicts between a partition's new rows and existing ones."""
 
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
-from contextlib import ExitStack
 from dataclasses import dataclass, field
-from itertools import pairwise
 from uuid import UUID
 
 import numpy as np
@@ -12,20 +8,13 @@ import numpy.typing as npt
 from psycopg import Connection
 
 from laion_etl.database.binary_copy import copy_in
-from laion_etl.database.dedupe_keys import (
-    Candidates,
-    DedupeRule,
-    KeyArray,
-    Keys,
-    Mask,
-    PairsFile,
-    Segment,
-)
+from laion_etl.database.dedupe_keys import Candidates, DedupeRule, KeyArray, Keys, Mask, PairsFile
 from laion_etl.database.kernels import Ints, Longs
+from laion_etl.database.locks import planner_of
 from laion_etl.database.queries import query
 
 # So few that the part of the index that holds them fits into a processor's cache.
-_KEYS_PER_CHUNK = 32_768
+KEYS_PER_CHUNK = 32_768
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +42,7 @@ class Resolution:
 
 
 # Rows as the queries probe_pair and probe_url return them.
-_ROW = {
+ROW = {
     DedupeRule.PAIR: np.dtype([("key", "S16"), ("owner", ">i4")]),
     DedupeRule.URL: np.dtype([("key", "S16"), ("owner", ">i4"), ("rank", ">i4"), ("hash", "S16")]),
 }
@@ -72,7 +61,7 @@ class ExistingRows:
     @classmethod
     def from_rows(cls, parts: list[Rows], candidates: Candidates, rule: DedupeRule) -> "ExistingRows":
         """Sorts the rows of all parts into the order of the candidates."""
-        rows = np.concatenate([np.empty(0, _ROW[rule]), *parts])
+        rows = joined_rows(parts, rule)
         positions = np.searchsorted(candidates.keys, rows["key"])
         order = np.argsort(positions)
         rows, by_url = rows[order], rule is DedupeRule.URL
@@ -86,13 +75,20 @@ class ExistingRows:
     def __len__(self) -> int:
         return len(self.positions)
 
+    def where(self, chosen: Mask) -> "ExistingRows":
+        """Returns the chosen rows."""
+        ranks, hashes = (
+            (self.ranks[chosen], self.hashes[chosen]) if len(self.ranks) else (self.ranks, self.hashes)
+        )
+        return ExistingRows(self.positions[chosen], self.owners[chosen], ranks, hashes)
+
 
 def resolve(
     connection: Connection, me: PartitionRef, candidates: Candidates, existing: ExistingRows, rule: DedupeRule
 ) -> Resolution:
     """Decides which candidates get a row, and removes the rows they take over.
 
-    The caller holds the load lock.
+    The caller holds the lock of table pair; `existing` has no rows of the partition itself.
     """
     won = np.ones(len(candidates), np.bool_)
     contested = np.zeros(len(candidates), np.bool_)
@@ -102,9 +98,9 @@ def resolve(
     owners = _owners(connection, existing.owners)
     in_crawl = owners[:, 1] == me.crawl_no
     better = in_crawl & _wins(me, candidates, existing, owners[:, 2], rule)
-    better &= np.isin(existing.owners, _still_open(connection, existing.owners[better]))
+    better &= np.isin(existing.owners, _still_open(connection, me.crawl_no, existing.owners[better]))
     won[existing.positions[~better]] = False
-    for chunk in candidates.where(existing.positions[better]).chunks(_KEYS_PER_CHUNK):
+    for chunk in candidates.where(existing.positions[better]).chunks(KEYS_PER_CHUNK):
         connection.execute(query("load.remove_pairs"), _key_parameters(chunk.keys))
     numbers, counts = np.unique(existing.owners[better], return_counts=True)
     return Resolution(
@@ -119,7 +115,7 @@ def resolve(
 def find_existing_rows(connection: Connection, candidates: Candidates, rule: DedupeRule) -> ExistingRows:
     """Returns the existing rows with keys of the candidates."""
     connection.execute(query("load.only_index_scans"))
-    found = [_probe(connection, chunk, rule) for chunk in candidates.chunks(_KEYS_PER_CHUNK)]
+    found = [probe(connection, chunk, rule) for chunk in candidates.chunks(KEYS_PER_CHUNK)]
     connection.execute(query("load.any_scans"))
     return ExistingRows.from_rows(found, candidates, rule)
 
@@ -132,76 +128,30 @@ def insert(connection: Connection, partition_no: int, pairs: PairsFile, candidat
     for segment in pairs.segments(found[0] if found else 0):
         mine = candidates.where(segment.holds(candidates))
         with copy_in(connection, "load.copy_pairs") as send:
-            for chunk in mine.chunks(_KEYS_PER_CHUNK):
+            for chunk in mine.chunks(KEYS_PER_CHUNK):
                 send(segment.pair_rows(chunk, partition_no))
         with copy_in(connection, "load.copy_pages") as send:
             send(segment.page_rows(np.unique(segment.pages[mine.rows - segment.start]), partition_no))
 
 
-def insert_free(
-    connection: Connection,
-    others: Sequence[Connection],
-    partition_no: int,
-    pairs: PairsFile,
-    candidates: Candidates,
-    rule: DedupeRule,
-) -> ExistingRows:
-    """Writes the candidates whose keys are free, and their pages; returns the rows that have the other keys.
-
-    For a partition without rows. Each of the other connections handles one range of keys in short runs: a run
-    is looked up and then written at once, while its part of the index is still in the caches. Pages go
-    through `connection`.
-    """
-    existing_rows: list[Rows] = []
-    with ExitStack() as stack:
-        send_pages = stack.enter_context(copy_in(connection, "load.copy_pages"))
-        threads = [stack.enter_context(ThreadPoolExecutor(1)) for _ in others]
-        for other in others:
-            other.execute(query("load.only_index_scans"))
-        for segment in pairs.segments(0):
-            mine = candidates.where(segment.holds(candidates))
-            is_sent = np.zeros(len(segment.pages), np.bool_)
-            ranges = [mine.where(part) for part in _even_slices(len(mine), len(others))]
-            work = [
-                thread.submit(_insert_chunk, other, segment, chunk, partition_no, rule)
-                for thread, other, part in zip(threads, others, ranges, strict=True)
-                for chunk in part.chunks(_KEYS_PER_CHUNK)
-            ]
-            try:
-                for done in as_completed(work):
-                    rows, found = done.result()
-                    existing_rows.append(found)
-                    pages = np.unique(segment.pages[rows - segment.start])
-                    new = pages[~is_sent[pages - segment.pages[0]]]
-                    is_sent[new - segment.pages[0]] = True
-                    send_pages(segment.page_rows(new, partition_no))
-            finally:
-                for future in work:
-                    future.cancel()
-    return ExistingRows.from_rows(existing_rows, candidates, rule)
-
-
-def _insert_chunk(
-    connection: Connection, segment: Segment, chunk: Candidates, partition_no: int, rule: DedupeRule
-) -> tuple[Longs, Rows]:
-    """Returns the rows of the file that were written, and the existing rows with the other keys."""
-    existing_rows = _probe(connection, chunk, rule)
-    if len(existing_rows):
-        chunk = chunk.where(~chunk.among(np.sort(existing_rows["key"])))
-    if len(chunk):
-        with copy_in(connection, "load.copy_pairs") as send:
-            send(segment.pair_rows(chunk, partition_no))
-    return chunk.rows, existing_rows
-
-
-def _even_slices(count: int, parts: int) -> list[slice]:
-    bounds = [count * part // parts for part in range(parts + 1)]
-    return [slice(*pair) for pair in pairwise(bounds)]
-
-
-def _probe(connection: Connection, chunk: Candidates, rule: DedupeRule) -> Rows:
+def probe(connection: Connection, chunk: Candidates, rule: DedupeRule) -> Rows:
+    """Returns the existing rows with keys of a chunk, in any order."""
     row = connection.execute(query(f"load.probe_{rule}"), _key_parameters(chunk.keys), binary=True).fetchone()
-    return np.frombuffer((row and row[0]) or b"", _ROW[rule])
+    return np.frombuffer((row and row[0]) or b"", ROW[rule])
+
+
+def joined_rows(parts: list[Rows], rule: DedupeRule) -> Rows:
+    """Returns the rows of all parts, none for no parts."""
+    return np.concatenate([np.empty(0, ROW[rule]), *parts])
+
+
+def planner_at_work(connection: Connection, crawl_no: int) -> bool:
+    """Whether the marks of column planning are in force.
+
+    If not, no planner of the crawl begins before this transaction ends.
+    """
+    row = connection.execute(query("locks.take"), planner_of(crawl_no).keys).fetchone()
+    return row is None or not row[0]
 
 
 def _key_parameters(keys: Keys) -> dict[str, object]:
@@ -218,12 +168,15 @@ def _owners(connection: Connection, numbers: Ints) -> Longs:
     return table[inverse]
 
 
-def _still_open(connection: Connection, numbers: Ints) -> Ints:
-    """Returns the partitions whose batches are not cut yet, and locks them against being cut."""
+def _still_open(connection: Connection, crawl_no: int, numbers: Ints) -> Ints:
+    """Returns the partitions of a crawl whose batches are not cut yet, and locks them against being cut."""
     if not len(numbers):
         return numbers
-    distinct = np.unique(numbers).tolist()
-    rows = connection.execute(query("load.open_owners"), {"numbers": distinct}).fetchall()
+    keys = {
+        "numbers": np.unique(numbers).tolist(),
+        "planner_at_work": planner_at_work(connection, crawl_no),
+    }
+    rows = connection.execute(query("load.open_owners"), keys).fetchall()
     return np.array([number for (number,) in rows], np.int32)
 
 

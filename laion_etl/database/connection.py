@@ -44,6 +44,7 @@ class Database:
         self._url = url
         self._settings = settings
         self._connection: Connection | None = None
+        self._succeeded_s = 0.0  # when a transaction was last committed
 
     @property
     def connection(self) -> Connection:
@@ -62,17 +63,31 @@ class Database:
         limit_s = self._settings.statement_timeout_s if timeout_s is None else timeout_s
         return self.with_retry(lambda: self._transaction(work, limit_s))
 
-    def with_retry(self, action: Callable[[], ResultT]) -> ResultT:
-        """Runs an action that opens its own transactions; otherwise like `run`."""
-        give_up = time.monotonic() + self._settings.retry_for_s
-        attempt = 0
+    def with_retry(
+        self, action: Callable[[], ResultT], also: tuple[type[DatabaseError], ...] = ()
+    ) -> ResultT:
+        """Runs an action that opens its own transactions; otherwise like `run`. `also`: more errors to retry.
+
+        LAION_ETL_DATABASE_RETRY_FOR_S begins with the first failure, and again with the first one after a
+        transaction that succeeded: hours of work, or of waiting for a lock, use up none of it.
+        """
+        failed_s, attempt = -1.0, 0
         while True:
             try:
                 return action()
-            except psycopg.Error as error:
+            except (psycopg.Error, DatabaseError) as error:
+                if isinstance(error, DatabaseError) and not isinstance(error, also):
+                    raise
+                now_s = time.monotonic()
+                if failed_s < 0 or (self._succeeded_s > failed_s and isinstance(error, psycopg.Error)):
+                    failed_s, attempt = now_s, 0
                 attempt += 1
-                if not self._is_temporary(error) or time.monotonic() > give_up:
-                    raise _database_error(error, self._url) from error
+                is_late = now_s - failed_s >= self._settings.retry_for_s
+                if isinstance(error, psycopg.Error):
+                    if is_late or not self._is_temporary(error):
+                        raise _database_error(error, self._url) from error
+                elif is_late:
+                    raise
                 # Random, so that two transactions in conflict do not meet again.
                 jitter = random.uniform(0.5, 1)  # noqa: S311 - no secret
                 time.sleep(min(_LONGEST_PAUSE_S, 0.05 * 2**attempt) * jitter)
@@ -82,11 +97,13 @@ class Database:
         return self.run(lambda connection: connection.execute(query(name), keys).fetchall())
 
     @contextmanager
-    def side_connection(self, timeout_s: float) -> Iterator[Connection]:
-        """Opens another connection with one transaction; both end with the block."""
-        with self._connect() as connection, connection.transaction():
-            self._set_limits(connection, timeout_s)
-            yield connection
+    def another(self) -> "Iterator[Database]":
+        """Opens the same database through another connection, for another thread, until the block ends."""
+        other = Database(self._url, self._settings)
+        try:
+            yield other
+        finally:
+            other.close()
 
     def close(self) -> None:
         if self._connection is not None:
@@ -96,7 +113,9 @@ class Database:
         connection = self.connection
         with connection.transaction():
             self._set_limits(connection, timeout_s)
-            return work(connection)
+            result = work(connection)
+        self._succeeded_s = time.monotonic()
+        return result
 
     def _set_limits(self, connection: Connection, timeout_s: float) -> None:
         limits = {"statement_s": f"{timeout_s}s", "idle_s": f"{self._settings.idle_timeout_s}s"}
@@ -105,7 +124,7 @@ class Database:
     def _is_temporary(self, error: psycopg.Error) -> bool:
         if isinstance(error, _CONFLICTS):
             return True
-        lost = self._connection is None or self._connection.closed  # or it was a side connection
+        lost = self._connection is None or self._connection.closed  # or it was that of a lock
         lost |= isinstance(error, psycopg.OperationalError) and error.sqlstate in (None, *_LOST_STATES)
         return (
             lost

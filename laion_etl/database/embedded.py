@@ -7,7 +7,6 @@ once; it stops when the last of them ends.
 import fcntl
 import re
 import subprocess
-import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
@@ -33,7 +32,6 @@ _TUNING = {
     "checkpoint_timeout": "30min",
     "jit": "off",
 }
-_KILL_DELAY_S = 0.1  # clients of a killed process lose their connections a moment before it is dead
 _LOG_BYTES = 100_000
 _DISK_ERROR = re.compile(r"(?:PANIC|FATAL|ERROR): +(.*(?:No space left on device|Input/output error).*)")
 _FATAL = re.compile(r"(?:FATAL|PANIC): +")
@@ -102,9 +100,6 @@ def running_server(data_dir: Path) -> Iterator[EmbeddedServer]:
         try:
             _tune(running)
             yield running
-        except BaseException:
-            time.sleep(_KILL_DELAY_S)
-            raise
         finally:
             wait_for_recovery(folder, running.maintenance_url)
 

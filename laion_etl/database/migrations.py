@@ -6,6 +6,7 @@ import psycopg
 from psycopg import Connection
 
 from laion_etl.core.errors import DatabaseError
+from laion_etl.database.polling import poll
 from laion_etl.database.queries import query, sql_folder
 
 _LOCK = 4_190_210_084  # any number, the same in every process
@@ -21,7 +22,11 @@ def migrate(connection: Connection, pair_leaves: int) -> list[str]:
     if not _new_migrations(connection):
         return []
     try:
-        return _apply(connection, pair_leaves)
+        return poll(
+            lambda: _apply(connection, pair_leaves),
+            lambda: "another program that migrates the database",
+            "migration of the database",
+        )
     except psycopg.errors.InsufficientPrivilege as error:
         raise DatabaseError(
             "cannot migrate the database: its schema is older than this version and this user may not change "
@@ -29,9 +34,12 @@ def migrate(connection: Connection, pair_leaves: int) -> list[str]:
         ) from error
 
 
-def _apply(connection: Connection, pair_leaves: int) -> list[str]:
+def _apply(connection: Connection, pair_leaves: int) -> list[str] | None:
+    """Returns the names of the files applied, or None while another program migrates."""
     with connection.transaction():
-        connection.execute("select pg_advisory_xact_lock(%s)", [_LOCK])
+        locked = connection.execute("select pg_try_advisory_xact_lock(%s)", [_LOCK]).fetchone()
+        if locked is None or not locked[0]:
+            return None
         _check_encoding(connection)
         connection.execute(query("connect.create_schema_migration"))
         connection.execute(query("connect.pair_leaves"), {"leaves": str(pair_leaves)})

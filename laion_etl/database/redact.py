@@ -6,15 +6,19 @@ fetched.
 """
 
 from collections.abc import Iterable
+from functools import partial
+from uuid import UUID
 
 from psycopg import Connection
 
 from laion_etl.database.connection import Database
 from laion_etl.database.dedupe_keys import DedupeRule
+from laion_etl.database.key_ranges import ranges_of_table
+from laion_etl.database.locks import PAIRS, PLANNERS, HeldLocks, run_locked
 from laion_etl.database.queries import query
 from laion_etl.settings import Settings
 
-_IDS_AT_ONCE = 100_000
+_IDS_AT_ONCE = 10_000
 
 
 def redact_pairs(pair_ids: Iterable[str], settings: Settings, database: Database) -> int:
@@ -24,16 +28,23 @@ def redact_pairs(pair_ids: Iterable[str], settings: Settings, database: Database
     where pairs are deduped by URL: there the whole table is read once per 100,000 ids.
     """
     ids = sorted(pair_ids)
+    parts = [ids[start : start + _IDS_AT_ONCE] for start in range(0, len(ids), _IDS_AT_ONCE)]
 
-    def redact(connection: Connection) -> int:
-        row = connection.execute(query("load.rule")).fetchone()
-        by_url = row is not None and row[0] == DedupeRule.URL
-        connection.execute(query("plan.lock_planner"))
-        connection.execute(query("load.lock"))
+    def redact(held: HeldLocks) -> int:
+        by_url = database.rows("load.rule") == [(DedupeRule.URL,)]
         name = "removal.redact_pairs_of_urls" if by_url else "removal.redact_pairs"
+        ranges = list(ranges_of_table(database)) if by_url else [(UUID(int=0), UUID(int=2**128 - 1))]
         return sum(
-            connection.execute(query(name), {"ids": ids[start : start + _IDS_AT_ONCE]}).rowcount
-            for start in range(0, len(ids), _IDS_AT_ONCE)
+            held.run(
+                partial(_execute, name=name, keys={"ids": part, "first": first, "last": last}), timeout_s
+            )
+            for part in parts
+            for first, last in ranges
         )
 
-    return database.run(redact, settings.database.bulk_timeout_s)
+    timeout_s = settings.database.bulk_timeout_s
+    return run_locked(database, [PLANNERS, PAIRS], "removal of pairs", redact)
+
+
+def _execute(connection: Connection, name: str, keys: dict[str, object]) -> int:
+    return connection.execute(query(name), keys).rowcount

@@ -23,7 +23,7 @@ from laion_etl.core.schema_history import SchemaHistory
 from laion_etl.core.schemas import partition_name
 from laion_etl.core.stage_stats import Output, StageStats, fingerprint
 from laion_etl.database.binary_copy import Texts, copy_in, copy_out, joined, pair_rows
-from laion_etl.database.conflicts import PartitionRef, find_existing_rows, resolve
+from laion_etl.database.conflicts import PartitionRef, Resolution, find_existing_rows, resolve
 from laion_etl.database.connection import Database
 from laion_etl.database.dedupe_keys import (
     Candidates,
@@ -34,7 +34,9 @@ from laion_etl.database.dedupe_keys import (
     bytes_of,
     key_bytes,
 )
-from laion_etl.database.load import IMPORTED, add_partition, crawl_number, settle_rule
+from laion_etl.database.key_ranges import ranges_of_table
+from laion_etl.database.load import IMPORTED, begin_partition, crawl_number, settle_rule
+from laion_etl.database.locks import PAIRS, HeldLocks, run_locked
 from laion_etl.database.queries import query
 from laion_etl.io.remote_files import open_input
 from laion_etl.io.storage import Store
@@ -49,35 +51,42 @@ _RULE = b"laion_etl.dedupe"
 def export_seen_keys(name: str, settings: Settings, store: Store, database: Database) -> tuple[Output, int]:
     """Writes all keys to `memory/<name>.parquet` of the store; returns the file and the number of keys."""
 
-    def export(connection: Connection) -> tuple[Output, int]:
-        row = connection.execute(query("load.rule")).fetchone()
-        metadata = {**_FILES.schema.metadata, _RULE: (row[0] if row else DedupeRule.PAIR).encode()}
-        schema = _FILES.schema.with_metadata(metadata)
-        count = 0
-        with (
-            store.create(f"memory/{name}.parquet") as file,
-            pq.ParquetWriter(
-                file,
-                schema,
-                compression="zstd",
-                use_dictionary=False,
-                column_encoding={"key": "DELTA_BYTE_ARRAY"},
-            ) as writer,
-        ):
-            for keys in _exported(connection):
-                data = pa.py_buffer(np.ascontiguousarray(keys))
-                column = pa.FixedSizeBinaryArray.from_buffers(pa.binary(16), len(keys), [None, data])
-                writer.write_table(pa.table([column], schema=schema))
-                count += len(keys)
-        return file.output, count
-
-    return database.run(export, settings.database.bulk_timeout_s)
+    rule = database.rows("load.rule")
+    metadata = {**_FILES.schema.metadata, _RULE: (rule[0][0] if rule else DedupeRule.PAIR).encode()}
+    schema = _FILES.schema.with_metadata(metadata)
+    count = 0
+    with (
+        store.create(f"memory/{name}.parquet") as file,
+        pq.ParquetWriter(
+            file,
+            schema,
+            compression="zstd",
+            use_dictionary=False,
+            column_encoding={"key": "DELTA_BYTE_ARRAY"},
+        ) as writer,
+    ):
+        for keys in _exported(database, settings.database.bulk_timeout_s):
+            data = pa.py_buffer(np.ascontiguousarray(keys))
+            column = pa.FixedSizeBinaryArray.from_buffers(pa.binary(16), len(keys), [None, data])
+            writer.write_table(pa.table([column], schema=schema))
+            count += len(keys)
+    return file.output, count
 
 
-def _exported(connection: Connection) -> Iterator[Keys]:
-    keys = (row[6:] for row in copy_out(connection, sql.SQL(query("seen_keys.copy_keys"))))
-    for block in joined(keys, _KEYS_PER_GROUP):
+def _exported(database: Database, timeout_s: float) -> Iterator[Keys]:
+    """Yields all keys, ascending: range by range, so that no transaction lasts as long as the export."""
+
+    def rows() -> Iterator[bytes]:
+        for first, last in ranges_of_table(database):
+            statement = sql.SQL(query("seen_keys.copy_keys")).format(first=first, last=last)
+            yield from database.run(partial(_copied, statement=statement), timeout_s)
+
+    for block in joined((row[6:] for row in rows()), _KEYS_PER_GROUP):
         yield np.frombuffer(block, "S16")
+
+
+def _copied(connection: Connection, statement: sql.Composed) -> list[bytes]:
+    return list(copy_out(connection, statement))
 
 
 def import_seen_keys(uri: str, settings: Settings, database: Database) -> StageStats:
@@ -93,8 +102,14 @@ def import_seen_keys(uri: str, settings: Settings, database: Database) -> StageS
         copy.seek(0)
         content = hashlib.file_digest(copy, "sha256").hexdigest()
         file = _checked(uri, copy.name, DedupeRule.from_settings(settings.load))
-        work = partial(_import, file=file, rule=DedupeRule.from_settings(settings.load), content=content)
-        return database.run(work, settings.database.bulk_timeout_s)
+        work = partial(
+            _import,
+            file=file,
+            rule=DedupeRule.from_settings(settings.load),
+            content=content,
+            timeout_s=settings.database.bulk_timeout_s,
+        )
+        return run_locked(database, [PAIRS], f"import of keys from {uri}", work)
 
 
 def _checked(uri: str, path: str, rule: DedupeRule) -> pq.ParquetFile:
@@ -119,48 +134,64 @@ def _checked(uri: str, path: str, rule: DedupeRule) -> pq.ParquetFile:
     return file
 
 
-def _import(connection: Connection, file: pq.ParquetFile, rule: DedupeRule, content: str) -> StageStats:
-    settle_rule(connection, rule)
-    connection.execute(query("load.lock"))
-    connection.execute(query("load.register_crawl"), {"crawl": IMPORTED})
-    crawl_no = crawl_number(connection, IMPORTED)
+def _import(
+    held: HeldLocks, file: pq.ParquetFile, rule: DedupeRule, content: str, timeout_s: float
+) -> StageStats:
+    """Imports in a transaction per group; after a kill the keys that are there already count as kept."""
     file_fingerprint = fingerprint("memory", content)
-    known = connection.execute(
-        query("seen_keys.imported"), {"crawl_no": crawl_no, "fingerprint": file_fingerprint}
-    ).fetchone()
-    if known:
-        return StageStats.from_plain(known[0])
-    (number, partition_no) = _new_partition(connection, crawl_no)
-    me = PartitionRef(partition_no, crawl_no, number)
+    begun = held.run(partial(_begin, rule=rule, file_fingerprint=file_fingerprint))
+    if isinstance(begun, StageStats):
+        return begun
+    me = begun
     outcomes = Outcomes[LoadReason]()
+
+    def insert(connection: Connection, candidates: Candidates) -> Resolution:
+        existing = find_existing_rows(connection, candidates, DedupeRule.PAIR)
+        others = existing.where(existing.owners != me.partition_no)
+        resolved = resolve(connection, me, candidates, others, DedupeRule.PAIR)
+        new = resolved.won.copy()
+        new[existing.positions] = False
+        _insert_keys(connection, me.partition_no, candidates.keys[new])
+        return resolved
+
     for batch in file.iter_batches(_KEYS_PER_GROUP):
         keys = _ascending_keys(batch.column(0))
-        candidates = Candidates(keys, np.arange(len(keys)))
-        existing = find_existing_rows(connection, candidates, DedupeRule.PAIR)
-        resolved = resolve(connection, me, candidates, existing, DedupeRule.PAIR)
-        _insert_keys(connection, partition_no, keys[resolved.won])
+        resolved = held.run(partial(insert, candidates=Candidates(keys, np.arange(len(keys)))), timeout_s)
         outcomes.keep(int(resolved.won.sum()))
         outcomes.drop(LoadReason.DUPLICATE_IN_CRAWL, resolved.lost_in_crawl)
         outcomes.drop(LoadReason.DUPLICATE_OF_EARLIER_CRAWL, resolved.lost_earlier)
     stats = StageStats(
         "load",
         IMPORTED,
-        partition_name(number),
+        partition_name(me.partition),
         file_fingerprint,
         outcomes.input,
         outcomes.kept,
         outcomes.dropped,
     )
-    saved = {"partition_no": partition_no, "fingerprint": file_fingerprint, "stats": Jsonb(stats.to_plain())}
-    connection.execute(query("load.save_partition"), saved)
-    connection.execute(query("plan.mark_planned"), {"partitions": [partition_no]})
+
+    def save(connection: Connection) -> None:
+        keys = {"partition_no": me.partition_no, "fingerprint": file_fingerprint}
+        connection.execute(query("load.save_partition"), {**keys, "stats": Jsonb(stats.to_plain())})
+        connection.execute(query("plan.mark_planned"), {"partitions": [me.partition_no]})
+
+    held.run(save)
     return stats
 
 
-def _new_partition(connection: Connection, crawl_no: int) -> tuple[int, int]:
+def _begin(connection: Connection, rule: DedupeRule, file_fingerprint: str) -> StageStats | PartitionRef:
+    """Returns the stats of an import that is complete, else the partition that its keys belong to."""
+    settle_rule(connection, rule)
+    connection.execute(query("load.register_crawl"), {"crawl": IMPORTED})
+    crawl_no = crawl_number(connection, IMPORTED)
+    keys = {"crawl_no": crawl_no, "loading": file_fingerprint}
+    known = connection.execute(query("seen_keys.imported"), keys).fetchone()
+    if known:
+        number, partition_no, is_complete, stats = known
+        return StageStats.from_plain(stats) if is_complete else PartitionRef(partition_no, crawl_no, number)
     row = connection.execute(query("seen_keys.next_partition"), {"crawl_no": crawl_no}).fetchone()
     number = int(row[0]) if row else 0
-    return number, add_partition(connection, crawl_no, number)
+    return PartitionRef(begin_partition(connection, crawl_no, number, file_fingerprint), crawl_no, number)
 
 
 def _ascending_keys(column: pa.FixedSizeBinaryArray) -> Keys:

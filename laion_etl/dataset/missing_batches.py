@@ -14,7 +14,7 @@ from enum import StrEnum
 from typing import Any
 
 from laion_etl.core.errors import DamagedFileError, IncompleteError
-from laion_etl.core.schemas import scored_stem, shard_stem
+from laion_etl.core.schemas import scored_stem
 from laion_etl.core.stage_stats import StageStats, fingerprint
 from laion_etl.crawl import written_numbers
 from laion_etl.io.storage import Store
@@ -70,8 +70,8 @@ def check_scored(crawl: str, missing: Sequence[MissingBatch], total: int, allowe
     first = missing[0].batch
     check_share(
         f"score all of {crawl}", "batches", [one.batch for one in missing], total, allowed, causes(missing),
-        f"all others are scored; delete {shard_stem(crawl, first)}_stats.json if it is there, download the "
-        f"batch again (`laion-etl stage download --crawl {crawl} --batch {first}`) and score again",
+        f"all others are scored; download the batch again (`laion-etl stage download --crawl {crawl} "
+        f"--batch {first}`) and score again",
     )  # fmt: skip
 
 

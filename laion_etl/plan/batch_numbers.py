@@ -2,7 +2,7 @@
 
 A number is the prefix of the crawl and six digits counted within the crawl. The prefix of CC-MAIN-2024-38 is
 202438; that of a crawl with another name is a hash of the name, at least 300000, which no year and week
-reaches. The store records which numbers are given, in `ids/<prefix>/NNN.json`: forevery thousand numbers a
+reaches. The store records which numbers are given, in `ids/<prefix>/NNN.json`: for every thousand numbers a
 file with the crawl and, for each number, a digest of the batch's pairs in their order. So a batch with the
 same pairs gets the same number again, after `db forget`, in another database or after a backup was restored;
 one with other pairs never does.

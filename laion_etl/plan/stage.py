@@ -1,15 +1,15 @@
 """Plan stage: cuts the new pairs of a crawl into batches, the work queue of the downloaders.
 
-The batch files are written first and the rows that make them claimable last, in one transaction; a
-killed planner leaves files that its retry overwrites with the same bytes.
+The partitions are marked first: from then on loaders leave their rows alone. So the pairs can be read range
+by range of the key, in short transactions, and are the same as in one snapshot. The batch files are written
+next and the rows that make them claimable last, in one transaction. A killed planner leaves marks that are
+no longer in force, because its lock is gone, and files that its retry overwrites with the same bytes.
 """
 
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from itertools import pairwise
 from typing import Any
-from uuid import UUID
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -22,18 +22,18 @@ from laion_etl.core.stage_stats import Output, StageStats
 from laion_etl.database.binary_copy import Texts, copy_out, host_hashes, joined, read_rows
 from laion_etl.database.connection import Database
 from laion_etl.database.dedupe_keys import DedupeRule
+from laion_etl.database.key_ranges import ranges_of_table
 from laion_etl.database.load import crawl_number
-from laion_etl.database.load_stats import delete_load_stats, stats_to_store
+from laion_etl.database.load_stats import stats_to_store
 from laion_etl.database.loaded import plan_fingerprint
+from laion_etl.database.locks import PLANNERS, HeldLocks, planner_of, run_locked
+from laion_etl.database.polling import poll
 from laion_etl.database.queries import query
 from laion_etl.io.storage import Store
 from laion_etl.plan.batch_numbers import BatchNumbers, contents_digest
 from laion_etl.plan.batching import assign_batches, assign_batches_by_language
 from laion_etl.settings import PlanSettings, Settings
 
-_SORTS = (
-    16  # ranges of keys that are sorted one after the other, so that a sort needs a sixteenth of the disk
-)
 _WRITERS = 8  # to S3, writing a batch file is mostly waiting
 
 
@@ -44,46 +44,43 @@ def plan_batches(crawl: str, settings: Settings, store: Store, database: Databas
     whose details list the batch numbers. Partitions loaded later get further batches.
     """
     store.begin(plan_stats_name(crawl))
-    planner = partial(_plan, crawl=crawl, settings=settings.plan, store=store)
-    crawl_no = database.run(planner, settings.database.bulk_timeout_s)
+    find = partial(crawl_number, crawl=crawl)
+    crawl_no = database.run(find)
+
+    def plan(held: HeldLocks) -> None:
+        if held.run(find) != crawl_no:
+            raise DatabaseError(
+                f"cannot plan {crawl}: it was forgotten and loaded again meanwhile; run it again"
+            )
+        _plan(held, database, crawl, crawl_no, settings, store)
+
+    run_locked(database, [PLANNERS, planner_of(crawl_no)], f"plan of {crawl}", plan)
     for (partition_no,) in database.rows("plan.planned_partitions", {"crawl_no": crawl_no}):
         # A loader may have been killed between taking pairs over and writing the stats of their losers.
-        database.run(stats_to_store(partition_no, store))
+        stats_to_store(partition_no, store, database)
     return _write_stats(crawl, crawl_no, store, database)
 
 
-def forget_crawl(crawl: str, settings: Settings, store: Store, database: Database) -> None:
-    """Removes a crawl's pairs, partitions and batches from Postgres, and the stats of their load.
-
-    Other files in the store stay. The stats are deleted first: after a kill, `load` writes them again or
-    another `forget` finishes. They are deleted again at the end, in case a loader was just writing its own.
-    """
-    crawl_no = database.run(lambda connection: crawl_number(connection, crawl))
-
-    def forget(connection: Connection) -> None:
-        keys = {"crawl_no": crawl_no}
-        connection.execute(query("plan.lock_planner"))
-        connection.execute(query("load.lock"))
-        delete_load_stats(crawl, store)
-        connection.execute(query("load.summarize"))
-        for table in ("pairs", "pages", "batches", "partitions", "crawl"):
-            connection.execute(query(f"plan.forget_{table}"), keys)
-
-    database.run(forget, settings.database.bulk_timeout_s)
-    delete_load_stats(crawl, store)
-
-
-def _plan(connection: Connection, crawl: str, settings: PlanSettings, store: Store) -> int:
-    """Cuts batches and marks partitions as planned in one transaction; returns the number of the crawl."""
-    crawl_no = crawl_number(connection, crawl)
-    connection.execute(query("plan.lock_planner"))
-    rows = connection.execute(query("plan.unplanned_partitions"), {"crawl_no": crawl_no}).fetchall()
+def _plan(
+    held: HeldLocks, database: Database, crawl: str, crawl_no: int, settings: Settings, store: Store
+) -> None:
+    """Cuts batches and records them."""
+    rows = poll(
+        lambda: held.run(partial(_marked, crawl_no=crawl_no)),
+        lambda: "a loader that is just recording its partition",
+        f"plan of {crawl}",
+    )
     partitions, pairs = [number for number, _ in rows], sum(kept for _, kept in rows)
     if not partitions:
-        return crawl_no
-    connection.execute(query("load.summarize"))
-    numbers = BatchNumbers(crawl, store, partial(_taken, connection))
-    written = list(_batch_files(connection, crawl, partitions, pairs, numbers, settings, store))
+        return
+
+    def taken(first: int, last: int) -> Iterator[int]:
+        for (batch,) in database.rows("plan.numbers_taken", {"first": first, "last": last}):
+            yield int(batch)
+
+    numbers = BatchNumbers(crawl, store, taken)
+    new_rows = _rows(held, database, partitions, settings.database.bulk_timeout_s)
+    written = list(_batch_files(new_rows, crawl, pairs, numbers, settings.plan, store))
     planned = sum(count for _, count, _ in written)
     if planned != pairs:
         raise DatabaseError(
@@ -91,12 +88,27 @@ def _plan(connection: Connection, crawl: str, settings: PlanSettings, store: Sto
             f"run `laion-etl db forget --crawl {crawl}` and load it again"
         )
     _invalidate(crawl, [(batch, output) for batch, _, output in written], store)
-    for batch, count, output in written:
-        file = Jsonb({"name": output.name, "bytes": output.bytes, "sha256": output.sha256})
-        keys = {"batch": batch, "crawl_no": crawl_no, "pairs": count, "file": file}
-        connection.execute(query("plan.insert_batch"), keys)
-    connection.execute(query("plan.mark_planned"), {"partitions": partitions})
-    return crawl_no
+
+    def record(connection: Connection) -> None:
+        if not connection.execute(query("plan.mark_planned"), {"partitions": partitions}).rowcount:
+            return  # a first attempt was committed, and its answer lost
+        with connection.cursor() as cursor, cursor.copy(query("plan.copy_batches")) as copy:
+            for batch, count, output in written:
+                file = Jsonb({"name": output.name, "bytes": output.bytes, "sha256": output.sha256})
+                copy.write_row((batch, crawl_no, count, file))
+
+    held.run(record, settings.database.bulk_timeout_s)
+
+
+def _marked(connection: Connection, crawl_no: int) -> list[tuple[int, int]] | None:
+    """Marks the new partitions; returns number and pairs of each, None if a loader is recording one."""
+    keys = {"crawl_no": crawl_no}
+    rows = connection.execute(query("plan.unplanned_partitions"), keys).fetchall()
+    total = connection.execute(query("plan.unplanned"), keys).fetchone()
+    if total is None or total[0] != len(rows):
+        return None
+    connection.execute(query("plan.mark_planning"), {"partitions": [number for number, _ in rows]})
+    return rows
 
 
 def _invalidate(crawl: str, batches: Sequence[tuple[int, Output]], store: Store) -> None:
@@ -118,9 +130,8 @@ def _invalidate(crawl: str, batches: Sequence[tuple[int, Output]], store: Store)
 
 
 def _batch_files(
-    connection: Connection,
+    rows: Iterator[bytes],
     crawl: str,
-    partitions: list[int],
     pairs: int,
     numbers: BatchNumbers,
     settings: PlanSettings,
@@ -128,18 +139,12 @@ def _batch_files(
 ) -> Iterator[tuple[int, int, Output]]:
     """Writes batch files; yields number, pairs and file of each."""
     with ThreadPoolExecutor(_WRITERS) as pool:
-        for window in _windows(connection, partitions, pairs, settings.window_pairs):
+        for window in _windows(rows, pairs, settings.window_pairs):
             tables = [window.take(pa.array(rows)) for rows in _assigned(window, settings)]
             given = numbers.give([contents_digest(table) for table in tables])
             outputs = pool.map(partial(_write_batch, crawl, store), given, tables)
             sizes = [table.num_rows for table in tables]
             yield from zip(given, sizes, outputs, strict=True)
-
-
-def _taken(connection: Connection, first: int, last: int) -> Iterator[int]:
-    """Yields the batch numbers from first to last that the database has."""
-    for (batch,) in connection.execute(query("plan.numbers_taken"), {"first": first, "last": last}):
-        yield int(batch)
 
 
 def _assigned(window: pa.Table, settings: PlanSettings) -> list[Any]:
@@ -157,32 +162,35 @@ def _write_batch(crawl: str, store: Store, batch: int, table: pa.Table) -> Outpu
     return file.output
 
 
-def _windows(
-    connection: Connection, partitions: list[int], pairs: int, window_pairs: int
-) -> Iterator[pa.Table]:
+def _windows(rows: Iterator[bytes], pairs: int, window_pairs: int) -> Iterator[pa.Table]:
     """Yields the new pairs in windows of even size, ordered by pair_id.
 
     It is a hash, so each window is a fair sample of all hosts.
     """
     windows = max(1, -(-pairs // window_pairs))
     size = max(1, -(-pairs // windows))
-    for block in joined(_rows(connection, partitions), size):
+    for block in joined(rows, size):
         yield read_rows(block, BATCH_SCHEMA)
 
 
-def _rows(connection: Connection, partitions: Sequence[int]) -> Iterator[bytes]:
-    """Yields rows of BATCH_SCHEMA in the format of COPY, ascending by key."""
-    row = connection.execute(query("load.rule")).fetchone()
-    by_url = row is not None and row[0] == DedupeRule.URL
-    bounds = [n * 2**128 // _SORTS for n in range(_SORTS + 1)]
-    for low, high in pairwise(bounds):
+def _rows(
+    held: HeldLocks, database: Database, partitions: Sequence[int], timeout_s: float
+) -> Iterator[bytes]:
+    """Yields rows of BATCH_SCHEMA in the format of COPY, ascending by key, while no transaction is open."""
+    rule = database.rows("load.rule")
+    for first, last in ranges_of_table(database):
         statement = sql.SQL(query("plan.copy_new_pairs")).format(
-            by_url=sql.Literal(by_url),
-            first=sql.Literal(UUID(int=low)),
-            last=sql.Literal(UUID(int=high - 1)),
+            by_url=sql.Literal(rule == [(DedupeRule.URL,)]),
+            first=sql.Literal(first),
+            last=sql.Literal(last),
             partitions=sql.Literal(list(partitions)),
         )
-        yield from copy_out(connection, statement)
+        yield from held.run(partial(_read, statement=statement), timeout_s)
+
+
+def _read(connection: Connection, statement: sql.Composed) -> list[bytes]:
+    connection.execute(query("plan.index_scans"))
+    return list(copy_out(connection, statement))
 
 
 def _write_stats(crawl: str, crawl_no: int, store: Store, database: Database) -> StageStats:

@@ -1,12 +1,24 @@
--- name: lock_planner
-select pg_advisory_xact_lock(2, 0)
+-- name: unplanned
+select count(*) from partition where crawl_no = %(crawl_no)s and not planned and fingerprint <> ''
 
 -- name: unplanned_partitions
--- Locked until they are marked as planned: a loader that wants their rows waits, and then leaves them alone.
+-- Those that no loader changes right now; the caller waits for the others outside of the transaction.
 select partition_no, (stats ->> 'kept')::bigint from partition
 where crawl_no = %(crawl_no)s and not planned and fingerprint <> ''
 order by partition_no
-for update
+for update skip locked
+
+-- name: mark_planning
+-- From here on their rows are final, as long as the planner holds the lock of its crawl.
+update partition set planning = true where partition_no = any (%(partitions)s)
+
+-- name: stored_pairs
+select coalesce(sum((stats ->> 'kept')::bigint), 0)::bigint from partition
+
+-- name: index_scans
+-- By the primary key a range costs what it holds, whatever the size of the tables and however old their statistics.
+select set_config('enable_seqscan', 'off', true), set_config('enable_bitmapscan', 'off', true),
+       set_config('enable_hashjoin', 'off', true), set_config('enable_mergejoin', 'off', true)
 
 -- name: copy_new_pairs
 copy (
@@ -20,12 +32,11 @@ copy (
 -- name: numbers_taken
 select batch from batch where batch between %(first)s and %(last)s
 
--- name: insert_batch
-insert into batch (batch, crawl_no, pairs, file)
-values (%(batch)s, %(crawl_no)s, %(pairs)s, %(file)s)
+-- name: copy_batches
+copy batch (batch, crawl_no, pairs, file) from stdin
 
 -- name: mark_planned
-update partition set planned = true where partition_no = any (%(partitions)s)
+update partition set planned = true, planning = false where partition_no = any (%(partitions)s) and not planned
 
 -- name: planned_partitions
 select partition_no from partition where crawl_no = %(crawl_no)s and planned order by partition_no
@@ -39,20 +50,3 @@ select batch, pairs, file from batch where crawl_no = %(crawl_no)s order by batc
 
 -- name: batches_of
 select batch, pairs, file from batch join crawl using (crawl_no) where crawl = %(crawl)s order by batch
-
--- name: forget_pairs
-delete from pair
-where partition_no in (select partition_no from partition where crawl_no = %(crawl_no)s)
-
--- name: forget_pages
-delete from page
-where partition_no in (select partition_no from partition where crawl_no = %(crawl_no)s)
-
--- name: forget_batches
-delete from batch where crawl_no = %(crawl_no)s
-
--- name: forget_partitions
-delete from partition where crawl_no = %(crawl_no)s
-
--- name: forget_crawl
-delete from crawl where crawl_no = %(crawl_no)s

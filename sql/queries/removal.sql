@@ -5,4 +5,5 @@ where pair_id = any (%(ids)s::uuid[]) and url <> ''
 -- name: redact_pairs_of_urls
 -- Where the key is that of the URL alone, the pair's own id has to be computed.
 update pair set url = '', caption = ''
-where url <> '' and md5(url || caption)::uuid = any (%(ids)s::uuid[])
+where pair_id between %(first)s and %(last)s and url <> ''
+  and md5(url || caption)::uuid = any ((select %(ids)s)::uuid[])

@@ -19,6 +19,7 @@ from laion_etl.core.errors import DatabaseError
 from laion_etl.database import embedded_lifecycle as postmasters
 from laion_etl.database.embedded import running_server
 from laion_etl.database.embedded_lifecycle import postmaster
+from laion_etl.database.postgres_programs import PostgresPrograms
 from tests.database.pg_server import server_of, start_keeper
 
 pytestmark = pytest.mark.slow
@@ -173,6 +174,42 @@ def test_a_server_that_recovers_from_a_crash_ends_all_the_same(folder: Path) -> 
     assert postmaster(folder / "postgres") is None
     assert "is shut down" in (folder / "postgres" / "log").read_text()
     assert rows(folder) == [(1,)]
+
+
+@pytest.mark.parametrize(
+    ("stat", "ends"),
+    [
+        ("20353 (postgres) S 1 1 1 0 -1 4194624 97", False),
+        ("20353 (postgres: a) (b) R 1 1 1 0 -1 4194624 97", False),
+        ("20353 (postgres) R 1 1 1 0 -1 4227084 97", True),  # its files are closed, and it is not dead yet
+        ("20353 (postgres) Z 1 1 1 0 -1 4227084 97", True),
+    ],
+)
+def test_a_killed_process_counts_as_lost_before_it_is_dead(stat: str, ends: bool) -> None:
+    assert postmasters.is_ending(stat) is ends
+
+
+def test_the_server_is_not_stopped_while_one_of_its_processes_is_dying(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the processor is busy, clients of a killed process lose their connections before it is dead."""
+    checks, stops = list[bool](), list[int]()
+    stop = postmasters.stop
+
+    def ends_later(stat: str) -> bool:
+        checks.append(len(checks) < 3)
+        return checks[-1]
+
+    def record(programs: PostgresPrograms) -> None:
+        stops.append(len(checks))
+        stop(programs)
+
+    monkeypatch.setattr(postmasters, "stop", record)
+    with running_server(folder) as server:
+        assert server.url("kept")
+        monkeypatch.setattr(postmasters, "is_ending", ends_later)
+    assert checks[:4] == [True, True, True, False]
+    assert stops == [len(checks)]
 
 
 def test_many_start_it_at_once(folder: Path) -> None:

@@ -10,9 +10,10 @@ from laion_etl.core.errors import DatabaseError, StorageError
 from laion_etl.core.schemas import partition_name
 from laion_etl.core.stage_stats import StageStats
 from laion_etl.database.connection import Database, open_database
+from laion_etl.database.forget import forget_crawl
 from laion_etl.database.load import load_partition
 from laion_etl.io.storage import Store
-from laion_etl.plan.stage import forget_crawl, plan_batches
+from laion_etl.plan.stage import plan_batches
 from laion_etl.settings import LoadSettings, Settings
 from tests.database.pairs import numbered_pairs, write_pairs
 

@@ -12,10 +12,11 @@ from laion_etl.core.schemas import plan_stats_name, scored_stem, shard_stem
 from laion_etl.core.stage_stats import StageStats
 from laion_etl.database.connection import Database, open_database
 from laion_etl.database.embedded import EmbeddedServer
+from laion_etl.database.forget import forget_crawl
 from laion_etl.database.load import load_partition
 from laion_etl.database.loaded import loaded_crawl
 from laion_etl.io.storage import LocalStore, Store
-from laion_etl.plan.stage import forget_crawl, plan_batches
+from laion_etl.plan.stage import plan_batches
 from laion_etl.settings import Settings, Stage, shaping
 from tests.database.pairs import batch_no, numbered_pairs, write_pairs
 

@@ -13,12 +13,13 @@ from laion_etl.core.errors import DatabaseError
 from laion_etl.core.stage_stats import StageStats
 from laion_etl.database.connection import database_errors, open_database
 from laion_etl.database.embedded import EmbeddedServer
+from laion_etl.database.forget import forget_crawl
 from laion_etl.database.load import crawl_number, load_partition
 from laion_etl.database.migrations import migrate
 from laion_etl.database.queue import BatchQueue
 from laion_etl.dataset.funnel_report import crawl_funnel
 from laion_etl.io.storage import Store
-from laion_etl.plan.stage import forget_crawl, plan_batches
+from laion_etl.plan.stage import plan_batches
 from laion_etl.report.crawl_status import crawl_status
 from laion_etl.settings import CoreSettings, Settings
 from tests.database.pairs import numbered_pairs, write_pairs
@@ -42,7 +43,7 @@ RIGHTS = {
     "laion_worker": {(table, "SELECT") for table in ("schema_migration", "crawl", "batch")},
 }
 COLUMN_RIGHTS = {
-    "laion_planner": {("partition", "planned")},
+    "laion_planner": {("partition", "planned"), ("partition", "planning")},
     "laion_worker": {
         ("batch", column)
         for column in [

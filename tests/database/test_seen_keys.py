@@ -8,10 +8,11 @@ import pytest
 from laion_etl.core.errors import DatabaseError, InputError
 from laion_etl.core.schemas import pair_id
 from laion_etl.database.connection import Database
+from laion_etl.database.forget import forget_crawl
 from laion_etl.database.load import IMPORTED, load_partition
 from laion_etl.database.seen_keys import export_seen_keys, import_seen_keys
 from laion_etl.io.storage import LocalStore, Store
-from laion_etl.plan.stage import forget_crawl, plan_batches
+from laion_etl.plan.stage import plan_batches
 from laion_etl.settings import LoadSettings, Settings
 from tests.database.pairs import numbered_pairs, write_pairs
 

@@ -22,11 +22,12 @@ from laion_etl.core.errors import DatabaseError
 from laion_etl.core.stage_stats import StageStats
 from laion_etl.database.connection import Database, open_database
 from laion_etl.database.embedded import EmbeddedServer
+from laion_etl.database.forget import forget_crawl
 from laion_etl.database.load import crawl_number, load_partition
 from laion_etl.database.queue import BatchQueue
 from laion_etl.database.seen_keys import export_seen_keys, import_seen_keys
 from laion_etl.io.storage import LocalStore, Store
-from laion_etl.plan.stage import forget_crawl, plan_batches
+from laion_etl.plan.stage import plan_batches
 from laion_etl.settings import CoreSettings, DatabaseSettings, PlanSettings, Settings
 from tests.database.pairs import numbered_pairs, write_pairs
 from tests.database.wire import Network, TransactionPooler

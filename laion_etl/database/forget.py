@@ -1,0 +1,84 @@
+"""Removes a crawl from Postgres in short transactions; killed at any moment, it goes on where it was.
+
+`crawl.forgotten_to` says how far it is: the pairs up to that key are deleted. Until the end nothing of the
+crawl can be loaded, planned or downloaded, and none of its partitions counts as loaded.
+"""
+
+from functools import partial
+from uuid import UUID
+
+from psycopg import Connection
+
+from laion_etl.database.connection import Database
+from laion_etl.database.key_ranges import ranges_of_table
+from laion_etl.database.load import crawl_number
+from laion_etl.database.load_stats import delete_load_stats
+from laion_etl.database.locks import PAIRS, PLANNERS, HeldLocks, run_locked
+from laion_etl.database.queries import query
+from laion_etl.io.storage import Store
+from laion_etl.settings import Settings
+
+_ROWS = 10_000  # of batches and pages, deleted in one transaction
+
+
+def forget_crawl(crawl: str, settings: Settings, store: Store, database: Database) -> None:
+    """Removes a crawl's pairs, partitions and batches from Postgres, and the stats of their load.
+
+    Other files in the store stay. The stats are deleted first: after a kill, `load` writes them again or
+    another `forget` finishes. They are deleted again at the end, in case a loader was just writing its own.
+    Raises DatabaseError for an unknown crawl.
+    """
+    database.run(lambda connection: crawl_number(connection, crawl, even_forgotten=True))
+
+    def forget(held: HeldLocks) -> None:
+        delete_load_stats(crawl, store)
+        for number, _ in database.rows("load.crawl_number", {"crawl": crawl}):  # none after a second attempt
+            _Forget(held, database, number, settings.database.bulk_timeout_s).run()
+
+    run_locked(database, [PLANNERS, PAIRS], f"forget of {crawl}", forget)
+    delete_load_stats(crawl, store)
+
+
+class _Forget:
+    """The removal of the rows of a crawl."""
+
+    def __init__(self, held: HeldLocks, database: Database, crawl_no: int, timeout_s: float) -> None:
+        self._held = held
+        self._database = database
+        self._keys = {"crawl_no": crawl_no}
+        self._timeout_s = timeout_s
+
+    def run(self) -> None:
+        """Removes everything, batches first, so that no worker claims one whose pairs are gone."""
+        begun = self._held.run(self._begin)
+        while self._execute("forget.batches", rows=_ROWS):
+            pass
+        partitions = self._database.rows("forget.partitions", self._keys)
+        numbers = [number for (number,) in partitions]
+        for first, last in ranges_of_table(self._database):
+            if numbers and last > begun:
+                keys = {**self._keys, "first": first, "last": last, "partitions": numbers}
+                self._held.run(partial(_delete_pairs, keys=keys), self._timeout_s)
+        for number in numbers:
+            while self._execute("forget.pages", partition_no=number, rows=_ROWS):
+                pass
+            self._execute("forget.partition", partition_no=number)
+        self._execute("forget.crawl")
+
+    def _begin(self, connection: Connection) -> UUID:
+        connection.execute(query("forget.unmark_partitions"), self._keys)
+        row = connection.execute(query("forget.begin"), self._keys).fetchone()
+        return row[0] if row else UUID(int=0)
+
+    def _execute(self, name: str, **keys: int) -> int:
+        """Runs a statement in its own transaction; returns the number of rows."""
+        return self._held.run(
+            lambda connection: connection.execute(query(name), {**self._keys, **keys}).rowcount,
+            self._timeout_s,
+        )
+
+
+def _delete_pairs(connection: Connection, keys: dict[str, object]) -> None:
+    connection.execute(query("plan.index_scans"))
+    connection.execute(query("forget.pairs"), keys)
+    connection.execute(query("forget.move_on"), keys)

@@ -1,0 +1,33 @@
+-- name: begin
+-- From here on nothing of the crawl counts as loaded or planned, and only forget may use it.
+update crawl set forgotten_to = coalesce(forgotten_to, '00000000-0000-0000-0000-000000000000'::uuid)
+where crawl_no = %(crawl_no)s
+returning forgotten_to
+
+-- name: unmark_partitions
+update partition set planned = false, planning = false, fingerprint = '', loading = ''
+where crawl_no = %(crawl_no)s
+
+-- name: batches
+delete from batch where batch = any (array(
+    select batch from batch where crawl_no = %(crawl_no)s order by batch limit %(rows)s))
+
+-- name: pairs
+delete from pair
+where pair_id between %(first)s and %(last)s and partition_no = any ((select %(partitions)s)::integer[])
+
+-- name: move_on
+update crawl set forgotten_to = %(last)s where crawl_no = %(crawl_no)s
+
+-- name: partitions
+select partition_no from partition where crawl_no = %(crawl_no)s order by partition_no
+
+-- name: pages
+delete from page where partition_no = %(partition_no)s and page_no in (
+    select page_no from page where partition_no = %(partition_no)s order by page_no limit %(rows)s)
+
+-- name: partition
+delete from partition where partition_no = %(partition_no)s
+
+-- name: crawl
+delete from crawl where crawl_no = %(crawl_no)s

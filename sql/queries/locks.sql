@@ -1,0 +1,31 @@
+-- name: hold
+-- Only the end of the client ends the transaction that holds a lock: no limit on idling, and the server asks a
+-- silent client after 30 s whether it is still there.
+select set_config('idle_in_transaction_session_timeout', '0', true),
+       set_config('tcp_keepalives_idle', '30', true),
+       set_config('tcp_keepalives_interval', '10', true),
+       set_config('tcp_keepalives_count', '3', true),
+       set_config('application_name', %(name)s, true)
+
+-- name: take
+select pg_try_advisory_xact_lock(%(kind)s, %(number)s)
+
+-- name: close_gate
+select pg_try_advisory_xact_lock(100 + %(kind)s, %(number)s)
+
+-- name: enter_gate
+select pg_try_advisory_xact_lock_shared(100 + %(kind)s, %(number)s)
+
+-- name: is_held
+-- Of an advisory lock with two keys, objsubid is 2.
+select exists (
+    select from pg_locks
+    where locktype = 'advisory' and objsubid = 2 and classid = %(kind)s::oid and objid = %(number)s::oid
+      and database = (select oid from pg_database where datname = current_database())
+      and pid = %(pid)s and mode = 'ExclusiveLock' and granted)
+
+-- name: holders
+select coalesce(nullif(application_name, ''), 'a program without a name')
+from pg_locks left join pg_stat_activity using (pid)
+where locktype = 'advisory' and objsubid = 2 and classid = %(kind)s::oid and objid = %(number)s::oid
+  and pg_locks.database = (select oid from pg_database where datname = current_database()) and granted
