@@ -106,7 +106,7 @@ def test_load_and_plan_use_the_embedded_server(tmp_path: Path) -> None:
         (
             ["stage", "load", "--crawl", "C", "--partition", "0"],
             {"DATABASE_URL": "postgresql://h:1/x"},
-            1,
+            75,
             "LAION_ETL_",
         ),
         (

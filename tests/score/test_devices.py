@@ -1,6 +1,5 @@
 """A process for each device; two CPUs stand in for GPUs."""
 
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,6 +9,7 @@ from laion_etl.core.errors import ModelError, OutageError
 from laion_etl.core.stage_stats import StageStats
 from laion_etl.dataset.missing_batches import Fault, MissingBatch
 from laion_etl.io.storage import LocalStore
+from laion_etl.score import multi_gpu
 from laion_etl.score.multi_gpu import devices, score_everywhere
 from laion_etl.score.stage import score_shards
 from laion_etl.settings import ClipSettings
@@ -72,6 +72,6 @@ def test_an_outage_of_a_device_is_an_outage_of_the_command(
     process = tmp_path / "python"
     process.write_text("#!/bin/sh\nexit 75\n")
     process.chmod(0o755)
-    monkeypatch.setattr(sys, "executable", str(process))
+    monkeypatch.setattr(multi_gpu, "PROGRAM", (str(process),))
     with pytest.raises(OutageError, match="cannot score on cpu, cpu"):
         score_everywhere(CRAWL, [0, 1, 2], TWO, LocalStore(tmp_path / "store"))
