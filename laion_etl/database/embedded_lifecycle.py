@@ -122,8 +122,9 @@ def _has_lost_a_process(folder: Path) -> bool:
 def is_ending(stat: str) -> bool:
     """Whether a process is dying or dead and not yet waited for, by its /proc/PID/stat (man 5 proc).
 
-    A killed process first closes its files, whose other ends notice at once, and becomes a zombie later: where
-    the processor is busy a third of them were still running then, for up to 60 ms. All had the flag PF_EXITING.
+    A killed process first closes its files, whose other ends notice at once, and becomes a zombie later:
+    where the processor is busy a third of them were still running then, for up to 60 ms. All had the flag
+    PF_EXITING.
     """
     state, *fields = stat.rpartition(")")[2].split()
     return state in ("Z", "X") or bool(int(fields[5]) & _PF_EXITING)
