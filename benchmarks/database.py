@@ -7,16 +7,22 @@ million pairs: (a) raw COPY of whole pairs into an unlogged table without index,
 way: COPY into a staging table, then INSERT .. ON CONFLICT DO NOTHING into a hash-partitioned table that
 holds everything; (c) ours into an empty table; (d) ours into a table that grows, each load followed by one
 into an empty table next to it, because the speed of a server drifts; (e) ours when all pairs are
-known already. Then 64 workers claim and complete batches. Figures go to RESULTS.md by hand.
+known already. Then 64 workers claim and complete batches: alone, beside a planner at work and a loader that
+waits, and beside a process that only keeps a core busy, in turn. Figures go to RESULTS.md by hand.
 """
 
 import argparse
 import hashlib
+import os
 import statistics
+import subprocess
+import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -37,6 +43,8 @@ from laion_etl.settings import CoreSettings, Settings
 
 CRAWL = "BENCH"
 ROWS = 1_000_000
+_CLAIMS_A_SECOND = 1_500  # more than there are
+_DONE_BEFORE = 40_000  # batches done since the others began, which takes a large crawl a day
 _WORDS = [
     word
     for word in (Path(__file__).parent / "words.txt").read_text().lower().split()
@@ -45,7 +53,7 @@ _WORDS = [
 _COLUMNS = ["pair_id", "url", "caption", "language", "license", "page_url"]
 
 
-def pairs_file(store: Store, partition: int, rows: int) -> float:
+def pairs_file(store: Store, partition: int, rows: int, crawl: str = CRAWL) -> float:
     """A parsed partition as a crawl has it, some seven pairs a page; returns bytes of text per pair."""
     rng = np.random.default_rng(partition)
     number = pa.array(np.arange(rows)).cast(pa.string())
@@ -80,10 +88,10 @@ def pairs_file(store: Store, partition: int, rows: int) -> float:
         for c, f in zip(columns, PAIR_SCHEMA, strict=True)
     ]
     unit = partition_name(partition)
-    with store.create(f"pairs/{CRAWL}/{unit}.parquet") as file:
+    with store.create(f"pairs/{crawl}/{unit}.parquet") as file:
         pq.write_table(pa.Table.from_arrays(arrays, schema=PAIR_SCHEMA), file, compression="zstd")
-    stats = StageStats("parse", CRAWL, unit, f"bench-{partition}", rows, rows, outputs=(file.output,))
-    store.write_stats(f"pairs/{CRAWL}/{unit}.json", stats)
+    stats = StageStats("parse", crawl, unit, f"bench-{partition}", rows, rows, outputs=(file.output,))
+    store.write_stats(f"pairs/{crawl}/{unit}.json", stats)
     lengths_of = [
         pc.sum(pc.binary_length(column)).as_py() for column in (url, caption, language, unknown, page)
     ]
@@ -292,41 +300,115 @@ def known_already(number: int, settings: Settings, store: Store, database: Datab
     print(f"   (e) all known: {stats.input / seconds:9,.0f}/s, {empty / seconds:.2f} of (c)", flush=True)
 
 
-def queue(settings: Settings, store: Store, workers: int, batches: int) -> None:
-    """Worker threads with a connection each: claims and completions per second, and double claims."""
-    pairs_file(store, 0, batches)
+def queue(settings: Settings, store: Store, workers: int, seconds: float) -> None:
+    """Claims and completions per second, and double claims: alone, then beside others."""
+    pairs_file(store, 0, 4 * (_DONE_BEFORE + int(_CLAIMS_A_SECOND * seconds)))
     with open_database(settings) as database:
         clear(database.connection)
         load_partition(CRAWL, 0, settings, store, database)
         database.run(make_batches)
         crawl_no = crawl_number(database.connection, CRAWL)
+    seen: set[int] = set()
+    rates: list[float] = []
+    for name, start in (
+        ("alone", no_one),
+        ("beside a planner and a loader that waits", planner_and_loader),
+        ("alone", no_one),
+        ("beside a busy core", busy_core),
+    ):
+        with start(settings, store):
+            with open_database(settings) as database:
+                hours_of_claims(database.connection)
+            numbers = claims(settings, workers, crawl_no, seconds)
+        if len(seen | set(numbers)) != len(seen) + len(numbers):
+            raise SystemExit("a batch was claimed twice")
+        seen |= set(numbers)
+        rates.append(len(numbers) / seconds)
+        print(f"{workers} workers {name}: {rates[-1]:,.0f} claims with completion a second", flush=True)
+    alone = (rates[0] + rates[2]) / 2
+    print(f"planner and loader {rates[1] / alone:.2f} of alone, busy core {rates[3] / alone:.2f}; none twice")
+
+
+def hours_of_claims(connection: psycopg.Connection) -> None:
+    """What the queue looks like when many batches have been done since the programs next to it began."""
+    for state in ("leased", "done"):
+        connection.execute(
+            "update batch set state = %s where batch in (select batch from batch where state = 'ready' "
+            "or state = 'leased' and claimed_at is null order by batch limit %s)",
+            [state, _DONE_BEFORE],
+        )
+    connection.execute("vacuum batch")
+
+
+def claims(settings: Settings, workers: int, crawl_no: int, seconds: float) -> list[int]:
+    """Worker threads with a connection each claim and complete batches for so long; returns these."""
     taken: list[list[int]] = [[] for _ in range(workers)]
-    ready = threading.Barrier(workers + 1)
+    ready = threading.Barrier(workers)
 
     def work(mine: list[int]) -> None:
         with open_database(settings) as database:
             batch_queue = BatchQueue(database, crawl_no, lease_s=120, max_attempts=3)
             ready.wait()
-            while (claim := batch_queue.claim()) is not None:
+            end = time.perf_counter() + seconds
+            while time.perf_counter() < end:
+                if (claim := batch_queue.claim()) is None:
+                    raise SystemExit("there are too few batches: raise _CLAIMS_A_SECOND")
                 stats = StageStats("download", CRAWL, str(claim.batch), "bench", 0, 0)
                 if not batch_queue.complete(claim, stats):
                     raise SystemExit(f"batch {claim.batch} was lost")
                 mine.append(claim.batch)
 
-    threads = [threading.Thread(target=work, args=(mine,)) for mine in taken]
-    for thread in threads:
-        thread.start()
-    ready.wait()
-    start = time.perf_counter()
-    for thread in threads:
-        thread.join()
-    seconds = time.perf_counter() - start
-    numbers = sorted(number for mine in taken for number in mine)
-    double = len(numbers) - len(set(numbers))
-    print(
-        f"{workers} workers: {len(numbers):,} batches claimed and completed, "
-        f"{len(numbers) / seconds:,.0f}/s, {double} claimed twice, {batches - len(set(numbers))} not at all"
-    )
+    with ThreadPoolExecutor(workers) as pool:
+        list(pool.map(work, taken))
+    return [number for mine in taken for number in mine]
+
+
+@contextmanager
+def no_one(_settings: Settings, _store: Store) -> Iterator[None]:
+    yield
+
+
+@contextmanager
+def busy_core(_settings: Settings, _store: Store) -> Iterator[None]:
+    """What a program costs that does not touch the database."""
+    with ended(subprocess.Popen([sys.executable, "-c", "while True: pass"])):
+        yield
+
+
+@contextmanager
+def planner_and_loader(settings: Settings, store: Store) -> Iterator[None]:
+    """A planner of another crawl at work, and a loader that waits for another one to end."""
+    with open_database(settings) as database:
+        if not store.exists("pairs/OTHER/part-00000.json"):
+            for partition, rows in ((0, ROWS), (1, 1_000)):
+                pairs_file(store, partition, rows, "OTHER")
+            load_partition("OTHER", 0, settings, store, database)
+        with database.connection.transaction():
+            database.connection.execute("select pg_advisory_xact_lock(1, 0)")
+            commands = (["plan"], ["load", "--partition", "1"])
+            with ExitStack() as stack:
+                for command in commands:
+                    line = [sys.executable, "-m", "laion_etl", "stage", *command, "--crawl", "OTHER"]
+                    environment = {
+                        **os.environ,
+                        "LAION_ETL_STORE": store.uri(""),
+                        "LAION_ETL_DATA_DIR": settings.core.data_dir,
+                    }
+                    stack.enter_context(ended(subprocess.Popen(line, env=environment)))
+                time.sleep(3)  # they have started
+                yield
+
+
+@contextmanager
+def ended(process: "subprocess.Popen[bytes]") -> Iterator[None]:
+    """Kills a process after the block, at the end of which it must still be at work."""
+    try:
+        yield
+        if process.poll() is not None:
+            raise SystemExit(f"{process.args} ended too early: give it more to do")
+    finally:
+        process.kill()
+        process.wait()
 
 
 def make_batches(connection: psycopg.Connection) -> None:
@@ -341,7 +423,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--millions", type=int, default=21, help="partitions to load one after the other")
     parser.add_argument("--rows", type=int, default=ROWS, help="pairs of a partition")
-    parser.add_argument("--batches", type=int, default=20_000)
+    parser.add_argument("--seconds", type=float, default=6, help="how long batches are claimed in each turn")
     parser.add_argument("--only", choices=("loads", "queue"))
     parser.add_argument("--curve", type=Path, help="an SVG file to draw (d) into")
     arguments = parser.parse_args()
@@ -357,7 +439,7 @@ def main() -> None:
                 if arguments.curve:
                     arguments.curve.write_text(curve_svg(curve, arguments.rows))
             if arguments.only != "loads":
-                queue(settings, store, 64, arguments.batches)
+                queue(settings, store, 64, arguments.seconds)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 Nothing in this package needs more of a connection than one transaction: no prepared statements, no session
 settings, locks or temporary tables that outlive it. So PgBouncer may be used in transaction mode.
+Transactions are short: see locks.py.
 """
 
 import random
@@ -79,7 +80,7 @@ class Database:
                 if isinstance(error, DatabaseError) and not isinstance(error, also):
                     raise
                 now_s = time.monotonic()
-                if failed_s < 0 or (self._succeeded_s > failed_s and isinstance(error, psycopg.Error)):
+                if failed_s < 0 or (self._succeeded_s >= failed_s and isinstance(error, psycopg.Error)):
                     failed_s, attempt = now_s, 0
                 attempt += 1
                 is_late = now_s - failed_s >= self._settings.retry_for_s

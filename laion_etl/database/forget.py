@@ -1,7 +1,7 @@
 """Removes a crawl from Postgres in short transactions; killed at any moment, it goes on where it was.
 
 `crawl.forgotten_to` says how far it is: the pairs up to that key are deleted. Until the end nothing of the
-crawl can be loaded, planned or downloaded, and none of its partitions counts as loaded.
+crawl can be loaded, planned or downloaded, and not one of its partitions counts as loaded.
 """
 
 from functools import partial

@@ -38,6 +38,7 @@ def stats_to_store(partition_no: int, store: Store, database: Database) -> None:
         if locked is None or not locked[0]:
             return None
         row = connection.execute(query("load.stats_of"), keys).fetchone()
+        connection.execute(query("locks.drop_snapshot"))  # the store may be slow
         if row is not None and row[2]:
             crawl, partition, plain = row
             name, stats = load_stats_name(crawl, partition_name(partition)), StageStats.from_plain(plain)

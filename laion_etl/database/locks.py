@@ -44,11 +44,11 @@ class Lock:
         return {"kind": self.kind, "number": self.number}
 
 
-# Whoever changes table pair: loaders, imports of keys, forget, removal. One at a time: loaders with a pair in
-# common would wait for each other anyway, and a single writer needs no ON CONFLICT, which costs as much per
-# row as the row.
+# Held by what changes table pair: loaders, imports of keys, forget, removal. One at a time: loaders with a
+# pair in common would wait for each other anyway, and a single writer needs no ON CONFLICT, which costs as much
+# per row as the row.
 PAIRS = Lock(1)
-# Whoever makes batches, of any crawl.
+# Held by planners, of any crawl.
 PLANNERS = Lock(2)
 
 
@@ -127,6 +127,7 @@ def _held(database: Database, locks: Sequence[Lock], purpose: str) -> Iterator[H
                 for lock in locks:
                     if not _is_true(connection, "locks.take", lock):
                         return None
+                connection.execute(query("locks.drop_snapshot"))
                 return transaction.pop_all()
 
         def holders() -> str:

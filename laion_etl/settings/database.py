@@ -21,14 +21,15 @@ class DatabaseSettings(Group):
     )
     bulk_timeout_s: float = setting(
         21_600.0,
-        "Time limit of statements of load, plan and forget; 0: no limit.",
+        "Time limit of statements of load, plan and forget, without waiting for locks; 0: no limit.",
         changes=None,
         unit="s",
         minimum=0,
     )
     idle_timeout_s: float = setting(
         600.0,
-        "A client idle this long within a transaction loses it and its locks; 0: no limit.",
+        "A client idle this long within a transaction loses it; 0: no limit. Locks of load, plan and forget "
+        "end with their client instead.",
         changes=None,
         unit="s",
         minimum=0,

@@ -10,6 +10,11 @@ select set_config('idle_in_transaction_session_timeout', '0', true),
 -- name: take
 select pg_try_advisory_xact_lock(%(kind)s, %(number)s)
 
+-- name: drop_snapshot
+-- A statement with parameters goes by the extended protocol, and its portal keeps the snapshot until the next one. One
+-- without goes by the simple protocol and leaves nothing.
+select
+
 -- name: close_gate
 select pg_try_advisory_xact_lock(100 + %(kind)s, %(number)s)
 

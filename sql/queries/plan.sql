@@ -21,12 +21,13 @@ select set_config('enable_seqscan', 'off', true), set_config('enable_bitmapscan'
        set_config('enable_hashjoin', 'off', true), set_config('enable_mergejoin', 'off', true)
 
 -- name: copy_new_pairs
+-- In the order of the table's key, also where the first column is computed: it is named pair_id, too.
 copy (
     select case when {by_url} and pair.url <> '' then md5(pair.url || caption)::uuid else pair_id end,
            pair.url, caption, language, page.license, page.url
     from pair join page using (partition_no, page_no)
     where pair_id between {first} and {last} and partition_no = any ({partitions})
-    order by pair_id
+    order by pair.pair_id
 ) to stdout (format binary)
 
 -- name: numbers_taken

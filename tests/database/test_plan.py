@@ -112,7 +112,9 @@ def test_each_crawl_has_numbers_of_its_own(
 def test_a_crawl_with_nothing_loaded_says_so(
     store: Store, database: Database, settings: Settings, small_batches: Settings
 ) -> None:
-    with pytest.raises(DatabaseError, match="cannot find C in the database: nothing of it is loaded yet"):
+    with pytest.raises(
+        DatabaseError, match="nothing of it is loaded yet; run `laion-etl stage load --crawl C --partition N`"
+    ):
         plan_batches("C", small_batches, store, database)
 
 
