@@ -60,21 +60,17 @@ def zero_shot(
 @needs("score")
 def retrieval(
     crawl: CrawlOption,
-    shard: Annotated[
-        int | None, typer.Option(min=0, help="Number of a downloaded shard; default: the first of the crawl.")
-    ] = None,
+    shard: Annotated[int, typer.Option(min=0, help="Number of a downloaded shard.")] = 0,
     samples: Annotated[int, typer.Option(min=1, help="Use at most this many samples.")] = 10_000,
     as_json: JsonOption = False,
 ) -> None:
     """Measure recall at 1, 5 and 10 on a shard, from captions to images and from images to captions."""
     from rich.table import Table
 
-    from laion_etl.evaluate.retrieval import KS, first_shard, shard_recall
+    from laion_etl.evaluate.retrieval import KS, shard_recall
     from laion_etl.score.model import load_model
 
     settings, store = settings_and_store()
-    if shard is None:
-        shard = first_shard(crawl, store)
     found = shard_recall(crawl, shard, load_model(settings.clip), store, samples)
     table = Table("recall", *(f"at {k}" for k in KS))
     for name, values in (

@@ -8,7 +8,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from laion_etl.core.errors import InputError
-from laion_etl.core.ids import batch_of_stats
 from laion_etl.core.schemas import shard_stem
 from laion_etl.evaluate.embed import embedded
 from laion_etl.io.storage import Store
@@ -26,18 +25,6 @@ class Recall:
     pairs: int
     image_of_text: dict[int, float]
     text_of_image: dict[int, float]
-
-
-def first_shard(crawl: str, store: Store) -> int:
-    """Return the lowest number of a downloaded shard of the crawl. Raises InputError if there is none."""
-    names = store.list(f"shards/{crawl}")
-    numbers = [number for name in names if (number := batch_of_stats(name)) is not None]
-    if not numbers:
-        raise InputError(
-            f"cannot find a shard of {crawl} in {store.uri('shards')}: nothing is downloaded; run "
-            f"`laion-etl stage download --crawl {crawl}`"
-        )
-    return min(numbers)
 
 
 def shard_recall(crawl: str, batch: int, model: ClipModel, store: Store, max_samples: int = 10_000) -> Recall:
