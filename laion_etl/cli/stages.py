@@ -16,6 +16,7 @@ from laion_etl.cli.common import (
     console,
     done,
     open_settings,
+    planned_batches,
     say_json,
     show_nothing_new,
     show_places,
@@ -160,7 +161,7 @@ def score(
     from laion_etl.score.multi_gpu import score_everywhere
 
     settings, store = open_settings()
-    batches = [_batch_of(uri) for uri in shard] if shard else _group(_planned(crawl, store), group)
+    batches = [_batch_of(uri) for uri in shard] if shard else _group(planned_batches(crawl, store), group)
     finished = score_everywhere(
         crawl, batches, settings, store, lambda stats: console().print(summary(stats), highlight=False)
     )
@@ -221,12 +222,6 @@ def _partition(crawl: str, number: int, selection: str, settings: "Settings") ->
     if number not in found:
         raise SettingsError(f"{crawl} has no partition {number}; choose {min(found)} to {max(found)}")
     return found[number]
-
-
-def _planned(crawl: str, store: "Store") -> list[int]:
-    from laion_etl.core.schemas import plan_stats_name
-
-    return list(store.read_stats(plan_stats_name(crawl)).details["batches"])
 
 
 def _group(batches: list[int], group: str) -> list[int]:
