@@ -2,13 +2,24 @@
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from laion_etl.cli.common import CrawlOption, JsonOption, console, say, say_json, settings_and_store
+from laion_etl.cli.common import (
+    CrawlOption,
+    JsonOption,
+    console,
+    planned_batches,
+    say,
+    say_json,
+    settings_and_store,
+)
 from laion_etl.cli.extras import Commands, needs
 from laion_etl.core.errors import InputError
+
+if TYPE_CHECKING:
+    from laion_etl.io.storage import Store
 
 commands = typer.Typer(
     cls=Commands,
@@ -60,7 +71,10 @@ def zero_shot(
 @needs("score")
 def retrieval(
     crawl: CrawlOption,
-    shard: Annotated[int, typer.Option(min=0, help="Number of a downloaded shard.")] = 0,
+    shard: Annotated[
+        int | None,
+        typer.Option(min=0, help="Number of a downloaded shard; default: the first that is planned."),
+    ] = None,
     samples: Annotated[int, typer.Option(min=1, help="Use at most this many samples.")] = 10_000,
     as_json: JsonOption = False,
 ) -> None:
@@ -71,6 +85,7 @@ def retrieval(
     from laion_etl.score.model import load_model
 
     settings, store = settings_and_store()
+    shard = _first_shard(crawl, store) if shard is None else shard
     found = shard_recall(crawl, shard, load_model(settings.clip), store, samples)
     table = Table("recall", *(f"at {k}" for k in KS))
     for name, values in (
@@ -82,6 +97,12 @@ def retrieval(
     console().print(table)
     if as_json:
         say_json({"crawl": crawl, "shard": shard, **asdict(found)})
+
+
+def _first_shard(crawl: str, store: "Store") -> int:
+    if not (planned := planned_batches(crawl, store)):
+        raise InputError(f"cannot measure on a shard of {crawl}: it has none; choose a crawl with new pairs")
+    return planned[0]
 
 
 @commands.command()

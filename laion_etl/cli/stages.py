@@ -16,6 +16,7 @@ from laion_etl.cli.common import (
     console,
     done,
     open_settings,
+    planned_batches,
     say_json,
     show_nothing_new,
     show_places,
@@ -182,7 +183,7 @@ def score(
     settings, store = open_settings()
     named = shard is not None or shards_from is not None
     lines = [*(shard or ()), *_lines(shards_from)]
-    every = [_batch_of(line) for line in lines] if named else _planned(crawl, store)
+    every = [_batch_of(line) for line in lines] if named else planned_batches(crawl, store)
     done = score_group(
         crawl,
         every if named else _group(every, group),
@@ -248,12 +249,6 @@ def _partition(crawl: str, number: int, selection: str, settings: "Settings") ->
     if number not in found:
         raise SettingsError(f"{crawl} has no partition {number}; choose {min(found)} to {max(found)}")
     return found[number]
-
-
-def _planned(crawl: str, store: "Store") -> list[int]:
-    from laion_etl.core.schemas import plan_stats_name
-
-    return list(store.read_stats(plan_stats_name(crawl)).details["batches"])
 
 
 def _group(batches: list[int], group: str) -> list[int]:
