@@ -46,9 +46,9 @@ def score_everywhere(
             (device, stack.enter_context(_Process(crawl, batches[place :: len(found)], device)))
             for place, device in enumerate(found[: len(batches)])
         ]
-        codes = {device: process.wait() for device, process in running}
-    failed = [device for device, code in codes.items() if code]
-    if failed and all(codes[device] == OUTAGE_EXIT_CODE for device in failed):
+        codes = [(device, process.wait()) for device, process in running]
+    failed = [device for device, code in codes if code]
+    if failed and {code for _, code in codes if code} == {OUTAGE_EXIT_CODE}:
         raise OutageError(f"cannot score on {', '.join(failed)}: an outage ended it; see the output above")
     if failed:
         raise ModelError(f"cannot score on {', '.join(failed)}: a process failed; see its output above")

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from laion_etl.core.errors import ModelError
+from laion_etl.core.errors import ModelError, OutageError
 from laion_etl.io.storage import LocalStore
 from laion_etl.score.multi_gpu import devices, score_everywhere
 from laion_etl.score.stage import score_shards
@@ -58,3 +58,16 @@ def test_a_device_that_fails_is_named(
     said = capfd.readouterr().err
     assert "000000000_stats.json" in said
     assert "000000001_stats.json" in said
+
+
+def test_an_outage_of_all_devices_that_failed_is_one_of_the_stage(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = shards(tmp_path / "store")
+    monkeypatch.setenv("LAION_ETL_STORE", "s3://laion/x")
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "x")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "x")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    with pytest.raises(OutageError, match="cannot score on cpu, cpu: an outage ended it"):
+        score_everywhere(CRAWL, [0, 1, 2], TWO, store)
