@@ -21,7 +21,7 @@ from laion_etl.dataset.funnel_report import crawl_funnel
 from laion_etl.dataset.manifest import current_manifest
 from laion_etl.dataset.variants import RESEARCH_SAFE
 from laion_etl.dataset.versions import read_versions
-from laion_etl.io.storage import LocalStore, Store
+from laion_etl.io.storage import Guard, LocalStore, Store
 from laion_etl.publish.diff import diff_versions
 from laion_etl.publish.stage import publish_dataset
 from laion_etl.publish.verify import verify_version
@@ -287,10 +287,10 @@ def test_broken_off_at_any_file_it_ends_the_same(
     carry_out(listed, calm)
 
     class Breaking(LocalStore):
-        def create(self, name: str):  # type: ignore[no-untyped-def]
+        def create(self, name: str, guard: Guard | None = None):  # type: ignore[no-untyped-def]
             if name == killed_at.format(c=CRAWL):
                 raise KeyboardInterrupt
-            return super().create(name)
+            return super().create(name, guard)
 
     with pytest.raises(KeyboardInterrupt):
         carry_out(listed, Breaking(store.root))
