@@ -45,8 +45,8 @@ class Lock:
 
 
 # Held by what changes table pair: loaders, imports of keys, forget, removal. One at a time: loaders with a
-# pair in common would wait for each other anyway, and a single writer needs no ON CONFLICT, which costs as much
-# per row as the row.
+# pair in common would wait for each other anyway, and a single writer needs no ON CONFLICT, which costs as
+# much per row as the row.
 PAIRS = Lock(1)
 # Held by planners, of any crawl.
 PLANNERS = Lock(2)
