@@ -13,10 +13,11 @@ from laion_etl.core.ids import batch_of_stats, sample_key
 from laion_etl.core.stage_stats import StageStats
 from laion_etl.database.connection import Database, open_database
 from laion_etl.database.embedded import EmbeddedServer
+from laion_etl.database.forget import forget_crawl
 from laion_etl.database.load import load_partition
 from laion_etl.io.storage import Store
 from laion_etl.plan.batch_numbers import NUMBERS_PER_FILE, BatchNumbers, prefixes
-from laion_etl.plan.stage import forget_crawl, plan_batches
+from laion_etl.plan.stage import plan_batches
 from laion_etl.settings import PlanSettings, Settings
 from tests.database.pairs import batch_nos, numbered_pairs, write_pairs
 

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from laion_etl.core.funnel import DownloadStatus, Outcomes
+from laion_etl.core.schemas import shard_stem
 from laion_etl.core.stage_stats import StageStats
 from laion_etl.database.connection import Database, open_database
 from laion_etl.database.load import load_partition
@@ -25,10 +26,10 @@ from laion_etl.io.storage import Store
 from laion_etl.plan.stage import plan_batches
 from laion_etl.score.shard_reader import shard_samples
 from laion_etl.settings import Settings
-from tests.database.pairs import numbered_pairs, write_pairs
+from tests.database.pairs import batch_no, numbered_pairs, write_pairs
 from tests.pausing_store import MOMENTS, pausing
 
-STATS = "shards/C/000000000_stats.json"
+STATS = f"{shard_stem('C', batch_no(0))}_stats.json"
 LIMIT_S = 60  # for a hang
 
 

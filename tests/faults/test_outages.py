@@ -25,6 +25,7 @@ from laion_etl.core.errors import (
     StoreOutageError,
 )
 from laion_etl.core.outages import Outages
+from laion_etl.core.schemas import batch_file_name
 from laion_etl.database.connection import Database
 from laion_etl.database.load import load_partition
 from laion_etl.database.requeue import requeue
@@ -33,7 +34,7 @@ from laion_etl.download.worker import Worker, open_queue
 from laion_etl.io.storage import LocalStore, Store, open_store
 from laion_etl.plan.stage import plan_batches
 from laion_etl.settings import DatabaseSettings, DownloadSettings, PlanSettings, Settings
-from tests.database.pairs import numbered_pairs, write_pairs
+from tests.database.pairs import batch_no, numbered_pairs, write_pairs
 from tests.flaky_s3 import Fault, FlakyS3, flaky_s3
 
 NOWHERE = DownloadSettings(connect_to=("img.example=127.0.0.1:1",), timeout_s=2, decoders=1)
@@ -184,7 +185,7 @@ def test_only_the_batch_whose_own_file_is_damaged_is_parked(
     damage: str, store: Store, settings: Settings, database: Database
 ) -> None:
     planned(store, settings, database)
-    name = "batches/C/000000001.parquet"
+    name = batch_file_name("C", batch_no(1))
     if damage == "absent":
         store.delete(name)
     else:
@@ -192,7 +193,7 @@ def test_only_the_batch_whose_own_file_is_damaged_is_parked(
         store.write(name, store.read("pairs/C/part-00000.parquet") if damage == "other columns" else cut)
     time = FakeTime()
     with pytest.raises(
-        InputError, match=r"cannot download 1 batch\(es\) of C, first 1: cannot read .*; run "
+        InputError, match=rf"cannot download 1 batch\(es\) of C, first {batch_no(1)}: cannot read .*; run "
     ):
         worker_of(store, settings, database, time).run()
     assert time.now_s == 0
@@ -281,8 +282,8 @@ def parked(store: Store, settings: Settings, database: Database) -> Database:
     """Three batches that an outage parked, and one with a damaged file."""
     planned(store, settings, database, batches=5)
     for batch in range(3):
-        park(database, batch, f"cannot read s3://b/batches/{batch}.parquet: Access refused")
-    park(database, 3, "cannot read s3://b/batches/3.parquet: it is damaged")
+        park(database, batch_no(batch), f"cannot read s3://b/batches/{batch}.parquet: Access refused")
+    park(database, batch_no(3), "cannot read s3://b/batches/3.parquet: it is damaged")
     return database
 
 
@@ -306,11 +307,11 @@ def test_requeue_takes_those_of_one_cause(parked: Database, cause: str) -> None:
 
 
 def test_requeue_takes_one_batch_and_says_when_it_is_not_parked(parked: Database) -> None:
-    assert requeue("C", parked, batch=1) == {REFUSED: 1}
-    with pytest.raises(InputError, match="cannot requeue batch 1 of C: it is not parked"):
-        requeue("C", parked, batch=1)
+    assert requeue("C", parked, batch=batch_no(1)) == {REFUSED: 1}
+    with pytest.raises(InputError, match=rf"cannot requeue batch {batch_no(1)} of C: it is not parked"):
+        requeue("C", parked, batch=batch_no(1))
     with pytest.raises(InputError, match="it is not parked by this cause"):
-        requeue("C", parked, "refused", batch=3)
+        requeue("C", parked, "refused", batch=batch_no(3))
     assert states(parked) == [("failed", 3, 3), ("ready", 0, 2)]
 
 

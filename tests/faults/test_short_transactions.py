@@ -25,7 +25,7 @@ from laion_etl.database.load import load_partition
 from laion_etl.database.loaded import loaded_crawl
 from laion_etl.database.locks import PAIRS, HeldLocks, run_locked
 from laion_etl.database.seen_keys import export_seen_keys, import_seen_keys
-from laion_etl.io.storage import LocalStore
+from laion_etl.io.storage import Guard, LocalStore
 from laion_etl.plan.stage import plan_batches
 from laion_etl.settings import LoadSettings, PlanSettings, Settings
 from tests.database.pairs import Pair, numbered_pairs, write_pairs
@@ -332,11 +332,11 @@ class PausedStore(LocalStore):
         self.reached = threading.Event()
         self.proceed = threading.Event()
 
-    def create(self, name: str) -> Any:
+    def create(self, name: str, guard: Guard | None = None) -> Any:
         if name.startswith("batches/") and name.endswith(".parquet"):
             self.reached.set()
             assert self.proceed.wait(LIMIT_S)
-        return super().create(name)
+        return super().create(name, guard)
 
 
 def test_a_planner_at_work_holds_no_snapshot_and_its_pairs_are_final(

@@ -18,13 +18,14 @@ from laion_etl.core.errors import InputError
 from laion_etl.core.ids import batch_name
 from laion_etl.database.connection import Database, open_database
 from laion_etl.database.embedded import EmbeddedServer
+from laion_etl.database.forget import forget_crawl
 from laion_etl.database.load import load_partition
 from laion_etl.dataset.funnel_report import crawl_funnel
 from laion_etl.dataset.manifest import current_manifest
 from laion_etl.dataset.versions import read_versions
 from laion_etl.download.worker import Worker, open_queue
 from laion_etl.io.storage import LocalStore, Store
-from laion_etl.plan.stage import forget_crawl, plan_batches
+from laion_etl.plan.stage import plan_batches
 from laion_etl.publish.repeated_ids import check_ids
 from laion_etl.publish.stage import publish_dataset
 from laion_etl.publish.verify import verify_version
