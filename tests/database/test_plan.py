@@ -65,10 +65,10 @@ def test_a_killed_planner_is_repeated_with_the_same_bytes(
     load_partition("C", 0, settings, store, database)
     create = store.create
 
-    def fail_on_the_third(name: str):  # type: ignore[no-untyped-def]
+    def fail_on_the_third(name: str, *guard: object):  # type: ignore[no-untyped-def]
         if name.endswith(f"{batch_name(batch_no(2))}.parquet"):
             raise KeyboardInterrupt
-        return create(name)
+        return create(name, *guard)
 
     monkeypatch.setattr(store, "create", fail_on_the_third)
     with pytest.raises(KeyboardInterrupt):

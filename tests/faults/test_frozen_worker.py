@@ -166,7 +166,7 @@ def test_a_shard_of_which_a_killed_worker_replaced_a_part_is_downloaded_again(
         queue = open_queue("C", settings, database)
         worker = Worker("C", settings, store, queue)
         worker.run()
-        store.write("shards/C/000000000.tar", b"of a worker that was killed")
-        assert worker.run_one(0).kept == 2
+        store.write(f"{shard_stem('C', batch_no(0))}.tar", b"of a worker that was killed")
+        assert worker.run_one(batch_no(0)).kept == 2
         check(store, database)
-        assert worker.run_one(0).kept == 2  # nothing to do
+        assert worker.run_one(batch_no(0)).kept == 2  # nothing to do

@@ -11,7 +11,7 @@ import pytest
 
 from laion_etl.core.stage_stats import Output
 from laion_etl.dataset.versions import read_versions
-from laion_etl.io.storage import LocalStore, NewFile, S3Store, Store, open_store
+from laion_etl.io.storage import Guard, LocalStore, NewFile, S3Store, Store, open_store
 from laion_etl.publish.stage import publish_dataset
 from laion_etl.publish.verify import verify_version
 from laion_etl.settings import Settings
@@ -36,11 +36,11 @@ def _publish(store_uri: str, fatal: int) -> None:
     create = kind.create
 
     @contextmanager
-    def counted(self: Store, name: str) -> Iterator[NewFile]:
+    def counted(self: Store, name: str, guard: Guard | None = None) -> Iterator[NewFile]:
         nonlocal count
         count += 1
         mine = count
-        with create(self, name) as file:
+        with create(self, name, guard) as file:
             if mine == fatal:
                 file.write(b"half")
                 os.kill(os.getpid(), signal.SIGKILL)
