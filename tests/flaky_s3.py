@@ -155,13 +155,24 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 @contextmanager
+def serving(proxy: FlakyS3) -> Iterator[FlakyS3]:
+    """The proxy at work; it may stand before any HTTP server."""
+    with proxy:
+        thread = threading.Thread(target=proxy.serve_forever, args=(0.05,), daemon=True)
+        thread.start()
+        try:
+            yield proxy
+        finally:
+            proxy.shutdown()
+            thread.join()
+
+
+@contextmanager
 def flaky_s3(
     endpoint: str, share: float = 0.0, seed: int = 0, faults: Sequence[Fault] = PASSING
 ) -> Iterator[FlakyS3]:
     """The proxy of a server, which this process uses as its S3 while the block runs, without pauses."""
-    with FlakyS3(endpoint, share, seed, faults) as proxy, pytest.MonkeyPatch.context() as patch:
-        thread = threading.Thread(target=proxy.serve_forever, args=(0.05,), daemon=True)
-        thread.start()
+    with serving(FlakyS3(endpoint, share, seed, faults)) as proxy, pytest.MonkeyPatch.context() as patch:
         patch.setenv("AWS_ENDPOINT_URL", proxy.endpoint)
         patch.setattr("botocore.retries.standard.ExponentialBackoff.delay_amount", lambda *_: 0.0)
         patch.setattr(s3_retry, "PAUSES_S", (0.0,) * len(s3_retry.PAUSES_S))
@@ -172,5 +183,3 @@ def flaky_s3(
         finally:
             storage.s3_client.cache_clear()
             storage.s3_reader.cache_clear()
-            proxy.shutdown()
-            thread.join()

@@ -31,6 +31,14 @@ class Cluster:
     faults: Faults
     _store: Store = field(repr=False)
     _asked: list[Asked] = field(repr=False)
+    _kubelet: Kubelet = field(repr=False)
+
+    def signal(self, name: str, number: int) -> bool:
+        """Sends a signal to all processes of a pod's container; False if it is not running."""
+        pods = [pod for space in self.namespaces for pod in self._store.found("pods", space)[0]]
+        found = [pod for pod in pods if pod["metadata"]["name"] == name]
+        container = self._kubelet.container(found[0]) if found else None
+        return container is not None and container.signal(number)
 
     @property
     def posted(self) -> list[Json]:
@@ -64,7 +72,7 @@ def running_cluster(
         kubeconfig.write_text(_kubeconfig(server.server_address[1], token, next(iter(namespaces))))
         kubeconfig.chmod(0o600)
         try:
-            yield Cluster(kubeconfig, dict(namespaces), faults, store, server.asked)
+            yield Cluster(kubeconfig, dict(namespaces), faults, store, server.asked, kubelet)
         finally:
             kubelet.stop()
             store.close()

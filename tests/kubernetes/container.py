@@ -60,6 +60,13 @@ class Container:
         too_late.daemon = True
         too_late.start()
 
+    def signal(self, number: int) -> bool:
+        """Sends a signal to all processes; False if the container has ended."""
+        if not self.is_running():
+            return False
+        os.killpg(self._process.pid, number)
+        return True
+
     def kill(self) -> None:
         with suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)

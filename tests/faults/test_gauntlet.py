@@ -1,0 +1,194 @@
+"""The gauntlet: one crawl in pods with all that goes wrong at once, compared with an undisturbed one.
+
+One of ten requests to the store fails, and half of those for WAT files; a quota refuses a pod; pods of parse,
+load and plan are preempted, evicted and shut down with their node; a download worker is frozen until others
+have finished its batch; the database's machine loses power; and a shard is gone when it is to be scored. The
+run ends with an error that names that shard and nothing else. An operator downloads it again and triggers the
+crawl once more: the dataset has the bytes of the undisturbed run.
+"""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Event
+
+import boto3
+import psycopg
+import pytest
+
+from laion_etl.core.ids import batch_name
+from laion_etl.database.embedded import EmbeddedServer
+from laion_etl.io.storage import Store, open_store
+from laion_etl.minicrawl.build import MiniCrawl
+from laion_etl.minicrawl.web import MiniWeb
+from tests.airflow.started import StartedAirflow, started_airflow, until
+from tests.faults.test_database import OwnServer, short_folder
+from tests.flaky_s3 import Fault, FlakyS3, flaky_s3, serving
+from tests.kubernetes.cluster import Cluster, running_cluster
+from tests.kubernetes.environment import Image, Namespace
+from tests.kubernetes.faults import QUOTA_USED_UP, SERVER_ERROR, PodFault, PodTrouble, RequestFault
+from tests.runs import WAT_FILES, files, run_environment
+
+pytestmark = pytest.mark.airflow
+
+SPACE, IMAGE, BUCKET = "laion", "laion-etl-worker:test", "gauntlet"
+_AWS = ("AWS_ENDPOINT_URL", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_DEFAULT_REGION")
+
+
+@dataclass(frozen=True)
+class World:
+    """A crawl, its services, and the settings of its commands."""
+
+    dag: str
+    crawl: str
+    cluster: Cluster
+    server: OwnServer
+    store: Store
+    flaky: FlakyS3
+    source: FlakyS3
+    settings: dict[str, str]
+
+    @property
+    def database(self) -> str:
+        return self.settings["LAION_ETL_DATABASE_URL"]
+
+    def count(self, condition: str) -> int:
+        """Batches of which this is true."""
+        with psycopg.connect(self.database) as connection:
+            row = connection.execute(f"select count(*) from batch where {condition}").fetchone()  # noqa: S608
+        return int(row[0]) if row else 0
+
+    def pods(self, stage: str) -> list[str]:
+        """Names of the pods of a stage, in the order in which they were posted."""
+        found = [pod["metadata"] for pod in self.cluster.posted]
+        return [str(pod["name"]) for pod in found if pod["labels"]["stage"] == stage]
+
+
+@pytest.fixture
+def world(
+    tmp_path: Path,
+    s3_endpoint: str,
+    miniweb: MiniWeb,
+    minicrawl: MiniCrawl,
+) -> Iterator[World]:
+    folder = short_folder()
+    server = OwnServer(folder)
+    database = EmbeddedServer(server.socket_dir).url("pairs")
+    with (
+        flaky_s3(s3_endpoint, seed=1) as flaky,
+        serving(FlakyS3(miniweb.url, 0.0, 2, [Fault.SLOW_DOWN])) as source,
+    ):
+        boto3.client("s3").create_bucket(Bucket=BUCKET)
+        store = open_store(f"s3://{BUCKET}/laion")
+        settings = {
+            **run_environment(tmp_path, database, source.endpoint, miniweb.connect_to),
+            "LAION_ETL_STORE": store.uri(),
+            "LAION_ETL_DATA_DIR": str(tmp_path / "data"),
+        }
+        worker = Image(
+            environment={
+                "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+                **{name: settings[name] for name in _AWS},
+            },
+            mounts={"HOME": str(Path.home()), "LAION_ETL_DATA_DIR": str(tmp_path / "pods" / "data")},
+        )
+        space = Namespace(secrets={"database": {"LAION_ETL_DATABASE_URL": database}})
+        with running_cluster(tmp_path, {IMAGE: worker}, {SPACE: space}) as cluster:
+            yield World(
+                f"crawl_{minicrawl.crawl}", minicrawl.crawl, cluster, server, store, flaky, source, settings
+            )
+    server.stop()
+    subprocess.run(["rm", "-rf", str(folder)], check=True)
+
+
+@pytest.fixture
+def started(
+    world: World, tmp_path: Path, metadata: Callable[[], str], minicrawl: MiniCrawl
+) -> Iterator[StartedAirflow]:
+    connection = {"conn_type": "kubernetes", "extra": {"kube_config_path": str(world.cluster.kubeconfig)}}
+    settings = {
+        **world.settings,
+        "AIRFLOW_CONN_KUBERNETES_DEFAULT": json.dumps(connection),
+        "LAION_ETL_CATALOGUE": str(minicrawl.catalogue.absolute()),
+        "LAION_ETL_TASK_RETRIES": "2",
+        "LAION_ETL_TASK_RETRY_DELAY_S": "1",
+        "LAION_ETL_TASK_RESTART_DELAY_S": "1",
+        "LAION_ETL_KUBERNETES_IMAGE": IMAGE,
+        "LAION_ETL_KUBERNETES_NAMESPACE": SPACE,
+        "LAION_ETL_KUBERNETES_SECRETS": "database",
+        "LAION_ETL_KUBERNETES_POLL_S": "0.5",
+        "LAION_ETL_KUBERNETES_LOGS_S": "1",
+    }
+    with started_airflow(tmp_path, metadata(), settings) as started:
+        started.api.wait_for_dag(world.dag, 1_200)
+        yield started
+
+
+def test_the_gauntlet(world: World, started: StartedAirflow, undisturbed_run: Path) -> None:
+    expected = {name: data for name, data in files(undisturbed_run).items() if name.startswith("dataset/")}
+    second_worker, shard_is_gone = Event(), Event()
+    world.flaky.share, world.source.share = 0.1, 0.5
+    world.cluster.faults.order(
+        RequestFault("create", "pods", QUOTA_USED_UP, {"stage": "discover"}),
+        PodFault(PodTrouble.PREEMPTED, {"stage": "parse", "partition": "0"}),
+        PodFault(PodTrouble.EVICTED, {"stage": "load", "partition": "1"}, begun=at_work(world.database)),
+        PodFault(PodTrouble.NODE_SHUT_DOWN, {"stage": "plan"}, begun=at_work(world.database)),
+        PodFault(PodTrouble.SLOW_PULL, {"stage": "download"}, until=second_worker),
+        PodFault(PodTrouble.SLOW_PULL, {"stage": "score"}, until=shard_is_gone),
+    )
+    conf = {"wat_files": WAT_FILES, "download_workers": 2, "score_groups": 1, "runner": "kubernetes"}
+    run = started.api.trigger(world.dag, world.crawl, conf)
+
+    # The worker that gets the first batch is frozen with it; the other one takes it over.
+    until(lambda: world.pods("download"), "a download pod")
+    until(lambda: world.count("state = 'leased'"), "a batch that is downloaded")
+    [frozen] = [name for name in world.pods("download") if world.cluster.signal(name, signal.SIGSTOP)]
+    second_worker.set()
+    until(lambda: world.count("state = 'done'"), "a batch of the second worker")
+    world.server.kill()
+    world.server.start()
+    until(lambda: not world.count("state <> 'done'"), "all batches")
+    assert world.cluster.signal(frozen, signal.SIGCONT)
+
+    until(lambda: world.pods("score"), "the score pod")
+    lost = next(name for name in world.store.list(f"shards/{world.crawl}") if name.endswith(".tar"))
+    batch = int(Path(lost).stem)
+    world.store.delete(lost)
+    shard_is_gone.set()
+    assert started.ended(world.dag, run) == "failed"
+    failed = {task.task_id for task in started.api.task_instances(world.dag, run) if task.state == "failed"}
+    assert failed == {"score"}
+    scored = [name for name in world.store.list(f"scored/{world.crawl}") if name.endswith("_stats.json")]
+    assert len(scored) == world.count("true") - 1, "all other shards are scored"
+    assert f"scored/{world.crawl}/{batch_name(batch)}_stats.json" not in scored
+    assert not world.store.list("dataset")
+    assert world.cluster.faults.outstanding() == []
+
+    again = ["stage", "download", "--crawl", world.crawl, "--batch", str(batch)]
+    subprocess.run([sys.executable, "-m", "laion_etl", *again], env=world.settings, check=True)
+    world.cluster.faults.order(RequestFault("create", "pods", SERVER_ERROR, {"stage": "publish"}))
+    assert started.ended(world.dag, started.api.trigger(world.dag, world.crawl, conf)) == "success"
+    world.flaky.share = 0
+    found = {name: world.store.read(name) for name in world.store.list("dataset")}
+    assert sorted(found) == sorted(expected)
+    assert [name for name in expected if found[name] != expected[name]] == []
+    assert world.flaky.spoiled.total() > 20
+    assert world.source.spoiled.total() > 0
+
+
+def at_work(database: str) -> Callable[[], bool]:
+    """Whether a command talks with the database."""
+
+    def found() -> bool:
+        with suppress(psycopg.OperationalError), psycopg.connect(database) as connection:
+            working = "select 1 from pg_stat_activity where application_name like 'laion_etl%' and datname = "
+            return connection.execute(working + "current_database()").fetchone() is not None
+        return False
+
+    return found
