@@ -9,9 +9,9 @@ RARELY_IMPORTED := /(tests?|testing/_internal|transformers/models|scipy|networkx
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 # Python keeps the bytecode of what the tests and their many processes import, whatever the machine says.
 export PYTHONDONTWRITEBYTECODE :=
-# Three times as many as there are cores, for the tests of Airflow wait a lot; 16 at most. Tests of a file share what it sets up and
+# Twice as many as there are cores, for the tests of Airflow wait a lot; 16 at most. Tests of a file share what it sets up and
 # stay in one process; files begin in the order of tests/conftest.py.
-TEST_PROCESSES := -n $$(( $$(nproc) < 6 ? 3 * $$(nproc) : 16 )) --dist loadfile --no-loadscope-reorder
+TEST_PROCESSES := -n $$(( $$(nproc) < 8 ? 2 * $$(nproc) : 16 )) --dist loadfile --no-loadscope-reorder
 
 .PHONY: setup demo run test test-quick check bench peers docs docs-site lock images clean
 

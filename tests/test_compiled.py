@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 
 from laion_etl.core import numba_cache
+from laion_etl.score import kernels
 
 
 def test_kernels_of_a_read_only_image_are_used_from_a_copy(
@@ -25,3 +26,9 @@ def test_kernels_of_a_read_only_image_are_used_from_a_copy(
     assert copy.name == of_image.name  # by this name a process started from here finds it
     assert (copy / "kernel.nbi").read_text() == "compiled"
     assert (copy / "compiled").exists()
+
+
+def test_where_the_package_is_installed_does_not_matter() -> None:
+    """So that a new environment need not compile what another one has."""
+    found = {Path(kernel._cache.cache_path) for kernel in (kernels.add_products, kernels.add_row_products)}  # type: ignore[attr-defined]
+    assert found == {numba_cache.compiled_marker().parent / "score"}

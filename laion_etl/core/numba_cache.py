@@ -1,7 +1,8 @@
 """Compiles loops over bytes with numba, and caches the compiled code.
 
 The code is cached in the user's cache folder (or NUMBA_CACHE_DIR) under a hash of the sources, numba's
-version and the CPU, so an outdated compilation of a kernel is never used.
+version and the CPU, so an outdated compilation of a kernel is never used, and environments with the same
+sources share one.
 """
 
 import hashlib
@@ -17,11 +18,13 @@ from typing import Any, TypeVar, cast
 import llvmlite.binding
 import numba
 from numba import types
+from numba.core.caching import UserProvidedCacheLocator
 from numba.core.cgutils import raw_memcpy
 from numba.extending import intrinsic
 
 from laion_etl.core.host_resources import can_be_written, user_cache
 
+_PACKAGE = Path(__file__).parents[1]
 _MARKER = "compiled"
 _SOURCES = (
     "core/kernels.py",
@@ -45,7 +48,7 @@ def _cache_folder() -> Path:
     digest.update(llvmlite.binding.get_host_cpu_name().encode())
     digest.update(llvmlite.binding.get_host_cpu_features().flatten().encode())
     for pattern in _SOURCES:
-        for source in sorted(Path(__file__).parents[1].glob(pattern)):
+        for source in sorted(_PACKAGE.glob(pattern)):
             digest.update(source.read_bytes())
     name = f"kernels-{digest.hexdigest()[:16]}"
     given = os.environ.get("NUMBA_CACHE_DIR")
@@ -61,8 +64,25 @@ def _cache_folder() -> Path:
     return private
 
 
+class PackageLocator(UserProvidedCacheLocator):
+    """Names the folder of a compiled kernel by its place in the package, not by that in the file system."""
+
+    @classmethod
+    def get_suitable_cache_subpath(cls, py_file: str) -> str:
+        """The folder, for a file of this package."""
+        return "_".join(Path(py_file).relative_to(_PACKAGE).parts[:-1])
+
+    @classmethod
+    def from_function(cls, py_func: Callable[..., object], py_file: str) -> "PackageLocator | None":
+        """A locator for a kernel; None for a function of others."""
+        if not Path(py_file).is_relative_to(_PACKAGE):
+            return None
+        return cast(PackageLocator | None, super().from_function(py_func, py_file))  # type: ignore[no-untyped-call]
+
+
 _FOLDER = _cache_folder()
 vars(numba.config)["CACHE_DIR"] = str(_FOLDER)
+vars(numba.config)["CACHE_LOCATOR_CLASSES"] = f"{__name__}.PackageLocator,UserProvidedCacheLocator"
 os.environ["NUMBA_CACHE_DIR"] = str(_FOLDER)  # for processes started from here
 
 

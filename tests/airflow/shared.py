@@ -15,11 +15,12 @@ from typing import Any
 from urllib.parse import quote
 from uuid import uuid4
 
+from laion_etl.core.errors import DemoError
 from laion_etl.database.embedded import EmbeddedServer
 from laion_etl.demo.airflow import AirflowApi, TaskInstance
 from laion_etl.minicrawl.build import MiniCrawl
 from tests.airflow.conftest import write_catalogue
-from tests.airflow.started import LONGEST_S, StartedAirflow, started_airflow
+from tests.airflow.started import LONGEST_S, StartedAirflow, started_airflow, until
 from tests.runs import run_environment
 from tests.sinks import Sink, mail_server, webhook
 
@@ -67,8 +68,24 @@ class SharedAirflow:
         return {(task.task_id, task.map_index): task for task in self.api.task_instances(dag, run)}
 
     def end(self, dag: str, run: str) -> None:
-        """Fails a run that is no longer needed, because other tests need the cores."""
-        self.api.call("PATCH", f"/api/v2/dags/{dag}/dagRuns/{quote(run, safe='')}", {"state": "failed"})
+        """Fails a run that is no longer needed, because other tests need the cores.
+
+        Airflow's server and scheduler lock the rows of a run in different orders: now and then Postgres
+        ends the server's transaction as a deadlock.
+        """
+
+        def failed() -> bool:
+            try:
+                self.api.call(
+                    "PATCH", f"/api/v2/dags/{dag}/dagRuns/{quote(run, safe='')}", {"state": "failed"}
+                )
+            except DemoError as error:
+                if "Airflow answered 500" not in str(error):
+                    raise
+                return False
+            return True
+
+        until(failed, f"run {run} to be ended")
 
     def pause(self, dag: str) -> None:
         self.api.call("PATCH", f"/api/v2/dags/{dag}", {"is_paused": True})
