@@ -85,10 +85,13 @@ def read_shard_stats(crawl: str, batch: int, store: Store) -> StageStats:
 
 
 def shard_samples(shard: StageStats, store: Store) -> Iterator[Sample]:
-    """`read_samples` of a downloaded shard; raises InputError also when its stats do not name its files."""
+    """`read_samples` of a downloaded shard; raises InputError also when its stats do not name its files.
+
+    Like every other error of a shard it is raised when the first sample is asked for.
+    """
     stem = shard_stem(shard.crawl, int(shard.unit))
     parquet, tar = (_output(shard, stem + ending) for ending in (".parquet", ".tar"))
-    return read_samples(store, parquet, tar, shard.kept)
+    yield from read_samples(store, parquet, tar, shard.kept)
 
 
 def _output(shard: StageStats, name: str) -> Output:

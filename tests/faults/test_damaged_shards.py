@@ -72,6 +72,12 @@ DAMAGE = {
     "tar of another batch": (take(".tar"), "damaged"),
     "parquet of another batch": (take(".parquet"), "damaged"),
     "truncated stats": (change("_stats.json", lambda data: data[:40]), "damaged"),
+    "stats that name no files": (
+        lambda store: void(
+            store.write_stats(name("_stats.json"), replace(store.read_stats(name("_stats.json")), outputs=()))
+        ),
+        "damaged",
+    ),
     "stats of another batch": (
         lambda store: void(store.write(name("_stats.json"), store.read(name("_stats.json", batch=2)))),
         "damaged",
