@@ -1,5 +1,6 @@
 """Servers that throttle are asked again, late enough and for long enough; what is final fails at once."""
 
+import errno
 import multiprocessing
 import os
 import signal
@@ -186,6 +187,22 @@ def test_a_file_that_cannot_be_made_leaves_the_limit_of_the_process(
     (tmp_path / "data").touch()
     clock = FakeClock()
     limiter = clock.limiter(tmp_path / "data" / "lock", per_s=2)
+    limiter.wait()
+    limiter.wait()
+    assert clock.slept == [0.5]
+    assert "for this process only" in caplog.text
+
+
+@pytest.mark.parametrize("call", ["write", "utime"])
+def test_a_full_disk_or_the_file_of_another_user_leaves_the_limit_of_the_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refused(*_: object) -> None:
+        raise OSError(errno.ENOSPC if call == "write" else errno.EPERM, "refused")
+
+    monkeypatch.setattr(f"laion_etl.io.request_limiter.os.{call}", refused)
+    clock = FakeClock()
+    limiter = clock.limiter(tmp_path / "lock", per_s=2)
     limiter.wait()
     limiter.wait()
     assert clock.slept == [0.5]
