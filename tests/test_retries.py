@@ -5,6 +5,7 @@ import multiprocessing
 import os
 import signal
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -89,6 +90,21 @@ def test_a_server_that_throttles_for_ten_minutes_is_waited_for() -> None:
     assert clock.now < 1_000_700
     assert clock.slept == sorted(clock.slept)
     assert max(clock.slept) == 60
+
+
+def test_a_server_that_throttles_may_refuse_connections_as_well() -> None:
+    """It has answered, so its address is not wrong."""
+    clock = FakeClock()
+
+    def answer(number: int, _head: str) -> bytes:
+        if number == 9:
+            return response("200 OK", b"at last")
+        return b"" if number % 2 else response("503 Slow Down", b"")
+
+    with server(answer) as url:
+        policy = replace(clock.policy(max_s=1_800), unreachable_s=2)
+        assert read_input(f"{url}/x.wat.gz", 100, policy) == b"at last"
+    assert len(clock.slept) == 9
 
 
 def test_delays_are_random_by_half() -> None:
