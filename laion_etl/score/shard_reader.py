@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from laion_etl.core.errors import DamagedFileError, InputError, MissingFileError, StorageError
+from laion_etl.core.errors import DamagedFileError, InputError, MissingFileError, StoreOutageError
 from laion_etl.core.funnel import DownloadStatus
 from laion_etl.core.ids import batch_name
 from laion_etl.core.schemas import SHARD_FILES, shard_stem
@@ -195,7 +195,7 @@ class _HashingReader:
         try:
             data = self._file.read(size)
         except OSError as error:  # a disk that fails is not a damaged shard
-            raise StorageError(
+            raise StoreOutageError(
                 f"cannot read {self._uri}: {error}; check the disk or the file system of the store"
             ) from error
         self._sha256.update(data)

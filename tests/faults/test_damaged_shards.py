@@ -252,12 +252,12 @@ def test_a_disk_that_fails_is_not_a_damaged_shard(
         if file != name(".tar", batch=2):
             return plain(self, file)
         if when == "open":
-            raise StorageError(f"cannot read {file}: no permission; check the owner of the folder")
+            raise StoreOutageError(f"cannot read {file}: no permission; check the owner of the folder")
         return FailingDisk()
 
     monkeypatch.setattr(LocalStore, "open", opened)
     ended = command("--group", "0/1", "--allow-missing", "1")
-    assert type(ended.exception) is StorageError
+    assert type(ended.exception) is StoreOutageError
     assert name(".tar", batch=2) in str(ended.exception)
     assert world.list("score") == []
 
