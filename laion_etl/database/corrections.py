@@ -161,7 +161,7 @@ class Correction:
         unit = partition_name(partition)
         try:
             parsed = self.store.read_stats(parse_stats_name(crawl, partition))
-        except (MissingFileError, DamagedFileError) as error:  # an outage is no reason to lose pairs
+        except (MissingFileError, DamagedFileError) as error:  # in an outage pairs must not be lost
             _log.warning("cannot give lost pairs back to %s of %s: %s; load it again", unit, crawl, error)
             return False
         if load_fingerprint(parsed, self.rule) != loaded_fingerprint:
