@@ -1,9 +1,11 @@
 """Servers that throttle are asked again, late enough and for long enough; what is final fails at once."""
 
+import errno
 import multiprocessing
 import os
 import signal
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -88,6 +90,21 @@ def test_a_server_that_throttles_for_ten_minutes_is_waited_for() -> None:
     assert clock.now < 1_000_700
     assert clock.slept == sorted(clock.slept)
     assert max(clock.slept) == 60
+
+
+def test_a_server_that_throttles_may_refuse_connections_as_well() -> None:
+    """It has answered, so its address is not wrong."""
+    clock = FakeClock()
+
+    def answer(number: int, _head: str) -> bytes:
+        if number == 9:
+            return response("200 OK", b"at last")
+        return b"" if number % 2 else response("503 Slow Down", b"")
+
+    with server(answer) as url:
+        policy = replace(clock.policy(max_s=1_800), unreachable_s=2)
+        assert read_input(f"{url}/x.wat.gz", 100, policy) == b"at last"
+    assert len(clock.slept) == 9
 
 
 def test_delays_are_random_by_half() -> None:
@@ -186,6 +203,22 @@ def test_a_file_that_cannot_be_made_leaves_the_limit_of_the_process(
     (tmp_path / "data").touch()
     clock = FakeClock()
     limiter = clock.limiter(tmp_path / "data" / "lock", per_s=2)
+    limiter.wait()
+    limiter.wait()
+    assert clock.slept == [0.5]
+    assert "for this process only" in caplog.text
+
+
+@pytest.mark.parametrize("call", ["write", "utime"])
+def test_a_full_disk_or_the_file_of_another_user_leaves_the_limit_of_the_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refused(*_: object) -> None:
+        raise OSError(errno.ENOSPC if call == "write" else errno.EPERM, "refused")
+
+    monkeypatch.setattr(f"laion_etl.io.request_limiter.os.{call}", refused)
+    clock = FakeClock()
+    limiter = clock.limiter(tmp_path / "lock", per_s=2)
     limiter.wait()
     limiter.wait()
     assert clock.slept == [0.5]

@@ -261,6 +261,12 @@ with LocalStore(Path(sys.argv[1])).create("a") as file:
 """
 
 
+def test_a_writer_does_not_mind_that_another_one_ends_meanwhile(tmp_path: Path) -> None:
+    (tmp_path / ".a.0123.partial").symlink_to(tmp_path / "nothing")  # listed, and gone when it is opened
+    LocalStore(tmp_path).write("a", b"1")
+    assert LocalStore(tmp_path).read("a") == b"1"
+
+
 def test_the_leftover_of_a_killed_writer_is_hidden_and_removed_by_the_next(tmp_path: Path) -> None:
     store = LocalStore(tmp_path)
     with subprocess.Popen(

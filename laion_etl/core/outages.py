@@ -26,9 +26,9 @@ _CHECK_EVERY_S = 0.5
 _OF_ONE_FILE = (errno.ENOENT, errno.EISDIR, errno.ENOTDIR, errno.ENAMETOOLONG, errno.EEXIST)
 _OF_ONE_OBJECT = ("404", "NoSuchKey", "NotFound", "412", "PreconditionFailed", "InvalidRange", "416")
 # Classes of SQLSTATE: the connection, the login, no such database, resources (disk, memory, connections), an
-# administrator or a timeout; and the one code for missing permissions.
-_OF_THE_SERVER = ("08", "28", "3D", "53", "57", "58")
-_NO_PERMISSION = "42501"
+# administrator or a timeout; and two codes of other classes: no permission, and a server that is read-only,
+# as the former primary is after a failover.
+_OF_THE_SERVER = ("08", "28", "3D", "53", "57", "58", "42501", "25006")
 
 _log = logging.getLogger(__name__)
 
@@ -47,7 +47,7 @@ def is_outage(error: Exception) -> bool:
     if isinstance(error, Error):
         if error.sqlstate is None:  # of the client: there is no connection
             return isinstance(error, OperationalError | InterfaceError)
-        return error.sqlstate == _NO_PERMISSION or error.sqlstate.startswith(_OF_THE_SERVER)
+        return error.sqlstate.startswith(_OF_THE_SERVER)
     if isinstance(error, BotoCoreError | Boto3Error):
         return not isinstance(error, ParamValidationError)
     return isinstance(error, OSError) and error.errno not in _OF_ONE_FILE

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from psycopg import Connection
 
-from laion_etl.core.errors import DatabaseError, StorageError
+from laion_etl.core.errors import DamagedFileError, DatabaseError, MissingFileError
 from laion_etl.core.funnel import LoadReason
 from laion_etl.core.schemas import parse_stats_name, partition_name
 from laion_etl.core.stage_stats import StageStats
@@ -161,7 +161,7 @@ class Correction:
         unit = partition_name(partition)
         try:
             parsed = self.store.read_stats(parse_stats_name(crawl, partition))
-        except StorageError as error:
+        except (MissingFileError, DamagedFileError) as error:  # in an outage pairs must not be lost
             _log.warning("cannot give lost pairs back to %s of %s: %s; load it again", unit, crawl, error)
             return False
         if load_fingerprint(parsed, self.rule) != loaded_fingerprint:

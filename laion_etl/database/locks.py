@@ -119,28 +119,30 @@ def run_locked(
 def _held(database: Database, locks: Sequence[Lock], purpose: str) -> Iterator[HeldLocks]:
     with database.another() as holder, ExitStack() as stack:
 
-        def take() -> ExitStack | None:
+        def take() -> tuple[ExitStack, int] | None:
             with ExitStack() as transaction:
                 connection = holder.connection
                 transaction.enter_context(connection.transaction())
-                connection.execute(query("locks.hold"), {"name": f"laion_etl: {purpose}"[:_NAME_BYTES]})
+                name = f"laion_etl: {purpose}"[:_NAME_BYTES]
+                row = connection.execute(query("locks.hold"), {"name": name}).fetchone()
                 for lock in locks:
                     if not _is_true(connection, "locks.take", lock):
                         return None
                 connection.execute(query("locks.drop_snapshot"))
-                return transaction.pop_all()
+                return transaction.pop_all(), int(row[0]) if row else 0
 
         def holders() -> str:
             return _holders(database, locks)
 
-        stack.enter_context(poll(take, holders, purpose))
+        transaction, pid = poll(take, holders, purpose)
+        stack.enter_context(transaction)
         for lock in locks:
 
             def close_gate(lock: Lock = lock) -> bool | None:
                 return database.run(lambda connection: _is_true(connection, "locks.close_gate", lock)) or None
 
             poll(close_gate, lambda: "the last transaction of a lost holder", purpose)
-        yield HeldLocks(database, locks, holder.connection.info.backend_pid, purpose)
+        yield HeldLocks(database, locks, pid, purpose)
 
 
 def _is_true(connection: Connection, name: str, lock: Lock) -> bool:

@@ -41,6 +41,7 @@ class BatchQueue:
     def __init__(self, database: Database, crawl_no: int, lease_s: int, max_attempts: int) -> None:
         self._database = database
         self._held: set[int] = set()
+        self._is_claiming = False  # also after one that failed: it may have been committed
         self._keys = {
             "crawl_no": crawl_no,
             "lease_s": lease_s,
@@ -101,12 +102,9 @@ class BatchQueue:
         return None if expiry_s is None else float(expiry_s)
 
     def _claimed(self, name: str, keys: dict[str, object]) -> Claim | None:
-        tries = 0
-
         def work(connection: Connection) -> Claim | None:
-            nonlocal tries
-            tries += 1
-            if tries > 1:
+            repeated, self._is_claiming = self._is_claiming, True
+            if repeated:
                 unseen = connection.execute(
                     query("queue.claimed_unseen"), {**keys, "held": sorted(self._held)}
                 ).fetchone()
@@ -117,6 +115,7 @@ class BatchQueue:
             return Claim(*row) if row else None
 
         claim = self._database.run(work)
+        self._is_claiming = False
         if claim is not None:
             self._held.add(claim.batch)
         return claim

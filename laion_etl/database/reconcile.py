@@ -4,6 +4,7 @@ Both say what is loaded, planned and downloaded, and a backup of one is older th
 are found by listing the crawl's folders; stats are read of loaded partitions and of batches that may be done.
 """
 
+import logging
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -14,6 +15,8 @@ from typing import Any
 from psycopg import Connection
 from psycopg.types.json import Jsonb
 
+from laion_etl.core.errors import DamagedFileError, MissingFileError
+from laion_etl.core.ids import batch_name
 from laion_etl.core.schemas import parse_stats_name, plan_stats_name, scored_stem, shard_stem
 from laion_etl.core.stage_stats import StageStats
 from laion_etl.database.connection import Database
@@ -22,6 +25,7 @@ from laion_etl.database.queries import query
 from laion_etl.io.storage import Store
 
 _READERS = 8
+_log = logging.getLogger(__name__)
 _FILES_OF_A_SHARD = (".tar", ".parquet", "_stats.json")
 
 
@@ -147,8 +151,9 @@ def _current_fingerprints(
         name = parse_stats_name(crawl, partition)
         if name not in files:
             return None
-        stats = store.read_stats(name)
-        return load_fingerprint(stats, rule) if {file.name for file in stats.outputs} <= files else None
+        stats = _readable_stats(name, store)
+        whole = stats is not None and {file.name for file in stats.outputs} <= files
+        return load_fingerprint(stats, rule) if stats and whole else None
 
     numbers = list(partitions)
     with ThreadPoolExecutor(_READERS) as pool:
@@ -181,9 +186,20 @@ def _finished(crawl: str, pairs: dict[int, int], store: Store) -> dict[int, Stag
         return {
             batch: stats
             for batch, stats in zip(pairs, found, strict=True)
-            if stats.stage == "download" and stats.input == pairs[batch]
+            if stats is not None
+            and (stats.stage, stats.crawl, stats.unit) == ("download", crawl, batch_name(batch))
+            and stats.input == pairs[batch]
         }
 
 
-def _shard_stats(crawl: str, store: Store, batch: int) -> StageStats:
-    return store.read_stats(f"{shard_stem(crawl, batch)}_stats.json")
+def _shard_stats(crawl: str, store: Store, batch: int) -> StageStats | None:
+    return _readable_stats(f"{shard_stem(crawl, batch)}_stats.json", store)
+
+
+def _readable_stats(name: str, store: Store) -> StageStats | None:
+    """Return stats; None where they are damaged, or were deleted since they were listed."""
+    try:
+        return store.read_stats(name)
+    except (DamagedFileError, MissingFileError) as error:
+        _log.warning("%s", error)
+        return None

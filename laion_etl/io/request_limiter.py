@@ -39,15 +39,17 @@ class RequestLimiter:
         if not self._interval_s:
             return
         try:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o666)
-        except OSError as error:
+            self._wait_with_others()
+        except OSError as error:  # a full disk, or a file of another user, whose time cannot be set
             if not self._last:
                 _log.warning(
                     "cannot use %s: %s; the limit of requests holds for this process only", self._path, error
                 )
             self._last = self._next_turn(self._last)
-            return
+
+    def _wait_with_others(self) -> None:
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o666)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX)
             status = os.fstat(descriptor)

@@ -37,7 +37,7 @@ class TryAgainError(Exception):
 class RetryPolicy:
     """Limits for one remote file: seconds without progress after which it is given up.
 
-    `unreachable_s` is the limit for servers that do not answer at all, which may be a wrong address.
+    `unreachable_s` is the limit for servers that have not answered yet at all, which may be a wrong address.
     `limiter` spaces out the requests, repeated ones as well.
     """
 
@@ -58,12 +58,14 @@ class Retries:
     def __init__(self, uri: str, policy: RetryPolicy) -> None:
         self._uri = uri
         self._policy = policy
-        self.succeeded()
+        self._has_answered = False
+        self._attempts = 0
+        self._failing_since = 0.0
 
     def succeeded(self) -> None:
         """There was progress: what failed before no longer counts."""
+        self._has_answered = True
         self._attempts = 0
-        self._failing_since = 0.0
 
     def before_request(self) -> None:
         """Waits until a request may be sent."""
@@ -78,7 +80,8 @@ class Retries:
         backoff = min(_LONGEST_DELAY_S, _FIRST_DELAY_S * 2**self._attempts)
         delay = max(failure.retry_after_s, backoff / 2) + backoff / 2 * policy.random()
         self._attempts += 1
-        limit = policy.unreachable_s if failure.unreachable else policy.max_s
+        self._has_answered = self._has_answered or not failure.unreachable
+        limit = policy.max_s if self._has_answered else policy.unreachable_s
         if policy.clock() - self._failing_since + delay > limit:
             asked = f" and asks to wait {failure.retry_after_s:,.0f} s" if failure.retry_after_s else ""
             raise InputError(

@@ -5,25 +5,31 @@ are in the store, not in the local data folder: a retry may run in another pod, 
 usual reason for one. They cost a copy of the pairs (about a tenth of the WAT file) until the partition is
 done, and an upload for each file; a partition of one file has none.
 
-A checkpoint is a stream of Arrow tables and, written last, a JSON file of its counts. Its name has the
-fingerprint of the file, so one made with other settings is not used. The pairs of a file do not depend on
-other files, and the row groups of a partition not on the tables that they come in, so a partition that was
-interrupted has the same bytes as one that was not.
+A checkpoint is a stream of Arrow tables and, written last, a JSON file of its counts and of the stream's size
+and SHA-256: a stream that is cut off between two tables looks complete. Its name has the fingerprint of the
+file, so one made with other settings is not used. What cannot be used is only parsed again. The pairs of a
+file do not depend on other files, and the row groups of a partition not on the tables that they come in, so a
+partition that was interrupted has the same bytes as one that was not.
 """
 
+import hashlib
 import json
 import logging
 from collections import Counter
 from collections.abc import Callable, Iterator
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import pyarrow as pa
 
+from laion_etl.core.errors import DamagedFileError, InputError, MissingFileError
 from laion_etl.core.formats import check_format
 from laion_etl.core.funnel import Outcomes, ParseReason, ReasonT, RecordReason
 from laion_etl.core.schemas import PAIR_SCHEMA
+from laion_etl.core.stage_stats import Output
 from laion_etl.io.storage import Store
+from laion_etl.io.storage.errors import storage_errors
 from laion_etl.parse.file_counts import FileCounts
 from laion_etl.parse.internal_errors import InternalErrors
 
@@ -31,6 +37,7 @@ FORMAT = 1
 STREAM = pa.ipc.IpcWriteOptions(compression="lz4")
 
 _COPY_BYTES = 1 << 20
+_UNUSABLE = (MissingFileError, DamagedFileError, InputError)  # InputError: of a newer laion-etl
 
 _log = logging.getLogger(__name__)
 
@@ -53,11 +60,12 @@ class Checkpoints:
         if f"{name}.json" not in self._known:
             return None
         try:
-            counts = _counts(json.loads(self._store.read(f"{name}.json")), self._store.uri(f"{name}.json"))
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            plain = json.loads(self._store.read(f"{name}.json"))
+            counts = _counts(plain, self._store.uri(f"{name}.json"))
+            return _tables(self._stream(Output(**plain["stream"]))), counts
+        except (*_UNUSABLE, ValueError, KeyError, TypeError, AttributeError) as error:
             _log.warning("cannot use the checkpoint %s: %s; %s is parsed again", name, error, uri)
             return None
-        return self._tables(f"{name}.arrows"), counts
 
     def saving(
         self, wat_file: int, uri: str, tables: Iterator[pa.Table], counts: FileCounts
@@ -71,7 +79,7 @@ class Checkpoints:
             for table in tables:
                 writer.write_table(table)
                 yield table
-        self._finish(name, counts)
+        self._finish(name, counts, file.output)
 
     def save(self, wat_file: int, uri: str, path: Path, counts: FileCounts) -> None:
         """Saves a finished file, whose stream of tables is in a local file."""
@@ -79,25 +87,41 @@ class Checkpoints:
         with path.open("rb") as source, self._store.create(f"{name}.arrows") as file:
             while data := source.read(_COPY_BYTES):
                 file.write(data)
-        self._finish(name, counts)
+        self._finish(name, counts, file.output)
 
     def delete(self) -> None:
         """Removes all checkpoints of the partition, those of other settings too."""
         for name in self._store.list(self._folder):
             self._store.delete(name)
 
-    def _finish(self, name: str, counts: FileCounts) -> None:
+    def _finish(self, name: str, counts: FileCounts, stream: Output) -> None:
         """Marks a file as finished, unless rules failed in it: then a retry may do better."""
         if not counts.errors.examples:
-            self._store.write(f"{name}.json", json.dumps(_plain(counts), indent=1).encode() + b"\n")
+            plain = {**_plain(counts), "stream": asdict(stream)}
+            self._store.write(f"{name}.json", json.dumps(plain, indent=1).encode() + b"\n")
 
-    def _tables(self, name: str) -> Iterator[pa.Table]:
-        with self._store.open(name) as file, pa.ipc.open_stream(file) as reader:
-            for batch in reader:
-                yield pa.Table.from_batches([batch])
+    def _stream(self, expected: Output) -> BinaryIO:
+        """Opens a stream. Raises DamagedFileError unless it is the one that was written."""
+        file = self._store.open(expected.name)
+        with storage_errors("read", self._store.uri(expected.name)):
+            digest = hashlib.sha256()
+            while data := file.read(_COPY_BYTES):
+                digest.update(data)
+            size = file.tell()
+            file.seek(0)
+        if (size, digest.hexdigest()) != (expected.bytes, expected.sha256):
+            file.close()
+            raise DamagedFileError(f"{self._store.uri(expected.name)} is not the file that was written")
+        return file
 
     def _name(self, wat_file: int, uri: str) -> str:
         return f"{self._folder}{wat_file:06}-{self._identity(wat_file, uri)}"
+
+
+def _tables(stream: BinaryIO) -> Iterator[pa.Table]:
+    with stream, pa.ipc.open_stream(stream) as reader:
+        for batch in reader:
+            yield pa.Table.from_batches([batch])
 
 
 def _plain(counts: FileCounts) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from isal.igzip_lib import IsalError
 from laion_etl.core.byte_arena import ByteArena
 from laion_etl.core.kernels import Bytes, Ints, Longs
 from laion_etl.parse.kernels.inflate import FULL, Decompressor, inflate_members
+from laion_etl.parse.warc_records import begins_a_record
 
 _BrokenGzip: type[Exception] = IsalError  # type: ignore[assignment]  # declared as an instance by its stubs
 _MAGIC = b"\x1f\x8b\x08"
@@ -24,6 +25,7 @@ _CHUNK_BYTES = 1 << 20
 _REFILL_BYTES = 1 << 17  # with less than this ahead, the window is extended
 _GZIP = 31  # window bits that ask zlib for a gzip wrapper
 _TRIAL_BYTES = 4096
+_TRIAL_INFLATED_BYTES = 64  # padding may precede a record
 _MAX_GROUP_MEMBERS = 1 << 14  # of a group
 
 MAX_MEMBER_BYTES = 32 * 1024 * 1024  # Common Crawl cuts pages at 5 MiB: anything larger is not its record
@@ -214,14 +216,18 @@ def _next_good(window: _Window, start: int) -> int:
             start = 0
             if not window.more():
                 return window.size
-        elif _begins_a_record(window.data[start : start + _TRIAL_BYTES]):
+        elif window.size - start < _TRIAL_BYTES and not window.ended:
+            window.drop(start)
+            window.more()
+            start = 0
+        elif _begins_with_a_record(window.data[start : start + _TRIAL_BYTES]):
             return start
         else:
             start += 1
 
 
-def _begins_a_record(data: memoryview) -> bool:
+def _begins_with_a_record(data: memoryview) -> bool:
     try:
-        return bytes(isal_zlib.decompressobj(_GZIP).decompress(data, 5)) == b"WARC/"
+        return begins_a_record(bytes(isal_zlib.decompressobj(_GZIP).decompress(data, _TRIAL_INFLATED_BYTES)))
     except _BrokenGzip:
         return False

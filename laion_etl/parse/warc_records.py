@@ -10,7 +10,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 _MAGIC = b"WARC/"
-_PADDING = re.compile(rb"(?:[\r\n\t \0]|\xef\xbb\xbf)*")
+# Possessive: a pattern that could go back would need 120 bytes of memory for each byte of padding.
+_PADDING = re.compile(rb"(?:[\r\n\t \0]|\xef\xbb\xbf)*+")
 _HEAD_END = re.compile(rb"\r?\n\r?\n")
 _LENGTH = re.compile(rb"^Content-Length:[ \t]*(\d+)", re.IGNORECASE | re.MULTILINE)
 _TARGET = re.compile(rb"^WARC-Target-URI:[ \t]*<?([^\r\n>]*)", re.IGNORECASE | re.MULTILINE)

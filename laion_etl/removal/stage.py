@@ -1,7 +1,8 @@
 """Removal requests: listed data is deleted from the store, and every dataset gets a version without it.
 
 1. The store is searched; matches are recorded as hashes (`removals/<id>.json`, see removal_requests.py).
-2. Shards, scored shards, pairs and batches are rewritten without the matches (see rewrite.py).
+2. Shards, scored shards, pairs and batches are rewritten without the matches (see rewrite.py); checkpoints of
+   parse, which are copies of pairs, are deleted.
 3. Affected crawls are published again from the rewritten shards: a new version of each dataset;
    their parts of the search index are deleted.
 4. Versions that still contain matches are reported, and with `purge` deleted, except files that other
@@ -127,6 +128,8 @@ def remove(
     for name, part in work:
         _check_settings(name, part, settings)
     store.write(request.name, request.to_json())
+    for name in store.list("checkpoints"):
+        store.delete(name)
     _rewrite(Matcher([request], settings.download.pdq_distance), store, on_file, failures)
     for dataset in {name for name, _ in work}:
         _delete_index(dataset, request.crawls, store)

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from laion_etl.core.errors import DamagedFileError, InputError, MissingFileError, StorageError
+from laion_etl.core.errors import DamagedFileError, InputError, MissingFileError, StoreOutageError
 from laion_etl.core.funnel import DownloadStatus
 from laion_etl.core.ids import batch_name
 from laion_etl.core.schemas import SHARD_FILES, shard_stem
@@ -85,10 +85,13 @@ def read_shard_stats(crawl: str, batch: int, store: Store) -> StageStats:
 
 
 def shard_samples(shard: StageStats, store: Store) -> Iterator[Sample]:
-    """`read_samples` of a downloaded shard; raises InputError also when its stats do not name its files."""
+    """`read_samples` of a downloaded shard; raises InputError also when its stats do not name its files.
+
+    Like every other error of a shard it is raised when the first sample is asked for.
+    """
     stem = shard_stem(shard.crawl, int(shard.unit))
     parquet, tar = (_output(shard, stem + ending) for ending in (".parquet", ".tar"))
-    return read_samples(store, parquet, tar, shard.kept)
+    yield from read_samples(store, parquet, tar, shard.kept)
 
 
 def _output(shard: StageStats, name: str) -> Output:
@@ -192,7 +195,7 @@ class _HashingReader:
         try:
             data = self._file.read(size)
         except OSError as error:  # a disk that fails is not a damaged shard
-            raise StorageError(
+            raise StoreOutageError(
                 f"cannot read {self._uri}: {error}; check the disk or the file system of the store"
             ) from error
         self._sha256.update(data)

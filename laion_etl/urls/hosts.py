@@ -174,7 +174,7 @@ class HostRule:
         """Returns the registered domain of a host, why it is refused, and the paths of trackers on it."""
         host = without_final_dot(written)
         labels = host.rsplit(".", 2)
-        if is_common := labels[-1] in _plain_endings() and len(labels) > 1 and all(labels):
+        if is_common := labels[-1] in _plain_endings() and len(labels) > 1 and all(host.split(".")):
             domain = f"{labels[-2]}.{labels[-1]}"
         else:
             domain = registered_domain(host)

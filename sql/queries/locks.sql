@@ -1,7 +1,9 @@
 -- name: hold
 -- Only the end of the client ends the transaction that holds a lock: no limit on idling, and the server asks a
--- silent client after 30 s whether it is still there.
-select set_config('idle_in_transaction_session_timeout', '0', true),
+-- silent client after 30 s whether it is still there. The process is asked for here: the number that the client got when
+-- it connected is one of the pooler's own where there is one.
+select pg_backend_pid(),
+       set_config('idle_in_transaction_session_timeout', '0', true),
        set_config('tcp_keepalives_idle', '30', true),
        set_config('tcp_keepalives_interval', '10', true),
        set_config('tcp_keepalives_count', '3', true),

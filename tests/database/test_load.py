@@ -6,7 +6,7 @@ import pyarrow.parquet as pq
 import pytest
 from psycopg import Connection
 
-from laion_etl.core.errors import DatabaseError, StorageError
+from laion_etl.core.errors import DatabaseError, StorageError, StoreOutageError
 from laion_etl.core.schemas import partition_name
 from laion_etl.core.stage_stats import StageStats
 from laion_etl.database.connection import Database, open_database
@@ -126,6 +126,29 @@ def test_a_corrected_partition_replaces_what_was_not_yet_planned(
     assert load_partition("C", 0, settings, store, database).kept == 3
     assert load_partition("C", 1, settings, store, database).kept == 10
     assert len(rows(connection)) == 13
+
+
+def test_an_outage_while_pairs_are_given_back_loses_none(
+    store: Store, database: Database, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A partition that is corrected gives pairs back to another, unless the store has lost its file."""
+    for partition in (0, 1):
+        write_pairs(store, "C", partition, numbered_pairs(0, 10))
+        load_partition("C", partition, settings, store, database)
+    write_pairs(store, "C", 0, numbered_pairs(0, 4))
+    plain = type(store).read_stats
+
+    def unreachable(self: Store, name: str) -> StageStats:
+        if name == "pairs/C/part-00001.json":
+            raise StoreOutageError(f"cannot read {name}: unreachable")
+        return plain(self, name)
+
+    with monkeypatch.context() as during:
+        during.setattr(type(store), "read_stats", unreachable)
+        with pytest.raises(StoreOutageError):
+            load_partition("C", 0, settings, store, database)
+    load_partition("C", 0, settings, store, database)
+    assert database.rows("plan.stored_pairs") == [(10,)]
 
 
 def test_a_planned_partition_is_final_until_the_crawl_is_forgotten(

@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 from psycopg import Connection
 
+from laion_etl.core.errors import DatabaseOutageError
 from laion_etl.core.stage_stats import StageStats
 from laion_etl.database.connection import Database, open_database
 from laion_etl.database.load import crawl_number, load_partition
@@ -114,3 +115,20 @@ def test_a_certain_batch_can_be_claimed_unless_held(queue: BatchQueue) -> None:
     again = queue.claim_one(batch_no(2))
     assert again is not None
     assert queue.claim_one(99) is None
+
+
+def test_a_claim_whose_answer_an_outage_lost_is_found_by_the_next(
+    queue: BatchQueue, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = database.run
+
+    def lost(*work: object) -> None:
+        run(*work)  # type: ignore[arg-type]
+        raise DatabaseOutageError("cannot connect")
+
+    with monkeypatch.context() as outage, pytest.raises(DatabaseOutageError):
+        outage.setattr(database, "run", lost)
+        queue.claim()
+    assert claimed(queue).batch == batch_no(0)
+    assert queue.counts() == QueueCounts(ready=3, leased=1)
+    assert claimed(queue).batch == batch_no(1)

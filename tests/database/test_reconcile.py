@@ -107,6 +107,21 @@ def test_a_shard_with_outcomes_of_other_pairs_is_not_taken_for_the_batch(world: 
     assert world.differences() == {}
 
 
+def test_damaged_stats_hide_no_other_difference(world: World) -> None:
+    world.download(batch_no(2))
+    world.download(batch_no(3))
+    world.store.write(f"{shard_stem('C', batch_no(3))}_stats.json", b'{"stage": ')
+    world.store.write("pairs/C/part-00000.json", b"cut off")
+    assert world.differences() == {Kind.MISSING_PAIRS: [0], Kind.FINISHED: [batch_no(2)]}
+
+
+def test_a_shard_with_the_stats_of_another_batch_is_not_finished(world: World) -> None:
+    stats = world.download(batch_no(2))
+    world.download(batch_no(3))
+    world.store.write_stats(f"{shard_stem('C', batch_no(3))}_stats.json", stats)
+    assert world.differences() == {Kind.FINISHED: [batch_no(2)]}
+
+
 def test_what_cannot_be_mended_is_named(world: World) -> None:
     world.store.delete("pairs/C/part-00000.parquet")
     write_pairs(world.store, "C", 1, numbered_pairs(20, 30))

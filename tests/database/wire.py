@@ -17,7 +17,8 @@ from typing import Self
 
 _SSL_REQUEST = 80877103
 _GSS_REQUEST = 80877104
-_READY, _AUTHENTICATION, _IDLE = b"Z", b"R", b"I"
+_READY, _AUTHENTICATION, _IDLE, _KEY = b"Z", b"R", b"I", b"K"
+_OWN_KEY = struct.pack("!ciii", _KEY, 12, 1, 1)
 
 
 class _Listener:
@@ -183,7 +184,8 @@ class TransactionPooler(_Listener):
         end.sendall(struct.pack("!ii", len(words) + 8, 3 << 16) + words)
         backend = _Backend(end)
         for kind, message in _messages(end):
-            backend.greeting += message
+            # Like PgBouncer it gives clients a key for cancelling that is its own, so no process id.
+            backend.greeting += _OWN_KEY if kind == _KEY else message
             if kind == _READY:
                 break
         return backend

@@ -1,18 +1,21 @@
 """A partition that is interrupted goes on at the WAT file where it stopped, and ends with the same bytes."""
 
+import io
 import multiprocessing
 import threading
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 
 from laion_etl.core.errors import InputError
 from laion_etl.core.stage_stats import StageStats
 from laion_etl.io.storage import LocalStore, Store
+from laion_etl.parse.checkpoints import Checkpoints
 from laion_etl.parse.stage import parse_partition
 from laion_etl.settings import CoreSettings, ParseSettings, Settings
 from tests.parse.wat_files import compact_page_record, image, record
@@ -132,6 +135,58 @@ def test_a_checkpoint_that_is_not_understood_is_parsed_again(tmp_path: Path, sto
         first, second = [name for name in store.list("checkpoints/") if name.endswith(".json")]
         store.write(first, b"{}")
         store.write(second, b"not json")
+        assert parsed(files, tmp_path, store) == expected
+
+
+def cut_between_tables(store: Store, name: str) -> None:
+    """Without what ends the stream, which Arrow takes for a stream that has ended."""
+    reader = pa.ipc.open_stream(store.read(name))
+    empty = io.BytesIO()
+    pa.ipc.new_stream(empty, reader.schema)
+    store.write(name, empty.getvalue())
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        pytest.param(cut_between_tables, id="cut off between two tables"),
+        pytest.param(lambda store, name: store.write(name, store.read(name)[:-200]), id="cut off"),
+        pytest.param(lambda store, name: store.delete(name), id="no stream"),
+        pytest.param(
+            lambda store, name: store.write(name.replace("arrows", "json"), b'{"format": 99}'), id="newer"
+        ),
+    ],
+)
+def test_a_damaged_checkpoint_is_parsed_again(
+    tmp_path: Path, store: Store, damage: Callable[[Store, str], None]
+) -> None:
+    source = CrawlSource()
+    with source.serving() as files:
+        expected = undisturbed(files, tmp_path)
+        source.refused = {2}
+        with pytest.raises(InputError):
+            parsed(files, tmp_path, store)
+        source.refused = set()
+        damage(store, next(name for name in store.list("checkpoints/") if name.endswith(".arrows")))
+        assert parsed(files, tmp_path, store) == expected
+
+
+def test_checkpoints_that_are_deleted_during_an_attempt_cost_nothing_but_time(
+    tmp_path: Path, store: Store
+) -> None:
+    source = CrawlSource()
+    with source.serving() as files:
+        expected = undisturbed(files, tmp_path)
+        source.refused = {2}
+        with pytest.raises(InputError):
+            parsed(files, tmp_path, store)
+        source.refused = set()
+        name = next(name for name in store.list("checkpoints/") if name.endswith(".json"))
+        number, _, identity = name.rpartition("/")[2].removesuffix(".json").partition("-")
+        known = Checkpoints(store, "C", "part-00000", lambda *_: identity)
+        assert known.load(int(number), "") is not None
+        store.delete(name)
+        assert known.load(int(number), "") is None
         assert parsed(files, tmp_path, store) == expected
 
 

@@ -72,6 +72,12 @@ DAMAGE = {
     "tar of another batch": (take(".tar"), "damaged"),
     "parquet of another batch": (take(".parquet"), "damaged"),
     "truncated stats": (change("_stats.json", lambda data: data[:40]), "damaged"),
+    "stats that name no files": (
+        lambda store: void(
+            store.write_stats(name("_stats.json"), replace(store.read_stats(name("_stats.json")), outputs=()))
+        ),
+        "damaged",
+    ),
     "stats of another batch": (
         lambda store: void(store.write(name("_stats.json"), store.read(name("_stats.json", batch=2)))),
         "damaged",
@@ -246,12 +252,12 @@ def test_a_disk_that_fails_is_not_a_damaged_shard(
         if file != name(".tar", batch=2):
             return plain(self, file)
         if when == "open":
-            raise StorageError(f"cannot read {file}: no permission; check the owner of the folder")
+            raise StoreOutageError(f"cannot read {file}: no permission; check the owner of the folder")
         return FailingDisk()
 
     monkeypatch.setattr(LocalStore, "open", opened)
     ended = command("--group", "0/1", "--allow-missing", "1")
-    assert type(ended.exception) is StorageError
+    assert type(ended.exception) is StoreOutageError
     assert name(".tar", batch=2) in str(ended.exception)
     assert world.list("score") == []
 

@@ -248,7 +248,12 @@ def test_the_command_ends_with_the_exit_code_of_an_outage(settings: Settings, tm
 
 @pytest.mark.parametrize(
     ("changes", "outage"),
-    [({"dbname": "not_there"}, True), ({"user": "nobody_here"}, True), ({"statement": "select 1/0"}, False)],
+    [
+        ({"dbname": "not_there"}, True),
+        ({"user": "nobody_here"}, True),
+        ({"statement": "set transaction read only; create table of_a_primary ()"}, True),
+        ({"statement": "select 1/0"}, False),
+    ],
 )
 def test_which_errors_of_postgres_are_outages(
     settings: Settings, changes: dict[str, str], outage: bool

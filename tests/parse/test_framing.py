@@ -1,12 +1,14 @@
 """Where records begin and end in a WAT file, whatever its writer did with members and line ends."""
 
 import gzip
+import tracemalloc
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from laion_etl.parse import wat_reader
+from laion_etl.parse.warc_records import split_records
 from tests.parse.outcomes import Found, read
 from tests.parse.wat_files import compact_page_record, image, json_record, page_record
 
@@ -112,3 +114,30 @@ def test_a_page_whose_url_only_its_head_has_is_read() -> None:
         "not_a_page": 1,
         "kept": 0,
     }
+
+
+@pytest.mark.parametrize("cut", [1, 4, 20])
+def test_a_member_that_is_cut_by_the_end_of_a_chunk_is_found_after_damage(cut: int) -> None:
+    damage = b"x" * ((1 << 20) - cut)
+    found = read(damage + members(*PAGES))
+    assert urls(found) == URLS
+    assert found.records == {"kept": 3, "damaged": 1}
+
+
+@pytest.mark.parametrize("padding", [b"\r\n\r\n", b"\xef\xbb\xbf", b"\0"])
+def test_members_that_begin_with_padding_are_found_after_damage(padding: bytes) -> None:
+    whole = members(padding + PAGES[0])
+    found = read(whole[:-9] + members(*(padding + page for page in PAGES)))
+    assert urls(found) == URLS
+    assert found.records == {"kept": 3, "damaged": 1}
+
+
+def test_padding_costs_no_memory() -> None:
+    data = b"\0" * 200_000 + PAGES[0]
+    tracemalloc.start()
+    try:
+        (record,) = split_records(data)
+        assert tracemalloc.get_traced_memory()[1] < 2_000_000
+    finally:
+        tracemalloc.stop()
+    assert record.start == 200_000

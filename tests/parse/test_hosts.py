@@ -71,7 +71,9 @@ def test_one_dot_at_the_end_changes_nothing(host: str) -> None:
     assert host_is_public(host)
 
 
-@pytest.mark.parametrize("host", ["foo.09..", "192.168.1..", "a..com", "foo.0x7f..", "1.."])
+@pytest.mark.parametrize(
+    "host", ["foo.09..", "192.168.1..", "a..com", "a..b.com", ".a.b.com", "foo.0x7f..", "1.."]
+)
 @pytest.mark.parametrize("by_base", [True, False])
 def test_such_a_host_costs_its_link_only(host: str, by_base: bool) -> None:
     page = "https://page.example.org/"

@@ -171,6 +171,12 @@ def test_nothing_that_was_removed_is_left_in_the_store(
     assert done.purged == tuple(HOLDING)
 
 
+def test_no_checkpoint_of_parse_keeps_what_was_removed(store: LocalStore, victims: dict[str, Row]) -> None:
+    store.write("checkpoints/CC-MAIN-2026-51/part-00000/000000-f.arrows", b"pairs of an interrupted attempt")
+    carry_out(victims["url"]["url"].encode(), store)
+    assert store.list("checkpoints") == []
+
+
 def test_the_rest_stays(
     store: LocalStore, listed: bytes, worlds: dict[str, World], victims: dict[str, Row]
 ) -> None:

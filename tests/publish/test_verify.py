@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from laion_etl.core.errors import InputError
+from laion_etl.core.errors import InputError, StoreOutageError
 from laion_etl.dataset.manifest import NAME
 from laion_etl.dataset.versions import Release, read_versions, write_versions
 from laion_etl.io.storage import LocalStore, Store
@@ -125,6 +125,18 @@ def test_a_file_of_damaged_pages_does_not_hide_damage_of_another(damaged: Store)
     found = problems(damaged)
     assert "cannot be read to its end" in found[PART]
     assert other in found
+
+
+def test_an_outage_is_not_a_problem_of_the_dataset(damaged: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    def unreachable(_: Store, name: str) -> None:
+        raise StoreOutageError(f"cannot read {name}: unreachable")
+
+    plain = type(damaged).open
+    monkeypatch.setattr(
+        type(damaged), "open", lambda self, name: (unreachable if name == PART else plain)(self, name)
+    )
+    with pytest.raises(StoreOutageError):
+        verify_version("laion", "", damaged)
 
 
 def test_wrong_counts_are_found(damaged: Store) -> None:

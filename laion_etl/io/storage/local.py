@@ -199,7 +199,8 @@ def _lock(file: BinaryIO, path: Path) -> None:
 def _remove_leftovers(path: Path) -> None:
     """Deletes temporary files of the same name whose writer is dead (its lock is gone)."""
     for leftover in path.parent.glob(f".{path.name}.*{PARTIAL_SUFFIX}"):
-        with leftover.open("rb") as raw:
+        # Its writer may finish, or give up, right after it was listed.
+        with suppress(FileNotFoundError), leftover.open("rb") as raw:
             try:
                 fcntl.flock(raw, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
