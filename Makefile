@@ -13,7 +13,7 @@ export PYTHONDONTWRITEBYTECODE :=
 # stay in one process; files begin in the order of tests/conftest.py.
 TEST_PROCESSES := -n $$(( $$(nproc) < 8 ? 2 * $$(nproc) : 16 )) --dist loadfile --no-loadscope-reorder
 
-.PHONY: setup demo run test test-quick check bench peers docs docs-site lock images clean
+.PHONY: setup demo run test test-quick gauntlet check bench peers docs docs-site lock images clean
 
 setup: $(READY)  ## make .venv and install the locked requirements
 
@@ -42,6 +42,9 @@ test: setup  ## all tests; they start their own services
 
 test-quick: setup  ## those that need no Postgres, S3, Airflow or Chromium and take seconds
 	$(BIN)/python -m pytest $(TEST_PROCESSES) -m "not (slow or airflow or browser or service)"
+
+gauntlet: setup  ## a crawl with everything that can go wrong at once, compared with an undisturbed one
+	$(BIN)/python -m pytest tests/airflow/test_gauntlet.py
 
 check: setup  ## format, lint, types, which package imports which, spelling, length of modules
 	$(BIN)/ruff format --check .

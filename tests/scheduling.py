@@ -5,6 +5,7 @@ from xdist.scheduler import LoadFileScheduling
 
 # Files that take longest, in the order in which they begin; other tests of Airflow and slow ones follow.
 LONGEST = (
+    "tests/airflow/test_gauntlet.py",
     "tests/airflow/test_disturbed_runs.py",
     "tests/airflow/test_complete_runs.py",
     "tests/airflow/test_demo.py",

@@ -1,4 +1,4 @@
-"""Runs by a real Airflow that are disturbed all the way: they end with the bytes of an undisturbed one.
+"""Runs by a real Airflow whose tasks are killed, or whose pods get no image.
 
 One Airflow serves them all; each run works in a folder of its own in the store. Commands on Airflow's
 machine have one Postgres database, pods have another, which they know from a Kubernetes secret only.
@@ -11,7 +11,6 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from threading import Event
 
 import psycopg
 import pytest
@@ -20,18 +19,12 @@ from laion_etl.database.embedded import EmbeddedServer
 from laion_etl.minicrawl.build import MiniCrawl
 from laion_etl.minicrawl.web import MiniWeb
 from tests.airflow.killer import Kill, Victim, kill, there
-from tests.airflow.started import StartedAirflow, started_airflow, until
+from tests.airflow.started import StartedAirflow, started_airflow
 from tests.kubernetes.cluster import Cluster, running_cluster
 from tests.kubernetes.environment import Image, Namespace
 from tests.kubernetes.faults import (
-    QUOTA_USED_UP,
-    SERVER_ERROR,
-    TOO_MANY_REQUESTS,
-    Cut,
-    Held,
     PodFault,
     PodTrouble,
-    RequestFault,
 )
 from tests.runs import WAT_FILES, files, run_environment
 from tests.sinks import Sink, webhook
@@ -171,49 +164,6 @@ def test_tasks_killed_at_every_stage_end_with_the_same_bytes(
     assert not list(store.rglob("*.partial"))
 
 
-def test_pods_in_every_trouble_end_with_the_same_bytes(
-    expected: dict[str, bytes], started: StartedAirflow, world: World
-) -> None:
-    cluster, store, killed, taken_over = world.cluster, world.store / "pods", Event(), Event()
-    cluster.faults.order(
-        PodFault(PodTrouble.EVICTED, {"partition": "1"}, begun=there(store, "pairs/*/*part-00001*")),
-        PodFault(PodTrouble.OOM_KILLED, {"stage": "download"}, begun=there(store, "shards/*/*.tar*")),
-        PodFault(PodTrouble.SLOW_PULL, {"stage": "plan"}, until=taken_over),
-        RequestFault("create", "pods", Held(killed), {"stage": "plan"}),
-        RequestFault("create", "pods", SERVER_ERROR, {"stage": "publish"}),
-        RequestFault("create", "pods", QUOTA_USED_UP, {"stage": "discover"}),
-        RequestFault("get", "pods", SERVER_ERROR, {"stage": "load"}, skip=1, times=2),
-        RequestFault("get", "pods", TOO_MANY_REQUESTS, {"stage": "score"}, skip=1),
-        RequestFault("get", "pods", Cut(), {"stage": "score"}, skip=3),
-        RequestFault("watch", "events", Cut(after_lines=1)),
-        RequestFault("get", "pods/log", Cut(after_lines=1), {"stage": "download"}),
-    )
-    run = triggered(started, world, "kubernetes", "pods")
-    until(lambda: pods_of(cluster, "plan"), "the pod of plan")
-    started.kill_scheduler()
-    killed.set()
-    looked = len(looks_for(cluster, "plan"))
-    until(lambda: len(looks_for(cluster, "plan")) > looked, "the pod of plan to be looked for anew")
-    until(lambda: watches(cluster, "plan"), "the pod of plan to be watched")
-    taken_over.set()
-
-    assert started.ended(world.dag, run) == "success"
-    # How often a pod is polled depends on the machine: a request to be disturbed may never be sent.
-    assert not [fault for fault in cluster.faults.outstanding() if not isinstance(fault, RequestFault)]
-    posted = Counter(labels(pod)["stage"] for pod in cluster.posted)
-    assert posted["plan"] == 1  # not run twice, though its task was begun by two schedulers
-    # At least: the scheduler may mistake a task that returns from the triggerer for a lost one.
-    assert posted >= Counter(
-        discover=2,  # the quota refused the first
-        parse=3,  # two partitions, one of them evicted
-        load=2,
-        download=2,
-        score=1,
-        publish=2,  # the first was refused by the failing server
-    )
-    assert published(store) == expected != {}
-
-
 def test_an_image_that_can_not_be_pulled_is_reported_as_that(started: StartedAirflow, world: World) -> None:
     world.cluster.faults.order(PodFault(PodTrouble.IMAGE_PULL, {"stage": "discover"}, times=3))
     run = triggered(started, world, "kubernetes", "without-image")
@@ -225,29 +175,7 @@ def test_an_image_that_can_not_be_pulled_is_reported_as_that(started: StartedAir
 
 def test_no_secret_is_in_a_pod_or_a_log(started: StartedAirflow, world: World) -> None:
     logs = [path.read_text() for path in world.folder.glob("airflow/logs/dag_id=*/**/*.log")]
-    assert len(logs) > 20
+    assert len(logs) > 10
     for secret in SECRETS:
         assert secret not in json.dumps(world.cluster.posted)
         assert not [text for text in logs if secret in text]
-
-
-def labels(pod: dict[str, dict[str, dict[str, str]]]) -> dict[str, str]:
-    return pod["metadata"]["labels"]
-
-
-def pods_of(cluster: Cluster, stage: str) -> list[str]:
-    """Names of the pods of a stage that were posted."""
-    return [str(pod["metadata"]["name"]) for pod in cluster.posted if labels(pod)["stage"] == stage]
-
-
-def watches(cluster: Cluster, stage: str) -> list[str]:
-    """The times that events of a stage's pods were watched."""
-    names = pods_of(cluster, stage)
-    selectors = [asked.query.get("fieldSelector", "") for asked in cluster.asked("watch", "events")]
-    return [selector for selector in selectors if selector.removeprefix("involvedObject.name=") in names]
-
-
-def looks_for(cluster: Cluster, task: str) -> list[str]:
-    """The times that a task looked for a pod of its own."""
-    selectors = [asked.query.get("labelSelector", "") for asked in cluster.asked("list", "pods")]
-    return [selector for selector in selectors if f"task_id={task}" in selector.split(",")]
