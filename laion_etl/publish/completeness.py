@@ -12,9 +12,11 @@ from laion_etl.core.schemas import plan_stats_name
 from laion_etl.core.stage_stats import StageStats
 from laion_etl.crawl import written_numbers
 from laion_etl.database.loaded import LoadedCrawl
+from laion_etl.dataset.manifest import Manifest
 from laion_etl.dataset.missing_batches import causes, check_share, missing_batches
 from laion_etl.dataset.scored import ScoredCrawl, find_scored
 from laion_etl.io.storage import Store
+from laion_etl.publish.repeated_ids import batches_among
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +54,22 @@ def nothing_new(crawl: str, store: Store) -> bool:
     """Whether the crawl is planned without any batch because all its pairs were known before."""
     name = plan_stats_name(crawl)
     return store.exists(name) and not store.read_stats(name).details["batches"]
+
+
+def check_still_scored(scored: ScoredCrawl, manifest: Manifest | None, store: Store) -> None:
+    """Raise InputError if a batch that is published, by the current manifest, is not scored any more.
+
+    For calls that do not say what may be missing: a removal, for example, must not drop such a batch.
+    """
+    part = manifest.part(scored.crawl) if manifest else None
+    if manifest is None or part is None or not scored.missing:
+        return
+    if lost := sorted(batches_among(frozenset(scored.missing), part, manifest, store)):
+        raise InputError(
+            f"cannot publish {scored.crawl} again: {len(lost):,} of its published batches are not scored any "
+            f"more ({written_numbers(lost)[:200]}); score them again, or say with --expect and "
+            "--allow-missing what may be missing"
+        )
 
 
 def scored_crawl(

@@ -43,7 +43,7 @@ def check_ids(crawl: str, batches: Sequence[int], manifest: Manifest | None, sto
     for part in manifest.parts if manifest else ():
         if part.crawl == crawl or not own or manifest is None:
             continue
-        if repeated := sorted(own & _batches_among(own, part, manifest, store)):
+        if repeated := sorted(own & batches_among(own, part, manifest, store)):
             raise InputError(
                 f"cannot publish {crawl} into {manifest.release.name}: {len(repeated):,} of its batches have "
                 f"the numbers of batches of {part.crawl} ({written_numbers(repeated)[:100]}), so samples "
@@ -53,7 +53,7 @@ def check_ids(crawl: str, batches: Sequence[int], manifest: Manifest | None, sto
             )
 
 
-def _batches_among(own: frozenset[int], part: ManifestPart, manifest: Manifest, store: Store) -> set[int]:
+def batches_among(own: frozenset[int], part: ManifestPart, manifest: Manifest, store: Store) -> set[int]:
     """Return those of some batch numbers that a part has."""
     listed = part.batches.get(BATCH_RANGES)
     if listed is None:

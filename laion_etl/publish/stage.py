@@ -26,7 +26,7 @@ from laion_etl.dataset.versions import Release, change_versions, is_named, read_
 from laion_etl.io.storage import Store
 from laion_etl.publish import image_hashes, manifest_writer
 from laion_etl.publish.commit import commit_version, refresh_card
-from laion_etl.publish.completeness import Expected, nothing_new, scored_crawl
+from laion_etl.publish.completeness import Expected, check_still_scored, nothing_new, scored_crawl
 from laion_etl.publish.exclusions import PublishableRows
 from laion_etl.publish.image_dedupe import compared_with
 from laion_etl.publish.image_hashes import ImageHashesWriter
@@ -71,8 +71,9 @@ def publish_dataset(
     now expected in other partitions that are all loaded. Batches that are planned and not scored are left out
     and listed in manifest, card and report; so are partitions that are not loaded although they are expected,
     or were when the crawl was last published. Raises IncompleteError if more is missing than `expected`
-    allows, InputError if nothing is scored, a scored file does not match its stats, or another crawl of the
-    dataset has batches of the same numbers, SettingsError for invalid settings, all before anything is
+    allows, InputError if nothing is scored, a scored file does not match its stats, a published batch is no
+    longer scored and nothing is said of what may be missing, or another crawl of the dataset has batches of
+    the same numbers, SettingsError for invalid settings, all before anything is
     visible.
     """
     work = _prepare(crawl, settings, store, variant, expected)
@@ -80,6 +81,8 @@ def publish_dataset(
     if done := _finished(work, version or crawl, store):
         return done
     current = manifest.current_manifest(work.dataset, store)
+    if expected is None:
+        check_still_scored(work.scored, current, store)
     check_ids(crawl, [batch.number for batch in work.scored.batches], current, store)
     release = versions.release(version or crawl)
     rows = PublishableRows.from_scored(

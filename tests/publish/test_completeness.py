@@ -62,6 +62,18 @@ def test_missing_batches_count_too(store: Store, plain: Settings) -> None:
     assert publish_dataset(CRAWL, plain, store, expected=expected([0], 0.3, [0])).kept
 
 
+def test_a_published_batch_is_not_dropped_without_a_word(store: Store, plain: Settings) -> None:
+    write_world(build_world(batches=3), store, planned_batches=range(4))
+    publish_dataset(CRAWL, plain, store)
+    before = files_of(store)
+    store.delete(f"{scored_stem(CRAWL, 1)}_stats.json")  # as the score stage does before it scores again
+    with pytest.raises(InputError, match=r"1 of its published batches are not scored any more \(1\)"):
+        publish_dataset(CRAWL, plain, store)
+    assert files_of(store) == before
+    done = publish_dataset(CRAWL, plain, store, expected=expected([0], 0.5, [0]))
+    assert done.details["missing_batches"] == [1, 3]
+
+
 @pytest.mark.parametrize("damage", ["cut off", "of another batch"])
 def test_damaged_stats_of_a_scored_batch_make_it_missing_and_stop_no_other(
     damage: str, store: Store, plain: Settings
