@@ -25,7 +25,8 @@ def forget_crawl(crawl: str, settings: Settings, store: Store, database: Databas
     """Removes a crawl's pairs, partitions and batches from Postgres, and the stats of their load.
 
     Other files in the store stay. The stats are deleted first: after a kill, `load` writes them again or
-    another `forget` finishes. They are deleted again at the end, in case a loader was just writing its own.
+    another `forget` finishes. They are deleted again at the end, in case a loader was just writing its own,
+    and before the lock is released, so that those of the next loader stay.
     Raises DatabaseError for an unknown crawl.
     """
     database.run(lambda connection: crawl_number(connection, crawl, even_forgotten=True))
@@ -34,9 +35,9 @@ def forget_crawl(crawl: str, settings: Settings, store: Store, database: Databas
         delete_load_stats(crawl, store)
         for number, _ in database.rows("load.crawl_number", {"crawl": crawl}):  # none after a second attempt
             _Forget(held, database, number, settings.database.bulk_timeout_s).run()
+        delete_load_stats(crawl, store)
 
     run_locked(database, [PLANNERS, PAIRS], f"forget of {crawl}", forget)
-    delete_load_stats(crawl, store)
 
 
 class _Forget:

@@ -22,6 +22,7 @@ from laion_etl.core.stage_stats import StageStats
 from laion_etl.database.connection import Database
 from laion_etl.database.loaded import load_fingerprint
 from laion_etl.database.queries import query
+from laion_etl.io.outputs import has_outputs
 from laion_etl.io.storage import Store
 
 _READERS = 8
@@ -180,7 +181,10 @@ def _is_scored(crawl: str, batch: int, files: set[str]) -> bool:
 
 
 def _finished(crawl: str, pairs: dict[int, int], store: Store) -> dict[int, StageStats]:
-    """Return the stats of those batches whose shard in the store has an outcome for each of their pairs."""
+    """Return the stats of those batches whose shard in the store has an outcome for each of their pairs.
+
+    Its files are read whole, so that they are those of the stats; there are as many as there is to mend.
+    """
     with ThreadPoolExecutor(_READERS) as pool:
         found = pool.map(partial(_shard_stats, crawl, store), pairs)
         return {
@@ -189,6 +193,7 @@ def _finished(crawl: str, pairs: dict[int, int], store: Store) -> dict[int, Stag
             if stats is not None
             and (stats.stage, stats.crawl, stats.unit) == ("download", crawl, batch_name(batch))
             and stats.input == pairs[batch]
+            and has_outputs(stats, store)
         }
 
 

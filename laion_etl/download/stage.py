@@ -5,7 +5,6 @@ processes. The order in which downloads finish does not change the shard. An int
 again from its beginning: to save the finished part, every image would have to be written to the store twice.
 """
 
-import hashlib
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -33,10 +32,9 @@ from laion_etl.download import RULES_VERSION
 from laion_etl.download.batch_downloader import BatchDownloader, Hooks
 from laion_etl.download.shards import ShardWriter, shard_writer
 from laion_etl.download.timings import diagnose
-from laion_etl.io.storage import Guard, Store, storage_errors
+from laion_etl.io.outputs import has_outputs
+from laion_etl.io.storage import Guard, Store
 from laion_etl.settings import DownloadSettings, Settings, Stage, shaping
-
-_HASHED_AT_ONCE = 1 << 20
 
 
 class BatchFileError(InputError):
@@ -96,30 +94,11 @@ def _open_unit(crawl: str, batch: int, settings: Settings, store: Store) -> _Uni
     shaped = shaping(settings, Stage.DOWNLOAD)
     unit_fingerprint = fingerprint("download", RULES_VERSION, shaped, _batch_file(crawl, batch, store))
     done = store.finished(_stats_name(crawl, batch), unit_fingerprint)
-    if done is not None and _has_files_of(done, store):
+    if done is not None and has_outputs(done, store):
         return done
     requests, pdq_distance = read_requests(store), settings.download.pdq_distance
     pairs = blanked(_read_batch(crawl, batch, store), Matcher(requests, pdq_distance)).to_pylist()
     return _Unit(unit_fingerprint, pairs, blocked_images(requests, pdq_distance))
-
-
-def _has_files_of(stats: StageStats, store: Store) -> bool:
-    """Whether the files are those of the stats.
-
-    They are not when a worker had only just begun to replace those of a former owner when it was killed.
-    """
-    try:
-        return all(_digest(output.name, store) == output.sha256 for output in stats.outputs)
-    except MissingFileError:
-        return False
-
-
-def _digest(name: str, store: Store) -> str:
-    with store.open(name) as file, storage_errors("read", store.uri(name)):
-        sha256 = hashlib.sha256()
-        while data := file.read(_HASHED_AT_ONCE):
-            sha256.update(data)
-        return sha256.hexdigest()
 
 
 def download_pairs(

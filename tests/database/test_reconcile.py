@@ -39,9 +39,10 @@ class World:
 
     def download(self, batch: int) -> StageStats:
         """The files of a shard, as a worker leaves them before it records the result."""
-        for ending in (".tar", ".parquet"):
-            self.store.write(shard_stem("C", batch) + ending, b"")
-        stats = StageStats("download", "C", batch_name(batch), "f", 10, 7, {"timeout": 3})
+        files = tuple(
+            self.store.write(shard_stem("C", batch) + ending, b"") for ending in (".tar", ".parquet")
+        )
+        stats = StageStats("download", "C", batch_name(batch), "f", 10, 7, {"timeout": 3}, files)
         return self.store.write_stats(f"{shard_stem('C', batch)}_stats.json", stats)
 
 
@@ -104,6 +105,15 @@ def test_a_shard_with_outcomes_of_other_pairs_is_not_taken_for_the_batch(world: 
     stats = world.download(batch_no(3))
     short = replace(stats, input=9, kept=6)
     world.store.write_stats(f"{shard_stem('C', batch_no(3))}_stats.json", short)
+    assert world.differences() == {}
+
+
+def test_a_shard_with_a_file_of_another_worker_is_not_finished(world: World) -> None:
+    """Which had begun to replace the files of a former owner when it was killed."""
+    batch = batch_no(2)
+    world.download(batch)
+    assert world.differences() == {Kind.FINISHED: [batch]}
+    world.store.write(f"{shard_stem('C', batch)}.tar", b"of another worker")
     assert world.differences() == {}
 
 
