@@ -9,6 +9,7 @@ them would still fail, and nothing here does.
 import logging
 import sys
 from functools import cache
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -30,13 +31,21 @@ def open_clip() -> ModuleType:
 
 
 def create_network(name: str, **options: Any) -> Any:
-    """An open_clip network without weights; its warning that it has none is kept from the log."""
-    level = logging.root.manager.disable
-    logging.disable(logging.WARNING)
+    """An open_clip network without weights; its warning that it has none is kept from the log.
+
+    Only that: other threads may be logging.
+    """
+
+    def wanted(record: logging.LogRecord) -> bool:
+        return record.levelno > logging.WARNING or "open_clip" not in Path(record.pathname).parts
+
+    logging.root.addFilter(
+        wanted
+    )  # open_clip logs to the root logger, and such a filter sees no other's records
     try:
         return open_clip().create_model(name, load_weights=False, pretrained_text=False, **options)
     finally:
-        logging.disable(level)
+        logging.root.removeFilter(wanted)
 
 
 def _make_torchvision_importable() -> None:
