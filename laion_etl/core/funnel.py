@@ -152,6 +152,7 @@ class DownloadStatus(Reason):
         "refused_by_rule",
         "A custom rule (`image_rules`) refused the image; its reason is in `error_message`.",
     )
+    INTERNAL_ERROR = "internal_error", "A custom rule raised an exception, which is in `error_message`."
     BLOCKED_HASH = "blocked_hash", "The image's hash is on a blocklist, or close to one that is."
 
 

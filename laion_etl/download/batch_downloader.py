@@ -14,7 +14,12 @@ from laion_etl.core.funnel import DownloadStatus, Outcomes
 from laion_etl.download.client import Client
 from laion_etl.download.concurrency import AdaptiveConcurrency, LoadSample
 from laion_etl.download.content_opt_out import opted_out_by_metadata
-from laion_etl.download.custom_rules import load_image_rules, refused_by
+from laion_etl.download.custom_rules import (
+    RuleFailedError,
+    check_failed_share,
+    load_image_rules,
+    refused_by,
+)
 from laion_etl.download.decoders import Decoded, Decoders
 from laion_etl.download.hashes import Digests
 from laion_etl.download.images import ImageSettings, StoredImage, undecoded
@@ -71,6 +76,7 @@ class BatchDownloader:
         self._blocklist = HashBlocklist.load(settings.hash_blocklist)
         self._pdq_blocklist = PdqBlocklist.load(settings.pdq_blocklist, settings.pdq_distance)
         self._rules = load_image_rules(settings)
+        self._rule_error = ""  # the last exception of a rule
         self._removed = removed
         self._concurrency = AdaptiveConcurrency(settings.connections)
         self._in_flight = 0
@@ -86,7 +92,10 @@ class BatchDownloader:
         return self._concurrency.peak
 
     async def run(self) -> None:
-        """Downloads every link. Raises OutageError if name resolution failed for too many links."""
+        """Downloads every link.
+
+        Raises OutageError if name resolution failed for too many links, InternalError if custom rules did.
+        """
         self._client = Client(self._settings, self.timings)
         self._scheduler = LinkScheduler(self._links(), self._client.hosts)
         self._scheduler.on_ready = self._wake
@@ -103,6 +112,7 @@ class BatchDownloader:
                 f"cannot resolve the hosts of {lost} of {len(self._pairs)} links: the resolver is saturated "
                 "or unreachable; run a resolver nearby, or set LAION_ETL_DOWNLOAD_NAMESERVERS"
             )
+        check_failed_share(self.outcomes, self._rule_error)
 
     def _links(self) -> list[PendingLink]:
         """Returns the links that can be requested; the others are counted as failed right away."""
@@ -214,7 +224,12 @@ class BatchDownloader:
         pdq = bytes.fromhex(found.pdq) if found.pdq else b""
         if pdq and (self._pdq_blocklist.matches(pdq) or self._removed.near.matches(pdq)):
             raise LinkFailed(DownloadStatus.BLOCKED_HASH, "PDQ")
-        if (reason := refused_by(self._rules, found)) is not None:
+        try:
+            reason = refused_by(self._rules, found)
+        except RuleFailedError as error:
+            self._rule_error = str(error)
+            raise LinkFailed(DownloadStatus.INTERNAL_ERROR, str(error)) from error
+        if reason is not None:
             raise LinkFailed(DownloadStatus.REFUSED_BY_RULE, reason)
         return found
 

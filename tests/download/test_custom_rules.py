@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 import laion_etl as le
-from laion_etl.core.errors import SettingsError
+from laion_etl.core.errors import InternalError, SettingsError
 from laion_etl.download.custom_rules import ImageRule
 from laion_etl.io.tarshard import read_members
 from laion_etl.settings import DownloadSettings, Settings, load_settings
@@ -28,6 +28,10 @@ def masks(_: DownloadSettings) -> Callable[[object], object]:
 
 def sentences(_: DownloadSettings) -> ImageRule:
     return lambda _: "Too wide!"
+
+
+def fails(_: DownloadSettings) -> ImageRule:
+    return lambda image: {}[image.width]  # type: ignore[index]
 
 
 def nothing(_: DownloadSettings) -> None:
@@ -52,6 +56,21 @@ def test_what_a_rule_refuses_is_not_stored_and_has_its_reason(settings: Settings
     assert missing["status"] == "http_error"
     with Path(shard.path).open("rb") as tar:
         assert list(read_members(tar)) == []
+
+
+def test_an_exception_of_a_rule_costs_its_image(settings: Settings, tmp_path: Path) -> None:
+    shard = le.download(URLS, None, tmp_path, settings, image_rules=(f"{HERE}:fails",))
+    good, missing = shard.outcomes.to_pylist()
+    assert (good["status"], good["error_message"]) == ("internal_error", "KeyError: 300")
+    assert missing["status"] == "http_error"
+
+
+def test_a_rule_that_always_fails_makes_no_shard(settings: Settings, tmp_path: Path) -> None:
+    urls = [f"http://{number}.hostile.example/good" for number in range(11)]
+    broken = r"exceptions for 11 of 11 images, such as KeyError: 300; .*LAION_ETL_DOWNLOAD_IMAGE_RULES"
+    with pytest.raises(InternalError, match=broken):
+        le.download(urls, None, tmp_path, settings, image_rules=(f"{HERE}:fails",))
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(

@@ -326,6 +326,7 @@ def test_the_outcomes_cover_every_status_a_server_can_cause(minicrawl: MiniCrawl
         DownloadStatus.TOO_FEW_PIXELS,  # settings that are off
         DownloadStatus.ASPECT_RATIO,
         DownloadStatus.REFUSED_BY_RULE,
+        DownloadStatus.INTERNAL_ERROR,
     }
     assert set(minicrawl.expected.values()) == set(DownloadStatus) - ours - unreached
     slow = sum(status is DownloadStatus.TIMEOUT for status in minicrawl.expected.values())
