@@ -23,6 +23,7 @@ def serve(port: int, console: Console) -> None:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             listener.bind(("127.0.0.1", port))
+            listener.listen()  # the printed address answers, if only when the server is ready
         except OSError as error:
             raise SettingsError(
                 f"cannot bind port {port}: {error}; choose another one with --port"

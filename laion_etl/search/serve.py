@@ -46,6 +46,7 @@ def _bound(port: int) -> Iterator[socket.socket]:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             listening.bind((_HOST, port))
+            listening.listen()  # the printed address answers, if only when the server is ready
         except OSError as error:
             raise SettingsError(
                 f"cannot bind port {port}: {error.strerror}; omit --port to use a free one"

@@ -56,6 +56,12 @@ def unsafe_id(opened: SearchIndex) -> int:
     return next(hit.sample_id for hit in hits if hit.row["NSFW"] == "NSFW")
 
 
+def test_a_port_that_is_bound_accepts_connections() -> None:
+    """Its address is printed before the server is ready."""
+    with _bound(0) as listening, socket.create_connection(listening.getsockname(), timeout=60):
+        pass
+
+
 def test_requests_in_another_name_or_from_another_site_are_refused(client: httpx.Client) -> None:
     assert client.get("/", headers={"Host": "evil.example"}).status_code == 403
     assert client.get("/api/facts", headers={"Host": "127.0.0.1.evil.example:80"}).status_code == 403
