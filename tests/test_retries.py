@@ -233,7 +233,7 @@ def hold(path: Path, started: "multiprocessing.synchronize.Event") -> None:
     RequestLimiter(path, per_s=0.001, sleep=sleep).wait()
 
 
-def test_a_process_killed_while_it_waits_holds_up_nobody(tmp_path: Path) -> None:
+def test_a_process_killed_while_it_waits_holds_up_no_other(tmp_path: Path) -> None:
     path = tmp_path / "lock"
     RequestLimiter(path, per_s=0.001, sleep=lambda _: None).wait()
     context = multiprocessing.get_context("fork")

@@ -30,7 +30,7 @@ from laion_etl.airflow.connections import database, s3
 from laion_etl.airflow.restarts import RESUMABLE, LimitReachedError, Restarts, in_words
 from laion_etl.core.commands import stage_command
 from laion_etl.core.errors import SettingsError
-from laion_etl.settings import load_settings, setting_fields
+from laion_etl.settings import CoreSettings, load_settings, setting_fields
 
 _CLEAN_END_S = 4.0  # Airflow kills a task five seconds after asking it to end
 _TAIL_LINES = 40
@@ -104,7 +104,9 @@ def _run(program: list[str], command: Command, environment: Mapping[str, str]) -
             error = failed_command(command.stage, ended.code, ended.complained)
             if ended.asked_to_end or ended.code not in RESUMABLE:
                 raise error
-            restarts = _another(restarts, error)
+            again = "it is started again"
+            restarts, delay_s = next_restart(restarts, str(error), again, load_settings().core)
+            time.sleep(delay_s)
     return _result(ended.printed)
 
 
@@ -128,23 +130,25 @@ def _once(line: Sequence[str], environment: Mapping[str, str]) -> _Ended:
         return _Ended(process.wait(), asked.is_set(), printed, complained)
 
 
-def _another(restarts: Restarts, error: AirflowException) -> Restarts:
-    """Wait, in this process, before the command is started again. Raises AirflowException at the limit."""
-    core = load_settings().core
+def next_restart(restarts: Restarts, why: str, what: str, settings: CoreSettings) -> tuple[Restarts, float]:
+    """Return the restarts with one more, and the seconds to wait before it; says so in the task's log.
+
+    `what` happens then, such as "another pod is started". Raises AirflowException at the limit.
+    """
     try:
-        restarts = restarts.another(time.time(), core.task_restarts)
+        restarts = restarts.another(time.time(), settings.task_restarts)
     except LimitReachedError as limit:
-        raise AirflowException(f"{error}; {limit}") from error
-    delay_s = restarts.restart_delay_s(core.task_restart_delay_s)
+        raise AirflowException(f"{why}; {limit}") from limit
+    delay_s = restarts.restart_delay_s(settings.task_restart_delay_s)
     _log.warning(
-        "%s; it is started again in %s, without using up a retry (restart %d, at most %d in 24 hours)",
-        error,
+        "%s; %s in %s, without using up a retry (restart %d, at most %d in 24 hours)",
+        why,
+        what,
         in_words(delay_s),
         len(restarts.started_at),
-        core.task_restarts,
+        settings.task_restarts,
     )
-    time.sleep(delay_s)
-    return restarts
+    return restarts, delay_s
 
 
 def without_none(environment: Mapping[str, str | None]) -> dict[str, str]:

@@ -29,7 +29,7 @@ from kubernetes.client.exceptions import ApiException
 from urllib3.exceptions import HTTPError
 
 from laion_etl.airflow.alerts import late_alert
-from laion_etl.airflow.commands import Command, shown_settings
+from laion_etl.airflow.commands import Command, next_restart, shown_settings
 from laion_etl.airflow.connections import use_own_s3
 from laion_etl.airflow.pod_failures import PodLostError, failure
 from laion_etl.airflow.pod_refusals import refusal
@@ -145,21 +145,11 @@ class StagePodOperator(KubernetesPodOperator):
             )
 
     def _start_another(self, why: str) -> NoReturn:
-        core, now, limit = self.settings.core, time.time(), self.execution_timeout
-        if limit is not None and now >= self._started_at + limit.total_seconds():
+        limit = self.execution_timeout
+        if limit is not None and time.time() >= self._started_at + limit.total_seconds():
             raise AirflowException(f"{why}; the time limit of the task has passed as well")
-        try:
-            self._restarts = self._restarts.another(now, core.task_restarts)
-        except LimitReachedError as reached:
-            raise AirflowException(f"{why}; {reached}") from reached
-        delay_s = self._restarts.restart_delay_s(core.task_restart_delay_s)
-        _log.warning(
-            "%s; another pod is started in %s, without using up a retry (restart %d, at most %d in 24 hours)",
-            why,
-            in_words(delay_s),
-            len(self._restarts.started_at),
-            core.task_restarts,
-        )
+        started = "another pod is started"
+        self._restarts, delay_s = next_restart(self._restarts, why, started, self.settings.core)
         self._wait(delay_s, then=None)
 
     def _ask_again(self, why: str) -> NoReturn:

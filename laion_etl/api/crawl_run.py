@@ -108,10 +108,10 @@ class CrawlRun:
         Raises ModelError for a model that cannot be loaded, and, when all others are scored, IncompleteError
         for shards that are missing or damaged.
         """
-        from laion_etl.core.schemas import plan_stats_name
+        from laion_etl.io.planned import planned_batches
         from laion_etl.score.multi_gpu import score_everywhere
 
-        batches = self.store.read_stats(plan_stats_name(self.crawl)).details["batches"]
+        batches = planned_batches(self.crawl, self.store)
         return score_everywhere(self.crawl, batches, self.settings, self.store)
 
     def publish(self) -> list[StageStats]:

@@ -112,13 +112,6 @@ def chosen_partitions(crawl: str, selection: str, settings: "Settings") -> "list
     return found
 
 
-def planned_batches(crawl: str, store: "Store") -> list[int]:
-    """The numbers of a crawl's batches, ascending; raises StorageError if it is not planned."""
-    from laion_etl.core.schemas import plan_stats_name
-
-    return list(store.read_stats(plan_stats_name(crawl)).details["batches"])
-
-
 def show_places(published: "StageStats", store: "Store") -> dict[str, str]:
     """Prints and returns the locations of a published dataset and its report."""
     from laion_etl.dataset.versions import Release

@@ -10,7 +10,6 @@ from laion_etl.cli.common import (
     CrawlOption,
     JsonOption,
     console,
-    planned_batches,
     say,
     say_json,
     settings_and_store,
@@ -100,6 +99,8 @@ def retrieval(
 
 
 def _first_shard(crawl: str, store: "Store") -> int:
+    from laion_etl.io.planned import planned_batches
+
     if not (planned := planned_batches(crawl, store)):
         raise InputError(f"cannot measure on a shard of {crawl}: it has none; choose a crawl with new pairs")
     return planned[0]

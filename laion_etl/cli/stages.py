@@ -16,7 +16,6 @@ from laion_etl.cli.common import (
     console,
     done,
     open_settings,
-    planned_batches,
     say_json,
     show_nothing_new,
     show_places,
@@ -178,6 +177,7 @@ def score(
     Shards that are missing or damaged are skipped, named with their causes, and decide at the end whether the
     command succeeds.
     """
+    from laion_etl.io.planned import planned_batches
     from laion_etl.score.group import score_group
 
     settings, store = open_settings()

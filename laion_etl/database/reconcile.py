@@ -9,7 +9,6 @@ from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from enum import StrEnum
-from functools import partial
 from typing import Any
 
 from psycopg import Connection
@@ -23,6 +22,7 @@ from laion_etl.database.connection import Database
 from laion_etl.database.loaded import load_fingerprint
 from laion_etl.database.queries import query
 from laion_etl.io.outputs import has_outputs
+from laion_etl.io.planned import planned_batches
 from laion_etl.io.storage import Store
 
 _READERS = 8
@@ -104,7 +104,7 @@ def find_differences(crawl: str, store: Store, database: Database) -> Difference
     batches = database.rows("reconcile.batches", {"crawl": crawl})
     current = _current_fingerprints(crawl, loaded, rule[0][0] if rule else "", store)
     files = {name for folder in ("batches", "shards", "scored") for name in store.list(f"{folder}/{crawl}")}
-    planned = _planned(crawl, files, store)
+    planned = set(planned_batches(crawl, store)) if plan_stats_name(crawl) in files else set()
     known = {batch for batch, *_ in batches}
     whole = {batch for batch in known if _has_shard(crawl, batch, files)}
     free = [(batch, pairs, file, state) for batch, pairs, file, state, held in batches if not held]
@@ -167,11 +167,6 @@ def _said_to_be_loaded(crawl: str, store: Store) -> set[int]:
     return {int(number) for number in names if number.isdigit()}
 
 
-def _planned(crawl: str, files: set[str], store: Store) -> set[int]:
-    name = plan_stats_name(crawl)
-    return {int(batch) for batch in store.read_stats(name).details["batches"]} if name in files else set()
-
-
 def _has_shard(crawl: str, batch: int, files: set[str]) -> bool:
     return all(f"{shard_stem(crawl, batch)}{ending}" in files for ending in _FILES_OF_A_SHARD)
 
@@ -185,20 +180,20 @@ def _finished(crawl: str, pairs: dict[int, int], store: Store) -> dict[int, Stag
 
     Its files are read whole, so that they are those of the stats; there are as many as there is to mend.
     """
-    with ThreadPoolExecutor(_READERS) as pool:
-        found = pool.map(partial(_shard_stats, crawl, store), pairs)
-        return {
-            batch: stats
-            for batch, stats in zip(pairs, found, strict=True)
-            if stats is not None
+
+    def stats_of(batch: int) -> StageStats | None:
+        stats = _readable_stats(f"{shard_stem(crawl, batch)}_stats.json", store)
+        finished = (
+            stats is not None
             and (stats.stage, stats.crawl, stats.unit) == ("download", crawl, batch_name(batch))
             and stats.input == pairs[batch]
             and has_outputs(stats, store)
-        }
+        )
+        return stats if finished else None
 
-
-def _shard_stats(crawl: str, store: Store, batch: int) -> StageStats | None:
-    return _readable_stats(f"{shard_stem(crawl, batch)}_stats.json", store)
+    with ThreadPoolExecutor(_READERS) as pool:
+        found = zip(pairs, pool.map(stats_of, pairs), strict=True)
+        return {batch: stats for batch, stats in found if stats is not None}
 
 
 def _readable_stats(name: str, store: Store) -> StageStats | None:

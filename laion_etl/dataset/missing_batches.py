@@ -2,8 +2,7 @@
 
 A group of the score stage writes `score/<crawl>/group-<i>-of-<g>.json` last: its input are batches, not
 samples. Status and publish name causes from there. Whether a batch is scored is decided by the stats of its
-scored shard alone, so a file that an earlier division into
-groups left does no harm.
+scored shard alone, so a file that an earlier division into groups left does no harm.
 """
 
 import logging

@@ -12,8 +12,9 @@ import pyarrow.parquet as pq
 from laion_etl.core.errors import DamagedFileError, InputError, MissingFileError
 from laion_etl.core.head_columns import HeadColumn, from_plain, has_columns, merged
 from laion_etl.core.ids import INDEX_DIGITS, batch_name, batch_of_stats
-from laion_etl.core.schemas import SCORED_FILES, plan_stats_name, scored_stem
+from laion_etl.core.schemas import SCORED_FILES, scored_stem
 from laion_etl.core.stage_stats import Output, StageStats
+from laion_etl.io.planned import planned_batches
 from laion_etl.io.storage import Store
 
 _READERS = 8  # stats files are small: reading them is mostly waiting
@@ -127,11 +128,10 @@ def _batch(number: int, stats: StageStats) -> ScoredBatch:
 
 
 def _planned(crawl: str, store: Store) -> set[int] | None:
-    name = plan_stats_name(crawl)
-    if not store.exists(name):
+    try:
+        return set(planned_batches(crawl, store))
+    except MissingFileError:
         return None
-    stats: StageStats = store.read_stats(name)
-    return {int(number) for number in stats.details["batches"]}
 
 
 def read_batch(scored: ScoredCrawl, batch: ScoredBatch, store: Store) -> Iterator[pa.RecordBatch]:

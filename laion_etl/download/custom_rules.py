@@ -3,16 +3,14 @@
 from collections.abc import Sequence
 from typing import Protocol
 
-from laion_etl.core.errors import InternalError, LaionEtlError, SettingsError
+from laion_etl.core.errors import InternalError, SettingsError
 from laion_etl.core.funnel import REASON_NAME, DownloadStatus, Outcomes
 from laion_etl.core.import_factory import load_callables
+from laion_etl.core.rule_failures import NOT_CONTAINED, described, too_many
 from laion_etl.download.images import StoredImage
 from laion_etl.settings import DownloadSettings
 
 VARIABLE = "LAION_ETL_DOWNLOAD_IMAGE_RULES"
-_MAX_CHARS = 300
-_MAX_FAILED_SHARE = 0.01
-_FEW = 10  # of few images, these are more than 1%
 
 
 class ImageRule(Protocol):
@@ -47,10 +45,10 @@ def refused_by(rules: Sequence[ImageRule], image: StoredImage) -> str | None:
     for rule in rules:
         try:
             reason = rule(image)
-        except (LaionEtlError, MemoryError):
+        except NOT_CONTAINED:
             raise
         except Exception as error:
-            raise RuleFailedError(f"{type(error).__name__}: {error}"[:_MAX_CHARS]) from error
+            raise RuleFailedError(described(error)) from error
         if reason is None:
             continue
         if not isinstance(reason, str) or not REASON_NAME.match(reason):
@@ -64,16 +62,10 @@ def refused_by(rules: Sequence[ImageRule], image: StoredImage) -> str | None:
 
 
 def check_failed_share(outcomes: Outcomes[DownloadStatus], example: str) -> None:
-    """Raise InternalError if rules failed for more than 1% of the images that they saw, and more than ten.
-
-    Few mean a bug in a rule, many a broken installation: a shard without images must not pass for done.
-    """
-    failed, refused = (
-        outcomes.dropped.get(status.value, 0)
-        for status in (DownloadStatus.INTERNAL_ERROR, DownloadStatus.REFUSED_BY_RULE)
-    )
-    seen = outcomes.kept + failed + refused
-    if failed > max(_FEW, _MAX_FAILED_SHARE * seen):
+    """Raise InternalError if rules failed for too many of the images that they saw."""
+    failed = outcomes.count(DownloadStatus.INTERNAL_ERROR)
+    seen = outcomes.kept + failed + outcomes.count(DownloadStatus.REFUSED_BY_RULE)
+    if too_many(failed, seen):
         raise InternalError(
             f"cannot apply the image rules: they raised exceptions for {failed:,} of {seen:,} images, such "
             f"as {example}; mend the rules or the installation ({VARIABLE})"

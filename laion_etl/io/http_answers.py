@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
 
-_BUSY = frozenset(
+BUSY_STATUS = frozenset(
     (
         HTTPStatus.REQUEST_TIMEOUT,
         HTTPStatus.TOO_MANY_REQUESTS,
@@ -49,7 +49,7 @@ def busy_answer(status: int, headers: Mapping[str, str], page: bytes) -> bool:
     if status == HTTPStatus.FORBIDDEN:
         has_date = any(name.lower() == "retry-after" for name in headers)
         return not _DENIED.search(page) and (has_date or bool(_THROTTLED.search(page)))
-    return status in _BUSY
+    return status in BUSY_STATUS
 
 
 def retry_after_s(headers: Mapping[str, str], now: float | None = None) -> float:

@@ -12,7 +12,6 @@ file do not depend on other files, and the row groups of a partition not on the 
 partition that was interrupted has the same bytes as one that was not.
 """
 
-import hashlib
 import json
 import logging
 from collections import Counter
@@ -28,8 +27,8 @@ from laion_etl.core.formats import check_format
 from laion_etl.core.funnel import Outcomes, ParseReason, ReasonT, RecordReason
 from laion_etl.core.schemas import PAIR_SCHEMA
 from laion_etl.core.stage_stats import Output
+from laion_etl.io.outputs import is_output
 from laion_etl.io.storage import Store
-from laion_etl.io.storage.errors import storage_errors
 from laion_etl.parse.file_counts import FileCounts
 from laion_etl.parse.internal_errors import InternalErrors
 
@@ -62,7 +61,7 @@ class Checkpoints:
         try:
             plain = json.loads(self._store.read(f"{name}.json"))
             counts = _counts(plain, self._store.uri(f"{name}.json"))
-            return _tables(self._stream(Output(**plain["stream"]))), counts
+            return tables_of(self._stream(Output(**plain["stream"]))), counts
         except (*_UNUSABLE, ValueError, KeyError, TypeError, AttributeError) as error:
             _log.warning("cannot use the checkpoint %s: %s; %s is parsed again", name, error, uri)
             return None
@@ -103,13 +102,7 @@ class Checkpoints:
     def _stream(self, expected: Output) -> BinaryIO:
         """Opens a stream. Raises DamagedFileError unless it is the one that was written."""
         file = self._store.open(expected.name)
-        with storage_errors("read", self._store.uri(expected.name)):
-            digest = hashlib.sha256()
-            while data := file.read(_COPY_BYTES):
-                digest.update(data)
-            size = file.tell()
-            file.seek(0)
-        if (size, digest.hexdigest()) != (expected.bytes, expected.sha256):
+        if not is_output(file, expected, self._store):
             file.close()
             raise DamagedFileError(f"{self._store.uri(expected.name)} is not the file that was written")
         return file
@@ -118,7 +111,8 @@ class Checkpoints:
         return f"{self._folder}{wat_file:06}-{self._identity(wat_file, uri)}"
 
 
-def _tables(stream: BinaryIO) -> Iterator[pa.Table]:
+def tables_of(stream: BinaryIO | pa.NativeFile) -> Iterator[pa.Table]:
+    """Yields the tables of a stream, and closes it."""
     with stream, pa.ipc.open_stream(stream) as reader:
         for batch in reader:
             yield pa.Table.from_batches([batch])

@@ -1,24 +1,17 @@
 """Exceptions that rules raise: each costs the record or link it came from, and no other.
 
 Rules work on columns. Where one raises, it is called again for halves of the column, down to the rows that
-it fails for: they are counted as `internal_error`, with the first few exceptions in the stats. Two things are
-not contained: a LaionEtlError, which says what is wrong with a setting or an input, and a lack of memory.
-
-A few such records say that a rule has a bug; many say that the installation is broken (a missing model, say),
-and an almost empty crawl must not pass for a finished one. So a share of more than 1% ends the task.
+it fails for: they are counted as `internal_error`, with the first few exceptions in the stats. What is not
+contained, and which share ends the task, is said in laion_etl.core.rule_failures.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from laion_etl.core.errors import InternalError, LaionEtlError
-
-NOT_CONTAINED = (LaionEtlError, MemoryError)
+from laion_etl.core.errors import InternalError
+from laion_etl.core.rule_failures import NOT_CONTAINED, described, printable, too_many
 
 _EXAMPLES = 5
-_MAX_CHARS = 300
-_MAX_SHARE = 0.01
-_FEW = 10  # of a short file, these are more than 1%
 
 
 @dataclass(slots=True)
@@ -30,8 +23,7 @@ class InternalErrors:
     def note(self, page: str, error: Exception) -> None:
         """Keeps an exception if it is among the first."""
         if len(self.examples) < _EXAMPLES:
-            message = f"{type(error).__name__}: {error}"
-            self.examples.append({"page": _printable(page), "error": _printable(message)})
+            self.examples.append({"page": printable(page), "error": described(error)})
 
     def add(self, other: "InternalErrors") -> None:
         """Keeps those of another unit, as far as there is room."""
@@ -62,7 +54,7 @@ def apply_by_rows(
 
 def check_share(what: str, failed: int, total: int, noun: str, errors: InternalErrors) -> None:
     """Raises InternalError if rules failed for too many records (or links) of a file."""
-    if failed > max(_FEW, _MAX_SHARE * total):
+    if too_many(failed, total):
         raise _refusal(what, f"{failed:,} of {total:,} {noun}", errors)
 
 
@@ -78,10 +70,3 @@ def _refusal(what: str, count: str, errors: InternalErrors) -> InternalError:
         f"cannot parse {what}: a rule failed for {count} (first: {first['error']}, on {first['page']}); "
         "check the installation and custom filters, or report this bug"
     )
-
-
-def _printable(text: str) -> str:
-    shown = "".join(
-        character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text
-    )
-    return shown if len(shown) <= _MAX_CHARS else f"{shown[:_MAX_CHARS]}..."

@@ -14,8 +14,9 @@ from laion_etl.core.byte_arena import ByteArena
 from laion_etl.core.errors import SettingsError
 from laion_etl.core.funnel import Outcomes, RecordReason
 from laion_etl.core.kernels import Ints, Longs
+from laion_etl.core.rule_failures import NOT_CONTAINED
 from laion_etl.parse.gzip_members import MAX_MEMBER_BYTES, Damage
-from laion_etl.parse.internal_errors import NOT_CONTAINED, InternalErrors
+from laion_etl.parse.internal_errors import InternalErrors
 from laion_etl.parse.kernels.record_head import MAX_PAGE_URL_BYTES
 from laion_etl.parse.kernels.spans import Links
 from laion_etl.parse.licence import NO_LICENCE

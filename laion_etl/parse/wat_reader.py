@@ -13,8 +13,8 @@ from laion_etl.core.byte_arena import ByteArena
 from laion_etl.core.errors import DamagedInputError
 from laion_etl.core.funnel import Outcomes, RecordReason
 from laion_etl.core.kernels import Ints
+from laion_etl.core.rule_failures import NOT_CONTAINED
 from laion_etl.parse.gzip_members import ByteSource, Damage, Members, read_members
-from laion_etl.parse.internal_errors import NOT_CONTAINED
 from laion_etl.parse.kernels.records import IMAGE_START, NOT_A_PAGE, ODD, PAGE, cut_links
 from laion_etl.parse.kernels.spans import Links, Records, new_links, new_records
 from laion_etl.parse.link_batch import LinkBatch, Page, without_surrogates

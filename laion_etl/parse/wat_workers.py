@@ -21,7 +21,7 @@ from laion_etl.core.host_resources import usable_cores
 from laion_etl.core.numba_cache import ensure_compiled
 from laion_etl.core.schemas import PAIR_SCHEMA
 from laion_etl.crawl import file_policy
-from laion_etl.parse.checkpoints import STREAM, Checkpoints, Saved
+from laion_etl.parse.checkpoints import STREAM, Checkpoints, Saved, tables_of
 from laion_etl.parse.custom_filters import LinkFilter, keep_passing, load_filters
 from laion_etl.parse.file_counts import FileCounts
 from laion_etl.parse.internal_errors import InternalErrors, check_share
@@ -242,7 +242,5 @@ def _jobs(running: deque[_Job | Saved]) -> list[_Job]:
 
 
 def _tables_of(path: Path) -> Iterator[pa.Table]:
-    with pa.OSFile(str(path), "rb") as file, pa.ipc.open_stream(file) as reader:
-        for batch in reader:
-            yield pa.Table.from_batches([batch])
+    yield from tables_of(pa.OSFile(str(path), "rb"))
     path.unlink()

@@ -15,6 +15,7 @@ from laion_etl.database.loaded import LoadedCrawl
 from laion_etl.dataset.manifest import Manifest
 from laion_etl.dataset.missing_batches import causes, check_share, missing_batches
 from laion_etl.dataset.scored import ScoredCrawl, find_scored
+from laion_etl.io.planned import planned_batches
 from laion_etl.io.storage import Store
 from laion_etl.publish.repeated_ids import batches_among
 
@@ -52,8 +53,7 @@ class Expected:
 
 def nothing_new(crawl: str, store: Store) -> bool:
     """Whether the crawl is planned without any batch because all its pairs were known before."""
-    name = plan_stats_name(crawl)
-    return store.exists(name) and not store.read_stats(name).details["batches"]
+    return store.exists(plan_stats_name(crawl)) and not planned_batches(crawl, store)
 
 
 def check_still_scored(scored: ScoredCrawl, manifest: Manifest | None, store: Store) -> None:

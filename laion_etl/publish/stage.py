@@ -73,8 +73,7 @@ def publish_dataset(
     or were when the crawl was last published. Raises IncompleteError if more is missing than `expected`
     allows, InputError if nothing is scored, a scored file does not match its stats, a published batch is no
     longer scored and nothing is said of what may be missing, or another crawl of the dataset has batches of
-    the same numbers, SettingsError for invalid settings, all before anything is
-    visible.
+    the same numbers, SettingsError for invalid settings, all before anything is visible.
     """
     work = _prepare(crawl, settings, store, variant, expected)
     versions = read_versions(work.dataset, store)

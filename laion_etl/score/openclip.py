@@ -39,9 +39,8 @@ def create_network(name: str, **options: Any) -> Any:
     def wanted(record: logging.LogRecord) -> bool:
         return record.levelno > logging.WARNING or "open_clip" not in Path(record.pathname).parts
 
-    logging.root.addFilter(
-        wanted
-    )  # open_clip logs to the root logger, and such a filter sees no other's records
+    # open_clip logs to the root logger; the records of other loggers do not pass this filter.
+    logging.root.addFilter(wanted)
     try:
         return open_clip().create_model(name, load_weights=False, pretrained_text=False, **options)
     finally:

@@ -150,11 +150,8 @@ def _successful_rows(store: Store, parquet: Output) -> list[Row]:
         SHARD_FILES.check(table.schema, uri, "download it again")
         good = table.filter(pc.equal(table["status"], DownloadStatus.SUCCESS.value))
         rows: list[Row] = good.sort_by("key").to_pylist()
-    except (
-        pa.ArrowException,
-        OSError,
-        ValueError,
-    ) as error:  # OSError: pyarrow's for some damage; `data` is in memory
+    # OSError is pyarrow's for some damage: `data` is in memory.
+    except (pa.ArrowException, OSError, ValueError) as error:
         raise InputError(f"cannot read {uri}: {error}; download it again") from error
     return rows
 

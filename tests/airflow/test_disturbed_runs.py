@@ -6,22 +6,21 @@ machine have one Postgres database, pods have another, which they know from a Ku
 
 import json
 import os
-import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import psycopg
 import pytest
 
 from laion_etl.database.embedded import EmbeddedServer
 from laion_etl.minicrawl.build import MiniCrawl
 from laion_etl.minicrawl.web import MiniWeb
 from tests.airflow.killer import Kill, Victim, kill, there
+from tests.airflow.stage_pods import IMAGE, SPACE, airflow_settings, at_work, worker_image
 from tests.airflow.started import StartedAirflow, started_airflow
 from tests.kubernetes.cluster import Cluster, running_cluster
-from tests.kubernetes.environment import Image, Namespace
+from tests.kubernetes.environment import Namespace
 from tests.kubernetes.faults import (
     PodFault,
     PodTrouble,
@@ -31,7 +30,6 @@ from tests.sinks import Sink, webhook
 
 pytestmark = pytest.mark.airflow
 
-SPACE, IMAGE = "laion", "laion-etl-worker:test"
 SECRETS = ("password-of-the-pods", "password-of-airflow", "password-of-the-mails")
 
 
@@ -61,12 +59,7 @@ def world(
 ) -> Iterator[World]:
     folder, name = tmp_path_factory.mktemp("disturbed"), f"disturbed_{os.getpid()}"
     here, of_pods = (postgres.url(f"{name}_{which}") for which in ("here", "pods"))
-    worker = Image(
-        # No settings for threads and BLAS kernels, unlike the reference run: the scores are the same.
-        environment={"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"},
-        # In this user's home the kernels are compiled already, as they are in the real image.
-        mounts={"HOME": str(Path.home()), "LAION_ETL_DATA_DIR": str(folder / "pods" / "data")},
-    )
+    worker = worker_image(folder / "pods" / "data")
     database = {"LAION_ETL_DATABASE_URL": of_pods.replace("postgres:@", f"postgres:{SECRETS[0]}@")}
     space = Namespace(secrets={"database": database})
     with running_cluster(folder, {IMAGE: worker}, {SPACE: space}) as cluster, webhook() as alerts:
@@ -83,22 +76,13 @@ def world(
 
 @pytest.fixture(scope="module")
 def started(world: World, miniweb: MiniWeb, minicrawl: MiniCrawl) -> Iterator[StartedAirflow]:
-    connection = {"conn_type": "kubernetes", "extra": {"kube_config_path": str(world.cluster.kubeconfig)}}
     settings = {
         **run_environment(world.store, world.database, miniweb.url, miniweb.connect_to),
-        "AIRFLOW_CONN_KUBERNETES_DEFAULT": json.dumps(connection),
+        **airflow_settings(world.cluster),
         "LAION_ETL_CATALOGUE": str(minicrawl.catalogue.absolute()),
         "LAION_ETL_DATA_DIR": str(world.folder),
-        "LAION_ETL_TASK_RETRIES": "2",
-        "LAION_ETL_TASK_RETRY_DELAY_S": "1",
-        "LAION_ETL_TASK_RESTART_DELAY_S": "1",
         "LAION_ETL_ALERTS_SMTP_PASSWORD": SECRETS[2],
         "LAION_ETL_ALERTS_WEBHOOK": f"http://127.0.0.1:{world.alerts.port}/hook",
-        "LAION_ETL_KUBERNETES_IMAGE": IMAGE,
-        "LAION_ETL_KUBERNETES_NAMESPACE": SPACE,
-        "LAION_ETL_KUBERNETES_SECRETS": "database",
-        "LAION_ETL_KUBERNETES_POLL_S": "0.5",
-        "LAION_ETL_KUBERNETES_LOGS_S": "1",
     }
     with started_airflow(world.folder, world.metadata, settings) as started:
         started.api.wait_for_dag(world.dag, 200)
@@ -117,17 +101,6 @@ def triggered(started: StartedAirflow, world: World, runner: str, folder: str) -
     return started.api.trigger(world.dag, world.crawl, {**small, "runner": runner, "store_prefix": folder})
 
 
-def sessions(database: str) -> Callable[[], bool]:
-    """Whether a command talks with the database."""
-
-    def found() -> bool:
-        with psycopg.connect(database) as connection:
-            working = "select 1 from pg_stat_activity where application_name = 'laion_etl' and datname = "
-            return connection.execute(working + "current_database()").fetchone() is not None
-
-    return found
-
-
 def published(store: Path) -> dict[str, bytes]:
     """All that a run has published."""
     return {name: data for name, data in files(store).items() if name.startswith("dataset/")}
@@ -140,8 +113,8 @@ def test_tasks_killed_at_every_stage_end_with_the_same_bytes(
     run = triggered(started, world, "local", "killed")
     for order in (
         Kill("parse", Victim.COMMAND, there(store, "pairs/*/*part-*")),
-        Kill("load", Victim.TASK, sessions(world.database)),
-        Kill("plan", Victim.BOTH, sessions(world.database)),
+        Kill("load", Victim.TASK, at_work(world.database)),
+        Kill("plan", Victim.BOTH, at_work(world.database)),
         Kill("download", Victim.TASK, there(store, "shards/*/*.tar*")),
         Kill("score", Victim.COMMAND, there(store, "scored/*/*.tar*")),
         Kill("publish", Victim.BOTH, there(store, "dataset/*/*/**/*.parquet*")),

@@ -9,12 +9,10 @@ the dataset has the bytes of the undisturbed run.
 """
 
 import json
-import os
 import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Event
@@ -28,11 +26,12 @@ from laion_etl.database.embedded import EmbeddedServer
 from laion_etl.io.storage import Store, open_store
 from laion_etl.minicrawl.build import MiniCrawl
 from laion_etl.minicrawl.web import MiniWeb
+from tests.airflow.stage_pods import IMAGE, SPACE, airflow_settings, at_work, worker_image
 from tests.airflow.started import StartedAirflow, started_airflow, until
 from tests.faults.test_database import OwnServer, short_folder
 from tests.flaky_s3 import Fault, FlakyS3, flaky_s3, serving
 from tests.kubernetes.cluster import Cluster, running_cluster
-from tests.kubernetes.environment import Image, Namespace
+from tests.kubernetes.environment import Namespace
 from tests.kubernetes.faults import (
     QUOTA_USED_UP,
     SERVER_ERROR,
@@ -47,7 +46,7 @@ from tests.runs import WAT_FILES, files, run_environment
 
 pytestmark = pytest.mark.airflow
 
-SPACE, IMAGE, BUCKET = "laion", "laion-etl-worker:test", "gauntlet"
+BUCKET = "gauntlet"
 PASSWORD = "password-of-the-pods"  # noqa: S105 - of nothing
 _AWS = ("AWS_ENDPOINT_URL", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_DEFAULT_REGION")
 
@@ -117,13 +116,7 @@ def world(
             "LAION_ETL_STORE": store.uri(),
             "LAION_ETL_DATA_DIR": str(tmp_path / "data"),
         }
-        worker = Image(
-            environment={
-                "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
-                **{name: settings[name] for name in _AWS},
-            },
-            mounts={"HOME": str(Path.home()), "LAION_ETL_DATA_DIR": str(tmp_path / "pods" / "data")},
-        )
+        worker = worker_image(tmp_path / "pods" / "data", {name: settings[name] for name in _AWS})
         space = Namespace(secrets={"database": {"LAION_ETL_DATABASE_URL": database}})
         with running_cluster(tmp_path, {IMAGE: worker}, {SPACE: space}) as cluster:
             yield World(
@@ -137,19 +130,10 @@ def world(
 def started(
     world: World, tmp_path: Path, metadata: Callable[[], str], minicrawl: MiniCrawl
 ) -> Iterator[StartedAirflow]:
-    connection = {"conn_type": "kubernetes", "extra": {"kube_config_path": str(world.cluster.kubeconfig)}}
     settings = {
         **world.settings,
-        "AIRFLOW_CONN_KUBERNETES_DEFAULT": json.dumps(connection),
+        **airflow_settings(world.cluster),
         "LAION_ETL_CATALOGUE": str(minicrawl.catalogue.absolute()),
-        "LAION_ETL_TASK_RETRIES": "2",
-        "LAION_ETL_TASK_RETRY_DELAY_S": "1",
-        "LAION_ETL_TASK_RESTART_DELAY_S": "1",
-        "LAION_ETL_KUBERNETES_IMAGE": IMAGE,
-        "LAION_ETL_KUBERNETES_NAMESPACE": SPACE,
-        "LAION_ETL_KUBERNETES_SECRETS": "database",
-        "LAION_ETL_KUBERNETES_POLL_S": "0.5",
-        "LAION_ETL_KUBERNETES_LOGS_S": "1",
     }
     with started_airflow(tmp_path, metadata(), settings) as started:
         started.api.wait_for_dag(world.dag, 1_200)
@@ -229,15 +213,3 @@ def test_the_gauntlet(world: World, started: StartedAirflow, undisturbed_run: Pa
     logs = [path.read_text() for path in tmp_path.glob("airflow/logs/dag_id=*/**/*.log")]
     assert len(logs) > 20
     assert not [text for text in (json.dumps(world.cluster.posted), *logs) if PASSWORD in text]
-
-
-def at_work(database: str) -> Callable[[], bool]:
-    """Whether a command talks with the database."""
-
-    def found() -> bool:
-        with suppress(psycopg.OperationalError), psycopg.connect(database) as connection:
-            working = "select 1 from pg_stat_activity where application_name like 'laion_etl%' and datname = "
-            return connection.execute(working + "current_database()").fetchone() is not None
-        return False
-
-    return found

@@ -34,6 +34,13 @@ def fails(_: DownloadSettings) -> ImageRule:
     return lambda image: {}[image.width]  # type: ignore[index]
 
 
+def speaks_no_utf8(_: DownloadSettings) -> ImageRule:
+    def rule(_: object) -> None:
+        raise ValueError("\ud800")
+
+    return rule
+
+
 def nothing(_: DownloadSettings) -> None:
     return None
 
@@ -58,10 +65,16 @@ def test_what_a_rule_refuses_is_not_stored_and_has_its_reason(settings: Settings
         assert list(read_members(tar)) == []
 
 
-def test_an_exception_of_a_rule_costs_its_image(settings: Settings, tmp_path: Path) -> None:
-    shard = le.download(URLS, None, tmp_path, settings, image_rules=(f"{HERE}:fails",))
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [("fails", "KeyError: 300"), ("speaks_no_utf8", "ValueError: \N{REPLACEMENT CHARACTER}")],
+)
+def test_an_exception_of_a_rule_costs_its_image(
+    name: str, message: str, settings: Settings, tmp_path: Path
+) -> None:
+    shard = le.download(URLS, None, tmp_path, settings, image_rules=(f"{HERE}:{name}",))
     good, missing = shard.outcomes.to_pylist()
-    assert (good["status"], good["error_message"]) == ("internal_error", "KeyError: 300")
+    assert (good["status"], good["error_message"]) == ("internal_error", message)
     assert missing["status"] == "http_error"
 
 

@@ -52,6 +52,13 @@ class CrawlSource:
             return response("404 Not Found", b"")
         return response("200 OK", wat(number))
 
+    def interrupt(self, files: list[tuple[int, str]], tmp_path: Path, store: Store) -> None:
+        """An attempt that ends at file 2, which is there again afterwards."""
+        self.refused = {2}
+        with pytest.raises(InputError):
+            parsed(files, tmp_path, store)
+        self.refused = set()
+
     @contextmanager
     def serving(self) -> Iterator[list[tuple[int, str]]]:
         """The files, as (number, URI)."""
@@ -128,10 +135,7 @@ def test_a_checkpoint_that_is_not_understood_is_parsed_again(tmp_path: Path, sto
     source = CrawlSource()
     with source.serving() as files:
         expected = undisturbed(files, tmp_path)
-        source.refused = {2}
-        with pytest.raises(InputError):
-            parsed(files, tmp_path, store)
-        source.refused = set()
+        source.interrupt(files, tmp_path, store)
         first, second = [name for name in store.list("checkpoints/") if name.endswith(".json")]
         store.write(first, b"{}")
         store.write(second, b"not json")
@@ -163,10 +167,7 @@ def test_a_damaged_checkpoint_is_parsed_again(
     source = CrawlSource()
     with source.serving() as files:
         expected = undisturbed(files, tmp_path)
-        source.refused = {2}
-        with pytest.raises(InputError):
-            parsed(files, tmp_path, store)
-        source.refused = set()
+        source.interrupt(files, tmp_path, store)
         damage(store, next(name for name in store.list("checkpoints/") if name.endswith(".arrows")))
         assert parsed(files, tmp_path, store) == expected
 
@@ -177,10 +178,7 @@ def test_checkpoints_that_are_deleted_during_an_attempt_cost_nothing_but_time(
     source = CrawlSource()
     with source.serving() as files:
         expected = undisturbed(files, tmp_path)
-        source.refused = {2}
-        with pytest.raises(InputError):
-            parsed(files, tmp_path, store)
-        source.refused = set()
+        source.interrupt(files, tmp_path, store)
         name = next(name for name in store.list("checkpoints/") if name.endswith(".json"))
         number, _, identity = name.rpartition("/")[2].removesuffix(".json").partition("-")
         known = Checkpoints(store, "C", "part-00000", lambda *_: identity)

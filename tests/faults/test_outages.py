@@ -250,7 +250,7 @@ def test_the_command_ends_with_the_exit_code_of_an_outage(settings: Settings, tm
     ("changes", "outage"),
     [
         ({"dbname": "not_there"}, True),
-        ({"user": "nobody_here"}, True),
+        ({"user": "no_such_user"}, True),
         ({"statement": "set transaction read only; create table of_a_primary ()"}, True),
         ({"statement": "select 1/0"}, False),
     ],

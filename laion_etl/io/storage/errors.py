@@ -15,7 +15,7 @@ _ADVICE = {
     errno.ENOENT: "it does not exist; was the stage before it run?",
 }
 
-_NOT_THERE = {"404", "NoSuchKey", "NotFound"}  # of one object; a missing bucket is another code
+NOT_THERE = {"404", "NoSuchKey", "NotFound"}  # of one object; a missing bucket is another code
 _NO_FOLDER = "the folder cannot be created; check LAION_ETL_STORE"
 
 _S3_ADVICE = {
@@ -46,7 +46,7 @@ def storage_errors(action: str, target: object) -> Iterator[None]:
     except ClientError as error:
         code = error.response.get("Error", {}).get("Code", "")
         advice = _S3_ADVICE.get(code, str(error))
-        missing_file = action == "read" and code in _NOT_THERE
+        missing_file = action == "read" and code in NOT_THERE
         raise _kind(error, missing=missing_file)(f"cannot {action} {target}: {advice}") from error
     except (BotoCoreError, Boto3Error) as error:
         raise _kind(error)(

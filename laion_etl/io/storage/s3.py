@@ -9,7 +9,7 @@ from typing import IO, TYPE_CHECKING, Any, BinaryIO, cast
 
 from laion_etl.core.errors import ChangedError
 from laion_etl.core.stage_stats import Output
-from laion_etl.io.storage.errors import storage_errors
+from laion_etl.io.storage.errors import NOT_THERE, storage_errors
 from laion_etl.io.storage.s3_retry import retried
 from laion_etl.io.storage.s3_upload import upload_if
 from laion_etl.io.storage.store import MAX_GUARDED_TRIES, Guard, NewFile, Store
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
 _S3_CONFIG: dict[str, Any] = {"retries": {"max_attempts": 5, "mode": "standard"}, "connect_timeout": 10}
-_NOT_THERE = ("404", "NoSuchKey", "NotFound")
 _NOT_AS_READ = ("PreconditionFailed", "ConditionalRequestConflict", "NoSuchKey", "412", "409")
 
 
@@ -70,7 +69,7 @@ class S3Store(Store):
                     lambda: self._client.head_object(Bucket=self._bucket, Key=self._prefix + name)["ETag"]
                 )
             except self._client.exceptions.ClientError as error:
-                if error.response.get("Error", {}).get("Code") in _NOT_THERE:
+                if error.response.get("Error", {}).get("Code") in NOT_THERE:
                     return None
                 raise
 

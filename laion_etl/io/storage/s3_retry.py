@@ -11,10 +11,11 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
+from laion_etl.io.http_answers import BUSY_STATUS
+
 ResultT = TypeVar("ResultT")
 
 PAUSES_S: tuple[float, ...] = (0.2, 0.5, 1.0, 2.0, 4.0, 8.0)
-_PASSING_STATUS = (408, 429, 500, 502, 503, 504)
 # The last one: the first answer to a completed multipart upload was lost.
 _PASSING_CODES = (
     "RequestTimeout",
@@ -45,7 +46,7 @@ def _passes(error: Exception) -> bool:
 
     if isinstance(error, exceptions.ClientError):
         status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode")
-        return status in _PASSING_STATUS or error.response.get("Error", {}).get("Code") in _PASSING_CODES
+        return status in BUSY_STATUS or error.response.get("Error", {}).get("Code") in _PASSING_CODES
     if isinstance(error, exceptions.EndpointConnectionError | exceptions.ConnectTimeoutError):
         return False
     broken = (
