@@ -105,6 +105,25 @@ def test_what_a_retry_has_fixed_is_not_broken_and_the_rest_has_date_and_run(
     page.context.close()
 
 
+def test_a_cell_shows_the_number_of_a_batch_within_its_crawl(server: Server, browser: Browser) -> None:
+    """All twelve digits do not fit; its name and its panel have them."""
+
+    def numbered(route: Route) -> None:
+        answer = route.fetch()
+        document = answer.json()
+        runs = document["batches"]["numbers"]
+        document["batches"]["numbers"] = [[first + 202643_000_000, length] for first, length in runs]
+        route.fulfill(response=answer, body=json.dumps(document))
+
+    page = opened(browser, server, "light", [])
+    page.route(re.compile(rf"/laion/api/crawl/{CRAWL}$"), numbered)
+    page.goto(f"{server.url}/laion/crawl/{CRAWL}?run={quote(server.run, safe='')}")
+    cell = page.get_by_role("button", name="batch 202643000023: failed")
+    expect(cell).to_have_attribute("data-number", "23")
+    assert cell.evaluate("cell => cell.scrollWidth <= cell.clientWidth")
+    page.context.close()
+
+
 AT = "2026-11-28T12:00:00+00:00"
 
 

@@ -4,6 +4,7 @@ import { duration } from "./dom.js";
 
 export const GROUPED_BEYOND = 1024;
 const GROUP = 100;
+const BATCHES_PER_CRAWL = 1_000_000; // of a batch number, the digits before these are those of the crawl
 
 // Kinds, worst first; a group of cells is shown as its worst. half: the first of two steps is done.
 export const KINDS = {
@@ -117,4 +118,7 @@ export function edgeText(edges) {
   const [quick, slow] = [duration(edges[0]), duration(edges.at(-1))];
   return quick === slow ? "" : `${quick} … ${slow}`;
 }
+// What fits into a cell.
+export const withinCrawl = (number) => number % BATCHES_PER_CRAWL;
+
 export const range = ({ number, last }) => (last === undefined || last === number ? `${number}` : `${number}–${last}`);

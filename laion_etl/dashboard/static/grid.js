@@ -1,7 +1,7 @@
 // A grid of buttons, one per cell. One of them is in the tab order; arrow keys move between cells.
 
 import { el } from "./dom.js";
-import { KINDS, edgeText, range, tally } from "./cells.js";
+import { KINDS, edgeText, range, tally, withinCrawl } from "./cells.js";
 
 export class Grid {
   #what;
@@ -56,7 +56,7 @@ export class Grid {
     button.className = `cell k-${cell.kind}`;
     button.dataset.kind = cell.kind;
     button.dataset.depth = cell.depth;
-    button.dataset.number = cell.number;
+    button.dataset.number = withinCrawl(cell.number);
     if (cell.level !== undefined) button.style.setProperty("--level", `${100 * cell.level}%`);
   }
 
