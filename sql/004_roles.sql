@@ -51,5 +51,11 @@ begin
     grant select on batch to laion_worker;
     grant update (state, attempts, token, lease_owner, lease_expires, claimed_at, stats, error, updated_at)
         on batch to laion_worker;
+    if to_regclass('queue_contact') is not null then
+        -- 011_outages.sql has been applied
+        grant select on queue_contact to laion_reader;
+        grant select, insert, update on queue_contact to laion_worker;
+        grant update (outages) on batch to laion_worker;
+    end if;
 end
 $$;

@@ -35,7 +35,8 @@ class BatchQueue:
     """The batches of one crawl. `lease_s`: a silent worker loses its batch after this many seconds;
     `max_attempts`: claims of a batch before it is parked as failed.
 
-    Every change survives a lost connection: repeated, it finds what its first attempt may have done.
+    Every change survives a lost connection: repeated, it finds what its first attempt may have done. A lease
+    that ends while no worker reaches the database is not the batch's fault (sql/011_outages.sql).
     """
 
     def __init__(self, database: Database, crawl_no: int, lease_s: int, max_attempts: int) -> None:
@@ -59,7 +60,13 @@ class BatchQueue:
 
     def heartbeat(self, claim: Claim) -> bool:
         """Extends the lease; False when it was lost."""
-        return self._update("queue.heartbeat", claim)
+        keys = {**self._keys, "batch": claim.batch, "token": claim.token}
+
+        def work(connection: Connection) -> bool:
+            connection.execute(query("queue.note_contact"), keys)
+            return connection.execute(query("queue.heartbeat"), keys).rowcount == 1
+
+        return self._database.run(work)
 
     def complete(self, claim: Claim, stats: StageStats) -> bool:
         """Records the result; False when the lease was lost and the result was not recorded."""
@@ -110,6 +117,7 @@ class BatchQueue:
                 ).fetchone()
                 if unseen:
                     return Claim(*unseen)
+            connection.execute(query("queue.note_contact"), keys)
             connection.execute(query("queue.park_exhausted"), keys)
             row = connection.execute(query(name), keys).fetchone()
             return Claim(*row) if row else None

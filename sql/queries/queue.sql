@@ -1,41 +1,62 @@
+-- name: note_contact
+select note_queue_contact(%(crawl_no)s::smallint, make_interval(secs => %(lease_s)s))
+
 -- name: park_exhausted
 update batch
 set state = 'failed', lease_owner = null, updated_at = now(),
     error = coalesce(error, 'its worker stopped sending heartbeats on every attempt')
+from queue_silence(%(crawl_no)s::smallint, make_interval(secs => %(lease_s)s))
 where crawl_no = %(crawl_no)s and state = 'leased' and lease_expires < now()
   and attempts >= %(max_attempts)s
+  and not (lease_expires between silent_from and silent_until and (outages < 10 or now() < silent_until))
 
 -- name: claim
--- A batch whose worker was lost goes before new ones: a run may be waiting for it alone.
+-- A batch whose worker was lost goes before new ones: a run may be waiting for it alone. If its lease ended in an outage
+-- of the database (011_outages.sql), its worker has some time to extend it, and then it costs no attempt.
+with lost as materialized (
+    select batch, (lease_expires between silent_from and silent_until and outages < 10)::integer as by_outage
+    from batch, queue_silence(%(crawl_no)s::smallint, make_interval(secs => %(lease_s)s))
+    where crawl_no = %(crawl_no)s and state = 'leased' and lease_expires < now()
+      and not (lease_expires between silent_from and silent_until and now() < silent_until)
+    order by lease_expires
+    limit 1
+    for update of batch skip locked
+), ready as (
+    select batch, 0 as by_outage from batch
+    where crawl_no = %(crawl_no)s and state = 'ready'
+    order by batch
+    limit 1
+    for update skip locked
+), open as materialized (
+    select * from lost union all select * from ready limit 1
+)
 update batch
-set state = 'leased', token = token + 1, attempts = attempts + 1, lease_owner = %(owner)s,
-    lease_expires = now() + make_interval(secs => %(lease_s)s), updated_at = now(), claimed_at = now()
-where batch = (
-    select batch from (
-        select * from (
-            select batch from batch
-            where crawl_no = %(crawl_no)s and state = 'leased' and lease_expires < now()
-            order by lease_expires
-            limit 1
-            for update skip locked) as lost
-        union all
-        select * from (
-            select batch from batch
-            where crawl_no = %(crawl_no)s and state = 'ready'
-            order by batch
-            limit 1
-            for update skip locked) as ready
-    ) as open
-    limit 1)
-returning batch, token
+set state = 'leased', token = token + 1, attempts = attempts + 1 - by_outage, outages = outages + by_outage,
+    lease_owner = %(owner)s, lease_expires = now() + make_interval(secs => %(lease_s)s), updated_at = now(),
+    claimed_at = now()
+from open
+where batch.batch = open.batch
+returning batch.batch, token
 
 -- name: claim_one
+with open as materialized (
+    select batch,
+           (state = 'leased' and lease_expires between silent_from and silent_until and outages < 10)::integer
+           as by_outage
+    from batch, queue_silence(%(crawl_no)s::smallint, make_interval(secs => %(lease_s)s))
+    where batch = %(batch)s and crawl_no = %(crawl_no)s
+      and (state <> 'leased'
+           or lease_expires < now()
+              and not (lease_expires between silent_from and silent_until and now() < silent_until))
+    for update of batch
+)
 update batch
-set state = 'leased', token = token + 1, attempts = attempts + 1, lease_owner = %(owner)s,
-    lease_expires = now() + make_interval(secs => %(lease_s)s), updated_at = now(), claimed_at = now()
-where batch = %(batch)s and crawl_no = %(crawl_no)s
-  and (state <> 'leased' or lease_expires < now())
-returning batch, token
+set state = 'leased', token = token + 1, attempts = attempts + 1 - by_outage, outages = outages + by_outage,
+    lease_owner = %(owner)s, lease_expires = now() + make_interval(secs => %(lease_s)s), updated_at = now(),
+    claimed_at = now()
+from open
+where batch.batch = open.batch
+returning batch.batch, token
 
 -- name: claimed_unseen
 -- A claim whose answer was lost with the connection.
@@ -87,10 +108,13 @@ limit %(page)s
 
 -- name: requeue
 update batch
-set state = 'ready', attempts = 0, error = null, lease_owner = null, updated_at = now()
+set state = 'ready', attempts = 0, outages = 0, error = null, lease_owner = null, updated_at = now()
 where crawl_no = %(crawl_no)s and state = 'failed' and batch = any (%(batches)s)
 returning batch
 
 -- name: next_expiry
-select extract(epoch from min(lease_expires) - now())::float8 from batch
+-- Seconds until the next lease may be taken over.
+select extract(epoch from min(case when lease_expires between silent_from and silent_until
+                                   then silent_until else lease_expires end) - now())::float8
+from batch, queue_silence(%(crawl_no)s::smallint, make_interval(secs => %(lease_s)s))
 where crawl_no = %(crawl_no)s and state = 'leased'

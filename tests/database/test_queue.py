@@ -132,3 +132,77 @@ def test_a_claim_whose_answer_an_outage_lost_is_found_by_the_next(
     assert claimed(queue).batch == batch_no(0)
     assert queue.counts() == QueueCounts(ready=3, leased=1)
     assert claimed(queue).batch == batch_no(1)
+
+
+def outage(connection: Connection) -> None:
+    """No worker has reached the queue for ten minutes, and all leases ended meanwhile."""
+    connection.execute("update queue_contact set seen_at = now() - interval '10 min'")
+    connection.execute("update batch set lease_expires = now() - interval '8 min' where state = 'leased'")
+
+
+def end_of_silence(queue: BatchQueue, connection: Connection) -> None:
+    """A worker reaches the queue, and the time that the others have to come back passes."""
+    queue.heartbeat(Claim(0, 0))
+    connection.execute("update queue_contact set silent_to = silent_to - interval '31 s'")
+
+
+def attempts(connection: Connection) -> list[int]:
+    rows = connection.execute("select attempts from batch order by batch").fetchall()
+    return [count for (count,) in rows]
+
+
+def test_workers_keep_their_batches_through_an_outage_of_the_database(
+    queue: BatchQueue, connection: Connection
+) -> None:
+    claims = [claimed(queue) for _ in range(3)]
+    outage(connection)
+    assert claimed(queue).batch == batch_no(3)  # not one of a worker that has had no time to come back
+    assert queue.claim() is None
+    assert queue.claim_one(claims[0].batch) is None
+    wait_s = queue.next_expiry_s()
+    assert wait_s is not None
+    assert 25 < wait_s <= 30
+    assert all(queue.heartbeat(claim) for claim in claims)
+    end_of_silence(queue, connection)
+    assert queue.claim() is None
+    assert all(queue.complete(claim, DONE) for claim in claims)
+    assert attempts(connection) == [1, 1, 1, 1]
+
+
+def test_batches_whose_workers_an_outage_ended_are_claimed_at_no_cost(
+    queue: BatchQueue, connection: Connection
+) -> None:
+    for claim in (queue.claim, lambda: queue.claim_one(batch_no(0)), queue.claim):  # of two attempts
+        taken = claim()
+        assert taken is not None
+        assert taken.batch == batch_no(0)
+        outage(connection)
+        end_of_silence(queue, connection)
+    assert claimed(queue).batch == batch_no(0)
+    assert queue.failed() == []
+    assert attempts(connection) == [1, 0, 0, 0]
+
+
+def test_a_batch_that_ends_the_only_worker_each_time_is_parked(
+    queue: BatchQueue, connection: Connection
+) -> None:
+    """For the database, a crawl whose only worker died is the same as an outage."""
+    connection.execute("delete from batch where batch > %s", [batch_no(0)])
+    claims = 0
+    while queue.claim() is not None:
+        claims += 1
+        outage(connection)
+        end_of_silence(queue, connection)
+    assert claims == 12
+    assert [batch for batch, _ in queue.failed()] == [batch_no(0)]
+
+
+def test_an_earlier_outage_does_not_excuse_a_batch_whose_worker_is_lost(
+    queue: BatchQueue, connection: Connection
+) -> None:
+    outage(connection)
+    claim = claimed(queue)
+    connection.execute("update queue_contact set silent_to = now() - interval '31 s'")
+    expire_leases(connection)
+    assert claimed(queue).batch == claim.batch
+    assert attempts(connection) == [2, 0, 0, 0]

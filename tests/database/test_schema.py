@@ -25,7 +25,7 @@ from laion_etl.settings import CoreSettings, Settings
 from tests.database.pairs import numbered_pairs, write_pairs
 
 SQL = Path(__file__).parents[2] / "sql"
-TABLES = ("crawl", "partition", "page", "pair", "batch", "dedupe_rule", "schema_migration")
+TABLES = ("crawl", "partition", "page", "pair", "batch", "queue_contact", "dedupe_rule", "schema_migration")
 VIEWS = ("pair_text", "load_progress", "queue_progress", "lease", "failed_batch")
 # All that a role may do, in addition to every user. Of partition and batch only some columns, see below.
 RIGHTS = {
@@ -37,10 +37,13 @@ RIGHTS = {
         *((table, right) for table in ("pair", "page") for right in ("SELECT", "INSERT", "DELETE")),
     },
     "laion_planner": {
-        *((table, "SELECT") for table in TABLES),
+        *((table, "SELECT") for table in TABLES if table != "queue_contact"),
         ("batch", "INSERT"),
     },
-    "laion_worker": {(table, "SELECT") for table in ("schema_migration", "crawl", "batch")},
+    "laion_worker": {
+        *((table, "SELECT") for table in ("schema_migration", "crawl", "batch")),
+        *(("queue_contact", right) for right in ("SELECT", "INSERT", "UPDATE")),
+    },
 }
 COLUMN_RIGHTS = {
     "laion_planner": {("partition", "planned"), ("partition", "planning")},
@@ -49,6 +52,7 @@ COLUMN_RIGHTS = {
         for column in [
             "state",
             "attempts",
+            "outages",
             "token",
             "lease_owner",
             "lease_expires",
