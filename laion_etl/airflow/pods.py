@@ -5,7 +5,8 @@ It writes its result to the store, under a name made of run and task, where the 
 executed inside pods, and a retried task finds the pod of its previous try still running.
 
 What becomes of a pod through no fault of its command costs the task no try (restarts.py): it defers, which
-takes no worker slot, and then starts another pod. Airflow counts the execution timeout of a deferred task
+takes no worker slot, and then starts another pod, or reads the result again that an outage of the store kept
+from it. Airflow counts the execution timeout of a deferred task
 from the start of its try; these waits are added to it.
 
 Importing this takes seconds, because of the Kubernetes client, so DAG files do not.
@@ -37,11 +38,13 @@ from laion_etl.airflow.pod_spec import pod_parts, result_uri
 from laion_etl.airflow.pod_trigger import WAITED, StagePodTrigger, WaitTrigger
 from laion_etl.airflow.restarts import LimitReachedError, Restarts, in_words
 from laion_etl.alerts import late_after_s
-from laion_etl.core.errors import LaionEtlError
+from laion_etl.core.errors import LaionEtlError, OutageError
 from laion_etl.io.storage import open_store
 from laion_etl.settings import Settings, load_settings
 
 _log = logging.getLogger("laion_etl.stage")
+
+_FINISHED = "finished"  # the status of an event: the pod has succeeded, what is left is to read its result
 
 
 class StagePodOperator(KubernetesPodOperator):
@@ -73,6 +76,8 @@ class StagePodOperator(KubernetesPodOperator):
         if waits and event["then"] is None:
             return self.run(context)
         self._event = event["then"] if waits else event
+        if self._event["status"] == _FINISHED:
+            return self._result()
         with self._at_no_cost_of_a_try():
             self.trigger_reentry(context, dict(self._event))
         return self._result()
@@ -189,6 +194,11 @@ class StagePodOperator(KubernetesPodOperator):
         try:
             use_own_s3()
             return dict(json.loads(open_store(folder).read(name)))
+        except OutageError as error:
+            why = f"the pod succeeded, but its result cannot be read yet: {error}"
+            again = "it is read again"
+            self._restarts, delay_s = next_restart(self._restarts, why, again, self.settings.core)
+            self._wait(delay_s, then={"status": _FINISHED})
         except (LaionEtlError, ValueError) as error:
             raise AirflowException(f"the pod succeeded but left no result in {uri}: {error}") from error
 

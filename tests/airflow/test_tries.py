@@ -4,6 +4,7 @@ All tries run in one process, side by side: importing the Kubernetes client take
 """
 
 import json
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -44,6 +45,8 @@ PODS: dict[str, list[Any]] = {
     "out-of-memory": ["stay"],
     "out-of-disk": ["stay"],
     "error": [1],
+    "result-late": [],
+    "result-too-late": [],
 }
 COMMANDS: dict[str, list[Any]] = {
     "local-outage": [75],
@@ -106,6 +109,8 @@ def tries(airflow: Airflow, tmp_path_factory: pytest.TempPathFactory) -> Any:
     longer: dict[str, dict[str, Any]] = {
         "quota": {"longer_s": HOUR_S},
         "no-quota-for-long": {"settings": {"LAION_ETL_KUBERNETES_CREATE_TIMEOUT_S": "0"}},
+        "result-late": {"store_outages": 2},
+        "result-too-late": {"store_outages": 3},
     }
     cases = [{"crawl": crawl, "runner": "kubernetes", **longer.get(crawl, {})} for crawl in PODS]
     cases += [{"crawl": crawl, "runner": "venv"} for crawl in COMMANDS]
@@ -205,6 +210,20 @@ def test_pods_are_not_replaced_without_end(tries: Tries) -> None:
     assert "exit code 130" in message
     assert "it was started again 2 times within 24 hours, the limit of LAION_ETL_TASK_RESTARTS" in message
     assert tries.pods("drained-too-often") == 3
+
+
+def test_an_outage_of_the_store_while_a_result_is_read_is_waited_for(tries: Tries) -> None:
+    assert tries.outcome("result-late") == ("result", {"starts": 1})
+    why = "its result cannot be read yet: cannot read .*: it does not answer; it is read again in"
+    assert len(re.findall(why, tries.log("result-late"))) == 2
+    assert (tries.pods("result-late"), tries.waits("result-late")) == (1, 2)
+
+
+def test_a_result_is_not_waited_for_without_end(tries: Tries) -> None:
+    kind, message = tries.outcome("result-too-late")
+    assert kind == "AirflowException"
+    assert "it does not answer; it was started again 2 times within 24 hours" in message
+    assert tries.pods("result-too-late") == 1
 
 
 @pytest.mark.parametrize(

@@ -19,9 +19,10 @@ from airflow.sdk.exceptions import TaskDeferred
 from airflow.sdk.module_loading import import_string
 from airflow.sdk.serde import deserialize, serialize
 
-from laion_etl.airflow import pod_trigger
+from laion_etl.airflow import pod_trigger, pods
 from laion_etl.airflow.commands import Command, run_in_venv
 from laion_etl.airflow.pods import stage_pod
+from laion_etl.core.errors import StoreOutageError
 
 TIMEOUT = timedelta(hours=8)
 
@@ -91,12 +92,27 @@ def one_try(case: dict[str, Any]) -> dict[str, Any]:
         return {"outcome": outcome, "log": log, "waits": waits, "put_off_s": put_off_s}
 
 
+def with_outages(open_store: Any, outages: dict[str, int]) -> Any:
+    """`open_store` of the operator; the results of a crawl cannot be read so often."""
+
+    def opened(folder: str) -> Any:
+        crawl = next((crawl for crawl in outages if f"/{crawl}/" in folder), None)
+        if crawl is not None and outages[crawl] > 0:
+            outages[crawl] -= 1
+            raise StoreOutageError(f"cannot read {folder}: it does not answer")
+        return open_store(folder)
+
+    return opened
+
+
 def main() -> None:
     pod_trigger._MIN_DEFERRED_S = 0.0  # there is no scheduler that could be too early
     logger = logging.getLogger("laion_etl.stage")
     logger.setLevel(logging.INFO)
     logger.addHandler(LINES)
     cases = json.loads(sys.argv[1])
+    outages = {case["crawl"]: case.get("store_outages", 0) for case in cases}
+    pods.open_store = with_outages(pods.open_store, outages)
     began = time.monotonic()
     with ThreadPoolExecutor(len(cases)) as threads:
         outcomes = dict(zip((case["crawl"] for case in cases), threads.map(one_try, cases), strict=True))
