@@ -14,6 +14,7 @@ from laion_etl.core.errors import InputError
 from laion_etl.io.http_answers import busy_answer, retry_after_s
 from laion_etl.io.remote_files import read_input
 from laion_etl.io.request_limiter import RequestLimiter
+from laion_etl.io.storage import s3_reader
 from tests.fake_clock import FakeClock
 from tests.test_inputs import response, server
 
@@ -259,4 +260,21 @@ def test_requests_and_their_repetitions_take_their_turn(tmp_path: Path) -> None:
     policy = clock.policy(600, clock.limiter(tmp_path / "lock", per_s=0.1))
     with server(answer) as url:
         read_input(f"{url}/x", 100, policy)
+    assert asked == pytest.approx([0, 10, 20], abs=0.01)
+
+
+def test_repeated_requests_to_s3_take_their_turn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """boto3 would repeat them at once, in front of all who wait for their turn."""
+    clock = FakeClock()
+    asked: list[float] = []
+
+    def answer(number: int, _head: str) -> bytes:
+        asked.append(clock.now - 1_000_000)
+        return response("200 OK", b"x") if number == 2 else response("503 Slow Down", b"")
+
+    with server(answer) as url:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", url)
+        s3_reader.cache_clear()
+        read_input("s3://commoncrawl/x", 100, clock.policy(600, clock.limiter(tmp_path / "lock", per_s=0.1)))
+    s3_reader.cache_clear()
     assert asked == pytest.approx([0, 10, 20], abs=0.01)

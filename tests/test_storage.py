@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from botocore.exceptions import ClientError
+from botocore.exceptions import ClientError, ReadTimeoutError
 
 from laion_etl.core.errors import ChangedError, MissingFileError, StorageError, StoreOutageError
 from laion_etl.core.stage_stats import StageStats
 from laion_etl.io.storage import LocalStore, Store, local, local_copy, open_store, s3_client, s3_upload
+from laion_etl.io.storage.s3_retry import retried
+from tests.fake_clock import FakeClock
 
 
 def test_a_written_file_reads_back_and_is_listed(any_store: Store) -> None:
@@ -307,3 +309,20 @@ def test_a_foreign_stats_file_is_named(any_store: Store) -> None:
     any_store.write("s.json", b"[1]")
     with pytest.raises(StorageError, match=r"s\.json: not a stats file"):
         any_store.read_stats("s.json")
+
+
+def test_a_store_that_never_answers_is_noticed_within_minutes() -> None:
+    """boto3's tries of a request, and ours of an action, multiply with the time that a server is silent."""
+    clock = FakeClock()
+    config = s3_client().meta.config
+    longest_s = config.read_timeout * config.retries["total_max_attempts"]
+    asked = []
+
+    def silent() -> None:
+        asked.append(clock.time())
+        clock.now += longest_s
+        raise ReadTimeoutError(endpoint_url="http://s3.example")
+
+    with pytest.raises(ReadTimeoutError):
+        retried(silent, clock.time)
+    assert clock.now - asked[0] <= 240

@@ -27,21 +27,32 @@ class SettingsError(LaionEtlError):
     exit_code = 2
 
 
-class OutageError(LaionEtlError):
-    """A service is unreachable, refuses access or is full; the same command continues once it is back.
+class ServiceError(LaionEtlError):
+    """A service cannot be used. No unit of work is to blame, so none may be counted as failed for it."""
 
-    No unit of work is to blame, so none may be counted as failed for it.
-    """
+
+class OutageError(ServiceError):
+    """A service is unreachable, overloaded or full; the same command continues once it is back."""
 
     exit_code = OUTAGE_EXIT_CODE
 
 
+class RefusedError(ServiceError):
+    """A service refuses: no permission, or a name or setting that is wrong. Waiting does not help."""
+
+    exit_code = 2
+
+
 class StorageError(LaionEtlError):
-    """The store cannot be used; `StoreOutageError` where the store as a whole is the cause."""
+    """A file of the store cannot be used; if the store as a whole is the cause, it is a ServiceError, too."""
 
 
 class StoreOutageError(OutageError, StorageError):
-    """The store cannot be read or written: unreachable, missing bucket, full disk, no permission."""
+    """The store cannot be read or written for now: unreachable, busy, full disk, expired key."""
+
+
+class StoreRefusedError(RefusedError, StorageError):
+    """The store may not be read or written as the settings say: no permission, no such bucket."""
 
 
 class MissingFileError(StorageError):
@@ -79,11 +90,15 @@ class CrawlError(LaionEtlError):
 
 
 class DatabaseError(LaionEtlError):
-    """Postgres refuses the work; `DatabaseOutageError` where it cannot be used at all."""
+    """Postgres cannot do the work; if it cannot be used at all, it is a ServiceError, too."""
 
 
 class DatabaseOutageError(OutageError, DatabaseError):
-    """Postgres cannot be reached, does not let us in, is full or too slow."""
+    """Postgres cannot be used for now: unreachable, starting, full, read-only."""
+
+
+class DatabaseRefusedError(RefusedError, DatabaseError):
+    """Postgres does not let this user in, or not do this; or the database does not exist."""
 
 
 class IncompleteError(LaionEtlError):

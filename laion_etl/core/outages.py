@@ -2,20 +2,27 @@
 
 The problem: while a store is unreachable, or a key has expired, every unit of work fails at once. A worker
 that counts this as a failure of the unit parks thousands of units a minute (2,802 in 20 s were measured). The
-choice: `is_outage` decides from the library's error whether a single file or statement is to blame, or the
-service as a whole. For the latter a worker keeps its unit and waits (`Outages`), longer each time, and with
-jitter, so that a fleet does not come back at the same moment. After a while it gives the unit back and ends
-with OUTAGE_EXIT_CODE, so that the scheduler or the person who started it sees that nothing moves.
+choice: `is_outage` and `is_refusal` decide from the library's error whether a single file or statement is to
+blame, or the service as a whole, and whether that passes by itself. If it does, a worker keeps its unit and
+waits (`Outages`), longer each time, and with jitter, so that a fleet does not come back at the same moment.
+After a while it gives the unit back and ends with OUTAGE_EXIT_CODE, so that the scheduler or the person who
+started it sees that nothing moves. A missing permission or a wrong name does not pass: then the command ends
+at once, for waiting and starting it again would only hide that.
 """
 
 import errno
 import logging
 import random
+import re
 import time
 from collections.abc import Callable
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
+from laion_etl.core.busy_codes import BUSY_S3_CODES, BUSY_STATUS
 from laion_etl.core.errors import OutageError
+
+if TYPE_CHECKING:
+    from botocore.exceptions import ClientError
 
 ResultT = TypeVar("ResultT")
 
@@ -23,34 +30,105 @@ _FIRST_PAUSE_S = 2.0
 _LONGEST_PAUSE_S = 60.0
 _CHECK_EVERY_S = 0.5
 
-_OF_ONE_FILE = (errno.ENOENT, errno.EISDIR, errno.ENOTDIR, errno.ENAMETOOLONG, errno.EEXIST)
-_OF_ONE_OBJECT = ("404", "NoSuchKey", "NotFound", "412", "PreconditionFailed", "InvalidRange", "416")
-# Classes of SQLSTATE: the connection, the login, no such database, resources (disk, memory, connections), an
-# administrator or a timeout; and two codes of other classes: no permission, and a server that is read-only,
-# as the former primary is after a failover.
-_OF_THE_SERVER = ("08", "28", "3D", "53", "57", "58", "42501", "25006")
+# What passes without a change of settings. Of S3's errors these and all with one of BUSY_STATUS; a key that
+# has expired is replaced by whoever gives it to the command, and 400 is how HEAD, which has no body, says so.
+_PASSING_S3 = BUSY_S3_CODES | {
+    "ExpiredToken",
+    "TokenRefreshRequired",
+    "OperationAborted",
+    "QuotaExceeded",
+    "400",
+    "507",
+}
+_REFUSED_S3 = frozenset(
+    (
+        "403",
+        "AccessDenied",
+        "AccountProblem",
+        "AllAccessDisabled",
+        "AuthorizationHeaderMalformed",
+        "InvalidAccessKeyId",
+        "InvalidBucketName",
+        "InvalidToken",
+        "NoSuchBucket",
+        "NotSignedUp",
+        "PermanentRedirect",
+        "301",
+        "RequestTimeTooSkewed",
+        "SignatureDoesNotMatch",
+    )
+)
+_OF_ONE_FILE = (
+    errno.ENOENT,
+    errno.EISDIR,
+    errno.ENOTDIR,
+    errno.ENOTEMPTY,
+    errno.ENAMETOOLONG,
+    errno.EEXIST,
+    errno.ELOOP,
+)
+_REFUSED_FILE = (errno.EACCES, errno.EPERM, errno.EROFS)
+# Classes of SQLSTATE: the connection, resources (disk, memory, connections), a server that stops or starts,
+# its system; and a server that is read-only, as the former primary is after a failover.
+_PASSING_SQL = ("08", "53", "57P", "58", "25006")
+_REFUSED_SQL = ("28", "3D", "3F", "42501")  # the login, no such database or schema, no permission
+# libpq gives no SQLSTATE for a connection that the server refuses; these are Postgres' own words.
+_REFUSED_LOGIN = re.compile(
+    r"FATAL:\s+(?:password authentication failed|no pg_hba\.conf entry|permission denied for database|"
+    r"(?:role|database) \".*\" does not exist|role \".*\" is not permitted to log in)"
+)
 
 _log = logging.getLogger(__name__)
 
 
 def is_outage(error: Exception) -> bool:
-    """Whether an error of the file system, of S3 or of Postgres is to be blamed on the service as a whole.
-
-    That is everything but a file that does not exist, a statement that is wrong, and the like.
-    """
+    """Whether an error of the file system, of S3 or of Postgres is one of the service, and passes."""
     from boto3.exceptions import Boto3Error
-    from botocore.exceptions import BotoCoreError, ClientError, ParamValidationError
+    from botocore import exceptions as botocore
     from psycopg import Error, InterfaceError, OperationalError
 
-    if isinstance(error, ClientError):
-        return error.response.get("Error", {}).get("Code", "") not in _OF_ONE_OBJECT
+    if isinstance(error, botocore.ClientError):
+        return _s3_code(error) in _PASSING_S3 or _http_status(error) in BUSY_STATUS
     if isinstance(error, Error):
         if error.sqlstate is None:  # of the client: there is no connection
-            return isinstance(error, OperationalError | InterfaceError)
-        return error.sqlstate.startswith(_OF_THE_SERVER)
-    if isinstance(error, BotoCoreError | Boto3Error):
-        return not isinstance(error, ParamValidationError)
-    return isinstance(error, OSError) and error.errno not in _OF_ONE_FILE
+            return isinstance(error, OperationalError | InterfaceError) and not is_refusal(error)
+        return error.sqlstate.startswith(_PASSING_SQL)
+    if isinstance(error, botocore.BotoCoreError | Boto3Error):
+        return isinstance(
+            error,
+            botocore.HTTPClientError
+            | botocore.ConnectionError
+            | botocore.IncompleteReadError
+            | botocore.ChecksumError
+            | botocore.FlexibleChecksumError
+            | botocore.CredentialRetrievalError
+            | botocore.MetadataRetrievalError
+            | botocore.TokenRetrievalError
+            | Boto3Error,
+        )
+    return isinstance(error, OSError) and error.errno not in (*_OF_ONE_FILE, *_REFUSED_FILE)
+
+
+def is_refusal(error: Exception) -> bool:
+    """Whether it is an error of the service that stays until a permission or a setting is changed."""
+    from botocore.exceptions import BotoCoreError, ClientError
+    from psycopg import Error
+
+    if isinstance(error, ClientError):
+        return _s3_code(error) in _REFUSED_S3
+    if isinstance(error, Error):
+        return (error.sqlstate or "").startswith(_REFUSED_SQL) or bool(_REFUSED_LOGIN.search(str(error)))
+    if isinstance(error, BotoCoreError):
+        return not is_outage(error)
+    return isinstance(error, OSError) and error.errno in _REFUSED_FILE
+
+
+def _s3_code(error: "ClientError") -> str:
+    return str(error.response.get("Error", {}).get("Code", ""))
+
+
+def _http_status(error: "ClientError") -> int:
+    return int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
 
 
 class Outages:

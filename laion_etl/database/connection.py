@@ -16,8 +16,8 @@ import psycopg
 from psycopg import Connection
 from psycopg.conninfo import conninfo_to_dict
 
-from laion_etl.core.errors import DatabaseError, DatabaseOutageError
-from laion_etl.core.outages import is_outage
+from laion_etl.core.errors import DatabaseError, DatabaseOutageError, DatabaseRefusedError
+from laion_etl.core.outages import is_outage, is_refusal
 from laion_etl.database.embedded import exists, running_server, with_log_cause
 from laion_etl.database.migrations import migrate
 from laion_etl.database.queries import query
@@ -198,7 +198,11 @@ def database_errors(url: str) -> Iterator[None]:
 
 
 def _database_error(error: psycopg.Error, url: str) -> DatabaseError:
-    kind = DatabaseOutageError if is_outage(error) else DatabaseError
+    kind: type[DatabaseError] = DatabaseError
+    if is_outage(error):
+        kind = DatabaseOutageError
+    elif is_refusal(error):
+        kind = DatabaseRefusedError
     return kind(_explanation(error, _public_name(url), _first_line(error)))
 
 
@@ -215,6 +219,11 @@ def _explanation(error: psycopg.Error, name: str, cause: str) -> str:
         )
     if isinstance(error, psycopg.errors.InsufficientPrivilege):
         return f"cannot use Postgres at {name}: {cause}; this step needs another role, see docs/operations.md"
+    if is_refusal(error):
+        return (
+            f"cannot connect to Postgres at {name}: {cause}; "
+            "check user, password and name of the database in LAION_ETL_DATABASE_URL"
+        )
     if isinstance(error, psycopg.OperationalError) and error.sqlstate in (None, *_LOST_STATES):
         return (
             f"cannot connect to Postgres at {name}: {cause}; "
@@ -224,8 +233,8 @@ def _explanation(error: psycopg.Error, name: str, cause: str) -> str:
 
 
 def _refused(error: psycopg.Error) -> bool:
-    """Whether the server refused the connection for a reason that stays, such as a wrong password."""
-    return error.sqlstate is not None and error.sqlstate[:2] in ("28", "3D", "53")
+    """Whether the server refused the connection for a reason that does not change within minutes."""
+    return is_refusal(error) or (error.sqlstate or "").startswith("53")
 
 
 def _public_name(url: str) -> str:

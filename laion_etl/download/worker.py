@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 
 from laion_etl.core.errors import (
     DatabaseError,
-    DatabaseOutageError,
     InputError,
     LaionEtlError,
     OutageError,
@@ -212,7 +211,7 @@ class Worker:
         """Returns the batch to the queue at no cost; if the database is down, its lease runs out instead."""
         try:
             self.queue.release(claim)
-        except DatabaseOutageError as error:
+        except DatabaseError as error:  # whatever it was returned for is what ends the command
             _log.warning("cannot return batch %d, its lease will expire instead: %s", claim.batch, error)
 
     @contextmanager

@@ -1,4 +1,4 @@
-"""Which answers of a web server or of S3 mean "later", and how much later."""
+"""Whether the answer of a web server means "later", and how much later."""
 
 import re
 import time
@@ -6,16 +6,8 @@ from collections.abc import Mapping
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
 
-BUSY_STATUS = frozenset(
-    (
-        HTTPStatus.REQUEST_TIMEOUT,
-        HTTPStatus.TOO_MANY_REQUESTS,
-        HTTPStatus.INTERNAL_SERVER_ERROR,
-        HTTPStatus.BAD_GATEWAY,
-        HTTPStatus.SERVICE_UNAVAILABLE,
-        HTTPStatus.GATEWAY_TIMEOUT,
-    )
-)
+from laion_etl.core.busy_codes import BUSY_STATUS
+
 # What S3, CloudFront ("There might be too much traffic or a configuration error") and others write.
 _THROTTLED = re.compile(
     rb"slow\s*down|request\s*rate|rate\s*(?:limit|exceeded)|too\s*many\s*requests|too\s*much\s*traffic"
@@ -23,19 +15,6 @@ _THROTTLED = re.compile(
     re.IGNORECASE,
 )
 _DENIED = re.compile(rb"<Code>\s*AccessDenied\s*</Code>", re.IGNORECASE)
-
-# https://docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html
-BUSY_S3_CODES = frozenset(
-    (
-        "SlowDown",
-        "Throttling",
-        "ThrottlingException",
-        "RequestLimitExceeded",
-        "RequestTimeout",
-        "ServiceUnavailable",
-        "InternalError",
-    )
-)
 
 
 def busy_answer(status: int, headers: Mapping[str, str], page: bytes) -> bool:

@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, cast
 from urllib.parse import unquote, urlsplit
 
+from laion_etl.core.busy_codes import BUSY_S3_CODES
 from laion_etl.core.errors import InputError, MissingInputError
-from laion_etl.io.http_answers import BUSY_S3_CODES, busy_answer, retry_after_s
+from laion_etl.io.http_answers import busy_answer, retry_after_s
 from laion_etl.io.retries import DEFAULT_POLICY, Retries, RetryPolicy, TryAgainError
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from laion_etl.core.errors import InputError, SettingsError, StorageError, StoreOutageError
+from laion_etl.core.errors import InputError, ServiceError, SettingsError, StorageError
 from laion_etl.core.head_columns import has_columns
 from laion_etl.core.schemas import DATASET_FILES, keys_of_ids
 from laion_etl.dataset.manifest import NAME, STATS, Manifest, ManifestPart, read_manifest
@@ -60,7 +60,7 @@ def verify_version(
     dataset: str, version: str, store: Store, on_bytes: Progress | None = None
 ) -> VerifyReport:
     """Check a visible version, '' for the current one. Raises InputError if there is no such version,
-    StoreOutageError if the store cannot be read, which says nothing about the dataset.
+    ServiceError if the store cannot be read, which says nothing about the dataset.
 
     `on_bytes` is called with the bytes read so far and in all.
     """
@@ -69,7 +69,7 @@ def verify_version(
     try:
         manifest = read_manifest(dataset, listed, store)
         _Check(manifest, report, store, on_bytes).run()
-    except StoreOutageError:
+    except ServiceError:
         raise
     except (InputError, StorageError) as error:
         report.problems.append(Problem(f"{dataset_folder(dataset)}/{listed.version}/{NAME}", str(error)))

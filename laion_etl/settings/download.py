@@ -315,7 +315,7 @@ class DownloadSettings(Group):
     outage_s: float = setting(
         600.0,
         "How long a worker waits in all, while it holds a batch, for a store, database or resolver that is "
-        "unreachable or refuses access; then it returns the batch and ends with exit code 75.",
+        "unreachable, overloaded or full; then it returns the batch and ends with exit code 75.",
         changes=None,
         unit="s",
         minimum=0,

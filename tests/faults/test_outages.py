@@ -1,5 +1,6 @@
 """Outages of store and database: a download worker waits, spends no attempt and parks nothing."""
 
+import errno
 import os
 import subprocess
 import sys
@@ -13,16 +14,20 @@ from uuid import uuid4
 import boto3
 import psycopg
 import pytest
+from botocore.exceptions import ClientError, EndpointConnectionError, NoCredentialsError
 from typer.testing import CliRunner
 
 from laion_etl.cli import app
 from laion_etl.core.errors import (
+    DatabaseError,
     DatabaseOutageError,
+    DatabaseRefusedError,
     InputError,
     MissingFileError,
     OutageError,
     StorageError,
     StoreOutageError,
+    StoreRefusedError,
 )
 from laion_etl.core.outages import Outages
 from laion_etl.core.schemas import batch_file_name
@@ -32,6 +37,7 @@ from laion_etl.database.requeue import requeue
 from laion_etl.download import stage as download_stage
 from laion_etl.download.worker import Worker, open_queue
 from laion_etl.io.storage import LocalStore, Store, open_store
+from laion_etl.io.storage.errors import storage_errors
 from laion_etl.plan.stage import plan_batches
 from laion_etl.settings import DatabaseSettings, DownloadSettings, PlanSettings, Settings
 from tests.database.pairs import batch_no, numbered_pairs, write_pairs
@@ -89,8 +95,8 @@ def flaky_store(flaky: FlakyS3) -> Store:
     return open_store(f"s3://{bucket}/laion")
 
 
-@pytest.mark.parametrize("fault", [Fault.EXPIRED_KEY, Fault.ACCESS_DENIED, Fault.SLOW_DOWN, Fault.RESET])
-def test_a_store_that_refuses_ends_the_worker_after_minutes_and_parks_nothing(
+@pytest.mark.parametrize("fault", [Fault.EXPIRED_KEY, Fault.SLOW_DOWN, Fault.RESET])
+def test_a_store_that_is_away_ends_the_worker_after_minutes_and_parks_nothing(
     fault: Fault, flaky: FlakyS3, flaky_store: Store, settings: Settings, database: Database
 ) -> None:
     planned(flaky_store, settings, database)
@@ -107,11 +113,24 @@ def test_a_store_that_refuses_ends_the_worker_after_minutes_and_parks_nothing(
     assert states(database) == [("done", 1, 3)]
 
 
-def test_a_store_that_is_back_within_minutes_costs_nothing(
+def test_a_store_that_refuses_ends_the_worker_at_once_and_parks_nothing(
     flaky: FlakyS3, flaky_store: Store, settings: Settings, database: Database
 ) -> None:
     planned(flaky_store, settings, database)
     flaky.share, flaky.faults = 1, [Fault.ACCESS_DENIED]
+    time = FakeTime()
+    with pytest.raises(StoreRefusedError, match="access refused; check the AWS credentials") as ended:
+        worker_of(flaky_store, settings, database, time).run()
+    assert ended.value.exit_code == 2
+    assert time.now_s == 0
+    assert states(database) == [("ready", 0, 3)]
+
+
+def test_a_store_that_is_back_within_minutes_costs_nothing(
+    flaky: FlakyS3, flaky_store: Store, settings: Settings, database: Database
+) -> None:
+    planned(flaky_store, settings, database)
+    flaky.share, flaky.faults = 1, [Fault.EXPIRED_KEY]
     time = FakeTime()
 
     def back() -> None:
@@ -247,32 +266,74 @@ def test_the_command_ends_with_the_exit_code_of_an_outage(settings: Settings, tm
 
 
 @pytest.mark.parametrize(
-    ("changes", "outage"),
+    ("changes", "kind"),
     [
-        ({"dbname": "not_there"}, True),
-        ({"user": "no_such_user"}, True),
-        ({"statement": "set transaction read only; create table of_a_primary ()"}, True),
-        ({"statement": "select 1/0"}, False),
+        ({"dbname": "not_there"}, DatabaseRefusedError),
+        ({"user": "no_such_user"}, DatabaseRefusedError),
+        ({"statement": "set role pg_monitor; create role other"}, DatabaseRefusedError),
+        ({"host": "127.0.0.1", "port": "1"}, DatabaseOutageError),
+        (
+            {"statement": "set transaction read only; create table of_a_primary ()"},
+            DatabaseOutageError,
+        ),
+        ({"statement": "select pg_terminate_backend(pg_backend_pid())"}, DatabaseOutageError),
+        ({"statement": "set local statement_timeout = 10; select pg_sleep(60)"}, DatabaseError),
+        ({"statement": "select 1/0"}, DatabaseError),
     ],
+    ids=lambda value: str(value)[:60],
 )
 def test_which_errors_of_postgres_are_outages(
-    settings: Settings, changes: dict[str, str], outage: bool
+    settings: Settings, changes: dict[str, str], kind: type[DatabaseError]
 ) -> None:
-    statement = changes.pop("statement", "select 1")
-    url = psycopg.conninfo.make_conninfo(settings.core.database_url, **changes)
+    statement = changes.get("statement", "select 1")
+    others = {name: value for name, value in changes.items() if name != "statement"}
+    url = psycopg.conninfo.make_conninfo(settings.core.database_url, **others)
     database = Database(url, DatabaseSettings(retry_for_s=0))
-    with pytest.raises(Exception, match="cannot") as raised:
+    with pytest.raises(DatabaseError, match=r"cannot .*; ") as raised:
         database.run(lambda connection: connection.execute(statement))
-    assert isinstance(raised.value, OutageError) is outage
+    assert type(raised.value) is kind
 
 
-def test_a_missing_file_is_no_outage_and_a_missing_bucket_is_one(any_store: Store, s3_endpoint: str) -> None:
+def answer(code: str, status: int) -> ClientError:
+    head: Any = {"HTTPStatusCode": status}
+    return ClientError({"Error": {"Code": code}, "ResponseMetadata": head}, "GetObject")
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        (answer("SlowDown", 503), StoreOutageError),
+        (answer("XMinioServerNotInitialized", 503), StoreOutageError),
+        (answer("400", 400), StoreOutageError),  # HEAD with an expired key
+        (EndpointConnectionError(endpoint_url="http://s3.example"), StoreOutageError),
+        (OSError(errno.EIO, "Input/output error"), StoreOutageError),
+        (OSError(errno.ENOSPC, "No space left on device"), StoreOutageError),
+        (answer("AccessDenied", 403), StoreRefusedError),
+        (answer("NoSuchBucket", 404), StoreRefusedError),
+        (answer("InvalidAccessKeyId", 403), StoreRefusedError),
+        (NoCredentialsError(), StoreRefusedError),
+        (OSError(errno.EACCES, "Permission denied"), StoreRefusedError),
+        (OSError(errno.EROFS, "Read-only file system"), StoreRefusedError),
+        (answer("InvalidObjectState", 403), StorageError),
+        (answer("SomethingNew", 400), StorageError),
+        (OSError(errno.EISDIR, "Is a directory"), StorageError),
+        (answer("NoSuchKey", 404), MissingFileError),
+    ],
+    ids=lambda value: str(value)[:60],
+)
+def test_which_errors_of_a_store_are_outages(error: Exception, kind: type[StorageError]) -> None:
+    with (
+        pytest.raises(StorageError, match="cannot read s3://b/x: ") as raised,
+        storage_errors("read", "s3://b/x"),
+    ):
+        raise error
+    assert type(raised.value) is kind
+
+
+def test_a_missing_file_and_a_missing_bucket(any_store: Store, s3_endpoint: str) -> None:
     with pytest.raises(MissingFileError):
         any_store.read("x")
-    with pytest.raises(StorageError) as raised:
-        open_store("s3://no-such-bucket-2/x").read("x")
-    assert isinstance(raised.value, MissingFileError | StoreOutageError)
-    with pytest.raises(StoreOutageError):
+    with pytest.raises(StoreRefusedError, match="no such bucket; create it or check LAION_ETL_STORE"):
         open_store("s3://no-such-bucket-2/x").check()
 
 

@@ -4,14 +4,15 @@ import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from laion_etl.core.errors import MissingFileError, StorageError, StoreOutageError
-from laion_etl.core.outages import is_outage
+from laion_etl.core.errors import MissingFileError, StorageError, StoreOutageError, StoreRefusedError
+from laion_etl.core.outages import is_outage, is_refusal
 
 _ADVICE = {
     errno.ENOSPC: "the disk is full; free space, or set LAION_ETL_STORE (or TMPDIR) to another disk",
     errno.EDQUOT: "the disk quota is used up; free space, or set LAION_ETL_STORE (or TMPDIR) to another disk",
     errno.EACCES: "no permission; check the owner of the folder or set LAION_ETL_STORE",
     errno.EROFS: "the file system is read-only; set LAION_ETL_STORE",
+    errno.EISDIR: "it is a folder; move it away and run the stage that writes this file again",
     errno.ENOENT: "it does not exist; was the stage before it run?",
 }
 
@@ -21,6 +22,12 @@ _NO_FOLDER = "the folder cannot be created; check LAION_ETL_STORE"
 _S3_ADVICE = {
     "404": "it does not exist; was the stage before it run?",
     "NoSuchBucket": "no such bucket; create it or check LAION_ETL_STORE",
+    "InvalidObjectState": "it is archived; restore it, or move it to a storage class that can be read",
+    "PermanentRedirect": "the bucket is in another region; set AWS_DEFAULT_REGION",
+    "301": "the bucket is in another region; set AWS_DEFAULT_REGION",
+    "ExpiredToken": "the key has expired; renew the AWS credentials",
+    "InvalidAccessKeyId": "no such key; check the AWS credentials",
+    "SignatureDoesNotMatch": "wrong secret key; check the AWS credentials",
     "NoSuchKey": "it does not exist; was the stage before it run?",
     "403": "access refused; check the AWS credentials",
     "AccessDenied": "access refused; check the AWS credentials",
@@ -31,7 +38,8 @@ _S3_ADVICE = {
 def storage_errors(action: str, target: object) -> Iterator[None]:
     """Turn the errors of the file system and of S3 into StorageError.
 
-    It is MissingFileError for one file that is not there, StoreOutageError if nothing can be read or written.
+    It is MissingFileError for one file that is not there, StoreOutageError or StoreRefusedError if nothing
+    can be read or written.
     """
     from boto3.exceptions import Boto3Error
     from botocore.exceptions import BotoCoreError, ClientError
@@ -57,4 +65,6 @@ def storage_errors(action: str, target: object) -> Iterator[None]:
 def _kind(error: Exception, *, missing: bool = False) -> type[StorageError]:
     if missing:
         return MissingFileError
-    return StoreOutageError if is_outage(error) else StorageError
+    if is_outage(error):
+        return StoreOutageError
+    return StoreRefusedError if is_refusal(error) else StorageError

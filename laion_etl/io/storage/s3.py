@@ -10,14 +10,18 @@ from typing import IO, TYPE_CHECKING, Any, BinaryIO, cast
 from laion_etl.core.errors import ChangedError
 from laion_etl.core.stage_stats import Output
 from laion_etl.io.storage.errors import NOT_THERE, storage_errors
-from laion_etl.io.storage.s3_retry import retried
+from laion_etl.io.storage.s3_retry import ATTEMPTS, READ_TIMEOUT_S, retried
 from laion_etl.io.storage.s3_upload import upload_if
 from laion_etl.io.storage.store import MAX_GUARDED_TRIES, Guard, NewFile, Store
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
-_S3_CONFIG: dict[str, Any] = {"retries": {"max_attempts": 5, "mode": "standard"}, "connect_timeout": 10}
+_S3_CONFIG: dict[str, Any] = {
+    "retries": {"max_attempts": ATTEMPTS, "mode": "standard"},
+    "connect_timeout": 10,
+    "read_timeout": READ_TIMEOUT_S,
+}
 _NOT_AS_READ = ("PreconditionFailed", "ConditionalRequestConflict", "NoSuchKey", "412", "409")
 
 
@@ -180,13 +184,17 @@ def s3_client() -> "S3Client":
 
 @cache
 def s3_reader() -> "S3Client":
-    """Returns the client for public data: without credentials it reads public buckets anonymously."""
+    """Returns the client for public data: without credentials it reads public buckets anonymously.
+
+    It repeats nothing itself: io/retries.py does, as a source wants it and within the limit of its requests.
+    """
     import boto3
     from botocore import UNSIGNED
     from botocore.config import Config
 
     session = boto3.Session()
+    options = _S3_CONFIG | {"retries": {"total_max_attempts": 1}}
     if session.get_credentials() is not None:
-        return s3_client()
+        return session.client("s3", config=Config(**options))
     region = session.region_name or "us-east-1"  # Common Crawl's
-    return boto3.client("s3", region, config=Config(**_S3_CONFIG, signature_version=UNSIGNED))
+    return session.client("s3", region, config=Config(**options, signature_version=UNSIGNED))
