@@ -81,6 +81,10 @@ class InternalError(LaionEtlError):
     """Rules raised unexpected exceptions for too many records: a broken installation, or a bug."""
 
 
+class KilledError(LaionEtlError):
+    """A process of the command was killed from outside, most often because memory ran out."""
+
+
 class MissingInputError(InputError):
     """There is no such input."""
 

@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 from laion_etl.core.errors import SettingsError
 from laion_etl.core.funnel import REASON_NAME, ParseReason
 from laion_etl.core.import_factory import load_callables
-from laion_etl.parse.internal_errors import apply_by_rows
+from laion_etl.core.rule_failures import apply_by_rows
 from laion_etl.settings import ParseSettings
 
 VARIABLE = "LAION_ETL_PARSE_FILTERS"

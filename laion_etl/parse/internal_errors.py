@@ -1,15 +1,13 @@
 """Exceptions that rules raise: each costs the record or link it came from, and no other.
 
-Rules work on columns. Where one raises, it is called again for halves of the column, down to the rows that
-it fails for: they are counted as `internal_error`, with the first few exceptions in the stats. What is not
-contained, and which share ends the task, is said in laion_etl.core.rule_failures.
+They are counted as `internal_error`, with the first few exceptions in the stats. What is not contained, and
+which share ends the task, is said in laion_etl.core.rule_failures.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from laion_etl.core.errors import InternalError
-from laion_etl.core.rule_failures import NOT_CONTAINED, described, printable, too_many
+from laion_etl.core.rule_failures import described, printable, too_many
 
 _EXAMPLES = 5
 
@@ -28,28 +26,6 @@ class InternalErrors:
     def add(self, other: "InternalErrors") -> None:
         """Keeps those of another unit, as far as there is room."""
         self.examples += other.examples[: _EXAMPLES - len(self.examples)]
-
-
-def apply_by_rows(
-    rule: Callable[[int, int], None], rows: int, failed: Callable[[int, Exception], None]
-) -> None:
-    """Calls `rule(start, end)` for all rows, in order; a row that it raises for goes to `failed` instead.
-
-    A rule that raised is called again for parts of the same rows, so it must not have changed anything.
-    """
-    waiting = [(0, rows)] if rows else []
-    while waiting:
-        start, end = waiting.pop()
-        try:
-            rule(start, end)
-        except NOT_CONTAINED:
-            raise
-        except Exception as error:  # noqa: BLE001 - whatever a rule raises
-            if end - start == 1:
-                failed(start, error)
-            else:
-                middle = (start + end + 1) // 2
-                waiting += [(middle, end), (start, middle)]
 
 
 def check_share(what: str, failed: int, total: int, noun: str, errors: InternalErrors) -> None:

@@ -14,7 +14,7 @@ from typing import NamedTuple, Protocol
 import pyarrow as pa
 
 from laion_etl.core.import_factory import load_choice
-from laion_etl.parse.internal_errors import apply_by_rows
+from laion_etl.core.rule_failures import apply_by_rows
 from laion_etl.parse.language_codes import CLD3_CODES, checked_languages
 from laion_etl.settings import ParseSettings
 

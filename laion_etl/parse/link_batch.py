@@ -5,7 +5,7 @@ has Python strings, and `link_batches` turns those into batches: 7 µs of CPU an
 language takes 28.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -24,6 +24,7 @@ from laion_etl.urls.normalize import page_base
 
 _BATCH_BYTES = 8 << 20  # as of WAT files: smaller batches cost more calls, larger ones more memory
 _BATCH_PAGES = 1 << 14
+_MAX_FAILED_IN_A_ROW = 100
 _NO_SPANS = np.zeros(0, np.int32)
 
 
@@ -105,17 +106,19 @@ def link_batches(records: Iterable[Page | RecordReason]) -> Iterator[LinkBatch]:
     """Yield the records of a file, in order, as the batches that a LinkSource has to yield.
 
     Pages with a URL or base of more than 8,192 bytes, or more than 32 MiB of text, are counted and left out.
-    The arena of a batch is reused for the next one.
+    An exception costs the record that it was raised for, where more records come after it: `map` goes on with
+    the next one, a generator does not. The arena of a batch is reused for the next one.
 
     Args:
         records: The pages; a record that gives no page as its RecordReason, so that it is counted.
 
     Raises:
         SettingsError: A record is neither of them.
+        Exception: The exception of a record after which no other record comes.
     """
     arena = ByteArena(_BATCH_BYTES + (_BATCH_BYTES >> 1))
     batch, waiting, size = _empty(arena), _Waiting(), 0
-    for offset, record in enumerate(records):
+    for offset, record in enumerate(_every(records)):
         checked = _contained(record, batch.errors)
         if isinstance(checked, Page):
             size += waiting.add(checked, offset)
@@ -164,7 +167,30 @@ def _empty(arena: ByteArena) -> LinkBatch:
     return LinkBatch(arena, links, np.zeros(0, np.int64), (_NO_SPANS, _NO_SPANS), (_NO_SPANS, _NO_SPANS))
 
 
+def _every(records: Iterable[Page | RecordReason]) -> Iterator[Page | RecordReason | Exception]:
+    """Yields records, and exceptions in their place."""
+    iterator, failed_in_a_row = iter(records), 0
+    while True:
+        try:
+            record: Page | RecordReason | Exception = next(iterator)
+            failed_in_a_row = 0
+        except StopIteration:
+            return
+        except NOT_CONTAINED:
+            raise
+        except Exception as error:
+            failed_in_a_row += 1
+            # A generator has ended, as if the file had, too. What fails again and again is the file.
+            if isinstance(iterator, Generator) or failed_in_a_row > _MAX_FAILED_IN_A_ROW:
+                raise
+            record = error
+        yield record
+
+
 def _contained(record: object, errors: InternalErrors) -> Page | RecordReason:
+    if isinstance(record, Exception):
+        errors.note("", record)
+        return RecordReason.INTERNAL_ERROR
     try:
         return _checked(record)
     except NOT_CONTAINED:

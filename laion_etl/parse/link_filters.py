@@ -17,8 +17,9 @@ from laion_etl.core.byte_arena import ByteArena
 from laion_etl.core.funnel import Outcomes, ParseReason
 from laion_etl.core.kernels import Bytes, Ints
 from laion_etl.core.reason_codes import REASON_CODES, count_drops
+from laion_etl.core.rule_failures import apply_by_rows
 from laion_etl.parse.dedupe import RecentPairs, RepeatedTextCounter
-from laion_etl.parse.internal_errors import InternalErrors, apply_by_rows
+from laion_etl.parse.internal_errors import InternalErrors
 from laion_etl.parse.kernels.pairs import gather, pair_ids, text_hashes
 from laion_etl.parse.licence import NO_LICENCE
 from laion_etl.parse.link_batch import LinkBatch

@@ -6,6 +6,7 @@ import tempfile
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -15,10 +16,11 @@ import pyarrow.compute as pc
 
 from laion_etl.blocklists import Blocklists, load_blocklists
 from laion_etl.blocklists.removal_requests import NO_LINKS, BlockedLinks
-from laion_etl.core.errors import InputError, InternalError
+from laion_etl.core.errors import InputError, InternalError, KilledError
 from laion_etl.core.funnel import ParseReason, RecordReason
 from laion_etl.core.host_resources import usable_cores
 from laion_etl.core.numba_cache import ensure_compiled
+from laion_etl.core.rule_failures import NOT_CONTAINED, described
 from laion_etl.core.schemas import PAIR_SCHEMA
 from laion_etl.crawl import file_policy
 from laion_etl.parse.checkpoints import STREAM, Checkpoints, Saved, tables_of
@@ -32,8 +34,9 @@ from laion_etl.parse.language import (
     language_detector,
     languages_kept,
 )
+from laion_etl.parse.link_batch import LinkBatch
 from laion_etl.parse.link_filters import LinkFilters
-from laion_etl.parse.link_source import LinkSource, link_source
+from laion_etl.parse.link_source import VARIABLE, LinkSource, WatSource, link_source
 from laion_etl.parse.storable import storable
 from laion_etl.settings import Settings
 
@@ -63,7 +66,7 @@ class FileParser:
         Raises InternalError after the last table if rules failed for more than 1% of the records or links.
         """
         filters = LinkFilters(self._settings, self._blocklists, counts.links, counts.errors)
-        for batch in self._source.batches(uri):
+        for batch in self._batches(uri):
             counts.records.add(batch.records)
             counts.errors.add(batch.errors)
             counts.name_damages([[wat_file, damage.offset] for damage in batch.damages])
@@ -76,6 +79,20 @@ class FileParser:
         failed_records = counts.records.count(RecordReason.INTERNAL_ERROR)
         check_share(uri, failed_records, counts.records.input, "records", counts.errors)
         check_share(uri, counts.failed_links, counts.input, "links", counts.errors)
+
+    def _batches(self, uri: str) -> Iterator[LinkBatch]:
+        """Yields what the source reads. An exception of a custom source costs its file, not the command."""
+        try:
+            yield from self._source.batches(uri)
+        except NOT_CONTAINED:
+            raise
+        except Exception as error:
+            if isinstance(self._source, WatSource):
+                raise
+            raise InternalError(
+                f"cannot parse {uri}: the source {type(self._source).__name__} raised {described(error)}; "
+                f"mend the source ({VARIABLE}), or let it yield a RecordReason for what it cannot read"
+            ) from error
 
     def _passing(self, table: pa.Table, counts: FileCounts) -> pa.Table:
         """Keeps the rows that custom filters let pass; moves the others from kept to dropped."""
@@ -179,10 +196,13 @@ class _Job:
     future: Future[tuple[str, FileCounts]]
     is_saved: bool = False
 
+    @property
+    def is_parsed(self) -> bool:
+        return self.future.done() and not self.future.cancelled() and self.future.exception() is None
+
     def save(self, checkpoints: Checkpoints | None) -> None:
         """Makes a checkpoint of it, if it is finished."""
-        finished = self.future.done() and not self.future.cancelled() and self.future.exception() is None
-        if finished and not self.is_saved and checkpoints is not None:
+        if self.is_parsed and not self.is_saved and checkpoints is not None:
             path, counts = self.future.result()
             checkpoints.save(self.wat_file, self.uri, Path(path), counts)
             self.is_saved = True
@@ -218,20 +238,30 @@ def _in_processes(
                 else:
                     running.popleft()
                     yield first
+        except BrokenProcessPool as error:
+            _save(running, checkpoints)
+            unfinished = [job.uri for job in _jobs(running) if not job.is_parsed]
+            raise KilledError(
+                f"cannot parse {' or '.join(unfinished)}: a process that parses was killed, most often "
+                "because the machine ran out of memory; lower LAION_ETL_PARSE_JOBS or give it more memory"
+            ) from error
         except (InputError, InternalError):  # of one file: what else is being parsed is not lost
             pool.shutdown(cancel_futures=True)
-            for job in _jobs(running):
-                job.save(checkpoints)
+            _save(running, checkpoints)
             raise
         finally:
             pool.shutdown(cancel_futures=True)
 
 
+def _save(running: deque[_Job | Saved], checkpoints: Checkpoints | None) -> None:
+    for job in _jobs(running):
+        job.save(checkpoints)
+
+
 def _wait_for(first: _Job, running: deque[_Job | Saved], checkpoints: Checkpoints | None) -> None:
     """Waits until a file is parsed; saves all others that are parsed meanwhile."""
     while True:
-        for job in _jobs(running):
-            job.save(checkpoints)
+        _save(running, checkpoints)
         if first.future.done():
             return
         wait([job.future for job in _jobs(running) if not job.future.done()], return_when=FIRST_COMPLETED)

@@ -4,7 +4,7 @@ Built-in heads and custom ones have the same interface, and one list of them (`h
 the scorer knows.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 
 from laion_etl.core.errors import ModelError
 from laion_etl.core.head_columns import HeadColumn
+from laion_etl.core.rule_failures import apply_by_rows
+from laion_etl.core.schemas import SCORED_SCHEMA
 
 Floats = NDArray[np.float32]
 Values = NDArray[Any] | Sequence[Any]
@@ -59,17 +61,28 @@ class Head(Protocol):
         ...
 
 
-def score_all(heads: Sequence[Head], samples: HeadInput) -> Scores:
+# Receives the place of a sample, the head, and the exception that it raised for the sample.
+Failed = Callable[[int, Head, Exception], None]
+
+
+def score_all(heads: Sequence[Head], samples: HeadInput, failed: Failed | None = None) -> Scores:
     """Return the values of all heads; a later head replaces a column of an earlier one.
 
-    A sample whose embedding is not finite has no scores: its values are None. Raises ModelError for a head
-    that returns anything but a finite value of the right type for each sample.
+    A sample whose embedding is not finite has no scores: its values are None. So are those of a sample that a
+    custom head raises an exception for, if `failed` takes the exception. Raises ModelError for a head that
+    returns anything but a finite value of the right type for each sample.
     """
     readable = np.asarray(np.isfinite(samples.images).all(axis=1))
     if readable.all():
-        return _scores(heads, samples)
+        return _scores(heads, samples, failed)
     places = np.flatnonzero(readable).tolist()
-    found = _scores(heads, _chosen(samples, places)) if places else {}
+
+    def failed_there(place: int, head: Head, error: Exception) -> None:
+        if failed is None:
+            raise error
+        failed(places[place], head, error)
+
+    found = _scores(heads, _chosen(samples, places), failed and failed_there) if places else {}
     names = [column.name for head in heads for column in head.columns]
     spread: Scores = {name: [None] * len(readable) for name in names}
     for name, values in found.items():
@@ -84,16 +97,45 @@ def _chosen(samples: HeadInput, places: list[int]) -> HeadInput:
     return HeadInput(samples.images[places], captions, None if marks is None else marks[places])
 
 
-def _scores(heads: Sequence[Head], samples: HeadInput) -> Scores:
+def _scores(heads: Sequence[Head], samples: HeadInput, failed: Failed | None) -> Scores:
     found: Scores = {}
     for head in heads:
-        values = head.score(samples)
-        by_name = values if isinstance(values, Mapping) else {head.columns[0].name: values}
-        if set(by_name) != (names := {column.name for column in head.columns}):
-            raise _refused(head, f"it returned {sorted(by_name)} for its columns {sorted(names)}")
-        for column in head.columns:
-            found[column.name] = _checked(head, column, by_name[column.name], len(samples.images))
+        if failed is None or _is_built_in(head):
+            found |= _values(head, samples)
+        else:
+            found |= _contained(head, samples, failed)
     return found
+
+
+def _is_built_in(head: Head) -> bool:
+    """Whether datasets rely on its values: without them a sample might pass for safe."""
+    return any(column.name in SCORED_SCHEMA.names for column in head.columns)
+
+
+def _contained(head: Head, samples: HeadInput, failed: Failed) -> Scores:
+    """Returns the values of a head, which is called with fewer samples where it raises an exception."""
+    count = len(samples.images)
+    found: Scores = {column.name: [None] * count for column in head.columns}
+
+    def apply(start: int, end: int) -> None:
+        whole = (start, end) == (0, count)
+        values = _values(head, samples if whole else _chosen(samples, list(range(start, end))))
+        for name, of_samples in values.items():
+            found[name][start:end] = of_samples
+
+    apply_by_rows(apply, count, lambda place, error: failed(place, head, error))
+    return found
+
+
+def _values(head: Head, samples: HeadInput) -> Scores:
+    values = head.score(samples)
+    by_name = values if isinstance(values, Mapping) else {head.columns[0].name: values}
+    if set(by_name) != (names := {column.name for column in head.columns}):
+        raise _refused(head, f"it returned {sorted(by_name)} for its columns {sorted(names)}")
+    return {
+        column.name: _checked(head, column, by_name[column.name], len(samples.images))
+        for column in head.columns
+    }
 
 
 def _checked(head: Head, column: HeadColumn, values: Values | None, count: int) -> list[Any]:

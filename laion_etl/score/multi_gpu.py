@@ -6,6 +6,7 @@ system allows (E2BIG). It prints which of them are missing; its last line on std
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -14,7 +15,15 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 
-from laion_etl.core.errors import OUTAGE_EXIT_CODE, ModelError, OutageError, Stopped
+from laion_etl.core.errors import (
+    OUTAGE_EXIT_CODE,
+    KilledError,
+    LaionEtlError,
+    ModelError,
+    OutageError,
+    RefusedError,
+    Stopped,
+)
 from laion_etl.core.schemas import scored_stem
 from laion_etl.core.stage_stats import StageStats
 from laion_etl.dataset.missing_batches import MissingBatch, check_scored
@@ -25,6 +34,7 @@ from laion_etl.settings import ClipSettings, Settings
 PROGRAM = (sys.executable, "-m", "laion_etl")
 # What is missing is judged here, over all processes.
 _ARGUMENTS = ("--shards-from", "-", "--allow-missing", "1", "--quiet", "--json")
+_KILLED = "its process was killed (SIGKILL), most often because the machine ran out of memory"
 _READERS = 8  # of stats files: reading them is mostly waiting
 
 
@@ -48,8 +58,8 @@ def score_everywhere(
     """`score_shards` on all devices: in this process if there is one device, else in a process for each.
 
     The processes take their settings from the environment and the settings file, as commands do. When one of
-    them failed, raises ModelError with the cause after the others have finished their shards; OutageError if
-    all that failed can go on when they are started again.
+    them failed, raises ModelError with the cause after the others have finished their shards; KilledError if
+    one was killed, OutageError or RefusedError if all that failed did so for that reason.
     """
     if len(batches) < 2:  # before torch is imported to count GPUs
         return score_shards(crawl, batches, settings, store, on_done, on_missing=on_missing)
@@ -75,7 +85,7 @@ def score_everywhere(
 def run_processes(crawl: str, batches: Sequence[int], found: Sequence[str]) -> list[MissingBatch]:
     """Scores the batches in a process for each device; returns those that are missing, by number.
 
-    Raises ModelError naming the devices whose process failed, with the cause.
+    Raises like `score_everywhere`, naming the devices whose process failed, with the cause.
     """
     with ExitStack() as stack:
         running = [
@@ -84,14 +94,25 @@ def run_processes(crawl: str, batches: Sequence[int], found: Sequence[str]) -> l
         ]
         failed = [(device, code, process.error) for device, process in running if (code := process.wait())]
         if failed:
-            names = ", ".join(device for device, _, _ in failed)
-            errors = " | ".join(f"{device}: {error}" for device, _, error in failed)
-            if {code for _, code, _ in failed} <= {OUTAGE_EXIT_CODE, Stopped.exit_code}:
-                raise OutageError(
-                    f"cannot score on {names}: {errors}; run the same command again to continue"
-                )
-            raise ModelError(f"cannot score on {names}: {errors}")
+            raise _failure(failed)
         return sorted((one for _, process in running for one in process.missing()), key=lambda one: one.batch)
+
+
+def _failure(failed: Sequence[tuple[str, int, str]]) -> LaionEtlError:
+    """Returns the error for processes that failed: device, exit code and last line of each."""
+    names = ", ".join(device for device, _, _ in failed)
+    codes = {code for _, code, _ in failed}
+    errors = " | ".join(
+        f"{device}: {_KILLED if code == -signal.SIGKILL else error}" for device, code, error in failed
+    )
+    sentence = f"cannot score on {names}: {errors}"
+    if codes <= {OUTAGE_EXIT_CODE, Stopped.exit_code}:
+        return OutageError(f"{sentence}; run the same command again to continue")
+    if -signal.SIGKILL in codes:
+        return KilledError(
+            f"{sentence}; give it more memory, or lower LAION_ETL_CLIP_BATCH_SIZE or LAION_ETL_CLIP_PREPARERS"
+        )
+    return RefusedError(sentence) if codes == {RefusedError.exit_code} else ModelError(sentence)
 
 
 class _Process:

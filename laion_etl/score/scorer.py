@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from laion_etl.core.errors import ModelError
 from laion_etl.core.funnel import ScoreReason
 from laion_etl.core.head_columns import HeadColumn
+from laion_etl.core.rule_failures import described
 from laion_etl.core.schemas import SCORED_SCHEMA, SHARD_SCHEMA, subset_of_language
 from laion_etl.core.stage_stats import fingerprint
 from laion_etl.score.device_transfer import Floats
@@ -38,13 +39,17 @@ _NO_SCORES: Row = {name: None for name in SCORED_SCHEMA.names if name not in SHA
 
 @dataclass(frozen=True, slots=True)
 class Scored:
-    """One sample's outcome: `columns` are those SCORED_SCHEMA adds; embeddings are None when unreadable."""
+    """One sample's outcome: `columns` are those SCORED_SCHEMA adds; embeddings are None when unreadable.
+
+    `failures`: the heads that raised an exception for it, each with the exception.
+    """
 
     sample: Sample
     columns: Row
     reason: ScoreReason | None
     image_embedding: Floats | None = None
     text_embedding: Floats | None = None
+    failures: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,9 +116,14 @@ class SampleScorer:
 
     def _score_readable(self, batch: EncodeBatch, found: Embeddings) -> list[Scored]:
         captions = [batch.texts[place] or "" for place in found.places]
-        scores = score_all(self.heads, HeadInput(found.images, captions, found.watermarks))
+        failures: dict[int, list[tuple[str, str]]] = {}
+
+        def failed(i: int, head: Head, error: Exception) -> None:
+            failures.setdefault(i, []).append((type(head).__name__, described(error)))
+
+        scores = score_all(self.heads, HeadInput(found.images, captions, found.watermarks), failed)
         must_drop = scores.pop(MUST_DROP)
-        return [
+        outcomes = [
             self._outcome(
                 batch.samples[place],
                 float(found.similarities[i]),
@@ -123,6 +133,9 @@ class SampleScorer:
             )
             for i, place in enumerate(found.places)
         ]
+        for i, of_sample in failures.items():
+            outcomes[i] = replace(outcomes[i], failures=tuple(of_sample))
+        return outcomes
 
     def _outcome(
         self,

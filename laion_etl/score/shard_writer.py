@@ -10,8 +10,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from laion_etl.core.errors import InternalError
 from laion_etl.core.funnel import Outcomes, ScoreReason
 from laion_etl.core.head_columns import HeadColumn, with_columns
+from laion_etl.core.rule_failures import too_many
 from laion_etl.core.schemas import SCORED_SCHEMA
 from laion_etl.core.stage_stats import Output
 from laion_etl.io.storage import NewFile, Store
@@ -21,6 +23,7 @@ from laion_etl.score.scorer import Scored
 from laion_etl.score.shard_reader import Row
 
 _NOTED_DIGITS = 6  # of scores in the samples' JSON
+_EXAMPLES = 5  # of exceptions of heads
 
 
 class ShardWriter:
@@ -37,6 +40,8 @@ class ShardWriter:
         self.outcomes: Outcomes[ScoreReason] = Outcomes()
         self.tags: Counter[str] = Counter()
         self.subsets: Counter[str] = Counter()
+        self.failures: list[dict[str, str]] = []  # the first exceptions of heads
+        self.failed = 0  # samples that a head raised an exception for
 
     def __enter__(self) -> "ShardWriter":
         endings = (".tar", ".parquet", "_img_emb.npy", "_text_emb.npy")
@@ -55,6 +60,7 @@ class ShardWriter:
     def add(self, scored: Scored) -> None:
         """Takes the next sample, in key order."""
         self._rows.append(scored.sample.row | scored.columns)
+        self._note_failures(scored)
         if scored.reason is not None:
             self.outcomes.drop(scored.reason)
             return
@@ -65,6 +71,22 @@ class ShardWriter:
         self._texts.append(_half(scored.text_embedding))
         key = scored.sample.key
         write_members(self._files[0], [(f"{key}.{ending}", data) for ending, data in _members(scored)])
+
+    def check_failures(self) -> None:
+        """Raises InternalError if heads failed for too many of the samples."""
+        if too_many(self.failed, self.outcomes.input):
+            first = self.failures[0]
+            raise InternalError(
+                f"cannot score {self._stem}: the head {first['head']} raised exceptions for {self.failed:,} "
+                f"of {self.outcomes.input:,} samples, such as {first['error']}; mend the head or the "
+                "installation"
+            )
+
+    def _note_failures(self, scored: Scored) -> None:
+        self.failed += bool(scored.failures)
+        if scored.failures and len(self.failures) < _EXAMPLES:
+            head, error = scored.failures[0]
+            self.failures.append({"key": scored.sample.key, "head": head, "error": error})
 
     def finish(self, dim: int, columns: Sequence[HeadColumn]) -> None:
         """Ends the tar and writes parquet, with the columns of custom heads, and embeddings."""

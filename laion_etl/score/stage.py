@@ -226,9 +226,12 @@ def _write(
     try:
         with ShardWriter(store, stem) as writer:
             _add_results(results, writer)
+            writer.check_failures()
             writer.finish(opened.dim, opened.scorer.columns if opened.scorer else ())
     except _UnreadableError as error:
         return error.missing
+    for failure in writer.failures:
+        _log.warning("the head %s failed for %s: %s", failure["head"], failure["key"], failure["error"])
     return store.write_stats(f"{stem}_stats.json", _stats(opened, writer))
 
 
@@ -258,6 +261,9 @@ def _stats(opened: _Opened, writer: ShardWriter) -> StageStats:
             "kept_nsfw_tags": dict(sorted(writer.tags.items())),
             "kept_subsets": dict(sorted(writer.subsets.items())),
             **({"columns": [column.to_plain() for column in scorer.columns]} if scorer.columns else {}),
+            **(
+                {"internal_error": writer.failed, "internal_errors": writer.failures} if writer.failed else {}
+            ),
         }
     return StageStats(
         stage="score",

@@ -12,10 +12,10 @@ import pytest
 
 from laion_etl.blocklists import Blocklists
 from laion_etl.core.errors import InternalError, SettingsError
+from laion_etl.core.rule_failures import apply_by_rows
 from laion_etl.io.storage import Store
 from laion_etl.parse import placeholders
 from laion_etl.parse.file_counts import FileCounts
-from laion_etl.parse.internal_errors import apply_by_rows
 from laion_etl.parse.language import Languages
 from laion_etl.parse.stage import parse_partition
 from laion_etl.parse.wat_workers import FileParser

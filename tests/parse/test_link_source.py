@@ -1,6 +1,9 @@
 """Custom sources of links: their pages take the same way as those of WAT files."""
 
+import os
+import signal
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -10,7 +13,7 @@ from hypothesis import strategies as st
 
 import laion_etl as le
 from laion_etl.cli.run_checks import check_run
-from laion_etl.core.errors import CrawlError, SettingsError
+from laion_etl.core.errors import CrawlError, InternalError, KilledError, SettingsError
 from laion_etl.core.funnel import RecordReason
 from laion_etl.crawl import partitions
 from laion_etl.io.storage import Store
@@ -203,3 +206,57 @@ def test_an_unknown_source_is_refused_when_settings_are_loaded() -> None:
 def test_a_source_without_files_for_a_crawl_is_refused(tmp_path: Path) -> None:
     with pytest.raises(CrawlError, match=r"cannot list the files of mine.*returns \[\]"):
         partitions("mine", settings_for("Lines", crawl_source=str(tmp_path)))
+
+
+class Numbers:
+    """Pages of numbers; what is no number raises an exception where pages are made of lines."""
+
+    def __init__(self, lines: list[str]) -> None:
+        self._lines = lines
+
+    def batches(self, uri: str) -> Iterator[LinkBatch]:
+        lines = map(self._page, self._lines)
+        yield from link_batches(page for page in lines) if uri == "generator" else link_batches(lines)
+
+    def _page(self, line: str) -> Page:
+        return Page(f"https://a.example/{int(line)}", [ImageLink("/1.jpg", f"Picture number {line}")])
+
+
+def test_an_exception_for_a_record_costs_that_record() -> None:
+    pairs = le.read_pairs("numbers", Numbers([*map(str, range(5)), "x", *map(str, range(5, 10))]), Settings())
+    [table] = pairs
+    assert table["record_offset"].to_pylist() == [0, 1, 2, 3, 4, 6, 7, 8, 9, 10]
+    assert pairs.records.kept == 10
+    assert pairs.records.dropped == {"internal_error": 1}
+
+
+@pytest.mark.parametrize(
+    ("uri", "lines"),
+    [("generator", ["1", "x", "2"]), ("numbers", ["x"] * 1_000)],
+    ids=["nothing comes after it", "every record"],
+)
+def test_a_source_that_cannot_go_on_is_an_error_of_its_file(uri: str, lines: list[str]) -> None:
+    cause = f"cannot parse {uri}: the source Numbers raised ValueError: invalid literal.*; mend the source"
+    with pytest.raises(InternalError, match=cause):
+        list(le.read_pairs(uri, Numbers(lines), Settings()))
+
+
+class Killed(Lines):
+    """Its process is killed by a file of that name, as the kernel does when memory runs out."""
+
+    def batches(self, uri: str) -> Iterator[LinkBatch]:
+        if Path(uri).name == "killer.tsv":
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().batches(uri)
+
+
+def test_a_parser_that_was_killed_says_so(tmp_path: Path, store: Store) -> None:
+    files = [str(tmp_path / name) for name in ("killer.tsv", "other.tsv")]
+    for file in files:
+        Path(file).write_text("https://a.example/\t/1.jpg\tA red car on a field\n")
+    settings = settings_for("Killed")
+    two = replace(settings, parse=replace(settings.parse, jobs=2))
+    with pytest.raises(
+        KilledError, match=r"cannot parse .*killer\.tsv.*was killed, most often.*LAION_ETL_PARSE_JOBS"
+    ):
+        parse_partition("C", 0, list(enumerate(files)), two, store)

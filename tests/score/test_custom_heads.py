@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import laion_etl as le
-from laion_etl.core.errors import InputError, ModelError, SettingsError
+from laion_etl.core.errors import InputError, InternalError, ModelError, SettingsError
 from laion_etl.core.head_columns import HeadColumn
 from laion_etl.core.schemas import DATASET_SCHEMA, SCORED_SCHEMA
 from laion_etl.dataset.manifest import current_manifest
@@ -307,3 +307,51 @@ def test_a_built_in_head_may_add_a_column_that_no_schema_has(
     [stats] = score_shards(CRAWL, [3], TINY_SETTINGS, store, tools=tools)
     assert [column["name"] for column in stats.details["columns"]] == ["brightness", "caption_words"]
     assert read_parquet(store)[0]["caption_words"] > 2
+
+
+class Picky(Brightness):
+    """Raises for a word, whatever comes with it."""
+
+    def score(self, samples: HeadInput) -> Mapping[str, Any]:
+        if any("blue" in caption for caption in samples.captions):
+            raise ZeroDivisionError("blue divides nothing")
+        return super().score(samples)
+
+
+class Broken(Brightness):
+    def score(self, _samples: HeadInput) -> Mapping[str, Any]:
+        raise RuntimeError("the weights are missing")
+
+
+def test_an_exception_of_a_head_costs_its_values_for_the_sample(store: Store) -> None:
+    write_shard(store, [fitting(scene, seed=seed) for seed, scene in enumerate(SCENES)])
+    score(store, with_heads("Brightness"))
+    before = read_parquet(store)
+    stats = score(store, with_heads("Picky"))
+    rows = read_parquet(store)
+    blue = [number for number, row in enumerate(rows) if "blue" in row["caption"]]
+    assert len(blue) == 1
+    own = ("brightness", "caption_words")
+    for number, (row, whole) in enumerate(zip(rows, before, strict=True)):
+        assert row == (whole | dict.fromkeys(own) if number in blue else whole)
+    assert (stats.kept, stats.details["internal_error"]) == (3, 1)
+    key = rows[blue[0]]["key"]
+    error = "ZeroDivisionError: blue divides nothing"
+    assert stats.details["internal_errors"] == [{"key": key, "head": "Picky", "error": error}]
+
+
+def test_a_head_that_fails_for_too_many_samples_ends_the_stage(store: Store) -> None:
+    write_shard(store, [fitting(SCENES[0], seed=seed) for seed in range(11)])
+    with pytest.raises(
+        InternalError, match="the head Broken raised exceptions for 11 of 11 samples, such as"
+    ):
+        score(store, with_heads("Broken"))
+    assert store.list("scored") == []
+
+
+def test_an_exception_of_a_head_that_judges_safety_is_not_contained() -> None:
+    head = Fixed([0.5], "float32")
+    head.columns = (HeadColumn("punsafe", "probability that the image is unsafe"),)
+    head.score = lambda _: 1 / 0  # type: ignore[method-assign]
+    with pytest.raises(ZeroDivisionError):
+        score_all([head], given(1), lambda *_: None)

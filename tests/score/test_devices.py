@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from laion_etl.core.errors import ModelError, OutageError
+from laion_etl.core.errors import KilledError, ModelError, OutageError, RefusedError
 from laion_etl.core.stage_stats import StageStats
 from laion_etl.dataset.missing_batches import Fault, MissingBatch
 from laion_etl.io.storage import LocalStore
@@ -75,3 +75,28 @@ def test_an_outage_of_a_device_is_an_outage_of_the_command(
     monkeypatch.setattr(multi_gpu, "PROGRAM", (str(process),))
     with pytest.raises(OutageError, match="cannot score on cpu, cpu"):
         score_everywhere(CRAWL, [0, 1, 2], TWO, LocalStore(tmp_path / "store"))
+
+
+def test_a_process_that_was_killed_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its last line is progress, not the cause."""
+    process = tmp_path / "python"
+    process.write_text("#!/bin/sh\necho 3 of 7 >&2\nkill -9 $$\n")
+    process.chmod(0o755)
+    monkeypatch.setattr(multi_gpu, "PROGRAM", (str(process),))
+    with pytest.raises(
+        KilledError, match=r"cpu: its process was killed \(SIGKILL\), most often because"
+    ) as ended:
+        score_everywhere(CRAWL, [0, 1, 2], TWO, LocalStore(tmp_path / "store"))
+    assert "3 of 7" not in str(ended.value)
+
+
+def test_what_no_device_is_allowed_to_do_is_not_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    process = tmp_path / "python"
+    process.write_text("#!/bin/sh\nexit 2\n")
+    process.chmod(0o755)
+    monkeypatch.setattr(multi_gpu, "PROGRAM", (str(process),))
+    with pytest.raises(RefusedError, match="cannot score on cpu, cpu") as ended:
+        score_everywhere(CRAWL, [0, 1, 2], TWO, LocalStore(tmp_path / "store"))
+    assert ended.value.exit_code == 2
