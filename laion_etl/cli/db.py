@@ -73,11 +73,10 @@ def reconcile(
     with open_database(settings) as database:
         found = find_differences(crawl, store, database)
         for kind, numbers in found.numbers.items():
-            say(f"{kind} {written_numbers(numbers)}: {kind.meaning}")
+            say(f"{kind} {written_numbers(numbers)}: {kind.sentence}")
         left = found
         if fix and found.numbers:
-            _mend(found, settings, store, database)
-            left = find_differences(crawl, store, database)
+            left = _mend(found, settings, store, database)
             for kind, numbers in left.numbers.items():
                 say(f"left: {kind} {written_numbers(numbers)}")
     if not left.numbers:
@@ -88,21 +87,28 @@ def reconcile(
         raise typer.Exit(1)
 
 
-def _mend(found: "Differences", settings: "Settings", store: "Store", database: "Database") -> None:
-    """Load and plan what the database lost; correct the state of batches."""
+def _mend(found: "Differences", settings: "Settings", store: "Store", database: "Database") -> "Differences":
+    """Load and plan what the database lost, correct the state of batches, and return what is left."""
     from laion_etl.core.schemas import parse_stats_name
     from laion_etl.database.load import load_partition
     from laion_etl.database.reconcile import Kind, find_differences, mend_batches
     from laion_etl.plan.stage import plan_batches
 
-    for partition in found.of(Kind.LOST_PARTITION):
-        if store.exists(parse_stats_name(found.crawl, partition)):
-            load_partition(found.crawl, partition, settings, store, database)
-    if found.of(Kind.UNKNOWN_BATCH, Kind.UNRECORDED_BATCH) and database.rows(
+    lost = [
+        partition
+        for partition in found.of(Kind.LOST_PARTITION)
+        if store.exists(parse_stats_name(found.crawl, partition))
+    ]
+    for partition in lost:
+        load_partition(found.crawl, partition, settings, store, database)
+    unplanned = found.of(Kind.UNKNOWN_BATCH, Kind.UNRECORDED_BATCH) and database.rows(
         "reconcile.partitions", {"crawl": found.crawl}
-    ):
+    )
+    if unplanned:
         plan_batches(found.crawl, settings, store, database)
-    mend_batches(find_differences(found.crawl, store, database), database)
+    if lost or unplanned:
+        found = find_differences(found.crawl, store, database)
+    return mend_batches(found, database)
 
 
 @commands.command()

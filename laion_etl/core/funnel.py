@@ -7,22 +7,15 @@ here and nowhere else: the tables of docs/formats.md (`make docs`), card and das
 
 import re
 from collections import Counter
-from enum import StrEnum
-from typing import Generic, Self, TypeVar
+from typing import Generic, TypeVar
+
+from laion_etl.core.documented_enum import DocumentedEnum
 
 REASON_NAME = re.compile(r"[a-z][a-z0-9_]{0,63}\Z")  # what reasons of custom filters and rules look like
 
 
-class Reason(StrEnum):
-    """A drop reason: its name in the data, and the sentence that documents it (`sentence`)."""
-
-    sentence: str
-
-    def __new__(cls, name: str, sentence: str = "") -> Self:
-        made = str.__new__(cls, name)
-        made._value_ = name
-        made.sentence = sentence
-        return made
+class Reason(DocumentedEnum):
+    """A drop reason: its name in the data, and the sentence that documents it."""
 
 
 _INTERNAL_ERROR = "A rule raised an unexpected exception"

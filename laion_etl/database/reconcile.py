@@ -5,20 +5,19 @@ are found by listing the crawl's folders; stats are read of loaded partitions an
 """
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import Any
 
-from psycopg import Connection
 from psycopg.types.json import Jsonb
 
+from laion_etl.core.documented_enum import DocumentedEnum
 from laion_etl.core.errors import DamagedFileError, MissingFileError
 from laion_etl.core.ids import batch_name
 from laion_etl.core.schemas import parse_stats_name, plan_stats_name, scored_stem, shard_stem
 from laion_etl.core.stage_stats import StageStats
-from laion_etl.database.connection import Database
+from laion_etl.database.connection import Database, Keys
 from laion_etl.database.loaded import load_fingerprint
 from laion_etl.database.queries import query
 from laion_etl.io.outputs import has_outputs
@@ -26,21 +25,13 @@ from laion_etl.io.planned import planned_batches
 from laion_etl.io.storage import Store
 
 _READERS = 8
+_PAGE = 500  # batches of one transaction
 _log = logging.getLogger(__name__)
 _FILES_OF_A_SHARD = (".tar", ".parquet", "_stats.json")
 
 
-class Kind(StrEnum):
+class Kind(DocumentedEnum):
     """Kinds of differences, with the sentence that says what to do."""
-
-    def __new__(cls, value: str, meaning: str) -> "Kind":
-        """Attach the sentence."""
-        member = str.__new__(cls, value)
-        member._value_ = value
-        member.meaning = meaning
-        return member
-
-    meaning: str
 
     LOST_PARTITION = (
         "partition_not_in_database",
@@ -92,7 +83,7 @@ class Differences:
     def to_plain(self) -> list[dict[str, Any]]:
         """Return plain JSON values."""
         return [
-            {"kind": str(kind), "numbers": numbers, "meaning": kind.meaning}
+            {"kind": str(kind), "numbers": numbers, "meaning": kind.sentence}
             for kind, numbers in self.numbers.items()
         ]
 
@@ -130,16 +121,38 @@ def find_differences(crawl: str, store: Store, database: Database) -> Difference
     return Differences(crawl, {kind: found for kind, found in numbers.items() if found}, finished)
 
 
-def mend_batches(differences: Differences, database: Database) -> None:
-    """Mark batches that are finished in the store as done, and return those without a shard to the queue."""
+def mend_batches(differences: Differences, database: Database) -> Differences:
+    """Mark batches that are finished in the store as done, and return those without a shard to the queue.
 
-    def work(connection: Connection) -> None:
-        for batch, stats in differences.finished.items():
-            connection.execute(query("reconcile.finish"), {"batch": batch, "stats": Jsonb(stats.to_plain())})
-        for batch in differences.of(Kind.MISSING_SHARD):
-            connection.execute(query("reconcile.reopen"), {"batch": batch})
+    Returns what differs after that: the other kinds, and batches that a worker has claimed meanwhile. It
+    works in many short transactions; after an interruption, compare and mend again.
+    """
+    finished = [
+        (batch, {"batch": batch, "stats": Jsonb(stats.to_plain())})
+        for batch, stats in differences.finished.items()
+    ]
+    missing = [(batch, {"batch": batch}) for batch in differences.of(Kind.MISSING_SHARD)]
+    left = {
+        Kind.FINISHED: _not_updated("reconcile.finish", finished, database),
+        Kind.MISSING_SHARD: _not_updated("reconcile.reopen", missing, database),
+    }
+    numbers = {kind: left.get(kind, found) for kind, found in differences.numbers.items()}
+    stats = {batch: differences.finished[batch] for batch in left[Kind.FINISHED]}
+    return Differences(differences.crawl, {kind: found for kind, found in numbers.items() if found}, stats)
 
-    database.run(work)
+
+def _not_updated(name: str, rows: Sequence[tuple[int, Keys]], database: Database) -> list[int]:
+    """Run a named update for each batch, some in a transaction; return the batches that it did not change."""
+
+    def update(some: Sequence[tuple[int, Keys]]) -> list[int]:
+        return database.run(
+            lambda connection: [
+                batch for batch, keys in some if connection.execute(query(name), keys).rowcount == 0
+            ]
+        )
+
+    pages = (rows[start : start + _PAGE] for start in range(0, len(rows), _PAGE))
+    return [batch for page in pages for batch in update(page)]
 
 
 def _current_fingerprints(

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import dataclass, replace
+from typing import Any
 from uuid import uuid4
 
 import pytest
@@ -11,11 +12,12 @@ from laion_etl.cli import app
 from laion_etl.core.ids import batch_name
 from laion_etl.core.schemas import shard_stem
 from laion_etl.core.stage_stats import StageStats
+from laion_etl.database import reconcile
 from laion_etl.database.connection import Database
 from laion_etl.database.embedded import EmbeddedServer
 from laion_etl.database.load import crawl_number, load_partition
 from laion_etl.database.queue import BatchQueue, QueueCounts
-from laion_etl.database.reconcile import Kind, find_differences, mend_batches
+from laion_etl.database.reconcile import Differences, Kind, find_differences, mend_batches
 from laion_etl.io.storage import Store
 from laion_etl.plan.stage import plan_batches
 from laion_etl.settings import PlanSettings, Settings
@@ -31,11 +33,16 @@ class World:
     settings: Settings
     queue: BatchQueue
 
+    def found(self) -> Differences:
+        return find_differences("C", self.store, self.database)
+
     def differences(self) -> dict[Kind, list[int]]:
-        return find_differences("C", self.store, self.database).numbers
+        return self.found().numbers
 
     def mend(self) -> None:
-        mend_batches(find_differences("C", self.store, self.database), self.database)
+        """What is said to be left is what a comparison finds."""
+        left = mend_batches(self.found(), self.database)
+        assert left.numbers == self.differences()
 
     def download(self, batch: int) -> StageStats:
         """The files of a shard, as a worker leaves them before it records the result."""
@@ -187,3 +194,32 @@ def test_a_list_of_batches_that_the_store_lost_is_written_again(
     mended = CliRunner().invoke(app, ["db", "reconcile", "--crawl", "C", "--fix"])
     assert mended.exit_code == 0, mended.output
     assert world.store.read(name) == plan
+
+
+def test_batches_are_mended_in_short_transactions(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It goes on after an interruption, and a batch that a worker has claimed meanwhile is left to it."""
+    monkeypatch.setattr(reconcile, "_PAGE", 1)
+    for batch in (2, 3):
+        world.download(batch_no(batch))
+    world.store.delete(f"{shard_stem('C', batch_no(0))}.tar")
+    found = world.found()
+    run, transactions = world.database.run, []
+
+    def interrupted(*arguments: Any) -> Any:
+        if len(transactions) == 1:
+            raise KeyboardInterrupt
+        transactions.append(run(*arguments))
+        return transactions[-1]
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(world.database, "run", interrupted)
+        mend_batches(found, world.database)
+    assert world.queue.counts() == QueueCounts(ready=1, done=3)
+    assert world.queue.claim_one(batch_no(3)) is not None
+    left = mend_batches(world.found(), world.database)
+    assert left.numbers == {}
+    assert mend_batches(found, world.database).numbers == {
+        Kind.FINISHED: [batch_no(2), batch_no(3)],
+        Kind.MISSING_SHARD: [batch_no(0)],
+    }
+    assert world.queue.counts() == QueueCounts(ready=1, leased=1, done=2)
