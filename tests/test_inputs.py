@@ -119,6 +119,23 @@ def test_a_connection_that_breaks_is_resumed_at_its_byte() -> None:
     assert asked == ["", "400000-", "800000-"]
 
 
+@pytest.mark.parametrize(("size", "is_whole"), [(1 << 18, True), (1 << 19, False)])
+def test_a_chunked_transfer_whose_end_is_lost_is_whole_if_the_server_has_no_more(
+    size: int, is_whole: bool
+) -> None:
+    data = bytes(1 << 18)
+    head = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n40000\r\n"
+    status = f"416 Range Not Satisfiable\r\nContent-Range: bytes */{size}"
+    with server(lambda number, _: response(status, b"") if number else head + data + b"\r\n") as url:
+        stream = open_input(f"{url}/x")
+        assert stream.read(len(data)) == data
+        if is_whole:
+            assert stream.read(1) == b""
+        else:
+            with pytest.raises(InputError, match="HTTP status 416"):
+                stream.read(1)
+
+
 def test_a_server_that_can_not_resume_is_an_error() -> None:
     with (
         server(lambda _, __: response("200 OK", DATA[:400_000], length=len(DATA))) as url,

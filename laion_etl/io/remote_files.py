@@ -6,7 +6,7 @@ again, for as long as a RetryPolicy allows; http_answers.py says which answers m
 """
 
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cache
 from http import HTTPStatus
 from pathlib import Path
@@ -166,6 +166,8 @@ def _http_body(uri: str, offset: int) -> _Body:
     except (HTTPError, OSError):
         page = b""
     response.close()
+    if offset and _ends_at(offset, response.status, response.headers):
+        return io.BytesIO()
     status = f"HTTP status {response.status}"
     if busy_answer(response.status, response.headers, page):
         raise TryAgainError(status, retry_after_s(response.headers))
@@ -177,6 +179,15 @@ def _http_body(uri: str, offset: int) -> _Body:
             "try again"
         )
     raise InputError(f"cannot read {uri}: {status}; check the address, or try again later")
+
+
+def _ends_at(offset: int, status: int, headers: Mapping[str, str]) -> bool:
+    """Whether the file has no bytes from an offset on: the end of a chunked transfer was lost after its last.
+
+    RFC 9110 15.5.17: an answer 416 has the length of the file.
+    """
+    length = headers.get("Content-Range", "").removeprefix("bytes").strip()
+    return status == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE and length == f"*/{offset}"
 
 
 def _s3_body(uri: str, offset: int) -> _Body:

@@ -1,8 +1,9 @@
 """Reads the gzip members of a file one by one, with their offsets; a damaged member only loses itself.
 
-WARC writers compress each record as its own member, so reading can resume at the next member after damage.
-Intact members are inflated in a row by a kernel; a truncated, damaged or large one is read as a stream
-(isal), up to the next gzip magic at which a WARC record begins.
+WARC writers compress each record as its own member, others cut the stream into equal blocks: either way
+reading can resume at the next member after damage. Intact members are inflated in a row by a kernel; a
+truncated, damaged or large one is read as a stream (isal), up to the next gzip magic at which a WARC record
+begins, or a member that is intact to its end, by its CRC.
 """
 
 from collections.abc import Iterator
@@ -207,7 +208,7 @@ def _guess_end(window: _Window, start: int, fed: int) -> int:
 
 
 def _next_good(window: _Window, start: int) -> int:
-    """Returns where the next member with a WARC record begins; the end of the window if there is none."""
+    """Returns where the next member with a WARC record, or an intact one, begins; the end without one."""
     while True:
         start = window.next_magic(start)
         if start < 0:
@@ -220,7 +221,7 @@ def _next_good(window: _Window, start: int) -> int:
             window.drop(start)
             window.more()
             start = 0
-        elif _begins_with_a_record(window.data[start : start + _TRIAL_BYTES]):
+        elif _begins_with_a_record(window.data[start : start + _TRIAL_BYTES]) or _is_intact(window, start):
             return start
         else:
             start += 1
@@ -231,3 +232,7 @@ def _begins_with_a_record(data: memoryview) -> bool:
         return begins_a_record(bytes(isal_zlib.decompressobj(_GZIP).decompress(data, _TRIAL_INFLATED_BYTES)))
     except _BrokenGzip:
         return False
+
+
+def _is_intact(window: _Window, start: int) -> bool:
+    return not isinstance(_inflate(window, start), str)

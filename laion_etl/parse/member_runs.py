@@ -5,6 +5,7 @@ each record a member of its own; others split head and body, or cut the stream i
 """
 
 from bisect import bisect_right
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from laion_etl.core.byte_arena import ByteArena
@@ -45,19 +46,24 @@ class MemberRun:
 
 
 def member_runs(
-    rest: MemberRun | None, arena: ByteArena, members: tuple[Ints, Ints, Longs], rows: list[int]
+    rest: MemberRun | None,
+    arena: ByteArena,
+    members: tuple[Ints, Ints, Longs],
+    rows: list[int],
+    after_damage: Collection[int],
 ) -> list[MemberRun]:
     """Returns the runs among some members of a batch, given by their rows in ascending order.
 
-    A member that begins with a record begins a run; others continue the run of the member before. `rest` is
-    what the batch before left. `members` are starts and ends in the arena, and offsets in the file.
+    A member that begins with a record, or comes after a damaged one, begins a run; others continue the run of
+    the member before. `rest` is what the batch before left. `members` are starts and ends in the arena, and
+    offsets in the file.
     """
     starts, ends, offsets = members
     runs = [] if rest is None else [rest]
     previous = -1
     for row in rows:
         data = arena.bytes(int(starts[row]), int(ends[row]))
-        if not runs or row != previous + 1 or begins_a_record(data):
+        if not runs or row != previous + 1 or row in after_damage or begins_a_record(data):
             runs.append(MemberRun(bytearray(), [], [], []))
         runs[-1].add(row, int(offsets[row]), data)
         previous = row

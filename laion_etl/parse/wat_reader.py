@@ -121,7 +121,10 @@ class _Reader:
     def _add_odd_records(self, batch: LinkBatch, records: Records, ended: bool) -> None:
         """Adds the records of irregular members in their places; keeps one that goes on in the next group."""
         odd = np.flatnonzero(records.state == ODD).tolist()
-        runs = member_runs(self._rest, batch.arena, (records.start, records.end, batch.offsets), odd)
+        members = (records.start, records.end, batch.offsets)
+        after_damage = np.searchsorted(batch.offsets, [damage.offset for damage in batch.damages]).tolist()
+        ended |= records.start.size in after_damage
+        runs = member_runs(self._rest, batch.arena, members, odd, after_damage)
         last_row = odd[-1] if odd else -1
         self._rest = None
         pages: list[Page] = []

@@ -2,6 +2,7 @@
 
 import gzip
 import tracemalloc
+from itertools import accumulate
 
 import pytest
 from hypothesis import given, settings
@@ -141,3 +142,28 @@ def test_padding_costs_no_memory() -> None:
     finally:
         tracemalloc.stop()
     assert record.start == 200_000
+
+
+@pytest.mark.parametrize("batch_bytes", [4_000, 8 << 20])
+@settings(max_examples=25)
+@given(size=st.integers(60, 3_000), place=st.floats(0, 0.99))
+def test_a_damaged_block_of_a_stream_of_equal_blocks_costs_only_the_records_it_touches(
+    batch_bytes: int, size: int, place: float
+) -> None:
+    urls_of_all = [f"https://example.org/{number}" for number in range(40)]
+    pages = [gzip.decompress(page_record(url, [image("a.jpg", "A red car")])) for url in urls_of_all]
+    data = b"".join(pages)
+    blocks = [gzip.compress(data[start : start + size], mtime=0) for start in range(0, len(data), size)]
+    damaged = int(place * len(blocks))
+    blocks[damaged] = blocks[damaged][:-8] + bytes(8)
+    ends = list(accumulate(map(len, pages)))
+    kept = [
+        url
+        for url, end, page in zip(urls_of_all, ends, pages, strict=True)
+        if end <= damaged * size or end - len(page) >= (damaged + 1) * size
+    ]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(wat_reader, "_BATCH_BYTES", batch_bytes)
+        found = read(b"".join(blocks))
+    assert urls(found) == kept
+    assert found.damages[0].offset == sum(map(len, blocks[:damaged]))
