@@ -71,6 +71,10 @@ class InputError(LaionEtlError):
     """An input as a whole cannot be read (single bad records are counted, never raised)."""
 
 
+class NewerFormatError(InputError):
+    """A file was written by a newer laion-etl, which may have given a value another meaning."""
+
+
 class DamagedInputError(InputError):
     """An input has no readable content; a retry that reads the same file cannot help."""
 

@@ -6,21 +6,21 @@ value another meaning, so the file is refused. docs/formats.md lists them ("Vers
 Does not import pyarrow: Airflow imports this module whenever it parses the DAGs.
 """
 
-from laion_etl.core.errors import InputError
+from laion_etl.core.errors import NewerFormatError
 
 
 def check_format(what: str, written: object, known: int, kind: str = "format") -> int:
     """Return the number written into a file; None, in files that have no number, is 1.
 
-    Raises InputError for a number above `known`, and ValueError for what is not such a number. `what` is the
-    URI of the file, or what else the number belongs to; `kind` says what is numbered.
+    Raises NewerFormatError for a number above `known`, and ValueError for what is not such a number. `what`
+    is the URI of the file, or what else the number belongs to; `kind` says what is numbered.
     """
     if written is None:
         return 1
     if not isinstance(written, int) or isinstance(written, bool) or written < 1:
         raise ValueError(f"{written!r} is not the number of a {kind}")
     if written > known:
-        raise InputError(
+        raise NewerFormatError(
             f"cannot read {what}: it was written by {kind} {written} of a newer laion-etl, this one reads up "
             f"to {known}; upgrade laion-etl"
         )

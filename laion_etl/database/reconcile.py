@@ -13,7 +13,7 @@ from typing import Any
 from psycopg.types.json import Jsonb
 
 from laion_etl.core.documented_enum import DocumentedEnum
-from laion_etl.core.errors import DamagedFileError, MissingFileError
+from laion_etl.core.errors import DamagedFileError, MissingFileError, NewerFormatError
 from laion_etl.core.ids import batch_name
 from laion_etl.core.schemas import parse_stats_name, plan_stats_name, scored_stem, shard_stem
 from laion_etl.core.stage_stats import StageStats
@@ -213,6 +213,6 @@ def _readable_stats(name: str, store: Store) -> StageStats | None:
     """Return stats; None where they are damaged, or were deleted since they were listed."""
     try:
         return store.read_stats(name)
-    except (DamagedFileError, MissingFileError) as error:
+    except (DamagedFileError, NewerFormatError, MissingFileError) as error:
         _log.warning("%s", error)
         return None

@@ -10,7 +10,7 @@ from typing import Any
 
 from rich.table import Table
 
-from laion_etl.core.errors import DamagedFileError
+from laion_etl.core.errors import DamagedFileError, NewerFormatError
 from laion_etl.core.stage_stats import StageStats
 from laion_etl.dataset.manifest import published_stats
 from laion_etl.dataset.versions import NAME as VERSIONS
@@ -101,12 +101,12 @@ def funnel_from_stats(crawl: str, stats: Mapping[str, Sequence[StageStats]]) -> 
 
 
 def _read(store: Store, folder: str, pattern: re.Pattern[str]) -> list[StageStats | str]:
-    """Return the stats of a folder, and an error message in place of those that are damaged."""
+    """Return the stats of a folder, and an error message in place of those that cannot be read."""
 
     def read(name: str) -> StageStats | str:
         try:
             return store.read_stats(name)
-        except DamagedFileError as error:
+        except (DamagedFileError, NewerFormatError) as error:
             return str(error)
 
     names = [name for name in store.list(folder) if pattern.match(name.removeprefix(f"{folder}/"))]

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Any
 
-from laion_etl.core.errors import DamagedFileError, IncompleteError
+from laion_etl.core.errors import DamagedFileError, IncompleteError, NewerFormatError
 from laion_etl.core.schemas import scored_stem
 from laion_etl.core.stage_stats import StageStats, fingerprint
 from laion_etl.crawl import written_numbers
@@ -130,7 +130,7 @@ def _read(name: str, store: Store) -> dict[int, MissingBatch]:
     """Return what a group named; nothing for a damaged file, which only explains and decides nothing."""
     try:
         found = [MissingBatch.from_plain(plain) for plain in store.read_stats(name).details["missing"]]
-    except (DamagedFileError, KeyError, TypeError, ValueError) as error:
+    except (DamagedFileError, NewerFormatError, KeyError, TypeError, ValueError) as error:
         _log.warning("cannot read the causes in %s: %s; score the group again", store.uri(name), error)
         return {}
     return {one.batch: one for one in found}

@@ -9,7 +9,7 @@ from itertools import pairwise
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from laion_etl.core.errors import DamagedFileError, InputError, MissingFileError
+from laion_etl.core.errors import DamagedFileError, InputError, MissingFileError, NewerFormatError
 from laion_etl.core.head_columns import HeadColumn, from_plain, has_columns, merged
 from laion_etl.core.ids import INDEX_DIGITS, batch_name, batch_of_stats
 from laion_etl.core.schemas import SCORED_FILES, scored_stem
@@ -80,7 +80,7 @@ class ScoredCrawl:
 def find_scored(crawl: str, store: Store) -> ScoredCrawl:
     """Find the batches of a crawl that can be published. Raises InputError if there are none.
 
-    A batch whose stats are damaged, or are those of another one, is missing.
+    A batch whose stats are damaged, of a newer format, or those of another one, is missing.
     """
     folder = f"scored/{crawl}"
     numbers = [number for name in store.list(folder) if (number := batch_of_stats(name)) is not None]
@@ -109,7 +109,7 @@ def _read_batch_stats(crawl: str, number: int, store: Store) -> ScoredBatch | No
     name = f"{scored_stem(crawl, number)}_stats.json"
     try:
         stats = store.read_stats(name)
-    except (DamagedFileError, MissingFileError) as error:  # missing: deleted since the folder was listed
+    except (DamagedFileError, NewerFormatError, MissingFileError) as error:  # missing: deleted meanwhile
         _log.warning("batch %d of %s counts as not scored: %s", number, crawl, error)
         return None
     if (stats.crawl, stats.unit) != (crawl, batch_name(number)):

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from laion_etl.core.errors import DamagedFileError, InputError
+from laion_etl.core.errors import DamagedFileError, InputError, NewerFormatError
 from laion_etl.core.stage_stats import StageStats
 from laion_etl.io.storage import Store
 from laion_etl.settings import KubernetesSettings, of_stage
@@ -161,7 +161,7 @@ def _stats(folder: str, store: Store) -> Iterator[StageStats]:
         if name.endswith(".json"):
             try:
                 yield store.read_stats(name)
-            except DamagedFileError as error:
+            except (DamagedFileError, NewerFormatError) as error:
                 _log.warning("the estimate leaves out a unit: %s", error)
 
 

@@ -74,14 +74,18 @@ def test_a_published_batch_is_not_dropped_without_a_word(store: Store, plain: Se
     assert done.details["missing_batches"] == [1, 3]
 
 
-@pytest.mark.parametrize("damage", ["cut off", "of another batch"])
+@pytest.mark.parametrize("damage", ["cut off", "of another batch", "of a newer format"])
 def test_damaged_stats_of_a_scored_batch_make_it_missing_and_stop_no_other(
     damage: str, store: Store, plain: Settings
 ) -> None:
     write_world(build_world(batches=3), store, planned_batches=range(3))
     whole = store.read(f"{scored_stem(CRAWL, 1)}_stats.json")
-    other = store.read(f"{scored_stem(CRAWL, 2)}_stats.json")
-    store.write(f"{scored_stem(CRAWL, 1)}_stats.json", whole[:50] if damage == "cut off" else other)
+    damaged = {
+        "cut off": whole[:50],
+        "of another batch": store.read(f"{scored_stem(CRAWL, 2)}_stats.json"),
+        "of a newer format": whole.replace(b'"format": 2', b'"format": 99'),
+    }
+    store.write(f"{scored_stem(CRAWL, 1)}_stats.json", damaged[damage])
     with pytest.raises(IncompleteError, match=r"1 of 3 batches are missing \(1: not scored\)"):
         publish_dataset(CRAWL, plain, store, expected=expected([0], 0.0, [0]))
     with pytest.raises(InputError, match=r"stats of scored batches are damaged \(1\)"):
@@ -90,14 +94,18 @@ def test_damaged_stats_of_a_scored_batch_make_it_missing_and_stop_no_other(
     assert done.details["missing_batches"] == [1]
 
 
-def test_damaged_stats_are_a_problem_of_the_funnel(store: Store) -> None:
+@pytest.mark.parametrize(
+    ("damage", "problem"),
+    [(b"{", "not a stats file"), (b'{"format": 99}', "it was written by format 99 of a newer laion-etl")],
+)
+def test_damaged_stats_are_a_problem_of_the_funnel(damage: bytes, problem: str, store: Store) -> None:
     write_world(build_world(batches=3), store, planned_batches=range(3))
     units = crawl_funnel(store, CRAWL).row("score").units
     name = f"{scored_stem(CRAWL, 1)}_stats.json"
-    store.write(name, b"{")
+    store.write(name, damage)
     funnel = crawl_funnel(store, CRAWL)
     assert funnel.row("score").units == units - 1
-    assert any(f"{name}: not a stats file" in problem for problem in funnel.problems)
+    assert any(f"{name}: {problem}" in found for found in funnel.problems)
 
 
 def test_a_plan_that_postgres_does_not_have_is_not_published(store: Store, plain: Settings) -> None:
