@@ -33,6 +33,7 @@ FORMAT = 1
 NUMBERS_PER_FILE = 1_000  # so that what a planner rewrites does not grow with the crawl
 _FIRST_HASHED, _END = 300_000, 1_000_000
 _YEAR_WEEK = re.compile(r"CC-MAIN-(20\d\d)-(\d\d)\Z")
+_PLACE = re.compile(r"(\d{3})\.json\Z")
 _READERS = 8
 
 
@@ -131,7 +132,8 @@ class BatchNumbers:
 
     def _read(self) -> None:
         folder = f"ids/{self.prefix}"
-        places = [int(name.removeprefix(f"{folder}/")[:3]) for name in self._store.list(folder)]
+        names = (name.removeprefix(f"{folder}/") for name in self._store.list(folder))
+        places = [int(match[1]) for name in names if (match := _PLACE.match(name))]
         self._known = {}
         self._following = max((number + 1 for number in self._taken), default=self._first)
         with ThreadPoolExecutor(_READERS) as pool:

@@ -115,6 +115,14 @@ def test_a_damaged_record_is_named(store: Store, text: bytes) -> None:
         BatchNumbers("C", store, free)
 
 
+def test_files_of_others_beside_the_record_do_no_harm(store: Store) -> None:
+    given = BatchNumbers("C", store, free).give(digests(1))
+    (name,) = store.list("ids")
+    for other in (".DS_Store", "000.json.bak", "notes.txt", "1.json"):
+        store.write(f"{name.rpartition('/')[0]}/{other}", b"of someone else")
+    assert BatchNumbers("C", store, free).give(digests(1)) == given
+
+
 def test_a_record_of_a_newer_version_is_refused(store: Store) -> None:
     BatchNumbers("C", store, free)
     (name,) = store.list("ids")
