@@ -7,19 +7,22 @@ scored shard alone, so a file that an earlier division into groups left does no 
 
 import logging
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Any
 
-from laion_etl.core.errors import DamagedFileError, IncompleteError, NewerFormatError
-from laion_etl.core.schemas import scored_stem
+from laion_etl.core.errors import DamagedFileError, IncompleteError, MissingFileError, NewerFormatError
+from laion_etl.core.ids import batch_name
+from laion_etl.core.schemas import scored_stem, shard_stem
 from laion_etl.core.stage_stats import StageStats, fingerprint
 from laion_etl.crawl import written_numbers
 from laion_etl.io.storage import Store
 
 _log = logging.getLogger(__name__)
 _GROUP_STATS = re.compile(r"group-\d+-of-\d+\.json\Z")
+_READERS = 8
 _NAMED = 3  # causes in an error message
 
 
@@ -110,20 +113,49 @@ def write_group_stats(stats: StageStats, store: Store) -> None:
     store.write(f"score/{stats.crawl}/group-{index}-of-{groups}.json", stats.to_json())
 
 
+def unconfirmed_batches(crawl: str, store: Store, scored: Collection[int]) -> list[int]:
+    """Return scored batches whose shard a group could not find or read, and of which that is still so.
+
+    Their scores are older: whether they are those of the images that the shard would have now is not known.
+    """
+    wanted = [
+        number
+        for number, missing in _named(crawl, store).items()
+        if number in scored and missing.cause is not Fault.FILE_MISSING
+    ]
+
+    def is_readable(number: int) -> bool:
+        try:
+            stats = store.read_stats(f"{shard_stem(crawl, number)}_stats.json")
+        except (MissingFileError, DamagedFileError, NewerFormatError):
+            return False
+        return (stats.crawl, stats.unit) == (crawl, batch_name(number))
+
+    with ThreadPoolExecutor(_READERS) as pool:
+        readable = zip(wanted, pool.map(is_readable, wanted), strict=True)
+        return sorted(number for number, is_ in readable if not is_)
+
+
 def missing_batches(crawl: str, store: Store, numbers: Iterable[int] | None = None) -> list[MissingBatch]:
     """Return what is known of batches that are not scored; without `numbers`, of all that groups named.
 
     A batch that was scored since is left out. Raises StorageError.
     """
+    known = _named(crawl, store)
+    wanted = set(known if numbers is None else numbers)
+    if numbers is None:
+        wanted -= {n for n in known if store.exists(f"{scored_stem(crawl, n)}_stats.json")}
+    return [known[number] for number in sorted(wanted & set(known))]
+
+
+def _named(crawl: str, store: Store) -> dict[int, MissingBatch]:
+    """Return all batches that groups named."""
     folder = f"score/{crawl}"
     known: dict[int, MissingBatch] = {}
     for name in store.list(folder):
         if _GROUP_STATS.match(name.removeprefix(f"{folder}/")):
             known |= _read(name, store)
-    wanted = set(known if numbers is None else numbers)
-    if numbers is None:
-        wanted -= {n for n in known if store.exists(f"{scored_stem(crawl, n)}_stats.json")}
-    return [known[number] for number in sorted(wanted & set(known))]
+    return known
 
 
 def _read(name: str, store: Store) -> dict[int, MissingBatch]:

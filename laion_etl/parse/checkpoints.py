@@ -49,7 +49,7 @@ class Checkpoints:
     def __init__(self, store: Store, crawl: str, unit: str, identity: Callable[[int, str], str]) -> None:
         """`identity` returns the fingerprint of a file, given its number in wat.paths and its URI."""
         self._store = store
-        self._folder = f"checkpoints/{crawl}/{unit}/"
+        self._folder = _folder(crawl, unit)
         self._identity = identity
         self._known = set(store.list(self._folder))
 
@@ -88,11 +88,6 @@ class Checkpoints:
                 file.write(data)
         self._finish(name, counts, file.output)
 
-    def delete(self) -> None:
-        """Removes all checkpoints of the partition, those of other settings too."""
-        for name in self._store.list(self._folder):
-            self._store.delete(name)
-
     def _finish(self, name: str, counts: FileCounts, stream: Output) -> None:
         """Marks a file as finished, unless rules failed in it: then a retry may do better."""
         if not counts.errors.examples:
@@ -109,6 +104,16 @@ class Checkpoints:
 
     def _name(self, wat_file: int, uri: str) -> str:
         return f"{self._folder}{wat_file:06}-{self._identity(wat_file, uri)}"
+
+
+def delete_checkpoints(store: Store, crawl: str, unit: str) -> None:
+    """Removes all checkpoints of a partition, also of other settings and of files that it had before."""
+    for name in store.list(_folder(crawl, unit)):
+        store.delete(name)
+
+
+def _folder(crawl: str, unit: str) -> str:
+    return f"checkpoints/{crawl}/{unit}/"
 
 
 def tables_of(stream: BinaryIO | pa.NativeFile) -> Iterator[pa.Table]:

@@ -20,7 +20,7 @@ from laion_etl.core.schemas import PAIR_SCHEMA, parse_stats_name, partition_name
 from laion_etl.core.stage_stats import StageStats, fingerprint
 from laion_etl.crawl import written_numbers
 from laion_etl.io.storage import Store
-from laion_etl.parse.checkpoints import Checkpoints
+from laion_etl.parse.checkpoints import Checkpoints, delete_checkpoints
 from laion_etl.parse.dedupe import RecentPairs
 from laion_etl.parse.file_counts import FileCounts
 from laion_etl.parse.internal_errors import check_something_is_left
@@ -58,7 +58,7 @@ def parse_partition(
     done = store.finished(stats_name, unit_fingerprint)
     checkpoints = _checkpoints(crawl, unit, wat_files, settings, store, blocked)
     if done is not None:
-        _delete(checkpoints)  # one that was killed after it wrote its stats left them
+        delete_checkpoints(store, crawl, unit)  # one that was killed after it wrote its stats left them
         return done
     store.delete(stats_name)  # until it is parsed anew, or the pairs of older rules would pass for these
     merged = _Merged(settings.parse.dedupe_pairs)
@@ -103,7 +103,7 @@ def parse_partition(
     )
     store.write_stats(stats_name, stats)
     _log_errors(unit, counts)
-    _delete(checkpoints)
+    delete_checkpoints(store, crawl, unit)
     return stats
 
 
@@ -150,11 +150,6 @@ def _checkpoints(
     if len(wat_files) < 2:
         return None
     return Checkpoints(store, crawl, unit, lambda *file: parse_fingerprint([file], settings, blocked))
-
-
-def _delete(checkpoints: Checkpoints | None) -> None:
-    if checkpoints is not None:
-        checkpoints.delete()
 
 
 def _blocked(settings: Settings, removed: BlockedLinks) -> str:

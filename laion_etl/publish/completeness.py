@@ -13,7 +13,7 @@ from laion_etl.core.stage_stats import StageStats
 from laion_etl.crawl import written_numbers
 from laion_etl.database.loaded import LoadedCrawl
 from laion_etl.dataset.manifest import Manifest
-from laion_etl.dataset.missing_batches import causes, check_share, missing_batches
+from laion_etl.dataset.missing_batches import causes, check_share, missing_batches, unconfirmed_batches
 from laion_etl.dataset.scored import ScoredCrawl, find_scored
 from laion_etl.io.planned import planned_batches
 from laion_etl.io.storage import Store
@@ -94,7 +94,17 @@ def scored_crawl(
             )
         return replace(scored, partitions=before.get("partitions"), missing_partitions=known)
     expected.check_partitions(crawl, store)
-    scored = find_scored(crawl, store)
+    scored = _confirmed(find_scored(crawl, store), store)
     expected.check_batches(scored, store)
     loaded, wanted = expected.loaded.partitions, {*expected.partitions, *known}
     return replace(scored, partitions=len(loaded | wanted), missing_partitions=tuple(sorted(wanted - loaded)))
+
+
+def _confirmed(scored: ScoredCrawl, store: Store) -> ScoredCrawl:
+    """Count batches whose scores may be those of other images as missing."""
+    unconfirmed = set(unconfirmed_batches(scored.crawl, store, {batch.number for batch in scored.batches}))
+    return replace(
+        scored,
+        batches=tuple(batch for batch in scored.batches if batch.number not in unconfirmed),
+        missing=tuple(sorted({*scored.missing, *unconfirmed})),
+    )

@@ -203,3 +203,17 @@ def test_checkpoints_left_by_a_process_killed_at_its_end_are_removed(tmp_path: P
         store.write("checkpoints/C/part-00000/000000-old.json", b"{}")
         assert parsed(files, tmp_path, store) == first
     assert store.list("checkpoints/") == []
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_checkpoints_of_another_division_into_partitions_do_no_harm(
+    count: int, tmp_path: Path, store: Store
+) -> None:
+    """LAION_ETL_WAT_FILES_PER_PARTITION was changed while a partition was not finished."""
+    source = CrawlSource()
+    with source.serving() as files:
+        expected = undisturbed(files[:count], tmp_path)
+        source.interrupt(files, tmp_path, store)
+        assert store.list("checkpoints/") != []
+        assert parsed(files[:count], tmp_path, store) == expected
+    assert store.list("checkpoints/") == []

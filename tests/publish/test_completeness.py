@@ -6,9 +6,10 @@ from collections.abc import Iterable
 import pytest
 
 from laion_etl.core.errors import IncompleteError, InputError
-from laion_etl.core.schemas import scored_stem
+from laion_etl.core.schemas import scored_stem, shard_stem
 from laion_etl.database.loaded import LoadedCrawl
 from laion_etl.dataset.funnel_report import crawl_funnel
+from laion_etl.dataset.missing_batches import Fault, MissingBatch, group_stats, write_group_stats
 from laion_etl.io.storage import Store
 from laion_etl.publish.completeness import Expected
 from laion_etl.publish.stage import publish_dataset, publish_variants, render_report
@@ -92,6 +93,31 @@ def test_damaged_stats_of_a_scored_batch_make_it_missing_and_stop_no_other(
         publish_dataset(CRAWL, plain, store)
     done = publish_dataset(CRAWL, plain, store, expected=expected([0], 0.4, [0]))
     assert done.details["missing_batches"] == [1]
+
+
+@pytest.mark.parametrize("shard", ["gone", "damaged"])
+def test_scores_of_a_batch_that_a_group_could_not_score_are_not_published(
+    shard: str, store: Store, plain: Settings
+) -> None:
+    """They are older: of which images, nobody knows."""
+    write_world(build_world(batches=3), store, planned_batches=range(3))
+    name = f"{shard_stem(CRAWL, 1)}_stats.json"
+    whole = store.read(name)
+    cause = Fault.NOT_DOWNLOADED if shard == "gone" else Fault.DAMAGED
+    write_group_stats(group_stats(CRAWL, "0/1", [], [MissingBatch(1, cause, "cannot read it")]), store)
+    store.write(name, b"{")
+    if shard == "gone":
+        store.delete(name)
+    with pytest.raises(
+        IncompleteError,
+        match=rf"1 of 3 batches are missing \(1: not scored: batch 1 {cause}, cannot read it\)",
+    ):
+        publish_dataset(CRAWL, plain, store, expected=expected([0], 0.0, [0]))
+    store.write(name, whole)  # downloaded, and scored since
+    assert (
+        publish_dataset(CRAWL, plain, store, expected=expected([0], 0.0, [0])).details["missing_batches"]
+        == []
+    )
 
 
 @pytest.mark.parametrize(
