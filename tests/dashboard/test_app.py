@@ -7,6 +7,7 @@ from uuid import uuid4
 import pytest
 from fastapi.testclient import TestClient
 
+from laion_etl.core.ids import sample_key
 from laion_etl.dashboard.app import dashboard_app
 from laion_etl.dashboard.assets import VERSION
 from laion_etl.dashboard.data_sources import Sources
@@ -14,6 +15,7 @@ from laion_etl.dashboard.serve import local_viewer
 from laion_etl.database.embedded import EmbeddedServer
 from laion_etl.settings import CoreSettings, Settings
 from tests.dashboard.conftest import open_client
+from tests.dashboard.world import FIRST_BATCH
 from tests.publish.world import CRAWL
 
 PATHS = (
@@ -24,9 +26,9 @@ PATHS = (
     "/api/overview",
     f"/api/crawl/{CRAWL}",
     f"/api/crawl/{CRAWL}/partition/1",
-    f"/api/crawl/{CRAWL}/batch/1",
+    f"/api/crawl/{CRAWL}/batch/{FIRST_BATCH + 1}",
     f"/api/crawl/{CRAWL}/samples",
-    f"/api/crawl/{CRAWL}/samples/00000000000000.webp",
+    f"/api/crawl/{CRAWL}/samples/{sample_key(FIRST_BATCH, 0)}.webp",
 )
 
 

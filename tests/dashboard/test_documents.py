@@ -19,7 +19,7 @@ from laion_etl.publish.stage import publish_dataset
 from laion_etl.settings import Settings
 from tests.dashboard.conftest import open_client
 from tests.dashboard.test_app import ask
-from tests.dashboard.world import ADVICE, HOSTILE
+from tests.dashboard.world import ADVICE, FIRST_BATCH, HOSTILE
 from tests.publish.world import CRAWL, build_world, write_world
 
 
@@ -32,7 +32,7 @@ def test_every_partition_and_batch_is_a_cell(made: Any) -> None:
     assert made["partitions"]["numbers"] == [[0, 24]]
     assert made["partitions"]["states"] == 18 * "b" + "ll" + "g" + "ff" + "p"
     batches = made["batches"]
-    assert batches["numbers"] == [[0, 40]]
+    assert batches["numbers"] == [[FIRST_BATCH, 40]]
     assert batches["states"] == "sss" + 20 * "d" + "f" + "r" + "x" + 14 * "."
     assert batches["depths"][:11] == "00112233444"
     assert batches["depths"][23:] == 17 * "-"
@@ -61,7 +61,10 @@ def test_failures_are_brought_together_by_cause(made: Any) -> None:
         (cause["stage"], cause["count"], sorted(unit["unit"] for unit in cause["units"]))
         for cause in made["causes"]
     ]
-    assert causes == [("parse", 2, ["partition 21", "partition 22"]), ("download", 1, ["batch 23"])]
+    assert causes == [
+        ("parse", 2, ["partition 21", "partition 22"]),
+        ("download", 1, [f"batch {FIRST_BATCH + 23}"]),
+    ]
     assert made["causes"][1]["reason"] == HOSTILE  # as it is: the page makes a text of it
     assert {trouble["attempt"] for trouble in made["troubles"]} == {4}
 
@@ -139,10 +142,12 @@ def test_a_partition_shows_its_stages_and_how_to_run_it_by_hand(client: TestClie
 
 
 def test_a_batch_shows_its_worker_or_its_error(client: TestClient) -> None:
-    held = dict(client.get(f"/api/crawl/{CRAWL}/batch/24").json()["facts"])
+    held = dict(client.get(f"/api/crawl/{CRAWL}/batch/{FIRST_BATCH + 24}").json()["facts"])
     assert (held["state"], held["worker"]) == ("leased", "worker:1:1")
-    assert dict(client.get(f"/api/crawl/{CRAWL}/batch/23").json()["facts"])["error"] == HOSTILE
-    scored = client.get(f"/api/crawl/{CRAWL}/batch/1").json()
+    assert (
+        dict(client.get(f"/api/crawl/{CRAWL}/batch/{FIRST_BATCH + 23}").json()["facts"])["error"] == HOSTILE
+    )
+    scored = client.get(f"/api/crawl/{CRAWL}/batch/{FIRST_BATCH + 1}").json()
     assert [stage["stage"] for stage in scored["stages"]] == ["download", "score"]
 
 

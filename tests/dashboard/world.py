@@ -5,11 +5,13 @@ from dataclasses import replace
 from psycopg import Connection
 
 from laion_etl.alerts import Alert, Kind, deliver
-from laion_etl.core.schemas import partition_name
+from laion_etl.core.ids import batch_name
+from laion_etl.core.schemas import partition_name, shard_stem
 from laion_etl.core.stage_stats import StageStats
 from laion_etl.database.connection import open_database
 from laion_etl.io.storage import Store, open_store
 from laion_etl.settings import Settings
+from tests.database.pairs import batch_no, batch_nos
 from tests.publish.world import CRAWL, build_world, write_world
 
 HOSTILE = "<img src=x onerror=\"document.title='owned'\"></script><b>\u202ebold"
@@ -17,21 +19,23 @@ ADVICE = "; give Airflow's workers the right to read the bucket, then clear the 
 CAUSE = f"{HOSTILE} can't be read: {'AccessDenied ' * 80}{ADVICE}"
 PARTITIONS = 24
 BATCHES = 40
+FIRST_BATCH = batch_no(0, CRAWL)
 
 
 def write_crawl(settings: Settings) -> None:
     """24 partitions, 20 of them loaded; of 40 batches 3 are scored, 20 more downloaded, one failed."""
     store = open_store(settings.store_uri)
-    world = build_world(batches=3)
-    world.batches[0][0]["caption"] = HOSTILE
-    write_world(world, store, range(BATCHES))
+    numbers = batch_nos(BATCHES, CRAWL)
+    world = build_world(batches=3, first_batch=FIRST_BATCH)
+    world.batches[FIRST_BATCH][0]["caption"] = HOSTILE
+    write_world(world, store, numbers)
     for number in range(1, PARTITIONS):
         _write_partition(number, store)
-    for number in range(3, 23):
+    for number in numbers[3:23]:
         stats = StageStats(
-            "download", CRAWL, f"{number:09d}", "f", 500, 380, {"http_error": 90, "timeout": 30}
+            "download", CRAWL, batch_name(number), "f", 500, 380, {"http_error": 90, "timeout": 30}
         )
-        store.write_stats(f"shards/{CRAWL}/{number:09d}_stats.json", stats)
+        store.write_stats(f"{shard_stem(CRAWL, number)}_stats.json", stats)
     with open_database(settings) as database:
         database.run(_write_rows)
     alert = Alert(Kind.FAILED, CRAWL, "manual__1", "parse", "partition 21", CAUSE, 4)
@@ -79,7 +83,7 @@ def _write_rows(connection: Connection) -> None:
     for number in range(BATCHES):
         state = "done" if number < 23 else "failed" if number == 23 else "leased" if number < 26 else "ready"
         row = {
-            "batch": number,
+            "batch": FIRST_BATCH + number,
             "crawl": crawl,
             "state": state,
             "owner": "worker:1:1" if state == "leased" else None,

@@ -16,7 +16,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from laion_etl.core.ids import batch_name, sample_key
+from laion_etl.core.ids import BATCHES_PER_CRAWL, batch_name, sample_key
 from laion_etl.core.schemas import SCORED_SCHEMA, pair_id, subset_of_language
 from laion_etl.core.stage_stats import StageStats
 from laion_etl.io.storage import Store
@@ -59,7 +59,8 @@ def build_world(batches: int = 3, samples: int = 40, seed: int = 7, first_batch:
 
 def _row(batch: int, index: int, seed: int) -> Row:
     rng = random.Random(f"{seed}/{batch}/{index}")
-    language = "en" if batch == 0 else rng.choice(LANGUAGES)
+    number = batch % BATCHES_PER_CRAWL
+    language = "en" if number == 0 else rng.choice(LANGUAGES)
     low = index % 10 == 9
     scene = random_scene(rng if low else random.Random(sample_key(batch, index)))  # what draw_image() draws
     text = caption(scene, language if language in ("en", "de", "fr", "es") else "en", rng)
@@ -69,7 +70,7 @@ def _row(batch: int, index: int, seed: int) -> Row:
     threshold = 0.28 if language == "en" else 0.26
     similarity = rng.uniform(0.02, threshold - 0.005) if low else min(0.55, threshold + rng.expovariate(22))
     tag = "NSFW" if index % 17 == 5 else "UNSURE" if index % 13 == 4 else "UNLIKELY"
-    reason = "low_similarity" if low else "suspected_underage" if index == 5 and batch == 1 else None
+    reason = "low_similarity" if low else "suspected_underage" if index == 5 and number == 1 else None
     return {
         "key": sample_key(batch, index), "pair_id": pair_id(url, text), "url": url, "caption": text,
         "language": language, "license": rng.choice(LICENSES), "page_url": f"https://{host}/page/{index}",
