@@ -1,6 +1,6 @@
 -- An outage of the database costs no batch an attempt. While no worker can reach the queue, no lease can be extended, so
 -- a lease that ends then says nothing about its worker or its batch: workers that are alive get the time to extend it
--- first, and whoever takes the batch over after that does not use up an attempt.
+-- first, and a worker that takes the batch over after that does not use up an attempt.
 --
 -- The database alone cannot tell an outage from a crawl without workers. So a batch that ends the only worker of its crawl
 -- is taken over at no cost, too, but not more often than queue.sql says: then it is parked like any other.

@@ -4,16 +4,13 @@ import re
 from collections.abc import Sequence
 from contextlib import ExitStack
 from os import PathLike, fspath
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from laion_etl.core.errors import InputError
 from laion_etl.core.stage_stats import StageStats
 from laion_etl.crawl import Partition, partitions
 from laion_etl.io.storage import Store, open_store
 from laion_etl.settings import Settings, load_settings
-
-if TYPE_CHECKING:
-    from laion_etl.database.connection import Database
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*\Z")
 
@@ -59,9 +56,11 @@ class CrawlRun:
     def __enter__(self) -> "CrawlRun":
         """Open the database; without a setting, an embedded server. Raises DatabaseError, StorageError."""
         from laion_etl.database.connection import open_database
+        from laion_etl.pipeline import Pipeline
 
         self.store.check()
-        self._database: Database = self._stack.enter_context(open_database(self.settings))
+        database = self._stack.enter_context(open_database(self.settings))
+        self._pipeline = Pipeline(self.crawl, self.partitions, self.settings, self.store, database)
         return self
 
     def __exit__(self, *error: Any) -> None:
@@ -69,27 +68,15 @@ class CrawlRun:
 
     def parse(self) -> list[StageStats]:
         """Parse each partition to `pairs/`. Raises InputError for a file that cannot be read at all."""
-        from laion_etl.parse.stage import parse_partition
-
-        return [
-            parse_partition(self.crawl, part.number, part.indexed_wat_files, self.settings, self.store)
-            for part in self.partitions
-        ]
+        return [self._pipeline.parse(partition) for partition in self.partitions]
 
     def load(self) -> list[StageStats]:
         """Load the pairs into Postgres, without those that it has. Raises DatabaseError."""
-        from laion_etl.database.load import load_partition
-
-        return [
-            load_partition(self.crawl, part.number, self.settings, self.store, self._database)
-            for part in self.partitions
-        ]
+        return [self._pipeline.load(partition) for partition in self.partitions]
 
     def plan(self) -> list[StageStats]:
         """Cut the new pairs into batches. Raises DatabaseError."""
-        from laion_etl.plan.stage import plan_batches
-
-        return [plan_batches(self.crawl, self.settings, self.store, self._database)]
+        return [self._pipeline.plan()]
 
     def download(self) -> list[StageStats]:
         """Download the batches to `shards/`.
@@ -97,10 +84,7 @@ class CrawlRun:
         Raises InputError naming a batch that failed too often, and OutageError if store, database or
         resolver do not work for minutes (LAION_ETL_DOWNLOAD_OUTAGE_S).
         """
-        from laion_etl.download.worker import Worker, open_queue
-
-        queue = open_queue(self.crawl, self.settings, self._database)
-        return Worker(self.crawl, self.settings, self.store, queue).run()
+        return self._pipeline.download()
 
     def score(self) -> list[StageStats]:
         """Score the shards to `scored/`.
@@ -108,21 +92,11 @@ class CrawlRun:
         Raises ModelError for a model that cannot be loaded, and, when all others are scored, IncompleteError
         for shards that are missing or damaged.
         """
-        from laion_etl.io.planned import planned_batches
-        from laion_etl.score.multi_gpu import score_everywhere
-
-        batches = planned_batches(self.crawl, self.store)
-        return score_everywhere(self.crawl, batches, self.settings, self.store)
+        return self._pipeline.score()
 
     def publish(self) -> list[StageStats]:
         """Publish a version of the dataset, or nothing where all pairs were known before.
 
         Raises IncompleteError if a partition or a batch is missing.
         """
-        from laion_etl.database.loaded import loaded_crawl
-        from laion_etl.publish.completeness import Expected
-        from laion_etl.publish.stage import publish_variants
-
-        loaded = loaded_crawl(self.crawl, self.store, self._database)
-        expected = Expected([part.number for part in self.partitions], 0.0, loaded)
-        return publish_variants(self.crawl, self.settings, self.store, expected)
+        return self._pipeline.publish(self._pipeline.expected())

@@ -9,15 +9,8 @@ from laion_etl.cli.console import progress, summary
 from laion_etl.core.stage_stats import StageStats
 from laion_etl.crawl import Partition
 from laion_etl.database.connection import open_database
-from laion_etl.database.load import load_partition
-from laion_etl.database.loaded import loaded_crawl
-from laion_etl.download.worker import Worker, open_queue
 from laion_etl.io.storage import Store
-from laion_etl.parse.stage import parse_partition
-from laion_etl.plan.stage import plan_batches
-from laion_etl.publish.completeness import Expected
-from laion_etl.publish.stage import publish_variants
-from laion_etl.score.multi_gpu import score_everywhere
+from laion_etl.pipeline import Pipeline
 from laion_etl.settings import Settings
 
 
@@ -36,43 +29,21 @@ class LocalRun:
         Returns the stats of the published variants; empty when the crawl has nothing new.
         """
         with open_database(self.settings) as database:
+            pipeline = Pipeline(self.crawl, partitions, self.settings, self.store, database)
             for partition in partitions:
-                self.parse(partition)
-                self._reported(
-                    load_partition(self.crawl, partition.number, self.settings, self.store, database)
-                )
-            planned = self._reported(plan_batches(self.crawl, self.settings, self.store, database))
-            queue = open_queue(self.crawl, self.settings, database)
+                with progress(self.console, f"parse partition {partition.number}") as report:
+                    self._report(pipeline.parse(partition, report))
+                self._report(pipeline.load(partition))
+            self._report(pipeline.plan())
             with progress(self.console, "download") as report:
-                worker = Worker(
-                    self.crawl, self.settings, self.store, queue, lambda _, done, total: report(done, total)
-                )
-                for stats in worker.run():
-                    self._reported(stats)
-            loaded = loaded_crawl(self.crawl, self.store, database)
-        batches = planned.details["batches"]
-        score_everywhere(self.crawl, batches, self.settings, self.store, self._report)
-        expected = Expected([partition.number for partition in partitions], 0.0, loaded)
-        published = publish_variants(self.crawl, self.settings, self.store, expected)
-        return [self._reported(stats) for stats in published]
+                downloaded = pipeline.download(lambda _, done, total: report(done, total))
+                self._report(*downloaded)
+            expected = pipeline.expected()
+        pipeline.score(self._report)
+        published = pipeline.publish(expected)
+        self._report(*published)
+        return published
 
-    def parse(self, partition: Partition) -> StageStats:
-        """Parses one partition with a progress bar over its WAT files."""
-        with progress(self.console, f"parse partition {partition.number}") as report:
-            return self._reported(
-                parse_partition(
-                    self.crawl,
-                    partition.number,
-                    partition.indexed_wat_files,
-                    self.settings,
-                    self.store,
-                    report,
-                )
-            )
-
-    def _reported(self, stats: StageStats) -> StageStats:
-        self._report(stats)
-        return stats
-
-    def _report(self, stats: StageStats) -> None:
-        self.console.print(summary(stats), highlight=False)
+    def _report(self, *found: StageStats) -> None:
+        for stats in found:
+            self.console.print(summary(stats), highlight=False)

@@ -31,7 +31,7 @@ _LONGEST_PAUSE_S = 60.0
 _CHECK_EVERY_S = 0.5
 
 # What passes without a change of settings. Of S3's errors these and all with one of BUSY_STATUS; a key that
-# has expired is replaced by whoever gives it to the command, and 400 is how HEAD, which has no body, says so.
+# has expired is replaced by what gives it to the command, and 400 is how HEAD, which has no body, says so.
 _PASSING_S3 = BUSY_S3_CODES | {
     "ExpiredToken",
     "TokenRefreshRequired",

@@ -58,8 +58,9 @@ class Airflow:
     def run_dags(self, *cases: Mapping[str, Any], **more: str) -> Any:
         """The outcomes of DAG runs, one after another, and the logs of their tasks; see run_dags.py."""
         command = [str(ROOT / "tests" / "airflow" / "run_dags.py"), json.dumps(cases)]
-        *log, last = self.run(command, **more)[0].splitlines()
-        return json.loads(last), "\n".join(log)
+        out, err = self.run(command, **more)
+        *log, last = out.splitlines()
+        return json.loads(last), "\n".join([*log, err])
 
     def sql(self, statement: str, *values: object) -> list[tuple[Any, ...]]:
         """Rows of the metadata database."""

@@ -14,6 +14,7 @@ from unittest.mock import patch
 
 from airflow import settings
 from airflow.dag_processing.dagbag import DagBag
+from airflow.models.asset import AssetEvent
 from airflow.models.dagrun import DagRun
 from airflow.models.serialized_dag import SerializedDagModel
 from airflow.timetables.base import DataInterval
@@ -60,10 +61,18 @@ def runs_of_tests(case: dict[str, Any], run_id: str) -> Iterator[None]:
         yield
 
 
+def events() -> list[tuple[str, object]]:
+    """All asset events so far, the oldest first: name and extra."""
+    found = settings.Session().scalars(select(AssetEvent).order_by(AssetEvent.id)).all()
+    return [(event.asset.name, event.extra) for event in found]
+
+
 def outcome(case: dict[str, Any]) -> dict[str, Any]:
-    """State of the run, and state and tries of its tasks."""
+    """State of the run, state and tries of its tasks, and its asset events."""
+    before = len(events())
     run_id = case.get("run_id") or made(case)
     dag = DagBag().dags[case["dag"]]  # parsed again: a run leaves its conf in the params of its DAG
+    dag.deadline = None  # DAG.test looks it up by its id, which only DAGs read from the database have
     with runs_of_tests(case, run_id):
         run = dag.test()
     tasks = run.get_task_instances(session=settings.Session())
@@ -77,6 +86,7 @@ def outcome(case: dict[str, Any]) -> dict[str, Any]:
             ]
             for task in tasks
         },
+        "events": events()[before:],
     }
 
 

@@ -99,7 +99,7 @@ def test_damaged_stats_of_a_scored_batch_make_it_missing_and_stop_no_other(
 def test_scores_of_a_batch_that_a_group_could_not_score_are_not_published(
     shard: str, store: Store, plain: Settings
 ) -> None:
-    """They are older: of which images, nobody knows."""
+    """They are older: of which images is not known."""
     write_world(build_world(batches=3), store, planned_batches=range(3))
     name = f"{shard_stem(CRAWL, 1)}_stats.json"
     whole = store.read(name)

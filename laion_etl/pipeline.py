@@ -1,0 +1,70 @@
+"""The stages of a crawl in one process, in their order: parse, load, plan, download, score, publish.
+
+Beneath the command `laion-etl run` and the class `CrawlRun` of the library, which differ in what they show.
+Airflow starts a command for each unit instead.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from laion_etl.core.stage_stats import StageStats
+from laion_etl.crawl import Partition
+from laion_etl.database.connection import Database
+from laion_etl.database.load import load_partition
+from laion_etl.database.loaded import loaded_crawl
+from laion_etl.download.worker import Progress, Worker, open_queue
+from laion_etl.io.planned import planned_batches
+from laion_etl.io.storage import Store
+from laion_etl.parse.stage import parse_partition
+from laion_etl.plan.stage import plan_batches
+from laion_etl.publish.completeness import Expected
+from laion_etl.publish.stage import publish_variants
+from laion_etl.settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class Pipeline:
+    """The stages of one crawl. Each returns the stats of its units, also of those that were finished before.
+
+    `database` is used up to `expected`; scoring and publishing work on the store alone.
+    """
+
+    crawl: str
+    partitions: Sequence[Partition]
+    settings: Settings
+    store: Store
+    database: Database
+
+    def parse(self, partition: Partition, on_file: Callable[[int, int], None] | None = None) -> StageStats:
+        """Parse a partition. Raises InputError for a file that cannot be read at all."""
+        files = partition.indexed_wat_files
+        return parse_partition(self.crawl, partition.number, files, self.settings, self.store, on_file)
+
+    def load(self, partition: Partition) -> StageStats:
+        """Load the pairs of a partition, without those that the database has. Raises DatabaseError."""
+        return load_partition(self.crawl, partition.number, self.settings, self.store, self.database)
+
+    def plan(self) -> StageStats:
+        """Cut the new pairs into batches. Raises DatabaseError."""
+        return plan_batches(self.crawl, self.settings, self.store, self.database)
+
+    def download(self, on_progress: Progress | None = None) -> list[StageStats]:
+        """Download the batches. Raises InputError if some are parked, OutageError after minutes of one."""
+        queue = open_queue(self.crawl, self.settings, self.database)
+        return Worker(self.crawl, self.settings, self.store, queue, on_progress).run()
+
+    def score(self, on_done: Callable[[StageStats], None] | None = None) -> list[StageStats]:
+        """Score the shards. Raises ModelError, or IncompleteError for shards that are missing or damaged."""
+        from laion_etl.score.multi_gpu import score_everywhere  # the extra `score`
+
+        batches = planned_batches(self.crawl, self.store)
+        return score_everywhere(self.crawl, batches, self.settings, self.store, on_done)
+
+    def expected(self) -> Expected:
+        """Return what must be there to publish: all partitions and batches, as the database has them."""
+        loaded = loaded_crawl(self.crawl, self.store, self.database)
+        return Expected([partition.number for partition in self.partitions], 0.0, loaded)
+
+    def publish(self, expected: Expected) -> list[StageStats]:
+        """Publish all variants; nothing where all pairs were known before. Raises IncompleteError."""
+        return publish_variants(self.crawl, self.settings, self.store, expected)
