@@ -1,4 +1,4 @@
-"""Loaders of several partitions at once, some of them killed between their ranges: the result is that of one."""
+"""Loaders of several partitions at once, some of them killed between ranges: the result is that of one."""
 
 import threading
 from collections.abc import Callable, Iterator
@@ -13,7 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
-from psycopg import Connection
+from psycopg import Connection, sql
 
 from laion_etl.core.errors import DatabaseError
 from laion_etl.database import conflicts, corrections, pairs_file, polling, range_load
@@ -81,8 +81,8 @@ loads = st.lists(
 def short_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     """Some ranges a transaction, several segments a file, as a large partition has them."""
     monkeypatch.setattr(conflicts, "KEYS_PER_CHUNK", 2)
-    monkeypatch.setattr(range_load, "PAIRS_PER_TRANSACTION", 2)
-    monkeypatch.setattr(corrections, "PAIRS_PER_TRANSACTION", 2)
+    monkeypatch.setattr(range_load, "PAIRS_PER_TRANSACTION", 3)
+    monkeypatch.setattr(corrections, "PAIRS_PER_TRANSACTION", 3)
     monkeypatch.setattr(corrections, "_GIVEN_UP_AT_ONCE", 4)
     monkeypatch.setattr(pairs_file, "_ROWS_PER_SEGMENT", 4)
     monkeypatch.setattr(pairs_file, "_ROWS_PER_READ", 2)
@@ -114,10 +114,10 @@ def side_by_side(loads: list[Load], loaders: int, settings: Settings, store: Sto
 @pytest.mark.parametrize("rule", list(DedupeRule))
 @pytest.mark.parametrize("loaders", [2, 4])
 @hypothesis_settings(
-    suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=8, derandomize=True
+    suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=4, derandomize=True
 )
 @given(
-    history=st.lists(loads, max_size=3),
+    history=st.lists(loads, max_size=2),
     last=st.permutations(range(PARTITIONS)),
     versions=st.tuples(pairs, pairs, pairs, pairs),
 )
@@ -154,9 +154,10 @@ def sums_of_ranges(database: Database) -> list[Any]:
     """Of each loaded partition: its rows in table pair, and what its ranges say."""
     return database.connection.execute(
         "select partition_no, (select count(*) from pair where pair.partition_no = partition.partition_no), "
-        "(select count(*) from partition_range as r where r.partition_no = partition.partition_no "
-        "and r.version = partition.version), sum(kept), sum(kept + lost_in_crawl + lost_earlier) "
-        "from partition join partition_range using (partition_no) group by 1 order by 1"
+        "ranges, kept, pairs from partition join lateral (select count(*) as ranges, sum(kept) as kept, "
+        "sum(kept + lost_in_crawl + lost_earlier) as pairs from partition_range as r "
+        "where r.partition_no = partition.partition_no and r.version = partition.version) as sums on true "
+        "order by 1"
     ).fetchall()
 
 
@@ -164,7 +165,8 @@ def sums_of_partitions(database: Database) -> list[Any]:
     """The same from the stats of the partitions."""
     return database.connection.execute(
         "select partition_no, (stats ->> 'kept')::bigint, 64, (stats ->> 'kept')::bigint, "
-        "(stats ->> 'input')::bigint - coalesce((stats -> 'dropped' ->> 'duplicate_in_partition')::bigint, 0) "
+        "(stats ->> 'input')::bigint "
+        "- coalesce((stats -> 'dropped' ->> 'duplicate_in_partition')::bigint, 0) "
         "from partition order by 1"
     ).fetchall()
 
@@ -181,7 +183,7 @@ def holding(settings: Settings, numbers: range | list[int]) -> Iterator[None]:
 def test_a_loader_loads_the_ranges_that_are_free_and_waits_for_the_others(
     store: Store, settings: Settings, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write_pairs(store, "C", 0, numbered_pairs(0, 300))
+    write_pairs(store, "C", 0, numbered_pairs(0, 100))
     waits = threading.Event()
     goes_on = threading.Event()
 
@@ -209,22 +211,21 @@ def test_a_loader_loads_the_ranges_that_are_free_and_waits_for_the_others(
             done = database.connection.execute("select range_no from partition_range order by 1").fetchall()
             assert [number for (number,) in done] == [n for n in RANGES if n not in range(10, 20)]
             assert database.rows("status.loads") == []
-            with pytest.raises(DatabaseError, match="cannot plan C|nothing"):
-                plan_batches("C", settings, store, database)
+            assert plan_batches("C", settings, store, database).kept == 0
         goes_on.set()
-        assert kept.result(LIMIT_S) == 300
+        assert kept.result(LIMIT_S) == 100
 
 
 def test_a_crawl_that_is_forgotten_ends_its_loader_at_the_next_range(
     store: Store, settings: Settings, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What the loader has written before is forgotten, and nothing comes after it."""
-    write_pairs(store, "C", 0, numbered_pairs(0, 300))
+    write_pairs(store, "C", 0, numbered_pairs(0, 100))
     forgotten = threading.Event()
     take = take_ranges
 
     def forget_first(connection: Connection, *rest: Any) -> list[int]:
-        done = database.connection.execute("select count(*) > 20 from partition_range").fetchone()
+        done = database.connection.execute("select count(*) > 5 from partition_range").fetchone()
         if done == (True,) and not forgotten.is_set():
             forgotten.set()
             with open_database(settings) as other:
@@ -237,23 +238,23 @@ def test_a_crawl_that_is_forgotten_ends_its_loader_at_the_next_range(
         load_partition("C", 0, one, store, own)
     assert forgotten.is_set()
     for table in ("pair", "page", "partition_range", "partition", "crawl"):
-        rows = database.connection.execute(f"select count(*) from {table}").fetchone()  # type: ignore[arg-type]
-        assert rows == (0,), table
+        statement = sql.SQL("select count(*) from {}").format(sql.Identifier(table))
+        assert database.connection.execute(statement).fetchone() == (0,), table
 
 
 def test_a_partition_that_two_loaders_have_is_loaded_once(
     store: Store, settings: Settings, database: Database
 ) -> None:
     """As after a task that was taken for dead."""
-    write_pairs(store, "C", 0, numbered_pairs(0, 400))
+    write_pairs(store, "C", 0, numbered_pairs(0, 60))
 
     def load(_: int) -> int:
         with open_database(settings) as own:
             return load_partition("C", 0, settings, store, own).kept
 
     with ThreadPoolExecutor(2) as pool:
-        assert list(pool.map(load, range(2))) == [400, 400]
-    assert database.connection.execute("select count(*) from pair").fetchone() == (400,)
+        assert list(pool.map(load, range(2))) == [60, 60]
+    assert database.connection.execute("select count(*) from pair").fetchone() == (60,)
     pages = "select count(*), count(distinct url) from page"
     assert database.connection.execute(pages).fetchone() == (1, 1)
 
