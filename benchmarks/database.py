@@ -7,12 +7,14 @@ million pairs: (a) raw COPY of whole pairs into an unlogged table without index,
 way: COPY into a staging table, then INSERT .. ON CONFLICT DO NOTHING into a hash-partitioned table that
 holds everything; (c) ours into an empty table; (d) ours into a table that grows, each load followed by one
 into an empty table next to it, because the speed of a server drifts; (e) ours when all pairs are
-known already. Then 64 workers claim and complete batches: alone, beside a planner at work and a loader that
-waits, and beside a process that only keeps a core busy, in turn. Figures go to RESULTS.md by hand.
+known already. Then (f) four partitions by 1, 2 and 4 loaders at once, each a process, and by raw COPY over as
+many connections. Then 64 workers claim and complete batches: alone, beside a planner at work and a loader
+that waits, and beside a process that only keeps a core busy, in turn. Figures go to RESULTS.md by hand.
 """
 
 import argparse
 import hashlib
+import multiprocessing
 import os
 import statistics
 import subprocess
@@ -21,9 +23,10 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -32,12 +35,16 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from laion_etl.cli import warm_kernels
+from laion_etl.core.numba_cache import ensure_compiled
 from laion_etl.core.schemas import PAIR_SCHEMA, partition_name
 from laion_etl.core.stage_stats import StageStats
 from laion_etl.database.connection import Database, open_database
 from laion_etl.database.embedded import running_server
 from laion_etl.database.load import crawl_number, load_partition
+from laion_etl.database.queries import query
 from laion_etl.database.queue import BatchQueue
+from laion_etl.database.range_locks import take_ranges
 from laion_etl.io.storage import LocalStore, Store
 from laion_etl.settings import CoreSettings, Settings
 
@@ -50,6 +57,9 @@ _WORDS = [
     for word in (Path(__file__).parent / "words.txt").read_text().lower().split()
     if word.isascii() and word.isalpha()
 ]
+_PARTITIONS = 4
+_LOADERS = (1, 2, 4)
+_WARM_UP = -1
 _COLUMNS = ["pair_id", "url", "caption", "language", "license", "page_url"]
 
 
@@ -241,6 +251,59 @@ def loads(settings: Settings, empty: Settings, store: Store, rows: int, millions
     return curve
 
 
+def loaders(settings: Settings, folder: Path, store: Store, rows: int, rounds: int) -> None:
+    """Loads four partitions into an empty table by 1, 2 and 4 processes at once; raw COPY by as many."""
+    for number in range(_PARTITIONS):
+        pairs_file(store, number, rows)
+        (folder / f"{number}.copy").write_bytes(copy_rows(store, number))
+    seconds: dict[tuple[str, int], list[float]] = {}
+    with open_database(settings) as database:
+        for count in _LOADERS * rounds:
+            for name, way in (("copy", copy_one), ("load", load_one)):
+                clear(database.connection)
+                database.connection.execute(f"drop table if exists raw; create unlogged table raw ({_WHOLE})")
+                with ProcessPoolExecutor(count, multiprocessing.get_context("spawn")) as pool:
+                    list(pool.map(partial(way, settings, folder), [_WARM_UP] * count))
+                    began = time.perf_counter()
+                    client = sum(pool.map(partial(way, settings, folder), range(_PARTITIONS)))
+                    took = time.perf_counter() - began
+                seconds.setdefault((name, count), []).append(took)
+                print(
+                    f"   {name} by {count}: {took:.2f} s, of which {client:.2f} CPU s of clients", flush=True
+                )
+    total = rows * _PARTITIONS
+    alone = statistics.median(seconds["load", 1])
+    for count in _LOADERS:
+        copy, load = (statistics.median(seconds[way, count]) for way in ("copy", "load"))
+        print(
+            f"(f) {count} loaders: {total / load:9,.0f} pairs/s, {alone / load:.2f} of one, "
+            f"{copy / load:.2f} of raw COPY by as many connections ({total / copy:,.0f}/s), medians"
+        )
+
+
+def copy_one(settings: Settings, folder: Path, partition: int) -> float:
+    """Sends a partition by raw COPY; returns CPU seconds of this process."""
+    if partition == _WARM_UP:
+        return 0.0
+    data = (folder / f"{partition}.copy").read_bytes()
+    began = time.process_time()
+    with open_database(settings) as database:
+        send(database.connection, "copy raw from stdin (format binary)", data)
+    return time.process_time() - began
+
+
+def load_one(settings: Settings, folder: Path, partition: int) -> float:
+    """Loads a partition; returns CPU seconds of this process."""
+    began = time.process_time()
+    if partition == _WARM_UP:
+        ensure_compiled()
+        warm_kernels.main()
+        return 0.0
+    with open_database(settings) as database:
+        load_partition(CRAWL, partition, settings, LocalStore(folder / "store"), database)
+    return time.process_time() - began
+
+
 def empty_seconds(partition: int, settings: Settings, store: Store, database: Database) -> float:
     """A load into an empty table, without a checkpoint that would favour it."""
     database.connection.execute("truncate pair, page, batch, partition, crawl cascade")
@@ -384,7 +447,9 @@ def planner_and_loader(settings: Settings, store: Store) -> Iterator[None]:
                 pairs_file(store, partition, rows, "OTHER")
             load_partition("OTHER", 0, settings, store, database)
         with database.connection.transaction():
-            database.connection.execute("select pg_advisory_xact_lock(1, 0)")
+            if len(take_ranges(database.connection, range(64), 64, "another loader")) < 64:
+                raise SystemExit("another program holds key ranges")
+            database.connection.execute(query("locks.drop_snapshot"))
             commands = (["plan"], ["load", "--partition", "1"])
             with ExitStack() as stack:
                 for command in commands:
@@ -424,7 +489,8 @@ def main() -> None:
     parser.add_argument("--millions", type=int, default=21, help="partitions to load one after the other")
     parser.add_argument("--rows", type=int, default=ROWS, help="pairs of a partition")
     parser.add_argument("--seconds", type=float, default=6, help="how long batches are claimed in each turn")
-    parser.add_argument("--only", choices=("loads", "queue"))
+    parser.add_argument("--only", choices=("loads", "loaders", "queue"))
+    parser.add_argument("--rounds", type=int, default=3, help="how often each number of loaders is measured")
     parser.add_argument("--curve", type=Path, help="an SVG file to draw (d) into")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="laion-bench-", dir="/tmp") as folder:
@@ -433,12 +499,14 @@ def main() -> None:
         with running_server(Path(folder)):
             pass  # its settings take effect at the next start
         with running_server(Path(folder)) as server:
-            if arguments.only != "queue":
+            if arguments.only in {None, "loaders"}:
+                loaders(settings, Path(folder), store, arguments.rows, arguments.rounds)
+            if arguments.only in {None, "loads"}:
                 empty = Settings(core=CoreSettings(data_dir=folder, database_url=server.url("beside")))
                 curve = loads(settings, empty, store, arguments.rows, arguments.millions)
                 if arguments.curve:
                     arguments.curve.write_text(curve_svg(curve, arguments.rows))
-            if arguments.only != "loads":
+            if arguments.only in {None, "queue"}:
                 queue(settings, store, 64, arguments.seconds)
 
 

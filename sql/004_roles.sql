@@ -46,6 +46,12 @@ begin
         grant update (planning) on partition to laion_planner;
         grant execute on function summarize_new_pairs(regclass) to laion_loader;
     end if;
+    if to_regclass('partition_range') is not null then
+        -- 008_key_ranges.sql has been applied
+        grant select on key_ranges to laion_reader, laion_loader, laion_planner;
+        grant select on partition_range to laion_reader, laion_planner;
+        grant select, insert, update on partition_range to laion_loader;
+    end if;
     grant insert on batch to laion_planner;
 
     grant select on batch to laion_worker;

@@ -20,7 +20,9 @@ import pyarrow.parquet as pq
 from laion_etl.core.numba_cache import compiled_marker
 from laion_etl.core.schemas import PAIR_SCHEMA, pair_id
 from laion_etl.database.binary_copy import Texts, host_hashes, read_rows
-from laion_etl.database.dedupe_keys import DedupeRule, PairsFile
+from laion_etl.database.dedupe_keys import DedupeRule
+from laion_etl.database.key_ranges import KeyRanges
+from laion_etl.database.pairs_file import PairsFile
 from laion_etl.io.storage import LocalStore
 from laion_etl.parse.file_counts import FileCounts
 from laion_etl.parse.wat_workers import FileParser
@@ -86,9 +88,10 @@ def _encode(folder: Path) -> None:
     for rule in DedupeRule:
         pairs = PairsFile(store, "sample.parquet", rule)
         candidates = pairs.candidates()
-        for segment in pairs.segments(0):
-            segment.pair_rows(candidates, 1)
-            segment.page_rows(segment.pages, 1)
+        with pairs.texts(candidates, KeyRanges(1)) as range_texts:
+            texts = range_texts.of([0])
+            texts.pair_rows(candidates, 1, 0)
+            texts.page_rows(texts.pages(candidates), 1, 0)
     field = len(url).to_bytes(4) + url.encode()
     read = read_rows((1).to_bytes(2) + field, pa.schema([("url", pa.string())]))
     host_hashes(Texts.from_column(read.column("url").combine_chunks()))

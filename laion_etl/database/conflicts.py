@@ -1,14 +1,14 @@
 """Resolves conflicts between a partition's new rows and existing ones."""
 
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from uuid import UUID
 
 import numpy as np
 import numpy.typing as npt
 from psycopg import Connection
 
-from laion_etl.database.binary_copy import copy_in
-from laion_etl.database.dedupe_keys import Candidates, DedupeRule, KeyArray, Keys, Mask, PairsFile
+from laion_etl.database.dedupe_keys import Candidates, DedupeRule, KeyArray, Keys, Mask
 from laion_etl.database.kernels import Ints, Longs
 from laion_etl.database.locks import planner_of
 from laion_etl.database.queries import query
@@ -30,15 +30,20 @@ class PartitionRef:
 class Resolution:
     """Which candidates get a row.
 
-    `won`: the candidates that get one. `contested`: those whose key has a row already. `taken`: number of
-    rows taken over, by the partition_no that had them.
+    Of `won`, `lost_in_crawl` and `lost_earlier` one is set for each candidate. `owners`: the partition_no
+    that its row was taken over from, else 0.
     """
 
     won: Mask
-    contested: Mask
-    lost_in_crawl: int = 0
-    lost_earlier: int = 0
-    taken: dict[int, int] = field(default_factory=dict)
+    lost_in_crawl: Mask
+    lost_earlier: Mask
+    owners: Ints
+
+    @property
+    def taken(self) -> Mask:
+        """Whether the row was taken over."""
+        mask: Mask = self.owners != 0
+        return mask
 
 
 # Rows as the queries probe_pair and probe_url return them.
@@ -88,53 +93,40 @@ def resolve(
 ) -> Resolution:
     """Decides which candidates get a row, and removes the rows they take over.
 
-    The caller holds the lock of table pair; `existing` has no rows of the partition itself.
+    The caller holds the locks of the ranges; `existing` has no rows of the partition itself.
     """
     won = np.ones(len(candidates), np.bool_)
-    contested = np.zeros(len(candidates), np.bool_)
-    contested[existing.positions] = True
+    lost_in_crawl, lost_earlier = np.zeros_like(won), np.zeros_like(won)
+    taken_from = np.zeros(len(candidates), np.int32)
     if not len(existing):
-        return Resolution(won, contested)
+        return Resolution(won, lost_in_crawl, lost_earlier, taken_from)
     owners = _owners(connection, existing.owners)
     in_crawl = owners[:, 1] == me.crawl_no
     better = in_crawl & _wins(me, candidates, existing, owners[:, 2], rule)
-    better &= np.isin(existing.owners, _still_open(connection, me.crawl_no, existing.owners[better]))
+    better &= np.isin(existing.owners, open_partitions(connection, me.crawl_no, existing.owners[better]))
     won[existing.positions[~better]] = False
-    for chunk in candidates.where(existing.positions[better]).chunks(KEYS_PER_CHUNK):
-        connection.execute(query("load.remove_pairs"), _key_parameters(chunk.keys))
-    numbers, counts = np.unique(existing.owners[better], return_counts=True)
-    return Resolution(
-        won,
-        contested,
-        lost_in_crawl=int((in_crawl & ~better).sum()),
-        lost_earlier=int((~in_crawl).sum()),
-        taken=dict(zip(numbers.tolist(), counts.tolist(), strict=True)),
-    )
+    lost_in_crawl[existing.positions[in_crawl & ~better]] = True
+    lost_earlier[existing.positions[~in_crawl]] = True
+    taken_from[existing.positions[better]] = existing.owners[better]
+    remove_pairs(connection, candidates.keys[existing.positions[better]])
+    return Resolution(won, lost_in_crawl, lost_earlier, taken_from)
+
+
+def remove_pairs(connection: Connection, keys: Keys) -> None:
+    """Deletes the rows with these ascending keys."""
+    for start in range(0, len(keys), KEYS_PER_CHUNK):
+        connection.execute(query("load.remove_pairs"), _key_parameters(keys[start : start + KEYS_PER_CHUNK]))
 
 
 def find_existing_rows(connection: Connection, candidates: Candidates, rule: DedupeRule) -> ExistingRows:
     """Returns the existing rows with keys of the candidates."""
     connection.execute(query("load.only_index_scans"))
-    found = [probe(connection, chunk, rule) for chunk in candidates.chunks(KEYS_PER_CHUNK)]
+    found = [_probe(connection, chunk, rule) for chunk in candidates.chunks(KEYS_PER_CHUNK)]
     connection.execute(query("load.any_scans"))
     return ExistingRows.from_rows(found, candidates, rule)
 
 
-def insert(connection: Connection, partition_no: int, pairs: PairsFile, candidates: Candidates) -> None:
-    """Writes candidates and their pages."""
-    if not len(candidates):
-        return
-    found = connection.execute(query("load.next_page"), {"partition_no": partition_no}).fetchone()
-    for segment in pairs.segments(found[0] if found else 0):
-        mine = candidates.where(segment.holds(candidates))
-        with copy_in(connection, "load.copy_pairs") as send:
-            for chunk in mine.chunks(KEYS_PER_CHUNK):
-                send(segment.pair_rows(chunk, partition_no))
-        with copy_in(connection, "load.copy_pages") as send:
-            send(segment.page_rows(np.unique(segment.pages[mine.rows - segment.start]), partition_no))
-
-
-def probe(connection: Connection, chunk: Candidates, rule: DedupeRule) -> Rows:
+def _probe(connection: Connection, chunk: Candidates, rule: DedupeRule) -> Rows:
     """Returns the existing rows with keys of a chunk, in any order."""
     row = connection.execute(query(f"load.probe_{rule}"), _key_parameters(chunk.keys), binary=True).fetchone()
     return np.frombuffer((row and row[0]) or b"", ROW[rule])
@@ -148,9 +140,9 @@ def joined_rows(parts: list[Rows], rule: DedupeRule) -> Rows:
 def planner_at_work(connection: Connection, crawl_no: int) -> bool:
     """Whether the marks of column planning are in force.
 
-    If not, no planner of the crawl begins before this transaction ends.
+    If not, no planner of the crawl begins before this transaction ends; other loaders may ask the same.
     """
-    row = connection.execute(query("locks.take"), planner_of(crawl_no).keys).fetchone()
+    row = connection.execute(query("locks.take_shared"), planner_of(crawl_no).keys).fetchone()
     return row is None or not row[0]
 
 
@@ -168,10 +160,13 @@ def _owners(connection: Connection, numbers: Ints) -> Longs:
     return table[inverse]
 
 
-def _still_open(connection: Connection, crawl_no: int, numbers: Ints) -> Ints:
-    """Returns the partitions of a crawl whose batches are not cut yet, and locks them against being cut."""
+def open_partitions(connection: Connection, crawl_no: int, numbers: Sequence[int] | Ints) -> Ints:
+    """Returns the partitions of a crawl whose batches are not cut yet, and keeps planners from cutting them.
+
+    Several loaders may do so with the same partition.
+    """
     if not len(numbers):
-        return numbers
+        return np.empty(0, np.int32)
     keys = {
         "numbers": np.unique(numbers).tolist(),
         "planner_at_work": planner_at_work(connection, crawl_no),

@@ -31,6 +31,7 @@ _CONFLICTS = (
     psycopg.errors.SerializationFailure,
     psycopg.errors.DeadlockDetected,
     psycopg.errors.UniqueViolation,
+    psycopg.errors.ForeignKeyViolation,  # a partition was added to a crawl that was just forgotten
 )
 # The server is stopping, has crashed or is starting, or the connection broke.
 _LOST_STATES = ("57P01", "57P02", "57P03", "08006")
@@ -166,7 +167,8 @@ def open_database(settings: Settings) -> Iterator[Database]:
         try:
             with database_errors(url):
                 _ = database.connection  # fail fast: do not retry the very first connection
-                database.with_retry(lambda: migrate(database.connection, settings.database.pair_leaves))
+                numbers = settings.database.pair_leaves, settings.database.key_ranges
+                database.with_retry(lambda: migrate(database.connection, *numbers))
                 yield database
         finally:
             database.close()

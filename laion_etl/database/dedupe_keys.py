@@ -7,7 +7,7 @@ choice but does not depend on what was loaded first.
 """
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -16,14 +16,10 @@ import numpy.typing as npt
 import psycopg
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from psycopg.adapt import Dumper
 from psycopg.pq import Format
 
-from laion_etl.core.schemas import PAIR_FILES
-from laion_etl.database.binary_copy import Texts, page_numbers, page_rows, pair_rows
 from laion_etl.database.kernels import Bytes, Ints, Longs
-from laion_etl.io.storage import Store
 from laion_etl.settings import LoadSettings
 
 Keys = npt.NDArray[np.bytes_]  # of 16 bytes each, compared like uuid in Postgres
@@ -33,8 +29,6 @@ Mask = npt.NDArray[np.bool_]
 # rule: then a loaded partition no longer counts as loaded.
 RULES_VERSION = 1
 
-_ROWS_PER_SEGMENT = 1 << 20  # some 250 megabytes
-_ROWS_PER_READ = 1 << 16
 _LANGUAGE_RANK = 1000
 _MAX_TEXT_RANK = 200
 
@@ -82,92 +76,13 @@ class Candidates:
         for start in range(0, len(self), size):
             yield self.where(slice(start, start + size))
 
-
-@dataclass(frozen=True, slots=True)
-class Segment:
-    """Consecutive rows of a pairs file in memory. `pages`: the page number of each row."""
-
-    start: int
-    pages: Ints
-    url: Texts
-    caption: Texts
-    language: Texts
-    page_url: Texts
-    licence: Texts
-
-    def holds(self, candidates: Candidates) -> Mask:
-        """Returns which candidates are in this segment."""
-        mask: Mask = (candidates.rows >= self.start) & (candidates.rows < self.start + len(self.pages))
-        return mask
-
-    def pair_rows(self, candidates: Candidates, partition_no: int) -> Bytes:
-        """Returns rows of table pair in the format of COPY."""
-        order, keys = candidates.rows - self.start, bytes_of(candidates.keys)
-        return pair_rows(order, partition_no, self.pages, keys, self.url, self.caption, self.language)
-
-    def page_rows(self, pages: Ints, partition_no: int) -> Bytes:
-        """Returns rows of table page for these numbers in the format of COPY."""
-        order = np.searchsorted(self.pages, pages)
-        return page_rows(order, partition_no, self.pages, self.page_url, self.licence)
-
-
-class PairsFile:
-    """The pairs parquet of a partition, read once for its keys and a second time for its texts."""
-
-    def __init__(self, store: Store, name: str, rule: DedupeRule) -> None:
-        self._store = store
-        self._name = name
-        self._rule = rule
-
-    def candidates(self) -> Candidates:
-        """Returns all keys of the file; takes about 60 bytes of memory per pair."""
-        if self._rule is DedupeRule.URL:
-            return self._candidates_by_url()
-        ids = _stacked([key_bytes(batch.column(0)) for batch in self._batches(["pair_id"])])
-        keys, order = as_keys(ids), ascending(ids)
-        rows = order[_firsts(keys[order])]
-        return Candidates(keys[rows], rows)
-
-    def _candidates_by_url(self) -> Candidates:
-        keys, ranks, hashes = [], [], []
-        for batch in self._batches(["pair_id", "url", "caption", "language"]):
-            keys.append(url_keys(batch.column("url")))
-            ranks.append(_text_ranks(batch))
-            hashes.append(key_bytes(batch.column("pair_id")))
-        key, pair = as_keys(_stacked(keys)), as_keys(_stacked(hashes))
-        rank = np.concatenate(ranks) if ranks else np.empty(0, np.int32)
-        order = np.lexsort((pair, -rank, key))
-        rows = order[_firsts(key[order])]
-        return Candidates(key[rows], rows, rank[rows], pair[rows])
-
-    def segments(self, first_page: int) -> Iterator[Segment]:
-        """Yields all rows, a segment at a time; pages are numbered from `first_page` on."""
-        start = 0
-        waiting: list[pa.RecordBatch] = []
-        for batch in self._batches(["url", "caption", "language", "page_url", "license"]):
-            waiting.append(batch)
-            if sum(map(len, waiting)) >= _ROWS_PER_SEGMENT:
-                segment = _segment(waiting, start, first_page)
-                yield segment
-                start, first_page, waiting = start + len(segment.pages), int(segment.pages[-1]) + 1, []
-        if waiting:
-            yield _segment(waiting, start, first_page)
-
-    def _batches(self, columns: list[str]) -> Iterator[pa.RecordBatch]:
-        with self._store.open(self._name) as file:
-            parquet = pq.ParquetFile(file)
-            PAIR_FILES.check_number(parquet.schema_arrow, self._store.uri(self._name))
-            names = PAIR_FILES.former_names(columns, parquet.schema_arrow)
-            for batch in parquet.iter_batches(_ROWS_PER_READ, columns=names):
-                if len(batch):
-                    yield batch.select(names).rename_columns(columns)
-
-
-def _segment(batches: list[pa.RecordBatch], start: int, first_page: int) -> Segment:
-    columns = pa.Table.from_batches(batches).combine_chunks().to_batches()[0].columns
-    url, caption, language, page_url, licence = map(Texts.from_column, columns)
-    pages = page_numbers(page_url, licence, first_page)
-    return Segment(start, pages, url, caption, language, page_url, licence)
+    @classmethod
+    def joined(cls, parts: "Sequence[Candidates]") -> "Candidates":
+        """Returns the candidates of parts that follow each other; at least one."""
+        if len(parts) == 1:
+            return parts[0]
+        columns = [(part.keys, part.rows, part.ranks, part.hashes) for part in parts]
+        return cls(*map(np.concatenate, zip(*columns, strict=True)))
 
 
 def url_keys(urls: pa.StringArray) -> Bytes:
@@ -207,18 +122,20 @@ def key_bytes(column: pa.FixedSizeBinaryArray) -> Bytes:
     return data[column.offset : column.offset + len(column)]
 
 
-def _stacked(blocks: list[Bytes]) -> Bytes:
+def stacked(blocks: list[Bytes]) -> Bytes:
+    """Returns the rows of all blocks, shape (rows, 16)."""
     return np.concatenate(blocks) if blocks else np.empty((0, 16), np.uint8)
 
 
-def _firsts(keys: Keys) -> Mask:
+def firsts(keys: Keys) -> Mask:
     """Marks the first of each run of equal keys; the keys are sorted."""
     mask = np.ones(len(keys), np.bool_)
     mask[1:] = keys[1:] != keys[:-1]
     return mask
 
 
-def _text_ranks(batch: pa.RecordBatch) -> Ints:
+def text_ranks(batch: pa.RecordBatch) -> Ints:
+    """Returns the rank of the caption of each row; the highest is the best."""
     has_language = pc.not_equal(batch.column("language"), "").to_numpy(zero_copy_only=False)
     length = pc.utf8_length(batch.column("caption")).to_numpy()
     ranks: Ints = (has_language * _LANGUAGE_RANK + np.minimum(length, _MAX_TEXT_RANK)).astype(np.int32)

@@ -1,7 +1,9 @@
 """Removes a crawl from Postgres in short transactions; killed at any moment, it goes on where it was.
 
 `crawl.forgotten_to` says how far it is: the pairs up to that key are deleted. Until the end nothing of the
-crawl can be loaded, planned or downloaded, and not one of its partitions counts as loaded.
+crawl can be loaded, planned or downloaded, and not one of its partitions counts as loaded. Pairs are deleted
+under the locks of their ranges, one range after the other: a loader of the crawl that is at work ends with an
+error at its next range, and loaders of other crawls go on in the other ranges.
 """
 
 from functools import partial
@@ -10,11 +12,12 @@ from uuid import UUID
 from psycopg import Connection
 
 from laion_etl.database.connection import Database
-from laion_etl.database.key_ranges import ranges_of_table
+from laion_etl.database.key_ranges import KeyRanges, ranges_of_table
 from laion_etl.database.load import crawl_number
 from laion_etl.database.load_stats import delete_load_stats
-from laion_etl.database.locks import PAIRS, PLANNERS, HeldLocks, run_locked
+from laion_etl.database.locks import PLANNERS, HeldLocks, run_locked
 from laion_etl.database.queries import query
+from laion_etl.database.range_locks import run_with_ranges
 from laion_etl.io.storage import Store
 from laion_etl.settings import Settings
 
@@ -34,16 +37,19 @@ def forget_crawl(crawl: str, settings: Settings, store: Store, database: Databas
     def forget(held: HeldLocks) -> None:
         delete_load_stats(crawl, store)
         for number, _ in database.rows("load.crawl_number", {"crawl": crawl}):  # none after a second attempt
-            _Forget(held, database, number, settings.database.bulk_timeout_s).run()
+            _Forget(crawl, held, database, number, settings.database.bulk_timeout_s).run()
         delete_load_stats(crawl, store)
 
-    run_locked(database, [PLANNERS, PAIRS], f"forget of {crawl}", forget)
+    run_locked(database, [PLANNERS], f"forget of {crawl}", forget)
 
 
 class _Forget:
     """The removal of the rows of a crawl."""
 
-    def __init__(self, held: HeldLocks, database: Database, crawl_no: int, timeout_s: float) -> None:
+    def __init__(
+        self, crawl: str, held: HeldLocks, database: Database, crawl_no: int, timeout_s: float
+    ) -> None:
+        self._purpose = f"forget of {crawl}"
         self._held = held
         self._database = database
         self._keys = {"crawl_no": crawl_no}
@@ -56,10 +62,19 @@ class _Forget:
             pass
         partitions = self._database.rows("forget.partitions", self._keys)
         numbers = [number for (number,) in partitions]
+        ranges = KeyRanges.of(self._database)
         for first, last in ranges_of_table(self._database):
             if numbers and last > begun:
                 keys = {**self._keys, "first": first, "last": last, "partitions": numbers}
-                self._held.run(partial(_delete_pairs, keys=keys), self._timeout_s)
+                delete = partial(_delete_pairs, keys=keys)
+                run_with_ranges(
+                    self._database,
+                    self._held.run,
+                    ranges.between(first, last),
+                    self._purpose,
+                    delete,
+                    self._timeout_s,
+                )
         for number in numbers:
             while self._execute("forget.pages", partition_no=number, rows=_ROWS):
                 pass

@@ -1,17 +1,17 @@
 """Load stage: writes the pairs of a partition to Postgres, where the primary key is the dedupe.
 
-Keys are looked up, and new rows go by binary COPY straight into table pair, over several connections and in
-short transactions. Until the last one the partition has no fingerprint: it is not planned, and its next
-load goes on where a killed one ended. A corrected partition is replaced in one transaction; pairs it no
-longer contains go back to the partitions that lost them. A loaded partition is not loaded again.
+The keys are cut into ranges. Loaders of different partitions write different ranges side by side, each range
+in one transaction with its record (range_load.py); a killed one goes on with the ranges that are left. When
+all are loaded the partition gets its fingerprint: until then it is not planned. Ranges that were loaded from
+an earlier version of the partition are replaced one after the other, and pairs it no longer contains go back
+to the partitions that lost them (corrections.py). A loaded partition is not loaded again.
 
-Rows and counts do not depend on the order in which partitions are loaded: a pair that several partitions of
-a crawl hold belongs to the lowest of them (under rule url: to the one with the best caption), so a later
-loader takes it over where needed, unless its batch is already cut. It takes all of them over in its last
-transaction: an interrupted load that is corrected later has taken nothing from others.
+Rows and counts do not depend on the order in which partitions, or their ranges, are loaded: a pair that
+several partitions of a crawl hold belongs to the lowest of them (under rule url: to the one with the best
+caption), so a later loader takes it over where needed, unless its batch is already cut. A load that is
+interrupted may have taken pairs over; if the partition is corrected then, it gives them back.
 """
 
-from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 
@@ -23,19 +23,23 @@ from laion_etl.core.funnel import LoadReason
 from laion_etl.core.numba_cache import ensure_compiled
 from laion_etl.core.schemas import parse_stats_name, partition_name
 from laion_etl.core.stage_stats import StageStats
-from laion_etl.database.conflicts import PartitionRef, Resolution, insert, resolve
+from laion_etl.database.conflicts import PartitionRef, planner_at_work
 from laion_etl.database.connection import Database
 from laion_etl.database.corrections import Correction
-from laion_etl.database.dedupe_keys import Candidates, DedupeRule, PairsFile
-from laion_etl.database.free_keys import FreeKeys
-from laion_etl.database.load_stats import load_stats_name, note_taken, stats_to_store
+from laion_etl.database.dedupe_keys import Candidates, DedupeRule
+from laion_etl.database.key_ranges import KeyRanges
+from laion_etl.database.load_stats import load_stats_name, stats_to_store
 from laion_etl.database.loaded import check_rules, load_fingerprint
-from laion_etl.database.locks import PAIRS, HeldLocks, run_locked
+from laion_etl.database.locks import CORRECTIONS, HeldLocks, run_locked
+from laion_etl.database.pairs_file import PairsFile, RangeTexts
 from laion_etl.database.queries import query
+from laion_etl.database.range_load import LoadWork, RangeLoad
+from laion_etl.database.row_writer import PageWriter
 from laion_etl.io.storage import Store
 from laion_etl.settings import Settings
 
 IMPORTED = "imported-memory"  # the crawl that imported keys belong to
+_PAGES = 10_000  # deleted in one transaction
 
 
 def load_partition(
@@ -124,9 +128,10 @@ class _Load:
         self.database.run(partial(_begin, crawl=self.crawl, rule=self.rule))
         if (known := self.database.run(self._loaded)) is not None:
             return [known]
+        ranges = KeyRanges.of(self.database)
         candidates = self._pairs.candidates()
-        purpose = f"load of partition {self.partition} of {self.crawl}"
-        return run_locked(self.database, [PAIRS], purpose, partial(self._load, candidates))
+        with self._pairs.texts(candidates, ranges) as texts:
+            return self._load(ranges, candidates, texts)
 
     def _loaded(self, connection: Connection) -> int | None:
         """Returns the number of the partition if it is loaded."""
@@ -134,40 +139,65 @@ class _Load:
         row = connection.execute(query("load.loaded_as"), keys).fetchone()
         return int(row[0]) if row else None
 
-    def _load(self, candidates: Candidates, held: HeldLocks) -> list[int]:
-        if (known := held.run(self._loaded)) is not None:
-            return [known]  # another loader has loaded it meanwhile
-        me, is_resumed, is_other = held.run(self._announce)
+    def _load(self, ranges: KeyRanges, candidates: Candidates, texts: RangeTexts) -> list[int]:
+        """Loads range by range until all ranges have this version."""
+        announced = self.database.run(self._announce)
+        if isinstance(announced, int):
+            return [announced]
+        me, version, first_page, is_new = announced
+        work = LoadWork(self.crawl, me, version, first_page, self.rule, ranges, candidates, texts)
         timeout_s = self.settings.database.bulk_timeout_s
-        if is_other:
-            correction = Correction(self.crawl, me, self.rule, self.store, held, timeout_s)
-            return correction.replace(self._pairs, candidates, self._save)
-        free = FreeKeys(held, me.partition_no, self.rule, is_resumed, timeout_s)
-        with ExitStack() as stack:
-            connections = range(max(1, self.settings.load.connections))
-            others = [stack.enter_context(self.database.another()) for _ in connections]
-            existing = free.insert(others, self._pairs, candidates)
+        changed: set[int] = set()
+        with self.database.another() as for_pages:
+            pages = PageWriter(
+                for_pages, me.partition_no, first_page, may_exist=not is_new, timeout_s=timeout_s
+            )
+            while len(done := self.database.run(work.begun)) < ranges.count:
+                left = set(ranges.numbers) - set(done)
+                load = RangeLoad(work, pages, timeout_s, left)
+                changed |= load.run(self.database, self.settings.load.connections)
+        if outdated := [number for number, loaded in done.items() if loaded != version]:
+            changed |= self._correct(work, outdated)
+        self._save(work)
+        return [me.partition_no, *sorted(changed - {me.partition_no})]
 
-        def finish(connection: Connection) -> list[int]:
-            resolved = resolve(connection, me, candidates, existing, self.rule)
-            taken = candidates.where(resolved.won & resolved.contested)
-            insert(connection, me.partition_no, self._pairs, taken)
-            self._save(connection, me, candidates, resolved)
-            return [me.partition_no, *note_taken(connection, resolved)]
+    def _correct(self, work: LoadWork, outdated: list[int]) -> set[int]:
+        """Replaces ranges of earlier versions."""
+        timeout_s = self.settings.database.bulk_timeout_s
 
-        return held.run(finish, timeout_s)
+        def correct(held: HeldLocks) -> set[int]:
+            return Correction(work, self.store, held, self.database, timeout_s).replace(outdated)
 
-    def _announce(self, connection: Connection) -> tuple[PartitionRef, bool, bool]:
-        """Returns the partition, whether it has been begun already, and whether from other pairs."""
+        changed = run_locked(self.database, [CORRECTIONS], work.purpose, correct)
+        keys = {"partition_no": work.me.partition_no, "first_page": work.first_page, "rows": _PAGES}
+        while self.database.run(lambda one: one.execute(query("load.outdated_pages"), keys).rowcount):
+            pass
+        return changed
+
+    def _announce(self, connection: Connection) -> tuple[PartitionRef, int, int, bool] | int:
+        """Returns the partition, its version and first page, and whether it is new; its number if loaded.
+
+        Raises DatabaseError when pairs of another version are in batches.
+        """
         crawl_no = _begin(connection, self.crawl, self.rule)
         keys = {"crawl_no": crawl_no, "partition": self.partition}
         row = connection.execute(query("load.partition"), keys).fetchone()
-        if row is not None:
-            number, fingerprint, loading = row
-            is_other = bool(fingerprint) or loading != self.fingerprint
-            return PartitionRef(number, crawl_no, self.partition), True, is_other
-        number = begin_partition(connection, crawl_no, self.partition, self.fingerprint)
-        return PartitionRef(number, crawl_no, self.partition), False, False
+        if row is None:
+            number = begin_partition(connection, crawl_no, self.partition, self.fingerprint)
+            return PartitionRef(number, crawl_no, self.partition), 1, 0, True
+        number, fingerprint, loading, version, first_page, planned, planning = row
+        if fingerprint == self.fingerprint:
+            return int(number)  # another loader has loaded it meanwhile
+        if loading != self.fingerprint:
+            if planned or (planning and planner_at_work(connection, crawl_no)):
+                raise DatabaseError(
+                    f"cannot load partition {self.partition} of {self.crawl} again: its pairs, or the rules "
+                    "of loading, have changed since they were cut into batches; to rebuild the crawl run "
+                    f"`laion-etl db forget --crawl {self.crawl}` first"
+                )
+            begun = {"partition_no": number, "loading": self.fingerprint}
+            version, first_page = connection.execute(query("load.begin_version"), begun).fetchone() or (0, 0)
+        return PartitionRef(number, crawl_no, self.partition), version, first_page, False
 
     @property
     def fingerprint(self) -> str:
@@ -179,23 +209,37 @@ class _Load:
         name = f"pairs/{self.crawl}/{partition_name(self.partition)}.parquet"
         return PairsFile(self.store, name, self.rule)
 
-    def _save(
-        self, connection: Connection, me: PartitionRef, candidates: Candidates, resolved: Resolution
-    ) -> None:
+    def _save(self, work: LoadWork) -> None:
         """Saves stats and fingerprint: from here on the partition is loaded."""
-        dropped = {
-            LoadReason.DUPLICATE_IN_PARTITION: self.parsed.kept - len(candidates),
-            LoadReason.DUPLICATE_IN_CRAWL: resolved.lost_in_crawl,
-            LoadReason.DUPLICATE_OF_EARLIER_CRAWL: resolved.lost_earlier,
-        }
-        stats = StageStats(
-            "load",
-            self.crawl,
-            partition_name(self.partition),
-            self.fingerprint,
-            self.parsed.kept,
-            int(resolved.won.sum()),
-            {str(reason): count for reason, count in dropped.items() if count},
-        )
-        keys = {"partition_no": me.partition_no, "fingerprint": self.fingerprint}
-        connection.execute(query("load.save_partition"), {**keys, "stats": Jsonb(stats.to_plain())})
+
+        def save(connection: Connection) -> None:
+            keys = {"partition_no": work.me.partition_no, "version": work.version}
+            connection.execute(
+                query("load.lock_partition"), keys
+            )  # before the counts are read: see load_stats
+            work.check(connection)
+            row = connection.execute(query("load.range_totals"), keys).fetchone()
+            ranges, kept, in_crawl, earlier = row or (0, 0, 0, 0)
+            if (ranges, kept + in_crawl + earlier) != (work.ranges.count, len(work.candidates)):
+                raise DatabaseError(
+                    f"cannot end the {work.purpose}: its ranges account for {kept + in_crawl + earlier:,} of "
+                    f"{len(work.candidates):,} pairs; please report this bug"
+                )
+            dropped = {
+                LoadReason.DUPLICATE_IN_PARTITION: self.parsed.kept - len(work.candidates),
+                LoadReason.DUPLICATE_IN_CRAWL: in_crawl,
+                LoadReason.DUPLICATE_OF_EARLIER_CRAWL: earlier,
+            }
+            stats = StageStats(
+                "load",
+                self.crawl,
+                partition_name(self.partition),
+                self.fingerprint,
+                self.parsed.kept,
+                kept,
+                {str(reason): count for reason, count in dropped.items() if count},
+            )
+            saved = {"fingerprint": self.fingerprint, "stats": Jsonb(stats.to_plain())}
+            connection.execute(query("load.save_partition"), {**keys, **saved})
+
+        self.database.run(save)

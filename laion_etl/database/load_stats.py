@@ -1,18 +1,27 @@
-"""Stats of loaded partitions: kept in Postgres, where other loads adjust them, and copied to the store."""
+"""Stats of loaded partitions: kept in Postgres, where other loads change them, and copied to the store.
 
-from dataclasses import replace
+Table partition_range has the counts of each range, changed by whoever holds the range's lock. The stats of a
+loaded partition are their sum, and change in the same transactions.
+"""
 
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+
+import numpy as np
 from psycopg import Connection
 from psycopg.types.json import Jsonb
 
 from laion_etl.core.funnel import LoadReason
 from laion_etl.core.schemas import partition_name
 from laion_etl.core.stage_stats import StageStats
-from laion_etl.database.conflicts import Resolution
 from laion_etl.database.connection import Database
+from laion_etl.database.kernels import Ints, Longs
 from laion_etl.database.polling import poll
 from laion_etl.database.queries import query
 from laion_etl.io.storage import Store
+
+_REASONS = (LoadReason.DUPLICATE_IN_CRAWL, LoadReason.DUPLICATE_OF_EARLIER_CRAWL)
 
 
 def load_stats_name(crawl: str, unit: str) -> str:
@@ -49,25 +58,59 @@ def stats_to_store(partition_no: int, store: Store, database: Database) -> None:
     poll(lambda: database.run(write), lambda: "another writer of the same stats", "writing of load stats")
 
 
-def note_taken(connection: Connection, resolved: Resolution) -> list[int]:
-    """Counts rows taken over as duplicates of the partitions that lost them; returns their numbers."""
-    for partition_no, count in resolved.taken.items():
-        row = connection.execute(query("load.stats_of"), {"partition_no": partition_no}).fetchone()
-        if row is not None and row[2]:  # an interrupted partition is counted when it is loaded again
-            stats = StageStats.from_plain(row[2])
-            adjust(connection, partition_no, moved(stats, -count, LoadReason.DUPLICATE_IN_CRAWL))
-    return list(resolved.taken)
+@dataclass(frozen=True, slots=True)
+class StatsChanges:
+    """Pairs that partitions have got or lost in a transaction, by (partition_no, range): numbers of rows."""
+
+    _lost: Counter[tuple[int, int, LoadReason]] = field(default_factory=Counter)
+
+    def lose(self, owners: Ints, ranges: Longs) -> None:
+        """Counts rows that partitions of the same crawl have lost: the owner and the range of each."""
+        for (owner, number), count in _counts(owners, ranges):
+            self._lost[owner, number, LoadReason.DUPLICATE_IN_CRAWL] += count
+
+    def get(self, partition_no: int, ranges: Longs, reason: LoadReason) -> None:
+        """Counts rows that a partition has got, which were dropped for a reason before: the range of each."""
+        for (owner, number), count in _counts(np.full(len(ranges), partition_no), ranges):
+            self._lost[owner, number, reason] -= count
+
+    def save(self, connection: Connection) -> list[int]:
+        """Changes the counts and stats, as the last thing of a transaction; returns the partitions."""
+        lost = {key: count for key, count in self._lost.items() if count}
+        places = sorted({(owner, number) for owner, number, _ in lost})
+        if not places:
+            return []
+        by_reason = [[lost.get((*place, reason), 0) for place in places] for reason in _REASONS]
+        keys = {
+            "partitions": [owner for owner, _ in places],
+            "ranges": [number for _, number in places],
+            "kept": [-sum(counts) for counts in zip(*by_reason, strict=True)],
+            "in_crawl": by_reason[0],
+            "earlier": by_reason[1],
+        }
+        connection.execute(query("load.change_ranges"), keys)
+        numbers = sorted({owner for owner, _ in places})
+        rows = connection.execute(query("load.stats_to_change"), {"numbers": numbers}).fetchall()
+        # An interrupted partition has none: it is counted from its ranges when it is loaded.
+        changed = {
+            number: self._changed(StageStats.from_plain(plain), number) for number, plain in rows if plain
+        }
+        if changed:
+            values = [Jsonb(stats.to_plain()) for stats in changed.values()]
+            connection.execute(query("load.change_stats"), {"numbers": list(changed), "stats": values})
+        return numbers
+
+    def _changed(self, stats: StageStats, partition_no: int) -> StageStats:
+        dropped = dict(stats.dropped)
+        kept = stats.kept
+        for (owner, _, reason), count in self._lost.items():
+            if owner == partition_no:
+                kept -= count
+                dropped[str(reason)] = dropped.get(str(reason), 0) + count
+        return replace(stats, kept=kept, dropped={name: count for name, count in dropped.items() if count})
 
 
-def moved(stats: StageStats, won: int, reason: LoadReason) -> StageStats:
-    """Returns stats with `won` more pairs kept, and as many fewer dropped for a reason."""
-    dropped = {**stats.dropped, str(reason): stats.dropped.get(reason, 0) - won}
-    return replace(
-        stats, kept=stats.kept + won, dropped={name: count for name, count in dropped.items() if count}
-    )
-
-
-def adjust(connection: Connection, partition_no: int, stats: StageStats) -> None:
-    """Replace the stats of a loaded partition."""
-    keys = {"partition_no": partition_no, "stats": Jsonb(stats.to_plain())}
-    connection.execute(query("load.adjust_stats"), keys)
+def _counts(owners: Ints | Longs, ranges: Longs) -> Iterable[tuple[tuple[int, int], int]]:
+    """Returns how often each pair of owner and range occurs."""
+    pairs, counts = np.unique(np.stack([owners, ranges]), axis=1, return_counts=True)
+    return zip(map(tuple, pairs.T.tolist()), counts.tolist(), strict=True)

@@ -44,12 +44,13 @@ class Lock:
         return {"kind": self.kind, "number": self.number}
 
 
-# Held by what changes table pair: loaders, imports of keys, forget, removal. One at a time: loaders with a
-# pair in common would wait for each other anyway, and a single writer needs no ON CONFLICT, which costs as
-# much per row as the row.
-PAIRS = Lock(1)
+# Kind 1: the key ranges, by their numbers (range_locks.py).
 # Held by planners, of any crawl.
 PLANNERS = Lock(2)
+# Held by the load of a partition that an earlier version of it has loaded.
+CORRECTIONS = Lock(4)
+# Held by imports of keys: of two at once the one with the lower number would take keys over.
+IMPORTS = Lock(5)
 
 
 def planner_of(crawl_no: int) -> Lock:

@@ -12,18 +12,19 @@ from laion_etl.database.queries import query, sql_folder
 _LOCK = 4_190_210_084  # any number, the same in every process
 
 
-def migrate(connection: Connection, pair_leaves: int) -> list[str]:
+def migrate(connection: Connection, pair_leaves: int, key_ranges: int = 64) -> list[str]:
     """Applies the numbered files of sql/ that are new to this database; returns their names.
 
     Safe when many processes start at once: an advisory lock lets one migrate while the others wait. If
     nothing is new, as nearly always, no lock is taken. `pair_leaves`: number of tables that table pair is
-    split into when it is created. Raises DatabaseError when the user may not change the schema.
+    split into when it is created; `key_ranges`: number of ranges that loads are split into. Raises
+    DatabaseError when the user may not change the schema.
     """
     if not _new_migrations(connection):
         return []
     try:
         return poll(
-            lambda: _apply(connection, pair_leaves),
+            lambda: _apply(connection, pair_leaves, key_ranges),
             lambda: "another program that migrates the database",
             "migration of the database",
         )
@@ -34,7 +35,7 @@ def migrate(connection: Connection, pair_leaves: int) -> list[str]:
         ) from error
 
 
-def _apply(connection: Connection, pair_leaves: int) -> list[str] | None:
+def _apply(connection: Connection, pair_leaves: int, key_ranges: int) -> list[str] | None:
     """Returns the names of the files applied, or None while another program migrates."""
     with connection.transaction():
         locked = connection.execute("select pg_try_advisory_xact_lock(%s)", [_LOCK]).fetchone()
@@ -42,7 +43,8 @@ def _apply(connection: Connection, pair_leaves: int) -> list[str] | None:
             return None
         _check_encoding(connection)
         connection.execute(query("connect.create_schema_migration"))
-        connection.execute(query("connect.pair_leaves"), {"leaves": str(pair_leaves)})
+        numbers = {"leaves": str(pair_leaves), "key_ranges": str(key_ranges)}
+        connection.execute(query("connect.numbers"), numbers)
         new = _new_migrations(connection)
         for path in new:
             connection.execute(path.read_bytes())

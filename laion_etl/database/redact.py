@@ -5,17 +5,20 @@ Rows without text already exist (imported keys); plan gives them an empty slot i
 fetched.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from functools import partial
+from itertools import pairwise
 from uuid import UUID
 
+import numpy as np
 from psycopg import Connection
 
 from laion_etl.database.connection import Database
-from laion_etl.database.dedupe_keys import DedupeRule
-from laion_etl.database.key_ranges import ranges_of_table
-from laion_etl.database.locks import PAIRS, PLANNERS, HeldLocks, run_locked
+from laion_etl.database.dedupe_keys import DedupeRule, as_keys
+from laion_etl.database.key_ranges import KeyRanges, ranges_of_table
+from laion_etl.database.locks import PLANNERS, HeldLocks, run_locked
 from laion_etl.database.queries import query
+from laion_etl.database.range_locks import run_with_ranges
 from laion_etl.settings import Settings
 
 _IDS_AT_ONCE = 10_000
@@ -28,22 +31,38 @@ def redact_pairs(pair_ids: Iterable[str], settings: Settings, database: Database
     where pairs are deduped by URL: there the whole table is read once per 100,000 ids.
     """
     ids = sorted(pair_ids)
-    parts = [ids[start : start + _IDS_AT_ONCE] for start in range(0, len(ids), _IDS_AT_ONCE)]
+    purpose, timeout_s = "removal of pairs", settings.database.bulk_timeout_s
+    key_ranges = KeyRanges.of(database)
 
     def redact(held: HeldLocks) -> int:
         by_url = database.rows("load.rule") == [(DedupeRule.URL,)]
         name = "removal.redact_pairs_of_urls" if by_url else "removal.redact_pairs"
-        ranges = list(ranges_of_table(database)) if by_url else [(UUID(int=0), UUID(int=2**128 - 1))]
         return sum(
-            held.run(
-                partial(_execute, name=name, keys={"ids": part, "first": first, "last": last}), timeout_s
+            run_with_ranges(
+                database,
+                held.run,
+                key_ranges.between(first, last),
+                purpose,
+                partial(_execute, name=name, keys={"ids": part, "first": first, "last": last}),
+                timeout_s,
             )
-            for part in parts
-            for first, last in ranges
+            for part in batched(ids)
+            for first, last in (ranges_of_table(database) if by_url else _bounds(part, key_ranges))
         )
 
-    timeout_s = settings.database.bulk_timeout_s
-    return run_locked(database, [PLANNERS, PAIRS], "removal of pairs", redact)
+    def batched(ids: list[str]) -> Iterator[list[str]]:
+        for start in range(0, len(ids), _IDS_AT_ONCE):
+            yield ids[start : start + _IDS_AT_ONCE]
+
+    return run_locked(database, [PLANNERS], purpose, redact)
+
+
+def _bounds(ids: list[str], ranges: KeyRanges) -> Iterator[tuple[UUID, UUID]]:
+    """Yields bounds of the key ranges that have some of these ids, ascending."""
+    keys = as_keys(np.frombuffer(b"".join(map(bytes.fromhex, ids)), np.uint8).reshape(-1, 16))
+    for first, end in pairwise(ranges.places(keys)):
+        if first < end:
+            yield UUID(hex=ids[first]), UUID(hex=ids[end - 1])
 
 
 def _execute(connection: Connection, name: str, keys: dict[str, object]) -> int:

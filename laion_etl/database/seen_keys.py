@@ -23,7 +23,7 @@ from laion_etl.core.schema_history import SchemaHistory
 from laion_etl.core.schemas import partition_name
 from laion_etl.core.stage_stats import Output, StageStats, fingerprint
 from laion_etl.database.binary_copy import Texts, copy_in, copy_out, joined, pair_rows
-from laion_etl.database.conflicts import PartitionRef, Resolution, find_existing_rows, resolve
+from laion_etl.database.conflicts import PartitionRef, find_existing_rows, resolve
 from laion_etl.database.connection import Database
 from laion_etl.database.dedupe_keys import (
     Candidates,
@@ -34,10 +34,12 @@ from laion_etl.database.dedupe_keys import (
     bytes_of,
     key_bytes,
 )
-from laion_etl.database.key_ranges import ranges_of_table
+from laion_etl.database.key_ranges import KeyRanges, ranges_of_table
 from laion_etl.database.load import IMPORTED, begin_partition, crawl_number, settle_rule
-from laion_etl.database.locks import PAIRS, HeldLocks, run_locked
+from laion_etl.database.locks import IMPORTS, HeldLocks, run_locked
 from laion_etl.database.queries import query
+from laion_etl.database.range_load import PAIRS_PER_TRANSACTION
+from laion_etl.database.range_locks import run_with_ranges
 from laion_etl.io.remote_files import open_input
 from laion_etl.io.storage import Store
 from laion_etl.settings import Settings
@@ -104,12 +106,18 @@ def import_seen_keys(uri: str, settings: Settings, database: Database) -> StageS
         file = _checked(uri, copy.name, DedupeRule.from_settings(settings.load))
         work = partial(
             _import,
+            database=database,
+            uri=uri,
             file=file,
             rule=DedupeRule.from_settings(settings.load),
             content=content,
             timeout_s=settings.database.bulk_timeout_s,
         )
-        return run_locked(database, [PAIRS], f"import of keys from {uri}", work)
+        return run_locked(database, [IMPORTS], _purpose(uri), work)
+
+
+def _purpose(uri: str) -> str:
+    return f"import of keys from {uri}"
 
 
 def _checked(uri: str, path: str, rule: DedupeRule) -> pq.ParquetFile:
@@ -135,9 +143,15 @@ def _checked(uri: str, path: str, rule: DedupeRule) -> pq.ParquetFile:
 
 
 def _import(
-    held: HeldLocks, file: pq.ParquetFile, rule: DedupeRule, content: str, timeout_s: float
+    held: HeldLocks,
+    database: Database,
+    uri: str,
+    file: pq.ParquetFile,
+    rule: DedupeRule,
+    content: str,
+    timeout_s: float,
 ) -> StageStats:
-    """Imports in a transaction per group; after a kill the keys that are there already count as kept."""
+    """Imports a few ranges in each transaction; after a kill the keys that are there count as kept."""
     file_fingerprint = fingerprint("memory", content)
     begun = held.run(partial(_begin, rule=rule, file_fingerprint=file_fingerprint))
     if isinstance(begun, StageStats):
@@ -145,21 +159,23 @@ def _import(
     me = begun
     outcomes = Outcomes[LoadReason]()
 
-    def insert(connection: Connection, candidates: Candidates) -> Resolution:
+    def insert(connection: Connection, candidates: Candidates) -> tuple[int, int, int]:
+        crawl_number(connection, IMPORTED)  # it is not being forgotten
         existing = find_existing_rows(connection, candidates, DedupeRule.PAIR)
         others = existing.where(existing.owners != me.partition_no)
         resolved = resolve(connection, me, candidates, others, DedupeRule.PAIR)
         new = resolved.won.copy()
         new[existing.positions] = False
         _insert_keys(connection, me.partition_no, candidates.keys[new])
-        return resolved
+        kept, in_crawl = int(resolved.won.sum()), int(resolved.lost_in_crawl.sum())
+        return kept, in_crawl, int(resolved.lost_earlier.sum())
 
-    for batch in file.iter_batches(_KEYS_PER_GROUP):
-        keys = _ascending_keys(batch.column(0))
-        resolved = held.run(partial(insert, candidates=Candidates(keys, np.arange(len(keys)))), timeout_s)
-        outcomes.keep(int(resolved.won.sum()))
-        outcomes.drop(LoadReason.DUPLICATE_IN_CRAWL, resolved.lost_in_crawl)
-        outcomes.drop(LoadReason.DUPLICATE_OF_EARLIER_CRAWL, resolved.lost_earlier)
+    for numbers, keys in _by_ranges(file, KeyRanges.of(database)):
+        work = partial(insert, candidates=Candidates(keys, np.arange(len(keys))))
+        kept, in_crawl, earlier = run_with_ranges(database, held.run, numbers, _purpose(uri), work, timeout_s)
+        outcomes.keep(kept)
+        outcomes.drop(LoadReason.DUPLICATE_IN_CRAWL, in_crawl)
+        outcomes.drop(LoadReason.DUPLICATE_OF_EARLIER_CRAWL, earlier)
     stats = StageStats(
         "load",
         IMPORTED,
@@ -177,6 +193,15 @@ def _import(
 
     held.run(save)
     return stats
+
+
+def _by_ranges(file: pq.ParquetFile, ranges: KeyRanges) -> Iterator[tuple[list[int], Keys]]:
+    """Yields the keys of a file in runs, each with the ranges that it is in."""
+    for batch in file.iter_batches(_KEYS_PER_GROUP):
+        keys = _ascending_keys(batch.column(0))
+        for start in range(0, len(keys), PAIRS_PER_TRANSACTION):
+            run = keys[start : start + PAIRS_PER_TRANSACTION]
+            yield np.unique(ranges.numbers_of(run)).tolist(), run
 
 
 def _begin(connection: Connection, rule: DedupeRule, file_fingerprint: str) -> StageStats | PartitionRef:

@@ -50,6 +50,16 @@ class DatabaseSettings(Group):
         minimum=1,
         maximum=1_024,
     )
+    key_ranges: int = setting(
+        64,
+        "Number of ranges of keys that loads are split into, set when the schema is created: so many "
+        "connections of loaders can write at once. It has to fit with the number of leaves (one divides the "
+        "other); if not, that is used.",
+        changes=None,
+        unit="ranges",
+        minimum=1,
+        maximum=1_024,
+    )
     conn_id: str = setting(
         "",
         "Airflow connection to the Postgres that the DAGs' commands use instead of LAION_ETL_DATABASE_URL.",

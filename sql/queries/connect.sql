@@ -3,8 +3,9 @@
 select set_config('statement_timeout', %(statement_s)s, true),
        set_config('idle_in_transaction_session_timeout', %(idle_s)s, true)
 
--- name: pair_leaves
-select set_config('laion_etl.pair_leaves', %(leaves)s, true)
+-- name: numbers
+select set_config('laion_etl.pair_leaves', %(leaves)s, true),
+       set_config('laion_etl.key_ranges', %(key_ranges)s, true)
 
 -- name: create_schema_migration
 create table if not exists schema_migration (

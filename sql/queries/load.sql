@@ -10,16 +10,18 @@ insert into crawl (crawl) values (%(crawl)s) on conflict (crawl) do nothing
 -- name: crawl_number
 select crawl_no, forgotten_to is not null from crawl where crawl = %(crawl)s
 
+-- name: key_ranges
+select ranges from key_ranges
+
 -- name: partition
-select partition_no, fingerprint, loading from partition
+-- Kept from other programs that change its row, and not from those that only take pairs over from it.
+select partition_no, fingerprint, loading, version, first_page, planned, planning from partition
 where crawl_no = %(crawl_no)s and partition = %(partition)s
+for no key update
 
 -- name: loaded_as
 select partition_no from partition join crawl using (crawl_no)
 where crawl = %(crawl)s and partition = %(partition)s and fingerprint = %(fingerprint)s
-
--- name: partition_for_update
-select planned, planning from partition where partition_no = %(partition_no)s for update
 
 -- name: planned_of_crawl
 -- Their pairs are cut into batches: the settings they were made with are those of the crawl.
@@ -32,13 +34,68 @@ insert into partition (crawl_no, partition, fingerprint, loading, stats)
 values (%(crawl_no)s, %(partition)s, '', %(loading)s, '{}')
 returning partition_no
 
+-- name: begin_version
+-- Its pages get numbers of their own: rows of the version before are replaced range by range and have theirs until then.
+update partition
+set fingerprint = '', loading = %(loading)s, stats = '{}', version = version + 1,
+    first_page = coalesce((select max(page_no) + 1 from page where page.partition_no = partition.partition_no), 0)
+where partition_no = %(partition_no)s
+returning version, first_page
+
+-- name: version_at_work
+-- None: the crawl is being forgotten, or has been.
+select version from partition join crawl using (crawl_no)
+where partition_no = %(partition_no)s and forgotten_to is null
+
+-- name: ranges_begun
+-- Each range that some version of the partition has loaded.
+select range_no, version from partition_range where partition_no = %(partition_no)s
+
+-- name: save_ranges
+insert into partition_range (partition_no, range_no, version, kept, lost_in_crawl, lost_earlier)
+select %(partition_no)s, range_no, %(version)s, kept, in_crawl, earlier
+from unnest(%(ranges)s::smallint[], %(kept)s::integer[], %(in_crawl)s::integer[], %(earlier)s::integer[])
+    as loaded (range_no, kept, in_crawl, earlier)
+on conflict (partition_no, range_no) do update
+set version = excluded.version, kept = excluded.kept,
+    lost_in_crawl = excluded.lost_in_crawl, lost_earlier = excluded.lost_earlier
+
+-- name: change_ranges
+-- Pairs that partitions have got from each other; numbers below zero are those of fewer.
+update partition_range as mine
+set kept = mine.kept + change.kept, lost_in_crawl = mine.lost_in_crawl + change.in_crawl,
+    lost_earlier = mine.lost_earlier + change.earlier
+from unnest(%(partitions)s::integer[], %(ranges)s::smallint[], %(kept)s::integer[], %(in_crawl)s::integer[],
+            %(earlier)s::integer[]) as change (partition_no, range_no, kept, in_crawl, earlier)
+where mine.partition_no = change.partition_no and mine.range_no = change.range_no
+
+-- name: stats_to_change
+-- In this order, and the last thing that a transaction does: another one waits for its commit only.
+select partition_no, stats from partition
+where partition_no = any (%(numbers)s)
+order by partition_no
+for no key update
+
+-- name: change_stats
+update partition set stats = change.stats
+from unnest(%(numbers)s::integer[], %(stats)s::jsonb[]) as change (partition_no, stats)
+where partition.partition_no = change.partition_no
+
+-- name: lock_partition
+select version from partition where partition_no = %(partition_no)s for no key update
+
+-- name: range_totals
+select count(*), coalesce(sum(kept), 0)::bigint, coalesce(sum(lost_in_crawl), 0)::bigint,
+       coalesce(sum(lost_earlier), 0)::bigint
+from partition_range where partition_no = %(partition_no)s and version = %(version)s
+
 -- name: save_partition
 update partition set fingerprint = %(fingerprint)s, loading = %(fingerprint)s, stats = %(stats)s, loaded_at = now()
 where partition_no = %(partition_no)s
 
 -- name: lazy_commit
--- A crash of the server may undo the last of these transactions, and never one before a later one: what counts is
--- the record that the partition is loaded, and that is committed as usual.
+-- A crash of the server may undo the last of these transactions as a whole, and never one before a later one: what
+-- counts is the record that the partition is loaded, and that is committed as usual.
 select set_config('synchronous_commit', 'off', true)
 
 -- name: planned
@@ -73,11 +130,12 @@ where pair_id = any ((select %(keys)s)::uuid[]) and pair_id between %(first)s an
 select partition_no, crawl_no, partition, planned from partition where partition_no = any (%(numbers)s)
 
 -- name: open_owners
--- Waits for a planner that is just recording its batches, and then leaves out those it has planned.
+-- A planner leaves out partitions whose rows are locked, and this leaves out those that a planner is at work on. The
+-- lock is one that several loaders may have, and that a change of the stats does not wait for.
 select partition_no from partition
 where partition_no = any (%(numbers)s) and not planned and not (planning and %(planner_at_work)s)
 order by partition_no
-for update
+for key share
 
 -- name: remove_pairs
 delete from pair where pair_id = any ((select %(keys)s)::uuid[]) and pair_id between %(first)s and %(last)s
@@ -102,39 +160,34 @@ select string_agg(
 from pair
 where partition_no = %(partition_no)s and pair_id between %(first)s and %(last)s
 
--- name: unload_pairs
-delete from pair where partition_no = %(partition_no)s
-
--- name: unload_pages
-delete from page where partition_no = %(partition_no)s
-
 -- name: copy_pairs
 copy pair (partition_no, page_no, pair_id, url, caption, language) from stdin (format binary)
 
 -- name: copy_pages
 copy page (partition_no, page_no, url, license) from stdin (format binary)
 
+-- name: outdated_pages
+-- Of versions before; no row has them any more. Some at a time.
+delete from page where partition_no = %(partition_no)s and page_no in (
+    select page_no from page where partition_no = %(partition_no)s and page_no < %(first_page)s
+    order by page_no limit %(rows)s)
+
 -- name: pages_among
 select page_no from page where partition_no = %(partition_no)s and page_no = any (%(pages)s)
 
--- name: next_page
-select coalesce(max(page_no) + 1, 0) from page where partition_no = %(partition_no)s
-
 -- name: losers
--- Partitions that lost pairs to others and may get some back.
-select crawl, crawl_no, partition, partition_no, fingerprint
+-- Partitions that lost pairs to others in some of these ranges and may get some back.
+select crawl, crawl_no, partition, partition_no, loading, partition.version, first_page
 from partition join crawl using (crawl_no)
-where not planned and fingerprint <> '' and partition_no <> %(partition_no)s
-  and coalesce((stats -> 'dropped' ->> 'duplicate_in_crawl')::bigint, 0)
-    + coalesce((stats -> 'dropped' ->> 'duplicate_of_earlier_crawl')::bigint, 0) > 0
+where not planned and forgotten_to is null and partition_no <> %(partition_no)s and exists (
+    select from partition_range as mine
+    where mine.partition_no = partition.partition_no and mine.version = partition.version
+      and range_no = any (%(ranges)s) and lost_in_crawl + lost_earlier > 0)
 order by crawl_no, partition
 
 -- name: stats_of
 select crawl, partition, stats from partition join crawl using (crawl_no)
 where partition_no = %(partition_no)s
-
--- name: adjust_stats
-update partition set stats = %(stats)s where partition_no = %(partition_no)s
 
 -- name: lock_stats
 select pg_try_advisory_xact_lock(3, %(partition_no)s)

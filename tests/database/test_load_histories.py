@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from laion_etl.core.errors import DatabaseError
 from laion_etl.core.schemas import pair_id, partition_name
 from laion_etl.core.stage_stats import StageStats
-from laion_etl.database import conflicts, dedupe_keys, free_keys, load
+from laion_etl.database import conflicts, load, pairs_file, range_load
 from laion_etl.database.connection import Database, open_database
 from laion_etl.database.dedupe_keys import DedupeRule
 from laion_etl.database.load import load_partition
@@ -107,9 +107,9 @@ def test_only_the_last_versions_count(
     with TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
         # Short runs and segments, as a large partition has many of them.
         patch.setattr(conflicts, "KEYS_PER_CHUNK", 2)
-        patch.setattr(free_keys, "KEYS_PER_CHUNK", 2)
-        patch.setattr(dedupe_keys, "_ROWS_PER_SEGMENT", 4)
-        patch.setattr(dedupe_keys, "_ROWS_PER_READ", 2)
+        patch.setattr(range_load, "PAIRS_PER_TRANSACTION", 2)
+        patch.setattr(pairs_file, "_ROWS_PER_SEGMENT", 4)
+        patch.setattr(pairs_file, "_ROWS_PER_READ", 2)
         store = LocalStore(Path(folder))
         for step in history:
             write_pairs(store, "C", step.partition, step.version)
@@ -176,7 +176,7 @@ def test_a_whole_partition_is_taken_over_by_many_short_runs(
 ) -> None:
     """Runs of several connections end in any order."""
     monkeypatch.setattr(conflicts, "KEYS_PER_CHUNK", 7)
-    monkeypatch.setattr(free_keys, "KEYS_PER_CHUNK", 7)
+    monkeypatch.setattr(range_load, "PAIRS_PER_TRANSACTION", 7)
     hasty = replace(
         settings, load=LoadSettings(connections=3), database=replace(settings.database, retry_for_s=0)
     )

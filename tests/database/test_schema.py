@@ -25,7 +25,18 @@ from laion_etl.settings import CoreSettings, Settings
 from tests.database.pairs import numbered_pairs, write_pairs
 
 SQL = Path(__file__).parents[2] / "sql"
-TABLES = ("crawl", "partition", "page", "pair", "batch", "queue_contact", "dedupe_rule", "schema_migration")
+TABLES = (
+    "crawl",
+    "partition",
+    "partition_range",
+    "page",
+    "pair",
+    "batch",
+    "queue_contact",
+    "dedupe_rule",
+    "key_ranges",
+    "schema_migration",
+)
 VIEWS = ("pair_text", "load_progress", "queue_progress", "lease", "failed_batch")
 # All that a role may do, in addition to every user. Of partition and batch only some columns, see below.
 RIGHTS = {
@@ -33,7 +44,8 @@ RIGHTS = {
     "laion_loader": {
         ("schema_migration", "SELECT"),
         *((table, right) for table in ("crawl", "dedupe_rule") for right in ("SELECT", "INSERT")),
-        *(("partition", right) for right in ("SELECT", "INSERT", "UPDATE")),
+        ("key_ranges", "SELECT"),
+        *((table, r) for table in ("partition", "partition_range") for r in ("SELECT", "INSERT", "UPDATE")),
         *((table, right) for table in ("pair", "page") for right in ("SELECT", "INSERT", "DELETE")),
     },
     "laion_planner": {

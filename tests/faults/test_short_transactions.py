@@ -17,13 +17,15 @@ from psycopg import Connection
 
 from laion_etl.core.errors import DatabaseError
 from laion_etl.core.stage_stats import StageStats
-from laion_etl.database import conflicts, forget, free_keys, key_ranges, polling
+from laion_etl.database import conflicts, corrections, forget, key_ranges, polling, range_load
 from laion_etl.database import connection as connections
 from laion_etl.database.connection import Database, open_database
 from laion_etl.database.forget import forget_crawl
 from laion_etl.database.load import load_partition
 from laion_etl.database.loaded import loaded_crawl
-from laion_etl.database.locks import PAIRS, HeldLocks, run_locked
+from laion_etl.database.locks import PLANNERS, HeldLocks, run_locked
+from laion_etl.database.queries import query
+from laion_etl.database.range_locks import take_ranges
 from laion_etl.database.seen_keys import export_seen_keys, import_seen_keys
 from laion_etl.io.storage import Guard, LocalStore
 from laion_etl.plan.stage import plan_batches
@@ -55,14 +57,17 @@ def by(request: pytest.FixtureRequest, settings: Settings) -> Settings:
 def short_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     """As a large table has many of them."""
     monkeypatch.setattr(conflicts, "KEYS_PER_CHUNK", 9)
-    monkeypatch.setattr(free_keys, "KEYS_PER_CHUNK", 9)
+    monkeypatch.setattr(range_load, "PAIRS_PER_TRANSACTION", 9)
+    monkeypatch.setattr(corrections, "PAIRS_PER_TRANSACTION", 9)
     monkeypatch.setattr(key_ranges, "_ROWS_PER_RANGE", 10)
     monkeypatch.setattr(forget, "_ROWS", 3)
 
 
-def killed_after_each_transaction(action: Callable[[], object]) -> int:
+def killed_after_each_transaction(
+    action: Callable[[], object], runner: type[Database | HeldLocks] = Database
+) -> int:
     """Runs an action until it succeeds, killed after its 1st, 2nd, ... transaction; returns how often."""
-    run = HeldLocks.run
+    run = runner.run
     for kills in range(1_000):
         left = [kills]
 
@@ -74,7 +79,7 @@ def killed_after_each_transaction(action: Callable[[], object]) -> int:
             return result
 
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(HeldLocks, "run", counted)
+            patch.setattr(runner, "run", counted)
             try:
                 action()
             except KilledError:
@@ -159,17 +164,17 @@ def test_a_killed_load_goes_on_and_reads_only_its_own_pairs(
     load_partition("D", 0, by, store, database)
     write_pairs(store, "C", 0, numbered_pairs(35, 140))
     killed = threading.Event()
-    run = HeldLocks.run
+    run = Database.run
 
-    def kill_in_the_middle(held: HeldLocks, *args: Any) -> Any:
-        result = run(held, *args)
+    def kill_in_the_middle(database: Database, *args: Any) -> Any:
+        result = run(database, *args)
         if connection.execute("select count(*) > 110 from pair").fetchone() == (True,):
             killed.set()
             raise KilledError
         return result
 
     with monkeypatch.context() as patch, pytest.raises(KilledError):
-        patch.setattr(HeldLocks, "run", kill_in_the_middle)
+        patch.setattr(Database, "run", kill_in_the_middle)
         load_partition("C", 0, by, store, database)
     assert killed.is_set()
     before = connection.execute("select ctid, tableoid, pair_id from pair where partition_no = 3").fetchall()
@@ -209,7 +214,8 @@ def test_a_forget_killed_after_any_transaction_goes_on(
     plan_batches("D", by, store, database)
     left = contents(database)
     build(by, store, database, kill=False)
-    assert killed_after_each_transaction(lambda: forget_crawl("C", by, store, database)) > 5
+    kills = killed_after_each_transaction(lambda: forget_crawl("C", by, store, database), HeldLocks)
+    assert kills > 5
     assert contents(database) == left
     assert connection.execute("select count(*) from pair").fetchone() == (20,)
     assert connection.execute("select count(*) from page").fetchone() == (1,)
@@ -311,13 +317,15 @@ def test_a_loader_that_waits_holds_no_snapshot_and_says_what_for(
 
     with ExitStack() as stack:
 
-        def hold(_: HeldLocks) -> None:
+        def hold(own: Connection) -> None:
+            assert len(take_ranges(own, range(64), 64, "import of keys from somewhere")) == 64
+            own.execute(query("locks.drop_snapshot"))
             stack.enter_context(in_thread(by, load))
             assert sleeper.asleep.wait(LIMIT_S)
             assert snapshots(connection) == []
 
         try:
-            run_locked(database, [PAIRS], "import of keys from somewhere", hold)
+            database.run(hold)
         finally:
             sleeper.wake.set()
     assert "load of partition 7 of C waits for laion_etl: import of keys from somewhere" in caplog.text
@@ -387,11 +395,11 @@ def test_work_under_a_lost_lock_is_rolled_back_and_done_again(settings: Settings
             connection.execute("insert into crawl (crawl) values (%s)", [f"C{len(attempts)}"])
             if len(attempts) == 1:
                 holders = "select pg_terminate_backend(pid, 60000) from pg_locks where locktype = 'advisory' "
-                connection.execute(holders + "and classid = 1 and pid <> pg_backend_pid()")
+                connection.execute(holders + "and classid = 2 and pid <> pg_backend_pid()")
 
         held.run(insert)
 
-    run_locked(database, [PAIRS], "a test", work)
+    run_locked(database, [PLANNERS], "a test", work)
     assert len(attempts) == 2
     assert database.connection.execute("select crawl from crawl").fetchall() == [("C2",)]
 

@@ -1,0 +1,90 @@
+"""Writes pairs and pages of a partition.
+
+A page is stored once for all its pairs, whatever their ranges. So the pages of a range have to be there when
+the range counts as loaded, also where another connection of the same loader, at work on another range, needs
+them too: pages are written by one connection, in transactions that commit before those of the ranges.
+Pages that no pair refers to in the end, because a transaction of a range failed, cost nothing but space.
+"""
+
+import threading
+
+import numpy as np
+from psycopg import Connection
+
+from laion_etl.database.binary_copy import copy_in
+from laion_etl.database.conflicts import KEYS_PER_CHUNK
+from laion_etl.database.connection import Database
+from laion_etl.database.dedupe_keys import Candidates
+from laion_etl.database.kernels import Ints
+from laion_etl.database.pairs_file import PairTexts
+from laion_etl.database.queries import query
+
+
+def copy_pairs(
+    connection: Connection, partition_no: int, first_page: int, texts: PairTexts, candidates: Candidates
+) -> None:
+    """Writes candidates; their pages are numbered from `first_page` on."""
+    if not len(candidates):
+        return
+    with copy_in(connection, "load.copy_pairs") as send:
+        for chunk in candidates.chunks(KEYS_PER_CHUNK):
+            send(texts.pair_rows(chunk, partition_no, first_page))
+
+
+def copy_pages(
+    connection: Connection, partition_no: int, first_page: int, texts: PairTexts, pages: Ints
+) -> None:
+    """Writes pages, all of which are new."""
+    if not len(pages):
+        return
+    with copy_in(connection, "load.copy_pages") as send:
+        send(texts.page_rows(pages, partition_no, first_page))
+
+
+def missing_pages(connection: Connection, partition_no: int, first_page: int, pages: Ints) -> Ints:
+    """Returns which of these ascending pages are not stored."""
+    keys = {"partition_no": partition_no, "pages": (pages + first_page).tolist()}
+    rows = connection.execute(query("load.pages_among"), keys).fetchall()
+    return np.setdiff1d(pages, np.array([page - first_page for (page,) in rows], np.int32))
+
+
+class PageWriter:
+    """Writes the pages of a partition, each once, for several threads."""
+
+    def __init__(
+        self, database: Database, partition_no: int, first_page: int, *, may_exist: bool, timeout_s: float
+    ) -> None:
+        self._database = database
+        self._partition_no = partition_no
+        self._first_page = first_page
+        self._may_exist = may_exist
+        self._timeout_s = timeout_s
+        self._is_written = np.zeros(0, np.bool_)
+        self._lock = threading.Lock()
+
+    def write(self, texts: PairTexts, pages: Ints) -> None:
+        """Writes those of these ascending pages that are not written yet, and commits."""
+        if not len(pages):
+            return
+        with self._lock:
+            if pages[-1] >= len(self._is_written):
+                more = np.zeros(max(int(pages[-1]) + 1, 2 * len(self._is_written)), np.bool_)
+                more[: len(self._is_written)] = self._is_written
+                self._is_written = more
+            new = pages[~self._is_written[pages]]
+            if len(new):
+                self._insert(texts, new)
+                self._is_written[new] = True
+
+    def _insert(self, texts: PairTexts, pages: Ints) -> None:
+        may_exist = self._may_exist
+
+        def insert(connection: Connection) -> None:
+            nonlocal may_exist
+            connection.execute(query("load.lazy_commit"))
+            where = (connection, self._partition_no, self._first_page)
+            new = missing_pages(*where, pages) if may_exist else pages
+            may_exist = True  # a second attempt, as another program may have written some
+            copy_pages(*where, texts, new)
+
+        self._database.run(insert, self._timeout_s)
