@@ -28,7 +28,7 @@ from laion_etl.database.connection import Database
 from laion_etl.database.corrections import Correction
 from laion_etl.database.dedupe_keys import Candidates, DedupeRule, PairsFile
 from laion_etl.database.free_keys import FreeKeys
-from laion_etl.database.load_stats import load_stats_name, note_taken, stats_to_store
+from laion_etl.database.load_stats import load_stats_name, note_taken, parse_counters, stats_to_store
 from laion_etl.database.loaded import check_rules, load_fingerprint
 from laion_etl.database.locks import PAIRS, HeldLocks, run_locked
 from laion_etl.database.queries import query
@@ -199,3 +199,5 @@ class _Load:
         )
         keys = {"partition_no": me.partition_no, "fingerprint": self.fingerprint}
         connection.execute(query("load.save_partition"), {**keys, "stats": Jsonb(stats.to_plain())})
+        parsed = {"partition_no": me.partition_no, "parsed": Jsonb(parse_counters(self.parsed))}
+        connection.execute(query("load.save_parsed"), parsed)

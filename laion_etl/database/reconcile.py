@@ -21,6 +21,7 @@ from laion_etl.core.stage_stats import StageStats
 from laion_etl.database.connection import Database
 from laion_etl.database.loaded import load_fingerprint
 from laion_etl.database.queries import query
+from laion_etl.database.rollups import roll_up
 from laion_etl.io.outputs import has_outputs
 from laion_etl.io.planned import planned_batches
 from laion_etl.io.storage import Store
@@ -140,6 +141,7 @@ def mend_batches(differences: Differences, database: Database) -> None:
             connection.execute(query("reconcile.reopen"), {"batch": batch})
 
     database.run(work)
+    roll_up(database)
 
 
 def _current_fingerprints(

@@ -25,8 +25,9 @@ from laion_etl.settings import CoreSettings, Settings
 from tests.database.pairs import numbered_pairs, write_pairs
 
 SQL = Path(__file__).parents[2] / "sql"
-TABLES = ("crawl", "partition", "page", "pair", "batch", "dedupe_rule", "schema_migration")
-VIEWS = ("pair_text", "load_progress", "queue_progress", "lease", "failed_batch")
+COUNTS = ("batch_thousand", "batch_change", "batch_count")
+TABLES = ("crawl", "partition", "page", "pair", "batch", *COUNTS[:2], "dedupe_rule", "schema_migration")
+VIEWS = ("pair_text", "load_progress", "queue_progress", "lease", "failed_batch", "failure", COUNTS[2])
 # All that a role may do, in addition to every user. Of partition and batch only some columns, see below.
 RIGHTS = {
     "laion_reader": {(table, "SELECT") for table in (*TABLES, *VIEWS)},
@@ -37,10 +38,10 @@ RIGHTS = {
         *((table, right) for table in ("pair", "page") for right in ("SELECT", "INSERT", "DELETE")),
     },
     "laion_planner": {
-        *((table, "SELECT") for table in TABLES),
+        *((table, "SELECT") for table in (*TABLES, "batch_count")),
         ("batch", "INSERT"),
     },
-    "laion_worker": {(table, "SELECT") for table in ("schema_migration", "crawl", "batch")},
+    "laion_worker": {(table, "SELECT") for table in ("schema_migration", "crawl", "batch", *COUNTS)},
 }
 COLUMN_RIGHTS = {
     "laion_planner": {("partition", "planned"), ("partition", "planning")},
