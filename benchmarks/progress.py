@@ -55,7 +55,7 @@ select batch, %(crawl_no)s, 10000, jsonb_build_object('name', batch, 'bytes', 15
        now() + interval '2 minutes',
        case state when 'done' then %(stats)s::jsonb || jsonb_build_object('outputs', jsonb_build_array(
            jsonb_build_object('name', batch || '.tar', 'bytes', 190000000, 'sha256', digest),
-           jsonb_build_object('name', batch || '.parquet', 'bytes', 19000, 'sha256', digest)
+           jsonb_build_object('name', batch || '.parquet', 'bytes', 19, 'sha256', digest)
        )) end,
        case state when 'failed' then format('cannot read s3://bucket/batches/C/%%s.parquet: %%s; plan it again',
            batch, (array['it is damaged', 'it does not exist'])[1 + batch %% 2]) end,

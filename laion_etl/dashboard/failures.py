@@ -10,8 +10,8 @@ from typing import Any
 from laion_etl.alerts import Alert, unresolved_names
 from laion_etl.core.causes import cause_of
 from laion_etl.core.errors import StorageError
+from laion_etl.database.parked import ParkedCause
 from laion_etl.io.storage import Store
-from laion_etl.report.crawl_status import ParkedCause
 
 _MAX_READ = 400  # at once: a page waits for them
 _MAX_KEPT = 2_000
@@ -114,10 +114,10 @@ def _cause(group: list[Trouble]) -> Cause:
 def _cause_of_batches(parked: ParkedCause) -> Cause:
     units = tuple(
         Affected(f"batch {batch}", "", "", at.isoformat(timespec="seconds"))
-        for batch, at in zip(parked.units, parked.times, strict=True)
+        for batch, at in zip(parked.batches, parked.times, strict=True)
     )
     last_at = parked.last_at.isoformat(timespec="seconds")
-    return Cause("failed", "download", parked.reason, parked.batches, units, last_at)
+    return Cause("failed", "download", parked.reason, parked.count, units, last_at)
 
 
 def _read(name: str, store: Store) -> Trouble | None:

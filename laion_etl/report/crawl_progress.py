@@ -158,7 +158,8 @@ def _download(known: DatabaseCounters | None) -> FunnelRow:
     if known is None:
         return make_row("download", 0, 0, 0, {})
     found = known.downloads
-    return make_row("download", found.done, found.pairs_done, found.images, found.dropped)
+    tried = found.images + sum(found.dropped.values())
+    return make_row("download", found.done, tried, found.images, found.dropped)
 
 
 def _score(stored: StoreCounters | None) -> FunnelRow:

@@ -3,20 +3,18 @@ store."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from datetime import datetime
 from typing import Any
 
 from rich.table import Table
 from rich.text import Text
 
 from laion_etl.database.connection import Database
+from laion_etl.database.parked import ParkedCause, parked_causes
 from laion_etl.dataset.funnel_report import CrawlFunnel
 from laion_etl.dataset.missing_batches import MissingBatch
 
 _FAILURES_SHOWN = 5
 _FAILURES_NAMED = 100  # in the JSON document; all of them are counted
-_CAUSES_NAMED = 40
-_UNITS_NAMED = 12
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,26 +72,6 @@ class Failure:
     batch: int
     attempts: int
     error: str
-
-
-@dataclass(frozen=True, slots=True)
-class ParkedCause:
-    """Parked batches whose errors differ only in numbers. `reason` is the latest error; `units` and `times`
-    are the latest batches and when they were parked."""
-
-    cause: str
-    batches: int
-    last_at: datetime
-    reason: str
-    units: tuple[int, ...] = ()
-    times: tuple[datetime, ...] = ()
-
-    def to_plain(self) -> dict[str, Any]:
-        """Plain JSON values."""
-        return {"cause": self.cause, "batches": self.batches, "last_at": self.last_at.isoformat()} | {
-            "reason": self.reason,
-            "units": list(self.units),
-        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,7 +148,7 @@ class CrawlStatus:
         if self.queue.failed > _FAILURES_SHOWN:
             yield f"and {self.queue.failed - _FAILURES_SHOWN:,} more; by cause:"
             for cause in self.causes[:_FAILURES_SHOWN]:
-                yield f"  {cause.batches:,} x {cause.cause}"
+                yield f"  {cause.count:,} x {cause.cause}"
         for one in self.missing[:_FAILURES_SHOWN]:
             yield f"batch {one.batch} is not scored: {one.cause}, {one.error}"
         unscored = sum(stage.failed for stage in self.stages if stage.stage == "score")
@@ -192,15 +170,6 @@ def crawl_status(crawl: str, funnel: CrawlFunnel, database: Database) -> CrawlSt
             Failure(*row) for row in database.rows("status.failed_batches", keys | {"rows": _FAILURES_NAMED})
         ),
         causes=parked_causes(crawl, database),
-    )
-
-
-def parked_causes(crawl: str, database: Database) -> tuple[ParkedCause, ...]:
-    """Return the most frequent causes for which batches of a crawl are parked."""
-    keys = {"crawl": crawl, "rows": _CAUSES_NAMED, "units": _UNITS_NAMED}
-    return tuple(
-        ParkedCause(cause, batches, last_at, reason, tuple(units or ()), tuple(times or ()))
-        for cause, batches, last_at, reason, units, times in database.rows("status.causes", keys)
     )
 
 

@@ -31,8 +31,8 @@ select crawl_no, batch / 1000, count(*), sum(pairs), count(*) filter (where stat
        coalesce(sum(pairs) filter (where state = 'done'), 0), count(*) filter (where state = 'failed'),
        coalesce(sum(pairs) filter (where state = 'failed'), 0),
        coalesce(sum((stats ->> 'kept')::int) filter (where state = 'done'), 0),
-       coalesce(sum((select sum((file ->> 'bytes')::bigint)
-                     from jsonb_array_elements(stats -> 'outputs') as file))
+       coalesce(sum((select sum((output ->> 'bytes')::bigint)
+                     from jsonb_array_elements(stats -> 'outputs') as output))
                 filter (where state = 'done'), 0),
        coalesce(sum((extract(epoch from updated_at - claimed_at) * 1000)::bigint)
                 filter (where state = 'done'), 0)
