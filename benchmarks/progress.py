@@ -57,7 +57,7 @@ select batch, %(crawl_no)s, 10000, jsonb_build_object('name', batch, 'bytes', 15
            jsonb_build_object('name', batch || '.tar', 'bytes', 190000000, 'sha256', digest),
            jsonb_build_object('name', batch || '.parquet', 'bytes', 19, 'sha256', digest)
        )) end,
-       case state when 'failed' then format('cannot read s3://bucket/batches/C/%%s.parquet: %%s; plan it again',
+       case state when 'failed' then format('cannot read s3://bucket/batches/C/%%s.parquet: %%s; plan again',
            batch, (array['it is damaged', 'it does not exist'])[1 + batch %% 2]) end,
        ended, ended - interval '13 minutes'
 from (select batch, md5(batch::text) as digest,
