@@ -109,10 +109,12 @@ class CrawlRun:
         for shards that are missing or damaged.
         """
         from laion_etl.io.planned import planned_batches
-        from laion_etl.score.multi_gpu import score_everywhere
+        from laion_etl.score.group import score_group
 
         batches = planned_batches(self.crawl, self.store)
-        return score_everywhere(self.crawl, batches, self.settings, self.store)
+        done = score_group(self.crawl, batches, self.settings, self.store, "0/1")
+        done.check(len(batches), 0.0)
+        return done.scored
 
     def publish(self) -> list[StageStats]:
         """Publish a version of the dataset, or nothing where all pairs were known before.

@@ -17,7 +17,7 @@ from laion_etl.parse.stage import parse_partition
 from laion_etl.plan.stage import plan_batches
 from laion_etl.publish.completeness import Expected
 from laion_etl.publish.stage import publish_variants
-from laion_etl.score.multi_gpu import score_everywhere
+from laion_etl.score.group import score_group
 from laion_etl.settings import Settings
 
 
@@ -51,7 +51,8 @@ class LocalRun:
                     self._reported(stats)
             loaded = loaded_crawl(self.crawl, self.store, database)
         batches = planned.details["batches"]
-        score_everywhere(self.crawl, batches, self.settings, self.store, self._report)
+        scored = score_group(self.crawl, batches, self.settings, self.store, "0/1", self._report)
+        scored.check(len(batches), 0.0)
         expected = Expected([partition.number for partition in partitions], 0.0, loaded)
         published = publish_variants(self.crawl, self.settings, self.store, expected)
         return [self._reported(stats) for stats in published]

@@ -51,12 +51,6 @@ def score_group(
     record = GroupRecord(crawl, group, len(batches), store) if group else None
     missing: list[MissingBatch] = []
 
-    def done(stats: StageStats) -> None:
-        if record is not None:
-            record.add(stats)
-        if on_done is not None:
-            on_done(stats)
-
     def missed(one: MissingBatch) -> None:
         missing.append(one)
         if record is not None:
@@ -64,7 +58,8 @@ def score_group(
 
     if record is not None:
         record.begin()
-    scored = score_everywhere(crawl, batches, settings, store, done, missed)
+    count = record.add if record is not None else None
+    scored = score_everywhere(crawl, batches, settings, store, on_done, missed, count)
     if record is not None:
         record.finish()
     return ScoredGroup(crawl, scored, missing)
