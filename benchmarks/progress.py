@@ -17,6 +17,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import psycopg
@@ -50,19 +51,14 @@ KEPT = 10_000 - sum(DROPPED.values())
 ROWS = """
 insert into batch (batch, crawl_no, pairs, file, state, attempts, lease_owner, lease_expires, stats, error,
                    updated_at, claimed_at)
-select batch, %(crawl_no)s, 10000, jsonb_build_object('name', batch, 'bytes', 1500000, 'sha256', digest),
-       state::batch_state, 1, case state when 'leased' then 'pod:1:' || digest end,
-       now() + interval '2 minutes',
-       case state when 'done' then %(stats)s::jsonb || jsonb_build_object('outputs', jsonb_build_array(
-           jsonb_build_object('name', batch || '.tar', 'bytes', 190000000, 'sha256', digest),
-           jsonb_build_object('name', batch || '.parquet', 'bytes', 19, 'sha256', digest)
-       )) end,
+select batch, %(crawl_no)s, 10000, %(file)s::jsonb, state::batch_state, 1,
+       case state when 'leased' then format('pod-%%s:1:0123abcd', batch) end, now() + interval '1 day',
+       case state when 'done' then %(stats)s::jsonb end,
        case state when 'failed' then format('cannot read s3://bucket/batches/C/%%s.parquet: %%s; plan again',
            batch, (array['it is damaged', 'it does not exist'])[1 + batch %% 2]) end,
        ended, ended - interval '13 minutes'
-from (select batch, md5(batch::text) as digest,
-             case when batch %% %(step)s = 7 then 'failed' when batch < %(done_to)s then 'done'
-                  when batch < %(done_to)s + %(leased)s then 'leased' else 'ready' end as state,
+from (select batch, case when batch %% %(step)s = 7 then 'failed' when batch < %(done_to)s then 'done'
+                         when batch < %(done_to)s + %(leased)s then 'leased' else 'ready' end as state,
              now() - (%(done_to)s - batch) * interval '2 seconds' as ended
       from generate_series(%(first)s::bigint, %(last)s::bigint) as batch) as batches
 """
@@ -79,6 +75,7 @@ def generate(settings: Settings, batches: int) -> dict[str, range]:
     numbers = {}
     with open_database(settings) as database:
         connection = database.connection
+        connection.execute("alter table batch disable trigger user")  # as rows that an earlier version left
         for place, crawl in enumerate(CRAWLS):
             added = connection.execute("insert into crawl (crawl) values (%s) returning crawl_no", [crawl])
             crawl_no = (added.fetchone() or (0,))[0]
@@ -86,18 +83,22 @@ def generate(settings: Settings, batches: int) -> dict[str, range]:
             numbers[crawl] = range(first, first + each)
             shown = crawl == SHOWN
             done_to = first + each // 2 if shown else first + each
+            file = {"name": f"batches/{crawl}/{first}.parquet", "bytes": 19_000_000, "sha256": 64 * "0"}
             stats = {
                 "format": 2, "stage": "download", "crawl": crawl, "unit": str(first), "fingerprint": 16 * "f",
                 "input": 10_000, "kept": KEPT, "dropped": DROPPED, "details": {"network": NETWORK},
+                "outputs": [file | {"name": f"shards/{crawl}/{first}{end}"} for end in (".tar", ".parquet")],
             }  # fmt: skip
             for start in range(first, first + each, 30_000):
                 keys = {
-                    "crawl_no": crawl_no, "stats": json.dumps(stats), "step": max(1, each // PARKED),
+                    "crawl_no": crawl_no, "file": json.dumps(file),
+                    "stats": json.dumps(stats), "step": max(1, each // PARKED),
                     "done_to": done_to, "leased": LEASED if shown else 0,
                     "first": start, "last": min(start + 30_000, first + each) - 1,
                 }  # fmt: skip
                 connection.execute(ROWS, keys)
             connection.execute(PARTITION_ROWS, [crawl_no, PARTITIONS - 1])
+        connection.execute("alter table batch enable trigger user")
         connection.execute("vacuum (analyze) batch")
     return numbers
 
@@ -157,9 +158,21 @@ def digest() -> None:
     print(run_digest(RunEnd(SHOWN, RUN, states), load_settings()).text, file=sys.stderr)
 
 
-def timed(name: str, command: list[str], environment: dict[str, str]) -> None:
-    """Run a command; print its wall time and the most memory it had, both with the start of Python."""
-    began = time.perf_counter()
+@dataclass(frozen=True, slots=True)
+class Server:
+    """The Postgres server of a folder: what its processes that have ended took of a core, in seconds."""
+
+    folder: Path
+
+    def cpu_s(self) -> float:
+        pid = (self.folder / "postgres" / "postmaster.pid").read_text().split()[0]
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[13]) + int(fields[14])) / os.sysconf("SC_CLK_TCK")  # cutime, cstime
+
+
+def timed(name: str, command: list[str], environment: dict[str, str], server: Server) -> None:
+    """Run a command; print its wall time, its most memory, and processor time, with the start of Python."""
+    began, before = time.perf_counter(), server.cpu_s()
     pipes = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
     with subprocess.Popen(command, env=environment, **pipes) as process:
         error = process.stderr.read() if process.stderr else b""
@@ -168,28 +181,40 @@ def timed(name: str, command: list[str], environment: dict[str, str]) -> None:
     if process.returncode:
         raise SystemExit(f"{command} failed: {error.decode()}")
     seconds = time.perf_counter() - began
-    report(name, seconds, usage.ru_maxrss / 1024, usage.ru_utime + usage.ru_stime)
+    time.sleep(0.2)  # the server waits for its process
+    report(name, seconds, usage.ru_maxrss / 1024, usage.ru_utime + usage.ru_stime, server.cpu_s() - before)
 
 
-def report(name: str, seconds: float, mebibytes: float, cpu_s: float | None = None) -> None:
-    cpu = "" if cpu_s is None else f"  {cpu_s:5.2f} s of a core in its own process"
-    print(f"  {name:36} {seconds:7.2f} s  {mebibytes:7,.0f} MiB{cpu}", flush=True)
+def report(name: str, seconds: float, mebibytes: float, cpu_s: float = 0.0, server_s: float = 0.0) -> None:
+    cores = f"  {cpu_s:6.2f} s of a core, and {server_s:5.2f} s in Postgres" if cpu_s else ""
+    print(f"  {name:36} {seconds:7.2f} s  {mebibytes:7,.0f} MiB{cores}", flush=True)
 
 
-def pages(environment: dict[str, str]) -> None:
+def pages(environment: dict[str, str], server: Server) -> None:
     """Start the dashboard as a process of its own, and ask for its documents until they are there."""
     command = [sys.executable, "-m", "laion_etl", "dashboard", "--port", "0"]
     with served(command, environment) as (process, url):
         report("dashboard, before a page is open", 0, memory(process.pid))
-        for name, path in (("overview", "api/overview"), ("crawl page", f"api/crawl/{SHOWN}")):
-            began = time.perf_counter()
+        paths = {"overview": "api/overview", "crawl page": f"api/crawl/{SHOWN}"}
+        paths |= {f"crawl page of {crawl}": f"api/crawl/{crawl}" for crawl in CRAWLS[:3]}
+        for name, path in paths.items():
+            began, before, server_before = time.perf_counter(), cpu_of(process.pid), server.cpu_s()
             while urllib3.request("GET", url + path, timeout=600).status == 202:
                 time.sleep(0.1)
-            report(name, time.perf_counter() - began, memory(process.pid))
+            seconds = time.perf_counter() - began
+            time.sleep(0.2)
+            taken = (cpu_of(process.pid) - before, server.cpu_s() - server_before)
+            report(name, seconds, memory(process.pid), *taken)
         for crawl in CRAWLS:
             while urllib3.request("GET", f"{url}api/crawl/{crawl}", timeout=600).status == 202:
                 time.sleep(0.1)
         report("all ten crawl pages open", 0, memory(process.pid))
+
+
+def cpu_of(pid: int) -> float:
+    """What a process has taken of a core, in seconds."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")  # utime, stime
 
 
 @contextmanager
@@ -214,27 +239,45 @@ def measure(folder: Path, batches: int, files: int, version: str) -> None:
     settings = Settings(core=CoreSettings(data_dir=str(folder)))
     with running_server(folder) as server:
         url = server.url("laion")
-        settings = Settings(core=CoreSettings(data_dir=str(folder), database_url=url))
+        core = CoreSettings(store=str(folder / "store"), data_dir=str(folder), database_url=url)
+        settings = Settings(core=core)
         began = time.perf_counter()
         numbers = generate(settings, batches)
         write_store(LocalStore(folder / "store"), numbers[SHOWN], files)
         write_alerts(settings)
         seconds = time.perf_counter() - began
         print(f"{version}{batches:,} batches in {len(CRAWLS)} crawls (made in {seconds:.0f} s)", flush=True)
-        environment = {**os.environ, "LAION_ETL_DATA_DIR": str(folder), "LAION_ETL_DATABASE_URL": url}
+        postgres = Server(folder)
+        recount(url, postgres)
+        environment = {
+            **os.environ,
+            "LAION_ETL_DATA_DIR": str(folder),
+            "LAION_ETL_STORE": settings.core.store,
+            "LAION_ETL_DATABASE_URL": url,
+        }
         program = [sys.executable, "-m", "laion_etl"]
-        timed("--help: the start of Python", [*program, "--help"], environment)
-        timed("status", [*program, "status"], environment)
-        timed("status --json", [*program, "status", "--json"], environment)
-        timed("status --crawl C", [*program, "status", "--crawl", SHOWN], environment)
-        timed("status --crawl C --json", [*program, "status", "--crawl", SHOWN, "--json"], environment)
-        timed("digest", [sys.executable, "-m", "benchmarks.progress", "--digest"], environment)
-        pages(environment)
-        with psycopg.connect(url, autocommit=True) as connection:
-            if connection.execute("select to_regproc('recount_batches') is not null").fetchone() == (True,):
-                began = time.perf_counter()
-                connection.execute("select recount_batches()")
-                report("counting all batches (upgrade)", time.perf_counter() - began, 0)
+        timed("--help: the start of Python", [*program, "--help"], environment, postgres)
+        timed("status", [*program, "status"], environment, postgres)
+        timed("status --json", [*program, "status", "--json"], environment, postgres)
+        timed("status --crawl C", [*program, "status", "--crawl", SHOWN], environment, postgres)
+        timed(
+            "status --crawl C --json", [*program, "status", "--crawl", SHOWN, "--json"], environment, postgres
+        )
+        timed("digest", [sys.executable, "-m", "benchmarks.progress", "--digest"], environment, postgres)
+        pages(environment, postgres)
+
+
+def recount(url: str, server: Server) -> None:
+    """Count all batches once, as the migration does, in versions that have the counters."""
+    before = server.cpu_s()
+    with psycopg.connect(url, autocommit=True) as connection:
+        if connection.execute("select to_regproc('recount_batches') is null").fetchone() == (True,):
+            return
+        began = time.perf_counter()
+        connection.execute("select recount_batches()")
+        seconds = time.perf_counter() - began
+    time.sleep(0.2)
+    report("counting all batches, at an upgrade", seconds, 0, 0.001, server.cpu_s() - before)
 
 
 def main() -> None:

@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
-from psycopg import Connection
 
 from laion_etl.alerts import Alert, Kind, Unit, deliver, resolve
 from laion_etl.core.ids import batch_name
@@ -22,7 +21,7 @@ from laion_etl.publish.stage import publish_dataset
 from laion_etl.settings import Settings
 from tests.dashboard.conftest import open_client
 from tests.dashboard.test_app import ask
-from tests.dashboard.world import ADVICE, HOSTILE, add_crawl
+from tests.dashboard.world import ADVICE, HOSTILE, write_thousands
 from tests.publish.world import CRAWL, build_world, write_world
 
 
@@ -220,7 +219,7 @@ def test_of_many_batches_a_cell_is_a_thousand(settings: Settings, store: Store) 
     """Batches 500 to 2,999 of CRAWL: some are done, held, silent or parked, every second one is scored."""
     settings = replace(settings, core=replace(settings.core, store=store.uri()))
     with open_database(settings) as database:
-        database.run(_write_thousands)
+        database.run(write_thousands)
     record = GroupRecord(CRAWL, "0/2", 1_250, store)
     record.begin()
     for number in range(500, 1_700, 2):
@@ -248,22 +247,6 @@ def test_of_many_batches_a_cell_is_a_thousand(settings: Settings, store: Store) 
     stages = {stage["stage"]: (stage["done"], stage["of"]) for stage in made["status"]["stages"]}
     assert (stages["download"], stages["score"]) == ((1_200, 2_500), (600, 1_200))
     assert made["funnel"]["rows"][4]["dropped"] == {"low_similarity": 1_800}
-
-
-_THOUSANDS = """
-insert into batch (batch, crawl_no, pairs, file, state, stats, error, lease_expires)
-select batch, %s, 20, '{}', state::batch_state,
-       case state when 'done' then '{"kept": 10, "dropped": {"timeout": 10}, "outputs": []}'::jsonb end,
-       case state when 'failed' then format('cannot read batch %%s', batch) end,
-       now() + (1703.5 - batch) * interval '1 hour' + interval '30 minutes'
-from (select batch, case when batch < 1700 then 'done' when batch < 1703 then 'failed'
-                         when batch < 1705 then 'leased' else 'ready' end as state
-      from generate_series(500, 2999) as batch) as planned
-"""
-
-
-def _write_thousands(connection: Connection) -> None:
-    connection.execute(_THOUSANDS, [add_crawl(connection, CRAWL)])
 
 
 def test_folders_and_etags_of_a_store(any_store: Store, crawl_settings: Settings) -> None:

@@ -111,3 +111,20 @@ def _write_rows(connection: Connection, store: Store) -> None:
             "took_s": 30 + 7 * (number % 11),
         }
         connection.execute(_BATCH, row)
+
+
+_THOUSANDS = """
+insert into batch (batch, crawl_no, pairs, file, state, stats, error, lease_expires)
+select batch, %s, 20, '{}', state::batch_state,
+       case state when 'done' then '{"kept": 10, "dropped": {"timeout": 10}, "outputs": []}'::jsonb end,
+       case state when 'failed' then format('cannot read batch %%s', batch) end,
+       now() + (1703.5 - batch) * interval '1 hour' + interval '30 minutes'
+from (select batch, case when batch < 1700 then 'done' when batch < 1703 then 'failed'
+                         when batch < 1705 then 'leased' else 'ready' end as state
+      from generate_series(500, 2999) as batch) as planned
+"""
+
+
+def write_thousands(connection: Connection) -> None:
+    """Batches 500 to 2,999 of CRAWL: of the second thousand some are done, three parked, one held, one silent."""
+    connection.execute(_THOUSANDS, [add_crawl(connection, CRAWL)])
