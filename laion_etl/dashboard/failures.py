@@ -68,7 +68,7 @@ class TroubleCache:
 
     def troubles(self, store: Store) -> list[Trouble]:
         """Return the unresolved units, newest first. Raises StorageError."""
-        etags = store.etags(unresolved_names(self.crawl), ".json")
+        etags = dict(sorted(store.etags(unresolved_names(self.crawl), ".json").items())[:_MAX_KEPT])
         wanted = [name for name, etag in etags.items() if self._kept.get(name, ("",))[0] != etag]
         for name in self._kept.keys() - etags.keys():
             del self._kept[name]
@@ -76,8 +76,6 @@ class TroubleCache:
         with ThreadPoolExecutor(_READERS) as pool:
             for name, found in zip(wanted, pool.map(lambda name: _read(name, store), wanted), strict=True):
                 self._kept[name] = (etags[name], found)
-        for name in sorted(self._kept)[_MAX_KEPT:]:
-            del self._kept[name]
         known = [trouble for _, trouble in self._kept.values() if trouble is not None]
         return sorted(known, key=lambda trouble: trouble.at, reverse=True)
 

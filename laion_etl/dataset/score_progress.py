@@ -30,8 +30,8 @@ from laion_etl.io.storage import Store
 
 FORMAT = 1  # of groups.json
 _EVERY_S = 10.0
-_MISSING_WHILE_RUNNING = 1_000  # named in a record that is rewritten; all are counted
-_MISSING_LOOKED_AT = 1_000
+_MISSING_NAMED = 1_000  # by a record, and by all of them together; all are counted
+_MISSING_LOOKED_AT = 100
 _READERS = 16  # small files: reading them is mostly waiting
 _log = logging.getLogger(__name__)
 
@@ -101,7 +101,6 @@ class GroupRecord:
 
     def _stats(self, *, running: bool) -> StageStats:
         counts = Counter(one.cause.value for one in self._missing)
-        named = self._missing[:_MISSING_WHILE_RUNNING] if running else self._missing
         return StageStats(
             stage="score group",
             crawl=self._crawl,
@@ -116,7 +115,7 @@ class GroupRecord:
                     "kept": self._samples["kept"],
                     "dropped": {reason: count for reason, count in sorted(self._dropped.items()) if count},
                 },
-                "missing": [one.to_plain() for one in named],
+                "missing": [one.to_plain() for one in self._missing[:_MISSING_NAMED]],
                 "batches": runs_of(sorted(self._scored)),
                 "of": self._total,
                 "running": running,
@@ -126,9 +125,8 @@ class GroupRecord:
 
 @dataclass(frozen=True, slots=True)
 class ScoreProgress:
-    """What is scored of a crawl: `units` shards, their samples, and the batches that cannot be scored.
-
-    `missing_count` counts all of these; `missing` names at most a thousand of each group that is at work.
+    """What is scored of a crawl: `units` shards and their samples; and the batches that cannot be scored, of
+    which `missing` names at most a thousand.
     """
 
     units: int = 0
@@ -168,7 +166,7 @@ def read_score_progress(crawl: str, store: Store) -> ScoreProgress:
         found = [stats for stats in pool.map(lambda name: _record(name, store), names) if stats is not None]
         records = [one for one in found if isinstance(one, StageStats)]
         missing = [MissingBatch.from_plain(one) for stats in records for one in stats.details["missing"]]
-        missing.sort(key=lambda one: one.batch)
+        missing = sorted(missing, key=lambda one: one.batch)[:_MISSING_NAMED]
         looked_at = missing[:_MISSING_LOOKED_AT]
         names = [f"{scored_stem(crawl, one.batch)}_stats.json" for one in looked_at]
         since = [stats for stats in pool.map(lambda name: _record(name, store), names)

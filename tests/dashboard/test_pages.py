@@ -1,4 +1,4 @@
-"""The page of a crawl with thousands of batches, in a real Chromium, served as `laion-etl dashboard` serves it."""
+"""The page of a crawl with thousands of batches in a real Chromium, served as by `laion-etl dashboard`."""
 
 import socket
 import threading

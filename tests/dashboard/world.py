@@ -126,5 +126,5 @@ from (select batch, case when batch < 1700 then 'done' when batch < 1703 then 'f
 
 
 def write_thousands(connection: Connection) -> None:
-    """Batches 500 to 2,999 of CRAWL: of the second thousand some are done, three parked, one held, one silent."""
+    """Batches 500 to 2,999 of CRAWL; in the second thousand three are parked, one is held, one is silent."""
     connection.execute(_THOUSANDS, [add_crawl(connection, CRAWL)])
