@@ -3,7 +3,7 @@
 -- Every thousand consecutive batch numbers of a crawl have one row of counters, batch_thousand. A batch that is added,
 -- done, parked, reopened or deleted adds a row with the difference to batch_change, which roll_up_batches() moves to
 -- batch_thousand: deleted there and added here in one statement, so it counts once. Progress is the sum of both tables,
--- read in one statement: exact at any moment, whoever changes batches and however. Claims, heartbeats and releases write
+-- read in one statement: exact at any moment, however batches are changed. Claims, heartbeats and releases write
 -- neither; leases are counted by their partial index, and there are as many as workers.
 --
 -- Refused: updating the row of the thousand when a batch is done (64 workers then wait for each other's commit);
@@ -351,8 +351,8 @@ where state = 'failed'
 group by crawl, cause;
 comment on view failure is 'Why batches are parked, and how many for each cause.';
 
--- Rights of the roles, where they exist; 004_roles.sql grants the same if it is run later. Whoever may read progress may
--- roll it up: that changes no number.
+-- Rights of the roles, where they exist; 004_roles.sql grants the same if it is run later. Every role may roll up: that
+-- changes no number.
 do $$
 declare
     name text;
