@@ -251,25 +251,28 @@ begin
     lock table batch in share row exclusive mode;
     delete from batch_change;
     delete from batch_thousand;
+    -- One thousand after the other, by the primary key: what is added up at once stays small.
     insert into batch_thousand
-    select crawl_no, thousand, batches, counted.pairs, done, pairs_done, failed, pairs_failed, counted.images,
-           counted.bytes, counted.held_ms, coalesce(dropped, '{}')
-    from (
-        select crawl_no, batch / 1000 as thousand, count(*) as batches, sum(pairs) as pairs,
-               count(*) filter (where state = 'done') as done,
-               coalesce(sum(pairs) filter (where state = 'done'), 0) as pairs_done,
-               count(*) filter (where state = 'failed') as failed,
-               coalesce(sum(pairs) filter (where state = 'failed'), 0) as pairs_failed,
-               coalesce(sum(coalesce(images, (stats ->> 'kept')::integer)) filter (where state = 'done'), 0) as images,
-               coalesce(sum(coalesce(bytes, stored_bytes(stats))) filter (where state = 'done'), 0) as bytes,
-               coalesce(sum(held_ms(claimed_at, updated_at)) filter (where state = 'done'), 0) as held_ms
-        from batch group by 1, 2) as counted
-    left join (
-        select crawl_no, thousand, jsonb_object_agg(reason, number) as dropped
-        from (select crawl_no, batch / 1000 as thousand, reason, sum(number::bigint) as number
+    select crawl_no, thousand, counted.*, coalesce(dropped, '{}')
+    from (select distinct crawl_no, batch / 1000 as thousand from batch) as thousands
+    cross join lateral (
+        select count(*), sum(pairs), count(*) filter (where state = 'done'),
+               coalesce(sum(pairs) filter (where state = 'done'), 0), count(*) filter (where state = 'failed'),
+               coalesce(sum(pairs) filter (where state = 'failed'), 0),
+               coalesce(sum(coalesce(images, (stats ->> 'kept')::integer)) filter (where state = 'done'), 0),
+               coalesce(sum(coalesce(bytes, stored_bytes(stats))) filter (where state = 'done'), 0),
+               coalesce(sum(held_ms(claimed_at, updated_at)) filter (where state = 'done'), 0)
+        from batch
+        where batch between thousand * 1000 and thousand * 1000 + 999 and batch.crawl_no = thousands.crawl_no
+    ) as counted
+    cross join lateral (
+        select jsonb_object_agg(reason, number) as dropped
+        from (select reason, sum(number::bigint) as number
               from batch cross join jsonb_each_text(stats -> 'dropped') as each (reason, number)
-              where state = 'done' group by 1, 2, 3) as reasons
-        group by 1, 2) as summed using (crawl_no, thousand);
+              where batch between thousand * 1000 and thousand * 1000 + 999 and batch.crawl_no = thousands.crawl_no
+                and state = 'done'
+              group by reason) as reasons
+    ) as summed;
 end
 $$;
 comment on function recount_batches() is 'Counts all batches anew, after rows were restored without their triggers. Workers wait for its end.';

@@ -100,8 +100,7 @@ class CrawlPage:
     def thousand(self, thousand: int) -> dict[str, Any]:
         """Return the grid of the batches with the numbers from 1,000 * `thousand` on. Raises
         LaionEtlError."""
-        first = 1_000 * thousand
-        keys = {"crawl": self.crawl, "first": first, "last": first + 999}
+        keys = {"crawl": self.crawl, "first": thousand, "last": thousand}
         with self.sources.database() as database:
             rows = database.rows("dashboard.batches", keys)
         score = self._score or read_score_progress(self.crawl, self.sources.store())
@@ -119,7 +118,7 @@ def _look(crawl: str, reader: ProgressReader, database: Database) -> _InDatabase
     return _InDatabase(
         counters,
         crawl_status(crawl, progress_funnel(crawl, counters, None), database),
-        database.rows("dashboard.batches", keys | {"first": 0, "last": 10**12}) if few else [],
+        database.rows("dashboard.batches", keys | {"first": 0, "last": 10**9}) if few else [],
         [] if few else [ThousandCell(*row) for row in database.rows("status.thousands", keys)],
     )
 

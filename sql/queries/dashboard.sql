@@ -1,8 +1,14 @@
 -- name: batches
+-- Those in some thousands of a crawl: the only index with all batches of a crawl is that of their numbers.
 select batch, state::text, coalesce(state = 'leased' and lease_expires < now(), false),
        case when state = 'done' then extract(epoch from updated_at - claimed_at)::float8 end
-from batch
-where crawl_no = (select crawl_no from crawl where crawl = %(crawl)s) and batch between %(first)s and %(last)s
+from crawl
+join batch_count using (crawl_no)
+cross join lateral (
+    select * from batch
+    where batch between thousand * 1000 and thousand * 1000 + 999 and batch.crawl_no = crawl.crawl_no
+) as one
+where crawl = %(crawl)s and thousand between %(first)s and %(last)s
 order by batch
 limit 2000
 
