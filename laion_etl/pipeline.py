@@ -55,10 +55,12 @@ class Pipeline:
 
     def score(self, on_done: Callable[[StageStats], None] | None = None) -> list[StageStats]:
         """Score the shards. Raises ModelError, or IncompleteError for shards that are missing or damaged."""
-        from laion_etl.score.multi_gpu import score_everywhere  # the extra `score`
+        from laion_etl.score.group import score_group  # the extra `score`
 
         batches = planned_batches(self.crawl, self.store)
-        return score_everywhere(self.crawl, batches, self.settings, self.store, on_done)
+        done = score_group(self.crawl, batches, self.settings, self.store, "0/1", on_done)
+        done.check(len(batches), 0.0)
+        return done.scored
 
     def expected(self) -> Expected:
         """Return what must be there to publish: all partitions and batches, as the database has them."""

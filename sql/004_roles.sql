@@ -63,5 +63,11 @@ begin
         grant select, insert, update on queue_contact to laion_worker;
         grant update (outages) on batch to laion_worker;
     end if;
+    if to_regclass('batch_thousand') is not null then
+        -- 010_progress.sql has been applied
+        grant select on batch_thousand, batch_change, batch_count to laion_reader, laion_planner, laion_worker;
+        grant select on failure to laion_reader;
+        grant execute on function roll_up_batches(integer) to laion_reader, laion_loader, laion_planner, laion_worker;
+    end if;
 end
 $$;

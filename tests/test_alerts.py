@@ -4,6 +4,7 @@ import json
 import logging
 import re
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import ClassVar
 
@@ -25,6 +26,7 @@ from laion_etl.alerts import (
 from laion_etl.alerts.channels import webhook_text
 from laion_etl.alerts.unresolved import failed_crawls
 from laion_etl.core.errors import SettingsError
+from laion_etl.database.parked import ParkedCause
 from laion_etl.io.storage import LocalStore, Store
 from laion_etl.settings import AlertSettings, CoreSettings, Settings, load_settings
 from tests.sinks import mail_server, webhook
@@ -286,6 +288,17 @@ def test_a_partial_dataset_is_a_failure_with_rows(tmp_path: Path) -> None:
     states = GREEN | {"partition.parse_1": "failed"}
     digest = run_digest(ended(states, published=PUBLISHED), settings(tmp_path))
     assert digest.title == "laion_etl CC-MAIN-2024-38: failure, 1,234,567 rows published"
+
+
+def test_a_digest_counts_parked_batches_by_cause(tmp_path: Path) -> None:
+    now = datetime(2026, 11, 29, tzinfo=UTC)
+    parked = [ParkedCause(f"cause {n}", 900 - n, now, f"cause {n}\n[b]of batch {n}[/b]") for n in range(7)]
+    lines = run_digest(ended(GREEN, parked=tuple(parked)), settings(tmp_path)).text.splitlines()
+    assert lines[-7:] == [
+        f"batches parked: 6,279; fix the cause, then run laion-etl db requeue --crawl {CRAWL}",
+        *(f"  {900 - n} x cause {n} [b]of batch {n}[/b]" for n in range(5)),
+        "  and 1,789 by other causes",
+    ]
 
 
 def test_the_digest_of_a_dry_run_is_its_estimate(tmp_path: Path) -> None:

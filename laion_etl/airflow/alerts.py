@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from airflow.configuration import conf
@@ -18,7 +18,7 @@ from airflow.sdk import BaseNotifier, timezone
 from airflow.sdk.definitions.deadline import BaseDeadlineReference, DeadlineReference, deadline_reference
 from airflow.sdk.exceptions import AirflowException, AirflowRuntimeError, AirflowTaskTimeout
 
-from laion_etl.airflow.connections import use_own_s3
+from laion_etl.airflow.connections import database, use_own_s3
 from laion_etl.airflow.errors import retry_helps
 from laion_etl.alerts import (
     Alert,
@@ -35,6 +35,9 @@ from laion_etl.alerts import (
 from laion_etl.core.errors import LaionEtlError
 from laion_etl.io.storage import open_store
 from laion_etl.settings import load_settings
+
+if TYPE_CHECKING:
+    from laion_etl.database.parked import ParkedCause
 
 log = logging.getLogger(__name__)
 
@@ -170,11 +173,32 @@ def send_digest(context: Mapping[str, Any]) -> Alert:
         run_url(str(task.dag_id), str(task.run_id)),
         published or {},
         task.xcom_pull(task_ids="estimate", key=ESTIMATE) or {},
+        _parked(crawl_of(task.dag_id)),
     )
     use_own_s3()
     digest = run_digest(end, load_settings())
     deliver(digest, load_settings())
     return digest
+
+
+def _parked(crawl: str) -> "tuple[ParkedCause, ...]":
+    """Return why batches of the crawl are parked; nothing if Postgres cannot be asked, which is logged."""
+    from laion_etl.database.connection import Database
+    from laion_etl.database.parked import parked_causes
+
+    try:
+        settings = load_settings()
+        url = database().get("LAION_ETL_DATABASE_URL", settings.core.database_url)
+        if not url:  # the embedded server belongs to the tasks of this machine
+            return ()
+        queue = Database(url, replace(settings.database, retry_for_s=0.0))
+        try:
+            return parked_causes(crawl, queue)
+        finally:
+            queue.close()
+    except (AirflowException, AirflowRuntimeError, LaionEtlError) as error:
+        log.warning("cannot read why batches are parked: %s; the digest does not name them", error)
+        return ()
 
 
 async def run_is_late(context: Mapping[str, Any], days: float) -> None:

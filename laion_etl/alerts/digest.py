@@ -4,12 +4,16 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from laion_etl.alerts.alert import Alert, Kind, run_folder
+from laion_etl.alerts.alert import Alert, Kind, printable, run_folder, shortened
 from laion_etl.io.storage import Store, open_store
 from laion_etl.settings import Settings
+
+if TYPE_CHECKING:  # Airflow imports this whenever it parses the DAGs, which need no database
+    from laion_etl.database.parked import ParkedCause
 
 # Tasks in the order in which the data flows; tasks that only pass numbers on are shown if they failed.
 _ORDER = ("estimate", "discover", "parse", "load", "plan", "download", "group", "score", "publish")
@@ -18,6 +22,8 @@ _NOT_COUNTED = ("digest", "verdict")
 _FAILED = ("failed", "upstream_failed")
 _WORDS = {"success": "done", "upstream_failed": "not run, because an earlier task failed"}
 _UNITS_SHOWN = 5
+_CAUSES_SHOWN = 5
+_READERS = 16  # small files: reading them is mostly waiting
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +31,8 @@ class RunEnd:
     """What Airflow knows about a run at its end.
 
     `states` maps tasks, such as `partition.parse_7`, to Airflow's names of states; `published` is what the
-    publish task returned (rows, version, dataset, report), `estimate` the result of a dry run.
+    publish task returned (rows, version, dataset, report), `estimate` the result of a dry run. `parked`: why
+    batches of the crawl are parked in Postgres.
     """
 
     crawl: str
@@ -34,6 +41,7 @@ class RunEnd:
     url: str = ""
     published: Mapping[str, Any] = field(default_factory=dict)
     estimate: Mapping[str, Any] = field(default_factory=dict)
+    parked: "tuple[ParkedCause, ...]" = ()
 
     @property
     def failed(self) -> bool:
@@ -57,7 +65,7 @@ def run_digest(end: RunEnd, settings: Settings) -> Alert:
     if end.dry:
         details = [*_places(end), *_estimate_lines(end.estimate)]
     else:
-        details = [*_places(end), *_stage_lines(end), *_trouble_lines(end, alerts)]
+        details = [*_places(end), *_stage_lines(end), *_trouble_lines(end, alerts), *_parked_lines(end)]
     return Alert(
         Kind.DIGEST, end.crawl, end.run, run_url=end.url, outcome=_outcome(end), details=tuple(details)
     )
@@ -127,6 +135,17 @@ def _trouble_lines(end: RunEnd, alerts: Iterable[Alert]) -> Iterator[str]:
         yield f"late: {', '.join(' '.join(one).strip() for one in sorted(late)[:_UNITS_SHOWN])}"
 
 
+def _parked_lines(end: RunEnd) -> Iterator[str]:
+    if not end.parked:
+        return
+    total = sum(cause.count for cause in end.parked)
+    yield f"batches parked: {total:,}; fix the cause, then run laion-etl db requeue --crawl {end.crawl}"
+    for cause in end.parked[:_CAUSES_SHOWN]:
+        yield f"  {cause.count:,} x {shortened(printable(cause.reason))}"
+    if len(end.parked) > _CAUSES_SHOWN:
+        yield f"  and {sum(cause.count for cause in end.parked[_CAUSES_SHOWN:]):,} by other causes"
+
+
 def _affected(group: list[Alert]) -> str:
     """Format a group: `3 x parse (partition 0, partition 1, partition 2): cause`."""
     first = group[0]
@@ -138,7 +157,9 @@ def _affected(group: list[Alert]) -> str:
 
 def _kept(crawl: str, run: str, store: Store) -> list[Alert]:
     """Read the task alerts of a run, in the order of their units."""
-    found = [Alert.from_plain(json.loads(store.read(name))) for name in store.list(run_folder(crawl, run))]
+    names = store.list(run_folder(crawl, run))
+    with ThreadPoolExecutor(_READERS) as pool:
+        found = list(pool.map(lambda name: Alert.from_plain(json.loads(store.read(name))), names))
     of_tasks = [alert for alert in found if alert.kind in (Kind.FAILED, Kind.LATE)]
     return sorted(of_tasks, key=lambda alert: (_place(alert.stage), len(alert.unit), alert.unit))
 

@@ -1,5 +1,6 @@
 """One command per stage, as Airflow's tasks run them."""
 
+import json
 import signal
 from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated
@@ -26,6 +27,7 @@ from laion_etl.cli.extras import Commands, needs
 from laion_etl.core.errors import InputError, SettingsError, Stopped
 
 if TYPE_CHECKING:
+    from laion_etl.core.stage_stats import StageStats
     from laion_etl.crawl import Partition
     from laion_etl.database.loaded import LoadedCrawl
     from laion_etl.io.storage import Store
@@ -145,7 +147,7 @@ def download(
 
 @commands.command()
 @needs("score")
-def score(
+def score(  # noqa: PLR0913, PLR0917 - Typer declares options as parameters
     crawl: CrawlOption,
     shard: Annotated[
         list[str] | None,
@@ -170,6 +172,9 @@ def score(
         ),
     ] = 0.0,
     quiet: Annotated[bool, typer.Option("--quiet", help="Print no line for each scored shard.")] = False,
+    each: Annotated[
+        bool, typer.Option("--each", hidden=True, help="Print the counts of each scored shard as JSON.")
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Score the samples of shards: CLIP similarity, safety and aesthetic score.
@@ -190,7 +195,7 @@ def score(
         settings,
         store,
         "" if named else group or "0/1",
-        None if quiet else lambda stats: console().print(summary(stats), highlight=False),
+        _say_counts if each else None if quiet else _say_summary,
     )
     if as_json:
         say_json(done.to_plain())
@@ -249,6 +254,16 @@ def _partition(crawl: str, number: int, selection: str, settings: "Settings") ->
     if number not in found:
         raise SettingsError(f"{crawl} has no partition {number}; choose {min(found)} to {max(found)}")
     return found[number]
+
+
+def _say_summary(stats: "StageStats") -> None:
+    console().print(summary(stats), highlight=False)
+
+
+def _say_counts(stats: "StageStats") -> None:
+    """For the process that has started this one; see laion_etl/score/multi_gpu.py."""
+    counts = {name: getattr(stats, name) for name in ("unit", "fingerprint", "input", "kept", "dropped")}
+    print(json.dumps({"scored": counts}), flush=True)
 
 
 def _group(batches: list[int], group: str) -> list[int]:

@@ -69,8 +69,7 @@ def status(
 ) -> None:
     """Show the progress of a crawl: stages, rates, time left, leases, failures and funnel."""
     from laion_etl.database.connection import open_database
-    from laion_etl.dataset.funnel_report import crawl_funnel
-    from laion_etl.dataset.missing_batches import missing_batches
+    from laion_etl.report.crawl_progress import ProgressReader, progress_funnel
     from laion_etl.report.crawl_status import all_crawls, crawl_status, crawls_to_plain
 
     settings, store = open_settings()
@@ -80,10 +79,14 @@ def status(
             if as_json:
                 say_json({"crawls": crawls_to_plain(database)})
             return
-        found = crawl_status(crawl, crawl_funnel(store, crawl), database)
-    found = found.with_missing(missing_batches(crawl, store))
+        reader = ProgressReader(crawl)
+        known = reader.database(database)
+        stored = reader.store(store, known)
+        funnel = progress_funnel(crawl, known, stored)
+        found = crawl_status(crawl, funnel, database)
+    found = found.with_missing(stored.score.missing, stored.score.missing_count)
     console().print(found.as_table())
-    show_funnel(crawl, store)
+    console().print(funnel.as_table())
     if as_json:
         say_json(found.to_plain())
 

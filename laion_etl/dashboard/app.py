@@ -23,10 +23,10 @@ from laion_etl.dashboard.assets import CONTENT_TYPES, VERSION, asset, page
 from laion_etl.dashboard.crawl_page import CrawlPage
 from laion_etl.dashboard.data_sources import Sources
 from laion_etl.dashboard.overview_page import overview_document
-from laion_etl.dashboard.published import PublishedDatasets
 from laion_etl.dashboard.samples import Sheets
 from laion_etl.dashboard.snapshots import Snapshot, Snapshots
 from laion_etl.dashboard.unit_details import batch_document, partition_document
+from laion_etl.dataset.published import PublishedDatasets
 
 MaySee = Callable[[str], bool]  # whether the user may see a crawl
 CrawlPath = Annotated[str, Path(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,95}$")]
@@ -182,11 +182,18 @@ def _add_documents(app: FastAPI, viewer: Callable[..., Any], dashboard: Dashboar
         made = dashboard.page(crawl)
         snapshot = dashboard.snapshots.get(f"crawl/{crawl}", made.document, _PATIENCE_S)
         if snapshot is None:
-            return _json({"reading": {"read": made.stats.read, "of": made.stats.of}}, 202)
+            return _json({"reading": made.progress}, 202)
         return _answer(request, snapshot, snapshot.body)
 
 
 def _add_units(app: FastAPI, viewer: Callable[..., Any], dashboard: Dashboard) -> None:
+    @app.get("/api/crawl/{crawl}/thousand/{number}")
+    def thousand_json(
+        crawl: CrawlPath, number: NumberPath, may_see: Annotated[MaySee, Depends(viewer)]
+    ) -> Response:
+        _check(crawl, may_see)
+        return _json(dashboard.page(crawl).thousand(number))
+
     @app.get("/api/crawl/{crawl}/partition/{number}")
     def partition_json(
         crawl: CrawlPath, number: NumberPath, may_see: Annotated[MaySee, Depends(viewer)]

@@ -1,4 +1,8 @@
-"""The document behind a crawl's page, from the store and Postgres, even if one of them is unavailable."""
+"""The document behind a crawl's page, from the store and Postgres, even if one of them is unavailable.
+
+Its size and the work for it do not depend on the number of batches: beyond a thousand of them a cell is a
+thousand, and the cells of one thousand are a document of their own.
+"""
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
@@ -6,15 +10,15 @@ from typing import Any, TypeVar
 
 from laion_etl.core.errors import LaionEtlError
 from laion_etl.core.funnel import sentence_of
-from laion_etl.core.stage_stats import StageStats
 from laion_etl.dashboard.data_sources import Sources
 from laion_etl.dashboard.errors import Problem, problem
-from laion_etl.dashboard.failures import Trouble, TroubleCache, causes, failed_partitions, parked_batch
-from laion_etl.dashboard.grids import batch_grid, batch_grid_of_store, finished_numbers, partition_grid, runs
-from laion_etl.dashboard.published import PublishedDatasets
-from laion_etl.dashboard.stats_cache import StatsCache
+from laion_etl.dashboard.failures import Trouble, TroubleCache, causes, failed_partitions
+from laion_etl.dashboard.grids import BatchRow, Grid, ThousandCell, batch_grid, partition_grid, runs
 from laion_etl.database.connection import Database
-from laion_etl.dataset.funnel_report import STAGES, CrawlFunnel, funnel_from_stats
+from laion_etl.dataset.funnel_report import CrawlFunnel
+from laion_etl.dataset.published import PublishedDatasets
+from laion_etl.dataset.score_progress import ScoreProgress, read_score_progress
+from laion_etl.report.crawl_progress import DatabaseCounters, ProgressReader, StoreCounters, progress_funnel
 from laion_etl.report.crawl_status import (
     CrawlStatus,
     LoadProgress,
@@ -24,82 +28,98 @@ from laion_etl.report.crawl_status import (
 )
 from laion_etl.settings import Settings
 
+BATCHES_AS_CELLS = 1_024  # one after the other; of more, a cell is a thousand
 _MAX_SHOWN = 50
 _NO_PRICES: dict[str, float] = {}
 ResultT = TypeVar("ResultT")
-Stats = dict[str, list[StageStats]]
 
 
 @dataclass(frozen=True, slots=True)
-class QueueState:
-    """The state of a crawl in Postgres."""
+class _InDatabase:
+    """The state of a crawl in Postgres. Either `batches` or `thousands` is empty, by the number of
+    batches."""
 
+    counters: DatabaseCounters
     status: CrawlStatus
-    partitions: list[tuple[int, bool, bool]]
-    batches: list[tuple[int, str, bool, float | None]]
-    parked: list[Trouble]
+    batches: list[BatchRow]
+    thousands: list[ThousandCell]
 
 
 @dataclass(slots=True)
 class CrawlPage:
-    """Builds the document repeatedly, in one thread; other threads may read `stats`."""
+    """Builds the document repeatedly, in one thread; other threads may read `progress`."""
 
     crawl: str
     sources: Sources
     published: PublishedDatasets
-    stats: StatsCache = field(init=False)
+    _reader: ProgressReader = field(init=False)
     _unresolved: TroubleCache = field(init=False)
+    _score: ScoreProgress | None = None
 
     def __post_init__(self) -> None:
-        self.stats, self._unresolved = StatsCache(self.crawl), TroubleCache(self.crawl)
+        self._reader = ProgressReader(self.crawl, self.published)
+        self._unresolved = TroubleCache(self.crawl)
+
+    @property
+    def progress(self) -> dict[str, int]:
+        """How many files of how many have been read for the document that is being built."""
+        return {"read": self._reader.parse.read, "of": self._reader.parse.of}
 
     def document(self) -> dict[str, Any]:
         """Return plain JSON values; unavailable sources are listed in `problems`, the rest is complete."""
         problems: list[Problem] = []
-        nothing: Stats = {stage: [] for stage in STAGES}
-        stats = _tried("store", lambda: self.stats.stats(self.sources.store()), nothing, problems)
-        stats["publish"] = _tried("store", self._published_stats, [], problems)
+        found = _tried("database", self._in_database, None, problems)
+        counters = found.counters if found else None
+        stored = _tried("store", lambda: self._reader.store(self.sources.store(), counters), None, problems)
         troubles: list[Trouble] = _tried(
             "store", lambda: self._unresolved.troubles(self.sources.store()), [], problems
         )
-        funnel = funnel_from_stats(self.crawl, stats)
-        queue = _tried("database", lambda: self._queue(funnel), None, problems)
-        for message in self.stats.broken[:3]:
+        for message in (stored.problems if stored else ())[:3]:
             problems.append({"what": "stats", "message": message})
-        rows = queue.batches if queue else []
+        funnel = progress_funnel(self.crawl, counters, stored)
+        score = self._score = stored.score if stored else ScoreProgress()
+        status = found.status.with_funnel(funnel) if found else _status_of_store(self.crawl, funnel)
+        status = status.with_missing(score.missing, score.missing_count)
         failed = failed_partitions(troubles)
-        batches = batch_grid(rows, stats["score"]) if queue else batch_grid_of_store(stats)
-        status = queue.status if queue else _status_of_store(self.crawl, funnel, len(batches.states))
         return {
             "crawl": self.crawl,
             "problems": problems,
-            "status": _as_shown(status, failed, stats),
+            "status": _as_shown(status, failed, counters, stored),
             "funnel": funnel.to_plain() | {"meanings": _meanings(funnel)},
-            "partitions": partition_grid(stats, queue.partitions if queue else None, failed).to_plain(),
-            "batches": batches.to_plain(),
+            "partitions": _partitions(counters, stored, failed).to_plain(),
+            "batches": batch_grid(found.batches if found else (), score).to_plain(),
+            "thousands": [cell.to_plain(score) for cell in (found.thousands if found else ())],
             "failed": _numbers_by_stage(failed),
-            "causes": causes([*troubles, *(queue.parked if queue else [])]),
+            "causes": causes(troubles, status.causes),
             "troubles": [asdict(trouble) for trouble in troubles[:_MAX_SHOWN]],
             "prices": _tried("settings", lambda: _prices(self.sources.load()), _NO_PRICES, problems),
-            "download_hours": round(sum(row[3] or 0.0 for row in rows) / 3_600, 3),
-            "scored": bool(stats["score"]),
+            "download_hours": round(counters.downloads.held_ms / 3_600_000, 3) if counters else 0.0,
+            "scored": score.units > 0,
         }
 
-    def _published_stats(self) -> list[StageStats]:
-        return self.published.stats(self.crawl, self.sources.store())
-
-    def _queue(self, funnel: CrawlFunnel) -> QueueState:
+    def thousand(self, thousand: int) -> dict[str, Any]:
+        """Return the grid of the batches with the numbers from 1,000 * `thousand` on. Raises
+        LaionEtlError."""
+        keys = {"crawl": self.crawl, "first": thousand, "last": thousand}
         with self.sources.database() as database:
-            return _look(self.crawl, funnel, database)
+            rows = database.rows("dashboard.batches", keys)
+        score = self._score or read_score_progress(self.crawl, self.sources.store())
+        return batch_grid(rows, score).to_plain()
+
+    def _in_database(self) -> _InDatabase:
+        with self.sources.database() as database:
+            return _look(self.crawl, self._reader, database)
 
 
-def _look(crawl: str, funnel: CrawlFunnel, database: Database) -> QueueState:
+def _look(crawl: str, reader: ProgressReader, database: Database) -> _InDatabase:
     keys = {"crawl": crawl}
-    return QueueState(
-        crawl_status(crawl, funnel, database),
-        database.rows("dashboard.partitions", keys),
-        database.rows("dashboard.batches", keys),
-        [parked_batch(*row) for row in database.rows("dashboard.parked", keys)],
+    counters = reader.database(database)
+    few = counters.downloads.batches <= BATCHES_AS_CELLS
+    return _InDatabase(
+        counters,
+        crawl_status(crawl, progress_funnel(crawl, counters, None), database),
+        database.rows("dashboard.batches", keys | {"first": 0, "last": 10**9}) if few else [],
+        [] if few else [ThousandCell(*row) for row in database.rows("status.thousands", keys)],
     )
 
 
@@ -120,19 +140,20 @@ def _prices(settings: Settings) -> dict[str, float]:
     return prices if any(prices.values()) else {}
 
 
-def _status_of_store(crawl: str, funnel: CrawlFunnel, batches: int) -> CrawlStatus:
-    """Derive the queue's status from the store, without workers and rates."""
-    loaded, planned, fetched = (funnel.row(stage) for stage in ("load", "plan", "download"))
+def _status_of_store(crawl: str, funnel: CrawlFunnel) -> CrawlStatus:
+    """Return what the store knows of the status: nothing of batches."""
+    loaded = funnel.row("load")
     load = LoadProgress(crawl, partitions=loaded.units, pairs_kept=loaded.kept)
-    queue = QueueProgress(
-        crawl,
-        batches=batches,
-        done=fetched.units,
-        pairs=planned.kept,
-        pairs_done=fetched.input,
-        images=fetched.kept,
-    )
+    queue = QueueProgress(crawl)
     return CrawlStatus(crawl, load, queue, tuple(stage_progress(funnel, load, queue)))
+
+
+def _partitions(
+    counters: DatabaseCounters | None, stored: StoreCounters | None, failed: set[tuple[str, int]]
+) -> Grid:
+    rows = None if counters is None else [(p.number, p.loading, p.planned) for p in counters.partitions]
+    parsed, loaded = (stored.parsed, stored.load_stats) if stored else ((), ())
+    return partition_grid(parsed, loaded, rows, failed)
 
 
 def _meanings(funnel: CrawlFunnel) -> dict[str, dict[str, str]]:
@@ -149,13 +170,22 @@ def _numbers_by_stage(failed: set[tuple[str, int]]) -> dict[str, list[tuple[int,
     return {stage: runs(sorted(n for where, n in failed if where == stage)) for stage in stages}
 
 
-def _as_shown(status: CrawlStatus, failed: set[tuple[str, int]], stats: Stats) -> dict[str, Any]:
+def _as_shown(
+    status: CrawlStatus,
+    failed: set[tuple[str, int]],
+    counters: DatabaseCounters | None,
+    stored: StoreCounters | None,
+) -> dict[str, Any]:
     """Count failed partitions as not done, even if an earlier run finished them, and cut the list of parked
     batches."""
+    parsed = set(stored.parsed if stored else ())
+    loaded = {one.number for one in counters.partitions if not one.loading} if counters else set()
+    loaded |= set(stored.load_stats if stored else ())
     stages = []
     for stage in status.stages:
         numbers = {number for where, number in failed if where == stage.stage}
-        again = len(numbers & finished_numbers(stats[stage.stage]))
+        done = {"parse": parsed, "load": loaded}.get(stage.stage, set())
+        again = len(numbers & done)
         stages.append(replace(stage, done=max(0, stage.done - again), failed=stage.failed + len(numbers)))
     shown = replace(status, stages=tuple(stages), failures=status.failures[:_MAX_SHOWN])
     return shown.to_plain()

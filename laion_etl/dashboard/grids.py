@@ -1,17 +1,19 @@
 """The grids of a crawl: a letter for the state of every partition and batch, and a digit for its duration.
 
-Thousands of cells are encoded as short strings, and numbers as runs: [first, count].
+Cells are encoded as short strings, and numbers as runs: [first, count]. Of a crawl with many batches a cell
+is a thousand of them, with counts.
 """
 
 from bisect import bisect_right
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Any
 
-from laion_etl.core.stage_stats import StageStats
+from laion_etl.dataset.score_progress import ScoreProgress
 
 DEPTHS = 5
+BatchRow = tuple[int, str, bool, float | None]  # number, state, whether its lease ran out, seconds it took
 
 
 class Cell(StrEnum):
@@ -44,21 +46,39 @@ class Grid:
         return asdict(self)
 
 
+@dataclass(frozen=True, slots=True)
+class ThousandCell:
+    """A thousand batch numbers of a crawl, its first and last batch, and how many are in which state."""
+
+    thousand: int
+    first: int
+    last: int
+    batches: int
+    done: int
+    failed: int
+    held: int
+    silent: int
+
+    def to_plain(self, score: ScoreProgress) -> dict[str, int]:
+        """Return plain JSON values, with the number of its batches that are scored."""
+        return asdict(self) | {"scored": score.count_between(self.first, self.last)}
+
+
 def partition_grid(
-    stats: Mapping[str, Sequence[StageStats]],
+    parsed: Iterable[int],
+    loaded: Iterable[int],
     rows: Iterable[tuple[int, bool, bool]] | None,
     failed: Iterable[tuple[str, int]] = (),
 ) -> Grid:
-    """Build the grid from the stats of parse and load, from Postgres (number, whether it is being loaded,
-    whether it is planned), and from failures (stage, number) not resolved since, even if an earlier run
-    finished the partition.
+    """Build the grid from the numbers that the store has of parse and load, from Postgres (number, whether it
+    is being loaded, whether it is planned), and from failures (stage, number) not resolved since, even if an
+    earlier run finished the partition.
 
     If Postgres is available it alone decides what is loaded; otherwise `rows` is None.
     """
-    states: dict[int, Cell] = {}
-    for stage, state in (("parse", Cell.PARSED), ("load", Cell.LOADED)):
-        if stage == "parse" or rows is None:
-            states |= dict.fromkeys(finished_numbers(stats[stage]), state)
+    states: dict[int, Cell] = dict.fromkeys(parsed, Cell.PARSED)
+    if rows is None:
+        states |= dict.fromkeys(loaded, Cell.LOADED)
     for number, loading, planned in rows or ():
         known = Cell.PLANNED if planned else Cell.LOADED
         states[number] = Cell.LOADING if loading else known
@@ -69,9 +89,9 @@ def partition_grid(
     return Grid(runs(numbers), "".join(states[number].value for number in numbers))
 
 
-def batch_grid(rows: Sequence[tuple[int, str, bool, float | None]], scored: Iterable[StageStats]) -> Grid:
-    """Build the grid from Postgres (number, state, lease expired or not, seconds taken) and score stats."""
-    done = finished_numbers(scored)
+def batch_grid(rows: Sequence[BatchRow], score: ScoreProgress) -> Grid:
+    """Build the grid of some batches from Postgres and from what the score stage has recorded."""
+    done = score.between(rows[0][0], rows[-1][0]) if rows else set()
     seconds = [row[3] for row in rows]
     edges = _edges([s for s in seconds if s is not None])
     return Grid(
@@ -82,22 +102,6 @@ def batch_grid(rows: Sequence[tuple[int, str, bool, float | None]], scored: Iter
         "".join("-" if s is None else str(bisect_right(edges, s)) for s in seconds),
         tuple(round(edge, 1) for edge in edges),
     )
-
-
-def batch_grid_of_store(stats: Mapping[str, Sequence[StageStats]]) -> Grid:
-    """Build the grid from the store alone, if Postgres is unavailable."""
-    planned = {int(n) for unit in stats["plan"] for n in unit.details.get("batches", ())}
-    fetched, scored = finished_numbers(stats["download"]), finished_numbers(stats["score"])
-    numbers = sorted(planned | fetched | scored)
-    cells = (
-        Cell.SCORED if n in scored else Cell.DOWNLOADED if n in fetched else Cell.WAITING for n in numbers
-    )
-    return Grid(runs(numbers), "".join(cell.value for cell in cells))
-
-
-def finished_numbers(units: Iterable[StageStats]) -> set[int]:
-    """Return the numbers of the partitions or batches that have stats."""
-    return {number for unit in units if (number := _number(unit.unit)) is not None}
 
 
 def runs(numbers: Sequence[int]) -> list[tuple[int, int]]:
@@ -126,8 +130,3 @@ def _edges(seconds: list[float]) -> list[float]:
     ordered = sorted(seconds)
     low, high = (ordered[min(len(ordered) - 1, int(share * len(ordered)))] for share in (0.02, 0.98))
     return [low + (high - low) * step / DEPTHS for step in range(1, DEPTHS)]
-
-
-def _number(unit: str) -> int | None:
-    digits = unit.removeprefix("part-")
-    return int(digits) if digits.isdigit() else None

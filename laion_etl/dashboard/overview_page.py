@@ -11,7 +11,7 @@ from laion_etl.core.errors import LaionEtlError
 from laion_etl.crawl import known_crawls
 from laion_etl.dashboard.data_sources import Sources
 from laion_etl.dashboard.errors import Problem, problem
-from laion_etl.dashboard.published import PublishedDatasets
+from laion_etl.dataset.published import PublishedDatasets
 from laion_etl.report.crawl_status import crawls_to_plain
 
 _FOLDERS = ("pairs", "load", "shards", "scored")

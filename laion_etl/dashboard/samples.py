@@ -6,16 +6,16 @@ tag says UNLIKELY. All others are placeholders, without captions and without URL
 """
 
 import base64
-import hashlib
+import random
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from threading import Lock
 from typing import Any
 
 from laion_etl.core.errors import InputError
-from laion_etl.core.ids import batch_name, batch_of_stats
 from laion_etl.core.schemas import scored_stem
 from laion_etl.dashboard.data_sources import Sources
+from laion_etl.dataset.score_progress import read_score_progress
 from laion_etl.dataset.scored import ScoredBatch, ScoredCrawl, read_batch
 from laion_etl.io.storage import Store
 from laion_etl.report.contact_sheets import Band, Sampler, SheetSample, embedded_images
@@ -59,12 +59,15 @@ class Sheets:
 
 
 def make_sheet(crawl: str, store: Store, max_pixels: int) -> Sheet:
-    """Build a sheet from a few batches, chosen by hash: the same crawl gives the same sheet."""
-    names = store.etags(f"scored/{crawl}", "_stats.json")
-    found = [number for name in names if (number := batch_of_stats(name)) is not None]
-    if not found:
+    """Build a sheet from a few batches, drawn by the crawl's name: the same crawl gives the same sheet."""
+    score = read_score_progress(crawl, store)
+    places = score.units
+    if not places:
         raise InputError(f"cannot show samples of {crawl}: no batch is scored yet; score one first")
-    numbers = sorted(found, key=_hash)[:_BATCHES]
+    chosen = random.Random(crawl).sample(  # noqa: S311 - no secret
+        range(places), min(_BATCHES, places)
+    )
+    numbers = [score.at(place) for place in chosen]
     scored = _chosen(crawl, sorted(numbers), store)
     sampler = Sampler.over(scored)
     for batch in scored.batches:
@@ -75,7 +78,7 @@ def make_sheet(crawl: str, store: Store, max_pixels: int) -> Sheet:
     images = {key: base64.b64decode(uri.partition(",")[2]) for key, uri in uris.items()}
     document = {
         "batches": sorted(numbers),
-        "of": len(found),
+        "of": places,
         "kept": [_band(band, images) for band in kept],
         "rejected": [_band(band, images) for band in rejected],
     }
@@ -87,10 +90,6 @@ def _chosen(crawl: str, numbers: Sequence[int], store: Store) -> ScoredCrawl:
     units = {number: store.read_stats(f"{scored_stem(crawl, number)}_stats.json") for number in numbers}
     batches = tuple(ScoredBatch(number, stats.kept, stats.outputs, "") for number, stats in units.items())
     return ScoredCrawl(crawl, batches, None, (), ())
-
-
-def _hash(number: int) -> bytes:
-    return hashlib.sha256(batch_name(number).encode()).digest()
 
 
 def _cut(bands: Sequence[Band]) -> list[Band]:

@@ -18,7 +18,8 @@ from typing import Any
 
 log = logging.getLogger(__name__)
 
-_MAX_KEPT = 12
+_MAX_KEPT = 24
+_MAX_BYTES = 32_000_000  # of documents that are kept; the latest is kept in any case
 _THREADS = 2
 # A document that takes long to build is built less often.
 _REST_FACTOR = 5.0
@@ -81,6 +82,8 @@ class Snapshots:
             if entry.making is making:
                 entry.making = None
         entry.last = making.result()
+        with self._lock:
+            self._drop()
         return entry.last
 
     def _is_old(self, last: Snapshot | None) -> bool:
@@ -89,9 +92,15 @@ class Snapshots:
     def _entry(self, key: str) -> _Entry:
         entry = self._entries.setdefault(key, _Entry())
         self._entries.move_to_end(key)
-        while len(self._entries) > _MAX_KEPT:
-            self._entries.popitem(last=False)
+        self._drop()
         return entry
+
+    def _drop(self) -> None:
+        """Drop the least recently used documents beyond the limits."""
+        held = sum(len(entry.last.body) for entry in self._entries.values() if entry.last)
+        while len(self._entries) > _MAX_KEPT or (held > _MAX_BYTES and len(self._entries) > 1):
+            _, entry = self._entries.popitem(last=False)
+            held -= len(entry.last.body) if entry.last else 0
 
 
 def _made(make: Callable[[], dict[str, Any]]) -> Snapshot:

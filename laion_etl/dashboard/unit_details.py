@@ -3,7 +3,7 @@
 from contextlib import suppress
 from typing import Any
 
-from laion_etl.core.errors import LaionEtlError, StorageError
+from laion_etl.core.errors import DamagedFileError, LaionEtlError, MissingFileError
 from laion_etl.core.funnel import sentence_of
 from laion_etl.core.schemas import partition_name, scored_stem, shard_stem
 from laion_etl.core.stage_stats import StageStats
@@ -85,11 +85,10 @@ def _stage(stats: StageStats) -> dict[str, Any]:
 
 
 def _stats(name: str, store: Store) -> StageStats | None:
-    if not store.exists(name):
-        return None
-    with suppress(StorageError):  # a broken file is listed on the page itself
+    try:
         return store.read_stats(name)
-    return None
+    except (MissingFileError, DamagedFileError):  # damaged: the page names it, and the next run replaces it
+        return None
 
 
 def _bytes(stats: StageStats) -> int:

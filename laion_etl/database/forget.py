@@ -18,6 +18,7 @@ from laion_etl.database.load_stats import delete_load_stats
 from laion_etl.database.locks import PLANNERS, HeldLocks, run_locked
 from laion_etl.database.queries import query
 from laion_etl.database.range_locks import run_with_ranges
+from laion_etl.database.rollups import roll_up
 from laion_etl.io.storage import Store
 from laion_etl.settings import Settings
 
@@ -60,6 +61,7 @@ class _Forget:
         begun = self._held.run(self._begin)
         while self._execute("forget.batches", rows=_ROWS):
             pass
+        roll_up(self._database)
         partitions = self._database.rows("forget.partitions", self._keys)
         numbers = [number for (number,) in partitions]
         ranges = KeyRanges.of(self._database)
@@ -79,6 +81,7 @@ class _Forget:
             while self._execute("forget.pages", partition_no=number, rows=_ROWS):
                 pass
             self._execute("forget.partition", partition_no=number)
+        self._execute("forget.thousands")
         self._execute("forget.crawl")
 
     def _begin(self, connection: Connection) -> UUID:

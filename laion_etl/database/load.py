@@ -28,7 +28,7 @@ from laion_etl.database.connection import Database
 from laion_etl.database.corrections import Correction
 from laion_etl.database.dedupe_keys import Candidates, DedupeRule
 from laion_etl.database.key_ranges import KeyRanges
-from laion_etl.database.load_stats import load_stats_name, stats_to_store
+from laion_etl.database.load_stats import load_stats_name, parse_counters, stats_to_store
 from laion_etl.database.loaded import check_rules, load_fingerprint
 from laion_etl.database.locks import CORRECTIONS, HeldLocks, run_locked
 from laion_etl.database.pairs_file import PairsFile, RangeTexts
@@ -241,5 +241,7 @@ class _Load:
             )
             saved = {"fingerprint": self.fingerprint, "stats": Jsonb(stats.to_plain())}
             connection.execute(query("load.save_partition"), {**keys, **saved})
+            parsed = {"partition_no": work.me.partition_no, "parsed": Jsonb(parse_counters(self.parsed))}
+            connection.execute(query("load.save_parsed"), parsed)
 
         self.database.run(save)

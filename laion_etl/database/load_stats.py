@@ -29,6 +29,12 @@ def load_stats_name(crawl: str, unit: str) -> str:
     return f"load/{crawl}/{unit}.json"
 
 
+def parse_counters(parsed: StageStats) -> dict[str, object]:
+    """Return what is kept of the stats of parse with the loaded partition: plain JSON values."""
+    counters = {"input": parsed.input, "kept": parsed.kept, "dropped": parsed.dropped}
+    return {**counters, "records": parsed.details.get("records")}
+
+
 def delete_load_stats(crawl: str, store: Store) -> None:
     """Deletes the load stats of all partitions of a crawl."""
     for name in store.list(f"load/{crawl}"):

@@ -12,6 +12,8 @@ from laion_etl.core.stage_stats import StageStats
 from laion_etl.database.connection import Database
 from laion_etl.database.queries import query
 
+_ROLLED_UP_EVERY = 32  # results; until then their counts are rows of batch_change, which readers add up
+
 
 @dataclass(frozen=True, slots=True)
 class Claim:
@@ -74,6 +76,8 @@ class BatchQueue:
 
         def work(connection: Connection) -> bool:
             if connection.execute(query("queue.complete"), keys).rowcount == 1:
+                if claim.batch % _ROLLED_UP_EVERY == 0:
+                    connection.execute(query("queue.roll_up"))
                 return True
             return connection.execute(query("queue.is_completed"), keys).fetchone() is not None
 
@@ -96,12 +100,13 @@ class BatchQueue:
         self._database.run(lambda connection: connection.execute(query("queue.release_all"), self._keys))
 
     def counts(self) -> QueueCounts:
-        rows = self._database.rows("queue.counts", self._keys)
-        return QueueCounts(**{state: count for state, count, _ in rows})
+        """Returns how many batches are in which state, at a cost that does not depend on their number."""
+        (row,) = self._database.rows("queue.counts", self._keys)
+        return QueueCounts(*row)
 
-    def failed(self) -> list[tuple[int, str]]:
-        """Returns the parked batches with their last error."""
-        return self._database.rows("queue.failed", self._keys)
+    def failed(self, rows: int = 100) -> list[tuple[int, str]]:
+        """Returns the first parked batches with their last error."""
+        return self._database.rows("queue.failed", {**self._keys, "rows": rows})
 
     def next_expiry_s(self) -> float | None:
         """Returns the seconds until the next lease runs out; None when nothing is leased."""

@@ -20,6 +20,7 @@ from laion_etl.core.stage_stats import StageStats
 from laion_etl.database.connection import Database, Keys
 from laion_etl.database.loaded import load_fingerprint
 from laion_etl.database.queries import query
+from laion_etl.database.rollups import roll_up
 from laion_etl.io.outputs import has_outputs
 from laion_etl.io.planned import planned_batches
 from laion_etl.io.storage import Store
@@ -136,6 +137,7 @@ def mend_batches(differences: Differences, database: Database) -> Differences:
         Kind.FINISHED: _not_updated("reconcile.finish", finished, database),
         Kind.MISSING_SHARD: _not_updated("reconcile.reopen", missing, database),
     }
+    roll_up(database)
     numbers = {kind: left.get(kind, found) for kind, found in differences.numbers.items()}
     stats = {batch: differences.finished[batch] for batch in left[Kind.FINISHED]}
     return Differences(differences.crawl, {kind: found for kind, found in numbers.items() if found}, stats)

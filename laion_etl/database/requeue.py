@@ -10,6 +10,7 @@ from laion_etl.core.errors import InputError
 from laion_etl.database.connection import Database
 from laion_etl.database.load import crawl_number
 from laion_etl.database.queries import query
+from laion_etl.database.rollups import roll_up
 
 _PAGE = 5_000  # rows of one transaction
 
@@ -40,6 +41,7 @@ def requeue(
         wanted = {number: cause_of(error) for number, error in parked if _matches(error, cause)}
         numbers = sorted(wanted) if dry_run else _make_ready(crawl_no, sorted(wanted), database)
         found.update(wanted[number] for number in numbers)
+        roll_up(database)
     if batch is not None and not found:
         raise InputError(
             f"cannot requeue batch {batch} of {crawl}: it is not parked{' by this cause' if cause else ''}; "

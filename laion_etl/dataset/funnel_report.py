@@ -97,7 +97,19 @@ def crawl_funnel(store: Store, crawl: str, published: StageStats | None = None) 
 def funnel_from_stats(crawl: str, stats: Mapping[str, Sequence[StageStats]]) -> CrawlFunnel:
     """Build the funnel from the stats of each stage's finished units."""
     rows = tuple(_add_up(stage, stats[stage]) for stage in STAGES)
-    return CrawlFunnel(crawl, _records(stats["parse"]), rows, tuple(_problems(rows)))
+    return make_funnel(crawl, _records(stats["parse"]), rows)
+
+
+def make_funnel(
+    crawl: str, records: FunnelRow, rows: Sequence[FunnelRow], problems: Iterable[str] = ()
+) -> CrawlFunnel:
+    """Build the funnel from its rows; `problems` are listed after those of the counts."""
+    return CrawlFunnel(crawl, records, tuple(rows), (*_problems(rows), *problems))
+
+
+def make_row(stage: str, units: int, total: int, kept: int, dropped: Mapping[str, int]) -> FunnelRow:
+    """Build a row; `total` is the input of its units."""
+    return FunnelRow(stage, units, total, kept, _ordered(dropped))
 
 
 def _read(store: Store, folder: str, pattern: re.Pattern[str]) -> list[StageStats | str]:
@@ -125,9 +137,7 @@ def _add_up(stage: str, stats: Sequence[StageStats]) -> FunnelRow:
     dropped: Counter[str] = Counter()
     for unit in stats:
         dropped.update(unit.dropped)
-    return FunnelRow(
-        stage, len(stats), sum(s.input for s in stats), sum(s.kept for s in stats), _ordered(dropped)
-    )
+    return make_row(stage, len(stats), sum(s.input for s in stats), sum(s.kept for s in stats), dropped)
 
 
 def _records(parsed: Sequence[StageStats]) -> FunnelRow:
@@ -135,16 +145,11 @@ def _records(parsed: Sequence[StageStats]) -> FunnelRow:
     dropped: Counter[str] = Counter()
     for count in counts:
         dropped.update(count["dropped"])
-    return FunnelRow(
-        "records",
-        len(counts),
-        sum(count["input"] for count in counts),
-        sum(count["kept"] for count in counts),
-        _ordered(dropped),
-    )
+    total, kept = (sum(count[name] for count in counts) for name in ("input", "kept"))
+    return make_row("records", len(counts), total, kept, dropped)
 
 
-def _ordered(counts: Counter[str]) -> dict[str, int]:
+def _ordered(counts: Mapping[str, int]) -> dict[str, int]:
     ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
     return {reason: count for reason, count in ordered if count}
 

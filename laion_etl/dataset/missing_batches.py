@@ -1,8 +1,8 @@
 """Batches that the score stage could not score, each with its cause, and how many of them a run may have.
 
-A group of the score stage writes `score/<crawl>/group-<i>-of-<g>.json` last: its input are batches, not
-samples. Status and publish name causes from there. Whether a batch is scored is decided by the stats of its
-scored shard alone, so a file that an earlier division into groups left does no harm.
+A group of the score stage keeps `score/<crawl>/group-<i>-of-<g>.json` (score_progress.py): its input are
+batches, not samples. Status and publish name causes from there. Whether a batch is scored is decided by the
+stats of its scored shard alone, so a file that an earlier division into groups left does no harm.
 """
 
 import logging
@@ -16,7 +16,6 @@ from typing import Any
 from laion_etl.core.errors import DamagedFileError, IncompleteError, MissingFileError, NewerFormatError
 from laion_etl.core.ids import batch_name
 from laion_etl.core.schemas import scored_stem, shard_stem
-from laion_etl.core.stage_stats import StageStats, fingerprint
 from laion_etl.crawl import written_numbers
 from laion_etl.io.storage import Store
 
@@ -84,33 +83,10 @@ def causes(missing: Sequence[MissingBatch]) -> str:
     return " | ".join([*first, *more])
 
 
-def group_stats(
-    crawl: str, group: str, scored: Sequence[StageStats], missing: Sequence[MissingBatch]
-) -> StageStats:
-    """Return the stats of a group: batches in, batches scored, batches missing by cause and by number."""
-    counts = {cause.value: sum(one.cause is cause for one in missing) for cause in Fault}
-    return StageStats(
-        stage="score group",
-        crawl=crawl,
-        unit=group,
-        fingerprint=fingerprint([stats.fingerprint for stats in scored], list(missing)),
-        input=len(scored) + len(missing),
-        kept=len(scored),
-        dropped={cause: count for cause, count in counts.items() if count},
-        details={
-            "samples": {
-                "input": sum(stats.input for stats in scored),
-                "kept": sum(stats.kept for stats in scored),
-            },
-            "missing": [one.to_plain() for one in missing],
-        },
-    )
-
-
-def write_group_stats(stats: StageStats, store: Store) -> None:
-    """Write the stats of a group, `I/G`."""
-    index, _, groups = stats.unit.partition("/")
-    store.write(f"score/{stats.crawl}/group-{index}-of-{groups}.json", stats.to_json())
+def group_file(crawl: str, group: str) -> str:
+    """Return the name of the record of a group, `I/G`."""
+    index, _, groups = group.partition("/")
+    return f"score/{crawl}/group-{index}-of-{groups}.json"
 
 
 def unconfirmed_batches(crawl: str, store: Store, scored: Collection[int]) -> list[int]:

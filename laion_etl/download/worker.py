@@ -92,13 +92,14 @@ class Worker:
                     done.append(stats)
             if self._stopped:
                 return done
-            failed = self.outages.outlast(self.queue.failed)
+            failed = self.outages.outlast(lambda: self.queue.failed(1))
+            parked = self.outages.outlast(self.queue.counts).failed if failed else 0
         except _TimeIsUp:
             return done
         if failed:
             batch, cause = failed[0]
             raise InputError(
-                f"cannot download {len(failed)} batch(es) of {self.crawl}, first {batch}: {cause}; fix the "
+                f"cannot download {parked} batch(es) of {self.crawl}, first {batch}: {cause}; fix the "
                 f"cause, then run `laion-etl db requeue --crawl {self.crawl}` and download again"
             )
         return done

@@ -29,6 +29,7 @@ from laion_etl.database.loaded import plan_fingerprint
 from laion_etl.database.locks import PLANNERS, HeldLocks, planner_of, run_locked
 from laion_etl.database.polling import poll
 from laion_etl.database.queries import query
+from laion_etl.database.rollups import roll_up
 from laion_etl.io.storage import Store
 from laion_etl.plan.batch_numbers import BatchNumbers, contents_digest
 from laion_etl.plan.batching import assign_batches, assign_batches_by_language
@@ -55,6 +56,7 @@ def plan_batches(crawl: str, settings: Settings, store: Store, database: Databas
         _plan(held, database, crawl, crawl_no, settings, store)
 
     run_locked(database, [PLANNERS, planner_of(crawl_no)], f"plan of {crawl}", plan)
+    roll_up(database)
     for (partition_no,) in database.rows("plan.planned_partitions", {"crawl_no": crawl_no}):
         # A loader may have been killed between taking pairs over and writing the stats of their losers.
         stats_to_store(partition_no, store, database)

@@ -9,10 +9,12 @@ from rich.table import Table
 from rich.text import Text
 
 from laion_etl.database.connection import Database
+from laion_etl.database.parked import ParkedCause, parked_causes
 from laion_etl.dataset.funnel_report import CrawlFunnel
 from laion_etl.dataset.missing_batches import MissingBatch
 
 _FAILURES_SHOWN = 5
+_FAILURES_NAMED = 100  # in the JSON document; all of them are counted
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,15 +99,22 @@ class CrawlStatus:
     oldest_leases: tuple[Lease, ...] = ()
     failures: tuple[Failure, ...] = field(default=())
     missing: tuple[MissingBatch, ...] = ()
+    causes: tuple[ParkedCause, ...] = ()
 
-    def with_missing(self, missing: Sequence[MissingBatch]) -> "CrawlStatus":
-        """Return the status with the batches that could not be scored."""
-        stages = (replace(one, failed=len(missing)) if one.stage == "score" else one for one in self.stages)
-        return replace(self, stages=tuple(stages), missing=tuple(missing))
+    def with_funnel(self, funnel: CrawlFunnel) -> "CrawlStatus":
+        """Return the status with the stages' units from this funnel."""
+        return replace(self, stages=tuple(stage_progress(funnel, self.load, self.queue)))
+
+    def with_missing(self, missing: Sequence[MissingBatch], count: int | None = None) -> "CrawlStatus":
+        """Return the status with batches that could not be scored; `count`: of all, if these are not all."""
+        failed = len(missing) if count is None else count
+        stages = (replace(one, failed=failed) if one.stage == "score" else one for one in self.stages)
+        return replace(self, stages=tuple(stages), missing=tuple(missing[:_FAILURES_NAMED]))
 
     def to_plain(self) -> dict[str, Any]:
         """Plain JSON values."""
-        return asdict(self) | {"load": self.load.to_plain()}
+        causes = [cause.to_plain() for cause in self.causes]
+        return asdict(self) | {"load": self.load.to_plain(), "causes": causes}
 
     def as_table(self) -> Table:
         """Return a table of the stages' progress, with the oldest leases and the failures below."""
@@ -136,24 +145,31 @@ class CrawlStatus:
             )
         for failure in self.failures[:_FAILURES_SHOWN]:
             yield f"batch {failure.batch} failed after {failure.attempts} attempts: {failure.error}"
-        if len(self.failures) > _FAILURES_SHOWN:
-            yield f"and {len(self.failures) - _FAILURES_SHOWN:,} more"
+        if self.queue.failed > _FAILURES_SHOWN:
+            yield f"and {self.queue.failed - _FAILURES_SHOWN:,} more; by cause:"
+            for cause in self.causes[:_FAILURES_SHOWN]:
+                yield f"  {cause.count:,} x {cause.cause}"
         for one in self.missing[:_FAILURES_SHOWN]:
             yield f"batch {one.batch} is not scored: {one.cause}, {one.error}"
-        if len(self.missing) > _FAILURES_SHOWN:
-            yield f"and {len(self.missing) - _FAILURES_SHOWN:,} more"
+        unscored = sum(stage.failed for stage in self.stages if stage.stage == "score")
+        if unscored > _FAILURES_SHOWN:
+            yield f"and {unscored - _FAILURES_SHOWN:,} more"
 
 
 def crawl_status(crawl: str, funnel: CrawlFunnel, database: Database) -> CrawlStatus:
     """Return the status of a crawl, even if it is not in Postgres yet."""
     load, queue = _works(database).get(crawl, (LoadProgress(crawl), QueueProgress(crawl)))
+    keys = {"crawl": crawl}
     return CrawlStatus(
         crawl,
         load,
         queue,
         tuple(stage_progress(funnel, load, queue)),
-        tuple(Lease(*row) for row in database.rows("status.oldest_leases", {"crawl": crawl})),
-        tuple(Failure(*row) for row in database.rows("status.failed_batches", {"crawl": crawl})),
+        tuple(Lease(*row) for row in database.rows("status.oldest_leases", keys)),
+        tuple(
+            Failure(*row) for row in database.rows("status.failed_batches", keys | {"rows": _FAILURES_NAMED})
+        ),
+        causes=parked_causes(crawl, database),
     )
 
 

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from laion_etl.core.stage_stats import StageStats
-from laion_etl.dataset.missing_batches import MissingBatch, check_scored, group_stats, write_group_stats
+from laion_etl.dataset.missing_batches import MissingBatch, check_scored
+from laion_etl.dataset.score_progress import GroupRecord
 from laion_etl.io.storage import Store
 from laion_etl.score.multi_gpu import score_everywhere
 from laion_etl.settings import Settings
@@ -46,9 +47,19 @@ def score_group(
     group: str = "",
     on_done: Callable[[StageStats], None] | None = None,
 ) -> ScoredGroup:
-    """Score batches, and write the stats of the group `I/G` if it has a name. Raises like `score_shards`."""
+    """Score batches, and keep the record of the group `I/G` if it has a name. Raises like `score_shards`."""
+    record = GroupRecord(crawl, group, len(batches), store) if group else None
     missing: list[MissingBatch] = []
-    scored = score_everywhere(crawl, batches, settings, store, on_done, missing.append)
-    if group:
-        write_group_stats(group_stats(crawl, group, scored, missing), store)
+
+    def missed(one: MissingBatch) -> None:
+        missing.append(one)
+        if record is not None:
+            record.miss(one)
+
+    if record is not None:
+        record.begin()
+    count = record.add if record is not None else None
+    scored = score_everywhere(crawl, batches, settings, store, on_done, missed, count)
+    if record is not None:
+        record.finish()
     return ScoredGroup(crawl, scored, missing)

@@ -1,7 +1,8 @@
 """Several GPUs: one process for each, with an equal share of the shards.
 
 A process reads the numbers of its shards from its stdin: as arguments, 75,000 of them are more than the
-system allows (E2BIG). It prints which of them are missing; its last line on stderr is the cause if it fails.
+system allows (E2BIG). It prints a line of JSON for each shard that it has scored, and at its end which of
+them are missing; its last line on stderr is the cause if it fails.
 """
 
 import json
@@ -14,6 +15,7 @@ import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from typing import Any
 
 from laion_etl.core.errors import (
     OUTAGE_EXIT_CODE,
@@ -33,7 +35,7 @@ from laion_etl.settings import ClipSettings, Settings
 
 PROGRAM = (sys.executable, "-m", "laion_etl")
 # What is missing is judged here, over all processes.
-_ARGUMENTS = ("--shards-from", "-", "--allow-missing", "1", "--quiet", "--json")
+_ARGUMENTS = ("--shards-from", "-", "--allow-missing", "1", "--each", "--json")
 _KILLED = "its process was killed (SIGKILL), most often because the machine ran out of memory"
 _READERS = 8  # of stats files: reading them is mostly waiting
 
@@ -54,19 +56,27 @@ def score_everywhere(
     store: Store,
     on_done: Callable[[StageStats], None] | None = None,
     on_missing: Callable[[MissingBatch], None] | None = None,
+    on_progress: Callable[[StageStats], None] | None = None,
 ) -> list[StageStats]:
     """`score_shards` on all devices: in this process if there is one device, else in a process for each.
+
+    `on_progress` gets the counts of each shard when it is scored, in one thread at a time; `on_done` gets its
+    stats, with several devices at the end.
 
     The processes take their settings from the environment and the settings file, as commands do. When one of
     them failed, raises ModelError with the cause after the others have finished their shards; KilledError if
     one was killed, OutageError or RefusedError if all that failed did so for that reason.
     """
-    if len(batches) < 2:  # before torch is imported to count GPUs
-        return score_shards(crawl, batches, settings, store, on_done, on_missing=on_missing)
-    found = devices(settings.clip)
-    if len(found) == 1:
-        return score_shards(crawl, batches, settings, store, on_done, on_missing=on_missing)
-    missing = run_processes(crawl, batches, found)
+    found = devices(settings.clip) if len(batches) > 1 else []  # imports torch to count GPUs
+    if len(found) < 2:
+
+        def done_here(stats: StageStats) -> None:
+            for tell in (on_progress, on_done):
+                if tell is not None:
+                    tell(stats)
+
+        return score_shards(crawl, batches, settings, store, done_here, on_missing=on_missing)
+    missing = run_processes(crawl, batches, found, on_progress)
     left_out = {one.batch for one in missing}
     names = [f"{scored_stem(crawl, batch)}_stats.json" for batch in batches if batch not in left_out]
     with ThreadPoolExecutor(_READERS) as pool:
@@ -82,14 +92,27 @@ def score_everywhere(
     return done
 
 
-def run_processes(crawl: str, batches: Sequence[int], found: Sequence[str]) -> list[MissingBatch]:
+def run_processes(
+    crawl: str,
+    batches: Sequence[int],
+    found: Sequence[str],
+    on_progress: Callable[[StageStats], None] | None = None,
+) -> list[MissingBatch]:
     """Scores the batches in a process for each device; returns those that are missing, by number.
 
-    Raises like `score_everywhere`, naming the devices whose process failed, with the cause.
+    `on_progress` gets the counts of each shard, without its files and details. Raises like `score_everywhere`,
+    naming the devices whose process failed, with the cause.
     """
+    lock = threading.Lock()
+
+    def scored(counts: dict[str, Any]) -> None:
+        if on_progress is not None:
+            with lock:
+                on_progress(StageStats("score", crawl, **counts))
+
     with ExitStack() as stack:
         running = [
-            (device, stack.enter_context(_Process(crawl, batches[place :: len(found)], device)))
+            (device, stack.enter_context(_Process(crawl, batches[place :: len(found)], device, scored)))
             for place, device in enumerate(found[: len(batches)])
         ]
         failed = [(device, code, process.error) for device, process in running if (code := process.wait())]
@@ -118,8 +141,10 @@ def _failure(failed: Sequence[tuple[str, int, str]]) -> LaionEtlError:
 class _Process:
     """`laion-etl stage score` of some shards on one device; terminated when the block ends, at the latest."""
 
-    def __init__(self, crawl: str, batches: Sequence[int], device: str) -> None:
-        self._result = tempfile.TemporaryFile()  # noqa: SIM115 - closed when the block ends
+    def __init__(
+        self, crawl: str, batches: Sequence[int], device: str, on_scored: Callable[[dict[str, Any]], None]
+    ) -> None:
+        self._result: dict[str, Any] = {}
         with tempfile.TemporaryFile() as names:  # a pipe would block until the process reads it
             names.writelines(b"%d\n" % batch for batch in batches)
             names.seek(0)
@@ -127,14 +152,27 @@ class _Process:
                 [*PROGRAM, "stage", "score", "--crawl", crawl, *_ARGUMENTS],
                 env={**os.environ, "LAION_ETL_CLIP_DEVICE": device},
                 stdin=names,
-                stdout=self._result,
+                stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
                 text=True,
                 errors="replace",
             )
         self.error = "its process ended without a message"
-        self._follower = threading.Thread(target=self._follow, daemon=True)
-        self._follower.start()
+        self._followers = [
+            threading.Thread(target=self._follow, daemon=True),
+            threading.Thread(target=self._read, args=(on_scored,), daemon=True),
+        ]
+        for follower in self._followers:
+            follower.start()
+
+    def _read(self, on_scored: Callable[[dict[str, Any]], None]) -> None:
+        """Passes on what is scored; remembers the result, which is the last line."""
+        for line in self._process.stdout or ():
+            document = json.loads(line)
+            if "scored" in document:
+                on_scored(document["scored"])
+            else:
+                self._result = document
 
     def _follow(self) -> None:
         """Passes stderr on, and remembers its last line."""
@@ -149,17 +187,17 @@ class _Process:
         if self._process.poll() is None:
             self._process.terminate()
         self.wait()
-        if self._process.stderr is not None:
-            self._process.stderr.close()
-        self._result.close()
+        for pipe in (self._process.stdout, self._process.stderr):
+            if pipe is not None:
+                pipe.close()
 
     def wait(self) -> int:
-        """Returns the exit code; all of stderr has been passed on then."""
+        """Returns the exit code; all that it printed has been passed on then."""
         code = self._process.wait()
-        self._follower.join()
+        for follower in self._followers:
+            follower.join()
         return code
 
     def missing(self) -> list[MissingBatch]:
         """Returns the batches that a process which succeeded could not score."""
-        self._result.seek(0)
-        return [MissingBatch.from_plain(plain) for plain in json.load(self._result)["missing"]]
+        return [MissingBatch.from_plain(plain) for plain in self._result["missing"]]

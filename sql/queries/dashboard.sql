@@ -1,16 +1,16 @@
--- name: partitions
--- A partition without a fingerprint is being loaded, or its load was interrupted.
-select partition, fingerprint = '', planned
-from partition join crawl using (crawl_no)
-where crawl = %(crawl)s
-order by partition
-
 -- name: batches
+-- Those in some thousands of a crawl: the only index with all batches of a crawl is that of their numbers.
 select batch, state::text, coalesce(state = 'leased' and lease_expires < now(), false),
        case when state = 'done' then extract(epoch from updated_at - claimed_at)::float8 end
-from batch join crawl using (crawl_no)
-where crawl = %(crawl)s
+from crawl
+join batch_count using (crawl_no)
+cross join lateral (
+    select * from batch
+    where batch between thousand * 1000 and thousand * 1000 + 999 and batch.crawl_no = crawl.crawl_no
+) as one
+where crawl = %(crawl)s and thousand between %(first)s and %(last)s
 order by batch
+limit 2000
 
 -- name: batch
 select state::text, attempts, pairs, coalesce(lease_owner, ''), coalesce(error, ''),
@@ -18,11 +18,3 @@ select state::text, attempts, pairs, coalesce(lease_owner, ''), coalesce(error, 
        case when state = 'done' then extract(epoch from updated_at - claimed_at)::float8 end
 from batch join crawl using (crawl_no)
 where crawl = %(crawl)s and batch = %(batch)s
-
--- name: parked
--- The latest first; a page groups them by cause.
-select batch, attempts, coalesce(error, ''), updated_at
-from batch join crawl using (crawl_no)
-where crawl = %(crawl)s and state = 'failed'
-order by updated_at desc, batch
-limit 10000

@@ -29,5 +29,10 @@ delete from page where partition_no = %(partition_no)s and page_no in (
 -- name: partition
 delete from partition where partition_no = %(partition_no)s
 
+-- name: thousands
+-- All of them are zero; a change that is not rolled up yet would bring one back.
+delete from batch_thousand where crawl_no = %(crawl_no)s
+  and not exists (select from batch_change where crawl_no = %(crawl_no)s)
+
 -- name: crawl
 delete from crawl where crawl_no = %(crawl_no)s

@@ -93,6 +93,9 @@ from partition_range where partition_no = %(partition_no)s and version = %(versi
 update partition set fingerprint = %(fingerprint)s, loading = %(fingerprint)s, stats = %(stats)s, loaded_at = now()
 where partition_no = %(partition_no)s
 
+-- name: save_parsed
+update partition set parsed = %(parsed)s where partition_no = %(partition_no)s
+
 -- name: lazy_commit
 -- A crash of the server may undo the last of these transactions as a whole, and never one before a later one: what
 -- counts is the record that the partition is loaded, and that is committed as usual.

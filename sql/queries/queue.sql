@@ -93,11 +93,19 @@ update batch
 set state = 'ready', attempts = attempts - 1, lease_owner = null, updated_at = now()
 where crawl_no = %(crawl_no)s and lease_owner = %(owner)s and state = 'leased'
 
+-- name: roll_up
+select roll_up_batches()
+
 -- name: counts
-select state::text, count(*), sum(pairs) from batch where crawl_no = %(crawl_no)s group by state
+select coalesce(batches - done - failed - leased, 0), leased, coalesce(done, 0), coalesce(failed, 0)
+from (
+    select sum(batches)::bigint as batches, sum(done)::bigint as done, sum(failed)::bigint as failed
+    from batch_count where crawl_no = %(crawl_no)s
+) as counted,
+(select count(*) as leased from batch where crawl_no = %(crawl_no)s and state = 'leased') as leases
 
 -- name: failed
-select batch, error from batch where crawl_no = %(crawl_no)s and state = 'failed' order by batch
+select batch, error from batch where crawl_no = %(crawl_no)s and state = 'failed' order by batch limit %(rows)s
 
 -- name: parked
 select batch, coalesce(error, '') from batch

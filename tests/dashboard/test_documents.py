@@ -1,6 +1,6 @@
 """The documents behind the pages: stages, grids, causes, single units, samples."""
 
-import json
+from collections.abc import Container
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -9,17 +9,19 @@ import pytest
 from fastapi.testclient import TestClient
 
 from laion_etl.alerts import Alert, Kind, Unit, deliver, resolve
+from laion_etl.core.ids import batch_name
 from laion_etl.core.schemas import partition_name
 from laion_etl.core.stage_stats import StageStats
 from laion_etl.dashboard.grids import Cell, batch_grid, runs
-from laion_etl.dashboard.stats_cache import StatsCache
 from laion_etl.database.connection import open_database
+from laion_etl.dataset.partition_stats import PartitionStats
+from laion_etl.dataset.score_progress import GroupRecord, ScoreProgress
 from laion_etl.io.storage import Store, open_store
 from laion_etl.publish.stage import publish_dataset
 from laion_etl.settings import Settings
 from tests.dashboard.conftest import open_client
 from tests.dashboard.test_app import ask
-from tests.dashboard.world import ADVICE, FIRST_BATCH, HOSTILE
+from tests.dashboard.world import ADVICE, FIRST_BATCH, HOSTILE, write_thousands
 from tests.publish.world import CRAWL, build_world, write_world
 
 
@@ -182,32 +184,74 @@ def test_a_published_crawl_is_shown_as_published(store: Store, settings: Setting
     assert made["funnel"]["rows"][-1]["kept"] == published.kept > 0
 
 
-def test_stats_files_are_read_once_and_again_when_they_change(any_store: Store) -> None:
+def test_stats_of_partitions_are_read_once_and_again_when_they_change(any_store: Store) -> None:
     def write(number: int, kept: int) -> None:
         stats = StageStats("parse", "C", f"part-{number:05d}", "f", 10, kept, {"no_alt": 10 - kept})
         any_store.write_stats(f"pairs/C/part-{number:05d}.json", stats)
 
     for number in range(3):
         write(number, 5)
-    cache = StatsCache("C")
-    assert [unit.kept for unit in cache.stats(any_store)["parse"]] == [5, 5, 5]
+    any_store.write("pairs/C/part-00000.parquet", b"no stats")
+    cache = PartitionStats("pairs/C")
+
+    def kept(known: Container[int] = ()) -> dict[int, int]:
+        numbers, stats = cache.numbers_and_stats(any_store, known)
+        assert numbers == sorted({*stats, *(n for n in range(4) if n in known)})
+        return {number: one.kept for number, one in stats.items()}
+
+    assert kept() == {0: 5, 1: 5, 2: 5}
     assert (cache.read, cache.of) == (3, 3)
     write(1, 6)
     any_store.delete("pairs/C/part-00002.json")
     any_store.write("pairs/C/part-00003.json", b"{")
-    assert [unit.kept for unit in cache.stats(any_store)["parse"]] == [5, 6]
+    assert kept() == {0: 5, 1: 6}
     assert cache.of == 2
     assert len(cache.broken) == 1
     assert "part-00003.json: not a stats file" in cache.broken[0]
+    assert kept(known={1, 3}) == {0: 5}  # Postgres has the others
+    assert (cache.of, cache.broken) == (0, ())
 
 
-def test_the_document_of_thousands_of_batches_is_small() -> None:
-    rows = [(100_000 + n, "done", False, float(n % 97)) for n in range(9_000)]
-    grid = batch_grid(rows, [])
-    assert grid.states == Cell.DOWNLOADED.value * 9_000
+def test_runs_and_depths() -> None:
+    rows = [(100_000 + n, "done", False, float(n % 97)) for n in range(1_000)]
+    grid = batch_grid(rows, ScoreProgress(runs=((100_001, 2, 500),)))
+    assert grid.states == 500 * (Cell.DOWNLOADED.value + Cell.SCORED.value)
     assert set(grid.depths) == set("01234")
-    assert len(json.dumps(grid.to_plain())) < 20_000
     assert runs([3, 4, 5, 9]) == [(3, 3), (9, 1)]
+
+
+def test_of_many_batches_a_cell_is_a_thousand(settings: Settings, store: Store) -> None:
+    """Batches 500 to 2,999 of CRAWL: some are done, held, silent or parked, every second one is scored."""
+    settings = replace(settings, core=replace(settings.core, store=store.uri()))
+    with open_database(settings) as database:
+        database.run(write_thousands)
+    record = GroupRecord(CRAWL, "0/2", 1_250, store)
+    record.begin()
+    for number in range(500, 1_700, 2):
+        record.add(StageStats("score", CRAWL, batch_name(number), "f", 10, 7, {"low_similarity": 3}))
+    record.finish()
+    with open_client(settings) as client:
+        made: Any = ask(client, f"/api/crawl/{CRAWL}")
+        page: Any = client.get(f"/api/crawl/{CRAWL}/thousand/1").json()
+        none: Any = client.get(f"/api/crawl/{CRAWL}/thousand/9").json()
+    assert made["batches"]["states"] == ""
+    names = ("thousand", "first", "last", "batches", "done", "failed", "held", "silent", "scored")
+    assert [tuple(cell[name] for name in names) for cell in made["thousands"]] == [
+        (0, 500, 999, 500, 500, 0, 0, 0, 250),
+        (1, 1_000, 1_999, 1_000, 700, 3, 2, 1, 350),
+        (2, 2_000, 2_999, 1_000, 0, 0, 0, 0, 0),
+    ]
+    assert page["numbers"] == [[1_000, 1_000]]
+    assert page["states"] == 350 * "sd" + "fff" + "rx" + 295 * "."
+    assert none["states"] == ""
+    (cause,) = made["causes"]
+    assert (cause["count"], [unit["unit"] for unit in cause["units"]]) == (
+        3,
+        ["batch 1700", "batch 1701", "batch 1702"],
+    )
+    stages = {stage["stage"]: (stage["done"], stage["of"]) for stage in made["status"]["stages"]}
+    assert (stages["download"], stages["score"]) == ((1_200, 2_500), (600, 1_200))
+    assert made["funnel"]["rows"][4]["dropped"] == {"low_similarity": 1_800}
 
 
 def test_folders_and_etags_of_a_store(any_store: Store, crawl_settings: Settings) -> None:

@@ -1,14 +1,19 @@
 """A crawl in progress as the stages leave it in store and Postgres, with hostile text where possible."""
 
+from collections.abc import Iterable
 from dataclasses import replace
+from functools import partial
 
 from psycopg import Connection
+from psycopg.types.json import Jsonb
 
 from laion_etl.alerts import Alert, Kind, deliver
 from laion_etl.core.ids import batch_name
-from laion_etl.core.schemas import partition_name, shard_stem
+from laion_etl.core.schemas import partition_name, scored_stem, shard_stem
 from laion_etl.core.stage_stats import StageStats
 from laion_etl.database.connection import open_database
+from laion_etl.database.load_stats import parse_counters
+from laion_etl.dataset.score_progress import GroupRecord
 from laion_etl.io.storage import Store, open_store
 from laion_etl.settings import Settings
 from tests.database.pairs import batch_no, batch_nos
@@ -36,11 +41,21 @@ def write_crawl(settings: Settings) -> None:
             "download", CRAWL, batch_name(number), "f", 500, 380, {"http_error": 90, "timeout": 30}
         )
         store.write_stats(f"{shard_stem(CRAWL, number)}_stats.json", stats)
+    write_group(CRAWL, numbers[:3], store, of=23)
     with open_database(settings) as database:
-        database.run(_write_rows)
+        database.run(partial(_write_rows, store=store))
     alert = Alert(Kind.FAILED, CRAWL, "manual__1", "parse", "partition 21", CAUSE, 4)
     deliver(alert, settings)
     deliver(replace(alert, unit="partition 22"), settings)
+
+
+def write_group(crawl: str, batches: Iterable[int], store: Store, of: int) -> None:
+    """The record of a score stage with one group, after these batches."""
+    record = GroupRecord(crawl, "0/1", of, store)
+    record.begin()
+    for number in batches:
+        record.add(store.read_stats(f"{scored_stem(crawl, number)}_stats.json"))
+    record.finish()
 
 
 def _write_partition(number: int, store: Store) -> None:
@@ -64,31 +79,56 @@ def add_crawl(connection: Connection, crawl: str) -> int:
 
 
 _PARTITION = """
-insert into partition (crawl_no, partition, fingerprint, planned, stats)
-values (%s, %s, %s, %s, '{"input": 2400, "kept": 2000}')
+insert into partition (crawl_no, partition, fingerprint, planned, stats, parsed)
+values (%s, %s, %s, %s, %s, %s)
 """
 _BATCH = """
 insert into batch (batch, crawl_no, pairs, file, state, attempts, lease_owner, lease_expires, stats, error,
                    updated_at, claimed_at)
-values (%(batch)s, %(crawl)s, 500, '{}', %(state)s, 1, %(owner)s, now() + make_interval(secs => %(left_s)s),
-        '{"kept": 380}', %(error)s, now() - make_interval(mins => 2),
+values (%(batch)s, %(crawl)s, %(pairs)s, '{}', %(state)s, 1, %(owner)s,
+        now() + make_interval(secs => %(left_s)s), %(stats)s, %(error)s, now() - make_interval(mins => 2),
         now() - make_interval(mins => 2, secs => %(took_s)s))
 """
 
 
-def _write_rows(connection: Connection) -> None:
+def _write_rows(connection: Connection, store: Store) -> None:
+    """Partitions 0 to 9 as an earlier version loaded them: without the counters of their parse."""
     crawl = add_crawl(connection, CRAWL)
-    for number in range(21):
-        connection.execute(_PARTITION, [crawl, number, "" if number == 20 else "f", number < 18])
-    for number in range(BATCHES):
-        state = "done" if number < 23 else "failed" if number == 23 else "leased" if number < 26 else "ready"
+    for number in range(20):
+        loaded = store.read_stats(f"load/{CRAWL}/{partition_name(number)}.json")
+        parsed = parse_counters(store.read_stats(f"pairs/{CRAWL}/{partition_name(number)}.json"))
+        records = [Jsonb(loaded.to_plain()), Jsonb(parsed) if number >= 10 else None]
+        connection.execute(_PARTITION, [crawl, number, "f", number < 18, *records])
+    connection.execute(_PARTITION, [crawl, 20, "", False, Jsonb({}), None])
+    for place, number in enumerate(batch_nos(BATCHES, CRAWL)):
+        state = "done" if place < 23 else "failed" if place == 23 else "leased" if place < 26 else "ready"
+        done = store.read_stats(f"{shard_stem(CRAWL, number)}_stats.json") if state == "done" else None
         row = {
-            "batch": FIRST_BATCH + number,
+            "batch": number,
+            "pairs": done.input if done else 500,
+            "stats": Jsonb(done.to_plain()) if done else None,
             "crawl": crawl,
             "state": state,
             "owner": "worker:1:1" if state == "leased" else None,
-            "left_s": 600 if number == 24 else -60,
+            "left_s": 600 if place == 24 else -60,
             "error": HOSTILE if state == "failed" else None,
-            "took_s": 30 + 7 * (number % 11),
+            "took_s": 30 + 7 * (place % 11),
         }
         connection.execute(_BATCH, row)
+
+
+_THOUSANDS = """
+insert into batch (batch, crawl_no, pairs, file, state, stats, error, lease_expires)
+select batch, %s, 20, '{}', state::batch_state,
+       case state when 'done' then '{"kept": 10, "dropped": {"timeout": 10}, "outputs": []}'::jsonb end,
+       case state when 'failed' then format('cannot read batch %%s', batch) end,
+       now() + (1703.5 - batch) * interval '1 hour' + interval '30 minutes'
+from (select batch, case when batch < 1700 then 'done' when batch < 1703 then 'failed'
+                         when batch < 1705 then 'leased' else 'ready' end as state
+      from generate_series(500, 2999) as batch) as planned
+"""
+
+
+def write_thousands(connection: Connection) -> None:
+    """Batches 500 to 2,999 of CRAWL; in the second thousand three are parked, one is held, one is silent."""
+    connection.execute(_THOUSANDS, [add_crawl(connection, CRAWL)])

@@ -25,6 +25,7 @@ from laion_etl.settings import CoreSettings, Settings
 from tests.database.pairs import numbered_pairs, write_pairs
 
 SQL = Path(__file__).parents[2] / "sql"
+COUNTS = ("batch_thousand", "batch_change", "batch_count")
 TABLES = (
     "crawl",
     "partition",
@@ -32,12 +33,13 @@ TABLES = (
     "page",
     "pair",
     "batch",
+    *COUNTS[:2],
     "queue_contact",
     "dedupe_rule",
     "key_ranges",
     "schema_migration",
 )
-VIEWS = ("pair_text", "load_progress", "queue_progress", "lease", "failed_batch")
+VIEWS = ("pair_text", "load_progress", "queue_progress", "lease", "failed_batch", "failure", COUNTS[2])
 # All that a role may do, in addition to every user. Of partition and batch only some columns, see below.
 RIGHTS = {
     "laion_reader": {(table, "SELECT") for table in (*TABLES, *VIEWS)},
@@ -49,11 +51,11 @@ RIGHTS = {
         *((table, right) for table in ("pair", "page") for right in ("SELECT", "INSERT", "DELETE")),
     },
     "laion_planner": {
-        *((table, "SELECT") for table in TABLES if table != "queue_contact"),
+        *((table, "SELECT") for table in (*TABLES, "batch_count") if table != "queue_contact"),
         ("batch", "INSERT"),
     },
     "laion_worker": {
-        *((table, "SELECT") for table in ("schema_migration", "crawl", "batch")),
+        *((table, "SELECT") for table in ("schema_migration", "crawl", "batch", *COUNTS)),
         *(("queue_contact", right) for right in ("SELECT", "INSERT", "UPDATE")),
     },
 }

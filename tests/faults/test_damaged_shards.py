@@ -259,7 +259,8 @@ def test_a_disk_that_fails_is_not_a_damaged_shard(
     ended = command("--group", "0/1", "--allow-missing", "1")
     assert type(ended.exception) is StoreOutageError
     assert name(".tar", batch=2) in str(ended.exception)
-    assert world.list("score") == []
+    record = world.read_stats(f"score/{CRAWL}/group-0-of-1.json")
+    assert (record.dropped, record.details["running"]) == ({}, True)
 
 
 class Bucket:

@@ -48,8 +48,11 @@ def test_two_processes_give_the_files_of_one(tmp_path: Path, monkeypatch: pytest
     set_environment(monkeypatch, tmp_path / "together")
     seen: list[StageStats] = []
     missing: list[MissingBatch] = []
-    done = score_everywhere(CRAWL, [0, 1, 9, 2], TWO, together, seen.append, missing.append)
+    counted: list[StageStats] = []
+    done = score_everywhere(CRAWL, [0, 1, 9, 2], TWO, together, seen.append, missing.append, counted.append)
     assert done == expected == seen
+    counts = [(one.unit, one.fingerprint, one.input, one.kept, one.dropped) for one in expected]
+    assert sorted((one.unit, one.fingerprint, one.input, one.kept, one.dropped) for one in counted) == counts
     assert [(one.batch, one.cause) for one in missing] == [(9, Fault.NOT_DOWNLOADED)]
     assert scored_files(together) == scored_files(alone)
 

@@ -2,11 +2,9 @@
 
 import { duration } from "./dom.js";
 
-export const GROUPED_BEYOND = 1024;
-const GROUP = 100;
 const BATCHES_PER_CRAWL = 1_000_000; // of a batch number, the digits before these are those of the crawl
 
-// Kinds, worst first; a group of cells is shown as its worst. half: the first of two steps is done.
+// Kinds, worst first; a thousand batches are shown as their worst. half: the first of two steps is done.
 export const KINDS = {
   failed: "failed",
   silent: "worker silent",
@@ -16,7 +14,6 @@ export const KINDS = {
   half: "half done",
   done: "done",
 };
-const WORST = ["failed", "silent", "retry", "running"];
 
 const PARTITION = { f: ["failed", "failed"], p: ["half", "parsed"], g: ["running", "being loaded"], l: ["done", "loaded"], b: ["done", "loaded, cut into batches"] };
 const BATCH = {
@@ -91,22 +88,14 @@ export function batchCells(grid) {
   return cells;
 }
 
-export function groups(cells) {
-  const found = [];
-  for (let start = 0; start < cells.length; start += GROUP) {
-    const members = cells.slice(start, start + GROUP);
-    members.edges = cells.edges;
-    const done = members.filter(({ kind }) => kind === "done" || kind === "half").length;
-    const worst = WORST.find((kind) => members.some((cell) => cell.kind === kind));
-    const kind = worst ?? (done === members.length ? (members.every((cell) => cell.kind === "done") ? "done" : "half") : "waiting");
-    const bad = members.filter((cell) => cell.kind === worst).length;
-    const text = [`${done} of ${members.length} downloaded`, worst && `${bad} ${KINDS[worst]}`].filter(Boolean).join(", ");
-    const took = members.map(({ depth }) => depth).filter((depth) => depth !== "-").sort();
-    const depth = took[Math.floor(took.length / 2)] ?? "-";
-    found.push({ number: members[0].number, last: members.at(-1).number, members, kind, text, level: done / members.length, depth });
-  }
-  found.edges = cells.edges;
-  return found;
+// Of a crawl with many batches: a cell is a thousand numbers, of which the dashboard has counts.
+export function thousandCells(thousands) {
+  return thousands.map(({ thousand, first, last, batches, done, failed, held, silent, scored }) => {
+    const kinds = [["failed", failed], ["silent", silent], ["running", held]];
+    const [kind, bad] = kinds.find(([, number]) => number) ?? [done < batches ? "waiting" : scored < batches ? "half" : "done", 0];
+    const text = [`${done} of ${batches} downloaded`, scored && `${scored} scored`, bad && `${bad} ${KINDS[kind]}`].filter(Boolean).join(", ");
+    return { number: first, last, thousand, kind, text, level: done / batches, depth: "-" };
+  });
 }
 
 export const tally = (cells) =>

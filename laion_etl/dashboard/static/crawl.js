@@ -1,11 +1,11 @@
 // The page of a crawl.
 
 import { Dag, airflowLink, runPath } from "./airflow.js";
-import { GROUPED_BEYOND, batchCells, groups, partitionCells } from "./cells.js";
+import { batchCells, partitionCells, thousandCells } from "./cells.js";
 import { byId, count, draw, el } from "./dom.js";
 import { Grid } from "./grid.js";
 import { AIRFLOW, follow } from "./page.js";
-import { openBatch, openGroup, openPartition } from "./panel.js";
+import { openBatch, openPartition, openThousand } from "./panel.js";
 import { offerSamples } from "./samples.js";
 import { showFailures, showFunnel, showHours, showStages, showTiles } from "./sections.js";
 
@@ -22,7 +22,7 @@ const partitions = new Grid(byId("partitions"), "partition", { half: "parsed", d
   openPartition(crawl, cell, button, run, made?.troubles ?? []),
 );
 const batches = new Grid(byId("batches"), "batch", { half: "downloaded", done: "scored" }, (cell, button) =>
-  cell.members ? openGroup(crawl, cell, button) : openBatch(crawl, cell, button),
+  cell.thousand === undefined ? openBatch(crawl, cell, button) : openThousand(crawl, cell, button),
 );
 
 function show() {
@@ -31,10 +31,11 @@ function show() {
   showTiles(made, run);
   showStages(made, run, parts);
   partitions.show(parts, "No partition is known yet: none is parsed, and no run has discovered any.");
-  const cells = batchCells(made.batches);
-  batches.show(cells.length > GROUPED_BEYOND ? groups(cells) : cells, "Nothing is planned yet.");
+  const grouped = made.thousands.length > 0;
+  batches.show(grouped ? thousandCells(made.thousands) : batchCells(made.batches), "Nothing is planned yet.");
   byId("partitions-count").textContent = parts.length ? count(parts.length) : "";
-  byId("batches-count").textContent = cells.length ? `${count(cells.length)}${cells.length > GROUPED_BEYOND ? ", a cell is a hundred" : ""}` : "";
+  const known = made.status.queue.batches;
+  byId("batches-count").textContent = known ? `${count(known)}${grouped ? ", a cell is a thousand" : ""}` : "";
   showFailures(made, run, openUnit);
   showFunnel(made.funnel);
   showHours(made, run);

@@ -24,7 +24,7 @@ export class Grid {
   show(cells, nothing) {
     this.#empty.textContent = cells.length ? "" : nothing;
     this.#empty.hidden = cells.length > 0;
-    const size = cells.some((cell) => cell.members) ? "groups" : cells.length <= 64 ? "large" : cells.length <= 300 ? "medium" : "small";
+    const size = cells.some((cell) => cell.thousand !== undefined) ? "groups" : cells.length <= 64 ? "large" : cells.length <= 300 ? "medium" : "small";
     this.#grid.className = `grid ${size}`;
     const keys = new Set(cells.map(({ number }) => number));
     for (const [number, button] of this.#buttons) {

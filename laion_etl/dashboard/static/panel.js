@@ -4,7 +4,7 @@ import { airflowLink, taskPath } from "./airflow.js";
 import { bar, byId, count, duration, el, untrusted, moment, share, words } from "./dom.js";
 import { get } from "./page.js";
 import { Grid } from "./grid.js";
-import { range } from "./cells.js";
+import { batchCells, range } from "./cells.js";
 
 const ORDER = ["parse", "load", "plan", "download", "group", "score", "publish", "digest", "verdict"];
 
@@ -55,10 +55,11 @@ export function openBatch(crawl, cell, from) {
   });
 }
 
-export function openGroup(crawl, cell, from) {
+export function openThousand(crawl, cell, from) {
   return openPanel(`Batches ${range(cell)}`, from, async () => {
+    const { document: content } = await get(`/api/crawl/${encodeURIComponent(crawl)}/thousand/${cell.thousand}`);
     const place = el("div");
-    new Grid(place, "batch", { half: "downloaded", done: "scored" }, (member, button) => openBatch(crawl, member, button)).show(cell.members, "");
+    new Grid(place, "batch", { half: "downloaded", done: "scored" }, (member, button) => openBatch(crawl, member, button)).show(batchCells(content), "They are gone: the crawl was forgotten.");
     return [el("p", { class: "fine" }, cell.text), place];
   });
 }

@@ -1,0 +1,62 @@
+"""The page of a crawl with thousands of batches in a real Chromium, served as by `laion-etl dashboard`."""
+
+import socket
+import threading
+from collections.abc import Iterator
+from dataclasses import replace
+
+import pytest
+import uvicorn
+from playwright.sync_api import Browser, expect
+
+from laion_etl.dashboard.app import dashboard_app
+from laion_etl.dashboard.data_sources import Sources
+from laion_etl.dashboard.serve import local_viewer
+from laion_etl.database.connection import open_database
+from laion_etl.io.storage import Store
+from laion_etl.settings import Settings
+from tests.dashboard.world import write_thousands
+from tests.publish.world import CRAWL
+
+
+@pytest.fixture
+def address(settings: Settings, store: Store) -> Iterator[str]:
+    """The dashboard of a crawl with 2,500 batches."""
+    settings = replace(settings, core=replace(settings.core, store=store.uri()))
+    with open_database(settings) as database:
+        database.run(write_thousands)
+    app = dashboard_app(Sources(lambda: settings), local_viewer)
+    server = uvicorn.Server(uvicorn.Config(app, log_level="warning"))
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+        thread.start()
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        server.should_exit = True
+        thread.join()
+
+
+def test_a_cell_of_a_thousand_opens_its_batches(browser: Browser, address: str) -> None:
+    page = browser.new_page()
+    complaints: list[str] = []
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    page.goto(f"{address}/crawl/{CRAWL}")
+    expect(page.locator("#batches-count")).to_have_text("2,500, a cell is a thousand")
+    expect(page.locator("#batches .grid button")).to_have_count(3)
+    cell = page.get_by_role("button", name="batch 1000–1999: 700 of 1000 downloaded, 3 failed")
+    expect(cell).to_have_class("cell k-failed")
+    cell.click()
+    panel = page.locator("#panel")
+    expect(panel.locator(".grid button")).to_have_count(1_000)
+    panel.get_by_role("button", name="batch 1701: failed").click()
+    expect(panel.get_by_role("heading", name="Batch 1701", exact=True)).to_be_visible()
+    expect(panel).to_contain_text("cannot read batch 1701")
+    page.keyboard.press("Escape")
+    failures = page.locator("#failures .causes tbody tr")
+    expect(failures).to_have_count(1)
+    expect(failures).to_contain_text("cannot read batch 1700")
+    failures.get_by_role("button", name="batch 1702").click()
+    expect(panel.get_by_role("heading", name="Batch 1702", exact=True)).to_be_visible()
+    assert complaints == []
+    page.close()
