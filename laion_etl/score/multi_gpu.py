@@ -100,8 +100,8 @@ def run_processes(
 ) -> list[MissingBatch]:
     """Scores the batches in a process for each device; returns those that are missing, by number.
 
-    `on_progress` gets the counts of each shard, without its files and details. Raises like `score_everywhere`,
-    naming the devices whose process failed, with the cause.
+    `on_progress` gets the counts of each shard, without its files and details. Raises like
+    `score_everywhere`, naming the devices whose process failed, with the cause.
     """
     lock = threading.Lock()
 
