@@ -269,7 +269,7 @@ class Bucket:
     def __init__(self, of_a_file: Exception, of_the_bucket: Exception) -> None:
         self._of_a_file, self._of_the_bucket = of_a_file, of_the_bucket
 
-    def download_fileobj(self, *_: object) -> None:
+    def get_object(self, **_: object) -> None:
         raise self._of_a_file
 
     def list_objects_v2(self, **_: object) -> None:
@@ -281,7 +281,7 @@ def answer(code: str, action: str) -> ClientError:
 
 
 UNREACHABLE = EndpointConnectionError(endpoint_url="http://s3.example")
-REFUSED = answer("403", "HeadObject")
+REFUSED = answer("AccessDenied", "GetObject")
 
 
 @pytest.mark.parametrize(
@@ -289,7 +289,7 @@ REFUSED = answer("403", "HeadObject")
     [
         (Bucket(REFUSED, REFUSED), "access refused; check the AWS credentials"),
         (Bucket(UNREACHABLE, UNREACHABLE), "Could not connect to the endpoint"),
-        (Bucket(answer("404", "HeadObject"), answer("NoSuchBucket", "ListObjects")), "no such bucket"),
+        (Bucket(answer("NoSuchKey", "GetObject"), answer("NoSuchBucket", "ListObjects")), "no such bucket"),
     ],
     ids=["refused key", "unreachable", "no bucket"],
 )

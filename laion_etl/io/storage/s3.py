@@ -111,6 +111,12 @@ class S3Store(Store):
         with storage_errors("read", self.uri(name)):
             return retried(fetch)
 
+    def read(self, name: str) -> bytes:
+        """Read the whole file with one request: `open` asks for its size first."""
+        with storage_errors("read", self.uri(name)):
+            data, _ = retried(lambda: self._get(name))
+            return data
+
     def read_range(self, name: str, offset: int, size: int) -> bytes:
         wanted = f"bytes={offset}-{offset + size - 1}"
         with storage_errors("read", self.uri(name)):
