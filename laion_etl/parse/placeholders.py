@@ -82,9 +82,7 @@ def placeholder(text: str) -> ParseReason | None:
         return ParseReason.PLACEHOLDER_WORD
     stripped = text.strip(_EDGES)
     is_word = stripped.lower() in WORDS
-    if is_word and stripped == text:
-        return ParseReason.PLACEHOLDER_WORD
-    if not _DIGIT_OR_DOT.search(text):
+    if (is_word and stripped == text) or not _DIGIT_OR_DOT.search(text):
         return ParseReason.PLACEHOLDER_WORD if is_word or _has_only_words(text) else None
     if _FILE_NAME.fullmatch(text) or _CAMERA_NAME.fullmatch(text) or _ADDRESS.fullmatch(text):
         return ParseReason.PLACEHOLDER_FILE_NAME
@@ -92,11 +90,18 @@ def placeholder(text: str) -> ParseReason | None:
         return ParseReason.PLACEHOLDER_DATE
     if is_word or _DIMENSIONS.fullmatch(text) or _has_only_words(text):
         return ParseReason.PLACEHOLDER_WORD
-    if " " in text:
-        return None
-    if _HEX.fullmatch(text) or (_TOKEN.fullmatch(text) and not _is_slug(text)):
+    return None if " " in text else _identifier(text)
+
+
+def _identifier(text: str) -> ParseReason | None:
+    """Returns why a text without spaces describes nothing: a hash, or a file name without its ending."""
+    if _HEX.fullmatch(text):
         return ParseReason.PLACEHOLDER_HASH
-    return ParseReason.PLACEHOLDER_FILE_NAME if _FILE_STEM.fullmatch(text) and not _is_slug(text) else None
+    if _is_slug(text):
+        return None
+    if _TOKEN.fullmatch(text):
+        return ParseReason.PLACEHOLDER_HASH
+    return ParseReason.PLACEHOLDER_FILE_NAME if _FILE_STEM.fullmatch(text) else None
 
 
 def _is_date(text: str) -> bool:
@@ -117,7 +122,7 @@ def _is_date(text: str) -> bool:
 
 
 def _has_only_words(text: str) -> bool:
-    """Whether a text is made of placeholders only, in any number and order: "image undefined", "Slide 1 of 3"."""
+    """Whether a text is made of placeholders only: "image undefined", "Slide 1 of 3"."""
     phrase = _phrase(text)
     return bool(phrase) and (phrase in _PHRASES or all(word in WORDS for word in phrase.split()))
 

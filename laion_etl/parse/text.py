@@ -31,13 +31,14 @@ _REPAIR_FACTOR = 4
 
 # Format characters that are part of words (Persian, Indic scripts) or emoji: kept inside a text.
 _JOINERS = "\u200c\u200d"
-# Those that are seen or that change how their neighbours are written: marks that enclose a number (Unicode 9.2,
-# "prepended concatenation marks"), the Mongolian vowel separator, joins of Egyptian hieroglyphs.
+# Those that are seen or that change how their neighbours are written: marks that enclose a number (Unicode
+# 9.2, "prepended concatenation marks"), the Mongolian vowel separator, joins of Egyptian hieroglyphs.
 _VISIBLE_FORMATS = frozenset(
     "\u0600\u0601\u0602\u0603\u0604\u0605\u06dd\u070f\u0890\u0891\u08e2\u180e\U000110bd\U000110cd"
     + "".join(map(chr, range(0x13430, 0x13440)))
 )
-# Flags of regions (Wales, Scotland): a black flag, letters of the tag block, and the tag that ends them (UTS 51, ED-14a).
+# Flags of regions (Wales, Scotland): a black flag, letters of the tag block, and the tag that ends them
+# (UTS 51, ED-14a).
 _TAG_SEQUENCE = re.compile("\U0001f3f4[\U000e0030-\U000e0039\U000e0061-\U000e007a]{1,6}\U000e007f")
 
 # What ftfy changes besides mojibake, NFC, entities and quotes: markup, line breaks, control characters,
@@ -69,7 +70,9 @@ def clean_alt(raw: str, max_chars: int) -> str:
     if "<" in text:  # ftfy then leaves entities alone
         text = _TAG.sub(" ", html.unescape(text))
     text = " ".join(text.split())
-    if not text.isprintable():  # which no table takes back: what is printable in an older one is in a newer one
+    if (
+        not text.isprintable()
+    ):  # which no table takes back: what is printable in an older one is in a newer one
         text = " ".join(_without_controls(text).split())
     return unicodedata.normalize("NFC", text)[:max_chars].strip(_JOINERS + " ")
 

@@ -16,7 +16,7 @@ from laion_etl.parse.kernels.record_head import MAX_PAGE_URL_BYTES
 from laion_etl.parse.licence import NO_LICENCE, may_have_licence, page_licence
 from laion_etl.parse.link_batch import ImageLink, Page, page_url_problem, without_surrogates
 from laion_etl.parse.warc_records import NoRecord, WarcRecord, split_records
-from laion_etl.urls.normalize import page_base
+from laion_etl.urls.normalize import page_base, without_credentials
 
 _HTML = b'"HTML-Metadata"'
 _COMMONS = re.compile(rb"creativecommons\.org", re.IGNORECASE)
@@ -46,6 +46,8 @@ def page_of(record: WarcRecord) -> Page | RecordReason:
         url = record.target
     if not isinstance(html, dict) or not url:
         return RecordReason.NOT_A_PAGE
+    if "@" in url and len(url) <= MAX_PAGE_URL_BYTES:
+        url = without_credentials(url)
     base = page_base(url, _text(_dig(html, "Head", "Base"))) if len(url) <= MAX_PAGE_URL_BYTES else url
     if reason := page_url_problem(url, base):
         return reason

@@ -37,7 +37,10 @@ from laion_etl.parse.text import clean_alt, clean_texts, repaired
         ),
         ("e\u0301cole", "école"),  # NFC
         ("\ud800 lone surrogate", "\ufffd lone surrogate"),
-        ("Melting face \U0001fae0, splatter \U0001fadf", "Melting face \U0001fae0, splatter \U0001fadf"),  # Unicode 14, 16
+        (
+            "Melting face \U0001fae0, splatter \U0001fadf",
+            "Melting face \U0001fae0, splatter \U0001fadf",
+        ),  # Unicode 14, 16
         ("ideograph \U000323b0", "ideograph \U000323b0"),  # Unicode 17
         ("unassigned \U0003fff0 here", "unassigned here"),
         (

@@ -189,7 +189,7 @@ def _has_sign(words: Hashes, first: int) -> bool:
 
 @kernel
 def _is_licence(data: Bytes, dot: int, start: int) -> bool:
-    """Whether a dot is that of creativecommons.org, in any case; the caller checks that there is room after it."""
+    """Whether a dot is that of creativecommons.org, in any case; the caller checks the room after it."""
     first = dot - _COMMONS.size + 4
     if first < start:
         return False
