@@ -74,7 +74,8 @@ def clean_alt(raw: str, max_chars: int) -> str:
         not text.isprintable()
     ):  # which no table takes back: what is printable in an older one is in a newer one
         text = " ".join(_without_controls(text).split())
-    return unicodedata.normalize("NFC", text)[:max_chars].strip(_JOINERS + " ")
+    composed: str = unicodedata.normalize("NFC", text)
+    return composed[:max_chars].strip(_JOINERS + " ")
 
 
 def repaired(text: str) -> str:
