@@ -1,32 +1,54 @@
 """Finds the licence of a page: its first link to a Creative Commons licence or public domain mark.
 
-A link counts by its target (a deed or legal code of Creative Commons). `rel=license` (HTML 4.6.7.12) alone is
-not enough: it may point to any terms. But if a page marks one of several Creative Commons links with it, that
-one is the licence of the page, and the others belong to something on it.
+A link counts by its target (a deed or legal code of Creative Commons), read as browsers read it (WHATWG URL):
+host in any case, with port, escapes resolved. `rel=license` (HTML 4.6.7.12) alone is not enough: it may point
+to any terms. But if a page marks one of several Creative Commons links with it, that one is the licence of
+the page, and the others belong to something on it. Next comes one that a meta element states
+(`dcterms.license`, `name=license`, `og:license` and their like), which speaks of the page, too.
 """
 
 import re
 from collections.abc import Iterable
+from urllib.parse import unquote
+
+import ada_url
 
 NO_LICENCE = "?"  # LAION's value for "none found"
 
-_HOST = r"(?:https?:)?//(?:www\.)?creativecommons\.org"
+_NAMED = re.compile(r"creativecommons\.org", re.IGNORECASE)
+_HOSTS = ("creativecommons.org", "www.creativecommons.org")
+_ELSEWHERE = "https://page.invalid/"  # what a link without a host belongs to
 _LICENCE = re.compile(
-    rf"{_HOST}/licen[cs]es/(by|by-sa|by-nd|by-nc|by-nc-sa|by-nc-nd|by-nd-nc|nc|nd|sa|nc-sa|nd-nc|devnations|"
+    r"/licen[cs]es/(by|by-sa|by-nd|by-nc|by-nc-sa|by-nc-nd|by-nd-nc|nc|nd|sa|nc-sa|nd-nc|devnations|"
     r"sampling\+?|nc-sampling\+)/(\d\.\d)(?![\d.])",
     re.IGNORECASE,
 )
-_PUBLIC_DOMAIN = re.compile(
-    rf"{_HOST}/publicdomain/(zero|mark|certification)/(\d\.\d)(?![\d.])", re.IGNORECASE
-)
-_DEDICATION = re.compile(rf"{_HOST}/licen[cs]es/publicdomain(?![\w-])", re.IGNORECASE)
+_PUBLIC_DOMAIN = re.compile(r"/publicdomain/(zero|mark|certification)/(\d\.\d)(?![\d.])", re.IGNORECASE)
+_DEDICATION = re.compile(r"/licen[cs]es/publicdomain(?![\w-])", re.IGNORECASE)
 _KINDS = {"by-nd-nc": "by-nc-nd"}  # version 1.0 used another order than later versions
 
+_METAS = frozenset(
+    f"{prefix}{word}"
+    for prefix in ("", "dc.", "dcterms.", "dc:", "dcterms:", "cc:", "og:")
+    for word in ("license", "licence", "rights")
+)
 
-def page_licence(links: Iterable[tuple[str | None, str | None]]) -> str:
-    """Returns the licence of (URL, rel) links like `https://creativecommons.org/licenses/by-sa/4.0/`, or '?'.
+
+def may_have_licence(text: str) -> bool:
+    """Whether a text names the host of Creative Commons."""
+    return _NAMED.search(text) is not None
+
+
+def page_licence(
+    links: Iterable[tuple[str | None, str | None]], metas: Iterable[tuple[str | None, str | None]] = ()
+) -> str:
+    """Returns the licence of a page like `https://creativecommons.org/licenses/by-sa/4.0/`, or '?'.
 
     Kind and version are kept; ports to countries (`3.0/de/`), languages and deeds are not.
+
+    Args:
+        links: URL and rel of the links of the page, in order.
+        metas: Name (or property) and content of its meta elements, in order.
     """
     first = NO_LICENCE
     for url, rel in links:
@@ -35,19 +57,28 @@ def page_licence(links: Iterable[tuple[str | None, str | None]]) -> str:
             return licence
         if licence and first == NO_LICENCE:
             first = licence
+    for name, content in metas:
+        if name and content and name.strip().lower() in _METAS and (licence := licence_of(content)):
+            return licence
     return first
 
 
 def licence_of(url: str) -> str | None:
     """Returns the canonical URL of the licence or public domain mark that a URL points to."""
-    if "creativecommons.org" not in url:
+    if not may_have_licence(url):
         return None
-    url = url.strip()
-    if found := _LICENCE.match(url):
+    try:
+        parsed = ada_url.URL(url, base=_ELSEWHERE)
+    except ValueError:
+        return None
+    if parsed.hostname.removesuffix(".") not in _HOSTS or parsed.protocol not in ("http:", "https:"):
+        return None
+    path = unquote(parsed.pathname)
+    if found := _LICENCE.match(path):
         kind = found[1].lower()
         return f"https://creativecommons.org/licenses/{_KINDS.get(kind, kind)}/{found[2]}/"
-    if found := _PUBLIC_DOMAIN.match(url):
+    if found := _PUBLIC_DOMAIN.match(path):
         return f"https://creativecommons.org/publicdomain/{found[1].lower()}/{found[2]}/"
-    if _DEDICATION.match(url):
+    if _DEDICATION.match(path):
         return "https://creativecommons.org/licenses/publicdomain/"
     return None

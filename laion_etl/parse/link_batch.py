@@ -20,7 +20,7 @@ from laion_etl.parse.internal_errors import InternalErrors
 from laion_etl.parse.kernels.record_head import MAX_PAGE_URL_BYTES
 from laion_etl.parse.kernels.spans import Links
 from laion_etl.parse.licence import NO_LICENCE
-from laion_etl.urls.normalize import page_base
+from laion_etl.urls.normalize import page_base, without_credentials
 
 _BATCH_BYTES = 8 << 20  # as of WAT files: smaller batches cost more calls, larger ones more memory
 _BATCH_PAGES = 1 << 14
@@ -212,10 +212,13 @@ def _checked(record: object) -> Page | RecordReason:
         return RecordReason.NOT_A_PAGE
     if _size(record) > MAX_MEMBER_BYTES:
         return RecordReason.DAMAGED
-    base = page_base(record.url, record.base) if len(record.url) <= MAX_PAGE_URL_BYTES else record.url
-    if reason := page_url_problem(record.url, base):
+    url = record.url
+    if "@" in url and len(url) <= MAX_PAGE_URL_BYTES:
+        url = without_credentials(url)
+    base = page_base(url, record.base) if len(url) <= MAX_PAGE_URL_BYTES else url
+    if reason := page_url_problem(url, base):
         return reason
-    return replace(record, base=base, licence=without_surrogates(record.licence))
+    return replace(record, url=url, base=base, licence=without_surrogates(record.licence))
 
 
 def _size(page: Page) -> int:

@@ -19,6 +19,7 @@ from laion_etl.parse.kernels.texts import IS_WORD, MAX_BYTES, MAY_BE, find_place
 from laion_etl.settings import ParseSettings
 
 WORDS = frozenset(words("placeholder-words"))
+_MONTHS = frozenset(words("months"))
 _DATE_WORDS = frozenset(words("date-words"))
 _CAMERA_WORDS = words("camera-words")
 _CAMERA_ENDINGS = words("camera-endings")
@@ -32,7 +33,8 @@ _FILE_NAME = re.compile(
 # Possessive quantifiers (++): without them a text of many digits takes exponential time.
 _CAMERA_NAME = re.compile(
     rf"(?:{'|'.join(_CAMERA_WORDS)}|whatsapp[ _-]image)[ _-]?[0-9]{{3,}}+"
-    rf"(?:\.(?:{_IMAGE_ENDINGS})\Z|[ _.-]++|{'|'.join(_CAMERA_ENDINGS)}|[0-9]++|\([0-9]++\))*+",
+    rf"(?:\.(?:{_IMAGE_ENDINGS})\Z|[ _.-]++|{'|'.join(_CAMERA_ENDINGS)}|[0-9]++|\([0-9]++\))*+"
+    r"|(?:signal|viber_image|received|fb_img|screenshot)[_-](?:20[0-9]{2}-[0-9]{2}-[0-9]{2}|[0-9]{6,})[0-9_.-]*+",
     re.IGNORECASE,
 )
 _FILE_STEM = re.compile(r"(?=.*[0-9])[A-Za-z0-9]+(?:_[A-Za-z0-9]+)+(?:-[0-9]+x[0-9]+)?")
@@ -40,9 +42,33 @@ _HEX = re.compile(
     r"(?:0x)?(?=[0-9a-f]*[0-9])[0-9a-f]{16,}|[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE
 )
 _TOKEN = re.compile(r"(?=.*[0-9])(?=.*[a-z])(?=.*[A-Z])[A-Za-z0-9+/_-]{20,}={0,2}")
+# A run of letters in a name that could be a word: "Canon" of "Canon-EOS-5D", not "kjhsd" of a hash.
+_WORD_IN_NAME = re.compile(
+    r"(?=[A-Za-z]*[AEIOUYaeiouy])(?![A-Za-z]?[b-df-hj-np-tv-xz]{5})(?:[A-Z]?[a-z]{3,}|[A-Z]{4,})"
+)
+_WORDS_OF_A_SLUG = 0.55  # the share of letters in such runs from which on a name describes something
+_ADDRESS = re.compile(r"(?:https?://|www\.)\S+", re.IGNORECASE)
+_DIMENSIONS = re.compile(r"[0-9]{2,5} ?(?:x|×|X) ?[0-9]{2,5} ?(?:px)?|[0-9]{3,4}[pi]")
+# What a template leaves when nobody fills it in: {{ product.title }}, ${item.alt}, <%= alt %>, %title%.
+_TEMPLATE = re.compile(
+    r"\{\{[^{}]{0,100}\}\}|[$#]\{[^{}]{0,100}\}|<%.{0,100}%>|\[\[ ?[\w.]{1,60} ?\]\]|\A%\w{1,60}%\Z"
+    r"|\A\{[a-z_][\w.]{0,60}\}\Z|\A\[[a-z]+[_-][a-z_-]{1,60}\]\Z"
+)
+# WordPress and others describe an image without a text so, in the language of the reader.
+_NO_TEXT = re.compile("|".join(map(re.escape, words("no-text-sentences"))), re.IGNORECASE)
 _DIGIT_OR_DOT = re.compile(r"[0-9.]")
 _LETTERS = re.compile(r"[A-Za-z\x80-\U0010ffff]+")
 _NUMBERS = re.compile(r"(?=[^0-9]*[0-9])[\x20-\x7e\x80-\U0010ffff]+")
+_NUMBER = re.compile(r"[0-9]+")
+_MODEL_NUMBER = re.compile(r"[1-9][0-9]{2}-[0-9]{3}")  # 747-400
+# A date in figures, a time, or a count ("1 of 12").
+_DATE_OR_TIME = re.compile(
+    r"(?:19|20)[0-9]{2}[-/._ ]?(?:0?[1-9]|1[0-2])[-/._ ]?[0-3]?[0-9](?![0-9])"
+    r"|(?<![0-9])[0-3]?[0-9][-/.][01]?[0-9][-/.](?:[0-9]{2}){1,2}(?![0-9])"
+    r"|(?<![0-9])[0-2]?[0-9][:.h][0-5][0-9](?![0-9])|(?<![0-9])[0-2]?[0-9] ?(?:[ap]m|h|uhr)\b"
+    r"|[0-9] ?(?:年|年|년|時|时|分|[月月월](?= ?[0-9]))|\A[0-9]+ (?:of|de|von|di|du|sur|van|из) [0-9]+\Z",
+    re.IGNORECASE,
+)
 _EDGES = (
     "".join(chr(point) for point in range(128) if not chr(point).isalpha()) + "«»“”‘’…–—・「」『』（）、。"
 )
@@ -52,28 +78,69 @@ def placeholder(text: str) -> ParseReason | None:
     """Returns why a cleaned caption says nothing about its image; None if it may say something."""
     if len(text.encode()) > MAX_BYTES:
         return None
+    if _TEMPLATE.search(text) or _NO_TEXT.match(text):
+        return ParseReason.PLACEHOLDER_WORD
     stripped = text.strip(_EDGES)
     is_word = stripped.lower() in WORDS
-    if not _DIGIT_OR_DOT.search(text) or (is_word and stripped == text):
-        return ParseReason.PLACEHOLDER_WORD if is_word else None
-    if _FILE_NAME.fullmatch(text) or _CAMERA_NAME.fullmatch(text):
+    if (is_word and stripped == text) or not _DIGIT_OR_DOT.search(text):
+        return ParseReason.PLACEHOLDER_WORD if is_word or _has_only_words(text) else None
+    if _FILE_NAME.fullmatch(text) or _CAMERA_NAME.fullmatch(text) or _ADDRESS.fullmatch(text):
         return ParseReason.PLACEHOLDER_FILE_NAME
     if _is_date(text):
         return ParseReason.PLACEHOLDER_DATE
-    if is_word:
+    if is_word or _DIMENSIONS.fullmatch(text) or _has_only_words(text):
         return ParseReason.PLACEHOLDER_WORD
-    if " " in text:
+    return None if " " in text else _identifier(text)
+
+
+def _identifier(text: str) -> ParseReason | None:
+    """Returns why a text without spaces describes nothing: a hash, or a file name without its ending."""
+    if _HEX.fullmatch(text):
+        return ParseReason.PLACEHOLDER_HASH
+    if _is_slug(text):
         return None
-    if _HEX.fullmatch(text) or _TOKEN.fullmatch(text):
+    if _TOKEN.fullmatch(text):
         return ParseReason.PLACEHOLDER_HASH
     return ParseReason.PLACEHOLDER_FILE_NAME if _FILE_STEM.fullmatch(text) else None
 
 
 def _is_date(text: str) -> bool:
-    """Whether a text consists of numbers and words of dates and times only."""
+    """Whether a text consists of numbers and words of dates and times only, and is a whole date or time.
+
+    "May 2024", "Sat 1" or "T-1000" are none: a film, a broadcaster, a model.
+    """
     if not _NUMBERS.fullmatch(text):
         return False
-    return all(run.lower() in _DATE_WORDS for run in _LETTERS.findall(text))
+    runs = [run.lower() for run in _LETTERS.findall(text)]
+    if not runs:
+        return not _MODEL_NUMBER.fullmatch(text)
+    if not all(run in _DATE_WORDS for run in runs):
+        return False
+    return bool(_DATE_OR_TIME.search(text)) or (
+        any(run in _MONTHS for run in runs) and len(_NUMBER.findall(text)) > 1
+    )
+
+
+def _has_only_words(text: str) -> bool:
+    """Whether a text is made of placeholders only: "image undefined", "Slide 1 of 3"."""
+    phrase = _phrase(text)
+    return bool(phrase) and (phrase in _PHRASES or all(word in WORDS for word in phrase.split()))
+
+
+def _phrase(text: str) -> str:
+    """Returns the words of a text, lower case, without those of dates and counts."""
+    runs = (run.lower() for run in _LETTERS.findall(text))
+    return " ".join(run for run in runs if run not in _DATE_WORDS)
+
+
+_PHRASES = frozenset(map(_phrase, WORDS)) - {""}
+
+
+def _is_slug(text: str) -> bool:
+    """Whether most of a name without spaces is words: "Canon-EOS-5D-Mark-IV-Body-Only" is, a hash is not."""
+    found = _WORD_IN_NAME.findall(text)
+    letters = sum(map(str.isalpha, text))
+    return len(found) > 1 and sum(map(len, found)) >= _WORDS_OF_A_SLUG * letters
 
 
 def _hashes(words: Iterable[str]) -> Hashes:
@@ -95,14 +162,15 @@ class PlaceholderRule:
         }
         self._refused = frozenset(reason for reason, refused in switches.items() if refused)
         self._words = _hashes(WORDS)
-        self._number_words = _hashes((*_DATE_WORDS, *_CAMERA_WORDS, *_CAMERA_ENDINGS))
+        parts = (part for word in WORDS for part in _LETTERS.findall(word))
+        self._parts = _hashes((*_DATE_WORDS, *_CAMERA_WORDS, *_CAMERA_ENDINGS, *parts))
 
     def judge(self, arena: ByteArena, starts: Ints, ends: Ints, reasons: Bytes) -> None:
         """Sets the reasons of captions that are placeholders and not dropped yet."""
         if not self._refused:
             return
         findings = np.zeros(starts.size, np.uint8)
-        find_placeholders(arena.data, starts, ends, self._words, self._number_words, findings)
+        find_placeholders(arena.data, starts, ends, self._words, self._parts, findings)
         findings[reasons != 0] = 0
         if ParseReason.PLACEHOLDER_WORD in self._refused:
             reasons[findings == IS_WORD] = REASON_CODES[ParseReason.PLACEHOLDER_WORD]

@@ -3,14 +3,20 @@
 The rules are the original's (LAION-5B section 3: ftfy, white space, lengths) plus NFC (UAX 15), no
 bidirectional or other format characters (UAX 9) and no HTML tags. `clean_alt` is the rule; `clean_texts`
 applies it to a column and passes only those texts to it that are not obviously clean.
+
+What a character is comes from one Unicode table, that of the package unicodedata2, not from the one of the
+Python that runs: with an older one, newer emoji were taken for unassigned and removed, and the pair's id,
+a hash of the caption, depended on the version of Python. A new major version of the package is a new rule:
+raise RULES_VERSION (link_filters.py).
 """
 
 import html
 import re
-import unicodedata
+from functools import lru_cache
 
 import ftfy
 import numpy as np
+import unicodedata2 as unicodedata
 from ftfy.badness import is_bad
 from ftfy.fixes import unescape_html
 
@@ -25,6 +31,15 @@ _REPAIR_FACTOR = 4
 
 # Format characters that are part of words (Persian, Indic scripts) or emoji: kept inside a text.
 _JOINERS = "\u200c\u200d"
+# Those that are seen or that change how their neighbours are written: marks that enclose a number (Unicode
+# 9.2, "prepended concatenation marks"), the Mongolian vowel separator, joins of Egyptian hieroglyphs.
+_VISIBLE_FORMATS = frozenset(
+    "\u0600\u0601\u0602\u0603\u0604\u0605\u06dd\u070f\u0890\u0891\u08e2\u180e\U000110bd\U000110cd"
+    + "".join(map(chr, range(0x13430, 0x13440)))
+)
+# Flags of regions (Wales, Scotland): a black flag, letters of the tag block, and the tag that ends them
+# (UTS 51, ED-14a).
+_TAG_SEQUENCE = re.compile("\U0001f3f4[\U000e0030-\U000e0039\U000e0061-\U000e007a]{1,6}\U000e007f")
 
 # What ftfy changes besides mojibake, NFC, entities and quotes: markup, line breaks, control characters,
 # ligatures, half and full width, surrogates.
@@ -55,9 +70,12 @@ def clean_alt(raw: str, max_chars: int) -> str:
     if "<" in text:  # ftfy then leaves entities alone
         text = _TAG.sub(" ", html.unescape(text))
     text = " ".join(text.split())
-    if not text.isprintable():
-        text = " ".join("".join(map(_printable, text)).split())
-    return unicodedata.normalize("NFC", text)[:max_chars].strip(_JOINERS + " ")
+    if (
+        not text.isprintable()
+    ):  # which no table takes back: what is printable in an older one is in a newer one
+        text = " ".join(_without_controls(text).split())
+    composed: str = unicodedata.normalize("NFC", text)
+    return composed[:max_chars].strip(_JOINERS + " ")
 
 
 def repaired(text: str) -> str:
@@ -67,7 +85,7 @@ def repaired(text: str) -> str:
         text = unescaped
     if (
         _NEEDS_FTFY.search(text)
-        or not unicodedata.is_normalized("NFC", text)
+        or unicodedata.normalize("NFC", text) != text
         or (_MAY_BE_MOJIBAKE.search(text) and any(map(is_bad, text.split("\n"))))
     ):
         return ftfy.fix_text(text)
@@ -76,12 +94,19 @@ def repaired(text: str) -> str:
     return text
 
 
+def _without_controls(text: str) -> str:
+    flags = _TAG_SEQUENCE.findall(text)
+    parts = ("".join(map(_printable, part)) for part in _TAG_SEQUENCE.split(text))
+    return "".join(part + flag for part, flag in zip(parts, [*flags, ""], strict=True))
+
+
+@lru_cache(1 << 12)
 def _printable(character: str) -> str:
     category = unicodedata.category(character)
     if category in ("Cc", "Zs", "Zl", "Zp"):
         return " "
     if category in ("Cf", "Cs", "Co", "Cn"):  # bidi controls, lone surrogates, private use, unassigned
-        return character if character in _JOINERS else ""
+        return character if character in _JOINERS or character in _VISIBLE_FORMATS else ""
     return character
 
 

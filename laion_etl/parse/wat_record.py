@@ -6,18 +6,20 @@ wat_reader.py does so only for the few records that its kernels cannot read.
 """
 
 import json
+import re
 from collections.abc import Iterator
 
 import orjson
 
 from laion_etl.core.funnel import RecordReason
 from laion_etl.parse.kernels.record_head import MAX_PAGE_URL_BYTES
-from laion_etl.parse.licence import NO_LICENCE, page_licence
+from laion_etl.parse.licence import NO_LICENCE, may_have_licence, page_licence
 from laion_etl.parse.link_batch import ImageLink, Page, page_url_problem, without_surrogates
 from laion_etl.parse.warc_records import NoRecord, WarcRecord, split_records
-from laion_etl.urls.normalize import page_base
+from laion_etl.urls.normalize import page_base, without_credentials
 
 _HTML = b'"HTML-Metadata"'
+_COMMONS = re.compile(rb"creativecommons\.org", re.IGNORECASE)
 _PADDING = b"\r\n\t \0"
 
 
@@ -44,6 +46,8 @@ def page_of(record: WarcRecord) -> Page | RecordReason:
         url = record.target
     if not isinstance(html, dict) or not url:
         return RecordReason.NOT_A_PAGE
+    if "@" in url and len(url) <= MAX_PAGE_URL_BYTES:
+        url = without_credentials(url)
     base = page_base(url, _text(_dig(html, "Head", "Base"))) if len(url) <= MAX_PAGE_URL_BYTES else url
     if reason := page_url_problem(url, base):
         return reason
@@ -52,7 +56,7 @@ def page_of(record: WarcRecord) -> Page | RecordReason:
     return Page(
         url=without_surrogates(url),
         base=without_surrogates(base),
-        licence=_licence([*links, *head_links]) if b"creativecommons.org" in payload else NO_LICENCE,
+        licence=_licence(html, [*links, *head_links]) if _COMMONS.search(payload) else NO_LICENCE,
         images=[
             ImageLink(_text(link.get("url")), _text(link.get("alt")), _text(link.get("title")))
             for link in links
@@ -61,11 +65,13 @@ def page_of(record: WarcRecord) -> Page | RecordReason:
     )
 
 
-def _licence(links: list[dict[object, object]]) -> str:
-    """Returns the licence that a page links to; the sources of images are not links."""
+def _licence(html: dict[object, object], links: list[dict[object, object]]) -> str:
+    """Returns the licence that a page links to or states; the sources of images are not links."""
     found = ((link.get("url"), link.get("rel")) for link in links if link.get("path") != "IMG@/src")
+    metas = [meta for meta in _list(_dig(html, "Head", "Metas")) if isinstance(meta, dict)]
     return page_licence(
-        (url, _text(rel)) for url, rel in found if isinstance(url, str) and "creativecommons.org" in url
+        ((url, _text(rel)) for url, rel in found if isinstance(url, str) and may_have_licence(url)),
+        ((_text(meta.get("name") or meta.get("property")), _text(meta.get("content"))) for meta in metas),
     )
 
 

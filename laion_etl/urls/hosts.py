@@ -5,7 +5,6 @@ rule of parse: a change raises RULES_VERSION in parse/link_filters.py. How a hos
 punycode) is part of the URL's form: see normalize.py.
 """
 
-import ipaddress
 from collections.abc import Callable
 from functools import cache
 
@@ -18,16 +17,31 @@ from laion_etl.core.kernels import Bytes, Hashes, Ints, constant, hash_of
 from laion_etl.core.reason_codes import REASON_CODES
 from laion_etl.core.wordlists import words
 from laion_etl.settings import ParseSettings
+from laion_etl.urls.addresses import is_public
 from laion_etl.urls.host_kernels import find_files, number_hosts
 from laion_etl.urls.public_suffix import public_suffixes, registered_domain
 
 Spans = tuple[Ints, Ints]
 
-# Names that no public resolver answers: RFC 6761 (localhost), 6762 appendix G, and ICANN's .internal;
-# .home.arpa (RFC 8375) is handled separately. Reserved documentation names (.example, .test, .invalid) do not
-# resolve either, but cannot point into a private network, so they are kept.
+# Names that no public resolver answers: RFC 6761 (localhost), 6762 appendix G, ICANN's .internal, names of
+# other systems than DNS (.onion RFC 7686, .alt RFC 9476), and what routers call a network (.localdomain,
+# .domain); .home.arpa (RFC 8375) is handled separately. Reserved documentation names (.example, .test,
+# .invalid) do not resolve either, but cannot point into a private network, so they are kept.
 _PRIVATE_SUFFIXES = frozenset(
-    ("localhost", "local", "internal", "intranet", "private", "corp", "home", "lan")
+    (
+        "localhost",
+        "local",
+        "internal",
+        "intranet",
+        "private",
+        "corp",
+        "home",
+        "lan",
+        "onion",
+        "alt",
+        "localdomain",
+        "domain",
+    )
 )
 
 _KNOWN_HOSTS = 1 << 16
@@ -41,29 +55,19 @@ def host_is_public(host: str) -> bool:
     empty; no resolver can look them up (RFC 1035 2.3.4), so they are not public.
     """
     if host.startswith("["):
-        return _is_global(host[1:-1])
+        return is_public(host[1:-1])
     labels = without_final_dot(host).split(".")
     last = labels[-1]
     if len(labels) == 1 or "" in labels or last in _PRIVATE_SUFFIXES:
         return False
     if last.isdigit():
-        return _is_global(".".join(labels))
+        return is_public(".".join(labels))
     return labels[-2:] != ["home", "arpa"]
 
 
 def without_final_dot(host: str) -> str:
     """Returns a host without the one dot that may end a fully qualified name."""
     return host.removesuffix(".")
-
-
-def _is_global(address: str) -> bool:
-    """Whether text is an IP address that is globally reachable; what is no address at all is not."""
-    try:
-        parsed = ipaddress.ip_address(address)
-    except ValueError:
-        return False
-    embedded = getattr(parsed, "ipv4_mapped", None) or parsed
-    return bool(embedded.is_global and not embedded.is_multicast)
 
 
 @cache

@@ -60,8 +60,11 @@ def resolve(raw: str, base: str) -> str | ParseReason:
     """Returns the absolute URL in normal form, without fragment, or the reason to drop it.
 
     If the base is invalid, an absolute URL is still accepted. Beyond the standard, percent escapes are
-    normalised (RFC 3986 6.2.2): upper-case digits, and none for unreserved characters.
+    normalised (RFC 3986 6.2.2): upper-case digits, and none for unreserved characters. A user name in the URL
+    of the page is not passed on to its links.
     """
+    if "@" in base:
+        base = without_credentials(base)
     try:
         url = ada_url.URL(raw, base=base) if ada_url.check_url(base) else ada_url.URL(raw)
     except ValueError:
@@ -72,6 +75,18 @@ def resolve(raw: str, base: str) -> str | ParseReason:
         return ParseReason.URL_INVALID
     url.hash = ""
     return _normal_escapes(str(url.href))
+
+
+def without_credentials(url: str) -> str:
+    """Returns a page URL without user name and password; one that has none, or is not valid, as it is."""
+    try:
+        parsed = ada_url.URL(url)
+    except ValueError:
+        return url
+    if not (parsed.username or parsed.password):
+        return url
+    parsed.username = parsed.password = ""
+    return str(parsed.href)
 
 
 def form_by_rule(version: int, url: str, base: str = "") -> str:

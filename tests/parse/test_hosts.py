@@ -2,13 +2,25 @@ import pytest
 import tldextract
 
 from laion_etl.core.funnel import ParseReason
+from laion_etl.download.ssrf import AddressPolicy
 from laion_etl.urls.hosts import host_is_public, tracker_paths
 from laion_etl.urls.public_suffix import registered_domain
 from tests.parse.outcomes import link_outcome, url_outcome
 
 
 @pytest.mark.parametrize(
-    "host", ["example.com", "a.example", "8.8.8.8", "[2606:4700::1111]", "xn--bcher-kva.ch", "www.arpa.com"]
+    "host",
+    [
+        "example.com",
+        "a.example",
+        "8.8.8.8",
+        "[2606:4700::1111]",
+        "xn--bcher-kva.ch",
+        "www.arpa.com",
+        "[64:ff9b::808:808]",
+        "onion.example",
+        "www.domain.com",
+    ],
 )
 def test_public_hosts(host: str) -> None:
     assert host_is_public(host)
@@ -19,7 +31,9 @@ def test_public_hosts(host: str) -> None:
     ["localhost", "wiki", "wiki.", "a.localhost", "nas.local", "x.internal", "x.home.arpa", "home.arpa",
     "pc.lan", "10.0.0.1",
      "127.0.0.1", "100.64.0.1", "169.254.169.254", "192.0.2.1", "198.18.0.1", "224.0.0.1", "0.0.0.0", "[::1]",
-     "[::]", "[fd00::8]", "[fe80::1]", "[::ffff:a00:8]", "[2001:db8::1]", "[ff02::1]"],
+     "[::]", "[fd00::8]", "[fe80::1]", "[::ffff:a00:8]", "[2001:db8::1]", "[ff02::1]", "[64:ff9b::c0a8:1]",
+     "[64:ff9b:1::8]", "[2002:c0a8:101::]", "[fec0::8]", "[3fff:8::1]", "[5f00::8]", "[::192.168.0.1]",
+     "[2001::1]", "192.88.99.7", "192.0.0.10", "x.onion", "x.alt", "nas.localdomain", "pc.domain"],
 )  # fmt: skip
 def test_hosts_that_do_not_exist_or_are_private(host: str) -> None:
     assert not host_is_public(host)
@@ -92,3 +106,11 @@ def test_a_host_with_a_dot_at_the_end_has_the_domain_and_the_tracker_of_the_name
     assert isinstance(found, dict)
     assert found["domain"] == "shop.co.uk"
     assert url_outcome("https://pixel.quantserve.com./x.jpg", page) is ParseReason.TRACKER
+
+
+def test_parse_and_downloader_refuse_the_same_addresses() -> None:
+    addresses = [f"{first}.{second}.99.1" for first in range(256) for second in (0, 64, 88, 168, 254)]
+    policy = AddressPolicy()
+    assert [host_is_public(address) for address in addresses] == [policy.allows(x) for x in addresses]
+    blocks = [f"{first:x}::1" for first in range(0, 0x10000, 16)]
+    assert [host_is_public(f"[{block}]") for block in blocks] == [policy.allows(x) for x in blocks]

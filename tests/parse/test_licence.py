@@ -31,6 +31,18 @@ ZERO = "https://creativecommons.org/publicdomain/zero/1.0/"
             "http://creativecommons.org/licenses/sampling+/1.0/",
             "https://creativecommons.org/licenses/sampling+/1.0/",
         ),
+        ("http://CREATIVEcommons.ORG/licenses/by-sa/3.0/", BY_SA),
+        ("http://creativecommons.org:80/licenses/by-sa/3.0/", BY_SA),
+        ("https://creativecommons.org./licenses/by/4.0/", BY),
+        ("https:\\\\creativecommons.org\\licenses\\by\\4.0", BY),
+        ("https://creativecommons.org/licenses/b%79/4%2e0/", BY),
+        (
+            "https://creativecommons.org/licenses/nc-sampling%2B/1.0/",
+            "https://creativecommons.org/licenses/nc-sampling+/1.0/",
+        ),
+        ("ftp://creativecommons.org/licenses/by/4.0/", None),
+        ("creativecommons.org/licenses/by/4.0/", None),  # a path of the page's own site
+        ("https://creativecommons.org:99999/licenses/by/4.0/", None),
         ("https://creativecommons.org/licenses/by/4.0.1/", None),
         ("https://creativecommons.org/licenses/by-xx/4.0/", None),
         ("https://creativecommons.org/licenses/", None),
@@ -58,3 +70,22 @@ def test_the_licence_of_a_page_is_the_one_marked_so_else_the_first(
     links: list[tuple[str | None, str | None]], licence: str
 ) -> None:
     assert page_licence(links) == licence
+
+
+@pytest.mark.parametrize(
+    ("links", "metas", "licence"),
+    [
+        ([], [("license", BY)], BY),
+        ([], [(" DCTERMS.License ", BY_SA)], BY_SA),
+        ([], [("og:license", ZERO)], ZERO),
+        ([], [("description", BY)], "?"),
+        ([], [("license", "https://example.org/terms"), ("dc.rights", BY)], BY),
+        ([], [(None, BY), ("license", None)], "?"),
+        ([(BY, None)], [("license", BY_SA)], BY_SA),  # a link may belong to something on the page
+        ([(BY, "license")], [("license", BY_SA)], BY),
+    ],
+)
+def test_a_meta_element_states_the_licence_of_the_page(
+    links: list[tuple[str | None, str | None]], metas: list[tuple[str | None, str | None]], licence: str
+) -> None:
+    assert page_licence(links, metas) == licence

@@ -1,3 +1,4 @@
+import hashlib
 import unicodedata
 
 import ftfy
@@ -36,6 +37,18 @@ from laion_etl.parse.text import clean_alt, clean_texts, repaired
         ),
         ("e\u0301cole", "école"),  # NFC
         ("\ud800 lone surrogate", "\ufffd lone surrogate"),
+        (
+            "Melting face \U0001fae0, splatter \U0001fadf",
+            "Melting face \U0001fae0, splatter \U0001fadf",
+        ),  # Unicode 14, 16
+        ("ideograph \U000323b0", "ideograph \U000323b0"),  # Unicode 17
+        ("unassigned \U0003fff0 here", "unassigned here"),
+        (
+            "Scotland \U0001f3f4\U000e0067\U000e0062\U000e0073\U000e0063\U000e0074\U000e007f wins",
+            "Scotland \U0001f3f4\U000e0067\U000e0062\U000e0073\U000e0063\U000e0074\U000e007f wins",
+        ),
+        ("tags\U000e0067\U000e007f without a flag", "tags without a flag"),
+        ("verse \u06dd\u0663", "verse \u06dd\u0663"),
         ("", ""),
         (" \n\t ", ""),
         ("\u200d", ""),
@@ -43,6 +56,15 @@ from laion_etl.parse.text import clean_alt, clean_texts, repaired
 )
 def test_alt_texts_are_cleaned(raw: str, clean: str) -> None:
     assert clean_alt(raw, 2000) == clean
+
+
+def test_captions_do_not_depend_on_the_tables_of_python() -> None:
+    """Python 3.11 has Unicode 14; the digest is that of captions on any version."""
+    newer = [chr(point) for point in (0x1FAE8, 0x31350, 0x1FADC, 0x16D68, 0x20C1, 0x1C89, 0xA7CB)]
+    captions = [clean_alt(f"a sign with {character} on it", 2000) for character in newer]
+    assert captions == [f"a sign with {character} on it" for character in newer]
+    digest = hashlib.md5("\n".join(captions).encode(), usedforsecurity=False).hexdigest()
+    assert digest == "57fcddcb239e76547a4d76e439e2149d"
 
 
 def test_a_long_text_is_cut_without_trailing_space() -> None:

@@ -4,7 +4,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from laion_etl.core.funnel import ParseReason
-from laion_etl.urls.normalize import page_base, resolve
+from laion_etl.urls.normalize import page_base, resolve, without_credentials
 from tests.parse.outcomes import url_outcome
 
 PAGE = "https://www.example.org/shop/item.html?id=1"
@@ -59,6 +59,23 @@ def test_links_resolve_by_the_url_standard(raw: str, url: str) -> None:
 )
 def test_unacceptable_links_have_a_reason(raw: str, reason: ParseReason) -> None:
     assert url_outcome(raw, PAGE) is reason
+
+
+@pytest.mark.parametrize(
+    ("raw", "url"),
+    [
+        ("/i.jpg", "https://www.example.org/i.jpg"),
+        ("i.jpg", "https://www.example.org/shop/i.jpg"),
+        ("//cdn.example/i.jpg", "https://cdn.example/i.jpg"),
+        ("https://me:pw@cdn.example/i.jpg", ParseReason.URL_INVALID),
+    ],
+)
+def test_links_do_not_take_the_user_name_of_their_page(raw: str, url: str | ParseReason) -> None:
+    assert url_outcome(raw, "https://editor:secret@www.example.org/shop/item.html") == url
+    assert (
+        without_credentials("https://editor:secret@www.example.org/a?b=@c")
+        == "https://www.example.org/a?b=@c"
+    )
 
 
 @pytest.mark.parametrize("raw", ["https://www.facebook.com/photo/tr.jpg", "/shop/my-pixel.png", "/1x1/a.png"])

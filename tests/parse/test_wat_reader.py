@@ -239,7 +239,7 @@ def test_cutting_out_and_reading_whole_agree(
         }
         return json.dumps(envelope, separators=separators, ensure_ascii=ascii_only).encode()
 
-    licence = {"path": "A@/href", "url": "https://creativecommons.org/licenses/by/4.0/"}
+    licence = {"path": "A@/href", "url": "https://CreativeCommons.ORG/licenses/by/4.0/"}
     [page] = found_in(record("https://example.org/", payload(links))).pages
     [whole] = found_in(record("https://example.org/", payload([*links, licence]))).pages
     assert page.images == whole.images

@@ -77,12 +77,14 @@ def _trimmed(data: Bytes, start: int, end: int) -> tuple[int, int]:
 
 @kernel
 def _is_plain_url(data: Bytes, start: int, end: int) -> bool:
-    """Whether a page URL is printable ASCII, not too long and not in angle brackets."""
+    """Whether a page URL is printable ASCII, not too long, not in angle brackets and without a user name."""
     if end - start > MAX_PAGE_URL_BYTES or (start < end and data[start] == 60):
         return False
+    slashes = 0
     for i in range(start, end):
-        if data[i] < 33 or data[i] > 126:
+        if data[i] < 33 or data[i] > 126 or (data[i] == 64 and slashes < 3):
             return False
+        slashes += data[i] == 47
     return True
 
 

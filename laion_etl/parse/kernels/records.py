@@ -26,6 +26,7 @@ _HTML = constant(b'"HTML-Metadata":{')
 # second or third byte, the rarest, is searched for.
 _SIGNS = (b"G@", b'"Bas', b"ns.o")
 _KEYS = b"@B."
+_LOWER = np.uint64(0x2020202020202020)
 _ONES, _HIGHS = np.uint64(0x0101010101010101), np.uint64(0x8080808080808080)
 _BLOCK_WORDS = 8
 
@@ -179,13 +180,20 @@ def _has_sign(words: Hashes, first: int) -> bool:
         found |= (x - _ONES) & ~x
         x = (word ^ _BASE0) | (second ^ _BASE1) | (third ^ _BASE2) | (fourth ^ _BASE3)
         found |= (x - _ONES) & ~x
-        x = (word ^ _COMMONS0) | (second ^ _COMMONS1) | (third ^ _COMMONS2) | (fourth ^ _COMMONS3)
+        # In any case: a letter with this bit is lower case, and a dot has it anyway.
+        x = (word | _LOWER) ^ _COMMONS0 | (second | _LOWER) ^ _COMMONS1
+        x |= (third | _LOWER) ^ _COMMONS2 | (fourth | _LOWER) ^ _COMMONS3
         found |= (x - _ONES) & ~x
     return bool(found & _HIGHS != 0)
 
 
 @kernel
 def _is_licence(data: Bytes, dot: int, start: int) -> bool:
-    """Whether a dot is that of creativecommons.org; the caller checks that there is room after it."""
+    """Whether a dot is that of creativecommons.org, in any case; the caller checks the room after it."""
     first = dot - _COMMONS.size + 4
-    return first >= start and equals(data, first, _COMMONS)
+    if first < start:
+        return False
+    for i in range(_COMMONS.size):
+        if data[first + i] | 32 != _COMMONS[i]:
+            return False
+    return True

@@ -178,37 +178,40 @@ MAY_BE, IS_WORD = 1, 2  # findings of `find_placeholders`
 
 @kernel
 def find_placeholders(
-    data: Bytes, starts: Ints, ends: Ints, words: Hashes, number_words: Hashes, findings: Bytes
+    data: Bytes, starts: Ints, ends: Ints, words: Hashes, parts: Hashes, findings: Bytes
 ) -> None:
     """Sets IS_WORD for one of the `words`, MAY_BE for what `placeholder` must check; lists are sorted hashes.
 
-    The others (0) neither look like a file name or an identifier, nor consist of numbers and `number_words`
-    only, nor are one of the `words` once digits and punctuation at their ends are stripped.
+    The others (0) neither look like a file name, an identifier or a template, nor consist of numbers and
+    `parts` only, nor are one of the `words` once digits and punctuation at their ends are stripped.
     """
     for row in range(starts.size):
         start, end = starts[row], ends[row]
         if start < 0 or end - start > MAX_BYTES:
             findings[row] = 0
         else:
-            findings[row] = _find_placeholder(data, start, end, words, number_words)
+            findings[row] = _find_placeholder(data, start, end, words, parts)
 
 
 @kernel
-def _find_placeholder(data: Bytes, start: int, end: int, words: Hashes, number_words: Hashes) -> int:
-    spaces, digits, dots, others = 0, 0, 0, 0
+def _find_placeholder(data: Bytes, start: int, end: int, words: Hashes, parts: Hashes) -> int:
+    spaces, digits, dots, others, marks = 0, 0, 0, 0, 0
     for position in range(start, end):
         byte = data[position]
         spaces += byte == 32
         others += byte >= 128
         digits += 48 <= byte <= 57
         dots += byte == 46
+        marks += byte == 123 or byte == 60  # { and <
+    if marks or data[start] == 37 or data[start] == 91:  # % and [
+        return MAY_BE
     if spaces == 0 and others == 0 and (digits or dots):
         return MAY_BE
     if dots:
         for position in range(max(start, end - 6), end - 2):  # may end like a file name
             if data[position] == 46:
                 return MAY_BE
-    if digits and _has_only(data, start, end, number_words):
+    if _has_only(data, start, end, parts):
         return MAY_BE
     while end > start and not _is_letter(data[end - 1]):
         end -= 1
