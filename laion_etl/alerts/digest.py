@@ -12,8 +12,11 @@ from laion_etl.io.storage import Store, open_store
 from laion_etl.settings import Settings
 
 # Tasks in the order in which the data flows; tasks that only pass numbers on are shown if they failed.
-_ORDER = ("estimate", "discover", "parse", "load", "plan", "download", "group", "score", "publish")
-_HELPERS = ("estimate", "group")
+_ORDER = (
+    *("estimate", "discover", "parse", "load", "plan", "plan_range"),
+    *("workers", "download", "group", "score", "publish"),
+)
+_HELPERS = ("estimate", "workers", "group")
 _NOT_COUNTED = ("digest", "verdict")
 _FAILED = ("failed", "upstream_failed")
 _WORDS = {"success": "done", "upstream_failed": "not run, because an earlier task failed"}

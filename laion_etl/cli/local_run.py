@@ -12,6 +12,7 @@ from laion_etl.database.connection import open_database
 from laion_etl.database.load import load_partition
 from laion_etl.database.loaded import loaded_crawl
 from laion_etl.download.worker import Worker, open_queue
+from laion_etl.io.planned import planned_batches
 from laion_etl.io.storage import Store
 from laion_etl.parse.stage import parse_partition
 from laion_etl.plan.stage import plan_batches
@@ -41,7 +42,7 @@ class LocalRun:
                 self._reported(
                     load_partition(self.crawl, partition.number, self.settings, self.store, database)
                 )
-            planned = self._reported(plan_batches(self.crawl, self.settings, self.store, database))
+            self._reported(plan_batches(self.crawl, self.settings, self.store, database))
             queue = open_queue(self.crawl, self.settings, database)
             with progress(self.console, "download") as report:
                 worker = Worker(
@@ -50,7 +51,7 @@ class LocalRun:
                 for stats in worker.run():
                     self._reported(stats)
             loaded = loaded_crawl(self.crawl, self.store, database)
-        batches = planned.details["batches"]
+        batches = planned_batches(self.crawl, self.store)
         score_everywhere(self.crawl, batches, self.settings, self.store, self._report)
         expected = Expected([partition.number for partition in partitions], 0.0, loaded)
         published = publish_variants(self.crawl, self.settings, self.store, expected)

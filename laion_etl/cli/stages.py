@@ -79,15 +79,42 @@ def load(crawl: CrawlOption, partition: PartitionOption, as_json: JsonOption = F
 
 
 @commands.command()
-def plan(crawl: CrawlOption, as_json: JsonOption = False) -> None:
+def plan(
+    crawl: CrawlOption,
+    prepare: Annotated[
+        bool,
+        typer.Option(
+            "--prepare", help="Only begin a plan that is made in several ranges, and print them as JSON."
+        ),
+    ] = False,
+    range_: Annotated[
+        str,
+        typer.Option(
+            "--range", metavar="I/N", help="Plan only range I of N, counted from 1, of a plan that has begun."
+        ),
+    ] = "",
+    as_json: JsonOption = False,
+) -> None:
     """Assign the new pairs of a crawl to batches."""
     from laion_etl.database.connection import open_database
-    from laion_etl.plan.stage import plan_batches
+    from laion_etl.io.planned import batches_in
+    from laion_etl.plan.stage import Prepared, plan_batches, plan_range, prepare_plan
 
+    if prepare and range_:
+        raise SettingsError("cannot use --prepare and --range together; leave one of them out")
+    part = _range(range_) if range_ else None
     settings, store = open_settings()
     with open_database(settings) as database:
-        stats = plan_batches(crawl, settings, store, database)
-    done(stats, as_json, batches=stats.details["batches"], plan=stats.fingerprint)
+        if part is not None:
+            stats = plan_range(crawl, *part, settings, store, database)
+            done(stats, as_json, plan=stats.fingerprint)
+            return
+        if prepare:
+            made = prepare_plan(crawl, settings, store, database)
+        else:
+            made = Prepared(plan_batches(crawl, settings, store, database))
+    batches = len(batches_in(made.stats)) + made.batches
+    done(made.stats, as_json, batches=batches, plan=made.stats.fingerprint, ranges=made.ranges)
 
 
 @commands.command()
@@ -258,6 +285,13 @@ def _group(batches: list[int], group: str) -> list[int]:
     if not (index.isdigit() and groups.isdigit() and int(index) < int(groups)):
         raise SettingsError(f"invalid --group {group}; expected I/G with I below G, for example 0/4")
     return sorted(batches)[int(index) :: int(groups)]
+
+
+def _range(text: str) -> tuple[int, int]:
+    index, _, of = text.partition("/")
+    if not (index.isdigit() and of.isdigit() and 1 <= int(index) <= int(of)):
+        raise SettingsError(f"invalid --range {text}; expected I/N with I from 1 to N, for example 1/16")
+    return int(index), int(of)
 
 
 def _lines(file: typer.FileText | None) -> list[str]:

@@ -10,6 +10,7 @@ from enum import StrEnum
 from typing import Any
 
 from laion_etl.core.stage_stats import StageStats
+from laion_etl.io.planned import batches_in
 
 DEPTHS = 5
 
@@ -86,7 +87,7 @@ def batch_grid(rows: Sequence[tuple[int, str, bool, float | None]], scored: Iter
 
 def batch_grid_of_store(stats: Mapping[str, Sequence[StageStats]]) -> Grid:
     """Build the grid from the store alone, if Postgres is unavailable."""
-    planned = {int(n) for unit in stats["plan"] for n in unit.details.get("batches", ())}
+    planned = {number for unit in stats["plan"] for number in batches_in(unit)}
     fetched, scored = finished_numbers(stats["download"]), finished_numbers(stats["score"])
     numbers = sorted(planned | fetched | scored)
     cells = (

@@ -19,7 +19,8 @@ select partition_no from partition join crawl using (crawl_no)
 where crawl = %(crawl)s and partition = %(partition)s and fingerprint = %(fingerprint)s
 
 -- name: partition_for_update
-select planned, planning from partition where partition_no = %(partition_no)s for update
+-- What is being planned is as final as what is planned, whether or not a planner is at work.
+select planned or planning, planning from partition where partition_no = %(partition_no)s for update
 
 -- name: planned_of_crawl
 -- Their pairs are cut into batches: the settings they were made with are those of the crawl.
@@ -73,9 +74,9 @@ where pair_id = any ((select %(keys)s)::uuid[]) and pair_id between %(first)s an
 select partition_no, crawl_no, partition, planned from partition where partition_no = any (%(numbers)s)
 
 -- name: open_owners
--- Waits for a planner that is just recording its batches, and then leaves out those it has planned.
+-- Waits for a planner that is just beginning a round, and then leaves out the partitions of the round.
 select partition_no from partition
-where partition_no = any (%(numbers)s) and not planned and not (planning and %(planner_at_work)s)
+where partition_no = any (%(numbers)s) and not planned and not planning
 order by partition_no
 for update
 

@@ -27,7 +27,7 @@ where batch = (
             for update skip locked) as ready
     ) as open
     limit 1)
-returning batch, token
+returning batch, token, file
 
 -- name: claim_one
 update batch
@@ -35,11 +35,11 @@ set state = 'leased', token = token + 1, attempts = attempts + 1, lease_owner = 
     lease_expires = now() + make_interval(secs => %(lease_s)s), updated_at = now(), claimed_at = now()
 where batch = %(batch)s and crawl_no = %(crawl_no)s
   and (state <> 'leased' or lease_expires < now())
-returning batch, token
+returning batch, token, file
 
 -- name: claimed_unseen
 -- A claim whose answer was lost with the connection.
-select batch, token from batch
+select batch, token, file from batch
 where crawl_no = %(crawl_no)s and state = 'leased' and lease_owner = %(owner)s and batch <> all (%(held)s)
 order by batch
 limit 1
