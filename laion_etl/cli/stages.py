@@ -23,6 +23,7 @@ from laion_etl.cli.common import (
 )
 from laion_etl.cli.console import progress, summary
 from laion_etl.cli.extras import Commands, needs
+from laion_etl.cli.ranges import range_of
 from laion_etl.core.errors import InputError, SettingsError, Stopped
 
 if TYPE_CHECKING:
@@ -102,17 +103,15 @@ def plan(
 
     if prepare and range_:
         raise SettingsError("cannot use --prepare and --range together; leave one of them out")
-    part = _range(range_) if range_ else None
+    part = range_of(range_) if range_ else None
     settings, store = open_settings()
     with open_database(settings) as database:
         if part is not None:
             stats = plan_range(crawl, *part, settings, store, database)
             done(stats, as_json, plan=stats.fingerprint)
             return
-        if prepare:
-            made = prepare_plan(crawl, settings, store, database)
-        else:
-            made = Prepared(plan_batches(crawl, settings, store, database))
+        of = (crawl, settings, store, database)
+        made = prepare_plan(*of) if prepare else Prepared(plan_batches(*of))
     batches = len(batches_in(made.stats)) + made.batches
     done(made.stats, as_json, batches=batches, plan=made.stats.fingerprint, ranges=made.ranges)
 
@@ -285,13 +284,6 @@ def _group(batches: list[int], group: str) -> list[int]:
     if not (index.isdigit() and groups.isdigit() and int(index) < int(groups)):
         raise SettingsError(f"invalid --group {group}; expected I/G with I below G, for example 0/4")
     return sorted(batches)[int(index) :: int(groups)]
-
-
-def _range(text: str) -> tuple[int, int]:
-    index, _, of = text.partition("/")
-    if not (index.isdigit() and of.isdigit() and 1 <= int(index) <= int(of)):
-        raise SettingsError(f"invalid --range {text}; expected I/N with I from 1 to N, for example 1/16")
-    return int(index), int(of)
 
 
 def _lines(file: typer.FileText | None) -> list[str]:

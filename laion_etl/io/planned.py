@@ -117,6 +117,12 @@ def planned_files(crawl: str, store: Store) -> Iterator[PlannedBatch]:
             yield from batches
 
 
+def is_being_planned(crawl: str, store: Store) -> bool:
+    """Whether a plan of a crawl has begun and is not finished: it will have more batches."""
+    name = plan_stats_name(crawl)
+    return store.exists(name) and _open_round(store.read_stats(name)) is not None
+
+
 def is_without_batches(crawl: str, store: Store) -> bool:
     """Whether a crawl is planned to its end and has no batch: all its pairs were known before."""
     name = plan_stats_name(crawl)

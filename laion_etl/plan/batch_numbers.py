@@ -26,14 +26,13 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Protocol
 
-import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
 from laion_etl.core.errors import ChangedError, InputError
 from laion_etl.core.formats import check_format
 from laion_etl.core.ids import BATCHES_PER_CRAWL
 from laion_etl.io.storage import Store
+from laion_etl.plan.earlier_numbers import EarlierNumbers
 
 FORMAT = 1
 NUMBERS_PER_FILE = 1_000  # so that what a planner rewrites does not grow with the crawl
@@ -94,22 +93,6 @@ class _Thousand:
     etag: str | None = None  # None: not written yet
 
 
-@dataclass(frozen=True, slots=True)
-class _Earlier:
-    """Numbers given before a round of planning began, by digest: arrays, for there may be a million."""
-
-    before: int
-    digests: npt.NDArray[np.bytes_]  # ascending
-    numbers: npt.NDArray[np.int64]
-
-    def number_of(self, digest: str) -> int | None:
-        """Return the lowest number that batches with this digest have."""
-        key = np.bytes_(digest.encode())
-        place = int(np.searchsorted(self.digests, key))
-        found = place < len(self.digests) and self.digests[place] == key
-        return int(self.numbers[place]) if found else None
-
-
 class BatchNumbers:
     """The numbers of a crawl."""
 
@@ -124,7 +107,7 @@ class BatchNumbers:
         self.prefix = self._own_prefix()
         self.first = self.prefix * BATCHES_PER_CRAWL
         self.last = self.first + BATCHES_PER_CRAWL - 1
-        self._known: _Earlier | None = None
+        self._known: EarlierNumbers | None = None
 
     def following(self) -> int:
         """Return the number after all that were ever given or reserved."""
@@ -176,7 +159,7 @@ class BatchNumbers:
         digests: Sequence[str],
         slot: Slot,
         record: Mapping[int, _Thousand],
-        earlier: _Earlier,
+        earlier: EarlierNumbers,
         taken: Taken,
     ) -> tuple[list[int], dict[int, str]]:
         """Return numbers for batches, and the digests of those that are not recorded yet, ascending."""
@@ -236,16 +219,12 @@ class BatchNumbers:
         low, high = ((number - self.first) // NUMBERS_PER_FILE for number in (slot.first, slot.last))
         return self._thousands(place for place in self._places() if low <= place <= high)
 
-    def _earlier(self, before: int) -> _Earlier:
+    def _earlier(self, before: int) -> EarlierNumbers:
         """Return the numbers that were given below `before`; they are read once."""
         if self._known is None or self._known.before != before:
             end = (before - self.first - 1) // NUMBERS_PER_FILE
             files = self._thousands(place for place in self._places() if place <= end)
-            found = list(self._within(Slot(self.first, before - 1), files))
-            digests = np.array([digest for _, digest in found], dtype="S16")
-            numbers = np.array([number for number, _ in found], dtype=np.int64)
-            order = np.argsort(digests, kind="stable")
-            self._known = _Earlier(before, digests[order], numbers[order])
+            self._known = EarlierNumbers.of(before, self._within(Slot(self.first, before - 1), files))
         return self._known
 
     def _places(self) -> list[int]:

@@ -15,7 +15,7 @@ from laion_etl.database.loaded import LoadedCrawl
 from laion_etl.dataset.manifest import Manifest
 from laion_etl.dataset.missing_batches import causes, check_share, missing_batches
 from laion_etl.dataset.scored import ScoredCrawl, find_scored
-from laion_etl.io.planned import is_without_batches
+from laion_etl.io.planned import is_being_planned, is_without_batches
 from laion_etl.io.storage import Store
 from laion_etl.publish.repeated_ids import batches_among
 
@@ -85,12 +85,18 @@ def scored_crawl(
 
     Partitions missing when the crawl was last published stay missing until Postgres has them: a run of a few
     WAT files, or one that expects nothing, does not make a dataset complete. Raises IncompleteError if more
-    is missing than `expected` allows, InputError if nothing is scored, or if stats are damaged and nothing
-    says how much may be missing: a removal, for example, must not drop a batch that was published.
+    is missing than `expected` allows, InputError if nothing is scored, or if stats are damaged or, the first
+    time, the plan is not finished, and nothing says how much may be missing: a removal, for example, must not
+    drop a batch that was published.
     """
     before = published.details if published else {}
     known = tuple(int(number) for number in before.get("missing_partitions") or ())
     if expected is None:
+        if published is None and is_being_planned(crawl, store):
+            raise InputError(
+                f"cannot publish {crawl}: its plan is not finished; run "
+                f"`laion-etl stage plan --crawl {crawl}`, then download and score what it adds"
+            )
         scored = find_scored(crawl, store)
         if scored.damaged:
             raise InputError(
