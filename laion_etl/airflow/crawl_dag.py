@@ -195,7 +195,8 @@ def plan_range(crawl: str, ranges: XComArg, pool: str) -> MappedOperator:
     ).expand(unit=ranges)
 
 
-@task(trigger_rule=GO_ON, outlets=[PAIRS])
+# Ranges may be skipped, or fail: neither stops the download. GO_ON would skip it with a skipped range.
+@task(trigger_rule=TriggerRule.ALL_DONE, outlets=[PAIRS])
 def workers() -> list[int]:
     """Announce the batches; returns the numbers of the download workers, at most one a batch."""
     return results.download_workers(get_current_context())

@@ -54,8 +54,13 @@ def range_planned(result: dict[str, Any], context: Context) -> dict[str, int | s
 
 
 def download_workers(context: Context) -> list[int]:
-    """Announce the batches; return the numbers of the download workers, at most one a batch."""
+    """Announce the batches; return the numbers of the download workers, at most one a batch.
+
+    Raises AirflowSkipException if there is no plan, which the verdict sees.
+    """
     planned = context["ti"].xcom_pull(task_ids="plan", key=PLANNED)
+    if planned is None:
+        raise AirflowSkipException("there is no plan: nothing is downloaded")
     batches, plan = planned["batches"], planned["plan"]
     for done in context["ti"].xcom_pull(task_ids=["plan_range"]):
         plan = (done and done["plan"]) or plan

@@ -57,22 +57,20 @@ def adopt_earlier_plan(crawl: str, crawl_no: int, held: HeldLocks, store: Store,
     if database.rows("plan.last_round", keys)[0][0] is not None:
         return
     of = fingerprint("round", crawl, 0)
-    windows: list[tuple[list[PlannedBatch], Output]] = []
+    windows: list[tuple[int, list[int], Output]] = []
     for batches in _all_batches(crawl_no, database):
-        name = window_file_name(crawl, of, len(windows))
-        windows.append((batches, write_window(name, crawl, batches, store)))
+        file = write_window(window_file_name(crawl, of, len(windows)), crawl, batches, store)
+        windows.append((sum(batch.pairs for batch in batches), [batch.number for batch in batches], file))
     if not windows:
         return
-    keys |= {"round": 0, "fingerprint": of, "done": True}
-    keys["pairs"] = sum(batch.pairs for batches, _ in windows for batch in batches)
+    keys |= {"round": 0, "fingerprint": of, "done": True, "pairs": sum(pairs for pairs, *_ in windows)}
 
     def record(connection: Connection) -> None:
         connection.execute(query("plan.add_round"), keys)
         with connection.cursor() as cursor, cursor.copy(query("plan.copy_earlier_windows")) as copy:
-            for number, (batches, file) in enumerate(windows):
-                pairs, numbers = sum(batch.pairs for batch in batches), [batch.number for batch in batches]
-                counts = (pairs, len(batches), Jsonb(runs(numbers)), Jsonb(asdict(file)))
-                copy.write_row((crawl_no, 0, number, numbers[0], numbers[-1], True, *counts))
+            for window_no, (pairs, numbers, file) in enumerate(windows):
+                counts = (pairs, len(numbers), Jsonb(runs(numbers)), Jsonb(asdict(file)))
+                copy.write_row((crawl_no, 0, window_no, numbers[0], numbers[-1], True, *counts))
 
     held.run(record)
 

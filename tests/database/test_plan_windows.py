@@ -3,13 +3,14 @@
 import random
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from laion_etl.core.errors import DatabaseError, IncompleteError, InputError
+from laion_etl.core.stage_stats import fingerprint
 from laion_etl.database.connection import Database, open_database
 from laion_etl.database.embedded import EmbeddedServer
 from laion_etl.database.forget import forget_crawl
@@ -406,3 +407,41 @@ def test_files_of_windows_that_the_store_lost_are_written_again(
     store.delete("batches/C/_stats.json")
     plan_batches("C", small, store, database)
     assert result(store, database) == before
+
+
+def test_a_crawl_without_new_pairs_has_a_plan_without_batches(
+    store: Store, small: Settings, database: Database
+) -> None:
+    load(store, small, database, 0)
+    write_pairs(store, "D", 0, numbered_pairs(0, PAIRS_OF_PARTITION))
+    load_partition("D", 0, small, store, database)
+    assert prepare_plan("D", small, store, database).ranges == ()
+    assert is_without_batches("D", store)
+    loaded = loaded_crawl("D", store, database)
+    assert (loaded.partitions, loaded.windows_left) == ({0}, 0)
+    Expected([0], 0.0, loaded).check_partitions("D", store)
+
+
+def test_a_plan_of_an_earlier_version_is_read_and_gets_windows(
+    store: Store, small: Settings, database: Database
+) -> None:
+    load(store, small, database, 0)
+    now = plan_batches("C", replace(small, plan=PlanSettings(batch_size=5)), store, database)
+    batches = list(planned_files("C", store))
+    for statement in ("delete from plan_window", "delete from plan_round"):
+        database.connection.execute(statement)  # type: ignore[call-overload]
+    for name in store.list("plan"):
+        store.delete(name)
+    outputs = tuple(batch.file for batch in batches)
+    rows = [(batch.number, batch.pairs, asdict(batch.file)) for batch in batches]
+    details = {"batches": batches_in(now)}
+    before = replace(now, fingerprint=fingerprint("plan", rows), outputs=outputs, details=details)
+    store.write_stats("batches/C/_stats.json", before)
+    assert planned_batches("C", store) == batches_in(now)
+    Expected([0], 0.0, loaded_crawl("C", store, database)).check_partitions("C", store)
+    load(store, small, database, 1)
+    in_ranges(store, small, database)
+    after = list(planned_files("C", store))
+    assert after[: len(batches)] == batches
+    assert len(after) > len(batches)
+    Expected([0, 1], 0.0, loaded_crawl("C", store, database)).check_partitions("C", store)
