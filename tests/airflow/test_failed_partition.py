@@ -19,7 +19,7 @@ from airflow.sdk.exceptions import AirflowFailException
 FAILS = json.loads(sys.argv[1])
 ANSWERS = {
     "discover": {"partitions": [0, 1, 2]},
-    "plan": {"batches": 1, "plan": "f", "ranges": json.loads(sys.argv[3])},
+    "plan": {"batches": 1, "plan": "f", "ranges": sys.argv[3:]},
     "download": {"input": 2, "kept": 1, "done": 1, "plan": "f"},
     "publish": {
         "dataset": "dataset",
@@ -63,7 +63,7 @@ CONF = {"wat_files": "0:3", "download_workers": 2, "score_groups": 2}
 
 
 def test_a_failed_partition_blocks_only_itself_and_fails_the_run(migrated_airflow: Airflow) -> None:
-    run = migrated_airflow.python(RUN, "[1]", json.dumps(CONF), "[]")
+    run = migrated_airflow.python(RUN, "[1]", json.dumps(CONF))
 
     assert run["state"] == "failed"
     assert {name: state for name, state in run["tasks"].items() if state != "success"} == {
@@ -86,7 +86,7 @@ def test_a_failed_partition_blocks_only_itself_and_fails_the_run(migrated_airflo
 
 
 def test_a_failed_range_of_the_plan_stops_no_download_and_fails_the_run(migrated_airflow: Airflow) -> None:
-    run = migrated_airflow.python(RUN, '["2/2"]', json.dumps(CONF), '["1/2", "2/2"]')
+    run = migrated_airflow.python(RUN, '["2/2"]', json.dumps(CONF), "1/2", "2/2")
 
     assert run["state"] == "failed"
     assert {
@@ -104,14 +104,14 @@ def test_a_failed_range_of_the_plan_stops_no_download_and_fails_the_run(migrated
 
 
 def test_a_run_without_any_good_partition_publishes_nothing(migrated_airflow: Airflow) -> None:
-    run = migrated_airflow.python(RUN, "[0, 1, 2]", json.dumps(CONF), "[]")
+    run = migrated_airflow.python(RUN, "[0, 1, 2]", json.dumps(CONF))
 
     assert run["state"] == "failed"
     assert {command[0] for command in run["commands"]} == {"discover", "parse"}
 
 
 def test_a_dry_run_estimates_and_does_nothing_else(migrated_airflow: Airflow) -> None:
-    run = migrated_airflow.python(RUN, "[]", json.dumps({**CONF, "dry_run": True}), "[]")
+    run = migrated_airflow.python(RUN, "[]", json.dumps({**CONF, "dry_run": True}))
 
     assert run["commands"] == [["estimate", "--crawl", "CC-MAIN-2024-42", "--wat-files=0:3"]]
     states = run["tasks"]
