@@ -26,7 +26,7 @@ from laion_etl.blocklists.removal_requests import (
 from laion_etl.core.errors import InputError, LaionEtlError, MissingFileError
 from laion_etl.core.ids import batch_name
 from laion_etl.core.outages import NO_PATIENCE, Outages
-from laion_etl.core.schemas import BATCH_FILES, batch_file_name, shard_stem
+from laion_etl.core.schemas import BATCH_FILES, batch_file_name, plan_stats_name, shard_stem
 from laion_etl.core.stage_stats import Output, StageStats, fingerprint
 from laion_etl.download import RULES_VERSION
 from laion_etl.download.batch_downloader import BatchDownloader, Hooks
@@ -150,6 +150,8 @@ def _read_file(crawl: str, batch: int, store: Store) -> bytes:
     try:
         return store.read(name)
     except MissingFileError as error:
+        if not store.exists(plan := plan_stats_name(crawl)):
+            store.read(plan)  # raises: this is another store, or its folder is not mounted
         raise BatchFileError(f"cannot read {store.uri(name)}: it does not exist; {_advice(crawl)}") from error
 
 
