@@ -55,7 +55,8 @@ def download_batch(  # noqa: PLR0913, PLR0917 - all but four have defaults
 
     A failed link becomes a row with its reason. The guard is called before each file is written, which
     replaces nothing that was written since (see `Store.create`). `planned` is the file of the pairs as it was
-    planned, for the fingerprint; by default the one in the store. Raises BatchFileError if the batch file is
+    planned, for the fingerprint; by default the one in the store. Raises MissingFileError if the store has no
+    plan of the crawl, BatchFileError if the batch file is
     missing or damaged, OutageError when the store does not work after the patience of `outages`, or too many
     names cannot be resolved.
     """
