@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 from laion_etl import __version__
-from tests.database.pairs import batch_nos
 from tests.parse.wat_files import image, page_record, write_wat
 
 
@@ -86,11 +85,12 @@ def test_load_and_plan_use_the_embedded_server(tmp_path: Path) -> None:
     for arguments in (
         ("stage", "parse", "--partition", "0", wat),
         ("stage", "load", "--partition", "0"),
-        ("stage", "plan"),
+        ("stage", "plan", "--prepare"),
     ):
         done = laion_etl(tmp_path, *arguments, "--crawl", "C", "--json")
         assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout.splitlines()[-1])["batches"] == batch_nos(1)
+    planned = json.loads(done.stdout.splitlines()[-1])
+    assert (planned["kept"], planned["batches"], planned["ranges"]) == (1, 1, [])
     assert not (tmp_path / "data" / "postgres" / "postmaster.pid").exists()
 
 
@@ -121,6 +121,8 @@ def test_load_and_plan_use_the_embedded_server(tmp_path: Path) -> None:
             1,
             "batches/C/_stats.json: it does not exist",
         ),
+        (["stage", "plan", "--crawl", "C", "--range", "0/4"], {}, 2, "invalid --range 0/4; expected I/N"),
+        (["stage", "plan", "--crawl", "C", "--range", "1/2", "--prepare"], {}, 2, "leave one of them out"),
         (
             ["stage", "plan", "--crawl", "C"],
             {},

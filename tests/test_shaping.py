@@ -13,8 +13,7 @@ import laion_etl.parse.stage
 import laion_etl.publish.stage
 import laion_etl.score.stage
 from laion_etl.core.errors import SettingsError
-from laion_etl.core.schemas import plan_stats_name
-from laion_etl.core.stage_stats import StageStats, fingerprint
+from laion_etl.core.stage_stats import Output, StageStats, fingerprint
 from laion_etl.database.dedupe_keys import DedupeRule
 from laion_etl.database.loaded import load_fingerprint
 from laion_etl.dataset.shaping_settings import shaping_settings
@@ -27,6 +26,9 @@ TEXTS = (
     "x", "cpu", "h:1", "postgresql://h/d", "https://h/x", "NSFW,UNSURE", "80", "1.1.1.1", "127.0.0.0/8",
     "a=1.1.1.1:1", "parse=3", "parse=3h", "a=b", "a:NoSchedule", 'own = "true"',
 )  # fmt: skip
+
+
+FILE = Output("batches/C/000000000.parquet", 1, "0")
 
 
 class Reached(Exception):  # noqa: N818 - no error: the fingerprint of a stage, before it does any work
@@ -60,7 +62,6 @@ def fingerprint_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[
     """Returns the fingerprint of a stage's finished work; the inputs are always the same."""
     store = LocalStore(tmp_path)
     planned = StageStats("plan", "C", "batches", "f", 0, 0)
-    store.write_stats(plan_stats_name("C"), planned)
     shard = StageStats("download", "C", "000000000", "f", 0, 0)
     nothing = SimpleNamespace(
         batches=(), missing=(), unplanned=(), partitions=0, missing_partitions=(), rows=lambda *_: [[0]]
@@ -80,7 +81,7 @@ def fingerprint_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[
     ways: dict[Stage, Callable[[Settings], Any]] = {
         Stage.PARSE: lambda s: laion_etl.parse.stage.parse_partition("C", 0, [], s, store),
         Stage.LOAD: lambda s: load_fingerprint(planned, DedupeRule.from_settings(s.load)),
-        Stage.DOWNLOAD: lambda s: laion_etl.download.stage.download_batch("C", 0, s, store),
+        Stage.DOWNLOAD: lambda s: laion_etl.download.stage.download_batch("C", 0, s, store, planned=FILE),
         Stage.SCORE: of_score,
         Stage.PUBLISH: lambda s: laion_etl.publish.stage._fingerprint("d", published, (), s, "research", ()),
         Stage.INDEX: lambda s: IndexPart("d", published, (), s.index, store, published).fingerprint,

@@ -1,7 +1,7 @@
 """One DAG per known crawl: the order of its tasks. The work itself is done by laion_etl's stage commands.
 
-    estimate -> discover -> (parse -> load)[partition] -> plan -> download[worker] -> score[group] -> publish
-                                                                                 -> digest, verdict
+    estimate -> discover -> (parse -> load)[partition] -> plan -> plan_range[range] -> download[worker]
+                                                       -> score[group] -> publish -> digest, verdict
 
 Making the DAGs reads one local JSON file, the catalogue: no network, no database, no torch.
 """
@@ -89,15 +89,18 @@ def crawl_dag(crawl: Crawl, settings: Settings) -> DAG:
         pools = {"parse_pool": settings.airflow.parse_pool, "load_pool": settings.airflow.load_pool}
         loaded = partition.partial(crawl=crawl.id, **pools).expand(number=discovered.output)
         planned = plan(crawl.id)
-        downloaded = download(crawl.id, planned.output, settings.airflow.download_pool)
+        ranges = plan_range(crawl.id, planned.output, settings.airflow.plan_pool)
+        numbers = workers()
+        downloaded = download(crawl.id, numbers, settings.airflow.download_pool)
         groups = group()
         scored = score(crawl.id, groups, settings.airflow.score_pool)
         published = publish(crawl.id)
         estimated >> discovered
         loaded >> planned
+        [planned, ranges] >> numbers
         downloaded >> groups
         scored >> published
-        everything = [loaded, downloaded, scored, published]
+        everything = [loaded, ranges, downloaded, scored, published]
         everything >> verdict()
         everything >> digest()
     # They were checked once. `DAG(params=...)` would check them for every DAG and copy them into every task:
@@ -165,17 +168,38 @@ def partition(crawl: str, parse_pool: str, load_pool: str, number: Any) -> None:
 
 
 def plan(crawl: str) -> StageOperator:
-    """Cut the loaded pairs into batches; returns the numbers of the download workers, at most one a batch."""
+    """Cut the loaded pairs into batches; returns the ranges that are left to do, none of a small crawl."""
     return StageOperator(
         task_id="plan",
         stage="plan",
-        arguments=["--crawl", crawl],
-        on_result=results.download_workers,
-        outlets=[PAIRS],
+        arguments=["--crawl", crawl, "--prepare"],
+        on_result=results.plan_ranges,
         trigger_rule=GO_ON,
         execution_timeout=timedelta(hours=6),
         doc_md=plan.__doc__,
     )
+
+
+def plan_range(crawl: str, ranges: XComArg, pool: str) -> MappedOperator:
+    """Cut the pairs in one range of the crawl's keys into batches; skipped if `plan` has done everything."""
+    return StageOperator.partial(
+        task_id="plan_range",
+        stage="plan",
+        unit_name="range",
+        arguments=["--crawl", crawl, "--range", "{{ task.unit }}"],
+        on_result=results.range_planned,
+        map_index_template="range {{ task.unit.replace('/', ' of ') }}",
+        pool=pool,
+        execution_timeout=timedelta(hours=6),
+        doc_md=plan_range.__doc__,
+    ).expand(unit=ranges)
+
+
+# Ranges may be skipped, or fail: neither stops the download. GO_ON would skip it with a skipped range.
+@task(trigger_rule=TriggerRule.ALL_DONE, outlets=[PAIRS])
+def workers() -> list[int]:
+    """Announce the batches; returns the numbers of the download workers, at most one a batch."""
+    return results.download_workers(get_current_context())
 
 
 def download(crawl: str, workers: XComArg, pool: str) -> MappedOperator:
@@ -240,7 +264,8 @@ def verdict() -> EmptyOperator:
     # Without its own callback the scheduler runs it, without a worker.
     return EmptyOperator(
         task_id="verdict",
-        trigger_rule=TriggerRule.ALL_SUCCESS,
+        # A range is skipped where there is only one; in a dry run everything is, and the verdict with it.
+        trigger_rule=TriggerRule.NONE_FAILED_MIN_ONE_SUCCESS,
         doc_md=verdict.__doc__,
         on_success_callback=None,
         on_skipped_callback=None,

@@ -11,6 +11,8 @@ from laion_etl.airflow.assets import DATASET, PAIRS, SHARDS, nothing_produced, p
 from laion_etl.airflow.operators import StageOperator, counts
 from laion_etl.core.errors import SettingsError
 
+PLANNED = "planned"  # key of what the task plan passes on beside its ranges
+
 
 class EstimateOperator(StageOperator):
     """Estimate the output of a dry run and skip all that follows; in other runs do nothing."""
@@ -39,11 +41,31 @@ def partitions(discovered: dict[str, Any], context: Context) -> list[int]:
     return numbers
 
 
-def download_workers(planned: dict[str, Any], context: Context) -> list[int]:
-    """Announce the batches; return the numbers of the download workers, at most one a batch."""
-    batches = len(planned["batches"])
+def plan_ranges(planned: dict[str, Any], context: Context) -> list[str]:
+    """Return the ranges of a plan that are left to do; pass its batches and its fingerprint on."""
+    context["ti"].xcom_push(key=PLANNED, value={name: planned[name] for name in ("batches", "plan")})
+    ranges: list[str] = planned["ranges"]
+    return ranges
+
+
+def range_planned(result: dict[str, Any], context: Context) -> dict[str, int | str]:
+    """Return the counts of a range, and the fingerprint of the plan if this range was the last."""
+    return {**counts(result, context), "plan": result["plan"]}
+
+
+def download_workers(context: Context) -> list[int]:
+    """Announce the batches; return the numbers of the download workers, at most one a batch.
+
+    Raises AirflowSkipException if there is no plan, which the verdict sees.
+    """
+    planned = context["ti"].xcom_pull(task_ids="plan", key=PLANNED)
+    if planned is None:
+        raise AirflowSkipException("there is no plan: nothing is downloaded")
+    batches, plan = planned["batches"], planned["plan"]
+    for done in context["ti"].xcom_pull(task_ids=["plan_range"]):
+        plan = (done and done["plan"]) or plan
     if batches:
-        produced(PAIRS, context, batches=batches, plan=planned["plan"])
+        produced(PAIRS, context, batches=batches, plan=plan)
     else:
         nothing_produced(PAIRS, context)
     workers = int(context["params"]["download_workers"])

@@ -16,8 +16,12 @@ if TYPE_CHECKING:  # Airflow imports this whenever it parses the DAGs, which nee
     from laion_etl.database.parked import ParkedCause
 
 # Tasks in the order in which the data flows; tasks that only pass numbers on are shown if they failed.
-_ORDER = ("estimate", "discover", "parse", "load", "plan", "download", "group", "score", "publish")
-_HELPERS = ("estimate", "group")
+_ORDER = (
+    *("estimate", "discover", "parse", "load", "plan", "plan_range"),
+    *("workers", "download", "group", "score", "publish"),
+)
+_HELPERS = ("estimate", "workers", "group")
+_OF_LARGE_CRAWLS = ("plan_range",)  # skipped in others
 _NOT_COUNTED = ("digest", "verdict")
 _FAILED = ("failed", "upstream_failed")
 _WORDS = {"success": "done", "upstream_failed": "not run, because an earlier task failed"}
@@ -103,6 +107,8 @@ def _stage_lines(end: RunEnd) -> Iterator[str]:
         stages.setdefault(_stage(task), Counter())[end.states[task]] += 1
     for stage, counts in stages.items():
         if stage in _HELPERS and not any(state in counts for state in _FAILED):
+            continue
+        if stage in _OF_LARGE_CRAWLS and set(counts) == {"skipped"}:
             continue
         total, done = counts.total(), counts.pop("success", 0)
         rest = [f"{count} {_WORDS.get(state, state)}" for state, count in sorted(counts.items())]

@@ -24,6 +24,7 @@ from laion_etl.cli.common import (
 )
 from laion_etl.cli.console import progress, summary
 from laion_etl.cli.extras import Commands, needs
+from laion_etl.cli.ranges import range_of
 from laion_etl.core.errors import InputError, SettingsError, Stopped
 
 if TYPE_CHECKING:
@@ -81,15 +82,40 @@ def load(crawl: CrawlOption, partition: PartitionOption, as_json: JsonOption = F
 
 
 @commands.command()
-def plan(crawl: CrawlOption, as_json: JsonOption = False) -> None:
+def plan(
+    crawl: CrawlOption,
+    prepare: Annotated[
+        bool,
+        typer.Option(
+            "--prepare", help="Only begin a plan that is made in several ranges, and print them as JSON."
+        ),
+    ] = False,
+    range_: Annotated[
+        str,
+        typer.Option(
+            "--range", metavar="I/N", help="Plan only range I of N, counted from 1, of a plan that has begun."
+        ),
+    ] = "",
+    as_json: JsonOption = False,
+) -> None:
     """Assign the new pairs of a crawl to batches."""
     from laion_etl.database.connection import open_database
-    from laion_etl.plan.stage import plan_batches
+    from laion_etl.io.planned import batches_in
+    from laion_etl.plan.stage import Prepared, plan_batches, plan_range, prepare_plan
 
+    if prepare and range_:
+        raise SettingsError("cannot use --prepare and --range together; leave one of them out")
+    part = range_of(range_) if range_ else None
     settings, store = open_settings()
     with open_database(settings) as database:
-        stats = plan_batches(crawl, settings, store, database)
-    done(stats, as_json, batches=stats.details["batches"], plan=stats.fingerprint)
+        if part is not None:
+            stats = plan_range(crawl, *part, settings, store, database)
+            done(stats, as_json, plan=stats.fingerprint)
+            return
+        of = (crawl, settings, store, database)
+        made = prepare_plan(*of) if prepare else Prepared(plan_batches(*of))
+    batches = len(batches_in(made.stats)) + made.batches
+    done(made.stats, as_json, batches=batches, plan=made.stats.fingerprint, ranges=made.ranges)
 
 
 @commands.command()

@@ -10,7 +10,6 @@ from psycopg import Connection
 
 from laion_etl.database.dedupe_keys import Candidates, DedupeRule, KeyArray, Keys, Mask
 from laion_etl.database.kernels import Ints, Longs
-from laion_etl.database.locks import planner_of
 from laion_etl.database.queries import query
 
 # So few that the part of the index that holds them fits into a processor's cache.
@@ -103,7 +102,7 @@ def resolve(
     owners = _owners(connection, existing.owners)
     in_crawl = owners[:, 1] == me.crawl_no
     better = in_crawl & _wins(me, candidates, existing, owners[:, 2], rule)
-    better &= np.isin(existing.owners, open_partitions(connection, me.crawl_no, existing.owners[better]))
+    better &= np.isin(existing.owners, open_partitions(connection, existing.owners[better]))
     won[existing.positions[~better]] = False
     lost_in_crawl[existing.positions[in_crawl & ~better]] = True
     lost_earlier[existing.positions[~in_crawl]] = True
@@ -137,15 +136,6 @@ def joined_rows(parts: list[Rows], rule: DedupeRule) -> Rows:
     return np.concatenate([np.empty(0, ROW[rule]), *parts])
 
 
-def planner_at_work(connection: Connection, crawl_no: int) -> bool:
-    """Whether the marks of column planning are in force.
-
-    If not, no planner of the crawl begins before this transaction ends; other loaders may ask the same.
-    """
-    row = connection.execute(query("locks.take_shared"), planner_of(crawl_no).keys).fetchone()
-    return row is None or not row[0]
-
-
 def _key_parameters(keys: Keys) -> dict[str, object]:
     """Ascending keys as parameters; by the bounds the planner knows which leaves they are in."""
     first, last = (UUID(bytes=key.ljust(16, b"\0")) for key in (keys[0], keys[-1]))
@@ -160,18 +150,14 @@ def _owners(connection: Connection, numbers: Ints) -> Longs:
     return table[inverse]
 
 
-def open_partitions(connection: Connection, crawl_no: int, numbers: Sequence[int] | Ints) -> Ints:
-    """Returns the partitions of a crawl whose batches are not cut yet, and keeps planners from cutting them.
+def open_partitions(connection: Connection, numbers: Sequence[int] | Ints) -> Ints:
+    """Returns the partitions whose batches are not cut yet, and keeps planners from cutting them.
 
     Several loaders may do so with the same partition.
     """
     if not len(numbers):
         return np.empty(0, np.int32)
-    keys = {
-        "numbers": np.unique(numbers).tolist(),
-        "planner_at_work": planner_at_work(connection, crawl_no),
-    }
-    rows = connection.execute(query("load.open_owners"), keys).fetchall()
+    rows = connection.execute(query("load.open_owners"), {"numbers": np.unique(numbers).tolist()}).fetchall()
     return np.array([number for (number,) in rows], np.int32)
 
 

@@ -192,7 +192,7 @@ class Correction:
         candidates, ranges = in_ranges(found.candidates, places, mine) if mine else (found.candidates, places)
         if not mine or not len(candidates):
             return
-        if not len(open_partitions(connection, loser.ref.crawl_no, [loser.ref.partition_no])):
+        if not len(open_partitions(connection, [loser.ref.partition_no])):
             return
         existing = find_existing_rows(connection, candidates, self._work.rule)
         others = existing.where(existing.owners != loser.ref.partition_no)

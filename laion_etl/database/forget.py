@@ -85,6 +85,8 @@ class _Forget:
         self._execute("forget.crawl")
 
     def _begin(self, connection: Connection) -> UUID:
+        connection.execute(query("forget.plan_windows"), self._keys)
+        connection.execute(query("forget.plan_rounds"), self._keys)
         connection.execute(query("forget.unmark_partitions"), self._keys)
         row = connection.execute(query("forget.begin"), self._keys).fetchone()
         return row[0] if row else UUID(int=0)

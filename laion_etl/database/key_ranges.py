@@ -60,14 +60,25 @@ class KeyRanges:
         return (number * 2**32 // self.count) << 96
 
 
-def key_ranges(count: int) -> Iterator[tuple[UUID, UUID]]:
-    """Yields the first and the last key of `count` equal ranges that cover all keys, ascending."""
-    bounds = (number * 2**128 // count for number in range(count + 1))
+def key_ranges(count: int, within: tuple[UUID, UUID] | None = None) -> Iterator[tuple[UUID, UUID]]:
+    """Yields the first and the last key of `count` equal ranges that cover all keys, ascending.
+
+    `within`: or the keys from its first to its last one.
+    """
+    start, end = (within[0].int, within[1].int + 1) if within else (0, 2**128)
+    bounds = (start + number * (end - start) // count for number in range(count + 1))
     for low, high in pairwise(bounds):
         yield UUID(int=low), UUID(int=high - 1)
 
 
-def ranges_of_table(database: Database) -> Iterator[tuple[UUID, UUID]]:
-    """Yields ranges with some 65,000 rows of table pair each, those of all crawls together."""
+def ranges_of_table(
+    database: Database, within: tuple[UUID, UUID] | None = None
+) -> Iterator[tuple[UUID, UUID]]:
+    """Yields ranges with some 65,000 rows of table pair each, those of all crawls together.
+
+    `within`: those of the keys from its first to its last one.
+    """
     ((rows,),) = database.rows("plan.stored_pairs")
-    return key_ranges(max(1, min(_MAX_RANGES, -(-rows // _ROWS_PER_RANGE))))
+    if within:
+        rows = rows * (within[1].int + 1 - within[0].int) // 2**128
+    return key_ranges(max(1, min(_MAX_RANGES, -(-rows // _ROWS_PER_RANGE))), within)

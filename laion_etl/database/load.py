@@ -23,7 +23,7 @@ from laion_etl.core.funnel import LoadReason
 from laion_etl.core.numba_cache import ensure_compiled
 from laion_etl.core.schemas import parse_stats_name, partition_name
 from laion_etl.core.stage_stats import StageStats
-from laion_etl.database.conflicts import PartitionRef, planner_at_work
+from laion_etl.database.conflicts import PartitionRef
 from laion_etl.database.connection import Database
 from laion_etl.database.corrections import Correction
 from laion_etl.database.dedupe_keys import Candidates, DedupeRule
@@ -189,7 +189,7 @@ class _Load:
         if fingerprint == self.fingerprint:
             return int(number)  # another loader has loaded it meanwhile
         if loading != self.fingerprint:
-            if planned or (planning and planner_at_work(connection, crawl_no)):
+            if planned or planning:
                 raise DatabaseError(
                     f"cannot load partition {self.partition} of {self.crawl} again: its pairs, or the rules "
                     "of loading, have changed since they were cut into batches; to rebuild the crawl run "

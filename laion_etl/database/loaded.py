@@ -7,7 +7,6 @@ has the pairs file they were loaded from.
 """
 
 import json
-from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -20,6 +19,7 @@ from laion_etl.core.stage_stats import StageStats, fingerprint
 from laion_etl.database.connection import Database
 from laion_etl.database.dedupe_keys import RULES_VERSION, DedupeRule
 from laion_etl.database.queries import query
+from laion_etl.io.planned import plan_fingerprint
 from laion_etl.io.storage import Store
 from laion_etl.settings import ParseSettings, Stage, shaping
 
@@ -28,20 +28,19 @@ _READERS = 8  # stats files are small: reading them is mostly waiting, above all
 
 @dataclass(frozen=True, slots=True)
 class LoadedCrawl:
-    """The partitions whose current pairs are in batches, and the fingerprint of the plan of these batches."""
+    """The partitions whose current pairs are in batches, and the fingerprint of the plan of these batches.
+
+    `windows_left`: of a plan that is not finished; its batches may be downloaded, but there will be more.
+    """
 
     partitions: frozenset[int]
     plan: str
+    windows_left: int = 0
 
 
 def load_fingerprint(parsed: StageStats, rule: DedupeRule | str) -> str:
     """Returns the fingerprint of a partition once the pairs of these parse stats are loaded."""
     return fingerprint("load", RULES_VERSION, parsed.outputs, str(rule))
-
-
-def plan_fingerprint(batches: list[tuple[int, int, Mapping[str, object]]]) -> str:
-    """Returns the fingerprint of a plan: number, pairs and file of each of its batches, ascending."""
-    return fingerprint("plan", batches)
 
 
 def check_rules(crawl: str, partition: int, parsed: StageStats, settings: ParseSettings) -> None:
@@ -61,19 +60,25 @@ def check_rules(crawl: str, partition: int, parsed: StageStats, settings: ParseS
 
 def loaded_crawl(crawl: str, store: Store, database: Database) -> LoadedCrawl:
     """Returns what is loaded of a crawl, nothing if it is unknown. Raises DatabaseError, StorageError."""
-    rule, loads, plan = database.run(partial(_in_postgres, crawl=crawl))
+    rule, loads, plan, left = database.run(partial(_in_postgres, crawl=crawl))
     with ThreadPoolExecutor(_READERS) as pool:
         current = list(pool.map(partial(_current_fingerprint, crawl, rule, store), loads))
     numbers = (number for number, now in zip(loads, current, strict=True) if loads[number] == now)
-    return LoadedCrawl(frozenset(numbers), plan)
+    return LoadedCrawl(frozenset(numbers), plan, left)
 
 
-def _in_postgres(connection: Connection, crawl: str) -> tuple[str, dict[int, str], str]:
-    """Returns dedupe rule, load fingerprints of the planned partitions by number, and plan fingerprint."""
+def _in_postgres(connection: Connection, crawl: str) -> tuple[str, dict[int, str], str, int]:
+    """Returns the dedupe rule, fingerprints of planned partitions by number, the plan's, and windows left."""
+    keys = {"crawl": crawl}
     rule = connection.execute(query("load.rule")).fetchone()
-    loads = connection.execute(query("load.planned"), {"crawl": crawl}).fetchall()
-    batches = connection.execute(query("plan.batches_of"), {"crawl": crawl}).fetchall()
-    return rule[0] if rule else "", dict(loads), plan_fingerprint(batches)
+    loads = connection.execute(query("load.planned"), keys).fetchall()
+    left = connection.execute(query("plan.windows_left_of"), keys).fetchone()
+    if connection.execute(query("plan.a_round_of"), keys).fetchone():
+        files = connection.execute(query("plan.window_files_of"), keys).fetchall()
+        plan = plan_fingerprint([file for (file,) in files])
+    else:  # planned by a version without windows
+        plan = fingerprint("plan", connection.execute(query("plan.batches_of"), keys).fetchall())
+    return rule[0] if rule else "", dict(loads), plan, left[0] if left else 0
 
 
 def _current_fingerprint(crawl: str, rule: str, store: Store, partition: int) -> str | None:

@@ -54,7 +54,7 @@ IMPORTS = Lock(5)
 
 
 def planner_of(crawl_no: int) -> Lock:
-    """The lock of the planner of a crawl: while it is held, column partition.planning is in force."""
+    """The lock of the planner of a crawl."""
     return Lock(2, crawl_no)
 
 

@@ -4,11 +4,12 @@ import os
 import secrets
 import socket
 from dataclasses import dataclass
+from typing import Any
 
 from psycopg import Connection
 from psycopg.types.json import Jsonb
 
-from laion_etl.core.stage_stats import StageStats
+from laion_etl.core.stage_stats import Output, StageStats
 from laion_etl.database.connection import Database
 from laion_etl.database.queries import query
 
@@ -17,10 +18,11 @@ _ROLLED_UP_EVERY = 32  # results; until then their counts are rows of batch_chan
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """A batch held by this worker until its lease runs out."""
+    """A batch held by this worker until its lease runs out; `file`: that of its pairs."""
 
     batch: int
     token: int
+    file: Output
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,11 +123,11 @@ class BatchQueue:
                     query("queue.claimed_unseen"), {**keys, "held": sorted(self._held)}
                 ).fetchone()
                 if unseen:
-                    return Claim(*unseen)
+                    return _claim(*unseen)
             connection.execute(query("queue.note_contact"), keys)
             connection.execute(query("queue.park_exhausted"), keys)
             row = connection.execute(query(name), keys).fetchone()
-            return Claim(*row) if row else None
+            return _claim(*row) if row else None
 
         claim = self._database.run(work)
         self._is_claiming = False
@@ -136,3 +138,7 @@ class BatchQueue:
     def _update(self, name: str, claim: Claim, more: dict[str, object] | None = None) -> bool:
         keys = {**self._keys, "batch": claim.batch, "token": claim.token, **(more or {})}
         return self._database.run(lambda connection: connection.execute(query(name), keys).rowcount == 1)
+
+
+def _claim(batch: int, token: int, file: dict[str, Any]) -> Claim:
+    return Claim(batch, token, Output(**file))

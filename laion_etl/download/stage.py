@@ -41,7 +41,7 @@ class BatchFileError(InputError):
     """The file of a batch is missing or damaged: of all errors the only one that is the batch's own."""
 
 
-def download_batch(
+def download_batch(  # noqa: PLR0913, PLR0917 - all but four have defaults
     crawl: str,
     batch: int,
     settings: Settings,
@@ -49,15 +49,18 @@ def download_batch(
     hooks: Hooks | None = None,
     guard: Guard | None = None,
     outages: Outages = NO_PATIENCE,
+    planned: Output | None = None,
 ) -> StageStats:
     """Fetches the pairs of `batches/<crawl>/<batch>.parquet` into `shards/<crawl>/<batch>.tar`, `.parquet`.
 
     A failed link becomes a row with its reason. The guard is called before each file is written, which
-    replaces nothing that was written since (see `Store.create`). Raises BatchFileError if the batch file is
+    replaces nothing that was written since (see `Store.create`). `planned` is the file of the pairs as it was
+    planned, for the fingerprint; by default the one in the store. Raises MissingFileError if the store has no
+    plan of the crawl, BatchFileError if the batch file is
     missing or damaged, OutageError when the store does not work after the patience of `outages`, or too many
     names cannot be resolved.
     """
-    unit = outages.outlast(lambda: _open_unit(crawl, batch, settings, store))
+    unit = outages.outlast(lambda: _open_unit(crawl, batch, settings, store, planned))
     if isinstance(unit, StageStats):
         return unit
     began = time.monotonic()
@@ -89,10 +92,13 @@ class _Unit:
     removed: BlockedImages
 
 
-def _open_unit(crawl: str, batch: int, settings: Settings, store: Store) -> _Unit | StageStats:
+def _open_unit(
+    crawl: str, batch: int, settings: Settings, store: Store, planned: Output | None
+) -> _Unit | StageStats:
     """Return the batch, or its stats if it is done."""
     shaped = shaping(settings, Stage.DOWNLOAD)
-    unit_fingerprint = fingerprint("download", RULES_VERSION, shaped, _batch_file(crawl, batch, store))
+    file = planned or Output.from_bytes(batch_file_name(crawl, batch), _read_file(crawl, batch, store))
+    unit_fingerprint = fingerprint("download", RULES_VERSION, shaped, file)
     done = store.finished(_stats_name(crawl, batch), unit_fingerprint)
     if done is not None and has_outputs(done, store):
         return done
@@ -140,13 +146,23 @@ def _stats_name(crawl: str, batch: int) -> str:
     return f"{shard_stem(crawl, batch)}_stats.json"
 
 
-def _read_batch(crawl: str, batch: int, store: Store) -> pa.Table:
+def _read_file(crawl: str, batch: int, store: Store) -> bytes:
     name = batch_file_name(crawl, batch)
-    advice = f"run `laion-etl stage plan --crawl {crawl}` again, then `laion-etl db requeue --crawl {crawl}`"
     try:
-        data = store.read(name)
+        return store.read(name)
     except MissingFileError as error:
-        raise BatchFileError(f"cannot read {store.uri(name)}: it does not exist; {advice}") from error
+        if not store.exists(plan := plan_stats_name(crawl)):
+            store.read(plan)  # raises: this is another store, or its folder is not mounted
+        raise BatchFileError(f"cannot read {store.uri(name)}: it does not exist; {_advice(crawl)}") from error
+
+
+def _advice(crawl: str) -> str:
+    return f"run `laion-etl stage plan --crawl {crawl}` again, then `laion-etl db requeue --crawl {crawl}`"
+
+
+def _read_batch(crawl: str, batch: int, store: Store) -> pa.Table:
+    name, advice = batch_file_name(crawl, batch), _advice(crawl)
+    data = _read_file(crawl, batch, store)
     try:
         parquet = pq.ParquetFile(pa.BufferReader(data))
         BATCH_FILES.check_number(parquet.schema_arrow, store.uri(name))
@@ -159,12 +175,6 @@ def _read_batch(crawl: str, batch: int, store: Store) -> pa.Table:
     except (pa.ArrowException, OSError) as error:  # pyarrow raises both for damaged files
         raise BatchFileError(f"cannot read {store.uri(name)}: it is damaged ({error}); {advice}") from error
     return BATCH_FILES.with_todays_names(table)
-
-
-def _batch_file(crawl: str, batch: int, store: Store) -> Output | None:
-    planned = store.read_stats(plan_stats_name(crawl)).outputs
-    name = batch_file_name(crawl, batch)
-    return next((output for output in planned if output.name == name), None)
 
 
 @contextmanager

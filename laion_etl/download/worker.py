@@ -188,7 +188,14 @@ class Worker:
         try:
             with self._heartbeat(claim):
                 stats = download_batch(
-                    self.crawl, claim.batch, self.settings, self.store, hooks, check_lease, self.outages
+                    self.crawl,
+                    claim.batch,
+                    self.settings,
+                    self.store,
+                    hooks,
+                    check_lease,
+                    self.outages,
+                    claim.file,
                 )
                 recorded = self.outages.outlast(lambda: self.queue.complete(claim, stats))
         except _TimeIsUp:

@@ -7,6 +7,9 @@ file with the crawl and, for each number, a digest of the batch's pairs in their
 same pairs gets the same number again, after `db forget`, in another database or after a backup was restored;
 one with other pairs never does.
 
+Planners that work side by side each have a slot, numbers that no other one gives (slots.py). Slots may share
+a file of the record; it is replaced only if it has not changed, and otherwise read again.
+
 Refused: counting from the highest number in the database (a forgotten crawl or a second database begins
 again), a number by hash of the pairs (six digits are too few for that), and a table of Postgres (it is lost
 with the database). Two names whose hash is the same get neighbouring prefixes: the first to be planned in the
@@ -16,11 +19,12 @@ store has the hash, which makes one of 700,000 pairs of names depend on their or
 import hashlib
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import groupby
+from typing import Protocol
 
 import pyarrow as pa
 
@@ -28,6 +32,7 @@ from laion_etl.core.errors import ChangedError, InputError
 from laion_etl.core.formats import check_format
 from laion_etl.core.ids import BATCHES_PER_CRAWL
 from laion_etl.io.storage import Store
+from laion_etl.plan.earlier_numbers import EarlierNumbers
 
 FORMAT = 1
 NUMBERS_PER_FILE = 1_000  # so that what a planner rewrites does not grow with the crawl
@@ -55,6 +60,32 @@ def contents_digest(batch: pa.Table) -> str:
     return hashlib.sha256(data).hexdigest()[:16]
 
 
+class Taken(Protocol):
+    """The batch numbers that a database has: no other batch gets them.
+
+    Those of a slot are its planner's own.
+    """
+
+    def highest(self, first: int, last: int) -> int | None:
+        """Return the highest number between two."""
+        ...
+
+    def among(self, numbers: Sequence[int]) -> set[int]:
+        """Return those of some numbers that are taken."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """Consecutive numbers, empty if `last` is below `first`, that one planner gives."""
+
+    first: int
+    last: int
+
+    def __len__(self) -> int:
+        return max(0, self.last - self.first + 1)
+
+
 @dataclass(frozen=True, slots=True)
 class _Thousand:
     """A file of the record: digests of a thousand numbers, empty for one whose batch is unknown."""
@@ -66,92 +97,158 @@ class _Thousand:
 class BatchNumbers:
     """The numbers of a crawl."""
 
-    def __init__(self, crawl: str, store: Store, taken: Callable[[int, int], Iterable[int]]) -> None:
+    def __init__(self, crawl: str, store: Store, taken: Taken) -> None:
         """Find the prefix of the crawl, recording it if the crawl is new to the store.
 
-        `taken` returns the batch numbers between two that a database has: no other batch gets them. Raises
-        InputError if the record is invalid, or of a newer laion-etl.
+        Raises InputError if the record is invalid, or of a newer laion-etl.
         """
         self._crawl = crawl
         self._store = store
+        self._taken = taken
         self.prefix = self._own_prefix()
-        self._first = self.prefix * BATCHES_PER_CRAWL
-        self._last = self._first + BATCHES_PER_CRAWL - 1
-        self._taken = set(taken(self._first, self._last))
-        self._record: dict[int, _Thousand] = {}
-        self._known: dict[str, int] = {}  # numbers by digest
-        self._following = self._first
-        self._read()
+        self.first = self.prefix * BATCHES_PER_CRAWL
+        self.last = self.first + BATCHES_PER_CRAWL - 1
+        self._known: EarlierNumbers | None = None
 
-    def give(self, digests: Sequence[str]) -> list[int]:
+    def following(self) -> int:
+        """Return the number after all that were ever given or reserved."""
+        highest = self._taken.highest(self.first, self.last)
+        following = self.first if highest is None else highest + 1
+        if places := self._places():
+            digests = self._thousand(places[-1]).digests
+            following = max(following, self._start(places[-1]) + len(digests))
+        return following
+
+    def reserve(self, last: int) -> None:
+        """Make `following` return a number above `last`: those up to it are given in slots."""
+        place, index = divmod(last - self.first, NUMBERS_PER_FILE)
+        while True:
+            before = self._thousand(place)
+            if len(before.digests) > index:
+                return
+            digests = [*before.digests, *[""] * (index + 1 - len(before.digests))]
+            with suppress(ChangedError):
+                self._swap(place, digests, before.etag)
+                return
+
+    def give(
+        self,
+        digests: Sequence[str],
+        slot: Slot | None = None,
+        before: int | None = None,
+        taken: Taken | None = None,
+    ) -> list[int]:
         """Return numbers for batches with these pairs, and record them.
 
-        They are recorded before anyone writes a file under them, so that two planners that work on one store
-        with different databases do not get the same. Raises InputError if none are left.
+        Batches get the numbers that they have below `before`, or have in the slot, and otherwise the next
+        ones of the slot. `before` is the first number of all slots of the round, by default the slot's own;
+        the default slot is all numbers that follow. `taken` replaces that of the crawl. The numbers are
+        recorded before anyone writes a file under them, so that two planners that work on one store with
+        different databases do not get the same. Raises InputError if the slot has none left.
         """
         while True:
-            given, new = self._assigned(digests)
-            try:
-                self._write(new)
-            except ChangedError:
-                self._read()
-                continue
-            self._taken.update(given)
-            return given
+            mine = slot or Slot(self.following(), self.last)
+            record = self._record(mine)
+            earlier = self._earlier(mine.first if before is None else before)
+            given, new = self._assigned(digests, mine, record, earlier, taken or self._taken)
+            with suppress(ChangedError):  # another planner has recorded some meanwhile
+                self._write(new, record)
+                return given
 
-    def _assigned(self, digests: Sequence[str]) -> tuple[list[int], dict[int, str]]:
+    def _assigned(
+        self,
+        digests: Sequence[str],
+        slot: Slot,
+        record: Mapping[int, _Thousand],
+        earlier: EarlierNumbers,
+        taken: Taken,
+    ) -> tuple[list[int], dict[int, str]]:
         """Return numbers for batches, and the digests of those that are not recorded yet, ascending."""
+        own: dict[str, int] = {}
+        for one, digest in self._within(slot, record):
+            own.setdefault(digest, one)
+        before = [None if digest in own else earlier.number_of(digest) for digest in digests]
+        used = taken.among([number for number in before if number is not None])
+        highest = taken.highest(slot.first, slot.last)
+        following = max([slot.first, *(number + 1 for number in own.values())])
+        following = max(following, slot.first if highest is None else highest + 1)
         given: list[int] = []
         new: dict[int, str] = {}
-        used, following = set(self._taken), self._following
-        for digest in digests:
-            number = self._known.get(digest)
+        for digest, had in zip(digests, before, strict=True):
+            number = own.get(digest, had)
             if number is None or number in used:
                 number, following = following, following + 1
                 new[number] = digest
             used.add(number)
             given.append(number)
-        if following > self._last + 1:
-            raise InputError(
+        if following > slot.last + 1:
+            raise self._no_number_left(len(digests), slot)
+        return given, new
+
+    def _no_number_left(self, batches: int, slot: Slot) -> InputError:
+        if slot.last == self.last:
+            return InputError(
                 f"cannot plan {self._crawl}: its {BATCHES_PER_CRAWL:,} batch numbers are used up; plan "
                 "larger batches (LAION_ETL_PLAN_BATCH_SIZE)"
             )
-        return given, new
+        return InputError(
+            f"cannot plan {self._crawl}: a window of its pairs makes {batches:,} batches, and {len(slot):,} "
+            f"numbers, {slot.first} to {slot.last}, are reserved for it; raise "
+            "LAION_ETL_PLAN_MAX_PAIRS_PER_HOST or LAION_ETL_PLAN_BATCH_SIZE, and plan it again"
+        )
 
-    def _write(self, new: Mapping[int, str]) -> None:
+    def _within(self, slot: Slot, record: Mapping[int, _Thousand]) -> Iterator[tuple[int, str]]:
+        """Yield the numbers of a slot that are given, each with its digest."""
+        for place, thousand in record.items():
+            for number, digest in enumerate(thousand.digests, self._start(place)):
+                if digest and slot.first <= number <= slot.last:
+                    yield number, digest
+
+    def _write(self, new: Mapping[int, str], record: Mapping[int, _Thousand]) -> None:
         """Record numbers. Raises ChangedError if another planner has recorded some meanwhile."""
-        for place, numbers in groupby(new, lambda number: (number - self._first) // NUMBERS_PER_FILE):
-            before = self._record.get(place, _Thousand())
+        for place, numbers in groupby(new, lambda number: (number - self.first) // NUMBERS_PER_FILE):
+            before = record.get(place, _Thousand())
             digests = list(before.digests)
             for number in numbers:
-                index = (number - self._first) % NUMBERS_PER_FILE
-                digests += [""] * (index - len(digests)) + [new[number]]
-            name = _name(self.prefix, place)
-            self._store.swap(name, _document(self._crawl, digests), before.etag)
-            self._note(place, self._thousand(place))
+                index = number - self._start(place)
+                digests += [""] * (index + 1 - len(digests))
+                digests[index] = new[number]
+            self._swap(place, digests, before.etag)
 
-    def _read(self) -> None:
+    def _record(self, slot: Slot) -> dict[int, _Thousand]:
+        """Return the files of the record that a slot has numbers in, ascending."""
+        low, high = ((number - self.first) // NUMBERS_PER_FILE for number in (slot.first, slot.last))
+        return self._thousands(place for place in self._places() if low <= place <= high)
+
+    def _earlier(self, before: int) -> EarlierNumbers:
+        """Return the numbers that were given below `before`; they are read once."""
+        if self._known is None or self._known.before != before:
+            end = (before - self.first - 1) // NUMBERS_PER_FILE
+            files = self._thousands(place for place in self._places() if place <= end)
+            self._known = EarlierNumbers.of(before, self._within(Slot(self.first, before - 1), files))
+        return self._known
+
+    def _places(self) -> list[int]:
         folder = f"ids/{self.prefix}"
         names = (name.removeprefix(f"{folder}/") for name in self._store.list(folder))
-        places = [int(match[1]) for name in names if (match := _PLACE.match(name))]
-        self._known = {}
-        self._following = max((number + 1 for number in self._taken), default=self._first)
-        with ThreadPoolExecutor(_READERS) as pool:
-            for place, thousand in zip(places, pool.map(self._thousand, places), strict=True):
-                self._note(place, thousand)
+        return [int(match[1]) for name in names if (match := _PLACE.match(name))]
 
-    def _note(self, place: int, thousand: _Thousand) -> None:
-        self._record[place] = thousand
-        start = self._first + place * NUMBERS_PER_FILE
-        for number, digest in enumerate(thousand.digests, start):
-            self._known.setdefault(digest, number)
-        self._following = max(self._following, start + len(thousand.digests))
+    def _start(self, place: int) -> int:
+        return self.first + place * NUMBERS_PER_FILE
+
+    def _thousands(self, places: Iterable[int]) -> dict[int, _Thousand]:
+        wanted = list(places)
+        with ThreadPoolExecutor(_READERS) as pool:
+            return dict(zip(wanted, pool.map(self._thousand, wanted), strict=True))
 
     def _thousand(self, place: int) -> _Thousand:
         name = _name(self.prefix, place)
         if (found := self._store.read_with_etag(name)) is None:
             return _Thousand()
         return _Thousand(_parse(found[0], self._store.uri(name))[1], found[1])
+
+    def _swap(self, place: int, digests: Sequence[str], etag: str | None) -> None:
+        self._store.swap(_name(self.prefix, place), _document(self._crawl, digests), etag)
 
     def _own_prefix(self) -> int:
         for prefix in prefixes(self._crawl):

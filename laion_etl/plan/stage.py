@@ -1,212 +1,197 @@
 """Plan stage: cuts the new pairs of a crawl into batches, the work queue of the downloaders.
 
-The partitions are marked first: from then on loaders leave their rows alone. So the pairs can be read range
-by range of the key, in short transactions, and are the same as in one snapshot. The batch files are written
-next and the rows that make them claimable last, in one transaction. A killed planner leaves marks that are
-no longer in force, because its lock is gone, and files that its retry overwrites with the same bytes.
+A round begins by freezing the partitions that are not planned yet and dividing the key space into windows
+(rounds.py). Then any number of planners cut windows side by side (window_batches.py), each recorded as soon
+as its files are written: downloads can begin. A killed planner leaves windows that are done, one that is done
+again with the same result, and the others. Who records the last window writes the plan's record (record.py).
+
+The crawl's lock is held only to begin and to write that record. Windows need none: two planners of the same
+window write the same bytes under the same numbers, and one of them records it.
 """
 
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
 from functools import partial
-from typing import Any
-
-import pyarrow as pa
-import pyarrow.parquet as pq
-from psycopg import Connection, sql
-from psycopg.types.json import Jsonb
+from typing import TypeVar
 
 from laion_etl.core.errors import DatabaseError
-from laion_etl.core.schemas import BATCH_SCHEMA, batch_file_name, plan_stats_name, scored_stem, shard_stem
-from laion_etl.core.stage_stats import Output, StageStats
-from laion_etl.database.binary_copy import Texts, copy_out, host_hashes, joined, read_rows
+from laion_etl.core.schemas import plan_stats_name
+from laion_etl.core.stage_stats import StageStats
 from laion_etl.database.connection import Database
-from laion_etl.database.dedupe_keys import DedupeRule
-from laion_etl.database.key_ranges import ranges_of_table
 from laion_etl.database.load import crawl_number
 from laion_etl.database.load_stats import stats_to_store
-from laion_etl.database.loaded import plan_fingerprint
 from laion_etl.database.locks import PLANNERS, HeldLocks, planner_of, run_locked
-from laion_etl.database.polling import poll
-from laion_etl.database.queries import query
 from laion_etl.database.rollups import roll_up
+from laion_etl.io.planned import window_file_name, write_window
 from laion_etl.io.storage import Store
-from laion_etl.plan.batch_numbers import BatchNumbers, contents_digest
-from laion_etl.plan.batching import assign_batches, assign_batches_by_language
-from laion_etl.settings import PlanSettings, Settings
+from laion_etl.plan.batch_numbers import BatchNumbers
+from laion_etl.plan.record import adopt_earlier_plan, write_record
+from laion_etl.plan.rounds import Round, Window, begin_round, is_done, open_round, record_window
+from laion_etl.plan.taken_numbers import TakenNumbers, WindowDoneError
+from laion_etl.plan.window_batches import WindowBatches
+from laion_etl.settings import Settings
 
-_WRITERS = 8  # to S3, writing a batch file is mostly waiting
+ResultT = TypeVar("ResultT")
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A plan that has begun: what is planned so far, and the ranges I/N of windows that are left."""
+
+    stats: StageStats
+    ranges: tuple[str, ...] = ()
+    batches: int = 0  # that its windows will have, at least
 
 
 def plan_batches(crawl: str, settings: Settings, store: Store, database: Database) -> StageStats:
-    """Cuts the pairs that are loaded and not yet planned; returns the stats of all batches of the crawl.
+    """Cut the pairs that are loaded and not yet planned; returns the stats of all batches of the crawl.
 
-    Writes `batches/<crawl>/<batch>.parquet` (BATCH_SCHEMA, at most `batch_size` rows) and `_stats.json`,
-    whose details list the batch numbers. Partitions loaded later get further batches.
+    Writes `batches/<crawl>/<batch>.parquet` (BATCH_SCHEMA, at most `batch_size` rows), `plan/<crawl>/` and
+    `batches/<crawl>/_stats.json`, whose details have the batch numbers. Partitions loaded later get further
+    batches.
     """
-    store.begin(plan_stats_name(crawl))
-    find = partial(crawl_number, crawl=crawl)
-    crawl_no = database.run(find)
-
-    def plan(held: HeldLocks) -> None:
-        if held.run(find) != crawl_no:
-            raise DatabaseError(
-                f"cannot plan {crawl}: it was forgotten and loaded again meanwhile; run it again"
-            )
-        _plan(held, database, crawl, crawl_no, settings, store)
-
-    run_locked(database, [PLANNERS, planner_of(crawl_no)], f"plan of {crawl}", plan)
-    roll_up(database)
-    for (partition_no,) in database.rows("plan.planned_partitions", {"crawl_no": crawl_no}):
-        # A loader may have been killed between taking pairs over and writing the stats of their losers.
-        stats_to_store(partition_no, store, database)
-    return _write_stats(crawl, crawl_no, store, database)
+    plan = _Plan.of(crawl, settings, store, database)
+    plan.begin()
+    if (begun := plan.round()) is not None:
+        plan.cut(begun, begun.windows)
+    return plan.finish()
 
 
-def _plan(
-    held: HeldLocks, database: Database, crawl: str, crawl_no: int, settings: Settings, store: Store
-) -> None:
-    """Cuts batches and records them."""
-    rows = poll(
-        lambda: held.run(partial(_marked, crawl_no=crawl_no)),
-        lambda: "a loader that is just recording its partition",
-        f"plan of {crawl}",
-    )
-    partitions, pairs = [number for number, _ in rows], sum(kept for _, kept in rows)
-    if not partitions:
-        return
+def prepare_plan(crawl: str, settings: Settings, store: Store, database: Database) -> Prepared:
+    """Begin a plan, or go on with it; a plan of one range is made at once.
 
-    def taken(first: int, last: int) -> Iterator[int]:
-        for (batch,) in database.rows("plan.numbers_taken", {"first": first, "last": last}):
-            yield int(batch)
+    There are as many ranges as windows, but at most LAION_ETL_AIRFLOW_PLAN_RANGES.
+    """
+    plan = _Plan.of(crawl, settings, store, database)
+    plan.begin()
+    begun = plan.round()
+    count = min(len(begun.windows), settings.airflow.plan_ranges) if begun else 0
+    if begun is None or count == 1:
+        return Prepared(plan_batches(crawl, settings, store, database))
+    left = [
+        f"{index}/{count}"
+        for index in range(1, count + 1)
+        if not all(window.is_done for window in begun.share(index, count))
+    ]
+    return Prepared(plan.finish(), tuple(left), -(-begun.pairs // settings.plan.batch_size))
 
-    numbers = BatchNumbers(crawl, store, taken)
-    new_rows = _rows(held, database, partitions, settings.database.bulk_timeout_s)
-    written = list(_batch_files(new_rows, crawl, pairs, numbers, settings.plan, store))
-    planned = sum(count for _, count, _ in written)
-    if planned != pairs:
+
+def plan_range(
+    crawl: str, index: int, of: int, settings: Settings, store: Store, database: Database
+) -> StageStats:
+    """Cut the windows of range `index` of `of`, counted from 1, of a plan that has begun.
+
+    Returns their stats; the fingerprint is that of the plan, empty as long as it is not complete. Other
+    ranges may be cut at the same time. Does nothing if the plan is complete. Raises DatabaseError if it has
+    never begun.
+    """
+    plan = _Plan.of(crawl, settings, store, database)
+    if not plan.has_begun():
         raise DatabaseError(
-            f"cannot plan {crawl}: {planned:,} of its {pairs:,} new pairs were found; nothing was planned, "
-            f"run `laion-etl db forget --crawl {crawl}` and load it again"
+            f"cannot plan a range of {crawl}: its plan has not begun; run "
+            f"`laion-etl stage plan --crawl {crawl} --prepare` first"
         )
-    _invalidate(crawl, [(batch, output) for batch, _, output in written], store)
-
-    def record(connection: Connection) -> None:
-        if not connection.execute(query("plan.mark_planned"), {"partitions": partitions}).rowcount:
-            return  # a first attempt was committed, and its answer lost
-        with connection.cursor() as cursor, cursor.copy(query("plan.copy_batches")) as copy:
-            for batch, count, output in written:
-                file = Jsonb({"name": output.name, "bytes": output.bytes, "sha256": output.sha256})
-                copy.write_row((batch, crawl_no, count, file))
-
-    held.run(record, settings.database.bulk_timeout_s)
+    pairs = 0
+    if (begun := plan.round()) is not None:
+        share = begun.share(index, of)
+        pairs = sum(window.pairs for window in share) + plan.cut(begun, share)
+    # The planner of the last window may have been killed before it had written the record.
+    fingerprint = plan.finish().fingerprint if plan.round() is None else ""
+    return StageStats("plan", crawl, f"{index}/{of}", fingerprint, pairs, pairs)
 
 
-def _marked(connection: Connection, crawl_no: int) -> list[tuple[int, int]] | None:
-    """Marks the new partitions; returns number and pairs of each, None if a loader is recording one."""
-    keys = {"crawl_no": crawl_no}
-    rows = connection.execute(query("plan.unplanned_partitions"), keys).fetchall()
-    total = connection.execute(query("plan.unplanned"), keys).fetchone()
-    if total is None or total[0] != len(rows):
-        return None
-    connection.execute(query("plan.mark_planning"), {"partitions": [number for number, _ in rows]})
-    return rows
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """The plan of a crawl."""
 
+    crawl: str
+    crawl_no: int
+    settings: Settings
+    store: Store
+    database: Database
 
-def _invalidate(crawl: str, batches: Sequence[tuple[int, Output]], store: Store) -> None:
-    """Deletes the stats of shards that a forgotten plan left under the numbers of new batches.
+    @classmethod
+    def of(cls, crawl: str, settings: Settings, store: Store, database: Database) -> "_Plan":
+        """Return the plan of a crawl. Raises DatabaseError for one that is not loaded."""
+        crawl_no = database.run(partial(crawl_number, crawl=crawl))
+        return cls(crawl, crawl_no, settings, store, database)
 
-    A batch has the number of an earlier one if its pairs are the same; it may still differ in their languages
-    or pages, or the record of numbers was lost. Shards of an identical batch stay: a crawl that is forgotten
-    and loaded again unchanged is not downloaded again.
-    """
-    name = plan_stats_name(crawl)
-    before = {output.name: output for output in store.read_stats(name).outputs} if store.exists(name) else {}
-    left = {found for folder in ("shards", "scored") for found in store.list(f"{folder}/{crawl}")}
-    for batch, output in batches:
-        if before.get(output.name) == output:
-            continue
-        for stem in (scored_stem(crawl, batch), shard_stem(crawl, batch)):
-            if (stats := f"{stem}_stats.json") in left:
-                store.delete(stats)
+    def begin(self) -> None:
+        """Begin a round unless one is open."""
+        self.store.begin(plan_stats_name(self.crawl))
 
+        def begin(held: HeldLocks) -> None:
+            adopt_earlier_plan(self.crawl, self.crawl_no, held, self.store, self.database)
+            if self.round() is None:
+                numbers = self._numbers()
+                begin_round(self.crawl, self.crawl_no, held, numbers, self.settings.plan)
+            if (begun := self.round()) is not None and len(begun.windows) > 1:
+                self._numbers().reserve(begun.windows[-1].slot.last)
+                self._write_record(held, begun)
 
-def _batch_files(
-    rows: Iterator[bytes],
-    crawl: str,
-    pairs: int,
-    numbers: BatchNumbers,
-    settings: PlanSettings,
-    store: Store,
-) -> Iterator[tuple[int, int, Output]]:
-    """Writes batch files; yields number, pairs and file of each."""
-    with ThreadPoolExecutor(_WRITERS) as pool:
-        for window in _windows(rows, pairs, settings.window_pairs):
-            tables = [window.take(pa.array(rows)) for rows in _assigned(window, settings)]
-            given = numbers.give([contents_digest(table) for table in tables])
-            outputs = pool.map(partial(_write_batch, crawl, store), given, tables)
-            sizes = [table.num_rows for table in tables]
-            yield from zip(given, sizes, outputs, strict=True)
+        self._locked(begin)
 
+    def has_begun(self) -> bool:
+        """Whether there was ever a round."""
+        return self.database.rows("plan.last_round", {"crawl_no": self.crawl_no})[0][0] is not None
 
-def _assigned(window: pa.Table, settings: PlanSettings) -> list[Any]:
-    limits = (settings.batch_size, settings.max_pairs_per_host)
-    hosts = host_hashes(Texts.from_column(window.column("url").combine_chunks()))
-    if settings.per_language:
-        languages = window.column("language").to_numpy(zero_copy_only=False)
-        return list(assign_batches_by_language(hosts, languages, *limits))
-    return list(assign_batches(hosts, *limits))
+    def round(self) -> Round | None:
+        """Return the round that is open."""
+        return open_round(self.crawl, self.crawl_no, self.database)
 
-
-def _write_batch(crawl: str, store: Store, batch: int, table: pa.Table) -> Output:
-    with store.create(batch_file_name(crawl, batch)) as file:
-        pq.write_table(table, file, compression="zstd")
-    return file.output
-
-
-def _windows(rows: Iterator[bytes], pairs: int, window_pairs: int) -> Iterator[pa.Table]:
-    """Yields the new pairs in windows of even size, ordered by pair_id.
-
-    It is a hash, so each window is a fair sample of all hosts.
-    """
-    windows = max(1, -(-pairs // window_pairs))
-    size = max(1, -(-pairs // windows))
-    for block in joined(rows, size):
-        yield read_rows(block, BATCH_SCHEMA)
-
-
-def _rows(
-    held: HeldLocks, database: Database, partitions: Sequence[int], timeout_s: float
-) -> Iterator[bytes]:
-    """Yields rows of BATCH_SCHEMA in the format of COPY, ascending by key, while no transaction is open."""
-    rule = database.rows("load.rule")
-    for first, last in ranges_of_table(database):
-        statement = sql.SQL(query("plan.copy_new_pairs")).format(
-            by_url=sql.Literal(rule == [(DedupeRule.URL,)]),
-            first=sql.Literal(first),
-            last=sql.Literal(last),
-            partitions=sql.Literal(list(partitions)),
+    def cut(self, begun: Round, windows: Sequence[Window]) -> int:
+        """Cut those windows that are not done; returns the number of their pairs."""
+        partitions = [
+            number for (number,) in self.database.rows("plan.round_partitions", {"crawl_no": self.crawl_no})
+        ]
+        cutter = WindowBatches(
+            begun,
+            partitions,
+            self._numbers(),
+            self.settings.plan,
+            self.store,
+            self.database,
+            self.settings.database.bulk_timeout_s,
         )
-        yield from held.run(partial(_read, statement=statement), timeout_s)
+        pairs = 0
+        for window in windows:
+            if window.is_done or is_done(begun, window, self.database):
+                continue
+            with suppress(WindowDoneError):
+                pairs += self._cut_window(cutter, window)
+        return pairs
 
+    def _cut_window(self, cutter: WindowBatches, window: Window) -> int:
+        begun, batches = cutter.of, cutter.write(window)
+        name = window_file_name(self.crawl, begun.fingerprint, window.number)
+        file = write_window(name, self.crawl, batches, self.store)
+        record_window(begun, window, batches, file, self.database)
+        roll_up(self.database)
+        return sum(batch.pairs for batch in batches)
 
-def _read(connection: Connection, statement: sql.Composed) -> list[bytes]:
-    connection.execute(query("plan.index_scans"))
-    return list(copy_out(connection, statement))
+    def finish(self) -> StageStats:
+        """Write the plan's record; returns its stats."""
+        for (partition_no,) in self.database.rows("plan.planned_partitions", {"crawl_no": self.crawl_no}):
+            # A loader may have been killed between taking pairs over and writing the stats of their losers.
+            stats_to_store(partition_no, self.store, self.database)
+        return self._locked(lambda held: self._write_record(held, self.round()))
 
+    def _write_record(self, held: HeldLocks, being_planned: Round | None) -> StageStats:
+        return write_record(self.crawl, self.crawl_no, held, being_planned, self.store, self.database)
 
-def _write_stats(crawl: str, crawl_no: int, store: Store, database: Database) -> StageStats:
-    keys = {"crawl_no": crawl_no}
-    totals = database.rows("plan.planned_totals", keys)
-    batches = database.rows("plan.batches", keys)
-    stats = StageStats(
-        stage="plan",
-        crawl=crawl,
-        unit="batches",
-        fingerprint=plan_fingerprint(batches),
-        input=int(totals[0][0]),
-        kept=sum(pairs for _, pairs, _ in batches),
-        outputs=tuple(Output(**file) for _, _, file in batches),
-        details={"batches": [batch for batch, _, _ in batches]},
-    )
-    return store.write_stats(plan_stats_name(crawl), stats)
+    def _locked(self, work: Callable[[HeldLocks], ResultT]) -> ResultT:
+        """Run work under the lock of the crawl's planner, if the crawl is still the same one."""
+
+        def checked(held: HeldLocks) -> ResultT:
+            if held.run(partial(crawl_number, crawl=self.crawl)) != self.crawl_no:
+                raise DatabaseError(
+                    f"cannot plan {self.crawl}: it was forgotten and loaded again meanwhile; run it again"
+                )
+            return work(held)
+
+        locks = [PLANNERS, planner_of(self.crawl_no)]
+        return run_locked(self.database, locks, f"plan of {self.crawl}", checked)
+
+    def _numbers(self) -> BatchNumbers:
+        return BatchNumbers(self.crawl, self.store, TakenNumbers(self.database))

@@ -15,7 +15,7 @@ from laion_etl.database.loaded import LoadedCrawl
 from laion_etl.dataset.manifest import Manifest
 from laion_etl.dataset.missing_batches import causes, check_share, missing_batches, unconfirmed_batches
 from laion_etl.dataset.scored import ScoredCrawl, find_scored
-from laion_etl.io.planned import planned_batches
+from laion_etl.io.planned import is_being_planned, is_without_batches
 from laion_etl.io.storage import Store
 from laion_etl.publish.repeated_ids import batches_among
 
@@ -30,7 +30,13 @@ class Expected:
     loaded: LoadedCrawl
 
     def check_partitions(self, crawl: str, store: Store) -> None:
-        """Raise IncompleteError if too many are missing, or if the store has another plan."""
+        """Raise IncompleteError if the plan is unfinished, too many are missing, or the store has another."""
+        if left := self.loaded.windows_left:
+            raise IncompleteError(
+                f"cannot publish {crawl}: its plan is not finished, {left:,} of its windows are left; clear "
+                f"the failed tasks plan_range, or run `laion-etl stage plan --crawl {crawl}`, then download "
+                "and score what it adds"
+            )
         missing = sorted(set(self.partitions) - self.loaded.partitions)
         cause = "not loaded, or parsed again since"
         self._check("partitions", missing, len(self.partitions), cause)
@@ -53,7 +59,7 @@ class Expected:
 
 def nothing_new(crawl: str, store: Store) -> bool:
     """Whether the crawl is planned without any batch because all its pairs were known before."""
-    return store.exists(plan_stats_name(crawl)) and not planned_batches(crawl, store)
+    return is_without_batches(crawl, store)
 
 
 def check_still_scored(scored: ScoredCrawl, manifest: Manifest | None, store: Store) -> None:
@@ -79,12 +85,18 @@ def scored_crawl(
 
     Partitions missing when the crawl was last published stay missing until Postgres has them: a run of a few
     WAT files, or one that expects nothing, does not make a dataset complete. Raises IncompleteError if more
-    is missing than `expected` allows, InputError if nothing is scored, or if stats are damaged and nothing
-    says how much may be missing: a removal, for example, must not drop a batch that was published.
+    is missing than `expected` allows, InputError if nothing is scored, or if stats are damaged or, the first
+    time, the plan is not finished, and nothing says how much may be missing: a removal, for example, must not
+    drop a batch that was published.
     """
     before = published.details if published else {}
     known = tuple(int(number) for number in before.get("missing_partitions") or ())
     if expected is None:
+        if published is None and is_being_planned(crawl, store):
+            raise InputError(
+                f"cannot publish {crawl}: its plan is not finished; run "
+                f"`laion-etl stage plan --crawl {crawl}`, then download and score what it adds"
+            )
         scored = find_scored(crawl, store)
         if scored.damaged:
             raise InputError(

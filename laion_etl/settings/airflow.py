@@ -16,7 +16,7 @@ class AirflowSettings(Group):
     parse_pool: str = setting(
         "default_pool",
         "Pool of parse tasks. A pool must exist, or its tasks never start; docker/pools.json has "
-        "laion_parse, laion_load, laion_download and laion_gpu.",
+        "laion_parse, laion_load, laion_plan, laion_download and laion_gpu.",
         changes=None,
         check=not_empty,
     )
@@ -27,6 +27,21 @@ class AirflowSettings(Group):
         "run.",
         changes=None,
         check=not_empty,
+    )
+    plan_pool: str = setting(
+        "default_pool",
+        "Pool of the tasks that plan ranges of a crawl's keys, such as laion_plan.",
+        changes=None,
+        check=not_empty,
+    )
+    plan_ranges: int = setting(
+        16,
+        "Largest number of tasks that plan a crawl side by side, each some of its windows "
+        "(LAION_ETL_PLAN_WINDOW_PAIRS). A crawl of one window is planned by the task plan alone.",
+        changes=None,
+        unit="tasks",
+        minimum=1,
+        maximum=1_024,
     )
     download_pool: str = setting(
         "default_pool", "Pool of download tasks, such as laion_download.", changes=None, check=not_empty

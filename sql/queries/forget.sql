@@ -4,6 +4,13 @@ update crawl set forgotten_to = coalesce(forgotten_to, '00000000-0000-0000-0000-
 where crawl_no = %(crawl_no)s
 returning forgotten_to
 
+-- name: plan_windows
+-- A planner that is cutting one finds it gone, and records nothing.
+delete from plan_window where crawl_no = %(crawl_no)s
+
+-- name: plan_rounds
+delete from plan_round where crawl_no = %(crawl_no)s
+
 -- name: unmark_partitions
 update partition set planned = false, planning = false, fingerprint = '', loading = ''
 where crawl_no = %(crawl_no)s

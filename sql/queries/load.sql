@@ -133,10 +133,11 @@ where pair_id = any ((select %(keys)s)::uuid[]) and pair_id between %(first)s an
 select partition_no, crawl_no, partition, planned from partition where partition_no = any (%(numbers)s)
 
 -- name: open_owners
--- A planner leaves out partitions whose rows are locked, and this leaves out those that a planner is at work on. The
--- lock is one that several loaders may have, and that a change of the stats does not wait for.
+-- Waits for a planner that is just beginning a round, and then leaves out the partitions of the round; a planner leaves out
+-- partitions whose rows are locked. The lock is one that several loaders may have, and that a change of the stats does
+-- not wait for.
 select partition_no from partition
-where partition_no = any (%(numbers)s) and not planned and not (planning and %(planner_at_work)s)
+where partition_no = any (%(numbers)s) and not planned and not planning
 order by partition_no
 for key share
 

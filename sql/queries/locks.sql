@@ -37,9 +37,6 @@ from pg_locks left join pg_stat_activity using (pid)
 where locktype = 'advisory' and objsubid = 2 and classid = %(kind)s::oid and objid = %(number)s::oid
   and pg_locks.database = (select oid from pg_database where datname = current_database()) and granted
 
--- name: take_shared
-select pg_try_advisory_xact_lock_shared(%(kind)s, %(number)s)
-
 -- name: take_ranges
 -- Row by row until there are enough: a range that is not taken is not tried.
 with named as materialized (select set_config('application_name', %(name)s, true))

@@ -3,14 +3,45 @@ select count(*) from partition where crawl_no = %(crawl_no)s and not planned and
 
 -- name: unplanned_partitions
 -- Those that no loader changes right now; the caller waits for the others outside of the transaction.
-select partition_no, (stats ->> 'kept')::bigint from partition
+select partition_no, (stats ->> 'kept')::bigint, fingerprint from partition
 where crawl_no = %(crawl_no)s and not planned and fingerprint <> ''
 order by partition_no
 for update skip locked
 
 -- name: mark_planning
--- From here on their rows are final, as long as the planner holds the lock of its crawl.
+-- From here on their rows are final.
 update partition set planning = true where partition_no = any (%(partitions)s)
+
+-- name: last_round
+select max(round) from plan_round where crawl_no = %(crawl_no)s
+
+-- name: add_round
+insert into plan_round (crawl_no, round, pairs, fingerprint, done)
+values (%(crawl_no)s, %(round)s, %(pairs)s, %(fingerprint)s, %(done)s)
+
+-- name: copy_windows
+copy plan_window (crawl_no, round, window_no, first_key, last_key, first_batch, last_batch) from stdin
+
+-- name: copy_earlier_windows
+copy plan_window (crawl_no, round, window_no, first_batch, last_batch, done, pairs, batches, numbers, file) from stdin
+
+-- name: open_round
+select round, pairs, fingerprint from plan_round where crawl_no = %(crawl_no)s and not done
+
+-- name: open_windows
+select window_no, first_key, last_key, first_batch, last_batch, done, pairs, batches from plan_window
+where crawl_no = %(crawl_no)s and round = %(round)s
+order by window_no
+
+-- name: round_partitions
+select partition_no from partition where crawl_no = %(crawl_no)s and planning order by partition_no
+
+-- name: is_window_done
+select done from plan_window where crawl_no = %(crawl_no)s and round = %(round)s and window_no = %(window_no)s
+
+-- name: lock_round
+-- So that one of those that record a window knows that it is the last; held for milliseconds.
+select pairs from plan_round where crawl_no = %(crawl_no)s and round = %(round)s for update
 
 -- name: stored_pairs
 select coalesce(sum((stats ->> 'kept')::bigint), 0)::bigint from partition
@@ -30,14 +61,32 @@ copy (
     order by pair.pair_id
 ) to stdout (format binary)
 
--- name: numbers_taken
-select batch from batch where batch between %(first)s and %(last)s
+-- name: highest_number
+select max(batch) from batch where batch between %(first)s and %(last)s
+
+-- name: numbers_among
+select batch from batch where batch = any (%(numbers)s)
 
 -- name: copy_batches
 copy batch (batch, crawl_no, pairs, file) from stdin
 
+-- name: record_window
+update plan_window
+set done = true, pairs = %(pairs)s, batches = %(batches)s, numbers = %(numbers)s, file = %(file)s, done_at = now()
+where crawl_no = %(crawl_no)s and round = %(round)s and window_no = %(window_no)s
+
+-- name: round_progress
+select count(*) filter (where not done), coalesce(sum(pairs), 0)::bigint from plan_window
+where crawl_no = %(crawl_no)s and round = %(round)s
+
 -- name: mark_planned
 update partition set planned = true, planning = false where partition_no = any (%(partitions)s) and not planned
+
+-- name: mark_round_planned
+update partition set planned = true, planning = false where crawl_no = %(crawl_no)s and planning
+
+-- name: finish_round
+update plan_round set done = true where crawl_no = %(crawl_no)s and round = %(round)s
 
 -- name: planned_partitions
 select partition_no from partition where crawl_no = %(crawl_no)s and planned order by partition_no
@@ -46,8 +95,29 @@ select partition_no from partition where crawl_no = %(crawl_no)s and planned ord
 select coalesce(sum((stats ->> 'kept')::bigint), 0)::bigint from partition
 where crawl_no = %(crawl_no)s and planned
 
--- name: batches
-select batch, pairs, file from batch where crawl_no = %(crawl_no)s order by batch
+-- name: done_windows
+-- Of the rounds that are done: what the plan's record in the store lists.
+select plan_window.pairs, numbers, file
+from plan_window join plan_round using (crawl_no, round)
+where crawl_no = %(crawl_no)s and plan_round.done
+order by round, window_no
+
+-- name: window_files_of
+select file from plan_window join plan_round using (crawl_no, round) join crawl using (crawl_no)
+where crawl = %(crawl)s and plan_round.done
+order by round, window_no
+
+-- name: a_round_of
+select round from plan_round join crawl using (crawl_no) where crawl = %(crawl)s limit 1
+
+-- name: windows_left_of
+select count(*) from plan_window join crawl using (crawl_no) where crawl = %(crawl)s and not done
+
+-- name: batches_after
+select batch, pairs, file from batch where crawl_no = %(crawl_no)s and batch > %(after)s order by batch limit %(rows)s
+
+-- name: batches_among
+select batch, pairs, file from batch where batch = any (%(numbers)s) order by batch
 
 -- name: batches_of
 select batch, pairs, file from batch join crawl using (crawl_no) where crawl = %(crawl)s order by batch

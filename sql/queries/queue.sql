@@ -36,7 +36,7 @@ set state = 'leased', token = token + 1, attempts = attempts + 1 - by_outage, ou
     claimed_at = now()
 from open
 where batch.batch = open.batch
-returning batch.batch, token
+returning batch.batch, token, file
 
 -- name: claim_one
 with open as materialized (
@@ -56,11 +56,11 @@ set state = 'leased', token = token + 1, attempts = attempts + 1 - by_outage, ou
     claimed_at = now()
 from open
 where batch.batch = open.batch
-returning batch.batch, token
+returning batch.batch, token, file
 
 -- name: claimed_unseen
 -- A claim whose answer was lost with the connection.
-select batch, token from batch
+select batch, token, file from batch
 where crawl_no = %(crawl_no)s and state = 'leased' and lease_owner = %(owner)s and batch <> all (%(held)s)
 order by batch
 limit 1

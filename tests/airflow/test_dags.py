@@ -54,6 +54,7 @@ def parsed(airflow: Airflow) -> Any:
         PARSE,
         LAION_ETL_AIRFLOW_PARSE_POOL="laion_parse",
         LAION_ETL_AIRFLOW_LOAD_POOL="laion_load",
+        LAION_ETL_AIRFLOW_PLAN_POOL="laion_plan",
         LAION_ETL_AIRFLOW_DOWNLOAD_POOL="laion_download",
         LAION_ETL_AIRFLOW_SCORE_POOL="laion_gpu",
     )
@@ -75,17 +76,19 @@ def test_every_known_crawl_has_its_dag_of_mapped_stages(parsed: Any) -> None:
         "partition.parse": ["discover"],
         "partition.load": ["discover", "partition.parse"],
         "plan": ["partition.load"],
-        "download": ["plan"],
+        "plan_range": ["plan"],
+        "workers": ["plan", "plan_range"],
+        "download": ["workers"],
         "group": ["download"],
         "score": ["group"],
         "publish": ["score"],
-        "digest": ["download", "partition.load", "publish", "score"],
-        "verdict": ["download", "partition.load", "publish", "score"],
+        "digest": ["download", "partition.load", "plan_range", "publish", "score"],
+        "verdict": ["download", "partition.load", "plan_range", "publish", "score"],
     }
     mapped = {name for name, task in tasks.items() if task["mapped"]}
-    assert mapped == {"partition.parse", "partition.load", "download", "score"}
+    assert mapped == {"partition.parse", "partition.load", "plan_range", "download", "score"}
     assert all(task["retries"] == 3 for task in tasks.values())
-    assert all(task["timeout"] for name, task in tasks.items() if name not in ("group", "verdict"))
+    assert all(task["timeout"] for name, task in tasks.items() if name not in ("workers", "group", "verdict"))
     assert "CC-MAIN-2024-38" in dag["doc"]
     assert dag["tags"] == ["2024", "crawl", "laion_etl"]
     assert dag["schedule"] == "crawl of 2024-09-16"
@@ -96,7 +99,8 @@ def test_failed_units_block_nothing_but_the_verdict(parsed: Any) -> None:
 
     going_on = {name for name, task in tasks.items() if task["rule"] == "all_done_min_one_success"}
     assert going_on == {"plan", "group", "publish"}
-    assert tasks["verdict"]["rule"] == "all_success"
+    assert tasks["workers"]["rule"] == "all_done"
+    assert tasks["verdict"]["rule"] == "none_failed_min_one_success"
 
 
 def test_tasks_wait_in_the_pools_that_the_settings_name(parsed: Any) -> None:
@@ -106,6 +110,7 @@ def test_tasks_wait_in_the_pools_that_the_settings_name(parsed: Any) -> None:
     assert pools == {
         "partition.parse": "laion_parse",
         "partition.load": "laion_load",
+        "plan_range": "laion_plan",
         "download": "laion_download",
         "score": "laion_gpu",
     }

@@ -19,7 +19,7 @@ from airflow.sdk.exceptions import AirflowFailException
 FAILS = json.loads(sys.argv[1])
 ANSWERS = {
     "discover": {"partitions": [0, 1, 2]},
-    "plan": {"batches": [0], "plan": "f"},
+    "plan": {"batches": 1, "plan": "f", "ranges": sys.argv[3:]},
     "download": {"input": 2, "kept": 1, "done": 1, "plan": "f"},
     "publish": {
         "dataset": "dataset",
@@ -37,6 +37,10 @@ def stand_in(command):
     commands.append(list(arguments))
     if arguments[0] == "parse" and int(arguments[4]) in FAILS:
         raise AirflowFailException("damaged")
+    if arguments[0] == "plan" and "--range" in arguments:
+        if arguments[4] in FAILS:
+            raise AirflowFailException("damaged")
+        return {"input": 2, "kept": 2, "plan": ""}
     return ANSWERS.get(arguments[0], {"input": 2, "kept": 1, "more": "not for XCom"})
 
 operators.run_here = stand_in
@@ -65,6 +69,7 @@ def test_a_failed_partition_blocks_only_itself_and_fails_the_run(migrated_airflo
     assert {name: state for name, state in run["tasks"].items() if state != "success"} == {
         "partition.parse[partition 1]": "failed",
         "partition.load[1]": "upstream_failed",
+        "plan_range[-1]": "skipped",  # `plan` has done everything
         "verdict[-1]": "upstream_failed",
     }
     assert run["tasks"]["publish[-1]"] == "success"
@@ -78,6 +83,24 @@ def test_a_failed_partition_blocks_only_itself_and_fails_the_run(migrated_airflo
     ):
         assert command in run["commands"]
     assert run["commands"].count(["download", *crawl]) == 1  # one batch, so one of the two workers
+
+
+def test_a_failed_range_of_the_plan_stops_no_download_and_fails_the_run(migrated_airflow: Airflow) -> None:
+    run = migrated_airflow.python(RUN, '["2/2"]', json.dumps(CONF), "1/2", "2/2")
+
+    assert run["state"] == "failed"
+    assert {
+        name: state for name, state in run["tasks"].items() if name.startswith("plan") or state != "success"
+    } == {
+        "plan[-1]": "success",
+        "plan_range[range 1 of 2]": "success",
+        "plan_range[range 2 of 2]": "failed",
+        "verdict[-1]": "upstream_failed",
+    }
+    crawl = ["--crawl", "CC-MAIN-2024-42"]
+    assert ["plan", *crawl, "--prepare"] in run["commands"]
+    assert ["plan", *crawl, "--range", "1/2"] in run["commands"]
+    assert ["download", *crawl] in run["commands"]
 
 
 def test_a_run_without_any_good_partition_publishes_nothing(migrated_airflow: Airflow) -> None:

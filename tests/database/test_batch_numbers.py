@@ -1,6 +1,6 @@
 """A number, once given to a batch, is never given to other pairs, whatever a database remembers."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from uuid import uuid4
@@ -15,16 +15,28 @@ from laion_etl.database.connection import Database, open_database
 from laion_etl.database.embedded import EmbeddedServer
 from laion_etl.database.forget import forget_crawl
 from laion_etl.database.load import load_partition
+from laion_etl.io.planned import batches_in, planned_files
 from laion_etl.io.storage import Store
 from laion_etl.plan.batch_numbers import NUMBERS_PER_FILE, BatchNumbers, prefixes
 from laion_etl.plan.stage import plan_batches
 from laion_etl.settings import PlanSettings, Settings
-from tests.database.pairs import batch_nos, numbered_pairs, write_pairs
+from tests.database.pairs import batch_no, batch_nos, numbered_pairs, write_pairs
 
 
-def free(_first: int, _last: int) -> Iterable[int]:
-    """A database without batches."""
-    return ()
+class Taken:
+    """A database that has these batches."""
+
+    def __init__(self, *numbers: int) -> None:
+        self._numbers = set(numbers)
+
+    def highest(self, first: int, last: int) -> int | None:
+        return max((number for number in self._numbers if first <= number <= last), default=None)
+
+    def among(self, numbers: Sequence[int]) -> set[int]:
+        return self._numbers & set(numbers)
+
+
+free = Taken()
 
 
 def digests(*numbers: int) -> list[str]:
@@ -70,7 +82,7 @@ def test_the_same_pairs_have_the_same_number_and_others_never_do(any_store: Stor
     assert first == batch_nos(3)
     again = BatchNumbers("C", any_store, free)
     assert again.give(digests(3, 4)) == [first[2], first[2] + 1]
-    assert again.give(digests(1, 3, 3)) == [first[0], first[2] + 2, first[2] + 3]  # 3 is given in this plan
+    assert again.give(digests(1, 3, 3)) == [first[0], first[2], first[2] + 2]  # 3 twice in one plan
 
 
 def test_two_planners_with_one_store_and_two_databases_share_no_number(any_store: Store) -> None:
@@ -82,7 +94,7 @@ def test_two_planners_with_one_store_and_two_databases_share_no_number(any_store
 
 def test_numbers_that_the_database_has_are_not_given(store: Store) -> None:
     """Its crawl was planned into another store."""
-    numbers = BatchNumbers("C", store, lambda first, _: [first + 1, first + 4])
+    numbers = BatchNumbers("C", store, Taken(batch_no(1), batch_no(4)))
     assert numbers.give(digests(1, 2)) == batch_nos(7)[5:]
     assert BatchNumbers("C", store, free).give(digests(2, 1, 9)) == [batch_nos(7)[n] for n in (6, 5)] + [
         batch_nos(8)[7]
@@ -99,7 +111,7 @@ def test_thousands_of_numbers_lie_in_several_files(store: Store) -> None:
 
 
 def test_a_crawl_without_free_numbers_says_so(store: Store) -> None:
-    numbers = BatchNumbers("C", store, lambda _, last: [last])
+    numbers = BatchNumbers("C", store, Taken(batch_no(999_999)))
     with pytest.raises(
         InputError, match=r"cannot plan C: its 1,000,000 batch numbers are used up; plan larger"
     ):
@@ -140,11 +152,11 @@ class SampleIds:
 
     def note(self, plan: StageStats) -> list[int]:
         """Notes the samples of a plan; no id may have another pair than before. Returns the batches."""
-        for batch, file in zip(plan.details["batches"], plan.outputs, strict=True):
-            with self._store.open(file.name) as raw:
+        for batch in planned_files("C", self._store):
+            with self._store.open(batch.file.name) as raw:
                 for index, pair in enumerate(pq.read_table(raw)["pair_id"].to_pylist()):
-                    assert self.pairs.setdefault(sample_key(batch, index), pair) == pair
-        return list(plan.details["batches"])
+                    assert self.pairs.setdefault(sample_key(batch.number, index), pair) == pair
+        return batches_in(plan)
 
 
 @pytest.fixture
@@ -199,6 +211,8 @@ def test_a_restored_backup_plans_the_same_batches_under_the_same_numbers(
     planned = plan(store, small, database, 1)
     database.connection.execute("delete from batch where batch = any (%s)", [batch_nos(4)[2:]])
     database.connection.execute("update partition set planned = false where partition = 1")
+    database.connection.execute("delete from plan_window where round = 2")
+    database.connection.execute("delete from plan_round where round = 2")
     assert plan_batches("C", small, store, database) == planned
     assert ids.note(planned) == batch_nos(4)
 
@@ -210,10 +224,10 @@ def test_a_planner_killed_before_its_commit_gives_the_same_numbers_again(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("laion_etl.plan.stage._invalidate", killed)
+        patch.setattr("laion_etl.plan.stage.record_window", killed)
         with pytest.raises(KeyboardInterrupt):
             plan(store, small, database, 0)
-    assert plan(store, small, database, 0).details["batches"] == batch_nos(2)
+    assert batches_in(plan(store, small, database, 0)) == batch_nos(2)
 
 
 def test_only_names_of_batches_are_read_as_such() -> None:

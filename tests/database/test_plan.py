@@ -9,6 +9,7 @@ from laion_etl.core.ids import batch_name
 from laion_etl.core.schemas import BATCH_SCHEMA, pair_id
 from laion_etl.database.connection import Database
 from laion_etl.database.load import load_partition
+from laion_etl.io.planned import batches_in, planned_files
 from laion_etl.io.storage import Store
 from laion_etl.plan.stage import plan_batches
 from laion_etl.settings import LoadSettings, PlanSettings, Settings
@@ -33,7 +34,7 @@ def test_every_new_pair_is_in_exactly_one_batch(
         load_partition("C", partition, settings, any_store, database)
     stats = plan_batches("C", small_batches, any_store, database)
     assert (stats.input, stats.kept, stats.dropped) == (100, 100, {})
-    assert stats.details["batches"] == batch_nos(3)
+    assert batches_in(stats) == batch_nos(3)
     tables = [read_batch(any_store, batch) for batch in (0, 1, 2)]
     assert [table.num_rows for table in tables] == [34, 33, 33]
     assert all(table.schema.equals(BATCH_SCHEMA) for table in tables)
@@ -76,7 +77,7 @@ def test_a_killed_planner_is_repeated_with_the_same_bytes(
     monkeypatch.undo()
     half_done = store.read(f"batches/C/{batch_name(batch_no(0))}.parquet")
     stats = plan_batches("C", small_batches, store, database)
-    assert stats.details["batches"] == batch_nos(3)
+    assert batches_in(stats) == batch_nos(3)
     assert store.read(f"batches/C/{batch_name(batch_no(0))}.parquet") == half_done
 
 
@@ -90,7 +91,7 @@ def test_partitions_loaded_later_make_further_batches(
     load_partition("C", 0, settings, store, database)
     stats = plan_batches("C", small_batches, store, database)
     assert (stats.input, stats.kept) == (60, 60)
-    assert stats.details["batches"] == batch_nos(3)
+    assert batches_in(stats) == batch_nos(3)
     assert read_batch(store, 2).num_rows == 10
 
 
@@ -101,12 +102,12 @@ def test_each_crawl_has_numbers_of_its_own(
         write_pairs(store, crawl, 0, numbered_pairs(start, start + 50))
         load_partition(crawl, 0, settings, store, database)
     plan = plan_batches("CC-MAIN-2024-38", small_batches, store, database)
-    assert plan.details["batches"] == [202438000000, 202438000001]
-    assert [file.name for file in plan.outputs] == [
+    assert batches_in(plan) == [202438000000, 202438000001]
+    assert [batch.file.name for batch in planned_files("CC-MAIN-2024-38", store)] == [
         f"batches/CC-MAIN-2024-38/20243800000{number}.parquet" for number in (0, 1)
     ]
     plan = plan_batches("CC-MAIN-2026-05", small_batches, store, database)
-    assert plan.details["batches"] == [202605000000, 202605000001]
+    assert batches_in(plan) == [202605000000, 202605000001]
 
 
 def test_a_crawl_with_nothing_loaded_says_so(
@@ -125,7 +126,7 @@ def test_no_batch_hammers_one_host(store: Store, database: Database, settings: S
     load_partition("C", 0, settings, store, database)
     capped = replace(settings, plan=PlanSettings(batch_size=60, max_pairs_per_host=20))
     stats = plan_batches("C", capped, store, database)
-    assert len(stats.details["batches"]) == 5
+    assert len(batches_in(stats)) == 5
     for batch in range(5):
         hosts = [url.split("/")[2] for url in read_batch(store, batch)["url"].to_pylist()]
         assert len(hosts) == 24
@@ -139,7 +140,7 @@ def test_batches_of_one_language_each(store: Store, database: Database, settings
         write_pairs(store, "C", partition, pairs, language)
         load_partition("C", partition, settings, store, database)
     by_language = replace(settings, plan=PlanSettings(batch_size=40, per_language=True))
-    assert plan_batches("C", by_language, store, database).details["batches"] == batch_nos(5)
+    assert batches_in(plan_batches("C", by_language, store, database)) == batch_nos(5)
     languages = [sorted(set(read_batch(store, batch)["language"].to_pylist())) for batch in range(5)]
     assert sorted(languages) == [["de"], ["de"], ["en"], ["en"], ["fr", "ja"]]
 
@@ -150,7 +151,7 @@ def test_windows_change_nothing_but_memory(store: Store, database: Database, set
     stats = plan_batches(
         "C", replace(settings, plan=PlanSettings(batch_size=10, window_pairs=30)), store, database
     )
-    tables = [read_batch(store, batch) for batch in range(len(stats.details["batches"]))]
+    tables = [read_batch(store, batch - batch_no(0)) for batch in batches_in(stats)]
     assert sum(table.num_rows for table in tables) == 100
     assert max(table.num_rows for table in tables) <= 10
     assert len({url for table in tables for url in table["url"].to_pylist()}) == 100

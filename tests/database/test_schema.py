@@ -26,6 +26,7 @@ from tests.database.pairs import numbered_pairs, write_pairs
 
 SQL = Path(__file__).parents[2] / "sql"
 COUNTS = ("batch_thousand", "batch_change", "batch_count")
+PLAN = ("plan_round", "plan_window")
 TABLES = (
     "crawl",
     "partition",
@@ -38,6 +39,7 @@ TABLES = (
     "dedupe_rule",
     "key_ranges",
     "schema_migration",
+    *PLAN,
 )
 VIEWS = ("pair_text", "load_progress", "queue_progress", "lease", "failed_batch", "failure", COUNTS[2])
 # All that a role may do, in addition to every user. Of partition and batch only some columns, see below.
@@ -53,6 +55,7 @@ RIGHTS = {
     "laion_planner": {
         *((table, "SELECT") for table in (*TABLES, "batch_count") if table != "queue_contact"),
         ("batch", "INSERT"),
+        *((table, right) for table in PLAN for right in ("INSERT", "UPDATE")),
     },
     "laion_worker": {
         *((table, "SELECT") for table in ("schema_migration", "crawl", "batch", *COUNTS)),
@@ -244,9 +247,11 @@ def test_roles_may_be_made_later_by_another_user(postgres: EmbeddedServer, conne
             migrate(owner, 2)
             assert owner.execute("select count(*) from pair").fetchone() == (0,)
         with psycopg.connect(url, autocommit=True) as admin:
-            admin.execute((SQL / "004_roles.sql").read_bytes())
-            admin.execute((SQL / "004_roles.sql").read_bytes())
+            for _ in range(2):
+                admin.execute((SQL / "004_roles.sql").read_bytes())
+                admin.execute((SQL / "009_plan_windows.sql").read_bytes())
             assert has(admin, "has_table_privilege('laion_worker', 'batch', 'SELECT')")
+            assert has(admin, "has_table_privilege('laion_planner', 'plan_window', 'INSERT')")
     finally:
         with psycopg.connect(url, autocommit=True) as admin:
             admin.execute(f"reassign owned by {name} to postgres; drop owned by {name}")  # type: ignore[arg-type]

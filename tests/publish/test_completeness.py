@@ -2,11 +2,12 @@
 
 import json
 from collections.abc import Iterable
+from dataclasses import replace
 
 import pytest
 
 from laion_etl.core.errors import IncompleteError, InputError
-from laion_etl.core.schemas import scored_stem, shard_stem
+from laion_etl.core.schemas import plan_stats_name, scored_stem, shard_stem
 from laion_etl.database.loaded import LoadedCrawl
 from laion_etl.dataset.funnel_report import crawl_funnel
 from laion_etl.dataset.missing_batches import Fault, MissingBatch, group_stats, write_group_stats
@@ -180,3 +181,20 @@ def test_a_crawl_without_anything_new_gets_no_version(store: Store, plain: Setti
     with pytest.raises(IncompleteError, match="1 of 2 partitions are missing"):
         publish_variants(CRAWL, plain, store, expected([0, 1], 0.0, [0]))
     assert store.list("dataset") == []
+
+
+def test_a_crawl_that_is_being_planned_is_not_published_for_the_first_time(
+    store: Store, plain: Settings
+) -> None:
+    """What is planned so far is scored."""
+    write_world(build_world(batches=2), store)
+    name = plan_stats_name(CRAWL)
+    whole = store.read_stats(name)
+    being_planned = {"being_planned": {"fingerprint": "f", "windows": 2}}
+    store.write_stats(name, replace(whole, details=whole.details | being_planned))
+    with pytest.raises(InputError, match=r"its plan is not finished; run `laion-etl stage plan --crawl"):
+        publish_dataset(CRAWL, plain, store)
+    store.write_stats(name, whole)
+    assert publish_dataset(CRAWL, plain, store).kept
+    store.write_stats(name, replace(whole, details=whole.details | being_planned))
+    publish_dataset(CRAWL, plain, store)  # of a removal: a later round does not stop it

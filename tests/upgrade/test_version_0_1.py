@@ -24,6 +24,7 @@ from laion_etl.dataset.funnel_report import crawl_funnel
 from laion_etl.dataset.manifest import current_manifest
 from laion_etl.dataset.versions import read_versions
 from laion_etl.download.worker import Worker, open_queue
+from laion_etl.io.planned import batches_in
 from laion_etl.io.storage import LocalStore, Store
 from laion_etl.plan.stage import plan_batches
 from laion_etl.publish.repeated_ids import check_ids
@@ -99,8 +100,8 @@ def test_what_is_planned_from_now_on_has_twelve_digits(
     for crawl, partition, start in ((PLANNED, 1, 100), (NEW, 0, 200)):
         write_pairs(old_store, crawl, partition, numbered_pairs(start, start + 8))
         load_partition(crawl, partition, old, old_store, upgraded)
-    assert plan_batches(PLANNED, old, old_store, upgraded).details["batches"] == [2, 3, 202442000000]
-    assert plan_batches(NEW, old, old_store, upgraded).details["batches"] == [202446000000]
+    assert batches_in(plan_batches(PLANNED, old, old_store, upgraded)) == [2, 3, 202442000000]
+    assert batches_in(plan_batches(NEW, old, old_store, upgraded)) == [202446000000]
     assert [file for file in old_store.list(f"batches/{PLANNED}") if file.endswith(".parquet")] == [
         f"batches/{PLANNED}/{batch_name(number)}.parquet" for number in (2, 3, 202442000000)
     ]
@@ -138,4 +139,4 @@ def test_a_forgotten_crawl_is_planned_anew_under_other_numbers(
     for partition in (0, 1):
         load_partition(PUBLISHED, partition, old, old_store, upgraded)
     planned = plan_batches(PUBLISHED, old, old_store, upgraded)
-    assert planned.details["batches"] == [202438000000, 202438000001]
+    assert batches_in(planned) == [202438000000, 202438000001]

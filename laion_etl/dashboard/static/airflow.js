@@ -147,9 +147,11 @@ export class Run {
   // these recognise finished work. (Airflow's "downstream, only failed" would leave a successful plan as it is,
   // and the partition would be loaded and never downloaded.)
   #again(task) {
+    const afterLoad = ["plan", "plan_range", "workers", "download", "group", "score"];
     const later = {
-      "partition.parse": [["partition.load", task.index], "plan", "download", "group", "score"],
-      "partition.load": ["plan", "download", "group", "score"],
+      "partition.parse": [["partition.load", task.index], ...afterLoad],
+      "partition.load": afterLoad,
+      plan_range: ["workers", "download", "group", "score"],
       download: ["group", "score"],
       score: [],
     }[task.id] ?? [];

@@ -6,7 +6,9 @@ import { get } from "./page.js";
 import { Grid } from "./grid.js";
 import { batchCells, range } from "./cells.js";
 
-const ORDER = ["parse", "load", "plan", "download", "group", "score", "publish", "digest", "verdict"];
+const ORDER = [
+  "parse", "load", "plan", "plan_range", "workers", "download", "group", "score", "publish", "digest", "verdict",
+];
 
 const node = byId("panel");
 let opener = null;
