@@ -247,6 +247,16 @@ def read_request(request: Request, store: Store) -> Request:
     return _read(request.name, store) if store.exists(request.name) else request
 
 
+def read_request_of(request_id: str, store: Store) -> Request:
+    """Read a request by its id. Raises InputError if the store has none."""
+    name = f"{FOLDER}/{request_id}.json"
+    if not store.exists(name):
+        raise InputError(
+            f"cannot find the removal {request_id}: {store.uri(name)} does not exist; check the id"
+        )
+    return _read(name, store)
+
+
 def _read(name: str, store: Store) -> Request:
     try:
         document: dict[str, Any] = json.loads(store.read(name))

@@ -7,7 +7,7 @@ replaced in one atomic write, and its new content depends only on its old conten
 
 import io
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -160,10 +160,3 @@ def _ordered(counts: Counter[str], removed: int) -> dict[str, int]:
 def _write_parquet(name: str, table: pa.Table, store: Store) -> None:
     with store.create(name) as file:
         pq.write_table(table, file, compression="zstd")
-
-
-def stems(folder: str, store: Store) -> Iterator[str]:
-    """Yield the stems of the shards below a folder, found by their parquet files."""
-    for name in store.list(folder):
-        if name.endswith(".parquet"):
-            yield name.removesuffix(".parquet")

@@ -1,0 +1,144 @@
+"""All hashes by which the domains and URLs of a blocklist or removal request can match a link.
+
+`Blocklists` looks a link up among the hashes of a list. Here it is the other way round: the hashes of a link
+are listed, so that an index of them finds the links that a list matches without reading the links. They are
+the same hashes (hashes.py); an index over them misses nothing that `Blocklists` would block.
+"""
+
+from contextlib import suppress
+from typing import NamedTuple
+
+import ada_url
+import numpy as np
+import pyarrow as pa
+
+from laion_etl.blocklists.hashes import behind, expression_hash, name_and_path, name_hash, parent_name
+from laion_etl.core.kernels import Bytes, Hashes, Ints, Longs
+from laion_etl.core.numba_cache import kernel
+
+_SHORTEST = 8  # bytes of "http://a"; shorter texts are not URLs
+
+
+class LinkKeys(NamedTuple):
+    """The distinct hashes of some links, each ascending.
+
+    `names`: the hosts and all domains above them. `expressions`: the URLs, with and without query, and their
+    folders on each of these names, except on top-level domains. `top_names`: the top-level domains; an
+    expression that names a host among them may match any link.
+    """
+
+    names: Hashes
+    expressions: Hashes
+    top_names: Hashes
+
+
+def link_keys(urls: pa.StringArray) -> LinkKeys:
+    """Return the hashes of absolute URLs; empty ones have none."""
+    found, unusual = _hashes(urls)
+    hosts = []
+    for row in np.flatnonzero(unusual).tolist():  # domains are looked up in the host as a parser writes it
+        with suppress(ValueError):
+            hosts.append(f"http://{ada_url.URL(urls[row].as_py()).hostname}/")
+    if hosts:
+        others, _ = _hashes(pa.array(hosts, pa.string()))
+        found = found._replace(names=np.concatenate([found.names, others.names]))
+    return LinkKeys(*map(np.unique, found))
+
+
+def _hashes(urls: pa.StringArray) -> tuple[LinkKeys, Bytes]:
+    """Return the hashes, unordered, and a flag for each URL with an unusual host."""
+    unusual = np.zeros(len(urls), np.uint8)
+    if not len(urls):
+        return LinkKeys(*(np.empty(0, np.uint64) for _ in range(3))), unusual
+    _, offsets_buffer, data_buffer = urls.buffers()
+    offsets = np.frombuffer(offsets_buffer, np.int32, len(urls) + 1, 4 * urls.offset)
+    data = np.frombuffer(data_buffer or b"", np.uint8)
+    sizes = np.zeros(2, np.int64)
+    _count(data, offsets, sizes)
+    names, expressions = (np.empty(int(size), np.uint64) for size in sizes)
+    tops = np.empty(len(urls), np.uint64)
+    used = _fill(data, offsets, names, expressions, tops, unusual)
+    return LinkKeys(names[: used[0]], expressions[: used[1]], tops[: used[2]]), unusual
+
+
+@kernel
+def _count(data: Bytes, offsets: Ints, sizes: Longs) -> None:
+    """Set the largest numbers of names and expressions that the URLs can have."""
+    for row in range(offsets.size - 1):
+        start, end = offsets[row], offsets[row + 1]
+        if end - start >= _SHORTEST:
+            name, stop, path = name_and_path(data, start, end)
+            labels, folders = 1, 0
+            for position in range(name, stop):
+                labels += data[position] == 46
+            for position in range(path, end):
+                folders += data[position] == 47
+            sizes[0] += labels
+            sizes[1] += labels * folders + 2
+
+
+@kernel
+def _fill(
+    data: Bytes, offsets: Ints, names: Hashes, expressions: Hashes, tops: Hashes, unusual: Bytes
+) -> tuple[int, int, int]:
+    """Write the hashes of all URLs and flag unusual hosts; return how many of each kind there are."""
+    named, expressed, topped = 0, 0, 0
+    for row in range(offsets.size - 1):
+        start, end = offsets[row], offsets[row + 1]
+        if end - start < _SHORTEST:
+            unusual[row] = end > start
+            continue
+        name, stop, path = name_and_path(data, start, end)
+        unusual[row] = _is_unusual(data, start, name, stop)
+        host = name_hash(data, name, stop)
+        query = path
+        while query < end and data[query] != 63:
+            query += 1
+        expressions[expressed] = expression_hash(data, path, query, host)
+        expressions[expressed + 1] = expression_hash(data, path, end, host)
+        expressed += 2
+        domain = name
+        while domain < stop:
+            value = name_hash(data, domain, stop)
+            names[named] = value
+            named += 1
+            above = parent_name(data, domain, stop)
+            if domain > name and above >= stop:
+                tops[topped] = value
+                topped += 1
+            else:
+                expressed = _add_folders(data, path, query, value, expressions, expressed)
+            domain = above
+    return named, expressed, topped
+
+
+@kernel
+def _add_folders(
+    data: Bytes, path: int, query: int, value: np.uint64, expressions: Hashes, count: int
+) -> int:
+    segment = path
+    for position in range(path, query):
+        if data[position] == 47:
+            value = behind(value, data, segment, position + 1)
+            segment = position + 1
+            expressions[count] = value
+            count += 1
+    return count
+
+
+@kernel
+def _is_unusual(data: Bytes, start: int, name: int, stop: int) -> bool:
+    """Whether a parser may write the host in another way: anything but lower-case ASCII names."""
+    if name >= stop or data[name - 1] != 47 or data[name - 2] != 47 or data[name - 3] != 58:
+        return True
+    for position in range(start, name - 3):
+        if not 97 <= data[position] <= 122:
+            return True
+    label = name
+    for position in range(name, stop):
+        byte = data[position]
+        if byte == 46:
+            label = position + 1
+        elif not (97 <= byte <= 122 or 48 <= byte <= 57 or byte == 45 or byte == 95):
+            return True
+    return label < stop and 48 <= data[label] <= 57  # addresses have several forms

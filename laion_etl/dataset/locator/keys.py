@@ -1,0 +1,140 @@
+"""Keys of the locator: 64-bit hashes of everything by which a removal request can match a row.
+
+Domains and URLs are hashed as in blocklists, pairs are the first half of their id, MD5 and SHA-256 are hashed
+as text. A key says of which kind it is: its hash is combined with a constant of the kind. PDQ hashes are kept
+as they are, because near ones have to be found: a request may differ in up to 31 of 256 bits, so bands that
+could be looked up would take 16 entries per image and still match one image in 250 by chance.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from laion_etl.blocklists.hashes import hash_names
+from laion_etl.blocklists.link_keys import link_keys
+from laion_etl.blocklists.near_hashes import HASH_BYTES
+from laion_etl.blocklists.near_hashes import Hashes as PdqHashes
+from laion_etl.blocklists.removal_requests import Request
+from laion_etl.core.kernels import Hashes
+from laion_etl.core.schemas import pair_id
+from laion_etl.urls import normalize
+
+# The first 8 bytes of the SHA-256 of "laion_etl locator <kind>".
+_DOMAIN, _LINK, _PAIR, _IMAGE = (
+    np.uint64(value)
+    for value in (0x187F6A3B7F1CD1AA, 0xA75F2736FCB45E2F, 0xC401016ADEFECE74, 0xD380B0B92EA1DCEB)
+)
+_NO_KEYS: Hashes = np.empty(0, np.uint64)
+
+
+@dataclass(frozen=True, slots=True)
+class RowKeys:
+    """Keys of some rows: `keys` and `top_names` ascending and distinct, `pdq` (n, 32) in any order."""
+
+    keys: Hashes
+    top_names: Hashes
+    pdq: PdqHashes
+
+
+@dataclass(frozen=True, slots=True)
+class WantedKeys:
+    """What is looked up: `keys` ascending, and `pdq` (n, 32), which may differ in `pdq_distance` bits.
+
+    `expressions`: hashes of URLs and their hosts; one of them may be a top-level domain.
+    """
+
+    keys: Hashes
+    expressions: Hashes = field(default_factory=lambda: _NO_KEYS)
+    pdq: PdqHashes = field(default_factory=lambda: np.empty((0, HASH_BYTES), np.uint8))
+    pdq_distance: int = 0
+
+    def joined(self, other: "WantedKeys") -> "WantedKeys":
+        """Return these keys with those of pairs (`wanted_pairs`)."""
+        return replace(self, keys=np.union1d(self.keys, other.keys))
+
+
+def row_keys(rows: pa.RecordBatch) -> RowKeys:
+    """Return the keys of rows, which may have the columns pair_id, url, caption, md5, sha256 and pdq.
+
+    While requests by earlier URL rules exist, a URL is also hashed in the form of each of these rules.
+    """
+    has = set(rows.schema.names)
+    found, tops = [_pair_keys(rows.column("pair_id").to_pylist())] if "pair_id" in has else [], _NO_KEYS
+    if "url" in has:
+        urls = rows.column("url").cast(pa.string())
+        columns = [urls, *_other_forms(urls)]
+        for column in columns:
+            links = link_keys(column)
+            found += [links.names ^ _DOMAIN, links.expressions ^ _LINK]
+            tops = np.union1d(tops, links.top_names)
+            if len(columns) > 1 and "caption" in has:
+                texts = zip(column.to_pylist(), rows.column("caption").to_pylist(), strict=True)
+                found.append(_pair_keys([pair_id(url, caption) for url, caption in texts if url]))
+    found += [_image_keys(rows.column(kind)) for kind in ("md5", "sha256") if kind in has]
+    return RowKeys(
+        np.unique(np.concatenate(found)) if found else _NO_KEYS,
+        tops,
+        _pdq_hashes(rows.column("pdq").to_pylist() if "pdq" in has else ()),
+    )
+
+
+def wanted_keys(requests: Sequence[Request], pdq_distance: int) -> WantedKeys:
+    """Return the keys of everything that requests name."""
+    rules = {
+        kind: sorted({one for request in requests for one in request.rules.get(kind, ())})
+        for kind in ("domains", "urls", "pairs", "md5", "sha256", "pdq")
+    }
+    domains, expressions = (
+        np.asarray([int(one, 16) for one in rules[kind]], np.uint64) for kind in ("domains", "urls")
+    )
+    found = [
+        domains ^ _DOMAIN,
+        expressions ^ _LINK,
+        _pair_keys([bytes.fromhex(one) for one in rules["pairs"]]),
+        _image_keys(pa.array([*rules["md5"], *rules["sha256"]], pa.string())),
+    ]
+    return WantedKeys(
+        np.unique(np.concatenate(found)), np.unique(expressions), _pdq_hashes(rules["pdq"]), pdq_distance
+    )
+
+
+def wanted_pairs(pair_ids: Sequence[str]) -> WantedKeys:
+    """Return the keys of pairs, given by hexadecimal ids."""
+    return WantedKeys(np.unique(_pair_keys([bytes.fromhex(one) for one in pair_ids])))
+
+
+def _other_forms(urls: pa.StringArray) -> list[pa.StringArray]:
+    if not normalize.EARLIER_RULES:
+        return []
+    versions = sorted({*normalize.EARLIER_RULES, normalize.RULE_VERSION})
+    texts = urls.to_pylist()
+    return [
+        pa.array([normalize.form_by_rule(version, url) if url else "" for url in texts], pa.string())
+        for version in versions
+    ]
+
+
+def _pair_keys(ids: Sequence[bytes]) -> Hashes:
+    halves = b"".join(one[:8] for one in ids)
+    found: Hashes = np.frombuffer(halves, ">u8").astype(np.uint64) ^ _PAIR
+    return found
+
+
+def _image_keys(digests: Any) -> Hashes:
+    """Hash hexadecimal digests; null and '' have no key."""
+    known = [one for one in digests.to_pylist() if one]
+    if not known:
+        return _NO_KEYS
+    ends = np.cumsum([len(one) for one in known], dtype=np.int32)
+    starts = np.concatenate([np.zeros(1, np.int32), ends[:-1]])
+    hashes = np.empty(len(known), np.uint64)
+    hash_names(np.frombuffer("".join(known).encode(), np.uint8), (starts, ends), hashes)
+    return hashes ^ _IMAGE
+
+
+def _pdq_hashes(hashes: Sequence[str | None]) -> PdqHashes:
+    known = b"".join(bytes.fromhex(one) for one in hashes if one)
+    return np.frombuffer(known, np.uint8).reshape(-1, HASH_BYTES)
