@@ -22,14 +22,13 @@ _SHORTEST = 8  # bytes of "http://a"; shorter texts are not URLs
 class LinkKeys(NamedTuple):
     """The distinct hashes of some links, each ascending.
 
-    `names`: the hosts and all domains above them. `expressions`: the URLs, with and without query, and their
-    folders on each of these names, except on top-level domains. `top_names`: the top-level domains; an
-    expression that names a host among them may match any link.
+    `hosts`: those of the URLs. `parents`: the domains above these. `expressions`: the URLs, with and without
+    query, and their folders. A folder of a parent domain has none: it may match all links below the parent.
     """
 
-    names: Hashes
+    hosts: Hashes
+    parents: Hashes
     expressions: Hashes
-    top_names: Hashes
 
 
 def link_keys(urls: pa.StringArray) -> LinkKeys:
@@ -41,7 +40,11 @@ def link_keys(urls: pa.StringArray) -> LinkKeys:
             hosts.append(f"http://{ada_url.URL(urls[row].as_py()).hostname}/")
     if hosts:
         others, _ = _hashes(pa.array(hosts, pa.string()))
-        found = found._replace(names=np.concatenate([found.names, others.names]))
+        found = LinkKeys(
+            np.concatenate([found.hosts, others.hosts]),
+            np.concatenate([found.parents, others.parents]),
+            found.expressions,
+        )
     return LinkKeys(*map(np.unique, found))
 
 
@@ -55,34 +58,32 @@ def _hashes(urls: pa.StringArray) -> tuple[LinkKeys, Bytes]:
     data = np.frombuffer(data_buffer or b"", np.uint8)
     sizes = np.zeros(2, np.int64)
     _count(data, offsets, sizes)
-    names, expressions = (np.empty(int(size), np.uint64) for size in sizes)
-    tops = np.empty(len(urls), np.uint64)
-    used = _fill(data, offsets, names, expressions, tops, unusual)
-    return LinkKeys(names[: used[0]], expressions[: used[1]], tops[: used[2]]), unusual
+    hosts = np.empty(len(urls), np.uint64)
+    parents, expressions = (np.empty(int(size), np.uint64) for size in sizes)
+    used = _fill(data, offsets, hosts, parents, expressions, unusual)
+    return LinkKeys(hosts[: used[0]], parents[: used[1]], expressions[: used[2]]), unusual
 
 
 @kernel
 def _count(data: Bytes, offsets: Ints, sizes: Longs) -> None:
-    """Set the largest numbers of names and expressions that the URLs can have."""
+    """Set the largest numbers of parents and expressions that the URLs can have."""
     for row in range(offsets.size - 1):
         start, end = offsets[row], offsets[row + 1]
         if end - start >= _SHORTEST:
             name, stop, path = name_and_path(data, start, end)
-            labels, folders = 1, 0
             for position in range(name, stop):
-                labels += data[position] == 46
+                sizes[0] += data[position] == 46
             for position in range(path, end):
-                folders += data[position] == 47
-            sizes[0] += labels
-            sizes[1] += labels * folders + 2
+                sizes[1] += data[position] == 47
+            sizes[1] += 2
 
 
 @kernel
 def _fill(
-    data: Bytes, offsets: Ints, names: Hashes, expressions: Hashes, tops: Hashes, unusual: Bytes
+    data: Bytes, offsets: Ints, hosts: Hashes, parents: Hashes, expressions: Hashes, unusual: Bytes
 ) -> tuple[int, int, int]:
     """Write the hashes of all URLs and flag unusual hosts; return how many of each kind there are."""
-    named, expressed, topped = 0, 0, 0
+    hosted, above, expressed = 0, 0, 0
     for row in range(offsets.size - 1):
         start, end = offsets[row], offsets[row + 1]
         if end - start < _SHORTEST:
@@ -91,25 +92,20 @@ def _fill(
         name, stop, path = name_and_path(data, start, end)
         unusual[row] = _is_unusual(data, start, name, stop)
         host = name_hash(data, name, stop)
+        hosts[hosted] = host
+        hosted += 1
+        domain = parent_name(data, name, stop) if name < stop else stop
+        while domain < stop:
+            parents[above] = name_hash(data, domain, stop)
+            above += 1
+            domain = parent_name(data, domain, stop)
         query = path
         while query < end and data[query] != 63:
             query += 1
         expressions[expressed] = expression_hash(data, path, query, host)
         expressions[expressed + 1] = expression_hash(data, path, end, host)
-        expressed += 2
-        domain = name
-        while domain < stop:
-            value = name_hash(data, domain, stop)
-            names[named] = value
-            named += 1
-            above = parent_name(data, domain, stop)
-            if domain > name and above >= stop:
-                tops[topped] = value
-                topped += 1
-            else:
-                expressed = _add_folders(data, path, query, value, expressions, expressed)
-            domain = above
-    return named, expressed, topped
+        expressed = _add_folders(data, path, query, host, expressions, expressed + 2)
+    return hosted, above, expressed
 
 
 @kernel

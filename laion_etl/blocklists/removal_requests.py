@@ -45,7 +45,8 @@ class Request:
 
     `rules`: hexadecimal hashes by kind. `pair_ids`: the pairs that were found. `crawls`: where they were
     found. `counts`: how many pairs each rule was the first to find. `url_rule`: the version of the URL rule
-    that the hashes of domains, URLs and pairs were made by.
+    that the hashes of domains, URLs and pairs were made by. `folders`: those hashes of `urls` that come from
+    folders, `host/path/`; None in requests of version 0.1, which do not say it.
     """
 
     rules: Mapping[str, tuple[str, ...]]
@@ -53,6 +54,7 @@ class Request:
     crawls: tuple[str, ...] = ()
     counts: Mapping[str, int] = field(default_factory=dict)
     url_rule: int = field(default_factory=lambda: normalize.RULE_VERSION)
+    folders: tuple[str, ...] | None = None
 
     @property
     def id(self) -> str:
@@ -71,6 +73,7 @@ class Request:
         return f"{FOLDER}/{self.id}.json"
 
     def to_json(self) -> bytes:
+        folders = {} if self.folders is None else {"folders": list(self.folders)}
         document = {
             "format": FORMAT,
             "id": self.id,
@@ -79,6 +82,7 @@ class Request:
             "removed": {kind: self.counts.get(kind, 0) for kind in RULES},
             "crawls": sorted(self.crawls),
             "pair_ids": sorted(self.pair_ids),
+            **folders,
         }
         return json.dumps(document, indent=1).encode() + b"\n"
 
@@ -264,7 +268,10 @@ def _read(name: str, store: Store) -> Request:
         rule = check_format(store.uri(name), document.get("url_rule"), normalize.RULE_VERSION, "URL rule")
         rules = {kind: tuple(bytes.fromhex(one).hex() for one in document["rules"][kind]) for kind in RULES}
         counts = {kind: int(document["removed"][kind]) for kind in RULES}
-        return Request(rules, frozenset(document["pair_ids"]), tuple(document["crawls"]), counts, rule)
+        folders = None if document.get("folders") is None else tuple(map(str, document["folders"]))
+        return Request(
+            rules, frozenset(document["pair_ids"]), tuple(document["crawls"]), counts, rule, folders
+        )
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(
             f"cannot read {store.uri(name)}: it is not a removal request ({error}); restore it"

@@ -37,9 +37,7 @@ def locate(
         return
     number, count = _range(part) if part else (1, 1)
     found = build.locate(crawl, store, number, count)
-    say(
-        f"{crawl}: {found.units:,} units located in {found.segments:,} segments, {found.covered:,} were so"
-    )
+    say(f"{crawl}: {found.units:,} units located in {found.segments:,} segments, {found.covered:,} were so")
     if as_json:
         say_json({"crawl": crawl, "range": part, **found._asdict()})
 

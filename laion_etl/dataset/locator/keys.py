@@ -23,31 +23,32 @@ from laion_etl.core.schemas import pair_id
 from laion_etl.urls import normalize
 
 # The first 8 bytes of the SHA-256 of "laion_etl locator <kind>".
-_DOMAIN, _LINK, _PAIR, _IMAGE = (
+_HOST, _PARENT, _LINK, _PAIR, _IMAGE = (
     np.uint64(value)
-    for value in (0x187F6A3B7F1CD1AA, 0xA75F2736FCB45E2F, 0xC401016ADEFECE74, 0xD380B0B92EA1DCEB)
+    for value in (
+        0xE29BBD62DED4CE88,
+        0x2783C1BE11529012,
+        0xA75F2736FCB45E2F,
+        0xC401016ADEFECE74,
+        0xD380B0B92EA1DCEB,
+    )
 )
 _NO_KEYS: Hashes = np.empty(0, np.uint64)
 
 
 @dataclass(frozen=True, slots=True)
 class RowKeys:
-    """Keys of some rows: `keys` and `top_names` ascending and distinct, `pdq` (n, 32) in any order."""
+    """Keys of some rows: `keys` ascending and distinct, `pdq` (n, 32) in any order."""
 
     keys: Hashes
-    top_names: Hashes
     pdq: PdqHashes
 
 
 @dataclass(frozen=True, slots=True)
 class WantedKeys:
-    """What is looked up: `keys` ascending, and `pdq` (n, 32), which may differ in `pdq_distance` bits.
-
-    `expressions`: hashes of URLs and their hosts; one of them may be a top-level domain.
-    """
+    """What is looked up: `keys` ascending, and `pdq` (n, 32), which may differ in `pdq_distance` bits."""
 
     keys: Hashes
-    expressions: Hashes = field(default_factory=lambda: _NO_KEYS)
     pdq: PdqHashes = field(default_factory=lambda: np.empty((0, HASH_BYTES), np.uint8))
     pdq_distance: int = 0
 
@@ -62,43 +63,51 @@ def row_keys(rows: pa.RecordBatch) -> RowKeys:
     While requests by earlier URL rules exist, a URL is also hashed in the form of each of these rules.
     """
     has = set(rows.schema.names)
-    found, tops = [_pair_keys(rows.column("pair_id").to_pylist())] if "pair_id" in has else [], _NO_KEYS
+    found = [_pair_keys(rows.column("pair_id").to_pylist())] if "pair_id" in has else []
     if "url" in has:
         urls = rows.column("url").cast(pa.string())
         columns = [urls, *_other_forms(urls)]
         for column in columns:
             links = link_keys(column)
-            found += [links.names ^ _DOMAIN, links.expressions ^ _LINK]
-            tops = np.union1d(tops, links.top_names)
+            found += [links.hosts ^ _HOST, links.parents ^ _PARENT, links.expressions ^ _LINK]
             if len(columns) > 1 and "caption" in has:
                 texts = zip(column.to_pylist(), rows.column("caption").to_pylist(), strict=True)
                 found.append(_pair_keys([pair_id(url, caption) for url, caption in texts if url]))
     found += [_image_keys(rows.column(kind)) for kind in ("md5", "sha256") if kind in has]
     return RowKeys(
         np.unique(np.concatenate(found)) if found else _NO_KEYS,
-        tops,
         _pdq_hashes(rows.column("pdq").to_pylist() if "pdq" in has else ()),
     )
 
 
 def wanted_keys(requests: Sequence[Request], pdq_distance: int) -> WantedKeys:
-    """Return the keys of everything that requests name."""
+    """Return the keys of everything that requests name.
+
+    A folder on a domain also matches links of the hosts below it, which have no key for it: there everything
+    below the domain is found.
+    """
     rules = {
         kind: sorted({one for request in requests for one in request.rules.get(kind, ())})
         for kind in ("domains", "urls", "pairs", "md5", "sha256", "pdq")
     }
-    domains, expressions = (
-        np.asarray([int(one, 16) for one in rules[kind]], np.uint64) for kind in ("domains", "urls")
+    folders = {
+        one
+        for request in requests
+        for one in (request.rules.get("urls", ()) if request.folders is None else request.folders)
+    }
+    domains, expressions, domains_of_folders = (
+        np.asarray([int(one, 16) for one in sorted(hashes)], np.uint64)
+        for hashes in (rules["domains"], rules["urls"], folders)
     )
     found = [
-        domains ^ _DOMAIN,
+        domains ^ _HOST,
+        domains ^ _PARENT,
+        domains_of_folders ^ _PARENT,
         expressions ^ _LINK,
         _pair_keys([bytes.fromhex(one) for one in rules["pairs"]]),
         _image_keys(pa.array([*rules["md5"], *rules["sha256"]], pa.string())),
     ]
-    return WantedKeys(
-        np.unique(np.concatenate(found)), np.unique(expressions), _pdq_hashes(rules["pdq"]), pdq_distance
-    )
+    return WantedKeys(np.unique(np.concatenate(found)), _pdq_hashes(rules["pdq"]), pdq_distance)
 
 
 def wanted_pairs(pair_ids: Sequence[str]) -> WantedKeys:

@@ -10,7 +10,6 @@ import zlib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -84,10 +83,6 @@ def read_files(segment: Segment, store: Store) -> pa.Table:
 
 def find_units(segment: Segment, wanted: WantedKeys, store: Store) -> Units:
     """Return the units that may hold what is wanted, ascending. Raises DamagedFileError."""
-    details: dict[str, Any] = segment.stats.details
-    tops = np.asarray([int(one, 16) for one in details["top_names"]], np.uint64)
-    if np.isin(wanted.expressions, tops).any():  # an expression on all hosts of a top-level domain
-        return np.arange(int(details["units"]), dtype=np.uint16)
     found = [_units_of_keys(segment, wanted.keys, store)]
     if len(wanted.pdq):
         found += _units_near(segment, wanted.pdq, wanted.pdq_distance, store)

@@ -8,11 +8,11 @@ A segment has four files; the stats are written last:
   bytes, and at the end how many entries there are (uint32 each, counts first).
 - `.pdq`: a record of 34 bytes per image: the PDQ hash, and its unit (uint16).
 - `.parquet`: the files that each unit was read from, see units.py.
-- `.json`: stats, with format, version of the URL rule, bucket_bits and the top-level domains.
+- `.json`: stats, with format, versions of the URL rule and bucket_bits.
 
 Buckets have about 4,096 entries, 24 KiB, so a key is looked up with one read, and found by chance once in a
-million. Entries are sorted in runs of 16 million, which are merged one part of the key space after another:
-about 600 MB of memory, and on disk (TMPDIR) 10 bytes per entry.
+million. Entries are sorted in runs of 4 million, which are merged one part of the key space after another:
+about 200 MB of memory, and on disk (TMPDIR) 10 bytes per entry.
 """
 
 import tempfile
@@ -47,7 +47,7 @@ PDQ_RECORD = np.dtype([("pdq", "u1", (HASH_BYTES,)), ("unit", "<u2")])
 MOST_UNITS = 1 << 16
 MOST_ENTRIES = 1 << 32
 BUCKET_ENTRIES = 4_096
-RUN_ENTRIES = 1 << 24
+RUN_ENTRIES = 1 << 22
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +71,6 @@ class SegmentWriter:
         self._waiting: list[_Entries] = []
         self._waiting_entries = 0
         self._runs: list[_Entries] = []
-        self._tops: Hashes = np.empty(0, np.uint64)
         self._stack = ExitStack()
         self._pdq_rows = 0
         self.rows = 0
@@ -93,7 +92,6 @@ class SegmentWriter:
         """Add the keys of some rows of a unit."""
         self._waiting.append(_Entries(found.keys, np.full(found.keys.size, unit, np.uint16)))
         self._waiting_entries += found.keys.size
-        self._tops = np.union1d(self._tops, found.top_names)
         records = np.empty(len(found.pdq), PDQ_RECORD)
         records["pdq"], records["unit"] = found.pdq, unit
         self._pdq.write(records.tobytes())
@@ -123,7 +121,6 @@ class SegmentWriter:
             "images": self._pdq_rows,
             "units": units,
             "files": files.num_rows,
-            "top_names": [f"{one:016x}" for one in self._tops.tolist()],
         }
         outputs: tuple[Output, ...] = (keys.output, pdq.output, listed.output)
         unit = self._stem.rpartition("/")[2]
