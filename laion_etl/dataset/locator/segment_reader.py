@@ -30,7 +30,7 @@ _ENTRY_BYTES = 6
 _GAP_BYTES = 1 << 16  # buckets so close together are read at once
 _READ_BYTES = 1 << 22
 _READERS = 4  # of one segment; several are read at once
-_FEW = 64  # PDQ hashes up to which each image is compared with all
+_FEW = 32  # PDQ hashes up to which each image is compared with all
 _log = logging.getLogger(__name__)
 
 Units = NDArray[np.uint16]

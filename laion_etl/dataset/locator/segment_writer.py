@@ -29,6 +29,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from laion_etl.blocklists.near_hashes import HASH_BYTES
+from laion_etl.blocklists.near_hashes import Hashes as PdqHashes
 from laion_etl.core.kernels import Hashes
 from laion_etl.core.stage_stats import Output, StageStats
 from laion_etl.dataset.locator.keys import RowKeys
@@ -72,7 +73,8 @@ class SegmentWriter:
         self._waiting_entries = 0
         self._runs: list[_Entries] = []
         self._stack = ExitStack()
-        self._pdq_rows = 0
+        self._pdq_rows, self._pdq_unit = 0, 0
+        self._pdq_waiting: list[PdqHashes] = []
         self.rows = 0
 
     def __enter__(self) -> "SegmentWriter":
@@ -92,10 +94,10 @@ class SegmentWriter:
         """Add the keys of some rows of a unit."""
         self._waiting.append(_Entries(found.keys, np.full(found.keys.size, unit, np.uint16)))
         self._waiting_entries += found.keys.size
-        records = np.empty(len(found.pdq), PDQ_RECORD)
-        records["pdq"], records["unit"] = found.pdq, unit
-        self._pdq.write(records.tobytes())
-        self._pdq_rows += len(records)
+        if unit != self._pdq_unit:
+            self._end_unit()
+            self._pdq_unit = unit
+        self._pdq_waiting.append(found.pdq)
         self.rows += rows
         if self._waiting_entries >= self._run_entries:
             self._end_run()
@@ -105,6 +107,7 @@ class SegmentWriter:
     ) -> StageStats:
         """Write the files of the segment; `files` (FILES_SCHEMA) names what its units were read from."""
         self._end_run()
+        self._end_unit()
         bits = _bucket_bits(_total(self._runs))
         with self._store.create(f"{self._stem}.keys") as keys:
             entries = _write_buckets(keys, self._runs, bits, self._run_entries)
@@ -127,6 +130,16 @@ class SegmentWriter:
         stats = StageStats("locate", crawl, unit, fingerprint, self.rows, self.rows, {}, outputs, details)
         self._store.write(f"{self._stem}.json", stats.to_json())
         return stats
+
+    def _end_unit(self) -> None:
+        """Write the PDQ hashes of a unit, each once: its shard and its scored shard have the same."""
+        if self._pdq_waiting:
+            hashes = np.unique(np.concatenate(self._pdq_waiting), axis=0)
+            records = np.empty(len(hashes), PDQ_RECORD)
+            records["pdq"], records["unit"] = hashes, self._pdq_unit
+            self._pdq.write(records.tobytes())
+            self._pdq_rows += len(records)
+            self._pdq_waiting = []
 
     def _end_run(self) -> None:
         if not self._waiting_entries:
