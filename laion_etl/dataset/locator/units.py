@@ -25,7 +25,8 @@ from laion_etl.io.storage import Store
 BATCHES, PAIRS, PUBLISHED = "batches", "pairs", "published"
 BATCH_FOLDERS = ("batches", "scored", "shards")
 _BATCHES_PER_SLICE = 5_000
-_FILES_PER_SLICE, _SLICES = 16, 64  # of pairs and published files: more per slice rather than more slices
+_FILES_PER_SLICE = {PAIRS: 16, PUBLISHED: 64}  # or more, in larger crawls, rather than more slices than this
+_SLICES = 32
 _PARQUET = ".parquet"
 _log = logging.getLogger(__name__)
 
@@ -94,7 +95,7 @@ def cover(name: str, tag: str) -> int:
 
 
 def _cut(kind: str, names: Sequence[str]) -> list[Slice]:
-    size = _BATCHES_PER_SLICE if kind == BATCHES else max(_FILES_PER_SLICE, -(-len(names) // _SLICES))
+    size = _BATCHES_PER_SLICE if kind == BATCHES else max(_FILES_PER_SLICE[kind], -(-len(names) // _SLICES))
     firsts = ["", *sorted(names)[size::size]]
     return [Slice(kind, first, last) for first, last in zip(firsts, [*firsts[1:], ""], strict=True)]
 
