@@ -248,7 +248,9 @@ def read_requests(store: Store) -> tuple[Request, ...]:
 
 def read_request(request: Request, store: Store) -> Request:
     """Return the stored request with what was found before, or the given one if none is stored."""
-    return _read(request.name, store) if store.exists(request.name) else request
+    if not store.exists(request.name):
+        return request
+    return replace(_read(request.name, store), folders=request.folders)
 
 
 def read_request_of(request_id: str, store: Store) -> Request:

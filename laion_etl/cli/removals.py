@@ -103,21 +103,24 @@ def remove(
         except stage.UnfinishedRemovalError as error:
             done, unfinished = error.removal, error
     if isinstance(done, Work):
-        _say_prepared(done, as_json=as_json)
+        _say_prepared(done, store, as_json=as_json)
     else:
         _say_removed(done, settings, store, prepared=prepare, as_json=as_json)
     if unfinished is not None:
         raise unfinished
 
 
-def _say_prepared(work: "Work", *, as_json: bool) -> None:
+def _say_prepared(work: "Work", store: "Store", *, as_json: bool) -> None:
+    from laion_etl.blocklists.removal_requests import read_request_of
+
     ranges = [f"{number}/{work.ranges}" for number in range(1, work.ranges + 1)]
     say(
         f"removal {work.request_id}: {len(work.units):,} units to rewrite; run `laion-etl dataset remove "
         f"--request {work.request_id} --range I/{work.ranges}` for I from 1 to {work.ranges}, then --finish"
     )
     if as_json:
-        say_json({"id": work.request_id, "units": len(work.units), "ranges": ranges})
+        crawls = list(read_request_of(work.request_id, store).crawls)
+        say_json({"id": work.request_id, "crawls": crawls, "units": len(work.units), "ranges": ranges})
 
 
 def _say_rewritten(request_id: str, part: str, files: int, *, as_json: bool) -> None:

@@ -94,8 +94,8 @@ class Search:
         if self._by_image:
             pairs = wanted_pairs(sorted(self._by_image))
             for crawl in crawls:
-                others |= find_more(crawl, pairs, self._store) - found - uncovered
-            self._read(others)
+                others |= find_more(crawl, pairs, self._store)
+            self._read(others - found - uncovered)
         names = self._rewrite | others | uncovered
         return Findings(
             self._request, tuple(sorted(name for name in names if not name.startswith("dataset/")))

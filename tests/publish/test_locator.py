@@ -19,9 +19,9 @@ from laion_etl.core.schemas import BATCH_SCHEMA, PAIR_SCHEMA, SHARD_SCHEMA, pair
 from laion_etl.dataset.locator import build, lookup, units
 from laion_etl.dataset.locator.keys import RowKeys, WantedKeys, wanted_keys
 from laion_etl.dataset.locator.segment_reader import Segment, find_units
-from laion_etl.dataset.locator.segment_writer import FILES_SCHEMA, SegmentWriter
+from laion_etl.dataset.locator.segment_writer import FILES_SCHEMA, SegmentWriter, url_rules
 from laion_etl.io.storage import Guard, LocalStore, Store
-from laion_etl.publish.stage import publish_dataset
+from laion_etl.publish.stage import publish_dataset, publish_variants
 from laion_etl.removal import work
 from laion_etl.removal.lists import read_list
 from laion_etl.removal.search import Failures, Findings, Search
@@ -90,10 +90,15 @@ def _link(batch: int, name: str) -> Row:
                     "key": f"{batch:09d}00009", "status": "http_error"}  # fmt: skip
 
 
-def _write_crawl(world: World, crawl: str, more: list[Row], store: Store) -> None:
+def _not_downloaded(row: Row, batch: int) -> Row:
+    nothing = dict.fromkeys(("sha256", "md5", "pdq"))
+    return row | nothing | {"key": f"{batch:09d}00008", "status": "http_error"}
+
+
+def _write_crawl(world: World, crawl: str, more: list[Row], failed: list[Row], store: Store) -> None:
     write_world(world, store, crawl=crawl)
     for batch, rows in world.batches.items():
-        planned = [*rows, _link(batch, f"failed-{batch}")]
+        planned = [*rows, _link(batch, f"failed-{batch}"), *(failed if batch == 1 else ())]
         _parquet(f"shards/{crawl}/{batch:09d}.parquet", planned, SHARD_SCHEMA, store)
         _parquet(f"batches/{crawl}/{batch:09d}.parquet", planned, BATCH_SCHEMA, store)
         kept = [row for row in rows if row["reason"] is None]
@@ -118,10 +123,12 @@ def worlds() -> dict[str, World]:
 
 @pytest.fixture(scope="module")
 def full(tmp_path_factory: pytest.TempPathFactory, worlds: dict[str, World]) -> Path:
-    """Two published crawls; the second has a pair of the first once more, but did not download it."""
+    """Two published crawls; each has a pair of the other once more, but did not download it."""
     store = LocalStore(tmp_path_factory.mktemp("full"))
+    failed = _not_downloaded(worlds[NEXT].batches[20][1], 1)
     for crawl, world in worlds.items():
-        _write_crawl(world, crawl, worlds[CRAWL].batches[2][1:2] if crawl == NEXT else [], store)
+        more = worlds[CRAWL].batches[2][1:2] if crawl == NEXT else []
+        _write_crawl(world, crawl, more, [failed], store)
         publish_dataset(crawl, Settings(), store)
         build.locate(crawl, store)
     return store.root
@@ -162,7 +169,7 @@ def _row(worlds: dict[str, World], batch: int) -> Row:
 Line = Callable[[dict[str, World]], str]
 LINES: dict[str, tuple[Line, set[int]]] = {
     "url in another spelling": (
-        lambda _: "HTTPS://IMG.Site3.example.org:443/./gallery/%33/%31~a.jpg?size=2#top", {3},
+        lambda _: "HTTPS://IMG.Site3.example.org:443/x/../gallery/3/./1~a.jpg?size=2#top", {3},
     ),
     "url without scheme and query": (lambda _: "img.site3.example.org/gallery/3/1~a.jpg", {3}),
     "folder": (lambda _: "img.site3.example.org/gallery/", {3}),
@@ -217,6 +224,21 @@ def test_a_thousand_requests_read_no_more_than_their_files(full: Path, worlds: d
     assert {name.rpartition("/")[2] for name in many.data_read if name.startswith("shards/")} == {
         "000000004.parquet", "000000009.parquet"
     }  # fmt: skip
+
+
+def test_a_pair_that_is_found_by_its_image_is_removed_from_files_that_were_read_before(
+    full: Path, worlds: dict[str, World]
+) -> None:
+    store = Counting(full)
+    request = _request(worlds[NEXT].batches[20][1]["sha256"], _row(worlds, 1)["url"])
+    found = _search(request, store)
+    assert found.request == _search(request, Unlocated(full)).request
+    assert f"shards/{CRAWL}/000000001.parquet" in found.names
+    matcher = Matcher([found.request], DISTANCE)
+    table = pq.ParquetFile(io.BytesIO(store.read(f"shards/{CRAWL}/000000001.parquet"))).read()
+    assert matcher.finds(table).sum() == 2
+    alone = _search(_request(worlds[NEXT].batches[20][1]["sha256"]), store)
+    assert set(alone.names) >= {f"{folder}/{CRAWL}/000000001.parquet" for folder in ("shards", "batches")}
 
 
 def test_an_expression_on_a_top_level_domain_reads_all_files_that_have_it(full: Path) -> None:
@@ -361,9 +383,7 @@ def test_a_locator_of_another_url_rule_is_not_trusted_until_it_is_made_again(
     request = _request("IMG.site3.example.org/GALLERY/3/1~A.jpg")  # this rule ignores case and queries
     found = _search(request, store)
     assert {f"{folder}/{CRAWL}/000000003.parquet" for folder in ("batches", "shards")} < set(found.names)
-    assert (
-        "it was made by the URL rules [1], today's are [1, 2]; run `laion-etl dataset locate" in caplog.text
-    )
+    assert f"today's are {url_rules()}; run `laion-etl dataset locate --crawl {CRAWL}`" in caplog.text
     for crawl in (CRAWL, NEXT):
         build.locate(crawl, store)
     store.reads.clear()
@@ -394,6 +414,19 @@ def test_locating_again_writes_nothing_and_what_was_killed_is_made_the_same(
         for number in (1, 2, 3):
             build.locate(crawl, store, number, 3)
     assert {name: store.read(name) for name in store.list("locator")} == before
+
+
+def test_publishing_locates_large_crawls_only(
+    full: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = _copy(full, tmp_path / "store")
+    publish_variants(CRAWL, Settings(), store)
+    assert not store.list("locator")
+    monkeypatch.setattr(build, "FEWEST_BATCHES", 12)
+    publish_variants(CRAWL, Settings(), store)
+    store.reads.clear()
+    assert _search(_request("img.site3.example.org/gallery/"), store).names
+    assert f"shards/{CRAWL}/000000004.parquet" not in store.reads
 
 
 def test_a_slice_in_many_pieces_is_written_as_a_whole_again(full: Path, tmp_path: Path) -> None:

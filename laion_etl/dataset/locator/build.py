@@ -56,14 +56,14 @@ def folder_of(crawl: str) -> str:
     return f"locator/{crawl}"
 
 
-def locate_large(crawl: str, store: Store) -> None:
-    """Write what the locator lacks, if the crawl has as many batches as make one worth while."""
+def locate_large(crawl: str, store: Store, number: int = 1, ranges: int = 1) -> None:
+    """Do what `locate` does, if the crawl has so many batches that a locator is worth while."""
     try:
         planned = len(planned_batches(crawl, store))
     except MissingFileError:
         return
     if planned >= FEWEST_BATCHES:
-        locate(crawl, store)
+        locate(crawl, store, number, ranges)
 
 
 def locate(crawl: str, store: Store, number: int = 1, ranges: int = 1) -> Located:

@@ -66,13 +66,10 @@ def row_keys(rows: pa.RecordBatch) -> RowKeys:
     found = [_pair_keys(rows.column("pair_id").to_pylist())] if "pair_id" in has else []
     if "url" in has:
         urls = rows.column("url").cast(pa.string())
-        columns = [urls, *_other_forms(urls)]
-        for column in columns:
-            links = link_keys(column)
-            found += [links.hosts ^ _HOST, links.parents ^ _PARENT, links.expressions ^ _LINK]
-            if len(columns) > 1 and "caption" in has:
-                texts = zip(column.to_pylist(), rows.column("caption").to_pylist(), strict=True)
-                found.append(_pair_keys([pair_id(url, caption) for url, caption in texts if url]))
+        found += _link_keys(urls)
+        if normalize.EARLIER_RULES:
+            captions = rows.column("caption").to_pylist() if "caption" in has else None
+            found += _keys_of_forms(urls.to_pylist(), captions)
     found += [_image_keys(rows.column(kind)) for kind in ("md5", "sha256") if kind in has]
     return RowKeys(
         np.unique(np.concatenate(found)) if found else _NO_KEYS,
@@ -115,15 +112,22 @@ def wanted_pairs(pair_ids: Sequence[str]) -> WantedKeys:
     return WantedKeys(np.unique(_pair_keys([bytes.fromhex(one) for one in pair_ids])))
 
 
-def _other_forms(urls: pa.StringArray) -> list[pa.StringArray]:
-    if not normalize.EARLIER_RULES:
-        return []
-    versions = sorted({*normalize.EARLIER_RULES, normalize.RULE_VERSION})
-    texts = urls.to_pylist()
-    return [
-        pa.array([normalize.form_by_rule(version, url) if url else "" for url in texts], pa.string())
-        for version in versions
-    ]
+def _link_keys(urls: pa.StringArray) -> list[Hashes]:
+    links = link_keys(urls)
+    return [links.hosts ^ _HOST, links.parents ^ _PARENT, links.expressions ^ _LINK]
+
+
+def _keys_of_forms(urls: Sequence[str], captions: Sequence[str] | None) -> list[Hashes]:
+    """Return the keys of URLs in the forms of all rules, and of their pairs, where a form is another."""
+    forms: list[tuple[int, str]] = []
+    for version in sorted({*normalize.EARLIER_RULES, normalize.RULE_VERSION}):
+        for row, url in enumerate(urls):
+            if url and (form := normalize.form_by_rule(version, url)) != url:
+                forms.append((row, form))
+    found = _link_keys(pa.array([form for _, form in forms], pa.string()))
+    if captions is not None:
+        found.append(_pair_keys([pair_id(form, captions[row]) for row, form in forms]))
+    return found
 
 
 def _pair_keys(ids: Sequence[bytes]) -> Hashes:
