@@ -12,7 +12,14 @@ import ada_url
 import numpy as np
 import pyarrow as pa
 
-from laion_etl.blocklists.hashes import behind, expression_hash, name_and_path, name_hash, parent_name
+from laion_etl.blocklists.hashes import (
+    behind,
+    contains,
+    expression_hash,
+    name_and_path,
+    name_hash,
+    parent_name,
+)
 from laion_etl.core.kernels import Bytes, Hashes, Ints, Longs
 from laion_etl.core.numba_cache import kernel
 
@@ -106,6 +113,26 @@ def _fill(
         expressions[expressed + 1] = expression_hash(data, path, end, host)
         expressed = _add_folders(data, path, query, host, expressions, expressed + 2)
     return hosted, above, expressed
+
+
+@kernel
+def flag_hosts(data: Bytes, offsets: Ints, entries: Hashes, flags: Bytes, unusual: Bytes) -> None:
+    """Set the flag of each URL whose host, or a domain above it, is among sorted hashes of names.
+
+    Unusual hosts are flagged as such instead: a parser has to say how they are looked up.
+    """
+    for row in range(offsets.size - 1):
+        start, end = offsets[row], offsets[row + 1]
+        if end - start < _SHORTEST:
+            unusual[row] = end > start
+            continue
+        domain, stop, _ = name_and_path(data, start, end)
+        unusual[row] = _is_unusual(data, start, domain, stop)
+        while domain < stop and not unusual[row]:
+            if contains(entries, name_hash(data, domain, stop)):
+                flags[row] = 1
+                break
+            domain = parent_name(data, domain, stop)
 
 
 @kernel

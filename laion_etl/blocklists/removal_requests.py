@@ -10,7 +10,7 @@ rule gives it. Parse does the same with the URLs of pages, from which no form is
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -22,6 +22,7 @@ import pyarrow.compute as pc
 
 from laion_etl.blocklists import Blocklists
 from laion_etl.blocklists.image_hashes import HashBlocklist, PdqBlocklist
+from laion_etl.blocklists.near_hashes import HASH_BYTES, Hashes, NearIndex
 from laion_etl.core.errors import InputError
 from laion_etl.core.formats import check_format
 from laion_etl.core.funnel import PublishReason
@@ -112,29 +113,36 @@ class Matcher:
 
     def finds(self, rows: pa.RecordBatch | pa.Table) -> Mask:
         """Return a mask of the rows that any rule matches."""
-        return np.asarray([rule is not None for rule in self.match_rules(rows).tolist()], np.bool_)
+        found = np.zeros(rows.num_rows, np.bool_)
+        for _, mask in self._masks(rows):
+            found |= mask
+        return found
 
     def _masks(self, rows: pa.RecordBatch | pa.Table) -> list[tuple[str, Mask]]:
         has = set(rows.schema.names)
         masks = []
         if "url" in has:
-            urls = _column(rows, "url").to_pylist()
+            urls = _column(rows, "url").cast(pa.string())
             masks += [(str(kind), mask) for kind, mask in self._links.masks(urls)]
             masks += self._masks_of_forms(rows, urls)
         if "pair_id" in has:
-            ids = [value.hex() for value in _column(rows, "pair_id").to_pylist()]
-            masks += [("pairs", _in(ids, self._set("pairs"))), (FOUND, _in(ids, self._found))]
-        masks += [(kind, _in(_column(rows, kind).to_pylist(), self._set(kind)))
+            ids = _column(rows, "pair_id")
+            masks += [(kind, _in(ids, map(bytes.fromhex, wanted)))
+                      for kind, wanted in (("pairs", self._set("pairs")), (FOUND, self._found))]  # fmt: skip
+        masks += [(kind, _in(_column(rows, kind), self._set(kind)))
                   for kind in ("md5", "sha256") if kind in has]  # fmt: skip
         if "pdq" in has and self._set("pdq"):
             masks.append(("pdq", self._near(_column(rows, "pdq").to_pylist())))
         return masks
 
-    def _masks_of_forms(self, rows: pa.RecordBatch | pa.Table, urls: list[str]) -> list[tuple[str, Mask]]:
+    def _masks_of_forms(
+        self, rows: pa.RecordBatch | pa.Table, column: pa.StringArray
+    ) -> list[tuple[str, Mask]]:
         """Look rows up in the forms that the rules of the requests give their URLs, if there are several."""
         masks: list[tuple[str, Mask]] = []
         if not self._links_by_rule:
             return masks
+        urls = column.to_pylist()
         caption = BATCH_FILES.former_names(["caption"], rows.schema)[0]
         captions = _column(rows, caption).to_pylist() if caption in rows.schema.names else None
         for rule, links in self._links_by_rule.items():
@@ -143,7 +151,11 @@ class Matcher:
         return masks
 
     def _near(self, hashes: list[str | None]) -> Mask:
-        return np.asarray([bool(one) and self._pdq.matches(bytes.fromhex(one or "")) for one in hashes], bool)
+        known = [row for row, one in enumerate(hashes) if one]
+        index = NearIndex(_pdq_array(one for one in hashes if one), self._pdq_distance)
+        near = np.zeros(len(hashes), np.bool_)
+        near[np.asarray(known, np.int64)[index.near(_pdq_array(sorted(self._set("pdq"))))]] = True
+        return near
 
     def _set(self, kind: str) -> frozenset[str]:
         return frozenset(one for request in self._requests for one in request.rules.get(kind, ()))
@@ -162,10 +174,6 @@ class Matcher:
         if not normalize.EARLIER_RULES:
             return {}
         return {rule: links.blocklists() for rule, links in _by_rule(self._requests).items()}
-
-    @cached_property
-    def _pdq(self) -> PdqBlocklist:
-        return PdqBlocklist([bytes.fromhex(one) for one in self._set("pdq")], self._pdq_distance)
 
 
 @dataclass(frozen=True, slots=True)
@@ -255,11 +263,8 @@ def read_request(request: Request, store: Store) -> Request:
 
 def read_request_of(request_id: str, store: Store) -> Request:
     """Read a request by its id. Raises InputError if the store has none."""
-    name = f"{FOLDER}/{request_id}.json"
-    if not store.exists(name):
-        raise InputError(
-            f"cannot find the removal {request_id}: {store.uri(name)} does not exist; check the id"
-        )
+    if not store.exists(name := f"{FOLDER}/{request_id}.json"):
+        raise InputError(f"cannot find {store.uri(name)}: it does not exist; check the id of the removal")
     return _read(name, store)
 
 
@@ -285,5 +290,10 @@ def _column(rows: pa.RecordBatch | pa.Table, name: str) -> pa.Array:
     return column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
 
 
-def _in(values: Sequence[str | None], wanted: frozenset[str]) -> Mask:
-    return np.asarray([value in wanted for value in values], np.bool_)
+def _pdq_array(hashes: Iterable[str]) -> Hashes:
+    return np.frombuffer(b"".join(map(bytes.fromhex, hashes)), np.uint8).reshape(-1, HASH_BYTES)
+
+
+def _in(column: pa.Array, wanted: Iterable[str | bytes]) -> Mask:
+    found = pc.is_in(column, value_set=pa.array(wanted, column.type))
+    return np.asarray(found.to_numpy(zero_copy_only=False), np.bool_)

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import islice
 
+import numpy as np
 import pyarrow as pa
 
 from laion_etl.blocklists.removal_requests import FOUND, Matcher, Request
@@ -137,10 +138,10 @@ class Search:
     def _matches(self, table: pa.Table) -> dict[str, str]:
         """Return the rule that matches each matching pair, by its id."""
         rules = Matcher([self._request], self._settings.download.pdq_distance).match_rules(table)
+        rows = np.flatnonzero(rules.astype(np.bool_))
         found: dict[str, str] = {}
-        for pair, rule in zip(table["pair_id"].to_pylist(), rules.tolist(), strict=True):
-            if rule is not None:
-                found.setdefault(pair.hex(), rule)
+        for pair, rule in zip(table["pair_id"].take(rows).to_pylist(), rules[rows].tolist(), strict=True):
+            found.setdefault(pair.hex(), rule)
         return found
 
     def _add(self, table: pa.Table, crawl: str) -> bool:
