@@ -10,7 +10,8 @@ rule gives it. Parse does the same with the URLs of pages, from which no form is
 """
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -21,8 +22,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from laion_etl.blocklists import Blocklists
+from laion_etl.blocklists.column_masks import Mask, column, is_in, near
 from laion_etl.blocklists.image_hashes import HashBlocklist, PdqBlocklist
-from laion_etl.blocklists.near_hashes import HASH_BYTES, Hashes, NearIndex
 from laion_etl.core.errors import InputError
 from laion_etl.core.formats import check_format
 from laion_etl.core.funnel import PublishReason
@@ -36,8 +37,6 @@ FORMAT = 2  # 1 has no url_rule: it is 1
 REASON = PublishReason.REMOVED_BY_REQUEST.value
 RULES = ("domains", "urls", "pairs", "md5", "sha256", "pdq")
 FOUND = "found"  # no rule matches the row itself: the same pair was found elsewhere in the store
-
-Mask = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,8 +86,15 @@ class Request:
         }
         return json.dumps(document, indent=1).encode() + b"\n"
 
-    def without_findings(self) -> "Request":
-        return replace(self, pair_ids=frozenset(), crawls=(), counts={})
+    def with_pairs(self, found: Mapping[str, str], crawl: str) -> "Request":
+        """Return the request with pairs that were found in a crawl, and the rule that found each."""
+        new = Counter(rule for pair, rule in found.items() if pair not in self.pair_ids and rule != FOUND)
+        return replace(
+            self,
+            pair_ids=self.pair_ids | found.keys(),
+            counts=Counter(self.counts) + new,
+            crawls=tuple(sorted({*self.crawls, crawl})),
+        )
 
 
 class Matcher:
@@ -111,6 +117,16 @@ class Matcher:
             found[mask] = kind
         return found
 
+    def match_pairs(self, rows: pa.Table) -> dict[str, str]:
+        """Return the rule that matches each matching pair, by its hexadecimal id."""
+        rules = self.match_rules(rows)
+        places = np.flatnonzero(rules.astype(np.bool_))
+        pairs = rows["pair_id"].take(places).to_pylist()
+        found: dict[str, str] = {}
+        for pair, rule in zip(pairs, rules[places].tolist(), strict=True):
+            found.setdefault(pair.hex(), rule)
+        return found
+
     def finds(self, rows: pa.RecordBatch | pa.Table) -> Mask:
         """Return a mask of the rows that any rule matches."""
         found = np.zeros(rows.num_rows, np.bool_)
@@ -122,40 +138,33 @@ class Matcher:
         has = set(rows.schema.names)
         masks = []
         if "url" in has:
-            urls = _column(rows, "url").cast(pa.string())
+            urls = column(rows, "url").cast(pa.string())
             masks += [(str(kind), mask) for kind, mask in self._links.masks(urls)]
             masks += self._masks_of_forms(rows, urls)
         if "pair_id" in has:
-            ids = _column(rows, "pair_id")
-            masks += [(kind, _in(ids, map(bytes.fromhex, wanted)))
+            ids = column(rows, "pair_id")
+            masks += [(kind, is_in(ids, map(bytes.fromhex, wanted)))
                       for kind, wanted in (("pairs", self._set("pairs")), (FOUND, self._found))]  # fmt: skip
-        masks += [(kind, _in(_column(rows, kind), self._set(kind)))
+        masks += [(kind, is_in(column(rows, kind), self._set(kind)))
                   for kind in ("md5", "sha256") if kind in has]  # fmt: skip
         if "pdq" in has and self._set("pdq"):
-            masks.append(("pdq", self._near(_column(rows, "pdq").to_pylist())))
+            masks.append(("pdq", near(column(rows, "pdq").to_pylist(), self._set("pdq"), self._pdq_distance)))
         return masks
 
     def _masks_of_forms(
-        self, rows: pa.RecordBatch | pa.Table, column: pa.StringArray
+        self, rows: pa.RecordBatch | pa.Table, known: pa.StringArray
     ) -> list[tuple[str, Mask]]:
         """Look rows up in the forms that the rules of the requests give their URLs, if there are several."""
         masks: list[tuple[str, Mask]] = []
         if not self._links_by_rule:
             return masks
-        urls = column.to_pylist()
+        urls = known.to_pylist()
         caption = BATCH_FILES.former_names(["caption"], rows.schema)[0]
-        captions = _column(rows, caption).to_pylist() if caption in rows.schema.names else None
+        captions = column(rows, caption).to_pylist() if caption in rows.schema.names else None
         for rule, links in self._links_by_rule.items():
             forms = [normalize.form_by_rule(rule, url) for url in urls]
             masks += [(str(kind), mask) for kind, mask in links.masks(forms, captions)]
         return masks
-
-    def _near(self, hashes: list[str | None]) -> Mask:
-        known = [row for row, one in enumerate(hashes) if one]
-        index = NearIndex(_pdq_array(one for one in hashes if one), self._pdq_distance)
-        near = np.zeros(len(hashes), np.bool_)
-        near[np.asarray(known, np.int64)[index.near(_pdq_array(sorted(self._set("pdq"))))]] = True
-        return near
 
     def _set(self, kind: str) -> frozenset[str]:
         return frozenset(one for request in self._requests for one in request.rules.get(kind, ()))
@@ -244,8 +253,8 @@ def blanked(table: pa.Table, matcher: Matcher) -> pa.Table:
     """Empty the texts of a batch where a request matches; rows keep their place, which is their key."""
     gone = matcher.finds(table)
     for name in BATCH_FILES.former_names(("url", "caption", "page_url"), table.schema):
-        column = pc.if_else(pa.array(gone), "", table[name])
-        table = table.set_column(table.schema.get_field_index(name), table.schema.field(name), column)
+        texts = pc.if_else(pa.array(gone), "", table[name])
+        table = table.set_column(table.schema.get_field_index(name), table.schema.field(name), texts)
     return table
 
 
@@ -283,17 +292,3 @@ def _read(name: str, store: Store) -> Request:
         raise InputError(
             f"cannot read {store.uri(name)}: it is not a removal request ({error}); restore it"
         ) from error
-
-
-def _column(rows: pa.RecordBatch | pa.Table, name: str) -> pa.Array:
-    column = rows.column(name)
-    return column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
-
-
-def _pdq_array(hashes: Iterable[str]) -> Hashes:
-    return np.frombuffer(b"".join(map(bytes.fromhex, hashes)), np.uint8).reshape(-1, HASH_BYTES)
-
-
-def _in(column: pa.Array, wanted: Iterable[str | bytes]) -> Mask:
-    found = pc.is_in(column, value_set=pa.array(wanted, column.type))
-    return np.asarray(found.to_numpy(zero_copy_only=False), np.bool_)

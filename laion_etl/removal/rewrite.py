@@ -42,12 +42,19 @@ def read_table(name: str, store: Store, columns: list[str] | None = None) -> pa.
             raise InputError(f"cannot read {store.uri(name)}: {error}; run its stage again") from error
 
 
-def rewrite_rows(name: str, store: Store, matcher: Matcher) -> None:
-    """Rewrite a file of pairs without the rows; its stats stay, so that it is not loaded again."""
+def rewrite_rows(
+    name: str, store: Store, matcher: Matcher, on_found: Callable[[dict[str, str]], None] | None = None
+) -> None:
+    """Rewrite a file of pairs without the rows; its stats stay, so that it is not loaded again.
+
+    `on_found` is called before that with the ids of its pairs and the rule that matches each.
+    """
     table = read_table(name, store)
-    gone = matcher.finds(table)
-    if gone.any():
-        _write_parquet(name, table.filter(pa.array(~gone)), store)
+    found = matcher.match_pairs(table)
+    if found:
+        if on_found is not None:
+            on_found(found)
+        _write_parquet(name, table.filter(pa.array(~matcher.finds(table))), store)
 
 
 def blank_rows(name: str, store: Store, matcher: Matcher) -> None:

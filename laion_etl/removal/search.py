@@ -4,17 +4,15 @@ The rules are looked up first and the files read: only that tells which pairs ma
 their image are then looked up by their ids, because files without image hashes have them, too.
 """
 
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import islice
 
-import numpy as np
 import pyarrow as pa
 
-from laion_etl.blocklists.removal_requests import FOUND, Matcher, Request
+from laion_etl.blocklists.removal_requests import Matcher, Request
 from laion_etl.core.errors import DamagedFileError, InputError, MissingFileError
 from laion_etl.core.schemas import pair_id
 from laion_etl.dataset.locator.keys import wanted_keys, wanted_pairs
@@ -61,7 +59,11 @@ class Findings:
 
 
 class Search:
-    """One search; `request` and the files to rewrite grow while files are read."""
+    """One search; the request and the files to rewrite grow while files are read.
+
+    Files of pairs are the largest. Without `with_pairs` they are only named: who rewrites them finds their
+    pairs. No other file is found by these, which have no images.
+    """
 
     def __init__(
         self,
@@ -70,7 +72,10 @@ class Search:
         store: Store,
         failures: Failures,
         on_file: Progress | None = None,
+        *,
+        with_pairs: bool = True,
     ) -> None:
+        self._with_pairs = with_pairs
         self._request = request
         self._settings = settings
         self._store = store
@@ -97,15 +102,20 @@ class Search:
             for crawl in crawls:
                 others |= find_more(crawl, pairs, self._store)
             self._read(others - found - uncovered)
-        names = self._rewrite | others | uncovered
+        pairs_files = {name for name in found if name.startswith("pairs/") and not self._with_pairs}
+        names = self._rewrite | others | uncovered | pairs_files
         return Findings(
             self._request, tuple(sorted(name for name in names if not name.startswith("dataset/")))
         )
 
+    @property
+    def _folders(self) -> tuple[str, ...]:
+        return tuple(folder for folder in _ORDER if self._with_pairs or folder != "pairs")
+
     def _read(self, names: set[str]) -> None:
         """Read files in the order of `_ORDER` and by name, and published ones after all others."""
         stored = sorted(
-            (name for name in names if name.partition("/")[0] in _ORDER),
+            (name for name in names if name.partition("/")[0] in self._folders),
             key=lambda name: (_ORDER.index(name.partition("/")[0]), name),
         )
         with ThreadPoolExecutor(_READERS) as pool:
@@ -136,28 +146,15 @@ class Search:
                 self._request = replace(self._request, crawls=crawls)
 
     def _matches(self, table: pa.Table) -> dict[str, str]:
-        """Return the rule that matches each matching pair, by its id."""
-        rules = Matcher([self._request], self._settings.download.pdq_distance).match_rules(table)
-        rows = np.flatnonzero(rules.astype(np.bool_))
-        found: dict[str, str] = {}
-        for pair, rule in zip(table["pair_id"].take(rows).to_pylist(), rules[rows].tolist(), strict=True):
-            found.setdefault(pair.hex(), rule)
-        return found
+        return Matcher([self._request], self._settings.download.pdq_distance).match_pairs(table)
 
     def _add(self, table: pa.Table, crawl: str) -> bool:
         """Add the matching pairs of a file; return whether there are any."""
-        found, request = self._matches(table), self._request
-        if not found:
-            return False
-        new = {pair: rule for pair, rule in found.items() if pair not in request.pair_ids and rule != FOUND}
-        self._by_image |= {pair for pair, rule in found.items() if rule in _IMAGE_RULES}
-        self._request = replace(
-            request,
-            pair_ids=request.pair_ids | found.keys(),
-            counts=Counter(request.counts) + Counter(new.values()),
-            crawls=tuple(sorted({*request.crawls, crawl})),
-        )
-        return True
+        found = self._matches(table)
+        if found:
+            self._by_image |= {pair for pair, rule in found.items() if rule in _IMAGE_RULES}
+            self._request = self._request.with_pairs(found, crawl)
+        return bool(found)
 
 
 def _ahead(

@@ -37,6 +37,7 @@ from laion_etl.removal.work import (
     Work,
     delete_work,
     failures_of,
+    found_pairs,
     read_work,
     rewrite_units,
     write_done,
@@ -116,14 +117,14 @@ def prepare(
     If that is one range at most, the removal is carried out at once. Raises like `remove`.
     """
     failures = Failures()
-    request, work = _search(request, settings, store, failures, on_file)
-    if work.ranges <= 1:
-        _begin(request, store)
-        rewrite_units(work.units, request, settings, store, failures, on_file)
-        return _end(request, settings, store, failures, purge=purge)
+    request, work = _search(request, settings, store, failures, on_file, with_pairs=False)
     write_work(work, store)
     _begin(request, store)
-    return work
+    if work.ranges > 1:
+        return work
+    for number in range(1, work.ranges + 1):
+        rewrite_range(request.id, number, work.ranges, settings, store, on_file)
+    return finish(request.id, settings, store, purge=purge)
 
 
 def rewrite_range(
@@ -142,7 +143,9 @@ def rewrite_range(
     units = work.range(number, ranges)
     if failures_of(work, number, store) != []:
         failures = Failures()
-        rewrite_units(units, read_request_of(request_id, store), settings, store, failures, on_file)
+        rewrite_units(
+            units, read_request_of(request_id, store), settings, store, failures, on_file, record=True
+        )
         write_done(work, number, failures, store)
     return sum(map(len, units))
 
@@ -161,14 +164,27 @@ def finish(request_id: str, settings: Settings, store: Store, *, purge: bool = F
             "rewritten; run them first"
         )
     failures = Failures([*work.failures, *(one for failed in found.values() for one in failed or ())])
-    return _end(read_request_of(request_id, store), settings, store, failures, purge=purge)
+    request = read_request_of(request_id, store)
+    for crawl, pairs in found_pairs(request_id, store):
+        request = request.with_pairs(pairs, crawl)
+    for name, part in _affected(request, store, failures):
+        _check_settings(name, part, settings)
+    store.write(request.name, request.to_json())
+    return _end(request, settings, store, failures, purge=purge)
 
 
 def _search(
-    request: Request, settings: Settings, store: Store, failures: Failures, on_file: Progress | None
+    request: Request,
+    settings: Settings,
+    store: Store,
+    failures: Failures,
+    on_file: Progress | None,
+    *,
+    with_pairs: bool = True,
 ) -> tuple[Request, Work]:
     """Find what is requested, and check that the affected crawls can be published again."""
-    found = Search(read_request(request, store), settings, store, failures, on_file).run()
+    stored = read_request(request, store)
+    found = Search(stored, settings, store, failures, on_file, with_pairs=with_pairs).run()
     for name, part in _affected(found.request, store, failures):
         _check_settings(name, part, settings)
     return found.request, Work.of(found.request, found.names, failures.messages)

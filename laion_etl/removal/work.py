@@ -1,14 +1,17 @@
 """The files that a removal has to rewrite, divided into ranges that processes work on side by side.
 
 `removing/<id>/files.parquet` lists them by unit while a divided removal is not finished; a range that is done
-has `removing/<id>/range-<i>-of-<n>.json` with what could not be read. Both are deleted at the end, after
-`finished.json` is written, by which a repeated end knows that there is nothing left to rewrite.
+has `removing/<id>/range-<i>-of-<n>.json` with what could not be read; `found/` has the pairs of rewritten
+files of pairs. All is deleted at the end, after `finished.json` is written, by which a repeated end knows
+that nothing is left to rewrite.
 """
 
 import io
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import pyarrow as pa
@@ -24,8 +27,11 @@ from laion_etl.removal.rewrite import blank_rows, rewrite_rows, rewrite_scored, 
 from laion_etl.removal.search import Failures, Progress
 from laion_etl.settings import Settings
 
+OnFound = Callable[[dict[str, str]], None]
+
 FORMAT = 1
 UNITS_PER_RANGE = 50  # ten minutes at the size of a crawl: 600 MB per batch to read and to write
+_READERS = 16
 _MOST_RANGES = 1_024  # of a mapped Airflow task
 _PARQUET = ".parquet"
 _STEPS = ("scored", "shards", "batches", "pairs")
@@ -74,18 +80,23 @@ def rewrite_units(
     store: Store,
     failures: Failures,
     on_file: Progress | None = None,
+    *,
+    record: bool = False,
 ) -> None:
-    """Rewrite the files of units without what the request matches."""
+    """Rewrite the files of units without what the request matches.
+
+    With `record` the pairs of each file of pairs are recorded before it is rewritten; see `found_pairs`.
+    """
     matcher = Matcher([request], settings.download.pdq_distance)
     names = [name for unit in units for name in unit]
     for number, name in enumerate(names, 1):
         with failures.collected():
-            _rewrite(name, store, matcher)
+            _rewrite(name, store, matcher, partial(_write_found, request.id, name, store) if record else None)
         if on_file is not None:
             on_file(number, len(names))
 
 
-def _rewrite(name: str, store: Store, matcher: Matcher) -> None:
+def _rewrite(name: str, store: Store, matcher: Matcher, on_found: OnFound | None) -> None:
     stem = name.removesuffix(_PARQUET)
     match _kind(name):
         case "scored":
@@ -95,7 +106,7 @@ def _rewrite(name: str, store: Store, matcher: Matcher) -> None:
         case "batches":
             blank_rows(name, store, matcher)
         case _:
-            rewrite_rows(name, store, matcher)
+            rewrite_rows(name, store, matcher, on_found)
 
 
 def _kind(name: str) -> str:
@@ -103,7 +114,10 @@ def _kind(name: str) -> str:
 
 
 def write_work(work: Work, store: Store) -> None:
-    """Record the work of a divided removal."""
+    """Record the work of a divided removal; ranges that were done of former work count no more."""
+    for name in store.list(_folder(work.request_id)):
+        if name.startswith(f"{_folder(work.request_id)}/range-"):
+            store.delete(name)
     rows = [(number, name) for number, unit in enumerate(work.units) for name in unit]
     metadata = {"laion_etl.format": str(FORMAT), "failures": json.dumps(work.failures)}
     schema = pa.schema([("unit", pa.int32()), ("name", pa.string())], metadata)
@@ -134,6 +148,23 @@ def read_work(request_id: str, store: Store) -> Work:
     for unit, file in zip(table["unit"].to_pylist(), table["name"].to_pylist(), strict=True):
         units.setdefault(unit, []).append(file)
     return Work(request_id, tuple(tuple(units[unit]) for unit in sorted(units)), failures)
+
+
+def _write_found(request_id: str, name: str, store: Store, found: dict[str, str]) -> None:
+    """Record the pairs of a file, unless a killed attempt has: by now the file may lack some."""
+    record = f"{_folder(request_id)}/found/{name.split('/')[1]}/{unit_of(name)}.json"
+    if not store.exists(record):
+        store.write(record, json.dumps({"format": FORMAT, "pairs": found}).encode() + b"\n")
+
+
+def found_pairs(request_id: str, store: Store) -> Iterator[tuple[str, dict[str, str]]]:
+    """Yield the crawl of each rewritten file of pairs, and the rule that found each of its pairs."""
+    names = store.list(f"{_folder(request_id)}/found")
+    with ThreadPoolExecutor(_READERS) as pool:
+        for name, data in zip(names, pool.map(store.read, names), strict=True):
+            document = json.loads(data)
+            check_format(store.uri(name), document.get("format"), FORMAT)
+            yield name.split("/")[3], document["pairs"]
 
 
 def write_done(work: Work, number: int, failures: Failures, store: Store) -> None:

@@ -345,7 +345,8 @@ def test_a_removal_of_one_range_is_carried_out_at_once(full: Path, tmp_path: Pat
     done = prepare(_request("img.site6.example.org/not-planned-6.jpg"), Settings(), store)
     assert not isinstance(done, work.Work)
     assert _matching(done.request, store) == set()
-    assert not store.list("removing")
+    assert store.list("removing") == [f"removing/{done.request.id}/finished.json"]
+    assert done.request.counts == {"urls": 1}
 
 
 def test_a_file_that_has_changed_since_is_read(full: Path, tmp_path: Path) -> None:
