@@ -23,7 +23,6 @@ from typing import Any
 from laion_etl.blocklists.removal_requests import Request, read_request, read_request_of
 from laion_etl.core.errors import InputError, SettingsError
 from laion_etl.core.stage_stats import StageStats
-from laion_etl.dataset.locator.build import locate_large
 from laion_etl.dataset.locator.units import published_datasets
 from laion_etl.dataset.manifest import ManifestPart, current_manifest, read_manifest
 from laion_etl.dataset.shaping_settings import shaping_settings
@@ -205,8 +204,6 @@ def _end(request: Request, settings: Settings, store: Store, failures: Failures,
     for name, part in work:
         with failures.collected():
             published.append(_publish(name, part.crawl, settings, store))
-    for crawl in {part.crawl for _, part in work}:
-        locate_large(crawl, store)
     datasets = published_datasets(store)
     holding: list[str] = []
     for name in datasets:
