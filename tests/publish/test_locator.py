@@ -1,19 +1,22 @@
 """The locator of a crawl: what a removal finds by it, what it does not read, and when it is not trusted."""
 
 import io
+import json
 import logging
 import random
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from typer.testing import CliRunner
 
 from laion_etl.blocklists.removal_requests import Matcher, Request
+from laion_etl.cli import app
 from laion_etl.core.errors import InputError
 from laion_etl.core.schemas import BATCH_SCHEMA, PAIR_SCHEMA, SHARD_SCHEMA, pair_id
 from laion_etl.dataset.locator import build, lookup, units
@@ -337,6 +340,36 @@ def test_a_divided_removal_that_is_killed_and_repeated_leaves_the_same_bytes(
     done = finish(request.id, settings, store, purge=True)
     assert [stats.unit for stats in done.published] == [f"laion/{CRAWL}.2"]
     assert finish(request.id, settings, store, purge=True).published == ()
+    assert _contents(store) == by_reading_everything
+
+
+def test_the_commands_of_a_divided_removal(
+    full: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, by_reading_everything: dict[str, bytes]
+) -> None:
+    monkeypatch.setattr(work, "UNITS_PER_RANGE", 2)
+    store = _located_copy(full, tmp_path / "store")
+    monkeypatch.setenv("LAION_ETL_STORE", str(store.root))
+    monkeypatch.setenv("LAION_ETL_DATA_DIR", str(tmp_path / "data"))
+    listed = tmp_path / "list.txt"
+    listed.write_text("\n".join(LIST))
+
+    def result(*arguments: str) -> dict[str, Any]:
+        done = CliRunner().invoke(app, ["dataset", "remove", *arguments, "--json"])
+        assert done.exit_code == 0, (done.output, done.exception)
+        return dict(json.loads(done.stdout))
+
+    prepared = result("--list", str(listed), "--prepare")
+    assert prepared["crawls"] == [CRAWL]
+    assert prepared["ranges"] == ["1/3", "2/3", "3/3"]
+    assert (
+        CliRunner()
+        .invoke(app, ["dataset", "remove", "--request", prepared["id"], "--range", "0/3"])
+        .exit_code
+    )
+    files = [result("--request", prepared["id"], "--range", one)["files"] for one in prepared["ranges"]]
+    assert sum(files) == 11
+    done = result("--request", prepared["id"], "--finish", "--purge")
+    assert done["published"] == [f"laion/{CRAWL}.2"]
     assert _contents(store) == by_reading_everything
 
 
