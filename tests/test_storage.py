@@ -227,6 +227,18 @@ def test_a_large_file_goes_through_multipart(s3_store: Store) -> None:
     assert s3_store.read("big") == data
 
 
+def test_the_files_of_a_folder_are_listed_between_two_names_with_their_etags(any_store: Store) -> None:
+    for name in ("a/1", "a/10", "a/2", "a/3", "a/below/2", "b/2"):
+        any_store.write(name, b"x")
+    assert [name for name, _ in any_store.files("a")] == ["a/1", "a/10", "a/2", "a/3"]
+    assert [name for name, _ in any_store.files("a", "10", "3")] == ["a/10", "a/2"]
+    assert list(any_store.files("none")) == []
+    assert dict(any_store.files("a")).items() <= any_store.etags("a", "").items()
+    before = dict(any_store.files("a"))["a/2"]
+    any_store.write("a/2", b"another")
+    assert dict(any_store.files("a"))["a/2"] != before
+
+
 def test_deleting_is_idempotent(any_store: Store) -> None:
     any_store.write("a", b"x")
     any_store.delete("a")

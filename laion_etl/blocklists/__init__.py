@@ -13,9 +13,11 @@ import ada_url
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from laion_etl.blocklists.compiled import CompiledList, compiled_list
 from laion_etl.blocklists.hashes import flag_contained, flag_urls, name_blocked
+from laion_etl.blocklists.link_keys import flag_hosts
 from laion_etl.blocklists.patterns import UrlPatterns, read_patterns
 from laion_etl.blocklists.syntax import ListKind
 from laion_etl.core.kernels import Hashes
@@ -85,6 +87,20 @@ class Blocklists:
         name = np.frombuffer(host.encode(), np.uint8)
         return any(name_blocked(name, entries) for entries in self._domains)
 
+    def hosts_blocked(self, urls: pa.StringArray) -> Mask:
+        """Whether the host of an absolute URL, or one of its parent domains, is listed, per URL."""
+        flags = np.zeros(len(urls), np.uint8)
+        if not self._domains or not len(urls):
+            return flags.astype(np.bool_)
+        _, offsets_buffer, data_buffer = urls.buffers()
+        offsets = np.frombuffer(offsets_buffer, np.int32, len(urls) + 1, 4 * urls.offset)
+        data, unusual = np.frombuffer(data_buffer, np.uint8), np.zeros(len(urls), np.uint8)
+        for entries in self._domains:
+            flag_hosts(data, offsets, entries, flags, unusual)
+        for row in np.flatnonzero(unusual).tolist():
+            flags[row] = self.domain_blocked(_host(urls[row].as_py()))
+        return flags.astype(np.bool_)
+
     def urls_blocked(self, urls: pa.StringArray) -> Mask:
         """Whether an expression or pattern blocks a URL, per URL in the normal form of `urls.resolve`."""
         flags = np.zeros(len(urls), np.uint8)
@@ -105,21 +121,22 @@ class Blocklists:
         return flags.astype(np.bool_)
 
     def masks(
-        self, urls: Sequence[str], captions: Sequence[str] | None = None
+        self, urls: Sequence[str] | pa.StringArray, captions: Sequence[str] | None = None
     ) -> list[tuple[ListKind, Mask]]:
         """Return which of some absolute URLs are blocked, by kind of list; by pair only with captions.
 
-        An empty URL is not blocked. URL by URL in Python: for columns there are the methods above.
+        An empty URL is not blocked.
         """
-        known = [url or _NOWHERE for url in urls]
+        texts_of_urls = urls if isinstance(urls, pa.StringArray) else pa.array(urls, pa.string())
+        present = pc.greater(pc.binary_length(pc.fill_null(texts_of_urls, "")), 0)
+        known = pc.if_else(present, texts_of_urls, _NOWHERE)
         masks = []
         if self.blocks_domains:
-            hosts = [self.domain_blocked(_host(url)) for url in known]
-            masks.append((ListKind.DOMAINS, np.asarray(hosts, np.bool_)))
+            masks.append((ListKind.DOMAINS, self.hosts_blocked(known)))
         if self.blocks_urls:
-            masks.append((ListKind.URLS, self.urls_blocked(pa.array(known, pa.string()))))
+            masks.append((ListKind.URLS, self.urls_blocked(known)))
         if self.blocks_pairs and captions is not None:
-            texts = zip(known, captions, strict=True)
+            texts = zip(known.to_pylist(), captions, strict=True)
             ids = [int.from_bytes(pair_id(url, caption)[:8]) for url, caption in texts]
             masks.append((ListKind.PAIRS, self.pairs_blocked(np.asarray(ids, np.uint64))))
         return masks

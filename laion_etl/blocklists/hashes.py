@@ -69,7 +69,7 @@ def name_hash(data: Bytes, start: int, end: int) -> np.uint64:
 
 
 @kernel
-def _behind(value: np.uint64, data: Bytes, start: int, end: int) -> np.uint64:
+def behind(value: np.uint64, data: Bytes, start: int, end: int) -> np.uint64:
     """Continues a hash with what follows, so that a path is hashed once, not once per folder."""
     return siphash(data, start, end, _KEY_0 ^ value, _KEY_1)
 
@@ -87,30 +87,30 @@ def hash_expressions(data: Bytes, urls: tuple[Ints, Ints], hashes: Hashes) -> in
     count, known_host = 0, np.uint64(0)
     for row in range(urls[0].size):
         end = urls[1][row]
-        name, stop, path = _name_and_path(data, urls[0][row], end)
+        name, stop, path = name_and_path(data, urls[0][row], end)
         host = name_hash(data, name, stop)
         if count == 0 or host != known_host:
             hashes[count] = known_host = host
             count += 1
-        hashes[count] = _expression_hash(data, path, end, host)
+        hashes[count] = expression_hash(data, path, end, host)
         count += 1
     return count
 
 
 @kernel
-def _expression_hash(data: Bytes, path: int, end: int, host: np.uint64) -> np.uint64:
+def expression_hash(data: Bytes, path: int, end: int, host: np.uint64) -> np.uint64:
     value, segment = host, path
     for position in range(path, end):
         if data[position] == 63:
             break
         if data[position] == 47:
-            value = _behind(value, data, segment, position + 1)
+            value = behind(value, data, segment, position + 1)
             segment = position + 1
-    return _behind(value, data, segment, end) if segment < end else value
+    return behind(value, data, segment, end) if segment < end else value
 
 
 @kernel
-def _name_and_path(data: Bytes, start: int, end: int) -> tuple[int, int, int]:
+def name_and_path(data: Bytes, start: int, end: int) -> tuple[int, int, int]:
     """Returns start and end of the host of an absolute URL, without trailing dot, and start of its path."""
     name, stop = host_span(data, start, end)
     path = stop
@@ -196,18 +196,18 @@ def flag_urls(data: Bytes, offsets: Ints, entries: Hashes, flags: Bytes) -> None
 @kernel
 def _url_blocked(data: Bytes, start: int, end: int, entries: Hashes) -> bool:
     """Whether a URL is blocked; the path is only hashed for hosts that have entries."""
-    name, stop, path = _name_and_path(data, start, end)
+    name, stop, path = name_and_path(data, start, end)
     value = name_hash(data, name, stop)
     if contains(entries, value) and (
         _folder_blocked(data, path, end, value, entries) or _file_blocked(data, path, end, value, entries)
     ):
         return True
-    parent = _parent_name(data, name, stop)
+    parent = parent_name(data, name, stop)
     while parent < stop:
         value = name_hash(data, parent, stop)
         if contains(entries, value) and _folder_blocked(data, path, end, value, entries):
             return True
-        parent = _parent_name(data, parent, stop)
+        parent = parent_name(data, parent, stop)
     return False
 
 
@@ -218,7 +218,7 @@ def _folder_blocked(data: Bytes, path: int, end: int, host: np.uint64, entries: 
         if data[position] == 63:
             break
         if data[position] == 47:
-            value = _behind(value, data, segment, position + 1)
+            value = behind(value, data, segment, position + 1)
             segment = position + 1
             if contains(entries, value):
                 return True
@@ -230,9 +230,9 @@ def _file_blocked(data: Bytes, path: int, end: int, host: np.uint64, entries: Ha
     stop = path
     while stop < end and data[stop] != 63:
         stop += 1
-    if contains(entries, _expression_hash(data, path, stop, host)):
+    if contains(entries, expression_hash(data, path, stop, host)):
         return True
-    return stop < end and contains(entries, _expression_hash(data, path, end, host))
+    return stop < end and contains(entries, expression_hash(data, path, end, host))
 
 
 @kernel
@@ -244,12 +244,12 @@ def name_blocked(host: Bytes, entries: Hashes) -> bool:
     while start < end:
         if contains(entries, name_hash(host, start, end)):
             return True
-        start = _parent_name(host, start, end)
+        start = parent_name(host, start, end)
     return False
 
 
 @kernel
-def _parent_name(data: Bytes, start: int, end: int) -> int:
+def parent_name(data: Bytes, start: int, end: int) -> int:
     """Returns where the parent domain begins; `end` for a top-level domain and an address."""
     if data[start] == 91 or _ends_in_number(data, start, end):
         return end

@@ -10,6 +10,7 @@ rule gives it. Parse does the same with the URLs of pages, from which no form is
 """
 
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -21,6 +22,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from laion_etl.blocklists import Blocklists
+from laion_etl.blocklists.column_masks import Mask, column, is_in, near
 from laion_etl.blocklists.image_hashes import HashBlocklist, PdqBlocklist
 from laion_etl.core.errors import InputError
 from laion_etl.core.formats import check_format
@@ -36,8 +38,6 @@ REASON = PublishReason.REMOVED_BY_REQUEST.value
 RULES = ("domains", "urls", "pairs", "md5", "sha256", "pdq")
 FOUND = "found"  # no rule matches the row itself: the same pair was found elsewhere in the store
 
-Mask = npt.NDArray[np.bool_]
-
 
 @dataclass(frozen=True, slots=True)
 class Request:
@@ -45,7 +45,8 @@ class Request:
 
     `rules`: hexadecimal hashes by kind. `pair_ids`: the pairs that were found. `crawls`: where they were
     found. `counts`: how many pairs each rule was the first to find. `url_rule`: the version of the URL rule
-    that the hashes of domains, URLs and pairs were made by.
+    that the hashes of domains, URLs and pairs were made by. `folders`: those hashes of `urls` that come from
+    folders, `host/path/`; None in requests of version 0.1, which do not say it.
     """
 
     rules: Mapping[str, tuple[str, ...]]
@@ -53,6 +54,7 @@ class Request:
     crawls: tuple[str, ...] = ()
     counts: Mapping[str, int] = field(default_factory=dict)
     url_rule: int = field(default_factory=lambda: normalize.RULE_VERSION)
+    folders: tuple[str, ...] | None = None
 
     @property
     def id(self) -> str:
@@ -71,6 +73,7 @@ class Request:
         return f"{FOLDER}/{self.id}.json"
 
     def to_json(self) -> bytes:
+        folders = {} if self.folders is None else {"folders": list(self.folders)}
         document = {
             "format": FORMAT,
             "id": self.id,
@@ -79,11 +82,19 @@ class Request:
             "removed": {kind: self.counts.get(kind, 0) for kind in RULES},
             "crawls": sorted(self.crawls),
             "pair_ids": sorted(self.pair_ids),
+            **folders,
         }
         return json.dumps(document, indent=1).encode() + b"\n"
 
-    def without_findings(self) -> "Request":
-        return replace(self, pair_ids=frozenset(), crawls=(), counts={})
+    def with_pairs(self, found: Mapping[str, str], crawl: str) -> "Request":
+        """Return the request with pairs that were found in a crawl, and the rule that found each."""
+        new = Counter(rule for pair, rule in found.items() if pair not in self.pair_ids and rule != FOUND)
+        return replace(
+            self,
+            pair_ids=self.pair_ids | found.keys(),
+            counts=Counter(self.counts) + new,
+            crawls=tuple(sorted({*self.crawls, crawl})),
+        )
 
 
 class Matcher:
@@ -106,40 +117,54 @@ class Matcher:
             found[mask] = kind
         return found
 
+    def match_pairs(self, rows: pa.Table) -> dict[str, str]:
+        """Return the rule that matches each matching pair, by its hexadecimal id."""
+        rules = self.match_rules(rows)
+        places = np.flatnonzero(rules.astype(np.bool_))
+        pairs = rows["pair_id"].take(places).to_pylist()
+        found: dict[str, str] = {}
+        for pair, rule in zip(pairs, rules[places].tolist(), strict=True):
+            found.setdefault(pair.hex(), rule)
+        return found
+
     def finds(self, rows: pa.RecordBatch | pa.Table) -> Mask:
         """Return a mask of the rows that any rule matches."""
-        return np.asarray([rule is not None for rule in self.match_rules(rows).tolist()], np.bool_)
+        found = np.zeros(rows.num_rows, np.bool_)
+        for _, mask in self._masks(rows):
+            found |= mask
+        return found
 
     def _masks(self, rows: pa.RecordBatch | pa.Table) -> list[tuple[str, Mask]]:
         has = set(rows.schema.names)
         masks = []
         if "url" in has:
-            urls = _column(rows, "url").to_pylist()
+            urls = column(rows, "url").cast(pa.string())
             masks += [(str(kind), mask) for kind, mask in self._links.masks(urls)]
             masks += self._masks_of_forms(rows, urls)
         if "pair_id" in has:
-            ids = [value.hex() for value in _column(rows, "pair_id").to_pylist()]
-            masks += [("pairs", _in(ids, self._set("pairs"))), (FOUND, _in(ids, self._found))]
-        masks += [(kind, _in(_column(rows, kind).to_pylist(), self._set(kind)))
+            ids = column(rows, "pair_id")
+            masks += [(kind, is_in(ids, map(bytes.fromhex, wanted)))
+                      for kind, wanted in (("pairs", self._set("pairs")), (FOUND, self._found))]  # fmt: skip
+        masks += [(kind, is_in(column(rows, kind), self._set(kind)))
                   for kind in ("md5", "sha256") if kind in has]  # fmt: skip
         if "pdq" in has and self._set("pdq"):
-            masks.append(("pdq", self._near(_column(rows, "pdq").to_pylist())))
+            masks.append(("pdq", near(column(rows, "pdq").to_pylist(), self._set("pdq"), self._pdq_distance)))
         return masks
 
-    def _masks_of_forms(self, rows: pa.RecordBatch | pa.Table, urls: list[str]) -> list[tuple[str, Mask]]:
+    def _masks_of_forms(
+        self, rows: pa.RecordBatch | pa.Table, known: pa.StringArray
+    ) -> list[tuple[str, Mask]]:
         """Look rows up in the forms that the rules of the requests give their URLs, if there are several."""
         masks: list[tuple[str, Mask]] = []
         if not self._links_by_rule:
             return masks
+        urls = known.to_pylist()
         caption = BATCH_FILES.former_names(["caption"], rows.schema)[0]
-        captions = _column(rows, caption).to_pylist() if caption in rows.schema.names else None
+        captions = column(rows, caption).to_pylist() if caption in rows.schema.names else None
         for rule, links in self._links_by_rule.items():
             forms = [normalize.form_by_rule(rule, url) for url in urls]
             masks += [(str(kind), mask) for kind, mask in links.masks(forms, captions)]
         return masks
-
-    def _near(self, hashes: list[str | None]) -> Mask:
-        return np.asarray([bool(one) and self._pdq.matches(bytes.fromhex(one or "")) for one in hashes], bool)
 
     def _set(self, kind: str) -> frozenset[str]:
         return frozenset(one for request in self._requests for one in request.rules.get(kind, ()))
@@ -158,10 +183,6 @@ class Matcher:
         if not normalize.EARLIER_RULES:
             return {}
         return {rule: links.blocklists() for rule, links in _by_rule(self._requests).items()}
-
-    @cached_property
-    def _pdq(self) -> PdqBlocklist:
-        return PdqBlocklist([bytes.fromhex(one) for one in self._set("pdq")], self._pdq_distance)
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,8 +253,8 @@ def blanked(table: pa.Table, matcher: Matcher) -> pa.Table:
     """Empty the texts of a batch where a request matches; rows keep their place, which is their key."""
     gone = matcher.finds(table)
     for name in BATCH_FILES.former_names(("url", "caption", "page_url"), table.schema):
-        column = pc.if_else(pa.array(gone), "", table[name])
-        table = table.set_column(table.schema.get_field_index(name), table.schema.field(name), column)
+        texts = pc.if_else(pa.array(gone), "", table[name])
+        table = table.set_column(table.schema.get_field_index(name), table.schema.field(name), texts)
     return table
 
 
@@ -244,7 +265,16 @@ def read_requests(store: Store) -> tuple[Request, ...]:
 
 def read_request(request: Request, store: Store) -> Request:
     """Return the stored request with what was found before, or the given one if none is stored."""
-    return _read(request.name, store) if store.exists(request.name) else request
+    if not store.exists(request.name):
+        return request
+    return replace(_read(request.name, store), folders=request.folders)
+
+
+def read_request_of(request_id: str, store: Store) -> Request:
+    """Read a request by its id. Raises InputError if the store has none."""
+    if not store.exists(name := f"{FOLDER}/{request_id}.json"):
+        raise InputError(f"cannot find {store.uri(name)}: it does not exist; check the id of the removal")
+    return _read(name, store)
 
 
 def _read(name: str, store: Store) -> Request:
@@ -254,17 +284,11 @@ def _read(name: str, store: Store) -> Request:
         rule = check_format(store.uri(name), document.get("url_rule"), normalize.RULE_VERSION, "URL rule")
         rules = {kind: tuple(bytes.fromhex(one).hex() for one in document["rules"][kind]) for kind in RULES}
         counts = {kind: int(document["removed"][kind]) for kind in RULES}
-        return Request(rules, frozenset(document["pair_ids"]), tuple(document["crawls"]), counts, rule)
+        folders = None if document.get("folders") is None else tuple(map(str, document["folders"]))
+        return Request(
+            rules, frozenset(document["pair_ids"]), tuple(document["crawls"]), counts, rule, folders
+        )
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(
             f"cannot read {store.uri(name)}: it is not a removal request ({error}); restore it"
         ) from error
-
-
-def _column(rows: pa.RecordBatch | pa.Table, name: str) -> pa.Array:
-    column = rows.column(name)
-    return column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
-
-
-def _in(values: Sequence[str | None], wanted: frozenset[str]) -> Mask:
-    return np.asarray([value in wanted for value in values], np.bool_)

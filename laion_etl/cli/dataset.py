@@ -1,7 +1,6 @@
 """Commands for published datasets: verify, compare, correct and measure them."""
 
 from dataclasses import asdict
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -18,6 +17,7 @@ from laion_etl.cli.common import (
 )
 from laion_etl.cli.console import progress
 from laion_etl.cli.extras import Commands, needs
+from laion_etl.cli.removals import locate, remove
 
 commands = typer.Typer(
     cls=Commands, no_args_is_help=True, help="Verify, compare, correct and measure published datasets."
@@ -78,49 +78,8 @@ def diff(
         say_json(found.to_plain())
 
 
-@commands.command()
-def remove(
-    listed: Annotated[
-        Path, typer.Option("--list", help="File of domains, URLs, image hashes or pair ids, one per line.")
-    ],
-    purge: Annotated[
-        bool, typer.Option("--purge", help="Also delete the versions that still contain removed samples.")
-    ] = False,
-    as_json: JsonOption = False,
-) -> None:
-    """Remove listed samples everywhere, publish versions without them, and keep them out of future runs."""
-    from laion_etl.database.connection import has_database, open_database
-    from laion_etl.database.redact import redact_pairs
-    from laion_etl.io.remote_files import read_input
-    from laion_etl.removal.lists import MAX_BYTES, read_list
-    from laion_etl.removal.stage import UnfinishedRemovalError
-    from laion_etl.removal.stage import remove as remove_request
-
-    settings, store = settings_and_store()
-    request = read_list(read_input(str(listed), MAX_BYTES), str(listed))
-    with progress(console(), "remove, files") as report:
-        unfinished = None
-        try:
-            done = remove_request(request, settings, store, purge=purge, on_file=report)
-        except UnfinishedRemovalError as error:
-            done, unfinished = error.removal, error
-    found = ", ".join(f"{rule} {count:,}" for rule, count in done.request.counts.items() if count)
-    say(f"{len(done.request.pair_ids):,} pairs ({found or 'none'}): {store.uri(done.request.name)}")
-    for stats in done.published:
-        say(f"new version: {stats.unit}, {stats.kept:,} rows of {stats.crawl}")
-    for version in done.holding:
-        say(f"still contains removed samples: {version} (--purge deletes it)")
-    for version in done.purged:
-        say(f"deleted: {version}")
-    blanked = None
-    if done.request.named_pairs and has_database(settings):
-        with open_database(settings) as database:
-            blanked = redact_pairs(done.request.named_pairs, settings, database)
-        say(f"{blanked:,} pairs emptied in Postgres")
-    if as_json:
-        say_json(done.to_plain() | {"in_database": blanked})
-    if unfinished is not None:
-        raise unfinished
+commands.command()(locate)
+commands.command()(remove)
 
 
 @commands.command()

@@ -18,6 +18,7 @@ from laion_etl.core.head_columns import HeadColumn
 from laion_etl.core.stage_stats import Output, StageStats, fingerprint
 from laion_etl.dataset import manifest
 from laion_etl.dataset.funnel_report import crawl_funnel
+from laion_etl.dataset.locator.build import locate_large
 from laion_etl.dataset.manifest import STATS
 from laion_etl.dataset.scored import ScoredCrawl
 from laion_etl.dataset.subsets import DataFile, SubsetWriter, published_rows, subsets
@@ -44,6 +45,7 @@ def publish_variants(
 ) -> list[StageStats]:
     """Publish the configured variants, one dataset each; see `publish_dataset`.
 
+    Then writes what the locator of a large crawl lacks, by which removals find its files.
     Writes nothing and returns an empty list if the crawl is planned and all its pairs were known before;
     IncompleteError is raised even then.
     """
@@ -51,10 +53,12 @@ def publish_variants(
         if expected is not None:
             expected.check_partitions(crawl, store)
         return []
-    return [
+    published = [
         publish_dataset(crawl, settings, store, expected=expected, variant=variant)
         for variant in settings.publish.variants
     ]
+    locate_large(crawl, store)
+    return published
 
 
 def publish_dataset(

@@ -12,6 +12,7 @@ MAX_BYTES = 256_000_000
 _PREFIXED = re.compile(r"(domain|url|pair|md5|sha256|pdq):(?!//)\s*(.+)", re.IGNORECASE)
 _PLACES = {"domain": "domains", "url": "urls", "pair": "pairs"}
 _HEX_DIGITS = {"pairs": 32, "md5": 32, "sha256": 64, "pdq": 64}
+_FILE_NAME = re.compile(r"/[\w%~-][\w%~.-]*\Z")
 _HEX = re.compile(r"[0-9a-f]+\Z")
 
 
@@ -40,11 +41,21 @@ def read_list(data: bytes, source: str) -> Request:
             rules[kind].add(value)
     for kind, lines in texts.items():
         rules[kind] |= _link_hashes(ListKind(kind), "\n".join(lines).encode(), source)
+    folders = [line if _may_be_folder(line) else "" for line in texts["urls"]]
+    named = _link_hashes(ListKind.URLS, "\n".join(folders).encode(), source)
     if not any(rules.values()):
         raise InputError(
             f"cannot read {source}: it names nothing to remove; write one URL, domain or hash per line"
         )
-    return Request({kind: tuple(sorted(found)) for kind, found in rules.items()})
+    return Request(
+        {kind: tuple(sorted(found)) for kind, found in rules.items()}, folders=tuple(sorted(named))
+    )
+
+
+def _may_be_folder(line: str) -> bool:
+    """Whether a URL expression may name a folder: its path does not end in a plain file name."""
+    path = re.split("[?#]", line, maxsplit=1)[0]
+    return not _FILE_NAME.search(path) or "%2e" in path.lower()
 
 
 def _lines(data: bytes, source: str) -> Iterator[str]:

@@ -7,7 +7,7 @@ replaced in one atomic write, and its new content depends only on its old conten
 
 import io
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -42,12 +42,19 @@ def read_table(name: str, store: Store, columns: list[str] | None = None) -> pa.
             raise InputError(f"cannot read {store.uri(name)}: {error}; run its stage again") from error
 
 
-def rewrite_rows(name: str, store: Store, matcher: Matcher) -> None:
-    """Rewrite a file of pairs without the rows; its stats stay, so that it is not loaded again."""
+def rewrite_rows(
+    name: str, store: Store, matcher: Matcher, on_found: Callable[[dict[str, str]], None] | None = None
+) -> None:
+    """Rewrite a file of pairs without the rows; its stats stay, so that it is not loaded again.
+
+    `on_found` is called before that with the ids of its pairs and the rule that matches each.
+    """
     table = read_table(name, store)
-    gone = matcher.finds(table)
-    if gone.any():
-        _write_parquet(name, table.filter(pa.array(~gone)), store)
+    found = matcher.match_pairs(table)
+    if found:
+        if on_found is not None:
+            on_found(found)
+        _write_parquet(name, table.filter(pa.array(~matcher.finds(table))), store)
 
 
 def blank_rows(name: str, store: Store, matcher: Matcher) -> None:
@@ -160,10 +167,3 @@ def _ordered(counts: Counter[str], removed: int) -> dict[str, int]:
 def _write_parquet(name: str, table: pa.Table, store: Store) -> None:
     with store.create(name) as file:
         pq.write_table(table, file, compression="zstd")
-
-
-def stems(folder: str, store: Store) -> Iterator[str]:
-    """Yield the stems of the shards below a folder, found by their parquet files."""
-    for name in store.list(folder):
-        if name.endswith(".parquet"):
-            yield name.removesuffix(".parquet")

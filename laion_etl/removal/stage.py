@@ -1,6 +1,7 @@
 """Removal requests: listed data is deleted from the store, and every dataset gets a version without it.
 
-1. The store is searched; matches are recorded as hashes (`removals/<id>.json`, see removal_requests.py).
+1. The store is searched, by the locators of its crawls; matches are recorded as hashes (`removals/<id>.json`,
+   see removal_requests.py).
 2. Shards, scored shards, pairs and batches are rewritten without the matches (see rewrite.py); checkpoints of
    parse, which are copies of pairs, are deleted.
 3. Affected crawls are published again from the rewritten shards: a new version of each dataset;
@@ -8,53 +9,45 @@
 4. Versions that still contain matches are reported, and with `purge` deleted, except files that other
    versions list.
 
+`remove` does everything. Where many files have to be rewritten, `prepare` ends after the first step and
+`rewrite_range` does a part of the second (see work.py); `finish` does the rest.
+
 A run killed at any moment and repeated has the same result: each step finds what is left to do. A file that
 cannot be read stops none of the others: what can be removed is, and the error at the end names the file.
 """
 
-import re
-from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import pyarrow as pa
-
-from laion_etl.blocklists.removal_requests import FOUND, Matcher, Request, read_request
-from laion_etl.core.errors import DamagedFileError, InputError, MissingFileError, SettingsError
-from laion_etl.core.schemas import pair_id
+from laion_etl.blocklists.removal_requests import Request, read_request, read_request_of
+from laion_etl.core.errors import InputError, SettingsError
 from laion_etl.core.stage_stats import StageStats
+from laion_etl.dataset.locator.units import published_datasets
 from laion_etl.dataset.manifest import ManifestPart, current_manifest, read_manifest
-from laion_etl.dataset.row_streams import read_rows
 from laion_etl.dataset.shaping_settings import shaping_settings
-from laion_etl.dataset.subsets import LANGUAGE_SUBSETS
 from laion_etl.dataset.variants import RESEARCH
 from laion_etl.dataset.versions import read_versions
 from laion_etl.io.storage import Store
 from laion_etl.publish.purge import purge_versions
 from laion_etl.publish.stage import publish_dataset
-from laion_etl.removal.rewrite import (
-    blank_rows,
-    read_table,
-    rewrite_rows,
-    rewrite_scored,
-    rewrite_shard,
-    stems,
+from laion_etl.removal.search import Failures, Progress, Search
+from laion_etl.removal.work import (
+    Work,
+    delete_work,
+    failures_of,
+    found_pairs,
+    read_work,
+    rewrite_units,
+    write_done,
+    write_work,
 )
 from laion_etl.search.layout import delete_unnamed
 from laion_etl.settings import Settings
 
 _INDEX_PARTS = "_parts"  # laion_etl/search/index_part.py
-_COLUMNS = ["pair_id", "url", "caption", "alt", "md5", "sha256", "pdq"]  # alt: caption of older files
-_DATASET_COLUMNS = {"URL": "url", "hash": "hash"}
-_VERSIONS = re.compile(r"dataset/([^/]+)/versions\.json\Z")
 _MAY_CHANGE = ("name", "contact")
-
-_UNREADABLE = (InputError, MissingFileError, DamagedFileError)  # of one file; the store itself answers
-_NAMED = 3  # unreadable files in an error message
-
-Progress = Callable[[int, int], None]
+_NAMED = 3  # unreadable files, or ranges, in an error message
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,21 +83,6 @@ class UnfinishedRemovalError(InputError):
         self.removal = removal
 
 
-class _Failures:
-    """What could not be read, each message once."""
-
-    def __init__(self) -> None:
-        self.messages: dict[str, None] = {}
-
-    @contextmanager
-    def collected(self) -> Iterator[None]:
-        """Let the caller go on with the next file when this one cannot be read."""
-        try:
-            yield
-        except _UNREADABLE as error:
-            self.messages[str(error)] = None
-
-
 def remove(
     request: Request,
     settings: Settings,
@@ -118,25 +96,115 @@ def remove(
     Raises SettingsError if a dataset was published with other settings than these, UnfinishedRemovalError if
     files cannot be read, after all others are done, and StorageError.
     """
-    failures = _Failures()
-    datasets = list(_datasets(store))
-    request = _search(read_request(request, store), settings, store, on_file, failures)
-    work: list[tuple[str, ManifestPart]] = []
-    for name in datasets:
-        with failures.collected():
-            work += [(name, part) for part in _parts_with(request, name, store)]
-    for name, part in work:
+    failures = Failures()
+    request, work = _search(request, settings, store, failures, on_file)
+    _begin(request, store)
+    rewrite_units(work.units, request, settings, store, failures, on_file)
+    return _end(request, settings, store, failures, purge=purge)
+
+
+def prepare(
+    request: Request,
+    settings: Settings,
+    store: Store,
+    *,
+    purge: bool = False,
+    on_file: Progress | None = None,
+) -> Removal | Work:
+    """Search for what is requested and record what is to be rewritten, in ranges.
+
+    If that is one range at most, the removal is carried out at once. Raises like `remove`.
+    """
+    failures = Failures()
+    request, work = _search(request, settings, store, failures, on_file, with_pairs=False)
+    write_work(work, store)
+    _begin(request, store)
+    if work.ranges > 1:
+        return work
+    for number in range(1, work.ranges + 1):
+        rewrite_range(request.id, number, work.ranges, settings, store, on_file)
+    return finish(request.id, settings, store, purge=purge)
+
+
+def rewrite_range(
+    request_id: str,
+    number: int,
+    ranges: int,
+    settings: Settings,
+    store: Store,
+    on_file: Progress | None = None,
+) -> int:
+    """Rewrite the files of one range of a prepared removal; return how many it has.
+
+    Does nothing if that is done and everything could be read; `finish` names files that could not be.
+    """
+    work = read_work(request_id, store)
+    units = work.range(number, ranges)
+    if failures_of(work, number, store) != []:
+        failures = Failures()
+        rewrite_units(
+            units, read_request_of(request_id, store), settings, store, failures, on_file, record=True
+        )
+        write_done(work, number, failures, store)
+    return sum(map(len, units))
+
+
+def finish(request_id: str, settings: Settings, store: Store, *, purge: bool = False) -> Removal:
+    """Publish the affected crawls again once all ranges are rewritten, and report as `remove` does.
+
+    Raises InputError naming ranges that are not done, and like `remove`.
+    """
+    work = read_work(request_id, store)
+    found = {number: failures_of(work, number, store) for number in range(1, work.ranges + 1)}
+    if left := [f"{number}/{work.ranges}" for number, failed in found.items() if failed is None]:
+        more = f" and {len(left) - _NAMED:,} more" if len(left) > _NAMED else ""
+        raise InputError(
+            f"cannot finish the removal {request_id}: the ranges {', '.join(left[:_NAMED])}{more} are not "
+            "rewritten; run them first"
+        )
+    failures = Failures([*work.failures, *(one for failed in found.values() for one in failed or ())])
+    request = read_request_of(request_id, store)
+    for crawl, pairs in found_pairs(request_id, store):
+        request = request.with_pairs(pairs, crawl)
+    for name, part in _affected(request, store, failures):
         _check_settings(name, part, settings)
+    store.write(request.name, request.to_json())
+    return _end(request, settings, store, failures, purge=purge)
+
+
+def _search(
+    request: Request,
+    settings: Settings,
+    store: Store,
+    failures: Failures,
+    on_file: Progress | None,
+    *,
+    with_pairs: bool = True,
+) -> tuple[Request, Work]:
+    """Find what is requested, and check that the affected crawls can be published again."""
+    stored = read_request(request, store)
+    found = Search(stored, settings, store, failures, on_file, with_pairs=with_pairs).run()
+    for name, part in _affected(found.request, store, failures):
+        _check_settings(name, part, settings)
+    return found.request, Work.of(found.request, found.names, failures.messages)
+
+
+def _begin(request: Request, store: Store) -> None:
+    """Record the request: from now on parse, download and publish keep out what it names."""
     store.write(request.name, request.to_json())
     for name in store.list("checkpoints"):
         store.delete(name)
-    _rewrite(Matcher([request], settings.download.pdq_distance), store, on_file, failures)
+
+
+def _end(request: Request, settings: Settings, store: Store, failures: Failures, *, purge: bool) -> Removal:
+    work = _affected(request, store, failures)
     for dataset in {name for name, _ in work}:
         _delete_index(dataset, request.crawls, store)
     published = []
     for name, part in work:
         with failures.collected():
             published.append(_publish(name, part.crawl, settings, store))
+    datasets = published_datasets(store)
     holding: list[str] = []
     for name in datasets:
         with failures.collected():
@@ -152,74 +220,17 @@ def remove(
     removal = Removal(request, tuple(published), left, tuple(purged))
     if failures.messages:
         raise UnfinishedRemovalError(removal, list(failures.messages))
+    delete_work(request.id, store)
     return removal
 
 
-def _datasets(store: Store) -> Iterator[str]:
-    for name in store.list("dataset"):
-        if match := _VERSIONS.match(name):
-            yield match[1]
-
-
-def _search(
-    request: Request, settings: Settings, store: Store, on_file: Progress | None, failures: _Failures
-) -> Request:
-    """Add all matching pairs to the request; images first, whose pairs are then found everywhere."""
-    for folders in (("shards", "scored"), ("pairs", "batches")):
-        names = [name for folder in folders for name in store.list(folder) if name.endswith(".parquet")]
-        for number, name in enumerate(names, 1):
-            with failures.collected():
-                table = read_table(name, store, _COLUMNS)
-                request = _searched(request, table, name.split("/")[1], settings)
-            if on_file is not None:
-                on_file(number, len(names))
-    for dataset in _datasets(store):
+def _affected(request: Request, store: Store, failures: Failures) -> list[tuple[str, ManifestPart]]:
+    """Return the datasets and their parts that have to be published again."""
+    found: list[tuple[str, ManifestPart]] = []
+    for name in published_datasets(store):
         with failures.collected():
-            request = _search_dataset(request, dataset, settings, store)
-    return request
-
-
-def _search_dataset(request: Request, dataset: str, settings: Settings, store: Store) -> Request:
-    """Add the crawls with matching published rows, so that a crawl whose shards are gone is not missed."""
-    manifest = current_manifest(dataset, store)
-    if manifest is None:
-        return request
-    for part in manifest.parts:
-        files = [file for subset in LANGUAGE_SUBSETS for file in manifest.data_files(subset, part.crawl)]
-        for rows in (rows for file in files for rows in read_rows([file], store)):
-            texts = zip(rows["URL"].to_pylist(), rows["TEXT"].to_pylist(), strict=True)
-            ids = pa.array([pair_id(url, text) for url, text in texts], pa.binary(16))
-            pairs = pa.table({"pair_id": ids, "url": rows["URL"], "caption": rows["TEXT"]})
-            request = replace(request, crawls=_searched(request, pairs, part.crawl, settings).crawls)
-    return request
-
-
-def _searched(request: Request, table: pa.Table, crawl: str, settings: Settings) -> Request:
-    rules = Matcher([request], settings.download.pdq_distance).match_rules(table)
-    found: dict[str, str] = {}
-    for pair, rule in zip(table["pair_id"].to_pylist(), rules.tolist(), strict=True):
-        if rule is not None:
-            found.setdefault(pair.hex(), rule)
-    if not found:
-        return request
-    new = Counter(rule for pair, rule in found.items() if pair not in request.pair_ids and rule != FOUND)
-    counts = Counter(request.counts) + new
-    crawls = tuple(sorted({*request.crawls, crawl}))
-    return replace(request, pair_ids=request.pair_ids | found.keys(), counts=counts, crawls=crawls)
-
-
-def _rewrite(matcher: Matcher, store: Store, on_file: Progress | None, failures: _Failures) -> None:
-    steps: list[tuple[Callable[[str, Store, Matcher], None], str]] = [
-        *((rewrite_scored, stem) for stem in stems("scored", store)),
-        *((rewrite_shard, stem) for stem in stems("shards", store)),
-        *((blank_rows, f"{stem}.parquet") for stem in stems("batches", store)),
-        *((rewrite_rows, f"{stem}.parquet") for stem in stems("pairs", store)),
-    ]
-    for number, (step, name) in enumerate(steps, 1):
-        with failures.collected():
-            step(name, store, matcher)
-        if on_file is not None:
-            on_file(number, len(steps))
+            found += [(name, part) for part in _parts_with(request, name, store)]
+    return found
 
 
 def _delete_index(dataset: str, crawls: tuple[str, ...], store: Store) -> None:

@@ -113,6 +113,17 @@ class LocalStore(Store):
                     found[path.relative_to(self.root).as_posix()] = etag
         return found
 
+    def files(self, folder: str, first: str = "", last: str = "") -> Iterator[tuple[str, str]]:
+        place = self.root / folder
+        with storage_errors("list", place):
+            found = sorted(entry.name for entry in os.scandir(place)) if place.is_dir() else []
+        for name in found:
+            if first <= name and (not last or name < last) and not name.endswith(PARTIAL_SUFFIX):
+                with storage_errors("list", place):
+                    status = _status(place / name)
+                if status is not None:
+                    yield f"{folder}/{name}", "-".join(map(str, _version(status)))
+
     def delete(self, name: str) -> None:
         with storage_errors("delete", self.root / name):
             (self.root / name).unlink(missing_ok=True)

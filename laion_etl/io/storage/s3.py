@@ -21,6 +21,7 @@ _S3_CONFIG: dict[str, Any] = {
     "retries": {"max_attempts": ATTEMPTS, "mode": "standard"},
     "connect_timeout": 10,
     "read_timeout": READ_TIMEOUT_S,
+    "max_pool_connections": 64,  # a removal looks up many small ranges at once
 }
 _NOT_AS_READ = ("PreconditionFailed", "ConditionalRequestConflict", "NoSuchKey", "412", "409")
 
@@ -164,6 +165,24 @@ class S3Store(Store):
             entries = [e for page in pages for e in page.get("Contents", [])]
         etags = {e["Key"].removeprefix(self._prefix): e["ETag"] for e in entries}
         return {name: etag for name, etag in etags.items() if name.endswith(ending)}
+
+    def files(self, folder: str, first: str = "", last: str = "") -> Iterator[tuple[str, str]]:
+        prefix = f"{self._prefix}{folder.strip('/')}/"
+        address: dict[str, Any] = {"Bucket": self._bucket, "Prefix": prefix, "Delimiter": "/"}
+        # S3 lists what comes after StartAfter, and `first` itself is wanted, too.
+        after = {"StartAfter": prefix + first[:-1]} if first else {}
+        while True:
+            with storage_errors("list", self.uri(folder)):
+                page = retried(lambda request=address | after: self._client.list_objects_v2(**request))  # type: ignore[misc]
+            for entry in page.get("Contents", []):
+                name = entry["Key"].removeprefix(prefix)
+                if last and name >= last:
+                    return
+                if name >= first:
+                    yield f"{folder}/{name}", entry["ETag"]
+            if not page.get("IsTruncated"):
+                return
+            after = {"ContinuationToken": page["NextContinuationToken"]}
 
     def _pages(self, prefix: str, **options: Any) -> Iterator[Any]:
         folder = self._prefix + (f"{prefix.strip('/')}/" if prefix.strip("/") else "")

@@ -4,7 +4,7 @@ import hashlib
 import io
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from typing import IO, BinaryIO, Protocol
 
@@ -111,6 +111,12 @@ class Store(ABC):
     @abstractmethod
     def etags(self, prefix: str, ending: str) -> dict[str, str]:
         """Returns those names of `list` that have an ending, each with an ETag: it changes with the file."""
+
+    @abstractmethod
+    def files(self, folder: str, first: str = "", last: str = "") -> Iterator[tuple[str, str]]:
+        """Yields the names directly in a folder, ascending, each with its ETag: of those names from `first`
+        up to but without `last` ('': to the end). Holds few in memory, however many there are (S3).
+        """
 
     @abstractmethod
     def delete(self, name: str) -> None:

@@ -1,0 +1,189 @@
+"""Writes what the locator of a crawl lacks: a segment for those units of a slice that none covers.
+
+A slice whose files are all covered costs its listing. One whose files have changed in part gets a further
+segment; from the fourth on a slice is written as a whole again, and its former segments are deleted.
+"""
+
+import logging
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import islice
+from typing import NamedTuple
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from laion_etl.core.errors import DamagedFileError, InputError, MissingFileError
+from laion_etl.core.schemas import BATCH_FILES, DATASET_FILES, PAIR_FILES, SCORED_FILES, SHARD_FILES, pair_id
+from laion_etl.core.stage_stats import fingerprint
+from laion_etl.dataset.locator.keys import RowKeys, row_keys
+from laion_etl.dataset.locator.segment_reader import Segment, read_files, read_segment
+from laion_etl.dataset.locator.segment_writer import (
+    FILES_SCHEMA,
+    FORMAT,
+    SegmentWriter,
+    url_rules,
+)
+from laion_etl.dataset.locator.units import BATCHES, Slice, cover, files, slices, unit_of
+from laion_etl.io.planned import planned_batches
+from laion_etl.io.storage import Store
+
+FEWEST_BATCHES = 500  # of a crawl that gets a locator when it is published; less is read in minutes
+_MOST_SEGMENTS = 4  # of a slice
+_ROWS_PER_READ = 1 << 16
+_READERS = 4
+_COLUMNS = {
+    "pairs": (PAIR_FILES, ["pair_id", "url", "caption"]),
+    "batches": (BATCH_FILES, ["pair_id", "url", "caption"]),
+    "shards": (SHARD_FILES, ["pair_id", "url", "caption", "md5", "sha256", "pdq"]),
+    "scored": (SCORED_FILES, ["pair_id", "url", "caption", "md5", "sha256", "pdq"]),
+    "dataset": (DATASET_FILES, ["URL", "TEXT"]),
+}
+_log = logging.getLogger(__name__)
+
+File = tuple[str, str]  # name and tag
+
+
+class Located(NamedTuple):
+    """Units whose keys were written, in how many segments, and units that were covered before."""
+
+    units: int
+    segments: int
+    covered: int
+
+
+def folder_of(crawl: str) -> str:
+    return f"locator/{crawl}"
+
+
+def locate_large(crawl: str, store: Store, number: int = 1, ranges: int = 1) -> None:
+    """Do what `locate` does, if the crawl has so many batches that a locator is worth while."""
+    try:
+        planned = len(planned_batches(crawl, store))
+    except MissingFileError:
+        return
+    if planned >= FEWEST_BATCHES:
+        locate(crawl, store, number, ranges)
+
+
+def locate(crawl: str, store: Store, number: int = 1, ranges: int = 1) -> Located:
+    """Write what the locator of a crawl lacks, or its part of that as one of several ranges, from 1.
+
+    The slices of all ranges together are those of the crawl, however many ranges there are.
+    """
+    found = [locate_slice(crawl, part, store) for part in slices(crawl, store)[number - 1 :: ranges]]
+    return Located(*(sum(counts) for counts in zip((0, 0, 0), *found, strict=True)))
+
+
+def locate_slice(crawl: str, part: Slice, store: Store) -> Located:
+    """Write a segment for the units of a slice that have files which no segment covers.
+
+    A file that cannot be read is named in a warning and stays uncovered, so that removals read it.
+    """
+    former = [one for one in read_segments(crawl, store) if _belongs(one, part)]
+    covered = {one for segment in former for one in covers(segment, store)}
+    units: dict[str, list[File]] = {}
+    for name, tag in files(crawl, part, store):
+        units.setdefault(unit_of(name), []).append((name, tag))
+    missing = [unit for unit, found in units.items() if any(cover(*file) not in covered for file in found)]
+    if not missing:
+        return Located(0, 0, len(units))
+    whole = len(former) >= _MOST_SEGMENTS - 1
+    chosen = sorted(units if whole else missing)
+    written = _write_segment(crawl, part, [units[unit] for unit in chosen], store)
+    if whole:
+        for segment in former:
+            if segment.stem != written:
+                delete_segment(segment.stem, store)
+    return Located(len(chosen), 1, len(units) - len(chosen))
+
+
+def read_segments(crawl: str, store: Store) -> list[Segment]:
+    """Read the segments of a crawl that can be used; the others are named in the log."""
+    names = [name for name, _ in store.files(folder_of(crawl)) if name.endswith(".json")]
+    with ThreadPoolExecutor(_READERS) as pool:
+        found = list(pool.map(lambda name: read_segment(name.removesuffix(".json"), store), names))
+    return [segment for segment in found if segment is not None]
+
+
+def covers(segment: Segment, store: Store) -> list[int]:
+    """Return the numbers of the files that a segment covers; none, with a warning, if it is damaged."""
+    try:
+        table = read_files(segment, store)
+    except (DamagedFileError, MissingFileError) as error:
+        _log.warning("%s", error)
+        return []
+    return [cover(*file) for file in zip(table["name"].to_pylist(), table["tag"].to_pylist(), strict=True)]
+
+
+def delete_segment(stem: str, store: Store) -> None:
+    """Delete the files of a segment, the stats first: without them the others do not count."""
+    for ending in (".json", ".keys", ".pdq", ".parquet"):
+        store.delete(stem + ending)
+
+
+def _belongs(segment: Segment, part: Slice) -> bool:
+    kind, first = segment.stats.details["slice"]
+    return kind == part.kind and part.holds(first)
+
+
+def _write_segment(crawl: str, part: Slice, units: Sequence[Sequence[File]], store: Store) -> str:
+    """Write the segment of some units; return its name. The same files give the same name and bytes."""
+    made_from = fingerprint("locate", FORMAT, url_rules(), part.kind, units)
+    stem = f"{folder_of(crawl)}/{part.kind}-{made_from}"
+    listed: list[tuple[int, str, str]] = []
+    readers = _READERS if part.kind == BATCHES else 1  # pairs of a partition are many
+    with SegmentWriter(stem, store) as writer, ThreadPoolExecutor(readers) as pool:
+        numbered = ((number, file) for number, unit in enumerate(units) for file in unit)
+        for number, file, reading in _ahead(numbered, pool, readers, store):
+            try:
+                found = reading.result()
+            except (InputError, DamagedFileError, MissingFileError) as error:
+                _log.warning("removal requests will read this file, as it is not in the locator: %s", error)
+                continue
+            for keys, rows in found:
+                writer.add(number, keys, rows)
+            listed.append((number, *file))
+        columns = list(zip(*listed, strict=True)) or [(), (), ()]
+        table = pa.table([*columns], schema=FILES_SCHEMA)
+        first = unit_of(units[0][0][0])
+        writer.finish(crawl, made_from, len(units), table, [part.kind, first])
+    return stem
+
+
+def _ahead(
+    numbered: Iterator[tuple[int, File]], pool: ThreadPoolExecutor, count: int, store: Store
+) -> Iterator[tuple[int, File, "Future[list[tuple[RowKeys, int]]]"]]:
+    """Yield files in order while the next ones are read."""
+    begun = [
+        (number, file, pool.submit(_keys_of, file[0], store)) for number, file in islice(numbered, count)
+    ]
+    while begun:
+        yield begun.pop(0)
+        begun += [
+            (number, file, pool.submit(_keys_of, file[0], store)) for number, file in islice(numbered, 1)
+        ]
+
+
+def _keys_of(name: str, store: Store) -> list[tuple[RowKeys, int]]:
+    kind = name.partition("/")[0]
+    history, columns = _COLUMNS[kind]
+    with store.open(name) as file:
+        try:
+            parquet = pq.ParquetFile(file)
+            history.check_number(parquet.schema_arrow, store.uri(name))
+            chosen = history.former_names(columns, parquet.schema_arrow)
+            has = [one for one in chosen if one in parquet.schema_arrow.names]
+            batches = parquet.iter_batches(_ROWS_PER_READ, columns=has)
+            return [(row_keys(_named(kind, rows)), rows.num_rows) for rows in batches]
+        except (pa.ArrowException, OSError) as error:
+            raise InputError(f"cannot read {store.uri(name)}: {error}; run its stage again") from error
+
+
+def _named(kind: str, rows: pa.RecordBatch) -> pa.RecordBatch:
+    """Return rows with the names that keys go by; published ones with their pair ids."""
+    if kind != "dataset":
+        return rows.rename_columns(["caption" if name == "alt" else name for name in rows.schema.names])
+    urls, texts = rows.column("URL"), rows.column("TEXT")
+    ids = [pair_id(url, text) for url, text in zip(urls.to_pylist(), texts.to_pylist(), strict=True)]
+    return pa.record_batch([pa.array(ids, pa.binary(16)), urls, texts], names=["pair_id", "url", "caption"])

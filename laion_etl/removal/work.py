@@ -1,0 +1,209 @@
+"""The files that a removal has to rewrite, divided into ranges that processes work on side by side.
+
+`removing/<id>/files.parquet` lists them by unit while a divided removal is not finished; a range that is done
+has `removing/<id>/range-<i>-of-<n>.json` with what could not be read; `found/` has the pairs of rewritten
+files of pairs. All is deleted at the end, after `finished.json` is written, by which a repeated end knows
+that nothing is left to rewrite.
+"""
+
+import io
+import json
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from laion_etl.blocklists.removal_requests import Matcher, Request
+from laion_etl.core.errors import InputError, MissingFileError
+from laion_etl.core.formats import check_format
+from laion_etl.core.stage_stats import fingerprint
+from laion_etl.dataset.locator.units import unit_of
+from laion_etl.io.storage import Store
+from laion_etl.removal.rewrite import blank_rows, rewrite_rows, rewrite_scored, rewrite_shard
+from laion_etl.removal.search import Failures, Progress
+from laion_etl.settings import Settings
+
+OnFound = Callable[[dict[str, str]], None]
+
+FORMAT = 1
+UNITS_PER_RANGE = 50  # ten minutes at the size of a crawl: 600 MB per batch to read and to write
+_READERS = 16
+_MOST_RANGES = 1_024  # of a mapped Airflow task
+_PARQUET = ".parquet"
+_STEPS = ("scored", "shards", "batches", "pairs")
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """Names of files to rewrite, unit after unit, and what the search could not read."""
+
+    request_id: str
+    units: tuple[tuple[str, ...], ...]
+    failures: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, request: Request, names: Iterable[str], failures: Iterable[str]) -> "Work":
+        """Group files by their crawl and unit."""
+        units: dict[tuple[str, str], list[str]] = {}
+        for name in names:
+            units.setdefault((name.split("/")[1], unit_of(name)), []).append(name)
+        ordered = (sorted(units[unit], key=lambda name: _STEPS.index(_kind(name))) for unit in sorted(units))
+        return cls(request.id, tuple(map(tuple, ordered)), tuple(failures))
+
+    @property
+    def ranges(self) -> int:
+        return min(-(-len(self.units) // UNITS_PER_RANGE), _MOST_RANGES)
+
+    @property
+    def fingerprint(self) -> str:
+        return fingerprint("removal work", self.request_id, self.units)
+
+    def range(self, number: int, ranges: int) -> Sequence[tuple[str, ...]]:
+        """Return the units of one range, counted from 1. Raises InputError for another number of ranges."""
+        if ranges != self.ranges or not 1 <= number <= ranges:
+            raise InputError(
+                f"cannot rewrite range {number}/{ranges} of removal {self.request_id}: it has {self.ranges} "
+                "ranges; take the ranges that --prepare names"
+            )
+        first, last = ((place * len(self.units)) // ranges for place in (number - 1, number))
+        return self.units[first:last]
+
+
+def rewrite_units(
+    units: Sequence[Sequence[str]],
+    request: Request,
+    settings: Settings,
+    store: Store,
+    failures: Failures,
+    on_file: Progress | None = None,
+    *,
+    record: bool = False,
+) -> None:
+    """Rewrite the files of units without what the request matches.
+
+    With `record` the pairs of each file of pairs are recorded before it is rewritten; see `found_pairs`.
+    """
+    matcher = Matcher([request], settings.download.pdq_distance)
+    names = [name for unit in units for name in unit]
+    for number, name in enumerate(names, 1):
+        with failures.collected():
+            _rewrite(name, store, matcher, partial(_write_found, request.id, name, store) if record else None)
+        if on_file is not None:
+            on_file(number, len(names))
+
+
+def _rewrite(name: str, store: Store, matcher: Matcher, on_found: OnFound | None) -> None:
+    stem = name.removesuffix(_PARQUET)
+    match _kind(name):
+        case "scored":
+            rewrite_scored(stem, store, matcher)
+        case "shards":
+            rewrite_shard(stem, store, matcher)
+        case "batches":
+            blank_rows(name, store, matcher)
+        case _:
+            rewrite_rows(name, store, matcher, on_found)
+
+
+def _kind(name: str) -> str:
+    return name.partition("/")[0]
+
+
+def write_work(work: Work, store: Store) -> None:
+    """Record the work of a divided removal; ranges that were done of former work count no more."""
+    for name in store.list(_folder(work.request_id)):
+        if name.startswith(f"{_folder(work.request_id)}/range-"):
+            store.delete(name)
+    rows = [(number, name) for number, unit in enumerate(work.units) for name in unit]
+    metadata = {"laion_etl.format": str(FORMAT), "failures": json.dumps(work.failures)}
+    schema = pa.schema([("unit", pa.int32()), ("name", pa.string())], metadata)
+    table = pa.table([[unit for unit, _ in rows], [name for _, name in rows]], schema=schema)
+    sink = io.BytesIO()
+    pq.write_table(table, sink, compression="zstd")
+    store.write(f"{_folder(work.request_id)}/files.parquet", sink.getvalue())
+    store.delete(_finished_name(work.request_id))
+
+
+def read_work(request_id: str, store: Store) -> Work:
+    """Read the work of a divided removal, empty once it is finished. Raises InputError if it never began."""
+    name = f"{_folder(request_id)}/files.parquet"
+    if not store.exists(name) and store.exists(_finished_name(request_id)):
+        return Work(request_id, ())
+    try:
+        table = pq.ParquetFile(io.BytesIO(store.read(name))).read()
+        check_format(store.uri(name), int(table.schema.metadata[b"laion_etl.format"]), FORMAT)
+        failures = tuple(json.loads(table.schema.metadata[b"failures"]))
+    except MissingFileError as error:
+        raise InputError(
+            f"cannot continue removal {request_id}: {store.uri(name)} does not exist; run "
+            "`laion-etl dataset remove --prepare` with its list"
+        ) from error
+    except (pa.ArrowException, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"cannot read {store.uri(name)}: {error}; prepare the removal again") from error
+    units: dict[int, list[str]] = {}
+    for unit, file in zip(table["unit"].to_pylist(), table["name"].to_pylist(), strict=True):
+        units.setdefault(unit, []).append(file)
+    return Work(request_id, tuple(tuple(units[unit]) for unit in sorted(units)), failures)
+
+
+def _write_found(request_id: str, name: str, store: Store, found: dict[str, str]) -> None:
+    """Record the pairs of a file, unless a killed attempt has: by now the file may lack some."""
+    record = f"{_folder(request_id)}/found/{name.split('/')[1]}/{unit_of(name)}.json"
+    if not store.exists(record):
+        store.write(record, json.dumps({"format": FORMAT, "pairs": found}).encode() + b"\n")
+
+
+def found_pairs(request_id: str, store: Store) -> Iterator[tuple[str, dict[str, str]]]:
+    """Yield the crawl of each rewritten file of pairs, and the rule that found each of its pairs."""
+    names = store.list(f"{_folder(request_id)}/found")
+    with ThreadPoolExecutor(_READERS) as pool:
+        for name, data in zip(names, pool.map(store.read, names), strict=True):
+            document = json.loads(data)
+            check_format(store.uri(name), document.get("format"), FORMAT)
+            yield name.split("/")[3], document["pairs"]
+
+
+def write_done(work: Work, number: int, failures: Failures, store: Store) -> None:
+    """Record that a range is done, and what could not be read."""
+    document = {"format": FORMAT, "work": work.fingerprint, "failures": list(failures.messages)}
+    store.write(_done_name(work, number), json.dumps(document, indent=1).encode() + b"\n")
+
+
+def failures_of(work: Work, number: int, store: Store) -> list[str] | None:
+    """Return what a finished range could not read; None if it is not done."""
+    name = _done_name(work, number)
+    try:
+        document: dict[str, Any] = json.loads(store.read(name))
+        check_format(store.uri(name), document.get("format"), FORMAT)
+        return [*map(str, document["failures"])] if document["work"] == work.fingerprint else None
+    except MissingFileError:
+        return None
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(f"cannot read {store.uri(name)}: {error}; run the range again") from error
+
+
+def delete_work(request_id: str, store: Store) -> None:
+    """Delete the records of a divided removal that is finished."""
+    if not store.exists(f"{_folder(request_id)}/files.parquet"):
+        return
+    store.write(_finished_name(request_id), json.dumps({"format": FORMAT}).encode() + b"\n")
+    store.delete(f"{_folder(request_id)}/files.parquet")
+    for name in store.list(_folder(request_id)):
+        if name != _finished_name(request_id):
+            store.delete(name)
+
+
+def _folder(request_id: str) -> str:
+    return f"removing/{request_id}"
+
+
+def _finished_name(request_id: str) -> str:
+    return f"{_folder(request_id)}/finished.json"
+
+
+def _done_name(work: Work, number: int) -> str:
+    return f"{_folder(work.request_id)}/range-{number:04d}-of-{work.ranges:04d}.json"
