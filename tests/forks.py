@@ -40,8 +40,8 @@ MUST_BE_SAME = (
     "HF_",
     "LD_",
     "MALLOC_",
-    "LC_",
     "LANG",
+    "LC_ALL",
 )
 _LARGEST_REQUEST = 1 << 22
 _PR_SET_PDEATHSIG = 1

@@ -27,11 +27,11 @@ def worker_image(shared: SharedFolder, data: Path, environment: Mapping[str, str
     """
     path = {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
     home = {"HOME": str(Path.home())}
-    server = command_server(shared, {**path, **home})
 
     def start(command: Sequence[str], variables: Mapping[str, str], folder: Path) -> Fork:
         program, *arguments = command
         assert program == "laion-etl"
+        server = command_server(shared, variables)  # the first pod starts it
         return piped(server, ["-m", "laion_etl", *arguments], variables, folder)
 
     return Image(
