@@ -34,8 +34,8 @@ def main(server: str, arguments: list[str]) -> None:
             "environment": dict(os.environ),
             "folder": str(Path.cwd()),
         }
-        descriptors = array.array("i", (1, 2))
-        connection.sendmsg([b"\0"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, descriptors)])
+        streams = array.array("i", (0, 1, 2))
+        connection.sendmsg([b"\0"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, streams)])
         connection.sendall(json.dumps(request).encode() + b"\n")
         with connection.makefile("rb") as answers:
             fork = int(answers.readline())

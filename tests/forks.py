@@ -36,7 +36,7 @@ MUST_BE_SAME = (
     "MKL_",
     "OPENBLAS_",
     "NUMBA_",
-    "TORCH",
+    "TORCH_",
     "HF_",
     "LD_",
     "MALLOC_",
@@ -56,7 +56,7 @@ class Fork:
     """A running fork, used like a `subprocess.Popen`: `python ARGUMENTS`, in a process group of its own.
 
     `arguments` begin with -c or -m or name a script. Standard input is empty; standard output and standard
-    error go to the descriptors.
+    error go to the descriptors of `output`.
     """
 
     stdout: IO[bytes] | None = None
@@ -75,8 +75,9 @@ class Fork:
         self._connection = socket.socket(socket.AF_UNIX)
         self._connection.connect(server)
         request = {"arguments": self.args, "environment": dict(environment), "folder": str(folder)}
-        descriptors = array.array("i", output)
-        self._connection.sendmsg([b"\0"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, descriptors)])
+        with Path(os.devnull).open("rb") as empty:
+            streams = array.array("i", (empty.fileno(), *output))
+            self._connection.sendmsg([b"\0"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, streams)])
         self._connection.sendall(json.dumps(request).encode() + b"\n")
         answers = self._connection.makefile("rb")
         first = answers.readline()
@@ -164,15 +165,15 @@ class _Preloaded:
 def _attend(connection: socket.socket, preloaded: _Preloaded) -> NoReturn:
     """In a process of its own: runs what is asked for in another, and answers with its id and exit code."""
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    _, ancillary, _, _ = connection.recvmsg(1, socket.CMSG_SPACE(8))
-    output = array.array("i", ancillary[0][2])
+    _, ancillary, _, _ = connection.recvmsg(1, socket.CMSG_SPACE(12))
+    streams = array.array("i", ancillary[0][2])
     asked = connection.makefile("rb")
     request = json.loads(asked.readline(_LARGEST_REQUEST))
     if (fork := os.fork()) == 0:
         asked.close()
         connection.close()
-        _become(request, output, preloaded)
-    for descriptor in output:
+        _become(request, streams, preloaded)
+    for descriptor in streams:
         os.close(descriptor)
     with suppress(OSError):  # who asked is gone
         connection.sendall(f"{fork}\n".encode())
@@ -186,14 +187,13 @@ def _attend(connection: socket.socket, preloaded: _Preloaded) -> NoReturn:
     os._exit(0)
 
 
-def _become(request: Mapping[str, Any], output: Sequence[int], preloaded: _Preloaded) -> NoReturn:
+def _become(request: Mapping[str, Any], streams: Sequence[int], preloaded: _Preloaded) -> NoReturn:
     """Runs the script or the module as a new process does, and ends as it does."""
     os.setsid()
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-    for descriptor, given in zip((1, 2), output, strict=True):
+    for descriptor, given in enumerate(streams):
         os.dup2(given, descriptor)
-    os.closerange(min(output), max(output) + 1)
+        os.close(given)
     asked = read_at_import(request["environment"])
     if asked != preloaded.unchanged:
         print(f"error: a fork of a process with {preloaded.unchanged} cannot have {asked}", file=sys.stderr)

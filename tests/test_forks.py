@@ -99,6 +99,9 @@ def test_a_program_of_forks_ends_as_its_fork_does_and_takes_it_along(
     server: str, tmp_path: Path, number: signal.Signals
 ) -> None:
     program = installed(tmp_path / "good", server)
+    reads = installed(tmp_path / "reads", server, ["-c", "import sys; print(sys.stdin.read(), end='')"])
+    read = subprocess.run([reads], input="input", capture_output=True, text=True, check=True)
+    assert read.stdout == "input"
     good = subprocess.run([program, "--version"], capture_output=True, text=True, check=True)
     assert good.stdout.startswith("laion-etl ")
     wrong = subprocess.run([program, "stage", "load"], capture_output=True, text=True, check=False)
