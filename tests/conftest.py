@@ -1,8 +1,10 @@
 """Real parts for the tests: a Postgres server, an S3 API, stores, and the folder of shared real data."""
 
+import gc
 import os
 import shutil
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -37,6 +39,7 @@ hypothesis.settings.load_profile("laion_etl")
 # For a hang. A machine that does much else takes minutes for what Airflow does in seconds.
 AIRFLOW_TIMEOUT_S = 1_800
 
+HERE = Path(__file__).parent.resolve()
 SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
 
 
@@ -57,6 +60,23 @@ def pytest_configure_node(node: Any) -> None:
 def pytest_xdist_make_scheduler(config: Any, log: Any) -> Any:
     """pytest-xdist's, for --dist loadfile."""
     return Scheduling(config, log) if config.getvalue("dist") == "loadfile" else None
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection(session: pytest.Session) -> Iterator[None]:
+    """Collects without a look for garbage: all modules and tests stay, and none is looked at again later.
+
+    A worker first compiles its share of all files: in a new checkout each worker would compile all of them.
+    """
+    gc.disable()
+    worker = getattr(session.config, "workerinput", None)
+    if worker is not None and [Path(name).resolve() for name in session.config.args] == [HERE]:
+        names = sorted(".".join(path.relative_to(HERE.parent).parts) for path in HERE.rglob("test_*.py"))
+        for name in names[int(worker["workerid"].removeprefix("gw")) :: worker["workercount"]]:
+            import_module(name.removesuffix(".py"))
+    yield
+    gc.freeze()
+    gc.enable()
 
 
 def pytest_unconfigure(config: Any) -> None:

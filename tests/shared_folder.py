@@ -23,6 +23,7 @@ from filelock import FileLock
 Made = TypeVar("Made")
 ROOT = Path(__file__).parents[1]
 _STOPPED_WITHIN_S = 60
+_FOLDER = "TESTS_SHARED_FOLDER"
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,11 @@ class SharedFolder:
     """The folder of a run; its path is short, as names of Unix sockets are limited."""
 
     folder: Path
+
+    @classmethod
+    def of_this_run(cls) -> "SharedFolder":
+        """For what is no fixture."""
+        return cls(Path(os.environ[_FOLDER]))
 
     def once(self, name: str, make: Callable[[Path], Made]) -> Made:
         """What `make` returned in the first process that asked; it gets a folder for what it writes."""
@@ -74,6 +80,7 @@ class FirstProcess:
 
     def __init__(self) -> None:
         self.shared = SharedFolder(Path(tempfile.mkdtemp(prefix="laion-tests-", dir="/tmp")))
+        os.environ[_FOLDER] = str(self.shared.folder)
         os.mkfifo(self.shared.folder / "alive")
         self._alive = os.open(self.shared.folder / "alive", os.O_RDWR)
 

@@ -5,8 +5,6 @@ import json
 import os
 import random
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -24,6 +22,7 @@ from laion_etl.minicrawl.web import MiniWeb
 from laion_etl.parse.stage import parse_partition
 from laion_etl.settings import Settings, load_settings
 from tests.parse.wat_files import image, page_record, write_wat
+from tests.preloaded_commands import completed
 from tests.score.conftest import jpeg
 from tests.search.conftest import World, world
 
@@ -37,8 +36,7 @@ DEMO_MODEL = {"CLIP_MODEL": "laion-etl-tiny", "CLIP_PRETRAINED": "scenes"}
 def run(example: str, *arguments: object, folder: Path, **settings: str) -> list[str]:
     """The lines that an example prints, run in a folder."""
     environment = os.environ | {f"LAION_ETL_{name}": value for name, value in settings.items()}
-    command = [sys.executable, str(EXAMPLES / example), *map(str, arguments)]
-    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    done = completed([str(EXAMPLES / example), *map(str, arguments)], environment, folder)
     assert done.returncode == 0, done.stderr
     return done.stdout.splitlines()
 

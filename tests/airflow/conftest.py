@@ -183,6 +183,7 @@ def shared_airflow(
     postgres: EmbeddedServer,
     metadata: Callable[[], str],
     minicrawl: MiniCrawl,
+    shared: SharedFolder,
 ) -> "Iterator[SharedAirflow]":
     """A whole Airflow, with scheduler and triggerer, shared by tests that leave its state unchanged.
 
@@ -191,8 +192,8 @@ def shared_airflow(
     from tests.airflow.shared import running_shared_airflow  # it needs this module
 
     folder = tmp_path_factory.mktemp("shared")
-    with running_shared_airflow(folder, postgres, metadata(), minicrawl) as shared:
-        yield shared
+    with running_shared_airflow(folder, postgres, metadata(), minicrawl, shared) as running:
+        yield running
 
 
 def processes_of(folder: Path) -> list[str]:

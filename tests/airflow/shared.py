@@ -21,7 +21,9 @@ from laion_etl.demo.airflow import AirflowApi, TaskInstance
 from laion_etl.minicrawl.build import MiniCrawl
 from tests.airflow.conftest import write_catalogue
 from tests.airflow.started import LONGEST_S, StartedAirflow, started_airflow, until
+from tests.preloaded_commands import forked_commands
 from tests.runs import run_environment
+from tests.shared_folder import SharedFolder
 from tests.sinks import Sink, mail_server, webhook
 
 NO_LISTENER = 1
@@ -93,7 +95,7 @@ class SharedAirflow:
 
 @contextmanager
 def running_shared_airflow(
-    folder: Path, postgres: EmbeddedServer, metadata: str, minicrawl: MiniCrawl
+    folder: Path, postgres: EmbeddedServer, metadata: str, minicrawl: MiniCrawl, of_run: SharedFolder
 ) -> Iterator[SharedAirflow]:
     """Runs until the block ends; the DAGs of all crawls are parsed when it begins.
 
@@ -115,6 +117,7 @@ def running_shared_airflow(
             **_settings(folder, source, ids),
             **_alerts(mails, posts),
         }
+        settings |= forked_commands(of_run, settings, folder)
         with started_airflow(folder, metadata, settings) as started:
             for crawl in crawls:
                 started.api.wait_for_dag(crawl.dag, LONGEST_S)

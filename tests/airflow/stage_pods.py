@@ -3,27 +3,41 @@
 import json
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
 import psycopg
 
+from tests.forks import Fork, piped
 from tests.kubernetes.cluster import Cluster
 from tests.kubernetes.environment import Image
+from tests.preloaded_commands import command_server
+from tests.shared_folder import SharedFolder
 
 SPACE, IMAGE = "laion", "laion-etl-worker:test"
 
 
-def worker_image(data: Path, environment: Mapping[str, str] | None = None) -> Image:
+def worker_image(shared: SharedFolder, data: Path, environment: Mapping[str, str] | None = None) -> Image:
     """The image of the stages; their data folder is `data`.
 
     It has no settings for threads and BLAS kernels, unlike the reference run: the scores are the same. In
-    this user's home the kernels are compiled already, as they are in the real image.
+    this user's home the kernels are compiled already, as they are in the real image. Its `laion-etl` is
+    forked: it need not import torch for each pod.
     """
+    path = {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    home = {"HOME": str(Path.home())}
+
+    def start(command: Sequence[str], variables: Mapping[str, str], folder: Path) -> Fork:
+        program, *arguments = command
+        assert program == "laion-etl"
+        server = command_server(shared, variables)  # the first pod starts it
+        return piped(server, ["-m", "laion_etl", *arguments], variables, folder)
+
     return Image(
-        environment={"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", **(environment or {})},
-        mounts={"HOME": str(Path.home()), "LAION_ETL_DATA_DIR": str(data)},
+        environment={**path, **(environment or {})},
+        mounts={**home, "LAION_ETL_DATA_DIR": str(data)},
+        start=start,
     )
 
 

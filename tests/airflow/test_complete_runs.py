@@ -18,7 +18,9 @@ from laion_etl.io.storage import LocalStore
 from laion_etl.minicrawl.build import MiniCrawl
 from tests.airflow.conftest import Airflow, write_catalogue
 from tests.airflow.shared import NO_LISTENER, SharedCrawl, write_crawl
+from tests.preloaded_commands import forked_commands
 from tests.runs import run_environment
+from tests.shared_folder import SharedFolder
 
 pytestmark = pytest.mark.airflow
 
@@ -58,6 +60,7 @@ def place(
     postgres: EmbeddedServer,
     metadata: Callable[[], str],
     minicrawl: MiniCrawl,
+    shared: SharedFolder,
 ) -> Place:
     folder = tmp_path_factory.mktemp("complete")
     ids = ("CC-MAIN-2024-38", "CC-MAIN-2024-42")
@@ -71,6 +74,7 @@ def place(
         "LAION_ETL_DATA_DIR": str(folder),
         "LAION_ETL_TASK_RETRIES": "0",
     }
+    settings |= forked_commands(shared, settings, folder)
     own = airflow.with_settings(**settings).with_metadata(metadata())
     own.cli("dags", "reserialize")
     return Place(own, *crawls)

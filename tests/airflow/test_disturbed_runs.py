@@ -26,6 +26,7 @@ from tests.kubernetes.faults import (
     PodTrouble,
 )
 from tests.runs import WAT_FILES, files, run_environment
+from tests.shared_folder import SharedFolder
 from tests.sinks import Sink, webhook
 
 pytestmark = pytest.mark.airflow
@@ -56,10 +57,11 @@ def world(
     postgres: EmbeddedServer,
     metadata: Callable[[], str],
     minicrawl: MiniCrawl,
+    shared: SharedFolder,
 ) -> Iterator[World]:
     folder, name = tmp_path_factory.mktemp("disturbed"), f"disturbed_{os.getpid()}"
     here, of_pods = (postgres.url(f"{name}_{which}") for which in ("here", "pods"))
-    worker = worker_image(folder / "pods" / "data")
+    worker = worker_image(shared, folder / "pods" / "data")
     database = {"LAION_ETL_DATABASE_URL": of_pods.replace("postgres:@", f"postgres:{SECRETS[0]}@")}
     space = Namespace(secrets={"database": database})
     with running_cluster(folder, {IMAGE: worker}, {SPACE: space}) as cluster, webhook() as alerts:

@@ -43,6 +43,7 @@ from tests.kubernetes.faults import (
     RequestFault,
 )
 from tests.runs import WAT_FILES, files, run_environment
+from tests.shared_folder import SharedFolder
 
 pytestmark = pytest.mark.airflow
 
@@ -101,6 +102,7 @@ def world(
     s3_endpoint: str,
     miniweb: MiniWeb,
     minicrawl: MiniCrawl,
+    shared: SharedFolder,
 ) -> Iterator[World]:
     folder = short_folder()
     server = OwnServer(folder)
@@ -116,7 +118,7 @@ def world(
             "LAION_ETL_STORE": store.uri(),
             "LAION_ETL_DATA_DIR": str(tmp_path / "data"),
         }
-        worker = worker_image(tmp_path / "pods" / "data", {name: settings[name] for name in _AWS})
+        worker = worker_image(shared, tmp_path / "pods" / "data", {name: settings[name] for name in _AWS})
         space = Namespace(secrets={"database": {"LAION_ETL_DATABASE_URL": database}})
         with running_cluster(tmp_path, {IMAGE: worker}, {SPACE: space}) as cluster:
             yield World(

@@ -1,67 +1,12 @@
-"""The alerts of a run, task by task through Airflow's own tasks, contexts and exceptions."""
+"""What an alert says of a failed or late task, from Airflow's own contexts and exceptions."""
 
-import json
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from laion_etl.alerts import unresolved_names
 from tests.airflow.conftest import Airflow
-from tests.airflow.test_failed_partition import CONF, RUN
 
 pytestmark = pytest.mark.airflow
-
-CRAWL = "CC-MAIN-2024-42"
-
-
-def run(airflow: Airflow, store: Path, fails: list[int], **conf: object) -> Any:
-    return airflow.python(
-        RUN,
-        json.dumps(fails),
-        json.dumps({**CONF, **conf}),
-        LAION_ETL_STORE=str(store),
-        PYTHONWARNINGS="ignore",
-    )
-
-
-def digests(store: Path) -> list[dict[str, Any]]:
-    """The oldest first."""
-    paths = sorted((store / "alerts").rglob("*.json"), key=lambda path: path.stat().st_mtime_ns)
-    return [alert for path in paths if (alert := json.loads(path.read_text()))["kind"] == "digest"]
-
-
-def broken(store: Path) -> list[tuple[str, str, str]]:
-    records = [json.loads(path.read_text()) for path in (store / unresolved_names(CRAWL)).rglob("*.json")]
-    return [(record["stage"], record["unit"], record["reason"]) for record in records]
-
-
-def test_what_failed_is_listed_until_a_later_run_succeeds(migrated_airflow: Airflow, tmp_path: Path) -> None:
-    run(migrated_airflow, tmp_path, [1])
-    assert broken(tmp_path) == [("parse", "partition 1", "damaged")]
-    [failed] = digests(tmp_path)
-    assert failed["outcome"] == "failure, 816 rows published"
-    assert "  parse: 2 of 3 done, 1 failed" in failed["details"]
-    assert "  1 x parse (partition 1): damaged" in failed["details"]
-
-    run(migrated_airflow, tmp_path, [])
-    assert broken(tmp_path) == []
-    good = digests(tmp_path)[-1]
-    assert good["outcome"] == "success, 816 rows published"
-    assert f"/dags/crawl_{CRAWL}/runs/" in good["run_url"]
-    assert [line.split(":")[0].strip() for line in good["details"]] == [
-        "version", "dataset", "report", "stages",
-        "discover", "parse", "load", "plan", "download", "score", "publish",
-    ]  # fmt: skip
-
-
-def test_the_digest_of_a_dry_run_has_the_estimate(migrated_airflow: Airflow, tmp_path: Path) -> None:
-    run(migrated_airflow, tmp_path, [], dry_run=True)
-    [digest] = digests(tmp_path)
-    assert digest["outcome"] == "dry run, about 1,234 samples expected"
-    assert "  stored: 5.00 GB" in digest["details"]
-    assert not any("skipped" in line for line in digest["details"])
-
 
 CAUSES = """
 import json

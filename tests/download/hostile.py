@@ -28,9 +28,6 @@ def noise_image(format_: str = "JPEG", size: tuple[int, int] = (300, 200), **opt
 
 
 GOOD = noise_image()
-LARGE_AVIF = noise_image("AVIF", (800, 800))  # encoding takes longer than a link waits on a busy machine
-GZIP_BOMB = gzip.compress(bytes(100_000_000), 1)
-DEFLATE_BOMB = zlib.compress(bytes(100_000_000), 1)
 
 
 def ok(body: bytes, *headers: str) -> bytes:
@@ -102,8 +99,17 @@ def bomb(format_: str, side: int = 12_000) -> bytes:
     return buffer.getvalue()
 
 
-# Made in advance: a machine under load would be too slow for the time limits of the tests.
-BOMBS = {kind: bomb(kind) for kind in ("PNG", "JPEG", "TIFF")}
+@cache
+def large() -> dict[str, bytes]:
+    """What takes long to make, by name; most processes that import this module need none of it."""
+    return {
+        "png": bomb("PNG"),
+        "jpeg": bomb("JPEG"),
+        "tiff": bomb("TIFF"),
+        "avif": noise_image("AVIF", (800, 800)),
+        "gzip": gzip.compress(bytes(100_000_000), 1),
+        "deflate": zlib.compress(bytes(100_000_000), 1),
+    }
 
 
 @cache
@@ -154,7 +160,7 @@ ANSWERS: dict[str, Callable[[Send, socket.socket], None]] = {
     "/endless-1xx": lambda send, _: forever(send, b"HTTP/1.1 100 Continue\r\n\r\n" * 100),
     "/long-header-line": lambda send, _: (send(HEAD + b"X: "), forever(send, b"y" * 65536))[0],
     "/announces-too-much": lambda send, _: send(HEAD + b"Content-Length: 99999999999\r\n\r\n" + GOOD),
-    "/gzip-bomb": lambda send, _: send(ok(GZIP_BOMB, "Content-Encoding: gzip")),
+    "/gzip-bomb": lambda send, _: send(ok(large()["gzip"], "Content-Encoding: gzip")),
     "/broken-gzip": lambda send, _: send(ok(b"\x1f\x8b\x08" + bytes(9000), "Content-Encoding: gzip")),
     "/brotli": lambda send, _: send(ok(GOOD, "Content-Encoding: br")),
     "/cut-off": lambda send, _: send(ok(GOOD)[:-1000]),
@@ -202,9 +208,9 @@ ANSWERS: dict[str, Callable[[Send, socket.socket], None]] = {
     "/short-length": lambda send, _: send(HEAD + b"Content-Length: %d\r\n\r\n" % (len(GOOD) - 900) + GOOD),
     "/long-length": lambda send, _: send(HEAD + b"Content-Length: %d\r\n\r\n" % (len(GOOD) + 9) + GOOD),
     "/huge-length-digits": lambda send, _: send(HEAD + b"Content-Length: " + b"9" * 400 + b"\r\n\r\n" + GOOD),
-    "/deflate-bomb": lambda send, _: send(ok(DEFLATE_BOMB, "Content-Encoding: deflate")),
+    "/deflate-bomb": lambda send, _: send(ok(large()["deflate"], "Content-Encoding: deflate")),
     "/gzip-bomb-behind-an-image": lambda send, _: send(
-        ok(gzip.compress(GOOD) + GZIP_BOMB, "Content-Encoding: gzip")
+        ok(gzip.compress(GOOD) + large()["gzip"], "Content-Encoding: gzip")
     ),
     "/twice-gzipped": lambda send, _: send(
         ok(gzip.compress(gzip.compress(GOOD)), "Content-Encoding: gzip, gzip")
@@ -236,11 +242,11 @@ ANSWERS: dict[str, Callable[[Send, socket.socket], None]] = {
         b"HTTP/1.1 429 No\r\nRetry-After: 1\r\nContent-Length: 0\r\n\r\n"
     ),
     "/partial": lambda send, _: send(ok(GOOD).replace(b"200 OK", b"206 Partial", 1)),
-    "/png-bomb": lambda send, _: send(ok(BOMBS["PNG"])),
-    "/jpeg-bomb": lambda send, _: send(ok(BOMBS["JPEG"])),
+    "/png-bomb": lambda send, _: send(ok(large()["png"])),
+    "/jpeg-bomb": lambda send, _: send(ok(large()["jpeg"])),
     "/webp-bomb": lambda send, _: send(ok(large_webp())),
-    "/tiff-bomb": lambda send, _: send(ok(BOMBS["TIFF"] + bytes(9_000))),
-    "/avif-bomb": lambda send, _: send(ok(LARGE_AVIF)),
+    "/tiff-bomb": lambda send, _: send(ok(large()["tiff"] + bytes(9_000))),
+    "/avif-bomb": lambda send, _: send(ok(large()["avif"])),
     "/html-polyglot": lambda send, _: send(ok(POLYGLOT_HTML, "Content-Type: image/jpeg")),
     "/zip-polyglot": lambda send, _: send(ok(POLYGLOT_ZIP)),
     "/good-wrong-type": lambda send, _: send(ok(GOOD, "Content-Type: text/html")),
@@ -287,6 +293,7 @@ class _Server(socketserver.ThreadingTCPServer):
 
 @contextmanager
 def hostile_server() -> Iterator[_Server]:
+    large()  # made in advance: a machine under load would be too slow for the time limits of the tests
     with _Server() as server:
         threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
         yield server

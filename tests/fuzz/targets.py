@@ -3,6 +3,7 @@
 import gzip
 import json
 from collections.abc import Callable
+from functools import cache
 
 import numpy as np
 
@@ -19,7 +20,11 @@ from tests.parse.wat_files import record
 
 _MAX_CHARS = 2000
 _MEMBER = b"\n~~~\n"  # between the members of a file
-_PLACEHOLDERS = PlaceholderRule(ParseSettings())
+
+
+@cache
+def _placeholders() -> PlaceholderRule:
+    return PlaceholderRule(ParseSettings())
 
 
 def file(data: bytes) -> None:
@@ -97,7 +102,7 @@ def texts(data: bytes) -> None:
     assert length == len(found) <= _MAX_CHARS
     assert found == " ".join(found.split())
     reasons = np.zeros(1, np.uint8)
-    _PLACEHOLDERS.judge(arena, starts, ends, reasons)
+    _placeholders().judge(arena, starts, ends, reasons)
     reason = placeholder(found)
     assert reasons[0] == (REASON_CODES[reason] if reason else 0)
 

@@ -4,11 +4,13 @@ import os
 import signal
 import subprocess
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+
+from tests.forks import Fork
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,22 +26,38 @@ class LogLine:
         return self.when.strftime("%Y-%m-%dT%H:%M:%S.%f000Z ").encode() + self.text
 
 
+def started(
+    command: Sequence[str], environment: Mapping[str, str], folder: Path
+) -> "subprocess.Popen[bytes] | Fork":
+    """A command in a process group of its own. Raises OSError when it cannot be run."""
+    return subprocess.Popen(
+        list(command),
+        env=dict(environment),
+        cwd=folder,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        process_group=0,
+    )
+
+
+Start = Callable[[Sequence[str], Mapping[str, str], Path], "subprocess.Popen[bytes] | Fork"]
+
+
 class Container:
     """Started at once, in a process group of its own. Raises OSError when the command cannot be run."""
 
-    def __init__(self, command: Sequence[str], environment: Mapping[str, str], folder: Path) -> None:
+    def __init__(
+        self,
+        command: Sequence[str],
+        environment: Mapping[str, str],
+        folder: Path,
+        start: Start = started,
+    ) -> None:
         self._told = threading.Condition()
         self._lines: list[LogLine] = []
         self._silent = False
-        self._process = subprocess.Popen(
-            list(command),
-            env=dict(environment),
-            cwd=folder,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            process_group=0,
-        )
+        self._process = start(command, environment, folder)
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
 

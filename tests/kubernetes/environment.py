@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.kubernetes.answers import Json
+from tests.kubernetes.container import Start, started
 
 _REFERENCE = re.compile(r"\$\$|\$\(([-._a-zA-Z][-._a-zA-Z0-9]*)\)")
 _SUBSCRIPT = re.compile(r"(metadata\.(?:labels|annotations))\['(.+)'\]")
@@ -19,12 +20,14 @@ class ConfigError(Exception):
 class Image:
     """What running an image means here: its entrypoint and the variables it sets.
 
-    Nothing is mounted: `mounts` are variables that name other places instead, whatever the pod says.
+    Nothing is mounted: `mounts` are variables that name other places instead, whatever the pod says. `start`
+    starts a command of the container.
     """
 
     entrypoint: tuple[str, ...] = ()
     environment: Mapping[str, str] = field(default_factory=dict)
     mounts: Mapping[str, str] = field(default_factory=dict)
+    start: Start = started
 
 
 @dataclass(frozen=True, slots=True)

@@ -146,7 +146,7 @@ class Kubelet:
             self._store.read("pods", pod["metadata"]["namespace"], name)
             if self._stopping.is_set():
                 raise ApiError(503, "ServiceUnavailable", "the cluster is being stopped")
-            container = Container(command, environment, folder)
+            container = Container(command, environment, folder, image.start)
             self._containers[pod["metadata"]["uid"]] = container
             self._set(pod, phases.running())
         self._event(pod, "Normal", "Started", "Container started")

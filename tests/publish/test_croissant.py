@@ -1,9 +1,8 @@
 import hashlib
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import mlcroissant
 import pytest
 
 from laion_etl.core.schemas import DATASET_SCHEMA
@@ -11,6 +10,9 @@ from laion_etl.io.storage import LocalStore
 from laion_etl.publish.stage import publish_dataset
 from laion_etl.settings import Settings
 from tests.publish.world import CRAWL, build_world, changed, write_world
+
+if TYPE_CHECKING:
+    from mlcroissant import Dataset
 
 WORLD = build_world()
 
@@ -25,11 +27,13 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def dataset(folder: Path) -> mlcroissant.Dataset:
-    return mlcroissant.Dataset(str(folder / "croissant.json"))
+def dataset(folder: Path) -> "Dataset":
+    from mlcroissant import Dataset  # each process of a run imports this module, one of them runs it
+
+    return Dataset(str(folder / "croissant.json"))
 
 
-def test_mlcroissant_finds_no_error(dataset: mlcroissant.Dataset) -> None:
+def test_mlcroissant_finds_no_error(dataset: "Dataset") -> None:
     issues = dataset.metadata.ctx.issues
     assert issues.errors == set()
     # No date (equal data, equal bytes), no licence of ours for foreign images, versions named like crawls.
@@ -37,7 +41,7 @@ def test_mlcroissant_finds_no_error(dataset: mlcroissant.Dataset) -> None:
     assert all(any(word in text for word in ("Published", "license", "Version")) for text in issues.warnings)
 
 
-def test_records_are_loaded_through_mlcroissant(dataset: mlcroissant.Dataset) -> None:
+def test_records_are_loaded_through_mlcroissant(dataset: "Dataset") -> None:
     rows = [
         _plain(row) for name in ("laion-en", "laion-multi", "laion-nolang") for row in dataset.records(name)
     ]

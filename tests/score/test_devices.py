@@ -1,5 +1,7 @@
-"""A process for each device; two CPUs stand in for GPUs."""
+"""A process for each device; two CPUs stand in for GPUs. The processes are forks that have imported torch."""
 
+import os
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,6 +15,8 @@ from laion_etl.score import multi_gpu
 from laion_etl.score.multi_gpu import devices, score_everywhere
 from laion_etl.score.stage import score_shards
 from laion_etl.settings import ClipSettings
+from tests.forked_command import installed
+from tests.preloaded_commands import command_server
 from tests.score.conftest import (
     CRAWL,
     TINY,
@@ -24,8 +28,16 @@ from tests.score.conftest import (
     write_shard,
 )
 from tests.score.test_stage import HEART, MOON, STAR
+from tests.shared_folder import SharedFolder
 
 TWO = replace(TINY_SETTINGS, clip=replace(TINY, device="cpu,cpu"))
+
+
+@pytest.fixture
+def forked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, shared: SharedFolder) -> None:
+    assert (sys.executable, "-m", "laion_etl") == multi_gpu.PROGRAM
+    program = installed(tmp_path / "bin", command_server(shared, os.environ))
+    monkeypatch.setattr(multi_gpu, "PROGRAM", (str(program),))
 
 
 def shards(folder: Path) -> LocalStore:
@@ -41,6 +53,7 @@ def test_devices_are_named_or_found() -> None:
     assert devices(ClipSettings(device="auto"))
 
 
+@pytest.mark.usefixtures("forked")
 def test_two_processes_give_the_files_of_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     alone = shards(tmp_path / "alone")
     expected = score_shards(CRAWL, [0, 1, 2], TINY_SETTINGS, alone, tools=TOOLS)
@@ -57,6 +70,7 @@ def test_two_processes_give_the_files_of_one(tmp_path: Path, monkeypatch: pytest
     assert scored_files(together) == scored_files(alone)
 
 
+@pytest.mark.usefixtures("forked")
 def test_a_device_that_fails_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -1,0 +1,49 @@
+"""A program, most often `laion-etl`, that is a thin process and lets a fork do the work: see tests/forks.py.
+
+For callers that start it themselves, as Airflow's tasks do: `installed` makes it. It runs without site
+packages, passes on SIGTERM and SIGINT, ends as the fork ends, and the fork does not outlive it.
+"""
+
+import array
+import json
+import os
+import signal
+import socket
+import sys
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+
+
+def installed(folder: Path, server: str, arguments: Sequence[str] = ("-m", "laion_etl")) -> Path:
+    """The program, in a new folder; its own arguments follow those that Python gets."""
+    program = folder / "laion-etl"
+    folder.mkdir()
+    program.write_text(
+        f"#!{sys.executable} -IS\n{Path(__file__).read_text()}\n\nmain({server!r}, {[*arguments]!r})\n"
+    )
+    program.chmod(0o755)
+    return program
+
+
+def main(server: str, arguments: list[str]) -> None:
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.connect(server)
+        request = {
+            "arguments": [*arguments, *sys.argv[1:]],
+            "environment": dict(os.environ),
+            "folder": str(Path.cwd()),
+        }
+        streams = array.array("i", (0, 1, 2))
+        connection.sendmsg([b"\0"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, streams)])
+        connection.sendall(json.dumps(request).encode() + b"\n")
+        with connection.makefile("rb") as answers:
+            fork = int(answers.readline())
+            for number in (signal.SIGTERM, signal.SIGINT):
+                signal.signal(number, lambda number, _: os.kill(fork, number))
+            code = int(answers.readline() or -signal.SIGKILL)
+    if code < 0:
+        with suppress(OSError):  # nothing handles SIGKILL
+            signal.signal(-code, signal.SIG_DFL)
+        os.kill(os.getpid(), -code)
+    sys.exit(code)

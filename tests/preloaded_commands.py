@@ -1,0 +1,83 @@
+"""A process that has imported all that `laion-etl` commands import, and forks for each of them.
+
+python -m tests.preloaded_commands FOLDER        # prints the path of its socket; ends when stdin does
+"""
+
+import gc
+import json
+import os
+import subprocess
+import sys
+import zlib
+from collections.abc import Mapping, Sequence
+from importlib import import_module
+from pathlib import Path
+from tempfile import TemporaryFile
+
+from tests.forked_command import installed
+from tests.forks import Fork, read_at_import, serve
+from tests.shared_folder import SharedFolder
+
+# All that takes long: the commands, their stages, and what these import when they need it.
+_MODULES = (
+    "laion_etl.cli",
+    "laion_etl.cli.local_run",
+    "laion_etl.database.load",
+    "laion_etl.download.worker",
+    "laion_etl.parse.stage",
+    "laion_etl.plan.stage",
+    "laion_etl.publish.stage",
+    "laion_etl.score.stage",
+    "laion_etl.score.group",
+)
+
+
+def _import_all() -> None:
+    gc.disable()
+    for name in _MODULES:
+        import_module(name)
+    from laion_etl.cli import warm_kernels
+    from laion_etl.score.openclip import open_clip
+
+    open_clip()
+    warm_kernels.main()  # loads what is compiled
+    gc.freeze()
+    gc.enable()
+
+
+def completed(
+    arguments: Sequence[str], environment: Mapping[str, str], folder: Path
+) -> "subprocess.CompletedProcess[str]":
+    """`python ARGUMENTS` as a fork, where a fork can have this environment; else as a new process."""
+    if read_at_import(environment) != read_at_import(os.environ):
+        command = [sys.executable, *arguments]
+        return subprocess.run(
+            command, cwd=folder, env=dict(environment), capture_output=True, text=True, check=False
+        )
+    server = command_server(SharedFolder.of_this_run(), environment)
+    with TemporaryFile("w+") as out, TemporaryFile("w+") as err:
+        fork = Fork(server, arguments, environment, folder, (out.fileno(), err.fileno()))
+        code = fork.wait()
+        for stream in (out, err):
+            stream.seek(0)
+        return subprocess.CompletedProcess(fork.args, code, out.read(), err.read())
+
+
+def forked_commands(shared: SharedFolder, environment: Mapping[str, str], folder: Path) -> dict[str, str]:
+    """Settings with which Airflow's tasks in this environment run their commands as forks."""
+    program = installed(folder / "bin", command_server(shared, environment))
+    return {"LAION_ETL_RUNNER": "venv", "LAION_ETL_AIRFLOW_VENV": str(program)}
+
+
+def command_server(shared: SharedFolder, environment: Mapping[str, str]) -> str:
+    """The socket of a server for commands in this environment; tests/forks.py says which variables count."""
+    fixed = read_at_import(environment)
+    name = f"commands-{zlib.crc32(json.dumps(fixed).encode()):08x}"
+    fixed["PATH"] = environment["PATH"]
+    return shared.once(name, lambda folder: shared.start_server(__name__, folder, environment=fixed))
+
+
+if __name__ == "__main__":
+    before = dict(os.environ)
+    _import_all()
+    serve(Path(sys.argv[1]) / "socket", before)
