@@ -66,13 +66,11 @@ class Redundant:
         return rows.set_column(column, rows.schema.field(column), filled)
 
 
-def compared_with(
-    dataset: str, scored: ScoredCrawl, settings: PublishSettings, store: Store
-) -> tuple[Output, ...]:
+def compared_with(dataset: str, crawl: str, settings: PublishSettings, store: Store) -> tuple[Output, ...]:
     """Return the image hash files of earlier crawls that `find_redundant` compares with."""
     if settings.duplicates == "keep" or not settings.duplicates_of_earlier:
         return ()
-    return image_hashes.find_earlier_files(dataset, scored.crawl, store)
+    return image_hashes.find_earlier_files(dataset, crawl, store)
 
 
 def find_redundant(

@@ -107,6 +107,11 @@ class S3Store(Store):
         with storage_errors("read", self.uri(name)):
             return retried(fetch)
 
+    def read(self, name: str) -> bytes:
+        with storage_errors("read", self.uri(name)):
+            data, _ = retried(lambda: self._get(name))  # one request; `open` looks the size up first
+            return data
+
     def read_range(self, name: str, offset: int, size: int) -> bytes:
         wanted = f"bytes={offset}-{offset + size - 1}"
         with storage_errors("read", self.uri(name)):
