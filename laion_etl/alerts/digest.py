@@ -12,8 +12,10 @@ from laion_etl.io.storage import Store, open_store
 from laion_etl.settings import Settings
 
 # Tasks in the order in which the data flows; tasks that only pass numbers on are shown if they failed.
-_ORDER = ("estimate", "discover", "parse", "load", "plan", "download", "group", "score", "publish")
+_ORDER = ("estimate", "discover", "parse", "load", "plan", "download", "group", "score", "publish",
+          "publish_range", "publish_finish")  # fmt: skip
 _HELPERS = ("estimate", "group")
+_OPTIONAL = ("publish_range", "publish_finish")  # skipped for crawls that need only one range
 _NOT_COUNTED = ("digest", "verdict")
 _FAILED = ("failed", "upstream_failed")
 _WORDS = {"success": "done", "upstream_failed": "not run, because an earlier task failed"}
@@ -25,7 +27,7 @@ class RunEnd:
     """What Airflow knows about a run at its end.
 
     `states` maps tasks, such as `partition.parse_7`, to Airflow's names of states; `published` is what the
-    publish task returned (rows, version, dataset, report), `estimate` the result of a dry run.
+    publishing task returned (rows, version, dataset, report), `estimate` the result of a dry run.
     """
 
     crawl: str
@@ -95,6 +97,8 @@ def _stage_lines(end: RunEnd) -> Iterator[str]:
         stages.setdefault(_stage(task), Counter())[end.states[task]] += 1
     for stage, counts in stages.items():
         if stage in _HELPERS and not any(state in counts for state in _FAILED):
+            continue
+        if stage in _OPTIONAL and counts.keys() == {"skipped"}:
             continue
         total, done = counts.total(), counts.pop("success", 0)
         rest = [f"{count} {_WORDS.get(state, state)}" for state, count in sorted(counts.items())]

@@ -11,6 +11,7 @@ from typing import Any
 from rich.table import Table
 
 from laion_etl.core.errors import DamagedFileError
+from laion_etl.core.schemas import plan_stats_name
 from laion_etl.core.stage_stats import StageStats
 from laion_etl.dataset.manifest import published_stats
 from laion_etl.dataset.versions import NAME as VERSIONS
@@ -133,7 +134,7 @@ def crawl_funnel(
     """
     known = dict(counted or {})
     found = {
-        stage: known[stage].problems if stage in known else _read(store, folder.format(crawl=crawl), name)
+        stage: known[stage].problems if stage in known else _read(store, crawl, stage, folder, name)
         for stage, folder, name in STATS_FILES
     }
     stats = {stage: [one for one in units if isinstance(one, StageStats)] for stage, units in found.items()}
@@ -156,8 +157,10 @@ def _funnel(
     return CrawlFunnel(crawl, _records(stats["parse"]), rows, tuple(_problems(rows)))
 
 
-def _read(store: Store, folder: str, pattern: re.Pattern[str]) -> list[StageStats | str]:
-    """Return the stats of a folder, and an error message in place of those that are damaged."""
+def _read(
+    store: Store, crawl: str, stage: str, folder: str, pattern: re.Pattern[str]
+) -> list[StageStats | str]:
+    """Return the stats of a stage, and an error message in place of those that are damaged."""
 
     def read(name: str) -> StageStats | str:
         try:
@@ -165,7 +168,11 @@ def _read(store: Store, folder: str, pattern: re.Pattern[str]) -> list[StageStat
         except DamagedFileError as error:
             return str(error)
 
-    names = [name for name in store.list(folder) if pattern.match(name.removeprefix(f"{folder}/"))]
+    folder = folder.format(crawl=crawl)
+    if stage == "plan":  # one file, among those of all batches
+        names = [name for name in (plan_stats_name(crawl),) if store.exists(name)]
+    else:
+        names = [name for name in store.list(folder) if pattern.match(name.removeprefix(f"{folder}/"))]
     with ThreadPoolExecutor(_READERS) as pool:
         return list(pool.map(read, names))
 

@@ -10,6 +10,8 @@ from tests.airflow.conftest import ROOT, Airflow, write_catalogue
 
 pytestmark = pytest.mark.airflow
 
+EVERYTHING = ["download", "partition.load", "publish", "publish_finish", "publish_range", "score"]
+
 PARSE = """
 import json, sys
 from airflow.dag_processing.dagbag import DagBag
@@ -56,6 +58,7 @@ def parsed(airflow: Airflow) -> Any:
         LAION_ETL_AIRFLOW_LOAD_POOL="laion_load",
         LAION_ETL_AIRFLOW_DOWNLOAD_POOL="laion_download",
         LAION_ETL_AIRFLOW_SCORE_POOL="laion_gpu",
+        LAION_ETL_AIRFLOW_PUBLISH_POOL="laion_publish",
     )
 
 
@@ -79,11 +82,13 @@ def test_every_known_crawl_has_its_dag_of_mapped_stages(parsed: Any) -> None:
         "group": ["download"],
         "score": ["group"],
         "publish": ["score"],
-        "digest": ["download", "partition.load", "publish", "score"],
-        "verdict": ["download", "partition.load", "publish", "score"],
+        "publish_range": ["publish"],
+        "publish_finish": ["publish_range"],
+        "digest": EVERYTHING,
+        "verdict": EVERYTHING,
     }
     mapped = {name for name, task in tasks.items() if task["mapped"]}
-    assert mapped == {"partition.parse", "partition.load", "download", "score"}
+    assert mapped == {"partition.parse", "partition.load", "download", "score", "publish_range"}
     assert all(task["retries"] == 3 for task in tasks.values())
     assert all(task["timeout"] for name, task in tasks.items() if name not in ("group", "verdict"))
     assert "CC-MAIN-2024-38" in dag["doc"]
@@ -96,7 +101,7 @@ def test_failed_units_block_nothing_but_the_verdict(parsed: Any) -> None:
 
     going_on = {name for name, task in tasks.items() if task["rule"] == "all_done_min_one_success"}
     assert going_on == {"plan", "group", "publish"}
-    assert tasks["verdict"]["rule"] == "all_success"
+    assert tasks["verdict"]["rule"] == "none_failed_min_one_success"  # a crawl of one range skips tasks
 
 
 def test_tasks_wait_in_the_pools_that_the_settings_name(parsed: Any) -> None:
@@ -108,6 +113,7 @@ def test_tasks_wait_in_the_pools_that_the_settings_name(parsed: Any) -> None:
         "partition.load": "laion_load",
         "download": "laion_download",
         "score": "laion_gpu",
+        "publish_range": "laion_publish",
     }
     shipped = json.loads((ROOT / "docker" / "pools.json").read_text())
     assert set(pools.values()) == set(shipped)

@@ -269,7 +269,10 @@ class Bucket:
         self._of_a_file, self._of_the_bucket = of_a_file, of_the_bucket
 
     def download_fileobj(self, *_: object) -> None:
-        raise self._of_a_file
+        raise self._of_a_file  # of HeadObject, which does not say whether file or bucket is missing
+
+    def get_object(self, **_: object) -> None:
+        raise self._of_the_bucket
 
     def list_objects_v2(self, **_: object) -> None:
         raise self._of_the_bucket

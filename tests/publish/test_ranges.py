@@ -1,7 +1,11 @@
-"""A crawl that is published in ranges of batches: the same rows and numbers as at once, whatever the ranges."""
+"""A crawl published in ranges of batches: the same rows and numbers as at once, whatever the ranges."""
 
 import json
-from collections.abc import Sequence
+import random
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,12 +13,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from laion_etl.core.errors import IncompleteError, InputError
+from laion_etl.core.errors import IncompleteError, InputError, StoreOutageError
 from laion_etl.core.stage_stats import StageStats
 from laion_etl.database.loaded import LoadedCrawl
 from laion_etl.dataset.missing_batches import Fault, MissingBatch, group_stats, write_group_stats
-from laion_etl.io.storage import LocalStore, Store
+from laion_etl.io.storage import Guard, LocalStore, NewFile, Store
+from laion_etl.publish import ranges
 from laion_etl.publish.completeness import Expected
+from laion_etl.publish.prepared import divide
 from laion_etl.publish.ranges import publish_range
 from laion_etl.publish.stage import (
     finish_variants,
@@ -112,3 +118,186 @@ def test_rows_and_numbers_do_not_depend_on_the_ranges(
         assert rows_of(store, folder) == rows_of(at_once, folder), variant
         assert documents_of(store, folder) == documents_of(at_once, folder), variant
         assert verify_version(folder.split("/")[1], "", store).problems == []
+
+
+def test_one_call_publishes_all_ranges(world: World, tmp_path: Path) -> None:
+    apart, together = LocalStore(tmp_path / "apart"), LocalStore(tmp_path / "together")
+    settings = settings_of(3, variants=("research",))
+    for store in (apart, together):
+        write(world, store)
+    [stats] = in_ranges(settings, apart)
+    assert publish_dataset(CRAWL, settings, together) == stats
+    assert contents(together) == contents(apart)
+
+
+def contents(store: Store, folder: str = "dataset") -> dict[str, bytes]:
+    return {name: store.read(name) for name in store.list(folder)}
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> Store:
+    """Four batches, whose tests publish often."""
+    store = LocalStore(tmp_path)
+    write_world(build_world(batches=4, samples=6), store)
+    return store
+
+
+def test_ranges_are_published_again_only_if_a_batch_has_changed(small: Store) -> None:
+    settings = settings_of(2)
+    published = in_ranges(settings, small)
+    before = contents(small)
+    assert prepare_variants(CRAWL, settings, small) == published
+    assert publish_variants(CRAWL, settings, small) == published
+    assert finish_variants(CRAWL, settings, small) == published, "as a killed end that is tried again does"
+    assert contents(small) == before
+
+    write_scored(3, build_world(batches=4, samples=8).batches[3], small)
+    with pytest.raises(InputError, match=f"{CRAWL}: it is visible already, and its inputs have changed"):
+        publish_range(CRAWL, 2, 2, settings, small, BOTH)
+    assert contents(small) == before
+    again = in_ranges(settings, small)
+    assert [stats.unit for stats in again] == [f"laion/{CRAWL}.2", f"laion-research-safe/{CRAWL}.2"]
+
+
+def test_a_range_that_is_done_is_not_read_again(small: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = settings_of(2)
+    prepare_variants(CRAWL, settings, small)
+    done = [stats.to_json() for stats in publish_range(CRAWL, 1, 2, settings, small, BOTH)]
+    monkeypatch.setattr(ranges, "read_rows", None)
+    assert [stats.to_json() for stats in publish_range(CRAWL, 1, 2, settings, small, BOTH)] == done
+
+
+def test_what_does_not_fit_the_preparation_is_refused(small: Store) -> None:
+    settings = settings_of(2, variants=("research",))
+    one = ("research",)
+    with pytest.raises(InputError, match=r"it is not prepared; run `laion-etl stage publish .* --prepare`"):
+        publish_range(CRAWL, 1, 2, settings, small, one)
+    prepare_variants(CRAWL, settings, small)
+    with pytest.raises(InputError, match=r"range 1/3 of .*: it was prepared in 2 ranges"):
+        publish_range(CRAWL, 1, 3, settings, small, one)
+    with pytest.raises(InputError, match="prepared with other settings"):
+        publish_range(CRAWL, 1, 2, changed(settings, aesthetic_min=4.0), small, one)
+    publish_range(CRAWL, 1, 2, settings, small, one)
+    with pytest.raises(InputError, match=f"range 2/2 is not done .*--crawl {CRAWL} --range 2/2`"):
+        finish_variants(CRAWL, settings, small)
+    planned = small.read_stats(f"batches/{CRAWL}/_stats.json")
+    small.write_stats(f"batches/{CRAWL}/_stats.json", replace(planned, details={"batches": [0, 1, 2, 3, 4]}))
+    with pytest.raises(InputError, match="its plan is not the one that it was prepared with"):
+        publish_range(CRAWL, 2, 2, settings, small, one)
+    assert not small.exists("dataset/laion/versions.json")
+
+
+def test_results_of_other_ranges_are_not_merged(small: Store) -> None:
+    one = ("research",)
+    publish_variants(CRAWL, settings_of(1, variants=one), small)
+    prepare_variants(CRAWL, settings_of(2, variants=one), small)
+    assert small.list(f"publish/laion/{CRAWL}") == [
+        f"publish/laion/{CRAWL}/prepared.json",
+        *(f"publish/laion/{CRAWL}/range-{number:05d}.json" for number in (1, 2)),
+    ]
+    with pytest.raises(InputError, match=r"range 1/2 is not done .it was published by other rules"):
+        finish_variants(CRAWL, settings_of(2, variants=one), small)
+
+
+def test_more_missing_than_allowed_is_noticed_before_anything_is_visible(small: Store) -> None:
+    settings = settings_of(2, variants=("research",))
+    small.delete(f"scored/{CRAWL}/000000001_stats.json")
+    strict, mild = (Expected([0], share, LoadedCrawl(frozenset({0}), "test")) for share in (0.2, 0.25))
+    with pytest.raises(IncompleteError, match=r"1 of 4 batches are missing .1: not scored"):
+        in_ranges(settings, small, strict)
+    named = [MissingBatch(1, Fault.DAMAGED, "its tar is cut off")]
+    write_group_stats(group_stats(CRAWL, "0/1", [], named), small)
+    with pytest.raises(IncompleteError, match="its tar is cut off"):
+        prepare_variants(CRAWL, settings, small, strict)
+    assert not small.exists("dataset/laion/versions.json")
+    [stats] = in_ranges(settings, small, mild)
+    assert stats.details["missing_batches"] == [1]
+
+
+class Counting(LocalStore):
+    """Counts reads by folder, and refuses listings that grow with the crawl."""
+
+    def __init__(self, root: Path) -> None:
+        super().__init__(root)
+        self.reads: Counter[str] = Counter()
+
+    def read(self, name: str) -> bytes:
+        self.reads[name.split("/", maxsplit=1)[0]] += 1
+        return super().read(name)
+
+    def list(self, prefix: str) -> list[str]:
+        assert not prefix.startswith(("scored", "shards", "batches")), prefix
+        return super().list(prefix)
+
+
+def test_a_batch_costs_three_requests_for_all_variants(small: Store, tmp_path: Path) -> None:
+    settings = settings_of(2)
+    store = Counting(tmp_path)
+    count = prepare_variants(CRAWL, settings, store)
+    store.reads.clear()
+    for number in (1, 2):
+        publish_range(CRAWL, number, 2, settings, store, BOTH)
+    assert (count, store.reads["scored"], store.reads["shards"]) == (2, 8, 4)
+    store.reads.clear()
+    finish_variants(CRAWL, settings, store)
+    assert (store.reads["scored"], store.reads["shards"]) == (0, 0)
+
+
+class FullDisk(LocalStore):
+    """Fails at one write, in the middle of the file."""
+
+    def __init__(self, root: Path, fatal: int) -> None:
+        super().__init__(root)
+        self._left = fatal
+
+    @contextmanager
+    def create(self, name: str, guard: Guard | None = None) -> Iterator[NewFile]:
+        self._left -= 1
+        fails = self._left == 0
+        with super().create(name, guard) as file:
+            yield file
+            if fails:
+                raise StoreOutageError(f"cannot write {name}: the disk is full")
+
+
+def test_a_task_that_fails_at_any_write_is_done_again_with_the_same_bytes(tmp_path: Path) -> None:
+    settings = settings_of(2)
+    write_world(build_world(batches=4, samples=6), calm := LocalStore(tmp_path / "calm"))
+    in_ranges(settings, calm)
+    write_world(build_world(batches=4, samples=6), store := LocalStore(tmp_path / "failing"))
+    tasks: list[Callable[[Store], object]] = [
+        lambda store: prepare_variants(CRAWL, settings, store),
+        lambda store: publish_range(CRAWL, 1, 2, settings, store, BOTH),
+        lambda store: publish_range(CRAWL, 2, 2, settings, store, BOTH),
+        lambda store: finish_variants(CRAWL, settings, store),
+    ]
+    rng = random.Random(11)
+    for task in tasks:
+        fatal, failures = 1, 0
+        while failed(task, FullDisk(store.root, fatal)):
+            failures += 1
+            fatal += rng.randrange(1, 12)
+        assert failures
+    assert contents(store, "") == contents(calm, "")
+
+
+def failed(task: Callable[[Store], object], store: Store) -> bool:
+    try:
+        task(store)
+    except StoreOutageError:
+        return True
+    return False
+
+
+def test_the_report_of_a_crawl_is_made_range_by_range(world: World, at_once: Store, tmp_path: Path) -> None:
+    store = LocalStore(tmp_path)
+    write(world, store)
+    assert render_report(CRAWL, settings_of(2), store) == render_report(CRAWL, settings_of(100), at_once)
+
+
+def test_no_crawl_has_more_ranges_than_airflow_can_map() -> None:
+    numbers = list(range(5_000_123))
+    assert len(divide(numbers, 1)) == 1_024
+    cut = divide(numbers, 5_000)
+    assert sum(one.count for one in cut) == len(numbers)
+    assert [one.first for one in cut[1:]] == [one.last + 1 for one in cut[:-1]]
