@@ -103,6 +103,10 @@ def crawl_dag(crawl: Crawl, settings: Settings) -> DAG:
         scored >> published
         ranges >> finished
         everything = [loaded, downloaded, scored, published, ranges, finished]
+        if settings.publish.duplicates == "exact":
+            hashed = publish_hashes(crawl.id, published.output, settings.airflow.publish_pool)
+            hashed >> ranges
+            everything.append(hashed)
         everything >> verdict()
         everything >> digest()
     # They were checked once. `DAG(params=...)` would check them for every DAG and copy them into every task:
@@ -232,6 +236,19 @@ def publish(crawl: str) -> StageOperator:
         execution_timeout=timedelta(hours=12),
         doc_md=publish.__doc__,
     )
+
+
+def publish_hashes(crawl: str, ranges: XComArg, pool: str) -> MappedOperator:
+    """Collect the digests of the images of one range, by which ranges find duplicates among all of them."""
+    return StageOperator.partial(
+        task_id="publish_hashes",
+        stage="publish",
+        unit_name=RANGE,
+        arguments=["--crawl", crawl, "--hashes", "{{ task.unit }}"],
+        pool=pool,
+        execution_timeout=timedelta(hours=12),
+        doc_md=publish_hashes.__doc__,
+    ).expand(unit=ranges)
 
 
 def publish_range(crawl: str, ranges: XComArg, pool: str) -> MappedOperator:

@@ -13,9 +13,13 @@ from laion_etl.settings import Settings
 
 # Tasks in the order in which the data flows; tasks that only pass numbers on are shown if they failed.
 _ORDER = ("estimate", "discover", "parse", "load", "plan", "download", "group", "score", "publish",
-          "publish_range", "publish_finish")  # fmt: skip
+          "publish_hashes", "publish_range", "publish_finish")  # fmt: skip
 _HELPERS = ("estimate", "group")
-_OPTIONAL = ("publish_range", "publish_finish")  # skipped for crawls that need only one range
+_OPTIONAL = (
+    "publish_hashes",
+    "publish_range",
+    "publish_finish",
+)  # skipped for crawls that need only one range
 _NOT_COUNTED = ("digest", "verdict")
 _FAILED = ("failed", "upstream_failed")
 _WORDS = {"success": "done", "upstream_failed": "not run, because an earlier task failed"}

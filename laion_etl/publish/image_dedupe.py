@@ -116,9 +116,6 @@ def _read(scored: ScoredCrawl, read_rows: Callable[[ScoredBatch], Iterable[pa.Re
     for batch in scored.batches:
         for rows in read_rows(batch):
             kept = pa.Table.from_batches([rows]).filter(pc.field("reason").is_null())
-            sides = (
-                kept[name].cast(pa.int64()).fill_null(0) for name in ("original_width", "original_height")
-            )
             found = image_hashes.to_image_hashes(
                 image_hashes.digests(kept["sha256"]), image_hashes.digests(kept["pdq"])
             )
@@ -128,7 +125,7 @@ def _read(scored: ScoredCrawl, read_rows: Callable[[ScoredBatch], Iterable[pa.Re
                     found.sha256,
                     found.pdq,
                     kept["similarity"].to_numpy().astype(np.float32),
-                    pc.multiply(*sides).to_numpy().astype(np.int64),
+                    pixels_of(kept).to_numpy().astype(np.int64),
                 )
             )
     return _Samples(
@@ -138,6 +135,14 @@ def _read(scored: ScoredCrawl, read_rows: Callable[[ScoredBatch], Iterable[pa.Re
         np.concatenate([part.similarity for part in parts]),
         np.concatenate([part.pixels for part in parts]),
     )
+
+
+def pixels_of(rows: pa.Table) -> pa.ChunkedArray:
+    """Return the pixels of the images as they were fetched; 0 where unknown."""
+    width, height = (
+        rows[name].cast(pa.int64()).fill_null(0) for name in ("original_width", "original_height")
+    )
+    return pc.multiply(width, height)
 
 
 def _known_earlier(

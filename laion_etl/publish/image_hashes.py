@@ -84,9 +84,14 @@ def to_image_hashes(sha256: pa.Array | pa.ChunkedArray, pdq: pa.Array | pa.Chunk
     """Convert the two columns to arrays."""
     known = b"".join(value or _NO_HASH for value in pdq.to_pylist())
     return ImageHashes(
-        np.asarray([value or _NO_HASH for value in sha256.to_pylist()], f"S{HASH_BYTES}"),
+        to_bytes(sha256),
         np.frombuffer(known, np.uint8).reshape(-1, HASH_BYTES),
     )
+
+
+def to_bytes(hashes: pa.Array | pa.ChunkedArray) -> NDArray[np.bytes_]:
+    """Convert a column of 32 bytes each to an array; zeros for null."""
+    return np.asarray([value or _NO_HASH for value in hashes.to_pylist()], f"S{HASH_BYTES}")
 
 
 def find_earlier_files(dataset: str, crawl: str, store: Store) -> tuple[Output, ...]:

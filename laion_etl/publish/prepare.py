@@ -13,7 +13,7 @@ from itertools import islice
 
 from laion_etl.blocklists.removal_requests import Request, read_requests
 from laion_etl.core.errors import DamagedFileError, InputError, SettingsError
-from laion_etl.core.stage_stats import StageStats, fingerprint
+from laion_etl.core.stage_stats import Output, StageStats, fingerprint
 from laion_etl.dataset import manifest
 from laion_etl.dataset.manifest import STATS, ManifestPart
 from laion_etl.dataset.missing_batches import causes, check_share, missing_batches
@@ -24,7 +24,9 @@ from laion_etl.dataset.versions import Release, is_named, read_versions
 from laion_etl.io.storage import Store
 from laion_etl.publish.commit import refresh_card
 from laion_etl.publish.completeness import Expected, partitions_of
+from laion_etl.publish.image_dedupe import compared_with
 from laion_etl.publish.prepared import BatchRange, Prepared, divide, read_prepared
+from laion_etl.publish.range_dedupe import digest_files
 from laion_etl.publish.repeated_ids import check_ids
 from laion_etl.report.contact_sheets import BATCHES_LOOKED_AT, by_hash
 from laion_etl.settings import Settings
@@ -51,7 +53,8 @@ def prepare(
     current = manifest.current_manifest(prepared.dataset, store)
     check_ids(crawl, planned, current, store)
     part = current.part(crawl) if current else None
-    if part and is_named(part.version, version or crawl) and _is_published(prepared, part, planned, store):
+    named = part is not None and is_named(part.version, version or crawl)
+    if part and named and _is_published(prepared, part, planned, settings, store):
         refresh_card(prepared.dataset, store)
         return store.read_stats(Release(prepared.dataset, part.version).file(STATS))
     release = read_versions(prepared.dataset, store).release(version or crawl)
@@ -72,10 +75,10 @@ def division(
     dataset = Release(dataset_name(settings.publish.name, variant), crawl).name
     subsets(settings.publish)
     ranges = divide(planned, settings.publish.batches_per_range)
-    if settings.publish.duplicates != "keep":
+    if settings.publish.duplicates == "near":
         raise SettingsError(
-            f"cannot publish {crawl} in {len(ranges):,} ranges without duplicate images: they are only found "
-            "within one; set LAION_ETL_PUBLISH_DUPLICATES=keep, or raise "
+            f"cannot publish {crawl} in {len(ranges):,} ranges without near duplicates: they are only found "
+            "within one; set LAION_ETL_PUBLISH_DUPLICATES to exact or keep, or raise "
             "LAION_ETL_PUBLISH_BATCHES_PER_RANGE where the memory suffices"
         )
     published = manifest.published_stats(dataset, crawl, store)
@@ -94,7 +97,7 @@ def division(
         max_missing_share=None if expected is None else expected.max_missing_share,
         sheet_batches=sheet,
         columns=known.columns,
-        earlier=(),
+        earlier=compared_with(dataset, crawl, settings.publish, store),
         removals=removals_of(crawl, read_requests(store)),
     )
     return replace(prepared, rules=prepared.rules_with(settings))
@@ -105,10 +108,12 @@ def removals_of(crawl: str, requests: Sequence[Request]) -> tuple[str, ...]:
     return tuple(sorted(request.id for request in requests if crawl in request.crawls))
 
 
-def inputs_of(prepared: Prepared, one: BatchRange, scored: ScoredCrawl) -> str:
-    """Return the fingerprint of what a range is made from."""
+def inputs_of(
+    prepared: Prepared, one: BatchRange, scored: ScoredCrawl, digests: Sequence[Output] = ()
+) -> str:
+    """Return the fingerprint of what a range is made from; `digests`: see range_dedupe.py."""
     batches = [(batch.number, batch.outputs) for batch in scored.batches]
-    return fingerprint(prepared.rules, one.number, batches, scored.missing, scored.damaged)
+    return fingerprint(prepared.rules, one.number, batches, scored.missing, scored.damaged, list(digests))
 
 
 def batches_of(one: BatchRange, planned: Sequence[int]) -> Sequence[int]:
@@ -116,7 +121,9 @@ def batches_of(one: BatchRange, planned: Sequence[int]) -> Sequence[int]:
     return [number for number in planned if one.first <= number <= one.last]
 
 
-def _is_published(prepared: Prepared, part: ManifestPart, planned: Sequence[int], store: Store) -> bool:
+def _is_published(
+    prepared: Prepared, part: ManifestPart, planned: Sequence[int], settings: Settings, store: Store
+) -> bool:
     """Whether a published part was made by the same rules from the same scored batches."""
     try:
         before = read_prepared(prepared.dataset, prepared.crawl, store)
@@ -124,8 +131,12 @@ def _is_published(prepared: Prepared, part: ManifestPart, planned: Sequence[int]
         before = None
     if before is None or before.rules != prepared.rules:
         return False
+    try:
+        digests = digest_files(prepared, store) if settings.publish.duplicates == "exact" else ()
+    except InputError:  # those of a range are not there
+        return False
     inputs = [
-        inputs_of(prepared, one, scored_among(prepared.crawl, batches_of(one, planned), store))
+        inputs_of(prepared, one, scored_among(prepared.crawl, batches_of(one, planned), store), digests)
         for one in prepared.ranges
     ]
     return part.fingerprint == prepared.whole(inputs)

@@ -7,6 +7,7 @@ another plan refuses to go on. The result of range 7 is `range-00007.json` besid
 """
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -24,6 +25,7 @@ from laion_etl.settings.publish import MAX_RANGES
 
 FORMAT = 1
 _NAME = "prepared.json"
+_OF_RANGE = re.compile(r"/[a-z]+-(\d{5})\.[a-z]+\Z")
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,9 +87,10 @@ class Prepared:
     def write(self, store: Store) -> None:
         """Write the record, and delete results of ranges that there are no more."""
         folder = _folder(self.dataset, self.crawl)
-        kept = {self.range_name(one.number) for one in self.ranges}
+        kept = {f"{one.number:05d}" for one in self.ranges}
         for name in store.list(folder):
-            if name not in kept and name != f"{folder}/{_NAME}":
+            number = _OF_RANGE.search(name)
+            if name != f"{folder}/{_NAME}" and not (number and number[1] in kept):
                 store.delete(name)
         document = {"format": FORMAT, **asdict(self)}
         data = json.dumps(document, indent=1, ensure_ascii=False).encode() + b"\n"

@@ -7,6 +7,7 @@ written to the files of its subsets.
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
+from typing import Protocol
 
 import pyarrow as pa
 
@@ -61,6 +62,13 @@ def new_files(
     files.written = (listed, *(one for writer in writers for one in writer.files))
 
 
+class Rows(Protocol):
+    """What gets the rows of the batches."""
+
+    def add(self, batch: int, found: pa.RecordBatch, removed: int) -> None:
+        """Add rows of a scored batch; `removed` kept ones were taken out by removal requests."""
+
+
 @dataclass(frozen=True, slots=True)
 class DatasetRows:
     """What one dataset makes of the rows; `files` is None if they are only counted."""
@@ -73,7 +81,7 @@ class DatasetRows:
     files: DataFiles | None = None
 
     def add(self, batch: int, found: pa.RecordBatch, removed: int) -> None:
-        """Add rows of a scored batch; `removed` kept ones were taken out by removal requests."""
+        """Add rows of a scored batch."""
         rows = self.exclusions.applied(found, removed)
         table = published_rows(rows, self.crawl, self.columns)
         self.statistics.add(rows, table)
@@ -82,7 +90,7 @@ class DatasetRows:
             self.files.add(rows, table)
 
 
-def read_rows(scored: ScoredCrawl, requests: Matcher, datasets: Sequence[DatasetRows], store: Store) -> None:
+def read_rows(scored: ScoredCrawl, requests: Matcher, datasets: Sequence[Rows], store: Store) -> None:
     """Read the rows of all batches once, in order, and pass them to the datasets."""
     for batch, rows in read_batches(scored, store):
         for found in rows:

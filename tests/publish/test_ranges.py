@@ -1,7 +1,9 @@
 """A crawl published in ranges of batches: the same rows and numbers as at once, whatever the ranges."""
 
+import hashlib
 import json
 import random
+import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from laion_etl.core.errors import IncompleteError, InputError, StoreOutageError
+from laion_etl.core.errors import IncompleteError, InputError, SettingsError, StoreOutageError
 from laion_etl.core.stage_stats import StageStats
 from laion_etl.database.loaded import LoadedCrawl
 from laion_etl.dataset.missing_batches import Fault, MissingBatch, group_stats, write_group_stats
@@ -107,14 +109,17 @@ def at_once(world: World, tmp_path_factory: pytest.TempPathFactory) -> Store:
     return store
 
 
-@pytest.mark.parametrize("batches_per_range", [1, 2, 3])
+@pytest.mark.parametrize(
+    ("batches_per_range", "variants"), [(1, BOTH[:1]), (2, BOTH), (3, BOTH[:1])], ids=["1", "2", "3"]
+)
 def test_rows_and_numbers_do_not_depend_on_the_ranges(
-    world: World, at_once: Store, tmp_path: Path, batches_per_range: int
+    world: World, at_once: Store, tmp_path: Path, batches_per_range: int, variants: tuple[str, ...]
 ) -> None:
     store = LocalStore(tmp_path)
     write(world, store)
-    in_ranges(settings_of(batches_per_range), store)
-    for variant, folder in FOLDERS.items():
+    in_ranges(settings_of(batches_per_range, variants=variants), store)
+    for variant in variants:
+        folder = FOLDERS[variant]
         assert rows_of(store, folder) == rows_of(at_once, folder), variant
         assert documents_of(store, folder) == documents_of(at_once, folder), variant
         assert verify_version(folder.split("/")[1], "", store).problems == []
@@ -301,3 +306,52 @@ def test_no_crawl_has_more_ranges_than_airflow_can_map() -> None:
     cut = divide(numbers, 5_000)
     assert sum(one.count for one in cut) == len(numbers)
     assert [one.first for one in cut[1:]] == [one.last + 1 for one in cut[:-1]]
+
+
+EARLIER = "CC-MAIN-2026-38"  # published first
+
+
+def with_repeats(world: World, seed: int) -> World:
+    """Images that occur many times, in all batches, with ties of similarity and of size."""
+    rng = random.Random(seed)
+    for row in world.rows:
+        row["sha256"] = hashlib.sha256(str(rng.randrange(25)).encode()).hexdigest()
+        row["similarity"] = rng.choice((0.3, 0.31, 0.32))
+        row["original_width"], row["original_height"] = rng.choice(((640, 480), (480, 640), (1600, 1200)))
+    return world
+
+
+def test_of_equal_images_in_any_ranges_the_best_one_is_published(tmp_path: Path) -> None:
+    exact = {"duplicates": "exact", "duplicates_of_earlier": True}
+    at_once, in_two = LocalStore(tmp_path / "at_once"), LocalStore(tmp_path / "in_two")
+    write_world(with_repeats(build_world(batches=2, samples=3, first_batch=20), 1), at_once, crawl=EARLIER)
+    write_world(with_repeats(build_world(batches=5, samples=14), 2), at_once)
+    publish_variants(EARLIER, settings_of(1, **exact), at_once)
+    shutil.copytree(at_once.root, in_two.root)
+    expected = publish_variants(CRAWL, settings_of(100, **exact), at_once)
+    found = publish_variants(CRAWL, settings_of(2, **exact), in_two)
+    both = [{"duplicate_image", "duplicate_image_of_earlier_crawl"} & stats.dropped.keys() for stats in found]
+    assert [len(reasons) for reasons in both] == [2, 2]
+    assert [stats.dropped for stats in found] == [stats.dropped for stats in expected]
+    assert expected[0].dropped["duplicate_image"] != expected[1].dropped["duplicate_image"]
+    for folder in FOLDERS.values():
+        assert rows_of(in_two, folder) == rows_of(at_once, folder)
+
+
+def test_duplicates_are_not_decided_without_the_images_of_all_ranges(small: Store) -> None:
+    settings, one = settings_of(2, variants=("research",), duplicates="exact"), ("research",)
+    assert prepare_variants(CRAWL, settings, small) == 2
+    ranges.hash_range(CRAWL, 1, 2, settings, small, one)
+    with pytest.raises(InputError, match=r"the digests of range 2/2 are not there .* --hashes 2/2`"):
+        publish_range(CRAWL, 1, 2, settings, small, one)
+    ranges.hash_range(CRAWL, 2, 2, settings, small, one)
+    publish_range(CRAWL, 1, 2, settings, small, one)
+    write_scored(3, build_world(batches=4, samples=8).batches[3], small)
+    with pytest.raises(InputError, match="its batches have changed since its images were looked at"):
+        publish_range(CRAWL, 2, 2, settings, small, one)
+
+
+def test_near_duplicates_are_refused_where_there_are_several_ranges(small: Store) -> None:
+    with pytest.raises(SettingsError, match="in 2 ranges without near duplicates"):
+        publish_variants(CRAWL, settings_of(2, duplicates="near"), small)
+    assert small.list("publish") == small.list("dataset") == []
