@@ -8,6 +8,7 @@ scored shard alone, so a file that an earlier division into groups left does no 
 import logging
 import re
 from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Any
@@ -21,6 +22,7 @@ from laion_etl.io.storage import Store
 _log = logging.getLogger(__name__)
 _GROUP_STATS = re.compile(r"group-\d+-of-\d+\.json\Z")
 _NAMED = 3  # causes in an error message
+_READERS = 8
 
 
 class Fault(StrEnum):
@@ -122,7 +124,9 @@ def missing_batches(crawl: str, store: Store, numbers: Iterable[int] | None = No
             known |= _read(name, store)
     wanted = set(known if numbers is None else numbers)
     if numbers is None:
-        wanted -= {n for n in known if store.exists(f"{scored_stem(crawl, n)}_stats.json")}
+        with ThreadPoolExecutor(_READERS) as pool:
+            scored = pool.map(lambda n: store.exists(f"{scored_stem(crawl, n)}_stats.json"), known)
+            wanted -= {number for number, exists in zip(known, scored, strict=True) if exists}
     return [known[number] for number in sorted(wanted & set(known))]
 
 

@@ -3,7 +3,7 @@
 `publish/<dataset>/<crawl>/prepared.json` is written before the ranges begin, one per variant. It says how the
 planned batches are divided and what every range must know of the others: the version they write, the columns
 of custom heads, the batches of the contact sheets. A range, or the merge, that finds other settings or
-another plan refuses to go on. The result of range 7 is `range-00007.json` beside it (part.py).
+another plan refuses to go on. The result of range 7 is `range-00007.json` in the same folder (part.py).
 """
 
 import json

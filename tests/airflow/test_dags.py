@@ -10,7 +10,9 @@ from tests.airflow.conftest import ROOT, Airflow, write_catalogue
 
 pytestmark = pytest.mark.airflow
 
-EVERYTHING = ["download", "partition.load", "publish", "publish_finish", "publish_range", "score"]
+EVERYTHING = [
+    "download", "partition.load", "publish", "publish_finish", "publish_hashes", "publish_range", "score",
+]  # fmt: skip
 
 PARSE = """
 import json, sys
@@ -51,7 +53,7 @@ print(json.dumps({
 
 @pytest.fixture(scope="module")
 def parsed(airflow: Airflow) -> Any:
-    """The DAG files, read once, by an operator who has pools."""
+    """The DAG files, read once, by an operator who has pools and publishes no image twice."""
     return airflow.python(
         PARSE,
         LAION_ETL_AIRFLOW_PARSE_POOL="laion_parse",
@@ -59,6 +61,7 @@ def parsed(airflow: Airflow) -> Any:
         LAION_ETL_AIRFLOW_DOWNLOAD_POOL="laion_download",
         LAION_ETL_AIRFLOW_SCORE_POOL="laion_gpu",
         LAION_ETL_AIRFLOW_PUBLISH_POOL="laion_publish",
+        LAION_ETL_PUBLISH_DUPLICATES="exact",
     )
 
 
@@ -82,13 +85,21 @@ def test_every_known_crawl_has_its_dag_of_mapped_stages(parsed: Any) -> None:
         "group": ["download"],
         "score": ["group"],
         "publish": ["score"],
-        "publish_range": ["publish"],
+        "publish_hashes": ["publish"],  # only where equal images are looked for
+        "publish_range": ["publish", "publish_hashes"],
         "publish_finish": ["publish_range"],
         "digest": EVERYTHING,
         "verdict": EVERYTHING,
     }
     mapped = {name for name, task in tasks.items() if task["mapped"]}
-    assert mapped == {"partition.parse", "partition.load", "download", "score", "publish_range"}
+    assert mapped == {
+        "partition.parse",
+        "partition.load",
+        "download",
+        "score",
+        "publish_hashes",
+        "publish_range",
+    }
     assert all(task["retries"] == 3 for task in tasks.values())
     assert all(task["timeout"] for name, task in tasks.items() if name not in ("group", "verdict"))
     assert "CC-MAIN-2024-38" in dag["doc"]
@@ -113,6 +124,7 @@ def test_tasks_wait_in_the_pools_that_the_settings_name(parsed: Any) -> None:
         "partition.load": "laion_load",
         "download": "laion_download",
         "score": "laion_gpu",
+        "publish_hashes": "laion_publish",
         "publish_range": "laion_publish",
     }
     shipped = json.loads((ROOT / "docker" / "pools.json").read_text())

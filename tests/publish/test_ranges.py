@@ -125,11 +125,11 @@ def test_rows_and_numbers_do_not_depend_on_the_ranges(
         assert verify_version(folder.split("/")[1], "", store).problems == []
 
 
-def test_one_call_publishes_all_ranges(world: World, tmp_path: Path) -> None:
-    apart, together = LocalStore(tmp_path / "apart"), LocalStore(tmp_path / "together")
-    settings = settings_of(3, variants=("research",))
+def test_one_call_publishes_all_ranges_on_s3_as_in_a_folder(tmp_path: Path, s3_store: Store) -> None:
+    apart, together = LocalStore(tmp_path), s3_store
+    settings = settings_of(2, variants=("research",))
     for store in (apart, together):
-        write(world, store)
+        write_world(build_world(batches=4, samples=6), store)
     [stats] = in_ranges(settings, apart)
     assert publish_dataset(CRAWL, settings, together) == stats
     assert contents(together) == contents(apart)
