@@ -14,7 +14,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from typer.testing import CliRunner
 
+from laion_etl.cli import app
 from laion_etl.core.errors import IncompleteError, InputError, SettingsError, StoreOutageError
 from laion_etl.core.stage_stats import StageStats
 from laion_etl.database.loaded import LoadedCrawl
@@ -140,7 +142,7 @@ def contents(store: Store, folder: str = "dataset") -> dict[str, bytes]:
 
 
 @pytest.fixture
-def small(tmp_path: Path) -> Store:
+def small(tmp_path: Path) -> LocalStore:
     """Four batches, whose tests publish often."""
     store = LocalStore(tmp_path)
     write_world(build_world(batches=4, samples=6), store)
@@ -355,3 +357,35 @@ def test_near_duplicates_are_refused_where_there_are_several_ranges(small: Store
     with pytest.raises(SettingsError, match="in 2 ranges without near duplicates"):
         publish_variants(CRAWL, settings_of(2, duplicates="near"), small)
     assert small.list("publish") == small.list("dataset") == []
+
+
+def test_the_commands_of_a_crawl_in_ranges(small: LocalStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LAION_ETL_STORE", str(small.root))
+    monkeypatch.setenv("LAION_ETL_PUBLISH_BATCHES_PER_RANGE", "3")
+    monkeypatch.setenv("LAION_ETL_PUBLISH_DUPLICATES", "exact")
+
+    def run(*options: str) -> Any:
+        done = CliRunner().invoke(app, ["stage", "publish", "--crawl", CRAWL, *options, "--json"])
+        return json.loads(done.stdout) if done.exit_code == 0 else (done.exit_code, str(done.exception))
+
+    assert run("--prepare") == {"crawl": CRAWL, "stage": "publish", "ranges": ["1/2", "2/2"]}
+    hashed = [run("--hashes", unit)["kept"] for unit in ("1/2", "2/2")]
+    parts = [run("--range", unit) for unit in ("1/2", "2/2")]
+    assert [part["range"] for part in parts] == ["1/2", "2/2"]
+    assert [part["kept"] for part in parts] == hashed
+    done = run("--finish")
+    assert (done["kept"], done["unit"]) == (sum(hashed), f"laion/{CRAWL}")
+    again = run("--prepare")
+    assert (again["ranges"], again["fingerprint"]) == ([], done["fingerprint"])
+    assert run("--range", "0/2")[1].startswith("invalid --range 0/2; expected I/N with I from 1 to N")
+    assert run("--range", "1/2", "--finish")[0] == 2
+
+
+def test_a_crawl_of_one_range_is_published_when_it_is_prepared(
+    small: LocalStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LAION_ETL_STORE", str(small.root))
+    done = CliRunner().invoke(app, ["stage", "publish", "--crawl", CRAWL, "--prepare", "--json"])
+    result = json.loads(done.stdout)
+    assert (result["ranges"], result["unit"]) == ([], f"laion/{CRAWL}")
+    assert small.list("publish") == []
