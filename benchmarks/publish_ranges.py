@@ -129,6 +129,8 @@ def main() -> None:
     if given.step:
         run_step(given.step, given.folder)
         return
+    if given.batches <= BATCHES_PER_RANGE:
+        parser.error(f"expected more than {BATCHES_PER_RANGE} batches, which are one range")
     folder = Path(tempfile.mkdtemp())
     try:
         write_crawl(given.batches, LocalStore(folder))

@@ -23,7 +23,7 @@ from laion_etl.core.head_columns import HeadColumn, with_columns
 from laion_etl.core.published_columns import PUBLISHED_COLUMNS
 from laion_etl.core.schemas import DATASET_FILES, SUBSET_EN, SUBSET_MULTI, SUBSET_NOLANG
 from laion_etl.dataset.expressions import Condition
-from laion_etl.io.storage import NewFile, Store
+from laion_etl.io.storage import Guard, NewFile, Store
 from laion_etl.settings import PublishSettings
 
 NO_LANGUAGE = "nolang"
@@ -131,9 +131,17 @@ class SubsetWriter(AbstractContextManager["SubsetWriter"]):
     """
 
     def __init__(
-        self, subset: Subset, folder: str, crawl: str, rows_per_file: int, store: Store, stem: str = "part"
+        self,
+        subset: Subset,
+        folder: str,
+        crawl: str,
+        rows_per_file: int,
+        store: Store,
+        stem: str = "part",
+        guard: Guard | None = None,
     ) -> None:
         self._subset = subset
+        self._guard = guard
         self._stem = stem
         self._crawl = crawl
         self._folder = folder
@@ -187,7 +195,7 @@ class SubsetWriter(AbstractContextManager["SubsetWriter"]):
         if self._writer is None:
             name = f"{self._folder}/{self._subset.name}/{self._stem}-{len(self.files):05d}.parquet"
             self._stack = ExitStack()
-            self._file = self._stack.enter_context(self._store.create(name))
+            self._file = self._stack.enter_context(self._store.create(name, self._guard))
             self._writer = pq.ParquetWriter(self._file, schema, compression="zstd")
             self._stack.enter_context(self._writer)
         return self._writer

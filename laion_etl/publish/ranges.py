@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from functools import partial
 
 from laion_etl.blocklists.removal_requests import Matcher, read_requests
 from laion_etl.core.errors import DamagedFileError, InputError, MissingFileError
@@ -156,14 +157,18 @@ def _written(todo: Sequence[RangeWork], settings: Settings, store: Store) -> lis
     """Write the files of a range, for several datasets at once."""
     if not todo:
         return []
-    for prepared in (work.prepared for work in todo):
-        if prepared.version in {version.version for version in read_versions(prepared.dataset, store).listed}:
-            raise published_already(prepared)
+    for work in todo:
+        _check_not_visible(work.prepared, store)
     with ExitStack() as stack:
         files = [
             stack.enter_context(
                 new_files(
-                    work.prepared.release, work.prepared.crawl, settings.publish, store, work.one.number
+                    work.prepared.release,
+                    work.prepared.crawl,
+                    settings.publish,
+                    store,
+                    work.one.number,
+                    partial(_check_not_visible, work.prepared, store),
                 )
             )
             for work in todo
@@ -257,6 +262,12 @@ def _read_stats(stems: Sequence[str], store: Store) -> list[StageStats | str]:
 
     with ThreadPoolExecutor(_READERS) as pool:
         return [one for one in pool.map(read, stems) if one is not None]
+
+
+def _check_not_visible(prepared: Prepared, store: Store) -> None:
+    """Raise InputError if the version is visible: nothing may be written to it, late as a process may be."""
+    if prepared.version in {one.version for one in read_versions(prepared.dataset, store).listed}:
+        raise published_already(prepared)
 
 
 def published_already(prepared: Prepared) -> InputError:

@@ -16,7 +16,7 @@ from laion_etl.core.head_columns import HeadColumn
 from laion_etl.dataset.scored import ScoredCrawl, read_batches
 from laion_etl.dataset.subsets import DataFile, SubsetWriter, published_rows, subsets
 from laion_etl.dataset.versions import Release
-from laion_etl.io.storage import Store
+from laion_etl.io.storage import Guard, Store
 from laion_etl.publish import image_hashes
 from laion_etl.publish.exclusions import Exclusions, without_removed
 from laion_etl.publish.image_hashes import ImageHashesWriter
@@ -42,16 +42,25 @@ class DataFiles:
 
 @contextmanager
 def new_files(
-    release: Release, crawl: str, settings: PublishSettings, store: Store, range_number: int | None = None
+    release: Release,
+    crawl: str,
+    settings: PublishSettings,
+    store: Store,
+    range_number: int | None = None,
+    guard: Guard | None = None,
 ) -> Iterator[DataFiles]:
-    """Open the data files of a version, or of one of its ranges; they appear when the block ends."""
+    """Open the data files of a version, or of one of its ranges; they appear when the block ends.
+
+    `guard`: see `Store.create`.
+    """
     stem = "part" if range_number is None else f"part-{range_number:05d}"
     with ExitStack() as stack:
-        file = stack.enter_context(store.create(release.file(image_hashes.file_name(range_number))))
+        name = release.file(image_hashes.file_name(range_number))
+        file = stack.enter_context(store.create(name, guard))
         images = stack.enter_context(closing(ImageHashesWriter(file)))
         writers = [
             stack.enter_context(
-                SubsetWriter(subset, release.folder, crawl, settings.rows_per_file, store, stem)
+                SubsetWriter(subset, release.folder, crawl, settings.rows_per_file, store, stem, guard)
             )
             for subset in subsets(settings)
         ]

@@ -166,6 +166,31 @@ def test_ranges_are_published_again_only_if_a_batch_has_changed(small: Store) ->
     assert [stats.unit for stats in again] == [f"laion/{CRAWL}.2", f"laion-research-safe/{CRAWL}.2"]
 
 
+def test_a_late_process_writes_nothing_into_a_visible_version(
+    small: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings, one = settings_of(2, variants=("research",)), ("research",)
+    prepare_variants(CRAWL, settings, small)
+    publish_range(CRAWL, 2, 2, settings, small, one)
+    record = small.read(f"publish/laion/{CRAWL}/range-00002.json")
+    write_scored(3, build_world(batches=4, samples=8).batches[3], small)
+    plain, seen = ranges.read_rows, []
+
+    def overtaken(*args: Any) -> None:
+        """The others come to the end while this process reads rows."""
+        monkeypatch.setattr(ranges, "read_rows", plain)
+        publish_range(CRAWL, 1, 2, settings, small, one)
+        finish_variants(CRAWL, settings, small)
+        seen.append(contents(small))
+        plain(*args)
+
+    monkeypatch.setattr(ranges, "read_rows", overtaken)
+    with pytest.raises(InputError, match="it is visible already"):
+        publish_range(CRAWL, 2, 2, settings, small, one)
+    assert [contents(small)] == seen
+    assert small.read(f"publish/laion/{CRAWL}/range-00002.json") == record
+
+
 def test_a_range_that_is_done_is_not_read_again(small: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     settings = settings_of(2)
     prepare_variants(CRAWL, settings, small)
