@@ -10,7 +10,6 @@ import pytest
 
 import laion_etl.download.stage
 import laion_etl.parse.stage
-import laion_etl.publish.stage
 import laion_etl.score.stage
 from laion_etl.core.errors import SettingsError
 from laion_etl.core.stage_stats import Output, StageStats, fingerprint
@@ -18,6 +17,7 @@ from laion_etl.database.dedupe_keys import DedupeRule
 from laion_etl.database.loaded import load_fingerprint
 from laion_etl.dataset.shaping_settings import shaping_settings
 from laion_etl.io.storage import LocalStore
+from laion_etl.publish import at_once
 from laion_etl.search.index_part import IndexPart
 from laion_etl.settings import SettingField, Settings, Stage, load_settings, setting_fields
 
@@ -83,7 +83,7 @@ def fingerprint_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[
         Stage.LOAD: lambda s: load_fingerprint(planned, DedupeRule.from_settings(s.load)),
         Stage.DOWNLOAD: lambda s: laion_etl.download.stage.download_batch("C", 0, s, store, planned=FILE),
         Stage.SCORE: of_score,
-        Stage.PUBLISH: lambda s: laion_etl.publish.stage._fingerprint("d", published, (), s, "research", ()),
+        Stage.PUBLISH: lambda s: at_once._fingerprint("d", published, (), s, "research", ()),
         Stage.INDEX: lambda s: IndexPart("d", published, (), s.index, store, published).fingerprint,
     }
 

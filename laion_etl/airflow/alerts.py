@@ -43,7 +43,9 @@ log = logging.getLogger(__name__)
 
 # Keys that a task sets in its context for callbacks.
 LABEL, COMMAND = "label", "laion_command"
-ESTIMATE = "estimate"  # the XCom that passes a dry run's estimate to the digest
+# The XComs that pass a dry run's estimate, and what was published, to the digest.
+ESTIMATE = "estimate"
+PUBLISHED = "published"
 
 
 class TaskFailed(BaseNotifier):
@@ -165,7 +167,10 @@ def send_digest(context: Mapping[str, Any]) -> Alert:
     task = context["ti"]
     states = task.get_task_states(dag_id=task.dag_id, run_ids=[task.run_id])[task.run_id]
     states = {name: str(state) for name, state in states.items() if name != task.task_id}
-    published = task.xcom_pull(task_ids="publish") if states.get("publish") == "success" else None
+    publishers = [name for name in ("publish_finish", "publish") if states.get(name) == "success"]
+    published = next(
+        filter(None, (task.xcom_pull(task_ids=name, key=PUBLISHED) for name in publishers)), None
+    )
     end = RunEnd(
         crawl_of(task.dag_id),
         str(task.run_id),

@@ -1,7 +1,10 @@
 """One DAG per known crawl: the order of its tasks. The work itself is done by laion_etl's stage commands.
 
     estimate -> discover -> (parse -> load)[partition] -> plan -> plan_range[range] -> download[worker]
-                                                       -> score[group] -> publish -> digest, verdict
+             -> score[group] -> publish -> publish_range[range] -> publish_finish -> digest, verdict
+
+`plan` and `publish` do it all themselves for a crawl of one range; then the tasks after them are skipped.
+
 
 Making the DAGs reads one local JSON file, the catalogue: no network, no database, no torch.
 """
@@ -19,7 +22,7 @@ from laion_etl.airflow import crawl_results as results
 from laion_etl.airflow.alerts import RunCreated, run_is_late, send_digest
 from laion_etl.airflow.assets import DATASET, PAIRS, SHARDS
 from laion_etl.airflow.crawl_params import PARAMS
-from laion_etl.airflow.operators import StageOperator
+from laion_etl.airflow.operators import RANGE, StageOperator
 from laion_etl.airflow.task_defaults import task_defaults
 from laion_etl.airflow.timetable import CrawlTimetable
 from laion_etl.crawl import Crawl, known_crawls, written_numbers
@@ -89,7 +92,7 @@ def crawl_dag(crawl: Crawl, settings: Settings) -> DAG:
         pools = {"parse_pool": settings.airflow.parse_pool, "load_pool": settings.airflow.load_pool}
         loaded = partition.partial(crawl=crawl.id, **pools).expand(number=discovered.output)
         planned = plan(crawl.id)
-        ranges = plan_range(crawl.id, planned.output, settings.airflow.plan_pool)
+        plan_ranges = plan_range(crawl.id, planned.output, settings.airflow.plan_pool)
         numbers = workers()
         downloaded = download(crawl.id, numbers, settings.airflow.download_pool)
         groups = group()
@@ -97,10 +100,17 @@ def crawl_dag(crawl: Crawl, settings: Settings) -> DAG:
         published = publish(crawl.id)
         estimated >> discovered
         loaded >> planned
-        [planned, ranges] >> numbers
+        [planned, plan_ranges] >> numbers
         downloaded >> groups
+        publish_ranges = publish_range(crawl.id, published.output, settings.airflow.publish_pool)
+        finished = publish_finish(crawl.id)
         scored >> published
-        everything = [loaded, ranges, downloaded, scored, published]
+        publish_ranges >> finished
+        everything = [loaded, plan_ranges, downloaded, scored, published, publish_ranges, finished]
+        if settings.publish.duplicates == "exact":
+            hashed = publish_hashes(crawl.id, published.output, settings.airflow.publish_pool)
+            hashed >> publish_ranges
+            everything.append(hashed)
         everything >> verdict()
         everything >> digest()
     # They were checked once. `DAG(params=...)` would check them for every DAG and copy them into every task:
@@ -236,20 +246,59 @@ def score(crawl: str, groups: XComArg, pool: str) -> MappedOperator:
 
 
 def publish(crawl: str) -> StageOperator:
-    """Write the dataset with its card, manifest and report; returns their locations and the number of rows.
+    """Check that the crawl is complete and divide its batches into ranges; returns I/N of every range.
 
-    Returns nothing when the crawl has nothing new.
+    A crawl of few batches it publishes itself, with card, manifest and report, and returns no ranges.
     """
     expected = "{{ written_numbers(ti.xcom_pull(task_ids='discover')) }}"
     return StageOperator(
         task_id="publish",
         stage="publish",
-        arguments=["--crawl", crawl, "--expect", expected, "--allow-missing", ALLOWED],
-        on_result=results.published,
+        arguments=["--crawl", crawl, "--prepare", "--expect", expected, "--allow-missing", ALLOWED],
+        on_result=results.publish_ranges,
         outlets=[DATASET],
         trigger_rule=GO_ON,
         execution_timeout=timedelta(hours=12),
         doc_md=publish.__doc__,
+    )
+
+
+def publish_hashes(crawl: str, ranges: XComArg, pool: str) -> MappedOperator:
+    """Collect the digests of the images of one range, by which ranges find duplicates among all of them."""
+    return StageOperator.partial(
+        task_id="publish_hashes",
+        stage="publish",
+        unit_name=RANGE,
+        arguments=["--crawl", crawl, "--hashes", "{{ task.unit }}"],
+        pool=pool,
+        execution_timeout=timedelta(hours=12),
+        doc_md=publish_hashes.__doc__,
+    ).expand(unit=ranges)
+
+
+def publish_range(crawl: str, ranges: XComArg, pool: str) -> MappedOperator:
+    """Write the files of one range of batches, and their statistics."""
+    return StageOperator.partial(
+        task_id="publish_range",
+        stage="publish",
+        unit_name=RANGE,
+        arguments=["--crawl", crawl, "--range", "{{ task.unit }}"],
+        pool=pool,
+        execution_timeout=timedelta(hours=12),
+        doc_md=publish_range.__doc__,
+    ).expand(unit=ranges)
+
+
+def publish_finish(crawl: str) -> StageOperator:
+    """Merge the ranges, write card, manifest and report, and make the version visible."""
+    return StageOperator(
+        task_id="publish_finish",
+        stage="publish",
+        arguments=["--crawl", crawl, "--finish"],
+        on_result=results.published,
+        outlets=[DATASET],
+        execution_timeout=timedelta(hours=12),
+        doc_md=publish_finish.__doc__,
     )
 
 
@@ -264,7 +313,7 @@ def verdict() -> EmptyOperator:
     # Without its own callback the scheduler runs it, without a worker.
     return EmptyOperator(
         task_id="verdict",
-        # A range is skipped where there is only one; in a dry run everything is, and the verdict with it.
+        # A crawl of one range skips tasks; a dry run skips all of them, and this one.
         trigger_rule=TriggerRule.NONE_FAILED_MIN_ONE_SUCCESS,
         doc_md=verdict.__doc__,
         on_success_callback=None,

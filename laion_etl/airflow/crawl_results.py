@@ -6,7 +6,7 @@ from airflow.sdk import Context
 from airflow.sdk.configuration import conf
 from airflow.sdk.exceptions import AirflowSkipException
 
-from laion_etl.airflow.alerts import ESTIMATE, crawl_of
+from laion_etl.airflow.alerts import ESTIMATE, PUBLISHED, crawl_of
 from laion_etl.airflow.assets import DATASET, PAIRS, SHARDS, nothing_produced, produced
 from laion_etl.airflow.operators import StageOperator, counts
 from laion_etl.core.errors import SettingsError
@@ -89,14 +89,25 @@ def score_groups(context: Context) -> list[str]:
     return [f"{index}/{groups}" for index in range(groups)]
 
 
-def published(result: dict[str, Any], context: Context) -> dict[str, Any]:
-    """Announce the dataset; return its location, its report's and its number of rows.
+def publish_ranges(result: dict[str, Any], context: Context) -> list[str]:
+    """Return I/N of every range to publish; announce the dataset if there is nothing left to do."""
+    ranges: list[str] = result["ranges"]
+    if ranges:
+        nothing_produced(DATASET, context)
+    else:
+        published(result, context)
+    return ranges
 
-    Returns nothing when the crawl has nothing new.
+
+def published(result: dict[str, Any], context: Context) -> None:
+    """Announce the dataset; pass its location, its report's and its number of rows on to the digest.
+
+    Does neither when the crawl has nothing new.
     """
     if result.get("nothing_new"):
         nothing_produced(DATASET, context)
-        return {}
+        return
     places = {what: result[what] for what in ("dataset", "report")}
     produced(DATASET, context, **places, fingerprint=result["fingerprint"])
-    return {**places, "version": result["unit"], "rows": result["kept"]}
+    value = {**places, "version": result["unit"], "rows": result["kept"]}
+    context["ti"].xcom_push(key=PUBLISHED, value=value)

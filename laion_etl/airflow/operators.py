@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
 Runner = Literal["local", "venv", "kubernetes"]
 RUNNERS: tuple[Runner, ...] = get_args(Runner)
+RANGE = "range"  # the `unit_name` of units I/N that count from 1
 OnResult = Callable[[dict[str, Any], Context], Any]
 
 
@@ -48,9 +49,9 @@ class StageOperator(BaseOperator):
 
     `arguments` are templates, and so is `unit`. Empty arguments are left out, so that an option may depend on
     a parameter: `"{{ '--wat-files=' ~ params.wat_files if params.wat_files }}"`. The UI and alerts show
-    `unit_name` and `unit` (group 0/2) instead of the map index. `runner` is local, venv or kubernetes; by
-    default the run's parameter of this name decides, then LAION_ETL_RUNNER. Failures in `RETRY_POLICY` are
-    final.
+    `unit_label` (group 0/2, range 7 of 64) instead of the map index. `runner` is local, venv or kubernetes;
+    by default the run's parameter of this name decides, then LAION_ETL_RUNNER. Failures in `RETRY_POLICY`
+    are final.
     """
 
     template_fields: Sequence[str] = ("unit", "arguments")
@@ -64,7 +65,7 @@ class StageOperator(BaseOperator):
         unit_name: str = "",
         on_result: OnResult = counts,
         runner: Runner | None = None,
-        map_index_template: str | None = "{{ task.unit_name }} {{ task.unit }}",
+        map_index_template: str | None = "{{ task.unit_label }}",
         retry_policy: RetryPolicy | None = RETRY_POLICY,
         **of_the_task: Any,
     ) -> None:
@@ -80,6 +81,14 @@ class StageOperator(BaseOperator):
         self.on_result = on_result
         self.runner = runner
         self._pod: StagePodOperator | None = None
+
+    @property
+    def unit_label(self) -> str:
+        """What a mapped task works on, in words; empty for other tasks."""
+        if not self.unit_name:
+            return ""
+        unit = str(self.unit)
+        return f"{self.unit_name} {unit.replace('/', ' of ') if self.unit_name == RANGE else unit}"
 
     def execute(self, context: Context) -> Any:
         """Run the command and return the task's value; a pod defers the task."""
@@ -108,7 +117,7 @@ class StageOperator(BaseOperator):
         arguments = [text for argument in self.arguments if (text := str(argument))]
         command = Command([self.stage, *arguments], cast("Mapping[str, Any]", context), run_settings(context))
         for_callbacks = cast("MutableMapping[str, Any]", context)
-        for_callbacks[LABEL] = f"{self.unit_name} {self.unit}" if self.unit_name else ""
+        for_callbacks[LABEL] = self.unit_label
         for_callbacks[COMMAND] = command.by_hand
         return command
 

@@ -17,11 +17,12 @@ if TYPE_CHECKING:  # Airflow imports this whenever it parses the DAGs, which nee
 
 # Tasks in the order in which the data flows; tasks that only pass numbers on are shown if they failed.
 _ORDER = (
-    *("estimate", "discover", "parse", "load", "plan", "plan_range"),
-    *("workers", "download", "group", "score", "publish"),
+    *("estimate", "discover", "parse", "load", "plan", "plan_range", "workers", "download", "group", "score"),
+    *("publish", "publish_hashes", "publish_range", "publish_finish"),
 )
 _HELPERS = ("estimate", "workers", "group")
-_OF_LARGE_CRAWLS = ("plan_range",)  # skipped in others
+# Skipped for crawls that need only one range.
+_OPTIONAL = ("plan_range", "publish_hashes", "publish_range", "publish_finish")
 _NOT_COUNTED = ("digest", "verdict")
 _FAILED = ("failed", "upstream_failed")
 _WORDS = {"success": "done", "upstream_failed": "not run, because an earlier task failed"}
@@ -35,8 +36,8 @@ class RunEnd:
     """What Airflow knows about a run at its end.
 
     `states` maps tasks, such as `partition.parse_7`, to Airflow's names of states; `published` is what the
-    publish task returned (rows, version, dataset, report), `estimate` the result of a dry run. `parked`: why
-    batches of the crawl are parked in Postgres.
+    publishing task returned (rows, version, dataset, report), `estimate` the result of a dry run. `parked`:
+    why batches of the crawl are parked in Postgres.
     """
 
     crawl: str
@@ -108,7 +109,7 @@ def _stage_lines(end: RunEnd) -> Iterator[str]:
     for stage, counts in stages.items():
         if stage in _HELPERS and not any(state in counts for state in _FAILED):
             continue
-        if stage in _OF_LARGE_CRAWLS and set(counts) == {"skipped"}:
+        if stage in _OPTIONAL and counts.keys() == {"skipped"}:
             continue
         total, done = counts.total(), counts.pop("success", 0)
         rest = [f"{count} {_WORDS.get(state, state)}" for state, count in sorted(counts.items())]

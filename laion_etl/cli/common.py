@@ -112,6 +112,16 @@ def chosen_partitions(crawl: str, selection: str, settings: "Settings") -> "list
     return found
 
 
+def read_range(text: str) -> tuple[int, int]:
+    """Read I/N of --range, counted from 1; raises SettingsError for anything else."""
+    from laion_etl.core.errors import SettingsError
+
+    number, _, total = text.partition("/")
+    if not (number.isdecimal() and total.isdecimal() and 1 <= int(number) <= int(total)):
+        raise SettingsError(f"invalid --range {text}; expected I/N with I from 1 to N, for example 7/64")
+    return int(number), int(total)
+
+
 def show_places(published: "StageStats", store: "Store") -> dict[str, str]:
     """Prints and returns the locations of a published dataset and its report."""
     from laion_etl.dataset.versions import Release

@@ -11,6 +11,7 @@ from laion_etl.cli.common import (
     NameOption,
     console,
     open_settings,
+    read_range,
     say,
     say_json,
     settings_and_store,
@@ -28,14 +29,33 @@ commands = typer.Typer(
 def verify(
     name: NameOption = "",
     version: Annotated[str, typer.Option(help="Version to check; default: the current one.")] = "",
+    range_: Annotated[
+        str,
+        typer.Option("--range", metavar="I/N", help="Only part I of N of the files, counted from 1."),
+    ] = "",
+    merge: Annotated[
+        str,
+        typer.Option(
+            metavar="FOLDER", help="Read no rows: merge the results of all parts, JSON files in this folder."
+        ),
+    ] = "",
     as_json: JsonOption = False,
 ) -> None:
     """Check a published version against its manifest: files, bytes, counts, schema and rows."""
+    from laion_etl.io.storage import open_store
     from laion_etl.publish.verify import verify_version
+    from laion_etl.publish.verify_ranges import merge_reports, read_reports, verify_range
 
     settings, store = settings_and_store()
+    dataset, plain = name or settings.publish.name, None
     with progress(console(), "verify, bytes") as report:
-        verdict = verify_version(name or settings.publish.name, version, store, report)
+        if merge:
+            verdict = merge_reports(read_reports(open_store(merge)), store)
+        elif range_:
+            part = verify_range(dataset, version, *read_range(range_), store, report)
+            verdict, plain = part.report, part.to_plain()
+        else:
+            verdict = verify_version(dataset, version, store, report)
     for problem in verdict.problems:
         say(f"{problem.file}: {problem.what}")
     found = f"{len(verdict.problems):,} problems" if verdict.problems else "matches its manifest"
@@ -44,7 +64,7 @@ def verify(
         f"{verdict.bytes:,} bytes: {found}"
     )
     if as_json:
-        say_json(verdict.to_plain())
+        say_json(plain or verdict.to_plain())
     if verdict.problems:
         raise typer.Exit(1)
 

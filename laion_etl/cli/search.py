@@ -5,7 +5,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from laion_etl.cli.common import JsonOption, NameOption, VersionOption, console, say_json, settings_and_store
+from laion_etl.cli.common import (
+    JsonOption,
+    NameOption,
+    VersionOption,
+    console,
+    read_range,
+    say_json,
+    settings_and_store,
+)
 from laion_etl.cli.console import progress, summary
 from laion_etl.cli.extras import Commands, needs
 
@@ -31,11 +39,31 @@ commands = typer.Typer(
 
 @commands.command()
 @needs("search")
-def index(version: VersionOption = "", name: NameOption = "", as_json: JsonOption = False) -> None:
+def index(
+    version: VersionOption = "",
+    name: NameOption = "",
+    range_: Annotated[
+        str,
+        typer.Option(
+            "--range",
+            metavar="I/N",
+            help="Only every N-th range of a dataset published in ranges, from I on, counted from 1; a call "
+            "without this option ends it.",
+        ),
+    ] = "",
+    as_json: JsonOption = False,
+) -> None:
     """Index the images of a published dataset, once per version, so that they can be searched."""
-    from laion_etl.search.stage import index_dataset
+    from laion_etl.search.stage import index_dataset, index_range
 
     settings, store, published = _open(name, version)
+    if range_:
+        with progress(console(), f"index {published.release.version}, {range_}") as report:
+            rows = index_range(published, *read_range(range_), settings, store, report)
+        console().print(f"range {range_}: {rows:,} samples indexed", highlight=False)
+        if as_json:
+            say_json({"stage": "index", "unit": published.release.version, "range": range_, "kept": rows})
+        return
     with progress(console(), f"index {published.release.version}") as report:
         stats = index_dataset(published, settings, store, report)
     console().print(summary(stats), highlight=False)

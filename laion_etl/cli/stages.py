@@ -10,7 +10,6 @@ import typer
 from laion_etl.cli.common import (
     CrawlOption,
     JsonOption,
-    NameOption,
     PartitionOption,
     SelectionOption,
     chosen_partitions,
@@ -18,20 +17,16 @@ from laion_etl.cli.common import (
     done,
     open_settings,
     say_json,
-    show_nothing_new,
-    show_places,
-    stage_result,
 )
 from laion_etl.cli.console import progress, summary
 from laion_etl.cli.extras import Commands, needs
+from laion_etl.cli.publish import publish
 from laion_etl.cli.ranges import range_of
 from laion_etl.core.errors import InputError, SettingsError, Stopped
 
 if TYPE_CHECKING:
     from laion_etl.core.stage_stats import StageStats
     from laion_etl.crawl import Partition
-    from laion_etl.database.loaded import LoadedCrawl
-    from laion_etl.io.storage import Store
     from laion_etl.settings import Settings
 
 commands = typer.Typer(
@@ -228,51 +223,7 @@ def score(  # noqa: PLR0913, PLR0917 - Typer declares options as parameters
     done.check(len(every), allow_missing)
 
 
-@commands.command()
-def publish(
-    crawl: CrawlOption,
-    name: NameOption = "",
-    expect: Annotated[
-        str,
-        typer.Option(help="Partitions to expect, such as 0-2,5: fail if too many are missing; default: any."),
-    ] = "",
-    allow_missing: Annotated[
-        float,
-        typer.Option(
-            min=0,
-            max=1,
-            help="With --expect: share of partitions, and of batches, that may be missing, 0 to 1.",
-        ),
-    ] = 0.0,
-    as_json: JsonOption = False,
-) -> None:
-    """Publish the scored shards of a crawl as a version of the dataset, with card, manifest and report."""
-    from laion_etl.crawl import read_numbers
-    from laion_etl.publish.completeness import Expected
-    from laion_etl.publish.stage import publish_variants
-
-    settings, store = open_settings()
-    partitions = read_numbers(expect) if expect else []
-    if name:
-        settings = replace(settings, publish=replace(settings.publish, name=name))
-    expected = Expected(partitions, allow_missing, _loaded(crawl, settings, store)) if expect else None
-    published = publish_variants(crawl, settings, store, expected)
-    results = [
-        stage_result(stats, **show_places(stats, store), fingerprint=stats.fingerprint) for stats in published
-    ]
-    if not published:
-        show_nothing_new(crawl)
-    if as_json:
-        nothing = {"crawl": crawl, "stage": "publish", "nothing_new": True}
-        say_json({**results[-1], "variants": results} if results else nothing)
-
-
-def _loaded(crawl: str, settings: "Settings", store: "Store") -> "LoadedCrawl":
-    from laion_etl.database.connection import open_database
-    from laion_etl.database.loaded import loaded_crawl
-
-    with open_database(settings) as database:
-        return loaded_crawl(crawl, store, database)
+commands.command()(publish)
 
 
 def _partition(crawl: str, number: int, selection: str, settings: "Settings") -> "Partition":

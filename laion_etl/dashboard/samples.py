@@ -74,7 +74,7 @@ def make_sheet(crawl: str, store: Store, max_pixels: int) -> Sheet:
         for rows in read_batch(scored, batch, store):
             sampler.add(batch.number, rows)
     kept, rejected = _cut(sampler.kept()), _cut(sampler.rejected())
-    uris = embedded_images((*kept, *rejected), scored, max_pixels, store)
+    uris = embedded_images((*kept, *rejected), crawl, max_pixels, store)
     images = {key: base64.b64decode(uri.partition(",")[2]) for key, uri in uris.items()}
     document = {
         "batches": sorted(numbers),

@@ -11,6 +11,7 @@ from typing import Any
 from rich.table import Table
 
 from laion_etl.core.errors import DamagedFileError, NewerFormatError
+from laion_etl.core.schemas import plan_stats_name
 from laion_etl.core.stage_stats import StageStats
 from laion_etl.dataset.manifest import published_stats
 from laion_etl.dataset.versions import NAME as VERSIONS
@@ -43,6 +44,16 @@ class FunnelRow:
     @property
     def started(self) -> bool:
         return self.units > 0
+
+    @classmethod
+    def summed(cls, stage: str, rows: Iterable["FunnelRow"]) -> "FunnelRow":
+        """Return the sums of rows of a stage."""
+        units = given = kept = 0
+        dropped: Counter[str] = Counter()
+        for row in rows:
+            units, given, kept = units + row.units, given + row.input, kept + row.kept
+            dropped.update(row.dropped)
+        return cls(stage, units, given, kept, _ordered(dropped))
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,24 +90,70 @@ class CrawlFunnel:
         return _table(self)
 
 
-def crawl_funnel(store: Store, crawl: str, published: StageStats | None = None) -> CrawlFunnel:
+@dataclass(frozen=True, slots=True)
+class CountedStage:
+    """The row of a stage that was added up elsewhere, and an error message for each damaged stats file."""
+
+    row: FunnelRow
+    problems: tuple[str, ...] = ()
+
+    @classmethod
+    def from_stats(cls, stage: str, found: Iterable[StageStats | str]) -> "CountedStage":
+        """Add up stats; the others are error messages."""
+        units = list(found)
+        row = _add_up(stage, [one for one in units if isinstance(one, StageStats)])
+        return cls(row, tuple(one for one in units if isinstance(one, str)))
+
+    def merged(self, other: "CountedStage") -> "CountedStage":
+        """Return the sums of two parts of the same stage."""
+        row = FunnelRow.summed(self.row.stage, (self.row, other.row))
+        return CountedStage(row, (*self.problems, *other.problems))
+
+    def to_plain(self) -> dict[str, Any]:
+        """Return plain JSON values."""
+        return asdict(self)
+
+    @classmethod
+    def from_plain(cls, plain: Mapping[str, Any]) -> "CountedStage":
+        """Read what `to_plain` returned. Raises KeyError or TypeError."""
+        return cls(FunnelRow(**plain["row"]), tuple(plain["problems"]))
+
+
+def crawl_funnel(
+    store: Store,
+    crawl: str,
+    published: StageStats | None = None,
+    counted: Mapping[str, CountedStage] | None = None,
+) -> CrawlFunnel:
     """Adds up the stats of all stages of a crawl, finished or not.
 
     `published`: the stats of the publish stage when they are not in the store yet; without it, those of
-    the current version of a dataset that holds this crawl, if any. A damaged stats file counts nothing and is
-    one of the `problems`. Raises StorageError if the store cannot be read.
+    the current version of a dataset that holds this crawl, if any. `counted`: stages whose stats are not
+    read, because they have been added up. A damaged stats file counts nothing and is one of the `problems`.
+    Raises StorageError if the store cannot be read.
     """
-    found = {stage: _read(store, folder.format(crawl=crawl), name) for stage, folder, name in STATS_FILES}
+    known = dict(counted or {})
+    found = {
+        stage: known[stage].problems if stage in known else _read(store, crawl, stage, folder, name)
+        for stage, folder, name in STATS_FILES
+    }
     stats = {stage: [one for one in units if isinstance(one, StageStats)] for stage, units in found.items()}
     damaged = [one for units in found.values() for one in units if isinstance(one, str)]
     published = published or _published(store, crawl)
-    funnel = funnel_from_stats(crawl, stats | {"publish": [published] if published else []})
+    stats["publish"] = [published] if published else []
+    funnel = _funnel(crawl, stats, {stage: one.row for stage, one in known.items()})
     return replace(funnel, problems=(*funnel.problems, *damaged))
 
 
 def funnel_from_stats(crawl: str, stats: Mapping[str, Sequence[StageStats]]) -> CrawlFunnel:
     """Build the funnel from the stats of each stage's finished units."""
-    rows = tuple(_add_up(stage, stats[stage]) for stage in STAGES)
+    return _funnel(crawl, stats, {})
+
+
+def _funnel(
+    crawl: str, stats: Mapping[str, Sequence[StageStats]], known: Mapping[str, FunnelRow]
+) -> CrawlFunnel:
+    rows = [known[stage] if stage in known else _add_up(stage, stats[stage]) for stage in STAGES]
     return make_funnel(crawl, _records(stats["parse"]), rows)
 
 
@@ -112,8 +169,10 @@ def make_row(stage: str, units: int, total: int, kept: int, dropped: Mapping[str
     return FunnelRow(stage, units, total, kept, _ordered(dropped))
 
 
-def _read(store: Store, folder: str, pattern: re.Pattern[str]) -> list[StageStats | str]:
-    """Return the stats of a folder, and an error message in place of those that cannot be read."""
+def _read(
+    store: Store, crawl: str, stage: str, folder: str, pattern: re.Pattern[str]
+) -> list[StageStats | str]:
+    """Return the stats of a stage, and an error message in place of those that cannot be read."""
 
     def read(name: str) -> StageStats | str:
         try:
@@ -121,7 +180,11 @@ def _read(store: Store, folder: str, pattern: re.Pattern[str]) -> list[StageStat
         except (DamagedFileError, NewerFormatError) as error:
             return str(error)
 
-    names = [name for name in store.list(folder) if pattern.match(name.removeprefix(f"{folder}/"))]
+    folder = folder.format(crawl=crawl)
+    if stage == "plan":  # one file, among those of all batches
+        names = [name for name in (plan_stats_name(crawl),) if store.exists(name)]
+    else:
+        names = [name for name in store.list(folder) if pattern.match(name.removeprefix(f"{folder}/"))]
     with ThreadPoolExecutor(_READERS) as pool:
         return list(pool.map(read, names))
 

@@ -23,6 +23,7 @@ _log = logging.getLogger(__name__)
 _GROUP_STATS = re.compile(r"group-\d+-of-\d+\.json\Z")
 _READERS = 8
 _NAMED = 3  # causes in an error message
+_READERS = 8
 
 
 class Fault(StrEnum):
@@ -120,7 +121,9 @@ def missing_batches(crawl: str, store: Store, numbers: Iterable[int] | None = No
     known = _named(crawl, store)
     wanted = set(known if numbers is None else numbers)
     if numbers is None:
-        wanted -= {n for n in known if store.exists(f"{scored_stem(crawl, n)}_stats.json")}
+        with ThreadPoolExecutor(_READERS) as pool:
+            scored = pool.map(lambda n: store.exists(f"{scored_stem(crawl, n)}_stats.json"), known)
+            wanted -= {number for number, exists in zip(known, scored, strict=True) if exists}
     return [known[number] for number in sorted(wanted & set(known))]
 
 

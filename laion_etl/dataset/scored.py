@@ -1,10 +1,13 @@
 """Output of the score stage for a crawl: which batches are complete, and their rows as a stream."""
 
+import io
 import logging
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
 from itertools import pairwise
+from typing import BinaryIO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -14,10 +17,12 @@ from laion_etl.core.head_columns import HeadColumn, from_plain, has_columns, mer
 from laion_etl.core.ids import INDEX_DIGITS, batch_name, batch_of_stats
 from laion_etl.core.schemas import SCORED_FILES, scored_stem
 from laion_etl.core.stage_stats import Output, StageStats
+from laion_etl.dataset.coverage import Coverage, number_ranges
 from laion_etl.io.planned import planned_batches
 from laion_etl.io.storage import Store
 
 _READERS = 8  # stats files are small: reading them is mostly waiting
+_READ_AHEAD = 4  # parquet files of batches, a few megabytes each, that are held while one is worked on
 _log = logging.getLogger(__name__)
 _ROWS_PER_READ = 8_192
 
@@ -31,6 +36,7 @@ class ScoredBatch:
     outputs: tuple[Output, ...]
     model: str
     columns: tuple[HeadColumn, ...] = ()  # of custom heads
+    dropped: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +78,22 @@ class ScoredCrawl:
                 "score the crawl again"
             ) from error
 
+    @property
+    def coverage(self) -> Coverage:
+        """Which batches these are, and which are missing."""
+        return Coverage(
+            self.crawl,
+            tuple(number_ranges(batch.number for batch in self.batches)),
+            self.planned,
+            self.missing,
+            self.unplanned,
+            self.partitions,
+            self.missing_partitions,
+            self.damaged,
+            self.models,
+            self.columns,
+        )
+
     def shard_name(self, batch: int, suffix: str) -> str:
         """Return the name in the store of a file of a scored batch, such as its `.tar`."""
         return scored_stem(self.crawl, batch) + suffix
@@ -85,7 +107,7 @@ def find_scored(crawl: str, store: Store) -> ScoredCrawl:
     folder = f"scored/{crawl}"
     numbers = [number for name in store.list(folder) if (number := batch_of_stats(name)) is not None]
     with ThreadPoolExecutor(_READERS) as pool:
-        read = pool.map(lambda number: _read_batch_stats(crawl, number, store), numbers)
+        read = pool.map(lambda number: read_batch_stats(crawl, number, store), numbers)
         found = {number: batch for number, batch in zip(numbers, read, strict=True) if batch is not None}
     planned = _planned(crawl, store)
     wanted = set(numbers) if planned is None else planned
@@ -105,7 +127,22 @@ def find_scored(crawl: str, store: Store) -> ScoredCrawl:
     )
 
 
-def _read_batch_stats(crawl: str, number: int, store: Store) -> ScoredBatch | None:
+def scored_among(crawl: str, numbers: Sequence[int], store: Store) -> ScoredCrawl:
+    """Find which of some planned batches can be published, with a request for each, several at a time.
+
+    There may be none. Scored batches that are not planned are not looked for, which would take a listing.
+    """
+    with ThreadPoolExecutor(_READERS) as pool:
+        read = list(pool.map(lambda number: read_batch_stats(crawl, number, store), numbers))
+        missing = tuple(number for number, found in zip(numbers, read, strict=True) if found is None)
+        there = pool.map(lambda number: store.exists(f"{scored_stem(crawl, number)}_stats.json"), missing)
+        damaged = tuple(number for number, exists in zip(missing, there, strict=True) if exists)
+    batches = tuple(batch for batch in read if batch is not None)
+    return ScoredCrawl(crawl, batches, len(numbers), missing, (), damaged=damaged)
+
+
+def read_batch_stats(crawl: str, number: int, store: Store) -> ScoredBatch | None:
+    """Return a scored batch; None where its stats are missing, damaged or those of another one."""
     name = f"{scored_stem(crawl, number)}_stats.json"
     try:
         stats = store.read_stats(name)
@@ -124,7 +161,8 @@ def _read_batch_stats(crawl: str, number: int, store: Store) -> ScoredBatch | No
 def _batch(number: int, stats: StageStats) -> ScoredBatch:
     name, weights = (str(stats.details.get(key, "")) for key in ("model", "weights_sha256"))
     model = f"{name or 'unnamed model'}, weights {weights[:12]}" if weights else name
-    return ScoredBatch(number, stats.kept, stats.outputs, model, from_plain(stats.details.get("columns", ())))
+    columns = from_plain(stats.details.get("columns", ()))
+    return ScoredBatch(number, stats.kept, stats.outputs, model, columns, stats.dropped)
 
 
 def _planned(crawl: str, store: Store) -> set[int] | None:
@@ -134,6 +172,28 @@ def _planned(crawl: str, store: Store) -> set[int] | None:
         return None
 
 
+def read_batches(scored: ScoredCrawl, store: Store) -> Iterator[tuple[ScoredBatch, Iterator[pa.RecordBatch]]]:
+    """Yield every batch with its rows (see `read_batch`), while the files of the next ones are read."""
+    ahead: deque[tuple[ScoredBatch, Future[bytes]]] = deque()
+    with ThreadPoolExecutor(_READ_AHEAD) as pool:
+        try:
+            for batch in scored.batches:
+                name = scored.shard_name(batch.number, ".parquet")
+                ahead.append((batch, pool.submit(store.read, name)))
+                if len(ahead) > _READ_AHEAD:
+                    yield _with_rows(scored, *ahead.popleft(), store)
+            while ahead:
+                yield _with_rows(scored, *ahead.popleft(), store)
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def _with_rows(
+    scored: ScoredCrawl, batch: ScoredBatch, data: Future[bytes], store: Store
+) -> tuple[ScoredBatch, Iterator[pa.RecordBatch]]:
+    return batch, _rows(scored, batch, io.BytesIO(data.result()), store)
+
+
 def read_batch(scored: ScoredCrawl, batch: ScoredBatch, store: Store) -> Iterator[pa.RecordBatch]:
     """Yield the rows of a scored batch, kept and rejected, in key order, a few thousand at a time.
 
@@ -141,28 +201,32 @@ def read_batch(scored: ScoredCrawl, batch: ScoredBatch, store: Store) -> Iterato
     InputError if the file does not match its stats, or its keys are not ascending keys of this batch (the
     dataset's ids are made from them).
     """
+    with store.open(scored.shard_name(batch.number, ".parquet")) as file:
+        yield from _rows(scored, batch, file, store)
+
+
+def _rows(scored: ScoredCrawl, batch: ScoredBatch, file: BinaryIO, store: Store) -> Iterator[pa.RecordBatch]:
     name = scored.shard_name(batch.number, ".parquet")
     advice = f"delete {store.uri(scored.shard_name(batch.number, '_stats.json'))} and score the batch again"
     kept, last = 0, batch_name(batch.number)
-    with store.open(name) as file:
-        try:
-            parquet = pq.ParquetFile(file)
-            written_by = SCORED_FILES.check(parquet.schema_arrow, store.uri(name), advice)
-            if not has_columns(parquet.schema_arrow, batch.columns):
+    try:
+        parquet = pq.ParquetFile(file)
+        written_by = SCORED_FILES.check(parquet.schema_arrow, store.uri(name), advice)
+        if not has_columns(parquet.schema_arrow, batch.columns):
+            raise InputError(
+                f"cannot read {store.uri(name)}: it does not have the columns of a scored shard; {advice}"
+            )
+        for found in parquet.iter_batches(_ROWS_PER_READ):
+            rows = found if written_by == SCORED_FILES.number else _upgraded(found)
+            kept += rows.column("reason").null_count
+            if not _ascending(last, rows, batch_name(batch.number)):
                 raise InputError(
-                    f"cannot read {store.uri(name)}: it does not have the columns of a scored shard; {advice}"
+                    f"cannot read {store.uri(name)}: keys are out of order or of other batches; {advice}"
                 )
-            for found in parquet.iter_batches(_ROWS_PER_READ):
-                rows = found if written_by == SCORED_FILES.number else _upgraded(found)
-                kept += rows.column("reason").null_count
-                if not _ascending(last, rows, batch_name(batch.number)):
-                    raise InputError(
-                        f"cannot read {store.uri(name)}: keys are out of order or of other batches; {advice}"
-                    )
-                last = rows.column("key")[-1].as_py()
-                yield rows
-        except (pa.ArrowException, OSError) as error:
-            raise InputError(f"cannot read {store.uri(name)}: {error}; {advice}") from error
+            last = rows.column("key")[-1].as_py()
+            yield rows
+    except (pa.ArrowException, OSError) as error:
+        raise InputError(f"cannot read {store.uri(name)}: {error}; {advice}") from error
     if kept != batch.kept:
         raise InputError(
             f"cannot read {store.uri(name)}: it keeps {kept} rows, its stats say {batch.kept}; {advice}"

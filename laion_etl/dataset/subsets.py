@@ -23,7 +23,7 @@ from laion_etl.core.head_columns import HeadColumn, with_columns
 from laion_etl.core.published_columns import PUBLISHED_COLUMNS
 from laion_etl.core.schemas import DATASET_FILES, SUBSET_EN, SUBSET_MULTI, SUBSET_NOLANG
 from laion_etl.dataset.expressions import Condition
-from laion_etl.io.storage import NewFile, Store
+from laion_etl.io.storage import Guard, NewFile, Store
 from laion_etl.settings import PublishSettings
 
 NO_LANGUAGE = "nolang"
@@ -124,14 +124,25 @@ def _hashes(pair_ids: pa.ChunkedArray) -> pa.Array:
 
 
 class SubsetWriter(AbstractContextManager["SubsetWriter"]):
-    """Writes the rows of one subset to part-00000.parquet, part-00001.parquet ...
+    """Writes the rows of one subset to part-00000.parquet, part-00001.parquet ...; `stem` replaces `part`.
 
     Row groups and files are cut at fixed row counts, so the bytes do not depend on how rows arrive.
     When the block raises, the file being written does not appear.
     """
 
-    def __init__(self, subset: Subset, folder: str, crawl: str, rows_per_file: int, store: Store) -> None:
+    def __init__(
+        self,
+        subset: Subset,
+        folder: str,
+        crawl: str,
+        rows_per_file: int,
+        store: Store,
+        stem: str = "part",
+        guard: Guard | None = None,
+    ) -> None:
         self._subset = subset
+        self._guard = guard
+        self._stem = stem
         self._crawl = crawl
         self._folder = folder
         self._rows_per_file = rows_per_file
@@ -182,9 +193,9 @@ class SubsetWriter(AbstractContextManager["SubsetWriter"]):
 
     def _open_writer(self, schema: pa.Schema) -> pq.ParquetWriter:
         if self._writer is None:
-            name = f"{self._folder}/{self._subset.name}/part-{len(self.files):05d}.parquet"
+            name = f"{self._folder}/{self._subset.name}/{self._stem}-{len(self.files):05d}.parquet"
             self._stack = ExitStack()
-            self._file = self._stack.enter_context(self._store.create(name))
+            self._file = self._stack.enter_context(self._store.create(name, self._guard))
             self._writer = pq.ParquetWriter(self._file, schema, compression="zstd")
             self._stack.enter_context(self._writer)
         return self._writer

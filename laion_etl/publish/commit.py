@@ -36,7 +36,7 @@ def commit_version(context: PublishContext, files: Sequence[DataFile], store: St
             )
         current = versions.current
         before = manifest.read_manifest(release.name, current, store) if current else None
-        check_ids(context.crawl, [batch.number for batch in context.scored.batches], before, store)
+        check_ids(context.crawl, context.scored.numbers, before, store)
         written = _describe(context, files, before, store)
         _delete_others(release, {file.name for file in written}, store)
         stats = replace(context.stats, outputs=tuple(Output(f.name, f.bytes, f.sha256) for f in written))

@@ -12,6 +12,7 @@ from laion_etl.core.schemas import plan_stats_name
 from laion_etl.core.stage_stats import StageStats
 from laion_etl.crawl import written_numbers
 from laion_etl.database.loaded import LoadedCrawl
+from laion_etl.dataset.coverage import Coverage
 from laion_etl.dataset.manifest import Manifest
 from laion_etl.dataset.missing_batches import causes, check_share, missing_batches, unconfirmed_batches
 from laion_etl.dataset.scored import ScoredCrawl, find_scored
@@ -39,7 +40,7 @@ class Expected:
             )
         missing = sorted(set(self.partitions) - self.loaded.partitions)
         cause = "not loaded, or parsed again since"
-        self._check("partitions", missing, len(self.partitions), cause)
+        _check("partitions", missing, len(self.partitions), self.max_missing_share, cause)
         name = plan_stats_name(crawl)
         if not store.exists(name) or store.read_stats(name).fingerprint != self.loaded.plan:
             raise IncompleteError(
@@ -47,14 +48,9 @@ class Expected:
                 f"`laion-etl stage plan --crawl {crawl}`, then download and score what it adds"
             )
 
-    def check_batches(self, scored: ScoredCrawl, store: Store) -> None:
+    def check_batches(self, coverage: Coverage, store: Store) -> None:
         """Raise IncompleteError, with the causes that are known, if too many are missing."""
-        known = missing_batches(scored.crawl, store, scored.missing) if scored.missing else []
-        cause = f"not scored: {causes(known)}" if known else "not scored"
-        self._check("batches", scored.missing, scored.planned or 0, cause)
-
-    def _check(self, what: str, missing: Sequence[int], total: int, cause: str) -> None:
-        check_share("publish", what, missing, total, self.max_missing_share, cause, "retry them")
+        check_batches(coverage, self.max_missing_share, store)
 
 
 def nothing_new(crawl: str, store: Store) -> bool:
@@ -62,7 +58,7 @@ def nothing_new(crawl: str, store: Store) -> bool:
     return is_without_batches(crawl, store)
 
 
-def check_still_scored(scored: ScoredCrawl, manifest: Manifest | None, store: Store) -> None:
+def check_still_scored(scored: Coverage, manifest: Manifest | None, store: Store) -> None:
     """Raise InputError if a batch that is published, by the current manifest, is not scored any more.
 
     For calls that do not say what may be missing: a removal, for example, must not drop such a batch.
@@ -79,15 +75,43 @@ def check_still_scored(scored: ScoredCrawl, manifest: Manifest | None, store: St
 
 
 def scored_crawl(
-    crawl: str, expected: Expected | None, published: StageStats | None, store: Store
+    crawl: str,
+    expected: Expected | None,
+    published: StageStats | None,
+    store: Store,
+    known: ScoredCrawl | None = None,
 ) -> ScoredCrawl:
-    """Find the scored batches of a crawl, and its missing partitions.
+    """Find the scored batches of a crawl, unless they are known, and its missing partitions.
+
+    See `partitions_of` for the latter. Raises IncompleteError if more is missing than `expected` allows,
+    InputError if nothing is scored, or as `check_damaged`.
+    """
+    partitions = partitions_of(crawl, expected, published, store)
+    scored = known or find_scored(crawl, store)
+    if expected is None:
+        check_damaged(crawl, scored.damaged)
+    else:
+        scored = confirmed(scored, store)
+        expected.check_batches(scored.coverage, store)
+    return replace(scored, partitions=partitions.expected, missing_partitions=partitions.missing)
+
+
+@dataclass(frozen=True, slots=True)
+class Partitions:
+    """The number of partitions, None if unknown, and those that are not loaded."""
+
+    expected: int | None
+    missing: tuple[int, ...]
+
+
+def partitions_of(
+    crawl: str, expected: Expected | None, published: StageStats | None, store: Store
+) -> Partitions:
+    """Return the partitions of a crawl. Raises IncompleteError if too many are missing.
 
     Partitions missing when the crawl was last published stay missing until Postgres has them: a run of a few
-    WAT files, or one that expects nothing, does not make a dataset complete. Raises IncompleteError if more
-    is missing than `expected` allows, InputError if nothing is scored, or if stats are damaged or, the first
-    time, the plan is not finished, and nothing says how much may be missing: a removal, for example, must not
-    drop a batch that was published.
+    WAT files, or one that expects nothing, does not make a dataset complete. Raises InputError if the plan is
+    not finished the first time, and nothing says how much may be missing.
     """
     before = published.details if published else {}
     known = tuple(int(number) for number in before.get("missing_partitions") or ())
@@ -97,26 +121,44 @@ def scored_crawl(
                 f"cannot publish {crawl}: its plan is not finished; run "
                 f"`laion-etl stage plan --crawl {crawl}`, then download and score what it adds"
             )
-        scored = find_scored(crawl, store)
-        if scored.damaged:
-            raise InputError(
-                f"cannot publish {crawl}: the stats of scored batches are damaged "
-                f"({written_numbers(scored.damaged)[:200]}); score them again, or say with --expect and "
-                "--allow-missing what may be missing"
-            )
-        return replace(scored, partitions=before.get("partitions"), missing_partitions=known)
+        return Partitions(before.get("partitions"), known)
     expected.check_partitions(crawl, store)
-    scored = _confirmed(find_scored(crawl, store), store)
-    expected.check_batches(scored, store)
     loaded, wanted = expected.loaded.partitions, {*expected.partitions, *known}
-    return replace(scored, partitions=len(loaded | wanted), missing_partitions=tuple(sorted(wanted - loaded)))
+    return Partitions(len(loaded | wanted), tuple(sorted(wanted - loaded)))
 
 
-def _confirmed(scored: ScoredCrawl, store: Store) -> ScoredCrawl:
+def confirmed(scored: ScoredCrawl, store: Store) -> ScoredCrawl:
     """Count batches whose scores may be those of other images as missing."""
     unconfirmed = set(unconfirmed_batches(scored.crawl, store, {batch.number for batch in scored.batches}))
+    if not unconfirmed:
+        return scored
     return replace(
         scored,
         batches=tuple(batch for batch in scored.batches if batch.number not in unconfirmed),
         missing=tuple(sorted({*scored.missing, *unconfirmed})),
     )
+
+
+def check_damaged(crawl: str, damaged: Sequence[int]) -> None:
+    """Raise InputError if stats are damaged, for calls that do not say how much may be missing.
+
+    A removal, for example, must not drop a batch that was published.
+    """
+    if damaged:
+        raise InputError(
+            f"cannot publish {crawl}: the stats of scored batches are damaged "
+            f"({written_numbers(damaged)[:200]}); score them again, or say with --expect and "
+            "--allow-missing what may be missing"
+        )
+
+
+def check_batches(coverage: Coverage, allowed: float, store: Store) -> None:
+    """Raise IncompleteError, with the causes that are known, if more than a share of batches is missing."""
+    missing = coverage.missing
+    known = missing_batches(coverage.crawl, store, missing) if missing else []
+    cause = f"not scored: {causes(known)}" if known else "not scored"
+    _check("batches", missing, coverage.planned or 0, allowed, cause)
+
+
+def _check(what: str, missing: Sequence[int], total: int, allowed: float, cause: str) -> None:
+    check_share("publish", what, missing, total, allowed, cause, "retry them")

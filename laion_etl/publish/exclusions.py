@@ -22,56 +22,59 @@ from laion_etl.settings import PublishSettings
 
 
 @dataclass(slots=True)
-class PublishableRows:
-    """The scored rows of a crawl as publishing sees them; `dropped` grows while they are read."""
+class Exclusions:
+    """The kept rows that one dataset leaves out; `dropped` counts them by reason while rows pass."""
 
-    scored: ScoredCrawl
     settings: PublishSettings
     variant: str
-    store: Store
-    requests: Matcher
     redundant: Redundant = field(default_factory=Redundant.nothing)
     dropped: Counter[str] = field(default_factory=Counter)
 
-    @classmethod
-    def from_scored(
-        cls,
-        scored: ScoredCrawl,
-        settings: PublishSettings,
-        variant: str,
-        store: Store,
-        requests: Matcher,
-        earlier: tuple[Output, ...],
-    ) -> "PublishableRows":
-        """Find redundant images first, among the rows of the variant."""
-        plain = cls(scored, settings, variant, store, requests)
-        redundant = find_redundant(scored, settings, store, earlier, plain.batch)
-        return cls(scored, settings, variant, store, requests, redundant)
+    def applied(self, found: pa.RecordBatch, removed: int = 0) -> pa.RecordBatch:
+        """Return scored rows with a reason where this dataset excludes them.
 
-    def batch(self, batch: ScoredBatch) -> Iterator[pa.RecordBatch]:
-        """Yield the rows of a batch, kept and rejected, in key order."""
-        for found in map(self._without_removed, read_batch(self.scored, batch, self.store)):
-            rows = found
-            if self.variant != RESEARCH:
-                rows = _with_reasons(rows, unsafe_reasons(rows, self.settings))
-            rows = self.redundant.with_reasons(rows)
-            self._count(found, rows)
-            yield rows
-
-    def _without_removed(self, rows: pa.RecordBatch) -> pa.RecordBatch:
-        if not self.requests:
-            return rows
-        left = rows.filter(pa.array(~self.requests.finds(rows)))
-        gone = rows.column("reason").null_count - left.column("reason").null_count
-        if gone:
-            self.dropped[REASON] += gone
-        return left
+        `removed`: kept rows that a removal request took out before; they are counted here.
+        """
+        rows = found
+        if self.variant != RESEARCH:
+            rows = _with_reasons(rows, unsafe_reasons(rows, self.settings))
+        rows = self.redundant.with_reasons(rows)
+        if removed:
+            self.dropped[REASON] += removed
+        self._count(found, rows)
+        return rows
 
     def _count(self, before: pa.RecordBatch, after: pa.RecordBatch) -> None:
         kept = pc.is_null(before.column("reason"))
         for entry in pc.value_counts(after.column("reason").filter(kept)).to_pylist():
             if entry["values"] is not None:
                 self.dropped[entry["values"]] += entry["counts"]
+
+
+def exclusions(
+    scored: ScoredCrawl,
+    settings: PublishSettings,
+    variant: str,
+    store: Store,
+    requests: Matcher,
+    earlier: tuple[Output, ...],
+) -> Exclusions:
+    """Find redundant images first, among the rows of the variant."""
+    rows_of_variant = Exclusions(settings, variant)
+
+    def read(batch: ScoredBatch) -> Iterator[pa.RecordBatch]:
+        for found in read_batch(scored, batch, store):
+            yield rows_of_variant.applied(without_removed(found, requests)[0])
+
+    return Exclusions(settings, variant, find_redundant(scored, settings, store, earlier, read))
+
+
+def without_removed(rows: pa.RecordBatch, requests: Matcher) -> tuple[pa.RecordBatch, int]:
+    """Return the rows that no removal request matches, and the number of kept ones among the others."""
+    if not requests:
+        return rows, 0
+    left = rows.filter(pa.array(~requests.finds(rows)))
+    return left, rows.column("reason").null_count - left.column("reason").null_count
 
 
 def _with_reasons(rows: pa.RecordBatch, reasons: pa.Array) -> pa.RecordBatch:

@@ -66,13 +66,11 @@ class Redundant:
         return rows.set_column(column, rows.schema.field(column), filled)
 
 
-def compared_with(
-    dataset: str, scored: ScoredCrawl, settings: PublishSettings, store: Store
-) -> tuple[Output, ...]:
+def compared_with(dataset: str, crawl: str, settings: PublishSettings, store: Store) -> tuple[Output, ...]:
     """Return the image hash files of earlier crawls that `find_redundant` compares with."""
     if settings.duplicates == "keep" or not settings.duplicates_of_earlier:
         return ()
-    return image_hashes.find_earlier_files(dataset, scored.crawl, store)
+    return image_hashes.find_earlier_files(dataset, crawl, store)
 
 
 def find_redundant(
@@ -118,9 +116,6 @@ def _read(scored: ScoredCrawl, read_rows: Callable[[ScoredBatch], Iterable[pa.Re
     for batch in scored.batches:
         for rows in read_rows(batch):
             kept = pa.Table.from_batches([rows]).filter(pc.field("reason").is_null())
-            sides = (
-                kept[name].cast(pa.int64()).fill_null(0) for name in ("original_width", "original_height")
-            )
             found = image_hashes.to_image_hashes(
                 image_hashes.digests(kept["sha256"]), image_hashes.digests(kept["pdq"])
             )
@@ -130,7 +125,7 @@ def _read(scored: ScoredCrawl, read_rows: Callable[[ScoredBatch], Iterable[pa.Re
                     found.sha256,
                     found.pdq,
                     kept["similarity"].to_numpy().astype(np.float32),
-                    pc.multiply(*sides).to_numpy().astype(np.int64),
+                    pixels_of(kept).to_numpy().astype(np.int64),
                 )
             )
     return _Samples(
@@ -140,6 +135,14 @@ def _read(scored: ScoredCrawl, read_rows: Callable[[ScoredBatch], Iterable[pa.Re
         np.concatenate([part.similarity for part in parts]),
         np.concatenate([part.pixels for part in parts]),
     )
+
+
+def pixels_of(rows: pa.Table) -> pa.ChunkedArray:
+    """Return the pixels of the images as they were fetched; 0 where unknown."""
+    width, height = (
+        rows[name].cast(pa.int64()).fill_null(0) for name in ("original_width", "original_height")
+    )
+    return pc.multiply(width, height)
 
 
 def _known_earlier(

@@ -1,10 +1,12 @@
 """_pictures.parquet of a version: the hashes of its images, by which later crawls recognize them.
 
+A version that was published by ranges of batches has a file for each range, `_pictures-00001.parquet`.
 A row per published sample: `key`, `sha256` of the stored file and `pdq` (32 bytes each; null if the
 downloader had none). Later crawls stream through the files of earlier ones, so memory depends only on the
 later crawl, and time grows with the rows of the earlier ones (see docs/operations.md).
 """
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import PurePosixPath
@@ -22,7 +24,9 @@ from laion_etl.core.stage_stats import Output
 from laion_etl.dataset.manifest import current_manifest
 from laion_etl.io.storage import NewFile, Store
 
-NAME = "_pictures.parquet"  # readers of whole folders skip names that begin with an underscore
+_STEM = "_pictures"  # readers of whole folders skip names that begin with an underscore
+NAME = f"{_STEM}.parquet"
+_NAMES = re.compile(rf"{_STEM}(-\d{{5}})?\.parquet\Z")
 FILES = SchemaHistory(
     "image hashes",
     [
@@ -43,6 +47,11 @@ class ImageHashes:
 
     sha256: NDArray[np.bytes_]  # (n), 32 bytes each
     pdq: Hashes  # (n, 32)
+
+
+def file_name(range_number: int | None) -> str:
+    """Return the name within a version of the hashes of a range of batches; None: of all."""
+    return NAME if range_number is None else f"{_STEM}-{range_number:05d}.parquet"
 
 
 class ImageHashesWriter:
@@ -75,16 +84,22 @@ def to_image_hashes(sha256: pa.Array | pa.ChunkedArray, pdq: pa.Array | pa.Chunk
     """Convert the two columns to arrays."""
     known = b"".join(value or _NO_HASH for value in pdq.to_pylist())
     return ImageHashes(
-        np.asarray([value or _NO_HASH for value in sha256.to_pylist()], f"S{HASH_BYTES}"),
+        to_bytes(sha256),
         np.frombuffer(known, np.uint8).reshape(-1, HASH_BYTES),
     )
+
+
+def to_bytes(hashes: pa.Array | pa.ChunkedArray) -> NDArray[np.bytes_]:
+    """Convert a column of 32 bytes each to an array; zeros for null."""
+    return np.asarray([value or _NO_HASH for value in hashes.to_pylist()], f"S{HASH_BYTES}")
 
 
 def find_earlier_files(dataset: str, crawl: str, store: Store) -> tuple[Output, ...]:
     """Return the image hash files of the dataset's earlier crawls, in the order of the crawls."""
     manifest = current_manifest(dataset, store)
     files = manifest.files if manifest else ()
-    found = [file for file in files if PurePosixPath(file.name).name == NAME and file.crawl < crawl]
+    named = (file for file in files if _NAMES.match(PurePosixPath(file.name).name))
+    found = [file for file in named if file.crawl < crawl]
     ordered = sorted(found, key=lambda file: file.name)
     return tuple(Output(file.name, file.bytes, file.sha256) for file in ordered)
 

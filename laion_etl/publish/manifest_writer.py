@@ -15,7 +15,6 @@ from laion_etl.dataset.manifest import BATCH_RANGES, FORMAT, ManifestPart, relat
 from laion_etl.dataset.shaping_settings import shaping_settings
 from laion_etl.dataset.subsets import DataFile
 from laion_etl.dataset.versions import Release
-from laion_etl.publish.repeated_ids import batch_ranges
 from laion_etl.report.publish_context import PIPELINE, PublishContext
 
 
@@ -68,8 +67,8 @@ def crawl_part(context: PublishContext) -> ManifestPart:
         settings=shaping_settings(context.settings),
         batches={
             "planned": scored.planned,
-            "published": len(scored.batches),
-            BATCH_RANGES: batch_ranges(batch.number for batch in scored.batches),
+            "published": scored.count,
+            BATCH_RANGES: [list(one) for one in scored.ranges],
             "missing": list(scored.missing),
             "unplanned": list(scored.unplanned),
         },

@@ -16,6 +16,7 @@ from laion_etl.core.errors import InputError
 from laion_etl.core.ids import MAX_BATCH_PAIRS
 from laion_etl.core.schemas import batch_of
 from laion_etl.crawl import written_numbers
+from laion_etl.dataset.coverage import number_ranges
 from laion_etl.dataset.manifest import BATCH_RANGES, Manifest, ManifestPart
 from laion_etl.dataset.subsets import LANGUAGE_SUBSETS
 from laion_etl.io.storage import Store
@@ -23,18 +24,7 @@ from laion_etl.io.storage import Store
 Range = tuple[int, int]  # first and last
 
 
-def batch_ranges(batches: Iterable[int]) -> list[list[int]]:
-    """Return batch numbers as ranges, [first, last] each, ascending."""
-    ranges: list[list[int]] = []
-    for number in sorted(batches):
-        if ranges and number == ranges[-1][1] + 1:
-            ranges[-1][1] = number
-        else:
-            ranges.append([number, number])
-    return ranges
-
-
-def check_ids(crawl: str, batches: Sequence[int], manifest: Manifest | None, store: Store) -> None:
+def check_ids(crawl: str, batches: Iterable[int], manifest: Manifest | None, store: Store) -> None:
     """Raise InputError if another crawl of a dataset has batches of these numbers.
 
     `manifest`: of the dataset's current version; None if nothing is published.
@@ -78,7 +68,7 @@ def _ranges(listed: object, manifest: Manifest, store: Store) -> list[Range]:
 
 def _batches_of_files(own: frozenset[int], part: ManifestPart, manifest: Manifest, store: Store) -> set[int]:
     ranges = [
-        (first * MAX_BATCH_PAIRS, (last + 1) * MAX_BATCH_PAIRS - 1) for first, last in batch_ranges(own)
+        (first * MAX_BATCH_PAIRS, (last + 1) * MAX_BATCH_PAIRS - 1) for first, last in number_ranges(own)
     ]
     found: set[int] = set()
     for subset in LANGUAGE_SUBSETS:

@@ -1,12 +1,12 @@
 """Checks a version against its manifest: every file, every byte, every count, every row's place.
 
-Each file is read once, a few thousand rows at a time, in constant memory.
+Each file is read once, a few thousand rows at a time, in constant memory. verify_ranges.py divides the work.
 """
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import PurePosixPath
 from typing import Any, BinaryIO
@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 
 from laion_etl.core.errors import InputError, ServiceError, SettingsError, StorageError
 from laion_etl.core.head_columns import has_columns
-from laion_etl.core.schemas import DATASET_FILES, keys_of_ids
+from laion_etl.core.schemas import DATASET_FILES, batch_of, keys_of_ids
 from laion_etl.dataset.manifest import NAME, STATS, Manifest, ManifestPart, read_manifest
 from laion_etl.dataset.row_streams import ROWS_PER_READ, ascending, merge_by_id, sample_ids
 from laion_etl.dataset.subsets import LANGUAGE_SUBSETS, DataFile, Subset, subsets
@@ -66,28 +66,45 @@ def verify_version(
     """
     listed = read_versions(dataset, store).find(version)
     report = VerifyReport(dataset, listed.version)
-    try:
+    with problems_of_the_manifest(report):
         manifest = read_manifest(dataset, listed, store)
-        _Check(manifest, report, store, on_bytes).run()
-    except ServiceError:
-        raise
-    except (InputError, StorageError) as error:
-        report.problems.append(Problem(f"{dataset_folder(dataset)}/{listed.version}/{NAME}", str(error)))
+        check = Check(manifest, report, store, on_bytes, manifest.files)
+        check.run()
+        check.check_counts()
     return report
 
 
+@contextmanager
+def problems_of_the_manifest(report: VerifyReport) -> Iterator[None]:
+    """Report an InputError or StorageError of the block as a problem of the manifest."""
+    try:
+        yield
+    except ServiceError:
+        raise
+    except (InputError, StorageError) as error:
+        name = f"{dataset_folder(report.dataset)}/{report.version}/{NAME}"
+        report.problems.append(Problem(name, str(error)))
+
+
 @dataclass(slots=True)
-class _Check:
+class Check:
+    """The check of some files of a version; `first`: and of what concerns all of them."""
+
     manifest: Manifest
     report: VerifyReport
     store: Store
     on_bytes: Progress | None
+    files: Sequence[DataFile]
+    first: bool = True
+    batches: set[int] = field(default_factory=set)
     row_counts: Counter[tuple[str, str]] = field(default_factory=Counter)  # (crawl, subset)
     fitting: Counter[tuple[str, str]] = field(default_factory=Counter)  # rows of language subsets that fit
 
     def run(self) -> None:
-        self._find_extra_files()
-        for file in self.manifest.files:
+        """Check the files and their rows; `check_counts` may follow once all files are checked."""
+        if self.first:
+            self._find_extra_files()
+        for file in self.files:
             if not file.subset:
                 self._check_plain(file)
         streams = []
@@ -110,11 +127,11 @@ class _Check:
                     for _ in stream:
                         pass
         self._find_repeated(streams)
-        for file in self.manifest.files:
+        for file in self.files:
             if file.subset and (file.crawl, file.subset) not in known:
                 self._problem(file.name, "is of a subset or crawl that the manifest does not describe")
-        self._check_counts()
-        self._check_root()
+        if self.first:
+            self._check_root()
 
     def _get_subsets(self, part: ManifestPart) -> tuple[Subset, ...]:
         try:
@@ -151,7 +168,8 @@ class _Check:
     def _rows(self, part: ManifestPart, subset: Subset) -> Iterator[pa.Table]:
         """Check the rows of a subset and yield those in order."""
         last = -1
-        for file in self.manifest.data_files(subset.name, part.crawl):
+        own = (file for file in self.files if (file.subset, file.crawl) == (subset.name, part.crawl))
+        for file in own:
             with suppress(_Unreadable), self._opened(file) as raw:
                 parquet = self._parquet(file, raw)
                 if not self._has_its_columns(parquet.schema_arrow, part):
@@ -205,11 +223,12 @@ class _Check:
         for window in merge_by_id(streams):
             ids = np.sort(np.concatenate([sample_ids(table) for table in window]))
             self.report.rows += ids.size
+            self.batches.update(np.unique(batch_of(ids)).tolist())
             repeated += int(np.count_nonzero(np.diff(ids) == 0))
         if repeated:
             self._problem(self.manifest.release.folder, f"{repeated:,} SAMPLE_IDs are in several files")
 
-    def _check_counts(self) -> None:
+    def check_counts(self) -> None:
         """Compare the manifest's counts with the rows, unless damage has been reported already."""
         if self.report.problems:
             return
@@ -249,7 +268,7 @@ class _Check:
             size += len(block)
         self.report.bytes += size
         if self.on_bytes is not None:
-            self.on_bytes(self.report.bytes, sum(one.bytes for one in self.manifest.files))
+            self.on_bytes(self.report.bytes, sum(one.bytes for one in self.files))
         if (size, digest.hexdigest()) != (file.bytes, file.sha256):
             raw.close()
             self._problem(file.name, f"has other bytes than the manifest says ({size:,}, not {file.bytes:,})"

@@ -10,8 +10,10 @@ import hashlib
 import heapq
 import io
 import struct
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from itertools import islice
+from typing import Any
 
 import pyarrow as pa
 from PIL import Image
@@ -88,8 +90,8 @@ class Sampler:
     @classmethod
     def over(cls, scored: ScoredCrawl) -> "Sampler":
         """Sample from a few batches of a crawl, chosen by hash."""
-        numbers = sorted((batch.number for batch in scored.batches), key=lambda n: _hash(batch_name(n)))
-        return cls(frozenset(numbers[:BATCHES_LOOKED_AT]))
+        numbers = by_hash(batch.number for batch in scored.batches)
+        return cls(frozenset(islice(numbers, BATCHES_LOOKED_AT)))
 
     def add(self, batch: int, rows: pa.RecordBatch) -> None:
         """Add rows of a scored batch."""
@@ -98,6 +100,25 @@ class Sampler:
         for row in rows.select(list(_COLUMNS)).to_pylist():
             width, height = row.pop("original_width"), row.pop("original_height")
             self._offer(SheetSample(batch=batch, width=width, height=height, **row))
+
+    def merge(self, other: "Sampler") -> None:
+        """Add the candidates of other rows, sampled from the same choice of batches."""
+        for group in other._groups.values():
+            for _, sample in group:
+                self._offer(sample)
+
+    def to_plain(self) -> list[dict[str, Any]]:
+        """Return the candidates as plain JSON values; `add_plain` reads them."""
+        return [
+            asdict(sample)
+            for _, group in sorted(self._groups.items(), key=_name)
+            for _, sample in sorted(group)
+        ]
+
+    def add_plain(self, plain: Iterable[Mapping[str, Any]]) -> None:
+        """Add what `to_plain` returned. Raises TypeError for anything else."""
+        for sample in plain:
+            self._offer(SheetSample(**sample))
 
     def _offer(self, sample: SheetSample) -> None:
         group = self._groups.setdefault(sample.reason, [])
@@ -138,9 +159,7 @@ class Sampler:
         return (sample for _, sample in self._groups.get(reason, []))
 
 
-def embedded_images(
-    bands: Sequence[Band], scored: ScoredCrawl, max_pixels: int, store: Store
-) -> dict[str, str]:
+def embedded_images(bands: Sequence[Band], crawl: str, max_pixels: int, store: Store) -> dict[str, str]:
     """Return data: URIs by key for the samples on the sheets that may be shown.
 
     Kept ones are read from scored/, rejected ones from shards/. An image that cannot be decoded or exceeds
@@ -150,7 +169,7 @@ def embedded_images(
     for sample in (sample for band in bands for sample in band.samples):
         if sample.withheld is None:
             folder = "scored" if sample.reason is None else "shards"
-            name = f"{folder}/{scored.crawl}/{batch_name(sample.batch)}.tar"
+            name = f"{folder}/{crawl}/{batch_name(sample.batch)}.tar"
             wanted.setdefault(name, set()).add(sample.key)
     found: dict[str, str] = {}
     for name, keys in sorted(wanted.items()):
@@ -193,6 +212,18 @@ def thumbnail(data: bytes, max_pixels: int) -> str | None:
     out = io.BytesIO()
     small.save(out, "WEBP", quality=_QUALITY, method=4)
     return f"data:image/webp;base64,{base64.b64encode(out.getvalue()).decode()}"
+
+
+def by_hash(numbers: Iterable[int]) -> Iterator[int]:
+    """Yield batch numbers in the order in which sheets prefer them."""
+    hashed = [(_hash(batch_name(number)), number) for number in numbers]
+    heapq.heapify(hashed)
+    while hashed:
+        yield heapq.heappop(hashed)[1]
+
+
+def _name(group: tuple[str | None, object]) -> str:
+    return group[0] or ""
 
 
 def _hash(text: str) -> int:

@@ -52,7 +52,7 @@ def report_page(context: PublishContext, store: Store) -> bytes:
     style = "".join((TEMPLATES / name).read_text() for name in STYLES)
     script = (TEMPLATES / "report.js").read_text()
     images = embedded_images(
-        (*context.kept, *context.rejected), context.scored, context.settings.clip.max_pixels, store
+        (*context.kept, *context.rejected), context.crawl, context.settings.clip.max_pixels, store
     )
     page = (
         environment()

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from laion_etl import __version__
 from laion_etl.core.head_columns import HeadColumn
 from laion_etl.core.stage_stats import StageStats
+from laion_etl.dataset.coverage import Coverage
 from laion_etl.dataset.funnel_report import CrawlFunnel
 from laion_etl.dataset.manifest import ManifestPart
-from laion_etl.dataset.scored import ScoredCrawl
 from laion_etl.dataset.subsets import Subset
 from laion_etl.dataset.versions import Release
 from laion_etl.report.contact_sheets import Band
@@ -28,7 +28,7 @@ class PublishContext:
     """
 
     release: Release
-    scored: ScoredCrawl
+    scored: Coverage
     settings: Settings
     subsets: tuple[Subset, ...]
     statistics: Statistics

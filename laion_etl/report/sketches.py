@@ -1,11 +1,14 @@
 """Counts of streams in bounded memory: frequent values, repeated values, and points on a grid.
 
 Each reports its own error. They are exact up to their size limits, which small datasets do not reach.
+Sketches of parts of a stream merge into one of the whole, of the same size and with the same bound of its
+error; `to_plain` and `from_plain` carry them from process to process.
 """
 
 import math
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any, Self
 
 import numpy as np
 import pyarrow as pa
@@ -46,10 +49,29 @@ class Tally:
         for value, count in pairs:
             if value is not None:
                 self._counts[value] += count
-        if len(self._counts) > self._max_values:
-            self._forget()
+        self._forget()
+
+    def merge(self, other: "Tally") -> None:
+        """Add the counts of another part of the stream; the errors add up, within the same share of all."""
+        self._counts.update(other._counts)
+        self.error += other.error
+        self._forget()
+
+    def to_plain(self) -> dict[str, Any]:
+        """Return plain JSON values."""
+        return {"counts": dict(self._counts), "error": self.error}
+
+    @classmethod
+    def from_plain(cls, plain: Mapping[str, Any]) -> Self:
+        """Read what `to_plain` returned. Raises KeyError, TypeError or ValueError."""
+        tally = cls()
+        tally._counts.update({str(value): int(count) for value, count in plain["counts"].items()})
+        tally.error = int(plain["error"])
+        return tally
 
     def _forget(self) -> None:
+        if len(self._counts) <= self._max_values:
+            return
         ordered = sorted(self._counts.values(), reverse=True)
         taken = ordered[self._max_values // 2]
         self.error += taken
@@ -86,9 +108,37 @@ class Repeats:
         values, counts = np.unique(hashes[hashes <= np.uint64(self._limit - 1)], return_counts=True)
         self._counts.update(dict(zip(values.tolist(), counts.tolist(), strict=True)))
         while len(self._counts) > self._max_sampled:
-            self._limit //= 2
-            self.factor *= 2
-            self._counts = Counter({v: count for v, count in self._counts.items() if v < self._limit})
+            self._lower_limit(self.factor * 2)
+
+    def merge(self, other: "Repeats") -> None:
+        """Add another part of the stream; the result is that of one pass over both."""
+        self._lower_limit(max(self.factor, other.factor))
+        self._counts.update({v: count for v, count in other._counts.items() if v < self._limit})
+        while len(self._counts) > self._max_sampled:
+            self._lower_limit(self.factor * 2)
+
+    def to_plain(self) -> dict[str, Any]:
+        """Return plain JSON values: the hashes that occur once, and the others with their counts."""
+        return {
+            "factor": self.factor,
+            "once": sorted(v for v, count in self._counts.items() if count == 1),
+            "repeated": sorted((v, count) for v, count in self._counts.items() if count > 1),
+        }
+
+    @classmethod
+    def from_plain(cls, plain: Mapping[str, Any]) -> Self:
+        """Read what `to_plain` returned. Raises KeyError, TypeError or ValueError."""
+        repeats = cls()
+        repeats._lower_limit(int(plain["factor"]))
+        repeats._counts.update({int(value): 1 for value in plain["once"]})
+        repeats._counts.update({int(value): int(count) for value, count in plain["repeated"]})
+        return repeats
+
+    def _lower_limit(self, factor: int) -> None:
+        if factor == self.factor:
+            return
+        self.factor, self._limit = factor, _HASHES // factor
+        self._counts = Counter({v: count for v, count in self._counts.items() if v < self._limit})
 
     def by_count(self) -> list[tuple[int, int]]:
         """Return (times, number of values that occur so often), ascending; estimated if `factor` > 1."""
@@ -116,6 +166,19 @@ class HexGrid:
         lattice = (to_second < to_first).astype(np.intp)
         column, row = (np.where(lattice, *pair).astype(np.intp) for pair in zip(second, first, strict=True))
         np.add.at(self._counts, (lattice, column, row), 1)
+
+    def merge(self, other: "HexGrid") -> None:
+        """Add the points of another grid of the same size."""
+        self._counts += other._counts
+
+    def to_plain(self) -> list[list[int]]:
+        """Return plain JSON values: the hexagons that have points, as lattice, column, line and count."""
+        return [[*map(int, place), int(self._counts[tuple(place)])] for place in np.argwhere(self._counts)]
+
+    def add_plain(self, plain: list[list[int]]) -> None:
+        """Add what `to_plain` of a grid of the same size returned. Raises ValueError or IndexError."""
+        for lattice, column, row, count in plain:
+            self._counts[lattice, column, row] += count
 
     def cells(self) -> Iterator[tuple[float, float, int]]:
         """Yield centre and count of every hexagon that has points."""

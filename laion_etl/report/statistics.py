@@ -1,6 +1,10 @@
-"""Statistics of a published crawl: one pass over its scored rows, in bounded memory."""
+"""Statistics of a published crawl: one pass over its scored rows, in bounded memory.
 
-from collections.abc import Sequence
+Those of ranges of batches merge into those of the crawl: counts are exact, sketches within the error that
+they state (sketches.py).
+"""
+
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -26,6 +30,9 @@ SHARE_EDGES: Edges = np.linspace(0.0, 1.0, 41)  # punsafe, pwatermark
 CAPTION_EDGES: Edges = 2.0 ** np.arange(2, 11.01, 0.5)  # 4 to 2,048 characters
 ENGLISH, OTHER = "English", "other"
 _MAX_LANGUAGES = 200  # with a histogram each
+_NUMBERS = ("kept", "rejected")
+_HISTOGRAMS = ("short_sides", "file_bytes", "caption_chars", "aesthetic", "punsafe", "pwatermark")
+_TALLIES = ("languages", "licenses", "domains", "safety_kept", "safety_rejected")
 _HOST = (
     r"^[a-z][a-z0-9+.-]*://(?:[^/?#@]*@)?(?:www\.)?"
     r"(?P<host>\[[0-9a-f:.]+\]|[^/?#:\[\]@]+)(?::[0-9]*)?(?:[/?#]|$)"
@@ -47,6 +54,26 @@ class GroupSimilarities:
             values = pc.unique(table["threshold"]).to_pylist()
             self.thresholds.update(round(value, 4) for value in values if value is not None)
 
+    def merge(self, other: "GroupSimilarities") -> None:
+        """Add those of other rows."""
+        self.kept += other.kept
+        self.rejected += other.rejected
+        self.thresholds |= other.thresholds
+
+    def to_plain(self) -> dict[str, Any]:
+        """Return plain JSON values."""
+        return {
+            "kept": self.kept.tolist(),
+            "rejected": self.rejected.tolist(),
+            "thresholds": sorted(self.thresholds),
+        }
+
+    @classmethod
+    def from_plain(cls, plain: Mapping[str, Any]) -> "GroupSimilarities":
+        """Read what `to_plain` returned. Raises KeyError, TypeError or ValueError."""
+        kept, rejected = (_counts(plain[name], SIMILARITY_EDGES) for name in ("kept", "rejected"))
+        return cls(kept, rejected, {float(value) for value in plain["thresholds"]})
+
 
 @dataclass(slots=True)
 class Statistics:
@@ -60,6 +87,7 @@ class Statistics:
         default_factory=lambda: {group: GroupSimilarities() for group in (ENGLISH, OTHER)}
     )
     language_similarities: dict[str, Counts] = field(default_factory=dict)
+    more_languages: bool = False  # than have a histogram
     sides: HexGrid = field(default_factory=lambda: HexGrid(*SIDE_LOG2, SIDE_CELL))
     short_sides: Counts = field(default_factory=lambda: np.zeros(len(SHORT_SIDE_EDGES) + 1, np.int64))
     file_bytes: Counts = field(default_factory=lambda: zeros(BYTES_EDGES))
@@ -92,6 +120,59 @@ class Statistics:
         self.safety_kept.add(pc.fill_null(kept["nsfw_tag"], "not tagged"))
         self.safety_rejected.add(pc.fill_null(rejected["nsfw_tag"], "not tagged"))
         self._add_published(published)
+
+    def merge(self, other: "Statistics") -> None:
+        """Add those of other rows of the same crawl."""
+        for name in (*_NUMBERS, *_HISTOGRAMS):
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+        for name in _TALLIES:
+            getattr(self, name).merge(getattr(other, name))
+        for subset in self.subset_rows:
+            self.subset_rows[subset] += other.subset_rows[subset]
+        for group, found in self.similarities.items():
+            found.merge(other.similarities[group])
+        self._merge_languages(other)
+        self.sides.merge(other.sides)
+        self.images.merge(other.images)
+
+    def to_plain(self) -> dict[str, Any]:
+        """Return plain JSON values."""
+        return {
+            **{name: getattr(self, name) for name in _NUMBERS},
+            **{name: getattr(self, name).tolist() for name in _HISTOGRAMS},
+            **{name: getattr(self, name).to_plain() for name in _TALLIES},
+            "subset_rows": dict(self.subset_rows),
+            "similarities": {group: found.to_plain() for group, found in self.similarities.items()},
+            "language_similarities": {
+                language: counts.tolist() for language, counts in self.language_similarities.items()
+            },
+            "more_languages": self.more_languages,
+            "sides": self.sides.to_plain(),
+            "images": self.images.to_plain(),
+        }
+
+    @classmethod
+    def from_plain(cls, plain: Mapping[str, Any], subsets: Sequence[Subset]) -> "Statistics":
+        """Read what `to_plain` returned. Raises KeyError, TypeError, ValueError or IndexError."""
+        found = cls(subsets)
+        for name in _NUMBERS:
+            setattr(found, name, int(plain[name]))
+        for name in _HISTOGRAMS:
+            setattr(found, name, getattr(found, name) + np.asarray(plain[name], np.int64))
+        for name in _TALLIES:
+            setattr(found, name, Tally.from_plain(plain[name]))
+        found.subset_rows = {subset.name: int(plain["subset_rows"][subset.name]) for subset in subsets}
+        found.similarities = {
+            group: GroupSimilarities.from_plain(plain["similarities"][group]) for group in (ENGLISH, OTHER)
+        }
+        found.language_similarities = {
+            str(language): _counts(counts, SIMILARITY_EDGES)
+            for language, counts in plain["language_similarities"].items()
+        }
+        found.more_languages = bool(plain["more_languages"])
+        found.sides.add_plain(plain["sides"])
+        found.images = Repeats.from_plain(plain["images"])
+        return found
 
     @property
     def similarity_kept(self) -> Counts:
@@ -126,12 +207,26 @@ class Statistics:
         places = np.searchsorted(SHORT_SIDE_EDGES, np.minimum(width, height), side="right")
         self.short_sides += np.bincount(places, minlength=len(SHORT_SIDE_EDGES) + 1)
 
+    def _merge_languages(self, other: "Statistics") -> None:
+        """Where a side has not counted all its languages, those that it lacks would be incomplete."""
+        mine, theirs = self.language_similarities, other.language_similarities
+        merged = {
+            language: mine.get(language, 0) + theirs.get(language, zeros(SIMILARITY_EDGES))
+            for language in (*mine, *(one for one in theirs if one not in mine))
+            if (language in mine or not self.more_languages)
+            and (language in theirs or not other.more_languages)
+        }
+        self.language_similarities = dict(list(merged.items())[:_MAX_LANGUAGES])
+        dropped = len(mine.keys() | theirs.keys()) > len(self.language_similarities)
+        self.more_languages = self.more_languages or other.more_languages or dropped
+
     def _add_language_similarities(self, published: pa.Table) -> None:
         """Languages past the first 200 are only counted: a custom detector may return any number of them."""
         for language in pc.unique(published["LANGUAGE"]).to_pylist():
             found = self.language_similarities.get(language)
             if found is None:
-                if len(self.language_similarities) == _MAX_LANGUAGES:
+                if self.more_languages or len(self.language_similarities) == _MAX_LANGUAGES:
+                    self.more_languages = True
                     continue
                 found = self.language_similarities[language] = zeros(SIMILARITY_EDGES)
             of_language = published.filter(pc.field("LANGUAGE") == language)
@@ -156,6 +251,13 @@ def hosts(urls: pa.ChunkedArray) -> pa.ChunkedArray:
     """Return the host of each URL without www; '?' if it has none."""
     found = pc.extract_regex(pc.utf8_lower(urls), _HOST)
     return pc.fill_null(pc.struct_field(found, "host"), "?")
+
+
+def _counts(plain: Sequence[int], edges: Edges) -> Counts:
+    """Read the counts of a histogram. Raises ValueError if it has other bins."""
+    counts = zeros(edges)
+    counts += np.asarray(plain, np.int64)
+    return counts
 
 
 def zeros(edges: Edges) -> Counts:

@@ -14,6 +14,11 @@ def index_stats(release: Release) -> str:
     return f"index/{release.name}/{release.version}/{STATS}"
 
 
+def range_stats(release: Release, crawl: str, number: int) -> str:
+    """Return the name of the record of an indexed range of batches."""
+    return f"index/{release.name}/{release.version}/{crawl}/range-{number:05d}.json"
+
+
 def part_stem(dataset: str, crawl: str, unit: str) -> str:
     """Return the name of a part's files in the store without their endings."""
     return f"index/{dataset}/{_PARTS}/{crawl}/{unit}"
@@ -25,10 +30,12 @@ def delete_unnamed(dataset: str, store: Store) -> None:
     named: set[str] = set()
     for name in store.list(f"index/{dataset}"):
         _, _, version, *rest = name.split("/")
-        if version == _PARTS or rest != [STATS]:
+        if version == _PARTS:
             continue
         if version not in visible:
             store.delete(name)
+            continue
+        if rest != [STATS] and not rest[-1].startswith("range-"):
             continue
         named |= {_stem(output.name) for output in store.read_stats(name).outputs}
     for name in store.list(f"index/{dataset}/{_PARTS}"):

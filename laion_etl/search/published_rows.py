@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from laion_etl.core.errors import InputError
 from laion_etl.core.schemas import batch_of
 from laion_etl.core.stage_stats import fingerprint
+from laion_etl.dataset.file_ranges import FileRange, file_ranges
 from laion_etl.dataset.manifest import Manifest, read_manifest
 from laion_etl.dataset.subsets import LANGUAGE_SUBSETS
 from laion_etl.dataset.versions import Release, read_versions
@@ -55,17 +56,23 @@ class PublishedVersion:
         parts = self.manifest.parts
         return fingerprint([(part.crawl, part.version, part.fingerprint, part.removals) for part in parts])
 
+    @property
+    def ranges(self) -> tuple[FileRange, ...]:
+        """The ranges of batches that the files were published in, by crawl and number."""
+        return file_ranges(self.manifest)
+
     def batches(self, store: Store) -> Iterator[PublishedBatch]:
         """Yield the batches by crawl and number, with a few hundred thousand ids in memory at a time."""
-        for crawl in sorted(part.crawl for part in self.manifest.parts):
-            yield from self._read_batches(crawl, store)
+        for one in self.ranges:
+            yield from batches_of(one, store)
 
-    def _read_batches(self, crawl: str, store: Store) -> Iterator[PublishedBatch]:
-        """Merge the language subsets, which together hold every row once."""
-        files = ([file.name for file in self.manifest.data_files(s, crawl)] for s in LANGUAGE_SUBSETS)
-        merged = heapq.merge(*(_runs(names, store) for names in files), key=_number)
-        for number, runs in groupby(merged, key=_number):
-            yield PublishedBatch(crawl, number, np.sort(np.concatenate(list(runs))))
+
+def batches_of(one: FileRange, store: Store) -> Iterator[PublishedBatch]:
+    """Yield the batches of a range: merges the language subsets, which together hold every row once."""
+    files = ([file.name for file in one.data_files(subset)] for subset in LANGUAGE_SUBSETS)
+    merged = heapq.merge(*(_runs(names, store) for names in files), key=_number)
+    for number, runs in groupby(merged, key=_number):
+        yield PublishedBatch(one.crawl, number, np.sort(np.concatenate(list(runs))))
 
 
 def find_published(dataset: str, version: str, store: Store) -> PublishedVersion:

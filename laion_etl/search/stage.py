@@ -4,23 +4,29 @@ A version's index is `index/<name>/<version>/_stats.json`; it lists parts, each 
 crawl: `index/<name>/_parts/<crawl>/<first batch>-<fingerprint>.usearch|.arrow|_stats.json`. A part's name
 depends on all its inputs, so versions share the parts they have in common: a second crawl adds parts, and a
 removal rebuilds only the parts that lost rows. Parts that no version lists any more are deleted.
+
+A crawl that was published in ranges of batches is indexed in them, side by side if several are at work. The
+record of a range has those of its parts, so that the end reads no rows.
 """
 
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import islice
 from threading import Event
 
 from laion_etl.core.errors import DamagedFileError, InputError, LaionEtlError, MissingFileError
 from laion_etl.core.stage_stats import StageStats, fingerprint
-from laion_etl.dataset.scored import ScoredBatch, ScoredCrawl, find_scored
+from laion_etl.dataset.file_ranges import FileRange, share
+from laion_etl.dataset.scored import ScoredCrawl, scored_among
 from laion_etl.io.storage import Store
 from laion_etl.search.index_part import COUNTED, IndexedBatch, IndexPart, most_frequent
-from laion_etl.search.layout import FORMAT, STATS, delete_unnamed, index_stats
-from laion_etl.search.published_rows import PublishedBatch, PublishedVersion
+from laion_etl.search.layout import FORMAT, STATS, delete_unnamed, index_stats, range_stats
+from laion_etl.search.published_rows import PublishedVersion, batches_of
 from laion_etl.settings import IndexSettings, Settings, Stage, shaping
 
 _UNREADABLE = (InputError, MissingFileError, DamagedFileError)  # of one part; the store itself answers
+_BATCHES_AT_ONCE = 64  # whose stats are read concurrently
 _NAMED = 3  # failed parts in an error message
 
 Report = Callable[[int, int], None]
@@ -42,12 +48,31 @@ def index_dataset(
         return done
     store.delete(name)
     parts = []
-    for done in _written(published, settings.index, store):
+    for done in _written(published, published.ranges, settings, store):
         parts.append(done)
         report(sum(stats.kept for stats in parts), published.rows)
     stats = store.write_stats(name, _whole(published, wanted, parts))
     delete_unnamed(release.name, store)
     return stats
+
+
+def index_range(
+    published: PublishedVersion,
+    number: int,
+    total: int,
+    settings: Settings,
+    store: Store,
+    report: Report = lambda *_: None,
+) -> int:
+    """Write the parts of every `total`-th range of a version, from range `number` on, which counts from 1.
+
+    `index_dataset` reuses them without reading rows. Returns the number of samples; raises like it.
+    """
+    rows = 0
+    for done in _written(published, share(published.ranges, number, total), settings, store):
+        rows += done.kept
+        report(rows, published.rows)
+    return rows
 
 
 def _whole(published: PublishedVersion, wanted: str, parts: Sequence[StageStats]) -> StageStats:
@@ -76,14 +101,53 @@ def _whole(published: PublishedVersion, wanted: str, parts: Sequence[StageStats]
     )
 
 
-def _written(published: PublishedVersion, settings: IndexSettings, store: Store) -> Iterator[StageStats]:
-    """Write the parts, some concurrently: usearch releases the GIL.
+def _written(
+    published: PublishedVersion, ranges: Sequence[FileRange], settings: Settings, store: Store
+) -> Iterator[StageStats]:
+    """Write the parts of ranges; a part that cannot be read does not stop the others.
 
-    A part that cannot be read does not stop the others; InputError names it at the end.
+    Raises InputError at the end, which names it.
     """
+    failed: list[LaionEtlError] = []
+    for one in ranges:
+        name = range_stats(published.release, one.crawl, one.number)
+        made_from = fingerprint("index range", FORMAT, shaping(settings, Stage.INDEX), one.files)
+        if one.number and (done := store.finished(name, made_from)):
+            yield from map(StageStats.from_plain, done.details["parts"])
+            continue
+        before, parts = len(failed), []
+        for stats in _written_range(published.release.name, one, settings.index, store, failed):
+            parts.append(stats)
+            yield stats
+        if one.number and len(failed) == before:
+            store.write_stats(name, _range_stats(one, made_from, parts))
+    if len(failed) == 1:
+        raise failed[0]
+    if failed:
+        raise InputError(f"cannot index {len(failed)} parts: {' | '.join(map(str, failed[:_NAMED]))}")
+
+
+def _range_stats(one: FileRange, made_from: str, parts: Sequence[StageStats]) -> StageStats:
+    """Return the record of a range; its `details` have those of its parts."""
+    rows = sum(part.kept for part in parts)
+    return StageStats(
+        stage="index range",
+        crawl=one.crawl,
+        unit=str(one.number),
+        fingerprint=made_from,
+        input=rows,
+        kept=rows,
+        outputs=tuple(output for part in parts for output in part.outputs),
+        details={"parts": [part.to_plain() for part in parts]},
+    )
+
+
+def _written_range(
+    dataset: str, one: FileRange, settings: IndexSettings, store: Store, failed: list[LaionEtlError]
+) -> Iterator[StageStats]:
+    """Write the parts of a range, some concurrently: usearch releases the GIL."""
     stop = Event()
     running: deque[Future[StageStats]] = deque()
-    failed: list[LaionEtlError] = []
 
     def finished() -> Iterator[StageStats]:
         try:
@@ -93,7 +157,7 @@ def _written(published: PublishedVersion, settings: IndexSettings, store: Store)
 
     with ThreadPoolExecutor(settings.jobs) as pool:
         try:
-            for part in _parts(published, settings, store, stop):
+            for part in _parts(dataset, one, settings, store, stop):
                 running.append(pool.submit(part.done))
                 if len(running) == settings.jobs:
                     yield from finished()
@@ -102,38 +166,33 @@ def _written(published: PublishedVersion, settings: IndexSettings, store: Store)
         except BaseException:
             stop.set()
             raise
-    if len(failed) == 1:
-        raise failed[0]
-    if failed:
-        raise InputError(f"cannot index {len(failed)} parts: {' | '.join(map(str, failed[:_NAMED]))}")
 
 
 def _parts(
-    published: PublishedVersion, settings: IndexSettings, store: Store, stop: Event
+    dataset: str, one: FileRange, settings: IndexSettings, store: Store, stop: Event
 ) -> Iterator[IndexPart]:
-    """Yield the parts of a version, cut by scored rows, so that removals do not move their borders."""
-    name = published.release.name
-    known: ScoredCrawl | None = None
+    """Yield the parts of a range, cut by scored rows, so that removals do not move their borders."""
+    crawl = ScoredCrawl(one.crawl, (), None, (), ())
     waiting: list[IndexedBatch] = []
-    for found in published.batches(store):
-        if known is None or known.crawl != found.crawl:
-            if known is not None:
-                yield IndexPart(name, known, tuple(waiting), settings, store, stop)
-            known, waiting = find_scored(found.crawl, store), []
-        batch = IndexedBatch(_scored(found, known, store), found.ids)
+    for batch in _batches(one, store):
         if waiting and sum(b.scored.kept for b in waiting) + batch.scored.kept > settings.rows_per_part:
-            yield IndexPart(name, known, tuple(waiting), settings, store, stop)
+            yield IndexPart(dataset, crawl, tuple(waiting), settings, store, stop)
             waiting = []
         waiting.append(batch)
-    if known is not None:
-        yield IndexPart(name, known, tuple(waiting), settings, store, stop)
+    if waiting:
+        yield IndexPart(dataset, crawl, tuple(waiting), settings, store, stop)
 
 
-def _scored(published: PublishedBatch, crawl: ScoredCrawl, store: Store) -> ScoredBatch:
-    for batch in crawl.batches:
-        if batch.number == published.number:
-            return batch
-    raise InputError(
-        f"cannot index batch {published.number} of {crawl.crawl}: it is published, but "
-        f"{store.uri(crawl.shard_name(published.number, STATS))} is gone; score the batch again"
-    )
+def _batches(one: FileRange, store: Store) -> Iterator[IndexedBatch]:
+    """Yield the batches of a range; the stats of some are read at once."""
+    batches = batches_of(one, store)
+    while some := list(islice(batches, _BATCHES_AT_ONCE)):
+        scored = scored_among(one.crawl, [found.number for found in some], store)
+        known = {batch.number: batch for batch in scored.batches}
+        for found in some:
+            if found.number not in known:
+                raise InputError(
+                    f"cannot index batch {found.number} of {one.crawl}: it is published, but "
+                    f"{store.uri(scored.shard_name(found.number, STATS))} is gone; score the batch again"
+                )
+            yield IndexedBatch(known[found.number], found.ids)

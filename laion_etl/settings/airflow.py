@@ -16,7 +16,7 @@ class AirflowSettings(Group):
     parse_pool: str = setting(
         "default_pool",
         "Pool of parse tasks. A pool must exist, or its tasks never start; docker/pools.json has "
-        "laion_parse, laion_load, laion_plan, laion_download and laion_gpu.",
+        "laion_parse, laion_load, laion_plan, laion_download, laion_gpu and laion_publish.",
         changes=None,
         check=not_empty,
     )
@@ -48,6 +48,12 @@ class AirflowSettings(Group):
     )
     score_pool: str = setting(
         "default_pool", "Pool of score tasks, such as laion_gpu.", changes=None, check=not_empty
+    )
+    publish_pool: str = setting(
+        "default_pool",
+        "Pool of the tasks that publish ranges of a crawl's batches, such as laion_publish.",
+        changes=None,
+        check=not_empty,
     )
     s3_conn_id: str = setting(
         "",

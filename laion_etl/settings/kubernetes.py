@@ -67,7 +67,7 @@ class KubernetesSettings(Group):
         changes=None,
     )
     cpu: tuple[str, ...] = setting(
-        ("parse=4", "download=2", "score=4", "publish=4", "other=1"),
+        ("parse=4", "download=2", "score=4", "publish=2", "other=1"),
         "Cores requested, by stage.",
         changes=None,
         check=by_stage(_CORES, "parse=4", others=True),

@@ -18,6 +18,7 @@ TAKEN_NAMES = frozenset(
         "index",
     }
 )
+MAX_RANGES = 1_024  # Airflow's default [core] max_map_length
 MAX_DUPLICATE_BITS = 15  # up to this distance the index of PDQ hashes finds every pair
 
 
@@ -41,6 +42,14 @@ class PublishSettings(Group):
     )
     rows_per_file: int = setting(
         1_000_000, "Rows per parquet file.", changes=Stage.PUBLISH, unit="rows", minimum=1
+    )
+    batches_per_range: int = setting(
+        5_000,
+        "A crawl with more batches is published in ranges of so many, by tasks that run side by side, at "
+        f"most {MAX_RANGES:,} of them. Only decides where files are cut.",
+        changes=None,  # rows, statistics and numbers are those of one range
+        unit="batches",
+        minimum=1,
     )
     high_resolution_px: int = setting(
         1024,

@@ -10,6 +10,11 @@ from tests.airflow.conftest import ROOT, Airflow, write_catalogue
 
 pytestmark = pytest.mark.airflow
 
+EVERYTHING = [
+    "download", "partition.load", "plan_range", "publish", "publish_finish", "publish_hashes", "publish_range",
+    "score",
+]  # fmt: skip
+
 PARSE = """
 import json, sys
 from airflow.dag_processing.dagbag import DagBag
@@ -49,7 +54,7 @@ print(json.dumps({
 
 @pytest.fixture(scope="module")
 def parsed(airflow: Airflow) -> Any:
-    """The DAG files, read once, by an operator who has pools."""
+    """The DAG files, read once, by an operator who has pools and publishes no image twice."""
     return airflow.python(
         PARSE,
         LAION_ETL_AIRFLOW_PARSE_POOL="laion_parse",
@@ -57,6 +62,8 @@ def parsed(airflow: Airflow) -> Any:
         LAION_ETL_AIRFLOW_PLAN_POOL="laion_plan",
         LAION_ETL_AIRFLOW_DOWNLOAD_POOL="laion_download",
         LAION_ETL_AIRFLOW_SCORE_POOL="laion_gpu",
+        LAION_ETL_AIRFLOW_PUBLISH_POOL="laion_publish",
+        LAION_ETL_PUBLISH_DUPLICATES="exact",
     )
 
 
@@ -82,11 +89,22 @@ def test_every_known_crawl_has_its_dag_of_mapped_stages(parsed: Any) -> None:
         "group": ["download"],
         "score": ["group"],
         "publish": ["score"],
-        "digest": ["download", "partition.load", "plan_range", "publish", "score"],
-        "verdict": ["download", "partition.load", "plan_range", "publish", "score"],
+        "publish_hashes": ["publish"],  # only where equal images are looked for
+        "publish_range": ["publish", "publish_hashes"],
+        "publish_finish": ["publish_range"],
+        "digest": EVERYTHING,
+        "verdict": EVERYTHING,
     }
     mapped = {name for name, task in tasks.items() if task["mapped"]}
-    assert mapped == {"partition.parse", "partition.load", "plan_range", "download", "score"}
+    assert mapped == {
+        "partition.parse",
+        "partition.load",
+        "plan_range",
+        "download",
+        "score",
+        "publish_hashes",
+        "publish_range",
+    }
     assert all(task["retries"] == 3 for task in tasks.values())
     assert all(task["timeout"] for name, task in tasks.items() if name not in ("workers", "group", "verdict"))
     assert "CC-MAIN-2024-38" in dag["doc"]
@@ -100,7 +118,7 @@ def test_failed_units_block_nothing_but_the_verdict(parsed: Any) -> None:
     going_on = {name for name, task in tasks.items() if task["rule"] == "all_done_min_one_success"}
     assert going_on == {"plan", "group", "publish"}
     assert tasks["workers"]["rule"] == "all_done"
-    assert tasks["verdict"]["rule"] == "none_failed_min_one_success"
+    assert tasks["verdict"]["rule"] == "none_failed_min_one_success"  # a crawl of one range skips tasks
 
 
 def test_tasks_wait_in_the_pools_that_the_settings_name(parsed: Any) -> None:
@@ -113,6 +131,8 @@ def test_tasks_wait_in_the_pools_that_the_settings_name(parsed: Any) -> None:
         "plan_range": "laion_plan",
         "download": "laion_download",
         "score": "laion_gpu",
+        "publish_hashes": "laion_publish",
+        "publish_range": "laion_publish",
     }
     shipped = json.loads((ROOT / "docker" / "pools.json").read_text())
     assert set(pools.values()) == set(shipped)

@@ -5,7 +5,7 @@ whose runs test_timetable.py counts.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,16 +23,19 @@ from laion_etl.airflow import operators
 from airflow.sdk.exceptions import AirflowFailException
 
 FAILS = json.loads(sys.argv[1])
+RANGES = json.loads(sys.argv[3])
 ANSWERS = {
     "discover": {"partitions": [0, 1, 2]},
-    "plan": {"batches": 1, "plan": "f", "ranges": sys.argv[3:]},
+    "plan": {"batches": 1, "plan": "f", "ranges": RANGES.get("plan", [])},
     "download": {"input": 2, "kept": 1, "done": 1, "plan": "f"},
     "publish": {
         "dataset": "dataset",
         "report": "report",
         "fingerprint": "f",
         "unit": "laion/1",
+        "input": 900,
         "kept": 816,
+        "ranges": [],
     },
     "estimate": {"crawl": "CC-MAIN-2024-42", "samples": 1234, "stored_bytes": 5_000_000_000},
 }
@@ -47,6 +50,8 @@ def stand_in(command):
         if arguments[4] in FAILS:
             raise AirflowFailException("damaged")
         return {"input": 2, "kept": 2, "plan": ""}
+    if arguments[0] == "publish" and "publish" in RANGES and "--prepare" in arguments:
+        return {"ranges": RANGES["publish"]}
     return ANSWERS.get(arguments[0], {"input": 2, "kept": 1, "more": "not for XCom"})
 
 operators.run_here = stand_in
@@ -80,11 +85,22 @@ class Run:
     digest: dict[str, Any]
 
 
-def ended(airflow: Airflow, store: Path, fails: Sequence[int | str], *ranges: str, **conf: object) -> Run:
-    """A run in which these partitions or ranges of the plan fail; `ranges` are all of the plan."""
+def ended(
+    airflow: Airflow,
+    store: Path,
+    fails: Sequence[int | str],
+    ranges: Mapping[str, Sequence[str]] | None = None,
+    **conf: object,
+) -> Run:
+    """A run in which these partitions or ranges of the plan fail; `ranges` are all of plan and publish."""
     chosen = json.dumps({**CONF, **conf})
     found = airflow.python(
-        RUN, json.dumps(fails), chosen, *ranges, LAION_ETL_STORE=str(store), PYTHONWARNINGS="ignore"
+        RUN,
+        json.dumps(fails),
+        chosen,
+        json.dumps(ranges or {}),
+        LAION_ETL_STORE=str(store),
+        PYTHONWARNINGS="ignore",
     )
     return Run(found, store, digests(store)[-1])
 
@@ -119,6 +135,8 @@ def test_a_failed_partition_blocks_only_itself_and_fails_the_run(one_failed: Run
         "partition.parse[partition 1]": "failed",
         "partition.load[1]": "upstream_failed",
         "plan_range[-1]": "skipped",  # `plan` has done everything
+        "publish_range[-1]": "skipped",  # and so has `publish`
+        "publish_finish[-1]": "skipped",
         "verdict[-1]": "upstream_failed",
     }
     assert run["tasks"]["publish[-1]"] == "success"
@@ -128,7 +146,7 @@ def test_a_failed_partition_blocks_only_itself_and_fails_the_run(one_failed: Run
         ["parse", *crawl, "--partition", "2", "--wat-files=0:3"],
         ["load", *crawl, "--partition", "2"],
         ["score", *crawl, "--group", "1/2", "--allow-missing", "0.0"],
-        ["publish", *crawl, "--expect", "0-2", "--allow-missing", "0.0"],
+        ["publish", *crawl, "--prepare", "--expect", "0-2", "--allow-missing", "0.0"],
     ):
         assert command in run["commands"]
     assert run["commands"].count(["download", *crawl]) == 1  # one batch, so one of the two workers
@@ -137,21 +155,41 @@ def test_a_failed_partition_blocks_only_itself_and_fails_the_run(one_failed: Run
 def test_a_failed_range_of_the_plan_stops_no_download_and_fails_the_run(
     migrated_airflow: Airflow, tmp_path: Path
 ) -> None:
-    run = ended(migrated_airflow, tmp_path, ["2/2"], "1/2", "2/2").found
+    run = ended(migrated_airflow, tmp_path, ["2/2"], {"plan": ["1/2", "2/2"]}).found
 
     assert run["state"] == "failed"
-    assert {
-        name: state for name, state in run["tasks"].items() if name.startswith("plan") or state != "success"
-    } == {
+    planned = {name: state for name, state in run["tasks"].items() if name.startswith("plan")}
+    assert planned == {
         "plan[-1]": "success",
         "plan_range[range 1 of 2]": "success",
         "plan_range[range 2 of 2]": "failed",
-        "verdict[-1]": "upstream_failed",
     }
+    assert run["tasks"]["verdict[-1]"] == "upstream_failed"
     crawl = ["--crawl", CRAWL]
     assert ["plan", *crawl, "--prepare"] in run["commands"]
     assert ["plan", *crawl, "--range", "1/2"] in run["commands"]
     assert ["download", *crawl] in run["commands"]
+
+
+def test_a_crawl_of_many_batches_is_published_range_by_range(
+    migrated_airflow: Airflow, tmp_path: Path
+) -> None:
+    run = ended(migrated_airflow, tmp_path, [], {"publish": ["1/2", "2/2"]}).found
+
+    assert run["state"] == "success"
+    assert {name for name, state in run["tasks"].items() if state != "success"} == {"plan_range[-1]"}
+    assert {name for name in run["tasks"] if name.startswith("publish")} == {
+        "publish[-1]",
+        "publish_range[range 1 of 2]",
+        "publish_range[range 2 of 2]",
+        "publish_finish[-1]",
+    }
+    crawl = ["publish", "--crawl", CRAWL]
+    assert [command[3:] for command in run["commands"] if command[:3] == crawl][1:] == [
+        ["--range", "1/2"],
+        ["--range", "2/2"],
+        ["--finish"],
+    ]
 
 
 def test_a_run_without_any_good_partition_publishes_nothing(

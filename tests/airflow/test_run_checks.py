@@ -147,7 +147,7 @@ def test_a_dag_of_ones_own_is_started_by_the_asset_that_the_docs_name(
         [(_, assets)] = airflow.rest(("GET", "assets?uri_pattern=x-laion-etl://dataset", None))
         [asset] = assets["assets"]
         assert [dag["dag_id"] for dag in asset["scheduled_dags"]] == ["mine"]
-        assert {task["task_id"] for task in asset["producing_tasks"]} == {"publish"}
+        assert {task["task_id"] for task in asset["producing_tasks"]} == {"publish", "publish_finish"}
         [(status, _)] = airflow.rest(("POST", "assets/events", {"asset_id": asset["id"]}))
         assert status == 200
         assert airflow.sql("select target_dag_id from asset_dag_run_queue") == [("mine",)]

@@ -10,11 +10,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from laion_etl.core.errors import InputError
+from laion_etl.dataset.coverage import number_ranges
 from laion_etl.dataset.manifest import current_manifest
 from laion_etl.dataset.versions import read_versions, write_versions
 from laion_etl.io.storage import Store
 from laion_etl.publish import commit
-from laion_etl.publish.repeated_ids import batch_ranges, check_ids
+from laion_etl.publish.repeated_ids import check_ids
 from laion_etl.publish.stage import publish_dataset
 from laion_etl.publish.verify import verify_version
 from laion_etl.settings import Settings
@@ -122,5 +123,5 @@ def test_ids_of_seventeen_digits_are_published_and_verified(store: Store) -> Non
 
 
 def test_ranges_of_batches() -> None:
-    assert batch_ranges([7, 3, 4, 5]) == [[3, 5], [7, 7]]
-    assert batch_ranges([]) == []
+    assert number_ranges([7, 3, 4, 5]) == [(3, 5), (7, 7)]
+    assert number_ranges([]) == []

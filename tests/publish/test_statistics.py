@@ -1,5 +1,7 @@
 import hashlib
+import json
 import statistics as reference
+from collections import Counter
 
 import numpy as np
 import pyarrow as pa
@@ -19,6 +21,41 @@ def statistics_of(world: World) -> Statistics:
         for batch in pa.Table.from_pylist(rows, schema=SCORED_SCHEMA).to_batches(max_chunksize=7):
             found.add(batch, published_rows(batch, CRAWL))
     return found
+
+
+def carried(found: Statistics) -> Statistics:
+    """The statistics as another process reads them."""
+    return Statistics.from_plain(json.loads(json.dumps(found.to_plain())), found.subsets)
+
+
+def test_statistics_of_ranges_merge_into_those_of_one_pass() -> None:
+    world = build_world(batches=4)
+    merged = Statistics(subsets(PublishSettings()))
+    for batch, rows in world.batches.items():
+        merged.merge(carried(statistics_of(World({batch: rows}))))
+    whole = statistics_of(world)
+    assert merged.to_plain() == whole.to_plain()
+    assert whole.images.by_count()
+    assert len(whole.language_similarities) > 3
+
+
+def test_a_language_that_a_range_did_not_count_has_no_histogram() -> None:
+    def of(*languages: str) -> Statistics:
+        found = Statistics(subsets(PublishSettings()))
+        [row] = build_world(batches=1, samples=1).rows
+        for language in languages:
+            rows = pa.RecordBatch.from_pylist([row | {"language": language}], SCORED_SCHEMA)
+            found.add(rows, published_rows(rows, CRAWL))
+        return found
+
+    codes = [f"x{number:03d}" for number in range(201)]
+    full, few = of(*codes), of("x005", "x200", "other")
+    for first, second in ((full, few), (few, full)):
+        merged = carried(first)
+        merged.merge(carried(second))
+        assert merged.more_languages
+        assert merged.language_similarities["x005"].sum() == 2
+        assert not {"x200", "other"} & merged.language_similarities.keys(), "one side has not counted them"
 
 
 def test_every_histogram_counts_every_kept_sample() -> None:
@@ -85,6 +122,34 @@ def test_a_tally_of_endless_values_says_how_exact_it_is() -> None:
     assert name == "often"
     assert 200 - tally.error <= count <= 200
     assert tally.error <= 2 * 5_200 / 100
+
+
+def test_tallies_of_parts_merge_within_the_error_that_they_state() -> None:
+    values = [f"{number % (number % 97 + 2)}/{number % 31}" for number in range(20_000)] + ["often"] * 3_000
+    true, merged = Counter(values), Tally(max_values=200)
+    for start in range(0, len(values), 1_500):
+        part = Tally(max_values=200)
+        part.add(pa.chunked_array([values[start : start + 1_500]]))
+        plain = json.loads(json.dumps(part.to_plain()))
+        assert Tally.from_plain(plain).top() == part.top()
+        merged.merge(part)
+    assert len(merged) <= 200
+    assert 0 < merged.error <= 2 * len(values) / 200
+    for value, count in merged.top():
+        assert true[value] - merged.error <= count <= true[value]
+    assert merged.top(1)[0][0] == "often"
+
+
+def test_repeats_of_parts_merge_into_those_of_one_pass() -> None:
+    hashes = [hash_of(number % 7_000) for number in range(16_000)]
+    whole, merged = Repeats(max_sampled=500), Repeats(max_sampled=500)
+    whole.add(pa.chunked_array([hashes]))
+    for start in (0, 500, 4_000, 12_000):
+        part = Repeats(max_sampled=500)
+        part.add(pa.chunked_array([hashes[start : {0: 500, 500: 4_000, 4_000: 12_000}.get(start, 16_000)]]))
+        merged.merge(Repeats.from_plain(json.loads(json.dumps(part.to_plain()))))
+    assert whole.factor > 1
+    assert merged.to_plain() == whole.to_plain()
 
 
 def test_repeats_are_exact_until_there_are_too_many_and_estimates_then() -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from laion_etl.core.errors import InputError, MissingInputError, StorageError
-from laion_etl.core.schemas import batch_name, scored_stem
+from laion_etl.core.schemas import batch_name, plan_stats_name, scored_stem
 from laion_etl.core.stage_stats import StageStats
 from laion_etl.io.storage import LocalStore, Store
 from laion_etl.io.tarshard import member_places, read_members
@@ -17,12 +17,13 @@ from laion_etl.publish.purge import purge_versions
 from laion_etl.publish.stage import publish_dataset
 from laion_etl.removal.lists import read_list
 from laion_etl.removal.stage import remove
+from laion_etl.search import stage
 from laion_etl.search.filters import Filters
 from laion_etl.search.hnsw import Graph, GraphWriter
 from laion_etl.search.published_rows import find_published
 from laion_etl.search.query import SearchIndex, open_index
 from laion_etl.search.query_encoder import stored_image
-from laion_etl.search.stage import index_dataset
+from laion_etl.search.stage import index_dataset, index_range
 from laion_etl.settings import IndexSettings, Settings
 from tests.search.conftest import CRAWL, World
 
@@ -274,3 +275,29 @@ def test_the_graph_finds_nearly_what_comparing_with_every_vector_finds(
     brute = [set(np.argsort(-(vectors.astype(np.float32) @ query))[:10]) for query in queries]
     rounding = np.mean([len(one & other) / 10 for one, other in zip(exact, brute, strict=True)])
     assert rounding >= (1.0 if dtype == "f16" else 0.9)
+
+
+def test_an_index_is_built_range_by_range_and_ended_without_reading_rows(
+    copy: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    planned = StageStats("plan", CRAWL, "batches", "x", 0, 0, details={"batches": [1, 2]})
+    copy.store.write_stats(plan_stats_name(CRAWL), planned)
+    settings = replace(copy.settings, publish=replace(copy.settings.publish, batches_per_range=1))
+    publish_dataset(
+        CRAWL, replace(settings, publish=replace(settings.publish, aesthetic_min=4.0)), copy.store
+    )
+    published = find_published("laion", "", copy.store)
+    assert [one.number for one in published.ranges] == [1, 2]
+    counts = [index_range(published, number, 2, settings, copy.store) for number in (2, 1)]
+    assert sum(counts) == published.rows
+    parts = data_files(copy.store)
+    assert index_range(published, 1, 2, settings, copy.store) == counts[1]
+    monkeypatch.setattr(stage, "batches_of", None)
+    stats = index_dataset(published, settings, copy.store)
+    assert stats.kept == published.rows
+    assert data_files(copy.store) == parts
+    opened = open_index(published, settings, copy.store)
+    assert sample_ids(opened) == {
+        sample for batch in published.batches(copy.store) for sample in batch.ids.tolist()
+    }
+    assert [part.rows.num_rows for part in opened.parts] == counts[::-1]

@@ -1,0 +1,140 @@
+"""The command that publishes a crawl, at once or in ranges of its batches."""
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from laion_etl.cli.common import (
+    CrawlOption,
+    JsonOption,
+    NameOption,
+    console,
+    open_settings,
+    read_range,
+    say_json,
+    show_nothing_new,
+    show_places,
+    stage_result,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from laion_etl.core.stage_stats import StageStats
+    from laion_etl.database.loaded import LoadedCrawl
+    from laion_etl.io.storage import Store
+    from laion_etl.publish.completeness import Expected
+    from laion_etl.settings import Settings
+
+
+def publish(  # noqa: PLR0913, PLR0917 - Typer declares options as parameters
+    crawl: CrawlOption,
+    name: NameOption = "",
+    expect: Annotated[
+        str,
+        typer.Option(help="Partitions to expect, such as 0-2,5: fail if too many are missing; default: any."),
+    ] = "",
+    allow_missing: Annotated[
+        float,
+        typer.Option(
+            min=0,
+            max=1,
+            help="With --expect: share of partitions, and of batches, that may be missing, 0 to 1.",
+        ),
+    ] = 0.0,
+    prepare: Annotated[
+        bool,
+        typer.Option(
+            "--prepare",
+            help="Only check the crawl and name its ranges of batches; a crawl of one range is published.",
+        ),
+    ] = False,
+    range_: Annotated[
+        str, typer.Option("--range", metavar="I/N", help="Only publish range I of N, counted from 1.")
+    ] = "",
+    hashes: Annotated[
+        str,
+        typer.Option(
+            metavar="I/N",
+            help="Only look at the images of range I of N: of all, before the first is published, where "
+            "LAION_ETL_PUBLISH_DUPLICATES is exact.",
+        ),
+    ] = "",
+    finish: Annotated[
+        bool, typer.Option("--finish", help="Only merge the published ranges and make the version visible.")
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Publish the scored shards of a crawl as a version of the dataset, with card, manifest and report.
+
+    A crawl of many batches is published in ranges. The ranges may run side by side: --prepare names them,
+    --range publishes one, --finish ends it; without these options this command does it all.
+    """
+    from laion_etl.publish.ranges import hash_range, publish_range
+    from laion_etl.publish.stage import finish_variants, prepare_variants, publish_variants
+
+    if (prepare + bool(range_) + bool(hashes) + finish) > 1:
+        raise typer.BadParameter("expected at most one of --prepare, --hashes, --range and --finish")
+    settings, store = open_settings()
+    if name:
+        settings = replace(settings, publish=replace(settings.publish, name=name))
+    variants = settings.publish.variants
+    if unit := range_ or hashes:
+        step = publish_range if range_ else hash_range
+        _show_range(crawl, unit, step(crawl, *read_range(unit), settings, store, variants), as_json)
+        return
+    if finish:
+        _show_published(crawl, finish_variants(crawl, settings, store), store, as_json)
+        return
+    expected = _expected(crawl, expect, allow_missing, settings, store)
+    if not prepare:
+        _show_published(crawl, publish_variants(crawl, settings, store, expected), store, as_json)
+        return
+    prepared = prepare_variants(crawl, settings, store, expected)
+    if isinstance(prepared, list):
+        _show_published(crawl, prepared, store, as_json, ranges=[])
+        return
+    console().print(f"{crawl}: to be published in {prepared:,} ranges", highlight=False)
+    if as_json:
+        ranges = [f"{number}/{prepared}" for number in range(1, prepared + 1)]
+        say_json({"crawl": crawl, "stage": "publish", "ranges": ranges})
+
+
+def _expected(
+    crawl: str, expect: str, allow_missing: float, settings: "Settings", store: "Store"
+) -> "Expected | None":
+    from laion_etl.crawl import read_numbers
+    from laion_etl.publish.completeness import Expected
+
+    if not expect:
+        return None
+    return Expected(read_numbers(expect), allow_missing, _loaded(crawl, settings, store))
+
+
+def _show_published(
+    crawl: str, published: "Sequence[StageStats]", store: "Store", as_json: bool, **more: Any
+) -> None:
+    results = [
+        stage_result(stats, **show_places(stats, store), fingerprint=stats.fingerprint) for stats in published
+    ]
+    if not published:
+        show_nothing_new(crawl)
+    if as_json:
+        nothing = {"crawl": crawl, "stage": "publish", "nothing_new": True}
+        say_json(({**results[-1], "variants": results} if results else nothing) | more)
+
+
+def _show_range(crawl: str, range_: str, done_now: "Sequence[StageStats]", as_json: bool) -> None:
+    results = [stage_result(stats) for stats in done_now]
+    if as_json:
+        counts = {name: results[-1][name] if results else 0 for name in ("input", "kept")}
+        say_json({"crawl": crawl, "stage": "publish", "range": range_, **counts, "variants": results})
+
+
+def _loaded(crawl: str, settings: "Settings", store: "Store") -> "LoadedCrawl":
+    from laion_etl.database.connection import open_database
+    from laion_etl.database.loaded import loaded_crawl
+
+    with open_database(settings) as database:
+        return loaded_crawl(crawl, store, database)

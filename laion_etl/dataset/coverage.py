@@ -1,0 +1,76 @@
+"""Which batches of a crawl are scored and which are missing, of any number of batches in little memory."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from laion_etl.core.head_columns import HeadColumn, from_plain
+
+
+@dataclass(frozen=True, slots=True)
+class Coverage:
+    """What of a crawl is scored: as `ScoredCrawl`, with the batches as ranges, first and last number each.
+
+    Its size depends on the number of gaps, not of batches. Those of consecutive batches of a crawl merge.
+    """
+
+    crawl: str
+    ranges: tuple[tuple[int, int], ...]
+    planned: int | None
+    missing: tuple[int, ...] = ()
+    unplanned: tuple[int, ...] = ()
+    partitions: int | None = None
+    missing_partitions: tuple[int, ...] = ()
+    damaged: tuple[int, ...] = ()
+    models: tuple[str, ...] = ()
+    columns: tuple[HeadColumn, ...] = ()
+
+    @property
+    def count(self) -> int:
+        """The number of scored batches."""
+        return sum(last - first + 1 for first, last in self.ranges)
+
+    @property
+    def numbers(self) -> Iterator[int]:
+        """The numbers of the scored batches, ascending."""
+        return (number for first, last in self.ranges for number in range(first, last + 1))
+
+    def merged(self, later: "Coverage") -> "Coverage":
+        """Return this and that of later batches of the same crawl as one."""
+        return replace(
+            self,
+            ranges=_joined([*self.ranges, *later.ranges]),
+            planned=(self.planned or 0) + (later.planned or 0),
+            missing=(*self.missing, *later.missing),
+            damaged=(*self.damaged, *later.damaged),
+            models=tuple(sorted({*self.models, *later.models})),
+        )
+
+    def to_plain(self) -> dict[str, Any]:
+        """Return plain JSON values."""
+        return asdict(self)
+
+    @classmethod
+    def from_plain(cls, plain: Mapping[str, Any]) -> "Coverage":
+        """Read what `to_plain` returned. Raises KeyError, TypeError or ValueError."""
+        values: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value for name, value in plain.items()
+        }
+        ranges = tuple((int(first), int(last)) for first, last in plain["ranges"])
+        return cls(**values | {"ranges": ranges, "columns": from_plain(plain["columns"])})
+
+
+def number_ranges(numbers: Iterable[int]) -> list[tuple[int, int]]:
+    """Return numbers as ranges, first and last each, ascending."""
+    return list(_joined([(number, number) for number in sorted(numbers)]))
+
+
+def _joined(ranges: Sequence[tuple[int, int]]) -> tuple[tuple[int, int], ...]:
+    """Return ascending ranges with those joined that have no number between them."""
+    joined: list[tuple[int, int]] = []
+    for first, last in ranges:
+        if joined and first == joined[-1][1] + 1:
+            joined[-1] = (joined[-1][0], last)
+        else:
+            joined.append((first, last))
+    return tuple(joined)

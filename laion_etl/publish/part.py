@@ -1,0 +1,159 @@
+"""What was made of a range of batches for one dataset; the parts of all ranges merge into one of the crawl.
+
+A part has counts, sketches, a sample of rows, and the names and digests of files, no rows: its size does not
+depend on the number of rows, and in memory is only one more than what is merged.
+"""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from laion_etl.core.errors import InputError
+from laion_etl.core.stage_stats import Output, StageStats
+from laion_etl.dataset.coverage import Coverage
+from laion_etl.dataset.funnel_report import CountedStage, crawl_funnel
+from laion_etl.dataset.subsets import DataFile, Subset, subsets
+from laion_etl.dataset.versions import Release
+from laion_etl.io.storage import Store
+from laion_etl.report.contact_sheets import Sampler
+from laion_etl.report.publish_context import PublishContext
+from laion_etl.report.statistics import Statistics
+from laion_etl.settings import Settings
+
+STAGE = "publish range"
+
+
+@dataclass(slots=True)
+class Part:
+    """The result of one range, or of several merged ones; `inputs` has the fingerprint of those of each.
+
+    `counted`: rows of the funnel that were added up batch by batch; empty if the stats of all are to be read.
+    """
+
+    coverage: Coverage
+    statistics: Statistics
+    sampler: Sampler
+    dropped: Counter[str]
+    files: list[DataFile] = field(default_factory=list)
+    counted: dict[str, CountedStage] = field(default_factory=dict)
+    inputs: list[str] = field(default_factory=list)
+
+    def merge(self, later: "Part") -> None:
+        """Add the part of the batches that follow."""
+        self.coverage = self.coverage.merged(later.coverage)
+        self.statistics.merge(later.statistics)
+        self.sampler.merge(later.sampler)
+        self.dropped.update(later.dropped)
+        self.files += later.files
+        self.counted = {stage: one.merged(later.counted[stage]) for stage, one in self.counted.items()}
+        self.inputs += later.inputs
+
+    @property
+    def ordered_files(self) -> list[DataFile]:
+        """The files as one process would have written them: by subset, then by range."""
+        names = ["", *(subset.name for subset in self.statistics.subsets)]
+        return sorted(self.files, key=lambda file: names.index(file.subset))
+
+    def to_stats(self, crawl: str, unit: str, rules: str, fingerprint: str) -> StageStats:
+        """Return the record of a range, whose `details` have all that `from_stats` needs."""
+        return StageStats(
+            stage=STAGE,
+            crawl=crawl,
+            unit=unit,
+            fingerprint=fingerprint,
+            input=self.statistics.kept + self.dropped.total(),
+            kept=self.statistics.kept,
+            dropped=dict(sorted(self.dropped.items())),
+            outputs=tuple(Output(file.name, file.bytes, file.sha256) for file in self.files),
+            details={
+                "rules": rules,
+                "inputs": self.inputs,
+                "coverage": self.coverage.to_plain(),
+                "files": [{"subset": file.subset, "rows": file.rows} for file in self.files],
+                "funnel": {stage: one.to_plain() for stage, one in self.counted.items()},
+                "statistics": self.statistics.to_plain(),
+                "sheet": self.sampler.to_plain(),
+            },
+        )
+
+    @classmethod
+    def from_stats(cls, stats: StageStats, chosen: Sequence[Subset], batches: Sequence[int]) -> "Part":
+        """Read the record of a range. Raises InputError if it is not one."""
+        details: Mapping[str, Any] = stats.details
+        try:
+            sampler = Sampler(frozenset(batches))
+            sampler.add_plain(details["sheet"])
+            files = [
+                DataFile(
+                    output.name,
+                    str(one["subset"]),
+                    int(one["rows"]),
+                    output.bytes,
+                    output.sha256,
+                    stats.crawl,
+                )
+                for output, one in zip(stats.outputs, details["files"], strict=True)
+            ]
+            return cls(
+                Coverage.from_plain(details["coverage"]),
+                Statistics.from_plain(details["statistics"], chosen),
+                sampler,
+                Counter(stats.dropped),
+                files,
+                {str(stage): CountedStage.from_plain(one) for stage, one in details["funnel"].items()},
+                [str(one) for one in details["inputs"]],
+            )
+        except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
+            raise InputError(
+                f"cannot use the record of range {stats.unit} of {stats.crawl}: it is not one ({error!r}); "
+                "delete it and publish the range again"
+            ) from error
+
+
+def check_count(what: str, part: Part, scored: int) -> None:
+    """Raise InputError unless every row that scoring kept was published or dropped for a reason."""
+    found = part.statistics.kept + part.dropped.total()
+    if found != scored:
+        raise InputError(
+            f"cannot publish {what}: {found} rows read, but the stats of the scored batches "
+            f"say {scored}; the crawl was scored again in the meantime, publish it again"
+        )
+
+
+def context_of(
+    release: Release,
+    part: Part,
+    settings: Settings,
+    variant: str,
+    removals: tuple[str, ...],
+    fingerprint: str,
+    store: Store,
+) -> PublishContext:
+    """Return what card, manifest and report of a crawl are made of."""
+    stats = _stats(release, part, variant, fingerprint)
+    return PublishContext(
+        release, part.coverage, settings, subsets(settings.publish), part.statistics,
+        crawl_funnel(store, part.coverage.crawl, stats, part.counted), tuple(part.sampler.kept()),
+        tuple(part.sampler.rejected()), stats, variant, removals,
+    )  # fmt: skip
+
+
+def _stats(release: Release, part: Part, variant: str, fingerprint: str) -> StageStats:
+    coverage = part.coverage
+    return StageStats(
+        stage="publish",
+        crawl=coverage.crawl,
+        unit=f"{release.name}/{release.version}",
+        fingerprint=fingerprint,
+        input=part.statistics.kept + part.dropped.total(),
+        kept=part.statistics.kept,
+        dropped=dict(sorted(part.dropped.items())),
+        details={
+            "variant": variant,
+            "subsets": part.statistics.subset_rows,
+            "missing_batches": list(coverage.missing),
+            "partitions": coverage.partitions,
+            "missing_partitions": list(coverage.missing_partitions),
+        },
+    )

@@ -1,0 +1,178 @@
+"""Prepares the publishing of a crawl in ranges of batches: checks it, and records what the ranges agree on.
+
+What costs a request for each batch is left to the ranges: which batches are scored they find out, and the
+end decides on what is missing. Here are checked the partitions, the batches that the score stage named as
+missing, ids that another crawl has, and rules. Only a crawl that is prepared again, with nothing changed so
+far, is compared batch by batch with the version that is published, to publish it only if it is another one.
+"""
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from itertools import islice
+
+from laion_etl.blocklists.removal_requests import Request, read_requests
+from laion_etl.core.errors import DamagedFileError, InputError, SettingsError
+from laion_etl.core.stage_stats import Output, StageStats, fingerprint
+from laion_etl.dataset import manifest
+from laion_etl.dataset.manifest import STATS, ManifestPart
+from laion_etl.dataset.missing_batches import causes, check_share, missing_batches
+from laion_etl.dataset.scored import ScoredBatch, ScoredCrawl, read_batch_stats, scored_among
+from laion_etl.dataset.subsets import subsets
+from laion_etl.dataset.variants import dataset_name
+from laion_etl.dataset.versions import Release, is_named, read_versions
+from laion_etl.io.storage import Store
+from laion_etl.publish.commit import refresh_card
+from laion_etl.publish.completeness import Expected, partitions_of
+from laion_etl.publish.image_dedupe import compared_with
+from laion_etl.publish.prepared import BatchRange, Prepared, divide, read_prepared
+from laion_etl.publish.range_dedupe import digest_files
+from laion_etl.publish.repeated_ids import check_ids
+from laion_etl.report.contact_sheets import BATCHES_LOOKED_AT, by_hash
+from laion_etl.settings import Settings
+
+_READERS = 8
+_MOST_LOOKED_AT = 600  # batches, for some that are scored
+
+
+def prepare(
+    crawl: str,
+    planned: Sequence[int],
+    settings: Settings,
+    store: Store,
+    variant: str,
+    expected: Expected | None = None,
+    version: str = "",
+) -> Prepared | StageStats:
+    """Check a crawl and record how it is published in ranges.
+
+    Returns the stats of the current version if that has the crawl with the same settings and inputs. Raises
+    like `publish_dataset`.
+    """
+    prepared = division(crawl, planned, settings, store, variant, expected)
+    current = manifest.current_manifest(prepared.dataset, store)
+    check_ids(crawl, planned, current, store)
+    part = current.part(crawl) if current else None
+    named = part is not None and is_named(part.version, version or crawl)
+    if part and named and _is_published(prepared, part, planned, settings, store):
+        refresh_card(prepared.dataset, store)
+        return store.read_stats(Release(prepared.dataset, part.version).file(STATS))
+    release = read_versions(prepared.dataset, store).release(version or crawl)
+    prepared = replace(prepared, version=release.version)
+    prepared.write(store)
+    return prepared
+
+
+def division(
+    crawl: str,
+    planned: Sequence[int],
+    settings: Settings,
+    store: Store,
+    variant: str,
+    expected: Expected | None = None,
+) -> Prepared:
+    """Check a crawl and return how it is divided; its version is still empty."""
+    dataset = Release(dataset_name(settings.publish.name, variant), crawl).name
+    subsets(settings.publish)
+    ranges = divide(planned, settings.publish.batches_per_range)
+    if settings.publish.duplicates == "near":
+        raise SettingsError(
+            f"cannot publish {crawl} in {len(ranges):,} ranges without near duplicates: they are only found "
+            "within one; set LAION_ETL_PUBLISH_DUPLICATES to exact or keep, or raise "
+            "LAION_ETL_PUBLISH_BATCHES_PER_RANGE where the memory suffices"
+        )
+    published = manifest.published_stats(dataset, crawl, store)
+    partitions = partitions_of(crawl, expected, published, store)
+    if expected is not None:
+        _check_known(crawl, len(planned), expected.max_missing_share, store)
+    sheet, known = _some_batches(crawl, planned, ranges, store)
+    prepared = Prepared(
+        crawl=crawl,
+        dataset=dataset,
+        variant=variant,
+        version="",
+        planned=fingerprint(list(planned)),
+        ranges=ranges,
+        partitions=partitions,
+        max_missing_share=None if expected is None else expected.max_missing_share,
+        sheet_batches=sheet,
+        columns=known.columns,
+        earlier=compared_with(dataset, crawl, settings.publish, store),
+        removals=removals_of(crawl, read_requests(store)),
+    )
+    return replace(prepared, rules=prepared.rules_with(settings))
+
+
+def removals_of(crawl: str, requests: Sequence[Request]) -> tuple[str, ...]:
+    """Return the ids of the removal requests that concern a crawl."""
+    return tuple(sorted(request.id for request in requests if crawl in request.crawls))
+
+
+def inputs_of(
+    prepared: Prepared, one: BatchRange, scored: ScoredCrawl, digests: Sequence[Output] = ()
+) -> str:
+    """Return the fingerprint of what a range is made from; `digests`: see range_dedupe.py."""
+    batches = [(batch.number, batch.outputs) for batch in scored.batches]
+    return fingerprint(prepared.rules, one.number, batches, scored.missing, scored.damaged, list(digests))
+
+
+def batches_of(one: BatchRange, planned: Sequence[int]) -> Sequence[int]:
+    """Return the numbers of the batches of a range."""
+    return [number for number in planned if one.first <= number <= one.last]
+
+
+def _is_published(
+    prepared: Prepared, part: ManifestPart, planned: Sequence[int], settings: Settings, store: Store
+) -> bool:
+    """Whether a published part was made by the same rules from the same scored batches."""
+    try:
+        before = read_prepared(prepared.dataset, prepared.crawl, store)
+    except DamagedFileError:
+        before = None
+    if before is None or before.rules != prepared.rules:
+        return False
+    try:
+        digests = digest_files(prepared, store) if settings.publish.duplicates == "exact" else ()
+    except InputError:  # those of a range are not there
+        return False
+    inputs = [
+        inputs_of(prepared, one, scored_among(prepared.crawl, batches_of(one, planned), store), digests)
+        for one in prepared.ranges
+    ]
+    return part.fingerprint == prepared.whole(inputs)
+
+
+def _check_known(crawl: str, planned: int, allowed: float, store: Store) -> None:
+    """Raise IncompleteError if the score stage named too many missing batches; there may be more."""
+    known = missing_batches(crawl, store)
+    cause = f"not scored: {causes(known)}" if known else "not scored"
+    check_share("publish", "batches", [one.batch for one in known], planned, allowed, cause, "retry them")
+
+
+def _some_batches(
+    crawl: str, planned: Sequence[int], ranges: Sequence[BatchRange], store: Store
+) -> tuple[tuple[int, ...], ScoredCrawl]:
+    """Return the batches of the contact sheets, and these and the first of each range as scored.
+
+    Raises InputError if none is scored, or if batches were scored by different heads.
+    """
+    with ThreadPoolExecutor(_READERS) as pool:
+
+        def read(numbers: Sequence[int]) -> Iterator[ScoredBatch]:
+            found = pool.map(lambda number: read_batch_stats(crawl, number, store), numbers)
+            return (batch for batch in found if batch is not None)
+
+        preferred = islice(by_hash(planned), _MOST_LOOKED_AT)
+        sheet: list[ScoredBatch] = []
+        while len(sheet) < BATCHES_LOOKED_AT and (chunk := list(islice(preferred, BATCHES_LOOKED_AT))):
+            sheet += read(chunk)
+        del sheet[BATCHES_LOOKED_AT:]
+        first = read([one.first for one in ranges])
+        known = {batch.number: batch for batch in (*sheet, *first)}
+    if not known:
+        raise InputError(
+            f"cannot publish {crawl}: none of the batches looked at is scored; run "
+            f"`laion-etl stage score --crawl {crawl}` first"
+        )
+    chosen = tuple(sorted(batch.number for batch in sheet))
+    return chosen, ScoredCrawl(crawl, tuple(known[n] for n in sorted(known)), None, (), ())

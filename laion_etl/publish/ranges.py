@@ -1,0 +1,282 @@
+"""Publishes a crawl in ranges of batches: each range by itself, beside others or not, then the end of all.
+
+The problem: one process that streams the rows of 300,000 batches takes half a day, and starts anew when it is
+killed. The choice: batches are divided into ranges of consecutive ones (prepare.py). A range reads its
+batches by their names, once for all variants, writes its own files and, last, its record (part.py). So it is
+done or not, and is done again with the same bytes. The end merges the records, whose number and size do not
+depend on rows, and makes the version visible. Refused: a listing of the scored shards, which grows with the
+crawl.
+"""
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from functools import partial
+
+from laion_etl.blocklists.removal_requests import Matcher, read_requests
+from laion_etl.core.errors import DamagedFileError, InputError, MissingFileError
+from laion_etl.core.schemas import scored_stem, shard_stem
+from laion_etl.core.stage_stats import Output, StageStats, fingerprint
+from laion_etl.dataset.funnel_report import CountedStage, FunnelRow
+from laion_etl.dataset.locator.build import locate_large
+from laion_etl.dataset.scored import ScoredCrawl, scored_among
+from laion_etl.dataset.subsets import subsets
+from laion_etl.dataset.variants import dataset_name
+from laion_etl.dataset.versions import read_versions
+from laion_etl.io.planned import planned_batches
+from laion_etl.io.storage import Store
+from laion_etl.publish.completeness import check_damaged, confirmed
+from laion_etl.publish.exclusions import Exclusions
+from laion_etl.publish.part import Part, check_count
+from laion_etl.publish.prepare import batches_of, inputs_of, removals_of
+from laion_etl.publish.prepared import BatchRange, Prepared, again, prepared_for
+from laion_etl.publish.range_dedupe import ImageRows, digest_files, find_redundant_in, record_name
+from laion_etl.publish.rows import DataFiles, DatasetRows, new_files, read_rows
+from laion_etl.report.contact_sheets import Sampler
+from laion_etl.report.statistics import Statistics
+from laion_etl.settings import Settings
+
+_READERS = 8
+
+
+@dataclass(frozen=True, slots=True)
+class RangeWork:
+    """A range of a crawl for one dataset, and what it is made from.
+
+    `digests`: the files with those of the images of all ranges, if duplicates are looked for.
+    """
+
+    prepared: Prepared
+    one: BatchRange
+    scored: ScoredCrawl
+    digests: tuple[Output, ...] = ()
+
+    @property
+    def inputs(self) -> str:
+        """The fingerprint of what the range is made from."""
+        return inputs_of(self.prepared, self.one, self.scored, self.digests)
+
+    @property
+    def made_from(self) -> str:
+        """The fingerprint of the record of the range: its inputs, and the version it belongs to."""
+        return fingerprint(self.inputs, self.prepared.version)
+
+    def with_digests(self, settings: Settings, store: Store) -> "RangeWork":
+        """Return the range with the digests of all. Raises InputError if some are missing or outdated."""
+        if settings.publish.duplicates != "exact":
+            return self
+        files = digest_files(self.prepared, store)
+        if store.read_stats(record_name(self.prepared, self.one)).fingerprint != self.inputs:
+            raise InputError(
+                f"cannot publish range {self.one.number} of {self.prepared.crawl}: its batches have changed "
+                f"since its images were looked at; {again(self.prepared.crawl)}"
+            )
+        return replace(self, digests=files)
+
+
+def hash_range(
+    crawl: str, number: int, total: int, settings: Settings, store: Store, variants: Sequence[str]
+) -> list[StageStats]:
+    """Write the digests of the images of a range, by which duplicates are found; see `range_dedupe.py`.
+
+    Does nothing where they are there, or no duplicates are looked for. Raises like `publish_range`.
+    """
+    if settings.publish.duplicates != "exact":
+        return []
+    works = _works(crawl, number, total, settings, store, variants)
+    done: dict[str, StageStats | None] = {
+        work.prepared.dataset: store.finished(record_name(work.prepared, work.one), work.inputs)
+        for work in works
+    }
+    todo = [work for work in works if not done[work.prepared.dataset]]
+    images = [ImageRows(Exclusions(settings.publish, work.prepared.variant)) for work in todo]
+    if todo:
+        read_rows(todo[0].scored, _matcher(settings, store), images, store)
+    for work, rows in zip(todo, images, strict=True):
+        done[work.prepared.dataset] = rows.write(work.prepared, work.one, work.inputs, store)
+    return [one for work in works if (one := done[work.prepared.dataset])]
+
+
+def publish_range(
+    crawl: str, number: int, total: int, settings: Settings, store: Store, variants: Sequence[str]
+) -> list[StageStats]:
+    """Publish range `number` of `total` of a prepared crawl: its files and its record, for each variant.
+
+    Does nothing for variants whose record has the same inputs. Raises InputError if the crawl is prepared in
+    other ranges, for other settings or another plan, if the variants are not prepared alike, if the version
+    is visible already and the inputs have changed, or if a scored file is not the one in its stats.
+    """
+    works = [
+        work.with_digests(settings, store) for work in _works(crawl, number, total, settings, store, variants)
+    ]
+    done: dict[str, StageStats | None] = {
+        work.prepared.dataset: store.finished(work.prepared.range_name(number), work.made_from)
+        for work in works
+    }
+    todo = [work for work in works if not done[work.prepared.dataset]]
+    for work, part in zip(todo, _written(todo, settings, store), strict=True):
+        stats = part.to_stats(crawl, f"{number}/{total}", work.prepared.rules, work.made_from)
+        done[work.prepared.dataset] = store.write_stats(work.prepared.range_name(number), stats)
+    locate_large(crawl, store, number, total)
+    return [one for work in works if (one := done[work.prepared.dataset])]
+
+
+def _works(
+    crawl: str, number: int, total: int, settings: Settings, store: Store, variants: Sequence[str]
+) -> list[RangeWork]:
+    """Return the range for each variant, checked against the plan."""
+    records = [prepared_variant(crawl, variant, settings, store) for variant in variants]
+    one = records[0].find(number, total)
+    planned = planned_batches(crawl, store)
+    for prepared in records:
+        _check_record(prepared, records[0], planned, store)
+    scored = scored_among(crawl, batches_of(one, planned), store)
+    if records[0].max_missing_share is not None:
+        scored = confirmed(scored, store)
+    return [RangeWork(prepared, one, scored) for prepared in records]
+
+
+def prepared_variant(crawl: str, variant: str, settings: Settings, store: Store) -> Prepared:
+    """Return how a variant is prepared; raises like `prepared_for`."""
+    return prepared_for(dataset_name(settings.publish.name, variant), crawl, settings, store)
+
+
+def _check_record(prepared: Prepared, first: Prepared, planned: Sequence[int], store: Store) -> None:
+    crawl = prepared.crawl
+    if prepared.planned != fingerprint(list(planned)):
+        raise InputError(
+            f"cannot publish a range of {crawl}: its plan is not the one that it was prepared with; "
+            f"{again(crawl)}"
+        )
+    if prepared.ranges != first.ranges:
+        raise InputError(
+            f"cannot publish a range of {crawl}: its variants have different ranges; {again(crawl)}"
+        )
+    if prepared.removals != removals_of(crawl, read_requests(store)):
+        raise InputError(f"cannot publish a range of {crawl}: there are new removal requests; {again(crawl)}")
+
+
+def _written(todo: Sequence[RangeWork], settings: Settings, store: Store) -> list[Part]:
+    """Write the files of a range, for several datasets at once."""
+    if not todo:
+        return []
+    for work in todo:
+        _check_not_visible(work.prepared, store)
+    with ExitStack() as stack:
+        files = [
+            stack.enter_context(
+                new_files(
+                    work.prepared.release,
+                    work.prepared.crawl,
+                    settings.publish,
+                    store,
+                    work.one.number,
+                    partial(_check_not_visible, work.prepared, store),
+                )
+            )
+            for work in todo
+        ]
+        parts = read_range(todo, settings, store, files)
+    return [replace(part, files=list(written.written)) for part, written in zip(parts, files, strict=True)]
+
+
+def read_range(
+    works: Sequence[RangeWork], settings: Settings, store: Store, files: Sequence[DataFiles | None]
+) -> list[Part]:
+    """Read the rows of a range once and return a part for each dataset."""
+    datasets = [
+        _dataset_rows(work, settings, store, written) for work, written in zip(works, files, strict=True)
+    ]
+    scored = works[0].scored
+    read_rows(scored, _matcher(settings, store), datasets, store)
+    counted = _counted(scored, store)
+    parts = [
+        Part(
+            scored.coverage,
+            rows.statistics,
+            rows.sampler,
+            rows.exclusions.dropped,
+            [],
+            dict(counted),
+            [work.inputs],
+        )
+        for work, rows in zip(works, datasets, strict=True)
+    ]
+    for work, part in zip(works, parts, strict=True):
+        check_count(f"{work.prepared.dataset}, range {work.one.number}", part, scored.kept)
+    return parts
+
+
+def _dataset_rows(
+    work: RangeWork, settings: Settings, store: Store, written: DataFiles | None
+) -> DatasetRows:
+    prepared = work.prepared
+    _check_scored(prepared, work.scored)
+    exclusions = Exclusions(settings.publish, prepared.variant)
+    if work.digests:
+        exclusions.redundant = find_redundant_in(work.one, work.digests, prepared.earlier, store)
+    statistics, sampler = Statistics(subsets(settings.publish)), Sampler(frozenset(prepared.sheet_batches))
+    return DatasetRows(prepared.crawl, prepared.columns, exclusions, statistics, sampler, written)
+
+
+def _matcher(settings: Settings, store: Store) -> Matcher:
+    return Matcher(read_requests(store), settings.download.pdq_distance)
+
+
+def _check_scored(prepared: Prepared, scored: ScoredCrawl) -> None:
+    if prepared.max_missing_share is None:
+        check_damaged(prepared.crawl, scored.damaged)
+    if others := set(scored.columns) - set(prepared.columns):
+        raise InputError(
+            f"cannot publish a range of {prepared.crawl}: some batches have the column "
+            f"{min(column.name for column in others)} of a head that the first batch of each range does not "
+            "have; score the crawl by the same heads"
+        )
+
+
+def _counted(scored: ScoredCrawl, store: Store) -> dict[str, CountedStage]:
+    """Add up the stats of the shards and of the scored shards of a range."""
+    crawl, numbers = scored.crawl, sorted([*(batch.number for batch in scored.batches), *scored.missing])
+    rows = [
+        FunnelRow("score", 1, batch.kept + sum(batch.dropped.values()), batch.kept, dict(batch.dropped))
+        for batch in scored.batches
+    ]
+    unusable = _read_stats([scored_stem(crawl, number) for number in scored.damaged], store)
+    return {
+        "download": CountedStage.from_stats(
+            "download", _read_stats([shard_stem(crawl, number) for number in numbers], store)
+        ),
+        "score": CountedStage(FunnelRow.summed("score", rows)).merged(
+            CountedStage.from_stats("score", unusable)
+        ),
+    }
+
+
+def _read_stats(stems: Sequence[str], store: Store) -> list[StageStats | str]:
+    """Return the stats of those batches that have any, and an error message where they are damaged."""
+
+    def read(stem: str) -> StageStats | str | None:
+        try:
+            return store.read_stats(f"{stem}_stats.json")
+        except MissingFileError:
+            return None
+        except DamagedFileError as error:
+            return str(error)
+
+    with ThreadPoolExecutor(_READERS) as pool:
+        return [one for one in pool.map(read, stems) if one is not None]
+
+
+def _check_not_visible(prepared: Prepared, store: Store) -> None:
+    """Raise InputError if the version is visible: nothing may be written to it, late as a process may be."""
+    if prepared.version in {one.version for one in read_versions(prepared.dataset, store).listed}:
+        raise published_already(prepared)
+
+
+def published_already(prepared: Prepared) -> InputError:
+    """Return the error that a visible version is not written to."""
+    return InputError(
+        f"cannot publish {prepared.dataset}/{prepared.version}: it is visible already, and its inputs have "
+        f"changed since; {again(prepared.crawl)}"
+    )
