@@ -149,6 +149,7 @@ class _Load:
         timeout_s = self.settings.database.bulk_timeout_s
         changed: set[int] = set()
         with self.database.another() as for_pages:
+            _ = for_pages.connection  # too few connections are noticed before there is a transaction
             pages = PageWriter(
                 for_pages, me.partition_no, first_page, may_exist=not is_new, timeout_s=timeout_s
             )
