@@ -264,12 +264,13 @@ def loaders(settings: Settings, folder: Path, store: Store, rows: int, rounds: i
                 database.connection.execute(f"drop table if exists raw; create unlogged table raw ({_WHOLE})")
                 with ProcessPoolExecutor(count, multiprocessing.get_context("spawn")) as pool:
                     list(pool.map(partial(way, settings, folder), [_WARM_UP] * count))
-                    began = time.perf_counter()
+                    began, server = time.perf_counter(), server_cpu_seconds(folder)
                     client = sum(pool.map(partial(way, settings, folder), range(_PARTITIONS)))
-                    took = time.perf_counter() - began
+                    took, server = time.perf_counter() - began, server_cpu_seconds(folder) - server
                 seconds.setdefault((name, count), []).append(took)
                 print(
-                    f"   {name} by {count}: {took:.2f} s, of which {client:.2f} CPU s of clients", flush=True
+                    f"   {name} by {count}: {took:.2f} s; CPU s: clients {client:.2f}, server {server:.2f}",
+                    flush=True,
                 )
     total = rows * _PARTITIONS
     alone = statistics.median(seconds["load", 1])
@@ -279,6 +280,17 @@ def loaders(settings: Settings, folder: Path, store: Store, rows: int, rounds: i
             f"(f) {count} loaders: {total / load:9,.0f} pairs/s, {alone / load:.2f} of one, "
             f"{copy / load:.2f} of raw COPY by as many connections ({total / copy:,.0f}/s), medians"
         )
+
+
+def server_cpu_seconds(folder: Path) -> float:
+    """CPU seconds of all processes of the embedded server since it started."""
+    postmaster = int((folder / "postgres" / "postmaster.pid").read_text().split()[0])
+    children = Path(f"/proc/{postmaster}/task/{postmaster}/children").read_text().split()
+    ticks = 0
+    for pid in (postmaster, *map(int, children)):
+        values = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        ticks += sum(map(int, values[11:15] if pid == postmaster else values[11:13]))
+    return ticks / os.sysconf("SC_CLK_TCK")
 
 
 def copy_one(settings: Settings, folder: Path, partition: int) -> float:

@@ -79,15 +79,14 @@ class Correction:
         self._database = database
         self._timeout_s = timeout_s
 
-    def replace(self, numbers: Sequence[int]) -> set[int]:
-        """Replaces these ranges; returns the partitions whose stats may have changed."""
+    def replace(self, numbers: Sequence[int], changed: set[int]) -> None:
+        """Replaces these ranges; adds the partitions whose stats may have changed."""
         for (leaf,) in self._fetched("load.leaves", {}):
             self._fetched("load.summarize", {"leaf": leaf})
         old = self._old_rows()
         old_places = self._work.ranges.places(old["key"])
         given_up = _given_up(old, self._work.candidates, self._work.rule)
         places = self._work.ranges.places(given_up)
-        changed: set[int] = set()
         for some in _groups(sorted(numbers), np.diff(places), _GIVEN_UP_AT_ONCE):
             keys = np.concatenate([given_up[places[n] : places[n + 1]] for n in some])
             losers: dict[tuple[int, int], _Found | None] = {}
@@ -99,7 +98,6 @@ class Correction:
                         for loser in done:
                             losers[loser.ref.partition_no, loser.version] = self._read(loser, keys, stack)
                     changed |= done
-        return changed
 
     def _replace(
         self,

@@ -149,6 +149,7 @@ class _Load:
         timeout_s = self.settings.database.bulk_timeout_s
         changed: set[int] = set()
         with self.database.another() as for_pages:
+            _ = for_pages.connection  # too few connections are noticed before there is a transaction
             pages = PageWriter(
                 for_pages, me.partition_no, first_page, may_exist=not is_new, timeout_s=timeout_s
             )
@@ -156,23 +157,24 @@ class _Load:
                 left = set(ranges.numbers) - set(done)
                 load = RangeLoad(work, pages, timeout_s, left)
                 changed |= load.run(self.database, self.settings.load.connections)
-        if outdated := [number for number, loaded in done.items() if loaded != version]:
-            changed |= self._correct(work, outdated)
+        if any(loaded != version for loaded in done.values()):
+            self._correct(work, changed)
         self._save(work)
         return [me.partition_no, *sorted(changed - {me.partition_no})]
 
-    def _correct(self, work: LoadWork, outdated: list[int]) -> set[int]:
-        """Replaces ranges of earlier versions."""
+    def _correct(self, work: LoadWork, changed: set[int]) -> None:
+        """Replaces ranges of earlier versions; adds partitions whose stats may have changed."""
         timeout_s = self.settings.database.bulk_timeout_s
 
-        def correct(held: HeldLocks) -> set[int]:
-            return Correction(work, self.store, held, self.database, timeout_s).replace(outdated)
+        def correct(held: HeldLocks) -> None:
+            begun = held.run(work.begun)
+            outdated = [number for number, loaded in begun.items() if loaded != work.version]
+            Correction(work, self.store, held, self.database, timeout_s).replace(outdated, changed)
 
-        changed = run_locked(self.database, [CORRECTIONS], work.purpose, correct)
+        run_locked(self.database, [CORRECTIONS], work.purpose, correct)
         keys = {"partition_no": work.me.partition_no, "first_page": work.first_page, "rows": _PAGES}
         while self.database.run(lambda one: one.execute(query("load.outdated_pages"), keys).rowcount):
             pass
-        return changed
 
     def _announce(self, connection: Connection) -> tuple[PartitionRef, int, int, bool] | int:
         """Returns the partition, its version and first page, and whether it is new; its number if loaded.

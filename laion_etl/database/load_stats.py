@@ -1,6 +1,6 @@
 """Stats of loaded partitions: kept in Postgres, where other loads change them, and copied to the store.
 
-Table partition_range has the counts of each range, changed by whoever holds the range's lock. The stats of a
+Table partition_range has the counts of each range; they change under the lock of the range. The stats of a
 loaded partition are their sum, and change in the same transactions.
 """
 

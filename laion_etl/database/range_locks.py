@@ -2,8 +2,8 @@
 
 Loaders, corrections, imports of keys, `forget` and removals take them. Such a lock is taken and let go by the
 transaction that writes: it is tried, never waited for, so no transaction waits with a snapshot, and what is
-written and the record of it are there together or not at all. Whoever finds all ranges taken that it could go
-on with pauses outside of any transaction.
+written and the record of it are there together or not at all. A program that finds all ranges taken that it
+could go on with pauses outside of any transaction.
 
 A single writer per range needs no ON CONFLICT, which costs as much per row as the row. One lock for the
 whole table did the same for one loader in the database (a crawl of 3 billion pairs: 33 hours); a lock per

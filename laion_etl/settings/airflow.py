@@ -22,9 +22,8 @@ class AirflowSettings(Group):
     )
     load_pool: str = setting(
         "default_pool",
-        "Pool of load tasks, such as laion_load. With one slot, loaders that would wait for each other in "
-        "Postgres wait in Airflow instead, where they take no slot and no pod, and their time limit does not "
-        "run.",
+        "Pool of load tasks, such as laion_load. Loaders beyond its slots wait in Airflow instead of for "
+        "each other in Postgres: there they take no slot and no pod, and their time limit does not run.",
         changes=None,
         check=not_empty,
     )

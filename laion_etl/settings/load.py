@@ -21,7 +21,7 @@ class LoadSettings(Group):
     )
     connections: int = setting(
         2,
-        "Connections that load the rows of a partition at the same time.",
+        "Connections of a loader that write different key ranges at the same time.",
         changes=None,
         unit="connections",
         minimum=1,
