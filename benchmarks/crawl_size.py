@@ -1,0 +1,341 @@
+"""What a whole crawl costs, from a simulated one at two sizes a factor of ten apart.
+
+    python -m benchmarks.crawl_size --share 0.001 0.01 --record
+
+A crawl has 90,000 WAT files, 3 billion pairs and 300,000 batches; a share of 0.001 is 90 WAT files, 3 million
+pairs and 300 batches. Every stage that works on all of a crawl runs by its command, on a real Postgres and an
+S3 server that answers after 20 to 60 ms: load, plan, publish, verify, status, dashboard, removal and forget.
+Parse, download and score are replaced by files like theirs (`made_crawl.py`).
+
+Each stage is measured at each size. A stage whose cost per unit grows with the number of units could not do
+a whole crawl, so the cost per unit at the larger size, of that at the smaller one, is what counts: 1 is
+proportional, and the start of processes makes it less. The rest is arithmetic: hours of a whole crawl by
+stage, with so many pods.
+
+`--thin 10` gives batches and WAT files a tenth of their pairs: as many units for a tenth of the rows. Then
+the smaller size is measured with all its rows as well, which says what rows cost. `--minutes` ends a run that
+would take longer: what does not fit is left out, by name.
+"""
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from functools import cache, partial
+from pathlib import Path
+from typing import Any
+
+from benchmarks import crawl_size_report as report
+from benchmarks.crawl_rig import Cost, Process, Rig, rig
+from benchmarks.crawl_work import complete_batches, dashboard_pages, make_pairs, make_shards, removal_list
+from benchmarks.made_crawl import PAIRS_PER_WAT_FILE, Made
+from laion_etl.core.host_resources import usable_cores
+
+WAT_FILES = 90_000
+_ROWS_OF_BATCH, _ROWS_OF_WINDOW, _ROWS_OF_FILE, _ROWS_OF_HOST = 10_000, 1_000_000, 1_000_000, 1_000
+_CRAWLS = [f"CC-MAIN-2026-{week:02d}" for week in range(4, 52, 4)]
+_MARGIN = 1.3  # of what a stage is expected to take
+
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    """How much of a crawl is simulated; batches and WAT files have 1/thin of their pairs."""
+
+    share: float
+    thin: int = 1
+
+    @property
+    def name(self) -> str:
+        """The name in tables."""
+        return f"{self.share:g}" + (f", thin {self.thin}" if self.thin > 1 else "")
+
+    def made(self, number: int = 0) -> Made:
+        """The crawl with this number."""
+        files = max(1, round(self.share * WAT_FILES))
+        return Made(_CRAWLS[number], number, files, PAIRS_PER_WAT_FILE // self.thin)
+
+    @property
+    def settings(self) -> dict[str, str]:
+        """Settings that shrink with the rows: there are as many windows and files as with all rows."""
+        return {
+            "LAION_ETL_PLAN_BATCH_SIZE": str(_ROWS_OF_BATCH // self.thin),
+            "LAION_ETL_PLAN_MAX_PAIRS_PER_HOST": str(_ROWS_OF_HOST // self.thin),
+            "LAION_ETL_PLAN_WINDOW_PAIRS": str(_ROWS_OF_WINDOW // self.thin),
+            "LAION_ETL_PUBLISH_ROWS_PER_FILE": str(_ROWS_OF_FILE // self.thin),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A step of a stage: one process, or one for each partition or range, which may be spread over pods."""
+
+    command: str
+    name: str = "whole"
+    each: str = ""  # partition, range
+
+    def commands(self, made: Made, ranges: Sequence[str], more: dict[str, str]) -> list[list[str]]:
+        """Argument lists of its processes."""
+        words = {"crawl": made.crawl, "partitions": f"0-{made.partitions[-1]}", **more}
+        if self.each == "partition":
+            return [self.command.format(**words, partition=number).split() for number in made.partitions]
+        if self.each == "range":
+            return [self.command.format(**words, range=one).split() for one in ranges]
+        return [self.command.format(**words).split()]
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """How a stage is divided among processes: by `ranges` where its command has `--prepare`, or `parts`."""
+
+    name: str
+    parts: tuple[Part, ...] = ()
+    ranges: tuple[Part, ...] = ()
+    call: Callable[[Rig, Made], list[Process]] | None = None
+
+
+_PLAN = "stage plan --crawl {crawl} --json"
+_PUBLISH = "stage publish --crawl {crawl} --expect {partitions} --json"
+_LOAD = "stage load --crawl {crawl} --partition {partition} --json"
+STAGES = (
+    Stage("load", (Part(_LOAD, "partitions", "partition"),)),
+    Stage(
+        "plan",
+        (Part(_PLAN),),
+        (Part(f"{_PLAN} --prepare", "prepare"), Part(_PLAN + " --range {range}", "ranges", "range")),
+    ),
+    Stage(
+        "publish",
+        (Part(_PUBLISH),),
+        (
+            Part(f"{_PUBLISH} --prepare", "prepare"),
+            Part(_PUBLISH + " --range {range}", "ranges", "range"),
+            Part(f"{_PUBLISH} --finish", "finish"),
+        ),
+    ),
+    Stage("verify", (Part("dataset verify --json"),)),
+    Stage("status", (Part("status --crawl {crawl} --json"),)),
+    Stage("dashboard", call=dashboard_pages),
+    Stage("removal", (Part("dataset remove --list {removals} --json"),)),
+    Stage("forget", (Part("db forget --crawl {crawl} --json"),)),
+)
+_MADE_BEFORE = "publish"  # batches are downloaded and scored between plan and this stage
+
+
+@cache
+def has_ranges(stage: str) -> bool:
+    """Whether `laion-etl stage STAGE` divides its work."""
+    command = [sys.executable, "-m", "laion_etl", "stage", stage, "--help"]
+    return "--prepare" in subprocess.run(command, check=True, capture_output=True, text=True).stdout
+
+
+@dataclass(slots=True)
+class Run:
+    """The measurements of one size."""
+
+    size: Size
+    batches: int = 0
+    pairs: int = 0
+    parts: dict[str, dict[str, Cost]] = field(default_factory=dict)  # stage -> part -> cost
+    left_out: list[str] = field(default_factory=list)
+
+    def seconds(self, stage: str) -> float:
+        """Seconds of a stage."""
+        return sum(cost.seconds for cost in self.parts.get(stage, {}).values())
+
+    def to_plain(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return asdict(self)
+
+
+@dataclass(slots=True)
+class Budget:
+    """Minutes for everything; None: any number."""
+
+    minutes: float | None
+    began: float = field(default_factory=time.monotonic)
+
+    def has(self, seconds: float) -> bool:
+        """Whether there is enough left."""
+        return self.minutes is None or time.monotonic() - self.began + seconds < self.minutes * 60
+
+
+def say(text: str) -> None:
+    """Print progress on stderr."""
+    print(f"{datetime.now(UTC):%H:%M:%S} {text}", file=sys.stderr, flush=True)
+
+
+def stage_costs(
+    running: Rig, stage: Stage, made: Made, at_once: int, more: dict[str, str]
+) -> tuple[dict[str, Cost], dict[str, Any]]:
+    """Run a stage; returns the cost of each part and the result of its last process."""
+    if stage.call is not None:
+        cost, _ = running.measured(partial(stage.call, running, made))
+        return {"whole": cost}, {}
+    costs: dict[str, Cost] = {}
+    parts = stage.ranges if stage.ranges and has_ranges(stage.name) else stage.parts
+    ranges: list[str] = []
+    last: dict[str, Any] = {}
+    for number, part in enumerate(parts):
+        if number and len(parts) > 1 and not ranges:
+            break  # the first has done everything
+        commands = part.commands(made, ranges, more)
+        cost, done = running.measured(partial(running.run, commands, at_once))
+        costs[part.name] = cost
+        last = done[-1].result
+        if not number:
+            ranges = [str(one) for one in last.get("ranges", ())]
+    return costs, last
+
+
+def measured_size(
+    size: Size, folder: Path, chosen: argparse.Namespace, budget: Budget, before: Run | None
+) -> Run:
+    """Make a crawl and run every stage on it."""
+    run, made = Run(size), size.made()
+    growth = size.share / before.size.share if before else 0.0
+    with rig(folder, chosen.delay_ms) as running:
+        running.env |= size.settings
+        say(f"{size.name}: making {made.wat_files:,} WAT files of {made.pairs_per_wat_file:,} pairs")
+        run.pairs = make_pairs(running, made, chosen.processes)
+        more: dict[str, str] = {}
+        for stage in STAGES:
+            if stage.name == _MADE_BEFORE:
+                say(f"{size.name}: making the shards of {run.batches:,} batches")
+                complete_batches(running, made, make_shards(running, made, chosen.processes))
+                more["removals"] = str(removal_list(running, made))
+            expected = before.seconds(stage.name) * growth * _MARGIN if before else 0.0
+            if not budget.has(expected):
+                say(f"{size.name}: {stage.name} is left out, it would take {expected:,.0f} s")
+                run.left_out.append(stage.name)
+                if stage.name in ("load", "plan"):
+                    break
+                continue
+            costs, result = stage_costs(running, stage, made, chosen.processes, more)
+            run.parts[stage.name] = costs
+            if stage.name == "plan":
+                run.batches = len(result.get("batches", ())) or count_batches(running, made)
+            for part, cost in costs.items():
+                say(
+                    f"{size.name}: {stage.name} {part}: {cost.seconds:.1f} s, {cost.cpu_s:.1f} CPU s, "
+                    f"{cost.requests:,} requests, {cost.rss_bytes / 2**20:,.0f} MiB"
+                )
+    return run
+
+
+def count_batches(running: Rig, made: Made) -> int:
+    """The batches of a crawl in the store."""
+    return len(list((running.store / "batches" / made.crawl).glob("*.parquet")))
+
+
+def several_crawls(
+    size: Size, folder: Path, chosen: argparse.Namespace, budget: Budget
+) -> list[dict[str, Any]]:
+    """Load and plan one crawl after the other into the same database and store."""
+    rows: list[dict[str, Any]] = []
+    with rig(folder, chosen.delay_ms) as running:
+        running.env |= size.settings
+        for number in range(chosen.crawls):
+            if rows and not budget.has(_MARGIN * (rows[-1]["load"]["seconds"] + rows[-1]["plan"]["seconds"])):
+                say(f"crawls from number {number + 1} on are left out")
+                break
+            made = size.made(number)
+            pairs = make_pairs(running, made, chosen.processes)
+            row: dict[str, Any] = {"crawl": number + 1, "pairs": pairs}
+            for stage in STAGES[:2]:
+                costs, _ = stage_costs(running, stage, made, chosen.processes, {})
+                row[stage.name] = report.added(costs.values())
+            rows.append(row)
+            say(f"crawl {number + 1}: load {row['load']['cpu_s']:.1f}, plan {row['plan']['cpu_s']:.1f} CPU s")
+    return rows
+
+
+def mapped_tasks(folder: Path, tasks: int) -> dict[str, float]:
+    """Airflow's own time of a stage with so many mapped tasks."""
+    from benchmarks import airflow
+
+    with airflow.rig(folder) as running:
+        found = airflow.mapped_tasks(running, tasks)
+    return {"tasks": tasks, "seconds": tasks / found["tasks a second"], **found}
+
+
+@contextmanager
+def workplace(parent: Path | None) -> Iterator[Path]:
+    """A folder that is deleted at the end."""
+    folder = Path(tempfile.mkdtemp(prefix="laion-size-", dir=parent))
+    folder.chmod(0o755)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def measure(chosen: argparse.Namespace) -> dict[str, Any]:
+    """Measure all that was asked for."""
+    budget = Budget(chosen.minutes)
+    shares = sorted(chosen.share)
+    sizes = [
+        Size(shares[0]),
+        *(Size(share, chosen.thin) for share in shares if chosen.thin > 1 or share > shares[0]),
+    ]
+    runs: list[Run] = []
+    document: dict[str, Any] = {
+        "date": f"{datetime.now(UTC):%Y-%m-%d}",
+        "cores": usable_cores(),
+        "load": os.getloadavg()[0],
+        "delay_ms": list(chosen.delay_ms),
+    }
+    with workplace(chosen.folder) as folder:
+        for number, size in enumerate(sizes):
+            same = [run for run in runs if run.size.thin == size.thin]
+            runs.append(
+                measured_size(size, folder / f"size{number}", chosen, budget, same[-1] if same else None)
+            )
+            shutil.rmtree(folder / f"size{number}", ignore_errors=True)
+            if number == 0 and chosen.airflow and budget.has(_AIRFLOW_S):
+                say(f"Airflow: {chosen.airflow} mapped tasks")
+                document["airflow"] = mapped_tasks(folder / "airflow", chosen.airflow)
+            if number == 0 and chosen.crawls > 1:
+                found = several_crawls(Size(shares[0] / 10), folder / "crawls", chosen, budget)
+                document["crawls"] = {"share": shares[0] / 10, "rows": found}
+                shutil.rmtree(folder / "crawls", ignore_errors=True)
+    return document | {"runs": [run.to_plain() for run in runs]}
+
+
+_AIRFLOW_S = 150.0
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--share", type=float, nargs="+", default=[0.0001, 0.001], help="of a crawl")
+    parser.add_argument("--thin", type=int, default=1, choices=(1, 2, 5, 10, 20, 50, 100))
+    parser.add_argument("--minutes", type=float, help="leave out what would take longer")
+    parser.add_argument("--processes", type=int, default=2, help="of a divided step at the same time")
+    parser.add_argument(
+        "--crawls", type=int, default=10, help="in one database, at a tenth of the smaller size"
+    )
+    parser.add_argument("--airflow", type=int, default=64, help="mapped tasks of a real Airflow; 0: none")
+    parser.add_argument("--delay-ms", type=float, nargs=2, default=(20.0, 60.0), help="of an S3 request")
+    parser.add_argument("--folder", type=Path, help="where to work; a share of 0.01 takes 20 GB")
+    parser.add_argument(
+        "--record", action="store_true", help="write JSON, plot and tables of docs/scaling.md"
+    )
+    parser.add_argument("--json", type=Path, help="write the figures to this file")
+    chosen = parser.parse_args()
+    document = measure(chosen)
+    report.show(document)
+    if chosen.json:
+        chosen.json.write_text(json.dumps(document, indent=1) + "\n")
+    if chosen.record:
+        report.record(document)
+
+
+if __name__ == "__main__":
+    main()
