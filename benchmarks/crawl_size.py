@@ -19,6 +19,7 @@ would take longer: what does not fit is left out, by name.
 
 import argparse
 import json
+import math
 import os
 import shutil
 import subprocess
@@ -38,11 +39,19 @@ from benchmarks.crawl_rig import Cost, Process, Rig, rig
 from benchmarks.crawl_work import complete_batches, dashboard_pages, make_pairs, make_shards, removal_list
 from benchmarks.made_crawl import PAIRS_PER_WAT_FILE, Made
 from laion_etl.core.host_resources import usable_cores
+from laion_etl.settings.registry import setting_fields
 
 WAT_FILES = 90_000
+BATCHES = 300_000
+RANGES = 8  # of a divided stage at every size: a whole crawl has more, but each as many units more
 _ROWS_OF_BATCH, _ROWS_OF_WINDOW, _ROWS_OF_FILE, _ROWS_OF_HOST = 10_000, 1_000_000, 1_000_000, 1_000
 _CRAWLS = [f"CC-MAIN-2026-{week:02d}" for week in range(4, 52, 4)]
 _MARGIN = 1.3  # of what a stage is expected to take
+
+
+def is_setting(name: str) -> bool:
+    """Whether this version has a setting."""
+    return name in {field.variable for field in setting_fields()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +79,15 @@ class Size:
             "LAION_ETL_PLAN_MAX_PAIRS_PER_HOST": str(_ROWS_OF_HOST // self.thin),
             "LAION_ETL_PLAN_WINDOW_PAIRS": str(_ROWS_OF_WINDOW // self.thin),
             "LAION_ETL_PUBLISH_ROWS_PER_FILE": str(_ROWS_OF_FILE // self.thin),
+            **{
+                name: str(-(-units // RANGES)) for name, units in self._of_range().items() if is_setting(name)
+            },
         }
+
+    def _of_range(self) -> dict[str, int]:
+        """Settings that divide a stage into ranges, and what there is to divide."""
+        batches = math.ceil(self.share * BATCHES)
+        return {"LAION_ETL_PUBLISH_BATCHES_PER_RANGE": batches}
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,12 +110,31 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """How a stage is divided among processes: by `ranges` where its command has `--prepare`, or `parts`."""
+    """How a stage is divided among processes: by `ranges` where its command has `--prepare`, or `parts`.
+
+    What the first part prints fills the placeholders of the others.
+    """
 
     name: str
     parts: tuple[Part, ...] = ()
     ranges: tuple[Part, ...] = ()
     call: Callable[[Rig, Made], list[Process]] | None = None
+
+    @property
+    def steps(self) -> tuple[Part, ...]:
+        """The parts that this version of the command has, none if it does not know the command."""
+        if not self.parts:
+            return ()
+        words = self.parts[0].command.split(" --")[0]
+        help_text = help_of(words)
+        return self.ranges if self.ranges and "--prepare" in help_text else self.parts if help_text else ()
+
+
+@cache
+def help_of(command: str) -> str:
+    """The help of a command, empty if this version does not have it."""
+    asked = [sys.executable, "-m", "laion_etl", *command.split(), "--help"]
+    return subprocess.run(asked, check=False, capture_output=True, text=True).stdout
 
 
 _PLAN = "stage plan --crawl {crawl} --json"
@@ -123,17 +159,19 @@ STAGES = (
     Stage("verify", (Part("dataset verify --json"),)),
     Stage("status", (Part("status --crawl {crawl} --json"),)),
     Stage("dashboard", call=dashboard_pages),
-    Stage("removal", (Part("dataset remove --list {removals} --json"),)),
+    Stage("locate", (Part("dataset locate --crawl {crawl} --json"),)),
+    Stage(
+        "removal",
+        (Part("dataset remove --list {removals} --json"),),
+        (
+            Part("dataset remove --list {removals} --prepare --json", "prepare"),
+            Part("dataset remove --request {id} --range {range} --json", "ranges", "range"),
+            Part("dataset remove --request {id} --finish --json", "finish"),
+        ),
+    ),
     Stage("forget", (Part("db forget --crawl {crawl} --json"),)),
 )
 _MADE_BEFORE = "publish"  # batches are downloaded and scored between plan and this stage
-
-
-@cache
-def has_ranges(stage: str) -> bool:
-    """Whether `laion-etl stage STAGE` divides its work."""
-    command = [sys.executable, "-m", "laion_etl", "stage", stage, "--help"]
-    return "--prepare" in subprocess.run(command, check=True, capture_output=True, text=True).stdout
 
 
 @dataclass(slots=True)
@@ -180,18 +218,19 @@ def stage_costs(
         cost, _ = running.measured(partial(stage.call, running, made))
         return {"whole": cost}, {}
     costs: dict[str, Cost] = {}
-    parts = stage.ranges if stage.ranges and has_ranges(stage.name) else stage.parts
     ranges: list[str] = []
     last: dict[str, Any] = {}
-    for number, part in enumerate(parts):
-        if number and len(parts) > 1 and not ranges:
+    words = dict(more)
+    for number, part in enumerate(stage.steps):
+        if number and not ranges:
             break  # the first has done everything
-        commands = part.commands(made, ranges, more)
+        commands = part.commands(made, ranges, words)
         cost, done = running.measured(partial(running.run, commands, at_once))
         costs[part.name] = cost
         last = done[-1].result
         if not number:
             ranges = [str(one) for one in last.get("ranges", ())]
+            words |= {name: value for name, value in last.items() if isinstance(value, str)}
     return costs, last
 
 
@@ -219,6 +258,8 @@ def measured_size(
                     break
                 continue
             costs, result = stage_costs(running, stage, made, chosen.processes, more)
+            if not costs:
+                continue  # this version does not have it
             run.parts[stage.name] = costs
             if stage.name == "plan":
                 run.batches = len(result.get("batches", ())) or count_batches(running, made)

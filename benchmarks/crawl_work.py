@@ -4,7 +4,7 @@ import signal
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from functools import cache
@@ -19,14 +19,16 @@ from laion_etl.core.stage_stats import StageStats
 from laion_etl.database.connection import open_database
 from laion_etl.database.load import crawl_number
 from laion_etl.database.queue import BatchQueue
+from laion_etl.dataset.missing_batches import group_stats, write_group_stats
 from laion_etl.io.planned import planned_batches
-from laion_etl.io.storage import LocalStore
+from laion_etl.io.storage import LocalStore, Store
 from laion_etl.settings import CoreSettings, Settings
 
 _LEASE_S, _ATTEMPTS = 3_600, 3
 _PAGE_S = 600.0
 _STOPPED = 130  # the exit code after SIGTERM
 _URLS, _HASHES = 20, 5
+_GROUPS = 8
 _words = cache(Words)
 
 
@@ -43,24 +45,33 @@ def _partition(root: Path, made: Made, number: int) -> int:
     return write_partition(root, _words(), made, number)
 
 
-def make_shards(running: Rig, made: Made, processes: int) -> Iterator[StageStats]:
-    """Write shards and scored shards of all batches; yields the stats of the downloads."""
+def make_shards(running: Rig, made: Made, processes: int) -> Iterator[tuple[StageStats, StageStats]]:
+    """Write shards and scored shards of all batches; yields the stats of both."""
     batches = planned_batches(made.crawl, LocalStore(running.store))
     with ProcessPoolExecutor(processes) as pool:
         yield from pool.map(ShardMaker(running.store, made.crawl).write, batches, chunksize=8)
 
 
-def complete_batches(running: Rig, made: Made, stats: Iterator[StageStats]) -> None:
-    """Claim and complete every batch in the queue, as a downloader would."""
-    settings = Settings(core=CoreSettings(database_url=running.url))
-    with open_database(settings) as database:
+def complete_batches(running: Rig, made: Made, stats: Iterator[tuple[StageStats, StageStats]]) -> None:
+    """Claim and complete every batch as a downloader would, and record the groups of the score stage."""
+    scored = []
+    with open_database(Settings(core=CoreSettings(database_url=running.url))) as database:
         number = database.run(lambda connection: crawl_number(connection, made.crawl))
         queue = BatchQueue(database, number, _LEASE_S, _ATTEMPTS)
-        for done in stats:
+        for done, score in stats:
             claim = queue.claim()
             if claim is None or batch_name(claim.batch) != done.unit or not queue.complete(claim, done):
                 raise SystemExit(f"batch {done.unit} could not be completed")
+            scored.append(replace(score, outputs=(), details={}))
+    _record_groups(made.crawl, scored, LocalStore(running.store))
     running.scan()
+
+
+def _record_groups(crawl: str, scored: Sequence[StageStats], store: Store) -> None:
+    """Write the records of the groups of the score stage."""
+    for index in range(_GROUPS):
+        mine = scored[index::_GROUPS]
+        write_group_stats(group_stats(crawl, f"{index}/{_GROUPS}", mine, ()), store)
 
 
 def removal_list(running: Rig, made: Made) -> Path:

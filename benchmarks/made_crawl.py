@@ -226,14 +226,14 @@ class ShardMaker:
         Image.fromarray(noise).resize((96, 96)).save(image, "JPEG", quality=80)
         self._image = image.getvalue()
 
-    def write(self, batch: int) -> StageStats:
-        """Write both; returns the stats of the download."""
+    def write(self, batch: int) -> tuple[StageStats, StageStats]:
+        """Write both; returns the stats of the download and of the score."""
         pairs = pq.read_table(self._root / f"batches/{self._crawl}/{batch_name(batch)}.parquet")
         chance = np.random.default_rng(batch)
         shard = _downloaded(pairs, batch, chance)
         stats = self._write_shard(batch, shard)
-        self._write_scored(batch, _scored(shard.filter(pc.equal(shard["status"], "success")), chance), stats)
-        return stats
+        images = shard.filter(pc.equal(shard["status"], "success"))
+        return stats, self._write_scored(batch, _scored(images, chance), stats)
 
     def _write_shard(self, batch: int, rows: pa.Table) -> StageStats:
         stem = f"shards/{self._crawl}/{batch_name(batch)}"
@@ -249,7 +249,7 @@ class ShardMaker:
         _write_stats(self._root, f"{stem}_stats.json", stats)
         return stats
 
-    def _write_scored(self, batch: int, rows: pa.Table, shard: StageStats) -> None:
+    def _write_scored(self, batch: int, rows: pa.Table, shard: StageStats) -> StageStats:
         stem = f"scored/{self._crawl}/{batch_name(batch)}"
         kept = rows.filter(pc.is_null(rows["reason"]))
         chance = np.random.default_rng(batch + 1)
@@ -271,6 +271,7 @@ class ShardMaker:
             tuple(outputs), details,
         )  # fmt: skip
         _write_stats(self._root, f"{stem}_stats.json", stats)
+        return stats
 
     def _tar(self, stem: str, rows: pa.Table) -> Output:
         with _created(self._root, f"{stem}.tar") as file:
