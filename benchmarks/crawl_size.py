@@ -19,158 +19,29 @@ would take longer: what does not fit is left out, by name.
 
 import argparse
 import json
-import math
 import os
 import shutil
-import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from benchmarks import crawl_size_report as report
-from benchmarks.crawl_rig import Cost, Process, Rig, rig
-from benchmarks.crawl_work import complete_batches, dashboard_pages, make_pairs, make_shards, removal_list
-from benchmarks.made_crawl import PAIRS_PER_WAT_FILE, Made
+from benchmarks.crawl_rig import Cost, Rig, rig
+from benchmarks.crawl_size_plot import plot
+from benchmarks.crawl_stages import STAGES, Size, Stage
+from benchmarks.crawl_work import complete_batches, make_pairs, make_shards, removal_list
+from benchmarks.made_crawl import Made
 from laion_etl.core.host_resources import usable_cores
-from laion_etl.settings.registry import setting_fields
 
-WAT_FILES = 90_000
-BATCHES = 300_000
-RANGES = 8  # of a divided stage at every size: a whole crawl has more, but each as many units more
-_ROWS_OF_BATCH, _ROWS_OF_WINDOW, _ROWS_OF_FILE, _ROWS_OF_HOST = 10_000, 1_000_000, 1_000_000, 1_000
-_CRAWLS = [f"CC-MAIN-2026-{week:02d}" for week in range(4, 52, 4)]
+_AIRFLOW_S = 150.0  # what its start and 64 tasks take
 _MARGIN = 1.3  # of what a stage is expected to take
-
-
-def is_setting(name: str) -> bool:
-    """Whether this version has a setting."""
-    return name in {field.variable for field in setting_fields()}
-
-
-@dataclass(frozen=True, slots=True)
-class Size:
-    """How much of a crawl is simulated; batches and WAT files have 1/thin of their pairs."""
-
-    share: float
-    thin: int = 1
-
-    @property
-    def name(self) -> str:
-        """The name in tables."""
-        return f"{self.share:g}" + (f", thin {self.thin}" if self.thin > 1 else "")
-
-    def made(self, number: int = 0) -> Made:
-        """The crawl with this number."""
-        files = max(1, round(self.share * WAT_FILES))
-        return Made(_CRAWLS[number], number, files, PAIRS_PER_WAT_FILE // self.thin)
-
-    @property
-    def settings(self) -> dict[str, str]:
-        """Settings that shrink with the rows: there are as many windows and files as with all rows."""
-        return {
-            "LAION_ETL_PLAN_BATCH_SIZE": str(_ROWS_OF_BATCH // self.thin),
-            "LAION_ETL_PLAN_MAX_PAIRS_PER_HOST": str(_ROWS_OF_HOST // self.thin),
-            "LAION_ETL_PLAN_WINDOW_PAIRS": str(_ROWS_OF_WINDOW // self.thin),
-            "LAION_ETL_PUBLISH_ROWS_PER_FILE": str(_ROWS_OF_FILE // self.thin),
-            **{
-                name: str(-(-units // RANGES)) for name, units in self._of_range().items() if is_setting(name)
-            },
-        }
-
-    def _of_range(self) -> dict[str, int]:
-        """Settings that divide a stage into ranges, and what there is to divide."""
-        batches = math.ceil(self.share * BATCHES)
-        return {"LAION_ETL_PUBLISH_BATCHES_PER_RANGE": batches}
-
-
-@dataclass(frozen=True, slots=True)
-class Part:
-    """A step of a stage: one process, or one for each partition or range, which may be spread over pods."""
-
-    command: str
-    name: str = "whole"
-    each: str = ""  # partition, range
-
-    def commands(self, made: Made, ranges: Sequence[str], more: dict[str, str]) -> list[list[str]]:
-        """Argument lists of its processes."""
-        words = {"crawl": made.crawl, "partitions": f"0-{made.partitions[-1]}", **more}
-        if self.each == "partition":
-            return [self.command.format(**words, partition=number).split() for number in made.partitions]
-        if self.each == "range":
-            return [self.command.format(**words, range=one).split() for one in ranges]
-        return [self.command.format(**words).split()]
-
-
-@dataclass(frozen=True, slots=True)
-class Stage:
-    """How a stage is divided among processes: by `ranges` where its command has `--prepare`, or `parts`.
-
-    What the first part prints fills the placeholders of the others.
-    """
-
-    name: str
-    parts: tuple[Part, ...] = ()
-    ranges: tuple[Part, ...] = ()
-    call: Callable[[Rig, Made], list[Process]] | None = None
-
-    @property
-    def steps(self) -> tuple[Part, ...]:
-        """The parts that this version of the command has, none if it does not know the command."""
-        if not self.parts:
-            return ()
-        words = self.parts[0].command.split(" --")[0]
-        help_text = help_of(words)
-        return self.ranges if self.ranges and "--prepare" in help_text else self.parts if help_text else ()
-
-
-@cache
-def help_of(command: str) -> str:
-    """The help of a command, empty if this version does not have it."""
-    asked = [sys.executable, "-m", "laion_etl", *command.split(), "--help"]
-    return subprocess.run(asked, check=False, capture_output=True, text=True).stdout
-
-
-_PLAN = "stage plan --crawl {crawl} --json"
-_PUBLISH = "stage publish --crawl {crawl} --expect {partitions} --json"
-_LOAD = "stage load --crawl {crawl} --partition {partition} --json"
-STAGES = (
-    Stage("load", (Part(_LOAD, "partitions", "partition"),)),
-    Stage(
-        "plan",
-        (Part(_PLAN),),
-        (Part(f"{_PLAN} --prepare", "prepare"), Part(_PLAN + " --range {range}", "ranges", "range")),
-    ),
-    Stage(
-        "publish",
-        (Part(_PUBLISH),),
-        (
-            Part(f"{_PUBLISH} --prepare", "prepare"),
-            Part(_PUBLISH + " --range {range}", "ranges", "range"),
-            Part(f"{_PUBLISH} --finish", "finish"),
-        ),
-    ),
-    Stage("verify", (Part("dataset verify --json"),)),
-    Stage("status", (Part("status --crawl {crawl} --json"),)),
-    Stage("dashboard", call=dashboard_pages),
-    Stage("locate", (Part("dataset locate --crawl {crawl} --json"),)),
-    Stage(
-        "removal",
-        (Part("dataset remove --list {removals} --json"),),
-        (
-            Part("dataset remove --list {removals} --prepare --json", "prepare"),
-            Part("dataset remove --request {id} --range {range} --json", "ranges", "range"),
-            Part("dataset remove --request {id} --finish --json", "finish"),
-        ),
-    ),
-    Stage("forget", (Part("db forget --crawl {crawl} --json"),)),
-)
 _MADE_BEFORE = "publish"  # batches are downloaded and scored between plan and this stage
 
 
@@ -318,39 +189,37 @@ def workplace(parent: Path | None) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def measure(chosen: argparse.Namespace) -> dict[str, Any]:
-    """Measure all that was asked for."""
+def measure(chosen: argparse.Namespace, keep: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
+    """Measure all that was asked for; `keep` gets the figures again and again, lest an error loses them."""
     budget = Budget(chosen.minutes)
     shares = sorted(chosen.share)
-    sizes = [
-        Size(shares[0]),
-        *(Size(share, chosen.thin) for share in shares if chosen.thin > 1 or share > shares[0]),
-    ]
+    others = [share for share in shares if chosen.thin > 1 or share > shares[0]]
     runs: list[Run] = []
     document: dict[str, Any] = {
         "date": f"{datetime.now(UTC):%Y-%m-%d}",
         "cores": usable_cores(),
         "load": os.getloadavg()[0],
         "delay_ms": list(chosen.delay_ms),
+        "runs": [],
     }
-    with workplace(chosen.folder) as folder:
-        for number, size in enumerate(sizes):
-            same = [run for run in runs if run.size.thin == size.thin]
-            runs.append(
-                measured_size(size, folder / f"size{number}", chosen, budget, same[-1] if same else None)
-            )
-            shutil.rmtree(folder / f"size{number}", ignore_errors=True)
-            if number == 0 and chosen.airflow and budget.has(_AIRFLOW_S):
-                say(f"Airflow: {chosen.airflow} mapped tasks")
-                document["airflow"] = mapped_tasks(folder / "airflow", chosen.airflow)
-            if number == 0 and chosen.crawls > 1:
-                found = several_crawls(Size(shares[0] / 10), folder / "crawls", chosen, budget)
-                document["crawls"] = {"share": shares[0] / 10, "rows": found}
-                shutil.rmtree(folder / "crawls", ignore_errors=True)
-    return document | {"runs": [run.to_plain() for run in runs]}
-
-
-_AIRFLOW_S = 150.0
+    for size in [Size(shares[0]), *(Size(share, chosen.thin) for share in others)]:
+        same = [run for run in runs if run.size.thin == size.thin]
+        with workplace(chosen.folder) as folder:
+            runs.append(measured_size(size, folder, chosen, budget, same[-1] if same else None))
+        document["runs"].append(runs[-1].to_plain())
+        keep(document)
+        if len(runs) == 1 and chosen.crawls > 1:
+            small = Size(shares[0] / 10)
+            with workplace(chosen.folder) as folder:
+                rows = several_crawls(small, folder, chosen, budget)
+            document["crawls"] = {"share": small.share, "rows": rows}
+            keep(document)
+    if chosen.airflow and budget.has(_AIRFLOW_S):
+        say(f"Airflow: {chosen.airflow} mapped tasks")
+        with workplace(None) as folder:
+            document["airflow"] = mapped_tasks(folder, chosen.airflow)
+        keep(document)
+    return document
 
 
 def main() -> None:
@@ -370,12 +239,14 @@ def main() -> None:
     )
     parser.add_argument("--json", type=Path, help="write the figures to this file")
     chosen = parser.parse_args()
-    document = measure(chosen)
-    report.show(document)
-    if chosen.json:
-        chosen.json.write_text(json.dumps(document, indent=1) + "\n")
-    if chosen.record:
-        report.record(document)
+
+    def keep(document: dict[str, Any]) -> None:
+        if chosen.json:
+            chosen.json.write_text(json.dumps(document, indent=1) + "\n")
+        if chosen.record:
+            report.record(document, plot(document))
+
+    report.show(measure(chosen, keep))
 
 
 if __name__ == "__main__":

@@ -1,19 +1,16 @@
 """The figures of benchmarks/crawl_size.py as tables and a plot, and what they mean for a whole crawl."""
 
 import json
-import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from markupsafe import Markup
 from rich.console import Console
 from rich.table import Table
 
 from benchmarks.crawl_rig import Cost
 from laion_etl.report.crawl_status import duration
-from laion_etl.report.svg import line, path, svg, text
 
 PODS = {"load": 16, "plan": 16, "publish": 16}
 SERVER_CORES = 32
@@ -40,16 +37,16 @@ def added(costs: Iterable[Cost | Plain]) -> dict[str, float]:
     return total
 
 
-def _pair(document: Plain) -> tuple[Plain | None, Plain, Plain | None]:
+def alike(document: Plain) -> tuple[Plain | None, Plain, Plain | None]:
     """The smaller size with all rows if the others are thin; the smaller and the larger size alike."""
     runs = document["runs"]
     thin = runs[-1]["size"]["thin"]
-    alike = [run for run in runs if run["size"]["thin"] == thin]
+    same = [run for run in runs if run["size"]["thin"] == thin]
     whole = runs[0] if thin > 1 else None
-    return whole, alike[0], alike[-1] if len(alike) > 1 else None
+    return whole, same[0], same[-1] if len(same) > 1 else None
 
 
-def _value(run: Plain | None, stage: str, metric: str, parts: Sequence[str] | None = None) -> float | None:
+def value(run: Plain | None, stage: str, metric: str, parts: Sequence[str] | None = None) -> float | None:
     """A metric of a stage, of some of its parts; None if it was not measured."""
     costs = run["parts"].get(stage) if run else None
     if not costs:
@@ -60,25 +57,25 @@ def _value(run: Plain | None, stage: str, metric: str, parts: Sequence[str] | No
 
 def full(document: Plain, stage: str, metric: str, parts: Sequence[str] | None = None) -> float | None:
     """A metric for a whole crawl: what a further share costs, and what rows cost that thin sizes lack."""
-    whole, small, large = _pair(document)
-    first, second = (_value(run, stage, metric, parts) for run in (small, large))
+    whole, small, large = alike(document)
+    first, second = (value(run, stage, metric, parts) for run in (small, large))
     share = small["size"]["share"]
     if first is None:
         return None
     if second is None or large is None:
-        found = _value(whole, stage, metric, parts) if whole else first
+        found = value(whole, stage, metric, parts) if whole else first
         return None if found is None else found / share
     slope = max(0.0, second - first) / (large["size"]["share"] - share)
     of_rows = 0.0
-    if whole is not None and (rows := _value(whole, stage, metric, parts)) is not None:
+    if whole is not None and (rows := value(whole, stage, metric, parts)) is not None:
         of_rows = max(0.0, rows - first) / share
     return first + slope * (1 - share) + of_rows
 
 
 def ratio(document: Plain, stage: str, metric: str) -> float | None:
     """How much a metric grew from the smaller to the larger size, per unit: 1 is proportional."""
-    _, small, large = _pair(document)
-    first, second = (_value(run, stage, metric) for run in (small, large))
+    _, small, large = alike(document)
+    first, second = (value(run, stage, metric) for run in (small, large))
     if large is None or not first or second is None or second < _LEAST:
         return None
     return second / first / (large["size"]["share"] / small["size"]["share"])
@@ -234,10 +231,10 @@ def show(document: Plain) -> None:
         console.print(airflow_line(document), highlight=False)
 
 
-def record(document: Plain) -> None:
+def record(document: Plain, plot: str) -> None:
     """Write JSON, plot, and the tables of docs/scaling.md."""
     _JSON.write_text(json.dumps(document, indent=1) + "\n")
-    _PLOT.write_text(plot(document))
+    _PLOT.write_text(plot)
     before, _, rest = _PAGE.read_text().partition(_BEGIN)
     _, _, after = rest.partition(_END)
     _PAGE.write_text(f"{before}{_BEGIN}\n\n{markdown(document)}\n{_END}{after}")
@@ -261,75 +258,3 @@ def markdown(document: Plain) -> str:
     if "airflow" in document:
         blocks.append(f"{airflow_line(document)}.")
     return "\n\n".join(blocks) + "\n"
-
-
-_COLOURS = ("#1f6f8b", "#c0504d", "#4f8f3a", "#8064a2", "#d08a2e", "#555555", "#2aa198", "#b5478f")
-_WIDTH, _HEIGHT, _LEFT, _RIGHT, _BOTTOM, _TOP = 760.0, 400.0, 62.0, 110.0, 46.0, 14.0
-_STYLE = "text{font:12px sans-serif;fill:#333}.end{text-anchor:end}.middle{text-anchor:middle}" + (
-    ".grid{stroke:#ddd}.even{stroke:#bbb;stroke-dasharray:2 4}"
-)
-
-
-def plot(document: Plain) -> str:
-    """Seconds of each stage over the share of a crawl, both logarithmic; dashed: on paper."""
-    points = {stage: _points(document, stage) for stage in stages(document)}
-    points = {stage: found for stage, found in points.items() if found}
-    everything = [point for found in points.values() for point in found]
-    left = math.floor(math.log10(min(x for x, _ in everything)))
-    low, high = (math.log10(edge(y for _, y in everything)) for edge in (min, max))
-    low, high = math.floor(low), math.ceil(high)
-
-    def at(x: float, y: float) -> tuple[float, float]:
-        wide, tall = _WIDTH - _LEFT - _RIGHT, _HEIGHT - _BOTTOM - _TOP
-        return (
-            _LEFT + wide * (math.log10(x) - left) / -left,
-            _TOP + tall * (high - math.log10(y)) / (high - low),
-        )
-
-    shapes = [Markup(f"<style>{_STYLE}{_strokes()}</style>")]  # noqa: S704 - made of constants
-    for power in range(low, high + 1):
-        shapes.append(line("grid", at(10**left, 10**power), at(1, 10**power)))
-        shapes.append(text(duration(10**power), _LEFT - 8, at(1, 10**power)[1] + 4, "end"))
-    for power in range(left, 1):
-        shapes.append(text(f"{10**power:g}", at(10**power, 1)[0], _HEIGHT - _BOTTOM + 20, "middle"))
-    for start in range(low - high, high - low):  # the slope of proportional costs
-        ends = [(10**left, 10.0 ** (low + start)), (1.0, 10.0 ** (low + start - left))]
-        if ends[0][1] >= 10**low and ends[1][1] <= 10**high:
-            shapes.append(line("even", at(*ends[0]), at(*ends[1])))
-    shapes.append(text("share of a crawl", (_LEFT + _WIDTH - _RIGHT) / 2, _HEIGHT - 6, "middle"))
-    taken: list[float] = []
-    for number, (stage, found) in enumerate(points.items()):
-        places = [at(*point) for point in found]
-        shapes.append(path(f"s{number}", _line(places[:-1] or places)))
-        shapes.append(path(f"s{number} paper", _line(places[-2:])))
-        y = places[-1][1] + 4
-        while any(abs(y - other) < 13 for other in taken):
-            y += 13
-        taken.append(y)
-        shapes.append(text(f"{stage}, {duration(found[-1][1])}", places[-1][0] + 6, y, f"t{number}"))
-    return str(
-        svg((0, 0, _WIDTH, _HEIGHT), "Seconds of each stage over the share of a crawl", shapes, "size")
-    )
-
-
-def _points(document: Plain, stage: str) -> list[tuple[float, float]]:
-    """Share and seconds as measured, then of the whole crawl on the pods."""
-    _, small, large = _pair(document)
-    found = []
-    for run in (small, large):
-        if run is not None and (seconds := _value(run, stage, "seconds")):
-            found.append((run["size"]["share"], seconds))
-    hours = whole_hours(document, stage)[2]
-    return [*found, (1.0, max(1.0, hours * 3600))] if hours and found else []
-
-
-def _line(places: Sequence[tuple[float, float]]) -> str:
-    return "M" + " L".join(f"{x:.1f},{y:.1f}" for x, y in places)
-
-
-def _strokes() -> str:
-    lines = "".join(
-        f".s{number}{{stroke:{colour};stroke-width:2;fill:none}}text.t{number}{{fill:{colour}}}"
-        for number, colour in enumerate(_COLOURS)
-    )
-    return lines + ".paper{stroke-dasharray:5 4}"

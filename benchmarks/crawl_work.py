@@ -13,7 +13,8 @@ from pathlib import Path
 import pyarrow.parquet as pq
 
 from benchmarks.crawl_rig import Process, Rig
-from benchmarks.made_crawl import Made, ShardMaker, Words, write_partition
+from benchmarks.made_crawl import Made, Words, write_partition
+from benchmarks.made_shards import ShardMaker
 from laion_etl.core.ids import batch_name
 from laion_etl.core.stage_stats import StageStats
 from laion_etl.database.connection import open_database
