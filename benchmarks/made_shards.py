@@ -1,7 +1,7 @@
 """Writes what download and score would write for a batch: shard and scored shard.
 
 A row per pair of the batch file that `plan` wrote, three fifths of them downloaded; a sixth of those, a tenth
-of all, is kept by scoring. Tars hold four small images each and embeddings have 32 numbers instead of 512, for
+of all, is kept by scoring. Tars hold four small images each and embeddings have 32 numbers of 512, for
 only how many there are matters to the stages after them.
 """
 
