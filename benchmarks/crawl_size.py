@@ -83,14 +83,13 @@ def say(text: str) -> None:
 
 def stage_costs(
     running: Rig, stage: Stage, made: Made, at_once: int, more: dict[str, str]
-) -> tuple[dict[str, Cost], dict[str, Any]]:
-    """Run a stage; returns the cost of each part and the result of its last process."""
+) -> dict[str, Cost]:
+    """Run a stage; returns the cost of each part, none if this version does not have it."""
     if stage.call is not None:
         cost, _ = running.measured(partial(stage.call, running, made))
-        return {"whole": cost}, {}
+        return {"whole": cost}
     costs: dict[str, Cost] = {}
     ranges: list[str] = []
-    last: dict[str, Any] = {}
     words = dict(more)
     for number, part in enumerate(stage.steps):
         if number and not ranges:
@@ -98,11 +97,11 @@ def stage_costs(
         commands = part.commands(made, ranges, words)
         cost, done = running.measured(partial(running.run, commands, at_once))
         costs[part.name] = cost
-        last = done[-1].result
         if not number:
-            ranges = [str(one) for one in last.get("ranges", ())]
-            words |= {name: value for name, value in last.items() if isinstance(value, str)}
-    return costs, last
+            printed = done[0].result
+            ranges = [str(one) for one in printed.get("ranges", ())]
+            words |= {name: value for name, value in printed.items() if isinstance(value, str)}
+    return costs
 
 
 def measured_size(
@@ -128,12 +127,12 @@ def measured_size(
                 if stage.name in ("load", "plan"):
                     break
                 continue
-            costs, result = stage_costs(running, stage, made, chosen.processes, more)
+            costs = stage_costs(running, stage, made, chosen.processes, more)
             if not costs:
-                continue  # this version does not have it
+                continue
             run.parts[stage.name] = costs
             if stage.name == "plan":
-                run.batches = len(result.get("batches", ())) or count_batches(running, made)
+                run.batches = count_batches(running, made)
             for part, cost in costs.items():
                 say(
                     f"{size.name}: {stage.name} {part}: {cost.seconds:.1f} s, {cost.cpu_s:.1f} CPU s, "
@@ -162,7 +161,7 @@ def several_crawls(
             pairs = make_pairs(running, made, chosen.processes)
             row: dict[str, Any] = {"crawl": number + 1, "pairs": pairs}
             for stage in STAGES[:2]:
-                costs, _ = stage_costs(running, stage, made, chosen.processes, {})
+                costs = stage_costs(running, stage, made, chosen.processes, {})
                 row[stage.name] = report.added(costs.values())
             rows.append(row)
             say(f"crawl {number + 1}: load {row['load']['cpu_s']:.1f}, plan {row['plan']['cpu_s']:.1f} CPU s")

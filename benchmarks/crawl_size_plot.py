@@ -9,8 +9,9 @@ from benchmarks.crawl_size_report import Plain, alike, stages, value, whole_hour
 from laion_etl.report.crawl_status import duration
 from laion_etl.report.svg import line, path, svg, text
 
-_COLOURS = ("#1f6f8b", "#c0504d", "#4f8f3a", "#8064a2", "#d08a2e", "#555555", "#2aa198", "#b5478f")
-_WIDTH, _HEIGHT, _LEFT, _RIGHT, _BOTTOM, _TOP = 760.0, 400.0, 62.0, 110.0, 46.0, 14.0
+_COLOURS = ("#1f6f8b", "#c0504d", "#4f8f3a", "#8064a2", "#d08a2e", "#555555", "#2aa198", "#b5478f", "#7a5c2e")
+_TICKS_S = (1, 10, 60, 600, 3_600, 36_000, 345_600, 3_456_000, 34_560_000)
+_WIDTH, _HEIGHT, _LEFT, _RIGHT, _BOTTOM, _TOP = 840.0, 400.0, 74.0, 170.0, 46.0, 14.0
 _STYLE = "text{font:12px sans-serif;fill:#333}.end{text-anchor:end}.middle{text-anchor:middle}" + (
     ".grid{stroke:#ddd}.even{stroke:#bbb;stroke-dasharray:2 4}"
 )
@@ -22,8 +23,9 @@ def plot(document: Plain) -> str:
     points = {stage: found for stage, found in points.items() if found}
     everything = [point for found in points.values() for point in found]
     left = math.floor(math.log10(min(x for x, _ in everything)))
-    low, high = (math.log10(edge(y for _, y in everything)) for edge in (min, max))
-    low, high = math.floor(low), math.ceil(high)
+    shortest, longest = (edge(y for _, y in everything) for edge in (min, max))
+    ticks = [tick for tick in _TICKS_S if shortest / 10 < tick < longest * 10]
+    low, high = math.log10(ticks[0]), math.log10(ticks[-1])
 
     def at(x: float, y: float) -> tuple[float, float]:
         wide, tall = _WIDTH - _LEFT - _RIGHT, _HEIGHT - _BOTTOM - _TOP
@@ -33,26 +35,22 @@ def plot(document: Plain) -> str:
         )
 
     shapes = [Markup(f"<style>{_STYLE}{_strokes()}</style>")]  # noqa: S704 - made of constants
-    for power in range(low, high + 1):
-        shapes.append(line("grid", at(10**left, 10**power), at(1, 10**power)))
-        shapes.append(text(duration(10**power), _LEFT - 8, at(1, 10**power)[1] + 4, "end"))
+    for tick in ticks:
+        shapes.append(line("grid", at(10**left, tick), at(1, tick)))
+        shapes.append(text(_short(tick), _LEFT - 8, at(1, tick)[1] + 4, "end"))
     for power in range(left, 1):
         shapes.append(text(f"{10**power:g}", at(10**power, 1)[0], _HEIGHT - _BOTTOM + 20, "middle"))
-    for start in range(low - high, high - low):  # the slope of proportional costs
-        ends = [(10**left, 10.0 ** (low + start)), (1.0, 10.0 ** (low + start - left))]
-        if ends[0][1] >= 10**low and ends[1][1] <= 10**high:
-            shapes.append(line("even", at(*ends[0]), at(*ends[1])))
+    for tick in ticks:  # the slope of proportional costs
+        if tick * 10.0**-left <= ticks[-1]:
+            shapes.append(line("even", at(10**left, tick), at(1, tick * 10.0**-left)))
     shapes.append(text("share of a crawl", (_LEFT + _WIDTH - _RIGHT) / 2, _HEIGHT - 6, "middle"))
-    taken: list[float] = []
-    for number, (stage, found) in enumerate(points.items()):
+    last_y = 0.0
+    for number, (stage, found) in sorted(enumerate(points.items()), key=lambda one: -one[1][1][-1][1]):
         places = [at(*point) for point in found]
-        shapes.append(path(f"s{number}", _line(places[:-1] or places)))
+        shapes.append(path(f"s{number}", _line(places[:-1])))
         shapes.append(path(f"s{number} paper", _line(places[-2:])))
-        y = places[-1][1] + 4
-        while any(abs(y - other) < 13 for other in taken):
-            y += 13
-        taken.append(y)
-        shapes.append(text(f"{stage}, {duration(found[-1][1])}", places[-1][0] + 6, y, f"t{number}"))
+        last_y = max(places[-1][1] + 4, last_y + 14)  # labels do not overlap
+        shapes.append(text(f"{stage}, {duration(found[-1][1])}", places[-1][0] + 6, last_y, f"t{number}"))
     return str(
         svg((0, 0, _WIDTH, _HEIGHT), "Seconds of each stage over the share of a crawl", shapes, "size")
     )
@@ -67,6 +65,13 @@ def _points(document: Plain, stage: str) -> list[tuple[float, float]]:
             found.append((run["size"]["share"], seconds))
     hours = whole_hours(document, stage)[2]
     return [*found, (1.0, max(1.0, hours * 3600))] if hours and found else []
+
+
+def _short(seconds: float) -> str:
+    """Return a duration in one unit."""
+    units = ((86_400, "d"), (3_600, "h"), (60, "min"), (1, "s"))
+    size, unit = next(one for one in units if seconds >= one[0])
+    return f"{seconds / size:g} {unit}"
 
 
 def _line(places: Sequence[tuple[float, float]]) -> str:

@@ -53,15 +53,16 @@ class Size:
             "LAION_ETL_PLAN_MAX_PAIRS_PER_HOST": str(_ROWS_OF_HOST // self.thin),
             "LAION_ETL_PLAN_WINDOW_PAIRS": str(_ROWS_OF_WINDOW // self.thin),
             "LAION_ETL_PUBLISH_ROWS_PER_FILE": str(_ROWS_OF_FILE // self.thin),
-            **{
-                name: str(-(-units // RANGES)) for name, units in self._of_range().items() if is_setting(name)
-            },
+            **{name: value for name, value in self._ranges().items() if is_setting(name)},
         }
 
-    def _of_range(self) -> dict[str, int]:
-        """Settings that divide a stage into ranges, and what there is to divide."""
+    def _ranges(self) -> dict[str, str]:
+        """Settings that divide stages into ranges; a planned range has at least a window."""
         batches = math.ceil(self.share * BATCHES)
-        return {"LAION_ETL_PUBLISH_BATCHES_PER_RANGE": batches}
+        return {
+            "LAION_ETL_PUBLISH_BATCHES_PER_RANGE": str(-(-batches // RANGES)),
+            "LAION_ETL_AIRFLOW_PLAN_RANGES": str(RANGES),
+        }
 
 
 @dataclass(frozen=True, slots=True)
