@@ -8,6 +8,8 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from functools import cache
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -20,7 +22,6 @@ from laion_etl.core.stage_stats import StageStats
 from laion_etl.database.connection import open_database
 from laion_etl.database.load import crawl_number
 from laion_etl.database.queue import BatchQueue
-from laion_etl.dataset.missing_batches import group_stats, write_group_stats
 from laion_etl.io.planned import planned_batches
 from laion_etl.io.storage import LocalStore, Store
 from laion_etl.settings import CoreSettings, Settings
@@ -69,10 +70,20 @@ def complete_batches(running: Rig, made: Made, stats: Iterator[tuple[StageStats,
 
 
 def _record_groups(crawl: str, scored: Sequence[StageStats], store: Store) -> None:
-    """Write the records of the groups of the score stage."""
-    for index in range(_GROUPS):
-        mine = scored[index::_GROUPS]
-        write_group_stats(group_stats(crawl, f"{index}/{_GROUPS}", mine, ()), store)
+    """Write the records of the groups of the score stage, as the version at hand has them."""
+    groups = {f"{index}/{_GROUPS}": scored[index::_GROUPS] for index in range(_GROUPS)}
+    if find_spec("laion_etl.dataset.score_progress") is None:
+        earlier = import_module("laion_etl.dataset.missing_batches")
+        for name, stats in groups.items():
+            earlier.write_group_stats(earlier.group_stats(crawl, name, stats, ()), store)
+        return
+    progress = import_module("laion_etl.dataset.score_progress")
+    for name, stats in groups.items():
+        record = progress.GroupRecord(crawl, name, len(stats), store)
+        record.begin()
+        for one in stats:
+            record.add(one)
+        record.finish()
 
 
 def removal_list(running: Rig, made: Made) -> Path:
