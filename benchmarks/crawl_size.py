@@ -14,7 +14,8 @@ stage, with so many pods.
 
 `--thin 10` gives batches and WAT files a tenth of their pairs: as many units for a tenth of the rows. Then
 the smaller size is measured with all its rows as well, which says what rows cost. `--minutes` ends a run that
-would take longer: what does not fit is left out, by name.
+would take longer: what does not fit is left out, by name. `--record` keeps what an earlier run has recorded
+and this one does not measure: sizes, crawls one after the other (`--share --crawls 10`), Airflow.
 """
 
 import argparse
@@ -194,56 +195,65 @@ def measure(chosen: argparse.Namespace, keep: Callable[[dict[str, Any]], None]) 
     shares = sorted(chosen.share)
     others = [share for share in shares if chosen.thin > 1 or share > shares[0]]
     runs: list[Run] = []
-    document: dict[str, Any] = {
-        "date": f"{datetime.now(UTC):%Y-%m-%d}",
-        "cores": usable_cores(),
-        "load": os.getloadavg()[0],
-        "delay_ms": list(chosen.delay_ms),
-        "runs": [],
-    }
-    for size in [Size(shares[0]), *(Size(share, chosen.thin) for share in others)]:
+    document: dict[str, Any] = {}
+    for size in [*map(Size, shares[:1]), *(Size(share, chosen.thin) for share in others)]:
+        document.setdefault("sizes", about(chosen) | {"runs": []})
         same = [run for run in runs if run.size.thin == size.thin]
         with workplace(chosen.folder) as folder:
             runs.append(measured_size(size, folder, chosen, budget, same[-1] if same else None))
-        document["runs"].append(runs[-1].to_plain())
+        document["sizes"]["runs"].append(runs[-1].to_plain())
         keep(document)
-        if len(runs) == 1 and chosen.crawls > 1:
-            small = Size(shares[0] / 10)
-            with workplace(chosen.folder) as folder:
-                rows = several_crawls(small, folder, chosen, budget)
-            document["crawls"] = {"share": small.share, "rows": rows}
-            keep(document)
+    if chosen.crawls > 1:
+        size = Size(chosen.crawls_share)
+        with workplace(chosen.folder) as folder:
+            rows = several_crawls(size, folder, chosen, budget)
+        document["crawls"] = about(chosen) | {"share": size.share, "rows": rows}
+        keep(document)
     if chosen.airflow and budget.has(_AIRFLOW_S):
         say(f"Airflow: {chosen.airflow} mapped tasks")
         with workplace(None) as folder:
-            document["airflow"] = mapped_tasks(folder, chosen.airflow)
+            document["airflow"] = about(chosen) | mapped_tasks(folder, chosen.airflow)
         keep(document)
     return document
 
 
+def about(chosen: argparse.Namespace) -> dict[str, Any]:
+    """When and on what something was measured."""
+    return {
+        "date": f"{datetime.now(UTC):%Y-%m-%d}",
+        "cores": usable_cores(),
+        "load": round(os.getloadavg()[0], 1),
+        "delay_ms": list(chosen.delay_ms),
+    }
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--share", type=float, nargs="+", default=[0.0001, 0.001], help="of a crawl")
-    parser.add_argument("--thin", type=int, default=1, choices=(1, 2, 5, 10, 20, 50, 100))
-    parser.add_argument("--minutes", type=float, help="leave out what would take longer")
-    parser.add_argument("--processes", type=int, default=2, help="of a divided step at the same time")
+    parser.add_argument("--share", type=float, nargs="*", default=[0.0001, 0.001], help="of a crawl")
     parser.add_argument(
-        "--crawls", type=int, default=10, help="in one database, at a tenth of the smaller size"
+        "--thin", type=int, choices=(1, 2, 5, 10, 20, 50, 100), help="default: 1, to record 10"
     )
+    parser.add_argument("--minutes", type=float, help="leave out what would take longer; to record: 14")
+    parser.add_argument("--processes", type=int, default=2, help="of a divided step at the same time")
+    parser.add_argument("--crawls", type=int, default=10, help="in one database, at most 12; 0: none")
+    parser.add_argument("--crawls-share", type=float, default=0.0001, help="size of each of them")
     parser.add_argument("--airflow", type=int, default=64, help="mapped tasks of a real Airflow; 0: none")
     parser.add_argument("--delay-ms", type=float, nargs=2, default=(20.0, 60.0), help="of an S3 request")
-    parser.add_argument("--folder", type=Path, help="where to work; a share of 0.01 takes 20 GB")
+    parser.add_argument("--folder", type=Path, help="where to work; a share of 0.01 takes 25 GB")
     parser.add_argument(
         "--record", action="store_true", help="write JSON, plot and tables of docs/scaling.md"
     )
     parser.add_argument("--json", type=Path, help="write the figures to this file")
     chosen = parser.parse_args()
+    chosen.thin = chosen.thin or (10 if chosen.record else 1)
+    chosen.minutes = chosen.minutes or (14.0 if chosen.record else None)
 
     def keep(document: dict[str, Any]) -> None:
         if chosen.json:
             chosen.json.write_text(json.dumps(document, indent=1) + "\n")
         if chosen.record:
-            report.record(document, plot(document))
+            known = report.recorded() | document
+            report.record(known, plot(known))
 
     report.show(measure(chosen, keep))
 

@@ -21,6 +21,8 @@ def plot(document: Plain) -> str:
     """Seconds of each stage over the share of a crawl, both logarithmic; dashed: on paper."""
     points = {stage: _points(document, stage) for stage in stages(document)}
     points = {stage: found for stage, found in points.items() if found}
+    if not points:
+        return str(svg((0, 0, _WIDTH, _HEIGHT), "No sizes are measured yet", (), "size"))
     everything = [point for found in points.values() for point in found]
     left = math.floor(math.log10(min(x for x, _ in everything)))
     shortest, longest = (edge(y for _, y in everything) for edge in (min, max))

@@ -12,7 +12,7 @@ from rich.table import Table
 from benchmarks.crawl_rig import Cost
 from laion_etl.report.crawl_status import duration
 
-PODS = {"load": 16, "plan": 16, "publish": 16}
+PODS = dict.fromkeys(("load", "plan", "publish", "locate", "removal"), 16)
 SERVER_CORES = 32
 DIVIDED = ("partitions", "ranges")
 GROWS = 1.15  # of proportional
@@ -37,9 +37,15 @@ def added(costs: Iterable[Cost | Plain]) -> dict[str, float]:
     return total
 
 
+def runs_of(document: Plain) -> Sequence[Plain]:
+    """The measured sizes."""
+    found: Sequence[Plain] = document.get("sizes", {}).get("runs", ())
+    return found
+
+
 def alike(document: Plain) -> tuple[Plain | None, Plain, Plain | None]:
     """The smaller size with all rows if the others are thin; the smaller and the larger size alike."""
-    runs = document["runs"]
+    runs = document["sizes"]["runs"]
     thin = runs[-1]["size"]["thin"]
     same = [run for run in runs if run["size"]["thin"] == thin]
     whole = runs[0] if thin > 1 else None
@@ -83,14 +89,14 @@ def ratio(document: Plain, stage: str, metric: str) -> float | None:
 
 def stages(document: Plain) -> list[str]:
     """The stages that were measured, in their order."""
-    return list(dict.fromkeys(stage for run in document["runs"] for stage in run["parts"]))
+    return list(dict.fromkeys(stage for run in runs_of(document) for stage in run["parts"]))
 
 
 def measured_rows(document: Plain) -> Rows:
     """One row per stage, part and size."""
     rows = []
     for stage in stages(document):
-        for run in document["runs"]:
+        for run in runs_of(document):
             for part, cost in run["parts"].get(stage, {}).items():
                 rows.append([stage, part, _size(run), *_figures(cost)])
             if stage in run["left_out"]:
@@ -140,7 +146,7 @@ def paper_rows(document: Plain) -> Rows:
         alone, divided, hours = whole_hours(document, stage)
         memory = max(
             added(run["parts"][stage].values())["rss_bytes"]
-            for run in document["runs"]
+            for run in runs_of(document)
             if stage in run["parts"]
         )
         rows.append(
@@ -161,7 +167,7 @@ def whole_hours(document: Plain, stage: str) -> tuple[float | None, float | None
 
     What is divided cannot be faster than the cores of the database server.
     """
-    names = {part for run in document["runs"] for part in run["parts"].get(stage, {})}
+    names = {part for run in runs_of(document) for part in run["parts"].get(stage, {})}
     serial = full(document, stage, "seconds", [name for name in names if name not in DIVIDED])
     spread = full(document, stage, "process_s", DIVIDED)
     server = full(document, stage, "pg_cpu_s", DIVIDED)
@@ -204,19 +210,21 @@ def airflow_line(document: Plain) -> str:
 
 def tables(document: Plain) -> Iterator[tuple[str, Sequence[str], Rows]]:
     """Title, headings and rows of each table."""
-    yield "Measured", MEASURED, measured_rows(document)
-    yield (
-        "Cost per unit at the larger size, of the smaller one (1: proportional), and a whole crawl",
-        PAPER,
-        (paper_rows(document)),
-    )
-    if document.get("crawls"):
-        share = document["crawls"]["share"]
-        yield (
-            f"Crawls one after the other in one database, {share:g} of a crawl each",
-            CRAWLS,
-            crawl_rows(document),
+    if "sizes" in document:
+        yield f"Measured ({_about(document['sizes'])})", MEASURED, measured_rows(document)
+        title = (
+            "Cost per unit at the larger size, of that at the smaller one (1: proportional); the whole crawl"
         )
+        yield title, PAPER, paper_rows(document)
+    if found := document.get("crawls"):
+        title = f"Crawls one after the other in one database, {found['share']:g} of a crawl each"
+        yield f"{title} ({_about(found)})", CRAWLS, crawl_rows(document)
+
+
+def _about(found: Plain) -> str:
+    low, high = found["delay_ms"]
+    cores = f"{found['cores']} cores for everything, load {found['load']:g} before"
+    return f"{found['date']}; {cores}; S3 answers after {low:g} to {high:g} ms"
 
 
 def show(document: Plain) -> None:
@@ -231,6 +239,12 @@ def show(document: Plain) -> None:
         console.print(airflow_line(document), highlight=False)
 
 
+def recorded() -> dict[str, Any]:
+    """Return what was recorded last."""
+    found: dict[str, Any] = json.loads(_JSON.read_text()) if _JSON.exists() else {}
+    return found
+
+
 def record(document: Plain, plot: str) -> None:
     """Write JSON, plot, and the tables of docs/scaling.md."""
     _JSON.write_text(json.dumps(document, indent=1) + "\n")
@@ -242,19 +256,14 @@ def record(document: Plain, plot: str) -> None:
 
 def markdown(document: Plain) -> str:
     """The tables of the page."""
-    sizes = "; ".join(
-        f"{_size(run)} ({run['pairs']:,} parsed pairs, {run['batches']:,} batches)"
-        for run in document["runs"]
-    )
-    low, high = document["delay_ms"]
-    blocks = [
-        f"Measured on {document['date']}, {document['cores']} cores for everything, load "
-        f"{document['load']:.1f} at the start, S3 requests of {low:g} to {high:g} ms. Sizes: {sizes}."
-    ]
+    blocks = []
+    if runs := runs_of(document):
+        sizes = (f"{_size(run)} ({run['pairs']:,} pairs, {run['batches']:,} batches)" for run in runs)
+        blocks.append(f"Sizes: {'; '.join(sizes)}.")
     for title, headings, rows in tables(document):
         text_of = [headings, [":---" if number == 0 else "---:" for number in range(len(headings))], *rows]
         blocks.append(f"{title}:")
         blocks.append("\n".join(f"| {' | '.join(row)} |" for row in text_of))
     if "airflow" in document:
-        blocks.append(f"{airflow_line(document)}.")
+        blocks.append(f"{airflow_line(document)} ({_about(document['airflow'])}).")
     return "\n\n".join(blocks) + "\n"

@@ -20,15 +20,20 @@ def run_of(share: float, thin: int = 1, **parts: dict[str, float]) -> dict[str, 
     return {"size": {"share": share, "thin": thin}, "parts": {"plan": costs}, "left_out": []}
 
 
+def of_sizes(*runs: dict[str, Any]) -> dict[str, Any]:
+    """A document with these sizes."""
+    return {"sizes": {"runs": list(runs)}}
+
+
 def test_a_whole_crawl_has_the_fixed_cost_once_and_the_cost_per_unit_for_all() -> None:
-    document = {"runs": [run_of(0.001, whole={"cpu_s": 3.0}), run_of(0.01, whole={"cpu_s": 12.0})]}
+    document = of_sizes(run_of(0.001, whole={"cpu_s": 3.0}), run_of(0.01, whole={"cpu_s": 12.0}))
 
     assert report.full(document, "plan", "cpu_s") == pytest.approx(2 + 1000)
     assert report.ratio(document, "plan", "cpu_s") == pytest.approx(0.4)
 
 
 def test_a_cost_that_grows_with_the_square_of_the_size_is_marked() -> None:
-    document = {"runs": [run_of(0.001, whole={"cpu_s": 2.0}), run_of(0.01, whole={"cpu_s": 200.0})]}
+    document = of_sizes(run_of(0.001, whole={"cpu_s": 2.0}), run_of(0.01, whole={"cpu_s": 200.0}))
 
     assert report.ratio(document, "plan", "cpu_s") == pytest.approx(10)
     assert "10.00 !" in report.paper_rows(document)[0]
@@ -36,13 +41,11 @@ def test_a_cost_that_grows_with_the_square_of_the_size_is_marked() -> None:
 
 def test_thin_sizes_get_the_cost_of_the_rows_that_they_lack() -> None:
     rows, units = 5_000, 2_000  # CPU seconds of a whole crawl
-    document = {
-        "runs": [
-            run_of(0.001, whole={"cpu_s": 0.001 * (rows + units)}),
-            run_of(0.001, 10, whole={"cpu_s": 0.001 * (rows / 10 + units)}),
-            run_of(0.01, 10, whole={"cpu_s": 0.01 * (rows / 10 + units)}),
-        ]
-    }
+    document = of_sizes(
+        run_of(0.001, whole={"cpu_s": 0.001 * (rows + units)}),
+        run_of(0.001, 10, whole={"cpu_s": 0.001 * (rows / 10 + units)}),
+        run_of(0.01, 10, whole={"cpu_s": 0.01 * (rows / 10 + units)}),
+    )
 
     assert report.full(document, "plan", "cpu_s") == pytest.approx(rows + units)
 
@@ -57,7 +60,7 @@ def test_divided_parts_take_the_pods_or_the_cores_of_the_database() -> None:
             )
             for share in (0.001, 0.01)
         )
-        return {"runs": list(sizes)}
+        return of_sizes(*sizes)
 
     assert report.whole_hours(document(0), "plan") == pytest.approx((3 / 3600, 1000 / 3600, 1003 / 3600))
     assert report.whole_hours(document(64e3), "plan")[1] == pytest.approx(2000 / 3600)
