@@ -211,8 +211,11 @@ def measure(chosen: argparse.Namespace, keep: Callable[[dict[str, Any]], None]) 
         keep(document)
     if chosen.airflow and budget.has(_AIRFLOW_S):
         say(f"Airflow: {chosen.airflow} mapped tasks")
-        with workplace(None) as folder:
-            document["airflow"] = about(chosen) | mapped_tasks(folder, chosen.airflow)
+        try:
+            with workplace(None) as folder:
+                document["airflow"] = about(chosen) | mapped_tasks(folder, chosen.airflow)
+        except SystemExit as error:  # on a machine without CPU to spare tasks fail by timeouts
+            say(f"Airflow is left out: {error}")
         keep(document)
     return document
 
