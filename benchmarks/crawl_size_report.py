@@ -100,7 +100,7 @@ def measured_rows(document: Plain) -> Rows:
             for part, cost in run["parts"].get(stage, {}).items():
                 rows.append([stage, part, _size(run), *_figures(cost)])
             if stage in run["left_out"]:
-                rows.append([stage, "", _size(run), "left out: no time", *[""] * 9])
+                rows.append([stage, "", _size(run), "left out: no time", *[""] * 10])
     return rows
 
 
@@ -154,7 +154,7 @@ def paper_rows(document: Plain) -> Rows:
                 stage,
                 *("" if one is None else f"{one:.2f}" + (" !" if one > GROWS else "") for one in growth),
                 "" if cpu is None else f"{cpu / 3600:,.1f}",
-                str(PODS.get(stage, 1)),
+                str(PODS.get(stage, 1) if divided else 1),
                 *("" if one is None else duration(one * 3600) for one in (alone, divided, hours)),
                 f"{memory / 2**20:,.0f}",
             ]
@@ -224,7 +224,10 @@ def tables(document: Plain) -> Iterator[tuple[str, Sequence[str], Rows]]:
 def _about(found: Plain) -> str:
     low, high = found["delay_ms"]
     cores = f"{found['cores']} cores for everything, load {found['load']:g} before"
-    return f"{found['date']}; {cores}; S3 answers after {low:g} to {high:g} ms"
+    busy = (
+        ": a busy machine, on which seconds and hours are too many" if found["load"] > found["cores"] else ""
+    )
+    return f"{found['date']}; {cores}{busy}; S3 answers after {low:g} to {high:g} ms"
 
 
 def show(document: Plain) -> None:
