@@ -41,6 +41,7 @@ from benchmarks.crawl_work import complete_batches, make_pairs, make_shards, rem
 from benchmarks.made_crawl import Made
 from laion_etl.core.host_resources import usable_cores
 
+_CRAWLS_S = 30.0  # what two small ones take
 _AIRFLOW_S = 150.0  # what its start and 64 tasks take
 _MARGIN = 1.3  # of what a stage is expected to take
 _MADE_BEFORE = "publish"  # batches are downloaded and scored between plan and this stage
@@ -203,7 +204,7 @@ def measure(chosen: argparse.Namespace, keep: Callable[[dict[str, Any]], None]) 
             runs.append(measured_size(size, folder, chosen, budget, same[-1] if same else None))
         document["sizes"]["runs"].append(runs[-1].to_plain())
         keep(document)
-    if chosen.crawls > 1:
+    if chosen.crawls > 1 and budget.has(_CRAWLS_S):
         size = Size(chosen.crawls_share)
         with workplace(chosen.folder) as folder:
             rows = several_crawls(size, folder, chosen, budget)
