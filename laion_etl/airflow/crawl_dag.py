@@ -5,7 +5,6 @@
 
 `plan` and `publish` do it all themselves for a crawl of one range; then the tasks after them are skipped.
 
-
 Making the DAGs reads one local JSON file, the catalogue: no network, no database, no torch.
 """
 
@@ -20,23 +19,17 @@ from airflow.sdk.definitions.mappedoperator import MappedOperator
 
 from laion_etl.airflow import crawl_results as results
 from laion_etl.airflow.alerts import RunCreated, run_is_late, send_digest
-from laion_etl.airflow.assets import DATASET, PAIRS, SHARDS
+from laion_etl.airflow.assets import PAIRS, SHARDS
 from laion_etl.airflow.crawl_params import PARAMS
 from laion_etl.airflow.operators import RANGE, StageOperator
-from laion_etl.airflow.task_defaults import task_defaults
+from laion_etl.airflow.publish_tasks import publish, publish_finish, publish_hashes, publish_range
+from laion_etl.airflow.task_defaults import ALLOWED, GO_ON, task_defaults
 from laion_etl.airflow.timetable import CrawlTimetable
 from laion_etl.crawl import Crawl, known_crawls, written_numbers
 from laion_etl.settings import Settings, load_settings
 
-# A failed partition, worker or group does not block the others: later tasks continue with those that
-# succeeded, and the verdict at the end fails the run.
-GO_ON = TriggerRule.ALL_DONE_MIN_ONE_SUCCESS
-
 # The WAT files of the run; no argument, which means all of them, when the parameter is empty.
 WAT_FILES = "{{ '--wat-files=' ~ params.wat_files if params.wat_files }}"
-
-# The share that may be missing, of a score group as of what is published.
-ALLOWED = "{{ params.allow_missing_percent / 100 }}"
 
 DOC = """\
 Builds the image-text dataset of **{crawl.id}** ({crawl.name}, released {crawl.released}).
@@ -243,63 +236,6 @@ def score(crawl: str, groups: XComArg, pool: str) -> MappedOperator:
         execution_timeout=timedelta(days=7),
         doc_md=score.__doc__,
     ).expand(unit=groups)
-
-
-def publish(crawl: str) -> StageOperator:
-    """Check that the crawl is complete and divide its batches into ranges; returns I/N of every range.
-
-    A crawl of few batches it publishes itself, with card, manifest and report, and returns no ranges.
-    """
-    expected = "{{ written_numbers(ti.xcom_pull(task_ids='discover')) }}"
-    return StageOperator(
-        task_id="publish",
-        stage="publish",
-        arguments=["--crawl", crawl, "--prepare", "--expect", expected, "--allow-missing", ALLOWED],
-        on_result=results.publish_ranges,
-        outlets=[DATASET],
-        trigger_rule=GO_ON,
-        execution_timeout=timedelta(hours=12),
-        doc_md=publish.__doc__,
-    )
-
-
-def publish_hashes(crawl: str, ranges: XComArg, pool: str) -> MappedOperator:
-    """Collect the digests of the images of one range, by which ranges find duplicates among all of them."""
-    return StageOperator.partial(
-        task_id="publish_hashes",
-        stage="publish",
-        unit_name=RANGE,
-        arguments=["--crawl", crawl, "--hashes", "{{ task.unit }}"],
-        pool=pool,
-        execution_timeout=timedelta(hours=12),
-        doc_md=publish_hashes.__doc__,
-    ).expand(unit=ranges)
-
-
-def publish_range(crawl: str, ranges: XComArg, pool: str) -> MappedOperator:
-    """Write the files of one range of batches, and their statistics."""
-    return StageOperator.partial(
-        task_id="publish_range",
-        stage="publish",
-        unit_name=RANGE,
-        arguments=["--crawl", crawl, "--range", "{{ task.unit }}"],
-        pool=pool,
-        execution_timeout=timedelta(hours=12),
-        doc_md=publish_range.__doc__,
-    ).expand(unit=ranges)
-
-
-def publish_finish(crawl: str) -> StageOperator:
-    """Merge the ranges, write card, manifest and report, and make the version visible."""
-    return StageOperator(
-        task_id="publish_finish",
-        stage="publish",
-        arguments=["--crawl", crawl, "--finish"],
-        on_result=results.published,
-        outlets=[DATASET],
-        execution_timeout=timedelta(hours=12),
-        doc_md=publish_finish.__doc__,
-    )
 
 
 @task(trigger_rule=TriggerRule.ALL_DONE, execution_timeout=timedelta(minutes=15))

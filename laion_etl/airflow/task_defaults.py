@@ -1,10 +1,19 @@
-"""What all tasks of laion_etl's DAGs have in common: retries and alerts."""
+"""What tasks of laion_etl's DAGs have in common: retries, alerts, trigger rules, parameters."""
 
 from datetime import timedelta
 from typing import Any
 
+from airflow.sdk import TriggerRule
+
 from laion_etl.airflow.alerts import TaskFailed, TaskSucceeded
 from laion_etl.settings import Settings
+
+# A failed partition, worker or group does not block the others: later tasks continue with those that
+# succeeded, and the verdict at the end fails the run.
+GO_ON = TriggerRule.ALL_DONE_MIN_ONE_SUCCESS
+
+# The share that may be missing, of a score group as of what is published.
+ALLOWED = "{{ params.allow_missing_percent / 100 }}"
 
 
 def task_defaults(settings: Settings) -> dict[str, Any]:

@@ -49,7 +49,7 @@ _WORD_IN_NAME = re.compile(
 _WORDS_OF_A_SLUG = 0.55  # the share of letters in such runs from which on a name describes something
 _ADDRESS = re.compile(r"(?:https?://|www\.)\S+", re.IGNORECASE)
 _DIMENSIONS = re.compile(r"[0-9]{2,5} ?(?:x|×|X) ?[0-9]{2,5} ?(?:px)?|[0-9]{3,4}[pi]")
-# What a template leaves when nobody fills it in: {{ product.title }}, ${item.alt}, <%= alt %>, %title%.
+# What a template leaves when it is not filled in: {{ product.title }}, ${item.alt}, <%= alt %>, %title%.
 _TEMPLATE = re.compile(
     r"\{\{[^{}]{0,100}\}\}|[$#]\{[^{}]{0,100}\}|<%.{0,100}%>|\[\[ ?[\w.]{1,60} ?\]\]|\A%\w{1,60}%\Z"
     r"|\A\{[a-z_][\w.]{0,60}\}\Z|\A\[[a-z]+[_-][a-z_-]{1,60}\]\Z"
