@@ -21,7 +21,7 @@ from laion_etl.airflow import crawl_results as results
 from laion_etl.airflow.alerts import RunCreated, run_is_late, send_digest
 from laion_etl.airflow.assets import PAIRS, SHARDS
 from laion_etl.airflow.crawl_params import PARAMS
-from laion_etl.airflow.operators import RANGE, StageOperator
+from laion_etl.airflow.operators import StageOperator
 from laion_etl.airflow.publish_tasks import publish, publish_finish, publish_hashes, publish_range
 from laion_etl.airflow.task_defaults import ALLOWED, GO_ON, task_defaults
 from laion_etl.airflow.timetable import CrawlTimetable
