@@ -54,7 +54,7 @@ def _restore_files(crawl: str, rows: Sequence[Any], store: Store, database: Data
 def adopt_earlier_plan(crawl: str, crawl_no: int, held: HeldLocks, store: Store, database: Database) -> None:
     """Give the batches that a version without windows planned their windows: a round 0, which is done."""
     keys: dict[str, object] = {"crawl_no": crawl_no}
-    if database.rows("plan.last_round", keys)[0][0] is not None:
+    if database.rows("plan.last_round", keys)[0][0] is not None or not database.rows("plan.a_batch_of", keys):
         return
     of = fingerprint("round", crawl, 0)
     windows: list[tuple[int, list[int], Output]] = []

@@ -113,6 +113,17 @@ select round from plan_round join crawl using (crawl_no) where crawl = %(crawl)s
 -- name: windows_left_of
 select count(*) from plan_window join crawl using (crawl_no) where crawl = %(crawl)s and not done
 
+-- name: a_batch_of
+-- Found by the indexes of their states: that of the numbers also has the batches of all other crawls.
+(select batch from batch where crawl_no = %(crawl_no)s and state = 'ready' order by batch limit 1)
+union all
+(select batch from batch where crawl_no = %(crawl_no)s and state = 'leased' order by lease_expires limit 1)
+union all
+(select batch from batch where crawl_no = %(crawl_no)s and state = 'done' order by updated_at limit 1)
+union all
+(select batch from batch where crawl_no = %(crawl_no)s and state = 'failed' order by batch limit 1)
+limit 1
+
 -- name: batches_after
 select batch, pairs, file from batch where crawl_no = %(crawl_no)s and batch > %(after)s order by batch limit %(rows)s
 
