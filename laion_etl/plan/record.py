@@ -14,7 +14,6 @@ from laion_etl.database.locks import HeldLocks
 from laion_etl.database.queries import query
 from laion_etl.io.planned import OpenRound, PlannedBatch, plan_stats, runs, window_file_name, write_window
 from laion_etl.io.storage import Store
-from laion_etl.plan.rounds import Round
 
 _BATCHES = 1_000  # in a window of what an earlier version planned
 
@@ -23,20 +22,19 @@ def write_record(
     crawl: str,
     crawl_no: int,
     held: HeldLocks,
-    being_planned: Round | None,
     store: Store,
     database: Database,
 ) -> StageStats:
     """Write the stats of the plan stage; returns them. A process that has lost its locks replaces nothing."""
-    keys = {"crawl_no": crawl_no}
-    ((pairs_in,),) = database.rows("plan.planned_totals", keys)
-    rows = database.rows("plan.done_windows", keys)
-    _restore_files(crawl, rows, store, database)
+    found = database.rows("plan.to_record", {"crawl_no": crawl_no})
+    pairs_in, being_planned, *_ = found[0]
+    windows = [(pairs, numbers, file) for _, _, pairs, numbers, file in found if file is not None]
+    _restore_files(crawl, windows, store, database)
     stats = plan_stats(
         crawl,
-        (int(pairs_in), sum(pairs for pairs, *_ in rows)),
-        [(Output(**file), numbers) for _, numbers, file in rows],
-        OpenRound(being_planned.fingerprint, len(being_planned.windows)) if being_planned else None,
+        (int(pairs_in), sum(pairs for pairs, *_ in windows)),
+        [(Output(**file), numbers) for _, numbers, file in windows],
+        OpenRound(**being_planned) if being_planned else None,
     )
     return store.write_stats(plan_stats_name(crawl), stats, lambda: held.run(lambda _: None))
 

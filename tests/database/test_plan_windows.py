@@ -478,7 +478,8 @@ def test_batches_of_other_crawls_are_not_read(database: Database) -> None:
     connection.execute(
         "insert into batch (batch, crawl_no, pairs, file, state) "
         "select n, case when n <= 2000 then 1 else 2 end, 1, '{}', "
-        "(array['ready', 'leased', 'done', 'failed'])[1 + n % 4]::batch_state from generate_series(1, 2040) as n"
+        "(array['ready', 'leased', 'done', 'failed'])[1 + n % 4]::batch_state "
+        "from generate_series(1, 2040) as n"
     )
     connection.execute("analyze batch")
     for name, keys in (
@@ -490,3 +491,35 @@ def test_batches_of_other_crawls_are_not_read(database: Database) -> None:
         assert not [line for (line,) in plan if "Removed by Filter" in line]
     counts = connection.execute("select crawl_no, count(*) from batch group by 1").fetchall()
     assert counts == [(1, 2000)]
+
+
+def test_the_record_is_of_one_moment_while_others_plan(
+    store: Store, small: Settings, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The last window is recorded while a planner that began before writes the record."""
+    from laion_etl.plan import stage
+
+    load(store, small, database, 0, 1, 2)
+    prepare_plan("C", small, store, database)
+    read, write = Database.rows, stage.write_record
+
+    def others_finish(self: Database, name: str, keys: dict[str, Any] | None = None) -> list[Any]:
+        found = read(self, name, keys)
+        monkeypatch.setattr(Database, "rows", read)
+        with open_database(small) as other:
+            plan = stage._Plan.of("C", small, store, other)
+            begun = plan.round()
+            assert begun is not None
+            plan.cut(begun, begun.windows)
+        return found
+
+    def written(*args: Any) -> Any:
+        monkeypatch.setattr(stage, "write_record", write)
+        monkeypatch.setattr(Database, "rows", others_finish)
+        stats = write(*args)
+        assert (stats.kept, stats.details["being_planned"]["windows"]) == (0, 8)
+        return stats
+
+    monkeypatch.setattr(stage, "write_record", written)
+    assert prepare_plan("C", small, store, database).stats.kept == 90
+    assert planned_batches("C", store) == sorted(batch.number for batch in planned_files("C", store))
