@@ -34,6 +34,7 @@ import psycopg
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from psycopg.types.json import Jsonb
 
 from laion_etl.cli import warm_kernels
 from laion_etl.core.numba_cache import ensure_compiled
@@ -495,7 +496,8 @@ def make_batches(connection: psycopg.Connection) -> None:
     """A batch for each pair: files are not measured."""
     connection.execute(
         "insert into batch (batch, crawl_no, pairs, file) "
-        "select row_number() over () - 1, crawl_no, 1, '{}' from pair join partition using (partition_no)"
+        "select row_number() over () - 1, crawl_no, 1, %s from pair join partition using (partition_no)",
+        [Jsonb({"name": "no file", "bytes": 0, "sha256": ""})],
     )
 
 

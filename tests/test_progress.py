@@ -21,7 +21,7 @@ from laion_etl.dataset.score_progress import (
     runs_of,
 )
 from laion_etl.io.storage import Store
-from laion_etl.plan.stage import plan_batches
+from laion_etl.plan.stage import plan_batches, plan_range, prepare_plan
 from laion_etl.publish.stage import publish_dataset
 from laion_etl.report.crawl_progress import ProgressReader, progress_funnel
 from laion_etl.settings import PlanSettings, Settings
@@ -106,6 +106,20 @@ def test_every_number_is_that_of_the_files(store: Store, settings: Settings, dat
     assert funnel.records.input == 270
     load_partition("C", 2, settings, store, database)  # takes nothing over: the others are planned
     assert read("C", store, database) == crawl_funnel(store, "C")
+
+
+def test_windows_of_a_plan_that_are_done_count(store: Store, settings: Settings, database: Database) -> None:
+    small = replace(settings, plan=PlanSettings(batch_size=10, window_pairs=20))
+    write_pairs(store, "C", 0, numbered_pairs(0, 100))
+    load_partition("C", 0, small, store, database)
+    ranges = prepare_plan("C", small, store, database).ranges
+    assert not read("C", store, database).row("plan").started
+    plan_range("C", 1, len(ranges), small, store, database)
+    funnel = read("C", store, database)
+    plan = funnel.row("plan")
+    assert 0 < plan.kept < 100
+    assert (plan.units, plan.input) == (1, plan.kept)
+    assert funnel.problems == (f"{100 - plan.kept} kept by load have not been through plan yet",)
 
 
 def test_a_published_crawl_has_its_last_stage(store: Store, settings: Settings, database: Database) -> None:

@@ -85,6 +85,7 @@ class _Forget:
         self._execute("forget.crawl")
 
     def _begin(self, connection: Connection) -> UUID:
+        connection.execute(query("forget.lock_rounds"), self._keys)
         connection.execute(query("forget.plan_windows"), self._keys)
         connection.execute(query("forget.plan_rounds"), self._keys)
         connection.execute(query("forget.unmark_partitions"), self._keys)

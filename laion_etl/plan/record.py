@@ -14,7 +14,6 @@ from laion_etl.database.locks import HeldLocks
 from laion_etl.database.queries import query
 from laion_etl.io.planned import OpenRound, PlannedBatch, plan_stats, runs, window_file_name, write_window
 from laion_etl.io.storage import Store
-from laion_etl.plan.rounds import Round
 
 _BATCHES = 1_000  # in a window of what an earlier version planned
 
@@ -23,20 +22,19 @@ def write_record(
     crawl: str,
     crawl_no: int,
     held: HeldLocks,
-    being_planned: Round | None,
     store: Store,
     database: Database,
 ) -> StageStats:
     """Write the stats of the plan stage; returns them. A process that has lost its locks replaces nothing."""
-    keys = {"crawl_no": crawl_no}
-    ((pairs_in,),) = database.rows("plan.planned_totals", keys)
-    rows = database.rows("plan.done_windows", keys)
-    _restore_files(crawl, rows, store, database)
+    found = database.rows("plan.to_record", {"crawl_no": crawl_no})
+    pairs_in, being_planned, *_ = found[0]
+    windows = [(pairs, numbers, file) for _, _, pairs, numbers, file in found if file is not None]
+    _restore_files(crawl, windows, store, database)
     stats = plan_stats(
         crawl,
-        (int(pairs_in), sum(pairs for pairs, *_ in rows)),
-        [(Output(**file), numbers) for _, numbers, file in rows],
-        OpenRound(being_planned.fingerprint, len(being_planned.windows)) if being_planned else None,
+        (int(pairs_in), sum(pairs for pairs, *_ in windows)),
+        [(Output(**file), numbers) for _, numbers, file in windows],
+        OpenRound(**being_planned) if being_planned else None,
     )
     return store.write_stats(plan_stats_name(crawl), stats, lambda: held.run(lambda _: None))
 
@@ -54,7 +52,7 @@ def _restore_files(crawl: str, rows: Sequence[Any], store: Store, database: Data
 def adopt_earlier_plan(crawl: str, crawl_no: int, held: HeldLocks, store: Store, database: Database) -> None:
     """Give the batches that a version without windows planned their windows: a round 0, which is done."""
     keys: dict[str, object] = {"crawl_no": crawl_no}
-    if database.rows("plan.last_round", keys)[0][0] is not None:
+    if database.rows("plan.last_round", keys)[0][0] is not None or not database.rows("plan.a_batch_of", keys):
         return
     of = fingerprint("round", crawl, 0)
     windows: list[tuple[int, list[int], Output]] = []

@@ -128,7 +128,7 @@ class _Plan:
                 begin_round(self.crawl, self.crawl_no, held, numbers, self.settings.plan)
             if (begun := self.round()) is not None and len(begun.windows) > 1:
                 self._numbers().reserve(begun.windows[-1].slot.last)
-                self._write_record(held, begun)
+                self._write_record(held)
 
         self._locked(begin)
 
@@ -175,10 +175,10 @@ class _Plan:
         for (partition_no,) in self.database.rows("plan.planned_partitions", {"crawl_no": self.crawl_no}):
             # A loader may have been killed between taking pairs over and writing the stats of their losers.
             stats_to_store(partition_no, self.store, self.database)
-        return self._locked(lambda held: self._write_record(held, self.round()))
+        return self._locked(self._write_record)
 
-    def _write_record(self, held: HeldLocks, being_planned: Round | None) -> StageStats:
-        return write_record(self.crawl, self.crawl_no, held, being_planned, self.store, self.database)
+    def _write_record(self, held: HeldLocks) -> StageStats:
+        return write_record(self.crawl, self.crawl_no, held, self.store, self.database)
 
     def _locked(self, work: Callable[[HeldLocks], ResultT]) -> ResultT:
         """Run work under the lock of the crawl's planner, if the crawl is still the same one."""

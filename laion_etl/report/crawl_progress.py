@@ -23,11 +23,13 @@ from laion_etl.io.storage import Store
 
 @dataclass(frozen=True, slots=True)
 class PartitionCounters:
-    """A partition in Postgres. `parsed`: the counters of its parse, None if an earlier version loaded it."""
+    """A partition in Postgres. `planning`: it is in a round of planning that is not done; `parsed`: the
+    counters of its parse, None if an earlier version loaded it."""
 
     number: int
     loading: bool  # or its load was interrupted
     planned: bool
+    planning: bool
     pairs_in: int
     pairs_kept: int
     dropped: Mapping[str, int]
@@ -150,7 +152,11 @@ def _load_and_plan(known: DatabaseCounters | None, stored: StoreCounters | None)
     loaded = [one for one in known.partitions if not one.loading]
     counts = _summed((one.pairs_in, one.pairs_kept, one.dropped) for one in loaded)
     planned = [one.pairs_kept for one in loaded if one.planned]
-    plan = make_row("plan", 1 if planned else 0, sum(planned), known.downloads.pairs, {})
+    in_batches = known.downloads.pairs
+    # While a round of planning is open, only the pairs of its windows that are done have been through.
+    is_open = any(one.planning for one in loaded)
+    units = 1 if planned or in_batches else 0
+    plan = make_row("plan", units, in_batches if is_open else sum(planned), in_batches, {})
     return make_row("load", len(loaded), *counts), plan
 
 

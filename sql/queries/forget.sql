@@ -4,6 +4,10 @@ update crawl set forgotten_to = coalesce(forgotten_to, '00000000-0000-0000-0000-
 where crawl_no = %(crawl_no)s
 returning forgotten_to
 
+-- name: lock_rounds
+-- First, as planners do that record a window.
+select round from plan_round where crawl_no = %(crawl_no)s order by round for update
+
 -- name: plan_windows
 -- A planner that is cutting one finds it gone, and records nothing.
 delete from plan_window where crawl_no = %(crawl_no)s
@@ -16,8 +20,16 @@ update partition set planned = false, planning = false, fingerprint = '', loadin
 where crawl_no = %(crawl_no)s
 
 -- name: batches
+-- Found by the indexes of their states: that of the numbers also has the batches of all other crawls.
 delete from batch where batch = any (array(
-    select batch from batch where crawl_no = %(crawl_no)s order by batch limit %(rows)s))
+    (select batch from batch where crawl_no = %(crawl_no)s and state = 'ready' order by batch limit %(rows)s)
+    union all
+    (select batch from batch where crawl_no = %(crawl_no)s and state = 'leased' order by lease_expires limit %(rows)s)
+    union all
+    (select batch from batch where crawl_no = %(crawl_no)s and state = 'done' order by updated_at limit %(rows)s)
+    union all
+    (select batch from batch where crawl_no = %(crawl_no)s and state = 'failed' order by batch limit %(rows)s)
+    limit %(rows)s))
 
 -- name: pairs
 delete from pair

@@ -133,8 +133,8 @@ where pair_id = any ((select %(keys)s)::uuid[]) and pair_id between %(first)s an
 select partition_no, crawl_no, partition, planned from partition where partition_no = any (%(numbers)s)
 
 -- name: open_owners
--- Waits for a planner that is just beginning a round, and then leaves out the partitions of the round; a planner leaves out
--- partitions whose rows are locked. The lock is one that several loaders may have, and that a change of the stats does
+-- Waits for a planner that is just beginning a round, and then leaves out the partitions of the round; a planner begins none
+-- while the row of a partition is locked, and tries again. The lock is one that several loaders may have, and that a change of the stats does
 -- not wait for.
 select partition_no from partition
 where partition_no = any (%(numbers)s) and not planned and not planning
@@ -183,7 +183,7 @@ select page_no from page where partition_no = %(partition_no)s and page_no = any
 -- Partitions that lost pairs to others in some of these ranges and may get some back.
 select crawl, crawl_no, partition, partition_no, loading, partition.version, first_page
 from partition join crawl using (crawl_no)
-where not planned and forgotten_to is null and partition_no <> %(partition_no)s and exists (
+where not planned and not planning and forgotten_to is null and partition_no <> %(partition_no)s and exists (
     select from partition_range as mine
     where mine.partition_no = partition.partition_no and mine.version = partition.version
       and range_no = any (%(ranges)s) and lost_in_crawl + lost_earlier > 0)

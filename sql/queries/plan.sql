@@ -91,15 +91,22 @@ update plan_round set done = true where crawl_no = %(crawl_no)s and round = %(ro
 -- name: planned_partitions
 select partition_no from partition where crawl_no = %(crawl_no)s and planned order by partition_no
 
--- name: planned_totals
-select coalesce(sum((stats ->> 'kept')::bigint), 0)::bigint from partition
-where crawl_no = %(crawl_no)s and planned
-
--- name: done_windows
--- Of the rounds that are done: what the plan's record in the store lists.
-select plan_window.pairs, numbers, file
-from plan_window join plan_round using (crawl_no, round)
-where crawl_no = %(crawl_no)s and plan_round.done
+-- name: to_record
+-- What the plan's record in the store lists, as of one moment, for other planners record windows meanwhile: the pairs of
+-- planned partitions and the round that is open, the same in every row, and the windows of the rounds that are done.
+select (
+           select coalesce(sum((stats ->> 'kept')::bigint), 0)::bigint from partition
+           where crawl_no = %(crawl_no)s and planned
+       ),
+       (
+           select jsonb_build_object('fingerprint', fingerprint, 'windows', (
+               select count(*) from plan_window where plan_window.crawl_no = plan_round.crawl_no
+               and plan_window.round = plan_round.round))
+           from plan_round where crawl_no = %(crawl_no)s and not done
+       ),
+       plan_window.pairs, numbers, file
+from (select) as always left join (plan_window join plan_round using (crawl_no, round))
+     on crawl_no = %(crawl_no)s and plan_round.done
 order by round, window_no
 
 -- name: window_files_of
@@ -112,6 +119,17 @@ select round from plan_round join crawl using (crawl_no) where crawl = %(crawl)s
 
 -- name: windows_left_of
 select count(*) from plan_window join crawl using (crawl_no) where crawl = %(crawl)s and not done
+
+-- name: a_batch_of
+-- Found by the indexes of their states: that of the numbers also has the batches of all other crawls.
+(select batch from batch where crawl_no = %(crawl_no)s and state = 'ready' order by batch limit 1)
+union all
+(select batch from batch where crawl_no = %(crawl_no)s and state = 'leased' order by lease_expires limit 1)
+union all
+(select batch from batch where crawl_no = %(crawl_no)s and state = 'done' order by updated_at limit 1)
+union all
+(select batch from batch where crawl_no = %(crawl_no)s and state = 'failed' order by batch limit 1)
+limit 1
 
 -- name: batches_after
 select batch, pairs, file from batch where crawl_no = %(crawl_no)s and batch > %(after)s order by batch limit %(rows)s

@@ -50,8 +50,9 @@ from (select * from batch_thousand union all select * from batch_change) as coun
 where crawl_no = (select crawl_no from crawl where crawl = %(crawl)s)
 
 -- name: partitions
--- In the order of their numbers: whether it is being loaded (or was interrupted), whether it is planned, and counters.
-select partition, fingerprint = '', planned, pairs_in, pairs_kept, dropped, parsed
+-- In the order of their numbers: whether it is being loaded (or was interrupted), whether it is planned, whether a round of
+-- planning that is not done has it, and counters.
+select partition, fingerprint = '', planned, planning, pairs_in, pairs_kept, dropped, parsed
 from partition
 where crawl_no = (select crawl_no from crawl where crawl = %(crawl)s)
 order by partition

@@ -16,6 +16,7 @@ from laion_etl.database.embedded import EmbeddedServer
 from laion_etl.database.forget import forget_crawl
 from laion_etl.database.load import load_partition
 from laion_etl.database.loaded import loaded_crawl
+from laion_etl.database.queries import query
 from laion_etl.io.planned import batches_in, is_without_batches, planned_batches, planned_files
 from laion_etl.io.storage import LocalStore, Store
 from laion_etl.plan.stage import Prepared, plan_batches, plan_range, prepare_plan
@@ -23,9 +24,13 @@ from laion_etl.publish.completeness import Expected
 from laion_etl.settings import AirflowSettings, PlanSettings, Settings
 from tests.database.pairs import batch_no, numbered_pairs, write_pairs
 from tests.database.test_batch_numbers import another_database
+from tests.faults.test_database import wait_for
 
 Result = dict[str, Any]
 PAIRS_OF_PARTITION = 30
+WAITING = """
+select from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'
+"""
 
 
 class KilledError(BaseException):
@@ -445,3 +450,76 @@ def test_a_plan_of_an_earlier_version_is_read_and_gets_windows(
     assert after[: len(batches)] == batches
     assert len(after) > len(batches)
     Expected([0, 1], 0.0, loaded_crawl("C", store, database)).check_partitions("C", store)
+
+
+def test_a_planner_that_records_a_window_and_forget_wait_for_each_other_in_one_order(
+    store: Store, small: Settings, database: Database
+) -> None:
+    load(store, small, database, 0, 1)
+    prepare_plan("C", small, store, database)
+
+    def forget() -> None:
+        with open_database(small) as other:
+            forget_crawl("C", small, store, other)
+
+    with ThreadPoolExecutor(1) as pool, database.another() as planner:
+        with planner.connection.transaction():
+            planner.connection.execute("select from plan_round for update")
+            running = pool.submit(forget)
+            wait_for(lambda: bool(database.connection.execute(WAITING).fetchall()))
+            planner.connection.execute("select from plan_window for update nowait")
+        running.result()
+    assert database.connection.execute("select count(*) from crawl").fetchone() == (0,)
+
+
+def test_batches_of_other_crawls_are_not_read(database: Database) -> None:
+    connection = database.connection
+    connection.execute("insert into crawl (crawl) values ('A'), ('B'), ('C')")
+    connection.execute(
+        "insert into batch (batch, crawl_no, pairs, file, state) "
+        "select n, case when n <= 2000 then 1 else 2 end, 1, '{}', "
+        "(array['ready', 'leased', 'done', 'failed'])[1 + n % 4]::batch_state "
+        "from generate_series(1, 2040) as n"
+    )
+    connection.execute("analyze batch")
+    for name, keys in (
+        ("plan.a_batch_of", {"crawl_no": 3}),
+        ("forget.batches", {"crawl_no": 2, "rows": 30}),
+        ("forget.batches", {"crawl_no": 2, "rows": 30}),
+    ):
+        plan = connection.execute("explain (analyze) " + query(name), keys).fetchall()  # type: ignore[call-overload]
+        assert not [line for (line,) in plan if "Removed by Filter" in line]
+    counts = connection.execute("select crawl_no, count(*) from batch group by 1").fetchall()
+    assert counts == [(1, 2000)]
+
+
+def test_the_record_is_of_one_moment_while_others_plan(
+    store: Store, small: Settings, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The last window is recorded while a planner that began before writes the record."""
+    from laion_etl.plan import stage
+
+    load(store, small, database, 0, 1, 2)
+    prepare_plan("C", small, store, database)
+    read, write = Database.rows, stage.write_record
+
+    def others_finish(self: Database, name: str, keys: dict[str, Any] | None = None) -> list[Any]:
+        found = read(self, name, keys)
+        monkeypatch.setattr(Database, "rows", read)
+        with open_database(small) as other:
+            plan = stage._Plan.of("C", small, store, other)
+            begun = plan.round()
+            assert begun is not None
+            plan.cut(begun, begun.windows)
+        return found
+
+    def written(*args: Any) -> Any:
+        monkeypatch.setattr(stage, "write_record", write)
+        monkeypatch.setattr(Database, "rows", others_finish)
+        stats = write(*args)
+        assert (stats.kept, stats.details["being_planned"]["windows"]) == (0, 8)
+        return stats
+
+    monkeypatch.setattr(stage, "write_record", written)
+    assert prepare_plan("C", small, store, database).stats.kept == 90
+    assert planned_batches("C", store) == sorted(batch.number for batch in planned_files("C", store))

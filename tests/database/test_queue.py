@@ -6,7 +6,7 @@ import pytest
 from psycopg import Connection
 
 from laion_etl.core.errors import DatabaseOutageError
-from laion_etl.core.stage_stats import StageStats
+from laion_etl.core.stage_stats import Output, StageStats
 from laion_etl.database.connection import Database, open_database
 from laion_etl.database.load import crawl_number, load_partition
 from laion_etl.database.queue import BatchQueue, Claim, QueueCounts
@@ -142,7 +142,7 @@ def outage(connection: Connection) -> None:
 
 def end_of_silence(queue: BatchQueue, connection: Connection) -> None:
     """A worker reaches the queue, and the time that the others have to come back passes."""
-    queue.heartbeat(Claim(0, 0))
+    queue.heartbeat(Claim(0, 0, Output("", 0, "")))
     connection.execute("update queue_contact set silent_to = silent_to - interval '31 s'")
 
 

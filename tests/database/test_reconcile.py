@@ -108,6 +108,26 @@ def test_a_batch_without_its_shard_is_downloaded_again(world: World) -> None:
     assert world.queue.counts() == QueueCounts(ready=3, done=1)
 
 
+def test_what_was_done_before_a_restore_does_not_count_after_it(world: World) -> None:
+    """How long workers held a batch until somebody compared, and outages that a batch had before."""
+    connection = world.database.connection
+    held = "select coalesce(sum(held_ms), 0) < 60_000 from batch_count"
+    claim = world.queue.claim()
+    assert claim is not None
+    world.download(claim.batch)
+    connection.execute(
+        "update batch set claimed_at = now() - interval '3 days', lease_expires = now() - interval '1 s' "
+        "where state = 'leased'"
+    )
+    world.store.delete(f"{shard_stem('C', batch_no(0))}.tar")
+    connection.execute("update batch set outages = 10 where batch = %s", [batch_no(0)])
+    world.mend()
+    assert world.queue.counts() == QueueCounts(ready=2, done=2)
+    assert connection.execute(held).fetchone() == (True,)
+    outages = connection.execute("select outages from batch where batch = %s", [batch_no(0)])
+    assert outages.fetchone() == (0,)
+
+
 def test_a_shard_with_outcomes_of_other_pairs_is_not_taken_for_the_batch(world: World) -> None:
     stats = world.download(batch_no(3))
     short = replace(stats, input=9, kept=6)

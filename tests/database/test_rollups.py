@@ -2,7 +2,7 @@
 
 import random
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import pytest
@@ -71,7 +71,7 @@ def add_batches(connection: Connection, crawl: str, first: int, count: int) -> i
         cursor.copy("copy batch (batch, crawl_no, pairs, file) from stdin") as copy,
     ):
         for number in range(first, first + count):
-            copy.write_row((batch_no(number, crawl), row[0], 10, Jsonb({"name": str(number)})))
+            copy.write_row((batch_no(number, crawl), row[0], 10, Jsonb(asdict(Output(str(number), 1, "0")))))
     return int(row[0])
 
 

@@ -11,15 +11,16 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from uuid import uuid4
 
 import psycopg
 import pytest
+from psycopg.types.json import Jsonb
 
 from laion_etl.core.schemas import pair_id, partition_name
-from laion_etl.core.stage_stats import StageStats
+from laion_etl.core.stage_stats import Output, StageStats
 from laion_etl.database.connection import Database, open_database
 from laion_etl.database.embedded import EmbeddedServer
 from laion_etl.database.load import crawl_number
@@ -317,8 +318,8 @@ def test_the_server_killed_while_workers_claim(own_server: OwnServer, tmp_path: 
             database.connection.execute("insert into crawl (crawl) values ('C')")
             database.connection.execute(
                 "insert into batch (batch, crawl_no, pairs, file) "
-                "select n, 1, 1, '{}' from generate_series(1, %s) as n",
-                [batches],
+                "select n, 1, 1, %s from generate_series(1, %s) as n",
+                [Jsonb(asdict(Output("no file", 0, ""))), batches],
             )
             crawl_no = crawl_number(database.connection, "C")
         completed: Counter[int] = Counter()
