@@ -19,6 +19,8 @@ import pyarrow.parquet as pq
 from laion_etl.core.ids import BATCHES_PER_CRAWL, batch_name, sample_key
 from laion_etl.core.schemas import SCORED_SCHEMA, pair_id, subset_of_language
 from laion_etl.core.stage_stats import StageStats
+from laion_etl.dataset.missing_batches import MissingBatch
+from laion_etl.dataset.score_progress import GroupRecord
 from laion_etl.io.storage import Store
 from laion_etl.io.tarshard import finish, write_member
 from laion_etl.minicrawl.scenes import caption, draw, random_scene
@@ -133,6 +135,15 @@ def write_scored(batch: int, rows: Sequence[Row], store: Store, crawl: str = CRA
     dropped = Counter(row["reason"] for row in rows if row["reason"] is not None)
     scored = _stats("score", name, len(kept), dropped, crawl, model="test-model", weights_sha256="ab" * 32)
     store.write_stats(f"scored/{crawl}/{name}_stats.json", replace(scored, outputs=(file.output,)))
+
+
+def write_group(missing: Sequence[MissingBatch], store: Store, crawl: str = CRAWL) -> None:
+    """The record of the only score group, which could not score these batches and names no others."""
+    record = GroupRecord(crawl, "0/1", len(missing), store)
+    record.begin()
+    for one in missing:
+        record.miss(one)
+    record.finish()
 
 
 def _stats(
