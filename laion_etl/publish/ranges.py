@@ -20,16 +20,17 @@ from laion_etl.core.schemas import scored_stem, shard_stem
 from laion_etl.core.stage_stats import Output, StageStats, fingerprint
 from laion_etl.dataset.funnel_report import CountedStage, FunnelRow
 from laion_etl.dataset.locator.build import locate_large
-from laion_etl.dataset.scored import ScoredCrawl, scored_among
+from laion_etl.dataset.scored import ScoredCrawl
 from laion_etl.dataset.subsets import subsets
 from laion_etl.dataset.variants import dataset_name
 from laion_etl.dataset.versions import read_versions
 from laion_etl.io.planned import planned_batches
 from laion_etl.io.storage import Store
-from laion_etl.publish.completeness import check_damaged, confirmed
+from laion_etl.publish.commit import removals_of
+from laion_etl.publish.completeness import check_damaged
 from laion_etl.publish.exclusions import Exclusions
 from laion_etl.publish.part import Part, check_count
-from laion_etl.publish.prepare import batches_of, inputs_of, removals_of
+from laion_etl.publish.prepare import inputs_of, scored_of
 from laion_etl.publish.prepared import BatchRange, Prepared, again, prepared_for
 from laion_etl.publish.range_dedupe import ImageRows, digest_files, find_redundant_in, record_name
 from laion_etl.publish.rows import DataFiles, DatasetRows, new_files, read_rows
@@ -130,10 +131,8 @@ def _works(
     one = records[0].find(number, total)
     planned = planned_batches(crawl, store)
     for prepared in records:
-        _check_record(prepared, records[0], planned, store)
-    scored = scored_among(crawl, batches_of(one, planned), store)
-    if records[0].max_missing_share is not None:
-        scored = confirmed(scored, store)
+        check_record(prepared, records[0], planned, store)
+    scored = scored_of(records, one, planned, store)
     return [RangeWork(prepared, one, scored) for prepared in records]
 
 
@@ -142,7 +141,8 @@ def prepared_variant(crawl: str, variant: str, settings: Settings, store: Store)
     return prepared_for(dataset_name(settings.publish.name, variant), crawl, settings, store)
 
 
-def _check_record(prepared: Prepared, first: Prepared, planned: Sequence[int], store: Store) -> None:
+def check_record(prepared: Prepared, first: Prepared, planned: Sequence[int], store: Store) -> None:
+    """Raise InputError unless a crawl is still as it was prepared, and in the same ranges as `first`."""
     crawl = prepared.crawl
     if prepared.planned != fingerprint(list(planned)):
         raise InputError(
@@ -242,7 +242,7 @@ def _counted(scored: ScoredCrawl, store: Store) -> dict[str, CountedStage]:
         FunnelRow("score", 1, batch.kept + sum(batch.dropped.values()), batch.kept, dict(batch.dropped))
         for batch in scored.batches
     ]
-    unusable = _read_stats([scored_stem(crawl, number) for number in scored.damaged], store)
+    unusable = _read_stats([scored_stem(crawl, number) for number in scored.missing], store)
     return {
         "download": CountedStage.from_stats(
             "download", _read_stats([shard_stem(crawl, number) for number in numbers], store)
