@@ -111,16 +111,21 @@ def publish_range(
     works = [
         work.with_digests(settings, store) for work in _works(crawl, number, total, settings, store, variants)
     ]
-    done: dict[str, StageStats | None] = {
-        work.prepared.dataset: store.finished(work.prepared.range_name(number), work.made_from)
-        for work in works
-    }
+    done = {work.prepared.dataset: _finished(work, store) for work in works}
     todo = [work for work in works if not done[work.prepared.dataset]]
     for work, part in zip(todo, _written(todo, settings, store), strict=True):
         stats = part.to_stats(crawl, f"{number}/{total}", work.prepared.rules, work.made_from)
         done[work.prepared.dataset] = store.write_stats(work.prepared.range_name(number), stats)
     locate_large(crawl, store, number, total)
     return [one for work in works if (one := done[work.prepared.dataset])]
+
+
+def _finished(work: RangeWork, store: Store) -> StageStats | None:
+    """Return the record of a range that is done and has its files."""
+    stats = store.finished(work.prepared.range_name(work.one.number), work.made_from)
+    if stats and all(store.exists(output.name) for output in stats.outputs):
+        return stats
+    return None
 
 
 def _works(

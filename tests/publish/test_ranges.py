@@ -264,6 +264,19 @@ def test_batches_whose_shards_cannot_be_read_are_left_out_as_at_once(small: Stor
     assert prepare_variants(CRAWL, settings, small, mild) == published, "nothing has changed since"
 
 
+def test_a_file_of_a_range_that_is_gone_is_noticed_and_written_again(small: Store) -> None:
+    settings, one = settings_of(2, variants=("research",)), ("research",)
+    prepare_variants(CRAWL, settings, small)
+    before = [publish_range(CRAWL, number, 2, settings, small, one) for number in (1, 2)]
+    gone = before[0][0].outputs[-1].name
+    small.delete(gone)
+    with pytest.raises(InputError, match=f"{gone} is gone"):
+        finish_variants(CRAWL, settings, small)
+    assert publish_range(CRAWL, 1, 2, settings, small, one) == before[0]
+    finish_variants(CRAWL, settings, small)
+    assert verify_version("laion", "", small).problems == []
+
+
 @pytest.mark.parametrize("what", ["there are new removal requests", "its plan is not the one"])
 def test_what_changes_after_the_ranges_is_not_overlooked_at_the_end(small: Store, what: str) -> None:
     settings, one = settings_of(2, variants=("research",)), ("research",)
