@@ -19,9 +19,9 @@ from laion_etl.core.errors import DamagedFileError, InputError, MissingFileError
 from laion_etl.core.schemas import scored_stem, shard_stem
 from laion_etl.core.stage_stats import Output, StageStats, fingerprint
 from laion_etl.dataset.funnel_report import CountedStage, FunnelRow
-from laion_etl.dataset.locator.build import locate_large
+from laion_etl.dataset.locator.build import locate_written
 from laion_etl.dataset.scored import ScoredCrawl
-from laion_etl.dataset.subsets import subsets
+from laion_etl.dataset.subsets import LANGUAGE_SUBSETS, subsets
 from laion_etl.dataset.variants import dataset_name
 from laion_etl.dataset.versions import read_versions
 from laion_etl.io.planned import planned_batches
@@ -116,8 +116,18 @@ def publish_range(
     for work, part in zip(todo, _written(todo, settings, store), strict=True):
         stats = part.to_stats(crawl, f"{number}/{total}", work.prepared.rules, work.made_from)
         done[work.prepared.dataset] = store.write_stats(work.prepared.range_name(number), stats)
-    locate_large(crawl, store, number, total)
-    return [one for work in works if (one := done[work.prepared.dataset])]
+    records = [one for work in works if (one := done[work.prepared.dataset])]
+    locate_written(crawl, number, total, [file for one in records for file in _with_links(one)], store)
+    return records
+
+
+def _with_links(record: StageStats) -> list[tuple[str, str]]:
+    """Return name and SHA-256 of the files that have each row of a range once."""
+    return [
+        (output.name, output.sha256)
+        for output, file in zip(record.outputs, record.details["files"], strict=True)
+        if file["subset"] in LANGUAGE_SUBSETS
+    ]
 
 
 def _finished(work: RangeWork, store: Store) -> StageStats | None:
