@@ -151,7 +151,8 @@ def _check_known(crawl: str, planned: int, allowed: float, store: Store) -> None
     """Raise IncompleteError if the score stage named too many missing batches; there may be more."""
     known = missing_batches(crawl, store)
     cause = f"not scored: {causes(known)}" if known else "not scored"
-    check_share("publish", "batches", [one.batch for one in known], planned, allowed, cause, "retry them")
+    missing = [one.batch for one in known]
+    check_share(f"publish {crawl}", "batches", missing, planned, allowed, cause, "retry them")
 
 
 def _some_batches(

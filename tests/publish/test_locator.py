@@ -339,6 +339,10 @@ def test_a_divided_removal_that_is_killed_and_repeated_leaves_the_same_bytes(
     store.reads.clear()
     rewrite_range(request.id, 1, 3, settings, store)
     assert store.data_read == {f"removing/{request.id}/files.parquet"}, "the range was done"
+    store.write(f"removing/{request.id}/range-0002-of-0003.json", b"{")
+    with pytest.raises(InputError, match=r"the ranges 2/3 are not rewritten"):
+        finish(request.id, settings, store)
+    rewrite_range(request.id, 2, 3, settings, store)
     done = finish(request.id, settings, store, purge=True)
     assert [stats.unit for stats in done.published] == [f"laion/{CRAWL}.2"]
     assert finish(request.id, settings, store, purge=True).published == ()
