@@ -16,12 +16,12 @@ from laion_etl.cli.common import (
     console,
     done,
     open_settings,
+    read_range,
     say_json,
 )
 from laion_etl.cli.console import progress, summary
 from laion_etl.cli.extras import Commands, needs
 from laion_etl.cli.publish import publish
-from laion_etl.cli.ranges import range_of
 from laion_etl.core.errors import InputError, SettingsError, Stopped
 
 if TYPE_CHECKING:
@@ -100,7 +100,7 @@ def plan(
 
     if prepare and range_:
         raise SettingsError("cannot use --prepare and --range together; leave one of them out")
-    part = range_of(range_) if range_ else None
+    part = read_range(range_) if range_ else None
     settings, store = open_settings()
     with open_database(settings) as database:
         if part is not None:

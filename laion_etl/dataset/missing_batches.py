@@ -16,14 +16,14 @@ from typing import Any
 from laion_etl.core.errors import DamagedFileError, IncompleteError, MissingFileError, NewerFormatError
 from laion_etl.core.ids import batch_name
 from laion_etl.core.schemas import scored_stem, shard_stem
+from laion_etl.core.stage_stats import StageStats
 from laion_etl.crawl import written_numbers
 from laion_etl.io.storage import Store
 
 _log = logging.getLogger(__name__)
-_GROUP_STATS = re.compile(r"group-\d+-of-\d+\.json\Z")
+_GROUP_STATS = re.compile(r"group-(\d+)-of-(\d+)\.json\Z")
 _READERS = 8
 _NAMED = 3  # causes in an error message
-_READERS = 8
 
 
 class Fault(StrEnum):
@@ -94,12 +94,16 @@ def unconfirmed_batches(crawl: str, store: Store, scored: Collection[int]) -> li
     """Return scored batches whose shard a group could not find or read, and of which that is still so.
 
     Their scores are older: whether they are those of the images that the shard would have now is not known.
+    Where the record of a group does not name all that it could not score, because the group was killed, has
+    more than a record names, or the record is damaged, each batch that no group has counted is looked at.
     """
-    wanted = [
+    records = _records(crawl, store)
+    named = {
         number
-        for number, missing in _named(crawl, store).items()
+        for number, missing in _named(records).items()
         if number in scored and missing.cause is not Fault.FILE_MISSING
-    ]
+    }
+    wanted = sorted(named | _not_counted(records, scored))
 
     def is_readable(number: int) -> bool:
         try:
@@ -118,7 +122,7 @@ def missing_batches(crawl: str, store: Store, numbers: Iterable[int] | None = No
 
     A batch that was scored since is left out. Raises StorageError.
     """
-    known = _named(crawl, store)
+    known = _named(_records(crawl, store))
     wanted = set(known if numbers is None else numbers)
     if numbers is None:
         with ThreadPoolExecutor(_READERS) as pool:
@@ -127,21 +131,51 @@ def missing_batches(crawl: str, store: Store, numbers: Iterable[int] | None = No
     return [known[number] for number in sorted(wanted & set(known))]
 
 
-def _named(crawl: str, store: Store) -> dict[int, MissingBatch]:
-    """Return all batches that groups named."""
-    folder = f"score/{crawl}"
-    known: dict[int, MissingBatch] = {}
-    for name in store.list(folder):
-        if _GROUP_STATS.match(name.removeprefix(f"{folder}/")):
-            known |= _read(name, store)
-    return known
-
-
-def _read(name: str, store: Store) -> dict[int, MissingBatch]:
-    """Return what a group named; nothing for a damaged file, which only explains and decides nothing."""
-    try:
-        found = [MissingBatch.from_plain(plain) for plain in store.read_stats(name).details["missing"]]
-    except (DamagedFileError, NewerFormatError, KeyError, TypeError, ValueError) as error:
-        _log.warning("cannot read the causes in %s: %s; score the group again", store.uri(name), error)
-        return {}
+def _named(records: Iterable[StageStats]) -> dict[int, MissingBatch]:
+    """Return all batches that the records of groups name."""
+    found = (MissingBatch.from_plain(plain) for stats in records for plain in stats.details["missing"])
     return {one.batch: one for one in found}
+
+
+def _not_counted(records: Sequence[StageStats], scored: Collection[int]) -> set[int]:
+    """Return the scored batches that no group has counted, if a group names not all that it misses."""
+    found: set[int] = set()
+    for groups in {_groups(stats) for stats in records if _is_partial(stats)}:
+        counted = {
+            number
+            for stats in records
+            if _groups(stats) == groups
+            for first, step, count in stats.details.get("batches", ())
+            for number in range(first, first + step * count, step)
+        }
+        found.update(number for number in scored if number not in counted)
+    return found
+
+
+def _groups(stats: StageStats) -> str:
+    return stats.unit.partition("/")[2]
+
+
+def _is_partial(stats: StageStats) -> bool:
+    """Whether a record may not name all batches that its group could not score."""
+    return bool(stats.details.get("running")) or stats.input - stats.kept > len(stats.details["missing"])
+
+
+def _records(crawl: str, store: Store) -> list[StageStats]:
+    """Return the records of all groups. A damaged one is taken for one that does not name all."""
+    folder = f"score/{crawl}"
+
+    def read(name: str) -> StageStats:
+        try:
+            stats = store.read_stats(name)
+            _named([stats])
+        except (DamagedFileError, NewerFormatError, KeyError, TypeError, ValueError) as error:
+            _log.warning("cannot read the causes in %s: %s; score the group again", store.uri(name), error)
+            group = "/".join(_GROUP_STATS.findall(name)[0])
+            partial = {"missing": [], "running": True}
+            return StageStats("score group", crawl, group, "", 0, 0, details=partial)
+        return stats
+
+    names = [name for name in store.list(folder) if _GROUP_STATS.match(name.removeprefix(f"{folder}/"))]
+    with ThreadPoolExecutor(_READERS) as pool:
+        return list(pool.map(read, names))

@@ -13,12 +13,11 @@ from laion_etl.dataset.subsets import subsets
 from laion_etl.dataset.variants import dataset_name
 from laion_etl.dataset.versions import Release, is_named, read_versions
 from laion_etl.io.storage import Store
-from laion_etl.publish.commit import commit_version, refresh_card
+from laion_etl.publish.commit import commit_version, refresh_card, removals_of
 from laion_etl.publish.completeness import Expected, check_still_scored, scored_crawl
 from laion_etl.publish.exclusions import exclusions
 from laion_etl.publish.image_dedupe import compared_with
 from laion_etl.publish.part import Part, check_count, context_of
-from laion_etl.publish.prepare import removals_of
 from laion_etl.publish.prepared import forget_prepared
 from laion_etl.publish.repeated_ids import check_ids
 from laion_etl.publish.rows import DataFiles, DatasetRows, new_files, read_rows

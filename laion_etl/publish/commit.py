@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
 
+from laion_etl.blocklists.removal_requests import Request, read_requests
 from laion_etl.core.errors import ChangedError, InputError
 from laion_etl.core.stage_stats import Output, StageStats
 from laion_etl.dataset import manifest
@@ -21,7 +22,7 @@ def commit_version(context: PublishContext, files: Sequence[DataFile], store: St
     """Write card, manifest and stats and list the version; repeated if the dataset changed in between.
 
     Raises InputError if another process has published a version of this name, or another crawl with batches
-    of the same numbers.
+    of the same numbers, or if a removal request was made since the rows were read.
     """
     release = context.release
     stats, version = context.stats, None
@@ -38,9 +39,14 @@ def commit_version(context: PublishContext, files: Sequence[DataFile], store: St
         before = manifest.read_manifest(release.name, current, store) if current else None
         check_ids(context.crawl, context.scored.numbers, before, store)
         written = _describe(context, files, before, store)
-        _delete_others(release, {file.name for file in written}, store)
+        _delete_others(release, written, store)
         stats = replace(context.stats, outputs=tuple(Output(f.name, f.bytes, f.sha256) for f in written))
         store.write_stats(release.file(STATS), stats)
+        if context.removals != removals_of(context.crawl, read_requests(store)):
+            raise InputError(
+                f"cannot publish {release.name}/{release.version}: there are new removal requests; publish "
+                f"{context.crawl} again, from the start"
+            )
         version = Version(release.version, context.crawl, stats.outputs[-1])
         with suppress(ChangedError):
             write_versions(versions.with_version(version), store)
@@ -66,11 +72,24 @@ def _write(context: PublishContext, name: str, data: bytes, store: Store) -> Dat
     return DataFile(output.name, "", None, output.bytes, output.sha256)
 
 
-def _delete_others(release: Release, keep: set[str], store: Store) -> None:
-    """Delete files that a killed attempt left in the folder, which is not visible yet."""
-    for name in store.list(release.folder):
-        if name not in keep:
-            store.delete(name)
+def _delete_others(release: Release, files: Sequence[DataFile], store: Store) -> None:
+    """Delete files that a killed attempt left in the folder, which is not visible yet.
+
+    Raises InputError if one of the version's own is gone: a range may have been published long ago.
+    """
+    found, keep = set(store.list(release.folder)), {file.name for file in files}
+    if gone := sorted(keep - found):
+        raise InputError(
+            f"cannot publish {release.name}/{release.version}: {store.uri(gone[0])} is gone, and "
+            f"{len(gone) - 1:,} more; publish its crawl again, or only the ranges whose files are gone"
+        )
+    for name in sorted(found - keep):
+        store.delete(name)
+
+
+def removals_of(crawl: str, requests: Sequence[Request]) -> tuple[str, ...]:
+    """Return the ids of the removal requests that concern a crawl."""
+    return tuple(sorted(request.id for request in requests if crawl in request.crawls))
 
 
 def refresh_card(dataset: str, store: Store) -> None:

@@ -40,7 +40,7 @@ class Expected:
             )
         missing = sorted(set(self.partitions) - self.loaded.partitions)
         cause = "not loaded, or parsed again since"
-        _check("partitions", missing, len(self.partitions), self.max_missing_share, cause)
+        _check(crawl, "partitions", missing, len(self.partitions), self.max_missing_share, cause)
         name = plan_stats_name(crawl)
         if not store.exists(name) or store.read_stats(name).fingerprint != self.loaded.plan:
             raise IncompleteError(
@@ -157,8 +157,8 @@ def check_batches(coverage: Coverage, allowed: float, store: Store) -> None:
     missing = coverage.missing
     known = missing_batches(coverage.crawl, store, missing) if missing else []
     cause = f"not scored: {causes(known)}" if known else "not scored"
-    _check("batches", missing, coverage.planned or 0, allowed, cause)
+    _check(coverage.crawl, "batches", missing, coverage.planned or 0, allowed, cause)
 
 
-def _check(what: str, missing: Sequence[int], total: int, allowed: float, cause: str) -> None:
-    check_share("publish", what, missing, total, allowed, cause, "retry them")
+def _check(crawl: str, what: str, missing: Sequence[int], total: int, allowed: float, cause: str) -> None:
+    check_share(f"publish {crawl}", what, missing, total, allowed, cause, "retry them")

@@ -11,16 +11,16 @@ from laion_etl.core.errors import DamagedFileError, InputError, MissingFileError
 from laion_etl.core.stage_stats import StageStats, fingerprint
 from laion_etl.dataset import manifest
 from laion_etl.dataset.manifest import STATS
-from laion_etl.dataset.scored import scored_among
 from laion_etl.dataset.subsets import subsets
 from laion_etl.dataset.versions import read_versions
+from laion_etl.io.planned import planned_batches
 from laion_etl.io.storage import Store
 from laion_etl.publish.commit import commit_version, refresh_card
 from laion_etl.publish.completeness import check_batches, check_damaged, check_still_scored
 from laion_etl.publish.part import Part, context_of
-from laion_etl.publish.prepare import batches_of
+from laion_etl.publish.prepare import scored_of
 from laion_etl.publish.prepared import BatchRange, Prepared
-from laion_etl.publish.ranges import RangeWork, prepared_variant, published_already, read_range
+from laion_etl.publish.ranges import RangeWork, check_record, prepared_variant, published_already, read_range
 from laion_etl.settings import Settings
 
 _RECORDS_AT_ONCE = 4  # some megabytes each
@@ -29,7 +29,8 @@ _RECORDS_AT_ONCE = 4  # some megabytes each
 def finish_ranges(crawl: str, variant: str, settings: Settings, store: Store) -> StageStats:
     """Merge the records of all ranges, write card, manifest and report, and make the version visible.
 
-    Raises InputError if a range is not published or was by other rules, or if nothing is scored;
+    Raises InputError if a range is not published or was by other rules, if there is another plan or a new
+    removal request since, or if nothing is scored;
     IncompleteError if more is missing than allowed when it was prepared. Does nothing if it is done.
     """
     prepared = prepared_variant(crawl, variant, settings, store)
@@ -44,6 +45,7 @@ def finish_ranges(crawl: str, variant: str, settings: Settings, store: Store) ->
             refresh_card(release.name, store)
             return stats
         raise published_already(prepared)
+    check_record(prepared, prepared, planned_batches(crawl, store), store)
     _check_complete(prepared, part, store)
     context = context_of(release, part, settings, variant, prepared.removals, whole, store)
     stats = commit_version(context, part.ordered_files, store)
@@ -56,7 +58,7 @@ def read_parts(prepared: Prepared, planned: Sequence[int], settings: Settings, s
 
     def parts() -> Iterator[Part]:
         for one in prepared.ranges:
-            scored = scored_among(prepared.crawl, batches_of(one, planned), store)
+            scored = scored_of([prepared], one, planned, store)
             work = RangeWork(prepared, one, scored).with_digests(settings, store)
             yield from read_range([work], settings, store, [None])
 

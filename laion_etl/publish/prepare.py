@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from itertools import islice
 
-from laion_etl.blocklists.removal_requests import Request, read_requests
+from laion_etl.blocklists.removal_requests import read_requests
 from laion_etl.core.errors import DamagedFileError, InputError, SettingsError
 from laion_etl.core.stage_stats import Output, StageStats, fingerprint
 from laion_etl.dataset import manifest
@@ -22,8 +22,8 @@ from laion_etl.dataset.subsets import subsets
 from laion_etl.dataset.variants import dataset_name
 from laion_etl.dataset.versions import Release, is_named, read_versions
 from laion_etl.io.storage import Store
-from laion_etl.publish.commit import refresh_card
-from laion_etl.publish.completeness import Expected, partitions_of
+from laion_etl.publish.commit import refresh_card, removals_of
+from laion_etl.publish.completeness import Expected, confirmed, partitions_of
 from laion_etl.publish.image_dedupe import compared_with
 from laion_etl.publish.prepared import BatchRange, Prepared, divide, read_prepared
 from laion_etl.publish.range_dedupe import digest_files
@@ -103,11 +103,6 @@ def division(
     return replace(prepared, rules=prepared.rules_with(settings))
 
 
-def removals_of(crawl: str, requests: Sequence[Request]) -> tuple[str, ...]:
-    """Return the ids of the removal requests that concern a crawl."""
-    return tuple(sorted(request.id for request in requests if crawl in request.crawls))
-
-
 def inputs_of(
     prepared: Prepared, one: BatchRange, scored: ScoredCrawl, digests: Sequence[Output] = ()
 ) -> str:
@@ -119,6 +114,16 @@ def inputs_of(
 def batches_of(one: BatchRange, planned: Sequence[int]) -> Sequence[int]:
     """Return the numbers of the batches of a range."""
     return [number for number in planned if one.first <= number <= one.last]
+
+
+def scored_of(
+    records: Sequence[Prepared], one: BatchRange, planned: Sequence[int], store: Store
+) -> ScoredCrawl:
+    """Return the scored batches of a range that may be published in these datasets."""
+    scored = scored_among(records[0].crawl, batches_of(one, planned), store)
+    if any(prepared.max_missing_share is not None for prepared in records):
+        return confirmed(scored, store)
+    return scored
 
 
 def _is_published(
@@ -136,7 +141,7 @@ def _is_published(
     except InputError:  # those of a range are not there
         return False
     inputs = [
-        inputs_of(prepared, one, scored_among(prepared.crawl, batches_of(one, planned), store), digests)
+        inputs_of(prepared, one, scored_of([prepared], one, planned, store), digests)
         for one in prepared.ranges
     ]
     return part.fingerprint == prepared.whole(inputs)
@@ -146,7 +151,8 @@ def _check_known(crawl: str, planned: int, allowed: float, store: Store) -> None
     """Raise IncompleteError if the score stage named too many missing batches; there may be more."""
     known = missing_batches(crawl, store)
     cause = f"not scored: {causes(known)}" if known else "not scored"
-    check_share("publish", "batches", [one.batch for one in known], planned, allowed, cause, "retry them")
+    missing = [one.batch for one in known]
+    check_share(f"publish {crawl}", "batches", missing, planned, allowed, cause, "retry them")
 
 
 def _some_batches(

@@ -19,17 +19,18 @@ from laion_etl.core.errors import DamagedFileError, InputError, MissingFileError
 from laion_etl.core.schemas import scored_stem, shard_stem
 from laion_etl.core.stage_stats import Output, StageStats, fingerprint
 from laion_etl.dataset.funnel_report import CountedStage, FunnelRow
-from laion_etl.dataset.locator.build import locate_large
-from laion_etl.dataset.scored import ScoredCrawl, scored_among
-from laion_etl.dataset.subsets import subsets
+from laion_etl.dataset.locator.build import locate_written
+from laion_etl.dataset.scored import ScoredCrawl
+from laion_etl.dataset.subsets import LANGUAGE_SUBSETS, subsets
 from laion_etl.dataset.variants import dataset_name
 from laion_etl.dataset.versions import read_versions
 from laion_etl.io.planned import planned_batches
 from laion_etl.io.storage import Store
-from laion_etl.publish.completeness import check_damaged, confirmed
+from laion_etl.publish.commit import removals_of
+from laion_etl.publish.completeness import check_damaged
 from laion_etl.publish.exclusions import Exclusions
 from laion_etl.publish.part import Part, check_count
-from laion_etl.publish.prepare import batches_of, inputs_of, removals_of
+from laion_etl.publish.prepare import inputs_of, scored_of
 from laion_etl.publish.prepared import BatchRange, Prepared, again, prepared_for
 from laion_etl.publish.range_dedupe import ImageRows, digest_files, find_redundant_in, record_name
 from laion_etl.publish.rows import DataFiles, DatasetRows, new_files, read_rows
@@ -110,16 +111,31 @@ def publish_range(
     works = [
         work.with_digests(settings, store) for work in _works(crawl, number, total, settings, store, variants)
     ]
-    done: dict[str, StageStats | None] = {
-        work.prepared.dataset: store.finished(work.prepared.range_name(number), work.made_from)
-        for work in works
-    }
+    done = {work.prepared.dataset: _finished(work, store) for work in works}
     todo = [work for work in works if not done[work.prepared.dataset]]
     for work, part in zip(todo, _written(todo, settings, store), strict=True):
         stats = part.to_stats(crawl, f"{number}/{total}", work.prepared.rules, work.made_from)
         done[work.prepared.dataset] = store.write_stats(work.prepared.range_name(number), stats)
-    locate_large(crawl, store, number, total)
-    return [one for work in works if (one := done[work.prepared.dataset])]
+    records = [one for work in works if (one := done[work.prepared.dataset])]
+    locate_written(crawl, number, total, [file for one in records for file in _with_links(one)], store)
+    return records
+
+
+def _with_links(record: StageStats) -> list[tuple[str, str]]:
+    """Return name and SHA-256 of the files that have each row of a range once."""
+    return [
+        (output.name, output.sha256)
+        for output, file in zip(record.outputs, record.details["files"], strict=True)
+        if file["subset"] in LANGUAGE_SUBSETS
+    ]
+
+
+def _finished(work: RangeWork, store: Store) -> StageStats | None:
+    """Return the record of a range that is done and has its files."""
+    stats = store.finished(work.prepared.range_name(work.one.number), work.made_from)
+    if stats and all(store.exists(output.name) for output in stats.outputs):
+        return stats
+    return None
 
 
 def _works(
@@ -130,10 +146,8 @@ def _works(
     one = records[0].find(number, total)
     planned = planned_batches(crawl, store)
     for prepared in records:
-        _check_record(prepared, records[0], planned, store)
-    scored = scored_among(crawl, batches_of(one, planned), store)
-    if records[0].max_missing_share is not None:
-        scored = confirmed(scored, store)
+        check_record(prepared, records[0], planned, store)
+    scored = scored_of(records, one, planned, store)
     return [RangeWork(prepared, one, scored) for prepared in records]
 
 
@@ -142,7 +156,8 @@ def prepared_variant(crawl: str, variant: str, settings: Settings, store: Store)
     return prepared_for(dataset_name(settings.publish.name, variant), crawl, settings, store)
 
 
-def _check_record(prepared: Prepared, first: Prepared, planned: Sequence[int], store: Store) -> None:
+def check_record(prepared: Prepared, first: Prepared, planned: Sequence[int], store: Store) -> None:
+    """Raise InputError unless a crawl is still as it was prepared, and in the same ranges as `first`."""
     crawl = prepared.crawl
     if prepared.planned != fingerprint(list(planned)):
         raise InputError(
@@ -242,7 +257,7 @@ def _counted(scored: ScoredCrawl, store: Store) -> dict[str, CountedStage]:
         FunnelRow("score", 1, batch.kept + sum(batch.dropped.values()), batch.kept, dict(batch.dropped))
         for batch in scored.batches
     ]
-    unusable = _read_stats([scored_stem(crawl, number) for number in scored.damaged], store)
+    unusable = _read_stats([scored_stem(crawl, number) for number in scored.missing], store)
     return {
         "download": CountedStage.from_stats(
             "download", _read_stats([shard_stem(crawl, number) for number in numbers], store)

@@ -24,10 +24,11 @@ from laion_etl.io.planned import planned_batches
 from laion_etl.io.storage import Store
 from laion_etl.publish import manifest_writer
 from laion_etl.publish.at_once import checked, publish_at_once, read_at_once
+from laion_etl.publish.commit import removals_of
 from laion_etl.publish.completeness import Expected, nothing_new
 from laion_etl.publish.finish import finish_ranges, read_parts
 from laion_etl.publish.part import context_of
-from laion_etl.publish.prepare import division, prepare, removals_of
+from laion_etl.publish.prepare import division, prepare
 from laion_etl.publish.prepared import Prepared
 from laion_etl.publish.presentation import REPORT, report_files
 from laion_etl.publish.ranges import hash_range, publish_range

@@ -74,11 +74,11 @@ class Removal:
 class UnfinishedRemovalError(InputError):
     """Files that cannot be read may still hold what is to be removed; `removal` is what was done."""
 
-    def __init__(self, removal: Removal, errors: Sequence[str]) -> None:
+    def __init__(self, removal: Removal, errors: Sequence[str], again: str) -> None:
         more = f" | and {len(errors) - _NAMED:,} more" if len(errors) > _NAMED else ""
         super().__init__(
             f"cannot finish the removal {removal.request.id}: {len(errors):,} failures, all else is removed: "
-            f"{' | '.join(errors[:_NAMED])}{more}; mend or delete these files and run the same command again"
+            f"{' | '.join(errors[:_NAMED])}{more}; mend or delete these files and {again}"
         )
         self.removal = removal
 
@@ -100,7 +100,7 @@ def remove(
     request, work = _search(request, settings, store, failures, on_file)
     _begin(request, store)
     rewrite_units(work.units, request, settings, store, failures, on_file)
-    return _end(request, settings, store, failures, purge=purge)
+    return _end(request, settings, store, failures, "run the same command again", purge=purge)
 
 
 def prepare(
@@ -169,7 +169,8 @@ def finish(request_id: str, settings: Settings, store: Store, *, purge: bool = F
     for name, part in _affected(request, store, failures):
         _check_settings(name, part, settings)
     store.write(request.name, request.to_json())
-    return _end(request, settings, store, failures, purge=purge)
+    again = "carry out the removal again from --prepare on"
+    return _end(request, settings, store, failures, again, purge=purge)
 
 
 def _search(
@@ -196,7 +197,9 @@ def _begin(request: Request, store: Store) -> None:
         store.delete(name)
 
 
-def _end(request: Request, settings: Settings, store: Store, failures: Failures, *, purge: bool) -> Removal:
+def _end(
+    request: Request, settings: Settings, store: Store, failures: Failures, again: str, *, purge: bool
+) -> Removal:
     work = _affected(request, store, failures)
     for dataset in {name for name, _ in work}:
         _delete_index(dataset, request.crawls, store)
@@ -219,7 +222,7 @@ def _end(request: Request, settings: Settings, store: Store, failures: Failures,
     left = tuple(version for version in holding if version not in purged)
     removal = Removal(request, tuple(published), left, tuple(purged))
     if failures.messages:
-        raise UnfinishedRemovalError(removal, list(failures.messages))
+        raise UnfinishedRemovalError(removal, list(failures.messages), again)
     delete_work(request.id, store)
     return removal
 

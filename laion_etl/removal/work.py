@@ -8,6 +8,7 @@ that nothing is left to rewrite.
 
 import io
 import json
+import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -30,6 +31,7 @@ from laion_etl.settings import Settings
 OnFound = Callable[[dict[str, str]], None]
 
 FORMAT = 1
+_log = logging.getLogger(__name__)
 UNITS_PER_RANGE = 50  # ten minutes at the size of a crawl: 600 MB per batch to read and to write
 _READERS = 16
 _MOST_RANGES = 1_024  # of a mapped Airflow task
@@ -174,7 +176,7 @@ def write_done(work: Work, number: int, failures: Failures, store: Store) -> Non
 
 
 def failures_of(work: Work, number: int, store: Store) -> list[str] | None:
-    """Return what a finished range could not read; None if it is not done."""
+    """Return what a finished range could not read; None if it is not done, or its record is damaged."""
     name = _done_name(work, number)
     try:
         document: dict[str, Any] = json.loads(store.read(name))
@@ -183,7 +185,10 @@ def failures_of(work: Work, number: int, store: Store) -> list[str] | None:
     except MissingFileError:
         return None
     except (ValueError, KeyError, TypeError) as error:
-        raise InputError(f"cannot read {store.uri(name)}: {error}; run the range again") from error
+        _log.warning(
+            "%s is not the record of a range (%s): the range counts as not done", store.uri(name), error
+        )
+        return None
 
 
 def delete_work(request_id: str, store: Store) -> None:

@@ -9,13 +9,15 @@ import pytest
 from laion_etl.core.errors import IncompleteError, InputError
 from laion_etl.core.schemas import plan_stats_name, scored_stem, shard_stem
 from laion_etl.database.loaded import LoadedCrawl
+from laion_etl.dataset import score_progress
 from laion_etl.dataset.funnel_report import crawl_funnel
-from laion_etl.dataset.missing_batches import Fault, MissingBatch
+from laion_etl.dataset.missing_batches import Fault, MissingBatch, group_file, unconfirmed_batches
+from laion_etl.dataset.score_progress import GroupRecord
 from laion_etl.io.storage import Store
 from laion_etl.publish.completeness import Expected
 from laion_etl.publish.stage import publish_dataset, publish_variants, render_report
 from laion_etl.settings import Settings
-from tests.publish.world import CRAWL, World, build_world, changed, write_missing, write_world
+from tests.publish.world import CRAWL, World, build_world, changed, write_group, write_world
 
 FOLDER = f"dataset/laion/{CRAWL}"
 
@@ -105,7 +107,7 @@ def test_scores_of_a_batch_that_a_group_could_not_score_are_not_published(
     name = f"{shard_stem(CRAWL, 1)}_stats.json"
     whole = store.read(name)
     cause = Fault.NOT_DOWNLOADED if shard == "gone" else Fault.DAMAGED
-    write_missing([MissingBatch(1, cause, "cannot read it")], store)
+    write_group([MissingBatch(1, cause, "cannot read it")], store)
     store.write(name, b"{")
     if shard == "gone":
         store.delete(name)
@@ -119,6 +121,23 @@ def test_scores_of_a_batch_that_a_group_could_not_score_are_not_published(
         publish_dataset(CRAWL, plain, store, expected=expected([0], 0.0, [0])).details["missing_batches"]
         == []
     )
+
+
+@pytest.mark.parametrize("record", ["of a killed group", "with too many to name", "damaged"])
+def test_a_record_that_does_not_name_all_batches_hides_none(
+    record: str, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_world(build_world(batches=3, samples=2), store)
+    store.delete(f"{shard_stem(CRAWL, 1)}_stats.json")
+    assert unconfirmed_batches(CRAWL, store, {0, 1, 2}) == [], "no group has missed it"
+    monkeypatch.setattr(score_progress, "_MISSING_NAMED", 1)
+    gone = [MissingBatch(number, Fault.NOT_DOWNLOADED, "gone") for number in (7, 1)]
+    write_group(gone if "many" in record else gone[1:], store)
+    if "killed" in record:
+        GroupRecord(CRAWL, "0/1", 3, store).begin()
+    elif record == "damaged":
+        store.write(group_file(CRAWL, "0/1"), b"{")
+    assert unconfirmed_batches(CRAWL, store, {0, 1, 2}) == [1]
 
 
 @pytest.mark.parametrize(

@@ -23,6 +23,8 @@ from laion_etl.dataset.locator import build, lookup, units
 from laion_etl.dataset.locator.keys import RowKeys, WantedKeys, wanted_keys
 from laion_etl.dataset.locator.segment_reader import Segment, find_units
 from laion_etl.dataset.locator.segment_writer import FILES_SCHEMA, SegmentWriter, url_rules
+from laion_etl.dataset.manifest import current_manifest
+from laion_etl.dataset.subsets import LANGUAGE_SUBSETS
 from laion_etl.io.storage import Guard, LocalStore, Store
 from laion_etl.publish.stage import publish_dataset, publish_variants
 from laion_etl.removal import work
@@ -31,7 +33,7 @@ from laion_etl.removal.search import Failures, Findings, Search
 from laion_etl.removal.stage import finish, prepare, remove, rewrite_range
 from laion_etl.settings import Settings
 from tests.parse.test_url_rules import raise_version
-from tests.publish.world import CRAWL, Row, World, build_world, write_world
+from tests.publish.world import CRAWL, Row, World, build_world, changed, write_world
 
 NEXT = "CC-MAIN-2026-47"
 FOLDERS = ("shards", "scored", "pairs", "batches")
@@ -337,6 +339,10 @@ def test_a_divided_removal_that_is_killed_and_repeated_leaves_the_same_bytes(
     store.reads.clear()
     rewrite_range(request.id, 1, 3, settings, store)
     assert store.data_read == {f"removing/{request.id}/files.parquet"}, "the range was done"
+    store.write(f"removing/{request.id}/range-0002-of-0003.json", b"{")
+    with pytest.raises(InputError, match=r"the ranges 2/3 are not rewritten"):
+        finish(request.id, settings, store)
+    rewrite_range(request.id, 2, 3, settings, store)
     done = finish(request.id, settings, store, purge=True)
     assert [stats.unit for stats in done.published] == [f"laion/{CRAWL}.2"]
     assert finish(request.id, settings, store, purge=True).published == ()
@@ -461,6 +467,31 @@ def test_publishing_locates_large_crawls_only(
     store.reads.clear()
     assert _search(_request("img.site3.example.org/gallery/"), store).names
     assert f"shards/{CRAWL}/000000004.parquet" not in store.reads
+
+
+def test_a_crawl_that_is_published_in_ranges_is_located_as_a_whole(
+    full: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The ranges locate the files that they write, although no manifest lists them yet."""
+    monkeypatch.setattr(build, "FEWEST_BATCHES", 12)
+    store, request = _copy(full, tmp_path / "store"), _request("img.site3.example.org/gallery/")
+    for version in range(2):
+        settings = changed(Settings(), batches_per_range=5, rows_per_file=20 + version)
+        publish_variants(CRAWL, settings, store)
+        found = build.locate(CRAWL, store)
+        assert (found.units, found.segments) == (0, 0)
+        of_ranges = [name for name in store.list(f"locator/{CRAWL}") if "/published-0" in name]
+        assert len(of_ranges) == 3 * 4, "those of the version before are gone"
+        store.reads.clear()
+        assert _search(request, store).request == _search(request, Unlocated(store.root)).request
+        read = {name.partition("/part-")[2] for name in _published(store) & store.data_read}
+        assert read == {"00001-00000.parquet"}, "batch 3 is in the first of three ranges"
+
+
+def _published(store: Store) -> set[str]:
+    manifest = current_manifest("laion", store)
+    assert manifest is not None
+    return {file.name for subset in LANGUAGE_SUBSETS for file in manifest.data_files(subset, CRAWL)}
 
 
 def test_a_slice_in_many_pieces_is_written_as_a_whole_again(full: Path, tmp_path: Path) -> None:

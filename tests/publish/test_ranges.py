@@ -16,12 +16,14 @@ import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
 
+from laion_etl.blocklists.removal_requests import Request
 from laion_etl.cli import app
 from laion_etl.core.errors import IncompleteError, InputError, SettingsError, StoreOutageError
 from laion_etl.core.stage_stats import StageStats
 from laion_etl.database.loaded import LoadedCrawl
 from laion_etl.dataset.missing_batches import Fault, MissingBatch
 from laion_etl.io.storage import Guard, LocalStore, NewFile, Store
+from laion_etl.publish import at_once as at_once_module
 from laion_etl.publish import ranges
 from laion_etl.publish.completeness import Expected
 from laion_etl.publish.prepared import divide
@@ -35,7 +37,7 @@ from laion_etl.publish.stage import (
 )
 from laion_etl.publish.verify import verify_version
 from laion_etl.settings import Settings
-from tests.publish.world import CRAWL, World, build_world, changed, write_missing, write_scored, write_world
+from tests.publish.world import CRAWL, World, build_world, changed, write_group, write_scored, write_world
 
 BOTH = ("research", "research-safe")
 FOLDERS = {"research": f"dataset/laion/{CRAWL}", "research-safe": f"dataset/laion-research-safe/{CRAWL}"}
@@ -238,12 +240,78 @@ def test_more_missing_than_allowed_is_noticed_before_anything_is_visible(small: 
     with pytest.raises(IncompleteError, match=r"1 of 4 batches are missing .1: not scored"):
         in_ranges(settings, small, strict)
     named = [MissingBatch(1, Fault.DAMAGED, "its tar is cut off")]
-    write_missing(named, small)
+    write_group(named, small)
     with pytest.raises(IncompleteError, match="its tar is cut off"):
         prepare_variants(CRAWL, settings, small, strict)
     assert not small.exists("dataset/laion/versions.json")
     [stats] = in_ranges(settings, small, mild)
     assert stats.details["missing_batches"] == [1]
+
+
+def test_batches_whose_shards_cannot_be_read_are_left_out_as_at_once(small: Store, tmp_path: Path) -> None:
+    """Their scores may be those of other images."""
+    mild = Expected([0], 0.25, LoadedCrawl(frozenset({0}), "test"))
+    write_group([MissingBatch(1, Fault.NOT_DOWNLOADED, "it has no stats")], small)
+    small.delete(f"shards/{CRAWL}/000000001_stats.json")
+    whole = LocalStore(tmp_path / "whole")
+    for name in small.list(""):
+        whole.write(name, small.read(name))
+    settings, folder = settings_of(2, variants=("research",)), FOLDERS["research"]
+    published = in_ranges(settings, small, mild)
+    publish_variants(CRAWL, settings_of(100, variants=("research",)), whole, mild)
+    assert published[0].details["missing_batches"] == [1]
+    assert documents_of(small, folder) == documents_of(whole, folder)
+    assert prepare_variants(CRAWL, settings, small, mild) == published, "nothing has changed since"
+
+
+def test_a_file_of_a_range_that_is_gone_is_noticed_and_written_again(small: Store) -> None:
+    settings, one = settings_of(2, variants=("research",)), ("research",)
+    prepare_variants(CRAWL, settings, small)
+    before = [publish_range(CRAWL, number, 2, settings, small, one) for number in (1, 2)]
+    gone = before[0][0].outputs[-1].name
+    small.delete(gone)
+    with pytest.raises(InputError, match=f"{gone} is gone"):
+        finish_variants(CRAWL, settings, small)
+    assert publish_range(CRAWL, 1, 2, settings, small, one) == before[0]
+    finish_variants(CRAWL, settings, small)
+    assert verify_version("laion", "", small).problems == []
+
+
+@pytest.mark.parametrize("what", ["there are new removal requests", "its plan is not the one"])
+def test_what_changes_after_the_ranges_is_not_overlooked_at_the_end(small: Store, what: str) -> None:
+    settings, one = settings_of(2, variants=("research",)), ("research",)
+    prepare_variants(CRAWL, settings, small)
+    for number in (1, 2):
+        publish_range(CRAWL, number, 2, settings, small, one)
+    if "plan" in what:
+        planned = small.read_stats(f"batches/{CRAWL}/_stats.json")
+        details = {"batches": [0, 1, 2, 3, 4]}
+        small.write_stats(f"batches/{CRAWL}/_stats.json", replace(planned, details=details))
+    else:
+        request = Request({"md5": ("0" * 32,)}, crawls=(CRAWL,))
+        small.write(request.name, request.to_json())
+    with pytest.raises(InputError, match=rf"{what}.*; run `laion-etl stage publish .* --prepare` again"):
+        finish_variants(CRAWL, settings, small)
+    assert not small.exists("dataset/laion/versions.json")
+
+
+def test_a_removal_while_a_crawl_is_published_at_once_is_not_overlooked(
+    small: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = at_once_module.read_rows
+
+    def meanwhile(*args: Any) -> None:
+        plain(*args)
+        request = Request({"md5": ("0" * 32,)}, crawls=(CRAWL,))
+        small.write(request.name, request.to_json())
+
+    monkeypatch.setattr(at_once_module, "read_rows", meanwhile)
+    settings = settings_of(100, variants=("research",))
+    with pytest.raises(InputError, match=f"there are new removal requests; publish {CRAWL} again"):
+        publish_variants(CRAWL, settings, small)
+    assert not small.exists("dataset/laion/versions.json")
+    [stats] = publish_variants(CRAWL, settings, small)
+    assert stats.unit == f"laion/{CRAWL}"
 
 
 class Counting(LocalStore):

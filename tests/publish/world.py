@@ -137,6 +137,15 @@ def write_scored(batch: int, rows: Sequence[Row], store: Store, crawl: str = CRA
     store.write_stats(f"scored/{crawl}/{name}_stats.json", replace(scored, outputs=(file.output,)))
 
 
+def write_group(missing: Sequence[MissingBatch], store: Store, crawl: str = CRAWL) -> None:
+    """The record of the only score group, which could not score these batches and names no others."""
+    record = GroupRecord(crawl, "0/1", len(missing), store)
+    record.begin()
+    for one in missing:
+        record.miss(one)
+    record.finish()
+
+
 def _stats(
     stage: str, unit: str, kept: int, dropped: dict[str, int], crawl: str, **details: Any
 ) -> StageStats:

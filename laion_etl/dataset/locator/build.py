@@ -24,7 +24,7 @@ from laion_etl.dataset.locator.segment_writer import (
     SegmentWriter,
     url_rules,
 )
-from laion_etl.dataset.locator.units import BATCHES, Slice, cover, files, slices, unit_of
+from laion_etl.dataset.locator.units import BATCHES, PUBLISHED, Slice, cover, files, slices, unit_of
 from laion_etl.io.planned import planned_batches
 from laion_etl.io.storage import Store
 
@@ -56,14 +56,39 @@ def folder_of(crawl: str) -> str:
     return f"locator/{crawl}"
 
 
-def locate_large(crawl: str, store: Store, number: int = 1, ranges: int = 1) -> None:
+def locate_large(crawl: str, store: Store) -> None:
     """Do what `locate` does, if the crawl has so many batches that a locator is worth while."""
-    try:
-        planned = len(planned_batches(crawl, store))
-    except MissingFileError:
+    if _is_large(crawl, store):
+        locate(crawl, store)
+
+
+def locate_written(crawl: str, number: int, ranges: int, written: Sequence[File], store: Store) -> None:
+    """Write what the locator of a large crawl lacks of one of the ranges that it is published in.
+
+    `written`: the published files of the range with their tags. No manifest lists them before all ranges are
+    merged, so they get a segment of their own, instead of the one that the range had for another version.
+    """
+    if not _is_large(crawl, store):
         return
-    if planned >= FEWEST_BATCHES:
-        locate(crawl, store, number, ranges)
+    parts = [part for part in slices(crawl, store) if part.kind != PUBLISHED]
+    for part in parts[number - 1 :: ranges]:
+        locate_slice(crawl, part, store)
+    own = Slice(f"{PUBLISHED}-{number:05d}")
+    former = [one for one in read_segments(crawl, store) if _belongs(one, own)]
+    covered = {one for segment in former for one in covers(segment, store)}
+    if all(cover(*file) in covered for file in written):
+        return
+    stem = _write_segment(crawl, own, [[file] for file in sorted(written)], store)
+    for segment in former:
+        if segment.stem != stem:
+            delete_segment(segment.stem, store)
+
+
+def _is_large(crawl: str, store: Store) -> bool:
+    try:
+        return len(planned_batches(crawl, store)) >= FEWEST_BATCHES
+    except MissingFileError:
+        return False
 
 
 def locate(crawl: str, store: Store, number: int = 1, ranges: int = 1) -> Located:
@@ -80,8 +105,10 @@ def locate_slice(crawl: str, part: Slice, store: Store) -> Located:
 
     A file that cannot be read is named in a warning and stays uncovered, so that removals read it.
     """
-    former = [one for one in read_segments(crawl, store) if _belongs(one, part)]
-    covered = {one for segment in former for one in covers(segment, store)}
+    known = read_segments(crawl, store)
+    former = [one for one in known if _belongs(one, part)]
+    by_range = [one for one in known if part.kind == PUBLISHED and _is_of_range(one)]
+    covered = {one for segment in (*former, *by_range) for one in covers(segment, store)}
     units: dict[str, list[File]] = {}
     for name, tag in files(crawl, part, store):
         units.setdefault(unit_of(name), []).append((name, tag))
@@ -125,6 +152,11 @@ def delete_segment(stem: str, store: Store) -> None:
 def _belongs(segment: Segment, part: Slice) -> bool:
     kind, first = segment.stats.details["slice"]
     return kind == part.kind and part.holds(first)
+
+
+def _is_of_range(segment: Segment) -> bool:
+    """Whether a segment is about the files that a range published, see `locate_written`."""
+    return str(segment.stats.details["slice"][0]).startswith(f"{PUBLISHED}-")
 
 
 def _write_segment(crawl: str, part: Slice, units: Sequence[Sequence[File]], store: Store) -> str:
