@@ -166,8 +166,13 @@ def wat_paths(crawl_id: str, settings: Settings) -> list[str]:
             f"cannot read {uri}: it unpacks to more than {_MAX_UNPACKED_LIST_BYTES:,} bytes, so it is not a "
             "list of WAT files; check LAION_ETL_CRAWL_SOURCE"
         )
-    lines = text.decode(errors="replace").splitlines()
-    return [f"{source}/{_checked(path, uri)}" for path in lines if path.strip()]
+    lines = [path for path in text.decode(errors="replace").splitlines() if path.strip()]
+    if not lines:
+        raise CrawlError(
+            f"cannot work on {crawl_id}: {uri} lists no WAT files; the crawl may not be complete yet, or "
+            "LAION_ETL_CRAWL_SOURCE has only a part of it"
+        )
+    return [f"{source}/{_checked(path, uri)}" for path in lines]
 
 
 def input_files(crawl_id: str, settings: Settings) -> list[str]:

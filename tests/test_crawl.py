@@ -217,3 +217,9 @@ def test_numbers_are_written_as_runs(numbers: list[int], written: str) -> None:
 def test_what_are_no_numbers_is_said(text: str) -> None:
     with pytest.raises(SettingsError, match="invalid number list"):
         read_numbers(text)
+
+
+@pytest.mark.parametrize("paths", [b"", b"\n \n"])
+def test_a_list_without_wat_files_says_so(tmp_path: Path, paths: bytes) -> None:
+    with pytest.raises(CrawlError, match=r"wat\.paths\.gz lists no WAT files; the crawl may not be complete"):
+        wat_paths(CRAWL, source(tmp_path, CRAWL, paths))

@@ -24,7 +24,7 @@ from laion_etl.parse.kernels.pairs import gather, pair_ids, text_hashes
 from laion_etl.parse.licence import NO_LICENCE
 from laion_etl.parse.link_batch import LinkBatch
 from laion_etl.parse.placeholders import PlaceholderRule
-from laion_etl.parse.text import clean_texts
+from laion_etl.parse.text import clean_texts, wide_lengths
 from laion_etl.settings import ParseSettings
 from laion_etl.urls.hosts import HostRule
 from laion_etl.urls.normalize import UrlRule, form_by_rule, resolve_urls
@@ -182,7 +182,10 @@ class LinkFilters:
     def _judge_captions(self, arena: ByteArena, rows: _Rows, reasons: Bytes) -> None:
         settings = self._settings
         lengths = clean_texts(arena, rows.alt_start, rows.alt_end, settings.max_alt_chars)
-        reasons[lengths < settings.min_alt_chars] = REASON_CODES[ParseReason.ALT_TOO_SHORT]
+        counted = lengths
+        if settings.count_wide_as_two:
+            counted = wide_lengths(arena, rows.alt_start, rows.alt_end, lengths, settings.min_alt_chars)
+        reasons[counted < settings.min_alt_chars] = REASON_CODES[ParseReason.ALT_TOO_SHORT]
         reasons[lengths == 0] = REASON_CODES[ParseReason.NO_ALT]
         reasons[rows.url_start >= rows.url_end] = REASON_CODES[ParseReason.NO_URL]
 

@@ -122,3 +122,13 @@ def clean_texts(arena: ByteArena, starts: Ints, ends: Ints, max_chars: int) -> I
         starts[row], ends[row] = arena.add(text.encode())
         lengths[row] = len(text)
     return lengths
+
+
+def wide_lengths(arena: ByteArena, starts: Ints, ends: Ints, lengths: Ints, minimum: int) -> Ints:
+    """Returns lengths in which wide characters (UAX 11: W, F) count as two, where that reaches `minimum`."""
+    wide = lengths.copy()
+    may_reach = (lengths < minimum) & (2 * lengths >= minimum) & (ends - starts > lengths)
+    for row in np.flatnonzero(may_reach).tolist():
+        text = arena.text(starts[row], ends[row])
+        wide[row] += sum(unicodedata.east_asian_width(character) in "WF" for character in text)
+    return wide

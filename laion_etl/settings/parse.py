@@ -16,6 +16,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "refuse_placeholder_hashes": False,
         "refuse_placeholder_dates": False,
         "max_text_repeats": 0,
+        "count_wide_as_two": False,
     },
 }
 _a_list = each(place("s3", "https", "http", "file"))
@@ -46,6 +47,11 @@ class ParseSettings(Group):
     )
     min_alt_chars: int = setting(
         5, "Shortest caption kept.", changes=Stage.PARSE, unit="characters", minimum=0
+    )
+    count_wide_as_two: bool = setting(
+        True,
+        "Count wide East Asian characters (UAX 11) as two towards min_alt_chars: words have two or three.",
+        changes=Stage.PARSE,
     )
     max_alt_chars: int = setting(
         2000, "Captions are cut after this.", changes=Stage.PARSE, unit="characters", minimum=1

@@ -4,12 +4,16 @@ import unicodedata
 import ftfy
 import numpy as np
 import pytest
+import unicodedata2
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from laion_etl.core.byte_arena import ByteArena
+from laion_etl.core.funnel import ParseReason
 from laion_etl.parse.kernels.texts import plain_capitals, plain_characters
 from laion_etl.parse.text import clean_alt, clean_texts, repaired
+from laion_etl.settings import ParseSettings
+from tests.parse.outcomes import link_outcome
 
 
 @pytest.mark.parametrize(
@@ -115,6 +119,13 @@ def test_the_short_way_repairs_as_ftfy_does(text: str) -> None:
     assert repaired(text) == ftfy.fix_text(text)
 
 
+KEPT_FORMATS = {
+    *"\u200c\u200d\u0600\u0601\u0602\u0603\u0604\u0605\u06dd\u070f\u0890\u0891\u08e2\u180e\U000110bd\U000110cd",
+    *map(chr, range(0x13430, 0x13440)),
+    *map(chr, range(0xE0020, 0xE0080)),  # of flags
+}
+
+
 def test_every_pair_of_plain_characters_is_clean_as_it_is() -> None:
     letters = [c for c in PLAIN if ord(c) < 0x0E00 or 0x1E00 < ord(c) < 0x3100] + ["一", "가", "a", "1", "."]
     texts = [f"{first}{second} x" for first in letters for second in letters]
@@ -130,5 +141,31 @@ def test_every_pair_of_plain_characters_is_clean_as_it_is() -> None:
 def test_a_cleaned_text_has_single_spaces_and_nothing_unprintable(text: str) -> None:
     clean = clean_alt(text, 2000)
     assert clean == clean.strip() == " ".join(clean.split())
-    assert all(c.isprintable() or c in "\u200c\u200d" for c in clean)
-    assert unicodedata.is_normalized("NFC", clean)
+    left = {unicodedata2.category(c) for c in clean if c != " " and c not in KEPT_FORMATS}
+    assert not left & {"Cc", "Cf", "Cs", "Co", "Cn", "Zs", "Zl", "Zp"}
+    assert unicodedata2.normalize("NFC", clean) == clean
+
+
+@pytest.mark.parametrize(
+    ("caption", "kept", "by_the_original"),
+    [
+        ("红房子", True, False),  # three characters, six columns
+        ("赤い家", True, False),
+        ("빨간집", True, False),
+        ("ｒｅｄ", False, False),  # cleaning makes it "red"
+        ("红房", False, False),
+        ("家", False, False),
+        ("фото", False, False),
+        ("réd h", True, True),
+        ("红房子在湖", True, True),
+    ],
+)
+def test_wide_characters_count_as_two_towards_the_shortest_caption(
+    caption: str, kept: bool, by_the_original: bool
+) -> None:
+    for settings_, expected in (
+        (ParseSettings(), kept),
+        (ParseSettings(count_wide_as_two=False), by_the_original),
+    ):
+        found = link_outcome("a.jpg", caption, "https://example.org/", settings_)
+        assert (found is not ParseReason.ALT_TOO_SHORT) == expected
