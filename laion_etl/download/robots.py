@@ -169,7 +169,7 @@ class RobotsPolicy:
 
 
 def _is_success(status: int) -> bool:
-    """Whether the body is the file (section 2.3.1.1): also 203, and 206 that nobody asked for."""
+    """Whether the body is the file (section 2.3.1.1): also 203, and 206 that was not asked for."""
     return 200 <= status < 300
 
 

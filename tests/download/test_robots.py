@@ -223,7 +223,7 @@ def test_rules(source: str, text: str | bytes, path: str, allowed: bool) -> None
         ("Mozilla/5.0 (X11; Linux x86_64) Gecko/20100101 Firefox/72.0 (compatible; img2dataset; +url)",
          "img2dataset"),
         ("Mozilla/5.0 (X11; Linux x86_64)", "Mozilla"),
-        ("(nobody)", ""),
+        ("(no name)", ""),
         ("", ""),
     ],
 )  # fmt: skip
@@ -274,7 +274,7 @@ URL = "http://a.example/1.jpg"
 
 
 class Server:
-    """Gives its answers to robots.txt one after another, the last one for ever; tdmrep.json is missing."""
+    """Gives its answers to robots.txt one after another, the last one always; tdmrep.json is missing."""
 
     def __init__(self, *answers: Answer, tdmrep: Answer | None = None) -> None:
         self.asked_at: list[float] = []
