@@ -123,6 +123,10 @@ class DownloadStatus(Reason):
         "A tdm-reservation header or /.well-known/tdmrep.json reserves the rights.",
     )
     OPTED_OUT_ROBOTS_TXT = "opted_out_robots_txt", "The host's robots.txt disallows the URL."
+    ROBOTS_UNREACHABLE = (
+        "robots_unreachable",
+        "The host's robots.txt cannot be read (429, 5xx, no answer), so nothing is fetched; no opt-out.",
+    )
     OPTED_OUT_METADATA = "opted_out_metadata", "IPTC/PLUS or C2PA metadata in the image forbid data mining."
     TOO_MANY_BYTES = "too_many_bytes", "The image is larger than `max_bytes`."
     TOO_FEW_BYTES = "too_few_bytes", "The image is smaller than `min_bytes`."

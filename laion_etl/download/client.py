@@ -19,7 +19,8 @@ from laion_etl.download.politeness import HostLimiter, RequestSlot
 from laion_etl.download.pool import Pool, PooledConnection
 from laion_etl.download.request_url import RequestUrl, parse_request_url
 from laion_etl.download.resolver import Resolver, Source, SystemSource
-from laion_etl.download.robots import MAX_POLICY_FILE_BYTES, RobotsPolicy
+from laion_etl.download.robots import MAX_POLICY_FILE_BYTES, OtherHostFailed, PolicyFile, RobotsPolicy
+from laion_etl.download.robots_rules import product_token
 from laion_etl.download.ssrf import AddressPolicy
 from laion_etl.download.timings import BatchTimings
 from laion_etl.settings import DownloadSettings
@@ -44,12 +45,7 @@ class Client:
         )
         self.hosts = HostLimiter(settings, lambda host: self.resolver.override(host) is not None)
         self.pool = Pool(settings, self.resolver, self.timings)
-        self.policy = RobotsPolicy(
-            settings.user_agent.partition("/")[0].split(" ")[0],
-            self._fetch_policy_file,
-            robots_txt=settings.robots_txt,
-            tdmrep=settings.tdmrep,
-        )
+        self.policy = RobotsPolicy(product_token(settings.user_agent), self._fetch_policy_file, settings)
         self._image_rules = ImageRules.from_settings(settings)
         self._budget = MemoryBudget(_BODIES_BUDGET_BYTES)
 
@@ -86,15 +82,15 @@ class Client:
         connection, head = await self._send(target, deadline)
         try:
             with deadline.enforce():
+                location = head.one("location") if head.status in _REDIRECTS else ""
+                if head.status != 200 and not location:  # an error page speaks for itself, not for the image
+                    await self._drain(connection, head)
+                    raise LinkFailed(DownloadStatus.HTTP_ERROR, str(head.status), _wait_s(head))
                 if self._settings.opt_out:
                     _refuse_opted_out(head)
-                if head.status in _REDIRECTS and (location := head.one("location")):
+                if location:
                     await self._drain(connection, head)
                     return parse_request_url(location.encode("latin-1").decode(errors="replace"), target.url)
-                if head.status != 200:
-                    await self._drain(connection, head)
-                    wait_s = retry_after_s(head.one("retry-after")) if head.status in _WAIT else None
-                    raise LinkFailed(DownloadStatus.HTTP_ERROR, str(head.status), wait_s)
                 return await self._body(connection, head, deadline)
         finally:
             await self.pool.give_back(target.origin, connection)
@@ -181,22 +177,33 @@ class Client:
         while drained <= _DRAINED_BYTES and (part := await connection.part()):
             drained += len(part)
 
-    async def _fetch_policy_file(self, target: RequestUrl) -> tuple[int, bytes]:
-        """Returns status and body of robots.txt or tdmrep.json, following redirects."""
+    async def _fetch_policy_file(self, target: RequestUrl) -> PolicyFile:
+        """Returns robots.txt or tdmrep.json, following redirects."""
+        origin = target.origin
         for _ in range(self._settings.max_redirects + 1):
-            deadline = RequestDeadline(self._settings, self._settings.timeout_s)
-            connection, head = await self._send(target, deadline)
             try:
-                with deadline.enforce():
-                    if head.status not in _REDIRECTS or not head.one("location"):
-                        return head.status, await self._text(connection, head)
-                    await self._drain(connection, head)
-            finally:
-                await self.pool.give_back(target.origin, connection)
-            target = parse_request_url(
-                head.one("location").encode("latin-1").decode(errors="replace"), target.url
-            )
+                found = await self._policy_file_hop(target)
+            except LinkFailed as failure:
+                if target.origin == origin:
+                    raise
+                raise OtherHostFailed(failure.status, failure.message) from failure
+            if isinstance(found, PolicyFile):
+                return found
+            target = found
         raise LinkFailed(DownloadStatus.TOO_MANY_REDIRECTS)
+
+    async def _policy_file_hop(self, target: RequestUrl) -> PolicyFile | RequestUrl:
+        deadline = RequestDeadline(self._settings, self._settings.timeout_s)
+        connection, head = await self._send(target, deadline)
+        try:
+            with deadline.enforce():
+                location = head.one("location")
+                if head.status in _REDIRECTS and location:
+                    await self._drain(connection, head)
+                    return parse_request_url(location.encode("latin-1").decode(errors="replace"), target.url)
+                return PolicyFile(head.status, await self._text(connection, head), _wait_s(head))
+        finally:
+            await self.pool.give_back(target.origin, connection)
 
     async def _text(self, connection: PooledConnection, head: Head) -> bytes:
         text = bytearray()
@@ -207,6 +214,11 @@ class Client:
                 if len(text) >= MAX_POLICY_FILE_BYTES:
                     break
         return bytes(text[:MAX_POLICY_FILE_BYTES])
+
+
+def _wait_s(head: Head) -> float | None:
+    """Returns the seconds after which the server wants to be asked again, if it says so."""
+    return retry_after_s(head.one("retry-after")) if head.status in _WAIT else None
 
 
 def _refuse_opted_out(head: Head) -> None:

@@ -1,8 +1,9 @@
 """Opt-outs that come with a response: in its headers, or in the image itself.
 
 - `X-Robots-Tag: noai` and related directives (the convention of img2dataset and DeviantArt's noai/noimageai;
-  noindex and noimageindex by Google's documentation of the header). A directive may be limited to an agent,
-  `examplebot: noai`; we honour it whatever the agent: an owner who opts out of one AI crawler means us too.
+  noindex and noimageindex by Google's documentation of the header), separated by commas, semicolons or
+  spaces. A directive may be limited to an agent, `examplebot: noai`; we honour it whatever the agent: an
+  owner who opts out of one AI crawler means us too.
 - `tdm-reservation: 1` (W3C TDM Reservation Protocol, final report of May 2024).
 - The IPTC/PLUS property `plus:DataMining` in the image's XMP (PLUS-DMI vocabulary), and the training and
   data mining assertions of C2PA and CAWG. Both are found by searching for their names: compressed or signed
@@ -14,6 +15,11 @@ from collections.abc import Iterable
 
 OPT_OUT_DIRECTIVES = frozenset({"noai", "noimageai", "noindex", "noimageindex", "noml", "none"})
 
+_SEPARATORS = re.compile(r"[\s,;:\"']+")
+_PREVIEW = re.compile(
+    r"\bmax-[a-z-]+\s*:\s*(?:none|standard|large|-?\d+)(?![\w-])"
+)  # their "none" is a value
+
 _TRAINING_ASSERTION = b"training-mining"
 _NOT_ALLOWED = re.compile(
     rb"(?:ai_generative_training|ai_training|data_mining).{1,24}?(?:notAllowed|constrained)", re.DOTALL
@@ -23,9 +29,8 @@ _NOT_ALLOWED = re.compile(
 def opted_out_by_header(robots_tags: Iterable[str]) -> bool:
     """Whether any X-Robots-Tag header forbids the use of the image."""
     return any(
-        directive.rpartition(":")[2].strip().lower() in OPT_OUT_DIRECTIVES
+        not OPT_OUT_DIRECTIVES.isdisjoint(_SEPARATORS.split(_PREVIEW.sub(" ", tag.lower())))
         for tag in robots_tags
-        for directive in tag.split(",")
     )
 
 

@@ -1,25 +1,47 @@
-"""Site-wide rules of owners: robots.txt (RFC 9309) and /.well-known/tdmrep.json (tdmrep.py).
+"""Site-wide rules of owners: robots.txt (robots_rules.py) and /.well-known/tdmrep.json (tdmrep.py).
 
-Both are fetched once per origin and batch, before its first link. protego parses robots.txt: it is
-maintained, supports wildcards, and matches them without regular expressions, so a hostile file costs no more
-than its size.
+Both are fetched once per origin and batch, before its first link. What their answers mean is RFC 9309,
+section 2.3.1: rules are obeyed, a file that is "unavailable" (4xx) forbids nothing, and a host whose
+robots.txt is "unreachable" (429, 5xx, silence) is left alone. The last is no wish of its owner, so robots.txt
+is asked for again first, and links that are lost have a reason of their own.
 """
 
+import random
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import trio
-from protego import Protego
 
 from laion_etl.core.funnel import DownloadStatus
 from laion_etl.download.link_failed import LinkFailed
 from laion_etl.download.request_url import Origin, RequestUrl, parse_request_url
-from laion_etl.download.tdmrep import is_reserved, parse_tdmrep
+from laion_etl.download.robots_rules import RobotsRules, parse_robots_txt
+from laion_etl.download.tdmrep import TdmRules, is_reserved, parse_tdmrep
+from laion_etl.settings import DownloadSettings
 
 MAX_POLICY_FILE_BYTES = 512_000  # RFC 9309, section 2.5: at least 500 KiB must be parsed
 _LARGE_BYTES = 20_000  # larger files are parsed in a thread
+_FIRST_WAIT_S = 1.0  # before robots.txt is asked for again; doubles, and is spread by half
 
-Get = Callable[[RequestUrl], Awaitable[tuple[int, bytes]]]  # status and at most MAX_POLICY_FILE_BYTES
+
+class PolicyFile(NamedTuple):
+    """What a request for a policy file got, after redirects: at most MAX_POLICY_FILE_BYTES of the body."""
+
+    status: int
+    body: bytes
+    retry_after_s: float | None = None
+
+
+class OtherHostFailed(LinkFailed):
+    """A policy file is elsewhere by a redirect, and the other origin failed: no fault of the link's host."""
+
+
+class RobotsUnreachable(LinkFailed):
+    """robots.txt cannot be read now; asking again may help, after `retry_after_s` if that is known."""
+
+
+Get = Callable[[RequestUrl], Awaitable[PolicyFile]]
 
 # Failures that are the same for every path of the host, so they are the outcome of its links too.
 _HOST_FAILURES = frozenset(
@@ -36,34 +58,33 @@ _HOST_FAILURES = frozenset(
 
 @dataclass(slots=True)
 class _OriginPolicy:
-    """The rules of one origin; everything is allowed if `robots` is None."""
+    """The rules of one origin."""
 
     known: trio.Event = field(default_factory=trio.Event)
     complete: bool = False
-    robots: Protego | None = None
-    unreachable: bool = False  # robots.txt could not be read: everything is disallowed (section 2.3.1.4)
-    tdm: tuple[tuple[str, bool], ...] = ()  # location pattern, reserved
+    robots: RobotsRules | None = None  # None: everything is allowed
+    unreachable: str = ""  # why robots.txt could not be read: everything is disallowed (section 2.3.1.4)
+    tdm: TdmRules = ()
 
 
 class RobotsPolicy:
     """The rules of all origins of a batch; `agent` is the product token that robots.txt may name."""
 
-    def __init__(self, agent: str, get: Get, *, robots_txt: bool, tdmrep: bool) -> None:
+    def __init__(self, agent: str, get: Get, settings: DownloadSettings) -> None:
         self.requests = 0
         self._agent = agent
         self._get = get
-        self._robots_txt = robots_txt
-        self._tdmrep = tdmrep
+        self._settings = settings
         self._origins: dict[Origin, _OriginPolicy] = {}
 
     async def check(self, target: RequestUrl) -> None:
-        """Raises LinkFailed if the owner disallows fetching or mining this path."""
-        if not (self._robots_txt or self._tdmrep):
+        """Raises LinkFailed if the owner disallows fetching or mining this path, or may do so."""
+        if not (self._settings.robots_txt or self._settings.tdmrep):
             return
         policy = await self._policy(target)
         if policy.unreachable:
-            raise LinkFailed(DownloadStatus.OPTED_OUT_ROBOTS_TXT, "robots.txt unreachable")
-        if policy.robots is not None and not policy.robots.can_fetch(target.url, self._agent):
+            raise LinkFailed(DownloadStatus.ROBOTS_UNREACHABLE, policy.unreachable)
+        if policy.robots is not None and not await _allows(policy.robots, target.path):
             raise LinkFailed(DownloadStatus.OPTED_OUT_ROBOTS_TXT)
         if is_reserved(policy.tdm, target.path):
             raise LinkFailed(DownloadStatus.OPTED_OUT_TDM, "tdmrep.json")
@@ -88,42 +109,82 @@ class RobotsPolicy:
         return policy
 
     async def _fetch(self, target: RequestUrl, policy: _OriginPolicy) -> None:
-        if self._robots_txt:
-            policy.robots, policy.unreachable = await self._robots(
-                parse_request_url("/robots.txt", target.url)
-            )
-        if self._tdmrep and not policy.unreachable:
+        if self._settings.robots_txt:
+            try:
+                policy.robots = await self._robots(parse_request_url("/robots.txt", target.url))
+            except RobotsUnreachable as failure:
+                policy.unreachable = failure.message
+        if self._settings.tdmrep and not policy.unreachable:
             policy.tdm = await self._tdm(parse_request_url("/.well-known/tdmrep.json", target.url))
 
-    async def _robots(self, target: RequestUrl) -> tuple[Protego | None, bool]:
-        """Returns the rules, and whether robots.txt was unreachable."""
-        answer = await self._answer(target)
-        if isinstance(answer, LinkFailed):
-            # A loop of redirects counts as "unavailable" (section 2.3.1.2), silence as "unreachable".
-            return None, answer.status is not DownloadStatus.TOO_MANY_REDIRECTS
-        status, body = answer
-        if status >= 500 or status == 429:
-            return None, True
-        if status != 200 or not body.strip():
-            return None, False
-        text = body.decode(errors="replace")
-        if len(body) < _LARGE_BYTES:
-            return Protego.parse(text), False
-        return await trio.to_thread.run_sync(Protego.parse, text), False
+    async def _robots(self, target: RequestUrl) -> RobotsRules | None:
+        """Returns the rules, after some tries if necessary. Raises RobotsUnreachable."""
+        wait_s = _FIRST_WAIT_S
+        for _ in range(self._settings.retries):
+            try:
+                return await self._robots_once(target)
+            except RobotsUnreachable as failure:
+                asked_s = failure.retry_after_s
+                if asked_s is not None and asked_s > self._settings.longest_wait_s:
+                    raise
+            # Many downloaders may wait for the same host: they do not come back all at once.
+            await trio.sleep((asked_s or 0) + wait_s * random.uniform(0.5, 1.5))  # noqa: S311
+            wait_s *= 2
+        return await self._robots_once(target)
 
-    async def _tdm(self, target: RequestUrl) -> tuple[tuple[str, bool], ...]:
-        answer = await self._answer(target)
-        if isinstance(answer, LinkFailed):
-            return ()
-        status, body = answer
-        return parse_tdmrep(body) if status == 200 else ()
-
-    async def _answer(self, target: RequestUrl) -> tuple[int, bytes] | LinkFailed:
-        """Returns status and body of a policy file. Raises LinkFailed if the whole host fails."""
-        self.requests += 1
+    async def _robots_once(self, target: RequestUrl) -> RobotsRules | None:
         try:
-            return await self._get(target)
+            answer = await self._answer(target)
         except LinkFailed as failure:
-            if failure.status in _HOST_FAILURES:
+            if failure.status is DownloadStatus.TOO_MANY_REDIRECTS:
+                return None  # "unavailable" (section 2.3.1.2)
+            if _is_own(failure):
                 raise
-            return failure
+            raise _unreachable(failure) from failure
+        if answer.status == 429 or answer.status >= 500:
+            raise RobotsUnreachable(
+                DownloadStatus.ROBOTS_UNREACHABLE, str(answer.status), answer.retry_after_s
+            )
+        body = answer.body
+        if not _is_success(answer.status) or not body.strip():
+            return None
+        if len(body) >= MAX_POLICY_FILE_BYTES:
+            body = body[: body.rfind(b"\n") + 1]  # half a line may say something else
+        if len(body) < _LARGE_BYTES:
+            return parse_robots_txt(body, self._agent)
+        return await trio.to_thread.run_sync(parse_robots_txt, body, self._agent)
+
+    async def _tdm(self, target: RequestUrl) -> TdmRules:
+        try:
+            answer = await self._answer(target)
+        except LinkFailed as failure:
+            if _is_own(failure):
+                raise
+            return ()
+        return parse_tdmrep(answer.body) if _is_success(answer.status) else ()
+
+    async def _answer(self, target: RequestUrl) -> PolicyFile:
+        self.requests += 1
+        return await self._get(target)
+
+
+def _is_success(status: int) -> bool:
+    """Whether the body is the file (section 2.3.1.1): also 203, and 206 that was not asked for."""
+    return 200 <= status < 300
+
+
+def _is_own(failure: LinkFailed) -> bool:
+    """Whether the whole host of the link fails, not only its policy file."""
+    return failure.status in _HOST_FAILURES and not isinstance(failure, OtherHostFailed)
+
+
+def _unreachable(failure: LinkFailed) -> RobotsUnreachable:
+    cause = f"{failure.status.value} {failure.message}".rstrip()
+    where = "redirect: " if isinstance(failure, OtherHostFailed) else ""
+    return RobotsUnreachable(DownloadStatus.ROBOTS_UNREACHABLE, where + cause)
+
+
+async def _allows(rules: RobotsRules, path: str) -> bool:
+    if rules.slow:
+        return await trio.to_thread.run_sync(rules.allows, path)
+    return rules.allows(path)

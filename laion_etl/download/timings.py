@@ -83,6 +83,10 @@ _SENTENCES: tuple[tuple[tuple[DownloadStatus, ...], str], ...] = (
         "were left out because their owners opted out",
     ),
     (
+        (_S.ROBOTS_UNREACHABLE,),
+        "have hosts whose robots.txt could not be read (429, 5xx, no answer), so they were left alone",
+    ),
+    (
         (_S.DECODER_CRASHED, _S.DECODE_TIMEOUT),
         "crashed a decoder or timed out in it: LAION_ETL_DOWNLOAD_DECODE_MEMORY_MB or _DECODE_TIMEOUT_S may "
         "be too small",

@@ -55,7 +55,7 @@ class DownloadSettings(Group):
     )
     retries: int = setting(
         1,
-        "Retries of a link after a temporary failure: 5xx, 429, a broken connection.",
+        "Retries of a link after a temporary failure: 5xx, 429, a broken connection; also of robots.txt.",
         changes=Stage.DOWNLOAD,
         minimum=0,
         maximum=100,
@@ -249,7 +249,8 @@ class DownloadSettings(Group):
     )
     user_agent: str = setting(
         "laion_etl/0.1 (operator contact not set)",
-        "User-Agent header; name yourself and a contact URL.",
+        "User-Agent header; name yourself and a contact URL. robots.txt addresses its product token: MyBot "
+        "in 'MyBot/1.0 (+url)' and in 'Mozilla/5.0 (compatible; MyBot/1.0; +url)'.",
         changes=Stage.DOWNLOAD,
         check=header_value,
     )

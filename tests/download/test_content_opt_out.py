@@ -14,6 +14,18 @@ from laion_etl.download.content_opt_out import opted_out_by_header
         ["none"],
         ["examplebot: noai"],
         ["nosnippet", " noai "],
+        ["noai noimageai"],
+        ["nofollow noai"],
+        ["noindex;nofollow"],
+        ["nofollow; noimageindex"],
+        ["examplebot: nofollow, noindex"],
+        ['"noai"'],
+        ["max-image-preview:none, noai"],
+        ["max-image-preview:none noai"],
+        ["max-image-preview:none,none"],
+        ["max-image-preview: noindex"],
+        ["unavailable_after: 25 Jun 2010 15:00:00 PST, none"],
+        ["none;max-snippet:-1"],
     ],
 )
 def test_opt_outs_are_honoured(tags: list[str]) -> None:
@@ -21,7 +33,21 @@ def test_opt_outs_are_honoured(tags: list[str]) -> None:
 
 
 @pytest.mark.parametrize(
-    "tags", [[], [""], ["all"], ["noarchive, nosnippet"], ["max-image-preview: large"], ["noaim"]]
+    "tags",
+    [
+        [],
+        [""],
+        ["all"],
+        ["noarchive, nosnippet"],
+        ["max-image-preview: large"],
+        ["noaim"],
+        ["max-image-preview:none"],
+        ["Max-Image-Preview : None, max-snippet:-1"],
+        ["googlebot: max-image-preview: none"],
+        ["max-video-preview:0; max-image-preview:none"],
+        ["unavailable_after: 25 Jun 2010 15:00:00 PST"],
+        ["index follow"],
+    ],
 )
 def test_other_directives_are_not_opt_outs(tags: list[str]) -> None:
     assert not opted_out_by_header(tags)

@@ -179,6 +179,61 @@ def test_robots_txt_that_is_missing_allows_and_unreachable_forbids(
         assert run(store, ["http://a.ours.example/1.jpg"], running).kept == kept
 
 
+def test_robots_txt_that_fails_once_costs_no_link(store: Store) -> None:
+    answers = iter([(503, {"Retry-After": "0"}, b"")])
+    with site() as running:
+        running.answers["/robots.txt"] = lambda: next(answers, (200, {}, b"User-agent: *\nDisallow: /no/"))
+        urls = ["http://a.ours.example/1.jpg", "http://a.ours.example/no/1.jpg"]
+        stats = run(store, urls, running)
+        assert Counter(request.path for request in running.requests)["/robots.txt"] == 2
+    assert (stats.kept, stats.dropped) == (1, {"opted_out_robots_txt": 1})
+
+
+def test_robots_txt_that_stays_unreachable_is_no_opt_out(store: Store) -> None:
+    with site() as running:
+        running.answers["/robots.txt"] = lambda: (503, {}, b"")
+        urls = [f"http://a.ours.example/{n}.jpg" for n in range(9)]
+        stats = run(store, urls, running, retries=0)
+        assert running.image_requests() == []
+    assert stats.dropped == {"robots_unreachable": 9}
+    assert {row["error_message"] for row in rows_of(store)} == {"503"}
+    (sentence,) = stats.details["network"]["diagnosis"]
+    assert sentence.startswith("100% of links have hosts whose robots.txt could not be read")
+
+
+@pytest.mark.parametrize(
+    ("path", "kept", "dropped"),
+    [("/robots.txt", 0, {"robots_unreachable": 2}), ("/.well-known/tdmrep.json", 2, {})],
+)
+def test_the_host_of_a_redirected_policy_file_is_another(
+    store: Store, path: str, kept: int, dropped: dict[str, int]
+) -> None:
+    with socket.socket() as closed, site() as running:
+        closed.bind(("127.0.0.1", 0))  # refuses connections
+        running.answers[path] = lambda: (302, {"Location": "http://dead.example/rules"}, b"")
+        overrides = (
+            f"dead.example=127.0.0.1:{closed.getsockname()[1]}",
+            f"*.ours.example=127.0.0.1:{running.port}",
+        )
+        urls = ["http://a.ours.example/1.jpg", "http://a.ours.example/2.jpg"]
+        stats = run(store, urls, running, connect_to=overrides, retries=0)
+    assert (stats.kept, stats.dropped) == (kept, dropped)
+
+
+def test_the_status_of_an_error_comes_before_its_opt_outs(store: Store) -> None:
+    tag = {"X-Robots-Tag": "noindex"}
+    with site() as running:
+        running.answers["/gone.jpg"] = lambda: (404, tag, b"")
+        running.answers["/long.jpg"] = lambda: (429, {"Retry-After": "3600", **tag}, b"")
+        running.answers["/tagged.jpg"] = lambda: (200, tag, GOOD)
+        urls = [f"http://a.ours.example/{name}.jpg" for name in ("gone", "tagged")]
+        urls += ["http://b.ours.example/long.jpg"] + [f"http://b.ours.example/{n}.jpg" for n in range(12)]
+        stats = run(store, urls, running, connections_per_host=1)
+        asked = [request for request in running.image_requests() if request.host == "b.ours.example"]
+    assert stats.dropped == {"http_error": 14, "opted_out_robots_tag": 1}
+    assert len(asked) == 1
+
+
 def test_robots_txt_may_be_elsewhere(store: Store) -> None:
     with site() as running:
         moved = (301, {"Location": "http://rules.ours.example/rules"}, b"")

@@ -1,0 +1,63 @@
+"""Patterns of URL paths as robots.txt and tdmrep.json write them (RFC 9309, section 2.2.2 and 2.2.3).
+
+A pattern is a prefix in which `*` stands for anything and a final `$` for the end of the path. Pattern and
+path are compared octet by octet after percent-decoding, so that `/größe`, `/gr%C3%B6%C3%9Fe` and
+`/gr%c3%b6%c3%9fe` are the same. `%2A` and `%24` are the characters themselves. No regular expression is used:
+a match takes time linear in path and pattern, whatever a hostile file contains.
+"""
+
+import re
+import string
+from dataclasses import dataclass
+from urllib.parse import quote_from_bytes, unquote_to_bytes
+
+_WILDCARDS = re.compile(rb"\*+")
+
+
+@dataclass(frozen=True, slots=True)
+class PathPattern:
+    """A pattern, divided at its wildcards: `parts` are percent-decoded octets, at least one.
+
+    `octets` is the length that decides which of several rules is the most specific one: that of the pattern
+    with all octets that are not printable ASCII percent-encoded.
+    """
+
+    parts: tuple[bytes, ...]
+    to_end: bool
+    octets: int
+
+    @property
+    def longest_part(self) -> bytes:
+        """Octets that every matching path contains."""
+        return max(self.parts, key=len)
+
+    def matches(self, path: bytes) -> bool:
+        """Whether the pattern matches `comparable_path(...)` from its beginning."""
+        first, *others = self.parts
+        if not path.startswith(first):
+            return False
+        if not others:
+            return not self.to_end or path == first
+        place = len(first)
+        for part in others[:-1]:
+            found = path.find(part, place)
+            if found < 0:
+                return False
+            place = found + len(part)
+        last = others[-1]
+        if self.to_end:
+            return path.endswith(last) and len(path) - len(last) >= place
+        return path.find(last, place) >= 0
+
+
+def parse_path_pattern(pattern: bytes) -> PathPattern:
+    """Parses a pattern in UTF-8, percent-encoded or not."""
+    to_end = pattern.endswith(b"$")
+    parts = tuple(unquote_to_bytes(part) for part in _WILDCARDS.split(pattern.removesuffix(b"$")))
+    encoded = sum(len(quote_from_bytes(part, safe=string.punctuation)) for part in parts)
+    return PathPattern(parts, to_end, encoded + len(parts) - 1 + to_end)
+
+
+def comparable_path(path: str) -> bytes:
+    """Returns path and query of a request in the form that patterns are compared with."""
+    return unquote_to_bytes(path)
