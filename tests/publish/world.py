@@ -153,15 +153,6 @@ def _stats(
     return StageStats(stage, crawl, unit, "test", total, kept, dict(dropped), (), details)
 
 
-def write_missing(missing: Sequence[MissingBatch], store: Store, crawl: str = CRAWL) -> None:
-    """The record of a score stage with one group that could score none of these batches."""
-    record = GroupRecord(crawl, "0/1", len(missing), store)
-    record.begin()
-    for one in missing:
-        record.miss(one)
-    record.finish()
-
-
 def changed(settings: Settings, **publish: Any) -> Settings:
     """Settings with other publish settings."""
     return replace(settings, publish=replace(settings.publish, **publish))
