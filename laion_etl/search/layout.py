@@ -1,11 +1,14 @@
 """Names of index files in the store, and deletion of those no longer needed."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 from laion_etl.dataset.versions import Release, read_versions
 from laion_etl.io.storage import Store
 
 STATS = "_stats.json"
 FORMAT = 1  # of graph and rows; a part of another one is built again
 _PARTS = "_parts"
+_READERS = 8  # records are small: reading them is mostly waiting
 _ENDINGS = (STATS, ".usearch", ".arrow")
 
 
@@ -27,7 +30,7 @@ def part_stem(dataset: str, crawl: str, unit: str) -> str:
 def delete_unnamed(dataset: str, store: Store) -> None:
     """Delete indexes of versions that no longer exist, then parts that no index lists."""
     visible = {one.version for one in read_versions(dataset, store).listed}
-    named: set[str] = set()
+    records: list[str] = []
     for name in store.list(f"index/{dataset}"):
         _, _, version, *rest = name.split("/")
         if version == _PARTS:
@@ -35,9 +38,12 @@ def delete_unnamed(dataset: str, store: Store) -> None:
         if version not in visible:
             store.delete(name)
             continue
-        if rest != [STATS] and not rest[-1].startswith("range-"):
-            continue
-        named |= {_stem(output.name) for output in store.read_stats(name).outputs}
+        if rest == [STATS] or rest[-1].startswith("range-"):
+            records.append(name)
+    with ThreadPoolExecutor(_READERS) as pool:
+        named = {
+            _stem(output.name) for stats in pool.map(store.read_stats, records) for output in stats.outputs
+        }
     for name in store.list(f"index/{dataset}/{_PARTS}"):
         if _stem(name) not in named:
             store.delete(name)
