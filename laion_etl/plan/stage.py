@@ -53,8 +53,10 @@ def plan_batches(crawl: str, settings: Settings, store: Store, database: Databas
     """
     plan = _Plan.of(crawl, settings, store, database)
     plan.begin()
-    if (begun := plan.round()) is not None:
+    while (begun := plan.round()) is not None:
         plan.cut(begun, begun.windows)
+        if plan.has_unplanned():  # partitions that were loaded after an interrupted round had begun
+            plan.begin()
     return plan.finish()
 
 
@@ -135,6 +137,10 @@ class _Plan:
     def has_begun(self) -> bool:
         """Whether there was ever a round."""
         return self.database.rows("plan.last_round", {"crawl_no": self.crawl_no})[0][0] is not None
+
+    def has_unplanned(self) -> bool:
+        """Whether partitions are loaded that are not planned."""
+        return bool(self.database.rows("plan.unplanned", {"crawl_no": self.crawl_no})[0][0])
 
     def round(self) -> Round | None:
         """Return the round that is open."""

@@ -523,3 +523,14 @@ def test_the_record_is_of_one_moment_while_others_plan(
     monkeypatch.setattr(stage, "write_record", written)
     assert prepare_plan("C", small, store, database).stats.kept == 90
     assert planned_batches("C", store) == sorted(batch.number for batch in planned_files("C", store))
+
+
+def test_a_plan_that_goes_on_also_plans_what_was_loaded_since(
+    store: Store, small: Settings, database: Database
+) -> None:
+    load(store, small, database, 0, 1)
+    prepare_plan("C", small, store, database)
+    plan_range("C", 1, 2, small, store, database)
+    load(store, small, database, 2)
+    assert plan_batches("C", small, store, database).kept == 90
+    assert loaded_crawl("C", store, database).partitions == {0, 1, 2}

@@ -109,7 +109,7 @@ def test_a_batch_without_its_shard_is_downloaded_again(world: World) -> None:
 
 
 def test_what_was_done_before_a_restore_does_not_count_after_it(world: World) -> None:
-    """How long workers held a batch until somebody compared, and outages that a batch had before."""
+    """How long workers held a batch until the comparison, and outages that a batch had before."""
     connection = world.database.connection
     held = "select coalesce(sum(held_ms), 0) < 60_000 from batch_count"
     claim = world.queue.claim()
