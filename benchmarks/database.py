@@ -288,7 +288,10 @@ def server_cpu_seconds(folder: Path) -> float:
     children = Path(f"/proc/{postmaster}/task/{postmaster}/children").read_text().split()
     ticks = 0
     for pid in (postmaster, *map(int, children)):
-        values = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        try:
+            values = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        except FileNotFoundError:  # it has just ended: count again, with what the postmaster knows of it
+            return server_cpu_seconds(folder)
         ticks += sum(map(int, values[11:15] if pid == postmaster else values[11:13]))
     return ticks / os.sysconf("SC_CLK_TCK")
 

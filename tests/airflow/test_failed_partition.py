@@ -23,7 +23,7 @@ from laion_etl.airflow import operators
 from airflow.sdk.exceptions import AirflowFailException
 
 FAILS = json.loads(sys.argv[1])
-RANGES = json.loads(sys.argv[3])
+RANGES = json.loads(sys.argv[3]) if sys.argv[3:] else {}
 ANSWERS = {
     "discover": {"partitions": [0, 1, 2]},
     "plan": {"batches": 1, "plan": "f", "ranges": RANGES.get("plan", [])},

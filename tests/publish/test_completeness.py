@@ -10,12 +10,12 @@ from laion_etl.core.errors import IncompleteError, InputError
 from laion_etl.core.schemas import plan_stats_name, scored_stem, shard_stem
 from laion_etl.database.loaded import LoadedCrawl
 from laion_etl.dataset.funnel_report import crawl_funnel
-from laion_etl.dataset.missing_batches import Fault, MissingBatch, group_stats, write_group_stats
+from laion_etl.dataset.missing_batches import Fault, MissingBatch
 from laion_etl.io.storage import Store
 from laion_etl.publish.completeness import Expected
 from laion_etl.publish.stage import publish_dataset, publish_variants, render_report
 from laion_etl.settings import Settings
-from tests.publish.world import CRAWL, World, build_world, changed, write_world
+from tests.publish.world import CRAWL, World, build_world, changed, write_missing, write_world
 
 FOLDER = f"dataset/laion/{CRAWL}"
 
@@ -105,7 +105,7 @@ def test_scores_of_a_batch_that_a_group_could_not_score_are_not_published(
     name = f"{shard_stem(CRAWL, 1)}_stats.json"
     whole = store.read(name)
     cause = Fault.NOT_DOWNLOADED if shard == "gone" else Fault.DAMAGED
-    write_group_stats(group_stats(CRAWL, "0/1", [], [MissingBatch(1, cause, "cannot read it")]), store)
+    write_missing([MissingBatch(1, cause, "cannot read it")], store)
     store.write(name, b"{")
     if shard == "gone":
         store.delete(name)

@@ -20,7 +20,7 @@ from laion_etl.cli import app
 from laion_etl.core.errors import IncompleteError, InputError, SettingsError, StoreOutageError
 from laion_etl.core.stage_stats import StageStats
 from laion_etl.database.loaded import LoadedCrawl
-from laion_etl.dataset.missing_batches import Fault, MissingBatch, group_stats, write_group_stats
+from laion_etl.dataset.missing_batches import Fault, MissingBatch
 from laion_etl.io.storage import Guard, LocalStore, NewFile, Store
 from laion_etl.publish import ranges
 from laion_etl.publish.completeness import Expected
@@ -35,7 +35,7 @@ from laion_etl.publish.stage import (
 )
 from laion_etl.publish.verify import verify_version
 from laion_etl.settings import Settings
-from tests.publish.world import CRAWL, World, build_world, changed, write_scored, write_world
+from tests.publish.world import CRAWL, World, build_world, changed, write_missing, write_scored, write_world
 
 BOTH = ("research", "research-safe")
 FOLDERS = {"research": f"dataset/laion/{CRAWL}", "research-safe": f"dataset/laion-research-safe/{CRAWL}"}
@@ -238,7 +238,7 @@ def test_more_missing_than_allowed_is_noticed_before_anything_is_visible(small: 
     with pytest.raises(IncompleteError, match=r"1 of 4 batches are missing .1: not scored"):
         in_ranges(settings, small, strict)
     named = [MissingBatch(1, Fault.DAMAGED, "its tar is cut off")]
-    write_group_stats(group_stats(CRAWL, "0/1", [], named), small)
+    write_missing(named, small)
     with pytest.raises(IncompleteError, match="its tar is cut off"):
         prepare_variants(CRAWL, settings, small, strict)
     assert not small.exists("dataset/laion/versions.json")

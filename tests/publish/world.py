@@ -19,6 +19,8 @@ import pyarrow.parquet as pq
 from laion_etl.core.ids import BATCHES_PER_CRAWL, batch_name, sample_key
 from laion_etl.core.schemas import SCORED_SCHEMA, pair_id, subset_of_language
 from laion_etl.core.stage_stats import StageStats
+from laion_etl.dataset.missing_batches import MissingBatch
+from laion_etl.dataset.score_progress import GroupRecord
 from laion_etl.io.storage import Store
 from laion_etl.io.tarshard import finish, write_member
 from laion_etl.minicrawl.scenes import caption, draw, random_scene
@@ -140,6 +142,15 @@ def _stats(
 ) -> StageStats:
     total = kept + sum(dropped.values())
     return StageStats(stage, crawl, unit, "test", total, kept, dict(dropped), (), details)
+
+
+def write_missing(missing: Sequence[MissingBatch], store: Store, crawl: str = CRAWL) -> None:
+    """The record of a score stage with one group that could score none of these batches."""
+    record = GroupRecord(crawl, "0/1", len(missing), store)
+    record.begin()
+    for one in missing:
+        record.miss(one)
+    record.finish()
 
 
 def changed(settings: Settings, **publish: Any) -> Settings:
