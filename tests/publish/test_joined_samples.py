@@ -14,7 +14,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from typer.testing import CliRunner
 
+from laion_etl.cli import app
+from laion_etl.core.errors import InputError
 from laion_etl.core.ids import batch_name
 from laion_etl.core.stage_stats import Output
 from laion_etl.dataset.joined_samples import EMBEDDINGS, IMAGE_EMBEDDINGS, PARQUET, TAR
@@ -40,8 +43,9 @@ DIM = 8
 
 @pytest.fixture(scope="module")
 def world() -> World:
-    """Five batches; the fourth is rejected as a whole."""
+    """Five batches; the fourth is rejected as a whole, and the third has an image of the first."""
     made = build_world(batches=5, samples=24)
+    made.batches[2][0]["sha256"] = made.batches[0][0]["sha256"]
     for row in made.batches[3]:
         row["reason"] = "low_similarity"
     return made
@@ -128,12 +132,13 @@ def test_tars_have_the_published_samples_in_order_whatever_the_ranges(
 ) -> None:
     store = LocalStore(tmp_path)
     write(world, store)
-    settings = joining(batches_per_range, variants=BOTH)
+    settings = joining(batches_per_range, variants=BOTH, duplicates="exact")
     publish_variants(CRAWL, settings, store)
     for variant, dataset in DATASETS.items():
         rows = published(store, dataset)
         check_joined(store, dataset, rows)
         assert ("NSFW" in rows["NSFW"].to_pylist()) == (variant == "research")
+        assert rows.num_rows < len(world.kept), "a sample is a duplicate"
         counts = [table_of(stem + PARQUET, store).num_rows for stem in stems(store, dataset)]
         assert max(counts) <= PER_TAR
         document = json.loads(store.read(f"dataset/{dataset}/{CRAWL}/manifest.json"))
@@ -293,6 +298,24 @@ def test_a_removed_sample_is_in_no_tar_of_the_next_version(world: World, tmp_pat
     assert verify_version("laion", "", store).problems == []
     held = [name for name in store.list("dataset") if victim["caption"].encode() in store.read(name)]
     assert held == []
+
+
+def test_the_command_joins_samples_of_ranges_with_the_same_option_for_each_step(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = LocalStore(tmp_path)
+    write(world, store)
+    monkeypatch.setenv("LAION_ETL_STORE", str(tmp_path))
+    monkeypatch.setenv("LAION_ETL_PUBLISH_BATCHES_PER_RANGE", "3")
+    command = ["stage", "publish", "--crawl", CRAWL]
+    runner = CliRunner()
+    for step in (["--prepare"], ["--range", "1/2"], ["--range", "2/2"], ["--finish"]):
+        result = runner.invoke(app, [*command, *step, "--reshard", str(PER_TAR)])
+        assert result.exit_code == 0, result.output
+    check_joined(store, "laion", published(store, "laion"))
+    other = runner.invoke(app, [*command, "--range", "1/2"])
+    assert isinstance(other.exception, InputError)
+    assert "it was prepared with other settings" in str(other.exception)
 
 
 def test_webdataset_reads_the_tars(world: World, tmp_path: Path) -> None:
