@@ -141,8 +141,11 @@ def test_the_choice_of_wat_files_is_in_the_fingerprint_by_their_list() -> None:
 def test_the_manifest_names_every_setting_that_shapes_a_dataset(field: SettingField) -> None:
     shapes = field.declaration.changes not in (None, Stage.INDEX)
     before = shaping_settings(Settings())
-    assert (field.name in before.get(field.group, {})) is shapes
-    assert (shaping_settings(changed(field, Settings())) != before) is shapes
+    after = shaping_settings(changed(field, Settings()))
+    named = field.name in before.get(field.group, {})
+    assert named is (shapes and not field.declaration.unnamed_default)
+    assert (field.name in after.get(field.group, {})) is shapes
+    assert (after != before) is shapes
 
 
 def test_the_manifest_does_not_say_where_files_lie_or_how_to_get_in() -> None:

@@ -64,6 +64,14 @@ def publish(  # noqa: PLR0913, PLR0917 - Typer declares options as parameters
     finish: Annotated[
         bool, typer.Option("--finish", help="Only merge the published ranges and make the version visible.")
     ] = False,
+    reshard: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            help="Also join the published samples into tars of so many, 0: do not; the same for --prepare, "
+            "--hashes, --range and --finish. Default: LAION_ETL_PUBLISH_RESHARD.",
+        ),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Publish the scored shards of a crawl as a version of the dataset, with card, manifest and report.
@@ -79,6 +87,8 @@ def publish(  # noqa: PLR0913, PLR0917 - Typer declares options as parameters
     settings, store = open_settings()
     if name:
         settings = replace(settings, publish=replace(settings.publish, name=name))
+    if reshard is not None:
+        settings = replace(settings, publish=replace(settings.publish, reshard=reshard))
     variants = settings.publish.variants
     if unit := range_ or hashes:
         step = publish_range if range_ else hash_range

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import TypeVar
 
+from laion_etl.dataset.joined_samples import is_joined, range_of
 from laion_etl.dataset.manifest import Manifest
 from laion_etl.dataset.subsets import DataFile
 
@@ -45,5 +46,7 @@ def share(of: Sequence[T], number: int, total: int) -> Sequence[T]:
 
 
 def _number(file: DataFile) -> int:
+    if is_joined(file):
+        return range_of(file)
     match = _NUMBER.match(PurePosixPath(file.name).name)
     return int(match[1] or match[2]) if match else 0

@@ -70,6 +70,7 @@ def publish_at_once(
         parts = read_at_once([work for work, _ in works], store, files)
     for (work, release), part, written in zip(works, parts, files, strict=True):
         part.files += written.written
+        part.joined = written.joined
         context = context_of(release, part, settings, work.variant, work.removals, work.fingerprint, store)
         done[work.variant] = commit_version(context, part.ordered_files, store)
         refresh_card(work.dataset, store)
@@ -149,7 +150,7 @@ def read_at_once(works: Sequence[Publication], store: Store, files: Sequence[Dat
         )
         for work, written in zip(works, files, strict=True)
     ]
-    read_rows(first.scored, first.requests, datasets, store)
+    read_rows(first.scored, first.requests, datasets, store, files)
     parts = [
         Part(work.scored.coverage, rows.statistics, rows.sampler, rows.exclusions.dropped)
         for work, rows in zip(works, datasets, strict=True)

@@ -49,6 +49,8 @@ def manifest(context: PublishContext, files: Iterable[DataFile], earlier_files: 
         "partitions": own.partitions,
         "funnel": context.funnel.to_plain(),
     }
+    if samples := context.stats.details.get("samples"):
+        document["samples"] = {"per_tar": context.settings.publish.reshard, **samples}
     return _encode(document)
 
 

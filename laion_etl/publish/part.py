@@ -13,6 +13,7 @@ from laion_etl.core.errors import InputError
 from laion_etl.core.stage_stats import Output, StageStats
 from laion_etl.dataset.coverage import Coverage
 from laion_etl.dataset.funnel_report import CountedStage, crawl_funnel
+from laion_etl.dataset.joined_samples import Joined
 from laion_etl.dataset.subsets import DataFile, Subset, subsets
 from laion_etl.dataset.versions import Release
 from laion_etl.io.storage import Store
@@ -29,6 +30,7 @@ class Part:
     """The result of one range, or of several merged ones; `inputs` has the fingerprint of those of each.
 
     `counted`: rows of the funnel that were added up batch by batch; empty if the stats of all are to be read.
+    `joined`: counts of the samples joined into tars; None if they are not wanted.
     """
 
     coverage: Coverage
@@ -38,6 +40,7 @@ class Part:
     files: list[DataFile] = field(default_factory=list)
     counted: dict[str, CountedStage] = field(default_factory=dict)
     inputs: list[str] = field(default_factory=list)
+    joined: Joined | None = None
 
     def merge(self, later: "Part") -> None:
         """Add the part of the batches that follow."""
@@ -48,6 +51,8 @@ class Part:
         self.files += later.files
         self.counted = {stage: one.merged(later.counted[stage]) for stage, one in self.counted.items()}
         self.inputs += later.inputs
+        if self.joined is not None and later.joined is not None:
+            self.joined.merge(later.joined)
 
     @property
     def ordered_files(self) -> list[DataFile]:
@@ -74,6 +79,7 @@ class Part:
                 "funnel": {stage: one.to_plain() for stage, one in self.counted.items()},
                 "statistics": self.statistics.to_plain(),
                 "sheet": self.sampler.to_plain(),
+                **_samples(self),
             },
         )
 
@@ -88,7 +94,7 @@ class Part:
                 DataFile(
                     output.name,
                     str(one["subset"]),
-                    int(one["rows"]),
+                    None if one["rows"] is None else int(one["rows"]),
                     output.bytes,
                     output.sha256,
                     stats.crawl,
@@ -103,6 +109,7 @@ class Part:
                 files,
                 {str(stage): CountedStage.from_plain(one) for stage, one in details["funnel"].items()},
                 [str(one) for one in details["inputs"]],
+                Joined.from_plain(details["samples"]) if "samples" in details else None,
             )
         except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
             raise InputError(
@@ -155,5 +162,10 @@ def _stats(release: Release, part: Part, variant: str, fingerprint: str) -> Stag
             "missing_batches": list(coverage.missing),
             "partitions": coverage.partitions,
             "missing_partitions": list(coverage.missing_partitions),
+            **_samples(part),
         },
     )
+
+
+def _samples(part: Part) -> dict[str, Any]:
+    return {} if part.joined is None else {"samples": part.joined.to_plain()}

@@ -193,7 +193,10 @@ def _written(todo: Sequence[RangeWork], settings: Settings, store: Store) -> lis
             for work in todo
         ]
         parts = read_range(todo, settings, store, files)
-    return [replace(part, files=list(written.written)) for part, written in zip(parts, files, strict=True)]
+    return [
+        replace(part, files=list(written.written), joined=written.joined)
+        for part, written in zip(parts, files, strict=True)
+    ]
 
 
 def read_range(
@@ -204,7 +207,7 @@ def read_range(
         _dataset_rows(work, settings, store, written) for work, written in zip(works, files, strict=True)
     ]
     scored = works[0].scored
-    read_rows(scored, _matcher(settings, store), datasets, store)
+    read_rows(scored, _matcher(settings, store), datasets, store, files)
     counted = _counted(scored, store)
     parts = [
         Part(

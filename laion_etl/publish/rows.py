@@ -13,6 +13,7 @@ import pyarrow as pa
 
 from laion_etl.blocklists.removal_requests import Matcher
 from laion_etl.core.head_columns import HeadColumn
+from laion_etl.dataset.joined_samples import Joined
 from laion_etl.dataset.scored import ScoredCrawl, read_batches
 from laion_etl.dataset.subsets import DataFile, SubsetWriter, published_rows, subsets
 from laion_etl.dataset.versions import Release
@@ -20,6 +21,7 @@ from laion_etl.io.storage import Guard, Store
 from laion_etl.publish import image_hashes
 from laion_etl.publish.exclusions import Exclusions, without_removed
 from laion_etl.publish.image_hashes import ImageHashesWriter
+from laion_etl.publish.join import SampleFiles, join_batch
 from laion_etl.report.contact_sheets import Sampler
 from laion_etl.report.statistics import Statistics
 from laion_etl.settings import PublishSettings
@@ -28,9 +30,15 @@ from laion_etl.settings import PublishSettings
 class DataFiles:
     """The data files of a version that are being written; `written` has them all when they are closed."""
 
-    def __init__(self, subset_files: Sequence[SubsetWriter], images: ImageHashesWriter) -> None:
+    def __init__(
+        self,
+        subset_files: Sequence[SubsetWriter],
+        images: ImageHashesWriter,
+        samples: SampleFiles | None = None,
+    ) -> None:
         self._subset_files = subset_files
         self._images = images
+        self.samples = samples
         self.written: tuple[DataFile, ...] = ()
 
     def add(self, rows: pa.RecordBatch, table: pa.Table) -> None:
@@ -38,6 +46,13 @@ class DataFiles:
         self._images.add(rows)
         for files in self._subset_files:
             files.add(table)
+        if self.samples is not None:
+            self.samples.add(table)
+
+    @property
+    def joined(self) -> Joined | None:
+        """Counts of the joined samples; None if they are not wanted."""
+        return self.samples.joined if self.samples is not None else None
 
 
 @contextmanager
@@ -64,11 +79,18 @@ def new_files(
             )
             for subset in subsets(settings)
         ]
-        files = DataFiles(writers, images)
+        samples = None
+        if settings.reshard:
+            samples = stack.enter_context(
+                SampleFiles(release.folder, crawl, settings.reshard, store, range_number, guard)
+            )
+        files = DataFiles(writers, images, samples)
         yield files
     output = file.output
     listed = DataFile(output.name, "", images.rows, output.bytes, output.sha256, crawl)
     files.written = (listed, *(one for writer in writers for one in writer.files))
+    if samples is not None:
+        files.written += tuple(samples.files)
 
 
 class Rows(Protocol):
@@ -99,10 +121,21 @@ class DatasetRows:
             self.files.add(rows, table)
 
 
-def read_rows(scored: ScoredCrawl, requests: Matcher, datasets: Sequence[Rows], store: Store) -> None:
-    """Read the rows of all batches once, in order, and pass them to the datasets."""
+def read_rows(
+    scored: ScoredCrawl,
+    requests: Matcher,
+    datasets: Sequence[Rows],
+    store: Store,
+    files: Sequence[DataFiles | None] = (),
+) -> None:
+    """Read the rows of all batches once, in order, and pass them to the datasets.
+
+    `files`: those of the datasets, into which samples may have to be joined after each batch.
+    """
+    joining = [one.samples for one in files if one is not None and one.samples is not None]
     for batch, rows in read_batches(scored, store):
         for found in rows:
             left, removed = without_removed(found, requests)
             for dataset in datasets:
                 dataset.add(batch.number, left, removed)
+        join_batch(scored, batch, joining, store)

@@ -19,12 +19,14 @@ import pyarrow.parquet as pq
 from laion_etl.core.errors import InputError, ServiceError, SettingsError, StorageError
 from laion_etl.core.head_columns import has_columns
 from laion_etl.core.schemas import DATASET_FILES, batch_of, keys_of_ids
+from laion_etl.dataset.joined_samples import is_joined
 from laion_etl.dataset.manifest import NAME, STATS, Manifest, ManifestPart, read_manifest
 from laion_etl.dataset.row_streams import ROWS_PER_READ, ascending, merge_by_id, sample_ids
 from laion_etl.dataset.subsets import LANGUAGE_SUBSETS, DataFile, Subset, subsets
 from laion_etl.dataset.versions import dataset_folder, read_versions
 from laion_etl.io.storage import Store
 from laion_etl.publish.presentation import CARD, DATASET_CARD
+from laion_etl.publish.verify_samples import SamplesCheck
 from laion_etl.settings import PublishSettings
 
 _BYTES_PER_READ = 1 << 20
@@ -104,9 +106,10 @@ class Check:
         """Check the files and their rows; `check_counts` may follow once all files are checked."""
         if self.first:
             self._find_extra_files()
+        samples = SamplesCheck({file.name for file in self.manifest.files}, self._problem)
         for file in self.files:
             if not file.subset:
-                self._check_plain(file)
+                self._check_plain(file, samples)
         streams = []
         known: set[tuple[str, str]] = set()
         for part in self.manifest.parts:
@@ -151,19 +154,20 @@ class Check:
             ) from error
 
     def _find_extra_files(self) -> None:
-        listed = {file.name for file in self.manifest.files}
-        release = self.manifest.release
+        listed, release = {file.name for file in self.manifest.files}, self.manifest.release
         own = {release.file(name) for name in (NAME, STATS)}
-        folders = {str(PurePosixPath(file.name).parent) for file in self.manifest.files if file.subset}
+        data = [one.name for one in self.manifest.files if one.subset or is_joined(one)]
+        folders = {str(PurePosixPath(name).parent) for name in data}
         found = {name for folder in sorted({release.folder, *folders}) for name in self.store.list(folder)}
         for name in sorted(found - listed - own):
             self._problem(name, "is not in the manifest")
 
-    def _check_plain(self, file: DataFile) -> None:
-        """Check a file without published rows: its bytes, and the number of rows if it is parquet."""
+    def _check_plain(self, file: DataFile, samples: SamplesCheck) -> None:
+        """Check a file of no subset: its bytes, the number of rows if it is parquet, joined samples."""
         with suppress(_Unreadable), self._opened(file) as raw:
             if file.rows is not None:
                 self._parquet(file, raw)
+            samples.check(file, raw)
 
     def _rows(self, part: ManifestPart, subset: Subset) -> Iterator[pa.Table]:
         """Check the rows of a subset and yield those in order."""

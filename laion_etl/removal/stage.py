@@ -269,6 +269,7 @@ def _check_settings(dataset: str, part: ManifestPart, settings: Settings) -> Non
     now = shaping_settings(settings)["publish"]
     plain = {name: _plain(value) for name, value in now.items() if name not in _MAY_CHANGE}
     was = part.settings["publish"]
+    plain.setdefault("reshard", settings.publish.reshard)  # 0 is not recorded
     if others := sorted(name for name, value in plain.items() if name in was and was[name] != value):
         raise SettingsError(
             f"cannot remove from dataset {dataset}: {part.crawl} was published with other settings "

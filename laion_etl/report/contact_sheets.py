@@ -9,6 +9,7 @@ import base64
 import hashlib
 import heapq
 import io
+import logging
 import struct
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -18,12 +19,14 @@ from typing import Any
 import pyarrow as pa
 from PIL import Image
 
-from laion_etl.core.errors import InputError
+from laion_etl.core.errors import DamagedFileError, MissingFileError
 from laion_etl.core.funnel import ScoreReason
 from laion_etl.core.ids import batch_name
 from laion_etl.dataset.scored import ScoredCrawl
 from laion_etl.io.storage import Store
 from laion_etl.io.tarshard import TarError, read_members
+
+_log = logging.getLogger(__name__)
 
 BATCHES_LOOKED_AT = 12  # each tar is read (on S3: downloaded) from its start to the last wanted image
 _CANDIDATES = 2_000  # kept samples; the sheet shows some of them per quantile
@@ -163,7 +166,7 @@ def embedded_images(bands: Sequence[Band], crawl: str, max_pixels: int, store: S
     """Return data: URIs by key for the samples on the sheets that may be shown.
 
     Kept ones are read from scored/, rejected ones from shards/. An image that cannot be decoded or exceeds
-    the pixel limit is left out. Raises InputError for a damaged tar.
+    the pixel limit is left out, as are those of a tar that is missing or damaged, from the damage on.
     """
     wanted: dict[str, set[str]] = {}
     for sample in (sample for band in bands for sample in band.samples):
@@ -180,8 +183,8 @@ def embedded_images(bands: Sequence[Band], crawl: str, max_pixels: int, store: S
 def _images_of_tar(name: str, keys: set[str], max_pixels: int, store: Store) -> dict[str, str]:
     found: dict[str, str] = {}
     left = set(keys)
-    with store.open(name) as file:
-        try:
+    try:
+        with store.open(name) as file:
             for member, data in read_members(file):
                 key, _, extension = member.partition(".")
                 if key not in left or extension not in ("jpg", "png", "webp"):
@@ -191,10 +194,8 @@ def _images_of_tar(name: str, keys: set[str], max_pixels: int, store: Store) -> 
                     found[key] = uri
                 if not left:
                     break
-        except TarError as error:
-            raise InputError(
-                f"cannot read {store.uri(name)}: {error}; download and score the shard again"
-            ) from error
+    except (TarError, MissingFileError, DamagedFileError) as error:
+        _log.warning("the contact sheets lack up to %d images of %s: %s", len(left), name, error)
     return found
 
 

@@ -40,8 +40,9 @@ class Declaration:
     """All facts about a setting.
 
     `changes`: the stage whose output it changes, or None. `by_content`: the value names files whose content
-    changes the output; the content is part of the fingerprint, the names are not. Choices and range apply to
-    each entry of a list. `check` takes the whole value.
+    changes the output; the content is part of the fingerprint, the names are not. `unnamed_default`: the
+    default changes nothing and is left out of fingerprints and records, which stay as they were before the
+    setting existed. Choices and range apply to each entry of a list. `check` takes the whole value.
     """
 
     doc: str
@@ -54,6 +55,7 @@ class Declaration:
     check: Check | None = None
     secret: bool = False
     by_content: bool = False
+    unnamed_default: bool = False
     former: str = ""  # its variable in the previous version, still accepted
 
     @property

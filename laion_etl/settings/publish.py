@@ -15,6 +15,7 @@ TAKEN_NAMES = frozenset(
         "laion-high-resolution",
         "laion-aesthetic",
         "report",
+        "samples",
         "index",
     }
 )
@@ -50,6 +51,15 @@ class PublishSettings(Group):
         changes=None,  # rows, statistics and numbers are those of one range
         unit="batches",
         minimum=1,
+    )
+    reshard: int = setting(
+        0,
+        "Also join the published samples of consecutive scored shards, images included, into tars of so "
+        "many, with their rows and embeddings (docs/formats.md); 0: do not.",
+        changes=Stage.PUBLISH,
+        unit="samples",
+        minimum=0,
+        unnamed_default=True,
     )
     high_resolution_px: int = setting(
         1024,

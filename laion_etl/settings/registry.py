@@ -35,6 +35,10 @@ class SettingField:
         """Returns its value in settings."""
         return getattr(getattr(settings, self.group), self.name)
 
+    def is_named(self, value: Any) -> bool:
+        """Whether a value belongs in fingerprints and records."""
+        return not self.declaration.unnamed_default or bool(value != self.default)
+
     def text(self, value: Any) -> str:
         """Returns a value in the form of the environment variable; `load_settings` reads it back."""
         if self.type == Entries:
@@ -73,7 +77,9 @@ def shaping(settings: Settings | Group, stage: Stage) -> dict[str, dict[str, Any
         group = getattr(settings, field.group) if isinstance(settings, Settings) else settings
         changes = field.declaration.changes is stage and not field.declaration.by_content
         if changes and field.group == group.GROUP:
-            found.setdefault(field.group, {})[field.name] = getattr(group, field.name)
+            value = getattr(group, field.name)
+            if field.is_named(value):
+                found.setdefault(field.group, {})[field.name] = value
     return found
 
 
@@ -82,7 +88,9 @@ def recorded(settings: Settings, *stages: Stage) -> dict[str, dict[str, Any]]:
     found: dict[str, dict[str, Any]] = {}
     for field in setting_fields():
         if field.declaration.changes in stages and not field.secret:
-            found.setdefault(field.group, {})[field.name] = field.value(settings)
+            value = field.value(settings)
+            if field.is_named(value):
+                found.setdefault(field.group, {})[field.name] = value
     return found
 
 
