@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from laion_etl.core.errors import ModelError
 from laion_etl.core.stage_stats import fingerprint
+from laion_etl.score.finite import check_arrays
 from laion_etl.score.products import product
 from laion_etl.score.safety import TEMPERATURE
 
@@ -91,7 +92,11 @@ def load_anchors(path: Path, dim: int) -> TextAnchors:
         shape = getattr(found, "shape", None)
         raise ModelError(f"{path} holds {shape}, not two text embeddings of {dim} numbers")
     anchors = found.astype(np.float32)
-    return TextAnchors(anchors / np.linalg.norm(anchors, axis=1, keepdims=True))
+    check_arrays({"a text embedding": anchors}, path)
+    lengths = np.linalg.norm(anchors, axis=1, keepdims=True)
+    if not lengths.all():
+        raise ModelError(f"cannot use the text embeddings {path}: one of them is zero; make the file again")
+    return TextAnchors(anchors / lengths)
 
 
 def load_head(path: Path, dim: int) -> LinearHead:
@@ -99,7 +104,9 @@ def load_head(path: Path, dim: int) -> LinearHead:
 
     Raises ModelError when the file is missing, damaged, not a linear head, or made for another dimension.
     """
-    state = _folded(_read(path))
+    state = _read(path)
+    check_arrays({name: value.detach().float().numpy() for name, value in state.items()}, path)
+    state = _folded(state)
     weight, bias = state.get("weight"), state.get("bias")
     if set(state) != {"weight", "bias"} or weight is None or bias is None or bias.numel() != 1:
         raise ModelError(

@@ -17,6 +17,7 @@ import numpy as np
 
 from laion_etl.core.errors import ModelError
 from laion_etl.score.device_transfer import DeviceFuture, Floats, FromDevice, to_device
+from laion_etl.score.finite import check_embeddings, check_network
 from laion_etl.score.hub import in_folder, is_layout
 from laion_etl.score.openclip import open_clip
 from laion_etl.score.pinned import PART, FromThreads, parts, pinned_threads
@@ -158,9 +159,10 @@ def load_model(settings: ClipSettings) -> ClipModel:
     path = weights_file(settings, tag)
     network = build_network(settings.model, tag)
     fill_network(network, path, settings)
+    check_network(network, path)
     network.eval().to(device)
     tokenizer = _tokenizer(settings.model)
-    return ClipModel(
+    model = ClipModel(
         name=shown,
         network=network,
         preprocess=preprocessing(network),
@@ -174,6 +176,20 @@ def load_model(settings: ClipSettings) -> ClipModel:
         text_plan=text_plan(tokenizer),
         threads=settings.threads,
     )
+    _probe(model)
+    return model
+
+
+def _probe(model: ClipModel) -> None:
+    """Embed a fixed image and a fixed text. Raises ModelError if an embedding is not finite.
+
+    Finite weights may overflow, in fp16 above all: then every sample would fail, and here only one does.
+    """
+    side = model.pixel_plan.side
+    ramp = np.linspace(0, 255, side).astype(np.uint8)
+    image = np.stack(np.broadcast_arrays(ramp[:, None], ramp[None], np.uint8(128)), axis=-1)
+    check_embeddings(model.embed_pixels(np.ascontiguousarray(image[None])), model.name, "an image")
+    check_embeddings(model.embed_texts(["a photo of a lamp"]), model.name, "a text")
 
 
 def embedding_dim(settings: ClipSettings) -> int:

@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from laion_etl.core.errors import ModelError
 from laion_etl.core.head_columns import HeadColumn
 from laion_etl.core.stage_stats import fingerprint
+from laion_etl.score.finite import check_embeddings
 from laion_etl.score.head import HeadInput
 from laion_etl.score.model import ClipModel
 from laion_etl.score.products import product
@@ -166,7 +167,10 @@ class _Boundary:
 
     def __init__(self, model: ClipModel, contrast: Contrast) -> None:
         categories = [*contrast.without, *contrast.present]
-        embedded = model.embed_texts([prompt for prompts in categories for prompt in prompts])
+        prompts = [prompt for prompts in categories for prompt in prompts]
+        embedded = model.embed_texts(prompts)
+        for prompt, embedding in zip(prompts, embedded, strict=True):
+            check_embeddings(embedding[None], "of the safety prompts", f"the prompt {prompt!r}")
         starts = np.cumsum([0, *map(len, categories[:-1])])
         sizes = np.asarray([len(prompts) for prompts in categories], np.float32)
         means = np.add.reduceat(embedded, starts, axis=0) / sizes[:, None]

@@ -21,7 +21,7 @@ from laion_etl.score.encode import (
     compute,
     text_plans,
 )
-from laion_etl.score.head import Head, HeadInput, score_all
+from laion_etl.score.head import Head, HeadInput, is_scored, score_all
 from laion_etl.score.head_registry import load_heads, own_columns, watermark_model
 from laion_etl.score.model import ClipModel, load_model
 from laion_etl.score.pixels import PixelPlan
@@ -100,19 +100,19 @@ class SampleScorer:
         """Last step: one outcome per sample, in order."""
         batch, found = in_flight.batch, in_flight.get()
         preparers.release(batch.prepared)
-        outcomes = [self._unreadable(sample) for sample in batch.samples]
+        outcomes = [self._without_scores(sample, ScoreReason.UNREADABLE) for sample in batch.samples]
         if found is not None:
             for place, outcome in zip(found.places, self._score_readable(batch, found), strict=True):
                 outcomes[place] = outcome
         return outcomes
 
-    def _unreadable(self, sample: Sample) -> Scored:
+    def _without_scores(self, sample: Sample, reason: ScoreReason) -> Scored:
         columns = {
             "threshold": self.thresholds.of(sample.row["language"]),
             "subset": subset_of_language(sample.row["language"]),
-            "reason": ScoreReason.UNREADABLE.value,
+            "reason": reason.value,
         }
-        return Scored(sample, columns, ScoreReason.UNREADABLE)
+        return Scored(sample, columns, reason)
 
     def _score_readable(self, batch: EncodeBatch, found: Embeddings) -> list[Scored]:
         captions = [batch.texts[place] or "" for place in found.places]
@@ -128,7 +128,7 @@ class SampleScorer:
                 batch.samples[place],
                 float(found.similarities[i]),
                 {name: values[i] for name, values in scores.items()},
-                bool(must_drop[i]),
+                must_drop[i],
                 (found.images[i], found.captions[i]),
             )
             for i, place in enumerate(found.places)
@@ -142,15 +142,18 @@ class SampleScorer:
         sample: Sample,
         similarity: float,
         scores: Row,
-        must_drop: bool,
+        must_drop: bool | None,  # None: its embedding is not finite
         embeddings: tuple[Floats, Floats],
     ) -> Scored:
+        if must_drop is None or not is_scored((similarity, *scores.values())):
+            drop_reason = ScoreReason.SUSPECTED_UNDERAGE if must_drop else ScoreReason.NOT_SCORED
+            return self._without_scores(sample, drop_reason)
         language = sample.row["language"]
         threshold = self.thresholds.of(language)
         reason = None
         if must_drop:  # takes precedence over a low similarity
             reason = ScoreReason.SUSPECTED_UNDERAGE
-        elif not similarity >= threshold:
+        elif similarity < threshold:
             reason = ScoreReason.LOW_SIMILARITY
         columns = (
             _NO_SCORES
