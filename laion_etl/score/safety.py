@@ -12,7 +12,6 @@ leaves its column empty.
 """
 
 import json
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -30,11 +29,11 @@ from laion_etl.score.head import HeadInput
 from laion_etl.score.model import ClipModel
 from laion_etl.score.products import product
 
+from laion_etl.score.underage_words import UnderageWords, folded
 Floats = NDArray[np.float32]
 
 PROMPTS = Path(__file__).parent / "prompts"
 TEMPERATURE = 100.0  # CLIP's trained logit scale
-_WORD = re.compile(r"\w+")
 _CONTRASTS = ("underage", "violence", "watermark")
 MUST_DROP = "must_drop"  # a value of this head that is not stored: it decides
 
@@ -64,7 +63,7 @@ class SafetyPrompts:
 
     nsfw: Contrast
     contrasts: Mapping[str, Contrast]
-    underage_words: frozenset[str]
+    underage_words: frozenset[str]  # whole words besides the shipped ones (underage_words.py)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +88,7 @@ def load_prompts(path: Path) -> SafetyPrompts:
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
         contrasts = {name: _contrast(document[name]) for name in _CONTRASTS if document.get(name)}
-        words = frozenset(word.casefold() for word in document["underage_words"])
+        words = frozenset(folded(word) for word in document["underage_words"])
         return SafetyPrompts(_contrast(document["nsfw"]), contrasts, words)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ModelError(
@@ -120,8 +119,8 @@ class SafetyJudge:
     def __init__(self, model: ClipModel, prompts: SafetyPrompts) -> None:
         self._nsfw = _Boundary(model, prompts.nsfw)
         self._contrasts = {name: _Boundary(model, found) for name, found in prompts.contrasts.items()}
-        self._words = prompts.underage_words
-        self.identity = fingerprint(prompts.nsfw, dict(prompts.contrasts), sorted(self._words))
+        self._words = UnderageWords(prompts.underage_words)
+        self.identity = fingerprint(prompts.nsfw, dict(prompts.contrasts), *self._words.identity)
 
     def score(self, samples: HeadInput) -> dict[str, list[Any] | None]:
         """Return the columns of all verdicts; None for a probability without a contrast."""
@@ -158,8 +157,8 @@ class SafetyJudge:
         return verdicts
 
     def names_underage(self, text: str) -> bool:
-        """Whether the text has one of the words, as a whole word in any case."""
-        return any(word in self._words for word in _WORD.findall(text.casefold()))
+        """Whether the text has one of the shipped words or of the prompt file's."""
+        return self._words.found_in(text)
 
 
 class _Boundary:
