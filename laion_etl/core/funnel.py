@@ -155,7 +155,8 @@ class ScoreReason(Reason):
     LOW_SIMILARITY = "low_similarity", "The similarity of image and caption is below the threshold."
     SUSPECTED_UNDERAGE = (
         "suspected_underage",
-        "The image may show minors and is tagged NSFW or UNSURE: such a sample is never published.",
+        "The image may show minors and is tagged NSFW or UNSURE, or unsafe by the NSFW head: such a sample "
+        "is never published.",
     )
     UNREADABLE = "unreadable", "The image cannot be decoded or is larger than the `max_pixels` of CLIP."
     NOT_SCORED = (

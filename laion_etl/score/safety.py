@@ -3,7 +3,8 @@
 An image is compared with text categories on both sides of a boundary between safe and unsafe. Its two
 nearest categories decide: NSFW if both are unsafe, UNSURE if one is, otherwise UNLIKELY. Images that may
 show a minor, judged by their categories or by words of the caption, are suspected; together with NSFW or
-UNSURE they are dropped and never published. The rule errs on the side of suspicion.
+UNSURE, or with a high punsafe of a trained head (LAION_ETL_SAFETY_DROP_PUNSAFE), they are dropped and never
+published. The rule errs on the side of suspicion.
 
 Prompts are data: `prompts/clip.json` for real CLIP models, `prompts/laion-etl-tiny.json` for the demo's
 model, whose only unsafe category is the drawn hazard sign. LAION's probability columns `pviolence`,
@@ -28,14 +29,16 @@ from laion_etl.score.finite import check_embeddings
 from laion_etl.score.head import HeadInput
 from laion_etl.score.model import ClipModel
 from laion_etl.score.products import product
-
 from laion_etl.score.underage_words import UnderageWords, folded
+
 Floats = NDArray[np.float32]
 
 PROMPTS = Path(__file__).parent / "prompts"
 TEMPERATURE = 100.0  # CLIP's trained logit scale
 _CONTRASTS = ("underage", "violence", "watermark")
-MUST_DROP = "must_drop"  # a value of this head that is not stored: it decides
+# Values of this head that are not stored: they decide.
+MUST_DROP, SUSPECTED_UNDERAGE = "must_drop", "suspected_underage"
+NOT_STORED = frozenset({MUST_DROP, SUSPECTED_UNDERAGE})
 
 
 class NsfwTag(StrEnum):
@@ -114,6 +117,7 @@ class SafetyJudge:
         HeadColumn("punsafe", "softmax mass of the unsafe categories"),
         *(HeadColumn(f"p{name}", f"softmax mass of the {name} categories") for name in _CONTRASTS),
         HeadColumn(MUST_DROP, "whether the sample must not be kept", "bool"),
+        HeadColumn(SUSPECTED_UNDERAGE, "whether the sample may show a minor", "bool"),
     )
 
     def __init__(self, model: ClipModel, prompts: SafetyPrompts) -> None:
@@ -129,6 +133,7 @@ class SafetyJudge:
             "nsfw_tag": [verdict.nsfw_tag.value for verdict in verdicts],
             "punsafe": [verdict.punsafe for verdict in verdicts],
             MUST_DROP: [verdict.must_drop for verdict in verdicts],
+            SUSPECTED_UNDERAGE: [verdict.suspected_underage for verdict in verdicts],
         }
         for name in _CONTRASTS:
             column = f"p{name}"

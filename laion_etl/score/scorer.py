@@ -21,12 +21,12 @@ from laion_etl.score.encode import (
     compute,
     text_plans,
 )
-from laion_etl.score.head import Head, HeadInput, is_scored, score_all
+from laion_etl.score.head import Head, HeadInput, Scores, is_scored, score_all
 from laion_etl.score.head_registry import load_heads, own_columns, watermark_model
 from laion_etl.score.model import ClipModel, load_model
 from laion_etl.score.pixels import PixelPlan
 from laion_etl.score.preprocess_pool import Preparers
-from laion_etl.score.safety import MUST_DROP
+from laion_etl.score.safety import MUST_DROP, SUSPECTED_UNDERAGE
 from laion_etl.score.shard_reader import Row, Sample
 from laion_etl.score.shared_tables import Plans
 from laion_etl.score.thresholds import Thresholds, thresholds
@@ -65,13 +65,14 @@ class SampleScorer:
     heads: tuple[Head, ...]
     columns: tuple[HeadColumn, ...]  # that the heads add to SCORED_SCHEMA
     pixel_plans: tuple[PixelPlan, ...]  # of the CLIP model, and of the watermark model if there is one
+    drop_punsafe: float | None = None  # of a trained head, from which on a suspected minor is dropped
 
     @property
     def fingerprint(self) -> str:
         """Changes with anything that can change a score, including files replaced under the same name."""
         heads = [([column.name for column in head.columns], head.identity) for head in self.heads]
         models = [model.weights_sha256 for model in (self.model, self.multilingual_model) if model]
-        return fingerprint(_ARITHMETIC, models, self.thresholds, heads, self.columns)
+        return fingerprint(_ARITHMETIC, models, self.thresholds, heads, self.columns, self.drop_punsafe)
 
     @property
     def watermark(self) -> WatermarkModel | None:
@@ -122,7 +123,7 @@ class SampleScorer:
             failures.setdefault(i, []).append((type(head).__name__, described(error)))
 
         scores = score_all(self.heads, HeadInput(found.images, captions, found.watermarks), failed)
-        must_drop = scores.pop(MUST_DROP)
+        must_drop = self._must_drop(scores)
         outcomes = [
             self._outcome(
                 batch.samples[place],
@@ -136,6 +137,17 @@ class SampleScorer:
         for i, of_sample in failures.items():
             outcomes[i] = replace(outcomes[i], failures=tuple(of_sample))
         return outcomes
+
+    def _must_drop(self, scores: Scores) -> list[bool | None]:
+        """Take the values that are not stored out of the scores, and return whether each sample must go."""
+        by_tag, suspected = scores.pop(MUST_DROP), scores.pop(SUSPECTED_UNDERAGE)
+        limit = self.drop_punsafe
+        if limit is None:
+            return by_tag
+        return [
+            must if must is None else must or (suspect and punsafe >= limit)
+            for must, suspect, punsafe in zip(by_tag, suspected, scores["punsafe"], strict=True)
+        ]
 
     def _outcome(
         self,
@@ -180,6 +192,7 @@ def load_scorer(settings: Settings) -> SampleScorer:
         thresholds=thresholds(settings.clip),
         heads=heads,
         columns=own_columns(heads),
+        drop_punsafe=settings.safety.drop_punsafe if settings.safety.nsfw_head else None,
         pixel_plans=tuple(replace(plan, max_pixels=settings.clip.max_pixels) for plan in plans),
     )
 

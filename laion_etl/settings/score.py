@@ -115,6 +115,14 @@ class SafetySettings(Group):
         "NSFW head (made by `laion-etl model convert-head`) for punsafe. Empty: by zero-shot categories.",
         changes=Stage.SCORE,
     )
+    drop_punsafe: float = setting(
+        0.5,
+        "With an NSFW head: samples suspected under age are dropped from this punsafe on, whatever the tag.",
+        changes=Stage.SCORE,
+        unit="probability",
+        minimum=0,
+        maximum=1,
+    )
     violence_head: str = setting(
         "",
         "Two text embeddings (.npy) for pviolence. Empty: by zero-shot categories.",
