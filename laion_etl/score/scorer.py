@@ -31,6 +31,7 @@ from laion_etl.score.shard_reader import Row, Sample
 from laion_etl.score.shared_tables import Plans
 from laion_etl.score.thresholds import Thresholds, thresholds
 from laion_etl.score.watermark import WatermarkModel
+from laion_etl.score.weights_origin import KEYS
 from laion_etl.settings import ClipSettings, Settings
 
 _ARITHMETIC = 2  # version of the summation order: raise it when the last bits of scores change
@@ -71,7 +72,7 @@ class SampleScorer:
     def fingerprint(self) -> str:
         """Changes with anything that can change a score, including files replaced under the same name."""
         heads = [([column.name for column in head.columns], head.identity) for head in self.heads]
-        models = [model.weights_sha256 for model in (self.model, self.multilingual_model) if model]
+        models = [(model.weights_sha256, model.identity) for model in self.towers]
         return fingerprint(_ARITHMETIC, models, self.thresholds, heads, self.columns, self.drop_punsafe)
 
     @property
@@ -201,7 +202,10 @@ def _multilingual_model(settings: ClipSettings, model: ClipModel) -> ClipModel |
     """The model for other languages; raises ModelError unless it preprocesses images like the first one."""
     if not settings.other_model:
         return None
-    other = load_model(replace(settings, model=settings.other_model, pretrained=settings.other_pretrained))
+    function = {name: getattr(ClipSettings(), name) for name in KEYS}  # the settings are of the first model
+    other = load_model(
+        replace(settings, model=settings.other_model, pretrained=settings.other_pretrained, **function)
+    )
     if other.pixel_plan != model.pixel_plan or other.dim != model.dim:
         raise ModelError(
             f"cannot use {other.name} for other languages: it has {other.pixel_plan.side} pixels a side and "

@@ -13,10 +13,10 @@ from typing import Any
 from laion_etl.core.errors import ModelError
 from laion_etl.score import demo_model
 from laion_etl.score.openclip import create_network, open_clip
+from laion_etl.score.weights_origin import Function
 from laion_etl.settings import ClipSettings
 
 _CHECKPOINT_SUFFIXES = {".safetensors", ".pt", ".pth", ".bin"}
-_PREPROCESS_KEYS = ("mean", "std", "interpolation", "resize_mode")
 
 
 def is_tiny(settings: ClipSettings) -> bool:
@@ -90,15 +90,15 @@ def fill_network(network: Any, path: Path, settings: ClipSettings) -> None:
 _MALFORMED = (EOFError, KeyError, AttributeError, StopIteration)  # raised for files that are not a state dict
 
 
-def build_network(model: str, tag: Mapping[str, Any]) -> Any:
-    """Return the network without weights. The tag decides the activation: openai's weights need QuickGELU,
-    also under names such as ViT-B-32, where open_clip itself only warns."""
+def build_network(model: str, function: Function) -> Any:
+    """Return the network without weights, with the activation and preprocessing of a function.
+
+    OpenAI's weights need QuickGELU also under names such as ViT-B-32, where open_clip itself only warns.
+    """
+    preprocessing = {key: value for key, value in function.items() if key != "quick_gelu"}
+    activation = {key: value for key, value in function.items() if key == "quick_gelu"}
     try:
-        return create_network(
-            model,
-            force_quick_gelu=bool(tag.get("quick_gelu", False)),
-            force_preprocess_cfg={key: tag[key] for key in _PREPROCESS_KEYS if tag.get(key) is not None},
-        )
+        return create_network(model, force_preprocess_cfg=preprocessing, **activation)
     except (RuntimeError, OSError, ImportError, AttributeError, AssertionError) as error:
         raise not_buildable(model, error) from error
 
