@@ -146,7 +146,7 @@ def test_a_network_has_the_function_it_was_asked_for() -> None:
 def test_another_function_of_the_same_weights_is_another_fingerprint(
     tiny_model: ClipModel, tmp_path: Path
 ) -> None:
-    """Of a folder, whose config is no setting: its activation, mean, and number of attention heads."""
+    """Of a folder, whose config is not a setting: its activation, mean, and number of attention heads."""
     folder = tmp_path / "model"
     folder.mkdir()
     save_file(tiny_model.network.state_dict(), folder / "open_clip_model.safetensors")
