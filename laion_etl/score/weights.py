@@ -65,9 +65,10 @@ def _downloaded(settings: ClipSettings, tag: Mapping[str, Any]) -> Path:
         return Path(open_clip().pretrained.download_pretrained(dict(tag)))
     except Exception as error:  # any of three HTTP libraries
         cause = (str(error).splitlines() or [type(error).__name__])[0]
+        activation = " and LAION_ETL_CLIP_QUICK_GELU=yes" if tag.get("quick_gelu") else ""
         raise ModelError(
             f"cannot download the weights {settings.pretrained!r} of {settings.model}: {cause}; "
-            "set LAION_ETL_CLIP_PRETRAINED to a checkpoint file, or use "
+            f"set LAION_ETL_CLIP_PRETRAINED to a checkpoint file{activation}, or use "
             f"LAION_ETL_CLIP_MODEL={demo_model.NAME} LAION_ETL_CLIP_PRETRAINED={demo_model.WEIGHTS}"
         ) from error
 

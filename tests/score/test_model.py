@@ -56,7 +56,7 @@ def offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_weights_that_cannot_be_downloaded_name_the_way_out() -> None:
     message = refused(ClipSettings(model="ViT-B-32", pretrained="openai", device="cpu"))
     assert "cannot download the weights 'openai' of ViT-B-32" in message
-    assert "LAION_ETL_CLIP_PRETRAINED" in message
+    assert "LAION_ETL_CLIP_PRETRAINED to a checkpoint file and LAION_ETL_CLIP_QUICK_GELU=yes" in message
 
 
 def test_a_device_that_is_not_there_is_named() -> None:
