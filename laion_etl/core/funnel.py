@@ -159,9 +159,14 @@ class ScoreReason(Reason):
     LOW_SIMILARITY = "low_similarity", "The similarity of image and caption is below the threshold."
     SUSPECTED_UNDERAGE = (
         "suspected_underage",
-        "The image may show minors and is tagged NSFW or UNSURE: such a sample is never published.",
+        "The image may show minors and is tagged NSFW or UNSURE, or unsafe by the NSFW head: such a sample "
+        "is never published.",
     )
     UNREADABLE = "unreadable", "The image cannot be decoded or is larger than the `max_pixels` of CLIP."
+    NOT_SCORED = (
+        "not_scored",
+        "A score of the sample is not a finite number, so it was not checked: it has no scores.",
+    )
 
 
 class PublishReason(Reason):
@@ -179,7 +184,10 @@ class PublishReason(Reason):
     )
     TAGGED_NSFW = "tagged_nsfw", "The sample is tagged NSFW (research-safe only)."
     TAGGED_UNSURE = "tagged_unsure", "The sample is tagged UNSURE (research-safe, where settings say so)."
-    NOT_CHECKED_FOR_SAFETY = "not_checked_for_safety", "The sample has no safety tag (research-safe only)."
+    NOT_CHECKED_FOR_SAFETY = (
+        "not_checked_for_safety",
+        "The sample has no safety tag or no punsafe (research-safe only).",
+    )
     PUNSAFE_OVER_LIMIT = (
         "punsafe_over_limit",
         "The sample's punsafe is above `safe_max_punsafe` (research-safe only).",

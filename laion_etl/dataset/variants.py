@@ -1,8 +1,8 @@
 """Variants of a dataset, as in Re-LAION-5B: research (all rows that passed) and research-safe.
 
 Suspected illegal content is in neither: scoring drops it before publishing, and blocklists and removal
-requests apply to both. research-safe is a separate dataset, without rows that are tagged unsafe or not
-tagged at all.
+requests apply to both. research-safe is a separate dataset, without rows that are tagged unsafe or were not
+checked: rows without a tag, and rows whose punsafe is missing or NaN.
 """
 
 import pyarrow as pa
@@ -18,11 +18,16 @@ VARIANTS = (RESEARCH, RESEARCH_SAFE)
 
 NOT_TAGGED = PublishReason.NOT_CHECKED_FOR_SAFETY.value
 PUNSAFE = PublishReason.PUNSAFE_OVER_LIMIT.value
-_UNSAFE_REASONS = frozenset({ScoreReason.SUSPECTED_UNDERAGE.value, NOT_TAGGED, PUNSAFE})
+_UNSAFE_REASONS = frozenset(
+    {ScoreReason.SUSPECTED_UNDERAGE.value, ScoreReason.NOT_SCORED.value, NOT_TAGGED, PUNSAFE}
+)
 
 
 def is_unsafe(reason: str) -> bool:
-    """Whether a row was dropped for safety: by a blocklist, by scoring, or from research-safe."""
+    """Whether a row was dropped for safety: by a blocklist, by scoring, or from research-safe.
+
+    So is a row that could not be checked.
+    """
     return reason.startswith(("blocked_", "tagged_")) or reason in _UNSAFE_REASONS
 
 
@@ -42,4 +47,5 @@ def unsafe_reasons(rows: pa.RecordBatch, settings: PublishSettings) -> pa.Array:
     reasons = pc.if_else(pc.fill_null(pc.greater(punsafe, settings.safe_max_punsafe), False), PUNSAFE, None)
     for name in settings.safe_leaves_out:
         reasons = pc.if_else(pc.fill_null(pc.equal(tag, name), False), f"tagged_{name.lower()}", reasons)
-    return pc.if_else(pc.is_null(tag), NOT_TAGGED, reasons).cast(pa.string())
+    unchecked = pc.or_(pc.is_null(tag), pc.is_null(punsafe, nan_is_null=True))
+    return pc.if_else(unchecked, NOT_TAGGED, reasons).cast(pa.string())

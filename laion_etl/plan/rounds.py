@@ -115,7 +115,7 @@ def _begun(
     )
     last = connection.execute(query("plan.last_round"), keys).fetchone()
     keys |= {"round": ((last and last[0]) or 0) + 1, "pairs": pairs, "done": not parts}
-    made_of = [(fingerprint, kept) for _, kept, fingerprint in rows]
+    made_of = sorted((fingerprint, kept) for _, kept, fingerprint in rows)  # whatever the order of loading
     keys["fingerprint"] = fingerprint("round", keys["round"], made_of, settings)
     connection.execute(query("plan.mark_planning"), {"partitions": [number for number, *_ in rows]})
     connection.execute(query("plan.add_round"), keys)

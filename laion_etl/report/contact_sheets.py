@@ -1,8 +1,8 @@
 """Contact sheets: a few kept and rejected samples of a crawl, with thumbnails of those that may be shown.
 
 An image is embedded only when its safety tag says UNLIKELY. Everything else (NSFW, UNSURE, never
-tagged, suspected under-age, unreadable) is a neutral placeholder that names the reason, and its bytes
-are not even decoded. The choice depends only on key hashes: the same crawl gives the same sheet.
+tagged, suspected under-age, not scored, unreadable) is a neutral placeholder that names the reason, and its
+bytes are not even decoded. The choice depends only on key hashes: the same crawl gives the same sheet.
 """
 
 import base64
@@ -43,7 +43,10 @@ _BANDS = (
 _SIDE_PX = 224
 _QUALITY = 70
 _SHOWN_TAG = "UNLIKELY"
-_NEVER_SHOWN = frozenset({ScoreReason.SUSPECTED_UNDERAGE.value, ScoreReason.UNREADABLE.value})
+_NEVER_SHOWN = frozenset(
+    reason.value
+    for reason in (ScoreReason.SUSPECTED_UNDERAGE, ScoreReason.UNREADABLE, ScoreReason.NOT_SCORED)
+)
 _COLUMNS = (
     "key", "caption", "language", "similarity", "threshold", "nsfw_tag", "reason",
     "original_width", "original_height",

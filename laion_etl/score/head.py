@@ -4,7 +4,7 @@ Built-in heads and custom ones have the same interface, and one list of them (`h
 the scorer knows.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -69,8 +69,9 @@ def score_all(heads: Sequence[Head], samples: HeadInput, failed: Failed | None =
     """Return the values of all heads; a later head replaces a column of an earlier one.
 
     A sample whose embedding is not finite has no scores: its values are None. So are those of a sample that a
-    custom head raises an exception for, if `failed` takes the exception. Raises ModelError for a head that
-    returns anything but a finite value of the right type for each sample.
+    custom head raises an exception for, if `failed` takes the exception. A built-in head may return NaN or an
+    infinity, which `is_scored` finds. Raises ModelError for a custom head that returns anything but a finite
+    value of the right type for each sample.
     """
     readable = np.asarray(np.isfinite(samples.images).all(axis=1))
     if readable.all():
@@ -89,6 +90,11 @@ def score_all(heads: Sequence[Head], samples: HeadInput, failed: Failed | None =
         for place, value in zip(places, values, strict=True):
             spread[name][place] = value
     return spread
+
+
+def is_scored(values: Iterable[Any]) -> bool:
+    """Whether no score is NaN or infinite; None is a score that was not asked for."""
+    return all(np.isfinite(value) for value in values if isinstance(value, float))
 
 
 def _chosen(samples: HeadInput, places: list[int]) -> HeadInput:
@@ -148,7 +154,7 @@ def _checked(head: Head, column: HeadColumn, values: Values | None, count: int) 
     if column.type == "string":
         return [str(value) for value in array.tolist()]
     typed = array.astype(column.type)
-    if column.type == "float32" and not np.isfinite(typed).all():
+    if column.type == "float32" and not np.isfinite(typed).all() and not _is_built_in(head):
         raise _refused(head, f"it returned a value that is not finite as {column.name}")
     if not np.array_equal(typed, array) and column.type != "float32":
         raise _refused(head, f"it returned a value that is too large for {column.type} as {column.name}")

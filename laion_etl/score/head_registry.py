@@ -16,10 +16,10 @@ from laion_etl.core.import_factory import load_factory
 from laion_etl.core.schemas import DATASET_SCHEMA, SCORED_SCHEMA
 from laion_etl.score import demo_model
 from laion_etl.score.head import Floats, Head, HeadInput
-from laion_etl.score.heads import LinearHead, TextAnchors, checked_file, load_anchors, load_head
+from laion_etl.score.heads import LinearHead, ReluHead, TextAnchors, checked_file, load_anchors, load_head
 from laion_etl.score.model import ClipModel
 from laion_etl.score.nsfw_head import DenseHead, load_nsfw_head
-from laion_etl.score.safety import MUST_DROP, PROMPTS, SafetyJudge, load_prompts
+from laion_etl.score.safety import NOT_STORED, PROMPTS, SafetyJudge, load_prompts
 from laion_etl.score.watermark import WatermarkModel, load_watermark_model, read_watermark_model
 from laion_etl.settings import SafetySettings, Settings
 
@@ -33,7 +33,7 @@ class EmbeddingHead:
     """A small model of the image embedding, as a head of one column."""
 
     columns: tuple[HeadColumn, ...]
-    model: LinearHead | DenseHead | TextAnchors
+    model: LinearHead | ReluHead | DenseHead | TextAnchors
 
     @property
     def identity(self) -> str:
@@ -70,7 +70,7 @@ def own_columns(heads: Sequence[Head]) -> tuple[HeadColumn, ...]:
         replace(column, head=head.identity)
         for head in heads
         for column in head.columns
-        if column.name not in SCORED_SCHEMA.names and column.name != MUST_DROP
+        if column.name not in SCORED_SCHEMA.names and column.name not in NOT_STORED
     )
 
 

@@ -12,7 +12,7 @@ from laion_etl.settings import ClipSettings
 
 HUB, FOLDER = "hf-hub:", "local-dir:"
 CONFIG = "open_clip_config.json"
-_WEIGHTS = (
+WEIGHTS = (
     "open_clip_model.safetensors",
     "open_clip_pytorch_model.safetensors",
     "open_clip_pytorch_model.bin",
@@ -35,9 +35,9 @@ def in_folder(settings: ClipSettings) -> ClipSettings:
     folder = _fetched(settings.model) if settings.model.startswith(HUB) else _folder(settings.model)
     if not (folder / CONFIG).is_file():
         raise ModelError(f"{settings.model} is not an open_clip model: it has no {CONFIG}")
-    weights = next((folder / name for name in _WEIGHTS if (folder / name).is_file()), None)
+    weights = next((folder / name for name in WEIGHTS if (folder / name).is_file()), None)
     if weights is None:
-        raise ModelError(f"{settings.model} has no weights; expected one of {', '.join(_WEIGHTS)}")
+        raise ModelError(f"{settings.model} has no weights; expected one of {', '.join(WEIGHTS)}")
     return replace(settings, model=f"{FOLDER}{folder}", pretrained=str(weights))
 
 
@@ -49,7 +49,7 @@ def _fetched(model: str) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
-    wanted = [CONFIG, *_WEIGHTS[:2], *_TOKENIZER]
+    wanted = [CONFIG, *WEIGHTS[:2], *_TOKENIZER]
     try:
         return Path(snapshot_download(model.removeprefix(HUB), allow_patterns=wanted))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:

@@ -16,7 +16,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from laion_etl.core.errors import ModelError
+from laion_etl.core.stage_stats import fingerprint
 from laion_etl.score.device_transfer import DeviceFuture, Floats, FromDevice, to_device
+from laion_etl.score.finite import check_embeddings, check_network
 from laion_etl.score.hub import in_folder, is_layout
 from laion_etl.score.openclip import open_clip
 from laion_etl.score.pinned import PART, FromThreads, parts, pinned_threads
@@ -33,6 +35,7 @@ from laion_etl.score.weights import (
     tag_config,
     weights_file,
 )
+from laion_etl.score.weights_origin import description, function_of
 from laion_etl.settings import ClipSettings
 
 if TYPE_CHECKING:
@@ -59,6 +62,18 @@ class ClipModel:
     image_sha256: str = ""  # of the image tower alone
     text_plan: TextPlan | None = None  # with which a worker process can tokenise texts
     threads: int = 0  # of a CPU; 0: one per usable core
+    architecture: str = ""  # changes with open_clip's config of it
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What its embeddings depend on besides its weights: activation, preprocessing, precision, device."""
+        device = self.device.partition(":")[0]
+        return {
+            **description(self.network),
+            "architecture": self.architecture,
+            "precision": self.precision,
+            "device": device,
+        }
 
     @property
     def dim(self) -> int:
@@ -156,11 +171,12 @@ def load_model(settings: ClipSettings) -> ClipModel:
     device = _device(settings.device)
     tag = tag_config(settings)
     path = weights_file(settings, tag)
-    network = build_network(settings.model, tag)
+    network = build_network(settings.model, function_of(settings, path, tag))
     fill_network(network, path, settings)
+    check_network(network, path)
     network.eval().to(device)
     tokenizer = _tokenizer(settings.model)
-    return ClipModel(
+    model = ClipModel(
         name=shown,
         network=network,
         preprocess=preprocessing(network),
@@ -173,7 +189,22 @@ def load_model(settings: ClipSettings) -> ClipModel:
         image_sha256=_weights_sha256(network.visual),
         text_plan=text_plan(tokenizer),
         threads=settings.threads,
+        architecture=fingerprint(open_clip().get_model_config(settings.model)),
     )
+    _probe(model)
+    return model
+
+
+def _probe(model: ClipModel) -> None:
+    """Embed a fixed image and a fixed text. Raises ModelError if an embedding is not finite.
+
+    Finite weights may overflow, in fp16 above all: then every sample would fail, and here only one does.
+    """
+    side = model.pixel_plan.side
+    ramp = np.linspace(0, 255, side).astype(np.uint8)
+    image = np.stack(np.broadcast_arrays(ramp[:, None], ramp[None], np.uint8(128)), axis=-1)
+    check_embeddings(model.embed_pixels(np.ascontiguousarray(image[None])), model.name, "an image")
+    check_embeddings(model.embed_texts(["a photo of a lamp"]), model.name, "a text")
 
 
 def embedding_dim(settings: ClipSettings) -> int:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from laion_etl.core.errors import ModelError
 from laion_etl.core.stage_stats import fingerprint
+from laion_etl.score.finite import check_arrays
 from laion_etl.score.products import product
 
 Floats = NDArray[np.float32]
@@ -82,6 +83,7 @@ def load_nsfw_head(path: Path, dim: int) -> DenseHead:
                     f"{path} is not a laion-etl NSFW head; make one with `laion-etl model convert-head`"
                 )
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
+        check_arrays(arrays, path)
     except (OSError, SafetensorError) as error:
         raise ModelError(f"cannot read the NSFW head {path}: {error}") from error
     try:
@@ -104,6 +106,8 @@ def _head(arrays: Mapping[str, NDArray[np.generic]]) -> DenseHead:
         raise ValueError(f"its layers do not fit together: {shapes}")
     if floats["variance"].shape != floats["mean"].shape:
         raise ValueError("mean and variance differ in length")
+    if (floats["variance"] < 0).any():
+        raise ValueError("a variance is negative")
     tables = {
         int(name.split(".")[1]): dict(
             zip(

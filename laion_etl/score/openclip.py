@@ -33,6 +33,8 @@ def open_clip() -> ModuleType:
 def create_network(name: str, **options: Any) -> Any:
     """An open_clip network without weights; its warning that it has none is kept from the log.
 
+    Options are those of `create_model`; others, like `quick_gelu`, replace values of the model's config.
+
     Only that: other threads may be logging.
     """
 

@@ -3,7 +3,8 @@
 An image is compared with text categories on both sides of a boundary between safe and unsafe. Its two
 nearest categories decide: NSFW if both are unsafe, UNSURE if one is, otherwise UNLIKELY. Images that may
 show a minor, judged by their categories or by words of the caption, are suspected; together with NSFW or
-UNSURE they are dropped and never published. The rule errs on the side of suspicion.
+UNSURE, or with a high punsafe of a trained head (LAION_ETL_SAFETY_DROP_PUNSAFE), they are dropped and never
+published. The rule errs on the side of suspicion.
 
 Prompts are data: `prompts/clip.json` for real CLIP models, `prompts/laion-etl-tiny.json` for the demo's
 model, whose only unsafe category is the drawn hazard sign. LAION's probability columns `pviolence`,
@@ -12,7 +13,6 @@ leaves its column empty.
 """
 
 import json
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -25,17 +25,20 @@ from numpy.typing import NDArray
 from laion_etl.core.errors import ModelError
 from laion_etl.core.head_columns import HeadColumn
 from laion_etl.core.stage_stats import fingerprint
+from laion_etl.score.finite import check_embeddings
 from laion_etl.score.head import HeadInput
 from laion_etl.score.model import ClipModel
 from laion_etl.score.products import product
+from laion_etl.score.underage_words import UnderageWords, folded
 
 Floats = NDArray[np.float32]
 
 PROMPTS = Path(__file__).parent / "prompts"
 TEMPERATURE = 100.0  # CLIP's trained logit scale
-_WORD = re.compile(r"\w+")
 _CONTRASTS = ("underage", "violence", "watermark")
-MUST_DROP = "must_drop"  # a value of this head that is not stored: it decides
+# Values of this head that are not stored: they decide.
+MUST_DROP, SUSPECTED_UNDERAGE = "must_drop", "suspected_underage"
+NOT_STORED = frozenset({MUST_DROP, SUSPECTED_UNDERAGE})
 
 
 class NsfwTag(StrEnum):
@@ -63,7 +66,7 @@ class SafetyPrompts:
 
     nsfw: Contrast
     contrasts: Mapping[str, Contrast]
-    underage_words: frozenset[str]
+    underage_words: frozenset[str]  # whole words besides the shipped ones (underage_words.py)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +91,7 @@ def load_prompts(path: Path) -> SafetyPrompts:
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
         contrasts = {name: _contrast(document[name]) for name in _CONTRASTS if document.get(name)}
-        words = frozenset(word.casefold() for word in document["underage_words"])
+        words = frozenset(folded(word) for word in document["underage_words"])
         return SafetyPrompts(_contrast(document["nsfw"]), contrasts, words)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ModelError(
@@ -114,13 +117,14 @@ class SafetyJudge:
         HeadColumn("punsafe", "softmax mass of the unsafe categories"),
         *(HeadColumn(f"p{name}", f"softmax mass of the {name} categories") for name in _CONTRASTS),
         HeadColumn(MUST_DROP, "whether the sample must not be kept", "bool"),
+        HeadColumn(SUSPECTED_UNDERAGE, "whether the sample may show a minor", "bool"),
     )
 
     def __init__(self, model: ClipModel, prompts: SafetyPrompts) -> None:
         self._nsfw = _Boundary(model, prompts.nsfw)
         self._contrasts = {name: _Boundary(model, found) for name, found in prompts.contrasts.items()}
-        self._words = prompts.underage_words
-        self.identity = fingerprint(prompts.nsfw, dict(prompts.contrasts), sorted(self._words))
+        self._words = UnderageWords(prompts.underage_words)
+        self.identity = fingerprint(prompts.nsfw, dict(prompts.contrasts), *self._words.identity)
 
     def score(self, samples: HeadInput) -> dict[str, list[Any] | None]:
         """Return the columns of all verdicts; None for a probability without a contrast."""
@@ -129,6 +133,7 @@ class SafetyJudge:
             "nsfw_tag": [verdict.nsfw_tag.value for verdict in verdicts],
             "punsafe": [verdict.punsafe for verdict in verdicts],
             MUST_DROP: [verdict.must_drop for verdict in verdicts],
+            SUSPECTED_UNDERAGE: [verdict.suspected_underage for verdict in verdicts],
         }
         for name in _CONTRASTS:
             column = f"p{name}"
@@ -157,8 +162,8 @@ class SafetyJudge:
         return verdicts
 
     def names_underage(self, text: str) -> bool:
-        """Whether the text has one of the words, as a whole word in any case."""
-        return any(word in self._words for word in _WORD.findall(text.casefold()))
+        """Whether the text has one of the shipped words or of the prompt file's."""
+        return self._words.found_in(text)
 
 
 class _Boundary:
@@ -166,7 +171,10 @@ class _Boundary:
 
     def __init__(self, model: ClipModel, contrast: Contrast) -> None:
         categories = [*contrast.without, *contrast.present]
-        embedded = model.embed_texts([prompt for prompts in categories for prompt in prompts])
+        prompts = [prompt for prompts in categories for prompt in prompts]
+        embedded = model.embed_texts(prompts)
+        for prompt, embedding in zip(prompts, embedded, strict=True):
+            check_embeddings(embedding[None], "of the safety prompts", f"the prompt {prompt!r}")
         starts = np.cumsum([0, *map(len, categories[:-1])])
         sizes = np.asarray([len(prompts) for prompts in categories], np.float32)
         means = np.add.reduceat(embedded, starts, axis=0) / sizes[:, None]

@@ -21,16 +21,17 @@ from laion_etl.score.encode import (
     compute,
     text_plans,
 )
-from laion_etl.score.head import Head, HeadInput, score_all
+from laion_etl.score.head import Head, HeadInput, Scores, is_scored, score_all
 from laion_etl.score.head_registry import load_heads, own_columns, watermark_model
 from laion_etl.score.model import ClipModel, load_model
 from laion_etl.score.pixels import PixelPlan
 from laion_etl.score.preprocess_pool import Preparers
-from laion_etl.score.safety import MUST_DROP
+from laion_etl.score.safety import MUST_DROP, SUSPECTED_UNDERAGE
 from laion_etl.score.shard_reader import Row, Sample
 from laion_etl.score.shared_tables import Plans
 from laion_etl.score.thresholds import Thresholds, thresholds
 from laion_etl.score.watermark import WatermarkModel
+from laion_etl.score.weights_origin import KEYS
 from laion_etl.settings import ClipSettings, Settings
 
 _ARITHMETIC = 2  # version of the summation order: raise it when the last bits of scores change
@@ -65,13 +66,14 @@ class SampleScorer:
     heads: tuple[Head, ...]
     columns: tuple[HeadColumn, ...]  # that the heads add to SCORED_SCHEMA
     pixel_plans: tuple[PixelPlan, ...]  # of the CLIP model, and of the watermark model if there is one
+    drop_punsafe: float | None = None  # of a trained head, from which on a suspected minor is dropped
 
     @property
     def fingerprint(self) -> str:
         """Changes with anything that can change a score, including files replaced under the same name."""
         heads = [([column.name for column in head.columns], head.identity) for head in self.heads]
-        models = [model.weights_sha256 for model in (self.model, self.multilingual_model) if model]
-        return fingerprint(_ARITHMETIC, models, self.thresholds, heads, self.columns)
+        models = [(model.weights_sha256, model.identity) for model in self.towers]
+        return fingerprint(_ARITHMETIC, models, self.thresholds, heads, self.columns, self.drop_punsafe)
 
     @property
     def watermark(self) -> WatermarkModel | None:
@@ -100,19 +102,19 @@ class SampleScorer:
         """Last step: one outcome per sample, in order."""
         batch, found = in_flight.batch, in_flight.get()
         preparers.release(batch.prepared)
-        outcomes = [self._unreadable(sample) for sample in batch.samples]
+        outcomes = [self._without_scores(sample, ScoreReason.UNREADABLE) for sample in batch.samples]
         if found is not None:
             for place, outcome in zip(found.places, self._score_readable(batch, found), strict=True):
                 outcomes[place] = outcome
         return outcomes
 
-    def _unreadable(self, sample: Sample) -> Scored:
+    def _without_scores(self, sample: Sample, reason: ScoreReason) -> Scored:
         columns = {
             "threshold": self.thresholds.of(sample.row["language"]),
             "subset": subset_of_language(sample.row["language"]),
-            "reason": ScoreReason.UNREADABLE.value,
+            "reason": reason.value,
         }
-        return Scored(sample, columns, ScoreReason.UNREADABLE)
+        return Scored(sample, columns, reason)
 
     def _score_readable(self, batch: EncodeBatch, found: Embeddings) -> list[Scored]:
         captions = [batch.texts[place] or "" for place in found.places]
@@ -122,13 +124,13 @@ class SampleScorer:
             failures.setdefault(i, []).append((type(head).__name__, described(error)))
 
         scores = score_all(self.heads, HeadInput(found.images, captions, found.watermarks), failed)
-        must_drop = scores.pop(MUST_DROP)
+        must_drop = self._must_drop(scores)
         outcomes = [
             self._outcome(
                 batch.samples[place],
                 float(found.similarities[i]),
                 {name: values[i] for name, values in scores.items()},
-                bool(must_drop[i]),
+                must_drop[i],
                 (found.images[i], found.captions[i]),
             )
             for i, place in enumerate(found.places)
@@ -137,20 +139,34 @@ class SampleScorer:
             outcomes[i] = replace(outcomes[i], failures=tuple(of_sample))
         return outcomes
 
+    def _must_drop(self, scores: Scores) -> list[bool | None]:
+        """Take the values that are not stored out of the scores, and return whether each sample must go."""
+        by_tag, suspected = scores.pop(MUST_DROP), scores.pop(SUSPECTED_UNDERAGE)
+        limit = self.drop_punsafe
+        if limit is None:
+            return by_tag
+        return [
+            must if must is None else must or (suspect and punsafe >= limit)
+            for must, suspect, punsafe in zip(by_tag, suspected, scores["punsafe"], strict=True)
+        ]
+
     def _outcome(
         self,
         sample: Sample,
         similarity: float,
         scores: Row,
-        must_drop: bool,
+        must_drop: bool | None,  # None: its embedding is not finite
         embeddings: tuple[Floats, Floats],
     ) -> Scored:
+        if must_drop is None or not is_scored((similarity, *scores.values())):
+            drop_reason = ScoreReason.SUSPECTED_UNDERAGE if must_drop else ScoreReason.NOT_SCORED
+            return self._without_scores(sample, drop_reason)
         language = sample.row["language"]
         threshold = self.thresholds.of(language)
         reason = None
         if must_drop:  # takes precedence over a low similarity
             reason = ScoreReason.SUSPECTED_UNDERAGE
-        elif not similarity >= threshold:
+        elif similarity < threshold:
             reason = ScoreReason.LOW_SIMILARITY
         columns = (
             _NO_SCORES
@@ -177,6 +193,7 @@ def load_scorer(settings: Settings) -> SampleScorer:
         thresholds=thresholds(settings.clip),
         heads=heads,
         columns=own_columns(heads),
+        drop_punsafe=settings.safety.drop_punsafe if settings.safety.nsfw_head else None,
         pixel_plans=tuple(replace(plan, max_pixels=settings.clip.max_pixels) for plan in plans),
     )
 
@@ -185,7 +202,10 @@ def _multilingual_model(settings: ClipSettings, model: ClipModel) -> ClipModel |
     """The model for other languages; raises ModelError unless it preprocesses images like the first one."""
     if not settings.other_model:
         return None
-    other = load_model(replace(settings, model=settings.other_model, pretrained=settings.other_pretrained))
+    function = {name: getattr(ClipSettings(), name) for name in KEYS}  # the settings are of the first model
+    other = load_model(
+        replace(settings, model=settings.other_model, pretrained=settings.other_pretrained, **function)
+    )
     if other.pixel_plan != model.pixel_plan or other.dim != model.dim:
         raise ModelError(
             f"cannot use {other.name} for other languages: it has {other.pixel_plan.side} pixels a side and "

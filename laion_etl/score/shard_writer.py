@@ -73,7 +73,13 @@ class ShardWriter:
         write_members(self._files[0], [(f"{key}.{ending}", data) for ending, data in _members(scored)])
 
     def check_failures(self) -> None:
-        """Raises InternalError if heads failed for too many of the samples."""
+        """Raises InternalError if heads failed for too many samples, or too many have no finite score."""
+        total, not_scored = self.outcomes.input, self.outcomes.count(ScoreReason.NOT_SCORED)
+        if too_many(not_scored, total):
+            raise InternalError(
+                f"cannot score {self._stem}: {not_scored:,} of {total:,} samples have a score that is not "
+                "finite; set LAION_ETL_CLIP_PRECISION=fp32, or use other weights"
+            )
         if too_many(self.failed, self.outcomes.input):
             first = self.failures[0]
             raise InternalError(

@@ -256,6 +256,7 @@ def _stats(opened: _Opened, writer: ShardWriter) -> StageStats:
             **({"other_model": scorer.multilingual_model.name} if scorer.multilingual_model else {}),
             "weights_sha256": scorer.model.weights_sha256,
             "precision": scorer.model.precision,
+            "function": scorer.model.identity,
             "threshold_en": scorer.thresholds.english,
             "threshold_other": scorer.thresholds.other,
             "kept_nsfw_tags": dict(sorted(writer.tags.items())),

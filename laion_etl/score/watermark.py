@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from laion_etl.core.errors import ModelError
 from laion_etl.core.import_factory import is_factory, load_factory
 from laion_etl.score.device_transfer import DeviceFuture, FromDevice
+from laion_etl.score.finite import check_network
 from laion_etl.score.heads import checked_file
 from laion_etl.score.pinned import FromThreads, parts, pinned_threads
 from laion_etl.score.pixels import PixelPlan, Pixels
@@ -129,6 +130,7 @@ def read_watermark_model(path: Path, device: str, threads: int = 0) -> TorchWate
     except (OSError, UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
         cause = " ".join(str(error).split())[:200]
         raise ModelError(f"cannot read the watermark model {path}: {cause}") from error
+    check_network(network, path)
     network.eval().to(device)
     plan = PixelPlan(side, squash=True, bilinear=True)
     return TorchWatermarkModel(network, plan, identity, device, threads)

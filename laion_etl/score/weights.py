@@ -13,10 +13,10 @@ from typing import Any
 from laion_etl.core.errors import ModelError
 from laion_etl.score import demo_model
 from laion_etl.score.openclip import create_network, open_clip
+from laion_etl.score.weights_origin import Function
 from laion_etl.settings import ClipSettings
 
 _CHECKPOINT_SUFFIXES = {".safetensors", ".pt", ".pth", ".bin"}
-_PREPROCESS_KEYS = ("mean", "std", "interpolation", "resize_mode")
 
 
 def is_tiny(settings: ClipSettings) -> bool:
@@ -65,9 +65,10 @@ def _downloaded(settings: ClipSettings, tag: Mapping[str, Any]) -> Path:
         return Path(open_clip().pretrained.download_pretrained(dict(tag)))
     except Exception as error:  # any of three HTTP libraries
         cause = (str(error).splitlines() or [type(error).__name__])[0]
+        activation = " and LAION_ETL_CLIP_QUICK_GELU=yes" if tag.get("quick_gelu") else ""
         raise ModelError(
             f"cannot download the weights {settings.pretrained!r} of {settings.model}: {cause}; "
-            "set LAION_ETL_CLIP_PRETRAINED to a checkpoint file, or use "
+            f"set LAION_ETL_CLIP_PRETRAINED to a checkpoint file{activation}, or use "
             f"LAION_ETL_CLIP_MODEL={demo_model.NAME} LAION_ETL_CLIP_PRETRAINED={demo_model.WEIGHTS}"
         ) from error
 
@@ -90,15 +91,15 @@ def fill_network(network: Any, path: Path, settings: ClipSettings) -> None:
 _MALFORMED = (EOFError, KeyError, AttributeError, StopIteration)  # raised for files that are not a state dict
 
 
-def build_network(model: str, tag: Mapping[str, Any]) -> Any:
-    """Return the network without weights. The tag decides the activation: openai's weights need QuickGELU,
-    also under names such as ViT-B-32, where open_clip itself only warns."""
+def build_network(model: str, function: Function) -> Any:
+    """Return the network without weights, with the activation and preprocessing of a function.
+
+    OpenAI's weights need QuickGELU also under names such as ViT-B-32, where open_clip itself only warns.
+    """
+    preprocessing = {key: value for key, value in function.items() if key != "quick_gelu"}
+    activation = {key: value for key, value in function.items() if key == "quick_gelu"}
     try:
-        return create_network(
-            model,
-            force_quick_gelu=bool(tag.get("quick_gelu", False)),
-            force_preprocess_cfg={key: tag[key] for key in _PREPROCESS_KEYS if tag.get(key) is not None},
-        )
+        return create_network(model, force_preprocess_cfg=preprocessing, **activation)
     except (RuntimeError, OSError, ImportError, AttributeError, AssertionError) as error:
         raise not_buildable(model, error) from error
 

@@ -35,6 +35,11 @@ def not_empty(value: object) -> str:
     return "" if value else "it is empty; set at least one value, or unset it for the default"
 
 
+def rgb(value: tuple[float, ...]) -> str:
+    """One number for each of red, green and blue, or none."""
+    return "" if len(value) in (0, 3) else "it needs a number for each of red, green and blue"
+
+
 def factory(value: str) -> str:
     """`module:factory`."""
     from laion_etl.core.import_factory import is_factory

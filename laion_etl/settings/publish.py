@@ -122,7 +122,7 @@ class PublishSettings(Group):
     )
     safe_max_punsafe: float = setting(
         1.0,
-        "Rows with a higher punsafe are excluded from research-safe; 1: punsafe is ignored.",
+        "Rows with a higher punsafe are excluded from research-safe, as are those without one; 1: no limit.",
         changes=Stage.PUBLISH,
         unit="probability",
         minimum=0,

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
-from laion_etl.settings.checks import each, factory, not_empty, pattern
+from laion_etl.settings.checks import each, factory, not_empty, pattern, rgb
 from laion_etl.settings.fields import Group, Stage, setting
 
 MAX_PIXELS = 89_478_484  # the original's limit: Pillow's, below which it does not warn
@@ -25,6 +25,42 @@ class ClipSettings(Group):
         "openai",
         "open_clip pretrained tag or a checkpoint file; 'scenes' for the demo's model.",
         changes=Stage.SCORE,
+    )
+    quick_gelu: str = setting(
+        "auto",
+        "Whether the weights of `pretrained` need QuickGELU, as OpenAI's do; auto: as their tag or what is "
+        "known of the file says (docs/operations.md).",
+        changes=Stage.SCORE,
+        choices=("auto", "yes", "no"),
+    )
+    mean: tuple[float, ...] = setting(
+        (),
+        "Mean of red, green and blue that the weights were made for, like 0.5,0.5,0.5. Empty: as quick_gelu.",
+        changes=Stage.SCORE,
+        minimum=0,
+        maximum=1,
+        check=rgb,
+    )
+    std: tuple[float, ...] = setting(
+        (),
+        "Deviation of red, green and blue that the weights were made for. Empty: as quick_gelu.",
+        changes=Stage.SCORE,
+        minimum=0.001,
+        maximum=1,
+        check=rgb,
+    )
+    resize_mode: str = setting(
+        "auto",
+        "How images become square: the shortest side is scaled and the middle cut out, or squash; auto: as "
+        "quick_gelu.",
+        changes=Stage.SCORE,
+        choices=("auto", "shortest", "squash"),
+    )
+    interpolation: str = setting(
+        "auto",
+        "Interpolation of the resize that the weights were made for; auto: as quick_gelu.",
+        changes=Stage.SCORE,
+        choices=("auto", "bicubic", "bilinear"),
     )
     other_model: str = setting(
         "",
@@ -114,6 +150,14 @@ class SafetySettings(Group):
         "",
         "NSFW head (made by `laion-etl model convert-head`) for punsafe. Empty: by zero-shot categories.",
         changes=Stage.SCORE,
+    )
+    drop_punsafe: float = setting(
+        0.5,
+        "With an NSFW head: samples suspected under age are dropped from this punsafe on, whatever the tag.",
+        changes=Stage.SCORE,
+        unit="probability",
+        minimum=0,
+        maximum=1,
     )
     violence_head: str = setting(
         "",

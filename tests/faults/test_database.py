@@ -128,7 +128,7 @@ class Site:
             assert (stats.input, stats.kept) == (len(pairs), len(pairs))
 
 
-def wait_for(happened: Callable[[], bool], seconds: float = 60) -> None:
+def wait_for(happened: Callable[[], bool], seconds: float = 1200) -> None:
     end = time.monotonic() + seconds
     while not happened():
         assert time.monotonic() < end, "it did not happen"

@@ -2,6 +2,7 @@
 
 import os
 import pickle
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -37,6 +38,43 @@ def test_a_file_that_is_no_head_is_refused(tmp_path: Path, content: object) -> N
     torch.save(content, path)
     with pytest.raises(ModelError, match="not a linear head"):
         load_head(path, 8)
+
+
+def layered(places: tuple[int, ...], path: Path, activation: type[torch.nn.Module]) -> torch.nn.Module:
+    """LAION's predictor v2 in small, saved with its layers at these places."""
+    sizes = (8, 16, 8, 4, 3, 1)
+    torch.manual_seed(7)
+    layers = [torch.nn.Linear(*pair) for pair in pairwise(sizes)]
+    state = {
+        f"layers.{place}.{name}": value
+        for place, layer in zip(places, layers, strict=True)
+        for name, value in layer.state_dict().items()
+    }
+    torch.save(state, path)
+    between = [module for layer in layers for module in (layer, activation())]
+    return torch.nn.Sequential(*between[:-1])
+
+
+@pytest.mark.parametrize(
+    ("places", "activation"),
+    [((0, 2, 4, 6, 7), torch.nn.Identity), ((0, 3, 6, 9, 11), torch.nn.ReLU)],
+)
+def test_the_places_of_the_layers_say_whether_there_is_a_relu_between_them(
+    tmp_path: Path, places: tuple[int, ...], activation: type[torch.nn.Module]
+) -> None:
+    network = layered(places, tmp_path / "head.pth", activation)
+    images = torch.nn.functional.normalize(torch.randn(50, 8, generator=torch.manual_seed(1)), dim=1)
+    expected = network(images).detach().numpy()[:, 0]
+    found = load_head(tmp_path / "head.pth", 8).score(images.numpy())
+    assert np.allclose(found, expected, atol=1e-5)
+    with pytest.raises(ModelError, match="9"):
+        load_head(tmp_path / "head.pth", 9)
+
+
+def test_layers_with_something_unknown_between_them_are_refused(tmp_path: Path) -> None:
+    layered((0, 2, 4, 6, 8), tmp_path / "head.pth", torch.nn.ReLU)
+    with pytest.raises(ModelError, match=r"what is between its layers \[0, 2, 4, 6, 8\] is unknown"):
+        load_head(tmp_path / "head.pth", 8)
 
 
 def test_a_missing_or_damaged_head_is_named(tmp_path: Path) -> None:

@@ -56,7 +56,7 @@ def offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_weights_that_cannot_be_downloaded_name_the_way_out() -> None:
     message = refused(ClipSettings(model="ViT-B-32", pretrained="openai", device="cpu"))
     assert "cannot download the weights 'openai' of ViT-B-32" in message
-    assert "LAION_ETL_CLIP_PRETRAINED" in message
+    assert "LAION_ETL_CLIP_PRETRAINED to a checkpoint file and LAION_ETL_CLIP_QUICK_GELU=yes" in message
 
 
 def test_a_device_that_is_not_there_is_named() -> None:
@@ -124,9 +124,11 @@ def test_a_plain_open_clip_checkpoint_file_loads(tmp_path: Path, suffix: str, ti
 def test_openai_weights_get_their_activation() -> None:
     """open_clip itself only warns that ViT-B-32 with openai's weights needs QuickGELU."""
     from laion_etl.score.weights import build_network, tag_config
+    from laion_etl.score.weights_origin import function_of
 
-    tag = tag_config(ClipSettings(model="ViT-B-32", pretrained="openai"))
-    network = build_network(TINY.model, tag)
+    settings = ClipSettings(model="ViT-B-32", pretrained="openai")
+    tag = tag_config(settings)
+    network = build_network(TINY.model, function_of(settings, Path("unused"), tag))
     assert type(network.transformer.resblocks[0].mlp.gelu).__name__ == "QuickGELU"
     plain = create_network(TINY.model)
     assert type(plain.transformer.resblocks[0].mlp.gelu).__name__ == "GELU"

@@ -127,6 +127,32 @@ def test_heads_give_the_columns_of_a_scored_shard(store: Store, tmp_path: Path) 
     assert row["nsfw_tag"] == without["nsfw_tag"]
 
 
+def test_a_trained_head_that_finds_an_image_unsafe_drops_a_suspected_minor(
+    store: Store, tmp_path: Path
+) -> None:
+    """Whatever the zero-shot tag says: here it is UNLIKELY."""
+    dim = load_scorer(TINY_SETTINGS).model.dim
+    sure = replace(small_head(dim), biases=(np.zeros(4, np.float32), np.full(1, 50, np.float32)))
+    sure.save(tmp_path / "sure.safetensors")
+    entry = fitting(STAR)
+    suspect = replace(entry, text=(entry.text or b"") + b", a toy of schoolgirls")
+    write_shard(store, [entry, suspect])
+    assert score(store).kept == 2
+    safety = SafetySettings(nsfw_head=str(tmp_path / "sure.safetensors"), drop_punsafe=0.99)
+    stats = score(store, replace(TINY_SETTINGS, safety=safety))
+    assert (stats.kept, stats.dropped) == (1, {"suspected_underage": 1})
+    rows = read_parquet(store)
+    assert [(row["nsfw_tag"], row["reason"]) for row in rows] == [
+        ("UNLIKELY", None),
+        ("UNLIKELY", "suspected_underage"),
+    ]
+    assert "suspected_underage" not in rows[0]
+    low = replace(small_head(dim), biases=(np.zeros(4, np.float32), np.full(1, -50, np.float32)))
+    low.save(tmp_path / "low.safetensors")
+    safety = SafetySettings(nsfw_head=str(tmp_path / "low.safetensors"), drop_punsafe=0.99)
+    assert score(store, replace(TINY_SETTINGS, safety=safety)).kept == 2
+
+
 def test_a_head_with_other_bytes_than_named_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "head.npy"
     path.write_bytes(b"bytes")

@@ -23,7 +23,7 @@ class FakeTower:
 
 def judge_with(**contrasts: object) -> SafetyJudge:
     nsfw = {"without": {"a": ["axis 0"], "b": ["axis 1"]}, "present": {"c": ["axis 2"], "d": ["axis 3"]}}
-    document = {"nsfw": nsfw, "underage_words": ["Child", "ребёнок"], **contrasts}
+    document = {"nsfw": nsfw, "underage_words": ["Gizmo", "гизмо"], **contrasts}
     return SafetyJudge(FakeTower(), parsed(document))  # type: ignore[arg-type]
 
 
@@ -69,14 +69,15 @@ def test_punsafe_is_the_softmax_mass_of_the_unsafe_categories() -> None:
 @pytest.mark.parametrize(
     ("text", "suspect"),
     [
-        ("a CHILD plays", True),
-        ("Ребёнок", True),
-        ("childlike wonder", False),
-        ("rechild", False),
+        ("a GIZMO plays", True),
+        ("Гизмо", True),
+        ("gizmo_2020", True),
+        ("gizmolike wonder", False),
+        ("regizmo", False),
         ("", False),
     ],
 )
-def test_words_are_found_whole_and_in_any_case(text: str, suspect: bool) -> None:
+def test_words_of_the_prompt_file_are_found_whole_and_in_any_case(text: str, suspect: bool) -> None:
     (verdict,) = judge_with().judge(near(2, 3), [text])
     assert verdict.suspected_underage is suspect
     assert verdict.must_drop is suspect
