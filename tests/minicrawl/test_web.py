@@ -323,6 +323,7 @@ def test_the_outcomes_cover_every_status_a_server_can_cause(minicrawl: MiniCrawl
     unreached = {
         DownloadStatus.CONNECT_TIMEOUT,  # loopback always answers a connect
         DownloadStatus.RESOLVER_FAILED,
+        DownloadStatus.ROBOTS_UNREACHABLE,  # every robots.txt is answered
         DownloadStatus.TOO_FEW_PIXELS,  # settings that are off
         DownloadStatus.ASPECT_RATIO,
         DownloadStatus.REFUSED_BY_RULE,

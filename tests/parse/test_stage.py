@@ -240,8 +240,8 @@ def test_real_pages_by_hand(shared_data: Path, store: Store) -> None:
     assert stats.dropped == {
         "no_alt": 121,
         "duplicate_in_partition": 34,
-        "url_extension": 13,
-        "alt_too_short": 6,
+        "url_extension": 16,
+        "alt_too_short": 3,
         "no_url": 2,
     }
     assert stats.kept + 34 + 13 + 6 == 82
