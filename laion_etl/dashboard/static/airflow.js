@@ -67,6 +67,9 @@ export async function currentRuns() {
   return found;
 }
 
+// The tasks that publish a crawl, in their order; a DAG has publish_hashes only where it looks for duplicates.
+const PUBLISHING = ["publish", "publish_hashes", "publish_range", "publish_finish"];
+
 export class Dag {
   constructor(crawl) {
     this.dag = `crawl_${crawl}`;
@@ -155,7 +158,8 @@ export class Run {
       download: ["group", "score"],
       score: [],
     }[task.id] ?? [];
-    return [task.index >= 0 ? [task.id, task.index] : task.id, ...later, "publish", "digest", "verdict"];
+    const publishing = PUBLISHING.slice(PUBLISHING.indexOf(task.id) + 1).filter((id) => this.tasks.has(id));
+    return [task.index >= 0 ? [task.id, task.index] : task.id, ...later, ...publishing, "digest", "verdict"];
   }
 
   // Clears a task and those after it; with dryRun only returns them. Airflow refuses while one of them is running.
