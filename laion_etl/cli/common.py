@@ -122,6 +122,11 @@ def read_range(text: str) -> tuple[int, int]:
     return int(number), int(total)
 
 
+def all_ranges(count: int) -> list[str]:
+    """Return the ranges I/N of `count`, as --prepare names them."""
+    return [f"{number}/{count}" for number in range(1, count + 1)]
+
+
 def show_places(published: "StageStats", store: "Store") -> dict[str, str]:
     """Prints and returns the locations of a published dataset and its report."""
     from laion_etl.dataset.versions import Release

@@ -9,6 +9,7 @@ from laion_etl.cli.common import (
     CrawlOption,
     JsonOption,
     NameOption,
+    all_ranges,
     console,
     open_settings,
     read_range,
@@ -107,8 +108,7 @@ def publish(  # noqa: PLR0913, PLR0917 - Typer declares options as parameters
         return
     console().print(f"{crawl}: to be published in {prepared:,} ranges", highlight=False)
     if as_json:
-        ranges = [f"{number}/{prepared}" for number in range(1, prepared + 1)]
-        say_json({"crawl": crawl, "stage": "publish", "ranges": ranges})
+        say_json({"crawl": crawl, "stage": "publish", "ranges": all_ranges(prepared)})
 
 
 def _expected(

@@ -4,7 +4,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from laion_etl.cli.common import CrawlOption, JsonOption, as_name, console, say, say_json, settings_and_store
+from laion_etl.cli.common import (
+    CrawlOption,
+    JsonOption,
+    all_ranges,
+    as_name,
+    console,
+    read_range,
+    say,
+    say_json,
+    settings_and_store,
+)
 from laion_etl.cli.console import progress
 
 if TYPE_CHECKING:
@@ -30,24 +40,15 @@ def locate(
     _, store = settings_and_store()
     if prepare:
         count = len(units.slices(crawl, store))
-        ranges = [f"{number}/{count}" for number in range(1, count + 1)]
         say(f"{crawl}: {count:,} ranges to locate")
         if as_json:
-            say_json({"crawl": crawl, "ranges": ranges})
+            say_json({"crawl": crawl, "ranges": all_ranges(count)})
         return
-    number, count = _range(part) if part else (1, 1)
+    number, count = read_range(part) if part else (1, 1)
     found = build.locate(crawl, store, number, count)
     say(f"{crawl}: {found.units:,} units located in {found.segments:,} segments, {found.covered:,} were so")
     if as_json:
         say_json({"crawl": crawl, "range": part, **found._asdict()})
-
-
-def _range(text: str) -> tuple[int, int]:
-    """Parse a range such as 3/16."""
-    number, slash, count = text.partition("/")
-    if not (slash and number.isdecimal() and count.isdecimal() and 1 <= int(number) <= int(count)):
-        raise typer.BadParameter(f"invalid range {text!r}: write it like 3/16", param_hint="--range")
-    return int(number), int(count)
 
 
 def remove(
@@ -92,7 +93,7 @@ def remove(
     with progress(console(), "remove, files") as report:
         try:
             if part:
-                files = stage.rewrite_range(request.id, *_range(part), settings, store, report)
+                files = stage.rewrite_range(request.id, *read_range(part), settings, store, report)
                 _say_rewritten(request.id, part, files, as_json=as_json)
                 return
             if finish:
@@ -113,14 +114,14 @@ def remove(
 def _say_prepared(work: "Work", store: "Store", *, as_json: bool) -> None:
     from laion_etl.blocklists.removal_requests import read_request_of
 
-    ranges = [f"{number}/{work.ranges}" for number in range(1, work.ranges + 1)]
     say(
         f"removal {work.request_id}: {len(work.units):,} units to rewrite; run `laion-etl dataset remove "
         f"--request {work.request_id} --range I/{work.ranges}` for I from 1 to {work.ranges}, then --finish"
     )
     if as_json:
         crawls = list(read_request_of(work.request_id, store).crawls)
-        say_json({"id": work.request_id, "crawls": crawls, "units": len(work.units), "ranges": ranges})
+        prepared = {"id": work.request_id, "crawls": crawls, "units": len(work.units)}
+        say_json({**prepared, "ranges": all_ranges(work.ranges)})
 
 
 def _say_rewritten(request_id: str, part: str, files: int, *, as_json: bool) -> None:
