@@ -134,6 +134,17 @@ def link_batches(records: Iterable[Page | RecordReason]) -> Iterator[LinkBatch]:
         yield batch
 
 
+def page_urls(url: str, base: str | None) -> tuple[str, str]:
+    """Return the URL of a page as it is stored, without user name and password, and the base of its links.
+
+    `base`: that which the page states. A URL that is too long to be kept is not parsed.
+    """
+    if len(url) > MAX_PAGE_URL_BYTES:
+        return url, url
+    url = without_credentials(url)
+    return url, page_base(url, base)
+
+
 def page_url_problem(url: str, base: str) -> RecordReason | None:
     """Returns why a page with this URL and base cannot be kept, None if it can."""
     if "\0" in url:
@@ -212,10 +223,7 @@ def _checked(record: object) -> Page | RecordReason:
         return RecordReason.NOT_A_PAGE
     if _size(record) > MAX_MEMBER_BYTES:
         return RecordReason.DAMAGED
-    url = record.url
-    if "@" in url and len(url) <= MAX_PAGE_URL_BYTES:
-        url = without_credentials(url)
-    base = page_base(url, record.base) if len(url) <= MAX_PAGE_URL_BYTES else url
+    url, base = page_urls(record.url, record.base)
     if reason := page_url_problem(url, base):
         return reason
     return replace(record, url=url, base=base, licence=without_surrogates(record.licence))

@@ -12,11 +12,9 @@ from collections.abc import Iterator
 import orjson
 
 from laion_etl.core.funnel import RecordReason
-from laion_etl.parse.kernels.record_head import MAX_PAGE_URL_BYTES
 from laion_etl.parse.licence import NO_LICENCE, may_have_licence, page_licence
-from laion_etl.parse.link_batch import ImageLink, Page, page_url_problem, without_surrogates
+from laion_etl.parse.link_batch import ImageLink, Page, page_url_problem, page_urls, without_surrogates
 from laion_etl.parse.warc_records import NoRecord, WarcRecord, split_records
-from laion_etl.urls.normalize import page_base, without_credentials
 
 _HTML = b'"HTML-Metadata"'
 _COMMONS = re.compile(rb"creativecommons\.org", re.IGNORECASE)
@@ -46,9 +44,7 @@ def page_of(record: WarcRecord) -> Page | RecordReason:
         url = record.target
     if not isinstance(html, dict) or not url:
         return RecordReason.NOT_A_PAGE
-    if "@" in url and len(url) <= MAX_PAGE_URL_BYTES:
-        url = without_credentials(url)
-    base = page_base(url, _text(_dig(html, "Head", "Base"))) if len(url) <= MAX_PAGE_URL_BYTES else url
+    url, base = page_urls(url, _text(_dig(html, "Head", "Base")))
     if reason := page_url_problem(url, base):
         return reason
     links = [link for link in _list(html.get("Links")) if isinstance(link, dict)]

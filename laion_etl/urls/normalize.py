@@ -63,8 +63,7 @@ def resolve(raw: str, base: str) -> str | ParseReason:
     normalised (RFC 3986 6.2.2): upper-case digits, and none for unreserved characters. A user name in the URL
     of the page is not passed on to its links.
     """
-    if "@" in base:
-        base = without_credentials(base)
+    base = without_credentials(base)
     try:
         url = ada_url.URL(raw, base=base) if ada_url.check_url(base) else ada_url.URL(raw)
     except ValueError:
@@ -79,6 +78,8 @@ def resolve(raw: str, base: str) -> str | ParseReason:
 
 def without_credentials(url: str) -> str:
     """Returns a page URL without user name and password; one that has none, or is not valid, as it is."""
+    if "@" not in url:
+        return url
     try:
         parsed = ada_url.URL(url)
     except ValueError:

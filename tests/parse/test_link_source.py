@@ -209,7 +209,7 @@ def test_a_source_without_files_for_a_crawl_is_refused(tmp_path: Path) -> None:
 
 
 class Numbers:
-    """Pages of numbers; what is no number raises an exception where pages are made of lines."""
+    """Pages made of lines, which must be numbers: any other line raises an exception."""
 
     def __init__(self, lines: list[str]) -> None:
         self._lines = lines
