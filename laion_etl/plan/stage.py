@@ -76,7 +76,8 @@ def prepare_plan(crawl: str, settings: Settings, store: Store, database: Databas
         for index in range(1, count + 1)
         if not all(window.is_done for window in begun.share(index, count))
     ]
-    return Prepared(plan.finish(), tuple(left), -(-begun.pairs // settings.plan.batch_size))
+    recorded = store.read_stats(plan_stats_name(crawl))  # when the round began
+    return Prepared(recorded, tuple(left), -(-begun.pairs // settings.plan.batch_size))
 
 
 def plan_range(
