@@ -16,8 +16,8 @@ import pytest
 
 from laion_etl.database.embedded import EmbeddedServer
 from laion_etl.minicrawl.build import MiniCrawl
-from tests.airflow import preloaded
 from tests.database.templates import copied, freeze
+from tests.forks import Fork
 from tests.shared_folder import SharedFolder
 
 if TYPE_CHECKING:
@@ -85,7 +85,9 @@ class Airflow:
         """Standard output and standard error of `python ARGUMENTS`, which must succeed."""
         with tempfile.TemporaryDirectory() as folder:
             output = (Path(folder, "out"), Path(folder, "err"))
-            code = preloaded.run(self.server, arguments, {**self.environment, **more}, self.home, output)
+            with output[0].open("wb") as out_file, output[1].open("wb") as err_file:
+                streams = (out_file.fileno(), err_file.fileno())
+                code = Fork(self.server, arguments, {**self.environment, **more}, self.home, streams).wait()
             out, err = (path.read_text() for path in output)
         assert code == 0, f"{arguments} failed with exit code {code}:\n{out}\n{err}"
         return out, err
