@@ -47,15 +47,20 @@ _WORD_IN_NAME = re.compile(
     r"(?=[A-Za-z]*[AEIOUYaeiouy])(?![A-Za-z]?[b-df-hj-np-tv-xz]{5})(?:[A-Z]?[a-z]{3,}|[A-Z]{4,})"
 )
 _WORDS_OF_A_SLUG = 0.55  # the share of letters in such runs from which on a name describes something
-_ADDRESS = re.compile(r"(?:https?://|www\.)\S+", re.IGNORECASE)
+_ADDRESS = re.compile(r"(?:https?://|www\.)[!-~]+", re.IGNORECASE)
+_DIMENSION_MARKS = ("x", "×", "px", "p", "i")
 _DIMENSIONS = re.compile(r"[0-9]{2,5} ?(?:x|×|X) ?[0-9]{2,5} ?(?:px)?|[0-9]{3,4}[pi]")
 # What a template leaves when it is not filled in: {{ product.title }}, ${item.alt}, <%= alt %>, %title%.
 _TEMPLATE = re.compile(
-    r"\{\{[^{}]{0,100}\}\}|[$#]\{[^{}]{0,100}\}|<%.{0,100}%>|\[\[ ?[\w.]{1,60} ?\]\]|\A%\w{1,60}%\Z"
+    r"\{\{[^{}]{0,100}\}\}|[$#]\{[^{}]{0,100}\}|<%.{0,100}%>|\A\[\[ ?[\w.]{1,60} ?\]\]|\A%\w{1,60}%\Z"
     r"|\A\{[a-z_][\w.]{0,60}\}\Z|\A\[[a-z]+[_-][a-z_-]{1,60}\]\Z"
 )
-# WordPress and others describe an image without a text so, in the language of the reader.
-_NO_TEXT = re.compile("|".join(map(re.escape, words("no-text-sentences"))), re.IGNORECASE)
+# WordPress and others describe an image without a text so, in the language of the reader; its file name
+# follows.
+_NO_TEXT = re.compile(
+    rf"(?:{'|'.join(map(re.escape, words('no-text-sentences')))}).*\.[!-~]{{2,5}}",
+    re.IGNORECASE | re.DOTALL,
+)
 _DIGIT_OR_DOT = re.compile(r"[0-9.]")
 _LETTERS = re.compile(r"[A-Za-z\x80-\U0010ffff]+")
 _NUMBERS = re.compile(r"(?=[^0-9]*[0-9])[\x20-\x7e\x80-\U0010ffff]+")
@@ -78,7 +83,7 @@ def placeholder(text: str) -> ParseReason | None:
     """Returns why a cleaned caption says nothing about its image; None if it may say something."""
     if len(text.encode()) > MAX_BYTES:
         return None
-    if _TEMPLATE.search(text) or _NO_TEXT.match(text):
+    if _TEMPLATE.search(text) or _NO_TEXT.fullmatch(text):
         return ParseReason.PLACEHOLDER_WORD
     stripped = text.strip(_EDGES)
     is_word = stripped.lower() in WORDS
@@ -163,7 +168,8 @@ class PlaceholderRule:
         self._refused = frozenset(reason for reason, refused in switches.items() if refused)
         self._words = _hashes(WORDS)
         parts = (part for word in WORDS for part in _LETTERS.findall(word))
-        self._parts = _hashes((*_DATE_WORDS, *_CAMERA_WORDS, *_CAMERA_ENDINGS, *parts))
+        others = (*_DATE_WORDS, *_CAMERA_WORDS, *_CAMERA_ENDINGS, *_DIMENSION_MARKS)
+        self._parts = _hashes((*others, *parts))
 
     def judge(self, arena: ByteArena, starts: Ints, ends: Ints, reasons: Bytes) -> None:
         """Sets the reasons of captions that are placeholders and not dropped yet."""

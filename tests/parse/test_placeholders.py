@@ -117,8 +117,15 @@ def judged(texts: list[str], settings: ParseSettings | None = None) -> list[int]
 
 PARTS = st.sampled_from(
     [*sorted(WORDS)[::9], "IMG", "_", "-", " ", ".", "12", "2024", ".jpg", ".JPEG", "March", "марта", "МАРТА",
-     "年", "ab12", "deadbeef", "D41D", "(", ")", "「", "»", "…", "Übung", "x", "(1)", "at", "?w=1"]
+     "年", "ab12", "deadbeef", "D41D", "(", ")", "「", "»", "…", "Übung", "x", "(1)", "at", "?w=1",
+     "{{", "}}", "${", "[[", "]]", "<%", "%>", "%", "a.b", "×", " px", "640", "https://", "www.", "фото/",
+     "Dieses Bild hat ein leeres Alt-Attribut", "of", "undefined", "Canon-", "Screen Shot"]
 )  # fmt: skip
+
+
+@pytest.mark.parametrize("text", ["640 × 480 px", "800×600", "300 x 250", "1080p", "{{ a }}", "Slide 2 of 3"])
+def test_a_column_finds_what_its_texts_are(text: str) -> None:
+    assert judged([text]) == [REASON_CODES[WORD]]
 
 
 @settings(max_examples=1500)
