@@ -14,7 +14,13 @@ from laion_etl.crawl import written_numbers
 from laion_etl.database.loaded import LoadedCrawl
 from laion_etl.dataset.coverage import Coverage
 from laion_etl.dataset.manifest import Manifest
-from laion_etl.dataset.missing_batches import causes, check_share, missing_batches, unconfirmed_batches
+from laion_etl.dataset.missing_batches import (
+    MissingBatch,
+    causes,
+    check_share,
+    missing_batches,
+    unconfirmed_batches,
+)
 from laion_etl.dataset.scored import ScoredCrawl, find_scored
 from laion_etl.io.planned import is_being_planned, is_without_batches
 from laion_etl.io.storage import Store
@@ -156,8 +162,20 @@ def check_batches(coverage: Coverage, allowed: float, store: Store) -> None:
     """Raise IncompleteError, with the causes that are known, if more than a share of batches is missing."""
     missing = coverage.missing
     known = missing_batches(coverage.crawl, store, missing) if missing else []
+    _check_batches(coverage.crawl, missing, coverage.planned or 0, allowed, known)
+
+
+def check_named_batches(crawl: str, planned: int, allowed: float, store: Store) -> None:
+    """Raise IncompleteError if the score stage named too many missing batches; there may be more."""
+    known = missing_batches(crawl, store)
+    _check_batches(crawl, [one.batch for one in known], planned, allowed, known)
+
+
+def _check_batches(
+    crawl: str, missing: Sequence[int], planned: int, allowed: float, known: Sequence[MissingBatch]
+) -> None:
     cause = f"not scored: {causes(known)}" if known else "not scored"
-    _check(coverage.crawl, "batches", missing, coverage.planned or 0, allowed, cause)
+    _check(crawl, "batches", missing, planned, allowed, cause)
 
 
 def _check(crawl: str, what: str, missing: Sequence[int], total: int, allowed: float, cause: str) -> None:

@@ -16,14 +16,13 @@ from laion_etl.core.errors import DamagedFileError, InputError, SettingsError
 from laion_etl.core.stage_stats import Output, StageStats, fingerprint
 from laion_etl.dataset import manifest
 from laion_etl.dataset.manifest import STATS, ManifestPart
-from laion_etl.dataset.missing_batches import causes, check_share, missing_batches
 from laion_etl.dataset.scored import ScoredBatch, ScoredCrawl, read_batch_stats, scored_among
 from laion_etl.dataset.subsets import subsets
 from laion_etl.dataset.variants import dataset_name
 from laion_etl.dataset.versions import Release, is_named, read_versions
 from laion_etl.io.storage import Store
 from laion_etl.publish.commit import refresh_card, removals_of
-from laion_etl.publish.completeness import Expected, confirmed, partitions_of
+from laion_etl.publish.completeness import Expected, check_named_batches, confirmed, partitions_of
 from laion_etl.publish.image_dedupe import compared_with
 from laion_etl.publish.prepared import BatchRange, Prepared, divide, read_prepared
 from laion_etl.publish.range_dedupe import digest_files
@@ -84,7 +83,7 @@ def division(
     published = manifest.published_stats(dataset, crawl, store)
     partitions = partitions_of(crawl, expected, published, store)
     if expected is not None:
-        _check_known(crawl, len(planned), expected.max_missing_share, store)
+        check_named_batches(crawl, len(planned), expected.max_missing_share, store)
     sheet, known = _some_batches(crawl, planned, ranges, store)
     prepared = Prepared(
         crawl=crawl,
@@ -145,14 +144,6 @@ def _is_published(
         for one in prepared.ranges
     ]
     return part.fingerprint == prepared.whole(inputs)
-
-
-def _check_known(crawl: str, planned: int, allowed: float, store: Store) -> None:
-    """Raise IncompleteError if the score stage named too many missing batches; there may be more."""
-    known = missing_batches(crawl, store)
-    cause = f"not scored: {causes(known)}" if known else "not scored"
-    missing = [one.batch for one in known]
-    check_share(f"publish {crawl}", "batches", missing, planned, allowed, cause, "retry them")
 
 
 def _some_batches(

@@ -98,7 +98,7 @@ LINK_RULES = [
 ]
 PAGE_RULES = [
     "laion_etl.parse.licence:licence_of",
-    "laion_etl.parse.wat_record:page_base",
+    "laion_etl.parse.wat_record:page_urls",
     "laion_etl.parse.wat_record:without_surrogates",
 ]
 
