@@ -24,6 +24,7 @@ from laion_etl.database.dedupe_keys import DedupeRule
 from laion_etl.database.key_ranges import KeyRanges
 from laion_etl.database.pairs_file import PairsFile
 from laion_etl.io.storage import LocalStore
+from laion_etl.parse.cld3_model import Cld3Network
 from laion_etl.parse.file_counts import FileCounts
 from laion_etl.parse.wat_workers import FileParser
 from laion_etl.score.products import product, row_products
@@ -77,6 +78,10 @@ def _parse(folder: Path) -> None:
         pass
 
 
+def _detect() -> None:
+    Cld3Network(5, 2000).find(["A red house", "ab"])
+
+
 def _encode(folder: Path) -> None:
     """Rows for Postgres under both rules, and rows of Postgres."""
     url = "https://img.example/a.jpg"
@@ -102,6 +107,7 @@ def main() -> None:
     print("compiling (once, some seconds) ...", file=sys.stderr)
     with tempfile.TemporaryDirectory() as folder:
         _parse(Path(folder))
+        _detect()
         _encode(Path(folder))
     product(np.ones((1, 1)), np.ones((1, 1)))
     row_products(np.ones((1, 1)), np.ones((1, 1)))
