@@ -127,7 +127,7 @@ def put_utf8(point: int, characters: Bytes, size: int) -> int:
 def is_repetitive(characters: Bytes, size: int, predicted: Ints) -> bool:
     """Whether the library would leave out a chunk of 48 bytes: many spaces, or predicted characters."""
     predicted[:] = 0
-    key = 0
+    key = np.int64(0)
     start = 0
     while start < size:
         end = min(start + _CHUNK, size)
