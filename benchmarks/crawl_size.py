@@ -1,6 +1,6 @@
 """What a whole crawl costs, from a simulated one at two sizes a factor of ten apart.
 
-    python -m benchmarks.crawl_size --share 0.001 0.01 --record
+    python -m benchmarks.crawl_size --share 0.0001 0.001 --record
 
 A crawl has 90,000 WAT files, 3 billion pairs and 300,000 batches; a share of 0.001 is 90 WAT files, 3 million
 pairs and 300 batches. Every stage that works on all of a crawl runs by its command, on a real Postgres and an
@@ -234,9 +234,7 @@ def about(chosen: argparse.Namespace) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--share", type=float, nargs="*", default=[0.0001, 0.001], help="of a crawl")
-    parser.add_argument(
-        "--thin", type=int, choices=(1, 2, 5, 10, 20, 50, 100), help="default: 1, to record 10"
-    )
+    parser.add_argument("--thin", type=int, choices=(1, 2, 5, 10, 20, 50, 100), default=1, help="default: 1")
     parser.add_argument("--minutes", type=float, help="leave out what would take longer; to record: 14")
     parser.add_argument("--processes", type=int, default=2, help="of a divided step at the same time")
     parser.add_argument("--crawls", type=int, default=10, help="in one database, at most 12; 0: none")
@@ -249,7 +247,6 @@ def main() -> None:
     )
     parser.add_argument("--json", type=Path, help="write the figures to this file")
     chosen = parser.parse_args()
-    chosen.thin = chosen.thin or (10 if chosen.record else 1)
     chosen.minutes = chosen.minutes or (14.0 if chosen.record else None)
 
     def keep(document: dict[str, Any]) -> None:

@@ -62,15 +62,15 @@ def value(run: Plain | None, stage: str, metric: str, parts: Sequence[str] | Non
 
 
 def full(document: Plain, stage: str, metric: str, parts: Sequence[str] | None = None) -> float | None:
-    """A metric for a whole crawl: what a further share costs, and what rows cost that thin sizes lack."""
+    """A metric for a whole crawl: what a further share costs, and what rows cost that thin sizes lack.
+
+    None if only one size was measured: multiplied, the start of its processes would be most of the result.
+    """
     whole, small, large = alike(document)
     first, second = (value(run, stage, metric, parts) for run in (small, large))
     share = small["size"]["share"]
-    if first is None:
+    if first is None or second is None or large is None:
         return None
-    if second is None or large is None:
-        found = value(whole, stage, metric, parts) if whole else first
-        return None if found is None else found / share
     slope = max(0.0, second - first) / (large["size"]["share"] - share)
     of_rows = 0.0
     if whole is not None and (rows := value(whole, stage, metric, parts)) is not None:
