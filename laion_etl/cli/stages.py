@@ -1,7 +1,9 @@
 """One command per stage, as Airflow's tasks run them."""
 
 import json
+import os
 import signal
+import threading
 from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated
 
@@ -25,6 +27,8 @@ from laion_etl.cli.publish import publish
 from laion_etl.core.errors import InputError, SettingsError, Stopped
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from laion_etl.core.stage_stats import StageStats
     from laion_etl.crawl import Partition
     from laion_etl.settings import Settings
@@ -147,7 +151,7 @@ def download(
         )
         finished = worker.run() if batch is None else [worker.run_one(batch)]
         stopped = stop.requested and batch is None
-        batches_done = 0 if stopped else queue.counts().done
+        batches_done = 0 if stopped else queue.counts().shards
     for stats in finished:
         console().print(summary(stats), highlight=False)
     if stopped:  # not exit code 0, which says that the queue has nothing left
@@ -172,16 +176,19 @@ def score(  # noqa: PLR0913, PLR0917 - Typer declares options as parameters
     crawl: CrawlOption,
     shard: Annotated[
         list[str] | None,
-        typer.Option(help="Batch number or URI of a shard; may be given several times; default: all."),
+        typer.Option(help="Batch number or URI of a shard, without the queue; may be given several times."),
     ] = None,
     shards_from: Annotated[
         typer.FileText | None,
-        typer.Option(metavar="FILE", help="File with a batch number or URI a line; - reads them from stdin."),
+        typer.Option(
+            metavar="FILE", help="File with a batch number or URI a line, without the queue; -: stdin."
+        ),
     ] = None,
     group: Annotated[
         str,
         typer.Option(
-            metavar="I/G", help="Only every G-th shard, from number I on, which counts from 0; default: all."
+            metavar="I/G",
+            help="Every G-th shard of the plan, from number I on, which counts from 0, without the queue.",
         ),
     ] = "",
     allow_missing: Annotated[
@@ -200,6 +207,10 @@ def score(  # noqa: PLR0913, PLR0917 - Typer declares options as parameters
 ) -> None:
     """Score the samples of shards: CLIP similarity, safety and aesthetic score.
 
+    Claims downloaded batches from the queue in Postgres until every batch of the crawl is scored or parked,
+    and waits while batches are being downloaded; start as many of it as there are GPUs. With --shard,
+    --shards-from or --group it scores those shards without a database.
+
     Shards that are missing or damaged are skipped, named with their causes, and decide at the end whether the
     command succeeds.
     """
@@ -208,6 +219,11 @@ def score(  # noqa: PLR0913, PLR0917 - Typer declares options as parameters
 
     settings, store = open_settings()
     named = shard is not None or shards_from is not None
+    if not named and not group:
+        _score_from_queue(
+            crawl, allow_missing, _say_counts if each else None if quiet else _say_summary, as_json
+        )
+        return
     lines = [*(shard or ()), *_lines(shards_from)]
     every = [_batch_of(line) for line in lines] if named else planned_batches(crawl, store)
     done = score_group(
@@ -215,12 +231,31 @@ def score(  # noqa: PLR0913, PLR0917 - Typer declares options as parameters
         every if named else _group(every, group),
         settings,
         store,
-        "" if named else group or "0/1",
+        "" if named else group,
         _say_counts if each else None if quiet else _say_summary,
     )
     if as_json:
         say_json(done.to_plain())
     done.check(len(every), allow_missing)
+
+
+def _score_from_queue(
+    crawl: str, allow_missing: float, on_done: "Callable[[StageStats], None] | None", as_json: bool
+) -> None:
+    from laion_etl.core.stopping import Stop
+    from laion_etl.database.connection import open_database
+    from laion_etl.score.group import score_queue
+
+    settings, store = open_settings()
+    stop = Stop(settings.download.grace_s)
+    signal.signal(signal.SIGTERM, lambda *_: stop.request())
+    if on_done is _say_counts:  # a process of this package has started this one
+        threading.Thread(target=_end_with_stdin, daemon=True).start()
+    with open_database(settings) as database:
+        done = score_queue(crawl, settings, store, database, stop, on_done)
+    if as_json:
+        say_json(done.to_plain())
+    done.check(done.total, allow_missing)
 
 
 commands.command()(publish)
@@ -250,6 +285,13 @@ def _group(batches: list[int], group: str) -> list[int]:
     if not (index.isdigit() and groups.isdigit() and int(index) < int(groups)):
         raise SettingsError(f"invalid --group {group}; expected I/G with I below G, for example 0/4")
     return sorted(batches)[int(index) :: int(groups)]
+
+
+def _end_with_stdin() -> None:
+    """Ask this process to end when the one that started it has ended."""
+    while os.read(0, 4_096):
+        pass
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _lines(file: typer.FileText | None) -> list[str]:

@@ -160,7 +160,7 @@ def test_the_gauntlet(world: World, started: StartedAirflow, undisturbed_run: Pa
         RequestFault("watch", "events", Cut(after_lines=1)),
         RequestFault("get", "pods/log", Cut(after_lines=1), {"stage": "download"}),
     )
-    conf = {"wat_files": WAT_FILES, "download_workers": 2, "score_groups": 1, "runner": "kubernetes"}
+    conf = {"wat_files": WAT_FILES, "download_workers": 2, "score_workers": 1, "runner": "kubernetes"}
     run = started.api.trigger(world.dag, world.crawl, conf)
 
     until(lambda: world.pods("plan"), "the pod of plan")

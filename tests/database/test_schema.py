@@ -41,7 +41,9 @@ TABLES = (
     "schema_migration",
     *PLAN,
 )
-VIEWS = ("pair_text", "load_progress", "queue_progress", "lease", "failed_batch", "failure", COUNTS[2])
+VIEWS = (
+    "pair_text", "load_progress", "queue_progress", "queue_depth", "lease", "failed_batch", "failure", COUNTS[2],
+)  # fmt: skip
 # All that a role may do, in addition to every user. Of partition and batch only some columns, see below.
 RIGHTS = {
     "laion_reader": {(table, "SELECT") for table in (*TABLES, *VIEWS)},
@@ -58,7 +60,7 @@ RIGHTS = {
         *((table, right) for table in PLAN for right in ("INSERT", "UPDATE")),
     },
     "laion_worker": {
-        *((table, "SELECT") for table in ("schema_migration", "crawl", "batch", *COUNTS)),
+        *((table, "SELECT") for table in ("schema_migration", "crawl", "batch", "queue_depth", *COUNTS)),
         *(("queue_contact", right) for right in ("SELECT", "INSERT", "UPDATE")),
     },
 }
@@ -77,6 +79,9 @@ COLUMN_RIGHTS = {
             "stats",
             "error",
             "updated_at",
+            "download_attempts",
+            "score_stats",
+            "raw_deleted",
         ]
     },
 }

@@ -110,7 +110,7 @@ def check(store: Store, database: Database) -> StageStats:
     """Postgres, stats and files must be of one download, and the score stage must accept them."""
     ((state, recorded),) = database.connection.execute("select state::text, stats from batch").fetchall()
     stats = store.read_stats(STATS)
-    assert (state, StageStats.from_plain(recorded)) == ("done", stats)
+    assert (state, StageStats.from_plain(recorded)) == ("downloaded", stats)
     samples = list(shard_samples(stats, store))
     assert len(samples) == stats.kept
     found = {sample.image[1].partition(b" of ")[2] for sample in samples if sample.image}
