@@ -17,8 +17,8 @@ from laion_etl.crawl import Partition
 from laion_etl.database.connection import Database
 from laion_etl.database.load import load_partition
 from laion_etl.database.loaded import loaded_crawl
-from laion_etl.download.worker import Progress, Worker, open_queue
 from laion_etl.dataset.missing_batches import check_scored
+from laion_etl.download.worker import Progress, Worker, open_queue
 from laion_etl.io.storage import Store
 from laion_etl.parse.stage import parse_partition
 from laion_etl.plan.stage import plan_batches

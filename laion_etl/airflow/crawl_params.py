@@ -41,7 +41,7 @@ PARAMS = _checked(
             maximum=512,
             section=Section.HOW_MANY.value,
             title="Score workers",
-            description="How many tasks score images in parallel, while others download; usually one per GPU.",
+            description="How many tasks score images while others download; usually one per GPU.",
         ),
         **RUN_PARAMS,
         "allow_missing_percent": Param(

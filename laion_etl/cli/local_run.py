@@ -1,5 +1,7 @@
-"""All stages of a crawl on this machine, without Airflow: one after the other, except that batches are scored in
-a second process as soon as they are downloaded."""
+"""All stages of a crawl on this machine, without Airflow.
+
+One runs after the other, except that a second process scores batches as soon as they are downloaded.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -113,7 +113,7 @@ class BatchQueue:
     def through(self, database: Database) -> "BatchQueue":
         """Return the queue of the same worker through another connection, for another thread."""
         other = copy(self)
-        other._database = database  # noqa: SLF001 - of its own class
+        other._database = database
         return other
 
     def claim(self) -> Claim | None:
@@ -216,9 +216,9 @@ class BatchQueue:
         ((others, gone),) = self._database.rows("queue.scored_otherwise", keys)
         if gone:
             raise SettingsError(
-                f"cannot score {gone:,} batches again with this model or these settings: their images were deleted "
-                "after they were scored (LAION_ETL_KEEP_RAW_SHARDS=false); use the model and settings that they "
-                "were scored with, or download them again"
+                f"cannot score {gone:,} batches again with this model or these settings: their images were "
+                "deleted after they were scored (LAION_ETL_KEEP_RAW_SHARDS=false); use the model and "
+                "settings that they were scored with, or download them again"
             )
         count = 0
         while others and (

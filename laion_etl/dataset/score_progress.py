@@ -158,7 +158,7 @@ def write_record(
     missing: Sequence[MissingBatch],
     store: Store,
 ) -> None:
-    """Write the record of a crawl that was scored as one group: of its batches, ascending, and fingerprints."""
+    """Write the record of a crawl that was scored as one group: batches, ascending, with fingerprints."""
     record = GroupRecord(crawl, "0/1", len(scored) + len(missing), store)
     record.count_all(scored, totals, missing)
     document = {"format": FORMAT, "crawl": crawl, "groups": 1}
@@ -233,6 +233,12 @@ def read_score_progress(crawl: str, store: Store) -> ScoreProgress:
         missing_count=sum(stats.input - stats.kept for stats in records) - len(since),
         damaged=tuple(one for one in found if isinstance(one, str)),
     )
+
+
+def raw_shards_deleted(crawl: str, store: Store) -> int:
+    """Return how many raw shards of a crawl were deleted after they were scored, as of the last record."""
+    record = _record(group_file(crawl, "0/1"), store)
+    return int(record.details.get("raw_shards_deleted", 0)) if isinstance(record, StageStats) else 0
 
 
 def runs_of(numbers: Iterable[int]) -> list[Run]:

@@ -38,8 +38,8 @@ class PartitionCounters:
 
 @dataclass(frozen=True, slots=True)
 class DownloadCounters:
-    """The batches of a crawl in Postgres; from `pairs_done` on, of those that are downloaded, from `samples` on
-    of those that are scored."""
+    """The batches of a crawl in Postgres; from `pairs_done` on, of those that are downloaded, from `samples`
+    on of those that are scored."""
 
     batches: int
     pairs: int

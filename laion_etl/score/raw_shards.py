@@ -16,6 +16,6 @@ def delete_raw(crawl: str, claim: Claim, queue: BatchQueue, store: Store) -> Non
 
 
 def delete_raw_left(crawl: str, queue: BatchQueue, store: Store) -> None:
-    """Delete the raw shards of all scored batches that still have one, as a worker that was killed leaves it."""
+    """Delete the raw shards of all scored batches that still have one: a killed worker leaves it."""
     for claim in queue.with_raw_shard():
         delete_raw(crawl, claim, queue, store)

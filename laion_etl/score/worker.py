@@ -24,7 +24,8 @@ from laion_etl.database.queue import BatchQueue, Claim, QueueStage, queue_of
 from laion_etl.dataset.missing_batches import MissingBatch
 from laion_etl.io.storage import Guard, Store
 from laion_etl.score.raw_shards import delete_raw, delete_raw_left
-from laion_etl.score.stage import Access, LostBatch, Tools, score_each, scored_by_of
+from laion_etl.score.stage import Tools, score_each, scored_by_of
+from laion_etl.score.steps import Access, LostBatch
 from laion_etl.settings import Settings
 
 WAIT_S = 1_800.0  # for download workers, when batches are not downloaded and none is at work
@@ -53,7 +54,8 @@ class ScoreWorker:
     _outages: Outages = field(init=False)
 
     def __post_init__(self) -> None:
-        self._queue = queue_of(self.crawl, self.settings.download, self.database, QueueStage.SCORE)
+        limits = self.settings.download
+        self._queue = queue_of(self.crawl, limits, self.database, QueueStage.SCORE)
         self._outages = self._patience()
         # The model stays loaded when work begins anew after an outage.
         self.tools = replace(self.tools, scorer=lru_cache(maxsize=1)(self.tools.scorer))
@@ -148,8 +150,8 @@ class ScoreWorker:
             idle_since = None if left.going_on else idle_since or now
             if idle_since is not None and now - idle_since > self.wait_s:
                 raise _NothingDownloadedError(
-                    f"cannot score all of {self.crawl}: batches are not downloaded, and no download worker has "
-                    f"been at work for {self.wait_s:.0f} s; start `laion-etl stage download --crawl "
+                    f"cannot score all of {self.crawl}: batches are not downloaded, and no download worker "
+                    f"has been at work for {self.wait_s:.0f} s; start `laion-etl stage download --crawl "
                     f"{self.crawl}`, then run the same command again to continue"
                 )
             if self._ending.wait(poll_s * random.uniform(0.5, 1)):  # noqa: S311 - no secret

@@ -84,8 +84,8 @@ class CoreSettings(Group):
     )
     keep_raw_shards: bool = setting(
         True,
-        "Keep the tar of a downloaded shard when it is scored. false saves nine tenths of a crawl's storage; its "
-        "images can then not be scored again with another model.",
+        "Keep the tar of a downloaded shard when it is scored. false saves nine tenths of a crawl's storage; "
+        "its images can then not be scored again with another model.",
         changes=None,
     )
     run_id: str = setting(

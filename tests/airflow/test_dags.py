@@ -107,7 +107,8 @@ def test_every_known_crawl_has_its_dag_of_mapped_stages(parsed: Any) -> None:
         "publish_range",
     }
     assert all(task["retries"] == 3 for task in tasks.values())
-    assert all(task["timeout"] for name, task in tasks.items() if name not in ("workers", "score_workers", "shards", "verdict"))
+    helpers = ("workers", "score_workers", "shards", "verdict")
+    assert all(task["timeout"] for name, task in tasks.items() if name not in helpers)
     assert "CC-MAIN-2024-38" in dag["doc"]
     assert dag["tags"] == ["2024", "crawl", "laion_etl"]
     assert dag["schedule"] == "crawl of 2024-09-16"

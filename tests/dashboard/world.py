@@ -101,7 +101,8 @@ def _write_rows(connection: Connection, store: Store) -> None:
         connection.execute(_PARTITION, [crawl, number, "f", number < 18, *records])
     connection.execute(_PARTITION, [crawl, 20, "", False, Jsonb({}), None])
     for place, number in enumerate(batch_nos(BATCHES, CRAWL)):
-        state = "downloaded" if place < 23 else "parked" if place == 23 else "downloading" if place < 26 else "ready"
+        states = ((23, "downloaded"), (24, "parked"), (26, "downloading"), (BATCHES, "ready"))
+        state = next(name for end, name in states if place < end)
         done = store.read_stats(f"{shard_stem(CRAWL, number)}_stats.json") if state == "downloaded" else None
         row = {
             "batch": number,

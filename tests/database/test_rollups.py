@@ -26,13 +26,7 @@ from laion_etl.settings import Settings
 from tests.database.pairs import batch_no
 
 # The same numbers from the batches themselves.
-STATES = """
-(select batch.*, state in ('downloaded', 'scoring', 'scored') or state = 'parked' and stats is not null as done,
-        state = 'parked' and stats is null as failed, state = 'parked' and stats is not null as score_failed,
-        state = 'scored' as is_scored
- from batch) as one
-"""
-FULL_COUNT = f"""
+FULL_COUNT = """
 select crawl_no, batch / 1000, count(*), sum(pairs), count(*) filter (where done),
        coalesce(sum(pairs) filter (where done), 0), count(*) filter (where failed),
        coalesce(sum(pairs) filter (where failed), 0),
@@ -41,37 +35,48 @@ select crawl_no, batch / 1000, count(*), sum(pairs), count(*) filter (where done
                      from jsonb_array_elements(stats -> 'outputs') as output))
                 filter (where done), 0),
        coalesce(sum(download_ms) filter (where done), 0), count(*) filter (where is_scored),
-       count(*) filter (where score_failed), coalesce(sum((score_stats ->> 'input')::int) filter (where is_scored), 0),
+       count(*) filter (where score_failed),
+       coalesce(sum((score_stats ->> 'input')::int) filter (where is_scored), 0),
        coalesce(sum((score_stats ->> 'kept')::int) filter (where is_scored), 0),
        coalesce(sum(score_ms) filter (where is_scored), 0), count(*) filter (where is_scored and raw_deleted)
-from {STATES} group by 1, 2 order by 1, 2
+from one group by 1, 2 order by 1, 2
 """
 COUNTS = "select * from batch_count order by crawl_no, thousand"
 REASONS = """
 select crawl_no, reason, sum(number::bigint)
-from (select crawl_no, {0} as reasons from batch_thousand
-      union all select crawl_no, {0} from batch_change) as counts,
-     jsonb_each_text(reasons) as each (reason, number)
+from (select crawl_no, dropped, score_dropped from batch_thousand
+      union all select crawl_no, dropped, score_dropped from batch_change) as counts,
+     jsonb_each_text(case when %(scores)s then score_dropped else dropped end) as each (reason, number)
 group by 1, 2 having sum(number::bigint) <> 0 order by 1, 2
 """
-ALL_REASONS = f"""
+ALL_REASONS = """
 select crawl_no, reason, sum(number::bigint)
-from {STATES}, jsonb_each_text({{}} -> 'dropped') as each (reason, number)
-where {{}} group by 1, 2 having sum(number::bigint) <> 0 order by 1, 2
+from one, jsonb_each_text(case when %(scores)s then score_stats else stats end -> 'dropped') as each (reason, number)
+where case when %(scores)s then is_scored else done end
+group by 1, 2 having sum(number::bigint) <> 0 order by 1, 2
+"""
+# Of each batch what its state means for the counters.
+STATES = """
+create temporary view one as
+select batch.*, state in ('downloaded', 'scoring', 'scored') or state = 'parked' and stats is not null as done,
+       state = 'parked' and stats is null as failed, state = 'parked' and stats is not null as score_failed,
+       state = 'scored' as is_scored
+from batch
 """
 
 
-def rows(connection: Connection, statement: str) -> list[tuple[Any, ...]]:
-    return connection.execute(statement).fetchall()  # type: ignore[call-overload, no-any-return]
+def rows(connection: Connection, statement: str, **keys: Any) -> list[tuple[Any, ...]]:
+    return connection.execute(statement, keys or None).fetchall()  # type: ignore[call-overload, no-any-return]
 
 
 def check(connection: Connection) -> None:
-    assert rows(connection, COUNTS) == rows(connection, FULL_COUNT)
-    for counted, stats, state in (
-        ("dropped", "stats", "done"),
-        ("score_dropped", "score_stats", "is_scored"),
-    ):
-        assert rows(connection, REASONS.format(counted)) == rows(connection, ALL_REASONS.format(stats, state))
+    connection.execute(STATES)
+    try:
+        assert rows(connection, COUNTS) == rows(connection, FULL_COUNT)
+        for scores in (False, True):
+            assert rows(connection, REASONS, scores=scores) == rows(connection, ALL_REASONS, scores=scores)
+    finally:
+        connection.execute("drop view one")
 
 
 def add_batches(connection: Connection, crawl: str, first: int, count: int) -> int:
@@ -142,7 +147,8 @@ class History:
 
     def expire(self) -> None:
         self.database.connection.execute(
-            "update batch set lease_expires = now() - interval '1 s' where state in ('downloading', 'scoring')"
+            "update batch set lease_expires = now() - interval '1 s' "
+            "where state in ('downloading', 'scoring')"
         )
 
     def requeue(self) -> None:
@@ -181,8 +187,8 @@ class History:
 
 
 STEPS = (
-    *(4 * ["claim", "complete"]), *(3 * ["claim_to_score", "complete"]), "claim", "claim_any", "fail", "fail", "release", "expire", "requeue",
-    "reconcile", "correct", "roll_up", "plan", "forget",
+    *(4 * ["claim", "complete"]), *(3 * ["claim_to_score", "complete"]), "claim", "claim_any", "fail", "fail",
+    "release", "expire", "requeue", "reconcile", "correct", "roll_up", "plan", "forget",
 )  # fmt: skip
 
 

@@ -42,7 +42,8 @@ TABLES = (
     *PLAN,
 )
 VIEWS = (
-    "pair_text", "load_progress", "queue_progress", "queue_depth", "lease", "failed_batch", "failure", COUNTS[2],
+    "pair_text", "load_progress", "queue_progress", "queue_depth", "lease", "failed_batch", "failure",
+    COUNTS[2],
 )  # fmt: skip
 # All that a role may do, in addition to every user. Of partition and batch only some columns, see below.
 RIGHTS = {

@@ -41,7 +41,8 @@ def test_a_run_killed_at_every_stage_ends_with_the_same_bytes(
     ):
         with start_run(minicrawl.crawl, killed) as running:
             wait_for(tmp_path, pattern, running)
-            running.send_signal(signal.SIGKILL)
+            for pid in (running.pid, *children_of(running.pid, "laion_etl")):  # one scores, others decode
+                os.kill(pid, signal.SIGKILL)
     finish_run(minicrawl.crawl, killed)
     expected, found = files(undisturbed_run), files(tmp_path)
     assert sorted(found) == sorted(expected)
