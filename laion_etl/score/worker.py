@@ -64,8 +64,8 @@ class ScoreWorker:
         """Score batches until none is left or a shutdown is requested; return their stats.
 
         Raises OutageError when a service does not work for LAION_ETL_DOWNLOAD_OUTAGE_S, or nothing is
-        downloaded for `wait_s`, SettingsError if another model scored batches whose images are gone; otherwise
-        like `score_shards`.
+        downloaded for `wait_s`, SettingsError if another model scored batches whose images are gone;
+        otherwise like `score_shards`.
         """
         done: list[StageStats] = []
         if self._outages.outlast(self._queue.counts).scored:
@@ -116,15 +116,20 @@ class ScoreWorker:
         if isinstance(result, MissingBatch):
             error = f"{result.cause}: {result.error}"
             self._outages.outlast(lambda: self._queue.fail(claim, error))
-        elif isinstance(result, StageStats) and self._outages.outlast(
-            lambda: self._queue.complete(claim, result)
-        ):
+        elif isinstance(result, StageStats) and self._complete(claim, result):
             if not self.settings.core.keep_raw_shards:
                 delete_raw(self.crawl, claim, self._queue, self.store)
             done.append(result)
             self._outages.over()
             if self.on_done is not None:
                 self.on_done(result)
+
+    def _complete(self, claim: Claim, stats: StageStats) -> bool:
+        """Record a result; that of an earlier version with what its fingerprint says it was scored by."""
+        if stats.input and "scored_by" not in stats.details:
+            scored_by = scored_by_of(self.settings, self.tools.scorer(self.settings))
+            stats = replace(stats, details={**stats.details, "scored_by": scored_by})
+        return self._outages.outlast(lambda: self._queue.complete(claim, stats))
 
     def _guard(self, batch: int) -> Guard:
         claim = self._held[batch]

@@ -51,14 +51,16 @@ group by 1, 2 having sum(number::bigint) <> 0 order by 1, 2
 """
 ALL_REASONS = """
 select crawl_no, reason, sum(number::bigint)
-from one, jsonb_each_text(case when %(scores)s then score_stats else stats end -> 'dropped') as each (reason, number)
+from one, jsonb_each_text(case when %(scores)s then score_stats else stats end -> 'dropped')
+     as each (reason, number)
 where case when %(scores)s then is_scored else done end
 group by 1, 2 having sum(number::bigint) <> 0 order by 1, 2
 """
 # Of each batch what its state means for the counters.
 STATES = """
 create temporary view one as
-select batch.*, state in ('downloaded', 'scoring', 'scored') or state = 'parked' and stats is not null as done,
+select batch.*,
+       state in ('downloaded', 'scoring', 'scored') or state = 'parked' and stats is not null as done,
        state = 'parked' and stats is null as failed, state = 'parked' and stats is not null as score_failed,
        state = 'scored' as is_scored
 from batch
