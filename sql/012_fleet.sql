@@ -177,10 +177,12 @@ begin
     insert into batch_change
     select new.crawl_no, new.batch / 1000, 0, n.pairs - o.pairs, n.done - o.done, n.pairs_done - o.pairs_done,
            n.failed - o.failed, n.pairs_failed - o.pairs_failed, n.images - o.images, n.bytes - o.bytes,
-           n.held_ms - o.held_ms, add_counts(n.dropped, negative_counts(o.dropped)), n.scored - o.scored,
+           n.held_ms - o.held_ms,
+           case when o.dropped = '{}' then n.dropped else add_counts(n.dropped, negative_counts(o.dropped)) end, n.scored - o.scored,
            n.score_failed - o.score_failed, n.samples - o.samples, n.samples_kept - o.samples_kept,
            n.score_ms - o.score_ms, n.raw_deleted - o.raw_deleted,
-           add_counts(n.score_dropped, negative_counts(o.score_dropped))
+           case when o.score_dropped = '{}' then n.score_dropped
+                else add_counts(n.score_dropped, negative_counts(o.score_dropped)) end
     from counters_of(new) as n, counters_of(old) as o;
     return null;
 end
@@ -200,15 +202,36 @@ declare
     sign constant integer := case tg_op when 'INSERT' then 1 else -1 end;
 begin
     insert into batch_change
-    select changed.crawl_no, changed.batch / 1000, sign * sum(c.batches), sign * sum(c.pairs), sign * sum(c.done),
-           sign * sum(c.pairs_done), sign * sum(c.failed), sign * sum(c.pairs_failed), sign * sum(c.images),
-           sign * sum(c.bytes), sign * sum(c.held_ms),
-           case sign when 1 then sum_counts(c.dropped) else negative_counts(sum_counts(c.dropped)) end,
-           sign * sum(c.scored), sign * sum(c.score_failed), sign * sum(c.samples), sign * sum(c.samples_kept),
-           sign * sum(c.score_ms), sign * sum(c.raw_deleted),
-           case sign when 1 then sum_counts(c.score_dropped) else negative_counts(sum_counts(c.score_dropped)) end
-    from changed cross join lateral counters_of(row(changed.*)::batch) as c
-    group by 1, 2;
+    select crawl_no, thousand, sign * batches, sign * counted.pairs, sign * done, sign * pairs_done, sign * failed,
+           sign * pairs_failed, sign * counted.images, sign * counted.bytes, sign * held_ms,
+           case sign when 1 then coalesce(dropped, '{}') else negative_counts(coalesce(dropped, '{}')) end,
+           sign * scored, sign * score_failed, sign * samples, sign * samples_kept, sign * score_ms, sign * raw_deleted,
+           case sign when 1 then coalesce(score_dropped, '{}') else negative_counts(coalesce(score_dropped, '{}')) end
+    from (
+        select crawl_no, batch / 1000 as thousand, sum(c.batches) as batches, sum(c.pairs) as pairs, sum(c.done) as done,
+               sum(c.pairs_done) as pairs_done, sum(c.failed) as failed, sum(c.pairs_failed) as pairs_failed,
+               sum(c.images) as images, sum(c.bytes) as bytes, sum(c.held_ms) as held_ms, sum(c.scored) as scored,
+               sum(c.score_failed) as score_failed, sum(c.samples) as samples, sum(c.samples_kept) as samples_kept,
+               sum(c.score_ms) as score_ms, sum(c.raw_deleted) as raw_deleted
+        from changed cross join lateral counters_of(row(changed.*)::batch) as c
+        group by 1, 2
+    ) as counted
+    left join (
+        select crawl_no, thousand, jsonb_object_agg(reason, number) filter (where stage = 'download') as dropped,
+               jsonb_object_agg(reason, number) filter (where stage = 'score') as score_dropped
+        from (
+            select crawl_no, batch / 1000 as thousand, 'download' as stage, reason, sum(number::bigint) as number
+            from changed cross join jsonb_each_text(stats -> 'dropped') as each (reason, number)
+            where state in ('downloaded', 'scoring', 'scored', 'parked')
+            group by 1, 2, 3, 4
+            union all
+            select crawl_no, batch / 1000, 'score', reason, sum(number::bigint)
+            from changed cross join jsonb_each_text(score_stats -> 'dropped') as each (reason, number)
+            where state = 'scored'
+            group by 1, 2, 3, 4
+        ) as reasons
+        group by 1, 2
+    ) as summed using (crawl_no, thousand);
     return null;
 end
 $$;
@@ -229,8 +252,9 @@ begin
         delete from batch_change where ctid = any (array(select ctid from batch_change limit max_rows)) returning *
     ), summed as (
         select crawl_no, thousand, sum(batches), sum(pairs), sum(done), sum(pairs_done), sum(failed), sum(pairs_failed),
-               sum(images), sum(bytes), sum(held_ms), sum_counts(dropped), sum(scored), sum(score_failed), sum(samples),
-               sum(samples_kept), sum(score_ms), sum(raw_deleted), sum_counts(score_dropped)
+               sum(images), sum(bytes), sum(held_ms), coalesce(sum_counts(dropped) filter (where dropped <> '{}'), '{}'),
+               sum(scored), sum(score_failed), sum(samples), sum(samples_kept), sum(score_ms), sum(raw_deleted),
+               coalesce(sum_counts(score_dropped) filter (where score_dropped <> '{}'), '{}')
         from gone group by crawl_no, thousand
     ), added as (
         insert into batch_thousand as old select * from summed
@@ -257,15 +281,36 @@ begin
     delete from batch_thousand;
     -- One thousand after the other, by the primary key: what is added up at once stays small.
     insert into batch_thousand
-    select crawl_no, thousand, counted.*
+    select crawl_no, thousand, batches, pairs, done, pairs_done, failed, pairs_failed, images, bytes, held_ms,
+           coalesce(dropped, '{}'), scored, score_failed, samples, samples_kept, score_ms, raw_deleted,
+           coalesce(score_dropped, '{}')
     from (select distinct crawl_no, batch / 1000 as thousand from batch) as thousands
     cross join lateral (
-        select sum(c.batches), sum(c.pairs), sum(c.done), sum(c.pairs_done), sum(c.failed), sum(c.pairs_failed),
-               sum(c.images), sum(c.bytes), sum(c.held_ms), sum_counts(c.dropped), sum(c.scored), sum(c.score_failed),
-               sum(c.samples), sum(c.samples_kept), sum(c.score_ms), sum(c.raw_deleted), sum_counts(c.score_dropped)
+        select sum(c.batches) as batches, sum(c.pairs) as pairs, sum(c.done) as done, sum(c.pairs_done) as pairs_done,
+               sum(c.failed) as failed, sum(c.pairs_failed) as pairs_failed, sum(c.images) as images,
+               sum(c.bytes) as bytes, sum(c.held_ms) as held_ms, sum(c.scored) as scored,
+               sum(c.score_failed) as score_failed, sum(c.samples) as samples, sum(c.samples_kept) as samples_kept,
+               sum(c.score_ms) as score_ms, sum(c.raw_deleted) as raw_deleted
         from batch as one cross join lateral counters_of(one) as c
         where one.batch between thousand * 1000 and thousand * 1000 + 999 and one.crawl_no = thousands.crawl_no
-    ) as counted;
+    ) as counted
+    cross join lateral (
+        select jsonb_object_agg(reason, number) filter (where stage = 'download') as dropped,
+               jsonb_object_agg(reason, number) filter (where stage = 'score') as score_dropped
+        from (
+            select 'download' as stage, reason, sum(number::bigint) as number
+            from batch cross join jsonb_each_text(stats -> 'dropped') as each (reason, number)
+            where batch between thousand * 1000 and thousand * 1000 + 999 and batch.crawl_no = thousands.crawl_no
+              and state in ('downloaded', 'scoring', 'scored', 'parked')
+            group by 2
+            union all
+            select 'score', reason, sum(number::bigint)
+            from batch cross join jsonb_each_text(score_stats -> 'dropped') as each (reason, number)
+            where batch between thousand * 1000 and thousand * 1000 + 999 and batch.crawl_no = thousands.crawl_no
+              and state = 'scored'
+            group by 2
+        ) as reasons
+    ) as summed;
 end
 $$;
 

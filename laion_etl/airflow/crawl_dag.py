@@ -218,6 +218,7 @@ def download(crawl: str, workers: XComArg, pool: str) -> MappedOperator:
         arguments=["--crawl", crawl],
         on_result=results.downloaded,
         pool=pool,
+        priority_weight=100,  # where slots are few: score workers would hold them and wait for downloads
         execution_timeout=timedelta(days=14),
         doc_md=download.__doc__,
     ).expand(unit=workers)

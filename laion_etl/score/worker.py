@@ -152,6 +152,8 @@ class ScoreWorker:
             if not left.any:
                 return
             now = time.monotonic()
+            if idle_since is None and not left.going_on:
+                _log.warning("no download worker is at work; waiting for one, for at most %.0f s", self.wait_s)
             idle_since = None if left.going_on else idle_since or now
             if idle_since is not None and now - idle_since > self.wait_s:
                 raise _NothingDownloadedError(

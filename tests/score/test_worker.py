@@ -77,7 +77,9 @@ def world(settings: Settings, store: Store, database: Database) -> World:
             "insert into batch (batch, crawl_no, pairs, file) values (%s, 1, 4, %s)",
             [batch, Jsonb({"name": f"batches/{CRAWL}/{batch}.parquet", "bytes": 1, "sha256": "0"})],
         )
-    made = World(replace(settings, clip=TINY), store, database)
+    # A worker that is stopped in a test still sends heartbeats, but not within the test.
+    download = replace(settings.download, lease_s=36_000)
+    made = World(replace(settings, clip=TINY, download=download), store, database)
     TOOLS.scorer(made.settings)  # loading it is not what threads are waited for
     made.download(1)
     made.download(2)
