@@ -140,6 +140,8 @@ class ScoreWorker:
         work."""
         outages = self._patience()
         idle_since: float | None = None
+        # Half a lease without a word of any worker is taken for an outage of the database.
+        longest_s = min(_LONGEST_POLL_S, self.settings.download.lease_s / 4)
         poll_s = _FIRST_POLL_S
         while not self._stopped:
             claim = self._claim(queue, outages)
@@ -153,7 +155,9 @@ class ScoreWorker:
                 return
             now = time.monotonic()
             if idle_since is None and not left.going_on:
-                _log.warning("no download worker is at work; waiting for one, for at most %.0f s", self.wait_s)
+                _log.warning(
+                    "no download worker is at work; waiting for one, for at most %.0f s", self.wait_s
+                )
             idle_since = None if left.going_on else idle_since or now
             if idle_since is not None and now - idle_since > self.wait_s:
                 raise _NothingDownloadedError(
@@ -163,7 +167,7 @@ class ScoreWorker:
                 )
             if self._ending.wait(poll_s * random.uniform(0.5, 1)):  # noqa: S311 - no secret
                 return
-            poll_s = min(_LONGEST_POLL_S, 1.5 * poll_s)
+            poll_s = min(longest_s, 1.5 * poll_s)
 
     def _claim(self, queue: BatchQueue, outages: Outages) -> Claim | None:
         """Claim a batch; None also when the work has ended meanwhile, in another thread."""

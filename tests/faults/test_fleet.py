@@ -53,8 +53,10 @@ class Fleet:
     def at_work(self, kind: str) -> list[Fork]:
         return [fork for fork in self.alive(kind) if fork not in self.frozen]
 
-    def left(self) -> bool:
-        rows = self.db.execute("select exists (select from batch where state not in ('scored', 'parked'))")
+    def left(self, *states: str) -> bool:
+        """Whether a batch is in one of these states; by default one that is not the last."""
+        asked = [list(states or ("ready", "downloading", "downloaded", "scoring"))]
+        rows = self.db.execute("select exists (select from batch where state::text = any (%s))", asked)
         return bool((rows.fetchone() or (False,))[0])
 
     def claims(self) -> int:
@@ -62,7 +64,7 @@ class Fleet:
 
     def keep_at_work(self) -> None:
         for kind in self.workers:
-            if not self.at_work(kind):
+            if not self.at_work(kind) and (kind == "score" or self.left("ready", "downloading")):
                 self.workers[kind].append(self.start(kind))
 
     def disturb(self) -> None:
