@@ -126,9 +126,10 @@ def download(
 ) -> None:
     """Download the images of a crawl batch by batch until none is left, or those of a single batch."""
     from laion_etl.core.schemas import plan_stats_name
+    from laion_etl.core.stopping import Stop
     from laion_etl.database.connection import open_database
     from laion_etl.download.metrics import Metrics
-    from laion_etl.download.worker import Stop, Worker, open_queue
+    from laion_etl.download.worker import Worker, open_queue
 
     settings, store = open_settings()
     with open_database(settings) as database, progress(console(), "download") as report:

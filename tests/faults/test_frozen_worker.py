@@ -15,13 +15,14 @@ import pytest
 from laion_etl.core.funnel import DownloadStatus, Outcomes
 from laion_etl.core.schemas import shard_stem
 from laion_etl.core.stage_stats import StageStats
+from laion_etl.core.stopping import Stop
 from laion_etl.database.connection import Database, open_database
 from laion_etl.database.load import load_partition
 from laion_etl.download import stage as download_stage
 from laion_etl.download.hashes import Digests
 from laion_etl.download.images import StoredImage
 from laion_etl.download.shards import ShardWriter
-from laion_etl.download.worker import Stop, Worker, open_queue
+from laion_etl.download.worker import Worker, open_queue
 from laion_etl.io.storage import Store
 from laion_etl.plan.stage import plan_batches
 from laion_etl.score.shard_reader import shard_samples
