@@ -410,10 +410,10 @@ def queue(settings: Settings, store: Store, workers: int, seconds: float) -> Non
 
 def hours_of_claims(connection: psycopg.Connection) -> None:
     """What the queue looks like when many batches have been done since the programs next to it began."""
-    for state in ("leased", "done"):
+    for state in ("downloading", "downloaded"):
         connection.execute(
             "update batch set state = %s where batch in (select batch from batch where state = 'ready' "
-            "or state = 'leased' and claimed_at is null order by batch limit %s)",
+            "or state = 'downloading' and claimed_at is null order by batch limit %s)",
             [state, _DONE_BEFORE],
         )
     connection.execute("vacuum batch")

@@ -50,15 +50,16 @@ KEPT = 10_000 - sum(DROPPED.values())
 
 ROWS = """
 insert into batch (batch, crawl_no, pairs, file, state, attempts, lease_owner, lease_expires, stats, error,
-                   updated_at, claimed_at)
+                   updated_at, claimed_at, downloaded_at, download_ms)
 select batch, %(crawl_no)s, 10000, %(file)s::jsonb, state::batch_state, 1,
-       case state when 'leased' then format('pod-%%s:1:0123abcd', batch) end, now() + interval '1 day',
-       case state when 'done' then %(stats)s::jsonb end,
-       case state when 'failed' then format('cannot read s3://bucket/batches/C/%%s.parquet: %%s; plan again',
+       case state when 'downloading' then format('pod-%%s:1:0123abcd', batch) end, now() + interval '1 day',
+       case state when 'downloaded' then %(stats)s::jsonb end,
+       case state when 'parked' then format('cannot read s3://bucket/batches/C/%%s.parquet: %%s; plan again',
            batch, (array['it is damaged', 'it does not exist'])[1 + batch %% 2]) end,
-       ended, ended - interval '13 minutes'
-from (select batch, case when batch %% %(step)s = 7 then 'failed' when batch < %(done_to)s then 'done'
-                         when batch < %(done_to)s + %(leased)s then 'leased' else 'ready' end as state,
+       ended, ended - interval '13 minutes',
+       case state when 'downloaded' then ended end, case state when 'downloaded' then 780000 end
+from (select batch, case when batch %% %(step)s = 7 then 'parked' when batch < %(done_to)s then 'downloaded'
+                         when batch < %(done_to)s + %(leased)s then 'downloading' else 'ready' end as state,
              now() - (%(done_to)s - batch) * interval '2 seconds' as ended
       from generate_series(%(first)s::bigint, %(last)s::bigint) as batch) as batches
 """

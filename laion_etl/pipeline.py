@@ -4,29 +4,34 @@ Beneath the command `laion-etl run` and the class `CrawlRun` of the library, whi
 Airflow starts a command for each unit instead.
 """
 
-from collections.abc import Callable, Sequence
+import math
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 from laion_etl.core.stage_stats import StageStats
+from laion_etl.core.stopping import Stop
 from laion_etl.crawl import Partition
 from laion_etl.database.connection import Database
 from laion_etl.database.load import load_partition
 from laion_etl.database.loaded import loaded_crawl
+from laion_etl.dataset.missing_batches import check_scored
 from laion_etl.download.worker import Progress, Worker, open_queue
-from laion_etl.io.planned import planned_batches
 from laion_etl.io.storage import Store
 from laion_etl.parse.stage import parse_partition
 from laion_etl.plan.stage import plan_batches
 from laion_etl.publish.completeness import Expected
 from laion_etl.publish.stage import publish_variants
-from laion_etl.settings import Settings
+from laion_etl.settings import Settings, as_environment
 
 
 @dataclass(frozen=True, slots=True)
 class Pipeline:
     """The stages of one crawl. Each returns the stats of its units, also of those that were finished before.
 
-    `database` is used up to `expected`; scoring and publishing work on the store alone.
+    `database` is used up to `expected`; publishing works on the store alone.
     """
 
     crawl: str
@@ -54,13 +59,36 @@ class Pipeline:
         return Worker(self.crawl, self.settings, self.store, queue, on_progress).run()
 
     def score(self, on_done: Callable[[StageStats], None] | None = None) -> list[StageStats]:
-        """Score the shards. Raises ModelError, or IncompleteError for shards that are missing or damaged."""
-        from laion_etl.score.group import score_group  # the extra `score`
+        """Score what is downloaded, and wait for what is being downloaded by other processes.
 
-        batches = planned_batches(self.crawl, self.store)
-        done = score_group(self.crawl, batches, self.settings, self.store, "0/1", on_done)
-        done.check(len(batches), 0.0)
+        Raises ModelError, or IncompleteError for shards that are missing or damaged.
+        """
+        from laion_etl.score.group import score_queue  # the extra `score`
+
+        never = Stop(math.inf)
+        done = score_queue(self.crawl, self.settings, self.store, self.database, never, on_done)
+        done.check(done.total, 0.0)
         return done.scored
+
+    @contextmanager
+    def scoring(self, on_done: Callable[[StageStats], None]) -> Iterator[None]:
+        """Score in another process while the block downloads; at its end, wait until all is scored.
+
+        `on_done` gets the counts of each shard, in another thread. Raises like `score`.
+        """
+        from laion_etl.score.multi_gpu import ScoreProcess, failure  # the extra `score`
+
+        environment = {**os.environ, **as_environment(self.settings), "LAION_ETL_STORE": self.store.uri()}
+
+        def scored(counts: dict[str, Any]) -> None:
+            on_done(StageStats("score", self.crawl, **counts))
+
+        with ScoreProcess(self.crawl, None, environment, scored) as process:
+            yield
+            if code := process.wait():
+                raise failure([("this machine", code, process.error)])
+            missing = process.missing()
+        check_scored(self.crawl, missing, process.total)
 
     def expected(self) -> Expected:
         """Return what must be there to publish: all partitions and batches, as the database has them."""

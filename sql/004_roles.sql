@@ -3,7 +3,7 @@
 --   laion_reader   reads everything
 --   laion_loader   laion-etl stage load and db seen-keys import
 --   laion_planner  laion-etl stage plan
---   laion_worker   laion-etl stage download: only the queue, no pairs
+--   laion_worker   laion-etl stage download and stage score: only the queue, no pairs
 --
 -- Migrations, db forget and db seen-keys export need the owner of the schema. If the user may not create roles, the schema is
 -- made without them: have an administrator run this file; it may be run again.
@@ -62,6 +62,11 @@ begin
         grant select on queue_contact to laion_reader;
         grant select, insert, update on queue_contact to laion_worker;
         grant update (outages) on batch to laion_worker;
+    end if;
+    if to_regclass('queue_depth') is not null then
+        -- 012_fleet.sql has been applied
+        grant select on queue_depth to laion_reader, laion_worker;
+        grant update (download_attempts, score_stats, raw_deleted) on batch to laion_worker;
     end if;
     if to_regclass('batch_thousand') is not null then
         -- 010_progress.sql has been applied

@@ -32,11 +32,11 @@ WRONG_SETTING = Alert(
     CRAWL,
     RUN,
     "score",
-    "group 0/2",
+    "worker 0",
     "LAION_ETL_CLIP_DEVICE: cuda:3 is not there (laion-etl stage score ended with exit code 2)",
     attempt=1,
     log_url=f"{RUN_URL}/tasks/score/mapped/0?try_number=1",
-    command=f"laion-etl stage score --crawl {CRAWL} --group 0/2",
+    command=f"laion-etl stage score --crawl {CRAWL}",
     task="score_0",
     run_url=RUN_URL,
     retry_helps=False,
@@ -58,13 +58,13 @@ RUN_LATE = Alert(
 
 
 def digest(folder: Path) -> Alert:
-    """The digest of a run with failed partition 17, a late download worker and a recovered score group."""
+    """The digest of a run with failed partition 17, a late download worker and a recovered score worker."""
     settings = Settings(core=CoreSettings(store=str(folder)))
     for alert in (FAILED, WRONG_SETTING, LATE):
         deliver(alert, settings)
     states = {f"partition.{stage}_{n}": "success" for stage in ("parse", "load") for n in range(900)}
     states |= {"partition.parse_17": "failed", "partition.load_17": "upstream_failed"}
-    states |= dict.fromkeys(("estimate", "discover", "plan", "group", "publish"), "success")
+    states |= dict.fromkeys(("estimate", "discover", "plan", "shards", "publish"), "success")
     states |= {f"download_{n}": "success" for n in range(4)} | {"score_0": "success", "score_1": "success"}
     published = {
         "rows": 148_302_117,

@@ -223,7 +223,7 @@ GREEN = {
     "score_0": "success",
     "plan_range": "skipped",
     "workers": "success",
-    "group": "success",
+    "shards": "success",
     "verdict": "success",
     "partition.load_0": "success",
     "partition.parse_0": "success",

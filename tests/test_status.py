@@ -38,7 +38,7 @@ def at_work(store: Store, settings: Settings, database: Database) -> CrawlStatus
     assert held
     queue.fail(failing, "no space in \x1b[2J[bold]the worker's[/] folder")
     database.connection.execute(
-        "update batch set claimed_at = now() - interval '6 minutes', updated_at = now() where state = 'done'"
+        "update batch set downloaded_at = now(), download_ms = 360000 where state = 'downloaded'"
     )
     database.connection.execute(
         "update batch set claimed_at = now() - interval '3 minutes', "

@@ -1,8 +1,10 @@
 """One DAG per known crawl: the order of its tasks. The work itself is done by laion_etl's stage commands.
 
-    estimate -> discover -> (parse -> load)[partition] -> plan -> plan_range[range] -> download[worker]
-             -> score[group] -> publish -> publish_range[range] -> publish_finish -> digest, verdict
+    estimate -> discover -> (parse -> load)[partition] -> plan -> plan_range[range]
+             -> download[worker], score[worker] -> publish -> publish_range[range] -> publish_finish
+             -> digest, verdict
 
+Download and score workers start together and claim batches from one queue: what is downloaded is scored soon.
 `plan` and `publish` do it all themselves for a crawl of one range; then the tasks after them are skipped.
 
 Making the DAGs reads one local JSON file, the catalogue: no network, no database, no torch.
@@ -88,16 +90,18 @@ def crawl_dag(crawl: Crawl, settings: Settings) -> DAG:
         plan_ranges = plan_range(crawl.id, planned.output, settings.airflow.plan_pool)
         numbers = workers()
         downloaded = download(crawl.id, numbers, settings.airflow.download_pool)
-        groups = group()
-        scored = score(crawl.id, groups, settings.airflow.score_pool)
+        score_numbers = score_workers()
+        scored = score(crawl.id, score_numbers, settings.airflow.score_pool)
         published = publish(crawl.id)
         estimated >> discovered
         loaded >> planned
         [planned, plan_ranges] >> numbers
-        downloaded >> groups
+        numbers >> score_numbers
+        announced = shards()
+        downloaded >> announced
         publish_ranges = publish_range(crawl.id, published.output, settings.airflow.publish_pool)
         finished = publish_finish(crawl.id)
-        scored >> published
+        [announced, scored] >> published
         publish_ranges >> finished
         everything = [loaded, plan_ranges, downloaded, scored, published, publish_ranges, finished]
         if settings.publish.duplicates == "exact":
@@ -214,28 +218,37 @@ def download(crawl: str, workers: XComArg, pool: str) -> MappedOperator:
         arguments=["--crawl", crawl],
         on_result=results.downloaded,
         pool=pool,
+        priority_weight=100,  # where slots are few: score workers would hold them and wait for downloads
         execution_timeout=timedelta(days=14),
         doc_md=download.__doc__,
     ).expand(unit=workers)
 
 
+@task
+def score_workers() -> list[int]:
+    """Return the numbers of the score workers, at most one a batch."""
+    return results.score_workers(get_current_context())
+
+
 @task(trigger_rule=GO_ON, outlets=[SHARDS])
-def group() -> list[str]:
-    """Divide the shards among the score groups; returns I/G of every group."""
-    return results.score_groups(get_current_context())
+def shards() -> None:
+    """Announce the shards once all downloads have ended."""
+    results.announce_shards(get_current_context())
 
 
-def score(crawl: str, groups: XComArg, pool: str) -> MappedOperator:
-    """Compute similarity, safety and aesthetic scores for the shards of one group."""
+def score(crawl: str, workers: XComArg, pool: str) -> MappedOperator:
+    """Compute similarity, safety and aesthetic scores: claim one downloaded batch after another until every
+    batch of the crawl is scored or parked.
+    """
     return StageOperator.partial(
         task_id="score",
         stage="score",
-        unit_name="group",
-        arguments=["--crawl", crawl, "--group", "{{ task.unit }}", "--allow-missing", ALLOWED],
+        unit_name="worker",
+        arguments=["--crawl", crawl, "--allow-missing", ALLOWED],
         pool=pool,
-        execution_timeout=timedelta(days=7),
+        execution_timeout=timedelta(days=14),
         doc_md=score.__doc__,
-    ).expand(unit=groups)
+    ).expand(unit=workers)
 
 
 @task(trigger_rule=TriggerRule.ALL_DONE, execution_timeout=timedelta(minutes=15))

@@ -34,14 +34,14 @@ PARAMS = _checked(
             title="Download workers",
             description="How many tasks download images in parallel.",
         ),
-        "score_groups": Param(
+        "score_workers": Param(
             2,
             type="integer",
             minimum=1,
             maximum=512,
             section=Section.HOW_MANY.value,
-            title="Score groups",
-            description="How many tasks score images in parallel; usually one per GPU.",
+            title="Score workers",
+            description="How many tasks score images while others download; usually one per GPU.",
         ),
         **RUN_PARAMS,
         "allow_missing_percent": Param(

@@ -77,16 +77,20 @@ def downloaded(result: dict[str, Any], context: Context) -> dict[str, int | str]
     return {**counts(result, context), "done": result["done"], "plan": result["plan"]}
 
 
-def score_groups(context: Context) -> list[str]:
-    """Announce the shards; return I/G of every score group."""
+def score_workers(context: Context) -> list[int]:
+    """Return the numbers of the score workers, at most one a batch."""
+    batches = context["ti"].xcom_pull(task_ids="plan", key=PLANNED)["batches"]
+    return list(range(max(1, min(int(context["params"]["score_workers"]), batches))))
+
+
+def announce_shards(context: Context) -> None:
+    """Announce the shards, if there are any."""
     ended = [worker for worker in context["ti"].xcom_pull(task_ids=["download"]) if worker]
     last = max(ended, key=lambda worker: worker["done"], default={"done": 0})
     if last["done"]:
         produced(SHARDS, context, batches=last["done"], plan=last["plan"])
     else:
         nothing_produced(SHARDS, context)
-    groups = int(context["params"]["score_groups"])
-    return [f"{index}/{groups}" for index in range(groups)]
 
 
 def publish_ranges(result: dict[str, Any], context: Context) -> list[str]:

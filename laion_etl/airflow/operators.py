@@ -11,11 +11,11 @@ The command prints a JSON object, its result; `on_result` makes the task's value
 names what it works on in `unit`:
 
     StageOperator.partial(
-        task_id="score",
-        stage="score",
-        arguments=["--crawl", "CC-MAIN-2024-38", "--group", "{{ task.unit }}"],
-        unit_name="group",
-    ).expand(unit=["0/2", "1/2"])
+        task_id="plan_range",
+        stage="plan",
+        arguments=["--crawl", "CC-MAIN-2024-38", "--range", "{{ task.unit }}"],
+        unit_name=RANGE,
+    ).expand(unit=["1/2", "2/2"])
 """
 
 from collections.abc import Callable, Mapping, MutableMapping, Sequence
@@ -49,7 +49,7 @@ class StageOperator(BaseOperator):
 
     `arguments` are templates, and so is `unit`. Empty arguments are left out, so that an option may depend on
     a parameter: `"{{ '--wat-files=' ~ params.wat_files if params.wat_files }}"`. The UI and alerts show
-    `unit_label` (group 0/2, range 7 of 64) instead of the map index. `runner` is local, venv or kubernetes;
+    `unit_label` (worker 3, range 7 of 64) instead of the map index. `runner` is local, venv or kubernetes;
     by default the run's parameter of this name decides, then LAION_ETL_RUNNER. Failures in `RETRY_POLICY`
     are final.
     """

@@ -8,11 +8,11 @@ from airflow.sdk import TriggerRule
 from laion_etl.airflow.alerts import TaskFailed, TaskSucceeded
 from laion_etl.settings import Settings
 
-# A failed partition, worker or group does not block the others: later tasks continue with those that
+# A failed partition or worker does not block the others: later tasks continue with those that
 # succeeded, and the verdict at the end fails the run.
 GO_ON = TriggerRule.ALL_DONE_MIN_ONE_SUCCESS
 
-# The share that may be missing, of a score group as of what is published.
+# The share that may be missing, of what is scored as of what is published.
 ALLOWED = "{{ params.allow_missing_percent / 100 }}"
 
 

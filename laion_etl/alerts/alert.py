@@ -34,7 +34,7 @@ class Kind(StrEnum):
 class Alert:
     """One notification; empty fields are not shown.
 
-    `unit` is a partition, worker or group; `task` is Airflow's name of the task, `partition.parse_7`.
+    `unit` is a partition or worker; `task` is Airflow's name of the task, `partition.parse_7`.
     `retry_helps` is False for wrong settings and other causes that a retry cannot change.
     `outcome` and `details` are only set in a digest: `success, 816 rows published` and the lines below it.
     """

@@ -17,10 +17,22 @@ if TYPE_CHECKING:  # Airflow imports this whenever it parses the DAGs, which nee
 
 # Tasks in the order in which the data flows; tasks that only pass numbers on are shown if they failed.
 _ORDER = (
-    *("estimate", "discover", "parse", "load", "plan", "plan_range", "workers", "download", "group", "score"),
+    *(
+        "estimate",
+        "discover",
+        "parse",
+        "load",
+        "plan",
+        "plan_range",
+        "workers",
+        "score_workers",
+        "download",
+        "shards",
+        "score",
+    ),
     *("publish", "publish_hashes", "publish_range", "publish_finish"),
 )
-_HELPERS = ("estimate", "workers", "group")
+_HELPERS = ("estimate", "workers", "score_workers", "shards")
 # Skipped for crawls that need only one range.
 _OPTIONAL = ("plan_range", "publish_hashes", "publish_range", "publish_finish")
 _NOT_COUNTED = ("digest", "verdict")

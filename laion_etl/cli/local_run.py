@@ -1,4 +1,7 @@
-"""All stages of a crawl on this machine, one after the other, without Airflow."""
+"""All stages of a crawl on this machine, without Airflow.
+
+One runs after the other, except that a second process scores batches as soon as they are downloaded.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,7 +19,7 @@ from laion_etl.settings import Settings
 
 @dataclass(frozen=True, slots=True)
 class LocalRun:
-    """A crawl processed entirely by this process."""
+    """A crawl processed entirely on this machine."""
 
     crawl: str
     settings: Settings
@@ -35,11 +38,11 @@ class LocalRun:
                     self._report(pipeline.parse(partition, report))
                 self._report(pipeline.load(partition))
             self._report(pipeline.plan())
-            with progress(self.console, "download") as report:
-                downloaded = pipeline.download(lambda _, done, total: report(done, total))
+            with pipeline.scoring(self._report):
+                with progress(self.console, "download") as report:
+                    downloaded = pipeline.download(lambda _, done, total: report(done, total))
                 self._report(*downloaded)
             expected = pipeline.expected()
-        pipeline.score(self._report)
         published = pipeline.publish(expected)
         self._report(*published)
         return published

@@ -1,6 +1,5 @@
 """One command per stage, as Airflow's tasks run them."""
 
-import json
 import signal
 from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated
@@ -20,12 +19,12 @@ from laion_etl.cli.common import (
     say_json,
 )
 from laion_etl.cli.console import progress, summary
-from laion_etl.cli.extras import Commands, needs
+from laion_etl.cli.extras import Commands
 from laion_etl.cli.publish import publish
-from laion_etl.core.errors import InputError, SettingsError, Stopped
+from laion_etl.cli.score import score
+from laion_etl.core.errors import SettingsError, Stopped
 
 if TYPE_CHECKING:
-    from laion_etl.core.stage_stats import StageStats
     from laion_etl.crawl import Partition
     from laion_etl.settings import Settings
 
@@ -127,9 +126,10 @@ def download(
 ) -> None:
     """Download the images of a crawl batch by batch until none is left, or those of a single batch."""
     from laion_etl.core.schemas import plan_stats_name
+    from laion_etl.core.stopping import Stop
     from laion_etl.database.connection import open_database
     from laion_etl.download.metrics import Metrics
-    from laion_etl.download.worker import Stop, Worker, open_queue
+    from laion_etl.download.worker import Worker, open_queue
 
     settings, store = open_settings()
     with open_database(settings) as database, progress(console(), "download") as report:
@@ -147,7 +147,7 @@ def download(
         )
         finished = worker.run() if batch is None else [worker.run_one(batch)]
         stopped = stop.requested and batch is None
-        batches_done = 0 if stopped else queue.counts().done
+        batches_done = 0 if stopped else queue.counts().shards
     for stats in finished:
         console().print(summary(stats), highlight=False)
     if stopped:  # not exit code 0, which says that the queue has nothing left
@@ -166,63 +166,7 @@ def download(
         )
 
 
-@commands.command()
-@needs("score")
-def score(  # noqa: PLR0913, PLR0917 - Typer declares options as parameters
-    crawl: CrawlOption,
-    shard: Annotated[
-        list[str] | None,
-        typer.Option(help="Batch number or URI of a shard; may be given several times; default: all."),
-    ] = None,
-    shards_from: Annotated[
-        typer.FileText | None,
-        typer.Option(metavar="FILE", help="File with a batch number or URI a line; - reads them from stdin."),
-    ] = None,
-    group: Annotated[
-        str,
-        typer.Option(
-            metavar="I/G", help="Only every G-th shard, from number I on, which counts from 0; default: all."
-        ),
-    ] = "",
-    allow_missing: Annotated[
-        float,
-        typer.Option(
-            min=0,
-            max=1,
-            help="Share of the crawl's batches (of those named, if any) that may be missing, 0 to 1.",
-        ),
-    ] = 0.0,
-    quiet: Annotated[bool, typer.Option("--quiet", help="Print no line for each scored shard.")] = False,
-    each: Annotated[
-        bool, typer.Option("--each", hidden=True, help="Print the counts of each scored shard as JSON.")
-    ] = False,
-    as_json: JsonOption = False,
-) -> None:
-    """Score the samples of shards: CLIP similarity, safety and aesthetic score.
-
-    Shards that are missing or damaged are skipped, named with their causes, and decide at the end whether the
-    command succeeds.
-    """
-    from laion_etl.io.planned import planned_batches
-    from laion_etl.score.group import score_group
-
-    settings, store = open_settings()
-    named = shard is not None or shards_from is not None
-    lines = [*(shard or ()), *_lines(shards_from)]
-    every = [_batch_of(line) for line in lines] if named else planned_batches(crawl, store)
-    done = score_group(
-        crawl,
-        every if named else _group(every, group),
-        settings,
-        store,
-        "" if named else group or "0/1",
-        _say_counts if each else None if quiet else _say_summary,
-    )
-    if as_json:
-        say_json(done.to_plain())
-    done.check(len(every), allow_missing)
-
-
+commands.command()(score)
 commands.command()(publish)
 
 
@@ -231,35 +175,3 @@ def _partition(crawl: str, number: int, selection: str, settings: "Settings") ->
     if number not in found:
         raise SettingsError(f"{crawl} has no partition {number}; choose {min(found)} to {max(found)}")
     return found[number]
-
-
-def _say_summary(stats: "StageStats") -> None:
-    console().print(summary(stats), highlight=False)
-
-
-def _say_counts(stats: "StageStats") -> None:
-    """For the process that has started this one; see laion_etl/score/multi_gpu.py."""
-    counts = {name: getattr(stats, name) for name in ("unit", "fingerprint", "input", "kept", "dropped")}
-    print(json.dumps({"scored": counts}), flush=True)
-
-
-def _group(batches: list[int], group: str) -> list[int]:
-    if not group:
-        return batches
-    index, _, groups = group.partition("/")
-    if not (index.isdigit() and groups.isdigit() and int(index) < int(groups)):
-        raise SettingsError(f"invalid --group {group}; expected I/G with I below G, for example 0/4")
-    return sorted(batches)[int(index) :: int(groups)]
-
-
-def _lines(file: typer.FileText | None) -> list[str]:
-    return [line.strip() for line in file or () if line.strip()]
-
-
-def _batch_of(shard: str) -> int:
-    stem = shard.rsplit("/", 1)[-1].removesuffix(".tar")
-    if not stem.isdigit():
-        raise InputError(
-            f"invalid --shard {shard}; expected a batch number, or a URI ending in a batch number and .tar"
-        )
-    return int(stem)

@@ -28,6 +28,10 @@ class Output:
         return cls(name, len(data), hashlib.sha256(data).hexdigest())
 
 
+# The fingerprint of stats that stand in for former ones while the files of a unit are being replaced.
+UNFINISHED = ""
+
+
 @dataclass(frozen=True, slots=True)
 class StageStats:
     """The result of a stage for one unit (partition, batch, shard, crawl); written last, it marks it as done.

@@ -94,7 +94,7 @@ class CrawlPage:
             "troubles": [asdict(trouble) for trouble in troubles[:_MAX_SHOWN]],
             "prices": _tried("settings", lambda: _prices(self.sources.load()), _NO_PRICES, problems),
             "download_hours": round(counters.downloads.held_ms / 3_600_000, 3) if counters else 0.0,
-            "scored": score.units > 0,
+            "scored": score.units > 0 or status.queue.scored > 0,
         }
 
     def thousand(self, thousand: int) -> dict[str, Any]:

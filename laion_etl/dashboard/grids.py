@@ -25,10 +25,20 @@ class Cell(StrEnum):
     LOADED = "l"
     PLANNED = "b"  # its pairs are cut into batches
     HELD = "r"  # a worker holds it
+    SCORING = "c"
     SILENT = "x"  # its worker's lease ran out
     FAILED = "f"
     DOWNLOADED = "d"
     SCORED = "s"
+
+
+_CELLS = {
+    "downloading": Cell.HELD,
+    "downloaded": Cell.DOWNLOADED,
+    "scoring": Cell.SCORING,
+    "scored": Cell.SCORED,
+    "parked": Cell.FAILED,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,10 +68,11 @@ class ThousandCell:
     failed: int
     held: int
     silent: int
+    scored: int
 
     def to_plain(self, score: ScoreProgress) -> dict[str, int]:
-        """Return plain JSON values, with the number of its batches that are scored."""
-        return asdict(self) | {"scored": score.count_between(self.first, self.last)}
+        """Return plain JSON values; `scored`: by the queue, or by the records of groups without it."""
+        return asdict(self) | {"scored": max(self.scored, score.count_between(self.first, self.last))}
 
 
 def partition_grid(
@@ -116,11 +127,9 @@ def runs(numbers: Sequence[int]) -> list[tuple[int, int]]:
 
 
 def _batch_cell(state: str, *, silent: bool, scored: bool) -> str:
-    if scored:
+    if scored and state == "downloaded":  # without the queue
         return Cell.SCORED.value
-    if state == "leased":
-        return (Cell.SILENT if silent else Cell.HELD).value
-    return {"done": Cell.DOWNLOADED, "failed": Cell.FAILED}.get(state, Cell.WAITING).value
+    return (Cell.SILENT if silent else _CELLS.get(state, Cell.WAITING)).value
 
 
 def _edges(seconds: list[float]) -> list[float]:

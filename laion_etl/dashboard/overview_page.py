@@ -79,7 +79,8 @@ def _state(load: dict[str, Any] | None, queue: dict[str, Any] | None, folders: s
     if batches and queue is not None:
         if queue["done"] + queue["failed"] < batches:
             return "downloading" if queue["done"] or queue["leased"] else "planned"
-        return "scoring" if "scored" in folders else "downloaded"
+        scoring = queue["scored"] or queue["scoring"] or "scored" in folders
+        return "scoring" if scoring else "downloaded"
     if load and load["partitions"]:
         return "loading"
     furthest = {"scored": "scoring", "shards": "downloading", "load": "loading", "pairs": "parsing"}

@@ -8,11 +8,12 @@ tag says UNLIKELY. All others are placeholders, without captions and without URL
 import base64
 import random
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from threading import Lock
 from typing import Any
 
-from laion_etl.core.errors import InputError
+from laion_etl.core.errors import InputError, LaionEtlError
 from laion_etl.core.schemas import scored_stem
 from laion_etl.dashboard.data_sources import Sources
 from laion_etl.dataset.score_progress import read_score_progress
@@ -44,7 +45,9 @@ class Sheets:
 
     def document(self, crawl: str) -> dict[str, Any]:
         """Build the sheet of a crawl. Raises InputError if nothing is scored, StorageError."""
-        sheet = make_sheet(crawl, self.sources.store(), self.sources.max_pixels())
+        sheet = make_sheet(
+            crawl, self.sources.store(), self.sources.max_pixels(), _first_scored(crawl, self.sources)
+        )
         with self._lock:
             self._images.pop(crawl, None)
             self._images[crawl] = sheet.images
@@ -58,16 +61,16 @@ class Sheets:
             return self._images.get(crawl, {}).get(key)
 
 
-def make_sheet(crawl: str, store: Store, max_pixels: int) -> Sheet:
-    """Build a sheet from a few batches, drawn by the crawl's name: the same crawl gives the same sheet."""
-    score = read_score_progress(crawl, store)
-    places = score.units
-    if not places:
+def make_sheet(
+    crawl: str, store: Store, max_pixels: int, first_scored: tuple[list[int], int] = ([], 0)
+) -> Sheet:
+    """Build a sheet from a few batches, drawn by the crawl's name: the same crawl gives the same sheet.
+
+    While its batches are being scored, `first_scored` are taken: some numbers, and of how many.
+    """
+    numbers, places = _drawn(crawl, store) or first_scored
+    if not numbers:
         raise InputError(f"cannot show samples of {crawl}: no batch is scored yet; score one first")
-    chosen = random.Random(crawl).sample(  # noqa: S311 - no secret
-        range(places), min(_BATCHES, places)
-    )
-    numbers = [score.at(place) for place in chosen]
     scored = _chosen(crawl, sorted(numbers), store)
     sampler = Sampler.over(scored)
     for batch in scored.batches:
@@ -83,6 +86,24 @@ def make_sheet(crawl: str, store: Store, max_pixels: int) -> Sheet:
         "rejected": [_band(band, images) for band in rejected],
     }
     return Sheet(document, images)
+
+
+def _drawn(crawl: str, store: Store) -> tuple[list[int], int] | None:
+    score = read_score_progress(crawl, store)
+    if not score.units:
+        return None
+    chosen = random.Random(crawl).sample(  # noqa: S311 - no secret
+        range(score.units), min(_BATCHES, score.units)
+    )
+    return [score.at(place) for place in chosen], score.units
+
+
+def _first_scored(crawl: str, sources: Sources) -> tuple[list[int], int]:
+    """Return the first batches that score workers have finished, and how many there are by now."""
+    with suppress(LaionEtlError), sources.database() as database:
+        rows = database.rows("dashboard.first_scored", {"crawl": crawl, "rows": _BATCHES})
+        return [number for number, _ in rows], rows[0][1] if rows else 0
+    return [], 0
 
 
 def _chosen(crawl: str, numbers: Sequence[int], store: Store) -> ScoredCrawl:

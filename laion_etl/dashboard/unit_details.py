@@ -58,8 +58,10 @@ def _queue_facts(crawl: str, number: int, sources: Sources) -> list[tuple[str, A
         rows = database.rows("dashboard.batch", {"crawl": crawl, "batch": number})
         for state, attempts, pairs, owner, error, since_s, took_s in rows:
             facts = [("state", state), ("attempts", attempts), ("pairs", pairs), ("worker", owner)]
-            facts.append(("took, seconds", round(took_s, 1)) if took_s is not None else ("error", error))
-            if state == "leased" and since_s is not None:
+            facts.append(("error", error))
+            if took_s is not None:
+                facts.append(("download took, seconds", round(took_s, 1)))
+            if state in ("downloading", "scoring") and since_s is not None:
                 facts.append(("held for, seconds", round(since_s)))
             return [fact for fact in facts if fact[1] != ""]
     return []

@@ -1,18 +1,29 @@
-"""The batch queue: claims under a lease, with a fencing token so that each batch gets one result."""
+"""The batch queue: claims under a lease, with a fencing token so that each batch gets one result.
+
+Download and score workers share it: a batch is ready, downloading, downloaded, scoring and at last scored, or
+parked with its cause (sql/012_fleet.sql). `BatchQueue` is the queue of one of the two stages.
+"""
 
 import os
 import secrets
 import socket
+from copy import copy
 from dataclasses import dataclass
+from enum import Enum
 from typing import Any
 
 from psycopg import Connection
 from psycopg.types.json import Jsonb
 
+from laion_etl.core.errors import SettingsError
 from laion_etl.core.stage_stats import Output, StageStats
+from laion_etl.core.stopping import LeaseLost
 from laion_etl.database.connection import Database
+from laion_etl.database.load import crawl_number
 from laion_etl.database.queries import query
+from laion_etl.settings import DownloadSettings
 
+_PAGE = 500  # batches of one transaction
 _ROLLED_UP_EVERY = 32  # results; until then their counts are rows of batch_change, which readers add up
 
 
@@ -25,26 +36,70 @@ class Claim:
     file: Output
 
 
+class QueueStage(Enum):
+    """The stages that claim batches, each with the states of a batch before, in and after it."""
+
+    DOWNLOAD = ("ready", "downloading", "downloaded", "queue.complete")
+    SCORE = ("downloaded", "scoring", "scored", "queue.complete_score")
+
+    def __init__(self, waiting: str, held: str, finished: str, complete: str) -> None:
+        self.states = {"waiting": waiting, "held": held, "finished": finished}
+        self.complete = complete  # the query that records a result
+
+
 @dataclass(frozen=True, slots=True)
 class QueueCounts:
     """Batches of a crawl by state."""
 
     ready: int = 0
-    leased: int = 0
-    done: int = 0
-    failed: int = 0
+    downloading: int = 0
+    downloaded: int = 0
+    scoring: int = 0
+    scored: int = 0
+    parked: int = 0
+
+    @property
+    def shards(self) -> int:
+        """Batches that are downloaded, also those that are scored since; without those parked by scoring."""
+        return self.downloaded + self.scoring + self.scored
+
+
+@dataclass(frozen=True, slots=True)
+class WorkLeft:
+    """Whether batches are neither scored nor parked, and whether a worker is on one at this moment."""
+
+    any: bool
+    going_on: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ScoreTotals:
+    """Counts of all batches of a crawl that are scored; `raw_deleted`: of their raw shards, those deleted."""
+
+    samples: int
+    kept: int
+    dropped: dict[str, int]
+    raw_deleted: int
 
 
 class BatchQueue:
     """The batches of one crawl. `lease_s`: a silent worker loses its batch after this many seconds;
-    `max_attempts`: claims of a batch before it is parked as failed.
+    `max_attempts`: claims of a batch in one stage before it is parked.
 
     Every change survives a lost connection: repeated, it finds what its first attempt may have done. A lease
     that ends while no worker reaches the database is not the batch's fault (sql/011_outages.sql).
     """
 
-    def __init__(self, database: Database, crawl_no: int, lease_s: int, max_attempts: int) -> None:
+    def __init__(
+        self,
+        database: Database,
+        crawl_no: int,
+        lease_s: int,
+        max_attempts: int,
+        stage: QueueStage = QueueStage.DOWNLOAD,
+    ) -> None:
         self._database = database
+        self._stage = stage
         self._held: set[int] = set()
         self._is_claiming = False  # also after one that failed: it may have been committed
         self._keys = {
@@ -52,19 +107,26 @@ class BatchQueue:
             "lease_s": lease_s,
             "max_attempts": max_attempts,
             "owner": f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}",
+            **stage.states,
         }
+
+    def through(self, database: Database) -> "BatchQueue":
+        """Return the queue of the same worker through another connection, for another thread."""
+        other = copy(self)
+        other._database = database
+        return other
 
     def claim(self) -> Claim | None:
         """Claims a batch whose lease ran out, else the lowest open one; None when there is none now."""
         return self._claimed("queue.claim", self._keys)
 
     def claim_one(self, batch: int) -> Claim | None:
-        """Claims a certain batch in any state (also done or failed); None when another worker holds it."""
+        """Claims a certain batch in any state to download it; None when another worker holds it."""
         return self._claimed("queue.claim_one", {**self._keys, "batch": batch})
 
     def heartbeat(self, claim: Claim) -> bool:
         """Extends the lease; False when it was lost."""
-        keys = {**self._keys, "batch": claim.batch, "token": claim.token}
+        keys = self._of(claim)
 
         def work(connection: Connection) -> bool:
             connection.execute(query("queue.note_contact"), keys)
@@ -74,10 +136,10 @@ class BatchQueue:
 
     def complete(self, claim: Claim, stats: StageStats) -> bool:
         """Records the result; False when the lease was lost and the result was not recorded."""
-        keys = {**self._keys, "batch": claim.batch, "token": claim.token, "stats": Jsonb(stats.to_plain())}
+        keys = {**self._of(claim), "stats": Jsonb(stats.to_plain())}
 
         def work(connection: Connection) -> bool:
-            if connection.execute(query("queue.complete"), keys).rowcount == 1:
+            if connection.execute(query(self._stage.complete), keys).rowcount == 1:
                 if claim.batch % _ROLLED_UP_EVERY == 0:
                     connection.execute(query("queue.roll_up"))
                 return True
@@ -87,7 +149,7 @@ class BatchQueue:
         return self._database.run(work)
 
     def fail(self, claim: Claim, error: str) -> bool:
-        """Returns the batch to the queue with its error; parks it as failed when its attempts are used up."""
+        """Returns the batch to the queue with its error; parks it when its attempts are used up."""
         self._held.discard(claim.batch)
         return self._update("queue.fail", claim, {"error": error[:2000]})
 
@@ -107,20 +169,77 @@ class BatchQueue:
         return QueueCounts(*row)
 
     def failed(self, rows: int = 100) -> list[tuple[int, str]]:
-        """Returns the first parked batches with their last error."""
+        """Returns the first batches that are parked in this stage, with their last error."""
         return self._database.rows("queue.failed", {**self._keys, "rows": rows})
 
     def next_expiry_s(self) -> float | None:
-        """Returns the seconds until the next lease runs out; None when nothing is leased."""
+        """Returns the seconds until the next lease of the stage runs out; None when there is none."""
         ((expiry_s,),) = self._database.rows("queue.next_expiry", self._keys)
         return None if expiry_s is None else float(expiry_s)
+
+    def is_held(self, claim: Claim) -> None:
+        """Extends the lease. Raises LeaseLost: the guard of a file that only the owner may write."""
+        if not self.heartbeat(claim):
+            raise LeaseLost
+
+    def totals(self) -> ScoreTotals:
+        """Returns what score workers have done so far, from counters."""
+        (row,) = self._database.rows("queue.score_totals", self._keys)
+        return ScoreTotals(*row)
+
+    def scored(self) -> list[tuple[int, str]]:
+        """Returns the batches that are scored, ascending, each with the fingerprint of its scores."""
+        return self._database.rows("queue.scored", self._keys)
+
+    def parked(self) -> list[tuple[int, bool, str]]:
+        """Returns the batches that are parked, whether their download failed, and why."""
+        return self._database.rows("queue.not_scored", self._keys)
+
+    def is_scored(self, claim: Claim) -> bool:
+        """Returns whether the scores recorded for this claim are still those of the batch."""
+        return bool(self._database.rows("queue.is_completed", self._of(claim)))
+
+    def note_raw_deleted(self, claim: Claim) -> None:
+        """Counts a raw shard that was deleted."""
+        self._update("queue.note_raw_deleted", claim)
+
+    def with_raw_shard(self) -> list[Claim]:
+        """Returns the scored batches whose raw shard is not noted as deleted, ascending."""
+        return [_claim(*row) for row in self._database.rows("queue.with_raw_shard", self._keys)]
+
+    def score_again(self, scored_by: str) -> int:
+        """Makes batches that were scored by another model ready to be scored again; returns how many.
+
+        Raises SettingsError if the images of some are gone, and changes nothing then.
+        """
+        keys = {**self._keys, "scored_by": scored_by, "rows": _PAGE}
+        ((others, gone),) = self._database.rows("queue.scored_otherwise", keys)
+        if gone:
+            raise SettingsError(
+                f"cannot score {gone:,} batches again with this model or these settings: their images were "
+                "deleted after they were scored (LAION_ETL_KEEP_RAW_SHARDS=false); use the model and "
+                "settings that they were scored with, or download them again"
+            )
+        count = 0
+        while others and (
+            found := self._database.run(
+                lambda connection: connection.execute(query("queue.score_again"), keys).rowcount
+            )
+        ):
+            count += found
+        return count
+
+    def work_left(self) -> WorkLeft:
+        """Returns whether a score worker may still get something to do."""
+        (row,) = self._database.rows("queue.work_left", self._keys)
+        return WorkLeft(*row)
 
     def _claimed(self, name: str, keys: dict[str, object]) -> Claim | None:
         def work(connection: Connection) -> Claim | None:
             repeated, self._is_claiming = self._is_claiming, True
             if repeated:
                 unseen = connection.execute(
-                    query("queue.claimed_unseen"), {**keys, "held": sorted(self._held)}
+                    query("queue.claimed_unseen"), {**keys, "known": sorted(self._held)}
                 ).fetchone()
                 if unseen:
                     return _claim(*unseen)
@@ -135,9 +254,18 @@ class BatchQueue:
             self._held.add(claim.batch)
         return claim
 
+    def _of(self, claim: Claim) -> dict[str, object]:
+        return {**self._keys, "batch": claim.batch, "token": claim.token}
+
     def _update(self, name: str, claim: Claim, more: dict[str, object] | None = None) -> bool:
-        keys = {**self._keys, "batch": claim.batch, "token": claim.token, **(more or {})}
+        keys = {**self._of(claim), **(more or {})}
         return self._database.run(lambda connection: connection.execute(query(name), keys).rowcount == 1)
+
+
+def queue_of(crawl: str, settings: DownloadSettings, database: Database, stage: QueueStage) -> BatchQueue:
+    """Opens the queue of a crawl for a stage. Raises DatabaseError if nothing of the crawl is loaded."""
+    crawl_no = database.run(lambda connection: crawl_number(connection, crawl))
+    return BatchQueue(database, crawl_no, settings.lease_s, settings.max_attempts, stage)
 
 
 def _claim(batch: int, token: int, file: dict[str, Any]) -> Claim:

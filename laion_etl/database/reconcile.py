@@ -61,11 +61,15 @@ class Kind(DocumentedEnum):
     )
     FINISHED = (
         "batch_finished_in_store",
-        "downloaded according to the store, not according to the database; --fix marks it as done",
+        "downloaded according to the store, not according to the database; --fix marks it as downloaded",
     )
     MISSING_SHARD = (
         "batch_without_shard",
-        "done according to the database, its shard is not in the store; --fix returns it to the queue",
+        "downloaded according to the database, its shard is not in the store; --fix returns it to the queue",
+    )
+    MISSING_SCORES = (
+        "batch_without_scores",
+        "scored according to the database, not in the store; --fix has it scored again",
     )
 
 
@@ -98,10 +102,11 @@ def find_differences(crawl: str, store: Store, database: Database) -> Difference
     files = {name for folder in ("batches", "shards", "scored") for name in store.list(f"{folder}/{crawl}")}
     planned = set(planned_batches(crawl, store)) if plan_stats_name(crawl) in files else set()
     known = {batch for batch, *_ in batches}
-    whole = {batch for batch in known if _has_shard(crawl, batch, files)}
-    free = [(batch, pairs, file, state) for batch, pairs, file, state, held in batches if not held]
+    scored = {batch for batch in known if _is_scored(crawl, batch, files)}
+    whole = {batch for batch in known if _has_shard(crawl, batch, files, batch in scored)}
+    free = [tuple(row) for *row, held in batches if not held]
     finished = _finished(
-        crawl, {batch: pairs for batch, pairs, _, state in free if state != "done" and batch in whole}, store
+        crawl, {batch: pairs for batch, pairs, _, _, done in free if not done and batch in whole}, store
     )
     numbers = {
         Kind.LOST_PARTITION: sorted(_said_to_be_loaded(crawl, store) - loaded.keys()),
@@ -110,20 +115,25 @@ def find_differences(crawl: str, store: Store, database: Database) -> Difference
         Kind.UNKNOWN_BATCH: sorted(planned - known),
         Kind.UNRECORDED_BATCH: sorted(known - planned),
         Kind.MISSING_BATCH_FILE: [
-            batch for batch, _, file, state in free
-            if state != "done" and batch not in finished and file not in files
+            batch for batch, _, file, _, done in free
+            if not done and batch not in finished and file not in files
         ],
         Kind.FINISHED: sorted(finished),
         Kind.MISSING_SHARD: [
-            batch for batch, _, _, state in free
-            if state == "done" and batch not in whole and not _is_scored(crawl, batch, files)
+            batch for batch, _, _, _, done in free
+            if done and batch not in whole and batch not in scored
+        ],
+        Kind.MISSING_SCORES: [
+            batch for batch, _, _, state, _ in free
+            if state == "scored" and batch in whole and batch not in scored
         ],
     }  # fmt: skip
     return Differences(crawl, {kind: found for kind, found in numbers.items() if found}, finished)
 
 
 def mend_batches(differences: Differences, database: Database) -> Differences:
-    """Mark batches that are finished in the store as done, and return those without a shard to the queue.
+    """Mark batches that are finished in the store as downloaded, and return those without a shard, or without
+    scores, to the queue.
 
     Returns what differs after that: the other kinds, and batches that a worker has claimed meanwhile. It
     works in many short transactions; after an interruption, compare and mend again.
@@ -132,10 +142,14 @@ def mend_batches(differences: Differences, database: Database) -> Differences:
         (batch, {"batch": batch, "stats": Jsonb(stats.to_plain())})
         for batch, stats in differences.finished.items()
     ]
-    missing = [(batch, {"batch": batch}) for batch in differences.of(Kind.MISSING_SHARD)]
+    missing, unscored = (
+        [(batch, {"batch": batch}) for batch in differences.of(kind)]
+        for kind in (Kind.MISSING_SHARD, Kind.MISSING_SCORES)
+    )
     left = {
         Kind.FINISHED: _not_updated("reconcile.finish", finished, database),
         Kind.MISSING_SHARD: _not_updated("reconcile.reopen", missing, database),
+        Kind.MISSING_SCORES: _not_updated("reconcile.score_again", unscored, database),
     }
     roll_up(database)
     numbers = {kind: left.get(kind, found) for kind, found in differences.numbers.items()}
@@ -182,8 +196,10 @@ def _said_to_be_loaded(crawl: str, store: Store) -> set[int]:
     return {int(number) for number in names if number.isdigit()}
 
 
-def _has_shard(crawl: str, batch: int, files: set[str]) -> bool:
-    return all(f"{shard_stem(crawl, batch)}{ending}" in files for ending in _FILES_OF_A_SHARD)
+def _has_shard(crawl: str, batch: int, files: set[str], scored: bool) -> bool:
+    """Whether the files of a shard are there; of one that is scored the tar may have been deleted."""
+    needed = (ending for ending in _FILES_OF_A_SHARD if not (scored and ending == ".tar"))
+    return all(f"{shard_stem(crawl, batch)}{ending}" in files for ending in needed)
 
 
 def _is_scored(crawl: str, batch: int, files: set[str]) -> bool:

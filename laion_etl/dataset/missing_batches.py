@@ -31,6 +31,7 @@ class Fault(StrEnum):
 
     NOT_DOWNLOADED = "not_downloaded"  # there are no stats of the shard
     FILE_MISSING = "file_missing"  # the stats name a tar or a parquet file that is not in the store
+    IMAGES_DELETED = "images_deleted"  # the tar is gone, and there are scores of another model, which stay
     DAMAGED = "damaged"  # a file is cut off, unreadable or not the one its stats describe
 
 
@@ -101,7 +102,7 @@ def unconfirmed_batches(crawl: str, store: Store, scored: Collection[int]) -> li
     named = {
         number
         for number, missing in _named(records).items()
-        if number in scored and missing.cause is not Fault.FILE_MISSING
+        if number in scored and missing.cause not in {Fault.FILE_MISSING, Fault.IMAGES_DELETED}
     }
     wanted = sorted(named | _not_counted(records, scored))
 

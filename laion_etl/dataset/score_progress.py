@@ -17,14 +17,15 @@ import json
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from laion_etl.core.errors import DamagedFileError, InputError, MissingFileError, StorageError
 from laion_etl.core.formats import check_format
 from laion_etl.core.schemas import scored_stem
-from laion_etl.core.stage_stats import StageStats, fingerprint
+from laion_etl.core.stage_stats import UNFINISHED, StageStats, fingerprint
 from laion_etl.dataset.missing_batches import Fault, MissingBatch, group_file
 from laion_etl.io.storage import Store
 
@@ -62,6 +63,7 @@ class GroupRecord:
         self._samples = Counter[str]()
         self._dropped = Counter[str]()
         self._missing: list[MissingBatch] = []
+        self._raw_deleted = 0
 
     def begin(self) -> None:
         """Make this division into groups the one that counts. Raises StorageError."""
@@ -78,6 +80,18 @@ class GroupRecord:
         self._samples.update(input=stats.input, kept=stats.kept)
         self._dropped.update(stats.dropped)
         self._write_if_due()
+
+    def count_all(
+        self, scored: Sequence[tuple[int, str]], totals: "Totals", missing: Sequence[MissingBatch]
+    ) -> None:
+        """Count all batches at once."""
+        for number, made_by in scored:
+            self._scored.add(number)
+            self._digest.update(made_by.encode())
+        self._samples.update(input=totals.samples, kept=totals.kept)
+        self._dropped.update(totals.dropped)
+        self._missing = list(missing)
+        self._raw_deleted = totals.raw_deleted
 
     def miss(self, missing: MissingBatch) -> None:
         """Count a batch that cannot be scored."""
@@ -119,8 +133,37 @@ class GroupRecord:
                 "batches": runs_of(sorted(self._scored)),
                 "of": self._total,
                 "running": running,
+                **({"raw_shards_deleted": self._raw_deleted} if self._raw_deleted else {}),
             },
         )
+
+
+class Totals(Protocol):
+    """Counts of all scored batches."""
+
+    @property
+    def samples(self) -> int: ...
+    @property
+    def kept(self) -> int: ...
+    @property
+    def dropped(self) -> Mapping[str, int]: ...
+    @property
+    def raw_deleted(self) -> int: ...
+
+
+def write_record(
+    crawl: str,
+    scored: Sequence[tuple[int, str]],
+    totals: Totals,
+    missing: Sequence[MissingBatch],
+    store: Store,
+) -> None:
+    """Write the record of a crawl that was scored as one group: batches, ascending, with fingerprints."""
+    record = GroupRecord(crawl, "0/1", len(scored) + len(missing), store)
+    record.count_all(scored, totals, missing)
+    document = {"format": FORMAT, "crawl": crawl, "groups": 1}
+    store.write(groups_file(crawl), json.dumps(document).encode() + b"\n")
+    record.finish()
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,7 +213,7 @@ def read_score_progress(crawl: str, store: Store) -> ScoreProgress:
         looked_at = missing[:_MISSING_LOOKED_AT]
         names = [f"{scored_stem(crawl, one.batch)}_stats.json" for one in looked_at]
         since = [stats for stats in pool.map(lambda name: _record(name, store), names)
-                 if isinstance(stats, StageStats)]  # fmt: skip
+                 if isinstance(stats, StageStats) and stats.fingerprint != UNFINISHED]  # fmt: skip
     numbers = {int(stats.unit) for stats in since}
     samples = [_samples(stats) for stats in records]
     samples += [(stats.input, stats.kept, stats.dropped) for stats in since]
@@ -190,6 +233,12 @@ def read_score_progress(crawl: str, store: Store) -> ScoreProgress:
         missing_count=sum(stats.input - stats.kept for stats in records) - len(since),
         damaged=tuple(one for one in found if isinstance(one, str)),
     )
+
+
+def raw_shards_deleted(crawl: str, store: Store) -> int:
+    """Return how many raw shards of a crawl were deleted after they were scored, as of the last record."""
+    record = _record(group_file(crawl, "0/1"), store)
+    return int(record.details.get("raw_shards_deleted", 0)) if isinstance(record, StageStats) else 0
 
 
 def runs_of(numbers: Iterable[int]) -> list[Run]:

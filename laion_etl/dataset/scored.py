@@ -16,7 +16,7 @@ from laion_etl.core.errors import DamagedFileError, InputError, MissingFileError
 from laion_etl.core.head_columns import HeadColumn, from_plain, has_columns, merged
 from laion_etl.core.ids import INDEX_DIGITS, batch_name, batch_of_stats
 from laion_etl.core.schemas import SCORED_FILES, scored_stem
-from laion_etl.core.stage_stats import Output, StageStats
+from laion_etl.core.stage_stats import UNFINISHED, Output, StageStats
 from laion_etl.dataset.coverage import Coverage, number_ranges
 from laion_etl.io.planned import planned_batches
 from laion_etl.io.storage import Store
@@ -155,7 +155,7 @@ def read_batch_stats(crawl: str, number: int, store: Store) -> ScoredBatch | Non
             number, crawl, store.uri(name), stats.crawl, stats.unit,
         )  # fmt: skip
         return None
-    return _batch(number, stats)
+    return None if stats.fingerprint == UNFINISHED else _batch(number, stats)
 
 
 def _batch(number: int, stats: StageStats) -> ScoredBatch:

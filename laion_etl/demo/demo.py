@@ -33,7 +33,7 @@ from laion_etl.airflow import crawl_dags, new_crawls_dag
 globals().update(crawl_dags(), new_crawls=new_crawls_dag())
 """
 
-_RUN_CONF = {"download_workers": 2, "score_groups": 1}
+_RUN_CONF = {"download_workers": 2, "score_workers": 1}
 # Small units so that there is something to see; short timeouts because parts of the mini web never answer.
 _SETTINGS = {
     "LAION_ETL_WAT_FILES_PER_PARTITION": "2",

@@ -20,9 +20,9 @@ from laion_etl.core.errors import (
 )
 from laion_etl.core.outages import Outages
 from laion_etl.core.stage_stats import StageStats
+from laion_etl.core.stopping import LeaseLost, Stop, TimeIsUp
 from laion_etl.database.connection import Database, open_database
-from laion_etl.database.load import crawl_number
-from laion_etl.database.queue import BatchQueue, Claim
+from laion_etl.database.queue import BatchQueue, Claim, QueueStage, queue_of
 from laion_etl.download.batch_downloader import Hooks
 from laion_etl.download.metrics import Metrics
 from laion_etl.download.stage import BatchFileError, download_batch
@@ -33,27 +33,6 @@ Progress = Callable[[int, int, int], None]  # batch, links done, links in the ba
 _MAX_POLL_S = 5.0
 
 _log = logging.getLogger(__name__)
-
-
-class Stop:
-    """A graceful-shutdown request (SIGTERM): the current batch may finish within `grace_s`."""
-
-    def __init__(self, grace_s: float) -> None:
-        self._grace_s = grace_s
-        self._requested_at: float | None = None
-
-    @property
-    def requested(self) -> bool:
-        return self._requested_at is not None
-
-    def request(self) -> None:
-        if self._requested_at is None:
-            self._requested_at = time.monotonic()
-
-    def check(self) -> None:
-        """Raises if the grace period is over."""
-        if self._requested_at is not None and time.monotonic() - self._requested_at > self._grace_s:
-            raise _TimeIsUp("stopped; run the same command again to continue")
 
 
 @dataclass(slots=True)
@@ -93,8 +72,8 @@ class Worker:
             if self._stopped:
                 return done
             failed = self.outages.outlast(lambda: self.queue.failed(1))
-            parked = self.outages.outlast(self.queue.counts).failed if failed else 0
-        except _TimeIsUp:
+            parked = self.outages.outlast(self.queue.counts).parked if failed else 0
+        except TimeIsUp:
             return done
         if failed:
             batch, cause = failed[0]
@@ -182,7 +161,7 @@ class Worker:
             Another worker's download would differ, and stored files must match the recorded result.
             """
             if not self.queue.heartbeat(claim):
-                raise _LeaseLost
+                raise LeaseLost
 
         hooks = Hooks(report, self.stop.check if self.stop else None, self.metrics)
         try:
@@ -198,11 +177,11 @@ class Worker:
                     claim.file,
                 )
                 recorded = self.outages.outlast(lambda: self.queue.complete(claim, stats))
-        except _TimeIsUp:
+        except TimeIsUp:
             self._give_back(claim)
             _log.warning("stopped; batch %d was returned to the queue", claim.batch)
             return None
-        except _LeaseLost:
+        except LeaseLost:
             _log.warning("the lease of batch %d expired and another worker took it over", claim.batch)
             return None
         except BatchFileError:
@@ -254,15 +233,6 @@ class Worker:
                 _log.warning("cannot extend the lease of batch %d: %s; retrying", claim.batch, error)
 
 
-class _LeaseLost(Exception):  # noqa: N818 - a signal within this module
-    pass
-
-
-class _TimeIsUp(Stopped):
-    """The grace period after a shutdown request is over."""
-
-
 def open_queue(crawl: str, settings: Settings, database: Database) -> BatchQueue:
-    """Opens the batch queue of a crawl. Raises DatabaseError if nothing of the crawl is loaded."""
-    crawl_no = database.run(lambda connection: crawl_number(connection, crawl))
-    return BatchQueue(database, crawl_no, settings.download.lease_s, settings.download.max_attempts)
+    """Opens the batches of a crawl to download. Raises DatabaseError if nothing of the crawl is loaded."""
+    return queue_of(crawl, settings.download, database, QueueStage.DOWNLOAD)

@@ -14,6 +14,7 @@ from laion_etl.core.stage_stats import Output, StageStats
 from laion_etl.dataset.coverage import Coverage
 from laion_etl.dataset.funnel_report import CountedStage, crawl_funnel
 from laion_etl.dataset.joined_samples import Joined
+from laion_etl.dataset.score_progress import raw_shards_deleted
 from laion_etl.dataset.subsets import DataFile, Subset, subsets
 from laion_etl.dataset.versions import Release
 from laion_etl.io.storage import Store
@@ -143,6 +144,7 @@ def context_of(
         release, part.coverage, settings, subsets(settings.publish), part.statistics,
         crawl_funnel(store, part.coverage.crawl, stats, part.counted), tuple(part.sampler.kept()),
         tuple(part.sampler.rejected()), stats, variant, removals,
+        raw_deleted=raw_shards_deleted(part.coverage.crawl, store),
     )  # fmt: skip
 
 

@@ -38,7 +38,8 @@ class PartitionCounters:
 
 @dataclass(frozen=True, slots=True)
 class DownloadCounters:
-    """The batches of a crawl in Postgres; from `pairs_done` on, of those that are done."""
+    """The batches of a crawl in Postgres; from `pairs_done` on, of those that are downloaded, from `samples`
+    on of those that are scored."""
 
     batches: int
     pairs: int
@@ -48,6 +49,11 @@ class DownloadCounters:
     bytes: int
     held_ms: int
     dropped: Mapping[str, int]
+    scored: int
+    samples: int
+    samples_kept: int
+    score_ms: int
+    score_dropped: Mapping[str, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +129,7 @@ def progress_funnel(crawl: str, known: DatabaseCounters | None, stored: StoreCou
         make_row("parse", len(parse), *_summed((p["input"], p["kept"], p["dropped"]) for p in parse)),
         *_load_and_plan(known, stored),
         _download(known),
-        _score(stored),
+        _score(known, stored),
         _published(stored),
     )
     records = [one["records"] for one in parse if one.get("records")]
@@ -168,8 +174,12 @@ def _download(known: DatabaseCounters | None) -> FunnelRow:
     return make_row("download", found.done, tried, found.images, found.dropped)
 
 
-def _score(stored: StoreCounters | None) -> FunnelRow:
+def _score(known: DatabaseCounters | None, stored: StoreCounters | None) -> FunnelRow:
+    """Of the queue, or of the groups' records where shards were scored without it."""
     score = stored.score if stored else ScoreProgress()
+    if known and known.downloads.scored >= score.units:
+        found = known.downloads
+        return make_row("score", found.scored, found.samples, found.samples_kept, found.score_dropped)
     return make_row("score", score.units, score.input, score.kept, score.dropped)
 
 

@@ -35,7 +35,8 @@ class LoadProgress:
 
 @dataclass(frozen=True, slots=True)
 class QueueProgress:
-    """View queue_progress; times in seconds, None if unknown."""
+    """View queue_progress; times in seconds, None if unknown. `leased`, `silent`, `failed` and `workers`: of
+    downloads; `done`: downloaded, also those that are scored since."""
 
     crawl: str
     batches: int = 0
@@ -52,6 +53,20 @@ class QueueProgress:
     pairs_per_hour: int = 0
     left_s: float | None = None
     oldest_lease_s: float | None = None
+    to_score: int = 0
+    scoring: int = 0
+    silent_scorers: int = 0
+    scored: int = 0
+    score_failed: int = 0
+    scorers: int = 0
+    samples_per_hour: int = 0
+    score_left_s: float | None = None
+    raw_deleted: int = 0
+
+    @property
+    def knows_scores(self) -> bool:
+        """Whether score workers have taken batches from the queue; without Postgres only the store knows."""
+        return bool(self.scored or self.scoring or self.score_failed)
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +121,12 @@ class CrawlStatus:
         return replace(self, stages=tuple(stage_progress(funnel, self.load, self.queue)))
 
     def with_missing(self, missing: Sequence[MissingBatch], count: int | None = None) -> "CrawlStatus":
-        """Return the status with batches that could not be scored; `count`: of all, if these are not all."""
+        """Return the status with batches that could not be scored; `count`: of all, if these are not all.
+
+        Where the queue has them, they are among its failures.
+        """
+        if self.queue.knows_scores:
+            return self
         failed = len(missing) if count is None else count
         stages = (replace(one, failed=failed) if one.stage == "score" else one for one in self.stages)
         return replace(self, stages=tuple(stages), missing=tuple(missing[:_FAILURES_NAMED]))
@@ -145,14 +165,15 @@ class CrawlStatus:
             )
         for failure in self.failures[:_FAILURES_SHOWN]:
             yield f"batch {failure.batch} failed after {failure.attempts} attempts: {failure.error}"
-        if self.queue.failed > _FAILURES_SHOWN:
-            yield f"and {self.queue.failed - _FAILURES_SHOWN:,} more; by cause:"
+        parked = self.queue.failed + self.queue.score_failed
+        if parked > _FAILURES_SHOWN:
+            yield f"and {parked - _FAILURES_SHOWN:,} more; by cause:"
             for cause in self.causes[:_FAILURES_SHOWN]:
                 yield f"  {cause.count:,} x {cause.cause}"
         for one in self.missing[:_FAILURES_SHOWN]:
             yield f"batch {one.batch} is not scored: {one.cause}, {one.error}"
         unscored = sum(stage.failed for stage in self.stages if stage.stage == "score")
-        if unscored > _FAILURES_SHOWN:
+        if self.missing and unscored > _FAILURES_SHOWN:
             yield f"and {unscored - _FAILURES_SHOWN:,} more"
 
 
@@ -254,5 +275,14 @@ def stage_progress(funnel: CrawlFunnel, load: LoadProgress, queue: QueueProgress
         f"{queue.pairs_per_hour:,} pairs" if queue.pairs_per_hour else "",
         queue.left_s if queue.pairs_left else None,
     )
-    yield StageProgress("score", "shards", units["score"], queue.done or units["download"])
+    yield StageProgress(
+        "score",
+        "shards",
+        max(queue.scored, units["score"]),
+        queue.done or units["download"],
+        queue.scoring,
+        queue.score_failed,
+        f"{queue.samples_per_hour:,} samples" if queue.samples_per_hour else "",
+        queue.score_left_s if queue.to_score or queue.scoring else None,
+    )
     yield StageProgress("publish", "dataset", units["publish"], 1)

@@ -24,7 +24,8 @@ class PublishContext:
     """Everything known about a version once its rows have been read.
 
     `stats`: of publishing, without outputs. `removals`: the removal requests applied to the rows.
-    `earlier`: the dataset's parts of other crawls, whose files this version lists too.
+    `earlier`: the dataset's parts of other crawls, whose files this version lists too. `raw_deleted`: shards
+    whose images were deleted after they were scored, except those that scoring kept.
     """
 
     release: Release
@@ -39,6 +40,7 @@ class PublishContext:
     variant: str
     removals: tuple[str, ...] = ()
     earlier: tuple[ManifestPart, ...] = ()
+    raw_deleted: int = 0
 
     @property
     def dropped(self) -> Mapping[str, int]:
@@ -81,6 +83,11 @@ class PublishContext:
         if self.scored.unplanned:
             numbers = number_list(self.scored.unplanned)
             notes.append(f"Left out: scored batches that are no longer in the plan ({numbers}).")
+        if self.raw_deleted:
+            notes.append(
+                f"Images that scoring rejected were deleted with {self.raw_deleted:,} raw shards after "
+                "scoring, so they cannot be scored with another model."
+            )
         if len(self.scored.models) > 1:
             models = "; ".join(self.scored.models)
             notes.append(f"Scored by different models, so similarities are not comparable: {models}.")

@@ -1,15 +1,23 @@
-"""A group of the score stage, as one command runs it: batches, their stats, and a verdict at the end."""
+"""What a command of the score stage does: batches of the queue or named ones, their stats, and a verdict."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from laion_etl.core.errors import Stopped
 from laion_etl.core.stage_stats import StageStats
+from laion_etl.core.stopping import Stop
+from laion_etl.database.connection import Database
+from laion_etl.database.queue import QueueStage, queue_of
 from laion_etl.dataset.missing_batches import MissingBatch, check_scored
 from laion_etl.dataset.score_progress import GroupRecord
 from laion_etl.io.storage import Store
-from laion_etl.score.multi_gpu import score_everywhere
+from laion_etl.score.multi_gpu import claim_on_devices, devices, score_everywhere
+from laion_etl.score.queue_record import write_queue_record
+from laion_etl.score.worker import ScoreWorker
 from laion_etl.settings import Settings
+
+_NAMED = 10_000  # missing batches in the result of a command
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,14 +27,21 @@ class ScoredGroup:
     crawl: str
     scored: list[StageStats]
     missing: list[MissingBatch]
+    scored_in_all: int = 0  # of the queue
+
+    @property
+    def total(self) -> int:
+        """The batches of the crawl, once the queue has nothing left."""
+        return self.scored_in_all + len(self.missing)
 
     def to_plain(self) -> dict[str, Any]:
         """Return plain JSON values; `batches` are those that are scored."""
         return {
             "crawl": self.crawl,
             "stage": "score",
+            "total": self.total,
             "batches": [int(stats.unit) for stats in self.scored],
-            "missing": [one.to_plain() for one in self.missing],
+            "missing": [one.to_plain() for one in self.missing[:_NAMED]],
             "input": sum(stats.input for stats in self.scored),
             "kept": sum(stats.kept for stats in self.scored),
         }
@@ -37,6 +52,37 @@ class ScoredGroup:
         `total` is all batches of the crawl, as when it is published: a group of a few of them may miss one.
         """
         check_scored(self.crawl, self.missing, total, allowed)
+
+
+def score_queue(
+    crawl: str,
+    settings: Settings,
+    store: Store,
+    database: Database,
+    stop: Stop,
+    on_done: Callable[[StageStats], None] | None = None,
+) -> ScoredGroup:
+    """Score downloaded batches, as long as there will be more, on all devices; keep the record of the crawl.
+
+    Several score at the same time. Returns what this one has scored, and all that is missing of the crawl.
+    Raises like `ScoreWorker.run`, and Stopped after a shutdown request.
+    """
+    found = devices(settings.clip)
+    if len(found) > 1:
+        done: list[StageStats] = []
+
+        def scored(stats: StageStats) -> None:
+            done.append(stats)
+            if on_done is not None:
+                on_done(stats)
+
+        claim_on_devices(crawl, found, scored, stop)
+    else:
+        done = ScoreWorker(crawl, settings, store, database, on_done, stop).run()
+    if stop.requested:  # not exit code 0, which says that the queue has nothing left
+        raise Stopped(f"stopped after {len(done)} batches; run the same command again to continue")
+    queue = queue_of(crawl, settings.download, database, QueueStage.SCORE)
+    return ScoredGroup(crawl, done, write_queue_record(crawl, queue, store), queue.counts().scored)
 
 
 def score_group(

@@ -12,9 +12,9 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from typing import Any
 
 from laion_etl.core.errors import (
@@ -28,6 +28,7 @@ from laion_etl.core.errors import (
 )
 from laion_etl.core.schemas import scored_stem
 from laion_etl.core.stage_stats import StageStats
+from laion_etl.core.stopping import Stop
 from laion_etl.dataset.missing_batches import MissingBatch, check_scored
 from laion_etl.io.storage import Store
 from laion_etl.score.stage import score_shards
@@ -35,7 +36,8 @@ from laion_etl.settings import ClipSettings, Settings
 
 PROGRAM = (sys.executable, "-m", "laion_etl")
 # What is missing is judged here, over all processes.
-_ARGUMENTS = ("--shards-from", "-", "--allow-missing", "1", "--each", "--json")
+_ARGUMENTS = ("--allow-missing", "1", "--each", "--json")
+_POLL_S = 0.2
 _KILLED = "its process was killed (SIGKILL), most often because the machine ran out of memory"
 _READERS = 8  # of stats files: reading them is mostly waiting
 
@@ -112,16 +114,56 @@ def run_processes(
 
     with ExitStack() as stack:
         running = [
-            (device, stack.enter_context(_Process(crawl, batches[place :: len(found)], device, scored)))
+            (
+                device,
+                stack.enter_context(
+                    ScoreProcess(crawl, batches[place :: len(found)], on_device(device), scored)
+                ),
+            )
             for place, device in enumerate(found[: len(batches)])
         ]
         failed = [(device, code, process.error) for device, process in running if (code := process.wait())]
         if failed:
-            raise _failure(failed)
+            raise failure(failed)
         return sorted((one for _, process in running for one in process.missing()), key=lambda one: one.batch)
 
 
-def _failure(failed: Sequence[tuple[str, int, str]]) -> LaionEtlError:
+def on_device(device: str) -> dict[str, str]:
+    """Return this process's environment for one that works on a device."""
+    return {**os.environ, "LAION_ETL_CLIP_DEVICE": device}
+
+
+def claim_on_devices(
+    crawl: str, found: Sequence[str], on_scored: Callable[[StageStats], None], stop: Stop
+) -> None:
+    """Score batches of the queue in a process for each device, until none is left or a shutdown is requested.
+
+    `on_scored` gets the counts of each shard, in one thread at a time. Raises like `run_processes`, Stopped
+    after a shutdown.
+    """
+    lock = threading.Lock()
+
+    def scored(counts: dict[str, Any]) -> None:
+        with lock:
+            on_scored(StageStats("score", crawl, **counts))
+
+    with ExitStack() as stack:
+        running = [
+            (device, stack.enter_context(ScoreProcess(crawl, None, on_device(device), scored)))
+            for device in found
+        ]
+        while any(process.is_running(_POLL_S) for _, process in running):
+            if stop.requested:
+                for _, process in running:
+                    process.terminate()
+        ended = [(device, process.wait(), process.error) for device, process in running]
+    if stop.requested:
+        raise Stopped("stopped; run the same command again to continue")
+    if failed := [one for one in ended if one[1]]:
+        raise failure(failed)
+
+
+def failure(failed: Sequence[tuple[str, int, str]]) -> LaionEtlError:
     """Returns the error for processes that failed: device, exit code and last line of each."""
     names = ", ".join(device for device, _, _ in failed)
     codes = {code for _, code, _ in failed}
@@ -138,20 +180,30 @@ def _failure(failed: Sequence[tuple[str, int, str]]) -> LaionEtlError:
     return RefusedError(sentence) if codes == {RefusedError.exit_code} else ModelError(sentence)
 
 
-class _Process:
-    """`laion-etl stage score` of some shards on one device; terminated when the block ends, at the latest."""
+class ScoreProcess:
+    """`laion-etl stage score` as a process, of some shards, or of those it claims itself (`batches` is None).
+
+    It is terminated when the block ends, at the latest, and ends with this process, however that ends.
+    """
 
     def __init__(
-        self, crawl: str, batches: Sequence[int], device: str, on_scored: Callable[[dict[str, Any]], None]
+        self,
+        crawl: str,
+        batches: Sequence[int] | None,
+        environment: Mapping[str, str],
+        on_scored: Callable[[dict[str, Any]], None],
     ) -> None:
         self._result: dict[str, Any] = {}
+        self._asked_to_end = False
+        shards = () if batches is None else ("--shards-from", "-")
         with tempfile.TemporaryFile() as names:  # a pipe would block until the process reads it
-            names.writelines(b"%d\n" % batch for batch in batches)
+            names.writelines(b"%d\n" % batch for batch in batches or ())
             names.seek(0)
             self._process = subprocess.Popen(
-                [*PROGRAM, "stage", "score", "--crawl", crawl, *_ARGUMENTS],
-                env={**os.environ, "LAION_ETL_CLIP_DEVICE": device},
-                stdin=names,
+                [*PROGRAM, "stage", "score", "--crawl", crawl, *shards, *_ARGUMENTS],
+                env=dict(environment),
+                # Without names a pipe, which the process finds closed when this one has ended.
+                stdin=subprocess.PIPE if batches is None else names,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
                 text=True,
@@ -180,16 +232,28 @@ class _Process:
             sys.stderr.write(line)
             self.error = line.strip().removeprefix("error: ") or self.error
 
-    def __enter__(self) -> "_Process":
+    def __enter__(self) -> "ScoreProcess":
         return self
 
     def __exit__(self, *error: object) -> None:
         if self._process.poll() is None:
             self._process.terminate()
         self.wait()
-        for pipe in (self._process.stdout, self._process.stderr):
+        for pipe in (self._process.stdin, self._process.stdout, self._process.stderr):
             if pipe is not None:
                 pipe.close()
+
+    def is_running(self, timeout_s: float) -> bool:
+        """Returns whether it still runs, after waiting for its end for a while."""
+        with suppress(subprocess.TimeoutExpired):
+            self._process.wait(timeout_s)
+        return self._process.returncode is None
+
+    def terminate(self) -> None:
+        """Asks it to end, once."""
+        if not self._asked_to_end:
+            self._asked_to_end = True
+            self._process.terminate()
 
     def wait(self) -> int:
         """Returns the exit code; all that it printed has been passed on then."""
@@ -201,3 +265,8 @@ class _Process:
     def missing(self) -> list[MissingBatch]:
         """Returns the batches that a process which succeeded could not score."""
         return [MissingBatch.from_plain(plain) for plain in self._result["missing"]]
+
+    @property
+    def total(self) -> int:
+        """The batches of the crawl whose queue a process has finished."""
+        return int(self._result["total"])

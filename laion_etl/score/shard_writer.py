@@ -16,7 +16,7 @@ from laion_etl.core.head_columns import HeadColumn, with_columns
 from laion_etl.core.rule_failures import too_many
 from laion_etl.core.schemas import SCORED_SCHEMA
 from laion_etl.core.stage_stats import Output
-from laion_etl.io.storage import NewFile, Store
+from laion_etl.io.storage import Guard, NewFile, Store
 from laion_etl.io.tarshard import finish, write_members
 from laion_etl.score.device_transfer import Floats
 from laion_etl.score.scorer import Scored
@@ -29,8 +29,9 @@ _EXAMPLES = 5  # of exceptions of heads
 class ShardWriter:
     """The four data files of a scored shard; they appear together when the block ends without an error."""
 
-    def __init__(self, store: Store, stem: str) -> None:
+    def __init__(self, store: Store, stem: str, guard: Guard | None = None) -> None:
         self._store = store
+        self._guard = guard
         self._stem = stem
         self._stack = ExitStack()
         self._rows: list[Row] = []
@@ -46,7 +47,9 @@ class ShardWriter:
     def __enter__(self) -> "ShardWriter":
         endings = (".tar", ".parquet", "_img_emb.npy", "_text_emb.npy")
         with ExitStack() as stack:
-            self._files = [stack.enter_context(self._store.create(self._stem + end)) for end in endings]
+            self._files = [
+                stack.enter_context(self._store.create(self._stem + end, self._guard)) for end in endings
+            ]
             self._stack = stack.pop_all()
         return self
 

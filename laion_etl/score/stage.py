@@ -8,15 +8,15 @@ A shard that is missing or damaged costs itself only: the others are scored, and
 """
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, closing
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 from laion_etl.core.errors import LaionEtlError, MissingFileError
 from laion_etl.core.host_resources import usable_cores
-from laion_etl.core.schemas import scored_stem
+from laion_etl.core.schemas import scored_stem, shard_stem
 from laion_etl.core.stage_stats import StageStats, fingerprint
 from laion_etl.dataset.missing_batches import Fault, MissingBatch, check_scored
 from laion_etl.io.storage import Store
@@ -27,8 +27,9 @@ from laion_etl.score.prefetch import prefetch
 from laion_etl.score.preprocess_pool import Preparers
 from laion_etl.score.scorer import SampleScorer, Scored, load_scorer
 from laion_etl.score.shard_reader import SHARD_ERRORS, chunked, read_shard_stats, shard_samples
-from laion_etl.score.shard_writer import ShardWriter
 from laion_etl.score.shared_tables import Plans
+from laion_etl.score.steps import Access, LostBatch, OpenedShard, ShardEnd, Step
+from laion_etl.score.write_shards import written_shards
 from laion_etl.settings import Settings, Stage, shaping
 
 _GPU_BUFFERS = 7  # shared with a GPU: four being filled, three it works on
@@ -62,61 +63,61 @@ def score_shards(
     the store cannot be read or written: that says nothing about a shard.
     """
     missing: list[MissingBatch] = []
+    done: list[StageStats] = []
+    with closing(score_each(crawl, batches, settings, store, tools)) as results:
+        for result in results:
+            if isinstance(result, MissingBatch):
+                missing.append(result)
+                if on_missing is not None:
+                    on_missing(result)
+            elif isinstance(result, StageStats):
+                done.append(result)
+                if on_done is not None:
+                    on_done(result)
+    if on_missing is None:
+        check_scored(crawl, missing, len(batches))
+    return done
+
+
+def score_each(
+    crawl: str,
+    batches: Iterable[int],
+    settings: Settings,
+    store: Store,
+    tools: Tools = _OWN_TOOLS,
+    access: Access | None = None,
+) -> Generator[StageStats | MissingBatch | LostBatch]:
+    """Yield what became of each shard, in order of `batches`, which are taken while others are at work.
+
+    Numbers are taken in another thread, a few ahead of what is written. `access` decides before each file is
+    written whether that is still allowed; a shard for which it is not any more is left as it is. Raises like
+    `score_shards`.
+    """
     work = _ShardPipeline(crawl, batches, settings, store, tools)
-    done = []
     with (
         work,
         prefetch(work.steps(), 1) as steps,
         prefetch(work.computing(steps), 1) as computing,
         prefetch(work.scored(computing), 1) as results,
     ):
-        for result in _written(results, store):
+        for result in written_shards(results, store, access or Access()):
             if isinstance(result, MissingBatch):
-                missing.append(result)
                 _log.warning(
                     "batch %d of %s is skipped: %s, %s", result.batch, crawl, result.cause, result.error
                 )
-                if on_missing is not None:
-                    on_missing(result)
-                continue
-            done.append(result)
-            if on_done is not None:
-                on_done(result)
-    if on_missing is None:
-        check_scored(crawl, missing, len(batches))
-    return done
+            yield result
 
 
-@dataclass(frozen=True, slots=True)
-class _Opened:
-    """A shard that is to be scored."""
-
-    shard: StageStats
-    fingerprint: str
-    scorer: SampleScorer | None  # None: the shard has no samples
-    dim: int
-
-
-class _Closed:
-    """The end of a shard."""
-
-
-class _UnreadableError(Exception):
-    """Leaves a ShardWriter, which then discards its files."""
-
-    def __init__(self, missing: MissingBatch) -> None:
-        super().__init__(missing.error)
-        self.missing = missing
-
-
-_Step = StageStats | _Opened | _Closed | MissingBatch
+def scored_by_of(settings: Settings, scorer: SampleScorer) -> str:
+    """Return the fingerprint of settings and model, which shards that were scored alike have in common."""
+    return fingerprint("scored by", shaping(settings, Stage.SCORE), scorer.fingerprint)
 
 
 class _ShardPipeline:
     """Reads, computes and scores, each step in its own thread; the model is loaded when first needed."""
 
     def __init__(
-        self, crawl: str, batches: Sequence[int], settings: Settings, store: Store, tools: Tools
+        self, crawl: str, batches: Iterable[int], settings: Settings, store: Store, tools: Tools
     ) -> None:
         self._crawl = crawl
         self._batches = batches
@@ -150,7 +151,7 @@ class _ShardPipeline:
     def _at_once(self) -> int:
         return samples_at_once(self._settings.clip.batch_size, self.scorer.model.device)
 
-    def steps(self) -> Iterator[_Step | EncodeBatch]:
+    def steps(self) -> Iterator[Step | EncodeBatch]:
         """Yield the stats of each finished shard; of each other one its start, its batches and its end.
 
         A MissingBatch takes the place of the start or of the end of a shard that cannot be read.
@@ -158,7 +159,7 @@ class _ShardPipeline:
         for batch in self._batches:
             yield from self._steps_of(batch)
 
-    def _steps_of(self, batch: int) -> Iterator[_Step | EncodeBatch]:
+    def _steps_of(self, batch: int) -> Iterator[Step | EncodeBatch]:
         try:
             shard = read_shard_stats(self._crawl, batch, self._store)
         except SHARD_ERRORS as error:
@@ -168,6 +169,9 @@ class _ShardPipeline:
         stats_name = f"{scored_stem(shard.crawl, batch)}_stats.json"
         if (finished := self._store.finished(stats_name, opened.fingerprint)) is not None:
             yield finished
+            return
+        if opened.scorer is not None and (gone := self._without_images(shard, stats_name)) is not None:
+            yield gone
             return
         yield opened
         if opened.scorer is not None:
@@ -182,7 +186,21 @@ class _ShardPipeline:
                 if samples is None:
                     break
                 yield opened.scorer.begin(samples, self.preparers)
-        yield _Closed()
+        yield ShardEnd()
+
+    def _without_images(self, shard: StageStats, stats_name: str) -> MissingBatch | None:
+        """Return what is missing where the images of a shard that has other scores are gone: these stay."""
+        tar, batch = f"{shard_stem(shard.crawl, int(shard.unit))}.tar", int(shard.unit)
+        if not self._store.exists(stats_name) or self._store.exists(tar):
+            return None
+        self._store.check()
+        return MissingBatch(
+            batch,
+            Fault.IMAGES_DELETED,
+            f"cannot score batch {batch} of {shard.crawl} again: {self._store.uri(tar)} is gone, most likely "
+            "because it was deleted after it was scored (LAION_ETL_KEEP_RAW_SHARDS=false); use the model and "
+            "settings that it was scored with, or download it again",
+        )
 
     def _missing(self, batch: int, error: LaionEtlError, without_file: Fault) -> MissingBatch:
         """Return what is missing. Raises StorageError if the store itself is, for S3 answers alike then."""
@@ -191,89 +209,19 @@ class _ShardPipeline:
         self._store.check()
         return MissingBatch(batch, without_file, str(error))
 
-    def _open(self, shard: StageStats) -> _Opened:
+    def _open(self, shard: StageStats) -> OpenedShard:
         rules = shaping(self._settings, Stage.SCORE)
         if shard.kept == 0:  # no model needed: the scored shard is empty
             found = fingerprint("score", rules, "no samples", shard.outputs)
-            return _Opened(shard, found, None, embedding_dim(self._settings.clip))
+            return OpenedShard(shard, found, None, embedding_dim(self._settings.clip))
         found = fingerprint("score", rules, self.scorer.fingerprint, shard.outputs)
-        return _Opened(shard, found, self.scorer, self.scorer.model.dim)
+        scored_by = scored_by_of(self._settings, self.scorer)
+        return OpenedShard(shard, found, self.scorer, self.scorer.model.dim, scored_by)
 
-    def computing(self, steps: Iterator[_Step | EncodeBatch]) -> Iterator[_Step | InFlightBatch]:
+    def computing(self, steps: Iterator[Step | EncodeBatch]) -> Iterator[Step | InFlightBatch]:
         for step in steps:
             yield self.scorer.compute(step) if isinstance(step, EncodeBatch) else step
 
-    def scored(self, steps: Iterator[_Step | InFlightBatch]) -> Iterator[_Step | list[Scored]]:
+    def scored(self, steps: Iterator[Step | InFlightBatch]) -> Iterator[Step | list[Scored]]:
         for step in steps:
             yield self.scorer.score(step, self.preparers) if isinstance(step, InFlightBatch) else step
-
-
-def _written(results: Iterator[_Step | list[Scored]], store: Store) -> Iterator[StageStats | MissingBatch]:
-    """Writes one shard after another; yields the stats of each once its files are in place."""
-    for result in results:
-        if isinstance(result, (StageStats, MissingBatch)):
-            yield result
-        elif isinstance(result, _Opened):
-            yield _write(result, results, store)
-
-
-def _write(
-    opened: _Opened, results: Iterator[_Step | list[Scored]], store: Store
-) -> StageStats | MissingBatch:
-    """Writes one scored shard from the results up to its end; nothing if it cannot be read to its end."""
-    stem = scored_stem(opened.shard.crawl, int(opened.shard.unit))
-    store.delete(f"{stem}_stats.json")  # from here on the unit is not done, even if it was before
-    try:
-        with ShardWriter(store, stem) as writer:
-            _add_results(results, writer)
-            writer.check_failures()
-            writer.finish(opened.dim, opened.scorer.columns if opened.scorer else ())
-    except _UnreadableError as error:
-        return error.missing
-    for failure in writer.failures:
-        _log.warning("the head %s failed for %s: %s", failure["head"], failure["key"], failure["error"])
-    return store.write_stats(f"{stem}_stats.json", _stats(opened, writer))
-
-
-def _add_results(results: Iterator[_Step | list[Scored]], writer: ShardWriter) -> None:
-    """Adds the samples of one shard. Raises _UnreadableError if it cannot be read to its end."""
-    for result in results:
-        if isinstance(result, _Closed):
-            return
-        if isinstance(result, MissingBatch):
-            raise _UnreadableError(result)
-        if isinstance(result, list):
-            for scored in result:
-                writer.add(scored)
-
-
-def _stats(opened: _Opened, writer: ShardWriter) -> StageStats:
-    shard, scorer = opened.shard, opened.scorer
-    details: dict[str, Any] = {}
-    if scorer is not None:
-        details = {
-            "model": scorer.model.name,
-            **({"other_model": scorer.multilingual_model.name} if scorer.multilingual_model else {}),
-            "weights_sha256": scorer.model.weights_sha256,
-            "precision": scorer.model.precision,
-            "function": scorer.model.identity,
-            "threshold_en": scorer.thresholds.english,
-            "threshold_other": scorer.thresholds.other,
-            "kept_nsfw_tags": dict(sorted(writer.tags.items())),
-            "kept_subsets": dict(sorted(writer.subsets.items())),
-            **({"columns": [column.to_plain() for column in scorer.columns]} if scorer.columns else {}),
-            **(
-                {"internal_error": writer.failed, "internal_errors": writer.failures} if writer.failed else {}
-            ),
-        }
-    return StageStats(
-        stage="score",
-        crawl=shard.crawl,
-        unit=shard.unit,
-        fingerprint=opened.fingerprint,
-        input=shard.kept,
-        kept=writer.outcomes.kept,
-        dropped=writer.outcomes.dropped,
-        outputs=writer.outputs,
-        details=details,
-    )

@@ -19,7 +19,7 @@ from laion_etl.settings.loader import load_settings
 from laion_etl.settings.parse import ParseSettings
 from laion_etl.settings.plan import PlanSettings
 from laion_etl.settings.publish import PublishSettings
-from laion_etl.settings.registry import SettingField, recorded, setting_fields, shaping
+from laion_etl.settings.registry import SettingField, as_environment, recorded, setting_fields, shaping
 from laion_etl.settings.score import ClipSettings, SafetySettings
 from laion_etl.settings.search import IndexSettings
 from laion_etl.settings.settings import Settings, of_stage
@@ -42,6 +42,7 @@ __all__ = [
     "SettingField",
     "Settings",
     "Stage",
+    "as_environment",
     "load_settings",
     "of_stage",
     "recorded",

@@ -82,6 +82,12 @@ class CoreSettings(Group):
         changes=Stage.CRAWL,
         minimum=1,
     )
+    keep_raw_shards: bool = setting(
+        True,
+        "Keep the tar of a downloaded shard when it is scored. false saves nine tenths of a crawl's storage; "
+        "its images can then not be scored again with another model.",
+        changes=None,
+    )
     run_id: str = setting(
         "",
         "Prefix of every log line of a command, to match lines with Airflow's tasks; Airflow sets it to run, "

@@ -83,6 +83,11 @@ def shaping(settings: Settings | Group, stage: Stage) -> dict[str, dict[str, Any
     return found
 
 
+def as_environment(settings: Settings) -> dict[str, str]:
+    """Returns all settings as variables, for another process that is to have the same."""
+    return {field.variable: field.text(field.value(settings)) for field in setting_fields()}
+
+
 def recorded(settings: Settings, *stages: Stage) -> dict[str, dict[str, Any]]:
     """Returns all settings that change the output of these stages, for a readable record; never a secret."""
     found: dict[str, dict[str, Any]] = {}

@@ -1,7 +1,7 @@
 -- name: batches
 -- Those in some thousands of a crawl: the only index with all batches of a crawl is that of their numbers.
-select batch, state::text, coalesce(state = 'leased' and lease_expires < now(), false),
-       case when state = 'done' then extract(epoch from updated_at - claimed_at)::float8 end
+select batch, state::text, coalesce(state in ('downloading', 'scoring') and lease_expires < now(), false),
+       download_ms / 1000.0::float8
 from crawl
 join batch_count using (crawl_no)
 cross join lateral (
@@ -15,6 +15,13 @@ limit 2000
 -- name: batch
 select state::text, attempts, pairs, coalesce(lease_owner, ''), coalesce(error, ''),
        extract(epoch from now() - claimed_at)::float8,
-       case when state = 'done' then extract(epoch from updated_at - claimed_at)::float8 end
+       download_ms / 1000.0::float8
 from batch join crawl using (crawl_no)
 where crawl = %(crawl)s and batch = %(batch)s
+
+-- name: first_scored
+select batch, (select coalesce(sum(scored), 0)::bigint from batch_count where batch_count.crawl_no = crawl.crawl_no)
+from crawl join batch using (crawl_no)
+where crawl = %(crawl)s and state = 'scored'
+order by scored_at, batch
+limit %(rows)s

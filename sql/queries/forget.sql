@@ -24,11 +24,15 @@ where crawl_no = %(crawl_no)s
 delete from batch where batch = any (array(
     (select batch from batch where crawl_no = %(crawl_no)s and state = 'ready' order by batch limit %(rows)s)
     union all
-    (select batch from batch where crawl_no = %(crawl_no)s and state = 'leased' order by lease_expires limit %(rows)s)
+    (select batch from batch where crawl_no = %(crawl_no)s and state = 'downloading' order by lease_expires limit %(rows)s)
     union all
-    (select batch from batch where crawl_no = %(crawl_no)s and state = 'done' order by updated_at limit %(rows)s)
+    (select batch from batch where crawl_no = %(crawl_no)s and state = 'downloaded' order by batch limit %(rows)s)
     union all
-    (select batch from batch where crawl_no = %(crawl_no)s and state = 'failed' order by batch limit %(rows)s)
+    (select batch from batch where crawl_no = %(crawl_no)s and state = 'scoring' order by lease_expires limit %(rows)s)
+    union all
+    (select batch from batch where crawl_no = %(crawl_no)s and state = 'scored' order by scored_at limit %(rows)s)
+    union all
+    (select batch from batch where crawl_no = %(crawl_no)s and state = 'parked' order by batch limit %(rows)s)
     limit %(rows)s))
 
 -- name: pairs

@@ -124,11 +124,15 @@ select count(*) from plan_window join crawl using (crawl_no) where crawl = %(cra
 -- Found by the indexes of their states: that of the numbers also has the batches of all other crawls.
 (select batch from batch where crawl_no = %(crawl_no)s and state = 'ready' order by batch limit 1)
 union all
-(select batch from batch where crawl_no = %(crawl_no)s and state = 'leased' order by lease_expires limit 1)
+(select batch from batch where crawl_no = %(crawl_no)s and state = 'downloading' order by lease_expires limit 1)
 union all
-(select batch from batch where crawl_no = %(crawl_no)s and state = 'done' order by updated_at limit 1)
+(select batch from batch where crawl_no = %(crawl_no)s and state = 'downloaded' order by batch limit 1)
 union all
-(select batch from batch where crawl_no = %(crawl_no)s and state = 'failed' order by batch limit 1)
+(select batch from batch where crawl_no = %(crawl_no)s and state = 'scoring' order by lease_expires limit 1)
+union all
+(select batch from batch where crawl_no = %(crawl_no)s and state = 'scored' order by scored_at limit 1)
+union all
+(select batch from batch where crawl_no = %(crawl_no)s and state = 'parked' order by batch limit 1)
 limit 1
 
 -- name: batches_after

@@ -1,12 +1,16 @@
+-- Of the batches of a crawl. Download and score workers run the same statements with the states of their stage:
+-- `waiting` for a worker, `held` by one, and `finished`.
+
 -- name: note_contact
 select note_queue_contact(%(crawl_no)s::smallint, make_interval(secs => %(lease_s)s))
 
 -- name: park_exhausted
 update batch
-set state = 'failed', lease_owner = null, updated_at = now(),
+set state = 'parked', lease_owner = null, updated_at = now(),
+    stats = case when %(held)s::text = 'downloading' then null else stats end,
     error = coalesce(error, 'its worker stopped sending heartbeats on every attempt')
 from queue_silence(%(crawl_no)s::smallint, make_interval(secs => %(lease_s)s))
-where crawl_no = %(crawl_no)s and state = 'leased' and lease_expires < now()
+where crawl_no = %(crawl_no)s and state = %(held)s::batch_state and lease_expires < now()
   and attempts >= %(max_attempts)s
   and not (lease_expires between silent_from and silent_until and (outages < 10 or now() < silent_until))
 
@@ -16,22 +20,22 @@ where crawl_no = %(crawl_no)s and state = 'leased' and lease_expires < now()
 with lost as materialized (
     select batch, (lease_expires between silent_from and silent_until and outages < 10)::integer as by_outage
     from batch, queue_silence(%(crawl_no)s::smallint, make_interval(secs => %(lease_s)s))
-    where crawl_no = %(crawl_no)s and state = 'leased' and lease_expires < now()
+    where crawl_no = %(crawl_no)s and state = %(held)s::batch_state and lease_expires < now()
       and not (lease_expires between silent_from and silent_until and now() < silent_until)
     order by lease_expires
     limit 1
     for update of batch skip locked
-), ready as (
+), waiting as (
     select batch, 0 as by_outage from batch
-    where crawl_no = %(crawl_no)s and state = 'ready'
+    where crawl_no = %(crawl_no)s and state = %(waiting)s::batch_state
     order by batch
     limit 1
     for update skip locked
 ), open as materialized (
-    select * from lost union all select * from ready limit 1
+    select * from lost union all select * from waiting limit 1
 )
 update batch
-set state = 'leased', token = token + 1, attempts = attempts + 1 - by_outage, outages = outages + by_outage,
+set state = %(held)s::batch_state, token = token + 1, attempts = attempts + 1 - by_outage, outages = outages + by_outage,
     lease_owner = %(owner)s, lease_expires = now() + make_interval(secs => %(lease_s)s), updated_at = now(),
     claimed_at = now()
 from open
@@ -39,19 +43,20 @@ where batch.batch = open.batch
 returning batch.batch, token, file
 
 -- name: claim_one
+-- To be downloaded, whatever its state, unless a worker of either stage holds it.
 with open as materialized (
-    select batch,
-           (state = 'leased' and lease_expires between silent_from and silent_until and outages < 10)::integer
+    select batch, case when state in ('ready', 'downloading') or state = 'parked' and stats is null then attempts else 0 end as attempts,
+           (state in ('downloading', 'scoring') and lease_expires between silent_from and silent_until and outages < 10)::integer
            as by_outage
     from batch, queue_silence(%(crawl_no)s::smallint, make_interval(secs => %(lease_s)s))
     where batch = %(batch)s and crawl_no = %(crawl_no)s
-      and (state <> 'leased'
+      and (state not in ('downloading', 'scoring')
            or lease_expires < now()
               and not (lease_expires between silent_from and silent_until and now() < silent_until))
     for update of batch
 )
 update batch
-set state = 'leased', token = token + 1, attempts = attempts + 1 - by_outage, outages = outages + by_outage,
+set state = 'downloading', token = token + 1, attempts = open.attempts + 1 - by_outage, outages = outages + by_outage,
     lease_owner = %(owner)s, lease_expires = now() + make_interval(secs => %(lease_s)s), updated_at = now(),
     claimed_at = now()
 from open
@@ -61,63 +66,78 @@ returning batch.batch, token, file
 -- name: claimed_unseen
 -- A claim whose answer was lost with the connection.
 select batch, token, file from batch
-where crawl_no = %(crawl_no)s and state = 'leased' and lease_owner = %(owner)s and batch <> all (%(held)s)
+where crawl_no = %(crawl_no)s and state = %(held)s::batch_state and lease_owner = %(owner)s and batch <> all (%(known)s)
 order by batch
 limit 1
 
 -- name: heartbeat
 update batch set lease_expires = now() + make_interval(secs => %(lease_s)s)
-where batch = %(batch)s and token = %(token)s and state = 'leased'
+where batch = %(batch)s and token = %(token)s and state = %(held)s::batch_state
 
 -- name: complete
 update batch
-set state = 'done', stats = %(stats)s, lease_owner = null, error = null, updated_at = now()
-where batch = %(batch)s and token = %(token)s and state = 'leased'
+set state = 'downloaded', stats = %(stats)s, score_stats = null, raw_deleted = false, download_attempts = attempts,
+    attempts = 0, lease_owner = null, error = null, updated_at = now()
+where batch = %(batch)s and token = %(token)s and state = 'downloading'
+
+-- name: complete_score
+update batch
+set state = 'scored', score_stats = %(stats)s, lease_owner = null, error = null, updated_at = now()
+where batch = %(batch)s and token = %(token)s and state = 'scoring'
 
 -- name: is_completed
-select 1 from batch where batch = %(batch)s and token = %(token)s and state = 'done'
+select 1 from batch where batch = %(batch)s and token = %(token)s and state = %(finished)s::batch_state
 
 -- name: fail
 update batch
-set state = case when attempts >= %(max_attempts)s then 'failed' else 'ready' end::batch_state,
+set state = case when attempts >= %(max_attempts)s then 'parked' else %(waiting)s::text end::batch_state,
+    stats = case when %(held)s::text = 'downloading' and attempts >= %(max_attempts)s then null else stats end,
     error = %(error)s, lease_owner = null, updated_at = now()
-where batch = %(batch)s and token = %(token)s and state = 'leased'
+where batch = %(batch)s and token = %(token)s and state = %(held)s::batch_state
 
 -- name: release
 update batch
-set state = 'ready', attempts = attempts - 1, lease_owner = null, updated_at = now()
-where batch = %(batch)s and token = %(token)s and state = 'leased'
+set state = %(waiting)s::batch_state, attempts = attempts - 1, lease_owner = null, updated_at = now()
+where batch = %(batch)s and token = %(token)s and state = %(held)s::batch_state
 
 -- name: release_all
 update batch
-set state = 'ready', attempts = attempts - 1, lease_owner = null, updated_at = now()
-where crawl_no = %(crawl_no)s and lease_owner = %(owner)s and state = 'leased'
+set state = %(waiting)s::batch_state, attempts = attempts - 1, lease_owner = null, updated_at = now()
+where crawl_no = %(crawl_no)s and lease_owner = %(owner)s and state = %(held)s::batch_state
 
 -- name: roll_up
 select roll_up_batches()
 
 -- name: counts
-select coalesce(batches - done - failed - leased, 0), leased, coalesce(done, 0), coalesce(failed, 0)
+select coalesce(batches - done - failed - downloading, 0), downloading,
+       coalesce(done - scored - score_failed - scoring, 0), scoring, coalesce(scored, 0), coalesce(failed + score_failed, 0)
 from (
-    select sum(batches)::bigint as batches, sum(done)::bigint as done, sum(failed)::bigint as failed
+    select sum(batches)::bigint as batches, sum(done)::bigint as done, sum(failed)::bigint as failed,
+           sum(scored)::bigint as scored, sum(score_failed)::bigint as score_failed
     from batch_count where crawl_no = %(crawl_no)s
 ) as counted,
-(select count(*) as leased from batch where crawl_no = %(crawl_no)s and state = 'leased') as leases
+(select count(*) as downloading from batch where crawl_no = %(crawl_no)s and state = 'downloading') as downloads,
+(select count(*) as scoring from batch where crawl_no = %(crawl_no)s and state = 'scoring') as scores
 
 -- name: failed
-select batch, error from batch where crawl_no = %(crawl_no)s and state = 'failed' order by batch limit %(rows)s
+-- Parked in the stage of the worker.
+select batch, error from batch
+where crawl_no = %(crawl_no)s and state = 'parked' and (stats is null) = (%(held)s::text = 'downloading')
+order by batch limit %(rows)s
 
 -- name: parked
 select batch, coalesce(error, '') from batch
-where crawl_no = %(crawl_no)s and state = 'failed' and batch > %(after)s
+where crawl_no = %(crawl_no)s and state = 'parked' and batch > %(after)s
   and (%(batch)s::bigint is null or batch = %(batch)s)
 order by batch
 limit %(page)s
 
 -- name: requeue
+-- Back to the stage that failed.
 update batch
-set state = 'ready', attempts = 0, outages = 0, error = null, lease_owner = null, updated_at = now()
-where crawl_no = %(crawl_no)s and state = 'failed' and batch = any (%(batches)s)
+set state = case when stats is null then 'ready' else 'downloaded' end::batch_state, attempts = 0, outages = 0, error = null,
+    lease_owner = null, updated_at = now()
+where crawl_no = %(crawl_no)s and state = 'parked' and batch = any (%(batches)s)
 returning batch
 
 -- name: next_expiry
@@ -125,4 +145,55 @@ returning batch
 select extract(epoch from min(case when lease_expires between silent_from and silent_until
                                    then silent_until else lease_expires end) - now())::float8
 from batch, queue_silence(%(crawl_no)s::smallint, make_interval(secs => %(lease_s)s))
-where crawl_no = %(crawl_no)s and state = 'leased'
+where crawl_no = %(crawl_no)s and state = %(held)s::batch_state
+
+-- name: work_left
+-- Whether a batch of the stage or of the one before it is not finished, and whether a worker is on one at this moment.
+select exists (select from batch where crawl_no = %(crawl_no)s and state = 'ready')
+       or exists (select from batch where crawl_no = %(crawl_no)s and state = 'downloading')
+       or exists (select from batch where crawl_no = %(crawl_no)s and state = 'downloaded')
+       or exists (select from batch where crawl_no = %(crawl_no)s and state = 'scoring'),
+       exists (select from batch where crawl_no = %(crawl_no)s and state = 'downloading' and lease_expires > now())
+       or exists (select from batch where crawl_no = %(crawl_no)s and state = 'scoring' and lease_expires > now())
+
+-- name: scored
+select batch, score_stats ->> 'fingerprint' from batch
+where crawl_no = %(crawl_no)s and state = 'scored'
+order by batch
+
+-- name: not_scored
+-- Batches that are parked, with the stage that failed: those that a record of the stage names.
+select batch, stats is null, coalesce(error, '') from batch
+where crawl_no = %(crawl_no)s and state = 'parked'
+order by batch
+
+-- name: score_totals
+select coalesce(sum(samples), 0)::bigint, coalesce(sum(samples_kept), 0)::bigint, sum_counts(score_dropped),
+       coalesce(sum(raw_deleted), 0)::bigint
+from (select * from batch_thousand union all select * from batch_change) as counts
+where crawl_no = %(crawl_no)s
+
+-- name: note_raw_deleted
+update batch set raw_deleted = true where batch = %(batch)s and token = %(token)s and state = 'scored'
+
+-- name: with_raw_shard
+select batch, token, file from batch
+where crawl_no = %(crawl_no)s and state = 'scored' and not raw_deleted
+order by batch
+
+-- name: scored_otherwise
+-- Batches that another model or other settings scored, and how many of them have no raw shard any more.
+select count(*), count(*) filter (where raw_deleted) from batch
+where crawl_no = %(crawl_no)s and state = 'scored' and (score_stats ->> 'input')::integer > 0
+  and score_stats -> 'details' ->> 'scored_by' is distinct from %(scored_by)s
+
+-- name: score_again
+update batch
+set state = 'downloaded', score_stats = null, token = token + 1, attempts = 0, outages = 0, lease_owner = null,
+    updated_at = now()
+where batch = any (array(
+    select batch from batch
+    where crawl_no = %(crawl_no)s and state = 'scored' and not raw_deleted and (score_stats ->> 'input')::integer > 0
+      and score_stats -> 'details' ->> 'scored_by' is distinct from %(scored_by)s
+    limit %(rows)s
+    for update skip locked))

@@ -3,8 +3,10 @@ select crawl, partitions, planned, pairs_kept, partitions_per_hour, last_loaded_
 order by crawl
 
 -- name: queues
-select crawl, batches, ready, leased, silent, done, failed, pairs, pairs_done, pairs_left, images, workers,
-       pairs_per_hour, extract(epoch from time_left)::float8, extract(epoch from oldest_lease)::float8
+select crawl, batches, ready, downloading, silent, done, failed, pairs, pairs_done, pairs_left, images, workers,
+       pairs_per_hour, extract(epoch from time_left)::float8, extract(epoch from oldest_lease)::float8,
+       to_score, scoring, silent_scorers, scored, score_failed, scorers, samples_per_hour,
+       extract(epoch from score_time_left)::float8, raw_deleted
 from queue_progress
 order by crawl
 
@@ -24,7 +26,7 @@ select cause, frequent.batches, last_at,
        coalesce((select error from batch where batch = latest.numbers[1]), '') as reason, numbers, times
 from (
     select crawl_no, cause, count(*) as batches, max(updated_at) as last_at
-    from batch where state = 'failed' and crawl_no = (select crawl_no from crawl where crawl = %(crawl)s)
+    from batch where state = 'parked' and crawl_no = (select crawl_no from crawl where crawl = %(crawl)s)
     group by crawl_no, cause
     order by count(*) desc, cause
     limit %(rows)s
@@ -34,7 +36,7 @@ cross join lateral (
            array_agg(updated_at order by updated_at desc, batch) as times
     from (
         select batch, updated_at from batch
-        where state = 'failed' and batch.crawl_no = frequent.crawl_no and batch.cause = frequent.cause
+        where state = 'parked' and batch.crawl_no = frequent.crawl_no and batch.cause = frequent.cause
         order by updated_at desc, batch
         limit %(units)s
     ) as one
@@ -45,7 +47,9 @@ order by frequent.batches desc, cause
 -- Counters of a crawl's batches: with pairs of all of them, and what those that are done have.
 select coalesce(sum(batches), 0)::bigint, coalesce(sum(pairs), 0)::bigint, coalesce(sum(done), 0)::bigint,
        coalesce(sum(pairs_done), 0)::bigint, coalesce(sum(images), 0)::bigint, coalesce(sum(bytes), 0)::bigint,
-       coalesce(sum(held_ms), 0)::bigint, sum_counts(dropped)
+       coalesce(sum(held_ms), 0)::bigint, sum_counts(dropped),
+       coalesce(sum(scored), 0)::bigint, coalesce(sum(samples), 0)::bigint, coalesce(sum(samples_kept), 0)::bigint,
+       coalesce(sum(score_ms), 0)::bigint, sum_counts(score_dropped)
 from (select * from batch_thousand union all select * from batch_change) as counts
 where crawl_no = (select crawl_no from crawl where crawl = %(crawl)s)
 
@@ -58,12 +62,12 @@ where crawl_no = (select crawl_no from crawl where crawl = %(crawl)s)
 order by partition
 
 -- name: thousands
-select thousand, range.first, range.last, batches, done, failed, coalesce(leased, 0), coalesce(silent, 0)
+select thousand, range.first, range.last, batches, done, failed + score_failed, coalesce(leased, 0), coalesce(silent, 0), scored
 from batch_count
 join crawl using (crawl_no)
 left join (
     select crawl_no, batch / 1000 as thousand, count(*) as leased, count(*) filter (where lease_expires < now()) as silent
-    from batch where state = 'leased'
+    from batch where state in ('downloading', 'scoring')
     group by crawl_no, batch / 1000
 ) as leases using (crawl_no, thousand)
 cross join lateral (

@@ -19,7 +19,7 @@ FAILED_TASK = "partition.parse (partition 0)"
 def test_failed_and_late_partitions_and_the_end_of_a_run_are_reported(shared_airflow: SharedAirflow) -> None:
     crawl, api = shared_airflow.reported, shared_airflow.api
     crawl.wat_files[0].unlink()  # partition 0 fails, partition 1 does not
-    chosen = {"wat_files": "0:2", "download_workers": 1, "score_groups": 1, "allow_missing_percent": 50}
+    chosen = {"wat_files": "0:2", "download_workers": 1, "score_workers": 1, "allow_missing_percent": 50}
     chosen["languages"] = "en,none"  # a setting of this run; commands by hand need it, too
     dag = crawl.dag
     run = api.trigger(dag, crawl.id, chosen)

@@ -43,7 +43,7 @@ class Place:
 
     def runs(self, *runs: tuple[SharedCrawl, dict[str, object]]) -> tuple[list[Any], str]:
         """State, tasks and new asset events of the runs, one after the other; and all that they print."""
-        small = {"download_workers": 1, "score_groups": 1}
+        small = {"download_workers": 1, "score_workers": 1}
         cases = []
         for crawl, conf in runs:
             now = datetime.now(UTC).isoformat()

@@ -86,9 +86,10 @@ def test_every_known_crawl_has_its_dag_of_mapped_stages(parsed: Any) -> None:
         "plan_range": ["plan"],
         "workers": ["plan", "plan_range"],
         "download": ["workers"],
-        "group": ["download"],
-        "score": ["group"],
-        "publish": ["score"],
+        "score_workers": ["workers"],
+        "shards": ["download"],
+        "score": ["score_workers"],
+        "publish": ["score", "shards"],
         "publish_hashes": ["publish"],  # only where equal images are looked for
         "publish_range": ["publish", "publish_hashes"],
         "publish_finish": ["publish_range"],
@@ -106,7 +107,8 @@ def test_every_known_crawl_has_its_dag_of_mapped_stages(parsed: Any) -> None:
         "publish_range",
     }
     assert all(task["retries"] == 3 for task in tasks.values())
-    assert all(task["timeout"] for name, task in tasks.items() if name not in ("workers", "group", "verdict"))
+    helpers = ("workers", "score_workers", "shards", "verdict")
+    assert all(task["timeout"] for name, task in tasks.items() if name not in helpers)
     assert "CC-MAIN-2024-38" in dag["doc"]
     assert dag["tags"] == ["2024", "crawl", "laion_etl"]
     assert dag["schedule"] == "crawl of 2024-09-16"
@@ -116,7 +118,7 @@ def test_failed_units_block_nothing_but_the_verdict(parsed: Any) -> None:
     tasks = parsed["dags"]["crawl_CC-MAIN-2024-38"]["tasks"]
 
     going_on = {name for name, task in tasks.items() if task["rule"] == "all_done_min_one_success"}
-    assert going_on == {"plan", "group", "publish"}
+    assert going_on == {"plan", "shards", "publish"}
     assert tasks["workers"]["rule"] == "all_done"
     assert tasks["verdict"]["rule"] == "none_failed_min_one_success"  # a crawl of one range skips tasks
 
@@ -145,7 +147,7 @@ def test_params_are_bounded_by_their_schema(parsed: Any) -> None:
     assert dag["defaults"] == {
         "wat_files": None,
         "download_workers": 4,
-        "score_groups": 2,
+        "score_workers": 2,
         "dry_run": False,
         "allow_missing_percent": 0,
         "runner": "default",
@@ -155,7 +157,7 @@ def test_params_are_bounded_by_their_schema(parsed: Any) -> None:
         "threshold_other": None,
         "store_prefix": None,
     }
-    for name in ("download_workers", "score_groups"):
+    for name in ("download_workers", "score_workers"):
         assert (dag["params"][name]["minimum"], dag["params"][name]["maximum"]) == (1, 512)
 
 

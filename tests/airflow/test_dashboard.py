@@ -191,8 +191,8 @@ def test_a_retry_says_what_runs_again_and_clears_it(server: Server, browser: Bro
     assert cleared == {
         ("partition.parse", 1),
         ("partition.load", 1),
-        *((task, -1) for task in ("plan", "plan_range", "workers", "group", "publish", "publish_range")),
-        *((task, -1) for task in ("publish_finish", "digest", "verdict")),
+        *((task, -1) for task in ("plan", "plan_range", "workers", "score_workers", "shards", "publish")),
+        *((task, -1) for task in ("publish_range", "publish_finish", "digest", "verdict")),
         *((task, index) for task, index in before if task in ("download", "score")),
     }
     page.context.close()

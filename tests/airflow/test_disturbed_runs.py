@@ -99,7 +99,7 @@ def expected(undisturbed_run: Path) -> dict[str, bytes]:
 
 def triggered(started: StartedAirflow, world: World, runner: str, folder: str) -> str:
     """A run that works in a folder of the store."""
-    small = {"wat_files": WAT_FILES, "download_workers": 1, "score_groups": 1}
+    small = {"wat_files": WAT_FILES, "download_workers": 1, "score_workers": 1}
     return started.api.trigger(world.dag, world.crawl, {**small, "runner": runner, "store_prefix": folder})
 
 

@@ -70,7 +70,7 @@ print(json.dumps({
 """
 
 
-CONF = {"wat_files": "0:3", "download_workers": 2, "score_groups": 2}
+CONF = {"wat_files": "0:3", "download_workers": 2, "score_workers": 2}
 
 
 CRAWL = "CC-MAIN-2024-42"

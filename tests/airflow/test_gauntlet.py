@@ -160,7 +160,7 @@ def test_the_gauntlet(world: World, started: StartedAirflow, undisturbed_run: Pa
         RequestFault("watch", "events", Cut(after_lines=1)),
         RequestFault("get", "pods/log", Cut(after_lines=1), {"stage": "download"}),
     )
-    conf = {"wat_files": WAT_FILES, "download_workers": 2, "score_groups": 1, "runner": "kubernetes"}
+    conf = {"wat_files": WAT_FILES, "download_workers": 2, "score_workers": 1, "runner": "kubernetes"}
     run = started.api.trigger(world.dag, world.crawl, conf)
 
     until(lambda: world.pods("plan"), "the pod of plan")
@@ -173,13 +173,13 @@ def test_the_gauntlet(world: World, started: StartedAirflow, undisturbed_run: Pa
 
     # The worker that gets the first batch is frozen with it; the other one takes it over.
     until(lambda: world.pods("download"), "a download pod")
-    until(lambda: world.count("state = 'leased'"), "a batch that is downloaded")
+    until(lambda: world.count("state = 'downloading'"), "a batch that is downloaded")
     [frozen] = [name for name in world.pods("download") if world.cluster.signal(name, signal.SIGSTOP)]
     second_worker.set()
-    until(lambda: world.count("state = 'done'"), "a batch of the second worker")
+    until(lambda: world.count("state = 'downloaded'"), "a batch of the second worker")
     world.server.kill()
     world.server.start()
-    until(lambda: not world.count("state <> 'done'"), "all batches")
+    until(lambda: not world.count("state <> 'downloaded'"), "all batches")
     assert world.cluster.signal(frozen, signal.SIGCONT)
 
     until(lambda: world.pods("score"), "the score pod")

@@ -66,7 +66,7 @@ def condition(kind, status, reason, message):
 no_image = k8s.V1ContainerStateWaiting(reason="ImagePullBackOff", message="not found")
 print(json.dumps({
     "parse": plain(pod("parse", "partition 3", 3, LAION_ETL_CLIP_THRESHOLD_EN="0.3")),
-    "score": plain(pod("score", "group 0/2", 0)),
+    "score": plain(pod("score", "worker 0", 0)),
     "gpu": plain(pod("score", **GPU)),
     "unfit": [
         refused(LAION_ETL_STORE=""),
@@ -132,7 +132,7 @@ def test_a_pod_runs_the_command_and_leaves_its_result_in_the_store(made: dict[st
     assert spec["restartPolicy"] == "Never"
     labels = made["parse"]["metadata"]["labels"]
     assert (labels["crawl"], labels["stage"], labels["partition"]) == ("CC-MAIN-2024-38", "parse", "3")
-    assert made["score"]["metadata"]["labels"]["group"].startswith("0-2")
+    assert made["score"]["metadata"]["labels"]["worker"] == "0"
 
 
 def test_settings_go_to_the_pod_and_secrets_do_not(made: dict[str, Any]) -> None:

@@ -145,7 +145,7 @@ def test_a_partition_shows_its_stages_and_how_to_run_it_by_hand(client: TestClie
 
 def test_a_batch_shows_its_worker_or_its_error(client: TestClient) -> None:
     held = dict(client.get(f"/api/crawl/{CRAWL}/batch/{FIRST_BATCH + 24}").json()["facts"])
-    assert (held["state"], held["worker"]) == ("leased", "worker:1:1")
+    assert (held["state"], held["worker"]) == ("downloading", "worker:1:1")
     assert (
         dict(client.get(f"/api/crawl/{CRAWL}/batch/{FIRST_BATCH + 23}").json()["facts"])["error"] == HOSTILE
     )
@@ -213,7 +213,7 @@ def test_stats_of_partitions_are_read_once_and_again_when_they_change(any_store:
 
 
 def test_runs_and_depths() -> None:
-    rows = [(100_000 + n, "done", False, float(n % 97)) for n in range(1_000)]
+    rows = [(100_000 + n, "downloaded", False, float(n % 97)) for n in range(1_000)]
     grid = batch_grid(rows, ScoreProgress(runs=((100_001, 2, 500),)))
     assert grid.states == 500 * (Cell.DOWNLOADED.value + Cell.SCORED.value)
     assert set(grid.depths) == set("01234")

@@ -101,17 +101,18 @@ def _write_rows(connection: Connection, store: Store) -> None:
         connection.execute(_PARTITION, [crawl, number, "f", number < 18, *records])
     connection.execute(_PARTITION, [crawl, 20, "", False, Jsonb({}), None])
     for place, number in enumerate(batch_nos(BATCHES, CRAWL)):
-        state = "done" if place < 23 else "failed" if place == 23 else "leased" if place < 26 else "ready"
-        done = store.read_stats(f"{shard_stem(CRAWL, number)}_stats.json") if state == "done" else None
+        states = ((23, "downloaded"), (24, "parked"), (26, "downloading"), (BATCHES, "ready"))
+        state = next(name for end, name in states if place < end)
+        done = store.read_stats(f"{shard_stem(CRAWL, number)}_stats.json") if state == "downloaded" else None
         row = {
             "batch": number,
             "pairs": done.input if done else 500,
             "stats": Jsonb(done.to_plain()) if done else None,
             "crawl": crawl,
             "state": state,
-            "owner": "worker:1:1" if state == "leased" else None,
+            "owner": "worker:1:1" if state == "downloading" else None,
             "left_s": 600 if place == 24 else -60,
-            "error": HOSTILE if state == "failed" else None,
+            "error": HOSTILE if state == "parked" else None,
             "took_s": 30 + 7 * (place % 11),
         }
         connection.execute(_BATCH, row)
@@ -120,11 +121,11 @@ def _write_rows(connection: Connection, store: Store) -> None:
 _THOUSANDS = """
 insert into batch (batch, crawl_no, pairs, file, state, stats, error, lease_expires)
 select batch, %s, 20, '{}', state::batch_state,
-       case state when 'done' then '{"kept": 10, "dropped": {"timeout": 10}, "outputs": []}'::jsonb end,
-       case state when 'failed' then format('cannot read batch %%s', batch) end,
+       case state when 'downloaded' then '{"kept": 10, "dropped": {"timeout": 10}, "outputs": []}'::jsonb end,
+       case state when 'parked' then format('cannot read batch %%s', batch) end,
        now() + (1703.5 - batch) * interval '1 hour' + interval '30 minutes'
-from (select batch, case when batch < 1700 then 'done' when batch < 1703 then 'failed'
-                         when batch < 1705 then 'leased' else 'ready' end as state
+from (select batch, case when batch < 1700 then 'downloaded' when batch < 1703 then 'parked'
+                         when batch < 1705 then 'downloading' else 'ready' end as state
       from generate_series(500, 2999) as batch) as planned
 """
 

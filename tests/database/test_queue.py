@@ -28,7 +28,7 @@ def queue(store: Store, database: Database, settings: Settings) -> Iterator[Batc
 
 
 def expire_leases(connection: Connection) -> None:
-    connection.execute("update batch set lease_expires = now() - interval '1 s' where state = 'leased'")
+    connection.execute("update batch set lease_expires = now() - interval '1 s' where state = 'downloading'")
 
 
 def claimed(queue: BatchQueue) -> Claim:
@@ -40,7 +40,7 @@ def claimed(queue: BatchQueue) -> Claim:
 def test_batches_are_claimed_in_order_and_only_once(queue: BatchQueue) -> None:
     assert [claimed(queue).batch for _ in range(4)] == batch_nos(4)
     assert queue.claim() is None
-    assert queue.counts() == QueueCounts(leased=4)
+    assert queue.counts() == QueueCounts(downloading=4)
 
 
 def test_many_workers_never_share_a_batch(queue: BatchQueue, settings: Settings) -> None:
@@ -56,7 +56,7 @@ def test_many_workers_never_share_a_batch(queue: BatchQueue, settings: Settings)
     with ThreadPoolExecutor(8) as pool:
         batches = [batch for done in pool.map(work, range(8)) for batch in done]
     assert sorted(batches) == batch_nos(4)
-    assert queue.counts() == QueueCounts(done=4)
+    assert queue.counts() == QueueCounts(downloaded=4)
 
 
 def test_an_expired_lease_is_claimable_and_its_late_owner_is_refused(
@@ -75,7 +75,7 @@ def test_an_expired_lease_is_claimable_and_its_late_owner_is_refused(
 
 def test_a_heartbeat_keeps_the_lease(queue: BatchQueue, connection: Connection) -> None:
     claim = claimed(queue)
-    connection.execute("update batch set lease_expires = now() + interval '1 s' where state = 'leased'")
+    connection.execute("update batch set lease_expires = now() + interval '1 s' where state = 'downloading'")
     assert queue.heartbeat(claim)
     expiry_s = queue.next_expiry_s()
     assert expiry_s is not None
@@ -130,14 +130,16 @@ def test_a_claim_whose_answer_an_outage_lost_is_found_by_the_next(
         outage.setattr(database, "run", lost)
         queue.claim()
     assert claimed(queue).batch == batch_no(0)
-    assert queue.counts() == QueueCounts(ready=3, leased=1)
+    assert queue.counts() == QueueCounts(ready=3, downloading=1)
     assert claimed(queue).batch == batch_no(1)
 
 
 def outage(connection: Connection) -> None:
     """No worker has reached the queue for ten minutes, and all leases ended meanwhile."""
     connection.execute("update queue_contact set seen_at = now() - interval '10 min'")
-    connection.execute("update batch set lease_expires = now() - interval '8 min' where state = 'leased'")
+    connection.execute(
+        "update batch set lease_expires = now() - interval '8 min' where state = 'downloading'"
+    )
 
 
 def end_of_silence(queue: BatchQueue, connection: Connection) -> None:
@@ -147,7 +149,7 @@ def end_of_silence(queue: BatchQueue, connection: Connection) -> None:
 
 
 def attempts(connection: Connection) -> list[int]:
-    rows = connection.execute("select attempts from batch order by batch").fetchall()
+    rows = connection.execute("select attempts + download_attempts from batch order by batch").fetchall()
     return [count for (count,) in rows]
 
 

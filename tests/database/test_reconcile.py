@@ -83,7 +83,7 @@ def test_batches_that_the_database_forgot_are_done_again(world: World) -> None:
     assert late is not None
     stats = world.download(late.batch)
     world.database.connection.execute(
-        "update batch set lease_expires = now() - interval '1 s' where state = 'leased'"
+        "update batch set lease_expires = now() - interval '1 s' where state = 'downloading'"
     )
     world.database.connection.execute(
         "update batch set state = 'ready', stats = null where batch = %s", [batch_no(0)]
@@ -91,7 +91,7 @@ def test_batches_that_the_database_forgot_are_done_again(world: World) -> None:
     assert world.differences() == {Kind.FINISHED: [batch_no(0), late.batch]}
     world.mend()
     assert world.differences() == {}
-    assert world.queue.counts() == QueueCounts(ready=1, done=3)
+    assert world.queue.counts() == QueueCounts(ready=1, downloaded=3)
     assert not world.queue.complete(late, replace(stats, fingerprint="another"))
     kept = world.database.connection.execute("select sum((stats ->> 'kept')::int) from batch").fetchone()
     assert kept == (21,)
@@ -105,7 +105,7 @@ def test_a_batch_without_its_shard_is_downloaded_again(world: World) -> None:
     assert world.differences() == {Kind.MISSING_SHARD: [batch_no(0)]}
     world.mend()
     assert world.differences() == {}
-    assert world.queue.counts() == QueueCounts(ready=3, done=1)
+    assert world.queue.counts() == QueueCounts(ready=3, downloaded=1)
 
 
 def test_what_was_done_before_a_restore_does_not_count_after_it(world: World) -> None:
@@ -117,12 +117,12 @@ def test_what_was_done_before_a_restore_does_not_count_after_it(world: World) ->
     world.download(claim.batch)
     connection.execute(
         "update batch set claimed_at = now() - interval '3 days', lease_expires = now() - interval '1 s' "
-        "where state = 'leased'"
+        "where state = 'downloading'"
     )
     world.store.delete(f"{shard_stem('C', batch_no(0))}.tar")
     connection.execute("update batch set outages = 10 where batch = %s", [batch_no(0)])
     world.mend()
-    assert world.queue.counts() == QueueCounts(ready=2, done=2)
+    assert world.queue.counts() == QueueCounts(ready=2, downloaded=2)
     assert connection.execute(held).fetchone() == (True,)
     outages = connection.execute("select outages from batch where batch = %s", [batch_no(0)])
     assert outages.fetchone() == (0,)
@@ -234,7 +234,7 @@ def test_batches_are_mended_in_short_transactions(world: World, monkeypatch: pyt
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(world.database, "run", interrupted)
         mend_batches(found, world.database)
-    assert world.queue.counts() == QueueCounts(ready=1, done=3)
+    assert world.queue.counts() == QueueCounts(ready=1, downloaded=3)
     assert world.queue.claim_one(batch_no(3)) is not None
     left = mend_batches(world.found(), world.database)
     assert left.numbers == {}
@@ -242,4 +242,4 @@ def test_batches_are_mended_in_short_transactions(world: World, monkeypatch: pyt
         Kind.FINISHED: [batch_no(2), batch_no(3)],
         Kind.MISSING_SHARD: [batch_no(0)],
     }
-    assert world.queue.counts() == QueueCounts(ready=1, leased=1, done=2)
+    assert world.queue.counts() == QueueCounts(ready=1, downloading=1, downloaded=2)

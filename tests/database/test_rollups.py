@@ -17,7 +17,7 @@ from laion_etl.core.ids import batch_name
 from laion_etl.core.stage_stats import Output, StageStats
 from laion_etl.database.connection import Database, open_database
 from laion_etl.database.forget import forget_crawl
-from laion_etl.database.queue import BatchQueue, Claim, QueueCounts
+from laion_etl.database.queue import BatchQueue, Claim, QueueCounts, QueueStage
 from laion_etl.database.reconcile import Differences, Kind, mend_batches
 from laion_etl.database.requeue import requeue
 from laion_etl.database.rollups import roll_up
@@ -27,39 +27,58 @@ from tests.database.pairs import batch_no
 
 # The same numbers from the batches themselves.
 FULL_COUNT = """
-select crawl_no, batch / 1000, count(*), sum(pairs), count(*) filter (where state = 'done'),
-       coalesce(sum(pairs) filter (where state = 'done'), 0), count(*) filter (where state = 'failed'),
-       coalesce(sum(pairs) filter (where state = 'failed'), 0),
-       coalesce(sum((stats ->> 'kept')::int) filter (where state = 'done'), 0),
+select crawl_no, batch / 1000, count(*), sum(pairs), count(*) filter (where done),
+       coalesce(sum(pairs) filter (where done), 0), count(*) filter (where failed),
+       coalesce(sum(pairs) filter (where failed), 0),
+       coalesce(sum((stats ->> 'kept')::int) filter (where done), 0),
        coalesce(sum((select sum((output ->> 'bytes')::bigint)
                      from jsonb_array_elements(stats -> 'outputs') as output))
-                filter (where state = 'done'), 0),
-       coalesce(sum((extract(epoch from updated_at - claimed_at) * 1000)::bigint)
-                filter (where state = 'done'), 0)
-from batch group by 1, 2 order by 1, 2
+                filter (where done), 0),
+       coalesce(sum(download_ms) filter (where done), 0), count(*) filter (where is_scored),
+       count(*) filter (where score_failed),
+       coalesce(sum((score_stats ->> 'input')::int) filter (where is_scored), 0),
+       coalesce(sum((score_stats ->> 'kept')::int) filter (where is_scored), 0),
+       coalesce(sum(score_ms) filter (where is_scored), 0), count(*) filter (where is_scored and raw_deleted)
+from one group by 1, 2 order by 1, 2
 """
 COUNTS = "select * from batch_count order by crawl_no, thousand"
 REASONS = """
 select crawl_no, reason, sum(number::bigint)
-from (select crawl_no, dropped from batch_thousand
-      union all select crawl_no, dropped from batch_change) as counts,
-     jsonb_each_text(dropped) as each (reason, number)
+from (select crawl_no, dropped, score_dropped from batch_thousand
+      union all select crawl_no, dropped, score_dropped from batch_change) as counts,
+     jsonb_each_text(case when %(scores)s then score_dropped else dropped end) as each (reason, number)
 group by 1, 2 having sum(number::bigint) <> 0 order by 1, 2
 """
 ALL_REASONS = """
 select crawl_no, reason, sum(number::bigint)
-from batch, jsonb_each_text(stats -> 'dropped') as each (reason, number)
-where state = 'done' group by 1, 2 having sum(number::bigint) <> 0 order by 1, 2
+from one, jsonb_each_text(case when %(scores)s then score_stats else stats end -> 'dropped')
+     as each (reason, number)
+where case when %(scores)s then is_scored else done end
+group by 1, 2 having sum(number::bigint) <> 0 order by 1, 2
+"""
+# Of each batch what its state means for the counters.
+STATES = """
+create temporary view one as
+select batch.*,
+       state in ('downloaded', 'scoring', 'scored') or state = 'parked' and stats is not null as done,
+       state = 'parked' and stats is null as failed, state = 'parked' and stats is not null as score_failed,
+       state = 'scored' as is_scored
+from batch
 """
 
 
-def rows(connection: Connection, statement: str) -> list[tuple[Any, ...]]:
-    return connection.execute(statement).fetchall()  # type: ignore[call-overload, no-any-return]
+def rows(connection: Connection, statement: str, **keys: Any) -> list[tuple[Any, ...]]:
+    return connection.execute(statement, keys or None).fetchall()  # type: ignore[call-overload, no-any-return]
 
 
 def check(connection: Connection) -> None:
-    assert rows(connection, COUNTS) == rows(connection, FULL_COUNT)
-    assert rows(connection, REASONS) == rows(connection, ALL_REASONS)
+    connection.execute(STATES)
+    try:
+        assert rows(connection, COUNTS) == rows(connection, FULL_COUNT)
+        for scores in (False, True):
+            assert rows(connection, REASONS, scores=scores) == rows(connection, ALL_REASONS, scores=scores)
+    finally:
+        connection.execute("drop view one")
 
 
 def add_batches(connection: Connection, crawl: str, first: int, count: int) -> int:
@@ -92,9 +111,9 @@ class History:
     held: list[tuple[BatchQueue, Claim]] = field(default_factory=list)
     planned: int = 0
 
-    def queue(self) -> BatchQueue:
+    def queue(self, stage: QueueStage = QueueStage.DOWNLOAD) -> BatchQueue:
         found = rows(self.database.connection, "select crawl_no from crawl where crawl = 'C'")
-        return BatchQueue(self.database, found[0][0], lease_s=60, max_attempts=2)
+        return BatchQueue(self.database, found[0][0], lease_s=60, max_attempts=2, stage=stage)
 
     def plan(self) -> None:
         add_batches(self.database.connection, "C", 990 + self.planned, 12)
@@ -102,6 +121,11 @@ class History:
 
     def claim(self) -> None:
         queue = self.queue()
+        if (claim := queue.claim()) is not None:
+            self.held.append((queue, claim))
+
+    def claim_to_score(self) -> None:
+        queue = self.queue(QueueStage.SCORE)
         if (claim := queue.claim()) is not None:
             self.held.append((queue, claim))
 
@@ -125,7 +149,8 @@ class History:
 
     def expire(self) -> None:
         self.database.connection.execute(
-            "update batch set lease_expires = now() - interval '1 s' where state = 'leased'"
+            "update batch set lease_expires = now() - interval '1 s' "
+            "where state in ('downloading', 'scoring')"
         )
 
     def requeue(self) -> None:
@@ -143,7 +168,10 @@ class History:
         """A removal request, or a statement by hand."""
         self.database.connection.execute(
             "update batch set stats = jsonb_set(stats, '{kept}', '1') "
-            "where state = 'done' and mod(batch, 3) = 0"
+            "where state in ('downloaded', 'scored') and mod(batch, 3) = 0"
+        )
+        self.database.connection.execute(
+            "update batch set raw_deleted = true where state = 'scored' and mod(batch, 2) = 0"
         )
 
     def roll_up(self) -> None:
@@ -161,8 +189,8 @@ class History:
 
 
 STEPS = (
-    *(4 * ["claim", "complete"]), "claim", "claim_any", "fail", "fail", "release", "expire", "requeue",
-    "reconcile", "correct", "roll_up", "plan", "forget",
+    *(4 * ["claim", "complete"]), *(3 * ["claim_to_score", "complete"]), "claim", "claim_any", "fail", "fail",
+    "release", "expire", "requeue", "reconcile", "correct", "roll_up", "plan", "forget",
 )  # fmt: skip
 
 
@@ -203,7 +231,7 @@ def test_a_change_counts_once_while_others_roll_up_and_read(settings: Settings, 
                 roll_up(other)
                 check(other.connection)
             check(other.connection)
-    assert queue.counts() == QueueCounts(done=64)
+    assert queue.counts() == QueueCounts(downloaded=64)
 
 
 def test_while_one_rolls_up_another_does_not_wait(settings: Settings, database: Database) -> None:
@@ -237,12 +265,13 @@ def test_batches_of_earlier_versions_are_counted(database: Database) -> None:
     queue.fail(claim, "cannot read it")
     expected = rows(connection, COUNTS)
     connection.execute("alter table batch disable trigger all")
-    connection.execute(
-        "update batch set images = null, bytes = null, updated_at = updated_at + interval '1 s'"
-    )
+    connection.execute("update batch set images = null, bytes = null")
     connection.execute("alter table batch enable trigger all")
     connection.execute("select recount_batches()")
-    assert [row[:-1] for row in rows(connection, COUNTS)] == [row[:-1] for row in expected]
+    assert rows(connection, COUNTS) == expected
+    check(connection)
+    to_score = BatchQueue(queue._database, 1, 60, 1, QueueStage.SCORE).claim()
+    assert to_score is not None
     check(connection)
     reopened = queue.claim_one(batch_no(996))
     assert reopened is not None

@@ -16,6 +16,7 @@ from laion_etl.database.embedded import EmbeddedServer
 from laion_etl.database.forget import forget_crawl
 from laion_etl.database.load import crawl_number, load_partition
 from laion_etl.database.migrations import migrate
+from laion_etl.database.queries import query
 from laion_etl.database.queue import BatchQueue
 from laion_etl.dataset.funnel_report import crawl_funnel
 from laion_etl.io.storage import Store
@@ -41,7 +42,10 @@ TABLES = (
     "schema_migration",
     *PLAN,
 )
-VIEWS = ("pair_text", "load_progress", "queue_progress", "lease", "failed_batch", "failure", COUNTS[2])
+VIEWS = (
+    "pair_text", "load_progress", "queue_progress", "queue_depth", "lease", "failed_batch", "failure",
+    COUNTS[2],
+)  # fmt: skip
 # All that a role may do, in addition to every user. Of partition and batch only some columns, see below.
 RIGHTS = {
     "laion_reader": {(table, "SELECT") for table in (*TABLES, *VIEWS)},
@@ -58,7 +62,7 @@ RIGHTS = {
         *((table, right) for table in PLAN for right in ("INSERT", "UPDATE")),
     },
     "laion_worker": {
-        *((table, "SELECT") for table in ("schema_migration", "crawl", "batch", *COUNTS)),
+        *((table, "SELECT") for table in ("schema_migration", "crawl", "batch", "queue_depth", *COUNTS)),
         *(("queue_contact", right) for right in ("SELECT", "INSERT", "UPDATE")),
     },
 }
@@ -77,6 +81,9 @@ COLUMN_RIGHTS = {
             "stats",
             "error",
             "updated_at",
+            "download_attempts",
+            "score_stats",
+            "raw_deleted",
         ]
     },
 }
@@ -270,3 +277,45 @@ def test_a_schema_that_is_not_there_and_may_not_be_made(
     connection.execute(f"drop role {name}")  # type: ignore[arg-type]
     with pytest.raises(DatabaseError, match=f'role "{name}" does not exist'), database_errors(url):
         psycopg.connect(url)
+
+
+def test_batches_of_crawls_under_way_keep_their_state_and_are_counted(postgres: EmbeddedServer) -> None:
+    """As version 0.2 had them before score workers took batches from the queue."""
+    url = postgres.url(f"test_{uuid4().hex}")
+    stats = {"kept": 3, "dropped": {"timeout": 7}, "outputs": [{"bytes": 50}]}
+    with psycopg.connect(url, autocommit=True) as connection:
+        with connection.transaction():
+            connection.execute(query("connect.create_schema_migration"))
+            connection.execute(query("connect.numbers"), {"leaves": "8", "key_ranges": "8"})
+            for path in sorted(SQL.glob("0*.sql")):
+                if path.stem < "012":
+                    connection.execute(path.read_bytes())
+                    connection.execute("insert into schema_migration (name) values (%s)", [path.stem])
+        connection.execute("insert into crawl (crawl) values ('C')")
+        for number, (state, recorded) in enumerate(
+            [("ready", None), ("leased", None), ("done", stats), ("failed", None), ("leased", stats)]
+        ):
+            connection.execute(
+                "insert into batch (batch, crawl_no, pairs, file, state, attempts, stats, error, "
+                "lease_owner, claimed_at, updated_at) values (%s, 1, 10, '{}', %s, 2, %s, 'why', 'w', "
+                "now() - interval '5 s', now())",
+                [number, state, psycopg.types.json.Jsonb(recorded) if recorded else None],
+            )
+        assert migrate(connection, 8) == ["012_fleet"]
+        rows = connection.execute(
+            "select state::text, attempts, download_attempts, stats is not null, download_ms, "
+            "downloaded_at is null from batch order by batch"
+        ).fetchall()
+        assert rows == [
+            ("ready", 2, 0, False, None, True),
+            ("downloading", 2, 0, False, None, True),
+            ("downloaded", 0, 2, True, 5_000, False),
+            ("parked", 2, 0, False, None, True),
+            ("downloading", 2, 0, False, None, True),
+        ]
+        counted = connection.execute(
+            "select batches, done, failed, images, bytes, held_ms, scored from batch_count"
+        ).fetchall()
+        assert counted == [(5, 1, 1, 3, 50, 5_000, 0)]
+        depth = connection.execute("select to_download, downloading, to_score, scoring from queue_depth")
+        assert depth.fetchall() == [(1, 2, 1, 0)]

@@ -59,7 +59,7 @@ def everything(settings: Settings, store: Store, folder: Path) -> None:
             assert queue.heartbeat(claim)
             assert queue.complete(claim, DONE)
         assert queue.claim() is None
-        assert queue.counts().done == 5
+        assert queue.counts().downloaded == 5
         _, count = export_seen_keys("all", settings, store, database)
         assert count == 50
         forget_crawl("C", settings, store, database)
@@ -229,12 +229,14 @@ def test_an_answer_that_is_lost_is_no_lost_batch(
         claim = queue.claim()
         assert claim is not None
         assert network.cuts == 1
-        attempts = database.connection.execute("select batch, attempts from batch where state = 'leased'")
+        attempts = database.connection.execute(
+            "select batch, attempts from batch where state = 'downloading'"
+        )
         assert attempts.fetchall() == [(claim.batch, 1)]
         network.mute(last_seen)
         assert queue.complete(claim, DONE)
         assert network.cuts == 2
-        assert queue.counts().done == 1
+        assert queue.counts().downloaded == 1
 
 
 def test_a_server_that_stays_away_is_waited_for_and_named(shaky: tuple[Network, Settings]) -> None:

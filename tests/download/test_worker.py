@@ -54,9 +54,9 @@ def test_a_worker_that_lost_its_batch_writes_nothing(
         assert worker.run() == []
     assert f"the lease of batch {batch_no(0)} expired and another worker took it over" in caplog.text
     assert LocalStore(tmp_path / "store").list("shards/") == []
-    assert queue.counts().done == 1
+    assert queue.counts().downloaded == 1
     rows = queue._database.connection.execute(
-        "select stats ->> 'fingerprint', attempts from batch"
+        "select stats ->> 'fingerprint', download_attempts from batch"
     ).fetchall()
     assert rows == [(SECOND.fingerprint, 2)]
 

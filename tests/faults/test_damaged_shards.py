@@ -215,7 +215,7 @@ def test_publish_status_and_funnel_name_the_missing_batch(
     world: LocalStore, command: Callable[..., Result]
 ) -> None:
     world.delete(name(".tar"))
-    assert command("--allow-missing", "0.5").exit_code == 0
+    assert command("--group", "0/1", "--allow-missing", "0.5").exit_code == 0
     assert [(one.batch, one.cause) for one in missing_batches(CRAWL, world)] == [(1, "file_missing")]
     funnel = crawl_funnel(world, CRAWL)
     load, queue = LoadProgress(CRAWL), QueueProgress(CRAWL, batches=3, done=3)

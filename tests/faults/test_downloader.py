@@ -199,8 +199,10 @@ def test_sigterm_lets_a_download_worker_finish_or_give_back(
         assert running.returncode == 130, output  # not 0: the queue may have more
         assert "run the same command again to continue" in output
         assert "Traceback" not in output
-        rows = database.connection.execute("select state::text, attempts from batch").fetchall()
+        rows = database.connection.execute(
+            "select state::text, attempts + download_attempts from batch"
+        ).fetchall()
         written = store.list("shards/")
-    assert rows == [("done", 1)] if finished else rows == [("ready", 0)]
+    assert rows == [("downloaded", 1)] if finished else rows == [("ready", 0)]
     assert bool(written) is finished
     assert len(web.image_requests()) == 30 if finished else len(web.image_requests()) < 30

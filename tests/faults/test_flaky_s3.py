@@ -121,7 +121,7 @@ def test_a_crawl_through_a_flaky_store_ends_with_the_same_bytes(
     assert [name for name in expected if found[name] != expected[name]] == []
     with open_database(disturbed) as database:
         attempts = database.connection.execute("select distinct state::text, attempts from batch").fetchall()
-    assert attempts == [("done", 1)]
+    assert attempts == [("scored", 1)]
 
 
 def first_records(wat: Path, count: int) -> bytes:

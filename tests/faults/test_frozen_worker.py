@@ -15,13 +15,14 @@ import pytest
 from laion_etl.core.funnel import DownloadStatus, Outcomes
 from laion_etl.core.schemas import shard_stem
 from laion_etl.core.stage_stats import StageStats
+from laion_etl.core.stopping import Stop
 from laion_etl.database.connection import Database, open_database
 from laion_etl.database.load import load_partition
 from laion_etl.download import stage as download_stage
 from laion_etl.download.hashes import Digests
 from laion_etl.download.images import StoredImage
 from laion_etl.download.shards import ShardWriter
-from laion_etl.download.worker import Stop, Worker, open_queue
+from laion_etl.download.worker import Worker, open_queue
 from laion_etl.io.storage import Store
 from laion_etl.plan.stage import plan_batches
 from laion_etl.score.shard_reader import shard_samples
@@ -110,7 +111,7 @@ def check(store: Store, database: Database) -> StageStats:
     """Postgres, stats and files must be of one download, and the score stage must accept them."""
     ((state, recorded),) = database.connection.execute("select state::text, stats from batch").fetchall()
     stats = store.read_stats(STATS)
-    assert (state, StageStats.from_plain(recorded)) == ("done", stats)
+    assert (state, StageStats.from_plain(recorded)) == ("downloaded", stats)
     samples = list(shard_samples(stats, store))
     assert len(samples) == stats.kept
     found = {sample.image[1].partition(b" of ")[2] for sample in samples if sample.image}

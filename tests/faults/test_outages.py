@@ -78,7 +78,9 @@ def worker_of(store: Store, settings: Settings, database: Database, time: FakeTi
 
 def states(database: Database) -> list[tuple[str, int, int]]:
     """State, attempts and number of the batches."""
-    found = "select state::text, attempts, count(*) from batch group by 1, 2 order by 1, 2"
+    found = (
+        "select state::text, attempts + download_attempts, count(*) from batch group by 1, 2 order by 1, 2"
+    )
     return database.connection.execute(found).fetchall()
 
 
@@ -110,7 +112,7 @@ def test_a_store_that_is_away_ends_the_worker_after_minutes_and_parks_nothing(
     assert sum(flaky.spoiled.values()) < 1_000  # it backs off
     flaky.share = 0
     assert len(worker_of(flaky_store, settings, database, FakeTime()).run()) == 3
-    assert states(database) == [("done", 1, 3)]
+    assert states(database) == [("downloaded", 1, 3)]
 
 
 def test_a_store_that_refuses_ends_the_worker_at_once_and_parks_nothing(
@@ -139,7 +141,7 @@ def test_a_store_that_is_back_within_minutes_costs_nothing(
     time.at[200] = back
     assert len(worker_of(flaky_store, settings, database, time).run()) == 3
     assert 200 <= time.now_s < 270
-    assert states(database) == [("done", 1, 3)]
+    assert states(database) == [("downloaded", 1, 3)]
 
 
 def test_a_store_that_fails_while_the_shard_is_written_costs_no_download(
@@ -163,7 +165,7 @@ def test_a_store_that_fails_while_the_shard_is_written_costs_no_download(
     monkeypatch.setattr(LocalStore, "create", limited)
     assert len(worker_of(store, settings, database, time).run()) == 1
     assert fetched == [1]
-    assert states(database) == [("done", 1, 1)]
+    assert states(database) == [("downloaded", 1, 1)]
 
 
 def test_a_database_that_is_away_for_a_while_costs_nothing(
@@ -182,7 +184,7 @@ def test_a_database_that_is_away_for_a_while_costs_nothing(
 
     monkeypatch.setattr(worker.queue._database, "run", unreachable)
     assert len(worker.run()) == 1
-    assert states(database) == [("done", 1, 1)]
+    assert states(database) == [("downloaded", 1, 1)]
 
 
 def test_names_that_cannot_be_resolved_are_no_failure_of_the_batch(
@@ -216,7 +218,7 @@ def test_only_the_batch_whose_own_file_is_damaged_is_parked(
     ):
         worker_of(store, settings, database, time).run()
     assert time.now_s == 0
-    assert states(database) == [("done", 1, 2), ("failed", 3, 1)]
+    assert states(database) == [("downloaded", 1, 2), ("parked", 3, 1)]
 
 
 def test_a_missing_plan_is_not_blamed_on_its_batches(
@@ -339,7 +341,7 @@ def test_a_missing_file_and_a_missing_bucket(any_store: Store, s3_endpoint: str)
 
 def park(database: Database, batch: int, error: str) -> None:
     database.connection.execute(
-        "update batch set state = 'failed', attempts = 3, error = %s where batch = %s", [error, batch]
+        "update batch set state = 'parked', attempts = 3, error = %s where batch = %s", [error, batch]
     )
 
 
@@ -360,7 +362,7 @@ REFUSED, DAMAGED = (
 
 def test_requeue_brings_parked_batches_back_with_all_attempts(parked: Database) -> None:
     assert requeue("C", parked, dry_run=True) == {REFUSED: 3, DAMAGED: 1}
-    assert states(parked) == [("failed", 3, 4), ("ready", 0, 1)]
+    assert states(parked) == [("parked", 3, 4), ("ready", 0, 1)]
     assert requeue("C", parked) == {REFUSED: 3, DAMAGED: 1}
     assert states(parked) == [("ready", 0, 5)]
     assert requeue("C", parked) == {}
@@ -369,7 +371,7 @@ def test_requeue_brings_parked_batches_back_with_all_attempts(parked: Database) 
 @pytest.mark.parametrize("cause", ["access REFUSED", REFUSED])
 def test_requeue_takes_those_of_one_cause(parked: Database, cause: str) -> None:
     assert requeue("C", parked, cause) == {REFUSED: 3}
-    assert states(parked) == [("failed", 3, 1), ("ready", 0, 4)]
+    assert states(parked) == [("parked", 3, 1), ("ready", 0, 4)]
 
 
 def test_requeue_takes_one_batch_and_says_when_it_is_not_parked(parked: Database) -> None:
@@ -378,7 +380,7 @@ def test_requeue_takes_one_batch_and_says_when_it_is_not_parked(parked: Database
         requeue("C", parked, batch=batch_no(1))
     with pytest.raises(InputError, match="it is not parked by this cause"):
         requeue("C", parked, "refused", batch=batch_no(3))
-    assert states(parked) == [("failed", 3, 3), ("ready", 0, 2)]
+    assert states(parked) == [("parked", 3, 3), ("ready", 0, 2)]
 
 
 def test_requeue_works_page_by_page(parked: Database, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -400,4 +402,4 @@ def test_the_command_requeue_counts_by_cause(
     done = CliRunner().invoke(app, [*words, "--crawl", "C", "--cause", "refused", "--json"])
     expected = f'{{"crawl": "C", "batches": 3, "causes": {{"{REFUSED}": 3}}, "dry_run": false}}'
     assert done.stdout.splitlines() == [expected]
-    assert states(parked) == [("failed", 3, 1), ("ready", 0, 4)]
+    assert states(parked) == [("parked", 3, 1), ("ready", 0, 4)]

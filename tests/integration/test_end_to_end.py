@@ -230,7 +230,7 @@ def test_a_parked_batch_is_named_and_can_be_done_by_hand(
         store.write(batch_file, data)
         assert worker.run_one(batch).kept > 100
         assert worker.run() == []
-        assert worker.queue.counts().done == 1
+        assert worker.queue.counts().downloaded == 1
 
 
 def test_real_pages_end_as_counted_failures(shared_data: Path, store: Store, settings: Settings) -> None:

@@ -43,18 +43,19 @@ class _Pools:
     """Preparers that serve one test after the other; those of a test that ended with an error are closed."""
 
     def __init__(self) -> None:
-        self._idle: dict[tuple[Plans, int, int, int], Preparers] = {}
+        self._idle: dict[tuple[Plans, int, int, int], list[Preparers]] = {}
 
     @contextmanager
     def lend(self, plans: Plans, batch_size: int, buffers: int, processes: int) -> Iterator[Preparers]:
         wanted = (plans, batch_size, buffers, processes)
-        pool = self._idle.pop(wanted, None) or Preparers(*wanted).__enter__()
+        idle = self._idle.setdefault(wanted, [])
+        pool = idle.pop() if idle else Preparers(*wanted).__enter__()
         try:
             yield pool
         except BaseException:
             pool.__exit__(None, None, None)
             raise
-        self._idle[wanted] = pool
+        idle.append(pool)
 
 
 # Models are loaded and processes started once for all tests; they end with this process.

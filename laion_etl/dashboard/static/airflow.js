@@ -150,16 +150,20 @@ export class Run {
   // these recognise finished work. (Airflow's "downstream, only failed" would leave a successful plan as it is,
   // and the partition would be loaded and never downloaded.)
   #again(task) {
-    const afterLoad = ["plan", "plan_range", "workers", "download", "group", "score"];
+    const afterLoad = ["plan", "plan_range", "workers", "score_workers", "download", "shards", "score"];
     const later = {
       "partition.parse": [["partition.load", task.index], ...afterLoad],
       "partition.load": afterLoad,
-      plan_range: ["workers", "download", "group", "score"],
-      download: ["group", "score"],
+      plan_range: ["workers", "score_workers", "download", "shards", "score"],
+      download: this.#scoring ? ["shards"] : ["shards", "score"], // score workers at work wait for what is downloaded
       score: [],
     }[task.id] ?? [];
     const publishing = PUBLISHING.slice(PUBLISHING.indexOf(task.id) + 1).filter((id) => this.tasks.has(id));
     return [task.index >= 0 ? [task.id, task.index] : task.id, ...later, ...publishing, "digest", "verdict"];
+  }
+
+  get #scoring() {
+    return [...(this.tasks.get("score")?.values() ?? [])].some(({ state }) => ["running", "restarting", "deferred"].includes(state));
   }
 
   // Clears a task and those after it; with dryRun only returns them. Airflow refuses while one of them is running.

@@ -18,7 +18,7 @@ export const KINDS = {
 const PARTITION = { f: ["failed", "failed"], p: ["half", "parsed"], g: ["running", "being loaded"], l: ["done", "loaded"], b: ["done", "loaded, cut into batches"] };
 const BATCH = {
   ".": ["waiting", "waiting"], r: ["running", "being downloaded"], x: ["silent", "its worker is silent"],
-  f: ["failed", "failed"], d: ["half", "downloaded"], s: ["done", "scored"],
+  f: ["failed", "failed"], d: ["half", "downloaded"], c: ["running", "being scored"], s: ["done", "scored"],
 };
 
 function* numbers(runs) {

@@ -9,9 +9,9 @@ const HEADINGS = ["crawl", "state", "partitions", "links tried", "", "images", "
 function line({ crawl, state, dataset, load, queue }) {
   const link = el("a", { href: `${BASE}/crawl/${encodeURIComponent(crawl)}` }, untrusted(crawl));
   const chip = el("span", { class: `chip ${state}`, title: dataset ? `in dataset ${dataset}` : "" }, state);
-  const known = queue ?? { pairs: 0, pairs_done: 0, batches: 0, done: 0, failed: 0, images: 0, pairs_per_hour: 0, left_s: null };
+  const known = queue ?? { pairs: 0, pairs_done: 0, batches: 0, done: 0, failed: 0, score_failed: 0, images: 0, pairs_per_hour: 0, left_s: null };
   const tried = bar(
-    [["done", known.done / known.batches], ["running", known.leased / known.batches], ["failed", known.failed / known.batches]],
+    [["done", known.done / known.batches], ["running", known.leased / known.batches], ["failed", (known.failed + known.score_failed) / known.batches]],
     `${known.done} of ${known.batches} batches done`,
   );
   return row(
@@ -23,7 +23,7 @@ function line({ crawl, state, dataset, load, queue }) {
     known.batches ? compact(known.images) : "–",
     known.pairs_per_hour ? compact(known.pairs_per_hour) : "–",
     known.pairs_left && known.left_s !== null ? duration(known.left_s) : "–",
-    known.failed ? el("strong", { class: "bad" }, count(known.failed)) : "–",
+    known.failed + known.score_failed ? el("strong", { class: "bad" }, count(known.failed + known.score_failed)) : "–",
   );
 }
 

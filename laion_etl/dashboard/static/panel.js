@@ -7,7 +7,7 @@ import { Grid } from "./grid.js";
 import { batchCells, range } from "./cells.js";
 
 const ORDER = [
-  "parse", "load", "plan", "plan_range", "workers", "download", "group", "score", "publish", "publish_hashes", "publish_range",
+  "parse", "load", "plan", "plan_range", "workers", "score_workers", "download", "shards", "score", "publish", "publish_hashes", "publish_range",
   "publish_finish", "digest", "verdict",
 ];
 

@@ -1,0 +1,145 @@
+"""The command `laion-etl stage score`: batches of the queue, or named shards without a database."""
+
+import json
+import os
+import signal
+import threading
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from laion_etl.cli.common import CrawlOption, JsonOption, console, open_settings, say_json
+from laion_etl.cli.console import summary
+from laion_etl.cli.extras import needs
+from laion_etl.core.errors import InputError, SettingsError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from laion_etl.core.stage_stats import StageStats
+
+
+@needs("score")
+def score(  # noqa: PLR0913, PLR0917 - Typer declares options as parameters
+    crawl: CrawlOption,
+    shard: Annotated[
+        list[str] | None,
+        typer.Option(help="Batch number or URI of a shard, without the queue; may be given several times."),
+    ] = None,
+    shards_from: Annotated[
+        typer.FileText | None,
+        typer.Option(
+            metavar="FILE", help="File with a batch number or URI a line, without the queue; -: stdin."
+        ),
+    ] = None,
+    group: Annotated[
+        str,
+        typer.Option(
+            metavar="I/G",
+            help="Every G-th shard of the plan, from number I on, which counts from 0, without the queue.",
+        ),
+    ] = "",
+    allow_missing: Annotated[
+        float,
+        typer.Option(
+            min=0,
+            max=1,
+            help="Share of the crawl's batches (of those named, if any) that may be missing, 0 to 1.",
+        ),
+    ] = 0.0,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Print no line for each scored shard.")] = False,
+    each: Annotated[
+        bool, typer.Option("--each", hidden=True, help="Print the counts of each scored shard as JSON.")
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Score the samples of shards: CLIP similarity, safety and aesthetic score.
+
+    Claims downloaded batches from the queue in Postgres until every batch of the crawl is scored or parked,
+    and waits while batches are being downloaded; start as many of it as there are GPUs. With --shard,
+    --shards-from or --group it scores those shards without a database.
+
+    Shards that are missing or damaged are skipped, named with their causes, and decide at the end whether the
+    command succeeds.
+    """
+    from laion_etl.io.planned import planned_batches
+    from laion_etl.score.group import score_group
+
+    settings, store = open_settings()
+    named = shard is not None or shards_from is not None
+    if not named and not group:
+        _score_from_queue(
+            crawl, allow_missing, _say_counts if each else None if quiet else _say_summary, as_json
+        )
+        return
+    lines = [*(shard or ()), *_lines(shards_from)]
+    every = [_batch_of(line) for line in lines] if named else planned_batches(crawl, store)
+    done = score_group(
+        crawl,
+        every if named else _group(every, group),
+        settings,
+        store,
+        "" if named else group,
+        _say_counts if each else None if quiet else _say_summary,
+    )
+    if as_json:
+        say_json(done.to_plain())
+    done.check(len(every), allow_missing)
+
+
+def _score_from_queue(
+    crawl: str, allow_missing: float, on_done: "Callable[[StageStats], None] | None", as_json: bool
+) -> None:
+    from laion_etl.core.stopping import Stop
+    from laion_etl.database.connection import open_database
+    from laion_etl.score.group import score_queue
+
+    settings, store = open_settings()
+    stop = Stop(settings.download.grace_s)
+    signal.signal(signal.SIGTERM, lambda *_: stop.request())
+    if on_done is _say_counts:  # a process of this package has started this one
+        threading.Thread(target=_end_with_stdin, daemon=True).start()
+    with open_database(settings) as database:
+        done = score_queue(crawl, settings, store, database, stop, on_done)
+    if as_json:
+        say_json(done.to_plain())
+    done.check(done.total, allow_missing)
+
+
+def _say_summary(stats: "StageStats") -> None:
+    console().print(summary(stats), highlight=False)
+
+
+def _say_counts(stats: "StageStats") -> None:
+    """For the process that has started this one; see laion_etl/score/multi_gpu.py."""
+    counts = {name: getattr(stats, name) for name in ("unit", "fingerprint", "input", "kept", "dropped")}
+    print(json.dumps({"scored": counts}), flush=True)
+
+
+def _group(batches: list[int], group: str) -> list[int]:
+    if not group:
+        return batches
+    index, _, groups = group.partition("/")
+    if not (index.isdigit() and groups.isdigit() and int(index) < int(groups)):
+        raise SettingsError(f"invalid --group {group}; expected I/G with I below G, for example 0/4")
+    return sorted(batches)[int(index) :: int(groups)]
+
+
+def _end_with_stdin() -> None:
+    """Ask this process to end when the one that started it has ended."""
+    while os.read(0, 4_096):
+        pass
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _lines(file: typer.FileText | None) -> list[str]:
+    return [line.strip() for line in file or () if line.strip()]
+
+
+def _batch_of(shard: str) -> int:
+    stem = shard.rsplit("/", 1)[-1].removesuffix(".tar")
+    if not stem.isdigit():
+        raise InputError(
+            f"invalid --shard {shard}; expected a batch number, or a URI ending in a batch number and .tar"
+        )
+    return int(stem)

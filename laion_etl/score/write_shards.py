@@ -1,0 +1,131 @@
+"""Writes scored shards, one after another, from the results of the score stage's steps."""
+
+import logging
+from collections.abc import Iterator
+from typing import Any
+
+from laion_etl.core.schemas import scored_stem
+from laion_etl.core.stage_stats import UNFINISHED, StageStats
+from laion_etl.core.stopping import LeaseLost
+from laion_etl.dataset.missing_batches import MissingBatch
+from laion_etl.io.storage import Guard, Store
+from laion_etl.score.scorer import Scored
+from laion_etl.score.shard_writer import ShardWriter
+from laion_etl.score.steps import Access, LostBatch, OpenedShard, ShardEnd, Step
+
+_log = logging.getLogger(__name__)
+
+
+class _UnreadableError(Exception):
+    """Leaves a ShardWriter, which then discards its files."""
+
+    def __init__(self, missing: MissingBatch) -> None:
+        super().__init__(missing.error)
+        self.missing = missing
+
+
+def written_shards(
+    results: Iterator[Step | list[Scored]], store: Store, access: Access
+) -> Iterator[StageStats | MissingBatch | LostBatch]:
+    """Writes one shard after another; yields the stats of each once its files are in place."""
+    for result in results:
+        if isinstance(result, (StageStats, MissingBatch)):
+            yield result
+        elif isinstance(result, OpenedShard):
+            yield _write(result, results, store, access)
+
+
+def _write(
+    opened: OpenedShard, results: Iterator[Step | list[Scored]], store: Store, access: Access
+) -> StageStats | MissingBatch | LostBatch:
+    """Writes one scored shard from the results up to its end; nothing if it cannot be read to its end."""
+    batch = int(opened.shard.unit)
+    stem, guard = scored_stem(opened.shard.crawl, batch), access.guard_of(batch)
+    try:
+        _unmark(f"{stem}_stats.json", opened, store, guard)
+    except LeaseLost:
+        _skip(results)
+        return _lost(batch)
+    try:
+        with ShardWriter(store, stem, guard) as writer:
+            _add_results(results, writer, access)
+            writer.check_failures()
+            writer.finish(opened.dim, opened.scorer.columns if opened.scorer else ())
+        for failure in writer.failures:
+            _log.warning("the head %s failed for %s: %s", failure["head"], failure["key"], failure["error"])
+        return store.write_stats(f"{stem}_stats.json", _stats(opened, writer), guard)
+    except _UnreadableError as error:
+        return error.missing
+    except LeaseLost:
+        return _lost(batch)
+
+
+def _lost(batch: int) -> LostBatch:
+    _log.warning("the lease of batch %d expired and another worker took it over", batch)
+    return LostBatch(batch)
+
+
+def _skip(results: Iterator[Step | list[Scored]]) -> None:
+    """Takes the rest of one shard's results."""
+    for result in results:
+        if isinstance(result, (ShardEnd, MissingBatch)):
+            return
+
+
+def _unmark(name: str, opened: OpenedShard, store: Store, guard: Guard | None) -> None:
+    """From here on the unit is not done, even if it was before: its data files are about to be replaced.
+
+    A worker that is suspended right here must not delete the stats that another one writes meanwhile. So it
+    replaces them, which its guard and the store can refuse, by ones that no reader takes for a result.
+    """
+    if guard is None:
+        store.delete(name)
+    elif store.exists(name):
+        shard = opened.shard
+        store.write(name, StageStats("score", shard.crawl, shard.unit, UNFINISHED, 0, 0).to_json(), guard)
+
+
+def _add_results(results: Iterator[Step | list[Scored]], writer: ShardWriter, access: Access) -> None:
+    """Adds the samples of one shard. Raises _UnreadableError if it cannot be read to its end."""
+    for result in results:
+        access.check()
+        if isinstance(result, ShardEnd):
+            return
+        if isinstance(result, MissingBatch):
+            raise _UnreadableError(result)
+        if isinstance(result, list):
+            for scored in result:
+                writer.add(scored)
+
+
+def _stats(opened: OpenedShard, writer: ShardWriter) -> StageStats:
+    shard, scorer = opened.shard, opened.scorer
+    details: dict[str, Any] = {}
+    if scorer is not None:
+        details = {
+            "scored_by": opened.scored_by,
+            "model": scorer.model.name,
+            **({"other_model": scorer.multilingual_model.name} if scorer.multilingual_model else {}),
+            "weights_sha256": scorer.model.weights_sha256,
+            "precision": scorer.model.precision,
+            "function": scorer.model.identity,
+            "threshold_en": scorer.thresholds.english,
+            "threshold_other": scorer.thresholds.other,
+            "kept_nsfw_tags": dict(sorted(writer.tags.items())),
+            "kept_subsets": dict(sorted(writer.subsets.items())),
+            **({"columns": [column.to_plain() for column in scorer.columns]} if scorer.columns else {}),
+            **(
+                {"internal_error": writer.failed, "internal_errors": writer.failures} if writer.failed else {}
+            ),
+        }
+    return StageStats(
+        stage="score",
+        crawl=shard.crawl,
+        unit=shard.unit,
+        fingerprint=opened.fingerprint,
+        input=shard.kept,
+        kept=writer.outcomes.kept,
+        dropped=writer.outcomes.dropped,
+        outputs=writer.outputs,
+        details=details,
+    )

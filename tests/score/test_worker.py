@@ -1,0 +1,323 @@
+"""Score workers on a real queue: what they claim, wait for, give back, and never write."""
+
+import json
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+import pytest
+from psycopg.types.json import Jsonb
+
+from laion_etl.core.errors import OutageError, SettingsError, StoreOutageError
+from laion_etl.core.ids import batch_name
+from laion_etl.core.stage_stats import StageStats
+from laion_etl.core.stopping import Stop
+from laion_etl.database.connection import Database, open_database
+from laion_etl.database.queue import BatchQueue, Claim, QueueCounts, QueueStage, queue_of
+from laion_etl.database.requeue import requeue
+from laion_etl.dataset.missing_batches import Fault
+from laion_etl.dataset.score_progress import read_score_progress
+from laion_etl.dataset.scored import find_scored
+from laion_etl.io.storage import Guard, LocalStore, NewFile, Store
+from laion_etl.minicrawl.scenes import Scene
+from laion_etl.score.queue_record import write_queue_record
+from laion_etl.score.stage import score_shards
+from laion_etl.score.worker import ScoreWorker
+from laion_etl.settings import Settings
+from tests.pausing_store import MOMENTS, pausing
+from tests.score.conftest import CRAWL, TINY, TOOLS, fitting, scored_files, write_shard
+
+LIMIT_S = 300  # for a hang
+STAR = Scene("red", "star", "beach", "two")
+HEART = Scene("blue", "heart", "bricks", "single")
+
+
+@dataclass
+class World:
+    """A crawl of which some batches are downloaded."""
+
+    settings: Settings
+    store: Store
+    database: Database
+
+    def queue(self, stage: QueueStage = QueueStage.SCORE) -> BatchQueue:
+        return queue_of(CRAWL, self.settings.download, self.database, stage)
+
+    def download(self, batch: int) -> None:
+        claim = self.queue(QueueStage.DOWNLOAD).claim_one(batch)
+        assert claim is not None
+        self.finish(claim)
+
+    def finish(self, claim: Claim) -> None:
+        stats = write_shard(self.store, [fitting(STAR), fitting(HEART, seed=claim.batch)], claim.batch)
+        assert self.queue(QueueStage.DOWNLOAD).complete(claim, stats)
+
+    def worker(self, database: Database | None = None, **changes: Any) -> ScoreWorker:
+        made = {"store": self.store, "tools": TOOLS} | changes
+        return ScoreWorker(CRAWL, self.settings, database=database or self.database, **made)
+
+    def states(self) -> list[tuple[int, str, int]]:
+        rows = self.database.connection.execute(
+            "select batch, state::text, attempts from batch order by batch"
+        )
+        return [tuple(row) for row in rows.fetchall()]
+
+    def expire(self) -> None:
+        self.database.connection.execute("update batch set lease_expires = now() - interval '1 s'")
+
+
+@pytest.fixture
+def world(settings: Settings, store: Store, database: Database) -> World:
+    """Three batches; the first two are downloaded."""
+    database.connection.execute("insert into crawl (crawl) values (%s)", [CRAWL])
+    for batch in (1, 2, 3):
+        database.connection.execute(
+            "insert into batch (batch, crawl_no, pairs, file) values (%s, 1, 4, %s)",
+            [batch, Jsonb({"name": f"batches/{CRAWL}/{batch}.parquet", "bytes": 1, "sha256": "0"})],
+        )
+    # A worker that is stopped in a test still sends heartbeats, but not within the test.
+    download = replace(settings.download, lease_s=36_000)
+    made = World(replace(settings, clip=TINY, download=download), store, database)
+    TOOLS.scorer(made.settings)  # loading it is not what threads are waited for
+    made.download(1)
+    made.download(2)
+    return made
+
+
+def park(world: World, batch: int, error: str = "cannot read its file") -> None:
+    for _ in range(world.settings.download.max_attempts):
+        claim = world.queue(QueueStage.DOWNLOAD).claim_one(batch)
+        assert claim is not None
+        world.queue(QueueStage.DOWNLOAD).fail(claim, error)
+
+
+@contextmanager
+def running(world: World, **changes: Any) -> Iterator[list[StageStats]]:
+    """A worker in a thread; the list gets what it has done when the block, and then the worker, ends."""
+    done: list[StageStats] = []
+
+    def run() -> None:
+        with open_database(world.settings) as database:
+            done.extend(world.worker(database, **changes).run())
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    yield done
+    thread.join(LIMIT_S)
+    assert not thread.is_alive()
+
+
+def test_it_scores_while_batches_are_downloaded_and_ends_when_all_are_scored(
+    world: World, tmp_path: Any
+) -> None:
+    last = world.queue(QueueStage.DOWNLOAD).claim()
+    assert last is not None
+    first_is_scored = threading.Event()
+    with running(world, on_done=lambda _: first_is_scored.set()) as done:
+        assert first_is_scored.wait(LIMIT_S)
+        world.finish(last)
+    assert [int(stats.unit) for stats in done] == [1, 2, 3]
+    assert world.queue().counts() == QueueCounts(scored=3)
+    ((began_before_the_end,),) = world.database.connection.execute(
+        "select min(scored_at) < max(downloaded_at) from batch"
+    ).fetchall()
+    assert began_before_the_end
+    alone = LocalStore(tmp_path / "alone")
+    for batch in (1, 2, 3):
+        write_shard(alone, [fitting(STAR), fitting(HEART, seed=batch)], batch)
+    score_shards(CRAWL, [1, 2, 3], world.settings, alone, tools=TOOLS)
+    assert scored_files(world.store) == scored_files(alone)
+
+
+def test_without_download_workers_it_ends_and_can_go_on(world: World) -> None:
+    with pytest.raises(
+        OutageError, match=r"no download worker has been at work for 0 s; start `laion-etl stage"
+    ):
+        world.worker(wait_s=0.0).run()
+    assert world.states() == [(1, "scored", 1), (2, "scored", 1), (3, "ready", 0)]
+
+
+def test_parked_batches_are_not_waited_for_and_are_named_in_the_record(world: World) -> None:
+    park(world, 3, "cannot read its file")
+    world.worker().run()
+    assert [int(batch) for batch, _ in world.queue().scored()] == [1, 2]
+    missing = write_queue_record(CRAWL, world.queue(), world.store)
+    assert [(one.batch, one.cause, one.error) for one in missing] == [
+        (3, Fault.NOT_DOWNLOADED, "cannot read its file")
+    ]
+    record = read_score_progress(CRAWL, world.store)
+    assert (record.units, record.input, record.missing, record.missing_count) == (2, 4, tuple(missing), 1)
+    before = {name: world.store.read(name) for name in world.store.list("score")}
+    write_queue_record(CRAWL, world.queue(), world.store)
+    assert {name: world.store.read(name) for name in world.store.list("score")} == before
+
+
+def test_a_damaged_shard_is_parked_with_its_cause_and_a_requeue_scores_it(world: World) -> None:
+    park(world, 3)
+    tar = f"shards/{CRAWL}/{batch_name(1)}.tar"
+    good = world.store.read(tar)
+    world.store.write(tar, good[:100])
+    world.worker().run()
+    attempts = world.settings.download.max_attempts
+    assert world.states()[:2] == [(1, "parked", attempts), (2, "scored", 1)]
+    (batch, error), *_ = world.queue().failed()
+    assert (batch, error.partition(":")[0]) == (1, "damaged")
+    counts = world.database.rows("status.downloads", {"crawl": CRAWL})[0]
+    assert (counts[2], counts[8]) == (2, 1)  # it is downloaded, and only one is scored
+    world.store.write(tar, good)
+    requeue(CRAWL, world.database, batch=1)
+    world.worker().run()
+    assert [batch for batch, state, _ in world.states() if state == "scored"] == [1, 2]
+
+
+def test_what_the_store_has_scored_already_is_only_recorded(world: World) -> None:
+    """As after an upgrade: the queue of an earlier version does not know what is scored."""
+    park(world, 3)
+    score_shards(CRAWL, [1, 2], world.settings, world.store, tools=TOOLS)
+    before = {name: world.store.uri(name) for name in world.store.list("scored")}
+    broken = replace(TOOLS, preparers=lambda *_: pytest.fail("samples are decoded again"))
+    for batch in (1, 2):  # made by an earlier version
+        name = f"scored/{CRAWL}/{batch_name(batch)}_stats.json"
+        stats = world.store.read_stats(name)
+        details = {key: value for key, value in stats.details.items() if key != "scored_by"}
+        world.store.write(name, replace(stats, details=details).to_json())
+    done = world.worker(tools=broken).run()
+    assert [int(stats.unit) for stats in done] == [1, 2]
+    assert world.worker(tools=broken).run() == []
+    assert {name: world.store.uri(name) for name in world.store.list("scored")} == before
+
+
+def other_rules(world: World) -> World:
+    return replace(world, settings=replace(world.settings, clip=replace(TINY, threshold_en=0.9)))
+
+
+def test_other_settings_score_all_again(world: World) -> None:
+    park(world, 3)
+    world.worker().run()
+    before = world.queue().scored()
+    other_rules(world).worker().run()
+    after, totals = world.queue().scored(), world.queue().totals()
+    assert [batch for batch, _ in after] == [1, 2]
+    assert {made_by for _, made_by in before}.isdisjoint(made_by for _, made_by in after)
+    assert totals.samples == 4
+    assert sum(batch.kept for batch in find_scored(CRAWL, world.store).batches) == totals.kept
+
+
+def test_raw_shards_go_once_they_are_scored_and_then_other_settings_are_refused(world: World) -> None:
+    park(world, 3)
+    world.worker().run()  # they are kept
+    assert [name for name in world.store.list("shards") if name.endswith(".tar")]
+    gone = replace(
+        world, settings=replace(world.settings, core=replace(world.settings.core, keep_raw_shards=False))
+    )
+    gone.worker().run()
+    assert not [name for name in world.store.list("shards") if name.endswith(".tar")]
+    assert world.queue().totals().raw_deleted == 2
+    before = scored_files(world.store)
+    assert gone.worker().run() == []
+    with pytest.raises(SettingsError, match=r"cannot score 2 batches again .* their images were deleted"):
+        other_rules(gone).worker().run()
+    missing: list[Any] = []
+    score_shards(CRAWL, [1], other_rules(gone).settings, world.store, tools=TOOLS, on_missing=missing.append)
+    assert [(one.batch, one.cause) for one in missing] == [(1, Fault.IMAGES_DELETED)]
+    assert scored_files(world.store) == before
+
+
+class OutageOnce(LocalStore):
+    """A store that cannot be written once."""
+
+    failed = False
+
+    @contextmanager
+    def create(self, name: str, guard: Guard | None = None) -> Iterator[NewFile]:
+        if name.startswith("scored/") and not self.failed:
+            self.failed = True
+            raise StoreOutageError("cannot write: the store is full; free space")
+        with super().create(name, guard) as file:
+            yield file
+
+
+def test_an_outage_costs_no_attempt(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    park(world, 3)
+    monkeypatch.setattr("laion_etl.core.outages._FIRST_PAUSE_S", 0.01)
+    assert isinstance(world.store, LocalStore)
+    store = OutageOnce(world.store.root)
+    world.worker(store=store).run()
+    assert store.failed
+    assert world.states()[:2] == [(1, "scored", 1), (2, "scored", 1)]
+
+
+def test_asked_to_end_it_finishes_what_it_has_and_gives_the_rest_back(world: World) -> None:
+    stop = Stop(grace_s=LIMIT_S)
+    done = world.worker(stop=stop, on_done=lambda _: stop.request()).run()
+    assert done
+    left = {state for _, state, _ in world.states()}
+    assert left <= {"scored", "downloaded", "ready"}
+    assert all(attempts == 0 for _, state, attempts in world.states() if state != "scored")
+
+
+def test_out_of_time_it_gives_everything_back(world: World) -> None:
+    stop = Stop(grace_s=0.0)
+    stop.request()
+    worker = world.worker(stop=stop)
+    assert worker.run() == []
+
+    def ask_in_the_middle(*_: Any) -> Any:
+        stop.request()
+        return TOOLS.preparers(*_)
+
+    stop = Stop(grace_s=-1.0)
+    worker = world.worker(stop=stop, tools=replace(TOOLS, preparers=ask_in_the_middle))
+    assert worker.run() == []
+    assert world.states() == [(1, "downloaded", 0), (2, "downloaded", 0), (3, "ready", 0)]
+    assert world.store.list("scored") == []
+
+
+@pytest.mark.parametrize("rescored", [False, True])
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_a_worker_that_wakes_up_late_leaves_and_replaces_nothing(
+    moment: str, rescored: bool, world: World
+) -> None:
+    """It stops while it writes; another one takes its batch over, and finishes it, before it goes on."""
+    park(world, 3)
+    world.database.connection.execute("delete from batch where batch = 2")
+    if rescored:
+        world.worker().run()
+        world = other_rules(world)
+    reached, woken = threading.Event(), threading.Event()
+
+    def stop_here(at: str) -> None:
+        if at == moment and not reached.is_set():
+            reached.set()
+            assert woken.wait(LIMIT_S)
+
+    with running(world, store=pausing(world.store, stop_here)) as late:
+        assert reached.wait(LIMIT_S)
+        world.expire()
+        (stats,) = world.worker().run()
+        expected = scored_files(world.store)
+        woken.set()
+    assert late == []
+    assert scored_files(world.store) == expected
+    ((recorded,),) = world.database.connection.execute(
+        "select score_stats from batch where batch = 1"
+    ).fetchall()
+    assert json.loads(json.dumps(recorded)) == json.loads(stats.to_json())
+    assert [(batch, state) for batch, state, _ in world.states()] == [(1, "scored"), (3, "parked")]
+
+
+def test_claims_and_results_of_a_thousand_batches_stay_cheap(world: World) -> None:
+    """What a worker asks for at each claim does not read the batches that are done."""
+    connection = world.database.connection
+    connection.execute(
+        "insert into batch (batch, crawl_no, pairs, file, state) select n, 1, 1, '{}', 'scored' "
+        "from generate_series(1000, 3000) as n"
+    )
+    connection.execute("analyze batch")
+    left = connection.execute("explain (analyze) select * from queue_depth").fetchall()
+    assert not [line for (line,) in left if "Seq Scan on batch " in line and "rows=2" in line]
+    assert connection.execute("select to_download, to_score, scoring from queue_depth").fetchall() == [
+        (1, 2, 0)
+    ]
