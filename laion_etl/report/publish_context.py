@@ -11,6 +11,7 @@ from laion_etl.dataset.funnel_report import CrawlFunnel
 from laion_etl.dataset.manifest import ManifestPart
 from laion_etl.dataset.subsets import Subset
 from laion_etl.dataset.versions import Release
+from laion_etl.report.bill import Bill
 from laion_etl.report.contact_sheets import Band
 from laion_etl.report.statistics import Statistics
 from laion_etl.settings import Settings
@@ -24,7 +25,8 @@ class PublishContext:
     """Everything known about a version once its rows have been read.
 
     `stats`: of publishing, without outputs. `removals`: the removal requests applied to the rows.
-    `earlier`: the dataset's parts of other crawls, whose files this version lists too.
+    `earlier`: the dataset's parts of other crawls, whose files this version lists too. `bill`: what the crawl
+    has cost, if that is published.
     """
 
     release: Release
@@ -39,6 +41,7 @@ class PublishContext:
     variant: str
     removals: tuple[str, ...] = ()
     earlier: tuple[ManifestPart, ...] = ()
+    bill: Bill | None = None
 
     @property
     def dropped(self) -> Mapping[str, int]:
