@@ -176,4 +176,4 @@ def _to_srgb(image: Image.Image) -> Image.Image:
             converted = None  # ignore a broken profile
         if converted is not None:
             return converted
-    return image.convert("RGB")
+    return image if image.mode == "RGB" else image.convert("RGB")  # which would copy it
