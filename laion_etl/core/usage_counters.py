@@ -2,7 +2,8 @@
 
 Children count too (parsers, a process per GPU), and any process may be killed at any moment. So each process
 keeps its counters in a small file that it maps into memory, in a folder that children find by an environment
-variable; whoever made the folder adds the files up. Counting is an addition in memory, without a system call.
+variable; the command that made the folder adds the files up. Counting is an addition in memory, without a
+system call.
 
 Refused: a pipe or queue to the parent (every kind of child would need one), and counters that a process
 writes when it ends (one that is killed writes none).

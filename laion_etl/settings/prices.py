@@ -25,7 +25,7 @@ class PricesSettings(Group):
     )
     gpu_hour: float = setting(
         1.006,
-        "A GPU with the cores beside it (g5.xlarge on demand: an A10G and 4 cores), where "
+        "A GPU with its share of the cores (g5.xlarge on demand: an A10G and 4 cores), where "
         "LAION_ETL_KUBERNETES_GPU_PRICE_HOUR is not set.",
         changes=None,
         unit="USD/h",
