@@ -36,7 +36,7 @@ _OTHER_IMAGES = (
     b"DDS ",
     b"<svg",
 )
-# Major brands of images in ISO's container: AV1, HEVC and AVC pictures, JPEG XL, JPEG 2000, Canon's raw.
+# Major brands of images in ISO's container: AV1, HEVC, AVC, JPEG XL, JPEG 2000, Canon's raw.
 _IMAGE_BRANDS = frozenset(
     (
         b"avif avis heic heix heim heis hevc hevx hevm hevs mif1 mif2 msf1 miaf avci avcs jxl jp2 jpx jpm crx"

@@ -100,20 +100,20 @@ def without_extras(data: bytes) -> bytes:
 
 
 def plain_webp(data: bytes) -> bool:
-    """Whether a WebP is one opaque picture without a location or rotation."""
-    place, pictures = 12, 0
+    """Whether a WebP is one opaque image without a location or rotation."""
+    place, frames = 12, 0
     while place + 8 <= len(data):
         kind, size = data[place : place + 4], int.from_bytes(data[place + 4 : place + 8], "little")
         body = data[place + 8 : place + 8 + size]
         if kind in (b"VP8 ", b"VP8L"):
-            pictures += 1
+            frames += 1
             opaque = kind == b"VP8 " or not body[4:5] or not body[4] & 0x10
         else:
             opaque = _plain_webp_chunk(kind, body)
         if not opaque:
             return False
         place += 8 + size + (size & 1)
-    return pictures == 1
+    return frames == 1
 
 
 def _plain_webp_chunk(kind: bytes, body: bytes) -> bool:
