@@ -195,7 +195,8 @@ def _separated(image: Image.Image) -> tuple[Image.Image, Image.Image | None]:
 def _narrow_key(image: Image.Image) -> None:
     """Of an RGB PNG of 16 bits Pillow keeps the high bytes, but not those of the transparent colour."""
     key = image.info.get("transparency")
-    if isinstance(key, tuple) and image.tile and image.tile[0].args == "RGB;16B":
+    tiles = image.tile if isinstance(image, ImageFile.ImageFile) else []
+    if isinstance(key, tuple) and tiles and tiles[0].args == "RGB;16B":
         image.info["transparency"] = tuple(value >> 8 for value in key)
 
 
