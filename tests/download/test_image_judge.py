@@ -70,11 +70,11 @@ def jpeg_with(marker: int, body: bytes) -> bytes:
 
 def webp_with(flag: int, kind: bytes, body: bytes) -> bytes:
     """A lossy WebP in the extended format with one more chunk."""
-    picture = encoded(format_="WEBP")[12:]
+    frame = encoded(format_="WEBP")[12:]
     size = b"".join((side - 1).to_bytes(3, "little") for side in SCENE.size)
     extended = b"VP8X" + struct.pack("<IB3x", 10, flag) + size
     extra = kind + struct.pack("<I", len(body)) + body + b"\0" * (len(body) & 1)
-    content = b"WEBP" + extended + picture + extra
+    content = b"WEBP" + extended + frame + extra
     return b"RIFF" + struct.pack("<I", len(content)) + content
 
 
