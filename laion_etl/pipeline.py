@@ -20,6 +20,7 @@ from laion_etl.database.loaded import loaded_crawl
 from laion_etl.dataset.missing_batches import check_scored
 from laion_etl.download.worker import Progress, Worker, open_queue
 from laion_etl.io.storage import Store
+from laion_etl.io.usage_records import usage_recorded
 from laion_etl.parse.stage import parse_partition
 from laion_etl.plan.stage import plan_batches
 from laion_etl.publish.completeness import Expected
@@ -43,20 +44,24 @@ class Pipeline:
     def parse(self, partition: Partition, on_file: Callable[[int, int], None] | None = None) -> StageStats:
         """Parse a partition. Raises InputError for a file that cannot be read at all."""
         files = partition.indexed_wat_files
-        return parse_partition(self.crawl, partition.number, files, self.settings, self.store, on_file)
+        with usage_recorded(self.crawl, "parse", str(partition.number), self.store):
+            return parse_partition(self.crawl, partition.number, files, self.settings, self.store, on_file)
 
     def load(self, partition: Partition) -> StageStats:
         """Load the pairs of a partition, without those that the database has. Raises DatabaseError."""
-        return load_partition(self.crawl, partition.number, self.settings, self.store, self.database)
+        with usage_recorded(self.crawl, "load", str(partition.number), self.store):
+            return load_partition(self.crawl, partition.number, self.settings, self.store, self.database)
 
     def plan(self) -> StageStats:
         """Cut the new pairs into batches. Raises DatabaseError."""
-        return plan_batches(self.crawl, self.settings, self.store, self.database)
+        with usage_recorded(self.crawl, "plan", "whole", self.store):
+            return plan_batches(self.crawl, self.settings, self.store, self.database)
 
     def download(self, on_progress: Progress | None = None) -> list[StageStats]:
         """Download the batches. Raises InputError if some are parked, OutageError after minutes of one."""
         queue = open_queue(self.crawl, self.settings, self.database)
-        return Worker(self.crawl, self.settings, self.store, queue, on_progress).run()
+        with usage_recorded(self.crawl, "download", "worker", self.store):
+            return Worker(self.crawl, self.settings, self.store, queue, on_progress).run()
 
     def score(self, on_done: Callable[[StageStats], None] | None = None) -> list[StageStats]:
         """Score what is downloaded, and wait for what is being downloaded by other processes.
@@ -64,9 +69,11 @@ class Pipeline:
         Raises ModelError, or IncompleteError for shards that are missing or damaged.
         """
         from laion_etl.score.group import score_queue  # the extra `score`
+        from laion_etl.score.multi_gpu import gpus_in_use
 
         never = Stop(math.inf)
-        done = score_queue(self.crawl, self.settings, self.store, self.database, never, on_done)
+        with usage_recorded(self.crawl, "score", "worker", self.store, lambda: gpus_in_use(self.settings.clip)):
+            done = score_queue(self.crawl, self.settings, self.store, self.database, never, on_done)
         done.check(done.total, 0.0)
         return done.scored
 
@@ -97,4 +104,5 @@ class Pipeline:
 
     def publish(self, expected: Expected) -> list[StageStats]:
         """Publish all variants; nothing where all pairs were known before. Raises IncompleteError."""
-        return publish_variants(self.crawl, self.settings, self.store, expected)
+        with usage_recorded(self.crawl, "publish", "whole", self.store):
+            return publish_variants(self.crawl, self.settings, self.store, expected)

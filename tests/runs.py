@@ -51,8 +51,8 @@ def finish_run(crawl: str, env: dict[str, str]) -> None:
 
 
 def files(folder: Path) -> dict[str, bytes]:
-    """All files; of the stats of shards not how the fetching went, which is never twice the same."""
+    """All files, but not what the processes used nor how the fetching went: never twice the same."""
     store = LocalStore(folder)
-    found = {name: store.read(name) for name in store.list("")}
+    found = {name: store.read(name) for name in store.list("") if not name.startswith("usage/")}
     shards = [name for name in found if name.startswith("shards/") and name.endswith("_stats.json")]
     return found | {name: replace(StageStats.from_json(found[name]), details={}).to_json() for name in shards}

@@ -55,14 +55,14 @@ def estimate_crawl(crawl: CrawlOption, wat_files: SelectionOption = "", as_json:
     """Estimate the pairs, bytes, hours and cost of a crawl from runs that are already in the store."""
     from rich.table import Table
 
-    from laion_etl.report.estimate import estimate, in_pods
+    from laion_etl.report.estimate import estimate, estimated_costs
 
     settings, store = open_settings()
     files = sum(len(partition.wat_files) for partition in chosen_partitions(crawl, wat_files, settings))
     found = estimate(crawl, files, store)
     table = Table("what", "how much", title=f"{crawl}: {files:,} WAT files, by {found.by_wat_files:,} of "
                   f"{found.by_crawl}")  # fmt: skip
-    plain = found.to_plain() | in_pods(found, settings.kubernetes)
+    plain = found.to_plain() | estimated_costs(found, settings)
     for name, value in plain.items():
         if isinstance(value, (int, float)) and not name.endswith("wat_files"):
             shown = f"{value / 1e9:,.2f} GB" if name.endswith("_bytes") else f"{value:,}"

@@ -80,8 +80,7 @@ def publish(  # noqa: PLR0913, PLR0917 - Typer declares options as parameters
     A crawl of many batches is published in ranges. The ranges may run side by side: --prepare names them,
     --range publishes one, --finish ends it; without these options this command does it all.
     """
-    from laion_etl.publish.ranges import hash_range, publish_range
-    from laion_etl.publish.stage import finish_variants, prepare_variants, publish_variants
+    from laion_etl.io.usage_records import usage_recorded
 
     if (prepare + bool(range_) + bool(hashes) + finish) > 1:
         raise typer.BadParameter("expected at most one of --prepare, --hashes, --range and --finish")
@@ -90,18 +89,48 @@ def publish(  # noqa: PLR0913, PLR0917 - Typer declares options as parameters
         settings = replace(settings, publish=replace(settings.publish, name=name))
     if reshard is not None:
         settings = replace(settings, publish=replace(settings.publish, reshard=reshard))
+    parts = {"prepare": prepare, "finish": finish}
+    unit = range_ or hashes or next((name for name, wanted in parts.items() if wanted), "whole")
+    with usage_recorded(crawl, "publish", unit, store):
+        if range_ or hashes:
+            _one_range(crawl, range_, hashes, settings, store, as_json)
+        elif finish:
+            _finish(crawl, settings, store, as_json)
+        else:
+            expected = _expected(crawl, expect, allow_missing, settings, store)
+            publish_it = _prepare if prepare else _whole
+            publish_it(crawl, settings, store, expected, as_json)
+
+
+def _one_range(
+    crawl: str, range_: str, hashes: str, settings: "Settings", store: "Store", as_json: bool
+) -> None:
+    from laion_etl.publish.ranges import hash_range, publish_range
+
+    unit, step = (range_, publish_range) if range_ else (hashes, hash_range)
     variants = settings.publish.variants
-    if unit := range_ or hashes:
-        step = publish_range if range_ else hash_range
-        _show_range(crawl, unit, step(crawl, *read_range(unit), settings, store, variants), as_json)
-        return
-    if finish:
-        _show_published(crawl, finish_variants(crawl, settings, store), store, as_json)
-        return
-    expected = _expected(crawl, expect, allow_missing, settings, store)
-    if not prepare:
-        _show_published(crawl, publish_variants(crawl, settings, store, expected), store, as_json)
-        return
+    _show_range(crawl, unit, step(crawl, *read_range(unit), settings, store, variants), as_json)
+
+
+def _finish(crawl: str, settings: "Settings", store: "Store", as_json: bool) -> None:
+    from laion_etl.publish.stage import finish_variants
+
+    _show_published(crawl, finish_variants(crawl, settings, store), store, as_json)
+
+
+def _whole(
+    crawl: str, settings: "Settings", store: "Store", expected: "Expected | None", as_json: bool
+) -> None:
+    from laion_etl.publish.stage import publish_variants
+
+    _show_published(crawl, publish_variants(crawl, settings, store, expected), store, as_json)
+
+
+def _prepare(
+    crawl: str, settings: "Settings", store: "Store", expected: "Expected | None", as_json: bool
+) -> None:
+    from laion_etl.publish.stage import prepare_variants
+
     prepared = prepare_variants(crawl, settings, store, expected)
     if isinstance(prepared, list):
         _show_published(crawl, prepared, store, as_json, ranges=[])

@@ -63,7 +63,9 @@ def score(  # noqa: PLR0913, PLR0917 - Typer declares options as parameters
     command succeeds.
     """
     from laion_etl.io.planned import planned_batches
+    from laion_etl.io.usage_records import usage_recorded
     from laion_etl.score.group import score_group
+    from laion_etl.score.multi_gpu import gpus_in_use
 
     settings, store = open_settings()
     named = shard is not None or shards_from is not None
@@ -74,14 +76,16 @@ def score(  # noqa: PLR0913, PLR0917 - Typer declares options as parameters
         return
     lines = [*(shard or ()), *_lines(shards_from)]
     every = [_batch_of(line) for line in lines] if named else planned_batches(crawl, store)
-    done = score_group(
-        crawl,
-        every if named else _group(every, group),
-        settings,
-        store,
-        "" if named else group,
-        _say_counts if each else None if quiet else _say_summary,
-    )
+    unit = "named" if named else group
+    with usage_recorded(crawl, "score", unit, store, lambda: gpus_in_use(settings.clip)):
+        done = score_group(
+            crawl,
+            every if named else _group(every, group),
+            settings,
+            store,
+            "" if named else group,
+            _say_counts if each else None if quiet else _say_summary,
+        )
     if as_json:
         say_json(done.to_plain())
     done.check(len(every), allow_missing)
@@ -92,14 +96,19 @@ def _score_from_queue(
 ) -> None:
     from laion_etl.core.stopping import Stop
     from laion_etl.database.connection import open_database
+    from laion_etl.io.usage_records import usage_recorded
     from laion_etl.score.group import score_queue
+    from laion_etl.score.multi_gpu import gpus_in_use
 
     settings, store = open_settings()
     stop = Stop(settings.download.grace_s)
     signal.signal(signal.SIGTERM, lambda *_: stop.request())
     if on_done is _say_counts:  # a process of this package has started this one
         threading.Thread(target=_end_with_stdin, daemon=True).start()
-    with open_database(settings) as database:
+    with (
+        usage_recorded(crawl, "score", "worker", store, lambda: gpus_in_use(settings.clip)),
+        open_database(settings) as database,
+    ):
         done = score_queue(crawl, settings, store, database, stop, on_done)
     if as_json:
         say_json(done.to_plain())

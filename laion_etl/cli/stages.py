@@ -51,6 +51,7 @@ def parse(
     as_json: JsonOption = False,
 ) -> None:
     """Parse the WAT files of one partition into a parquet file of pairs."""
+    from laion_etl.io.usage_records import usage_recorded
     from laion_etl.parse.stage import parse_partition
 
     settings, store = open_settings()
@@ -59,7 +60,10 @@ def parse(
     files = (
         list(enumerate(wat)) if wat else _partition(crawl, partition, wat_files, settings).indexed_wat_files
     )
-    with progress(console(), f"parse partition {partition}") as report:
+    with (
+        usage_recorded(crawl, "parse", str(partition), store),
+        progress(console(), f"parse partition {partition}") as report,
+    ):
         stats = parse_partition(crawl, partition, files, settings, store, report)
     done(stats, as_json)
 
@@ -69,9 +73,10 @@ def load(crawl: CrawlOption, partition: PartitionOption, as_json: JsonOption = F
     """Load the pairs of one partition into Postgres, without duplicates."""
     from laion_etl.database.connection import open_database
     from laion_etl.database.load import load_partition
+    from laion_etl.io.usage_records import usage_recorded
 
     settings, store = open_settings()
-    with open_database(settings) as database:
+    with usage_recorded(crawl, "load", str(partition), store), open_database(settings) as database:
         done(load_partition(crawl, partition, settings, store, database), as_json)
 
 
@@ -95,13 +100,15 @@ def plan(
     """Assign the new pairs of a crawl to batches."""
     from laion_etl.database.connection import open_database
     from laion_etl.io.planned import batches_in
+    from laion_etl.io.usage_records import usage_recorded
     from laion_etl.plan.stage import Prepared, plan_batches, plan_range, prepare_plan
 
     if prepare and range_:
         raise SettingsError("cannot use --prepare and --range together; leave one of them out")
     part = read_range(range_) if range_ else None
     settings, store = open_settings()
-    with open_database(settings) as database:
+    unit = range_ or ("prepare" if prepare else "whole")
+    with usage_recorded(crawl, "plan", unit, store), open_database(settings) as database:
         if part is not None:
             stats = plan_range(crawl, *part, settings, store, database)
             done(stats, as_json, plan=stats.fingerprint)
@@ -130,9 +137,14 @@ def download(
     from laion_etl.database.connection import open_database
     from laion_etl.download.metrics import Metrics
     from laion_etl.download.worker import Worker, open_queue
+    from laion_etl.io.usage_records import usage_recorded
 
     settings, store = open_settings()
-    with open_database(settings) as database, progress(console(), "download") as report:
+    with (
+        usage_recorded(crawl, "download", "worker", store),
+        open_database(settings) as database,
+        progress(console(), "download") as report,
+    ):
         queue = open_queue(crawl, settings, database)
         stop = Stop(settings.download.grace_s)
         signal.signal(signal.SIGTERM, lambda *_: stop.request())

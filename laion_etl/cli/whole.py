@@ -67,8 +67,9 @@ def status(
     crawl: Annotated[str, typer.Option(callback=as_name, help="Id of the crawl; default: all crawls.")] = "",
     as_json: JsonOption = False,
 ) -> None:
-    """Show the progress of a crawl: stages, rates, time left, leases, failures and funnel."""
+    """Show the progress of a crawl: stages, rates, time left, leases, failures, funnel and cost."""
     from laion_etl.database.connection import open_database
+    from laion_etl.report.bill import read_bill
     from laion_etl.report.crawl_progress import ProgressReader, progress_funnel
     from laion_etl.report.crawl_status import all_crawls, crawl_status, crawls_to_plain
 
@@ -87,8 +88,11 @@ def status(
     found = found.with_missing(stored.score.missing, stored.score.missing_count)
     console().print(found.as_table())
     console().print(funnel.as_table())
+    bill = read_bill(crawl, settings, store)
+    if bill.stages:
+        console().print(bill.as_table())
     if as_json:
-        say_json(found.to_plain())
+        say_json(found.to_plain() | {"bill": bill.to_plain()})
 
 
 @needs("dashboard")

@@ -139,6 +139,8 @@ class DownloadStatus(Reason):
         "aspect_ratio",
         "The longer side of the image is more than `max_aspect_ratio` times the shorter one.",
     )
+    SIDE_TOO_LONG = "side_too_long", "A side of the image is longer than the 65,500 pixels of a JPEG."
+    TOO_MANY_SCANS = "too_many_scans", "The JPEG has over a hundred scans, which take very long to decode."
     DECODE_FAILED = "decode_failed", "The image is damaged and cannot be decoded."
     DECODE_TIMEOUT = "decode_timeout", "Decoding took longer than `decode_timeout_s`."
     DECODER_CRASHED = (

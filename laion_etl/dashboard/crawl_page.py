@@ -4,6 +4,7 @@ Its size and the work for it do not depend on the number of batches: beyond a th
 thousand, and the cells of one thousand are a document of their own.
 """
 
+import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, TypeVar
@@ -18,6 +19,8 @@ from laion_etl.database.connection import Database
 from laion_etl.dataset.funnel_report import CrawlFunnel
 from laion_etl.dataset.published import PublishedDatasets
 from laion_etl.dataset.score_progress import ScoreProgress, read_score_progress
+from laion_etl.io.usage_records import UsageReader
+from laion_etl.report.bill import make_bill
 from laion_etl.report.crawl_progress import DatabaseCounters, ProgressReader, StoreCounters, progress_funnel
 from laion_etl.report.crawl_status import (
     CrawlStatus,
@@ -26,11 +29,9 @@ from laion_etl.report.crawl_status import (
     crawl_status,
     stage_progress,
 )
-from laion_etl.settings import Settings
 
 BATCHES_AS_CELLS = 1_024  # one after the other; of more, a cell is a thousand
 _MAX_SHOWN = 50
-_NO_PRICES: dict[str, float] = {}
 ResultT = TypeVar("ResultT")
 
 
@@ -54,11 +55,13 @@ class CrawlPage:
     published: PublishedDatasets
     _reader: ProgressReader = field(init=False)
     _unresolved: TroubleCache = field(init=False)
+    _usage: UsageReader = field(init=False)
     _score: ScoreProgress | None = None
 
     def __post_init__(self) -> None:
         self._reader = ProgressReader(self.crawl, self.published)
         self._unresolved = TroubleCache(self.crawl)
+        self._usage = UsageReader(self.crawl)
 
     @property
     def progress(self) -> dict[str, int]:
@@ -92,7 +95,7 @@ class CrawlPage:
             "failed": _numbers_by_stage(failed),
             "causes": causes(troubles, status.causes),
             "troubles": [asdict(trouble) for trouble in troubles[:_MAX_SHOWN]],
-            "prices": _tried("settings", lambda: _prices(self.sources.load()), _NO_PRICES, problems),
+            "bill": _tried("store", self._bill, None, problems),
             "download_hours": round(counters.downloads.held_ms / 3_600_000, 3) if counters else 0.0,
             "scored": score.units > 0 or status.queue.scored > 0,
         }
@@ -105,6 +108,10 @@ class CrawlPage:
             rows = database.rows("dashboard.batches", keys)
         score = self._score or read_score_progress(self.crawl, self.sources.store())
         return batch_grid(rows, score).to_plain()
+
+    def _bill(self) -> dict[str, Any]:
+        records = self._usage.records(self.sources.store())
+        return make_bill(self.crawl, records, self.sources.load(), time.time()).to_plain()
 
     def _in_database(self) -> _InDatabase:
         with self.sources.database() as database:
@@ -131,13 +138,6 @@ def _tried(what: str, look: Callable[[], ResultT], otherwise: ResultT, problems:
         if (found := problem(what, error)) not in problems:
             problems.append(found)
         return otherwise
-
-
-def _prices(settings: Settings) -> dict[str, float]:
-    """Return the price of a pod hour by stage; empty if none is configured."""
-    pods = settings.kubernetes
-    prices = {"score": pods.gpu_price_hour if pods.gpus else pods.price_hour, "other": pods.price_hour}
-    return prices if any(prices.values()) else {}
 
 
 def _status_of_store(crawl: str, funnel: CrawlFunnel) -> CrawlStatus:

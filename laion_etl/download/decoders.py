@@ -12,6 +12,7 @@ import sys
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from types import TracebackType
+from typing import Any
 
 import trio
 
@@ -24,6 +25,7 @@ from laion_etl.sandbox.limits import ENVIRONMENT
 from laion_etl.settings import DownloadSettings
 
 _TRIES = 2  # one decoder may be killed for another reason; if two die, the image is at fault
+_ANSWER_BYTES = 1 << 17
 _PIPE_BYTES = 1 << 20  # an image in one write; Linux allows this much without privileges
 
 
@@ -62,24 +64,28 @@ class _Decoder:
     async def decode(self, data: bytes) -> Decoded:
         try:
             await self._stdin.send_all(REQUEST.pack(len(data)) + data)
-            text_length, data_length = ANSWER.unpack(await self._exactly(ANSWER.size))
-            header = json.loads(await self._exactly(text_length))
-            stored = await self._exactly(data_length) if data_length else data
+            header, stored = await self._answer()
         except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
             raise _DecoderDied from error
         hashes = Digests(header.pop("sha256"), header.pop("md5"))
         if "status" in header:
             return Decoded(DownloadStatus(header["status"]), hashes)
-        return Decoded(StoredImage(data=stored, **header), hashes)
+        return Decoded(StoredImage(data=stored or data, **header), hashes)
 
-    async def _exactly(self, length: int) -> bytes:
-        received = bytearray()
+    async def _answer(self) -> tuple[dict[str, Any], bytes]:
+        """Receive an answer, most of them in one or two reads: each costs as much as parsing the JSON."""
+        received, length = bytearray(), ANSWER.size
+        text_length = data_length = 0
         while len(received) < length:
-            part = await self._stdout.receive_some(length - len(received))
+            part = await self._stdout.receive_some(_ANSWER_BYTES)
             if not part:
                 raise _DecoderDied
             received += part
-        return bytes(received)
+            if length == ANSWER.size <= len(received):
+                text_length, data_length = ANSWER.unpack_from(received)
+                length += text_length + data_length
+        end = ANSWER.size + text_length
+        return json.loads(received[ANSWER.size : end]), bytes(received[end:length])
 
     async def kill(self) -> None:
         with trio.CancelScope(shield=True):

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from laion_etl.core.funnel import DownloadStatus
+from laion_etl.download.image_metadata import has_late_metadata, plain_png, plain_segment, plain_webp
 from laion_etl.settings import DownloadSettings
 
 SNIFF_BYTES = 16
@@ -35,12 +36,18 @@ _OTHER_IMAGES = (
     b"DDS ",
     b"<svg",
 )
-_HEIF_BRANDS = (b"avif", b"avis", b"heic", b"heix", b"mif1", b"msf1", b"hevc")
+# Major brands of images in ISO's container: AV1, HEVC, AVC, JPEG XL, JPEG 2000, Canon's raw.
+_IMAGE_BRANDS = frozenset(
+    (
+        b"avif avis heic heix heim heis hevc hevx hevm hevs mif1 mif2 msf1 miaf avci avcs jxl jp2 jpx jpm crx"
+    ).split()
+)
 
 _NOT_SOF = frozenset({0xC4, 0xC8, 0xCC})  # of the markers 0xC0 to 0xCF
 _MAX_SEGMENTS = 1_000
-_MAX_IFD_ENTRIES = 1_000
-_ORIENTATION, _GPS = 0x0112, 0x8825
+_SCAN = 0xDA
+_MAX_SCANS = 100  # encoders write about ten; each is a pass over all coefficients of the image
+_MAX_SIDE = 65_500  # of JPEG in libjpeg
 _TRAILING_BYTES = 64  # what editors and servers leave after the end of an image
 
 
@@ -61,6 +68,8 @@ class ImageRules:
         """Returns the reason to refuse an image of this size, if there is one."""
         if width * height > self.max_pixels:
             return DownloadStatus.TOO_MANY_PIXELS
+        if max(width, height) > _MAX_SIDE:
+            return DownloadStatus.SIDE_TOO_LONG
         if min(width, height) < self.min_side:
             return DownloadStatus.TOO_FEW_PIXELS
         if self.max_aspect_ratio and max(width, height) > self.max_aspect_ratio * min(width, height):
@@ -70,9 +79,11 @@ class ImageRules:
 
 def sniff(head: bytes) -> DownloadStatus | None:
     """Returns why these first bytes are not a wanted image; None if they may be. 16 bytes are enough."""
+    if head.startswith(_PNG) and head[12:16] not in (b"IHDR", b""):  # CgBI: Apple's own
+        return DownloadStatus.DECODE_FAILED
     if head.startswith((_JPEG, _PNG)) or (head.startswith(b"RIFF") and head[8:12] == b"WEBP"):
         return None
-    if head.startswith(_OTHER_IMAGES) or (head[4:8] == b"ftyp" and head[8:12] in _HEIF_BRANDS):
+    if head.startswith(_OTHER_IMAGES) or (head[4:8] == b"ftyp" and head[8:12].rstrip() in _IMAGE_BRANDS):
         return DownloadStatus.FORMAT_REFUSED
     return DownloadStatus.NOT_AN_IMAGE
 
@@ -104,6 +115,11 @@ def dimensions(data: bytes) -> tuple[int, int] | None:
     return (width, height) if width and height else None
 
 
+def too_many_scans(data: bytes) -> bool:
+    """Whether a JPEG has more scans than encoders write; 60 kB of them keep a decoder busy for seconds."""
+    return data.startswith(_JPEG) and data.count(b"\xff\xda") > _MAX_SCANS
+
+
 def plain_size(data: bytes) -> tuple[int, int] | None:
     """Returns width and height of a complete image that can be stored unchanged; None if a decoder is needed.
 
@@ -114,9 +130,9 @@ def plain_size(data: bytes) -> tuple[int, int] | None:
     if data.startswith(_JPEG):
         plain = _plain_jpeg(data)
     elif data.startswith(_PNG):
-        plain = _plain_png(data)
+        plain = plain_png(data)
     else:
-        plain = _plain_webp(data)
+        plain = plain_webp(data)
     return dimensions(data) if plain else None
 
 
@@ -145,70 +161,26 @@ def _segments(data: bytes) -> Iterator[tuple[int, int, int]]:
             return
         marker, (length,) = data[place + 1], struct.unpack_from(">H", data, place + 2)
         yield marker, place + 4, place + 2 + length
-        if marker == 0xDA:
+        if marker == _SCAN:
             return
         place += 2 + length
 
 
 def _plain_jpeg(data: bytes) -> bool:
-    frames = 0
+    frames, scan = 0, len(data)
     try:
         for marker, start, end in _segments(data):
             if _is_frame(marker):
                 frames += 1
                 if data[start] != 8 or data[start + 5] not in (1, 3):
                     return False
-            elif marker == 0xE1 and data[start : start + 6] == b"Exif\0\0":
-                if not _plain_exif(data[start + 6 : end]):
-                    return False
-            elif marker == 0xE2 and data[start : start + 4] == b"MPF\0":
+            elif 0xE0 <= marker <= 0xEF and not plain_segment(marker, data[start:end]):
                 return False
+            elif marker == _SCAN:
+                scan = start
     except (IndexError, struct.error):
         return False
-    return frames == 1
-
-
-def _plain_exif(tiff: bytes) -> bool:
-    """Whether the first directory has neither a rotation nor a location."""
-    order = {b"II*\0": "<", b"MM\0*": ">"}.get(tiff[:4])
-    if order is None:
-        return False
-    try:
-        (directory,) = struct.unpack_from(f"{order}I", tiff, 4)
-        (entries,) = struct.unpack_from(f"{order}H", tiff, directory)
-        for number in range(min(entries, _MAX_IFD_ENTRIES)):
-            tag, kind, _, value = struct.unpack_from(f"{order}HHIH", tiff, directory + 2 + 12 * number)
-            if tag == _GPS or (tag == _ORIENTATION and (kind != 3 or value != 1)):
-                return False
-    except struct.error:
-        return False
-    return True
-
-
-def _plain_png(data: bytes) -> bool:
-    """Whether it is RGB or grey in 8 bits with only harmless chunks between header and pixels."""
-    if data[24:26] not in (b"\x08\x00", b"\x08\x02"):
-        return False
-    place = 33
-    for _ in range(_MAX_SEGMENTS):
-        kind = data[place + 4 : place + 8]
-        if kind == b"IDAT":
-            return True
-        if kind not in (
-            b"gAMA",
-            b"pHYs",
-            b"sRGB",
-            b"cHRM",
-            b"tEXt",
-            b"tIME",
-            b"iCCP",
-            b"zTXt",
-            b"iTXt",
-            b"bKGD",
-        ):
-            return False
-        place += 12 + int.from_bytes(data[place : place + 4], "big")
-    return False
+    return frames == 1 and not has_late_metadata(data, scan)
 
 
 def _webp_size(data: bytes) -> tuple[int, int]:
@@ -220,8 +192,3 @@ def _webp_size(data: bytes) -> tuple[int, int]:
         return (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1
     width, height = struct.unpack_from("<HH", data, 26)
     return width & 0x3FFF, height & 0x3FFF
-
-
-def _plain_webp(data: bytes) -> bool:
-    """Whether it is a simple lossy file: everything else may have alpha, frames or metadata."""
-    return data[12:16] == b"VP8 "

@@ -28,6 +28,7 @@ from laion_etl.core.ids import batch_name
 from laion_etl.core.outages import NO_PATIENCE, Outages
 from laion_etl.core.schemas import BATCH_FILES, batch_file_name, plan_stats_name, shard_stem
 from laion_etl.core.stage_stats import Output, StageStats, fingerprint
+from laion_etl.core.usage_counters import Counter, count
 from laion_etl.download import RULES_VERSION
 from laion_etl.download.batch_downloader import BatchDownloader, Hooks
 from laion_etl.download.shards import ShardWriter, shard_writer
@@ -119,8 +120,12 @@ def download_pairs(
     Returns the downloader, for its counts and timings. Raises OutageError when names cannot be resolved.
     """
     downloader = BatchDownloader(settings, pairs, shard, hooks or Hooks(), removed)
-    with _plain_errors():
-        trio.run(downloader.run)
+    try:
+        with _plain_errors():
+            trio.run(downloader.run)
+    finally:
+        count(Counter.WEB_REQUESTS, downloader.timings.connections + downloader.timings.reused)
+        count(Counter.WEB_BYTES, downloader.timings.bytes)
     return downloader
 
 

@@ -15,6 +15,7 @@ from urllib.parse import unquote, urlsplit
 
 from laion_etl.core.busy_codes import BUSY_S3_CODES
 from laion_etl.core.errors import InputError, MissingInputError
+from laion_etl.core.usage_counters import Counter, count
 from laion_etl.io.http_answers import busy_answer, retry_after_s
 from laion_etl.io.retries import DEFAULT_POLICY, Retries, RetryPolicy, TryAgainError
 
@@ -102,11 +103,13 @@ class _Resuming(io.RawIOBase):
                 self._retries.wait(broken, f"it broke off at byte {self._offset:,}: check the network")
             else:
                 self._retries.succeeded()
+                count(Counter.WEB_BYTES, len(data))
                 return data
 
     def _opened(self) -> _Body:
         while True:
             self._retries.before_request()
+            count(Counter.WEB_REQUESTS)
             try:
                 return self._body_from(self._offset)
             except TryAgainError as failure:

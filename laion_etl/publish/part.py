@@ -18,6 +18,7 @@ from laion_etl.dataset.score_progress import raw_shards_deleted
 from laion_etl.dataset.subsets import DataFile, Subset, subsets
 from laion_etl.dataset.versions import Release
 from laion_etl.io.storage import Store
+from laion_etl.report.bill import read_bill
 from laion_etl.report.contact_sheets import Sampler
 from laion_etl.report.publish_context import PublishContext
 from laion_etl.report.statistics import Statistics
@@ -140,11 +141,12 @@ def context_of(
 ) -> PublishContext:
     """Return what card, manifest and report of a crawl are made of."""
     stats = _stats(release, part, variant, fingerprint)
+    bill = read_bill(part.coverage.crawl, settings, store) if settings.publish.costs else None
     return PublishContext(
         release, part.coverage, settings, subsets(settings.publish), part.statistics,
         crawl_funnel(store, part.coverage.crawl, stats, part.counted), tuple(part.sampler.kept()),
         tuple(part.sampler.rejected()), stats, variant, removals,
-        raw_deleted=raw_shards_deleted(part.coverage.crawl, store),
+        raw_deleted=raw_shards_deleted(part.coverage.crawl, store), bill=bill,
     )  # fmt: skip
 
 

@@ -2,24 +2,30 @@
 
 The estimate is proportional: run a few WAT files all the way to scored shards, and scale to the number of
 files. The share of duplicates grows with the number of known pairs, so a whole crawl gives somewhat less.
+What the processes of these files used is in their usage records, and scaled likewise; without records (an
+earlier version ran them) hours follow from the constants here.
 """
 
 import logging
 import re
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from laion_etl.core.errors import DamagedFileError, InputError, NewerFormatError
 from laion_etl.core.stage_stats import StageStats
+from laion_etl.core.usage import Usage
 from laion_etl.io.storage import Store
-from laion_etl.settings import KubernetesSettings, of_stage
+from laion_etl.io.usage_records import UsageReader
+from laion_etl.report.bill import Cost, cost_of
+from laion_etl.settings import Settings, of_stage
 
 _log = logging.getLogger(__name__)
 _CRAWL = re.compile(r"(?:pairs|load|shards|scored)/([^/]+)/")
 # CPU seconds of a WAT record with languages, and of an image scored by ViT-B/32 (benchmarks/RESULTS.md).
 _PARSE_S = 170e-6
 _SCORE_S = 0.19
+_PRICED = ("parse", "download", "score")  # load, plan and publish take a hundredth of their hours
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,11 +45,16 @@ class CrawlTotals:
     scored: int
     kept: int
     scored_bytes: int
+    usage: Mapping[str, Usage] = field(default_factory=dict)  # by stage, of all its processes
 
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """Expected totals of a number of WAT files; hours are those of one process (download: one worker)."""
+    """Expected totals of a number of WAT files.
+
+    Hours are those of one core that parses or scores, of one download worker, and of one GPU; `usage`: by
+    stage, where it was recorded.
+    """
 
     crawl: str
     wat_files: int
@@ -55,13 +66,16 @@ class Estimate:
     samples: int
     fetched_bytes: int
     stored_bytes: int
+    kept_bytes: int
     parse_hours: float
     download_hours: float
     score_hours: float
+    gpu_hours: float = 0.0
+    usage: Mapping[str, Usage] = field(default_factory=dict)
 
     def to_plain(self) -> dict[str, Any]:
         """Return plain JSON values."""
-        return asdict(self)
+        return {name: value for name, value in asdict(self).items() if name != "usage"}
 
 
 def read_totals(crawl: str, store: Store) -> CrawlTotals:
@@ -87,6 +101,7 @@ def read_totals(crawl: str, store: Store) -> CrawlTotals:
         scored=sum(stats.input for stats in scored),
         kept=sum(stats.kept for stats in scored),
         scored_bytes=_bytes(scored),
+        usage=_usage(crawl, store),
     )
 
 
@@ -106,23 +121,44 @@ def estimate(crawl: str, wat_files: int, store: Store) -> Estimate:
     )
 
 
-def in_pods(found: Estimate, kubernetes: KubernetesSettings) -> dict[str, float]:
-    """Return pod hours for the configured pod sizes, and their cost if prices are configured.
+def estimated_costs(found: Estimate, settings: Settings) -> dict[str, Any]:
+    """Return pod hours and US dollars, for pods of the configured sizes at the configured prices.
 
-    A pod parses, or scores, in as many processes as it has cores. Scoring is estimated at CPU speed; GPUs
-    take less time.
+    A pod parses, or scores, in as many processes as it has cores. `cost` is what the run costs, with a NAT
+    gateway and requests; storing its files, and taking the scored samples out of the cloud once, come on top.
     """
-    cores = {stage: _cores(of_stage(kubernetes.cpu, stage)) for stage in ("parse", "score")}
-    score_hours = found.score_hours / cores["score"]
-    hours = found.parse_hours / cores["parse"] + found.download_hours
-    score_price = kubernetes.gpu_price_hour if kubernetes.gpus else kubernetes.price_hour
-    cost = hours * kubernetes.price_hour + score_hours * score_price
-    shown = {"pod_hours": round(hours + score_hours, 3)}
-    return shown | ({"cost": round(cost, 2)} if cost else {})
+    prices, cores = settings.prices, {stage: _cores(settings, stage) for stage in _PRICED}
+    pod_s = {
+        "parse": found.parse_hours * 3_600 / cores["parse"],
+        "download": found.download_hours * 3_600,
+        "score": found.score_hours * 3_600 / cores["score"],
+    }
+    gpus = settings.kubernetes.gpus
+    if found.gpu_hours:
+        pod_s["score"] = found.gpu_hours * 3_600 / max(1, gpus)
+    gpu_s = found.gpu_hours * 3_600 or pod_s["score"] * gpus  # without GPUs the sample took longer
+    web = {"download": found.fetched_bytes}
+    costs = {}
+    for stage in _PRICED:
+        recorded = found.usage.get(stage, Usage(web_bytes=web.get(stage, 0)))
+        of_gpus = gpu_s if stage == "score" else 0.0
+        used = replace(recorded, pod_s=pod_s[stage], core_s=pod_s[stage] * cores[stage], gpu_s=of_gpus)
+        costs[stage] = cost_of(used, settings)
+    total = sum(costs.values(), Cost())
+    return {
+        "pod_hours": round(sum(pod_s.values()) / 3_600, 3),
+        **{f"cost_{stage}": round(cost.total, 2) for stage, cost in costs.items()},
+        "cost": round(total.total, 2),
+        "cost_nat_gateway": round(total.nat, 2),
+        "cost_requests": round(total.requests, 2),
+        "more_for_storage_a_month": round(found.stored_bytes / 1e9 * prices.store_gb_month, 2),
+        "more_for_egress_once": round(found.kept_bytes / 1e9 * prices.egress_gb, 2),
+    }
 
 
-def _cores(quantity: str) -> float:
+def _cores(settings: Settings, stage: str) -> float:
     """Parse Kubernetes' notation of cores: 2, 0.5, 500m."""
+    quantity = of_stage(settings.kubernetes.cpu, stage)
     cores = float(quantity.removesuffix("m") or 1) / (1_000 if quantity.endswith("m") else 1)
     return max(cores, 0.001)
 
@@ -133,6 +169,9 @@ def _scaled(crawl: str, wat_files: int, totals: CrawlTotals) -> Estimate:
     fetched = links / max(1, totals.links)  # of what was planned, only a part may have been fetched so far
     images = fetched * totals.images
     judged = images / max(1, totals.scored)
+    by_stage = {"parse": factor, "load": factor, "plan": factor, "download": fetched, "score": judged}
+    usage = {stage: totals.usage[stage].scaled(by) for stage, by in by_stage.items() if stage in totals.usage}
+    parse, score = (usage.get(stage, Usage()) for stage in ("parse", "score"))
     return Estimate(
         crawl=crawl,
         wat_files=wat_files,
@@ -144,9 +183,12 @@ def _scaled(crawl: str, wat_files: int, totals: CrawlTotals) -> Estimate:
         samples=round(judged * totals.kept),
         fetched_bytes=round(fetched * totals.fetched_bytes),
         stored_bytes=round(fetched * totals.shard_bytes + judged * totals.scored_bytes),
-        parse_hours=round(factor * totals.records * _PARSE_S / 3_600, 3),
+        kept_bytes=round(judged * totals.scored_bytes),
+        parse_hours=round((parse.cpu_s or factor * totals.records * _PARSE_S) / 3_600, 3),
         download_hours=round(fetched * totals.download_s / 3_600, 3),
-        score_hours=round(images * _SCORE_S / 3_600, 3),
+        score_hours=round((score.cpu_s or images * _SCORE_S) / 3_600, 3),
+        gpu_hours=round(score.gpu_s / 3_600, 3),
+        usage=usage,
     )
 
 
@@ -163,6 +205,13 @@ def _stats(folder: str, store: Store) -> Iterator[StageStats]:
                 yield store.read_stats(name)
             except (DamagedFileError, NewerFormatError) as error:
                 _log.warning("the estimate leaves out a unit: %s", error)
+
+
+def _usage(crawl: str, store: Store) -> dict[str, Usage]:
+    totals: dict[str, Usage] = {}
+    for record in UsageReader(crawl).records(store):
+        totals[record.stage] = totals.get(record.stage, Usage()) + record.usage
+    return totals
 
 
 def _bytes(units: list[StageStats]) -> int:

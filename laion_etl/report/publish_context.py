@@ -11,6 +11,7 @@ from laion_etl.dataset.funnel_report import CrawlFunnel
 from laion_etl.dataset.manifest import ManifestPart
 from laion_etl.dataset.subsets import Subset
 from laion_etl.dataset.versions import Release
+from laion_etl.report.bill import Bill
 from laion_etl.report.contact_sheets import Band
 from laion_etl.report.statistics import Statistics
 from laion_etl.settings import Settings
@@ -25,7 +26,8 @@ class PublishContext:
 
     `stats`: of publishing, without outputs. `removals`: the removal requests applied to the rows.
     `earlier`: the dataset's parts of other crawls, whose files this version lists too. `raw_deleted`: shards
-    whose images were deleted after they were scored, except those that scoring kept.
+    whose images were deleted after they were scored, except those that scoring kept. `bill`: what the crawl
+    has cost, if that is published.
     """
 
     release: Release
@@ -41,6 +43,7 @@ class PublishContext:
     removals: tuple[str, ...] = ()
     earlier: tuple[ManifestPart, ...] = ()
     raw_deleted: int = 0
+    bill: Bill | None = None
 
     @property
     def dropped(self) -> Mapping[str, int]:

@@ -26,6 +26,7 @@ def environment() -> Environment:
     )
     made.filters |= {
         "number": lambda value: f"{value:,}",
+        "money": lambda value: f"{value:,.2f}",
         "percent": percent,
         "words": words,
         "cut": cut,

@@ -51,6 +51,13 @@ def devices(settings: ClipSettings) -> list[str]:
     return [f"cuda:{number}" for number in range(torch.cuda.device_count())] or ["cpu"]
 
 
+def gpus_in_use(settings: ClipSettings) -> int:
+    """The number of GPUs that this process, or its children, hold; 0 while it has not looked for any."""
+    if "torch" not in sys.modules:
+        return 0
+    return sum(device != "cpu" for device in devices(settings))
+
+
 def score_everywhere(
     crawl: str,
     batches: Sequence[int],

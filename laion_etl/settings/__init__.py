@@ -18,6 +18,7 @@ from laion_etl.settings.load import LoadSettings
 from laion_etl.settings.loader import load_settings
 from laion_etl.settings.parse import ParseSettings
 from laion_etl.settings.plan import PlanSettings
+from laion_etl.settings.prices import PricesSettings
 from laion_etl.settings.publish import PublishSettings
 from laion_etl.settings.registry import SettingField, as_environment, recorded, setting_fields, shaping
 from laion_etl.settings.score import ClipSettings, SafetySettings
@@ -37,6 +38,7 @@ __all__ = [
     "LoadSettings",
     "ParseSettings",
     "PlanSettings",
+    "PricesSettings",
     "PublishSettings",
     "SafetySettings",
     "SettingField",

@@ -174,14 +174,14 @@ class KubernetesSettings(Group):
     )
     price_hour: float = setting(
         0.0,
-        "Price of a pod per hour, for estimates. 0: no cost is shown.",
+        "Price of a pod per hour, for bills and estimates. 0: that of its cores, LAION_ETL_PRICES_CORE_HOUR.",
         changes=None,
         unit="money/h",
         minimum=0,
     )
     gpu_price_hour: float = setting(
         0.0,
-        "Price of a score pod with a GPU per hour.",
+        "Price of a score pod with GPUs per hour. 0: that of its GPUs, LAION_ETL_PRICES_GPU_HOUR.",
         changes=None,
         unit="money/h",
         minimum=0,

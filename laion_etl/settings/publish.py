@@ -52,6 +52,13 @@ class PublishSettings(Group):
         unit="batches",
         minimum=1,
     )
+    costs: bool = setting(
+        False,
+        "Show on card and report what the crawl has cost up to here, by stage. Such a card differs whenever "
+        "the version is published anew.",
+        changes=Stage.PUBLISH,
+        unnamed_default=True,
+    )
     reshard: int = setting(
         0,
         "Also join the published samples of consecutive scored shards, images included, into tars of so "

@@ -12,6 +12,7 @@ from laion_etl.settings.kubernetes import KubernetesSettings
 from laion_etl.settings.load import LoadSettings
 from laion_etl.settings.parse import ParseSettings
 from laion_etl.settings.plan import PlanSettings
+from laion_etl.settings.prices import PricesSettings
 from laion_etl.settings.publish import PublishSettings
 from laion_etl.settings.score import ClipSettings, SafetySettings
 from laion_etl.settings.search import IndexSettings
@@ -34,6 +35,7 @@ class Settings:
     alerts: AlertSettings = field(default_factory=AlertSettings)
     airflow: AirflowSettings = field(default_factory=AirflowSettings)
     kubernetes: KubernetesSettings = field(default_factory=KubernetesSettings)
+    prices: PricesSettings = field(default_factory=PricesSettings)
 
     @property
     def store_uri(self) -> str:

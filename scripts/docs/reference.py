@@ -31,6 +31,7 @@ _TITLES = {
     "alerts": "Alerts",
     "airflow": "Airflow",
     "kubernetes": "Kubernetes",
+    "prices": "Prices (by default AWS, us-east-1: EC2, S3 and VPC list prices of June 2026)",
 }
 
 

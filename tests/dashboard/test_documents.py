@@ -40,6 +40,13 @@ def test_every_partition_and_batch_is_a_cell(made: Any) -> None:
     assert batches["depths"][23:] == 17 * "-"
 
 
+def test_the_bill_has_each_stage_with_its_cost_and_present_rate(made: Any) -> None:
+    [download] = made["bill"]["stages"]
+    assert (download["stage"], download["processes"], download["running"]) == ("download", 1, 1)
+    assert download["cost"]["nat"] == 0.09
+    assert made["bill"]["per_hour"] == download["per_hour"] == pytest.approx(2 * 0.0425 + 0.09)
+
+
 def test_stages_count_what_failed_as_well(made: Any) -> None:
     stages = {
         stage["stage"]: (stage["done"], stage["of"], stage["running"], stage["failed"])

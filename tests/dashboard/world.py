@@ -1,5 +1,6 @@
 """A crawl in progress as the stages leave it in store and Postgres, with hostile text where possible."""
 
+import time
 from collections.abc import Iterable
 from dataclasses import replace
 from functools import partial
@@ -11,10 +12,12 @@ from laion_etl.alerts import Alert, Kind, deliver
 from laion_etl.core.ids import batch_name
 from laion_etl.core.schemas import partition_name, scored_stem, shard_stem
 from laion_etl.core.stage_stats import StageStats
+from laion_etl.core.usage import Usage
 from laion_etl.database.connection import open_database
 from laion_etl.database.load_stats import parse_counters
 from laion_etl.dataset.score_progress import GroupRecord
 from laion_etl.io.storage import Store, open_store
+from laion_etl.io.usage_records import UsageRecord
 from laion_etl.settings import Settings
 from tests.database.pairs import batch_no, batch_nos
 from tests.publish.world import CRAWL, build_world, write_world
@@ -42,6 +45,9 @@ def write_crawl(settings: Settings) -> None:
         )
         store.write_stats(f"{shard_stem(CRAWL, number)}_stats.json", stats)
     write_group(CRAWL, numbers[:3], store, of=23)
+    used = Usage(pod_s=3_600, core_s=7_200, web_bytes=2_000_000_000)
+    worker = UsageRecord(CRAWL, "download", "worker", 2, 0, time.time(), running=True, usage=used)
+    store.write(f"usage/{CRAWL}/download/worker-1.json", worker.to_json())
     with open_database(settings) as database:
         database.run(partial(_write_rows, store=store))
     alert = Alert(Kind.FAILED, CRAWL, "manual__1", "parse", "partition 21", CAUSE, 4)

@@ -135,7 +135,8 @@ def first_records(wat: Path, count: int) -> bytes:
 
 
 def files(store: Store) -> dict[str, bytes]:
-    """All files; of the stats of shards not how the fetching went, which is never twice the same."""
-    found = {name: store.read(name) for name in store.list("") if "postgres/" not in name}
+    """All files, but not what the processes used nor how the fetching went: never twice the same."""
+    names = [name for name in store.list("") if not name.startswith("usage/") and "postgres/" not in name]
+    found = {name: store.read(name) for name in names}
     shards = [name for name in found if name.startswith("shards/") and name.endswith("_stats.json")]
     return found | {name: replace(StageStats.from_json(found[name]), details={}).to_json() for name in shards}

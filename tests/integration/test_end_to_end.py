@@ -66,11 +66,13 @@ def read_rows(store: Store, prefix: str) -> list[dict[str, Any]]:
 
 
 def data_files(store: Store) -> dict[str, bytes]:
-    """Every file but the stats of shards, which also hold fetch statistics."""
+    """Every file but those that differ from run to run: stats of shards, and what the processes used."""
     return {
         name: store.read(name)
         for name in store.list("")
-        if "postgres/" not in name and not (name.startswith("shards/") and name.endswith("_stats.json"))
+        if "postgres/" not in name
+        and not name.startswith("usage/")
+        and not (name.startswith("shards/") and name.endswith("_stats.json"))
     }
 
 

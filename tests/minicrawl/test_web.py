@@ -326,6 +326,8 @@ def test_the_outcomes_cover_every_status_a_server_can_cause(minicrawl: MiniCrawl
         DownloadStatus.ROBOTS_UNREACHABLE,  # every robots.txt is answered
         DownloadStatus.TOO_FEW_PIXELS,  # settings that are off
         DownloadStatus.ASPECT_RATIO,
+        DownloadStatus.SIDE_TOO_LONG,
+        DownloadStatus.TOO_MANY_SCANS,
         DownloadStatus.REFUSED_BY_RULE,
         DownloadStatus.INTERNAL_ERROR,
     }

@@ -123,20 +123,28 @@ function units(cause, openUnit) {
 
 const money = (amount) => amount.toLocaleString("en", { minimumFractionDigits: 2, maximumFractionDigits: 2 });
 
+const gigabytes = (bytes) => (bytes / 1e9).toLocaleString("en", { maximumFractionDigits: 2 });
+
+// What the processes of the crawl used, and what that costs at the prices of the settings.
+function billTable(bill) {
+  const most = Math.max(...bill.stages.map((one) => one.cost.total), Number.MIN_VALUE);
+  const line = (one) => row(one.stage, bar([["done", one.cost.total / most]], share(one.cost.total, bill.cost.total)), count(one.running), hours(one.usage.pod_s), hours(one.usage.cpu_s), hours(one.usage.gpu_s), gigabytes(one.usage.web_bytes), count(one.usage.store_writes + one.usage.store_reads), money(one.cost.total), money(one.per_hour));
+  const all = row(el("strong", {}, "in all"), "", "", "", "", "", "", "", el("strong", {}, money(bill.cost.total)), el("strong", {}, money(bill.per_hour)));
+  return el("div", { class: "scroll" }, table(["stage", "", "running", "pod hours", "CPU hours", "GPU hours", "web GB", "store requests", "USD", "USD/h now"], [...bill.stages.map(line), all], "hours bill"));
+}
+
 export function showHours(made, run) {
   const known = run ? Object.entries(TASKS).map(([stage, id]) => [stage, run.of(id).map((task) => task.duration).filter(Boolean)]).filter(([, took]) => took.length) : [];
   const sum = (took) => took.reduce((all, one) => all + one, 0);
   const total = sum(known.map(([, took]) => sum(took)));
   const most = Math.max(...known.map(([, took]) => sum(took)), 1);
-  const priced = Object.keys(made.prices).length > 0;
-  const cost = (stage, took) => (sum(took) / 3600) * (made.prices[stage] ?? made.prices.other);
-  const spent = priced ? sum(known.map(([stage, took]) => cost(stage, took))) : 0;
-  const headings = ["stage", "", "tasks", "task hours", ...(priced ? ["cost"] : [])];
-  const line = ([stage, took]) => row(stage, bar([["done", sum(took) / most]], share(sum(took), total)), count(took.length), hours(sum(took)), ...(priced ? [money(cost(stage, took))] : []));
-  const all = row(el("strong", {}, "in all"), "", count(sum(known.map(([, took]) => took.length))), el("strong", {}, hours(total)), ...(priced ? [el("strong", {}, money(spent))] : []));
-  draw(byId("hours"), [known, made.download_hours, made.prices], () => [
-    known.length ? table(headings, [...known.map(line), all], "hours") : null,
+  const line = ([stage, took]) => row(stage, bar([["done", sum(took) / most]], share(sum(took), total)), count(took.length), hours(sum(took)));
+  const all = row(el("strong", {}, "in all"), "", count(sum(known.map(([, took]) => took.length))), el("strong", {}, hours(total)));
+  draw(byId("hours"), [known, made.download_hours, made.bill], () => [
+    made.bill?.stages.length ? billTable(made.bill) : null,
+    made.bill?.stages.length ? el("p", { class: "fine" }, `US dollars at LAION_ETL_PRICES_*: pods, store requests${made.bill.cost.nat ? ` and ${money(made.bill.cost.nat)} for a NAT gateway` : ""}. Processes report every five minutes; database, Airflow and storage are not in it.`) : null,
+    known.length ? table(["stage", "", "tasks", "task hours"], [...known.map(line), all], "hours") : null,
     el("p", { class: "fine" }, `Batches were held by download workers for ${hours(3600 * made.download_hours)} in all.`),
-    el("p", { class: "fine" }, known.length ? "Task hours are those of the last try of each task in the run shown; with a pod per task they are pod hours" + (priced ? ", at LAION_ETL_KUBERNETES_PRICE_HOUR." : ".") : "Hours of tasks are known where Airflow is."),
+    el("p", { class: "fine" }, known.length ? "Task hours are those of the last try of each task in the run shown." : "Hours of tasks are known where Airflow is."),
   ]);
 }

@@ -10,6 +10,7 @@ from typing import IO, TYPE_CHECKING, Any, BinaryIO, cast
 from laion_etl.core.errors import ChangedError
 from laion_etl.core.stage_stats import Output
 from laion_etl.io.storage.errors import NOT_THERE, storage_errors
+from laion_etl.io.storage.s3_counting import counted
 from laion_etl.io.storage.s3_retry import ATTEMPTS, READ_TIMEOUT_S, retried
 from laion_etl.io.storage.s3_upload import upload_if
 from laion_etl.io.storage.store import MAX_GUARDED_TRIES, Guard, NewFile, Store
@@ -204,7 +205,7 @@ def s3_client() -> "S3Client":
     import boto3
     from botocore.config import Config
 
-    return boto3.client("s3", config=Config(**_S3_CONFIG))
+    return counted(boto3.client("s3", config=Config(**_S3_CONFIG)))
 
 
 @cache

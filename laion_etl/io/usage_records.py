@@ -1,0 +1,184 @@
+"""Records of what the processes of a crawl used: `usage/<crawl>/<stage>/<unit>-<id>.json`, one per process.
+
+A process writes its record at its end, and every five minutes while it runs: one that is killed loses what it
+used since. The number of records follows from the number of processes, not from that of batches, and nothing
+is written for a claim, a batch or a heartbeat. Each attempt has a record of its own, for it costs its money
+as well. Records differ from run to run; no stage reads them, and no fingerprint has them.
+
+Refused: the stats files of units (they are the same for the same input), and Postgres (parse, score and
+publish have no connection to it).
+"""
+
+import json
+import logging
+import os
+import secrets
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from laion_etl.core.errors import InputError, OutageError, StorageError
+from laion_etl.core.formats import check_format
+from laion_etl.core.host_resources import usable_cores
+from laion_etl.core.usage import Usage, cpu_seconds
+from laion_etl.core.usage_counters import FOLDER, counted
+from laion_etl.io.storage import Store
+
+FORMAT = 1
+_FIRST_S, _EVERY_S = 30.0, 300.0
+_READERS = 32  # small files: reading them is mostly waiting
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class UsageRecord:
+    """What one process has used up to a moment. `running`: it had not ended then."""
+
+    crawl: str
+    stage: str
+    unit: str
+    cores: int
+    gpus: int
+    written_at: float
+    running: bool
+    usage: Usage
+
+    def is_running(self, now: float) -> bool:
+        """Whether it still runs: one that was killed stops writing."""
+        return self.running and now - self.written_at < 2 * _EVERY_S
+
+    def to_json(self) -> bytes:
+        """Return the content of its file."""
+        plain = {
+            "format": FORMAT,
+            "crawl": self.crawl,
+            "stage": self.stage,
+            "unit": self.unit,
+            "cores": self.cores,
+            "gpus": self.gpus,
+            "written_at": round(self.written_at, 3),
+            "running": self.running,
+            "usage": self.usage.to_plain(),
+        }
+        return json.dumps(plain, indent=1).encode() + b"\n"
+
+    @classmethod
+    def from_json(cls, data: bytes, uri: str) -> "UsageRecord":
+        """Read a file. Raises InputError if a newer laion-etl wrote it, ValueError etc. if it is not one."""
+        plain = json.loads(data)
+        check_format(uri, plain.get("format"), FORMAT)
+        return cls(
+            str(plain["crawl"]), str(plain["stage"]), str(plain["unit"]), int(plain["cores"]),
+            int(plain["gpus"]), float(plain["written_at"]), bool(plain["running"]),
+            Usage.from_plain(plain["usage"]),
+        )  # fmt: skip
+
+
+@contextmanager
+def usage_recorded(
+    crawl: str, stage: str, unit: str, store: Store, gpus: Callable[[], int] = lambda: 0
+) -> Iterator[None]:
+    """Record what the block uses, in this process and its children.
+
+    In a child of a process that records, the parent's record has it all, and this does nothing. A record that
+    cannot be written is logged: the work is done all the same.
+    """
+    if FOLDER in os.environ:
+        yield
+        return
+    with tempfile.TemporaryDirectory(prefix="laion-etl-usage-") as name:
+        meter = _Meter(crawl, stage, unit, store, Path(name), gpus)
+        os.environ[FOLDER] = name
+        try:
+            with meter.running():
+                yield
+        finally:
+            del os.environ[FOLDER]
+
+
+class _Meter:
+    """Measures one process and writes its record."""
+
+    def __init__(
+        self, crawl: str, stage: str, unit: str, store: Store, folder: Path, gpus: Callable[[], int]
+    ) -> None:
+        self._record = UsageRecord(crawl, stage, unit, usable_cores(), 0, 0.0, running=True, usage=Usage())
+        safe = unit.replace("/", "-of-")
+        self._name = f"usage/{crawl}/{stage}/{safe}-{secrets.token_hex(4)}.json"
+        self._store, self._folder, self._gpus = store, folder, gpus
+        self._began, self._began_cpu_s = time.monotonic(), cpu_seconds()
+        self._stop = threading.Event()
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        thread = threading.Thread(target=self._write_now_and_then, daemon=True, name="usage")
+        thread.start()
+        try:
+            yield
+        except (StorageError, OutageError):
+            raise  # the record would only wait for the store again
+        except BaseException:
+            if time.monotonic() - self._began >= _FIRST_S:  # wrong settings or input cost nothing to speak of
+                self._write_last(thread)
+            raise
+        else:
+            self._write_last(thread)
+        finally:
+            self._stop.set()
+
+    def _write_now_and_then(self) -> None:
+        wait_s = _FIRST_S
+        while not self._stop.wait(wait_s):
+            self._write(running=True)
+            wait_s = _EVERY_S
+
+    def _write_last(self, thread: threading.Thread) -> None:
+        self._stop.set()
+        thread.join()  # or its older record could replace the last one
+        self._write(running=False)
+
+    def _write(self, *, running: bool) -> None:
+        try:
+            record = replace(self._record, gpus=self._gpus(), written_at=time.time(), running=running)
+            self._store.write(self._name, replace(record, usage=self._used(record)).to_json())
+        except (StorageError, OutageError, OSError) as error:
+            _log.warning("what %s %s uses is not recorded: %s", record.stage, record.unit, error)
+
+    def _used(self, record: UsageRecord) -> Usage:
+        took_s = time.monotonic() - self._began
+        counts = {what.name.lower(): number for what, number in counted(self._folder).items()}
+        spent_s = max(0.0, cpu_seconds() - self._began_cpu_s)
+        return Usage(took_s, took_s * record.cores, took_s * record.gpus, spent_s, **counts)
+
+
+@dataclass(slots=True)
+class UsageReader:
+    """Reads the records of a crawl again and again; one that has not changed is not read twice. For one
+    thread."""
+
+    crawl: str
+    _kept: dict[str, tuple[str, UsageRecord | None]] = field(default_factory=dict)
+
+    def records(self, store: Store) -> list[UsageRecord]:
+        """Return all records; a damaged one is left out. Raises StorageError."""
+        etags = store.etags(f"usage/{self.crawl}", ".json")
+        wanted = [name for name, etag in etags.items() if self._kept.get(name, ("",))[0] != etag]
+        with ThreadPoolExecutor(_READERS) as pool:
+            for name, found in zip(wanted, pool.map(lambda one: _read(one, store), wanted), strict=True):
+                self._kept[name] = (etags[name], found)
+        for name in self._kept.keys() - etags.keys():
+            del self._kept[name]
+        return [record for _, (_, record) in sorted(self._kept.items()) if record is not None]
+
+
+def _read(name: str, store: Store) -> UsageRecord | None:
+    try:
+        return UsageRecord.from_json(store.read(name), store.uri(name))
+    except (InputError, ValueError, KeyError, TypeError, AttributeError) as error:
+        _log.warning("the bill leaves out %s: %s", store.uri(name), error)
+        return None

@@ -1,0 +1,214 @@
+"""What a crawl used and cost: recorded by its processes, added up, priced."""
+
+import io
+import json
+import logging
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from laion_etl.core.errors import StorageError
+from laion_etl.core.usage import Usage
+from laion_etl.core.usage_counters import Counter, count
+from laion_etl.io import usage_records
+from laion_etl.io.storage import LocalStore, Store
+from laion_etl.io.usage_records import UsageReader, UsageRecord, usage_recorded
+from laion_etl.publish.stage import publish_dataset
+from laion_etl.report.bill import make_bill, read_bill
+from laion_etl.settings import KubernetesSettings, PricesSettings, PublishSettings, Settings
+from tests.parse.wat_files import image, page_record, write_wat
+from tests.preloaded_commands import completed
+from tests.publish.world import CRAWL as WORLD
+from tests.publish.world import build_world, write_world
+
+CRAWL = "CC-MAIN-2024-38"
+NOW = 2_000_000_000.0
+PRICES = PricesSettings(core_hour=0.1, gpu_hour=2.0, store_writes=1.0, store_reads=0.5, nat_gb=0.05)
+
+
+def recorded(store: Store) -> UsageRecord:
+    [record] = UsageReader(CRAWL).records(store)
+    return record
+
+
+def record(stage: str, usage: Usage, *, running: bool = False, age_s: float = 0) -> UsageRecord:
+    return UsageRecord(CRAWL, stage, "0", 2, 0, NOW - age_s, running, usage)
+
+
+def test_a_record_has_the_processor_time_and_counts_of_this_process_and_its_children(store: Store) -> None:
+    with usage_recorded(CRAWL, "parse", "7", store):
+        count(Counter.WEB_BYTES, 100)
+        subprocess.run(
+            [sys.executable, "-m", "tests.counting_child"], check=True, cwd=Path(__file__).parents[1]
+        )
+    found = recorded(store)
+    assert (found.stage, found.unit, found.running) == ("parse", "7", False)
+    assert found.usage.web_bytes == 100 + 23
+    assert found.usage.cpu_s > 0  # of the child: this process only waited
+    assert found.usage.core_s == pytest.approx(found.usage.pod_s * found.cores, abs=0.01)
+
+
+def test_a_forked_child_adds_to_the_counts_and_spoils_none(store: Store) -> None:
+    with usage_recorded(CRAWL, "parse", "7", store):
+        count(Counter.WEB_BYTES, 1)
+        if not (pid := os.fork()):
+            count(Counter.WEB_BYTES, 10)
+            os._exit(0)
+        os.waitpid(pid, 0)
+        count(Counter.WEB_BYTES, 100)
+    assert recorded(store).usage.web_bytes == 111
+
+
+def test_what_a_child_records_is_part_of_its_parents_record(store: Store) -> None:
+    with usage_recorded(CRAWL, "score", "0/1", store), usage_recorded(CRAWL, "score", "named", store):
+        count(Counter.STORE_READS, 3)
+    assert recorded(store).usage.store_reads == 3
+    assert store.list("usage")[0].startswith(f"usage/{CRAWL}/score/0-of-1-")
+
+
+def test_nothing_is_counted_before_a_record_begins(store: Store) -> None:
+    count(Counter.WEB_BYTES, 5)
+    with usage_recorded(CRAWL, "parse", "0", store):
+        pass
+    assert recorded(store).usage.web_bytes == 0
+
+
+def test_a_failed_attempt_is_recorded_too_unless_it_was_short(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(ValueError, match="x"), usage_recorded(CRAWL, "parse", "0", store):
+        raise ValueError("x")
+    assert store.list("usage") == []
+    monkeypatch.setattr(usage_records, "_FIRST_S", 0.0)
+    with pytest.raises(ValueError, match="x"), usage_recorded(CRAWL, "parse", "0", store):
+        count(Counter.WEB_BYTES, 5)
+        raise ValueError("x")
+    assert recorded(store).usage.web_bytes == 5
+
+
+def test_a_record_that_cannot_be_written_does_not_fail_the_work(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "usage").write_text("a file where the folder should be")
+    with caplog.at_level(logging.WARNING), usage_recorded(CRAWL, "parse", "0", LocalStore(tmp_path)):
+        pass
+    assert "what parse 0 uses is not recorded" in caplog.text
+
+
+def test_an_outage_of_the_store_is_not_prolonged_by_the_record(store: Store) -> None:
+    with pytest.raises(StorageError), usage_recorded(CRAWL, "parse", "0", store):
+        raise StorageError("cannot write x: the bucket is gone")
+    assert store.list("usage") == []
+
+
+def test_requests_of_a_bucket_and_their_bytes_are_counted(s3_store: Store, store: Store) -> None:
+    with usage_recorded(CRAWL, "download", "worker", store):
+        s3_store.write("a", b"x" * 1_000)
+        assert s3_store.read("a") == b"x" * 1_000
+        assert s3_store.exists("a")
+        assert s3_store.list("") == ["a"]
+        s3_store.delete("a")
+    used = recorded(store).usage
+    assert (used.store_writes, used.store_reads) == (2, 2)  # PUT, LIST; GET, HEAD; DELETE is free
+    assert 1_000 <= used.store_bytes_sent < 1_100
+    assert 1_000 <= used.store_bytes_received < 4_000
+
+
+def test_records_that_have_not_changed_are_not_read_again(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(3):
+        store.write(f"usage/{CRAWL}/load/{number}.json", record("load", Usage(pod_s=number)).to_json())
+    reader, read = UsageReader(CRAWL), []
+    real = store.read
+    monkeypatch.setattr(store, "read", lambda name: read.append(name) or real(name))
+    assert len(reader.records(store)) == 3
+    store.write(f"usage/{CRAWL}/load/1.json", record("load", Usage(pod_s=77)).to_json())
+    store.delete(f"usage/{CRAWL}/load/2.json")
+    assert [one.usage.pod_s for one in reader.records(store)] == [0, 77]
+    assert len(read) == 4
+
+
+def test_a_damaged_record_is_left_out(store: Store, caplog: pytest.LogCaptureFixture) -> None:
+    store.write(f"usage/{CRAWL}/load/0.json", b"{")
+    store.write(f"usage/{CRAWL}/load/1.json", json.dumps({"format": 99}).encode())
+    store.write(f"usage/{CRAWL}/load/2.json", record("load", Usage(pod_s=1)).to_json())
+    assert len(UsageReader(CRAWL).records(store)) == 1
+    assert "the bill leaves out" in caplog.text
+
+
+def test_a_bill_prices_pods_by_their_cores_or_gpus_and_requests_and_bytes_through_a_nat_gateway() -> None:
+    records = [
+        record("score", Usage(pod_s=3_600, core_s=14_400, gpu_s=7_200)),
+        record("download", Usage(pod_s=3_600, core_s=7_200, web_bytes=2_000_000_000, store_writes=3_000)),
+        record("download", Usage(pod_s=1_800, core_s=3_600, store_reads=4_000)),
+    ]
+    bill = make_bill(CRAWL, records, Settings(prices=PRICES), NOW)
+    download, score = bill.stages
+    assert (download.stage, download.processes, score.stage) == ("download", 2, "score")
+    assert download.cost.pods == pytest.approx(0.3)
+    assert download.cost.requests == pytest.approx(3 + 2)
+    assert download.cost.nat == pytest.approx(0.1)
+    assert score.cost.pods == pytest.approx(4)
+    assert bill.cost.total == pytest.approx(9.4)
+    assert bill.per_hour == 0
+
+
+def test_a_pod_with_a_price_of_its_own_costs_that_whatever_its_cores() -> None:
+    pods = KubernetesSettings(price_hour=1.5, gpu_price_hour=9.0)
+    records = [
+        record("score", Usage(pod_s=3_600, core_s=14_400, gpu_s=7_200)),
+        record("parse", Usage(pod_s=7_200, core_s=7_200)),
+    ]
+    bill = make_bill(CRAWL, records, Settings(prices=PRICES, kubernetes=pods), NOW)
+    assert [one.cost.total for one in bill.stages] == [3.0, 9.0]
+
+
+def test_the_present_rate_is_that_of_processes_that_still_report() -> None:
+    used = Usage(pod_s=1_800, core_s=3_600, web_bytes=1_000_000_000)
+    running = record("download", used, running=True)
+    bill = make_bill(
+        CRAWL, [running, replace(running, written_at=NOW - 3_600), replace(running, running=False)],
+        Settings(prices=PRICES), NOW,
+    )  # fmt: skip
+    [download] = bill.stages
+    assert (download.processes, download.running) == (3, 1)
+    assert bill.per_hour == pytest.approx(2 * 0.1 + 2 * 0.05)
+    assert bill.to_plain()["per_hour"] == 0.3
+
+
+@pytest.mark.parametrize("shown", [True, False])
+def test_card_and_report_show_the_cost_where_the_publisher_wants_it(store: Store, *, shown: bool) -> None:
+    write_world(build_world(), store)
+    used = Usage(pod_s=36_000, core_s=72_000, cpu_s=9_000, store_writes=1_234)
+    store.write(f"usage/{WORLD}/download/0.json", record("download", used).to_json())
+    settings = Settings(publish=PublishSettings(costs=shown), prices=PRICES)
+    stats = publish_dataset(WORLD, settings, store)
+    folder = f"dataset/{stats.unit}"
+    card = store.read(f"{folder}/README.md").decode()
+    report = store.read(f"{folder}/report/index.html").decode()
+    assert ("| download | 1 | 10.00 | 2.50 | 0.00 | 0.00 | 1,234 | 3.23 |" in card) is shown
+    assert ('<h2 id="cost-title">Cost</h2>' in report) is shown
+    assert ("<td>3.23</td>" in report) is shown
+
+
+def test_a_command_records_what_it_used_and_status_shows_it(tmp_path: Path, store: Store) -> None:
+    wat = write_wat(tmp_path / "a.wat.gz", [page_record("https://e.org/", [image("a.jpg", "A red car")])])
+    parse_command = ["stage", "parse", "--crawl", CRAWL, "--partition", "0", wat]
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("LAION_ETL_")}
+    environment["LAION_ETL_STORE"] = store.uri()
+    done = completed(["-m", "laion_etl", *parse_command], environment, tmp_path)
+    assert done.returncode == 0, done.stderr
+    found = recorded(store)
+    assert (found.stage, found.unit) == ("parse", "0")
+    assert found.usage.cpu_s > 0
+    bill = read_bill(CRAWL, Settings(prices=PRICES), store)
+    assert bill.cost.total == pytest.approx(found.usage.core_s * 0.1 / 3_600)
+    console = Console(file=io.StringIO(), width=200)
+    console.print(bill.as_table())
+    assert "Cost so far" in console.file.getvalue()
