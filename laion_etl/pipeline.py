@@ -71,8 +71,8 @@ class Pipeline:
         from laion_etl.score.group import score_queue  # the extra `score`
         from laion_etl.score.multi_gpu import gpus_in_use
 
-        never = Stop(math.inf)
-        with usage_recorded(self.crawl, "score", "worker", self.store, lambda: gpus_in_use(self.settings.clip)):
+        never, clip = Stop(math.inf), self.settings.clip
+        with usage_recorded(self.crawl, "score", "worker", self.store, lambda: gpus_in_use(clip)):
             done = score_queue(self.crawl, self.settings, self.store, self.database, never, on_done)
         done.check(done.total, 0.0)
         return done.scored
