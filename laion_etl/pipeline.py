@@ -12,6 +12,7 @@ from laion_etl.crawl import Partition
 from laion_etl.database.connection import Database
 from laion_etl.database.load import load_partition
 from laion_etl.database.loaded import loaded_crawl
+from laion_etl.download.shared_hosts import SharedHosts
 from laion_etl.download.worker import Progress, Worker, open_queue
 from laion_etl.io.planned import planned_batches
 from laion_etl.io.storage import Store
@@ -51,7 +52,8 @@ class Pipeline:
     def download(self, on_progress: Progress | None = None) -> list[StageStats]:
         """Download the batches. Raises InputError if some are parked, OutageError after minutes of one."""
         queue = open_queue(self.crawl, self.settings, self.database)
-        return Worker(self.crawl, self.settings, self.store, queue, on_progress).run()
+        hosts = SharedHosts(self.database, self.settings.download)
+        return Worker(self.crawl, self.settings, self.store, queue, on_progress, hosts=hosts).run()
 
     def score(self, on_done: Callable[[StageStats], None] | None = None) -> list[StageStats]:
         """Score the shards. Raises ModelError, or IncompleteError for shards that are missing or damaged."""

@@ -129,6 +129,7 @@ def download(
     from laion_etl.core.schemas import plan_stats_name
     from laion_etl.database.connection import open_database
     from laion_etl.download.metrics import Metrics
+    from laion_etl.download.shared_hosts import SharedHosts
     from laion_etl.download.worker import Stop, Worker, open_queue
 
     settings, store = open_settings()
@@ -144,6 +145,7 @@ def download(
             lambda _, done, total: report(done, total),
             stop,
             Metrics(settings.download.metrics_file, settings.core.statsd),
+            SharedHosts(database, settings.download),
         )
         finished = worker.run() if batch is None else [worker.run_one(batch)]
         stopped = stop.requested and batch is None

@@ -25,6 +25,7 @@ from laion_etl.database.load import crawl_number
 from laion_etl.database.queue import BatchQueue, Claim
 from laion_etl.download.batch_downloader import Hooks
 from laion_etl.download.metrics import Metrics
+from laion_etl.download.shared_hosts import SharedHosts
 from laion_etl.download.stage import BatchFileError, download_batch
 from laion_etl.io.storage import Store
 from laion_etl.settings import Settings
@@ -70,6 +71,7 @@ class Worker:
     on_progress: Progress | None = None
     stop: Stop | None = None
     metrics: Metrics | None = None
+    hosts: SharedHosts | None = None
     outages: Outages = field(init=False)
 
     def __post_init__(self) -> None:
@@ -184,7 +186,7 @@ class Worker:
             if not self.queue.heartbeat(claim):
                 raise _LeaseLost
 
-        hooks = Hooks(report, self.stop.check if self.stop else None, self.metrics)
+        hooks = Hooks(report, self.stop.check if self.stop else None, self.metrics, self.hosts)
         try:
             with self._heartbeat(claim):
                 stats = download_batch(
@@ -230,6 +232,9 @@ class Worker:
         except KeyboardInterrupt:
             self.queue.release_all()
             raise
+        finally:
+            if self.hosts is not None:
+                self.hosts.leave()
 
     @contextmanager
     def _heartbeat(self, claim: Claim) -> Iterator[None]:
@@ -250,6 +255,8 @@ class Worker:
                 with open_database(self.settings) as database:
                     if not open_queue(self.crawl, self.settings, database).heartbeat(claim):
                         return
+                    if self.hosts is not None:
+                        self.hosts.beat(database)
             except DatabaseError as error:
                 _log.warning("cannot extend the lease of batch %d: %s; retrying", claim.batch, error)
 
