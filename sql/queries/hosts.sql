@@ -3,7 +3,8 @@ select origin, kind, content
 from host_fact
 where origin = any (%(origins)s::uuid[])
   and expires between now() and now() + interval '1 day'
-  and (confirmed or witness in (host_witness(%(worker)s, 1::smallint), host_witness(%(worker)s, 2::smallint)))
+  and (confirmed or witness = (select host_witness(%(worker)s, 1::smallint))
+       or witness = (select host_witness(%(worker)s, 2::smallint)))
 
 -- name: write
 select note_hosts(%(worker)s, %(origins)s, %(kinds)s, %(contents)s)
