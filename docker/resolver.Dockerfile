@@ -1,6 +1,7 @@
-# A resolver for download workers (kubernetes/unbound.conf), from Debian's package; it listens on port 5353.
+# A resolver for download workers (kubernetes/unbound.conf), from Debian's package; it listens on port 5353. The base is that of
+# the other images, so that there is one to keep up to date.
 #   docker build -f docker/resolver.Dockerfile -t laion-etl-resolver .
-ARG BASE=docker.io/library/debian:12.12-slim
+ARG BASE=docker.io/library/python:3.11.14-slim-bookworm
 
 FROM ${BASE}
 ARG VERSION=0.2.0.dev0
