@@ -1,23 +1,16 @@
 """Manifests of a fleet that KEDA scales by the depth of a crawl's queue (LAION_ETL_FLEET=keda).
 
-    python -m laion_etl.airflow.keda CC-MAIN-2024-38 --workers 300 | kubectl apply -f -
-
-where Airflow's settings are, for example by `kubectl exec` in its scheduler. The pods are those that Airflow
-would start (pod_spec.py), as a Deployment, and a ScaledObject with KEDA's PostgreSQL scaler: as many workers
-as there are batches that are ready or at work, up to a limit, and none when the queue is empty. A worker that
-is ended gives its batch back at no cost.
+fleet_manifests.py prints them. The pods are those that Airflow would start (pod_spec.py), as a Deployment,
+and a ScaledObject with KEDA's PostgreSQL scaler: as many workers as there are batches that are ready or at
+work, up to a limit, and none when the queue is empty. A worker that is ended gives its batch back at no cost.
 
 A ScaledJob was refused: its Jobs are never ended when the limit is lowered, and it counts jobs that wait for
 a node as work that is done.
 """
 
-import argparse
 import re
-import sys
-from collections.abc import Sequence
 from typing import Any
 
-import yaml
 from airflow.providers.cncf.kubernetes.pod_generator import make_safe_label_value
 from kubernetes.client import ApiClient
 from kubernetes.client import models as k8s
@@ -25,10 +18,10 @@ from kubernetes.client import models as k8s
 from laion_etl.airflow.pod_spec import worker_template
 from laion_etl.core.commands import stage_command
 from laion_etl.core.consumers import Consumer
-from laion_etl.core.errors import LaionEtlError, SettingsError
+from laion_etl.core.errors import SettingsError
 from laion_etl.core.stage_stats import fingerprint
 from laion_etl.database.fleet import scaling_query
-from laion_etl.settings import Settings, load_settings
+from laion_etl.settings import Settings
 
 _POLL_S = 30
 _COOL_DOWN_S = 60  # until the last worker ends: it has found the queue empty by then
@@ -53,7 +46,7 @@ def manifests(crawl: str, consumer: Consumer, most: int, settings: Settings) -> 
     metadata = {"name": name, "labels": labels}
     if settings.kubernetes.namespace:
         metadata["namespace"] = settings.kubernetes.namespace
-    words = [*stage_command(consumer), "--crawl", crawl, "--json"]
+    words = [*stage_command(consumer.value), "--crawl", crawl, "--json"]
     deployment = k8s.V1Deployment(
         api_version="apps/v1",
         kind="Deployment",
@@ -61,7 +54,7 @@ def manifests(crawl: str, consumer: Consumer, most: int, settings: Settings) -> 
         # Without a number of replicas: applied again, it leaves KEDA's as it is.
         spec=k8s.V1DeploymentSpec(
             selector=k8s.V1LabelSelector(match_labels=labels),
-            template=worker_template(consumer, words, labels, settings),
+            template=worker_template(consumer.value, words, labels, settings),
         ),
     )
     return [ApiClient().sanitize_for_serialization(deployment), _scaled(metadata, crawl, consumer, most)]
@@ -102,23 +95,3 @@ def _name(crawl: str, consumer: Consumer) -> str:
     if fitting == lower and len(name) <= _LONGEST_NAME:
         return name
     return f"{name[: _LONGEST_NAME - 9].rstrip('-')}-{fingerprint(crawl)[:8]}"
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Print the manifests as YAML."""
-    parser = argparse.ArgumentParser(prog="python -m laion_etl.airflow.keda", description=__doc__)
-    parser.add_argument("crawl")
-    parser.add_argument("--consumer", choices=list(Consumer), type=Consumer, default=Consumer.DOWNLOAD)
-    parser.add_argument("--workers", type=int, default=50, help="most workers at once (default: 50)")
-    given = parser.parse_args(arguments)
-    try:
-        made = manifests(given.crawl, given.consumer, given.workers, load_settings())
-    except LaionEtlError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    yaml.safe_dump_all(made, sys.stdout, sort_keys=False)
-    return 0
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())

@@ -1,4 +1,4 @@
-"""The triggerer's side of a queue that a task waits for: read and log it, send an alert when it is stalled."""
+"""The triggerer's side of a queue that a task waits for: read it, log it, send an alert if it is stalled."""
 
 import asyncio
 import time

@@ -1,4 +1,4 @@
-"""Who claims batches from the queue, and what it has to do. Light: Airflow imports it when it parses the DAGs."""
+"""Who claims batches from the queue, and what there is to do. Airflow imports it when it parses the DAGs."""
 
 from dataclasses import dataclass
 from enum import StrEnum

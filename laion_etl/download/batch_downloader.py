@@ -145,7 +145,7 @@ class BatchDownloader:
         facts = self._hooks.hosts.read(usual | {link.target.origin for link in links})
         self.known_hosts = len(facts)
         self._client.know(facts)
-        self._client.hosts.divide(self._hooks.hosts.workers)
+        self._client.hosts.begin(self._hooks.hosts.workers, trio.current_time())
 
     def _share(self) -> None:
         if self._hooks.hosts is not None:

@@ -8,6 +8,7 @@ from all of them together.
 """
 
 import math
+import random
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from types import TracebackType
@@ -156,6 +157,7 @@ class HostLimiter:
         self._states: dict[Origin, OriginState] = {}
         self._known_failures: Mapping[Origin, LinkFailed] = {}
         self._workers = 1
+        self._began: float | None = None
         self.on_free: Callable[[OriginState], None] = lambda _: None
 
     def __len__(self) -> int:
@@ -188,6 +190,11 @@ class HostLimiter:
         }
         return failed if len(failed) <= _MOST_FAILED * len(tried) else {}
 
+    def begin(self, workers: int, now: float) -> None:
+        """Divides before the first request. Other workers may begin now, too, with the same hosts."""
+        self.divide(workers)
+        self._began = now
+
     def divide(self, workers: int) -> None:
         """Takes this worker's share of what hosts may get from so many workers."""
         if workers == self._workers:
@@ -204,6 +211,12 @@ class HostLimiter:
         return _interval(settings.requests_per_host_s, settings.fleet_requests_per_host_s, self._workers)
 
     @property
+    def _most_delay_s(self) -> float:
+        """Longest wait before the first request to a host; 0 where a worker may use its own limit in full."""
+        own_s = _interval(self._settings.requests_per_host_s, 0.0, 1)
+        return self._host_interval_s if self._host_interval_s > own_s else 0.0
+
+    @property
     def _domain_interval_s(self) -> float:
         settings = self._settings
         return _interval(settings.requests_per_domain_s, settings.fleet_requests_per_domain_s, self._workers)
@@ -212,7 +225,10 @@ class HostLimiter:
         host = self._hosts.get(name)
         if host is None:
             is_test = self._is_test_endpoint(name)
-            limit = _RateLimit(self._settings.connections_per_host, 0.0 if is_test else self._host_interval_s)
+            interval_s = 0.0 if is_test else self._host_interval_s
+            limit = _RateLimit(self._settings.connections_per_host, interval_s)
+            if self._began is not None and not is_test:
+                limit.next_at = self._began + random.uniform(0, self._most_delay_s)  # noqa: S311
             host = self._hosts[name] = HostState(name, limit, self._domain(name, is_test=is_test))
         return host
 

@@ -250,6 +250,18 @@ def test_a_host_gets_its_requests_from_all_workers_together(workers: int, wait_s
     assert waits == pytest.approx([wait_s, 0.0, wait_s])
 
 
+def test_workers_that_begin_together_do_not_all_ask_at_once() -> None:
+    limiter = HostLimiter(DownloadSettings(), lambda host: host == "test.example")
+    limiter.begin(300, now=100.0)
+    hosts = [limiter.origin_state(parse_request_url(f"http://{n}.example/1")).host for n in range(50)]
+    assert all(100.0 <= host.next_at <= 103.0 for host in hosts)
+    assert len({host.next_at for host in hosts}) == 50
+    assert limiter.origin_state(parse_request_url("http://test.example/1")).host.next_at < 100.0
+    few = HostLimiter(DownloadSettings(), lambda _: False)
+    few.begin(5, now=100.0)
+    assert few.origin_state(parse_request_url("http://a.example/1")).host.next_at <= 100.0
+
+
 def test_a_worker_for_which_most_hosts_fail_blames_none() -> None:
     limiter = HostLimiter(DownloadSettings(), lambda _: False)
     states = [limiter.origin_state(parse_request_url(f"http://{n}.example/1")) for n in range(4)]
