@@ -32,6 +32,7 @@ from laion_etl.settings import Settings
 
 Progress = Callable[[int, int, int], None]  # batch, links done, links in the batch
 _MAX_POLL_S = 5.0
+_FIRST_BEAT_S = 5.0  # workers that begin together see each other then, and take their share of each host
 
 _log = logging.getLogger(__name__)
 
@@ -250,7 +251,9 @@ class Worker:
 
     def _beat(self, claim: Claim, stop: threading.Event) -> None:
         interval_s = self.settings.download.lease_s / 4
-        while not stop.wait(interval_s):
+        wait_s = min(interval_s, _FIRST_BEAT_S)
+        while not stop.wait(wait_s):
+            wait_s = interval_s
             try:
                 with open_database(self.settings) as database:
                     if not open_queue(self.crawl, self.settings, database).heartbeat(claim):

@@ -100,7 +100,7 @@ def main() -> None:
                 "before": sorted(operator.downstream_task_ids),
                 "refused": refused(operator),
                 "alerts": [alert["reason"] for alert in alerts()],
-                "lines": [str(line) for line in lines],
+                "lines": [line["event"] for line in lines],
                 "event": event,
                 "result": operator.resume({}, event),
                 "parked": parked,
