@@ -5,7 +5,8 @@ worker slot, logs the queue's depth and rate, and sends an alert when no batch e
 when nothing is left to do; like a mapped task it fails if batches are parked, which a retry finds at once.
 """
 
-from typing import Any, NoReturn
+from collections.abc import MutableMapping
+from typing import Any, NoReturn, cast
 
 from airflow.sdk import BaseOperator, Context
 from airflow.sdk.exceptions import AirflowException
@@ -35,7 +36,7 @@ class FleetOperator(BaseOperator):
         from laion_etl.airflow.queue_trigger import QueueTrigger
 
         check_conf(context)
-        context[LABEL] = "queue"  # type: ignore[literal-required]
+        _label(context)
         if context["params"].get("store_prefix"):
             raise SettingsError(
                 "cannot use the parameter store_prefix with LAION_ETL_FLEET=keda: the fleet's workers use "
@@ -52,8 +53,9 @@ class FleetOperator(BaseOperator):
         )
         self.defer(trigger=trigger, method_name="resume", timeout=self.execution_timeout)
 
-    def resume(self, _: Context, event: dict[str, Any]) -> dict[str, Any]:
+    def resume(self, context: Context, event: dict[str, Any]) -> dict[str, Any]:
         """Return the counts of the queue and the plan that it is of; fail if batches are parked."""
+        _label(context)
         state = QueueState(**event)
         if state.parked:
             raise AirflowException(
@@ -64,3 +66,8 @@ class FleetOperator(BaseOperator):
         use_own_s3()
         plan = open_store(load_settings().store_uri).read_stats(plan_stats_name(self.crawl))
         return {"done": state.finished, "plan": plan.fingerprint}
+
+
+def _label(context: Context) -> None:
+    """Name the unit of alerts: what was stalled is resolved when this task succeeds."""
+    cast("MutableMapping[str, Any]", context)[LABEL] = "queue"

@@ -233,9 +233,8 @@ class Worker:
         except KeyboardInterrupt:
             self.queue.release_all()
             raise
-        finally:
-            if self.hosts is not None:
-                self.hosts.leave()
+        if self.hosts is not None:  # after an error its row expires: the database may be the cause
+            self.hosts.leave()
 
     @contextmanager
     def _heartbeat(self, claim: Claim) -> Iterator[None]:
