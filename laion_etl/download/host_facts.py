@@ -136,7 +136,9 @@ def failure_fact(failure: LinkFailed) -> HostFact | None:
 def read_failure(fact: HostFact) -> LinkFailed:
     """Return how an origin fails. Raises ValueError."""
     found = _STATUS_AND_MESSAGE.fullmatch(fact.content)
-    status = DownloadStatus(found[1].decode()) if found else None
-    if found is None or status not in SHARED_FAILURES:
-        raise ValueError("it is not a failure of an origin")
+    if found is None:
+        raise ValueError("it is not a status and a message")
+    status = DownloadStatus(found[1].decode())
+    if status not in SHARED_FAILURES:
+        raise ValueError(f"{status.value} is not a failure of an origin")
     return LinkFailed(status, found[2].decode())
