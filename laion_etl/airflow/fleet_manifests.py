@@ -6,12 +6,11 @@ where Airflow's settings are, for example by `kubectl exec` in its scheduler.
 """
 
 import argparse
+import json
 import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-
-import yaml
 
 from laion_etl.core.consumers import Consumer
 from laion_etl.core.errors import LaionEtlError
@@ -33,7 +32,7 @@ def _stdout_to_stderr() -> Iterator[None]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Print the manifests as YAML."""
+    """Print the manifests as one JSON list."""
     parser = argparse.ArgumentParser(prog="python -m laion_etl.airflow.fleet_manifests")
     parser.add_argument("crawl")
     parser.add_argument("--consumer", choices=list(Consumer), type=Consumer, default=Consumer.DOWNLOAD)
@@ -46,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except LaionEtlError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    yaml.safe_dump_all(made, sys.stdout, sort_keys=False, width=1_000)
+    print(json.dumps({"apiVersion": "v1", "kind": "List", "items": made}, indent=2))
     return 0
 
 

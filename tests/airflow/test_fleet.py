@@ -1,10 +1,10 @@
 """A fleet that KEDA scales: its manifests, the pod that they describe, and the task that waits for it."""
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 from kubernetes import client, config, watch
 
 from laion_etl.database.connection import Database
@@ -78,7 +78,8 @@ def manifests(airflow: Airflow, *arguments: str, **more: str) -> list[dict[str, 
         **more,
     }
     out, _ = airflow.run(["-m", "laion_etl.airflow.fleet_manifests", *arguments], **environment)
-    return list(yaml.safe_load_all(out))
+    found: list[dict[str, Any]] = json.loads(out)["items"]
+    return found
 
 
 def test_the_manifests_are_what_kubernetes_and_keda_take(airflow: Airflow) -> None:
