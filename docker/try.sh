@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Builds the images of this folder and tries each: `laion-etl --version` and a parse in the worker, `airflow
 # version` and the DAGs in Airflow's. Uses docker, or buildah, which needs no engine.
-#   docker/try.sh [worker] [airflow] [gpu]     default: worker airflow
+#   docker/try.sh [worker] [airflow] [gpu] [resolver]     default: worker airflow
 # BUILT=1: try existing images without building. BASE: another base image. PIP_CONF: a pip.conf for your own
 # package index. WAT: a WAT file to parse; by default a small one is generated.
 set -euo pipefail
@@ -70,12 +70,17 @@ check_gpu() {
     run laion-etl-worker-gpu python -c 'import torch; from laion_etl.score.openclip import open_clip; open_clip(); print("torch", torch.__version__, "CUDA", torch.version.cuda)'
 }
 
+check_resolver() {
+    run laion-etl-resolver sh -c 'test "$(id -u)" = 10002 && unbound-checkconf /etc/laion-etl/unbound.conf'
+}
+
 for role in "${roles[@]}"; do
     case $role in
         worker) build laion-etl-worker worker.Dockerfile; check_worker ;;
         airflow) build laion-etl-airflow airflow.Dockerfile; check_airflow ;;
         gpu) build laion-etl-worker-gpu worker-gpu.Dockerfile --build-arg "WORKER=laion-etl-worker:$version"; check_gpu ;;
-        *) echo "unknown role $role; use worker, airflow or gpu"; exit 2 ;;
+        resolver) build laion-etl-resolver resolver.Dockerfile; check_resolver ;;
+        *) echo "unknown role $role; use worker, airflow, gpu or resolver"; exit 2 ;;
     esac
     echo "$role: ok"
 done

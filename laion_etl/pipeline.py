@@ -18,6 +18,7 @@ from laion_etl.database.connection import Database
 from laion_etl.database.load import load_partition
 from laion_etl.database.loaded import loaded_crawl
 from laion_etl.dataset.missing_batches import check_scored
+from laion_etl.download.shared_hosts import SharedHosts
 from laion_etl.download.worker import Progress, Worker, open_queue
 from laion_etl.io.storage import Store
 from laion_etl.io.usage_records import usage_recorded
@@ -60,8 +61,9 @@ class Pipeline:
     def download(self, on_progress: Progress | None = None) -> list[StageStats]:
         """Download the batches. Raises InputError if some are parked, OutageError after minutes of one."""
         queue = open_queue(self.crawl, self.settings, self.database)
+        hosts = SharedHosts(self.database, self.settings.download)
         with usage_recorded(self.crawl, "download", "worker", self.store):
-            return Worker(self.crawl, self.settings, self.store, queue, on_progress).run()
+            return Worker(self.crawl, self.settings, self.store, queue, on_progress, hosts=hosts).run()
 
     def score(self, on_done: Callable[[StageStats], None] | None = None) -> list[StageStats]:
         """Score what is downloaded, and wait for what is being downloaded by other processes.

@@ -68,6 +68,13 @@ begin
         grant select on queue_depth to laion_reader, laion_worker;
         grant update (download_attempts, score_stats, raw_deleted) on batch to laion_worker;
     end if;
+    if to_regclass('host_fact') is not null then
+        -- 013_hosts.sql has been applied
+        grant select on host_fact, live_downloader to laion_reader;
+        grant select on host_fact to laion_worker;
+        grant execute on function note_hosts(text, uuid[], smallint[], bytea[]), delete_expired_hosts(integer) to laion_worker;
+        grant select, insert, update, delete on live_downloader to laion_worker;
+    end if;
     if to_regclass('batch_thousand') is not null then
         -- 010_progress.sql has been applied
         grant select on batch_thousand, batch_change, batch_count to laion_reader, laion_planner, laion_worker;

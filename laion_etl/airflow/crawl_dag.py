@@ -23,6 +23,7 @@ from laion_etl.airflow import crawl_results as results
 from laion_etl.airflow.alerts import RunCreated, run_is_late, send_digest
 from laion_etl.airflow.assets import PAIRS, SHARDS
 from laion_etl.airflow.crawl_params import PARAMS
+from laion_etl.airflow.fleet import FleetOperator
 from laion_etl.airflow.operators import StageOperator
 from laion_etl.airflow.publish_tasks import publish, publish_finish, publish_hashes, publish_range
 from laion_etl.airflow.task_defaults import ALLOWED, GO_ON, task_defaults
@@ -89,9 +90,9 @@ def crawl_dag(crawl: Crawl, settings: Settings) -> DAG:
         planned = plan(crawl.id)
         plan_ranges = plan_range(crawl.id, planned.output, settings.airflow.plan_pool)
         numbers = workers()
-        downloaded = download(crawl.id, numbers, settings.airflow.download_pool)
+        downloaded = downloads(crawl.id, numbers, settings)
         score_numbers = score_workers()
-        scored = score(crawl.id, score_numbers, settings.airflow.score_pool)
+        scored = scores(crawl.id, score_numbers, settings)
         published = publish(crawl.id)
         estimated >> discovered
         loaded >> planned
@@ -207,6 +208,35 @@ def plan_range(crawl: str, ranges: XComArg, pool: str) -> MappedOperator:
 def workers() -> list[int]:
     """Announce the batches; returns the numbers of the download workers, at most one a batch."""
     return results.download_workers(get_current_context())
+
+
+def downloads(crawl: str, workers: XComArg, settings: Settings) -> MappedOperator | FleetOperator:
+    """The task that downloads, by the workers that LAION_ETL_FLEET names."""
+    if settings.core.fleet == "tasks":
+        return download(crawl, workers, settings.airflow.download_pool)
+    waiting = wait_for_fleet(crawl, "download")
+    workers >> waiting
+    return waiting
+
+
+def scores(crawl: str, workers: XComArg, settings: Settings) -> MappedOperator | FleetOperator:
+    """The task that scores, by the workers that LAION_ETL_FLEET names."""
+    if settings.core.fleet == "tasks":
+        return score(crawl, workers, settings.airflow.score_pool)
+    waiting = wait_for_fleet(crawl, "score")
+    workers >> waiting
+    return waiting
+
+
+def wait_for_fleet(crawl: str, consumer: str) -> FleetOperator:
+    """Wait until the workers of the fleet have emptied the queue."""
+    return FleetOperator(
+        task_id=consumer,
+        crawl=crawl,
+        consumer=consumer,
+        execution_timeout=timedelta(days=14),
+        doc_md=wait_for_fleet.__doc__,
+    )
 
 
 def download(crawl: str, workers: XComArg, pool: str) -> MappedOperator:

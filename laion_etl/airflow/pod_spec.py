@@ -20,7 +20,7 @@ _USER = 10001  # of the images in docker/
 _SCRATCH = "/tmp"  # noqa: S108 - an emptyDir of the pod
 # Settings that concern Airflow's machine, or have no effect in a pod.
 _NOT_PASSED_ON = {"runner", "data_dir", "catalogue", "registered", "run_id", "conn_id"}
-_NOT_PASSED_ON |= {"task_restarts", "task_restart_delay_s"}
+_NOT_PASSED_ON |= {"task_restarts", "task_restart_delay_s", "fleet"}
 _GROUPS_NOT_PASSED_ON = {"alerts", "airflow", "kubernetes"}
 
 _log = logging.getLogger("laion_etl.stage")
@@ -42,6 +42,7 @@ def pod_parts(command: Command, settings: Settings, timeout: timedelta | None) -
         "env_from": _environment_from(kubernetes),
         "image_pull_secrets": [k8s.V1LocalObjectReference(name) for name in kubernetes.image_pull_secrets],
         "service_account_name": kubernetes.service_account or None,
+        "dns_config": _dns(),
         "automount_service_account_token": False,  # a role's token (IRSA) is mounted separately
         **_places(stage, kubernetes),
         **_scratch(stage, kubernetes),
@@ -58,6 +59,40 @@ def pod_parts(command: Command, settings: Settings, timeout: timedelta | None) -
         "schedule_timeout_seconds": kubernetes.schedule_timeout_s,
         "log_pod_spec_on_failure": False,
     }
+
+
+def worker_template(
+    stage: str, words: Sequence[str], labels: Mapping[str, str], settings: Settings
+) -> k8s.V1PodTemplateSpec:
+    """The same pod for a Deployment, which restarts its command. Raises SettingsError as `pod_parts` does."""
+    kubernetes = settings.kubernetes
+    _check(settings)
+    confinement, places, scratch = _confinement(), _places(stage, kubernetes), _scratch(stage, kubernetes)
+    container = k8s.V1Container(
+        name="worker",
+        image=places["image"],
+        command=["laion-etl"],
+        args=list(words),
+        env=_environment(settings, f"{labels['crawl']}/{stage}"),
+        env_from=_environment_from(kubernetes),
+        resources=places["container_resources"],
+        volume_mounts=scratch["volume_mounts"],
+        security_context=confinement["container_security_context"],
+        termination_message_policy="FallbackToLogsOnError",
+    )
+    spec = k8s.V1PodSpec(
+        containers=[container],
+        volumes=scratch["volumes"],
+        security_context=confinement["security_context"],
+        service_account_name=kubernetes.service_account or None,
+        automount_service_account_token=False,
+        image_pull_secrets=[k8s.V1LocalObjectReference(name) for name in kubernetes.image_pull_secrets],
+        node_selector=places["node_selector"],
+        tolerations=places["tolerations"],
+        dns_config=_dns(),
+        termination_grace_period_seconds=int(settings.download.grace_s) + _END_S,
+    )
+    return k8s.V1PodTemplateSpec(metadata=k8s.V1ObjectMeta(labels=dict(labels)), spec=spec)
 
 
 def result_uri(command: Command, settings: Settings) -> str:
@@ -143,6 +178,11 @@ def _places(stage: str, kubernetes: KubernetesSettings) -> dict[str, Any]:
         "node_selector": dict(map(_node_label, selector)),
         "tolerations": [_toleration(entry) for entry in tolerations],
     }
+
+
+def _dns() -> k8s.V1PodDNSConfig:
+    """Names with a dot are absolute first: with Kubernetes's `ndots: 5` each costs five queries that fail."""
+    return k8s.V1PodDNSConfig(options=[k8s.V1PodDNSConfigOption(name="ndots", value="1")])
 
 
 def _of_stage(kubernetes: KubernetesSettings, name: str, stage: str) -> str:

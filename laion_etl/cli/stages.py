@@ -136,6 +136,7 @@ def download(
     from laion_etl.core.stopping import Stop
     from laion_etl.database.connection import open_database
     from laion_etl.download.metrics import Metrics
+    from laion_etl.download.shared_hosts import SharedHosts
     from laion_etl.download.worker import Worker, open_queue
     from laion_etl.io.usage_records import usage_recorded
 
@@ -156,6 +157,7 @@ def download(
             lambda _, done, total: report(done, total),
             stop,
             Metrics(settings.download.metrics_file, settings.core.statsd),
+            SharedHosts(database, settings.download),
         )
         finished = worker.run() if batch is None else [worker.run_one(batch)]
         stopped = stop.requested and batch is None

@@ -1,7 +1,7 @@
 """Downloads the links of one batch: starts links as the limits allow and retries failures that may pass."""
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,12 +22,13 @@ from laion_etl.download.custom_rules import (
 )
 from laion_etl.download.decoders import Decoded, Decoders
 from laion_etl.download.hashes import Digests
+from laion_etl.download.host_facts import HostKnowledge
 from laion_etl.download.images import ImageSettings, StoredImage, undecoded
 from laion_etl.download.link_failed import LinkFailed
 from laion_etl.download.link_scheduler import LinkScheduler, PendingLink
 from laion_etl.download.metrics import Metrics
 from laion_etl.download.politeness import OriginState, RequestSlot
-from laion_etl.download.request_url import parse_request_url
+from laion_etl.download.request_url import DEFAULT_PORTS, parse_request_url
 from laion_etl.download.shards import ShardWriter
 from laion_etl.download.timings import BatchTimings
 from laion_etl.settings import DownloadSettings
@@ -45,12 +46,13 @@ class Hooks:
     """Callbacks of the caller of a batch.
 
     `progress` receives the links done and the total; `check` is called twice a second and ends the batch by
-    raising.
+    raising. `hosts` is asked before the batch what other workers know, and gets what this one found out.
     """
 
     progress: Callable[[int, int], None] | None = None
     check: Callable[[], None] | None = None
     metrics: Metrics | None = None
+    hosts: HostKnowledge | None = None
 
 
 class BatchDownloader:
@@ -68,6 +70,8 @@ class BatchDownloader:
         self.timings = BatchTimings()
         self.resolver_times_s: list[float] = []
         self.hosts = 0
+        self.known_hosts = 0  # origins of which other workers had shared something
+        self.policy_requests = 0
         self._settings = settings
         self._image_settings = ImageSettings.from_settings(settings)
         self._pairs = pairs
@@ -97,7 +101,9 @@ class BatchDownloader:
         Raises OutageError if name resolution failed for too many links, InternalError if custom rules did.
         """
         self._client = Client(self._settings, self.timings)
-        self._scheduler = LinkScheduler(self._links(), self._client.hosts)
+        links = self._links()
+        self._recall(links)
+        self._scheduler = LinkScheduler(links, self._client.hosts)
         self._scheduler.on_ready = self._wake
         async with Decoders(self._settings) as self._decoders, trio.open_nursery() as nursery:
             nursery.start_soon(self._tick)
@@ -106,6 +112,8 @@ class BatchDownloader:
         await self._client.pool.close_idle(0)
         self.resolver_times_s = self._client.resolver.times_s
         self.hosts = len(self._client.hosts)
+        self.policy_requests = self._client.policy.requests
+        self._share()
         lost = self.outcomes.dropped.get(DownloadStatus.RESOLVER_FAILED.value, 0)
         if lost > _MAX_RESOLVER_FAILURE_SHARE * len(self._pairs):
             raise OutageError(
@@ -126,6 +134,22 @@ class BatchDownloader:
             else:
                 links.append(PendingLink(index, target))
         return links
+
+    def _recall(self, links: Sequence[PendingLink]) -> None:
+        """Takes over what other workers know of the hosts of the batch."""
+        if self._hooks.hosts is None:
+            return
+        hosts = {link.target.host for link in links}
+        # The other scheme of each host, too: most redirects lead there.
+        usual = {(scheme, host, port) for host in hosts for scheme, port in DEFAULT_PORTS.items()}
+        facts = self._hooks.hosts.read(usual | {link.target.origin for link in links})
+        self.known_hosts = len(facts)
+        self._client.know(facts)
+        self._client.hosts.begin(self._hooks.hosts.workers, trio.current_time())
+
+    def _share(self) -> None:
+        if self._hooks.hosts is not None:
+            self._hooks.hosts.write(self._client.learned())
 
     async def _dispatch(self, nursery: trio.Nursery) -> None:
         while self._scheduler.waiting or self._in_flight:
@@ -171,6 +195,8 @@ class BatchDownloader:
             await self._client.pool.close_idle()
             if self._hooks.check is not None:
                 self._hooks.check()
+            if self._hooks.hosts is not None:
+                self._client.hosts.divide(self._hooks.hosts.workers)
             if self._hooks.metrics is not None:
                 self._hooks.metrics.in_flight = self._in_flight
                 await trio.to_thread.run_sync(self._hooks.metrics.flush)

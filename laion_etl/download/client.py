@@ -4,12 +4,16 @@ Redirects are followed here, hop by hop: each one is parsed, resolved, checked a
 and robots.txt, and waits for a request slot like a first request. No cookies, authentication or referrer.
 """
 
+from collections.abc import Mapping
+from contextlib import suppress
+
 import trio
 
 from laion_etl.core.funnel import DownloadStatus
 from laion_etl.download.content_encoding import ContentDecoder, content_decoder
 from laion_etl.download.content_opt_out import opted_out_by_header, reserved_by_header
 from laion_etl.download.deadlines import RequestDeadline, retry_after_s
+from laion_etl.download.host_facts import FactKind, HostFact, failure_fact, read_failure
 from laion_etl.download.http1 import Head
 from laion_etl.download.image_header import ImageRules, refused_by_beginning
 from laion_etl.download.link_failed import LinkFailed
@@ -17,7 +21,7 @@ from laion_etl.download.memory_budget import BufferedBody, MemoryBudget
 from laion_etl.download.nameservers import StubSource, parse_servers, system_servers
 from laion_etl.download.politeness import HostLimiter, RequestSlot
 from laion_etl.download.pool import Pool, PooledConnection
-from laion_etl.download.request_url import RequestUrl, parse_request_url
+from laion_etl.download.request_url import Origin, RequestUrl, parse_request_url
 from laion_etl.download.resolver import Resolver, Source, SystemSource
 from laion_etl.download.robots import MAX_POLICY_FILE_BYTES, OtherHostFailed, PolicyFile, RobotsPolicy
 from laion_etl.download.robots_rules import product_token
@@ -48,6 +52,22 @@ class Client:
         self.policy = RobotsPolicy(product_token(settings.user_agent), self._fetch_policy_file, settings)
         self._image_rules = ImageRules.from_settings(settings)
         self._budget = MemoryBudget(_BODIES_BUDGET_BYTES)
+
+    def know(self, facts: Mapping[Origin, HostFact]) -> None:
+        """Takes over what other workers know of hosts; call it before the first request."""
+        failures = {}
+        for origin, fact in facts.items():
+            if fact.kind is FactKind.DEAD:
+                with suppress(ValueError):  # what cannot be understood is not known
+                    failures[origin] = read_failure(fact)
+        self.hosts.know(failures)
+        self.policy.know({origin: fact for origin, fact in facts.items() if fact.kind is not FactKind.DEAD})
+
+    def learned(self) -> dict[Origin, HostFact]:
+        """Returns what was found out about hosts, without what other workers knew."""
+        failed = {origin: failure_fact(failure) for origin, failure in self.hosts.learned().items()}
+        dead = {origin: fact for origin, fact in failed.items() if fact is not None}
+        return dead | (self.policy.learned or {})
 
     async def fetch(self, target: RequestUrl, slot: RequestSlot | None = None) -> BufferedBody:
         """Returns the body behind a link, at most `max_bytes`. It looks like an image but is not decoded.

@@ -2,10 +2,14 @@
 
 An origin (scheme, host, port) that has not answered yet gets one request at a time, so that a thousand links
 of a dead host cost one timeout: the failure of the first is the outcome of the rest.
+
+Where workers know of each other (shared_hosts.py), each takes its share of the requests that a host may get
+from all of them together.
 """
 
 import math
-from collections.abc import Callable
+import random
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from types import TracebackType
 
@@ -19,6 +23,7 @@ from laion_etl.urls.public_suffix import registered_domain
 
 _STRIKES = 3  # consecutive timeouts after which an origin is given up
 _SERVER_ERRORS = 20  # consecutive 5xx responses after which an origin is given up
+_MOST_FAILED = 0.5  # of the origins of a batch: beyond it the failures are this worker's own
 _RESOLVER_TRIES = 3
 _RESOLVER_WAIT_S = 4.0  # longer than the resolver caches its own failures
 
@@ -150,6 +155,9 @@ class HostLimiter:
         self._hosts: dict[str, HostState] = {}
         self._domains: dict[str, _RateLimit] = {}
         self._states: dict[Origin, OriginState] = {}
+        self._known_failures: Mapping[Origin, LinkFailed] = {}
+        self._workers = 1
+        self._began: float | None = None
         self.on_free: Callable[[OriginState], None] = lambda _: None
 
     def __len__(self) -> int:
@@ -159,15 +167,68 @@ class HostLimiter:
         origin = target.origin
         found = self._states.get(origin)
         if found is None:
-            found = self._states[origin] = OriginState(origin, self._host(target.host))
+            known = self._known_failures.get(origin)
+            found = self._states[origin] = OriginState(origin, self._host(target.host), _failure=known)
         return found
+
+    def know(self, failures: Mapping[Origin, LinkFailed]) -> None:
+        """Takes over how origins failed that other workers have tried; call it before the first request."""
+        self._known_failures = failures
+
+    def learned(self) -> dict[Origin, LinkFailed]:
+        """Returns how origins failed that this worker has tried itself and that have never answered.
+
+        Returns none where that is most of them: then the network of this worker is broken.
+        """
+        tried = {
+            origin: state for origin, state in self._states.items() if origin not in self._known_failures
+        }
+        failed = {
+            origin: state.failure
+            for origin, state in tried.items()
+            if state.failure is not None and not state.proven
+        }
+        return failed if len(failed) <= _MOST_FAILED * len(tried) else {}
+
+    def begin(self, workers: int, now: float) -> None:
+        """Divides before the first request. Other workers may begin now, too, with the same hosts."""
+        self.divide(workers)
+        self._began = now
+
+    def divide(self, workers: int) -> None:
+        """Takes this worker's share of what hosts may get from so many workers."""
+        if workers == self._workers:
+            return
+        self._workers = workers
+        for host in self._hosts.values():
+            if not self._is_test_endpoint(host.name):
+                host.limit.interval_s = self._host_interval_s
+                host.domain.interval_s = self._domain_interval_s
+
+    @property
+    def _host_interval_s(self) -> float:
+        settings = self._settings
+        return _interval(settings.requests_per_host_s, settings.fleet_requests_per_host_s, self._workers)
+
+    @property
+    def _most_delay_s(self) -> float:
+        """Longest wait before the first request to a host; 0 where a worker may use its own limit in full."""
+        own_s = _interval(self._settings.requests_per_host_s, 0.0, 1)
+        return self._host_interval_s if self._host_interval_s > own_s else 0.0
+
+    @property
+    def _domain_interval_s(self) -> float:
+        settings = self._settings
+        return _interval(settings.requests_per_domain_s, settings.fleet_requests_per_domain_s, self._workers)
 
     def _host(self, name: str) -> HostState:
         host = self._hosts.get(name)
         if host is None:
-            settings, is_test = self._settings, self._is_test_endpoint(name)
-            interval_s = 0.0 if is_test else _interval(settings.requests_per_host_s)
-            limit = _RateLimit(settings.connections_per_host, interval_s)
+            is_test = self._is_test_endpoint(name)
+            interval_s = 0.0 if is_test else self._host_interval_s
+            limit = _RateLimit(self._settings.connections_per_host, interval_s)
+            if self._began is not None and not is_test:
+                limit.next_at = self._began + random.uniform(0, self._most_delay_s)  # noqa: S311
             host = self._hosts[name] = HostState(name, limit, self._domain(name, is_test=is_test))
         return host
 
@@ -176,7 +237,7 @@ class HostLimiter:
         domain = self._domains.get(name)
         if domain is None:
             max_active = self._settings.connections if is_test else self._settings.connections_per_domain
-            interval_s = 0.0 if is_test else _interval(self._settings.requests_per_domain_s)
+            interval_s = 0.0 if is_test else self._domain_interval_s
             domain = self._domains[name] = _RateLimit(max_active or 1_000_000, interval_s)
         return domain
 
@@ -226,5 +287,8 @@ class HostLimiter:
         self.on_free(state)
 
 
-def _interval(per_second: float) -> float:
-    return 1 / per_second if per_second else 0.0
+def _interval(own_per_second: float, fleet_per_second: float, workers: int) -> float:
+    """Returns the seconds between requests of this worker, by its own limit and by its share."""
+    own_s = 1 / own_per_second if own_per_second else 0.0
+    share_s = workers / fleet_per_second if fleet_per_second else 0.0
+    return max(own_s, share_s)

@@ -54,7 +54,11 @@ class Source(Protocol):
 
 
 class SystemSource:
-    """getaddrinfo in threads; the caller limits how many run at once."""
+    """getaddrinfo in threads; the caller limits how many run at once.
+
+    Names are absolute: otherwise each name that does not exist is asked for again with every suffix of the
+    machine's search list, five times as often in a pod, and a link could name a host of the own network.
+    """
 
     def __init__(self) -> None:
         self._threads = trio.CapacityLimiter(_MAX_LOOKUPS)
@@ -64,7 +68,7 @@ class SystemSource:
         try:
             found = await trio.to_thread.run_sync(
                 socket.getaddrinfo,
-                host,
+                host if host.endswith(".") else f"{host}.",
                 None,
                 self._family,
                 socket.SOCK_STREAM,

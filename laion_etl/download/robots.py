@@ -1,27 +1,38 @@
 """Site-wide rules of owners: robots.txt (robots_rules.py) and /.well-known/tdmrep.json (tdmrep.py).
 
-Both are fetched once per origin and batch, before its first link. What their answers mean is RFC 9309,
-section 2.3.1: rules are obeyed, a file that is "unavailable" (4xx) forbids nothing, and a host whose
-robots.txt is "unreachable" (429, 5xx, silence) is left alone. The last is no wish of its owner, so robots.txt
-is asked for again first, and links that are lost have a reason of their own.
+Both are fetched once per origin and batch, before its first link, unless another worker has shared them
+(host_facts.py). What their answers mean is RFC 9309, section 2.3.1: rules are obeyed, a file that is
+"unavailable" (4xx) forbids nothing, and a host whose robots.txt is "unreachable" (429, 5xx, silence) is left
+alone. The last is no wish of its owner, so robots.txt is asked for again first, and links that are lost have
+a reason of their own.
 """
 
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import trio
 
 from laion_etl.core.funnel import DownloadStatus
+from laion_etl.download.host_facts import (
+    FactKind,
+    HostFact,
+    HostRules,
+    read_rules,
+    read_unreachable,
+    rules_fact,
+    unreachable_fact,
+)
 from laion_etl.download.link_failed import LinkFailed
 from laion_etl.download.request_url import Origin, RequestUrl, parse_request_url
-from laion_etl.download.robots_rules import RobotsRules, parse_robots_txt
-from laion_etl.download.tdmrep import TdmRules, is_reserved, parse_tdmrep
+from laion_etl.download.robots_rules import RobotsLine, RobotsRules, lines_for
+from laion_etl.download.tdmrep import TdmLine, TdmRules, compiled, is_reserved, tdm_lines
 from laion_etl.settings import DownloadSettings
 
 MAX_POLICY_FILE_BYTES = 512_000  # RFC 9309, section 2.5: at least 500 KiB must be parsed
 _LARGE_BYTES = 20_000  # larger files are parsed in a thread
+_MANY_LINES = 500  # more of them are compiled in a thread
 _FIRST_WAIT_S = 1.0  # before robots.txt is asked for again; doubles, and is spread by half
 
 
@@ -72,10 +83,17 @@ class RobotsPolicy:
 
     def __init__(self, agent: str, get: Get, settings: DownloadSettings) -> None:
         self.requests = 0
+        self.learned: dict[Origin, HostFact] | None = None  # what was fetched here, if that is shared
+        self._known: dict[Origin, HostFact] = {}
         self._agent = agent
         self._get = get
         self._settings = settings
         self._origins: dict[Origin, _OriginPolicy] = {}
+
+    def know(self, facts: Mapping[Origin, HostFact]) -> None:
+        """Takes over what other workers have fetched; what is fetched from now on is kept in `learned`."""
+        self._known = dict(facts)
+        self.learned = {}
 
     async def check(self, target: RequestUrl) -> None:
         """Raises LinkFailed if the owner disallows fetching or mining this path, or may do so."""
@@ -100,7 +118,8 @@ class RobotsPolicy:
                 continue
             policy = self._origins[origin] = _OriginPolicy()
             try:
-                await self._fetch(target, policy)
+                if not self._is_known(origin, policy):
+                    await self._fetch(target, policy)
                 policy.complete = True
             finally:
                 if not policy.complete:
@@ -108,17 +127,56 @@ class RobotsPolicy:
                 policy.known.set()
         return policy
 
+    def _is_known(self, origin: Origin, policy: _OriginPolicy) -> bool:
+        """Fills in the rules that another worker has shared. What cannot be understood is fetched instead."""
+        fact = self._known.pop(origin, None)
+        if fact is None:
+            return False
+        try:
+            match fact.kind:
+                case FactKind.RULES:
+                    rules = read_rules(fact)
+                    policy.robots = RobotsRules.from_lines(rules.robots)
+                    policy.tdm = compiled(rules.tdm)
+                case FactKind.UNREACHABLE:
+                    policy.unreachable = read_unreachable(fact)
+                case _:
+                    return False
+        except ValueError:
+            return False
+        return True
+
     async def _fetch(self, target: RequestUrl, policy: _OriginPolicy) -> None:
+        robots: Sequence[RobotsLine] = ()
+        tdm: Sequence[TdmLine] = ()
         if self._settings.robots_txt:
             try:
-                policy.robots = await self._robots(parse_request_url("/robots.txt", target.url))
+                robots = await self._robots(parse_request_url("/robots.txt", target.url))
             except RobotsUnreachable as failure:
                 policy.unreachable = failure.message
-        if self._settings.tdmrep and not policy.unreachable:
-            policy.tdm = await self._tdm(parse_request_url("/.well-known/tdmrep.json", target.url))
+                self._learn(target.origin, unreachable_fact(failure.message))
+                return
+        if self._settings.tdmrep:
+            tdm = await self._tdm(parse_request_url("/.well-known/tdmrep.json", target.url))
+        await self._apply(HostRules(robots, tdm), target.origin, policy)
 
-    async def _robots(self, target: RequestUrl) -> RobotsRules | None:
-        """Returns the rules, after some tries if necessary. Raises RobotsUnreachable."""
+    async def _apply(self, rules: HostRules, origin: Origin, policy: _OriginPolicy) -> None:
+        """Compiles the rules, in a thread if there are many."""
+
+        def work() -> HostFact | None:
+            policy.robots = RobotsRules.from_lines(rules.robots)
+            policy.tdm = compiled(rules.tdm)
+            return rules_fact(rules) if self.learned is not None else None
+
+        many = len(rules.robots) > _MANY_LINES
+        self._learn(origin, await trio.to_thread.run_sync(work) if many else work())
+
+    def _learn(self, origin: Origin, fact: HostFact | None) -> None:
+        if self.learned is not None and fact is not None:
+            self.learned[origin] = fact
+
+    async def _robots(self, target: RequestUrl) -> Sequence[RobotsLine]:
+        """Returns the lines that concern us, after some tries if necessary. Raises RobotsUnreachable."""
         wait_s = _FIRST_WAIT_S
         for _ in range(self._settings.retries):
             try:
@@ -132,12 +190,12 @@ class RobotsPolicy:
             wait_s *= 2
         return await self._robots_once(target)
 
-    async def _robots_once(self, target: RequestUrl) -> RobotsRules | None:
+    async def _robots_once(self, target: RequestUrl) -> Sequence[RobotsLine]:
         try:
             answer = await self._answer(target)
         except LinkFailed as failure:
             if failure.status is DownloadStatus.TOO_MANY_REDIRECTS:
-                return None  # "unavailable" (section 2.3.1.2)
+                return ()  # "unavailable" (section 2.3.1.2)
             if _is_own(failure):
                 raise
             raise _unreachable(failure) from failure
@@ -147,21 +205,21 @@ class RobotsPolicy:
             )
         body = answer.body
         if not _is_success(answer.status) or not body.strip():
-            return None
+            return ()
         if len(body) >= MAX_POLICY_FILE_BYTES:
             body = body[: body.rfind(b"\n") + 1]  # half a line may say something else
         if len(body) < _LARGE_BYTES:
-            return parse_robots_txt(body, self._agent)
-        return await trio.to_thread.run_sync(parse_robots_txt, body, self._agent)
+            return lines_for(body, self._agent)
+        return await trio.to_thread.run_sync(lines_for, body, self._agent)
 
-    async def _tdm(self, target: RequestUrl) -> TdmRules:
+    async def _tdm(self, target: RequestUrl) -> Sequence[TdmLine]:
         try:
             answer = await self._answer(target)
         except LinkFailed as failure:
             if _is_own(failure):
                 raise
             return ()
-        return parse_tdmrep(answer.body) if _is_success(answer.status) else ()
+        return tdm_lines(answer.body) if _is_success(answer.status) else ()
 
     async def _answer(self, target: RequestUrl) -> PolicyFile:
         self.requests += 1

@@ -26,6 +26,8 @@ _TOKEN = re.compile(r"[A-Za-z0-9_.\-]+")
 _COMPATIBLE = re.compile(r"\bcompatible;\s*([A-Za-z0-9_.\-]+)", re.IGNORECASE)
 _MANY_WILDCARDS = 500  # rules that are tried in well below a millisecond
 
+RobotsLine = tuple[bool, bytes]  # whether it allows, and its pattern as written
+
 _Strength = tuple[int, bool]  # octets of the pattern, whether it allows: the greatest decides
 _NO_RULE: _Strength = (-1, True)
 
@@ -62,6 +64,11 @@ class RobotsRules:
         ordered = sorted(wildcards.items(), key=lambda item: item[1], reverse=True)
         self._wildcards = [(strength, pattern.longest_part, pattern) for pattern, strength in ordered]
 
+    @classmethod
+    def from_lines(cls, lines: Iterable[RobotsLine]) -> "RobotsRules":
+        """Returns the rules of lines that concern the user agent."""
+        return cls((allows, parse_path_pattern(value)) for allows, value in lines)
+
     @property
     def slow(self) -> bool:
         """Whether `allows` may take milliseconds, so that it belongs into a thread."""
@@ -91,9 +98,14 @@ class RobotsRules:
 
 def parse_robots_txt(body: bytes, agent: str) -> RobotsRules:
     """Returns the rules for a product token: those of all groups that name it, else those of `*`."""
+    return RobotsRules.from_lines(lines_for(body, agent))
+
+
+def lines_for(body: bytes, agent: str) -> list[RobotsLine]:
+    """Returns the lines that are the rules for a product token; corrected, see above."""
     agent = agent.lower()
-    own: list[tuple[bool, PathPattern]] = []
-    general: list[tuple[bool, PathPattern]] = []
+    own: list[RobotsLine] = []
+    general: list[RobotsLine] = []
     names: set[str] = set()
     named = in_rules = False
     for key, value in _lines(body):
@@ -107,7 +119,7 @@ def parse_robots_txt(body: bytes, agent: str) -> RobotsRules:
             for group, name in ((own, agent), (general, "*")):
                 if name and name in names and (rule := _rule(value, allows=key == _ALLOW)):
                     group.append(rule)
-    return RobotsRules(own if named else general)
+    return own if named else general
 
 
 def _lines(body: bytes) -> Iterator[tuple[bytes, bytes]]:
@@ -125,7 +137,7 @@ def _group_name(value: bytes) -> str:
     return "*" if text.split(maxsplit=1)[:1] == ["*"] else product_token(text).lower()
 
 
-def _rule(value: bytes, *, allows: bool) -> tuple[bool, PathPattern] | None:
+def _rule(value: bytes, *, allows: bool) -> RobotsLine | None:
     """Returns the rule of a line; None if it has no effect."""
     if not value:
         return None
@@ -134,4 +146,4 @@ def _rule(value: bytes, *, allows: bool) -> tuple[bool, PathPattern] | None:
             return None
         value = _HOST.sub(b"", value, count=1)
         value = value if value.startswith(b"/") else b"/" + value
-    return allows, parse_path_pattern(value)
+    return allows, value

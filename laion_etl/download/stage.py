@@ -138,6 +138,8 @@ def _network(downloader: BatchDownloader, seconds: float) -> dict[str, Any]:
         "links_per_s": round(outcomes.input / seconds, 1) if seconds else 0.0,
         "bytes": timings.bytes,
         "hosts": downloader.hosts,
+        "known_hosts": downloader.known_hosts,
+        "policy_requests": downloader.policy_requests,
         "connections": timings.connections,
         "reused": timings.reused,
         "retries": timings.retries,

@@ -5,16 +5,23 @@ The W3C TDM Reservation Protocol (final report of May 2024). Its location patter
 """
 
 import json
+from collections.abc import Iterable
 
 from laion_etl.download.path_patterns import PathPattern, comparable_path, parse_path_pattern
 
 _MAX_RULES = 1_000
 
+TdmLine = tuple[bytes, bool]  # location as written, and whether it is reserved
 TdmRules = tuple[tuple[PathPattern, bool], ...]  # location and whether it is reserved, in order
 
 
 def parse_tdmrep(body: bytes) -> TdmRules:
     """Returns the rules of a file; () if it is invalid."""
+    return compiled(tdm_lines(body))
+
+
+def tdm_lines(body: bytes) -> tuple[TdmLine, ...]:
+    """Returns the locations of a file; () if it is invalid."""
     try:
         document = json.loads(body)
     except (ValueError, RecursionError):
@@ -22,13 +29,15 @@ def parse_tdmrep(body: bytes) -> TdmRules:
     if not isinstance(document, list):
         return ()
     return tuple(
-        (
-            parse_path_pattern(rule["location"].encode(errors="replace")),
-            str(rule.get("tdm-reservation")) == "1",
-        )
+        (rule["location"].encode(errors="replace"), str(rule.get("tdm-reservation")) == "1")
         for rule in document[:_MAX_RULES]
         if isinstance(rule, dict) and isinstance(rule.get("location"), str)
     )
+
+
+def compiled(lines: Iterable[TdmLine]) -> TdmRules:
+    """Returns the rules of locations."""
+    return tuple((parse_path_pattern(location), reserved) for location, reserved in lines)
 
 
 def is_reserved(rules: TdmRules, path: str) -> bool:

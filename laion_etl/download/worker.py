@@ -25,12 +25,14 @@ from laion_etl.database.connection import Database, open_database
 from laion_etl.database.queue import BatchQueue, Claim, QueueStage, queue_of
 from laion_etl.download.batch_downloader import Hooks
 from laion_etl.download.metrics import Metrics
+from laion_etl.download.shared_hosts import SharedHosts
 from laion_etl.download.stage import BatchFileError, download_batch
 from laion_etl.io.storage import Store
 from laion_etl.settings import Settings
 
 Progress = Callable[[int, int, int], None]  # batch, links done, links in the batch
 _MAX_POLL_S = 5.0
+_FIRST_BEAT_S = 5.0  # workers that begin together see each other then, and take their share of each host
 
 _log = logging.getLogger(__name__)
 
@@ -49,6 +51,7 @@ class Worker:
     on_progress: Progress | None = None
     stop: Stop | None = None
     metrics: Metrics | None = None
+    hosts: SharedHosts | None = None
     outages: Outages = field(init=False)
 
     def __post_init__(self) -> None:
@@ -163,7 +166,7 @@ class Worker:
             if not self.queue.heartbeat(claim):
                 raise LeaseLost
 
-        hooks = Hooks(report, self.stop.check if self.stop else None, self.metrics)
+        hooks = Hooks(report, self.stop.check if self.stop else None, self.metrics, self.hosts)
         try:
             with self._heartbeat(claim):
                 stats = download_batch(
@@ -209,6 +212,8 @@ class Worker:
         except KeyboardInterrupt:
             self.queue.release_all()
             raise
+        if self.hosts is not None:  # after an error its row expires: the database may be the cause
+            self.hosts.leave()
 
     @contextmanager
     def _heartbeat(self, claim: Claim) -> Iterator[None]:
@@ -224,11 +229,15 @@ class Worker:
 
     def _beat(self, claim: Claim, stop: threading.Event) -> None:
         interval_s = self.settings.download.lease_s / 4
-        while not stop.wait(interval_s):
+        wait_s = min(interval_s, _FIRST_BEAT_S)
+        while not stop.wait(wait_s):
+            wait_s = interval_s
             try:
                 with open_database(self.settings) as database:
                     if not open_queue(self.crawl, self.settings, database).heartbeat(claim):
                         return
+                    if self.hosts is not None:
+                        self.hosts.beat(database)
             except DatabaseError as error:
                 _log.warning("cannot extend the lease of batch %d: %s; retrying", claim.batch, error)
 

@@ -47,6 +47,13 @@ class AlertSettings(Group):
         changes=None,
         check=by_stage(r"\d+(\.\d+)?[smhd]", "parse=90m", others=False),
     )
+    stalled_after_s: float = setting(
+        3_600.0,
+        "With LAION_ETL_FLEET=keda: a queue of which no batch has ended for this long is stalled.",
+        changes=None,
+        unit="s",
+        minimum=0,
+    )
     run_days: float = setting(
         21.0,
         "A run that has not ended this long after its start is late.",

@@ -76,6 +76,14 @@ class CoreSettings(Group):
         changes=None,
         choices=("local", "venv", "kubernetes"),
     )
+    fleet: str = setting(
+        "tasks",
+        "What starts download workers: tasks (the DAG, as many as its parameter says) or keda (a "
+        "ScaledObject on the queue's depth, docs/kubernetes.md; the DAG starts none and waits for the "
+        "queue).",
+        changes=None,
+        choices=("tasks", "keda"),
+    )
     wat_files_sample: int = setting(
         1,
         "Use only WAT files whose number is a multiple of this; 1: all.",

@@ -53,6 +53,22 @@ class DownloadSettings(Group):
         unit="1/s",
         minimum=0,
     )
+    fleet_requests_per_host_s: float = setting(
+        100.0,
+        "Most requests per second to one host from all workers of a database together: each takes an equal "
+        "share, at most requests_per_host_s. 0: no such limit.",
+        changes=None,
+        unit="1/s",
+        minimum=0,
+    )
+    fleet_requests_per_domain_s: float = setting(
+        250.0,
+        "Most requests per second to one registered domain from all workers of a database together. 0: no "
+        "such limit.",
+        changes=None,
+        unit="1/s",
+        minimum=0,
+    )
     retries: int = setting(
         1,
         "Retries of a link after a temporary failure: 5xx, 429, a broken connection; also of robots.txt.",

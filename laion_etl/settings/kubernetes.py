@@ -165,6 +165,13 @@ class KubernetesSettings(Group):
         unit="s",
         minimum=0.1,
     )
+    queue_poll_s: float = setting(
+        60.0,
+        "With LAION_ETL_FLEET=keda: how often the triggerer reads and logs the depth of the queue.",
+        changes=None,
+        unit="s",
+        minimum=0.1,
+    )
     logs_s: int = setting(
         30,
         "How often new lines of a pod's log are copied into the task's log.",

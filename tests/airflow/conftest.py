@@ -51,6 +51,10 @@ class Airflow:
         """Runs a script in a process of its own; returns the JSON of its last line."""
         return json.loads(self.run(["-c", script, *arguments], **more)[0].splitlines()[-1])
 
+    def python_file(self, path: Path, *arguments: str, **more: str) -> Any:
+        """The same for a script in a file."""
+        return json.loads(self.run([str(path), *arguments], **more)[0].splitlines()[-1])
+
     def rest(self, *requests: tuple[str, str, object]) -> list[tuple[int, Any]]:
         """Status and answer of requests (method, path, body) to the REST API, which the UI uses too."""
         return [(status, answer) for status, answer in self.python(_REST, json.dumps(requests))]

@@ -130,6 +130,7 @@ def test_a_pod_runs_the_command_and_leaves_its_result_in_the_store(made: dict[st
     assert spec["terminationGracePeriodSeconds"] == 35  # a worker's 20 s to return its batch, and a margin
     assert spec["activeDeadlineSeconds"] > 8 * 3600
     assert spec["restartPolicy"] == "Never"
+    assert spec["dnsConfig"] == {"options": [{"name": "ndots", "value": "1"}]}
     labels = made["parse"]["metadata"]["labels"]
     assert (labels["crawl"], labels["stage"], labels["partition"]) == ("CC-MAIN-2024-38", "parse", "3")
     assert made["score"]["metadata"]["labels"]["worker"] == "0"

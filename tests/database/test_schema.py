@@ -19,15 +19,18 @@ from laion_etl.database.migrations import migrate
 from laion_etl.database.queries import query
 from laion_etl.database.queue import BatchQueue
 from laion_etl.dataset.funnel_report import crawl_funnel
+from laion_etl.download.host_facts import FactKind, HostFact
+from laion_etl.download.shared_hosts import SharedHosts
 from laion_etl.io.storage import Store
 from laion_etl.plan.stage import plan_batches
 from laion_etl.report.crawl_status import crawl_status
-from laion_etl.settings import CoreSettings, Settings
+from laion_etl.settings import CoreSettings, DownloadSettings, Settings
 from tests.database.pairs import numbered_pairs, write_pairs
 
 SQL = Path(__file__).parents[2] / "sql"
 COUNTS = ("batch_thousand", "batch_change", "batch_count")
 PLAN = ("plan_round", "plan_window")
+HOSTS = ("host_fact", "live_downloader")
 TABLES = (
     "crawl",
     "partition",
@@ -41,6 +44,7 @@ TABLES = (
     "key_ranges",
     "schema_migration",
     *PLAN,
+    *HOSTS,
 )
 VIEWS = (
     "pair_text", "load_progress", "queue_progress", "queue_depth", "lease", "failed_batch", "failure",
@@ -57,13 +61,15 @@ RIGHTS = {
         *((table, right) for table in ("pair", "page") for right in ("SELECT", "INSERT", "DELETE")),
     },
     "laion_planner": {
-        *((table, "SELECT") for table in (*TABLES, "batch_count") if table != "queue_contact"),
+        *((table, "SELECT") for table in (*TABLES, "batch_count") if table not in ("queue_contact", *HOSTS)),
         ("batch", "INSERT"),
         *((table, right) for table in PLAN for right in ("INSERT", "UPDATE")),
     },
     "laion_worker": {
         *((table, "SELECT") for table in ("schema_migration", "crawl", "batch", "queue_depth", *COUNTS)),
         *(("queue_contact", right) for right in ("SELECT", "INSERT", "UPDATE")),
+        ("host_fact", "SELECT"),  # it adds facts only by note_hosts()
+        *(("live_downloader", right) for right in ("SELECT", "INSERT", "UPDATE", "DELETE")),
     },
 }
 COLUMN_RIGHTS = {
@@ -233,6 +239,10 @@ def test_each_stage_works_with_its_role_alone(store: Store, logins: Logins) -> N
         assert claim is not None
         assert queue.heartbeat(claim)
         assert queue.complete(claim, done)
+        hosts = SharedHosts(database, DownloadSettings())
+        hosts.write({("http", "a.example", 80): HostFact(FactKind.RULES, b"-")})
+        assert len(hosts.read([("http", "a.example", 80)])) == hosts.workers == 1
+        hosts.leave()
         for forbidden in ("select from pair", "delete from batch", "update batch set pairs = 0"):
             with pytest.raises(psycopg.errors.InsufficientPrivilege):
                 database.connection.execute(forbidden)  # type: ignore[call-overload]

@@ -1,6 +1,7 @@
 """compose.yaml checked by rules, without a Docker engine."""
 
 import re
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,9 @@ from laion_etl.settings import load_settings
 DOCKER = Path(__file__).parents[2] / "docker"
 COMPOSE = yaml.safe_load((DOCKER / "compose.yaml").read_text())
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
-OWN_IMAGES = ("laion-etl-airflow", "laion-etl-worker")
+OWN_IMAGES = ("laion-etl-airflow", "laion-etl-resolver", "laion-etl-worker")
 # One command each, or an image without any program to ask with.
-WITHOUT_HEALTHCHECK = {"init", "worker", "otel-collector"}
+WITHOUT_HEALTHCHECK = {"init", "worker", "otel-collector", "resolver"}
 
 each_service = pytest.mark.parametrize("name", SERVICES)
 
@@ -67,6 +68,16 @@ def test_a_worker_can_not_reach_what_airflow_knows() -> None:
     assert SERVICES["airflow-db"]["networks"] == ["metadata"]
     for network in ("metadata", "data", "metrics"):
         assert COMPOSE["networks"][network] == {"internal": True}
+
+
+def test_downloads_ask_the_resolver() -> None:
+    networks = SERVICES["resolver"]["networks"]
+    address = networks["resolver"]["ipv4_address"]
+    (subnet,) = COMPOSE["networks"]["resolver"]["ipam"]["config"]
+    assert ip_address(address) in ip_network(subnet["subnet"])
+    for name in ("scheduler", "worker"):  # which run downloads
+        assert SERVICES[name]["environment"]["LAION_ETL_DOWNLOAD_NAMESERVERS"] == f"{address}:5353"
+        assert "resolver" in SERVICES[name]["networks"]
 
 
 def test_every_login_needs_a_password() -> None:

@@ -90,10 +90,10 @@ def test_a_wrong_manifest_is_found() -> None:
         check({"port": [], "endPort": "5"}, "V1NetworkPolicyPort", "")
 
 
-def test_kustomize_takes_all_but_secrets() -> None:
+def test_kustomize_takes_all_but_what_has_to_be_edited_first() -> None:
     listed = set(yaml.safe_load((FOLDER / "kustomization.yaml").read_text())["resources"])
     there = {path.name for path in FOLDER.glob("*.yaml")}
-    assert listed == there - NOT_MANIFESTS - {"secrets.example.yaml"}
+    assert listed == there - NOT_MANIFESTS - {"secrets.example.yaml", "resolver.yaml"}
 
 
 def test_the_launcher_may_do_with_pods_what_it_does_and_nothing_else() -> None:
@@ -111,10 +111,14 @@ def test_the_launcher_may_do_with_pods_what_it_does_and_nothing_else() -> None:
     assert VALUES["allowPodLaunching"] is False
 
 
+def policies_of(namespace: str) -> list[dict[str, Any]]:
+    return [one for one in of_kind("NetworkPolicy") if one["metadata"]["namespace"] == namespace]
+
+
 def reaches(address: str, port: int) -> bool:
     """Whether the policies let a pod of a stage go to an address outside of the cluster's selectors."""
     target = ipaddress.ip_address(address)
-    for policy in of_kind("NetworkPolicy"):
+    for policy in policies_of("laion"):
         for rule in policy["spec"].get("egress", []):
             ports = {entry["port"] for entry in rule["ports"] if entry["protocol"] == "TCP"}
             blocks = [peer["ipBlock"] for peer in rule["to"] if "ipBlock" in peer]
@@ -151,13 +155,12 @@ def test_a_pod_reaches_the_web_and_no_other_port_of_it() -> None:
 
 
 def test_every_pod_of_the_namespace_is_under_the_policies_and_none_is_called() -> None:
-    for policy in of_kind("NetworkPolicy"):
-        assert policy["metadata"]["namespace"] == "laion"
+    for policy in policies_of("laion"):
         assert policy["spec"]["podSelector"] == {}
         for rule in policy["spec"]["egress"]:
             assert rule["ports"]
             assert all(peer.get("podSelector") or "ipBlock" in peer for peer in rule["to"])
-    web = next(policy for policy in of_kind("NetworkPolicy") if policy["metadata"]["name"] == "web-only")
+    web = next(policy for policy in policies_of("laion") if policy["metadata"]["name"] == "web-only")
     assert set(web["spec"]["policyTypes"]) == {"Ingress", "Egress"}
     assert web["spec"]["ingress"] == []
 
@@ -168,7 +171,7 @@ def test_pods_get_no_token_and_their_namespace_takes_no_privileged_ones() -> Non
         one["metadata"]["name"]: one["metadata"]["labels"]["pod-security.kubernetes.io/enforce"]
         for one in of_kind("Namespace")
     }
-    assert levels["laion"] == "restricted"
+    assert levels["laion"] == levels["laion-resolver"] == "restricted"
 
 
 def environment() -> dict[str, str]:

@@ -23,9 +23,10 @@ class Request:
 
 @dataclass
 class Site:
-    """`answers` by path; other paths are images, and the rules of the site are missing."""
+    """`answers` by path, `by_host` by host and path; other paths are images, and the site has no rules."""
 
     answers: dict[str, Callable[[], Reply]] = field(default_factory=dict)
+    by_host: dict[tuple[str, str], Reply] = field(default_factory=dict)
     requests: list[Request] = field(default_factory=list)
     max_at_once: int = 0
     delay_s: float = 0.0
@@ -62,7 +63,7 @@ def site(tls: ssl.SSLContext | None = None) -> Iterator[Site]:
         def do_GET(self) -> None:
             host = self.headers["Host"]
             running.requests.append(Request(time.monotonic(), host, self.path, self.client_address[1]))
-            status, headers, body = running.reply(self.path)
+            status, headers, body = running.by_host.get((host, self.path)) or running.reply(self.path)
             self.send_response(status)
             for name, value in {"Content-Length": str(len(body)), **headers}.items():
                 self.send_header(name, value)

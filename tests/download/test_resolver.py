@@ -7,7 +7,7 @@ import trio.testing
 from laion_etl.core.funnel import DownloadStatus
 from laion_etl.download.link_failed import LinkFailed
 from laion_etl.download.request_url import parse_request_url
-from laion_etl.download.resolver import Addresses, NoSuchName, Resolver, ResolverTrouble, Source
+from laion_etl.download.resolver import Addresses, NoSuchName, Resolver, ResolverTrouble, Source, SystemSource
 from laion_etl.download.ssrf import AddressPolicy
 
 
@@ -61,6 +61,20 @@ def test_a_host_is_looked_up_once_for_all_its_links() -> None:
     dns = Table({"a.example": ["93.184.216.34"]})
     assert resolve_all(["a.example"] * 50, dns) == [("93.184.216.34",)] * 50
     assert dns.lookups == ["a.example"]
+
+
+@pytest.mark.parametrize("host", ["img.example", "img.example."])
+def test_the_system_is_asked_for_absolute_names(host: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else it would try the suffixes of its search list, and find hosts of the own network."""
+    asked = []
+
+    def getaddrinfo(name: str, *_: object) -> list[tuple[Any, ...]]:
+        asked.append(name)
+        return [(2, 1, 6, "", ("203.0.113.7", 0))]
+
+    monkeypatch.setattr("socket.getaddrinfo", getaddrinfo)
+    assert trio.run(SystemSource().look_up, host).literals == ("203.0.113.7",)
+    assert asked == ["img.example."]
 
 
 def test_a_dead_host_is_looked_up_once_with_one_source() -> None:

@@ -12,6 +12,7 @@ from laion_etl.core.stage_stats import StageStats
 from laion_etl.database.connection import Database
 from laion_etl.database.load import crawl_number, load_partition
 from laion_etl.database.queue import BatchQueue, Claim
+from laion_etl.download.shared_hosts import SharedHosts
 from laion_etl.download.worker import Worker
 from laion_etl.io.storage import LocalStore, Store
 from laion_etl.plan.stage import plan_batches
@@ -74,8 +75,11 @@ def test_asked_for_one_batch_it_says_that_it_was_taken_over(
 
 def test_with_its_lease_it_writes(store: Store, settings: Settings, queue: BatchQueue) -> None:
     worker = overtaken(settings, store, queue, lambda *_: None)
-    unhindered = replace(worker, on_progress=None)
+    hosts = SharedHosts(queue._database, worker.settings.download)
+    unhindered = replace(worker, on_progress=None, hosts=hosts)
     (stats,) = unhindered.run()
+    (left,) = queue._database.connection.execute("select count(*) from live_downloader").fetchall()
+    assert (hosts.workers, left) == (1, (0,))
     assert (stats.input, stats.kept) == (3, 0)
     assert sorted(store.list("shards/C/")) == [
         f"shards/C/{batch_no(0)}{end}" for end in (".parquet", ".tar", "_stats.json")

@@ -1,0 +1,73 @@
+"""`FleetOperator`: a task that waits while workers outside of Airflow empty a queue (LAION_ETL_FLEET=keda).
+
+It starts nothing: KEDA starts and ends workers by the depth of the queue (keda.py). The task defers, takes no
+worker slot, logs the queue's depth and rate, and sends an alert when no batch ends for a long time. It ends
+when nothing is left to do; like a mapped task it fails if batches are parked, which a retry finds at once.
+"""
+
+from collections.abc import MutableMapping
+from typing import Any, NoReturn, cast
+
+from airflow.sdk import BaseOperator, Context
+from airflow.sdk.exceptions import AirflowException
+
+from laion_etl.airflow.alerts import LABEL, task_alert
+from laion_etl.airflow.connections import use_own_s3
+from laion_etl.airflow.errors import RETRY_POLICY
+from laion_etl.airflow.run_params import check_conf
+from laion_etl.alerts import Kind
+from laion_etl.core.consumers import QueueState
+from laion_etl.core.errors import SettingsError
+from laion_etl.core.schemas import plan_stats_name
+from laion_etl.io.storage import open_store
+from laion_etl.settings import load_settings
+
+
+class FleetOperator(BaseOperator):
+    """Wait until the workers of a consumer have emptied the queue of a crawl; return what they did."""
+
+    def __init__(self, *, crawl: str, consumer: str, **of_the_task: Any) -> None:
+        super().__init__(retry_policy=RETRY_POLICY, **of_the_task)
+        self.crawl = crawl
+        self.consumer = consumer
+
+    def execute(self, context: Context) -> NoReturn:
+        """Check that the fleet can do this run's work, and defer."""
+        from laion_etl.airflow.queue_trigger import QueueTrigger
+
+        check_conf(context)
+        _label(context)
+        if context["params"].get("store_prefix"):
+            raise SettingsError(
+                "cannot use the parameter store_prefix with LAION_ETL_FLEET=keda: the fleet's workers use "
+                "LAION_ETL_STORE for all runs; leave the parameter empty, or set LAION_ETL_FLEET=tasks"
+            )
+        settings = load_settings()
+        alert = task_alert(Kind.LATE, context, "").to_plain()
+        trigger = QueueTrigger(
+            crawl=self.crawl,
+            consumer=self.consumer,
+            poll_s=settings.kubernetes.queue_poll_s,
+            stalled_after_s=settings.alerts.stalled_after_s,
+            alert={**alert, "kind": str(alert["kind"])},
+        )
+        self.defer(trigger=trigger, method_name="resume", timeout=self.execution_timeout)
+
+    def resume(self, context: Context, event: dict[str, Any]) -> dict[str, Any]:
+        """Return the counts of the queue and the plan that it is of; fail if batches are parked."""
+        _label(context)
+        state = QueueState(**event)
+        if state.parked:
+            raise AirflowException(
+                f"cannot {self.consumer} {state.parked:,} batch(es) of {self.crawl}: they are parked; see "
+                f"`laion-etl status --crawl {self.crawl}`, fix the cause, run `laion-etl db requeue --crawl "
+                f"{self.crawl}` and clear this task"
+            )
+        use_own_s3()
+        plan = open_store(load_settings().store_uri).read_stats(plan_stats_name(self.crawl))
+        return {"done": state.finished, "plan": plan.fingerprint}
+
+
+def _label(context: Context) -> None:
+    """Name the unit of alerts: what was stalled is resolved when this task succeeds."""
+    cast("MutableMapping[str, Any]", context)[LABEL] = "queue"

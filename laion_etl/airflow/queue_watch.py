@@ -1,0 +1,65 @@
+"""What the log of a waiting task says of a queue, and when the queue counts as stalled."""
+
+from collections import deque
+from dataclasses import dataclass, field
+
+from laion_etl.airflow.restarts import in_words
+from laion_etl.core.consumers import QueueState
+
+_RATE_OVER_S = 1_800.0
+
+
+@dataclass(slots=True)
+class QueueWatch:
+    """Follows a queue by what is read of it from time to time; times are seconds of any clock.
+
+    A queue is stalled when no batch has ended for `stalled_after_s`, whatever the reason: there are no
+    workers, each of them fails, or the queue itself cannot be read.
+    """
+
+    stalled_after_s: float
+    began: float
+    _ended: deque[tuple[float, int]] = field(default_factory=deque)
+    _progress_at: float = field(init=False)
+    _was_reported: bool = False
+
+    def __post_init__(self) -> None:
+        self._progress_at = self.began
+
+    def see(self, state: QueueState, now: float) -> None:
+        """Take note of what was read."""
+        ended = state.finished + state.parked
+        if self._ended and ended != self._ended[-1][1]:
+            self._progress_at, self._was_reported = now, False
+        self._ended.append((now, ended))
+        while now - self._ended[0][0] > _RATE_OVER_S and len(self._ended) > 2:
+            self._ended.popleft()
+
+    def line(self, state: QueueState) -> str:
+        """Return the line for the log."""
+        text = (
+            f"{state.open:,} batches to do, {state.at_work:,} of them at work; {state.finished:,} finished, "
+            f"{state.parked:,} parked"
+        )
+        if (rate := self.per_hour) > 0:
+            text += f"; {rate:,.0f} an hour, about {in_words(state.open / rate * 3_600)} left"
+        return text
+
+    @property
+    def per_hour(self) -> float:
+        """Batches that ended, an hour, over the last half hour."""
+        if not self._ended:
+            return 0.0
+        (first_at, first), (last_at, last) = self._ended[0], self._ended[-1]
+        return 3_600 * (last - first) / (last_at - first_at) if last_at > first_at else 0.0
+
+    def has_stalled(self, now: float) -> bool:
+        """Whether the queue has just been found to be stalled: true once for each time."""
+        if self._was_reported or now - self._progress_at < self.stalled_after_s:
+            return False
+        self._was_reported = True
+        return True
+
+    def silent_s(self, now: float) -> float:
+        """Return the seconds since a batch ended."""
+        return now - self._progress_at

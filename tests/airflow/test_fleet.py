@@ -1,0 +1,160 @@
+"""A fleet that KEDA scales: its manifests, the pod that they describe, and the task that waits for it."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from kubernetes import client, config, watch
+
+from laion_etl.database.connection import Database
+from laion_etl.database.load import load_partition
+from laion_etl.io.storage import LocalStore
+from laion_etl.plan.stage import plan_batches
+from laion_etl.settings import Settings
+from tests.airflow.conftest import ROOT, Airflow
+from tests.airflow.stage_pods import IMAGE, SPACE, worker_image
+from tests.database.pairs import numbered_pairs, write_pairs
+from tests.kubernetes.cluster import running_cluster
+from tests.kubernetes.environment import Namespace
+from tests.kubernetes.schema import check_types
+from tests.shared_folder import SharedFolder
+
+pytestmark = pytest.mark.airflow
+
+CRAWL = "CC-MAIN-2024-38"
+# Of KEDA's ScaledObject the fields that ours may use, with their types.
+SCALED_OBJECT = {
+    "scaleTargetRef": {"name": str},
+    "pollingInterval": int,
+    "cooldownPeriod": int,
+    "minReplicaCount": int,
+    "maxReplicaCount": int,
+    "advanced": {
+        "horizontalPodAutoscalerConfig": {"behavior": {"scaleDown": {"stabilizationWindowSeconds": int}}}
+    },
+    "triggers": [
+        {
+            "type": str,
+            "metadata": {
+                "connectionFromEnv": str,
+                "query": str,
+                "targetQueryValue": str,
+                "activationTargetQueryValue": str,
+            },
+        }
+    ],
+}
+
+
+def fits(value: Any, schema: Any) -> bool:
+    if isinstance(schema, dict):
+        return (
+            isinstance(value, dict)
+            and value.keys() == schema.keys()
+            and all(fits(value[name], of) for name, of in schema.items())
+        )
+    if isinstance(schema, list):
+        return isinstance(value, list) and all(fits(item, schema[0]) for item in value)
+    return type(value) is schema
+
+
+@pytest.fixture
+def store(tmp_path: Path, settings: Settings, database: Database) -> LocalStore:
+    """A planned crawl of one batch, whose links lead nowhere."""
+    store = LocalStore(tmp_path / "store")
+    write_pairs(store, CRAWL, 0, numbered_pairs(0, 3))
+    load_partition(CRAWL, 0, settings, store, database)
+    plan_batches(CRAWL, settings, store, database)
+    return store
+
+
+def manifests(airflow: Airflow, *arguments: str, **more: str) -> list[dict[str, Any]]:
+    environment = {
+        "LAION_ETL_KUBERNETES_IMAGE": IMAGE,
+        "LAION_ETL_KUBERNETES_NAMESPACE": SPACE,
+        "LAION_ETL_KUBERNETES_SECRETS": "database",
+        "LAION_ETL_STORE": "s3://bucket/prefix",
+        **more,
+    }
+    out, _ = airflow.run(["-m", "laion_etl.airflow.fleet_manifests", *arguments], **environment)
+    found: list[dict[str, Any]] = json.loads(out)["items"]
+    return found
+
+
+def test_the_manifests_are_what_kubernetes_and_keda_take(airflow: Airflow) -> None:
+    deployment, scaled = manifests(airflow, CRAWL, "--workers", "300")
+    check_types(deployment, "V1Deployment")
+    assert fits(scaled["spec"], SCALED_OBJECT)
+    assert (scaled["apiVersion"], scaled["kind"]) == ("keda.sh/v1alpha1", "ScaledObject")
+    name = deployment["metadata"]["name"]
+    assert name == scaled["metadata"]["name"] == "laion-download-cc-main-2024-38"
+    assert scaled["spec"]["scaleTargetRef"] == {"name": name}
+    assert (scaled["spec"]["minReplicaCount"], scaled["spec"]["maxReplicaCount"]) == (0, 300)
+    assert "replicas" not in deployment["spec"]  # it is KEDA's
+    template = deployment["spec"]["template"]
+    assert deployment["spec"]["selector"]["matchLabels"].items() <= template["metadata"]["labels"].items()
+    assert template["spec"]["dnsConfig"] == {"options": [{"name": "ndots", "value": "1"}]}
+    (container,) = template["spec"]["containers"]
+    # KEDA reads the variable where the container has it from.
+    (trigger,) = scaled["spec"]["triggers"]
+    assert trigger["metadata"]["connectionFromEnv"] == "LAION_ETL_DATABASE_URL"
+    assert container["envFrom"] == [{"secretRef": {"name": "database"}}]
+    assert not {"LAION_ETL_FLEET", "LAION_ETL_DATABASE_URL"} & {one["name"] for one in container["env"]}
+
+
+def test_a_pod_of_the_deployment_empties_the_queue(
+    airflow: Airflow,
+    shared: SharedFolder,
+    store: LocalStore,
+    settings: Settings,
+    database: Database,
+    tmp_path: Path,
+) -> None:
+    deployment, scaled = manifests(
+        airflow,
+        CRAWL,
+        LAION_ETL_STORE=str(tmp_path / "store"),
+        LAION_ETL_DOWNLOAD_CONNECT_TO="img.example=127.0.0.1:1",
+        LAION_ETL_DOWNLOAD_DECODERS="1",
+    )
+    depth = scaled["spec"]["triggers"][0]["metadata"]["query"]
+    assert database.connection.execute(depth).fetchone() == (1,)
+    secret = {"LAION_ETL_DATABASE_URL": settings.core.database_url}
+    spaces = {SPACE: Namespace(secrets={"database": secret})}
+    images = {IMAGE: worker_image(shared, tmp_path / "data")}
+    pod = {"apiVersion": "v1", "kind": "Pod", **deployment["spec"]["template"]}
+    pod["metadata"] = {"name": "worker-1", **pod["metadata"]}
+    with running_cluster(tmp_path, images, spaces) as cluster:
+        api = client.CoreV1Api(config.new_client_from_config(str(cluster.kubeconfig)))
+        api.create_namespaced_pod(SPACE, pod)
+        for change in watch.Watch().stream(api.list_namespaced_pod, SPACE, timeout_seconds=120):
+            if change["object"].status.phase in ("Succeeded", "Failed"):
+                break
+        log = api.read_namespaced_pod_log("worker-1", SPACE)
+    assert change["object"].status.phase == "Succeeded", log
+    assert database.connection.execute(depth).fetchone() == (0,)
+
+
+def test_the_task_waits_for_the_queue_and_alerts_when_it_is_stalled(
+    airflow: Airflow, store: LocalStore, settings: Settings, tmp_path: Path
+) -> None:
+    found = airflow.python_file(
+        ROOT / "tests" / "airflow" / "fleet_wait.py",
+        CRAWL,
+        LAION_ETL_FLEET="keda",
+        LAION_ETL_STORE=str(tmp_path / "store"),
+        LAION_ETL_DATABASE_URL=settings.core.database_url,
+        LAION_ETL_KUBERNETES_QUEUE_POLL_S="0.1",
+        LAION_ETL_ALERTS_STALLED_AFTER_S="0",
+    )
+    assert (found["after"], found["before"]) == (["workers"], ["digest", "group", "verdict"])
+    (reason,) = found["alerts"]
+    assert "no batch has ended for" in reason
+    assert "1 are left, 0 at work" in reason
+    assert "download: 1 batches to do, 0 of them at work; 0 finished, 0 parked" in found["lines"]
+    assert found["event"] == {"open": 0, "at_work": 0, "finished": 1, "parked": 0}
+    assert found["result"]["done"] == 1
+    assert found["result"]["plan"] == store.read_stats(f"batches/{CRAWL}/_stats.json").fingerprint
+    assert "cannot use the parameter store_prefix with LAION_ETL_FLEET=keda" in found["refused"]
+    assert f"cannot download 2 batch(es) of {CRAWL}: they are parked" in found["parked"]
