@@ -1,8 +1,9 @@
 -- name: batches
-select batch, pairs, file ->> 'name', state::text, coalesce(lease_expires > now(), false) and state = 'leased'
+select batch, pairs, state::text, coalesce(lease_expires > now(), false) and state = 'leased'
 from batch join crawl using (crawl_no)
-where crawl = %(crawl)s
+where crawl = %(crawl)s and batch > %(after)s
 order by batch
+limit %(rows)s
 
 -- name: partitions
 select partition, fingerprint from partition join crawl using (crawl_no)
