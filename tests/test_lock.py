@@ -107,7 +107,10 @@ def test_every_pinned_package_takes_that_python(python: str) -> None:
     assert refused == []
 
 
-HASHED = ["requirements-hashed.txt", *(f"docker/requirements-{role}.txt" for role in ("worker", "score", "airflow", "auth"))]
+HASHED = [
+    "requirements-hashed.txt",
+    *(f"docker/requirements-{role}.txt" for role in ("worker", "score", "airflow", "auth")),
+]
 
 
 @pytest.mark.parametrize("python", PYTHONS)
@@ -120,16 +123,27 @@ def test_the_lock_with_hashes_has_the_same_versions(python: str) -> None:
 @pytest.mark.parametrize("file", HASHED)
 def test_every_pin_has_the_hashes_of_its_files(file: str) -> None:
     lines = (ROOT / file).read_text().splitlines()
+    a_hash = re.compile(r"    --hash=sha256:[0-9a-f]{64}( \\)?")
     without = [
-        line for line, following in zip(lines, [*lines[1:], ""], strict=True)
-        if not line.startswith((" ", "#")) and not re.fullmatch(r"    --hash=sha256:[0-9a-f]{64}( \\)?", following)
-    ]  # fmt: skip
+        line
+        for line, following in zip(lines, [*lines[1:], ""], strict=True)
+        if not line.startswith((" ", "#")) and not a_hash.fullmatch(following)
+    ]
     assert without == []
 
 
 def test_pip_accepts_the_lock_with_hashes() -> None:
     """Of an environment that has it, there is nothing to install and no index to ask."""
-    command = [sys.executable, "-m", "pip", "install", "--dry-run", "--no-index", "--no-deps", "--require-hashes"]
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "install",
+        "--dry-run",
+        "--no-index",
+        "--no-deps",
+        "--require-hashes",
+    ]
     done = subprocess.run(
         [*command, "-r", ROOT / "requirements-hashed.txt"], capture_output=True, text=True, check=False
     )

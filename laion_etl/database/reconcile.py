@@ -134,9 +134,7 @@ def known_batches(crawl: str, database: Database) -> set[int]:
 def _batches(crawl: str, database: Database) -> Iterator[tuple[int, int, str, bool]]:
     """Yield number, pairs and state of each batch, ascending, and whether a worker holds it."""
     after = -1
-    while rows := database.rows(
-        "reconcile.batches", {"crawl": crawl, "after": after, "rows": _READ_AT_ONCE}
-    ):
+    while rows := database.rows("reconcile.batches", {"crawl": crawl, "after": after, "rows": _READ_AT_ONCE}):
         yield from rows
         after = rows[-1][0]
 

@@ -54,7 +54,7 @@ def readable_stats(name: str, store: Store) -> StageStats | None:
 
 
 def _numbers(folder: str, endings: set[str], store: Store) -> set[int]:
-    """Return the batches that have a file with each of these endings: names ascend, so a batch's are together."""
+    """Return the batches that have a file with each of these endings; names ascend, a batch's are a run."""
     found = (_BATCH_FILE.match(name.rpartition("/")[2]) for name, _ in store.files(folder))
     matches = (match for match in found if match)
     return {
