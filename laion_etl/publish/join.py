@@ -20,6 +20,7 @@ import numpy as np
 import pyarrow as pa
 
 from laion_etl.core.errors import InputError
+from laion_etl.core.stage_stats import StageStats
 from laion_etl.dataset.joined_samples import PARQUET, TAR, Joined, stem_of
 from laion_etl.dataset.new_files import NewFiles
 from laion_etl.dataset.scored import ScoredBatch, ScoredCrawl
@@ -29,6 +30,7 @@ from laion_etl.io.tarshard import finish, write_members
 from laion_etl.publish.scored_samples import ScoredSamples, opened_samples
 
 _VECTORS_IN_MEMORY_BYTES = 32_000_000
+_LACKS = "the tar of its scored shard lacks"
 _log = logging.getLogger(__name__)
 
 
@@ -87,9 +89,7 @@ class SampleFiles(AbstractContextManager["SampleFiles"]):
         table = pa.concat_tables(self._waiting)
         keys = table["key"].to_pylist()
         if missing := [key for key in keys if key not in samples.places]:
-            self.leave_out(
-                batch, f"the tar of its scored shard lacks {len(missing):,} samples, first {missing[0]}"
-            )
+            self.leave_out(batch, f"{_LACKS} {len(missing):,} samples, first {missing[0]}")
             return
         self._waiting = []
         place = {key: row for row, key in enumerate(samples.places)}
@@ -146,6 +146,24 @@ def join_batch(scored: ScoredCrawl, batch: ScoredBatch, writers: Sequence[Sample
             return
         for one in waiting:
             one.join(batch.number, samples)
+
+
+def has_restored(stats: StageStats, scored: ScoredCrawl, store: Store) -> bool:
+    """Whether a shard whose samples were left out, because it was damaged, can be read now.
+
+    `stats`: of a range or of a version. Its bytes are those of its stats again, so no fingerprint shows it.
+    """
+    errors = stats.details.get("samples", {}).get("errors", ())
+    damaged = {int(one["batch"]) for one in errors if not str(one["error"]).startswith(_LACKS)}
+    return any(_is_readable(scored, batch, store) for batch in scored.batches if batch.number in damaged)
+
+
+def _is_readable(scored: ScoredCrawl, batch: ScoredBatch, store: Store) -> bool:
+    try:
+        with opened_samples(scored.shard_name(batch.number, ""), batch, store):
+            return True
+    except InputError:
+        return False
 
 
 class _JoinedTar:
