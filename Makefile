@@ -23,8 +23,8 @@ $(READY): requirements.txt requirements-hashed.txt pyproject.toml
 	@echo "Installing into $(VENV) (about two minutes) ..."
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) --no-compile --require-hashes --no-deps -r requirements-hashed.txt
-	$(if $(TORCH_INDEX),$(PIP) $(shell grep -oE '^torch(vision)?==[0-9.]+' requirements.txt) --index-url $(TORCH_INDEX))
-	$(PIP) --no-compile -r requirements.txt
+	@# torch by its version, with what only it brings; all else of requirements.txt is there, so pip has little to resolve.
+	$(PIP) --no-compile -c requirements.txt -r docker/requirements-torch.txt $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX))
 	$(PIP) --no-deps --editable .
 	@# Each airflow command starts in 2-3 s instead of 7 when the bytecode is there. Pip would make it on one core,
 	@# and also of what next to nothing imports: a third of all.

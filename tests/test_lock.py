@@ -4,8 +4,6 @@ Judged by the metadata of what is installed, which is the same for all Pythons; 
 """
 
 import re
-import subprocess
-import sys
 from collections.abc import Iterator
 from functools import cache
 from importlib.metadata import PackageNotFoundError, distribution
@@ -130,22 +128,3 @@ def test_every_pin_has_the_hashes_of_its_files(file: str) -> None:
         if not line.startswith((" ", "#")) and not a_hash.fullmatch(following)
     ]
     assert without == []
-
-
-def test_pip_accepts_the_lock_with_hashes() -> None:
-    """Of an environment that has it, there is nothing to install and no index to ask."""
-    command = [
-        sys.executable,
-        "-m",
-        "pip",
-        "install",
-        "--dry-run",
-        "--no-index",
-        "--no-deps",
-        "--require-hashes",
-    ]
-    done = subprocess.run(
-        [*command, "-r", ROOT / "requirements-hashed.txt"], capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    assert "Would install" not in done.stdout
