@@ -1,8 +1,8 @@
 """Writes what each image installs: the part of the lock that its role needs, with the hashes of its files.
 
     python docker/requirements.py          (as `make lock` does; in an environment with the whole lock)
-    python docker/requirements.py FILE     also requirements-auth.txt: what FILE, the auth manager's own lock, has
-                                           in addition to Airflow's image
+    python docker/requirements.py FILE     also requirements-auth.txt: what FILE, the lock of the auth manager
+                                           with all it needs, has in addition to Airflow's image
 
 A worker has neither Airflow nor torch; the image that scores adds torch to a worker; Airflow's image also has
 everything a worker has, so that it can run all stages except scoring without pods. Versions are the lock's.
@@ -76,9 +76,10 @@ def files() -> dict[str, str]:
     """Returns the content of each requirements file of this folder that is a part of the lock."""
     worker, score, airflow = (needed(declared(*extras)) for extras in (WORKER, SCORE, AIRFLOW))
     locked, hashed = pinned(LOCK), pinned(HASHED_LOCK)
+    score -= worker | TORCH
     parts = {
         "requirements-worker.txt": ("a worker", worker, hashed),
-        "requirements-score.txt": ("an image that scores, on top of a worker's", score - worker - TORCH, hashed),
+        "requirements-score.txt": ("an image that scores, on top of a worker's", score, hashed),
         "requirements-torch.txt": ("an image that scores, on top of those; by version only", TORCH, locked),
         "requirements-airflow.txt": ("Airflow's image", airflow | worker, hashed),
     }
