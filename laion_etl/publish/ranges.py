@@ -134,9 +134,8 @@ def _with_links(record: StageStats) -> list[tuple[str, str]]:
 def _finished(work: RangeWork, store: Store) -> StageStats | None:
     """Return the record of a range that is done and has its files, unless it can have more samples now."""
     stats = store.finished(work.prepared.range_name(work.one.number), work.made_from)
-    if stats is None or not all(store.exists(output.name) for output in stats.outputs):
-        return None
-    return None if has_restored(stats, work.scored, store) else stats
+    is_whole = stats is not None and all(store.exists(output.name) for output in stats.outputs)
+    return stats if stats and is_whole and not has_restored(stats, work.scored, store) else None
 
 
 def _works(
