@@ -7,6 +7,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 RARELY_IMPORTED := /(tests?|testing/_internal|transformers/models|scipy|networkx|pip|setuptools)/
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+UV_COMPILE := $(VENV)-lock/bin/uv pip compile --no-config --generate-hashes --no-header --no-annotate --no-emit-index-url
 # Python keeps the bytecode of what the tests and their many processes import, whatever the machine says.
 export PYTHONDONTWRITEBYTECODE :=
 # Twice as many as there are cores, for the tests of Airflow wait a lot; 16 at most. Tests of a file share what it sets up and
@@ -17,12 +18,13 @@ TEST_PROCESSES := -n $$(( $$(nproc) < 8 ? 2 * $$(nproc) : 16 )) --dist loadfile 
 
 setup: $(READY)  ## make .venv and install the locked requirements
 
-$(READY): requirements.txt pyproject.toml
+$(READY): requirements.txt requirements-hashed.txt pyproject.toml
 	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed; set PYTHON=/path/to/python3"; exit 1; }
 	@echo "Installing into $(VENV) (about two minutes) ..."
 	$(PYTHON) -m venv $(VENV)
-	$(if $(TORCH_INDEX),$(PIP) $(shell grep -oE '^torch(vision)?==[0-9.]+' requirements.txt) --index-url $(TORCH_INDEX))
-	$(PIP) --no-compile -r requirements.txt
+	$(PIP) --no-compile --require-hashes --no-deps -r requirements-hashed.txt
+	@# torch by its version, with what only it brings; all else of requirements.txt is there, so pip has little to resolve.
+	$(PIP) --no-compile -c requirements.txt -r docker/requirements-torch.txt $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX))
 	$(PIP) --no-deps --editable .
 	@# Each airflow command starts in 2-3 s instead of 7 when the bytecode is there. Pip would make it on one core,
 	@# and also of what next to nothing imports: a third of all.
@@ -83,16 +85,21 @@ $(VENV)-docs/bin/mkdocs: pyproject.toml
 		$$($(PYTHON) -c "import tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))['project']['optional-dependencies']['docs'])")
 	@touch $@
 
-lock: setup  ## requirements.txt from requirements.in
+lock: setup  ## requirements.txt from requirements.in; the same with hashes, and those of the images
 	$(PYTHON) -m venv $(VENV)-lock
-	$(VENV)-lock/bin/python -m pip install --quiet pip-tools
+	$(VENV)-lock/bin/python -m pip install --quiet pip-tools uv
 	$(VENV)-lock/bin/pip-compile --quiet --upgrade --strip-extras --no-header --annotation-style=line \
 		--no-emit-index-url --no-emit-find-links --no-emit-trusted-host -o $(VENV)/lock.txt requirements.in
 	{ echo "# Full lock of requirements.in, made by 'make lock'; install with: pip install -r requirements.txt"; \
 		sed -e 's/^\(torch[a-z]*==[0-9.]*\)+[a-z0-9]*/\1/' -e '/^# The following packages/,$$d' $(VENV)/lock.txt; \
 		grep '; python_version' requirements.in; } > requirements.txt
 	$(BIN)/python -m pip install --quiet -r requirements.txt
-	$(BIN)/python docker/requirements.py
+	@# pip-compile would download each file to hash it; uv takes the hashes that the index states.
+	{ echo "# requirements.txt without torch and torchvision, with the hashes of all files of each release; made by 'make lock'"; \
+		sed -E -e '/^(#|torch(vision)?==)/d' -e 's/  #.*//' requirements.txt | \
+		$(UV_COMPILE) --no-deps --universal --python-version 3.11.9 -; } > requirements-hashed.txt
+	$(UV_COMPILE) --python-version 3.11 -c requirements.txt docker/requirements-auth.in > $(VENV)/auth.txt
+	$(BIN)/python docker/requirements.py $(VENV)/auth.txt
 
 images: setup  ## build and try the images of workers and Airflow, with docker or buildah
 	docker/try.sh worker airflow

@@ -9,10 +9,10 @@ ARG BASE=docker.io/library/python:3.11.14-slim-bookworm
 FROM ${BASE} AS build
 WORKDIR /build
 RUN python3 -m venv --without-pip /opt/laion
-COPY docker/requirements-airflow.txt docker/requirements-auth.txt requirements.txt ./
+COPY docker/requirements-airflow.txt docker/requirements-auth.txt ./
 RUN --mount=type=secret,id=pip,target=/etc/pip.conf \
-    python3 -m pip --python /opt/laion/bin/python install --no-cache-dir --no-deps --only-binary :all: -r requirements-airflow.txt \
-    && python3 -m pip --python /opt/laion/bin/python install --no-cache-dir --only-binary :all: -c requirements.txt -r requirements-auth.txt
+    python3 -m pip --python /opt/laion/bin/python install --no-cache-dir --no-deps --require-hashes --only-binary :all: \
+        -r requirements-airflow.txt -r requirements-auth.txt
 COPY pyproject.toml README.md LICENSE ./
 COPY sql ./sql
 COPY laion_etl ./laion_etl
@@ -20,10 +20,12 @@ RUN --mount=type=secret,id=pip,target=/etc/pip.conf \
     python3 -m pip --python /opt/laion/bin/python install --no-cache-dir --no-deps .
 
 FROM build AS build-all
-COPY docker/requirements-score.txt ./
+COPY docker/requirements-score.txt docker/requirements-torch.txt requirements.txt ./
 RUN --mount=type=secret,id=pip,target=/etc/pip.conf \
-    python3 -m pip --python /opt/laion/bin/python install --no-cache-dir --only-binary :all: \
-        -c requirements.txt -r requirements-score.txt
+    python3 -m pip --python /opt/laion/bin/python install --no-cache-dir --no-deps --require-hashes --only-binary :all: \
+        -r requirements-score.txt \
+    && python3 -m pip --python /opt/laion/bin/python install --no-cache-dir --only-binary :all: \
+        -c requirements.txt -r requirements-torch.txt
 
 FROM ${BASE} AS base
 ARG VERSION=0.2.0.dev0

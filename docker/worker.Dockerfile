@@ -8,9 +8,10 @@ FROM ${BASE} AS build
 WORKDIR /build
 RUN python3 -m venv --without-pip /opt/laion
 COPY docker/requirements-worker.txt ./
-# The files include all dependencies, so only versions of the lock are installed.
+# The file includes all dependencies, so only files of the lock are installed: any other has another hash.
 RUN --mount=type=secret,id=pip,target=/etc/pip.conf \
-    python3 -m pip --python /opt/laion/bin/python install --no-cache-dir --no-deps --only-binary :all: -r requirements-worker.txt
+    python3 -m pip --python /opt/laion/bin/python install --no-cache-dir --no-deps --require-hashes --only-binary :all: \
+        -r requirements-worker.txt
 COPY pyproject.toml README.md LICENSE ./
 COPY sql ./sql
 COPY laion_etl ./laion_etl

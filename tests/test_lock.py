@@ -42,15 +42,15 @@ def environment(python: str) -> dict[str, str]:
 
 def written(file: str) -> list[Requirement]:
     """Returns the lines of a requirements file."""
-    lines = [line.partition(" #")[0].strip() for line in (ROOT / file).read_text().splitlines()]
-    return [Requirement(line) for line in lines if line and not line.startswith("#")]
+    lines = [re.split(r" [#\\]", line)[0].strip() for line in (ROOT / file).read_text().splitlines()]
+    return [Requirement(line) for line in lines if line and not line.startswith(("#", "--hash="))]
 
 
 @cache
-def lock(python: str) -> dict[str, str]:
+def lock(python: str, file: str = "requirements.txt") -> dict[str, str]:
     """Returns name -> version of the packages that are installed there."""
     found = {}
-    for pin in written("requirements.txt"):
+    for pin in written(file):
         [specifier] = pin.specifier
         assert specifier.operator == "==", pin
         if pin.marker is None or pin.marker.evaluate(environment(python)):
@@ -103,3 +103,28 @@ def test_every_pinned_package_takes_that_python(python: str) -> None:
         if not SpecifierSet(distribution(name).metadata["Requires-Python"] or "").contains(f"{python}.9")
     ]
     assert refused == []
+
+
+HASHED = [
+    "requirements-hashed.txt",
+    *(f"docker/requirements-{role}.txt" for role in ("worker", "score", "airflow", "auth")),
+]
+
+
+@pytest.mark.parametrize("python", PYTHONS)
+def test_the_lock_with_hashes_has_the_same_versions(python: str) -> None:
+    by_version_only = {"torch", "torchvision"}
+    expected = {name: version for name, version in lock(python).items() if name not in by_version_only}
+    assert lock(python, "requirements-hashed.txt") == expected
+
+
+@pytest.mark.parametrize("file", HASHED)
+def test_every_pin_has_the_hashes_of_its_files(file: str) -> None:
+    lines = (ROOT / file).read_text().splitlines()
+    a_hash = re.compile(r"    --hash=sha256:[0-9a-f]{64}( \\)?")
+    without = [
+        line
+        for line, following in zip(lines, [*lines[1:], ""], strict=True)
+        if not line.startswith((" ", "#")) and not a_hash.fullmatch(following)
+    ]
+    assert without == []

@@ -12,7 +12,7 @@ from laion_etl.database.load import crawl_number, load_partition
 from laion_etl.database.queue import BatchQueue
 from laion_etl.dataset.funnel_report import crawl_funnel
 from laion_etl.io.storage import Store
-from laion_etl.plan.stage import plan_batches
+from laion_etl.plan.stage import plan_batches, plan_range, prepare_plan
 from laion_etl.report.crawl_status import CrawlStatus, all_crawls, crawl_status, duration
 from laion_etl.settings import PlanSettings, Settings
 from tests.database.pairs import batch_no, numbered_pairs, write_pairs
@@ -123,3 +123,20 @@ def test_the_command(tmp_path: Path, settings: Settings, store: Store, at_work: 
     assert "Crawls in Postgres" in every.stderr
     (crawl,) = json.loads(every.stdout.splitlines()[-1])["crawls"]
     assert (crawl["crawl"], crawl["queue"]["batches"]) == ("C", 10)
+
+
+def test_a_plan_at_work_shows_its_windows(store: Store, settings: Settings, database: Database) -> None:
+    write_pairs(store, "C", 0, numbered_pairs(0, 60))
+    load_partition("C", 0, settings, store, database)
+    small = replace(
+        settings,
+        plan=PlanSettings(batch_size=5, window_pairs=10),
+        airflow=replace(settings.airflow, plan_ranges=3),
+    )
+    prepare_plan("C", small, store, database)
+    plan_range("C", 1, 3, small, store, database)
+    at_work = crawl_status("C", crawl_funnel(store, "C"), database)
+    assert "plan: 2 of 6 windows of new pairs are done" in printed(at_work.as_table())
+    assert at_work.to_plain()["plan_windows"] == {"done": 2, "of": 6}
+    plan_batches("C", small, store, database)
+    assert "windows" not in printed(crawl_status("C", crawl_funnel(store, "C"), database).as_table())

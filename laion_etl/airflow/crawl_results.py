@@ -2,12 +2,13 @@
 
 from typing import Any
 
-from airflow.sdk import Context
+from airflow.sdk import BaseXCom, Context
 from airflow.sdk.configuration import conf
 from airflow.sdk.exceptions import AirflowSkipException
 
 from laion_etl.airflow.alerts import ESTIMATE, PUBLISHED, crawl_of
 from laion_etl.airflow.assets import DATASET, PAIRS, SHARDS, nothing_produced, produced
+from laion_etl.airflow.errors import FinalError
 from laion_etl.airflow.operators import StageOperator, counts
 from laion_etl.core.errors import SettingsError
 
@@ -49,8 +50,19 @@ def plan_ranges(planned: dict[str, Any], context: Context) -> list[str]:
 
 
 def range_planned(result: dict[str, Any], context: Context) -> dict[str, int | str]:
-    """Return the counts of a range, and the fingerprint of the plan if this range was the last."""
-    return {**counts(result, context), "plan": result["plan"]}
+    """Return the counts of a range, and the fingerprint of the plan if this range was the last.
+
+    Raises FinalError if partitions were loaded after the plan had begun, so that they are in no batch: the
+    batches are downloaded all the same, and the verdict fails the run.
+    """
+    value = {**counts(result, context), "plan": result["plan"]}
+    if later := result.get("unplanned", 0):  # images of 0.1 do not count them
+        context["ti"].xcom_push(key=BaseXCom.XCOM_RETURN_KEY, value=value)
+        raise FinalError(
+            f"cannot plan all of {result['crawl']}: {later:,} partitions were loaded after this plan began; "
+            "clear the task plan with its downstream tasks, which plans them too"
+        )
+    return value
 
 
 def download_workers(context: Context) -> list[int]:

@@ -10,6 +10,7 @@ from laion_etl.cli.extras import Commands
 if TYPE_CHECKING:
     from laion_etl.database.connection import Database
     from laion_etl.database.reconcile import Differences
+    from laion_etl.database.stored_crawl import StoredCrawl
     from laion_etl.io.storage import Store
     from laion_etl.settings import Settings
 
@@ -68,15 +69,17 @@ def reconcile(
     from laion_etl.crawl import written_numbers
     from laion_etl.database.connection import open_database
     from laion_etl.database.reconcile import find_differences
+    from laion_etl.database.stored_crawl import read_stored
 
     settings, store = open_settings()
     with open_database(settings) as database:
-        found = find_differences(crawl, store, database)
+        stored = read_stored(crawl, store)
+        found = find_differences(crawl, stored, store, database)
         for kind, numbers in found.numbers.items():
             say(f"{kind} {written_numbers(numbers)}: {kind.sentence}")
         left = found
         if fix and found.numbers:
-            left = _mend(found, settings, store, database)
+            left = _mend(found, stored, settings, store, database)
             for kind, numbers in left.numbers.items():
                 say(f"left: {kind} {written_numbers(numbers)}")
     if not left.numbers:
@@ -87,27 +90,30 @@ def reconcile(
         raise typer.Exit(1)
 
 
-def _mend(found: "Differences", settings: "Settings", store: "Store", database: "Database") -> "Differences":
-    """Load and plan what the database lost, correct the state of batches, and return what is left."""
-    from laion_etl.core.schemas import parse_stats_name
+def _mend(
+    found: "Differences", stored: "StoredCrawl", settings: "Settings", store: "Store", database: "Database"
+) -> "Differences":
+    """Load and plan what the database lost, correct the state of batches, and return what is left.
+
+    The store is not listed again: what this adds to it is known.
+    """
     from laion_etl.database.load import load_partition
-    from laion_etl.database.reconcile import Kind, find_differences, mend_batches
+    from laion_etl.database.reconcile import Kind, find_differences, known_batches, mend_batches
+    from laion_etl.io.planned import batches_in
     from laion_etl.plan.stage import plan_batches
 
-    lost = [
-        partition
-        for partition in found.of(Kind.LOST_PARTITION)
-        if store.exists(parse_stats_name(found.crawl, partition))
-    ]
+    lost = [partition for partition in found.of(Kind.LOST_PARTITION) if partition in stored.parsed]
     for partition in lost:
         load_partition(found.crawl, partition, settings, store, database)
     unplanned = found.of(Kind.UNKNOWN_BATCH, Kind.UNRECORDED_BATCH) and database.rows(
         "reconcile.partitions", {"crawl": found.crawl}
     )
     if unplanned:
-        plan_batches(found.crawl, settings, store, database)
+        before = known_batches(found.crawl, database)
+        planned = batches_in(plan_batches(found.crawl, settings, store, database))
+        stored.batches.update(set(planned) - before)
     if lost or unplanned:
-        found = find_differences(found.crawl, store, database)
+        found = find_differences(found.crawl, stored, store, database)
     return mend_batches(found, database)
 
 

@@ -101,7 +101,7 @@ def plan(
     from laion_etl.database.connection import open_database
     from laion_etl.io.planned import batches_in
     from laion_etl.io.usage_records import usage_recorded
-    from laion_etl.plan.stage import Prepared, plan_batches, plan_range, prepare_plan
+    from laion_etl.plan.stage import UNPLANNED, Prepared, plan_batches, plan_range, prepare_plan
 
     if prepare and range_:
         raise SettingsError("cannot use --prepare and --range together; leave one of them out")
@@ -111,7 +111,7 @@ def plan(
     with usage_recorded(crawl, "plan", unit, store), open_database(settings) as database:
         if part is not None:
             stats = plan_range(crawl, *part, settings, store, database)
-            done(stats, as_json, plan=stats.fingerprint)
+            done(stats, as_json, plan=stats.fingerprint, unplanned=stats.details[UNPLANNED])
             return
         of = (crawl, settings, store, database)
         made = prepare_plan(*of) if prepare else Prepared(plan_batches(*of))

@@ -5,8 +5,10 @@ loaded partition are their sum, and change in the same transactions.
 """
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 from psycopg import Connection
@@ -21,6 +23,7 @@ from laion_etl.database.polling import poll
 from laion_etl.database.queries import query
 from laion_etl.io.storage import Store
 
+_READERS = 8
 _REASONS = (LoadReason.DUPLICATE_IN_CRAWL, LoadReason.DUPLICATE_OF_EARLIER_CRAWL)
 
 
@@ -56,12 +59,31 @@ def stats_to_store(partition_no: int, store: Store, database: Database) -> None:
         connection.execute(query("locks.drop_snapshot"))  # the store may be slow
         if row is not None and row[2]:
             crawl, partition, plain = row
-            name, stats = load_stats_name(crawl, partition_name(partition)), StageStats.from_plain(plain)
-            if not store.exists(name) or store.read_stats(name) != stats:
-                store.write_stats(name, stats)
+            stats = StageStats.from_plain(plain)
+            if not _has_stats(crawl, partition, stats, store):
+                store.write_stats(load_stats_name(crawl, partition_name(partition)), stats)
         return True
 
     poll(lambda: database.run(write), lambda: "another writer of the same stats", "writing of load stats")
+
+
+def outdated_in_store(
+    crawl: str, partitions: Sequence[tuple[int, int, dict[str, Any]]], store: Store
+) -> list[int]:
+    """Return which partitions (partition_no, number, stats in Postgres) have other stats in the store.
+
+    They are compared side by side: almost all are the same, and a crawl has a thousand.
+    """
+    with ThreadPoolExecutor(_READERS) as pool:
+        same = pool.map(
+            lambda one: _has_stats(crawl, one[1], StageStats.from_plain(one[2]), store), partitions
+        )
+        return [one[0] for one, is_same in zip(partitions, same, strict=True) if not is_same]
+
+
+def _has_stats(crawl: str, partition: int, stats: StageStats, store: Store) -> bool:
+    name = load_stats_name(crawl, partition_name(partition))
+    return store.exists(name) and store.read_stats(name) == stats
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,11 +1,12 @@
 """Compares what the store and Postgres have of a crawl, after one of them was restored from a backup.
 
-Both say what is loaded, planned and downloaded, and a backup of one is older than the other. Files
-are found by listing the crawl's folders; stats are read of loaded partitions and of batches that may be done.
+Both say what is loaded, planned and downloaded, and a backup of one is older than the other. What the store
+has is listed once (stored_crawl.py), the batches of Postgres are read page by page, and stats are read of
+parsed partitions and of batches that may be done. Kept are numbers, so a crawl of 300,000 batches takes some
+ten megabytes.
 """
 
-import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -13,22 +14,20 @@ from typing import Any
 from psycopg.types.json import Jsonb
 
 from laion_etl.core.documented_enum import DocumentedEnum
-from laion_etl.core.errors import DamagedFileError, MissingFileError, NewerFormatError
 from laion_etl.core.ids import batch_name
-from laion_etl.core.schemas import parse_stats_name, plan_stats_name, scored_stem, shard_stem
+from laion_etl.core.schemas import plan_stats_name, shard_stem
 from laion_etl.core.stage_stats import StageStats
 from laion_etl.database.connection import Database, Keys
 from laion_etl.database.loaded import load_fingerprint
 from laion_etl.database.queries import query
 from laion_etl.database.rollups import roll_up
+from laion_etl.database.stored_crawl import READERS, StoredCrawl, readable_stats
 from laion_etl.io.outputs import has_outputs
 from laion_etl.io.planned import planned_batches
 from laion_etl.io.storage import Store
 
-_READERS = 8
 _PAGE = 500  # batches of one transaction
-_log = logging.getLogger(__name__)
-_FILES_OF_A_SHARD = (".tar", ".parquet", "_stats.json")
+_READ_AT_ONCE = 10_000
 
 
 class Kind(DocumentedEnum):
@@ -93,42 +92,58 @@ class Differences:
         ]
 
 
-def find_differences(crawl: str, store: Store, database: Database) -> Differences:
+def find_differences(crawl: str, stored: StoredCrawl, store: Store, database: Database) -> Differences:
     """Compare store and database. Batches that a worker holds are left out: both are about to change."""
     rule = database.rows("load.rule")
     loaded: dict[int, str] = dict(database.rows("reconcile.partitions", {"crawl": crawl}))
-    batches = database.rows("reconcile.batches", {"crawl": crawl})
-    current = _current_fingerprints(crawl, loaded, rule[0][0] if rule else "", store)
-    files = {name for folder in ("batches", "shards", "scored") for name in store.list(f"{folder}/{crawl}")}
-    planned = set(planned_batches(crawl, store)) if plan_stats_name(crawl) in files else set()
-    known = {batch for batch, *_ in batches}
-    scored = {batch for batch in known if _is_scored(crawl, batch, files)}
-    whole = {batch for batch in known if _has_shard(crawl, batch, files, batch in scored)}
-    free = [tuple(row) for *row, held in batches if not held]
-    finished = _finished(
-        crawl, {batch: pairs for batch, pairs, _, _, done in free if not done and batch in whole}, store
-    )
+    current = {
+        partition: load_fingerprint(stats, rule[0][0] if rule else "")
+        for partition, stats in stored.parsed.items()
+    }
+    planned = set(planned_batches(crawl, store)) if store.exists(plan_stats_name(crawl)) else set()
+    known: set[int] = set()
+    waiting: dict[int, int] = {}  # batch -> its pairs, of those whose shard may be finished
+    without_file, without_shard, without_scores = [], [], []
+    for batch, pairs, state, is_downloaded, held in _batches(crawl, database):
+        known.add(batch)
+        if held:
+            continue
+        if is_downloaded:
+            if batch not in stored.shards and batch not in stored.scored:
+                without_shard.append(batch)
+            elif state == "scored" and batch not in stored.scored:
+                without_scores.append(batch)
+            continue
+        if batch in stored.shards:
+            waiting[batch] = pairs
+        if batch not in stored.batches:
+            without_file.append(batch)
+    finished = _finished(crawl, waiting, store)
     numbers = {
-        Kind.LOST_PARTITION: sorted(_said_to_be_loaded(crawl, store) - loaded.keys()),
-        Kind.CHANGED_PARTITION: [n for n in loaded if current[n] not in {None, loaded[n]}],
-        Kind.MISSING_PAIRS: [n for n in loaded if current[n] is None],
+        Kind.LOST_PARTITION: sorted(stored.loaded - loaded.keys()),
+        Kind.CHANGED_PARTITION: [n for n in loaded if current.get(n, loaded[n]) != loaded[n]],
+        Kind.MISSING_PAIRS: [n for n in loaded if n not in current],
         Kind.UNKNOWN_BATCH: sorted(planned - known),
         Kind.UNRECORDED_BATCH: sorted(known - planned),
-        Kind.MISSING_BATCH_FILE: [
-            batch for batch, _, file, _, done in free
-            if not done and batch not in finished and file not in files
-        ],
+        Kind.MISSING_BATCH_FILE: [batch for batch in without_file if batch not in finished],
         Kind.FINISHED: sorted(finished),
-        Kind.MISSING_SHARD: [
-            batch for batch, _, _, _, done in free
-            if done and batch not in whole and batch not in scored
-        ],
-        Kind.MISSING_SCORES: [
-            batch for batch, _, _, state, _ in free
-            if state == "scored" and batch in whole and batch not in scored
-        ],
-    }  # fmt: skip
+        Kind.MISSING_SHARD: without_shard,
+        Kind.MISSING_SCORES: without_scores,
+    }
     return Differences(crawl, {kind: found for kind, found in numbers.items() if found}, finished)
+
+
+def known_batches(crawl: str, database: Database) -> set[int]:
+    """Return the numbers of all batches of a crawl in Postgres."""
+    return {batch for batch, *_ in _batches(crawl, database)}
+
+
+def _batches(crawl: str, database: Database) -> Iterator[tuple[int, int, str, bool, bool]]:
+    """Yield number, pairs and state of each batch, ascending; whether it is downloaded, and held by a worker."""
+    after = -1
+    while rows := database.rows("reconcile.batches", {"crawl": crawl, "after": after, "rows": _READ_AT_ONCE}):
+        yield from rows
+        after = rows[-1][0]
 
 
 def mend_batches(differences: Differences, database: Database) -> Differences:
@@ -171,41 +186,6 @@ def _not_updated(name: str, rows: Sequence[tuple[int, Keys]], database: Database
     return [batch for page in pages for batch in update(page)]
 
 
-def _current_fingerprints(
-    crawl: str, partitions: Iterable[int], rule: str, store: Store
-) -> dict[int, str | None]:
-    """Return the fingerprint that a load of each partition would have now, None without its pairs."""
-    files = set(store.list(f"pairs/{crawl}"))
-
-    def current(partition: int) -> str | None:
-        name = parse_stats_name(crawl, partition)
-        if name not in files:
-            return None
-        stats = _readable_stats(name, store)
-        whole = stats is not None and {file.name for file in stats.outputs} <= files
-        return load_fingerprint(stats, rule) if stats and whole else None
-
-    numbers = list(partitions)
-    with ThreadPoolExecutor(_READERS) as pool:
-        return dict(zip(numbers, pool.map(current, numbers), strict=True))
-
-
-def _said_to_be_loaded(crawl: str, store: Store) -> set[int]:
-    """Return the partitions with stats of a load in the store."""
-    names = (name.rpartition("/part-")[2].removesuffix(".json") for name in store.list(f"load/{crawl}"))
-    return {int(number) for number in names if number.isdigit()}
-
-
-def _has_shard(crawl: str, batch: int, files: set[str], scored: bool) -> bool:
-    """Whether the files of a shard are there; of one that is scored the tar may have been deleted."""
-    needed = (ending for ending in _FILES_OF_A_SHARD if not (scored and ending == ".tar"))
-    return all(f"{shard_stem(crawl, batch)}{ending}" in files for ending in needed)
-
-
-def _is_scored(crawl: str, batch: int, files: set[str]) -> bool:
-    return f"{scored_stem(crawl, batch)}_stats.json" in files
-
-
 def _finished(crawl: str, pairs: dict[int, int], store: Store) -> dict[int, StageStats]:
     """Return the stats of those batches whose shard in the store has an outcome for each of their pairs.
 
@@ -213,7 +193,7 @@ def _finished(crawl: str, pairs: dict[int, int], store: Store) -> dict[int, Stag
     """
 
     def stats_of(batch: int) -> StageStats | None:
-        stats = _readable_stats(f"{shard_stem(crawl, batch)}_stats.json", store)
+        stats = readable_stats(f"{shard_stem(crawl, batch)}_stats.json", store)
         finished = (
             stats is not None
             and (stats.stage, stats.crawl, stats.unit) == ("download", crawl, batch_name(batch))
@@ -222,15 +202,6 @@ def _finished(crawl: str, pairs: dict[int, int], store: Store) -> dict[int, Stag
         )
         return stats if finished else None
 
-    with ThreadPoolExecutor(_READERS) as pool:
+    with ThreadPoolExecutor(READERS) as pool:
         found = zip(pairs, pool.map(stats_of, pairs), strict=True)
         return {batch: stats for batch, stats in found if stats is not None}
-
-
-def _readable_stats(name: str, store: Store) -> StageStats | None:
-    """Return stats; None where they are damaged, or were deleted since they were listed."""
-    try:
-        return store.read_stats(name)
-    except (DamagedFileError, NewerFormatError, MissingFileError) as error:
-        _log.warning("%s", error)
-        return None

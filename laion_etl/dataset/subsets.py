@@ -9,20 +9,20 @@ Columns whose name does not explain them:
 """
 
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from types import TracebackType
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from laion_etl.core.errors import InputError
 from laion_etl.core.head_columns import HeadColumn, with_columns
 from laion_etl.core.published_columns import PUBLISHED_COLUMNS
 from laion_etl.core.schemas import DATASET_FILES, SUBSET_EN, SUBSET_MULTI, SUBSET_NOLANG
 from laion_etl.dataset.expressions import Condition
+from laion_etl.dataset.new_files import NewFiles, RowGroups
 from laion_etl.io.storage import Guard, NewFile, Store
 from laion_etl.settings import PublishSettings
 
@@ -30,7 +30,6 @@ NO_LANGUAGE = "nolang"
 SUBSET_HIGH_RESOLUTION = "laion-high-resolution"
 SUBSET_AESTHETIC = "laion-aesthetic"
 LANGUAGE_SUBSETS = (SUBSET_EN, SUBSET_MULTI, SUBSET_NOLANG)
-ROWS_PER_GROUP = 32_768  # publishing holds up to this many rows of every subset in memory
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,12 +146,7 @@ class SubsetWriter(AbstractContextManager["SubsetWriter"]):
         self._folder = folder
         self._rows_per_file = rows_per_file
         self._store = store
-        self._stack = ExitStack()
-        self._file: NewFile | None = None
-        self._writer: pq.ParquetWriter | None = None
-        self._rows_in_file = 0
-        self._waiting: list[pa.Table] = []
-        self._waiting_rows = 0
+        self._file: _SubsetFile | None = None
         self.files: list[DataFile] = []
 
     def __exit__(
@@ -161,57 +155,46 @@ class SubsetWriter(AbstractContextManager["SubsetWriter"]):
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        if error is not None:
-            self._stack.__exit__(kind, error, traceback)
+        if self._file is None:
             return
-        while self._waiting_rows:
-            self._write_group()
-        self._end_file()
+        if error is not None:
+            self._file.new.__exit__(kind, error, traceback)
+        else:
+            self._end(self._file)
 
     def add(self, table: pa.Table) -> None:
         """Add the rows of a table (DATASET_SCHEMA) that belong to the subset."""
         chosen = table.filter(self._subset.selects(table))
-        if not chosen.num_rows:
-            return
-        self._waiting.append(chosen)
-        self._waiting_rows += chosen.num_rows
-        while self._waiting_rows >= ROWS_PER_GROUP:
-            self._write_group()
+        start = 0
+        while start < chosen.num_rows:
+            file = self._file or self._begin(chosen.schema)
+            part = chosen.slice(start, self._rows_per_file - file.groups.rows)
+            file.groups.add(part)
+            start += part.num_rows
+            if file.groups.rows == self._rows_per_file:
+                self._end(file)
 
-    def _write_group(self) -> None:
-        room = self._rows_per_file - self._rows_in_file
-        count = min(ROWS_PER_GROUP, room, self._waiting_rows)
-        waiting = pa.concat_tables(self._waiting)
-        self._waiting = [waiting.slice(count)]
-        self._waiting_rows -= count
-        self._open_writer(waiting.schema).write_table(
-            waiting.slice(0, count).combine_chunks(), row_group_size=count
-        )
-        self._rows_in_file += count
-        if self._rows_in_file == self._rows_per_file:
-            self._end_file()
+    def _begin(self, schema: pa.Schema) -> "_SubsetFile":
+        name = f"{self._folder}/{self._subset.name}/{self._stem}-{len(self.files):05d}.parquet"
+        new = NewFiles([name], self._store, self._guard)
+        self._file = _SubsetFile(new, new[name], new.row_groups(name, schema))
+        return self._file
 
-    def _open_writer(self, schema: pa.Schema) -> pq.ParquetWriter:
-        if self._writer is None:
-            name = f"{self._folder}/{self._subset.name}/{self._stem}-{len(self.files):05d}.parquet"
-            self._stack = ExitStack()
-            self._file = self._stack.enter_context(self._store.create(name, self._guard))
-            self._writer = pq.ParquetWriter(self._file, schema, compression="zstd")
-            self._stack.enter_context(self._writer)
-        return self._writer
-
-    def _end_file(self) -> None:
-        if self._file is None:
-            return
-        self._stack.close()
-        output = self._file.output
+    def _end(self, file: "_SubsetFile") -> None:
+        self._file = None
+        with file.new:
+            file.groups.finish()
+        output, rows = file.file.output, file.groups.rows
         self.files.append(
-            DataFile(
-                output.name, self._subset.name, self._rows_in_file, output.bytes, output.sha256, self._crawl
-            )
+            DataFile(output.name, self._subset.name, rows, output.bytes, output.sha256, self._crawl)
         )
-        self._file = self._writer = None
-        self._rows_in_file = 0
+
+
+@dataclass(frozen=True, slots=True)
+class _SubsetFile:
+    new: NewFiles
+    file: NewFile
+    groups: RowGroups
 
 
 def count_rows(chosen: Sequence[Subset], table: pa.Table) -> dict[str, int]:

@@ -9,6 +9,7 @@ The crawl's lock is held only to begin and to write that record. Windows need no
 window write the same bytes under the same numbers, and one of them records it.
 """
 
+import logging
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ from laion_etl.core.schemas import plan_stats_name
 from laion_etl.core.stage_stats import StageStats
 from laion_etl.database.connection import Database
 from laion_etl.database.load import crawl_number
-from laion_etl.database.load_stats import stats_to_store
+from laion_etl.database.load_stats import outdated_in_store, stats_to_store
 from laion_etl.database.locks import PLANNERS, HeldLocks, planner_of, run_locked
 from laion_etl.database.rollups import roll_up
 from laion_etl.io.planned import window_file_name, write_window
@@ -33,6 +34,8 @@ from laion_etl.plan.window_batches import WindowBatches
 from laion_etl.settings import Settings
 
 ResultT = TypeVar("ResultT")
+UNPLANNED = "unplanned"  # key in the details of the stats of a range
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +58,7 @@ def plan_batches(crawl: str, settings: Settings, store: Store, database: Databas
     plan.begin()
     while (begun := plan.round()) is not None:
         plan.cut(begun, begun.windows)
-        if plan.has_unplanned():  # partitions that were loaded after an interrupted round had begun
+        if plan.unplanned():  # partitions that were loaded after an interrupted round had begun
             plan.begin()
     return plan.finish()
 
@@ -85,9 +88,10 @@ def plan_range(
 ) -> StageStats:
     """Cut the windows of range `index` of `of`, counted from 1, of a plan that has begun.
 
-    Returns their stats; the fingerprint is that of the plan, empty as long as it is not complete. Other
-    ranges may be cut at the same time. Does nothing if the plan is complete. Raises DatabaseError if it has
-    never begun.
+    Returns their stats; the fingerprint is that of the plan, empty as long as it is not complete. Then
+    `details` has the number of partitions that are not in the plan, for they were loaded after it had begun:
+    they need another one. Other ranges may be cut at the same time. Does nothing if the plan is complete.
+    Raises DatabaseError if it has never begun.
     """
     plan = _Plan.of(crawl, settings, store, database)
     if not plan.has_begun():
@@ -100,8 +104,13 @@ def plan_range(
         share = begun.share(index, of)
         pairs = sum(window.pairs for window in share) + plan.cut(begun, share)
     # The planner of the last window may have been killed before it had written the record.
-    fingerprint = plan.finish().fingerprint if plan.round() is None else ""
-    return StageStats("plan", crawl, f"{index}/{of}", fingerprint, pairs, pairs)
+    fingerprint, later = ("", 0) if plan.round() else (plan.finish().fingerprint, plan.unplanned())
+    if later:
+        _log.warning(
+            "%d partitions of %s were loaded after this plan began; run `laion-etl stage plan --crawl %s` "
+            "again", later, crawl, crawl,
+        )  # fmt: skip
+    return StageStats("plan", crawl, f"{index}/{of}", fingerprint, pairs, pairs, details={UNPLANNED: later})
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,9 +148,9 @@ class _Plan:
         """Whether there was ever a round."""
         return self.database.rows("plan.last_round", {"crawl_no": self.crawl_no})[0][0] is not None
 
-    def has_unplanned(self) -> bool:
-        """Whether partitions are loaded that are not planned."""
-        return bool(self.database.rows("plan.unplanned", {"crawl_no": self.crawl_no})[0][0])
+    def unplanned(self) -> int:
+        """Return the number of partitions that are loaded and not planned."""
+        return int(self.database.rows("plan.unplanned", {"crawl_no": self.crawl_no})[0][0])
 
     def round(self) -> Round | None:
         """Return the round that is open."""
@@ -179,8 +188,9 @@ class _Plan:
 
     def finish(self) -> StageStats:
         """Write the plan's record; returns its stats."""
-        for (partition_no,) in self.database.rows("plan.planned_partitions", {"crawl_no": self.crawl_no}):
-            # A loader may have been killed between taking pairs over and writing the stats of their losers.
+        planned = self.database.rows("plan.planned_partitions", {"crawl_no": self.crawl_no})
+        # A loader may have been killed between taking pairs over and writing the stats of their losers.
+        for partition_no in outdated_in_store(self.crawl, planned, self.store):
             stats_to_store(partition_no, self.store, self.database)
         return self._locked(self._write_record)
 

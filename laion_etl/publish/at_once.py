@@ -17,6 +17,7 @@ from laion_etl.publish.commit import commit_version, refresh_card, removals_of
 from laion_etl.publish.completeness import Expected, check_still_scored, scored_crawl
 from laion_etl.publish.exclusions import exclusions
 from laion_etl.publish.image_dedupe import compared_with
+from laion_etl.publish.join import has_restored
 from laion_etl.publish.part import Part, check_count, context_of
 from laion_etl.publish.prepared import forget_prepared
 from laion_etl.publish.repeated_ids import check_ids
@@ -124,13 +125,19 @@ def _fingerprint(
 
 
 def _finished(work: Publication, wanted: str, store: Store) -> StageStats | None:
-    """Return the stats of an earlier identical call, if the current version still has its rows."""
+    """Return the stats of an earlier identical call, if the current version still has its rows.
+
+    None also where a damaged shard was restored, so that the version lacks samples that can be joined now.
+    """
     current = manifest.current_manifest(work.dataset, store)
     part = current.part(work.crawl) if current else None
     if part is None or part.fingerprint != work.fingerprint or not is_named(part.version, wanted):
         return None
+    stats = store.read_stats(Release(work.dataset, part.version).file(STATS))
+    if has_restored(stats, work.scored, store):
+        return None
     refresh_card(work.dataset, store)
-    return store.read_stats(Release(work.dataset, part.version).file(STATS))
+    return stats
 
 
 def read_at_once(works: Sequence[Publication], store: Store, files: Sequence[DataFiles | None]) -> list[Part]:

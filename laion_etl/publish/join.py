@@ -13,23 +13,24 @@ import logging
 import shutil
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
-from tempfile import SpooledTemporaryFile
 from types import TracebackType
 from typing import IO, cast
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from laion_etl.core.errors import InputError
+from laion_etl.core.stage_stats import StageStats
 from laion_etl.dataset.joined_samples import PARQUET, TAR, Joined, stem_of
+from laion_etl.dataset.new_files import NewFiles
 from laion_etl.dataset.scored import ScoredBatch, ScoredCrawl
-from laion_etl.dataset.subsets import ROWS_PER_GROUP, DataFile
+from laion_etl.dataset.subsets import DataFile
 from laion_etl.io.storage import Guard, NewFile, Store
 from laion_etl.io.tarshard import finish, write_members
 from laion_etl.publish.scored_samples import ScoredSamples, opened_samples
 
 _VECTORS_IN_MEMORY_BYTES = 32_000_000
+_LACKS = "the tar of its scored shard lacks"
 _log = logging.getLogger(__name__)
 
 
@@ -54,7 +55,6 @@ class SampleFiles(AbstractContextManager["SampleFiles"]):
         self._store = store
         self._range_number = range_number
         self._guard = guard
-        self._stack = ExitStack()
         self._tar: _JoinedTar | None = None
         self._tars = 0
         self._waiting: list[pa.Table] = []
@@ -67,10 +67,12 @@ class SampleFiles(AbstractContextManager["SampleFiles"]):
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        if error is not None:
-            self._stack.__exit__(kind, error, traceback)
+        if self._tar is None:
             return
-        self._end_tar()
+        if error is not None:
+            self._tar.new.__exit__(kind, error, traceback)
+        else:
+            self._end(self._tar)
 
     @property
     def waiting(self) -> int:
@@ -87,24 +89,22 @@ class SampleFiles(AbstractContextManager["SampleFiles"]):
         table = pa.concat_tables(self._waiting)
         keys = table["key"].to_pylist()
         if missing := [key for key in keys if key not in samples.places]:
-            self.leave_out(
-                batch, f"the tar of its scored shard lacks {len(missing):,} samples, first {missing[0]}"
-            )
+            self.leave_out(batch, f"{_LACKS} {len(missing):,} samples, first {missing[0]}")
             return
         self._waiting = []
         place = {key: row for row, key in enumerate(samples.places)}
         if self._tar is not None and self._tar.dims != samples.dims:
-            self._end_tar()
+            self._end(self._tar)
         start = 0
         while start < len(keys):
-            tar = self._tar or self._new_tar(samples.dims, table.schema)
+            tar = self._tar or self._begin(samples.dims, table.schema)
             end = min(len(keys), start + self._samples_per_tar - tar.samples)
             for key in keys[start:end]:
                 tar.add(key, place[key], samples)
             tar.add_rows(table.slice(start, end - start))
             start = end
             if tar.samples == self._samples_per_tar:
-                self._end_tar()
+                self._end(tar)
 
     def leave_out(self, batch: int, error: str) -> None:
         """Leave the samples of the waiting rows out, which are of this batch."""
@@ -115,23 +115,17 @@ class SampleFiles(AbstractContextManager["SampleFiles"]):
         self.joined.leave_out(batch, self.waiting, error)
         self._waiting = []
 
-    def _new_tar(self, dims: Mapping[str, int], schema: pa.Schema) -> "_JoinedTar":
+    def _begin(self, dims: Mapping[str, int], schema: pa.Schema) -> "_JoinedTar":
         stem = stem_of(self._folder, self._crawl, self._tars, self._range_number)
-        self._stack = ExitStack()
-        self._tar = _JoinedTar(stem, dims, schema, self._store, self._guard, self._stack)
+        new = NewFiles((stem + ending for ending in (TAR, PARQUET, *dims)), self._store, self._guard)
+        self._tar = _JoinedTar(stem, dims, schema, new)
         self._tars += 1
         return self._tar
 
-    def _end_tar(self) -> None:
-        if self._tar is None:
-            return
-        tar, self._tar = self._tar, None
-        try:
+    def _end(self, tar: "_JoinedTar") -> None:
+        self._tar = None
+        with tar.new:
             tar.finish()
-        except BaseException as error:
-            self._stack.__exit__(type(error), error, error.__traceback__)
-            raise
-        self._stack.close()
         self.joined.samples += tar.samples
         for ending, file in tar.files.items():
             output, rows = file.output, tar.samples if ending == PARQUET else None
@@ -154,28 +148,34 @@ def join_batch(scored: ScoredCrawl, batch: ScoredBatch, writers: Sequence[Sample
             one.join(batch.number, samples)
 
 
-class _JoinedTar:
-    """A tar that is being written, with its rows and embeddings; `stack` makes its files visible."""
+def has_restored(stats: StageStats, scored: ScoredCrawl, store: Store) -> bool:
+    """Whether a shard whose samples were left out, because it was damaged, can be read now.
 
-    def __init__(
-        self,
-        stem: str,
-        dims: Mapping[str, int],
-        schema: pa.Schema,
-        store: Store,
-        guard: Guard | None,
-        stack: ExitStack,
-    ) -> None:
+    `stats`: of a range or of a version. Its bytes are those of its stats again, so no fingerprint shows it.
+    """
+    errors = stats.details.get("samples", {}).get("errors", ())
+    damaged = {int(one["batch"]) for one in errors if not str(one["error"]).startswith(_LACKS)}
+    return any(_is_readable(scored, batch, store) for batch in scored.batches if batch.number in damaged)
+
+
+def _is_readable(scored: ScoredCrawl, batch: ScoredBatch, store: Store) -> bool:
+    try:
+        with opened_samples(scored.shard_name(batch.number, ""), batch, store):
+            return True
+    except InputError:
+        return False
+
+
+class _JoinedTar:
+    """A tar that is being written, with its rows and embeddings."""
+
+    def __init__(self, stem: str, dims: Mapping[str, int], schema: pa.Schema, new: NewFiles) -> None:
+        self.new = new
         self.dims = dims
         self.samples = 0
-        self.files: dict[str, NewFile] = {
-            ending: stack.enter_context(store.create(stem + ending, guard))
-            for ending in (TAR, PARQUET, *dims)
-        }
-        self._rows = pq.ParquetWriter(self.files[PARQUET], schema, compression="zstd")
-        stack.callback(self._rows.close)
-        self._vectors = {ending: _spooled(stack) for ending in dims}
-        self._waiting: list[pa.Table] = []
+        self.files: dict[str, NewFile] = {ending: new[stem + ending] for ending in (TAR, PARQUET, *dims)}
+        self._rows = new.row_groups(stem + PARQUET, schema)
+        self._vectors = {ending: new.spooled(_VECTORS_IN_MEMORY_BYTES) for ending in dims}
 
     def add(self, key: str, place: int, samples: ScoredSamples) -> None:
         """Copy the members of a sample, and its row of each matrix of embeddings."""
@@ -186,29 +186,15 @@ class _JoinedTar:
 
     def add_rows(self, table: pa.Table) -> None:
         """Add the rows of the samples that were added."""
-        self._waiting.append(table)
-        while sum(one.num_rows for one in self._waiting) >= ROWS_PER_GROUP:
-            self._write_group()
+        self._rows.add(table)
 
     def finish(self) -> None:
         """Write the end of each file."""
         finish(self.files[TAR])
-        if any(table.num_rows for table in self._waiting):
-            self._write_group()
-        self._rows.close()
+        self._rows.finish()
         for ending, dim in self.dims.items():
             header = {"descr": "<f2", "fortran_order": False, "shape": (self.samples, dim)}
             file, vectors = cast("IO[bytes]", self.files[ending]), self._vectors[ending]
             np.lib.format.write_array_header_1_0(file, header)
             vectors.seek(0)
             shutil.copyfileobj(vectors, file)
-
-    def _write_group(self) -> None:
-        waiting = pa.concat_tables(self._waiting)
-        group = waiting.slice(0, ROWS_PER_GROUP).combine_chunks()
-        self._waiting = [waiting.slice(ROWS_PER_GROUP)]
-        self._rows.write_table(group, row_group_size=ROWS_PER_GROUP)
-
-
-def _spooled(stack: ExitStack) -> IO[bytes]:
-    return cast("IO[bytes]", stack.enter_context(SpooledTemporaryFile(_VECTORS_IN_MEMORY_BYTES)))

@@ -24,6 +24,7 @@ from laion_etl.io.storage import Store
 from laion_etl.publish.commit import refresh_card, removals_of
 from laion_etl.publish.completeness import Expected, check_named_batches, confirmed, partitions_of
 from laion_etl.publish.image_dedupe import compared_with
+from laion_etl.publish.join import has_restored
 from laion_etl.publish.prepared import BatchRange, Prepared, divide, read_prepared
 from laion_etl.publish.range_dedupe import digest_files
 from laion_etl.publish.repeated_ids import check_ids
@@ -128,7 +129,10 @@ def scored_of(
 def _is_published(
     prepared: Prepared, part: ManifestPart, planned: Sequence[int], settings: Settings, store: Store
 ) -> bool:
-    """Whether a published part was made by the same rules from the same scored batches."""
+    """Whether a published part was made by the same rules from the same scored batches.
+
+    Not so if a shard that was damaged is restored: its samples were left out.
+    """
     try:
         before = read_prepared(prepared.dataset, prepared.crawl, store)
     except DamagedFileError:
@@ -139,10 +143,13 @@ def _is_published(
         digests = digest_files(prepared, store) if settings.publish.duplicates == "exact" else ()
     except InputError:  # those of a range are not there
         return False
-    inputs = [
-        inputs_of(prepared, one, scored_of([prepared], one, planned, store), digests)
-        for one in prepared.ranges
-    ]
+    stats = store.read_stats(Release(prepared.dataset, part.version).file(STATS))
+    inputs = []
+    for one in prepared.ranges:
+        scored = scored_of([prepared], one, planned, store)
+        inputs.append(inputs_of(prepared, one, scored, digests))
+        if has_restored(stats, scored, store):
+            return False
     return part.fingerprint == prepared.whole(inputs)
 
 

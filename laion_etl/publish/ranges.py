@@ -29,6 +29,7 @@ from laion_etl.io.storage import Store
 from laion_etl.publish.commit import removals_of
 from laion_etl.publish.completeness import check_damaged
 from laion_etl.publish.exclusions import Exclusions
+from laion_etl.publish.join import has_restored
 from laion_etl.publish.part import Part, check_count
 from laion_etl.publish.prepare import inputs_of, scored_of
 from laion_etl.publish.prepared import BatchRange, Prepared, again, prepared_for
@@ -131,11 +132,10 @@ def _with_links(record: StageStats) -> list[tuple[str, str]]:
 
 
 def _finished(work: RangeWork, store: Store) -> StageStats | None:
-    """Return the record of a range that is done and has its files."""
+    """Return the record of a range that is done and has its files, unless it can have more samples now."""
     stats = store.finished(work.prepared.range_name(work.one.number), work.made_from)
-    if stats and all(store.exists(output.name) for output in stats.outputs):
-        return stats
-    return None
+    is_whole = stats is not None and all(store.exists(output.name) for output in stats.outputs)
+    return stats if stats and is_whole and not has_restored(stats, work.scored, store) else None
 
 
 def _works(

@@ -104,6 +104,14 @@ class StageProgress:
 
 
 @dataclass(frozen=True, slots=True)
+class PlanWindows:
+    """Windows of the round of planning that is open; none are left if `of` is 0."""
+
+    done: int = 0
+    of: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class CrawlStatus:
     """The status of a crawl in progress."""
 
@@ -115,6 +123,7 @@ class CrawlStatus:
     failures: tuple[Failure, ...] = field(default=())
     missing: tuple[MissingBatch, ...] = ()
     causes: tuple[ParkedCause, ...] = ()
+    plan_windows: PlanWindows = PlanWindows()
 
     def with_funnel(self, funnel: CrawlFunnel) -> "CrawlStatus":
         """Return the status with the stages' units from this funnel."""
@@ -157,6 +166,8 @@ class CrawlStatus:
         return table
 
     def _notes(self) -> Iterator[str]:
+        if (windows := self.plan_windows).of:
+            yield f"plan: {windows.done:,} of {windows.of:,} windows of new pairs are done"
         for lease in self.oldest_leases[:1]:
             silent = f", silent for {duration(-lease.left_s)} too long" if lease.left_s < 0 else ""
             yield (
@@ -191,6 +202,7 @@ def crawl_status(crawl: str, funnel: CrawlFunnel, database: Database) -> CrawlSt
             Failure(*row) for row in database.rows("status.failed_batches", keys | {"rows": _FAILURES_NAMED})
         ),
         causes=parked_causes(crawl, database),
+        plan_windows=PlanWindows(*database.rows("status.plan_windows", keys)[0]),
     )
 
 

@@ -4,7 +4,8 @@ Shapes do not show it: OpenAI's weights load into ViT-B-32 of open_clip, which c
 QuickGELU, and SigLIP's take other means and another resize than CLIP's. A tag of open_clip says it. For a
 checkpoint file, the first of these that is known decides:
 
-1. the tag whose weights the file has, by the SHA-256 that open_clip expects or by the hub's folder it is in;
+1. the tag whose weights the file has, by the hub's folder it is in, or else by the SHA-256 that open_clip
+   expects, for which the whole file is read;
 2. `open_clip_config.json` next to the file, if the file has the name it has on the hub;
 3. what all of open_clip's tags for the architecture have in common.
 
@@ -88,18 +89,16 @@ def _from_settings(settings: ClipSettings) -> Function:
 
 def _of_file(path: Path, tags: Mapping[str, Mapping[str, Any]]) -> Function | None:
     """Return the function of the tag whose weights a file has; None if it is of none that is known."""
-    digests = {name: digest for name, entry in tags.items() if (digest := _expected_sha256(entry))}
-    if digests:
-        with path.open("rb") as file:
-            found = hashlib.file_digest(file, "sha256").hexdigest()
-        for name, digest in digests.items():
-            if found.startswith(digest):
-                return _chosen(tags[name])
     folders = {part.rpartition("--")[2] for part in (*path.absolute().parts[:-1], path.stem)}
     for entry in tags.values():
         if _hub_name(entry) in folders:
             return _chosen(entry)
-    return None
+    digests = {name: digest for name, entry in tags.items() if (digest := _expected_sha256(entry))}
+    if not digests:
+        return None
+    with path.open("rb") as file:
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+    return next((_chosen(tags[name]) for name, digest in digests.items() if found.startswith(digest)), None)
 
 
 def _expected_sha256(entry: Mapping[str, Any]) -> str:

@@ -89,7 +89,7 @@ update partition set planned = true, planning = false where crawl_no = %(crawl_n
 update plan_round set done = true where crawl_no = %(crawl_no)s and round = %(round)s
 
 -- name: planned_partitions
-select partition_no from partition where crawl_no = %(crawl_no)s and planned order by partition_no
+select partition_no, partition, stats from partition where crawl_no = %(crawl_no)s and planned order by partition_no
 
 -- name: to_record
 -- What the plan's record in the store lists, as of one moment, for other planners record windows meanwhile: the pairs of

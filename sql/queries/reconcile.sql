@@ -1,9 +1,11 @@
 -- name: batches
-select batch, pairs, file ->> 'name', state::text,
-       state in ('downloaded', 'scoring', 'scored') or state = 'parked' and stats is not null, coalesce(lease_expires > now(), false) and state in ('downloading', 'scoring')
+select batch, pairs, state::text,
+       state in ('downloaded', 'scoring', 'scored') or state = 'parked' and stats is not null,
+       coalesce(lease_expires > now(), false) and state in ('downloading', 'scoring')
 from batch join crawl using (crawl_no)
-where crawl = %(crawl)s
+where crawl = %(crawl)s and batch > %(after)s
 order by batch
+limit %(rows)s
 
 -- name: partitions
 select partition, fingerprint from partition join crawl using (crawl_no)

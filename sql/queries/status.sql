@@ -43,6 +43,12 @@ cross join lateral (
 ) as latest
 order by frequent.batches desc, cause
 
+-- name: plan_windows
+-- Of the round of planning that is open: those that are done, and all of them.
+select count(*) filter (where plan_window.done), count(*)
+from plan_window join plan_round using (crawl_no, round) join crawl using (crawl_no)
+where crawl = %(crawl)s and not plan_round.done
+
 -- name: downloads
 -- Counters of a crawl's batches: with pairs of all of them, and what those that are done have.
 select coalesce(sum(batches), 0)::bigint, coalesce(sum(pairs), 0)::bigint, coalesce(sum(done), 0)::bigint,

@@ -46,6 +46,8 @@ def test_a_cell_of_a_thousand_opens_its_batches(browser: Browser, address: str) 
     expect(page.locator("#batches .grid button")).to_have_count(3)
     cell = page.get_by_role("button", name="batch 1000–1999: 700 of 1000 downloaded, 3 failed")
     expect(cell).to_have_class("cell k-failed")
+    downloaded = page.get_by_role("button", name="batch 500–999: 500 of 500 downloaded")
+    expect(downloaded).to_have_attribute("style", "--level: 50%;")  # the other half is for scoring
     cell.click()
     panel = page.locator("#panel")
     expect(panel.locator(".grid button")).to_have_count(1_000)

@@ -278,6 +278,23 @@ def test_a_later_round_is_the_same_too_and_keeps_the_numbers_of_the_first(
     assert made[0] == made[1]
 
 
+def test_partitions_loaded_after_a_plan_began_are_named_at_its_end(
+    store: Store, small: Settings, database: Database, caplog: pytest.LogCaptureFixture
+) -> None:
+    load(store, small, database, 0, 1)
+    prepare_plan("C", small, store, database)
+    load(store, small, database, 2)
+    assert plan_range("C", 1, 2, small, store, database).details == {"unplanned": 0}  # not its end
+    assert caplog.messages == []
+    assert plan_range("C", 2, 2, small, store, database).details == {"unplanned": 1}
+    assert caplog.messages == [
+        "1 partitions of C were loaded after this plan began; run `laion-etl stage plan --crawl C` again"
+    ]
+    assert in_ranges(store, small, database).ranges
+    assert plan_range("C", 1, 1, small, store, database).details == {"unplanned": 0}
+    assert sum(batch.pairs for batch in planned_files("C", store)) == 90
+
+
 def test_a_forgotten_crawl_gets_the_same_numbers_again(
     store: Store, small: Settings, database: Database
 ) -> None:

@@ -18,6 +18,7 @@ from laion_etl.database.embedded import EmbeddedServer
 from laion_etl.database.load import crawl_number, load_partition
 from laion_etl.database.queue import BatchQueue, QueueCounts
 from laion_etl.database.reconcile import Differences, Kind, find_differences, mend_batches
+from laion_etl.database.stored_crawl import read_stored
 from laion_etl.io.storage import Store
 from laion_etl.plan.stage import plan_batches
 from laion_etl.settings import PlanSettings, Settings
@@ -34,7 +35,7 @@ class World:
     queue: BatchQueue
 
     def found(self) -> Differences:
-        return find_differences("C", self.store, self.database)
+        return find_differences("C", read_stored("C", self.store), self.store, self.database)
 
     def differences(self) -> dict[Kind, list[int]]:
         return self.found().numbers

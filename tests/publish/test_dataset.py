@@ -11,7 +11,7 @@ import pytest
 
 from laion_etl.core.errors import InputError, SettingsError
 from laion_etl.core.schemas import DATASET_SCHEMA, SCORED_SCHEMA, pair_id
-from laion_etl.dataset import subsets as subsets_module
+from laion_etl.dataset import new_files
 from laion_etl.io.storage import LocalStore, Store
 from laion_etl.publish.stage import publish_dataset, rebuild_report, render_report
 from laion_etl.settings import Settings
@@ -110,7 +110,7 @@ def test_the_aesthetic_subset_needs_a_score(store: Store, plain: Settings) -> No
 def test_files_are_cut_at_the_wanted_number_of_rows(
     store: Store, plain: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(subsets_module, "ROWS_PER_GROUP", 8)
+    monkeypatch.setattr(new_files, "ROWS_PER_GROUP", 8)
     world = published(build_world(), store, changed(plain, rows_per_file=20))
     names = store.list(f"{FOLDER}/laion-en")
     counts = [pq.read_metadata(io.BytesIO(store.read(name))).num_rows for name in names]

@@ -214,6 +214,23 @@ def test_a_damaged_shard_costs_its_own_samples_and_is_named(world: World, tmp_pa
     assert verify_version("laion", "", store).problems == []
 
 
+@pytest.mark.parametrize("batches_per_range", [100, 3])
+def test_a_restored_shard_is_noticed(world: World, tmp_path: Path, batches_per_range: int) -> None:
+    store, settings = LocalStore(tmp_path), joining(batches_per_range)
+    write(world, store)
+    name = f"scored/{CRAWL}/{batch_name(0)}{TAR}"
+    whole = store.read(name)
+    store.write(name, whole[:-20_000])
+    damaged = publish_dataset(CRAWL, settings, store)
+    assert damaged.details["samples"]["batches_left_out"] == 1
+    assert publish_dataset(CRAWL, settings, store) == damaged
+    store.write(name, whole)
+    restored = publish_dataset(CRAWL, settings, store)
+    assert restored.unit == f"laion/{CRAWL}.2"
+    check_joined(store, "laion", published(store, "laion"))
+    assert publish_dataset(CRAWL, settings, store) == restored
+
+
 def test_a_tar_that_lacks_a_sample_costs_its_batch(world: World, tmp_path: Path) -> None:
     store = LocalStore(tmp_path)
     write(world, store, ())
@@ -224,7 +241,9 @@ def test_a_tar_that_lacks_a_sample_costs_its_batch(world: World, tmp_path: Path)
             write_member(file, member, data)
         finish(file)
     describe(1, store)
-    [error] = publish_dataset(CRAWL, joining(), store).details["samples"]["errors"]
+    stats = publish_dataset(CRAWL, joining(), store)
+    [error] = stats.details["samples"]["errors"]
+    assert publish_dataset(CRAWL, joining(), store) == stats  # its shard is as it was
     key = members[0][0].partition(".")[0]
     assert error == {"batch": 1, "error": f"the tar of its scored shard lacks 1 samples, first {key}"}
     joined = [
@@ -273,7 +292,7 @@ def test_killed_in_a_tar_and_published_again_the_bytes_are_the_same(world: World
     for store in (calm, killed):
         write(world, store)
     publish_dataset(CRAWL, joining(2), calm)
-    second = 7  # file: the second tar, after prepared.json, the hashes and the four files of the first tar
+    second = 12  # file: the second tar, after prepared.json, hashes, five subsets and the first tar's files
     assert publish_killed_at(killed.uri(), second, joining(2)) == -signal.SIGKILL
     found = {name.rpartition("/")[2] for name in killed.list(f"dataset/laion/{CRAWL}/samples")}
     assert found == {f"{CRAWL}-00001-00000{ending}" for ending in (TAR, PARQUET, *EMBEDDINGS)}

@@ -88,13 +88,14 @@ export function batchCells(grid) {
   return cells;
 }
 
-// Of a crawl with many batches: a cell is a thousand numbers, of which the dashboard has counts.
+// Of a crawl with many batches: a cell is a thousand numbers, of which the dashboard has counts. Downloads fill its lower
+// half and scoring the upper one, as in the cell of a batch.
 export function thousandCells(thousands) {
   return thousands.map(({ thousand, first, last, batches, done, failed, held, silent, scored }) => {
     const kinds = [["failed", failed], ["silent", silent], ["running", held]];
     const [kind, bad] = kinds.find(([, number]) => number) ?? [done < batches ? "waiting" : scored < batches ? "half" : "done", 0];
     const text = [`${done} of ${batches} downloaded`, scored && `${scored} scored`, bad && `${bad} ${KINDS[kind]}`].filter(Boolean).join(", ");
-    return { number: first, last, thousand, kind, text, level: done / batches, depth: "-" };
+    return { number: first, last, thousand, kind, text, level: (done + scored) / (2 * batches), depth: "-" };
   });
 }
 
