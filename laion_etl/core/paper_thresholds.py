@@ -10,8 +10,9 @@ def used_for_another_model(model: str, english: float) -> bool:
     """Whether a model uses the threshold of the paper, which was chosen for OpenAI's ViT-B/32.
 
     Args:
-        model: Its name and weights, like ViT-B-32/openai. A file of ViT-B-32 is taken for OpenAI's weights.
+        model: Its name and weights, like ViT-B-32/openai, and more after a comma. A file of ViT-B-32 is taken
+            for OpenAI's weights.
         english: Its threshold for English pairs.
     """
-    name, _, weights = model.partition("/")
+    name, _, weights = model.partition(",")[0].partition("/")
     return english == ENGLISH and not (name in _NAMES and (weights == "openai" or "." in weights))

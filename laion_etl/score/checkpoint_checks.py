@@ -15,16 +15,16 @@ def check_file(path: Path, network: Any, model: str) -> None:
     if _is_torchscript(path):
         raise ModelError(
             f"cannot load the checkpoint {path}: it is a TorchScript archive, as OpenAI publishes its "
-            "weights, which holds code besides weights; use the tag openai, or a file of these weights from the hub "
-            "(open_clip_model.safetensors of timm/vit_base_patch32_clip_224.openai for ViT-B-32)"
+            "weights, which holds code besides weights; use the tag openai, or a file of these weights from "
+            "the hub (open_clip_model.safetensors of timm/vit_base_patch32_clip_224.openai for ViT-B-32)"
         )
     own = getattr(network.visual, "positional_embedding", None)
     found = None if own is None else _positions(path)
     if own is not None and found is not None and found != own.shape[0]:
         raise ModelError(
             f"cannot load the checkpoint {path} into {model}: it was trained on images of {found - 1} "
-            f"patches, {model} takes {own.shape[0] - 1}; choose the model of the weights, such as ViT-B-32-256 for "
-            "ViT-B-32 with images of 256 pixels"
+            f"patches, {model} takes {own.shape[0] - 1}; choose the model of the weights, such as "
+            "ViT-B-32-256 for ViT-B-32 with images of 256 pixels"
         )
 
 

@@ -33,6 +33,7 @@ def test_a_threshold_that_someone_set_is_obeyed() -> None:
     [
         ("ViT-B-32/openai", ClipSettings(), False),
         ("ViT-B-32/model.safetensors", ClipSettings(), False),
+        ("ViT-B-32/openai, weights 0123456789ab, bf16 on cuda", ClipSettings(), False),
         ("ViT-B-32/laion2b_s34b_b79k", ClipSettings(), True),
         ("ViT-L-14/openai", ClipSettings(), True),
         ("ViT-L-14/openai", ClipSettings(threshold_en=0.2), False),
