@@ -70,8 +70,11 @@ def class_embeddings(
 
 def alike(classes: Floats, names: Sequence[str]) -> list[tuple[str, str]]:
     """Pairs of classes whose embeddings are the same but for rounding: the model cannot tell them apart."""
-    first, second = np.nonzero(np.triu(classes @ classes.T > 1 - _SAME, 1))
-    return [(names[i], names[j]) for i, j in zip(first.tolist(), second.tolist(), strict=True)]
+    found = []
+    for first, row in enumerate(classes):
+        later = np.flatnonzero(classes[first + 1 :] @ row > 1 - _SAME) + first + 1
+        found += [(names[first], names[second]) for second in later.tolist()]
+    return found
 
 
 def classify(
