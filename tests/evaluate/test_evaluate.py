@@ -225,7 +225,7 @@ def test_commands_on_a_scored_shard(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     shown = RUNNER.invoke(app, ["model", "calibrate", "--crawl", CRAWL, "--keep", "0.34"])
     assert "export LAION_ETL_CLIP_THRESHOLD_OTHER=" in shown.output
     shown = RUNNER.invoke(app, ["model", "eval", "retrieval", "--crawl", CRAWL, "--shard", "3"])
-    assert f"{shard.kept} pairs of {shard.kept} images" in shown.output, shown.output
+    assert f"{shard.kept} pairs of 3 images" in shown.output, "two samples have the same image"
     shown = RUNNER.invoke(app, ["model", "eval", "zero-shot", str(folder), "--templates", "simple"])
     assert "24 images in 3 classes, 1 unreadable" in shown.output, shown.output
     assert "top-1" in shown.output
