@@ -11,12 +11,10 @@ would decode them in the process that holds the model, outside all limits.
 """
 
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-simplejpeg: Any
 try:
     import simplejpeg
 except ImportError:
