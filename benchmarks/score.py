@@ -158,9 +158,17 @@ class Bench:
             rows.append(Row(_THEIRS, found, busy.mean(began, time.time())))
         for way in ("forward", "trimmed", "host", "decode"):
             figures = self.figures_of(way, batch)
-            note = f"{figures['own_cpu_us']:,.0f} us of its own process" if "own_cpu_us" in figures else ""
+            note = cpu_note(figures)
             rows.append(Row(_NAMES[way], figures["samples_per_s"], note=note))
         return rows
+
+
+def cpu_note(figures: dict[str, Any]) -> str:
+    """The CPU that a sample costs, where it was measured."""
+    if "own_cpu_us" not in figures:
+        return ""
+    own, preparers = figures["own_cpu_us"], figures["preparers_cpu_us"]
+    return f"{own + preparers:,.0f} us of CPU a sample, {own:,.0f} of them in the stage's own process"
 
 
 _OURS, _THEIRS = "ours, tar to parquet", "clip-retrieval"

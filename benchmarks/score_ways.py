@@ -8,6 +8,7 @@ forward (open_clip on ready tensors), trimmed (the same with texts cut to their 
 """
 
 import json
+import os
 import resource
 import shutil
 import sys
@@ -61,11 +62,13 @@ def ours(settings: Settings, store: LocalStore, shards: int, tools: Tools = _OWN
     memory: list[float] = []
     ends: list[float] = []
     spent: list[float] = []
+    preparing: list[float] = []
 
     def measure(_: object) -> None:
         memory.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
         ends.append(time.time())
         spent.append(time.process_time())
+        preparing.append(_of_children())
 
     stats = score_shards("C", range(shards), settings, store, measure, tools)
     later = sum(one.input for one in stats[1:])
@@ -75,9 +78,20 @@ def ours(settings: Settings, store: LocalStore, shards: int, tools: Tools = _OWN
         "begin": ends[0],
         "end": ends[-1],
         "own_cpu_us": 1e6 * (spent[-1] - spent[0]) / max(1, later),
+        "preparers_cpu_us": 1e6 * (preparing[-1] - preparing[0]) / max(1, later),
         "peak_mb_after_first_shard": round(memory[0]),
         "peak_mb_after_last_shard": round(memory[-1]),
     }
+
+
+def _of_children() -> float:
+    """CPU seconds of the running child processes: those that prepare samples."""
+    ticks = 0
+    for children in Path("/proc/self/task").glob("*/children"):
+        for pid in children.read_text().split():
+            fields_of = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+            ticks += int(fields_of[11]) + int(fields_of[12])  # in user mode and in the kernel
+    return ticks / os.sysconf("SC_CLK_TCK")
 
 
 class _Free(ClipModel):

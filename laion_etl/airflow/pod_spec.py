@@ -7,9 +7,11 @@ from typing import Any
 
 from airflow.providers.cncf.kubernetes.pod_generator import make_safe_label_value
 from kubernetes.client import models as k8s
+from kubernetes.utils.quantity import parse_quantity
 
 from laion_etl.airflow.alerts import LABEL, crawl_of
 from laion_etl.airflow.commands import Command, run_id, without_secrets
+from laion_etl.airflow.gpu_cores import cores_per_gpu
 from laion_etl.core.errors import SettingsError
 from laion_etl.core.stage_stats import fingerprint
 from laion_etl.settings import KubernetesSettings, Settings, of_stage, setting_fields
@@ -18,6 +20,8 @@ _END_S = 15  # on top of the time that a download worker has to return its batch
 _WAIT_FOR_AIRFLOW_S = 600  # a pod that Airflow lost ends this long after its task's time limit
 _USER = 10001  # of the images in docker/
 _SCRATCH = "/tmp"  # noqa: S108 - an emptyDir of the pod
+_WEIGHTS = "/weights"
+_CLAIM = "claim:"  # a claim of a persistent volume, in weights_cache; a path is the node's
 # Settings that concern Airflow's machine, or have no effect in a pod.
 _NOT_PASSED_ON = {"runner", "data_dir", "catalogue", "registered", "run_id", "conn_id"}
 _NOT_PASSED_ON |= {"task_restarts", "task_restart_delay_s", "fleet"}
@@ -38,14 +42,14 @@ def pod_parts(command: Command, settings: Settings, timeout: timedelta | None) -
         "labels": _labels(command),
         "cmds": ["laion-etl"],
         "arguments": ["--result", result_uri(command, settings), *command.words, "--json"],
-        "env_vars": _environment(settings, run_id(task)),
+        "env_vars": _environment(stage, settings, run_id(task)),
         "env_from": _environment_from(kubernetes),
         "image_pull_secrets": [k8s.V1LocalObjectReference(name) for name in kubernetes.image_pull_secrets],
         "service_account_name": kubernetes.service_account or None,
         "dns_config": _dns(),
         "automount_service_account_token": False,  # a role's token (IRSA) is mounted separately
-        **_places(stage, kubernetes),
-        **_scratch(stage, kubernetes),
+        **_places(stage, settings),
+        **_folders(stage, kubernetes),
         **_confinement(),
         "termination_grace_period": int(settings.download.grace_s) + _END_S,
         "termination_message_policy": "FallbackToLogsOnError",
@@ -130,9 +134,10 @@ def _labels(command: Command) -> dict[str, str]:
     return {name: make_safe_label_value(value.replace("/", "-")) for name, value in labels.items()}
 
 
-def _environment(settings: Settings, run: str) -> list[k8s.V1EnvVar]:
+def _environment(stage: str, settings: Settings, run: str) -> list[k8s.V1EnvVar]:
     """The settings of the task that differ from their defaults, without secrets."""
-    folders = {"LAION_ETL_DATA_DIR": f"{_SCRATCH}/laion_etl", "HF_HOME": f"{_SCRATCH}/huggingface"}
+    weights = _WEIGHTS if _caches_weights(stage, settings.kubernetes) else _SCRATCH
+    folders = {"LAION_ETL_DATA_DIR": f"{_SCRATCH}/laion_etl", "HF_HOME": f"{weights}/huggingface"}
     passed = _passed_on(settings) | folders | {"LAION_ETL_RUN_ID": run, "PYTHONUNBUFFERED": "1"}
     return [k8s.V1EnvVar(name, value) for name, value in sorted(passed.items())]
 
@@ -160,12 +165,14 @@ def _environment_from(kubernetes: KubernetesSettings) -> list[k8s.V1EnvFromSourc
     ]
 
 
-def _places(stage: str, kubernetes: KubernetesSettings) -> dict[str, Any]:
+def _places(stage: str, settings: Settings) -> dict[str, Any]:
     """Image, resources and node selection; score pods may have GPUs."""
+    kubernetes = settings.kubernetes
     gpu = stage == "score" and kubernetes.gpus > 0
     extra = {kubernetes.gpu_resource: str(kubernetes.gpus)} if gpu else {}
     requests = {name: _of_stage(kubernetes, name, stage) for name in ("cpu", "memory")}
-    limits = {name: _of_stage(kubernetes, f"{name}_limit", stage) or requests[name] for name in requests}
+    usual = requests | ({"cpu": _cores(settings, requests["cpu"])} if gpu else {})
+    limits = {name: _of_stage(kubernetes, f"{name}_limit", stage) or usual[name] for name in requests}
     if scratch := _of_stage(
         kubernetes, "scratch", stage
     ):  # otherwise the namespace's default would be the limit
@@ -185,6 +192,12 @@ def _dns() -> k8s.V1PodDNSConfig:
     return k8s.V1PodDNSConfig(options=[k8s.V1PodDNSConfigOption(name="ndots", value="1")])
 
 
+def _cores(settings: Settings, requested: str) -> str:
+    """The core limit of a pod with GPUs: as many as feed them, at least what it requests."""
+    cores = cores_per_gpu(settings.clip.model) * settings.kubernetes.gpus
+    return str(cores) if parse_quantity(requested) < cores else requested
+
+
 def _of_stage(kubernetes: KubernetesSettings, name: str, stage: str) -> str:
     return of_stage(getattr(kubernetes, name), stage)
 
@@ -202,11 +215,28 @@ def _toleration(entry: str) -> k8s.V1Toleration:
     )
 
 
-def _scratch(stage: str, kubernetes: KubernetesSettings) -> dict[str, Sequence[Any]]:
-    """The only writable folder."""
+def _folders(stage: str, kubernetes: KubernetesSettings) -> dict[str, Sequence[Any]]:
+    """The writable folders: one that ends with the pod, and of score pods one of weights that stays."""
     size = _of_stage(kubernetes, "scratch", stage) or None
-    volume = k8s.V1Volume(name="scratch", empty_dir=k8s.V1EmptyDirVolumeSource(size_limit=size))
-    return {"volumes": [volume], "volume_mounts": [k8s.V1VolumeMount(name="scratch", mount_path=_SCRATCH)]}
+    volumes = [k8s.V1Volume(name="scratch", empty_dir=k8s.V1EmptyDirVolumeSource(size_limit=size))]
+    mounts = [k8s.V1VolumeMount(name="scratch", mount_path=_SCRATCH)]
+    if _caches_weights(stage, kubernetes):
+        volumes.append(_weights_volume(kubernetes.weights_cache))
+        mounts.append(k8s.V1VolumeMount(name="weights", mount_path=_WEIGHTS))
+    return {"volumes": volumes, "volume_mounts": mounts}
+
+
+def _caches_weights(stage: str, kubernetes: KubernetesSettings) -> bool:
+    return stage == "score" and bool(kubernetes.weights_cache)
+
+
+def _weights_volume(place: str) -> k8s.V1Volume:
+    if place.startswith(_CLAIM):
+        claim = k8s.V1PersistentVolumeClaimVolumeSource(claim_name=place.removeprefix(_CLAIM))
+        return k8s.V1Volume(name="weights", persistent_volume_claim=claim)
+    # Made in advance: the kubelet would make it root's, and the pod runs as another user.
+    folder = k8s.V1HostPathVolumeSource(path=place, type="Directory")
+    return k8s.V1Volume(name="weights", host_path=folder)
 
 
 def _confinement() -> Mapping[str, Any]:

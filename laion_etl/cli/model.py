@@ -1,8 +1,8 @@
-"""Commands about models: evaluate one, calibrate its thresholds, convert a head."""
+"""Commands about models: check and evaluate one, calibrate its thresholds, convert a head."""
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -19,6 +19,9 @@ from laion_etl.core.errors import InputError
 
 if TYPE_CHECKING:
     from laion_etl.io.storage import Store
+    from laion_etl.score.model import ClipModel
+
+_MAX_LISTED = 20
 
 commands = typer.Typer(
     cls=Commands,
@@ -57,13 +60,18 @@ def zero_shot(
         labelled = task.web_dataset(images, names)
     else:
         raise InputError("cannot name the classes: tars have only class numbers; pass --class-names")
-    found = task.classify(load_model(load_settings().clip), names, labelled, prompts)
+    mapping = task.class_mapping(images, names)
+    rest = len(mapping) - _MAX_LISTED
+    say(*mapping[:_MAX_LISTED], *([f"and {rest:,} more"] if rest > 0 else ()))
+    model = load_model(load_settings().clip)
+    found = task.classify(model, names, labelled, prompts)
     say(
         f"{found.images:,} images in {len(names):,} classes, {found.unreadable:,} unreadable",
         f"top-1 {found.top1:.4f}, top-5 {found.top5:.4f}",
+        *(f"the model cannot tell {one!r} and {other!r} apart" for one, other in found.alike[:_MAX_LISTED]),
     )
     if as_json:
-        say_json({"classes": len(names), **asdict(found)})
+        say_json({"model": _described(model), "classes": mapping, **asdict(found)})
 
 
 @evaluation.command()
@@ -85,17 +93,18 @@ def retrieval(
 
     settings, store = settings_and_store()
     shard = _first_shard(crawl, store) if shard is None else shard
-    found = shard_recall(crawl, shard, load_model(settings.clip), store, samples)
+    model = load_model(settings.clip)
+    found = shard_recall(crawl, shard, model, store, samples)
     table = Table("recall", *(f"at {k}" for k in KS))
     for name, values in (
         ("image of a text", found.image_of_text),
         ("text of an image", found.text_of_image),
     ):
         table.add_row(name, *(f"{values[k]:.3f}" for k in KS))
-    say(f"{found.pairs:,} pairs")
+    say(f"{found.pairs:,} pairs of {found.images:,} images")
     console().print(table)
     if as_json:
-        say_json({"crawl": crawl, "shard": shard, **asdict(found)})
+        say_json({"model": _described(model), "crawl": crawl, "shard": shard, **asdict(found)})
 
 
 def _first_shard(crawl: str, store: "Store") -> int:
@@ -104,6 +113,24 @@ def _first_shard(crawl: str, store: "Store") -> int:
     if not (planned := planned_batches(crawl, store)):
         raise InputError(f"cannot measure on a shard of {crawl}: it has none; choose a crawl with new pairs")
     return planned[0]
+
+
+@commands.command()
+@needs("score")
+def check(as_json: JsonOption = False) -> None:
+    """Load the configured CLIP model and show what its scores depend on, and what is unknown."""
+    from laion_etl.score.model import load_model
+    from laion_etl.score.thresholds import thresholds, warn_of_other_thresholds
+    from laion_etl.settings import load_settings
+
+    settings = load_settings().clip
+    model = load_model(settings)  # refuses weights and embeddings that are not finite
+    limits = thresholds(settings)
+    warn_of_other_thresholds(model.name, limits)
+    found = _described(model) | {"threshold_en": limits.english, "threshold_other": limits.other}
+    say(*(f"{name}: {value}" for name, value in found.items()))
+    if as_json:
+        say_json(found)
 
 
 @commands.command()
@@ -164,6 +191,11 @@ def convert_head(
     head = read_keras_head(source)
     head.save(target)
     console().print(f"{target}: a head for embeddings of {head.dim} numbers", highlight=False)
+
+
+def _described(model: "ClipModel") -> dict[str, Any]:
+    """Return a model's name, the digest of its weights and what else its embeddings depend on."""
+    return {"model": model.name, "weights_sha256": model.weights_sha256, **model.identity}
 
 
 def _lines(path: Path) -> list[str]:

@@ -28,6 +28,7 @@ from laion_etl.parse.cld3_model import Cld3Network
 from laion_etl.parse.file_counts import FileCounts
 from laion_etl.parse.wat_workers import FileParser
 from laion_etl.score.products import product, row_products
+from laion_etl.score.resize import compile_loops
 from laion_etl.settings import CoreSettings, ParseSettings, Settings
 
 _LINKS = [
@@ -111,6 +112,7 @@ def main() -> None:
         _encode(Path(folder))
     product(np.ones((1, 1)), np.ones((1, 1)))
     row_products(np.ones((1, 1)), np.ones((1, 1)))
+    compile_loops()
     compiled_marker().touch()
 
 

@@ -32,7 +32,7 @@ _SOURCES = (
     "blocklists/*.py",
     "parse/kernels/*.py",
     "database/kernels.py",
-    "score/kernels.py",
+    "score/*kernels.py",
 )
 
 KernelT = TypeVar("KernelT", bound=Callable[..., object])

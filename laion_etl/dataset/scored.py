@@ -159,10 +159,19 @@ def read_batch_stats(crawl: str, number: int, store: Store) -> ScoredBatch | Non
 
 
 def _batch(number: int, stats: StageStats) -> ScoredBatch:
-    name, weights = (str(stats.details.get(key, "")) for key in ("model", "weights_sha256"))
-    model = f"{name or 'unnamed model'}, weights {weights[:12]}" if weights else name
+    model = _model(stats)
     columns = from_plain(stats.details.get("columns", ()))
     return ScoredBatch(number, stats.kept, stats.outputs, model, columns, stats.dropped)
+
+
+def _model(stats: StageStats) -> str:
+    """Return what scored a batch: scores of two precisions, or of a CPU and a GPU, differ."""
+    name, weights = (str(stats.details.get(key, "")) for key in ("model", "weights_sha256"))
+    if not weights:
+        return name
+    function = stats.details.get("function")
+    where = f", {function.get('precision')} on {function.get('device')}" if isinstance(function, dict) else ""
+    return f"{name or 'unnamed model'}, weights {weights[:12]}{where}"
 
 
 def _planned(crawl: str, store: Store) -> set[int] | None:

@@ -14,10 +14,13 @@ from numpy.typing import NDArray
 from laion_etl.core.errors import InputError
 from laion_etl.evaluate.embed import embedded
 from laion_etl.io.tarshard import MAX_MEMBER_BYTES, TarError, read_members
+from laion_etl.score.finite import check_embeddings
 from laion_etl.score.model import ClipModel
 from laion_etl.score.openclip import open_clip
 from laion_etl.score.pixels import FORMATS
 from laion_etl.score.preprocess_pool import ImageFile
+
+_SAME = 1e-5  # of a cosine
 
 Floats = NDArray[np.float32]
 Labelled = tuple[ImageFile, int]
@@ -33,6 +36,7 @@ class Accuracy:
     unreadable: int
     top1: float
     top5: float
+    alike: tuple[tuple[str, str], ...] = ()  # pairs of classes that the model cannot tell apart
 
 
 def templates(name: str) -> Sequence[Callable[[str], str]]:
@@ -58,8 +62,19 @@ def class_embeddings(
     rows = []
     for name in names:
         mean = model.embed_texts([prompt(name) for prompt in prompts]).mean(axis=0)
-        rows.append(mean / np.linalg.norm(mean))
-    return np.stack(rows)
+        rows.append(mean / max(float(np.linalg.norm(mean)), 1e-12))
+    found = np.stack(rows)
+    check_embeddings(found, model.name, "a class name")
+    return found
+
+
+def alike(classes: Floats, names: Sequence[str]) -> list[tuple[str, str]]:
+    """Pairs of classes whose embeddings are the same but for rounding: the model cannot tell them apart."""
+    found = []
+    for first, row in enumerate(classes):
+        later = np.flatnonzero(classes[first + 1 :] @ row > 1 - _SAME) + first + 1
+        found += [(names[first], names[second]) for second in later.tolist()]
+    return found
 
 
 def classify(
@@ -70,6 +85,7 @@ def classify(
 ) -> Accuracy:
     """Accuracy over images labelled with indices into `names`."""
     classes = class_embeddings(model, names, prompts)
+    same = alike(classes, names)
     first = among_five = total = unreadable = 0
     for images, labels, lost in embedded(model, labelled):
         unreadable += lost
@@ -80,12 +96,29 @@ def classify(
         total += len(labels)
     if not total:
         raise InputError("cannot measure the accuracy: no image could be read")
-    return Accuracy(total, unreadable, first / total, among_five / total)
+    return Accuracy(total, unreadable, first / total, among_five / total, tuple(same))
+
+
+def class_folders(folder: Path) -> list[Path]:
+    """The subfolders in the order of their classes: by number if all names are numbers, else by name."""
+    found = [path for path in folder.iterdir() if path.is_dir()] if folder.is_dir() else []
+    if all(path.name.isdecimal() for path in found):
+        return sorted(found, key=lambda path: (int(path.name), path.name))
+    return sorted(found)
+
+
+def class_mapping(images: Sequence[Path], names: Sequence[str]) -> list[str]:
+    """Return which folder or number stands for which class, a line for each."""
+    if len(images) == 1 and images[0].is_dir():
+        keys = [path.name for path in class_folders(images[0])]
+    else:
+        keys = [str(number) for number in range(len(names))]
+    return [f"{key}: {name}" for key, name in zip(keys, names, strict=True)]
 
 
 def image_folder(folder: Path, names: Sequence[str] = ()) -> tuple[list[str], Iterator[Labelled]]:
-    """Images of a folder with one subfolder per class, sorted; `names` replaces the subfolders' names."""
-    classes = sorted(path for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
+    """Images of a folder with one subfolder per class; `names` replaces the subfolders' names."""
+    classes = class_folders(folder)
     if not classes:
         raise InputError(f"cannot read classes from {folder}: it has no subfolders")
     if names and len(names) != len(classes):

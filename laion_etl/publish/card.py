@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterable, Sequence
 
 from laion_etl.core.funnel import sentence_of
+from laion_etl.core.paper_thresholds import used_for_another_model
 from laion_etl.core.published_columns import PUBLISHED_COLUMNS
 from laion_etl.dataset.subsets import DataFile
 from laion_etl.publish.card_text import BIASES, BIBTEX, LIMITS, MISUSES, PERSONAL, USES
@@ -49,6 +50,7 @@ def render_card(context: PublishContext, files: Iterable[DataFile], folder: str)
         short_sides=_short_sides(context),
         quantiles=[(share, statistics.quantile(share)) for share in (0.05, 0.25, 0.5, 0.75, 0.95)],
         thresholds={group: sorted(values) for group, values in statistics.thresholds.items()},
+        other_models=_models_of_other_thresholds(context),
         drops=_drops(context),
         scores=_scores(context),
         repeats=repeats(statistics.images),
@@ -63,6 +65,12 @@ def render_card(context: PublishContext, files: Iterable[DataFile], folder: str)
         bibtex=BIBTEX,
         cell=cell,
     ).encode()
+
+
+def _models_of_other_thresholds(context: PublishContext) -> list[str]:
+    """Return the models that were used with the threshold of the paper, which belongs to another model."""
+    used = {value for values in context.statistics.thresholds.values() for value in values}
+    return [model for model in context.scored.models if any(used_for_another_model(model, x) for x in used)]
 
 
 def size_category(rows: int) -> str:

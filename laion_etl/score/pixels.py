@@ -1,13 +1,16 @@
 """From image bytes to the pixels image models take: open_clip's inference transform, only faster.
 
 open_clip scales the shorter side to the input size, cuts the middle out, and normalises. Here large JPEGs are
-scaled by powers of two while they are decoded, to no less than twice the input size; all others come out the
-same to the last bit. Normalising is left to the device (`ClipModel.embed_pixels`). An image is decoded once,
-however many models use it. Imports no torch.
+scaled by powers of two while they are decoded, to no less than twice the input size. All other images with 8
+bits of red, green and blue, or of grey, come out the same to the last bit (`resize.py`, `jpeg.py`). Palettes,
+1 and 16 bits do not: they become RGB before they are resized, open_clip resizes them first, palettes to the
+nearest pixel. Normalising is left to the device (`ClipModel.embed_pixels`). An image is decoded once, however
+many models use it. Imports no torch.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from io import BytesIO
 
 import numpy as np
@@ -15,11 +18,14 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from laion_etl.sandbox.pillow_safety import DECODE_ERRORS
+from laion_etl.score.jpeg import decode_whole_jpeg
+from laion_etl.score.resize import middle_of_resized
 
 Pixels = NDArray[np.uint8]
 
 FORMATS = {"jpg": "JPEG", "png": "PNG", "webp": "WEBP", "avif": "AVIF"}
 _DRAFT_GAP = 2.0  # times the input size that a JPEG scaled while decoding keeps at least
+_MAX_WHOLE = 1 << 22  # pixels up to which an image is copied out of Pillow: 12 MB a copy
 
 
 def format_of(data: bytes) -> str | None:
@@ -49,6 +55,8 @@ class PixelPlan:
 
 def load_pixels(data: bytes, ending: str, plans: Sequence[PixelPlan]) -> list[Pixels] | None:
     """RGB pixels (side, side, 3) by each plan; None when the image is too large or cannot be decoded."""
+    if ending == "jpg" and (whole := decode_whole_jpeg(data, partial(_is_whole, plans))) is not None:
+        return [_middle(whole, plan, _scaled_size(plan, whole.shape[1], whole.shape[0])) for plan in plans]
     try:
         with Image.open(BytesIO(data), formats=[FORMATS[ending]]) as image:
             if image.width * image.height > min(plan.max_pixels for plan in plans):
@@ -58,6 +66,14 @@ def load_pixels(data: bytes, ending: str, plans: Sequence[PixelPlan]) -> list[Pi
             return [_cut(decoded, plan, size) for plan, size in zip(plans, sizes, strict=True)]
     except DECODE_ERRORS:
         return None
+
+
+def _is_whole(plans: Sequence[PixelPlan], width: int, height: int) -> bool:
+    """Whether a JPEG is decoded as it is: neither refused for its size nor scaled while it is decoded."""
+    if not 0 < width * height <= min(_MAX_WHOLE, *(plan.max_pixels for plan in plans)):
+        return False
+    wide, high = _draft_size([_scaled_size(plan, width, height) for plan in plans])
+    return width < 2 * wide or height < 2 * high
 
 
 def _scaled_size(plan: PixelPlan, width: int, height: int) -> tuple[int, int]:
@@ -70,17 +86,29 @@ def _scaled_size(plan: PixelPlan, width: int, height: int) -> tuple[int, int]:
     return int(side * width / height), side
 
 
+def _draft_size(sizes: Sequence[tuple[int, int]]) -> tuple[int, int]:
+    wide, high = (max(lengths) for lengths in zip(*sizes, strict=True))
+    return int(wide * _DRAFT_GAP), int(high * _DRAFT_GAP)
+
+
 def _decoded(image: Image.Image, sizes: Sequence[tuple[int, int]]) -> Image.Image:
     if image.format == "JPEG" and image.mode in ("RGB", "L"):
-        wide, high = (max(lengths) for lengths in zip(*sizes, strict=True))
-        image.draft(None, (int(wide * _DRAFT_GAP), int(high * _DRAFT_GAP)))
+        image.draft(None, _draft_size(sizes))
     return image.convert("RGB")
 
 
 def _cut(image: Image.Image, plan: PixelPlan, size: tuple[int, int]) -> Pixels:
+    if image.width * image.height <= _MAX_WHOLE:
+        return _middle(np.array(image), plan, size)  # writable, as all arrays the loops are compiled for
     if size != image.size:
         how = Image.Resampling.BILINEAR if plan.bilinear else Image.Resampling.BICUBIC
         image = image.resize(size, how)
     side, (wide, high) = plan.side, size
     left, top = round((wide - side) / 2), round((high - side) / 2)
     return np.asarray(image.crop((left, top, left + side, top + side)))
+
+
+def _middle(pixels: Pixels, plan: PixelPlan, size: tuple[int, int]) -> Pixels:
+    out = np.empty((plan.side, plan.side, 3), np.uint8)
+    middle_of_resized(pixels, size, plan.side, smooth=not plan.bilinear, out=out)
+    return out

@@ -22,6 +22,7 @@ import numpy as np
 from laion_etl.core.errors import ModelError
 from laion_etl.sandbox.limits import ENVIRONMENT
 from laion_etl.score.preprocess_worker import DONE, ENDINGS, ITEM
+from laion_etl.score.resize import compile_loops
 from laion_etl.score.shared_tables import READY, UNREADABLE, WAITING, Plans, Tables, tables
 
 _MEMORY_MB = 2_048  # in addition to the shared memory
@@ -112,6 +113,7 @@ class Preparers:
         self._threads = [threading.Thread(target=self._work, daemon=True) for _ in range(processes)]
 
     def __enter__(self) -> "Preparers":
+        compile_loops()  # otherwise every process would do it
         for thread in self._threads:
             thread.start()
         return self

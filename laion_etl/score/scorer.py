@@ -29,7 +29,7 @@ from laion_etl.score.preprocess_pool import Preparers
 from laion_etl.score.safety import MUST_DROP, SUSPECTED_UNDERAGE
 from laion_etl.score.shard_reader import Row, Sample
 from laion_etl.score.shared_tables import Plans
-from laion_etl.score.thresholds import Thresholds, thresholds
+from laion_etl.score.thresholds import Thresholds, thresholds, warn_of_other_thresholds
 from laion_etl.score.watermark import WatermarkModel
 from laion_etl.score.weights_origin import KEYS
 from laion_etl.settings import ClipSettings, Settings
@@ -187,10 +187,12 @@ def load_scorer(settings: Settings) -> SampleScorer:
     heads = load_heads(settings, model)
     watermark = watermark_model(heads)
     plans = (model.pixel_plan, *((watermark.plan,) if watermark else ()))
+    limits = thresholds(settings.clip)
+    warn_of_other_thresholds(model.name, limits)
     return SampleScorer(
         model=model,
         multilingual_model=_multilingual_model(settings.clip, model),
-        thresholds=thresholds(settings.clip),
+        thresholds=limits,
         heads=heads,
         columns=own_columns(heads),
         drop_punsafe=settings.safety.drop_punsafe if settings.safety.nsfw_head else None,

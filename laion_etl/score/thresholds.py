@@ -5,11 +5,15 @@ Those numbers belong to those models. The tiny model ships thresholds calibrated
 apply only while both settings have their defaults, so a threshold that is set explicitly always wins.
 """
 
+import logging
 from dataclasses import dataclass, fields
 
+from laion_etl.core.paper_thresholds import used_for_another_model
 from laion_etl.score import demo_model
 from laion_etl.score.weights import is_tiny
 from laion_etl.settings import ClipSettings
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,3 +40,15 @@ def _at_defaults(settings: ClipSettings) -> bool:
     default = {field.name: field.default for field in fields(ClipSettings)}
     names = ("threshold_en", "threshold_other")
     return all(getattr(settings, name) == default[name] for name in names)
+
+
+def warn_of_other_thresholds(model: str, found: Thresholds) -> None:
+    """Log a warning if the threshold in force is the paper's, but not the model."""
+    if used_for_another_model(model, found.english):
+        _log.warning(
+            "%s: the threshold %g was chosen for OpenAI's ViT-B/32, similarities of this model lie "
+            "elsewhere; score a few shards, run `laion-etl model calibrate`, and set "
+            "LAION_ETL_CLIP_THRESHOLD_EN and LAION_ETL_CLIP_THRESHOLD_OTHER",
+            model,
+            found.english,
+        )

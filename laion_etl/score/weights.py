@@ -12,6 +12,7 @@ from typing import Any
 
 from laion_etl.core.errors import ModelError
 from laion_etl.score import demo_model
+from laion_etl.score.checkpoint_checks import check_file
 from laion_etl.score.openclip import create_network, open_clip
 from laion_etl.score.weights_origin import Function
 from laion_etl.settings import ClipSettings
@@ -77,6 +78,8 @@ def fill_network(network: Any, path: Path, settings: ClipSettings) -> None:
     """Loads the weights into the network, without ever unpickling code."""
     from safetensors import SafetensorError
 
+    if not is_tiny(settings) and not tag_config(settings):
+        check_file(path, network, settings.model)
     try:
         weights = demo_model.read_compact(path) if path.suffix == ".safetensors" else None
         if weights is not None:

@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from laion_etl.airflow.gpu_cores import cores_per_gpu
 from tests.airflow.conftest import ROOT, Airflow
 
 pytestmark = pytest.mark.airflow
@@ -41,6 +42,7 @@ GPU = {
     "LAION_ETL_KUBERNETES_GPU_IMAGE": "registry/gpu:1",
     "LAION_ETL_KUBERNETES_GPU_NODE_SELECTOR": "pool=a100",
     "LAION_ETL_KUBERNETES_GPU_TOLERATIONS": "gpu=yes:NoSchedule,spot:NoExecute",
+    "LAION_ETL_KUBERNETES_WEIGHTS_CACHE": "/mnt/weights",
     "LAION_ETL_KUBERNETES_MEMORY": "score=9Gi",
     "LAION_ETL_KUBERNETES_MEMORY_LIMIT": "other=12Gi",
 }
@@ -68,6 +70,11 @@ print(json.dumps({
     "parse": plain(pod("parse", "partition 3", 3, LAION_ETL_CLIP_THRESHOLD_EN="0.3")),
     "score": plain(pod("score", "worker 0", 0)),
     "gpu": plain(pod("score", **GPU)),
+    "large": plain(pod(
+        "score", **GPU | {"LAION_ETL_KUBERNETES_GPUS": "2", "LAION_ETL_CLIP_MODEL": "ViT-L-14",
+        "LAION_ETL_KUBERNETES_WEIGHTS_CACHE": "claim:weights"},
+    )),
+    "no_weights": plain(pod("parse", LAION_ETL_KUBERNETES_WEIGHTS_CACHE="/mnt/weights")),
     "unfit": [
         refused(LAION_ETL_STORE=""),
         refused(LAION_ETL_KUBERNETES_IMAGE=""),
@@ -180,14 +187,46 @@ def test_resources_and_nodes_are_those_of_the_stage(made: dict[str, Any]) -> Non
     gpu = made["gpu"]["spec"]
     [container] = gpu["containers"]
     assert container["image"] == "registry/gpu:1"
-    of_score = {"cpu": "4", "ephemeral-storage": "8Gi", "nvidia.com/gpu": "1"}
-    assert container["resources"]["requests"] == {**of_score, "memory": "9Gi"}
-    assert container["resources"]["limits"] == {**of_score, "memory": "12Gi"}
+    of_score = {"ephemeral-storage": "8Gi", "nvidia.com/gpu": "1"}
+    assert container["resources"]["requests"] == {**of_score, "cpu": "4", "memory": "9Gi"}
+    assert container["resources"]["limits"] == {**of_score, "cpu": "16", "memory": "12Gi"}
+    [large] = made["large"]["spec"]["containers"]
+    assert large["resources"]["limits"]["cpu"] == "8"
     assert gpu["nodeSelector"] == {"pool": "a100"}
     assert gpu["tolerations"] == [
         {"key": "gpu", "operator": "Equal", "value": "yes", "effect": "NoSchedule"},
         {"key": "spot", "operator": "Exists", "effect": "NoExecute"},
     ]
+
+
+def test_weights_stay_on_the_node_or_in_a_volume(made: dict[str, Any]) -> None:
+    for name, source in (
+        ("gpu", {"hostPath": {"path": "/mnt/weights", "type": "Directory"}}),
+        ("large", {"persistentVolumeClaim": {"claimName": "weights"}}),
+    ):
+        spec = made[name]["spec"]
+        [container] = spec["containers"]
+        assert {"name": "weights", **source} in spec["volumes"]
+        assert {"name": "weights", "mountPath": "/weights"} in container["volumeMounts"]
+        assert {"name": "HF_HOME", "value": "/weights/huggingface"} in container["env"]
+    assert [volume["name"] for volume in made["no_weights"]["spec"]["volumes"]] == ["scratch"]
+
+
+@pytest.mark.parametrize(
+    ("model", "cores"),
+    [
+        ("ViT-B-32", 16),
+        ("xlm-roberta-base-ViT-B-32", 16),
+        ("RN50", 16),
+        ("ViT-B-16-SigLIP", 8),
+        ("convnext_base_w", 8),
+        ("RN50x64", 4),
+        ("ViT-L-14", 4),
+        ("hf-hub:laion/CLIP-ViT-H-14-laion2B-s32B-b79K", 4),
+    ],
+)
+def test_small_models_have_more_cores_per_gpu(model: str, cores: int) -> None:
+    assert cores_per_gpu(model) == cores
 
 
 def test_settings_no_pod_can_be_made_of_are_not_tried_again(made: dict[str, Any]) -> None:

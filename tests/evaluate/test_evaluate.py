@@ -1,19 +1,31 @@
 """Evaluations of the demo's model, measured as in the papers."""
 
 import io
+import json
 import random
+from copy import deepcopy
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from typer.testing import CliRunner
 
 from laion_etl.cli import app
-from laion_etl.core.errors import InputError
+from laion_etl.core.errors import InputError, ModelError
 from laion_etl.evaluate.calibrate import propose, propose_from_labels, read_labels, read_similarities
 from laion_etl.evaluate.retrieval import recall, shard_recall
-from laion_etl.evaluate.zero_shot import class_embeddings, classify, image_folder, templates, web_dataset
+from laion_etl.evaluate.zero_shot import (
+    alike,
+    class_embeddings,
+    class_mapping,
+    classify,
+    image_folder,
+    templates,
+    web_dataset,
+)
 from laion_etl.io.storage import LocalStore
 from laion_etl.io.tarshard import finish, write_member
 from laion_etl.minicrawl.held_out import photo
@@ -107,9 +119,55 @@ def test_an_invalid_test_set_is_named(tmp_path: Path) -> None:
 def test_recall_counts_ranks() -> None:
     images = np.eye(4, dtype=np.float32)
     texts = images[[0, 1, 3, 2]]  # the last two captions are swapped
-    found = recall(images, texts, ks=(1, 4))
+    found = recall(images, texts, range(4), ks=(1, 4))
     assert found.image_of_text == {1: 0.5, 4: 1.0}
     assert found.text_of_image == {1: 0.5, 4: 1.0}
+
+
+def test_each_of_several_captions_is_right_for_its_image() -> None:
+    """The figures are those of CLIP_benchmark, counted one by one."""
+    rng = np.random.default_rng(1)
+    images = rng.normal(size=(30, 8)).astype(np.float32)
+    owners = [place for place in range(30) for _ in range(place % 5 + 1)]
+    texts = images[owners] + rng.normal(size=(len(owners), 8)).astype(np.float32) * 0.8
+    found = recall(images, texts, owners)
+    cosines = texts @ images.T
+    for k in (1, 5, 10):
+        nearest_images = np.argsort(-cosines, axis=1)[:, :k]
+        nearest_texts = np.argsort(-cosines.T, axis=1)[:, :k]
+        by_text = [owner in row for owner, row in zip(owners, nearest_images, strict=True)]
+        by_image = [place in np.asarray(owners)[row] for place, row in enumerate(nearest_texts)]
+        assert found.image_of_text[k] == pytest.approx(np.mean(by_text))
+        assert found.text_of_image[k] == pytest.approx(np.mean(by_image))
+    assert (found.pairs, found.images) == (len(owners), 30)
+    assert 0 < found.text_of_image[1] < 1
+
+
+def test_embeddings_that_are_all_the_same_find_nothing() -> None:
+    same = np.full((20, 4), 0.5, np.float32)
+    found = recall(same, same, range(20))
+    assert found.image_of_text == found.text_of_image == {1: 0.0, 5: 0.0, 10: 0.0}
+
+
+def test_folders_with_numbers_are_in_order_of_the_numbers(tmp_path: Path) -> None:
+    for number in (10, 2, 0, 1):
+        (tmp_path / str(number)).mkdir()
+    names, _ = image_folder(tmp_path, ["a", "b", "c", "d"])
+    assert class_mapping([tmp_path], names) == ["0: a", "1: b", "2: c", "10: d"]
+    assert class_mapping([tmp_path / "0.tar"], ["a", "b"]) == ["0: a", "1: b"]
+
+
+def test_classes_the_model_cannot_tell_apart_are_named(tiny_model: ClipModel) -> None:
+    names = ["red star", "blue heart", "red star"]
+    classes = class_embeddings(tiny_model, names, templates("photo"))
+    assert alike(classes, names) == [("red star", "red star")]
+
+
+def test_text_embeddings_that_are_not_finite_are_an_error(tiny_model: ClipModel) -> None:
+    network = deepcopy(tiny_model.network)
+    torch.nn.init.constant_(network.text_projection, float("nan"))  # type: ignore[arg-type]
+    with pytest.raises(ModelError, match="its embedding of a class name is zero or not finite"):
+        class_embeddings(replace(tiny_model, network=network), ["red star"], templates("photo"))
 
 
 def test_the_images_of_a_shard_are_found_by_their_captions(tmp_path: Path, tiny_model: ClipModel) -> None:
@@ -118,7 +176,7 @@ def test_the_images_of_a_shard_are_found_by_their_captions(tmp_path: Path, tiny_
     entries = [fitting(Scene(c, s, "beach", "single"), seed=i) for i, c in enumerate(colours) for s in shapes]
     write_shard(store, [*entries, Entry(b"broken", b"text"), Entry(None, b"text")])
     found = shard_recall(CRAWL, 3, tiny_model, store)
-    assert found.pairs == 12
+    assert (found.pairs, found.images) == (12, 12)
     assert found.image_of_text[1] > 0.7
     assert found.image_of_text[1] <= found.image_of_text[5] <= found.image_of_text[10]
 
@@ -167,10 +225,16 @@ def test_commands_on_a_scored_shard(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     shown = RUNNER.invoke(app, ["model", "calibrate", "--crawl", CRAWL, "--keep", "0.34"])
     assert "export LAION_ETL_CLIP_THRESHOLD_OTHER=" in shown.output
     shown = RUNNER.invoke(app, ["model", "eval", "retrieval", "--crawl", CRAWL, "--shard", "3"])
-    assert f"{shard.kept} pairs" in shown.output, shown.output
+    assert f"{shard.kept} pairs of 3 images" in shown.output, "two samples have the same image"
     shown = RUNNER.invoke(app, ["model", "eval", "zero-shot", str(folder), "--templates", "simple"])
     assert "24 images in 3 classes, 1 unreadable" in shown.output, shown.output
     assert "top-1" in shown.output
+    assert f"{NAMES[2].replace(' ', '_')}: {NAMES[2]}" in shown.output, "which folder is which class"
+    shown = RUNNER.invoke(app, ["model", "check", "--json"])
+    found = json.loads(shown.stdout)
+    assert (found["model"], found["precision"], found["device"]) == ("laion-etl-tiny/scenes", "fp32", "cpu")
+    assert found["activation"]
+    assert len(found["weights_sha256"]) == 64
 
 
 def test_labels_without_the_columns_are_refused(tmp_path: Path) -> None:

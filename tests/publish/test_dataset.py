@@ -134,7 +134,10 @@ def test_the_manifest_lists_every_file_with_its_hash(any_store: Store, plain: Se
             assert entry["rows"] == pq.read_metadata(io.BytesIO(data)).num_rows
     counts = {subset["name"]: subset["rows"] for subset in manifest["subsets"]}
     assert manifest["rows"] == len(world.kept) == sum(counts[name] for name in LANGUAGE_SUBSETS)
-    assert (manifest["crawls"], manifest["models"]) == ([CRAWL], ["test-model, weights abababababab"])
+    assert (manifest["crawls"], manifest["models"]) == (
+        [CRAWL],
+        ["test-model, weights abababababab, fp32 on cpu"],
+    )
     assert manifest["settings"]["clip"]["threshold_en"] == 0.28
 
 
@@ -264,6 +267,8 @@ def test_batches_scored_by_different_models_are_pointed_out(store: Store, plain:
         assert (
             "Scored by different models, so similarities are not comparable: other-model; test-model" in text
         )
+    card = store.read(f"{FOLDER}/README.md").decode()
+    assert "The threshold 0.28 was chosen for OpenAI's ViT-B/32, not for `other-model`" in card
 
 
 def test_nothing_scored_says_what_to_do(store: Store, plain: Settings) -> None:

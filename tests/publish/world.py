@@ -53,6 +53,9 @@ class World:
         return sum(len(rows) for rows in self.batches.values()) * 2
 
 
+WEIGHTS = {"weights_sha256": "ab" * 32, "function": {"precision": "fp32", "device": "cpu"}}
+
+
 def build_world(batches: int = 3, samples: int = 40, seed: int = 7, first_batch: int = 0) -> World:
     """Rows of a crawl; half of the planned links of each batch failed to download."""
     numbers = range(first_batch, first_batch + batches)
@@ -133,7 +136,7 @@ def write_scored(batch: int, rows: Sequence[Row], store: Store, crawl: str = CRA
     }
     store.write_stats(f"shards/{crawl}/{name}_stats.json", _stats("download", name, len(rows), failed, crawl))
     dropped = Counter(row["reason"] for row in rows if row["reason"] is not None)
-    scored = _stats("score", name, len(kept), dropped, crawl, model="test-model", weights_sha256="ab" * 32)
+    scored = _stats("score", name, len(kept), dropped, crawl, model="test-model", **WEIGHTS)
     store.write_stats(f"scored/{crawl}/{name}_stats.json", replace(scored, outputs=(file.output,)))
 
 

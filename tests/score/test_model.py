@@ -1,5 +1,6 @@
 """Loading CLIP: names, files and tags; errors in one line; never any pickled code."""
 
+import json
 import os
 import pickle
 from dataclasses import replace
@@ -13,7 +14,7 @@ from safetensors.torch import save_file
 from laion_etl.core.errors import ModelError
 from laion_etl.score.demo_model import WEIGHTS_FILE
 from laion_etl.score.model import MAX_TEXT_CHARS, ClipModel, load_model
-from laion_etl.score.openclip import create_network
+from laion_etl.score.openclip import create_network, open_clip
 from laion_etl.settings import ClipSettings
 from tests.score.conftest import TINY
 
@@ -93,6 +94,29 @@ def test_a_model_that_needs_what_is_not_here_says_so(tmp_path: Path) -> None:
     path.write_bytes(b"")
     message = refused(ClipSettings(model="xlm-roberta-base-ViT-B-32", pretrained=str(path)))
     assert "cannot build the CLIP model xlm-roberta-base-ViT-B-32" in message
+
+
+def test_torchscript_is_refused_with_advice(tmp_path: Path) -> None:
+    path = tmp_path / "ViT-B-32.pt"
+    torch.jit.script(torch.nn.Linear(2, 2)).save(path)
+    message = refused(replace(TINY, pretrained=str(path)))
+    assert str(path) in message
+    assert "use the tag openai, or a file of these weights from the hub" in message
+
+
+@pytest.mark.parametrize("suffix", [".pt", ".safetensors"])
+def test_weights_for_images_of_another_size_are_refused(tmp_path: Path, suffix: str) -> None:
+    """open_clip would interpolate the positions without a word."""
+    config = open_clip().get_model_config(TINY.model)
+    config["vision_cfg"]["image_size"] //= 2
+    (tmp_path / "half-size.json").write_text(json.dumps(config))
+    open_clip().add_model_config(tmp_path / "half-size.json")
+    path = tmp_path / f"weights{suffix}"
+    state = {name: value.clone() for name, value in create_network("half-size").state_dict().items()}
+    torch.save({"state_dict": state}, path) if suffix == ".pt" else save_file(state, path)
+    message = refused(replace(TINY, pretrained=str(path)))
+    assert "it was trained on images of 4 patches, laion-etl-tiny takes 16" in message
+    assert load_model(replace(TINY, model="half-size", pretrained=str(path))).pixel_plan.side == 32
 
 
 def test_code_in_a_checkpoint_does_not_run(tmp_path: Path) -> None:

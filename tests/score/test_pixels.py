@@ -13,6 +13,7 @@ from PIL import Image
 from laion_etl.core.errors import ModelError
 from laion_etl.minicrawl.held_out import photo
 from laion_etl.minicrawl.scenes import random_scene
+from laion_etl.score import jpeg
 from laion_etl.score.model import ClipModel, pixel_plan
 from laion_etl.score.openclip import open_clip
 from laion_etl.score.pixels import PixelPlan, Pixels
@@ -74,6 +75,53 @@ def test_pixels_are_those_of_open_clip(size: tuple[int, int], mode: str, plan: P
     assert found is not None
     assert found.shape == (plan.side, plan.side, 3)
     assert (found == by_open_clip(image, plan).round()).all()
+
+
+LARGE_SIZES = [(257, 259), (225, 640), (1500, 1400), (700, 60)]
+
+
+@pytest.mark.parametrize("colours", ["RGB", "L", "CMYK"])
+@pytest.mark.parametrize("progressive", [False, True])
+@pytest.mark.parametrize("subsampling", [0, 2])
+def test_jpegs_have_the_same_pixels_with_and_without_pillow(
+    monkeypatch: pytest.MonkeyPatch, colours: str, progressive: bool, subsampling: int
+) -> None:
+    for size in LARGE_SIZES:
+        options = {"quality": 85, "progressive": progressive, "subsampling": subsampling}
+        check_both_decoders(encoded(noisy(size, colours), "JPEG", **options), monkeypatch)
+
+
+def test_damaged_jpegs_are_judged_by_pillow(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = encoded(noisy((300, 256)), "JPEG", quality=85)
+    rng = random.Random(1)
+    read = 0
+    for number in range(60):
+        data = bytearray(whole)
+        data[rng.randrange(len(data))] ^= 1 << rng.randrange(8)
+        cut = rng.randrange(len(data)) if number % 3 == 0 else len(data)
+        read += check_both_decoders(bytes(data[:cut]), monkeypatch) is not None
+    assert 0 < read < 60
+
+
+def check_both_decoders(data: bytes, monkeypatch: pytest.MonkeyPatch) -> Pixels | None:
+    """The pixels, after a check that Pillow alone gives the same."""
+    assert jpeg.simplejpeg is not None, "run `make setup`"
+    found = load_pixels(data, "jpg", PixelPlan(224))
+    with monkeypatch.context() as patch:
+        patch.setattr(jpeg, "simplejpeg", None)
+        expected = load_pixels(data, "jpg", PixelPlan(224))
+    assert (found is None) == (expected is None)
+    assert found is None or (found == expected).all()
+    return found
+
+
+def test_palettes_become_rgb_before_they_are_resized() -> None:
+    """Not so with open_clip, which takes the nearest pixel of a palette."""
+    image = noisy((300, 260)).convert("P")
+    found = load_pixels(encoded(image), "png", PixelPlan(224))
+    assert found is not None
+    assert (found == by_open_clip(image.convert("RGB"), PixelPlan(224)).round()).all()
+    assert (found != by_open_clip(image, PixelPlan(224)).round()).any()
 
 
 def test_what_cannot_be_read_has_no_pixels() -> None:

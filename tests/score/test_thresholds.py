@@ -2,8 +2,10 @@
 
 from dataclasses import replace
 
+import pytest
+
 from laion_etl.score.demo_model import shipped_calibration
-from laion_etl.score.thresholds import thresholds
+from laion_etl.score.thresholds import thresholds, warn_of_other_thresholds
 from laion_etl.settings import ClipSettings
 from tests.score.conftest import TINY
 
@@ -24,3 +26,22 @@ def test_a_threshold_that_someone_set_is_obeyed() -> None:
     assert thresholds(replace(TINY, threshold_en=0.5)).of("fr") == 0.26
     assert thresholds(ClipSettings(threshold_other=0.3)).of("fr") == 0.3
     assert thresholds(replace(TINY, pretrained="other.pt")).of("en") == 0.28
+
+
+@pytest.mark.parametrize(
+    ("model", "settings", "warned"),
+    [
+        ("ViT-B-32/openai", ClipSettings(), False),
+        ("ViT-B-32/model.safetensors", ClipSettings(), False),
+        ("ViT-B-32/openai, weights 0123456789ab, bf16 on cuda", ClipSettings(), False),
+        ("ViT-B-32/laion2b_s34b_b79k", ClipSettings(), True),
+        ("ViT-L-14/openai", ClipSettings(), True),
+        ("ViT-L-14/openai", ClipSettings(threshold_en=0.2), False),
+        ("laion-etl-tiny/scenes", TINY, False),
+    ],
+)
+def test_thresholds_of_another_model_are_warned_of(
+    model: str, settings: ClipSettings, warned: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    warn_of_other_thresholds(model, thresholds(settings))
+    assert ("laion-etl model calibrate" in caplog.text) is warned

@@ -1,0 +1,18 @@
+"""The thresholds of LAION-5B, and the model they belong to: similarities of another model lie elsewhere."""
+
+ENGLISH = 0.28
+OTHER = 0.26  # with a multilingual text tower
+
+_NAMES = ("ViT-B-32", "ViT-B-32-quickgelu")
+
+
+def used_for_another_model(model: str, english: float) -> bool:
+    """Whether a model uses the threshold of the paper, which was chosen for OpenAI's ViT-B/32.
+
+    Args:
+        model: Its name and weights, like ViT-B-32/openai, and more after a comma. A file of ViT-B-32 is taken
+            for OpenAI's weights.
+        english: Its threshold for English pairs.
+    """
+    name, _, weights = model.partition(",")[0].partition("/")
+    return english == ENGLISH and not (name in _NAMES and (weights == "openai" or "." in weights))
