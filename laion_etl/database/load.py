@@ -189,9 +189,7 @@ class _Load:
         while server.run(lambda one: one.execute(query("load.outdated_pages"), keys).rowcount):
             pass
 
-    def _announce(
-        self, connection: Connection, pages_end: int
-    ) -> tuple[PartitionRef, int, int, bool] | int:
+    def _announce(self, connection: Connection, pages_end: int) -> tuple[PartitionRef, int, int, bool] | int:
         """Returns the partition, its version and first page, and whether it is new; its number if loaded.
 
         Raises DatabaseError when pairs of another version are in batches.

@@ -62,7 +62,9 @@ def claim_servers(database: Database, further: Sequence[Database], from_no: int)
     """
     ((first_id, _, _),) = database.rows("servers.this")
     homes = [home for _, home, _, _ in database.rows("servers.homes")]
-    return [_claimed(one, number, first_id, homes) for number, one in enumerate(further, 1) if number >= from_no]
+    return [
+        _claimed(one, number, first_id, homes) for number, one in enumerate(further, 1) if number >= from_no
+    ]
 
 
 def record_servers(connection: Connection, ids: Sequence[UUID], from_no: int) -> None:

@@ -139,7 +139,9 @@ def check_list(database: Database, further: Sequence[Database]) -> None:
     for server_no, one in enumerate(further, 1):
         ((server_id, own_no, _),) = one.rows("servers.this")
         if server_id != recorded[server_no]:
-            place = f"it is server {recorded.index(server_id)}" if server_id in recorded else "it is not recorded"
+            place = (
+                f"it is server {recorded.index(server_id)}" if server_id in recorded else "it is not recorded"
+            )
             raise DatabaseError(
                 f"cannot use Postgres at {one.public_name} as server {server_no}: {place}; name the servers in "
                 f"{URLS} in their order"

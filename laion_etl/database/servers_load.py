@@ -27,7 +27,10 @@ class ServersLoad:
         failed = threading.Event()
         with ThreadPoolExecutor(len(parts)) as pool:
             done = [pool.submit(self._load, server, own, len(parts), failed) for server, own in parts]
-            return set().union(*(one.result() for one in done))
+            try:
+                return set().union(*(one.result() for one in done))
+            finally:
+                failed.set()  # also when this thread is interrupted
 
     def _load(self, server: Database, own: Sequence[int], servers: int, failed: threading.Event) -> set[int]:
         """Load ranges of one server, with its share of the connections."""
