@@ -150,8 +150,9 @@ def test_ranges_side_by_side_make_the_same_plan(
 class Killer:
     """Ends what runs at a step chosen at random: before or after a transaction or a change of the store."""
 
-    def __init__(self, patch: pytest.MonkeyPatch, rng: random.Random) -> None:
+    def __init__(self, patch: pytest.MonkeyPatch, rng: random.Random, most_steps: int = 220) -> None:
         self._rng = rng
+        self._most_steps = most_steps
         self._left: int | None = None
         self.kills = 0
         for owner, name in (
@@ -179,7 +180,7 @@ class Killer:
 
     def survives(self, action: Callable[[], object]) -> bool:
         """Whether an action came to its end."""
-        self._left = self._rng.randrange(220)
+        self._left = self._rng.randrange(self._most_steps)
         try:
             action()
         except KilledError:

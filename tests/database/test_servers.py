@@ -94,3 +94,216 @@ def test_several_servers_make_what_one_makes(
         with keys_of(database) as found:
             assert [{number % count for number in own} for own in found] == [{n} for n in range(count)]
             assert set().union(*found) == set(range(64))
+
+
+def test_killed_at_any_moment_load_and_plan_make_what_one_server_makes(
+    alone: dict[str, object], small: Settings, tmp_path: Path, urls: Callable[[int], list[str]]
+) -> None:
+    kills = 0
+    for seed in range(3):
+        rng = random.Random(seed)
+        store = LocalStore(tmp_path / str(seed))
+        settings = with_servers(small, urls(2))
+        write_all(store)
+        with open_database(settings) as database, pytest.MonkeyPatch.context() as patch:
+            killer = Killer(patch, rng, most_steps=250)
+            steps: list[Callable[[], object]] = [
+                *(partial(load_partition, "C", number, settings, store, database) for number in ORDER),
+                partial(prepare_plan, "C", settings, store, database),
+                *(partial(plan_range, "C", index, 3, settings, store, database) for index in (3, 1, 2)),
+            ]
+            for step in steps:
+                while not killer.survives(step):
+                    pass
+            kills += killer.kills
+            assert result(store, database) | {"pairs": all_pairs(database)} == alone
+    assert kills > 6
+
+
+def owned(settings: Settings, urls: list[str]) -> list[object]:
+    """The pairs that count: those of each range on the server that the record says has it."""
+    pairs = "select pair_id, crawl, partition, url, caption, language, license, page_url from pair_text"
+    with open_database(replace(settings, core=replace(settings.core, database_urls=(), database_url=urls[0]))) as db:
+        homes = dict(db.connection.execute("select range_no, server_no from range_home").fetchall())
+        found = []
+        for server_no, url in enumerate(urls):
+            with Database(url, settings.database).another() as one:
+                rows = one.connection.execute(pairs).fetchall()
+                found += [row for row in rows if homes[row[0].int >> 122] == server_no]
+    return sorted(found)
+
+
+def test_a_killed_move_leaves_each_range_on_one_server_and_goes_on(
+    alone: dict[str, object], small: Settings, store: Store, urls: Callable[[int], list[str]]
+) -> None:
+    all_urls = urls(3)
+    one = with_servers(small, all_urls[:1])
+    with open_database(one) as database:
+        build(store, one, database)
+    kills = 0
+    for count in (2, 3):
+        settings = with_servers(small, all_urls[:count])
+        with open_database(settings) as database, pytest.MonkeyPatch.context() as patch:
+            killer = Killer(patch, random.Random(count), most_steps=300)
+            while not killer.survives(lambda: move_ranges(database)):  # noqa: B023
+                assert owned(settings, all_urls) == alone["pairs"]
+            kills += killer.kills
+            assert move_ranges(database) == []
+            with keys_of(database) as found:
+                assert [{number % count for number in own} for own in found] == [{n} for n in range(count)]
+            assert owned(settings, all_urls) == all_pairs(database) == alone["pairs"]
+    assert kills > 4
+
+
+def test_after_a_move_the_next_crawl_is_deduplicated_against_what_was_moved(
+    small: Settings, store: Store, tmp_path: Path, urls: Callable[[int], list[str]]
+) -> None:
+    made = []
+    for count in (1, 2):
+        own = LocalStore(tmp_path / f"of {count}")
+        all_urls = urls(count)
+        one = with_servers(small, all_urls[:1])
+        with open_database(one) as database:
+            build(own, one, database)
+        settings = with_servers(small, all_urls)
+        with open_database(settings) as database:
+            moved = {move.range_no for move in move_ranges(database)}
+            assert moved == {number for number in range(64) if number % count}
+            write_pairs(own, "D", 0, numbered_pairs(100, 200))
+            write_pairs(own, "D", 1, numbered_pairs(180, 220))
+            for number in (1, 0):
+                load_partition("D", number, settings, own, database)
+            plan_batches("D", settings, own, database)
+            made.append(result(own, database) | {"pairs": all_pairs(database)})
+    assert made[0] == made[1]
+    assert made[0]["partitions"][-2][-1]["dropped"] == {"duplicate_of_earlier_crawl": 50}
+
+
+def test_a_corrected_partition_gives_pairs_back_on_every_server(
+    small: Settings, tmp_path: Path, urls: Callable[[int], list[str]]
+) -> None:
+    made = []
+    for count in (1, 3):
+        store = LocalStore(tmp_path / f"of {count}")
+        settings = with_servers(small, urls(count))
+        write_all(store)
+        with open_database(settings) as database:
+            for number in ORDER:
+                load_partition("C", number, settings, store, database)
+            write_pairs(store, "C", 0, numbered_pairs(30, 50))
+            load_partition("C", 0, settings, store, database)
+            plan_batches("C", settings, store, database)
+            made.append(result(store, database) | {"pairs": all_pairs(database)})
+    assert made[0] == made[1]
+    assert len(made[0]["pairs"]) == 120  # type: ignore[arg-type]
+
+
+def test_forget_removal_and_keys_reach_every_server(
+    small: Settings, store: Store, urls: Callable[[int], list[str]]
+) -> None:
+    settings = with_servers(small, urls(2))
+    ids = [pair_id(*pair).hex() for pair in numbered_pairs(0, 50)]
+    with open_database(settings) as database:
+        build(store, settings, database)
+        assert redact_pairs(ids, settings, database) == 50
+        texts = [row[3] for rows in pairs_by_server(database) for row in rows]
+        assert texts.count("") == 50
+        _, count = export_seen_keys("keys", settings, store, database)
+        assert count == 150
+        forget_crawl("C", settings, store, database)
+        with range_servers(database) as servers:
+            for server in servers.databases:
+                for table in ("pair", "page", "partition", "partition_range"):
+                    assert server.connection.execute(f"select count(*) from {table}").fetchone() == (0,)  # type: ignore[call-overload]
+        uri = store.uri("memory/keys.parquet")
+        assert import_seen_keys(uri, settings, database).kept == 150
+        assert import_seen_keys(uri, settings, database).kept == 150
+        write_pairs(store, "C", 0, numbered_pairs(140, 160))
+        stats = load_partition("C", 0, settings, store, database)
+        assert (stats.kept, stats.dropped) == (10, {"duplicate_of_earlier_crawl": 10})
+
+
+def test_another_list_of_servers_is_refused(
+    small: Settings, store: Store, urls: Callable[[int], list[str]]
+) -> None:
+    first, second, third = urls(3)
+    settings = with_servers(small, [first, second])
+    write_all(store)
+    with open_database(settings) as database:
+        load_partition("C", 0, settings, store, database)
+    for given, cause in (
+        ([first], "cannot use 1 servers: the pairs of this database are on 2"),
+        ([first, second, third], "cannot use 3 servers: the pairs of this database are on 2"),
+        ([first, third], "as server 1: it is not recorded"),
+        ([second, first], "it is server 1 of several"),
+        ([second], "it is server 1 of several"),
+        ([third, second], "is part of another list of servers"),
+        ([third, third], "it is the first server"),
+    ):
+        other = with_servers(small, given)
+        with pytest.raises(DatabaseError, match=cause), open_database(other) as database:
+            load_partition("C", 1, other, store, database)
+    with open_database(settings) as database:
+        assert load_partition("C", 1, settings, store, database).kept == 40
+
+
+def test_a_loader_with_the_list_before_a_move_writes_nothing(
+    small: Settings, store: Store, urls: Callable[[int], list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has opened its servers when the move begins."""
+    first, second = urls(2)
+    before, after = with_servers(small, [first]), with_servers(small, [first, second])
+    write_all(store)
+    from laion_etl.database import servers_load
+
+    original = servers_load.RangeLoad.run
+
+    def moved_first(*arguments: object) -> object:
+        with open_database(after) as database:
+            assert len(move_ranges(database)) == 32
+        return original(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(servers_load.RangeLoad, "run", moved_first)
+    with open_database(before) as database, pytest.raises(DatabaseError, match="is on server 1"):
+        load_partition("C", 0, before, store, database)
+    monkeypatch.undo()
+    with open_database(after) as database:
+        assert load_partition("C", 0, after, store, database).kept == 60
+        assert [len(rows) > 0 for rows in pairs_by_server(database)] == [True, True]
+        assert len(all_pairs(database)) == 60
+
+
+def test_a_move_is_refused_while_a_plan_is_open_and_says_what_it_would_do(
+    small: Settings, store: Store, urls: Callable[[int], list[str]]
+) -> None:
+    first, second = urls(2)
+    before, after = with_servers(small, [first]), with_servers(small, [first, second])
+    write_all(store)
+    with open_database(before) as database:
+        load_partition("C", 0, before, store, database)
+        left = prepare_plan("C", before, store, database).ranges
+    with open_database(after) as database:
+        moves = planned_moves(database)
+        assert [move.range_no for move in moves] == list(range(1, 64, 2))
+        assert {(move.old, move.new) for move in moves} == {(0, 1)}
+        pairs = sum(move.pairs for move in moves)
+        with pytest.raises(DatabaseError, match="the plan of C is not finished"):
+            move_ranges(database)
+    with open_database(before) as database:
+        for name in left:
+            index, of = map(int, name.split("/"))
+            plan_range("C", index, of, before, store, database)
+    with open_database(after) as database:
+        assert sum(move.pairs for move in move_ranges(database)) == pairs
+        assert planned_moves(database) == []
+
+
+def test_the_first_of_the_list_is_the_url_or_stands_alone() -> None:
+    settings = Settings()
+    urls = ("postgresql://one/laion", "postgresql://two/laion")
+    core = replace(settings.core, database_urls=urls, database_url=urls[0])
+    assert core.server_urls == urls
+    assert replace(settings.core, database_url=urls[1]).server_urls == urls[1:]
+    with pytest.raises(SettingsError, match="its first server is not that of LAION_ETL_DATABASE_URL") as refused:
+        replace(settings.core, database_urls=urls, database_url=urls[1])
+    assert "two" not in str(refused.value)
