@@ -159,6 +159,11 @@ class CoreSettings(Group):
             )
 
     @property
+    def first_url(self) -> str:
+        """URL of the Postgres server with the queue; '': the embedded server."""
+        return self.server_urls[0] if self.server_urls else ""
+
+    @property
     def server_urls(self) -> tuple[str, ...]:
         """URLs of the Postgres servers, the one with the queue first; none: the embedded server."""
         return self.database_urls or ((self.database_url,) if self.database_url else ())

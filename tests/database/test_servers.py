@@ -1,17 +1,25 @@
 """Key ranges on two and three Postgres servers: the same rows, batches, numbers and bytes as with one."""
 
+import json
+import os
 import random
-import subprocess
+import signal
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
+import psycopg
 import pytest
+from psycopg import Connection, sql
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from laion_etl.core.errors import DatabaseError, DatabaseOutageError, SettingsError
-from laion_etl.core.ids import BATCHES_PER_CRAWL
+from laion_etl.core.schemas import pair_id
+from laion_etl.database import range_load
 from laion_etl.database.connection import Database, open_database
 from laion_etl.database.embedded import EmbeddedServer
 from laion_etl.database.forget import forget_crawl
@@ -20,13 +28,16 @@ from laion_etl.database.move_ranges import move_ranges, planned_moves
 from laion_etl.database.redact import redact_pairs
 from laion_etl.database.seen_keys import export_seen_keys, import_seen_keys
 from laion_etl.database.servers import range_servers
-from laion_etl.core.schemas import pair_id
+from laion_etl.download.worker import open_queue
 from laion_etl.io.storage import LocalStore, Store
 from laion_etl.plan.stage import plan_batches, plan_range, prepare_plan
 from laion_etl.settings import AirflowSettings, LoadSettings, PlanSettings, Settings
 from tests.database.pairs import numbered_pairs, write_pairs
-from tests.database.servers import further_server, new_database, pairs_by_server, keys_of, result, with_servers
-from tests.database.test_plan_windows import Killer, KilledError
+from tests.database.servers import further_server, keys_of, new_database, pairs_by_server, result, with_servers
+from tests.database.test_plan_windows import Killer
+from tests.faults.test_database import wait_for
+from tests.forks import Fork
+from tests.preloaded_commands import command_server, completed
 from tests.shared_folder import SharedFolder
 
 PARTITIONS = {0: (0, 60), 1: (40, 100), 2: (90, 150)}  # they share pairs
@@ -307,3 +318,139 @@ def test_the_first_of_the_list_is_the_url_or_stands_alone() -> None:
     with pytest.raises(SettingsError, match="its first server is not that of LAION_ETL_DATABASE_URL") as refused:
         replace(settings.core, database_urls=urls, database_url=urls[1])
     assert "two" not in str(refused.value)
+
+
+def environment_of(settings: Settings, store: Store, urls: list[str]) -> dict[str, str]:
+    plain = {name: value for name, value in os.environ.items() if not name.startswith("LAION_ETL_")}
+    return plain | {
+        "LAION_ETL_STORE": store.uri(),
+        "LAION_ETL_DATABASE_URLS": ",".join(urls),
+        "LAION_ETL_DATABASE_RETRY_FOR_S": "0",
+        "LAION_ETL_PLAN_BATCH_SIZE": str(settings.plan.batch_size),
+        "LAION_ETL_PLAN_WINDOW_PAIRS": str(settings.plan.window_pairs),
+    }
+
+
+@contextmanager
+def killed_while_it_waits(command: list[str], environment: dict[str, str], folder: Path, url: str) -> Iterator[None]:
+    """Ends a command with SIGKILL when it waits for table pair of one server."""
+    waiting = (
+        "select count(*) > 0 from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'"
+    )
+    with psycopg.connect(url, autocommit=True) as holder, (folder / "output").open("w+") as output:
+        with holder.transaction():
+            holder.execute("lock table pair in access exclusive mode")
+            server = command_server(SharedFolder.of_this_run(), environment)
+            streams = (output.fileno(), output.fileno())
+            fork = Fork(server, ["-m", "laion_etl", *command], environment, folder, streams)
+            with psycopg.connect(url, autocommit=True) as other:
+                wait_for(lambda: fork.poll() is not None or other.execute(waiting).fetchone() == (True,))
+            output.seek(0)
+            assert fork.poll() is None, output.read()
+            os.kill(fork.pid, signal.SIGKILL)
+            assert fork.wait() == -signal.SIGKILL
+        yield
+
+
+def test_killed_by_the_system_load_plan_and_move_go_on(
+    alone: dict[str, object], small: Settings, store: Store, tmp_path: Path, urls: Callable[[int], list[str]]
+) -> None:
+    """The process is at work on the second server when it ends; what it has written on the first stays."""
+    two, three = (all_urls := urls(3))[:2], all_urls
+    settings = with_servers(small, two)
+    write_all(store)
+    run = environment_of(small, store, two)
+    with open_database(settings) as database:
+        load_partition("C", 2, settings, store, database)
+        with killed_while_it_waits(["stage", "load", "--crawl", "C", "--partition", "0"], run, tmp_path, two[1]):
+            begun = "select count(*) from partition_range where partition_no = 2"
+            assert database.connection.execute(begun).fetchone() == (32,)
+        for number in ORDER:
+            load_partition("C", number, settings, store, database)
+        with killed_while_it_waits(["stage", "plan", "--crawl", "C"], run, tmp_path, two[1]):
+            assert database.connection.execute("select count(*) from plan_round where not done").fetchone() == (1,)
+        plan_batches("C", settings, store, database)
+        made = result(store, database) | {"pairs": all_pairs(database)}
+    assert made == alone
+    run = environment_of(small, store, three)
+    with killed_while_it_waits(["db", "move-ranges"], run, tmp_path, three[2]):
+        done = completed(["-m", "laion_etl", "stage", "load", "--crawl", "C", "--partition", "0"], run, tmp_path)
+        assert done.returncode == 1
+        assert "moving them to other servers was not finished" in done.stderr
+    done = completed(["-m", "laion_etl", "db", "move-ranges", "--json"], run, tmp_path)
+    assert done.returncode == 0, done.stderr
+    moved = {one["range_no"]: (one["old"], one["new"]) for one in json.loads(done.stdout)["ranges"]}
+    assert moved == {n: (n % 2, n % 3) for n in range(64) if n % 2 != n % 3}
+    settings = with_servers(small, three)
+    with open_database(settings) as database:
+        assert result(store, database) | {"pairs": all_pairs(database)} == alone
+
+
+def test_a_server_that_is_down_is_an_outage_and_stops_no_downloads(
+    small: Settings, store: Store, tmp_path: Path, urls: Callable[[int], list[str]]
+) -> None:
+    first, second = urls(2)
+    settings = with_servers(small, [first, second])
+    down = [first, f"postgresql:///laion?host={tmp_path}"]
+    with open_database(settings) as database:
+        build(store, settings, database)
+        write_pairs(store, "C", 3, numbered_pairs(200, 210))
+        for command in (["load", "--partition", "3"], ["plan"]):
+            words = ["-m", "laion_etl", "stage", *command, "--crawl", "C"]
+            done = completed(words, environment_of(small, store, down), tmp_path)
+            assert done.returncode == 75, done.stderr
+            assert str(tmp_path) in done.stderr
+        with open_database(with_servers(small, down)) as other:
+            claim = open_queue("C", settings, other).claim()
+            assert claim is not None
+        states = "select distinct state::text, attempts from batch where batch <> %s"
+        assert database.connection.execute(states, [claim.batch]).fetchall() == [("ready", 0)]
+        assert load_partition("C", 3, settings, store, database).kept == 10
+
+
+def test_a_server_that_goes_down_during_a_load_ends_it_and_the_next_one_goes_on(
+    small: Settings, store: Store, urls: Callable[[int], list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = urls(2)
+    at_once = replace(small, database=replace(small.database, retry_for_s=0.0))
+    settings = with_servers(at_once, [first, second])
+    write_all(store)
+    name, admin = conninfo_to_dict(second)["dbname"], make_conninfo(second, dbname="postgres")
+    gone = threading.Event()
+    original = range_load.take_ranges
+
+    def taken(connection: Connection, *rest: Any) -> list[int]:
+        if connection.info.dbname == name and not gone.is_set():
+            gone.set()
+            with psycopg.connect(admin, autocommit=True) as server:
+                statement = sql.SQL("alter database {} allow_connections false")
+                server.execute(statement.format(sql.Identifier(str(name))))
+                server.execute("select pg_terminate_backend(pid) from pg_stat_activity where datname = %s", [name])
+        return original(connection, *rest)
+
+    monkeypatch.setattr(range_load, "take_ranges", taken)
+    with open_database(settings) as database, pytest.raises(DatabaseOutageError) as ended:
+        load_partition("C", 0, settings, store, database)
+    assert ended.value.exit_code == 75
+    assert gone.is_set()
+    with psycopg.connect(admin, autocommit=True) as server:
+        statement = sql.SQL("alter database {} allow_connections true")
+        server.execute(statement.format(sql.Identifier(str(name))))
+    with open_database(settings) as database:
+        assert load_partition("C", 0, settings, store, database).kept == 60
+        assert len(all_pairs(database)) == 60
+
+
+def test_db_migrate_divides_the_ranges_of_a_new_database(
+    small: Settings, store: Store, tmp_path: Path, urls: Callable[[int], list[str]]
+) -> None:
+    all_urls = urls(3)
+    run = environment_of(small, store, all_urls)
+    done = completed(["-m", "laion_etl", "db", "migrate", "--json"], run, tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["servers"] == 3
+    for server_no, url in enumerate(all_urls):
+        with psycopg.connect(url) as connection:
+            own = "select range_no from range_home join this_server using (server_no) order by 1"
+            numbers = [number for (number,) in connection.execute(own).fetchall()]
+            assert numbers == list(range(server_no, 64, 3))
