@@ -198,8 +198,8 @@ def _check_is_first(database: Database) -> None:
     ((_, server_no, _),) = database.rows("servers.this")
     if server_no:
         raise DatabaseError(
-            f"cannot use Postgres at {database.public_name} alone: it is server {server_no} of several, counted "
-            "from 0; name all of them in LAION_ETL_DATABASE_URLS, in their order"
+            f"cannot use Postgres at {database.public_name} alone: it is server {server_no} of several, "
+            "counted from 0; name all of them in LAION_ETL_DATABASE_URLS, in their order"
         )
 
 

@@ -30,6 +30,7 @@ from laion_etl.database.dedupe_keys import Candidates, DedupeRule
 from laion_etl.database.load_stats import load_stats_name, parse_counters, stats_to_store
 from laion_etl.database.loaded import check_rules, load_fingerprint
 from laion_etl.database.locks import CORRECTIONS, HeldLocks, run_locked
+from laion_etl.database.pairs_file import PairsFile, RangeTexts
 from laion_etl.database.partition_copies import (
     Totals,
     check_sum,
@@ -38,7 +39,6 @@ from laion_etl.database.partition_copies import (
     refresh_stats,
     totals_elsewhere,
 )
-from laion_etl.database.pairs_file import PairsFile, RangeTexts
 from laion_etl.database.queries import query
 from laion_etl.database.range_load import LoadWork
 from laion_etl.database.servers import RangeServers, range_servers

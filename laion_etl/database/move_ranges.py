@@ -1,8 +1,8 @@
 """Moves key ranges to where a longer list of servers has them: `laion-etl db move-ranges`.
 
-What each range's server is, is recorded in the first server's table range_home, and changes in one transaction:
-before it the old server has the range, and after it the new one, whatever happens to the program. The steps of
-a range:
+The first server's table range_home records which server has a range, and that changes in one transaction:
+before it the old server has the range, and after it the new one, whatever happens to the program. The steps
+of a range:
 
 1. moving_to is recorded, on the old server under the range's lock: from then on nothing writes the range.
 2. It is copied, and both copies are compared by count and checksum (range_copy.py).
@@ -10,7 +10,8 @@ a range:
 4. It is deleted on the old server, and moved_from with it.
 
 A killed move goes on at the step that the record shows. Commands that need pairs refuse to work until all
-ranges are settled. Pages stay on the old server, where other ranges share them, until their crawl is forgotten.
+ranges are settled. Pages stay on the old server, where other ranges share them, until their crawl is
+forgotten.
 """
 
 from collections import Counter
@@ -50,7 +51,10 @@ def planned_moves(database: Database) -> list[RangeMove]:
     known = len(recorded_ids(database))
     pairs: Counter[int] = Counter()
     with ExitStack() as stack:
-        servers = [database, *(stack.enter_context(opened(u, database)) for u in database.further[: known - 1])]
+        servers = [
+            database,
+            *(stack.enter_context(opened(u, database)) for u in database.further[: known - 1]),
+        ]
         for server in servers:
             pairs.update(dict(server.rows("move.pairs_by_range")))
     return [
@@ -179,8 +183,8 @@ def _check_longer(database: Database, count: int) -> None:
         )
     if count > KeyRanges.of(database).count:
         raise DatabaseError(
-            f"cannot use {count} servers: the database has {KeyRanges.of(database).count} key ranges, which cannot "
-            "be changed; name fewer servers, or load into a new database"
+            f"cannot use {count} servers: the database has {KeyRanges.of(database).count} key ranges, which "
+            "cannot be changed; name fewer servers, or load into a new database"
         )
 
 

@@ -1,4 +1,4 @@
-"""Rows of table partition on several servers: copies on the further ones, and sums of what each server counts.
+"""Rows of table partition on several servers: copies on the further ones, and sums of what each counts.
 
 A partition is loaded by what its row on the first server says. The copy on a further server is there so that
 a transaction which writes a range of it can check, on its own server, that its version is still the current
@@ -56,7 +56,8 @@ _ByVersion = dict[tuple[int, int], Totals]  # by partition_no and version
 
 
 def copy_partition(partition_no: int, servers: RangeServers, purpose: str) -> None:
-    """Bring the row of a partition to the further servers. Raises DatabaseError if it is not the current one."""
+    """Bring the row of a partition to the further servers. Raises DatabaseError if it is not the current "
+    "one."""
     if not servers.further:
         return
     rows = servers.first.rows("servers.partition_to_copy", {"partition_no": partition_no})
@@ -64,8 +65,8 @@ def copy_partition(partition_no: int, servers: RangeServers, purpose: str) -> No
         copied = rows and server.rows("servers.copy_partition", dict(zip(_COLUMNS, rows[0], strict=True)))
         if not copied or not copied[0][0]:
             raise DatabaseError(
-                f"cannot go on with the {purpose}: on {server.public_name} another version of it is being loaded, "
-                "or the crawl is being forgotten; run it again"
+                f"cannot go on with the {purpose}: on {server.public_name} another version of it is being "
+                "loaded, or the crawl is being forgotten; run it again"
             )
 
 
@@ -149,8 +150,8 @@ def check_sum(totals: Totals, ranges: int, pairs: int, purpose: str) -> None:
     """Raise DatabaseError unless all ranges are loaded and account for all pairs."""
     if (totals.ranges, totals.pairs) != (ranges, pairs):
         raise DatabaseError(
-            f"cannot end the {purpose}: {totals.ranges} of its {ranges} ranges account for {totals.pairs:,} of "
-            f"{pairs:,} pairs; please report this bug"
+            f"cannot end the {purpose}: {totals.ranges} of its {ranges} ranges account for {totals.pairs:,} "
+            f"of {pairs:,} pairs; please report this bug"
         )
 
 

@@ -1,8 +1,9 @@
 """Copies one key range from a server to another, compares both, and deletes it on the old one.
 
-Meanwhile no program writes the range: the record of its home says so on both servers (sql/014_servers.sql), and
-each transaction here holds the range's lock and checks that record. Some 65,000 rows are read, sent and
-written in each, so that no snapshot is held for long; done again, a part replaces what a killed move left.
+Meanwhile no program writes the range: the record of its home says so on both servers
+(sql/014_servers.sql), and each transaction here holds the range's lock and checks that record. Some 65,000
+rows are read, sent and written in each, so that no snapshot is held for long; done again, a part replaces
+what a killed move left.
 """
 
 from collections.abc import Iterator
@@ -25,7 +26,8 @@ PURPOSE = "move of key ranges"
 
 @dataclass(frozen=True, slots=True)
 class RangeCopy:
-    """The copy of range `number` from server `old` to server `new`; `new_no`: the place of `new` in the list."""
+    """The copy of range `number` from server `old` to server `new`; `new_no`: the place of `new` in the "
+    "list."""
 
     number: int
     first: Database
@@ -79,9 +81,13 @@ class RangeCopy:
         connection.execute(query("load.lazy_commit"))  # _write_counts waits for all of it
         keys = {"first": bounds[0], "last": bounds[1]}
         connection.execute(query("move.delete_pairs"), keys)
-        columns = dict(zip(("partitions", "pages", "urls", "licenses"), zip(*pages, strict=True), strict=False))
+        columns = dict(
+            zip(("partitions", "pages", "urls", "licenses"), zip(*pages, strict=True), strict=False)
+        )
         if pages:
-            connection.execute(query("move.add_pages"), {name: list(column) for name, column in columns.items()})
+            connection.execute(
+                query("move.add_pages"), {name: list(column) for name, column in columns.items()}
+            )
         if pairs:
             with copy_in(connection, "load.copy_pairs") as send:
                 send(np.frombuffer(pairs, np.uint8))
@@ -103,13 +109,14 @@ class RangeCopy:
         row = connection.execute(query("move.home"), {"range_no": self.number}).fetchone()
         if row is None or (row[0] == self.new_no) != owner:
             raise DatabaseError(
-                f"cannot go on with the {PURPOSE}: another program has moved range {self.number}; run it again"
+                f"cannot go on with the {PURPOSE}: another program has moved range {self.number}; run it "
+                "again"
             )
 
     def _difference(self, what: str) -> DatabaseError:
         return DatabaseError(
-            f"cannot move key range {self.number} from {self.old.public_name} to {self.new.public_name}: after "
-            f"copying they have {what}; nothing is deleted, see their logs and run it again"
+            f"cannot move key range {self.number} from {self.old.public_name} to {self.new.public_name}: "
+            f"after copying they have {what}; nothing is deleted, see their logs and run it again"
         )
 
 
@@ -119,8 +126,8 @@ def take_range(connection: Connection, number: int) -> None:
     if row is None or not row[0]:
         names = [name for (name,) in connection.execute(query("locks.range_holders")).fetchall()]
         raise DatabaseError(
-            f"cannot move key range {number}: {' and '.join(names) or 'another program'} has it; stop loaders and "
-            "planners, and run `laion-etl db move-ranges` again"
+            f"cannot move key range {number}: {' and '.join(names) or 'another program'} has it; stop "
+            "loaders and planners, and run `laion-etl db move-ranges` again"
         )
 
 

@@ -45,8 +45,8 @@ def take_ranges(connection: Connection, wanted: Sequence[int], at_most: int, pur
         range_no, server_no, is_moving = away
         where = "is being moved to another server" if is_moving else f"is on server {server_no}"
         raise DatabaseError(
-            f"cannot go on with the {purpose}: key range {range_no} {where}; when `laion-etl db move-ranges` has "
-            "ended, run it again with the present LAION_ETL_DATABASE_URLS"
+            f"cannot go on with the {purpose}: key range {range_no} {where}; when `laion-etl db "
+            "move-ranges` has ended, run it again with the present LAION_ETL_DATABASE_URLS"
         )
     return taken
 

@@ -12,7 +12,7 @@ from psycopg import Connection
 from laion_etl.core.errors import DatabaseError
 from laion_etl.database.connection import Database
 from laion_etl.database.key_ranges import KeyRanges
-from laion_etl.database.locks import Lock, HeldLocks, run_locked
+from laion_etl.database.locks import HeldLocks, Lock, run_locked
 from laion_etl.database.queries import query
 from laion_etl.database.range_locks import run_with_ranges
 
@@ -87,8 +87,8 @@ def _claimed(server: Database, server_no: int, first_id: UUID, homes: Sequence[i
         free = connection.execute(query("locks.take"), SERVERS.keys).fetchone()
         if free is None or not free[0]:
             raise DatabaseError(
-                f"cannot use Postgres at {server.public_name} as server {server_no}: it is the first server, or "
-                "another program is setting it up; every server needs a database of its own"
+                f"cannot use Postgres at {server.public_name} as server {server_no}: it is the first "
+                "server, or another program is setting it up; every server needs a database of its own"
             )
         keys = {"server_no": server_no, "first_id": first_id}
         if _is_empty(connection):
@@ -96,14 +96,14 @@ def _claimed(server: Database, server_no: int, first_id: UUID, homes: Sequence[i
         row = connection.execute(query("servers.this")).fetchone()
         if row is None or row[1:] != (server_no, first_id):
             raise DatabaseError(
-                f"cannot use Postgres at {server.public_name} as server {server_no}: it has pairs of its own, or "
-                "is part of another list of servers; use an empty database"
+                f"cannot use Postgres at {server.public_name} as server {server_no}: it has pairs of its "
+                "own, or is part of another list of servers; use an empty database"
             )
-        ranges = connection.execute(query("load.key_ranges")).fetchone()
-        if ranges != (len(homes),):
+        ((ranges,),) = connection.execute(query("load.key_ranges")).fetchall()
+        if ranges != len(homes):
             raise DatabaseError(
-                f"cannot use Postgres at {server.public_name} as server {server_no}: it has {ranges and ranges[0]} "
-                f"key ranges and the first server has {len(homes)}; use an empty database without a schema"
+                f"cannot use Postgres at {server.public_name} as server {server_no}: it has {ranges} key ranges "
+                f"and the first server has {len(homes)}; use an empty database without a schema"
             )
         if _is_empty(connection):
             set_homes(connection, homes)

@@ -143,8 +143,8 @@ def check_list(database: Database, further: Sequence[Database]) -> None:
                 f"it is server {recorded.index(server_id)}" if server_id in recorded else "it is not recorded"
             )
             raise DatabaseError(
-                f"cannot use Postgres at {one.public_name} as server {server_no}: {place}; name the servers in "
-                f"{URLS} in their order"
+                f"cannot use Postgres at {one.public_name} as server {server_no}: {place}; name the servers "
+                f"in {URLS} in their order"
             )
         if own_no != server_no:
             raise DatabaseError(

@@ -34,9 +34,9 @@ class CoreSettings(Group):
     )
     database_urls: tuple[str, ...] = setting(
         (),
-        "URLs of several Postgres servers that share the pairs, key range r on server r mod n; the first also "
-        "has the queue. LAION_ETL_DATABASE_URL is then empty or the first of them. Empty: that one alone "
-        "(docs/scaling-postgres.md).",
+        "URLs of several Postgres servers that share the pairs, key range r on server r mod n; the first "
+        "also has the queue. LAION_ETL_DATABASE_URL is then empty or the first of them. Empty: that one "
+        "alone (docs/scaling-postgres.md).",
         changes=None,
         secret=True,
         check=each(postgres_url),
@@ -154,8 +154,8 @@ class CoreSettings(Group):
         Group.__post_init__(self)
         if self.database_urls and self.database_url not in ("", self.database_urls[0]):
             raise SettingsError(
-                f"cannot use {PREFIX}DATABASE_URLS: its first server is not that of {PREFIX}DATABASE_URL; unset "
-                "that, or make them the same"
+                f"cannot use {PREFIX}DATABASE_URLS: its first server is not that of {PREFIX}DATABASE_URL; "
+                "unset that, or make them the same"
             )
 
     @property

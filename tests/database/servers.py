@@ -1,7 +1,7 @@
 """Databases on further embedded servers, and what a crawl leaves on several of them."""
 
-from contextlib import contextmanager
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -45,9 +45,9 @@ def with_servers(settings: Settings, urls: list[str]) -> Settings:
 def result(store: Store, database: Database) -> dict[str, Any]:
     """What load and plan leave: the queue, the counters of partitions, and every file with its bytes."""
     batches = "select batch, pairs, file, state::text from batch order by 1"
-    partitions = (
-        "select crawl, partition, planned, planning, stats from partition join crawl using (crawl_no) order by 1, 2"
-    )
+    partitions = """
+        select crawl, partition, planned, planning, stats from partition join crawl using (crawl_no)
+        order by 1, 2"""
     folders = ("batches", "plan", "ids", "load")
     files = {name: store.read(name) for folder in folders for name in store.list(folder)}
     found = {"batches": database.connection.execute(batches).fetchall()}
@@ -56,7 +56,9 @@ def result(store: Store, database: Database) -> dict[str, Any]:
 
 def pairs_by_server(database: Database) -> list[list[Any]]:
     """The pairs of each server, with crawl, partition and page."""
-    pairs = "select pair_id, crawl, partition, url, caption, language, license, page_url from pair_text order by 1"
+    pairs = """
+        select pair_id, crawl, partition, url, caption, language, license, page_url from pair_text
+        order by 1"""
     with range_servers(database) as servers:
         return [one.connection.execute(pairs).fetchall() for one in servers.databases]
 

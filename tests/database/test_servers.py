@@ -33,7 +33,14 @@ from laion_etl.io.storage import LocalStore, Store
 from laion_etl.plan.stage import plan_batches, plan_range, prepare_plan
 from laion_etl.settings import AirflowSettings, LoadSettings, PlanSettings, Settings
 from tests.database.pairs import numbered_pairs, write_pairs
-from tests.database.servers import further_server, keys_of, new_database, pairs_by_server, result, with_servers
+from tests.database.servers import (
+    further_server,
+    keys_of,
+    new_database,
+    pairs_by_server,
+    result,
+    with_servers,
+)
 from tests.database.test_plan_windows import Killer
 from tests.faults.test_database import wait_for
 from tests.forks import Fork
@@ -45,7 +52,9 @@ ORDER = (2, 0, 1)  # the later ones take pairs over
 
 
 @pytest.fixture
-def urls(postgres: EmbeddedServer, migrated_template: str, shared: SharedFolder) -> Callable[[int], list[str]]:
+def urls(
+    postgres: EmbeddedServer, migrated_template: str, shared: SharedFolder
+) -> Callable[[int], list[str]]:
     """Makes new databases, each on a server of its own."""
     del migrated_template
 
@@ -134,7 +143,9 @@ def test_killed_at_any_moment_load_and_plan_make_what_one_server_makes(
 def owned(settings: Settings, urls: list[str]) -> list[object]:
     """The pairs that count: those of each range on the server that the record says has it."""
     pairs = "select pair_id, crawl, partition, url, caption, language, license, page_url from pair_text"
-    with open_database(replace(settings, core=replace(settings.core, database_urls=(), database_url=urls[0]))) as db:
+    with open_database(
+        replace(settings, core=replace(settings.core, database_urls=(), database_url=urls[0]))
+    ) as db:
         homes = dict(db.connection.execute("select range_no, server_no from range_home").fetchall())
         found = []
         for server_no, url in enumerate(urls):
@@ -156,7 +167,7 @@ def test_a_killed_move_leaves_each_range_on_one_server_and_goes_on(
         settings = with_servers(small, all_urls[:count])
         with open_database(settings) as database, pytest.MonkeyPatch.context() as patch:
             killer = Killer(patch, random.Random(count), most_steps=300)
-            while not killer.survives(lambda: move_ranges(database)):  # noqa: B023
+            while not killer.survives(lambda: move_ranges(database)):
                 assert owned(settings, all_urls) == alone["pairs"]
             kills += killer.kills
             assert move_ranges(database) == []
@@ -225,7 +236,8 @@ def test_forget_removal_and_keys_reach_every_server(
         with range_servers(database) as servers:
             for server in servers.databases:
                 for table in ("pair", "page", "partition", "partition_range"):
-                    assert server.connection.execute(f"select count(*) from {table}").fetchone() == (0,)  # type: ignore[call-overload]
+                    rows = sql.SQL("select count(*) from {}").format(sql.Identifier(table))
+                    assert server.connection.execute(rows).fetchone() == (0,)
         uri = store.uri("memory/keys.parquet")
         assert import_seen_keys(uri, settings, database).kept == 150
         assert import_seen_keys(uri, settings, database).kept == 150
@@ -315,7 +327,9 @@ def test_the_first_of_the_list_is_the_url_or_stands_alone() -> None:
     core = replace(settings.core, database_urls=urls, database_url=urls[0])
     assert core.server_urls == urls
     assert replace(settings.core, database_url=urls[1]).server_urls == urls[1:]
-    with pytest.raises(SettingsError, match="its first server is not that of LAION_ETL_DATABASE_URL") as refused:
+    with pytest.raises(
+        SettingsError, match="its first server is not that of LAION_ETL_DATABASE_URL"
+    ) as refused:
         replace(settings.core, database_urls=urls, database_url=urls[1])
     assert "two" not in str(refused.value)
 
@@ -332,11 +346,13 @@ def environment_of(settings: Settings, store: Store, urls: list[str]) -> dict[st
 
 
 @contextmanager
-def killed_while_it_waits(command: list[str], environment: dict[str, str], folder: Path, url: str) -> Iterator[None]:
+def killed_while_it_waits(
+    command: list[str], environment: dict[str, str], folder: Path, url: str
+) -> Iterator[None]:
     """Ends a command with SIGKILL when it waits for table pair of one server."""
-    waiting = (
-        "select count(*) > 0 from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'"
-    )
+    waiting = """
+        select count(*) > 0 from pg_stat_activity
+        where datname = current_database() and wait_event_type = 'Lock'"""
     with psycopg.connect(url, autocommit=True) as holder, (folder / "output").open("w+") as output:
         with holder.transaction():
             holder.execute("lock table pair in access exclusive mode")
@@ -362,19 +378,25 @@ def test_killed_by_the_system_load_plan_and_move_go_on(
     run = environment_of(small, store, two)
     with open_database(settings) as database:
         load_partition("C", 2, settings, store, database)
-        with killed_while_it_waits(["stage", "load", "--crawl", "C", "--partition", "0"], run, tmp_path, two[1]):
+        with killed_while_it_waits(
+            ["stage", "load", "--crawl", "C", "--partition", "0"], run, tmp_path, two[1]
+        ):
             begun = "select count(*) from partition_range where partition_no = 2"
             assert database.connection.execute(begun).fetchone() == (32,)
         for number in ORDER:
             load_partition("C", number, settings, store, database)
         with killed_while_it_waits(["stage", "plan", "--crawl", "C"], run, tmp_path, two[1]):
-            assert database.connection.execute("select count(*) from plan_round where not done").fetchone() == (1,)
+            assert database.connection.execute(
+                "select count(*) from plan_round where not done"
+            ).fetchone() == (1,)
         plan_batches("C", settings, store, database)
         made = result(store, database) | {"pairs": all_pairs(database)}
     assert made == alone
     run = environment_of(small, store, three)
     with killed_while_it_waits(["db", "move-ranges"], run, tmp_path, three[2]):
-        done = completed(["-m", "laion_etl", "stage", "load", "--crawl", "C", "--partition", "0"], run, tmp_path)
+        done = completed(
+            ["-m", "laion_etl", "stage", "load", "--crawl", "C", "--partition", "0"], run, tmp_path
+        )
         assert done.returncode == 1
         assert "moving them to other servers was not finished" in done.stderr
     done = completed(["-m", "laion_etl", "db", "move-ranges", "--json"], run, tmp_path)
@@ -425,7 +447,9 @@ def test_a_server_that_goes_down_during_a_load_ends_it_and_the_next_one_goes_on(
             with psycopg.connect(admin, autocommit=True) as server:
                 statement = sql.SQL("alter database {} allow_connections false")
                 server.execute(statement.format(sql.Identifier(str(name))))
-                server.execute("select pg_terminate_backend(pid) from pg_stat_activity where datname = %s", [name])
+                server.execute(
+                    "select pg_terminate_backend(pid) from pg_stat_activity where datname = %s", [name]
+                )
         return original(connection, *rest)
 
     monkeypatch.setattr(range_load, "take_ranges", taken)
