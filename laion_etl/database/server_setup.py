@@ -102,8 +102,8 @@ def _claimed(server: Database, server_no: int, first_id: UUID, homes: Sequence[i
         ((ranges,),) = connection.execute(query("load.key_ranges")).fetchall()
         if ranges != len(homes):
             raise DatabaseError(
-                f"cannot use Postgres at {server.public_name} as server {server_no}: it has {ranges} key ranges "
-                f"and the first server has {len(homes)}; use an empty database without a schema"
+                f"cannot use Postgres at {server.public_name} as server {server_no}: it has {ranges} key "
+                f"ranges and the first server has {len(homes)}; use an empty database without a schema"
             )
         if _is_empty(connection):
             set_homes(connection, homes)

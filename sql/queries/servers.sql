@@ -30,12 +30,6 @@ select crawl_no, crawl, partition_no, partition, loading, version, first_page
 from partition join crawl using (crawl_no)
 where partition_no = %(partition_no)s
 
--- name: partitions_to_copy
-select crawl_no, crawl, partition_no, partition, loading, version, first_page
-from partition join crawl using (crawl_no)
-where partition_no = any (%(numbers)s)
-order by partition_no
-
 -- name: copy_partition
 select copy_partition(%(crawl_no)s::smallint, %(crawl)s, %(partition_no)s, %(partition)s, %(loading)s, %(version)s,
                       %(first_page)s)
