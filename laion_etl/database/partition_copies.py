@@ -151,8 +151,29 @@ def check_sum(totals: Totals, ranges: int, pairs: int, purpose: str) -> None:
     if (totals.ranges, totals.pairs) != (ranges, pairs):
         raise DatabaseError(
             f"cannot end the {purpose}: {totals.ranges} of its {ranges} ranges account for {totals.pairs:,} "
-            f"of {pairs:,} pairs; please report this bug"
+            f"of {pairs:,} pairs; if no server was restored from an older backup, which `laion-etl db "
+            "reconcile` finds, please report this bug"
         )
+
+
+def incomplete_partitions(crawl: str, servers: RangeServers) -> list[int]:
+    """Return the loaded partitions of a crawl of which the servers do not have all ranges and pairs.
+
+    One server alone has them, as they are recorded by the transactions that record the ranges.
+    """
+    if not servers.further:
+        return []
+    rows = servers.first.rows("servers.loaded_partitions", {"crawl": crawl})
+    found: _ByVersion = defaultdict(Totals)
+    for server in servers.databases:
+        for start in range(0, len(rows), _AT_ONCE):
+            for key, totals in _totals(server, [row[0] for row in rows[start : start + _AT_ONCE]]):
+                found[key] = found[key].plus(totals)
+    return [
+        partition
+        for number, version, partition, pairs in rows
+        if (found[number, version].ranges, found[number, version].pairs) != (len(servers.homes), pairs)
+    ]
 
 
 def _summed(stats: StageStats, totals: Totals, ranges: int) -> StageStats:

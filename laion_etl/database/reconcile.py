@@ -19,8 +19,10 @@ from laion_etl.core.schemas import parse_stats_name, plan_stats_name, scored_ste
 from laion_etl.core.stage_stats import StageStats
 from laion_etl.database.connection import Database, Keys
 from laion_etl.database.loaded import load_fingerprint
+from laion_etl.database.partition_copies import incomplete_partitions
 from laion_etl.database.queries import query
 from laion_etl.database.rollups import roll_up
+from laion_etl.database.servers import range_servers
 from laion_etl.io.outputs import has_outputs
 from laion_etl.io.planned import planned_batches
 from laion_etl.io.storage import Store
@@ -45,6 +47,11 @@ class Kind(DocumentedEnum):
     MISSING_PAIRS = (
         "partition_without_pairs",
         "loaded, but its pairs are not in the store; restore them, or parse it again",
+    )
+    INCOMPLETE_PARTITION = (
+        "partition_without_ranges",
+        "loaded, but a server lacks key ranges of it; restore all servers from backups of one moment, or "
+        "forget the crawl and load it",
     )
     UNKNOWN_BATCH = (
         "batch_not_in_database",
@@ -97,6 +104,8 @@ def find_differences(crawl: str, store: Store, database: Database) -> Difference
     current = _current_fingerprints(crawl, loaded, rule[0][0] if rule else "", store)
     files = {name for folder in ("batches", "shards", "scored") for name in store.list(f"{folder}/{crawl}")}
     planned = set(planned_batches(crawl, store)) if plan_stats_name(crawl) in files else set()
+    with range_servers(database) as servers:
+        incomplete = incomplete_partitions(crawl, servers)
     known = {batch for batch, *_ in batches}
     whole = {batch for batch in known if _has_shard(crawl, batch, files)}
     free = [(batch, pairs, file, state) for batch, pairs, file, state, held in batches if not held]
@@ -107,6 +116,7 @@ def find_differences(crawl: str, store: Store, database: Database) -> Difference
         Kind.LOST_PARTITION: sorted(_said_to_be_loaded(crawl, store) - loaded.keys()),
         Kind.CHANGED_PARTITION: [n for n in loaded if current[n] not in {None, loaded[n]}],
         Kind.MISSING_PAIRS: [n for n in loaded if current[n] is None],
+        Kind.INCOMPLETE_PARTITION: incomplete,
         Kind.UNKNOWN_BATCH: sorted(planned - known),
         Kind.UNRECORDED_BATCH: sorted(known - planned),
         Kind.MISSING_BATCH_FILE: [

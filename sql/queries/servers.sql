@@ -75,3 +75,10 @@ update crawl set crawl = format('forgotten crawl %%s', crawl_no) where crawl_no 
 -- name: lock_stats
 -- As load.lock_stats, of all these partitions or else it does not count.
 select bool_and(pg_try_advisory_xact_lock(3, number)) from unnest(%(numbers)s::integer[]) as number
+
+-- name: loaded_partitions
+select partition_no, version, partition,
+       pairs_in - coalesce((dropped ->> 'duplicate_in_partition')::bigint, 0)
+from partition join crawl using (crawl_no)
+where crawl = %(crawl)s and fingerprint <> ''
+order by partition

@@ -25,6 +25,7 @@ from laion_etl.database.embedded import EmbeddedServer
 from laion_etl.database.forget import forget_crawl
 from laion_etl.database.load import load_partition
 from laion_etl.database.move_ranges import move_ranges, planned_moves
+from laion_etl.database.reconcile import Kind, find_differences
 from laion_etl.database.redact import redact_pairs
 from laion_etl.database.seen_keys import export_seen_keys, import_seen_keys
 from laion_etl.database.servers import range_servers
@@ -478,3 +479,45 @@ def test_db_migrate_divides_the_ranges_of_a_new_database(
             own = "select range_no from range_home join this_server using (server_no) order by 1"
             numbers = [number for (number,) in connection.execute(own).fetchall()]
             assert numbers == list(range(server_no, 64, 3))
+
+
+def test_the_roles_are_enough_on_every_server(
+    alone: dict[str, object], small: Settings, store: Store, urls: Callable[[int], list[str]]
+) -> None:
+    all_urls = urls(2)
+    with open_database(with_servers(small, all_urls)) as database, range_servers(database):
+        pass  # by the owner
+    write_all(store)
+
+    def as_role(role: str) -> Settings:
+        return with_servers(small, [f"{url}&options=-c%20role%3D{role}" for url in all_urls])
+
+    loader = as_role("laion_loader")
+    with open_database(loader) as database:
+        for number in ORDER:
+            load_partition("C", number, loader, store, database)
+    planner = as_role("laion_planner")
+    with open_database(planner) as database:
+        plan_batches("C", planner, store, database)
+    worker = with_servers(small, [f"{all_urls[0]}&options=-c%20role%3Dlaion_worker"])
+    with open_database(worker) as database:
+        assert open_queue("C", worker, database).claim() is not None
+    with open_database(with_servers(small, all_urls)) as database:
+        database.connection.execute("update batch set state = 'ready'")
+        assert result(store, database) | {"pairs": all_pairs(database)} == alone
+
+
+def test_a_server_that_was_restored_from_an_older_backup_is_found(
+    small: Settings, store: Store, urls: Callable[[int], list[str]]
+) -> None:
+    settings = with_servers(small, urls(2))
+    with open_database(settings) as database:
+        build(store, settings, database)
+        assert Kind.INCOMPLETE_PARTITION not in find_differences("C", store, database).numbers
+        with range_servers(database) as servers:
+            servers.further[0].connection.execute(
+                "delete from partition_range where partition_no = (select partition_no from partition "
+                "where partition = 1) and range_no > 40"
+            )
+        found = find_differences("C", store, database)
+        assert found.of(Kind.INCOMPLETE_PARTITION) == [1]
