@@ -6,6 +6,7 @@ under the locks of their ranges, one range after the other: a loader of the craw
 error at its next range, and loaders of other crawls go on in the other ranges.
 """
 
+from collections.abc import Mapping
 from functools import partial
 from uuid import UUID
 
@@ -83,11 +84,10 @@ class _Forget:
         numbers = self._partitions(server)
         self._delete_pairs(server, numbers, begun)
         for number in numbers:
-            keys = {"partition_no": number, "rows": _ROWS}
-            while server.run(lambda one, keys=keys: one.execute(query("forget.pages"), keys).rowcount):
+            while _executed(server, "forget.pages", {"partition_no": number, "rows": _ROWS}):
                 pass
-            server.run(lambda one, keys=keys: one.execute(query("forget.partition"), keys).rowcount)
-        server.run(lambda one: one.execute(query("servers.forget_end"), self._keys).rowcount)
+            _executed(server, "forget.partition", {"partition_no": number})
+        _executed(server, "servers.forget_end", self._keys)
 
     def _partitions(self, server: Database) -> list[int]:
         return [number for (number,) in server.rows("forget.partitions", self._keys)]
@@ -118,6 +118,11 @@ class _Forget:
             lambda connection: connection.execute(query(name), {**self._keys, **keys}).rowcount,
             self._timeout_s,
         )
+
+
+def _executed(server: Database, name: str, keys: Mapping[str, int]) -> int:
+    """Runs a statement in a transaction of its own; returns the number of rows."""
+    return server.run(lambda connection: connection.execute(query(name), keys).rowcount)
 
 
 def _delete_pairs(connection: Connection, keys: dict[str, object]) -> None:

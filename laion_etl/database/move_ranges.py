@@ -119,15 +119,15 @@ class _Move:
 
     def _stop_writers(self, held: HeldLocks, number: int, home: Home) -> None:
         """Record that a range is being moved."""
-        keys = {"server_no": home.server_no, "moving_to": self._target(number)}
+        record = partial(_set_home, number=number, server_no=home.server_no, moving_to=self._target(number))
 
         def stop(connection: Connection) -> None:
             take_range(connection, number)
-            _set_home(connection, number, **keys)
+            record(connection)
 
         if home.server_no:
             self.servers[home.server_no].run(stop)
-            held.run(partial(_set_home, number=number, **keys))
+            held.run(record)
         else:
             held.run(stop)
 
