@@ -17,6 +17,7 @@ from laion_etl.database.forget import forget_crawl
 from laion_etl.database.load import load_partition
 from laion_etl.database.loaded import loaded_crawl
 from laion_etl.database.queries import query
+from laion_etl.database.servers import range_servers
 from laion_etl.io.planned import batches_in, is_without_batches, planned_batches, planned_files
 from laion_etl.io.storage import LocalStore, Store
 from laion_etl.plan.stage import Prepared, plan_batches, plan_range, prepare_plan
@@ -507,8 +508,8 @@ def test_the_record_is_of_one_moment_while_others_plan(
     def others_finish(self: Database, name: str, keys: dict[str, Any] | None = None) -> list[Any]:
         found = read(self, name, keys)
         monkeypatch.setattr(Database, "rows", read)
-        with open_database(small) as other:
-            plan = stage._Plan.of("C", small, store, other)
+        with open_database(small) as other, range_servers(other) as servers:
+            plan = stage._Plan.of("C", small, store, servers)
             begun = plan.round()
             assert begun is not None
             plan.cut(begun, begun.windows)

@@ -27,6 +27,7 @@ from tests.database.pairs import numbered_pairs, write_pairs
 SQL = Path(__file__).parents[2] / "sql"
 COUNTS = ("batch_thousand", "batch_change", "batch_count")
 PLAN = ("plan_round", "plan_window")
+SERVERS = ("this_server", "database_server", "range_home")
 TABLES = (
     "crawl",
     "partition",
@@ -40,6 +41,7 @@ TABLES = (
     "key_ranges",
     "schema_migration",
     *PLAN,
+    *SERVERS,
 )
 VIEWS = ("pair_text", "load_progress", "queue_progress", "lease", "failed_batch", "failure", COUNTS[2])
 # All that a role may do, in addition to every user. Of partition and batch only some columns, see below.
@@ -48,7 +50,7 @@ RIGHTS = {
     "laion_loader": {
         ("schema_migration", "SELECT"),
         *((table, right) for table in ("crawl", "dedupe_rule") for right in ("SELECT", "INSERT")),
-        ("key_ranges", "SELECT"),
+        *((table, "SELECT") for table in ("key_ranges", *SERVERS)),
         *((table, r) for table in ("partition", "partition_range") for r in ("SELECT", "INSERT", "UPDATE")),
         *((table, right) for table in ("pair", "page") for right in ("SELECT", "INSERT", "DELETE")),
     },
@@ -58,12 +60,12 @@ RIGHTS = {
         *((table, right) for table in PLAN for right in ("INSERT", "UPDATE")),
     },
     "laion_worker": {
-        *((table, "SELECT") for table in ("schema_migration", "crawl", "batch", *COUNTS)),
+        *((table, "SELECT") for table in ("schema_migration", "crawl", "batch", *COUNTS, *SERVERS)),
         *(("queue_contact", right) for right in ("SELECT", "INSERT", "UPDATE")),
     },
 }
 COLUMN_RIGHTS = {
-    "laion_planner": {("partition", "planned"), ("partition", "planning")},
+    "laion_planner": {("partition", column) for column in ("planned", "planning", "stats")},
     "laion_worker": {
         ("batch", column)
         for column in [
