@@ -15,6 +15,10 @@ FERNET_KEY=$(fernet)
 API_SECRET_KEY=$(secret)
 JWT_SECRET=$(secret)
 ADMIN_PASSWORD=$(secret)
+# Key ranges on further servers (docs/scaling-postgres.md): the connections in their order, that of the second, and all URLs.
+LAION_DATABASE_CONN_ID=laion_postgres
+LAION_POSTGRES_1=
+LAION_DATABASE_URLS=
 # Websites see this: a name, and an address where you can be reached.
 LAION_ETL_DOWNLOAD_USER_AGENT=
 # Prometheus on 127.0.0.1:9090, with Airflow's and the stages' metrics; remove both lines to run without them.

@@ -81,5 +81,11 @@ begin
         grant select on failure to laion_reader;
         grant execute on function roll_up_batches(integer) to laion_reader, laion_loader, laion_planner, laion_worker;
     end if;
+    if to_regclass('range_home') is not null then
+        -- 014_servers.sql has been applied
+        grant select on this_server, database_server, range_home to laion_reader, laion_loader, laion_planner, laion_worker;
+        grant execute on function copy_partition(smallint, text, integer, integer, text, integer, integer) to laion_loader;
+        grant update (stats) on partition to laion_planner;
+    end if;
 end
 $$;

@@ -87,6 +87,7 @@ def steps(crawl: str) -> Iterator[list[str]]:
     yield ["db", "reconcile", *of]
     yield ["db", "forget", *of]
     yield ["db", "migrate"]
+    yield ["db", "move-ranges", "--dry-run"]
 
 
 def test_stdout_is_one_json_object(

@@ -18,7 +18,7 @@ from airflow.sdk import BaseNotifier, timezone
 from airflow.sdk.definitions.deadline import BaseDeadlineReference, DeadlineReference, deadline_reference
 from airflow.sdk.exceptions import AirflowException, AirflowRuntimeError, AirflowTaskTimeout
 
-from laion_etl.airflow.connections import database, use_own_s3
+from laion_etl.airflow.connections import database_url, use_own_s3
 from laion_etl.airflow.errors import retry_helps
 from laion_etl.alerts import (
     Alert,
@@ -193,7 +193,7 @@ def _parked(crawl: str) -> "tuple[ParkedCause, ...]":
 
     try:
         settings = load_settings()
-        url = database().get("LAION_ETL_DATABASE_URL", settings.core.database_url)
+        url = database_url(settings)
         if not url:  # the embedded server belongs to the tasks of this machine
             return ()
         queue = Database(url, replace(settings.database, retry_for_s=0.0))

@@ -7,11 +7,12 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from threading import Lock
 from typing import Any
+from urllib.parse import quote, urlencode
 
 from airflow.sdk import BaseHook
 
 from laion_etl.io.storage import open_store, s3_client
-from laion_etl.settings import load_settings
+from laion_etl.settings import Settings, load_settings
 
 _KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
 _PROFILE, _BASE = "laion_etl", "laion_etl_base"
@@ -19,14 +20,27 @@ _LIBPQ_EXTRAS = ("sslmode", "sslrootcert", "sslcert", "sslkey", "options", "targ
 
 
 def database() -> dict[str, str]:
-    """The Postgres of LAION_ETL_DATABASE_CONN_ID; empty if that is not set."""
-    connection = _connection(load_settings().database.conn_id)
-    if connection is None:
+    """The Postgres servers of LAION_ETL_DATABASE_CONN_ID; empty if that is not set."""
+    servers = [_parts(BaseHook.get_connection(name)) for name in load_settings().database.conn_id]
+    if not servers:
         return {}
+    if len(servers) > 1:
+        urls = [f"postgresql:///?{urlencode(parts, quote_via=quote)}" for parts in servers]  # without commas
+        return {"LAION_ETL_DATABASE_URL": urls[0], "LAION_ETL_DATABASE_URLS": ",".join(urls)}
     from psycopg.conninfo import (
         make_conninfo,
     )  # slow to import, and this module is loaded when DAGs are parsed
 
+    return {"LAION_ETL_DATABASE_URL": make_conninfo(**servers[0]), "LAION_ETL_DATABASE_URLS": ""}
+
+
+def database_url(settings: Settings) -> str:
+    """The server with the queue: that of the connection, or of the settings; '' for the embedded one."""
+    return database().get("LAION_ETL_DATABASE_URL", settings.core.first_url)
+
+
+def _parts(connection: Any) -> dict[str, str]:
+    """The parameters of libpq for a connection of Airflow."""
     parts = {
         "host": connection.host,
         "port": connection.port,
@@ -35,7 +49,7 @@ def database() -> dict[str, str]:
         "dbname": connection.schema,
         **{name: value for name, value in connection.extra_dejson.items() if name in _LIBPQ_EXTRAS},
     }
-    return {"LAION_ETL_DATABASE_URL": make_conninfo(**{k: v for k, v in parts.items() if v})}
+    return _set(parts)
 
 
 @contextmanager

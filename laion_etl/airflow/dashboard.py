@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 from airflow.configuration import conf
 from airflow.sdk.exceptions import AirflowNotFoundException
 
-from laion_etl.airflow.connections import database
+from laion_etl.airflow.connections import database_url
 from laion_etl.core.errors import SettingsError
 from laion_etl.settings import Settings, load_settings
 
@@ -36,7 +36,7 @@ def _app() -> Any:
 def _database_url(settings: Settings) -> str:
     """The database of the Airflow connection, if the settings name one."""
     try:
-        return database().get("LAION_ETL_DATABASE_URL", settings.core.database_url)
+        return database_url(settings)
     except AirflowNotFoundException as error:
         raise SettingsError(str(error)) from error
 

@@ -71,7 +71,7 @@ def worker_template(
     """The same pod for a Deployment, which restarts its command. Raises SettingsError as `pod_parts` does."""
     kubernetes = settings.kubernetes
     _check(settings)
-    confinement, places, scratch = _confinement(), _places(stage, kubernetes), _scratch(stage, kubernetes)
+    confinement, places, scratch = _confinement(), _places(stage, settings), _folders(stage, kubernetes)
     container = k8s.V1Container(
         name="worker",
         image=places["image"],

@@ -1,5 +1,6 @@
 """Commands for the database: its schema, and the hashes of all pairs seen so far."""
 
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -27,16 +28,47 @@ commands.add_typer(seen_keys, name="seen-keys")
 
 @commands.command()
 def migrate(as_json: JsonOption = False) -> None:
-    """Update the database schema, as its owner; other commands do so too if their user may."""
+    """Update the database schema, as its owner; other commands do so too if their user may.
+
+    With several servers it updates all of them, and divides the key ranges of a new database among them.
+    """
     from laion_etl.database.connection import open_database
+    from laion_etl.database.servers import range_servers
     from laion_etl.settings import load_settings
 
     settings = load_settings()
-    with open_database(settings) as database:
+    with open_database(settings) as database, range_servers(database) as servers:
         applied = [name for (name,) in database.rows("connect.migrations")]
     console().print(f"schema: {', '.join(applied)}", highlight=False)
+    if servers.further:
+        say(f"key ranges: {len(servers.homes)}, divided among {len(servers.databases)} servers")
     if as_json:
-        say_json({"migrations": applied})
+        say_json({"migrations": applied, "servers": len(servers.databases)})
+
+
+@commands.command("move-ranges")
+def move(
+    dry_run: Annotated[bool, typer.Option(help="Only say which ranges would be moved.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Move key ranges to the servers of LAION_ETL_DATABASE_URLS, after new ones were added at its end.
+
+    Stop loaders and planners first; downloads may go on. Killed, it goes on where it was.
+    """
+    from laion_etl.database.connection import open_database
+    from laion_etl.database.move_ranges import RangeMove, move_ranges, planned_moves
+    from laion_etl.settings import load_settings
+
+    def report(one: RangeMove) -> None:
+        say(f"key range {one.range_no}: {one.pairs:,} pairs moved from server {one.old} to server {one.new}")
+
+    with open_database(load_settings()) as database:
+        moves = planned_moves(database) if dry_run else move_ranges(database, report)
+    pairs = sum(one.pairs for one in moves)
+    verb = "would be moved" if dry_run else "are moved"
+    say(f"{len(moves)} key ranges with {pairs:,} pairs {verb}")
+    if as_json:
+        say_json({"ranges": [asdict(one) for one in moves], "pairs": pairs, "dry_run": dry_run})
 
 
 @commands.command()

@@ -16,6 +16,7 @@ from laion_etl.core.stage_stats import StageStats
 from laion_etl.crawl import Partition, written_numbers
 from laion_etl.database.connection import Database, has_database, open_database
 from laion_etl.database.dedupe_keys import DedupeRule
+from laion_etl.database.servers import range_servers
 from laion_etl.io.storage import Store
 from laion_etl.parse.custom_filters import load_filters
 from laion_etl.parse.language import language_detector, languages_kept
@@ -35,7 +36,7 @@ def check_run(crawl: str, partitions: Sequence[Partition], settings: Settings, s
         load_factory(name, "LAION_ETL_SAFETY_HEADS", "a Head")
     if not has_database(settings):
         return
-    with open_database(settings) as database:
+    with open_database(settings) as database, range_servers(database):
         _check_dedupe(settings, database)
         planned = [int(number) for (number,) in database.rows("load.planned_of_crawl", {"crawl": crawl})]
     asked = {partition.number: partition for partition in partitions}

@@ -20,7 +20,7 @@ class Sources:
     """
 
     load: Callable[[], Settings]
-    url: Callable[[Settings], str] = lambda settings: settings.core.database_url
+    url: Callable[[Settings], str] = lambda settings: settings.core.first_url
     _embedded: ExitStack = field(default_factory=ExitStack)
     _embedded_url: str = ""
     _lock: Lock = field(default_factory=Lock)

@@ -7,7 +7,7 @@ Transactions are short: see locks.py.
 
 import random
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -40,11 +40,15 @@ _CONNECT_TIMEOUT_S = 10
 
 
 class Database:
-    """Postgres through one connection, which is reopened when it is lost. For one thread only."""
+    """Postgres through one connection, which is reopened when it is lost. For one thread only.
 
-    def __init__(self, url: str, settings: DatabaseSettings) -> None:
+    `further`: URLs of the other servers that hold key ranges; servers.py opens them.
+    """
+
+    def __init__(self, url: str, settings: DatabaseSettings, further: Sequence[str] = ()) -> None:
         self._url = url
         self._settings = settings
+        self.further = tuple(further)
         self._connection: Connection | None = None
         self._succeeded_s = 0.0  # when a transaction was last committed
 
@@ -101,11 +105,27 @@ class Database:
     @contextmanager
     def another(self) -> "Iterator[Database]":
         """Opens the same database through another connection, for another thread, until the block ends."""
-        other = Database(self._url, self._settings)
+        other = Database(self._url, self._settings, self.further)
         try:
             yield other
         finally:
             other.close()
+
+    @property
+    def settings(self) -> DatabaseSettings:
+        """The settings of the connection."""
+        return self._settings
+
+    @property
+    def public_name(self) -> str:
+        """Host, port and name of the database, for people."""
+        return _public_name(self._url)
+
+    def open(self, pair_leaves: int, key_ranges: int) -> None:
+        """Connect, and bring the schema up to date; the numbers are for a new one. Raises DatabaseError."""
+        with database_errors(self._url):
+            _ = self.connection  # fail fast: do not retry the very first connection
+            self.with_retry(lambda: migrate(self.connection, pair_leaves, key_ranges))
 
     def close(self) -> None:
         if self._connection is not None:
@@ -160,30 +180,39 @@ class Database:
 def open_database(settings: Settings) -> Iterator[Database]:
     """Opens a migrated database; an embedded server runs as long as the block.
 
-    Raises DatabaseError when Postgres cannot be reached or refuses a statement.
+    With several servers it is the first one, which has the queue. Raises DatabaseError when Postgres cannot
+    be reached or refuses a statement, or when it is one of the other servers.
     """
     with database_url(settings) as url:
-        database = Database(url, settings.database)
+        database = Database(url, settings.database, settings.core.server_urls[1:])
         try:
             with database_errors(url):
-                _ = database.connection  # fail fast: do not retry the very first connection
-                numbers = settings.database.pair_leaves, settings.database.key_ranges
-                database.with_retry(lambda: migrate(database.connection, *numbers))
+                database.open(settings.database.pair_leaves, settings.database.key_ranges)
+                _check_is_first(database)
                 yield database
         finally:
             database.close()
 
 
+def _check_is_first(database: Database) -> None:
+    ((_, server_no, _),) = database.rows("servers.this")
+    if server_no:
+        raise DatabaseError(
+            f"cannot use Postgres at {database.public_name} alone: it is server {server_no} of several, "
+            "counted from 0; name all of them in LAION_ETL_DATABASE_URLS, in their order"
+        )
+
+
 def has_database(settings: Settings) -> bool:
     """Whether a server is set, or an embedded one has been used before."""
-    return bool(settings.core.database_url) or exists(Path(settings.core.data_dir))
+    return bool(settings.core.server_urls) or exists(Path(settings.core.data_dir))
 
 
 @contextmanager
 def database_url(settings: Settings) -> Iterator[str]:
     """Yields the URL of the settings, or of the embedded server, which runs as long as the block."""
-    if settings.core.database_url:
-        yield settings.core.database_url
+    if settings.core.server_urls:
+        yield settings.core.server_urls[0]
         return
     folder = Path(settings.core.data_dir)
     with running_server(folder) as server, with_log_cause(folder):

@@ -6,19 +6,20 @@ under the locks of their ranges, one range after the other: a loader of the craw
 error at its next range, and loaders of other crawls go on in the other ranges.
 """
 
+from collections.abc import Mapping
 from functools import partial
 from uuid import UUID
 
 from psycopg import Connection
 
 from laion_etl.database.connection import Database
-from laion_etl.database.key_ranges import KeyRanges, ranges_of_table
 from laion_etl.database.load import crawl_number
 from laion_etl.database.load_stats import delete_load_stats
 from laion_etl.database.locks import PLANNERS, HeldLocks, run_locked
 from laion_etl.database.queries import query
 from laion_etl.database.range_locks import run_with_ranges
 from laion_etl.database.rollups import roll_up
+from laion_etl.database.servers import RangeServers, range_servers
 from laion_etl.io.storage import Store
 from laion_etl.settings import Settings
 
@@ -35,24 +36,26 @@ def forget_crawl(crawl: str, settings: Settings, store: Store, database: Databas
     """
     database.run(lambda connection: crawl_number(connection, crawl, even_forgotten=True))
 
-    def forget(held: HeldLocks) -> None:
+    def forget(held: HeldLocks, servers: RangeServers) -> None:
         delete_load_stats(crawl, store)
         for number, _ in database.rows("load.crawl_number", {"crawl": crawl}):  # none after a second attempt
-            _Forget(crawl, held, database, number, settings.database.bulk_timeout_s).run()
+            _Forget(crawl, held, servers, number, settings.database.bulk_timeout_s).run()
         delete_load_stats(crawl, store)
 
-    run_locked(database, [PLANNERS], f"forget of {crawl}", forget)
+    with range_servers(database) as servers:
+        run_locked(database, [PLANNERS], f"forget of {crawl}", partial(forget, servers=servers))
 
 
 class _Forget:
     """The removal of the rows of a crawl."""
 
     def __init__(
-        self, crawl: str, held: HeldLocks, database: Database, crawl_no: int, timeout_s: float
+        self, crawl: str, held: HeldLocks, servers: RangeServers, crawl_no: int, timeout_s: float
     ) -> None:
         self._purpose = f"forget of {crawl}"
+        self._crawl = crawl
         self._held = held
-        self._database = database
+        self._servers = servers
         self._keys = {"crawl_no": crawl_no}
         self._timeout_s = timeout_s
 
@@ -61,28 +64,45 @@ class _Forget:
         begun = self._held.run(self._begin)
         while self._execute("forget.batches", rows=_ROWS):
             pass
-        roll_up(self._database)
-        partitions = self._database.rows("forget.partitions", self._keys)
-        numbers = [number for (number,) in partitions]
-        ranges = KeyRanges.of(self._database)
-        for first, last in ranges_of_table(self._database):
-            if numbers and last > begun:
-                keys = {**self._keys, "first": first, "last": last, "partitions": numbers}
-                delete = partial(_delete_pairs, keys=keys)
-                run_with_ranges(
-                    self._database,
-                    self._held.run,
-                    ranges.between(first, last),
-                    self._purpose,
-                    delete,
-                    self._timeout_s,
-                )
+        first = self._servers.first
+        roll_up(first)
+        for server in self._servers.further:
+            self._forget_on(server)
+        numbers = self._partitions(first)
+        self._delete_pairs(first, numbers, begun)
         for number in numbers:
             while self._execute("forget.pages", partition_no=number, rows=_ROWS):
                 pass
             self._execute("forget.partition", partition_no=number)
         self._execute("forget.thousands")
         self._execute("forget.crawl")
+
+    def _forget_on(self, server: Database) -> None:
+        """Removes what a further server has; from then on no loader can bring anything of the crawl there."""
+        self._held.run(lambda _: None)  # ends here if the lock was lost
+        ((begun,),) = server.rows("servers.forget_begin", {**self._keys, "crawl": self._crawl})
+        numbers = self._partitions(server)
+        self._delete_pairs(server, numbers, begun)
+        for number in numbers:
+            while _executed(server, "forget.pages", {"partition_no": number, "rows": _ROWS}):
+                pass
+            _executed(server, "forget.partition", {"partition_no": number})
+        _executed(server, "servers.forget_end", self._keys)
+
+    def _partitions(self, server: Database) -> list[int]:
+        return [number for (number,) in server.rows("forget.partitions", self._keys)]
+
+    def _delete_pairs(self, server: Database, partitions: list[int], begun: UUID) -> None:
+        """Deletes the pairs that a server has, from the key `begun` on."""
+        if not partitions:
+            return
+        run = self._held.run if server is self._servers.first else server.run
+        for one, first, last in self._servers.slices():
+            if one is server and last > begun:
+                keys = {**self._keys, "first": first, "last": last, "partitions": partitions}
+                delete = partial(_delete_pairs, keys=keys)
+                ranges = self._servers.ranges.between(first, last)
+                run_with_ranges(server, run, ranges, self._purpose, delete, self._timeout_s)
 
     def _begin(self, connection: Connection) -> UUID:
         connection.execute(query("forget.lock_rounds"), self._keys)
@@ -98,6 +118,11 @@ class _Forget:
             lambda connection: connection.execute(query(name), {**self._keys, **keys}).rowcount,
             self._timeout_s,
         )
+
+
+def _executed(server: Database, name: str, keys: Mapping[str, int]) -> int:
+    """Runs a statement in a transaction of its own; returns the number of rows."""
+    return server.run(lambda connection: connection.execute(query(name), keys).rowcount)
 
 
 def _delete_pairs(connection: Connection, keys: dict[str, object]) -> None:

@@ -55,6 +55,10 @@ class KeyRanges:
             if self._first(number) <= last.int and first.int < self._first(number + 1)
         ]
 
+    def bounds(self, number: int) -> tuple[UUID, UUID]:
+        """Return the first and the last key of a range."""
+        return UUID(int=self._first(number)), UUID(int=self._first(number + 1) - 1)
+
     def _first(self, number: int) -> int:
         """The first key, cut to 32 bits as the bounds of the leaves are."""
         return (number * 2**32 // self.count) << 96

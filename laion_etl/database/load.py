@@ -27,14 +27,22 @@ from laion_etl.database.conflicts import PartitionRef
 from laion_etl.database.connection import Database
 from laion_etl.database.corrections import Correction
 from laion_etl.database.dedupe_keys import Candidates, DedupeRule
-from laion_etl.database.key_ranges import KeyRanges
 from laion_etl.database.load_stats import load_stats_name, parse_counters, stats_to_store
 from laion_etl.database.loaded import check_rules, load_fingerprint
 from laion_etl.database.locks import CORRECTIONS, HeldLocks, run_locked
 from laion_etl.database.pairs_file import PairsFile, RangeTexts
+from laion_etl.database.partition_copies import (
+    Totals,
+    check_sum,
+    copy_partition,
+    pages_end,
+    refresh_stats,
+    totals_elsewhere,
+)
 from laion_etl.database.queries import query
-from laion_etl.database.range_load import LoadWork, RangeLoad
-from laion_etl.database.row_writer import PageWriter
+from laion_etl.database.range_load import LoadWork
+from laion_etl.database.servers import RangeServers, range_servers
+from laion_etl.database.servers_load import ServersLoad
 from laion_etl.io.storage import Store
 from laion_etl.settings import Settings
 
@@ -59,9 +67,11 @@ def load_partition(
     unit = partition_name(partition)
     parsed = store.read_stats(parse_stats_name(crawl, partition))
     check_rules(crawl, partition, parsed, settings.parse)
-    load = _Load(crawl, partition, rule, parsed, settings, store, database)
     store.begin(load_stats_name(crawl, unit))
-    for partition_no in load.changed_partitions():
+    with range_servers(database) as servers:
+        changed = _Load(crawl, partition, rule, parsed, settings, store, servers).changed_partitions()
+        refresh_stats(changed, servers)
+    for partition_no in changed:
         stats_to_store(partition_no, store, database)
     return store.read_stats(load_stats_name(crawl, unit))
 
@@ -121,17 +131,21 @@ class _Load:
     parsed: StageStats
     settings: Settings
     store: Store
-    database: Database
+    servers: RangeServers
+
+    @property
+    def database(self) -> Database:
+        """The first server."""
+        return self.servers.first
 
     def changed_partitions(self) -> list[int]:
         """Loads the partition unless it is loaded; returns the partitions whose stats may have changed."""
         self.database.run(partial(_begin, crawl=self.crawl, rule=self.rule))
         if (known := self.database.run(self._loaded)) is not None:
             return [known]
-        ranges = KeyRanges.of(self.database)
         candidates = self._pairs.candidates()
-        with self._pairs.texts(candidates, ranges) as texts:
-            return self._load(ranges, candidates, texts)
+        with self._pairs.texts(candidates, self.servers.ranges) as texts:
+            return self._load(candidates, texts)
 
     def _loaded(self, connection: Connection) -> int | None:
         """Returns the number of the partition if it is loaded."""
@@ -139,44 +153,43 @@ class _Load:
         row = connection.execute(query("load.loaded_as"), keys).fetchone()
         return int(row[0]) if row else None
 
-    def _load(self, ranges: KeyRanges, candidates: Candidates, texts: RangeTexts) -> list[int]:
+    def _load(self, candidates: Candidates, texts: RangeTexts) -> list[int]:
         """Loads range by range until all ranges have this version."""
-        announced = self.database.run(self._announce)
+        first_page = pages_end(self.crawl, self.partition, self.servers)
+        announced = self.database.run(partial(self._announce, pages_end=first_page))
         if isinstance(announced, int):
             return [announced]
         me, version, first_page, is_new = announced
+        ranges = self.servers.ranges
         work = LoadWork(self.crawl, me, version, first_page, self.rule, ranges, candidates, texts)
-        timeout_s = self.settings.database.bulk_timeout_s
-        changed: set[int] = set()
-        with self.database.another() as for_pages:
-            _ = for_pages.connection  # too few connections are noticed before there is a transaction
-            pages = PageWriter(
-                for_pages, me.partition_no, first_page, may_exist=not is_new, timeout_s=timeout_s
-            )
-            while len(done := self.database.run(work.begun)) < ranges.count:
-                left = set(ranges.numbers) - set(done)
-                load = RangeLoad(work, pages, timeout_s, left)
-                changed |= load.run(self.database, self.settings.load.connections)
-        if any(loaded != version for loaded in done.values()):
-            self._correct(work, changed)
+        copy_partition(me.partition_no, self.servers, work.purpose)
+        load = ServersLoad(work, self.servers, is_new, self.settings)
+        changed = load.run()
+        self._correct(work, changed)
         self._save(work)
         return [me.partition_no, *sorted(changed - {me.partition_no})]
 
     def _correct(self, work: LoadWork, changed: set[int]) -> None:
         """Replaces ranges of earlier versions; adds partitions whose stats may have changed."""
+        for server, own in self.servers.by_server(self.servers.ranges.numbers):
+            begun = server.run(work.begun)
+            if any(begun.get(number) != work.version for number in own):
+                self._correct_on(server, own, work, changed)
+
+    def _correct_on(self, server: Database, own: list[int], work: LoadWork, changed: set[int]) -> None:
         timeout_s = self.settings.database.bulk_timeout_s
 
         def correct(held: HeldLocks) -> None:
             begun = held.run(work.begun)
-            outdated = [number for number, loaded in begun.items() if loaded != work.version]
-            Correction(work, self.store, held, self.database, timeout_s).replace(outdated, changed)
+            outdated = [number for number in own if begun.get(number) != work.version]
+            Correction(work, self.store, held, server, timeout_s).replace(outdated, changed)
 
-        run_locked(self.database, [CORRECTIONS], work.purpose, correct)
+        run_locked(server, [CORRECTIONS], work.purpose, correct)
         keys = {"partition_no": work.me.partition_no, "first_page": work.first_page, "rows": _PAGES}
-        while self.database.run(lambda one: one.execute(query("load.outdated_pages"), keys).rowcount):
+        while server.run(lambda one: one.execute(query("load.outdated_pages"), keys).rowcount):
             pass
 
-    def _announce(self, connection: Connection) -> tuple[PartitionRef, int, int, bool] | int:
+    def _announce(self, connection: Connection, pages_end: int) -> tuple[PartitionRef, int, int, bool] | int:
         """Returns the partition, its version and first page, and whether it is new; its number if loaded.
 
         Raises DatabaseError when pairs of another version are in batches.
@@ -197,7 +210,7 @@ class _Load:
                     "of loading, have changed since they were cut into batches; to rebuild the crawl run "
                     f"`laion-etl db forget --crawl {self.crawl}` first"
                 )
-            begun = {"partition_no": number, "loading": self.fingerprint}
+            begun = {"partition_no": number, "loading": self.fingerprint, "pages_end": pages_end}
             version, first_page = connection.execute(query("load.begin_version"), begun).fetchone() or (0, 0)
         return PartitionRef(number, crawl_no, self.partition), version, first_page, False
 
@@ -214,23 +227,22 @@ class _Load:
     def _save(self, work: LoadWork) -> None:
         """Saves stats and fingerprint: from here on the partition is loaded."""
 
+        number = work.me.partition_no
+        elsewhere = totals_elsewhere([number], self.servers).get((number, work.version), Totals())
+
         def save(connection: Connection) -> None:
-            keys = {"partition_no": work.me.partition_no, "version": work.version}
+            keys = {"partition_no": number, "version": work.version}
             connection.execute(
                 query("load.lock_partition"), keys
             )  # before the counts are read: see load_stats
             work.check(connection)
             row = connection.execute(query("load.range_totals"), keys).fetchone()
-            ranges, kept, in_crawl, earlier = row or (0, 0, 0, 0)
-            if (ranges, kept + in_crawl + earlier) != (work.ranges.count, len(work.candidates)):
-                raise DatabaseError(
-                    f"cannot end the {work.purpose}: its ranges account for {kept + in_crawl + earlier:,} of "
-                    f"{len(work.candidates):,} pairs; please report this bug"
-                )
+            totals = Totals(*(row or ())).plus(elsewhere)
+            check_sum(totals, work.ranges.count, len(work.candidates), work.purpose)
             dropped = {
                 LoadReason.DUPLICATE_IN_PARTITION: self.parsed.kept - len(work.candidates),
-                LoadReason.DUPLICATE_IN_CRAWL: in_crawl,
-                LoadReason.DUPLICATE_OF_EARLIER_CRAWL: earlier,
+                LoadReason.DUPLICATE_IN_CRAWL: totals.in_crawl,
+                LoadReason.DUPLICATE_OF_EARLIER_CRAWL: totals.earlier,
             }
             stats = StageStats(
                 "load",
@@ -238,12 +250,12 @@ class _Load:
                 partition_name(self.partition),
                 self.fingerprint,
                 self.parsed.kept,
-                kept,
+                totals.kept,
                 {str(reason): count for reason, count in dropped.items() if count},
             )
             saved = {"fingerprint": self.fingerprint, "stats": Jsonb(stats.to_plain())}
             connection.execute(query("load.save_partition"), {**keys, **saved})
-            parsed = {"partition_no": work.me.partition_no, "parsed": Jsonb(parse_counters(self.parsed))}
+            parsed = {"partition_no": number, "parsed": Jsonb(parse_counters(self.parsed))}
             connection.execute(query("load.save_parsed"), parsed)
 
         self.database.run(save)

@@ -98,15 +98,18 @@ def in_ranges(candidates: Candidates, places: Longs, numbers: Sequence[int]) -> 
 
 @dataclass(slots=True)
 class RangeLoad:
-    """The load of ranges that no version of the partition has loaded yet."""
+    """The load of ranges of one server that no version of the partition has loaded yet.
+
+    `failed`: set when another part of the load has failed; this one then ends, too.
+    """
 
     work: LoadWork
     pages: PageWriter
     timeout_s: float
     remaining: set[int]
+    failed: threading.Event = field(default_factory=threading.Event)
     _claimed: dict[int, list[int]] = field(default_factory=dict)
     _changed: set[int] = field(default_factory=set)
-    _failed: threading.Event = field(default_factory=threading.Event)
 
     def run(self, database: Database, connections: int) -> set[int]:
         """Loads the remaining ranges; returns the partitions whose stats have changed."""
@@ -115,11 +118,8 @@ class RangeLoad:
             others = [stack.enter_context(database.another()) for _ in range(workers - 1)]
             pool = stack.enter_context(ThreadPoolExecutor(workers))
             done = [pool.submit(self._work, worker, own) for worker, own in enumerate([database, *others])]
-            try:
-                for future in done:
-                    future.result()
-            finally:
-                self._failed.set()
+            for future in done:
+                future.result()
         return self._changed
 
     @property
@@ -140,7 +140,7 @@ class RangeLoad:
             ):
                 pass
         except BaseException:
-            self._failed.set()
+            self.failed.set()
             raise
 
     def _step(self, worker: int, start: int, database: Database) -> list[int] | None:
@@ -161,7 +161,7 @@ class RangeLoad:
         return taken
 
     def _wanted(self, worker: int, start: int) -> list[int]:
-        if self._failed.is_set():
+        if self.failed.is_set():
             return []
         claimed = {
             number for other, mine in list(self._claimed.items()) if other != worker for number in mine

@@ -16,6 +16,7 @@ from typing import Generic, Protocol, TypeVar
 
 from psycopg import Connection
 
+from laion_etl.core.errors import DatabaseError
 from laion_etl.database.connection import Database
 from laion_etl.database.polling import poll
 from laion_etl.database.queries import query
@@ -34,9 +35,20 @@ class Runner(Protocol):
 
 
 def take_ranges(connection: Connection, wanted: Sequence[int], at_most: int, purpose: str) -> list[int]:
-    """Takes the first free ranges among those wanted, until the end of the transaction; returns them."""
+    """Takes the first free ranges among those wanted, until the end of the transaction; returns them.
+
+    Raises DatabaseError if one of them is not on this server.
+    """
     keys = {"ranges": list(wanted), "at_most": at_most, "name": f"laion_etl: {purpose}"[:_NAME_BYTES]}
-    return [number for (number,) in connection.execute(query("locks.take_ranges"), keys).fetchall()]
+    taken = [number for (number,) in connection.execute(query("locks.take_ranges"), keys).fetchall()]
+    if taken and (away := connection.execute(query("locks.away"), {"ranges": taken}).fetchone()):
+        range_no, server_no, is_moving = away
+        where = "is being moved to another server" if is_moving else f"is on server {server_no}"
+        raise DatabaseError(
+            f"cannot go on with the {purpose}: key range {range_no} {where}; when `laion-etl db "
+            "move-ranges` has ended, run it again with the present LAION_ETL_DATABASE_URLS"
+        )
+    return taken
 
 
 def range_holders(database: Database) -> str:

@@ -19,8 +19,10 @@ from laion_etl.core.schemas import plan_stats_name, shard_stem
 from laion_etl.core.stage_stats import StageStats
 from laion_etl.database.connection import Database, Keys
 from laion_etl.database.loaded import load_fingerprint
+from laion_etl.database.partition_copies import incomplete_partitions
 from laion_etl.database.queries import query
 from laion_etl.database.rollups import roll_up
+from laion_etl.database.servers import range_servers
 from laion_etl.database.stored_crawl import READERS, StoredCrawl, readable_stats
 from laion_etl.io.outputs import has_outputs
 from laion_etl.io.planned import planned_batches
@@ -44,6 +46,11 @@ class Kind(DocumentedEnum):
     MISSING_PAIRS = (
         "partition_without_pairs",
         "loaded, but its pairs are not in the store; restore them, or parse it again",
+    )
+    INCOMPLETE_PARTITION = (
+        "partition_without_ranges",
+        "loaded, but a server lacks key ranges of it; restore all servers from backups of one moment, or "
+        "forget the crawl and load it",
     )
     UNKNOWN_BATCH = (
         "batch_not_in_database",
@@ -101,6 +108,8 @@ def find_differences(crawl: str, stored: StoredCrawl, store: Store, database: Da
         for partition, stats in stored.parsed.items()
     }
     planned = set(planned_batches(crawl, store)) if store.exists(plan_stats_name(crawl)) else set()
+    with range_servers(database) as servers:
+        incomplete = incomplete_partitions(crawl, servers)
     known: set[int] = set()
     waiting: dict[int, int] = {}  # batch -> its pairs, of those whose shard may be finished
     without_file, without_shard, without_scores = [], [], []
@@ -123,6 +132,7 @@ def find_differences(crawl: str, stored: StoredCrawl, store: Store, database: Da
         Kind.LOST_PARTITION: sorted(stored.loaded - loaded.keys()),
         Kind.CHANGED_PARTITION: [n for n in loaded if current.get(n, loaded[n]) != loaded[n]],
         Kind.MISSING_PAIRS: [n for n in loaded if n not in current],
+        Kind.INCOMPLETE_PARTITION: incomplete,
         Kind.UNKNOWN_BATCH: sorted(planned - known),
         Kind.UNRECORDED_BATCH: sorted(known - planned),
         Kind.MISSING_BATCH_FILE: [batch for batch in without_file if batch not in finished],
@@ -139,7 +149,7 @@ def known_batches(crawl: str, database: Database) -> set[int]:
 
 
 def _batches(crawl: str, database: Database) -> Iterator[tuple[int, int, str, bool, bool]]:
-    """Yield number, pairs and state of each batch, ascending; whether it is downloaded, and held by a worker."""
+    """Yield number, pairs and state of each batch, ascending; whether it is downloaded, and is held."""
     after = -1
     while rows := database.rows("reconcile.batches", {"crawl": crawl, "after": after, "rows": _READ_AT_ONCE}):
         yield from rows

@@ -34,12 +34,13 @@ from laion_etl.database.dedupe_keys import (
     bytes_of,
     key_bytes,
 )
-from laion_etl.database.key_ranges import KeyRanges, ranges_of_table
 from laion_etl.database.load import IMPORTED, begin_partition, crawl_number, settle_rule
 from laion_etl.database.locks import IMPORTS, HeldLocks, run_locked
+from laion_etl.database.partition_copies import copy_partition, freeze_copies
 from laion_etl.database.queries import query
 from laion_etl.database.range_load import PAIRS_PER_TRANSACTION
 from laion_etl.database.range_locks import run_with_ranges
+from laion_etl.database.servers import RangeServers, range_servers
 from laion_etl.io.remote_files import open_input
 from laion_etl.io.storage import Store
 from laion_etl.settings import Settings
@@ -78,13 +79,14 @@ def export_seen_keys(name: str, settings: Settings, store: Store, database: Data
 def _exported(database: Database, timeout_s: float) -> Iterator[Keys]:
     """Yields all keys, ascending: range by range, so that no transaction lasts as long as the export."""
 
-    def rows() -> Iterator[bytes]:
-        for first, last in ranges_of_table(database):
+    def rows(servers: RangeServers) -> Iterator[bytes]:
+        for server, first, last in servers.slices():
             statement = sql.SQL(query("seen_keys.copy_keys")).format(first=first, last=last)
-            yield from database.run(partial(_copied, statement=statement), timeout_s)
+            yield from server.run(partial(_copied, statement=statement), timeout_s)
 
-    for block in joined((row[6:] for row in rows()), _KEYS_PER_GROUP):
-        yield np.frombuffer(block, "S16")
+    with range_servers(database) as servers:
+        for block in joined((row[6:] for row in rows(servers)), _KEYS_PER_GROUP):
+            yield np.frombuffer(block, "S16")
 
 
 def _copied(connection: Connection, statement: sql.Composed) -> list[bytes]:
@@ -104,16 +106,17 @@ def import_seen_keys(uri: str, settings: Settings, database: Database) -> StageS
         copy.seek(0)
         content = hashlib.file_digest(copy, "sha256").hexdigest()
         file = _checked(uri, copy.name, DedupeRule.from_settings(settings.load))
-        work = partial(
-            _import,
-            database=database,
-            uri=uri,
-            file=file,
-            rule=DedupeRule.from_settings(settings.load),
-            content=content,
-            timeout_s=settings.database.bulk_timeout_s,
-        )
-        return run_locked(database, [IMPORTS], _purpose(uri), work)
+        with range_servers(database) as servers:
+            work = partial(
+                _import,
+                servers=servers,
+                uri=uri,
+                file=file,
+                rule=DedupeRule.from_settings(settings.load),
+                content=content,
+                timeout_s=settings.database.bulk_timeout_s,
+            )
+            return run_locked(database, [IMPORTS], _purpose(uri), work)
 
 
 def _purpose(uri: str) -> str:
@@ -144,7 +147,7 @@ def _checked(uri: str, path: str, rule: DedupeRule) -> pq.ParquetFile:
 
 def _import(
     held: HeldLocks,
-    database: Database,
+    servers: RangeServers,
     uri: str,
     file: pq.ParquetFile,
     rule: DedupeRule,
@@ -157,6 +160,7 @@ def _import(
     if isinstance(begun, StageStats):
         return begun
     me = begun
+    copy_partition(me.partition_no, servers, _purpose(uri))
     outcomes = Outcomes[LoadReason]()
 
     def insert(connection: Connection, candidates: Candidates) -> tuple[int, int, int]:
@@ -170,9 +174,12 @@ def _import(
         kept, in_crawl = int(resolved.won.sum()), int(resolved.lost_in_crawl.sum())
         return kept, in_crawl, int(resolved.lost_earlier.sum())
 
-    for numbers, keys in _by_ranges(file, KeyRanges.of(database)):
+    for server, numbers, keys in _by_ranges(file, servers):
+        if server is not servers.first:
+            held.run(lambda _: None)  # ends here if the lock was lost
+        run = held.run if server is servers.first else server.run
         work = partial(insert, candidates=Candidates(keys, np.arange(len(keys))))
-        kept, in_crawl, earlier = run_with_ranges(database, held.run, numbers, _purpose(uri), work, timeout_s)
+        kept, in_crawl, earlier = run_with_ranges(server, run, numbers, _purpose(uri), work, timeout_s)
         outcomes.keep(kept)
         outcomes.drop(LoadReason.DUPLICATE_IN_CRAWL, in_crawl)
         outcomes.drop(LoadReason.DUPLICATE_OF_EARLIER_CRAWL, earlier)
@@ -191,17 +198,20 @@ def _import(
         connection.execute(query("load.save_partition"), {**keys, "stats": Jsonb(stats.to_plain())})
         connection.execute(query("plan.mark_planned"), {"partitions": [me.partition_no]})
 
+    freeze_copies([me.partition_no], servers, _purpose(uri))
     held.run(save)
     return stats
 
 
-def _by_ranges(file: pq.ParquetFile, ranges: KeyRanges) -> Iterator[tuple[list[int], Keys]]:
-    """Yields the keys of a file in runs, each with the ranges that it is in."""
+def _by_ranges(file: pq.ParquetFile, servers: RangeServers) -> Iterator[tuple[Database, list[int], Keys]]:
+    """Yields the keys of a file in runs, each with its server and the ranges that it is in."""
     for batch in file.iter_batches(_KEYS_PER_GROUP):
         keys = _ascending_keys(batch.column(0))
         for start in range(0, len(keys), PAIRS_PER_TRANSACTION):
             run = keys[start : start + PAIRS_PER_TRANSACTION]
-            yield np.unique(ranges.numbers_of(run)).tolist(), run
+            of_keys = servers.ranges.numbers_of(run)
+            for server, numbers in servers.by_server(np.unique(of_keys).tolist()):
+                yield server, numbers, run[np.isin(of_keys, numbers)]
 
 
 def _begin(connection: Connection, rule: DedupeRule, file_fingerprint: str) -> StageStats | PartitionRef:

@@ -5,10 +5,10 @@ begins, in the transaction that marks its partitions: from then on loaders leave
 is recorded in one short transaction, and the last one finishes the round.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 from uuid import UUID
 
 from psycopg import Connection
@@ -19,12 +19,16 @@ from laion_etl.core.stage_stats import Output, fingerprint
 from laion_etl.database.connection import Database
 from laion_etl.database.key_ranges import key_ranges
 from laion_etl.database.locks import HeldLocks
+from laion_etl.database.partition_copies import freeze_copies, refresh_stats
 from laion_etl.database.polling import poll
 from laion_etl.database.queries import query
+from laion_etl.database.servers import RangeServers
 from laion_etl.io.planned import PlannedBatch, runs
 from laion_etl.plan.batch_numbers import BatchNumbers, Slot
 from laion_etl.plan.slots import slots
 from laion_etl.settings import PlanSettings
+
+ResultT = TypeVar("ResultT")
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,28 +87,73 @@ def _window(row: tuple[Any, ...]) -> Window:
 
 
 def begin_round(
-    crawl: str, crawl_no: int, held: HeldLocks, numbers: BatchNumbers, settings: PlanSettings
+    crawl: str,
+    crawl_no: int,
+    held: HeldLocks,
+    numbers: BatchNumbers,
+    settings: PlanSettings,
+    servers: RangeServers,
 ) -> None:
-    """Freeze the partitions of a crawl that are not planned yet, if there are any, and decide the windows."""
+    """Freeze the partitions of a crawl that are not planned yet, if there are any, and decide the windows.
+
+    With several servers they are frozen on each of them before the pairs are counted. Killed between, the
+    next planner freezes them again, and those that were loaded meanwhile.
+    """
     following = numbers.following()
-    poll(
-        lambda: held.run(
-            partial(_begun, crawl_no=crawl_no, following=following, end=numbers.last, settings=settings)
+    purpose = f"plan of {crawl}"
+    frozen: list[int] | None = None
+    if servers.further:
+        frozen = _when_free(held, partial(_frozen, crawl_no=crawl_no), purpose)
+        freeze_copies(frozen, servers, purpose)
+        refresh_stats(frozen, servers)
+    _when_free(
+        held,
+        partial(
+            _begun, crawl_no=crawl_no, following=following, end=numbers.last, settings=settings, frozen=frozen
         ),
-        lambda: "a loader that is just recording its partition",
-        f"plan of {crawl}",
+        purpose,
     )
 
 
-def _begun(
-    connection: Connection, crawl_no: int, following: int, end: int, settings: PlanSettings
-) -> bool | None:
-    """Begin a round; returns None, having done nothing, if a loader is recording a partition."""
-    keys: dict[str, object] = {"crawl_no": crawl_no}
+def _when_free(held: HeldLocks, work: Callable[[Connection], ResultT | None], purpose: str) -> ResultT:
+    """Repeat work that does nothing, and returns None, while a loader is recording a partition."""
+    return poll(lambda: held.run(work), lambda: "a loader that is just recording its partition", purpose)
+
+
+def _unplanned(connection: Connection, crawl_no: int) -> list[Any] | None:
+    """Lock the partitions that are not planned; returns None if a loader is recording one."""
+    keys = {"crawl_no": crawl_no}
     rows = connection.execute(query("plan.unplanned_partitions"), keys).fetchall()
     total = connection.execute(query("plan.unplanned"), keys).fetchone()
-    if total is None or total[0] != len(rows):
+    return rows if total is not None and total[0] == len(rows) else None
+
+
+def _frozen(connection: Connection, crawl_no: int) -> list[int] | None:
+    """Mark the partitions that are not planned; returns them, or None if a loader is recording one."""
+    if (rows := _unplanned(connection, crawl_no)) is None:
         return None
+    numbers = [number for number, *_ in rows]
+    connection.execute(query("plan.mark_planning"), {"partitions": numbers})
+    return numbers
+
+
+def _begun(
+    connection: Connection,
+    crawl_no: int,
+    following: int,
+    end: int,
+    settings: PlanSettings,
+    frozen: Sequence[int] | None,
+) -> bool | None:
+    """Begin a round; returns None, having done nothing, if a loader is recording a partition.
+
+    `frozen`: the only partitions that may be in it.
+    """
+    keys: dict[str, object] = {"crawl_no": crawl_no}
+    if (rows := _unplanned(connection, crawl_no)) is None:
+        return None
+    if frozen is not None:
+        rows = [row for row in rows if row[0] in set(frozen)]
     if not rows:
         return True
     pairs = sum(kept for _, kept, _ in rows)

@@ -24,6 +24,7 @@ from laion_etl.database.load import crawl_number
 from laion_etl.database.load_stats import outdated_in_store, stats_to_store
 from laion_etl.database.locks import PLANNERS, HeldLocks, planner_of, run_locked
 from laion_etl.database.rollups import roll_up
+from laion_etl.database.servers import RangeServers, range_servers
 from laion_etl.io.planned import window_file_name, write_window
 from laion_etl.io.storage import Store
 from laion_etl.plan.batch_numbers import BatchNumbers
@@ -54,13 +55,8 @@ def plan_batches(crawl: str, settings: Settings, store: Store, database: Databas
     `batches/<crawl>/_stats.json`, whose details have the batch numbers. Partitions loaded later get further
     batches.
     """
-    plan = _Plan.of(crawl, settings, store, database)
-    plan.begin()
-    while (begun := plan.round()) is not None:
-        plan.cut(begun, begun.windows)
-        if plan.unplanned():  # partitions that were loaded after an interrupted round had begun
-            plan.begin()
-    return plan.finish()
+    with range_servers(database) as servers:
+        return _Plan.of(crawl, settings, store, servers).whole()
 
 
 def prepare_plan(crawl: str, settings: Settings, store: Store, database: Database) -> Prepared:
@@ -68,12 +64,13 @@ def prepare_plan(crawl: str, settings: Settings, store: Store, database: Databas
 
     There are as many ranges as windows, but at most LAION_ETL_AIRFLOW_PLAN_RANGES.
     """
-    plan = _Plan.of(crawl, settings, store, database)
-    plan.begin()
-    begun = plan.round()
-    count = min(len(begun.windows), settings.airflow.plan_ranges) if begun else 0
-    if begun is None or count == 1:
-        return Prepared(plan_batches(crawl, settings, store, database))
+    with range_servers(database) as servers:
+        plan = _Plan.of(crawl, settings, store, servers)
+        plan.begin()
+        begun = plan.round()
+        count = min(len(begun.windows), settings.airflow.plan_ranges) if begun else 0
+        if begun is None or count == 1:
+            return Prepared(plan.whole())
     left = [
         f"{index}/{count}"
         for index in range(1, count + 1)
@@ -93,18 +90,19 @@ def plan_range(
     they need another one. Other ranges may be cut at the same time. Does nothing if the plan is complete.
     Raises DatabaseError if it has never begun.
     """
-    plan = _Plan.of(crawl, settings, store, database)
-    if not plan.has_begun():
-        raise DatabaseError(
-            f"cannot plan a range of {crawl}: its plan has not begun; run "
-            f"`laion-etl stage plan --crawl {crawl} --prepare` first"
-        )
-    pairs = 0
-    if (begun := plan.round()) is not None:
-        share = begun.share(index, of)
-        pairs = sum(window.pairs for window in share) + plan.cut(begun, share)
-    # The planner of the last window may have been killed before it had written the record.
-    fingerprint, later = ("", 0) if plan.round() else (plan.finish().fingerprint, plan.unplanned())
+    with range_servers(database) as servers:
+        plan = _Plan.of(crawl, settings, store, servers)
+        if not plan.has_begun():
+            raise DatabaseError(
+                f"cannot plan a range of {crawl}: its plan has not begun; run "
+                f"`laion-etl stage plan --crawl {crawl} --prepare` first"
+            )
+        pairs = 0
+        if (begun := plan.round()) is not None:
+            share = begun.share(index, of)
+            pairs = sum(window.pairs for window in share) + plan.cut(begun, share)
+        # The planner of the last window may have been killed before it had written the record.
+        fingerprint, later = ("", 0) if plan.round() else (plan.finish().fingerprint, plan.unplanned())
     if later:
         _log.warning(
             "%d partitions of %s were loaded after this plan began; run `laion-etl stage plan --crawl %s` "
@@ -121,13 +119,27 @@ class _Plan:
     crawl_no: int
     settings: Settings
     store: Store
-    database: Database
+    servers: RangeServers
 
     @classmethod
-    def of(cls, crawl: str, settings: Settings, store: Store, database: Database) -> "_Plan":
+    def of(cls, crawl: str, settings: Settings, store: Store, servers: RangeServers) -> "_Plan":
         """Return the plan of a crawl. Raises DatabaseError for one that is not loaded."""
-        crawl_no = database.run(partial(crawl_number, crawl=crawl))
-        return cls(crawl, crawl_no, settings, store, database)
+        crawl_no = servers.first.run(partial(crawl_number, crawl=crawl))
+        return cls(crawl, crawl_no, settings, store, servers)
+
+    @property
+    def database(self) -> Database:
+        """The first server, which has rounds, windows and batches."""
+        return self.servers.first
+
+    def whole(self) -> StageStats:
+        """Cut everything that is loaded and not yet planned; returns the stats of all batches."""
+        self.begin()
+        while (begun := self.round()) is not None:
+            self.cut(begun, begun.windows)
+            if self.unplanned():  # partitions that were loaded after an interrupted round had begun
+                self.begin()
+        return self.finish()
 
     def begin(self) -> None:
         """Begin a round unless one is open."""
@@ -137,7 +149,7 @@ class _Plan:
             adopt_earlier_plan(self.crawl, self.crawl_no, held, self.store, self.database)
             if self.round() is None:
                 numbers = self._numbers()
-                begin_round(self.crawl, self.crawl_no, held, numbers, self.settings.plan)
+                begin_round(self.crawl, self.crawl_no, held, numbers, self.settings.plan, self.servers)
             if (begun := self.round()) is not None and len(begun.windows) > 1:
                 self._numbers().reserve(begun.windows[-1].slot.last)
                 self._write_record(held)
@@ -167,7 +179,7 @@ class _Plan:
             self._numbers(),
             self.settings.plan,
             self.store,
-            self.database,
+            self.servers,
             self.settings.database.bulk_timeout_s,
         )
         pairs = 0

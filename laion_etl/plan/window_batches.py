@@ -1,8 +1,8 @@
 """Cuts the pairs of one window into batches and writes their files.
 
-The pairs are read range by range of the key, in short transactions: as their partitions are marked, they are
-the same as in one snapshot. Nothing here depends on other windows or on who plans them: killed and done
-again, a window has the same batches, numbers and bytes.
+The pairs are read range by range of the key, in short transactions of the servers that have them: as their
+partitions are marked, they are the same as in one snapshot. Nothing here depends on other windows or on who
+plans them: killed and done again, a window has the same batches, numbers and bytes.
 """
 
 from collections.abc import Iterator, Sequence
@@ -20,10 +20,9 @@ from laion_etl.core.errors import MissingFileError
 from laion_etl.core.schemas import BATCH_SCHEMA, batch_file_name, scored_stem, shard_stem
 from laion_etl.core.stage_stats import Output
 from laion_etl.database.binary_copy import Texts, copy_out, host_hashes, read_rows
-from laion_etl.database.connection import Database
 from laion_etl.database.dedupe_keys import DedupeRule
-from laion_etl.database.key_ranges import ranges_of_table
 from laion_etl.database.queries import query
+from laion_etl.database.servers import RangeServers
 from laion_etl.io.planned import PlannedBatch
 from laion_etl.io.storage import Store
 from laion_etl.plan.batch_numbers import BatchNumbers, contents_digest
@@ -44,7 +43,7 @@ class WindowBatches:
     numbers: BatchNumbers
     settings: PlanSettings
     store: Store
-    database: Database
+    servers: RangeServers
     timeout_s: float
 
     def write(self, window: Window) -> list[PlannedBatch]:
@@ -57,7 +56,7 @@ class WindowBatches:
         chosen = [pa.array(rows) for rows in self._assigned(pairs)]
         ids = pairs.select(["pair_id"])
         digests = [contents_digest(ids.take(rows)) for rows in chosen]
-        taken = TakenNumbers(self.database, self.of, window)
+        taken = TakenNumbers(self.servers.first, self.of, window)
         given = self.numbers.give(digests, window.slot, self.of.first_number, taken)
         with ThreadPoolExecutor(_WRITERS) as pool:
             files = list(pool.map(lambda batch, rows: self._written(batch, pairs.take(rows)), given, chosen))
@@ -73,15 +72,15 @@ class WindowBatches:
 
     def _blocks(self, keys: tuple[UUID, UUID]) -> Iterator[bytes]:
         """Yield rows in the format of COPY, ascending by key, while no transaction is open."""
-        rule = self.database.rows("load.rule")
-        for first, last in ranges_of_table(self.database, keys):
+        rule = self.servers.first.rows("load.rule")
+        for server, first, last in self.servers.slices(keys):
             statement = sql.SQL(query("plan.copy_new_pairs")).format(
                 by_url=sql.Literal(rule == [(DedupeRule.URL,)]),
                 first=sql.Literal(first),
                 last=sql.Literal(last),
                 partitions=sql.Literal(list(self.partitions)),
             )
-            yield self.database.run(partial(_read, statement=statement), self.timeout_s)
+            yield server.run(partial(_read, statement=statement), self.timeout_s)
 
     def _assigned(self, pairs: pa.Table) -> list[Any]:
         limits = (self.settings.batch_size, self.settings.max_pairs_per_host)

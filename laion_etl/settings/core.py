@@ -3,8 +3,9 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
-from laion_etl.settings.checks import host_and_port, not_empty, optional, place, postgres_url
-from laion_etl.settings.fields import Group, Stage, setting
+from laion_etl.core.errors import SettingsError
+from laion_etl.settings.checks import each, host_and_port, not_empty, optional, place, postgres_url
+from laion_etl.settings.fields import PREFIX, Group, Stage, setting
 
 DEFAULT_CRAWL_SOURCE = "https://data.commoncrawl.org"
 
@@ -30,6 +31,15 @@ class CoreSettings(Group):
         changes=None,
         secret=True,
         check=optional(postgres_url),
+    )
+    database_urls: tuple[str, ...] = setting(
+        (),
+        "URLs of several Postgres servers that share the pairs, key range r on server r mod n; the first "
+        "also has the queue. LAION_ETL_DATABASE_URL is then empty or the first of them. Empty: that one "
+        "alone (docs/scaling-postgres.md).",
+        changes=None,
+        secret=True,
+        check=each(postgres_url),
     )
     crawl_source: str = setting(
         DEFAULT_CRAWL_SOURCE,
@@ -153,3 +163,21 @@ class CoreSettings(Group):
         unit="files",
         minimum=1,
     )
+
+    def __post_init__(self) -> None:
+        Group.__post_init__(self)
+        if self.database_urls and self.database_url not in ("", self.database_urls[0]):
+            raise SettingsError(
+                f"cannot use {PREFIX}DATABASE_URLS: its first server is not that of {PREFIX}DATABASE_URL; "
+                "unset that, or make them the same"
+            )
+
+    @property
+    def first_url(self) -> str:
+        """URL of the Postgres server with the queue; '': the embedded server."""
+        return self.server_urls[0] if self.server_urls else ""
+
+    @property
+    def server_urls(self) -> tuple[str, ...]:
+        """URLs of the Postgres servers, the one with the queue first; none: the embedded server."""
+        return self.database_urls or ((self.database_url,) if self.database_url else ())

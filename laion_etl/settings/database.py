@@ -60,9 +60,10 @@ class DatabaseSettings(Group):
         minimum=1,
         maximum=1_024,
     )
-    conn_id: str = setting(
-        "",
-        "Airflow connection to the Postgres that the DAGs' commands use instead of LAION_ETL_DATABASE_URL.",
+    conn_id: tuple[str, ...] = setting(
+        (),
+        "Airflow connection to the Postgres that the DAGs' commands use instead of LAION_ETL_DATABASE_URL; "
+        "with several servers all their connections, as in LAION_ETL_DATABASE_URLS.",
         changes=None,
     )
     sslmode: str = setting(

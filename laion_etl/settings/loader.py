@@ -116,7 +116,7 @@ def _parsed(field: SettingField, value: Any) -> Any:
             return _entries(value)
         if of_entries is None:
             return _one(kind, value)
-        return tuple(_one(of_entries, part) for part in _parts(value))
+        return tuple(_one(of_entries, part) for part in _parts(value, secret=field.secret))
     except _CommaError as error:
         raise refusal(field.variable, value, field.declaration, str(error)) from error
     except (ValueError, KeyError) as error:
@@ -129,12 +129,16 @@ def _one(kind: Any, value: Any) -> Any:
     return kind(str(value))
 
 
-def _parts(value: Any) -> list[Any]:
-    """Returns the entries of a list: from the file, or comma separated from the environment."""
+def _parts(value: Any, *, secret: bool) -> list[Any]:
+    """Returns the entries of a list: from the file, or comma separated from the environment.
+
+    An entry of a `secret` list is not shown in errors.
+    """
     if isinstance(value, list):
         parts = [part.strip() if isinstance(part, str) else part for part in value]
         if with_comma := [part for part in parts if "," in str(part)]:
-            raise _CommaError(f"the comma in {with_comma[0]!r} separates entries; use a name without one")
+            shown = "an entry" if secret else repr(with_comma[0])
+            raise _CommaError(f"the comma in {shown} separates entries; use a name without one")
         return parts
     return [part.strip() for part in str(value).split(",") if part.strip()]
 

@@ -38,7 +38,8 @@ returning partition_no
 -- Its pages get numbers of their own: rows of the version before are replaced range by range and have theirs until then.
 update partition
 set fingerprint = '', loading = %(loading)s, stats = '{}', version = version + 1,
-    first_page = coalesce((select max(page_no) + 1 from page where page.partition_no = partition.partition_no), 0)
+    first_page = greatest(
+        coalesce((select max(page_no) + 1 from page where page.partition_no = partition.partition_no), 0), %(pages_end)s)
 where partition_no = %(partition_no)s
 returning version, first_page
 

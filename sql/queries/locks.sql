@@ -44,6 +44,12 @@ select range_no from named, unnest(%(ranges)s::integer[]) as range_no
 where pg_try_advisory_xact_lock(1, range_no)
 limit %(at_most)s
 
+-- name: away
+-- After the locks are taken, as a statement of its own: what another transaction recorded before it let them go counts.
+select range_no, server_no, moving_to is not null from range_home
+where range_no = any (%(ranges)s) and (moving_to is not null or server_no <> (select server_no from this_server))
+limit 1
+
 -- name: range_holders
 select distinct coalesce(nullif(application_name, ''), 'a program without a name')
 from pg_locks left join pg_stat_activity using (pid)

@@ -193,6 +193,29 @@ print(json.dumps(parts))
     assert "p%40ss" not in log
 
 
+def test_key_ranges_on_several_servers_have_a_connection_each(stand_in: Path, airflow: Airflow) -> None:
+    """In the order of their names; what would end an entry of a list does not."""
+    connected = airflow.with_settings(
+        LAION_ETL_DATABASE_CONN_ID="laion_pairs,laion_pairs_1",
+        AIRFLOW_CONN_LAION_PAIRS="postgresql://loader:p%2C%40ss@one.example:6432/laion?sslmode=require",
+        AIRFLOW_CONN_LAION_PAIRS_1="postgresql://loader:other@two.example/laion",
+    )
+    command = """
+import json
+from psycopg.conninfo import conninfo_to_dict
+from laion_etl.settings import load_settings
+servers = [conninfo_to_dict(url) for url in load_settings().core.server_urls]
+assert [server.pop("password") for server in servers] == ["p,@ss", "other"]
+print(json.dumps({"servers": servers}))
+"""
+    outcome, log = run(stand_in, connected, command)
+    common = {"user": "loader", "dbname": "laion"}
+    first = common | {"host": "one.example", "port": "6432", "sslmode": "require"}
+    assert outcome == ["result", {"servers": [first, common | {"host": "two.example"}]}]
+    assert "ss@" not in log
+    assert "other" not in log
+
+
 def test_an_airflow_connection_that_is_not_there_is_named(stand_in: Path, airflow: Airflow) -> None:
     connected = airflow.with_settings(LAION_ETL_DATABASE_CONN_ID="missing")
     outcome, _ = run(stand_in, connected, "print('{}')")

@@ -17,6 +17,7 @@ from laion_etl.database.forget import forget_crawl
 from laion_etl.database.load import load_partition
 from laion_etl.database.loaded import loaded_crawl
 from laion_etl.database.queries import query
+from laion_etl.database.servers import range_servers
 from laion_etl.io.planned import batches_in, is_without_batches, planned_batches, planned_files
 from laion_etl.io.storage import LocalStore, Store
 from laion_etl.plan.stage import Prepared, plan_batches, plan_range, prepare_plan
@@ -150,8 +151,9 @@ def test_ranges_side_by_side_make_the_same_plan(
 class Killer:
     """Ends what runs at a step chosen at random: before or after a transaction or a change of the store."""
 
-    def __init__(self, patch: pytest.MonkeyPatch, rng: random.Random) -> None:
+    def __init__(self, patch: pytest.MonkeyPatch, rng: random.Random, most_steps: int = 220) -> None:
         self._rng = rng
+        self._most_steps = most_steps
         self._left: int | None = None
         self.kills = 0
         for owner, name in (
@@ -179,7 +181,7 @@ class Killer:
 
     def survives(self, action: Callable[[], object]) -> bool:
         """Whether an action came to its end."""
-        self._left = self._rng.randrange(220)
+        self._left = self._rng.randrange(self._most_steps)
         try:
             action()
         except KilledError:
@@ -523,8 +525,8 @@ def test_the_record_is_of_one_moment_while_others_plan(
     def others_finish(self: Database, name: str, keys: dict[str, Any] | None = None) -> list[Any]:
         found = read(self, name, keys)
         monkeypatch.setattr(Database, "rows", read)
-        with open_database(small) as other:
-            plan = stage._Plan.of("C", small, store, other)
+        with open_database(small) as other, range_servers(other) as servers:
+            plan = stage._Plan.of("C", small, store, servers)
             begun = plan.round()
             assert begun is not None
             plan.cut(begun, begun.windows)

@@ -31,6 +31,7 @@ SQL = Path(__file__).parents[2] / "sql"
 COUNTS = ("batch_thousand", "batch_change", "batch_count")
 PLAN = ("plan_round", "plan_window")
 HOSTS = ("host_fact", "live_downloader")
+SERVERS = ("this_server", "database_server", "range_home")
 TABLES = (
     "crawl",
     "partition",
@@ -45,6 +46,7 @@ TABLES = (
     "schema_migration",
     *PLAN,
     *HOSTS,
+    *SERVERS,
 )
 VIEWS = (
     "pair_text", "load_progress", "queue_progress", "queue_depth", "lease", "failed_batch", "failure",
@@ -56,7 +58,7 @@ RIGHTS = {
     "laion_loader": {
         ("schema_migration", "SELECT"),
         *((table, right) for table in ("crawl", "dedupe_rule") for right in ("SELECT", "INSERT")),
-        ("key_ranges", "SELECT"),
+        *((table, "SELECT") for table in ("key_ranges", *SERVERS)),
         *((table, r) for table in ("partition", "partition_range") for r in ("SELECT", "INSERT", "UPDATE")),
         *((table, right) for table in ("pair", "page") for right in ("SELECT", "INSERT", "DELETE")),
     },
@@ -66,14 +68,17 @@ RIGHTS = {
         *((table, right) for table in PLAN for right in ("INSERT", "UPDATE")),
     },
     "laion_worker": {
-        *((table, "SELECT") for table in ("schema_migration", "crawl", "batch", "queue_depth", *COUNTS)),
+        *(
+            (table, "SELECT")
+            for table in ("schema_migration", "crawl", "batch", "queue_depth", *COUNTS, *SERVERS)
+        ),
         *(("queue_contact", right) for right in ("SELECT", "INSERT", "UPDATE")),
         ("host_fact", "SELECT"),  # it adds facts only by note_hosts()
         *(("live_downloader", right) for right in ("SELECT", "INSERT", "UPDATE", "DELETE")),
     },
 }
 COLUMN_RIGHTS = {
-    "laion_planner": {("partition", "planned"), ("partition", "planning")},
+    "laion_planner": {("partition", column) for column in ("planned", "planning", "stats")},
     "laion_worker": {
         ("batch", column)
         for column in [
