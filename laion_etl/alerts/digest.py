@@ -18,11 +18,11 @@ if TYPE_CHECKING:  # Airflow imports this whenever it parses the DAGs, which nee
 # Tasks in the order in which the data flows; tasks that only pass numbers on are shown if they failed.
 _ORDER = (
     *("estimate", "discover", "parse", "load", "plan", "plan_range", "workers", "download", "group", "score"),
-    *("publish", "publish_hashes", "publish_range", "publish_finish"),
+    *("publish", "publish_hashes", "publish_compare", "publish_range", "publish_finish"),
 )
 _HELPERS = ("estimate", "workers", "group")
 # Skipped for crawls that need only one range.
-_OPTIONAL = ("plan_range", "publish_hashes", "publish_range", "publish_finish")
+_OPTIONAL = ("plan_range", "publish_hashes", "publish_compare", "publish_range", "publish_finish")
 _NOT_COUNTED = ("digest", "verdict")
 _FAILED = ("failed", "upstream_failed")
 _WORDS = {"success": "done", "upstream_failed": "not run, because an earlier task failed"}

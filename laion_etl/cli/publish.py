@@ -59,9 +59,17 @@ def publish(  # noqa: PLR0913, PLR0917 - Typer declares options as parameters
         typer.Option(
             metavar="I/N",
             help="Only look at the images of range I of N: of all, before the first is published, where "
-            "LAION_ETL_PUBLISH_DUPLICATES is exact.",
+            "LAION_ETL_PUBLISH_DUPLICATES is exact or near.",
         ),
     ] = "",
+    compare: Annotated[
+        bool,
+        typer.Option(
+            "--compare",
+            help="Only compare the images of all ranges, after --hashes and before --range, where "
+            "LAION_ETL_PUBLISH_DUPLICATES is near.",
+        ),
+    ] = False,
     finish: Annotated[
         bool, typer.Option("--finish", help="Only merge the published ranges and make the version visible.")
     ] = False,
@@ -70,7 +78,7 @@ def publish(  # noqa: PLR0913, PLR0917 - Typer declares options as parameters
         typer.Option(
             min=0,
             help="Also join the published samples into tars of so many, 0: do not; the same for --prepare, "
-            "--hashes, --range and --finish. Default: LAION_ETL_PUBLISH_RESHARD.",
+            "--hashes, --compare, --range and --finish. Default: LAION_ETL_PUBLISH_RESHARD.",
         ),
     ] = None,
     as_json: JsonOption = False,
@@ -80,11 +88,14 @@ def publish(  # noqa: PLR0913, PLR0917 - Typer declares options as parameters
     A crawl of many batches is published in ranges. The ranges may run side by side: --prepare names them,
     --range publishes one, --finish ends it; without these options this command does it all.
     """
+    from laion_etl.publish.compared_ranges import compare_ranges
     from laion_etl.publish.ranges import hash_range, publish_range
     from laion_etl.publish.stage import finish_variants, prepare_variants, publish_variants
 
-    if (prepare + bool(range_) + bool(hashes) + finish) > 1:
-        raise typer.BadParameter("expected at most one of --prepare, --hashes, --range and --finish")
+    if (prepare + bool(range_) + bool(hashes) + compare + finish) > 1:
+        raise typer.BadParameter(
+            "expected at most one of --prepare, --hashes, --compare, --range and --finish"
+        )
     settings, store = open_settings()
     if name:
         settings = replace(settings, publish=replace(settings.publish, name=name))
@@ -94,6 +105,9 @@ def publish(  # noqa: PLR0913, PLR0917 - Typer declares options as parameters
     if unit := range_ or hashes:
         step = publish_range if range_ else hash_range
         _show_range(crawl, unit, step(crawl, *read_range(unit), settings, store, variants), as_json)
+        return
+    if compare:
+        _show_range(crawl, "", compare_ranges(crawl, settings, store, variants), as_json)
         return
     if finish:
         _show_published(crawl, finish_variants(crawl, settings, store), store, as_json)
