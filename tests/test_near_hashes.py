@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from laion_etl.blocklists.near_hashes import Hashes, NearIndex, near_better
+from laion_etl.blocklists.near_hashes import Hashes, NearIndex, NearListed, near_better
 
 
 def hashes_and_variants(bits: int) -> tuple[Hashes, Hashes]:
@@ -24,6 +24,7 @@ def test_the_same_as_comparing_all(bits: int) -> None:
     index = NearIndex(hashes, bits)
     assert index.near(others).tolist() == np.flatnonzero(near.any(axis=1)).tolist()
     assert [index.has_near(other[None]) for other in others] == near.any(axis=0).tolist()
+    assert NearListed(others, bits).near(hashes).tolist() == near.any(axis=1).tolist()
     assert near.any() and (bits > 100 or not near.all())
 
 
@@ -47,4 +48,5 @@ def test_an_empty_index_and_no_others() -> None:
         assert not NearIndex(nothing, bits).has_near(some[:1])
         assert NearIndex(nothing, bits).near(some).tolist() == []
         assert NearIndex(some, bits).near(nothing).tolist() == []
+        assert not NearListed(nothing, bits).near(some).any()
     assert near_better(nothing, 10).tolist() == []
