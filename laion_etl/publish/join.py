@@ -23,11 +23,11 @@ import pyarrow.parquet as pq
 
 from laion_etl.core.errors import InputError
 from laion_etl.dataset.joined_samples import PARQUET, TAR, Joined, stem_of
-from laion_etl.dataset.scored import ScoredBatch, ScoredCrawl
+from laion_etl.dataset.scored import ScoredBatch
 from laion_etl.dataset.subsets import ROWS_PER_GROUP, DataFile
 from laion_etl.io.storage import Guard, NewFile, Store
 from laion_etl.io.tarshard import finish, write_members
-from laion_etl.publish.scored_samples import ScoredSamples, opened_samples
+from laion_etl.publish.scored_samples import SamplesAhead, ScoredSamples
 
 _VECTORS_IN_MEMORY_BYTES = 32_000_000
 _log = logging.getLogger(__name__)
@@ -138,14 +138,15 @@ class SampleFiles(AbstractContextManager["SampleFiles"]):
             self.files.append(DataFile(output.name, "", rows, output.bytes, output.sha256, self._crawl))
 
 
-def join_batch(scored: ScoredCrawl, batch: ScoredBatch, writers: Sequence[SampleFiles], store: Store) -> None:
+def join_batch(batch: ScoredBatch, writers: Sequence[SampleFiles], shards: SamplesAhead) -> None:
     """Join the samples of a batch whose rows have been added, reading its shard once for all datasets."""
     waiting = [one for one in writers if one.waiting]
     if not waiting:
+        shards.forget(batch.number)
         return
     with ExitStack() as stack:
         try:
-            samples = stack.enter_context(opened_samples(scored.shard_name(batch.number, ""), batch, store))
+            samples = stack.enter_context(shards.samples(batch.number))
         except InputError as error:
             for one in waiting:
                 one.leave_out(batch.number, str(error))

@@ -1,4 +1,4 @@
-"""Every mapped task killed at random moments: run again, it leaves what one that nothing disturbs leaves.
+"""Mapped tasks, and the two between and after them, killed at random moments and run again: the same bytes.
 
 `make kills` kills each task 50 times; the normal run of the tests once. The moments are drawn from a seed.
 """
@@ -21,7 +21,7 @@ from laion_etl.database.load import load_partition
 from laion_etl.io.storage import LocalStore
 from laion_etl.plan.stage import prepare_plan
 from laion_etl.publish.compared_ranges import compare_ranges
-from laion_etl.publish.ranges import hash_range
+from laion_etl.publish.ranges import hash_range, publish_range
 from laion_etl.publish.stage import prepare_variants, publish_variants
 from laion_etl.removal.lists import read_list
 from laion_etl.removal.stage import prepare as prepare_removal
@@ -82,6 +82,12 @@ def to_be_published(store: LocalStore, settings: Settings, *, steps: int) -> Non
         compare_ranges(CRAWL, settings, store, settings.publish.variants)
 
 
+def to_be_finished(store: LocalStore, settings: Settings) -> None:
+    to_be_published(store, settings, steps=2)
+    for number in (1, 2):
+        publish_range(CRAWL, number, 2, settings, store, settings.publish.variants)
+
+
 def to_be_joined(store: LocalStore, settings: Settings) -> None:
     write_with_embeddings(build_world(batches=4, samples=12), store)
     assert prepare_variants(CRAWL, settings, store) == 2
@@ -116,6 +122,7 @@ TASKS = {
     "publish": Task(
         f"stage publish --crawl {CRAWL} --range 1/2", partial(to_be_published, steps=2), (), NEAR
     ),
+    "finish": Task(f"stage publish --crawl {CRAWL} --finish", to_be_finished, (), NEAR),
     "joined": Task(f"stage publish --crawl {CRAWL} --range 1/2", to_be_joined, (), JOINED),
     "verify": Task("dataset verify --range 1/2 --json", published, (), JOINED),
     "index": Task("search index --range 1/2", published, ("search index",), JOINED),
