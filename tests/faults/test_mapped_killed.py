@@ -8,6 +8,7 @@ import random
 import shutil
 import signal
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -15,10 +16,11 @@ from uuid import uuid4
 
 import pytest
 
+from laion_etl.core.errors import StoreOutageError
 from laion_etl.database.connection import open_database
 from laion_etl.database.embedded import EmbeddedServer
 from laion_etl.database.load import load_partition
-from laion_etl.io.storage import LocalStore
+from laion_etl.io.storage import Guard, LocalStore, NewFile
 from laion_etl.plan.stage import prepare_plan
 from laion_etl.publish.compared_ranges import compare_ranges
 from laion_etl.publish.ranges import hash_range, publish_range
@@ -98,12 +100,21 @@ def published(store: LocalStore, settings: Settings) -> None:
     publish_variants(CRAWL, settings, store)
 
 
+class Unwritable(LocalStore):
+    """Writes no shards."""
+
+    def create(self, name: str, guard: Guard | None = None) -> AbstractContextManager[NewFile]:
+        if name.startswith(("shards/", "scored/")):
+            raise StoreOutageError(f"cannot write {name}: the disk is full")
+        return super().create(name, guard)
+
+
 def to_be_removed(store: LocalStore, settings: Settings) -> None:
-    """More batches than one range rewrites, all with something of the request."""
-    write_world(build_world(batches=51, samples=2), store)
+    """A removal of one range, which would be rewritten at once if that were possible."""
+    write_world(build_world(batches=3, samples=10), store)
     publish_variants(CRAWL, settings, store)
-    listed = b"example.org\nexample.com\nexample.net\nxn--bcher-kva.example"
-    assert prepare_removal(read_list(listed, "listed"), settings, store)
+    with pytest.raises(StoreOutageError):
+        prepare_removal(read_list(b"example.org\nexample.com", "listed"), settings, Unwritable(store.root))
 
 
 TASKS = {
@@ -126,7 +137,7 @@ TASKS = {
     "joined": Task(f"stage publish --crawl {CRAWL} --range 1/2", to_be_joined, (), JOINED),
     "verify": Task("dataset verify --range 1/2 --json", published, (), JOINED),
     "index": Task("search index --range 1/2", published, ("search index",), JOINED),
-    "remove": Task("dataset remove --request {request} --range 1/2", to_be_removed),
+    "remove": Task("dataset remove --request {request} --range 1/1", to_be_removed),
 }
 
 

@@ -179,9 +179,8 @@ class Meeting(LocalStore):
 
 
 def test_a_shard_is_read_while_the_one_before_is_joined(world: World, tmp_path: Path) -> None:
-    store = Meeting(tmp_path)
-    write(world, store)
-    stats = publish_dataset(CRAWL, joining(), store)
+    write(world, LocalStore(tmp_path))
+    stats = publish_dataset(CRAWL, joining(), Meeting(tmp_path))
     assert stats.details["samples"]["joined"] == stats.kept
 
 
