@@ -67,10 +67,9 @@ class RangeWork:
 
     def with_digests(self, settings: Settings, store: Store) -> "RangeWork":
         """Return the range with the digests of all. Raises InputError if some are missing or outdated."""
-        if settings.publish.duplicates == "keep":
-            return self
         found = digests_of(self.prepared, settings.publish, store)
-        if store.read_stats(record_name(self.prepared, self.one)).fingerprint != self.inputs:
+        record = record_name(self.prepared, self.one)
+        if found.images and store.read_stats(record).fingerprint != self.inputs:
             raise InputError(
                 f"cannot publish range {self.one.number} of {self.prepared.crawl}: its batches have changed "
                 f"since its images were looked at; {again(self.prepared.crawl)}"
