@@ -91,9 +91,9 @@ def _compare(prepared: Prepared, settings: PublishSettings, store: Store) -> Sta
     return store.write_stats(name, near_compare.stats_of(prepared.crawl, unit, made_from, output, rows))
 
 
-def delete_bands(prepared: Prepared, store: Store) -> None:
+def delete_bands(prepared: Prepared, settings: PublishSettings, store: Store) -> None:
     """Delete the hashes by bands, which take much room and which a published version needs no more."""
-    for one in prepared.ranges:
+    for one in prepared.ranges if settings.duplicates == "near" else ():
         for kind in ("hashes", "known"):
             store.delete(prepared.name_of(one.number, kind, "bands"))
 

@@ -44,7 +44,7 @@ def finish_ranges(crawl: str, variant: str, settings: Settings, store: Store) ->
         stats = store.read_stats(release.file(STATS))
         if stats.fingerprint == whole:
             refresh_card(release.name, store)
-            delete_bands(prepared, store)
+            delete_bands(prepared, settings.publish, store)
             return stats
         raise published_already(prepared)
     check_record(prepared, prepared, planned_batches(crawl, store), store)
@@ -52,7 +52,7 @@ def finish_ranges(crawl: str, variant: str, settings: Settings, store: Store) ->
     context = context_of(release, part, settings, variant, prepared.removals, whole, store)
     stats = commit_version(context, part.ordered_files, store)
     refresh_card(release.name, store)
-    delete_bands(prepared, store)
+    delete_bands(prepared, settings.publish, store)
     return stats
 
 
