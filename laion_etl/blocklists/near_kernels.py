@@ -24,7 +24,7 @@ def _ones(word: np.uint64) -> int:
     word -= (word >> _ONE) & _PAIRS
     word = (word & _FOURS) + ((word >> _TWO) & _FOURS)
     word = (word + (word >> _FOUR)) & _EIGHTS
-    return np.int64((word * _SUM) >> _LAST_BYTE)
+    return int(np.int64((word * _SUM) >> _LAST_BYTE))
 
 
 @kernel
@@ -40,7 +40,7 @@ def _band_value(words: Words, row: int, first: int, width: int) -> np.uint64:
     value = words[row, word] << np.uint64(offset)
     if offset + width > 64:
         value |= words[row, word + 1] >> (_WORD - np.uint64(offset))
-    return value >> (_WORD - np.uint64(width))
+    return np.uint64(value >> (_WORD - np.uint64(width)))
 
 
 @kernel

@@ -176,7 +176,7 @@ class Try:
         counted = ["-m", "tests.killed_command", str(self.moments), str(moment), *arguments]
         done = completed(counted, self.environment, ROOT)
         assert done.returncode in (0, -signal.SIGKILL), done.stderr
-        return done.returncode, done.stdout
+        return done.returncode, done.stdout.replace(str(self.store), "STORE")
 
     def finish(self, task: Task) -> tuple[dict[str, bytes], str]:
         """Run the task and those after it to the end; return all files and the output of the task."""
