@@ -14,7 +14,7 @@ export PYTHONDONTWRITEBYTECODE :=
 # stay in one process; files begin in the order of tests/conftest.py.
 TEST_PROCESSES := -n $$(( $$(nproc) < 8 ? 2 * $$(nproc) : 16 )) --dist loadfile --no-loadscope-reorder
 
-.PHONY: setup demo run test test-quick gauntlet check bench peers docs docs-site lock images clean
+.PHONY: setup demo run test test-quick gauntlet kills check bench peers docs docs-site lock images clean
 
 setup: $(READY)  ## make .venv and install the locked requirements
 
@@ -47,6 +47,9 @@ test-quick: setup  ## those that need no Postgres, S3, Airflow or Chromium and t
 
 gauntlet: setup  ## a crawl with everything that can go wrong at once, compared with an undisturbed one
 	$(BIN)/python -m pytest tests/airflow/test_gauntlet.py
+
+kills: setup  ## each mapped task killed at 50 random moments and run again; the bytes are those of one undisturbed
+	KILLS=50 $(BIN)/python -m pytest -n auto --dist load --timeout 14400 -rP tests/faults/test_mapped_killed.py
 
 check: setup  ## format, lint, types, which package imports which, spelling, length of modules
 	$(BIN)/ruff format --check .

@@ -45,7 +45,7 @@ _LANGUAGES = (
     "ru ru-Latn bg ny fa haw gl et ms gd bg-Latn ha is ur mi hi bn hi-Latn fr yi hu xh my tg ro ar lb "
     "el-Latn st ceb kn az si ky mg en gu es pl ja-Latn ga lt sn yo pa ku"
 )
-# By number; Han has kana, Hangul and Bopomofo, too. Those after Tai Viet, and one more, are left to the library.
+# By number; Han has kana, Hangul and Bopomofo, too. The others are left to the library.
 _SCRIPTS = (
     "- Latin Greek Cyrillic Armenian Hebrew Arabic Syriac Thaana Devanagari Bengali Gurmukhi Gujarati "
     "Oriya Tamil Telugu Kannada Malayalam Sinhala Thai Lao Tibetan Myanmar Georgian Han Ethiopic "

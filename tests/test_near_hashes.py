@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from laion_etl.blocklists.near_hashes import Hashes, NearIndex, near_pairs
+from laion_etl.blocklists.near_hashes import Hashes, NearIndex, NearListed, near_better
 
 
 def hashes_and_variants(bits: int) -> tuple[Hashes, Hashes]:
@@ -24,14 +24,21 @@ def test_the_same_as_comparing_all(bits: int) -> None:
     index = NearIndex(hashes, bits)
     assert index.near(others).tolist() == np.flatnonzero(near.any(axis=1)).tolist()
     assert [index.has_near(other[None]) for other in others] == near.any(axis=0).tolist()
+    assert NearListed(others, bits).near(hashes).tolist() == near.any(axis=1).tolist()
     assert near.any() and (bits > 100 or not near.all())
 
 
 @pytest.mark.parametrize("bits", [0, 3, 10, 15, 31])
-def test_pairs_are_those_of_comparing_all(bits: int) -> None:
+def test_what_is_near_to_a_better_one_that_is_kept_is_what_comparing_all_finds(bits: int) -> None:
     both = np.concatenate(hashes_and_variants(bits))
+    both = both[np.random.default_rng(1).permutation(len(both))]
     near = np.bitwise_count(both[:, None] ^ both[None]).sum(axis=2, dtype=np.int64) <= bits
-    assert set(near_pairs(both, bits)) == {(a, b) for a, b in zip(*np.nonzero(near), strict=True) if a < b}
+    kept: list[int] = []
+    for row in range(len(both)):
+        if not near[row, kept].any():
+            kept.append(row)
+    assert np.flatnonzero(~near_better(both, bits)).tolist() == kept
+    assert len(kept) < len(both)
 
 
 def test_an_empty_index_and_no_others() -> None:
@@ -41,3 +48,5 @@ def test_an_empty_index_and_no_others() -> None:
         assert not NearIndex(nothing, bits).has_near(some[:1])
         assert NearIndex(nothing, bits).near(some).tolist() == []
         assert NearIndex(some, bits).near(nothing).tolist() == []
+        assert not NearListed(nothing, bits).near(some).any()
+    assert near_better(nothing, 10).tolist() == []

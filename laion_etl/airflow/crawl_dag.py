@@ -25,7 +25,13 @@ from laion_etl.airflow.assets import PAIRS, SHARDS
 from laion_etl.airflow.crawl_params import PARAMS
 from laion_etl.airflow.fleet import FleetOperator
 from laion_etl.airflow.operators import StageOperator
-from laion_etl.airflow.publish_tasks import publish, publish_finish, publish_hashes, publish_range
+from laion_etl.airflow.publish_tasks import (
+    publish,
+    publish_compare,
+    publish_finish,
+    publish_hashes,
+    publish_range,
+)
 from laion_etl.airflow.task_defaults import ALLOWED, GO_ON, task_defaults
 from laion_etl.airflow.timetable import CrawlTimetable
 from laion_etl.crawl import Crawl, known_crawls, written_numbers
@@ -105,10 +111,14 @@ def crawl_dag(crawl: Crawl, settings: Settings) -> DAG:
         [announced, scored] >> published
         publish_ranges >> finished
         everything = [loaded, plan_ranges, downloaded, scored, published, publish_ranges, finished]
-        if settings.publish.duplicates == "exact":
+        if settings.publish.duplicates != "keep":
             hashed = publish_hashes(crawl.id, published.output, settings.airflow.publish_pool)
             hashed >> publish_ranges
             everything.append(hashed)
+        if settings.publish.duplicates == "near":
+            compared = publish_compare(crawl.id, settings.airflow.publish_pool)
+            hashed >> compared >> publish_ranges
+            everything.append(compared)
         everything >> verdict()
         everything >> digest()
     # They were checked once. `DAG(params=...)` would check them for every DAG and copy them into every task:

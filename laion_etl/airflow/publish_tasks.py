@@ -42,6 +42,18 @@ def publish_hashes(crawl: str, ranges: XComArg, pool: str) -> MappedOperator:
     ).expand(unit=ranges)
 
 
+def publish_compare(crawl: str, pool: str) -> StageOperator:
+    """Find images of all ranges, and of earlier crawls, that are nearly equal."""
+    return StageOperator(
+        task_id="publish_compare",
+        stage="publish",
+        arguments=["--crawl", crawl, "--compare"],
+        pool=pool,
+        execution_timeout=timedelta(hours=12),
+        doc_md=publish_compare.__doc__,
+    )
+
+
 def publish_range(crawl: str, ranges: XComArg, pool: str) -> MappedOperator:
     """Write the files of one range of batches, and their statistics."""
     return StageOperator.partial(

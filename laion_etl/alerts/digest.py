@@ -30,11 +30,11 @@ _ORDER = (
         "shards",
         "score",
     ),
-    *("publish", "publish_hashes", "publish_range", "publish_finish"),
+    *("publish", "publish_hashes", "publish_compare", "publish_range", "publish_finish"),
 )
 _HELPERS = ("estimate", "workers", "score_workers", "shards")
 # Skipped for crawls that need only one range.
-_OPTIONAL = ("plan_range", "publish_hashes", "publish_range", "publish_finish")
+_OPTIONAL = ("plan_range", "publish_hashes", "publish_compare", "publish_range", "publish_finish")
 _NOT_COUNTED = ("digest", "verdict")
 _FAILED = ("failed", "upstream_failed")
 _WORDS = {"success": "done", "upstream_failed": "not run, because an earlier task failed"}

@@ -59,9 +59,17 @@ def publish(  # noqa: PLR0913, PLR0917 - Typer declares options as parameters
         typer.Option(
             metavar="I/N",
             help="Only look at the images of range I of N: of all, before the first is published, where "
-            "LAION_ETL_PUBLISH_DUPLICATES is exact.",
+            "LAION_ETL_PUBLISH_DUPLICATES is exact or near.",
         ),
     ] = "",
+    compare: Annotated[
+        bool,
+        typer.Option(
+            "--compare",
+            help="Only compare the images of all ranges, after --hashes and before --range, where "
+            "LAION_ETL_PUBLISH_DUPLICATES is near.",
+        ),
+    ] = False,
     finish: Annotated[
         bool, typer.Option("--finish", help="Only merge the published ranges and make the version visible.")
     ] = False,
@@ -70,7 +78,7 @@ def publish(  # noqa: PLR0913, PLR0917 - Typer declares options as parameters
         typer.Option(
             min=0,
             help="Also join the published samples into tars of so many, 0: do not; the same for --prepare, "
-            "--hashes, --range and --finish. Default: LAION_ETL_PUBLISH_RESHARD.",
+            "--hashes, --compare, --range and --finish. Default: LAION_ETL_PUBLISH_RESHARD.",
         ),
     ] = None,
     as_json: JsonOption = False,
@@ -82,18 +90,22 @@ def publish(  # noqa: PLR0913, PLR0917 - Typer declares options as parameters
     """
     from laion_etl.io.usage_records import usage_recorded
 
-    if (prepare + bool(range_) + bool(hashes) + finish) > 1:
-        raise typer.BadParameter("expected at most one of --prepare, --hashes, --range and --finish")
+    if (prepare + bool(range_) + bool(hashes) + compare + finish) > 1:
+        raise typer.BadParameter(
+            "expected at most one of --prepare, --hashes, --compare, --range and --finish"
+        )
     settings, store = open_settings()
     if name:
         settings = replace(settings, publish=replace(settings.publish, name=name))
     if reshard is not None:
         settings = replace(settings, publish=replace(settings.publish, reshard=reshard))
-    parts = {"prepare": prepare, "finish": finish}
+    parts = {"prepare": prepare, "compare": compare, "finish": finish}
     unit = range_ or hashes or next((name for name, wanted in parts.items() if wanted), "whole")
     with usage_recorded(crawl, "publish", unit, store):
         if range_ or hashes:
             _one_range(crawl, range_, hashes, settings, store, as_json)
+        elif compare:
+            _compare(crawl, settings, store, as_json)
         elif finish:
             _finish(crawl, settings, store, as_json)
         else:
@@ -110,6 +122,13 @@ def _one_range(
     unit, step = (range_, publish_range) if range_ else (hashes, hash_range)
     variants = settings.publish.variants
     _show_range(crawl, unit, step(crawl, *read_range(unit), settings, store, variants), as_json)
+
+
+def _compare(crawl: str, settings: "Settings", store: "Store", as_json: bool) -> None:
+    from laion_etl.publish.compared_ranges import compare_ranges
+
+    variants = settings.publish.variants
+    _show_range(crawl, "", compare_ranges(crawl, settings, store, variants), as_json)
 
 
 def _finish(crawl: str, settings: "Settings", store: "Store", as_json: bool) -> None:

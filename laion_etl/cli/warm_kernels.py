@@ -1,4 +1,4 @@
-"""Compiles the kernels of parse, load and score by running them on made-up input.
+"""Compiles the kernels of parse, load, score and publish by running them on made-up input.
 
     python -m laion_etl.cli.warm_kernels
 
@@ -17,6 +17,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from laion_etl.blocklists.near_hashes import NearListed, near_better
 from laion_etl.core.numba_cache import compiled_marker
 from laion_etl.core.schemas import PAIR_SCHEMA, pair_id
 from laion_etl.database.binary_copy import Texts, host_hashes, read_rows
@@ -27,6 +28,9 @@ from laion_etl.io.storage import LocalStore
 from laion_etl.parse.cld3_model import Cld3Network
 from laion_etl.parse.file_counts import FileCounts
 from laion_etl.parse.wat_workers import FileParser
+from laion_etl.publish.band_files import IMAGE, KNOWN
+from laion_etl.publish.near_compare import compare_slice
+from laion_etl.publish.near_groups import Groups
 from laion_etl.score.products import product, row_products
 from laion_etl.score.resize import compile_loops
 from laion_etl.settings import CoreSettings, ParseSettings, Settings
@@ -103,6 +107,17 @@ def _encode(folder: Path) -> None:
     host_hashes(Texts.from_column(read.column("url").combine_chunks()))
 
 
+def _compare() -> None:
+    """PDQ hashes, listed ones and near ones."""
+    images = np.zeros(2, IMAGE)
+    for bits in (10, 40):
+        NearListed(images["pdq"], bits).near(images["pdq"])
+    near_better(images["pdq"], 10)
+    with Groups(10) as groups:
+        groups.add(*compare_slice(images, np.zeros(1, KNOWN), 10, 0))
+        list(groups.decided())
+
+
 def main() -> None:
     """Runs every kernel once, with the types of real input."""
     print("compiling (once, some seconds) ...", file=sys.stderr)
@@ -110,6 +125,7 @@ def main() -> None:
         _parse(Path(folder))
         _detect()
         _encode(Path(folder))
+    _compare()
     product(np.ones((1, 1)), np.ones((1, 1)))
     row_products(np.ones((1, 1)), np.ones((1, 1)))
     compile_loops()

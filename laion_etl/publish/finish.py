@@ -16,6 +16,7 @@ from laion_etl.dataset.versions import read_versions
 from laion_etl.io.planned import planned_batches
 from laion_etl.io.storage import Store
 from laion_etl.publish.commit import commit_version, refresh_card
+from laion_etl.publish.compared_ranges import delete_bands
 from laion_etl.publish.completeness import check_batches, check_damaged, check_still_scored
 from laion_etl.publish.part import Part, context_of
 from laion_etl.publish.prepare import scored_of
@@ -43,6 +44,7 @@ def finish_ranges(crawl: str, variant: str, settings: Settings, store: Store) ->
         stats = store.read_stats(release.file(STATS))
         if stats.fingerprint == whole:
             refresh_card(release.name, store)
+            delete_bands(prepared, settings.publish, store)
             return stats
         raise published_already(prepared)
     check_record(prepared, prepared, planned_batches(crawl, store), store)
@@ -50,6 +52,7 @@ def finish_ranges(crawl: str, variant: str, settings: Settings, store: Store) ->
     context = context_of(release, part, settings, variant, prepared.removals, whole, store)
     stats = commit_version(context, part.ordered_files, store)
     refresh_card(release.name, store)
+    delete_bands(prepared, settings.publish, store)
     return stats
 
 

@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from laion_etl.blocklists.near_hashes import Hashes, Ints, NearIndex, is_informative, near_pairs
+from laion_etl.blocklists.near_hashes import Hashes, Ints, NearIndex, is_informative, near_better
 from laion_etl.core.funnel import PublishReason
 from laion_etl.core.stage_stats import Output
 from laion_etl.dataset.scored import ScoredBatch, ScoredCrawl, read_batch
@@ -180,12 +180,5 @@ def _exact(samples: _Samples, better: Ints) -> Ints:
 def _near(samples: _Samples, better: Ints, bits: int) -> Ints:
     """Return samples within `bits` of a better one that is not redundant itself."""
     informative = better[is_informative(samples.pdq[better])]
-    pairs: dict[int, list[int]] = {}
-    for good, worse in near_pairs(samples.pdq[informative], bits):  # rows from best to worst
-        pairs.setdefault(worse, []).append(good)
-    dropped: set[int] = set()
-    for worse in sorted(pairs):
-        if any(good not in dropped for good in pairs[worse]):
-            dropped.add(worse)
-    redundant: Ints = informative[np.asarray(sorted(dropped), np.int64)]
+    redundant: Ints = informative[near_better(samples.pdq[informative], bits)]
     return redundant

@@ -23,11 +23,11 @@ from laion_etl.core.errors import InputError
 from laion_etl.core.stage_stats import StageStats
 from laion_etl.dataset.joined_samples import PARQUET, TAR, Joined, stem_of
 from laion_etl.dataset.new_files import NewFiles
-from laion_etl.dataset.scored import ScoredBatch, ScoredCrawl
+from laion_etl.dataset.scored import ScoredBatch
 from laion_etl.dataset.subsets import DataFile
 from laion_etl.io.storage import Guard, NewFile, Store
 from laion_etl.io.tarshard import finish, write_members
-from laion_etl.publish.scored_samples import ScoredSamples, opened_samples
+from laion_etl.publish.scored_samples import SamplesAhead, ScoredSamples
 
 _VECTORS_IN_MEMORY_BYTES = 32_000_000
 _LACKS = "the tar of its scored shard lacks"
@@ -132,14 +132,15 @@ class SampleFiles(AbstractContextManager["SampleFiles"]):
             self.files.append(DataFile(output.name, "", rows, output.bytes, output.sha256, self._crawl))
 
 
-def join_batch(scored: ScoredCrawl, batch: ScoredBatch, writers: Sequence[SampleFiles], store: Store) -> None:
+def join_batch(batch: ScoredBatch, writers: Sequence[SampleFiles], shards: SamplesAhead) -> None:
     """Join the samples of a batch whose rows have been added, reading its shard once for all datasets."""
     waiting = [one for one in writers if one.waiting]
     if not waiting:
+        shards.forget(batch.number)
         return
     with ExitStack() as stack:
         try:
-            samples = stack.enter_context(opened_samples(scored.shard_name(batch.number, ""), batch, store))
+            samples = stack.enter_context(shards.samples(batch.number))
         except InputError as error:
             for one in waiting:
                 one.leave_out(batch.number, str(error))

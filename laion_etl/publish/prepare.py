@@ -12,8 +12,8 @@ from dataclasses import replace
 from itertools import islice
 
 from laion_etl.blocklists.removal_requests import read_requests
-from laion_etl.core.errors import DamagedFileError, InputError, SettingsError
-from laion_etl.core.stage_stats import Output, StageStats, fingerprint
+from laion_etl.core.errors import DamagedFileError, InputError
+from laion_etl.core.stage_stats import StageStats, fingerprint
 from laion_etl.dataset import manifest
 from laion_etl.dataset.manifest import STATS, ManifestPart
 from laion_etl.dataset.scored import ScoredBatch, ScoredCrawl, read_batch_stats, scored_among
@@ -22,11 +22,11 @@ from laion_etl.dataset.variants import dataset_name
 from laion_etl.dataset.versions import Release, is_named, read_versions
 from laion_etl.io.storage import Store
 from laion_etl.publish.commit import refresh_card, removals_of
+from laion_etl.publish.compared_ranges import NO_DIGESTS, Digests, digests_of
 from laion_etl.publish.completeness import Expected, check_named_batches, confirmed, partitions_of
 from laion_etl.publish.image_dedupe import compared_with
 from laion_etl.publish.join import has_restored
 from laion_etl.publish.prepared import BatchRange, Prepared, divide, read_prepared
-from laion_etl.publish.range_dedupe import digest_files
 from laion_etl.publish.repeated_ids import check_ids
 from laion_etl.report.contact_sheets import BATCHES_LOOKED_AT, by_hash
 from laion_etl.settings import Settings
@@ -75,12 +75,6 @@ def division(
     dataset = Release(dataset_name(settings.publish.name, variant), crawl).name
     subsets(settings.publish)
     ranges = divide(planned, settings.publish.batches_per_range)
-    if settings.publish.duplicates == "near":
-        raise SettingsError(
-            f"cannot publish {crawl} in {len(ranges):,} ranges without near duplicates: they are only found "
-            "within one; set LAION_ETL_PUBLISH_DUPLICATES to exact or keep, or raise "
-            "LAION_ETL_PUBLISH_BATCHES_PER_RANGE where the memory suffices"
-        )
     published = manifest.published_stats(dataset, crawl, store)
     partitions = partitions_of(crawl, expected, published, store)
     if expected is not None:
@@ -103,12 +97,10 @@ def division(
     return replace(prepared, rules=prepared.rules_with(settings))
 
 
-def inputs_of(
-    prepared: Prepared, one: BatchRange, scored: ScoredCrawl, digests: Sequence[Output] = ()
-) -> str:
-    """Return the fingerprint of what a range is made from; `digests`: see range_dedupe.py."""
+def inputs_of(prepared: Prepared, one: BatchRange, scored: ScoredCrawl, digests: Digests = NO_DIGESTS) -> str:
+    """Return the fingerprint of what a range is made from."""
     batches = [(batch.number, batch.outputs) for batch in scored.batches]
-    return fingerprint(prepared.rules, one.number, batches, scored.missing, scored.damaged, list(digests))
+    return fingerprint(prepared.rules, one.number, batches, scored.missing, scored.damaged, digests.outputs)
 
 
 def batches_of(one: BatchRange, planned: Sequence[int]) -> Sequence[int]:
@@ -140,7 +132,7 @@ def _is_published(
     if before is None or before.rules != prepared.rules:
         return False
     try:
-        digests = digest_files(prepared, store) if settings.publish.duplicates == "exact" else ()
+        digests = digests_of(prepared, settings.publish, store)
     except InputError:  # those of a range are not there
         return False
     stats = store.read_stats(Release(prepared.dataset, part.version).file(STATS))

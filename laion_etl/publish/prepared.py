@@ -25,6 +25,7 @@ from laion_etl.settings.publish import MAX_RANGES
 
 FORMAT = 1
 _NAME = "prepared.json"
+_OF_ALL = ("compared.json", "compared.parquet")  # range_images.py writes them
 _OF_RANGE = re.compile(r"/[a-z]+-(\d{5})\.[a-z]+\Z")
 
 
@@ -88,9 +89,10 @@ class Prepared:
         """Write the record, and delete results of ranges that there are no more."""
         folder = _folder(self.dataset, self.crawl)
         kept = {f"{one.number:05d}" for one in self.ranges}
+        whole = {f"{folder}/{name}" for name in (_NAME, *_OF_ALL)}
         for name in store.list(folder):
             number = _OF_RANGE.search(name)
-            if name != f"{folder}/{_NAME}" and not (number and number[1] in kept):
+            if name not in whole and not (number and number[1] in kept):
                 store.delete(name)
         document = {"format": FORMAT, **asdict(self)}
         data = json.dumps(document, indent=1, ensure_ascii=False).encode() + b"\n"
@@ -98,7 +100,15 @@ class Prepared:
 
     def range_name(self, number: int) -> str:
         """Return the name in the store of the result of a range."""
-        return f"{_folder(self.dataset, self.crawl)}/range-{number:05d}.json"
+        return self.name_of(number, "range", "json")
+
+    def name_of(self, number: int, kind: str, ending: str) -> str:
+        """Return the name in the store of another file of a range."""
+        return f"{_folder(self.dataset, self.crawl)}/{kind}-{number:05d}.{ending}"
+
+    def name_of_all(self, kind: str, ending: str) -> str:
+        """Return the name in the store of a file about all ranges."""
+        return f"{_folder(self.dataset, self.crawl)}/{kind}.{ending}"
 
     def find(self, number: int, total: int) -> BatchRange:
         """Return range I of N. Raises InputError unless there are N ranges."""

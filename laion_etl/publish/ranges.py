@@ -17,7 +17,7 @@ from functools import partial
 from laion_etl.blocklists.removal_requests import Matcher, read_requests
 from laion_etl.core.errors import DamagedFileError, InputError, MissingFileError
 from laion_etl.core.schemas import scored_stem, shard_stem
-from laion_etl.core.stage_stats import Output, StageStats, fingerprint
+from laion_etl.core.stage_stats import StageStats, fingerprint
 from laion_etl.dataset.funnel_report import CountedStage, FunnelRow
 from laion_etl.dataset.locator.build import locate_written
 from laion_etl.dataset.scored import ScoredCrawl
@@ -27,13 +27,15 @@ from laion_etl.dataset.versions import read_versions
 from laion_etl.io.planned import planned_batches
 from laion_etl.io.storage import Store
 from laion_etl.publish.commit import removals_of
+from laion_etl.publish.compared_ranges import NO_DIGESTS, Digests, digests_of
 from laion_etl.publish.completeness import check_damaged
 from laion_etl.publish.exclusions import Exclusions
 from laion_etl.publish.join import has_restored
 from laion_etl.publish.part import Part, check_count
 from laion_etl.publish.prepare import inputs_of, scored_of
 from laion_etl.publish.prepared import BatchRange, Prepared, again, prepared_for
-from laion_etl.publish.range_dedupe import ImageRows, digest_files, find_redundant_in, record_name
+from laion_etl.publish.range_dedupe import find_redundant_in
+from laion_etl.publish.range_images import ImageRows, finished_hashes, record_name
 from laion_etl.publish.rows import DataFiles, DatasetRows, new_files, read_rows
 from laion_etl.report.contact_sheets import Sampler
 from laion_etl.report.statistics import Statistics
@@ -46,13 +48,13 @@ _READERS = 8
 class RangeWork:
     """A range of a crawl for one dataset, and what it is made from.
 
-    `digests`: the files with those of the images of all ranges, if duplicates are looked for.
+    `digests`: the files about the images of all ranges, if duplicates are looked for.
     """
 
     prepared: Prepared
     one: BatchRange
     scored: ScoredCrawl
-    digests: tuple[Output, ...] = ()
+    digests: Digests = NO_DIGESTS
 
     @property
     def inputs(self) -> str:
@@ -66,30 +68,28 @@ class RangeWork:
 
     def with_digests(self, settings: Settings, store: Store) -> "RangeWork":
         """Return the range with the digests of all. Raises InputError if some are missing or outdated."""
-        if settings.publish.duplicates != "exact":
-            return self
-        files = digest_files(self.prepared, store)
-        if store.read_stats(record_name(self.prepared, self.one)).fingerprint != self.inputs:
+        found = digests_of(self.prepared, settings.publish, store)
+        record = record_name(self.prepared, self.one)
+        if found.images and store.read_stats(record).fingerprint != self.inputs:
             raise InputError(
                 f"cannot publish range {self.one.number} of {self.prepared.crawl}: its batches have changed "
                 f"since its images were looked at; {again(self.prepared.crawl)}"
             )
-        return replace(self, digests=files)
+        return replace(self, digests=found)
 
 
 def hash_range(
     crawl: str, number: int, total: int, settings: Settings, store: Store, variants: Sequence[str]
 ) -> list[StageStats]:
-    """Write the digests of the images of a range, by which duplicates are found; see `range_dedupe.py`.
+    """Write the digests of the images of a range, by which duplicates are found; see `range_images.py`.
 
     Does nothing where they are there, or no duplicates are looked for. Raises like `publish_range`.
     """
-    if settings.publish.duplicates != "exact":
+    if settings.publish.duplicates == "keep":
         return []
     works = _works(crawl, number, total, settings, store, variants)
     done: dict[str, StageStats | None] = {
-        work.prepared.dataset: store.finished(record_name(work.prepared, work.one), work.inputs)
-        for work in works
+        work.prepared.dataset: finished_hashes(work.prepared, work.one, work.inputs, store) for work in works
     }
     todo = [work for work in works if not done[work.prepared.dataset]]
     images = [ImageRows(Exclusions(settings.publish, work.prepared.variant)) for work in todo]
@@ -232,7 +232,7 @@ def _dataset_rows(
     prepared = work.prepared
     _check_scored(prepared, work.scored)
     exclusions = Exclusions(settings.publish, prepared.variant)
-    if work.digests:
+    if work.digests.images:
         exclusions.redundant = find_redundant_in(work.one, work.digests, prepared.earlier, store)
     statistics, sampler = Statistics(subsets(settings.publish)), Sampler(frozenset(prepared.sheet_batches))
     return DatasetRows(prepared.crawl, prepared.columns, exclusions, statistics, sampler, written)

@@ -22,6 +22,7 @@ from laion_etl.publish import image_hashes
 from laion_etl.publish.exclusions import Exclusions, without_removed
 from laion_etl.publish.image_hashes import ImageHashesWriter
 from laion_etl.publish.join import SampleFiles, join_batch
+from laion_etl.publish.scored_samples import SamplesAhead
 from laion_etl.report.contact_sheets import Sampler
 from laion_etl.report.statistics import Statistics
 from laion_etl.settings import PublishSettings
@@ -133,9 +134,12 @@ def read_rows(
     `files`: those of the datasets, into which samples may have to be joined after each batch.
     """
     joining = [one.samples for one in files if one is not None and one.samples is not None]
-    for batch, rows in read_batches(scored, store):
-        for found in rows:
-            left, removed = without_removed(found, requests)
-            for dataset in datasets:
-                dataset.add(batch.number, left, removed)
-        join_batch(scored, batch, joining, store)
+    with ExitStack() as stack:
+        shards = stack.enter_context(SamplesAhead(scored, store)) if joining else None
+        for batch, rows in read_batches(scored, store):
+            for found in rows:
+                left, removed = without_removed(found, requests)
+                for dataset in datasets:
+                    dataset.add(batch.number, left, removed)
+            if shards is not None:
+                join_batch(batch, joining, shards)

@@ -7,8 +7,10 @@ it is used: what is damaged would otherwise be noticed when half of it has been 
 import hashlib
 import io
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
 from dataclasses import dataclass
+from itertools import islice
 from tempfile import SpooledTemporaryFile
 from typing import IO, BinaryIO, cast
 
@@ -19,12 +21,13 @@ from laion_etl.core.errors import DamagedFileError, InputError, MissingFileError
 from laion_etl.core.ids import batch_name
 from laion_etl.core.stage_stats import Output
 from laion_etl.dataset.joined_samples import EMBEDDINGS, TAR
-from laion_etl.dataset.scored import ScoredBatch
+from laion_etl.dataset.scored import ScoredBatch, ScoredCrawl
 from laion_etl.io.storage import Store, storage_errors
 from laion_etl.io.tarshard import TarError, member_places
 
 _IN_MEMORY_BYTES = 64_000_000
 _BYTES_PER_READ = 1 << 20
+_AHEAD = 2
 
 Vectors = NDArray[np.float16]
 Place = tuple[str, int, int]  # name of a member, offset of its data in the tar, bytes
@@ -47,6 +50,10 @@ class ScoredSamples:
         """The dimensions of each kind of embeddings."""
         return {ending: int(matrix.shape[1]) for ending, matrix in self.vectors.items()}
 
+    def close(self) -> None:
+        """Close the copy of the tar."""
+        self.tar.close()
+
     def members(self, key: str) -> Iterator[tuple[str, bytes]]:
         """Yield name and data of the members of a sample."""
         for name, offset, size in self.places[key]:
@@ -54,23 +61,73 @@ class ScoredSamples:
             yield name, self.tar.read(size)
 
 
-@contextmanager
-def opened_samples(stem: str, batch: ScoredBatch, store: Store) -> Iterator[ScoredSamples]:
-    """Open a scored shard, whose files begin with `stem`.
+class SamplesAhead(AbstractContextManager["SamplesAhead"]):
+    """Copies the scored shards of a crawl, in order, while those before them are used.
+
+    A store answers a request in tens of milliseconds and sends a tar in half a second, in which a process
+    that waits for it does nothing else. At most three copies are there at once, 64 MB each in memory.
+    """
+
+    def __init__(self, scored: ScoredCrawl, store: Store) -> None:
+        self._scored = scored
+        self._store = store
+        self._next = iter([batch for batch in scored.batches if batch.kept])
+        self._begun: dict[int, Future[ScoredSamples]] = {}
+        self._pool = ThreadPoolExecutor(_AHEAD)
+
+    def __enter__(self) -> "SamplesAhead":
+        self._begin(_AHEAD)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number in list(self._begun):
+            self.forget(number)
+        self._pool.shutdown(cancel_futures=True)
+
+    @contextmanager
+    def samples(self, number: int) -> Iterator[ScoredSamples]:
+        """Return the samples of a batch that has any; raises like `open_samples`."""
+        reading = self._begun.pop(number)
+        self._begin(1)
+        with closing(reading.result()) as samples:
+            yield samples
+
+    def forget(self, number: int) -> None:
+        """Leave a batch out, of whose samples none is wanted."""
+        if reading := self._begun.pop(number, None):
+            self._begin(1)
+            reading.cancel()
+            reading.add_done_callback(_close)
+
+    def _begin(self, count: int) -> None:
+        for batch in islice(self._next, count):
+            stem = self._scored.shard_name(batch.number, "")
+            self._begun[batch.number] = self._pool.submit(open_samples, stem, batch, self._store)
+
+
+def _close(reading: "Future[ScoredSamples]") -> None:
+    if not reading.cancelled() and reading.exception() is None:
+        reading.result().close()
+
+
+def open_samples(stem: str, batch: ScoredBatch, store: Store) -> ScoredSamples:
+    """Open a scored shard, whose files begin with `stem`; the caller closes it.
 
     Raises InputError if its tar or its embeddings are missing, damaged, or not those that its stats describe,
     ServiceError if the store cannot be read. Its errors have names in the store, no addresses: they are
     recorded in the dataset.
     """
     outputs = {output.name.removeprefix(stem): output for output in batch.outputs}
-    with SpooledTemporaryFile(_IN_MEMORY_BYTES) as tar:
-        if TAR not in outputs:
-            raise _unusable(batch, stem + TAR, "the stats of the shard do not name it")
-        _copy(outputs[TAR], batch, cast("BinaryIO", tar), store)
-        places = _places(batch, stem + TAR, cast("BinaryIO", tar))
+    if TAR not in outputs:
+        raise _unusable(batch, stem + TAR, "the stats of the shard do not name it")
+    with ExitStack() as stack:
+        tar = cast("BinaryIO", stack.enter_context(SpooledTemporaryFile(_IN_MEMORY_BYTES)))
+        _copy(outputs[TAR], batch, tar, store)
+        places = _places(batch, stem + TAR, tar)
         found = (ending for ending in EMBEDDINGS if ending in outputs)
         vectors = {ending: _vectors(outputs[ending], len(places), batch, store) for ending in found}
-        yield ScoredSamples(cast("IO[bytes]", tar), places, vectors)
+        stack.pop_all()
+        return ScoredSamples(tar, places, vectors)
 
 
 def _copy(output: Output, batch: ScoredBatch, target: BinaryIO, store: Store) -> None:

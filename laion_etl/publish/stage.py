@@ -25,6 +25,7 @@ from laion_etl.io.storage import Store
 from laion_etl.publish import manifest_writer
 from laion_etl.publish.at_once import checked, publish_at_once, read_at_once
 from laion_etl.publish.commit import removals_of
+from laion_etl.publish.compared_ranges import compare_ranges
 from laion_etl.publish.completeness import Expected, nothing_new
 from laion_etl.publish.finish import finish_ranges, read_parts
 from laion_etl.publish.part import context_of
@@ -140,9 +141,11 @@ def _publish_ranges(
     crawl: str, total: int, settings: Settings, store: Store, variants: Sequence[str]
 ) -> None:
     """Publish all ranges one after another, each step of all ranges before the next."""
-    for step in (hash_range, publish_range):
-        for number in range(1, total + 1):
-            step(crawl, number, total, settings, store, variants)
+    for number in range(1, total + 1):
+        hash_range(crawl, number, total, settings, store, variants)
+    compare_ranges(crawl, settings, store, variants)
+    for number in range(1, total + 1):
+        publish_range(crawl, number, total, settings, store, variants)
 
 
 def _in_ranges(crawl: str, settings: Settings, store: Store) -> list[int] | None:

@@ -12,7 +12,7 @@ pytestmark = pytest.mark.airflow
 
 EVERYTHING = [
     *("download", "partition.load", "plan_range"),
-    *("publish", "publish_finish", "publish_hashes", "publish_range", "score"),
+    *("publish", "publish_compare", "publish_finish", "publish_hashes", "publish_range", "score"),
 ]
 
 PARSE = """
@@ -63,7 +63,7 @@ def parsed(airflow: Airflow) -> Any:
         LAION_ETL_AIRFLOW_DOWNLOAD_POOL="laion_download",
         LAION_ETL_AIRFLOW_SCORE_POOL="laion_gpu",
         LAION_ETL_AIRFLOW_PUBLISH_POOL="laion_publish",
-        LAION_ETL_PUBLISH_DUPLICATES="exact",
+        LAION_ETL_PUBLISH_DUPLICATES="near",
     )
 
 
@@ -91,7 +91,8 @@ def test_every_known_crawl_has_its_dag_of_mapped_stages(parsed: Any) -> None:
         "score": ["score_workers"],
         "publish": ["score", "shards"],
         "publish_hashes": ["publish"],  # only where equal images are looked for
-        "publish_range": ["publish", "publish_hashes"],
+        "publish_compare": ["publish_hashes"],  # only where nearly equal ones are
+        "publish_range": ["publish", "publish_compare", "publish_hashes"],
         "publish_finish": ["publish_range"],
         "digest": EVERYTHING,
         "verdict": EVERYTHING,
@@ -133,6 +134,7 @@ def test_tasks_wait_in_the_pools_that_the_settings_name(parsed: Any) -> None:
         "plan_range": "laion_plan",
         "download": "laion_download",
         "score": "laion_gpu",
+        "publish_compare": "laion_publish",
         "publish_hashes": "laion_publish",
         "publish_range": "laion_publish",
     }

@@ -22,18 +22,15 @@ pytestmark = pytest.mark.slow
 OTHER = changed(Settings(), rows_per_file=15, subsets=(("red", "TEXT LIKE '%red%'"),))
 
 
-IN_RANGES = changed(OTHER, batches_per_range=1)
-
-
-def publish_killed_at(store_uri: str, write: int, settings: Settings = OTHER) -> int | None:
+def publish_killed_at(store_uri: str, write: int) -> int | None:
     """The exit code of a process that publishes and kills itself in the middle of its n-th file."""
-    process = multiprocessing.get_context("spawn").Process(target=_publish, args=(store_uri, write, settings))
+    process = multiprocessing.get_context("spawn").Process(target=_publish, args=(store_uri, write))
     process.start()
     process.join(120)
     return process.exitcode
 
 
-def _publish(store_uri: str, fatal: int, settings: Settings) -> None:
+def _publish(store_uri: str, fatal: int) -> None:
     store = open_store(store_uri)
     kind, count = type(store), 0
     create = kind.create
@@ -59,7 +56,7 @@ def _publish(store_uri: str, fatal: int, settings: Settings) -> None:
     kind.create = counted  # type: ignore[method-assign]
     if kind is S3Store:  # swapping a folder is a `create`, too
         swap, kind.swap = kind.swap, swapped  # type: ignore[method-assign]
-    publish_dataset(CRAWL, settings, store)
+    publish_dataset(CRAWL, OTHER, store)
 
 
 def dataset(store: Store) -> dict[str, bytes]:
@@ -110,21 +107,3 @@ def test_after_a_kill_at_any_write_one_whole_version_is_visible(
     publish_dataset(CRAWL, OTHER, open_store(store.uri()) if kind == "s3" else store)
     assert dataset(store) == new
     assert verify_version("laion", "", store).problems == []
-
-
-def test_a_crawl_in_ranges_that_is_killed_again_and_again_ends_with_the_same_bytes(tmp_path: Path) -> None:
-    """Killed in the first range, in the second one, and in the end that merges them."""
-    calm, killed = LocalStore(tmp_path / "calm"), LocalStore(tmp_path / "killed")
-    for store in (calm, killed):
-        write_world(build_world(batches=2, samples=30), store)
-    publish_dataset(CRAWL, IN_RANGES, calm)
-    records = []
-    for write in (4, 14, 20):
-        assert publish_killed_at(killed.uri(), write, IN_RANGES) == -signal.SIGKILL
-        records.append(len([name for name in killed.list("publish") if "/range-" in name]))
-        assert read_versions("laion", killed).current is None
-    assert records == [0, 1, 2]
-    publish_dataset(CRAWL, IN_RANGES, killed)
-    assert {name: killed.read(name) for name in killed.list("")} == {
-        name: calm.read(name) for name in calm.list("")
-    }

@@ -3,12 +3,12 @@
 import io
 import json
 import random
-import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from threading import Barrier
+from typing import Any, BinaryIO
 
 import numpy as np
 import pyarrow as pa
@@ -32,7 +32,6 @@ from laion_etl.publish.verify_samples import SamplesCheck
 from laion_etl.removal.lists import read_list
 from laion_etl.removal.stage import remove
 from laion_etl.settings import Settings, Stage, shaping
-from tests.faults.test_publish_killed import publish_killed_at
 from tests.publish.world import CRAWL, World, build_world, changed, draw_image, write_world
 
 BOTH = ("research", "research-safe")
@@ -153,6 +152,36 @@ def test_tars_have_the_published_samples_in_order_whatever_the_ranges(
         assert stems(store, "laion")[1] == f"dataset/laion/{CRAWL}/samples/{CRAWL}-00001"
     else:
         assert stems(store, "laion")[0] == f"dataset/laion/{CRAWL}/samples/{CRAWL}-00001-00000"
+
+
+def test_on_s3_the_tars_are_those_of_a_folder(world: World, tmp_path: Path, s3_store: Store) -> None:
+    local, settings = LocalStore(tmp_path), joining(2)
+    for store in (local, s3_store):
+        write(world, store)
+        publish_dataset(CRAWL, settings, store)
+    assert stems(local, "laion")
+    assert contents(s3_store) == contents(local)
+
+
+class Meeting(LocalStore):
+    """Opens the tars of the first two batches for the first time only when both are wanted."""
+
+    def __init__(self, root: Path) -> None:
+        super().__init__(root)
+        self._both = Barrier(2, timeout=60)
+        self._waiting = {f"scored/{CRAWL}/{batch_name(batch)}{TAR}" for batch in (0, 1)}
+
+    def open(self, name: str) -> BinaryIO:
+        if name in self._waiting:
+            self._waiting.remove(name)
+            self._both.wait()
+        return super().open(name)
+
+
+def test_a_shard_is_read_while_the_one_before_is_joined(world: World, tmp_path: Path) -> None:
+    write(world, LocalStore(tmp_path))
+    stats = publish_dataset(CRAWL, joining(), Meeting(tmp_path))
+    assert stats.details["samples"]["joined"] == stats.kept
 
 
 def test_without_the_setting_nothing_is_written_and_no_fingerprint_changes(
@@ -284,20 +313,6 @@ def test_broken_off_at_any_file_and_published_again_the_bytes_are_the_same(
     broken.ending = ""
     publish_dataset(CRAWL, joining(2), broken)
     assert contents(broken) == contents(calm)
-
-
-@pytest.mark.slow
-def test_killed_in_a_tar_and_published_again_the_bytes_are_the_same(world: World, tmp_path: Path) -> None:
-    calm, killed = LocalStore(tmp_path / "calm"), LocalStore(tmp_path / "killed")
-    for store in (calm, killed):
-        write(world, store)
-    publish_dataset(CRAWL, joining(2), calm)
-    second = 12  # file: the second tar, after prepared.json, hashes, five subsets and the first tar's files
-    assert publish_killed_at(killed.uri(), second, joining(2)) == -signal.SIGKILL
-    found = {name.rpartition("/")[2] for name in killed.list(f"dataset/laion/{CRAWL}/samples")}
-    assert found == {f"{CRAWL}-00001-00000{ending}" for ending in (TAR, PARQUET, *EMBEDDINGS)}
-    publish_dataset(CRAWL, joining(2), killed)
-    assert contents(killed) == contents(calm)
 
 
 def contents(store: Store) -> dict[str, bytes]:

@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 
 from laion_etl.blocklists.removal_requests import Request
 from laion_etl.cli import app
-from laion_etl.core.errors import IncompleteError, InputError, SettingsError, StoreOutageError
+from laion_etl.core.errors import IncompleteError, InputError, StoreOutageError
 from laion_etl.core.stage_stats import StageStats
 from laion_etl.database.loaded import LoadedCrawl
 from laion_etl.dataset.missing_batches import Fault, MissingBatch
@@ -446,16 +446,10 @@ def test_duplicates_are_not_decided_without_the_images_of_all_ranges(small: Stor
         publish_range(CRAWL, 2, 2, settings, small, one)
 
 
-def test_near_duplicates_are_refused_where_there_are_several_ranges(small: Store) -> None:
-    with pytest.raises(SettingsError, match="in 2 ranges without near duplicates"):
-        publish_variants(CRAWL, settings_of(2, duplicates="near"), small)
-    assert small.list("publish") == small.list("dataset") == []
-
-
 def test_the_commands_of_a_crawl_in_ranges(small: LocalStore, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LAION_ETL_STORE", str(small.root))
     monkeypatch.setenv("LAION_ETL_PUBLISH_BATCHES_PER_RANGE", "3")
-    monkeypatch.setenv("LAION_ETL_PUBLISH_DUPLICATES", "exact")
+    monkeypatch.setenv("LAION_ETL_PUBLISH_DUPLICATES", "near")
 
     def run(*options: str) -> Any:
         done = CliRunner().invoke(app, ["stage", "publish", "--crawl", CRAWL, *options, "--json"])
@@ -463,6 +457,7 @@ def test_the_commands_of_a_crawl_in_ranges(small: LocalStore, monkeypatch: pytes
 
     assert run("--prepare") == {"crawl": CRAWL, "stage": "publish", "ranges": ["1/2", "2/2"]}
     hashed = [run("--hashes", unit)["kept"] for unit in ("1/2", "2/2")]
+    assert run("--compare")["stage"] == "publish"
     parts = [run("--range", unit) for unit in ("1/2", "2/2")]
     assert [part["range"] for part in parts] == ["1/2", "2/2"]
     assert [part["kept"] for part in parts] == hashed

@@ -67,8 +67,9 @@ export async function currentRuns() {
   return found;
 }
 
-// The tasks that publish a crawl, in their order; a DAG has publish_hashes only where it looks for duplicates.
-const PUBLISHING = ["publish", "publish_hashes", "publish_range", "publish_finish"];
+// The tasks that publish a crawl, in their order; a DAG has publish_hashes and publish_compare only where it
+// looks for duplicates.
+const PUBLISHING = ["publish", "publish_hashes", "publish_compare", "publish_range", "publish_finish"];
 
 export class Dag {
   constructor(crawl) {

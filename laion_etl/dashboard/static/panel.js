@@ -7,8 +7,8 @@ import { Grid } from "./grid.js";
 import { batchCells, range } from "./cells.js";
 
 const ORDER = [
-  "parse", "load", "plan", "plan_range", "workers", "score_workers", "download", "shards", "score", "publish", "publish_hashes", "publish_range",
-  "publish_finish", "digest", "verdict",
+  "parse", "load", "plan", "plan_range", "workers", "score_workers", "download", "shards", "score", "publish", "publish_hashes",
+  "publish_compare", "publish_range", "publish_finish", "digest", "verdict",
 ];
 
 const node = byId("panel");

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from laion_etl.blocklists.near_hashes import Hashes as PdqHashes
-from laion_etl.blocklists.near_hashes import NearIndex
+from laion_etl.blocklists.near_hashes import NearListed
 from laion_etl.core.errors import DamagedFileError, InputError, MissingFileError
 from laion_etl.core.formats import check_format
 from laion_etl.core.kernels import Hashes
@@ -30,7 +30,6 @@ _ENTRY_BYTES = 6
 _GAP_BYTES = 1 << 16  # buckets so close together are read at once
 _READ_BYTES = 1 << 22
 _READERS = 4  # of one segment; several are read at once
-_FEW = 32  # PDQ hashes up to which each image is compared with all
 _log = logging.getLogger(__name__)
 
 Units = NDArray[np.uint16]
@@ -141,24 +140,15 @@ def _spans(buckets: NDArray[np.int64], ends: NDArray[np.int64]) -> Iterator[tupl
 
 def _units_near(segment: Segment, wanted: PdqHashes, distance: int, store: Store) -> Iterator[Units]:
     """Read all PDQ hashes and yield the units of those that are near."""
+    listed = NearListed(wanted, distance)
     size, digest = segment.output(".pdq").bytes, hashlib.sha256()
     at_once = _READ_BYTES // PDQ_RECORD.itemsize * PDQ_RECORD.itemsize
     for start in range(0, size, at_once):
         data = store.read_range(segment.stem + ".pdq", start, min(at_once, size - start))
         digest.update(data)
         records = np.frombuffer(data[: len(data) // PDQ_RECORD.itemsize * PDQ_RECORD.itemsize], PDQ_RECORD)
-        yield records["unit"][_near(np.ascontiguousarray(records["pdq"]), wanted, distance)]
+        yield records["unit"][listed.near(records["pdq"])]
     _check(segment, ".pdq", digest.hexdigest(), store)
-
-
-def _near(hashes: PdqHashes, wanted: PdqHashes, distance: int) -> NDArray[np.int64]:
-    if len(wanted) > _FEW:
-        return NearIndex(hashes, distance).near(wanted)
-    words, near = hashes.view(np.uint64), np.zeros(len(hashes), np.bool_)
-    for one in wanted:
-        differing = np.bitwise_count(words ^ np.ascontiguousarray(one).view(np.uint64))
-        near |= differing.sum(axis=1, dtype=np.int64) <= distance
-    return np.flatnonzero(near)
 
 
 def _read(segment: Segment, start: int, size: int, store: Store) -> bytes:

@@ -1,0 +1,180 @@
+"""Near duplicates of a crawl published in ranges: those that one process finds, whatever the ranges."""
+
+import random
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from laion_etl.blocklists.near_hashes import Hashes, near_better
+from laion_etl.core.errors import DamagedFileError, InputError
+from laion_etl.io.storage import LocalStore, Store
+from laion_etl.publish import near_groups
+from laion_etl.publish.band_files import IMAGE, KNOWN, Bands, BandsFile, BandsWriter, Records, key_numbers
+from laion_etl.publish.compared_ranges import compare_ranges
+from laion_etl.publish.near_compare import compare_slice
+from laion_etl.publish.near_groups import DROPPED, Groups
+from laion_etl.publish.near_groups import KNOWN as OF_EARLIER
+from laion_etl.publish.ranges import hash_range, publish_range
+from laion_etl.publish.stage import finish_variants, prepare_variants, publish_variants
+from laion_etl.publish.verify import verify_version
+from tests.publish.test_image_dedupe import with_hashes
+from tests.publish.test_ranges import documents_of, rows_of, settings_of
+from tests.publish.world import CRAWL, World, build_world, write_world
+
+ONE = ("research",)
+EARLIER = "CC-MAIN-2026-38"
+FOLDER = f"dataset/laion/{CRAWL}"
+NEAR = {"variants": ONE, "duplicates": "near", "duplicates_of_earlier": True}
+REASONS = {
+    "duplicate_image",
+    "near_duplicate_image",
+    "duplicate_image_of_earlier_crawl",
+    "near_duplicate_image_of_earlier_crawl",
+}
+
+
+@pytest.fixture(scope="module")
+def worlds() -> tuple[World, World]:
+    """An earlier crawl and a later one, with families of near images in all batches of both."""
+    rng = random.Random(5)
+    shared = [rng.getrandbits(256) for _ in range(12)]
+    worlds = build_world(batches=2, samples=20, first_batch=20), build_world(batches=6, samples=30)
+    for world, families in ((worlds[0], shared[:3]), (worlds[1], shared)):
+        for row in world.rows:
+            pdq = rng.choice(families)
+            for bit in rng.sample(range(256), rng.choice((0, 0, 3, 6, 9, 14))):
+                pdq ^= 1 << bit
+            row["pdq"] = rng.choice((*[f"{pdq:064x}"] * 9, "0" * 64, None))
+            if rng.random() < 0.3:
+                row["sha256"] = f"{rng.randrange(20):064x}"  # of images with other hashes, too
+            row["similarity"] = rng.choice((0.3, 0.31, row["similarity"]))
+    return worlds
+
+
+@pytest.fixture(scope="module")
+def at_once(worlds: tuple[World, World], tmp_path_factory: pytest.TempPathFactory) -> LocalStore:
+    store = LocalStore(tmp_path_factory.mktemp("at_once"))
+    write_world(worlds[0], store, crawl=EARLIER)
+    write_world(worlds[1], store)
+    publish_variants(EARLIER, settings_of(100, **NEAR), store)
+    shutil.copytree(store.root, store.root.with_name("before"))
+    [stats] = publish_variants(CRAWL, settings_of(100, **NEAR), store)
+    assert stats.dropped.keys() >= REASONS
+    return store
+
+
+@pytest.mark.parametrize("batches_per_range", [1, 2, 3])
+def test_rows_and_numbers_do_not_depend_on_the_ranges(
+    at_once: LocalStore, tmp_path: Path, batches_per_range: int
+) -> None:
+    store, settings = LocalStore(tmp_path / "store"), settings_of(batches_per_range, **NEAR)
+    shutil.copytree(at_once.root.with_name("before"), store.root)
+    count = prepare_variants(CRAWL, settings, store)
+    assert count == 6 // batches_per_range
+    for number in range(count, 0, -1):
+        hash_range(CRAWL, number, count, settings, store, ONE)
+    compare_ranges(CRAWL, settings, store, ONE)
+    for number in range(count, 0, -1):
+        publish_range(CRAWL, number, count, settings, store, ONE)
+    finish_variants(CRAWL, settings, store)
+    assert rows_of(store, FOLDER) == rows_of(at_once, FOLDER)
+    assert documents_of(store, FOLDER) == documents_of(at_once, FOLDER)
+    assert verify_version("laion", "", store).problems == []
+    assert not [name for name in store.list("publish") if name.endswith(".bands")]
+    assert isinstance(prepare_variants(CRAWL, settings, store), list), "nothing has changed"
+
+
+def test_near_duplicates_are_not_decided_without_comparing_all_ranges(tmp_path: Path) -> None:
+    store, settings = LocalStore(tmp_path), settings_of(2, variants=ONE, duplicates="near")
+    write_world(with_hashes(3), store)
+    assert prepare_variants(CRAWL, settings, store) == 2
+    hash_range(CRAWL, 1, 2, settings, store, ONE)
+    with pytest.raises(InputError, match=r"the digests of range 2/2 are not there .* --hashes 2/2`"):
+        compare_ranges(CRAWL, settings, store, ONE)
+    hash_range(CRAWL, 2, 2, settings, store, ONE)
+    with pytest.raises(InputError, match=r"its ranges are not compared, .*; run `laion-etl .* --compare`"):
+        publish_range(CRAWL, 1, 2, settings, store, ONE)
+    done = compare_ranges(CRAWL, settings, store, ONE)
+    bands = f"publish/laion/{CRAWL}/hashes-00002.bands"
+    store.delete(bands)
+    assert compare_ranges(CRAWL, settings, store, ONE) == done, "it is not compared again"
+    assert prepare_variants(CRAWL, settings, store) == 2
+    publish_range(CRAWL, 1, 2, settings, store, ONE)
+    store.delete(f"publish/laion/{CRAWL}/compared.json")
+    with pytest.raises(InputError, match=r"hashes-00002.bands is gone; run .* --hashes I/N` for all ranges"):
+        compare_ranges(CRAWL, settings, store, ONE)
+    hash_range(CRAWL, 2, 2, settings, store, ONE)
+    assert [one.outputs for one in compare_ranges(CRAWL, settings, store, ONE)] == [done[0].outputs]
+    damaged = bytearray(store.read(bands))
+    damaged[100] ^= 1
+    store.write(bands, bytes(damaged))
+    store.delete(f"publish/laion/{CRAWL}/compared.json")
+    with pytest.raises(DamagedFileError, match=r"hashes-00002.bands: it is not the file of its stats"):
+        compare_ranges(CRAWL, settings, store, ONE)
+
+
+def near_family(count: int, bits: int, rng: np.random.Generator) -> Hashes:
+    """Hashes that differ from one in up to so many bits, most of which are near to each other."""
+    masks = np.zeros((count, 256), np.uint8)
+    for mask in masks:
+        mask[rng.choice(256, int(rng.integers(0, bits + 1)), replace=False)] = 1
+    return rng.integers(0, 256, 32, dtype=np.uint8) ^ np.packbits(masks, axis=1)
+
+
+@pytest.mark.parametrize("bits", [0, 4, 10, 15])
+@pytest.mark.parametrize("spread", [3, 8, 14])
+def test_slices_and_groups_decide_as_one_list_of_all(
+    tmp_path: Path, bits: int, spread: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(near_groups, "_IMAGES_PER_PART", 50)
+    monkeypatch.setattr(near_groups, "_STEP", 64)
+    rng = np.random.default_rng(bits * 100 + spread)
+    hashes = np.concatenate([near_family(80, spread, rng) for _ in range(5)])
+    hashes = hashes[rng.permutation(len(hashes))]
+    best = np.zeros(len(hashes), IMAGE)
+    best["pdq"], best["key"] = hashes, np.arange(len(hashes))
+    best["similarity"] = -np.arange(len(hashes))
+    known = np.ascontiguousarray(hashes[:3] ^ np.uint8(0)).view(KNOWN)[:, 0]
+    store, bands = LocalStore(tmp_path), Bands(bits, 3)
+    own_file = written(store, "own", bands, best[rng.permutation(len(best))])
+    known_file = written(store, "known", bands, known)
+    decided: dict[bytes, int] = {}
+    with Groups(bits) as groups:
+        for band in range(bits + 1):
+            for number in range(3):
+                own, other = own_file.read(band, number), known_file.read(band, number)
+                groups.add(*compare_slice(own, other, bits, band))
+        for found in groups.decided():
+            for pdq, kept in zip(found.hashes, found.kept.tolist(), strict=True):
+                decided[pdq.tobytes()] = max(kept, decided.get(pdq.tobytes(), -9))
+    distances = np.bitwise_count(hashes[:, None] ^ hashes[None, :3]).sum(axis=2, dtype=np.int64)
+    of_earlier = (distances <= bits).any(axis=1)
+    rest = np.flatnonzero(~of_earlier)
+    near = near_better(hashes[rest], bits)
+    expected = dict.fromkeys((one.tobytes() for one in hashes[of_earlier]), OF_EARLIER)
+    expected |= dict.fromkeys((one.tobytes() for one in hashes[rest[near]]), DROPPED)
+    expected |= {hashes[row].tobytes(): row for row in rest[~near].tolist()}
+    alone = expected.keys() - decided.keys()
+    assert all(expected[one] >= 0 for one in alone), "only what is alone is not listed"
+    assert decided == {one: kept for one, kept in expected.items() if one not in alone}
+    assert set(decided.values()) >= {OF_EARLIER, DROPPED} or bits == 0
+
+
+def written(store: Store, name: str, bands: Bands, records: Records) -> BandsFile:
+    with store.create(name) as file, BandsWriter(file, bands, records.dtype) as writer:
+        writer.add(records[: len(records) // 3])
+        writer.add(records[len(records) // 3 :])
+    return BandsFile.open(file.output, bands, records.dtype, store)
+
+
+def test_numbers_of_keys_are_in_the_order_of_the_keys() -> None:
+    keys = [
+        b"00000001200003",
+        b"00000001200004",
+        b"20264300000100000",
+        b"20264300000100001",
+        b"20264300000100",
+    ]
+    assert [keys[row] for row in np.argsort(key_numbers(np.asarray(keys)))] == sorted(keys)
