@@ -15,6 +15,7 @@ import psycopg
 import pytest
 
 from laion_etl.database.embedded import EmbeddedServer
+from laion_etl.demo.airflow import PARALLELISM
 from laion_etl.minicrawl.build import MiniCrawl
 from tests.database.templates import copied, freeze
 from tests.forks import Fork
@@ -24,6 +25,12 @@ if TYPE_CHECKING:
     from tests.airflow.shared import SharedAirflow
 
 ROOT = Path(__file__).parents[2]
+# Airflow reads these when it is imported, for all processes of the tests at once.
+READ_AT_IMPORT = {
+    "AIRFLOW__CORE__PARALLELISM": str(PARALLELISM),
+    "AIRFLOW__WORKERS__API_RETRY_WAIT_MIN": "0.2",
+    "AIRFLOW__WORKERS__API_RETRY_WAIT_MAX": "2",
+}
 
 
 @dataclass(frozen=True)
@@ -126,6 +133,7 @@ def airflow(shared: SharedFolder) -> Airflow:
         )
         kept = {name: value for name, value in os.environ.items() if not name.startswith("AIRFLOW")}
         environment = {
+            **READ_AT_IMPORT,
             "AIRFLOW_HOME": str(home),
             "AIRFLOW__CORE__DAGS_FOLDER": str(ROOT / "dags"),
             "AIRFLOW__CORE__PLUGINS_FOLDER": str(ROOT / "plugins"),
@@ -182,6 +190,7 @@ def migrated_airflow(
 @pytest.fixture(scope="session")
 def shared_airflow(
     tmp_path_factory: pytest.TempPathFactory,
+    airflow: Airflow,
     postgres: EmbeddedServer,
     metadata: Callable[[], str],
     minicrawl: MiniCrawl,
@@ -194,7 +203,7 @@ def shared_airflow(
     from tests.airflow.shared import running_shared_airflow  # it needs this module
 
     folder = tmp_path_factory.mktemp("shared")
-    with running_shared_airflow(folder, postgres, metadata(), minicrawl, shared) as running:
+    with running_shared_airflow(folder, airflow, postgres, metadata(), minicrawl, shared) as running:
         yield running
 
 
