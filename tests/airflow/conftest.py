@@ -25,12 +25,6 @@ if TYPE_CHECKING:
     from tests.airflow.shared import SharedAirflow
 
 ROOT = Path(__file__).parents[2]
-# Airflow reads these when it is imported, for all processes of the tests at once.
-READ_AT_IMPORT = {
-    "AIRFLOW__CORE__PARALLELISM": str(PARALLELISM),
-    "AIRFLOW__WORKERS__API_RETRY_WAIT_MIN": "0.2",
-    "AIRFLOW__WORKERS__API_RETRY_WAIT_MAX": "2",
-}
 
 
 @dataclass(frozen=True)
@@ -133,7 +127,8 @@ def airflow(shared: SharedFolder) -> Airflow:
         )
         kept = {name: value for name, value in os.environ.items() if not name.startswith("AIRFLOW")}
         environment = {
-            **READ_AT_IMPORT,
+            # Airflow reads it when it is imported.
+            "AIRFLOW__CORE__PARALLELISM": str(PARALLELISM),
             "AIRFLOW_HOME": str(home),
             "AIRFLOW__CORE__DAGS_FOLDER": str(ROOT / "dags"),
             "AIRFLOW__CORE__PLUGINS_FOLDER": str(ROOT / "plugins"),

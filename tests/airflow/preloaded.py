@@ -28,11 +28,11 @@ _MODULES = (
     "airflow.jobs.scheduler_job_runner",
     "airflow.jobs.triggerer_job_runner",
     "airflow.models.serialized_dag",
-    "airflow.providers.cncf.kubernetes.operators.pod",
-    "airflow.providers.cncf.kubernetes.triggers.pod",
     "airflow.providers.standard.operators.trigger_dagrun",
     "airflow.sdk.execution_time.task_runner",
     "fastapi.testclient",
+    "kubernetes.client",
+    "kubernetes_asyncio.client",
 )
 # Read the place of the logs when they are imported.
 _OF_AN_ENVIRONMENT = ("airflow.config_templates.airflow_local_settings",)

@@ -12,7 +12,7 @@ import psutil
 from laion_etl.demo.airflow import COMPONENTS, AirflowApi, environment, free_port
 from laion_etl.demo.login import new_login
 from tests.airflow.components import Components
-from tests.airflow.conftest import READ_AT_IMPORT, ROOT, Airflow
+from tests.airflow.conftest import ROOT, Airflow
 
 Found = TypeVar("Found")
 LONGEST_S = 1_200
@@ -23,6 +23,8 @@ _QUICK = {
     "AIRFLOW__SCHEDULER__SCHEDULER_HEARTBEAT_SEC": "1",
     # DAG files do not change: parsing them again takes cores from what is tested.
     "AIRFLOW__DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": "1000",
+    "AIRFLOW__WORKERS__API_RETRY_WAIT_MIN": "0.2",
+    "AIRFLOW__WORKERS__API_RETRY_WAIT_MAX": "2",
 }
 
 
@@ -56,7 +58,7 @@ def started_airflow(
     home, port = folder / "airflow", free_port()
     home.mkdir()
     login = new_login(home)
-    variables = {**settings, **READ_AT_IMPORT, **environment(home, metadata_url, port, ROOT, login), **_QUICK}
+    variables = {**settings, **environment(home, metadata_url, port, ROOT, login), **_QUICK}
     with Components(airflow.server, variables, home) as components:
         for name, arguments in component_arguments(port).items():
             components.start(name, arguments)

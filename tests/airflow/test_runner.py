@@ -42,7 +42,7 @@ def lines_of(task: Fork) -> Iterator[str]:
 
 
 def output_after_sigterm(folder: Path, airflow: Airflow, command: str) -> list[str]:
-    """What a task writes from its SIGTERM, which it gets when its command has printed "started", to its end."""
+    """What a task still writes that gets SIGTERM when its command has printed "started"."""
     task = start(folder, airflow, command)
     lines = lines_of(task)
     while "started" not in next(lines):
