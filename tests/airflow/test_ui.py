@@ -20,12 +20,6 @@ pytestmark = [pytest.mark.airflow, pytest.mark.browser]
 MONTHLY = "new_crawls"
 WAIT_MS = 1_000 * LONGEST_S
 expect.set_options(timeout=WAIT_MS)
-# Without a GPU, Chromium draws each frame of a spinner on a core that Airflow needs.
-NO_ANIMATIONS = """
-const still = new CSSStyleSheet();
-still.replaceSync("*, ::before, ::after { animation: none !important; transition: none !important; }");
-document.adoptedStyleSheets.push(still);
-"""
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +28,6 @@ def page(shared_airflow: SharedAirflow, browser: Browser) -> Iterator[Page]:
     api, address = shared_airflow.api, shared_airflow.api.page(shared_airflow.mended.dag)
     context = browser.new_context(viewport={"width": 1400, "height": 1100})
     context.set_default_timeout(WAIT_MS)
-    context.add_init_script(NO_ANIMATIONS)
     page = context.new_page()
     page.goto(address)
     page.locator("input[name=username]").fill(api.login.user)
