@@ -101,6 +101,14 @@ class Fork:
         assert self.returncode is not None
         return self.returncode
 
+    def finished(self) -> str:
+        """The output of a `piped` fork, once it has ended."""
+        assert self.stdout is not None
+        with self.stdout:
+            output = self.stdout.read().decode()
+        self.wait()
+        return output
+
     def send_signal(self, number: int) -> None:
         """To the process alone, if it still runs."""
         if self.poll() is None:

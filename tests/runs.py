@@ -1,14 +1,15 @@
 """Runs of the mini crawl's first two WAT files as processes: their settings, and what they leave."""
 
 import os
-import subprocess
-import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from laion_etl.core.stage_stats import StageStats
 from laion_etl.io.storage import LocalStore
+from tests.forks import Fork, piped
+from tests.preloaded_commands import command_server
+from tests.shared_folder import SharedFolder
 
 WAT_FILES = "0:2"
 
@@ -35,19 +36,21 @@ def run_environment(store: Path, url: str, source: str, connect_to: Sequence[str
     }
 
 
-def start_run(crawl: str, env: dict[str, str], *, in_background: bool = False) -> "subprocess.Popen[str]":
-    """In the background as a shell script has it: with SIGINT ignored."""
-    command = [sys.executable, "-m", "laion_etl", "run", crawl, "--wat-files", WAT_FILES]
-    if in_background:
-        command = ["sh", "-c", "trap '' INT; exec \"$@\"", "sh", *command]
-    return subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+def start_run(crawl: str, env: dict[str, str]) -> Fork:
+    """`laion-etl run` of the two WAT files."""
+    server = command_server(SharedFolder.of_this_run(), env)
+    return piped(server, ["-m", "laion_etl", *run_command(crawl)], env, Path.cwd())
+
+
+def run_command(crawl: str) -> list[str]:
+    return ["run", crawl, "--wat-files", WAT_FILES]
 
 
 def finish_run(crawl: str, env: dict[str, str]) -> None:
     """Runs to the end, which must be a good one."""
-    with start_run(crawl, env) as done:
-        output, _ = done.communicate(timeout=1_200)
-    assert done.returncode == 0, output
+    run = start_run(crawl, env)
+    output = run.finished()
+    assert run.returncode == 0, output
 
 
 def files(folder: Path) -> dict[str, bytes]:

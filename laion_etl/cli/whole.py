@@ -57,7 +57,7 @@ def demo(
     keep: Annotated[bool, typer.Option(help="Keep Airflow running until Ctrl-C.")] = False,
 ) -> None:
     """Build a small dataset with Airflow, from a bundled crawl to the report."""
-    from laion_etl.demo import run_demo
+    from laion_etl.demo.demo import run_demo
     from laion_etl.settings import load_settings
 
     raise typer.Exit(run_demo(Path(load_settings().core.data_dir) / "demo", keep, console()))

@@ -12,7 +12,7 @@ A shard that is damaged costs its own samples: they are left out of the tars as 
 import logging
 import shutil
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import AbstractContextManager, ExitStack, closing
 from types import TracebackType
 from typing import IO, cast
 
@@ -23,11 +23,11 @@ from laion_etl.core.errors import InputError
 from laion_etl.core.stage_stats import StageStats
 from laion_etl.dataset.joined_samples import PARQUET, TAR, Joined, stem_of
 from laion_etl.dataset.new_files import NewFiles
-from laion_etl.dataset.scored import ScoredBatch
+from laion_etl.dataset.scored import ScoredBatch, ScoredCrawl
 from laion_etl.dataset.subsets import DataFile
 from laion_etl.io.storage import Guard, NewFile, Store
 from laion_etl.io.tarshard import finish, write_members
-from laion_etl.publish.scored_samples import SamplesAhead, ScoredSamples
+from laion_etl.publish.scored_samples import SamplesAhead, ScoredSamples, open_samples
 
 _VECTORS_IN_MEMORY_BYTES = 32_000_000
 _LACKS = "the tar of its scored shard lacks"
@@ -161,7 +161,7 @@ def has_restored(stats: StageStats, scored: ScoredCrawl, store: Store) -> bool:
 
 def _is_readable(scored: ScoredCrawl, batch: ScoredBatch, store: Store) -> bool:
     try:
-        with opened_samples(scored.shard_name(batch.number, ""), batch, store):
+        with closing(open_samples(scored.shard_name(batch.number, ""), batch, store)):
             return True
     except InputError:
         return False

@@ -15,6 +15,7 @@ import psycopg
 import pytest
 
 from laion_etl.database.embedded import EmbeddedServer
+from laion_etl.demo.airflow import PARALLELISM
 from laion_etl.minicrawl.build import MiniCrawl
 from tests.database.templates import copied, freeze
 from tests.forks import Fork
@@ -130,6 +131,8 @@ def airflow(shared: SharedFolder) -> Airflow:
         )
         kept = {name: value for name, value in os.environ.items() if not name.startswith("AIRFLOW")}
         environment = {
+            # Airflow reads it when it is imported.
+            "AIRFLOW__CORE__PARALLELISM": str(PARALLELISM),
             "AIRFLOW_HOME": str(home),
             "AIRFLOW__CORE__DAGS_FOLDER": str(ROOT / "dags"),
             "AIRFLOW__CORE__PLUGINS_FOLDER": str(ROOT / "plugins"),
@@ -186,6 +189,7 @@ def migrated_airflow(
 @pytest.fixture(scope="session")
 def shared_airflow(
     tmp_path_factory: pytest.TempPathFactory,
+    airflow: Airflow,
     postgres: EmbeddedServer,
     metadata: Callable[[], str],
     minicrawl: MiniCrawl,
@@ -198,7 +202,7 @@ def shared_airflow(
     from tests.airflow.shared import running_shared_airflow  # it needs this module
 
     folder = tmp_path_factory.mktemp("shared")
-    with running_shared_airflow(folder, postgres, metadata(), minicrawl, shared) as running:
+    with running_shared_airflow(folder, airflow, postgres, metadata(), minicrawl, shared) as running:
         yield running
 
 

@@ -45,7 +45,10 @@ def kill(order: Kill, airflow: StartedAirflow) -> None:
 def _command(airflow: StartedAirflow, stage: str) -> psutil.Process | None:
     for process in airflow.task_processes():
         try:
-            if process.cmdline()[1:5] == ["-m", "laion_etl", "stage", stage]:
+            if process.cmdline()[3:5] == [
+                "stage",
+                stage,
+            ]:  # after the interpreter, its options and the program
                 return process
         except psutil.Error:
             continue  # it has ended

@@ -1,4 +1,4 @@
-"""A process that has imported Airflow, and forks for each script and command of the tests.
+"""A process that has imported Airflow, and forks for each script, command and component of the tests.
 
 Importing Airflow, its REST API included, takes some seconds of CPU, and tests need it dozens of times. A fork
 initializes Airflow in its environment, as a new process does.
@@ -6,6 +6,7 @@ initializes Airflow in its environment, as a new process does.
     python -m tests.airflow.preloaded FOLDER        # prints the path of its socket; ends when stdin does
 """
 
+import gc
 import os
 import sys
 from importlib import import_module
@@ -13,26 +14,43 @@ from pathlib import Path
 
 from tests.forks import serve
 
+# All that takes long and that scripts, commands and components are likely to need, without a look at a
+# database. Nothing of ours: a fork imports that, in the order in which a new process does.
+_MODULES = (
+    "airflow.api_fastapi.app",
+    "airflow.api_fastapi.core_api.routes.public",
+    "airflow.api_fastapi.core_api.routes.ui",
+    "airflow.api_fastapi.execution_api.routes",
+    "airflow.cli.cli_parser",
+    "airflow.dag_processing.dagbag",
+    "airflow.dag_processing.manager",
+    "airflow.executors.local_executor",
+    "airflow.jobs.scheduler_job_runner",
+    "airflow.jobs.triggerer_job_runner",
+    "airflow.models.serialized_dag",
+    "airflow.providers.standard.operators.trigger_dagrun",
+    "airflow.sdk.execution_time.task_runner",
+    "fastapi.testclient",
+    "kubernetes.client",
+    "kubernetes_asyncio.client",
+)
+# Read the place of the logs when they are imported.
+_OF_AN_ENVIRONMENT = ("airflow.config_templates.airflow_local_settings",)
+
 
 def _import_airflow() -> None:
-    """All that takes long and that scripts and commands are likely to need, without a look at a database."""
-    for name in (
-        "airflow.api_fastapi.app",
-        "airflow.api_fastapi.core_api.routes.public",
-        "airflow.api_fastapi.core_api.routes.ui",
-        "airflow.api_fastapi.execution_api.routes",
-        "airflow.cli.cli_parser",
-        "airflow.dag_processing.dagbag",
-        "airflow.models.serialized_dag",
-        "airflow.sdk.execution_time.task_runner",
-        "fastapi.testclient",
-    ):
+    gc.disable()
+    for name in _MODULES:
         import_module(name)
+    gc.freeze()
+    gc.enable()
 
 
 def _initialize() -> None:
     from airflow import settings
 
+    for name in _OF_AN_ENVIRONMENT:
+        sys.modules.pop(name, None)
     settings.dispose_orm(do_log=False)
     settings.initialize()
 

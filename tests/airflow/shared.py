@@ -19,7 +19,7 @@ from laion_etl.core.errors import DemoError
 from laion_etl.database.embedded import EmbeddedServer
 from laion_etl.demo.airflow import AirflowApi, TaskInstance
 from laion_etl.minicrawl.build import MiniCrawl
-from tests.airflow.conftest import write_catalogue
+from tests.airflow.conftest import Airflow, write_catalogue
 from tests.airflow.started import LONGEST_S, StartedAirflow, started_airflow, until
 from tests.preloaded_commands import forked_commands
 from tests.runs import run_environment
@@ -95,7 +95,12 @@ class SharedAirflow:
 
 @contextmanager
 def running_shared_airflow(
-    folder: Path, postgres: EmbeddedServer, metadata: str, minicrawl: MiniCrawl, of_run: SharedFolder
+    folder: Path,
+    airflow: Airflow,
+    postgres: EmbeddedServer,
+    metadata: str,
+    minicrawl: MiniCrawl,
+    of_run: SharedFolder,
 ) -> Iterator[SharedAirflow]:
     """Runs until the block ends; the DAGs of all crawls are parsed when it begins.
 
@@ -118,7 +123,7 @@ def running_shared_airflow(
             **_alerts(mails, posts),
         }
         settings |= forked_commands(of_run, settings, folder)
-        with started_airflow(folder, metadata, settings) as started:
+        with started_airflow(folder, airflow, metadata, settings) as started:
             for crawl in crawls:
                 started.api.wait_for_dag(crawl.dag, LONGEST_S)
             yield SharedAirflow(started, folder / "store", *crawls, mails, posts)

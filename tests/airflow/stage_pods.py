@@ -52,8 +52,8 @@ def airflow_settings(cluster: Cluster) -> dict[str, str]:
         "LAION_ETL_KUBERNETES_IMAGE": IMAGE,
         "LAION_ETL_KUBERNETES_NAMESPACE": SPACE,
         "LAION_ETL_KUBERNETES_SECRETS": "database",
-        "LAION_ETL_KUBERNETES_POLL_S": "0.5",
-        "LAION_ETL_KUBERNETES_LOGS_S": "1",
+        "LAION_ETL_KUBERNETES_POLL_S": "1",
+        "LAION_ETL_KUBERNETES_LOGS_S": "20",
     }
 
 

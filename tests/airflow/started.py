@@ -1,8 +1,7 @@
 """A complete Airflow for one test, with a triggerer, and a scheduler that may be killed."""
 
-import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,13 +11,11 @@ import psutil
 
 from laion_etl.demo.airflow import COMPONENTS, AirflowApi, environment, free_port
 from laion_etl.demo.login import new_login
-from laion_etl.demo.services import Service, Services
-from tests.airflow.conftest import ROOT
+from tests.airflow.components import Components
+from tests.airflow.conftest import ROOT, Airflow
 
 Found = TypeVar("Found")
 LONGEST_S = 1_200
-# Starts the scheduler again when SIGKILL ended it, as a cluster does.
-SUPERVISED = ("sh", "-c", 'trap : INT; while "$@"; [ $? -eq 137 ]; do :; done', "sh")
 _QUICK = {
     # A lost scheduler is detected, and its tasks are adopted, within seconds.
     "AIRFLOW__SCHEDULER__SCHEDULER_HEALTH_CHECK_THRESHOLD": "10",
@@ -36,16 +33,16 @@ class StartedAirflow:
     """Its REST API and its processes."""
 
     api: AirflowApi
-    scheduler: Service
+    components: Components
 
     def task_processes(self) -> list[psutil.Process]:
-        """The scheduler, its workers, their tasks and the commands of these."""
-        return psutil.Process(self.scheduler.process.pid).children(recursive=True)
+        """The scheduler's workers, their tasks and the commands of these."""
+        return self.components.descendants("scheduler")
 
     def kill_scheduler(self) -> None:
-        """SIGKILL for the scheduler and all its descendants, as when its machine is lost."""
-        for process in self.task_processes():
-            process.kill()
+        """SIGKILL for the scheduler and all its descendants; it is started again, as in a cluster."""
+        self.components.kill("scheduler")
+        self.components.restart("scheduler")
 
     def ended(self, dag: str, run: str) -> str:
         """The state of the run, once it has ended."""
@@ -54,21 +51,29 @@ class StartedAirflow:
 
 
 @contextmanager
-def started_airflow(folder: Path, metadata_url: str, settings: Mapping[str, str]) -> Iterator[StartedAirflow]:
+def started_airflow(
+    folder: Path, airflow: Airflow, metadata_url: str, settings: Mapping[str, str]
+) -> Iterator[StartedAirflow]:
     """Healthy, with this checkout's DAGs and a migrated database; all processes end with the block."""
     home, port = folder / "airflow", free_port()
     home.mkdir()
     login = new_login(home)
     variables = {**settings, **environment(home, metadata_url, port, ROOT, login), **_QUICK}
-    command = [sys.executable, "-m", "airflow"]
-    with Services(variables, folder, home / "logs", "AIRFLOW_HOME") as services:
-        started = {
-            name: services.start(name, [*(SUPERVISED if name == "scheduler" else ()), *command, *arguments])
-            for name, arguments in {**COMPONENTS, "triggerer": ("triggerer", "--skip-serve-logs")}.items()
-        }
-        api = AirflowApi(f"http://127.0.0.1:{port}", login, services.check)
+    with Components(airflow.server, variables, home) as components:
+        for name, arguments in component_arguments(port).items():
+            components.start(name, arguments)
+        api = AirflowApi(f"http://127.0.0.1:{port}", login, components.check)
         api.wait_until_healthy(LONGEST_S)
-        yield StartedAirflow(api, started["scheduler"])
+        yield StartedAirflow(api, components)
+
+
+def component_arguments(port: int) -> dict[str, Sequence[str]]:
+    """Of each component by name; a fork does not look for the address of its API server when it starts."""
+    more = {
+        "api-server": ("api-server", "--host", "127.0.0.1", "--port", str(port)),
+        "triggerer": ("triggerer", "--skip-serve-logs"),
+    }
+    return {**COMPONENTS, **more}
 
 
 def until(look: Callable[[], Found], what: str, every_s: float = 0.2) -> Found:

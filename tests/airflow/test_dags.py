@@ -18,10 +18,13 @@ EVERYTHING = [
 PARSE = """
 import json, sys
 from airflow.dag_processing.dagbag import DagBag
+SLOW = {"duckdb", "kubernetes", "numpy", "pyarrow", "torch"}
+for name in [name for name in sys.modules if name.split(".")[0] in SLOW or ".cncf." in name]:
+    del sys.modules[name]  # this is a fork of a process that has imported some
 bag = DagBag()
 print(json.dumps({
     "errors": bag.import_errors,
-    "slow imports": sorted({"torch", "kubernetes"} & set(sys.modules)),
+    "slow imports": sorted(SLOW & set(sys.modules)),
     "dags": {
         dag.dag_id: {
             "tags": sorted(dag.tags),
@@ -179,9 +182,7 @@ def test_every_param_has_a_title_a_sentence_and_a_section(parsed: Any) -> None:
             assert schema["description"].endswith("."), (name, param)
 
 
-def test_a_hundred_and_fifty_crawls_parse_without_torch_and_kubernetes(
-    airflow: Airflow, tmp_path: Path
-) -> None:
+def test_a_hundred_and_fifty_crawls_parse_without_slow_imports(airflow: Airflow, tmp_path: Path) -> None:
     crawls = [f"CC-MAIN-{year}-{week:02d}" for year in range(2012, 2027) for week in range(5, 55, 5)]
     catalogue = write_catalogue(tmp_path / "catalogue.json", crawls)
 

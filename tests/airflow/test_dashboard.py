@@ -16,10 +16,10 @@ from playwright.sync_api import Browser, BrowserContext, FrameLocator, Page, exp
 from laion_etl.database.embedded import EmbeddedServer
 from laion_etl.demo.airflow import environment, free_port
 from laion_etl.demo.login import Login, new_login
-from laion_etl.demo.services import Services
 from laion_etl.settings import CoreSettings, Settings
+from tests.airflow.components import Components
 from tests.airflow.conftest import ROOT, Airflow, write_catalogue
-from tests.airflow.started import LONGEST_S
+from tests.airflow.started import LONGEST_S, component_arguments
 from tests.airflow.test_failed_partition import CONF, RUN
 from tests.dashboard.world import write_crawl
 from tests.publish.world import CRAWL
@@ -71,19 +71,19 @@ def server(
         "LAION_ETL_DATABASE_URL": database,
     }
     airflow = migrated_airflow.with_settings(**variables)
-    with Services(variables, folder, folder / "logs", "AIRFLOW_HOME") as services:
-        services.start("api-server", airflow.command("api-server"))
+    with Components(airflow.server, variables, folder) as components:
+        components.start("api-server", component_arguments(port)["api-server"])
         run = airflow.python(RUN.replace("CC-MAIN-2024-42", CRAWL), "[1]", json.dumps(CONF))
         assert run["state"] == "failed"
-        yield _signed_in(f"http://127.0.0.1:{port}", login, services)
+        yield _signed_in(f"http://127.0.0.1:{port}", login, components)
 
 
-def _signed_in(url: str, login: Login, services: Services) -> Server:
+def _signed_in(url: str, login: Login, components: Components) -> Server:
     """Once the server is up."""
     user = {"username": login.user, "password": login.password}
     answer = None
     while answer is None:
-        services.check()
+        components.check()
         with suppress(urllib3.exceptions.HTTPError):
             answer = urllib3.request("POST", f"{url}/auth/token", json=user, retries=False, timeout=LONGEST_S)
         time.sleep(0.5)

@@ -16,6 +16,7 @@ import pytest
 from laion_etl.database.embedded import EmbeddedServer
 from laion_etl.minicrawl.build import MiniCrawl
 from laion_etl.minicrawl.web import MiniWeb
+from tests.airflow.conftest import Airflow
 from tests.airflow.killer import Kill, Victim, kill, there
 from tests.airflow.stage_pods import IMAGE, SPACE, airflow_settings, at_work, worker_image
 from tests.airflow.started import StartedAirflow, started_airflow
@@ -25,6 +26,7 @@ from tests.kubernetes.faults import (
     PodFault,
     PodTrouble,
 )
+from tests.preloaded_commands import forked_commands
 from tests.runs import WAT_FILES, files, run_environment
 from tests.shared_folder import SharedFolder
 from tests.sinks import Sink, webhook
@@ -77,7 +79,9 @@ def world(
 
 
 @pytest.fixture(scope="module")
-def started(world: World, miniweb: MiniWeb, minicrawl: MiniCrawl) -> Iterator[StartedAirflow]:
+def started(
+    world: World, airflow: Airflow, miniweb: MiniWeb, minicrawl: MiniCrawl, shared: SharedFolder
+) -> Iterator[StartedAirflow]:
     settings = {
         **run_environment(world.store, world.database, miniweb.url, miniweb.connect_to),
         **airflow_settings(world.cluster),
@@ -86,7 +90,8 @@ def started(world: World, miniweb: MiniWeb, minicrawl: MiniCrawl) -> Iterator[St
         "LAION_ETL_ALERTS_SMTP_PASSWORD": SECRETS[2],
         "LAION_ETL_ALERTS_WEBHOOK": f"http://127.0.0.1:{world.alerts.port}/hook",
     }
-    with started_airflow(world.folder, world.metadata, settings) as started:
+    settings |= forked_commands(shared, settings, world.folder)
+    with started_airflow(world.folder, airflow, world.metadata, settings) as started:
         started.api.wait_for_dag(world.dag, 200)
         yield started
 
@@ -112,7 +117,7 @@ def test_tasks_killed_at_every_stage_end_with_the_same_bytes(
     expected: dict[str, bytes], started: StartedAirflow, world: World
 ) -> None:
     store = world.store / "killed"
-    run = triggered(started, world, "local", "killed")
+    run = triggered(started, world, "venv", "killed")
     for order in (
         Kill("parse", Victim.COMMAND, there(store, "pairs/*/*part-*")),
         Kill("load", Victim.TASK, at_work(world.database)),

@@ -26,6 +26,7 @@ from laion_etl.database.embedded import EmbeddedServer
 from laion_etl.io.storage import Store, open_store
 from laion_etl.minicrawl.build import MiniCrawl
 from laion_etl.minicrawl.web import MiniWeb
+from tests.airflow.conftest import Airflow
 from tests.airflow.stage_pods import IMAGE, SPACE, airflow_settings, at_work, worker_image
 from tests.airflow.started import StartedAirflow, started_airflow, until
 from tests.faults.test_database import OwnServer, short_folder
@@ -130,14 +131,14 @@ def world(
 
 @pytest.fixture
 def started(
-    world: World, tmp_path: Path, metadata: Callable[[], str], minicrawl: MiniCrawl
+    world: World, tmp_path: Path, airflow: Airflow, metadata: Callable[[], str], minicrawl: MiniCrawl
 ) -> Iterator[StartedAirflow]:
     settings = {
         **world.settings,
         **airflow_settings(world.cluster),
         "LAION_ETL_CATALOGUE": str(minicrawl.catalogue.absolute()),
     }
-    with started_airflow(tmp_path, metadata(), settings) as started:
+    with started_airflow(tmp_path, airflow, metadata(), settings) as started:
         started.api.wait_for_dag(world.dag, 1_200)
         yield started
 

@@ -1,30 +1,19 @@
 """The runner seam: exit codes, streamed output and clean ends, with a stand-in for the command."""
 
 import json
-import os
-import signal
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.airflow.conftest import ROOT, Airflow, processes_of
+from tests.airflow.conftest import Airflow, processes_of
+from tests.forks import Fork, piped
 
 pytestmark = pytest.mark.airflow
 
-RUN = """
-import json
-from airflow.sdk.exceptions import AirflowException
-from laion_etl.airflow.commands import Command, run_here
-from laion_etl.core.errors import LaionEtlError
-try:
-    outcome = ["result", run_here(Command(["parse", "--crawl", "C D"]))]
-except (AirflowException, LaionEtlError) as error:
-    outcome = [type(error).__name__, str(error)]
-print(json.dumps(outcome), flush=True)
-"""
+# The task itself has the real package, its command the one in the working folder.
+TASK = str(Path(__file__).with_name("run_stage.py"))
 
 
 @pytest.fixture
@@ -35,40 +24,38 @@ def stand_in(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def start(folder: Path, airflow: Airflow, command: str) -> subprocess.Popen[str]:
+def start(folder: Path, airflow: Airflow, command: str) -> Fork:
     (folder / "laion_etl" / "__main__.py").write_text(command)
     environment = {
         **airflow.environment,
-        "PYTHONPATH": str(ROOT / "dags"),
         "LAION_ETL_DATABASE_URL": "postgresql://me:secret@host/laion",
         "LAION_ETL_ALERTS_WEBHOOK": "https://hooks.example/secret",
     }
-    return subprocess.Popen(
-        [sys.executable, "-P", "-c", RUN],  # the runner itself has the real package
-        cwd=folder,
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
+    return piped(airflow.server, [TASK], environment, folder)
 
 
-def started_and_asked_to_end(
-    folder: Path, airflow: Airflow, command: str
-) -> tuple[subprocess.Popen[str], Iterator[str]]:
-    """A task whose command has printed "started", just sent SIGTERM; and the lines still to come."""
-    process = start(folder, airflow, command)
-    assert process.stdout is not None
-    lines = iter(process.stdout)
+def lines_of(task: Fork) -> Iterator[str]:
+    """Its output, as it comes."""
+    assert task.stdout is not None
+    with task.stdout:
+        yield from (line.decode() for line in task.stdout)
+
+
+def output_after_sigterm(folder: Path, airflow: Airflow, command: str) -> list[str]:
+    """What a task still writes that gets SIGTERM when its command has printed "started"."""
+    task = start(folder, airflow, command)
+    lines = lines_of(task)
     while "started" not in next(lines):
         continue
-    os.kill(process.pid, signal.SIGTERM)
-    return process, lines
+    task.terminate()
+    output = [*lines]
+    task.wait()
+    return output
 
 
 def run(folder: Path, airflow: Airflow, command: str) -> tuple[list[object], str]:
     """The outcome of run_stage and everything that was logged."""
-    output, _ = start(folder, airflow, command).communicate()
+    output = start(folder, airflow, command).finished()
     return json.loads(output.splitlines()[-1]), output
 
 
@@ -120,14 +107,14 @@ while not pathlib.Path("seen").exists():
     time.sleep(0.01)
 print('{"kept": 1}')
 """
-    process = start(stand_in, airflow, command)
-    assert process.stdout is not None
-    while "half way" not in next(process.stdout):
+    task = start(stand_in, airflow, command)
+    lines = lines_of(task)
+    while "half way" not in next(lines):
         continue
     (stand_in / "seen").touch()
 
-    assert json.loads([*process.stdout][-1]) == ["result", {"kept": 1}]
-    assert process.wait() == 0
+    assert json.loads([*lines][-1]) == ["result", {"kept": 1}]
+    assert task.wait() == 0
 
 
 def test_sigterm_reaches_the_command_and_its_clean_end_is_awaited(stand_in: Path, airflow: Airflow) -> None:
@@ -142,9 +129,7 @@ subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
 print("started", flush=True)
 time.sleep(600)
 """
-    process, lines = started_and_asked_to_end(stand_in, airflow, command)
-    output = [*lines]
-    process.wait()
+    output = output_after_sigterm(stand_in, airflow, command)
 
     assert json.loads(output[-1])[0] == "AirflowException"
     assert "exit code 130" in output[-1]
@@ -159,9 +144,7 @@ signal.signal(signal.SIGTERM, signal.SIG_IGN)
 print("started", flush=True)
 time.sleep(600)
 """
-    process, lines = started_and_asked_to_end(stand_in, airflow, command)
-    output = [*lines]
-    process.wait()
+    output = output_after_sigterm(stand_in, airflow, command)
 
     assert "exit code -9" in output[-1]
     assert processes_of(stand_in) == []

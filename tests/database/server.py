@@ -12,7 +12,8 @@ import psycopg
 
 from laion_etl.database.embedded import running_server
 
-_SHORT_LIVED = ("fsync = off", "max_connections = 400")
+# A worker of autovacuum for each of hundreds of databases every minute would take as long as many tests.
+_SHORT_LIVED = ("fsync = off", "autovacuum = off", "max_connections = 400")
 
 
 def _make_short_lived(folder: Path) -> None:

@@ -4,7 +4,6 @@ no pair is missing or stored twice, no batch is finished twice."""
 import os
 import signal
 import subprocess
-import sys
 import tempfile
 import threading
 import time
@@ -31,6 +30,9 @@ from tests.database.pairs import Pair, numbered_pairs, write_pairs
 from tests.database.pg_server import server_of, start_keeper
 from tests.database.wire import Network
 from tests.faults.test_full_disk import mount
+from tests.forks import Fork, piped
+from tests.preloaded_commands import command_server
+from tests.shared_folder import SharedFolder
 from tests.test_cli import laion_etl
 
 pytestmark = pytest.mark.slow
@@ -55,40 +57,28 @@ class Site:
     def write(self, pairs: list[Pair], partition: int = 0) -> None:
         write_pairs(LocalStore(self.folder), "C", partition, pairs)
 
-    def start(self, partition: int = 0, **settings: str) -> "subprocess.Popen[str]":
+    def start(self, partition: int = 0, **settings: str) -> Fork:
         environment = {name: value for name, value in os.environ.items() if not name.startswith("LAION_ETL_")}
         environment |= {
             "LAION_ETL_STORE": str(self.folder),
             "LAION_ETL_DATABASE_URL": self.network.url(self.database),
             **{f"LAION_ETL_{name}": value for name, value in settings.items()},
         }
-        command = [
-            sys.executable,
-            "-m",
-            "laion_etl",
-            "stage",
-            "load",
-            "--crawl",
-            "C",
-            "--partition",
-            str(partition),
-        ]
-        return subprocess.Popen(
-            command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-        )
+        arguments = ["-m", "laion_etl", "stage", "load", "--crawl", "C", "--partition", str(partition)]
+        server = command_server(SharedFolder.of_this_run(), environment)
+        return piped(server, arguments, environment, self.folder)
 
     def load(self, partition: int = 0) -> None:
         self.finished(self.start(partition))
 
-    def finished(self, process: "subprocess.Popen[str]") -> str:
-        output, _ = process.communicate(timeout=120)
-        assert process.returncode == 0, output
-        return output
+    def finished(self, loader: Fork) -> None:
+        output = loader.finished()
+        assert loader.returncode == 0, output
 
-    def kill(self, process: "subprocess.Popen[str]") -> None:
+    def kill(self, loader: Fork) -> None:
         """Until its server processes have noticed."""
-        process.kill()
-        process.communicate()
+        loader.kill()
+        loader.finished()
         self.settle()
 
     def settle(self) -> None:
@@ -172,7 +162,7 @@ def test_a_loader_killed_when_its_rows_are_in(site: Site) -> None:
             wait_for(lambda: holder.execute("select from partition for no key update").fetchone() is not None)
             wait_for(lambda: len(site.urls()) == PAIRS)
             process.kill()
-            process.communicate()
+            process.finished()
     site.settle()
     assert site.loaded() == []
     site.write(numbered_pairs(PAIRS, PAIRS + 100), 1)
@@ -297,7 +287,7 @@ def test_a_server_that_stays_away_ends_the_load_with_one_line(own_server: OwnSer
         assert site.network.held.wait(60)
         own_server.kill()
         site.network.hold_after(None)
-        output, _ = process.communicate(timeout=60)
+        output = process.finished()
         assert process.returncode == 75
         assert "Traceback" not in output
         assert "error: cannot connect to Postgres at 127.0.0.1" in output.splitlines()[-1]

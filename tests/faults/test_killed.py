@@ -3,7 +3,9 @@
 import os
 import signal
 import subprocess
+import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import psycopg
@@ -12,12 +14,13 @@ import pytest
 from laion_etl.database.embedded import EmbeddedServer
 from laion_etl.minicrawl.build import MiniCrawl
 from laion_etl.minicrawl.web import MiniWeb
-from tests.runs import files, finish_run, run_environment, start_run
+from tests.forks import Fork
+from tests.runs import files, finish_run, run_command, run_environment, start_run
 
 pytestmark = pytest.mark.slow
 
 
-def wait_for(folder: Path, pattern: str, running: "subprocess.Popen[str]") -> None:
+def wait_for(folder: Path, pattern: str, running: "Fork | subprocess.Popen[bytes]") -> None:
     """Until a file of this pattern is there; the process must still be running."""
     end = time.monotonic() + 1200
     while not any(folder.glob(pattern)):
@@ -39,10 +42,14 @@ def test_a_run_killed_at_every_stage_ends_with_the_same_bytes(
         "scored/*/.*000001.tar.*.partial",
         "dataset/laion/*/manifest.json",
     ):
-        with start_run(minicrawl.crawl, killed) as running:
-            wait_for(tmp_path, pattern, running)
-            for pid in (running.pid, *children_of(running.pid, "laion_etl")):  # one scores, others decode
+        running = start_run(minicrawl.crawl, killed)
+        wait_for(tmp_path, pattern, running)
+        others = children_of(running.pid, "laion_etl")  # one scores, others decode
+        running.kill()
+        for pid in others:
+            with suppress(ProcessLookupError):  # they end by themselves when their parent has
                 os.kill(pid, signal.SIGKILL)
+        running.finished()
     finish_run(minicrawl.crawl, killed)
     expected, found = files(undisturbed_run), files(tmp_path)
     assert sorted(found) == sorted(expected)
@@ -56,17 +63,17 @@ def test_sigterm_gives_the_batch_back_at_no_cost(
 ) -> None:
     name = f"terminated_{os.getpid()}_{in_background}"
     env = run_environment(tmp_path, postgres.url(name), miniweb.url, miniweb.connect_to)
-    with (
-        start_run(minicrawl.crawl, env, in_background=in_background) as running,
-        psycopg.connect(postgres.url(name), autocommit=True) as db,
-    ):
+    running = start_in_background(minicrawl.crawl, env) if in_background else start_run(minicrawl.crawl, env)
+    with psycopg.connect(postgres.url(name), autocommit=True) as db:
         wait_for(tmp_path, "batches/*/_stats.json", running)
         while not db.execute("select 1 from batch where state = 'downloading'").fetchone():
             assert running.poll() is None
             time.sleep(0.01)
         running.terminate()
-        output, _ = running.communicate(timeout=30)
-        assert running.returncode == 130, output
+        assert running.stdout is not None
+        with running.stdout:
+            output = running.stdout.read().decode()
+        assert running.wait() == 130, output
         assert "stopped; run the same command again to continue" in output
         assert "Traceback" not in output
         rows = db.execute(
@@ -75,18 +82,25 @@ def test_sigterm_gives_the_batch_back_at_no_cost(
     assert rows == [("ready", 0)]
 
 
+def start_in_background(crawl: str, env: dict[str, str]) -> "subprocess.Popen[bytes]":
+    """As a shell script has it: with SIGINT ignored, which no fork can have."""
+    command = [sys.executable, "-m", "laion_etl", *run_command(crawl)]
+    ignoring = ["sh", "-c", "trap '' INT; exec \"$@\"", "sh", *command]
+    return subprocess.Popen(ignoring, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+
+
 def test_no_decoder_outlives_a_killed_worker(
     tmp_path: Path, postgres: EmbeddedServer, miniweb: MiniWeb, minicrawl: MiniCrawl
 ) -> None:
     name = f"orphans_{os.getpid()}"
     env = run_environment(tmp_path, postgres.url(name), miniweb.url, miniweb.connect_to)
-    with start_run(minicrawl.crawl, env) as running:
-        end = time.monotonic() + 1200
-        while not (children := decoders_of(running.pid)):
-            assert running.poll() is None
-            assert time.monotonic() < end
-            time.sleep(0.01)
-        running.kill()
+    running = start_run(minicrawl.crawl, env)
+    end = time.monotonic() + 1200
+    while not (children := decoders_of(running.pid)):
+        assert running.poll() is None
+        assert time.monotonic() < end
+        time.sleep(0.01)
+    running.kill()
     end = time.monotonic() + 10
     while any(Path(f"/proc/{pid}").exists() and not is_zombie(pid) for pid in children):
         assert time.monotonic() < end

@@ -22,15 +22,20 @@ pytestmark = pytest.mark.slow
 OTHER = changed(Settings(), rows_per_file=15, subsets=(("red", "TEXT LIKE '%red%'"),))
 
 
+_PROCESSES = multiprocessing.get_context("forkserver")  # which imports this module once
+_PROCESSES.set_forkserver_preload([__name__])
+
+
 def publish_killed_at(store_uri: str, write: int) -> int | None:
     """The exit code of a process that publishes and kills itself in the middle of its n-th file."""
-    process = multiprocessing.get_context("spawn").Process(target=_publish, args=(store_uri, write))
+    process = _PROCESSES.Process(target=_publish, args=(dict(os.environ), store_uri, write))
     process.start()
     process.join(120)
     return process.exitcode
 
 
-def _publish(store_uri: str, fatal: int) -> None:
+def _publish(environment: dict[str, str], store_uri: str, fatal: int) -> None:
+    os.environ.update(environment)  # of the test, which may have begun after the process that forks
     store = open_store(store_uri)
     kind, count = type(store), 0
     create = kind.create

@@ -2,11 +2,11 @@
 
 import io
 import json
-import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -18,6 +18,7 @@ from laion_etl.core.errors import InputError
 from laion_etl.core.schemas import DATASET_SCHEMA, pair_id
 from laion_etl.crawl import Partition, partitions
 from laion_etl.database.connection import open_database
+from laion_etl.database.embedded import EmbeddedServer
 from laion_etl.database.load import load_partition
 from laion_etl.dataset.funnel_report import CrawlFunnel, crawl_funnel
 from laion_etl.download.stage import download_batch
@@ -29,18 +30,18 @@ from laion_etl.parse.stage import parse_partition
 from laion_etl.plan.stage import plan_batches
 from laion_etl.publish.stage import publish_dataset
 from laion_etl.score.stage import score_shards
-from laion_etl.settings import ClipSettings, PlanSettings, Settings
+from laion_etl.settings import ClipSettings, CoreSettings, PlanSettings, Settings
 from scripts.docs.reproduction import MINI_CRAWL
 from tests.database.pairs import batch_no, batch_nos
+from tests.database.templates import copied
 
 pytestmark = pytest.mark.slow
 
 QUIET = Console(file=io.StringIO())
 
 
-@pytest.fixture
-def mini_settings(settings: Settings, miniweb: MiniWeb) -> Settings:
-    """The settings of a run over the mini crawl, with a database of the test's own."""
+def of_mini_crawl(settings: Settings, miniweb: MiniWeb) -> Settings:
+    """The settings of a run over the mini crawl."""
     return replace(
         settings,
         core=replace(settings.core, crawl_source=miniweb.url, wat_files_per_partition=2),
@@ -52,8 +53,31 @@ def mini_settings(settings: Settings, miniweb: MiniWeb) -> Settings:
     )
 
 
-def run_all(crawl: str, settings: Settings, store: Store, selection: slice | None = None) -> None:
-    LocalRun(crawl, settings, store, QUIET).all_stages(partitions(crawl, settings, selection))
+@pytest.fixture
+def mini_settings(settings: Settings, miniweb: MiniWeb) -> Settings:
+    """With a database of the test's own."""
+    return of_mini_crawl(settings, miniweb)
+
+
+@pytest.fixture(scope="module")
+def whole(
+    tmp_path_factory: pytest.TempPathFactory,
+    postgres: EmbeddedServer,
+    migrated_template: str,
+    miniweb: MiniWeb,
+    minicrawl: MiniCrawl,
+) -> Store:
+    """The store of a run over the whole mini crawl. For a run on S3 there is test_flaky_s3.py."""
+    folder = tmp_path_factory.mktemp("whole")
+    url = copied(postgres, migrated_template, f"whole_{uuid4().hex}")
+    settings = Settings(core=CoreSettings(data_dir=str(folder), database_url=url))
+    store = LocalStore(folder / "store")
+    run_all(minicrawl.crawl, of_mini_crawl(settings, miniweb), store)
+    return store
+
+
+def run_all(crawl: str, settings: Settings, store: Store) -> None:
+    LocalRun(crawl, settings, store, QUIET).all_stages(partitions(crawl, settings))
 
 
 def read_rows(store: Store, prefix: str) -> list[dict[str, Any]]:
@@ -76,28 +100,24 @@ def data_files(store: Store) -> dict[str, bytes]:
     }
 
 
-def test_the_mini_crawl_becomes_a_dataset(
-    any_store: Store, mini_settings: Settings, minicrawl: MiniCrawl
-) -> None:
-    run_all(minicrawl.crawl, mini_settings, any_store)
-
-    funnel = crawl_funnel(any_store, minicrawl.crawl)
+def test_the_mini_crawl_becomes_a_dataset(whole: Store, minicrawl: MiniCrawl) -> None:
+    funnel = crawl_funnel(whole, minicrawl.crawl)
     assert not funnel.problems
     assert all(row.units > 0 for row in funnel.rows)
     assert funnel.row("parse").input >= 2_000
     assert funnel.row("download").kept >= 1_000
 
-    shard_rows = read_rows(any_store, f"shards/{minicrawl.crawl}")
+    shard_rows = read_rows(whole, f"shards/{minicrawl.crawl}")
     outcomes = {row["url"]: row["status"] for row in shard_rows}
     expected = {url: status.value for url, status in minicrawl.expected.items()}
     assert {url: (outcomes[url], expected[url]) for url in outcomes if outcomes[url] != expected[url]} == {}
     _check_what_the_docs_say(funnel)
 
-    scored = {row["key"]: row for row in read_rows(any_store, f"scored/{minicrawl.crawl}")}
+    scored = {row["key"]: row for row in read_rows(whole, f"scored/{minicrawl.crawl}")}
     kept = {key for key, row in scored.items() if row["reason"] is None}
     dataset = f"dataset/laion/{minicrawl.crawl}"
     languages = ("laion-en", "laion-multi", "laion-nolang")
-    subsets = {name: read_rows(any_store, f"{dataset}/{name}") for name in languages}
+    subsets = {name: read_rows(whole, f"{dataset}/{name}") for name in languages}
     published = [row for rows in subsets.values() for row in rows]
     assert {row["key"] for row in published} == kept
     assert len(published) == len(kept) == funnel.row("publish").kept
@@ -105,12 +125,12 @@ def test_the_mini_crawl_becomes_a_dataset(
     for row in published:
         assert row["hash"] == int.from_bytes(pair_id(row["URL"], row["TEXT"])[:8], "big", signed=True)
         assert row["similarity"] >= 0.7
-    with any_store.open(f"{dataset}/laion-en/part-00000.parquet") as file:
+    with whole.open(f"{dataset}/laion-en/part-00000.parquet") as file:
         assert pq.read_schema(file).equals(DATASET_SCHEMA)
-    manifest = json.loads(any_store.read(f"{dataset}/manifest.json"))
+    manifest = json.loads(whole.read(f"{dataset}/manifest.json"))
     assert manifest
-    assert any_store.read(f"{dataset}/README.md").startswith(b"---\n")
-    assert any_store.read(f"{dataset}/report/index.html").startswith(b"<!")
+    assert whole.read(f"{dataset}/README.md").startswith(b"---\n")
+    assert whole.read(f"{dataset}/report/index.html").startswith(b"<!")
 
 
 def _check_what_the_docs_say(funnel: CrawlFunnel) -> None:
@@ -130,11 +150,8 @@ def _check_what_the_docs_say(funnel: CrawlFunnel) -> None:
     assert scored.kept == pytest.approx(MINI_CRAWL["published"], rel=0.02)
 
 
-def test_matching_pairs_are_kept_and_others_dropped(
-    store: Store, mini_settings: Settings, minicrawl: MiniCrawl
-) -> None:
-    run_all(minicrawl.crawl, mini_settings, store, slice(0, 2))
-    rows = read_rows(store, f"scored/{minicrawl.crawl}")
+def test_matching_pairs_are_kept_and_others_dropped(whole: Store, minicrawl: MiniCrawl) -> None:
+    rows = read_rows(whole, f"scored/{minicrawl.crawl}")
     similarities = np.array([row["similarity"] for row in rows])
     assert 0.5 < np.mean(similarities > 0.7) < 0.8  # two thirds of the images have their own caption
     unrelated = [
@@ -188,13 +205,11 @@ def test_every_stage_done_twice_gives_the_same_bytes(
 
 
 def test_partitions_loaded_in_any_order_give_the_same_batches(
-    tmp_path: Path, mini_settings: Settings, minicrawl: MiniCrawl, postgres: Any
+    tmp_path: Path, whole: Store, mini_settings: Settings, minicrawl: MiniCrawl, postgres: EmbeddedServer
 ) -> None:
-    parsed = LocalStore(tmp_path / "forward")
-    found = partitions(minicrawl.crawl, mini_settings)
-    for number in range(3):
-        parse_partition(minicrawl.crawl, number, found[number].indexed_wat_files, mini_settings, parsed)
-    shutil.copytree(tmp_path / "forward", tmp_path / "backward")
+    for folder in ("forward", "backward"):
+        for name in whole.list("pairs"):
+            LocalStore(tmp_path / folder).write(name, whole.read(name))
     batches = []
     for name, order in (("forward", (0, 1, 2)), ("backward", (2, 1, 0))):
         store = LocalStore(tmp_path / name)

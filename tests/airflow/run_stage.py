@@ -1,0 +1,15 @@
+"""A task's part of one stage: runs its command by `run_here` and prints, as JSON, what came of it."""
+
+import json
+
+from airflow.sdk.exceptions import AirflowException
+
+from laion_etl.airflow.commands import Command, run_here
+from laion_etl.core.errors import LaionEtlError
+
+if __name__ == "__main__":
+    try:
+        outcome = ["result", run_here(Command(["parse", "--crawl", "C D"]))]
+    except (AirflowException, LaionEtlError) as error:
+        outcome = [type(error).__name__, str(error)]
+    print(json.dumps(outcome), flush=True)
