@@ -21,9 +21,7 @@ from airflow.sdk.definitions.mappedoperator import MappedOperator
 
 from laion_etl.airflow import crawl_results as results
 from laion_etl.airflow.alerts import RunCreated, run_is_late, send_digest
-from laion_etl.airflow.assets import PAIRS, SHARDS
 from laion_etl.airflow.crawl_params import PARAMS
-from laion_etl.airflow.fleet import FleetOperator
 from laion_etl.airflow.operators import StageOperator
 from laion_etl.airflow.publish_tasks import (
     publish,
@@ -32,7 +30,8 @@ from laion_etl.airflow.publish_tasks import (
     publish_hashes,
     publish_range,
 )
-from laion_etl.airflow.task_defaults import ALLOWED, GO_ON, task_defaults
+from laion_etl.airflow.queue_tasks import downloads, score_workers, scores, shards, workers
+from laion_etl.airflow.task_defaults import GO_ON, task_defaults
 from laion_etl.airflow.timetable import CrawlTimetable
 from laion_etl.crawl import Crawl, known_crawls, written_numbers
 from laion_etl.settings import Settings, load_settings
@@ -211,84 +210,6 @@ def plan_range(crawl: str, ranges: XComArg, pool: str) -> MappedOperator:
         execution_timeout=timedelta(hours=6),
         doc_md=plan_range.__doc__,
     ).expand(unit=ranges)
-
-
-# Ranges may be skipped, or fail: neither stops the download. GO_ON would skip it with a skipped range.
-@task(trigger_rule=TriggerRule.ALL_DONE, outlets=[PAIRS])
-def workers() -> list[int]:
-    """Announce the batches; returns the numbers of the download workers, at most one a batch."""
-    return results.download_workers(get_current_context())
-
-
-def downloads(crawl: str, workers: XComArg, settings: Settings) -> MappedOperator | FleetOperator:
-    """The task that downloads, by the workers that LAION_ETL_FLEET names."""
-    if settings.core.fleet == "tasks":
-        return download(crawl, workers, settings.airflow.download_pool)
-    waiting = wait_for_fleet(crawl, "download")
-    workers >> waiting
-    return waiting
-
-
-def scores(crawl: str, workers: XComArg, settings: Settings) -> MappedOperator | FleetOperator:
-    """The task that scores, by the workers that LAION_ETL_FLEET names."""
-    if settings.core.fleet == "tasks":
-        return score(crawl, workers, settings.airflow.score_pool)
-    waiting = wait_for_fleet(crawl, "score")
-    workers >> waiting
-    return waiting
-
-
-def wait_for_fleet(crawl: str, consumer: str) -> FleetOperator:
-    """Wait until the workers of the fleet have emptied the queue."""
-    return FleetOperator(
-        task_id=consumer,
-        crawl=crawl,
-        consumer=consumer,
-        execution_timeout=timedelta(days=14),
-        doc_md=wait_for_fleet.__doc__,
-    )
-
-
-def download(crawl: str, workers: XComArg, pool: str) -> MappedOperator:
-    """Download images: claim one batch after another until none is left."""
-    return StageOperator.partial(
-        task_id="download",
-        stage="download",
-        unit_name="worker",
-        arguments=["--crawl", crawl],
-        on_result=results.downloaded,
-        pool=pool,
-        priority_weight=100,  # where slots are few: score workers would hold them and wait for downloads
-        execution_timeout=timedelta(days=14),
-        doc_md=download.__doc__,
-    ).expand(unit=workers)
-
-
-@task
-def score_workers() -> list[int]:
-    """Return the numbers of the score workers, at most one a batch."""
-    return results.score_workers(get_current_context())
-
-
-@task(trigger_rule=GO_ON, outlets=[SHARDS])
-def shards() -> None:
-    """Announce the shards once all downloads have ended."""
-    results.announce_shards(get_current_context())
-
-
-def score(crawl: str, workers: XComArg, pool: str) -> MappedOperator:
-    """Compute similarity, safety and aesthetic scores: claim one downloaded batch after another until every
-    batch of the crawl is scored or parked.
-    """
-    return StageOperator.partial(
-        task_id="score",
-        stage="score",
-        unit_name="worker",
-        arguments=["--crawl", crawl, "--allow-missing", ALLOWED],
-        pool=pool,
-        execution_timeout=timedelta(days=14),
-        doc_md=score.__doc__,
-    ).expand(unit=workers)
 
 
 @task(trigger_rule=TriggerRule.ALL_DONE, execution_timeout=timedelta(minutes=15))

@@ -77,7 +77,7 @@ def worker_template(
         image=places["image"],
         command=["laion-etl"],
         args=list(words),
-        env=_environment(settings, f"{labels['crawl']}/{stage}"),
+        env=_environment(stage, settings, f"{labels['crawl']}/{stage}"),
         env_from=_environment_from(kubernetes),
         resources=places["container_resources"],
         volume_mounts=scratch["volume_mounts"],

@@ -44,7 +44,10 @@ class Usage:
     @classmethod
     def from_plain(cls, plain: Mapping[str, Any]) -> "Usage":
         """Read plain JSON values. Raises KeyError, TypeError or ValueError if they are not."""
-        return cls(**{name: (float if name.endswith("_s") else int)(plain[name]) for name in _NAMES})
+        numbers: dict[str, Any] = {
+            name: (float if name.endswith("_s") else int)(plain[name]) for name in _NAMES
+        }
+        return cls(**numbers)
 
 
 _NAMES = tuple(one.name for one in fields(Usage))
