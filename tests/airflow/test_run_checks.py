@@ -50,7 +50,7 @@ def test_discover_refuses_what_no_form_can_and_nothing_else_runs(crawled: Airflo
         manual(2, {"languages": "xx"}),
         manual(3, {"wat_files": "7:9"}),
         manual(4, {"wat_files": "1", "sample": 2}),
-        manual(5, {"dry_run": True, "workers": 3}),
+        manual(5, {"dry_run": True, "download_worker": 3}),
     )
 
     for outcome in outcomes[:4]:
@@ -62,7 +62,7 @@ def test_discover_refuses_what_no_form_can_and_nothing_else_runs(crawled: Airflo
     assert "cannot keep captions in the language 'xx': the detector cld3 does not know it" in log
     assert f"cannot work on {CRAWL}: --wat-files 7:9 selects no WAT files" in log
     assert "--wat-files 1 selects no WAT files when only every 2-th is taken" in log
-    assert "'workers' in its configuration is not a parameter; did you mean download_workers?" in log
+    assert "'download_worker' in its configuration is not a parameter; did you mean download_workers?" in log
     assert not list((tmp_path / "store").glob("pairs/**/*"))
 
 
