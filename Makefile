@@ -23,7 +23,7 @@ $(READY): requirements.txt requirements-hashed.txt pyproject.toml
 	@echo "Installing into $(VENV) (about two minutes) ..."
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) --no-compile --require-hashes --no-deps -r requirements-hashed.txt
-	@# torch by its version, with what only it brings; all else of requirements.txt is there, so pip has little to resolve.
+	@# torch by its version, with its own dependencies; the rest of requirements.txt is installed, so pip has little to resolve.
 	$(PIP) --no-compile -c requirements.txt -r docker/requirements-torch.txt $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX))
 	$(PIP) --no-deps --editable .
 	@# Each airflow command starts in 2-3 s instead of 7 when the bytecode is there. Pip would make it on one core,
@@ -48,7 +48,7 @@ test-quick: setup  ## those that need no Postgres, S3, Airflow or Chromium and t
 gauntlet: setup  ## a crawl with everything that can go wrong at once, compared with an undisturbed one
 	$(BIN)/python -m pytest tests/airflow/test_gauntlet.py
 
-kills: setup  ## each mapped task killed at 50 random moments and run again; the bytes are those of one undisturbed
+kills: setup  ## kill each mapped task at 50 random moments and run it again: the bytes must not change
 	KILLS=50 $(BIN)/python -m pytest -n auto --dist load --timeout 14400 -rP tests/faults/test_mapped_killed.py
 
 check: setup  ## format, lint, types, which package imports which, spelling, length of modules
@@ -97,7 +97,7 @@ lock: setup  ## requirements.txt from requirements.in; the same with hashes, and
 		sed -e 's/^\(torch[a-z]*==[0-9.]*\)+[a-z0-9]*/\1/' -e '/^# The following packages/,$$d' $(VENV)/lock.txt; \
 		grep '; python_version' requirements.in; } > requirements.txt
 	$(BIN)/python -m pip install --quiet -r requirements.txt
-	@# pip-compile would download each file to hash it; uv takes the hashes that the index states.
+	@# pip-compile would download each file to hash it; uv takes the hashes from the index.
 	{ echo "# requirements.txt without torch and torchvision, with the hashes of all files of each release; made by 'make lock'"; \
 		sed -E -e '/^(#|torch(vision)?==)/d' -e 's/  #.*//' requirements.txt | \
 		$(UV_COMPILE) --no-deps --universal --python-version 3.11.9 -; } > requirements-hashed.txt

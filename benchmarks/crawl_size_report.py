@@ -64,7 +64,7 @@ def value(run: Plain | None, stage: str, metric: str, parts: Sequence[str] | Non
 def full(document: Plain, stage: str, metric: str, parts: Sequence[str] | None = None) -> float | None:
     """A metric for a whole crawl: what a further share costs, and what rows cost that thin sizes lack.
 
-    None if only one size was measured: multiplied, the start of its processes would be most of the result.
+    None if only one size was measured: the start of processes, multiplied, would dominate the result.
     """
     whole, small, large = alike(document)
     first, second = (value(run, stage, metric, parts) for run in (small, large))

@@ -1,4 +1,4 @@
-"""What a GPU reaches, in one script of less than eight minutes, the installation of what is missing included.
+"""Measures a GPU in less than eight minutes, including the installation of missing packages.
 
     python -m benchmarks.gpu [--wheels FOLDER] [--output FILE]
 
@@ -10,7 +10,8 @@ fetched.
 For ViT-B/32 and ViT-L/14 in bfloat16: samples a second of the whole stage, what share that is of the bare
 forward pass, how busy the GPU was, images a second and core, and the CPU that a sample costs. Also how fast
 torchvision decodes the same JPEGs on the GPU, where its build can; the stage does not use that, because it
-would decode hostile images in the process that holds the model. What no longer fits into the time is named.
+would decode hostile images in the process that holds the model. Measurements that no longer fit into the time
+are listed as skipped.
 """
 
 import argparse
@@ -61,7 +62,7 @@ class Budget:
         return self.end - time.monotonic() - _SLACK_S
 
     def run(self, name: str, command: Sequence[str]) -> dict[str, Any]:
-        """The JSON object that a command prints last; empty if it does not end in time, and then named."""
+        """The JSON object that a command prints last; empty, and skipped, if it does not end in time."""
         if (left := self.left()) <= 0:
             self.skipped.append(name)
             return {}

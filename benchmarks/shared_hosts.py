@@ -3,9 +3,9 @@
     python -m benchmarks.shared_hosts [--workers 50] [--rounds 3] [--links 200]
 
 Simulated workers in one process, each with its own connection to a real Postgres, download batches from hosts
-on loopback addresses; links per host follow Zipf's law, one host in ten is dead. Each way has a database of
-its own: no sharing, sharing on one machine, and sharing between machines, where a second address has to
-confirm. Then one host that all workers know, and the time of the statements while others claim batches.
+on loopback addresses; links per host follow Zipf's law, one host in ten is dead. Each mode has its own
+database: no sharing, sharing on one machine, and sharing between machines, where a second address has to
+confirm facts. Then one host that all workers know, and the time of the statements while others claim batches.
 Prints tables for RESULTS.md.
 """
 

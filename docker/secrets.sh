@@ -15,7 +15,7 @@ FERNET_KEY=$(fernet)
 API_SECRET_KEY=$(secret)
 JWT_SECRET=$(secret)
 ADMIN_PASSWORD=$(secret)
-# Key ranges on further servers (docs/scaling-postgres.md): the connections in their order, that of the second, and all URLs.
+# Key ranges on additional servers (docs/scaling-postgres.md): all connections in order, the second one, and all URLs.
 LAION_DATABASE_CONN_ID=laion_postgres
 LAION_POSTGRES_1=
 LAION_DATABASE_URLS=

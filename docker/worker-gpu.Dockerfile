@@ -8,8 +8,8 @@ LABEL org.opencontainers.image.title="laion-etl worker with torch" \
       org.opencontainers.image.description="One laion-etl command, including scoring on GPUs"
 COPY docker/requirements-score.txt docker/requirements-torch.txt requirements.txt /tmp/requirements/
 USER 0
-# The base's Python has pip, the environment's has not. torch comes by its version, without hashes: each index has files
-# of its own. CUDA's libraries are not in the lock: torch itself pins their exact versions.
+# The base's Python has pip, the environment's does not. torch is pinned by version, without hashes: each index has its
+# own files. CUDA's libraries are not in the lock: torch itself pins their exact versions.
 RUN --mount=type=secret,id=pip,target=/etc/pip.conf \
     export PATH=/usr/local/bin:/usr/bin:$PATH \
     && python3 -m pip --python /opt/laion/bin/python install --no-cache-dir --no-deps --require-hashes --only-binary :all: \

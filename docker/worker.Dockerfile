@@ -8,7 +8,7 @@ FROM ${BASE} AS build
 WORKDIR /build
 RUN python3 -m venv --without-pip /opt/laion
 COPY docker/requirements-worker.txt ./
-# The file includes all dependencies, so only files of the lock are installed: any other has another hash.
+# The file includes all dependencies, with hashes, so only files of the lock are installed.
 RUN --mount=type=secret,id=pip,target=/etc/pip.conf \
     python3 -m pip --python /opt/laion/bin/python install --no-cache-dir --no-deps --require-hashes --only-binary :all: \
         -r requirements-worker.txt

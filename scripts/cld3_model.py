@@ -2,9 +2,9 @@
 
     python -m scripts.cld3_model
 
-The weights are copied from where the compiler put them. For each character the script (CLD2's numbers, in
-generated_ulscript.h) and the lower case are taken from Unicode and kept where the compiled loops then answer
-like the library, alone and within a word; other characters are left to the library.
+The weights are copied from where the compiler put them. For each character the script (with CLD2's numbers,
+in generated_ulscript.h) and the lowercase form are taken from Unicode, and kept if the compiled loops then
+answer like the library for the character alone and within a word; other characters are left to the library.
 """
 
 import hashlib
@@ -80,7 +80,7 @@ def weights() -> Arrays:
 
 
 def candidates() -> Iterator[tuple[npt.NDArray[np.uint8], npt.NDArray[np.int32]]]:
-    """Yield tables of scripts and of the way to the lower case, the most likely first."""
+    """Yield tables of scripts and of lowercase forms, the most likely first."""
     text = "".join(map(chr, _points()))
     scripts = np.full(LAST_POINT, NO_LETTER, np.uint8)
     for number, name in enumerate(_SCRIPTS.split()):

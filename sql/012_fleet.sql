@@ -2,12 +2,12 @@
 -- its cause. Download workers claim ready batches, score workers claim downloaded ones, both under leases with the same
 -- fencing token: it grows with every claim of either kind.
 --
--- The type of the states is made anew: a value that is added to an enum cannot be used before the migration has committed.
--- The table is written once for that; stop the workers of an earlier version first, they do not know the new states.
+-- The enum of the states is replaced: a value added to an existing one cannot be used before the migration has committed.
+-- That rewrites the table once; stop workers of an earlier version first, as they do not know the new states.
 --
--- What a stage found is counted from its own columns (stats, score_stats), so that the claims of the other stage change no
--- counter. Batches that were done before are downloaded now: score workers recognise those that are scored, by their stats
--- in the store, and record them.
+-- The results of a stage are counted from its own columns (stats, score_stats), so that claims by the other stage change no
+-- counter. Batches that were done become downloaded: score workers recognise those already scored by their stats in the
+-- store, and record them.
 
 drop view failure, queue_progress, lease, failed_batch;
 drop trigger batch_updated on batch;
@@ -69,7 +69,7 @@ create index batch_download_ends on batch (crawl_no, downloaded_at) where downlo
 create index batch_parked on batch (crawl_no, batch) where state = 'parked';
 create index batch_parked_cause on batch (crawl_no, cause, updated_at) where state = 'parked';
 
--- What follows from the stats is set with them, in the statement that records them.
+-- Columns derived from the stats are set in the statement that records them.
 create function set_download_counters() returns trigger language plpgsql as $$
 begin
     new.images := (new.stats ->> 'kept')::integer;
@@ -279,7 +279,7 @@ begin
     lock table batch in share row exclusive mode;
     delete from batch_change;
     delete from batch_thousand;
-    -- One thousand after the other, by the primary key: what is added up at once stays small.
+    -- One thousand after another, by the primary key, so that each sum is over few rows.
     insert into batch_thousand
     select crawl_no, thousand, batches, pairs, done, pairs_done, failed, pairs_failed, images, bytes, held_ms,
            coalesce(dropped, '{}'), scored, score_failed, samples, samples_kept, score_ms, raw_deleted,
@@ -398,7 +398,7 @@ cross join lateral (
     from batch where batch.crawl_no = crawl.crawl_no and state = 'scoring'
 ) as score_leases
 cross join lateral (
-    -- Over the last 15 minutes, or since the first of them was claimed where that is less.
+    -- Over the last 15 minutes, or since the first of them was claimed if that is less.
     select coalesce(3600.0 * sum(recent.pairs)
            / greatest(extract(epoch from now() - greatest(
                  min(recent.downloaded_at - make_interval(secs => recent.download_ms / 1000.0)), now() - interval '15 minutes')), 1), 0)

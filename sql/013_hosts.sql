@@ -1,12 +1,12 @@
--- What download workers learn of hosts, for all of them: rules of robots.txt and tdmrep.json, hosts that do not answer; and
--- how many workers there are, so that they share out what one host may be asked.
+-- What download workers learn about hosts and share: rules of robots.txt and tdmrep.json, and hosts that do not answer; also
+-- how many workers there are, so that they can divide the requests that a host may get.
 --
--- Written only by note_hosts(), because a worker handles hostile input and may be taken over. What one worker says counts
--- for others only when another one has said the same. For rules, which decide what may be fetched, that is one
--- with another network address, which the worker cannot choose; for hosts that fail it is any other worker: a mistake there
--- loses links for half an hour, and its cause, a broken network, is that of one machine.
+-- Written only by note_hosts(), because a worker handles hostile input and may be compromised. A fact of one worker counts
+-- for others only when another worker has confirmed it. For rules, which decide what may be fetched, that worker must have
+-- another network address, which a worker cannot choose; for hosts that fail it may be any other worker: a mistake there
+-- loses links for half an hour, and its cause, a broken network, affects one machine.
 --
--- Unlogged: a cache. It is in no WAL and no replica, and empty after a crash of the server; then files are fetched anew.
+-- Unlogged: a cache. It is in no WAL and no replica, and empty after a crash of the server; then files are fetched again.
 
 create unlogged table host_fact (
     origin    uuid        not null primary key,

@@ -1,7 +1,7 @@
 -- Key ranges on several servers: range r on server r mod n (docs/scaling-postgres.md). The first server has everything but
--- the ranges of the others: crawls, partitions, plans, the queue, and the record of which server has which range. A further
--- one has whole ranges: their pairs and pages, their counts, and copies of the rows of table partition that those refer
--- to. So a loader writes a range in one transaction of one server.
+-- the ranges of the others: crawls, partitions, plans, the queue, and the record of which server has which range. An
+-- additional server has whole ranges: their pairs and pages, their counts, and copies of the rows of table partition that
+-- they refer to. So a loader writes a range in one transaction on one server.
 --
 -- Which ranges are here is checked by the transaction that writes them, under the lock of the range (locks.away).
 
@@ -41,7 +41,7 @@ comment on column range_home.moved_from is 'Not null: this server has what was c
 insert into range_home (range_no, server_no)
 select range_no, 0 from key_ranges, generate_series(0, ranges - 1) as range_no;
 
--- Refers to the servers before it is used: a further server gets a partition before its first pair.
+-- An additional server gets a copy of a partition before the partition's first pair.
 create function copy_partition(
     of_crawl_no smallint, of_crawl text, of_partition_no integer, of_partition integer, of_loading text, of_version integer,
     of_first_page integer
@@ -51,7 +51,7 @@ declare
     known crawl;
 begin
     insert into crawl (crawl_no, crawl) overriding system value values (of_crawl_no, of_crawl) on conflict do nothing;
-    -- Waits for a forget that is just beginning, and keeps one from beginning until this is committed.
+    -- Waits for a forget that is just starting, and blocks others from starting until this is committed.
     select * into known from crawl where crawl_no = of_crawl_no for share;
     if known.crawl is distinct from of_crawl or known.forgotten_to is not null then
         return false;

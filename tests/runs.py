@@ -54,7 +54,7 @@ def finish_run(crawl: str, env: dict[str, str]) -> None:
 
 
 def files(folder: Path) -> dict[str, bytes]:
-    """All files, but not what the processes used nor how the fetching went: never twice the same."""
+    """All files except usage records and download timings, which differ from run to run."""
     store = LocalStore(folder)
     found = {name: store.read(name) for name in store.list("") if not name.startswith("usage/")}
     shards = [name for name in found if name.startswith("shards/") and name.endswith("_stats.json")]

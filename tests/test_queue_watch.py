@@ -1,4 +1,4 @@
-"""What is logged of a queue that a task waits for, and when it counts as stalled."""
+"""Progress lines of a queue that a task waits for, and when it counts as stalled."""
 
 from laion_etl.airflow.queue_watch import QueueWatch
 from laion_etl.core.consumers import QueueState

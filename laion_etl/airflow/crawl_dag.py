@@ -4,8 +4,9 @@
              -> download[worker], score[worker] -> publish -> publish_range[range] -> publish_finish
              -> digest, verdict
 
-Download and score workers start together and claim batches from one queue: what is downloaded is scored soon.
-`plan` and `publish` do it all themselves for a crawl of one range; then the tasks after them are skipped.
+Download and score workers start together and claim batches from one queue, so a batch is scored soon after
+its download. For a crawl of one range `plan` and `publish` do all the work themselves, and their follow-up
+tasks are skipped.
 
 Making the DAGs reads one local JSON file, the catalogue: no network, no database, no torch.
 """

@@ -53,14 +53,14 @@ def range_planned(result: dict[str, Any], context: Context) -> dict[str, int | s
     """Return the counts of a range, and the fingerprint of the plan if this range was the last.
 
     Raises FinalError if partitions were loaded after the plan had begun, so that they are in no batch: the
-    batches are downloaded all the same, and the verdict fails the run.
+    batches are still downloaded, but the verdict fails the run.
     """
     value = {**counts(result, context), "plan": result["plan"]}
-    if later := result.get("unplanned", 0):  # images of 0.1 do not count them
+    if later := result.get("unplanned", 0):  # worker images of version 0.1 do not report it
         context["ti"].xcom_push(key=BaseXCom.XCOM_RETURN_KEY, value=value)
         raise FinalError(
             f"cannot plan all of {result['crawl']}: {later:,} partitions were loaded after this plan began; "
-            "clear the task plan with its downstream tasks, which plans them too"
+            "clear the task plan with its downstream tasks to plan them too"
         )
     return value
 
@@ -90,7 +90,7 @@ def downloaded(result: dict[str, Any], context: Context) -> dict[str, int | str]
 
 
 def score_workers(context: Context) -> list[int]:
-    """Return the numbers of the score workers, at most one a batch."""
+    """Return a number for each score worker, at most one per batch."""
     batches = context["ti"].xcom_pull(task_ids="plan", key=PLANNED)["batches"]
     return list(range(max(1, min(int(context["params"]["score_workers"]), batches))))
 

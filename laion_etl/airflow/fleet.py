@@ -1,8 +1,9 @@
-"""`FleetOperator`: a task that waits while workers outside of Airflow empty a queue (LAION_ETL_FLEET=keda).
+"""`FleetOperator`: a task that waits while workers outside Airflow empty a queue (LAION_ETL_FLEET=keda).
 
-It starts nothing: KEDA starts and ends workers by the depth of the queue (keda.py). The task defers, takes no
-worker slot, logs the queue's depth and rate, and sends an alert when no batch ends for a long time. It ends
-when nothing is left to do; like a mapped task it fails if batches are parked, which a retry finds at once.
+It starts nothing itself: KEDA scales the workers with the depth of the queue (keda.py). The task is deferred,
+so it takes no worker slot. It logs the queue's depth and rate, and sends an alert when no batch has finished
+for a long time. It ends when nothing is left to do, and fails if batches are parked, as a mapped task would;
+a retry then fails at once.
 """
 
 from collections.abc import MutableMapping
@@ -54,7 +55,7 @@ class FleetOperator(BaseOperator):
         self.defer(trigger=trigger, method_name="resume", timeout=self.execution_timeout)
 
     def resume(self, context: Context, event: dict[str, Any]) -> dict[str, Any]:
-        """Return the counts of the queue and the plan that it is of; fail if batches are parked."""
+        """Return the queue's counts and its plan; fail if batches are parked."""
         _label(context)
         state = QueueState(**event)
         if state.parked:
@@ -69,5 +70,5 @@ class FleetOperator(BaseOperator):
 
 
 def _label(context: Context) -> None:
-    """Name the unit of alerts: what was stalled is resolved when this task succeeds."""
+    """Return the unit named in alerts: a stalled-queue alert is resolved when this task succeeds."""
     cast("MutableMapping[str, Any]", context)[LABEL] = "queue"

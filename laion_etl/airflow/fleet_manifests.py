@@ -1,8 +1,8 @@
-"""Prints the manifests of a fleet for LAION_ETL_FLEET=keda (keda.py).
+"""Prints the manifests of a worker fleet for LAION_ETL_FLEET=keda (keda.py).
 
     python -m laion_etl.airflow.fleet_manifests CC-MAIN-2024-38 --workers 300 | kubectl apply -f -
 
-where Airflow's settings are, for example by `kubectl exec` in its scheduler.
+Run it where Airflow's settings are, for example with `kubectl exec` in the scheduler.
 """
 
 import argparse
@@ -19,7 +19,7 @@ from laion_etl.settings import load_settings
 
 @contextmanager
 def _stdout_to_stderr() -> Iterator[None]:
-    """Also what holds the stream of before, as loggers do."""
+    """Redirect the file descriptor: loggers hold the stream object, so replacing sys.stdout is not enough."""
     sys.stdout.flush()
     kept = os.dup(sys.stdout.fileno())
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
@@ -36,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m laion_etl.airflow.fleet_manifests")
     parser.add_argument("crawl")
     parser.add_argument("--consumer", choices=list(Consumer), type=Consumer, default=Consumer.DOWNLOAD)
-    parser.add_argument("--workers", type=int, default=50, help="most workers at once (default: 50)")
+    parser.add_argument("--workers", type=int, default=50, help="maximum number of workers (default: 50)")
     given = parser.parse_args(arguments)
     with _stdout_to_stderr():  # Airflow logs while it is imported
         from laion_etl.airflow.keda import manifests

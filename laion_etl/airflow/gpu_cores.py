@@ -1,4 +1,4 @@
-"""How many cores feed a GPU: by the model, for a small one is through with a batch sooner than it is decoded.
+"""How many cores a GPU needs, by model: a small one finishes a batch before few cores decode the next.
 
 A core prepares about 1,000 images of 256 pixels a second (`python -m benchmarks.score`, way `host`). An H100
 takes some 28,000 images a second with ViT-B/32, a quarter of them with ViT-B/16, a twentieth with ViT-L/14;

@@ -1,11 +1,12 @@
 """Manifests of a fleet that KEDA scales by the depth of a crawl's queue (LAION_ETL_FLEET=keda).
 
 fleet_manifests.py prints them. The pods are those that Airflow would start (pod_spec.py), as a Deployment,
-and a ScaledObject with KEDA's PostgreSQL scaler: as many workers as there are batches that are ready or at
-work, up to a limit, and none when the queue is empty. A worker that is ended gives its batch back at no cost.
+and a ScaledObject with KEDA's PostgreSQL scaler: as many workers as there are batches ready or in progress,
+up to a limit, and none when the queue is empty. A worker that KEDA stops returns its batch, which costs no
+attempt.
 
-A ScaledJob was refused: its Jobs are never ended when the limit is lowered, and it counts jobs that wait for
-a node as work that is done.
+Refused: a ScaledJob. It never stops Jobs when the limit is lowered, and it counts Jobs that wait for a node
+as work done.
 """
 
 import re
@@ -24,8 +25,8 @@ from laion_etl.database.fleet import scaling_query
 from laion_etl.settings import Settings
 
 _POLL_S = 30
-_COOL_DOWN_S = 60  # until the last worker ends: it has found the queue empty by then
-_SETTLED_S = 300  # a queue that is shorter for less than this ends no worker
+_COOL_DOWN_S = 60  # before the last worker is stopped: by then it has found the queue empty
+_SETTLED_S = 300  # the queue has to be shorter for this long before a worker is stopped
 _DATABASE = "LAION_ETL_DATABASE_URL"
 _LONGEST_NAME = 63
 
@@ -51,7 +52,7 @@ def manifests(crawl: str, consumer: Consumer, most: int, settings: Settings) -> 
         api_version="apps/v1",
         kind="Deployment",
         metadata=k8s.V1ObjectMeta(**metadata),
-        # Without a number of replicas: applied again, it leaves KEDA's as it is.
+        # No replica count: applying it again must not override KEDA's.
         spec=k8s.V1DeploymentSpec(
             selector=k8s.V1LabelSelector(match_labels=labels),
             template=worker_template(consumer.value, words, labels, settings),
@@ -88,7 +89,7 @@ def _scaled(metadata: dict[str, Any], crawl: str, consumer: Consumer, most: int)
 
 
 def _name(crawl: str, consumer: Consumer) -> str:
-    """Return a name of the API's form, unlike that of every other crawl."""
+    """Return a valid Kubernetes name that is unique to the crawl."""
     lower = crawl.lower()
     fitting = re.sub(r"[^a-z0-9]+", "-", lower).strip("-")
     name = f"laion-{consumer}-{fitting}"

@@ -21,7 +21,7 @@ _WAIT_FOR_AIRFLOW_S = 600  # a pod that Airflow lost ends this long after its ta
 _USER = 10001  # of the images in docker/
 _SCRATCH = "/tmp"  # noqa: S108 - an emptyDir of the pod
 _WEIGHTS = "/weights"
-_CLAIM = "claim:"  # a claim of a persistent volume, in weights_cache; a path is the node's
+_CLAIM = "claim:"  # in weights_cache: a PersistentVolumeClaim; anything else is a path on the node
 # Settings that concern Airflow's machine, or have no effect in a pod.
 _NOT_PASSED_ON = {"runner", "data_dir", "catalogue", "registered", "run_id", "conn_id"}
 _NOT_PASSED_ON |= {"task_restarts", "task_restart_delay_s", "fleet"}
@@ -188,12 +188,12 @@ def _places(stage: str, settings: Settings) -> dict[str, Any]:
 
 
 def _dns() -> k8s.V1PodDNSConfig:
-    """Names with a dot are absolute first: with Kubernetes's `ndots: 5` each costs five queries that fail."""
+    """Try names with a dot as absolute first: with Kubernetes' `ndots: 5` each costs five failing queries."""
     return k8s.V1PodDNSConfig(options=[k8s.V1PodDNSConfigOption(name="ndots", value="1")])
 
 
 def _cores(settings: Settings, requested: str) -> str:
-    """The core limit of a pod with GPUs: as many as feed them, at least what it requests."""
+    """The core limit of a pod with GPUs: enough to feed them, and at least what it requests."""
     cores = cores_per_gpu(settings.clip.model) * settings.kubernetes.gpus
     return str(cores) if parse_quantity(requested) < cores else requested
 
@@ -216,7 +216,7 @@ def _toleration(entry: str) -> k8s.V1Toleration:
 
 
 def _folders(stage: str, kubernetes: KubernetesSettings) -> dict[str, Sequence[Any]]:
-    """The writable folders: one that ends with the pod, and of score pods one of weights that stays."""
+    """The writable folders: one deleted with the pod and, for score pods, a persistent one for weights."""
     size = _of_stage(kubernetes, "scratch", stage) or None
     volumes = [k8s.V1Volume(name="scratch", empty_dir=k8s.V1EmptyDirVolumeSource(size_limit=size))]
     mounts = [k8s.V1VolumeMount(name="scratch", mount_path=_SCRATCH)]
@@ -234,7 +234,7 @@ def _weights_volume(place: str) -> k8s.V1Volume:
     if place.startswith(_CLAIM):
         claim = k8s.V1PersistentVolumeClaimVolumeSource(claim_name=place.removeprefix(_CLAIM))
         return k8s.V1Volume(name="weights", persistent_volume_claim=claim)
-    # Made in advance: the kubelet would make it root's, and the pod runs as another user.
+    # It has to exist: the kubelet would create it owned by root, and the pod runs as another user.
     folder = k8s.V1HostPathVolumeSource(path=place, type="Directory")
     return k8s.V1Volume(name="weights", host_path=folder)
 

@@ -13,15 +13,15 @@ from laion_etl.airflow.task_defaults import ALLOWED, GO_ON
 from laion_etl.settings import Settings
 
 
-# Ranges may be skipped, or fail: neither stops the download. GO_ON would skip it with a skipped range.
+# Neither skipped nor failed ranges stop the download. GO_ON would skip it if a range was skipped.
 @task(trigger_rule=TriggerRule.ALL_DONE, outlets=[PAIRS])
 def workers() -> list[int]:
-    """Announce the batches; returns the numbers of the download workers, at most one a batch."""
+    """Announce the batches; return a number for each download worker, at most one per batch."""
     return results.download_workers(get_current_context())
 
 
 def downloads(crawl: str, workers: XComArg, settings: Settings) -> MappedOperator | FleetOperator:
-    """The task that downloads, by the workers that LAION_ETL_FLEET names."""
+    """The download task, with the kind of workers that LAION_ETL_FLEET selects."""
     if settings.core.fleet == "tasks":
         return download(crawl, workers, settings.airflow.download_pool)
     waiting = wait_for_fleet(crawl, "download")
@@ -30,7 +30,7 @@ def downloads(crawl: str, workers: XComArg, settings: Settings) -> MappedOperato
 
 
 def scores(crawl: str, workers: XComArg, settings: Settings) -> MappedOperator | FleetOperator:
-    """The task that scores, by the workers that LAION_ETL_FLEET names."""
+    """The score task, with the kind of workers that LAION_ETL_FLEET selects."""
     if settings.core.fleet == "tasks":
         return score(crawl, workers, settings.airflow.score_pool)
     waiting = wait_for_fleet(crawl, "score")
@@ -58,7 +58,7 @@ def download(crawl: str, workers: XComArg, pool: str) -> MappedOperator:
         arguments=["--crawl", crawl],
         on_result=results.downloaded,
         pool=pool,
-        priority_weight=100,  # where slots are few: score workers would hold them and wait for downloads
+        priority_weight=100,  # if slots are scarce: score workers would hold them, waiting for downloads
         execution_timeout=timedelta(days=14),
         doc_md=download.__doc__,
     ).expand(unit=workers)
@@ -66,7 +66,7 @@ def download(crawl: str, workers: XComArg, pool: str) -> MappedOperator:
 
 @task
 def score_workers() -> list[int]:
-    """Return the numbers of the score workers, at most one a batch."""
+    """Return a number for each score worker, at most one per batch."""
     return results.score_workers(get_current_context())
 
 

@@ -1,4 +1,4 @@
-"""The triggerer's side of a queue that a task waits for: read it, log it, send an alert if it is stalled."""
+"""The triggerer's side of a queue that a task waits for: read it, log it, and send an alert if it stalls."""
 
 import asyncio
 import time
@@ -24,7 +24,7 @@ _MIN_DEFERRED_S = 5.0  # see pod_trigger.py
 
 
 class QueueTrigger(BaseTrigger):
-    """Ends when nothing is open in the queue; sends the alert, given by its fields, when it is stalled."""
+    """Fires when nothing is open in the queue; sends an alert, given by its fields, when the queue stalls."""
 
     def __init__(
         self, *, crawl: str, consumer: str, poll_s: float, stalled_after_s: float, alert: dict[str, Any]

@@ -1,4 +1,4 @@
-"""What the log of a waiting task says of a queue, and when the queue counts as stalled."""
+"""Progress lines for the log of a task that waits for a queue, and when the queue counts as stalled."""
 
 from collections import deque
 from dataclasses import dataclass, field
@@ -11,9 +11,9 @@ _RATE_OVER_S = 1_800.0
 
 @dataclass(slots=True)
 class QueueWatch:
-    """Follows a queue by what is read of it from time to time; times are seconds of any clock.
+    """Follows a queue from periodic readings; times are seconds of any clock.
 
-    A queue is stalled when no batch has ended for `stalled_after_s`, whatever the reason: there are no
+    A queue is stalled when no batch has finished for `stalled_after_s`, whatever the reason: there are no
     workers, each of them fails, or the queue itself cannot be read.
     """
 
@@ -27,7 +27,7 @@ class QueueWatch:
         self._progress_at = self.began
 
     def see(self, state: QueueState, now: float) -> None:
-        """Take note of what was read."""
+        """Record a reading."""
         ended = state.finished + state.parked
         if self._ended and ended != self._ended[-1][1]:
             self._progress_at, self._was_reported = now, False
@@ -36,7 +36,7 @@ class QueueWatch:
             self._ended.popleft()
 
     def line(self, state: QueueState) -> str:
-        """Return the line for the log."""
+        """Return the line to log."""
         text = (
             f"{state.open:,} batches to do, {state.at_work:,} of them at work; {state.finished:,} finished, "
             f"{state.parked:,} parked"
@@ -47,19 +47,19 @@ class QueueWatch:
 
     @property
     def per_hour(self) -> float:
-        """Batches that ended, an hour, over the last half hour."""
+        """Batches finished per hour, over the last half hour."""
         if not self._ended:
             return 0.0
         (first_at, first), (last_at, last) = self._ended[0], self._ended[-1]
         return 3_600 * (last - first) / (last_at - first_at) if last_at > first_at else 0.0
 
     def has_stalled(self, now: float) -> bool:
-        """Whether the queue has just been found to be stalled: true once for each time."""
+        """Whether the queue has just stalled: true once per stall."""
         if self._was_reported or now - self._progress_at < self.stalled_after_s:
             return False
         self._was_reported = True
         return True
 
     def silent_s(self, now: float) -> float:
-        """Return the seconds since a batch ended."""
+        """Return the seconds since the last batch finished."""
         return now - self._progress_at

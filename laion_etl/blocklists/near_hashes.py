@@ -36,10 +36,10 @@ def is_informative(hashes: Hashes) -> NDArray[np.bool_]:
 
 
 def near_better(hashes: Hashes, bits: int) -> NDArray[np.bool_]:
-    """Return a mask (n) of the hashes, from best to worst, that are within `bits` of one kept before.
+    """Return a mask (n) of the hashes, given best first, that are within `bits` of one that is kept.
 
-    The first is kept, and every other one that is near to none kept before it. Each is compared with kept
-    ones alone, which are far from each other, so many equal or nearly equal hashes cost no more than others.
+    The first is kept, and so is each later one that is not near a kept one. Hashes are compared only with
+    kept ones, which are far from each other, so many equal or nearly equal hashes cost no more than others.
 
     Takes 44 to 48 bytes per hash, and 8 to 12 for each of the `bits + 1` bands.
     """
@@ -66,12 +66,12 @@ def cuts(bits: int) -> tuple[Ints, Ints]:
 
 
 class NearListed:
-    """A list of hashes, with which any number of others are compared, 150 ns each by a list of 1,000.
+    """A list of hashes to compare any number of others with, 150 ns each for a list of 1,000.
 
     Two hashes that differ in at most 31 bits differ in at most one bit in one of 16 bands of 16 bits. So each
-    listed hash is entered under the 17 values of each band that near ones may have there, and another one is
-    only compared with those entered under its own values: of 1,000, with four on average. Beyond 31 bits
-    each is compared with all.
+    listed hash is indexed under the 17 values that a near hash may have in each band, and another hash is
+    compared only with those indexed under its own values: with four of 1,000 on average. Beyond 31 bits each
+    hash is compared with the whole list.
     """
 
     def __init__(self, listed: Hashes, bits: int) -> None:

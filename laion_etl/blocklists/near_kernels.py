@@ -102,9 +102,9 @@ def mark_near_others(
     words: Words, values: Words, others: Words, other_values: Words,
     bits: int, band: int, firsts: Longs, widths: Longs, near: Masks,
 ) -> None:  # fmt: skip
-    """Set `near` for hashes within `bits` of an other one with the same value of a band, sorted by it.
+    """Set `near` for hashes within `bits` of another one with the same value of a band, sorted by it.
 
-    Those that also meet in an earlier band are left to it.
+    Pairs that also agree in an earlier band are skipped here.
     """
     first = 0
     for row in range(len(words)):
@@ -130,13 +130,13 @@ def _mark_pairs(
 def mark_near_listed(
     words: Words, listed: Words, bits: int, starts: Places, entries: Places, met: Bytes, near: Masks
 ) -> None:
-    """Set `near` for hashes within `bits` of a listed one that has a band in common but for one bit.
+    """Set `near` for hashes within `bits` of a listed one that agrees in a band except for at most one bit.
 
     There are 16 bands of 16 bits. `entries` has the listed hashes for each value of each band, from
-    `starts[band, value]` on, and `met` (bands, bytes) a bit for each value that has any. One band of some
-    thousand hashes after the other, and values are looked up, then pairs compared, many at a time: so the
-    tables stay in the cache, and the CPU need not wait for a step to know the next. That is five times as
-    fast as all bands of one hash after the other.
+    `starts[band, value]` on, and `met` (bands, bytes) a bit for each value that has any. The loop takes some
+    thousand hashes band by band, and looks up many values before it compares many pairs, so the tables stay
+    in the cache and the CPU does not wait for one step to start the next. That is five times as fast as
+    taking one hash with all its bands after another.
     """
     hits = np.empty(_ROWS, np.int32)
     rows, others = np.empty(_PAIRS_AT_ONCE, np.int32), np.empty(_PAIRS_AT_ONCE, np.int32)

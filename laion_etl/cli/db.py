@@ -48,12 +48,13 @@ def migrate(as_json: JsonOption = False) -> None:
 
 @commands.command("move-ranges")
 def move(
-    dry_run: Annotated[bool, typer.Option(help="Only say which ranges would be moved.")] = False,
+    dry_run: Annotated[bool, typer.Option(help="Only list the ranges that would be moved.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Move key ranges to the servers of LAION_ETL_DATABASE_URLS, after new ones were added at its end.
+    """Move key ranges to the servers that were added at the end of LAION_ETL_DATABASE_URLS.
 
-    Stop loaders and planners first; downloads may go on. Killed, it goes on where it was.
+    Stop loaders and planners first; downloads may continue. If it is killed, run it again: it continues where
+    it was.
     """
     from laion_etl.database.connection import open_database
     from laion_etl.database.move_ranges import RangeMove, move_ranges, planned_moves
@@ -127,7 +128,7 @@ def _mend(
 ) -> "Differences":
     """Load and plan what the database lost, correct the state of batches, and return what is left.
 
-    The store is not listed again: what this adds to it is known.
+    The store is not listed again, because everything this adds to it is known.
     """
     from laion_etl.database.load import load_partition
     from laion_etl.database.reconcile import Kind, find_differences, known_batches, mend_batches

@@ -1,6 +1,6 @@
 """All stages of a crawl on this machine, without Airflow.
 
-One runs after the other, except that a second process scores batches as soon as they are downloaded.
+They run one after the other, except that a second process scores batches as soon as they are downloaded.
 """
 
 from collections.abc import Sequence

@@ -58,15 +58,15 @@ def publish(  # noqa: PLR0913, PLR0917 - Typer declares options as parameters
         str,
         typer.Option(
             metavar="I/N",
-            help="Only look at the images of range I of N: of all, before the first is published, where "
-            "LAION_ETL_PUBLISH_DUPLICATES is exact or near.",
+            help="Only hash the images of range I of N, for all ranges before the first is published; needed "
+            "if LAION_ETL_PUBLISH_DUPLICATES is exact or near.",
         ),
     ] = "",
     compare: Annotated[
         bool,
         typer.Option(
             "--compare",
-            help="Only compare the images of all ranges, after --hashes and before --range, where "
+            help="Only compare the images of all ranges, after --hashes and before --range; needed if "
             "LAION_ETL_PUBLISH_DUPLICATES is near.",
         ),
     ] = False,
@@ -77,8 +77,8 @@ def publish(  # noqa: PLR0913, PLR0917 - Typer declares options as parameters
         int | None,
         typer.Option(
             min=0,
-            help="Also join the published samples into tars of so many, 0: do not; the same for --prepare, "
-            "--hashes, --compare, --range and --finish. Default: LAION_ETL_PUBLISH_RESHARD.",
+            help="Also join the published samples into tars of this many, 0: do not. Give --prepare, "
+            "--hashes, --compare, --range and --finish the same number. Default: LAION_ETL_PUBLISH_RESHARD.",
         ),
     ] = None,
     as_json: JsonOption = False,

@@ -24,19 +24,22 @@ def score(  # noqa: PLR0913, PLR0917 - Typer declares options as parameters
     crawl: CrawlOption,
     shard: Annotated[
         list[str] | None,
-        typer.Option(help="Batch number or URI of a shard, without the queue; may be given several times."),
+        typer.Option(
+            help="Batch number or URI of a shard to score without the queue; may be given several times."
+        ),
     ] = None,
     shards_from: Annotated[
         typer.FileText | None,
         typer.Option(
-            metavar="FILE", help="File with a batch number or URI a line, without the queue; -: stdin."
+            metavar="FILE",
+            help="File with a batch number or URI per line to score without the queue; -: stdin.",
         ),
     ] = None,
     group: Annotated[
         str,
         typer.Option(
             metavar="I/G",
-            help="Every G-th shard of the plan, from number I on, which counts from 0, without the queue.",
+            help="Score every G-th shard of the plan, from number I on (counted from 0), without the queue.",
         ),
     ] = "",
     allow_missing: Annotated[
@@ -56,10 +59,10 @@ def score(  # noqa: PLR0913, PLR0917 - Typer declares options as parameters
     """Score the samples of shards: CLIP similarity, safety and aesthetic score.
 
     Claims downloaded batches from the queue in Postgres until every batch of the crawl is scored or parked,
-    and waits while batches are being downloaded; start as many of it as there are GPUs. With --shard,
-    --shards-from or --group it scores those shards without a database.
+    and waits while batches are being downloaded; run as many of these commands as there are GPUs. With
+    --shard, --shards-from or --group it scores those shards without a database.
 
-    Shards that are missing or damaged are skipped, named with their causes, and decide at the end whether the
+    Missing or damaged shards are skipped and listed with their causes; at the end they decide whether the
     command succeeds.
     """
     from laion_etl.io.planned import planned_batches
@@ -103,7 +106,7 @@ def _score_from_queue(
     settings, store = open_settings()
     stop = Stop(settings.download.grace_s)
     signal.signal(signal.SIGTERM, lambda *_: stop.request())
-    if on_done is _say_counts:  # a process of this package has started this one
+    if on_done is _say_counts:  # started by another process of this package
         threading.Thread(target=_end_with_stdin, daemon=True).start()
     with (
         usage_recorded(crawl, "score", "worker", store, lambda: gpus_in_use(settings.clip)),
@@ -120,7 +123,7 @@ def _say_summary(stats: "StageStats") -> None:
 
 
 def _say_counts(stats: "StageStats") -> None:
-    """For the process that has started this one; see laion_etl/score/multi_gpu.py."""
+    """Print the counts for the parent process; see laion_etl/score/multi_gpu.py."""
     counts = {name: getattr(stats, name) for name in ("unit", "fingerprint", "input", "kept", "dropped")}
     print(json.dumps({"scored": counts}), flush=True)
 
@@ -135,7 +138,7 @@ def _group(batches: list[int], group: str) -> list[int]:
 
 
 def _end_with_stdin() -> None:
-    """Ask this process to end when the one that started it has ended."""
+    """Request a shutdown of this process when its parent has ended."""
     while os.read(0, 4_096):
         pass
     os.kill(os.getpid(), signal.SIGTERM)

@@ -1,4 +1,4 @@
-"""Who claims batches from the queue, and what there is to do. Airflow imports it when it parses the DAGs."""
+"""The consumers of the batch queue, and how much work it has. Airflow imports this to parse the DAGs."""
 
 from dataclasses import dataclass
 from enum import StrEnum

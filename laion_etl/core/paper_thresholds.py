@@ -1,4 +1,4 @@
-"""The thresholds of LAION-5B, and the model they belong to: similarities of another model lie elsewhere."""
+"""The thresholds of LAION-5B, and the model they belong to: other models' similarities differ in range."""
 
 ENGLISH = 0.28
 OTHER = 0.26  # with a multilingual text tower

@@ -28,7 +28,7 @@ class Output:
         return cls(name, len(data), hashlib.sha256(data).hexdigest())
 
 
-# The fingerprint of stats that stand in for former ones while the files of a unit are being replaced.
+# The fingerprint of placeholder stats, which are in place while the files of a unit are being replaced.
 UNFINISHED = ""
 
 

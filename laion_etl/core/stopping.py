@@ -1,4 +1,4 @@
-"""How a worker is asked to end, and what it raises when it has to: shared by download and score workers."""
+"""Graceful shutdown of download and score workers: the request, and the exceptions that end their work."""
 
 import time
 

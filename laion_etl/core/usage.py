@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Any
 
 _PROC = Path("/proc")
-_PARENT, _FIRST_TIME, _TIMES = 1, 11, 4  # places in /proc/PID/stat after the name: see proc(5)
+_PARENT, _FIRST_TIME, _TIMES = 1, 11, 4  # fields of /proc/PID/stat after the name: see proc(5)
 
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """`pod_s` is the time for which a process or pod ran, `core_s` that time its cores, `gpu_s` its GPUs."""
+    """`pod_s` is how long a process or pod ran; `core_s` and `gpu_s` are that time multiplied by its cores
+    and GPUs."""
 
     pod_s: float = 0.0
     core_s: float = 0.0
@@ -31,7 +32,7 @@ class Usage:
         return Usage(**{name: getattr(self, name) + getattr(other, name) for name in _NAMES})
 
     def scaled(self, factor: float) -> "Usage":
-        """Return this many times the usage."""
+        """Return the usage multiplied by a factor."""
         times = {name: getattr(self, name) * factor for name in _NAMES}
         return Usage(
             **{name: value if name.endswith("_s") else round(value) for name, value in times.items()}

@@ -17,7 +17,7 @@ from array import array
 from enum import IntEnum
 from pathlib import Path
 
-FOLDER = "LAIONETL_USAGE_COUNTERS"  # the environment variable; no setting: each command makes its own folder
+FOLDER = "LAIONETL_USAGE_COUNTERS"  # environment variable, not a setting: each command makes its own folder
 _SLOT_BYTES = 8
 _log = logging.getLogger(__name__)
 

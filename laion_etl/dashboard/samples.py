@@ -64,9 +64,9 @@ class Sheets:
 def make_sheet(
     crawl: str, store: Store, max_pixels: int, first_scored: tuple[list[int], int] = ([], 0)
 ) -> Sheet:
-    """Build a sheet from a few batches, drawn by the crawl's name: the same crawl gives the same sheet.
+    """Build a sheet from a few batches, drawn with the crawl's name as seed, so that it stays the same.
 
-    While its batches are being scored, `first_scored` are taken: some numbers, and of how many.
+    While its batches are being scored it uses `first_scored`: some batch numbers, and how many are scored.
     """
     numbers, places = _drawn(crawl, store) or first_scored
     if not numbers:

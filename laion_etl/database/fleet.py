@@ -1,4 +1,4 @@
-"""How much the workers of a consumer have to do in the queue of a crawl (sql/queries/fleet.sql)."""
+"""How much work the queue of a crawl has for the workers of a consumer (sql/queries/fleet.sql)."""
 
 from psycopg import sql
 
@@ -14,7 +14,7 @@ def queue_state(crawl: str, consumer: Consumer, database: Database) -> QueueStat
 
 
 def scaling_query(crawl: str, consumer: Consumer) -> str:
-    """Return the statement by which KEDA learns how many workers a crawl's queue needs: one integer."""
+    """Return the statement that KEDA runs to learn how many workers a crawl's queue needs: one integer."""
     lines = query(f"fleet.open_{consumer}").splitlines()
     statement = " ".join(" ".join(line for line in lines if not line.startswith("--")).split())
     return statement.replace("%(crawl)s", sql.Literal(crawl).as_string(None))

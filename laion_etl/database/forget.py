@@ -78,8 +78,8 @@ class _Forget:
         self._execute("forget.crawl")
 
     def _forget_on(self, server: Database) -> None:
-        """Removes what a further server has; from then on no loader can bring anything of the crawl there."""
-        self._held.run(lambda _: None)  # ends here if the lock was lost
+        """Removes the crawl from an additional server; from then on no loader can write any of it there."""
+        self._held.run(lambda _: None)  # raises if the lock was lost
         ((begun,),) = server.rows("servers.forget_begin", {**self._keys, "crawl": self._crawl})
         numbers = self._partitions(server)
         self._delete_pairs(server, numbers, begun)

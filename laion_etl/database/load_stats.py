@@ -72,7 +72,7 @@ def outdated_in_store(
 ) -> list[int]:
     """Return which partitions (partition_no, number, stats in Postgres) have other stats in the store.
 
-    They are compared side by side: almost all are the same, and a crawl has a thousand.
+    They are compared in parallel: almost all are the same, and a crawl has a thousand.
     """
     with ThreadPoolExecutor(_READERS) as pool:
         same = pool.map(

@@ -1,7 +1,7 @@
-"""Moves key ranges to where a longer list of servers has them: `laion-etl db move-ranges`.
+"""Moves key ranges to the servers that a longer list assigns them to: `laion-etl db move-ranges`.
 
 The first server's table range_home records which server has a range, and that changes in one transaction:
-before it the old server has the range, and after it the new one, whatever happens to the program. The steps
+before it the old server has the range, and after it the new one, even if the program is killed. The steps
 of a range:
 
 1. moving_to is recorded, on the old server under the range's lock: from then on nothing writes the range.
@@ -9,7 +9,7 @@ of a range:
 3. The new server becomes its home; moved_from remembers the old one.
 4. It is deleted on the old server, and moved_from with it.
 
-A killed move goes on at the step that the record shows. Commands that need pairs refuse to work until all
+A killed move resumes at the step that the record shows. Commands that need pairs refuse to work until all
 ranges are settled. Pages stay on the old server, where other ranges share them, until their crawl is
 forgotten.
 """
@@ -107,7 +107,7 @@ class _Move:
         return number % len(self.servers)
 
     def _add_servers(self, held: HeldLocks) -> None:
-        """Record the servers that are new: from then on other commands need the longer list, too."""
+        """Record the new servers: from then on other commands need the longer list, too."""
         known = len(recorded_ids(self.first))
         if known == len(self.servers):
             check_list(self.first, self.servers[1:])
@@ -132,14 +132,14 @@ class _Move:
             held.run(stop)
 
     def _copy_partitions(self, server: Database) -> None:
-        """Bring all partitions of the first server to a further one."""
+        """Copy all partitions of the first server to an additional one."""
         after = -1
         while rows := self.first.rows("move.partitions", {"after": after, "rows": _PARTITIONS}):
             server.run(partial(_add_partitions, rows=rows))
             after = rows[-1][2]
 
     def _move(self, held: HeldLocks, number: int, home: Home) -> None:
-        """Bring a range to its server, from the step that the record shows."""
+        """Move a range to its server, from the step that the record shows."""
         old, new = (home.server_no, self._target(number)) if home.moved_from is None else (
             home.moved_from, home.server_no
         )  # fmt: skip

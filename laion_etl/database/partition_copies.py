@@ -1,10 +1,10 @@
-"""Rows of table partition on several servers: copies on the further ones, and sums of what each counts.
+"""Rows of table partition on several servers: copies on the additional ones, and the sums of their counts.
 
-A partition is loaded by what its row on the first server says. The copy on a further server is there so that
-a transaction which writes a range of it can check, on its own server, that its version is still the current
-one, that the crawl is not being forgotten, and which partitions still take pairs. Its counts by range are on
-the server of the range; the stats on the first server are their sum, which is renewed after each load that
-changed it, and when a plan begins.
+A partition is loaded by what its row on the first server says. The copy on an additional server is there so
+that a transaction which writes a range of it can check, on its own server, that its version is still the
+current one, that the crawl is not being forgotten, and which partitions still take pairs. Its counts by range
+are on the server of the range; the stats on the first server are their sum, which is renewed after each load
+that changed it, and when a plan begins.
 """
 
 from collections import defaultdict
@@ -30,7 +30,7 @@ _COLUMNS = ("crawl_no", "crawl", "partition_no", "partition", "loading", "versio
 
 @dataclass(frozen=True, slots=True)
 class Totals:
-    """What the ranges of a version of a partition count, as far as they are loaded."""
+    """The counts of those ranges of a partition's version that are loaded."""
 
     ranges: int = 0
     kept: int = 0
@@ -56,8 +56,10 @@ _ByVersion = dict[tuple[int, int], Totals]  # by partition_no and version
 
 
 def copy_partition(partition_no: int, servers: RangeServers, purpose: str) -> None:
-    """Bring the row of a partition to the further servers. Raises DatabaseError if it is not the current "
-    "one."""
+    """Copy the row of a partition to the additional servers.
+
+    Raises DatabaseError if it is not the current one.
+    """
     if not servers.further:
         return
     rows = servers.first.rows("servers.partition_to_copy", {"partition_no": partition_no})
@@ -71,13 +73,13 @@ def copy_partition(partition_no: int, servers: RangeServers, purpose: str) -> No
 
 
 def pages_end(crawl: str, partition: int, servers: RangeServers) -> int:
-    """Return a page number above all that a partition has on the further servers."""
+    """Return a page number above all that a partition has on the additional servers."""
     keys = {"crawl": crawl, "partition": partition}
     return max((int(server.rows("servers.pages_end", keys)[0][0]) for server in servers.further), default=0)
 
 
 def freeze_copies(partitions: Sequence[int], servers: RangeServers, purpose: str) -> None:
-    """Keep loaders from taking over or giving back pairs of partitions on the further servers."""
+    """Keep loaders from taking over or giving back pairs of partitions on the additional servers."""
     for server in servers.further:
         for start in range(0, len(partitions), _AT_ONCE):
             keys = {"numbers": list(partitions[start : start + _AT_ONCE])}
@@ -95,7 +97,7 @@ def _frozen(connection: Connection, keys: dict[str, Any]) -> bool | None:
 
 
 def totals_elsewhere(partitions: Sequence[int], servers: RangeServers) -> _ByVersion:
-    """Return what the further servers count."""
+    """Return the counts of the additional servers."""
     found: _ByVersion = defaultdict(Totals)
     for server in servers.further:
         for key, totals in _totals(server, partitions):

@@ -60,13 +60,13 @@ class QueueCounts:
 
     @property
     def shards(self) -> int:
-        """Batches that are downloaded, also those that are scored since; without those parked by scoring."""
+        """Downloaded batches, including those scored since, but not those parked by scoring."""
         return self.downloaded + self.scoring + self.scored
 
 
 @dataclass(frozen=True, slots=True)
 class WorkLeft:
-    """Whether batches are neither scored nor parked, and whether a worker is on one at this moment."""
+    """Whether there are batches neither scored nor parked, and whether a worker holds one at this moment."""
 
     any: bool
     going_on: bool
@@ -74,7 +74,7 @@ class WorkLeft:
 
 @dataclass(frozen=True, slots=True)
 class ScoreTotals:
-    """Counts of all batches of a crawl that are scored; `raw_deleted`: of their raw shards, those deleted."""
+    """Counts of all scored batches of a crawl; `raw_deleted`: how many of their raw shards were deleted."""
 
     samples: int
     kept: int
@@ -121,7 +121,7 @@ class BatchQueue:
         return self._claimed("queue.claim", self._keys)
 
     def claim_one(self, batch: int) -> Claim | None:
-        """Claims a certain batch in any state to download it; None when another worker holds it."""
+        """Claims a given batch, in any state, to download it; None when another worker holds it."""
         return self._claimed("queue.claim_one", {**self._keys, "batch": batch})
 
     def heartbeat(self, claim: Claim) -> bool:
@@ -204,13 +204,13 @@ class BatchQueue:
         self._update("queue.note_raw_deleted", claim)
 
     def with_raw_shard(self) -> list[Claim]:
-        """Returns the scored batches whose raw shard is not noted as deleted, ascending."""
+        """Returns the scored batches whose raw shard is not recorded as deleted, ascending."""
         return [_claim(*row) for row in self._database.rows("queue.with_raw_shard", self._keys)]
 
     def score_again(self, scored_by: str) -> int:
-        """Makes batches that were scored by another model ready to be scored again; returns how many.
+        """Queues batches for scoring again that were scored by another model; returns how many.
 
-        Raises SettingsError if the images of some are gone, and changes nothing then.
+        Raises SettingsError, without changing anything, if the images of some are gone.
         """
         keys = {**self._keys, "scored_by": scored_by, "rows": _PAGE}
         ((others, gone),) = self._database.rows("queue.scored_otherwise", keys)
@@ -230,7 +230,7 @@ class BatchQueue:
         return count
 
     def work_left(self) -> WorkLeft:
-        """Returns whether a score worker may still get something to do."""
+        """Returns whether there may still be work for a score worker."""
         (row,) = self._database.rows("queue.work_left", self._keys)
         return WorkLeft(*row)
 

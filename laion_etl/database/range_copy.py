@@ -1,9 +1,9 @@
 """Copies one key range from a server to another, compares both, and deletes it on the old one.
 
-Meanwhile no program writes the range: the record of its home says so on both servers
-(sql/014_servers.sql), and each transaction here holds the range's lock and checks that record. Some 65,000
-rows are read, sent and written in each, so that no snapshot is held for long; done again, a part replaces
-what a killed move left.
+Meanwhile no program writes the range: the record of its home says so on both servers (sql/014_servers.sql),
+and each transaction here holds the range's lock and checks that record. Some 65,000 rows are read, sent and
+written in each, so that no snapshot is held for long; a part that is copied again replaces what a killed move
+left.
 """
 
 from collections.abc import Iterator
@@ -26,8 +26,7 @@ PURPOSE = "move of key ranges"
 
 @dataclass(frozen=True, slots=True)
 class RangeCopy:
-    """The copy of range `number` from server `old` to server `new`; `new_no`: the place of `new` in the "
-    "list."""
+    """The copy of range `number` from server `old` to server `new`, whose place in the list is `new_no`."""
 
     number: int
     first: Database
@@ -37,7 +36,7 @@ class RangeCopy:
     timeout_s: float
 
     def copy(self) -> None:
-        """Write everything that the old server has of the range."""
+        """Copy everything that the old server has of the range."""
         for bounds in self._parts():
             pages, pairs = self.old.run(partial(_read, bounds=bounds), self.timeout_s)
             write = partial(self._write, bounds=bounds, pages=pages, pairs=pairs)
@@ -104,7 +103,7 @@ class RangeCopy:
         connection.execute(query(name), keys)
 
     def _lock(self, connection: Connection, *, owner: bool) -> None:
-        """Take the range's lock; the new server has to be its owner by now, or not yet."""
+        """Take the range's lock, and check whether the new server is its owner, as `owner` demands."""
         take_range(connection, self.number)
         row = connection.execute(query("move.home"), {"range_no": self.number}).fetchone()
         if row is None or (row[0] == self.new_no) != owner:
@@ -121,18 +120,19 @@ class RangeCopy:
 
 
 def take_range(connection: Connection, number: int) -> None:
-    """Take the lock of a range, until the end of the transaction. Raises DatabaseError if it is taken."""
+    """Lock a range until the end of the transaction. Raises DatabaseError if another program holds its
+    lock."""
     row = connection.execute(query("move.take_range"), {"range_no": number}).fetchone()
     if row is None or not row[0]:
         names = [name for (name,) in connection.execute(query("locks.range_holders")).fetchall()]
         raise DatabaseError(
-            f"cannot move key range {number}: {' and '.join(names) or 'another program'} has it; stop "
-            "loaders and planners, and run `laion-etl db move-ranges` again"
+            f"cannot move key range {number}: {' and '.join(names) or 'another program'} has locked it; "
+            "stop loaders and planners, and run `laion-etl db move-ranges` again"
         )
 
 
 def _read(connection: Connection, bounds: tuple[UUID, UUID]) -> tuple[list[Any], bytes]:
-    """Return the pages of a part of a range, and its pairs as COPY has them."""
+    """Return the pages of a part of a range, and its pairs in the format of COPY."""
     connection.execute(query("plan.index_scans"))
     first, last = bounds
     pages = connection.execute(query("move.pages"), {"first": first, "last": last}).fetchall()

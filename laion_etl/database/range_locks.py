@@ -35,7 +35,7 @@ class Runner(Protocol):
 
 
 def take_ranges(connection: Connection, wanted: Sequence[int], at_most: int, purpose: str) -> list[int]:
-    """Takes the first free ranges among those wanted, until the end of the transaction; returns them.
+    """Locks the first free ranges among those wanted, until the end of the transaction; returns them.
 
     Raises DatabaseError if one of them is not on this server.
     """
@@ -46,7 +46,7 @@ def take_ranges(connection: Connection, wanted: Sequence[int], at_most: int, pur
         where = "is being moved to another server" if is_moving else f"is on server {server_no}"
         raise DatabaseError(
             f"cannot go on with the {purpose}: key range {range_no} {where}; when `laion-etl db "
-            "move-ranges` has ended, run it again with the present LAION_ETL_DATABASE_URLS"
+            "move-ranges` has ended, run it again with the current LAION_ETL_DATABASE_URLS"
         )
     return taken
 

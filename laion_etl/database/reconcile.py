@@ -1,9 +1,9 @@
 """Compares what the store and Postgres have of a crawl, after one of them was restored from a backup.
 
-Both say what is loaded, planned and downloaded, and a backup of one is older than the other. What the store
-has is listed once (stored_crawl.py), the batches of Postgres are read page by page, and stats are read of
-parsed partitions and of batches that may be done. Kept are numbers, so a crawl of 300,000 batches takes some
-ten megabytes.
+Both record what is loaded, planned and downloaded, and a restored backup of one is older than the other. What
+the store has is listed once (stored_crawl.py), the batches of Postgres are read page by page, and stats are
+read of parsed partitions and of batches that may be done. Only numbers are kept in memory, so a crawl of
+300,000 batches takes some ten megabytes.
 """
 
 from collections.abc import Iterator, Sequence
@@ -161,7 +161,7 @@ def mend_batches(differences: Differences, database: Database) -> Differences:
     scores, to the queue.
 
     Returns what differs after that: the other kinds, and batches that a worker has claimed meanwhile. It
-    works in many short transactions; after an interruption, compare and mend again.
+    works in many short transactions; after an interruption, compare and fix again.
     """
     finished = [
         (batch, {"batch": batch, "stats": Jsonb(stats.to_plain())})

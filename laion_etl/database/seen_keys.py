@@ -176,7 +176,7 @@ def _import(
 
     for server, numbers, keys in _by_ranges(file, servers):
         if server is not servers.first:
-            held.run(lambda _: None)  # ends here if the lock was lost
+            held.run(lambda _: None)  # raises if the lock was lost
         run = held.run if server is servers.first else server.run
         work = partial(insert, candidates=Candidates(keys, np.arange(len(keys))))
         kept, in_crawl, earlier = run_with_ranges(server, run, numbers, _purpose(uri), work, timeout_s)

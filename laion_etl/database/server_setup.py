@@ -1,7 +1,7 @@
-"""Makes an empty database a further server of key ranges, and records it in the first one.
+"""Sets up an empty database as an additional server for key ranges, and records it in the first one.
 
-The further server is marked first, so that no other list can take it, and then the first one records all in
-one transaction. Killed between the two, the same list can be set up again.
+The additional server is marked first, so that no other list can use it, and then the first one records all in
+one transaction. If it is killed in between, run it again with the same list.
 """
 
 from collections.abc import Sequence
@@ -58,7 +58,7 @@ def add_servers(database: Database, further: Sequence[Database], from_no: int) -
 def claim_servers(database: Database, further: Sequence[Database], from_no: int) -> list[UUID]:
     """Mark the servers from `from_no` on as those of a first server that has pairs; return their ids.
 
-    No range is theirs yet.
+    They have no range yet.
     """
     ((first_id, _, _),) = database.rows("servers.this")
     homes = [home for _, home, _, _ in database.rows("servers.homes")]

@@ -1,9 +1,9 @@
 """The servers that hold the key ranges: which one has which range, and a connection to each.
 
 Range r is on server r mod n. The first server's table range_home is the record of that. A command that reads
-or writes pairs opens all servers, and goes on only if they are those of the record, in its order: with others
-it would load pairs that are there already, or plan without those that it does not see. Commands of the queue
-(download, status) use the first server only, and need neither the list nor the others.
+or writes pairs opens all servers, and goes on only if they are those of the record, in its order: with any
+other list it would load pairs that exist already, or plan without those that it does not see. Commands of the
+queue (download, status) use the first server only, and need neither the list nor the others.
 """
 
 from collections.abc import Iterator, Sequence
@@ -21,7 +21,7 @@ URLS = "LAION_ETL_DATABASE_URLS"
 
 @dataclass(frozen=True, slots=True)
 class Home:
-    """Where a range is, and what is left of a move."""
+    """Where a range is, and the state of a move that is not finished."""
 
     server_no: int
     moving_to: int | None = None
@@ -60,9 +60,9 @@ class RangeServers:
         return [(database, own) for database, own in found if own]
 
     def slices(self, within: tuple[UUID, UUID] | None = None) -> Iterator[tuple[Database, UUID, UUID]]:
-        """Yield ranges of keys, ascending, each with its server: as many rows as a short transaction takes.
+        """Yield ranges of keys, ascending, each with its server and small enough for a short transaction.
 
-        `within`: those of the keys from its first to its last one.
+        `within`: only those from its first to its last key.
         """
         if not self.further:
             yield from ((self.first, first, last) for first, last in ranges_of_table(self.first, within))

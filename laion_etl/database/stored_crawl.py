@@ -1,7 +1,7 @@
 """What the store has of a crawl, for the comparison with Postgres (reconcile.py).
 
-Each folder is listed once, page by page. Kept are the numbers of batches, not the names of their files: a
-crawl of 300,000 batches has four million of those.
+Each folder is listed once, page by page. Only the numbers of batches are kept, not the names of their files:
+a crawl of 300,000 batches has four million files.
 """
 
 import logging

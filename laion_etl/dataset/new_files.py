@@ -45,7 +45,7 @@ class RowGroups:
 
 
 class NewFiles(AbstractContextManager["NewFiles"]):
-    """Files that are being written. They appear when its block ends; when that raises, they do not."""
+    """Files that are being written. They appear when the block ends, unless it raises."""
 
     def __init__(self, names: Iterable[str], store: Store, guard: Guard | None) -> None:
         with ExitStack() as stack:

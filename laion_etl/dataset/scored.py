@@ -165,7 +165,7 @@ def _batch(number: int, stats: StageStats) -> ScoredBatch:
 
 
 def _model(stats: StageStats) -> str:
-    """Return what scored a batch: scores of two precisions, or of a CPU and a GPU, differ."""
+    """Return what scored a batch, with precision and device: scores differ between those."""
     name, weights = (str(stats.details.get(key, "")) for key in ("model", "weights_sha256"))
     if not weights:
         return name

@@ -18,7 +18,8 @@ from laion_etl.demo.hosts import loopback_hosts
 from laion_etl.demo.login import Login
 
 PARALLELISM = 4
-# For a hang: a server that dies closes its connections. A busy machine takes minutes for what takes a second.
+# Only for a hang: a server that dies closes its connections, and a busy machine can take minutes instead of a
+# second.
 _REQUEST = urllib3.Timeout(connect=60, read=300)
 _RETRIES = urllib3.Retry(3, backoff_factor=0.3)
 _PAGE = 100

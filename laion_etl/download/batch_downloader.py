@@ -46,7 +46,7 @@ class Hooks:
     """Callbacks of the caller of a batch.
 
     `progress` receives the links done and the total; `check` is called twice a second and ends the batch by
-    raising. `hosts` is asked before the batch what other workers know, and gets what this one found out.
+    raising. `hosts` supplies what other workers know before the batch, and receives what this one found out.
     """
 
     progress: Callable[[int, int], None] | None = None
@@ -70,7 +70,7 @@ class BatchDownloader:
         self.timings = BatchTimings()
         self.resolver_times_s: list[float] = []
         self.hosts = 0
-        self.known_hosts = 0  # origins of which other workers had shared something
+        self.known_hosts = 0  # origins about which other workers had shared facts
         self.policy_requests = 0
         self._settings = settings
         self._image_settings = ImageSettings.from_settings(settings)

@@ -58,7 +58,7 @@ class Client:
         failures = {}
         for origin, fact in facts.items():
             if fact.kind is FactKind.DEAD:
-                with suppress(ValueError):  # what cannot be understood is not known
+                with suppress(ValueError):  # ignore facts that cannot be decoded
                     failures[origin] = read_failure(fact)
         self.hosts.know(failures)
         self.policy.know({origin: fact for origin, fact in facts.items() if fact.kind is not FactKind.DEAD})

@@ -73,7 +73,7 @@ class _Decoder:
         return Decoded(StoredImage(data=stored or data, **header), hashes)
 
     async def _answer(self) -> tuple[dict[str, Any], bytes]:
-        """Receive an answer, most of them in one or two reads: each costs as much as parsing the JSON."""
+        """Receive an answer, usually in one or two reads: a read costs as much as parsing the JSON."""
         received, length = bytearray(), ANSWER.size
         text_length = data_length = 0
         while len(received) < length:

@@ -1,7 +1,7 @@
 """What is known of an origin, in the form in which workers share it (shared_hosts.py).
 
-Facts come from a database that other workers write, and these handle hostile input. So every byte is checked
-as if a stranger had sent it, and what is not understood is not known: then the file is fetched.
+Facts come from a database that other workers write to, and they handle hostile input. So every byte is
+checked as untrusted input, and a fact that cannot be decoded is ignored: the file is fetched instead.
 
 Rules are kept as the lines that concern our user agent, not as the file: 500 kB of other crawlers' groups are
 some hundred bytes for us. What does not fit into MAX_CONTENT_BYTES is not shared.
@@ -22,12 +22,12 @@ from laion_etl.download.robots_rules import RobotsLine
 from laion_etl.download.tdmrep import TdmLine
 
 MAX_CONTENT_BYTES = 4_096  # as table host_fact checks
-_MAX_PLAIN_BYTES = 64_000  # before compression; what is larger would not fit, and takes long
+_MAX_PLAIN_BYTES = 64_000  # before compression: anything larger would not fit, and takes long to compress
 _MESSAGE = re.compile(r"[ -~]{0,120}")
 _STATUS_AND_MESSAGE = re.compile(rb"([a-z_]{1,40}) ([ -~]{0,120})")
 
-# How an origin fails for everyone. A resolver that fails is our own, and refused addresses are a rule of ours
-# that each worker applies itself.
+# Failures that every worker would see. DNS failures are those of our own resolver, and each worker applies
+# the rules for addresses itself.
 SHARED_FAILURES = frozenset(
     {
         DownloadStatus.DNS_FAILED,
@@ -55,7 +55,7 @@ class HostFact:
 
 
 class HostKnowledge(Protocol):
-    """What workers know of hosts together: `shared_hosts.SharedHosts`. `workers`: how many are at work."""
+    """The shared knowledge of hosts (`shared_hosts.SharedHosts`). `workers`: how many are at work."""
 
     workers: int
 
@@ -114,7 +114,7 @@ def _signed(lines: object) -> tuple[tuple[bool, bytes], ...]:
 
 
 def unreachable_fact(message: str) -> HostFact | None:
-    """Return that robots.txt cannot be read, as a fact; None for a message that cannot be shared."""
+    """Return the fact that robots.txt cannot be read; None if the message cannot be shared."""
     return HostFact(FactKind.UNREACHABLE, message.encode()) if _MESSAGE.fullmatch(message) else None
 
 
@@ -127,7 +127,7 @@ def read_unreachable(fact: HostFact) -> str:
 
 
 def failure_fact(failure: LinkFailed) -> HostFact | None:
-    """Return how an origin fails as a fact; None if that says nothing about the origin itself."""
+    """Return the failure of an origin as a fact; None if it says nothing about the origin itself."""
     if failure.status not in SHARED_FAILURES or not _MESSAGE.fullmatch(failure.message):
         return None
     return HostFact(FactKind.DEAD, f"{failure.status.value} {failure.message}".encode())

@@ -1,8 +1,8 @@
 """Whether the metadata of an image file allow storing it unchanged: no location, no rotation.
 
-Where a photograph was taken stands in Exif (a GPS directory), in XMP (exif:GPSLatitude, photoshop:City ...)
-and in IPTC (city, sublocation ...). Such a file is stored as a new one, without metadata; so is a file whose
-metadata cannot be judged. Judging on the careful side costs an encoding, not the image.
+Where a photograph was taken is recorded in Exif (a GPS directory), in XMP (exif:GPSLatitude, photoshop:City
+...) and in IPTC (city, sublocation ...). Such a file is stored as a new one, without metadata; so is a file
+whose metadata cannot be judged. In doubt, the image costs an encoding but is not lost.
 """
 
 import re
@@ -45,7 +45,7 @@ def plain_segment(marker: int, data: bytes) -> bool:
 
 
 def has_late_metadata(data: bytes, scan: int) -> bool:
-    """Whether metadata stand behind the beginning of a JPEG's first scan, as those of a second image."""
+    """Whether metadata follow the beginning of a JPEG's first scan, such as those of a second image."""
     return any(data.find(name, scan) >= 0 for name in (b"Exif\0\0II", b"Exif\0\0MM", _XMP))
 
 
@@ -74,7 +74,7 @@ def plain_xmp(packet: bytes) -> bool:
 def plain_png(data: bytes) -> bool:
     """Whether a PNG is RGB or grey in 8 bits with intact chunks, all of them harmless.
 
-    Readers such as Pillow refuse a file with a wrong check sum even in a comment, or with a comment of more
+    Readers such as Pillow refuse a file with a wrong checksum even in a comment, or with a comment of more
     than a megabyte.
     """
     if data[24:26] not in (b"\x08\x00", b"\x08\x02"):
@@ -87,7 +87,7 @@ def plain_png(data: bytes) -> bool:
 
 
 def without_extras(data: bytes) -> bytes:
-    """Return a PNG without the chunks that its pixels do not need, nor those whose check sum is wrong.
+    """Return a PNG without the chunks that its pixels do not need, nor those whose checksum is wrong.
 
     A comment that is damaged, or larger than Pillow allows, does not make the image unreadable.
     """
@@ -147,7 +147,7 @@ def _plain_chunk(kind: bytes, body: bytes) -> bool:
 
 
 def _chunks(data: bytes) -> Iterator[tuple[bytes, bytes, bool]]:
-    """Yield kind and body of each chunk of a PNG up to its end, and whether its check sum is right."""
+    """Yield kind and body of each chunk of a PNG up to its end, and whether its checksum is right."""
     place = 8
     for _ in range(_MAX_CHUNKS):
         length = int.from_bytes(data[place : place + 4], "big")

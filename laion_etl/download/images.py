@@ -3,8 +3,8 @@
 The original's rules: JPEG, PNG and WebP only, at least 5,000 bytes, at most 89,478,484 pixels, RGB. A plain
 file (RGB or grey, upright, no location data, of the wanted size) is stored unchanged; any other is stored as
 a new file: turned upright, converted to sRGB, transparency laid over white, 16 bits reduced to 8, resized.
-One judge, `plain_size`, decides on the file which it is, whether or not the image is decoded as well.
-Orientation is that of Exif, as browsers have it; XMP's is ignored.
+`plain_size` alone decides, from the file, which of the two it is, whether or not the image is decoded as
+well. Orientation is that of Exif, as in browsers; XMP's is ignored.
 """
 
 import io
@@ -119,7 +119,7 @@ def _stored(image: Image.Image, data: bytes, settings: ImageSettings) -> StoredI
     extension = EXTENSIONS[image.format or ""]
     _narrow_key(image)
     if image.format == "PNG":
-        image.load()  # its Exif may stand behind the pixels
+        image.load()  # its Exif may follow the pixels
     orientation = _orientation(image)
     original = image.size if orientation not in _TURNS_SIDES else image.size[::-1]
     change = settings.resize.plan(original)
@@ -216,4 +216,4 @@ def _to_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
             converted = None  # ignore a broken profile, or one of another colour space
         if converted is not None:
             return converted
-    return image if image.mode == "RGB" else image.convert("RGB")  # which would copy it
+    return image if image.mode == "RGB" else image.convert("RGB")  # convert() would copy it

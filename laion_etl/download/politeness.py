@@ -3,7 +3,7 @@
 An origin (scheme, host, port) that has not answered yet gets one request at a time, so that a thousand links
 of a dead host cost one timeout: the failure of the first is the outcome of the rest.
 
-Where workers know of each other (shared_hosts.py), each takes its share of the requests that a host may get
+Where workers share a database (shared_hosts.py), each takes its share of the requests that a host may get
 from all of them together.
 """
 
@@ -23,7 +23,7 @@ from laion_etl.urls.public_suffix import registered_domain
 
 _STRIKES = 3  # consecutive timeouts after which an origin is given up
 _SERVER_ERRORS = 20  # consecutive 5xx responses after which an origin is given up
-_MOST_FAILED = 0.5  # of the origins of a batch: beyond it the failures are this worker's own
+_MAX_FAILED = 0.5  # share of a batch's origins: beyond it the worker's own network is broken
 _RESOLVER_TRIES = 3
 _RESOLVER_WAIT_S = 4.0  # longer than the resolver caches its own failures
 
@@ -172,13 +172,13 @@ class HostLimiter:
         return found
 
     def know(self, failures: Mapping[Origin, LinkFailed]) -> None:
-        """Takes over how origins failed that other workers have tried; call it before the first request."""
+        """Takes over failures of origins that other workers have tried; call it before the first request."""
         self._known_failures = failures
 
     def learned(self) -> dict[Origin, LinkFailed]:
-        """Returns how origins failed that this worker has tried itself and that have never answered.
+        """Returns the failures of origins that this worker has tried itself and that have never answered.
 
-        Returns none where that is most of them: then the network of this worker is broken.
+        Returns none if most origins failed: then the network of this worker is broken.
         """
         tried = {
             origin: state for origin, state in self._states.items() if origin not in self._known_failures
@@ -188,15 +188,15 @@ class HostLimiter:
             for origin, state in tried.items()
             if state.failure is not None and not state.proven
         }
-        return failed if len(failed) <= _MOST_FAILED * len(tried) else {}
+        return failed if len(failed) <= _MAX_FAILED * len(tried) else {}
 
     def begin(self, workers: int, now: float) -> None:
-        """Divides before the first request. Other workers may begin now, too, with the same hosts."""
+        """Sets this worker's share before the first request: others may start with the same hosts now."""
         self.divide(workers)
         self._began = now
 
     def divide(self, workers: int) -> None:
-        """Takes this worker's share of what hosts may get from so many workers."""
+        """Sets this worker's share of what a host may get from all workers."""
         if workers == self._workers:
             return
         self._workers = workers
@@ -211,8 +211,8 @@ class HostLimiter:
         return _interval(settings.requests_per_host_s, settings.fleet_requests_per_host_s, self._workers)
 
     @property
-    def _most_delay_s(self) -> float:
-        """Longest wait before the first request to a host; 0 where a worker may use its own limit in full."""
+    def _max_delay_s(self) -> float:
+        """Longest wait before the first request to a host; 0 if a worker may use its own limit in full."""
         own_s = _interval(self._settings.requests_per_host_s, 0.0, 1)
         return self._host_interval_s if self._host_interval_s > own_s else 0.0
 
@@ -228,7 +228,7 @@ class HostLimiter:
             interval_s = 0.0 if is_test else self._host_interval_s
             limit = _RateLimit(self._settings.connections_per_host, interval_s)
             if self._began is not None and not is_test:
-                limit.next_at = self._began + random.uniform(0, self._most_delay_s)  # noqa: S311
+                limit.next_at = self._began + random.uniform(0, self._max_delay_s)  # noqa: S311
             host = self._hosts[name] = HostState(name, limit, self._domain(name, is_test=is_test))
         return host
 

@@ -56,8 +56,9 @@ class Source(Protocol):
 class SystemSource:
     """getaddrinfo in threads; the caller limits how many run at once.
 
-    Names are absolute: otherwise each name that does not exist is asked for again with every suffix of the
-    machine's search list, five times as often in a pod, and a link could name a host of the own network.
+    Names are looked up as absolute ones: otherwise each name that does not exist is looked up again with
+    every suffix of the machine's search list (in a pod, five times as many queries), and a link could name a
+    host of the private network.
     """
 
     def __init__(self) -> None:

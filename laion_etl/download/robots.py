@@ -3,8 +3,8 @@
 Both are fetched once per origin and batch, before its first link, unless another worker has shared them
 (host_facts.py). What their answers mean is RFC 9309, section 2.3.1: rules are obeyed, a file that is
 "unavailable" (4xx) forbids nothing, and a host whose robots.txt is "unreachable" (429, 5xx, silence) is left
-alone. The last is no wish of its owner, so robots.txt is asked for again first, and links that are lost have
-a reason of their own.
+alone. Its owner did not ask for that, so robots.txt is requested again first, and links lost this way have
+their own reason.
 """
 
 import random
@@ -32,7 +32,7 @@ from laion_etl.settings import DownloadSettings
 
 MAX_POLICY_FILE_BYTES = 512_000  # RFC 9309, section 2.5: at least 500 KiB must be parsed
 _LARGE_BYTES = 20_000  # larger files are parsed in a thread
-_MANY_LINES = 500  # more of them are compiled in a thread
+_MANY_LINES = 500  # from here on they are compiled in a thread
 _FIRST_WAIT_S = 1.0  # before robots.txt is asked for again; doubles, and is spread by half
 
 
@@ -128,7 +128,7 @@ class RobotsPolicy:
         return policy
 
     def _is_known(self, origin: Origin, policy: _OriginPolicy) -> bool:
-        """Fills in the rules that another worker has shared. What cannot be understood is fetched instead."""
+        """Fills in the rules that another worker has shared; those that cannot be decoded are fetched."""
         fact = self._known.pop(origin, None)
         if fact is None:
             return False

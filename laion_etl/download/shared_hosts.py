@@ -1,14 +1,14 @@
 """Knowledge of hosts that the workers of a database share (sql/013_hosts.sql), and their share of each host.
 
 The problem: hosts are thinly spread over batches, so without it each batch asks 6,600 to 9,500 hosts for
-robots.txt and tdmrep.json again, and waits for those that are dead; and a host that all workers know gets the
-requests of all of them at once. The choice: one query before a batch, and few statements after it. What a
-worker reads it does not write again as its own finding, or hearsay would confirm itself.
+robots.txt and tdmrep.json again, and waits for those that are dead; and a host that is in all batches gets
+requests from all workers at once. The choice: one query before a batch, and a few statements after it. A
+worker never writes back what it has read, because a fact would then confirm itself.
 
-How many requests a second a host gets from all workers is divided by the number of workers that are at
-work. Refused: tokens of each host, leased with the query of the batch. Pairs are dealt to batches by a hash,
-so the hosts for which a limit matters are in every batch anyway, and all workers would write to the same
-rows for what one number says (RESULTS.md).
+How many requests a second a host gets from all workers is divided by the number of workers that are at work.
+Refused: tokens for each host, leased by the batch's query. Pairs are assigned to batches by a hash, so the
+hosts for which a limit matters are in every batch anyway, and all workers would write to the same rows to
+learn what one number says (RESULTS.md).
 
 Without a database, and while it does not answer, a batch is downloaded as if nothing was known.
 """

@@ -32,7 +32,7 @@ from laion_etl.settings import Settings
 
 Progress = Callable[[int, int, int], None]  # batch, links done, links in the batch
 _MAX_POLL_S = 5.0
-_FIRST_BEAT_S = 5.0  # workers that begin together see each other then, and take their share of each host
+_FIRST_BEAT_S = 5.0  # by then, workers that start together see each other and take their share of each host
 
 _log = logging.getLogger(__name__)
 

@@ -2,8 +2,8 @@
 
 A process writes its record at its end, and every five minutes while it runs: one that is killed loses what it
 used since. The number of records follows from the number of processes, not from that of batches, and nothing
-is written for a claim, a batch or a heartbeat. Each attempt has a record of its own, for it costs its money
-as well. Records differ from run to run; no stage reads them, and no fingerprint has them.
+is written for a claim, a batch or a heartbeat. Each attempt has a record of its own, because each costs
+money. Records differ from run to run; no stage reads them, and they are in no fingerprint.
 
 Refused: the stats files of units (they are the same for the same input), and Postgres (parse, score and
 publish have no connection to it).
@@ -86,7 +86,7 @@ def usage_recorded(
     """Record what the block uses, in this process and its children.
 
     In a child of a process that records, the parent's record has it all, and this does nothing. A record that
-    cannot be written is logged: the work is done all the same.
+    cannot be written is logged; the work goes on.
     """
     if FOLDER in os.environ:
         yield
@@ -123,7 +123,7 @@ class _Meter:
         except (StorageError, OutageError):
             raise  # the record would only wait for the store again
         except BaseException:
-            if time.monotonic() - self._began >= _FIRST_S:  # wrong settings or input cost nothing to speak of
+            if time.monotonic() - self._began >= _FIRST_S:  # failing earlier costs next to nothing
                 self._write_last(thread)
             raise
         else:
@@ -158,8 +158,7 @@ class _Meter:
 
 @dataclass(slots=True)
 class UsageReader:
-    """Reads the records of a crawl again and again; one that has not changed is not read twice. For one
-    thread."""
+    """Reads the records of a crawl repeatedly; unchanged ones are not read twice. For one thread only."""
 
     crawl: str
     _kept: dict[str, tuple[str, UsageRecord | None]] = field(default_factory=dict)

@@ -1,7 +1,7 @@
 """CLD3's weights and its table of characters, for the compiled loops in kernels/languages.py.
 
 `cld3.npz` holds what cld3-py 3.1.0 has compiled in: embeddings in 8 bits with a scale for each row, two
-layers of floats, names of languages, and for each character the script and the lower case.
+layers of floats, names of languages, and for each character its script and its lowercase form.
 scripts/cld3_model.py makes it, with a check of each character against the library.
 Copyright 2016 Google Inc., Apache License 2.0.
 """

@@ -96,8 +96,8 @@ def begin_round(
 ) -> None:
     """Freeze the partitions of a crawl that are not planned yet, if there are any, and decide the windows.
 
-    With several servers they are frozen on each of them before the pairs are counted. Killed between, the
-    next planner freezes them again, and those that were loaded meanwhile.
+    With several servers they are frozen on each of them before the pairs are counted. After a kill in
+    between, the next planner freezes them again, together with those loaded meanwhile.
     """
     following = numbers.following()
     purpose = f"plan of {crawl}"

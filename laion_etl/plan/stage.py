@@ -86,9 +86,9 @@ def plan_range(
     """Cut the windows of range `index` of `of`, counted from 1, of a plan that has begun.
 
     Returns their stats; the fingerprint is that of the plan, empty as long as it is not complete. Then
-    `details` has the number of partitions that are not in the plan, for they were loaded after it had begun:
-    they need another one. Other ranges may be cut at the same time. Does nothing if the plan is complete.
-    Raises DatabaseError if it has never begun.
+    `details` has the number of partitions that are not in the plan because they were loaded after it had
+    begun: they need another plan. Other ranges may be cut at the same time. Does nothing if the plan is
+    complete. Raises DatabaseError if it has never begun.
     """
     with range_servers(database) as servers:
         plan = _Plan.of(crawl, settings, store, servers)

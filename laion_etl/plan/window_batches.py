@@ -1,8 +1,8 @@
 """Cuts the pairs of one window into batches and writes their files.
 
-The pairs are read range by range of the key, in short transactions of the servers that have them: as their
-partitions are marked, they are the same as in one snapshot. Nothing here depends on other windows or on who
-plans them: killed and done again, a window has the same batches, numbers and bytes.
+The pairs are read range by range of the key, in short transactions on the servers that have them: because
+their partitions are frozen, the result is the same as in one snapshot. Nothing here depends on other windows
+or on who plans them: a window that is cut again after a kill has the same batches, numbers and bytes.
 """
 
 from collections.abc import Iterator, Sequence

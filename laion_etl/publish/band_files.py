@@ -1,4 +1,4 @@
-"""Files of PDQ hashes by bands: everything whose bands fall into the same slice lies together.
+"""Files of PDQ hashes by bands: records whose bands fall into the same slice are stored together.
 
 Near hashes agree in at least one of `bits + 1` bands (blocklists/near_hashes.py), so it is enough to compare
 hashes that agree in a band. For each band a file has all its records, cut into slices by a hash of the band's
@@ -45,14 +45,14 @@ Records = NDArray[np.void]
 
 @dataclass(frozen=True, slots=True)
 class Bands:
-    """How hashes are divided: in `bits` they may differ, and each band has so many slices."""
+    """How hashes are divided. `bits`: how many near hashes may differ in; `slices`: of each band."""
 
     bits: int
     slices: int
 
     @classmethod
     def for_records(cls, bits: int, records: int) -> "Bands":
-        """Return bands for about so many records in all."""
+        """Return bands for about this many records in total."""
         return cls(bits, max(-(-records // _RECORDS_PER_SLICE), 1))
 
     @property

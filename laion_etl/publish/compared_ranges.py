@@ -37,7 +37,7 @@ NO_DIGESTS = Digests()
 def compare_ranges(crawl: str, settings: Settings, store: Store, variants: Sequence[str]) -> list[StageStats]:
     """Find near duplicates among the images of all ranges, in each variant; see `near_compare.py`.
 
-    Does nothing where it is done, or none are looked for. Raises InputError if a range is not looked at yet.
+    Does nothing if it is done, or none are looked for. Raises InputError if a range has no hashes yet.
     """
     if settings.publish.duplicates != "near":
         return []
@@ -92,7 +92,7 @@ def _compare(prepared: Prepared, settings: PublishSettings, store: Store) -> Sta
 
 
 def delete_bands(prepared: Prepared, settings: PublishSettings, store: Store) -> None:
-    """Delete the hashes by bands, which take much room and which a published version needs no more."""
+    """Delete the hashes by bands: they are large, and a published version no longer needs them."""
     for one in prepared.ranges if settings.duplicates == "near" else ():
         for kind in ("hashes", "known"):
             store.delete(prepared.name_of(one.number, kind, "bands"))

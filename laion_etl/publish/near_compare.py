@@ -2,14 +2,15 @@
 
 The rule is that of image_dedupe.py: from best to worst, an image is redundant if a better one that is not
 redundant is near. It is the same for one process and any number of ranges, as it only depends on which images
-are near and on their order. But it follows chains of near images through the whole crawl, which fits into no
-memory. The choice: each range writes its hashes by bands (band_files.py). This step reads one slice of one
-band after another, in which all images are that agree in the band, and connects those that are near there.
-Groups of connected images have no near ones outside, so each is decided by itself (near_groups.py). Of many
-images that are all near, each is compared with one or a few (`connect_run`); a list of all near pairs, which
-has no bound, was refused.
+are near and on their order. But it follows chains of near images through the whole crawl, which does not fit
+into memory. The choice: each range writes its hashes by bands (band_files.py). This step reads one slice of
+one band after another, which has all images that agree in the band, and connects the near ones among them. No
+image outside a group of connected images is near one in it, so each group is decided separately
+(near_groups.py). Of many images that are all near, each is compared with one or a few (`connect_run`); a list
+of all near pairs, which has no bound, was refused.
 
-Two slices are in memory, 400 MB each at 2 million records; images that are alone, nearly all, are forgotten.
+Two slices are in memory, 400 MB each at 2 million records; images without a near one, nearly all, are
+dropped.
 """
 
 from collections.abc import Iterator, Sequence

@@ -123,7 +123,7 @@ def _is_published(
 ) -> bool:
     """Whether a published part was made by the same rules from the same scored batches.
 
-    Not so if a shard that was damaged is restored: its samples were left out.
+    False if a damaged shard has been restored: its samples were left out.
     """
     try:
         before = read_prepared(prepared.dataset, prepared.crawl, store)

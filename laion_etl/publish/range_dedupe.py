@@ -1,10 +1,10 @@
 """Finds redundant images of one range among those of all ranges, by the rule of image_dedupe.py.
 
-The problem: which pair of an image is the best one, only a look at all ranges tells, and the samples of a
-large crawl do not fit into memory. The choice: every range first writes the digests of its images with what
-decides between them (range_images.py). Before a range is published it streams through those of all ranges,
-and through those of earlier crawls, and keeps only what concerns its own images; so memory depends on the
-size of a range. Each range reads what all have written, some 40 bytes a sample.
+The problem: the best pair of an image is only known after a look at all ranges, and the samples of a large
+crawl do not fit into memory. The choice: every range first writes the digests of its images with what decides
+between them (range_images.py). Before a range is published it streams through those of all ranges, and
+through those of earlier crawls, and keeps only what concerns its own images; so memory depends on the size of
+a range. Each range reads what all have written, some 40 bytes a sample.
 
 Near duplicates are found before, for all ranges at once (near_compare.py); a range looks up its hashes.
 """
@@ -35,7 +35,7 @@ from laion_etl.publish.range_images import Images, known_files, places_among, re
 
 _AT_ONCE = 1 << 18
 _NONE = -3  # nothing is decided about a hash
-# Each counts instead of those before it.
+# Each takes precedence over those before it.
 _REASONS = ("", NEAR_DUPLICATE, DUPLICATE, EARLIER_NEAR_DUPLICATE, EARLIER_DUPLICATE)
 
 

@@ -64,8 +64,8 @@ class ScoredSamples:
 class SamplesAhead(AbstractContextManager["SamplesAhead"]):
     """Copies the scored shards of a crawl, in order, while those before them are used.
 
-    A store answers a request in tens of milliseconds and sends a tar in half a second, in which a process
-    that waits for it does nothing else. At most three copies are there at once, 64 MB each in memory.
+    A store answers a request in tens of milliseconds and sends a tar in half a second, and a process that
+    waits for it does nothing else. At most three copies exist at once, with 64 MB each in memory.
     """
 
     def __init__(self, scored: ScoredCrawl, store: Store) -> None:
@@ -93,7 +93,7 @@ class SamplesAhead(AbstractContextManager["SamplesAhead"]):
             yield samples
 
     def forget(self, number: int) -> None:
-        """Leave a batch out, of whose samples none is wanted."""
+        """Skip a batch none of whose samples are wanted."""
         if reading := self._begun.pop(number, None):
             self._begin(1)
             reading.cancel()
@@ -114,8 +114,8 @@ def open_samples(stem: str, batch: ScoredBatch, store: Store) -> ScoredSamples:
     """Open a scored shard, whose files begin with `stem`; the caller closes it.
 
     Raises InputError if its tar or its embeddings are missing, damaged, or not those that its stats describe,
-    ServiceError if the store cannot be read. Its errors have names in the store, no addresses: they are
-    recorded in the dataset.
+    ServiceError if the store cannot be read. Its errors have names in the store, not addresses, because they
+    are recorded in the dataset.
     """
     outputs = {output.name.removeprefix(stem): output for output in batch.outputs}
     if TAR not in outputs:

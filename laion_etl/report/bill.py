@@ -1,8 +1,8 @@
 """What a crawl has cost so far, by stage: the usage records of its processes at the prices of the settings.
 
-It has what grows with a crawl: pods, requests of the bucket, and gigabytes through a NAT gateway. What costs
-money whether or not a crawl runs (the database server, Airflow, the cluster itself), and what is stored by
-the month, are not in it: docs/scaling.md.
+It includes what grows with a crawl: pods, requests of the bucket, and gigabytes through a NAT gateway. It
+does not include what costs money whether or not a crawl runs (the database server, Airflow, the cluster
+itself), nor monthly storage: docs/scaling.md.
 """
 
 import time

@@ -36,7 +36,7 @@ class LoadProgress:
 @dataclass(frozen=True, slots=True)
 class QueueProgress:
     """View queue_progress; times in seconds, None if unknown. `leased`, `silent`, `failed` and `workers`: of
-    downloads; `done`: downloaded, also those that are scored since."""
+    downloads; `done`: downloaded, including those scored since."""
 
     crawl: str
     batches: int = 0

@@ -1,4 +1,4 @@
-"""What a command of the score stage does: batches of the queue or named ones, their stats, and a verdict."""
+"""Runs the score stage for a command: batches of the queue or named ones, their stats, and a verdict."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

@@ -6,7 +6,7 @@ take without a warning (damage, truncation, CMYK) is left to Pillow, which decid
 simplejpeg is not installed.
 
 Refused: torchvision's decoder, whose wheels do not load with a CPU build of torch, and which brings torch
-into the processes that decode hostile images; PyTurboJPEG, which needs a library of the system; nvJPEG, which
+into the processes that decode hostile images; PyTurboJPEG, which needs a system library; nvJPEG, which
 would decode them in the process that holds the model, outside all limits.
 """
 

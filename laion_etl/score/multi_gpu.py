@@ -52,7 +52,7 @@ def devices(settings: ClipSettings) -> list[str]:
 
 
 def gpus_in_use(settings: ClipSettings) -> int:
-    """The number of GPUs that this process, or its children, hold; 0 while it has not looked for any."""
+    """The number of GPUs that this process, or its children, hold; 0 until it has looked for them."""
     if "torch" not in sys.modules:
         return 0
     return sum(device != "cpu" for device in devices(settings))
@@ -190,7 +190,8 @@ def failure(failed: Sequence[tuple[str, int, str]]) -> LaionEtlError:
 class ScoreProcess:
     """`laion-etl stage score` as a process, of some shards, or of those it claims itself (`batches` is None).
 
-    It is terminated when the block ends, at the latest, and ends with this process, however that ends.
+    It is terminated when the block ends, at the latest, and ends when this process does, even if that is
+    killed.
     """
 
     def __init__(
@@ -209,7 +210,7 @@ class ScoreProcess:
             self._process = subprocess.Popen(
                 [*PROGRAM, "stage", "score", "--crawl", crawl, *shards, *_ARGUMENTS],
                 env=dict(environment),
-                # Without names a pipe, which the process finds closed when this one has ended.
+                # Without names a pipe, which closes when this process ends, so that the child notices.
                 stdin=subprocess.PIPE if batches is None else names,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,

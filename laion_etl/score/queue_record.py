@@ -1,7 +1,7 @@
-"""The record of a crawl that score workers have finished, for those who have the store and not Postgres.
+"""The record of a crawl that score workers have finished, for readers that have the store but not Postgres.
 
 It is that of a single group (dataset/score_progress.py): publish takes the causes of missing batches from it.
-Each worker writes it when it ends. It follows from the queue alone, so they all write the same bytes.
+Each worker writes it when it ends. It is derived from the queue alone, so they all write the same bytes.
 """
 
 from laion_etl.database.queue import BatchQueue

@@ -87,11 +87,11 @@ def score_each(
     tools: Tools = _OWN_TOOLS,
     access: Access | None = None,
 ) -> Generator[StageStats | MissingBatch | LostBatch]:
-    """Yield what became of each shard, in order of `batches`, which are taken while others are at work.
+    """Yield the outcome of each shard in the order of `batches`, which is read while earlier shards are in
+    progress.
 
     Numbers are taken in another thread, a few ahead of what is written. `access` decides before each file is
-    written whether that is still allowed; a shard for which it is not any more is left as it is. Raises like
-    `score_shards`.
+    written whether that is still allowed; if not, the shard is left as it is. Raises like `score_shards`.
     """
     work = _ShardPipeline(crawl, batches, settings, store, tools)
     with (
@@ -189,7 +189,7 @@ class _ShardPipeline:
         yield ShardEnd()
 
     def _without_images(self, shard: StageStats, stats_name: str) -> MissingBatch | None:
-        """Return what is missing where the images of a shard that has other scores are gone: these stay."""
+        """Return what is missing if a shard has other scores, which stay, and its images are gone."""
         tar, batch = f"{shard_stem(shard.crawl, int(shard.unit))}.tar", int(shard.unit)
         if not self._store.exists(stats_name) or self._store.exists(tar):
             return None

@@ -1,4 +1,4 @@
-"""What the steps of scoring pass on: the start of a shard, its samples, its end; and what becomes of it."""
+"""What the steps of scoring pass on: the start of a shard, its samples and its end; and its outcome."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -36,7 +36,7 @@ class OpenedShard:
     fingerprint: str
     scorer: SampleScorer | None  # None: the shard has no samples
     dim: int
-    scored_by: str = ""  # what of the fingerprint is the same for all shards
+    scored_by: str = ""  # the part of the fingerprint that all shards have in common
 
 
 class ShardEnd:

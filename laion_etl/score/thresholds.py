@@ -43,11 +43,11 @@ def _at_defaults(settings: ClipSettings) -> bool:
 
 
 def warn_of_other_thresholds(model: str, found: Thresholds) -> None:
-    """Log a warning if the threshold in force is the paper's, but not the model."""
+    """Log a warning if the paper's threshold is used, but not the paper's model."""
     if used_for_another_model(model, found.english):
         _log.warning(
-            "%s: the threshold %g was chosen for OpenAI's ViT-B/32, similarities of this model lie "
-            "elsewhere; score a few shards, run `laion-etl model calibrate`, and set "
+            "%s: the threshold %g was chosen for OpenAI's ViT-B/32; this model has similarities in "
+            "another range; score a few shards, run `laion-etl model calibrate`, and set "
             "LAION_ETL_CLIP_THRESHOLD_EN and LAION_ETL_CLIP_THRESHOLD_OTHER",
             model,
             found.english,

@@ -2,8 +2,9 @@
 
 It works next to download workers, and waits while they are at work. Batches are claimed by the thread that
 reads shards, so that the next one is read while the last one is computed and written; a few are held at a
-time, and one thread extends all their leases. A batch is returned at no cost when the worker is asked to end,
-and when a service fails: then the worker waits (core/outages.py), claims again and keeps its model.
+time, and one thread extends all their leases. A batch is returned, which costs no attempt, when the worker is
+asked to end, and when a service fails: then the worker waits (core/outages.py), claims again and keeps its
+model.
 """
 
 import logging
@@ -36,8 +37,8 @@ _log = logging.getLogger(__name__)
 
 @dataclass(slots=True)
 class ScoreWorker:
-    """One score worker of one crawl. `wait_s`: how long it waits where no batch can be claimed and no worker
-    is on one."""
+    """One score worker of one crawl. `wait_s`: how long it waits when no batch can be claimed and no worker
+    holds one."""
 
     crawl: str
     settings: Settings
@@ -140,7 +141,7 @@ class ScoreWorker:
         work."""
         outages = self._patience()
         idle_since: float | None = None
-        # Half a lease without a word of any worker is taken for an outage of the database.
+        # Half a lease without a heartbeat of any worker counts as an outage of the database.
         longest_s = min(_LONGEST_POLL_S, self.settings.download.lease_s / 4)
         poll_s = _FIRST_POLL_S
         while not self._stopped:
@@ -183,7 +184,7 @@ class ScoreWorker:
 
     @contextmanager
     def _nothing_held_at_the_end(self) -> Iterator[None]:
-        """Return to the queue what is held when the block ends, by whatever; costs no attempt."""
+        """Return held batches to the queue however the block ends; costs no attempt."""
         try:
             yield
         finally:
@@ -192,7 +193,7 @@ class ScoreWorker:
                 self._held.clear()
                 try:
                     self._queue.release_all()
-                except DatabaseError as error:  # whatever ended the block is what ends the command
+                except DatabaseError as error:  # raise what ended the block instead
                     _log.warning("cannot return batches, their leases will expire instead: %s", error)
 
     @contextmanager
@@ -217,4 +218,4 @@ class ScoreWorker:
 
 
 class _NothingDownloadedError(OutageError):
-    """Download workers are missing; the same command goes on when they are back."""
+    """There are no download workers; the same command continues when they are back."""

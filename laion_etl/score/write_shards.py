@@ -76,7 +76,7 @@ def _unmark(name: str, opened: OpenedShard, store: Store, guard: Guard | None) -
     """From here on the unit is not done, even if it was before: its data files are about to be replaced.
 
     A worker that is suspended right here must not delete the stats that another one writes meanwhile. So it
-    replaces them, which its guard and the store can refuse, by ones that no reader takes for a result.
+    replaces them, which its guard and the store can refuse, with ones that no reader takes for a result.
     """
     if guard is None:
         store.delete(name)

@@ -49,7 +49,7 @@ class AlertSettings(Group):
     )
     stalled_after_s: float = setting(
         3_600.0,
-        "With LAION_ETL_FLEET=keda: a queue of which no batch has ended for this long is stalled.",
+        "With LAION_ETL_FLEET=keda: a queue is stalled when no batch has finished for this long.",
         changes=None,
         unit="s",
         minimum=0,

@@ -35,8 +35,8 @@ class CoreSettings(Group):
     database_urls: tuple[str, ...] = setting(
         (),
         "URLs of several Postgres servers that share the pairs, key range r on server r mod n; the first "
-        "also has the queue. LAION_ETL_DATABASE_URL is then empty or the first of them. Empty: that one "
-        "alone (docs/scaling-postgres.md).",
+        "also has the queue. LAION_ETL_DATABASE_URL must be empty or the first of them. Empty: the one "
+        "server of LAION_ETL_DATABASE_URL (docs/scaling-postgres.md).",
         changes=None,
         secret=True,
         check=each(postgres_url),
@@ -103,7 +103,7 @@ class CoreSettings(Group):
     keep_raw_shards: bool = setting(
         True,
         "Keep the tar of a downloaded shard when it is scored. false saves nine tenths of a crawl's storage; "
-        "its images can then not be scored again with another model.",
+        "its images can then no longer be scored with another model.",
         changes=None,
     )
     run_id: str = setting(
@@ -169,7 +169,7 @@ class CoreSettings(Group):
         if self.database_urls and self.database_url not in ("", self.database_urls[0]):
             raise SettingsError(
                 f"cannot use {PREFIX}DATABASE_URLS: its first server is not that of {PREFIX}DATABASE_URL; "
-                "unset that, or make them the same"
+                f"unset {PREFIX}DATABASE_URL, or make them the same"
             )
 
     @property

@@ -63,7 +63,7 @@ class DatabaseSettings(Group):
     conn_id: tuple[str, ...] = setting(
         (),
         "Airflow connection to the Postgres that the DAGs' commands use instead of LAION_ETL_DATABASE_URL; "
-        "with several servers all their connections, as in LAION_ETL_DATABASE_URLS.",
+        "with several servers, all connections in the order of LAION_ETL_DATABASE_URLS.",
         changes=None,
     )
     sslmode: str = setting(

@@ -74,9 +74,9 @@ class KubernetesSettings(Group):
     )
     cpu_limit: tuple[str, ...] = setting(
         (),
-        "Core limit, by stage; stages that are not named: what they request, of score pods with GPUs what "
-        "feeds them (16 for each with ViT-B/32, 8 with ViT-B/16, 4 with larger models). A command starts as "
-        "many processes as it may use cores.",
+        "Core limit, by stage; for stages that are not named it is what they request, and for score pods "
+        "with GPUs what feeds those (16 per GPU with ViT-B/32, 8 with ViT-B/16, 4 with larger models). A "
+        "command starts as many processes as it may use cores.",
         changes=None,
         check=by_stage(_CORES, "parse=4", others=True),
     )
@@ -126,9 +126,9 @@ class KubernetesSettings(Group):
     )
     weights_cache: str = setting(
         "",
-        "Where score pods keep weights of the hub: a folder of the node (/PATH, writable for user 10001; "
+        "Where score pods keep weights from the hub: a folder of the node (/PATH, writable for user 10001; "
         "refused by the Pod Security Standards) or claim:NAME, a PersistentVolumeClaim. Empty: in the pod, "
-        "so that each one fetches them.",
+        "so each pod downloads them.",
         changes=None,
         check=pattern(r"(/\S+|claim:[a-z0-9]([-a-z0-9.]*[a-z0-9])?)?", "/path/of/the/node or claim:name"),
     )

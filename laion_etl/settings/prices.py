@@ -54,15 +54,15 @@ class PricesSettings(Group):
     )
     nat_gb: float = setting(
         0.045,
-        "A gigabyte through a NAT gateway, which all downloads pass in a private subnet. 0: workers have "
-        "public addresses, or another way out that costs nothing by volume.",
+        "A gigabyte through a NAT gateway, which all downloads of a private subnet pass through. 0: workers "
+        "have public addresses, or other egress that is not charged by volume.",
         changes=None,
         unit="USD",
         minimum=0,
     )
     egress_gb: float = setting(
         0.09,
-        "A gigabyte that leaves the cloud for the internet, for the cost of taking a dataset away.",
+        "A gigabyte sent from the cloud to the internet, for the cost of copying a dataset elsewhere.",
         changes=None,
         unit="USD",
         minimum=0,

@@ -54,8 +54,8 @@ class PublishSettings(Group):
     )
     costs: bool = setting(
         False,
-        "Show on card and report what the crawl has cost up to here, by stage. Such a card differs whenever "
-        "the version is published anew.",
+        "Show on card and report what the crawl has cost so far, by stage. Such a card changes each time the "
+        "version is published again.",
         changes=Stage.PUBLISH,
         unnamed_default=True,
     )

@@ -84,7 +84,7 @@ def shaping(settings: Settings | Group, stage: Stage) -> dict[str, dict[str, Any
 
 
 def as_environment(settings: Settings) -> dict[str, str]:
-    """Returns all settings as variables, for another process that is to have the same."""
+    """Returns all settings as environment variables, for another process that needs the same."""
     return {field.variable: field.text(field.value(settings)) for field in setting_fields()}
 
 

@@ -1,13 +1,13 @@
--- The queue as the fleet of a consumer (download, score) needs it: KEDA runs open_*, Airflow waits by state_*.
+-- The queue as seen by the worker fleet of a consumer (download, score): KEDA runs open_*, Airflow polls state_*.
 
 -- name: open_download
--- Batches that are ready or being downloaded: those at work count, or KEDA would end their workers.
+-- Batches that are ready or being downloaded. The latter count too, as otherwise KEDA would stop their workers.
 select coalesce(sum(batches - done - failed), 0)::bigint
 from batch_count join crawl using (crawl_no)
 where crawl = %(crawl)s
 
 -- name: state_download
--- Batches that are open, of these at work, finished and parked; the same columns for each consumer.
+-- Numbers of batches that are open, in progress among these, finished and parked; the same columns for each consumer.
 select coalesce(sum(batches - done - failed), 0)::bigint,
        (select count(*) from batch join crawl using (crawl_no) where crawl = %(crawl)s and state = 'downloading'),
        coalesce(sum(done), 0)::bigint, coalesce(sum(failed), 0)::bigint
@@ -21,7 +21,7 @@ from batch_count join crawl using (crawl_no)
 where crawl = %(crawl)s
 
 -- name: state_score
--- Those that are still to be downloaded are open, too: scoring has not ended before they are scored.
+-- Batches still to be downloaded are open, too: scoring is not finished before they are scored.
 select coalesce(sum(batches - failed - scored - score_failed), 0)::bigint,
        (select count(*) from batch join crawl using (crawl_no) where crawl = %(crawl)s and state = 'scoring'),
        coalesce(sum(scored), 0)::bigint, coalesce(sum(score_failed), 0)::bigint

@@ -45,7 +45,8 @@ where pg_try_advisory_xact_lock(1, range_no)
 limit %(at_most)s
 
 -- name: away
--- After the locks are taken, as a statement of its own: what another transaction recorded before it let them go counts.
+-- Run after the locks are taken, as a separate statement, so that it sees what another transaction recorded before it
+-- released them.
 select range_no, server_no, moving_to is not null from range_home
 where range_no = any (%(ranges)s) and (moving_to is not null or server_no <> (select server_no from this_server))
 limit 1

@@ -5,7 +5,7 @@ select crawl from plan_round join crawl using (crawl_no) where not done order by
 select crawl from crawl where forgotten_to is not null order by 1
 
 -- name: pairs_by_range
--- Without imported keys, of which no range has counts.
+-- Without imported keys, which are not in the counts of ranges.
 select range_no, sum(kept)::bigint from partition_range group by 1
 
 -- name: take_range
@@ -26,7 +26,7 @@ where (partition_no, page_no) in (select partition_no, page_no from pair where p
 order by partition_no, page_no
 
 -- name: add_pages
--- A page has pairs in several ranges: it may be there.
+-- A page can have pairs in several ranges, so it may exist already.
 insert into page (partition_no, page_no, url, license)
 select * from unnest(%(partitions)s::integer[], %(pages)s::integer[], %(urls)s::text[], %(licenses)s::text[])
 on conflict do nothing
@@ -35,7 +35,7 @@ on conflict do nothing
 delete from pair where pair_id between %(first)s and %(last)s
 
 -- name: sum_of_pairs
--- Number and checksum of rows with all their columns and their pages; neither order nor server makes a difference.
+-- Number and checksum of rows with all their columns and their pages; independent of order and server.
 select count(*)::bigint,
        coalesce(sum(('x' || left(md5(row(pair.partition_no, pair.page_no, pair_id, pair.url, caption, language, page.url,
                                          page.license)::text), 15))::bit(60)::bigint), 0)::numeric

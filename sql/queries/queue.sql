@@ -148,7 +148,7 @@ from batch, queue_silence(%(crawl_no)s::smallint, make_interval(secs => %(lease_
 where crawl_no = %(crawl_no)s and state = %(held)s::batch_state
 
 -- name: work_left
--- Whether a batch of the stage or of the one before it is not finished, and whether a worker is on one at this moment.
+-- Whether a batch of the stage or of the one before it is not finished, and whether a worker holds one at this moment.
 select exists (select from batch where crawl_no = %(crawl_no)s and state = 'ready')
        or exists (select from batch where crawl_no = %(crawl_no)s and state = 'downloading')
        or exists (select from batch where crawl_no = %(crawl_no)s and state = 'downloaded')

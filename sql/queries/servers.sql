@@ -14,7 +14,7 @@ select count(*)::integer from pg_inherits where inhparent = 'pair'::regclass
 select exists (select from partition) or exists (select from crawl)
 
 -- name: claim
--- A copy of another database has that one's id: it gets its own.
+-- A copy of another database has the other's id, so it gets a new one.
 update this_server set server_id = gen_random_uuid(), server_no = %(server_no)s, first_id = %(first_id)s
 where first_id is null and (select count(*) from database_server) = 1
 
@@ -42,7 +42,7 @@ where crawl = %(crawl)s and partition = %(partition)s
 select count(*) from partition where partition_no = any (%(numbers)s)
 
 -- name: lock_partitions
--- Those that no loader is taking pairs over from.
+-- Only those from which no loader is taking over pairs.
 select partition_no from partition where partition_no = any (%(numbers)s) order by partition_no for update skip locked
 
 -- name: freeze_partitions
@@ -69,11 +69,11 @@ on conflict (crawl_no) do update set forgotten_to = coalesce(crawl.forgotten_to,
 returning forgotten_to
 
 -- name: forget_end
--- The row stays, so that a loader that was cut off cannot bring anything of the crawl back; the name is free again.
+-- The row stays, so that a loader that lost its connection cannot bring the crawl back; the name can be used again.
 update crawl set crawl = format('forgotten crawl %%s', crawl_no) where crawl_no = %(crawl_no)s
 
 -- name: lock_stats
--- As load.lock_stats, of all these partitions or else it does not count.
+-- Like load.lock_stats, for all of these partitions; if false, the caller does not proceed.
 select bool_and(pg_try_advisory_xact_lock(3, number)) from unnest(%(numbers)s::integer[]) as number
 
 -- name: loaded_partitions

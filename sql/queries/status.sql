@@ -44,7 +44,7 @@ cross join lateral (
 order by frequent.batches desc, cause
 
 -- name: plan_windows
--- Of the round of planning that is open: those that are done, and all of them.
+-- Windows of the open round of planning: done, and in total.
 select count(*) filter (where plan_window.done), count(*)
 from plan_window join plan_round using (crawl_no, round) join crawl using (crawl_no)
 where crawl = %(crawl)s and not plan_round.done

@@ -24,7 +24,7 @@ _MARK = "AIRFLOW_HOME"
 
 @dataclass(slots=True)
 class Components:
-    """`with Components(...)` kills all that was started, with whatever it has started itself."""
+    """`with Components(...)` kills everything that was started, with all descendants."""
 
     server: str
     environment: Mapping[str, str]
@@ -42,7 +42,7 @@ class Components:
         end_marked(_MARK, self.environment[_MARK])
 
     def start(self, name: str, arguments: Sequence[str]) -> None:
-        """Starts `airflow ARGUMENTS`, again if it has ended."""
+        """Starts `airflow ARGUMENTS`, or restarts it after it has ended."""
         with self._log(name).open("ab") as log:
             output = (log.fileno(), log.fileno())
             command = ["-m", "airflow", *arguments]
@@ -60,7 +60,7 @@ class Components:
                 )
 
     def descendants(self, name: str) -> list[psutil.Process]:
-        """What a component has started, and what that has."""
+        """The child processes of a component, and theirs."""
         with suppress(psutil.NoSuchProcess):
             return psutil.Process(self._running[name][1].pid).children(recursive=True)
         return []
@@ -78,7 +78,7 @@ class Components:
         fork.wait()
 
     def restart(self, name: str) -> None:
-        """Starts a component again that was killed, as a cluster does."""
+        """Restarts a component that was killed, as a cluster does."""
         self.start(name, self._running[name][0])
 
     def _log(self, name: str) -> Path:

@@ -14,8 +14,8 @@ from pathlib import Path
 
 from tests.forks import serve
 
-# All that takes long and that scripts, commands and components are likely to need, without a look at a
-# database. Nothing of ours: a fork imports that, in the order in which a new process does.
+# Imports that take long, that scripts, commands and components are likely to need, and that read no database.
+# No module of this package: a fork imports those, in the order of a new process.
 _MODULES = (
     "airflow.api_fastapi.app",
     "airflow.api_fastapi.core_api.routes.public",

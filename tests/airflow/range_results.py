@@ -1,4 +1,4 @@
-"""A script for `Airflow.run`: what the task plan_range makes of each result of its command, given as JSON."""
+"""A script for `Airflow.run`: what the task plan_range returns for each result of its command, as JSON."""
 
 import json
 import sys

@@ -1,4 +1,4 @@
-"""A task's part of one stage: runs its command by `run_here` and prints, as JSON, what came of it."""
+"""A task's part of one stage: runs its command with `run_here` and prints the outcome as JSON."""
 
 import json
 

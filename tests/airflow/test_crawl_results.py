@@ -1,4 +1,4 @@
-"""What tasks make of the results of their commands."""
+"""The values that tasks make from the results of their commands."""
 
 import json
 

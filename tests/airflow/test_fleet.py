@@ -23,7 +23,7 @@ from tests.shared_folder import SharedFolder
 pytestmark = pytest.mark.airflow
 
 CRAWL = "CC-MAIN-2024-38"
-# Of KEDA's ScaledObject the fields that ours may use, with their types.
+# The fields of KEDA's ScaledObject that our manifests may use, with their types.
 SCALED_OBJECT = {
     "scaleTargetRef": {"name": str},
     "pollingInterval": int,
@@ -61,7 +61,7 @@ def fits(value: Any, schema: Any) -> bool:
 
 @pytest.fixture
 def store(tmp_path: Path, settings: Settings, database: Database) -> LocalStore:
-    """A planned crawl of one batch, whose links lead nowhere."""
+    """A planned crawl of one batch, whose links are all dead."""
     store = LocalStore(tmp_path / "store")
     write_pairs(store, CRAWL, 0, numbered_pairs(0, 3))
     load_partition(CRAWL, 0, settings, store, database)
@@ -96,7 +96,7 @@ def test_the_manifests_are_what_kubernetes_and_keda_take(airflow: Airflow) -> No
     assert deployment["spec"]["selector"]["matchLabels"].items() <= template["metadata"]["labels"].items()
     assert template["spec"]["dnsConfig"] == {"options": [{"name": "ndots", "value": "1"}]}
     (container,) = template["spec"]["containers"]
-    # KEDA reads the variable where the container has it from.
+    # KEDA reads the variable from the same source as the container.
     (trigger,) = scaled["spec"]["triggers"]
     assert trigger["metadata"]["connectionFromEnv"] == "LAION_ETL_DATABASE_URL"
     assert container["envFrom"] == [{"secretRef": {"name": "database"}}]

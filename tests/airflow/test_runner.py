@@ -42,7 +42,7 @@ def lines_of(task: Fork) -> Iterator[str]:
 
 
 def output_after_sigterm(folder: Path, airflow: Airflow, command: str) -> list[str]:
-    """What a task still writes that gets SIGTERM when its command has printed "started"."""
+    """What a task writes after SIGTERM, which it gets when its command has printed "started"."""
     task = start(folder, airflow, command)
     lines = lines_of(task)
     while "started" not in next(lines):
@@ -177,7 +177,7 @@ print(json.dumps(parts))
 
 
 def test_key_ranges_on_several_servers_have_a_connection_each(stand_in: Path, airflow: Airflow) -> None:
-    """In the order of their names; what would end an entry of a list does not."""
+    """In the order of their names; a comma in one does not end a list entry."""
     connected = airflow.with_settings(
         LAION_ETL_DATABASE_CONN_ID="laion_pairs,laion_pairs_1",
         AIRFLOW_CONN_LAION_PAIRS="postgresql://loader:p%2C%40ss@one.example:6432/laion?sslmode=require",

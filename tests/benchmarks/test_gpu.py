@@ -1,4 +1,4 @@
-"""The script for a GPU: it keeps to its time and says what it left out."""
+"""The script for a GPU: it stays within its time and lists what it skipped."""
 
 import time
 

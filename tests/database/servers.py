@@ -1,4 +1,4 @@
-"""Databases on further embedded servers, and what a crawl leaves on several of them."""
+"""Databases on additional embedded servers, and what a crawl writes to several of them."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -43,7 +43,7 @@ def with_servers(settings: Settings, urls: list[str]) -> Settings:
 
 
 def result(store: Store, database: Database) -> dict[str, Any]:
-    """What load and plan leave: the queue, the counters of partitions, and every file with its bytes."""
+    """What load and plan write: the queue, the counters of partitions, and every file with its bytes."""
     batches = "select batch, pairs, file, state::text from batch order by 1"
     partitions = """
         select crawl, partition, planned, planning, stats from partition join crawl using (crawl_no)

@@ -11,7 +11,7 @@ CRAWL = "it's a crawl"  # quoted in the statement
 
 
 def depth(database: Database, consumer: Consumer) -> int:
-    """What KEDA gets: it wants one row of one number."""
+    """The result that KEDA gets: it needs one row with one number."""
     ((number,),) = database.connection.execute(scaling_query(CRAWL, consumer)).fetchall()  # type: ignore[call-overload]
     return int(number)
 
@@ -28,7 +28,7 @@ def test_what_is_ready_or_at_work_needs_workers(settings: Settings, database: Da
     assert first is not None
     assert second is not None
     assert third is not None
-    assert depth(database, Consumer.DOWNLOAD) == 4  # or KEDA would end the workers that are at work
+    assert depth(database, Consumer.DOWNLOAD) == 4  # or KEDA would stop workers in mid-batch
     queue.complete(first, StageStats("download", CRAWL, "1", "f", 1, 1))
     queue.fail(second, "broken")
     assert depth(database, Consumer.DOWNLOAD) == 2

@@ -56,7 +56,7 @@ from one, jsonb_each_text(case when %(scores)s then score_stats else stats end -
 where case when %(scores)s then is_scored else done end
 group by 1, 2 having sum(number::bigint) <> 0 order by 1, 2
 """
-# Of each batch what its state means for the counters.
+# What the state of each batch adds to the counters.
 STATES = """
 create temporary view one as
 select batch.*,

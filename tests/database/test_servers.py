@@ -92,7 +92,7 @@ def build(store: Store, settings: Settings, database: Database) -> None:
 
 @pytest.fixture
 def alone(small: Settings, database: Database, tmp_path: Path) -> dict[str, object]:
-    """What one server makes of the crawl."""
+    """The results for the crawl with one server."""
     store = LocalStore(tmp_path / "alone")
     build(store, small, database)
     made = result(store, database)
@@ -350,7 +350,7 @@ def environment_of(settings: Settings, store: Store, urls: list[str]) -> dict[st
 def killed_while_it_waits(
     command: list[str], environment: dict[str, str], folder: Path, url: str
 ) -> Iterator[None]:
-    """Ends a command with SIGKILL when it waits for table pair of one server."""
+    """Kills a command with SIGKILL while it waits for table pair on one server."""
     waiting = """
         select count(*) > 0 from pg_stat_activity
         where datname = current_database() and wait_event_type = 'Lock'"""
@@ -372,7 +372,7 @@ def killed_while_it_waits(
 def test_killed_by_the_system_load_plan_and_move_go_on(
     alone: dict[str, object], small: Settings, store: Store, tmp_path: Path, urls: Callable[[int], list[str]]
 ) -> None:
-    """The process is at work on the second server when it ends; what it has written on the first stays."""
+    """The process is killed while it works on the second server; what it wrote on the first stays."""
     two, three = (all_urls := urls(3))[:2], all_urls
     settings = with_servers(small, two)
     write_all(store)

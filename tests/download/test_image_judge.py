@@ -29,7 +29,7 @@ def encoded(image: Image.Image = SCENE, format_: str = "JPEG", **options: object
 
 
 def judged(data: bytes, **changes: Any) -> list[StoredImage | S]:
-    """What becomes of an image with hashes and without: decoded, and by its file alone where that will do."""
+    """The outcome for an image with hashes and without: decoded, and from its file alone if that suffices."""
     found: list[StoredImage | S] = []
     for hashes in (True, False):
         settings = ImageSettings.from_settings(

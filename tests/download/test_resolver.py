@@ -65,7 +65,7 @@ def test_a_host_is_looked_up_once_for_all_its_links() -> None:
 
 @pytest.mark.parametrize("host", ["img.example", "img.example."])
 def test_the_system_is_asked_for_absolute_names(host: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Else it would try the suffixes of its search list, and find hosts of the own network."""
+    """Otherwise it would try the suffixes of its search list, and find hosts of the private network."""
     asked = []
 
     def getaddrinfo(name: str, *_: object) -> list[tuple[Any, ...]]:

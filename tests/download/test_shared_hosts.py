@@ -1,4 +1,4 @@
-"""What workers know of hosts together: fewer requests, the same results, and no word of a single one."""
+"""Shared knowledge of hosts: fewer requests, the same results, and no trust in a single worker."""
 
 import logging
 import zlib
@@ -230,7 +230,7 @@ def test_workers_are_counted_until_they_leave(settings: Settings, database: Data
     one.beat(database)
     assert one.workers == 2
     database.connection.execute("update live_downloader set expires = now() - interval '1 second'")
-    one.beat(database)  # the others have fallen silent
+    one.beat(database)  # the others have stopped reporting
     assert one.workers == 1
 
 

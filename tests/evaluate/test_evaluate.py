@@ -125,7 +125,7 @@ def test_recall_counts_ranks() -> None:
 
 
 def test_each_of_several_captions_is_right_for_its_image() -> None:
-    """The figures are those of CLIP_benchmark, counted one by one."""
+    """The figures equal those of CLIP_benchmark, counted one by one."""
     rng = np.random.default_rng(1)
     images = rng.normal(size=(30, 8)).astype(np.float32)
     owners = [place for place in range(30) for _ in range(place % 5 + 1)]

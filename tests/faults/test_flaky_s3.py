@@ -135,7 +135,7 @@ def first_records(wat: Path, count: int) -> bytes:
 
 
 def files(store: Store) -> dict[str, bytes]:
-    """All files, but not what the processes used nor how the fetching went: never twice the same."""
+    """All files except usage records and download timings, which differ from run to run."""
     names = [name for name in store.list("") if not name.startswith("usage/") and "postgres/" not in name]
     found = {name: store.read(name) for name in names}
     shards = [name for name in found if name.startswith("shards/") and name.endswith("_stats.json")]

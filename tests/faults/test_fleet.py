@@ -86,7 +86,7 @@ class Fleet:
         self.happened.append(f"{what} {kind}")
 
     def until_a_claim(self) -> None:
-        """Until a batch changes hands, or nothing is left."""
+        """Wait until a batch changes hands, or nothing is left."""
         before, end = self.claims(), time.monotonic() + LIMIT_S
         while self.claims() == before and self.left():
             self.keep_at_work()

@@ -41,7 +41,7 @@ ROOT = Path(__file__).parents[2]
 
 @dataclass(frozen=True)
 class Task:
-    """A mapped task, what is there before it, and the commands after it that show what it left."""
+    """A mapped task, the state before it, and the commands after it that show its results."""
 
     command: str
     prepare: Callable[[LocalStore, Settings], None]
@@ -74,7 +74,7 @@ def planned(store: LocalStore, settings: Settings) -> None:
 
 
 def to_be_published(store: LocalStore, settings: Settings, *, steps: int) -> None:
-    """A crawl whose images are looked at (step 1) and compared (step 2)."""
+    """A crawl whose images are hashed (step 1) and compared (step 2)."""
     write_world(with_hashes(3), store)
     prepared = prepare_variants(CRAWL, settings, store)
     assert prepared == 2
@@ -143,7 +143,7 @@ TASKS = {
 
 @dataclass(frozen=True)
 class Before:
-    """What is there before a task, to be copied for each try."""
+    """The state before a task, to be copied for each try."""
 
     task: Task
     store: Path
@@ -216,7 +216,7 @@ def test_a_task_killed_at_any_moment_and_run_again_leaves_the_same_bytes(
 
 
 def prepared(task: Task, folder: Path, postgres: EmbeddedServer, migrated: str) -> Before:
-    """Make what is there before a task."""
+    """Create the state before a task."""
     store, template = folder / "before", ""
     store.mkdir()
     settings = load_settings(task.settings)

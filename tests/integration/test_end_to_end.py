@@ -90,7 +90,7 @@ def read_rows(store: Store, prefix: str) -> list[dict[str, Any]]:
 
 
 def data_files(store: Store) -> dict[str, bytes]:
-    """Every file but those that differ from run to run: stats of shards, and what the processes used."""
+    """Every file except those that differ from run to run: stats of shards, and usage records."""
     return {
         name: store.read(name)
         for name in store.list("")

@@ -1,4 +1,4 @@
-"""The compiled loops of CLD3 answer as its own library does, and leave to it what they don't decide."""
+"""The compiled loops of CLD3 give the answers of its own library, and leave to it what they do not decide."""
 
 import csv
 import random
@@ -38,7 +38,7 @@ def library() -> gcld3.NNetLanguageIdentifier:
 def differences(
     texts: list[str], network: Cld3Network, library: gcld3.NNetLanguageIdentifier
 ) -> list[tuple[str, str, str]]:
-    """Texts that the loops decide otherwise than the library."""
+    """Texts for which the loops and the library differ."""
     found = network.find(texts)
     others = []
     for row, text in enumerate(texts):

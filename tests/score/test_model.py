@@ -106,7 +106,7 @@ def test_torchscript_is_refused_with_advice(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("suffix", [".pt", ".safetensors"])
 def test_weights_for_images_of_another_size_are_refused(tmp_path: Path, suffix: str) -> None:
-    """open_clip would interpolate the positions without a word."""
+    """open_clip would silently interpolate the positions."""
     config = open_clip().get_model_config(TINY.model)
     config["vision_cfg"]["image_size"] //= 2
     (tmp_path / "half-size.json").write_text(json.dumps(config))

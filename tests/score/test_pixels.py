@@ -116,7 +116,7 @@ def check_both_decoders(data: bytes, monkeypatch: pytest.MonkeyPatch) -> Pixels 
 
 
 def test_palettes_become_rgb_before_they_are_resized() -> None:
-    """Not so with open_clip, which takes the nearest pixel of a palette."""
+    """Unlike open_clip, which takes the nearest pixel of a palette."""
     image = noisy((300, 260)).convert("P")
     found = load_pixels(encoded(image), "png", PixelPlan(224))
     assert found is not None

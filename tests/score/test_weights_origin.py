@@ -74,7 +74,7 @@ def test_the_digests_are_those_of_open_clips_own_urls() -> None:
 def test_weights_are_known_by_their_folder_of_the_hub(
     tmp_path: Path, model: str, folder: str, quick_gelu: bool | None, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """They are not read for that: here there are none."""
+    """The weights are not read for that: here there are none."""
     path = tmp_path / folder / "open_clip_model.safetensors"
     assert of(model, path).get("quick_gelu") is quick_gelu
     assert caplog.records == []

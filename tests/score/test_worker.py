@@ -95,7 +95,7 @@ def park(world: World, batch: int, error: str = "cannot read its file") -> None:
 
 @contextmanager
 def running(world: World, **changes: Any) -> Iterator[list[StageStats]]:
-    """A worker in a thread; the list gets what it has done when the block, and then the worker, ends."""
+    """A worker in a thread; when the block and then the worker end, the list has what it has done."""
     done: list[StageStats] = []
 
     def run() -> None:
@@ -280,7 +280,7 @@ def test_out_of_time_it_gives_everything_back(world: World) -> None:
 def test_a_worker_that_wakes_up_late_leaves_and_replaces_nothing(
     moment: str, rescored: bool, world: World
 ) -> None:
-    """It stops while it writes; another one takes its batch over, and finishes it, before it goes on."""
+    """It is suspended while it writes; another worker takes over its batch and finishes it first."""
     park(world, 3)
     world.database.connection.execute("delete from batch where batch = 2")
     if rescored:
@@ -309,7 +309,7 @@ def test_a_worker_that_wakes_up_late_leaves_and_replaces_nothing(
 
 
 def test_claims_and_results_of_a_thousand_batches_stay_cheap(world: World) -> None:
-    """What a worker asks for at each claim does not read the batches that are done."""
+    """The queries of each claim do not read batches that are done."""
     connection = world.database.connection
     connection.execute(
         "insert into batch (batch, crawl_no, pairs, file, state) select n, 1, 1, '{}', 'scored' "

@@ -88,8 +88,8 @@ export function batchCells(grid) {
   return cells;
 }
 
-// Of a crawl with many batches: a cell is a thousand numbers, of which the dashboard has counts. Downloads fill its lower
-// half and scoring the upper one, as in the cell of a batch.
+// In a crawl with many batches a cell stands for a thousand of them, of which the dashboard only has counts. Downloads fill
+// its lower half and scoring the upper one, as in the cell of a batch.
 export function thousandCells(thousands) {
   return thousands.map(({ thousand, first, last, batches, done, failed, held, silent, scored }) => {
     const kinds = [["failed", failed], ["silent", silent], ["running", held]];

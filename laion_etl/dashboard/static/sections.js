@@ -125,11 +125,11 @@ const money = (amount) => amount.toLocaleString("en", { minimumFractionDigits: 2
 
 const gigabytes = (bytes) => (bytes / 1e9).toLocaleString("en", { maximumFractionDigits: 2 });
 
-// What the processes of the crawl used, and what that costs at the prices of the settings.
+// What the processes of the crawl used, and what that costs at the configured prices.
 function billTable(bill) {
   const most = Math.max(...bill.stages.map((one) => one.cost.total), Number.MIN_VALUE);
   const line = (one) => row(one.stage, bar([["done", one.cost.total / most]], share(one.cost.total, bill.cost.total)), count(one.running), hours(one.usage.pod_s), hours(one.usage.cpu_s), hours(one.usage.gpu_s), gigabytes(one.usage.web_bytes), count(one.usage.store_writes + one.usage.store_reads), money(one.cost.total), money(one.per_hour));
-  const all = row(el("strong", {}, "in all"), "", "", "", "", "", "", "", el("strong", {}, money(bill.cost.total)), el("strong", {}, money(bill.per_hour)));
+  const all = row(el("strong", {}, "total"), "", "", "", "", "", "", "", el("strong", {}, money(bill.cost.total)), el("strong", {}, money(bill.per_hour)));
   return el("div", { class: "scroll" }, table(["stage", "", "running", "pod hours", "CPU hours", "GPU hours", "web GB", "store requests", "USD", "USD/h now"], [...bill.stages.map(line), all], "hours bill"));
 }
 
@@ -139,12 +139,12 @@ export function showHours(made, run) {
   const total = sum(known.map(([, took]) => sum(took)));
   const most = Math.max(...known.map(([, took]) => sum(took)), 1);
   const line = ([stage, took]) => row(stage, bar([["done", sum(took) / most]], share(sum(took), total)), count(took.length), hours(sum(took)));
-  const all = row(el("strong", {}, "in all"), "", count(sum(known.map(([, took]) => took.length))), el("strong", {}, hours(total)));
+  const all = row(el("strong", {}, "total"), "", count(sum(known.map(([, took]) => took.length))), el("strong", {}, hours(total)));
   draw(byId("hours"), [known, made.download_hours, made.bill], () => [
     made.bill?.stages.length ? billTable(made.bill) : null,
-    made.bill?.stages.length ? el("p", { class: "fine" }, `US dollars at LAION_ETL_PRICES_*: pods, store requests${made.bill.cost.nat ? ` and ${money(made.bill.cost.nat)} for a NAT gateway` : ""}. Processes report every five minutes; database, Airflow and storage are not in it.`) : null,
+    made.bill?.stages.length ? el("p", { class: "fine" }, `US dollars at LAION_ETL_PRICES_*: pods, store requests${made.bill.cost.nat ? ` and ${money(made.bill.cost.nat)} for a NAT gateway` : ""}. Processes report every five minutes; database, Airflow and storage are not included.`) : null,
     known.length ? table(["stage", "", "tasks", "task hours"], [...known.map(line), all], "hours") : null,
     el("p", { class: "fine" }, `Batches were held by download workers for ${hours(3600 * made.download_hours)} in all.`),
-    el("p", { class: "fine" }, known.length ? "Task hours are those of the last try of each task in the run shown." : "Hours of tasks are known where Airflow is."),
+    el("p", { class: "fine" }, known.length ? "Task hours are those of the last try of each task in the run shown." : "Task hours are only shown with Airflow."),
   ]);
 }

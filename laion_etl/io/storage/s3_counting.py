@@ -1,6 +1,7 @@
 """Counts the requests of a bucket and their bytes, as the bucket's owner is charged for them.
 
-By botocore's events, so that retries, the parts of an upload and the pages of a listing are counted, too.
+It uses botocore's events, so that retries, the parts of an upload and the pages of a listing are counted,
+too.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -29,7 +30,7 @@ def _sent(request: Any, event_name: str, **_: Any) -> None:
 
 
 def _received(response_dict: Any, event_name: str, **_: Any) -> None:
-    # The answer to HEAD has the length of a body that does not come.
+    # A response to HEAD has the length of a body that is not sent.
     if response_dict is not None and not _operation(event_name).startswith("Head"):
         count(Counter.STORE_BYTES_RECEIVED, _length(response_dict["headers"]))
 

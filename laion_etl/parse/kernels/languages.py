@@ -1,12 +1,12 @@
 """CLD3's network as compiled loops over many texts, with the answers of its own library.
 
 The library takes 28 µs for a text of 40 characters: it builds a string for each n-gram and a hash map of
-their counts. The mean of an n-gram's embeddings over distinct n-grams, weighted by their counts, is that over
-all occurrences, so no map is needed here: each occurrence is hashed, and its row added.
+their counts. The mean of embeddings over distinct n-grams, weighted by their counts, equals the mean over all
+occurrences, so no map is needed here: each occurrence is hashed, and its row is added.
 
-A text with anything that the loops do not decide (`NOT_DECIDED`) is left to the library: characters that it
-lowercases unlike Python, text outside the first two planes of Unicode, repetitive text of which it takes a
-part, text of more than `max_bytes`. See google/cld3: nnet_language_identifier.cc (steps),
+Texts that the loops do not decide (`NOT_DECIDED`) are left to the library: those with characters that it
+lowercases unlike Python or that are outside the first two planes of Unicode, repetitive ones, of which it
+uses only a part, and those of more than `max_bytes`. See google/cld3: nnet_language_identifier.cc (steps),
 script_span/getonescriptspan.cc (what is a word), language_identifier_features.cc (n-grams).
 """
 
@@ -182,7 +182,7 @@ def _add_ngrams(memory: Space, count: int, length: int, rows: Floats, features: 
     if number == 0:
         return
     index = 0
-    while index + 4 <= number:  # four in a pass, for a pass reads and writes the sum
+    while index + 4 <= number:  # four per pass, as each pass reads and writes the sum
         first, second = rows[found[index]], rows[found[index + 1]]
         third, fourth = rows[found[index + 2]], rows[found[index + 3]]
         for place in range(16):

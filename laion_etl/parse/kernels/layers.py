@@ -13,7 +13,7 @@ Floats = npt.NDArray[np.float32]
 
 @kernel
 def add_rows(weights: Floats, chosen: Ints, count: int, rows: Floats, total: Floats) -> None:
-    """Add weighted rows, one after the other; four in a pass, for a pass reads and writes the total."""
+    """Add weighted rows, one after the other; four per pass, as each pass reads and writes the total."""
     index = 0
     while index + 4 <= count:
         first, second = rows[chosen[index]], rows[chosen[index + 1]]

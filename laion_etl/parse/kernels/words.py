@@ -15,7 +15,7 @@ Points = npt.NDArray[np.uint32]
 NO_LETTER, UNKNOWN = 255, 253  # instead of the number of a script
 INHERITED, HAN, HANGUL = 40, 24, 102  # scripts; Han has kana and Hangul, too
 RELEVANT_SCRIPTS = 12
-LAST_POINT = 0x20000  # one more
+LAST_POINT = 0x20000  # exclusive
 MOST_BYTES = 8_000  # of a text; the library cuts at 10,000
 SPACE = 32
 HASHES = 4096  # of characters that predict the next
@@ -55,8 +55,9 @@ def decoded(data: Bytes, start: int, end: int, script_of: Bytes, points: Points)
 def words_of(points: Points, count: int, script_of: Bytes, lower: Points, words: Points) -> tuple[int, int]:
     """Set the letters in lower case, with spaces around each run of them; return how many, and the first end.
 
-    Runs end at what is not a letter and where the script changes, unless for one letter. A span is a sequence
-    of runs in one script, and has a space of its own at its start; the first end is that of the first span.
+    Runs end at anything but a letter and where the script changes, unless it changes for one letter only. A
+    span is a sequence of runs in one script, and has a space of its own at its start; the first end is that
+    of the first span.
     """
     put, take, first_end = 0, 0, 0
     while True:
