@@ -28,6 +28,7 @@ ROOMS = {
     "laion_etl/dashboard/": ["dashboard"],
     "laion_etl/demo/": ["airflow", "search", "score"],
     "laion_etl/airflow/pod": ["kubernetes"],  # pods.py, pod_spec.py, ...
+    "laion_etl/airflow/keda.py": ["kubernetes"],
     "laion_etl/airflow/": ["airflow"],
     "dags/": ["airflow"],
     "plugins/": ["airflow"],

@@ -72,6 +72,8 @@ class Bands:
 
 def key_numbers(keys: NDArray[np.bytes_]) -> Ints:
     """Return numbers that are in the order of the keys of samples, which have 14 or 17 digits."""
+    if not len(keys):  # np.char.ljust looks for the longest
+        return np.empty(0, np.int64)
     lengths = np.char.str_len(keys)
     return np.char.ljust(keys, _KEY_DIGITS, b"0").astype(np.int64) * 32 + lengths
 

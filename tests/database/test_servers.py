@@ -29,6 +29,7 @@ from laion_etl.database.reconcile import Kind, find_differences
 from laion_etl.database.redact import redact_pairs
 from laion_etl.database.seen_keys import export_seen_keys, import_seen_keys
 from laion_etl.database.servers import range_servers
+from laion_etl.database.stored_crawl import read_stored
 from laion_etl.download.worker import open_queue
 from laion_etl.io.storage import LocalStore, Store
 from laion_etl.plan.stage import plan_batches, plan_range, prepare_plan
@@ -348,9 +349,13 @@ def environment_of(settings: Settings, store: Store, urls: list[str]) -> dict[st
 
 @contextmanager
 def killed_while_it_waits(
-    command: list[str], environment: dict[str, str], folder: Path, url: str
+    command: list[str],
+    environment: dict[str, str],
+    folder: Path,
+    url: str,
+    done_elsewhere: Callable[[], bool] = lambda: True,
 ) -> Iterator[None]:
-    """Kills a command with SIGKILL while it waits for table pair on one server."""
+    """Kills a command with SIGKILL while it waits for table pair on one server, and has done the rest."""
     waiting = """
         select count(*) > 0 from pg_stat_activity
         where datname = current_database() and wait_event_type = 'Lock'"""
@@ -361,7 +366,12 @@ def killed_while_it_waits(
             streams = (output.fileno(), output.fileno())
             fork = Fork(server, ["-m", "laion_etl", *command], environment, folder, streams)
             with psycopg.connect(url, autocommit=True) as other:
-                wait_for(lambda: fork.poll() is not None or other.execute(waiting).fetchone() == (True,))
+                wait_for(
+                    lambda: (
+                        fork.poll() is not None
+                        or (other.execute(waiting).fetchone() == (True,) and done_elsewhere())
+                    )
+                )
             output.seek(0)
             assert fork.poll() is None, output.read()
             os.kill(fork.pid, signal.SIGKILL)
@@ -379,11 +389,14 @@ def test_killed_by_the_system_load_plan_and_move_go_on(
     run = environment_of(small, store, two)
     with open_database(settings) as database:
         load_partition("C", 2, settings, store, database)
-        with killed_while_it_waits(
-            ["stage", "load", "--crawl", "C", "--partition", "0"], run, tmp_path, two[1]
-        ):
+
+        def all_of_the_first_server() -> bool:
             begun = "select count(*) from partition_range where partition_no = 2"
-            assert database.connection.execute(begun).fetchone() == (32,)
+            return database.connection.execute(begun).fetchone() == (32,)
+
+        load = ["stage", "load", "--crawl", "C", "--partition", "0"]
+        with killed_while_it_waits(load, run, tmp_path, two[1], all_of_the_first_server):
+            assert all_of_the_first_server()
         for number in ORDER:
             load_partition("C", number, settings, store, database)
         with killed_while_it_waits(["stage", "plan", "--crawl", "C"], run, tmp_path, two[1]):
@@ -513,11 +526,14 @@ def test_a_server_that_was_restored_from_an_older_backup_is_found(
     settings = with_servers(small, urls(2))
     with open_database(settings) as database:
         build(store, settings, database)
-        assert Kind.INCOMPLETE_PARTITION not in find_differences("C", store, database).numbers
+        assert (
+            Kind.INCOMPLETE_PARTITION
+            not in find_differences("C", read_stored("C", store), store, database).numbers
+        )
         with range_servers(database) as servers:
             servers.further[0].connection.execute(
                 "delete from partition_range where partition_no = (select partition_no from partition "
                 "where partition = 1) and range_no > 40"
             )
-        found = find_differences("C", store, database)
+        found = find_differences("C", stored, store, database)
         assert found.of(Kind.INCOMPLETE_PARTITION) == [1]

@@ -184,7 +184,9 @@ class Try:
         self.moments.rename(self.moments_of_task)
         assert [code, *(self.run(command)[0] for command in task.after)] == [0] * (len(task.after) + 1)
         found = (path for path in self.store.rglob("*") if path.is_file())
-        return {str(path.relative_to(self.store)): path.read_bytes() for path in found}, output
+        files = {str(path.relative_to(self.store)): path.read_bytes() for path in found}
+        # What its processes used is recorded for each of them.
+        return {name: data for name, data in files.items() if not name.startswith("usage/")}, output
 
     @property
     def moments(self) -> Path:
