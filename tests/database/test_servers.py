@@ -535,5 +535,5 @@ def test_a_server_that_was_restored_from_an_older_backup_is_found(
                 "delete from partition_range where partition_no = (select partition_no from partition "
                 "where partition = 1) and range_no > 40"
             )
-        found = find_differences("C", stored, store, database)
+        found = find_differences("C", read_stored("C", store), store, database)
         assert found.of(Kind.INCOMPLETE_PARTITION) == [1]
