@@ -17,7 +17,7 @@ from rich.console import Console
 
 from laion_etl.core import usage_counters
 from laion_etl.core.errors import StorageError
-from laion_etl.core.usage import ApartProcess, Usage, recorded_apart
+from laion_etl.core.usage import ApartProcess, Usage, cpu_seconds, recorded_apart
 from laion_etl.core.usage_counters import FOLDER, Counter, count
 from laion_etl.io import usage_records
 from laion_etl.io.storage import LocalStore, Store
@@ -160,13 +160,17 @@ def test_a_failure_to_measure_does_not_fail_the_work(store: Store, caplog: pytes
 
 def test_a_child_with_a_record_of_its_own_is_not_counted_twice(store: Store) -> None:
     child = subprocess.Popen([sys.executable, "-m", "tests.counting_child"], cwd=Path(__file__).parents[1])
-    with recorded_apart(ApartProcess(child.pid)), usage_recorded(CRAWL, "download", "worker", store):
-        os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
+    with recorded_apart(ApartProcess(child.pid)):
+        with usage_recorded(CRAWL, "download", "worker", store):
+            os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
+        without = cpu_seconds()
+    together = cpu_seconds()
     _, status, used = os.wait4(child.pid, 0)
     child.returncode = os.waitstatus_to_exitcode(status)
-    found = recorded(store)
     assert child.returncode == 0
-    assert found.usage.cpu_s < used.ru_utime + used.ru_stime
+    in_ticks = used.ru_utime + used.ru_stime - 0.02  # both are rounded down to hundredths
+    assert together - without > in_ticks > 0
+    found = recorded(store)
     assert (found.usage.pod_s, found.usage.core_s) == (0, 0), "the child has the machine"
     assert found.ran_s > 0
 
