@@ -179,12 +179,13 @@ class Try:
         return done.returncode, done.stdout.replace(str(self.store), "STORE")
 
     def finish(self, task: Task) -> tuple[dict[str, bytes], str]:
-        """Run the task and those after it to the end; return all files and the output of the task."""
+        """Run the task and those after it to the end; return its output and all files but those that differ
+        from run to run, which say what the processes used."""
         code, output = self.run(task.command)
         self.moments.rename(self.moments_of_task)
         assert [code, *(self.run(command)[0] for command in task.after)] == [0] * (len(task.after) + 1)
-        found = (path for path in self.store.rglob("*") if path.is_file())
-        return {str(path.relative_to(self.store)): path.read_bytes() for path in found}, output
+        found = {str(path.relative_to(self.store)): path for path in self.store.rglob("*") if path.is_file()}
+        return {k: v.read_bytes() for k, v in found.items() if not k.startswith("usage/")}, output
 
     @property
     def moments(self) -> Path:
