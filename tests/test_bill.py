@@ -6,6 +6,7 @@ import json
 import logging
 import math
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -147,6 +148,15 @@ def test_without_a_temporary_folder_only_time_is_recorded(
     assert (found.unit, found.usage.web_bytes) == ("0", 0)
     assert found.usage.pod_s > 0
     assert caplog.text.count("cannot count") == 1
+
+
+def test_time_is_recorded_after_the_temporary_folder_was_deleted(
+    store: Store, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.WARNING), usage_recorded(CRAWL, "download", "worker", store):
+        shutil.rmtree(os.environ[FOLDER])
+    assert recorded(store).usage.pod_s > 0
+    assert "cannot count more requests and bytes" in caplog.text
 
 
 def test_a_failure_to_measure_does_not_fail_the_work(store: Store, caplog: pytest.LogCaptureFixture) -> None:

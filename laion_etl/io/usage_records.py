@@ -26,7 +26,7 @@ from laion_etl.core.errors import InputError, OutageError, StorageError
 from laion_etl.core.formats import check_format
 from laion_etl.core.host_resources import usable_cores
 from laion_etl.core.usage import Usage, amount, cpu_seconds, machine_seconds
-from laion_etl.core.usage_counters import FOLDER, NO_FOLDER, counted
+from laion_etl.core.usage_counters import FOLDER, NO_FOLDER, Counter, counted
 from laion_etl.io.storage import Store
 
 FORMAT = 1
@@ -134,6 +134,7 @@ class _Meter:
         with self._logged():
             self._record = replace(self._record, cores=usable_cores())
             self._began_cpu_s = cpu_seconds()
+        self._counted: dict[Counter, int] = {}
         self._stop = threading.Event()
 
     @contextmanager
@@ -181,10 +182,17 @@ class _Meter:
 
     def _used(self, record: UsageRecord) -> Usage:
         machine_s = machine_seconds(self._began)
-        found = {} if self._folder == NO_FOLDER else counted(Path(self._folder))
-        counts = {what.name.lower(): number for what, number in found.items()}
+        counts = {what.name.lower(): number for what, number in self._counts().items()}
         spent_s = max(0.0, cpu_seconds() - self._began_cpu_s)
         return Usage(machine_s, machine_s * record.cores, machine_s * record.gpus, spent_s, **counts)
+
+    def _counts(self) -> dict[Counter, int]:
+        if self._folder != NO_FOLDER:
+            try:
+                self._counted = counted(Path(self._folder))
+            except OSError as error:  # systems delete what has been in /tmp for days
+                _log.warning("cannot count more requests and bytes: %s", error)
+        return self._counted
 
 
 @dataclass(slots=True)
