@@ -13,6 +13,7 @@ from typing import Any
 
 from laion_etl.core.stage_stats import StageStats
 from laion_etl.core.stopping import Stop
+from laion_etl.core.usage import recorded_apart
 from laion_etl.crawl import Partition
 from laion_etl.database.connection import Database
 from laion_etl.database.load import load_partition
@@ -83,6 +84,8 @@ class Pipeline:
     def scoring(self, on_done: Callable[[StageStats], None]) -> Iterator[None]:
         """Score in another process while the block downloads; at its end, wait until all is scored.
 
+        That process records what it uses, and the time of the machine, which it needs longer than downloads.
+
         `on_done` gets the counts of each shard, in another thread. Raises like `score`.
         """
         from laion_etl.score.multi_gpu import ScoreProcess, failure  # the extra `score`
@@ -93,7 +96,8 @@ class Pipeline:
             on_done(StageStats("score", self.crawl, **counts))
 
         with ScoreProcess(self.crawl, None, environment, scored) as process:
-            yield
+            with recorded_apart(process.usage):
+                yield
             if code := process.wait():
                 raise failure([("this machine", code, process.error)])
             missing = process.missing()

@@ -1,20 +1,25 @@
 """What a crawl used and cost: recorded by its processes, added up, priced."""
 
+import errno
 import io
 import json
 import logging
+import math
 import os
+import shutil
 import subprocess
 import sys
+import tempfile
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from rich.console import Console
 
+from laion_etl.core import usage_counters
 from laion_etl.core.errors import StorageError
-from laion_etl.core.usage import Usage
-from laion_etl.core.usage_counters import Counter, count
+from laion_etl.core.usage import ApartProcess, Usage, cpu_seconds, recorded_apart
+from laion_etl.core.usage_counters import FOLDER, Counter, count
 from laion_etl.io import usage_records
 from laion_etl.io.storage import LocalStore, Store
 from laion_etl.io.usage_records import UsageReader, UsageRecord, usage_recorded
@@ -37,7 +42,7 @@ def recorded(store: Store) -> UsageRecord:
 
 
 def record(stage: str, usage: Usage, *, running: bool = False, age_s: float = 0) -> UsageRecord:
-    return UsageRecord(CRAWL, stage, "0", 2, 0, NOW - age_s, running, usage)
+    return UsageRecord(CRAWL, stage, "0", 2, 0, NOW - age_s, running, usage, usage.pod_s)
 
 
 def test_a_record_has_the_processor_time_and_counts_of_this_process_and_its_children(store: Store) -> None:
@@ -100,6 +105,93 @@ def test_a_record_that_cannot_be_written_does_not_fail_the_work(
     assert "what parse 0 uses is not recorded" in caplog.text
 
 
+def test_a_process_that_only_begins_to_count_does_not_fail_the_work(store: Store) -> None:
+    """Its file is made before it has a size."""
+    with usage_recorded(CRAWL, "parse", "0", store):
+        count(Counter.WEB_BYTES, 5)
+        (Path(os.environ[FOLDER]) / "1234").touch()
+    assert recorded(store).usage.web_bytes == 5
+
+
+def test_a_process_with_the_number_of_one_that_has_ended_keeps_its_counts(store: Store) -> None:
+    with usage_recorded(CRAWL, "parse", "0", store):
+        for _ in range(2):
+            usage_counters._forget()  # what a new process knows
+            count(Counter.WEB_BYTES, 5)
+    assert recorded(store).usage.web_bytes == 10
+
+
+def test_on_a_full_disk_the_work_goes_on_uncounted(
+    store: Store, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def full(*_: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    with caplog.at_level(logging.WARNING), usage_recorded(CRAWL, "parse", "0", store):
+        count(Counter.WEB_BYTES, 5)
+    assert recorded(store).usage.web_bytes == 0
+    assert "cannot count what process" in caplog.text
+    assert "No space left on device" in caplog.text
+
+
+def test_without_a_temporary_folder_only_time_is_recorded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    store = LocalStore(tmp_path / "store")
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "missing"))
+    with caplog.at_level(logging.WARNING), usage_recorded(CRAWL, "score", "0", store):
+        count(Counter.WEB_BYTES, 5)
+        with usage_recorded(CRAWL, "score", "child", store):
+            pass
+    found = recorded(store)
+    assert (found.unit, found.usage.web_bytes) == ("0", 0)
+    assert found.usage.pod_s > 0
+    assert caplog.text.count("cannot count") == 1
+
+
+def test_time_is_recorded_after_the_temporary_folder_was_deleted(
+    store: Store, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.WARNING), usage_recorded(CRAWL, "download", "worker", store):
+        shutil.rmtree(os.environ[FOLDER])
+    assert recorded(store).usage.pod_s > 0
+    assert "cannot count more requests and bytes" in caplog.text
+
+
+def test_a_failure_to_measure_does_not_fail_the_work(store: Store, caplog: pytest.LogCaptureFixture) -> None:
+    def gpus() -> int:
+        raise RuntimeError("CUDA is gone")
+
+    with caplog.at_level(logging.WARNING), usage_recorded(CRAWL, "score", "0", store, gpus):
+        pass
+    assert "what score 0 uses is not recorded: CUDA is gone" in caplog.text
+
+
+def test_a_child_with_a_record_of_its_own_is_not_counted_twice(store: Store) -> None:
+    child = subprocess.Popen([sys.executable, "-m", "tests.counting_child"], cwd=Path(__file__).parents[1])
+    with recorded_apart(ApartProcess(child.pid)):
+        with usage_recorded(CRAWL, "download", "worker", store):
+            os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
+        without = cpu_seconds()
+    together = cpu_seconds()
+    _, status, used = os.wait4(child.pid, 0)
+    child.returncode = os.waitstatus_to_exitcode(status)
+    assert child.returncode == 0
+    in_ticks = used.ru_utime + used.ru_stime - 0.02  # both are rounded down to hundredths
+    assert together - without > in_ticks > 0
+    found = recorded(store)
+    assert (found.usage.pod_s, found.usage.core_s) == (0, 0), "the child has the machine"
+    assert found.ran_s > 0
+
+
+def test_a_child_has_the_machine_for_as_long_as_it_runs() -> None:
+    assert ApartProcess(1, began=10, ended=20).ran_s(5, 30) == 10
+    assert ApartProcess(1, began=10, ended=20).ran_s(12, 15) == 3
+    assert ApartProcess(1, began=10, ended=20).ran_s(25, 30) == 0
+    assert ApartProcess(1, began=10).ran_s(12, 30) == 18
+
+
 def test_an_outage_of_the_store_is_not_prolonged_by_the_record(store: Store) -> None:
     with pytest.raises(StorageError), usage_recorded(CRAWL, "parse", "0", store):
         raise StorageError("cannot write x: the bucket is gone")
@@ -138,7 +230,18 @@ def test_a_damaged_record_is_left_out(store: Store, caplog: pytest.LogCaptureFix
     store.write(f"usage/{CRAWL}/load/0.json", b"{")
     store.write(f"usage/{CRAWL}/load/1.json", json.dumps({"format": 99}).encode())
     store.write(f"usage/{CRAWL}/load/2.json", record("load", Usage(pod_s=1)).to_json())
-    assert len(UsageReader(CRAWL).records(store)) == 1
+    whole = json.loads(record("load", Usage()).to_json())
+    damaged = (
+        whole | {"cores": math.inf},
+        whole | {"written_at": math.nan},
+        whole | {"usage": whole["usage"] | {"core_s": math.inf}},
+        whole | {"usage": whole["usage"] | {"web_requests": 10**400}},
+        whole | {"usage": whole["usage"] | {"store_writes": -1}},
+    )
+    for number, plain in enumerate(damaged, start=3):
+        store.write(f"usage/{CRAWL}/load/{number}.json", json.dumps(plain).encode())
+    store.write(f"usage/{CRAWL}/load/9.json", b"[" * 5_000)
+    assert [one.usage.pod_s for one in UsageReader(CRAWL).records(store)] == [1]
     assert "the bill leaves out" in caplog.text
 
 
@@ -180,6 +283,12 @@ def test_the_present_rate_is_that_of_processes_that_still_report() -> None:
     assert (download.processes, download.running) == (3, 1)
     assert bill.per_hour == pytest.approx(2 * 0.1 + 2 * 0.05)
     assert bill.to_plain()["per_hour"] == 0.3
+
+
+def test_the_rate_has_what_a_process_costs_besides_a_machine_that_another_one_pays_for() -> None:
+    download = replace(record("download", Usage(web_bytes=2_000_000_000), running=True), ran_s=1_800.0)
+    bill = make_bill(CRAWL, [download], Settings(prices=PRICES), NOW)
+    assert bill.per_hour == pytest.approx(0.2)
 
 
 @pytest.mark.parametrize("shown", [True, False])

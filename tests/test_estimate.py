@@ -85,7 +85,7 @@ def test_what_the_sample_used_is_scaled_where_it_was_recorded(store: Store) -> N
         "score": Usage(pod_s=36, core_s=72, gpu_s=36, cpu_s=70, store_reads=9),
     }
     for stage, usage in used.items():
-        record = UsageRecord(CRAWL, stage, "0", 2, 0, 0.0, running=False, usage=usage)
+        record = UsageRecord(CRAWL, stage, "0", 2, 0, 0.0, running=False, usage=usage, ran_s=1.0)
         store.write(f"usage/{CRAWL}/{stage}/0.json", record.to_json())
     found = estimate(CRAWL, 2_000, store)
     assert (found.parse_hours, found.score_hours, found.gpu_hours) == (100.0, 19.444, 10.0)

@@ -1,10 +1,12 @@
 """What a process of a stage uses: time, processor time with all child processes, GPUs, bytes and requests."""
 
+import math
 import os
 import resource
-from collections.abc import Mapping
-from contextlib import suppress
-from dataclasses import asdict, dataclass, fields
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -44,14 +46,56 @@ class Usage:
 
     @classmethod
     def from_plain(cls, plain: Mapping[str, Any]) -> "Usage":
-        """Read plain JSON values. Raises KeyError, TypeError or ValueError if they are not."""
+        """Read plain JSON values. Raises KeyError, TypeError, ValueError or OverflowError if they are not."""
         numbers: dict[str, Any] = {
-            name: (float if name.endswith("_s") else int)(plain[name]) for name in _NAMES
+            name: (float if name.endswith("_s") else int)(amount(plain[name])) for name in _NAMES
         }
         return cls(**numbers)
 
 
 _NAMES = tuple(one.name for one in fields(Usage))
+
+
+def amount(value: Any) -> float:
+    """Return a number of JSON, which may be Infinity or NaN. Raises like `Usage.from_plain`."""
+    number = float(value)
+    if not 0 <= number < math.inf:
+        raise ValueError(f"{value!r} is not an amount")
+    return number
+
+
+@dataclass(slots=True)
+class ApartProcess:
+    """A child that writes a record of its own, in which it also has the machine for as long as it runs."""
+
+    pid: int
+    began: float = field(default_factory=time.monotonic)
+    ended: float | None = None
+
+    def ran_s(self, since: float, until: float) -> float:
+        """Return for how long it ran between two moments of the monotonic clock."""
+        ended = until if self.ended is None else min(until, self.ended)
+        return max(0.0, ended - max(since, self.began))
+
+
+_apart: list[ApartProcess] = []
+
+
+@contextmanager
+def recorded_apart(process: ApartProcess) -> Iterator[None]:
+    """Leave a child out of what this process uses. Wait for its end after records that begin in the block:
+    the system adds the times of a child that was waited for to those of this process."""
+    _apart.append(process)
+    try:
+        yield
+    finally:
+        _apart.remove(process)
+
+
+def machine_seconds(since: float) -> float:
+    """Return the time since a moment of the monotonic clock in which this process had the machine."""
+    now = time.monotonic()
+    return max(0.0, now - since - sum(process.ran_s(since, now) for process in _apart))
 
 
 def cpu_seconds() -> float:
@@ -71,12 +115,13 @@ def _running_children_s() -> float:
     children: dict[int, list[int]] = {}
     for folder in _PROC.iterdir():
         if folder.name.isdigit():
-            with suppress(OSError):  # it has ended meanwhile
+            with suppress(OSError, LookupError):  # it has ended meanwhile
                 # The name of a program may contain spaces and brackets.
                 values = (folder / "stat").read_text(errors="replace").rpartition(")")[2].split()
                 times[int(folder.name)] = sum(map(int, values[_FIRST_TIME : _FIRST_TIME + _TIMES]))
                 children.setdefault(int(values[_PARENT]), []).append(int(folder.name))
-    ticks, left = 0, list(children.get(os.getpid(), ()))
+    apart = {process.pid for process in _apart}
+    ticks, left = 0, [pid for pid in children.get(os.getpid(), ()) if pid not in apart]
     while left:
         pid = left.pop()
         ticks += times[pid]

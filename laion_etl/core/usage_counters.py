@@ -12,13 +12,14 @@ writes when it ends (one that is killed writes none).
 import logging
 import mmap
 import os
+import tempfile
 import threading
 from array import array
 from enum import IntEnum
 from pathlib import Path
 
 FOLDER = "LAIONETL_USAGE_COUNTERS"  # environment variable, not a setting: each command makes its own folder
-_SLOT_BYTES = 8
+NO_FOLDER = os.devnull  # its value where no folder can be made: the children are not to record either
 _log = logging.getLogger(__name__)
 
 
@@ -31,6 +32,9 @@ class Counter(IntEnum):
     STORE_READS = 3  # all others but DELETE, which is free
     STORE_BYTES_SENT = 4
     STORE_BYTES_RECEIVED = 5
+
+
+_FILE_BYTES = 8 * len(Counter)
 
 
 class _Mapped:
@@ -61,7 +65,7 @@ def count(what: Counter, number: int = 1) -> None:
         return
     with _mapped.lock:
         if _mapped.folder != folder:
-            _mapped.folder, _mapped.view = folder, _opened(Path(folder))
+            _mapped.folder, _mapped.view = folder, _opened(folder)
         _mapped.view[what] += number
 
 
@@ -70,18 +74,27 @@ def counted(folder: Path) -> dict[Counter, int]:
     totals = dict.fromkeys(Counter, 0)
     for file in folder.iterdir():
         values = array("q")
-        values.frombytes(file.read_bytes())
+        values.frombytes(file.read_bytes()[:_FILE_BYTES].ljust(_FILE_BYTES, b"\0"))  # a new file is empty
         for what in Counter:
             totals[what] += values[what]
     return totals
 
 
-def _opened(folder: Path) -> memoryview:
-    size = _SLOT_BYTES * len(Counter)
+def _opened(folder: str) -> memoryview:
+    if folder != NO_FOLDER:
+        try:
+            return _new_file(folder)
+        except OSError as error:  # a disk that is full, or the command that made the folder is gone
+            _log.warning("cannot count what process %d uses: %s", os.getpid(), error)
+    return memoryview(array("q", [0] * len(Counter)))
+
+
+def _new_file(folder: str) -> memoryview:
+    """Map a file of its own: a later process may have the number of one that has ended."""
+    handle, _ = tempfile.mkstemp(prefix=f"{os.getpid()}-", dir=folder)
     try:
-        with (folder / str(os.getpid())).open("w+b") as file:
-            file.truncate(size)
-            return memoryview(mmap.mmap(file.fileno(), size)).cast("q")
-    except OSError as error:  # a disk that is full, or the command that made the folder is gone
-        _log.warning("cannot count what process %d uses: %s", os.getpid(), error)
-        return memoryview(array("q", [0] * len(Counter)))
+        # Of a file with holes on a full disk the first count would be a SIGBUS.
+        os.posix_fallocate(handle, 0, _FILE_BYTES)
+        return memoryview(mmap.mmap(handle, _FILE_BYTES)).cast("q")
+    finally:
+        os.close(handle)

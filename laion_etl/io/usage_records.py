@@ -25,19 +25,23 @@ from pathlib import Path
 from laion_etl.core.errors import InputError, OutageError, StorageError
 from laion_etl.core.formats import check_format
 from laion_etl.core.host_resources import usable_cores
-from laion_etl.core.usage import Usage, cpu_seconds
-from laion_etl.core.usage_counters import FOLDER, counted
+from laion_etl.core.usage import Usage, amount, cpu_seconds, machine_seconds
+from laion_etl.core.usage_counters import FOLDER, NO_FOLDER, Counter, counted
 from laion_etl.io.storage import Store
 
 FORMAT = 1
 _FIRST_S, _EVERY_S = 30.0, 300.0
 _READERS = 32  # small files: reading them is mostly waiting
 _log = logging.getLogger(__name__)
+_DAMAGED = (
+    InputError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError,
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
 class UsageRecord:
-    """What one process has used up to a moment. `running`: it had not ended then."""
+    """What one process has used up to a moment. `running`: it had not ended then. `ran_s`: its age then; for
+    some of that time the machine may be in the record of another process."""
 
     crawl: str
     stage: str
@@ -47,6 +51,7 @@ class UsageRecord:
     written_at: float
     running: bool
     usage: Usage
+    ran_s: float
 
     def is_running(self, now: float) -> bool:
         """Whether it still runs: one that was killed stops writing."""
@@ -63,6 +68,7 @@ class UsageRecord:
             "gpus": self.gpus,
             "written_at": round(self.written_at, 3),
             "running": self.running,
+            "ran_s": round(self.ran_s, 3),
             "usage": self.usage.to_plain(),
         }
         return json.dumps(plain, indent=1).encode() + b"\n"
@@ -74,8 +80,8 @@ class UsageRecord:
         check_format(uri, plain.get("format"), FORMAT)
         return cls(
             str(plain["crawl"]), str(plain["stage"]), str(plain["unit"]), int(plain["cores"]),
-            int(plain["gpus"]), float(plain["written_at"]), bool(plain["running"]),
-            Usage.from_plain(plain["usage"]),
+            int(plain["gpus"]), amount(plain["written_at"]), bool(plain["running"]),
+            Usage.from_plain(plain["usage"]), amount(plain["ran_s"]),
         )  # fmt: skip
 
 
@@ -91,8 +97,8 @@ def usage_recorded(
     if FOLDER in os.environ:
         yield
         return
-    with tempfile.TemporaryDirectory(prefix="laion-etl-usage-") as name:
-        meter = _Meter(crawl, stage, unit, store, Path(name), gpus)
+    with _folder() as name:
+        meter = _Meter(crawl, stage, unit, store, name, gpus)
         os.environ[FOLDER] = name
         try:
             with meter.running():
@@ -101,23 +107,41 @@ def usage_recorded(
             del os.environ[FOLDER]
 
 
+@contextmanager
+def _folder() -> Iterator[str]:
+    """Make the folder of the counters; without one requests and bytes are not counted."""
+    try:
+        folder = tempfile.TemporaryDirectory(prefix="laion-etl-usage-", ignore_cleanup_errors=True)
+    except OSError as error:
+        _log.warning("cannot count requests and bytes: %s", error)
+        yield NO_FOLDER
+        return
+    with folder as name:
+        yield name
+
+
 class _Meter:
     """Measures one process and writes its record."""
 
     def __init__(
-        self, crawl: str, stage: str, unit: str, store: Store, folder: Path, gpus: Callable[[], int]
+        self, crawl: str, stage: str, unit: str, store: Store, folder: str, gpus: Callable[[], int]
     ) -> None:
-        self._record = UsageRecord(crawl, stage, unit, usable_cores(), 0, 0.0, running=True, usage=Usage())
+        self._record = UsageRecord(crawl, stage, unit, 1, 0, 0.0, running=True, usage=Usage(), ran_s=0.0)
         safe = unit.replace("/", "-of-")
         self._name = f"usage/{crawl}/{stage}/{safe}-{secrets.token_hex(4)}.json"
         self._store, self._folder, self._gpus = store, folder, gpus
-        self._began, self._began_cpu_s = time.monotonic(), cpu_seconds()
+        self._began, self._began_cpu_s = time.monotonic(), 0.0
+        with self._logged():
+            self._record = replace(self._record, cores=usable_cores())
+            self._began_cpu_s = cpu_seconds()
+        self._counted: dict[Counter, int] = {}
         self._stop = threading.Event()
 
     @contextmanager
     def running(self) -> Iterator[None]:
         thread = threading.Thread(target=self._write_now_and_then, daemon=True, name="usage")
-        thread.start()
+        with self._logged():
+            thread.start()
         try:
             yield
         except (StorageError, OutageError):
@@ -139,21 +163,36 @@ class _Meter:
 
     def _write_last(self, thread: threading.Thread) -> None:
         self._stop.set()
-        thread.join()  # or its older record could replace the last one
+        if thread.ident is not None:
+            thread.join()  # or its older record could replace the last one
         self._write(running=False)
 
     def _write(self, *, running: bool) -> None:
-        try:
+        with self._logged():
             record = replace(self._record, gpus=self._gpus(), written_at=time.time(), running=running)
-            self._store.write(self._name, replace(record, usage=self._used(record)).to_json())
-        except (StorageError, OutageError, OSError) as error:
-            _log.warning("what %s %s uses is not recorded: %s", record.stage, record.unit, error)
+            record = replace(record, usage=self._used(record), ran_s=time.monotonic() - self._began)
+            self._store.write(self._name, record.to_json())
+
+    @contextmanager
+    def _logged(self) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:  # noqa: BLE001 - the work must not fail because it cannot be measured
+            _log.warning("what %s %s uses is not recorded: %s", self._record.stage, self._record.unit, error)
 
     def _used(self, record: UsageRecord) -> Usage:
-        took_s = time.monotonic() - self._began
-        counts = {what.name.lower(): number for what, number in counted(self._folder).items()}
+        machine_s = machine_seconds(self._began)
+        counts = {what.name.lower(): number for what, number in self._counts().items()}
         spent_s = max(0.0, cpu_seconds() - self._began_cpu_s)
-        return Usage(took_s, took_s * record.cores, took_s * record.gpus, spent_s, **counts)
+        return Usage(machine_s, machine_s * record.cores, machine_s * record.gpus, spent_s, **counts)
+
+    def _counts(self) -> dict[Counter, int]:
+        if self._folder != NO_FOLDER:
+            try:
+                self._counted = counted(Path(self._folder))
+            except OSError as error:  # systems delete what has been in /tmp for days
+                _log.warning("cannot count more requests and bytes: %s", error)
+        return self._counted
 
 
 @dataclass(slots=True)
@@ -178,6 +217,6 @@ class UsageReader:
 def _read(name: str, store: Store) -> UsageRecord | None:
     try:
         return UsageRecord.from_json(store.read(name), store.uri(name))
-    except (InputError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except _DAMAGED as error:
         _log.warning("the bill leaves out %s: %s", store.uri(name), error)
         return None

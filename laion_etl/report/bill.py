@@ -147,5 +147,5 @@ def _stage(stage: str, records: Sequence[UsageRecord], settings: Settings, now: 
 def _per_hour(records: Iterable[UsageRecord], settings: Settings) -> Iterable[float]:
     """Yield what each process costs in an hour, as it has worked since it began."""
     for one in records:
-        if one.usage.pod_s:
-            yield cost_of(one.usage, settings).total * 3_600 / one.usage.pod_s
+        if one.ran_s:
+            yield cost_of(one.usage, settings).total * 3_600 / one.ran_s

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
@@ -29,6 +30,7 @@ from laion_etl.core.errors import (
 from laion_etl.core.schemas import scored_stem
 from laion_etl.core.stage_stats import StageStats
 from laion_etl.core.stopping import Stop
+from laion_etl.core.usage import ApartProcess
 from laion_etl.dataset.missing_batches import MissingBatch, check_scored
 from laion_etl.io.storage import Store
 from laion_etl.score.stage import score_shards
@@ -37,6 +39,7 @@ from laion_etl.settings import ClipSettings, Settings
 PROGRAM = (sys.executable, "-m", "laion_etl")
 # What is missing is judged here, over all processes.
 _ARGUMENTS = ("--allow-missing", "1", "--each", "--json")
+_NO_RESULT = "it printed none; print nothing to stdout in custom heads, and run the same command again"
 _POLL_S = 0.2
 _KILLED = "its process was killed (SIGKILL), most often because the machine ran out of memory"
 _READERS = 8  # of stats files: reading them is mostly waiting
@@ -217,6 +220,7 @@ class ScoreProcess:
                 text=True,
                 errors="replace",
             )
+        self.usage = ApartProcess(self._process.pid)
         self.error = "its process ended without a message"
         self._followers = [
             threading.Thread(target=self._follow, daemon=True),
@@ -228,11 +232,14 @@ class ScoreProcess:
     def _read(self, on_scored: Callable[[dict[str, Any]], None]) -> None:
         """Passes on what is scored; remembers the result, which is the last line."""
         for line in self._process.stdout or ():
-            document = json.loads(line)
-            if "scored" in document:
-                on_scored(document["scored"])
-            else:
+            document = _document(line)
+            if isinstance(counts := document.get("scored"), dict):
+                on_scored(counts)
+            elif "missing" in document:
                 self._result = document
+            else:  # a head or a library has printed it
+                sys.stderr.write(line)
+        self.usage.ended = time.monotonic()
 
     def _follow(self) -> None:
         """Passes stderr on, and remembers its last line."""
@@ -271,10 +278,24 @@ class ScoreProcess:
         return code
 
     def missing(self) -> list[MissingBatch]:
-        """Returns the batches that a process which succeeded could not score."""
-        return [MissingBatch.from_plain(plain) for plain in self._result["missing"]]
+        """Returns the batches that a process which succeeded could not score. Raises ModelError."""
+        return [MissingBatch.from_plain(plain) for plain in self._found()["missing"]]
 
     @property
     def total(self) -> int:
-        """The batches of the crawl whose queue a process has finished."""
-        return int(self._result["total"])
+        """The batches of the crawl whose queue a process has finished. Raises ModelError."""
+        return int(self._found()["total"])
+
+    def _found(self) -> dict[str, Any]:
+        if not self._result:
+            raise ModelError(f"cannot read the result of a score process: {_NO_RESULT}")
+        return self._result
+
+
+def _document(line: str) -> dict[str, Any]:
+    """Returns the JSON object of a line; an empty one if the line is something else."""
+    try:
+        document = json.loads(line)
+    except (ValueError, RecursionError):
+        return {}
+    return document if isinstance(document, dict) else {}

@@ -145,7 +145,7 @@ def test_a_failed_partition_blocks_only_itself_and_fails_the_run(one_failed: Run
         ["discover", *crawl, "--wat-files=0:3"],
         ["parse", *crawl, "--partition", "2", "--wat-files=0:3"],
         ["load", *crawl, "--partition", "2"],
-        ["score", *crawl, "--group", "1/2", "--allow-missing", "0.0"],
+        ["score", *crawl, "--allow-missing", "0.0"],
         ["publish", *crawl, "--prepare", "--expect", "0-2", "--allow-missing", "0.0"],
     ):
         assert command in run["commands"]

@@ -46,7 +46,9 @@ def write_crawl(settings: Settings) -> None:
         store.write_stats(f"{shard_stem(CRAWL, number)}_stats.json", stats)
     write_group(CRAWL, numbers[:3], store, of=23)
     used = Usage(pod_s=3_600, core_s=7_200, web_bytes=2_000_000_000)
-    worker = UsageRecord(CRAWL, "download", "worker", 2, 0, time.time(), running=True, usage=used)
+    worker = UsageRecord(
+        CRAWL, "download", "worker", 2, 0, time.time(), running=True, usage=used, ran_s=used.pod_s
+    )
     store.write(f"usage/{CRAWL}/download/worker-1.json", worker.to_json())
     with open_database(settings) as database:
         database.run(partial(_write_rows, store=store))

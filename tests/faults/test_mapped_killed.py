@@ -179,7 +179,8 @@ class Try:
         return done.returncode, done.stdout.replace(str(self.store), "STORE")
 
     def finish(self, task: Task) -> tuple[dict[str, bytes], str]:
-        """Run the task and those after it to the end; return all files and the output of the task."""
+        """Run the task and those after it to the end; return its output and all files but those that differ
+        from run to run, which say what the processes used."""
         code, output = self.run(task.command)
         self.moments.rename(self.moments_of_task)
         assert [code, *(self.run(command)[0] for command in task.after)] == [0] * (len(task.after) + 1)

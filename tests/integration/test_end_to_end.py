@@ -24,6 +24,7 @@ from laion_etl.dataset.funnel_report import CrawlFunnel, crawl_funnel
 from laion_etl.download.stage import download_batch
 from laion_etl.download.worker import Worker, open_queue
 from laion_etl.io.storage import LocalStore, Store
+from laion_etl.io.usage_records import UsageReader
 from laion_etl.minicrawl.build import MiniCrawl
 from laion_etl.minicrawl.web import MiniWeb
 from laion_etl.parse.stage import parse_partition
@@ -112,6 +113,7 @@ def test_the_mini_crawl_becomes_a_dataset(whole: Store, minicrawl: MiniCrawl) ->
     expected = {url: status.value for url, status in minicrawl.expected.items()}
     assert {url: (outcomes[url], expected[url]) for url in outcomes if outcomes[url] != expected[url]} == {}
     _check_what_the_docs_say(funnel)
+    _check_that_the_machine_is_billed_once(minicrawl.crawl, whole)
 
     scored = {row["key"]: row for row in read_rows(whole, f"scored/{minicrawl.crawl}")}
     kept = {key for key, row in scored.items() if row["reason"] is None}
@@ -131,6 +133,15 @@ def test_the_mini_crawl_becomes_a_dataset(whole: Store, minicrawl: MiniCrawl) ->
     assert manifest
     assert whole.read(f"{dataset}/README.md").startswith(b"---\n")
     assert whole.read(f"{dataset}/report/index.html").startswith(b"<!")
+
+
+def _check_that_the_machine_is_billed_once(crawl: str, store: Store) -> None:
+    """Download and score ran at the same time, in two processes."""
+    records = {record.stage: record for record in UsageReader(crawl).records(store)}
+    download, score = records["download"], records["score"]
+    assert download.usage.core_s < download.ran_s * download.cores
+    assert score.usage.core_s == pytest.approx(score.ran_s * score.cores, abs=1)
+    assert score.usage.cpu_s > 0
 
 
 def _check_what_the_docs_say(funnel: CrawlFunnel) -> None:

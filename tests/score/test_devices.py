@@ -1,5 +1,6 @@
 """A process for each device; two CPUs stand in for GPUs. The processes are forks that have imported torch."""
 
+import json
 import os
 import sys
 from dataclasses import replace
@@ -12,7 +13,7 @@ from laion_etl.core.stage_stats import StageStats
 from laion_etl.dataset.missing_batches import Fault, MissingBatch
 from laion_etl.io.storage import LocalStore
 from laion_etl.score import multi_gpu
-from laion_etl.score.multi_gpu import devices, score_everywhere
+from laion_etl.score.multi_gpu import devices, run_processes, score_everywhere
 from laion_etl.score.stage import score_shards
 from laion_etl.settings import ClipSettings
 from tests.forked_command import installed
@@ -105,6 +106,32 @@ def test_a_process_that_was_killed_says_so(tmp_path: Path, monkeypatch: pytest.M
     ) as ended:
         score_everywhere(CRAWL, [0, 1, 2], TWO, LocalStore(tmp_path / "store"))
     assert "3 of 7" not in str(ended.value)
+
+
+def test_what_a_head_prints_is_passed_on_and_no_result(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    counts = {"unit": "000000001", "fingerprint": "f", "input": 3, "kept": 2, "dropped": {"low": 1}}
+    strange = ["loading 100%", "[1]", '{"loss": 0.5}', '{"scored": 7}', "[" * 5_000]
+    printed = [*strange, json.dumps({"scored": counts}), json.dumps({"missing": []}), "bye"]
+    (tmp_path / "printed").write_text("\n".join(printed) + "\n")
+    process = tmp_path / "python"
+    process.write_text(f"#!/bin/sh\ncat '{tmp_path}/printed'\n")
+    process.chmod(0o755)
+    monkeypatch.setattr(multi_gpu, "PROGRAM", (str(process),))
+    scored: list[StageStats] = []
+    assert run_processes(CRAWL, [1], ["cpu"], scored.append) == []
+    assert [(one.unit, one.input, one.kept) for one in scored] == [("000000001", 3, 2)]
+    assert capfd.readouterr().err.splitlines() == [*strange, "bye"]
+
+
+def test_a_process_without_a_result_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    process = tmp_path / "python"
+    process.write_text("#!/bin/sh\nexit 0\n")
+    process.chmod(0o755)
+    monkeypatch.setattr(multi_gpu, "PROGRAM", (str(process),))
+    with pytest.raises(ModelError, match="cannot read the result of a score process: it printed none"):
+        run_processes(CRAWL, [1], ["cpu"])
 
 
 def test_what_no_device_is_allowed_to_do_is_not_tried_again(
