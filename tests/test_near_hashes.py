@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from laion_etl.blocklists.near_hashes import Hashes, NearIndex, NearListed, near_better
+from laion_etl.core.errors import InputError
 
 
 def hashes_and_variants(bits: int) -> tuple[Hashes, Hashes]:
@@ -50,3 +51,17 @@ def test_an_empty_index_and_no_others() -> None:
         assert NearIndex(some, bits).near(nothing).tolist() == []
         assert not NearListed(nothing, bits).near(some).any()
     assert near_better(nothing, 10).tolist() == []
+
+
+def test_a_list_longer_than_places_can_name_is_refused() -> None:
+    listed = np.broadcast_to(np.uint8(0), (126_322_568, 32))  # takes one byte
+    with pytest.raises(InputError, match=r"126,322,568 listed hashes: at most 126,322,567 fit"):
+        NearListed(listed, 31)
+
+
+def test_places_of_listed_hashes_do_not_grow_with_the_bands() -> None:
+    """Counted over all bands they would pass 32 bits from 7.9 million hashes on."""
+    hashes, others = hashes_and_variants(7)
+    index = NearListed(hashes, 7)
+    assert int(index._starts.max()) == 17 * len(hashes)
+    assert index.near(others).any()

@@ -132,7 +132,7 @@ def mark_near_listed(
 ) -> None:
     """Set `near` for hashes within `bits` of a listed one that has a band in common but for one bit.
 
-    There are 16 bands of 16 bits. `entries` has the listed hashes for each value of each band, from
+    There are 16 bands of 16 bits. `entries[band]` has the listed hashes for each value of a band, from
     `starts[band, value]` on, and `met` (bands, bytes) a bit for each value that has any. One band of some
     thousand hashes after the other, and values are looked up, then pairs compared, many at a time: so the
     tables stay in the cache, and the CPU need not wait for a step to know the next. That is five times as
@@ -151,7 +151,7 @@ def mark_near_listed(
             for row in hits[:count]:
                 value = np.int64((words[row, word] >> shift) & _LOW)
                 for place in range(starts[band, value], starts[band, value + 1]):
-                    rows[pairs], others[pairs] = row, entries[place]
+                    rows[pairs], others[pairs] = row, entries[band, place]
                     pairs += 1
                     if pairs == _PAIRS_AT_ONCE:
                         _mark_pairs(words, listed, bits, rows, others, pairs, near)
