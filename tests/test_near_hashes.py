@@ -1,9 +1,14 @@
 """The index of PDQ hashes compared with comparing all."""
 
+import logging
+
 import numpy as np
 import pytest
 
-from laion_etl.blocklists.near_hashes import Hashes, NearIndex, NearListed, near_better
+from laion_etl.blocklists import near_runs
+from laion_etl.blocklists.near_hashes import Hashes, NearIndex, NearListed, cuts, near_better, to_words
+from laion_etl.blocklists.near_kernels import band_values, flatten, join
+from laion_etl.core.errors import InputError
 
 
 def hashes_and_variants(bits: int) -> tuple[Hashes, Hashes]:
@@ -50,3 +55,50 @@ def test_an_empty_index_and_no_others() -> None:
         assert NearIndex(some, bits).near(nothing).tolist() == []
         assert not NearListed(nothing, bits).near(some).any()
     assert near_better(nothing, 10).tolist() == []
+
+
+def test_a_list_longer_than_places_can_name_is_refused() -> None:
+    listed = np.broadcast_to(np.uint8(0), (126_322_568, 32))  # takes one byte
+    with pytest.raises(InputError, match=r"126,322,568 listed hashes: at most 126,322,567 fit"):
+        NearListed(listed, 31)
+
+
+def test_places_of_listed_hashes_do_not_grow_with_the_bands() -> None:
+    """Counted over all bands they would pass 32 bits from 7.9 million hashes on."""
+    hashes, others = hashes_and_variants(7)
+    index = NearListed(hashes, 7)
+    assert int(index._starts.max()) == 17 * len(hashes)
+    assert index.near(others).any()
+
+
+@pytest.mark.parametrize(("bits", "band"), [(0, 0), (1, 1), (10, 0), (10, 3), (10, 10), (15, 8), (31, 31)])
+def test_where_many_hashes_agree_in_a_band_near_ones_are_connected_as_by_comparing_all(
+    bits: int, band: int, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Most are far from each other, so that they are compared by the bits outside the band."""
+    monkeypatch.setattr(near_runs, "_MOST_LEADERS", 50)
+    caplog.set_level(logging.INFO)
+    both = np.unpackbits(np.concatenate(hashes_and_variants(bits)), axis=1)
+    firsts, widths = cuts(bits)
+    alike = slice(int(firsts[band]), int(firsts[band] + widths[band]))
+    spread = alike.stop + np.arange(bits + 1) * (256 - int(widths[band])) // (bits + 1)
+    for row in range(80):  # pairs that differ in one bit of each band of the others but one
+        places = np.delete(spread + row % 6, row % (bits + 1)) % 256
+        both[100 + row] = both[row]
+        both[100 + row, places] ^= 1
+    both[:, alike] = both[0, alike]
+    hashes = np.packbits(both, axis=1)
+    parents = np.arange(len(hashes))
+    for number in range(bits + 1):
+        values = band_values(to_words(hashes), int(firsts[number]), int(widths[number]))
+        order = np.argsort(values, kind="stable")
+        edges = order[near_runs.connected(to_words(hashes[order]), values[order], bits, number)]
+        join(parents, edges[:, 0].copy(), edges[:, 1].copy())
+    flatten(parents)
+    near = np.bitwise_count(hashes[:, None] ^ hashes[None]).sum(axis=2, dtype=np.int64) <= bits
+    ones, others = np.nonzero(np.triu(near, 1))
+    assert (parents[ones] == parents[others]).all()
+    assert len(ones) > 30
+    assert len(np.unique(parents)) > 200, "what is far is not connected"
+    compared = [record.args for record in caplog.records if isinstance(record.args, tuple)]
+    assert 1 < max(found[3] for found in compared if found[0] == len(hashes)) < 50, "not all with all"

@@ -16,12 +16,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from laion_etl.blocklists.near_kernels import mark_near_any, mark_near_kept, mark_near_listed
+from laion_etl.core.errors import InputError
 from laion_etl.core.kernels import Hashes as Words
 
 HASH_BYTES, HASH_BITS = 32, 256
 _COMPARED = 1 << 18  # pairs of two sets compared at once, 16 MB
 _MAX_EQUAL_BITS = 15  # bands of 16 bits or more
 _MAX_BITS = 31
+_MAX_LISTED = ((1 << 31) - 1) // 17  # each has 17 entries in a band, whose places are 32 bits
 _MIN_ONES = 96  # set bits of an informative hash: PDQ sets half of its 256 bits
 
 Hashes = NDArray[np.uint8]
@@ -72,23 +74,29 @@ class NearListed:
     listed hash is indexed under the 17 values that a near hash may have in each band, and another hash is
     compared only with those indexed under its own values: with four of 1,000 on average. Beyond 31 bits each
     hash is compared with the whole list.
+
+    Takes 1.1 kB per listed hash. Raises InputError for more hashes than places of 32 bits can name.
     """
 
     def __init__(self, listed: Hashes, bits: int) -> None:
+        if bits <= _MAX_BITS and len(listed) > _MAX_LISTED:
+            raise InputError(
+                f"cannot compare images with {len(listed):,} listed hashes: at most {_MAX_LISTED:,} fit into "
+                "the index; list fewer PDQ hashes"
+            )
         self._listed = _native_words(listed)
         self._bits = bits
         if bits > _MAX_BITS:
             return
         bands = self._listed.view("<u2")  # the first 16 bits of each word are its last ones
         flips = np.array([0, *(1 << bit for bit in range(16))], np.uint16)
-        starts, entries = [], []
+        self._starts = np.empty((16, (1 << 16) + 1), np.int32)
+        self._entries = np.empty((16, len(flips) * len(listed)), np.int32)
         for band in range(16):
             values = (bands[:, band, None] ^ flips).ravel()
             order = np.argsort(values, kind="stable")
-            starts.append(np.searchsorted(values[order], np.arange((1 << 16) + 1)) + band * values.size)
-            entries.append(order // len(flips))
-        self._starts = np.array(starts, np.int32)
-        self._entries = np.concatenate(entries).astype(np.int32)
+            self._starts[band] = np.searchsorted(values[order], np.arange((1 << 16) + 1))
+            self._entries[band] = order // len(flips)
         self._met = np.packbits(np.diff(self._starts) > 0, axis=1, bitorder="little")
 
     def near(self, others: Hashes) -> NDArray[np.bool_]:

@@ -132,7 +132,7 @@ def mark_near_listed(
 ) -> None:
     """Set `near` for hashes within `bits` of a listed one that agrees in a band except for at most one bit.
 
-    There are 16 bands of 16 bits. `entries` has the listed hashes for each value of each band, from
+    There are 16 bands of 16 bits. `entries[band]` has the listed hashes for each value of a band, from
     `starts[band, value]` on, and `met` (bands, bytes) a bit for each value that has any. The loop takes some
     thousand hashes band by band, and looks up many values before it compares many pairs, so the tables stay
     in the cache and the CPU does not wait for one step to start the next. That is five times as fast as
@@ -151,7 +151,7 @@ def mark_near_listed(
             for row in hits[:count]:
                 value = np.int64((words[row, word] >> shift) & _LOW)
                 for place in range(starts[band, value], starts[band, value + 1]):
-                    rows[pairs], others[pairs] = row, entries[place]
+                    rows[pairs], others[pairs] = row, entries[band, place]
                     pairs += 1
                     if pairs == _PAIRS_AT_ONCE:
                         _mark_pairs(words, listed, bits, rows, others, pairs, near)
@@ -195,9 +195,11 @@ def flatten(parents: Longs) -> None:
 @kernel
 def connect_run(
     words: Words, start: int, end: int, bits: int, band: int, firsts: Longs, widths: Longs,
-    scratch: Longs, edges: Longs, count: int,
+    scratch: Longs, edges: Longs, count: int, most: int,
 ) -> int:  # fmt: skip
     """Add edges that connect all hashes of a run which are within `bits`; returns how many edges there are.
+
+    Returns -1 if that takes more than `most` leaders; edges behind `count` mean nothing then.
 
     A hash within `bits` of a leader joins the first such; any other is a leader itself. Two near hashes have
     leaders that differ in at most `bits` more than the farthest of their hashes do from them, so those
@@ -220,6 +222,8 @@ def connect_run(
                 joined = True
                 break
         if not joined:
+            if found == most:
+                return -1
             leaders[found], radius[found], sets[found] = row, 0, found
             found += 1
     for one in range(found):
@@ -240,13 +244,36 @@ def connect_run(
 @kernel
 def connect(
     words: Words, values: Words, bits: int, band: int, firsts: Longs, widths: Longs,
-    scratch: Longs, edges: Longs,
-) -> int:  # fmt: skip
-    """Write edges that connect near hashes with the same value of a band, sorted by it; returns how many."""
-    start, count = 0, 0
+    scratch: Longs, edges: Longs, most: int, cut_off: Longs,
+) -> tuple[int, int]:  # fmt: skip
+    """Write edges that connect near hashes with the same value of a band, sorted by it; returns how many.
+
+    Returns also how many runs of hashes take more than `most` leaders: their bounds are in `cut_off`.
+    """
+    start, count, runs = 0, 0, 0
     for end in range(1, len(words) + 1):
         if end == len(words) or values[end] != values[start]:
             if end - start > 1:
-                count = connect_run(words, start, end, bits, band, firsts, widths, scratch, edges, count)
+                found = connect_run(
+                    words, start, end, bits, band, firsts, widths, scratch, edges, count, most
+                )
+                if found < 0:
+                    cut_off[runs, 0], cut_off[runs, 1] = start, end
+                    runs += 1
+                else:
+                    count = found
             start = end
+    return count, runs
+
+
+@kernel
+def add_joining(parents: Longs, rows: Longs, edges: Longs, joined: Longs, count: int) -> int:
+    """Add those edges, between places of `rows`, that join two sets; returns how many there are then."""
+    for edge in range(len(edges)):
+        one, other = rows[edges[edge, 0]], rows[edges[edge, 1]]
+        roots = _root(parents, one), _root(parents, other)
+        if roots[0] != roots[1]:
+            parents[max(roots[0], roots[1])] = min(roots[0], roots[1])
+            joined[count, 0], joined[count, 1] = one, other
+            count += 1
     return count

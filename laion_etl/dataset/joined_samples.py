@@ -4,11 +4,12 @@
 the embeddings of its images and captions. Those of a range of batches have its number before their own.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import Any
 
+from laion_etl.dataset.score_progress import runs_of
 from laion_etl.dataset.subsets import DataFile
 
 FOLDER = "samples"
@@ -47,13 +48,15 @@ def range_of(file: DataFile) -> int:
 class Joined:
     """The number of samples that were joined, and what was left out: samples of shards that are damaged.
 
-    `errors`: the first of them, as batch and cause, by batch.
+    `errors`: the first of them, as batch and cause, by batch. `damaged`: all batches whose shard cannot be
+    read; one whose tar can be read, and lacks a sample, is not among them.
     """
 
     samples: int = 0
     left_out: int = 0
     batches_left_out: int = 0
     errors: list[tuple[int, str]] = field(default_factory=list)
+    damaged: list[int] = field(default_factory=list)
 
     def leave_out(self, batch: int, samples: int, error: str) -> None:
         """Count the samples of a batch that cannot be read."""
@@ -68,6 +71,7 @@ class Joined:
         self.batches_left_out += later.batches_left_out
         for batch, error in later.errors:
             self._note(batch, error)
+        self.damaged += later.damaged
 
     def to_plain(self) -> dict[str, Any]:
         """Return plain JSON values."""
@@ -77,14 +81,30 @@ class Joined:
             "left_out": self.left_out,
             "batches_left_out": self.batches_left_out,
             "errors": errors,
+            "damaged": [list(run) for run in runs_of(sorted(self.damaged))],
         }
 
     @classmethod
     def from_plain(cls, plain: Mapping[str, Any]) -> "Joined":
         """Read what `to_plain` returned. Raises KeyError, TypeError or ValueError."""
         errors = [(int(one["batch"]), str(one["error"])) for one in plain["errors"]]
-        return cls(int(plain["joined"]), int(plain["left_out"]), int(plain["batches_left_out"]), errors)
+        return cls(
+            int(plain["joined"]),
+            int(plain["left_out"]),
+            int(plain["batches_left_out"]),
+            errors,
+            list(damaged_batches(plain)),
+        )
 
     def _note(self, batch: int, error: str) -> None:
         if len(self.errors) < _MAX_ERRORS:
             self.errors.append((batch, error))
+
+
+def damaged_batches(plain: Mapping[str, Any]) -> Iterator[int]:
+    """Yield the batches whose shards could not be read, from what `Joined.to_plain` returned.
+
+    An earlier version did not record them.
+    """
+    for first, step, count in plain.get("damaged", ()):
+        yield from range(first, first + step * count, step)

@@ -4,6 +4,7 @@ A download is aborted as soon as its first bytes rule out a wanted image, and an
 unchanged need not be decoded. Only a few fixed fields are read, and every offset is checked.
 """
 
+import re
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -45,7 +46,9 @@ _IMAGE_BRANDS = frozenset(
 
 _NOT_SOF = frozenset({0xC4, 0xC8, 0xCC})  # of the markers 0xC0 to 0xCF
 _MAX_SEGMENTS = 1_000
-_SCAN = 0xDA
+_SCAN, _END = 0xDA, 0xD9
+# In the data of a scan FF is followed by 00 or by a restart marker; those, FF 01 and FF D8 have no length.
+_NEXT_SEGMENT = re.compile(rb"\xff[^\x00\x01\xd0-\xd8\xff]")
 _MAX_SCANS = 100  # encoders write about ten; each is a pass over all coefficients of the image
 _MAX_SIDE = 65_500  # of JPEG in libjpeg
 _TRAILING_BYTES = 64  # what editors and servers leave after the end of an image
@@ -116,8 +119,18 @@ def dimensions(data: bytes) -> tuple[int, int] | None:
 
 
 def too_many_scans(data: bytes) -> bool:
-    """Whether a JPEG has more scans than encoders write; 60 kB of them keep a decoder busy for seconds."""
-    return data.startswith(_JPEG) and data.count(b"\xff\xda") > _MAX_SCANS
+    """Whether a JPEG has more scans than encoders write; 60 kB of them keep a decoder busy for seconds.
+
+    Only its first image counts: a video behind it (a motion photo) has the bytes of the marker by chance.
+    """
+    if not data.startswith(_JPEG) or data.count(b"\xff\xda") <= _MAX_SCANS:
+        return False
+    scans, found = 0, _NEXT_SEGMENT.search(data, 2)
+    while found is not None and scans <= _MAX_SCANS and data[found.end() - 1] != _END:
+        scans += data[found.end() - 1] == _SCAN
+        length = int.from_bytes(data[found.end() : found.end() + 2], "big")
+        found = _NEXT_SEGMENT.search(data, found.end() + length)
+    return scans > _MAX_SCANS
 
 
 def plain_size(data: bytes) -> tuple[int, int] | None:
@@ -167,7 +180,8 @@ def _segments(data: bytes) -> Iterator[tuple[int, int, int]]:
 
 
 def _plain_jpeg(data: bytes) -> bool:
-    frames, scan = 0, len(data)
+    frames = 0
+    scan: int | None = None
     try:
         for marker, start, end in _segments(data):
             if _is_frame(marker):
@@ -180,7 +194,8 @@ def _plain_jpeg(data: bytes) -> bool:
                 scan = start
     except (IndexError, struct.error):
         return False
-    return frames == 1 and not has_late_metadata(data, scan)
+    # A reader such as Pillow goes on where the walk over the segments ended early, and finds more of them.
+    return frames == 1 and scan is not None and not has_late_metadata(data, scan)
 
 
 def _webp_size(data: bytes) -> tuple[int, int]:

@@ -14,12 +14,15 @@ _MAX_IFD_ENTRIES = 1_000
 _MAX_PROFILE_BYTES = 1 << 20  # Pillow's own limit, which readers of the stored file have
 _MAX_CHUNKS = 100_000
 _ORIENTATION, _GPS = 0x0112, 0x8825
+_EMBEDDED = frozenset({700, 33723, 34377})  # XMP, IPTC and Photoshop's resources, which may name a location
 _EXIF = b"Exif\0\0"
 _XMP = b"http://ns.adobe.com/xap/1.0/\0"
 
-# Properties of EXIF, Photoshop and IPTC schemas in XMP, whatever their prefixes, and the GPS of C2PA.
+# Properties of EXIF, Photoshop, IPTC, W3C (geo:lat) and drone schemas in XMP, whatever their prefixes, and
+# those of C2PA.
 _XMP_LOCATION = re.compile(
-    rb"GPS|[:\"](?:City|State|Country|CountryCode|CountryName|ProvinceState|Sublocation|WorldRegion|Location)"
+    rb"(?i:gps|latitude|longitude)|[:\"](?:lat|long|lat_long)\b"
+    rb"|[:\"](?:City|State|Country|CountryCode|CountryName|ProvinceState|Sublocation|WorldRegion|Location)"
     rb"(?:Created|Shown|Name|Id)?\b"
 )
 # Data sets of IPTC's record 2: content location, city, sublocation, state, country.
@@ -39,9 +42,9 @@ def plain_segment(marker: int, data: bytes) -> bool:
         return data.startswith(_XMP) and plain_xmp(data[len(_XMP) :])
     if marker == 0xE2 and data.startswith(b"MPF\0"):
         return False
-    if marker == 0xED:
-        return _IPTC_LOCATION.search(data) is None
-    return marker == 0xE2 or b"GPS" not in data  # profiles are numbers; APP11 is C2PA
+    if marker == 0xED and _IPTC_LOCATION.search(data):
+        return False
+    return marker == 0xE2 or _XMP_LOCATION.search(data) is None  # profiles are numbers; APP11 is C2PA
 
 
 def has_late_metadata(data: bytes, scan: int) -> bool:
@@ -50,16 +53,18 @@ def has_late_metadata(data: bytes, scan: int) -> bool:
 
 
 def plain_exif(tiff: bytes) -> bool:
-    """Whether the first directory has neither a rotation nor a location."""
+    """Whether the first directory has neither a rotation nor a location, nor metadata of another kind."""
     order = {b"II*\0": "<", b"MM\0*": ">"}.get(tiff[:4])
     if order is None:
         return False
     try:
         (directory,) = struct.unpack_from(f"{order}I", tiff, 4)
         (entries,) = struct.unpack_from(f"{order}H", tiff, directory)
-        for number in range(min(entries, _MAX_IFD_ENTRIES)):
+        if entries > _MAX_IFD_ENTRIES:
+            return False
+        for number in range(entries):
             tag, kind, _, value = struct.unpack_from(f"{order}HHIH", tiff, directory + 2 + 12 * number)
-            if tag == _GPS or (tag == _ORIENTATION and (kind != 3 or value != 1)):
+            if tag == _GPS or tag in _EMBEDDED or (tag == _ORIENTATION and (kind != 3 or value != 1)):
                 return False
     except struct.error:
         return False

@@ -179,7 +179,7 @@ def _separated(image: Image.Image) -> tuple[Image.Image, Image.Image | None]:
     if image.mode in ("I;16", "I;16B", "I", "F"):
         alpha = None
         if isinstance(key, int):  # the one value that is transparent
-            alpha = Image.fromarray(np.where(np.asarray(image) == key, 0, 255).astype(np.uint8))
+            alpha = Image.fromarray((np.asarray(image) != key).astype(np.uint8) * np.uint8(255))
         return _eight_bits(image), alpha
     if image.mode in ("PA", "RGBA", "La", "RGBa") or (key is not None and image.mode != "L"):
         coloured = image.convert("RGBA")

@@ -21,7 +21,7 @@ import pyarrow as pa
 
 from laion_etl.core.errors import InputError
 from laion_etl.core.stage_stats import StageStats
-from laion_etl.dataset.joined_samples import PARQUET, TAR, Joined, stem_of
+from laion_etl.dataset.joined_samples import PARQUET, TAR, Joined, damaged_batches, stem_of
 from laion_etl.dataset.new_files import NewFiles
 from laion_etl.dataset.scored import ScoredBatch, ScoredCrawl
 from laion_etl.dataset.subsets import DataFile
@@ -30,7 +30,6 @@ from laion_etl.io.tarshard import finish, write_members
 from laion_etl.publish.scored_samples import SamplesAhead, ScoredSamples, open_samples
 
 _VECTORS_IN_MEMORY_BYTES = 32_000_000
-_LACKS = "the tar of its scored shard lacks"
 _log = logging.getLogger(__name__)
 
 
@@ -89,7 +88,9 @@ class SampleFiles(AbstractContextManager["SampleFiles"]):
         table = pa.concat_tables(self._waiting)
         keys = table["key"].to_pylist()
         if missing := [key for key in keys if key not in samples.places]:
-            self.leave_out(batch, f"{_LACKS} {len(missing):,} samples, first {missing[0]}")
+            self.leave_out(
+                batch, f"the tar of its scored shard lacks {len(missing):,} samples, first {missing[0]}"
+            )
             return
         self._waiting = []
         place = {key: row for row, key in enumerate(samples.places)}
@@ -144,6 +145,7 @@ def join_batch(batch: ScoredBatch, writers: Sequence[SampleFiles], shards: Sampl
         except InputError as error:
             for one in waiting:
                 one.leave_out(batch.number, str(error))
+                one.joined.damaged.append(batch.number)
             return
         for one in waiting:
             one.join(batch.number, samples)
@@ -154,8 +156,7 @@ def has_restored(stats: StageStats, scored: ScoredCrawl, store: Store) -> bool:
 
     `stats`: of a range or of a version. Its bytes are those of its stats again, so no fingerprint shows it.
     """
-    errors = stats.details.get("samples", {}).get("errors", ())
-    damaged = {int(one["batch"]) for one in errors if not str(one["error"]).startswith(_LACKS)}
+    damaged = set(damaged_batches(stats.details.get("samples", {})))
     return any(_is_readable(scored, batch, store) for batch in scored.batches if batch.number in damaged)
 
 

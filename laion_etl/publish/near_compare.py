@@ -6,8 +6,8 @@ are near and on their order. But it follows chains of near images through the wh
 into memory. The choice: each range writes its hashes by bands (band_files.py). This step reads one slice of
 one band after another, which has all images that agree in the band, and connects the near ones among them. No
 image outside a group of connected images is near one in it, so each group is decided separately
-(near_groups.py). Of many images that are all near, each is compared with one or a few (`connect_run`); a list
-of all near pairs, which has no bound, was refused.
+(near_groups.py). Of many images that are all near, each is compared with one or a few
+(blocklists/near_runs.py); a list of all near pairs, which has no bound, was refused.
 
 Two slices are in memory, 400 MB each at 2 million records; images without a near one, nearly all, are
 dropped.
@@ -23,7 +23,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from laion_etl.blocklists.near_hashes import HASH_BYTES, cuts, to_words
-from laion_etl.blocklists.near_kernels import band_values, connect, mark_near_others
+from laion_etl.blocklists.near_kernels import band_values, mark_near_others
+from laion_etl.blocklists.near_runs import connected
 from laion_etl.core.stage_stats import Output, StageStats
 from laion_etl.io.storage import Store
 from laion_etl.publish.band_files import IMAGE, KNOWN, Bands, BandsFile, Records
@@ -112,8 +113,6 @@ def compare_slice(own: Records, known: Records, bits: int, band: int) -> tuple[R
     mark_near_others(
         words, values, known_words[known_order], known_values[known_order], bits, band, firsts, widths, near
     )
-    edges = np.empty((len(own), 2), np.int64)
-    scratch = np.empty((3, len(own)), np.int64)
-    count = connect(words, values, bits, band, firsts, widths, scratch, edges)
+    edges = connected(words, values, bits, band)
     alone = np.flatnonzero(own["several"]) if band == 0 else np.empty(0, np.int64)
-    return own[np.concatenate([edges[:count].ravel(), np.repeat(alone, 2)])], own[near]
+    return own[np.concatenate([edges.ravel(), np.repeat(alone, 2)])], own[near]

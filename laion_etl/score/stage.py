@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from laion_etl.core.errors import LaionEtlError, MissingFileError
+from laion_etl.core.errors import DamagedFileError, LaionEtlError, MissingFileError
 from laion_etl.core.host_resources import usable_cores
 from laion_etl.core.schemas import scored_stem, shard_stem
 from laion_etl.core.stage_stats import StageStats, fingerprint
@@ -170,8 +170,8 @@ class _ShardPipeline:
         if (finished := self._store.finished(stats_name, opened.fingerprint)) is not None:
             yield finished
             return
-        if opened.scorer is not None and (gone := self._without_images(shard, stats_name)) is not None:
-            yield gone
+        if opened.scorer is not None and (found := self._without_images(opened, stats_name)) is not None:
+            yield found
             return
         yield opened
         if opened.scorer is not None:
@@ -188,12 +188,18 @@ class _ShardPipeline:
                 yield opened.scorer.begin(samples, self.preparers)
         yield ShardEnd()
 
-    def _without_images(self, shard: StageStats, stats_name: str) -> MissingBatch | None:
-        """Return what is missing if a shard has other scores, which stay, and its images are gone."""
-        tar, batch = f"{shard_stem(shard.crawl, int(shard.unit))}.tar", int(shard.unit)
+    def _without_images(self, opened: OpenedShard, stats_name: str) -> StageStats | MissingBatch | None:
+        """Return what becomes of a shard that has scores, and no images any more: the scores stay.
+
+        They are its result if this model made them: a removal has rewritten the shard since, and the scores.
+        """
+        shard, batch = opened.shard, int(opened.shard.unit)
+        tar = f"{shard_stem(shard.crawl, batch)}.tar"
         if not self._store.exists(stats_name) or self._store.exists(tar):
             return None
         self._store.check()
+        if (scored := self._scored_alike(stats_name, opened.scored_by)) is not None:
+            return scored
         return MissingBatch(
             batch,
             Fault.IMAGES_DELETED,
@@ -201,6 +207,13 @@ class _ShardPipeline:
             "because it was deleted after it was scored (LAION_ETL_KEEP_RAW_SHARDS=false); use the model and "
             "settings that it was scored with, or download it again",
         )
+
+    def _scored_alike(self, stats_name: str, scored_by: str) -> StageStats | None:
+        try:
+            stats = self._store.read_stats(stats_name)
+        except DamagedFileError:  # which `finished` has logged
+            return None
+        return stats if stats.details.get("scored_by") == scored_by else None
 
     def _missing(self, batch: int, error: LaionEtlError, without_file: Fault) -> MissingBatch:
         """Return what is missing. Raises StorageError if the store itself is, for S3 answers alike then."""

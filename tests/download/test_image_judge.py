@@ -3,6 +3,7 @@
 import io
 import random
 import struct
+import tracemalloc
 import zlib
 from collections.abc import Callable
 from typing import Any
@@ -65,7 +66,17 @@ def png_with(extra: bytes, *, behind: bool = False) -> bytes:
 
 def jpeg_with(marker: int, body: bytes) -> bytes:
     data = encoded()
-    return data[:2] + struct.pack(">BBH", 0xFF, marker, len(body) + 2) + body + data[2:]
+    return data[:2] + segment(marker, body) + data[2:]
+
+
+def segment(marker: int, body: bytes) -> bytes:
+    return struct.pack(">BBH", 0xFF, marker, len(body) + 2) + body
+
+
+def before_the_scan(extra: bytes) -> bytes:
+    data = encoded()
+    place = data.index(b"\xff\xda")
+    return data[:place] + extra + data[place:]
 
 
 def webp_with(flag: int, kind: bytes, body: bytes) -> bytes:
@@ -88,8 +99,20 @@ GPS = exif(0x8825, {1: "N", 2: (47.0, 22.0, 0.0)})
 TURNED = exif(0x0112, 6)
 XMP_GPS = b'<x:xmpmeta><rdf:Description exif:GPSLatitude="47,22N"/></x:xmpmeta>'
 XMP_CITY = b"<x:xmpmeta><photoshop:City>Bern</photoshop:City></x:xmpmeta>"
+XMP_DRONE = b'<x:xmpmeta><rdf:Description drone-dji:GpsLatitude="+47.1"/></x:xmpmeta>'
+XMP_W3C = b"<x:xmpmeta><geo:lat>47.1</geo:lat></x:xmpmeta>"
+XMP_LONGITUDE = b"<x:xmpmeta><Camera:Longitude>8.5</Camera:Longitude></x:xmpmeta>"
 XMP_PLAIN = b'<x:xmpmeta><rdf:Description xmp:CreatorTool="a" xmpMM:DocumentID="b"/></x:xmpmeta>'
 IPTC_CITY = b"Photoshop 3.0\x008BIM\x04\x04\0\0\0\0\0\x09\x1c\x02\x5a\0\x04Bern\0"
+
+
+def long_exif() -> bytes:
+    """Exif with the directory of a location behind a thousand other entries."""
+    entry = struct.pack(">HHII", 0x0132, 4, 1, 0)
+    location = struct.pack(">HHII", 0x8825, 4, 1, 10 + 12 * 1_001 + 4)
+    directory = struct.pack(">H", 1_001) + entry * 1_000 + location + bytes(4)
+    north = struct.pack(">HHHI4sI", 1, 1, 2, 2, b"N", 0)
+    return b"Exif\0\0MM\0*" + struct.pack(">I", 8) + directory + north
 
 
 @pytest.mark.parametrize(
@@ -102,6 +125,16 @@ IPTC_CITY = b"Photoshop 3.0\x008BIM\x04\x04\0\0\0\0\0\x09\x1c\x02\x5a\0\x04Bern\
         pytest.param(jpeg_with(0xE1, b"http://ns.adobe.com/xmp/extension/\0" + XMP_GPS), id="extended XMP"),
         pytest.param(jpeg_with(0xED, IPTC_CITY), id="IPTC"),
         pytest.param(encoded() + b"\xff\xe1" + GPS + b"\xff\xd9", id="behind the first image"),
+        pytest.param(before_the_scan(b"\0" + segment(0xE1, GPS)), id="behind a byte that is no segment"),
+        pytest.param(
+            before_the_scan(segment(0xFE, b"") * 1_000 + segment(0xE1, GPS)), id="behind a thousand segments"
+        ),
+        pytest.param(jpeg_with(0xE1, XMP + XMP_DRONE), id="XMP of a drone"),
+        pytest.param(jpeg_with(0xE1, XMP + XMP_W3C), id="geo:lat"),
+        pytest.param(jpeg_with(0xE1, XMP + XMP_LONGITUDE), id="longitude under another name"),
+        pytest.param(jpeg_with(0xE1, long_exif()), id="behind a thousand entries of Exif"),
+        pytest.param(jpeg_with(0xE1, exif(700, XMP_GPS)), id="XMP in Exif"),
+        pytest.param(jpeg_with(0xE1, exif(33723, IPTC_CITY[26:])), id="IPTC in Exif"),
         pytest.param(png_with(chunk(b"eXIf", GPS[6:])), id="eXIf"),
         pytest.param(png_with(chunk(b"eXIf", GPS[6:]), behind=True), id="eXIf behind the pixels"),
         pytest.param(png_with(chunk(b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + XMP_GPS)), id="XMP of a PNG"),
@@ -227,8 +260,11 @@ def test_a_profile_is_applied_before_transparency_is_laid_over_white(
 
 def keyed(bits: int, kind: int, value: bytes, key: bytes) -> bytes:
     """A PNG of 8 x 8 pixels of one value, with a transparent colour."""
-    rows = b"".join(b"\0" + value * 8 for _ in range(8))
-    head = struct.pack(">IIBBBBB", 8, 8, bits, kind, 0, 0, 0)
+    return png_of(8, bits, kind, b"".join(b"\0" + value * 8 for _ in range(8)), key)
+
+
+def png_of(side: int, bits: int, kind: int, rows: bytes, key: bytes) -> bytes:
+    head = struct.pack(">IIBBBBB", side, side, bits, kind, 0, 0, 0)
     chunks = chunk(b"IHDR", head) + chunk(b"tRNS", key) + chunk(b"IDAT", zlib.compress(rows))
     return b"\x89PNG\r\n\x1a\n" + chunks + chunk(b"IEND", b"")
 
@@ -255,6 +291,27 @@ def test_a_jpeg_of_hundreds_of_scans_is_refused_before_it_is_decoded() -> None:
     scan = data[start : data.index(b"\xff", start + 14)]
     assert [type(one) for one in judged(data)] == [StoredImage] * 2
     assert judged(data[:-2] + scan * 200 + data[-2:]) == [S.TOO_MANY_SCANS] * 2
+
+
+def test_a_video_behind_a_jpeg_does_not_count_as_scans() -> None:
+    stored, _ = judged(encoded() + b"ftypmp42 \xff\xda\0\x08video" * 200)
+    assert isinstance(stored, StoredImage)
+    assert b"video" not in stored.data
+
+
+def test_a_transparent_colour_of_a_grey_image_takes_a_few_bytes_a_pixel() -> None:
+    side = 500
+    rows = b"".join(b"\0" + b"\x04\xd2" * side for _ in range(side))
+    data = png_of(side, 16, 0, rows, b"\x04\xd2")
+    settings = ImageSettings.from_settings(DownloadSettings(min_bytes=10, perceptual_hashes=False))
+    tracemalloc.start()
+    try:
+        stored = decode(data, settings)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert isinstance(stored, StoredImage)
+    assert peak < 6 * side * side
 
 
 def test_a_side_that_no_jpeg_has_is_named() -> None:

@@ -20,6 +20,7 @@ from laion_etl.cli import app
 from laion_etl.core.errors import InputError
 from laion_etl.core.ids import batch_name
 from laion_etl.core.stage_stats import Output
+from laion_etl.dataset import joined_samples
 from laion_etl.dataset.joined_samples import EMBEDDINGS, IMAGE_EMBEDDINGS, PARQUET, TAR
 from laion_etl.dataset.manifest import current_manifest
 from laion_etl.dataset.subsets import LANGUAGE_SUBSETS, DataFile
@@ -142,7 +143,8 @@ def test_tars_have_the_published_samples_in_order_whatever_the_ranges(
         assert max(counts) <= PER_TAR
         document = json.loads(store.read(f"dataset/{dataset}/{CRAWL}/manifest.json"))
         assert document["samples"] == {
-            "per_tar": PER_TAR, "joined": rows.num_rows, "left_out": 0, "batches_left_out": 0, "errors": [],
+            "per_tar": PER_TAR, "joined": rows.num_rows,
+            "left_out": 0, "batches_left_out": 0, "errors": [], "damaged": [],
         }  # fmt: skip
         assert verify_version(dataset, "", store).problems == []
         parts = [verify_range(dataset, "", number, 2, store) for number in (1, 2)]
@@ -239,12 +241,16 @@ def test_a_damaged_shard_costs_its_own_samples_and_is_named(world: World, tmp_pa
         (2, "it is missing; score the batch again"),
         (4, f"it has float16 (3, {DIM}), the tar has 22 samples; score the batch again"),
     ]
+    assert samples["damaged"] == [[0, 2, 3]]
     assert str(tmp_path) not in json.dumps(samples)
     assert verify_version("laion", "", store).problems == []
 
 
 @pytest.mark.parametrize("batches_per_range", [100, 3])
-def test_a_restored_shard_is_noticed(world: World, tmp_path: Path, batches_per_range: int) -> None:
+def test_a_restored_shard_is_noticed_also_where_its_error_is_not_named(
+    world: World, tmp_path: Path, batches_per_range: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(joined_samples, "_MAX_ERRORS", 0)
     store, settings = LocalStore(tmp_path), joining(batches_per_range)
     write(world, store)
     name = f"scored/{CRAWL}/{batch_name(0)}{TAR}"
@@ -252,6 +258,7 @@ def test_a_restored_shard_is_noticed(world: World, tmp_path: Path, batches_per_r
     store.write(name, whole[:-20_000])
     damaged = publish_dataset(CRAWL, settings, store)
     assert damaged.details["samples"]["batches_left_out"] == 1
+    assert damaged.details["samples"]["errors"] == []
     assert publish_dataset(CRAWL, settings, store) == damaged
     store.write(name, whole)
     restored = publish_dataset(CRAWL, settings, store)

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from laion_etl.blocklists import near_runs
 from laion_etl.blocklists.near_hashes import Hashes, near_better
 from laion_etl.core.errors import DamagedFileError, InputError
 from laion_etl.io.storage import LocalStore, Store
@@ -124,10 +125,11 @@ def near_family(count: int, bits: int, rng: np.random.Generator) -> Hashes:
 
 
 @pytest.mark.parametrize("bits", [0, 4, 10, 15])
-@pytest.mark.parametrize("spread", [3, 8, 14])
+@pytest.mark.parametrize(("spread", "leaders"), [(3, 2_048), (8, 2_048), (14, 2_048), (8, 1), (14, 3)])
 def test_slices_and_groups_decide_as_one_list_of_all(
-    tmp_path: Path, bits: int, spread: int, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, bits: int, spread: int, leaders: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(near_runs, "_MOST_LEADERS", leaders)
     monkeypatch.setattr(near_groups, "_IMAGES_PER_PART", 50)
     monkeypatch.setattr(near_groups, "_STEP", 64)
     rng = np.random.default_rng(bits * 100 + spread)

@@ -9,12 +9,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from laion_etl.blocklists.removal_requests import Matcher, Request
 from laion_etl.core.errors import IncompleteError
 from laion_etl.core.ids import batch_name
 from laion_etl.core.stage_stats import StageStats
+from laion_etl.dataset.missing_batches import Fault, MissingBatch
 from laion_etl.io.storage import Store
 from laion_etl.io.tarshard import read_members
 from laion_etl.minicrawl.scenes import LANGUAGES, Scene, caption, draw
+from laion_etl.removal.rewrite import rewrite_scored, rewrite_shard
 from laion_etl.score.encode import SPAN
 from laion_etl.score.model import ClipModel
 from laion_etl.score.stage import score_shards
@@ -240,6 +243,26 @@ def test_other_settings_or_another_shard_are_scored_anew(store: Store) -> None:
     assert score(store, Settings(clip=replace(TINY, threshold_en=0.999))).kept == 0
     write_shard(store, [fitting(MOON)])
     assert score(store).kept == 1
+
+
+def test_scores_stay_where_a_removal_rewrote_the_shard_after_its_images_were_deleted(store: Store) -> None:
+    write_shard(store, [fitting(STAR), fitting(HEART)])
+    score(store)
+    shard = f"shards/{CRAWL}/{batch_name(3)}"
+    store.delete(f"{shard}.tar")
+    first = read_parquet(store)[0]["pair_id"]
+    assert isinstance(first, bytes)
+    matcher = Matcher([Request({}, pair_ids=frozenset({first.hex()}))], pdq_distance=31)
+    rewrite_scored(STEM, store, matcher)
+    rewrite_shard(shard, store, matcher)
+    before = scored_files(store)
+    assert score(store).kept == 1
+    assert scored_files(store) == before
+    missing: list[MissingBatch] = []
+    other = Settings(clip=replace(TINY, threshold_en=0.999))
+    score_shards(CRAWL, [3], other, store, tools=TOOLS, on_missing=missing.append)
+    assert [one.cause for one in missing] == [Fault.IMAGES_DELETED]
+    assert scored_files(store) == before
 
 
 def test_english_and_other_languages_have_their_own_threshold(store: Store) -> None:
