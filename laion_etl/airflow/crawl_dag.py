@@ -104,11 +104,10 @@ def crawl_dag(crawl: Crawl, settings: Settings) -> DAG:
         loaded >> planned
         [planned, plan_ranges] >> numbers
         numbers >> score_numbers
-        announced = shards()
-        downloaded >> announced
+        downloaded >> shards()
         publish_ranges = publish_range(crawl.id, published.output, settings.airflow.publish_pool)
         finished = publish_finish(crawl.id)
-        [announced, scored] >> published
+        scored >> published  # score workers end after the downloads have
         publish_ranges >> finished
         everything = [loaded, plan_ranges, downloaded, scored, published, publish_ranges, finished]
         if settings.publish.duplicates != "keep":
