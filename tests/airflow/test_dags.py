@@ -92,7 +92,7 @@ def test_every_known_crawl_has_its_dag_of_mapped_stages(parsed: Any) -> None:
         "score_workers": ["workers"],
         "shards": ["download"],
         "score": ["score_workers"],
-        "publish": ["score", "shards"],
+        "publish": ["score"],
         "publish_hashes": ["publish"],  # only where equal images are looked for
         "publish_compare": ["publish_hashes"],  # only where nearly equal ones are
         "publish_range": ["publish", "publish_compare", "publish_hashes"],
