@@ -28,6 +28,8 @@ _COOL_DOWN_S = 60  # until the last worker ends: it has found the queue empty by
 _SETTLED_S = 300  # a queue that is shorter for less than this ends no worker
 _DATABASE = "LAION_ETL_DATABASE_URL"
 _LONGEST_NAME = 63
+# How many batches may be missing is decided by the task that waits, for its run.
+_ARGUMENTS = {Consumer.DOWNLOAD: [], Consumer.SCORE: ["--allow-missing", "1"]}
 
 
 def manifests(crawl: str, consumer: Consumer, most: int, settings: Settings) -> list[dict[str, Any]]:
@@ -35,7 +37,7 @@ def manifests(crawl: str, consumer: Consumer, most: int, settings: Settings) -> 
     if not settings.kubernetes.secrets:
         raise SettingsError(
             "cannot write the manifests of a fleet: LAION_ETL_KUBERNETES_SECRETS is empty; name the Secret "
-            f"that has {_DATABASE}, from which KEDA and the workers get it"
+            f"that has {_DATABASE}; KEDA needs it also where workers use LAION_ETL_DATABASE_URLS"
         )
     name = _name(crawl, consumer)
     labels = {
@@ -46,7 +48,7 @@ def manifests(crawl: str, consumer: Consumer, most: int, settings: Settings) -> 
     metadata = {"name": name, "labels": labels}
     if settings.kubernetes.namespace:
         metadata["namespace"] = settings.kubernetes.namespace
-    words = [*stage_command(consumer.value), "--crawl", crawl, "--json"]
+    words = [*stage_command(consumer.value), "--crawl", crawl, *_ARGUMENTS[consumer], "--json"]
     deployment = k8s.V1Deployment(
         api_version="apps/v1",
         kind="Deployment",

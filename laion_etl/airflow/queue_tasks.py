@@ -21,7 +21,7 @@ def workers() -> list[int]:
 
 
 def downloads(crawl: str, workers: XComArg, settings: Settings) -> MappedOperator | FleetOperator:
-    """The task that downloads, by the workers that LAION_ETL_FLEET names."""
+    """The task that downloads, with the workers that LAION_ETL_FLEET names."""
     if settings.core.fleet == "tasks":
         return download(crawl, workers, settings.airflow.download_pool)
     waiting = wait_for_fleet(crawl, "download")
@@ -30,7 +30,7 @@ def downloads(crawl: str, workers: XComArg, settings: Settings) -> MappedOperato
 
 
 def scores(crawl: str, workers: XComArg, settings: Settings) -> MappedOperator | FleetOperator:
-    """The task that scores, by the workers that LAION_ETL_FLEET names."""
+    """The task that scores, with the workers that LAION_ETL_FLEET names."""
     if settings.core.fleet == "tasks":
         return score(crawl, workers, settings.airflow.score_pool)
     waiting = wait_for_fleet(crawl, "score")
@@ -39,7 +39,7 @@ def scores(crawl: str, workers: XComArg, settings: Settings) -> MappedOperator |
 
 
 def wait_for_fleet(crawl: str, consumer: str) -> FleetOperator:
-    """Wait until the workers of the fleet have emptied the queue."""
+    """Wait until KEDA's workers have emptied the queue; they need the ScaledObject of this stage."""
     return FleetOperator(
         task_id=consumer,
         crawl=crawl,
