@@ -22,7 +22,7 @@ from laion_etl.database.fleet import queue_state
 from laion_etl.settings import load_settings
 
 _MIN_DEFERRED_S = 5.0  # see pod_trigger.py
-# Until somebody changes a setting; AirflowNotFoundException: a connection that they name does not exist.
+# Until a setting is changed; AirflowNotFoundException: a connection that they name does not exist.
 _FINAL = (SettingsError, RefusedError, AirflowNotFoundException)
 
 

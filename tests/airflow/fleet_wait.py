@@ -98,7 +98,7 @@ def fleet(operator: FleetOperator) -> dict[str, Any]:
     queue_trigger.notify = notified
     trigger = deferred(operator).trigger
     with capture_logs() as lines:
-        event = asyncio.run(waited(trigger))  # type: ignore[arg-type]
+        event = asyncio.run(waited(trigger))
     four = asdict(QueueState(open=0, at_work=0, finished=3, parked=1))
     return {
         "after": sorted(operator.upstream_task_ids),
@@ -122,7 +122,7 @@ def main() -> None:
     url = os.environ["LAION_ETL_DATABASE_URLS"]
     for case, other in (("no database", ""), ("refusing", url.replace("?", "_missing?"))):
         os.environ["LAION_ETL_DATABASE_URLS"] = other
-        found[case] = resumed(operators[0], asyncio.run(waited(trigger)))  # type: ignore[arg-type]
+        found[case] = resumed(operators[0], asyncio.run(waited(trigger)))
     print(json.dumps(found))
 
 
