@@ -2,26 +2,26 @@
 
 It starts nothing itself: KEDA scales the workers with the depth of the queue (keda.py). The task is deferred,
 so it takes no worker slot. It logs the queue's depth and rate, and sends an alert when no batch has finished
-for a long time. It ends when nothing is left to do, and fails if batches are parked, as a mapped task would;
-a retry then fails at once.
+for a long time. It ends when nothing is left to do. As with workers started by tasks, one parked batch fails
+the task `download`, and more parked batches than the run allows fail `score`; a retry would not change that.
 """
 
 from collections.abc import MutableMapping
 from typing import Any, NoReturn, cast
 
 from airflow.sdk import BaseOperator, Context
-from airflow.sdk.exceptions import AirflowException
 
 from laion_etl.airflow.alerts import LABEL, task_alert
 from laion_etl.airflow.connections import use_own_s3
-from laion_etl.airflow.errors import RETRY_POLICY
+from laion_etl.airflow.errors import RETRY_POLICY, FinalError
 from laion_etl.airflow.run_params import check_conf
 from laion_etl.alerts import Kind
-from laion_etl.core.consumers import QueueState
+from laion_etl.core.consumers import Consumer, QueueState
 from laion_etl.core.errors import SettingsError
-from laion_etl.core.schemas import plan_stats_name
 from laion_etl.io.storage import open_store
 from laion_etl.settings import load_settings
+
+REFUSED = "refused"  # in the event of the trigger: why the queue can't be read until a setting is changed
 
 
 class FleetOperator(BaseOperator):
@@ -55,18 +55,37 @@ class FleetOperator(BaseOperator):
         self.defer(trigger=trigger, method_name="resume", timeout=self.execution_timeout)
 
     def resume(self, context: Context, event: dict[str, Any]) -> dict[str, Any]:
-        """Return the queue's counts and its plan; fail if batches are parked."""
+        """Return the counts of the queue and the plan that it is of.
+
+        Raises FinalError if more batches are parked than may be, or the queue cannot be read as settings say.
+        """
+        from laion_etl.core.schemas import plan_stats_name  # imports pyarrow, and DAGs are parsed often
+
         _label(context)
+        if refused := event.get(REFUSED):
+            raise FinalError(refused)
         state = QueueState(**event)
-        if state.parked:
-            raise AirflowException(
-                f"cannot {self.consumer} {state.parked:,} batch(es) of {self.crawl}: they are parked; see "
-                f"`laion-etl status --crawl {self.crawl}`, fix the cause, run `laion-etl db requeue --crawl "
-                f"{self.crawl}` and clear this task"
-            )
+        self._check_parked(state, context)
         use_own_s3()
         plan = open_store(load_settings().store_uri).read_stats(plan_stats_name(self.crawl))
         return {"done": state.finished, "plan": plan.fingerprint}
+
+    def _check_parked(self, state: QueueState, context: Context) -> None:
+        """As workers that tasks start decide it: a download that failed fails its task in any case."""
+        from laion_etl.dataset.missing_batches import share_allowed
+
+        percent = context["params"]["allow_missing_percent"] if self.consumer == Consumer.SCORE else 0
+        total = state.finished + state.parked
+        if share_allowed(state.parked, total, percent / 100):
+            return
+        allowed = (
+            f", and at most {percent:g} % may be (the parameter allow_missing_percent)" if percent else ""
+        )
+        raise FinalError(
+            f"cannot {self.consumer} {state.parked:,} of {total:,} batches of {self.crawl}: they are "
+            f"parked{allowed}; see `laion-etl status --crawl {self.crawl}`, fix the cause, run `laion-etl db "
+            f"requeue --crawl {self.crawl}` and clear this task"
+        )
 
 
 def _label(context: Context) -> None:

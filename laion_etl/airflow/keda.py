@@ -29,6 +29,8 @@ _COOL_DOWN_S = 60  # before the last worker is stopped: by then it has found the
 _SETTLED_S = 300  # the queue has to be shorter for this long before a worker is stopped
 _DATABASE = "LAION_ETL_DATABASE_URL"
 _LONGEST_NAME = 63
+# How many batches may be missing is decided by the task that waits, for its run.
+_ARGUMENTS = {Consumer.DOWNLOAD: [], Consumer.SCORE: ["--allow-missing", "1"]}
 
 
 def manifests(crawl: str, consumer: Consumer, most: int, settings: Settings) -> list[dict[str, Any]]:
@@ -36,7 +38,7 @@ def manifests(crawl: str, consumer: Consumer, most: int, settings: Settings) -> 
     if not settings.kubernetes.secrets:
         raise SettingsError(
             "cannot write the manifests of a fleet: LAION_ETL_KUBERNETES_SECRETS is empty; name the Secret "
-            f"that has {_DATABASE}, from which KEDA and the workers get it"
+            f"that has {_DATABASE}; KEDA needs it also where workers use LAION_ETL_DATABASE_URLS"
         )
     name = _name(crawl, consumer)
     labels = {
@@ -47,7 +49,7 @@ def manifests(crawl: str, consumer: Consumer, most: int, settings: Settings) -> 
     metadata = {"name": name, "labels": labels}
     if settings.kubernetes.namespace:
         metadata["namespace"] = settings.kubernetes.namespace
-    words = [*stage_command(consumer.value), "--crawl", crawl, "--json"]
+    words = [*stage_command(consumer.value), "--crawl", crawl, *_ARGUMENTS[consumer], "--json"]
     deployment = k8s.V1Deployment(
         api_version="apps/v1",
         kind="Deployment",

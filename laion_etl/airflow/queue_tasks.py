@@ -39,7 +39,7 @@ def scores(crawl: str, workers: XComArg, settings: Settings) -> MappedOperator |
 
 
 def wait_for_fleet(crawl: str, consumer: str) -> FleetOperator:
-    """Wait until the workers of the fleet have emptied the queue."""
+    """Wait until KEDA's workers have emptied the queue; they need the ScaledObject of this stage."""
     return FleetOperator(
         task_id=consumer,
         crawl=crawl,

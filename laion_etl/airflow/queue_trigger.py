@@ -6,25 +6,31 @@ from collections.abc import AsyncIterator
 from dataclasses import asdict, replace
 from typing import Any
 
-from airflow.sdk.exceptions import AirflowException, AirflowRuntimeError
+from airflow.sdk.exceptions import AirflowException, AirflowNotFoundException, AirflowRuntimeError
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 from laion_etl.airflow.alerts import notify
-from laion_etl.airflow.connections import database
+from laion_etl.airflow.connections import database_url
+from laion_etl.airflow.fleet import REFUSED
 from laion_etl.airflow.queue_watch import QueueWatch
 from laion_etl.airflow.restarts import in_words
 from laion_etl.alerts import Alert
 from laion_etl.core.consumers import Consumer, QueueState
-from laion_etl.core.errors import LaionEtlError, SettingsError
+from laion_etl.core.errors import LaionEtlError, RefusedError, SettingsError
 from laion_etl.database.connection import Database
 from laion_etl.database.fleet import queue_state
 from laion_etl.settings import load_settings
 
 _MIN_DEFERRED_S = 5.0  # see pod_trigger.py
+# Until a setting is changed; AirflowNotFoundException: a connection that they name does not exist.
+_FINAL = (SettingsError, RefusedError, AirflowNotFoundException)
 
 
 class QueueTrigger(BaseTrigger):
-    """Fires when nothing is open in the queue; sends an alert, given by its fields, when the queue stalls."""
+    """Fires when nothing is open in the queue, or when the settings do not let it be read.
+
+    Sends an alert, given by its fields, when the queue stalls.
+    """
 
     def __init__(
         self, *, crawl: str, consumer: str, poll_s: float, stalled_after_s: float, alert: dict[str, Any]
@@ -41,20 +47,29 @@ class QueueTrigger(BaseTrigger):
         return f"{__name__}.{type(self).__name__}", {name: getattr(self, name) for name in names}
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
-        """Yields the state of the queue once it is empty, but not within `_MIN_DEFERRED_S`."""
+        """Yields the state of the empty queue, or why it is REFUSED, but not within `_MIN_DEFERRED_S`."""
         began = time.monotonic()
-        watch = QueueWatch(self.stalled_after_s, began)
+        try:
+            event = asdict(await self._empty(QueueWatch(self.stalled_after_s, began)))
+        except _FINAL as error:
+            event = {REFUSED: str(error)}
+        await asyncio.sleep(began + _MIN_DEFERRED_S - time.monotonic())
+        yield TriggerEvent(event)  # type: ignore[no-untyped-call]
+
+    async def _empty(self, watch: QueueWatch) -> QueueState:
+        """Waits until nothing is open."""
         while (state := await self._look(watch)) is None or state.open:
             if watch.has_stalled(now := time.monotonic()):
                 await asyncio.to_thread(notify, self._stalled(watch.silent_s(now), state))
             await asyncio.sleep(self.poll_s)
-        await asyncio.sleep(began + _MIN_DEFERRED_S - time.monotonic())
-        yield TriggerEvent(asdict(state))  # type: ignore[no-untyped-call]
+        return state
 
     async def _look(self, watch: QueueWatch) -> QueueState | None:
-        """Reads and logs the queue; None if it cannot be read now, which is logged."""
+        """Reads and logs the queue; None if it cannot be read now, which is logged. Raises _FINAL."""
         try:
             state = await asyncio.to_thread(_read, self.crawl, Consumer(self.consumer))
+        except _FINAL:
+            raise
         except (AirflowException, AirflowRuntimeError, LaionEtlError) as error:
             self.log.warning("cannot read the queue: %s; it is read again in %g s", error, self.poll_s)
             return None
@@ -73,11 +88,11 @@ class QueueTrigger(BaseTrigger):
 
 def _read(crawl: str, consumer: Consumer) -> QueueState:
     settings = load_settings()
-    url = database().get("LAION_ETL_DATABASE_URL", settings.core.database_url)
+    url = database_url(settings)
     if not url:
         raise SettingsError(
-            "cannot wait for the fleet: neither LAION_ETL_DATABASE_CONN_ID nor LAION_ETL_DATABASE_URL is "
-            "set; set one to the Postgres of the queue"
+            "cannot wait for the fleet: none of LAION_ETL_DATABASE_CONN_ID, LAION_ETL_DATABASE_URL and "
+            "LAION_ETL_DATABASE_URLS is set; set one to the Postgres of the queue"
         )
     queue = Database(url, replace(settings.database, retry_for_s=0.0))
     try:

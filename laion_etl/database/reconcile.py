@@ -24,7 +24,7 @@ from laion_etl.database.queries import query
 from laion_etl.database.rollups import roll_up
 from laion_etl.database.servers import range_servers
 from laion_etl.database.stored_crawl import READERS, StoredCrawl, readable_stats
-from laion_etl.io.outputs import has_outputs
+from laion_etl.io.outputs import has_shard
 from laion_etl.io.planned import planned_batches
 from laion_etl.io.storage import Store
 
@@ -199,7 +199,8 @@ def _not_updated(name: str, rows: Sequence[tuple[int, Keys]], database: Database
 def _finished(crawl: str, pairs: dict[int, int], store: Store) -> dict[int, StageStats]:
     """Return the stats of those batches whose shard in the store has an outcome for each of their pairs.
 
-    Its files are read whole, so that they are those of the stats; there are as many as there is to mend.
+    Its files are read whole, so that they are those of the stats; there are as many as there is to mend. Once
+    scored it may lack its tar.
     """
 
     def stats_of(batch: int) -> StageStats | None:
@@ -208,7 +209,7 @@ def _finished(crawl: str, pairs: dict[int, int], store: Store) -> dict[int, Stag
             stats is not None
             and (stats.stage, stats.crawl, stats.unit) == ("download", crawl, batch_name(batch))
             and stats.input == pairs[batch]
-            and has_outputs(stats, store)
+            and has_shard(stats, store)
         )
         return stats if finished else None
 

@@ -53,12 +53,16 @@ class MissingBatch:
         return asdict(self)
 
 
+def share_allowed(missing: int, total: int, allowed: float) -> bool:
+    """Whether no more than a share of `total` is missing; a share that is not a number allows nothing."""
+    return missing <= allowed * total
+
+
 def check_share(
     action: str, what: str, missing: Sequence[int], total: int, allowed: float, cause: str, advice: str
 ) -> None:
-    """Raise IncompleteError if more than a share of `total` is missing: the only place that decides this."""
-    # Written so that a share that is not a number allows nothing.
-    if not len(missing) <= allowed * total:
+    """Raise IncompleteError if more than a share of `total` is missing."""
+    if not share_allowed(len(missing), total, allowed):
         raise IncompleteError(
             f"cannot {action}: {len(missing):,} of {total:,} {what} are missing "
             f"({written_numbers(missing)[:200]}: {cause}), and at most {allowed:.1%} may be; "

@@ -6,7 +6,7 @@ again from its beginning: to save the finished part, every image would have to b
 """
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -33,7 +33,7 @@ from laion_etl.download import RULES_VERSION
 from laion_etl.download.batch_downloader import BatchDownloader, Hooks
 from laion_etl.download.shards import ShardWriter, shard_writer
 from laion_etl.download.timings import diagnose
-from laion_etl.io.outputs import has_outputs
+from laion_etl.io.outputs import has_shard
 from laion_etl.io.storage import Guard, Store
 from laion_etl.settings import DownloadSettings, Settings, Stage, shaping
 
@@ -51,19 +51,27 @@ def download_batch(  # noqa: PLR0913, PLR0917 - all but four have defaults
     guard: Guard | None = None,
     outages: Outages = NO_PATIENCE,
     planned: Output | None = None,
+    is_there: Callable[[StageStats, Store], bool] = has_shard,
 ) -> StageStats:
     """Fetches the pairs of `batches/<crawl>/<batch>.parquet` into `shards/<crawl>/<batch>.tar`, `.parquet`.
 
     A failed link becomes a row with its reason. The guard is called before each file is written, which
     replaces nothing that was written since (see `Store.create`). `planned` is the file of the pairs as it was
-    planned, for the fingerprint; by default the one in the store. Raises MissingFileError if the store has no
-    plan of the crawl, BatchFileError if the batch file is
-    missing or damaged, OutageError when the store does not work after the patience of `outages`, or too many
-    names cannot be resolved.
+    planned, for the fingerprint; by default the one in the store. `is_there` decides whether the shard of an
+    earlier download is still whole; by default a scored one needs no tar. Raises MissingFileError if the
+    store has no plan of the crawl, BatchFileError if the batch file is missing or damaged, OutageError when
+    the store does not work after the patience of `outages`, or too many names cannot be resolved.
     """
-    unit = outages.outlast(lambda: _open_unit(crawl, batch, settings, store, planned))
-    if isinstance(unit, StageStats):
-        return unit
+    file = planned or outages.outlast(lambda: _file_of(crawl, batch, store))
+    unit_fingerprint = fingerprint("download", RULES_VERSION, shaping(settings, Stage.DOWNLOAD), file)
+
+    def finished() -> StageStats | None:
+        done = store.finished(_stats_name(crawl, batch), unit_fingerprint)
+        return done if done is not None and is_there(done, store) else None
+
+    if (done := outages.outlast(finished)) is not None:
+        return done
+    unit = outages.outlast(lambda: _open_unit(crawl, batch, settings, store))
     began = time.monotonic()
     with shard_writer(batch, unit.pairs) as shard:
         downloader = download_pairs(unit.pairs, settings.download, shard, hooks, unit.removed)
@@ -74,7 +82,7 @@ def download_batch(  # noqa: PLR0913, PLR0917 - all but four have defaults
         "download",
         crawl,
         batch_name(batch),
-        unit.fingerprint,
+        unit_fingerprint,
         outcomes.input,
         outcomes.kept,
         outcomes.dropped,
@@ -88,24 +96,14 @@ def download_batch(  # noqa: PLR0913, PLR0917 - all but four have defaults
 class _Unit:
     """What a batch that is to be downloaded is made of."""
 
-    fingerprint: str
     pairs: list[dict[str, Any]]
     removed: BlockedImages
 
 
-def _open_unit(
-    crawl: str, batch: int, settings: Settings, store: Store, planned: Output | None
-) -> _Unit | StageStats:
-    """Return the batch, or its stats if it is done."""
-    shaped = shaping(settings, Stage.DOWNLOAD)
-    file = planned or Output.from_bytes(batch_file_name(crawl, batch), _read_file(crawl, batch, store))
-    unit_fingerprint = fingerprint("download", RULES_VERSION, shaped, file)
-    done = store.finished(_stats_name(crawl, batch), unit_fingerprint)
-    if done is not None and has_outputs(done, store):
-        return done
+def _open_unit(crawl: str, batch: int, settings: Settings, store: Store) -> _Unit:
     requests, pdq_distance = read_requests(store), settings.download.pdq_distance
     pairs = blanked(_read_batch(crawl, batch, store), Matcher(requests, pdq_distance)).to_pylist()
-    return _Unit(unit_fingerprint, pairs, blocked_images(requests, pdq_distance))
+    return _Unit(pairs, blocked_images(requests, pdq_distance))
 
 
 def download_pairs(
@@ -151,6 +149,10 @@ def _network(downloader: BatchDownloader, seconds: float) -> dict[str, Any]:
 
 def _stats_name(crawl: str, batch: int) -> str:
     return f"{shard_stem(crawl, batch)}_stats.json"
+
+
+def _file_of(crawl: str, batch: int, store: Store) -> Output:
+    return Output.from_bytes(batch_file_name(crawl, batch), _read_file(crawl, batch, store))
 
 
 def _read_file(crawl: str, batch: int, store: Store) -> bytes:

@@ -27,6 +27,7 @@ from laion_etl.download.batch_downloader import Hooks
 from laion_etl.download.metrics import Metrics
 from laion_etl.download.shared_hosts import SharedHosts
 from laion_etl.download.stage import BatchFileError, download_batch
+from laion_etl.io.outputs import has_outputs, has_shard
 from laion_etl.io.storage import Store
 from laion_etl.settings import Settings
 
@@ -87,7 +88,11 @@ class Worker:
         return done
 
     def run_one(self, batch: int) -> StageStats:
-        """Downloads one given batch, even if it is done or parked. Raises if another worker holds it."""
+        """Downloads one given batch, even if it is done or parked. Raises if another worker holds it.
+
+        It does nothing if its shard is whole. If only the tar is gone, because it was deleted after scoring,
+        it is downloaded again: that is how its images come back for another model.
+        """
         with self._interrupted_at_no_cost():
             return self._run_one(batch)
 
@@ -99,7 +104,7 @@ class Worker:
                 "it; check the number, or wait until its lease expires"
             )
         try:
-            stats = self._download(claim)
+            stats = self._download(claim, has_outputs)
         except BatchFileError as error:
             self._fail(claim, error)
             raise
@@ -148,7 +153,9 @@ class Worker:
     def _fail(self, claim: Claim, error: BatchFileError) -> None:
         self.outages.outlast(lambda: self.queue.fail(claim, str(error)))
 
-    def _download(self, claim: Claim) -> StageStats | None:
+    def _download(
+        self, claim: Claim, is_there: Callable[[StageStats, Store], bool] = has_shard
+    ) -> StageStats | None:
         """Returns the stats of the batch; None if another worker took it over, whose result counts.
 
         Gives the batch back before it raises anything but BatchFileError.
@@ -178,6 +185,7 @@ class Worker:
                     check_lease,
                     self.outages,
                     claim.file,
+                    is_there,
                 )
                 recorded = self.outages.outlast(lambda: self.queue.complete(claim, stats))
         except TimeIsUp:

@@ -88,9 +88,9 @@ class CoreSettings(Group):
     )
     fleet: str = setting(
         "tasks",
-        "What starts download workers: tasks (the DAG, as many as its parameter says) or keda (a "
-        "ScaledObject on the queue's depth, docs/kubernetes.md; the DAG starts none and waits for the "
-        "queue).",
+        "What starts download and score workers: tasks (the DAG, as many as its parameters say) or keda "
+        "(ScaledObjects on the queue's depth, one for each of the two stages, docs/kubernetes.md; the DAG "
+        "starts none and waits for the queue).",
         changes=None,
         choices=("tasks", "keda"),
     )

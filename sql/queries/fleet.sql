@@ -21,9 +21,10 @@ from batch_count join crawl using (crawl_no)
 where crawl = %(crawl)s
 
 -- name: state_score
--- Batches still to be downloaded are open, too: scoring is not finished before they are scored.
+-- Batches still to be downloaded are open, too: scoring is not finished before they are scored. What is parked in either
+-- stage is not scored.
 select coalesce(sum(batches - failed - scored - score_failed), 0)::bigint,
        (select count(*) from batch join crawl using (crawl_no) where crawl = %(crawl)s and state = 'scoring'),
-       coalesce(sum(scored), 0)::bigint, coalesce(sum(score_failed), 0)::bigint
+       coalesce(sum(scored), 0)::bigint, coalesce(sum(failed + score_failed), 0)::bigint
 from batch_count join crawl using (crawl_no)
 where crawl = %(crawl)s

@@ -13,8 +13,7 @@ def test_a_plan_that_lacks_partitions_is_red_and_passes_its_fingerprint_on(airfl
     result = {"crawl": "C", "input": 7, "kept": 7, "plan": "f", "unplanned": 0}
     value = {"input": 7, "kept": 7, "plan": "f"}
     results = json.dumps([result, result | {"unplanned": 2}])
-    out, _ = airflow.run([str(ROOT / "tests" / "airflow" / "range_results.py"), results])
-    complete, lacking = json.loads(out)
+    complete, lacking = airflow.python_file(ROOT / "tests" / "airflow" / "range_results.py", results)
     assert complete == {"value": value, "pushed": {}}
     assert lacking.pop("error").startswith(
         "cannot plan all of C: 2 partitions were loaded after this plan began"

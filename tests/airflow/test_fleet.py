@@ -103,6 +103,27 @@ def test_the_manifests_are_what_kubernetes_and_keda_take(airflow: Airflow) -> No
     assert not {"LAION_ETL_FLEET", "LAION_ETL_DATABASE_URL"} & {one["name"] for one in container["env"]}
 
 
+def test_scores_have_manifests_of_their_own(airflow: Airflow) -> None:
+    deployment, scaled = manifests(
+        airflow,
+        CRAWL,
+        "--consumer",
+        "score",
+        "--workers",
+        "8",
+        LAION_ETL_KUBERNETES_GPUS="1",
+        LAION_ETL_KUBERNETES_GPU_IMAGE=f"{IMAGE}-gpu",
+    )
+    assert fits(scaled["spec"], SCALED_OBJECT)
+    name = deployment["metadata"]["name"]
+    assert name == scaled["spec"]["scaleTargetRef"]["name"] == "laion-score-cc-main-2024-38"
+    assert scaled["spec"]["maxReplicaCount"] == 8
+    (container,) = deployment["spec"]["template"]["spec"]["containers"]
+    assert container["image"] == f"{IMAGE}-gpu"
+    # The run's task decides what may be missing; a pod that ended with an error would be started again.
+    assert container["args"] == ["stage", "score", "--crawl", CRAWL, "--allow-missing", "1", "--json"]
+
+
 def test_a_pod_of_the_deployment_empties_the_queue(
     airflow: Airflow,
     shared: SharedFolder,
@@ -144,17 +165,32 @@ def test_the_task_waits_for_the_queue_and_alerts_when_it_is_stalled(
         CRAWL,
         LAION_ETL_FLEET="keda",
         LAION_ETL_STORE=str(tmp_path / "store"),
-        LAION_ETL_DATABASE_URL=settings.core.database_url,
+        LAION_ETL_DATABASE_URLS=settings.core.database_url,
         LAION_ETL_KUBERNETES_QUEUE_POLL_S="0.1",
         LAION_ETL_ALERTS_STALLED_AFTER_S="0",
     )
-    assert (found["after"], found["before"]) == (["workers"], ["digest", "group", "verdict"])
-    (reason,) = found["alerts"]
-    assert "no batch has ended for" in reason
-    assert "1 are left, 0 at work" in reason
-    assert "download: 1 batches to do, 0 of them at work; 0 finished, 0 parked" in found["lines"]
-    assert found["event"] == {"open": 0, "at_work": 0, "finished": 1, "parked": 0}
-    assert found["result"]["done"] == 1
-    assert found["result"]["plan"] == store.read_stats(f"batches/{CRAWL}/_stats.json").fingerprint
-    assert "cannot use the parameter store_prefix with LAION_ETL_FLEET=keda" in found["refused"]
-    assert f"cannot download 2 batch(es) of {CRAWL}: they are parked" in found["parked"]
+    plan = store.read_stats(f"batches/{CRAWL}/_stats.json").fingerprint
+    for consumer, after, before in (("download", "workers", "shards"), ("score", "score_workers", "publish")):
+        task = found[consumer]
+        assert (task["after"], task["before"]) == ([after], sorted(["digest", before, "verdict"]))
+        assert f"{consumer}: 1 batches to do, 0 of them at work; 0 finished, 0 parked" in task["lines"]
+        assert task["event"] == {"open": 0, "at_work": 0, "finished": 1, "parked": 0}
+        assert task["result"] == {"done": 1, "plan": plan}
+        assert "cannot use the parameter store_prefix with LAION_ETL_FLEET=keda" in task["refused"]
+    assert len(found["alerts"]) == 2
+    for reason in found["alerts"]:
+        assert "no batch has ended for" in reason
+        assert "1 are left, 0 at work" in reason
+    parked = {consumer: found[consumer]["a quarter parked"] for consumer in ("download", "score")}
+    # A batch that is not downloaded fails the task that downloads whatever is allowed, as without KEDA.
+    for helps, message in parked["download"].values():
+        assert not helps
+        assert f"cannot download 1 of 4 batches of {CRAWL}: they are parked; see" in message
+    helps, message = parked["score"]["24"]
+    assert not helps
+    assert "they are parked, and at most 24 % may be" in message
+    assert parked["score"]["25"] == {"done": 3, "plan": plan}
+    # It is read again after an outage only.
+    assert "none of LAION_ETL_DATABASE_CONN_ID" in found["no database"][1]
+    assert "_missing" in found["refusing"][1]
+    assert [found[case][0] for case in ("no database", "refusing")] == [False, False]

@@ -184,10 +184,11 @@ def test_key_ranges_on_several_servers_have_a_connection_each(stand_in: Path, ai
         AIRFLOW_CONN_LAION_PAIRS_1="postgresql://loader:other@two.example/laion",
     )
     command = """
-import json
+import json, os
 from psycopg.conninfo import conninfo_to_dict
-from laion_etl.settings import load_settings
-servers = [conninfo_to_dict(url) for url in load_settings().core.server_urls]
+urls = os.environ["LAION_ETL_DATABASE_URLS"].split(",")
+assert urls[0] == os.environ["LAION_ETL_DATABASE_URL"]
+servers = [conninfo_to_dict(url) for url in urls]
 assert [server.pop("password") for server in servers] == ["p,@ss", "other"]
 print(json.dumps({"servers": servers}))
 """

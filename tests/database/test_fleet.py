@@ -34,6 +34,7 @@ def test_what_is_ready_or_at_work_needs_workers(settings: Settings, database: Da
     assert depth(database, Consumer.DOWNLOAD) == 2
     assert queue_state(CRAWL, Consumer.DOWNLOAD, database) == QueueState(2, 1, 1, 1)
     assert queue_state("unknown", Consumer.DOWNLOAD, database) == QueueState(0, 0, 0, 0)
+    assert queue_state("unknown", Consumer.SCORE, database) == QueueState(0, 0, 0, 0)
     assert depth(database, Consumer.SCORE) == 1
-    # Those that are not downloaded yet are still to be scored.
-    assert queue_state(CRAWL, Consumer.SCORE, database) == QueueState(3, 0, 0, 0)
+    # What is not downloaded yet is still to be scored; what failed to download will not be.
+    assert queue_state(CRAWL, Consumer.SCORE, database) == QueueState(3, 0, 0, 1)

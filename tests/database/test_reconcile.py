@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 from laion_etl.cli import app
 from laion_etl.core.ids import batch_name
 from laion_etl.core.schemas import shard_stem
-from laion_etl.core.stage_stats import StageStats
+from laion_etl.core.stage_stats import UNFINISHED, StageStats
 from laion_etl.database import reconcile
 from laion_etl.database.connection import Database
 from laion_etl.database.embedded import EmbeddedServer
@@ -127,6 +127,23 @@ def test_what_was_done_before_a_restore_does_not_count_after_it(world: World) ->
     assert connection.execute(held).fetchone() == (True,)
     outages = connection.execute("select outages from batch where batch = %s", [batch_no(0)])
     assert outages.fetchone() == (0,)
+
+
+def test_a_scored_batch_needs_no_images_to_be_finished(world: World) -> None:
+    """With LAION_ETL_KEEP_RAW_SHARDS=false they are deleted; then the database is restored from a backup."""
+    scored, marked, damaged = (batch_no(number) for number in (0, 2, 3))
+    for batch, found in ((scored, "f"), (marked, UNFINISHED), (damaged, "f")):
+        world.download(batch)
+        world.store.delete(f"{shard_stem('C', batch)}.tar")
+        stats = StageStats("score", "C", batch_name(batch), found, 7, 7)
+        world.store.write_stats(f"scored/C/{batch_name(batch)}_stats.json", stats)
+    world.store.write(f"{shard_stem('C', damaged)}.parquet", b"cut off")
+    world.database.connection.execute(
+        "update batch set state = 'ready', stats = null where batch = %s", [scored]
+    )
+    assert world.differences() == {Kind.FINISHED: [scored]}
+    world.mend()
+    assert world.queue.counts() == QueueCounts(ready=2, downloaded=2)
 
 
 def test_a_shard_with_outcomes_of_other_pairs_is_not_taken_for_the_batch(world: World) -> None:

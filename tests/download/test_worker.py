@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from laion_etl.core.errors import InputError
-from laion_etl.core.stage_stats import StageStats
+from laion_etl.core.stage_stats import UNFINISHED, StageStats
 from laion_etl.database.connection import Database
 from laion_etl.database.load import crawl_number, load_partition
 from laion_etl.database.queue import BatchQueue, Claim
@@ -84,6 +84,31 @@ def test_with_its_lease_it_writes(store: Store, settings: Settings, queue: Batch
     assert sorted(store.list("shards/C/")) == [
         f"shards/C/{batch_no(0)}{end}" for end in (".parquet", ".tar", "_stats.json")
     ]
+
+
+def test_images_deleted_after_scoring_are_fetched_again_on_request_only(
+    store: Store, settings: Settings, queue: BatchQueue
+) -> None:
+    """Also when the database has forgotten the batch, or was restored from an older backup."""
+    worker = replace(overtaken(settings, store, queue, lambda *_: None), on_progress=None)
+    (stats,) = worker.run()
+    stem, scored = f"shards/C/{batch_no(0)}", f"scored/C/{batch_no(0)}_stats.json"
+    store.write_stats(scored, StageStats("score", "C", stats.unit, "f", 0, 0))
+    store.delete(f"{stem}.tar")
+    forgotten = "update batch set state = 'ready', stats = null"
+
+    queue._database.connection.execute(forgotten)
+    assert worker.run() == [stats]
+    assert not store.exists(f"{stem}.tar")
+
+    assert worker.run_one(batch_no(0)).input == 3
+    assert store.exists(f"{stem}.tar")
+
+    store.delete(f"{stem}.tar")
+    store.write_stats(scored, StageStats("score", "C", stats.unit, UNFINISHED, 0, 0))
+    queue._database.connection.execute(forgotten)
+    worker.run()
+    assert store.exists(f"{stem}.tar")
 
 
 @pytest.mark.parametrize("one", [False, True])
