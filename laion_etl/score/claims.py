@@ -4,7 +4,7 @@ Batches are claimed by the thread that reads shards, so that the next one is rea
 computed and written; a few are held at a time, and one thread extends all their leases.
 
 After an outage the worker goes on with new claims, and the former thread may still be waiting for the
-service. All that it asks of the queue it asks under a lock, and only while its own claims have not ended: so it
+service. All that it asks of the queue it asks under a lock, and only while its own claims have not ended: it
 can neither claim a batch that no one would score, nor use a connection that is closed.
 """
 

@@ -198,9 +198,10 @@ where crawl_no = %(crawl_no)s and state = 'scored' and (scored_by < %(scored_by)
 update batch
 set state = 'downloaded', score_stats = null, token = token + 1, attempts = 0, outages = 0, lease_owner = null,
     updated_at = now()
-where batch = any (array(
-    select batch from batch
-    where crawl_no = %(crawl_no)s and state = 'scored' and not raw_deleted
-      and (scored_by < %(scored_by)s or scored_by > %(scored_by)s)
-    limit %(rows)s
-    for update skip locked))
+where batch = any (
+    array(select batch from batch
+          where crawl_no = %(crawl_no)s and state = 'scored' and not raw_deleted and scored_by < %(scored_by)s
+          limit %(rows)s for update skip locked)
+    || array(select batch from batch
+             where crawl_no = %(crawl_no)s and state = 'scored' and not raw_deleted and scored_by > %(scored_by)s
+             limit %(rows)s for update skip locked))

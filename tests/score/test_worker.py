@@ -18,6 +18,7 @@ from laion_etl.core.outages import Outages
 from laion_etl.core.stage_stats import StageStats
 from laion_etl.core.stopping import Stop
 from laion_etl.database.connection import Database, open_database
+from laion_etl.database.queries import query
 from laion_etl.database.queue import BatchQueue, Claim, QueueCounts, QueueStage, queue_of
 from laion_etl.database.requeue import requeue
 from laion_etl.dataset.missing_batches import Fault
@@ -145,9 +146,12 @@ def test_without_download_workers_it_ends_and_can_go_on(world: World) -> None:
     assert world.states() == [(1, "scored", 1), (2, "scored", 1), (3, "ready", 0)]
 
 
-def test_parked_batches_are_not_waited_for_and_are_named_in_the_record(world: World) -> None:
+def test_parked_batches_are_not_waited_for_and_are_named_in_the_record(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
     park(world, 3, "cannot read its file")
     world.worker().run()
+    monkeypatch.setattr("laion_etl.database.queue._READ_AT_ONCE", 1)
     assert [int(batch) for batch, _ in world.queue().scored()] == [1, 2]
     missing = write_queue_record(CRAWL, world.queue(), world.store)
     assert [(one.batch, one.cause, one.error) for one in missing] == [
@@ -504,3 +508,14 @@ def test_claims_and_results_of_a_thousand_batches_stay_cheap(world: World) -> No
     assert connection.execute("select to_download, to_score, scoring from queue_depth").fetchall() == [
         (1, 2, 0)
     ]
+
+
+@pytest.mark.parametrize("name", ["queue.scored", "queue.scored_otherwise"])
+def test_what_a_worker_asks_for_at_its_beginning_and_end_reads_no_rows(name: str, world: World) -> None:
+    """The rows of 300,000 batches have long stats."""
+    keys = {"crawl_no": 1, "scored_by": "x", "after": -1, "rows": 10}
+    connection = world.database.connection
+    connection.execute("set enable_seqscan to off")
+    connection.execute("set enable_bitmapscan to off")
+    plan = connection.execute("explain " + query(name), keys).fetchall()
+    assert [line for (line,) in plan if "Index Only Scan" in line], plan
