@@ -76,7 +76,9 @@ class Pipeline:
 
         never, clip = Stop(math.inf), self.settings.clip
         with usage_recorded(self.crawl, "score", "worker", self.store, lambda: gpus_in_use(clip)):
-            done = score_queue(self.crawl, self.settings, self.store, self.database, never, on_done)
+            done = score_queue(
+                self.crawl, self.settings, self.store, self.database, never, on_done, again=True
+            )
         done.check(done.total, 0.0)
         return done.scored
 
@@ -88,14 +90,14 @@ class Pipeline:
 
         `on_done` gets the counts of each shard, in another thread. Raises like `score`.
         """
-        from laion_etl.score.multi_gpu import ScoreProcess, failure  # the extra `score`
+        from laion_etl.score.multi_gpu import AGAIN, ScoreProcess, failure  # the extra `score`
 
         environment = {**os.environ, **as_environment(self.settings), "LAION_ETL_STORE": self.store.uri()}
 
         def scored(counts: dict[str, Any]) -> None:
             on_done(StageStats("score", self.crawl, **counts))
 
-        with ScoreProcess(self.crawl, None, environment, scored) as process:
+        with ScoreProcess(self.crawl, None, environment, scored, [AGAIN]) as process:
             with recorded_apart(process.usage):
                 yield
             if code := process.wait():

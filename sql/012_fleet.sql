@@ -34,6 +34,8 @@ alter table batch
     add column score_stats jsonb,
     add column scored_at timestamptz,
     add column score_ms bigint,
+    add column score_fingerprint text,
+    add column scored_by text,
     add column raw_deleted boolean not null default false;
 drop type batch_state_before;
 
@@ -56,6 +58,8 @@ comment on column batch.download_ms is 'Milliseconds for which the worker that d
 comment on column batch.score_stats is 'The stats record of the score stage; null before it is scored.';
 comment on column batch.scored_at is 'When score_stats was recorded.';
 comment on column batch.score_ms is 'Milliseconds for which the worker that scored it held it; null if unknown.';
+comment on column batch.score_fingerprint is 'The fingerprint of score_stats.';
+comment on column batch.scored_by is 'The fingerprint of the model and settings that scored it; null if it has no samples, or is not scored.';
 comment on column batch.raw_deleted is 'The tar of its raw shard was deleted after it was scored.';
 comment on column batch.images is 'Images in its shard, from stats.';
 comment on column batch.bytes is 'Bytes of its shard, from stats.';
@@ -65,6 +69,10 @@ create index batch_downloading on batch (crawl_no, lease_expires) where state = 
 create index batch_downloaded on batch (crawl_no, batch) where state = 'downloaded';
 create index batch_scoring on batch (crawl_no, lease_expires) where state = 'scoring';
 create index batch_scored on batch (crawl_no, scored_at) where state = 'scored';
+-- What each score worker asks for when it begins and ends is answered without the rows, whose stats are long.
+create index batch_scores on batch (crawl_no, batch) include (score_fingerprint) where state = 'scored';
+create index batch_scored_by on batch (crawl_no, scored_by) include (raw_deleted) where state = 'scored';
+create index batch_raw_shard on batch (crawl_no, batch) where state = 'scored' and not raw_deleted;
 create index batch_download_ends on batch (crawl_no, downloaded_at) where downloaded_at is not null;
 create index batch_parked on batch (crawl_no, batch) where state = 'parked';
 create index batch_parked_cause on batch (crawl_no, cause, updated_at) where state = 'parked';
@@ -87,6 +95,9 @@ for each row execute function set_download_counters();
 
 create function set_score_counters() returns trigger language plpgsql as $$
 begin
+    new.score_fingerprint := new.score_stats ->> 'fingerprint';
+    new.scored_by := case when (new.score_stats ->> 'input')::integer > 0
+                          then coalesce(new.score_stats -> 'details' ->> 'scored_by', '') end;
     if tg_op = 'INSERT' or (new.score_stats is null) <> (old.score_stats is null) or new.state = 'scored' and old.state <> 'scored' then
         new.scored_at := case when new.score_stats is not null then new.updated_at end;
         new.score_ms := case when new.score_stats is not null and new.claimed_at is not null

@@ -50,6 +50,13 @@ def score(  # noqa: PLR0913, PLR0917 - Typer declares options as parameters
             help="Share of the crawl's batches (of those named, if any) that may be missing, 0 to 1.",
         ),
     ] = 0.0,
+    again: Annotated[
+        bool,
+        typer.Option(
+            "--again",
+            help="Also score again what another model or other settings have scored; give it to one worker.",
+        ),
+    ] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="Print no line for each scored shard.")] = False,
     each: Annotated[
         bool, typer.Option("--each", hidden=True, help="Print the counts of each scored shard as JSON.")
@@ -62,6 +69,8 @@ def score(  # noqa: PLR0913, PLR0917 - Typer declares options as parameters
     and waits while batches are being downloaded; run as many of these commands as there are GPUs. With
     --shard, --shards-from or --group it scores those shards without a database.
 
+    What another model or other settings have scored stays as it is, with a warning, unless --again is given.
+
     Missing or damaged shards are skipped and listed with their causes; at the end they decide whether the
     command succeeds.
     """
@@ -73,10 +82,14 @@ def score(  # noqa: PLR0913, PLR0917 - Typer declares options as parameters
     settings, store = open_settings()
     named = shard is not None or shards_from is not None
     if not named and not group:
-        _score_from_queue(
-            crawl, allow_missing, _say_counts if each else None if quiet else _say_summary, as_json
-        )
+        on_done = _say_counts if each else None if quiet else _say_summary
+        _score_from_queue(crawl, allow_missing, on_done, as_json, again=again)
         return
+    if again:
+        raise SettingsError(
+            "cannot use --again with named shards or a group: these are always scored again when the model "
+            "or the settings have changed; leave it out"
+        )
     lines = [*(shard or ()), *_lines(shards_from)]
     every = [_batch_of(line) for line in lines] if named else planned_batches(crawl, store)
     unit = "named" if named else group
@@ -95,7 +108,12 @@ def score(  # noqa: PLR0913, PLR0917 - Typer declares options as parameters
 
 
 def _score_from_queue(
-    crawl: str, allow_missing: float, on_done: "Callable[[StageStats], None] | None", as_json: bool
+    crawl: str,
+    allow_missing: float,
+    on_done: "Callable[[StageStats], None] | None",
+    as_json: bool,
+    *,
+    again: bool,
 ) -> None:
     from laion_etl.core.stopping import Stop
     from laion_etl.database.connection import open_database
@@ -112,7 +130,7 @@ def _score_from_queue(
         usage_recorded(crawl, "score", "worker", store, lambda: gpus_in_use(settings.clip)),
         open_database(settings) as database,
     ):
-        done = score_queue(crawl, settings, store, database, stop, on_done)
+        done = score_queue(crawl, settings, store, database, stop, on_done, again=again)
     if as_json:
         say_json(done.to_plain())
     done.check(done.total, allow_missing)

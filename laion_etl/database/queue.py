@@ -7,6 +7,7 @@ parked with its cause (sql/012_fleet.sql). `BatchQueue` is the queue of one of t
 import os
 import secrets
 import socket
+from collections.abc import Sequence
 from copy import copy
 from dataclasses import dataclass
 from enum import Enum
@@ -24,6 +25,7 @@ from laion_etl.database.queries import query
 from laion_etl.settings import DownloadSettings
 
 _PAGE = 500  # batches of one transaction
+_READ_AT_ONCE = 20_000  # rows of a few numbers
 _ROLLED_UP_EVERY = 32  # results; until then their counts are rows of batch_change, which readers add up
 
 
@@ -100,7 +102,7 @@ class BatchQueue:
     ) -> None:
         self._database = database
         self._stage = stage
-        self._held: set[int] = set()
+        self._held: set[tuple[int, int]] = set()  # batch and token; shared with the queues of `through`
         self._is_claiming = False  # also after one that failed: it may have been committed
         self._keys = {
             "crawl_no": crawl_no,
@@ -132,7 +134,10 @@ class BatchQueue:
             connection.execute(query("queue.note_contact"), keys)
             return connection.execute(query("queue.heartbeat"), keys).rowcount == 1
 
-        return self._database.run(work)
+        if self._database.run(work):
+            return True
+        self._let_go(claim)
+        return False
 
     def complete(self, claim: Claim, stats: StageStats) -> bool:
         """Records the result; False when the lease was lost and the result was not recorded."""
@@ -145,18 +150,17 @@ class BatchQueue:
                 return True
             return connection.execute(query("queue.is_completed"), keys).fetchone() is not None
 
-        self._held.discard(claim.batch)
-        return self._database.run(work)
+        recorded = self._database.run(work)
+        self._let_go(claim)
+        return recorded
 
     def fail(self, claim: Claim, error: str) -> bool:
         """Returns the batch to the queue with its error; parks it when its attempts are used up."""
-        self._held.discard(claim.batch)
-        return self._update("queue.fail", claim, {"error": error[:2000]})
+        return self._ended("queue.fail", claim, {"error": error[:2000]})
 
     def release(self, claim: Claim) -> bool:
         """Returns the batch to the queue untouched: a clean stop costs no attempt."""
-        self._held.discard(claim.batch)
-        return self._update("queue.release", claim)
+        return self._ended("queue.release", claim)
 
     def release_all(self) -> None:
         """Returns all batches that this worker holds, also one whose claim it was interrupted in."""
@@ -189,7 +193,13 @@ class BatchQueue:
 
     def scored(self) -> list[tuple[int, str]]:
         """Returns the batches that are scored, ascending, each with the fingerprint of its scores."""
-        return self._database.rows("queue.scored", self._keys)
+        found: list[tuple[int, str]] = []
+        while True:
+            keys = {**self._keys, "after": found[-1][0] if found else -1, "rows": _READ_AT_ONCE}
+            page = self._database.rows("queue.scored", keys)
+            found += page
+            if len(page) < _READ_AT_ONCE:
+                return found
 
     def parked(self) -> list[tuple[int, bool, str]]:
         """Returns the batches that are parked, whether their download failed, and why."""
@@ -199,13 +209,25 @@ class BatchQueue:
         """Returns whether the scores recorded for this claim are still those of the batch."""
         return bool(self._database.rows("queue.is_completed", self._of(claim)))
 
-    def note_raw_deleted(self, claim: Claim) -> None:
-        """Counts a raw shard that was deleted."""
-        self._update("queue.note_raw_deleted", claim)
+    def note_raw_deleted(self, claims: Sequence[Claim]) -> None:
+        """Counts raw shards that were deleted."""
+        keys = {"batches": [one.batch for one in claims], "tokens": [one.token for one in claims]}
+        self._database.run(lambda connection: connection.execute(query("queue.note_raw_deleted"), keys))
 
-    def with_raw_shard(self) -> list[Claim]:
-        """Returns the scored batches whose raw shard is not recorded as deleted, ascending."""
-        return [_claim(*row) for row in self._database.rows("queue.with_raw_shard", self._keys)]
+    def raw_shard_bounds(self) -> tuple[int, int] | None:
+        """Returns the first and the last scored batch whose raw shard may still be there, if any."""
+        ((first, last),) = self._database.rows("queue.raw_shard_bounds", self._keys)
+        return None if first is None else (first, last)
+
+    def with_raw_shard(self, after: int, rows: int) -> list[Claim]:
+        """Returns scored batches whose raw shard may still be there, ascending, after `after`."""
+        keys = {**self._keys, "after": after, "rows": rows}
+        return [_claim(*row) for row in self._database.rows("queue.with_raw_shard", keys)]
+
+    def scored_otherwise(self, scored_by: str) -> tuple[int, int]:
+        """Returns how many batches another model or other settings scored; of how many the tar is gone."""
+        (row,) = self._database.rows("queue.scored_otherwise", {**self._keys, "scored_by": scored_by})
+        return row[0], row[1]
 
     def score_again(self, scored_by: str) -> int:
         """Queues batches for scoring again that were scored by another model; returns how many.
@@ -213,7 +235,7 @@ class BatchQueue:
         Raises SettingsError, without changing anything, if the images of some are gone.
         """
         keys = {**self._keys, "scored_by": scored_by, "rows": _PAGE}
-        ((others, gone),) = self._database.rows("queue.scored_otherwise", keys)
+        others, gone = self.scored_otherwise(scored_by)
         if gone:
             raise SettingsError(
                 f"cannot score {gone:,} batches again with this model or these settings: their images were "
@@ -234,13 +256,17 @@ class BatchQueue:
         (row,) = self._database.rows("queue.work_left", self._keys)
         return WorkLeft(*row)
 
+    def _let_go(self, claim: Claim) -> None:
+        """Forgets a claim once the database has: before that a repeated claim would find it as one unseen."""
+        self._held.discard((claim.batch, claim.token))
+
     def _claimed(self, name: str, keys: dict[str, object]) -> Claim | None:
         def work(connection: Connection) -> Claim | None:
             repeated, self._is_claiming = self._is_claiming, True
             if repeated:
-                unseen = connection.execute(
-                    query("queue.claimed_unseen"), {**keys, "known": sorted(self._held)}
-                ).fetchone()
+                known = list(self._held)
+                seen = {"batches": [one for one, _ in known], "tokens": [token for _, token in known]}
+                unseen = connection.execute(query("queue.claimed_unseen"), {**keys, **seen}).fetchone()
                 if unseen:
                     return _claim(*unseen)
             connection.execute(query("queue.note_contact"), keys)
@@ -251,15 +277,17 @@ class BatchQueue:
         claim = self._database.run(work)
         self._is_claiming = False
         if claim is not None:
-            self._held.add(claim.batch)
+            self._held.add((claim.batch, claim.token))
         return claim
 
     def _of(self, claim: Claim) -> dict[str, object]:
         return {**self._keys, "batch": claim.batch, "token": claim.token}
 
-    def _update(self, name: str, claim: Claim, more: dict[str, object] | None = None) -> bool:
+    def _ended(self, name: str, claim: Claim, more: dict[str, object] | None = None) -> bool:
         keys = {**self._of(claim), **(more or {})}
-        return self._database.run(lambda connection: connection.execute(query(name), keys).rowcount == 1)
+        ended = self._database.run(lambda connection: connection.execute(query(name), keys).rowcount == 1)
+        self._let_go(claim)
+        return ended
 
 
 def queue_of(crawl: str, settings: DownloadSettings, database: Database, stage: QueueStage) -> BatchQueue:

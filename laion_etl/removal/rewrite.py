@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from laion_etl.blocklists.removal_requests import REASON, Matcher, blanked
-from laion_etl.core.errors import InputError
+from laion_etl.core.errors import InputError, MissingFileError
 from laion_etl.core.funnel import DownloadStatus
 from laion_etl.core.schemas import BATCH_FILES, PAIR_FILES, SCORED_FILES, SHARD_FILES
 from laion_etl.core.stage_stats import Output, StageStats
@@ -91,7 +91,8 @@ def _rewrite(shard: _Shard, matcher: Matcher, counted: Callable[[StageStats, pa.
         return
     left = table.filter(pa.array(~gone))
     keys = set(table.filter(pa.array(gone))["key"].to_pylist())
-    outputs = [_without_members(shard, keys)] if shard.store.exists(shard.file(".tar")) else []
+    tar = _without_members(shard, keys)
+    outputs = [tar] if tar is not None else []
     for ending in ("_img_emb.npy", "_text_emb.npy"):
         if shard.store.exists(shard.file(ending)):
             outputs.append(_without_embeddings(shard, ending, table, gone))
@@ -108,18 +109,38 @@ def _rewrite(shard: _Shard, matcher: Matcher, counted: Callable[[StageStats, pa.
     shard.store.write(parquet.name, data)
 
 
-def _without_members(shard: _Shard, keys: set[str]) -> Output:
-    name = shard.file(".tar")
-    with shard.store.open(name) as source, shard.store.create(name) as target:
-        try:
-            for member, data in read_members(source):
-                if member.partition(".")[0] not in keys:
-                    write_member(target, member, data)
-        except TarError as error:
-            raise InputError(
-                f"cannot read {shard.store.uri(name)}: {error}; download and score the shard again"
-            ) from error
-        finish(target)
+class _DeletedError(Exception):
+    """The tar was deleted while it was rewritten: its shard is scored by now."""
+
+
+def _without_members(shard: _Shard, keys: set[str]) -> Output | None:
+    """Return the new tar; None if there is no tar, or a score worker deletes it meanwhile."""
+    name, store = shard.file(".tar"), shard.store
+
+    def still_there() -> None:
+        if not store.exists(name):
+            raise _DeletedError
+
+    if not store.exists(name):
+        return None
+    try:
+        # Without the guard it would come back, and stay: the queue has noted that it is deleted.
+        with store.open(name) as source, store.create(name, still_there) as target:
+            try:
+                for member, data in read_members(source):
+                    if member.partition(".")[0] not in keys:
+                        write_member(target, member, data)
+            except TarError as error:
+                raise InputError(
+                    f"cannot read {store.uri(name)}: {error}; download and score the shard again"
+                ) from error
+            finish(target)
+    except _DeletedError:
+        return None
+    except MissingFileError:
+        if store.exists(name):
+            raise
+        return None
     return target.output
 
 

@@ -12,7 +12,7 @@ from laion_etl.database.queue import QueueStage, queue_of
 from laion_etl.dataset.missing_batches import MissingBatch, check_scored
 from laion_etl.dataset.score_progress import GroupRecord
 from laion_etl.io.storage import Store
-from laion_etl.score.multi_gpu import claim_on_devices, devices, score_everywhere
+from laion_etl.score.multi_gpu import AGAIN, claim_on_devices, devices, score_everywhere
 from laion_etl.score.queue_record import write_queue_record
 from laion_etl.score.worker import ScoreWorker
 from laion_etl.settings import Settings
@@ -61,11 +61,14 @@ def score_queue(
     database: Database,
     stop: Stop,
     on_done: Callable[[StageStats], None] | None = None,
+    *,
+    again: bool = False,
 ) -> ScoredGroup:
     """Score downloaded batches, as long as there will be more, on all devices; keep the record of the crawl.
 
-    Several score at the same time. Returns what this one has scored, and all that is missing of the crawl.
-    Raises like `ScoreWorker.run`, and Stopped after a shutdown request.
+    Several score at the same time. `again`: also what another model or other settings have scored. Returns
+    what this one has scored, and all that is missing of the crawl. Raises like `ScoreWorker.run` and
+    `score_again`, and Stopped after a shutdown request.
     """
     found = devices(settings.clip)
     if len(found) > 1:
@@ -76,9 +79,12 @@ def score_queue(
             if on_done is not None:
                 on_done(stats)
 
-        claim_on_devices(crawl, found, scored, stop)
+        claim_on_devices(crawl, found, scored, stop, [AGAIN] if again else [])
     else:
-        done = ScoreWorker(crawl, settings, store, database, on_done, stop).run()
+        worker = ScoreWorker(crawl, settings, store, database, on_done, stop)
+        if again:
+            worker.score_again()
+        done = worker.run()
     if stop.requested:  # not exit code 0, which says that the queue has nothing left
         raise Stopped(f"stopped after {len(done)} batches; run the same command again to continue")
     queue = queue_of(crawl, settings.download, database, QueueStage.SCORE)

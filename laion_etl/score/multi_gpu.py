@@ -36,6 +36,7 @@ from laion_etl.io.storage import Store
 from laion_etl.score.stage import score_shards
 from laion_etl.settings import ClipSettings, Settings
 
+AGAIN = "--again"  # the option of `laion-etl stage score`
 PROGRAM = (sys.executable, "-m", "laion_etl")
 # What is missing is judged here, over all processes.
 _ARGUMENTS = ("--allow-missing", "1", "--each", "--json")
@@ -144,7 +145,11 @@ def on_device(device: str) -> dict[str, str]:
 
 
 def claim_on_devices(
-    crawl: str, found: Sequence[str], on_scored: Callable[[StageStats], None], stop: Stop
+    crawl: str,
+    found: Sequence[str],
+    on_scored: Callable[[StageStats], None],
+    stop: Stop,
+    options: Sequence[str] = (),
 ) -> None:
     """Score batches of the queue in a process for each device, until none is left or a shutdown is requested.
 
@@ -159,7 +164,7 @@ def claim_on_devices(
 
     with ExitStack() as stack:
         running = [
-            (device, stack.enter_context(ScoreProcess(crawl, None, on_device(device), scored)))
+            (device, stack.enter_context(ScoreProcess(crawl, None, on_device(device), scored, options)))
             for device in found
         ]
         while any(process.is_running(_POLL_S) for _, process in running):
@@ -203,6 +208,7 @@ class ScoreProcess:
         batches: Sequence[int] | None,
         environment: Mapping[str, str],
         on_scored: Callable[[dict[str, Any]], None],
+        options: Sequence[str] = (),
     ) -> None:
         self._result: dict[str, Any] = {}
         self._asked_to_end = False
@@ -211,7 +217,7 @@ class ScoreProcess:
             names.writelines(b"%d\n" % batch for batch in batches or ())
             names.seek(0)
             self._process = subprocess.Popen(
-                [*PROGRAM, "stage", "score", "--crawl", crawl, *shards, *_ARGUMENTS],
+                [*PROGRAM, "stage", "score", "--crawl", crawl, *shards, *options, *_ARGUMENTS],
                 env=dict(environment),
                 # Without names a pipe, which closes when this process ends, so that the child notices.
                 stdin=subprocess.PIPE if batches is None else names,

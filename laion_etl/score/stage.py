@@ -28,7 +28,7 @@ from laion_etl.score.preprocess_pool import Preparers
 from laion_etl.score.scorer import SampleScorer, Scored, load_scorer
 from laion_etl.score.shard_reader import SHARD_ERRORS, chunked, read_shard_stats, shard_samples
 from laion_etl.score.shared_tables import Plans
-from laion_etl.score.steps import Access, LostBatch, OpenedShard, ShardEnd, Step
+from laion_etl.score.steps import Access, OpenedShard, Result, ShardEnd, Step, Unit
 from laion_etl.score.write_shards import written_shards
 from laion_etl.settings import Settings, Stage, shaping
 
@@ -64,8 +64,9 @@ def score_shards(
     """
     missing: list[MissingBatch] = []
     done: list[StageStats] = []
-    with closing(score_each(crawl, batches, settings, store, tools)) as results:
-        for result in results:
+    units = map(Unit, batches)
+    with closing(score_each(crawl, units, settings, store, tools)) as results:
+        for _, result in results:
             if isinstance(result, MissingBatch):
                 missing.append(result)
                 if on_missing is not None:
@@ -81,31 +82,31 @@ def score_shards(
 
 def score_each(
     crawl: str,
-    batches: Iterable[int],
+    units: Iterable[Unit],
     settings: Settings,
     store: Store,
     tools: Tools = _OWN_TOOLS,
     access: Access | None = None,
-) -> Generator[StageStats | MissingBatch | LostBatch]:
-    """Yield the outcome of each shard in the order of `batches`, which is read while earlier shards are in
-    progress.
+) -> Generator[tuple[Unit, Result]]:
+    """Yield what became of each shard, in order of `units`, which are taken while others are at work.
 
-    Numbers are taken in another thread, a few ahead of what is written. `access` decides before each file is
-    written whether that is still allowed; if not, the shard is left as it is. Raises like `score_shards`.
+    Units are taken in another thread, a few ahead of what is written. `access` decides before each file is
+    written whether that is still allowed; a shard for which it is not any more is left as it is. Raises like
+    `score_shards`.
     """
-    work = _ShardPipeline(crawl, batches, settings, store, tools)
+    work = _ShardPipeline(crawl, units, settings, store, tools)
     with (
         work,
         prefetch(work.steps(), 1) as steps,
         prefetch(work.computing(steps), 1) as computing,
         prefetch(work.scored(computing), 1) as results,
     ):
-        for result in written_shards(results, store, access or Access()):
+        for unit, result in written_shards(results, store, access or Access()):
             if isinstance(result, MissingBatch):
                 _log.warning(
                     "batch %d of %s is skipped: %s, %s", result.batch, crawl, result.cause, result.error
                 )
-            yield result
+            yield unit, result
 
 
 def scored_by_of(settings: Settings, scorer: SampleScorer) -> str:
@@ -117,10 +118,10 @@ class _ShardPipeline:
     """Reads, computes and scores, each step in its own thread; the model is loaded when first needed."""
 
     def __init__(
-        self, crawl: str, batches: Iterable[int], settings: Settings, store: Store, tools: Tools
+        self, crawl: str, units: Iterable[Unit], settings: Settings, store: Store, tools: Tools
     ) -> None:
         self._crawl = crawl
-        self._batches = batches
+        self._units = units
         self._settings = settings
         self._store = store
         self._tools = tools
@@ -152,12 +153,13 @@ class _ShardPipeline:
         return samples_at_once(self._settings.clip.batch_size, self.scorer.model.device)
 
     def steps(self) -> Iterator[Step | EncodeBatch]:
-        """Yield the stats of each finished shard; of each other one its start, its batches and its end.
+        """Yield each unit, then the stats of a finished shard, or the start, batches and end of another.
 
         A MissingBatch takes the place of the start or of the end of a shard that cannot be read.
         """
-        for batch in self._batches:
-            yield from self._steps_of(batch)
+        for unit in self._units:
+            yield unit
+            yield from self._steps_of(unit.batch)
 
     def _steps_of(self, batch: int) -> Iterator[Step | EncodeBatch]:
         try:

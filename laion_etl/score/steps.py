@@ -2,11 +2,27 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from laion_etl.core.stage_stats import StageStats
 from laion_etl.dataset.missing_batches import MissingBatch
 from laion_etl.io.storage import Guard
 from laion_etl.score.scorer import SampleScorer
+
+if TYPE_CHECKING:
+    from laion_etl.database.queue import Claim
+
+
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """A shard to score; `claim`: that of the worker which holds its batch, None without the queue.
+
+    A worker that loses a batch may claim it again while the first attempt is still at work: only the claim
+    distinguishes the two.
+    """
+
+    batch: int
+    claim: "Claim | None" = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,14 +34,14 @@ class LostBatch:
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """Who may write. `guard`: makes the guard of a batch's files, which raises LeaseLost; None: none needed.
+    """Who may write. `guard`: makes the guard of a claim's files, which raises LeaseLost; None: none needed.
     `check` is called after each group of samples, and ends the work by raising."""
 
-    guard: Callable[[int], Guard] | None = None
+    guard: "Callable[[Claim], Guard] | None" = None
     check: Callable[[], None] = lambda: None
 
-    def guard_of(self, batch: int) -> Guard | None:
-        return None if self.guard is None else self.guard(batch)
+    def guard_of(self, unit: Unit) -> Guard | None:
+        return None if self.guard is None or unit.claim is None else self.guard(unit.claim)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,4 +59,6 @@ class ShardEnd:
     """The end of a shard."""
 
 
-Step = StageStats | OpenedShard | ShardEnd | MissingBatch
+# A unit begins each shard.
+Step = Unit | StageStats | OpenedShard | ShardEnd | MissingBatch
+Result = StageStats | MissingBatch | LostBatch

@@ -11,7 +11,7 @@ from laion_etl.dataset.missing_batches import MissingBatch
 from laion_etl.io.storage import Guard, Store
 from laion_etl.score.scorer import Scored
 from laion_etl.score.shard_writer import ShardWriter
-from laion_etl.score.steps import Access, LostBatch, OpenedShard, ShardEnd, Step
+from laion_etl.score.steps import Access, LostBatch, OpenedShard, Result, ShardEnd, Step, Unit
 
 _log = logging.getLogger(__name__)
 
@@ -26,21 +26,24 @@ class _UnreadableError(Exception):
 
 def written_shards(
     results: Iterator[Step | list[Scored]], store: Store, access: Access
-) -> Iterator[StageStats | MissingBatch | LostBatch]:
+) -> Iterator[tuple[Unit, Result]]:
     """Writes one shard after another; yields the stats of each once its files are in place."""
+    unit = Unit(-1)
     for result in results:
-        if isinstance(result, (StageStats, MissingBatch)):
-            yield result
+        if isinstance(result, Unit):
+            unit = result
+        elif isinstance(result, (StageStats, MissingBatch)):
+            yield unit, result
         elif isinstance(result, OpenedShard):
-            yield _write(result, results, store, access)
+            yield unit, _write(unit, result, results, store, access)
 
 
 def _write(
-    opened: OpenedShard, results: Iterator[Step | list[Scored]], store: Store, access: Access
-) -> StageStats | MissingBatch | LostBatch:
+    unit: Unit, opened: OpenedShard, results: Iterator[Step | list[Scored]], store: Store, access: Access
+) -> Result:
     """Writes one scored shard from the results up to its end; nothing if it cannot be read to its end."""
-    batch = int(opened.shard.unit)
-    stem, guard = scored_stem(opened.shard.crawl, batch), access.guard_of(batch)
+    batch = unit.batch
+    stem, guard = scored_stem(opened.shard.crawl, batch), access.guard_of(unit)
     try:
         _unmark(f"{stem}_stats.json", opened, store, guard)
     except LeaseLost:

@@ -66,7 +66,8 @@ returning batch.batch, token, file
 -- name: claimed_unseen
 -- A claim whose answer was lost with the connection.
 select batch, token, file from batch
-where crawl_no = %(crawl_no)s and state = %(held)s::batch_state and lease_owner = %(owner)s and batch <> all (%(known)s)
+where crawl_no = %(crawl_no)s and state = %(held)s::batch_state and lease_owner = %(owner)s
+  and (batch, token) not in (select * from unnest(%(batches)s::bigint[], %(tokens)s::bigint[]))
 order by batch
 limit 1
 
@@ -157,9 +158,10 @@ select exists (select from batch where crawl_no = %(crawl_no)s and state = 'read
        or exists (select from batch where crawl_no = %(crawl_no)s and state = 'scoring' and lease_expires > now())
 
 -- name: scored
-select batch, score_stats ->> 'fingerprint' from batch
-where crawl_no = %(crawl_no)s and state = 'scored'
+select batch, score_fingerprint from batch
+where crawl_no = %(crawl_no)s and state = 'scored' and batch > %(after)s
 order by batch
+limit %(rows)s
 
 -- name: not_scored
 -- Batches that are parked, with the stage that failed: those that a record of the stage names.
@@ -174,26 +176,32 @@ from (select * from batch_thousand union all select * from batch_change) as coun
 where crawl_no = %(crawl_no)s
 
 -- name: note_raw_deleted
-update batch set raw_deleted = true where batch = %(batch)s and token = %(token)s and state = 'scored'
+update batch set raw_deleted = true
+from unnest(%(batches)s::bigint[], %(tokens)s::bigint[]) as deleted (number, token_then)
+where batch = number and token = token_then and state = 'scored'
+
+-- name: raw_shard_bounds
+select min(batch), max(batch) from batch where crawl_no = %(crawl_no)s and state = 'scored' and not raw_deleted
 
 -- name: with_raw_shard
 select batch, token, file from batch
-where crawl_no = %(crawl_no)s and state = 'scored' and not raw_deleted
+where crawl_no = %(crawl_no)s and state = 'scored' and not raw_deleted and batch > %(after)s
 order by batch
+limit %(rows)s
 
 -- name: scored_otherwise
 -- Batches that another model or other settings scored, and how many of them have no raw shard any more.
 select count(*), count(*) filter (where raw_deleted) from batch
-where crawl_no = %(crawl_no)s and state = 'scored' and (score_stats ->> 'input')::integer > 0
-  and score_stats -> 'details' ->> 'scored_by' is distinct from %(scored_by)s
+where crawl_no = %(crawl_no)s and state = 'scored' and (scored_by < %(scored_by)s or scored_by > %(scored_by)s)
 
 -- name: score_again
 update batch
 set state = 'downloaded', score_stats = null, token = token + 1, attempts = 0, outages = 0, lease_owner = null,
     updated_at = now()
-where batch = any (array(
-    select batch from batch
-    where crawl_no = %(crawl_no)s and state = 'scored' and not raw_deleted and (score_stats ->> 'input')::integer > 0
-      and score_stats -> 'details' ->> 'scored_by' is distinct from %(scored_by)s
-    limit %(rows)s
-    for update skip locked))
+where batch = any (
+    array(select batch from batch
+          where crawl_no = %(crawl_no)s and state = 'scored' and not raw_deleted and scored_by < %(scored_by)s
+          limit %(rows)s for update skip locked)
+    || array(select batch from batch
+             where crawl_no = %(crawl_no)s and state = 'scored' and not raw_deleted and scored_by > %(scored_by)s
+             limit %(rows)s for update skip locked))

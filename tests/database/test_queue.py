@@ -134,6 +134,32 @@ def test_a_claim_whose_answer_an_outage_lost_is_found_by_the_next(
     assert claimed(queue).batch == batch_no(1)
 
 
+def test_a_repeated_claim_does_not_return_a_batch_whose_result_is_being_recorded(
+    queue: BatchQueue, database: Database, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = claimed(queue)
+    run = database.run
+    with open_database(settings) as another:
+        other, through = queue.through(another), another.run
+        found: list[Claim | None] = []
+
+        def lost(*work: object) -> None:
+            through(*work)  # type: ignore[arg-type]
+            raise DatabaseOutageError("cannot connect")
+
+        def recorded_meanwhile(*work: object) -> object:
+            found.append(other.claim())
+            return run(*work)  # type: ignore[arg-type]
+
+        with monkeypatch.context() as outage, pytest.raises(DatabaseOutageError):
+            outage.setattr(another, "run", lost)
+            other.claim()
+        with monkeypatch.context() as meanwhile:
+            meanwhile.setattr(database, "run", recorded_meanwhile)
+            assert queue.complete(first, DONE)
+    assert [one.batch for one in found if one is not None] == [batch_no(1)]
+
+
 def outage(connection: Connection) -> None:
     """No worker has reached the queue for ten minutes, and all leases ended meanwhile."""
     connection.execute("update queue_contact set seen_at = now() - interval '10 min'")

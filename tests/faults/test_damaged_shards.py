@@ -334,6 +334,11 @@ def test_the_command_reads_a_hundred_thousand_names(
     assert asked == [list(range(100_000))]
 
 
+def test_only_the_queue_has_an_option_to_score_again(command: Callable[..., Result]) -> None:
+    refused = command("--group", "0/1", "--again")
+    assert "cannot use --again with named shards or a group" in str(refused.exception)
+
+
 def test_an_empty_list_of_shards_is_not_all_shards(command: Callable[..., Result], world: LocalStore) -> None:
     assert command("--shards-from", "-", input="").exit_code == 0
     assert world.list("scored") == []

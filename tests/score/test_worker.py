@@ -5,16 +5,20 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from psycopg.types.json import Jsonb
 
-from laion_etl.core.errors import OutageError, SettingsError, StoreOutageError
+from laion_etl.airflow.restarts import RESUMABLE
+from laion_etl.core.errors import OutageError, SettingsError, StoreOutageError, StoreRefusedError
 from laion_etl.core.ids import batch_name
+from laion_etl.core.outages import Outages
 from laion_etl.core.stage_stats import StageStats
 from laion_etl.core.stopping import Stop
 from laion_etl.database.connection import Database, open_database
+from laion_etl.database.queries import query
 from laion_etl.database.queue import BatchQueue, Claim, QueueCounts, QueueStage, queue_of
 from laion_etl.database.requeue import requeue
 from laion_etl.dataset.missing_batches import Fault
@@ -22,7 +26,9 @@ from laion_etl.dataset.score_progress import read_score_progress
 from laion_etl.dataset.scored import find_scored
 from laion_etl.io.storage import Guard, LocalStore, NewFile, Store
 from laion_etl.minicrawl.scenes import Scene
+from laion_etl.score.claims import NothingDownloadedError
 from laion_etl.score.queue_record import write_queue_record
+from laion_etl.score.raw_shards import delete_raw_left
 from laion_etl.score.stage import score_shards
 from laion_etl.score.worker import ScoreWorker
 from laion_etl.settings import Settings
@@ -133,15 +139,19 @@ def test_it_scores_while_batches_are_downloaded_and_ends_when_all_are_scored(
 
 def test_without_download_workers_it_ends_and_can_go_on(world: World) -> None:
     with pytest.raises(
-        OutageError, match=r"no download worker has been at work for 0 s; start `laion-etl stage"
-    ):
+        NothingDownloadedError, match=r"no download worker has been at work for 0 s; start `laion-etl stage"
+    ) as ended:
         world.worker(wait_s=0.0).run()
+    assert ended.value.exit_code not in {0, *RESUMABLE}  # a new start does not bring download workers
     assert world.states() == [(1, "scored", 1), (2, "scored", 1), (3, "ready", 0)]
 
 
-def test_parked_batches_are_not_waited_for_and_are_named_in_the_record(world: World) -> None:
+def test_parked_batches_are_not_waited_for_and_are_named_in_the_record(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
     park(world, 3, "cannot read its file")
     world.worker().run()
+    monkeypatch.setattr("laion_etl.database.queue._READ_AT_ONCE", 1)
     assert [int(batch) for batch, _ in world.queue().scored()] == [1, 2]
     missing = write_queue_record(CRAWL, world.queue(), world.store)
     assert [(one.batch, one.cause, one.error) for one in missing] == [
@@ -193,11 +203,30 @@ def other_rules(world: World) -> World:
     return replace(world, settings=replace(world.settings, clip=replace(TINY, threshold_en=0.9)))
 
 
-def test_other_settings_score_all_again(world: World) -> None:
+def test_two_kinds_of_workers_do_not_undo_each_other_s_work(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    last = world.queue(QueueStage.DOWNLOAD).claim()
+    assert last is not None
+    with pytest.raises(NothingDownloadedError):
+        world.expire()
+        world.worker(wait_s=0.0).run()
+    before = world.queue().scored()
+    world.finish(last)
+    (third,) = other_rules(world).worker().run()
+    assert "have scored 2 batches of CC-MAIN-TEST, which stay as they are" in caplog.text
+    assert int(third.unit) == 3
+    assert world.queue().scored() == [*before, (3, third.fingerprint)]
+
+
+def test_other_settings_score_all_again_where_that_is_asked_for(world: World) -> None:
     park(world, 3)
     world.worker().run()
     before = world.queue().scored()
-    other_rules(world).worker().run()
+    worker = other_rules(world).worker()
+    assert worker.score_again() == 2
+    worker.run()
+    assert worker.score_again() == 0
     after, totals = world.queue().scored(), world.queue().totals()
     assert [batch for batch, _ in after] == [1, 2]
     assert {made_by for _, made_by in before}.isdisjoint(made_by for _, made_by in after)
@@ -205,20 +234,28 @@ def test_other_settings_score_all_again(world: World) -> None:
     assert sum(batch.kept for batch in find_scored(CRAWL, world.store).batches) == totals.kept
 
 
+def without_raw_shards(world: World) -> World:
+    core = replace(world.settings.core, keep_raw_shards=False)
+    return replace(world, settings=replace(world.settings, core=core))
+
+
+def tars(world: World) -> list[str]:
+    return [name for name in world.store.list("shards") if name.endswith(".tar")]
+
+
 def test_raw_shards_go_once_they_are_scored_and_then_other_settings_are_refused(world: World) -> None:
     park(world, 3)
     world.worker().run()  # they are kept
-    assert [name for name in world.store.list("shards") if name.endswith(".tar")]
-    gone = replace(
-        world, settings=replace(world.settings, core=replace(world.settings.core, keep_raw_shards=False))
-    )
+    assert tars(world)
+    gone = without_raw_shards(world)
     gone.worker().run()
-    assert not [name for name in world.store.list("shards") if name.endswith(".tar")]
+    assert not tars(world)
     assert world.queue().totals().raw_deleted == 2
     before = scored_files(world.store)
     assert gone.worker().run() == []
     with pytest.raises(SettingsError, match=r"cannot score 2 batches again .* their images were deleted"):
-        other_rules(gone).worker().run()
+        other_rules(gone).worker().score_again()
+    assert other_rules(gone).worker().run() == []
     missing: list[Any] = []
     score_shards(CRAWL, [1], other_rules(gone).settings, world.store, tools=TOOLS, on_missing=missing.append)
     assert [(one.batch, one.cause) for one in missing] == [(1, Fault.IMAGES_DELETED)]
@@ -247,6 +284,143 @@ def test_an_outage_costs_no_attempt(world: World, monkeypatch: pytest.MonkeyPatc
     world.worker(store=store).run()
     assert store.failed
     assert world.states()[:2] == [(1, "scored", 1), (2, "scored", 1)]
+
+
+def test_patience_begins_anew_with_each_result(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    park(world, 3)
+    monkeypatch.setattr("laion_etl.core.outages._FIRST_PAUSE_S", 0.01)
+    hours = [0.0]
+    monkeypatch.setattr("laion_etl.score.worker.time", SimpleNamespace(monotonic=lambda: 3_600 * hours[0]))
+    assert isinstance(world.store, LocalStore)
+
+    class OutageAfterHours(LocalStore):
+        """A store that cannot be written once, after hours of work."""
+
+        @contextmanager
+        def create(self, name: str, guard: Guard | None = None) -> Iterator[NewFile]:
+            if name.endswith(f"{batch_name(1)}.tar"):
+                hours[0] += 10
+            if name.endswith(f"{batch_name(2)}.tar") and hours[0] == 10:
+                hours[0] += 0.1
+                raise StoreOutageError("cannot write: the store is full; free space")
+            with super().create(name, guard) as file:
+                yield file
+
+    world.worker(store=OutageAfterHours(world.store.root)).run()
+    assert hours == [10.1]
+    assert world.queue().counts() == QueueCounts(scored=2, parked=1)
+
+
+def test_a_claim_that_an_outage_holds_up_takes_no_batch_from_the_work_that_follows(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A thread that waits for the database when the store fails too, and so the work begins anew."""
+    park(world, 3)
+    monkeypatch.setattr("laion_etl.core.outages._FIRST_PAUSE_S", 0.01)
+    claim, pause = BatchQueue.claim, Outages.pause
+    held_up, released, at_work_again, go_on = (threading.Event() for _ in range(4))
+    threads: list[threading.Thread] = []
+    claims: list[int] = []
+
+    def claim_or_fail(queue: BatchQueue) -> Claim | None:
+        claims.append(1)
+        if len(claims) == 2:
+            raise OutageError("cannot reach Postgres; wait")
+        return claim(queue)
+
+    def pause_here(outages: Outages, error: OutageError, lost_s: float = 0.0) -> None:
+        if not threads and "Postgres" in str(error):
+            threads.append(threading.current_thread())
+            held_up.set()
+            assert released.wait(LIMIT_S)
+        pause(outages, error, lost_s)
+
+    class Failing(OutageOnce):
+        @contextmanager
+        def create(self, name: str, guard: Guard | None = None) -> Iterator[NewFile]:
+            assert held_up.wait(LIMIT_S)
+            with super().create(name, guard) as file:
+                yield file
+
+        def read_stats(self, name: str) -> StageStats:
+            if self.failed and name.startswith("shards/") and not at_work_again.is_set():
+                at_work_again.set()
+                assert go_on.wait(LIMIT_S)
+            return super().read_stats(name)
+
+    monkeypatch.setattr(BatchQueue, "claim", claim_or_fail)
+    monkeypatch.setattr(Outages, "pause", pause_here)
+    assert isinstance(world.store, LocalStore)
+    with running(world, store=Failing(world.store.root)) as done:
+        assert at_work_again.wait(LIMIT_S)
+        released.set()
+        threads[0].join(LIMIT_S)
+        assert world.states()[:2] == [(1, "scoring", 1), (2, "downloaded", 0)]
+        go_on.set()
+    assert [int(stats.unit) for stats in done] == [1, 2]
+
+
+def test_a_worker_that_claims_its_own_lost_batch_again_scores_it_once(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    park(world, 3)
+    monkeypatch.setattr("laion_etl.score.claims._LONGEST_POLL_S", 0.05)
+    world.database.connection.execute("delete from batch where batch = 2")
+    claim = BatchQueue.claim
+    reached, again = threading.Event(), threading.Event()
+    claims: list[Claim] = []
+
+    def noted(queue: BatchQueue) -> Claim | None:
+        found = claim(queue)
+        if found is not None:
+            claims.append(found)
+        if len(claims) == 2:
+            again.set()
+        return found
+
+    def stop_here(at: str) -> None:
+        if at == MOMENTS[0] and not reached.is_set():
+            reached.set()
+            assert again.wait(LIMIT_S)
+
+    monkeypatch.setattr(BatchQueue, "claim", noted)
+    with running(world, store=pausing(world.store, stop_here)) as done:
+        assert reached.wait(LIMIT_S)
+        world.expire()
+    assert [int(stats.unit) for stats in done] == [1]
+    assert [(one.batch, one.token - claims[0].token) for one in claims] == [(1, 0), (1, 1)]
+    assert world.queue().counts() == QueueCounts(scored=1, parked=1)
+
+
+def test_a_result_counts_although_its_raw_shard_cannot_be_deleted(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    park(world, 3)
+    monkeypatch.setattr("laion_etl.core.outages._FIRST_PAUSE_S", 0.01)
+
+    class DeletingFails(LocalStore):
+        def delete(self, name: str) -> None:
+            raise StoreRefusedError(f"cannot delete {name}: no permission; change it")
+
+    assert isinstance(world.store, LocalStore)
+    reported: list[StageStats] = []
+    with pytest.raises(StoreRefusedError):
+        without_raw_shards(world).worker(store=DeletingFails(world.store.root), on_done=reported.append).run()
+    assert [int(stats.unit) for stats in reported] == [batch for batch, _ in world.queue().scored()] == [1]
+
+
+def test_raw_shards_that_are_left_are_deleted_page_by_page_until_a_shutdown(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    park(world, 3)
+    world.worker().run()
+    monkeypatch.setattr("laion_etl.score.raw_shards._PAGE", 1)
+    looks = iter([False, False, True])
+    delete_raw_left(CRAWL, world.queue(), world.store, lambda: next(looks, True))
+    assert len(tars(world)) == 1
+    assert world.queue().totals().raw_deleted == 1
+    delete_raw_left(CRAWL, world.queue(), world.store, lambda: False)
+    assert world.queue().totals().raw_deleted == 2
 
 
 def test_asked_to_end_it_finishes_what_it_has_and_gives_the_rest_back(world: World) -> None:
@@ -278,7 +452,7 @@ def test_out_of_time_it_gives_everything_back(world: World) -> None:
 @pytest.mark.parametrize("rescored", [False, True])
 @pytest.mark.parametrize("moment", MOMENTS)
 def test_a_worker_that_wakes_up_late_leaves_and_replaces_nothing(
-    moment: str, rescored: bool, world: World
+    moment: str, rescored: bool, world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It is suspended while it writes; another worker takes over its batch and finishes it first."""
     park(world, 3)
@@ -286,6 +460,7 @@ def test_a_worker_that_wakes_up_late_leaves_and_replaces_nothing(
     if rescored:
         world.worker().run()
         world = other_rules(world)
+        world.worker().score_again()
     reached, woken = threading.Event(), threading.Event()
 
     def stop_here(at: str) -> None:
@@ -293,6 +468,18 @@ def test_a_worker_that_wakes_up_late_leaves_and_replaces_nothing(
             reached.set()
             assert woken.wait(LIMIT_S)
 
+    claim = BatchQueue.claim
+    owners: list[object] = []
+
+    def claim_unless_stopped(queue: BatchQueue) -> Claim | None:
+        """All threads of a process that is stopped are: the first one to claim here claims nothing more."""
+        owner = queue._keys["owner"]
+        owners.append(owner)
+        if len(owners) > 1 and owner == owners[0]:
+            assert woken.wait(LIMIT_S)
+        return claim(queue)
+
+    monkeypatch.setattr(BatchQueue, "claim", claim_unless_stopped)
     with running(world, store=pausing(world.store, stop_here)) as late:
         assert reached.wait(LIMIT_S)
         world.expire()
@@ -321,3 +508,14 @@ def test_claims_and_results_of_a_thousand_batches_stay_cheap(world: World) -> No
     assert connection.execute("select to_download, to_score, scoring from queue_depth").fetchall() == [
         (1, 2, 0)
     ]
+
+
+@pytest.mark.parametrize("name", ["queue.scored", "queue.scored_otherwise"])
+def test_what_a_worker_asks_for_at_its_beginning_and_end_reads_no_rows(name: str, world: World) -> None:
+    """The rows of 300,000 batches have long stats."""
+    keys = {"crawl_no": 1, "scored_by": "x", "after": -1, "rows": 10}
+    connection = world.database.connection
+    connection.execute("set enable_seqscan to off")
+    connection.execute("set enable_bitmapscan to off")
+    plan = connection.execute("explain " + query(name), keys).fetchall()
+    assert [line for (line,) in plan if "Index Only Scan" in line], plan
