@@ -71,8 +71,8 @@ class Pipeline:
 
         Raises ModelError, or IncompleteError for shards that are missing or damaged.
         """
+        from laion_etl.score.devices import gpus_in_use
         from laion_etl.score.group import score_queue  # the extra `score`
-        from laion_etl.score.multi_gpu import gpus_in_use
 
         never, clip = Stop(math.inf), self.settings.clip
         with usage_recorded(self.crawl, "score", "worker", self.store, lambda: gpus_in_use(clip)):

@@ -76,8 +76,8 @@ def score(  # noqa: PLR0913, PLR0917 - Typer declares options as parameters
     """
     from laion_etl.io.planned import planned_batches
     from laion_etl.io.usage_records import usage_recorded
+    from laion_etl.score.devices import gpus_in_use
     from laion_etl.score.group import score_group
-    from laion_etl.score.multi_gpu import gpus_in_use
 
     settings, store = open_settings()
     named = shard is not None or shards_from is not None
@@ -118,8 +118,8 @@ def _score_from_queue(
     from laion_etl.core.stopping import Stop
     from laion_etl.database.connection import open_database
     from laion_etl.io.usage_records import usage_recorded
+    from laion_etl.score.devices import gpus_in_use
     from laion_etl.score.group import score_queue
-    from laion_etl.score.multi_gpu import gpus_in_use
 
     settings, store = open_settings()
     stop = Stop(settings.download.grace_s)

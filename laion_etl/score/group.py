@@ -12,7 +12,8 @@ from laion_etl.database.queue import QueueStage, queue_of
 from laion_etl.dataset.missing_batches import MissingBatch, check_scored
 from laion_etl.dataset.score_progress import GroupRecord
 from laion_etl.io.storage import Store
-from laion_etl.score.multi_gpu import AGAIN, claim_on_devices, devices, score_everywhere
+from laion_etl.score.devices import devices
+from laion_etl.score.multi_gpu import AGAIN, claim_on_devices, score_everywhere
 from laion_etl.score.queue_record import write_queue_record
 from laion_etl.score.worker import ScoreWorker
 from laion_etl.settings import Settings

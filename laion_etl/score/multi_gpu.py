@@ -33,8 +33,9 @@ from laion_etl.core.stopping import Stop
 from laion_etl.core.usage import ApartProcess
 from laion_etl.dataset.missing_batches import MissingBatch, check_scored
 from laion_etl.io.storage import Store
+from laion_etl.score.devices import devices
 from laion_etl.score.stage import score_shards
-from laion_etl.settings import ClipSettings, Settings
+from laion_etl.settings import Settings
 
 AGAIN = "--again"  # the option of `laion-etl stage score`
 PROGRAM = (sys.executable, "-m", "laion_etl")
@@ -44,22 +45,6 @@ _NO_RESULT = "it printed none; print nothing to stdout in custom heads, and run 
 _POLL_S = 0.2
 _KILLED = "its process was killed (SIGKILL), most often because the machine ran out of memory"
 _READERS = 8  # of stats files: reading them is mostly waiting
-
-
-def devices(settings: ClipSettings) -> list[str]:
-    """The devices of the setting, comma separated; `auto` is every GPU, or the CPU if there is none."""
-    if settings.device != "auto":
-        return [name.strip() for name in settings.device.split(",") if name.strip()] or ["cpu"]
-    import torch
-
-    return [f"cuda:{number}" for number in range(torch.cuda.device_count())] or ["cpu"]
-
-
-def gpus_in_use(settings: ClipSettings) -> int:
-    """The number of GPUs that this process, or its children, hold; 0 until it has looked for them."""
-    if "torch" not in sys.modules:
-        return 0
-    return sum(device != "cpu" for device in devices(settings))
 
 
 def score_everywhere(

@@ -13,7 +13,8 @@ from laion_etl.core.stage_stats import StageStats
 from laion_etl.dataset.missing_batches import Fault, MissingBatch
 from laion_etl.io.storage import LocalStore
 from laion_etl.score import multi_gpu
-from laion_etl.score.multi_gpu import devices, run_processes, score_everywhere
+from laion_etl.score.devices import devices
+from laion_etl.score.multi_gpu import run_processes, score_everywhere
 from laion_etl.score.stage import score_shards
 from laion_etl.settings import ClipSettings
 from tests.forked_command import installed
