@@ -316,7 +316,7 @@ def test_batches_of_crawls_under_way_keep_their_state_and_are_counted(postgres: 
                 "now() - interval '5 s', now())",
                 [number, state, psycopg.types.json.Jsonb(recorded) if recorded else None],
             )
-        assert migrate(connection, 8) == ["012_fleet"]
+        assert migrate(connection, 8)[0] == "012_fleet"
         rows = connection.execute(
             "select state::text, attempts, download_attempts, stats is not null, download_ms, "
             "downloaded_at is null from batch order by batch"
