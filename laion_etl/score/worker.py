@@ -5,7 +5,7 @@ cost when the worker is asked to end, and when a service fails: then the worker 
 claims again and keeps its model.
 
 Batches that another model, or other settings, have scored stay as they are: otherwise two kinds of workers on
-one queue, such as some with a GPU and some without, would undo each other's work again and again.
+one queue, such as some with a GPU and some without, would undo each other's work forever.
 """
 
 import logging

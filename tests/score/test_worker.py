@@ -5,6 +5,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -27,6 +28,7 @@ from laion_etl.dataset.scored import find_scored
 from laion_etl.io.storage import Guard, LocalStore, NewFile, Store
 from laion_etl.minicrawl.scenes import Scene
 from laion_etl.score.claims import NothingDownloadedError
+from laion_etl.score.group import score_queue
 from laion_etl.score.queue_record import write_queue_record
 from laion_etl.score.raw_shards import delete_raw_left
 from laion_etl.score.stage import score_shards
@@ -232,6 +234,18 @@ def test_other_settings_score_all_again_where_that_is_asked_for(world: World) ->
     assert {made_by for _, made_by in before}.isdisjoint(made_by for _, made_by in after)
     assert totals.samples == 4
     assert sum(batch.kept for batch in find_scored(CRAWL, world.store).batches) == totals.kept
+
+
+def test_the_queue_is_scored_again_only_where_that_is_asked_for(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    park(world, 3)
+    world.worker().run()
+    monkeypatch.setattr("laion_etl.score.group.ScoreWorker", partial(ScoreWorker, tools=TOOLS))
+    of = (CRAWL, other_rules(world).settings, world.store, world.database, Stop(0.0))
+    assert score_queue(*of).scored == []
+    assert [int(stats.unit) for stats in score_queue(*of, again=True).scored] == [1, 2]
+    assert score_queue(*of, again=True).total == 3
 
 
 def without_raw_shards(world: World) -> World:
