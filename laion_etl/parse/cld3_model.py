@@ -15,7 +15,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from laion_etl.core.kernels import Bytes, Ints
-from laion_etl.parse.kernels.languages import Network, find_languages, space
+from laion_etl.parse.kernels.languages import NOT_DECIDED, Network, find_languages, space
 from laion_etl.parse.kernels.layers import Floats
 from laion_etl.parse.kernels.words import Points
 
@@ -28,6 +28,11 @@ class Found(NamedTuple):
 
     languages: Ints
     probabilities: Floats
+
+    @property
+    def undecided(self) -> list[int]:
+        """The rows of texts that are left to the library."""
+        return [int(row) for row in np.flatnonzero(self.languages == NOT_DECIDED)]
 
 
 class Cld3Network:

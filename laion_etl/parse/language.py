@@ -17,7 +17,6 @@ import pyarrow as pa
 
 from laion_etl.core.import_factory import load_choice
 from laion_etl.core.rule_failures import apply_by_rows
-from laion_etl.parse.kernels.languages import NOT_DECIDED
 from laion_etl.parse.language_codes import CLD3_CODES, checked_languages
 from laion_etl.settings import ParseSettings
 
@@ -53,7 +52,7 @@ class Cld3:
     def __init__(self, settings: ParseSettings) -> None:
         import gcld3
 
-        from laion_etl.parse.cld3_model import Cld3Network
+        from laion_etl.parse.cld3_model import Cld3Network  # numba, which takes half a second to import
 
         limits = settings.language_min_bytes, settings.language_max_bytes
         self._identifier = gcld3.NNetLanguageIdentifier(*limits)
@@ -70,7 +69,7 @@ class Cld3:
     def _detect(self, texts: Sequence[str]) -> Languages:
         found = self._network.find(texts)
         codes = [self._codes[number] if number >= 0 else "" for number in found.languages.tolist()]
-        for row in np.flatnonzero(found.languages == NOT_DECIDED).tolist():
+        for row in found.undecided:
             result = self._identifier.FindLanguage(texts[row])
             codes[row], found.probabilities[row] = _code(result.language), result.probability
         least = np.where(np.isin(codes, _OFTEN_CONFUSED), _LEAST_OF_CONFUSED, _LEAST).astype(np.float32)
