@@ -10,7 +10,9 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 
+from laion_etl.core.background import in_background
 from laion_etl.core.errors import (
     DatabaseError,
     InputError,
@@ -175,7 +177,7 @@ class Worker:
 
         hooks = Hooks(report, self.stop.check if self.stop else None, self.metrics, self.hosts)
         try:
-            with self._heartbeat(claim):
+            with in_background(partial(self._beat, claim)):
                 stats = download_batch(
                     self.crawl,
                     claim.batch,
@@ -223,19 +225,8 @@ class Worker:
         if self.hosts is not None:  # after an error its row expires: the database may be the cause
             self.hosts.leave()
 
-    @contextmanager
-    def _heartbeat(self, claim: Claim) -> Iterator[None]:
-        """Extends the lease from a thread with its own connection while the block runs."""
-        stop = threading.Event()
-        thread = threading.Thread(target=self._beat, args=(claim, stop), daemon=True)
-        thread.start()
-        try:
-            yield
-        finally:
-            stop.set()
-            thread.join()
-
     def _beat(self, claim: Claim, stop: threading.Event) -> None:
+        """Extends the lease, through a connection of its own."""
         interval_s = self.settings.download.lease_s / 4
         wait_s = min(interval_s, _FIRST_BEAT_S)
         while not stop.wait(wait_s):

@@ -15,8 +15,10 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TypeVar
 
+from laion_etl.core.background import in_background
 from laion_etl.core.errors import DatabaseError, InputError
 from laion_etl.core.outages import Outages
 from laion_etl.core.stopping import Stop
@@ -60,7 +62,7 @@ class Claims:
             database.another() as claiming,
             database.another() as beating,
             self._returned_at_the_end(),
-            self._heartbeats(self.queue.through(beating)),
+            in_background(partial(self._beat, self.queue.through(beating))),
         ):
             yield self._claimed(self.queue.through(claiming))
 
@@ -138,19 +140,8 @@ class Claims:
                 except DatabaseError as error:  # whatever ended the block is what ends the command
                     _log.warning("cannot return batches, their leases will expire instead: %s", error)
 
-    @contextmanager
-    def _heartbeats(self, queue: BatchQueue) -> Iterator[None]:
-        """Extend the leases of all batches that are held, from a thread, while the block runs."""
-        over = threading.Event()
-        thread = threading.Thread(target=self._beat, args=(queue, over), daemon=True)
-        thread.start()
-        try:
-            yield
-        finally:
-            over.set()
-            thread.join()
-
     def _beat(self, queue: BatchQueue, over: threading.Event) -> None:
+        """Extend the leases of all batches that are held."""
         while not over.wait(self.limits.lease_s / 4):
             for claim in list(self._held):
                 try:
