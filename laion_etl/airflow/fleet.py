@@ -89,5 +89,5 @@ class FleetOperator(BaseOperator):
 
 
 def _label(context: Context) -> None:
-    """Return the unit named in alerts: a stalled-queue alert is resolved when this task succeeds."""
+    """Set the unit that alerts name, so that a stalled-queue alert is resolved when this task succeeds."""
     cast("MutableMapping[str, Any]", context)[LABEL] = "queue"

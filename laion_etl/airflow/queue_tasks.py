@@ -24,29 +24,27 @@ def downloads(crawl: str, workers: XComArg, settings: Settings) -> MappedOperato
     """The download task, with the kind of workers that LAION_ETL_FLEET selects."""
     if settings.core.fleet == "tasks":
         return download(crawl, workers, settings.airflow.download_pool)
-    waiting = wait_for_fleet(crawl, "download")
-    workers >> waiting
-    return waiting
+    return wait_for_fleet(crawl, "download", workers)
 
 
 def scores(crawl: str, workers: XComArg, settings: Settings) -> MappedOperator | FleetOperator:
     """The score task, with the kind of workers that LAION_ETL_FLEET selects."""
     if settings.core.fleet == "tasks":
         return score(crawl, workers, settings.airflow.score_pool)
-    waiting = wait_for_fleet(crawl, "score")
-    workers >> waiting
-    return waiting
+    return wait_for_fleet(crawl, "score", workers)
 
 
-def wait_for_fleet(crawl: str, consumer: str) -> FleetOperator:
+def wait_for_fleet(crawl: str, consumer: str, workers: XComArg) -> FleetOperator:
     """Wait until KEDA's workers have emptied the queue; they need the ScaledObject of this stage."""
-    return FleetOperator(
+    waiting = FleetOperator(
         task_id=consumer,
         crawl=crawl,
         consumer=consumer,
         execution_timeout=timedelta(days=14),
         doc_md=wait_for_fleet.__doc__,
     )
+    workers >> waiting
+    return waiting
 
 
 def download(crawl: str, workers: XComArg, pool: str) -> MappedOperator:

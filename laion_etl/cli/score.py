@@ -81,8 +81,8 @@ def score(  # noqa: PLR0913, PLR0917 - Typer declares options as parameters
 
     settings, store = open_settings()
     named = shard is not None or shards_from is not None
+    on_done = _say_counts if each else None if quiet else _say_summary
     if not named and not group:
-        on_done = _say_counts if each else None if quiet else _say_summary
         _score_from_queue(crawl, allow_missing, on_done, as_json, again=again)
         return
     if again:
@@ -100,7 +100,7 @@ def score(  # noqa: PLR0913, PLR0917 - Typer declares options as parameters
             settings,
             store,
             "" if named else group,
-            _say_counts if each else None if quiet else _say_summary,
+            on_done,
         )
     if as_json:
         say_json(done.to_plain())

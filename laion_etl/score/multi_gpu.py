@@ -1,8 +1,8 @@
-"""Several GPUs: one process for each, with an equal share of the shards.
+"""Several GPUs: one process for each, with an equal share of the shards, or of the batches of the queue.
 
-A process reads the numbers of its shards from its stdin: as arguments, 75,000 of them are more than the
-system allows (E2BIG). It prints a line of JSON for each shard that it has scored, and at its end which of
-them are missing; its last line on stderr is the cause if it fails.
+A process reads the numbers of its shards from its stdin, unless it claims batches: as arguments, 75,000 of
+them are more than the system allows (E2BIG). It prints a line of JSON for each shard that it has scored, and
+at its end which of them are missing; its last line on stderr is the cause if it fails.
 """
 
 import json
@@ -101,13 +101,7 @@ def run_processes(
     `on_progress` gets the counts of each shard, without its files and details. Raises like
     `score_everywhere`, naming the devices whose process failed, with the cause.
     """
-    lock = threading.Lock()
-
-    def scored(counts: dict[str, Any]) -> None:
-        if on_progress is not None:
-            with lock:
-                on_progress(StageStats("score", crawl, **counts))
-
+    scored = _one_at_a_time(crawl, on_progress)
     with ExitStack() as stack:
         running = [
             (
@@ -122,6 +116,20 @@ def run_processes(
         if failed:
             raise failure(failed)
         return sorted((one for _, process in running for one in process.missing()), key=lambda one: one.batch)
+
+
+def _one_at_a_time(
+    crawl: str, on_scored: Callable[[StageStats], None] | None
+) -> Callable[[dict[str, Any]], None]:
+    """Return what the threads of several processes may call with the counts of a shard."""
+    lock = threading.Lock()
+
+    def scored(counts: dict[str, Any]) -> None:
+        if on_scored is not None:
+            with lock:
+                on_scored(StageStats("score", crawl, **counts))
+
+    return scored
 
 
 def on_device(device: str) -> dict[str, str]:
@@ -141,12 +149,7 @@ def claim_on_devices(
     `on_scored` gets the counts of each shard, in one thread at a time. Raises like `run_processes`, Stopped
     after a shutdown.
     """
-    lock = threading.Lock()
-
-    def scored(counts: dict[str, Any]) -> None:
-        with lock:
-            on_scored(StageStats("score", crawl, **counts))
-
+    scored = _one_at_a_time(crawl, on_scored)
     with ExitStack() as stack:
         running = [
             (device, stack.enter_context(ScoreProcess(crawl, None, on_device(device), scored, options)))
