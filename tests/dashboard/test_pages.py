@@ -15,7 +15,7 @@ from laion_etl.dashboard.serve import local_viewer
 from laion_etl.database.connection import open_database
 from laion_etl.io.storage import Store
 from laion_etl.settings import Settings
-from tests.dashboard.world import write_thousands
+from tests.dashboard.world import write_thousands, write_usage
 from tests.publish.world import CRAWL
 
 
@@ -25,6 +25,7 @@ def address(settings: Settings, store: Store) -> Iterator[str]:
     settings = replace(settings, core=replace(settings.core, store=store.uri()))
     with open_database(settings) as database:
         database.run(write_thousands)
+    write_usage(store)
     app = dashboard_app(Sources(lambda: settings), local_viewer)
     server = uvicorn.Server(uvicorn.Config(app, log_level="warning"))
     with socket.socket() as listener:
@@ -61,4 +62,21 @@ def test_a_cell_of_a_thousand_opens_its_batches(browser: Browser, address: str) 
     failures.get_by_role("button", name="batch 1702").click()
     expect(panel.get_by_role("heading", name="Batch 1702", exact=True)).to_be_visible()
     assert complaints == []
+    page.close()
+
+
+@pytest.mark.parametrize("width", [1_280, 400])
+def test_what_a_stage_costs_is_in_sight(width: int, browser: Browser, address: str) -> None:
+    page = browser.new_page(viewport={"width": width, "height": 900})
+    page.goto(f"{address}/crawl/{CRAWL}")
+    bill = page.locator("#hours .bill")
+    cells = bill.locator("tbody tr", has_text="download").locator("td")
+    expect(bill.locator("thead th").nth(2)).to_have_text("USD")
+    expect(cells.nth(1)).to_have_text("0.18")  # two cores for an hour, and 2 GB through a NAT gateway
+    ends_in_sight = """cell => {
+        const right = (element) => element.getBoundingClientRect().right;
+        return right(cell) <= right(cell.closest(".scroll"));
+    }"""
+    for place in (1, 2):
+        assert cells.nth(place).evaluate(ends_in_sight)
     page.close()

@@ -30,6 +30,15 @@ BATCHES = 40
 FIRST_BATCH = batch_no(0, CRAWL)
 
 
+def write_usage(store: Store) -> None:
+    """Write what a download worker that still runs has used in an hour."""
+    used = Usage(pod_s=3_600, core_s=7_200, web_bytes=2_000_000_000)
+    worker = UsageRecord(
+        CRAWL, "download", "worker", 2, 0, time.time(), running=True, usage=used, ran_s=used.pod_s
+    )
+    store.write(f"usage/{CRAWL}/download/worker-1.json", worker.to_json())
+
+
 def write_crawl(settings: Settings) -> None:
     """24 partitions, 20 of them loaded; of 40 batches 3 are scored, 20 more downloaded, one failed."""
     store = open_store(settings.store_uri)
@@ -45,11 +54,7 @@ def write_crawl(settings: Settings) -> None:
         )
         store.write_stats(f"{shard_stem(CRAWL, number)}_stats.json", stats)
     write_group(CRAWL, numbers[:3], store, of=23)
-    used = Usage(pod_s=3_600, core_s=7_200, web_bytes=2_000_000_000)
-    worker = UsageRecord(
-        CRAWL, "download", "worker", 2, 0, time.time(), running=True, usage=used, ran_s=used.pod_s
-    )
-    store.write(f"usage/{CRAWL}/download/worker-1.json", worker.to_json())
+    write_usage(store)
     with open_database(settings) as database:
         database.run(partial(_write_rows, store=store))
     alert = Alert(Kind.FAILED, CRAWL, "manual__1", "parse", "partition 21", CAUSE, 4)
