@@ -15,7 +15,12 @@ from laion_etl.download.content_opt_out import opted_out_by_header, reserved_by_
 from laion_etl.download.deadlines import RequestDeadline, retry_after_s
 from laion_etl.download.host_facts import FactKind, HostFact, failure_fact, read_failure
 from laion_etl.download.http1 import Head
-from laion_etl.download.image_header import ImageRules, refused_by_beginning
+from laion_etl.download.image_header import (
+    CONTAINER_HEAD_BYTES,
+    ImageRules,
+    other_format,
+    refused_by_beginning,
+)
 from laion_etl.download.link_failed import LinkFailed
 from laion_etl.download.memory_budget import BufferedBody, MemoryBudget
 from laion_etl.download.nameservers import StubSource, parse_servers, system_servers
@@ -185,7 +190,7 @@ class Client:
         """Raises LinkFailed for what is not a wanted image. Returns the bytes seen, or None once accepted."""
         found = refused_by_beginning(bytes(data[:65_536]), self._image_rules)
         if isinstance(found, DownloadStatus):
-            raise LinkFailed(found)
+            raise LinkFailed(found, other_format(bytes(data[:CONTAINER_HEAD_BYTES])))
         return len(data) if found and len(data) < 65_536 else None
 
     async def _drain(self, connection: PooledConnection, head: Head) -> None:

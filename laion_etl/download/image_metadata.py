@@ -1,22 +1,40 @@
-"""Whether the metadata of an image file allow storing it unchanged: no location, no rotation.
+"""Whether the metadata of an image file allow storing it unchanged: no location, no rotation, sRGB.
 
-Where a photograph was taken is recorded in Exif (a GPS directory), in XMP (exif:GPSLatitude, photoshop:City
-...) and in IPTC (city, sublocation ...). Such a file is stored as a new one, without metadata; so is a file
-whose metadata cannot be judged. In doubt, the image costs an encoding but is not lost.
+Where a photograph was taken is recorded in Exif (a GPS directory, or a maker's notes), in XMP
+(exif:GPSLatitude, photoshop:City ...), in IPTC (city, sublocation ...) and in free text. Such a file is
+stored as a new one, without metadata; so is a file whose metadata cannot be judged, and one whose colours are
+not those of sRGB. In doubt, the image costs an encoding but is not lost.
 """
 
 import re
 import struct
-import zlib
-from collections.abc import Iterator
 
-_MAX_IFD_ENTRIES = 1_000
+from laion_etl.download import webp_chunks
+from laion_etl.download.icc_profile import is_srgb
+from laion_etl.download.jpeg_segments import COMMENT, END, Structure, is_application, segments
+from laion_etl.download.png_chunks import CRITICAL, chunks, profile_of
+
+TRAILING_BYTES = 64  # what editors and servers leave after the end of an image
+
 _MAX_PROFILE_BYTES = 1 << 20  # Pillow's own limit, which readers of the stored file have
-_MAX_CHUNKS = 100_000
-_ORIENTATION, _GPS = 0x0112, 0x8825
+_MAX_DIRECTORIES = 16
+_MAX_IFD_ENTRIES = 1_000
+_ORIENTATION, _GPS, _MAKER_NOTE = 0x0112, 0x8825, 0x927C
+_DIRECTORIES = frozenset({0x8769, 0xA005, 0x014A})  # Exif, interoperability, sub-images
 _EMBEDDED = frozenset({700, 33723, 34377})  # XMP, IPTC and Photoshop's resources, which may name a location
+_APP1, _APP2, _APP13 = 0xE1, 0xE2, 0xED
 _EXIF = b"Exif\0\0"
 _XMP = b"http://ns.adobe.com/xap/1.0/\0"
+_PHOTOSHOP, _ICC = b"Photoshop 3.0\0", b"ICC_PROFILE\0"
+# What segments of JPEG that may be judged begin with; JP is JUMBF, of C2PA.
+_HARMLESS = {
+    0xE0: (b"JFIF\0", b"JFXX\0"),
+    0xEB: (b"JP",),
+    0xEC: (b"Ducky",),
+    0xED: (_PHOTOSHOP,),
+    0xEE: (b"Adobe",),
+    COMMENT: (b"",),
+}
 
 # Properties of EXIF, Photoshop, IPTC, W3C (geo:lat) and drone schemas in XMP, whatever their prefixes, and
 # those of C2PA.
@@ -25,50 +43,88 @@ _XMP_LOCATION = re.compile(
     rb"|[:\"](?:City|State|Country|CountryCode|CountryName|ProvinceState|Sublocation|WorldRegion|Location)"
     rb"(?:Created|Shown|Name|Id)?\b"
 )
+# Photoshop's resources that hold Exif.
+_EMBEDDED_EXIF = re.compile(rb"8BIM\x04[\x22\x23]")
 # Data sets of IPTC's record 2: content location, city, sublocation, state, country.
 _IPTC_LOCATION = re.compile(rb"\x1c\x02[\x1a\x1b\x5a\x5c\x5f\x64\x65]")
 
 _PNG_HARMLESS = frozenset({b"gAMA", b"pHYs", b"sRGB", b"cHRM", b"tIME", b"bKGD", b"sBIT"})
-# What the decoder needs of a PNG: pixels, colours, orientation, and whether it is animated.
-_PNG_CRITICAL = frozenset({b"IHDR", b"PLTE", b"IDAT", b"IEND"})
-_PNG_USEFUL = frozenset({b"tRNS", b"iCCP", b"eXIf", b"acTL", b"fcTL"})
 
 
-def plain_segment(marker: int, data: bytes) -> bool:
-    """Whether an application segment of a JPEG (APP0 to APP15) may be stored."""
-    if marker == 0xE1:
+def plain_jpeg(data: bytes) -> bool:
+    """Whether a JPEG is RGB or grey in 8 bits, complete, with harmless metadata, and ends with its image."""
+    structure, profile, captions = Structure(), b"", 0
+    try:
+        for marker, start, end in segments(data):
+            if marker == END:
+                ends = len(data) - end <= TRAILING_BYTES
+                return ends and structure.has_every_coefficient and (not profile or is_srgb(profile))
+            body = data[start:end]
+            if len(body) < end - start:
+                return False
+            if marker == _APP2 and body.startswith(_ICC) and body[12:14] == b"\1\1" and not profile:
+                profile = body[14:]
+            elif is_application(marker):
+                captions += body.startswith(_PHOTOSHOP)
+                if not _plain_segment(marker, body) or captions > 1:  # IPTC may be cut in two
+                    return False
+            elif not structure.add(marker, body):
+                return False
+    except (IndexError, struct.error):
+        pass
+    return False
+
+
+def _plain_segment(marker: int, data: bytes) -> bool:
+    """Whether an application segment of a JPEG (APP0 to APP15) or a comment may be stored."""
+    if marker == _APP1:
         if data.startswith(_EXIF):
             return plain_exif(data[len(_EXIF) :])
         return data.startswith(_XMP) and plain_xmp(data[len(_XMP) :])
-    if marker == 0xE2 and data.startswith(b"MPF\0"):
+    if not data.startswith(_HARMLESS.get(marker, ())):
         return False
-    if marker == 0xED and _IPTC_LOCATION.search(data):
+    if marker == _APP13 and (_IPTC_LOCATION.search(data) or _EMBEDDED_EXIF.search(data)):
         return False
-    return marker == 0xE2 or _XMP_LOCATION.search(data) is None  # profiles are numbers; APP11 is C2PA
-
-
-def has_late_metadata(data: bytes, scan: int) -> bool:
-    """Whether metadata follow the beginning of a JPEG's first scan, such as those of a second image."""
-    return any(data.find(name, scan) >= 0 for name in (b"Exif\0\0II", b"Exif\0\0MM", _XMP))
+    return _XMP_LOCATION.search(data) is None
 
 
 def plain_exif(tiff: bytes) -> bool:
-    """Whether the first directory has neither a rotation nor a location, nor metadata of another kind."""
+    """Whether no directory has a location, a maker's notes or metadata of another kind, nor the first one a
+    rotation, nor any text a location."""
     order = {b"II*\0": "<", b"MM\0*": ">"}.get(tiff[:4])
-    if order is None:
+    if order is None or _EXIF in tiff or _XMP_LOCATION.search(tiff.replace(b"\0", b"")):
         return False
     try:
-        (directory,) = struct.unpack_from(f"{order}I", tiff, 4)
-        (entries,) = struct.unpack_from(f"{order}H", tiff, directory)
-        if entries > _MAX_IFD_ENTRIES:
-            return False
-        for number in range(entries):
-            tag, kind, _, value = struct.unpack_from(f"{order}HHIH", tiff, directory + 2 + 12 * number)
-            if tag == _GPS or tag in _EMBEDDED or (tag == _ORIENTATION and (kind != 3 or value != 1)):
+        (first,) = struct.unpack_from(f"{order}I", tiff, 4)
+        waiting, seen = [first], 0
+        while waiting:
+            found = _directories_below(tiff, waiting.pop(0), order, is_first=seen == 0)
+            seen += 1
+            if found is None or seen > _MAX_DIRECTORIES:
                 return False
+            waiting += found
     except struct.error:
         return False
     return True
+
+
+def _directories_below(tiff: bytes, start: int, order: str, *, is_first: bool) -> list[int] | None:
+    """Return where a directory of Exif has others, in it or behind it; None if it is not plain."""
+    (count,) = struct.unpack_from(f"{order}H", tiff, start)
+    if count > _MAX_IFD_ENTRIES:
+        return None
+    found = []
+    for number in range(count):
+        tag, kind, _, value = struct.unpack_from(f"{order}HHIH", tiff, start + 2 + 12 * number)
+        if tag in (_GPS, _MAKER_NOTE) or tag in _EMBEDDED:
+            return None
+        if tag == _ORIENTATION and is_first and (kind != 3 or value != 1):
+            return None
+        if tag in _DIRECTORIES:
+            found += struct.unpack_from(f"{order}I", tiff, start + 10 + 12 * number)
+    behind = tiff[start + 2 + 12 * count :][:4]  # some writers leave it out
+    following = struct.unpack(f"{order}I", behind)[0] if len(behind) == 4 else 0
+    return [*found, following] if following else found
 
 
 def plain_xmp(packet: bytes) -> bool:
@@ -85,40 +141,25 @@ def plain_png(data: bytes) -> bool:
     if data[24:26] not in (b"\x08\x00", b"\x08\x02"):
         return False
     kind = b""
-    for kind, body, intact in _chunks(data):
+    for kind, body, intact in chunks(data):
         if not intact or not _plain_chunk(kind, body):
             return False
     return kind == b"IEND"
 
 
-def without_extras(data: bytes) -> bytes:
-    """Return a PNG without the chunks that its pixels do not need, nor those whose checksum is wrong.
-
-    A comment that is damaged, or larger than Pillow allows, does not make the image unreadable.
-    """
-    kept = [data[:8]]
-    for kind, body, intact in _chunks(data):
-        if kind in _PNG_CRITICAL or (kind in _PNG_USEFUL and intact):
-            check = zlib.crc32(kind + body) ^ (0 if intact else 1)  # a wrong sum of a pixel chunk stays wrong
-            kept += (struct.pack(">I", len(body)), kind, body, struct.pack(">I", check))
-    return b"".join(kept)
-
-
 def plain_webp(data: bytes) -> bool:
-    """Whether a WebP is one opaque image without a location or rotation."""
-    place, frames = 12, 0
-    while place + 8 <= len(data):
-        kind, size = data[place : place + 4], int.from_bytes(data[place + 4 : place + 8], "little")
-        body = data[place + 8 : place + 8 + size]
+    """Whether a WebP is one opaque image in sRGB without a location or rotation, and ends with it."""
+    place, frames = webp_chunks.HEAD_BYTES, 0
+    for kind, body in webp_chunks.chunks(data):
         if kind in (b"VP8 ", b"VP8L"):
             frames += 1
-            opaque = kind == b"VP8 " or not body[4:5] or not body[4] & 0x10
-        else:
-            opaque = _plain_webp_chunk(kind, body)
-        if not opaque:
+            if kind == b"VP8L" and body[4:5] and body[4] & 0x10:
+                return False
+        elif not _plain_webp_chunk(kind, body):
             return False
-        place += 8 + size + (size & 1)
-    return frames == 1
+        place += 8 + len(body) + (len(body) & 1)
+    declared = int.from_bytes(data[4:8], "little") + 8
+    return frames == 1 and declared == place and 0 <= len(data) - place <= TRAILING_BYTES
 
 
 def _plain_webp_chunk(kind: bytes, body: bytes) -> bool:
@@ -128,39 +169,21 @@ def _plain_webp_chunk(kind: bytes, body: bytes) -> bool:
         return plain_exif(body.removeprefix(_EXIF))
     if kind == b"XMP ":
         return plain_xmp(body)
-    return kind == b"ICCP"
+    return kind == b"ICCP" and is_srgb(body)
 
 
 def _plain_chunk(kind: bytes, body: bytes) -> bool:
-    if kind in _PNG_CRITICAL or kind in _PNG_HARMLESS:
+    if kind in CRITICAL or kind in _PNG_HARMLESS:
         return True
     if kind == b"iCCP":
-        profile = body[body.find(b"\0") + 2 :]
-        reader = zlib.decompressobj()
-        try:
-            reader.decompress(profile, _MAX_PROFILE_BYTES)
-        except zlib.error:
-            return False
-        return not reader.unconsumed_tail
+        profile = profile_of(body, _MAX_PROFILE_BYTES)
+        return profile is not None and is_srgb(profile)
     if kind == b"tEXt":
-        return not body.startswith(b"Raw profile type") and plain_xmp(body.replace(b"\0", b"", 1))
+        return not body.startswith(b"Raw profile type") and plain_xmp(body.replace(b"\0", b" ", 1))
     if kind == b"iTXt":  # keyword, whether compressed, how, two names, text
-        keyword, _, rest = body.partition(b"\0")
+        rest = body.partition(b"\0")[2]
         text = rest[2:].split(b"\0", 2)[-1]
-        return not keyword.startswith(b"Raw profile type") and rest[:1] == b"\0" and plain_xmp(text)
+        if body.startswith(b"Raw profile type") or rest[:1] != b"\0" or b"\0" in text:
+            return False
+        return plain_xmp(body.replace(b"\0", b" "))
     return False
-
-
-def _chunks(data: bytes) -> Iterator[tuple[bytes, bytes, bool]]:
-    """Yield kind and body of each chunk of a PNG up to its end, and whether its checksum is right."""
-    place = 8
-    for _ in range(_MAX_CHUNKS):
-        length = int.from_bytes(data[place : place + 4], "big")
-        kind, body = data[place + 4 : place + 8], data[place + 8 : place + 8 + length]
-        end = place + 8 + length
-        if len(body) < length or len(data) < end + 4:
-            return
-        yield kind, body, zlib.crc32(kind + body) == int.from_bytes(data[end : end + 4], "big")
-        if kind == b"IEND":
-            return
-        place = end + 4

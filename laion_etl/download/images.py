@@ -1,12 +1,16 @@
 """Which images are accepted and what is stored of them. Pure functions that run in the decoder processes.
 
 The original's rules: JPEG, PNG and WebP only, at least 5,000 bytes, at most 89,478,484 pixels, RGB. A plain
-file (RGB or grey, upright, no location data, of the wanted size) is stored unchanged; any other is stored as
-a new file: turned upright, converted to sRGB, transparency laid over white, 16 bits reduced to 8, resized.
-`plain_size` alone decides, from the file, which of the two it is, whether or not the image is decoded as
-well. Orientation is that of Exif, as in browsers; XMP's is ignored.
+file (RGB or grey, in sRGB, upright, no location data, of the wanted size) is stored unchanged; any other is
+stored as a new file: turned upright, converted to sRGB, transparency laid over white, 16 bits reduced to 8,
+resized. `plain_size` alone decides, from the file, which of the two it is, whether or not the image is
+decoded as well. Orientation is that of Exif, as in browsers; XMP's is ignored.
+
+What browsers show without doubt is taken: a JPEG of which only the end marker is missing, a PNG with damaged
+comments, a WebP whose container has the wrong length. A file that lacks pixels is refused.
 """
 
+import hashlib
 import io
 import warnings
 from dataclasses import dataclass
@@ -16,9 +20,11 @@ from PIL import ExifTags, Image, ImageCms, ImageFile, PngImagePlugin
 
 from laion_etl.core.funnel import DownloadStatus
 from laion_etl.download.hashes import pdq_hash, perceptual_hash
-from laion_etl.download.image_header import SNIFF_BYTES, ImageRules, plain_size, sniff, too_many_scans
-from laion_etl.download.image_metadata import without_extras
+from laion_etl.download.image_header import CONTAINER_HEAD_BYTES, ImageRules, plain_size, sniff
+from laion_etl.download.jpeg_segments import has_every_coefficient, too_many_scans
+from laion_etl.download.png_chunks import MAX_PROFILE_BYTES, without_extras
 from laion_etl.download.resize import Resize
+from laion_etl.download.webp_chunks import with_right_length
 from laion_etl.sandbox.pillow_safety import DECODE_ERRORS
 from laion_etl.settings import DownloadSettings
 
@@ -38,10 +44,15 @@ _TURNS = {
 _HASHED_SIZE = (512, 512)  # the size the reference implementation of PDQ scales to first
 _TURNS_SIDES = frozenset({5, 6, 7, 8})  # width and height are swapped
 
+_JPEG, _JPEG_END = b"\xff\xd8\xff", b"\xff\xd9"
 _PNG = b"\x89PNG\r\n\x1a\n"
+_TAIL_BYTES = 64
+_STRIP_PX = 256
 
 ImageFile.LOAD_TRUNCATED_IMAGES = False
-PngImagePlugin.MAX_TEXT_CHUNK = 1 << 24  # of a colour profile; texts are left out before Pillow sees them
+PngImagePlugin.MAX_TEXT_CHUNK = (
+    MAX_PROFILE_BYTES  # of a colour profile; texts are left out before Pillow sees them
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,28 +94,70 @@ def decode(data: bytes, settings: ImageSettings) -> StoredImage | DownloadStatus
     """Returns the image to store, or why it is refused. Every pixel is decoded: a truncated image fails."""
     if len(data) < settings.rules.min_bytes:
         return DownloadStatus.TOO_FEW_BYTES
-    if (refused := sniff(data[:SNIFF_BYTES])) is not None:
+    if (refused := sniff(data[:CONTAINER_HEAD_BYTES], avif=settings.rules.avif)) is not None:
         return refused
-    if too_many_scans(data):
+    if data.startswith(_JPEG) and too_many_scans(data):
         return DownloadStatus.TOO_MANY_SCANS
-    readable = without_extras(data) if data.startswith(_PNG) else data
     with warnings.catch_warnings(action="ignore"):  # Pillow warns about odd metadata
         try:
-            with Image.open(io.BytesIO(readable), formats=("JPEG", "PNG", "WEBP")) as image:
-                refused = _refused_by_header(image, settings.rules)
-                return refused if refused is not None else _stored(image, data, settings)
+            return _decoded(_readable(data), data, settings)
+        except DECODE_ERRORS:
+            if not data.startswith(_JPEG):
+                return DownloadStatus.DECODE_FAILED
+        try:
+            ended = _with_end(data)
+            return _decoded(ended, data, settings) if ended else DownloadStatus.DECODE_FAILED
         except DECODE_ERRORS:
             return DownloadStatus.DECODE_FAILED
 
 
 def undecoded(data: bytes, settings: ImageSettings) -> StoredImage | None:
-    """Returns an image that its header shows can be stored unchanged; None if it has to be decoded."""
-    if settings.perceptual_hashes or too_many_scans(data) or (size := plain_size(data)) is None:
+    """Returns a JPEG that its segments show can be stored unchanged; None if it has to be decoded.
+
+    Of other formats they do not show enough: damage within the pixels of a PNG is only found by a decoder.
+    """
+    if settings.perceptual_hashes or not data.startswith(_JPEG) or len(data) < settings.rules.min_bytes:
+        return None
+    if too_many_scans(data) or (size := plain_size(data)) is None:
         return None
     if settings.rules.refuse(*size) is not None or settings.resize.plan(size) is not None:
         return None
-    extension = "jpg" if data[0] == 0xFF else "png" if data[0] == 0x89 else "webp"
-    return StoredImage(data, extension, *size, *size, None, None)
+    return StoredImage(data, "jpg", *size, *size, None, None)
+
+
+def _readable(data: bytes) -> bytes:
+    """Returns the file without faults that browsers pass over and Pillow does not."""
+    if data.startswith(_PNG):
+        return without_extras(data)
+    return with_right_length(data) if data.startswith(b"RIFF") else data
+
+
+def _with_end(data: bytes) -> bytes | None:
+    """Returns a JPEG with the end marker that it lacks; None if it lacks more than that.
+
+    The last bits of its last scan are complete if the pixels do not depend on what follows them.
+    """
+    if not has_every_coefficient(data):
+        return None
+    body = data.removesuffix(b"\xff")  # half a marker
+    zeros, ones = (body + tail + _JPEG_END for tail in (bytes(_TAIL_BYTES), b"\xff\0" * _TAIL_BYTES))
+    return zeros if _pixel_digest(zeros) == _pixel_digest(ones) else None
+
+
+def _pixel_digest(data: bytes) -> bytes:
+    digest = hashlib.sha256()
+    with Image.open(io.BytesIO(data), formats=("JPEG",)) as image:
+        for top in range(0, image.height, _STRIP_PX):
+            strip = image.crop((0, top, image.width, min(top + _STRIP_PX, image.height)))
+            digest.update(strip.tobytes())
+    return digest.digest()
+
+
+def _decoded(readable: bytes, data: bytes, settings: ImageSettings) -> StoredImage | DownloadStatus:
+    formats = ("JPEG", "PNG", "WEBP", "AVIF") if settings.rules.avif else ("JPEG", "PNG", "WEBP")
+    with Image.open(io.BytesIO(readable), formats=formats) as image:
+        refused = _refused_by_header(image, settings.rules)
+        return refused if refused is not None else _stored(image, data, settings)
 
 
 def _refused_by_header(image: Image.Image, rules: ImageRules) -> DownloadStatus | None:
@@ -116,7 +169,6 @@ def _refused_by_header(image: Image.Image, rules: ImageRules) -> DownloadStatus 
 
 
 def _stored(image: Image.Image, data: bytes, settings: ImageSettings) -> StoredImage:
-    extension = EXTENSIONS[image.format or ""]
     _narrow_key(image)
     if image.format == "PNG":
         image.load()  # its Exif may follow the pixels
@@ -130,12 +182,14 @@ def _stored(image: Image.Image, data: bytes, settings: ImageSettings) -> StoredI
         image.draft(None, needed if orientation not in _TURNS_SIDES else needed[::-1])
     image.load()
     if plain:
+        extension = EXTENSIONS[image.format or ""]
         return StoredImage(data, extension, *original, *original, *_hashes(image, settings))
     upright = _flat(image)
     if orientation in _TURNS:
         upright = upright.transpose(_TURNS[orientation])
     if change is not None:
         upright = change.apply(upright)
+    upright.info = {}  # Pillow writes some of it, such as comments, into the new file
     buffer = io.BytesIO()
     encoding, quality = ENCODINGS[settings.encode_format], settings.encode_quality
     upright.save(buffer, encoding, quality=quality, exif=b"", icc_profile=None)

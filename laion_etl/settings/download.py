@@ -175,6 +175,11 @@ class DownloadSettings(Group):
         unit="ratio",
         minimum=0,
     )
+    accept_avif: bool = setting(
+        False,
+        "Also accept AVIF, which the original did not; such images are stored as encode_format.",
+        changes=Stage.DOWNLOAD,
+    )
     decode_timeout_s: float = setting(
         10.0,
         "Time limit of one decode in its worker process.",
@@ -232,8 +237,8 @@ class DownloadSettings(Group):
     )
     perceptual_hashes: bool = setting(
         True,
-        "Compute phash and PDQ. If false, images that are stored unchanged are not decoded: only their "
-        "headers and ends are checked.",
+        "Compute phash and PDQ. If false, JPEGs that are stored unchanged are not decoded: their segments "
+        "show whether a decoder takes them.",
         changes=Stage.DOWNLOAD,
     )
     ports: tuple[int, ...] = setting(

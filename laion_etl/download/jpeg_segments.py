@@ -1,0 +1,200 @@
+"""The segments of a JPEG file, and what they say about it without a decoder.
+
+A JPEG may be stored unchanged, and without decoding it, where its segments show that a decoder takes it and
+finds every pixel. libjpeg takes any entropy-coded data (it fills in what is damaged), so only the segments
+decide: tables, frame, scans and end. What is unusual in them is left to a decoder.
+"""
+
+import re
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+_MAX_SEGMENTS = 1_000
+_MAX_SCANS = 100  # encoders write about ten; each is a pass over all coefficients of the image
+_MAX_MCU_BLOCKS = 10
+_MAX_TABLES = 4
+_COEFFICIENTS = 64
+_MAX_DC_SYMBOL = 15
+_MAX_SHIFT = 13
+
+SCAN, END, COMMENT = 0xDA, 0xD9, 0xFE
+_HUFFMAN, _QUANTIZATION, _RESTARTS = 0xC4, 0xDB, 0xDD
+_BASELINE, _EXTENDED, _PROGRESSIVE = 0xC0, 0xC1, 0xC2
+_NOT_SOF = frozenset({0xC4, 0xC8, 0xCC})  # of the markers 0xC0 to 0xCF
+_ALONE = frozenset({0x00, 0x01, *range(0xD0, 0xD9)})  # markers that have no length
+# In the data of a scan FF is followed by 00 or by a restart marker; those, FF 01 and FF D8 have no length.
+_NEXT_SEGMENT = re.compile(rb"\xff[^\x00\x01\xd0-\xd8\xff]")
+
+Segment = tuple[int, int, int]
+
+
+def segments(data: bytes) -> Iterator[Segment]:
+    """Yields marker, start and end of the contents of each segment up to the end of the first image.
+
+    It ends early where something else stands in the place of a segment. Raises IndexError or struct.error
+    where the file is cut off.
+    """
+    place = 2
+    for _ in range(_MAX_SEGMENTS):
+        while data[place] == 0xFF and data[place + 1] == 0xFF:  # fill bytes
+            place += 1
+        marker = data[place + 1]
+        if data[place] != 0xFF or marker in _ALONE:
+            return
+        if marker == END:
+            yield END, place, place + 2
+            return
+        (length,) = struct.unpack_from(">H", data, place + 2)
+        yield marker, place + 4, place + 2 + length
+        place += 2 + length
+        if marker == SCAN:
+            found = _NEXT_SEGMENT.search(data, place)
+            if found is None:
+                return
+            place = found.start()
+
+
+def is_frame(marker: int) -> bool:
+    """Whether a segment with this marker has width and height."""
+    return 0xC0 <= marker <= 0xCF and marker not in _NOT_SOF
+
+
+def is_application(marker: int) -> bool:
+    """Whether a segment with this marker may have metadata: APP0 to APP15, and comments."""
+    return 0xE0 <= marker <= 0xEF or marker == COMMENT
+
+
+def too_many_scans(data: bytes) -> bool:
+    """Whether a JPEG has more scans than encoders write; 60 kB of them keep a decoder busy for seconds.
+
+    Only its first image counts: a video behind it (a motion photo) has the bytes of the marker by chance.
+    """
+    if data.count(b"\xff\xda") <= _MAX_SCANS:
+        return False
+    scans, found = 0, _NEXT_SEGMENT.search(data, 2)
+    while found is not None and scans <= _MAX_SCANS and data[found.end() - 1] != END:
+        scans += data[found.end() - 1] == SCAN
+        length = int.from_bytes(data[found.end() : found.end() + 2], "big")
+        found = _NEXT_SEGMENT.search(data, found.end() + length)
+    return scans > _MAX_SCANS
+
+
+@dataclass(slots=True)
+class _Component:
+    """A colour component of the frame. `shifts`: the bits that are still missing of each coefficient."""
+
+    blocks: int
+    table: int
+    shifts: list[int] = field(default_factory=lambda: [_MAX_SHIFT + 1] * _COEFFICIENTS)
+
+
+class Structure:
+    """What the segments so far have defined. `add` returns False where a decoder has to judge the file."""
+
+    def __init__(self) -> None:
+        self._quantization: set[int] = set()
+        self._huffman: set[int] = set()  # 0 to 3 of DC, 16 to 19 of AC
+        self._components: dict[int, _Component] = {}
+        self._progressive = False
+
+    @property
+    def has_every_coefficient(self) -> bool:
+        """Whether there was a scan for every bit of every coefficient of all components."""
+        found = self._components.values()
+        return bool(found) and not any(shift for component in found for shift in component.shifts)
+
+    def add(self, marker: int, body: bytes) -> bool:
+        """Take note of a segment other than metadata."""
+        if marker == _QUANTIZATION:
+            return self._add_quantization(body)
+        if marker == _HUFFMAN:
+            return self._add_huffman(body)
+        if marker in (_BASELINE, _EXTENDED, _PROGRESSIVE):
+            return self._add_frame(body, progressive=marker == _PROGRESSIVE)
+        if marker == SCAN:
+            return self._add_scan(body)
+        return marker == _RESTARTS and len(body) == 2
+
+    def _add_quantization(self, body: bytes) -> bool:
+        while body:
+            size = 1 + _COEFFICIENTS * (1 + (body[0] >> 4))
+            if body[0] & 0xF >= _MAX_TABLES or body[0] >> 4 > 1 or len(body) < size:
+                return False
+            self._quantization.add(body[0] & 0xF)
+            body = body[size:]
+        return True
+
+    def _add_huffman(self, body: bytes) -> bool:
+        while body:
+            counts = body[1:17]
+            symbols = body[17 : 17 + sum(counts)]
+            if body[0] & 0xEF >= _MAX_TABLES or len(counts) < 16 or len(symbols) != min(sum(counts), 256):
+                return False
+            if body[0] < 16 and symbols and max(symbols) > _MAX_DC_SYMBOL:
+                return False
+            if not symbols or sum(count << (16 - bits) for bits, count in enumerate(counts, 1)) >= 1 << 16:
+                return False  # more codes than there are of these lengths; that of only ones is not used
+            self._huffman.add(body[0])
+            body = body[17 + sum(counts) :]
+        return True
+
+    def _add_frame(self, body: bytes, *, progressive: bool) -> bool:
+        count = body[5]
+        if self._components or body[0] != 8 or count not in (1, 3) or len(body) != 6 + 3 * count:
+            return False
+        parts = [body[place : place + 3] for place in range(6, len(body), 3)]
+        sides = [divmod(part[1], 16) for part in parts]
+        for number, axis in enumerate(zip(*sides, strict=True)):
+            if min(axis) < 1 or max(axis) > _MAX_TABLES or any(max(axis) % side for side in axis):
+                return False
+            del number
+        blocks = [width * height for width, height in sides]
+        self._components = {
+            part[0]: _Component(many, part[2]) for part, many in zip(parts, blocks, strict=True)
+        }
+        self._progressive = progressive
+        return len(self._components) == count
+
+    def _add_scan(self, body: bytes) -> bool:
+        count = body[0]
+        if not 1 <= count <= 3 or len(body) != 4 + 2 * count:
+            return False
+        chosen = [(body[place], body[place + 1]) for place in range(1, 1 + 2 * count, 2)]
+        names = {name for name, _ in chosen}
+        if len(names) < count or not names <= self._components.keys():
+            return False
+        found = [self._components[name] for name in names]
+        if count > 1 and sum(one.blocks for one in found) > _MAX_MCU_BLOCKS:
+            return False
+        if any(one.table not in self._quantization for one in found):
+            return False
+        first, last, high, low = (*body[-3:-1], *divmod(body[-1], 16))
+        if not self._progressive:
+            first, last, high, low = 0, _COEFFICIENTS - 1, 0, 0
+        elif not _is_progression(count, first, last, high, low):
+            return False
+        needed = {tables >> 4 for _, tables in chosen} if first == 0 and high == 0 else set()
+        if last:
+            needed |= {16 | tables & 0xF for _, tables in chosen}
+        for one in found:
+            one.shifts[first : last + 1] = [low] * (last + 1 - first)
+        return needed <= self._huffman
+
+
+def _is_progression(count: int, first: int, last: int, high: int, low: int) -> bool:
+    """Whether libjpeg takes a progressive scan with these parameters."""
+    band = last == 0 if first == 0 else first <= last < _COEFFICIENTS and count == 1
+    return band and low <= _MAX_SHIFT and (high == 0 or low == high - 1)
+
+
+def has_every_coefficient(data: bytes) -> bool:
+    """Whether a JPEG has a scan for every bit of every coefficient, whatever its end."""
+    structure = Structure()
+    try:
+        for marker, start, end in segments(data):
+            if not is_application(marker) and marker != END and not structure.add(marker, data[start:end]):
+                return False
+    except (IndexError, struct.error):
+        pass  # cut off behind the last scan
+    return structure.has_every_coefficient

@@ -1,0 +1,71 @@
+"""The chunks of a PNG file."""
+
+import struct
+import zlib
+from collections.abc import Iterator
+
+MAX_PROFILE_BYTES = 1 << 24  # of a colour profile when decompressed; a larger one is ignored
+
+_MAX_CHUNKS = 100_000
+_MAX_PROFILE_NAME = 79
+# What the decoder needs of a PNG: pixels, colours, orientation, and whether it is animated.
+CRITICAL = frozenset({b"IHDR", b"PLTE", b"IDAT", b"IEND"})
+_USEFUL = frozenset({b"tRNS", b"iCCP", b"eXIf", b"acTL", b"fcTL"})
+_LENGTHS = {b"acTL": 8, b"fcTL": 26}
+_KEY_LENGTHS = {0: 2, 2: 6}  # of the transparent colour, by colour type: grey, RGB
+_PALETTE = 3
+
+
+def chunks(data: bytes) -> Iterator[tuple[bytes, bytes, bool]]:
+    """Yield kind and body of each chunk of a PNG up to its end, and whether its checksum is right."""
+    place = 8
+    for _ in range(_MAX_CHUNKS):
+        length = int.from_bytes(data[place : place + 4], "big")
+        kind, body = data[place + 4 : place + 8], data[place + 8 : place + 8 + length]
+        end = place + 8 + length
+        if len(body) < length or len(data) < end + 4:
+            return
+        yield kind, body, zlib.crc32(kind + body) == int.from_bytes(data[end : end + 4], "big")
+        if kind == b"IEND":
+            return
+        place = end + 4
+
+
+def without_extras(data: bytes) -> bytes:
+    """Return a PNG without the chunks that its pixels do not need, nor those that are damaged.
+
+    A comment that is damaged, or larger than Pillow allows, does not make the image unreadable, nor does a
+    profile or a transparent colour that cannot be read: browsers ignore them. Raises ValueError for a chunk
+    without which, its name says, the image cannot be understood.
+    """
+    kept, colour_type = [data[:8]], data[25:26]
+    for kind, body, intact in chunks(data):
+        if kind[:1].isupper() and kind not in CRITICAL:
+            raise ValueError(f"unknown chunk {kind!r}")
+        if kind in CRITICAL or (kind in _USEFUL and intact and _is_sound(kind, body, colour_type)):
+            check = zlib.crc32(kind + body) ^ (0 if intact else 1)  # a wrong sum of a pixel chunk stays wrong
+            kept += (struct.pack(">I", len(body)), kind, body, struct.pack(">I", check))
+    return b"".join(kept)
+
+
+def profile_of(body: bytes, max_bytes: int = MAX_PROFILE_BYTES) -> bytes | None:
+    """Return the colour profile in the body of an iCCP chunk; None if it is damaged or too large."""
+    name, _, rest = body.partition(b"\0")
+    if not 1 <= len(name) <= _MAX_PROFILE_NAME or rest[:1] != b"\0":
+        return None
+    reader = zlib.decompressobj()
+    try:
+        profile = reader.decompress(rest[1:], max_bytes)
+    except zlib.error:
+        return None
+    return None if reader.unconsumed_tail or not reader.eof else profile
+
+
+def _is_sound(kind: bytes, body: bytes, colour_type: bytes) -> bool:
+    if kind == b"iCCP":
+        return profile_of(body) is not None
+    if kind == b"tRNS":
+        if colour_type[0] == _PALETTE:
+            return 1 <= len(body) <= 256
+        return len(body) == _KEY_LENGTHS.get(colour_type[0], -1)
+    return len(body) == _LENGTHS.get(kind, len(body))

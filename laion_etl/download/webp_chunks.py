@@ -1,0 +1,35 @@
+"""The chunks of a WebP file."""
+
+import struct
+from collections.abc import Iterator
+
+HEAD_BYTES = 12
+_KINDS = frozenset((b"VP8 ", b"VP8L", b"VP8X", b"ALPH", b"ANIM", b"ANMF", b"ICCP", b"EXIF", b"XMP "))
+
+
+def chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """Yield kind and body of each complete chunk."""
+    place = HEAD_BYTES
+    while place + 8 <= len(data):
+        kind, size = data[place : place + 4], int.from_bytes(data[place + 4 : place + 8], "little")
+        body = data[place + 8 : place + 8 + size]
+        if len(body) < size:
+            return
+        yield kind, body
+        place += 8 + size + (size & 1)
+
+
+def with_right_length(data: bytes) -> bytes:
+    """Return a WebP whose container is as long as its chunks.
+
+    Some writers count the byte that fills up the last chunk wrongly, or leave it out; browsers do not mind.
+    """
+    length = HEAD_BYTES
+    for kind, body in chunks(data):
+        if kind not in _KINDS:
+            break
+        length += 8 + len(body) + (len(body) & 1)
+    declared = int.from_bytes(data[4:8], "little") + 8
+    if length in (HEAD_BYTES, declared) or length < declared <= len(data):
+        return data
+    return data[:4] + struct.pack("<I", length - 8) + data[8:length].ljust(length - 8, b"\0")
