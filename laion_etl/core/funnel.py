@@ -131,7 +131,11 @@ class DownloadStatus(Reason):
     TOO_MANY_BYTES = "too_many_bytes", "The image is larger than `max_bytes`."
     TOO_FEW_BYTES = "too_few_bytes", "The image is smaller than `min_bytes`."
     NOT_AN_IMAGE = "not_an_image", "The response is not an image."
-    FORMAT_REFUSED = "format_refused", "It is an image, but neither JPEG, PNG nor WebP."
+    FORMAT_REFUSED = (
+        "format_refused",
+        "It is an image, but neither JPEG, PNG nor WebP (nor, with `accept_avif`, AVIF); `error_message` names "
+        "its format.",
+    )
     ANIMATED = "animated", "The image is animated."
     TOO_MANY_PIXELS = "too_many_pixels", "The image has more than `max_pixels` pixels."
     TOO_FEW_PIXELS = "too_few_pixels", "A side of the image is shorter than `min_side`."

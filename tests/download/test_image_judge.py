@@ -1,99 +1,37 @@
 """What is stored of an image: the same whether it is decoded or only its file is read; no location; sRGB."""
 
-import io
 import random
 import struct
 import tracemalloc
 import zlib
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image, ImageCms, PngImagePlugin
+from PIL import Image, PngImagePlugin
 
 from laion_etl.core.funnel import DownloadStatus as S
-from laion_etl.download.image_header import plain_size, sniff
-from laion_etl.download.images import ImageSettings, StoredImage, decode, undecoded
-from laion_etl.minicrawl.scenes import draw, random_scene
+from laion_etl.download.image_header import ImageRules, other_format, plain_size, refused_by_beginning, sniff
+from laion_etl.download.images import ImageSettings, StoredImage, decode
 from laion_etl.settings import DownloadSettings
-
-XMP = b"http://ns.adobe.com/xap/1.0/\0"
-RNG = random.Random(1)
-SCENE = draw(random_scene(RNG), 160, 120, RNG)
-
-
-def encoded(image: Image.Image = SCENE, format_: str = "JPEG", **options: object) -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, format_, **options)
-    return buffer.getvalue()
-
-
-def judged(data: bytes, **changes: Any) -> list[StoredImage | S]:
-    """The outcome for an image with hashes and without: decoded, and from its file alone if that suffices."""
-    found: list[StoredImage | S] = []
-    for hashes in (True, False):
-        settings = ImageSettings.from_settings(
-            DownloadSettings(min_bytes=10, perceptual_hashes=hashes, **changes)
-        )
-        found.append(undecoded(data, settings) or decode(data, settings))
-    return found
-
-
-def pixels(stored: StoredImage) -> np.ndarray:
-    return np.asarray(Image.open(io.BytesIO(stored.data)).convert("RGB")).astype(int)
-
-
-def flat(data: bytes) -> tuple[int, ...]:
-    """The colour in the middle of what is stored, as PNG."""
-    image, _ = judged(data, encode_format="png")
-    assert isinstance(image, StoredImage)
-    found = pixels(image)
-    return tuple(found[found.shape[0] // 2, found.shape[1] // 2].tolist())
-
-
-def chunk(kind: bytes, body: bytes, *, broken: bool = False) -> bytes:
-    check = zlib.crc32(kind + body) ^ broken
-    return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", check)
-
-
-def png_with(extra: bytes, *, behind: bool = False) -> bytes:
-    """A PNG with a chunk in front of its pixels, or behind them."""
-    data = encoded(format_="PNG")
-    place = data.index(b"IEND") - 4 if behind else 33
-    return data[:place] + extra + data[place:]
-
-
-def jpeg_with(marker: int, body: bytes) -> bytes:
-    data = encoded()
-    return data[:2] + segment(marker, body) + data[2:]
-
-
-def segment(marker: int, body: bytes) -> bytes:
-    return struct.pack(">BBH", 0xFF, marker, len(body) + 2) + body
-
-
-def before_the_scan(extra: bytes) -> bytes:
-    data = encoded()
-    place = data.index(b"\xff\xda")
-    return data[:place] + extra + data[place:]
-
-
-def webp_with(flag: int, kind: bytes, body: bytes) -> bytes:
-    """A lossy WebP in the extended format with one more chunk."""
-    frame = encoded(format_="WEBP")[12:]
-    size = b"".join((side - 1).to_bytes(3, "little") for side in SCENE.size)
-    extended = b"VP8X" + struct.pack("<IB3x", 10, flag) + size
-    extra = kind + struct.pack("<I", len(body)) + body + b"\0" * (len(body) & 1)
-    content = b"WEBP" + extended + frame + extra
-    return b"RIFF" + struct.pack("<I", len(content)) + content
-
-
-def exif(tag: int, value: object) -> bytes:
-    made = Image.Exif()
-    made[tag] = value
-    return made.tobytes()
-
+from tests.download.image_files import (
+    SCENE,
+    XMP,
+    before_the_scan,
+    chunk,
+    encoded,
+    exchanged,
+    exif,
+    flat,
+    jpeg_with,
+    judged,
+    linear_grey,
+    pixels,
+    png_of,
+    png_with,
+    segment,
+    webp_with,
+)
 
 GPS = exif(0x8825, {1: "N", 2: (47.0, 22.0, 0.0)})
 TURNED = exif(0x0112, 6)
@@ -104,6 +42,42 @@ XMP_W3C = b"<x:xmpmeta><geo:lat>47.1</geo:lat></x:xmpmeta>"
 XMP_LONGITUDE = b"<x:xmpmeta><Camera:Longitude>8.5</Camera:Longitude></x:xmpmeta>"
 XMP_PLAIN = b'<x:xmpmeta><rdf:Description xmp:CreatorTool="a" xmpMM:DocumentID="b"/></x:xmpmeta>'
 IPTC_CITY = b"Photoshop 3.0\x008BIM\x04\x04\0\0\0\0\0\x09\x1c\x02\x5a\0\x04Bern\0"
+
+
+SHOWN = np.asarray(SCENE).astype(int)
+RESOURCE_EXIF = b"Photoshop 3.0\x008BIM\x04\x22\0\0" + struct.pack(">I", len(GPS) - 6) + GPS[6:]
+
+
+def exif_of_thumbnail() -> bytes:
+    """Exif whose first directory is empty and whose second, of a thumbnail, has a location."""
+    second = struct.pack(">HHHIII", 1, 0x8825, 4, 1, 32, 0)
+    north = struct.pack(">HHHI4sI", 1, 1, 2, 2, b"N", 0)
+    return b"Exif\0\0MM\0*" + struct.pack(">IHI", 8, 0, 14) + second + north
+
+
+def between_scans(extra: bytes) -> bytes:
+    data = encoded(progressive=True)
+    place = data.rindex(b"\xff\xda")
+    return data[:place] + extra + data[place:]
+
+
+def declared(difference: int) -> bytes:
+    """A WebP whose container has another length than it says."""
+    data = encoded(format_="WEBP")
+    return data[:4] + struct.pack("<I", len(data) - 8 + difference) + data[8:]
+
+
+def without_last_scan() -> bytes:
+    data = encoded(progressive=True)
+    return data[: data.rindex(b"\xff\xda")]
+
+
+def png_of_rows(change: Callable[[bytes], bytes]) -> bytes:
+    """A PNG whose rows were changed before they were compressed; all checksums are right."""
+    rows = b"".join(b"\0" + row.tobytes() for row in np.asarray(SCENE))
+    head = struct.pack(">IIBBBBB", *SCENE.size, 8, 2, 0, 0, 0)
+    chunks = chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(change(rows))) + chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + chunks
 
 
 def long_exif() -> bytes:
@@ -146,6 +120,30 @@ def long_exif() -> bytes:
             png_with(chunk(b"zTXt", b"Raw profile type exif\0\0" + zlib.compress(GPS.hex().encode()))),
             id="ImageMagick's profile",
         ),
+        pytest.param(jpeg_with(0xE1, exif(0x8769, {0x927C: b"Apple iOS\0" + bytes(30)})), id="maker's notes"),
+        pytest.param(
+            jpeg_with(0xE1, exif(0x8769, {0x9286: b"ASCII\0\0\0gps 47.3,8.5"})), id="user's comment"
+        ),
+        pytest.param(
+            jpeg_with(0xE1, exif(0x9C9C, "Latitude 47".encode("utf-16-le"))), id="Windows' comment in UTF-16"
+        ),
+        pytest.param(jpeg_with(0xE1, exif_of_thumbnail()), id="in the directory of the thumbnail"),
+        pytest.param(jpeg_with(0xFE, b"GPSLatitude=47.1"), id="comment of a JPEG"),
+        pytest.param(jpeg_with(0xED, RESOURCE_EXIF), id="Exif in Photoshop's resources"),
+        pytest.param(
+            before_the_scan(segment(0xED, IPTC_CITY[:29]) + segment(0xED, IPTC_CITY[:14] + IPTC_CITY[29:])),
+            id="IPTC cut in two",
+        ),
+        pytest.param(jpeg_with(0xE2, b"FPXR\0Latitude"), id="FlashPix"),
+        pytest.param(jpeg_with(0xE4, b"DJI\0" + bytes(20)), id="a segment that nobody knows"),
+        pytest.param(between_scans(segment(0xED, IPTC_CITY)), id="IPTC between two scans"),
+        pytest.param(encoded() + encoded(exif=GPS), id="a second image behind the first"),
+        pytest.param(png_with(chunk(b"tEXt", b"GPSLatitude\x0047.1")), id="keyword of a text"),
+        pytest.param(png_with(chunk(b"iTXt", b"GPSLatitude\0\0\0\0\x0047.1")), id="keyword of UTF-8 text"),
+        pytest.param(
+            png_with(chunk(b"tEXt", b"Raw profile type iptc\0" + IPTC_CITY.hex().encode())),
+            id="IPTC of a PNG",
+        ),
         pytest.param(webp_with(0x08, b"EXIF", GPS[6:]), id="Exif of a WebP"),
         pytest.param(webp_with(0x04, b"XMP ", XMP_GPS), id="XMP of a WebP"),
     ],
@@ -154,7 +152,7 @@ def test_a_location_is_never_stored_however_it_is_written(data: bytes) -> None:
     for stored in judged(data):
         assert isinstance(stored, StoredImage)
         assert stored.data != data
-        for name in (b"Exif", b"GPS", b"Bern", b"xmp", b"eXIf", b"Raw profile"):
+        for name in (b"Exif", b"GPS", b"Bern", b"xmp", b"eXIf", b"Raw profile", b"Latitude", b"DJI", b"iOS"):
             assert name not in stored.data
 
 
@@ -204,26 +202,76 @@ def test_the_pixels_are_the_same_with_hashes_and_without_and_any_reader_takes_th
     assert pixels(one).shape == ((160, 120, 3) if turned else (120, 160, 3))
 
 
+@pytest.mark.parametrize(
+    "data",
+    [
+        pytest.param(encoded()[:-2], id="JPEG without its end"),
+        pytest.param(encoded()[:-1], id="JPEG with half its end"),
+        pytest.param(encoded(progressive=True)[:-2], id="progressive JPEG without its end"),
+        pytest.param(
+            encoded(restart_marker_blocks=4)[:-2], id="restarts, without its end"
+        ),
+        pytest.param(encoded(format_="PNG")[:-12], id="PNG without its end"),
+        pytest.param(
+            png_with(chunk(b"iCCP", b"a\0\0" + zlib.compress(bytes(20_000_000)))), id="profile of 20 MB"
+        ),
+        pytest.param(png_with(chunk(b"iCCP", b"a")), id="profile without a name"),
+        pytest.param(png_with(chunk(b"iCCP", b"a\0\1unknown")), id="profile compressed in another way"),
+        pytest.param(png_with(chunk(b"tRNS", b"\0")), id="transparent colour that is too short"),
+        pytest.param(png_with(chunk(b"acTL", b"\0")), id="animation that is too short"),
+        pytest.param(declared(1), id="WebP declared one byte too long"),
+        pytest.param(declared(-1), id="WebP declared one byte too short"),
+    ],
+)
+def test_what_browsers_show_without_doubt_is_taken(data: bytes) -> None:
+    found = judged(data, encode_format="png")
+    for stored in found:
+        assert isinstance(stored, StoredImage)
+        assert stored.data != data
+        assert np.abs(pixels(stored) - SHOWN).mean() < 8  # of JPEG and WebP, and of colours made grey
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        pytest.param(encoded()[:-20], id="JPEG without its last blocks"),
+        pytest.param(encoded()[: len(encoded()) // 2], id="half a JPEG"),
+        pytest.param(without_last_scan(), id="progressive JPEG without its last scan"),
+        pytest.param(encoded(format_="PNG")[:-200], id="PNG without its last rows"),
+        pytest.param(png_of_rows(lambda rows: rows[:-5_000]), id="PNG with too few rows"),
+        pytest.param(png_of_rows(lambda rows: b"\x09" + rows[1:]), id="unknown filter"),
+        pytest.param(png_with(chunk(b"ABCD", b"")), id="unknown chunk that is needed"),
+        pytest.param(encoded(format_="WEBP")[:-100], id="WebP cut off"),
+        pytest.param(declared(-100)[:-100], id="WebP cut off, and declared so"),
+        pytest.param(encoded(format_="WEBP", lossless=True)[:-100], id="lossless WebP cut off"),
+    ],
+)
+def test_a_file_that_lacks_pixels_is_refused_with_hashes_and_without(data: bytes) -> None:
+    assert judged(data) == judged(data, resize_mode="no") == [S.DECODE_FAILED] * 2
+
+
+def test_no_damage_of_a_jpeg_is_judged_differently_without_a_decoder() -> None:
+    rng = random.Random(1)
+    small = SCENE.resize((48, 40))
+    files = [encoded(small), encoded(small, progressive=True), encoded(small, subsampling=0, optimize=True)]
+    undecided = 0
+    for _ in range(400):
+        data = bytearray(rng.choice(files))
+        place = rng.randrange(2, data.rindex(b"\xff\xda") + 14)
+        data[place] = rng.choice((0, 255, rng.randrange(256), data[place] ^ 1))
+        one, other = judged(bytes(data), resize_mode="no")
+        if isinstance(one, S) or isinstance(other, S):
+            assert one is other
+        else:
+            assert one.data == other.data
+            undecided += one.data != data
+    assert 0 < undecided < 400
+
+
 def test_a_damaged_pixel_chunk_is_still_refused() -> None:
     data = bytearray(encoded(format_="PNG"))
     data[data.index(b"IDAT") + 40] ^= 1
     assert judged(bytes(data)) == [S.DECODE_FAILED] * 2
-
-
-# ICC profiles in which red and green are exchanged, and one of grey with gamma 1.
-def exchanged() -> bytes:
-    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
-    return profile.replace(b"rXYZ", b"?XYZ").replace(b"gXYZ", b"rXYZ").replace(b"?XYZ", b"gXYZ")
-
-
-def linear_grey() -> bytes:
-    white = b"XYZ \0\0\0\0" + struct.pack(">iii", 0xF6D6, 0x10000, 0xD32D)
-    curve = b"curv\0\0\0\0" + struct.pack(">IHH", 1, 0x100, 0)
-    table = struct.pack(">I4sII4sII", 2, b"wtpt", 156, len(white), b"kTRC", 156 + len(white), len(curve))
-    content = table + white + curve
-    head = struct.pack(">I4xI4s4s4s", 128 + len(content), 0x02100000, b"mntr", b"GRAY", b"XYZ ")
-    head += bytes(12) + b"acsp" + bytes(28) + struct.pack(">iii", 0xF6D6, 0x10000, 0xD32D)
-    return head.ljust(128, b"\0") + content
 
 
 def with_alpha(alpha: int) -> bytes:
@@ -261,12 +309,6 @@ def test_a_profile_is_applied_before_transparency_is_laid_over_white(
 def keyed(bits: int, kind: int, value: bytes, key: bytes) -> bytes:
     """A PNG of 8 x 8 pixels of one value, with a transparent colour."""
     return png_of(8, bits, kind, b"".join(b"\0" + value * 8 for _ in range(8)), key)
-
-
-def png_of(side: int, bits: int, kind: int, rows: bytes, key: bytes) -> bytes:
-    head = struct.pack(">IIBBBBB", side, side, bits, kind, 0, 0, 0)
-    chunks = chunk(b"IHDR", head) + chunk(b"tRNS", key) + chunk(b"IDAT", zlib.compress(rows))
-    return b"\x89PNG\r\n\x1a\n" + chunks + chunk(b"IEND", b"")
 
 
 @pytest.mark.parametrize(
@@ -330,6 +372,49 @@ def test_a_side_that_no_jpeg_has_is_named() -> None:
 )
 def test_relatives_of_wanted_formats_are_recognised(head: bytes, status: S) -> None:
     assert sniff(head) is status
+
+
+@pytest.mark.parametrize(
+    ("head", "name"),
+    [
+        (b"\0\0\0\x18ftypavif\0\0\0\0mif1miaf", "AVIF"),
+        (b"\0\0\0\x1cftypmif1\0\0\0\0mif1MA1Bavif", "AVIF"),
+        (b"\0\0\0\x18ftypmsf1\0\0\0\0msf1hevc", "HEIC"),
+        (b"\0\0\0\x14ftypmif1\0\0\0\0mif1avif", "HEIF"),  # beyond its list
+        (b"\0\0\0\x18ftypmp42\0\0\0\0avifmif1", ""),
+        (b"\0\0\0\x18ftyp", ""),
+        (b"\xff\x0a\xfa\x7f\x01\x90\x08\x00", "JPEG XL"),
+        (b"\0\0\0\x0cJXL \r\n\x87\n", "JPEG XL"),
+        (b"GIF89a", "GIF"),
+    ],
+)
+def test_other_formats_are_named(head: bytes, name: str) -> None:
+    assert other_format(head) == name
+
+
+def test_avif_is_refused_unless_a_setting_accepts_it() -> None:
+    data = encoded(format_="AVIF", quality=90, exif=TURNED)
+    assert judged(data) == [S.FORMAT_REFUSED] * 2
+    for stored in judged(data, accept_avif=True, encode_format="png"):
+        assert isinstance(stored, StoredImage)
+        assert (stored.format, stored.width, stored.height) == ("png", 120, 160)
+        assert np.abs(pixels(stored) - np.rot90(SHOWN, -1)).mean() < 4
+    general = data[:8] + b"mif1" + data[12:]
+    assert isinstance(judged(general, accept_avif=True)[0], StoredImage)
+    assert judged(data[:-100], accept_avif=True) == [S.DECODE_FAILED] * 2
+
+
+def test_an_animated_avif_is_refused() -> None:
+    data = encoded(format_="AVIF", save_all=True, append_images=[SCENE.rotate(90)])
+    assert judged(data, accept_avif=True) == [S.ANIMATED] * 2
+
+
+def test_the_beginning_of_an_avif_waits_for_the_list_of_brands() -> None:
+    rules = ImageRules.from_settings(DownloadSettings(accept_avif=True))
+    head = b"\0\0\0\x1cftypmif1\0\0\0\0mif1MA1Bavif"
+    assert refused_by_beginning(head[:16], rules) is True
+    assert refused_by_beginning(head, rules) is True
+    assert refused_by_beginning(head.replace(b"avif", b"heic"), rules) is S.FORMAT_REFUSED
 
 
 def test_an_image_in_text_chunks_of_pillow_is_plain() -> None:
