@@ -60,6 +60,7 @@ _ORDER: dict[str, tuple[str, Callable[..., None] | typer.Typer]] = {
     "estimate": (_FIRST, crawls.estimate_crawl),
     "run": (_FIRST, whole.run_crawl),
     "status": (_FIRST, whole.status),
+    "diagnose": (_FIRST, whole.diagnose),
     "dashboard": (_FIRST, whole.dashboard),
     "dataset": (_PUBLISHED, dataset.commands),
     "search": (_PUBLISHED, search.commands),

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from laion_etl.cli.common import (
+    CrawlOption,
     JsonOption,
     SelectionOption,
     as_name,
@@ -13,6 +14,7 @@ from laion_etl.cli.common import (
     console,
     open_settings,
     say_json,
+    settings_and_store,
     show_funnel,
     show_nothing_new,
     show_places,
@@ -93,6 +95,31 @@ def status(
         console().print(bill.as_table())
     if as_json:
         say_json(found.to_plain() | {"bill": bill.to_plain()})
+
+
+def diagnose(
+    crawl: CrawlOption,
+    batch: Annotated[
+        int | None,
+        typer.Option(min=0, help="Number of the batch to explain; default: the crawl so far."),
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Explain why links gave no image, by cause and host, and what would win how many back."""
+    from laion_etl.database.connection import open_database
+    from laion_etl.report.link_losses import batch_losses, crawl_losses
+    from laion_etl.report.link_losses_text import losses_as_lines
+
+    settings, store = settings_and_store()
+    if batch is not None:
+        found = batch_losses(crawl, batch, store)
+    else:
+        with open_database(settings) as database:
+            found = crawl_losses(crawl, store, database)
+    for line in losses_as_lines(found):
+        console().print(line, markup=False, highlight=False)
+    if as_json:
+        say_json(found.to_plain())
 
 
 @needs("dashboard")

@@ -133,7 +133,7 @@ class DownloadStatus(Reason):
     NOT_AN_IMAGE = "not_an_image", "The response is not an image."
     FORMAT_REFUSED = (
         "format_refused",
-        "It is an image, but neither JPEG, PNG nor WebP (nor, with `accept_avif`, AVIF); `error_message` names "
+        "It is an image, but neither JPEG, PNG nor WebP (or AVIF with `accept_avif`); `error_message` names "
         "its format.",
     )
     ANIMATED = "animated", "The image is animated."

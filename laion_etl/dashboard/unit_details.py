@@ -72,7 +72,9 @@ def _network_facts(network: Any) -> list[tuple[str, Any]]:
     if not isinstance(network, dict):
         return []
     plain = {name: value for name, value in network.items() if isinstance(value, int | float | str)}
-    return [(name.replace("_", " "), value) for name, value in list(plain.items())[:12]]
+    facts = [(name.replace("_", " "), value) for name, value in list(plain.items())[:12]]
+    diagnosis = network.get("diagnosis")
+    return [*facts, *(("diagnosis", one) for one in (diagnosis if isinstance(diagnosis, list) else ()))]
 
 
 def _stage(stats: StageStats) -> dict[str, Any]:

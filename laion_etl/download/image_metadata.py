@@ -113,7 +113,7 @@ def _directories_below(tiff: bytes, start: int, order: str, *, is_first: bool) -
     (count,) = struct.unpack_from(f"{order}H", tiff, start)
     if count > _MAX_IFD_ENTRIES:
         return None
-    found = []
+    found: list[int] = []
     for number in range(count):
         tag, kind, _, value = struct.unpack_from(f"{order}HHIH", tiff, start + 2 + 12 * number)
         if tag in (_GPS, _MAKER_NOTE) or tag in _EMBEDDED:

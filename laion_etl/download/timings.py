@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from laion_etl.core.funnel import DownloadStatus
+from laion_etl.download.loss_causes import LOSS_CAUSES
 
 _PERCENTILES = (50, 90, 99)
 _NOTABLE_SHARE = 0.05  # of the links
@@ -52,43 +52,25 @@ def _percentiles(values: Any) -> dict[str, float]:
 def diagnose(
     total: int, dropped: Mapping[str, int], latencies: Mapping[str, Mapping[str, float]]
 ) -> list[str]:
-    """Returns a sentence per notable problem of a batch and what to do about it."""
+    """Returns a sentence per notable problem of a batch and what to do about it.
+
+    Causes that only the links' messages tell apart are left to `laion-etl diagnose`.
+    """
     sentences = []
-    for statuses, sentence in _SENTENCES:
-        share = sum(dropped.get(status.value, 0) for status in statuses) / max(total, 1)
-        if share >= _NOTABLE_SHARE:
-            sentences.append(f"{share:.0%} of links {sentence}")
+    for cause in LOSS_CAUSES:
+        share = sum(dropped.get(status.value, 0) for status in cause.statuses) / max(total, 1)
+        if share >= _NOTABLE_SHARE and cause.needs_no_message:
+            said = "; ".join(filter(None, (cause.sentence, cause.remedy)))
+            sentences.append(f"{share:.0%} of links {said}")
+    return [*sentences, *slow_lookups(latencies)]
+
+
+def slow_lookups(latencies: Mapping[str, Mapping[str, float]]) -> list[str]:
+    """Returns a sentence if looking up names took long."""
     lookup_s = latencies.get("resolve", {}).get("p90", 0.0)
-    if lookup_s > _SLOW_LOOKUP_S:
-        sentences.append(
-            f"one lookup in ten took over {lookup_s:.1f} s: the resolver is slow; run a resolver nearby, or "
-            "set LAION_ETL_DOWNLOAD_NAMESERVERS"
-        )
-    return sentences
-
-
-_S = DownloadStatus
-_SENTENCES: tuple[tuple[tuple[DownloadStatus, ...], str], ...] = (
-    (
-        (_S.RESOLVER_FAILED,),
-        "failed in DNS: the resolver is saturated or unreachable; run a resolver nearby, or set "
-        "LAION_ETL_DOWNLOAD_NAMESERVERS",
-    ),
-    ((_S.DNS_FAILED,), "have hosts that no longer exist: usual for an old crawl"),
-    ((_S.CONNECT_FAILED, _S.CONNECT_TIMEOUT), "have hosts that accept no connection"),
-    ((_S.TIMEOUT,), "timed out: the network or the servers may be overloaded"),
-    ((_S.TLS_FAILED,), "have servers with bad certificates (LAION_ETL_DOWNLOAD_VERIFY_TLS)"),
-    (
-        (_S.OPTED_OUT_ROBOTS_TAG, _S.OPTED_OUT_TDM, _S.OPTED_OUT_ROBOTS_TXT, _S.OPTED_OUT_METADATA),
-        "were left out because their owners opted out",
-    ),
-    (
-        (_S.ROBOTS_UNREACHABLE,),
-        "have hosts whose robots.txt could not be read (429, 5xx, no answer), so they were left alone",
-    ),
-    (
-        (_S.DECODER_CRASHED, _S.DECODE_TIMEOUT),
-        "crashed a decoder or timed out in it: LAION_ETL_DOWNLOAD_DECODE_MEMORY_MB or _DECODE_TIMEOUT_S may "
-        "be too small",
-    ),
-)
+    if lookup_s <= _SLOW_LOOKUP_S:
+        return []
+    return [
+        f"one lookup in ten took over {lookup_s:.1f} s: the resolver is slow; run a resolver nearby, or set "
+        "LAION_ETL_DOWNLOAD_NAMESERVERS"
+    ]
