@@ -21,11 +21,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import psycopg
+import pyarrow as pa
+import pyarrow.parquet as pq
 import urllib3
 
 from laion_etl.alerts import Alert, Kind, RunEnd, deliver, run_digest
 from laion_etl.core.ids import batch_name
-from laion_etl.core.schemas import partition_name, scored_stem, shard_stem
+from laion_etl.core.schemas import SHARD_SCHEMA, partition_name, scored_stem, shard_stem
 from laion_etl.core.stage_stats import StageStats
 from laion_etl.database.connection import open_database
 from laion_etl.database.embedded import running_server
@@ -36,6 +38,7 @@ CRAWLS = [f"CC-MAIN-2024-{week}" for week in range(10, 20)]
 SHOWN = CRAWLS[-1]
 PARTITIONS, GROUPS, RUN = 900, 64, "manual__1"
 LEASED, PARKED = 300, 200
+HOSTS = 6_000  # of the links of a batch
 DROPPED = {
     "dns_failed": 1_100, "connect_failed": 420, "connect_timeout": 610, "tls_failed": 130, "timeout": 350,
     "http_error": 1_900, "opted_out_robots_tag": 90, "opted_out_tdm": 25, "not_an_image": 310,
@@ -142,6 +145,27 @@ def write_store(store: LocalStore, numbers: range, files: int) -> None:
         (store.root / name).write_bytes(scored_stats.to_json())
 
 
+def write_links(store: LocalStore, numbers: range) -> None:
+    """Write the links of the first batch of each thousand: one file under many names."""
+    statuses = [status for status, count in {"success": KEPT, **DROPPED}.items() for _ in range(count)]
+    rows = [
+        {name: "" for name in SHARD_SCHEMA.names if pa.types.is_string(SHARD_SCHEMA.field(name).type)}
+        | {
+            "pair_id": number.to_bytes(16, "big"),
+            "url": f"https://host{number % HOSTS}.example/images/{number:040d}.jpg",
+            "caption": f"a caption of usual length for image number {number}, which takes some room",
+            "status": status,
+            "error_message": "404" if status == "http_error" else None,
+        }
+        for number, status in enumerate(statuses)
+    ]
+    first = store.root / f"{shard_stem(SHOWN, numbers[0])}.parquet"
+    first.parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(pa.Table.from_pylist(rows, schema=SHARD_SCHEMA), first, compression="zstd")
+    for number in numbers[1_000::1_000]:
+        os.link(first, store.root / f"{shard_stem(SHOWN, number)}.parquet")
+
+
 def write_alerts(settings: Settings) -> None:
     """Write 300 failures of one run, whose digest is measured."""
     alert = Alert(Kind.FAILED, SHOWN, RUN, "parse", "", "cannot read it: denied", 4)
@@ -245,6 +269,7 @@ def measure(folder: Path, batches: int, files: int, version: str) -> None:
         began = time.perf_counter()
         numbers = generate(settings, batches)
         write_store(LocalStore(folder / "store"), numbers[SHOWN], files)
+        write_links(LocalStore(folder / "store"), numbers[SHOWN])
         write_alerts(settings)
         seconds = time.perf_counter() - began
         print(f"{version}{batches:,} batches in {len(CRAWLS)} crawls (made in {seconds:.0f} s)", flush=True)
@@ -264,6 +289,7 @@ def measure(folder: Path, batches: int, files: int, version: str) -> None:
         timed(
             "status --crawl C --json", [*program, "status", "--crawl", SHOWN, "--json"], environment, postgres
         )
+        timed("diagnose --crawl C", [*program, "diagnose", "--crawl", SHOWN], environment, postgres)
         timed("digest", [sys.executable, "-m", "benchmarks.progress", "--digest"], environment, postgres)
         pages(environment, postgres)
 

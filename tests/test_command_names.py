@@ -20,7 +20,7 @@ from tests.test_cli import laion_etl
 ROOT = Path(__file__).parents[1]
 TREE: Any = typer.main.get_command(app)
 GROUPS = ("crawl", "dataset", "search", "model", "stage", "db")
-ALONE = ("demo", "estimate", "run", "status", "dashboard")
+ALONE = ("demo", "estimate", "run", "status", "diagnose", "dashboard")
 # They have old names on purpose: the aliases, their tests, and what changed when.
 HISTORY = {"laion_etl/cli/old_names.py", "tests/test_command_names.py", "CHANGELOG.md"}
 

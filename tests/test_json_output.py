@@ -62,6 +62,7 @@ def steps(crawl: str) -> Iterator[list[str]]:
     yield ["stage", "load", *of, "--partition", "0"]
     yield ["stage", "plan", *of]
     yield ["stage", "download", *of]
+    yield ["diagnose", *of]
     yield ["stage", "score", *of]
     yield ["stage", "publish", *of]
     yield ["run", crawl, *files]

@@ -118,8 +118,8 @@ def batch_losses(crawl: str, batch: int, store: Store) -> LinkLosses:
         sample.add(batch, links_of(batch, crawl, store))
     except MissingFileError as error:
         raise InputError(
-            f"cannot diagnose batch {batch} of {crawl}: {store.uri(stem)} has no stats or parquet; download it "
-            f"with `laion-etl stage download --crawl {crawl} --batch {batch}`"
+            f"cannot diagnose batch {batch} of {crawl}: {store.uri(stem)} has no stats or parquet; run "
+            f"`laion-etl stage download --crawl {crawl} --batch {batch}`"
         ) from error
     latencies = stats.details.get("network", {}).get("latency_s", {})
     found = _losses(crawl, stats.kept, stats.dropped, 1, sample)

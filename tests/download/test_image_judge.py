@@ -208,9 +208,7 @@ def test_the_pixels_are_the_same_with_hashes_and_without_and_any_reader_takes_th
         pytest.param(encoded()[:-2], id="JPEG without its end"),
         pytest.param(encoded()[:-1], id="JPEG with half its end"),
         pytest.param(encoded(progressive=True)[:-2], id="progressive JPEG without its end"),
-        pytest.param(
-            encoded(restart_marker_blocks=4)[:-2], id="restarts, without its end"
-        ),
+        pytest.param(encoded(restart_marker_blocks=4)[:-2], id="restarts, without its end"),
         pytest.param(encoded(format_="PNG")[:-12], id="PNG without its end"),
         pytest.param(
             png_with(chunk(b"iCCP", b"a\0\0" + zlib.compress(bytes(20_000_000)))), id="profile of 20 MB"
