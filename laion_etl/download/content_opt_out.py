@@ -6,12 +6,16 @@
   owner who opts out of one AI crawler means us too.
 - `tdm-reservation: 1` (W3C TDM Reservation Protocol, final report of May 2024).
 - The IPTC/PLUS property `plus:DataMining` in the image's XMP (PLUS-DMI vocabulary), and the training and
-  data mining assertions of C2PA and CAWG. Both are found by searching for their names: compressed or signed
-  containers are not unpacked. `constrained` is treated as `notAllowed`: we cannot evaluate the constraint.
+  data mining assertions of C2PA and CAWG. Both are found by searching for their names, also in UTF-16 and in
+  the compressed and hexadecimal texts of PNG; other compressed or signed containers are not unpacked.
+  `constrained` is treated as `notAllowed`: we cannot evaluate the constraint.
 """
 
 import re
-from collections.abc import Iterable
+import zlib
+from collections.abc import Iterable, Iterator
+
+from laion_etl.download.png_chunks import chunks
 
 OPT_OUT_DIRECTIVES = frozenset({"noai", "noimageai", "noindex", "noimageindex", "noml", "none"})
 
@@ -20,6 +24,10 @@ _PREVIEW = re.compile(
     r"\bmax-[a-z-]+\s*:\s*(?:none|standard|large|-?\d+)(?![\w-])"
 )  # their "none" is a value
 
+_MAX_TEXT_BYTES = 1 << 22
+_NO_DIGITS = re.compile(rb"[^0-9a-fA-F]+")
+_PROHIBITED = b"DMI-PROHIBITED"
+_PROHIBITED_UTF16 = b"\0".join(bytes([letter]) for letter in _PROHIBITED)  # in either order of bytes
 _TRAINING_ASSERTION = b"training-mining"
 _NOT_ALLOWED = re.compile(
     rb"(?:ai_generative_training|ai_training|data_mining).{1,24}?(?:notAllowed|constrained)", re.DOTALL
@@ -41,7 +49,35 @@ def reserved_by_header(reservations: Iterable[str]) -> bool:
 
 def opted_out_by_metadata(image: bytes) -> bool:
     """Whether the metadata of an image file forbids data mining or training."""
-    if b"DMI-PROHIBITED" in image:
+    return _opts_out(image) or any(_opts_out(text) for text in _packed_texts(image))
+
+
+def _opts_out(data: bytes) -> bool:
+    if _PROHIBITED in data or _PROHIBITED_UTF16 in data:
         return True
-    found = image.find(_TRAINING_ASSERTION)
-    return found >= 0 and _NOT_ALLOWED.search(image, found) is not None
+    found = data.find(_TRAINING_ASSERTION)
+    return found >= 0 and _NOT_ALLOWED.search(data, found) is not None
+
+
+def _packed_texts(image: bytes) -> Iterator[bytes]:
+    """Yields the texts of a PNG that are compressed, or are a profile in hexadecimal digits."""
+    if not image.startswith(b"\x89PNG"):
+        return
+    for kind, body, _ in chunks(image):
+        keyword, _, rest = body.partition(b"\0")
+        text = rest if kind == b"tEXt" else b""
+        if kind == b"zTXt":
+            text = _inflated(rest[1:])
+        elif kind == b"iTXt" and rest[:1] == b"\1":
+            text = _inflated(rest[2:].split(b"\0", 2)[-1])
+        if keyword.startswith(b"Raw profile type"):
+            digits = _NO_DIGITS.sub(b"", text.split(b"\n", 3)[-1])  # behind a name and a length
+            text = bytes.fromhex(digits[: len(digits) & ~1].decode())
+        yield text
+
+
+def _inflated(data: bytes) -> bytes:
+    try:
+        return zlib.decompressobj().decompress(data, _MAX_TEXT_BYTES)
+    except zlib.error:
+        return b""

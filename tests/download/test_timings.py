@@ -1,6 +1,7 @@
 """Diagnosis, adaptive concurrency and metrics of a batch; opt-outs in images and tdmrep.json."""
 
 import socket
+import zlib
 from pathlib import Path
 
 import pytest
@@ -117,6 +118,30 @@ C2PA = b"c2pa.training-mining\0cbor\xa1gentries\xa1x\x1bc2pa.ai_generative_train
 )
 def test_notices_in_the_image(notice: bytes, out: bool) -> None:
     assert opted_out_by_metadata(GOOD[:20] + notice + GOOD[20:]) is out
+
+
+def png_chunk(kind: bytes, body: bytes) -> bytes:
+    return len(body).to_bytes(4, "big") + kind + body + zlib.crc32(kind + body).to_bytes(4, "big")
+
+
+PROHIBITED = XMP % b"DMI-PROHIBITED"
+RAW = b"\nxmp\n %8d\n" % len(PROHIBITED) + PROHIBITED.hex().encode() + b"\n"
+
+
+@pytest.mark.parametrize(
+    "extra",
+    [
+        png_chunk(b"iTXt", b"XML:com.adobe.xmp\0\1\0\0\0" + zlib.compress(PROHIBITED)),
+        png_chunk(b"zTXt", b"Raw profile type xmp\0\0" + zlib.compress(RAW)),
+        png_chunk(b"tEXt", b"Raw profile type xmp\0" + RAW),
+        png_chunk(b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + PROHIBITED.decode().encode("utf-16")),
+        png_chunk(b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + PROHIBITED.decode().encode("utf-16-be")),
+    ],
+)
+def test_notices_in_packed_texts_of_a_png(extra: bytes) -> None:
+    image = b"\x89PNG\r\n\x1a\n" + png_chunk(b"IHDR", bytes(13)) + extra + png_chunk(b"IEND", b"")
+    assert opted_out_by_metadata(image)
+    assert not opted_out_by_metadata(image.replace(extra, png_chunk(b"zTXt", b"a\0\0broken")))
 
 
 def test_reservations() -> None:
