@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import trio
@@ -73,7 +73,6 @@ class BatchDownloader:
         self.known_hosts = 0  # origins about which other workers had shared facts
         self.policy_requests = 0
         self._settings = settings
-        self._image_settings = ImageSettings.from_settings(settings)
         self._pairs = pairs
         self._shard = shard
         self._hooks = hooks
@@ -82,6 +81,10 @@ class BatchDownloader:
         self._rules = load_image_rules(settings)
         self._rule_error = ""  # the last exception of a rule
         self._removed = removed
+        self._image_settings = replace(
+            ImageSettings.from_settings(settings),
+            listed_hashes=bool(len(self._pdq_blocklist) or len(removed.near)),
+        )
         self._concurrency = AdaptiveConcurrency(settings.connections)
         self._in_flight = 0
         self._wanted_more = False
@@ -105,7 +108,10 @@ class BatchDownloader:
         self._recall(links)
         self._scheduler = LinkScheduler(links, self._client.hosts)
         self._scheduler.on_ready = self._wake
-        async with Decoders(self._settings) as self._decoders, trio.open_nursery() as nursery:
+        async with (
+            Decoders(self._settings, self._image_settings) as self._decoders,
+            trio.open_nursery() as nursery,
+        ):
             nursery.start_soon(self._tick)
             await self._dispatch(nursery)
             nursery.cancel_scope.cancel()
@@ -247,9 +253,10 @@ class BatchDownloader:
             raise LinkFailed(DownloadStatus.BLOCKED_HASH)
         if not isinstance(found, StoredImage):
             raise LinkFailed(found)
-        pdq = bytes.fromhex(found.pdq) if found.pdq else b""
-        if pdq and (self._pdq_blocklist.matches(pdq) or self._removed.near.matches(pdq)):
-            raise LinkFailed(DownloadStatus.BLOCKED_HASH, "PDQ")
+        lists = (self._pdq_blocklist, self._removed.near)
+        for pdq in {bytes.fromhex(one) for one in (found.pdq, found.original_pdq) if one}:
+            if any(known.matches(pdq) for known in lists):
+                raise LinkFailed(DownloadStatus.BLOCKED_HASH, "PDQ")
         try:
             reason = refused_by(self._rules, found)
         except RuleFailedError as error:

@@ -96,14 +96,14 @@ class _Decoder:
 
 
 class Decoders:
-    """`async with Decoders(settings) as decoders:` then `await decoders.decode(data)` from any task."""
+    """`async with Decoders(settings, images) as decoders:` then `await decoders.decode(data)` from any task."""
 
-    def __init__(self, settings: DownloadSettings) -> None:
+    def __init__(self, settings: DownloadSettings, images: ImageSettings) -> None:
         self._settings = settings
         self.processes = settings.decoders or usable_cores()
         self._free = trio.Semaphore(self.processes)
         self._idle: list[_Decoder] = []
-        image_settings = json.dumps(asdict(ImageSettings.from_settings(settings)))
+        image_settings = json.dumps(asdict(images))
         module = "laion_etl.download.decoder_process"
         self._command = [sys.executable, "-m", module, str(settings.decode_memory_mb), image_settings]
         self._command.append(str(settings.opt_out))

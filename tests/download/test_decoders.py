@@ -15,11 +15,12 @@ from laion_etl.core.errors import InputError
 from laion_etl.core.funnel import DownloadStatus as S
 from laion_etl.download.decoders import Decoders
 from laion_etl.download.hashes import Digests
-from laion_etl.download.images import StoredImage
+from laion_etl.download.images import ImageSettings, StoredImage
 from laion_etl.settings import DownloadSettings
 from tests.download.hostile import GOOD
 from tests.faults.test_killed import decoders_of
 
+ONE = DownloadSettings(decoders=1)
 HUGE = 12_000  # pixels a side: much memory, though few bytes
 
 
@@ -32,7 +33,7 @@ def large_png(side: int) -> bytes:
 @asynccontextmanager
 async def stopped_decoder(settings: DownloadSettings) -> AsyncIterator[tuple[Decoders, int]]:
     """Decoders whose only process, of this number, is idle and will not answer the next image."""
-    async with Decoders(settings) as decoders:
+    async with Decoders(settings, ImageSettings.from_settings(settings)) as decoders:
         assert isinstance((await decoders.decode(GOOD)).found, StoredImage)
         [pid] = decoders_of(os.getpid())
         os.kill(pid, signal.SIGSTOP)
@@ -46,7 +47,10 @@ def decode_all(images: list[bytes], settings: DownloadSettings) -> list[StoredIm
         found[index] = (await decoders.decode(images[index])).found
 
     async def main() -> None:
-        async with Decoders(settings) as decoders, trio.open_nursery() as nursery:
+        async with (
+            Decoders(settings, ImageSettings.from_settings(settings)) as decoders,
+            trio.open_nursery() as nursery,
+        ):
             for index in range(len(images)):
                 nursery.start_soon(one, decoders, index)
 
@@ -113,7 +117,7 @@ def test_an_image_on_which_two_decoders_die_is_given_up(kills: int, expected: ty
                 while not (another := set(decoders_of(os.getpid())) - {pid}):
                     await trio.lowlevel.checkpoint()
                 os.kill(another.pop(), signal.SIGKILL)
-        async with Decoders(settings) as decoders:
+        async with Decoders(settings, ImageSettings.from_settings(settings)) as decoders:
             found.append((await decoders.decode(GOOD)).found)
 
     trio.run(main)
@@ -142,7 +146,7 @@ def test_a_decoder_outlives_the_threads_of_its_parent(monkeypatch: pytest.Monkey
     monkeypatch.setattr("trio._core._thread_cache.IDLE_TIMEOUT", 0.05)
 
     async def main() -> list[int]:
-        async with Decoders(DownloadSettings(decoders=1)) as decoders:
+        async with Decoders(ONE, ImageSettings.from_settings(ONE)) as decoders:
             pids = []
             for _ in range(2):
                 assert isinstance((await decoders.decode(GOOD)).found, StoredImage)
@@ -157,7 +161,7 @@ def test_a_decoder_outlives_the_threads_of_its_parent(monkeypatch: pytest.Monkey
 
 def test_the_digests_are_those_of_the_image_also_when_it_is_refused() -> None:
     async def main() -> list[Digests | None]:
-        async with Decoders(DownloadSettings(decoders=1)) as decoders:
+        async with Decoders(ONE, ImageSettings.from_settings(ONE)) as decoders:
             return [(await decoders.decode(data)).hashes for data in (GOOD, GOOD[:6_000])]
 
     assert trio.run(main) == [Digests.from_bytes(GOOD), Digests.from_bytes(GOOD[:6_000])]

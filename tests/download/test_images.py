@@ -1,5 +1,6 @@
 import io
 import random
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -7,9 +8,9 @@ import pytest
 from PIL import Image, ImageCms
 
 from laion_etl.core.funnel import DownloadStatus as S
-from laion_etl.download.hashes import perceptual_hash
+from laion_etl.download.hashes import pdq_hash, perceptual_hash
 from laion_etl.download.image_header import sniff
-from laion_etl.download.images import ImageSettings, StoredImage, decode
+from laion_etl.download.images import ImageSettings, StoredImage, decode, undecoded
 from laion_etl.minicrawl.scenes import draw, random_scene
 from laion_etl.settings import DownloadSettings
 
@@ -202,6 +203,22 @@ def test_the_perceptual_hash_survives_scaling_and_compression() -> None:
         image = scene(seed, 640, 480)
         small = Image.open(io.BytesIO(encoded(image.resize((200, 150)), quality=60)))
         assert distance(perceptual_hash(image.convert("L")), perceptual_hash(small.convert("L"))) <= 6
+
+
+def test_lists_are_compared_with_the_hash_of_the_original() -> None:
+    listed = replace(with_settings(), listed_hashes=True, perceptual_hashes=False)
+    for seed in range(5):
+        image = scene(seed, 1_200, 900)
+        data = encoded(image, quality=90)
+        reference = pdq_hash(Image.open(io.BytesIO(data)).convert("L"))
+        large, _ = stored(data, listed)
+        assert large.pdq is None
+        assert large.original_pdq is not None
+        assert distance(large.original_pdq, reference) <= 12
+    small = encoded(scene(1, 200, 150))
+    assert undecoded(small, with_settings(perceptual_hashes=False)) is not None
+    assert undecoded(small, listed) is None
+    assert stored(small, listed)[0].original_pdq == stored(small)[0].pdq
 
 
 def test_different_images_have_distant_hashes() -> None:

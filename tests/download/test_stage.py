@@ -2,6 +2,7 @@
 
 import io
 import json
+import random
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
@@ -16,11 +17,13 @@ from PIL import Image
 from laion_etl.core.schemas import BATCH_SCHEMA, SHARD_SCHEMA, pair_id
 from laion_etl.core.stage_stats import Output, StageStats
 from laion_etl.download.batch_downloader import Hooks
+from laion_etl.download.hashes import pdq_hash
 from laion_etl.download.stage import download_batch
 from laion_etl.io.storage import LocalStore, Store
 from laion_etl.io.tarshard import read_members
+from laion_etl.minicrawl.scenes import draw, random_scene
 from laion_etl.settings import DownloadSettings, Settings
-from tests.download.hostile import ANSWERS, GOOD, hostile_server, noise_image
+from tests.download.hostile import ANSWERS, GOOD, hostile_server, noise_image, ok
 from tests.download.test_client import EXPECTED, name
 
 
@@ -156,6 +159,33 @@ def test_a_blocked_hash_is_never_written(store: Store, settings: Settings, tmp_p
         assert list(read_members(file)) == []
 
 
+@pytest.mark.parametrize("perceptual_hashes", [True, False])
+def test_an_image_near_a_listed_original_is_never_written(
+    store: Store,
+    settings: Settings,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    perceptual_hashes: bool,
+) -> None:
+    """The hash of the image as it is stored, of 256 pixels, is farther from the list than is searched."""
+    image = draw(random_scene(random.Random(4)), 1200, 900, random.Random(4))
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG")
+    data = buffer.getvalue()
+    monkeypatch.setitem(ANSWERS, "/large", lambda send, _: send(ok(data)))
+    plan(store, ["http://a.hostile.example/large"])
+    blocklist = tmp_path / "blocked.txt"
+    blocklist.write_text(pdq_hash(Image.open(io.BytesIO(data)).convert("L")))
+    listed = replace(
+        settings.download,
+        pdq_blocklist=str(blocklist),
+        pdq_distance=12,
+        perceptual_hashes=perceptual_hashes,
+    )
+    stats = download_batch("C", 7, replace(settings, download=listed), store)
+    assert stats.dropped == {"blocked_hash": 1}
+
+
 def test_large_images_are_scaled_down(
     store: Store, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -204,7 +234,7 @@ OUTCOMES_OF_REAL = {
         dispose_op_background_final.png dispose_op_previous_region.png mode_16bit.png
         mode_grayscale_alpha.png mode_palette_alpha.png sequence_repeat_chunk.png split_fdat_zero_chunk.png
     """,
-    "decode_failed": "truncated_image.png truncated_jpeg.jpg",
+    "decode_failed": "truncated_image.png",  # of truncated_jpeg.jpg only the last byte is missing
     "too_few_bytes": """
         broken.png no_palette_with_background.gif zero_width.gif
         oom-225817ca0f8c663be7ab4b9e717b02c661e66834.tif
