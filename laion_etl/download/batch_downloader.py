@@ -81,10 +81,8 @@ class BatchDownloader:
         self._rules = load_image_rules(settings)
         self._rule_error = ""  # the last exception of a rule
         self._removed = removed
-        self._image_settings = replace(
-            ImageSettings.from_settings(settings),
-            listed_hashes=bool(len(self._pdq_blocklist) or len(removed.near)),
-        )
+        listed = len(self._pdq_blocklist) + len(removed.near) > 0
+        self._image_settings = replace(ImageSettings.from_settings(settings), listed_hashes=listed)
         self._concurrency = AdaptiveConcurrency(settings.connections)
         self._in_flight = 0
         self._wanted_more = False
@@ -253,9 +251,8 @@ class BatchDownloader:
             raise LinkFailed(DownloadStatus.BLOCKED_HASH)
         if not isinstance(found, StoredImage):
             raise LinkFailed(found)
-        lists = (self._pdq_blocklist, self._removed.near)
-        for pdq in {bytes.fromhex(one) for one in (found.pdq, found.original_pdq) if one}:
-            if any(known.matches(pdq) for known in lists):
+        for pdq in map(bytes.fromhex, filter(None, (found.pdq, found.original_pdq))):
+            if self._pdq_blocklist.matches(pdq) or self._removed.near.matches(pdq):
                 raise LinkFailed(DownloadStatus.BLOCKED_HASH, "PDQ")
         try:
             reason = refused_by(self._rules, found)

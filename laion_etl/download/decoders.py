@@ -96,7 +96,7 @@ class _Decoder:
 
 
 class Decoders:
-    """`async with Decoders(settings, images) as decoders:` then `await decoders.decode(data)` from any task."""
+    """`async with Decoders(settings, images) as decoders:` `await decoders.decode(data)` in any task."""
 
     def __init__(self, settings: DownloadSettings, images: ImageSettings) -> None:
         self._settings = settings
