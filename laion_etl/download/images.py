@@ -47,6 +47,7 @@ _TURNS_SIDES = frozenset({5, 6, 7, 8})  # width and height are swapped
 _JPEG, _JPEG_END = b"\xff\xd8\xff", b"\xff\xd9"
 _PNG = b"\x89PNG\r\n\x1a\n"
 _TAIL_BYTES = 64
+_GREY_STEPS = {"L;2": (3, 85), "L;4": (15, 17), "L": (255, 1)}  # raw modes of PNG: bits of a pixel, its unit
 _STRIP_PX = 256
 
 ImageFile.LOAD_TRUNCATED_IMAGES = False
@@ -172,7 +173,7 @@ def _refused_by_header(image: Image.Image, rules: ImageRules) -> DownloadStatus 
 
 
 def _stored(image: Image.Image, data: bytes, settings: ImageSettings) -> StoredImage:
-    _narrow_key(image)
+    _scale_key(image)
     if image.format == "PNG":
         image.load()  # its Exif may follow the pixels
     orientation = _orientation(image)
@@ -262,12 +263,19 @@ def _separated(image: Image.Image) -> tuple[Image.Image, Image.Image | None]:
     return image, None
 
 
-def _narrow_key(image: Image.Image) -> None:
-    """Of an RGB PNG of 16 bits Pillow keeps the high bytes, but not those of the transparent colour."""
+def _scale_key(image: Image.Image) -> None:
+    """Make the transparent colour of a PNG one of the pixels that Pillow decodes, as libpng does.
+
+    Pillow widens grey of 2 and 4 bits to 8 and keeps the high bytes of RGB in 16 bits, but leaves the key.
+    """
     key = image.info.get("transparency")
     tiles = image.tile if isinstance(image, ImageFile.ImageFile) else []
-    if isinstance(key, tuple) and tiles and tiles[0].args == "RGB;16B":
-        image.info["transparency"] = tuple(value >> 8 for value in key)
+    kind = str(tiles[0].args) if tiles else ""
+    if isinstance(key, tuple):
+        image.info["transparency"] = tuple(value >> 8 if kind == "RGB;16B" else value & 0xFF for value in key)
+    elif isinstance(key, int) and kind in _GREY_STEPS:
+        mask, step = _GREY_STEPS[kind]
+        image.info["transparency"] = (key & mask) * step
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:
