@@ -210,7 +210,7 @@ def test_shards_that_are_damaged_or_missing(store: LocalStore, database: Databas
     parquet.unlink()
     with pytest.raises(InputError, match=f"stage download --crawl {CRAWL} --batch {batch}"):
         batch_losses(CRAWL, batch, store)
-    with pytest.raises(InputError, match="none of its batches is downloaded"):
+    with pytest.raises(InputError, match="it has no downloaded batch"):
         crawl_losses("CC-MAIN-2020-05", store, database)
 
 

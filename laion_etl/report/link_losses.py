@@ -132,7 +132,7 @@ def crawl_losses(crawl: str, store: Store, database: Database) -> LinkLosses:
     parts = [Part(row[0] * 1_000, row[0] * 1_000 + 999, row[2], row[3]) for row in rows]
     if not parts:
         raise InputError(
-            f"cannot diagnose {crawl}: none of its batches is downloaded; run "
+            f"cannot diagnose {crawl}: it has no downloaded batch; run "
             f"`laion-etl stage download --crawl {crawl}` first"
         )
     chosen = _spread([row[0] for row in rows], _SAMPLED_BATCHES)

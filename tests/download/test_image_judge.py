@@ -135,7 +135,7 @@ def long_exif() -> bytes:
             id="IPTC cut in two",
         ),
         pytest.param(jpeg_with(0xE2, b"FPXR\0Latitude"), id="FlashPix"),
-        pytest.param(jpeg_with(0xE4, b"DJI\0" + bytes(20)), id="a segment that nobody knows"),
+        pytest.param(jpeg_with(0xE4, b"DJI\0" + bytes(20)), id="an unknown segment"),
         pytest.param(between_scans(segment(0xED, IPTC_CITY)), id="IPTC between two scans"),
         pytest.param(encoded() + encoded(exif=GPS), id="a second image behind the first"),
         pytest.param(png_with(chunk(b"tEXt", b"GPSLatitude\x0047.1")), id="keyword of a text"),
