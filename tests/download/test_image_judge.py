@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from PIL import Image, PngImagePlugin
+from PIL import Image, ImageCms, PngImagePlugin
 
 from laion_etl.core.funnel import DownloadStatus as S
 from laion_etl.download.image_header import ImageRules, other_format, plain_size, refused_by_beginning, sniff
@@ -33,6 +33,7 @@ from tests.download.image_files import (
     webp_with,
 )
 
+SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 GPS = exif(0x8825, {1: "N", 2: (47.0, 22.0, 0.0)})
 TURNED = exif(0x0112, 6)
 XMP_GPS = b'<x:xmpmeta><rdf:Description exif:GPSLatitude="47,22N"/></x:xmpmeta>'
@@ -166,12 +167,27 @@ def test_a_location_is_never_stored_however_it_is_written(data: bytes) -> None:
         pytest.param(png_with(chunk(b"tEXt", b"Comment\0a photo")), id="a comment"),
         pytest.param(webp_with(0x04, b"XMP ", XMP_PLAIN), id="XMP of a WebP"),
         pytest.param(encoded(format_="WEBP", lossless=True), id="lossless WebP"),
+        pytest.param(encoded(icc_profile=SRGB), id="profile of sRGB"),
+        pytest.param(encoded(format_="PNG", icc_profile=SRGB), id="profile of sRGB in a PNG"),
+        pytest.param(encoded(format_="WEBP", icc_profile=SRGB), id="profile of sRGB in a WebP"),
     ],
 )
 def test_what_says_nothing_of_a_place_is_stored_as_it_came(data: bytes) -> None:
     for stored in judged(data):
         assert isinstance(stored, StoredImage)
         assert stored.data == data
+
+
+@pytest.mark.parametrize("format_", ["JPEG", "PNG", "WEBP"])
+@pytest.mark.parametrize("profile", [exchanged(), linear_grey(), SRGB[:300], b"no profile"])
+def test_a_file_with_other_colours_than_those_of_srgb_is_not_stored_as_it_came(
+    format_: str, profile: bytes
+) -> None:
+    data = encoded(format_=format_, icc_profile=profile)
+    for stored in judged(data):
+        assert isinstance(stored, StoredImage)
+        assert profile not in stored.data
+        assert stored.format == "jpg"
 
 
 @pytest.mark.parametrize(
