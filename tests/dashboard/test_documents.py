@@ -21,7 +21,7 @@ from laion_etl.publish.stage import publish_dataset
 from laion_etl.settings import Settings
 from tests.dashboard.conftest import open_client
 from tests.dashboard.test_app import ask
-from tests.dashboard.world import ADVICE, FIRST_BATCH, HOSTILE, write_thousands
+from tests.dashboard.world import ADVICE, FIRST_BATCH, HOSTILE, SENTENCE, write_thousands
 from tests.publish.world import CRAWL, build_world, write_world
 
 
@@ -156,6 +156,8 @@ def test_a_batch_shows_its_worker_or_its_error(client: TestClient) -> None:
     assert (
         dict(client.get(f"/api/crawl/{CRAWL}/batch/{FIRST_BATCH + 23}").json()["facts"])["error"] == HOSTILE
     )
+    downloaded = dict(client.get(f"/api/crawl/{CRAWL}/batch/{FIRST_BATCH + 5}").json()["facts"])
+    assert (downloaded["hosts"], downloaded["diagnosis"]) == (61, SENTENCE)
     scored = client.get(f"/api/crawl/{CRAWL}/batch/{FIRST_BATCH + 1}").json()
     assert [stage["stage"] for stage in scored["stages"]] == ["download", "score"]
 

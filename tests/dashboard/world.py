@@ -25,6 +25,7 @@ from tests.publish.world import CRAWL, build_world, write_world
 HOSTILE = "<img src=x onerror=\"document.title='owned'\"></script><b>\u202ebold"
 ADVICE = "; give Airflow's workers the right to read the bucket, then clear the task"
 CAUSE = f"{HOSTILE} can't be read: {'AccessDenied ' * 80}{ADVICE}"
+SENTENCE = "6% of links timed out"
 PARTITIONS = 24
 BATCHES = 40
 FIRST_BATCH = batch_no(0, CRAWL)
@@ -50,7 +51,14 @@ def write_crawl(settings: Settings) -> None:
         _write_partition(number, store)
     for number in numbers[3:23]:
         stats = StageStats(
-            "download", CRAWL, batch_name(number), "f", 500, 380, {"http_error": 90, "timeout": 30}
+            "download",
+            CRAWL,
+            batch_name(number),
+            "f",
+            500,
+            380,
+            {"http_error": 90, "timeout": 30},
+            details={"network": {"hosts": 61, "diagnosis": [SENTENCE]}},
         )
         store.write_stats(f"{shard_stem(CRAWL, number)}_stats.json", stats)
     write_group(CRAWL, numbers[:3], store, of=23)
