@@ -53,7 +53,7 @@ def test_a_worker_that_lost_its_batch_writes_nothing(
     worker = overtaken(settings, store, queue, lambda queue, claim: queue.complete(claim, SECOND))
     with caplog.at_level(logging.WARNING):
         assert worker.run() == []
-    assert f"the lease of batch {batch_no(0)} expired and another worker took it over" in caplog.text
+    assert f"another worker has batch {batch_no(0)}: the lease expired" in caplog.text
     assert LocalStore(tmp_path / "store").list("shards/") == []
     assert queue.counts().downloaded == 1
     rows = queue._database.connection.execute(
@@ -68,7 +68,7 @@ def test_asked_for_one_batch_it_says_that_it_was_taken_over(
     worker = overtaken(settings, store, queue, lambda queue, claim: queue.complete(claim, SECOND))
     with pytest.raises(
         InputError,
-        match=f"cannot finish batch {batch_no(0)} of C: its lease expired and another worker took it over",
+        match=f"cannot finish batch {batch_no(0)} of C: another worker has it, because the lease expired",
     ):
         worker.run_one(batch_no(0))
 
