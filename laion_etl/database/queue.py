@@ -24,8 +24,8 @@ from laion_etl.database.queries import query
 from laion_etl.settings import DownloadSettings
 
 _ROLLED_UP_EVERY = 32  # results; until then their counts are rows of batch_change, which readers add up
-# A batch is raced when its worker has held it this many times as long as the median of the latest ones, but not before
-# this many seconds: a race costs a whole download, and a batch that is nearly done gains nothing.
+# A batch is raced when its worker has held it this many times as long as the median of the latest ones took,
+# and this many seconds: a race costs a whole download, and a batch that is nearly done gains nothing by it.
 _RACE_TIMES_USUAL, _RACE_LEAST_S = 2.0, 60
 
 
@@ -123,8 +123,8 @@ class BatchQueue:
         return self._extended(claim, "queue.heartbeat", "queue.race_heartbeat")
 
     def hold(self, claim: Claim) -> None:
-        """Extends the lease, and ends a race for the batch. Raises LeaseLost: the guard of a file that only the
-        owner may write."""
+        """Extends the lease, and ends a race for the batch. Raises LeaseLost: it guards files that only the owner
+        may write."""
         if not self._extended(claim, "queue.hold"):
             raise LeaseLost
 

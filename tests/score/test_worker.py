@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, BinaryIO
 
 import pytest
 from psycopg.types.json import Jsonb
@@ -21,8 +21,8 @@ from laion_etl.core.stopping import Stop
 from laion_etl.database.connection import Database, open_database
 from laion_etl.database.queries import query
 from laion_etl.database.queue import BatchQueue, Claim, QueueCounts, QueueStage, queue_of
-from laion_etl.database.score_queue import ScoreQueue, score_queue_of
 from laion_etl.database.requeue import requeue
+from laion_etl.database.score_queue import ScoreQueue, score_queue_of
 from laion_etl.dataset.missing_batches import Fault
 from laion_etl.dataset.score_progress import read_score_progress
 from laion_etl.dataset.scored import find_scored
@@ -504,15 +504,18 @@ def test_out_of_time_it_gives_everything_back(world: World) -> None:
 def test_a_batch_that_takes_another_worker_long_is_scored_by_the_one_that_is_idle(
     world: World, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The slow one stops before it writes: it has lost the race, and finds its images deleted."""
+    """The slow one has lost the race: that it finds the images deleted is not a fault of the batch."""
     park(world, 3)
     reached, woken = threading.Event(), threading.Event()
 
-    def stop_here(at: str) -> None:
-        if at == MOMENTS[0] and not reached.is_set():
-            reached.set()
-            assert woken.wait(LIMIT_S)
+    class Slow(LocalStore):
+        def open(self, name: str) -> BinaryIO:
+            if name == f"shards/{CRAWL}/{batch_name(2)}.tar":
+                reached.set()
+                assert woken.wait(LIMIT_S)
+            return super().open(name)
 
+    assert isinstance(world.store, LocalStore)
     world.worker().run()
     expected = scored_files(world.store)
     for name in world.store.list("scored"):
@@ -522,10 +525,10 @@ def test_a_batch_that_takes_another_worker_long_is_scored_by_the_one_that_is_idl
         "update batch set state = 'downloaded', score_stats = null, attempts = 0 where batch = 2"
     )
     world = without_raw_shards(world)
-    with running(world, store=pausing(world.store, stop_here)) as slow:
+    with running(world, store=Slow(world.store.root)) as slow:
         assert reached.wait(LIMIT_S)
         world.database.connection.execute(
-            "update batch set claimed_at = now() - interval '1 hour' where batch = 2"
+            "update batch set claimed_at = now() - interval '1 hour', race_began = null where batch = 2"
         )
         done = world.worker().run()
         woken.set()

@@ -122,9 +122,7 @@ class LocalStore(Store):
                 with storage_errors("list", place):
                     status = _status(place / name)
                 if status is not None:
-                    yield ListedFile(
-                        f"{folder}/{name}", "-".join(map(str, _version(status))), status.st_size
-                    )
+                    yield ListedFile(f"{folder}/{name}", "-".join(map(str, _version(status))), status.st_size)
 
     def delete(self, name: str) -> None:
         with storage_errors("delete", self.root / name):
