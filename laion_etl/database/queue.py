@@ -123,8 +123,10 @@ class BatchQueue:
         return self._extended(claim, "queue.heartbeat", "queue.race_heartbeat")
 
     def hold(self, claim: Claim) -> None:
-        """Extends the lease, and ends a race for the batch. Raises LeaseLost: it guards files that only the owner
-        may write."""
+        """Extends the lease, and ends a race for the batch; the guard of files that only the owner may write.
+
+        Raises LeaseLost.
+        """
         if not self._extended(claim, "queue.hold"):
             raise LeaseLost
 

@@ -58,7 +58,7 @@ class ScoreQueue(BatchQueue):
         return self._database.rows("queue.not_scored", self._keys)
 
     def delete_raw(self, claims: Sequence[Claim], delete: Callable[[list[int]], object]) -> None:
-        """Calls `delete` with the batches whose scores are still of these claims, and counts their raw shards.
+        """Calls `delete` with the batches that still have the scores of their claims; counts raw shards.
 
         Until it returns, no worker can take the batches to download them again: it would find the files
         whole, and lose them a moment later.
