@@ -16,7 +16,14 @@ from PIL import ExifTags, Image, ImageCms, ImageFile, PngImagePlugin
 
 from laion_etl.core.funnel import DownloadStatus
 from laion_etl.download.hashes import pdq_hash, perceptual_hash
-from laion_etl.download.image_header import SNIFF_BYTES, ImageRules, plain_size, sniff, too_many_scans
+from laion_etl.download.image_header import (
+    SNIFF_BYTES,
+    ImageRules,
+    dimensions,
+    plain_size,
+    sniff,
+    too_many_scans,
+)
 from laion_etl.download.image_metadata import without_extras
 from laion_etl.download.resize import Resize
 from laion_etl.sandbox.pillow_safety import DECODE_ERRORS
@@ -99,9 +106,12 @@ def decode(data: bytes, settings: ImageSettings) -> StoredImage | DownloadStatus
 
 def undecoded(data: bytes, settings: ImageSettings) -> StoredImage | None:
     """Returns an image that its header shows can be stored unchanged; None if it has to be decoded."""
-    if settings.perceptual_hashes or too_many_scans(data) or (size := plain_size(data)) is None:
+    if settings.perceptual_hashes or (size := dimensions(data)) is None:
         return None
+    # What takes a look at the whole file comes last: most images are resized.
     if settings.rules.refuse(*size) is not None or settings.resize.plan(size) is not None:
+        return None
+    if plain_size(data) is None or too_many_scans(data):
         return None
     extension = "jpg" if data[0] == 0xFF else "png" if data[0] == 0x89 else "webp"
     return StoredImage(data, extension, *size, *size, None, None)
