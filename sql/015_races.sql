@@ -3,7 +3,7 @@
 -- in one statement (queue.sql, hold); the other one stops, and counts nothing. A race costs no attempt.
 --
 -- The second worker has a token of its own from the beginning. It becomes that of the batch when it takes the batch, and
--- until then it is valid for nothing. Tokens are never given twice: whoever claims a batch takes one above both.
+-- until then it is valid for nothing. Tokens are never given twice: a claim takes one above both.
 --
 -- Rules of robots.txt that one worker has read count for all when a second witness says the same. Until now a witness was a
 -- network address. Behind PgBouncer or NAT all workers have one, and a worker that reaches several poolers has several. So
