@@ -24,7 +24,7 @@ import pyarrow.parquet as pq
 
 from laion_etl.core.schemas import BATCH_SCHEMA, PAIR_SCHEMA, SCORED_SCHEMA, SHARD_SCHEMA, pair_id
 from laion_etl.dataset.locator.build import locate
-from laion_etl.io.storage import LocalStore, Store
+from laion_etl.io.storage import ListedFile, LocalStore, Store
 from laion_etl.removal.lists import read_list
 from laion_etl.removal.search import Failures, Search
 from laion_etl.settings import Settings
@@ -55,7 +55,7 @@ class Counting(LocalStore):
             file.seek(offset)
             return file.read(size)
 
-    def files(self, folder: str, first: str = "", last: str = "") -> Iterator[tuple[str, str]]:
+    def files(self, folder: str, first: str = "", last: str = "") -> Iterator[ListedFile]:
         for number, file in enumerate(super().files(folder, first, last)):
             self.requests["lists"] += number % 1_000 == 0
             yield file

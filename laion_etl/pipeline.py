@@ -71,11 +71,11 @@ class Pipeline:
 
         Raises ModelError, or IncompleteError for shards that are missing or damaged.
         """
-        from laion_etl.score.devices import gpus_in_use
+        from laion_etl.score.devices import scoring_recorded
         from laion_etl.score.group import score_queue  # the extra `score`
 
-        never, clip = Stop(math.inf), self.settings.clip
-        with usage_recorded(self.crawl, "score", "worker", self.store, lambda: gpus_in_use(clip)):
+        never = Stop(math.inf)
+        with scoring_recorded(self.crawl, "worker", self.settings.clip, self.store):
             done = score_queue(
                 self.crawl, self.settings, self.store, self.database, never, on_done, again=True
             )

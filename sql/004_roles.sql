@@ -81,6 +81,10 @@ begin
         grant select on failure to laion_reader;
         grant execute on function roll_up_batches(integer) to laion_reader, laion_loader, laion_planner, laion_worker;
     end if;
+    if exists (select from pg_attribute where attrelid = 'batch'::regclass and attname = 'race_owner') then
+        -- 015_races.sql has been applied
+        grant update (race_owner, race_token, race_expires, race_began) on batch to laion_worker;
+    end if;
     if to_regclass('range_home') is not null then
         -- 014_servers.sql has been applied
         grant select on this_server, database_server, range_home to laion_reader, laion_loader, laion_planner, laion_worker;

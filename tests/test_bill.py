@@ -17,7 +17,7 @@ import pytest
 from rich.console import Console
 
 from laion_etl.core import usage_counters
-from laion_etl.core.errors import StorageError
+from laion_etl.core.errors import DatabaseOutageError, StoreOutageError
 from laion_etl.core.usage import ApartProcess, Usage, cpu_seconds, recorded_apart
 from laion_etl.core.usage_counters import FOLDER, Counter, count
 from laion_etl.io import usage_records
@@ -89,7 +89,7 @@ def test_a_failed_attempt_is_recorded_too_unless_it_was_short(
     with pytest.raises(ValueError, match="x"), usage_recorded(CRAWL, "parse", "0", store):
         raise ValueError("x")
     assert store.list("usage") == []
-    monkeypatch.setattr(usage_records, "_FIRST_S", 0.0)
+    monkeypatch.setattr(usage_records, "_SHORT_S", 0.0)
     with pytest.raises(ValueError, match="x"), usage_recorded(CRAWL, "parse", "0", store):
         count(Counter.WEB_BYTES, 5)
         raise ValueError("x")
@@ -192,10 +192,16 @@ def test_a_child_has_the_machine_for_as_long_as_it_runs() -> None:
     assert ApartProcess(1, began=10).ran_s(12, 30) == 18
 
 
-def test_an_outage_of_the_store_is_not_prolonged_by_the_record(store: Store) -> None:
-    with pytest.raises(StorageError), usage_recorded(CRAWL, "parse", "0", store):
-        raise StorageError("cannot write x: the bucket is gone")
+def test_an_outage_of_the_store_is_not_prolonged_by_the_record(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(usage_records, "_SHORT_S", 0.0)
+    with pytest.raises(StoreOutageError), usage_recorded(CRAWL, "parse", "0", store):
+        raise StoreOutageError("cannot write x: the store is full; free space")
     assert store.list("usage") == []
+    with pytest.raises(DatabaseOutageError), usage_recorded(CRAWL, "load", "0", store):
+        raise DatabaseOutageError("cannot connect to Postgres: it is down; start it")
+    assert recorded(store).stage == "load"
 
 
 def test_requests_of_a_bucket_and_their_bytes_are_counted(s3_store: Store, store: Store) -> None:

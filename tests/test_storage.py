@@ -230,13 +230,15 @@ def test_a_large_file_goes_through_multipart(s3_store: Store) -> None:
 def test_the_files_of_a_folder_are_listed_between_two_names_with_their_etags(any_store: Store) -> None:
     for name in ("a/1", "a/10", "a/2", "a/3", "a/below/2", "b/2"):
         any_store.write(name, b"x")
-    assert [name for name, _ in any_store.files("a")] == ["a/1", "a/10", "a/2", "a/3"]
-    assert [name for name, _ in any_store.files("a", "10", "3")] == ["a/10", "a/2"]
+    assert [file.name for file in any_store.files("a")] == ["a/1", "a/10", "a/2", "a/3"]
+    assert [file.name for file in any_store.files("a", "10", "3")] == ["a/10", "a/2"]
     assert list(any_store.files("none")) == []
-    assert dict(any_store.files("a")).items() <= any_store.etags("a", "").items()
-    before = dict(any_store.files("a"))["a/2"]
+    before = {file.name: file.etag for file in any_store.files("a")}
+    assert before.items() <= any_store.etags("a", "").items()
     any_store.write("a/2", b"another")
-    assert dict(any_store.files("a"))["a/2"] != before
+    (changed,) = any_store.files("a", "2", "3")
+    assert changed.etag != before["a/2"]
+    assert (changed.name, changed.bytes) == ("a/2", 7)
 
 
 def test_deleting_is_idempotent(any_store: Store) -> None:

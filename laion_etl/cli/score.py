@@ -75,8 +75,7 @@ def score(  # noqa: PLR0913, PLR0917 - Typer declares options as parameters
     command succeeds.
     """
     from laion_etl.io.planned import planned_batches
-    from laion_etl.io.usage_records import usage_recorded
-    from laion_etl.score.devices import gpus_in_use
+    from laion_etl.score.devices import scoring_recorded
     from laion_etl.score.group import score_group
 
     settings, store = open_settings()
@@ -93,7 +92,7 @@ def score(  # noqa: PLR0913, PLR0917 - Typer declares options as parameters
     lines = [*(shard or ()), *_lines(shards_from)]
     every = [_batch_of(line) for line in lines] if named else planned_batches(crawl, store)
     unit = "named" if named else group
-    with usage_recorded(crawl, "score", unit, store, lambda: gpus_in_use(settings.clip)):
+    with scoring_recorded(crawl, unit, settings.clip, store):
         done = score_group(
             crawl,
             every if named else _group(every, group),
@@ -117,8 +116,7 @@ def _score_from_queue(
 ) -> None:
     from laion_etl.core.stopping import Stop
     from laion_etl.database.connection import open_database
-    from laion_etl.io.usage_records import usage_recorded
-    from laion_etl.score.devices import gpus_in_use
+    from laion_etl.score.devices import scoring_recorded
     from laion_etl.score.group import score_queue
 
     settings, store = open_settings()
@@ -127,7 +125,7 @@ def _score_from_queue(
     if on_done is _say_counts:  # started by another process of this package
         threading.Thread(target=_end_with_stdin, daemon=True).start()
     with (
-        usage_recorded(crawl, "score", "worker", store, lambda: gpus_in_use(settings.clip)),
+        scoring_recorded(crawl, "worker", settings.clip, store),
         open_database(settings) as database,
     ):
         done = score_queue(crawl, settings, store, database, stop, on_done, again=again)

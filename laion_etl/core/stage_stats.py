@@ -72,6 +72,11 @@ class StageStats:
         outputs = tuple(Output(**output) for output in plain["outputs"])
         return cls(**{**values, "outputs": outputs})
 
+    @classmethod
+    def unfinished(cls, stage: str, crawl: str, unit: str) -> "StageStats":
+        """Return placeholder stats of a unit, which no reader takes for a result."""
+        return cls(stage, crawl, unit, UNFINISHED, 0, 0)
+
     def to_json(self) -> bytes:
         return json.dumps(self.to_plain(), indent=1, ensure_ascii=False).encode() + b"\n"
 

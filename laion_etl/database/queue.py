@@ -1,22 +1,21 @@
 """The batch queue: claims under a lease, with a fencing token so that each batch gets one result.
 
 Download and score workers share it: a batch is ready, downloading, downloaded, scoring and at last scored, or
-parked with its cause (sql/012_fleet.sql). `BatchQueue` is the queue of one of the two stages.
+parked with its cause (sql/012_fleet.sql). `BatchQueue` is the queue of one of the two stages; what only score
+workers ask of it is in score_queue.py. The last batches are raced (sql/015_races.sql).
 """
 
 import os
 import secrets
 import socket
-from collections.abc import Sequence
 from copy import copy
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any
+from typing import Any, Self
 
 from psycopg import Connection
 from psycopg.types.json import Jsonb
 
-from laion_etl.core.errors import SettingsError
 from laion_etl.core.stage_stats import Output, StageStats
 from laion_etl.core.stopping import LeaseLost
 from laion_etl.database.connection import Database
@@ -24,9 +23,10 @@ from laion_etl.database.load import crawl_number
 from laion_etl.database.queries import query
 from laion_etl.settings import DownloadSettings
 
-_PAGE = 500  # batches of one transaction
-_READ_AT_ONCE = 20_000  # rows of a few numbers
 _ROLLED_UP_EVERY = 32  # results; until then their counts are rows of batch_change, which readers add up
+# A batch is raced when its worker has held it this many times as long as the median of the latest ones took,
+# and this many seconds: a race costs a whole download, and a batch that is nearly done gains nothing by it.
+_RACE_TIMES_USUAL, _RACE_LEAST_S = 2.0, 60
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,24 +66,6 @@ class QueueCounts:
         return self.downloaded + self.scoring + self.scored
 
 
-@dataclass(frozen=True, slots=True)
-class WorkLeft:
-    """Whether there are batches neither scored nor parked, and whether a worker holds one at this moment."""
-
-    any: bool
-    going_on: bool
-
-
-@dataclass(frozen=True, slots=True)
-class ScoreTotals:
-    """Counts of all scored batches of a crawl; `raw_deleted`: how many of their raw shards were deleted."""
-
-    samples: int
-    kept: int
-    dropped: dict[str, int]
-    raw_deleted: int
-
-
 class BatchQueue:
     """The batches of one crawl. `lease_s`: a silent worker loses its batch after this many seconds;
     `max_attempts`: claims of a batch in one stage before it is parked.
@@ -109,10 +91,12 @@ class BatchQueue:
             "lease_s": lease_s,
             "max_attempts": max_attempts,
             "owner": f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}",
+            "times_usual": _RACE_TIMES_USUAL,
+            "least_s": _RACE_LEAST_S,
             **stage.states,
         }
 
-    def through(self, database: Database) -> "BatchQueue":
+    def through(self, database: Database) -> Self:
         """Return the queue of the same worker through another connection, for another thread."""
         other = copy(self)
         other._database = database
@@ -126,18 +110,25 @@ class BatchQueue:
         """Claims a given batch, in any state, to download it; None when another worker holds it."""
         return self._claimed("queue.claim_one", {**self._keys, "batch": batch})
 
+    def race(self) -> Claim | None:
+        """Claims a batch that another worker has held for much longer than is usual; None when there is none.
+
+        Both are at work on it then; the first one that holds it to write has it (sql/015_races.sql). Only for
+        a worker that `claim` has nothing for.
+        """
+        return self._claimed("queue.race", self._keys)
+
     def heartbeat(self, claim: Claim) -> bool:
         """Extends the lease; False when it was lost."""
-        keys = self._of(claim)
+        return self._extended(claim, "queue.heartbeat", "queue.race_heartbeat")
 
-        def work(connection: Connection) -> bool:
-            connection.execute(query("queue.note_contact"), keys)
-            return connection.execute(query("queue.heartbeat"), keys).rowcount == 1
+    def hold(self, claim: Claim) -> None:
+        """Extends the lease, and ends a race for the batch; the guard of files that only the owner may write.
 
-        if self._database.run(work):
-            return True
-        self._let_go(claim)
-        return False
+        Raises LeaseLost.
+        """
+        if not self._extended(claim, "queue.hold"):
+            raise LeaseLost
 
     def complete(self, claim: Claim, stats: StageStats) -> bool:
         """Records the result; False when the lease was lost and the result was not recorded."""
@@ -155,7 +146,10 @@ class BatchQueue:
         return recorded
 
     def fail(self, claim: Claim, error: str) -> bool:
-        """Returns the batch to the queue with its error; parks it when its attempts are used up."""
+        """Returns the batch to the queue with its error; parks it when its attempts are used up.
+
+        False when another worker has the batch: then the error does not count.
+        """
         return self._ended("queue.fail", claim, {"error": error[:2000]})
 
     def release(self, claim: Claim) -> bool:
@@ -165,7 +159,13 @@ class BatchQueue:
     def release_all(self) -> None:
         """Returns all batches that this worker holds, also one whose claim it was interrupted in."""
         self._held.clear()
-        self._database.run(lambda connection: connection.execute(query("queue.release_all"), self._keys))
+        keys = {**self._keys, "batch": None, "token": None}
+
+        def work(connection: Connection) -> None:
+            connection.execute(query("queue.release"), keys)
+            connection.execute(query("queue.leave_race"), keys)
+
+        self._database.run(work)
 
     def counts(self) -> QueueCounts:
         """Returns how many batches are in which state, at a cost that does not depend on their number."""
@@ -181,80 +181,18 @@ class BatchQueue:
         ((expiry_s,),) = self._database.rows("queue.next_expiry", self._keys)
         return None if expiry_s is None else float(expiry_s)
 
-    def is_held(self, claim: Claim) -> None:
-        """Extends the lease. Raises LeaseLost: the guard of a file that only the owner may write."""
-        if not self.heartbeat(claim):
-            raise LeaseLost
+    def _extended(self, claim: Claim, *names: str) -> bool:
+        """Runs the first of some statements that finds the claim; forgets a claim that none finds."""
+        keys = self._of(claim)
 
-    def totals(self) -> ScoreTotals:
-        """Returns what score workers have done so far, from counters."""
-        (row,) = self._database.rows("queue.score_totals", self._keys)
-        return ScoreTotals(*row)
+        def work(connection: Connection) -> bool:
+            connection.execute(query("queue.note_contact"), keys)
+            return any(connection.execute(query(name), keys).rowcount == 1 for name in names)
 
-    def scored(self) -> list[tuple[int, str]]:
-        """Returns the batches that are scored, ascending, each with the fingerprint of its scores."""
-        found: list[tuple[int, str]] = []
-        while True:
-            keys = {**self._keys, "after": found[-1][0] if found else -1, "rows": _READ_AT_ONCE}
-            page = self._database.rows("queue.scored", keys)
-            found += page
-            if len(page) < _READ_AT_ONCE:
-                return found
-
-    def parked(self) -> list[tuple[int, bool, str]]:
-        """Returns the batches that are parked, whether their download failed, and why."""
-        return self._database.rows("queue.not_scored", self._keys)
-
-    def is_scored(self, claim: Claim) -> bool:
-        """Returns whether the scores recorded for this claim are still those of the batch."""
-        return bool(self._database.rows("queue.is_completed", self._of(claim)))
-
-    def note_raw_deleted(self, claims: Sequence[Claim]) -> None:
-        """Counts raw shards that were deleted."""
-        keys = {"batches": [one.batch for one in claims], "tokens": [one.token for one in claims]}
-        self._database.run(lambda connection: connection.execute(query("queue.note_raw_deleted"), keys))
-
-    def raw_shard_bounds(self) -> tuple[int, int] | None:
-        """Returns the first and the last scored batch whose raw shard may still be there, if any."""
-        ((first, last),) = self._database.rows("queue.raw_shard_bounds", self._keys)
-        return None if first is None else (first, last)
-
-    def with_raw_shard(self, after: int, rows: int) -> list[Claim]:
-        """Returns scored batches whose raw shard may still be there, ascending, after `after`."""
-        keys = {**self._keys, "after": after, "rows": rows}
-        return [_claim(*row) for row in self._database.rows("queue.with_raw_shard", keys)]
-
-    def scored_otherwise(self, scored_by: str) -> tuple[int, int]:
-        """Returns how many batches another model or other settings scored; of how many the tar is gone."""
-        (row,) = self._database.rows("queue.scored_otherwise", {**self._keys, "scored_by": scored_by})
-        return row[0], row[1]
-
-    def score_again(self, scored_by: str) -> int:
-        """Queues batches for scoring again that were scored by another model; returns how many.
-
-        Raises SettingsError, without changing anything, if the images of some are gone.
-        """
-        keys = {**self._keys, "scored_by": scored_by, "rows": _PAGE}
-        others, gone = self.scored_otherwise(scored_by)
-        if gone:
-            raise SettingsError(
-                f"cannot score {gone:,} batches again with this model or these settings: their images were "
-                "deleted after they were scored (LAION_ETL_KEEP_RAW_SHARDS=false); use the model and "
-                "settings that they were scored with, or download them again"
-            )
-        count = 0
-        while others and (
-            found := self._database.run(
-                lambda connection: connection.execute(query("queue.score_again"), keys).rowcount
-            )
-        ):
-            count += found
-        return count
-
-    def work_left(self) -> WorkLeft:
-        """Returns whether there may still be work for a score worker."""
-        (row,) = self._database.rows("queue.work_left", self._keys)
-        return WorkLeft(*row)
+        if self._database.run(work):
+            return True
+        self._let_go(claim)
+        return False
 
     def _let_go(self, claim: Claim) -> None:
         """Forgets a claim once the database has: before that a repeated claim would find it as one unseen."""
@@ -268,11 +206,11 @@ class BatchQueue:
                 seen = {"batches": [one for one, _ in known], "tokens": [token for _, token in known]}
                 unseen = connection.execute(query("queue.claimed_unseen"), {**keys, **seen}).fetchone()
                 if unseen:
-                    return _claim(*unseen)
+                    return as_claim(*unseen)
             connection.execute(query("queue.note_contact"), keys)
             connection.execute(query("queue.park_exhausted"), keys)
             row = connection.execute(query(name), keys).fetchone()
-            return _claim(*row) if row else None
+            return as_claim(*row) if row else None
 
         claim = self._database.run(work)
         self._is_claiming = False
@@ -285,7 +223,14 @@ class BatchQueue:
 
     def _ended(self, name: str, claim: Claim, more: dict[str, object] | None = None) -> bool:
         keys = {**self._of(claim), **(more or {})}
-        ended = self._database.run(lambda connection: connection.execute(query(name), keys).rowcount == 1)
+
+        def work(connection: Connection) -> bool:
+            if connection.execute(query(name), keys).rowcount == 1:
+                return True
+            connection.execute(query("queue.leave_race"), keys)
+            return False
+
+        ended = self._database.run(work)
         self._let_go(claim)
         return ended
 
@@ -296,5 +241,6 @@ def queue_of(crawl: str, settings: DownloadSettings, database: Database, stage: 
     return BatchQueue(database, crawl_no, settings.lease_s, settings.max_attempts, stage)
 
 
-def _claim(batch: int, token: int, file: dict[str, Any]) -> Claim:
+def as_claim(batch: int, token: int, file: dict[str, Any]) -> Claim:
+    """Returns a row of the queue as a claim."""
     return Claim(batch, token, Output(**file))

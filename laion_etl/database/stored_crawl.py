@@ -2,6 +2,9 @@
 
 Each folder is listed once, page by page. Only the numbers of batches are kept, not the names of their files:
 a crawl of 300,000 batches has four million files.
+
+Scores that a worker was about to replace have placeholder stats, which name no files. So only stats as small
+as those are read, and not one file for each scored batch.
 """
 
 import logging
@@ -13,8 +16,8 @@ from functools import partial
 from itertools import groupby
 
 from laion_etl.core.errors import DamagedFileError, MissingFileError, NewerFormatError
-from laion_etl.core.schemas import partition_name
-from laion_etl.core.stage_stats import StageStats
+from laion_etl.core.schemas import partition_name, scored_stem
+from laion_etl.core.stage_stats import UNFINISHED, StageStats
 from laion_etl.io.storage import Store
 
 READERS = 8
@@ -32,7 +35,7 @@ class StoredCrawl:
     loaded: set[int]  # partitions with stats of a load
     batches: set[int]  # with the file of their pairs
     shards: set[int]  # with all files of their shard; of those that are scored the tar may have been deleted
-    scored: set[int]
+    scored: set[int]  # with scores that are whole
 
 
 def read_stored(crawl: str, store: Store) -> StoredCrawl:
@@ -40,9 +43,9 @@ def read_stored(crawl: str, store: Store) -> StoredCrawl:
     with ThreadPoolExecutor(3) as pool:
         batches = pool.submit(_numbers, f"batches/{crawl}", store, {".parquet"})
         shards = pool.submit(_numbers, f"shards/{crawl}", store, _RECORD | {".tar"}, _RECORD)
-        scored = pool.submit(_numbers, f"scored/{crawl}", store, {"_stats.json"})
+        scored = pool.submit(_scored, crawl, store)
         parsed, loaded = _parsed(crawl, store), set(_partitions(store.list(f"load/{crawl}")))
-        (planned,), (whole, recorded), (scores,) = batches.result(), shards.result(), scored.result()
+        (planned,), (whole, recorded), scores = batches.result(), shards.result(), scored.result()
         return StoredCrawl(parsed, loaded, planned, whole | recorded & scores, scores)
 
 
@@ -55,12 +58,29 @@ def readable_stats(name: str, store: Store) -> StageStats | None:
         return None
 
 
+def _scored(crawl: str, store: Store) -> set[int]:
+    """Return the batches that have stats of their scores, other than placeholders."""
+    found: set[int] = set()
+    small: list[int] = []
+    for file in store.files(f"scored/{crawl}"):
+        match = _BATCH_FILE.match(file.name.rpartition("/")[2])
+        if match and match[2] == "_stats.json":
+            batch = int(match[1])
+            found.add(batch)
+            if file.bytes < 2 * len(StageStats.unfinished("score", crawl, match[1]).to_json()):
+                small.append(batch)
+    with ThreadPoolExecutor(READERS) as pool:
+        names = [f"{scored_stem(crawl, batch)}_stats.json" for batch in small]
+        read = zip(small, pool.map(partial(readable_stats, store=store), names), strict=True)
+        return found - {batch for batch, stats in read if stats is None or stats.fingerprint == UNFINISHED}
+
+
 def _numbers(folder: str, store: Store, *endings: set[str]) -> list[set[int]]:
     """Return, for each set of endings, the batches that have a file with each of them.
 
     Names ascend, so the files of a batch follow one another.
     """
-    found = (_BATCH_FILE.match(name.rpartition("/")[2]) for name, _ in store.files(folder))
+    found = (_BATCH_FILE.match(file.name.rpartition("/")[2]) for file in store.files(folder))
     matches = (match for match in found if match)
     numbers: list[set[int]] = [set() for _ in endings]
     for digits, files in groupby(matches, lambda match: match[1]):

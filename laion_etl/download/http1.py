@@ -180,7 +180,9 @@ class Connection:
             if self._length is None:
                 return b""
             raise bad_response("cut off")
-        data = bytes(buffer) if self._length is None else bytes(buffer[: self._length])
+        # Usually all of it: a slice would be copied twice.
+        is_whole = self._length is None or self._length >= len(buffer)
+        data = bytes(buffer) if is_whole else bytes(buffer[: self._length])
         del buffer[: len(data)]
         self._body_bytes += len(data)
         if self._length is not None:

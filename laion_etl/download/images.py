@@ -20,7 +20,7 @@ from PIL import ExifTags, Image, ImageCms, ImageFile, PngImagePlugin
 
 from laion_etl.core.funnel import DownloadStatus
 from laion_etl.download.hashes import pdq_hash, perceptual_hash
-from laion_etl.download.image_header import CONTAINER_HEAD_BYTES, ImageRules, plain_size, sniff
+from laion_etl.download.image_header import CONTAINER_HEAD_BYTES, ImageRules, dimensions, plain_size, sniff
 from laion_etl.download.jpeg_segments import has_every_coefficient, too_many_scans
 from laion_etl.download.png_chunks import MAX_PROFILE_BYTES, without_extras
 from laion_etl.download.resize import Resize
@@ -122,9 +122,12 @@ def undecoded(data: bytes, settings: ImageSettings) -> StoredImage | None:
     hashed = settings.perceptual_hashes or settings.listed_hashes
     if hashed or not data.startswith(_JPEG) or len(data) < settings.rules.min_bytes:
         return None
-    if too_many_scans(data) or (size := plain_size(data)) is None:
+    if (size := dimensions(data)) is None:
         return None
+    # What takes a look at the whole file comes last: most images are resized.
     if settings.rules.refuse(*size) is not None or settings.resize.plan(size) is not None:
+        return None
+    if too_many_scans(data) or plain_size(data) is None:
         return None
     return StoredImage(data, "jpg", *size, *size, None, None)
 

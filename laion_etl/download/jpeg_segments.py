@@ -9,9 +9,11 @@ import re
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import islice
 
 _MAX_SEGMENTS = 1_000
 _MAX_SCANS = 100  # encoders write about ten; each is a pass over all coefficients of the image
+_SCANS = re.compile(rb"\xff\xda")  # finds FF by memchr: a third of the time of bytes.count
 _MAX_MCU_BLOCKS = 10
 _MAX_TABLES = 4
 _COEFFICIENTS = 64
@@ -70,7 +72,7 @@ def too_many_scans(data: bytes) -> bool:
 
     Only its first image counts: a video behind it (a motion photo) has the bytes of the marker by chance.
     """
-    if data.count(b"\xff\xda") <= _MAX_SCANS:
+    if next(islice(_SCANS.finditer(data), _MAX_SCANS, None), None) is None:
         return False
     scans, found = 0, _NEXT_SEGMENT.search(data, 2)
     while found is not None and scans <= _MAX_SCANS and data[found.end() - 1] != END:

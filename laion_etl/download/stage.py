@@ -28,6 +28,7 @@ from laion_etl.core.ids import batch_name
 from laion_etl.core.outages import NO_PATIENCE, Outages
 from laion_etl.core.schemas import BATCH_FILES, batch_file_name, plan_stats_name, shard_stem
 from laion_etl.core.stage_stats import Output, StageStats, fingerprint
+from laion_etl.core.stopping import LeaseLost
 from laion_etl.core.usage_counters import Counter, count
 from laion_etl.download import RULES_VERSION
 from laion_etl.download.batch_downloader import BatchDownloader, Hooks
@@ -188,11 +189,11 @@ def _read_batch(crawl: str, batch: int, store: Store) -> pa.Table:
 
 @contextmanager
 def _plain_errors() -> Iterator[None]:
-    """Unwraps Ctrl-C and our own errors from the exception groups of trio's nurseries."""
+    """Unwraps Ctrl-C, our own errors and a lost lease from the exception groups of trio's nurseries."""
     try:
         yield
     except BaseExceptionGroup as group:
-        for kind in (KeyboardInterrupt, LaionEtlError):
+        for kind in (KeyboardInterrupt, LaionEtlError, LeaseLost):
             if (found := group.subgroup(kind)) is not None:
                 raise _first(found) from group
         raise

@@ -1,7 +1,12 @@
 """A download worker: claims batches of a crawl under leases until none is left.
 
 It ends when every batch is done or parked. While other workers hold the last batches it waits, because the
-batch of a worker that dies becomes claimable again when its lease expires.
+batch of a worker that dies becomes claimable again when its lease expires. A batch that one of them has held
+for much longer than is usual it downloads, too: a host that is slow for one machine, or a machine that is, no
+longer holds up the crawl. The first of the two that writes has the batch, and the other one stops.
+
+Refused: splitting the last batches. The rest of a batch is known only to its worker, and a batch is a shard
+with a name, a fingerprint and numbers of samples that follow from the plan.
 """
 
 import logging
@@ -114,8 +119,8 @@ class Worker:
             raise Stopped(f"stopped; batch {batch} was returned to the queue")
         if stats is None:
             raise InputError(
-                f"cannot finish batch {batch} of {self.crawl}: its lease expired and another worker took it "
-                "over; that worker's result counts"
+                f"cannot finish batch {batch} of {self.crawl}: another worker has it, because the lease "
+                "expired or that worker was faster; its result counts"
             )
         return stats
 
@@ -130,6 +135,9 @@ class Worker:
             expiry_s = self.outages.outlast(self.queue.next_expiry_s)
             if expiry_s is None or self._stopped:
                 return None
+            if (claim := self.outages.outlast(self.queue.race)) is not None:
+                _log.info("batch %d takes another worker long: it is downloaded here, too", claim.batch)
+                return claim
             if not waiting:
                 waiting = True
                 _log.warning(
@@ -167,24 +175,24 @@ class Worker:
             if self.on_progress is not None:
                 self.on_progress(claim.batch, done, total)
 
-        def check_lease() -> None:
-            """Checks the lease before a file is written.
+        lost = threading.Event()
 
-            Another worker's download would differ, and stored files must match the recorded result.
-            """
-            if not self.queue.heartbeat(claim):
+        def check() -> None:
+            if self.stop is not None:
+                self.stop.check()
+            if lost.is_set():
                 raise LeaseLost
 
-        hooks = Hooks(report, self.stop.check if self.stop else None, self.metrics, self.hosts)
+        hooks = Hooks(report, check, self.metrics, self.hosts)
         try:
-            with in_background(partial(self._beat, claim)):
+            with in_background(partial(self._beat, claim, lost)):
                 stats = download_batch(
                     self.crawl,
                     claim.batch,
                     self.settings,
                     self.store,
                     hooks,
-                    check_lease,
+                    lambda: self.queue.hold(claim),
                     self.outages,
                     claim.file,
                     is_there,
@@ -195,7 +203,9 @@ class Worker:
             _log.warning("stopped; batch %d was returned to the queue", claim.batch)
             return None
         except LeaseLost:
-            _log.warning("the lease of batch %d expired and another worker took it over", claim.batch)
+            _log.warning(
+                "another worker has batch %d: the lease expired, or that worker was faster", claim.batch
+            )
             return None
         except BatchFileError:
             raise
@@ -225,8 +235,8 @@ class Worker:
         if self.hosts is not None:  # after an error its row expires: the database may be the cause
             self.hosts.leave()
 
-    def _beat(self, claim: Claim, stop: threading.Event) -> None:
-        """Extends the lease, through a connection of its own."""
+    def _beat(self, claim: Claim, lost: threading.Event, stop: threading.Event) -> None:
+        """Extends the lease, through a connection of its own; sets `lost` when it is lost."""
         interval_s = self.settings.download.lease_s / 4
         wait_s = min(interval_s, _FIRST_BEAT_S)
         while not stop.wait(wait_s):
@@ -234,6 +244,7 @@ class Worker:
             try:
                 with open_database(self.settings) as database:
                     if not open_queue(self.crawl, self.settings, database).heartbeat(claim):
+                        lost.set()
                         return
                     if self.hosts is not None:
                         self.hosts.beat(database)

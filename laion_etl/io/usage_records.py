@@ -1,7 +1,7 @@
 """Records of what the processes of a crawl used: `usage/<crawl>/<stage>/<unit>-<id>.json`, one per process.
 
-A process writes its record at its end, and every five minutes while it runs: one that is killed loses what it
-used since. The number of records follows from the number of processes, not from that of batches, and nothing
+A process writes its record at its end, and every minute while it runs: one that is killed loses what it used
+since. The number of records follows from the number of processes, not from that of batches, and nothing
 is written for a claim, a batch or a heartbeat. Each attempt has a record of its own, because each costs
 money. Records differ from run to run; no stage reads them, and they are in no fingerprint.
 
@@ -22,7 +22,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from laion_etl.core.errors import InputError, OutageError, StorageError
+from laion_etl.core.errors import InputError, StoreOutageError, StoreRefusedError
 from laion_etl.core.formats import check_format
 from laion_etl.core.host_resources import usable_cores
 from laion_etl.core.usage import Usage, amount, cpu_seconds, machine_seconds
@@ -30,7 +30,8 @@ from laion_etl.core.usage_counters import FOLDER, NO_FOLDER, Counter, counted
 from laion_etl.io.storage import Store
 
 FORMAT = 1
-_FIRST_S, _EVERY_S = 30.0, 300.0
+_FIRST_S, _EVERY_S = 10.0, 60.0  # of 300 pods: 2 dollars a day for requests of the bucket
+_SHORT_S = 1.0  # failing earlier costs next to nothing
 _READERS = 32  # small files: reading them is mostly waiting
 _log = logging.getLogger(__name__)
 _DAMAGED = (
@@ -55,7 +56,7 @@ class UsageRecord:
 
     def is_running(self, now: float) -> bool:
         """Whether it still runs: one that was killed stops writing."""
-        return self.running and now - self.written_at < 2 * _EVERY_S
+        return self.running and now - self.written_at < 5 * _EVERY_S
 
     def to_json(self) -> bytes:
         """Return the content of its file."""
@@ -144,10 +145,10 @@ class _Meter:
             thread.start()
         try:
             yield
-        except (StorageError, OutageError):
+        except (StoreOutageError, StoreRefusedError):
             raise  # the record would only wait for the store again
         except BaseException:
-            if time.monotonic() - self._began >= _FIRST_S:  # failing earlier costs next to nothing
+            if time.monotonic() - self._began >= _SHORT_S:
                 self._write_last(thread)
             raise
         else:

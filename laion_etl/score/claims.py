@@ -23,7 +23,8 @@ from laion_etl.core.errors import DatabaseError, InputError
 from laion_etl.core.outages import Outages
 from laion_etl.core.stopping import Stop
 from laion_etl.database.connection import Database
-from laion_etl.database.queue import BatchQueue, Claim
+from laion_etl.database.queue import Claim
+from laion_etl.database.score_queue import ScoreQueue
 from laion_etl.score.steps import Unit
 from laion_etl.settings import DownloadSettings
 
@@ -47,7 +48,7 @@ class Claims:
     no batch can be claimed and no worker is on one."""
 
     crawl: str
-    queue: BatchQueue
+    queue: ScoreQueue
     limits: DownloadSettings
     stop: Stop | None
     wait_s: float
@@ -70,11 +71,11 @@ class Claims:
         """Forget a batch that is recorded, or lost."""
         self._held.discard(claim)
 
-    def _claimed(self, queue: BatchQueue) -> Iterator[Unit]:
+    def _claimed(self, queue: ScoreQueue) -> Iterator[Unit]:
         with suppress(_EndedError):
             yield from self._until_all_are_scored(queue)
 
-    def _until_all_are_scored(self, queue: BatchQueue) -> Iterator[Unit]:
+    def _until_all_are_scored(self, queue: ScoreQueue) -> Iterator[Unit]:
         """Yield claimed batches; wait while download workers, or other score workers, are at work."""
         outages = Outages(self.limits.outage_s, self._check)
         idle_since: float | None = None
@@ -107,8 +108,8 @@ class Claims:
             self._check()
             return question()
 
-    def _claim(self, queue: BatchQueue) -> Claim | None:
-        claim = queue.claim()
+    def _claim(self, queue: ScoreQueue) -> Claim | None:
+        claim = queue.claim() or queue.race()
         if claim is not None:
             self._held.add(claim)
         return claim
@@ -140,7 +141,7 @@ class Claims:
                 except DatabaseError as error:  # whatever ended the block is what ends the command
                     _log.warning("cannot return batches, their leases will expire instead: %s", error)
 
-    def _beat(self, queue: BatchQueue, over: threading.Event) -> None:
+    def _beat(self, queue: ScoreQueue, over: threading.Event) -> None:
         """Extend the leases of all batches that are held."""
         while not over.wait(self.limits.lease_s / 4):
             for claim in list(self._held):

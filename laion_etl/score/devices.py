@@ -1,7 +1,10 @@
 """The devices that score workers compute on."""
 
 import sys
+from contextlib import AbstractContextManager
 
+from laion_etl.io.storage import Store
+from laion_etl.io.usage_records import usage_recorded
 from laion_etl.settings import ClipSettings
 
 
@@ -19,3 +22,10 @@ def gpus_in_use(settings: ClipSettings) -> int:
     if "torch" not in sys.modules:
         return 0
     return sum(device != "cpu" for device in devices(settings))
+
+
+def scoring_recorded(
+    crawl: str, unit: str, settings: ClipSettings, store: Store
+) -> AbstractContextManager[None]:
+    """Record what the block uses to score, with the GPUs that it holds."""
+    return usage_recorded(crawl, "score", unit, store, lambda: gpus_in_use(settings))

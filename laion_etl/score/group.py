@@ -8,7 +8,7 @@ from laion_etl.core.errors import Stopped
 from laion_etl.core.stage_stats import StageStats
 from laion_etl.core.stopping import Stop
 from laion_etl.database.connection import Database
-from laion_etl.database.queue import QueueStage, queue_of
+from laion_etl.database.score_queue import score_queue_of
 from laion_etl.dataset.missing_batches import MissingBatch, check_scored
 from laion_etl.dataset.score_progress import GroupRecord
 from laion_etl.io.storage import Store
@@ -85,10 +85,12 @@ def score_queue(
         worker = ScoreWorker(crawl, settings, store, database, on_done, stop)
         if again:
             worker.score_again()
+        else:
+            worker.warn_of_others()
         done = worker.run()
     if stop.requested:  # not exit code 0, which says that the queue has nothing left
         raise Stopped(f"stopped after {len(done)} batches; run the same command again to continue")
-    queue = queue_of(crawl, settings.download, database, QueueStage.SCORE)
+    queue = score_queue_of(crawl, settings.download, database)
     return ScoredGroup(crawl, done, write_queue_record(crawl, queue, store), queue.counts().scored)
 
 

@@ -4,13 +4,13 @@ It is that of a single group (dataset/score_progress.py): publish takes the caus
 Each worker writes it when it ends. It is derived from the queue alone, so they all write the same bytes.
 """
 
-from laion_etl.database.queue import BatchQueue
+from laion_etl.database.score_queue import ScoreQueue
 from laion_etl.dataset.missing_batches import Fault, MissingBatch
 from laion_etl.dataset.score_progress import write_record
 from laion_etl.io.storage import Store
 
 
-def write_queue_record(crawl: str, queue: BatchQueue, store: Store) -> list[MissingBatch]:
+def write_queue_record(crawl: str, queue: ScoreQueue, store: Store) -> list[MissingBatch]:
     """Write what is scored and what is missing; return what is missing, by number."""
     missing = [_missing(*row) for row in queue.parked()]
     write_record(crawl, queue.scored(), queue.totals(), missing, store)

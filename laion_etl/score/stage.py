@@ -102,11 +102,14 @@ def score_each(
         prefetch(work.scored(computing), 1) as results,
     ):
         for unit, result in written_shards(results, store, access or Access()):
-            if isinstance(result, MissingBatch):
-                _log.warning(
-                    "batch %d of %s is skipped: %s, %s", result.batch, crawl, result.cause, result.error
-                )
+            if isinstance(result, MissingBatch) and unit.claim is None:
+                warn_of_missing(crawl, result)
             yield unit, result
+
+
+def warn_of_missing(crawl: str, missing: MissingBatch) -> None:
+    """Log that a shard is skipped. For one that was claimed, only once it is known that it was not lost."""
+    _log.warning("batch %d of %s is skipped: %s, %s", missing.batch, crawl, missing.cause, missing.error)
 
 
 def scored_by_of(settings: Settings, scorer: SampleScorer) -> str:

@@ -4,6 +4,9 @@ It works next to download workers, and waits while they are at work (claims.py).
 cost when the worker is asked to end, and when a service fails: then the worker waits (core/outages.py),
 claims again and keeps its model.
 
+When no batch is left that it could claim, it races a worker that is much slower than usual (queue.py): the
+one that writes first has the batch.
+
 Batches that another model, or other settings, have scored stay as they are: otherwise two kinds of workers on
 one queue, such as some with a GPU and some without, would undo each other's work forever.
 """
@@ -20,12 +23,13 @@ from laion_etl.core.outages import Outages
 from laion_etl.core.stage_stats import StageStats
 from laion_etl.core.stopping import Stop, TimeIsUp
 from laion_etl.database.connection import Database
-from laion_etl.database.queue import BatchQueue, Claim, QueueStage, queue_of
+from laion_etl.database.queue import Claim
+from laion_etl.database.score_queue import ScoreQueue, score_queue_of
 from laion_etl.dataset.missing_batches import MissingBatch
 from laion_etl.io.storage import Guard, Store
 from laion_etl.score.claims import Claims
 from laion_etl.score.raw_shards import delete_raw, delete_raw_left
-from laion_etl.score.stage import Tools, score_each, scored_by_of
+from laion_etl.score.stage import Tools, score_each, scored_by_of, warn_of_missing
 from laion_etl.score.steps import Access, Result
 from laion_etl.settings import Settings
 
@@ -47,13 +51,13 @@ class ScoreWorker:
     stop: Stop | None = None
     tools: Tools = _OWN_TOOLS
     wait_s: float = WAIT_S
-    _queue: BatchQueue = field(init=False)
+    _queue: ScoreQueue = field(init=False)
     _outages: Outages = field(init=False)
     _since: float = field(init=False, default=0.0)  # when it began, or last recorded a result
 
     def __post_init__(self) -> None:
         limits = self.settings.download
-        self._queue = queue_of(self.crawl, limits, self.database, QueueStage.SCORE)
+        self._queue = score_queue_of(self.crawl, limits, self.database)
         self._outages = Outages(limits.outage_s, self.stop.check if self.stop else None)
         # The model stays loaded when work begins anew after an outage.
         self.tools = replace(self.tools, scorer=lru_cache(maxsize=1)(self.tools.scorer))
@@ -71,6 +75,21 @@ class ScoreWorker:
             _log.warning("%d batches that another model or other settings scored are scored again", again)
         return again
 
+    def warn_of_others(self) -> None:
+        """Log that scores of several models will meet in this crawl, if they do."""
+        if not self._outages.outlast(self._queue.counts).scored:
+            return
+        scored_by = self._scored_by()
+        others, _ = self._outages.outlast(lambda: self._queue.scored_otherwise(scored_by))
+        if others:
+            _log.warning(
+                "another model, kind of device or other settings have scored %d batches of %s, which stay as "
+                "they are; `laion-etl stage score --crawl %s --again` scores them again",
+                others,
+                self.crawl,
+                self.crawl,
+            )
+
     def run(self) -> list[StageStats]:
         """Score batches until none is left or a shutdown is requested; return their stats.
 
@@ -78,7 +97,6 @@ class ScoreWorker:
         NothingDownloadedError when no download worker is at work for `wait_s`; otherwise like `score_shards`.
         """
         done: list[StageStats] = []
-        self._warn_of_others()
         while not self._stopped:
             self._since = time.monotonic()
             try:
@@ -102,21 +120,6 @@ class ScoreWorker:
     def _scored_by(self) -> str:
         return scored_by_of(self.settings, self.tools.scorer(self.settings))
 
-    def _warn_of_others(self) -> None:
-        """Say that scores of several models will meet in this crawl, if they do."""
-        if not self._outages.outlast(self._queue.counts).scored:
-            return
-        scored_by = self._scored_by()
-        others, _ = self._outages.outlast(lambda: self._queue.scored_otherwise(scored_by))
-        if others:
-            _log.warning(
-                "another model, kind of device or other settings have scored %d batches of %s, which stay as "
-                "they are; `laion-etl stage score --crawl %s --again` scores them again",
-                others,
-                self.crawl,
-                self.crawl,
-            )
-
     def _work(self, done: list[StageStats]) -> None:
         """Score what can be claimed. Whatever ends it, no batch stays claimed by this worker."""
         claims = Claims(self.crawl, self._queue, self.settings.download, self.stop, self.wait_s)
@@ -132,7 +135,8 @@ class ScoreWorker:
     def _record(self, claim: Claim, result: Result, done: list[StageStats]) -> None:
         if isinstance(result, MissingBatch):
             error = f"{result.cause}: {result.error}"
-            self._outages.outlast(lambda: self._queue.fail(claim, error))
+            if self._outages.outlast(lambda: self._queue.fail(claim, error)):
+                warn_of_missing(self.crawl, result)
         elif isinstance(result, StageStats) and self._complete(claim, result):
             done.append(result)
             self._outages.over()
@@ -149,4 +153,4 @@ class ScoreWorker:
         return self._outages.outlast(lambda: self._queue.complete(claim, stats))
 
     def _guard(self, claim: Claim) -> Guard:
-        return lambda: self._outages.outlast(lambda: self._queue.is_held(claim))
+        return lambda: self._outages.outlast(lambda: self._queue.hold(claim))

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from laion_etl.core.schemas import scored_stem
-from laion_etl.core.stage_stats import UNFINISHED, StageStats
+from laion_etl.core.stage_stats import StageStats
 from laion_etl.core.stopping import LeaseLost
 from laion_etl.dataset.missing_batches import MissingBatch
 from laion_etl.io.storage import Guard, Store
@@ -64,7 +64,7 @@ def _write(
 
 
 def _lost(batch: int) -> LostBatch:
-    _log.warning("the lease of batch %d expired and another worker took it over", batch)
+    _log.warning("another worker has batch %d: the lease expired, or that worker was faster", batch)
     return LostBatch(batch)
 
 
@@ -85,7 +85,7 @@ def _unmark(name: str, opened: OpenedShard, store: Store, guard: Guard | None) -
         store.delete(name)
     elif store.exists(name):
         shard = opened.shard
-        store.write(name, StageStats("score", shard.crawl, shard.unit, UNFINISHED, 0, 0).to_json(), guard)
+        store.write(name, StageStats.unfinished("score", shard.crawl, shard.unit).to_json(), guard)
 
 
 def _add_results(results: Iterator[Step | list[Scored]], writer: ShardWriter, access: Access) -> None:

@@ -146,6 +146,24 @@ def test_a_scored_batch_needs_no_images_to_be_finished(world: World) -> None:
     assert world.queue.counts() == QueueCounts(ready=2, downloaded=2)
 
 
+def test_scores_that_were_about_to_be_replaced_are_not_scores(world: World) -> None:
+    """The worker was killed, and the database is from before it had claimed the batch again."""
+    whole, with_images, without = (batch_no(number) for number in (0, 1, 2))
+    claim = world.queue.claim_one(without)
+    assert claim is not None
+    assert world.queue.complete(claim, world.download(without))
+    for batch, found in ((whole, "f"), (with_images, UNFINISHED), (without, UNFINISHED)):
+        stats = StageStats("score", "C", batch_name(batch), found, 0, 0)
+        world.store.write_stats(f"scored/C/{batch_name(batch)}_stats.json", stats)
+    world.store.delete(f"{shard_stem('C', without)}.tar")
+    world.database.connection.execute(
+        "update batch set state = 'scored', score_stats = '{}' where stats is not null"
+    )
+    assert world.differences() == {Kind.MISSING_SHARD: [without], Kind.MISSING_SCORES: [with_images]}
+    world.mend()
+    assert world.queue.counts() == QueueCounts(ready=2, downloaded=1, scored=1)
+
+
 def test_a_shard_with_outcomes_of_other_pairs_is_not_taken_for_the_batch(world: World) -> None:
     stats = world.download(batch_no(3))
     short = replace(stats, input=9, kept=6)

@@ -95,6 +95,10 @@ COLUMN_RIGHTS = {
             "download_attempts",
             "score_stats",
             "raw_deleted",
+            "race_owner",
+            "race_token",
+            "race_expires",
+            "race_began",
         ]
     },
 }

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from uuid import uuid4
 
 import psycopg
 import pytest
@@ -179,6 +180,41 @@ def test_a_worker_that_was_taken_over_cannot_hide_an_opt_out(settings: Settings)
         two.write({ORIGIN: DENIED})
         evil.write({ORIGIN: ALLOWED})
         assert one.read([ORIGIN]) == two.read([ORIGIN]) == evil.read([ORIGIN]) == {ORIGIN: DENIED}
+
+
+def test_logins_that_are_witnesses_confirm_each_other_behind_one_address(
+    settings: Settings, connection: psycopg.Connection
+) -> None:
+    """As behind PgBouncer. A worker cannot have another login by `set role`."""
+    names = [f"user_{uuid4().hex}" for _ in range(4)]
+    one, two, without, member = names
+    roles = connection.execute("select from pg_roles where rolname = 'laion_witness'").fetchall()
+    if not roles:
+        connection.execute("create role laion_witness nologin")
+    for name in names:
+        connection.execute(f"create role {name} login in role laion_worker")  # type: ignore[call-overload]
+    connection.execute(f"grant laion_witness to {one}, {two}; grant {two} to {one}")  # type: ignore[call-overload]
+    connection.execute(f"grant {one} to {member}")  # type: ignore[call-overload]
+    try:
+        with ExitStack() as stack:
+
+            def worker(name: str, options: str = "") -> SharedHosts:
+                url = make_conninfo(settings.core.database_url, user=name, options=options)
+                database = Database(url, settings.database)
+                stack.callback(database.close)
+                return SharedHosts(database, settings.download)
+
+            first, same, pretends = worker(one), worker(one), worker(one, f"-c role={two}")
+            second, third, fourth = worker(two), worker(without), worker(member)
+            first.write({ORIGIN: DENIED})
+            pretends.write({ORIGIN: DENIED})
+            assert same.read([ORIGIN]) == {ORIGIN: DENIED}
+            assert [other.read([ORIGIN]) for other in (second, third, fourth)] == [{}] * 3
+            second.write({ORIGIN: DENIED})
+            assert [other.read([ORIGIN]) for other in (third, fourth)] == [{ORIGIN: DENIED}] * 2
+    finally:
+        for name in names:
+            connection.execute(f"drop role {name}")  # type: ignore[call-overload]
 
 
 def test_a_host_is_dead_for_others_when_two_workers_say_so(settings: Settings) -> None:

@@ -1,19 +1,22 @@
 """What a worker does when its lease is lost while it downloads."""
 
 import logging
+import socket
+import threading
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from laion_etl.core.errors import InputError
 from laion_etl.core.stage_stats import UNFINISHED, StageStats
-from laion_etl.database.connection import Database
+from laion_etl.database.connection import Database, open_database
 from laion_etl.database.load import crawl_number, load_partition
 from laion_etl.database.queue import BatchQueue, Claim
 from laion_etl.download.shared_hosts import SharedHosts
-from laion_etl.download.worker import Worker
+from laion_etl.download.worker import Worker, open_queue
 from laion_etl.io.storage import LocalStore, Store
 from laion_etl.plan.stage import plan_batches
 from laion_etl.settings import DownloadSettings, Settings
@@ -53,7 +56,7 @@ def test_a_worker_that_lost_its_batch_writes_nothing(
     worker = overtaken(settings, store, queue, lambda queue, claim: queue.complete(claim, SECOND))
     with caplog.at_level(logging.WARNING):
         assert worker.run() == []
-    assert f"the lease of batch {batch_no(0)} expired and another worker took it over" in caplog.text
+    assert f"another worker has batch {batch_no(0)}: the lease expired" in caplog.text
     assert LocalStore(tmp_path / "store").list("shards/") == []
     assert queue.counts().downloaded == 1
     rows = queue._database.connection.execute(
@@ -62,13 +65,48 @@ def test_a_worker_that_lost_its_batch_writes_nothing(
     assert rows == [(SECOND.fingerprint, 2)]
 
 
+def test_a_download_that_waits_for_a_silent_host_ends_once_its_batch_is_lost(
+    store: Store, settings: Settings, queue: BatchQueue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = threading.Event()
+
+    def overtake(*_: object) -> None:
+        with open_database(settings) as database:
+            database.connection.execute("update batch set lease_expires = now() - interval '1 s'")
+            other = open_queue("C", settings, database)
+            claim = other.claim_one(batch_no(0))
+            assert claim is not None
+            assert other.complete(claim, SECOND)
+        asked.set()
+
+    beat = Worker._beat
+
+    def overtaken_and_beat(*arguments: Any) -> None:
+        overtake()
+        beat(*arguments)
+
+    monkeypatch.setattr(Worker, "_beat", overtaken_and_beat)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        port = silent.getsockname()[1]
+        limits = DownloadSettings(
+            connect_to=(f"img.example=127.0.0.1:{port}",),
+            first_byte_timeout_s=3_600,
+            timeout_s=3_600,
+            lease_s=1,
+            decoders=1,
+        )
+        assert Worker("C", replace(settings, download=limits), store, queue).run() == []
+    assert asked.is_set()
+    assert store.list("shards/") == []
+
+
 def test_asked_for_one_batch_it_says_that_it_was_taken_over(
     store: Store, settings: Settings, queue: BatchQueue
 ) -> None:
     worker = overtaken(settings, store, queue, lambda queue, claim: queue.complete(claim, SECOND))
     with pytest.raises(
         InputError,
-        match=f"cannot finish batch {batch_no(0)} of C: its lease expired and another worker took it over",
+        match=f"cannot finish batch {batch_no(0)} of C: another worker has it, because the lease expired",
     ):
         worker.run_one(batch_no(0))
 

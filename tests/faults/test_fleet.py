@@ -1,4 +1,4 @@
-"""Workers of both kinds on one queue that are killed, frozen and added at random moments: the same bytes.
+"""Workers of both kinds on one queue, killed, frozen, raced and added at random moments: the same bytes.
 
 The normal suite disturbs them a few times; `FLEET_DISTURBANCES=100 pytest tests/faults/test_fleet.py` more
 often, over as many rounds of the crawl as that takes.
@@ -32,7 +32,12 @@ LIMIT_S = 600
 MOST = 3  # workers of a kind
 RESET = (
     "update batch set state = 'ready', stats = null, score_stats = null, attempts = 0, outages = 0, "
-    "lease_owner = null, token = token + 1"
+    "lease_owner = null, race_owner = null, race_expires = null, token = greatest(token, race_token) + 1"
+)
+# Idle workers race those that have a batch now: these have had theirs for an hour.
+AGE = (
+    "update batch set claimed_at = claimed_at - interval '1 hour', race_began = null "
+    "where state in ('downloading', 'scoring')"
 )
 
 
@@ -70,8 +75,10 @@ class Fleet:
     def disturb(self) -> None:
         kind = self.chance.choice(sorted(self.workers))
         victims = self.at_work(kind)
-        what = self.chance.choice(("kill", "kill", "freeze", "thaw", "add"))
-        if what == "add" and len(self.alive(kind)) < MOST:
+        what = self.chance.choice(("kill", "kill", "freeze", "thaw", "add", "age"))
+        if what == "age":
+            self.db.execute(AGE)
+        elif what == "add" and len(self.alive(kind)) < MOST:
             self.workers[kind].append(self.start(kind))
         elif what == "thaw" and self.frozen:
             self.frozen.pop(self.chance.randrange(len(self.frozen))).send_signal(signal.SIGCONT)
@@ -157,6 +164,7 @@ def test_workers_killed_frozen_and_added_at_random_leave_the_same_bytes(
                 made = {name: data for name, data in found.items() if name.startswith(part)}
                 assert sorted(made) == sorted(wanted), workers.happened
                 assert [name for name in wanted if made[name] != wanted[name]] == [], workers.happened
+            raced = workers.db.execute("select count(race_token), count(*) from batch").fetchone()
             if len(workers.happened) >= DISTURBANCES:
                 break
             for part in ("shards", "scored", "score"):
@@ -166,4 +174,4 @@ def test_workers_killed_frozen_and_added_at_random_leave_the_same_bytes(
     found = files(store)
     assert sorted(found) == sorted(expected)
     assert [name for name in expected if found[name] != expected[name]] == []
-    print(f"{len(workers.happened)} disturbances: {workers.happened}")
+    print(f"{len(workers.happened)} disturbances, batches raced: {raced}: {workers.happened}")

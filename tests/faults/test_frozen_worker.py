@@ -1,11 +1,13 @@
-"""A download worker that is suspended while it writes, and wakes up after another took over its batch.
+"""A download worker that is suspended while it writes, and wakes up after another took over its batch; and
+two that race each other for a batch.
 
 Two workers run in threads; each stops at one chosen moment and goes on when it is let. What they download
 differs, so that files of one beside files of the other are noticed.
 """
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from itertools import count
 from types import SimpleNamespace
 from typing import Any
@@ -19,6 +21,7 @@ from laion_etl.core.stopping import Stop
 from laion_etl.database.connection import Database, open_database
 from laion_etl.database.load import load_partition
 from laion_etl.download import stage as download_stage
+from laion_etl.download.batch_downloader import Hooks
 from laion_etl.download.hashes import Digests
 from laion_etl.download.images import StoredImage
 from laion_etl.download.shards import ShardWriter
@@ -49,8 +52,10 @@ def downloads_that_differ(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each download finds other images, and more of them, than the one before."""
     number = count(1)
 
-    def download(pairs: list[Any], _: object, shard: ShardWriter, *__: object) -> Any:
+    def download(pairs: list[Any], _: object, shard: ShardWriter, hooks: Hooks, *__: object) -> Any:
         this, outcomes = next(number), Outcomes[DownloadStatus]()
+        if (hang := HANGING.get(this)) is not None:
+            hang(hooks)
         for index in range(len(pairs)):
             if index < this:
                 data = f"image {index} of download {this}".encode()
@@ -63,6 +68,9 @@ def downloads_that_differ(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(download_stage, "download_pairs", download)
     monkeypatch.setattr(download_stage, "_network", lambda *_: {})
+
+
+HANGING: dict[int, Callable[[Hooks], None]] = {}  # what the n-th download waits for
 
 
 class SuspendedWorker:
@@ -79,14 +87,23 @@ class SuspendedWorker:
         self.done: list[StageStats] = []
         self.ended_well = False
 
-    def run_to_its_moment(self) -> None:
+    def start(self) -> None:
         self._thread.start()
+
+    def run_to_its_moment(self) -> None:
+        self.start()
         assert self._stopped_or_ended.wait(LIMIT_S)
 
     def wake(self) -> None:
         """Until it ends; it claims no other batch."""
+        self.let_go_on()
+        self.wait()
+
+    def let_go_on(self) -> None:
         self._stop.request()
         self._woken.set()
+
+    def wait(self) -> None:
         self._thread.join(LIMIT_S)
         assert not self._thread.is_alive()
         assert self.ended_well
@@ -171,3 +188,91 @@ def test_a_shard_of_which_a_killed_worker_replaced_a_part_is_downloaded_again(
         assert worker.run_one(batch_no(0)).kept == 2
         check(store, database)
         assert worker.run_one(batch_no(0)).kept == 2  # nothing to do
+
+
+@pytest.fixture
+def raced(planned: Database) -> Database:
+    """Batches of the crawl usually take a moment."""
+    planned.connection.execute(
+        "insert into batch (batch, crawl_no, pairs, file, state, stats, claimed_at) "
+        "select 1, crawl_no, 1, '{}', 'scored', '{\"outputs\": []}', now() from crawl"
+    )
+    return planned
+
+
+def begin_race(database: Database) -> None:
+    """The batch has been held for an hour."""
+    database.connection.execute("update batch set claimed_at = now() - interval '1 hour' where batch > 1")
+
+
+def check_race(store: Store, database: Database) -> StageStats:
+    attempts = database.connection.execute(
+        "select attempts + download_attempts, error from batch where batch > 1"
+    )
+    assert attempts.fetchall() == [(1, None)]
+    database.connection.execute("delete from batch where batch = 1")
+    return check(store, database)
+
+
+def test_a_worker_that_hangs_on_a_slow_host_stops_when_another_one_has_finished_the_batch(
+    any_store: Store, settings: Settings, raced: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hangs, over = threading.Event(), threading.Event()
+
+    def hang(hooks: Hooks) -> None:
+        hangs.set()
+        while hooks.check is not None and not over.wait(0.02):
+            hooks.check()
+
+    monkeypatch.setitem(HANGING, 1, hang)
+    short = replace(settings, download=replace(settings.download, lease_s=1))
+    slow = SuspendedWorker(None, short, any_store)
+    slow.start()
+    assert hangs.wait(LIMIT_S)
+    begin_race(raced)
+    try:
+        (stats,) = Worker("C", settings, any_store, open_queue("C", settings, raced)).run()
+        slow.wait()
+    finally:
+        over.set()
+    assert slow.done == []
+    assert check_race(any_store, raced) == stats
+    assert stats.kept == 2
+
+
+@pytest.mark.parametrize("first_to_go_on", ["slow", "fast", "both"])
+def test_two_workers_that_finish_a_batch_at_the_same_moment(
+    first_to_go_on: str, any_store: Store, settings: Settings, raced: Database
+) -> None:
+    """Both have downloaded it, and neither has asked whether it may write."""
+    slow = SuspendedWorker(MOMENTS[0], settings, any_store)
+    slow.run_to_its_moment()
+    begin_race(raced)
+    fast = SuspendedWorker(MOMENTS[0], settings, any_store)
+    fast.run_to_its_moment()
+    for worker in [slow, fast] if first_to_go_on != "fast" else [fast, slow]:
+        worker.let_go_on()
+        if first_to_go_on != "both":
+            worker.wait()
+    slow.wait()
+    fast.wait()
+    (stats,) = [*slow.done, *fast.done]
+    assert check_race(any_store, raced) == stats
+    if first_to_go_on != "both":
+        assert stats.kept == (1 if first_to_go_on == "slow" else 2)
+
+
+@pytest.mark.parametrize("moment", [MOMENTS[1], MOMENTS[4], MOMENTS[8]])
+def test_a_worker_that_is_overtaken_before_it_writes(
+    moment: str, any_store: Store, settings: Settings, raced: Database
+) -> None:
+    """It wakes up, and ends, while the other one writes."""
+    slow = SuspendedWorker(MOMENTS[0], settings, any_store)
+    slow.run_to_its_moment()
+    begin_race(raced)
+    fast = SuspendedWorker(moment, settings, any_store)
+    fast.run_to_its_moment()
+    slow.wake()
+    fast.wake()
+    assert slow.done == []
+    assert [check_race(any_store, raced)] == fast.done

@@ -25,7 +25,7 @@ from laion_etl.dataset.locator.segment_reader import Segment, find_units
 from laion_etl.dataset.locator.segment_writer import FILES_SCHEMA, SegmentWriter, url_rules
 from laion_etl.dataset.manifest import current_manifest
 from laion_etl.dataset.subsets import LANGUAGE_SUBSETS
-from laion_etl.io.storage import Guard, LocalStore, Store
+from laion_etl.io.storage import Guard, ListedFile, LocalStore, Store
 from laion_etl.publish.stage import publish_dataset, publish_variants
 from laion_etl.removal import work
 from laion_etl.removal.lists import read_list
@@ -65,7 +65,7 @@ class Counting(LocalStore):
 class Unlocated(Counting):
     """The same folder as it is without locators."""
 
-    def files(self, folder: str, first: str = "", last: str = "") -> Iterator[tuple[str, str]]:
+    def files(self, folder: str, first: str = "", last: str = "") -> Iterator[ListedFile]:
         if not folder.startswith("locator/"):
             yield from super().files(folder, first, last)
 

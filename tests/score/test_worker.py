@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, BinaryIO
 
 import pytest
 from psycopg.types.json import Jsonb
@@ -22,6 +22,7 @@ from laion_etl.database.connection import Database, open_database
 from laion_etl.database.queries import query
 from laion_etl.database.queue import BatchQueue, Claim, QueueCounts, QueueStage, queue_of
 from laion_etl.database.requeue import requeue
+from laion_etl.database.score_queue import ScoreQueue, score_queue_of
 from laion_etl.dataset.missing_batches import Fault
 from laion_etl.dataset.score_progress import read_score_progress
 from laion_etl.dataset.scored import find_scored
@@ -50,17 +51,20 @@ class World:
     store: Store
     database: Database
 
-    def queue(self, stage: QueueStage = QueueStage.SCORE) -> BatchQueue:
-        return queue_of(CRAWL, self.settings.download, self.database, stage)
+    def queue(self) -> ScoreQueue:
+        return score_queue_of(CRAWL, self.settings.download, self.database)
+
+    def downloads(self) -> BatchQueue:
+        return queue_of(CRAWL, self.settings.download, self.database, QueueStage.DOWNLOAD)
 
     def download(self, batch: int) -> None:
-        claim = self.queue(QueueStage.DOWNLOAD).claim_one(batch)
+        claim = self.downloads().claim_one(batch)
         assert claim is not None
         self.finish(claim)
 
     def finish(self, claim: Claim) -> None:
         stats = write_shard(self.store, [fitting(STAR), fitting(HEART, seed=claim.batch)], claim.batch)
-        assert self.queue(QueueStage.DOWNLOAD).complete(claim, stats)
+        assert self.downloads().complete(claim, stats)
 
     def worker(self, database: Database | None = None, **changes: Any) -> ScoreWorker:
         made = {"store": self.store, "tools": TOOLS} | changes
@@ -96,9 +100,9 @@ def world(settings: Settings, store: Store, database: Database) -> World:
 
 def park(world: World, batch: int, error: str = "cannot read its file") -> None:
     for _ in range(world.settings.download.max_attempts):
-        claim = world.queue(QueueStage.DOWNLOAD).claim_one(batch)
+        claim = world.downloads().claim_one(batch)
         assert claim is not None
-        world.queue(QueueStage.DOWNLOAD).fail(claim, error)
+        world.downloads().fail(claim, error)
 
 
 @contextmanager
@@ -120,7 +124,7 @@ def running(world: World, **changes: Any) -> Iterator[list[StageStats]]:
 def test_it_scores_while_batches_are_downloaded_and_ends_when_all_are_scored(
     world: World, tmp_path: Any
 ) -> None:
-    last = world.queue(QueueStage.DOWNLOAD).claim()
+    last = world.downloads().claim()
     assert last is not None
     first_is_scored = threading.Event()
     with running(world, on_done=lambda _: first_is_scored.set()) as done:
@@ -153,7 +157,7 @@ def test_parked_batches_are_not_waited_for_and_are_named_in_the_record(
 ) -> None:
     park(world, 3, "cannot read its file")
     world.worker().run()
-    monkeypatch.setattr("laion_etl.database.queue._READ_AT_ONCE", 1)
+    monkeypatch.setattr("laion_etl.database.score_queue._READ_AT_ONCE", 1)
     assert [int(batch) for batch, _ in world.queue().scored()] == [1, 2]
     missing = write_queue_record(CRAWL, world.queue(), world.store)
     assert [(one.batch, one.cause, one.error) for one in missing] == [
@@ -208,14 +212,16 @@ def other_rules(world: World) -> World:
 def test_two_kinds_of_workers_do_not_undo_each_other_s_work(
     world: World, caplog: pytest.LogCaptureFixture
 ) -> None:
-    last = world.queue(QueueStage.DOWNLOAD).claim()
+    last = world.downloads().claim()
     assert last is not None
     with pytest.raises(NothingDownloadedError):
         world.expire()
         world.worker(wait_s=0.0).run()
     before = world.queue().scored()
     world.finish(last)
-    (third,) = other_rules(world).worker().run()
+    worker = other_rules(world).worker()
+    worker.warn_of_others()
+    (third,) = worker.run()
     assert "have scored 2 batches of CC-MAIN-TEST, which stay as they are" in caplog.text
     assert int(third.unit) == 3
     assert world.queue().scored() == [*before, (3, third.fingerprint)]
@@ -437,6 +443,38 @@ def test_raw_shards_that_are_left_are_deleted_page_by_page_until_a_shutdown(
     assert world.queue().totals().raw_deleted == 2
 
 
+def test_a_batch_cannot_be_downloaded_again_while_its_raw_shard_is_deleted(world: World) -> None:
+    """Otherwise it would find the tar, record that it is there, and lose it a moment later."""
+    world.download(3)
+    world.worker().run()
+    found: list[bool] = []
+
+    def claim_by_hand() -> None:
+        with open_database(world.settings) as database:
+            assert queue_of(CRAWL, world.settings.download, database, QueueStage.DOWNLOAD).claim_one(1)
+        found.append(world.store.exists(f"shards/{CRAWL}/{batch_name(1)}.tar"))
+
+    by_hand = threading.Thread(target=claim_by_hand, daemon=True)
+
+    def is_waiting(database: Database) -> bool:
+        return bool(database.connection.execute("select from pg_locks where not granted").fetchall())
+
+    class Slow(LocalStore):
+        def delete(self, name: str) -> None:
+            if not by_hand.ident and name.endswith(f"{batch_name(1)}.tar"):
+                by_hand.start()
+                with open_database(world.settings) as database:
+                    while not is_waiting(database):
+                        assert by_hand.is_alive()
+            super().delete(name)
+
+    assert isinstance(world.store, LocalStore)
+    delete_raw_left(CRAWL, world.queue(), Slow(world.store.root), lambda: False)
+    by_hand.join(LIMIT_S)
+    assert found == [False]
+    assert [state for _, state, _ in world.states()] == ["downloading", "scored", "scored"]
+
+
 def test_asked_to_end_it_finishes_what_it_has_and_gives_the_rest_back(world: World) -> None:
     stop = Stop(grace_s=LIMIT_S)
     done = world.worker(stop=stop, on_done=lambda _: stop.request()).run()
@@ -461,6 +499,45 @@ def test_out_of_time_it_gives_everything_back(world: World) -> None:
     assert worker.run() == []
     assert world.states() == [(1, "downloaded", 0), (2, "downloaded", 0), (3, "ready", 0)]
     assert world.store.list("scored") == []
+
+
+def test_a_batch_that_takes_another_worker_long_is_scored_by_the_one_that_is_idle(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The slow one has lost the race: that it finds the images deleted is not a fault of the batch."""
+    park(world, 3)
+    reached, woken = threading.Event(), threading.Event()
+
+    class Slow(LocalStore):
+        def open(self, name: str) -> BinaryIO:
+            if name == f"shards/{CRAWL}/{batch_name(2)}.tar":
+                reached.set()
+                assert woken.wait(LIMIT_S)
+            return super().open(name)
+
+    assert isinstance(world.store, LocalStore)
+    world.worker().run()
+    expected = scored_files(world.store)
+    for name in world.store.list("scored"):
+        if batch_name(2) in name:
+            world.store.delete(name)
+    world.database.connection.execute(
+        "update batch set state = 'downloaded', score_stats = null, attempts = 0 where batch = 2"
+    )
+    world = without_raw_shards(world)
+    with running(world, store=Slow(world.store.root)) as slow:
+        assert reached.wait(LIMIT_S)
+        world.database.connection.execute(
+            "update batch set claimed_at = now() - interval '1 hour', race_began = null where batch = 2"
+        )
+        done = world.worker().run()
+        woken.set()
+    assert [int(stats.unit) for stats in done] == [2]
+    assert slow == []
+    assert scored_files(world.store) == expected
+    assert world.states() == [(1, "scored", 1), (2, "scored", 1), (3, "parked", 3)]
+    assert world.queue().totals().raw_deleted == 2
+    assert "is skipped" not in caplog.text
 
 
 @pytest.mark.parametrize("rescored", [False, True])

@@ -143,7 +143,7 @@ export function showHours(made, run) {
   const all = row(el("strong", {}, "total"), "", count(sum(known.map(([, took]) => took.length))), el("strong", {}, hours(total)));
   draw(byId("hours"), [known, made.download_hours, made.bill], () => [
     made.bill?.stages.length ? billTable(made.bill) : null,
-    made.bill?.stages.length ? el("p", { class: "fine" }, `US dollars at LAION_ETL_PRICES_*: pods, store requests${made.bill.cost.nat ? ` and ${money(made.bill.cost.nat)} for a NAT gateway` : ""}. Processes report every five minutes; database, Airflow and storage are not included.`) : null,
+    made.bill?.stages.length ? el("p", { class: "fine" }, `US dollars at LAION_ETL_PRICES_*: pods, store requests${made.bill.cost.nat ? ` and ${money(made.bill.cost.nat)} for a NAT gateway` : ""}. Processes report every minute; database, Airflow and storage are not included.`) : null,
     known.length ? table(["stage", "", "tasks", "task hours"], [...known.map(line), all], "hours") : null,
     el("p", { class: "fine" }, `Batches were held by download workers for ${hours(3600 * made.download_hours)} in all.`),
     el("p", { class: "fine" }, known.length ? "Task hours are those of the last try of each task in the run shown." : "Task hours are only shown with Airflow."),

@@ -127,7 +127,7 @@ def locate_slice(crawl: str, part: Slice, store: Store) -> Located:
 
 def read_segments(crawl: str, store: Store) -> list[Segment]:
     """Read the segments of a crawl that can be used; the others are named in the log."""
-    names = [name for name, _ in store.files(folder_of(crawl)) if name.endswith(".json")]
+    names = [file.name for file in store.files(folder_of(crawl)) if file.name.endswith(".json")]
     with ThreadPoolExecutor(_READERS) as pool:
         found = list(pool.map(lambda name: read_segment(name.removesuffix(".json"), store), names))
     return [segment for segment in found if segment is not None]

@@ -109,9 +109,9 @@ def _batch_names(crawl: str, store: Store) -> list[str]:
 
 
 def _parquet_files(folder: str, part: Slice, store: Store) -> Iterator[tuple[str, str]]:
-    for name, tag in store.files(folder, part.first, part.last):
-        if name.endswith(_PARQUET):
-            yield name, tag
+    for file in store.files(folder, part.first, part.last):
+        if file.name.endswith(_PARQUET):
+            yield file.name, file.etag
 
 
 def _published_files(crawl: str, store: Store) -> Iterator[tuple[str, str]]:

@@ -9,11 +9,12 @@ from laion_etl.io.storage.errors import storage_errors
 from laion_etl.io.storage.local import PARTIAL_SUFFIX, LocalStore
 from laion_etl.io.storage.opening import local_copy, open_store
 from laion_etl.io.storage.s3 import S3Store, s3_client, s3_reader
-from laion_etl.io.storage.store import Guard, NewFile, Store, Watcher
+from laion_etl.io.storage.store import Guard, ListedFile, NewFile, Store, Watcher
 
 __all__ = [
     "PARTIAL_SUFFIX",
     "Guard",
+    "ListedFile",
     "LocalStore",
     "NewFile",
     "S3Store",

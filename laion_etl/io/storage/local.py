@@ -18,7 +18,7 @@ from laion_etl.core.errors import StoreOutageError
 from laion_etl.core.stage_stats import Output
 from laion_etl.io.file_locks import folder_lock
 from laion_etl.io.storage.errors import storage_errors
-from laion_etl.io.storage.store import MAX_GUARDED_TRIES, Guard, NewFile, Store
+from laion_etl.io.storage.store import MAX_GUARDED_TRIES, Guard, ListedFile, NewFile, Store
 
 PARTIAL_SUFFIX = ".partial"
 _NO_HARD_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EXDEV, errno.ENOSYS)
@@ -113,7 +113,7 @@ class LocalStore(Store):
                     found[path.relative_to(self.root).as_posix()] = etag
         return found
 
-    def files(self, folder: str, first: str = "", last: str = "") -> Iterator[tuple[str, str]]:
+    def files(self, folder: str, first: str = "", last: str = "") -> Iterator[ListedFile]:
         place = self.root / folder
         with storage_errors("list", place):
             found = sorted(entry.name for entry in os.scandir(place)) if place.is_dir() else []
@@ -122,7 +122,7 @@ class LocalStore(Store):
                 with storage_errors("list", place):
                     status = _status(place / name)
                 if status is not None:
-                    yield f"{folder}/{name}", "-".join(map(str, _version(status)))
+                    yield ListedFile(f"{folder}/{name}", "-".join(map(str, _version(status))), status.st_size)
 
     def delete(self, name: str) -> None:
         with storage_errors("delete", self.root / name):

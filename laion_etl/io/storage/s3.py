@@ -13,7 +13,7 @@ from laion_etl.io.storage.errors import NOT_THERE, storage_errors
 from laion_etl.io.storage.s3_counting import counted
 from laion_etl.io.storage.s3_retry import ATTEMPTS, READ_TIMEOUT_S, retried
 from laion_etl.io.storage.s3_upload import upload_if
-from laion_etl.io.storage.store import MAX_GUARDED_TRIES, Guard, NewFile, Store
+from laion_etl.io.storage.store import MAX_GUARDED_TRIES, Guard, ListedFile, NewFile, Store
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -167,7 +167,7 @@ class S3Store(Store):
         etags = {e["Key"].removeprefix(self._prefix): e["ETag"] for e in entries}
         return {name: etag for name, etag in etags.items() if name.endswith(ending)}
 
-    def files(self, folder: str, first: str = "", last: str = "") -> Iterator[tuple[str, str]]:
+    def files(self, folder: str, first: str = "", last: str = "") -> Iterator[ListedFile]:
         prefix = f"{self._prefix}{folder.strip('/')}/"
         address: dict[str, Any] = {"Bucket": self._bucket, "Prefix": prefix, "Delimiter": "/"}
         # S3 lists what comes after StartAfter, and `first` itself is wanted, too.
@@ -180,7 +180,7 @@ class S3Store(Store):
                 if last and name >= last:
                     return
                 if name >= first:
-                    yield f"{folder}/{name}", entry["ETag"]
+                    yield ListedFile(f"{folder}/{name}", entry["ETag"], entry["Size"])
             if not page.get("IsTruncated"):
                 return
             after = {"ContinuationToken": page["NextContinuationToken"]}

@@ -6,7 +6,7 @@ import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
-from typing import IO, BinaryIO, Protocol
+from typing import IO, BinaryIO, NamedTuple, Protocol
 
 from laion_etl.core.errors import ChangedError, DamagedFileError
 from laion_etl.core.stage_stats import Output, StageStats
@@ -17,6 +17,14 @@ _log = logging.getLogger(__name__)
 Guard = Callable[[], None]
 # A guarded write that finds the name changed this often gives up: a former owner changes it once at most.
 MAX_GUARDED_TRIES = 8
+
+
+class ListedFile(NamedTuple):
+    """A file of a listing. The ETag changes with the file."""
+
+    name: str
+    etag: str
+    bytes: int
 
 
 class NewFile(io.RawIOBase):
@@ -113,9 +121,9 @@ class Store(ABC):
         """Returns those names of `list` that have an ending, each with an ETag: it changes with the file."""
 
     @abstractmethod
-    def files(self, folder: str, first: str = "", last: str = "") -> Iterator[tuple[str, str]]:
-        """Yields the names directly in a folder, ascending, each with its ETag: of those names from `first`
-        up to but without `last` ('': to the end). Holds few in memory, however many there are (S3).
+    def files(self, folder: str, first: str = "", last: str = "") -> Iterator[ListedFile]:
+        """Yields the files directly in a folder, by name: those from `first` up to but without `last`
+        ('': to the end). Holds few in memory, however many there are (S3).
         """
 
     @abstractmethod
