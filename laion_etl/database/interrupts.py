@@ -1,7 +1,7 @@
 """Transactions that Ctrl-C, or SIGTERM, interrupts at a safe moment only.
 
 psycopg recovers from KeyboardInterrupt where it waits for an answer. Where it is raised in psycopg's own code
-the statement goes on, or a lock stays held, and the connection refuses the next statement or waits for ever:
+the statement goes on, or a lock stays held, and the connection refuses the next statement or hangs:
 a worker could not return the batch it holds.
 """
 
