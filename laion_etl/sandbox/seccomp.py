@@ -45,7 +45,8 @@ _X86_64 = _Calls(
         "brk": 12, "rt_sigaction": 13, "rt_sigprocmask": 14, "rt_sigreturn": 15, "readv": 19, "writev": 20,
         "sched_yield": 24, "mremap": 25, "madvise": 28, "nanosleep": 35, "getpid": 39, "exit": 60,
         "getcwd": 79, "gettimeofday": 96, "sigaltstack": 131, "gettid": 186, "futex": 202,
-        "sched_getaffinity": 204, "restart_syscall": 219, "clock_gettime": 228, "clock_nanosleep": 230, "exit_group": 231,
+        "sched_getaffinity": 204, "restart_syscall": 219, "clock_gettime": 228,
+        "clock_nanosleep": 230, "exit_group": 231,
         "set_robust_list": 273, "getrandom": 318, "rseq": 334,
     },
 )  # fmt: skip
@@ -53,7 +54,8 @@ _ARM64 = _Calls(
     0xC00000B7,
     {
         "getcwd": 17, "close": 57, "lseek": 62, "read": 63, "write": 64, "readv": 65, "writev": 66,
-        "fstat": 80, "exit": 93, "exit_group": 94, "futex": 98, "set_robust_list": 99, "nanosleep": 101, "clock_gettime": 113,
+        "fstat": 80, "exit": 93, "exit_group": 94, "futex": 98, "set_robust_list": 99,
+        "nanosleep": 101, "clock_gettime": 113,
         "clock_nanosleep": 115, "sched_getaffinity": 123, "sched_yield": 124, "restart_syscall": 128,
         "sigaltstack": 132, "rt_sigaction": 134, "rt_sigprocmask": 135, "rt_sigreturn": 139,
         "gettimeofday": 169, "getpid": 172, "gettid": 178, "brk": 214, "munmap": 215, "mremap": 216,
@@ -84,11 +86,9 @@ def install() -> bool:
     program = _program(_MACHINES[platform.machine()])
     given = _Program(len(program) // _INSTRUCTION.size, program)
     prctl = ctypes.CDLL(None).prctl
-    return (
-        prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
-        == 0
-        == prctl(_PR_SET_SECCOMP, _MODE_FILTER, ctypes.byref(given), 0, 0)
-    )
+    if prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0:
+        return False
+    return bool(prctl(_PR_SET_SECCOMP, _MODE_FILTER, ctypes.byref(given), 0, 0) == 0)
 
 
 def _program(calls: _Calls) -> bytes:
