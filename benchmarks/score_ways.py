@@ -148,7 +148,7 @@ def _pass(model: ClipModel, pixels: torch.Tensor, tokens: list[Tokens], *, trimm
         if trimmed:
             results.append(model.start_tokens(chunk))
     for result in results:
-        result.get() if isinstance(result, DeviceFuture) else result.cpu()
+        result.cpu() if isinstance(result, torch.Tensor) else result.get()
 
 
 @contextmanager

@@ -19,6 +19,7 @@ from psycopg.conninfo import conninfo_to_dict
 from laion_etl.core.errors import DatabaseError, DatabaseOutageError, DatabaseRefusedError
 from laion_etl.core.outages import is_outage, is_refusal
 from laion_etl.database.embedded import exists, running_server, with_log_cause
+from laion_etl.database.interrupts import transaction
 from laion_etl.database.migrations import migrate
 from laion_etl.database.queries import query
 from laion_etl.settings import DatabaseSettings, Settings
@@ -133,7 +134,7 @@ class Database:
 
     def _transaction(self, work: Callable[[Connection], ResultT], timeout_s: float) -> ResultT:
         connection = self.connection
-        with connection.transaction():
+        with transaction(connection):
             self._set_limits(connection, timeout_s)
             result = work(connection)
         self._succeeded_s = time.monotonic()

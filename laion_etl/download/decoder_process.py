@@ -1,28 +1,34 @@
 """The decoder process: turns image bytes into the bytes to store, one image at a time, until its input ends.
 
-It runs under a memory limit and is killed when it takes too long or when its parent dies. It imports as
-little as possible, and its answers are parsed as JSON and bytes, never unpickled.
+It is confined (`sandbox`), and killed when it takes too long or when its parent dies. It imports as little as
+possible, and its answers are parsed as JSON and bytes, never unpickled.
 
+Out, once: one byte, when it is ready.
 In:  4 bytes length, image bytes.    Out: 4 bytes length of JSON, 4 bytes length of data, JSON, data.
 The JSON has the digests, and {"status": reason} or the fields of a StoredImage; empty data means "store the
 bytes as downloaded".
 """
 
+import io
 import json
 import struct
 import sys
+from dataclasses import replace
 from typing import BinaryIO
+
+from PIL import Image, ImageCms
 
 from laion_etl.core.funnel import DownloadStatus
 from laion_etl.download.content_opt_out import opted_out_by_metadata
 from laion_etl.download.hashes import Digests
 from laion_etl.download.image_header import ImageRules
-from laion_etl.download.images import ImageSettings, StoredImage, decode
+from laion_etl.download.images import ENCODINGS, ImageSettings, StoredImage, decode
 from laion_etl.download.resize import Resize
 from laion_etl.sandbox.limits import confine
 
 REQUEST = struct.Struct(">I")
 ANSWER = struct.Struct(">II")
+READY = b"\x01"
 
 
 def answer(data: bytes, settings: ImageSettings, *, opt_out: bool) -> bytes:
@@ -51,10 +57,28 @@ def answer(data: bytes, settings: ImageSettings, *, opt_out: bool) -> bytes:
 
 
 def serve(source: BinaryIO, sink: BinaryIO, settings: ImageSettings, *, opt_out: bool) -> None:
+    """Answers images until the input ends."""
+    sink.write(READY)
+    sink.flush()
     while header := source.read(REQUEST.size):
         (length,) = REQUEST.unpack(header)
         sink.write(answer(source.read(length), settings, opt_out=opt_out))
         sink.flush()
+
+
+def warm_up(settings: ImageSettings) -> None:
+    """Decodes an image of each format, because modules imported at first use can't be imported later."""
+    Image.init()
+    every = replace(
+        settings.rules, min_bytes=0, max_pixels=sys.maxsize, min_side=0, max_aspect_ratio=0.0, avif=True
+    )
+    every_image = replace(settings, rules=every)
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    for encoding in set(ENCODINGS.values()):
+        for mode in ("RGB", "L"):
+            buffer = io.BytesIO()
+            Image.new(mode, (32, 32)).save(buffer, encoding, icc_profile=profile)
+            answer(buffer.getvalue(), every_image, opt_out=True)
 
 
 def main() -> None:
@@ -62,6 +86,7 @@ def main() -> None:
     memory_mb, plain, opt_out = int(sys.argv[1]), json.loads(sys.argv[2]), sys.argv[3] == "True"
     rules, resize = ImageRules(**plain.pop("rules")), Resize(**plain.pop("resize"))
     settings = ImageSettings(rules, resize, **plain)
+    warm_up(settings)
     confine(memory_mb)
     serve(sys.stdin.buffer, sys.stdout.buffer, settings, opt_out=opt_out)
 

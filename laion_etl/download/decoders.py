@@ -16,15 +16,18 @@ from typing import Any
 
 import trio
 
+from laion_etl.core.errors import OutageError
 from laion_etl.core.funnel import DownloadStatus
 from laion_etl.core.host_resources import usable_cores
-from laion_etl.download.decoder_process import ANSWER, REQUEST
+from laion_etl.download.decoder_process import ANSWER, READY, REQUEST
 from laion_etl.download.hashes import Digests
 from laion_etl.download.images import ImageSettings, StoredImage
-from laion_etl.sandbox.limits import ENVIRONMENT
+from laion_etl.sandbox.limits import confined_environment, prepare_parent
 from laion_etl.settings import DownloadSettings
 
 _TRIES = 2  # one decoder may be killed for another reason; if two die, the image is at fault
+_STARTS = 3  # in a row that may fail: no image is at fault, the machine is
+_START_LIMIT_S = 120.0  # a busy machine may take long to import numpy and Pillow
 _ANSWER_BYTES = 1 << 17
 _PIPE_BYTES = 1 << 20  # an image in one write; Linux allows this much without privileges
 
@@ -51,7 +54,7 @@ class _Decoder:
             command,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            env={**os.environ, **ENVIRONMENT},
+            env=confined_environment(),
         )
         pipes = (self._process.stdin, self._process.stdout)
         numbers = [os.dup(pipe.fileno()) for pipe in pipes if pipe is not None]
@@ -60,6 +63,12 @@ class _Decoder:
                 pipe.close()
             fcntl.fcntl(number, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
         self._stdin, self._stdout = (trio.lowlevel.FdStream(number) for number in numbers)
+
+    async def ready(self) -> bool:
+        """Waits for the process to start, which is not part of the time of its first image."""
+        with trio.move_on_after(_START_LIMIT_S):
+            return await self._stdout.receive_some(1) == READY
+        return False
 
     async def decode(self, data: bytes) -> Decoded:
         try:
@@ -99,6 +108,7 @@ class Decoders:
     """`async with Decoders(settings, images) as decoders:` `await decoders.decode(data)` in any task."""
 
     def __init__(self, settings: DownloadSettings, images: ImageSettings) -> None:
+        prepare_parent()
         self._settings = settings
         self.processes = settings.decoders or usable_cores()
         self._free = trio.Semaphore(self.processes)
@@ -126,7 +136,10 @@ class Decoders:
         return self._free.statistics().tasks_waiting
 
     async def decode(self, data: bytes) -> Decoded:
-        """Waits for a free process. Returns the image to store, or the reason for refusing it."""
+        """Waits for a free process. Returns the image to store, or the reason for refusing it.
+
+        Raises OutageError when no process can be started.
+        """
         async with self._free:
             for _ in range(_TRIES):
                 with suppress(_DecoderDied):
@@ -134,7 +147,7 @@ class Decoders:
         return Decoded(DownloadStatus.DECODER_CRASHED)
 
     async def _try(self, data: bytes) -> Decoded:
-        decoder = self._idle.pop() if self._idle else _Decoder(self._command)
+        decoder = self._idle.pop() if self._idle else await self._started()
         finished = False
         try:
             with trio.move_on_after(self._settings.decode_timeout_s):
@@ -146,3 +159,19 @@ class Decoders:
             else:
                 await decoder.kill()
         return found if finished else Decoded(DownloadStatus.DECODE_TIMEOUT)
+
+    async def _started(self) -> _Decoder:
+        for _ in range(_STARTS):
+            decoder = _Decoder(self._command)
+            is_ready = False
+            try:
+                is_ready = await decoder.ready()
+            finally:
+                if not is_ready:
+                    await decoder.kill()
+            if is_ready:
+                return decoder
+        raise OutageError(
+            f"cannot start a process that decodes images: {_STARTS} ended early or took over "
+            f"{_START_LIMIT_S:.0f} s; see their output above, and check the memory of this machine"
+        )

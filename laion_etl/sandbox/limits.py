@@ -1,11 +1,21 @@
-"""Limits of the processes that handle hostile images."""
+"""Confines the processes that handle hostile images: what they see, what they may use, what they may do.
+
+`confined_environment` is what such a process is started with, `confine` what it calls before the first image,
+`prepare_parent` what the process that starts them calls.
+"""
 
 import ctypes
+import logging
+import os
 import resource
 import signal
+from collections.abc import Mapping
+from functools import cache
+
+from laion_etl.sandbox import seccomp
 
 # One thread per process; and freed memory is kept for the next image instead of returned page by page.
-ENVIRONMENT = {
+_SET = {
     "OPENBLAS_NUM_THREADS": "1",
     "OMP_NUM_THREADS": "1",
     "PILLOW_BLOCKS_MAX": "8",
@@ -13,15 +23,53 @@ ENVIRONMENT = {
     "MALLOC_TRIM_THRESHOLD_": str(1 << 26),
     "MALLOC_TOP_PAD_": str(1 << 22),
 }
-_PR_SET_PDEATHSIG = 1
+# What Python, numpy and numba need to start; no settings, keys, database URLs or tokens.
+_PASSED_ON = (
+    *("PATH", "LD_LIBRARY_PATH", "LD_PRELOAD", "HOME", "TMPDIR", "LANG", "LC_ALL", "LC_CTYPE"),
+    *("PYTHONHOME", "PYTHONPATH", "PYTHONDONTWRITEBYTECODE", "PYTHONPYCACHEPREFIX"),
+    *("XDG_CACHE_HOME", "NUMBA_CACHE_DIR", "NUMBA_CPU_NAME", "NUMBA_CPU_FEATURES", "OPENBLAS_CORETYPE"),
+)
+_PR_SET_PDEATHSIG, _PR_SET_DUMPABLE = 1, 4
+_log = logging.getLogger(__name__)
+
+
+def confined_environment(given: Mapping[str, str] = os.environ) -> dict[str, str]:
+    """Returns the environment variables of a confined process."""
+    return {name: given[name] for name in _PASSED_ON if name in given} | _SET
+
+
+@cache
+def prepare_parent() -> None:
+    """Warns, once, where the kernel can't filter system calls, and then hides this process's memory.
+
+    Without the filter a decoder that was taken over runs as the same user as this process, which it could
+    trace if it were not for PR_SET_DUMPABLE. With the filter it can't, and debuggers keep working.
+    """
+    if not seccomp.supported():
+        _log.warning(
+            "this kernel does not filter system calls (seccomp): processes that decode images are limited "
+            "in memory, open files and processes only"
+        )
+        ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
 
 
 def confine(memory_mb: int) -> None:
-    """Limits this process: address space in MiB, no core files; the parent alone handles Ctrl-C.
+    """Confines this process, for good. Everything it needs must be imported and open.
 
-    The process is killed when the thread that started it ends, and thus when its parent dies.
+    Address space in MiB; no new open files, sockets or processes, no core files, no writing to regular files;
+    only harmless system calls (`seccomp`). The parent alone handles Ctrl-C, and the process is killed when
+    the thread that started it ends, and thus when its parent dies.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    resource.setrlimit(resource.RLIMIT_AS, (memory_mb << 20, memory_mb << 20))
+    limits = {
+        resource.RLIMIT_AS: memory_mb << 20,
+        resource.RLIMIT_CORE: 0,
+        resource.RLIMIT_FSIZE: 0,
+        resource.RLIMIT_NOFILE: 0,
+        resource.RLIMIT_NPROC: 0,
+    }
+    for kind, most in limits.items():
+        resource.setrlimit(kind, (most, most))
+    if seccomp.supported() and not seccomp.install():
+        _log.warning("the kernel refused to filter the system calls of a process that decodes images")

@@ -6,7 +6,7 @@ Every reader checks its own limit by the header, before any pixel is decoded.
 import struct
 import zlib
 
-from PIL import Image, UnidentifiedImageError
+from PIL import AvifImagePlugin, Image, UnidentifiedImageError
 
 # From Pillow's documentation and bug reports.
 DECODE_ERRORS = (
@@ -27,3 +27,6 @@ DECODE_ERRORS = (
 )
 
 Image.MAX_IMAGE_PIXELS = None
+AvifImagePlugin.DEFAULT_MAX_THREADS = (
+    1  # confined processes start no threads; and bytes do not depend on cores
+)

@@ -20,7 +20,7 @@ from types import TracebackType
 import numpy as np
 
 from laion_etl.core.errors import ModelError
-from laion_etl.sandbox.limits import ENVIRONMENT
+from laion_etl.sandbox.limits import confined_environment, prepare_parent
 from laion_etl.score.preprocess_worker import DONE, ENDINGS, ITEM
 from laion_etl.score.resize import compile_loops
 from laion_etl.score.shared_tables import READY, UNREADABLE, WAITING, Plans, Tables, tables
@@ -98,6 +98,7 @@ class Preparers:
     """
 
     def __init__(self, plans: Plans, batch_size: int, buffers: int, processes: int) -> None:
+        prepare_parent()
         self._plans = plans
         self._batch_size = batch_size
         self._closed = False
@@ -214,7 +215,7 @@ class _Preparer:
                 stdin=other.fileno(),
                 stdout=other.fileno(),
                 pass_fds=[descriptor],
-                env={**os.environ, **ENVIRONMENT},
+                env=confined_environment(),
             )
         if self._answer() != DONE:
             self.end()

@@ -13,6 +13,7 @@ from laion_etl.database.queue import BatchQueue, Claim, QueueCounts
 from laion_etl.io.storage import Store
 from laion_etl.plan.stage import plan_batches
 from laion_etl.settings import PlanSettings, Settings
+from tests.database.interrupted import interrupted_at
 from tests.database.pairs import batch_no, batch_nos, numbered_pairs, write_pairs
 
 DONE = StageStats("download", "C", "0", "f", 0, 0)
@@ -234,3 +235,28 @@ def test_an_earlier_outage_does_not_excuse_a_batch_whose_worker_is_lost(
     expire_leases(connection)
     assert claimed(queue).batch == claim.batch
     assert attempts(connection) == [2, 0, 0, 0]
+
+
+def test_interrupted_anywhere_in_a_claim_the_worker_returns_what_it_holds(queue: BatchQueue) -> None:
+    """A signal may come at any line; psycopg itself recovers from it only where it waits."""
+    line = 1
+    while interrupted_at(line, queue.claim):
+        queue.release_all()
+        line += 1
+    assert line > 100
+    queue.release_all()
+    rows = queue._database.connection.execute("select distinct state::text, attempts from batch").fetchall()
+    assert rows == [("ready", 0)]
+
+
+def test_interrupted_anywhere_in_a_copy_the_connection_can_be_used_again(database: Database) -> None:
+    def copy(connection: Connection) -> None:
+        connection.execute("create temporary table if not exists copied (number int)")
+        with connection.cursor().copy("copy copied from stdin") as rows:
+            rows.write_row([1])
+
+    line = 1
+    while interrupted_at(line, lambda: database.run(copy)):
+        assert database.run(lambda connection: connection.execute("select 1").fetchone()) == (1,)
+        line += 1
+    assert line > 100

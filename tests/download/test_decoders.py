@@ -1,8 +1,9 @@
 import io
 import os
 import signal
+import sys
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -11,11 +12,12 @@ from PIL import Image
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from laion_etl.blocklists.image_hashes import HashBlocklist
-from laion_etl.core.errors import InputError
+from laion_etl.core.errors import InputError, OutageError
 from laion_etl.core.funnel import DownloadStatus as S
 from laion_etl.download.decoders import Decoders
 from laion_etl.download.hashes import Digests
-from laion_etl.download.images import ImageSettings, StoredImage
+from laion_etl.download.images import ImageSettings, StoredImage, decode
+from laion_etl.sandbox import seccomp
 from laion_etl.settings import DownloadSettings
 from tests.download.hostile import GOOD
 from tests.faults.test_killed import decoders_of
@@ -38,6 +40,11 @@ async def stopped_decoder(settings: DownloadSettings) -> AsyncIterator[tuple[Dec
         [pid] = decoders_of(os.getpid())
         os.kill(pid, signal.SIGSTOP)
         yield decoders, pid
+
+
+def is_started(pid: int) -> bool:
+    """Whether a decoder is confined, the last thing it does before its first image."""
+    return Path(f"/proc/{pid}/limits").read_text().count("Max open files            0 ") == 1
 
 
 def decode_all(images: list[bytes], settings: DownloadSettings) -> list[StoredImage | S]:
@@ -114,7 +121,9 @@ def test_an_image_on_which_two_decoders_die_is_given_up(kills: int, expected: ty
             await wait_all_tasks_blocked()
             os.kill(pid, signal.SIGKILL)
             if kills == 2:
-                while not (another := set(decoders_of(os.getpid())) - {pid}):
+                while not (
+                    another := {found for found in decoders_of(os.getpid()) if is_started(found)} - {pid}
+                ):
                     await trio.lowlevel.checkpoint()
                 os.kill(another.pop(), signal.SIGKILL)
         async with Decoders(settings, ImageSettings.from_settings(settings)) as decoders:
@@ -188,3 +197,72 @@ def test_a_line_that_is_not_a_digest_is_named(line: str, tmp_path: Path) -> None
     path.write_text(f"{'ab' * 16}\n{line}\n")
     with pytest.raises(InputError, match=r"line 2: .* is not an MD5 or SHA-256 digest in hexadecimal"):
         HashBlocklist.load(str(path))
+
+
+def test_a_decoder_that_is_killed_while_it_starts_costs_no_image() -> None:
+    found: list[StoredImage | S] = []
+
+    async def decode(decoders: Decoders) -> None:
+        found.append((await decoders.decode(GOOD)).found)
+
+    async def main() -> None:
+        killed = set[int]()
+        async with (
+            Decoders(ONE, ImageSettings.from_settings(ONE)) as decoders,
+            trio.open_nursery() as nursery,
+        ):
+            nursery.start_soon(decode, decoders)
+            while len(killed) < 2:
+                for pid in set(decoders_of(os.getpid())) - killed:
+                    os.kill(pid, signal.SIGKILL)
+                    killed.add(pid)
+                await trio.lowlevel.checkpoint()
+
+    trio.run(main)
+    assert isinstance(found[0], StoredImage)
+
+
+def test_decoders_that_can_not_start_are_the_machines_fault(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "executable", "/bin/false")
+
+    async def main() -> None:
+        async with Decoders(ONE, ImageSettings.from_settings(ONE)) as decoders:
+            await decoders.decode(GOOD)
+
+    with pytest.raises(OutageError, match="cannot start a process that decodes images"):
+        trio.run(main)
+
+
+def test_a_decoder_is_confined_and_has_no_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "do-not-leak")
+
+    async def main() -> None:
+        async with stopped_decoder(DownloadSettings(decoders=1)) as (_, pid):
+            check(Path(f"/proc/{pid}"))
+
+    def check(process: Path) -> None:
+        assert b"do-not-leak" not in (process / "environ").read_bytes()
+        if seccomp.supported():
+            status = (process / "status").read_text()
+            assert "NoNewPrivs:\t1" in status
+            assert "Seccomp:\t2" in status
+
+    trio.run(main)
+
+
+@pytest.mark.parametrize("encoding", ["jpg", "webp", "png", "avif"])
+def test_a_confined_decoder_decodes_and_encodes_as_any_other_process(encoding: str) -> None:
+    """What Pillow would import, open or start at its first use must be there before."""
+    settings = DownloadSettings(encode_format=encoding, decoders=1, min_bytes=1, image_size=200)
+    exif = Image.Exif()
+    exif[0x0112], exif[0x8825] = 6, {1: "N", 2: (1.0, 2.0, 3.0)}
+    images = []
+    for mode in ("RGB", "L", "RGBA", "P", "CMYK", "I;16"):
+        for found in ("JPEG", "PNG", "WEBP"):
+            buffer = io.BytesIO()
+            with suppress(OSError):  # not every format has every mode
+                Image.new(mode, (700, 300), 77).save(buffer, found, exif=exif)
+                images.append(buffer.getvalue())
+    expected = [decode(image, ImageSettings.from_settings(settings)) for image in images]
+    assert {type(one) for one in expected} == {StoredImage}
+    assert decode_all(images, settings) == expected

@@ -1,0 +1,66 @@
+"""Transactions that Ctrl-C, or SIGTERM, interrupts at a safe moment only.
+
+psycopg recovers from KeyboardInterrupt where it waits for an answer. Where it is raised in psycopg's own code
+the statement goes on, or a lock stays held, and the connection refuses the next statement or hangs:
+a worker could not return the batch it holds.
+"""
+
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from types import FrameType
+from typing import Any
+
+import psycopg
+from psycopg import Connection
+from psycopg.pq import TransactionStatus
+
+
+@contextmanager
+def transaction(connection: Connection) -> Iterator[None]:
+    """Runs the block in a transaction; an interrupt that comes meanwhile is raised after it.
+
+    The statement that is going on is cancelled, so that the transaction is rolled back and ends soon; a
+    commit takes place. A second interrupt is raised at once: the database may not answer.
+    """
+    previous = _raising_handler()
+    if previous is None:
+        with connection.transaction():
+            yield
+        return
+    interrupted = False
+
+    def note(number: int, frame: FrameType | None) -> None:
+        nonlocal interrupted
+        if interrupted:
+            previous(number, frame)
+        interrupted = True
+        _cancel(connection)
+
+    signal.signal(signal.SIGINT, note)
+    try:
+        with connection.transaction():
+            yield
+    except Exception:
+        if not interrupted:
+            raise
+    finally:
+        signal.signal(signal.SIGINT, previous)
+    if interrupted:
+        raise KeyboardInterrupt
+
+
+def _raising_handler() -> Callable[[int, FrameType | None], Any] | None:
+    """Returns the handler of SIGINT if it raises KeyboardInterrupt here: Python's, or that of a trio run."""
+    handler = signal.getsignal(signal.SIGINT)
+    if threading.current_thread() is not threading.main_thread() or not callable(handler):
+        return None
+    is_trios = str(getattr(handler, "__module__", "")).startswith("trio.")
+    return handler if handler is signal.default_int_handler or is_trios else None
+
+
+def _cancel(connection: Connection) -> None:
+    with suppress(psycopg.Error):  # the connection is lost, and so is the statement
+        if connection.pgconn.transaction_status == TransactionStatus.ACTIVE:
+            connection.pgconn.get_cancel().cancel()
