@@ -1,9 +1,9 @@
 """Opt-outs that come with a response: in its headers, or in the image itself.
 
 - `X-Robots-Tag: noai` and related directives (the convention of img2dataset and DeviantArt's noai/noimageai;
-  noindex and noimageindex by Google's documentation of the header), separated by whatever is not a letter;
-  `no-ai` is `noai`. A directive may be limited to an agent, `examplebot: noai`; we honour it whatever the agent: an
-  owner who opts out of one AI crawler means us too.
+  noindex and noimageindex by Google's documentation of the header), separated by whatever is not a letter,
+  `no-ai` like `noai`. A directive may be limited to an agent, `examplebot: noai`; we honour it whatever the
+  agent: an owner who opts out of one AI crawler means us too.
 - `tdm-reservation: 1` (W3C TDM Reservation Protocol, final report of May 2024).
 - The IPTC/PLUS property `plus:DataMining` in the image's XMP (PLUS-DMI vocabulary), and the training and
   data mining assertions of C2PA and CAWG. Both are found by searching for their names: compressed or signed

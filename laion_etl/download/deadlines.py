@@ -9,7 +9,7 @@ from email.utils import mktime_tz, parsedate_tz
 import trio
 
 from laion_etl.core.funnel import DownloadStatus
-from laion_etl.download.http1 import bad_response
+from laion_etl.download.http_head import bad_response
 from laion_etl.download.link_failed import LinkFailed
 from laion_etl.settings import DownloadSettings
 
@@ -27,6 +27,11 @@ class RequestDeadline:
     @property
     def spent_s(self) -> float:
         return self._settings.timeout_s - (self._end - trio.current_time())
+
+    @property
+    def expired(self) -> bool:
+        """Whether the server was too slow."""
+        return self._scope.cancelled_caught
 
     def waiting_for_answer(self) -> None:
         self.answered_at = 0.0

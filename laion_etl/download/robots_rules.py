@@ -138,9 +138,11 @@ def lines_for(body: bytes, agent: str) -> list[RobotsLine]:
             named = named or (agent != "" and agent in names)
         elif key == _ALLOW or key in _DISALLOW:
             in_rules = True
-            for group, name in ((own, agent), (general, "*")):
-                if name and name in names:
-                    group += _allow(value) if key == _ALLOW else _disallow(value)
+            rules = _allow(value) if key == _ALLOW else _disallow(value)
+            if agent and agent in names:
+                own += rules
+            if "*" in names:
+                general += rules
     return own if named else general
 
 

@@ -247,7 +247,7 @@ def test_rules(source: str, text: str | bytes, path: str, allowed: bool) -> None
         ("Mozilla/5.0 (X11; Linux x86_64)", "Mozilla"),
         ("Mozilla/5.0 (MyBot/1.0; +url)", "MyBot"),
         ("Mozilla/5.0 (compatible; MSIE 9.0; MyBot/1.0)", "MyBot"),
-        ("Mozilla/5.0 (X11) AppleWebKit/605.1 (KHTML, like Gecko) Version/13.1 Safari/605 (MyBot/0.1)", "MyBot"),
+        ("Mozilla/5.0 (X11) AppleWebKit/605 (KHTML, like Gecko) Version/13 Safari/605 (MyBot/0.1)", "MyBot"),
         ("MyBot/1.0 (compatible; Other/2.0)", "MyBot"),
         ("(no name)", ""),
         ("", ""),
