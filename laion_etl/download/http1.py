@@ -21,7 +21,7 @@ _CHUNKS_FREE = 1_000
 _MIN_MEAN_RECEIVE_BYTES = 256
 _RECEIVES_FREE = 500
 
-_CHUNK_LINE = re.compile(rb"([0-9A-Fa-f]{1,15})[ \t]*(?:;[^\r\n\0]*)?")
+_CHUNK_LINE = re.compile(rb"0*([0-9A-Fa-f]{1,15})[ \t]*(?:;[^\r\n\0]*)?")
 _END_OF_HEAD = re.compile(rb"\r?\n\r?\n")
 _BEGINNING = re.compile(rb"[\r\n]{0,4}HTTP/", re.IGNORECASE)  # some servers send empty lines first
 _LONGEST_BEGINNING = 9

@@ -11,10 +11,8 @@ from dataclasses import dataclass
 from laion_etl.core.funnel import DownloadStatus
 from laion_etl.download.link_failed import LinkFailed
 
-_STATUS_LINE = re.compile(rb"HTTP/1\.([0-9]) ([1-9][0-9]{2})(?: [^\r\n\0]*)?")
-_ODD_STATUS_LINE = re.compile(
-    rb"HTTP/([0-9](?:\.[0-9])?)[ \t]+([1-9][0-9]{2})(?![0-9])[^\n\0]*", re.IGNORECASE
-)
+_STATUS_LINE = re.compile(rb"HTTP/(1\.[0-9]) ([1-9][0-9]{2})(?: [^\r\n\0]*)?")
+_ODD_STATUS_LINE = re.compile(rb"HTTP/([0-9]\.[0-9]) +([1-9][0-9]{2})(?![0-9])[^\n\0]*", re.IGNORECASE)
 _HEADER_LINE = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*([^\r\n\0]*?)[ \t]*")
 _LENGTH = re.compile(r"\+?([0-9]{1,18})(?:[ \t].*)?")
 _WHOLE_RANGE = re.compile(r"bytes 0-([0-9]{1,18})/([0-9]{1,18})")
@@ -91,9 +89,8 @@ def parse_head(raw: bytes) -> Head:
 
 def _minor_version(version: bytes) -> int:
     """Returns x of HTTP/1.x; a server that says 2 or 3 here still speaks 1.1."""
-    if len(version) == 1 and version < b"2":  # also what _STATUS_LINE finds
-        return int(version)
-    return 0 if version in (b"1.0", b"0.9") else 1
+    major, minor = version[:1], version[2:]
+    return int(minor) if major == b"1" else int(major > b"1")
 
 
 def _add_odd_line(headers: list[tuple[str, str]], line: bytes) -> None:
