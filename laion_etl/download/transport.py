@@ -24,7 +24,7 @@ _SESSIONS_KEPT = 10_000
 _PLAIN_LABELS = re.compile(
     r"[a-z0-9.:-]+"
 )  # of host names that OpenSSL compares with wildcards as browsers do
-_NO_COMMON_PROTOCOL = "TLSV1_ALERT_NO_APPLICATION_PROTOCOL"
+_NO_COMMON_PROTOCOL = "no application protocol"  # the ssl module has no code for this alert
 
 
 class TcpStream:
@@ -165,7 +165,7 @@ def _tls_message(error: BaseException) -> str:
     cause = error.__cause__ if isinstance(error, trio.BrokenResourceError) else error
     if isinstance(cause, ssl.SSLCertVerificationError):
         return f"certificate: {cause.verify_message}"[:100]
-    if isinstance(cause, ssl.SSLError) and cause.reason == _NO_COMMON_PROTOCOL:
+    if isinstance(cause, ssl.SSLError) and _NO_COMMON_PROTOCOL in str(cause):
         return "no HTTP/1.1"
     return "handshake"
 
