@@ -174,7 +174,7 @@ CASES: dict[str, list[tuple[str | bytes, str, bool]]] = {
         (("\ufeff# a comment\n" + ALL + "Disallow: /").encode(), "/x", False),
         ((OURS + "Disallow: /").encode("utf-16"), "/x", False),
     ],
-    "careful: octets that nobody sees": [
+    "careful: octets that are not shown": [
         (("\ufeff\ufeff" + ALL + "Disallow: /").encode(), "/x", False),  # two editors
         (("\ufeff\r" + ALL.replace("\n", "\r") + "Disallow: /\r").encode(), "/x", False),
         ((ALL + "Allow: /a\n\ufeff" + OURS + "Disallow: /").encode(), "/x", False),  # two files in one
