@@ -18,7 +18,7 @@ OPT_OUT_DIRECTIVES = frozenset({"noai", "noimageai", "noindex", "noimageindex", 
 _SEPARATORS = re.compile(r"[^a-z0-9]+")
 _HYPHENS = str.maketrans("", "", "-_")
 _PREVIEW = re.compile(
-    r"\bmax-[a-z-]+\s*[:=]\s*[\"']?(?:none|standard|large|-?\d+)(?![\w-])"
+    r"\bmax-[a-z-]{1,40}\s*[:=]\s*[\"']?(?:none|standard|large|-?\d+)(?![\w-])"
 )  # their "none" is a value
 
 _TRAINING_ASSERTION = b"training-mining"

@@ -22,11 +22,12 @@ _ALLOW = b"allow"
 _UTF_16_MARKS = (b"\xff\xfe", b"\xfe\xff")
 _NOT_SHOWN = re.compile(rb"\0|\xef\xbb\xbf|\xe2\x80\x8b")  # NUL, byte order mark, zero-width space
 _NON_BREAKING_SPACE = b"\xc2\xa0"
-_NEXT_PATH = re.compile(rb"[,;]?\s+(?=[/*])|,(?=/)")
+_PATH_BEGINNINGS = (b"/", b"*")
+_MAX_NAMES = 100  # on one line
 
 _TOKEN = re.compile(r"[A-Za-z0-9_.\-]+")
 _COMPATIBLE = re.compile(r"\bcompatible;\s*(?!MSIE)([A-Za-z0-9_.\-]+)", re.IGNORECASE)
-_PRODUCT = re.compile(r"([A-Za-z0-9_.\-]+)/[0-9]")
+_PRODUCT = re.compile(r"(?<![A-Za-z0-9_.\-])([A-Za-z0-9_.\-]{1,100})/[0-9]")
 _BROWSERS = frozenset(
     {
         "mozilla",
@@ -160,7 +161,7 @@ def _lines(body: bytes) -> Iterator[tuple[bytes, bytes]]:
 def _group_names(value: bytes) -> set[str]:
     """Returns the product tokens of a user-agent line, in lower case; some list several."""
     text = value.decode("ascii", "replace").replace('"', "").replace("'", "")
-    names = [text] if "(" in text else text.split(",")
+    names = [text] if "(" in text else text.split(",")[:_MAX_NAMES]
     return {
         "*" if name.split(maxsplit=1)[:1] == ["*"] else product_token(name).lower()
         for name in map(str.strip, names)
@@ -168,11 +169,17 @@ def _group_names(value: bytes) -> set[str]:
 
 
 def _allow(value: bytes) -> list[RobotsLine]:
-    return [(True, value)] if value.startswith((b"/", b"*")) else []
+    return [(True, value)] if value.startswith(_PATH_BEGINNINGS) else []
 
 
 def _disallow(value: bytes) -> list[RobotsLine]:
     value = value.strip(b"\"'")
     if not value:
         return []
-    return [(False, path) for path in _NEXT_PATH.split(as_path(value)) if path]
+    value = as_path(value)
+    paths = [
+        path.rstrip(b",;")
+        for path in value.replace(b",/", b", /").split()
+        if path.startswith(_PATH_BEGINNINGS)
+    ]
+    return [(False, path) for path in (paths if len(paths) > 1 else [value])]

@@ -181,6 +181,15 @@ def test_a_connection_is_reused_only_if_the_end_of_its_response_is_unambiguous(
     assert reusable_after(raw) is reusable
 
 
+@pytest.mark.parametrize("filling", [b" ", b"\t", b":", b"\r", b",", b"\n "])
+def test_a_head_made_to_take_long_takes_no_longer_than_others(filling: bytes) -> None:
+    """Quadratic time would be seconds for each of these, while nothing else in the process runs."""
+    for end in (b"b", b"\0", b""):
+        for name in (b"X: a", b"Content-Type:", b" "):
+            line = name + filling * (60_000 // len(filling)) + end
+            assert parse_head(b"HTTP/1.1 200 OK\r\nA: 1\r\n" + line).headers[0][0] == "a"
+
+
 def test_headers_keep_their_order_and_names_are_in_lower_case() -> None:
     head = parse_head(b"HTTP/1.1 200 OK\r\nX-A: 1\r\nx-b:2\r\nX-a:\t3 ")
     assert head.headers == (("x-a", "1"), ("x-b", "2"), ("x-a", "3"))

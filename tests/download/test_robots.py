@@ -308,6 +308,14 @@ def test_25_000_rules_without_wildcards_are_looked_up_and_not_tried() -> None:
     assert rules.allows("/folder/025000/x.jpg")
 
 
+@pytest.mark.parametrize("filling", [b" ", b"a", b"/ ", b"/a,", b"a/", b"compatible; ", b"*", b"\xc2\xa0"])
+@pytest.mark.parametrize("beginning", [b"Disallow: /a", b"User-agent: Mozilla/5.0 ", b"User-agent", b""])
+def test_lines_made_to_take_long_take_no_longer_than_others(beginning: bytes, filling: bytes) -> None:
+    """Quadratic time would be minutes here, while nothing else in the process runs."""
+    hostile = beginning + filling * (400_000 // len(filling)) + b"!\n"
+    assert not parse_robots_txt(hostile + b"User-agent: FooBot\nDisallow: /", "FooBot").allows("/x")
+
+
 def test_many_wildcards_belong_into_a_thread() -> None:
     lines = "".join(f"Disallow: /*/{n:06}/\n" for n in range(25_000))
     rules = parse_robots_txt((ALL + lines).encode(), "FooBot")
