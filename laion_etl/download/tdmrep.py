@@ -28,11 +28,12 @@ def tdm_lines(body: bytes) -> tuple[TdmLine, ...]:
     except (ValueError, RecursionError):
         return ()
     rules = document if isinstance(document, list) else [document]
-    return tuple(
+    lines = tuple(
         _line(rule["location"].encode(errors="replace"), reserved=_is_one(rule.get("tdm-reservation")))
         for rule in rules[:_MAX_RULES]
         if isinstance(rule, dict) and isinstance(rule.get("location"), str)
     )
+    return lines if rules is document else tuple(line for line in lines if line[1])
 
 
 def _is_one(value: object) -> bool:
