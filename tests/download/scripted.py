@@ -13,9 +13,10 @@ _LONGEST_S = 10.0
 
 @dataclass
 class Scripted:
-    """`paths` are those requested, by connection."""
+    """`paths` are those requested, by connection. `unasked`: all replies follow the first request."""
 
     port: int = 0
+    unasked: bool = False
     paths: list[list[str]] = field(default_factory=list)
 
 
@@ -86,11 +87,11 @@ def scripted_server(*connections: Sequence[Reply], tls: ssl.SSLContext | None = 
                     if reply is None:
                         return
                     request = b""
-                    while b"\r\n\r\n" not in request:
+                    while b"\r\n\r\n" not in request and not (paths and running.unasked):
                         if not (part := peer.recv(65_536)):
                             return
                         request += part
-                    paths.append(request.split(b" ", 2)[1].decode())
+                    paths += [line.split(b" ", 2)[1].decode() for line in [request] if line]
                     peer.sendall(*(reply if isinstance(reply, tuple) else (reply,)))
                 peer.recv(1)  # until the client closes or asks for more than the script has
 

@@ -25,20 +25,21 @@ FIRST, SECOND = sized(), sized(body=GOOD)
 SMUGGLED = sized(body=OTHER)
 
 
-def fetch_in_turn(
-    port: int, count: int = 2, *, scheme: str = "http", verify: bool = False
-) -> list[S | bytes]:
-    """Fetches links of one host one after another."""
-    settings = DownloadSettings(
+def settings_for(port: int) -> DownloadSettings:
+    return DownloadSettings(
         connect_to=(f"*.kept.example=127.0.0.1:{port}",),
         robots_txt=False,
         tdmrep=False,
         min_bytes=1,
-        verify_tls=verify,
+        verify_tls=False,
     )
 
+
+def fetch_in_turn(port: int, count: int = 2, *, scheme: str = "http") -> list[S | bytes]:
+    """Fetches links of one host one after another."""
+
     async def main() -> list[S | bytes]:
-        client, found = Client(settings), list[S | bytes]()
+        client, found = Client(settings_for(port)), list[S | bytes]()
         for number in range(count):
             try:
                 with await client.fetch(parse_request_url(f"{scheme}://a.kept.example/{number}")) as body:
@@ -135,6 +136,21 @@ def test_a_record_of_tls_that_came_with_the_response_is_not_the_next_one(tmp_pat
     context.maximum_version = ssl.TLSVersion.TLSv1_2  # without tickets in between
     with scripted_server([(FIRST, SMUGGLED), SECOND], [SECOND], tls=context) as running:
         assert fetch_in_turn(running.port, scheme="https") == [BODY, GOOD]
+    assert running.paths == [["/0"], ["/1"]]
+
+
+def test_what_comes_on_an_idle_connection_closes_it() -> None:
+    async def main(port: int) -> bytes:
+        client = Client(settings_for(port))
+        (await client.fetch(parse_request_url("http://a.kept.example/0"))).release()
+        for connection in client.pool._idle["http", "a.kept.example", 80]:
+            await trio.lowlevel.wait_readable(connection.stream._sock)  # type: ignore[union-attr]
+        with await client.fetch(parse_request_url("http://a.kept.example/1")) as body:
+            return bytes(body.data)
+
+    with scripted_server([FIRST, TIMED_OUT], [SECOND]) as running:
+        running.unasked = True
+        assert trio.run(main, running.port) == GOOD
     assert running.paths == [["/0"], ["/1"]]
 
 

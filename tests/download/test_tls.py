@@ -179,6 +179,25 @@ def test_other_names_are_refused(
         assert running.requests == []
 
 
+def test_a_resumed_session_of_a_name_with_an_underscore(authority: Authority, tmp_path: Path) -> None:
+    """The certificate is that of the first connection; its names are compared again."""
+
+    async def main(port: int) -> list[bytes]:
+        connect_to, bodies = (f"*.secure.example=127.0.0.1:{port}",), list[bytes]()
+        client = Client(DownloadSettings(connect_to=connect_to, robots_txt=False, tdmrep=False))
+        for _ in range(2):
+            with await client.fetch(parse_request_url("https://my_blog.secure.example/1.jpg")) as body:
+                bodies.append(bytes(body.data))
+            await client.pool.close_idle(0)
+        return bodies
+
+    context = server_context(authority, tmp_path, "*.secure.example")
+    with site(context) as running:
+        assert trio.run(main, running.port) == [GOOD, GOOD]
+        assert len({request.connection for request in running.requests}) == 2
+    assert context.session_stats()["hits"] == 1
+
+
 @pytest.mark.usefixtures("authority")
 def test_a_name_with_an_underscore_does_not_excuse_an_unknown_authority(tmp_path: Path) -> None:
     with secure_site(Authority(), tmp_path, "*.secure.example") as running:
