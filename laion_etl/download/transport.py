@@ -105,8 +105,10 @@ class _ResumingContext(ssl.SSLContext):
         server_hostname: str | bytes | None = None,
         session: ssl.SSLSession | None = None,
     ) -> ssl.SSLObject:
+        if isinstance(server_hostname, bytes):  # as trio gives it
+            server_hostname = server_hostname.decode("ascii")
+        known = session or self.sessions.get(server_hostname or "")
         self.last_incoming = incoming
-        known = session or self.sessions.get(str(server_hostname))
         return super().wrap_bio(incoming, outgoing, server_side, server_hostname, known)
 
     def remember(self, host: str, stream: "trio.SSLStream[trio.SocketStream]") -> None:

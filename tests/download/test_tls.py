@@ -179,19 +179,24 @@ def test_other_names_are_refused(
         assert running.requests == []
 
 
-def test_a_resumed_session_of_a_name_with_an_underscore(authority: Authority, tmp_path: Path) -> None:
-    """The certificate is that of the first connection; its names are compared again."""
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+@pytest.mark.parametrize("host", ["blog.secure.example", "my_blog.secure.example"])
+def test_the_session_of_a_closed_connection_is_resumed(
+    authority: Authority, tmp_path: Path, host: str, version: ssl.TLSVersion
+) -> None:
+    """Names are compared again, with the certificate of the first connection."""
 
     async def main(port: int) -> list[bytes]:
         connect_to, bodies = (f"*.secure.example=127.0.0.1:{port}",), list[bytes]()
         client = Client(DownloadSettings(connect_to=connect_to, robots_txt=False, tdmrep=False))
         for _ in range(2):
-            with await client.fetch(parse_request_url("https://my_blog.secure.example/1.jpg")) as body:
+            with await client.fetch(parse_request_url(f"https://{host}/1.jpg")) as body:
                 bodies.append(bytes(body.data))
             await client.pool.close_idle(0)
         return bodies
 
     context = server_context(authority, tmp_path, "*.secure.example")
+    context.maximum_version = version
     with site(context) as running:
         assert trio.run(main, running.port) == [GOOD, GOOD]
         assert len({request.connection for request in running.requests}) == 2
