@@ -105,9 +105,8 @@ class _ResumingContext(ssl.SSLContext):
         server_hostname: str | bytes | None = None,
         session: ssl.SSLSession | None = None,
     ) -> ssl.SSLObject:
-        if isinstance(server_hostname, bytes):  # as trio gives it
-            server_hostname = server_hostname.decode("ascii")
-        known = session or self.sessions.get(server_hostname or "")
+        host = server_hostname or ""
+        known = session or self.sessions.get(host if isinstance(host, str) else host.decode("ascii"))
         self.last_incoming = incoming
         return super().wrap_bio(incoming, outgoing, server_side, server_hostname, known)
 
