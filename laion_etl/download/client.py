@@ -12,7 +12,7 @@ import trio
 from laion_etl.core.funnel import DownloadStatus
 from laion_etl.download.content_encoding import ContentDecoder, content_decoder
 from laion_etl.download.content_opt_out import opted_out_by_header, reserved_by_header
-from laion_etl.download.deadlines import RequestDeadline, retry_after_s
+from laion_etl.download.deadlines import BROKEN, RequestDeadline, retry_after_s
 from laion_etl.download.host_facts import FactKind, HostFact, failure_fact, read_failure
 from laion_etl.download.http_head import Head, is_whole, location_of
 from laion_etl.download.image_header import ImageRules, refused_by_beginning
@@ -120,7 +120,7 @@ class Client:
         """Gives the connection back. A short body that is not wanted is read first, so it can be reused."""
         try:
             if not connection.reusable and not deadline.expired:
-                with trio.move_on_after(_DRAINED_S), suppress(LinkFailed, trio.BrokenResourceError, OSError):
+                with trio.move_on_after(_DRAINED_S), suppress(LinkFailed, *BROKEN):
                     await connection.drain(_DRAINED_BYTES)
         finally:
             await self.pool.give_back(target.origin, connection)

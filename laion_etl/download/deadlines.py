@@ -13,6 +13,8 @@ from laion_etl.download.http_head import bad_response
 from laion_etl.download.link_failed import LinkFailed
 from laion_etl.settings import DownloadSettings
 
+BROKEN = (trio.BrokenResourceError, trio.ClosedResourceError, OSError)  # how a connection ends unexpectedly
+
 
 class RequestDeadline:
     """Limits the time of each step of one request, and of all steps together to `total_s`."""
@@ -56,7 +58,7 @@ class RequestDeadline:
             with self._scope:
                 yield
                 return
-        except (trio.BrokenResourceError, trio.ClosedResourceError, OSError) as error:
+        except BROKEN as error:
             raise bad_response("connection broken") from error
         raise LinkFailed(DownloadStatus.TIMEOUT, self._step)
 
