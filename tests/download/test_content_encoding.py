@@ -12,6 +12,7 @@ from laion_etl.core.funnel import DownloadStatus as S
 from laion_etl.download.content_encoding import content_decoder
 from laion_etl.download.link_failed import LinkFailed
 from laion_etl.settings import DownloadSettings
+from tests.download.hostile import GOOD
 from tests.download.response_shapes import BODY, raw_deflate
 from tests.download.sites import site
 from tests.download.test_client import fetch_all
@@ -67,6 +68,7 @@ def test_what_is_not_compressed_is_taken_as_it_is(coding: str, beginning: bytes)
     assert decoded([coding], beginning + BODY) == beginning + BODY
 
 
+@settings(max_examples=50, deadline=None)
 @given(
     st.lists(st.sampled_from(["gzip", "deflate", "none"]), max_size=2),
     st.binary(max_size=300),
@@ -129,20 +131,20 @@ COMPRESSORS: dict[str, Callable[[bytes], bytes]] = {
 }
 
 
-def robots_txt(label: str, body: bytes) -> dict[str, S | bytes]:
+def test_robots_txt_is_obeyed_however_it_is_labelled_and_one_that_cannot_be_decoded_allows_nothing() -> None:
+    labelled = [(label, compress(RULES)) for label, compress in COMPRESSORS.items()] + [("br", RULES)]
     with site() as running:
-        running.answers["/robots.txt"] = lambda: (200, {"Content-Encoding": label}, body)
+        running.by_host = {
+            (f"h{number}.coded.example", "/robots.txt"): (200, {"Content-Encoding": label}, body)
+            for number, (label, body) in enumerate(labelled)
+        }
         fetching = DownloadSettings(connect_to=(f"*.coded.example=127.0.0.1:{running.port}",), retries=0)
-        found = fetch_all([f"http://a.coded.example/{path}" for path in ("private/1", "public/1")], fetching)
-        return {url.split("/")[3]: outcome for url, outcome in found.items()}
-
-
-@pytest.mark.parametrize(("label", "compress"), COMPRESSORS.items(), ids=COMPRESSORS)
-def test_robots_txt_is_obeyed_however_it_is_labelled(label: str, compress: Callable[[bytes], bytes]) -> None:
-    found = robots_txt(label, compress(RULES))
-    assert found["private"] is S.OPTED_OUT_ROBOTS_TXT
-    assert isinstance(found["public"], bytes)
-
-
-def test_robots_txt_that_cannot_be_decoded_allows_nothing() -> None:
-    assert robots_txt("br", RULES) == {"private": S.ROBOTS_UNREACHABLE, "public": S.ROBOTS_UNREACHABLE}
+        hosts = {label: f"http://h{number}.coded.example" for number, (label, _) in enumerate(labelled)}
+        found = fetch_all(
+            [f"{host}/{path}" for host in hosts.values() for path in ("private/1", "public/1")], fetching
+        )
+    outcomes = {
+        label: (found[f"{host}/private/1"], found[f"{host}/public/1"]) for label, host in hosts.items()
+    }
+    assert outcomes.pop("br") == (S.ROBOTS_UNREACHABLE, S.ROBOTS_UNREACHABLE)
+    assert outcomes == dict.fromkeys(COMPRESSORS, (S.OPTED_OUT_ROBOTS_TXT, GOOD))
