@@ -219,7 +219,7 @@ def test_the_server_is_asked_for_its_name_without_the_final_dot(authority: Autho
 
 
 def test_a_server_that_speaks_no_http_1_is_counted_as_such() -> None:
-    """So the hosts that are lost without HTTP/2 are known: docs/decisions/0013-no-http-2.md."""
+    """So the hosts that are lost without HTTP/2 are known: docs/decisions/0014-no-http-2.md."""
     alert = b"\x15\x03\x03\x00\x02\x02\x78"  # fatal, no_application_protocol (RFC 7301, 3.2)
     for reply, scheme, message in (
         (alert, "https", "no HTTP/1.1"),
