@@ -12,9 +12,9 @@ import trio
 from laion_etl.core.funnel import DownloadStatus
 from laion_etl.download.content_encoding import ContentDecoder, content_decoder
 from laion_etl.download.content_opt_out import opted_out_by_header, reserved_by_header
-from laion_etl.download.deadlines import RequestDeadline, retry_after_s
+from laion_etl.download.deadlines import BROKEN, RequestDeadline, retry_after_s
 from laion_etl.download.host_facts import FactKind, HostFact, failure_fact, read_failure
-from laion_etl.download.http1 import Head
+from laion_etl.download.http_head import Head, is_whole, location_of
 from laion_etl.download.image_header import (
     CONTAINER_HEAD_BYTES,
     ImageRules,
@@ -36,7 +36,7 @@ from laion_etl.settings import DownloadSettings
 
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _WAIT = frozenset({429, 503})
-_DRAINED_BYTES = 65_536  # of an unwanted response, read so that its connection can be reused
+_DRAINED_BYTES, _DRAINED_S = 262_144, 1.0  # of an unwanted response, so that its connection can be reused
 _BODIES_BUDGET_BYTES = 256_000_000  # shared by all bodies held in memory at once
 
 
@@ -107,23 +107,34 @@ class Client:
         connection, head = await self._send(target, deadline)
         try:
             with deadline.enforce():
-                location = head.one("location") if head.status in _REDIRECTS else ""
-                if head.status != 200 and not location:  # an error page speaks for itself, not for the image
-                    await self._drain(connection, head)
+                location = location_of(head) if head.status in _REDIRECTS else ""
+                if not location and head.status != 200 and not is_whole(head):
+                    # an error page speaks for itself, not for the image
                     raise LinkFailed(DownloadStatus.HTTP_ERROR, str(head.status), _wait_s(head))
                 if self._settings.opt_out:
                     _refuse_opted_out(head)
                 if location:
-                    await self._drain(connection, head)
-                    return parse_request_url(location.encode("latin-1").decode(errors="replace"), target.url)
+                    return parse_request_url(location, target.url)
                 return await self._body(connection, head, deadline)
+        finally:
+            await self._finish(target, connection, deadline)
+
+    async def _finish(
+        self, target: RequestUrl, connection: PooledConnection, deadline: RequestDeadline
+    ) -> None:
+        """Gives the connection back. A short body that is not wanted is read first, so it can be reused."""
+        try:
+            if not connection.reusable and not deadline.expired:
+                with trio.move_on_after(_DRAINED_S), suppress(LinkFailed, *BROKEN):
+                    await connection.drain(_DRAINED_BYTES)
         finally:
             await self.pool.give_back(target.origin, connection)
 
     async def _send(self, target: RequestUrl, deadline: RequestDeadline) -> tuple[PooledConnection, Head]:
         """Sends the request. Returns the connection and the head of its response.
 
-        An idle connection that the server has closed in the meantime is replaced.
+        An idle connection that the server has closed in the meantime is replaced, also if it said so (408) or
+        sent something else that is not an answer to this request.
         """
         message = _message(target, self._settings.user_agent)
         while True:
@@ -135,12 +146,15 @@ class Client:
                     head = await connection.request(message, deadline)
             except LinkFailed as failure:
                 await connection.stream.close()
-                if not stale or failure.message not in ("no answer", "connection broken"):
+                if not stale or failure.status is not DownloadStatus.BAD_RESPONSE:
                     raise
             except BaseException:
                 await connection.stream.close()
                 raise
             else:
+                if stale and head.status == 408:
+                    await connection.stream.close()
+                    continue
                 self.timings.first_byte.append(deadline.answered_at - started)
                 self.hosts.prove(self.hosts.origin_state(target))
                 return connection, head
@@ -149,13 +163,12 @@ class Client:
         self, connection: PooledConnection, head: Head, deadline: RequestDeadline
     ) -> BufferedBody:
         settings = self._settings
-        length, encoding = head.content_length, head.one("content-encoding").lower()
+        length, codings = connection.framing.length, _codings(connection, head)
         if length is not None and length > settings.max_bytes:
             raise LinkFailed(DownloadStatus.TOO_MANY_BYTES)
-        if length is not None and not encoding and length < settings.min_bytes:
-            await self._drain(connection, head)
+        if length is not None and not codings and length < settings.min_bytes:
             raise LinkFailed(DownloadStatus.TOO_FEW_BYTES)
-        decode = content_decoder(encoding, settings.max_bytes)
+        decode = content_decoder(codings, settings.max_bytes)
         body = BufferedBody(self._budget)
         try:
             await self._read(connection, decode, body, deadline)
@@ -193,15 +206,6 @@ class Client:
             raise LinkFailed(found, other_format(bytes(data[:CONTAINER_HEAD_BYTES])))
         return len(data) if found and len(data) < 65_536 else None
 
-    async def _drain(self, connection: PooledConnection, head: Head) -> None:
-        """Reads a short response to its end, so that the connection can be reused."""
-        length = head.content_length
-        if length is not None and length > _DRAINED_BYTES:
-            return
-        drained = 0
-        while drained <= _DRAINED_BYTES and (part := await connection.part()):
-            drained += len(part)
-
     async def _fetch_policy_file(self, target: RequestUrl) -> PolicyFile:
         """Returns robots.txt or tdmrep.json, following redirects."""
         origin = target.origin
@@ -222,17 +226,16 @@ class Client:
         connection, head = await self._send(target, deadline)
         try:
             with deadline.enforce():
-                location = head.one("location")
-                if head.status in _REDIRECTS and location:
-                    await self._drain(connection, head)
-                    return parse_request_url(location.encode("latin-1").decode(errors="replace"), target.url)
+                location = location_of(head) if head.status in _REDIRECTS else ""
+                if location:
+                    return parse_request_url(location, target.url)
                 return PolicyFile(head.status, await self._text(connection, head), _wait_s(head))
         finally:
-            await self.pool.give_back(target.origin, connection)
+            await self._finish(target, connection, deadline)
 
     async def _text(self, connection: PooledConnection, head: Head) -> bytes:
         text = bytearray()
-        decode = content_decoder(head.one("content-encoding").lower(), MAX_POLICY_FILE_BYTES)
+        decode = content_decoder(_codings(connection, head), MAX_POLICY_FILE_BYTES)
         while len(text) < MAX_POLICY_FILE_BYTES and (part := await connection.part()):
             for data in decode(part):
                 text += data
@@ -244,6 +247,11 @@ class Client:
 def _wait_s(head: Head) -> float | None:
     """Returns the seconds after which the server wants to be asked again, if it says so."""
     return retry_after_s(head.one("retry-after")) if head.status in _WAIT else None
+
+
+def _codings(connection: PooledConnection, head: Head) -> list[str]:
+    """Returns what was applied to the body, in order."""
+    return head.listed("content-encoding") + list(connection.framing.codings)
 
 
 def _refuse_opted_out(head: Head) -> None:

@@ -1,36 +1,135 @@
-"""Decodes the Content-Encoding that some servers apply although none was requested, in bounded pieces."""
+"""Decodes the Content-Encoding that some servers apply although none was requested, in bounded pieces.
+
+As browsers do it (Fetch, "handle content codings"): gzip and deflate are decoded, also raw deflate and also
+twice; what follows the compressed data is ignored; a label that names no compression (`none`, `utf-8`,
+`aws-chunked`, `image/jpeg`) means bytes as they are. Unlike browsers, but like curl and urllib, a body that
+is plainly not compressed is taken as it is whatever its label says.
+"""
 
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
-from laion_etl.download.http1 import bad_response
+from laion_etl.core.funnel import DownloadStatus
+from laion_etl.download.http_head import bad_response
+from laion_etl.download.link_failed import LinkFailed
 
 ContentDecoder = Callable[[bytes], Iterable[bytes]]
 
+_GZIP = ("gzip", "x-gzip")
+_NOT_DECODED = frozenset({"br", "zstd", "dcb", "dcz"})
+_MAX_LAYERS = 2
+_GZIP_MAGIC = b"\x1f\x8b"
+_MAGIC_BYTES = 4  # how many bytes of a body say what it is
+_IMAGES = (b"\xff\xd8\xff", b"\x89PNG", b"RIFF")
+_MEMBERS_FREE = 1_000
+_MIN_MEAN_MEMBER_BYTES = 1_024  # a body of smaller gzip members, on average, is an attack on the reader
 
-def content_decoder(encoding: str, max_bytes: int) -> ContentDecoder:
+
+def content_decoder(codings: Sequence[str], max_bytes: int) -> ContentDecoder:
     """Returns a function that decodes parts of a body into pieces of at most `max_bytes`.
 
-    Supports gzip and deflate. Raises LinkFailed for other encodings, and for several at once.
+    `codings` are in lower case and in the order in which they were applied. Raises LinkFailed for those that
+    would have to be decoded and cannot be.
     """
-    if encoding in ("", "identity"):
-        return lambda part: (part,)
-    if encoding in ("gzip", "x-gzip", "deflate"):
-        return _ZlibDecoder(max_bytes)
-    raise bad_response("content-encoding not asked for")
+    layers = []
+    for coding in codings:
+        if coding in _NOT_DECODED:
+            raise bad_response(f"content-encoding {coding}")
+        if coding in _GZIP or coding == "deflate":
+            layers.append(coding)
+    if not layers:
+        return _as_it_is
+    if len(layers) > _MAX_LAYERS:
+        raise bad_response("too many content-encodings")
+    inner = _Inflater(max_bytes, raw=layers[0] == "deflate")
+    if len(layers) == 1:
+        return inner
+    return _Twice(_Inflater(max_bytes, raw=layers[1] == "deflate"), inner, max_bytes)
 
 
-class _ZlibDecoder:
-    def __init__(self, max_bytes: int) -> None:
+def _as_it_is(part: bytes) -> tuple[bytes]:
+    return (part,)
+
+
+class _Inflater:
+    """Inflates gzip, zlib or (if `raw`) bare deflate, by the first bytes; other bytes stay as they are."""
+
+    def __init__(self, max_bytes: int, *, raw: bool) -> None:
         self._max_bytes = max_bytes
-        self._zlib = zlib.decompressobj(zlib.MAX_WBITS | 32)
+        self._raw = raw
+        self._beginning = b""  # of the body, or of what may be a further gzip member
+        self._plain = self._started = self._ended = False
+        self._zlib: zlib._Decompress | None = None
+        self._members = 0
+        self._inflated = 0
 
     def __call__(self, part: bytes) -> Iterator[bytes]:
-        while part:
-            if self._zlib.eof:  # a further gzip member
-                self._zlib = zlib.decompressobj(zlib.MAX_WBITS | 32)
-            try:
-                yield self._zlib.decompress(part, self._max_bytes)
-            except zlib.error as error:
+        while part and not self._ended:
+            if self._plain:
+                yield part
+                return
+            if self._zlib is None:
+                part, self._beginning = self._beginning + part, b""
+                if len(part) < _MAGIC_BYTES:
+                    self._beginning = part
+                    return
+                self._begin(part)
+                continue
+            yield self._inflate(self._zlib, part)
+            part = self._rest(self._zlib)
+
+    def _begin(self, data: bytes) -> None:
+        """Decides from its first bytes what the data are."""
+        gzipped = data.startswith(_GZIP_MAGIC)
+        if self._members and not gzipped:
+            self._ended = True  # padding, most often zero bytes
+        elif gzipped or _is_zlib(data):
+            self._zlib = zlib.decompressobj(zlib.MAX_WBITS | 32)
+        elif self._raw and not data.startswith(_IMAGES):
+            self._zlib = zlib.decompressobj(-zlib.MAX_WBITS)
+        else:
+            self._plain = True
+        self._members += 1
+        if self._members > _MEMBERS_FREE + self._inflated / _MIN_MEAN_MEMBER_BYTES:
+            raise bad_response("tiny gzip members")
+
+    def _inflate(self, inflater: "zlib._Decompress", part: bytes) -> bytes:
+        try:
+            data = inflater.decompress(part, self._max_bytes)
+        except zlib.error as error:
+            if self._started or part.startswith(_GZIP_MAGIC) or _is_zlib(part):
                 raise bad_response("content-encoding broken") from error
-            part = self._zlib.unconsumed_tail or self._zlib.unused_data
+            self._plain = True  # not compressed at all
+            return part
+        self._started = True
+        self._inflated += len(data)
+        return data
+
+    def _rest(self, inflater: "zlib._Decompress") -> bytes:
+        """Returns what of the last part is still to be decoded."""
+        if self._plain:
+            return b""
+        if inflater.eof:
+            self._zlib = None
+        return inflater.unconsumed_tail or inflater.unused_data
+
+
+class _Twice:
+    """Removes an outer layer and then an inner one; what lies between is as limited as the result."""
+
+    def __init__(self, outer: _Inflater, inner: _Inflater, max_bytes: int) -> None:
+        self._outer = outer
+        self._inner = inner
+        self._left = max_bytes
+
+    def __call__(self, part: bytes) -> Iterator[bytes]:
+        for between in self._outer(part):
+            self._left -= len(between)
+            if self._left < 0:
+                raise LinkFailed(DownloadStatus.TOO_MANY_BYTES)
+            yield from self._inner(between)
+
+
+def _is_zlib(data: bytes) -> bool:
+    """Whether data begin with the header of RFC 1950."""
+    return data[0] & 0x8F == 8 and int.from_bytes(data[:2]) % 31 == 0

@@ -9,9 +9,11 @@ from email.utils import mktime_tz, parsedate_tz
 import trio
 
 from laion_etl.core.funnel import DownloadStatus
-from laion_etl.download.http1 import bad_response
+from laion_etl.download.http_head import bad_response
 from laion_etl.download.link_failed import LinkFailed
 from laion_etl.settings import DownloadSettings
+
+BROKEN = (trio.BrokenResourceError, trio.ClosedResourceError, OSError)  # how a connection ends unexpectedly
 
 
 class RequestDeadline:
@@ -27,6 +29,11 @@ class RequestDeadline:
     @property
     def spent_s(self) -> float:
         return self._settings.timeout_s - (self._end - trio.current_time())
+
+    @property
+    def expired(self) -> bool:
+        """Whether the server was too slow."""
+        return self._scope.cancelled_caught
 
     def waiting_for_answer(self) -> None:
         self.answered_at = 0.0
@@ -51,7 +58,7 @@ class RequestDeadline:
             with self._scope:
                 yield
                 return
-        except (trio.BrokenResourceError, trio.ClosedResourceError, OSError) as error:
+        except BROKEN as error:
             raise bad_response("connection broken") from error
         raise LinkFailed(DownloadStatus.TIMEOUT, self._step)
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import dns.asyncresolver
 import dns.exception
+import dns.message
 import dns.name
 import dns.nameserver
 import dns.resolver
@@ -21,6 +22,7 @@ from laion_etl.download.resolver import Addresses, NoSuchName, ResolverTrouble, 
 _RESOLV_CONF = Path("/etc/resolv.conf")
 _TRY_S = 2.0  # per server
 _LIFETIME_S = 60.0  # the caller's limit is shorter
+_OTHER_FAMILY_S = 0.5  # after addresses of one family have come
 _DNS_PORT = 53
 
 
@@ -43,15 +45,18 @@ class StubSource:
         async def ask(rdtype: RdataType) -> None:
             try:
                 answers.append(await self._ask(host, rdtype))
+                if answers[-1].literals:  # some nameservers drop questions for AAAA
+                    nursery.cancel_scope.deadline = trio.current_time() + _OTHER_FAMILY_S
             except (NoSuchName, ResolverTrouble) as failure:
                 failures.append(failure)
 
         async with trio.open_nursery() as nursery:
             for rdtype in self._types:
                 nursery.start_soon(ask, rdtype)
-        if not answers:
-            raise failures[0]
         literals = tuple(literal for answer in answers for literal in answer.literals)
+        if not literals and failures:
+            # Half an answer is none: the address may be of the family that could not be asked for.
+            raise next((one for one in failures if isinstance(one, ResolverTrouble)), failures[0])
         return Addresses(literals, min(answer.ttl_s for answer in answers))
 
     async def _ask(self, host: str, rdtype: RdataType) -> Addresses:
@@ -65,8 +70,19 @@ class StubSource:
             raise NoSuchName from error
         except (dns.exception.DNSException, OSError) as error:
             raise ResolverTrouble(str(error) or type(error).__name__) from error
+        if answer.rrset is None and _is_referral(answer.response):
+            raise ResolverTrouble("a referral instead of an answer")
         literals = tuple(str(record.address) for record in answer.rrset or ())
         return Addresses(literals, float(answer.chaining_result.minimum_ttl))
+
+
+def _is_referral(response: dns.message.Message) -> bool:
+    """Whether a server that does not resolve names for others only says who else may know this one.
+
+    An empty answer comes with the zone's SOA or with nothing (RFC 2308, section 2.2).
+    """
+    kinds = {rrset.rdtype for rrset in response.authority}
+    return RdataType.NS in kinds and RdataType.SOA not in kinds
 
 
 def parse_servers(entries: Iterable[str]) -> list[tuple[str, int]]:

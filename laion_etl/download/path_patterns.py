@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from urllib.parse import quote_from_bytes, unquote_to_bytes
 
 _WILDCARDS = re.compile(rb"\*+")
+_HOST = re.compile(rb"https?://[^/]*", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +57,14 @@ def parse_path_pattern(pattern: bytes) -> PathPattern:
     parts = tuple(unquote_to_bytes(part) for part in _WILDCARDS.split(pattern.removesuffix(b"$")))
     encoded = sum(len(quote_from_bytes(part, safe=string.punctuation)) for part in parts)
     return PathPattern(parts, to_end, encoded + len(parts) - 1 + to_end)
+
+
+def as_path(pattern: bytes) -> bytes:
+    """Returns a pattern that was written as a whole URL, or without its slash, as the path it must mean."""
+    if pattern.startswith((b"/", b"*")):
+        return pattern
+    path = _HOST.sub(b"", pattern, count=1)
+    return path if path.startswith(b"/") else b"/" + path
 
 
 def comparable_path(path: str) -> bytes:

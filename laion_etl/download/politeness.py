@@ -168,7 +168,9 @@ class HostLimiter:
         found = self._states.get(origin)
         if found is None:
             known = self._known_failures.get(origin)
-            found = self._states[origin] = OriginState(origin, self._host(target.host), _failure=known)
+            found = self._states[origin] = OriginState(
+                origin, self._host(target.host.removesuffix(".")), _failure=known
+            )
         return found
 
     def know(self, failures: Mapping[Origin, LinkFailed]) -> None:

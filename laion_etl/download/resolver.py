@@ -136,7 +136,7 @@ class Resolver:
     def override(self, host: str) -> Endpoint | None:
         """Returns the endpoint that the settings map a host to; it is exempt from the address policy."""
         for pattern, endpoint in self._overrides:
-            if fnmatchcase(host, pattern):
+            if fnmatchcase(host.removesuffix("."), pattern):
                 return endpoint
         return None
 

@@ -2,8 +2,8 @@
 
 Our own parser, because those that are published differ from the RFC where it matters to owners: they end a
 group at lines that they do not know, or choke on a byte order mark. Where a file is not well-formed, a
-`Disallow` is read as its author must have meant it (`Dissallow`, no colon, no leading slash, a whole URL); an
-`Allow` has to be right.
+`Disallow` is read as its author must have meant it (`Dissallow`, no colon, no leading slash, a whole URL,
+quotes, two paths, non-breaking spaces); an `Allow` has to be right.
 
 Rules without wildcards are found in a table by the beginning of the path, so a file of 25,000 lines costs a
 link some microseconds. Those with wildcards are tried one by one.
@@ -12,18 +12,38 @@ link some microseconds. Those with wildcards are tried one by one.
 import re
 from collections.abc import Iterable, Iterator
 
-from laion_etl.download.path_patterns import PathPattern, comparable_path, parse_path_pattern
+from laion_etl.download.path_patterns import PathPattern, as_path, comparable_path, parse_path_pattern
 
-_LINE = re.compile(rb"(user[ _-]?agent|[a-z-]+)\s*[:\s]\s*(.*)\Z", re.IGNORECASE)
+_LINE = re.compile(rb"(user[ _-]?agent|[a-z-]+)\s*[:=\s]\s*(.*)\Z", re.IGNORECASE)
 _LINE_END = re.compile(rb"[\r\n]+")
 _USER_AGENT = frozenset({b"user-agent", b"useragent", b"user agent", b"user_agent"})
 _DISALLOW = frozenset({b"disallow", b"dissallow", b"dissalow", b"disalow", b"diasllow", b"disallaw"})
 _ALLOW = b"allow"
-_HOST = re.compile(rb"https?://[^/]*", re.IGNORECASE)
-_UTF_8_MARK, _UTF_16_MARKS = b"\xef\xbb\xbf", (b"\xff\xfe", b"\xfe\xff")
+_UTF_16_MARKS = (b"\xff\xfe", b"\xfe\xff")
+_NOT_SHOWN = re.compile(rb"\0|\xef\xbb\xbf|\xe2\x80\x8b")  # NUL, byte order mark, zero-width space
+_NON_BREAKING_SPACE = b"\xc2\xa0"
+_PATH_BEGINNINGS = (b"/", b"*")
+_MAX_NAMES = 100  # on one line
 
 _TOKEN = re.compile(r"[A-Za-z0-9_.\-]+")
-_COMPATIBLE = re.compile(r"\bcompatible;\s*([A-Za-z0-9_.\-]+)", re.IGNORECASE)
+_COMPATIBLE = re.compile(r"\bcompatible;\s*(?!MSIE)([A-Za-z0-9_.\-]+)", re.IGNORECASE)
+_PRODUCT = re.compile(r"(?<![A-Za-z0-9_.\-])([A-Za-z0-9_.\-]{1,100})/[0-9]")
+_BROWSERS = frozenset(
+    {
+        "mozilla",
+        "applewebkit",
+        "chrome",
+        "safari",
+        "gecko",
+        "firefox",
+        "version",
+        "mobile",
+        "edg",
+        "edge",
+        "opr",
+    }
+    | {"opera", "trident", "presto", "chromium", "crios", "fxios"}
+)
 _MANY_WILDCARDS = 500  # rules that are tried in well below a millisecond
 
 RobotsLine = tuple[bool, bytes]  # whether it allows, and its pattern as written
@@ -36,13 +56,16 @@ def product_token(user_agent: str) -> str:
     """Returns the name by which robots.txt addresses a user agent (RFC 9309, 2.2.1); '' if it has none.
 
     That is the name before the first version: `MyBot` of `MyBot/1.0 (+url)`. A user agent that begins like a
-    browser's is named by its comment: `MyBot` of `Mozilla/5.0 (compatible; MyBot/1.0; +url)`.
+    browser's is named by its comment, `MyBot` of `Mozilla/5.0 (compatible; MyBot/1.0; +url)`, or else by its
+    first product that is not part of a browser, `MyBot` of `Mozilla/5.0 (MyBot/1.0; +url)`.
     """
     first = _TOKEN.match(user_agent.strip())
     name = first[0] if first else ""
-    if name.lower() == "mozilla" and (found := _COMPATIBLE.search(user_agent)):
+    if name.lower() != "mozilla":
+        return name
+    if found := _COMPATIBLE.search(user_agent):
         return found[1]
-    return name
+    return next((one for one in _PRODUCT.findall(user_agent) if one.lower() not in _BROWSERS), name)
 
 
 class RobotsRules:
@@ -112,13 +135,15 @@ def lines_for(body: bytes, agent: str) -> list[RobotsLine]:
         if key in _USER_AGENT:
             if in_rules:
                 names, in_rules = set(), False
-            names.add(_group_name(value))
+            names |= _group_names(value)
             named = named or (agent != "" and agent in names)
         elif key == _ALLOW or key in _DISALLOW:
             in_rules = True
-            for group, name in ((own, agent), (general, "*")):
-                if name and name in names and (rule := _rule(value, allows=key == _ALLOW)):
-                    group.append(rule)
+            rules = _allow(value) if key == _ALLOW else _disallow(value)
+            if agent and agent in names:
+                own += rules
+            if "*" in names:
+                general += rules
     return own if named else general
 
 
@@ -126,24 +151,35 @@ def _lines(body: bytes) -> Iterator[tuple[bytes, bytes]]:
     """Returns names in lower case and values of all lines, without comments."""
     if body.startswith(_UTF_16_MARKS):
         body = body.decode("utf-16", "replace").encode()
-    for line in _LINE_END.split(body.removeprefix(_UTF_8_MARK)):
+    shown = _NOT_SHOWN.sub(b"", body).replace(_NON_BREAKING_SPACE, b" ")
+    for line in _LINE_END.split(shown):
         found = _LINE.match(line.partition(b"#")[0].strip())
         if found:
             yield found[1].lower(), found[2].strip()
 
 
-def _group_name(value: bytes) -> str:
-    text = value.decode("ascii", "replace").strip()
-    return "*" if text.split(maxsplit=1)[:1] == ["*"] else product_token(text).lower()
+def _group_names(value: bytes) -> set[str]:
+    """Returns the product tokens of a user-agent line, in lower case; some list several."""
+    text = value.decode("ascii", "replace").replace('"', "").replace("'", "")
+    names = [text] if "(" in text else text.split(",")[:_MAX_NAMES]
+    return {
+        "*" if name.split(maxsplit=1)[:1] == ["*"] else product_token(name).lower()
+        for name in map(str.strip, names)
+    }
 
 
-def _rule(value: bytes, *, allows: bool) -> RobotsLine | None:
-    """Returns the rule of a line; None if it has no effect."""
+def _allow(value: bytes) -> list[RobotsLine]:
+    return [(True, value)] if value.startswith(_PATH_BEGINNINGS) else []
+
+
+def _disallow(value: bytes) -> list[RobotsLine]:
+    value = value.strip(b"\"'")
     if not value:
-        return None
-    if not value.startswith((b"/", b"*")):
-        if allows:
-            return None
-        value = _HOST.sub(b"", value, count=1)
-        value = value if value.startswith(b"/") else b"/" + value
-    return allows, value
+        return []
+    value = as_path(value)
+    paths = [
+        path.rstrip(b",;")
+        for path in value.replace(b",/", b", /").split()
+        if path.startswith(_PATH_BEGINNINGS)
+    ]
+    return [(False, path) for path in (paths if len(paths) > 1 else [value])]

@@ -5,9 +5,12 @@ connected to, never names, so a name that resolves differently the second time (
 The end of a connection is b"" instead of an exception: the reader of the response decides what it means.
 """
 
+import re
 import socket
 import ssl
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from typing import Any
 
 import trio
 
@@ -18,6 +21,10 @@ from laion_etl.download.resolver import Endpoint
 _NEXT_ADDRESS_S = 0.25  # RFC 8305, section 5: connection attempt delay
 _ADDRESSES_TRIED = 4
 _SESSIONS_KEPT = 10_000
+_PLAIN_LABELS = re.compile(
+    r"[a-z0-9.:-]+"
+)  # of host names that OpenSSL compares with wildcards as browsers do
+_NO_COMMON_PROTOCOL = "no application protocol"  # the ssl module has no code for this alert
 
 
 class TcpStream:
@@ -45,9 +52,12 @@ class TcpStream:
 class TlsStream:
     """An encrypted connection."""
 
-    def __init__(self, stream: "trio.SSLStream[trio.SocketStream]", remember: "Tls", host: str) -> None:
+    def __init__(
+        self, stream: "trio.SSLStream[trio.SocketStream]", context: "_ResumingContext", host: str
+    ) -> None:
         self._stream = stream
-        self._tls = remember
+        self._undecrypted = context.last_incoming
+        self._context = context
         self._host = host
 
     async def send(self, data: bytes) -> None:
@@ -55,11 +65,13 @@ class TlsStream:
 
     async def receive(self, max_bytes: int) -> bytes:
         data = bytes(await self._stream.receive_some(max_bytes))
-        self._tls.remember(self._host, self._stream)  # TLS 1.3 sends its tickets with the first data
+        self._context.remember(self._host, self._stream)  # TLS 1.3 sends its tickets with the first data
         return data
 
     @property
     def silent(self) -> bool:
+        if self._undecrypted.pending or self._stream.pending():  # received together with the last response
+            return False
         return not self._stream.transport_stream.socket.is_readable()
 
     async def close(self) -> None:
@@ -71,6 +83,19 @@ class _ResumingContext(ssl.SSLContext):
     """Resumes the session of an earlier connection to the same host; trio has no parameter for it."""
 
     sessions: dict[str, ssl.SSLSession]
+    last_incoming: ssl.MemoryBIO  # of the connection that was made last
+
+    @classmethod
+    def make(cls, *, verify: bool, check_names: bool) -> "_ResumingContext":
+        context = cls(ssl.PROTOCOL_TLS_CLIENT)
+        context.sessions = {}
+        context.set_alpn_protocols(["http/1.1"])
+        context.check_hostname = verify and check_names
+        if verify:
+            context.load_default_certs()
+        else:
+            context.verify_mode = ssl.CERT_NONE
+        return context
 
     def wrap_bio(
         self,
@@ -80,52 +105,69 @@ class _ResumingContext(ssl.SSLContext):
         server_hostname: str | bytes | None = None,
         session: ssl.SSLSession | None = None,
     ) -> ssl.SSLObject:
-        known = session or self.sessions.get(str(server_hostname))
+        host = server_hostname or ""
+        known = session or self.sessions.get(host if isinstance(host, str) else host.decode("ascii"))
+        self.last_incoming = incoming
         return super().wrap_bio(incoming, outgoing, server_side, server_hostname, known)
+
+    def remember(self, host: str, stream: "trio.SSLStream[trio.SocketStream]") -> None:
+        """Keeps the session for the next connection to the host."""
+        if host not in self.sessions and len(self.sessions) < _SESSIONS_KEPT:
+            session = stream.session
+            if session is not None and session.has_ticket:
+                self.sessions[host] = session
 
 
 class Tls:
     """State shared by the TLS connections of one worker: certificates, and sessions to resume."""
 
     def __init__(self, *, verify: bool = True) -> None:
-        self._context = _ResumingContext(ssl.PROTOCOL_TLS_CLIENT)
-        self._context.sessions = {}
-        self._context.set_alpn_protocols(["http/1.1"])
-        if verify:
-            self._context.load_default_certs()
-        else:
-            self._context.check_hostname = False
-            self._context.verify_mode = ssl.CERT_NONE
+        self._verify = verify
+        self._context = _ResumingContext.make(verify=verify, check_names=True)
+
+    @cached_property
+    def _unnamed(self) -> _ResumingContext:
+        """Verifies certificates, but not the names in them."""
+        return _ResumingContext.make(verify=self._verify, check_names=False)
 
     async def encrypt(self, sock: trio.socket.SocketType, host: str) -> TlsStream:
         """Does the handshake and verifies the host name. Raises LinkFailed. The caller limits the time."""
-        name = host.strip("[]")
-        stream = trio.SSLStream(
-            trio.SocketStream(sock), self._context, server_hostname=name, https_compatible=True
-        )
+        name = host.strip("[]").removesuffix(".")  # a final dot is not part of the name (RFC 6066, section 3)
+        plain = _PLAIN_LABELS.fullmatch(name) is not None
+        context = self._context if plain else self._unnamed
+        stream = trio.SSLStream(trio.SocketStream(sock), context, server_hostname=name, https_compatible=True)
+        encrypted = TlsStream(stream, context, name)
         try:
             await stream.do_handshake()
+            if self._verify and not plain:
+                _check_name(stream.getpeercert(), name)
         except (trio.BrokenResourceError, ssl.SSLError, OSError, ValueError) as error:
             await trio.aclose_forcefully(stream)
             raise LinkFailed(DownloadStatus.TLS_FAILED, _tls_message(error)) from error
         except BaseException:
             await trio.aclose_forcefully(stream)
             raise
-        return TlsStream(stream, self, name)
+        return encrypted
 
-    def remember(self, host: str, stream: "trio.SSLStream[trio.SocketStream]") -> None:
-        """Keeps the session for the next connection to the host."""
-        sessions = self._context.sessions
-        if host not in sessions and len(sessions) < _SESSIONS_KEPT:
-            session = stream.session
-            if session is not None and session.has_ticket:
-                sessions[host] = session
+
+def _check_name(certificate: Mapping[str, Any], name: str) -> None:
+    """Raises LinkFailed unless the certificate is for this name (RFC 9525, section 6.3).
+
+    For names with underscores: OpenSSL accepts them in certificates, but not in place of a wildcard.
+    """
+    names = [value.lower() for kind, value in certificate.get("subjectAltName", ()) if kind == "DNS"]
+    _, _, parent = name.partition(".")
+    wildcard = f"*.{parent}" if "." in parent else name  # never `*.com`
+    if name not in names and wildcard not in names:
+        raise LinkFailed(DownloadStatus.TLS_FAILED, "certificate: Hostname mismatch")
 
 
 def _tls_message(error: BaseException) -> str:
     cause = error.__cause__ if isinstance(error, trio.BrokenResourceError) else error
     if isinstance(cause, ssl.SSLCertVerificationError):
         return f"certificate: {cause.verify_message}"[:100]
+    if isinstance(cause, ssl.SSLError) and _NO_COMMON_PROTOCOL in str(cause):
+        return "no HTTP/1.1"
     return "handshake"
 
 

@@ -212,7 +212,7 @@ ANSWERS: dict[str, Callable[[Send, socket.socket], None]] = {
     "/gzip-bomb-behind-an-image": lambda send, _: send(
         ok(gzip.compress(GOOD) + large()["gzip"], "Content-Encoding: gzip")
     ),
-    "/twice-gzipped": lambda send, _: send(
+    "/good-twice-gzipped": lambda send, _: send(
         ok(gzip.compress(gzip.compress(GOOD)), "Content-Encoding: gzip, gzip")
     ),
     "/zstd": lambda send, _: send(ok(b"\x28\xb5\x2f\xfd" + bytes(9_000), "Content-Encoding: zstd")),

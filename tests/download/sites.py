@@ -59,6 +59,7 @@ def site(tls: ssl.SSLContext | None = None) -> Iterator[Site]:
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
+        disable_nagle_algorithm = True  # head and body leave separately
 
         def do_GET(self) -> None:
             host = self.headers["Host"]

@@ -1,6 +1,6 @@
 import pytest
 
-from laion_etl.download.content_opt_out import opted_out_by_header
+from laion_etl.download.content_opt_out import opted_out_by_header, reserved_by_header
 
 
 @pytest.mark.parametrize(
@@ -26,6 +26,20 @@ from laion_etl.download.content_opt_out import opted_out_by_header
         ["max-image-preview: noindex"],
         ["unavailable_after: 25 Jun 2010 15:00:00 PST, none"],
         ["none;max-snippet:-1"],
+        ["otherbot: noindex"],
+        ["googlebot: nofollow", "otherbot: noimageai"],
+        ["noai|noimageai"],
+        ["noai/noimageai"],
+        ["[noai]"],
+        ["{noai}"],
+        ["noai."],
+        ["noai=1"],
+        ["noai\0"],
+        ["noindex\u00a0nofollow"],
+        ["no-ai"],
+        ["no-image-ai"],
+        ["No-Index"],
+        ["max-image-preview none"],  # may be two directives
     ],
 )
 def test_opt_outs_are_honoured(tags: list[str]) -> None:
@@ -47,7 +61,21 @@ def test_opt_outs_are_honoured(tags: list[str]) -> None:
         ["max-video-preview:0; max-image-preview:none"],
         ["unavailable_after: 25 Jun 2010 15:00:00 PST"],
         ["index follow"],
+        ["max-image-preview=none"],
+        ['max-image-preview: "none"'],
+        ["noarchive|nosnippet"],
+        ["none-such"],
     ],
 )
 def test_other_directives_are_not_opt_outs(tags: list[str]) -> None:
     assert not opted_out_by_header(tags)
+
+
+@pytest.mark.parametrize("values", [["1"], [" 1 "], ['"1"'], ["1;"], ["0", "1"], ["0, 1"]])
+def test_reservations_are_honoured(values: list[str]) -> None:
+    assert reserved_by_header(values)
+
+
+@pytest.mark.parametrize("values", [[], [""], ["0"], ["10"], ["no"]])
+def test_other_values_reserve_nothing(values: list[str]) -> None:
+    assert not reserved_by_header(values)

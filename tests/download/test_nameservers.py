@@ -1,10 +1,15 @@
 """The stub resolver against real nameservers on loopback, over UDP and TCP."""
 
+import json
+import shutil
 import socketserver
 import struct
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from typing import Any
 
 import dns.flags
@@ -20,6 +25,7 @@ from laion_etl.download.link_failed import LinkFailed
 from laion_etl.download.nameservers import StubSource, parse_servers, system_servers
 from laion_etl.download.resolver import Addresses, NoSuchName, Resolver, ResolverTrouble
 from laion_etl.download.ssrf import AddressPolicy
+from tests.download.search_list import DEAD
 
 Answerer = Callable[[dns.message.Message, bool], dns.message.Message | None]
 
@@ -187,3 +193,98 @@ def test_a_name_without_an_address_is_an_answer() -> None:
     found = look_up("a.example", lambda question, _: reply(question))
     assert isinstance(found, Addresses)
     assert found.literals == ()
+
+
+def by_family(*, a: Answerer, aaaa: Answerer) -> Answerer:
+    """Answers each question by its type."""
+    return lambda question, over_tcp: (a if kind(question) == "A" else aaaa)(question, over_tcp)
+
+
+def with_rcode(rcode: dns.rcode.Rcode) -> Answerer:
+    def answer(question: dns.message.Message, over_tcp: bool) -> dns.message.Message:
+        found = dns.message.make_response(question)
+        found.set_rcode(rcode)
+        return found
+
+    return answer
+
+
+def empty(question: dns.message.Message, over_tcp: bool) -> dns.message.Message:
+    return reply(question)
+
+
+def silent(question: dns.message.Message, over_tcp: bool) -> None:
+    return None
+
+
+def referral(question: dns.message.Message, over_tcp: bool) -> dns.message.Message:
+    found = reply(question)
+    found.authority.append(dns.rrset.from_text("example.", 60, "IN", "NS", "ns.example."))
+    return found
+
+
+def zone_without_it(question: dns.message.Message, over_tcp: bool) -> dns.message.Message:
+    found = referral(question, over_tcp)
+    soa = "ns.example. admin.example. 1 2 3 4 60"
+    found.authority.append(dns.rrset.from_text("example.", 60, "IN", "SOA", soa))
+    return found
+
+
+FAILURES = {
+    "SERVFAIL": servfail,
+    "REFUSED": with_rcode(dns.rcode.REFUSED),
+    "FORMERR": with_rcode(dns.rcode.FORMERR),
+    "NOTIMP": with_rcode(dns.rcode.NOTIMP),
+    "referral": referral,
+}
+
+
+@pytest.mark.parametrize("failing", FAILURES.values(), ids=FAILURES)
+@pytest.mark.parametrize("other", [empty, with_rcode(dns.rcode.NXDOMAIN)], ids=["empty", "NXDOMAIN"])
+def test_half_an_answer_without_an_address_is_trouble(failing: Answerer, other: Answerer) -> None:
+    assert look_up("a.example", by_family(a=failing, aaaa=other), ipv6=True) is ResolverTrouble
+    if other is empty:
+        assert look_up("a.example", by_family(a=other, aaaa=failing), ipv6=True) is ResolverTrouble
+
+
+@pytest.mark.parametrize("failing", [*FAILURES.values(), silent], ids=[*FAILURES, "silence"])
+def test_addresses_of_one_family_are_enough(failing: Answerer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(nameservers, "_OTHER_FAMILY_S", 0.05)
+    found = look_up("a.example", by_family(a=normal, aaaa=failing), ipv6=True)
+    assert found == Addresses(("8.8.8.8",), 90.0)
+
+
+def test_an_empty_answer_of_the_zone_is_an_answer() -> None:
+    found = look_up("a.example", zone_without_it, ipv6=True)
+    assert isinstance(found, Addresses)
+    assert found.literals == ()
+
+
+@pytest.mark.parametrize("failing", [servfail, silent])
+def test_after_half_an_answer_the_next_source_is_asked(
+    failing: Answerer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(nameservers, "_TRY_S", 0.05)
+
+    async def main(first: tuple[str, int], second: tuple[str, int]) -> tuple[str, ...]:
+        sources = [StubSource([first], ipv6=True), StubSource([second], ipv6=False)]
+        return await Resolver(sources, AddressPolicy(), 0.3).resolve("a.example")
+
+    with nameserver(by_family(a=failing, aaaa=empty)) as first, nameserver(normal) as second:
+        assert trio.run(main, first, second) == ("8.8.8.8",)
+
+
+def test_only_absolute_names_are_asked_where_there_is_a_search_list(tmp_path: Path) -> None:
+    """As in every pod of Kubernetes. A wildcard of the search domain would answer for any dead host."""
+    if shutil.which("unshare") is None:
+        pytest.skip("unshare is not installed")
+    namespace = ["unshare", "--map-root-user", "--net", "--mount"]
+    if subprocess.run([*namespace, "true"], capture_output=True, check=False).returncode:
+        pytest.skip("this machine allows no user namespaces")
+    command = [*namespace, sys.executable, "-m", "tests.download.search_list", str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
+    found = json.loads(done.stdout)
+    dotless, asked = found.pop("without a final dot")
+    assert dotless == "93.184.216.34", "the search list of the test is in effect"
+    assert len(asked) == 1
+    assert found == {way: ["no such name", [f"{DEAD}."]] for way in ("system", "own")}

@@ -13,6 +13,8 @@ import trio
 
 from laion_etl.core.stage_stats import StageStats
 from laion_etl.download import pool, transport
+from laion_etl.download.politeness import HostLimiter
+from laion_etl.download.request_url import parse_request_url
 from laion_etl.download.stage import download_batch
 from laion_etl.io.storage import Store
 from laion_etl.settings import DownloadSettings, Settings
@@ -250,3 +252,12 @@ def test_reserved_rights_are_honoured(store: Store) -> None:
         stats = run(store, urls, running)
         assert (stats.kept, stats.dropped) == (1, {"opted_out_tdm": 1})
         assert run(store, urls, running, tdmrep=False).kept == 2
+
+
+def test_a_name_with_a_final_dot_is_the_same_host() -> None:
+    """Else its server would get twice the requests."""
+    hosts = HostLimiter(DownloadSettings(), lambda _: False)
+    first, second = (
+        hosts.origin_state(parse_request_url(url)).host for url in ("http://a.example/", "http://a.example./")
+    )
+    assert first is second

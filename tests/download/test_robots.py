@@ -174,6 +174,28 @@ CASES: dict[str, list[tuple[str | bytes, str, bool]]] = {
         (("\ufeff# a comment\n" + ALL + "Disallow: /").encode(), "/x", False),
         ((OURS + "Disallow: /").encode("utf-16"), "/x", False),
     ],
+    "careful: octets that are not shown": [
+        (("\ufeff\ufeff" + ALL + "Disallow: /").encode(), "/x", False),  # two editors
+        (("\ufeff\r" + ALL.replace("\n", "\r") + "Disallow: /\r").encode(), "/x", False),
+        ((ALL + "Allow: /a\n\ufeff" + OURS + "Disallow: /").encode(), "/x", False),  # two files in one
+        ((OURS + "Disallow: /").encode("utf-16-le"), "/x", False),  # without a mark
+        ("User-agent: *\u00a0\nDisallow:\u00a0/", "/x", False),
+        ("\u00a0User-agent\u00a0: *\n\u00a0Disallow: /\u200b", "/x", False),
+        ("User-agent: FooBot\0\nDisallow: /\0", "/x", False),
+    ],
+    "careful: quotes, lists and equals signs": [
+        ("User-agent: '*'\nDisallow: /", "/x", False),
+        ('User-agent: "FooBot"\nDisallow: "/a/"', "/a/x", False),
+        ("User-agent: *, BarBot\nDisallow: /", "/x", False),
+        ("User-agent: BarBot, FooBot/1.0\nDisallow: /", "/x", False),
+        ("User-agent: BarBot FooBot\nDisallow: /", "/x", True),
+        ("User-agent = *\nDisallow = /", "/x", False),
+        (OURS + "Disallow: /a /b", "/b/x", False),
+        (OURS + "Disallow: /a, /b", "/b/x", False),
+        (OURS + "Disallow: /a,/b", "/a/x", False),
+        (OURS + "Disallow: /\nAllow: /a /b", "/b", False),
+        (OURS + 'Disallow: /\nAllow: "/b"', "/b", False),
+    ],
     "crawlers: lines without a colon, and misspelt": [
         ("User-agent FooBot\nDisallow /", "/x", False),
         ("useragent: FooBot\nDisallow: /", "/x", False),
@@ -223,6 +245,10 @@ def test_rules(source: str, text: str | bytes, path: str, allowed: bool) -> None
         ("Mozilla/5.0 (X11; Linux x86_64) Gecko/20100101 Firefox/72.0 (compatible; img2dataset; +url)",
          "img2dataset"),
         ("Mozilla/5.0 (X11; Linux x86_64)", "Mozilla"),
+        ("Mozilla/5.0 (MyBot/1.0; +url)", "MyBot"),
+        ("Mozilla/5.0 (compatible; MSIE 9.0; MyBot/1.0)", "MyBot"),
+        ("Mozilla/5.0 (X11) AppleWebKit/605 (KHTML, like Gecko) Version/13 Safari/605 (MyBot/0.1)", "MyBot"),
+        ("MyBot/1.0 (compatible; Other/2.0)", "MyBot"),
         ("(no name)", ""),
         ("", ""),
     ],
@@ -253,12 +279,41 @@ def test_locations_of_tdmrep(location: str, path: str, reserved: bool) -> None:
     assert is_reserved(rules, path) is reserved
 
 
+@pytest.mark.parametrize(
+    ("document", "reserved"),
+    [
+        ([{"location": "/", "tdm-reservation": 1}], True),
+        ([{"location": "/", "tdm-reservation": "1"}], True),
+        ([{"location": "/", "tdm-reservation": True}], True),
+        ([{"location": "/", "tdm-reservation": 1.0}], True),
+        ({"location": "/", "tdm-reservation": 1}, True),
+        ([{"location": "https://a.example/", "tdm-reservation": 1}], True),
+        ([{"location": "images/", "tdm-reservation": 1}], True),
+        ([{"location": "images/", "tdm-reservation": 0}, {"location": "/", "tdm-reservation": 1}], True),
+        ([{"location": "/images/", "tdm-reservation": 0}, {"location": "/", "tdm-reservation": 1}], False),
+        ([{"location": "/", "tdm-reservation": 0}], False),
+        ([{"location": "/"}], False),
+        ({"rules": []}, False),
+    ],
+)  # fmt: skip
+def test_reservations_of_tdmrep_are_read_on_the_careful_side(document: object, reserved: bool) -> None:
+    assert is_reserved(parse_tdmrep(json.dumps(document).encode()), "/images/1.jpg") is reserved
+
+
 def test_25_000_rules_without_wildcards_are_looked_up_and_not_tried() -> None:
     lines = "".join(f"Disallow: /folder/{n:06}/\n" for n in range(25_000))
     rules = parse_robots_txt((ALL + lines).encode(), "FooBot")
     assert not rules.slow
     assert not rules.allows("/folder/024999/x.jpg")
     assert rules.allows("/folder/025000/x.jpg")
+
+
+@pytest.mark.parametrize("filling", [b" ", b"a", b"/ ", b"/a,", b"a/", b"compatible; ", b"*", b"\xc2\xa0"])
+@pytest.mark.parametrize("beginning", [b"Disallow: /a", b"User-agent: Mozilla/5.0 ", b"User-agent", b""])
+def test_lines_made_to_take_long_take_no_longer_than_others(beginning: bytes, filling: bytes) -> None:
+    """Quadratic time would be minutes here, while nothing else in the process runs."""
+    hostile = beginning + filling * (400_000 // len(filling)) + b"!\n"
+    assert not parse_robots_txt(hostile + b"User-agent: FooBot\nDisallow: /", "FooBot").allows("/x")
 
 
 def test_many_wildcards_belong_into_a_thread() -> None:

@@ -2,17 +2,23 @@
 
 import datetime
 import ssl
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from socketserver import BaseRequestHandler, ThreadingTCPServer
 
 import pytest
+import trio
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from laion_etl.core.funnel import DownloadStatus as S
+from laion_etl.download.client import Client
+from laion_etl.download.link_failed import LinkFailed
+from laion_etl.download.request_url import parse_request_url
 from laion_etl.settings import DownloadSettings
 from tests.download.hostile import GOOD
 from tests.download.sites import Site, site
@@ -82,8 +88,7 @@ def authority(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Authority:
     return made
 
 
-@contextmanager
-def secure_site(authority: Authority, folder: Path, host: str, days: int = 2) -> Iterator[Site]:
+def server_context(authority: Authority, folder: Path, host: str, days: int = 2) -> ssl.SSLContext:
     key = ec.generate_private_key(ec.SECP256R1())
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "server")])
     certificate = authority.sign(key.public_key(), subject, host=host, days=days)
@@ -98,12 +103,17 @@ def secure_site(authority: Authority, folder: Path, host: str, days: int = 2) ->
     )
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(path)
-    with site(context) as running:
+    return context
+
+
+@contextmanager
+def secure_site(authority: Authority, folder: Path, host: str, days: int = 2) -> Iterator[Site]:
+    with site(server_context(authority, folder, host, days)) as running:
         yield running
 
 
-def fetch(running: Site, **changes: bool) -> S | bytes:
-    url = "https://a.secure.example/1.jpg"
+def fetch(running: Site, host: str = "a.secure.example", **changes: bool) -> S | bytes:
+    url = f"https://{host}/1.jpg"
     connect_to = (f"*.secure.example=127.0.0.1:{running.port}",)
     return fetch_all([url], DownloadSettings(connect_to=connect_to, tls_timeout_s=3, **changes))[url]
 
@@ -127,3 +137,121 @@ def test_a_certificate_of_an_unknown_authority_is_refused(tmp_path: Path) -> Non
     with secure_site(Authority(), tmp_path, "a.secure.example") as running:
         assert fetch(running) is S.TLS_FAILED
         assert running.requests == []
+
+
+@pytest.mark.parametrize(
+    ("host", "named"),
+    [
+        ("my_blog.secure.example", "*.secure.example"),
+        ("_a.secure.example", "*.secure.example"),
+        ("my_blog.secure.example", "my_blog.secure.example"),
+        ("MY_Blog.secure.example", "*.Secure.example"),
+        ("a.b_c.secure.example", "*.b_c.secure.example"),
+        ("my_blog.secure.example.", "*.secure.example"),
+        ("a.secure.example.", "a.secure.example"),
+        ("a.secure.example.", "*.secure.example"),
+    ],
+)
+def test_names_that_browsers_accept(authority: Authority, tmp_path: Path, host: str, named: str) -> None:
+    with secure_site(authority, tmp_path, named) as running:
+        assert fetch(running, host) == GOOD
+
+
+@pytest.mark.parametrize(
+    ("host", "named", "days"),
+    [
+        ("my_blog.secure.example", "*.other.example", 2),
+        ("my_blog.secure.example", "*.example", 2),
+        ("my_blog.secure.example", "secure.example", 2),
+        ("my_blog.secure.example", "your_blog.secure.example", 2),
+        ("a.my_blog.secure.example", "*.secure.example", 2),
+        ("my_blog.secure.example", "my*.secure.example", 2),
+        ("my_blog.secure.example", "*", 2),
+        ("my_blog.secure.example", "*.secure.example", -1),
+        ("a.secure.example.", "b.secure.example", 2),
+    ],
+)
+def test_other_names_are_refused(
+    authority: Authority, tmp_path: Path, host: str, named: str, days: int
+) -> None:
+    with secure_site(authority, tmp_path, named, days) as running:
+        assert fetch(running, host) is S.TLS_FAILED
+        assert running.requests == []
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+@pytest.mark.parametrize("host", ["blog.secure.example", "my_blog.secure.example"])
+def test_the_session_of_a_closed_connection_is_resumed(
+    authority: Authority, tmp_path: Path, host: str, version: ssl.TLSVersion
+) -> None:
+    """Names are compared again, with the certificate of the first connection."""
+
+    async def main(port: int) -> list[bytes]:
+        connect_to, bodies = (f"*.secure.example=127.0.0.1:{port}",), list[bytes]()
+        client = Client(DownloadSettings(connect_to=connect_to, robots_txt=False, tdmrep=False))
+        for _ in range(2):
+            with await client.fetch(parse_request_url(f"https://{host}/1.jpg")) as body:
+                bodies.append(bytes(body.data))
+            await client.pool.close_idle(0)
+        return bodies
+
+    context = server_context(authority, tmp_path, "*.secure.example")
+    context.maximum_version = version
+    with site(context) as running:
+        assert trio.run(main, running.port) == [GOOD, GOOD]
+        assert len({request.connection for request in running.requests}) == 2
+    assert context.session_stats()["hits"] == 1
+
+
+@pytest.mark.usefixtures("authority")
+def test_a_name_with_an_underscore_does_not_excuse_an_unknown_authority(tmp_path: Path) -> None:
+    with secure_site(Authority(), tmp_path, "*.secure.example") as running:
+        assert fetch(running, "my_blog.secure.example") is S.TLS_FAILED
+
+
+def test_the_server_is_asked_for_its_name_without_the_final_dot(authority: Authority, tmp_path: Path) -> None:
+    context, asked = server_context(authority, tmp_path, "a.secure.example"), list[str | None]()
+    context.sni_callback = lambda _, name, __: asked.append(name)
+    with site(context) as running:
+        assert fetch(running, "a.secure.example.") == GOOD
+        assert {request.host for request in running.requests} == {"a.secure.example."}
+    assert set(asked) == {"a.secure.example"}
+
+
+def test_a_server_that_speaks_no_http_1_is_counted_as_such() -> None:
+    """So the hosts that are lost without HTTP/2 are known: docs/decisions/0014-no-http-2.md."""
+    alert = b"\x15\x03\x03\x00\x02\x02\x78"  # fatal, no_application_protocol (RFC 7301, 3.2)
+    for reply, scheme, message in (
+        (alert, "https", "no HTTP/1.1"),
+        (b"\0\0\x12\x04\0\0\0\0\0" + bytes(18), "http", "HTTP/2"),
+    ):
+        with hello_server(reply) as port:
+            assert failure(f"{scheme}://a.secure.example/", port) == message
+
+
+@contextmanager
+def hello_server(reply: bytes) -> Iterator[int]:
+    """Gives one reply to whatever it gets first."""
+
+    class Handler(BaseRequestHandler):
+        def handle(self) -> None:
+            self.request.recv(65_536)
+            self.request.sendall(reply)
+
+    with ThreadingTCPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+        yield server.server_address[1]
+        server.shutdown()
+
+
+def failure(url: str, port: int) -> str:
+    settings = DownloadSettings(
+        connect_to=(f"*.secure.example=127.0.0.1:{port}",), robots_txt=False, tdmrep=False
+    )
+
+    async def main() -> str:
+        with pytest.raises(LinkFailed) as caught:
+            await Client(settings).fetch(parse_request_url(url))
+        return caught.value.message
+
+    return trio.run(main)

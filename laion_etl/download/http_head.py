@@ -1,0 +1,160 @@
+"""The head of an HTTP/1.1 response: status, headers, and how its body is framed (RFC 9112).
+
+Where servers break the rules, this accepts what browsers and curl accept, as long as the end of the body is
+unambiguous; tests/download/response_shapes.py lists what that is, next to what curl makes of it. Such a
+response is odd: its connection is not used again.
+"""
+
+import re
+from dataclasses import dataclass
+
+from laion_etl.core.funnel import DownloadStatus
+from laion_etl.download.link_failed import LinkFailed
+
+_STATUS_LINE = re.compile(rb"HTTP/(1\.[0-9]) ([1-9][0-9]{2})(?: [^\r\n\0]*)?")
+_ODD_STATUS_LINE = re.compile(rb"HTTP/([0-9]\.[0-9]) +([1-9][0-9]{2})(?![0-9])[^\n\0]*", re.IGNORECASE)
+# Possessive, so that 60 kB of blanks take linear time; it does not match a line with blanks at its end.
+_HEADER_LINE = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]++):[ \t]*+((?:[^\r\n\0]*+(?<![ \t]))?)")
+_LENGTH = re.compile(r"\+?([0-9]{1,18})(?:[ \t].*)?")
+_WHOLE_RANGE = re.compile(r"bytes 0-([0-9]{1,18})/([0-9]{1,18})")
+_BEYOND_ASCII = re.compile(rb"[\x80-\xff]")
+_DECODABLE = frozenset({"gzip", "x-gzip", "deflate"})
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """Status and headers of a response; names in lower case, values as Latin-1."""
+
+    status: int
+    minor_version: int
+    headers: tuple[tuple[str, str], ...]
+    odd: bool  # something broke the rules
+
+    def all(self, name: str) -> list[str]:
+        return [value for key, value in self.headers if key == name]
+
+    def one(self, name: str) -> str:
+        for key, value in self.headers:
+            if key == name:
+                return value
+        return ""
+
+    def listed(self, name: str) -> list[str]:
+        """Returns the members of all headers of a name that is defined as a list, in lower case."""
+        return [
+            member
+            for key, value in self.headers
+            if key == name
+            for part in value.split(",")
+            if (member := part.partition(";")[0].strip().lower())
+        ]
+
+
+@dataclass(frozen=True, slots=True)
+class Framing:
+    """Where the body of a response ends, and whether the connection stays open after it.
+
+    `length` is None if the body is chunked or ends with the connection. `codings` were applied to the body
+    for its transfer, on top of its Content-Encoding.
+    """
+
+    length: int | None
+    chunked: bool
+    keeps: bool
+    codings: tuple[str, ...] = ()
+
+
+def bad_response(message: str) -> LinkFailed:
+    return LinkFailed(DownloadStatus.BAD_RESPONSE, message)
+
+
+def parse_head(raw: bytes) -> Head:
+    """Parses a response head without its final empty line. Raises LinkFailed if it is not HTTP."""
+    first, *lines = raw.replace(b"\r\n", b"\n").split(b"\n")
+    odd = b"\r" in raw.replace(b"\r\n", b"")
+    status = _STATUS_LINE.fullmatch(first)
+    if status is None:
+        status, odd = _ODD_STATUS_LINE.fullmatch(first), True
+    if status is None:
+        raise bad_response("not HTTP")
+    headers: list[tuple[str, str]] = []
+    for line in lines:
+        found = _HEADER_LINE.fullmatch(line) or _HEADER_LINE.fullmatch(line.rstrip(b" \t"))
+        if found is not None:
+            headers.append((str(found[1], "ascii").lower(), str(found[2], "latin-1")))
+        else:
+            _add_odd_line(headers, line)
+            odd = True
+    return Head(int(status[2]), _minor_version(status[1]), tuple(headers), odd)
+
+
+def _minor_version(version: bytes) -> int:
+    """Returns x of HTTP/1.x; a server that says 2 or 3 here still speaks 1.1."""
+    major, minor = version[:1], version[2:]
+    return int(minor) if major == b"1" else int(major > b"1")
+
+
+def _add_odd_line(headers: list[tuple[str, str]], line: bytes) -> None:
+    """Takes what a line says that is not a header by the rules; without a colon it says nothing."""
+    if line[:1] in (b" ", b"\t"):
+        if headers:  # a folded line
+            name, value = headers[-1]
+            headers[-1] = name, f"{value} {str(line.strip(), 'latin-1')}".strip()
+        return
+    odd_name, colon, odd_value = line.partition(b":")
+    if colon and odd_name.strip():  # most often a space before the colon
+        headers.append((str(odd_name.strip(), "latin-1").lower(), str(odd_value.strip(b" \t\r"), "latin-1")))
+
+
+def framing_of(head: Head) -> Framing:
+    """Determines the framing (RFC 9112, section 6.3). Raises LinkFailed if the end would be ambiguous."""
+    length, odd = _content_length(head)
+    if head.status in (204, 304):
+        length = 0
+        codings = []
+    else:
+        codings = [coding for coding in head.listed("transfer-encoding") if coding != "identity"]
+    chunked = "chunked" in codings
+    if codings and (codings != ["chunked"] or length is not None or head.minor_version == 0):
+        odd = True  # may be a sign of request smuggling
+    options = head.listed("connection")
+    keeps = "keep-alive" in options if head.minor_version == 0 else "close" not in options
+    ends = chunked or length is not None
+    others = tuple(coding for coding in codings if coding in _DECODABLE)
+    return Framing(None if chunked else length, chunked, keeps and ends and not (odd or head.odd), others)
+
+
+def _content_length(head: Head) -> tuple[int | None, bool]:
+    """Returns the announced length, and whether it is written oddly. Raises LinkFailed if it is wrong."""
+    values = head.all("content-length")
+    if not values:
+        return None, False
+    if len(values) == 1 and len(values[0]) <= 18 and values[0].isascii() and values[0].isdigit():
+        return int(values[0]), False
+    lengths: set[int] = set()
+    for value in map(str.strip, ",".join(values).split(",")):
+        found = _LENGTH.fullmatch(value)
+        if found is None and value:
+            raise bad_response("wrong content-length")
+        if found is not None:
+            lengths.add(int(found[1]))
+    if len(lengths) > 1:
+        raise bad_response("wrong content-length")
+    return next(iter(lengths), None), True
+
+
+def location_of(head: Head) -> str:
+    """Returns the target of a redirect; "" if there is none. Bytes beyond ASCII may be in any charset."""
+    location = head.one("location")
+    if location.isascii():
+        return location
+    raw = location.encode("latin-1")
+    return str(_BEYOND_ASCII.sub(lambda found: b"%%%02X" % found[0][0], raw), "ascii")
+
+
+def is_whole(head: Head) -> bool:
+    """Whether a status other than 200 comes with the whole image (RFC 9110, 15.3)."""
+    if head.status == 206:  # not asked for, but it may be all there is
+        found = _WHOLE_RANGE.fullmatch(head.one("content-range").strip())
+        return found is not None and int(found[1]) + 1 == int(found[2])
+    return 200 <= head.status < 300 and head.status not in (204, 205)
