@@ -60,6 +60,14 @@ PUBLISHED_COLUMNS = (
     ),
     PublishedColumn("crawl", pa.string(), "Common Crawl crawl in which the pair was found"),
     PublishedColumn("page_url", pa.string(), "page that embedded the image", "page_url"),
+    PublishedColumn(
+        "caption_source",
+        pa.string(),
+        "where on the page the text was: alt, title, figcaption, link or og; null, in older rows, means alt",
+        "caption_source",
+        nullable=True,
+        since=2,
+    ),
 )
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from laion_etl.core.byte_arena import ByteArena
+from laion_etl.core.caption_source import CODES, CaptionSource
 from laion_etl.core.errors import SettingsError
 from laion_etl.core.funnel import Outcomes, RecordReason
 from laion_etl.core.kernels import Ints, Longs
@@ -32,12 +33,16 @@ _NO_SPANS = np.zeros(0, np.int32)
 class ImageLink:
     """An image of a page as the page has it; None where it has no such attribute.
 
-    `url` may be relative; `alt` becomes the caption, once it is cleaned.
+    `url` may be relative; `alt` becomes the caption, once it is cleaned, or what else the setting
+    LAION_ETL_PARSE_CAPTIONS allows. `text`: the figcaption of an image, or the text of a link to one.
+    `source`: ALT for an image, LINK for a link to one, OG for a preview.
     """
 
     url: str | None
     alt: str | None
     title: str | None = None
+    text: str | None = None
+    source: CaptionSource = CaptionSource.ALT
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,7 +235,7 @@ def _checked(record: object) -> Page | RecordReason:
 
 
 def _size(page: Page) -> int:
-    texts = (text for image in page.images for text in (image.url, image.alt, image.title))
+    texts = (text for image in page.images for text in (image.url, image.alt, image.title, image.text))
     return 1 + len(page.url) + sum(len(text) for text in texts if isinstance(text, str))
 
 
@@ -241,5 +246,5 @@ def _add_text(arena: ByteArena, text: object) -> tuple[int, int]:
 
 def _link_row(arena: ByteArena, record: int, image: ImageLink) -> list[int]:
     """Returns the fields of Links for a link that was read in Python."""
-    spans = [_add_text(arena, text) for text in (image.url, image.alt, image.title)]
-    return [record, *(edge for span in spans for edge in span), 0]
+    spans = [_add_text(arena, text) for text in (image.url, image.alt, image.title, image.text)]
+    return [record, *(edge for span in spans for edge in span), CODES[image.source], 0]

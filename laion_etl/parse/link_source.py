@@ -39,13 +39,14 @@ class LinkSource(Protocol):
 class WatSource:
     """Common Crawl's WAT files: a path, or s3://, https:// or file://."""
 
-    def __init__(self, _settings: ParseSettings, policy: RetryPolicy = DEFAULT_POLICY) -> None:
+    def __init__(self, settings: ParseSettings, policy: RetryPolicy = DEFAULT_POLICY) -> None:
+        self._captions = settings.captions
         self._policy = policy
 
     def batches(self, uri: str) -> Iterator[LinkBatch]:
         """Yields the links of a WAT file; raises InputError for one that cannot be read at all."""
         with open_input(uri, self._policy) as stream:
-            yield from read_batches(stream, uri)
+            yield from read_batches(stream, uri, self._captions)
 
 
 def link_source(settings: ParseSettings, policy: RetryPolicy = DEFAULT_POLICY) -> LinkSource:

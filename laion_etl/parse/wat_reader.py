@@ -5,17 +5,18 @@ whole by wat_record.py and its links are inserted in their place. That goes for 
 several gzip members, too.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 
 import numpy as np
 
 from laion_etl.core.byte_arena import ByteArena
+from laion_etl.core.caption_source import CaptionSource
 from laion_etl.core.errors import DamagedInputError
 from laion_etl.core.funnel import Outcomes, RecordReason
 from laion_etl.core.kernels import Ints
 from laion_etl.core.rule_failures import NOT_CONTAINED
 from laion_etl.parse.gzip_members import ByteSource, Damage, Members, read_members
-from laion_etl.parse.kernels.records import IMAGE_START, NOT_A_PAGE, ODD, PAGE, cut_links
+from laion_etl.parse.kernels.records import LINK_START, LINKS, NOT_A_PAGE, ODD, PAGE, PREVIEWS, cut_links
 from laion_etl.parse.kernels.spans import Links, Records, new_links, new_records
 from laion_etl.parse.link_batch import LinkBatch, Page, without_surrogates
 from laion_etl.parse.member_runs import MemberRun, member_runs
@@ -28,13 +29,16 @@ _HEAD_BYTES = 16_384  # of a record, with the beginning of its payload
 _SHOWN_BYTES = 40
 
 
-def read_batches(stream: ByteSource, uri: str) -> Iterator[LinkBatch]:
+def read_batches(
+    stream: ByteSource, uri: str, captions: Collection[str] = (CaptionSource.ALT,)
+) -> Iterator[LinkBatch]:
     """Yields the file batch by batch; the arena of a batch is reused for the next one.
 
+    `captions`: the sources of captions; links to images, and previews, are read for their sources only.
     A damaged gzip member is counted and listed in its batch. Raises DamagedInputError for a file that has not
     a single record of a WAT file (metadata in JSON): one that is cut off, empty or of another kind.
     """
-    reader = _Reader()
+    reader = _Reader(frozenset(map(CaptionSource, captions)))
     for group in read_members(stream, reader.arena, _BATCH_BYTES):
         yield reader.batch(group)
     if reader.has_rest:
@@ -49,7 +53,9 @@ def read_batches(stream: ByteSource, uri: str) -> Iterator[LinkBatch]:
 class _Reader:
     """Turns groups of gzip members into batches; remembers what it needs of earlier ones."""
 
-    def __init__(self) -> None:
+    def __init__(self, wanted: frozenset[CaptionSource]) -> None:
+        self._wanted = wanted
+        self._bits = LINKS * (CaptionSource.LINK in wanted) | PREVIEWS * (CaptionSource.OG in wanted)
         self.arena = ByteArena(_BATCH_BYTES + (_BATCH_BYTES >> 1))
         self.is_wat = False
         self._rest: MemberRun | None = None
@@ -68,8 +74,8 @@ class _Reader:
         if not self._begins and ends.size:
             self._begins = self.arena.bytes(0, min(int(ends[-1]), _SHOWN_BYTES))
         records = new_records(starts, ends)
-        links = new_links(self.arena.size // len(IMAGE_START) + 1)  # an upper bound; unused rows cost nothing
-        count = cut_links(self.arena.data, self.arena.words, records, links)
+        links = new_links(self.arena.size // len(LINK_START) + 1)  # an upper bound; unused rows cost nothing
+        count = cut_links(self.arena.data, self.arena.words, records, links, self._bits)
         links = Links(*(column[:count] for column in links))
         bases, links = _finished(self.arena, records, links)
         counts = Outcomes[RecordReason]()
@@ -153,7 +159,7 @@ class _Reader:
             return RecordReason.DAMAGED
         self.is_wat = self.is_wat or record.is_of_a_wat_file
         try:
-            return page_of(record)
+            return page_of(record, self._wanted)
         except NOT_CONTAINED:
             raise
         except Exception as error:  # noqa: BLE001 - whatever a rule raises for it
@@ -203,6 +209,7 @@ def _unescape(arena: ByteArena, links: Links, row: int) -> None:
         (1, links.url_start, links.url_end),
         (2, links.alt_start, links.alt_end),
         (4, links.title_start, links.title_end),
+        (8, links.text_start, links.text_end),
     )
     for bit, starts, ends in spans:
         if links.escaped[row] & bit:

@@ -25,7 +25,7 @@ from laion_etl.core.schemas import PAIR_SCHEMA
 from laion_etl.crawl import file_policy
 from laion_etl.parse.checkpoints import STREAM, Checkpoints, Saved, tables_of
 from laion_etl.parse.custom_filters import LinkFilter, keep_passing, load_filters
-from laion_etl.parse.file_counts import FileCounts
+from laion_etl.parse.file_counts import FileCounts, SourceCounts
 from laion_etl.parse.internal_errors import InternalErrors, check_share
 from laion_etl.parse.language import (
     LanguageDetector,
@@ -65,7 +65,8 @@ class FileParser:
 
         Raises InternalError after the last table if rules failed for more than 1% of the records or links.
         """
-        filters = LinkFilters(self._settings, self._blocklists, counts.links, counts.errors)
+        counts.sources = SourceCounts.of(self._settings.captions)
+        filters = LinkFilters(self._settings, self._blocklists, counts)
         for batch in self._batches(uri):
             counts.records.add(batch.records)
             counts.errors.add(batch.errors)
@@ -74,6 +75,7 @@ class FileParser:
                 wanted = self._with_languages(table, wat_file, counts)
                 wanted = self._in_wanted_languages(storable(wanted, counts.links), counts)
                 wanted = self._passing(wanted, counts)
+                counts.sources.keep(wanted)
                 if wanted.num_rows:
                     yield wanted
         failed_records = counts.records.count(RecordReason.INTERNAL_ERROR)

@@ -152,6 +152,19 @@ def language_quartiles(context: PublishContext) -> list[tuple[str, list[float | 
     ]
 
 
+def source_similarities(context: PublishContext) -> list[tuple[str, int, float, list[float | None]]]:
+    """Return for each source of captions the scored samples, the share that is kept, and the quartiles of
+    similarity of all of them; nothing where all captions come from one source.
+    """
+    found = []
+    for source, counted in context.statistics.caption_sources:
+        scored, kept = counted.kept + counted.rejected, int(counted.kept.sum())
+        total = int(scored.sum())
+        quartiles = [similarity_quantile(scored, share) for share in (0.25, 0.5, 0.75)]
+        found.append((source, total, kept / total if total else 0.0, quartiles))
+    return found if len(found) > 1 else []
+
+
 def rows(counts: Iterable[tuple[str, int]], whole: int, max_rows: int = _MAX_ROWS) -> list[Row]:
     """Return rows with their share of the whole and bars relative to the longest.
 
