@@ -93,7 +93,7 @@ def pairs_file(store: Store, partition: int, rows: int, crawl: str = CRAWL) -> f
         pa.array(np.full(rows, partition)),
         pa.array(np.arange(rows)),
     )
-    source = pa.repeat("alt", rows)
+    sources = (pa.repeat("alt", rows), nothing)
     columns = (
         identity,
         url,
@@ -105,7 +105,7 @@ def pairs_file(store: Store, partition: int, rows: int, crawl: str = CRAWL) -> f
         page,
         host,
         *numbers[1:],
-        source,
+        *sources,
     )
     arrays = [
         (c if isinstance(c, pa.Array) else pa.array(c)).cast(f.type)

@@ -154,6 +154,7 @@ def pairs_table(words: Words, numbers: Numbers, wat_files: pa.Array) -> pa.Table
         "wat_file": wat_files,
         "record_offset": pa.array(np.arange(rows) * 2_000),
         "caption_source": pa.repeat("alt", rows),
+        "page_lang": pa.repeat("", rows),
     }
     return pa.table([columns[field.name].cast(field.type) for field in PAIR_SCHEMA], schema=PAIR_SCHEMA)
 

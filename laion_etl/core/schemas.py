@@ -37,8 +37,9 @@ PAIR_FILES = SchemaHistory(
         pa.field("wat_file", pa.int32(), nullable=False),
         pa.field("record_offset", pa.int64(), nullable=False),
         pa.field("caption_source", pa.string()),  # null, in earlier files, means alt
+        pa.field("page_lang", pa.string()),
     ],
-    added={3: ["caption_source"]},
+    added={3: ["caption_source", "page_lang"]},
     renamed=_FORMER_NAMES,
 )
 PAIR_SCHEMA = PAIR_FILES.schema

@@ -132,7 +132,11 @@ def _plain(counts: FileCounts) -> dict[str, Any]:
         "links": {"kept": counts.links.kept, "dropped": counts.links.dropped},
         "custom": dict(sorted(counts.custom.items())),
         "damaged": counts.damaged,
-        "sources": asdict(counts.sources),
+        "sources": {
+            "is_counted": counts.sources.is_counted,
+            "links": dict(sorted(counts.sources.links.items())),
+            "kept": dict(sorted(counts.sources.kept.items())),
+        },
     }
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 
 from laion_etl.core.caption_source import CaptionSource
-from laion_etl.parse.link_batch import ImageLink
+from laion_etl.parse.page import ImageLink
 
 _BLANK = "".join(map(chr, range(33)))  # what the URL standard strips
 _ENDINGS = (".jpg", ".jpeg", ".png", ".webp")  # what the downloader accepts

@@ -235,11 +235,12 @@ class LinkFilters:
             "url": _strings(arena, rows.url_start, rows.url_end),
             "caption": _strings(arena, rows.alt_start, rows.alt_end),
             "title": _strings(arena, rows.title_start, rows.title_end),
-            "license": _licences(batch.licences, batch.offsets.size, pages),
+            "license": _of_pages(batch.licences, NO_LICENCE, batch.offsets.size, pages),
             "page_url": _strings(arena, batch.page_urls[0][pages], batch.page_urls[1][pages]),
             "domain": self._hosts.domains(rows.host),
             "record_offset": pa.array(batch.offsets[pages]),
             "caption_source": _source_names(rows.source),
+            "page_lang": _of_pages(batch.langs, "", batch.offsets.size, pages),
         }
         return pa.table(fields)
 
@@ -272,11 +273,13 @@ def _source_names(sources: Ints) -> pa.StringArray:
     return pa.array([source.value for source in SOURCES], pa.string()).take(pa.array(sources))
 
 
-def _licences(licences: dict[int, str], page_count: int, pages: Ints) -> pa.StringArray:
-    if not licences:
-        return pa.repeat(pa.scalar(NO_LICENCE), pages.size)
-    names = [NO_LICENCE, *sorted(set(licences.values()))]
-    name_of_page = np.zeros(page_count, np.int32)
-    for page, licence in licences.items():
-        name_of_page[page] = names.index(licence)
-    return pa.array(names, pa.string()).take(pa.array(name_of_page[pages]))
+def _of_pages(values: dict[int, str], default: str, page_count: int, pages: Ints) -> pa.StringArray:
+    """Returns the value of the page of each row; most pages have the default."""
+    if not values:
+        return pa.repeat(pa.scalar(default), pages.size)
+    names = [default, *sorted(set(values.values()))]
+    place_of = {name: place for place, name in enumerate(names)}
+    place_of_page = np.zeros(page_count, np.int32)
+    for page, value in values.items():
+        place_of_page[page] = place_of[value]
+    return pa.array(names, pa.string()).take(pa.array(place_of_page[pages]))

@@ -39,6 +39,7 @@ _REPEATED = [
     "domain",
     "wat_file",
     "caption_source",
+    "page_lang",
 ]  # columns worth a dictionary
 
 

@@ -18,8 +18,9 @@ from laion_etl.core.rule_failures import NOT_CONTAINED
 from laion_etl.parse.gzip_members import ByteSource, Damage, Members, read_members
 from laion_etl.parse.kernels.records import LINK_START, LINKS, NOT_A_PAGE, ODD, PAGE, PREVIEWS, cut_links
 from laion_etl.parse.kernels.spans import Links, Records, new_links, new_records
-from laion_etl.parse.link_batch import LinkBatch, Page, without_surrogates
-from laion_etl.parse.member_runs import MemberRun, member_runs
+from laion_etl.parse.link_batch import LinkBatch, without_surrogates
+from laion_etl.parse.member_runs import RunRecords, spans_of
+from laion_etl.parse.page import Page
 from laion_etl.parse.warc_records import NoRecord, WarcRecord, split_records
 from laion_etl.parse.wat_record import json_text, page_of
 from laion_etl.urls.normalize import page_base
@@ -58,7 +59,7 @@ class _Reader:
         self._bits = LINKS * (CaptionSource.LINK in wanted) | PREVIEWS * (CaptionSource.OG in wanted)
         self.arena = ByteArena(_BATCH_BYTES + (_BATCH_BYTES >> 1))
         self.is_wat = False
-        self._rest: MemberRun | None = None
+        self._runs = RunRecords()
         self._records = 0
         self._damage: Damage | None = None
         self._begins = b""
@@ -66,11 +67,11 @@ class _Reader:
     @property
     def has_rest(self) -> bool:
         """Whether the last batch ended within a record."""
-        return self._rest is not None
+        return self._runs.has_rest
 
     def batch(self, group: Members, ended: bool = False) -> LinkBatch:
         """Returns the links of a group of members; after the last one, those of what was left."""
-        starts, ends = _spans(group)
+        starts, ends = spans_of(group)
         if not self._begins and ends.size:
             self._begins = self.arena.bytes(0, min(int(ends[-1]), _SHOWN_BYTES))
         records = new_records(starts, ends)
@@ -129,27 +130,17 @@ class _Reader:
         odd = np.flatnonzero(records.state == ODD).tolist()
         members = (records.start, records.end, batch.offsets)
         after_damage = np.searchsorted(batch.offsets, [damage.offset for damage in batch.damages]).tolist()
-        ended |= records.start.size in after_damage
-        runs = member_runs(self._rest, batch.arena, members, odd, after_damage)
-        last_row = odd[-1] if odd else -1
-        self._rest = None
         pages: list[Page] = []
         places: list[tuple[int, int]] = []  # of their records: row, offset
-        for run in runs:
-            may_go_on = run is runs[-1] and last_row == records.start.size - 1 and not ended
-            for record in split_records(bytes(run.data)):
-                if isinstance(record, WarcRecord) and not record.is_whole and may_go_on:
-                    self._rest = run.rest(record.start)
-                    if self._rest is not None:
-                        break
-                page = self._page(batch, record)
-                if isinstance(page, Page):
-                    pages.append(page)
-                    places.append(run.place(record.start))
-                else:
-                    batch.records.drop(page)
-                    if page is RecordReason.DAMAGED:
-                        batch.damages.append(Damage(run.place(record.start)[1], "not a WARC record"))
+        for place, record in self._runs.records(batch.arena, members, odd, after_damage, ended=ended):
+            page = self._page(batch, record)
+            if isinstance(page, Page):
+                pages.append(page)
+                places.append(place)
+            else:
+                batch.records.drop(page)
+                if page is RecordReason.DAMAGED:
+                    batch.damages.append(Damage(place[1], "not a WARC record"))
         self._damage = self._damage or next(iter(batch.damages), None)
         if pages:
             _insert(batch, pages, places)
@@ -165,11 +156,6 @@ class _Reader:
         except Exception as error:  # noqa: BLE001 - whatever a rule raises for it
             batch.errors.note(record.target, error)
             return RecordReason.INTERNAL_ERROR
-
-
-def _spans(group: Members) -> tuple[Ints, Ints]:
-    ends = group.ends
-    return np.concatenate([np.zeros(min(1, ends.size), np.int32), ends[:-1]]), ends
 
 
 def _finished(arena: ByteArena, records: Records, links: Links) -> tuple[tuple[Ints, Ints], Links]:

@@ -38,6 +38,7 @@ from laion_etl.parse.link_batch import LinkBatch
 from laion_etl.parse.link_filters import LinkFilters
 from laion_etl.parse.link_source import VARIABLE, LinkSource, WatSource, link_source
 from laion_etl.parse.storable import storable
+from laion_etl.parse.warc_source import WarcSource
 from laion_etl.settings import Settings
 
 
@@ -89,7 +90,7 @@ class FileParser:
         except NOT_CONTAINED:
             raise
         except Exception as error:
-            if isinstance(self._source, WatSource):
+            if isinstance(self._source, (WatSource, WarcSource)):
                 raise
             raise InternalError(
                 f"cannot parse {uri}: the source {type(self._source).__name__} raised {described(error)}; "

@@ -30,6 +30,7 @@ def write_pairs(store: Store, crawl: str, partition: int, pairs: list[Pair], lan
             partition,
             index,
             "alt",
+            "",
         )
         for index, (url, caption) in enumerate(pairs)
     ]

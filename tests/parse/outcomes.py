@@ -9,8 +9,9 @@ from laion_etl.core.caption_source import SOURCES
 from laion_etl.core.errors import InputError
 from laion_etl.core.funnel import ParseReason
 from laion_etl.parse.gzip_members import Damage
-from laion_etl.parse.link_batch import ImageLink, LinkBatch
+from laion_etl.parse.link_batch import LinkBatch
 from laion_etl.parse.link_filters import LinkFilters
+from laion_etl.parse.page import ImageLink
 from laion_etl.parse.wat_reader import read_batches
 from laion_etl.settings import ParseSettings, Settings
 from tests.parse.wat_files import compact_page_record, image

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from laion_etl.core.byte_arena import ByteArena
 from laion_etl.core.caption_source import CaptionSource
 from laion_etl.parse.gzip_members import read_members
-from laion_etl.parse.link_batch import ImageLink, Page
+from laion_etl.parse.page import ImageLink, Page
 from laion_etl.parse.wat_record import records_of
 from tests.parse.outcomes import FoundPage, read
 from tests.parse.wat_files import compact_page_record, image, page_record, record

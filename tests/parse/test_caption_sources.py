@@ -12,7 +12,7 @@ from laion_etl.core.errors import SettingsError
 from laion_etl.core.stage_stats import StageStats
 from laion_etl.io.storage import LocalStore, Store
 from laion_etl.parse.image_links import names_image, preview_images
-from laion_etl.parse.link_batch import ImageLink
+from laion_etl.parse.page import ImageLink
 from laion_etl.parse.stage import parse_fingerprint, parse_partition
 from laion_etl.settings import ParseSettings, Settings
 from tests.parse.wat_files import image, json_record, page_record, write_wat

@@ -18,7 +18,8 @@ from laion_etl.core.funnel import RecordReason
 from laion_etl.crawl import partitions
 from laion_etl.io.storage import Store
 from laion_etl.parse import link_batch
-from laion_etl.parse.link_batch import ImageLink, LinkBatch, Page, link_batches
+from laion_etl.parse.link_batch import LinkBatch, link_batches
+from laion_etl.parse.page import ImageLink, Page
 from laion_etl.parse.stage import parse_partition
 from laion_etl.parse.wat_workers import FileParser
 from laion_etl.settings import CoreSettings, ParseSettings, Settings, load_settings
