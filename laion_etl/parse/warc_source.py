@@ -76,7 +76,7 @@ class _Reader:
         if not self._records:
             return "it has no WARC record"
         if self._is_derived and not self._responses:
-            return f"none of its {self._records:,} records is a response, so it is a WAT or WET file"
+            return f"it has {self._records:,} records but no response, so it is a WAT or WET file"
         return ""
 
     def batch(self, part: _Part, parser: HtmlParser) -> LinkBatch:

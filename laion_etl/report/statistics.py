@@ -202,12 +202,6 @@ class Statistics:
         """Return the similarity of kept samples at a quantile, to half a step; None without samples."""
         return similarity_quantile(self.similarity_kept, share)
 
-    @property
-    def caption_sources(self) -> list[tuple[str, GroupSimilarities]]:
-        """The sources of captions that occur, in their order, with the similarities of their samples."""
-        found = self.source_similarities
-        return [(source.value, found[source]) for source in SOURCES if source in found]
-
     def _add_sources(self, kept: pa.Table, rejected: pa.Table) -> None:
         """Rows without a source are of an earlier version, which knew only alt."""
         sources = [pc.fill_null(rows["caption_source"], CaptionSource.ALT) for rows in (kept, rejected)]

@@ -1,4 +1,4 @@
-"""What is found in HTML and in HTTP responses; rows name the standard or the habit of pages that they follow."""
+"""What is found in HTML and in HTTP responses; comments name the standards that rows follow."""
 
 import gzip
 import zlib
@@ -89,7 +89,8 @@ def test_texts_are_as_the_page_has_them() -> None:
 
 
 def test_a_figure_of_one_image_gives_it_its_caption() -> None:
-    html = """<figure><a><img src=a.jpg></a><figcaption>A <b>red</b> car<br>Photo: <i>N.N.</i></figcaption></figure>
+    html = """<figure><a><img src=a.jpg></a>
+    <figcaption>A <b>red</b> car<br>Photo: <i>N.N.</i></figcaption></figure>
     <figure><img data-src=b.jpg><noscript><img src=b.jpg></noscript><figcaption>A boat</figcaption></figure>
     <figure><img src=c.jpg><img src=d.jpg><figcaption>Two cats</figcaption></figure>
     <figure><img src=e.jpg></figure>"""
@@ -106,8 +107,10 @@ def test_a_figure_of_one_image_gives_it_its_caption() -> None:
 
 
 def test_links_to_images_and_previews_are_found_where_they_are_wanted() -> None:
-    html = """<head><meta property="og:image" content="/p.jpg"><meta property="og:image:alt" content="A car"></head>
-    <a href="a.jpg" title="A boat"><img src="s.jpg"></a><a href="b.html">no</a><a href="c.png">A <b>red</b> car</a>"""
+    html = """<head><meta property="og:image" content="/p.jpg">
+    <meta property="og:image:alt" content="A car"></head>
+    <a href="a.jpg" title="A boat"><img src="s.jpg"></a>
+    <a href="b.html">no</a><a href="c.png">A <b>red</b> car</a>"""
     assert [image.source for image in found_in(html, ["alt"]).images] == ["alt"]
     assert found_in(html, ALL).images[1:] == [
         ImageLink("a.jpg", None, "A boat", "", CaptionSource.LINK),

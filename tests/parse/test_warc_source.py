@@ -1,6 +1,5 @@
 """WARC files as a source: the same pages, links and counts however a file is written; what costs what."""
 
-import json
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -87,8 +86,8 @@ def test_damage_costs_the_record_that_it_hits(tmp_path: Path) -> None:
     [
         (b"", "it has no WARC record"),
         (b"<html>not found</html>", "it has no WARC record"),
-        (page_record(URL, []), "none of its 1 records is a response, so it is a WAT or WET file"),
-        (gzipped(warc_record("conversion", URL, b"text")), "none of its 1 records is a response"),
+        (page_record(URL, []), "it has 1 records but no response, so it is a WAT or WET file"),
+        (gzipped(warc_record("conversion", URL, b"text")), "it has 1 records but no response"),
     ],
 )
 def test_a_file_of_another_kind_is_refused_with_its_cause(data: bytes, cause: str, tmp_path: Path) -> None:
@@ -163,4 +162,5 @@ def test_real_pages_have_the_pairs_that_their_wat_records_have(shared_data: Path
     for name in ("warcfile.warc.gz", "IAH-urls-wget.warc", "link-extraction-test.warc"):
         reader = le.read_pairs(shared_data / "warc" / name, WarcSource(SETTINGS.parse), SETTINGS)
         of_warc |= {(row["page_url"], row["pair_id"]) for table in reader for row in table.to_pylist()}
-    assert json.dumps(sorted((url, key.hex()) for url, key in of_wat - of_warc)) == "[]"
+    assert len(of_wat) > 20
+    assert of_wat - of_warc == set()
