@@ -200,8 +200,8 @@ def test_a_factory_that_gives_no_source_is_refused_before_a_run(name: str, cause
 
 
 def test_an_unknown_source_is_refused_when_settings_are_loaded() -> None:
-    with pytest.raises(SettingsError, match=r"LAION_ETL_PARSE_SOURCE=warc.*use wat or module:factory"):
-        load_settings({"LAION_ETL_PARSE_SOURCE": "warc"})
+    with pytest.raises(SettingsError, match=r"LAION_ETL_PARSE_SOURCE=wet.*use wat, warc or module:factory"):
+        load_settings({"LAION_ETL_PARSE_SOURCE": "wet"})
 
 
 def test_a_source_without_files_for_a_crawl_is_refused(tmp_path: Path) -> None:
