@@ -119,7 +119,7 @@ def _source_set(node: LexborNode) -> str:
 
 def _figcaptions(tree: LexborHTMLParser, addresses: _Addresses) -> dict[int, str]:
     """Returns the captions of figures by their images; one of several images belongs to no single one."""
-    captions = {}
+    captions: dict[int, str] = {}
     for figure in tree.css("figure"):
         caption = figure.css_first("figcaption")
         images = figure.css("img")

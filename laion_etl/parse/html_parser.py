@@ -93,5 +93,8 @@ def _read(source: Any, length: int) -> bytes:
 def _page(url: str, found: dict[str, Any]) -> Page:
     if "error" in found:
         raise PageRuleError(found["error"])
-    images = [ImageLink(*texts, CaptionSource(source)) for *texts, source in found["images"]]
+    images = [
+        ImageLink(address, alt, title, text, CaptionSource(source))
+        for address, alt, title, text, source in found["images"]
+    ]
     return Page(url, images, found["base"], found["licence"], found["lang"])
