@@ -25,7 +25,7 @@ HASHED_LOCK = HERE.parent / "requirements-hashed.txt"
 
 PYPROJECT = HERE.parent / "pyproject.toml"
 
-# Extras of pyproject.toml. Indexes are made, and WARC files read, by a worker; torch is in the image that scores only.
+# Extras of pyproject.toml. A worker makes indexes and reads WARC files; torch is in the image that scores.
 WORKER = ("search", "warc")
 SCORE = ("score",)
 AIRFLOW = ("airflow", "kubernetes")
