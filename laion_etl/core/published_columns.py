@@ -35,7 +35,7 @@ class PublishedColumn:
 PUBLISHED_COLUMNS = (
     PublishedColumn("SAMPLE_ID", pa.int64(), "number of the sample, `key` as an integer"),
     PublishedColumn("URL", pa.string(), "where the image was found; it may be gone or changed by now", "url"),
-    PublishedColumn("TEXT", pa.string(), "alt text of the image, cleaned", "caption"),
+    PublishedColumn("TEXT", pa.string(), "text of the image, cleaned; see caption_source", "caption"),
     PublishedColumn("WIDTH", pa.int32(), "width of the image as fetched, pixels", "original_width"),
     PublishedColumn("HEIGHT", pa.int32(), "height of the image as fetched, pixels", "original_height"),
     PublishedColumn("LICENSE", pa.string(), "Creative Commons licence linked on the page, or `?`", "license"),
